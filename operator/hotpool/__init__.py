@@ -1,0 +1,3 @@
+"""hotpool: every node in exactly the pools it qualifies for right now."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,75 @@
+"""Names, bounds and base classes that every kind of the API shares.
+
+Used by all modules of `hotpool.api`, by the operator and by the agent. Must not decide or do I/O.
+"""
+
+from datetime import UTC, datetime
+from typing import Annotated, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic.alias_generators import to_camel
+
+GROUP: Final = "hotpool.dev"
+VERSION: Final = "v1alpha1"
+API_VERSION: Final = f"{GROUP}/{VERSION}"
+SCHEMA_REVISION: Final = 1
+"""Raised with each change of the CRDs; the operator refuses to start on an older one (design, section 1)."""
+
+SCHEMA_REVISION_ANNOTATION: Final = "hotpool.dev/schema-revision"
+PAUSED_ANNOTATION: Final = "hotpool.dev/paused"
+POOL_LABEL: Final = "hotpool.dev/pool"
+LEASE_LABEL: Final = "agent.hotpool.dev/lease"
+LEASE_PREFIX: Final = "hotpool-node-"
+OPERATOR_MANAGER: Final = "hotpool-operator"
+
+NODE_NAME_MAX: Final = 200
+POOL_NAME_MAX: Final = 57
+GENERATOR_NAME_MAX: Final = 40
+SLICE_MAX: Final = 100
+
+SUBDOMAIN_PATTERN: Final = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
+LABEL_PATTERN: Final = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+PAIR_PATTERN: Final = r"^[a-z][a-z0-9]{0,14}-[a-z][a-z0-9]{0,14}$"
+PAIR_OR_ANY_PATTERN: Final = r"^([a-z][a-z0-9]{0,14}|\*)-[a-z][a-z0-9]{0,14}$"
+
+Word = Annotated[str, StringConstraints(pattern=LABEL_PATTERN, min_length=1, max_length=63)]
+"""A service id or a type: lower case letters, digits and `-`."""
+NodeName = Annotated[str, StringConstraints(pattern=SUBDOMAIN_PATTERN, min_length=1, max_length=NODE_NAME_MAX)]
+PairOrAny = Annotated[str, StringConstraints(pattern=PAIR_OR_ANY_PATTERN, max_length=31)]
+Text = Annotated[str, StringConstraints(max_length=253)]
+LongText = Annotated[str, StringConstraints(max_length=1024)]
+Timestamp = Annotated[str, StringConstraints(max_length=40)]
+"""RFC 3339 in UTC, with microseconds where an agent or the operator writes it."""
+Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
+Serial = Annotated[int, Field(ge=0, le=2**53 - 1)]
+Tristate = Literal["True", "False", "Unknown"]
+
+
+class ApiModel(BaseModel):
+    """Base of every shape: camelCase on the wire, unknown fields ignored (behaviour B11), immutable."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel, populate_by_name=True, extra="ignore", frozen=True, use_attribute_docstrings=True
+    )
+
+
+class Condition(ApiModel):
+    """One aspect of the current state, as metav1.Condition."""
+
+    type: Text
+    """What the condition is about, for example Ready."""
+    status: Tristate
+    """True, False or Unknown."""
+    observed_generation: Serial = 0
+    """The metadata.generation that the condition was computed from."""
+    last_transition_time: Annotated[str, Field(json_schema_extra={"format": "date-time"}, max_length=40)]
+    """When the status last changed."""
+    reason: Text
+    """One CamelCase word for programs."""
+    message: Annotated[str, StringConstraints(max_length=4096)] = ""
+    """A sentence for people."""
+
+
+def timestamp(moment: datetime | None = None) -> str:
+    """A moment (default: now) as RFC 3339 in UTC with microseconds, the form of every time in the API."""
+    return (moment or datetime.now(UTC)).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
