@@ -6,9 +6,20 @@ types and size bounds only, so that a newer agent is never refused for a word (d
 
 from typing import Annotated, ClassVar, Final, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, JsonValue, StringConstraints
 
-from hotpool.api.meta import ApiModel, Condition, Count, LongText, Serial, Text, Timestamp, Tristate, Word
+from hotpool.api.meta import (
+    ApiModel,
+    Condition,
+    Count,
+    LongText,
+    Serial,
+    Text,
+    Timestamp,
+    Tristate,
+    Word,
+    map_by,
+)
 
 MAX_SERVICES: Final = 1000
 MAX_TYPES: Final = 256
@@ -20,7 +31,7 @@ MAX_VALUES: Final = 256
 REPORT_BYTES: Final = 64 * 1024
 REPORT_SCHEMA_VERSION: Final = 1
 
-STALE_REPORT_RULES: Final = [
+STALE_REPORT_RULES: Final[list[JsonValue]] = [
     {
         "rule": "!has(oldSelf.report) || has(self.report)",
         "message": "stale report: a report cannot be removed, only replaced by a newer one",
@@ -63,7 +74,7 @@ class CapabilitySpec(ApiModel):
     """True: the node stays in its pools as Draining and is offered no new work. Services go on."""
     services: Annotated[
         tuple[ServiceIntent, ...],
-        Field(max_length=MAX_SERVICES, json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["id"]}),
+        Field(max_length=MAX_SERVICES, json_schema_extra=map_by("id")),
     ] = ()
     """Commands to services, one for each service id."""
 
@@ -219,7 +230,7 @@ class CapabilityStatus(ApiModel):
     """The agent's account, written whole; an older one never replaces a newer one (behaviour B7)."""
     conditions: Annotated[
         tuple[Condition, ...],
-        Field(max_length=16, json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}),
+        Field(max_length=16, json_schema_extra=map_by("type")),
     ] = ()
     """Ready and Draining, by the operator."""
     ready: Tristate | None = None

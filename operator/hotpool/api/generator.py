@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field, StringConstraints
 
-from hotpool.api.meta import ApiModel, Condition, Count, Text, Tristate, Word
+from hotpool.api.meta import ApiModel, Condition, Count, Text, Tristate, Word, map_by
 from hotpool.api.pool import PoolTemplateSpec
 
 
@@ -120,7 +120,7 @@ class GeneratorStatus(ApiModel):
     """All pools that were not admitted."""
     conditions: Annotated[
         tuple[Condition, ...],
-        Field(max_length=16, json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}),
+        Field(max_length=16, json_schema_extra=map_by("type")),
     ] = ()
     """Ready, and others that hold."""
     ready: Tristate | None = None

@@ -8,6 +8,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from pydantic.alias_generators import to_camel
+from pydantic.config import JsonDict
 
 GROUP: Final = "hotpool.dev"
 VERSION: Final = "v1alpha1"
@@ -68,6 +69,11 @@ class Condition(ApiModel):
     """One CamelCase word for programs."""
     message: Annotated[str, StringConstraints(max_length=4096)] = ""
     """A sentence for people."""
+
+
+def map_by(key: str) -> JsonDict:
+    """Schema of a list whose items are merged by one key, where people or several writers write."""
+    return {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [key]}
 
 
 def timestamp(moment: datetime | None = None) -> str:

@@ -6,21 +6,30 @@
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, StringConstraints
+from pydantic.config import JsonDict
 
-from hotpool.api.meta import SLICE_MAX, ApiModel, Condition, Count, NodeName, PairOrAny, Text, Timestamp, Tristate, Word
+from hotpool.api.meta import (
+    SLICE_MAX,
+    ApiModel,
+    Condition,
+    Count,
+    NodeName,
+    PairOrAny,
+    Text,
+    Timestamp,
+    Tristate,
+    Word,
+    map_by,
+)
 
-_SET = {"x-kubernetes-list-type": "set"}
+_SET: JsonDict = {"x-kubernetes-list-type": "set"}
 
 LabelKey = Annotated[str, StringConstraints(min_length=1, max_length=317)]
 LabelValue = Annotated[str, StringConstraints(max_length=63)]
 Value = Annotated[str, StringConstraints(min_length=1, max_length=253)]
 
 
-def _map_by(key: str) -> dict[str, object]:
-    return {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [key]}
-
-
-def _rule(rule: str, message: str) -> dict[str, object]:
+def _rule(rule: str, message: str) -> JsonDict:
     return {"x-kubernetes-validations": [{"rule": rule, "message": message}]}
 
 
@@ -28,7 +37,9 @@ class AttributeRequirement(ApiModel):
     """A condition on one declared attribute; `anyOf` and `allOf` must both hold where both are given."""
 
     model_config: ClassVar = {
-        "json_schema_extra": _rule("has(self.anyOf) || has(self.allOf)", "anyOf or allOf is required: the values to match")
+        "json_schema_extra": _rule(
+            "has(self.anyOf) || has(self.allOf)", "anyOf or allOf is required: the values to match"
+        )
     }
 
     key: Annotated[str, StringConstraints(min_length=1, max_length=63)]
@@ -44,7 +55,7 @@ class TypeRequirement(ApiModel):
 
     type: Word
     """The type: asr, nmt, tts, semantic, llm, ... A type that no node has yet is legal."""
-    attributes: Annotated[tuple[AttributeRequirement, ...], Field(max_length=16, json_schema_extra=_map_by("key"))] = ()
+    attributes: Annotated[tuple[AttributeRequirement, ...], Field(max_length=16, json_schema_extra=map_by("key"))] = ()
     """Conditions on the attributes of one and the same service of the type."""
 
 
@@ -79,7 +90,7 @@ class LabelExpression(ApiModel):
 class LabelSelector(ApiModel):
     """Labels of the NodeCapability that must match, as metav1.LabelSelector."""
 
-    match_labels: Annotated[dict[LabelKey, LabelValue], Field(max_length=32)] = {}
+    match_labels: Annotated[dict[LabelKey, LabelValue], Field(max_length=32, default_factory=dict)]
     """Labels that must have exactly these values."""
     match_expressions: Annotated[tuple[LabelExpression, ...], Field(max_length=32)] = ()
     """Requirements that must all hold."""
@@ -88,7 +99,7 @@ class LabelSelector(ApiModel):
 class Requirements(ApiModel):
     """What a node must have to be a member; everything given must hold (behaviour D2)."""
 
-    types: Annotated[tuple[TypeRequirement, ...], Field(max_length=32, json_schema_extra=_map_by("type"))] = ()
+    types: Annotated[tuple[TypeRequirement, ...], Field(max_length=32, json_schema_extra=map_by("type"))] = ()
     """Types that must be ready."""
     language_pairs: LanguageRequirement | None = None
     """Language pairs that the node must offer."""
@@ -117,7 +128,10 @@ class PoolTemplateSpec(ApiModel):
     min_members: Annotated[int, Field(ge=0, le=1_000_000)] = 1
     """The pool is Ready when it has at least this many Ready members."""
     slice_size: Annotated[
-        int, Field(ge=1, le=SLICE_MAX, json_schema_extra=_rule("self == oldSelf", "sliceSize is immutable: make a new pool"))
+        int,
+        Field(
+            ge=1, le=SLICE_MAX, json_schema_extra=_rule("self == oldSelf", "sliceSize is immutable: make a new pool")
+        ),
     ] = SLICE_MAX
     """Members in one NodePoolSlice at most. Immutable."""
     brake: Brake = Brake()
@@ -170,7 +184,7 @@ class PoolStatus(ApiModel):
     """Nodes that are not members, counted by reason."""
     last_change: Timestamp | None = None
     """When membership last changed."""
-    conditions: Annotated[tuple[Condition, ...], Field(max_length=16, json_schema_extra=_map_by("type"))] = ()
+    conditions: Annotated[tuple[Condition, ...], Field(max_length=16, json_schema_extra=map_by("type"))] = ()
     """Ready, MassSilence, UnknownRequirement and others that hold."""
     ready: Tristate | None = None
     """The status of condition Ready, for field selectors and columns."""

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from hotpool.api.meta import SLICE_MAX, ApiModel, NodeName, Serial, Timestamp
+from hotpool.api.meta import SLICE_MAX, ApiModel, NodeName, Serial, Timestamp, map_by
 
 MemberState = Literal["Ready", "Suspect", "Draining"]
 
@@ -41,7 +41,7 @@ class NodePoolSlice(ApiModel):
         tuple[Member, ...],
         Field(
             max_length=SLICE_MAX,
-            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["node"]},
+            json_schema_extra=map_by("node"),
         ),
     ] = ()
     """The members, each once."""

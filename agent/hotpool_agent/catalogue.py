@@ -1,0 +1,208 @@
+"""The shapes of a node's catalogue (behaviour A1): which services exist, how they run and how they are probed.
+
+Built by `catalogue_file`, read by everything that handles services. Shapes and their own consistency only: no file is
+read here. Field names are those of samples.md; an unknown field is an error, because a typo must not be silent.
+"""
+
+from collections.abc import Callable
+from typing import Annotated, Any, Final, Literal
+
+from hotpool.api.capability import RuleKind
+from hotpool.api.meta import Word
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic.alias_generators import to_camel
+
+from hotpool_agent.pairs import normalise_pair
+
+SPECIAL_ATTRIBUTES: Final = ("languages", "rules")
+
+
+def _within(low: float, high: float) -> Callable[[float], float]:
+    def check(value: float) -> float:
+        if not low <= value <= high:
+            raise ValueError(f"must be {low:g}..{high:g}")
+        return value
+
+    return check
+
+
+Port = Annotated[int, AfterValidator(_within(1, 65535))]
+Status = Annotated[int, AfterValidator(_within(100, 599))]
+Seconds = Annotated[float, AfterValidator(_within(0.01, 86400))]
+Pause = Annotated[float, AfterValidator(_within(0, 3600))]
+Failures = Annotated[int, AfterValidator(_within(1, 100))]
+UrlPath = Annotated[str, StringConstraints(pattern=r"^/")]
+
+
+def _pair(text: str) -> str:
+    if normalise_pair(text) is None:
+        raise ValueError("must be a directed pair of languages, for example zh-en")
+    return text
+
+
+Pair = Annotated[str, AfterValidator(_pair)]
+# Strict is for scalars: YAML has lists, the models have tuples.
+Strings = Annotated[tuple[str, ...], Field(strict=False)]
+Pairs = Annotated[tuple[Pair, ...], Field(strict=False)]
+Device = Literal["cpu", "gpu"]
+
+
+class Model(BaseModel):
+    """Base of all catalogue shapes: camelCase, immutable, no silent conversion, no unknown field."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel, validate_by_name=False, validate_by_alias=True, extra="forbid", frozen=True, strict=True
+    )
+
+
+class HttpCheck(Model):
+    """A GET to 127.0.0.1 that counts as success only with this status and, if given, exactly this body (stripped)."""
+
+    path: UrlPath = "/"
+    port: Port | None = None
+    expect_status: Status = 200
+    expect_body: str | None = None
+
+
+class Ready(Model):
+    """When a supervised service counts as started (behaviour A5). Without `http`: its port accepts TCP."""
+
+    http: HttpCheck | None = None
+    timeout_seconds: Seconds = 2.0
+    period_seconds: Seconds = 1.0
+    start_seconds: Seconds = 300.0
+
+
+class Live(Model):
+    """How a hung service is found (behaviour A6); read, but not acted on in this version."""
+
+    http: HttpCheck | None = None
+    timeout_seconds: Seconds = 2.0
+    period_seconds: Seconds = 5.0
+    failures: Failures = 3
+
+
+class Observe(Model):
+    """How a service that something else runs is seen. Only `http` is acted on in this version."""
+
+    http: HttpCheck | None = None
+    tcp: Any = None
+    process: Any = None
+    systemd: Any = None
+    file: Any = None
+    timeout_seconds: Seconds = 2.0
+    period_seconds: Seconds = 1.0
+
+
+class Run(Model):
+    """How the agent runs a supervised service; `workingDir` is relative to the catalogue's folder."""
+
+    command: Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
+    env: dict[str, str] = {}
+    working_dir: str = "."
+
+
+class Rule(Model):
+    """Which directed pairs a translation service offers; its blocked pairs limit this rule only."""
+
+    kind: RuleKind
+    languages: Strings = ()
+    pairs: Pairs = ()
+    blocked: Pairs = ()
+
+
+class Attributes(Model):
+    """`languages` and `rules` have a meaning of their own; any other key holds a list of words."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Strings]
+
+    languages: Strings = ()
+    rules: Annotated[tuple[Rule, ...], Field(strict=False)] = ()
+
+    def others(self) -> dict[str, tuple[str, ...]]:
+        """All attributes but `languages` and `rules`."""
+        return dict(self.__pydantic_extra__)
+
+
+class ServiceSpec(Model):
+    """One service: supervised (`run`) or observed (`observe`), exactly one of them."""
+
+    id: Word
+    type: Word
+    device: Device | None = None
+    model: str | None = None
+    version: str | None = None
+    port: Port | None = None
+    heavy: bool = False
+    auto_start: bool = False
+    pre_stop_seconds: Pause = 1.0
+    attributes: Attributes = Attributes()
+    run: Run | None = None
+    ready: Ready = Ready()
+    live: Live | None = None
+    observe: Observe | None = None
+
+
+class TypeRule(Model):
+    """Which devices count for a type; empty: any."""
+
+    devices: Annotated[tuple[Device, ...], Field(strict=False)] = ()
+
+
+class Catalogue(Model):
+    """All services of one node, in the order in which they start."""
+
+    version: Literal[1]
+    on_agent_exit: Literal["stop", "keep"] = "stop"
+    types: dict[Word, TypeRule] = {}
+    services: Annotated[tuple[ServiceSpec, ...], Field(strict=False)] = ()
+
+
+def accepted(catalogue: Catalogue, service: ServiceSpec) -> bool:
+    """Whether the service's device counts for its type (behaviour B2)."""
+    rule = catalogue.types.get(service.type)
+    return rule is None or not rule.devices or service.device in rule.devices
+
+
+def inconsistencies(catalogue: Catalogue) -> list[tuple[tuple[str | int, ...], str]]:
+    """What is wrong although every field alone is right: (path, message) of each, in the catalogue's order."""
+    found: list[tuple[tuple[str | int, ...], str]] = []
+    if catalogue.on_agent_exit == "keep":
+        found.append((("onAgentExit",), "'keep' is not supported yet; use 'stop'"))
+    first: dict[str, int] = {}
+    for index, service in enumerate(catalogue.services):
+        where: tuple[str | int, ...] = ("services", index)
+        if first.setdefault(service.id, index) != index:
+            found.append(((*where, "id"), f"{service.id!r} is used twice: services[{first[service.id]}] has it too"))
+        rule = catalogue.types.get(service.type)
+        if rule and rule.devices and service.device is None:
+            devices = ", ".join(rule.devices)
+            found.append((where, f"device is required: type {service.type} counts only on {devices}"))
+        found.extend(((*where, *path), message) for path, message in _service_problems(service))
+    return found
+
+
+def _service_problems(service: ServiceSpec) -> list[tuple[tuple[str, ...], str]]:
+    if (service.run is None) == (service.observe is None):
+        return [((), "exactly one of 'run' (supervised) and 'observe' (observed) is required")]
+    if service.observe is not None:
+        return _observe_problems(service, service.observe)
+    if service.ready.http and not (service.ready.http.port or service.port):
+        return [(("ready", "http"), "needs a port: give the service or the probe one")]
+    return []
+
+
+def _observe_problems(service: ServiceSpec, observe: Observe) -> list[tuple[tuple[str, ...], str]]:
+    found: list[tuple[tuple[str, ...], str]] = [
+        (("observe", way), "is not supported yet; use 'http'")
+        for way in ("tcp", "process", "systemd", "file")
+        if getattr(observe, way) is not None
+    ]
+    if observe.http is None and not found:
+        found.append((("observe",), "says no way to see the service; use 'http'"))
+    if observe.http and not (observe.http.port or service.port):
+        found.append((("observe", "http"), "needs a port: give the service or the probe one"))
+    if service.auto_start:
+        found.append((("autoStart",), "an observed service is started by something else"))
+    return found

@@ -1,0 +1,75 @@
+"""Asks a service whether it is ready (behaviour A5): I/O, fails closed.
+
+Called by `service`. Answers one question once; how often to ask, and what an answer means, is not its business.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Final
+
+import aiohttp
+
+from hotpool_agent.catalogue import HttpCheck
+
+LOOPBACK: Final = "127.0.0.1"
+_BODY_LIMIT: Final = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a probe saw. `absent`: nothing listens at all. `detail`: why it is no success, for people."""
+
+    ok: bool
+    absent: bool = False
+    detail: str = ""
+
+
+def new_session() -> aiohttp.ClientSession:
+    """A session for probes: each on a connection of its own, so that no old one stands for a new process."""
+    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True, limit=0), trust_env=False)
+
+
+async def http(session: aiohttp.ClientSession, check: HttpCheck, port: int, seconds: float) -> Answer:
+    """GET the check's path on loopback; only the expected status and body are a success. Never raises."""
+    url = f"http://{LOOPBACK}:{check.port or port}{check.path}"
+    try:
+        async with asyncio.timeout(seconds), session.get(url, allow_redirects=False) as response:
+            if response.status != check.expect_status:
+                return Answer(ok=False, detail=f"GET {check.path}: status {response.status}, not {check.expect_status}")
+            if check.expect_body is None:
+                await response.content.read(_BODY_LIMIT)
+                return Answer(ok=True)
+            body = await _whole(response)
+    except TimeoutError:
+        return Answer(ok=False, detail=f"GET {check.path}: no answer in {seconds:g} s")
+    except aiohttp.ClientConnectorError as error:
+        refused = isinstance(error.os_error, ConnectionRefusedError)
+        return Answer(ok=False, absent=refused, detail=f"GET {check.path}: {error.os_error.strerror}")
+    except (aiohttp.ClientError, OSError, ValueError) as error:
+        return Answer(ok=False, detail=f"GET {check.path}: {type(error).__name__}: {error}")
+    if body.strip() == check.expect_body.strip():
+        return Answer(ok=True)
+    return Answer(ok=False, detail=f"GET {check.path}: body {body.strip()[:60]!r}, not {check.expect_body!r}")
+
+
+async def tcp(port: int, seconds: float) -> Answer:
+    """Whether the port accepts a connection on loopback. Never raises."""
+    try:
+        async with asyncio.timeout(seconds):
+            _, writer = await asyncio.open_connection(LOOPBACK, port)
+    except TimeoutError:
+        return Answer(ok=False, detail=f"port {port}: no answer in {seconds:g} s")
+    except OSError as error:
+        refused = isinstance(error, ConnectionRefusedError)
+        return Answer(ok=False, absent=refused, detail=f"port {port}: {error.strerror}")
+    writer.close()
+    return Answer(ok=True)
+
+
+async def _whole(response: aiohttp.ClientResponse) -> str:
+    chunks = bytearray()
+    async for chunk in response.content.iter_chunked(_BODY_LIMIT):
+        chunks += chunk
+        if len(chunks) > _BODY_LIMIT:
+            raise ValueError(f"body above {_BODY_LIMIT} bytes")
+    return chunks.decode(errors="replace")

@@ -1,0 +1,53 @@
+"""What an operator of a machine may turn: intervals, time-outs and folders, from HOTPOOL_AGENT_* and the command line.
+
+Read by the command line and by the wiring; a leaf that must not import other modules of the agent or do I/O.
+"""
+
+import re
+import socket
+from pathlib import Path
+from typing import Annotated, Final
+
+from hotpool.api.meta import NODE_NAME_MAX, SUBDOMAIN_PATTERN
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+_SUBDOMAIN: Final = re.compile(SUBDOMAIN_PATTERN)
+
+
+class Settings(BaseSettings):
+    """Everything that can be set; all times in seconds."""
+
+    model_config = SettingsConfigDict(env_prefix="HOTPOOL_AGENT_", frozen=True)
+
+    state_dir: Path | None = None
+    """Parent of the state folders; default: $XDG_STATE_HOME/hotpool-agent."""
+    interval: Annotated[int, Field(ge=1, le=120)] = 15
+    """H, the heartbeat interval."""
+    debounce: Annotated[float, Field(ge=0, le=60)] = 2.0
+    """D, how long a gain may wait for others (behaviour B6)."""
+    refresh_seconds: Annotated[float, Field(gt=0)] = 300.0
+    """The whole report is written again after this time without a change (behaviour B8)."""
+    request_seconds: Annotated[float, Field(gt=0)] = 5.0
+    """Time-out of one request to the API server (behaviour B7)."""
+    announce_seconds: Annotated[float, Field(ge=0)] = 5.0
+    """How long a stop waits for its report to be accepted while disconnected (behaviour A9)."""
+    stop_seconds: Annotated[float, Field(gt=0)] = 10.0
+    """From TERM to KILL (behaviour A9)."""
+    backoff_seconds: Annotated[float, Field(gt=0)] = 1.0
+    """First pause before a reconnection; doubled up to H (behaviour B9)."""
+
+
+class NodeNameError(ValueError):
+    """A node name that Kubernetes would not take; the message says what is allowed."""
+
+
+def node_name(given: str | None) -> str:
+    """The node's name: as given, or the host name in lower case. Raises NodeNameError if it is no DNS name."""
+    name = given if given is not None else socket.gethostname().lower()
+    if len(name) > NODE_NAME_MAX or not _SUBDOMAIN.fullmatch(name):
+        raise NodeNameError(
+            f"node name {name!r} must be a DNS name: lower case letters, digits, '-' and '.', beginning and ending "
+            f"with a letter or digit, at most {NODE_NAME_MAX} characters; set one with --node"
+        )
+    return name

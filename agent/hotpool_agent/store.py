@@ -1,0 +1,137 @@
+"""What must survive the agent: its identity, wishes and running processes (behaviour A8, A11). I/O.
+
+Owned by `node`. One JSON file per node, replaced atomically and synced; and the lock that keeps a second agent of the
+same node away. Must not decide what a wish or a leftover means.
+"""
+
+import asyncio
+import fcntl
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, Final
+from uuid import uuid4
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.alias_generators import to_camel
+
+SCHEMA: Final = 1
+
+
+class StoreError(Exception):
+    """The state folder cannot be used; the message says why and what to do."""
+
+
+class Remembered(BaseModel):
+    """What is remembered of one service."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
+
+    desired: str | None = None
+    """Running or Stopped, where a user said so."""
+    desired_by: str | None = None
+    pid: int | None = None
+    started: float | None = None
+
+
+class State(BaseModel):
+    """The whole state file."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
+
+    schema_version: int = SCHEMA
+    instance: str
+    interval: int = 0
+    services: dict[str, Remembered] = {}
+
+
+@dataclass
+class Store:
+    """The state file of one node. Change `state`, then `save`; a wish is safe when `flush` has returned."""
+
+    folder: Path
+    state: State
+    moved: Path | None = None
+    """Where a state file that could not be read was put."""
+    _dirty: asyncio.Event = field(default_factory=asyncio.Event)
+    _clean: asyncio.Condition = field(default_factory=asyncio.Condition)
+    _saved: int = 0
+    _changed: int = 0
+
+    def save(self) -> None:
+        """Have the state written soon; several changes become one write."""
+        self._changed += 1
+        self._dirty.set()
+
+    async def flush(self) -> None:
+        """Wait until everything changed so far is on disk."""
+        wanted = self._changed
+        async with self._clean:
+            await self._clean.wait_for(lambda: self._saved >= wanted)
+
+    async def write_forever(self) -> None:
+        """The only writer: off the event loop, one write at a time."""
+        while True:
+            await self._dirty.wait()
+            self._dirty.clear()
+            mark, text = self._changed, self.state.model_dump_json(by_alias=True, indent=1)
+            await asyncio.to_thread(write_atomically, self.folder / "state.json", text)
+            async with self._clean:
+                self._saved = mark
+                self._clean.notify_all()
+
+
+def open_store(folder: Path) -> Store:
+    """The store in the folder, made anew if there is none. Raises StoreError for one that a newer agent wrote."""
+    path = folder / "state.json"
+    fresh = State(instance=uuid4().hex)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return Store(folder, fresh)
+    try:
+        plain: Any = json.loads(text)
+        if isinstance(plain, dict) and plain.get("schemaVersion", 0) > SCHEMA:
+            raise StoreError(f"{path} was written by a newer hotpool-agent; install that one, or remove the file")
+        return Store(folder, State.model_validate(plain))
+    except (ValueError, TypeError, ValidationError):
+        aside = path.with_suffix(".unreadable")
+        path.rename(aside)
+        return Store(folder, fresh, moved=aside)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace the file so that after a power loss either the old or the new text is there, whole."""
+    temporary = path.with_suffix(".new")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    handle = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def lock(folder: Path, node: str) -> IO[str]:
+    """Take the node's lock for as long as the returned file is open. Raises StoreError if another agent has it."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder.chmod(0o700)
+    file = (folder / "lock").open("a+", encoding="utf-8")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.seek(0)
+        holder = file.read().strip() or "unknown"
+        file.close()
+        raise StoreError(
+            f"an agent of node {node!r} runs on this machine already (pid {holder}); "
+            "stop it, or give this one another --node"
+        ) from error
+    file.truncate(0)
+    file.write(str(os.getpid()))
+    file.flush()
+    return file

@@ -1,0 +1,182 @@
+"""Processes of supervised services: run, see them end at once, end them with all their children (A3, A5, A9, A11).
+
+Called by `service`, and by `node` for what an earlier agent left. I/O only: it decides nothing about states. Processes
+have a session of their own and are not tied to the agent, because services outlive it.
+"""
+
+import asyncio
+import os
+import signal
+import subprocess
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+from hotpool_agent import ports
+
+KILL_SECONDS: Final = 5.0
+"""After KILL, group and port must be free within this time."""
+_POLL: Final = 0.02
+
+
+class LaunchError(Exception):
+    """The process could not be run; the message says why."""
+
+
+class StuckError(Exception):
+    """Process group or port stayed although KILL was sent; the message says which."""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What to run. `log` gets standard output and error, appended."""
+
+    argv: tuple[str, ...]
+    env: dict[str, str]
+    working_dir: Path
+    log: Path
+    port: int | None
+
+
+class Process:
+    """A process group that this agent, or an earlier one, started; the leader's pid is the group's."""
+
+    def __init__(self, pid: int, started: float, port: int | None, child: "subprocess.Popen[bytes] | None" = None) -> None:
+        self.pid = pid
+        self.started = started
+        """Start time by psutil, which with the pid identifies the process."""
+        self._port = port
+        self._child = child
+        self._exit: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._watch()
+
+    @classmethod
+    async def launch(cls, command: Command) -> "Process":
+        """Run the command. Raises LaunchError if the port is taken or the program cannot be run; then nothing is left."""
+        if command.port is not None and ports.listening(command.port):
+            raise LaunchError(f"port {command.port} is already in use by {ports.owner(command.port)}")
+        child = await asyncio.to_thread(_popen, command)
+        return cls(child.pid, _start_time(child.pid), command.port, child)
+
+    @classmethod
+    def find(cls, pid: int, started: float, port: int | None) -> "Process | None":
+        """The process that an earlier agent recorded, if it still is the same one."""
+        try:
+            process = psutil.Process(pid)
+            same = process.create_time() == started and process.status() != psutil.STATUS_ZOMBIE
+        except psutil.Error:
+            return None
+        return cls(pid, started, port) if same else None
+
+    async def exited(self) -> str:
+        """Wait until the leader has ended; how, in words. Seen at once, by a pidfd."""
+        return await asyncio.shield(self._exit)
+
+    async def end(self, grace: float) -> None:
+        """TERM to the group, KILL after `grace` seconds (at once when 0), until group and port are free.
+
+        Raises StuckError when they are not free 5 s after KILL.
+        """
+        if grace > 0:
+            self._signal(signal.SIGTERM)
+            if await self._free_within(grace):
+                return
+        self._signal(signal.SIGKILL)
+        if not await self._free_within(KILL_SECONDS):
+            raise StuckError(self._obstacle() or "")
+
+    async def free(self) -> None:
+        """Wait, for ever if need be, until group and port are free."""
+        while self._obstacle():
+            await asyncio.sleep(KILL_SECONDS / 10)
+
+    def _watch(self) -> None:
+        try:
+            handle = os.pidfd_open(self.pid)
+        except ProcessLookupError:
+            self._exit.set_result("ended")
+            return
+        loop = asyncio.get_running_loop()
+
+        def ended() -> None:
+            loop.remove_reader(handle)
+            os.close(handle)
+            self._exit.set_result(self._reap())
+
+        loop.add_reader(handle, ended)
+
+    def _reap(self) -> str:
+        if self._child is None:
+            return "ended"
+        code = self._child.wait()
+        if code >= 0:
+            return f"exited with code {code}"
+        with suppress(ValueError):
+            return f"killed by {signal.Signals(-code).name}"
+        return f"killed by signal {-code}"
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._exit.done() and not _members(self.pid):
+            return
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, number)
+
+    async def _free_within(self, seconds: float) -> bool:
+        try:
+            async with asyncio.timeout(seconds):
+                await self.exited()
+                while self._obstacle():
+                    await asyncio.sleep(_POLL)
+        except TimeoutError:
+            return not self._obstacle()
+        return True
+
+    def _obstacle(self) -> str | None:
+        if not self._exit.done() or _members(self.pid):
+            return f"process group {self.pid} did not end after KILL"
+        if self._port is not None and ports.listening(self._port):
+            return f"port {self._port} is still in use by {ports.owner(self._port)}"
+        return None
+
+
+def _popen(command: Command) -> "subprocess.Popen[bytes]":
+    try:
+        with command.log.open("ab") as log:
+            return subprocess.Popen(  # noqa: S603 - running what the catalogue says is the job
+                command.argv,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=command.working_dir,
+                env={**os.environ, **command.env},
+                start_new_session=True,
+            )
+    except (OSError, ValueError) as error:
+        reason = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) else str(error)
+        raise LaunchError(f"cannot run {command.argv[0]!r}: {reason}") from error
+
+
+def _start_time(pid: int) -> float:
+    # A child that has ended is a zombie until reaped, so its start time can still be read.
+    try:
+        return psutil.Process(pid).create_time()
+    except psutil.Error:
+        return 0.0
+
+
+def _members(group: int) -> bool:
+    """Whether the process group has a living member; zombies, which nobody may reap in a container, do not live."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    for pid in psutil.pids():
+        with suppress(ProcessLookupError, psutil.Error):
+            if os.getpgid(pid) == group and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+                return True
+    return False

@@ -1,0 +1,40 @@
+"""Conditions that keep their lastTransitionTime while their status stays, as Kubernetes' convention wants.
+
+Called by `core.plan`. Pure.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from hotpool.api.meta import Condition, Tristate
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a condition shall say."""
+
+    type: str
+    status: Tristate
+    reason: str
+    message: str = ""
+
+
+def settle(
+    claims: Iterable[Claim], before: Mapping[str, tuple[str, str]], generation: int, now: str
+) -> tuple[Condition, ...]:
+    """The conditions to write. `before`: type → (status, lastTransitionTime) as stored; `now`: RFC 3339."""
+    return tuple(
+        Condition(
+            type=claim.type,
+            status=claim.status,
+            reason=claim.reason,
+            message=claim.message,
+            observed_generation=generation,
+            last_transition_time=_since(claim, before.get(claim.type), now),
+        )
+        for claim in claims
+    )
+
+
+def _since(claim: Claim, before: tuple[str, str] | None, now: str) -> str:
+    return before[1] if before and before[0] == claim.status else now

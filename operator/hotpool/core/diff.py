@@ -1,0 +1,70 @@
+"""What must be written so that what is applied becomes what is planned; empty means stop here (behaviour D4).
+
+Called by the reconciler between plan and apply. Pure.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from hotpool.api.meta import Condition
+from hotpool.api.pool import PoolStatus
+from hotpool.api.slice import Member
+from hotpool.core.model import Pool, Recorded, Slice
+
+
+@dataclass(frozen=True, slots=True)
+class CreateSlice:
+    """A slice that is not there yet."""
+
+    name: str
+    members: tuple[Member, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateSlice:
+    """A slice with other members, or with an owner or a label that is not right."""
+
+    slice: Slice
+    members: tuple[Member, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteSlice:
+    """A slice that is not wanted."""
+
+    slice: Slice
+
+
+SliceWrite = CreateSlice | UpdateSlice | DeleteSlice
+
+
+def diff_slices(
+    pool: Pool, applied: Mapping[str, Slice], planned: Mapping[str, tuple[Member, ...]]
+) -> list[SliceWrite]:
+    """The writes, deletions last so that a member that moves is added before it is removed (behaviour D7)."""
+    writes: list[SliceWrite] = []
+    for name, members in planned.items():
+        known = applied.get(name)
+        if known is None:
+            writes.append(CreateSlice(name, members))
+        elif known.members != members or known.owner != pool.meta.uid or not known.labelled:
+            writes.append(UpdateSlice(known, members))
+    return [*writes, *(DeleteSlice(item) for name, item in applied.items() if name not in planned)]
+
+
+def status_differs(stored: PoolStatus, planned: PoolStatus) -> bool:
+    """Whether a pool's status must be written at all."""
+    return stored != planned
+
+
+def status_is_urgent(stored: PoolStatus, planned: PoolStatus) -> bool:
+    """Whether more than counts by reason differ: those may wait in the slow lane (design, section 2)."""
+    same = {"excluded": ()}
+    return stored.model_copy(update=same) != planned.model_copy(update=same)
+
+
+def conditions_differ(stored: Mapping[str, Recorded], planned: tuple[Condition, ...]) -> bool:
+    """Whether a node's conditions must be written: on transitions only (behaviour C6)."""
+    return {c.type: (c.status, c.reason) for c in planned} != {
+        kind: (recorded.status, recorded.reason) for kind, recorded in stored.items()
+    }

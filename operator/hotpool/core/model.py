@@ -1,0 +1,196 @@
+"""The values that the decision works on: nodes, pools, slices and generators as last observed.
+
+Made by `sources.decode`, held by `core.state`, read by everything in `core`. All frozen; no wire shapes here.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NamedTuple
+
+from hotpool.api.generator import GeneratorSpec, GeneratorStatus
+from hotpool.api.pool import PoolSpec, PoolStatus
+from hotpool.api.slice import Member
+
+
+class Kind(StrEnum):
+    """The kinds that the operator watches; the values are the plurals of the API."""
+
+    NODE = "nodecapabilities"
+    POOL = "nodepools"
+    SLICE = "nodepoolslices"
+    GENERATOR = "nodepoolgenerators"
+
+
+class Key(NamedTuple):
+    """One thing to reconcile."""
+
+    kind: Kind
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Meta:
+    """Identity and version of one object."""
+
+    name: str
+    uid: str
+    version: int
+    """metadata.resourceVersion; comparable within one kind (KEP-5504)."""
+    generation: int = 0
+
+
+class Liveness(StrEnum):
+    """Whether a node's heartbeat is heard (behaviour C1, C3)."""
+
+    LIVE = "Live"
+    SUSPECT = "Suspect"
+    OFFLINE = "Offline"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One translation rule, normalised (behaviour B4)."""
+
+    kind: str
+    languages: frozenset[str] = frozenset()
+    pairs: frozenset[str] = frozenset()
+    blocked: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A service that counts: it is Running and its type is ready through it."""
+
+    service: str
+    type: str
+    languages: frozenset[str] = frozenset()
+    rules: tuple[Rule, ...] = ()
+    attributes: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """Declared values by key; languages, model, version and device are keys too."""
+
+
+@dataclass(frozen=True, slots=True)
+class TypeState:
+    """Whether a type is ready, why not, and through which services (behaviour B2)."""
+
+    ready: bool
+    reason: str | None = None
+    services: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """An agent's account of its node, as far as the operator decides on it."""
+
+    instance: str
+    session: str
+    epoch: int
+    sequence: int
+    time: str
+    interval: float
+    """H in seconds."""
+    leaving: bool = False
+    types: Mapping[str, TypeState] = field(default_factory=dict)
+    offers: Mapping[str, tuple[Offer, ...]] = field(default_factory=dict)
+    """By type; only types that are ready."""
+
+    @property
+    def holder(self) -> str:
+        """The holderIdentity of the Lease that belongs to this report (design, section 1)."""
+        return f"{self.instance}/{self.epoch}"
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """The Ready condition that an operator wrote on an object before."""
+
+    status: str
+    reason: str
+    since: str
+    """lastTransitionTime."""
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One NodeCapability."""
+
+    meta: Meta
+    labels: Mapping[str, str] = field(default_factory=dict)
+    drain: bool = False
+    report: Report | None = None
+    problem: str | None = None
+    """Why a report is there but cannot be used."""
+    conditions: Mapping[str, Recorded] = field(default_factory=dict)
+    """The operator's own conditions by type, as stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """What one Lease says."""
+
+    node: str
+    holder: str
+    renewed: str
+    """renewTime as written: compared, never read as a time (behaviour C2)."""
+    interval: float | None = None
+    """H in seconds: a third of leaseDurationSeconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """One NodePool."""
+
+    meta: Meta
+    spec: PoolSpec
+    status: PoolStatus = field(default_factory=PoolStatus)
+    paused: bool = False
+    owner: str | None = None
+    """uid of the generator that owns it."""
+    problem: str | None = None
+    """Why the spec cannot be used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """One NodePoolSlice."""
+
+    meta: Meta
+    pool: str
+    term: int
+    members: tuple[Member, ...]
+    owner: str | None = None
+    """uid of the pool that owns it."""
+    labelled: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Generator:
+    """One NodePoolGenerator."""
+
+    meta: Meta
+    spec: GeneratorSpec
+    status: GeneratorStatus = field(default_factory=GeneratorStatus)
+    paused: bool = False
+
+
+Observed = Node | Pool | Slice | Generator
+
+
+@dataclass(frozen=True, slots=True)
+class NodeView:
+    """A node as the judge sees it: what was reported, and how alive it is."""
+
+    node: Node
+    liveness: Liveness
+    heard: bool = True
+    """False: known from before this operator started, and silent since."""
+    pairs: frozenset[str] = frozenset()
+    """Directed pairs that the node offers; derived once for all pools."""
+    semantic_pairs: frozenset[str] = frozenset()
+    """Those of them with both languages in semantic repair."""
+
+    @property
+    def draining(self) -> bool:
+        """True while people drain the node."""
+        return self.node.drain

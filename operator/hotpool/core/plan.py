@@ -1,0 +1,155 @@
+"""The desired result for one pool or one node, whole: slices, status, what Redis shall say, conditions.
+
+Called by the reconciler with what the state knows; compared by `core.diff` with what is applied. Pure.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from hotpool.api.meta import Condition
+from hotpool.api.pool import ExcludedCount, PoolStatus
+from hotpool.api.slice import Member, MemberState
+from hotpool.core.conditions import Claim, settle
+from hotpool.core.judge import requires_nothing
+from hotpool.core.model import Liveness, NodeView, Pool, Slice, TypeState
+from hotpool.core.slicing import Packing, pack
+from hotpool.core.subjects import PoolSubject
+
+
+@dataclass(frozen=True, slots=True)
+class PoolPlan:
+    """What shall be true of one pool. `members` is None where membership may not be touched now."""
+
+    slices: Mapping[str, tuple[Member, ...]]
+    """Slice name → members, in order."""
+    status: PoolStatus
+    members: Mapping[str, MemberState] | None
+
+
+@dataclass(frozen=True, slots=True)
+class NodePlan:
+    """What shall be true of one node. `types` is None where Redis shall not know the node."""
+
+    conditions: tuple[Condition, ...]
+    types: Mapping[str, TypeState] | None
+
+
+def plan_pool(subject: PoolSubject, slices: Mapping[str, Slice], known_types: Mapping[str, int], now: str) -> PoolPlan:
+    """The whole desired result for a pool. `slices`: those observed, by name; `now`: RFC 3339."""
+    pool = subject.pool
+    if pool.paused or pool.problem:
+        return _held(pool, slices, now)
+    wanted = {} if pool.spec.mode == "DryRun" else subject.members
+    current = _packing(pool, slices)
+    packing = pack(current, wanted, pool.spec.slice_size, now)
+    changed = _nodes(packing) != _nodes(current)
+    counts = Counter(wanted.values())
+    status = PoolStatus(
+        observed_generation=pool.meta.generation,
+        members=len(wanted),
+        ready_members=counts["Ready"],
+        suspect_members=counts["Suspect"],
+        draining_members=counts["Draining"],
+        slices=len(packing),
+        excluded=tuple(ExcludedCount(reason=gate, count=n) for gate, n in sorted(subject.excluded.items()) if n),
+        last_change=now if changed or pool.status.last_change is None else pool.status.last_change,
+    )
+    claims = [_ready(pool, counts["Ready"]), *_unknown_types(pool, known_types)]
+    return PoolPlan(
+        slices={f"{pool.meta.name}-{index}": members for index, members in packing.items()},
+        status=_with_conditions(status, pool, claims, now),
+        members=wanted,
+    )
+
+
+def _held(pool: Pool, slices: Mapping[str, Slice], now: str) -> PoolPlan:
+    """A pool about which nothing is changed: paused by people, or with a spec that cannot be read."""
+    stays = Claim("Paused", "True", "Paused", "annotation hotpool.dev/paused: nothing about the pool is changed")
+    broken = Claim("Ready", "False", "InvalidSpec", pool.problem or "")
+    before = pool.status.conditions
+    kept = [Claim(c.type, c.status, c.reason, c.message) for c in before if c.type not in {"Paused", "Ready"}]
+    ready = [Claim(c.type, c.status, c.reason, c.message) for c in before if c.type == "Ready"]
+    claims = [*([broken] if pool.problem else ready), *kept, *([stays] if pool.paused else [])]
+    status = pool.status.model_copy(update={"observed_generation": pool.meta.generation})
+    return PoolPlan({name: s.members for name, s in slices.items()}, _with_conditions(status, pool, claims, now), None)
+
+
+def _with_conditions(status: PoolStatus, pool: Pool, claims: list[Claim], now: str) -> PoolStatus:
+    before = {c.type: (c.status, c.last_transition_time) for c in pool.status.conditions}
+    conditions = settle(claims, before, pool.meta.generation, now)
+    ready = next((c.status for c in conditions if c.type == "Ready"), None)
+    return status.model_copy(update={"conditions": conditions, "ready": ready})
+
+
+def _ready(pool: Pool, ready: int) -> Claim:
+    wanted = pool.spec.min_members
+    if pool.spec.mode == "DryRun":
+        return Claim("Ready", "False", "DryRun", "mode DryRun: no membership is written")
+    if requires_nothing(pool.spec):
+        return Claim(
+            "Ready", "False", "RequiresNothing", "spec.requires is empty: require something, or say matchAll: true"
+        )
+    text = f"{ready} Ready members, {wanted} required"
+    return (
+        Claim("Ready", "True", "EnoughMembers", text)
+        if ready >= wanted
+        else Claim("Ready", "False", "TooFewMembers", text)
+    )
+
+
+def _unknown_types(pool: Pool, known: Mapping[str, int]) -> list[Claim]:
+    unknown = sorted(required.type for required in pool.spec.requires.types if not known.get(required.type))
+    if not unknown:
+        return []
+    return [Claim("UnknownRequirement", "True", "UnknownType", f"no node reports the types: {', '.join(unknown)}")]
+
+
+def _packing(pool: Pool, slices: Mapping[str, Slice]) -> Packing:
+    """Slice index → members, of those slices whose names are a pool's slice names."""
+    packing: Packing = {}
+    for name, item in slices.items():
+        suffix = name.removeprefix(f"{pool.meta.name}-")
+        if suffix != name and suffix.isdecimal() and str(int(suffix)) == suffix:
+            packing[int(suffix)] = item.members
+    return packing
+
+
+def _nodes(packing: Packing) -> set[str]:
+    return {member.node for members in packing.values() for member in members}
+
+
+def plan_node(view: NodeView, now: str) -> NodePlan:
+    """The conditions of a node (behaviour C1), and what Redis shall say of it (E3)."""
+    node, report = view.node, view.node.report
+    before = {kind: (recorded.status, recorded.since) for kind, recorded in node.conditions.items()}
+    claims = [_node_ready(view), _draining(view)]
+    hidden = report is None or report.leaving or view.liveness is Liveness.OFFLINE
+    types = None if hidden or report is None else report.types
+    return NodePlan(settle(claims, before, node.meta.generation, now), types)
+
+
+def _node_ready(view: NodeView) -> Claim:
+    node, report = view.node, view.node.report
+    if report is None and node.problem:
+        return Claim("Ready", "False", "InvalidReport", node.problem)
+    if report is None:
+        return Claim("Ready", "Unknown", "AwaitingReport", "no agent has reported yet")
+    if view.liveness is Liveness.OFFLINE and not view.heard:
+        return Claim("Ready", "Unknown", "AwaitingHeartbeat", "no heartbeat was heard since the operator started")
+    if view.liveness is Liveness.OFFLINE:
+        return Claim("Ready", "Unknown", "Offline", "no heartbeat for 4 intervals: out of all pools")
+    if report.leaving:
+        return Claim("Ready", "False", "Leaving", "the agent announced that it leaves")
+    if view.draining:
+        return Claim("Ready", "False", "Draining", "spec.drain: offered no new work")
+    if view.liveness is Liveness.SUSPECT:
+        return Claim("Ready", "Unknown", "Suspect", "no heartbeat for 3 intervals: offered last")
+    return Claim("Ready", "True", "Live", "the agent reports and beats")
+
+
+def _draining(view: NodeView) -> Claim:
+    leaving = view.node.report is not None and view.node.report.leaving
+    if view.draining:
+        return Claim("Draining", "True", "Requested", "spec.drain is true")
+    return Claim("Draining", "True", "Leaving") if leaving else Claim("Draining", "False", "NotRequested")

@@ -1,0 +1,390 @@
+"""What the operator knows: the objects last observed, the liveness of nodes, and the standing verdicts.
+
+Fed by the reconciler with what the sources decoded; each call returns the keys whose desired state may have changed,
+and a plain heartbeat returns none. Pure: no clock (`now` is monotonic seconds), no I/O, no tasks; changed by one event
+loop only.
+"""
+
+import heapq
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from hotpool.core import languages
+from hotpool.core.liveness import assess, next_change
+from hotpool.core.model import (
+    Generator,
+    Heartbeat,
+    Key,
+    Kind,
+    Liveness,
+    Node,
+    NodeView,
+    Observed,
+    Pool,
+    Recorded,
+    Slice,
+)
+from hotpool.core.subjects import GeneratorSubject, PoolSubject, Subject
+
+DEFAULT_INTERVAL = 15.0
+
+_SILENT_REASONS = frozenset({"Offline", "AwaitingHeartbeat"})
+
+
+@dataclass(slots=True)
+class NodeRecord:
+    """One node: what it reported, and when its heartbeat was last heard (monotonic seconds; None: never)."""
+
+    view: NodeView
+    beat: float | None = None
+    lease: tuple[str, str] | None = None
+    """holderIdentity and renewTime last seen."""
+    interval: float = DEFAULT_INTERVAL
+
+
+@dataclass(slots=True)
+class State:
+    """All that is observed of one fleet."""
+
+    nodes: dict[str, NodeRecord] = field(default_factory=dict)
+    pools: dict[str, PoolSubject] = field(default_factory=dict)
+    generators: dict[str, GeneratorSubject] = field(default_factory=dict)
+    slices: dict[str, dict[str, Slice]] = field(default_factory=lambda: defaultdict(dict))
+    """Pool name → slice name → slice."""
+    gate_open: bool = False
+    """False until everything was listed once: what is seen before may be old (behaviour C2)."""
+    known_types: Counter[str] = field(default_factory=Counter)
+    """Type → nodes that report it."""
+    _leases: dict[str, Heartbeat] = field(default_factory=dict)
+    _by_type: dict[str, set[Key]] = field(default_factory=lambda: defaultdict(set))
+    _by_pairs: set[Key] = field(default_factory=set)
+    _due: list[tuple[float, str]] = field(default_factory=list)
+    _deleted: dict[Key, str] = field(default_factory=dict)
+    """Key → uid of the object last seen deleted; late events of it are dropped."""
+
+    def observe(self, seen: Observed, now: float) -> set[Key]:
+        """Take in one object; events of an older version, or of an object known to be deleted, are dropped."""
+        key = key_of(seen)
+        known = self._find(key, seen)
+        if self._deleted.get(_identity(key, seen)) == seen.meta.uid or (known and known.version >= seen.meta.version):
+            return set()
+        match seen:
+            case Node():
+                return self._observe_node(seen, now)
+            case Pool():
+                return self._observe_pool(seen)
+            case Slice():
+                self.slices[seen.pool][seen.meta.name] = seen
+                return {key}
+            case Generator():
+                return self._observe_generator(seen)
+
+    def forget(self, kind: Kind, name: str, uid: str) -> set[Key]:
+        """An object was deleted; nothing happens when the one known by that name is another one."""
+        self._deleted[Key(kind, name)] = uid
+        match kind:
+            case Kind.NODE:
+                record = self.nodes.get(name)
+                return self._drop_node(name) if record and record.view.node.meta.uid == uid else set()
+            case Kind.SLICE:
+                return self._drop_slice(name, uid)
+            case Kind.POOL:
+                pool = self.pools.get(name)
+                return self._drop_pool(name) if pool and pool.pool.meta.uid == uid else set()
+            case Kind.GENERATOR:
+                known = self.generators.get(name)
+                return self._drop_generator(name) if known and known.generator.meta.uid == uid else set()
+
+    def known(self, kind: Kind) -> dict[str, str]:
+        """Name → uid of every object of one kind."""
+        match kind:
+            case Kind.NODE:
+                return {name: record.view.node.meta.uid for name, record in self.nodes.items()}
+            case Kind.POOL:
+                return {name: subject.pool.meta.uid for name, subject in self.pools.items()}
+            case Kind.SLICE:
+                return {name: item.meta.uid for group in self.slices.values() for name, item in group.items()}
+            case Kind.GENERATOR:
+                return {name: subject.generator.meta.uid for name, subject in self.generators.items()}
+
+    def heartbeat(self, beat: Heartbeat, now: float) -> set[Key]:
+        """Take in a Lease: a heartbeat is a changed renewTime by the epoch of the accepted report (behaviour C2, B8)."""
+        before = self._leases.get(beat.node)
+        self._leases[beat.node] = beat
+        record = self.nodes.get(beat.node)
+        report = record.view.node.report if record else None
+        if record is None or report is None or report.holder != beat.holder:
+            return set()
+        if beat.interval is not None and beat.interval != record.interval:
+            record.interval = beat.interval
+            self._schedule(beat.node, record)
+        changed = before is not None and before.renewed != beat.renewed
+        return self._beat(beat.node, record, now) if changed or (before is None and self.gate_open) else set()
+
+    def tick(self, now: float) -> set[Key]:
+        """Let silence take its effect: nodes become Suspect and Offline (behaviour C3)."""
+        dirty: set[Key] = set()
+        while self._due and self._due[0][0] <= now:
+            _, name = heapq.heappop(self._due)
+            record = self.nodes.get(name)
+            if record is None or record.beat is None:
+                continue
+            liveness = assess(now - record.beat, record.interval)
+            if liveness is not Liveness.LIVE and liveness is not record.view.liveness:
+                dirty |= self._set_view(name, record, replace(record.view, liveness=liveness))
+            self._schedule(name, record)
+        return dirty
+
+    def next_deadline(self) -> float | None:
+        """When `tick` may have something to do next, or None."""
+        return self._due[0][0] if self._due else None
+
+    def hear_again(self, now: float) -> None:
+        """The Lease stream was deaf until now: nobody's silence counted, every node has a fresh period (behaviour C3)."""
+        for name, record in self.nodes.items():
+            if record.beat is not None:
+                record.beat = now
+                self._schedule(name, record)
+
+    def _find(self, key: Key, seen: Observed) -> "_Known | None":
+        match seen:
+            case Node():
+                record = self.nodes.get(key.name)
+                return _Known.of(record.view.node) if record else None
+            case Pool():
+                pool = self.pools.get(key.name)
+                return _Known.of(pool.pool) if pool else None
+            case Slice():
+                return _Known.of(self.slices.get(seen.pool, {}).get(seen.meta.name))
+            case Generator():
+                generator = self.generators.get(key.name)
+                return _Known.of(generator.generator) if generator else None
+
+    def _observe_node(self, node: Node, now: float) -> set[Key]:
+        name = node.meta.name
+        record = self.nodes.get(name)
+        if record and record.view.node.meta.uid != node.meta.uid:
+            return self._drop_node(name) | self._observe_node(node, now)
+        if record is None:
+            return self._add_node(node, now)
+        before = record.view
+        view = _view(node, before)
+        beats = node.report is not None and _serial(node) != _serial(before.node)
+        if node.report and beats:
+            record.beat, record.interval = now, node.report.interval
+            view = replace(view, liveness=Liveness.LIVE, heard=True)
+        dirty = self._set_view(name, record, view)
+        if beats:
+            self._schedule(name, record)
+        return dirty
+
+    def _add_node(self, node: Node, now: float) -> set[Key]:
+        """A node not known yet: new after the gate; before it, its stored condition says how it was (behaviour C4)."""
+        recorded = node.conditions.get("Ready")
+        silent = node.report is None or (not self.gate_open and _was_silent(recorded))
+        suspect = recorded is not None and recorded.reason == "Suspect" and not self.gate_open
+        liveness = Liveness.OFFLINE if silent else Liveness.SUSPECT if suspect else Liveness.LIVE
+        heard = not silent or (recorded is not None and recorded.reason == "Offline")
+        view = _view(node, NodeView(node=node, liveness=liveness, heard=heard))
+        record = NodeRecord(view, beat=None if silent else now)
+        record.interval = node.report.interval if node.report else DEFAULT_INTERVAL
+        lease = self._leases.get(node.meta.name)
+        if lease and lease.interval and node.report and node.report.holder == lease.holder:
+            record.interval = lease.interval
+        self.nodes[node.meta.name] = record
+        self._schedule(node.meta.name, record)
+        return self._count_types(frozenset(), _types(view)) | self._judge(node.meta.name, view, self._subjects())
+
+    def _set_view(self, name: str, record: NodeRecord, view: NodeView) -> set[Key]:
+        before, record.view = record.view, view
+        affected = self._affected(before, view)
+        dirty = self._count_types(_types(before), _types(view)) | self._judge(name, view, affected)
+        return dirty if affected or _shown(before) != _shown(view) else set()
+
+    def _judge(self, name: str, view: NodeView | None, keys: Iterable[Key]) -> set[Key]:
+        """Judge one node for some subjects; the node itself is always among the dirty keys."""
+        return {Key(Kind.NODE, name), *(key for key in keys if self._subject(key).update(name, view))}
+
+    def _affected(self, before: NodeView, after: NodeView) -> set[Key]:
+        """The pools and generators that a change of one node can matter to."""
+        if _everywhere(before) != _everywhere(after):
+            return set(self._subjects())
+        affected: set[Key] = set()
+        for type_ in _changed_types(before, after):
+            affected |= self._by_type.get(type_, set())
+        if (before.pairs, before.semantic_pairs) != (after.pairs, after.semantic_pairs):
+            affected |= self._by_pairs
+        return affected
+
+    def _count_types(self, before: frozenset[str], after: frozenset[str]) -> set[Key]:
+        """Keep `known_types`; the pools that require a type which became known or unknown are dirty (behaviour D2)."""
+        dirty: set[Key] = set()
+        for type_ in before - after:
+            self.known_types[type_] -= 1
+            if not self.known_types[type_]:
+                del self.known_types[type_]
+                dirty |= self._by_type.get(type_, set())
+        for type_ in after - before:
+            self.known_types[type_] += 1
+            if self.known_types[type_] == 1:
+                dirty |= self._by_type.get(type_, set())
+        return dirty
+
+    def _beat(self, name: str, record: NodeRecord, now: float) -> set[Key]:
+        record.beat = now
+        if record.view.liveness is Liveness.LIVE and record.view.heard:
+            return set()
+        dirty = self._set_view(name, record, replace(record.view, liveness=Liveness.LIVE, heard=True))
+        self._schedule(name, record)
+        return dirty
+
+    def _schedule(self, name: str, record: NodeRecord) -> None:
+        due = None if record.beat is None else next_change(record.beat, record.interval, record.view.liveness)
+        if due is not None:
+            heapq.heappush(self._due, (due, name))
+
+    def _observe_pool(self, pool: Pool) -> set[Key]:
+        name = pool.meta.name
+        known = self.pools.get(name)
+        if known and known.pool.meta.uid == pool.meta.uid and known.pool.spec == pool.spec:
+            known.pool = pool
+            return {Key(Kind.POOL, name), *self._maker(pool)}
+        dropped = self._drop_pool(name) if known else set()
+        subject = PoolSubject(pool)
+        self.pools[name] = subject
+        return dropped | self._add_subject(Key(Kind.POOL, name), subject) | self._maker(pool)
+
+    def _observe_generator(self, generator: Generator) -> set[Key]:
+        name = generator.meta.name
+        known = self.generators.get(name)
+        if known and known.generator.meta.uid == generator.meta.uid and known.generator.spec == generator.spec:
+            known.generator = generator
+            return {Key(Kind.GENERATOR, name)}
+        dropped = self._drop_generator(name) if known else set()
+        subject = GeneratorSubject(generator)
+        self.generators[name] = subject
+        return dropped | self._add_subject(Key(Kind.GENERATOR, name), subject)
+
+    def _add_subject(self, key: Key, subject: Subject) -> set[Key]:
+        for required in subject.spec.requires.types:
+            self._by_type[required.type].add(key)
+        if subject.needs_pairs:
+            self._by_pairs.add(key)
+        for name, record in self.nodes.items():
+            subject.update(name, record.view)
+        return {key}
+
+    def _drop_subject(self, key: Key, subject: Subject) -> set[Key]:
+        for required in subject.spec.requires.types:
+            self._by_type[required.type].discard(key)
+        self._by_pairs.discard(key)
+        return {key}
+
+    def _drop_pool(self, name: str) -> set[Key]:
+        subject = self.pools.pop(name)
+        return self._drop_subject(Key(Kind.POOL, name), subject) | self._maker(subject.pool)
+
+    def _drop_generator(self, name: str) -> set[Key]:
+        return self._drop_subject(Key(Kind.GENERATOR, name), self.generators.pop(name))
+
+    def _drop_node(self, name: str) -> set[Key]:
+        record = self.nodes.pop(name)
+        return self._count_types(_types(record.view), frozenset()) | self._judge(name, None, self._subjects())
+
+    def _drop_slice(self, name: str, uid: str) -> set[Key]:
+        for pool, group in self.slices.items():
+            if name in group and group[name].meta.uid == uid:
+                del group[name]
+                return {Key(Kind.POOL, pool)}
+        return set()
+
+    def _maker(self, pool: Pool) -> set[Key]:
+        """The generator of a pool, where it has one: it puts right what was edited or deleted by hand (behaviour D5)."""
+        made = pool.spec.generated
+        return {Key(Kind.GENERATOR, made.by)} if made else set()
+
+    def _subjects(self) -> Iterable[Key]:
+        yield from (Key(Kind.POOL, name) for name in self.pools)
+        yield from (Key(Kind.GENERATOR, name) for name in self.generators)
+
+    def _subject(self, key: Key) -> Subject:
+        return self.pools[key.name] if key.kind is Kind.POOL else self.generators[key.name]
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    uid: str
+    version: int
+
+    @classmethod
+    def of(cls, seen: Observed | None) -> "_Known | None":
+        return cls(seen.meta.uid, seen.meta.version) if seen else None
+
+
+def key_of(seen: Observed) -> Key:
+    """What has to be reconciled when this object changes: a slice stands for its pool."""
+    match seen:
+        case Node():
+            return Key(Kind.NODE, seen.meta.name)
+        case Pool():
+            return Key(Kind.POOL, seen.meta.name)
+        case Slice():
+            return Key(Kind.POOL, seen.pool)
+        case Generator():
+            return Key(Kind.GENERATOR, seen.meta.name)
+
+
+def _identity(key: Key, seen: Observed) -> Key:
+    return Key(Kind.SLICE, seen.meta.name) if isinstance(seen, Slice) else key
+
+
+def _view(node: Node, before: NodeView) -> NodeView:
+    """The node with its pairs; those of an equal report are taken over."""
+    known = before.node.report
+    if node.report is None:
+        return replace(before, node=node, pairs=frozenset(), semantic_pairs=frozenset())
+    if known is not None and known.offers == node.report.offers and before.node is not node:
+        return replace(before, node=node)
+    pairs = languages.pairs(node.report, semantic=False)
+    return replace(before, node=node, pairs=pairs, semantic_pairs=languages.pairs(node.report, semantic=True))
+
+
+def _was_silent(recorded: Recorded | None) -> bool:
+    return recorded is None or recorded.reason in _SILENT_REASONS
+
+
+def _serial(node: Node) -> tuple[str, int, int] | None:
+    report = node.report
+    return (report.session, report.epoch, report.sequence) if report else None
+
+
+def _types(view: NodeView) -> frozenset[str]:
+    return frozenset(view.node.report.types) if view.node.report else frozenset()
+
+
+def _everywhere(view: NodeView) -> tuple[object, ...]:
+    """What matters to every pool."""
+    report = view.node.report
+    return (view.liveness, view.node.drain, view.node.labels, report is None, report is not None and report.leaving)
+
+
+def _shown(view: NodeView) -> tuple[object, ...]:
+    """What the node's own condition and its Redis capability are made of."""
+    report = view.node.report
+    return (*_everywhere(view), view.heard, view.node.problem, report.types if report else None, view.node.conditions)
+
+
+def _changed_types(before: NodeView, after: NodeView) -> set[str]:
+    old, new = before.node.report, after.node.report
+    if old is None or new is None:
+        return set()
+    return {
+        type_
+        for type_ in {*old.types, *new.types}
+        if _of_type(old.types, type_) != _of_type(new.types, type_) or old.offers.get(type_) != new.offers.get(type_)
+    }
+
+
+def _of_type(types: Mapping[str, object], type_: str) -> object:
+    return types.get(type_)

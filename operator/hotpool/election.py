@@ -1,0 +1,166 @@
+"""The elector: who may write, and the term that fences late writes (design, promise 2).
+
+Started by `__main__`. Runs in its own thread with its own connection, so that a busy event loop cannot lose the Lease;
+all times are monotonic. Others ask `leading()` and `term`. It must not know what is written.
+"""
+
+import os
+import socket
+import threading
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime
+from time import monotonic
+from typing import Any, Final
+
+import structlog
+import urllib3
+from kubernetes import client, config
+from kubernetes.client.exceptions import ApiException
+
+from hotpool.clients import Access
+from hotpool.metrics import LEADER, TERM
+
+LEASE_NAME: Final = "hotpool-operator"
+LEASE_SECONDS: Final = 10
+RENEW_SECONDS: Final = 2.0
+WRITE_RESERVE: Final = 4.0
+"""We stop to lead this long before the Lease ends: more than a write's time-out in any sink."""
+_REQUEST_SECONDS: Final = 2.0
+_CONFLICT: Final = 409
+_NOT_FOUND: Final = 404
+_AWAY: Final = (urllib3.exceptions.HTTPError, OSError)
+
+log = structlog.get_logger(__name__)
+
+
+class Elector(threading.Thread):
+    """Acquires the Lease, renews it, releases it on `stop()`.
+
+    `changed` is called from the thread after leadership was won or lost.
+    """
+
+    def __init__(self, access: Access, *, minimum_term: int, changed: Callable[[], None]) -> None:
+        super().__init__(name="elector", daemon=True)
+        self.identity = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self.term = 0
+        self.lost = False
+        self._access = access
+        self._minimum = minimum_term
+        self._changed = changed
+        self._until = 0.0
+        self._stop_event = threading.Event()
+        self._lock = threading.Lock()
+        self._seen: tuple[str, float] = ("", 0.0)
+        """The Lease's version last seen of another holder, and when it was first seen (monotonic)."""
+
+    def leading(self) -> bool:
+        """Whether a write may begin now."""
+        return monotonic() < self._until
+
+    def run(self) -> None:
+        """Elect until stopped, or until leadership was lost; trouble with the API server is waited out."""
+        api = client.CoordinationV1Api(_connect(self._access))
+        while not self._stop_event.is_set():
+            try:
+                with self._lock:
+                    self._round(api)
+            except (ApiException, *_AWAY) as error:
+                log.warning("election round failed", error=type(error).__name__, status=getattr(error, "status", None))
+            LEADER.set(self.leading())
+            if self.term and not self.leading():
+                self.lost = True
+                break
+            self._stop_event.wait(RENEW_SECONDS)
+        self._release(api)
+        self._changed()
+
+    def stop(self) -> None:
+        """Stop to lead and release the Lease; returns when that was tried."""
+        self._stop_event.set()
+        self.join(timeout=2 * _REQUEST_SECONDS)
+
+    def raise_term(self, term: int) -> None:
+        """Make the term at least `term`, stored before the next write (blocking; call it in a thread)."""
+        api = client.CoordinationV1Api(_connect(self._access))
+        with self._lock:
+            lease = api.read_namespaced_lease(LEASE_NAME, self._access.namespace, _request_timeout=_REQUEST_SECONDS)
+            if lease.spec.holder_identity == self.identity and lease.spec.lease_transitions < term:
+                lease.spec.lease_transitions = term
+                self._put(api, lease)
+
+    def _round(self, api: Any) -> None:
+        started = monotonic()
+        try:
+            lease = api.read_namespaced_lease(LEASE_NAME, self._access.namespace, _request_timeout=_REQUEST_SECONDS)
+        except ApiException as error:
+            if error.status != _NOT_FOUND:
+                raise
+            lease = None
+        if lease is not None and lease.spec.holder_identity == self.identity:
+            self._put(api, lease, started)
+        elif not self.term and (lease is None or self._free(lease, started)):
+            self._acquire(api, lease, started)
+
+    def _free(self, lease: Any, now: float) -> bool:
+        """Whether another's Lease was released, or did not change for its whole duration by our own clock."""
+        if not lease.spec.holder_identity:
+            return True
+        version = lease.metadata.resource_version
+        if self._seen[0] != version:
+            self._seen = (version, now)
+        return now - self._seen[1] > (lease.spec.lease_duration_seconds or LEASE_SECONDS)
+
+    def _acquire(self, api: Any, lease: Any | None, started: float) -> None:
+        if lease is None:
+            spec = client.V1LeaseSpec(lease_transitions=max(1, self._minimum + 1))
+            lease = client.V1Lease(metadata=client.V1ObjectMeta(name=LEASE_NAME), spec=spec)
+        else:
+            lease.spec.lease_transitions = max(lease.spec.lease_transitions or 0, self._minimum) + 1
+        lease.spec.holder_identity = self.identity
+        lease.spec.lease_duration_seconds = LEASE_SECONDS
+        lease.spec.acquire_time = datetime.now(UTC)
+        try:
+            self._put(api, lease, started)
+        except ApiException as error:
+            if error.status != _CONFLICT:
+                raise
+            return
+        self._changed()
+
+    def _put(self, api: Any, lease: Any, started: float | None = None) -> None:
+        """Write the Lease; the API server refuses a version that somebody else changed meanwhile."""
+        lease.spec.renew_time = datetime.now(UTC)
+        where = (self._access.namespace, lease)
+        if lease.metadata.resource_version is None:
+            stored = api.create_namespaced_lease(*where, _request_timeout=_REQUEST_SECONDS)
+        else:
+            stored = api.replace_namespaced_lease(LEASE_NAME, *where, _request_timeout=_REQUEST_SECONDS)
+        self.term = stored.spec.lease_transitions
+        TERM.set(self.term)
+        if started is not None:
+            self._until = started + LEASE_SECONDS - WRITE_RESERVE
+
+    def _release(self, api: Any) -> None:
+        self._until = 0.0
+        LEADER.set(0)
+        try:
+            lease = api.read_namespaced_lease(LEASE_NAME, self._access.namespace, _request_timeout=_REQUEST_SECONDS)
+            if lease.spec.holder_identity == self.identity:
+                lease.spec.holder_identity = None
+                where = (LEASE_NAME, self._access.namespace, lease)
+                api.replace_namespaced_lease(*where, _request_timeout=_REQUEST_SECONDS)
+        except (ApiException, *_AWAY) as error:
+            log.warning("the election Lease was not released; it runs out by itself", error=type(error).__name__)
+
+
+def _connect(access: Access) -> Any:
+    settings = client.Configuration()
+    if access.in_cluster:
+        config.load_incluster_config(client_configuration=settings)
+    else:
+        config.load_kube_config(
+            config_file=access.kubeconfig, context=access.context, client_configuration=settings, persist_config=False
+        )
+    settings.retries = False
+    return client.ApiClient(settings)

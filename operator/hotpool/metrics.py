@@ -1,0 +1,33 @@
+"""What the operator counts, in Prometheus' terms; no label grows with the number of nodes.
+
+Written by the reconciler and the sources, served by `probes`.
+"""
+
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+REGISTRY: Final = CollectorRegistry()
+
+_STAGES: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
+
+WRITES: Final = Counter(
+    "hotpool_writes", "Writes by sink, verb and result", ["sink", "verb", "result"], registry=REGISTRY
+)
+APPLY: Final = Histogram(
+    "hotpool_apply_seconds",
+    "Time from a key being due to its writes done",
+    ["kind"],
+    buckets=_STAGES,
+    registry=REGISTRY,
+)
+HEARTBEATS: Final = Counter("hotpool_heartbeats", "Lease renewals seen", registry=REGISTRY)
+REJECTED: Final = Counter("hotpool_rejected_objects", "Objects that could not be read", ["kind"], registry=REGISTRY)
+TRANSITIONS: Final = Counter("hotpool_node_transitions", "Changes of a node's condition", ["reason"], registry=REGISTRY)
+FAILURES: Final = Counter("hotpool_failures", "Reconciliations that failed, by error", ["error"], registry=REGISTRY)
+NODES: Final = Gauge("hotpool_nodes", "Nodes known", registry=REGISTRY)
+POOLS: Final = Gauge("hotpool_pools", "Pools known", registry=REGISTRY)
+LEADER: Final = Gauge("hotpool_leader", "1 while this process may write", registry=REGISTRY)
+TERM: Final = Gauge("hotpool_term", "Term of leadership", registry=REGISTRY)
+REDIS_UP: Final = Gauge("hotpool_redis_up", "1 while Redis takes our writes", registry=REGISTRY)
+HEARING: Final = Gauge("hotpool_lease_stream_up", "1 while the Lease stream is open", registry=REGISTRY)

@@ -1,0 +1,121 @@
+"""What a look-up answers, and how it is read from the replies of the server-side functions.
+
+Called by the look-up client. Pure: it must not do I/O.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from hotpool.projection.client import text
+
+
+class Reason(StrEnum):
+    """Why there is no node."""
+
+    POOL_UNKNOWN = "PoolUnknown"
+    EMPTY = "Empty"
+    ALL_EXCLUDED = "AllExcluded"
+    ONLY_DRAINING = "OnlyDraining"
+
+
+@dataclass(frozen=True, slots=True)
+class Picked:
+    """A node to use. `state` is Ready or Suspect; `version` is the pool's.
+
+    `age_seconds`: since the operator last vouched for the projection, None when it never did; it does so each 5 s.
+    `complete`: False while the projection is being rebuilt.
+    """
+
+    node: str
+    state: str
+    pool: str
+    version: int
+    age_seconds: float | None
+    complete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Members of a pool by state; `excluded`: how many Ready and Suspect ones the caller ruled out."""
+
+    members: int
+    ready: int
+    suspect: int
+    draining: int
+    excluded: int
+
+
+@dataclass(frozen=True, slots=True)
+class NoMember:
+    """No node to use, with the reason. `pool` is `generator/key` when no pool is known for these."""
+
+    pool: str
+    reason: Reason
+    counts: Counts
+    age_seconds: float | None
+    complete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Members:
+    """All members of a pool, by state, each sorted by name; `version` is None for an unknown pool."""
+
+    version: int | None
+    ready: tuple[str, ...]
+    suspect: tuple[str, ...]
+    draining: tuple[str, ...]
+    age_seconds: float | None
+    complete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TypeState:
+    """One type on one node: ready, or the reason why not, and the ids of its ready services."""
+
+    ready: bool
+    reason: str | None
+    services: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Capability:
+    """What a node can do, by type: an absent type is not ready."""
+
+    node: str
+    types: dict[str, TypeState]
+    age_seconds: float | None
+    complete: bool
+
+
+def freshness(reply: list[Any]) -> tuple[float | None, bool]:
+    """Return age in seconds (None when never stamped, 0 when the clock of Redis went back) and completeness."""
+    stamped, complete, now = text(reply[0]), reply[1], int(reply[2])
+    return (max(0, now - int(stamped)) / 1000 if stamped else None), complete == 1
+
+
+def type_state(value: str) -> TypeState:
+    """Return one type from the JSON in a node's hash. Raises ValueError, KeyError or TypeError for anything else."""
+    parsed = json.loads(value)
+    return TypeState(bool(parsed["ready"]), parsed["reason"], tuple(parsed["services"]))
+
+
+def answer(pool: str, reply: list[Any]) -> Picked | NoMember:
+    """Return the answer to a pick in this pool from the function's reply."""
+    fresh, known, version, node, state, ready, suspect, draining, excluded = reply
+    age, complete = freshness(fresh)
+    if node:
+        return Picked(text(node), text(state), pool, int(version), age, complete)
+    counts = Counts(ready + suspect + draining, ready, suspect, draining, excluded)
+    return NoMember(pool, _reason(counts, known=bool(known)), counts, age, complete)
+
+
+def _reason(counts: Counts, *, known: bool) -> Reason:
+    if not known:
+        return Reason.POOL_UNKNOWN
+    if counts.ready or counts.suspect:
+        return Reason.ALL_EXCLUDED
+    return Reason.ONLY_DRAINING if counts.draining else Reason.EMPTY

@@ -1,0 +1,167 @@
+"""What Redis really holds, compared with what it should hold (E1): the names to write again and those to drop.
+
+Called by the writer, each 5 s. It only reads, and must not repair anything: the reconciler decides when to write.
+Keys of a wrong type or content count as different, never as an error.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from hotpool.projection.client import text
+from hotpool.projection.functions import source
+from hotpool.projection.keys import entry
+from hotpool.projection.ledger import Mark
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from hotpool.projection.functions import Functions
+    from hotpool.projection.images import NodeImage, PoolImage
+    from hotpool.projection.keys import FleetKeys
+    from hotpool.projection.ledger import Ledger
+
+POOLS_PER_CALL = 100
+NODES_PER_CALL = 500
+_SAFE_DIGITS = 15
+
+
+@dataclass(frozen=True, slots=True)
+class AuditResult:
+    """What differs. All empty and `claimed`: Redis holds what it should.
+
+    `claimed`: Redis knows our term. `pools`, `nodes`: names to write again. `stray_*`: names in Redis that nobody
+    gave, to drop; `stray_index`: fields of the index that point nowhere.
+    """
+
+    claimed: bool
+    pools: frozenset[str]
+    stray_pools: frozenset[str]
+    stray_index: frozenset[str]
+    nodes: frozenset[str]
+    stray_nodes: frozenset[str]
+
+    @property
+    def clean(self) -> bool:
+        """Tell whether nothing is to be done."""
+        return self.claimed and not (
+            self.pools or self.stray_pools or self.stray_index or self.nodes or self.stray_nodes
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Overview:
+    digest: str
+    term: int | None
+    pools: frozenset[str]
+    nodes: frozenset[str]
+    index: dict[str, str]
+
+
+def _chunks(names: Iterable[str], size: int) -> Iterator[list[str]]:
+    remaining = iter(names)
+    while chunk := list(islice(remaining, size)):
+        yield chunk
+
+
+def whole(value: object) -> int | None:
+    """Return a number that Redis kept as text, or None for what is none."""
+    plain = text(value)
+    return int(plain) if plain.isascii() and plain.isdigit() and len(plain) <= _SAFE_DIGITS else None
+
+
+def _mark(term: object, version: object, digest: object) -> Mark | None:
+    numbers = whole(term), whole(version)
+    return None if numbers[0] is None or numbers[1] is None else Mark(numbers[0], numbers[1], text(digest))
+
+
+class Audit:
+    """One comparison; make a new one each time."""
+
+    def __init__(self, functions: Functions, keys: FleetKeys, pool_ledger: Ledger, node_ledger: Ledger) -> None:
+        self._functions = functions
+        self._keys = keys
+        self._pool_ledger = pool_ledger
+        self._node_ledger = node_ledger
+
+    async def run(self, term: int, pools: Mapping[str, PoolImage], nodes: Mapping[str, NodeImage]) -> AuditResult:
+        """Compare. Names that this process writes meanwhile are left out. Errors of redis pass through."""
+        pools, nodes = dict(pools), dict(nodes)
+        with self._pool_ledger.recording() as busy_pools, self._node_ledger.recording() as busy_nodes:
+            found = await self._overview()
+            bad_pools = await self._pools(pools, found)
+            bad_nodes = await self._nodes(nodes, found)
+            return AuditResult(
+                claimed=found.term == term,
+                pools=frozenset(bad_pools - busy_pools),
+                stray_pools=found.pools.difference(pools, busy_pools),
+                stray_index=_stray_index(pools, found.index, busy_pools),
+                nodes=frozenset(bad_nodes - busy_nodes),
+                stray_nodes=found.nodes.difference(nodes, busy_nodes),
+            )
+
+    async def _overview(self) -> _Overview:
+        keys = (self._keys.meta, self._keys.pools, self._keys.nodes, self._keys.index)
+        reply = await self._functions.read("overview", keys)
+        if text(reply[0]) != source()[1]:
+            await self._functions.load()
+            reply = await self._functions.read("overview", keys)
+        index = [text(part) for part in reply[4]]
+        return _Overview(
+            digest=text(reply[0]),
+            term=whole(reply[1]),
+            pools=frozenset(map(text, reply[2])),
+            nodes=frozenset(map(text, reply[3])),
+            index=dict(zip(index[::2], index[1::2], strict=True)),
+        )
+
+    async def _pools(self, pools: Mapping[str, PoolImage], found: _Overview) -> set[str]:
+        bad = {name for name, image in pools.items() if not _listed(image, found)}
+        for names in _chunks(pools, POOLS_PER_CALL):
+            keys = [key for name in names for key in self._keys.pool(name)]
+            replies = await self._functions.read("pool_facts", keys)
+            bad.update(
+                name for name, facts in zip(names, replies, strict=True) if not self._pool_is_right(pools[name], facts)
+            )
+        return bad
+
+    def _pool_is_right(self, image: PoolImage, facts: list[Any]) -> bool:
+        mark = _mark(facts[1], facts[2], facts[3])
+        if mark is None:
+            return False
+        self._pool_ledger.learn(mark.version)
+        counts = [len(members) for members in image.members]
+        stated, actual = [whole(fact) for fact in facts[4:7]], [whole(fact) for fact in facts[7:10]]
+        return (
+            text(facts[0]) == image.uid
+            and counts == stated == actual
+            and self._pool_ledger.accepts(image.name, mark, image.digest)
+        )
+
+    async def _nodes(self, nodes: Mapping[str, NodeImage], found: _Overview) -> set[str]:
+        bad = {name for name in nodes if name not in found.nodes}
+        for names in _chunks(nodes, NODES_PER_CALL):
+            reply = await self._functions.read("node_facts", [self._keys.node(name) for name in names])
+            facts = zip(names, reply[::2], reply[1::2], strict=True)
+            bad.update(name for name, marked, size in facts if not self._node_is_right(nodes[name], marked, size))
+        return bad
+
+    def _node_is_right(self, image: NodeImage, marked: object, size: object) -> bool:
+        parts = text(marked).split(" ")
+        mark = _mark(*parts) if len(parts) == len(Mark.__slots__) else None
+        if mark is None:
+            return False
+        self._node_ledger.learn(mark.version)
+        return whole(size) == len(image.fields()) + 1 and self._node_ledger.accepts(image.name, mark, image.digest)
+
+
+def _listed(image: PoolImage, found: _Overview) -> bool:
+    indexed = not image.generator or found.index.get(entry(image.generator, image.key or "")) == image.name
+    return indexed and image.name in found.pools
+
+
+def _stray_index(pools: Mapping[str, PoolImage], index: Mapping[str, str], busy: set[str]) -> frozenset[str]:
+    wanted = {entry(image.generator, image.key or "") for image in pools.values() if image.generator}
+    return frozenset(field for field, name in index.items() if field not in wanted and name not in busy)

@@ -1,0 +1,65 @@
+"""The library of server-side functions: loading it, and calling its functions by name.
+
+Called by writer, audit and look-up. It must not know what the functions are about, nor import anything that a
+dispatcher does not have.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from redis.exceptions import ResponseError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from hotpool.projection.client import Client
+
+LIBRARY = "hotpool_1"  # Raised when a function changes its meaning: old look-up clients then keep the old library.
+
+
+@cache
+def source() -> tuple[str, str]:
+    """Return the library as it is loaded, and its digest, which the loaded library knows of itself."""
+    plain = files(__package__ or "hotpool.projection").joinpath("functions.lua").read_text(encoding="utf-8")
+    digest = hashlib.blake2b(plain.encode(), digest_size=12).hexdigest()
+    return plain.replace("@DIGEST@", digest), digest
+
+
+def is_missing(error: Exception) -> bool:
+    """Tell whether Redis refused because it does not have the function: nothing has been done then."""
+    return "function not found" in str(error).lower()
+
+
+class Functions:
+    """The functions of the library on one server; errors of redis pass through unchanged."""
+
+    def __init__(self, client: Client, *, may_load: bool) -> None:
+        """Use `may_load` for the writer only: a look-up client has no right to load a library."""
+        self._client = client
+        self._may_load = may_load
+
+    async def load(self) -> None:
+        """Load the library, in the place of one of the same name."""
+        await self._client.execute_command("FUNCTION LOAD", "REPLACE", source()[0])
+
+    async def call(self, name: str, keys: Sequence[str], args: Sequence[str | int | float] = ()) -> Any:
+        """Call a function that writes. A library that is missing is loaded, and then the call is made once more."""
+        return await self._call("FCALL", name, keys, args)
+
+    async def read(self, name: str, keys: Sequence[str], args: Sequence[str | int | float] = ()) -> Any:
+        """Call a function that only reads: a replica may answer."""
+        return await self._call("FCALL_RO", name, keys, args)
+
+    async def _call(self, command: str, name: str, keys: Sequence[str], args: Sequence[str | int | float]) -> Any:
+        words = (command, f"{LIBRARY}_{name}", len(keys), *keys, *args)
+        try:
+            return await self._client.execute_command(*words)
+        except ResponseError as error:
+            if not (self._may_load and is_missing(error)):
+                raise
+        await self.load()
+        return await self._client.execute_command(*words)

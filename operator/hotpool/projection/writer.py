@@ -1,0 +1,171 @@
+"""The sink that keeps Redis equal to what the reconciler gives it: whole images, fenced by term, ordered by version.
+
+Called by the reconciler and the leader's 5 s round. It must not decide about membership, retry on its own, or write
+while `leader()` is false. Each method is one write; overlapping writes of one name are safe, the later wins.
+Errors: Retryable (Unclaimed: call claim, then send again), Rejected (NotLeader: nothing was sent), Fenced: stop.
+"""
+
+from __future__ import annotations
+
+import secrets
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from redis.exceptions import RedisError, ResponseError
+
+from hotpool.projection.audit import Audit, AuditResult, whole
+from hotpool.projection.client import describe
+from hotpool.projection.failures import NotLeader, Outdated, Unclaimed, translate
+from hotpool.projection.functions import Functions
+from hotpool.projection.keys import DEFAULT_PREFIX, FleetKeys, scored
+from hotpool.projection.ledger import Ledger, Mark
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from hotpool.projection.client import Client
+    from hotpool.projection.images import NodeImage, PoolImage
+
+MEMBERS_PER_CALL = 500
+STAGED_MS = 60_000
+
+Arguments = list[str | int | float]
+
+
+class Writer:
+    """One fleet's projection, written by the leader.
+
+    `leader` is asked before each write: it says whether our time as leader, with room for one write, still runs.
+    """
+
+    def __init__(
+        self, client: Client, *, namespace: str, leader: Callable[[], bool], prefix: str = DEFAULT_PREFIX
+    ) -> None:
+        self._client = client
+        self._keys = FleetKeys(prefix, namespace)
+        self._leader = leader
+        self._functions = Functions(client, may_load=True)
+        self._owner = secrets.token_hex(8)  # Two processes that came to one term are still told apart.
+        self._term = 0
+        self._pools = Ledger()
+        self._nodes = Ledger()
+
+    async def stored_term(self) -> int:
+        """Return the term that Redis knows, 0 for none: read before an election's winner chooses its own."""
+        with self._errors():
+            try:
+                return whole(await self._client.execute_command("HGET", self._keys.meta, "term") or "") or 0
+            except ResponseError as error:
+                if str(error).startswith("WRONGTYPE"):
+                    return 0
+                raise
+
+    async def claim(self, term: int) -> int:
+        """Make Redis refuse all other writers from now on; return `term`, or a larger number when it is too small.
+
+        A larger number is known to Redis, or `term` was claimed by another process: choose one larger than that.
+        Also sees to it that the library is loaded.
+        """
+        reply = await self._send("claim", (self._keys.meta,), [term, self._owner], claimed=False)
+        stored, ours = int(reply[0]), bool(reply[1])
+        if not ours:
+            return max(stored, term + 1)
+        self._term = term
+        return term
+
+    async def replace_pool(self, image: PoolImage) -> None:
+        """Put a pool's whole image in the place of what is there, at once for every reader (E2)."""
+        with self._pools.writing(image.name) as version:
+            mark = Mark(self._term, version, image.digest)
+            if sum(map(len, image.members)) <= MEMBERS_PER_CALL:
+                members = map(scored, image.members)
+                await self._send("replace", self._pool_keys(image.name), [*_facts(image, mark), *members])
+            else:
+                await self._replace_large(image, mark)
+            self._pools.wrote(image.name, mark)
+
+    async def _replace_large(self, image: PoolImage, mark: Mark) -> None:
+        staged = self._keys.staged(image.name, mark.term, mark.version)
+        for key, members in zip(staged, image.members, strict=True):
+            names = list(members)
+            for first in range(0, len(names), MEMBERS_PER_CALL):
+                chunk = scored(names[first : first + MEMBERS_PER_CALL])
+                await self._send("stage", (self._keys.meta, key), [mark.term, STAGED_MS, chunk])
+        await self._send("swap", (*self._pool_keys(image.name), *staged), _facts(image, mark))
+
+    async def drop_pool(self, name: str, uid: str | None = None) -> None:
+        """Remove a pool with its index entry; with `uid`, only if it is the pool that is there."""
+        with self._pools.writing(name) as version:
+            await self._send("drop_pool", self._pool_keys(name), [self._term, version, name, uid or ""])
+            self._pools.dropped(name)
+
+    async def drop_index(self, fields: Iterable[str]) -> None:
+        """Remove fields of the index that the audit found to point nowhere."""
+        if names := list(fields):
+            await self._send("drop_index", (self._keys.meta, self._keys.index), [self._term, *names])
+
+    async def replace_node(self, image: NodeImage) -> None:
+        """Put a node's whole capability in the place of what is there (E3)."""
+        with self._nodes.writing(image.name) as version:
+            mark = Mark(self._term, version, image.digest)
+            fields = [part for field in image.fields().items() for part in field]
+            arguments: Arguments = [mark.term, mark.version, image.name, mark.digest, *fields]
+            await self._send("replace_node", self._node_keys(image.name), arguments)
+            self._nodes.wrote(image.name, mark)
+
+    async def drop_node(self, name: str) -> None:
+        """Remove a node's capability; its memberships are its pools' matter."""
+        with self._nodes.writing(name) as version:
+            await self._send("drop_node", self._node_keys(name), [self._term, version, name])
+            self._nodes.dropped(name)
+
+    async def stamp(self, *, complete: bool) -> None:
+        """Say that the projection is alive now, by the clock of Redis, and whether all of it is there (E2)."""
+        await self._send("stamp", (self._keys.meta,), [self._term, int(complete)])
+
+    async def audit(self, pools: Mapping[str, PoolImage], nodes: Mapping[str, NodeImage]) -> AuditResult:
+        """Compare what Redis says with these images (E1), all of the fleet; it writes nothing but a lost library.
+
+        What this process wrote must be there as written; what an earlier leader wrote only needs to be the same.
+        """
+        with self._errors():
+            audit = Audit(self._functions, self._keys, self._pools, self._nodes)
+            return await audit.run(self._term, pools, nodes)
+
+    def _pool_keys(self, name: str) -> Sequence[str]:
+        return (self._keys.meta, self._keys.pools, self._keys.index, *self._keys.pool(name))
+
+    def _node_keys(self, name: str) -> Sequence[str]:
+        return (self._keys.meta, self._keys.nodes, self._keys.node(name))
+
+    async def _send(self, name: str, keys: Sequence[str], arguments: Arguments, *, claimed: bool = True) -> Any:
+        if not self._leader():
+            raise NotLeader("our time as leader is over, nothing was sent to Redis")
+        if claimed and not self._term:
+            raise Unclaimed("no term claimed yet")
+        with self._errors():
+            return await self._functions.call(name, keys, arguments)
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (RedisError, OSError) as error:
+            failure = translate(error, describe(error, self._client), self._term)
+            if isinstance(failure, Outdated):
+                self._pools.learn(failure.version)
+                self._nodes.learn(failure.version)
+            raise failure from None
+
+
+def _facts(image: PoolImage, mark: Mark) -> Arguments:
+    return [
+        mark.term,
+        mark.version,
+        image.name,
+        image.uid,
+        mark.digest,
+        image.generator or "",
+        image.key or "",
+        *map(len, image.members),
+    ]

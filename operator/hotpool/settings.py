@@ -1,0 +1,30 @@
+"""Settings of the operator: environment variables HOTPOOL_…, overridden by the command line.
+
+Read by `__main__` only; everybody else is given what it needs.
+"""
+
+from typing import Annotated
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """What an operator needs to know. Durations in seconds."""
+
+    model_config = SettingsConfigDict(env_prefix="HOTPOOL_")
+
+    namespace: str = "default"
+    """The fleet."""
+    kubeconfig: str | None = None
+    """Path; default: in the cluster its service account, else $KUBECONFIG or the home folder's."""
+    context: str | None = None
+    """Context within the kubeconfig."""
+    redis_url: SecretStr | None = None
+    """redis://, rediss:// or unix://, with user and password; None: no projection."""
+    redis_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,63}$")] = "hotpool"
+    """First part of every key's hash tag."""
+    listen: str = "127.0.0.1:8080"
+    """Address of /healthz, /readyz and /metrics."""
+    log_level: str = "info"
+    """debug, info, warning or error."""

@@ -1,0 +1,208 @@
+"""Wire objects → core values; the only place that knows the wire shape (design, section 2).
+
+Called by the reconciler for each object that a watch, a list or a write brings. Pure. An object that cannot be read is
+a `Rejection`, never an exception; a report or spec that cannot be used is a `problem` of the value, so that nothing
+already known is lost.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from hotpool.api import capability, generator, meta, pool
+from hotpool.api import slice as slices
+from hotpool.api.languages import normalise_language, normalise_languages
+from hotpool.core.model import (
+    Generator,
+    Heartbeat,
+    Kind,
+    Meta,
+    Node,
+    Observed,
+    Offer,
+    Pool,
+    Recorded,
+    Report,
+    Rule,
+    Slice,
+    TypeState,
+)
+
+Json = Mapping[str, Any]
+
+_INTERVALS_PER_LEASE = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """An object that cannot be read, and why."""
+
+    kind: str
+    name: str
+    why: str
+
+
+def decode(kind: Kind, body: Json) -> Observed | Rejection:
+    """One object of a watched kind."""
+    try:
+        match kind:
+            case Kind.NODE:
+                return _node(body)
+            case Kind.POOL:
+                return _pool(body)
+            case Kind.SLICE:
+                return _slice(body)
+            case Kind.GENERATOR:
+                return _generator(body)
+    except (ValidationError, KeyError, TypeError, ValueError, AttributeError) as error:
+        return Rejection(kind, str(body.get("metadata", {}).get("name", "?")), _why(error))
+
+
+def decode_lease(body: Json) -> Heartbeat | Rejection | None:
+    """What a Lease says; None where it is not a node's or was not renewed yet."""
+    try:
+        name: str = body["metadata"]["name"]
+        spec = body.get("spec") or {}
+        if not name.startswith(meta.LEASE_PREFIX) or not spec.get("renewTime"):
+            return None
+        duration = spec.get("leaseDurationSeconds")
+        return Heartbeat(
+            node=name.removeprefix(meta.LEASE_PREFIX),
+            holder=str(spec.get("holderIdentity") or ""),
+            renewed=str(spec["renewTime"]),
+            interval=max(1.0, duration / _INTERVALS_PER_LEASE) if duration else None,
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        return Rejection("leases", "?", _why(error))
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False)[0]
+        return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+    return f"{type(error).__name__}: {error}"
+
+
+def _meta(body: Json) -> Meta:
+    data = body["metadata"]
+    return Meta(data["name"], data["uid"], int(data["resourceVersion"]), int(data.get("generation", 0)))
+
+
+def _paused(body: Json) -> bool:
+    return (body["metadata"].get("annotations") or {}).get(meta.PAUSED_ANNOTATION) == "true"
+
+
+def _owner(body: Json, kind: str) -> Mapping[str, str]:
+    owners = body["metadata"].get("ownerReferences") or []
+    return next((owner for owner in owners if owner.get("kind") == kind), {})
+
+
+def _node(body: Json) -> Node:
+    spec = body.get("spec") or {}
+    status = body.get("status") or {}
+    report, problem = _usable_report(status.get("report"))
+    return Node(
+        meta=_meta(body),
+        labels=body["metadata"].get("labels") or {},
+        drain=spec.get("drain") is True,
+        report=report,
+        problem=problem,
+        conditions={
+            c["type"]: Recorded(c["status"], c.get("reason", ""), c.get("lastTransitionTime", ""))
+            for c in status.get("conditions") or []
+        },
+    )
+
+
+def _usable_report(raw: Json | None) -> tuple[Report | None, str | None]:
+    if raw is None:
+        return None, None
+    try:
+        return _report(capability.Report.model_validate(raw)), None
+    except ValidationError as error:
+        return None, f"status.report.{_why(error)}"
+
+
+def _report(raw: capability.Report) -> Report:
+    types = {c.type: TypeState(c.ready, c.reason, c.services) for c in raw.capabilities}
+    offers: dict[str, tuple[Offer, ...]] = {}
+    for service in raw.services:
+        state = types.get(service.type)
+        if state and state.ready and service.state == "Running" and service.id in state.services:
+            offers[service.type] = (*offers.get(service.type, ()), _offer(service))
+    return Report(
+        instance=raw.instance,
+        session=raw.session,
+        epoch=raw.epoch,
+        sequence=raw.sequence,
+        time=raw.time,
+        interval=float(raw.interval_seconds),
+        leaving=raw.leaving,
+        types=types,
+        offers=offers,
+    )
+
+
+def _offer(service: capability.Service) -> Offer:
+    languages = frozenset(normalise_languages(service.languages))
+    attributes = {item.key: frozenset(item.values) for item in service.attributes}
+    for key, value in (("model", service.model), ("version", service.version), ("device", service.device)):
+        if value is not None:
+            attributes.setdefault(key, frozenset({value}))
+    attributes.setdefault("languages", languages)
+    return Offer(service.id, service.type, languages, tuple(_rule(rule) for rule in service.rules), attributes)
+
+
+def _rule(rule: capability.TranslationRule) -> Rule:
+    return Rule(
+        kind=rule.kind,
+        languages=frozenset(normalise_languages(rule.languages)),
+        pairs=frozenset(_pairs(rule.pairs)),
+        blocked=frozenset(_pairs(rule.blocked)),
+    )
+
+
+def _pairs(raw: Iterable[str]) -> Iterable[str]:
+    """`src-tgt` with both codes in normal form. A code may itself hold a `-` (zh-cn-en): all splits are tried."""
+    for pair in raw:
+        parts = pair.lower().split("-")
+        splits = [("-".join(parts[:cut]), "-".join(parts[cut:])) for cut in range(1, len(parts))]
+        known = [(normalise_language(source), normalise_language(target)) for source, target in splits]
+        yield from (f"{s}-{t}" for s, t in known if s and t and "-" not in s + t)
+
+
+def _pool(body: Json) -> Pool:
+    problem = None
+    try:
+        spec = pool.PoolSpec.model_validate(body.get("spec") or {})
+    except ValidationError as error:
+        spec, problem = pool.PoolSpec(), f"spec.{_why(error)}"
+    return Pool(
+        meta=_meta(body),
+        spec=spec,
+        status=pool.PoolStatus.model_validate(body.get("status") or {}),
+        paused=_paused(body),
+        owner=_owner(body, "NodePoolGenerator").get("uid"),
+        problem=problem,
+    )
+
+
+def _slice(body: Json) -> Slice:
+    owner = _owner(body, "NodePool")
+    label = (body["metadata"].get("labels") or {}).get(meta.POOL_LABEL)
+    name = owner.get("name") or label
+    if not name:
+        raise ValueError(f"neither an owner of kind NodePool nor a label {meta.POOL_LABEL}")
+    content = slices.NodePoolSlice.model_validate(body)
+    return Slice(_meta(body), name, content.term, content.members, owner.get("uid"), labelled=label == name)
+
+
+def _generator(body: Json) -> Generator:
+    return Generator(
+        meta=_meta(body),
+        spec=generator.GeneratorSpec.model_validate(body.get("spec") or {}),
+        status=generator.GeneratorStatus.model_validate(body.get("status") or {}),
+        paused=_paused(body),
+    )

@@ -1,0 +1,145 @@
+"""The raw Lease stream: who beats (behaviour C2, C3).
+
+Started by `__main__`; feeds the reconciler. Read in bursts, because liveness needs no millisecond and one wake-up for
+each line would cost ten times as much (measured: docs/benchmarks.md). Decides nothing; a Lease deleted tells nothing.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import msgspec
+import structlog
+from kubernetes.aio import client
+from kubernetes.aio.client.exceptions import ApiException
+
+from hotpool.api.meta import LEASE_LABEL
+from hotpool.clients import AWAY, READ_TIMEOUT, Unavailable, explain
+from hotpool.core.model import Heartbeat
+from hotpool.sources.decode import Rejection, decode_lease
+
+log = structlog.get_logger(__name__)
+
+_WATCH_SECONDS = 300
+_BURST_PAUSE = 0.05
+_CHUNK = 1 << 20
+_PAGE = 500
+_FIRST_DELAY = 0.5
+_LONGEST_DELAY = 5.0
+
+
+class _Metadata(msgspec.Struct):
+    name: str = ""
+    resourceVersion: str = ""  # noqa: N815 - the wire's name.
+
+
+class _Spec(msgspec.Struct):
+    holderIdentity: str | None = None  # noqa: N815
+    renewTime: str | None = None  # noqa: N815
+    leaseDurationSeconds: int | None = None  # noqa: N815
+
+
+class _Lease(msgspec.Struct):
+    metadata: _Metadata = msgspec.field(default_factory=_Metadata)
+    spec: _Spec | None = None
+
+
+class _Line(msgspec.Struct):
+    type: str
+    object: _Lease
+
+
+class Listener(Protocol):
+    """Whom the stream tells."""
+
+    def heartbeats(self, beats: Sequence[Heartbeat]) -> None:
+        """Leases as listed or changed."""
+
+    def deaf(self) -> None:
+        """The stream broke: nobody's silence counts from here."""
+
+    def hearing(self) -> None:
+        """The stream is open again."""
+
+
+class LeaseStream:
+    """Lists, then watches the nodes' Leases for ever."""
+
+    def __init__(self, api: client.ApiClient, namespace: str, listener: Listener) -> None:
+        self._leases = client.CoordinationV1Api(api)
+        self._namespace = namespace
+        self._listener = listener
+        self._decode: Callable[[bytes], _Line] = msgspec.json.Decoder(_Line).decode
+        self.listed = asyncio.Event()
+
+    async def run(self) -> None:
+        """Never returns; trouble is told as deafness and tried again with growing, jittered delay."""
+        delay = _FIRST_DELAY
+        while True:
+            try:
+                version = await self._list()
+                delay = _FIRST_DELAY
+                while version:
+                    version = await self._watch(version)
+            except (Unavailable, ApiException, *AWAY, msgspec.DecodeError) as error:
+                self._listener.deaf()
+                log.warning("lease stream broke", error=explain(error), retry_seconds=round(delay, 1))
+            await asyncio.sleep(delay * random.uniform(0.5, 1))  # noqa: S311 - jitter, no secret.
+            delay = min(2 * delay, _LONGEST_DELAY)
+
+    async def _list(self) -> str:
+        version = more = ""
+        while True:
+            page: Any = await self._leases.list_namespaced_lease_without_preload_content(
+                self._namespace,
+                label_selector=LEASE_LABEL,
+                limit=_PAGE,
+                _continue=more or None,
+                _request_timeout=READ_TIMEOUT,
+            )
+            body = msgspec.json.decode(await _content(page))
+            self._tell([msgspec.convert(item, _Lease) for item in body.get("items") or []])
+            version, more = body["metadata"]["resourceVersion"], body["metadata"].get("continue") or ""
+            if not more:
+                self._listener.hearing()
+                self.listed.set()
+                return str(version)
+
+    async def _watch(self, version: str) -> str:
+        """Read one watch to its end; the version to go on from, or nothing when it must be listed anew."""
+        answer: Any = await self._leases.list_namespaced_lease_without_preload_content(
+            self._namespace,
+            label_selector=LEASE_LABEL,
+            watch=True,
+            allow_watch_bookmarks=True,
+            resource_version=version,
+            timeout_seconds=_WATCH_SECONDS,
+            _request_timeout=_WATCH_SECONDS + READ_TIMEOUT,
+        )
+        rest = b""
+        async for chunk in answer.response.content.iter_chunked(_CHUNK) if answer.status < 400 else _nothing():  # noqa: PLR2004
+            *lines, rest = (rest + chunk).split(b"\n")
+            events = [self._decode(line) for line in lines if line]
+            if any(event.type == "ERROR" for event in events):
+                return ""
+            self._tell([event.object for event in events if event.type in {"ADDED", "MODIFIED"}])
+            version = events[-1].object.metadata.resourceVersion if events else version
+            await asyncio.sleep(_BURST_PAUSE)
+        return version if answer.status < 400 else ""  # noqa: PLR2004 - HTTP's own number.
+
+    def _tell(self, leases: Sequence[_Lease]) -> None:
+        beats = [decode_lease(msgspec.to_builtins(lease)) for lease in leases]
+        self._listener.heartbeats([beat for beat in beats if beat is not None and not isinstance(beat, Rejection)])
+
+
+async def _content(answer: Any) -> bytes:
+    content: bytes = await answer.response.read()
+    if answer.status >= 400:  # noqa: PLR2004 - HTTP's own number.
+        raise Unavailable(f"cannot list leases: {answer.status} {content[:300].decode(errors='replace')}")
+    return content
+
+
+async def _nothing() -> Any:
+    return
+    yield

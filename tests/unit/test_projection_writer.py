@@ -1,0 +1,241 @@
+"""Writer, ledger, audit and error texts without a server."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+from redis.exceptions import (
+    AuthenticationError,
+    MovedError,
+    NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    ResponseError,
+)
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from hotpool.projection.audit import Audit
+from hotpool.projection.client import connect, describe
+from hotpool.projection.failures import NotLeader, Outdated, Unclaimed, translate
+from hotpool.projection.functions import Functions, source
+from hotpool.projection.images import NodeImage, PoolImage
+from hotpool.projection.keys import FleetKeys
+from hotpool.projection.ledger import Ledger, Mark
+from hotpool.projection.writer import Writer
+from hotpool.sinks.errors import Fenced, Rejected, Retryable, SinkError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from hotpool.projection.client import Client
+
+POOL = PoolImage("zh-en", "u1", None, None, frozenset("a"), frozenset(), frozenset())
+
+
+class FakeClient:
+    """Answers each command by a function of its words, and remembers them."""
+
+    def __init__(self, answer: Callable[[tuple[Any, ...]], Any]) -> None:
+        self.answer = answer
+        self.sent: list[tuple[Any, ...]] = []
+        self.connection_pool = type("Pool", (), {"connection_kwargs": {"password": "s3cret"}})()
+
+    async def execute_command(self, *words: Any) -> Any:
+        self.sent.append(words)
+        return self.answer(words)
+
+    @property
+    def client(self) -> Client:
+        return cast("Client", self)
+
+
+async def test_promise_2_nothing_is_sent_when_our_time_as_leader_is_over() -> None:
+    fake = FakeClient(lambda _: [b"3", 1])
+    leading = True
+    writer = Writer(fake.client, namespace="speech", leader=lambda: leading)
+    await writer.claim(3)
+    sent = len(fake.sent)
+    leading = False
+    calls = (
+        writer.claim(4),
+        writer.replace_pool(POOL),
+        writer.drop_pool("zh-en"),
+        writer.drop_index(["a/b"]),
+        writer.replace_node(NodeImage("n", ())),
+        writer.drop_node("n"),
+        writer.stamp(complete=True),
+    )
+    for call in calls:
+        with pytest.raises(NotLeader):
+            await call
+    assert len(fake.sent) == sent
+
+
+async def test_e2_nothing_is_sent_before_the_first_claim() -> None:
+    fake = FakeClient(lambda _: 1)
+    with pytest.raises(Unclaimed):
+        await Writer(fake.client, namespace="speech", leader=lambda: True).stamp(complete=True)
+    assert fake.sent == []
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (ResponseError("NOTERM no leader"), Unclaimed),
+        (ResponseError("STALETERM 9"), Fenced),
+        (ResponseError("STALETERM 7"), Unclaimed),
+        (ResponseError("STALEVERSION 41"), Outdated),
+        (ResponseError("NOSTAGE gone"), Retryable),
+        (ResponseError("MISCONF errors writing to the AOF file"), Retryable),
+        (ResponseError("ERR unknown command"), Rejected),
+        (RedisConnectionError("refused"), Retryable),
+        (RedisTimeoutError("slow"), Retryable),
+        (ReadOnlyError("replica"), Retryable),
+        (OutOfMemoryError("full"), Retryable),
+        (MovedError("1 127.0.0.1:7000"), Retryable),
+        (OSError("no route"), Retryable),
+        (AuthenticationError("wrong"), Rejected),
+        (NoPermissionError("no fcall"), Rejected),
+    ],
+)
+def test_e2_errors_of_redis_become_those_of_a_sink(error: Exception, expected: type[SinkError]) -> None:
+    failure = translate(error, "text", 8)
+    assert type(failure) is expected
+    assert str(failure) == "text"
+
+
+async def test_no_error_text_holds_the_password() -> None:
+    def refuse(_: object) -> None:
+        raise ResponseError("unknown command `HELLO`, with args beginning with: `AUTH` `op` `s3cret`")
+
+    writer = Writer(FakeClient(refuse).client, namespace="speech", leader=lambda: True)
+    with pytest.raises(Rejected) as caught:
+        await writer.claim(1)
+    assert "s3cret" not in str(caught.value)
+    assert "***" in str(caught.value)
+    assert caught.value.__suppress_context__
+
+
+@pytest.mark.parametrize("url", ["redis://:s3cret#1@host", "s3cret", "http://op:s3cret@host", "redis://host/0?socket_timeout=s3cret"])
+def test_an_unreadable_url_is_refused_without_its_text(url: str) -> None:
+    with pytest.raises(ValueError, match="URL of Redis") as caught:
+        connect(url)
+    assert "s3cret" not in str(caught.value)
+    assert caught.value.__suppress_context__
+
+
+def test_a_client_never_sends_twice_and_knows_its_password() -> None:
+    client = connect("rediss://op:s3cret@example.test:6380/0")
+    settings = cast("Any", client).connection_pool.connection_kwargs
+    assert settings["retry"].get_retries() == 0
+    assert settings["socket_timeout"] == settings["socket_connect_timeout"] == 2.0
+    assert (settings["username"], settings["password"], settings["host"]) == ("op", "s3cret", "example.test")
+    assert describe(ValueError("a s3cret b"), client) == "ValueError: a *** b"
+
+
+async def test_e1_a_missing_library_is_loaded_and_the_call_made_once_more() -> None:
+    loaded = False
+
+    def answer(words: tuple[Any, ...]) -> Any:
+        nonlocal loaded
+        if words[0] == "FUNCTION LOAD":
+            loaded = True
+        elif not loaded:
+            raise ResponseError("Function not found")
+        return 1
+
+    fake = FakeClient(answer)
+    assert await Functions(fake.client, may_load=True).call("stamp", ["{a:b}:meta"], [3, 1]) == 1
+    assert [words[0] for words in fake.sent] == ["FCALL", "FUNCTION LOAD", "FCALL"]
+    loaded = False
+    with pytest.raises(ResponseError):
+        await Functions(fake.client, may_load=False).read("pick", ["{a:b}:meta"])
+
+
+async def test_e2_a_lost_connection_is_never_answered_by_sending_again() -> None:
+    def lose(_: object) -> None:
+        raise RedisConnectionError("lost")
+
+    fake = FakeClient(lose)
+    with pytest.raises(RedisConnectionError):
+        await Functions(fake.client, may_load=True).call("replace", [], [])
+    assert len(fake.sent) == 1
+
+
+def test_e1_what_this_process_wrote_is_compared_exactly() -> None:
+    ledger = Ledger()
+    with ledger.writing("a") as version:
+        ledger.wrote("a", Mark(3, version, "d1"))
+    assert ledger.accepts("a", Mark(3, version, "d1"), "d1")
+    assert not ledger.accepts("a", Mark(3, version + 1, "d1"), "d1")
+    assert not ledger.accepts("a", Mark(2, version, "d1"), "d1")
+    assert not ledger.accepts("a", Mark(3, version, "d1"), "d2")
+
+
+def test_e1_what_another_leader_wrote_needs_the_same_digest_only() -> None:
+    assert Ledger().accepts("a", Mark(2, 77, "d1"), "d1")
+    assert not Ledger().accepts("a", Mark(2, 77, "d2"), "d1")
+
+
+def test_e2_after_an_unknown_outcome_nothing_is_accepted_and_the_next_version_is_new() -> None:
+    ledger = Ledger()
+    with pytest.raises(Retryable), ledger.writing("a") as lost:
+        raise Retryable("lost")
+    assert not ledger.accepts("a", Mark(3, lost, "d1"), "d1")
+    ledger.learn(40)
+    with ledger.writing("a") as version:
+        ledger.wrote("a", Mark(3, version, "d1"))
+    assert version == 41
+    assert ledger.accepts("a", Mark(3, 41, "d1"), "d1")
+
+
+def test_e2_of_two_overlapping_writes_the_later_version_stands() -> None:
+    ledger = Ledger()
+    with ledger.writing("a") as first, ledger.writing("a") as second:
+        ledger.wrote("a", Mark(3, second, "new"))
+        ledger.wrote("a", Mark(3, first, "old"))
+    assert ledger.accepts("a", Mark(3, second, "new"), "new")
+
+
+def test_e1_names_written_during_an_audit_are_recorded_also_those_begun_before() -> None:
+    ledger = Ledger()
+    with ledger.writing("before"), ledger.recording() as names:
+        with ledger.writing("during"):
+            pass
+        assert names == {"before", "during"}
+    with ledger.recording() as later:
+        assert later == set()
+    with ledger.writing("after"):
+        pass
+    assert later == set()
+
+
+async def test_e1_a_pool_created_during_an_audit_is_no_stray_and_one_dropped_is_not_missed() -> None:
+    keys, pools, nodes = FleetKeys("hotpool", "speech"), Ledger(), Ledger()
+
+    def answer(words: tuple[Any, ...]) -> Any:
+        if words[1].endswith("overview"):
+            with pools.writing("new"), pools.writing("zh-en"):
+                pools.dropped("zh-en")
+            return [source()[1].encode(), b"3", [b"new", b"old"], [], [b"g/new", b"new", b"g/old", b"old"]]
+        return [[b"", b"", b"", b"", b"", b"", b"", 0, 0, 0]]
+
+    functions = Functions(FakeClient(answer).client, may_load=True)
+    result = await Audit(functions, keys, pools, nodes).run(3, {"zh-en": POOL}, {})
+    assert result.pools == frozenset()
+    assert result.stray_pools == {"old"}
+    assert result.stray_index == {"g/old"}
+    assert result.claimed
+    assert not result.clean
+
+
+def test_e6_the_look_up_needs_redis_and_nothing_of_the_operator() -> None:
+    program = "import sys, hotpool.lookup; print(*sorted({name.split('.')[0] for name in sys.modules}))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert "redis" in loaded
+    assert not loaded & {"kopf", "kubernetes", "pydantic", "msgspec", "structlog", "typer", "aiohttp"}

@@ -1,0 +1,149 @@
+"""Building the programs of the cluster, once per version.
+
+Its job: compile what ``programs/go.mod`` names and keep it in the cache folder; say how far it is.
+Called by: lifecycle before a start, commands for ``build node-image``.
+It must not: call Go when the programs are there.
+"""
+
+import hashlib
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from localkube import golang
+from localkube.console import Console
+from localkube.errors import KindError
+from localkube.locks import locked
+from localkube.paths import cache_folder
+
+MODULE = Path(__file__).parent / "programs"
+# In the order of need, and etcd first because a broken set-up should show within seconds.
+PACKAGES = {
+    "etcd": "go.etcd.io/etcd/server/v3",
+    "kube-apiserver": "k8s.io/kubernetes/cmd/kube-apiserver",
+    "kube-controller-manager": "k8s.io/kubernetes/cmd/kube-controller-manager",
+    "kube-scheduler": "k8s.io/kubernetes/cmd/kube-scheduler",
+    "kubectl": "k8s.io/kubernetes/cmd/kubectl",
+}
+_TELL_EVERY = 15.0
+_TAIL = 20
+
+
+def kubernetes_version() -> str:
+    """The version that go.mod asks for, like ``v1.37.2``."""
+    return _from_module(r"^\s*(?:require\s+)?k8s\.io/kubernetes (v\S+)")
+
+
+def programs(console: Console) -> Path:
+    """Return the folder that holds the programs, building them first if need be."""
+    target = _target()
+    if _complete(target):
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    lock = target.parent / f"{target.name}.lock"
+    with locked(lock, lock.touch, lambda: console.say(" • Waiting for another build of the programs ...")) as held:
+        if not _complete(target):
+            _build(target, held, console)
+    return target
+
+
+def build_flags(version: str) -> list[str]:
+    """The flags that make the programs small, and tell clients the right version."""
+    major, minor = version.removeprefix("v").split(".")[:2]
+    facts = {"gitVersion": version, "gitMajor": major, "gitMinor": minor, "gitTreeState": "clean"}
+    symbols = " ".join(f"-X k8s.io/component-base/version.{name}={value}" for name, value in facts.items())
+    return ["-trimpath", "-ldflags", f"-s -w {symbols}"]
+
+
+def _target() -> Path:
+    version = kubernetes_version()
+    digest = hashlib.sha256(" ".join([sys.platform, platform.machine(), *build_flags(version)]).encode())
+    for name in ("go.mod", "go.sum"):
+        digest.update((MODULE / name).read_bytes())
+    return cache_folder() / "programs" / f"{version}-{digest.hexdigest()[:12]}"
+
+
+def _complete(folder: Path) -> bool:
+    return all(os.access(folder / program, os.X_OK) for program in PACKAGES)
+
+
+def _build(target: Path, lock: int, console: Console) -> None:
+    """Build beside the target, then rename: a killed build leaves nothing that looks finished."""
+    part = target.with_name(f"{target.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    shutil.rmtree(target, ignore_errors=True)
+    (part / "work").mkdir(parents=True)
+    go = golang.find_go(golang.parse_version(_from_module(r"^go (\S+)")), console)
+    version = kubernetes_version()
+    title = f"Building Kubernetes {version} (about 10 minutes with an empty Go cache, else seconds)"
+    with console.step(title):
+        for number, (program, package) in enumerate(PACKAGES.items(), 1):
+            command = [str(go), "build", "-v", *build_flags(version), "-o", str(part / program), package]
+            _Build(f"[{number}/{len(PACKAGES)}] {program}", command, part, lock).run(console)
+    shutil.rmtree(part / "work")
+    (part / "build.log").unlink()
+    part.rename(target)
+
+
+class _Build:
+    """One run of the Go compiler, with its progress told."""
+
+    def __init__(self, title: str, command: list[str], part: Path, lock: int) -> None:
+        self._title, self._command, self._part, self._lock = title, command, part, lock
+        self._log = part / "build.log"
+
+    def run(self, console: Console) -> None:
+        """Run to the end; kill the compiler if we are interrupted."""
+        started = time.monotonic()
+        with self._log.open("wb") as log:
+            process = self._start(log.fileno())
+        try:
+            while (status := self._poll(process)) is None:
+                console.say(f"   {self._title}: {time.monotonic() - started:.0f} s, {self._progress()}")
+        except BaseException:
+            process.terminate()
+            process.wait()
+            raise
+        if status:
+            raise KindError(f"building {self._title} failed:\n{self._tail()}")
+        console.say(f"   {self._title}: done in {time.monotonic() - started:.0f} s")
+
+    def _start(self, log: int) -> subprocess.Popen[bytes]:
+        # Go inherits the lock: if we are killed, the next command waits for the compiler that we left behind.
+        environment = {**golang.environment(), "GOTMPDIR": str(self._part / "work")}
+        return subprocess.Popen(
+            self._command,
+            cwd=MODULE,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            pass_fds=(self._lock,),
+        )
+
+    @staticmethod
+    def _poll(process: subprocess.Popen[bytes]) -> int | None:
+        try:
+            return process.wait(_TELL_EVERY)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def _progress(self) -> str:
+        lines = self._log.read_text(errors="replace").splitlines()
+        fetched = sum(line.startswith("go: downloading") for line in lines)
+        return f"{fetched} modules fetched, {len(lines) - fetched} packages compiled"
+
+    def _tail(self) -> str:
+        return "\n".join(self._log.read_text(errors="replace").splitlines()[-_TAIL:])
+
+
+def _from_module(pattern: str) -> str:
+    match = re.search(pattern, (MODULE / "go.mod").read_text(), re.MULTILINE)
+    if not match:
+        raise KindError(f"{MODULE / 'go.mod'} has no line like {pattern}")
+    return match[1]

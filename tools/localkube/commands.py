@@ -1,0 +1,125 @@
+"""What each verb of the command line does.
+
+Its job: one function per verb, from parsed arguments to output. Called by: cli. It must not: parse, or hold logic that
+belongs to a cluster.
+"""
+
+import argparse
+import os
+import platform
+import shlex
+import sys
+
+from localkube import build, config, kubeconfig, lifecycle
+from localkube.cluster import READY_WITHIN, Cluster, all_clusters
+from localkube.console import Console
+from localkube.errors import KindError
+from localkube.paths import DEFAULT_NAME
+
+Arguments = argparse.Namespace
+
+
+def create_cluster(arguments: Arguments, console: Console) -> None:
+    """``create cluster``."""
+    wanted = (
+        config.load(config.read_text(arguments.config), arguments.config)
+        if arguments.config
+        else config.ClusterConfig()
+    )
+    for image in [arguments.image] if arguments.image else wanted.images:
+        config.check_image(image, build.kubernetes_version())
+    cluster = Cluster(_name(arguments, wanted.name))
+    if cluster.alive:
+        raise KindError(f'failed to create cluster: node(s) already exist for a cluster with the name "{cluster.name}"')
+    console.say(f'Creating cluster "{cluster.name}" ...')
+    # As in kind, --wait buys patience; it never makes a create fail that would have succeeded.
+    request = lifecycle.Request(wanted, arguments.kubeconfig, max(arguments.wait, READY_WITHIN))
+    try:
+        lifecycle.create(cluster, request, console)
+    except KindError as error:
+        raise KindError(f"failed to create cluster: {error}") from error
+    _tell_usage(kubeconfig.key_of(cluster.name), arguments.kubeconfig, console)
+
+
+def delete_cluster(arguments: Arguments, console: Console) -> None:
+    """``delete cluster``: a success also when there is none."""
+    name = _name(arguments)
+    console.say(f'Deleting cluster "{name}" ...')
+    lifecycle.delete(Cluster(name), arguments.kubeconfig, console)
+
+
+def delete_clusters(arguments: Arguments, console: Console) -> None:
+    """``delete clusters``: the named ones, or all, dead ones included."""
+    names = [cluster.name for cluster in all_clusters()] if arguments.all else arguments.names
+    if not names and not arguments.all:
+        raise KindError("no cluster names provided")
+    failed = [name for name in names if not _deleted(name, arguments.kubeconfig, console)]
+    done = " ".join(f'"{name}"' for name in names if name not in failed)
+    console.say(f"Deleted clusters: [{done}]")
+    if failed:
+        raise KindError(f"failed to delete clusters: {', '.join(failed)}")
+
+
+def get_clusters(_arguments: Arguments, console: Console) -> None:
+    """``get clusters``: the living ones."""
+    clusters = all_clusters()
+    living = [cluster.name for cluster in clusters if cluster.alive]
+    for cluster in clusters:
+        if (dead := cluster.dead_programs()) and (facts := cluster.facts()) and facts.ready:
+            console.say(f'Cluster "{cluster.name}" is dead (gone: {", ".join(dead)}), so it is not listed.')
+    if not living:
+        console.say("No kind clusters found.")
+    for name in living:
+        print(name)
+
+
+def get_kubeconfig(arguments: Arguments, _console: Console) -> None:
+    """``get kubeconfig``."""
+    print(kubeconfig.dump(Cluster(_name(arguments)).kubeconfig()), end="")
+
+
+def get_nodes(arguments: Arguments, console: Console) -> None:
+    """``get nodes``: there are none, since the control plane is no node here."""
+    if arguments.all_clusters:
+        console.say("No kind nodes for any cluster.")
+    else:
+        console.say(f'No kind nodes found for cluster "{_name(arguments)}".')
+
+
+def version(_arguments: Arguments, _console: Console) -> None:
+    """``version``."""
+    machine = f"{sys.platform}/{platform.machine()}"
+    print(
+        f"kind (hotpool localkube: processes instead of containers) kubernetes {build.kubernetes_version()} {machine}"
+    )
+
+
+def build_node_image(_arguments: Arguments, console: Console) -> None:
+    """``build node-image``: build the programs, and print the folder that holds them."""
+    print(build.programs(console))
+
+
+def refuse(arguments: Arguments, _console: Console) -> None:
+    """The verbs of kind that have no meaning here yet."""
+    raise KindError(f'"kind {arguments.verb}" is not supported by this local cluster: {arguments.reason}')
+
+
+def _name(arguments: Arguments, configured: str | None = None) -> str:
+    """The flag, the environment, the config file, the default: kind's order."""
+    return str(arguments.name or os.environ.get("KIND_CLUSTER_NAME") or configured or DEFAULT_NAME)
+
+
+def _deleted(name: str, explicit_kubeconfig: str | None, console: Console) -> bool:
+    try:
+        lifecycle.delete(Cluster(name), explicit_kubeconfig, console)
+    except (KindError, OSError) as error:
+        console.say(f'failed to delete cluster "{name}": {error}')
+        return False
+    return True
+
+
+def _tell_usage(context: str, explicit_kubeconfig: str | None, console: Console) -> None:
+    sample = f"kubectl cluster-info --context {context}"
+    if explicit_kubeconfig:
+        sample += f" --kubeconfig {shlex.quote(explicit_kubeconfig)}"
+    console.say(f'Set kubectl context to "{context}"\nYou can now use your cluster with:\n\n{sample}')

@@ -1,0 +1,149 @@
+"""What a person asks for: kind's ``--config`` file and ``--image``.
+
+Its job: read the fields that mean something here, and name the first one that does not.
+Called by: commands. It must not: ignore a field silently.
+"""
+
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from localkube.errors import KindError
+from localkube.ports import LOOPBACK
+
+API_VERSION = "kind.x-k8s.io/v1alpha4"
+_FIELDS = {"kind", "apiVersion", "name", "nodes", "featureGates", "runtimeConfig", "networking"}
+_PORTS = range(1, 65536)
+_GATE = re.compile(r"[A-Za-z0-9]+")
+_API = re.compile(r"[A-Za-z0-9./-]+")
+
+
+@dataclass(frozen=True)
+class ClusterConfig:
+    """The fields of kind's Cluster that this cluster can honour."""
+
+    name: str | None = None
+    feature_gates: Mapping[str, bool] = field(default_factory=dict)
+    runtime_config: Mapping[str, str] = field(default_factory=dict)
+    api_server_port: int | None = None
+    images: tuple[str, ...] = ()
+
+
+def load(text: str, source: str) -> ClusterConfig:
+    """Read a Cluster of kind's v1alpha4; an empty file means the defaults."""
+    try:
+        document = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise KindError(f"{source} is not YAML: {error}") from error
+    if document is None:
+        return ClusterConfig()
+    try:
+        return _read(_mapping(document, "the file"))
+    except KindError as error:
+        raise KindError(f"{source}: {error}") from error
+
+
+def read_text(path: str) -> str:
+    """The text of a config file; ``-`` is standard input, as in kind."""
+    if path == "-":
+        return sys.stdin.read()
+    try:
+        return Path(path).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise KindError(f"cannot read the config file {path}: {error}") from error
+
+
+def check_image(image: str, version: str) -> None:
+    """Accept an image name only if it stands for the Kubernetes that is built here."""
+    tag = image.partition("@")[0].rpartition(":")[2]
+    minor = version.rpartition(".")[0]
+    if tag != version and not tag.startswith(f"{minor}."):
+        raise KindError(f"image {image!r}: this local cluster has Kubernetes {version} only (kindest/node:{version})")
+
+
+def _read(document: Mapping[str, Any]) -> ClusterConfig:
+    _only(document, _FIELDS, "")
+    _expect(document, "kind", "Cluster")
+    _expect(document, "apiVersion", API_VERSION)
+    name = document.get("name")
+    if name is not None and not isinstance(name, str):
+        raise KindError("field name must be a string")
+    return ClusterConfig(
+        name=name,
+        feature_gates=_feature_gates(_mapping(document.get("featureGates"), "field featureGates")),
+        runtime_config=_runtime_config(_mapping(document.get("runtimeConfig"), "field runtimeConfig")),
+        api_server_port=_port(_mapping(document.get("networking"), "field networking")),
+        images=_images(document.get("nodes")),
+    )
+
+
+def _mapping(value: Any, what: str) -> Mapping[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        raise KindError(f"{what} must be a map")
+    return value
+
+
+def _only(value: Mapping[str, Any], known: set[str], prefix: str) -> None:
+    unknown = sorted(value.keys() - known)
+    if unknown:
+        raise KindError(f"field {prefix}{unknown[0]} is not supported by this local cluster")
+
+
+def _expect(document: Mapping[str, Any], name: str, wanted: str) -> None:
+    if document.get(name) != wanted:
+        raise KindError(f"field {name} must be {wanted}, not {document.get(name)!r}")
+
+
+def _feature_gates(gates: Mapping[str, Any]) -> dict[str, bool]:
+    for name, on in gates.items():
+        if not isinstance(on, bool) or not _GATE.fullmatch(name):
+            raise KindError(f"field featureGates.{name} must be true or false")
+    return dict(gates)
+
+
+def _runtime_config(apis: Mapping[str, Any]) -> dict[str, str]:
+    result = {api: str(value).lower() for api, value in apis.items()}
+    for api, value in result.items():
+        if value not in {"true", "false"} or not _API.fullmatch(api):
+            raise KindError(f'field runtimeConfig.{api} must be "true" or "false"')
+    return result
+
+
+def _port(networking: Mapping[str, Any]) -> int | None:
+    _only(networking, {"apiServerPort", "apiServerAddress"}, "networking.")
+    address, port = networking.get("apiServerAddress", LOOPBACK), networking.get("apiServerPort", 0)
+    if address != LOOPBACK:
+        raise KindError(f"field networking.apiServerAddress must be {LOOPBACK}, not {address!r}")
+    # As in kind, 0 and -1 leave the choice to us.
+    if port in {0, -1}:
+        return None
+    if not isinstance(port, int) or isinstance(port, bool) or port not in _PORTS:
+        raise KindError(f"field networking.apiServerPort must be a port, not {port!r}")
+    return port
+
+
+def _images(nodes: Any) -> tuple[str, ...]:
+    """Check the nodes: the control plane alone, whose image may be named."""
+    if nodes is None:
+        return ()
+    if not isinstance(nodes, list):
+        raise KindError("field nodes must be a list")
+    for number, node in enumerate(nodes):
+        _check_node(_mapping(node, f"field nodes[{number}]"), number)
+    return tuple(str(node["image"]) for node in nodes if node and node.get("image"))
+
+
+def _check_node(node: Mapping[str, Any], number: int) -> None:
+    _only(node, {"role", "image"}, f"nodes[{number}].")
+    role = node.get("role", "control-plane")
+    if role != "control-plane":
+        raise KindError(f"field nodes[{number}].role: {role!r} nodes are not supported by this local cluster")
+    if number:
+        raise KindError("field nodes: this local cluster has one control-plane node")

@@ -1,0 +1,57 @@
+"""Ports on 127.0.0.1 that stay ours.
+
+Its job: choose free ports below the ephemeral range, so that no outgoing connection (not even a client that retries
+while the API server is down: it may connect to itself) can take one while its program is stopped.
+Called by: lifecycle, under its lock. It must not: bind anything for longer than the check.
+"""
+
+import random
+import socket
+from collections.abc import Collection
+from pathlib import Path
+
+from localkube.errors import KindError
+
+LOOPBACK = "127.0.0.1"
+_FIRST = 12_000
+_LAST = 60_000
+_ENOUGH = 4_000
+_EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
+
+
+def free_ports(count: int, taken: Collection[int]) -> list[int]:
+    """Choose ports that nobody listens on and that no other cluster has been given."""
+    candidates = list(_candidates())
+    random.SystemRandom().shuffle(candidates)
+    chosen: list[int] = []
+    for port in candidates:
+        if port not in taken and is_free(port):
+            chosen.append(port)
+        if len(chosen) == count:
+            return chosen
+    raise KindError(f"no {count} free ports on {LOOPBACK}")
+
+
+def is_free(port: int) -> bool:
+    """Tell whether a program could listen on the port now."""
+    with socket.socket() as probe:
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError:
+            return False
+    return True
+
+
+def accepts(port: int) -> bool:
+    """Tell whether a program listens on the port."""
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex((LOOPBACK, port)) == 0
+
+
+def _candidates() -> range:
+    try:
+        ephemeral = int(_EPHEMERAL.read_text().split()[0])
+    except OSError:
+        ephemeral = _LAST
+    return range(_FIRST, ephemeral if ephemeral > _FIRST + _ENOUGH else _LAST)
