@@ -22,7 +22,6 @@ from hotpool.api.capability import (
     TranslationRule,
 )
 from hotpool.api.languages import normalise_language
-
 from hotpool_agent.pairs import normalise_pair
 
 if TYPE_CHECKING:

@@ -7,11 +7,11 @@ read here. Field names are those of samples.md; an unknown field is an error, be
 from collections.abc import Callable
 from typing import Annotated, Any, Final, Literal
 
-from hotpool.api.capability import RuleKind
-from hotpool.api.meta import Word
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 from pydantic.alias_generators import to_camel
 
+from hotpool.api.capability import RuleKind
+from hotpool.api.meta import Word
 from hotpool_agent.pairs import normalise_pair
 
 SPECIAL_ATTRIBUTES: Final = ("languages", "rules")
@@ -51,7 +51,12 @@ class Model(BaseModel):
     """Base of all catalogue shapes: camelCase, immutable, no silent conversion, no unknown field."""
 
     model_config = ConfigDict(
-        alias_generator=to_camel, validate_by_name=False, validate_by_alias=True, extra="forbid", frozen=True, strict=True
+        alias_generator=to_camel,
+        validate_by_name=False,
+        validate_by_alias=True,
+        extra="forbid",
+        frozen=True,
+        strict=True,
     )
 
 

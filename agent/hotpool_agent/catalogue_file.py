@@ -102,7 +102,10 @@ def _plain(node: Any, path: _Path, lines: _Lines) -> Any:
 
 def _rendered(found: list[tuple[_Path, str]], lines: _Lines, name: str) -> list[str]:
     placed = sorted((_line(path, lines), _dotted(path), message) for path, message in found)
-    return [f"{name}:{line}: {field}: {message}" if field else f"{name}:{line}: {message}" for line, field, message in placed]
+    return [
+        f"{name}:{line}: {field}: {message}" if field else f"{name}:{line}: {message}"
+        for line, field, message in placed
+    ]
 
 
 def _line(path: _Path, lines: _Lines) -> int:

@@ -145,6 +145,18 @@ def step(machine: Machine, event: Event) -> Step:
             return _wind_down(replace(machine, wanted=False))
         case Halt():
             return _wind_down(replace(machine, halted=True))
+    return _happened(machine, event)
+
+
+def settled(machine: Machine) -> bool:
+    """Whether nothing is under way: the state stays until a command or the outside world changes it."""
+    if machine.state == "Failed":
+        return machine.body is Body.NONE or machine.stuck
+    return machine.state in {"Stopped", "Running"}
+
+
+def _happened(machine: Machine, event: Event) -> Step:
+    match event:
         case Launched() | LaunchFailed():
             return _launch_ended(machine, event)
         case Ready() | StartTimedOut():
@@ -158,13 +170,6 @@ def step(machine: Machine, event: Event) -> Step:
         case Stuck() if machine.body is Body.ENDING:
             return replace(machine, state="Failed", last_error=event.error, stuck=True), ()
     return machine, ()
-
-
-def settled(machine: Machine) -> bool:
-    """Whether nothing is under way: the state stays until a command or the outside world changes it."""
-    if machine.state == "Failed":
-        return machine.body is Body.NONE or machine.stuck
-    return machine.state in {"Stopped", "Running"}
 
 
 def _observe(machine: Machine, event: Event) -> Machine:

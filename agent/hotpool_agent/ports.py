@@ -20,7 +20,8 @@ def owner(port: int) -> str:
     """Who listens there, for people: pid and program, or `another process` where that may not be seen."""
     with suppress(psutil.Error):
         for connection in psutil.net_connections("tcp"):
-            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
+            here = connection.laddr
+            if connection.status == psutil.CONN_LISTEN and connection.pid and here and here.port == port:
                 return f"process {connection.pid} ({psutil.Process(connection.pid).name()})"
     return "another process"
 

@@ -21,7 +21,6 @@ from hotpool.api.capability import (
     ServiceState,
     TypeCapability,
 )
-
 from hotpool_agent.bounds import Dropped, bounded_services, fit
 from hotpool_agent.catalogue import Catalogue, ServiceSpec, accepted
 
@@ -123,7 +122,9 @@ def minimal(whole: Report) -> Content:
     nothing = tuple(
         TypeCapability(type=capability.type, ready=False, reason="ReportRejected") for capability in whole.capabilities
     )
-    return content(whole.model_copy(update={"services": (), "capabilities": nothing, "platform": None, "hardware": None}))
+    return content(
+        whole.model_copy(update={"services": (), "capabilities": nothing, "platform": None, "hardware": None})
+    )
 
 
 def content(report: Report) -> Content:

@@ -8,9 +8,10 @@ import socket
 from pathlib import Path
 from typing import Annotated, Final
 
-from hotpool.api.meta import NODE_NAME_MAX, SUBDOMAIN_PATTERN
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from hotpool.api.meta import NODE_NAME_MAX, SUBDOMAIN_PATTERN
 
 _SUBDOMAIN: Final = re.compile(SUBDOMAIN_PATTERN)
 

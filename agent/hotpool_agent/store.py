@@ -13,10 +13,13 @@ from pathlib import Path
 from typing import IO, Any, Final
 from uuid import uuid4
 
+import structlog
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 
 SCHEMA: Final = 1
+_RETRY_SECONDS: Final = 1.0
+_LOG: Final = structlog.get_logger(__name__)
 
 
 class StoreError(Exception):
@@ -32,7 +35,7 @@ class Remembered(BaseModel):
     """Running or Stopped, where a user said so."""
     desired_by: str | None = None
     pid: int | None = None
-    started: float | None = None
+    started: int | None = None
 
 
 class State(BaseModel):
@@ -76,7 +79,13 @@ class Store:
             await self._dirty.wait()
             self._dirty.clear()
             mark, text = self._changed, self.state.model_dump_json(by_alias=True, indent=1)
-            await asyncio.to_thread(write_atomically, self.folder / "state.json", text)
+            try:
+                await asyncio.to_thread(write_atomically, self.folder / "state.json", text)
+            except OSError as error:
+                _LOG.error("state file not written, trying again", error=str(error))
+                self._dirty.set()
+                await asyncio.sleep(_RETRY_SECONDS)
+                continue
             async with self._clean:
                 self._saved = mark
                 self._clean.notify_all()

@@ -44,10 +44,12 @@ class Command:
 class Process:
     """A process group that this agent, or an earlier one, started; the leader's pid is the group's."""
 
-    def __init__(self, pid: int, started: float, port: int | None, child: "subprocess.Popen[bytes] | None" = None) -> None:
+    def __init__(
+        self, pid: int, started: int, port: int | None, child: "subprocess.Popen[bytes] | None" = None
+    ) -> None:
         self.pid = pid
         self.started = started
-        """Start time by psutil, which with the pid identifies the process."""
+        """Start time in ticks since boot, which with the pid identifies the process."""
         self._port = port
         self._child = child
         self._exit: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -55,21 +57,16 @@ class Process:
 
     @classmethod
     async def launch(cls, command: Command) -> "Process":
-        """Run the command. Raises LaunchError if the port is taken or the program cannot be run; then nothing is left."""
+        """Run the command. Raises LaunchError, leaving nothing, if the port is taken or it cannot be run."""
         if command.port is not None and ports.listening(command.port):
             raise LaunchError(f"port {command.port} is already in use by {ports.owner(command.port)}")
         child = await asyncio.to_thread(_popen, command)
-        return cls(child.pid, _start_time(child.pid), command.port, child)
+        return cls(child.pid, _start_ticks(child.pid), command.port, child)
 
     @classmethod
-    def find(cls, pid: int, started: float, port: int | None) -> "Process | None":
+    def find(cls, pid: int, started: int, port: int | None) -> "Process | None":
         """The process that an earlier agent recorded, if it still is the same one."""
-        try:
-            process = psutil.Process(pid)
-            same = process.create_time() == started and process.status() != psutil.STATUS_ZOMBIE
-        except psutil.Error:
-            return None
-        return cls(pid, started, port) if same else None
+        return cls(pid, started, port) if _start_ticks(pid) == started and started >= 0 else None
 
     async def exited(self) -> str:
         """Wait until the leader has ended; how, in words. Seen at once, by a pidfd."""
@@ -90,7 +87,8 @@ class Process:
 
     async def free(self) -> None:
         """Wait, for ever if need be, until group and port are free."""
-        while self._obstacle():
+        # Nothing tells when a group's last member or a port's listener goes: it must be looked at.
+        while self._obstacle():  # noqa: ASYNC110
             await asyncio.sleep(KILL_SECONDS / 10)
 
     def _watch(self) -> None:
@@ -128,7 +126,7 @@ class Process:
         try:
             async with asyncio.timeout(seconds):
                 await self.exited()
-                while self._obstacle():
+                while self._obstacle():  # noqa: ASYNC110 - as in `free`
                     await asyncio.sleep(_POLL)
         except TimeoutError:
             return not self._obstacle()
@@ -159,12 +157,13 @@ def _popen(command: Command) -> "subprocess.Popen[bytes]":
         raise LaunchError(f"cannot run {command.argv[0]!r}: {reason}") from error
 
 
-def _start_time(pid: int) -> float:
-    # A child that has ended is a zombie until reaped, so its start time can still be read.
+def _start_ticks(pid: int) -> int:
+    """When the process started, in clock ticks since boot: with the pid, its identity; no clock change moves it."""
     try:
-        return psutil.Process(pid).create_time()
-    except psutil.Error:
-        return 0.0
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return -1
+    return int(stat.rpartition(")")[2].split()[19])
 
 
 def _members(group: int) -> bool:

@@ -4,7 +4,7 @@ Called by `reporter`, which sends one report at a time. A withdrawal is due at o
 change opens a window of D that later changes never move. Must not know what a report holds.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hotpool_agent.report import Change
 
@@ -42,6 +42,11 @@ class Throttle:
         if before is not None and change is before.change:
             due = before.due
         self.pending = Pending(change, opened, due, before.stamp if before and same else stamp)
+
+    def hasten(self, now: float) -> None:
+        """What is pending is due now."""
+        if self.pending:
+            self.pending = replace(self.pending, due=min(self.pending.due, now))
 
     def due(self) -> float | None:
         """When to send what is pending; None: nothing is."""

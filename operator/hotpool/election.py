@@ -37,22 +37,27 @@ log = structlog.get_logger(__name__)
 class Elector(threading.Thread):
     """Acquires the Lease, renews it, releases it on `stop()`.
 
-    `changed` is called from the thread after leadership was won or lost.
+    `won` and `lost` are called from the thread, once each.
     """
 
-    def __init__(self, access: Access, *, minimum_term: int, changed: Callable[[], None]) -> None:
+    def __init__(self, access: Access, *, won: Callable[[], None], lost: Callable[[], None]) -> None:
         super().__init__(name="elector", daemon=True)
         self.identity = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self.term = 0
-        self.lost = False
         self._access = access
-        self._minimum = minimum_term
-        self._changed = changed
+        self._minimum = 0
+        self._won = won
+        self._lost = lost
         self._until = 0.0
         self._stop_event = threading.Event()
         self._lock = threading.Lock()
         self._seen: tuple[str, float] = ("", 0.0)
         """The Lease's version last seen of another holder, and when it was first seen (monotonic)."""
+
+    def begin(self, largest_term: int) -> None:
+        """Start to elect; the term will be larger than `largest_term`."""
+        self._minimum = largest_term
+        self.start()
 
     def leading(self) -> bool:
         """Whether a write may begin now."""
@@ -69,22 +74,24 @@ class Elector(threading.Thread):
                 log.warning("election round failed", error=type(error).__name__, status=getattr(error, "status", None))
             LEADER.set(self.leading())
             if self.term and not self.leading():
-                self.lost = True
+                self._lost()
                 break
             self._stop_event.wait(RENEW_SECONDS)
         self._release(api)
-        self._changed()
 
     def stop(self) -> None:
         """Stop to lead and release the Lease; returns when that was tried."""
         self._stop_event.set()
-        self.join(timeout=2 * _REQUEST_SECONDS)
+        if self.is_alive():
+            self.join(timeout=3 * _REQUEST_SECONDS)
 
     def raise_term(self, term: int) -> None:
         """Make the term at least `term`, stored before the next write (blocking; call it in a thread)."""
-        api = client.CoordinationV1Api(_connect(self._access))
+        api: Any = client.CoordinationV1Api(_connect(self._access))
         with self._lock:
-            lease = api.read_namespaced_lease(LEASE_NAME, self._access.namespace, _request_timeout=_REQUEST_SECONDS)
+            lease: Any = api.read_namespaced_lease(
+                LEASE_NAME, self._access.namespace, _request_timeout=_REQUEST_SECONDS
+            )
             if lease.spec.holder_identity == self.identity and lease.spec.lease_transitions < term:
                 lease.spec.lease_transitions = term
                 self._put(api, lease)
@@ -111,12 +118,10 @@ class Elector(threading.Thread):
             self._seen = (version, now)
         return now - self._seen[1] > (lease.spec.lease_duration_seconds or LEASE_SECONDS)
 
-    def _acquire(self, api: Any, lease: Any | None, started: float) -> None:
-        if lease is None:
-            spec = client.V1LeaseSpec(lease_transitions=max(1, self._minimum + 1))
-            lease = client.V1Lease(metadata=client.V1ObjectMeta(name=LEASE_NAME), spec=spec)
-        else:
-            lease.spec.lease_transitions = max(lease.spec.lease_transitions or 0, self._minimum) + 1
+    def _acquire(self, api: Any, found: Any, started: float) -> None:
+        new = client.V1Lease(metadata=client.V1ObjectMeta(name=LEASE_NAME), spec=client.V1LeaseSpec())
+        lease: Any = found or new
+        lease.spec.lease_transitions = max(lease.spec.lease_transitions or 0, self._minimum) + 1
         lease.spec.holder_identity = self.identity
         lease.spec.lease_duration_seconds = LEASE_SECONDS
         lease.spec.acquire_time = datetime.now(UTC)
@@ -126,7 +131,7 @@ class Elector(threading.Thread):
             if error.status != _CONFLICT:
                 raise
             return
-        self._changed()
+        self._won()
 
     def _put(self, api: Any, lease: Any, started: float | None = None) -> None:
         """Write the Lease; the API server refuses a version that somebody else changed meanwhile."""
@@ -145,7 +150,9 @@ class Elector(threading.Thread):
         self._until = 0.0
         LEADER.set(0)
         try:
-            lease = api.read_namespaced_lease(LEASE_NAME, self._access.namespace, _request_timeout=_REQUEST_SECONDS)
+            lease: Any = api.read_namespaced_lease(
+                LEASE_NAME, self._access.namespace, _request_timeout=_REQUEST_SECONDS
+            )
             if lease.spec.holder_identity == self.identity:
                 lease.spec.holder_identity = None
                 where = (LEASE_NAME, self._access.namespace, lease)
@@ -155,7 +162,7 @@ class Elector(threading.Thread):
 
 
 def _connect(access: Access) -> Any:
-    settings = client.Configuration()
+    settings: Any = client.Configuration()
     if access.in_cluster:
         config.load_incluster_config(client_configuration=settings)
     else:

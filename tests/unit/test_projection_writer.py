@@ -45,11 +45,13 @@ class FakeClient:
         self.connection_pool = type("Pool", (), {"connection_kwargs": {"password": "s3cret"}})()
 
     async def execute_command(self, *words: Any) -> Any:
+        """Answer as redis would."""
         self.sent.append(words)
         return self.answer(words)
 
     @property
     def client(self) -> Client:
+        """Itself, in the place of a client."""
         return cast("Client", self)
 
 
@@ -117,10 +119,13 @@ async def test_no_error_text_holds_the_password() -> None:
         await writer.claim(1)
     assert "s3cret" not in str(caught.value)
     assert "***" in str(caught.value)
+    assert caught.value.__cause__ is None
     assert caught.value.__suppress_context__
 
 
-@pytest.mark.parametrize("url", ["redis://:s3cret#1@host", "s3cret", "http://op:s3cret@host", "redis://host/0?socket_timeout=s3cret"])
+@pytest.mark.parametrize(
+    "url", ["redis://:s3cret#1@host", "s3cret", "http://op:s3cret@host", "redis://host/0?socket_timeout=s3cret"]
+)
 def test_an_unreadable_url_is_refused_without_its_text(url: str) -> None:
     with pytest.raises(ValueError, match="URL of Redis") as caught:
         connect(url)

@@ -80,8 +80,8 @@ def _build(target: Path, lock: int, console: Console) -> None:
     (part / "work").mkdir(parents=True)
     go = golang.find_go(golang.parse_version(_from_module(r"^go (\S+)")), console)
     version = kubernetes_version()
-    title = f"Building Kubernetes {version} (about 10 minutes with an empty Go cache, else seconds)"
-    with console.step(title):
+    with console.step(f"Building Kubernetes {version}"):
+        console.say("   This takes about 10 minutes with an empty Go cache, else seconds; it is done once per version.")
         for number, (program, package) in enumerate(PACKAGES.items(), 1):
             command = [str(go), "build", "-v", *build_flags(version), "-o", str(part / program), package]
             _Build(f"[{number}/{len(PACKAGES)}] {program}", command, part, lock).run(console)

@@ -41,6 +41,8 @@ def main(words: Sequence[str] | None = None) -> int:
             signal.signal(number, _terminated)
     try:
         arguments = parser().parse_args(words)
+        if sys.platform != "linux":
+            raise KindError("this local cluster needs Linux: it finds its processes in /proc")  # noqa: TRY301
         arguments.run(arguments, Console(quiet=getattr(arguments, "quiet", False)))
     except (KindError, OSError) as error:
         print(f"ERROR: {error}", file=sys.stderr)
@@ -82,7 +84,7 @@ def _group(verbs: Verbs, name: str, text: str) -> Verbs:
 
 
 def _leaf(verbs: Verbs, name: str, run: Callable[[argparse.Namespace, Console], None], common: _Parser) -> _Parser:
-    text = (run.__doc__ or "").replace("``", '"')
+    text = run.__doc__
     leaf = verbs.add_parser(name, help=text, description=text, parents=[common], allow_abbrev=False)
     leaf.set_defaults(run=run)
     return leaf

@@ -20,7 +20,7 @@ Arguments = argparse.Namespace
 
 
 def create_cluster(arguments: Arguments, console: Console) -> None:
-    """``create cluster``."""
+    """Create a cluster and make its kubeconfig context the current one."""
     wanted = (
         config.load(config.read_text(arguments.config), arguments.config)
         if arguments.config
@@ -42,14 +42,14 @@ def create_cluster(arguments: Arguments, console: Console) -> None:
 
 
 def delete_cluster(arguments: Arguments, console: Console) -> None:
-    """``delete cluster``: a success also when there is none."""
-    name = _name(arguments)
-    console.say(f'Deleting cluster "{name}" ...')
-    lifecycle.delete(Cluster(name), arguments.kubeconfig, console)
+    """Delete a cluster; a success also when there is none."""
+    cluster = Cluster(_name(arguments))
+    console.say(f'Deleting cluster "{cluster.name}" ...')
+    lifecycle.delete(cluster, arguments.kubeconfig, console)
 
 
 def delete_clusters(arguments: Arguments, console: Console) -> None:
-    """``delete clusters``: the named ones, or all, dead ones included."""
+    """Delete the named clusters, or all, dead ones included."""
     names = [cluster.name for cluster in all_clusters()] if arguments.all else arguments.names
     if not names and not arguments.all:
         raise KindError("no cluster names provided")
@@ -61,7 +61,7 @@ def delete_clusters(arguments: Arguments, console: Console) -> None:
 
 
 def get_clusters(_arguments: Arguments, console: Console) -> None:
-    """``get clusters``: the living ones."""
+    """List the clusters that are alive."""
     clusters = all_clusters()
     living = [cluster.name for cluster in clusters if cluster.alive]
     for cluster in clusters:
@@ -74,12 +74,12 @@ def get_clusters(_arguments: Arguments, console: Console) -> None:
 
 
 def get_kubeconfig(arguments: Arguments, _console: Console) -> None:
-    """``get kubeconfig``."""
+    """Print the kubeconfig of a cluster."""
     print(kubeconfig.dump(Cluster(_name(arguments)).kubeconfig()), end="")
 
 
 def get_nodes(arguments: Arguments, console: Console) -> None:
-    """``get nodes``: there are none, since the control plane is no node here."""
+    """List nodes: there are none, since the control plane is no node here."""
     if arguments.all_clusters:
         console.say("No kind nodes for any cluster.")
     else:
@@ -87,7 +87,7 @@ def get_nodes(arguments: Arguments, console: Console) -> None:
 
 
 def version(_arguments: Arguments, _console: Console) -> None:
-    """``version``."""
+    """Print the version."""
     machine = f"{sys.platform}/{platform.machine()}"
     print(
         f"kind (hotpool localkube: processes instead of containers) kubernetes {build.kubernetes_version()} {machine}"
@@ -95,12 +95,12 @@ def version(_arguments: Arguments, _console: Console) -> None:
 
 
 def build_node_image(_arguments: Arguments, console: Console) -> None:
-    """``build node-image``: build the programs, and print the folder that holds them."""
+    """Build the programs, and print the folder that holds them (kubectl too)."""
     print(build.programs(console))
 
 
 def refuse(arguments: Arguments, _console: Console) -> None:
-    """The verbs of kind that have no meaning here yet."""
+    """Refuse a verb of kind that has no meaning here yet."""
     raise KindError(f'"kind {arguments.verb}" is not supported by this local cluster: {arguments.reason}')
 
 

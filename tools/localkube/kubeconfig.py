@@ -51,7 +51,7 @@ def merged(existing: Config, new: Config) -> Config:
     result = {**new, **existing, "current-context": new["current-context"]}
     for name in _LISTS:
         mine = {entry["name"] for entry in new[name]}
-        result[name] = [entry for entry in existing.get(name) or [] if entry["name"] not in mine] + new[name]
+        result[name] = [entry for entry in existing.get(name) or [] if entry.get("name") not in mine] + new[name]
     return result
 
 
@@ -60,7 +60,7 @@ def without(existing: Config, key: str) -> Config:
     result = dict(existing)
     for name in _LISTS:
         if name in existing:
-            result[name] = [entry for entry in existing[name] or [] if entry["name"] != key]
+            result[name] = [entry for entry in existing[name] or [] if entry.get("name") != key]
     if existing.get("current-context") == key:
         result["current-context"] = ""
     return result

@@ -106,7 +106,7 @@ class Requirements(ApiModel):
     node_selector: LabelSelector | None = None
     """Labels that the NodeCapability must have."""
     match_all: bool = False
-    """True: every reporting node matches where nothing else is required. Without it empty requirements match nothing."""
+    """True: empty requirements match every reporting node; without it they match none."""
 
 
 class Brake(ApiModel):

@@ -1,6 +1,7 @@
 """Languages and directed pairs that a node offers, derived from its report (behaviour B4).
 
-Called by the judge and by generators. Everything is a union over offers, so that a service that stops never adds a pair.
+Called by the state and by generators. Everything is a union over offers, so that a service that stops never adds a
+pair.
 """
 
 from collections.abc import Iterable

@@ -109,7 +109,7 @@ class State:
                 return {name: subject.generator.meta.uid for name, subject in self.generators.items()}
 
     def heartbeat(self, beat: Heartbeat, now: float) -> set[Key]:
-        """Take in a Lease: a heartbeat is a changed renewTime by the epoch of the accepted report (behaviour C2, B8)."""
+        """Take in a Lease: a heartbeat is a changed renewTime of the accepted epoch (behaviour C2, B8)."""
         before = self._leases.get(beat.node)
         self._leases[beat.node] = beat
         record = self.nodes.get(beat.node)
@@ -141,7 +141,7 @@ class State:
         return self._due[0][0] if self._due else None
 
     def hear_again(self, now: float) -> None:
-        """The Lease stream was deaf until now: nobody's silence counted, every node has a fresh period (behaviour C3)."""
+        """The Lease stream was deaf until now: every node has a fresh period (behaviour C3)."""
         for name, record in self.nodes.items():
             if record.beat is not None:
                 record.beat = now
@@ -300,7 +300,7 @@ class State:
         return set()
 
     def _maker(self, pool: Pool) -> set[Key]:
-        """The generator of a pool, where it has one: it puts right what was edited or deleted by hand (behaviour D5)."""
+        """The generator of a pool, which puts right what was edited or deleted by hand (behaviour D5)."""
         made = pool.spec.generated
         return {Key(Kind.GENERATOR, made.by)} if made else set()
 

@@ -60,22 +60,12 @@ def decode(kind: Kind, body: Json) -> Observed | Rejection:
         return Rejection(kind, str(body.get("metadata", {}).get("name", "?")), _why(error))
 
 
-def decode_lease(body: Json) -> Heartbeat | Rejection | None:
-    """What a Lease says; None where it is not a node's or was not renewed yet."""
-    try:
-        name: str = body["metadata"]["name"]
-        spec = body.get("spec") or {}
-        if not name.startswith(meta.LEASE_PREFIX) or not spec.get("renewTime"):
-            return None
-        duration = spec.get("leaseDurationSeconds")
-        return Heartbeat(
-            node=name.removeprefix(meta.LEASE_PREFIX),
-            holder=str(spec.get("holderIdentity") or ""),
-            renewed=str(spec["renewTime"]),
-            interval=max(1.0, duration / _INTERVALS_PER_LEASE) if duration else None,
-        )
-    except (KeyError, TypeError, AttributeError) as error:
-        return Rejection("leases", "?", _why(error))
+def decode_lease(name: str, holder: str | None, renewed: str | None, duration: int | None) -> Heartbeat | None:
+    """What a Lease says; None where it is not a node's or was not renewed yet. `duration`: leaseDurationSeconds."""
+    if not name.startswith(meta.LEASE_PREFIX) or not renewed:
+        return None
+    interval = max(1.0, duration / _INTERVALS_PER_LEASE) if duration else None
+    return Heartbeat(name.removeprefix(meta.LEASE_PREFIX), holder or "", renewed, interval)
 
 
 def _why(error: Exception) -> str:

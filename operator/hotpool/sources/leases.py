@@ -17,7 +17,7 @@ from kubernetes.aio.client.exceptions import ApiException
 from hotpool.api.meta import LEASE_LABEL
 from hotpool.clients import AWAY, READ_TIMEOUT, Unavailable, explain
 from hotpool.core.model import Heartbeat
-from hotpool.sources.decode import Rejection, decode_lease
+from hotpool.sources.decode import decode_lease
 
 log = structlog.get_logger(__name__)
 
@@ -118,7 +118,7 @@ class LeaseStream:
             _request_timeout=_WATCH_SECONDS + READ_TIMEOUT,
         )
         rest = b""
-        async for chunk in answer.response.content.iter_chunked(_CHUNK) if answer.status < 400 else _nothing():  # noqa: PLR2004
+        async for chunk in answer.content.iter_chunked(_CHUNK) if answer.status < 400 else _nothing():  # noqa: PLR2004
             *lines, rest = (rest + chunk).split(b"\n")
             events = [self._decode(line) for line in lines if line]
             if any(event.type == "ERROR" for event in events):
@@ -129,12 +129,16 @@ class LeaseStream:
         return version if answer.status < 400 else ""  # noqa: PLR2004 - HTTP's own number.
 
     def _tell(self, leases: Sequence[_Lease]) -> None:
-        beats = [decode_lease(msgspec.to_builtins(lease)) for lease in leases]
-        self._listener.heartbeats([beat for beat in beats if beat is not None and not isinstance(beat, Rejection)])
+        beats = [
+            decode_lease(lease.metadata.name, spec.holderIdentity, spec.renewTime, spec.leaseDurationSeconds)
+            for lease in leases
+            if (spec := lease.spec)
+        ]
+        self._listener.heartbeats([beat for beat in beats if beat])
 
 
 async def _content(answer: Any) -> bytes:
-    content: bytes = await answer.response.read()
+    content: bytes = await answer.read()
     if answer.status >= 400:  # noqa: PLR2004 - HTTP's own number.
         raise Unavailable(f"cannot list leases: {answer.status} {content[:300].decode(errors='replace')}")
     return content

@@ -1,0 +1,48 @@
+"""What the machine is: platform and hardware for the report (behaviour B1). I/O, once at the agent's start.
+
+Called by the wiring. Nothing found is nothing said; it never fails.
+"""
+
+import os
+import platform
+import shutil
+import socket
+import subprocess
+from typing import Final
+
+import psutil
+
+from hotpool.api.capability import Gpu, Hardware, Platform
+
+_MIB: Final = 1024 * 1024
+_GPU_SECONDS: Final = 5
+_ARCH: Final = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
+
+
+def this_platform() -> Platform:
+    """Operating system and processor in Go's words, and the host name."""
+    machine = platform.machine().lower()
+    return Platform(os=platform.system().lower(), arch=_ARCH.get(machine, machine), hostname=socket.gethostname()[:253])
+
+
+def this_hardware() -> Hardware:
+    """Processors, memory and NVIDIA GPUs."""
+    return Hardware(cpus=os.cpu_count(), memory_mib=psutil.virtual_memory().total // _MIB, gpus=_gpus()[:64])
+
+
+def _gpus() -> tuple[Gpu, ...]:
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return ()
+    query = [program, "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
+    try:
+        found = subprocess.run(query, capture_output=True, text=True, timeout=_GPU_SECONDS, check=True)  # noqa: S603 - fixed
+    except (OSError, subprocess.SubprocessError):
+        return ()
+    return tuple(_gpu(line) for line in found.stdout.splitlines() if line.strip())
+
+
+def _gpu(line: str) -> Gpu:
+    model, _, memory = line.rpartition(",")
+    text = memory.strip()
+    return Gpu(model=model.strip()[:253] or None, memory_mib=int(text) if text.isdigit() else None)

@@ -1,0 +1,39 @@
+"""Where an agent keeps its state and its socket. Used by the command line and the wiring; creates nothing."""
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+from typing import Final
+
+from hotpool_agent.settings import Settings
+
+SOCKET_BYTES: Final = 107
+"""Longest path of a unix socket on Linux."""
+
+
+class PathError(Exception):
+    """No usable path; the message says what to set."""
+
+
+def state_folder(settings: Settings, node: str) -> Path:
+    """The node's state folder: $HOTPOOL_AGENT_STATE_DIR, else $XDG_STATE_HOME/hotpool-agent, and the node's name."""
+    home = Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state")
+    return ((settings.state_dir or home / "hotpool-agent") / node).expanduser().absolute()
+
+
+def socket_path(folder: Path) -> Path:
+    """The socket that belongs to a state folder: in it, or where that is too long, in a runtime folder under a hash.
+
+    Depends on the folder and the user only, so that agent and command line agree. Raises PathError.
+    """
+    short = hashlib.sha256(str(folder).encode()).hexdigest()[:16]
+    own = folder / "agent.sock"
+    shared = Path(tempfile.gettempdir()) / f"hotpool-agent-{os.getuid()}" / f"{short}.sock"
+    for path in (own, shared):
+        if len(os.fsencode(path)) <= SOCKET_BYTES:
+            return path
+    raise PathError(
+        f"{shared} is longer than the {SOCKET_BYTES} bytes of a socket's path; "
+        "set HOTPOOL_AGENT_STATE_DIR or TMPDIR to a shorter folder"
+    )

@@ -1,0 +1,214 @@
+"""The composition root: settings → clients → state → reconciler → watch; the only wiring.
+
+`hotpool operator` runs it; the other commands are in `hotpool.cli`.
+"""
+
+import asyncio
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any
+
+import structlog
+import typer
+from kubernetes.aio import client
+from kubernetes.aio.config import ConfigException
+
+from hotpool import logs
+from hotpool.api.meta import SCHEMA_REVISION
+from hotpool.cli.pick import pick
+from hotpool.clients import Access, Reader, Unavailable, connect
+from hotpool.core.model import Kind
+from hotpool.core.state import State
+from hotpool.election import Elector
+from hotpool.probes import serve
+from hotpool.projection.client import connect as connect_redis
+from hotpool.projection.mirror import Mirror
+from hotpool.projection.writer import Writer
+from hotpool.reconciler import Reconciler
+from hotpool.settings import Settings
+from hotpool.sinks.kube import KubeSink
+from hotpool.sources import watch
+from hotpool.sources.leases import LeaseStream
+
+log = structlog.get_logger(__name__)
+
+_WAIT_SECONDS = 1.0
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="hotpool keeps every node in exactly the pools it qualifies for right now.",
+)
+app.command()(pick)
+
+
+class Unusable(Exception):  # noqa: N818 - what people must put right, told in one line.
+    """The cluster is not as the operator needs it; the text says what to do."""
+
+
+@app.command()
+def operator(
+    namespace: Annotated[str | None, typer.Option("-n", "--namespace", help="The fleet.")] = None,
+    kubeconfig: Annotated[str | None, typer.Option(help="Path of a kubeconfig.")] = None,
+    context: Annotated[str | None, typer.Option(help="Context within it.")] = None,
+    redis: Annotated[str | None, typer.Option(help="redis://, rediss:// or unix://; without it no projection.")] = None,
+    listen: Annotated[str | None, typer.Option(help="Address of /healthz, /readyz and /metrics.")] = None,
+) -> None:
+    """Run the operator of one namespace until SIGTERM.
+
+    Every option can also be said in the environment: HOTPOOL_NAMESPACE, HOTPOOL_REDIS_URL, HOTPOOL_LISTEN, …
+
+    Example: hotpool operator -n speech --redis redis://127.0.0.1:6379
+    """
+    said: dict[str, Any] = {
+        "namespace": namespace,
+        "kubeconfig": kubeconfig,
+        "context": context,
+        "redis_url": redis,
+        "listen": listen,
+    }
+    settings = Settings(**{name: value for name, value in said.items() if value is not None})
+    logs.configure(settings.log_level)
+    try:
+        raise typer.Exit(asyncio.run(run(settings)))
+    except (Unusable, ConfigException) as error:
+        typer.echo(f"hotpool operator: {error}", err=True)
+        raise typer.Exit(1) from None
+
+
+async def run(settings: Settings) -> int:
+    """Run until SIGTERM (0), or until leadership or a part is lost (1)."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    api = await connect(Access(settings.namespace, settings.kubeconfig, settings.context))
+    try:
+        return await Operator(settings, api).run(stop)
+    finally:
+        await api.close()
+
+
+class Operator:
+    """All parts of one operator, wired."""
+
+    def __init__(self, settings: Settings, api: client.ApiClient) -> None:
+        self._settings = settings
+        self._api = api
+        self._won, self._lost = asyncio.Event(), asyncio.Event()
+        self._listed, self._stop_watch = asyncio.Event(), asyncio.Event()
+        access = Access(settings.namespace, settings.kubeconfig, settings.context)
+        self._elector = Elector(access, won=_from_thread(self._won), lost=_from_thread(self._lost))
+        self._reader = Reader(api, settings.namespace)
+        kube = KubeSink(api, settings.namespace, leader=self._elector.leading, term=lambda: self._elector.term)
+        self._state = State()
+        self._redis = connect_redis(settings.redis_url.get_secret_value()) if settings.redis_url else None
+        self._mirror = self._make_mirror()
+        self._reconciler = Reconciler(self._state, self._reader, kube, self._mirror)
+        self._leases = LeaseStream(api, settings.namespace, self._reconciler)
+
+    def _make_mirror(self) -> Mirror | None:
+        if self._redis is None:
+            return None
+        where = {"namespace": self._settings.namespace, "prefix": self._settings.redis_prefix}
+        writer = Writer(self._redis, leader=self._elector.leading, **where)
+
+        async def raise_term(term: int) -> None:
+            await asyncio.to_thread(self._elector.raise_term, term)
+
+        return Mirror(writer, term=lambda: self._elector.term, raise_term=raise_term)
+
+    async def run(self, stop: asyncio.Event) -> int:
+        """Run all parts until the first of them ends."""
+        probes = await serve(self._settings.listen, self._checks)
+        await self._usable()
+        parts = {
+            "signal": stop.wait(),
+            "leadership": self._lost.wait(),
+            "leases": self._leases.run(),
+            "work": self._work(),
+        }
+        tasks = [asyncio.create_task(part, name=name) for name, part in parts.items()]
+        handlers = watch.registry(self._reconciler.feed, self._api.configuration)
+        watching = watch.watch(handlers, self._settings.namespace, ready=self._listed, stop=self._stop_watch)
+        watcher = asyncio.create_task(watching, name="watch")  # last: kopf ends what was made after it
+        done, _ = await asyncio.wait([*tasks, watcher], return_when=asyncio.FIRST_COMPLETED)
+        await self._end(tasks, watcher)
+        await probes.cleanup()
+        return _outcome(done)
+
+    async def _usable(self) -> None:
+        """Wait for the API server, then refuse to work on definitions older than ours (design, section 1)."""
+        for kind in Kind:
+            while True:
+                try:
+                    revision = await self._reader.schema_revision(kind)
+                    break
+                except Unavailable as error:
+                    log.warning("waiting for the API server", error=str(error))
+                    await asyncio.sleep(_WAIT_SECONDS)
+            if revision is None or revision < SCHEMA_REVISION:
+                found = (
+                    "is not installed" if revision is None else f"has revision {revision}, {SCHEMA_REVISION} is needed"
+                )
+                raise Unusable(f"the definition of {kind.value} {found}: kubectl apply --server-side -f crds/")
+
+    async def _work(self) -> None:
+        """The straight path: list, lead, reconcile; compare Redis once every key was worked on."""
+        await asyncio.gather(self._listed.wait(), self._leases.listed.wait())
+        await self._reconciler.open_gate()
+        self._elector.begin(self._reconciler.largest_term)
+        await self._won.wait()
+        log.info("leading", term=self._elector.term, identity=self._elector.identity)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._reconciler.run())
+            if self._mirror:
+                await self._reconciler.swept.wait()
+                group.create_task(self._mirror.run())
+
+    async def _end(self, tasks: Sequence[asyncio.Task[Any]], watcher: asyncio.Task[None]) -> None:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._reconciler.finish()
+        await asyncio.to_thread(self._elector.stop)
+        self._stop_watch.set()
+        await asyncio.gather(watcher, return_exceptions=True)
+        if self._redis:
+            await self._redis.aclose()
+
+    def _checks(self) -> Mapping[str, bool]:
+        """What /readyz asks."""
+        checks = {
+            "listed": self._state.gate_open,
+            "leading": self._elector.leading(),
+            "leases": not self._reconciler.is_deaf,
+        }
+        return checks | ({"redis": self._mirror.up} if self._mirror else {})
+
+
+def _from_thread(event: asyncio.Event) -> Callable[[], None]:
+    loop = asyncio.get_running_loop()
+
+    def tell() -> None:
+        loop.call_soon_threadsafe(event.set)
+
+    return tell
+
+
+def _outcome(done: set[asyncio.Task[Any]]) -> int:
+    for task in done:
+        if error := task.exception():
+            raise error
+    ended = sorted(task.get_name() for task in done)
+    if "signal" in ended:
+        log.info("stopped")
+        return 0
+    log.error("a part ended; a restart puts it right", parts=ended)
+    return 1
+
+
+def main() -> None:
+    """The console script `hotpool`."""
+    sys.exit(app())

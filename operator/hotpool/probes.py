@@ -1,0 +1,39 @@
+"""/healthz, /readyz and /metrics on one port.
+
+Started by `__main__`, which says what makes the operator ready. Serves nothing else and changes nothing.
+"""
+
+from collections.abc import Callable, Mapping
+
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from hotpool.metrics import REGISTRY
+
+Checks = Callable[[], Mapping[str, bool]]
+"""Name → whether it is well."""
+
+
+async def serve(listen: str, ready: Checks) -> web.AppRunner:
+    """Listen on `host:port`; /readyz answers 200 when all checks are well, else 503, with a line for each check."""
+    app = web.Application()
+
+    async def healthz(_: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
+
+    async def readyz(_: web.Request) -> web.Response:
+        checks = ready()
+        text = "".join(f"[{'+' if well else '-'}] {name}\n" for name, well in checks.items())
+        return web.Response(text=text, status=200 if all(checks.values()) else 503)
+
+    async def metrics(_: web.Request) -> web.Response:
+        return web.Response(body=generate_latest(REGISTRY), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    app.router.add_get("/healthz", healthz)
+    app.router.add_get("/readyz", readyz)
+    app.router.add_get("/metrics", metrics)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    host, _, port = listen.rpartition(":")
+    await web.TCPSite(runner, host.strip("[]"), int(port)).start()
+    return runner

@@ -1,0 +1,315 @@
+"""The look-up client against a real server, a replica, and a Redis Cluster."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from redis.asyncio import Redis
+from tests.redis_server import RedisServer
+
+from hotpool.lookup import Lookup, LookupFailed, NoMember, Picked, Reason
+from hotpool.projection.client import Client, connect
+from hotpool.projection.images import NodeImage, PoolImage
+from hotpool.projection.keys import FleetKeys
+from hotpool.projection.writer import Writer
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Collection, Iterator
+
+KEYS = FleetKeys("hotpool", "speech")
+NODE = NodeImage("edge-1", (("asr", True, None, ("fw", "fw-2")), ("tts", False, "Stopped", ())))
+CHI_SQUARE_19 = 43.82  # 19 degrees of freedom, one in a thousand.
+CHI_SQUARE_14 = 36.12
+
+
+def names(count: int, word: str = "edge") -> frozenset[str]:
+    return frozenset(f"{word}-{number}" for number in range(count))
+
+
+def pool(
+    ready: Collection[str] = (), suspect: Collection[str] = (), draining: Collection[str] = (), *, name: str = "zh-en"
+) -> PoolImage:
+    return PoolImage(name, "u1", "speech", name, frozenset(ready), frozenset(suspect), frozenset(draining))
+
+
+def node_of(answer: Picked | NoMember) -> str:
+    assert isinstance(answer, Picked), answer
+    return answer.node
+
+
+def reason_of(answer: Picked | NoMember) -> Reason:
+    assert isinstance(answer, NoMember), answer
+    return answer.reason
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RedisServer]:
+    with RedisServer() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def cluster_server() -> Iterator[RedisServer]:
+    with RedisServer(cluster=True) as running:
+        yield running
+
+
+@pytest.fixture
+async def client(server: RedisServer) -> AsyncIterator[Client]:
+    server.start()
+    server.ask("FLUSHALL")
+    server.ask("FUNCTION", "FLUSH")
+    connected = connect(server.url)
+    yield connected
+    await connected.aclose()
+
+
+@pytest.fixture
+async def writer(client: Client) -> Writer:
+    made = Writer(client, namespace="speech", leader=lambda: True)
+    await made.claim(3)
+    return made
+
+
+@pytest.fixture
+async def lookup(server: RedisServer) -> AsyncIterator[Lookup]:
+    async with Lookup.from_url(server.url, namespace="speech") as made:
+        yield made
+
+
+async def sweep(client: Client, count: int, exclude: Collection[str] = ()) -> Counter[str]:
+    """Pick once with each of `count` chances spread evenly over [0, 1)."""
+    chances = iter([(place + 0.5) / count for place in range(count)])
+    lookup = Lookup(client, namespace="speech", chance=lambda: next(chances))
+    return Counter([node_of(await lookup.pick("zh-en", exclude=exclude)) for _ in range(count)])
+
+
+@pytest.mark.parametrize("excluded", [0, 1, 7, 19])
+async def test_e6_every_member_not_excluded_has_the_same_share_of_chances(
+    client: Client, writer: Writer, excluded: int
+) -> None:
+    await writer.replace_pool(pool(names(20), names(3, "suspect"), names(3, "draining")))
+    exclude = sorted(names(20))[:excluded]
+    shares = await sweep(client, 20 - excluded, [*exclude, *exclude, "unknown"])
+    assert shares == Counter(names(20) - set(exclude))
+
+
+@pytest.mark.parametrize(("excluded", "limit"), [(0, CHI_SQUARE_19), (5, CHI_SQUARE_14)])
+async def test_e6_picks_are_uniform_by_chi_square(client: Client, writer: Writer, excluded: int, limit: float) -> None:
+    await writer.replace_pool(pool(names(20), names(3, "suspect"), names(3, "draining")))
+    exclude = sorted(names(20))[3 : 3 + excluded]
+    lookup = Lookup(client, namespace="speech", chance=random.Random(20261123).random)  # noqa: S311 - a fixed seed.
+    draws = 2000
+    counts = Counter([node_of(await lookup.pick("zh-en", exclude=exclude)) for _ in range(draws)])
+    assert counts.keys() == names(20) - set(exclude)
+    expected = draws / len(counts)
+    assert sum((count - expected) ** 2 / expected for count in counts.values()) < limit
+
+
+@pytest.mark.parametrize("chance", [0.0, 1 - 2**-53])
+async def test_e6_the_ends_of_the_chance_pick_a_member(client: Client, writer: Writer, chance: float) -> None:
+    await writer.replace_pool(pool(names(1200)))
+    picked = await Lookup(client, namespace="speech", chance=lambda: chance).pick("zh-en")
+    assert node_of(picked) in names(1200)
+
+
+async def test_e6_suspect_members_come_last_and_uniformly_too(client: Client, writer: Writer, lookup: Lookup) -> None:
+    await writer.replace_pool(pool(["edge-0"], names(4, "suspect"), ["d"]))
+    assert node_of(await lookup.pick("zh-en")) == "edge-0"
+    assert await sweep(client, 4, ["edge-0"]) == Counter(names(4, "suspect"))
+    assert await sweep(client, 3, ["edge-0", "suspect-2"]) == Counter(names(4, "suspect") - {"suspect-2"})
+    picked = await lookup.pick("zh-en", exclude=["edge-0"])
+    assert isinstance(picked, Picked)
+    assert (picked.state, picked.pool, picked.version) == ("Suspect", "zh-en", 1)
+
+
+async def test_e6_no_member_says_why_and_counts(writer: Writer, lookup: Lookup) -> None:
+    assert reason_of(await lookup.pick("zh-en")) is Reason.POOL_UNKNOWN
+    await writer.replace_pool(pool())
+    assert reason_of(await lookup.pick("zh-en")) is Reason.EMPTY
+    await writer.replace_pool(pool(draining=["d"]))
+    assert reason_of(await lookup.pick("zh-en")) is Reason.ONLY_DRAINING
+    await writer.replace_pool(pool(["a", "b"], ["s"], ["d"]))
+    answer = await lookup.pick("zh-en", exclude=["a", "b", "s", "s", "d", "unknown"])
+    assert isinstance(answer, NoMember)
+    assert answer.reason is Reason.ALL_EXCLUDED
+    counts = answer.counts
+    assert (counts.members, counts.ready, counts.suspect, counts.draining, counts.excluded) == (4, 2, 1, 1, 3)
+
+
+async def test_e6_a_draining_member_is_never_picked(writer: Writer, lookup: Lookup) -> None:
+    await writer.replace_pool(pool(["a"], ["s"], names(50, "draining")))
+    picked = {node_of(await lookup.pick("zh-en")) for _ in range(50)}
+    assert picked == {"a"}
+
+
+async def test_e2_readers_see_age_and_completeness(client: Client, writer: Writer, lookup: Lookup) -> None:
+    await writer.replace_pool(pool(["a"]))
+    fresh = await lookup.pick("zh-en")
+    assert (fresh.age_seconds, fresh.complete) == (None, False)
+    await writer.stamp(complete=True)
+    stamped = await lookup.pick("zh-en")
+    assert stamped.complete
+    assert stamped.age_seconds is not None
+    assert 0 <= stamped.age_seconds < 5
+    stamp = int(await client.execute_command("HGET", KEYS.meta, "stampMs"))
+    await client.execute_command("HSET", KEYS.meta, "stampMs", str(stamp - 60_000))
+    for answer in (await lookup.pick("zh-en"), await lookup.pick("none"), await lookup.members("zh-en")):
+        assert answer.age_seconds is not None
+        assert 60 <= answer.age_seconds < 65
+    await client.execute_command("HSET", KEYS.meta, "stampMs", str(stamp + 60_000))
+    assert (await lookup.pick("zh-en")).age_seconds == 0
+    await writer.stamp(complete=False)
+    assert not (await lookup.pick("zh-en")).complete
+
+
+async def test_e6_a_pool_is_found_by_generator_and_key_and_followed_when_it_moves(
+    writer: Writer, lookup: Lookup
+) -> None:
+    unknown = await lookup.pick_key("speech", "zh-en")
+    assert (reason_of(unknown), unknown.pool) == (Reason.POOL_UNKNOWN, "speech/zh-en")
+    await writer.replace_pool(PoolImage("first", "u1", "speech", "zh-en", frozenset("a"), frozenset(), frozenset()))
+    assert node_of(await lookup.pick_key("speech", "zh-en")) == "a"
+    await writer.replace_pool(PoolImage("first", "u1", "speech", "zh-de", frozenset("a"), frozenset(), frozenset()))
+    assert reason_of(await lookup.pick_key("speech", "zh-en")) is Reason.POOL_UNKNOWN
+    await writer.replace_pool(PoolImage("second", "u2", "speech", "zh-en", frozenset("b"), frozenset(), frozenset()))
+    assert node_of(await lookup.pick_key("speech", "zh-en")) == "b"
+    await writer.drop_pool("second")
+    assert reason_of(await lookup.pick_key("speech", "zh-en")) is Reason.POOL_UNKNOWN
+    assert reason_of(await lookup.pick_key("speech", "zh-en", exclude=["b"])) is Reason.POOL_UNKNOWN
+
+
+async def test_e6_a_pick_is_one_round_trip(client: Client, writer: Writer, lookup: Lookup) -> None:
+    await writer.replace_pool(pool(names(5)))
+    await lookup.pick_key("speech", "zh-en")
+    await client.execute_command("CONFIG", "RESETSTAT")
+    for _ in range(5):
+        await lookup.pick("zh-en", exclude=["edge-1"])
+        await lookup.pick_key("speech", "zh-en")
+    stats = await client.execute_command("INFO", "commandstats")
+    assert stats["cmdstat_fcall_ro"]["calls"] == 10
+    assert "cmdstat_hget" not in stats
+    await writer.drop_pool("zh-en")
+    await lookup.pick_key("speech", "zh-en")
+    await client.execute_command("CONFIG", "RESETSTAT")
+    await lookup.pick_key("speech", "zh-en")
+    stats = await client.execute_command("INFO", "commandstats")
+    assert (stats["cmdstat_fcall_ro"]["calls"], stats["cmdstat_hget"]["calls"]) == (1, 1)
+
+
+async def test_e3_a_nodes_capability_is_told_by_type(writer: Writer, lookup: Lookup) -> None:
+    assert await lookup.capability("edge-1") is None
+    await writer.replace_node(NODE)
+    await writer.stamp(complete=True)
+    found = await lookup.capability("edge-1")
+    assert found is not None
+    assert found.complete
+    types = {kind: (state.ready, state.reason, state.services) for kind, state in found.types.items()}
+    assert types == {"asr": (True, None, ("fw", "fw-2")), "tts": (False, "Stopped", ())}
+
+
+async def test_e6_a_look_up_that_cannot_know_fails_instead_of_answering_none(
+    server: RedisServer, client: Client, writer: Writer
+) -> None:
+    await writer.replace_pool(pool(["a"]))
+    secret = f"redis://default:s3cret@127.0.0.1:{server.port}/0"
+    async with Lookup.from_url(server.url, namespace="speech") as lookup:
+        await client.execute_command("DEL", KEYS.pool("zh-en")[1])
+        await client.execute_command("SET", KEYS.pool("zh-en")[1], "garbage")
+        with pytest.raises(LookupFailed, match="WRONGTYPE"):
+            await lookup.pick("zh-en")
+        await client.execute_command("FUNCTION", "FLUSH")
+        with pytest.raises(LookupFailed, match="has an operator reached"):
+            await lookup.pick("zh-en")
+        server.kill()
+        with pytest.raises(LookupFailed):
+            await lookup.pick("zh-en")
+        async with Lookup.from_url(secret, namespace="speech") as other:
+            with pytest.raises(LookupFailed) as caught:
+                await other.pick("zh-en")
+        assert "s3cret" not in str(caught.value)
+
+
+async def test_e6_a_replica_answers(server: RedisServer, client: Client) -> None:
+    await client.execute_command("CONFIG", "SET", "repl-diskless-sync-delay", "0")
+    patient = connect(server.url, timeout=10)
+    writer = Writer(patient, namespace="speech", leader=lambda: True)
+    with RedisServer(options=("--replicaof", "127.0.0.1", str(server.port))) as replica:
+        await writer.claim(3)
+        await writer.replace_pool(pool(["a"]))
+        await writer.stamp(complete=True)
+        assert await patient.execute_command("WAIT", 1, 8000) == 1
+        async with Lookup.from_url(replica.url, namespace="speech") as lookup:
+            picked = await lookup.pick("zh-en")
+    await patient.aclose()
+    assert node_of(picked) == "a"
+    assert picked.complete
+
+
+@pytest.mark.parametrize("aware", [False, True])
+async def test_e4_the_main_path_runs_in_cluster_mode(cluster_server: RedisServer, *, aware: bool) -> None:
+    cluster_server.ask("FLUSHALL")
+    cluster_server.ask("FUNCTION", "FLUSH")
+    client = connect(cluster_server.url, cluster=aware)
+    writer = Writer(client, namespace="speech", leader=lambda: True)
+    pools = {"zh-en": pool(names(20)), "large": pool(names(1200), name="large")}
+    await writer.claim(3)
+    for image in pools.values():
+        await writer.replace_pool(image)
+    await writer.replace_node(NODE)
+    await writer.stamp(complete=True)
+    assert (await writer.audit(pools, {"edge-1": NODE})).clean
+    async with Lookup.from_url(cluster_server.url, namespace="speech", cluster=aware) as lookup:
+        assert node_of(await lookup.pick_key("speech", "large")) in names(1200)
+        assert await lookup.capability("edge-1") is not None
+    await writer.drop_pool("zh-en")
+    await writer.drop_node("edge-1")
+    assert (await writer.audit({"large": pools["large"]}, {})).clean
+    slots = {cluster_server.ask("CLUSTER", "KEYSLOT", key) for key in (KEYS.meta, KEYS.index, *KEYS.pool("large"))}
+    assert len(slots) == 1
+    await client.aclose()
+
+
+async def test_e4_functions_touch_only_the_keys_that_they_were_given(
+    server: RedisServer, client: Client, writer: Writer, lookup: Lookup
+) -> None:
+    calls = 0
+    async with Redis.from_url(server.url) as watching, watching.monitor() as monitor:
+        await writer.claim(3)
+        for image in (pool(names(9), ["s"]), pool(names(1200))):
+            await writer.replace_pool(image)
+        await writer.replace_node(NODE)
+        await writer.stamp(complete=True)
+        await lookup.pick_key("speech", "zh-en", exclude=["edge-1"])
+        await lookup.members("zh-en")
+        await lookup.capability("edge-1")
+        await writer.audit({"zh-en": pool(names(1200))}, {"edge-1": NODE})
+        await writer.drop_index(["a/b"])
+        await writer.drop_pool("zh-en")
+        await writer.drop_node("edge-1")
+        await client.execute_command("ECHO", "end")
+        given: set[str] = set()
+        inside: set[str] = set()
+        async for words, by_script in commands(monitor):
+            if words[0] in {"FCALL", "FCALL_RO"}:
+                calls += 1
+                given = set(words[3 : 3 + int(words[2])])
+            elif by_script:
+                touched = {word for word in words[1:] if word.startswith("{hotpool:")}
+                assert touched <= given
+                inside.add(words[0].upper())
+    assert calls > 15
+    assert {"ZADD", "RENAME", "HSET", "ZRANGE", "HDEL", "SREM"} <= inside
+    assert not inside & {"KEYS", "SCAN"}
+
+
+async def commands(monitor: Any) -> AsyncIterator[tuple[list[str], bool]]:
+    """Yield the words of each command that the server ran, and whether a function did, up to `ECHO end`."""
+    async for line in monitor.listen():
+        words = line["command"].split(" ")
+        if words == ["ECHO", "end"]:
+            return
+        yield words, line["client_type"] == "lua"

@@ -1,0 +1,215 @@
+"""What the node can do, as a report (behaviour B1, B2, B3, B5, B11)."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hotpool.api.capability import MAX_SERVICES, REPORT_BYTES, Hardware, Platform, Report, ServiceState, TypeCapability
+from hotpool_agent.bounds import fit
+from hotpool_agent.catalogue import Catalogue, ServiceSpec, TypeRule
+from hotpool_agent.report import Change, Content, Facts, Snapshot, build, classify, minimal, stamped, wire
+
+FACTS = Facts("0.1.0", "instance", "session", 15, Platform(os="linux"), Hardware(cpus=2))
+STATES: tuple[ServiceState, ...] = ("Stopped", "Starting", "Running", "Stopping", "Failed")
+
+
+def snapshot(identifier: str, state: ServiceState = "Running", type_: str = "asr", **more: Any) -> Snapshot:
+    spec = {"id": identifier, "type": type_, "run": {"command": ["x"]}} | more
+    error = spec.pop("lastError", None)
+    return Snapshot(ServiceSpec.model_validate(spec), state, last_error=error)
+
+
+def report(*snapshots: Snapshot, leaving: bool = False, types: dict[str, TypeRule] | None = None) -> Content:
+    catalogue = Catalogue(version=1, types=types or {}, services=tuple(s.spec for s in snapshots))
+    return build(catalogue, snapshots, FACTS, leaving=leaving)
+
+
+def capability(content: Content, type_: str = "asr") -> TypeCapability:
+    return next(item for item in content.report.capabilities if item.type == type_)
+
+
+@pytest.mark.parametrize(
+    ("states", "reason"),
+    [
+        (["Failed", "Starting", "Stopped"], "Failed"),
+        (["Starting", "Stopped"], "Starting"),
+        (["Stopping"], "Stopped"),
+        (["Stopped"], "Stopped"),
+    ],
+)
+def test_b2_the_reason_of_a_type_follows_precedence(states: list[ServiceState], reason: str) -> None:
+    content = report(*(snapshot(f"s{index}", state) for index, state in enumerate(states)))
+    assert capability(content) == TypeCapability(type="asr", ready=False, reason=reason)
+
+
+def test_b2_a_declared_type_without_a_service_is_not_installed() -> None:
+    assert capability(report(types={"asr": TypeRule()})).reason == "NotInstalled"
+
+
+def test_b2_a_gpu_service_stopped_beside_a_cpu_service_running_has_its_own_reason() -> None:
+    services = (snapshot("big", "Stopped", device="gpu"), snapshot("small", "Running", device="cpu"))
+    assert capability(report(*services, types={"asr": TypeRule(devices=("gpu",))})).reason == "DeviceNotAccepted"
+    assert capability(report(*services)) == TypeCapability(type="asr", ready=True, services=("small",))
+
+
+def test_b3_languages_are_normalised_and_auto_is_no_language() -> None:
+    service = report(snapshot("s", attributes={"languages": ["zh-CN", "EN", "auto", "en-US", "iw"]})).report.services[0]
+    assert service.languages == ("zh", "en", "he")
+
+
+def test_b3_the_pairs_of_rules_are_normalised() -> None:
+    rule = {"kind": "specific_pairs", "pairs": ["zh-CN-EN"], "blocked": ["EN-iw"]}
+    found = report(snapshot("s", attributes={"rules": [rule]})).report.services[0].rules[0]
+    assert (found.pairs, found.blocked) == (("zh-en",), ("en-he",))
+
+
+def test_b1_every_key_is_on_the_wire() -> None:
+    sent = stamped(report(snapshot("s")), 3, 4, "now")
+    assert set(sent) == {field.alias or name for name, field in Report.model_fields.items()}
+    assert sent["services"][0]["lastError"] is None
+    assert sent["services"][0]["requestID"] is None
+    assert (sent["epoch"], sent["sequence"], sent["time"], sent["summary"]) == (3, 4, "now", "1/1")
+
+
+def test_b5_the_digest_changes_with_any_content_and_with_nothing_else() -> None:
+    base = report(snapshot("s"))
+    assert classify(base, report(snapshot("s"))) is Change.NONE
+    assert report(snapshot("s", model="m")).digest != base.digest
+    assert report(snapshot("s"), leaving=True).digest != base.digest
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        ([snapshot("a", "Starting")], [snapshot("a")], Change.GAIN),
+        ([snapshot("a")], [snapshot("a", "Failed")], Change.WITHDRAWAL),
+        ([snapshot("a"), snapshot("b")], [snapshot("a"), snapshot("b", "Stopping")], Change.WITHDRAWAL),
+        ([snapshot("a"), snapshot("b", "Stopped")], [snapshot("a", "Stopped"), snapshot("b")], Change.WITHDRAWAL),
+        ([snapshot("a", "Stopped")], [snapshot("a", "Starting")], Change.NEUTRAL),
+        ([snapshot("a", version="1")], [snapshot("a", version="2")], Change.NEUTRAL),
+        (
+            [snapshot("a", attributes={"languages": ["en"]})],
+            [snapshot("a", attributes={"languages": ["en", "zh"]})],
+            Change.GAIN,
+        ),
+        (
+            [snapshot("a", attributes={"languages": ["en"]})],
+            [snapshot("a", attributes={"languages": ["zh"]})],
+            Change.WITHDRAWAL,
+        ),
+        ([snapshot("a", attributes={"tier": ["x"]})], [snapshot("a", attributes={"tier": []})], Change.WITHDRAWAL),
+        (
+            [snapshot("a", attributes={"rules": [{"kind": "any_to_any", "languages": ["en", "zh"]}]})],
+            [
+                snapshot(
+                    "a", attributes={"rules": [{"kind": "any_to_any", "languages": ["en", "zh"], "blocked": ["en-zh"]}]}
+                )
+            ],
+            Change.WITHDRAWAL,
+        ),
+    ],
+)
+def test_b6_a_change_is_a_gain_a_withdrawal_or_neutral(
+    before: list[Snapshot], after: list[Snapshot], expected: Change
+) -> None:
+    assert classify(report(*before), report(*after)) is expected
+
+
+def test_b10_leaving_is_a_withdrawal() -> None:
+    assert (
+        classify(report(snapshot("a", "Stopped")), report(snapshot("a", "Stopped"), leaving=True)) is Change.WITHDRAWAL
+    )
+
+
+def test_b11_an_invalid_item_is_dropped_and_counted() -> None:
+    attributes = {"languages": ["en", "x" * 64], "k" * 64: ["v"], "ok": ["v", "w" * 254]}
+    content = report(snapshot("s", attributes=attributes, model="m" * 254))
+    service = content.report.services[0]
+    assert content.report.dropped == 4
+    assert (service.languages, service.model) == (("en",), None)
+    assert [(item.key, item.values) for item in service.attributes] == [("ok", ("v",))]
+
+
+def test_b11_too_many_blocked_pairs_drop_the_rule_and_allow_nothing() -> None:
+    blocked = [f"a{index}-en" for index in range(3000)]
+    content = report(snapshot("s", attributes={"rules": [{"kind": "any_to_any", "blocked": blocked}]}))
+    assert (content.report.services[0].rules, content.report.dropped) == ((), 1)
+
+
+def test_b11_more_services_than_the_schema_allows_are_counted() -> None:
+    content = report(*(snapshot(f"s{index}", "Stopped") for index in range(MAX_SERVICES + 3)))
+    assert content.report.dropped == 3
+
+
+def test_b11_above_64_kib_errors_go_first_then_details_then_stopped_services() -> None:
+    def many(count: int, error: int, languages: int) -> Content:
+        words = [f"l{index}" for index in range(languages)]
+        stopped = (
+            snapshot(f"s{index}", "Failed", lastError="e" * error, attributes={"languages": words})
+            for index in range(count)
+        )
+        return report(snapshot("run", attributes={"languages": ["en"]}, lastError="e"), *stopped)
+
+    small = many(3, 10, 3).report
+    assert small.truncated == 0
+    errors = many(100, 1000, 3).report
+    assert errors.truncated > 0
+    assert all(service.languages for service in errors.services)
+    details = many(100, 1000, 200).report
+    assert len(details.services) == 101
+    assert not all(service.languages for service in details.services)
+    services = many(400, 10, 10).report
+    assert len(services.services) < 401
+    for found in (errors, details, services):
+        assert len(json.dumps(wire(found)).encode()) <= REPORT_BYTES * 1.1
+        assert len(json.dumps(wire(found), separators=(",", ":")).encode()) <= REPORT_BYTES
+        assert found.services[0].languages == ("en",)
+        assert found.capabilities[0].ready
+
+
+def test_b11_a_report_that_fits_is_not_touched() -> None:
+    content = report(snapshot("s", lastError="e")).report
+    assert fit(content) is content
+
+
+def test_b11_the_minimal_report_has_nothing_ready() -> None:
+    small = minimal(report(snapshot("a"), snapshot("b", type_="nmt")).report)
+    assert small.report.services == ()
+    assert {(item.ready, item.reason) for item in small.report.capabilities} == {(False, "ReportRejected")}
+
+
+words = st.lists(st.sampled_from(["en", "zh", "ja", "auto", "zh-CN"]), max_size=3)
+nodes = st.lists(
+    st.tuples(st.sampled_from(STATES), st.sampled_from(["asr", "nmt", "llm"]), st.sampled_from(["cpu", "gpu"]), words),
+    min_size=1,
+    max_size=6,
+)
+
+
+@given(nodes, st.data(), st.sampled_from(["Stopped", "Stopping", "Failed", "Starting"]))
+def test_b4_stopping_a_service_never_adds_anything(
+    services: list[tuple[ServiceState, str, str, list[str]]], data: st.DataObject, ended: ServiceState
+) -> None:
+    index = data.draw(st.integers(0, len(services) - 1))
+    types = {"asr": TypeRule(devices=("gpu",))}
+
+    def built(states: list[ServiceState]) -> Content:
+        return report(
+            *(
+                snapshot(
+                    f"s{number}", state, kind, device=device, attributes={"languages": languages, "tier": languages}
+                )
+                for number, (state, (_, kind, device, languages)) in enumerate(zip(states, services, strict=True))
+            ),
+            types=types,
+        )
+
+    states = [service[0] for service in services]
+    before = built(states)
+    states[index] = ended
+    after = built(states)
+    assert after.reach <= before.reach
+    assert classify(before, after) is not Change.GAIN
