@@ -164,4 +164,4 @@ def _bytes(service: Service | None) -> int:
 
 
 def _size(plain: dict[str, Any]) -> int:
-    return len(json.dumps(plain, separators=(",", ":"), ensure_ascii=False).encode())
+    return len(json.dumps(plain))

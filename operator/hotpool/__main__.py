@@ -80,12 +80,9 @@ def operator(
 
 async def run(settings: Settings) -> int:
     """Run until SIGTERM (0), or until leadership or a part is lost (1)."""
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
     api = await connect(Access(settings.namespace, settings.kubeconfig, settings.context))
     try:
-        return await Operator(settings, api).run(stop)
+        return await Operator(settings, api).run()
     finally:
         await api.close()
 
@@ -96,7 +93,7 @@ class Operator:
     def __init__(self, settings: Settings, api: client.ApiClient) -> None:
         self._settings = settings
         self._api = api
-        self._won, self._lost = asyncio.Event(), asyncio.Event()
+        self._stop, self._won, self._lost = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._listed, self._stop_watch = asyncio.Event(), asyncio.Event()
         access = Access(settings.namespace, settings.kubeconfig, settings.context)
         self._elector = Elector(access, won=_from_thread(self._won), lost=_from_thread(self._lost))
@@ -119,12 +116,13 @@ class Operator:
 
         return Mirror(writer, term=lambda: self._elector.term, raise_term=raise_term)
 
-    async def run(self, stop: asyncio.Event) -> int:
+    async def run(self) -> int:
         """Run all parts until the first of them ends."""
+        self._heed_signals()
         probes = await serve(self._settings.listen, self._checks)
         await self._usable()
         parts = {
-            "signal": stop.wait(),
+            "signal": self._stop.wait(),
             "leadership": self._lost.wait(),
             "leases": self._leases.run(),
             "work": self._work(),
@@ -137,6 +135,10 @@ class Operator:
         await self._end(tasks, watcher)
         await probes.cleanup()
         return _outcome(done)
+
+    def _heed_signals(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, self._stop.set)
 
     async def _usable(self) -> None:
         """Wait for the API server, then refuse to work on definitions older than ours (design, section 1)."""
@@ -157,6 +159,7 @@ class Operator:
     async def _work(self) -> None:
         """The straight path: list, lead, reconcile; compare Redis once every key was worked on."""
         await asyncio.gather(self._listed.wait(), self._leases.listed.wait())
+        self._heed_signals()  # kopf has put its own handlers in their place
         await self._reconciler.open_gate()
         self._elector.begin(self._reconciler.largest_term)
         await self._won.wait()

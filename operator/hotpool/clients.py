@@ -4,7 +4,6 @@ Used by `__main__`, the watch, the Lease stream, the sink and the command line. 
 """
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,8 +103,7 @@ class Reader:
             if isinstance(error, ApiException) and error.status == 404:  # noqa: PLR2004 - HTTP's own number.
                 return None
             raise Unavailable(f"cannot read the definition of {kind.value}: {explain(error)}") from None
-        stated: Mapping[str, str] = found.metadata.annotations or {}
-        revision = stated.get(meta.SCHEMA_REVISION_ANNOTATION, "0")
+        revision: str = (found.metadata.annotations or {}).get(meta.SCHEMA_REVISION_ANNOTATION, "0")
         return int(revision) if revision.isdecimal() else 0
 
 

@@ -15,7 +15,7 @@ from hotpool.api import slice as slices
 
 Json = dict[str, Any]
 
-_DROPPED: Final = {"title", "$defs", "additionalProperties"}
+_DROPPED: Final = {"title", "$defs", "additionalProperties", "patternProperties", "propertyNames"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,29 +144,24 @@ def _nullable(node: Json, definitions: Json) -> Json:
 
 
 def _plain(node: Json, definitions: Json) -> Json:
-    result: Json = {}
-    for key, value in node.items():
-        if key == "properties":
-            result[key] = {name: structural(field, definitions) for name, field in value.items()}
-        elif key == "default":
-            if isinstance(value, dict):
-                result[key] = {}  # the API server fills in the defaults of the fields within
-            elif value not in (None, []):
-                result[key] = value
-        elif key.startswith("x-kubernetes"):
-            result[key] = value
-        elif key not in _DROPPED:
-            result[key] = structural(value, definitions)
+    result = {key: _value(key, value, definitions) for key, value in node.items() if key not in _DROPPED}
+    if result.get("default", ...) in (None, []):
+        del result["default"]
     if isinstance(node.get("additionalProperties"), dict):
         result["additionalProperties"] = structural(node["additionalProperties"], definitions)
-        result.pop("patternProperties", None)
-    if "propertyNames" in result:
-        del result["propertyNames"]
     if result.get("type") == "array":
         result.setdefault("x-kubernetes-list-type", "atomic")
     if result.get("type") == "integer":
         result["format"] = "int64"
     return result
+
+
+def _value(key: str, value: Any, definitions: Json) -> Any:
+    if key == "properties":
+        return {name: structural(field, definitions) for name, field in value.items()}
+    if key == "default" and isinstance(value, dict):
+        return {}  # the API server fills in the defaults of the fields within
+    return value if key == "default" or key.startswith("x-kubernetes") else structural(value, definitions)
 
 
 def _open_api(kind: Kind) -> Json:

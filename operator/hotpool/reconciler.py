@@ -204,7 +204,7 @@ class Reconciler:
             self._retry(key, error)
         except (Retryable, Rejected) as error:
             self._retry(key, error)
-        except Exception as error:  # noqa: BLE001 - one key's trouble must not end the others' work.
+        except Exception as error:  # one key's trouble must not end the others' work.
             log.exception("reconciliation failed", kind=key.kind.value, name=key.name)
             self._retry(key, error)
         finally:

@@ -164,8 +164,7 @@ def test_b11_above_64_kib_errors_go_first_then_details_then_stopped_services() -
     services = many(400, 10, 10).report
     assert len(services.services) < 401
     for found in (errors, details, services):
-        assert len(json.dumps(wire(found)).encode()) <= REPORT_BYTES * 1.1
-        assert len(json.dumps(wire(found), separators=(",", ":")).encode()) <= REPORT_BYTES
+        assert len(json.dumps(wire(found))) <= REPORT_BYTES
         assert found.services[0].languages == ("en",)
         assert found.capabilities[0].ready
 

@@ -5,6 +5,7 @@ never retries. Errors: Retryable, Stale (what we built on is not what is stored)
 """
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from kubernetes.aio import client
@@ -84,15 +85,8 @@ class KubeSink:
             "metadata": {"name": node.name, "uid": node.uid},
             "status": {"conditions": [_dump(condition) for condition in conditions], "ready": ready},
         }
-        options = {"field_manager": meta.OPERATOR_MANAGER, "force": True, "_content_type": _APPLY}
-        return await self._send(
-            "apply",
-            Kind.NODE,
-            node.name,
-            self._objects.patch_namespaced_custom_object_status,
-            (node.name, _typed(Kind.NODE, body)),
-            options,
-        )
+        request = partial(self._objects.patch_namespaced_custom_object_status, force=True, _content_type=_APPLY)
+        return await self._send("apply", Kind.NODE, node.name, partial(request, body=_typed(Kind.NODE, body)))
 
     async def create_pool(self, generator: Generator, name: str, spec: PoolSpec) -> Json:
         """A generated pool, owned by its generator and deleted with it."""
@@ -103,56 +97,44 @@ class KubeSink:
 
     async def correct_pool(self, pool: Pool, spec: PoolSpec) -> Json:
         """The spec of a generated pool as its generator wants it, whole."""
-        body = [
+        body: list[Json] = [
             {"op": "replace", "path": "/metadata/resourceVersion", "value": str(pool.meta.version)},
             {"op": "replace", "path": "/spec", "value": _dump(spec)},
         ]
-        options = {"field_manager": meta.OPERATOR_MANAGER, "_content_type": _JSON_PATCH}
-        call = self._objects.patch_namespaced_custom_object
-        return await self._send("patch", Kind.POOL, pool.meta.name, call, (pool.meta.name, body), options)
+        request = partial(self._objects.patch_namespaced_custom_object, body=body, _content_type=_JSON_PATCH)
+        return await self._send("patch", Kind.POOL, pool.meta.name, request)
 
     async def delete_pool(self, pool: Pool) -> None:
         """Delete this very pool."""
         await self._delete(Kind.POOL, pool.meta)
 
     async def _create(self, kind: Kind, body: Json) -> Json:
-        name = body["metadata"]["name"]
-        call = self._objects.create_namespaced_custom_object
-        return await self._send(
-            "create", kind, name, call, (_typed(kind, body),), {"field_manager": meta.OPERATOR_MANAGER}
-        )
+        request = partial(self._objects.create_namespaced_custom_object, body=_typed(kind, body))
+        return await self._send("create", kind, body["metadata"]["name"], request)
 
     async def _patch(self, kind: Kind, name: str, body: Json) -> Json:
-        options = {"field_manager": meta.OPERATOR_MANAGER, "_content_type": _MERGE}
-        return await self._send(
-            "patch", kind, name, self._objects.patch_namespaced_custom_object, (name, body), options
-        )
+        request = partial(self._objects.patch_namespaced_custom_object, body=body, _content_type=_MERGE)
+        return await self._send("patch", kind, name, request)
 
     async def _patch_status(self, kind: Kind, known: Meta, status: ApiModel) -> Json:
         body = {"metadata": {"resourceVersion": str(known.version)}, "status": _whole(status)}
-        options = {"field_manager": meta.OPERATOR_MANAGER, "_content_type": _MERGE}
-        call = self._objects.patch_namespaced_custom_object_status
-        return await self._send("patch_status", kind, known.name, call, (known.name, body), options)
+        request = partial(self._objects.patch_namespaced_custom_object_status, body=body, _content_type=_MERGE)
+        return await self._send("patch_status", kind, known.name, request)
 
     async def _delete(self, kind: Kind, known: Meta) -> None:
         conditions = client.V1Preconditions(uid=known.uid, resource_version=str(known.version))
         body = client.V1DeleteOptions(preconditions=conditions)
-        call = self._objects.delete_namespaced_custom_object
-        await self._send("delete", kind, known.name, call, (known.name,), {"body": body})
+        request = partial(self._objects.delete_namespaced_custom_object, body=body)
+        await self._send("delete", kind, known.name, request)
 
-    async def _send(
-        self,
-        verb: str,
-        kind: Kind,
-        name: str,
-        call: Callable[..., Awaitable[Any]],
-        parts: tuple[Any, ...],
-        options: Json,
-    ) -> Json:
+    async def _send(self, verb: str, kind: Kind, name: str, request: Callable[..., Awaitable[Any]]) -> Json:
+        """One request, bounded in time."""
         if not self._leader():
             raise NotLeader("our time as leader is over, nothing was sent")
+        who = {} if verb == "delete" else {"field_manager": meta.OPERATOR_MANAGER}
+        where = (*self._where, kind.value) if verb == "create" else (*self._where, kind.value, name)
         try:
-            answer = await call(*self._where, kind.value, *parts, _request_timeout=WRITE_TIMEOUT, **options)
+            answer = await request(*where, _request_timeout=WRITE_TIMEOUT, **who)
         except (ApiException, *AWAY) as error:
             WRITES.labels("kubernetes", verb, "error").inc()
             raise _translated(error, kind, name) from None

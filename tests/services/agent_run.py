@@ -1,0 +1,110 @@
+"""Runs an agent inside a test: real service processes, real HTTP, short times. Used by the flow and cluster tests."""
+
+import asyncio
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from hotpool_agent.agent import Agent, Options
+from hotpool_agent.catalogue_file import parse_catalogue
+from hotpool_agent.publish import Cluster, Target
+from hotpool_agent.service import Service
+from hotpool_agent.settings import Settings
+from hotpool_agent.store import lock, open_store
+
+FAKE: Final = Path(__file__).with_name("fake_service.py")
+QUICK: Final = {
+    "interval": 1,
+    "debounce": 0.2,
+    "backoff_seconds": 0.05,
+    "announce_seconds": 2.0,
+    "stop_seconds": 1.0,
+    "request_seconds": 1.0,
+}
+
+
+def free_port() -> int:
+    """A port that nobody listens on, below the range of ephemeral ports' usual first half."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def supervised(identifier: str, port: int, *arguments: str, type_: str = "asr", more: str = "") -> str:
+    """A catalogue entry that runs the fake service; `more`: further fields, one a line, indented by two."""
+    command = ", ".join(f'"{word}"' for word in (sys.executable, str(FAKE), "--port", str(port), *arguments))
+    return (
+        f"- id: {identifier}\n  type: {type_}\n  port: {port}\n  preStopSeconds: 0.02\n"
+        f"  run: {{command: [{command}]}}\n"
+        + (more or "  ready: {http: {path: /health}, periodSeconds: 0.1, timeoutSeconds: 0.3, startSeconds: 20}\n")
+    )
+
+
+@dataclass
+class Running:
+    """An agent that runs in this process."""
+
+    agent: Agent
+    stop: asyncio.Event
+    task: asyncio.Task[None]
+
+    def service(self, identifier: str) -> Service:
+        """One of its services."""
+        return self.agent.node.services[identifier]
+
+    def state(self, identifier: str) -> str:
+        """The state of a service."""
+        return self.service(identifier).machine.state
+
+    async def until(self, identifier: str, *states: str, seconds: float = 10) -> None:
+        """Wait until a service is in one of the states."""
+        await eventually(lambda: identifier in self.agent.node.services)
+        async with asyncio.timeout(seconds):
+            await self.service(identifier).news.until(lambda: self.state(identifier) in states)
+
+    async def shut_down(self) -> None:
+        """As SIGTERM."""
+        self.stop.set()
+        async with asyncio.timeout(20):
+            await self.task
+
+
+@asynccontextmanager
+async def agent_running(
+    folder: Path, kubeconfig: Path, services: str, *, node: str = "n1", head: str = "", **settings: Any
+) -> AsyncIterator[Running]:
+    """An agent with these catalogue entries, its state under `folder`; ended as by a crash unless it was shut down."""
+    catalogue = parse_catalogue(
+        f"version: 1\n{head}services:\n{services}" if services else f"version: 1\n{head}", "test"
+    )
+    chosen = Settings(state_dir=folder, **(QUICK | settings))
+    target = Target(kubeconfig=str(kubeconfig), namespace=settings.pop("namespace", None))
+    state = folder / node
+    with lock(state, node):
+        store = open_store(state)
+        cluster = Cluster(target, node, chosen.request_seconds)
+        await cluster.connect()
+        agent = Agent(Options(catalogue, folder, node, target, chosen), cluster, store)
+        stop = asyncio.Event()
+        running = Running(agent, stop, asyncio.create_task(agent.run(stop)))
+        try:
+            yield running
+        finally:
+            if not running.task.done():
+                await agent.store.flush()
+            running.task.cancel()
+            await asyncio.gather(running.task, return_exceptions=True)
+            await agent.node.close()
+            await cluster.close()
+
+
+async def eventually(condition: Callable[[], object], seconds: float = 10, pause: float = 0.01) -> None:
+    """Wait for something that tells nobody, such as a process; TimeoutError after `seconds`."""
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(pause)
