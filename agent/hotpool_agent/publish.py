@@ -168,7 +168,7 @@ class Cluster:
                     return
                 yield None if event["type"] == "DELETED" else event["object"]
         except (aiohttp.ClientError, TimeoutError, ValueError, OSError) as error:
-            raise UnavailableError(f"watch broke: {error or type(error).__name__}") from error
+            raise UnavailableError(f"watch broke: {_words(error)}") from error
         finally:
             response.close()
 
@@ -190,7 +190,7 @@ class Cluster:
         except TimeoutError as error:
             raise UnavailableError(f"no answer in {self._seconds:g} s") from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise UnavailableError(f"answer broke: {error or type(error).__name__}") from error
+            raise UnavailableError(f"answer broke: {_words(error)}") from error
         return answer
 
     async def _send(self, ask: _Ask, limits: aiohttp.ClientTimeout) -> aiohttp.ClientResponse:
@@ -211,8 +211,12 @@ class Cluster:
             text = await response.text(errors="replace")
         except (aiohttp.ClientError, OSError, RuntimeError) as error:
             # RuntimeError: the session was closed for fresh credentials while this request began.
-            raise UnavailableError(f"cannot reach the API server: {error or type(error).__name__}") from error
+            raise UnavailableError(f"cannot reach the API server: {_words(error)}") from error
         raise problem(response.status, text, response.headers.get("Retry-After"))
+
+
+def _words(error: Exception) -> str:
+    return "no answer in time" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
 
 
 def problem(status: int, body: str, retry_after: str | None = None) -> Problem:

@@ -52,6 +52,8 @@ class Reporter:
         self._again: str | None = None
         self._accepted: tuple[Content, int] | None = None
         """What the API server holds of us, and its sequence."""
+        self._accepted_epoch = 0
+        """The last epoch in which a report was accepted; 0: none yet."""
         self._sent: Content | None = None
         """In flight, or of unknown outcome."""
         self._sent_stamp: str | None = None
@@ -130,18 +132,23 @@ class Reporter:
         """Read what is stored and settle on epoch, sequence and what of ours was accepted."""
         self._again = None
         stored = stored_in(await self._cluster.ensure_capability())
-        decision = right(stored, self._facts.instance, self._facts.session, self.epoch)
+        decision = right(stored, self._facts.instance, self._facts.session, self._accepted_epoch)
         if stored and decision is Right.WATCH:
             await self._stand_back(stored)
         if stored and decision is Right.CONTINUE:
             self._continue(stored)
         else:
-            self.epoch = max(stored.epoch if stored else 0, self.epoch) + 1
-            self.sequence = 0
-            self._accepted = None
+            self._claim_next(stored)
         self._sent = None
         self._standing = True
         self._look()
+
+    def _claim_next(self, stored: Stored | None) -> None:
+        epoch = max(stored.epoch if stored else 0, self._accepted_epoch) + 1
+        # A claim that never got through goes on with its sequence, so that a late arrival of it stays an older one.
+        self.sequence = self.sequence if epoch == self.epoch else 0
+        self.epoch = epoch
+        self._accepted = None
 
     def _continue(self, stored: Stored) -> None:
         if self._sent and stored.sequence == self.sequence:
@@ -149,7 +156,7 @@ class Reporter:
             self._sent_stamp = None
         elif self._accepted and self._accepted[1] != stored.sequence:
             self._accepted = None
-        self.epoch = stored.epoch
+        self.epoch = self._accepted_epoch = stored.epoch
         self.sequence = max(self.sequence, stored.sequence)
 
     async def _stand_back(self, stored: Stored) -> None:
@@ -205,6 +212,7 @@ class Reporter:
             _LOG.error("the API server rejects the report; reporting that nothing is ready", error=str(error))
             await self._write(minimal(what.report), stamp)
         self._accepted, self._accepted_look = (what, self.sequence), self._sent_look
+        self._accepted_epoch = self.epoch
         self._sent = self._sent_stamp = None
         self.accepted_at = timestamp()
         self._refresh_at = self._clock() + self._settings.refresh_seconds

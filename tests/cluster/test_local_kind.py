@@ -10,7 +10,6 @@ import signal
 import socket
 import stat
 import subprocess
-import sys
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
@@ -18,15 +17,13 @@ import psutil
 import pytest
 
 REPOSITORY = Path(__file__).parents[2]
-sys.path.insert(0, str(REPOSITORY / "tools"))  # The tools are not installed with the project.
-
-from localkube import lifecycle  # noqa: E402
-from localkube.cluster import Cluster  # noqa: E402
-from localkube.components import PROGRAMS  # noqa: E402
-from localkube.config import ClusterConfig  # noqa: E402
-from localkube.console import Console  # noqa: E402
-from localkube.ports import free_ports  # noqa: E402
-from localkube.process import MARKER, Process, State, identity, kill_orphans, wait_until  # noqa: E402
+from localkube import lifecycle
+from localkube.cluster import Cluster
+from localkube.components import PROGRAMS
+from localkube.config import ClusterConfig
+from localkube.console import Console
+from localkube.ports import free_ports
+from localkube.process import MARKER, Process, State, identity, kill_orphans, wait_until
 
 KIND = REPOSITORY / "tools" / "kind"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")

@@ -106,5 +106,5 @@ async def agent_running(
 async def eventually(condition: Callable[[], object], seconds: float = 10, pause: float = 0.01) -> None:
     """Wait for something that tells nobody, such as a process; TimeoutError after `seconds`."""
     async with asyncio.timeout(seconds):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - nothing tells when another process has done it
             await asyncio.sleep(pause)

@@ -200,6 +200,8 @@ class FakeApi:
                 metadata = event["object"]["metadata"]
                 if metadata["name"] == name and int(metadata["resourceVersion"]) > since:
                     await response.write(json.dumps(event).encode() + b"\n")
+        except ConnectionError:
+            pass
         finally:
             self._watchers.remove(queue)
         return response
@@ -210,14 +212,14 @@ class FakeApi:
 
 
 @asynccontextmanager
-async def fake_api() -> AsyncIterator[FakeApi]:
-    """A running server on a port of its own."""
+async def fake_api(port: int = 0) -> AsyncIterator[FakeApi]:
+    """A running server on the port, or one of its own."""
     api = FakeApi()
     app = web.Application(client_max_size=2**22)
     app.router.add_route("*", "/{tail:.*}", api.handle)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
+    site = web.TCPSite(runner, "127.0.0.1", port)
     await site.start()
     api.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
     try:

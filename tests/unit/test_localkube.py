@@ -13,16 +13,14 @@ from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 REPOSITORY = Path(__file__).parents[2]
-sys.path.insert(0, str(REPOSITORY / "tools"))  # The tools are not installed with the project.
-
-from localkube import build, cli, config, golang, kubeconfig, paths, ports  # noqa: E402
-from localkube.certs import write_certificates  # noqa: E402
-from localkube.cluster import Cluster, Facts, all_clusters  # noqa: E402
-from localkube.components import PROGRAMS, Layout, Ports, command_lines  # noqa: E402
-from localkube.console import Console  # noqa: E402
-from localkube.duration import parse_duration  # noqa: E402
-from localkube.errors import KindError  # noqa: E402
-from localkube.locks import locked  # noqa: E402
+from localkube import build, cli, config, golang, kubeconfig, paths, ports
+from localkube.certs import write_certificates
+from localkube.cluster import Cluster, Facts, all_clusters
+from localkube.components import PROGRAMS, Layout, Ports, command_lines
+from localkube.console import Console
+from localkube.duration import parse_duration
+from localkube.errors import KindError
+from localkube.locks import locked
 
 HEADER = "kind: Cluster\napiVersion: kind.x-k8s.io/v1alpha4\n"
 

@@ -64,7 +64,13 @@ def status_is_urgent(stored: PoolStatus, planned: PoolStatus) -> bool:
 
 
 def conditions_differ(stored: Mapping[str, Recorded], planned: tuple[Condition, ...]) -> bool:
-    """Whether a node's conditions must be written: on transitions only (behaviour C6)."""
-    return {c.type: (c.status, c.reason) for c in planned} != {
-        kind: (recorded.status, recorded.reason) for kind, recorded in stored.items()
-    }
+    """Whether ours must be written: on transitions (behaviour C6), and after a change of the spec for `kubectl wait`."""
+    return any(not _says(stored.get(condition.type), condition) for condition in planned)
+
+
+def _says(stored: Recorded | None, planned: Condition) -> bool:
+    return stored is not None and (stored.status, stored.reason, stored.generation) == (
+        planned.status,
+        planned.reason,
+        planned.observed_generation,
+    )

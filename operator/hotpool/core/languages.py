@@ -4,6 +4,7 @@ Called by the state and by generators. Everything is a union over offers, so tha
 pair.
 """
 
+import re
 from collections.abc import Iterable
 from typing import Final
 
@@ -16,11 +17,14 @@ SEMANTIC: Final = "semantic"
 LANGUAGE_TYPES: Final = frozenset({ASR, NMT, TTS, SEMANTIC})
 
 _ENGLISH: Final = frozenset({"en"})
+_CODE: Final = re.compile(r"[a-z][a-z0-9]{0,14}")
+"""What a pool can name (meta.PAIR_PATTERN); of any other code no pair is made, or it would spoil its generator."""
 
 
 def languages(report: Report, type_: str) -> frozenset[str]:
-    """The languages of the type's ready services."""
-    return frozenset().union(*(offer.languages for offer in report.offers.get(type_, ())))
+    """The languages of the type's ready services, as far as pools can name them."""
+    offered = frozenset().union(*(offer.languages for offer in report.offers.get(type_, ())))
+    return frozenset(code for code in offered if _CODE.fullmatch(code))
 
 
 def pairs(report: Report, *, semantic: bool) -> frozenset[str]:

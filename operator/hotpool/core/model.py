@@ -109,6 +109,8 @@ class Recorded:
     reason: str
     since: str
     """lastTransitionTime."""
+    generation: int = 0
+    """observedGeneration."""
 
 
 @dataclass(frozen=True, slots=True)

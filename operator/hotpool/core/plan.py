@@ -19,12 +19,13 @@ from hotpool.core.subjects import PoolSubject
 
 @dataclass(frozen=True, slots=True)
 class PoolPlan:
-    """What shall be true of one pool. `members` is None where membership may not be touched now."""
+    """What shall be true of one pool."""
 
     slices: Mapping[str, tuple[Member, ...]]
     """Slice name → members, in order."""
     status: PoolStatus
-    members: Mapping[str, MemberState] | None
+    members: Mapping[str, MemberState]
+    """What Redis shall say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,10 @@ def plan_pool(subject: PoolSubject, slices: Mapping[str, Slice], known_types: Ma
 
 
 def _held(pool: Pool, slices: Mapping[str, Slice], now: str) -> PoolPlan:
-    """A pool about which nothing is changed: paused by people, or with a spec that cannot be read."""
+    """A pool about which nothing is changed: paused by people, or with a spec that cannot be read.
+
+    Its members are those of its slices: Redis, too, goes on to say what it said, after a restart or a flush as well.
+    """
     stays = Claim("Paused", "True", "Paused", "annotation hotpool.dev/paused: nothing about the pool is changed")
     broken = Claim("Ready", "False", "InvalidSpec", pool.problem or "")
     before = pool.status.conditions
@@ -72,7 +76,9 @@ def _held(pool: Pool, slices: Mapping[str, Slice], now: str) -> PoolPlan:
     ready = [Claim(c.type, c.status, c.reason, c.message) for c in before if c.type == "Ready"]
     claims = [*([broken] if pool.problem else ready), *kept, *([stays] if pool.paused else [])]
     status = pool.status.model_copy(update={"observed_generation": pool.meta.generation})
-    return PoolPlan({name: s.members for name, s in slices.items()}, _with_conditions(status, pool, claims, now), None)
+    members = {member.node: member.state for item in slices.values() for member in item.members}
+    conditions = _with_conditions(status, pool, claims, now)
+    return PoolPlan({name: item.members for name, item in slices.items()}, conditions, members)
 
 
 def _with_conditions(status: PoolStatus, pool: Pool, claims: list[Claim], now: str) -> PoolStatus:

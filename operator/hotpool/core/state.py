@@ -23,6 +23,7 @@ from hotpool.core.model import (
     Observed,
     Pool,
     Recorded,
+    Report,
     Slice,
 )
 from hotpool.core.subjects import GeneratorSubject, PoolSubject, Subject
@@ -38,9 +39,9 @@ class NodeRecord:
 
     view: NodeView
     beat: float | None = None
-    lease: tuple[str, str] | None = None
-    """holderIdentity and renewTime last seen."""
     interval: float = DEFAULT_INTERVAL
+    due: float | None = None
+    """The one deadline of the node that counts; other entries of the heap are leftovers."""
 
 
 @dataclass(slots=True)
@@ -126,10 +127,11 @@ class State:
         """Let silence take its effect: nodes become Suspect and Offline (behaviour C3)."""
         dirty: set[Key] = set()
         while self._due and self._due[0][0] <= now:
-            _, name = heapq.heappop(self._due)
+            due, name = heapq.heappop(self._due)
             record = self.nodes.get(name)
-            if record is None or record.beat is None:
+            if record is None or record.beat is None or record.due != due:
                 continue
+            record.due = None
             liveness = assess(now - record.beat, record.interval)
             if liveness is not Liveness.LIVE and liveness is not record.view.liveness:
                 dirty |= self._set_view(name, record, replace(record.view, liveness=liveness))
@@ -172,7 +174,7 @@ class State:
         view = _view(node, before)
         beats = node.report is not None and _serial(node) != _serial(before.node)
         if node.report and beats:
-            record.beat, record.interval = now, node.report.interval
+            record.beat, record.interval = now, self._interval(name, node.report)
             view = replace(view, liveness=Liveness.LIVE, heard=True)
         dirty = self._set_view(name, record, view)
         if beats:
@@ -188,10 +190,7 @@ class State:
         heard = not silent or (recorded is not None and recorded.reason == "Offline")
         view = _view(node, NodeView(node=node, liveness=liveness, heard=heard))
         record = NodeRecord(view, beat=None if silent else now)
-        record.interval = node.report.interval if node.report else DEFAULT_INTERVAL
-        lease = self._leases.get(node.meta.name)
-        if lease and lease.interval and node.report and node.report.holder == lease.holder:
-            record.interval = lease.interval
+        record.interval = self._interval(node.meta.name, node.report) if node.report else DEFAULT_INTERVAL
         self.nodes[node.meta.name] = record
         self._schedule(node.meta.name, record)
         return self._count_types(frozenset(), _types(view)) | self._judge(node.meta.name, view, self._subjects())
@@ -239,9 +238,16 @@ class State:
         self._schedule(name, record)
         return dirty
 
+    def _interval(self, name: str, report: Report) -> float:
+        """H: what the Lease of the report's epoch says, else what the report says."""
+        lease = self._leases.get(name)
+        return lease.interval if lease and lease.interval and lease.holder == report.holder else report.interval
+
     def _schedule(self, name: str, record: NodeRecord) -> None:
+        """See to it that `tick` looks at the node in time; one entry for each node, however often it beats."""
         due = None if record.beat is None else next_change(record.beat, record.interval, record.view.liveness)
-        if due is not None:
+        if due is not None and (record.due is None or due < record.due):
+            record.due = due
             heapq.heappush(self._due, (due, name))
 
     def _observe_pool(self, pool: Pool) -> set[Key]:
@@ -372,7 +378,9 @@ def _everywhere(view: NodeView) -> tuple[object, ...]:
 def _shown(view: NodeView) -> tuple[object, ...]:
     """What the node's own condition and its Redis capability are made of."""
     report = view.node.report
-    return (*_everywhere(view), view.heard, view.node.problem, report.types if report else None, view.node.conditions)
+    node = view.node
+    types = report.types if report else None
+    return (*_everywhere(view), view.heard, node.problem, types, node.conditions, node.meta.generation)
 
 
 def _changed_types(before: NodeView, after: NodeView) -> set[str]:

@@ -99,10 +99,16 @@ def _node(body: Json) -> Node:
         drain=spec.get("drain") is True,
         report=report,
         problem=problem,
-        conditions={
-            c["type"]: Recorded(c["status"], c.get("reason", ""), c.get("lastTransitionTime", ""))
-            for c in status.get("conditions") or []
-        },
+        conditions={c["type"]: _recorded(c) for c in status.get("conditions") or []},
+    )
+
+
+def _recorded(condition: Json) -> Recorded:
+    return Recorded(
+        status=condition["status"],
+        reason=condition.get("reason", ""),
+        since=condition.get("lastTransitionTime", ""),
+        generation=int(condition.get("observedGeneration", 0)),
     )
 
 
