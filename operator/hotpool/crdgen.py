@@ -236,10 +236,15 @@ def _nested(item: Any, indent: int) -> str:
 
 
 def main() -> None:
-    """Write all definitions into the folder named on the command line."""
-    folder = Path(sys.argv[1])
-    for name, text in render().items():
-        (folder / name).write_text(text, encoding="utf-8")
+    """`crdgen FOLDER` writes all definitions; `crdgen --check FOLDER` ends with 1 where a file is not as generated."""
+    folder = Path(sys.argv[-1])
+    if "--check" not in sys.argv:
+        for name, text in render().items():
+            (folder / name).write_text(text, encoding="utf-8")
+        return
+    stale = [name for name, text in render().items() if (folder / name).read_text(encoding="utf-8") != text]
+    if stale:
+        sys.exit(f"not as generated: {', '.join(stale)}; run: make crds")
 
 
 if __name__ == "__main__":

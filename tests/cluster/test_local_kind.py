@@ -16,7 +16,6 @@ from pathlib import Path
 import psutil
 import pytest
 
-REPOSITORY = Path(__file__).parents[2]
 from localkube import lifecycle
 from localkube.cluster import Cluster
 from localkube.components import PROGRAMS
@@ -24,6 +23,8 @@ from localkube.config import ClusterConfig
 from localkube.console import Console
 from localkube.ports import free_ports
 from localkube.process import MARKER, Process, State, identity, kill_orphans, wait_until
+
+REPOSITORY = Path(__file__).parents[2]
 
 KIND = REPOSITORY / "tools" / "kind"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")

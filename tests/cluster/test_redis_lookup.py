@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from redis.asyncio import Redis
-from tests.redis_server import RedisServer
 
 from hotpool.lookup import Lookup, LookupFailed, NoMember, Picked, Reason
 from hotpool.projection.client import Client, connect
 from hotpool.projection.images import NodeImage, PoolImage
 from hotpool.projection.keys import FleetKeys
 from hotpool.projection.writer import Writer
+from localfleet.redis_server import RedisServer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Iterator

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from redis.exceptions import ResponseError
-from tests.redis_server import RedisServer
 
 from hotpool.lookup import Lookup, Members, NoMember, Reason
 from hotpool.projection.client import Client, connect
@@ -17,6 +16,7 @@ from hotpool.projection.images import NodeImage, PoolImage
 from hotpool.projection.keys import FleetKeys
 from hotpool.projection.writer import Writer
 from hotpool.sinks.errors import Fenced, Rejected, Retryable
+from localfleet.redis_server import RedisServer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator

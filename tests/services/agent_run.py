@@ -16,7 +16,7 @@ from hotpool_agent.service import Service
 from hotpool_agent.settings import Settings
 from hotpool_agent.store import lock, open_store
 
-FAKE: Final = Path(__file__).with_name("fake_service.py")
+FAKE: Final = Path(__file__).parents[2] / "tools" / "localfleet" / "service.py"
 QUICK: Final = {
     "interval": 1,
     "debounce": 0.2,
@@ -82,8 +82,8 @@ async def agent_running(
     catalogue = parse_catalogue(
         f"version: 1\n{head}services:\n{services}" if services else f"version: 1\n{head}", "test"
     )
-    chosen = Settings(state_dir=folder, **(QUICK | settings))
     target = Target(kubeconfig=str(kubeconfig), namespace=settings.pop("namespace", None))
+    chosen = Settings(state_dir=folder, **(QUICK | settings))
     state = folder / node
     with lock(state, node):
         store = open_store(state)

@@ -12,7 +12,6 @@ import yaml
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-REPOSITORY = Path(__file__).parents[2]
 from localkube import build, cli, config, golang, kubeconfig, paths, ports
 from localkube.certs import write_certificates
 from localkube.cluster import Cluster, Facts, all_clusters
@@ -21,6 +20,8 @@ from localkube.console import Console
 from localkube.duration import parse_duration
 from localkube.errors import KindError
 from localkube.locks import locked
+
+REPOSITORY = Path(__file__).parents[2]
 
 HEADER = "kind: Cluster\napiVersion: kind.x-k8s.io/v1alpha4\n"
 

@@ -64,7 +64,7 @@ def status_is_urgent(stored: PoolStatus, planned: PoolStatus) -> bool:
 
 
 def conditions_differ(stored: Mapping[str, Recorded], planned: tuple[Condition, ...]) -> bool:
-    """Whether ours must be written: on transitions (behaviour C6), and after a change of the spec for `kubectl wait`."""
+    """Whether ours must be written: on transitions (behaviour C6) and after a change of the spec."""
     return any(not _says(stored.get(condition.type), condition) for condition in planned)
 
 

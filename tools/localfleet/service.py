@@ -2,7 +2,7 @@
 
 GET /health answers the health status and body; POST /health?status=503 changes it; SIGTERM ends it at once.
 
-    python tests/services/fake_service.py --port 6007 --start-delay 0.5
+    python tools/localfleet/service.py --port 6007 --start-delay 0.5
 """
 
 import argparse

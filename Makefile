@@ -1,0 +1,59 @@
+# One command per task; `make help` lists them. Each sets up what it needs, once.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.complete
+ARGS ?=
+
+.PHONY: help demo test lint unit cluster-test bench crds clean venv programs lock
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: venv programs ## Watch services stop and start on six nodes (ARGS=--once: run the script and end)
+	@PYTHONPATH=tools $(BIN)/python -m demo $(ARGS)
+
+test: lint unit cluster-test ## Everything: lint, unit and flow tests, cluster tests
+
+lint: venv ## Style, types, layers, generated files
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/python -m hotpool.crdgen --check crds
+
+unit: venv ## Tests without a cluster: pure core, and real processes in flow
+	@$(BIN)/pytest tests/unit tests/flow $(ARGS)
+
+cluster-test: venv programs ## Tests on a real API server and a real Redis
+	@$(BIN)/pytest tests/cluster $(ARGS)
+
+bench: venv programs ## Measure (ARGS="--json FILE" also writes the figures)
+	@PYTHONPATH=tools $(BIN)/python tests/bench/hotplug.py $(ARGS)
+
+crds: venv ## Generate crds/ from the models in operator/hotpool/api
+	@$(BIN)/python -m hotpool.crdgen crds
+
+clean: ## Remove the virtual environment and caches of tools (built cluster programs stay in your cache folder)
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .pytest-kind
+
+venv: $(STAMP)
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "hotpool needs Python 3.11 or newer; say which: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+	@echo "Setting up $(VENV) ..."
+	@$(PYTHON) -m venv $(VENV) || { echo "python3-venv is missing: install it with your system's packages" >&2; exit 1; }
+	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --no-deps -e .
+	@touch $@
+
+programs: venv ## Build the local cluster's programs once (about 12 minutes; cached for the user)
+	@if $(BIN)/python -c 'import sys; sys.path.insert(0, "tools"); from localfleet.kind import *; sys.exit(kind_program() != REPOSITORY / "tools/kind")'; \
+	  then tools/kind build node-image >/dev/null; fi
+
+lock: venv ## Renew requirements.lock from pyproject.toml
+	@$(BIN)/python -m pip install --quiet uv
+	@$(BIN)/uv pip compile pyproject.toml --all-extras --generate-hashes --no-emit-index-url --no-emit-find-links \
+	  --python-version 3.11 --universal --no-header --quiet --output-file requirements.lock

@@ -1,0 +1,35 @@
+"""Fixtures of the cluster tier: pytest-kind's `kind_cluster`, unchanged, and a fleet on it with a real Redis."""
+
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from localfleet.fleet import Fleet
+from localfleet.kind import kind_program, kubectl_program
+from localfleet.redis_server import RedisServer
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tell pytest-kind which programs to use, so that it downloads none; words of the command line come first."""
+    kind = kind_program(config.option.kind_bin)
+    config.option.kind_bin = str(kind)
+    config.option.kind_kubectl_bin = config.option.kind_kubectl_bin or str(kubectl_program(kind))
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture
+def fleet(kind_cluster: Any, redis_server: RedisServer) -> Iterator[Fleet]:
+    """An empty fleet in a namespace of its own; nothing is started yet."""
+    kubeconfig, kubectl = Path(kind_cluster.kubeconfig_path), Path(kind_cluster.kubectl_path)
+    made = Fleet(kubeconfig, kubectl, f"fleet-{uuid.uuid4().hex[:6]}", redis_server.url)
+    made.install()
+    yield made
+    made.close()

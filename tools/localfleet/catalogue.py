@@ -1,0 +1,51 @@
+"""Catalogues for nodes of the local fleet: real tiny HTTP services, each on its own free port.
+
+Used by `localfleet.fleet`. Pure but for the choice of ports.
+"""
+
+import json
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+SERVICE = Path(__file__).with_name("service.py")
+
+
+def free_port() -> int:
+    """A loopback port that was free just now, below the range from which the kernel takes ports of its own accord."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def service(id_: str, type_: str, **more: Any) -> dict[str, Any]:
+    """One supervised service of the catalogue; `more` overrides or adds fields."""
+    port = free_port()
+    return {
+        "id": id_,
+        "type": type_,
+        "port": port,
+        "autoStart": True,
+        "preStopSeconds": 0,
+        "run": {"command": [sys.executable, str(SERVICE), "--port", str(port), "--type", type_]},
+        "ready": {"http": {"path": "/health"}, "periodSeconds": 0.05},
+        **more,
+    }
+
+
+def translator(languages: Sequence[str]) -> list[dict[str, Any]]:
+    """The services of a node that translates speech between some languages."""
+    spoken = {"languages": list(languages)}
+    return [
+        service("whisper", "asr", attributes={**spoken, "tier": ["gold"]}),
+        service("m2m100", "nmt", attributes={"rules": [{"kind": "any_to_any", "languages": list(languages)}]}),
+        service("piper", "tts", attributes=spoken),
+        service("repair", "semantic", attributes=spoken),
+    ]
+
+
+def render(services: Sequence[dict[str, Any]]) -> str:
+    """The catalogue as YAML (JSON is YAML)."""
+    return json.dumps({"version": 1, "services": list(services)}, indent=1)

@@ -1,0 +1,159 @@
+"""A fleet in one namespace: definitions, accounts, the operator and the agents, as the demo and the tests need them.
+
+Everything is done as people do it: kubectl with the administrator's kubeconfig for installing, and for the operator
+and each agent a kubeconfig with a token of its own account only.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from string import Template
+from typing import Any, Final
+
+import yaml
+from kubernetes import client, config
+
+from localfleet.catalogue import free_port, render
+from localfleet.kind import REPOSITORY
+from localfleet.process import ManagedProcess, wait_for
+
+_MANIFESTS: Final = REPOSITORY / "charts" / "hotpool" / "manifests"
+_BIN: Final = Path(sys.executable).parent
+GROUP: Final = ("hotpool.dev", "v1alpha1")
+
+
+class Fleet:
+    """One namespace with its operator and agents; `close` ends every process that it started."""
+
+    def __init__(self, kubeconfig: Path, kubectl: Path, namespace: str, redis_url: str) -> None:
+        self.namespace = namespace
+        self.redis_url = redis_url
+        self.folder = Path(tempfile.mkdtemp(prefix=f"hotpool-{namespace}-"))
+        self.operator: ManagedProcess | None = None
+        self.agents: dict[str, ManagedProcess] = {}
+        self.probe_port = free_port()
+        self._admin = kubeconfig
+        self._kubectl = kubectl
+        api: Any = config.new_client_from_config(str(kubeconfig))
+        self.objects = client.CustomObjectsApi(api)
+        self.leases = client.CoordinationV1Api(api)
+
+    def kubectl(self, *words: str, text: str | None = None) -> str:
+        """Run kubectl as the administrator in this namespace; its output."""
+        command = [str(self._kubectl), "--kubeconfig", str(self._admin), "-n", self.namespace, *words]
+        done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError(f"kubectl {' '.join(words)}: {done.stderr.strip()}")
+        return done.stdout
+
+    def install(self) -> None:
+        """Definitions, namespace, and the operator's account."""
+        self.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.namespace}})
+        self.kubectl("apply", "--server-side", "-f", str(REPOSITORY / "crds"))
+        self.kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", str(REPOSITORY / "crds"))
+        self._account("operator", {})
+
+    def apply(self, *objects: dict[str, Any]) -> None:
+        """Apply objects as the administrator."""
+        self.kubectl("apply", "-f", "-", text=yaml.safe_dump_all(objects))
+
+    def start_operator(self) -> ManagedProcess:
+        """Start the operator; it may take a while until it leads (`wait_leading`)."""
+        kubeconfig = self._kubeconfig("hotpool-operator")
+        words = ["operator", "-n", self.namespace, "--kubeconfig", str(kubeconfig), "--redis", self.redis_url]
+        command = [str(_BIN / "hotpool"), *words, "--listen", f"127.0.0.1:{self.probe_port}"]
+        self.operator = ManagedProcess("operator", command, self.folder / "operator.log", {})
+        return self.operator
+
+    def wait_leading(self, seconds: float = 40.0) -> None:
+        """Wait until the operator says that it is ready."""
+        import urllib.error  # noqa: PLC0415 - only here.
+        import urllib.request  # noqa: PLC0415
+
+        def ready() -> bool:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{self.probe_port}/readyz", timeout=1) as answer:
+                    return bool(answer.status == 200)  # noqa: PLR2004 - HTTP's own number.
+            except (urllib.error.URLError, OSError):
+                return False
+
+        wait_for("the operator is ready", ready, seconds)
+
+    def start_agent(
+        self, node: str, services: Sequence[dict[str, Any]], *, interval: int = 15, debounce: float = 2.0
+    ) -> ManagedProcess:
+        """Start (or restart) the agent of a node with a catalogue."""
+        kubeconfig = self.folder / f"hotpool-agent-{node}.kubeconfig"
+        if not kubeconfig.exists():
+            self._account("agent", {"NODE": node})
+            self._kubeconfig(f"hotpool-agent-{node}")
+        catalogue = self.folder / f"{node}.yaml"
+        catalogue.write_text(render(services))
+        words = ["run", "--catalogue", str(catalogue), "--node", node, "-n", self.namespace]
+        words += ["--kubeconfig", str(kubeconfig), "--interval", str(interval), "--debounce", str(debounce)]
+        log = self.folder / f"agent-{node}.log"
+        agent = ManagedProcess(f"agent {node}", [str(_BIN / "hotpool-agent"), *words], log, self.agent_environment)
+        self.agents[node] = agent
+        return agent
+
+    @property
+    def agent_environment(self) -> dict[str, str]:
+        """What selects this fleet's agents for `hotpool-agent`."""
+        return {"HOTPOOL_AGENT_STATE_DIR": str(self.folder / "agents")}
+
+    def agent(self, node: str, *words: str) -> str:
+        """Run a `hotpool-agent` command against a node's agent; its output."""
+        command = [str(_BIN / "hotpool-agent"), *words, "--node", node]
+        environment = {**os.environ, **self.agent_environment}
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+        if done.returncode:
+            raise RuntimeError(f"hotpool-agent {' '.join(words)}: {done.stdout}{done.stderr}")
+        return done.stdout
+
+    def get(self, plural: str, name: str) -> dict[str, Any] | None:
+        """One of our objects, or None."""
+        try:
+            found: Any = self.objects.get_namespaced_custom_object(*GROUP, self.namespace, plural, name)
+        except client.exceptions.ApiException as error:
+            if error.status == 404:  # noqa: PLR2004 - HTTP's own number.
+                return None
+            raise
+        return dict(found)
+
+    def list(self, plural: str) -> list[dict[str, Any]]:
+        """All of our objects of one kind."""
+        found: Any = self.objects.list_namespaced_custom_object(*GROUP, self.namespace, plural)
+        return list(found["items"])
+
+    def members(self, pool: str) -> dict[str, str]:
+        """Node → state, as the pool's slices say."""
+        slices = (
+            item for item in self.list("nodepoolslices") if item["metadata"]["labels"]["hotpool.dev/pool"] == pool
+        )
+        return {member["node"]: member["state"] for item in slices for member in item.get("members") or []}
+
+    def close(self) -> None:
+        """End every process; the namespace and the folder stay for a look at what happened."""
+        for process in [*self.agents.values(), *([self.operator] if self.operator else [])]:
+            if process.running:
+                process.stop()
+
+    def _account(self, name: str, words: dict[str, str]) -> None:
+        text = (_MANIFESTS / f"{name}.yaml").read_text()
+        self.kubectl("apply", "-f", "-", text=Template(text).substitute(NAMESPACE=self.namespace, **words))
+
+    def _kubeconfig(self, account: str) -> Path:
+        """A kubeconfig with nothing but the account's token, readable by its owner only."""
+        path = self.folder / f"{account}.kubeconfig"
+        if not path.exists():
+            token = self.kubectl("create", "token", account, "--duration=24h").strip()
+            view = json.loads(self.kubectl("config", "view", "--raw", "--minify", "-o", "json"))
+            view["users"] = [{"name": account, "user": {"token": token}}]
+            view["contexts"][0]["context"]["user"] = account
+            path.touch(mode=0o600)
+            path.write_text(json.dumps(view))
+        return path

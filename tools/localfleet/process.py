@@ -1,0 +1,74 @@
+"""One process of the fleet: started with its output in a file, ended by its own id, waited for with a deadline.
+
+Used by `localfleet.fleet`.
+"""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
+
+END_SECONDS = 20.0
+POLL_SECONDS = 0.01
+
+
+class TooLate(AssertionError):  # noqa: N818 - what happened.
+    """A condition did not hold in time."""
+
+
+def wait_for(what: str, probe: Callable[[], T], seconds: float = 20.0) -> T:
+    """Poll until `probe` returns something true, and return it; raises TooLate with `what` and the last answer."""
+    deadline = time.monotonic() + seconds
+    while True:
+        found = probe()
+        if found:
+            return found
+        if time.monotonic() > deadline:
+            raise TooLate(f"not within {seconds:g} s: {what}; last seen: {found!r}")
+        time.sleep(POLL_SECONDS)
+
+
+class ManagedProcess:
+    """A program that runs until stopped."""
+
+    def __init__(self, name: str, command: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:
+        self.name = name
+        self.log = log
+        with log.open("ab") as sink:
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, env={**os.environ, **environment}
+            )
+
+    @property
+    def pid(self) -> int:
+        """Process id."""
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        """Whether it lives."""
+        return self._process.poll() is None
+
+    def kill(self) -> None:
+        """End it as a crash would."""
+        self._process.kill()
+        self._process.wait()
+
+    def stop(self) -> int:
+        """SIGTERM; its exit code. Killed when it takes too long."""
+        if self.running:
+            self._process.send_signal(signal.SIGTERM)
+        try:
+            return self._process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise TooLate(f"{self.name} did not end within {END_SECONDS:g} s of SIGTERM: {self.tail()}") from None
+
+    def tail(self, lines: int = 20) -> str:
+        """The end of its output."""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
