@@ -15,7 +15,7 @@ from uuid import uuid4
 
 import structlog
 
-from hotpool_agent import __version__, control, host, probe
+from hotpool_agent import __version__, control, control_server, host, probe
 from hotpool_agent.bounds import Dropped, bounded_services
 from hotpool_agent.catalogue import Catalogue
 from hotpool_agent.heartbeat import Heartbeat
@@ -124,7 +124,7 @@ class Agent:
         with suppress(TimeoutError):
             async with asyncio.timeout(self.settings.request_seconds if self.reporter.problem is None else 0):
                 await self.reporter.flush()
-        await self.store.flush()
+        await self.store.flush_within(self.settings.request_seconds)
         await self.node.close()
 
 
@@ -139,7 +139,7 @@ async def run_agent(options: Options) -> None:
         cluster = Cluster(options.target, options.node, options.settings.request_seconds)
         await cluster.connect()
         agent = Agent(options, cluster, store)
-        server = await control.serve(path, agent.dispatch)
+        server = await control_server.serve(path, agent.dispatch)
         try:
             await agent.run(_stop_on_signals())
         finally:
@@ -150,8 +150,11 @@ async def run_agent(options: Options) -> None:
 
 def _stop_on_signals() -> asyncio.Event:
     stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, stop.set)
+    # The catalogue will be read again here (behaviour A10); until then SIGHUP must not end the agent.
+    loop.add_signal_handler(signal.SIGHUP, _LOG.warning, "SIGHUP: reading the catalogue again is not supported yet")
     return stop
 
 

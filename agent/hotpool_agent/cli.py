@@ -11,11 +11,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final, NoReturn
 
-import structlog
 import typer
 from pydantic import ValidationError
 
-from hotpool_agent import control, table
+from hotpool_agent import control
 from hotpool_agent.paths import PathError, socket_path, state_folder
 from hotpool_agent.settings import NodeNameError, Settings, node_name
 
@@ -123,6 +122,8 @@ def status(
     if output is Output.JSON:
         typer.echo(json.dumps(answer, indent=2))
     else:
+        from hotpool_agent import table  # noqa: PLC0415 - rich's tables are slow to import, too
+
         table.show(answer)
 
 
@@ -152,6 +153,8 @@ def _fail(message: str, code: int) -> NoReturn:
 
 def _configure_logs() -> None:
     """Structured lines on standard error: for people on a terminal, else JSON."""
+    import structlog  # noqa: PLC0415 - as in `run`
+
     terminal = sys.stderr.isatty()
     renderer: Any = structlog.dev.ConsoleRenderer(colors=True) if terminal else structlog.processors.JSONRenderer()
     last = [] if terminal else [structlog.processors.format_exc_info]

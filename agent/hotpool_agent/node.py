@@ -25,6 +25,7 @@ Verb = Literal["start", "stop"]
 _GOAL: Final[dict[Verb, ServiceState]] = {"start": "Running", "stop": "Stopped"}
 _LOG: Final = structlog.get_logger(__name__)
 _FIRST_LOOK_SECONDS: Final = 5.0
+_DISK_SECONDS: Final = 5.0
 
 
 class CommandError(Exception):
@@ -76,6 +77,8 @@ class Node:
             withdrawn=links.withdrawn,
         )
         for spec in self._catalogue.services:
+            if spec.live or spec.heavy:
+                _LOG.warning("`live` and `heavy` are not acted on in this version", id=spec.id)
             remembered = self._store.state.services.setdefault(spec.id, Remembered())
             self.services[spec.id] = Service(spec, remembered, around)
         for service in self.services.values():
@@ -94,7 +97,8 @@ class Node:
         self._wish(service, _GOAL[verb])
         service.handle(m.Start() if verb == "start" else m.Stop())
         # The wish is safe on disk before anybody is told that it holds.
-        await self._store.flush()
+        if not await self._store.flush_within(_DISK_SECONDS):
+            raise CommandError(f"{identifier}: done, but the wish cannot be written to disk; see the agent's log")
         if not wait:
             return f"{identifier}: {service.machine.state}"
         await service.settle()
@@ -148,6 +152,8 @@ class Node:
             del self._store.state.services[identifier]
         self._store.state.interval = self._settings.interval
         self._store.save()
+        # The identity must be on disk before the first report bears it.
+        await self._store.flush_within(_DISK_SECONDS)
 
     async def _end_leftover(self, identifier: str, remembered: Remembered) -> None:
         if remembered.pid is None or remembered.started is None:

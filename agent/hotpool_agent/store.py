@@ -51,7 +51,7 @@ class State(BaseModel):
 
 @dataclass
 class Store:
-    """The state file of one node. Change `state`, then `save`; a wish is safe when `flush` has returned."""
+    """The state file of one node. Change `state`, then `save`; a wish is safe when `flush_within` said so."""
 
     folder: Path
     state: State
@@ -67,11 +67,15 @@ class Store:
         self._changed += 1
         self._dirty.set()
 
-    async def flush(self) -> None:
-        """Wait until everything changed so far is on disk."""
+    async def flush_within(self, seconds: float) -> bool:
+        """Wait until everything changed so far is on disk; False if it is not within the time."""
         wanted = self._changed
-        async with self._clean:
-            await self._clean.wait_for(lambda: self._saved >= wanted)
+        try:
+            async with asyncio.timeout(seconds), self._clean:
+                await self._clean.wait_for(lambda: self._saved >= wanted)
+        except TimeoutError:
+            return False
+        return True
 
     async def write_forever(self) -> None:
         """The only writer: off the event loop, one write at a time."""

@@ -96,7 +96,7 @@ async def agent_running(
             yield running
         finally:
             if not running.task.done():
-                await agent.store.flush()
+                await agent.store.flush_within(5)
             running.task.cancel()
             await asyncio.gather(running.task, return_exceptions=True)
             await agent.node.close()
