@@ -1,0 +1,140 @@
+"""What the API server itself refuses, and that the samples apply (design, section 1; behaviour B7)."""
+
+import json
+from typing import Any
+
+import pytest
+
+from localfleet.catalogue import service
+from localfleet.fleet import Fleet
+from localfleet.kind import REPOSITORY
+from localfleet.process import wait_for
+
+
+def report(epoch: int, session: str, sequence: int, **more: Any) -> dict[str, Any]:
+    content = {"schemaVersion": 1, "agentVersion": "t", "instance": "i", "session": session, "epoch": epoch}
+    return {"status": {"report": {**content, "sequence": sequence, "time": "t", **more}}}
+
+
+def patch_status(fleet: Fleet, name: str, body: dict[str, Any]) -> str:
+    words = ("patch", "nodecapability", name, "--subresource=status", "--type=merge", "-p", json.dumps(body))
+    return fleet.kubectl(*words)
+
+
+def node(fleet: Fleet, name: str = "edge-1") -> str:
+    fleet.apply({"apiVersion": "hotpool.dev/v1alpha1", "kind": "NodeCapability", "metadata": {"name": name}})
+    return name
+
+
+@pytest.mark.parametrize(
+    ("late", "why"),
+    [
+        (report(2, "a", 4), "an older sequence"),
+        (report(1, "a", 9), "an older epoch"),
+        (report(2, "b", 9), "a second session in one epoch"),
+        ({"status": {"report": None}}, "no report"),
+        ({"status": None}, "no status"),
+    ],
+)
+def test_b7_a_stale_report_is_refused(fleet: Fleet, late: dict[str, Any], why: str) -> None:
+    name = node(fleet)
+    patch_status(fleet, name, report(2, "a", 5))
+    with pytest.raises(RuntimeError, match="stale report"):
+        patch_status(fleet, name, late)
+    found = fleet.get("nodecapabilities", name)
+    assert found, why
+    assert found["status"]["report"]["sequence"] == 5
+
+
+def test_b7_the_same_sequence_and_the_next_epoch_are_accepted(fleet: Fleet) -> None:
+    name = node(fleet)
+    for accepted in (report(2, "a", 5), report(2, "a", 5), report(2, "a", 6), report(3, "b", 1)):
+        patch_status(fleet, name, accepted)
+
+
+def test_b11_a_field_of_a_newer_agent_is_pruned_and_the_report_kept(fleet: Fleet) -> None:
+    name = node(fleet)
+    patch_status(fleet, name, report(1, "a", 1, novelty={"x": 1}))
+    found = fleet.get("nodecapabilities", name)
+    assert found
+    assert "novelty" not in found["status"]["report"]
+
+
+def test_a_capability_with_ten_thousand_services_is_refused_and_nothing_is_lost(fleet: Fleet) -> None:
+    name = node(fleet)
+    patch_status(fleet, name, report(1, "a", 1))
+    services = [{"id": f"s{n}", "type": "t", "state": "Running"} for n in range(10_000)]
+    body = report(1, "a", 2, services=services)
+    with pytest.raises(Exception, match=r"Too many|at most 1000 items"):
+        fleet.objects.patch_namespaced_custom_object_status(
+            "hotpool.dev", "v1alpha1", fleet.namespace, "nodecapabilities", name, body
+        )
+    found = fleet.get("nodecapabilities", name)
+    assert found
+    assert found["status"]["report"]["sequence"] == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "spec", "message"),
+    [
+        ("NodePool", "p" * 58, {}, "at most 57"),
+        ("NodePool", "a.b", {}, "DNS label"),
+        ("NodePool", "p", {"sliceSize": 101}, "less than or equal to 100"),
+        ("NodePool", "p", {"requires": {"languagePairs": {"allOf": ["zh"]}}}, "should match"),
+        ("NodePool", "p", {"requires": {"types": [{"type": "asr", "attributes": [{"key": "x"}]}]}}, "anyOf or allOf"),
+        ("NodePool", "p", {"requires": {"types": [{"type": "asr"}, {"type": "asr"}]}}, "Duplicate value"),
+        ("NodePoolGenerator", "g", {"rule": {}}, "exactly one of"),
+        ("NodePoolGenerator", "g", {"rule": {"hash": {"count": 2}, "languagePairs": {}}}, "exactly one of"),
+        ("NodeCapability", "n" * 201, {}, "at most 200"),
+        ("NodeCapability", "n", {"services": [{"id": "a", "desired": "Maybe"}]}, "Unsupported value"),
+    ],
+)
+def test_an_invalid_object_is_refused_with_what_is_wrong(
+    fleet: Fleet, kind: str, name: str, spec: dict[str, Any], message: str
+) -> None:
+    body = {"apiVersion": "hotpool.dev/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec}
+    with pytest.raises(RuntimeError, match=message):
+        fleet.apply(body)
+
+
+def test_slice_size_is_immutable_and_other_changes_pass(fleet: Fleet) -> None:
+    body = {
+        "apiVersion": "hotpool.dev/v1alpha1",
+        "kind": "NodePool",
+        "metadata": {"name": "p"},
+        "spec": {"sliceSize": 7},
+    }
+    fleet.apply(body)
+    fleet.kubectl("patch", "nodepool", "p", "--type=merge", "-p", '{"spec":{"minMembers":3}}')
+    with pytest.raises(RuntimeError, match="immutable"):
+        fleet.kubectl("patch", "nodepool", "p", "--type=merge", "-p", '{"spec":{"sliceSize":8}}')
+
+
+def test_f1_samples_apply_and_explain_teaches(fleet: Fleet) -> None:
+    fleet.kubectl("apply", "-f", str(REPOSITORY / "crds" / "samples"))
+    assert "Types that must be ready" in fleet.kubectl("explain", "nodepools.spec.requires.types")
+    assert "zh-en" in fleet.kubectl("get", "hotpool", "-o", "name")
+
+
+def test_d2_a_pool_that_requires_nothing_says_so_and_wait_works(fleet: Fleet) -> None:
+    for name, requires in (
+        ("nothing", {}),
+        ("everyone", {"matchAll": True}),
+        ("future", {"types": [{"type": "tomorrow"}]}),
+    ):
+        spec = {"requires": requires}
+        fleet.apply(
+            {"apiVersion": "hotpool.dev/v1alpha1", "kind": "NodePool", "metadata": {"name": name}, "spec": spec}
+        )
+    fleet.start_operator()
+    fleet.start_agent("edge-1", [service("qwen", "llm")], debounce=0.2)
+    fleet.wait_leading()
+    fleet.kubectl("wait", "nodepool/everyone", "--for=condition=Ready", "--timeout=30s")
+
+    def reasons(name: str) -> set[str]:
+        found = fleet.get("nodepools", name)
+        return {c["reason"] for c in (found or {}).get("status", {}).get("conditions", [])}
+
+    wait_for("RequiresNothing", lambda: "RequiresNothing" in reasons("nothing"))
+    wait_for("UnknownRequirement", lambda: "UnknownType" in reasons("future"))
+    assert fleet.members("nothing") == {}
