@@ -1,7 +1,6 @@
 """The agent of one node: runs or watches its services and reports what the node can do right now."""
 
+from importlib.metadata import version
 from typing import Final
 
-from hotpool import __version__ as _version
-
-__version__: Final = _version
+__version__: Final = version("hotpool")
