@@ -86,7 +86,7 @@ def test_a_capability_with_ten_thousand_services_is_refused_and_nothing_is_lost(
         ("NodePoolGenerator", "g", {"rule": {}}, "exactly one of"),
         ("NodePoolGenerator", "g", {"rule": {"hash": {"count": 2}, "languagePairs": {}}}, "exactly one of"),
         ("NodeCapability", "n" * 201, {}, "at most 200"),
-        ("NodeCapability", "n", {"services": [{"id": "a", "desired": "Maybe"}]}, "supported values"),
+        ("NodeCapability", "edge-1", {"services": [{"id": "a", "desired": "Maybe"}]}, "supported values"),
     ],
 )
 def test_an_invalid_object_is_refused_with_what_is_wrong(
