@@ -194,8 +194,8 @@ class Reconciler:
     async def _work(self, key: Key, due: float) -> None:
         """One key; whatever goes wrong is told, and the key is tried again later."""
         try:
-            await self._reconcile(key)
-            self._attempts.pop(key, None)
+            if await self._reconcile(key):
+                self._attempts.pop(key, None)
             APPLY.labels(key.kind.value).observe(self._clock() - due)
         except (NotLeader, Fenced) as error:
             self._failed = error
@@ -216,9 +216,10 @@ class Reconciler:
 
     def _retry(self, key: Key, error: Exception) -> None:
         FAILURES.labels(type(error).__name__).inc()
-        delay = (
-            0.0 if isinstance(error, Stale) and not self._attempts[key] else _FIRST_BACKOFF * 2 ** self._attempts[key]
-        )
+        at_once = isinstance(error, Stale) and not self._attempts[key]
+        if at_once and key.kind is Kind.POOL:
+            self._next_round.pop(key.name, None)
+        delay = 0.0 if at_once else _FIRST_BACKOFF * 2 ** self._attempts[key]
         self._attempts[key] = min(self._attempts[key] + 1, 10)
         if delay:
             log.warning("write failed", kind=key.kind.value, name=key.name, error=str(error), retry_seconds=delay)
@@ -237,25 +238,27 @@ class Reconciler:
         elif gone:
             self._mark(self._state.forget(kind, name, gone))
 
-    async def _reconcile(self, key: Key) -> None:
+    async def _reconcile(self, key: Key) -> bool:
+        """Whether the key is settled; False where its writes were put off by the pace, which proves nothing."""
         match key.kind:
             case Kind.POOL:
-                await self._reconcile_pool(key)
+                return await self._reconcile_pool(key)
             case Kind.NODE:
                 await self._reconcile_node(key)
             case Kind.GENERATOR:
                 await self._reconcile_generator(key)
             case Kind.SLICE:
                 raise ValueError("a slice is reconciled with its pool")
+        return True
 
-    async def _reconcile_pool(self, key: Key) -> None:
+    async def _reconcile_pool(self, key: Key) -> bool:
         subject = self._state.pools.get(key.name)
         if subject is None:
             self._next_round.pop(key.name, None)
             self._next_slow.pop(key.name, None)
             if self._mirror:
                 await self._mirror.no_pool(key.name)
-            return
+            return True
         applied = self._state.slices.get(key.name, {})
         plan = plan_pool(subject, applied, self._state.known_types, timestamp())
         results = await asyncio.gather(
@@ -264,22 +267,23 @@ class Reconciler:
         for result in results:
             if isinstance(result, BaseException):
                 raise result
+        return results[1] is True
 
     async def _project_pool(self, pool: Pool, plan: PoolPlan) -> None:
-        if self._mirror and plan.members is not None:
+        if self._mirror:
             await self._mirror.pool(_pool_image(pool, plan))
 
-    async def _write_pool(self, key: Key, pool: Pool, plan: PoolPlan) -> None:
-        """Slices, then status; at most one round in a second, the first at once (behaviour D3)."""
+    async def _write_pool(self, key: Key, pool: Pool, plan: PoolPlan) -> bool:
+        """Slices, then status; at most one round in a second, the first at once (behaviour D3). False: put off."""
         writes = diff_slices(pool, self._state.slices.get(key.name, {}), plan.slices)
         if not writes and not status_differs(pool.status, plan.status):
-            return
+            return True
         now = self._clock()
         urgent = bool(writes) or status_is_urgent(pool.status, plan.status)
         allowed = (self._next_round if urgent else self._next_slow).get(key.name, 0.0)
         if now < allowed:
             self._mark([key], allowed)
-            return
+            return False
         self._next_round[key.name] = now + ROUND_SECONDS
         self._next_slow[key.name] = now + SLOW_SECONDS
         for write in writes:
@@ -287,6 +291,7 @@ class Reconciler:
             if isinstance(write, DeleteSlice):
                 self._state.forget(Kind.SLICE, write.slice.meta.name, write.slice.meta.uid)
         await self._write_pool_status(pool, plan.status)
+        return True
 
     async def _write_pool_status(self, pool: Pool, status: PoolStatus) -> None:
         if status_differs(pool.status, status):
@@ -303,7 +308,7 @@ class Reconciler:
         if record and plan and conditions_differ(record.view.node.conditions, plan.conditions):
             written = await self._kube.write_node_conditions(record.view.node.meta, plan.conditions)
             TRANSITIONS.labels(plan.conditions[0].reason).inc()
-            self._record(Kind.NODE, written)
+            self._mark(self._record(Kind.NODE, written))  # it may hold a report that no watch has brought yet
 
     async def _reconcile_generator(self, key: Key) -> None:
         subject = self._state.generators.get(key.name)
@@ -337,14 +342,13 @@ class Reconciler:
 
 
 def _pool_image(pool: Pool, plan: PoolPlan) -> PoolImage:
-    members = plan.members or {}
     made = pool.spec.generated
     return PoolImage(
         name=pool.meta.name,
         uid=pool.meta.uid,
         generator=made.by if made else None,
         key=made.key if made else None,
-        ready=frozenset(node for node, state in members.items() if state == "Ready"),
-        suspect=frozenset(node for node, state in members.items() if state == "Suspect"),
-        draining=frozenset(node for node, state in members.items() if state == "Draining"),
+        ready=frozenset(node for node, state in plan.members.items() if state == "Ready"),
+        suspect=frozenset(node for node, state in plan.members.items() if state == "Suspect"),
+        draining=frozenset(node for node, state in plan.members.items() if state == "Draining"),
     )

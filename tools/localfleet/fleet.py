@@ -35,6 +35,7 @@ class Fleet:
         self.folder = Path(tempfile.mkdtemp(prefix=f"hotpool-{namespace}-"))
         self.operator: ManagedProcess | None = None
         self.agents: dict[str, ManagedProcess] = {}
+        self._started: list[ManagedProcess] = []
         self.probe_port = free_port()
         self._admin = kubeconfig
         self._kubectl = kubectl
@@ -98,6 +99,7 @@ class Fleet:
         log = self.folder / f"agent-{node}.log"
         agent = ManagedProcess(f"agent {node}", [str(_BIN / "hotpool-agent"), *words], log, self.agent_environment)
         self.agents[node] = agent
+        self._started.append(agent)
         return agent
 
     @property
@@ -138,9 +140,10 @@ class Fleet:
 
     def close(self) -> None:
         """End every process; the namespace and the folder stay for a look at what happened."""
-        for process in [*self.agents.values(), *([self.operator] if self.operator else [])]:
+        for process in [*self._started, *([self.operator] if self.operator else [])]:
             if process.running:
                 process.stop()
+            process.end_orphans()
 
     def _account(self, name: str, words: dict[str, str]) -> None:
         text = (_MANIFESTS / f"{name}.yaml").read_text()

@@ -3,6 +3,7 @@
 Used by `localfleet.fleet`.
 """
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -10,6 +11,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
+
+import psutil
 
 T = TypeVar("T")
 
@@ -39,6 +42,7 @@ class ManagedProcess:
     def __init__(self, name: str, command: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:
         self.name = name
         self.log = log
+        self._orphans: list[psutil.Process] = []
         with log.open("ab") as sink:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, env={**os.environ, **environment}
@@ -55,9 +59,16 @@ class ManagedProcess:
         return self._process.poll() is None
 
     def kill(self) -> None:
-        """End it as a crash would."""
+        """End it as a crash would; what it had started goes on (`end_orphans`)."""
+        self._orphans = psutil.Process(self.pid).children(recursive=True)
         self._process.kill()
         self._process.wait()
+
+    def end_orphans(self) -> None:
+        """End what a killed process left behind; psutil does not mistake a reused process id."""
+        for orphan in self._orphans:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                orphan.kill()
 
     def stop(self) -> int:
         """SIGTERM; its exit code. Killed when it takes too long."""

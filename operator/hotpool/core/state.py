@@ -76,8 +76,7 @@ class State:
             case Pool():
                 return self._observe_pool(seen)
             case Slice():
-                self.slices[seen.pool][seen.meta.name] = seen
-                return {key}
+                return self._observe_slice(seen)
             case Generator():
                 return self._observe_generator(seen)
 
@@ -297,6 +296,13 @@ class State:
     def _drop_node(self, name: str) -> set[Key]:
         record = self.nodes.pop(name)
         return self._count_types(_types(record.view), frozenset()) | self._judge(name, None, self._subjects())
+
+    def _observe_slice(self, seen: Slice) -> set[Key]:
+        """A slice is in one pool's group only, also when people gave it to another pool."""
+        name = seen.meta.name
+        left = [pool for pool, group in self.slices.items() if pool != seen.pool and group.pop(name, None)]
+        self.slices[seen.pool][name] = seen
+        return {Key(Kind.POOL, pool) for pool in (seen.pool, *left)}
 
     def _drop_slice(self, name: str, uid: str) -> set[Key]:
         for pool, group in self.slices.items():

@@ -5,13 +5,16 @@ away images are only remembered. It must not decide what an image holds.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from typing import Final
 
 import structlog
 
 from hotpool.metrics import REDIS_UP, WRITES
+from hotpool.projection import failures
 from hotpool.projection.images import NodeImage, PoolImage
+from hotpool.projection.keys import entry
 from hotpool.projection.writer import Writer
 from hotpool.sinks.errors import Fenced, NotLeader, Rejected, Retryable, SinkError
 
@@ -38,35 +41,37 @@ class Mirror:
         self._nodes: dict[str, NodeImage] = {}
         self._wake = asyncio.Event()
         self._room = asyncio.Semaphore(_AT_ONCE)
+        self._behind = False
+        """An image was not sent, or not accepted, since the last round began: that round may have missed it."""
         self.up = False
 
     async def pool(self, image: PoolImage) -> None:
         """This is what Redis shall hold of a pool from now on."""
         if self._pools.get(image.name) != image:
             self._pools[image.name] = image
-            await self._send("replace_pool", lambda: self._writer.replace_pool(image))
+            await self._send("replace_pool", partial(self._put_pool, image.name))
 
     async def node(self, image: NodeImage) -> None:
         """This is what Redis shall hold of a node from now on."""
         if self._nodes.get(image.name) != image:
             self._nodes[image.name] = image
-            await self._send("replace_node", lambda: self._writer.replace_node(image))
+            await self._send("replace_node", partial(self._put_node, image.name))
 
     async def no_pool(self, name: str) -> None:
         """Redis shall not know this pool any more."""
         if self._pools.pop(name, None):
-            await self._send("drop_pool", lambda: self._writer.drop_pool(name))
+            await self._send("drop_pool", partial(self._put_pool, name))
 
     async def no_node(self, name: str) -> None:
         """Redis shall not know this node any more."""
         if self._nodes.pop(name, None):
-            await self._send("drop_node", lambda: self._writer.drop_node(name))
+            await self._send("drop_node", partial(self._put_node, name))
 
     async def run(self) -> None:
         """Rounds for ever; to be started when every pool and node was given once. Raises Fenced and NotLeader."""
         while True:
-            await self._round()
             self._wake.clear()
+            await self._round()
             try:
                 async with asyncio.timeout(ROUND_SECONDS if self.up else RETRY_SECONDS):
                     await self._wake.wait()
@@ -75,19 +80,20 @@ class Mirror:
                 pass
 
     async def _round(self) -> None:
+        self._behind = False
         try:
             await self._claim()
             clean = await self._compare()
-            await self._writer.stamp(complete=clean)
+            await self._writer.stamp(complete=clean and not self._behind)
         except (Fenced, NotLeader):
             raise
+        except failures.NotLeader as error:
+            raise NotLeader(str(error)) from None
         except SinkError as error:
             self._fell(error)
             return
-        if not self.up:
-            log.info("redis holds the whole projection", pools=len(self._pools), nodes=len(self._nodes))
-        self.up = True
-        REDIS_UP.set(1)
+        if clean:
+            self._rose()
 
     async def _claim(self) -> None:
         """Claim our term; where Redis knows a larger one, raise ours first (design, promise 2)."""
@@ -97,24 +103,31 @@ class Mirror:
     async def _compare(self) -> bool:
         """Compare all and send what differs; whether Redis then holds everything."""
         found = await self._writer.audit(dict(self._pools), dict(self._nodes))
-        again: list[Awaitable[bool]] = [
-            self._repair(self._writer.replace_pool(self._pools[name])) for name in found.pools if name in self._pools
-        ]
-        again += [
-            self._repair(self._writer.replace_node(self._nodes[name])) for name in found.nodes if name in self._nodes
-        ]
-        again += [self._repair(self._writer.drop_pool(name)) for name in found.stray_pools if name not in self._pools]
-        again += [self._repair(self._writer.drop_node(name)) for name in found.stray_nodes if name not in self._nodes]
+        again = [partial(self._put_pool, name) for name in found.pools | found.stray_pools]
+        again += [partial(self._put_node, name) for name in found.nodes | found.stray_nodes]
         if found.stray_index:
-            again.append(self._repair(self._writer.drop_index(found.stray_index)))
+            again.append(partial(self._drop_index, found.stray_index))
         if again:
             log.info("redis differed", writes=len(again))
-        return all(await asyncio.gather(*again))
+        return all(await asyncio.gather(*map(self._repair, again)))
 
-    async def _repair(self, write: Awaitable[None]) -> bool:
+    async def _put_pool(self, name: str) -> None:
+        """Make Redis hold what is wanted of a pool now, when it is this write's turn; not what was when it was found."""
+        image = self._pools.get(name)
+        await (self._writer.replace_pool(image) if image else self._writer.drop_pool(name))
+
+    async def _put_node(self, name: str) -> None:
+        image = self._nodes.get(name)
+        await (self._writer.replace_node(image) if image else self._writer.drop_node(name))
+
+    async def _drop_index(self, fields: Iterable[str]) -> None:
+        wanted = {entry(image.generator, image.key or "") for image in self._pools.values() if image.generator}
+        await self._writer.drop_index(field for field in fields if field not in wanted)
+
+    async def _repair(self, write: Callable[[], Awaitable[None]]) -> bool:
         async with self._room:
             try:
-                await write
+                await write()
             except Retryable as error:
                 self._fell(error)
                 return False
@@ -124,18 +137,32 @@ class Mirror:
     async def _send(self, verb: str, write: Callable[[], Awaitable[None]]) -> None:
         """Send now where Redis is up; what fails is found by the next round, which is woken."""
         if not self.up:
+            self._behind = True
             return
         try:
             async with self._room:
                 await write()
             WRITES.labels("redis", verb, "ok").inc()
-        except Retryable as error:
+        except (Fenced, NotLeader):
+            raise
+        except failures.NotLeader as error:
+            raise NotLeader(str(error)) from None
+        except SinkError as error:
             WRITES.labels("redis", verb, "error").inc()
             self._fell(error)
+            self._behind = True
+            self._wake.set()
+
+    def _rose(self) -> None:
+        if not self.up:
+            log.info("redis holds the whole projection", pools=len(self._pools), nodes=len(self._nodes))
+        self.up = True
+        REDIS_UP.set(1)
+        if self._behind:
+            self._wake.set()
 
     def _fell(self, error: SinkError) -> None:
         if self.up or isinstance(error, Rejected):
             log.warning("redis does not take our writes; membership in Kubernetes goes on", error=str(error))
         self.up = False
         REDIS_UP.set(0)
-        self._wake.set()

@@ -56,8 +56,8 @@ def decode(kind: Kind, body: Json) -> Observed | Rejection:
                 return _slice(body)
             case Kind.GENERATOR:
                 return _generator(body)
-    except (ValidationError, KeyError, TypeError, ValueError, AttributeError) as error:
-        return Rejection(kind, str(body.get("metadata", {}).get("name", "?")), _why(error))
+    except (ValidationError, LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
+        return Rejection(kind, _name(body), _why(error))
 
 
 def decode_lease(name: str, holder: str | None, renewed: str | None, duration: int | None) -> Heartbeat | None:
@@ -75,9 +75,22 @@ def _why(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
+def _name(body: Any) -> str:
+    metadata = body.get("metadata") if isinstance(body, Mapping) else None
+    return str(metadata.get("name", "?")) if isinstance(metadata, Mapping) else "?"
+
+
 def _meta(body: Json) -> Meta:
     data = body["metadata"]
-    return Meta(data["name"], data["uid"], int(data["resourceVersion"]), int(data.get("generation", 0)))
+    return Meta(
+        _text(data["name"]), _text(data["uid"]), int(data["resourceVersion"]), int(data.get("generation") or 0)
+    )
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"a text is wanted, not {type(value).__name__}")
+    return value
 
 
 def _paused(body: Json) -> bool:
@@ -95,7 +108,7 @@ def _node(body: Json) -> Node:
     report, problem = _usable_report(status.get("report"))
     return Node(
         meta=_meta(body),
-        labels=body["metadata"].get("labels") or {},
+        labels={_text(key): _text(value) for key, value in (body["metadata"].get("labels") or {}).items()},
         drain=spec.get("drain") is True,
         report=report,
         problem=problem,
@@ -105,10 +118,10 @@ def _node(body: Json) -> Node:
 
 def _recorded(condition: Json) -> Recorded:
     return Recorded(
-        status=condition["status"],
-        reason=condition.get("reason", ""),
-        since=condition.get("lastTransitionTime", ""),
-        generation=int(condition.get("observedGeneration", 0)),
+        status=_text(condition["status"]),
+        reason=_text(condition.get("reason") or ""),
+        since=_text(condition.get("lastTransitionTime") or ""),
+        generation=int(condition.get("observedGeneration") or 0),
     )
 
 
@@ -188,9 +201,9 @@ def _pool(body: Json) -> Pool:
 def _slice(body: Json) -> Slice:
     owner = _owner(body, "NodePool")
     label = (body["metadata"].get("labels") or {}).get(meta.POOL_LABEL)
-    name = owner.get("name") or label
+    name = _text(owner.get("name") or label or _meta(body).name.rpartition("-")[0])
     if not name:
-        raise ValueError(f"neither an owner of kind NodePool nor a label {meta.POOL_LABEL}")
+        raise ValueError(f"neither an owner of kind NodePool nor a label {meta.POOL_LABEL} nor the name of a slice")
     content = slices.NodePoolSlice.model_validate(body)
     return Slice(_meta(body), name, content.term, content.members, owner.get("uid"), labelled=label == name)
 
