@@ -20,7 +20,7 @@ IDLE = "- {id: idle, type: nmt, run: {command: [sleep, '600']}}\n"
 def namespace(kind_cluster: KindCluster) -> Iterator[str]:
     """A fleet of its own, in a cluster that has our CRDs."""
     name = f"agent-{uuid4().hex[:8]}"
-    kind_cluster.kubectl("apply", "-f", str(CRDS))
+    kind_cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(CRDS))
     kind_cluster.kubectl("wait", "--for=condition=Established", "--timeout=30s", "crd/nodecapabilities.hotpool.dev")
     kind_cluster.kubectl("create", "namespace", name)
     yield name

@@ -54,7 +54,7 @@ class Fleet:
     def install(self) -> None:
         """Definitions, namespace, and the operator's account."""
         self.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.namespace}})
-        self.kubectl("apply", "--server-side", "-f", str(REPOSITORY / "crds"))
+        self.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(REPOSITORY / "crds"))
         self.kubectl("wait", "--for=condition=Established", "--timeout=30s", "crd", "--all")
         self._account("operator", {})
 

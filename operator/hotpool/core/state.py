@@ -300,7 +300,9 @@ class State:
     def _observe_slice(self, seen: Slice) -> set[Key]:
         """A slice is in one pool's group only, also when people gave it to another pool."""
         name = seen.meta.name
-        left = [pool for pool, group in self.slices.items() if pool != seen.pool and group.pop(name, None)]
+        left = [pool for pool, group in self.slices.items() if pool != seen.pool and name in group]
+        for pool in left:
+            del self.slices[pool][name]
         self.slices[seen.pool][name] = seen
         return {Key(Kind.POOL, pool) for pool in (seen.pool, *left)}
 

@@ -112,7 +112,7 @@ class Mirror:
         return all(await asyncio.gather(*map(self._repair, again)))
 
     async def _put_pool(self, name: str) -> None:
-        """Make Redis hold what is wanted of a pool now, when it is this write's turn; not what was when it was found."""
+        """Make Redis hold what is wanted of a pool now that it is this write's turn, not what was when it was found."""
         image = self._pools.get(name)
         await (self._writer.replace_pool(image) if image else self._writer.drop_pool(name))
 

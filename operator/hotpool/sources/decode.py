@@ -82,9 +82,7 @@ def _name(body: Any) -> str:
 
 def _meta(body: Json) -> Meta:
     data = body["metadata"]
-    return Meta(
-        _text(data["name"]), _text(data["uid"]), int(data["resourceVersion"]), int(data.get("generation") or 0)
-    )
+    return Meta(_text(data["name"]), _text(data["uid"]), int(data["resourceVersion"]), int(data.get("generation") or 0))
 
 
 def _text(value: Any) -> str:
