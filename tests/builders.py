@@ -1,21 +1,50 @@
-"""Builders of core values with overrides, so that a test states only what matters to it."""
+"""Builders with overrides, as wire dicts (`*_object`) and as core values, so that a test states only what matters."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from hotpool.api.capability import Report as WireReport
-from hotpool.api.pool import PoolSpec
-from hotpool.core.model import Kind, Meta, Node, Pool
+from hotpool.api.generator import GeneratorStatus
+from hotpool.api.meta import API_VERSION, LEASE_PREFIX, POOL_LABEL
+from hotpool.api.pool import PoolSpec, PoolStatus
+from hotpool.api.slice import Member, MemberState
+from hotpool.core import languages
+from hotpool.core.model import (
+    Generator,
+    Heartbeat,
+    Kind,
+    Liveness,
+    Meta,
+    Node,
+    NodeView,
+    Observed,
+    Offer,
+    Pool,
+    Rule,
+    Slice,
+    TypeState,
+)
+from hotpool.core.model import Report as CoreReport
 from hotpool.core.state import State
-from hotpool.sources.decode import decode
+from hotpool.sources.decode import decode, decode_lease
+
+Json = dict[str, Any]
+
+H = 15.0
+"""The heartbeat interval that reports and Leases of these builders state."""
 
 
-def service(id_: str, type_: str, **more: Any) -> dict[str, Any]:
+def service(id_: str, type_: str, **more: Any) -> Json:
     """One Running service of a report, as on the wire."""
     return {"id": id_, "type": type_, "state": "Running", **more}
 
 
-def report(*services: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+def stopped(id_: str, type_: str, **more: Any) -> Json:
+    """One Stopped service of a report, as on the wire."""
+    return service(id_, type_, **more) | {"state": "Stopped"}
+
+
+def report(*services: Mapping[str, Any], **more: Any) -> Json:
     """A report as on the wire, with the capabilities that follow from its services."""
     types = {item["type"] for item in services}
     running = {type_: [s["id"] for s in services if s["type"] == type_ and s["state"] == "Running"] for type_ in types}
@@ -27,20 +56,149 @@ def report(*services: Mapping[str, Any], **more: Any) -> dict[str, Any]:
     return {**head, "time": "t", "services": list(services), "capabilities": capabilities, **more}
 
 
-def node(name: str, content: dict[str, Any] | None = None, *, version: int = 1, **more: Any) -> Node:
-    """A decoded NodeCapability; `more`: uid, labels, drain, conditions."""
-    metadata = {"name": name, "uid": more.get("uid", f"uid-{name}"), "resourceVersion": str(version)}
-    metadata["labels"] = more.get("labels", {})
+def speech(*codes: str, **more: Any) -> Json:
+    """The report of a node that translates between all these languages; `more` as for `report`."""
+    rule = {"kind": "any_to_any", "languages": list(codes)}
+    spoken = [service(type_, type_, languages=list(codes)) for type_ in ("asr", "tts")]
+    return report(*spoken, service("nmt", "nmt", rules=[rule]), **more)
+
+
+def _object(kind: str, name: str, version: int, generation: int, **metadata: Any) -> Json:
+    known = {"name": name, "uid": f"uid-{name}", "resourceVersion": str(version), "generation": generation}
+    return {"apiVersion": API_VERSION, "kind": kind, "metadata": {**known, **metadata}}
+
+
+def _owner(kind: str, name: str, uid: str) -> list[Json]:
+    return [{"apiVersion": API_VERSION, "kind": kind, "name": name, "uid": uid, "controller": True}]
+
+
+def _annotations(*, paused: bool) -> Json:
+    return {"annotations": {"hotpool.dev/paused": "true"}} if paused else {}
+
+
+def node_object(name: str, content: Json | None = None, *, version: int = 1, generation: int = 1, **more: Any) -> Json:
+    """A NodeCapability; `more`: uid, labels, drain, conditions."""
+    metadata = {"uid": more.get("uid", f"uid-{name}"), "labels": more.get("labels", {})}
     status = {"report": content, "conditions": more.get("conditions", [])}
-    body = {"metadata": metadata, "spec": {"drain": more.get("drain", False)}, "status": status}
-    decoded = decode(Kind.NODE, body)
-    assert isinstance(decoded, Node)
-    return decoded
+    body = {"spec": {"drain": more.get("drain", False)}, "status": status}
+    return _object("NodeCapability", name, version, generation, **metadata) | body
+
+
+def condition(type_: str = "Ready", status: str = "True", reason: str = "Live", **more: Any) -> Json:
+    """A condition as the operator writes it on an object of generation 1."""
+    return {
+        "type": type_,
+        "status": status,
+        "reason": reason,
+        "observedGeneration": 1,
+        "lastTransitionTime": "t",
+        **more,
+    }
+
+
+def pool_object(name: str, *, version: int = 1, generation: int = 1, paused: bool = False, **spec: Any) -> Json:
+    """A NodePool with a spec in wire words."""
+    return _object("NodePool", name, version, generation, **_annotations(paused=paused)) | {"spec": spec}
+
+
+def slice_object(pool_name: str, index: int, *nodes: str, version: int = 1, term: int = 1, **more: Any) -> Json:
+    """A NodePoolSlice with Ready members; `more`: name, uid (of the pool), members."""
+    metadata = {
+        "labels": {POOL_LABEL: pool_name},
+        "ownerReferences": _owner("NodePool", pool_name, _uid(pool_name, more)),
+    }
+    members = [{"node": node_name, "state": "Ready", "since": "t"} for node_name in nodes]
+    name = more.get("name", f"{pool_name}-{index}")
+    body = {"term": term, "members": more.get("members", members)}
+    return _object("NodePoolSlice", name, version, 1, **metadata) | body
+
+
+def _uid(name: str, more: Mapping[str, Any]) -> str:
+    return str(more.get("uid", f"uid-{name}"))
+
+
+def generator_object(name: str, *, version: int = 1, generation: int = 1, paused: bool = False, **spec: Any) -> Json:
+    """A NodePoolGenerator; without a rule it makes directed pairs."""
+    spec = {"rule": {"languagePairs": {}}, **spec}
+    return _object("NodePoolGenerator", name, version, generation, **_annotations(paused=paused)) | {"spec": spec}
+
+
+def _decoded(kind: Kind, body: Json) -> Observed:
+    found = decode(kind, body)
+    assert isinstance(found, Node | Pool | Slice | Generator), found
+    return found
+
+
+def node(name: str, content: Json | None = None, *, version: int = 1, **more: Any) -> Node:
+    """A decoded NodeCapability; `more` as for `node_object`."""
+    found = _decoded(Kind.NODE, node_object(name, content, version=version, **more))
+    assert isinstance(found, Node)
+    return found
+
+
+def view(content: Json | None = None, liveness: Liveness = Liveness.LIVE, **more: Any) -> NodeView:
+    """A node called `n` as the judge sees it; `more` as for `node_object`."""
+    seen = node("n", content, **more)
+    if seen.report is None:
+        return NodeView(seen, liveness)
+    plain, repaired = (languages.pairs(seen.report, semantic=semantic) for semantic in (False, True))
+    return NodeView(seen, liveness, pairs=plain, semantic_pairs=repaired)
+
+
+def offer(service_id: str, type_: str, *codes: str, rules: Iterable[Rule] = (), **attributes: Iterable[str]) -> Offer:
+    """A service that counts."""
+    values = {key: frozenset(value) for key, value in attributes.items()}
+    return Offer(service_id, type_, frozenset(codes), tuple(rules), values)
+
+
+def core_report(*offers: Offer, **more: Any) -> CoreReport:
+    """A report as the core knows it, of services that all count."""
+    types: dict[str, tuple[Offer, ...]] = {}
+    for item in offers:
+        types[item.type] = (*types.get(item.type, ()), item)
+    ready = {type_: TypeState(ready=True, services=tuple(o.service for o in found)) for type_, found in types.items()}
+    head: Json = {"instance": "i", "session": "s", "epoch": 1, "sequence": 1, "time": "t", "interval": H}
+    return CoreReport(**{**head, "types": ready, "offers": types, **more})
 
 
 def pool(name: str, *, version: int = 1, generation: int = 1, **spec: Any) -> Pool:
-    """A pool with a spec in wire words."""
-    return Pool(Meta(name, f"uid-{name}", version, generation), PoolSpec.model_validate(spec))
+    """A pool with a spec in wire words; also: paused, status, owner, uid, problem (of the core value)."""
+    core = {key: spec.pop(key) for key in ("paused", "status", "owner", "problem") if key in spec}
+    meta = Meta(name, spec.pop("uid", f"uid-{name}"), version, generation)
+    return Pool(meta, PoolSpec.model_validate(spec), **{"status": PoolStatus(), **core})
+
+
+def slice_(pool_name: str, index: int, *nodes: str, version: int = 1, **more: Any) -> Slice:
+    """A decoded NodePoolSlice; arguments as for `slice_object`."""
+    found = _decoded(Kind.SLICE, slice_object(pool_name, index, *nodes, version=version, **more))
+    assert isinstance(found, Slice)
+    return found
+
+
+def generator(name: str, *, version: int = 1, **spec: Any) -> Generator:
+    """A decoded NodePoolGenerator; also: paused, generation; status (of the core value)."""
+    status = spec.pop("status", GeneratorStatus())
+    found = _decoded(Kind.GENERATOR, generator_object(name, version=version, **spec))
+    assert isinstance(found, Generator)
+    return Generator(found.meta, found.spec, status, found.paused)
+
+
+def member(name: str, state: MemberState = "Ready", since: str = "t") -> Member:
+    """A member of a slice."""
+    return Member(node=name, state=state, since=since)
+
+
+def lease(name: str, renewed: str, *, holder: str = "i/1", interval: float | None = H) -> Heartbeat:
+    """What a node's Lease says; the holder is that of the reports of these builders."""
+    duration = None if interval is None else int(3 * interval)
+    found = decode_lease(f"{LEASE_PREFIX}{name}", holder, renewed, duration)
+    assert found
+    return found
+
+
+def requires(*types: str, **more: Any) -> Json:
+    """The requirements of a pool in wire words: these types, and what else is given."""
+    return {"types": [{"type": type_} for type_ in types], **more}
 
 
 def open_state() -> State:
@@ -50,6 +208,6 @@ def open_state() -> State:
     return state
 
 
-def valid(content: dict[str, Any]) -> WireReport:
+def valid(content: Json) -> WireReport:
     """The report as the API's model."""
     return WireReport.model_validate(content)

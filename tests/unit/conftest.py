@@ -1,14 +1,20 @@
-"""The unit tier: no I/O beyond the process, 2 s for each test as a hang guard, the same examples on every run."""
+"""The unit tier: no I/O beyond the process, a hang guard for each test, the same examples on every run."""
 
 import pytest
 from hypothesis import settings
 
-settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=60)
+settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=60, stateful_step_count=30)
 settings.load_profile("repeatable")
 
-_GUARD = 20
+_GUARD = 2
+_LONG_GUARD = 20
+"""For properties, which run many examples, and for tests that start another process."""
+_PURE = ("test_core_", "test_decode", "test_workqueue", "test_crdgen")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        item.add_marker(pytest.mark.timeout(_GUARD))
+        function = getattr(item, "obj", None)
+        many = getattr(function, "is_hypothesis_test", False) or item.name == "runTest"
+        pure = item.path.name.startswith(_PURE)
+        item.add_marker(pytest.mark.timeout(_GUARD if pure and not many else _LONG_GUARD))
