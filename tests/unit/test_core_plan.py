@@ -1,150 +1,282 @@
-"""Plans of pools, and which pools a generator makes (behaviour D2, D4, D5, D6, D10, D11)."""
+"""The desired result for a pool and a node, and what must be written for it (behaviour C1, D2, D4, D7, D10, D11)."""
 
-import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.builders import node, open_state, pool, report, service
+from tests.builders import condition, member, node, pool, report, requires, service, slice_, view
 
-from hotpool.api.generator import GeneratorSpec
-from hotpool.api.meta import LABEL_PATTERN, POOL_NAME_MAX
-from hotpool.core.diff import CreateSlice, UpdateSlice, diff_slices, status_differs, status_is_urgent
-from hotpool.core.generate import admit, pool_name, pool_spec
-from hotpool.core.model import Generator, Kind, Meta, Pool, Slice
-from hotpool.core.plan import PoolPlan, plan_pool
-from hotpool.core.plan_generator import plan_generator
-from hotpool.core.state import State
+from hotpool.api.meta import Condition
+from hotpool.api.pool import PoolStatus
+from hotpool.api.slice import Member
+from hotpool.core.diff import (
+    CreateSlice,
+    DeleteSlice,
+    UpdateSlice,
+    conditions_differ,
+    diff_slices,
+    status_differs,
+    status_is_urgent,
+)
+from hotpool.core.model import Liveness, Meta, NodeView, Pool, Slice
+from hotpool.core.plan import PoolPlan, plan_node, plan_pool
+from hotpool.core.subjects import PoolSubject
 
+ASR = report(service("a", "asr"))
+KNOWN = {"asr": 1}
 NOW, LATER = "2026-01-01T00:00:00.000000Z", "2026-01-02T00:00:00.000000Z"
 
 
-def speech(name: str) -> dict[str, Any]:
-    both = {"languages": ["zh", "en"]}
-    rules = [{"kind": "any_to_any", **both}]
-    services = (service("a", "asr", **both), service("m", "nmt", rules=rules), service("t", "tts", **both))
-    return report(*services, instance=name)
+def named(
+    name: str, liveness: Liveness = Liveness.LIVE, *, drain: bool = False, types: Sequence[str] = ("asr",)
+) -> NodeView:
+    return NodeView(node(name, report(*(service(t, t) for t in types)), drain=drain), liveness)
 
 
-def state_with(made: Pool, *nodes: str) -> State:
-    state = open_state()
-    state.observe(made, 0)
-    for name in nodes:
-        state.observe(node(name, speech(name)), 0)
-    return state
+def subject(of: Pool, *views: NodeView) -> PoolSubject:
+    found = PoolSubject(of)
+    for seen in views:
+        found.update(seen.node.meta.name, seen)
+    return found
 
 
-def applied(made: Pool, plan: PoolPlan) -> dict[str, Slice]:
-    return {
-        name: Slice(Meta(name, f"uid-{name}", 1), made.meta.name, 1, members, made.meta.uid)
-        for name, members in plan.slices.items()
+def asr_pool(name: str = "asr", **more: Any) -> Pool:
+    return pool(name, requires=requires("asr"), **more)
+
+
+def said(status: PoolStatus) -> dict[str, tuple[str, str]]:
+    return {c.type: (c.status, c.reason) for c in status.conditions}
+
+
+def stored(of: Pool, plan: PoolPlan) -> tuple[Pool, dict[str, Slice]]:
+    """What is stored after the plan was written."""
+    slices = {
+        name: replace(slice_(of.meta.name, 0, name=name, uid=of.meta.uid), members=m) for name, m in plan.slices.items()
     }
+    return replace(of, status=plan.status), slices
 
 
-def test_d4_what_is_applied_needs_no_further_write() -> None:
-    made = pool("p", requires={"types": [{"type": "asr"}]})
-    state = state_with(made, "n1", "n2")
-    plan = plan_pool(state.pools["p"], {}, state.known_types, NOW)
-    assert [type(write) for write in diff_slices(made, {}, plan.slices)] == [CreateSlice]
-    slices = applied(made, plan)
-    state.observe(replace(made, meta=replace(made.meta, version=2), status=plan.status), 0)
-    again = plan_pool(state.pools["p"], slices, state.known_types, LATER)
-    assert diff_slices(made, slices, again.slices) == []
-    assert not status_differs(plan.status, again.status)
-    assert again.status.ready == "True"
+def test_members_states_and_counts() -> None:
+    views = [named("a"), named("b", Liveness.SUSPECT), named("c", drain=True), named("d", types=["tts"])]
+    plan = plan_pool(subject(asr_pool(), *views), {}, KNOWN, NOW)
+    assert plan.members == {"a": "Ready", "b": "Suspect", "c": "Draining"}
+    assert plan.slices == {"asr-0": (member("a", since=NOW), member("b", "Suspect", NOW), member("c", "Draining", NOW))}
+    status = plan.status
+    assert (status.members, status.ready_members, status.suspect_members, status.draining_members) == (3, 1, 1, 1)
+    assert [(item.reason, item.count) for item in status.excluded] == [("TypeNotReady", 1)]
+    assert (status.slices, status.last_change, status.ready, status.observed_generation) == (1, NOW, "True", 1)
 
 
-def test_d10_a_slice_of_a_former_pool_is_taken_over() -> None:
-    made = pool("p", requires={"types": [{"type": "asr"}]})
-    state = state_with(made, "n1")
-    plan = plan_pool(state.pools["p"], {}, state.known_types, NOW)
-    foreign = {name: replace(item, owner="uid-of-another") for name, item in applied(made, plan).items()}
-    assert [type(write) for write in diff_slices(made, foreign, plan.slices)] == [UpdateSlice]
-
-
-def test_a_paused_pool_keeps_its_members_and_says_so() -> None:
-    made = pool("p", requires={"types": [{"type": "asr"}]})
-    state = state_with(made, "n1")
-    slices = applied(made, plan_pool(state.pools["p"], {}, state.known_types, NOW))
-    state.observe(replace(made, meta=replace(made.meta, version=2), paused=True), 0)
-    state.forget(Kind.NODE, "n1", "uid-n1")
-    plan = plan_pool(state.pools["p"], slices, state.known_types, LATER)
-    assert diff_slices(made, slices, plan.slices) == []
-    assert plan.members == {"n1": "Ready"}
-    assert [c.type for c in plan.status.conditions] == ["Paused"]
-
-
-def test_only_counts_by_reason_may_wait() -> None:
-    made = pool("p", requires={"types": [{"type": "asr"}]})
-    state = state_with(made, "n1")
-    first = plan_pool(state.pools["p"], {}, state.known_types, NOW).status
-    state.observe(node("n2", report(service("q", "llm"))), 0)
-    slices = applied(made, plan_pool(state.pools["p"], {}, state.known_types, NOW))
-    state.observe(replace(made, meta=replace(made.meta, version=2), status=first), 0)
-    second = plan_pool(state.pools["p"], slices, state.known_types, LATER).status
-    assert status_differs(first, second)
-    assert not status_is_urgent(first, second)
-
-
-RULE = GeneratorSpec.model_validate(
-    {"rule": {"languagePairs": {"manyToOne": True}}, "template": {"spec": {"requires": {"types": [{"type": "asr"}]}}}}
+@given(
+    st.lists(st.sampled_from(["Ready", "Suspect", "Draining", "Out"]), max_size=12),
+    st.integers(1, 4),
+    st.dictionaries(st.integers(0, 4), st.lists(st.sampled_from([f"n{i}" for i in range(14)]), max_size=5), max_size=4),
 )
+def test_d4_nothing_differs_after_applying_a_plan(states: list[str], size: int, found: Mapping[int, list[str]]) -> None:
+    of = asr_pool(sliceSize=size, minMembers=2)
+    made: dict[str, Callable[[str], NodeView]] = {
+        "Ready": named,
+        "Suspect": lambda name: named(name, Liveness.SUSPECT),
+        "Draining": lambda name: named(name, drain=True),
+        "Out": lambda name: named(name, types=["tts"]),
+    }
+    judged = subject(of, *(made[state](f"n{number}") for number, state in enumerate(states)))
+    slices = {f"asr-{index}": slice_("asr", index, *names) for index, names in found.items()}
+    plan = plan_pool(judged, slices, KNOWN, NOW)
+    judged.pool, applied = stored(of, plan)
+    again = plan_pool(judged, applied, KNOWN, LATER)
+    assert diff_slices(judged.pool, applied, again.slices) == []
+    assert not status_differs(judged.pool.status, again.status)
+    assert again.members == plan.members
 
 
-def generator(spec: GeneratorSpec = RULE) -> Generator:
-    return Generator(Meta("speech", "uid-gen", 1, 1), spec)
+# Conditions.
 
 
-def generated(key: str) -> Pool:
-    name = pool_name("speech", key)
-    return Pool(Meta(name, f"uid-{name}", 1), pool_spec("speech", key, RULE), owner="uid-gen")
+def test_d2_a_pool_that_requires_nothing_says_so() -> None:
+    plan = plan_pool(subject(pool("p"), named("a")), {}, KNOWN, NOW)
+    assert said(plan.status) == {"Ready": ("False", "RequiresNothing")}
+    assert (plan.members, plan.slices) == ({}, {})
+    everyone = plan_pool(subject(pool("p", requires={"matchAll": True}), named("a")), {}, KNOWN, NOW)
+    assert said(everyone.status) == {"Ready": ("True", "EnoughMembers")}
 
 
-def test_d5_a_pool_for_each_pair_and_target_that_nodes_offer() -> None:
-    state = open_state()
-    state.observe(generator(), 0)
-    state.observe(node("n1", speech("n1")), 0)
-    plan = plan_generator(state.generators["speech"], {}, 0, NOW)
-    assert {spec.generated.key for spec in plan.create.values() if spec.generated} == {"zh-en", "en-zh", "*-en", "*-zh"}
-    assert plan.status.pools == 4
+def test_d2_an_unknown_type_is_legal_and_visible() -> None:
+    of = pool("p", requires=requires("asr", "llm", "zzz"))
+    plan = plan_pool(subject(of, named("a")), {}, {"asr": 1, "llm": 0}, NOW)
+    assert said(plan.status)["UnknownRequirement"] == ("True", "UnknownType")
+    message = next(c.message for c in plan.status.conditions if c.type == "UnknownRequirement")
+    assert message.endswith("llm, zzz")
+    known = plan_pool(subject(of, named("a")), {}, {"asr": 1, "llm": 1, "zzz": 1}, NOW)
+    assert "UnknownRequirement" not in said(known.status)
 
 
-def test_d5_an_edited_pool_is_corrected_and_a_hand_made_one_never_touched() -> None:
-    state = open_state()
-    state.observe(generator(), 0)
-    state.observe(node("n1", speech("n1")), 0)
-    edited = generated("zh-en")
-    edited = replace(edited, spec=edited.spec.model_copy(update={"min_members": 9}))
-    by_hand = replace(generated("en-zh"), owner=None)
-    pools = {edited.meta.name: edited, by_hand.meta.name: by_hand}
-    plan = plan_generator(state.generators["speech"], pools, 0, NOW)
-    assert plan.correct == {edited.meta.name: pool_spec("speech", "zh-en", RULE)}
-    assert by_hand.meta.name not in {*plan.create, *plan.correct, *(p.meta.name for p in plan.remove)}
+@pytest.mark.parametrize(("wanted", "expected"), [(0, "True"), (1, "True"), (2, "False")])
+def test_f1_ready_means_enough_ready_members(wanted: int, expected: str) -> None:
+    judged = subject(asr_pool(minMembers=wanted), named("a"), named("b", Liveness.SUSPECT), named("c", drain=True))
+    assert plan_pool(judged, {}, KNOWN, NOW).status.ready == expected
 
 
-def test_d5_an_empty_pool_goes_after_its_grace() -> None:
-    state = open_state()
-    state.observe(generator(), 0)
-    old = generated("ja-en")
-    pools = {old.meta.name: old}
-    first = plan_generator(state.generators["speech"], pools, 100, NOW)
-    assert (first.remove, first.recheck_at) == ((), 700)
-    assert plan_generator(state.generators["speech"], pools, 699, NOW).remove == ()
-    assert plan_generator(state.generators["speech"], pools, 700, NOW).remove == (old,)
+def test_conditions_keep_the_time_of_their_transition_while_their_status_stays() -> None:
+    of = asr_pool(minMembers=2)
+    judged = subject(of, named("a"))
+    judged.pool, _ = stored(of, plan_pool(judged, {}, KNOWN, NOW))
+    none = subject(judged.pool)
+    same = plan_pool(none, {}, KNOWN, LATER).status.conditions[0]
+    assert (same.status, same.last_transition_time, same.message) == ("False", NOW, "0 Ready members, 2 required")
+    enough = subject(judged.pool, named("a"), named("b"))
+    assert plan_pool(enough, {}, KNOWN, LATER).status.conditions[0].last_transition_time == LATER
 
 
-def test_d5_admission_ranks_by_nodes_then_name_and_reports_the_rest() -> None:
-    spec = RULE.model_copy(update={"max_pools": 3, "min_nodes": 2})
-    found = admit({"a-b": 1, "c-d": 5, "b-c": 2, "a-c": 2, "d-e": 2}, ["x-y"], spec)
-    assert found.admitted == ("x-y", "c-d", "a-c")
-    assert found.left_out == (("b-c", 2, "MaxPools"), ("d-e", 2, "MaxPools"), ("a-b", 1, "MinNodes"))
+def test_last_change_is_that_of_membership_only() -> None:
+    of = asr_pool()
+    judged = subject(of, named("a"))
+    judged.pool, slices = stored(of, plan_pool(judged, {}, KNOWN, NOW))
+    judged.update("a", named("a", Liveness.SUSPECT))
+    assert plan_pool(judged, slices, KNOWN, LATER).status.last_change == NOW
+    judged.update("b", named("b"))
+    assert plan_pool(judged, slices, KNOWN, LATER).status.last_change == LATER
 
 
-@given(st.from_regex(r"[a-z][a-z0-9-]{0,38}[a-z0-9]", fullmatch=True), st.text(min_size=1, max_size=253))
-def test_d6_names_are_stable_labels_and_distinct(name: str, key: str) -> None:
-    made = pool_name(name, key)
-    assert len(made) <= POOL_NAME_MAX
-    assert re.fullmatch(LABEL_PATTERN.strip("^$"), made)
-    assert made == pool_name(name, key)
-    assert made != pool_name(name, key + "x")
+# Urgent or slow.
+
+
+def test_counts_by_reason_alone_are_not_urgent() -> None:
+    of = asr_pool()
+    judged = subject(of, named("a"))
+    before = plan_pool(judged, {}, KNOWN, NOW)
+    judged.pool, slices = stored(of, before)
+    judged.update("x", named("x", types=["tts"]))
+    slow = plan_pool(judged, slices, KNOWN, LATER)
+    assert status_differs(before.status, slow.status)
+    assert not status_is_urgent(before.status, slow.status)
+    judged.update("b", named("b"))
+    assert status_is_urgent(before.status, plan_pool(judged, slices, KNOWN, LATER).status)
+
+
+# A pool that must not be touched.
+
+
+@pytest.mark.parametrize("of", [asr_pool(paused=True), asr_pool(problem="spec.x: bad")], ids=["paused", "invalid"])
+def test_d11_a_held_pool_keeps_its_members_everywhere_and_says_so(of: Pool) -> None:
+    slices = {"asr-0": slice_("asr", 0, "gone", members=[{"node": "gone", "state": "Suspect", "since": "t"}])}
+    plan = plan_pool(subject(of, named("new")), slices, KNOWN, NOW)
+    assert diff_slices(of, slices, plan.slices) == []
+    assert plan.members == {"gone": "Suspect"}
+    expected = {"Paused": ("True", "Paused")} if of.paused else {"Ready": ("False", "InvalidSpec")}
+    assert said(plan.status) == expected
+    settled, _ = stored(of, plan)
+    assert not status_differs(settled.status, plan_pool(subject(settled), slices, KNOWN, LATER).status)
+
+
+def test_d11_the_pause_ends_and_nothing_more_is_said_of_it() -> None:
+    of = asr_pool()
+    judged = subject(of, named("a"))
+    judged.pool, slices = stored(of, plan_pool(judged, {}, KNOWN, NOW))
+    judged.pool = replace(judged.pool, paused=True)
+    held = plan_pool(judged, slices, KNOWN, LATER)
+    assert said(held.status) == {"Ready": ("True", "EnoughMembers"), "Paused": ("True", "Paused")}
+    assert held.status.members == 1
+    judged.pool = replace(judged.pool, paused=False, status=held.status)
+    ended = plan_pool(judged, slices, KNOWN, LATER)
+    assert said(ended.status) == {"Ready": ("True", "EnoughMembers")}
+    assert ended.status.conditions[0].last_transition_time == NOW
+
+
+# Writes.
+
+
+def test_d10_slices_are_made_updated_and_deleted_deletions_last() -> None:
+    of = asr_pool()
+    applied = {
+        "asr-0": slice_("asr", 0, "a"),
+        "asr-7": slice_("asr", 7, "b"),
+        "hand-made": slice_("asr", 0, name="hand-made"),
+    }
+    planned = {"asr-0": (member("a"), member("b")), "asr-1": (member("c"),)}
+    writes = diff_slices(of, applied, planned)
+    assert [type(write) for write in writes] == [UpdateSlice, CreateSlice, DeleteSlice, DeleteSlice]
+
+
+@pytest.mark.parametrize("wrong", [{"owner": "uid-of-a-former-pool"}, {"owner": None}, {"labelled": False}])
+def test_d10_a_slice_with_a_wrong_owner_or_label_is_put_right(wrong: dict[str, object]) -> None:
+    item = replace(slice_("asr", 0, "a"), **wrong)  # type: ignore[arg-type]
+    assert diff_slices(asr_pool(), {"asr-0": item}, {"asr-0": item.members}) == [UpdateSlice(item, item.members)]
+
+
+@pytest.mark.parametrize("name", ["asr", "asr-", "asr-x", "asr-01", "asr-1-0", "other-0", "asr--1"])
+def test_d10_a_slice_that_is_not_named_as_ours_is_deleted_and_its_members_do_not_count(name: str) -> None:
+    found = {name: slice_("asr", 0, "a", name=name)}
+    plan = plan_pool(subject(asr_pool(), named("a")), found, KNOWN, NOW)
+    assert plan.slices == {"asr-0": (member("a", since=NOW),)}
+    assert DeleteSlice(found[name]) in diff_slices(asr_pool(), found, plan.slices)
+
+
+# Nodes.
+
+
+@pytest.mark.parametrize(
+    ("seen", "ready", "reason", "draining"),
+    [
+        (view(None), "Unknown", "AwaitingReport", "False"),
+        (view({"epoch": -1}), "False", "InvalidReport", "False"),
+        (replace(view(ASR, Liveness.OFFLINE), heard=False), "Unknown", "AwaitingHeartbeat", "False"),
+        (view(ASR, Liveness.OFFLINE), "Unknown", "Offline", "False"),
+        (view(ASR, Liveness.OFFLINE, drain=True), "Unknown", "Offline", "True"),
+        (view(ASR, Liveness.SUSPECT), "Unknown", "Suspect", "False"),
+        (view({**ASR, "leaving": True}), "False", "Leaving", "True"),
+        (view(ASR, drain=True), "False", "Draining", "True"),
+        (view(ASR), "True", "Live", "False"),
+    ],
+)
+def test_c1_ready_summarises_liveness_and_draining(seen: NodeView, ready: str, reason: str, draining: str) -> None:
+    first, second = plan_node(seen, NOW).conditions
+    assert (first.type, first.status, first.reason) == ("Ready", ready, reason)
+    assert (second.type, second.status) == ("Draining", draining)
+
+
+@pytest.mark.parametrize("seen", [view(None), view(ASR, Liveness.OFFLINE), view({**ASR, "leaving": True})])
+def test_e3_redis_does_not_know_a_node_that_can_do_nothing_now(seen: NodeView) -> None:
+    assert plan_node(seen, NOW).types is None
+
+
+def test_e3_redis_knows_the_types_of_every_other_node() -> None:
+    assert plan_node(view(ASR, Liveness.SUSPECT), NOW).types == view(ASR).node.report.types  # type: ignore[union-attr]
+
+
+def wire(conditions: Sequence[Condition]) -> list[dict[str, object]]:
+    return [item.model_dump(by_alias=True) for item in conditions]
+
+
+def test_c6_conditions_are_written_on_transitions_only() -> None:
+    planned = plan_node(view(ASR), NOW).conditions
+    assert conditions_differ({}, planned)
+    known = node("n", ASR, conditions=wire(planned))
+    again = plan_node(NodeView(known, Liveness.LIVE), LATER).conditions
+    assert not conditions_differ(known.conditions, again)
+    assert [c.last_transition_time for c in again] == [NOW, NOW]
+    suspect = plan_node(NodeView(known, Liveness.SUSPECT), LATER).conditions
+    assert conditions_differ(known.conditions, suspect)
+    assert [c.last_transition_time for c in suspect] == [LATER, NOW]
+
+
+def test_f1_a_change_of_the_spec_renews_the_observed_generation() -> None:
+    planned = plan_node(view(ASR), NOW).conditions
+    known = node("n", ASR, conditions=wire(planned))
+    known = replace(known, meta=Meta("n", "u", 2, generation=2))
+    assert conditions_differ(known.conditions, plan_node(NodeView(known, Liveness.LIVE), LATER).conditions)
+
+
+def test_conditions_of_others_are_none_of_our_business() -> None:
+    planned = plan_node(view(ASR), NOW).conditions
+    known = node("n", ASR, conditions=[*wire(planned), condition("GpuHealthy")])
+    assert not conditions_differ(known.conditions, plan_node(NodeView(known, Liveness.LIVE), LATER).conditions)
+
+
+def test_members_keep_their_since_when_their_state_changes() -> None:
+    slices = {"asr-0": slice_("asr", 0, "a")}
+    plan = plan_pool(subject(asr_pool(), named("a", Liveness.SUSPECT)), slices, KNOWN, NOW)
+    assert plan.slices["asr-0"] == (Member(node="a", state="Suspect", since="t"),)

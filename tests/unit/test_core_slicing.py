@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
@@ -48,6 +49,18 @@ class Slices(RuleBasedStateMachine):
     def places(self) -> dict[str, int]:
         return {item.node: index for index, members in self.packing.items() for item in members}
 
+    @rule(index=st.integers(0, 9))
+    def deleted_by_hand(self, index: int) -> None:
+        remaining = {number: members for number, members in self.packing.items() if number != index}
+        lost = {item.node for item in self.packing.get(index, ())}
+        stay = {node: place for node, place in self.places().items() if node not in lost}
+        self.packing = pack(remaining, self.wanted, SIZE, "now")
+        assert stay.items() <= self.places().items()
+
+    @invariant()
+    def nothing_is_changed_twice(self) -> None:
+        assert pack(self.packing, self.wanted, SIZE, "later") == self.packing
+
     @invariant()
     def holds_exactly_the_wanted_once(self) -> None:
         listed = [(item.node, item.state) for members in self.packing.values() for item in members]
@@ -67,3 +80,37 @@ def test_d7_a_leaving_member_changes_one_slice() -> None:
     full = pack({}, dict.fromkeys(names, "Ready"), 100, "now")
     left = pack(full, dict.fromkeys(names[1:], "Ready"), 100, "later")
     assert [index for index in full if full[index] != left[index]] == [0]
+
+
+def test_d7_the_lowest_free_place_is_taken_first_and_a_hole_hides_no_slice() -> None:
+    found = {0: (member("a"),), 3: (member("b"), member("c"))}
+    wanted: dict[str, MemberState] = dict.fromkeys("abcdefg", "Ready")
+    packed = pack(found, wanted, 2, "now")
+    nodes = {index: [item.node for item in members] for index, members in packed.items()}
+    assert nodes == {0: ["a", "d"], 1: ["e", "f"], 2: ["g"], 3: ["b", "c"]}
+
+
+@pytest.mark.parametrize(
+    ("found", "wanted", "expected"),
+    [
+        ({0: "aa"}, "a", {0: "a"}),
+        ({0: "ab", 1: "ba"}, "ab", {0: "ab"}),
+        ({0: "abcd"}, "abcd", {0: "abc", 1: "d"}),
+        ({0: "xyz", 1: "a"}, "a", {0: "", 1: "a"}),
+        ({2: "a"}, "", {}),
+        ({0: "a"}, "", {0: ""}),
+        ({}, "", {}),
+    ],
+)
+def test_d10_edits_by_hand_are_repaired(found: dict[int, str], wanted: str, expected: dict[int, str]) -> None:
+    current = {index: tuple(member(node) for node in nodes) for index, nodes in found.items()}
+    packed = pack(current, dict.fromkeys(wanted, "Ready"), 3, "now")
+    assert {index: "".join(item.node for item in members) for index, members in packed.items()} == expected
+
+
+def test_d7_who_stays_keeps_since_and_only_who_joins_gets_a_new_one() -> None:
+    packed = pack({0: (member("a"), member("b"))}, {"a": "Suspect", "c": "Ready"}, 3, "now")
+    assert packed[0] == (
+        Member(node="a", state="Suspect", since="before"),
+        Member(node="c", state="Ready", since="now"),
+    )

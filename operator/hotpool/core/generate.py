@@ -12,7 +12,7 @@ from typing import Final, Literal
 from hotpool.api.generator import GeneratorRule, GeneratorSpec
 from hotpool.api.meta import POOL_NAME_MAX
 from hotpool.api.pool import Generated, LanguageRequirement, PoolSpec
-from hotpool.core.judge import judge
+from hotpool.core.judge import Gate, judge
 from hotpool.core.languages import target
 from hotpool.core.model import NodeView
 
@@ -36,9 +36,13 @@ def supported(rule: GeneratorRule) -> bool:
 
 
 def keys(view: NodeView, spec: GeneratorSpec) -> frozenset[str]:
-    """The keys of the pools that the node would be in; empty where the template's own requirements do not hold."""
+    """The keys of the pools that the node would be in; empty where the template's own requirements do not hold.
+
+    A template that requires nothing is no obstacle: the rule adds the requirement.
+    """
     rule = spec.rule.language_pairs
-    if rule is None or judge(view, spec.template.spec).state is None:
+    verdict = judge(view, spec.template.spec)
+    if rule is None or (verdict.state is None and verdict.gate is not Gate.NOTHING_REQUIRED):
         return frozenset()
     offered = view.semantic_pairs if rule.semantic else view.pairs
     return offered | {f"{ANY}-{target(pair)}" for pair in offered} if rule.many_to_one else offered

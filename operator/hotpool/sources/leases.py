@@ -22,7 +22,7 @@ from hotpool.sources.decode import decode_lease
 log = structlog.get_logger(__name__)
 
 _WATCH_SECONDS = 300
-_BURST_PAUSE = 0.05
+_BURST_PAUSE = 0.25
 _CHUNK = 1 << 20
 _PAGE = 500
 _FIRST_DELAY = 0.5
