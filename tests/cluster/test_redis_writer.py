@@ -10,12 +10,12 @@ from redis.exceptions import ResponseError
 
 from hotpool.lookup import Lookup, Members, NoMember, Reason
 from hotpool.projection.client import Client, connect
-from hotpool.projection.failures import NotLeader, Outdated, Unclaimed
+from hotpool.projection.failures import Outdated, Unclaimed
 from hotpool.projection.functions import Functions
 from hotpool.projection.images import NodeImage, PoolImage
 from hotpool.projection.keys import FleetKeys
 from hotpool.projection.writer import Writer
-from hotpool.sinks.errors import Fenced, Rejected, Retryable
+from hotpool.sinks.errors import Fenced, NotLeader, Rejected, Retryable
 from localfleet.redis_server import RedisServer
 
 if TYPE_CHECKING:

@@ -20,13 +20,13 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from hotpool.projection.audit import Audit
 from hotpool.projection.client import connect, describe
-from hotpool.projection.failures import NotLeader, Outdated, Unclaimed, translate
+from hotpool.projection.failures import Outdated, Unclaimed, translate
 from hotpool.projection.functions import Functions, source
 from hotpool.projection.images import NodeImage, PoolImage
 from hotpool.projection.keys import FleetKeys
 from hotpool.projection.ledger import Ledger, Mark
 from hotpool.projection.writer import Writer
-from hotpool.sinks.errors import Fenced, Rejected, Retryable, SinkError
+from hotpool.sinks.errors import Fenced, NotLeader, Rejected, Retryable, SinkError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

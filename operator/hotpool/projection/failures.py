@@ -53,10 +53,6 @@ class Outdated(Retryable):
         self.version = version
 
 
-class NotLeader(Rejected):
-    """Our time as leader is over: nothing was sent."""
-
-
 def translate(error: BaseException, message: str, term: int) -> SinkError:
     """Return the sink error for what redis raised; `message` is its text without secrets, `term` is ours."""
     code, _, rest = str(error).partition(" ")

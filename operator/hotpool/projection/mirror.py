@@ -12,11 +12,10 @@ from typing import Final
 import structlog
 
 from hotpool.metrics import REDIS_UP, WRITES
-from hotpool.projection import failures
 from hotpool.projection.images import NodeImage, PoolImage
 from hotpool.projection.keys import entry
 from hotpool.projection.writer import Writer
-from hotpool.sinks.errors import Fenced, NotLeader, Rejected, Retryable, SinkError
+from hotpool.sinks.errors import Fenced, NotLeader, Rejected, SinkError
 
 log = structlog.get_logger(__name__)
 
@@ -87,8 +86,6 @@ class Mirror:
             await self._writer.stamp(complete=clean and not self._behind)
         except (Fenced, NotLeader):
             raise
-        except failures.NotLeader as error:
-            raise NotLeader(str(error)) from None
         except SinkError as error:
             self._fell(error)
             return
@@ -128,7 +125,9 @@ class Mirror:
         async with self._room:
             try:
                 await write()
-            except Retryable as error:
+            except (Fenced, NotLeader):
+                raise
+            except SinkError as error:
                 self._fell(error)
                 return False
         WRITES.labels("redis", "repair", "ok").inc()
@@ -145,8 +144,6 @@ class Mirror:
             WRITES.labels("redis", verb, "ok").inc()
         except (Fenced, NotLeader):
             raise
-        except failures.NotLeader as error:
-            raise NotLeader(str(error)) from None
         except SinkError as error:
             WRITES.labels("redis", verb, "error").inc()
             self._fell(error)

@@ -15,10 +15,11 @@ from redis.exceptions import RedisError, ResponseError
 
 from hotpool.projection.audit import Audit, AuditResult, whole
 from hotpool.projection.client import describe
-from hotpool.projection.failures import NotLeader, Outdated, Unclaimed, translate
+from hotpool.projection.failures import Outdated, Unclaimed, translate
 from hotpool.projection.functions import Functions
 from hotpool.projection.keys import DEFAULT_PREFIX, FleetKeys, scored
 from hotpool.projection.ledger import Ledger, Mark
+from hotpool.sinks.errors import NotLeader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

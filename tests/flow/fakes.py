@@ -1,0 +1,520 @@
+"""A fleet in one process and in simulated time: the real Reconciler, State, decode, KubeSink and Mirror over memory.
+
+`FakeApi` is the API server as far as the operator asks it (versions, conflicts, merge and JSON patch, owners);
+`FakeRedis` has the methods of the writer. Both can be told to fail. `Fleet` wires them as `__main__` does.
+"""
+
+import asyncio
+import copy
+import functools
+import selectors
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, ParamSpec, cast
+
+from kubernetes.aio.client.exceptions import ApiException
+from tests.builders import H, Json, lease
+
+from hotpool.api import meta
+from hotpool.clients import Reader
+from hotpool.core.model import Key, Kind
+from hotpool.core.state import State
+from hotpool.projection.audit import AuditResult
+from hotpool.projection.failures import Unclaimed
+from hotpool.projection.images import NodeImage, PoolImage
+from hotpool.projection.keys import entry
+from hotpool.projection.mirror import Mirror
+from hotpool.reconciler import Reconciler
+from hotpool.sinks.kube import KubeSink
+
+P = ParamSpec("P")
+
+PLURAL = {
+    "NodeCapability": Kind.NODE,
+    "NodePool": Kind.POOL,
+    "NodePoolSlice": Kind.SLICE,
+    "NodePoolGenerator": Kind.GENERATOR,
+}
+
+
+# Simulated time.
+
+
+class _Jump(selectors.SelectSelector):
+    """Waits for nothing: what would be waited for in silence has passed at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 1000.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        ready = super().select(0)
+        if not ready and timeout is None:
+            raise RuntimeError("everybody waits, and nothing will ever happen")
+        if not ready and timeout:
+            self.now += timeout
+        return ready
+
+
+class SimulatedLoop(asyncio.SelectorEventLoop):
+    """An event loop whose clock jumps to the next timer."""
+
+    def __init__(self) -> None:
+        self._jump = _Jump()
+        super().__init__(self._jump)
+
+    def time(self) -> float:
+        """Return the simulated seconds."""
+        return self._jump.now
+
+
+def simulated(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
+    """Run a coroutine test in simulated time."""
+
+    @functools.wraps(test)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        with asyncio.Runner(loop_factory=SimulatedLoop) as runner:
+            runner.run(test(*args, **kwargs))
+
+    return run
+
+
+def now() -> float:
+    """The simulated seconds."""
+    return asyncio.get_running_loop().time()
+
+
+# The API server.
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """One write of the operator that was stored."""
+
+    at: float
+    verb: str
+    kind: Kind
+    name: str
+
+
+Fault = Callable[[str, Kind, str], BaseException | None]
+"""Called with verb, kind and name of each request of the operator; what it returns is raised."""
+
+
+def away(_verb: str, _kind: Kind, _name: str) -> BaseException:
+    """Everything fails: the API server is away."""
+    return TimeoutError()
+
+
+def refusing(status: int, *, kind: Kind | None = None, name: str | None = None, verb: str | None = None) -> Fault:
+    """Answer with a status where kind, name and verb are those given."""
+
+    def fault(its_verb: str, its_kind: Kind, its_name: str) -> BaseException | None:
+        hit = kind in {None, its_kind} and name in {None, its_name} and verb in {None, its_verb}
+        return ApiException(status=status, reason="as told") if hit else None
+
+    return fault
+
+
+class FakeApi:
+    """Objects in memory, with the answers of an API server."""
+
+    def __init__(self) -> None:
+        self.objects: dict[Kind, dict[str, Json]] = {kind: {} for kind in Kind}
+        self.feed: Callable[[Kind, str | None, Json], None] | None = None
+        """Who watches; None: nobody, as while a watch is broken."""
+        self.fault: Fault | None = None
+        self.writes: list[Write] = []
+        self.requests: Counter[str] = Counter()
+        self.delay = 0.0
+        """Seconds that each write of the operator takes."""
+        self._version = 100
+        self._uids: set[str] = set()
+
+    # What people, agents and the API server itself do.
+
+    def put(self, body: Json) -> Json:
+        """Create an object, or replace spec, metadata and status of the one that is there."""
+        kind, name = PLURAL[body["kind"]], body["metadata"]["name"]
+        return self._store(kind, {**self.objects[kind].get(name, {}), **body})
+
+    def edit(self, kind: Kind, name: str, patch: Json) -> Json:
+        """Merge-patch an object, as kubectl does."""
+        return self._store(kind, merged(self.objects[kind][name], patch))
+
+    def delete(self, kind: Kind, name: str) -> None:
+        """Delete an object and, as the garbage collector does, what it owns."""
+        gone = self.objects[kind].pop(name)
+        self._version += 1
+        gone["metadata"]["resourceVersion"] = str(self._version)
+        self._tell(kind, "DELETED", gone)
+        for other in Kind:
+            for item in list(self.objects[other].values()):
+                if gone["metadata"]["uid"] in {o["uid"] for o in item["metadata"].get("ownerReferences") or []}:
+                    self.delete(other, item["metadata"]["name"])
+
+    def slices(self, pool: str) -> dict[str, list[str]]:
+        """Slice name → the nodes in it."""
+        return {
+            name: [item["node"] for item in body["members"]]
+            for name, body in sorted(self.objects[Kind.SLICE].items())
+            if body["metadata"].get("labels", {}).get(meta.POOL_LABEL) == pool
+        }
+
+    def members(self, pool: str) -> dict[str, str]:
+        """Node → state of all members of a pool, as its slices say."""
+        found = [self.objects[Kind.SLICE][name]["members"] for name in self.slices(pool)]
+        return {item["node"]: item["state"] for members in found for item in members}
+
+    def conditions(self, kind: Kind, name: str) -> dict[str, tuple[str, str]]:
+        """Type → status and reason."""
+        status = self.objects[kind][name].get("status") or {}
+        return {c["type"]: (c["status"], c["reason"]) for c in status.get("conditions") or []}
+
+    def written(self, kind: Kind, name: str | None = None) -> list[Write]:
+        """The operator's writes of one kind, or of one object."""
+        return [write for write in self.writes if write.kind is kind and name in {None, write.name}]
+
+    def _store(self, kind: Kind, body: Json) -> Json:
+        name = body["metadata"]["name"]
+        before = self.objects[kind].get(name)
+        after = copy.deepcopy(body)
+        known = before["metadata"] if before else {"uid": self._new_uid(body), "generation": 0}
+        for key in ("resourceVersion", "uid", "generation"):
+            after["metadata"][key] = known.get(key)
+        if before == after:
+            return copy.deepcopy(after)
+        self._version += 1
+        after["metadata"]["resourceVersion"] = str(self._version)
+        if before is None or before.get("spec") != after.get("spec"):
+            after["metadata"]["generation"] += 1
+        self.objects[kind][name] = after
+        self._tell(kind, "MODIFIED" if before else "ADDED", after)
+        return copy.deepcopy(after)
+
+    def _new_uid(self, body: Json) -> str:
+        """The uid that the builder gave, unless an object had it before."""
+        wanted = str(body["metadata"].get("uid") or f"uid-{body['metadata']['name']}")
+        uid = f"{wanted}-{self._version}" if wanted in self._uids else wanted
+        self._uids.add(uid)
+        return uid
+
+    def _tell(self, kind: Kind, event: str, body: Json) -> None:
+        if self.feed:
+            asyncio.get_running_loop().call_soon(self.feed, kind, event, copy.deepcopy(body))
+
+    # What the operator asks, in the words of CustomObjectsApi.
+
+    async def list_namespaced_custom_object(self, _g: str, _v: str, _n: str, plural: str, **_: Any) -> Json:
+        """All objects of a kind."""
+        self._ask("list", Kind(plural), "")
+        await asyncio.sleep(0)
+        return {"items": copy.deepcopy(list(self.objects[Kind(plural)].values())), "metadata": {}}
+
+    async def get_namespaced_custom_object(self, _g: str, _v: str, _n: str, plural: str, name: str, **_: Any) -> Json:
+        """One object, or 404."""
+        self._ask("get", Kind(plural), name)
+        await asyncio.sleep(0)
+        return copy.deepcopy(self._known(Kind(plural), name))
+
+    async def create_namespaced_custom_object(
+        self, _g: str, _v: str, _n: str, plural: str, *, body: Json, **_: Any
+    ) -> Json:
+        """A new object, or 409."""
+        kind, name = Kind(plural), body["metadata"]["name"]
+        await self._before("create", kind, name)
+        if name in self.objects[kind]:
+            raise ApiException(status=409, reason="AlreadyExists")
+        return self._done("create", kind, name, body)
+
+    async def patch_namespaced_custom_object(
+        self, _g: str, _v: str, _n: str, plural: str, name: str, *, body: Any, **_: Any
+    ) -> Json:
+        """A merge patch or a JSON patch of all but the status."""
+        kind = Kind(plural)
+        await self._before("patch", kind, name)
+        known = self._known(kind, name)
+        wanted = replaced(known, body) if isinstance(body, list) else merged(known, body)
+        self._check(known, wanted["metadata"].get("resourceVersion"))
+        return self._done("patch", kind, name, {**wanted, "status": known.get("status")})
+
+    async def patch_namespaced_custom_object_status(
+        self, _g: str, _v: str, _n: str, plural: str, name: str, *, body: Json, force: bool = False, **_: Any
+    ) -> Json:
+        """A merge patch of the status, or with `force` an apply of conditions beside those of others."""
+        kind = Kind(plural)
+        await self._before("status", kind, name)
+        known = self._known(kind, name)
+        if force and body["metadata"].get("uid") != known["metadata"]["uid"]:
+            raise ApiException(status=409, reason="Conflict")
+        self._check(known, body["metadata"].get("resourceVersion"))
+        status = applied(known.get("status") or {}, body["status"]) if force else body["status"]
+        return self._done("status", kind, name, merged(known, {"status": status}))
+
+    async def delete_namespaced_custom_object(
+        self, _g: str, _v: str, _n: str, plural: str, name: str, *, body: Any, **_: Any
+    ) -> Json:
+        """Delete this very object."""
+        kind = Kind(plural)
+        await self._before("delete", kind, name)
+        known = self._known(kind, name)
+        self._check(known, body.preconditions.resource_version)
+        self.writes.append(Write(now(), "delete", kind, name))
+        self.delete(kind, name)
+        return known
+
+    def _ask(self, verb: str, kind: Kind, name: str) -> None:
+        self.requests[verb] += 1
+        if self.fault and (error := self.fault(verb, kind, name)):
+            raise error
+
+    async def _before(self, verb: str, kind: Kind, name: str) -> None:
+        await asyncio.sleep(self.delay)
+        self._ask(verb, kind, name)
+
+    def _known(self, kind: Kind, name: str) -> Json:
+        if name not in self.objects[kind]:
+            raise ApiException(status=404, reason="NotFound")
+        return self.objects[kind][name]
+
+    def _check(self, known: Json, version: str | None) -> None:
+        if version is not None and version != known["metadata"]["resourceVersion"]:
+            raise ApiException(status=409, reason="Conflict")
+
+    def _done(self, verb: str, kind: Kind, name: str, body: Json) -> Json:
+        self.writes.append(Write(now(), verb, kind, name))
+        return self._store(kind, body)
+
+
+def merged(value: Any, patch: Any) -> Any:
+    """A JSON merge patch (RFC 7386)."""
+    if not isinstance(patch, dict):
+        return patch
+    base = dict(value) if isinstance(value, dict) else {}
+    for key, item in patch.items():
+        if item is None:
+            base.pop(key, None)
+        else:
+            base[key] = merged(base.get(key), item)
+    return base
+
+
+def replaced(value: Json, operations: list[Json]) -> Json:
+    """A JSON patch of `replace` operations."""
+    result = copy.deepcopy(value)
+    for operation in operations:
+        *way, last = operation["path"].strip("/").split("/")
+        functools.reduce(lambda inner, key: inner[key], way, result)[last] = operation["value"]
+    return result
+
+
+def applied(status: Json, ours: Json) -> Json:
+    """A server-side apply of conditions, merged by type with those of others."""
+    conditions = {c["type"]: c for c in [*(status.get("conditions") or []), *ours["conditions"]]}
+    return {**ours, "conditions": list(conditions.values())}
+
+
+# Redis.
+
+
+@dataclass(slots=True)
+class FakeRedis:
+    """The writer's methods over dictionaries."""
+
+    pools: dict[str, PoolImage] = field(default_factory=dict)
+    nodes: dict[str, NodeImage] = field(default_factory=dict)
+    index: dict[str, str] = field(default_factory=dict)
+    term: int = 0
+    complete: bool | None = None
+    fault: BaseException | None = None
+    """Raised by every method while it is set."""
+    refusals: dict[str, BaseException] = field(default_factory=dict)
+    """Method, or method and name → what it raises."""
+    delay: float = 0.0
+    log: list[tuple[float, str, str]] = field(default_factory=list)
+    """When, which method, which name; reads are not in it."""
+
+    def flush(self) -> None:
+        """Lose everything."""
+        self.pools, self.nodes, self.index, self.term, self.complete = {}, {}, {}, 0, None
+
+    def verbs(self, name: str) -> list[str]:
+        """The writes of one name."""
+        return [verb for _, verb, whose in self.log if whose == name]
+
+    async def claim(self, term: int) -> int:
+        """The term that Redis knows."""
+        await self._ask("claim", "")
+        self.term = max(self.term, term)
+        return self.term
+
+    async def replace_pool(self, image: PoolImage) -> None:
+        """Store a pool."""
+        await self._write("replace_pool", image.name)
+        self.pools[image.name] = image
+        if image.generator:
+            self.index[entry(image.generator, image.key or "")] = image.name
+
+    async def drop_pool(self, name: str, _uid: str | None = None) -> None:
+        """Drop a pool and its index entry."""
+        await self._write("drop_pool", name)
+        self.pools.pop(name, None)
+        self.index = {key: pool for key, pool in self.index.items() if pool != name}
+
+    async def replace_node(self, image: NodeImage) -> None:
+        """Store a node."""
+        await self._write("replace_node", image.name)
+        self.nodes[image.name] = image
+
+    async def drop_node(self, name: str) -> None:
+        """Drop a node."""
+        await self._write("drop_node", name)
+        self.nodes.pop(name, None)
+
+    async def drop_index(self, fields: Any) -> None:
+        """Drop fields of the index."""
+        names = list(fields)
+        if names:
+            await self._write("drop_index", ",".join(names))
+        for name in names:
+            self.index.pop(name, None)
+
+    async def stamp(self, *, complete: bool) -> None:
+        """Say that the projection is alive."""
+        await self._write("stamp", "")
+        self.complete = complete
+
+    async def audit(self, pools: Mapping[str, PoolImage], nodes: Mapping[str, NodeImage]) -> AuditResult:
+        """Compare what is there when asked; the answer takes its time."""
+        wanted = {entry(image.generator, image.key or "") for image in pools.values() if image.generator}
+        result = AuditResult(
+            claimed=bool(self.term),
+            pools=frozenset(name for name, image in pools.items() if self.pools.get(name) != image),
+            stray_pools=frozenset(self.pools.keys() - pools),
+            stray_index=frozenset(self.index.keys() - wanted),
+            nodes=frozenset(name for name, image in nodes.items() if self.nodes.get(name) != image),
+            stray_nodes=frozenset(self.nodes.keys() - nodes),
+        )
+        await self._ask("audit", "")
+        return result
+
+    async def _ask(self, verb: str, name: str) -> None:
+        await asyncio.sleep(self.delay)
+        if error := self.fault or self.refusals.get(verb) or self.refusals.get(f"{verb} {name}"):
+            raise error
+
+    async def _write(self, verb: str, name: str) -> None:
+        await self._ask(verb, name)
+        if not self.term:
+            raise Unclaimed("no term")
+        self.log.append((now(), verb, name))
+
+
+# The whole.
+
+
+class _Reader(Reader):
+    def __init__(self, api: FakeApi) -> None:
+        self._objects = cast("Any", api)
+        self._where = (meta.GROUP, meta.VERSION, "fleet")
+
+
+class _Sink(KubeSink):
+    def __init__(self, api: FakeApi, leader: Callable[[], bool], term: Callable[[], int]) -> None:
+        self._objects = cast("Any", api)
+        self._where = (meta.GROUP, meta.VERSION, "fleet")
+        self._leader = leader
+        self._term = term
+
+
+class Fleet:
+    """One operator on a fake API server and, unless `redis` is None, a fake Redis."""
+
+    def __init__(self, api: FakeApi | None = None, redis: FakeRedis | None = None) -> None:
+        self.api = api or FakeApi()
+        self.redis = redis
+        self.leading = True
+        self.term = 7
+        self.state = State()
+        self.mirror = self._mirror(redis) if redis else None
+        sink = _Sink(self.api, lambda: self.leading, lambda: self.term)
+        self.reconciler = Reconciler(self.state, _Reader(self.api), sink, self.mirror, asyncio.get_running_loop().time)
+        self.tasks: list[asyncio.Task[Any]] = []
+        self._beats = 0
+
+    def _mirror(self, redis: FakeRedis) -> Mirror:
+        async def raise_term(term: int) -> None:
+            self.term = max(self.term, term)
+
+        return Mirror(cast("Any", redis), term=lambda: self.term, raise_term=raise_term)
+
+    def watch(self) -> None:
+        """From now on the operator is told what changes."""
+        self.api.feed = self.reconciler.feed
+
+    def beat(self, *names: str) -> None:
+        """The agents of these nodes (of none given: of all) renew their Leases."""
+        self._beats += 1
+        found = names or tuple(self.api.objects[Kind.NODE])
+        self.reconciler.heartbeats([lease(name, f"{now()}/{self._beats}") for name in found])
+
+    async def beating(self, seconds: float, *names: str) -> None:
+        """Let time pass with these nodes (of none given: all) beating each H."""
+        end = now() + seconds
+        while now() < end:
+            self.beat(*names)
+            await asyncio.sleep(min(H, end - now()))
+
+    def leases_listed(self) -> None:
+        """The first listing of Leases: one for each node."""
+        self.reconciler.heartbeats([lease(name, "listed") for name in self.api.objects[Kind.NODE]])
+        self.reconciler.hearing()
+
+    async def lead(self) -> None:
+        """Begin to work, as the leader does."""
+        self.tasks.append(asyncio.create_task(self.reconciler.run()))
+        if self.mirror:
+            await self.reconciler.swept.wait()
+            self.tasks.append(asyncio.create_task(self.mirror.run()))
+
+    async def stop(self) -> None:
+        """The process ends; raises what ended a part before."""
+        self.api.feed = None
+        done = [task for task in self.tasks if task.done()]
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+        await self.reconciler.finish()
+        for task in done:
+            task.result()
+
+    @property
+    def keys(self) -> set[Key]:
+        """Everything that is known, as keys."""
+        return {Key(kind, name) for kind in Kind for name in self.state.known(kind)}
+
+
+@asynccontextmanager
+async def operator(api: FakeApi, redis: FakeRedis | None = None) -> AsyncIterator[Fleet]:
+    """An operator that has listed everything, leads and has done its first work; it ends with the block."""
+    fleet = Fleet(api, redis)
+    fleet.leases_listed()
+    fleet.watch()
+    await fleet.reconciler.open_gate()
+    await fleet.lead()
+    await asyncio.sleep(0.5)
+    try:
+        yield fleet
+    finally:
+        await fleet.stop()
+
+
+async def until(holds: Callable[[], bool], seconds: float = 60.0) -> float:
+    """Let simulated time pass until something holds, and tell how long it took."""
+    began = now()
+    while not holds():
+        assert now() - began < seconds, "it never came true"
+        await asyncio.sleep(0.01)
+    return now() - began
