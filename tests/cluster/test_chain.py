@@ -3,53 +3,29 @@
 Process → agent → NodeCapability → operator → NodePoolSlice, Redis members and Redis capability; and nothing else moves.
 """
 
-import asyncio
+import time
+from datetime import datetime
 from typing import Any
 
 import pytest
+from tests.cluster.fleets import BOTH, everywhere, operator_writes, pool
 
-from hotpool.lookup import Lookup
 from localfleet.catalogue import service, translator
 from localfleet.fleet import Fleet
 from localfleet.process import wait_for
 
 OWN_TYPE = "llm"
+LOOK_SECONDS = 12.0
+"""How long nothing may be written after a restart; the operator's first audit comes 10 s after it leads."""
 SERVICES = {"asr": "whisper", "nmt": "m2m100", "tts": "piper", "semantic": "repair", OWN_TYPE: "qwen"}
 
 
-def pool(name: str, **requires: Any) -> dict[str, Any]:
-    return {
-        "apiVersion": "hotpool.dev/v1alpha1",
-        "kind": "NodePool",
-        "metadata": {"name": name},
-        "spec": {"requires": requires},
-    }
-
-
-def redis_members(fleet: Fleet, name: str) -> dict[str, str]:
-    async def ask() -> dict[str, str]:
-        async with Lookup.from_url(fleet.redis_url, namespace=fleet.namespace) as lookup:
-            found = await lookup.members(name)
-        return {
-            node: state
-            for state, nodes in (("Ready", found.ready), ("Suspect", found.suspect), ("Draining", found.draining))
-            for node in nodes
-        }
-
-    return asyncio.run(ask())
-
-
-def redis_ready_types(fleet: Fleet, node: str) -> set[str]:
-    async def ask() -> set[str]:
-        async with Lookup.from_url(fleet.redis_url, namespace=fleet.namespace) as lookup:
-            found = await lookup.capability(node)
-        return {type_ for type_, state in found.types.items() if state.ready} if found else set()
-
-    return asyncio.run(ask())
-
-
-def everywhere(fleet: Fleet, name: str, expected: dict[str, str]) -> bool:
-    return fleet.members(name) == expected and redis_members(fleet, name) == expected
+def last_heartbeat(fleet: Fleet, node: str) -> float:
+    """When the node's Lease was renewed last, in seconds of this machine's clock; 0 while there is none."""
+    selector = f"metadata.name=hotpool-node-{node}"
+    found: Any = fleet.leases.list_namespaced_lease(fleet.namespace, field_selector=selector)
+    renewed = [lease.spec.renew_time for lease in found.items if lease.spec.renew_time]
+    return max(map(datetime.timestamp, renewed), default=0.0)
 
 
 @pytest.fixture
@@ -61,26 +37,25 @@ def running(fleet: Fleet) -> Fleet:
     for node in ("edge-1", "edge-2"):
         fleet.start_agent(node, [*translator(["zh", "en"]), service("qwen", OWN_TYPE)], debounce=0.2)
     fleet.wait_leading()
-    both = {"edge-1": "Ready", "edge-2": "Ready"}
     for name in (*SERVICES, "zh-en"):
-        wait_for(f"both nodes are in {name}", lambda name=name: everywhere(fleet, name, both), 60)  # type: ignore[misc]
+        wait_for(f"both nodes are in {name}", lambda name=name: everywhere(fleet, name, BOTH), 60)  # type: ignore[misc]
     return fleet
 
 
 def test_d3_stop_and_start_of_each_type_move_the_node_at_once_and_nothing_else(running: Fleet) -> None:
-    both, one = {"edge-1": "Ready", "edge-2": "Ready"}, {"edge-2": "Ready"}
+    one = {"edge-2": "Ready"}
     for type_, id_ in SERVICES.items():
         untouched = {name: running.get("nodepoolslices", f"{name}-0") for name in SERVICES if name != type_}
         running.agent("edge-1", "stop", id_)
         wait_for(f"edge-1 left {type_}", lambda type_=type_: everywhere(running, type_, one))  # type: ignore[misc]
-        wait_for("Redis capability", lambda type_=type_: type_ not in redis_ready_types(running, "edge-1"))  # type: ignore[misc]
-        assert redis_ready_types(running, "edge-1") == set(SERVICES) - {type_}
+        wait_for("Redis capability", lambda type_=type_: type_ not in running.types_in_redis("edge-1"))  # type: ignore[misc]
+        assert running.types_in_redis("edge-1") == set(SERVICES) - {type_}
         in_pair_pool = type_ == OWN_TYPE
-        wait_for("pair pool", lambda expected=both if in_pair_pool else one: everywhere(running, "zh-en", expected))  # type: ignore[misc]
+        wait_for("pair pool", lambda expected=BOTH if in_pair_pool else one: everywhere(running, "zh-en", expected))  # type: ignore[misc]
         running.agent("edge-1", "start", id_)
-        wait_for(f"edge-1 is back in {type_}", lambda type_=type_: everywhere(running, type_, both))  # type: ignore[misc]
-        wait_for("Redis capability", lambda: redis_ready_types(running, "edge-1") == set(SERVICES))
-        wait_for("pair pool", lambda: everywhere(running, "zh-en", both))
+        wait_for(f"edge-1 is back in {type_}", lambda type_=type_: everywhere(running, type_, BOTH))  # type: ignore[misc]
+        wait_for("Redis capability", lambda: running.types_in_redis("edge-1") == set(SERVICES))
+        wait_for("pair pool", lambda: everywhere(running, "zh-en", BOTH))
         assert {name: running.get("nodepoolslices", f"{name}-0") for name in untouched} == untouched
 
 
@@ -95,50 +70,55 @@ def test_d9_killed_operator_loses_no_membership_and_writes_nothing_when_nothing_
     wait_for("statuses settled", settled)
     assert running.operator
     running.operator.kill()
-    before = stored()
+    before, writes = stored(), operator_writes(running)
     operator = running.start_operator()
     running.wait_leading()
+    time.sleep(LOOK_SECONDS)
+    assert operator_writes(running) == writes
     assert stored() == before
-    assert all(everywhere(running, name, {"edge-1": "Ready", "edge-2": "Ready"}) for name in (*SERVICES, "zh-en"))
+    assert all(everywhere(running, name, BOTH) for name in (*SERVICES, "zh-en"))
     assert operator.stop() == 0
 
 
 def test_c3_killed_agent_is_suspect_at_3_h_and_gone_at_4_h_and_back_with_its_next_heartbeat(fleet: Fleet) -> None:
     fleet.apply(pool("llm", types=[{"type": "llm"}]))
     fleet.start_operator()
-    catalogue = [service("qwen", "llm")]
-    agent = fleet.start_agent("edge-1", catalogue, interval=2, debounce=0.2)
+    catalogue, interval = [service("qwen", "llm")], 3
+    agent = fleet.start_agent("edge-1", catalogue, interval=interval, debounce=0.2)
     fleet.wait_leading()
     wait_for("in", lambda: everywhere(fleet, "llm", {"edge-1": "Ready"}), 30)
+    wait_for("it beats", lambda: last_heartbeat(fleet, "edge-1") > 0)
     agent.kill()
-    wait_for("Suspect", lambda: everywhere(fleet, "llm", {"edge-1": "Suspect"}), 10)
-    wait_for("gone", lambda: everywhere(fleet, "llm", {}), 10)
-    suspect = fleet.get("nodecapabilities", "edge-1")
-    assert suspect
-    assert suspect["status"]["ready"] == "Unknown"
-    fleet.start_agent("edge-1", catalogue, interval=2, debounce=0.2)
+    renewed = last_heartbeat(fleet, "edge-1")
+    wait_for("Suspect", lambda: fleet.members("llm") == {"edge-1": "Suspect"}, 10)
+    suspect_after = time.time() - renewed
+    wait_for("gone", lambda: fleet.members("llm") == {}, 10)
+    gone_after = time.time() - renewed
+    assert 3 * interval <= suspect_after < 4 * interval
+    assert 4 * interval <= gone_after < 5 * interval
+    wait_for("gone from Redis", lambda: everywhere(fleet, "llm", {}))
+    wait_for("the condition", lambda: (fleet.get("nodecapabilities", "edge-1") or {})["status"]["ready"] == "Unknown")
+    fleet.start_agent("edge-1", catalogue, interval=interval, debounce=0.2)
     wait_for("back", lambda: everywhere(fleet, "llm", {"edge-1": "Ready"}), 30)
 
 
 def test_e1_flushed_redis_is_whole_again_by_itself(running: Fleet, redis_server: Any) -> None:
     redis_server.ask("FLUSHALL")
-    both = {"edge-1": "Ready", "edge-2": "Ready"}
     for name in (*SERVICES, "zh-en"):
-        wait_for(f"{name} again", lambda name=name: redis_members(running, name) == both, 15)  # type: ignore[misc]
-    wait_for("capability", lambda: redis_ready_types(running, "edge-2") == set(SERVICES), 15)
+        wait_for(f"{name} again", lambda name=name: running.members_in_redis(name) == BOTH, 15)  # type: ignore[misc]
+    wait_for("capability", lambda: running.types_in_redis("edge-2") == set(SERVICES), 15)
 
 
 def test_d10_edited_slice_and_garbage_in_redis_are_put_right(running: Fleet, redis_server: Any) -> None:
     patch = '{"members":[{"node":"stranger","state":"Ready","since":"2026-01-01T00:00:00Z"}]}'
     running.kubectl("patch", "nodepoolslice", "llm-0", "--type=merge", "-p", patch)
-    both = {"edge-1": "Ready", "edge-2": "Ready"}
-    wait_for("healed", lambda: everywhere(running, "llm", both))
+    wait_for("healed", lambda: everywhere(running, "llm", BOTH))
     running.kubectl("delete", "nodepoolslice", "llm-0")
-    wait_for("made again", lambda: everywhere(running, "llm", both))
+    wait_for("made again", lambda: everywhere(running, "llm", BOTH))
     tag = f"{{hotpool:{running.namespace}}}"
     redis_server.ask("SET", f"{tag}:pool:llm:ready", "garbage")
     wait_for("garbage overwritten", lambda: b"zset" in redis_server.ask("TYPE", f"{tag}:pool:llm:ready"), 15)
-    wait_for("whole", lambda: redis_members(running, "llm") == both, 15)
+    wait_for("whole", lambda: running.members_in_redis("llm") == BOTH, 15)
 
 
 def test_d11_pool_and_capability_deleted_while_the_operator_is_down_are_put_right(running: Fleet) -> None:
@@ -151,3 +131,13 @@ def test_d11_pool_and_capability_deleted_while_the_operator_is_down_are_put_righ
     running.wait_leading()
     wait_for("edge-1 is out", lambda: everywhere(running, "llm", {"edge-2": "Ready"}))
     wait_for("tts is gone", lambda: everywhere(running, "tts", {}), 30)
+
+
+def test_d6_a_drain_is_seen_at_once_and_ends_with_it(running: Fleet) -> None:
+    running.kubectl("patch", "nodecapability", "edge-1", "--type=merge", "-p", '{"spec":{"drain":true}}')
+    draining = {"edge-1": "Draining", "edge-2": "Ready"}
+    for name in (*SERVICES, "zh-en"):
+        wait_for(f"draining in {name}", lambda name=name: everywhere(running, name, draining))  # type: ignore[misc]
+    running.kubectl("patch", "nodecapability", "edge-1", "--type=merge", "-p", '{"spec":{"drain":false}}')
+    for name in (*SERVICES, "zh-en"):
+        wait_for(f"ready in {name}", lambda name=name: everywhere(running, name, BOTH))  # type: ignore[misc]

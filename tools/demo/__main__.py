@@ -6,7 +6,6 @@ the end.
 """
 
 import argparse
-import asyncio
 import os
 import signal
 import subprocess
@@ -22,7 +21,6 @@ from typing import Any, Final
 from rich.console import Console
 from rich.table import Table
 
-from hotpool.lookup import Lookup
 from localfleet.catalogue import service, translator
 from localfleet.fleet import Fleet
 from localfleet.kind import REPOSITORY, kind_program, kubectl_program
@@ -125,7 +123,7 @@ class Demo:
         table = Table("pool", "ready", "members in slices", "members in Redis")
         for item in self.fleet.list("nodepools"):
             name = item["metadata"]["name"]
-            both = (self.fleet.members(name), self._in_redis(name))
+            both = (self.fleet.members(name), self.fleet.members_in_redis(name))
             shown = [" ".join(sorted(found)).replace("edge-", "") for found in both]
             table.add_row(name, item["status"].get("ready", ""), *shown)
         screen.print(table)
@@ -176,7 +174,7 @@ class Demo:
 
         probes: dict[str, Callable[[], bool]] = {
             "capability": reported,
-            "Redis": lambda: (node in self._in_redis(pool)) is inside,
+            "Redis": lambda: (node in self.fleet.members_in_redis(pool)) is inside,
             "slice": lambda: (node in self.fleet.members(pool)) is inside,
         }
         with ThreadPoolExecutor(len(probes)) as threads:
@@ -202,15 +200,7 @@ class Demo:
         return dict(found["status"]["report"])
 
     def _whole(self, pool: str, nodes: set[str]) -> bool:
-        return set(self.fleet.members(pool)) == nodes == self._in_redis(pool)
-
-    def _in_redis(self, pool: str) -> set[str]:
-        async def ask() -> set[str]:
-            async with Lookup.from_url(self._redis.url, namespace=NAMESPACE) as lookup:
-                found = await lookup.members(pool)
-            return {*found.ready, *found.suspect, *found.draining}
-
-        return asyncio.run(ask())
+        return set(self.fleet.members(pool)) == nodes == set(self.fleet.members_in_redis(pool))
 
 
 def main() -> int:

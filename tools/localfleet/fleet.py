@@ -4,11 +4,14 @@ Everything is done as people do it: kubectl with the administrator's kubeconfig 
 and each agent a kubeconfig with a token of its own account only.
 """
 
+import asyncio
 import json
 import os
 import subprocess
 import sys
 import tempfile
+import urllib.error
+import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 from string import Template
@@ -17,6 +20,7 @@ from typing import Any, Final
 import yaml
 from kubernetes import client, config
 
+from hotpool.lookup import Lookup
 from localfleet.catalogue import free_port, render
 from localfleet.kind import REPOSITORY
 from localfleet.process import ManagedProcess, wait_for
@@ -72,17 +76,17 @@ class Fleet:
 
     def wait_leading(self, seconds: float = 40.0) -> None:
         """Wait until the operator says that it is ready."""
-        import urllib.error  # noqa: PLC0415 - only here.
-        import urllib.request  # noqa: PLC0415
+        wait_for("the operator is ready", lambda: self.probe("readyz") == 200, seconds)  # noqa: PLR2004 - HTTP's own number.
 
-        def ready() -> bool:
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{self.probe_port}/readyz", timeout=1) as answer:
-                    return bool(answer.status == 200)  # noqa: PLR2004 - HTTP's own number.
-            except (urllib.error.URLError, OSError):
-                return False
-
-        wait_for("the operator is ready", ready, seconds)
+    def probe(self, path: str) -> int:
+        """The operator's answer to /healthz or /readyz as an HTTP status; 0: nobody listens."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.probe_port}/{path}", timeout=1) as answer:
+                return int(answer.status)
+        except urllib.error.HTTPError as error:
+            return error.code
+        except OSError:
+            return 0
 
     def start_agent(
         self, node: str, services: Sequence[dict[str, Any]], *, interval: int = 15, debounce: float = 2.0
@@ -137,6 +141,27 @@ class Fleet:
             item for item in self.list("nodepoolslices") if item["metadata"]["labels"]["hotpool.dev/pool"] == pool
         )
         return {member["node"]: member["state"] for item in slices for member in item.get("members") or []}
+
+    def members_in_redis(self, pool: str) -> dict[str, str]:
+        """Node → state, as a dispatcher sees them."""
+
+        async def ask() -> dict[str, str]:
+            async with Lookup.from_url(self.redis_url, namespace=self.namespace) as lookup:
+                found = await lookup.members(pool)
+            states = (("Ready", found.ready), ("Suspect", found.suspect), ("Draining", found.draining))
+            return {node: state for state, nodes in states for node in nodes}
+
+        return asyncio.run(ask())
+
+    def types_in_redis(self, node: str) -> set[str]:
+        """The types that a node is ready for, as a dispatcher sees them."""
+
+        async def ask() -> set[str]:
+            async with Lookup.from_url(self.redis_url, namespace=self.namespace) as lookup:
+                found = await lookup.capability(node)
+            return {type_ for type_, state in found.types.items() if state.ready} if found else set()
+
+        return asyncio.run(ask())
 
     def close(self) -> None:
         """End every process; the namespace and the folder stay for a look at what happened."""

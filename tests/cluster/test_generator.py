@@ -1,0 +1,75 @@
+"""Pools made by rule, on the real API server: made, filled, put right after edits by hand, removed (behaviour D5)."""
+
+from typing import Any
+
+import pytest
+import yaml
+from tests.cluster.fleets import BOTH, everywhere
+
+from hotpool.core.generate import pool_name
+from localfleet.catalogue import translator
+from localfleet.fleet import Fleet
+from localfleet.kind import REPOSITORY
+from localfleet.process import wait_for
+
+GRACE_SECONDS = 3
+ZH_EN, EN_ZH, ANY_EN, ANY_ZH = (pool_name("speech", key) for key in ("zh-en", "en-zh", "*-en", "*-zh"))
+
+
+def made(fleet: Fleet) -> set[str]:
+    return {item["metadata"]["name"] for item in fleet.list("nodepools")}
+
+
+def said(fleet: Fleet) -> dict[str, Any]:
+    found = fleet.get("nodepoolgenerators", "speech")
+    return dict(found.get("status") or {}) if found else {}
+
+
+@pytest.fixture
+def speaking(fleet: Fleet) -> Fleet:
+    """Two nodes that translate zh and en, and the generator of the samples with a short grace time."""
+    generator = yaml.safe_load((REPOSITORY / "crds" / "samples" / "generator.yaml").read_text())
+    generator["spec"]["graceSeconds"] = GRACE_SECONDS
+    fleet.apply(generator)
+    fleet.start_operator()
+    for node in BOTH:
+        fleet.start_agent(node, translator(["zh", "en"]), debounce=0.2)
+    fleet.wait_leading()
+    for name in (ZH_EN, EN_ZH, ANY_EN, ANY_ZH):
+        wait_for(f"both nodes are in {name}", lambda name=name: everywhere(fleet, name, BOTH), 60)  # type: ignore[misc]
+    return fleet
+
+
+def test_d5_a_pool_for_each_pair_and_target_and_nothing_more(speaking: Fleet) -> None:
+    assert made(speaking) == {ZH_EN, EN_ZH, ANY_EN, ANY_ZH}
+    wait_for("its own account of it", lambda: (said(speaking).get("pools"), said(speaking).get("ready")) == (4, "True"))
+
+
+def test_d5_a_generated_pool_that_was_edited_or_deleted_by_hand_comes_back(speaking: Fleet) -> None:
+    wanted = speaking.get("nodepools", ZH_EN)
+    assert wanted
+    speaking.kubectl("patch", "nodepool", ZH_EN, "--type=merge", "-p", '{"spec":{"minMembers":9,"generated":null}}')
+    wait_for("its spec again", lambda: (speaking.get("nodepools", ZH_EN) or {})["spec"] == wanted["spec"])
+    speaking.kubectl("delete", "nodepool", ZH_EN)
+    wait_for("filled again", lambda: everywhere(speaking, ZH_EN, BOTH))
+    again = speaking.get("nodepools", ZH_EN)
+    assert again
+    assert again["metadata"]["uid"] != wanted["metadata"]["uid"]
+    assert again["spec"] == wanted["spec"]
+    assert made(speaking) == {ZH_EN, EN_ZH, ANY_EN, ANY_ZH}
+
+
+def test_d5_a_pool_that_nobody_fills_goes_after_the_grace_time_and_the_rest_with_the_generator(speaking: Fleet) -> None:
+    speaking.agent("edge-1", "stop", "piper")
+    wait_for("one node left", lambda: everywhere(speaking, ZH_EN, {"edge-2": "Ready"}))
+    assert made(speaking) == {ZH_EN, EN_ZH, ANY_EN, ANY_ZH}
+    speaking.agent("edge-2", "stop", "piper")
+    wait_for("empty", lambda: everywhere(speaking, ZH_EN, {}))
+    wait_for("removed", lambda: made(speaking) == set(), GRACE_SECONDS + 20)
+    wait_for("not in Redis either", lambda: speaking.members_in_redis(ZH_EN) == {})
+    speaking.agent("edge-2", "start", "piper")
+    wait_for("made again", lambda: everywhere(speaking, ZH_EN, {"edge-2": "Ready"}))
+    speaking.kubectl("delete", "nodepoolgenerator", "speech")
+    wait_for("gone with its owner", lambda: made(speaking) == set(), 60)
+    wait_for("slices too", lambda: speaking.list("nodepoolslices") == [], 60)
+    wait_for("gone from Redis", lambda: speaking.members_in_redis(ZH_EN) == {})

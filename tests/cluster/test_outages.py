@@ -1,0 +1,158 @@
+"""What is away comes back: Redis and the API server, when the operator starts and later (behaviour D9, E5).
+
+The API server is stopped for real, so these tests have a local cluster of their own whatever `kind_cluster` is.
+"""
+
+import subprocess
+import time
+import uuid
+from collections.abc import Iterator
+
+import pytest
+from tests.cluster.fleets import BOTH, everywhere, pool
+
+from localfleet.catalogue import service
+from localfleet.fleet import Fleet
+from localfleet.kind import REPOSITORY, kubectl_program
+from localfleet.process import wait_for
+from localfleet.redis_server import RedisServer
+from localkube.cluster import Cluster
+
+KIND = REPOSITORY / "tools" / "kind"
+WELL, UNWELL = 200, 503
+BLINK_SECONDS = 3.0
+"""Shorter than the operator's leadership lasts without a renewal (6 s)."""
+OUTAGE_SECONDS = 20.0
+"""Longer than 4 H of the agents and than the election's Lease."""
+INTERVAL = 3
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A cluster whose programs may be stopped."""
+    name = f"outages-{uuid.uuid4().hex[:6]}"
+    kubeconfig = str(tmp_path_factory.mktemp("outages") / "kubeconfig")
+    subprocess.run([KIND, "create", "cluster", "--name", name, "--kubeconfig", kubeconfig], check=True)
+    yield Cluster(name)
+    subprocess.run([KIND, "delete", "cluster", "--name", name, "--kubeconfig", kubeconfig], check=True)
+
+
+@pytest.fixture
+def redis() -> Iterator[RedisServer]:
+    """A Redis that may be stopped."""
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture
+def fleet(cluster: Cluster, redis: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    """A pool `llm`, and two agents whose services qualify for it; no operator yet."""
+    kubeconfig = tmp_path_factory.getbasetemp() / f"{cluster.name}.kubeconfig"
+    kubeconfig.write_text(
+        subprocess.run(
+            [KIND, "get", "kubeconfig", "--name", cluster.name], check=True, stdout=subprocess.PIPE, text=True
+        ).stdout
+    )
+    made = Fleet(kubeconfig, kubectl_program(KIND), f"fleet-{uuid.uuid4().hex[:6]}", redis.url)
+    made.install()
+    made.apply(pool("llm", types=[{"type": "llm"}]))
+    for node in BOTH:
+        made.start_agent(node, [service("qwen", "llm")], interval=INTERVAL, debounce=0.2)
+    yield made
+    made.close()
+    cluster.process("kube-apiserver").start()
+    cluster.wait_ready()
+
+
+def settle(fleet: Fleet) -> None:
+    fleet.wait_leading()
+    wait_for("both are in", lambda: everywhere(fleet, "llm", BOTH), 60)
+
+
+def away(cluster: Cluster, seconds: float) -> None:
+    """Stop the API server for a while."""
+    cluster.process("kube-apiserver").stop()
+    time.sleep(seconds)
+    cluster.process("kube-apiserver").start()
+    cluster.wait_apiserver()
+
+
+def test_e5_redis_away_at_the_start_and_later_kubernetes_goes_on_and_redis_catches_up(
+    fleet: Fleet, redis: RedisServer
+) -> None:
+    redis.kill()
+    operator = fleet.start_operator()
+    wait_for("slices without Redis", lambda: fleet.members("llm") == BOTH, 60)
+    assert (fleet.probe("healthz"), fleet.probe("readyz")) == (WELL, UNWELL)
+    redis.start()
+    settle(fleet)
+    redis.kill()
+    fleet.agent("edge-1", "stop", "qwen")
+    wait_for("slices follow", lambda: fleet.members("llm") == {"edge-2": "Ready"})
+    wait_for("it says so", lambda: fleet.probe("readyz") == UNWELL)
+    redis.start()
+    wait_for("Redis has caught up", lambda: fleet.probe("readyz") == WELL)
+    assert everywhere(fleet, "llm", {"edge-2": "Ready"})
+    assert fleet.types_in_redis("edge-1") == set()
+    assert operator.running
+    fleet.agent("edge-1", "start", "qwen")
+    wait_for("both again", lambda: everywhere(fleet, "llm", BOTH))
+
+
+def test_d9_an_operator_that_starts_while_the_api_server_is_away_waits_and_loses_nobody(
+    fleet: Fleet, cluster: Cluster
+) -> None:
+    first = fleet.start_operator()
+    settle(fleet)
+    before = fleet.list("nodepoolslices")
+    assert first.stop() == 0
+    cluster.process("kube-apiserver").stop()
+    operator = fleet.start_operator()
+    wait_for(
+        "it is up and says that it is not ready",
+        lambda: (fleet.probe("healthz"), fleet.probe("readyz")) == (WELL, UNWELL),
+    )
+    time.sleep(BLINK_SECONDS)
+    assert operator.running
+    assert fleet.members_in_redis("llm") == BOTH
+    cluster.process("kube-apiserver").start()
+    settle(fleet)
+    assert operator.running
+    assert fleet.list("nodepoolslices") == before
+
+
+def test_d9_a_short_outage_of_the_api_server_is_waited_out(fleet: Fleet, cluster: Cluster) -> None:
+    operator = fleet.start_operator()
+    settle(fleet)
+    before = fleet.list("nodepoolslices")
+    away(cluster, BLINK_SECONDS)
+    wait_for("ready again", lambda: fleet.probe("readyz") == WELL, 60)
+    assert operator.running
+    assert fleet.list("nodepoolslices") == before
+    fleet.agent("edge-1", "stop", "qwen")
+    wait_for("it follows", lambda: everywhere(fleet, "llm", {"edge-2": "Ready"}))
+
+
+def test_d9_a_long_outage_ends_the_operator_and_a_restart_finds_everybody_in_place(
+    fleet: Fleet, cluster: Cluster
+) -> None:
+    """Without the API server nobody can be leader, so the process ends; something starts it again."""
+    operator = fleet.start_operator()
+    settle(fleet)
+    before = fleet.list("nodepoolslices")
+    cluster.process("kube-apiserver").stop()
+    wait_for("it ends", lambda: not operator.running, 30)
+    assert operator.stop() == 1
+    again = fleet.start_operator()
+    time.sleep(OUTAGE_SECONDS)
+    assert again.running
+    assert fleet.members_in_redis("llm") == BOTH
+    fleet.agent("edge-1", "stop", "qwen")
+    cluster.process("kube-apiserver").start()
+    cluster.wait_apiserver()
+    fleet.wait_leading(60)
+    wait_for("what happened meanwhile", lambda: everywhere(fleet, "llm", {"edge-2": "Ready"}), 60)
+    (item,) = fleet.list("nodepoolslices")
+    assert item["metadata"]["uid"] == before[0]["metadata"]["uid"]
+    since = {member["node"]: member["since"] for member in before[0]["members"]}
+    assert [member["since"] for member in item["members"]] == [since["edge-2"]]
