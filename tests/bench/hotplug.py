@@ -1,7 +1,9 @@
 """`make bench`: how fast a stop reaches slices and Redis, and what an idle heartbeat costs; all from one run.
 
 Starts a cluster, a Redis and an operator of its own. Reports are patched as agents patch them, 200 Leases beat beside
-them. Prints a table; `--json FILE` also writes one flat object.
+them. A stop is timed from before its patch is sent until a watch of the slices, and a keyspace notification of Redis,
+tell of it. The floor is what the API server alone needs: from the same moment until a watch of the NodeCapability
+tells of the patch itself. Prints a table; `--json FILE` also writes one flat object.
 """
 
 import argparse
@@ -12,11 +14,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import psutil
+import redis.asyncio
 from kubernetes.aio import client, config
 
 from hotpool.api.meta import LEASE_LABEL, LEASE_PREFIX, timestamp
@@ -28,10 +32,11 @@ from localfleet.redis_server import RedisServer
 CLUSTER: Final = "hotpool-bench"
 LEASES: Final = 200
 INTERVAL: Final = 15
-FLIPS: Final = 200
+STOPS: Final = 200
 POOLS: Final = 25
 PAUSE_SECONDS: Final = 0.06
-IDLE_SECONDS: Final = 18.0
+IDLE_SECONDS: Final = 10.0
+IDLE_ROUNDS: Final = 3
 DEADLINE_SECONDS: Final = 10.0
 _MERGE: Final = "application/merge-patch+json"
 
@@ -66,17 +71,25 @@ class Bench:
         self._api = api
         self._lookup = Lookup.from_url(fleet.redis_url, namespace=fleet.namespace)
         self._sequence = 1
+        self._beaten = 0
 
     async def run(self) -> dict[str, float]:
         """All figures: milliseconds, and writes for each flip or heartbeat."""
         await asyncio.gather(*(self._create(node) for node in range(LEASES)))
-        silent = await self._cost()
         beating = asyncio.create_task(self._beat())
-        idle = await self._cost()
+        await self._quiet()
+        rounds: list[tuple[Cost, Cost]] = []
+        for _ in range(IDLE_ROUNDS):
+            heard = await self._cost()
+            beating.cancel()
+            rounds.append((heard, await self._cost()))
+            beating = asyncio.create_task(self._beat())
+            await asyncio.sleep(INTERVAL)
         beats = LEASES / INTERVAL * IDLE_SECONDS
         figures = {
-            "idle_heartbeat_cpu_ms": round((idle["cpu"] - silent["cpu"]) * 1000 / beats, 4),
-            "idle_heartbeat_writes": (idle["writes"] - silent["writes"]) / beats,
+            "idle_heartbeat_cpu_ms": statistics.median(heard.cpu_ms - silent.cpu_ms for heard, silent in rounds)
+            / beats,
+            "idle_heartbeat_writes": sum(heard.writes for heard, _ in rounds) / (beats * IDLE_ROUNDS),
         }
         figures |= await self._flips()
         beating.cancel()
@@ -100,25 +113,37 @@ class Bench:
         await self._objects.patch_namespaced_custom_object_status(*where, body, _content_type=_MERGE)
 
     async def _beat(self) -> None:
-        """Renew every Lease once in an interval, spread evenly, until cancelled."""
+        """Renew every Lease once in an interval, spread evenly, until cancelled; goes on where it was cancelled."""
         number = 0
         started = time.monotonic()
         while True:
-            name = f"{LEASE_PREFIX}node-{number % LEASES}"
+            self._beaten += 1
+            name = f"{LEASE_PREFIX}node-{self._beaten % LEASES}"
             body = {"spec": {"renewTime": timestamp()}}
             await self._leases.patch_namespaced_lease(name, self._fleet.namespace, body, _content_type=_MERGE)
             number += 1
             await asyncio.sleep(max(0.0, started + number * INTERVAL / LEASES - time.monotonic()))
 
-    async def _cost(self) -> dict[str, float]:
-        """CPU seconds of the operator, and writes seen by the API server, in a while in which nothing changes."""
-        assert self._fleet.operator
-        process = psutil.Process(self._fleet.operator.pid)
-        await asyncio.sleep(2)
-        times, writes = process.cpu_times(), self._writes()
+    async def _quiet(self) -> None:
+        """Wait until the operator has nothing more to write."""
+        while (await self._cost()).writes:
+            pass
+
+    async def _cost(self) -> "Cost":
+        """What the operator spends and writes in a while in which nothing changes.
+
+        The while holds whole numbers of the operator's own rounds (Redis: 5 s, election: 2 s).
+        """
+        await asyncio.sleep(1)
+        spent, writes = self._operator_cpu(), self._writes()
         await asyncio.sleep(IDLE_SECONDS)
-        after = process.cpu_times()
-        return {"cpu": after.user + after.system - times.user - times.system, "writes": self._writes() - writes}
+        return Cost((self._operator_cpu() - spent) * 1000, self._writes() - writes)
+
+    def _operator_cpu(self) -> float:
+        """CPU seconds of all its threads, to the nanosecond (Linux schedstat)."""
+        assert self._fleet.operator
+        tasks = Path(f"/proc/{self._fleet.operator.pid}/task").glob("*/schedstat")
+        return sum(int(task.read_text().split()[0]) for task in tasks) / 1e9
 
     def _writes(self) -> float:
         """Writes that the API server counted, Leases and refusals left out."""
@@ -128,49 +153,110 @@ class Bench:
         return sum(float(line.rsplit(" ", 1)[1]) for line in ours if any(verb in line for verb in verbs))
 
     async def _flips(self) -> dict[str, float]:
-        to_slice: list[float] = []
-        to_redis: list[float] = []
+        """Stop and start nodes in turn, each of a pool of its own; only stops are timed."""
+        told = Told()
+        watchers = [
+            asyncio.create_task(self._watch("nodepoolslices", told, _in_slice)),
+            asyncio.create_task(self._watch("nodecapabilities", told, _in_report)),
+            asyncio.create_task(self._watch_redis(told)),
+        ]
+        await asyncio.sleep(1)
+        spent: dict[str, list[float]] = defaultdict(list)
         before = self._writes()
-        for flip in range(FLIPS):
+        for flip in range(2 * STOPS):
             node, ready = flip % POOLS, (flip // POOLS) % 2 == 1
+            expected = {where: told.expect(where, node, ready=ready) for where in ("report", "slice", "redis")}
             started = time.monotonic()
             await self._report(node, ready=ready)
-            seen = await asyncio.gather(self._in_slice(node, ready=ready), self._in_redis(node, ready=ready))
-            if not ready:
-                to_slice.append((seen[0] - started) * 1000)
-                to_redis.append((seen[1] - started) * 1000)
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                for where, moment in expected.items():
+                    if not ready:
+                        spent[where].append((await moment - started) * 1000)
+                    await moment
             await asyncio.sleep(PAUSE_SECONDS)
         await asyncio.sleep(2)
-        writes = (self._writes() - before) / FLIPS
+        writes = (self._writes() - before) / (2 * STOPS)
+        for watcher in watchers:
+            watcher.cancel()
         return {
-            **_percentiles("stop_to_slice_ms", to_slice),
-            **_percentiles("stop_to_redis_ms", to_redis),
+            **_percentiles("stop_to_slice_ms", spent["slice"]),
+            **_percentiles("stop_to_redis_ms", spent["redis"]),
+            **_percentiles("floor_ms", spent["report"]),
             "flip_writes": writes,
         }
 
-    async def _in_slice(self, node: int, *, ready: bool) -> float:
-        where = (*GROUP, self._fleet.namespace, "nodepoolslices", f"pool-{node}-0")
+    async def _watch(self, plural: str, told: "Told", read: Callable[[Any], tuple[str, int, bool]]) -> None:
+        """Tell of every event of a kind."""
+        listed: Any = await self._objects.list_namespaced_custom_object(*GROUP, self._fleet.namespace, plural)
+        answer: Any = await self._objects.list_namespaced_custom_object_without_preload_content(
+            *GROUP,
+            self._fleet.namespace,
+            plural,
+            watch=True,
+            resource_version=listed["metadata"]["resourceVersion"],
+            _request_timeout=600,
+        )
+        async for line in _lines(answer):
+            told.tell(*read(json.loads(line)["object"]))
 
-        async def there() -> bool:
-            found: Any = await self._objects.get_namespaced_custom_object(*where)
-            return any(member["node"] == f"node-{node}" for member in found["members"])
+    async def _watch_redis(self, told: "Told") -> None:
+        """Tell of every pool whose members changed in Redis."""
+        async with redis.asyncio.from_url(self._fleet.redis_url) as server:
+            await server.config_set("notify-keyspace-events", "KA")
+            subscription = server.pubsub()
+            await subscription.psubscribe("__keyspace@0__:*:pool:*:ready")
+            async for message in subscription.listen():
+                if message["type"] != "pmessage":
+                    continue
+                number = int(message["channel"].decode().split(":pool:pool-")[1].split(":")[0])
+                found = await self._lookup.members(f"pool-{number}")
+                told.tell("redis", number, f"node-{number}" in found.ready)
 
-        return await _when(there, ready)
 
-    async def _in_redis(self, node: int, *, ready: bool) -> float:
-        async def there() -> bool:
-            return f"node-{node}" in (await self._lookup.members(f"pool-{node}")).ready
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """The operator's, in one while."""
 
-        return await _when(there, ready)
+    cpu_ms: float
+    writes: float
 
 
-async def _when(probe: Callable[[], Any], wanted: bool) -> float:  # noqa: FBT001 - the value waited for.
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    while time.monotonic() < deadline:
-        if await probe() == wanted:
-            return time.monotonic()
-        await asyncio.sleep(0.001)
-    raise TimeoutError(f"not {wanted} within {DEADLINE_SECONDS:g} s")
+class Told:
+    """When a watcher was told what is waited for."""
+
+    def __init__(self) -> None:
+        self._expected: dict[tuple[str, int, bool], asyncio.Future[float]] = {}
+
+    def expect(self, where: str, node: int, *, ready: bool) -> asyncio.Future[float]:
+        """The moment (monotonic seconds) at which `where` will be told that a node is ready, or is not."""
+        future: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+        self._expected[where, node, ready] = future
+        return future
+
+    def tell(self, where: str, node: int, ready: bool) -> None:  # noqa: FBT001 - the value told.
+        """A watcher was told."""
+        future = self._expected.pop((where, node, ready), None)
+        if future:
+            future.set_result(time.monotonic())
+
+
+def _in_slice(body: Any) -> tuple[str, int, bool]:
+    number = int(body["metadata"]["name"].split("-")[1])
+    return "slice", number, any(member["node"] == f"node-{number}" for member in body["members"])
+
+
+def _in_report(body: Any) -> tuple[str, int, bool]:
+    number = int(body["metadata"]["name"].split("-")[1])
+    return "report", number, body["status"]["report"]["capabilities"][0]["ready"]
+
+
+async def _lines(answer: Any) -> AsyncIterator[bytes]:
+    rest = b""
+    async for chunk in answer.content.iter_any():
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            if line:
+                yield line
 
 
 def _percentiles(name: str, values: list[float]) -> dict[str, float]:
