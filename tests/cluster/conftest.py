@@ -9,7 +9,7 @@ import pytest
 
 from localfleet.fleet import Fleet
 from localfleet.kind import kind_program, kubectl_program
-from localfleet.redis_server import RedisServer
+from localfleet.redis_server import redis_url
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -20,16 +20,17 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(scope="session")
-def redis_server() -> Iterator[RedisServer]:
-    with RedisServer() as server:
-        yield server
+def redis_address() -> Iterator[str]:
+    """The address in $HOTPOOL_TEST_REDIS_URL, else that of a server of our own."""
+    with redis_url() as url:
+        yield url
 
 
 @pytest.fixture
-def fleet(kind_cluster: Any, redis_server: RedisServer) -> Iterator[Fleet]:
+def fleet(kind_cluster: Any, redis_address: str) -> Iterator[Fleet]:
     """An empty fleet in a namespace of its own; nothing is started yet."""
     kubeconfig, kubectl = Path(kind_cluster.kubeconfig_path), Path(kind_cluster.kubectl_path)
-    made = Fleet(kubeconfig, kubectl, f"fleet-{uuid.uuid4().hex[:6]}", redis_server.url)
+    made = Fleet(kubeconfig, kubectl, f"fleet-{uuid.uuid4().hex[:6]}", redis_address)
     made.install()
     yield made
     made.close()

@@ -99,6 +99,17 @@ def test_e5_redis_away_at_the_start_and_later_kubernetes_goes_on_and_redis_catch
     wait_for("both again", lambda: everywhere(fleet, "llm", BOTH))
 
 
+def test_e1_flushed_redis_is_whole_again_by_itself(fleet: Fleet, redis: RedisServer) -> None:
+    operator = fleet.start_operator()
+    settle(fleet)
+    redis.ask("FLUSHALL")
+    redis.ask("FUNCTION", "FLUSH")
+    wait_for("members again", lambda: everywhere(fleet, "llm", BOTH))
+    for node in BOTH:
+        wait_for("capability again", lambda node=node: fleet.types_in_redis(node) == {"llm"})  # type: ignore[misc]
+    assert operator.running
+
+
 def test_d9_an_operator_that_starts_while_the_api_server_is_away_waits_and_loses_nobody(
     fleet: Fleet, cluster: Cluster
 ) -> None:

