@@ -26,7 +26,7 @@ from hotpool_agent.pairs import normalise_pair
 
 if TYPE_CHECKING:
     from hotpool_agent.catalogue import Rule, ServiceSpec
-    from hotpool_agent.report import Snapshot
+    from hotpool_agent.snapshot import Snapshot
 
 T = TypeVar("T")
 

@@ -22,7 +22,8 @@ from hotpool.api.capability import (
     TypeCapability,
 )
 from hotpool_agent.bounds import Dropped, bounded_services, fit
-from hotpool_agent.catalogue import Catalogue, ServiceSpec, accepted
+from hotpool_agent.catalogue import Catalogue, accepted
+from hotpool_agent.snapshot import Snapshot
 
 PRECEDENCE: Final[tuple[NotReadyReason, ...]] = (
     "DeviceNotAccepted",
@@ -40,21 +41,6 @@ _REASONS: Final[dict[ServiceState, NotReadyReason]] = {
     "Stopped": "Stopped",
 }
 _STAMPS: Final = {"time", "epoch", "sequence", "session"}
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """One service as it is now: its catalogue entry and its state."""
-
-    spec: ServiceSpec
-    state: ServiceState
-    since: str | None = None
-    pid: int | None = None
-    restarts: int = 0
-    last_error: str | None = None
-    desired: str | None = None
-    desired_by: str | None = None
-    request_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,8 +20,8 @@ from hotpool_agent import probe
 from hotpool_agent.catalogue import Observe, Run, ServiceSpec
 from hotpool_agent.machine import Action, Event, Machine
 from hotpool_agent.pulse import Pulse
-from hotpool_agent.report import Snapshot
 from hotpool_agent.settings import Settings
+from hotpool_agent.snapshot import Snapshot
 from hotpool_agent.store import Remembered
 from hotpool_agent.supervise import Command, LaunchError, Process, StuckError
 

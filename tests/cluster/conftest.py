@@ -1,15 +1,17 @@
 """Fixtures of the cluster tier: pytest-kind's `kind_cluster`, unchanged, and a fleet on it with a real Redis."""
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from hotpool.lookup import Lookup
+from hotpool.projection.client import Client, connect
 from localfleet.fleet import Fleet
 from localfleet.kind import kind_program, kubectl_program
-from localfleet.redis_server import redis_url
+from localfleet.redis_server import RedisServer, redis_url
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -34,3 +36,28 @@ def fleet(kind_cluster: Any, redis_address: str) -> Iterator[Fleet]:
     made.install()
     yield made
     made.close()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RedisServer]:
+    """An embedded server of one module, to be flushed, stopped and damaged at will."""
+    with RedisServer() as running:
+        yield running
+
+
+@pytest.fixture
+async def client(server: RedisServer) -> AsyncIterator[Client]:
+    """A client of that server, which is empty."""
+    server.start()
+    server.ask("FLUSHALL")
+    server.ask("FUNCTION", "FLUSH")
+    connected = connect(server.url)
+    yield connected
+    await connected.aclose()
+
+
+@pytest.fixture
+async def lookup(server: RedisServer) -> AsyncIterator[Lookup]:
+    """A look-up client of the fleet `speech` on that server."""
+    async with Lookup.from_url(server.url, namespace="speech") as made:
+        yield made

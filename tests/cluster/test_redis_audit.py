@@ -7,17 +7,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from hotpool.projection.client import Client, connect
 from hotpool.projection.failures import Unclaimed
 from hotpool.projection.images import NodeImage, PoolImage
 from hotpool.projection.keys import FleetKeys
 from hotpool.projection.writer import Writer
-from localfleet.redis_server import RedisServer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
-
     from hotpool.projection.audit import AuditResult
+    from hotpool.projection.client import Client
+    from localfleet.redis_server import RedisServer
 
 KEYS = FleetKeys("hotpool", "speech")
 FACTS, READY, SUSPECT, DRAINING = KEYS.pool("zh-en")
@@ -75,22 +73,6 @@ WRITING = {"hset", "hdel", "sadd", "srem", "zadd", "zrem"} | {
     "set",
     "function|load",
 }
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[RedisServer]:
-    with RedisServer() as running:
-        yield running
-
-
-@pytest.fixture
-async def client(server: RedisServer) -> AsyncIterator[Client]:
-    server.start()
-    server.ask("FLUSHALL")
-    server.ask("FUNCTION", "FLUSH")
-    connected = connect(server.url)
-    yield connected
-    await connected.aclose()
 
 
 @pytest.fixture

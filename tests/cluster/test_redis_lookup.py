@@ -46,25 +46,9 @@ def reason_of(answer: Picked | NoMember) -> Reason:
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[RedisServer]:
-    with RedisServer() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def cluster_server() -> Iterator[RedisServer]:
     with RedisServer(cluster=True) as running:
         yield running
-
-
-@pytest.fixture
-async def client(server: RedisServer) -> AsyncIterator[Client]:
-    server.start()
-    server.ask("FLUSHALL")
-    server.ask("FUNCTION", "FLUSH")
-    connected = connect(server.url)
-    yield connected
-    await connected.aclose()
 
 
 @pytest.fixture
@@ -72,12 +56,6 @@ async def writer(client: Client) -> Writer:
     made = Writer(client, namespace="speech", leader=lambda: True)
     await made.claim(3)
     return made
-
-
-@pytest.fixture
-async def lookup(server: RedisServer) -> AsyncIterator[Lookup]:
-    async with Lookup.from_url(server.url, namespace="speech") as made:
-        yield made
 
 
 async def sweep(client: Client, count: int, exclude: Collection[str] = ()) -> Counter[str]:

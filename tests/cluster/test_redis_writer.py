@@ -16,10 +16,11 @@ from hotpool.projection.images import NodeImage, PoolImage
 from hotpool.projection.keys import FleetKeys
 from hotpool.projection.writer import Writer
 from hotpool.sinks.errors import Fenced, NotLeader, Rejected, Retryable
-from localfleet.redis_server import RedisServer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable
+
+    from localfleet.redis_server import RedisServer
 
 KEYS = FleetKeys("hotpool", "speech")
 NODE = NodeImage("edge-1", (("asr", True, None, ("fw",)), ("tts", False, "Stopped", ())))
@@ -44,28 +45,6 @@ def pool(word: str, *, size: int = 10, name: str = "zh-en", uid: str = "u1", key
 
 def holds(image: PoolImage, found: Members) -> bool:
     return (found.ready, found.suspect, found.draining) == tuple(tuple(sorted(names)) for names in image.members)
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[RedisServer]:
-    with RedisServer() as running:
-        yield running
-
-
-@pytest.fixture
-async def client(server: RedisServer) -> AsyncIterator[Client]:
-    server.start()
-    server.ask("FLUSHALL")
-    server.ask("FUNCTION", "FLUSH")
-    connected = connect(server.url)
-    yield connected
-    await connected.aclose()
-
-
-@pytest.fixture
-async def lookup(server: RedisServer) -> AsyncIterator[Lookup]:
-    async with Lookup.from_url(server.url, namespace="speech") as made:
-        yield made
 
 
 def make(client: Client, leader: Callable[[], bool] = lambda: True) -> Writer:

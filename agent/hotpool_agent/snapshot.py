@@ -1,0 +1,21 @@
+"""What `service` shows of itself and `report` and `bounds` make words of. Pure data."""
+
+from dataclasses import dataclass
+
+from hotpool.api.capability import ServiceState
+from hotpool_agent.catalogue import ServiceSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One service as it is now: its catalogue entry and its state."""
+
+    spec: ServiceSpec
+    state: ServiceState
+    since: str | None = None
+    pid: int | None = None
+    restarts: int = 0
+    last_error: str | None = None
+    desired: str | None = None
+    desired_by: str | None = None
+    request_id: str | None = None
