@@ -14,6 +14,7 @@ from typing import Annotated, Any, Final, NoReturn
 import typer
 from pydantic import ValidationError
 
+from hotpool.api.meta import MAX_INTERVAL_SECONDS
 from hotpool_agent import control
 from hotpool_agent.paths import PathError, socket_path, state_folder
 from hotpool_agent.settings import NodeNameError, Settings, node_name
@@ -59,7 +60,7 @@ def run(
     ] = None,
     context: Annotated[str | None, typer.Option(help="Context of the kubeconfig.")] = None,
     interval: Annotated[
-        int | None, typer.Option(min=1, max=120, help="Seconds between heartbeats; default 15.")
+        int | None, typer.Option(min=1, max=MAX_INTERVAL_SECONDS, help="Seconds between heartbeats; default 15.")
     ] = None,
     debounce: Annotated[float | None, typer.Option(min=0, help="Seconds that a gain may wait; default 2.")] = None,
 ) -> None:

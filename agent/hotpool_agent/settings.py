@@ -11,7 +11,7 @@ from typing import Annotated, Final
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from hotpool.api.meta import NODE_NAME_MAX, SUBDOMAIN_PATTERN
+from hotpool.api.meta import MAX_INTERVAL_SECONDS, NODE_NAME_MAX, SUBDOMAIN_PATTERN
 
 _SUBDOMAIN: Final = re.compile(SUBDOMAIN_PATTERN)
 
@@ -23,7 +23,7 @@ class Settings(BaseSettings):
 
     state_dir: Path | None = None
     """Parent of the state folders; default: $XDG_STATE_HOME/hotpool-agent."""
-    interval: Annotated[int, Field(ge=1, le=120)] = 15
+    interval: Annotated[int, Field(ge=1, le=MAX_INTERVAL_SECONDS)] = 15
     """H, the heartbeat interval."""
     debounce: Annotated[float, Field(ge=0, le=60)] = 2.0
     """D, how long a gain may wait for others (behaviour B6)."""

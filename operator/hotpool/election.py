@@ -20,6 +20,7 @@ from kubernetes.client.exceptions import ApiException
 
 from hotpool.clients import Access
 from hotpool.metrics import LEADER, TERM
+from hotpool.sinks.errors import Retryable
 
 LEASE_NAME: Final = "hotpool-operator"
 LEASE_SECONDS: Final = 10
@@ -65,7 +66,14 @@ class Elector(threading.Thread):
 
     def run(self) -> None:
         """Elect until stopped, or until leadership was lost; trouble with the API server is waited out."""
-        api = client.CoordinationV1Api(_connect(self._access))
+        try:
+            self._elect(client.CoordinationV1Api(_connect(self._access)))
+        except Exception:  # a thread that ends unseen would leave a leader that never leads, or never yields.
+            log.exception("the election ended")
+            self._until = 0.0
+            self._lost()
+
+    def _elect(self, api: Any) -> None:
         while not self._stop_event.is_set():
             try:
                 with self._lock:
@@ -86,15 +94,21 @@ class Elector(threading.Thread):
             self.join(timeout=3 * _REQUEST_SECONDS)
 
     def raise_term(self, term: int) -> None:
-        """Make the term at least `term`, stored before the next write (blocking; call it in a thread)."""
-        api: Any = client.CoordinationV1Api(_connect(self._access))
-        with self._lock:
-            lease: Any = api.read_namespaced_lease(
-                LEASE_NAME, self._access.namespace, _request_timeout=_REQUEST_SECONDS
-            )
-            if lease.spec.holder_identity == self.identity and lease.spec.lease_transitions < term:
-                lease.spec.lease_transitions = term
-                self._put(api, lease)
+        """Make the term at least `term`, stored before the next write (blocking; call it in a thread).
+
+        Raises Retryable when the API server does not answer, or not as it should.
+        """
+        try:
+            with self._lock:
+                self._raise(client.CoordinationV1Api(_connect(self._access)), term)
+        except (ApiException, *_AWAY) as error:
+            raise Retryable(f"the term {term} was not stored: {type(error).__name__}") from None
+
+    def _raise(self, api: Any, term: int) -> None:
+        lease: Any = api.read_namespaced_lease(LEASE_NAME, self._access.namespace, _request_timeout=_REQUEST_SECONDS)
+        if lease.spec.holder_identity == self.identity and lease.spec.lease_transitions < term:
+            lease.spec.lease_transitions = term
+            self._put(api, lease)
 
     def _round(self, api: Any) -> None:
         started = monotonic()
@@ -104,8 +118,10 @@ class Elector(threading.Thread):
             if error.status != _NOT_FOUND:
                 raise
             lease = None
+        if lease is not None and lease.spec is None:
+            lease.spec = client.V1LeaseSpec()
         if lease is not None and lease.spec.holder_identity == self.identity:
-            self._put(api, lease, started)
+            self._put(api, lease, started)  # also a first write of which the answer was lost
         elif not self.term and (lease is None or self._free(lease, started)):
             self._acquire(api, lease, started)
 
@@ -130,8 +146,6 @@ class Elector(threading.Thread):
         except ApiException as error:
             if error.status != _CONFLICT:
                 raise
-            return
-        self._won()
 
     def _put(self, api: Any, lease: Any, started: float | None = None) -> None:
         """Write the Lease; the API server refuses a version that somebody else changed meanwhile."""
@@ -141,10 +155,13 @@ class Elector(threading.Thread):
             stored = api.create_namespaced_lease(*where, _request_timeout=_REQUEST_SECONDS)
         else:
             stored = api.replace_namespaced_lease(LEASE_NAME, *where, _request_timeout=_REQUEST_SECONDS)
+        first = not self.term
         self.term = stored.spec.lease_transitions
         TERM.set(self.term)
         if started is not None:
             self._until = started + LEASE_SECONDS - WRITE_RESERVE
+        if first:
+            self._won()
 
     def _release(self, api: Any) -> None:
         self._until = 0.0

@@ -8,16 +8,17 @@ about membership and knows no wire shape.
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from time import monotonic
 from typing import Any, Final
 
 import structlog
 
 from hotpool.api.meta import timestamp
-from hotpool.api.pool import PoolStatus
+from hotpool.api.pool import PoolSpec, PoolStatus
 from hotpool.clients import Reader, Unavailable
 from hotpool.core.diff import DeleteSlice, conditions_differ, diff_slices, status_differs, status_is_urgent
-from hotpool.core.model import Heartbeat, Key, Kind, Pool
+from hotpool.core.model import Generator, Heartbeat, Key, Kind, Pool
 from hotpool.core.plan import PoolPlan, plan_node, plan_pool
 from hotpool.core.plan_generator import GeneratorPlan, plan_generator
 from hotpool.core.state import State
@@ -25,7 +26,7 @@ from hotpool.core.subjects import GeneratorSubject
 from hotpool.metrics import APPLY, FAILURES, HEARING, HEARTBEATS, NODES, POOLS, REJECTED, TRANSITIONS
 from hotpool.projection.images import NodeImage, PoolImage
 from hotpool.projection.mirror import Mirror
-from hotpool.sinks.errors import Fenced, NotLeader, Rejected, Retryable, Stale
+from hotpool.sinks.errors import Fenced, NotLeader, Rejected, Retryable, SinkError, Stale
 from hotpool.sinks.kube import KubeSink
 from hotpool.sources.decode import Rejection, decode
 from hotpool.workqueue import WorkQueue
@@ -33,7 +34,9 @@ from hotpool.workqueue import WorkQueue
 log = structlog.get_logger(__name__)
 
 AT_ONCE: Final = 16
-"""Keys worked on at the same time."""
+"""Pools and generators worked on at the same time."""
+NODES_AT_ONCE: Final = 8
+"""Nodes worked on at the same time, apart: membership must not wait behind its own story (design, section 2)."""
 ROUND_SECONDS: Final = 1.0
 """Slices and urgent status of one pool are written at most once in this time (behaviour D3)."""
 SLOW_SECONDS: Final = 10.0
@@ -61,7 +64,7 @@ class Reconciler:
         self._kube = kube
         self._mirror = mirror
         self._clock = clock
-        self._queue = WorkQueue()
+        self._membership, self._nodes = WorkQueue(AT_ONCE), WorkQueue(NODES_AT_ONCE)
         self._wake = asyncio.Event()
         self._deaf = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -155,7 +158,7 @@ class Reconciler:
             if now >= next_audit:
                 next_audit = now + AUDIT_SECONDS
                 self._start(self._audit_safely())
-            for key, due in self._queue.take(now, AT_ONCE - self._queue.busy):
+            for key, due in (*self._membership.take(now), *self._nodes.take(now)):
                 self._start(self._work(key, due))
             NODES.set(len(self._state.nodes))
             POOLS.set(len(self._state.pools))
@@ -168,8 +171,8 @@ class Reconciler:
 
     async def _sleep(self, next_audit: float) -> None:
         silence = None if self._deaf else self._state.next_deadline()
-        due = self._queue.next_due() if self._queue.busy < AT_ONCE else None
-        until = min(at for at in (next_audit, silence, due) if at is not None)
+        due = (self._membership.next_due(), self._nodes.next_due())
+        until = min(at for at in (next_audit, silence, *due) if at is not None)
         try:
             async with asyncio.timeout(max(0.0, until - self._clock())):
                 await self._wake.wait()
@@ -177,8 +180,13 @@ class Reconciler:
             pass
 
     def _mark(self, keys: Iterable[Key], at: float | None = None) -> None:
-        if self._queue.add(keys, self._clock() if at is None else at):
-            self._wake.set()
+        due = self._clock() if at is None else at
+        for key in keys:
+            if self._lane(key).add(key, due):
+                self._wake.set()
+
+    def _lane(self, key: Key) -> WorkQueue:
+        return self._nodes if key.kind is Kind.NODE else self._membership
 
     def _start(self, work: Any) -> None:
         task = asyncio.create_task(work)
@@ -208,7 +216,7 @@ class Reconciler:
             log.exception("reconciliation failed", kind=key.kind.value, name=key.name)
             self._retry(key, error)
         finally:
-            self._queue.done(key)
+            self._lane(key).done(key)
             self._unseen.discard(key)
             if not self._unseen:
                 self.swept.set()
@@ -318,20 +326,42 @@ class Reconciler:
         plan = plan_generator(subject, pools, self._clock(), timestamp())
         if plan.recheck_at is not None:
             self._mark([key], plan.recheck_at)
-        await self._write_pools(subject, plan, pools)
+        refused = await self._write_pools(subject, plan, pools)
         if subject.generator.status != plan.status:
             self._record(Kind.GENERATOR, await self._kube.write_generator_status(subject.generator, plan.status))
+        if refused:
+            raise refused[0]
 
-    async def _write_pools(self, subject: GeneratorSubject, plan: GeneratorPlan, pools: dict[str, Pool]) -> None:
-        generator = subject.generator
-        for name, spec in plan.create.items():
-            self._mark(self._record(Kind.POOL, await self._kube.create_pool(generator, name, spec)))
-        for name, spec in plan.correct.items():
-            log.info("a generated pool was edited; putting it right", pool=name, generator=generator.meta.name)
-            self._mark(self._record(Kind.POOL, await self._kube.correct_pool(pools[name], spec)))
-        for pool in plan.remove:
-            await self._kube.delete_pool(pool)
-            self._mark(self._state.forget(Kind.POOL, pool.meta.name, pool.meta.uid))
+    async def _write_pools(
+        self, subject: GeneratorSubject, plan: GeneratorPlan, pools: dict[str, Pool]
+    ) -> list[SinkError]:
+        """Remove, create, correct; what is refused for one pool holds up no other. Returns the refusals."""
+        refused: list[SinkError] = []
+        for write in [
+            *(partial(self._remove_pool, pool) for pool in plan.remove),
+            *(partial(self._create_pool, subject.generator, name, spec) for name, spec in plan.create.items()),
+            *(partial(self._correct_pool, pools[name], spec) for name, spec in plan.correct.items()),
+        ]:
+            try:
+                await write()
+            except (NotLeader, Fenced):
+                raise
+            except SinkError as error:
+                if isinstance(error, Stale):
+                    await self._refresh(error.kind, error.name, None)
+                refused.append(error)
+        return refused
+
+    async def _remove_pool(self, pool: Pool) -> None:
+        await self._kube.delete_pool(pool)
+        self._mark(self._state.forget(Kind.POOL, pool.meta.name, pool.meta.uid))
+
+    async def _create_pool(self, generator: Generator, name: str, spec: PoolSpec) -> None:
+        self._mark(self._record(Kind.POOL, await self._kube.create_pool(generator, name, spec)))
+
+    async def _correct_pool(self, pool: Pool, spec: PoolSpec) -> None:
+        log.info("a generated pool was edited; putting it right", pool=pool.meta.name)
+        self._mark(self._record(Kind.POOL, await self._kube.correct_pool(pool, spec)))
 
     def _record(self, kind: Kind, written: Any) -> set[Key]:
         """Take in what was stored, so that its own echo marks nothing."""

@@ -42,9 +42,15 @@ class Kind:
         self.environment = {**os.environ, **own, "KIND_CLUSTER_NAME": ""}
 
     def start(self, *words: str) -> subprocess.Popen[str]:
-        """Run without waiting."""
+        """Run without waiting, with SIGINT heeded although whoever runs the tests in the background ignores it."""
         pipe = subprocess.PIPE
-        return subprocess.Popen([KIND, *words], env=self.environment, stdout=pipe, stderr=pipe, text=True)
+        return subprocess.Popen(
+            ["/usr/bin/env", "--default-signal=INT", KIND, *words],
+            env=self.environment,
+            stdout=pipe,
+            stderr=pipe,
+            text=True,
+        )
 
     def run(self, *words: str) -> str:
         """Run to success; return what is data."""

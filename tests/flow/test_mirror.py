@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import pytest
-from tests.flow.fakes import FakeRedis, simulated, until
+from tests.flow.fakes import FakeRedis, now, simulated, until
 
 from hotpool.projection.failures import Outdated, Unclaimed
 from hotpool.projection.images import NodeImage, PoolImage
@@ -110,6 +110,37 @@ async def test_e5_while_redis_is_away_images_are_remembered_and_the_newest_is_se
         assert ours.redis.nodes == {}
         assert ours.redis.complete is True
         assert [verb for _, verb, name in ours.redis.log[sent:] if name == "p"] == ["replace_pool"]
+
+
+@simulated
+async def test_e5_a_redis_that_hangs_in_a_whole_repair_holds_up_no_sender() -> None:
+    async with running(FakeRedis()) as ours:
+        for number in range(500):
+            await ours.mirror.pool(pool(f"p{number}", "a"))
+        ours.redis.flush()
+        await until(lambda: ours.redis.term > 0)
+        ours.redis.delay, ours.redis.fault = 2, Retryable("timed out")
+        began = now()
+        await asyncio.gather(*(ours.mirror.pool(pool(f"p{number}", "b")) for number in range(100)))
+        assert now() - began <= 5
+        ours.redis.delay, ours.redis.fault = 0, None
+        await until(lambda: ours.mirror.up)
+        assert ours.redis.pools["p99"] == pool("p99", "b")
+        assert len(ours.redis.pools) == 501
+
+
+@simulated
+async def test_e1_a_change_does_not_wait_behind_the_repair_of_a_whole_fleet() -> None:
+    async with running(FakeRedis()) as ours:
+        for number in range(1000):
+            await ours.mirror.pool(pool(f"p{number}", "a"))
+        ours.redis.delay = 0.1
+        ours.redis.flush()
+        await until(lambda: len(ours.redis.pools) > 0)
+        began = now()
+        await ours.mirror.pool(pool("p", "c"))
+        assert now() - began < 0.2
+        assert len(ours.redis.pools) < 200
 
 
 @simulated

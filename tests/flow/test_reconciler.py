@@ -481,6 +481,41 @@ async def test_one_failing_pool_does_not_delay_another(status: int) -> None:
 
 
 @simulated
+async def test_c6_membership_never_waits_behind_the_story_of_nodes() -> None:
+    api = small(2)
+    for number in range(1000):
+        api.put(node_object(f"x{number}", ASR))
+    async with operator(api) as fleet:
+        await fleet.beating(30)
+        api.delay = 0.04
+        for number in range(1000):
+            api.edit(Kind.NODE, f"x{number}", {"spec": {"drain": True}})
+        publish(api, "n0", no_llm(2))
+        assert await until(lambda: set(api.members("llm")) == {"n1"}) < 0.2
+        story = [write for write in api.written(Kind.NODE) if write.at > now() - 0.2]
+        assert len(story) < 100
+
+
+@simulated
+async def test_d5_what_is_refused_for_one_generated_pool_holds_up_no_other() -> None:
+    api = FakeApi()
+    api.put(generator_object("g", graceSeconds=60))
+    api.put(node_object("s", speech("zh", "en")))
+    async with operator(api) as fleet:
+        await fleet.beating(5)
+        api.fault = refusing(403, kind=Kind.POOL, verb="create")
+        publish(api, "s", speech("zh", "de", sequence=2))
+        api.edit(Kind.POOL, pair("zh-en"), {"spec": {"minMembers": 9}})
+        await fleet.beating(5)
+        assert api.objects[Kind.POOL][pair("zh-en")]["spec"]["minMembers"] == 1
+        await fleet.beating(65)
+        assert api.objects[Kind.POOL] == {}
+        assert api.objects[Kind.GENERATOR]["g"]["status"]["pools"] == 2
+        api.fault = None
+        assert await until(lambda: set(api.objects[Kind.POOL]) == {pair("zh-de"), pair("de-zh")}) <= 30.1
+
+
+@simulated
 async def test_an_error_in_one_keys_work_ends_nobody_elses() -> None:
     api = small(2)
     api.put(pool_object("broken", requires=requires("llm")))

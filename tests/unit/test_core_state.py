@@ -110,6 +110,29 @@ def test_c4_after_a_restart_offline_stays_and_live_has_a_full_period() -> None:
     assert offline.pools["llm"].members == {"n": "Ready"}
 
 
+def test_c3_a_look_at_the_very_deadline_ends_and_takes_effect() -> None:
+    """Sums of floats round: the moment counted with must be the moment asked for."""
+    began = next(at for at in (8185.435038924 + step / 1e9 for step in range(10**6)) if (at + 3 * H) - at < 3 * H)
+    state = open_state()
+    state.observe(node("n", report(service("q", "llm"))), began)
+    due = state.next_deadline()
+    assert due is not None
+    state.tick(due)
+    assert liveness(state) is Liveness.SUSPECT
+    assert state.next_deadline() == began + 4 * H
+
+
+def test_c3_a_mass_silence_is_looked_at_in_parts_and_whole_in_the_end() -> None:
+    state = open_state()
+    for number in range(1000):
+        state.observe(node(f"n{number}", report(service("q", "llm"))), 0)
+    seen = [len(state.tick(3 * H))]
+    while (due := state.next_deadline()) is not None and due <= 3 * H:
+        seen.append(len(state.tick(3 * H)))
+    assert max(seen) <= 100
+    assert {record.view.liveness for record in state.nodes.values()} == {Liveness.SUSPECT}
+
+
 def test_c3_deafness_gives_every_node_a_fresh_period() -> None:
     state = with_node()
     state.hear_again(3.5 * H)

@@ -216,6 +216,7 @@ def test_d10_a_slice_of_nobody_is_a_rejection() -> None:
     [
         ("hotpool-node-a", "t1", 45, Heartbeat("a", "i/1", "t1", 15.0)),
         ("hotpool-node-a", "t1", 1, Heartbeat("a", "i/1", "t1", 1.0)),
+        ("hotpool-node-a", "t1", 2**31 - 1, Heartbeat("a", "i/1", "t1", 120.0)),
         ("hotpool-node-a", "t1", None, Heartbeat("a", "i/1", "t1", None)),
         ("hotpool-node-a", None, 45, None),
         ("hotpool-operator", "t1", 45, None),

@@ -20,7 +20,7 @@ from typing import Any, Final
 import yaml
 from kubernetes import client, config
 
-from hotpool.lookup import Lookup
+from hotpool.lookup import Lookup, LookupFailed
 from localfleet.catalogue import free_port, render
 from localfleet.kind import REPOSITORY
 from localfleet.process import ManagedProcess, wait_for
@@ -142,12 +142,15 @@ class Fleet:
         )
         return {member["node"]: member["state"] for item in slices for member in item.get("members") or []}
 
-    def members_in_redis(self, pool: str) -> dict[str, str]:
-        """Node → state, as a dispatcher sees them."""
+    def members_in_redis(self, pool: str) -> dict[str, str] | None:
+        """Node → state, as a dispatcher sees them; None while the look-up fails, which proves nothing."""
 
-        async def ask() -> dict[str, str]:
+        async def ask() -> dict[str, str] | None:
             async with Lookup.from_url(self.redis_url, namespace=self.namespace) as lookup:
-                found = await lookup.members(pool)
+                try:
+                    found = await lookup.members(pool)
+                except LookupFailed:
+                    return None
             states = (("Ready", found.ready), ("Suspect", found.suspect), ("Draining", found.draining))
             return {node: state for state, nodes in states for node in nodes}
 

@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar, Final, Literal
 from pydantic import Field, JsonValue, StringConstraints
 
 from hotpool.api.meta import (
+    MAX_INTERVAL_SECONDS,
     ApiModel,
     Condition,
     Count,
@@ -203,7 +204,7 @@ class Report(ApiModel):
     """When the reported change was seen, by the node's clock."""
     leaving: bool = False
     """True: the node takes itself out of all pools at once (behaviour B10)."""
-    interval_seconds: Annotated[int, Field(ge=1, le=120)] = 15
+    interval_seconds: Annotated[int, Field(ge=1, le=MAX_INTERVAL_SECONDS)] = 15
     """H, the heartbeat interval in seconds."""
     summary: Short = ""
     """Running services of all services, for example 3/4."""

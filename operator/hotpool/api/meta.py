@@ -27,6 +27,8 @@ NODE_NAME_MAX: Final = 200
 POOL_NAME_MAX: Final = 57
 GENERATOR_NAME_MAX: Final = 40
 SLICE_MAX: Final = 100
+MAX_INTERVAL_SECONDS: Final = 120
+"""The longest H that a node may have."""
 
 SUBDOMAIN_PATTERN: Final = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
 LABEL_PATTERN: Final = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"

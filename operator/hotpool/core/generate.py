@@ -53,7 +53,7 @@ def admit(nodes: Mapping[str, int], existing: Iterable[str], spec: GeneratorSpec
 
     `nodes`: key → distinct nodes that offer it. `existing`: keys that have a pool and may not go yet.
     """
-    kept = list(dict.fromkeys(existing))
+    kept = dict.fromkeys(existing)
     left_out: list[tuple[str, int, str]] = []
     for key, count in sorted(nodes.items(), key=lambda item: (-item[1], item[0])):
         if key in kept:
@@ -63,7 +63,7 @@ def admit(nodes: Mapping[str, int], existing: Iterable[str], spec: GeneratorSpec
         elif len(kept) >= spec.max_pools:
             left_out.append((key, count, "MaxPools"))
         else:
-            kept.append(key)
+            kept[key] = None
     return Admission(tuple(kept), tuple(left_out))
 
 

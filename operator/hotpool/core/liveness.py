@@ -13,11 +13,11 @@ OFFLINE_AFTER: Final = 4
 """Heartbeat intervals of silence until a node is Offline."""
 
 
-def assess(silence: float, interval: float) -> Liveness:
-    """The liveness after `silence` seconds without a heartbeat, with H = `interval` seconds."""
-    if silence >= OFFLINE_AFTER * interval:
+def assess(beat: float, now: float, interval: float) -> Liveness:
+    """The liveness at `now` when the last heartbeat was at `beat`, with H = `interval` seconds."""
+    if now >= beat + interval * OFFLINE_AFTER:
         return Liveness.OFFLINE
-    return Liveness.SUSPECT if silence >= SUSPECT_AFTER * interval else Liveness.LIVE
+    return Liveness.SUSPECT if now >= beat + interval * SUSPECT_AFTER else Liveness.LIVE
 
 
 def next_change(beat: float, interval: float, liveness: Liveness) -> float | None:

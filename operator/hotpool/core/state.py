@@ -31,6 +31,7 @@ from hotpool.core.subjects import GeneratorSubject, PoolSubject, Subject
 DEFAULT_INTERVAL = 15.0
 
 _SILENT_REASONS = frozenset({"Offline", "AwaitingHeartbeat"})
+_NODES_PER_TICK = 50
 
 
 @dataclass(slots=True)
@@ -123,15 +124,20 @@ class State:
         return self._beat(beat.node, record, now) if changed or (before is None and self.gate_open) else set()
 
     def tick(self, now: float) -> set[Key]:
-        """Let silence take its effect: nodes become Suspect and Offline (behaviour C3)."""
+        """Let silence take its effect: nodes become Suspect and Offline (behaviour C3).
+
+        Looks at a bounded number of nodes; while more are due, `next_deadline` is not after `now`.
+        """
         dirty: set[Key] = set()
-        while self._due and self._due[0][0] <= now:
+        for _ in range(_NODES_PER_TICK):
+            if not self._due or self._due[0][0] > now:
+                break
             due, name = heapq.heappop(self._due)
             record = self.nodes.get(name)
             if record is None or record.beat is None or record.due != due:
                 continue
             record.due = None
-            liveness = assess(now - record.beat, record.interval)
+            liveness = assess(record.beat, now, record.interval)
             if liveness is not Liveness.LIVE and liveness is not record.view.liveness:
                 dirty |= self._set_view(name, record, replace(record.view, liveness=liveness))
             self._schedule(name, record)

@@ -40,6 +40,8 @@ class Mirror:
         self._nodes: dict[str, NodeImage] = {}
         self._wake = asyncio.Event()
         self._room = asyncio.Semaphore(_AT_ONCE)
+        self._repairs = asyncio.Semaphore(_AT_ONCE)
+        """Apart from `_room`: a change must not wait behind the repair of a whole fleet."""
         self._behind = False
         """An image was not sent, or not accepted, since the last round began: that round may have missed it."""
         self.up = False
@@ -106,7 +108,9 @@ class Mirror:
             again.append(partial(self._drop_index, found.stray_index))
         if again:
             log.info("redis differed", writes=len(again))
-        return all(await asyncio.gather(*map(self._repair, again)))
+        failures: list[SinkError] = []
+        await asyncio.gather(*(self._repair(write, failures) for write in again))
+        return not failures
 
     async def _put_pool(self, name: str) -> None:
         """Make Redis hold what is wanted of a pool now that it is this write's turn, not what was when it was found."""
@@ -121,17 +125,20 @@ class Mirror:
         wanted = {entry(image.generator, image.key or "") for image in self._pools.values() if image.generator}
         await self._writer.drop_index(field for field in fields if field not in wanted)
 
-    async def _repair(self, write: Callable[[], Awaitable[None]]) -> bool:
-        async with self._room:
+    async def _repair(self, write: Callable[[], Awaitable[None]], failures: list[SinkError]) -> None:
+        """One write of a round, unless so many failed that Redis must be away; adds its own failure."""
+        async with self._repairs:
+            if len(failures) >= _AT_ONCE:
+                return
             try:
                 await write()
             except (Fenced, NotLeader):
                 raise
             except SinkError as error:
                 self._fell(error)
-                return False
-        WRITES.labels("redis", "repair", "ok").inc()
-        return True
+                failures.append(error)
+            else:
+                WRITES.labels("redis", "repair", "ok").inc()
 
     async def _send(self, verb: str, write: Callable[[], Awaitable[None]]) -> None:
         """Send now where Redis is up; what fails is found by the next round, which is woken."""
@@ -140,6 +147,9 @@ class Mirror:
             return
         try:
             async with self._room:
+                if not self.up:  # it fell while this write waited for its turn
+                    self._behind = True
+                    return
                 await write()
             WRITES.labels("redis", verb, "ok").inc()
         except (Fenced, NotLeader):

@@ -64,7 +64,7 @@ def decode_lease(name: str, holder: str | None, renewed: str | None, duration: i
     """What a Lease says; None where it is not a node's or was not renewed yet. `duration`: leaseDurationSeconds."""
     if not name.startswith(meta.LEASE_PREFIX) or not renewed:
         return None
-    interval = max(1.0, duration / _INTERVALS_PER_LEASE) if duration else None
+    interval = min(max(1.0, duration / _INTERVALS_PER_LEASE), meta.MAX_INTERVAL_SECONDS) if duration else None
     return Heartbeat(name.removeprefix(meta.LEASE_PREFIX), holder or "", renewed, interval)
 
 

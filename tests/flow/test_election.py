@@ -1,0 +1,164 @@
+"""The elector's thread over a stand-in for the Lease API, so that answers can be lost and contents be broken.
+
+The real path: tests/cluster/test_chain.py and test_outages.py.
+"""
+
+import copy
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import urllib3
+from kubernetes import client
+from kubernetes.client.exceptions import ApiException
+
+from hotpool import election
+from hotpool.clients import Access
+from hotpool.election import Elector
+from hotpool.sinks.errors import Retryable
+
+SECONDS = 5.0
+
+
+class Leases:
+    """One Lease in memory."""
+
+    def __init__(self) -> None:
+        self.stored: Any = None
+        self.after_write: Callable[[], None] = lambda: None
+        """Called when a write is stored and before it is answered."""
+        self.before_read: Callable[[], None] = lambda: None
+        self.writes = 0
+
+    def read_namespaced_lease(self, *_: Any, **__: Any) -> Any:
+        self.before_read()
+        if self.stored is None:
+            raise ApiException(status=404)
+        return copy.deepcopy(self.stored)
+
+    def create_namespaced_lease(self, _namespace: str, lease: Any, **_: Any) -> Any:
+        return self._store(lease)
+
+    def replace_namespaced_lease(self, _name: str, _namespace: str, lease: Any, **_: Any) -> Any:
+        if self.stored.metadata.resource_version != lease.metadata.resource_version:
+            raise ApiException(status=409)
+        return self._store(lease)
+
+    def _store(self, lease: Any) -> Any:
+        self.writes += 1
+        self.stored = copy.deepcopy(lease)
+        self.stored.metadata.resource_version = str(self.writes)
+        self.after_write()
+        return copy.deepcopy(self.stored)
+
+
+def lease(**spec: Any) -> Any:
+    meta = client.V1ObjectMeta(name=election.LEASE_NAME, resource_version="0")
+    return client.V1Lease(metadata=meta, spec=client.V1LeaseSpec(**spec) if spec else None)
+
+
+@pytest.fixture
+def leases(monkeypatch: pytest.MonkeyPatch) -> Leases:
+    made = Leases()
+    monkeypatch.setattr(election, "_connect", lambda _: None)
+    monkeypatch.setattr(client, "CoordinationV1Api", lambda _: made)
+    monkeypatch.setattr(election, "RENEW_SECONDS", 0.02)
+    return made
+
+
+@pytest.fixture
+def won() -> threading.Event:
+    return threading.Event()
+
+
+@pytest.fixture
+def lost() -> threading.Event:
+    return threading.Event()
+
+
+@pytest.fixture
+def elector(leases: Leases, won: threading.Event, lost: threading.Event) -> Iterator[Elector]:
+    assert leases.writes == 0
+    made = Elector(Access("fleet", None, None), won=won.set, lost=lost.set)
+    yield made
+    made.stop()
+
+
+def once(error: Exception) -> Callable[[], None]:
+    """Raise it the first time only."""
+    errors = [error]
+
+    def fail() -> None:
+        if errors:
+            raise errors.pop()
+
+    return fail
+
+
+def test_promise_2_the_term_is_larger_than_that_of_lease_and_slices(
+    leases: Leases, elector: Elector, won: threading.Event
+) -> None:
+    leases.stored = lease(lease_transitions=4, holder_identity="")
+    elector.begin(9)
+    assert won.wait(SECONDS)
+    assert (elector.term, leases.stored.spec.lease_transitions) == (10, 10)
+    assert elector.leading()
+    elector.stop()
+    assert not elector.leading()
+    assert leases.stored.spec.holder_identity is None
+
+
+def test_promise_2_an_acquisition_whose_answer_was_lost_still_wins(
+    leases: Leases, elector: Elector, won: threading.Event
+) -> None:
+    leases.after_write = once(urllib3.exceptions.ReadTimeoutError(None, "", "late"))  # type: ignore[arg-type]
+    elector.begin(0)
+    assert won.wait(SECONDS)
+    assert elector.leading()
+    assert elector.term == leases.stored.spec.lease_transitions == 1
+
+
+def test_promise_2_a_lease_without_content_is_free(leases: Leases, elector: Elector, won: threading.Event) -> None:
+    leases.stored = lease()
+    elector.begin(0)
+    assert won.wait(SECONDS)
+
+
+def test_promise_2_an_unforeseen_error_is_told_as_a_loss(
+    leases: Leases, elector: Elector, won: threading.Event, lost: threading.Event
+) -> None:
+    elector.begin(0)
+    assert won.wait(SECONDS)
+    leases.before_read = once(ValueError("no JSON at all"))
+    assert lost.wait(SECONDS)
+    assert not elector.leading()
+
+
+def test_promise_2_another_holder_is_waited_for_and_not_robbed(
+    leases: Leases, elector: Elector, won: threading.Event
+) -> None:
+    leases.stored = lease(lease_transitions=4, holder_identity="another", lease_duration_seconds=60)
+    elector.begin(0)
+    assert not won.wait(0.3)
+    assert (leases.writes, elector.term) == (0, 0)
+    leases.stored.spec.holder_identity = ""
+    assert won.wait(SECONDS)
+    assert elector.term == 5
+
+
+def test_promise_2_a_raised_term_is_stored_or_refused_as_retryable(
+    leases: Leases, elector: Elector, won: threading.Event
+) -> None:
+    elector.begin(0)
+    assert won.wait(SECONDS)
+    elector.raise_term(41)
+    assert elector.term == leases.stored.spec.lease_transitions == 41
+
+    def gone() -> None:
+        raise urllib3.exceptions.ProtocolError("gone")
+
+    leases.before_read = gone
+    with pytest.raises(Retryable):
+        elector.raise_term(42)
+    assert elector.term == 41

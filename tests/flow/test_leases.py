@@ -1,0 +1,74 @@
+"""The Lease stream against a real HTTP server that has more to say than fits one read (behaviour C2)."""
+
+import asyncio
+import json
+from collections.abc import Sequence
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from kubernetes.aio import client
+
+from hotpool.core.model import Heartbeat
+from hotpool.sources import leases
+from hotpool.sources.leases import LeaseStream
+
+LINES = 6000
+PADDING = "x" * 600
+
+
+def line(number: int) -> bytes:
+    spec = {"holderIdentity": "i/1", "leaseDurationSeconds": 45, "renewTime": f"t{number}"}
+    metadata = {"name": f"hotpool-node-n{number}", "resourceVersion": str(number + 2), "labels": {"padding": PADDING}}
+    return json.dumps({"type": "MODIFIED", "object": {"metadata": metadata, "spec": spec}}).encode() + b"\n"
+
+
+class Listener:
+    """Counts."""
+
+    def __init__(self) -> None:
+        self.beats: list[Heartbeat] = []
+
+    def heartbeats(self, beats: Sequence[Heartbeat]) -> None:
+        self.beats += beats
+
+    def deaf(self) -> None:
+        raise AssertionError("nothing broke")
+
+    def hearing(self) -> None:
+        pass
+
+
+async def answer(request: web.Request) -> web.StreamResponse:
+    if "watch" not in request.query:
+        return web.json_response({"metadata": {"resourceVersion": "1"}, "items": []})
+    stream = web.StreamResponse()
+    await stream.prepare(request)
+    await stream.write(b"".join(map(line, range(LINES))))
+    await asyncio.Event().wait()
+    return stream
+
+
+@pytest.mark.timeout(30)
+async def test_c2_a_backlog_is_read_without_a_pause_and_nothing_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leases, "_BURST_PAUSE", 0.5)
+    app = web.Application()
+    app.router.add_get("/apis/coordination.k8s.io/v1/namespaces/fleet/leases", answer)
+    listener = Listener()
+    pauses: list[float] = []
+    pause = leases._pause  # noqa: SLF001 - what is counted is inside.
+
+    async def counted(response: object) -> None:
+        pauses.append(asyncio.get_running_loop().time())
+        await pause(response)
+
+    monkeypatch.setattr(leases, "_pause", counted)
+    async with TestServer(app) as server:
+        api = client.ApiClient(client.Configuration(host=str(server.make_url("/")).rstrip("/")))
+        async with api, asyncio.TaskGroup() as group:
+            running = group.create_task(LeaseStream(api, "fleet", listener).run())
+            while len(listener.beats) < LINES:  # noqa: ASYNC110 - ended by the hang guard.
+                await asyncio.sleep(0.01)
+            running.cancel()
+    assert [beat.node for beat in listener.beats] == [f"n{number}" for number in range(LINES)]
+    assert len(pauses) <= LINES * len(line(0)) / leases._PLENTY / 4  # noqa: SLF001 - as above.
