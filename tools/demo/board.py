@@ -62,15 +62,15 @@ def _changes(changes: Sequence[Change]) -> Table:
         what = f"{change.node} " + (
             f"stopped {_words(change.lost)}" if change.lost else f"started {_words(change.gained)}"
         )
-        where = f"{'left' if change.lost else 'joined'} {_words(change.pools, 1)}"
+        count = f"{len(change.pools)} pool" + ("" if len(change.pools) == 1 else "s")
+        where = f"{'left' if change.lost else 'joined'} {count}"
         stages = (change.report, change.redis, change.slices)
         spent = (f"{1000 * (at - change.at):.0f}" if at else "" for at in stages)
         table.add_row(f"{datetime.fromtimestamp(change.at).astimezone():%H:%M:%S}", what, where, *spent)
     return table
 
 
-def _words(names: Collection[str], most: int = 1) -> str:
-    """At most so many names, then how many more."""
-    shown = sorted(names, key=lambda name: (len(name), name))
-    more = len(shown) - most
-    return ", ".join(shown[:most]) + (f" and {more} more" if more > 0 else "")
+def _words(names: Collection[str]) -> str:
+    """The first name, and how many more."""
+    first, *more = sorted(names, key=lambda name: (len(name), name))
+    return first + (f" and {len(more)} more" if more else "")
