@@ -135,22 +135,15 @@ class Bench:
         The while holds whole numbers of the operator's own rounds (Redis: 5 s, election: 2 s).
         """
         await asyncio.sleep(1)
-        spent, writes = self._operator_cpu(), self._writes()
+        spent, writes = self._operator_cpu(), sum(self._fleet.writes().values())
         await asyncio.sleep(IDLE_SECONDS)
-        return Cost((self._operator_cpu() - spent) * 1000, self._writes() - writes)
+        return Cost((self._operator_cpu() - spent) * 1000, sum(self._fleet.writes().values()) - writes)
 
     def _operator_cpu(self) -> float:
         """CPU seconds of all its threads, to the nanosecond (Linux schedstat)."""
         assert self._fleet.operator
         tasks = Path(f"/proc/{self._fleet.operator.pid}/task").glob("*/schedstat")
         return sum(int(task.read_text().split()[0]) for task in tasks) / 1e9
-
-    def _writes(self) -> float:
-        """Writes that the API server counted, Leases and refusals left out."""
-        verbs = ('verb="POST"', 'verb="PUT"', 'verb="PATCH"', 'verb="APPLY"', 'verb="DELETE"')
-        lines = self._fleet.kubectl("get", "--raw", "/metrics").splitlines()
-        ours = (line for line in lines if line.startswith("apiserver_request_total") and 'group="hotpool.dev"' in line)
-        return sum(float(line.rsplit(" ", 1)[1]) for line in ours if any(verb in line for verb in verbs))
 
     async def _flips(self) -> dict[str, float]:
         """Stop and start nodes in turn, each of a pool of its own; only stops are timed."""
@@ -162,7 +155,7 @@ class Bench:
         ]
         await asyncio.sleep(1)
         spent: dict[str, list[float]] = defaultdict(list)
-        before = self._writes()
+        before = sum(self._fleet.writes().values())
         for flip in range(2 * STOPS):
             node, ready = flip % POOLS, (flip // POOLS) % 2 == 1
             expected = {where: told.expect(where, node, ready=ready) for where in ("report", "slice", "redis")}
@@ -170,12 +163,12 @@ class Bench:
             await self._report(node, ready=ready)
             async with asyncio.timeout(DEADLINE_SECONDS):
                 for where, moment in expected.items():
+                    at = await moment
                     if not ready:
-                        spent[where].append((await moment - started) * 1000)
-                    await moment
+                        spent[where].append((at - started) * 1000)
             await asyncio.sleep(PAUSE_SECONDS)
         await asyncio.sleep(2)
-        writes = (self._writes() - before) / (2 * STOPS)
+        writes = (sum(self._fleet.writes().values()) - before) / (2 * STOPS)
         for watcher in watchers:
             watcher.cancel()
         return {

@@ -6,7 +6,6 @@ from localfleet.fleet import Fleet
 
 BOTH = {"edge-1": "Ready", "edge-2": "Ready"}
 """Membership of a pool that two nodes qualify for."""
-_WRITES = {"POST", "PUT", "PATCH", "APPLY", "DELETE", "DELETECOLLECTION"}
 
 
 def pool(name: str, **requires: Any) -> dict[str, Any]:
@@ -25,13 +24,5 @@ def everywhere(fleet: Fleet, name: str, expected: dict[str, str]) -> bool:
 
 
 def operator_writes(fleet: Fleet) -> float:
-    """Writes to our kinds that the API server has counted since it started; those of agents (reports) left out."""
-    total = 0.0
-    for line in fleet.kubectl("get", "--raw", "/metrics").splitlines():
-        if not line.startswith("apiserver_request_total{") or 'group="hotpool.dev"' not in line:
-            continue
-        labels, count = line[line.index("{") + 1 :].rsplit("} ", 1)
-        said = {name: text.strip('"') for name, text in (pair.split("=", 1) for pair in labels.split(","))}
-        if said["verb"] in _WRITES and (said["verb"], said["resource"]) != ("PATCH", "nodecapabilities"):
-            total += float(count)
-    return total
+    """Writes to our kinds that the API server has counted; those of agents (reports) left out."""
+    return sum(count for what, count in fleet.writes().items() if what != ("PATCH", "nodecapabilities"))

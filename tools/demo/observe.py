@@ -102,7 +102,7 @@ class Observer:
         before, after = self.slices.get(pool, {}), {member["node"]: member["state"] for member in members}
         self.slices[pool] = after
         for node in before.keys() ^ after.keys():
-            change = next((change for change in reversed(self.changes) if change.node == node), None)
+            change = self._last_change(node)
             if change:
                 change.slices = now
                 change.pools.add(pool)
@@ -118,6 +118,9 @@ class Observer:
             stamp = datetime.fromisoformat(report["time"]).timestamp()
             self.changes.append(Change(node, stamp, before - offers, offers - before, now))
             del self.changes[:-_REMEMBERED]
+
+    def _last_change(self, node: str) -> Change | None:
+        return next((change for change in reversed(self.changes) if change.node == node), None)
 
     async def _look(self) -> None:
         """Look into Redis: at the pool in focus all the time, at all now and then."""
@@ -142,7 +145,7 @@ class Observer:
                 return
             self.redis[pool] = nodes
             for node in before ^ nodes:
-                change = next((change for change in reversed(self.changes) if change.node == node), None)
+                change = self._last_change(node)
                 if change and pool == self._focus:
                     change.redis = time.time()
             self.changed.notify_all()

@@ -28,6 +28,7 @@ from localfleet.process import ManagedProcess, wait_for
 _MANIFESTS: Final = REPOSITORY / "charts" / "hotpool" / "manifests"
 _BIN: Final = Path(sys.executable).parent
 GROUP: Final = ("hotpool.dev", "v1alpha1")
+_WRITES: Final = {"POST", "PUT", "PATCH", "APPLY", "DELETE", "DELETECOLLECTION"}
 
 
 class Fleet:
@@ -165,6 +166,19 @@ class Fleet:
             return {type_ for type_, state in found.types.items() if state.ready} if found else set()
 
         return asyncio.run(ask())
+
+    def writes(self) -> dict[tuple[str, str], float]:
+        """Verb and resource → writes to our kinds that the API server has counted since it started."""
+        total: dict[tuple[str, str], float] = {}
+        for line in self.kubectl("get", "--raw", "/metrics").splitlines():
+            if not line.startswith("apiserver_request_total{") or 'group="hotpool.dev"' not in line:
+                continue
+            labels, count = line[line.index("{") + 1 :].rsplit("} ", 1)
+            said = {name: text.strip('"') for name, text in (pair.split("=", 1) for pair in labels.split(","))}
+            if said["verb"] in _WRITES:
+                key = (said["verb"], said["resource"])
+                total[key] = total.get(key, 0.0) + float(count)
+        return total
 
     def close(self) -> None:
         """End every process; the namespace and the folder stay for a look at what happened."""
