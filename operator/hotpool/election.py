@@ -25,6 +25,8 @@ from hotpool.sinks.errors import Retryable
 LEASE_NAME: Final = "hotpool-operator"
 LEASE_SECONDS: Final = 10
 RENEW_SECONDS: Final = 2.0
+RETRY_SECONDS: Final = 0.25
+"""A leader whose renewal failed tries again after this pause: its time runs out."""
 WRITE_RESERVE: Final = 4.0
 """We stop to lead this long before the Lease ends: more than a write's time-out in any sink."""
 _REQUEST_SECONDS: Final = 2.0
@@ -75,16 +77,18 @@ class Elector(threading.Thread):
 
     def _elect(self, api: Any) -> None:
         while not self._stop_event.is_set():
+            pause = RENEW_SECONDS
             try:
                 with self._lock:
                     self._round(api)
             except (ApiException, *_AWAY) as error:
                 log.warning("election round failed", error=type(error).__name__, status=getattr(error, "status", None))
+                pause = RETRY_SECONDS if self.leading() else RENEW_SECONDS
             LEADER.set(self.leading())
             if self.term and not self.leading():
                 self._lost()
                 break
-            self._stop_event.wait(RENEW_SECONDS)
+            self._stop_event.wait(pause)
         self._release(api)
 
     def stop(self) -> None:

@@ -135,6 +135,30 @@ def test_promise_2_an_unforeseen_error_is_told_as_a_loss(
     assert not elector.leading()
 
 
+def test_promise_2_a_leader_whose_renewal_failed_tries_again_before_its_time_runs_out(
+    leases: Leases, elector: Elector, won: threading.Event, lost: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elector.begin(0)
+    assert won.wait(SECONDS)
+    failed, renewed = threading.Event(), threading.Event()
+
+    def slow_down() -> None:
+        monkeypatch.setattr(election, "RENEW_SECONDS", 2 * SECONDS)
+        leases.before_read = fail
+
+    def fail() -> None:
+        leases.before_read = lambda: None
+        leases.after_write = renewed.set
+        failed.set()
+        raise urllib3.exceptions.ProtocolError("gone")
+
+    leases.before_read = slow_down
+    assert failed.wait(SECONDS)
+    assert renewed.wait(SECONDS)
+    assert elector.leading()
+    assert not lost.is_set()
+
+
 def test_promise_2_another_holder_is_waited_for_and_not_robbed(
     leases: Leases, elector: Elector, won: threading.Event
 ) -> None:

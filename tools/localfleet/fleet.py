@@ -32,10 +32,16 @@ _WRITES: Final = {"POST", "PUT", "PATCH", "APPLY", "DELETE", "DELETECOLLECTION"}
 
 
 class Fleet:
-    """One namespace with its operator and agents; `close` ends every process that it started."""
+    """One namespace with its operator and agents; `close` ends every process that it started.
 
-    def __init__(self, kubeconfig: Path, kubectl: Path, namespace: str, redis_url: str) -> None:
+    `server`: the address by which operator and agents reach the API server; default: the administrator's.
+    """
+
+    def __init__(
+        self, kubeconfig: Path, kubectl: Path, namespace: str, redis_url: str, *, server: str | None = None
+    ) -> None:
         self.namespace = namespace
+        self._server = server
         self.redis_url = redis_url
         self.folder = Path(tempfile.mkdtemp(prefix=f"hotpool-{namespace}-"))
         self.operator: ManagedProcess | None = None
@@ -199,6 +205,8 @@ class Fleet:
             view = json.loads(self.kubectl("config", "view", "--raw", "--minify", "-o", "json"))
             view["users"] = [{"name": account, "user": {"token": token}}]
             view["contexts"][0]["context"]["user"] = account
+            if self._server:
+                view["clusters"][0]["cluster"]["server"] = self._server
             path.touch(mode=0o600)
             path.write_text(json.dumps(view))
         return path
