@@ -18,7 +18,10 @@ import structlog
 from hotpool_agent import __version__, control, control_server, host, probe
 from hotpool_agent.bounds import Dropped, bounded_services
 from hotpool_agent.catalogue import Catalogue
+from hotpool_agent.catalogue_file import CatalogueError, read_catalogue
+from hotpool_agent.claim import stored_in
 from hotpool_agent.heartbeat import Heartbeat
+from hotpool_agent.intent import intents_in
 from hotpool_agent.node import CommandError, Links, Node
 from hotpool_agent.own_watch import OwnWatch
 from hotpool_agent.paths import socket_path, state_folder
@@ -36,8 +39,8 @@ class Options:
     """What the command line said."""
 
     catalogue: Catalogue
-    base: Path
-    """The catalogue's folder."""
+    source: Path
+    """The catalogue's file, which is read again on SIGHUP."""
     node: str
     target: Target
     settings: Settings
@@ -59,22 +62,57 @@ class Agent:
             platform=host.this_platform(),
             hardware=host.this_hardware(),
         )
-        self.node = Node(options.catalogue, options.base, self.facts, store, settings)
+        self.catalogue_problem: str | None = None
+        self._source = options.source
+        base = options.source.absolute().parent
+        self.node = Node(options.catalogue, base, self.facts, store, settings)
         self.reporter = Reporter(cluster, self.facts, settings, self.node.content)
         self.heartbeat = Heartbeat(cluster, settings, self.reporter.holder, self.reporter.news)
-        self.watch = OwnWatch(cluster, settings, self.reporter.observe)
+        self.watch = OwnWatch(cluster, settings, self._observe)
 
-    async def run(self, stop: asyncio.Event) -> None:
+    async def run(self, stop: asyncio.Event, hangups: asyncio.Queue[None] | None = None) -> None:
         """Run until `stop`, then shut down in order. Raises what a part died of."""
         async with probe.new_session() as session, _background([self.store.write_forever()]) as background:
             await self.node.start(session, Links(self.reporter.changed, self.reporter.withdrawn))
             background.extend(
-                asyncio.create_task(work) for work in (self.reporter.run(), self.heartbeat.run(), self.watch.run())
+                asyncio.create_task(work)
+                for work in (
+                    self.reporter.run(),
+                    self.heartbeat.run(),
+                    self.watch.run(),
+                    self.heed_hangups(hangups or asyncio.Queue()),
+                )
             )
             ended = asyncio.create_task(stop.wait())
             await asyncio.wait([ended, *background], return_when=asyncio.FIRST_COMPLETED)
             ended.cancel()
             await self._shut_down()
+
+    async def reload(self) -> str:
+        """Read the catalogue again and make it the node's (behaviour A10); a sentence for people.
+
+        Raises CatalogueError with all that is wrong; the catalogue that holds stays in force then.
+        """
+        try:
+            catalogue = await asyncio.to_thread(read_catalogue, self._source)
+        except CatalogueError as error:
+            self.catalogue_problem = str(error)
+            raise
+        self.catalogue_problem = None
+        return await self.node.reload(catalogue)
+
+    async def heed_hangups(self, hangups: asyncio.Queue[None]) -> None:
+        """Reload once for each SIGHUP."""
+        while True:
+            await hangups.get()
+            try:
+                _LOG.info("catalogue read again", outcome=await self.reload())
+            except CatalogueError as error:
+                _LOG.error("catalogue not taken over", errors=error.errors)
+
+    def _observe(self, capability: dict[str, Any] | None) -> None:
+        self.reporter.observe(stored_in(capability))
+        self.node.intend(intents_in(capability))
 
     async def dispatch(self, request: control.Request) -> Any:
         """Answer the local command line (behaviour A2)."""
@@ -107,6 +145,7 @@ class Agent:
                     ("report", self.reporter.problem),
                     ("heartbeat", self.heartbeat.problem),
                     ("watch", self.watch.problem),
+                    ("catalogue", self.catalogue_problem),
                 )
                 if problem
             },
@@ -114,8 +153,15 @@ class Agent:
         }
 
     async def _shut_down(self) -> None:
-        """`leaving` is reported first; then services end, side by side; then the last state is reported (B10)."""
-        _LOG.info("shutting down")
+        """`leaving` is reported first; then services end, side by side; then the last state is reported (B10).
+
+        With `onAgentExit: keep` nothing is reported and nothing ends.
+        """
+        _LOG.info("shutting down", services=self.node.catalogue.on_agent_exit)
+        if self.node.catalogue.on_agent_exit == "keep":
+            await self.store.flush_within(self.settings.request_seconds)
+            await self.node.close()
+            return
         self.node.halt()
         with suppress(TimeoutError):
             async with asyncio.timeout(self.settings.announce_seconds):
@@ -141,21 +187,21 @@ async def run_agent(options: Options) -> None:
         agent = Agent(options, cluster, store)
         server = await control_server.serve(path, agent.dispatch)
         try:
-            await agent.run(_stop_on_signals())
+            await agent.run(*_signals())
         finally:
             server.close()
             path.unlink(missing_ok=True)
             await cluster.close()
 
 
-def _stop_on_signals() -> asyncio.Event:
-    stop = asyncio.Event()
+def _signals() -> tuple[asyncio.Event, asyncio.Queue[None]]:
+    """Set at SIGTERM and SIGINT; filled at each SIGHUP."""
+    stop, hangups = asyncio.Event(), asyncio.Queue[None]()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    # The catalogue will be read again here (behaviour A10); until then SIGHUP must not end the agent.
-    loop.add_signal_handler(signal.SIGHUP, _LOG.warning, "SIGHUP: reading the catalogue again is not supported yet")
-    return stop
+    loop.add_signal_handler(signal.SIGHUP, hangups.put_nowait, None)
+    return stop, hangups
 
 
 @asynccontextmanager

@@ -79,7 +79,7 @@ class Ready(Model):
 
 
 class Live(Model):
-    """How a hung service is found (behaviour A6); read, but not acted on in this version."""
+    """How a hung supervised service is found (behaviour A6). Without `http`: as it was found ready."""
 
     http: HttpCheck | None = None
     timeout_seconds: Seconds = 2.0
@@ -145,7 +145,7 @@ class ServiceSpec(Model):
     attributes: Attributes = Attributes()
     run: Run | None = None
     ready: Ready = Ready()
-    live: Live | None = None
+    live: Live = Live()
     observe: Observe | None = None
 
 
@@ -173,8 +173,6 @@ def accepted(catalogue: Catalogue, service: ServiceSpec) -> bool:
 def inconsistencies(catalogue: Catalogue) -> list[tuple[tuple[str | int, ...], str]]:
     """What is wrong although every field alone is right: (path, message) of each, in the catalogue's order."""
     found: list[tuple[tuple[str | int, ...], str]] = []
-    if catalogue.on_agent_exit == "keep":
-        found.append((("onAgentExit",), "'keep' is not supported yet; use 'stop'"))
     first: dict[str, int] = {}
     for index, service in enumerate(catalogue.services):
         where: tuple[str | int, ...] = ("services", index)

@@ -76,7 +76,7 @@ def run(
     try:
         options = Options(
             catalogue=read_catalogue(catalogue),
-            base=catalogue.absolute().parent,
+            source=catalogue,
             node=node_name(node),
             target=Target(kubeconfig, context, namespace),
             settings=settings,

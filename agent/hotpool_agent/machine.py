@@ -1,4 +1,4 @@
-"""The states of one service as a pure function: (machine, event) → (machine, actions). Behaviour A3, A4, A5, A7, A9.
+"""The states of one service as a pure function: (machine, event) → (machine, actions). Behaviour A3-A9 and A11.
 
 Called by `service`, which performs the actions and returns their outcome as events. Must not know time, processes or
 asyncio. One operation at a time: every command is remembered at once, and acted on when the one under way has ended.
@@ -14,6 +14,8 @@ class Body(Enum):
     """What exists of a supervised service's process."""
 
     NONE = auto()
+    QUEUED = auto()
+    """It waits for its turn: heavy services load one at a time."""
     LAUNCHING = auto()
     ALIVE = auto()
     ENDING = auto()
@@ -23,11 +25,22 @@ class Body(Enum):
 class Action(Enum):
     """What `service` must do now."""
 
+    QUEUE = auto()
+    """Wait for the turn to load; answer Turn."""
+    UNQUEUE = auto()
     LAUNCH = auto()
     """Run the process; answer Launched or LaunchFailed."""
     PROBE = auto()
     """Probe until it is ready; answer Ready or StartTimedOut."""
+    RECOGNISE = auto()
+    """Probe an adopted process once; answer Ready or Unrecognised."""
+    WATCH = auto()
+    """Probe for as long as it runs; answer Hung."""
     UNPROBE = auto()
+    """End PROBE, RECOGNISE or WATCH."""
+    RETRY = auto()
+    """Wait for the back-off; answer Retry."""
+    UNRETRY = auto()
     ANNOUNCE = auto()
     """Wait until the report that withdraws the service is out; answer Announced."""
     UNANNOUNCE = auto()
@@ -48,8 +61,35 @@ class Stop:
 
 
 @dataclass(frozen=True, slots=True)
+class Restart:
+    """A user wants the service to run in a new process."""
+
+
+@dataclass(frozen=True, slots=True)
 class Halt:
-    """The agent shuts down: stop, and leave the wish as it is."""
+    """The agent shuts down, or the catalogue has the service no more: stop, and leave the wish as it is."""
+
+
+class Fitness(Enum):
+    """What is known of a process that an earlier agent left (behaviour A11)."""
+
+    WAS_READY = auto()
+    WAS_LOADING = auto()
+    UNFIT = auto()
+    """It is not what the catalogue says any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """There is a process of the service already; the first event of its machine."""
+
+    pid: int
+    fitness: Fitness
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """No other heavy service loads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +127,25 @@ class StartTimedOut:
 
 
 @dataclass(frozen=True, slots=True)
+class Unrecognised:
+    """The adopted process does not answer as the service would."""
+
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Hung:
+    """A fixed number of probes in a row failed while it ran."""
+
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """The back-off is over."""
+
+
+@dataclass(frozen=True, slots=True)
 class Exited:
     """The process ended; `how` names its exit code or signal."""
 
@@ -111,7 +170,24 @@ class Stuck:
 
 
 Event = (
-    Start | Stop | Halt | Launched | LaunchFailed | Ready | Unready | StartTimedOut | Exited | Announced | Gone | Stuck
+    Start
+    | Stop
+    | Restart
+    | Halt
+    | Adopted
+    | Turn
+    | Launched
+    | LaunchFailed
+    | Ready
+    | Unready
+    | StartTimedOut
+    | Unrecognised
+    | Hung
+    | Retry
+    | Exited
+    | Announced
+    | Gone
+    | Stuck
 )
 
 
@@ -120,13 +196,16 @@ class Machine:
     """Everything that decides what happens next to one service."""
 
     observed: bool = False
+    heavy: bool = False
     state: ServiceState = "Stopped"
     body: Body = Body.NONE
     wanted: bool = False
-    """The wish: only Start and Stop change it."""
+    """The wish: only Start, Stop and Restart change it."""
     halted: bool = False
     pid: int | None = None
     last_error: str | None = None
+    restarts: int = 0
+    """Retries since the agent started."""
     stuck: bool = False
     """Group or port did not become free; until `Gone` says so."""
 
@@ -143,28 +222,48 @@ def step(machine: Machine, event: Event) -> Step:
             return _start(replace(machine, wanted=True))
         case Stop():
             return _wind_down(replace(machine, wanted=False))
+        case Restart():
+            return _restart(replace(machine, wanted=True, last_error=None))
         case Halt():
             return _wind_down(replace(machine, halted=True))
     return _happened(machine, event)
 
 
 def settled(machine: Machine) -> bool:
-    """Whether nothing is under way: the state stays until a command or the outside world changes it."""
+    """Whether nothing is under way: the state stays until a command, a retry or the outside world changes it."""
     if machine.state == "Failed":
         return machine.body is Body.NONE or machine.stuck
     return machine.state in {"Stopped", "Running"}
 
 
+def loads(machine: Machine) -> bool:
+    """Whether a heavy service has its turn, or waits for it: from its launch until it runs or is gone."""
+    return machine.heavy and machine.state != "Running" and machine.body is not Body.NONE and not machine.stuck
+
+
 def _happened(machine: Machine, event: Event) -> Step:
     match event:
+        case Adopted() if machine.state == "Stopped" and machine.body is Body.NONE:
+            return _adopted(machine, event)
+        case Turn() if machine.body is Body.QUEUED:
+            return replace(machine, body=Body.LAUNCHING), (Action.LAUNCH,)
         case Launched() | LaunchFailed():
             return _launch_ended(machine, event)
-        case Ready() | StartTimedOut():
+        case Ready() | StartTimedOut() | Unrecognised():
             return _probe_ended(machine, event)
-        case Exited():
-            return _exited(machine, event)
+        case Retry() if machine.state == "Failed" and machine.body is Body.NONE and _goes_on(machine):
+            return _launch(replace(machine, restarts=machine.restarts + 1))
         case Announced() if machine.state == "Stopping" and machine.body is Body.ALIVE:
             return replace(machine, body=Body.ENDING), (Action.TERMINATE,)
+    return _ended(machine, event)
+
+
+def _ended(machine: Machine, event: Event) -> Step:
+    match event:
+        case Hung() if machine.state == "Running" and machine.body is Body.ALIVE:
+            return replace(machine, state="Failed", body=Body.ENDING, last_error=event.error), (Action.TERMINATE,)
+        case Exited() if machine.body is Body.ALIVE:
+            return _exited(machine, event)
         case Gone() if machine.body is Body.ENDING:
             return _gone(replace(machine, body=Body.NONE, pid=None, stuck=False))
         case Stuck() if machine.body is Body.ENDING:
@@ -183,38 +282,80 @@ def _observe(machine: Machine, event: Event) -> Machine:
     return machine
 
 
+def _goes_on(machine: Machine) -> bool:
+    return machine.wanted and not machine.halted
+
+
 def _launch(machine: Machine) -> Step:
-    return replace(machine, state="Starting", body=Body.LAUNCHING, last_error=None), (Action.LAUNCH,)
+    """An error of an earlier attempt stays visible until a user's command or a stop."""
+    if machine.heavy:
+        return replace(machine, state="Starting", body=Body.QUEUED), (Action.QUEUE,)
+    return replace(machine, state="Starting", body=Body.LAUNCHING), (Action.LAUNCH,)
 
 
 def _start(machine: Machine) -> Step:
     if machine.halted:
         return machine, ()
+    fresh = replace(machine, last_error=None)
     match machine.state, machine.body:
-        case ("Stopped" | "Failed", Body.NONE):
-            return _launch(machine)
+        case ("Stopped", Body.NONE):
+            return _launch(fresh)
+        case ("Failed", Body.NONE):
+            after, actions = _launch(fresh)
+            return after, (Action.UNRETRY, *actions)
         case ("Failed", _):
-            return replace(machine, state="Starting", last_error=None), (Action.KILL,)
+            return replace(fresh, state="Starting"), (Action.KILL,)
         case ("Stopping", Body.ALIVE):
-            return replace(machine, state="Running"), (Action.UNANNOUNCE,)
+            return replace(machine, state="Running"), (Action.UNANNOUNCE, Action.WATCH)
         case ("Stopping", Body.LAUNCHING):
             return replace(machine, state="Starting"), ()
+        case ("Starting", _):
+            return fresh, ()
     return machine, ()
+
+
+def _restart(machine: Machine) -> Step:
+    match machine.state, machine.body:
+        case ("Running", _) | ("Starting", Body.ALIVE):
+            return _wind_down(machine)
+        case ("Stopping", _):
+            return machine, ()
+    return _start(machine)
 
 
 def _wind_down(machine: Machine) -> Step:
     match machine.state, machine.body:
         case ("Running", _):
-            return replace(machine, state="Stopping"), (Action.ANNOUNCE,)
+            return replace(machine, state="Stopping"), (Action.UNPROBE, Action.ANNOUNCE)
         case ("Starting", Body.ALIVE):
             return replace(machine, state="Stopping", body=Body.ENDING), (Action.UNPROBE, Action.TERMINATE)
+        case ("Starting", Body.QUEUED):
+            return _stopped(replace(machine, body=Body.NONE)), (Action.UNQUEUE,)
         case ("Starting", _):
             return replace(machine, state="Stopping"), ()
-        case ("Failed", Body.NONE) if not machine.halted:
-            return replace(machine, state="Stopped"), ()
+        case ("Failed", Body.NONE):
+            return machine if machine.halted else _stopped(machine), (Action.UNRETRY,)
         case ("Failed", Body.ENDING) if not machine.halted:
             return replace(machine, state="Stopping"), (Action.KILL,)
     return machine, ()
+
+
+def _stopped(machine: Machine) -> Machine:
+    return replace(machine, state="Stopped", last_error=None)
+
+
+def _adopted(machine: Machine, event: Adopted) -> Step:
+    alive = replace(machine, body=Body.ALIVE, pid=event.pid)
+    if not machine.wanted:
+        return replace(alive, state="Stopping", body=Body.ENDING), (Action.TERMINATE,)
+    starting = replace(alive, state="Starting")
+    match event.fitness:
+        case Fitness.WAS_READY:
+            return starting, (Action.RECOGNISE,)
+        case Fitness.WAS_LOADING:
+            return starting, (Action.PROBE,)
+        case Fitness.UNFIT:
+            return replace(starting, body=Body.ENDING), (Action.TERMINATE,)
 
 
 def _launch_ended(machine: Machine, event: Launched | LaunchFailed) -> Step:
@@ -227,21 +368,23 @@ def _launch_ended(machine: Machine, event: Launched | LaunchFailed) -> Step:
         return replace(alive, body=Body.ENDING), (Action.TERMINATE,)
     gone = replace(machine, body=Body.NONE)
     if machine.state == "Starting":
-        return replace(gone, state="Failed", last_error=event.error), ()
+        return replace(gone, state="Failed", last_error=event.error), (Action.RETRY,)
     return _gone(gone)
 
 
-def _probe_ended(machine: Machine, event: Ready | StartTimedOut) -> Step:
+def _probe_ended(machine: Machine, event: Ready | StartTimedOut | Unrecognised) -> Step:
     if machine.state != "Starting" or machine.body is not Body.ALIVE:
         return machine, ()
-    if isinstance(event, Ready):
-        return replace(machine, state="Running"), ()
-    return replace(machine, state="Failed", body=Body.ENDING, last_error=event.error), (Action.KILL,)
+    match event:
+        case Ready():
+            return replace(machine, state="Running"), (Action.WATCH,)
+        case StartTimedOut():
+            return replace(machine, state="Failed", body=Body.ENDING, last_error=event.error), (Action.KILL,)
+        case Unrecognised():
+            return replace(machine, body=Body.ENDING, last_error=event.error), (Action.TERMINATE,)
 
 
 def _exited(machine: Machine, event: Exited) -> Step:
-    if machine.body is not Body.ALIVE:
-        return machine, ()
     ending = replace(machine, body=Body.ENDING, pid=None)
     if machine.state == "Stopping":
         return ending, (Action.UNANNOUNCE, Action.KILL)
@@ -249,9 +392,8 @@ def _exited(machine: Machine, event: Exited) -> Step:
 
 
 def _gone(machine: Machine) -> Step:
-    go_on = machine.wanted and not machine.halted
-    if machine.state in {"Starting", "Stopping"}:
-        return _launch(machine) if go_on else (replace(machine, state="Stopped"), ())
-    if machine.state == "Failed" and not machine.wanted:
-        return replace(machine, state="Stopped"), ()
-    return machine, ()
+    if machine.state == "Failed":
+        if machine.wanted:
+            return machine, (Action.RETRY,) if _goes_on(machine) else ()
+        return _stopped(machine), ()
+    return _launch(machine) if _goes_on(machine) else (_stopped(machine), ())

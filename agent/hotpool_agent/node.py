@@ -1,10 +1,11 @@
-"""All services of one node, the wishes about them, and the report of the moment (behaviour A2, A8, A9, B10).
+"""All services of one node, the wishes about them, and the report of the moment (behaviour A2, A8-A11, B10).
 
-Owned by the wiring; `control` gives it commands, `reporter` reads its report. Must not know how reports travel.
+Owned by the wiring; `control` and the own watch give it commands, `reporter` reads its report. Must not know how
+reports travel.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -12,17 +13,21 @@ from typing import Final, Literal
 import aiohttp
 import structlog
 
-from hotpool.api.capability import ServiceState
+from hotpool.api.capability import ServiceIntent, ServiceState
+from hotpool_agent import leftovers
 from hotpool_agent import machine as m
-from hotpool_agent.catalogue import Catalogue
+from hotpool_agent.catalogue import Catalogue, ServiceSpec
+from hotpool_agent.intent import commands
 from hotpool_agent.report import Content, Facts, build
-from hotpool_agent.service import Service, Surroundings
+from hotpool_agent.service import Service, Surroundings, recipe
 from hotpool_agent.settings import Settings
 from hotpool_agent.store import Remembered, Store
 from hotpool_agent.supervise import Process, StuckError
+from hotpool_agent.turns import Turns
 
-Verb = Literal["start", "stop"]
-_GOAL: Final[dict[Verb, ServiceState]] = {"start": "Running", "stop": "Stopped"}
+Verb = Literal["start", "stop", "restart"]
+_GOAL: Final[dict[Verb, ServiceState]] = {"start": "Running", "stop": "Stopped", "restart": "Running"}
+_EVENT: Final[dict[Verb, m.Event]] = {"start": m.Start(), "stop": m.Stop(), "restart": m.Restart()}
 _LOG: Final = structlog.get_logger(__name__)
 _FIRST_LOOK_SECONDS: Final = 5.0
 _DISK_SECONDS: Final = 5.0
@@ -46,56 +51,85 @@ class Node:
     def __init__(self, catalogue: Catalogue, base: Path, facts: Facts, store: Store, settings: Settings) -> None:
         self.services: dict[str, Service] = {}
         self.leaving = False
-        self._catalogue = catalogue
+        self.catalogue = catalogue
         self._base = base
         self._facts = facts
         self._store = store
         self._settings = settings
-        self._changed: Callable[[], None] = lambda: None
+        self._around: Surroundings | None = None
+        self._intents: tuple[ServiceIntent, ...] = ()
+        self._reloading = asyncio.Lock()
+        self._endings: set[asyncio.Task[None]] = set()
 
     def content(self) -> Content:
         """The report of this moment."""
         snapshots = [service.snapshot() for service in self.services.values()]
-        return build(self._catalogue, snapshots, self._facts, leaving=self.leaving)
+        return build(self.catalogue, snapshots, self._facts, leaving=self.leaving)
 
     async def start(self, session: aiohttp.ClientSession, links: Links) -> None:
-        """End what an earlier agent left, then start what is wished for, in the catalogue's order.
+        """Adopt what an earlier agent left, then start what is wished for, in the catalogue's order.
 
-        Returns when every observed service was looked at, or after 5 s.
+        Returns when everything that exists already was looked at, or after 5 s.
         """
-        self._changed = links.changed
-        await self._take_over_leftovers()
-        logs = self._store.folder / "logs"
-        logs.mkdir(mode=0o700, exist_ok=True)
-        around = Surroundings(
+        folder = self._store.folder
+        (folder / "logs").mkdir(mode=0o700, exist_ok=True)
+        self._around = Surroundings(
             settings=self._settings,
-            logs=logs,
+            folder=folder,
             base=self._base,
             session=session,
             changed=links.changed,
             remember=self._store.save,
             withdrawn=links.withdrawn,
+            turns=Turns(),
         )
-        for spec in self._catalogue.services:
-            if spec.live or spec.heavy:
-                _LOG.warning("`live` and `heavy` are not acted on in this version", id=spec.id)
-            remembered = self._store.state.services.setdefault(spec.id, Remembered())
-            self.services[spec.id] = Service(spec, remembered, around)
-        for service in self.services.values():
-            wish = service.remembered.desired
-            if wish == "Running" or (wish is None and service.spec.auto_start):
-                service.handle(m.Start())
+        specs = {spec.id: spec for spec in self.catalogue.services}
+        left = leftovers.find(folder, self._store.state.services, {name: spec.port for name, spec in specs.items()})
+        for name in self._store.state.services.keys() - specs.keys():
+            del self._store.state.services[name]
+        for spec in specs.values():
+            self._add(spec, self._around)
+        for name, service in self.services.items():
+            service.begin(left.mine.pop(name, None) if service.spec.run else None)
+        for name, process in (*left.strays, *left.mine.items()):
+            self._end_in_background(name, process)
+        self._store.state.interval = self._settings.interval
+        self._store.save()
+        # The identity must be on disk before the first report bears it.
+        await self._store.flush_within(_DISK_SECONDS)
         await self._first_look()
 
+    async def reload(self, catalogue: Catalogue) -> str:
+        """Make the catalogue the node's: what it has no more is stopped, what is new or run otherwise starts (A10).
+
+        Returns a sentence for people, when what had to stop has stopped.
+        """
+        async with self._reloading:
+            old = {name: service.spec for name, service in self.services.items()}
+            new = {spec.id: spec for spec in catalogue.services}
+            removed = [name for name in old if name not in new]
+            replaced = [name for name in old if name in new and recipe(old[name]) != recipe(new[name])]
+            revised = [name for name in old if name in new and name not in replaced and old[name] != new[name]]
+            self.catalogue = catalogue
+            for name in revised:
+                self.services[name].revise(new[name])
+            self._changed()
+            await asyncio.gather(*(self._remove(name) for name in (*removed, *replaced)))
+            for name in removed:
+                del self._store.state.services[name]
+            self._arrange(new)
+            counts = (len(new.keys() - old.keys()), len(removed), len(replaced), len(revised))
+            return "added {}, removed {}, replaced {}, revised {}".format(*counts)
+
     async def command(self, verb: Verb, identifier: str, *, wait: bool) -> str:
-        """Start or stop a service for a user: remember the wish, act, and (`wait`) return when it is so.
+        """Start, stop or restart a service for a user: remember the wish, act, and (`wait`) return when it is so.
 
         Returns a sentence for people; a repetition is a success. Raises CommandError.
         """
         service = self._find(identifier)
-        repeated = service.machine.state == _GOAL[verb]
-        self._wish(service, _GOAL[verb])
-        service.handle(m.Start() if verb == "start" else m.Stop())
+        repeated = service.machine.state == _GOAL[verb] and verb != "restart"
+        self._wish(service, _GOAL[verb], "local")
+        service.handle(_EVENT[verb])
         # The wish is safe on disk before anybody is told that it holds.
         if not await self._store.flush_within(_DISK_SECONDS):
             raise CommandError(f"{identifier}: done, but the wish cannot be written to disk; see the agent's log")
@@ -103,6 +137,26 @@ class Node:
             return f"{identifier}: {service.machine.state}"
         await service.settle()
         return self._outcome(service, verb, repeated=repeated)
+
+    def intend(self, intents: Iterable[ServiceIntent] | None) -> None:
+        """Act on what people want through the cluster, where it is new. None: the object is not there."""
+        if intents is not None:
+            self._intents = tuple(intents)
+            self._obey()
+
+    def _obey(self) -> None:
+        obedient = {
+            name: service
+            for name, service in self.services.items()
+            if not service.machine.observed and not service.machine.halted
+        }
+        for entry in commands(self._intents, {name: service.remembered.acted for name, service in obedient.items()}):
+            service = obedient[entry.id]
+            service.remembered.acted = (entry.desired, entry.request_id)
+            self._wish(service, entry.desired, "cluster")
+            self._store.save()
+            service.handle(m.Start() if entry.desired == "Running" else m.Stop())
+            self._changed()
 
     def halt(self) -> None:
         """Begin the shut-down: the next report says `leaving`, all services stop, wishes stay as they are."""
@@ -113,11 +167,45 @@ class Node:
 
     async def settle(self) -> None:
         """Return when nothing is under way in any service."""
-        await asyncio.gather(*(service.settle() for service in self.services.values()))
+        await asyncio.gather(*(service.settle() for service in self.services.values()), *self._endings)
 
     async def close(self) -> None:
         """End all tasks; processes are left alone."""
+        for task in self._endings:
+            task.cancel()
         await asyncio.gather(*(service.close() for service in self.services.values()))
+        await asyncio.gather(*self._endings, return_exceptions=True)
+
+    def _changed(self) -> None:
+        if self._around:
+            self._around.changed()
+
+    def _add(self, spec: ServiceSpec, around: Surroundings) -> None:
+        remembered = self._store.state.services.setdefault(spec.id, Remembered())
+        self.services[spec.id] = Service(spec, remembered, around)
+
+    async def _remove(self, identifier: str) -> None:
+        service = self.services[identifier]
+        service.handle(m.Halt())
+        await service.settle()
+        if service.machine.stuck:
+            _LOG.error("removed, but not ended", id=identifier, error=service.machine.last_error)
+        await service.close()
+        del self.services[identifier]
+
+    def _arrange(self, specs: dict[str, ServiceSpec]) -> None:
+        """Add what is missing, in the order of the catalogue, and start it."""
+        if self._around is None or self.leaving:
+            return
+        missing = [spec for spec in specs.values() if spec.id not in self.services]
+        for spec in missing:
+            self._add(spec, self._around)
+        self.services = {name: self.services[name] for name in specs}
+        for spec in missing:
+            self.services[spec.id].begin(None)
+        self._store.save()
+        self._obey()
+        self._changed()
 
     def _find(self, identifier: str) -> Service:
         service = self.services.get(identifier)
@@ -127,12 +215,14 @@ class Node:
             raise CommandError(f"{identifier} is observed only: something else starts and stops it")
         if self.leaving:
             raise CommandError("the agent is shutting down")
+        if service.machine.halted:
+            raise CommandError(f"{identifier} is being removed or replaced, as the catalogue says")
         return service
 
-    def _wish(self, service: Service, desired: str) -> None:
+    def _wish(self, service: Service, desired: str, by: str) -> None:
         remembered = service.remembered
-        if (remembered.desired, remembered.desired_by) != (desired, "local"):
-            remembered.desired, remembered.desired_by = desired, "local"
+        if (remembered.desired, remembered.desired_by) != (desired, by):
+            remembered.desired, remembered.desired_by = desired, by
             self._store.save()
             self._changed()
 
@@ -144,30 +234,17 @@ class Node:
             raise CommandError(f"{identifier}: {error}")
         raise CommandError(f"{identifier}: {state}, because of a later command")
 
-    async def _take_over_leftovers(self) -> None:
-        """What an earlier agent started and did not end is ended here; here it will be adopted (behaviour A11)."""
-        await asyncio.gather(*(self._end_leftover(*item) for item in self._store.state.services.items()))
-        known = {spec.id for spec in self._catalogue.services}
-        for identifier in [name for name in self._store.state.services if name not in known]:
-            del self._store.state.services[identifier]
-        self._store.state.interval = self._settings.interval
-        self._store.save()
-        # The identity must be on disk before the first report bears it.
-        await self._store.flush_within(_DISK_SECONDS)
+    def _end_in_background(self, identifier: str, process: Process) -> None:
+        async def end() -> None:
+            _LOG.info("ending what an earlier agent left", id=identifier, pid=process.pid)
+            try:
+                await process.end(self._settings.stop_seconds)
+            except StuckError as error:
+                _LOG.error("not ended", id=identifier, error=str(error))
 
-    async def _end_leftover(self, identifier: str, remembered: Remembered) -> None:
-        if remembered.pid is None or remembered.started is None:
-            return
-        port = next((spec.port for spec in self._catalogue.services if spec.id == identifier), None)
-        process = Process.find(remembered.pid, remembered.started, port)
-        remembered.pid = remembered.started = None
-        if process is None:
-            return
-        _LOG.info("ending what an earlier agent left", id=identifier, pid=process.pid)
-        try:
-            await process.end(self._settings.stop_seconds)
-        except StuckError as error:
-            _LOG.error("not ended", id=identifier, error=str(error))
+        task = asyncio.create_task(end())
+        self._endings.add(task)
+        task.add_done_callback(self._endings.discard)
 
     async def _first_look(self) -> None:
         try:
@@ -175,4 +252,4 @@ class Node:
                 for service in self.services.values():
                     await service.news.until(lambda service=service: service.looked)  # type: ignore[misc]
         except TimeoutError:
-            _LOG.warning("reporting before every observed service was looked at")
+            _LOG.warning("reporting before everything that exists was looked at")

@@ -1,16 +1,15 @@
 """Watches the node's own NodeCapability, so that a report that vanished is sent again at once (behaviour B8).
 
-Owned by the wiring; tells `reporter` what is stored and decides nothing. Commands in `spec` will be read here (A2).
+Owned by the wiring, which hears what is stored; decides nothing.
 """
 
 import asyncio
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
 from hotpool_agent.backoff import Backoff
-from hotpool_agent.claim import Stored, stored_in
 from hotpool_agent.publish import Cluster, Problem
 from hotpool_agent.settings import Settings
 
@@ -20,7 +19,7 @@ _LOG: Final = structlog.get_logger(__name__)
 class OwnWatch:
     """One stream at a time, for ever."""
 
-    def __init__(self, cluster: Cluster, settings: Settings, observe: Callable[[Stored | None], None]) -> None:
+    def __init__(self, cluster: Cluster, settings: Settings, observe: Callable[[dict[str, Any] | None], None]) -> None:
         self.problem: str | None = None
         self._cluster = cluster
         self._backoff = Backoff(settings.backoff_seconds, settings.interval)
@@ -33,7 +32,7 @@ class OwnWatch:
             try:
                 async for capability in self._cluster.watch_capability():
                     self.problem = None
-                    self._observe(stored_in(capability))
+                    self._observe(capability)
             except Problem as error:
                 if self.problem != str(error):
                     _LOG.warning("not watching", error=str(error))

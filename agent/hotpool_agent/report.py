@@ -34,7 +34,6 @@ PRECEDENCE: Final[tuple[NotReadyReason, ...]] = (
     "NotInstalled",
 )
 _REASONS: Final[dict[ServiceState, NotReadyReason]] = {
-    "Running": "DeviceNotAccepted",
     "Failed": "Failed",
     "Starting": "Starting",
     "Stopping": "Stopped",
@@ -150,11 +149,21 @@ def _capabilities(catalogue: Catalogue, snapshots: Sequence[Snapshot]) -> tuple[
 
 
 def _capability(catalogue: Catalogue, type_: str, snapshots: Sequence[Snapshot]) -> TypeCapability:
-    ready = tuple(s.spec.id for s in snapshots if s.state == "Running" and accepted(catalogue, s.spec))
+    why_not = {snapshot.spec.id: _why_not(catalogue, snapshot) for snapshot in snapshots}
+    ready = tuple(identifier for identifier, reason in why_not.items() if reason is None)
     if ready:
         return TypeCapability(type=type_, ready=True, services=ready)
-    reasons = {_REASONS[snapshot.state] for snapshot in snapshots} or {"NotInstalled"}
+    reasons = {reason for reason in why_not.values() if reason} or {"NotInstalled"}
     return TypeCapability(type=type_, ready=False, reason=min(reasons, key=PRECEDENCE.index))
+
+
+def _why_not(catalogue: Catalogue, snapshot: Snapshot) -> NotReadyReason | None:
+    """Why the service does not count for its type; None: it does."""
+    if snapshot.state != "Running":
+        return _REASONS[snapshot.state]
+    if not accepted(catalogue, snapshot.spec):
+        return "DeviceNotAccepted"
+    return "Flapping" if snapshot.flapping else None
 
 
 def _reach(report: Report) -> Iterable[tuple[str, ...]]:

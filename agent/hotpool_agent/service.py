@@ -1,13 +1,15 @@
-"""Performs what the state machine of one service decides: processes, probes, waiting (behaviour A3-A5, A7, A9).
+"""Performs what the state machine of one service decides: processes, probes, waiting (behaviour A3-A9, A11).
 
 Owned by `node`. All I/O of one service starts here; each action answers with an event. Must not decide: that is
 `machine`.
 """
 
 import asyncio
+import hashlib
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,13 +19,15 @@ import structlog
 from hotpool.api.meta import timestamp
 from hotpool_agent import machine as m
 from hotpool_agent import probe
-from hotpool_agent.catalogue import Observe, Run, ServiceSpec
+from hotpool_agent.catalogue import HttpCheck, Observe, Run, ServiceSpec
+from hotpool_agent.damping import Damping, retry_pause
 from hotpool_agent.machine import Action, Event, Machine
 from hotpool_agent.pulse import Pulse
 from hotpool_agent.settings import Settings
 from hotpool_agent.snapshot import Snapshot
 from hotpool_agent.store import Remembered
-from hotpool_agent.supervise import Command, LaunchError, Process, StuckError
+from hotpool_agent.supervise import Command, LaunchError, Process, StuckError, mark
+from hotpool_agent.turns import Turns
 
 _LOG: Final = structlog.get_logger(__name__)
 _FIRST_PAUSE: Final = 0.05
@@ -35,7 +39,8 @@ class Surroundings:
     """What all services of a node share."""
 
     settings: Settings
-    logs: Path
+    folder: Path
+    """The agent's state folder."""
     base: Path
     """Folder that `workingDir` is relative to."""
     session: aiohttp.ClientSession
@@ -45,6 +50,8 @@ class Surroundings:
     """What is remembered of the service has changed."""
     withdrawn: Callable[[str], Awaitable[None]]
     """Returns when no accepted report offers the service."""
+    turns: Turns
+    """Of heavy services to load."""
 
 
 class Service:
@@ -53,17 +60,42 @@ class Service:
     def __init__(self, spec: ServiceSpec, remembered: Remembered, around: Surroundings) -> None:
         self.spec = spec
         self.remembered = remembered
-        self.machine = Machine(observed=spec.observe is not None)
+        wish = remembered.desired
+        wanted = spec.run is not None and (wish == "Running" or (wish is None and spec.auto_start))
+        self.machine = Machine(observed=spec.observe is not None, heavy=spec.heavy, wanted=wanted)
         self.since = timestamp()
         self.looked = spec.observe is None
-        """Whether an observed service was probed at least once."""
+        """Whether what exists already, observed or adopted, was probed at least once."""
         self.news = Pulse()
         self._around = around
         self._process: Process | None = None
         self._events: deque[Event] = deque()
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._failures = 0
+        """In a row, without a long time of Running between them."""
+        self._running_since: float | None = None
+        self._damping = self._remembered_damping()
         if spec.observe is not None:
             self._spawn("probe", self._observe(spec.observe))
+
+    def begin(self, left: Process | None) -> None:
+        """Adopt what an earlier agent left; else start if that is wished for."""
+        if left is None:
+            if self.machine.wanted:
+                self.handle(m.Start())
+            return
+        self._process = left
+        fitness = self._fitness()
+        self.looked = fitness is not m.Fitness.WAS_READY or not self.machine.wanted
+        self._spawn("process", self._exit(left))
+        if self.spec.heavy and fitness is m.Fitness.WAS_LOADING:
+            self._around.turns.take(self.spec.id)
+        self.handle(m.Adopted(left.pid, fitness))
+
+    def revise(self, spec: ServiceSpec) -> None:
+        """Take over a catalogue entry that asks for no new process (`recipe` is the same)."""
+        self.spec = spec
+        self.machine = replace(self.machine, heavy=spec.heavy)
 
     def handle(self, event: Event) -> None:
         """Give the machine an event and do what it answers; safe to call from within an action."""
@@ -87,6 +119,9 @@ class Service:
             last_error=now.last_error,
             desired=("Running" if now.wanted else "Stopped") if supervised else None,
             desired_by=(self.remembered.desired_by or "catalogue") if supervised else None,
+            restarts=now.restarts,
+            request_id=self.remembered.acted[1] if self.remembered.acted else None,
+            flapping=self._damping.suppresses(_now()),
         )
 
     async def settle(self) -> None:
@@ -105,22 +140,58 @@ class Service:
         self.machine, actions = m.step(before, event)
         if self.machine != before:
             if self.machine.state != before.state:
-                self.since = timestamp()
-                _LOG.info("service", id=self.spec.id, state=self.machine.state, error=self.machine.last_error)
+                self._entered(before)
             # First the report, then the work: a withdrawal must not wait for it.
             self._around.changed()
             self.news.beat()
         for action in actions:
             self._perform(action)
+        if not m.loads(self.machine):
+            self._around.turns.leave(self.spec.id)
 
-    def _perform(self, action: Action) -> None:
+    def _entered(self, before: Machine) -> None:
+        state = self.machine.state
+        adopted = state == "Running" and not self.looked and not self.machine.observed
+        self.since = (self.remembered.since if adopted else None) or timestamp()
+        _LOG.info("service", id=self.spec.id, state=state, error=self.machine.last_error)
+        if state == "Running":
+            self._running_since = self._running_since or _now()
+            self._remember(since=self.since)
+        elif self._running_since is not None and state != "Stopping":
+            self._left_running(_now() - self._running_since, flapped=before.state == "Running")
+        if state == "Stopped":
+            self._failures = 0
+        self.looked = self.looked or (not self.machine.observed and state != "Starting")
+
+    def _left_running(self, lasted: float, *, flapped: bool) -> None:
+        self._running_since = None
+        if lasted > self._around.settings.restart_limit_seconds:
+            self._failures = 0
+        if flapped:
+            self._damping = self._damping.flapped(_now())
+            self._remember(penalty=self._damping.penalty, penalty_at=time.time(), suppressed=self._damping.suppressed)
+            if self._damping.suppressed:
+                self._spawn("damping", self._damp())
+
+    def _perform(self, action: Action) -> None:  # noqa: C901 - one line for each action.
         match action:
+            case Action.QUEUE:
+                self._around.turns.ask(self.spec.id, lambda: self.handle(m.Turn()))
             case Action.LAUNCH:
                 self._spawn("process", self._run())
             case Action.PROBE:
                 self._spawn("probe", self._start_probe())
+            case Action.RECOGNISE:
+                self._spawn("probe", self._recognise())
+            case Action.WATCH:
+                self._spawn("probe", self._watch())
             case Action.UNPROBE:
                 self._cancel("probe")
+            case Action.RETRY:
+                self._spawn("retry", self._retry())
+            case Action.UNRETRY:
+                self._failures = 0
+                self._cancel("retry")
             case Action.ANNOUNCE:
                 self._spawn("announce", self._announce())
             case Action.UNANNOUNCE:
@@ -147,15 +218,18 @@ class Service:
             self.handle(m.LaunchFailed(str(error)))
             return
         self._process = process
-        self._remember(process.pid, process.started)
+        self._remember(pid=process.pid, started=process.started, recipe=recipe(self.spec), since=None)
         self.handle(m.Launched(process.pid))
+        await self._exit(process)
+
+    async def _exit(self, process: Process) -> None:
         self.handle(m.Exited(await process.exited()))
 
     async def _start_probe(self) -> None:
         ready, pause, last = self.spec.ready, _FIRST_PAUSE, "no probe finished"
         try:
             async with asyncio.timeout(ready.start_seconds):
-                while not (answer := await self._ask()).ok:
+                while not (answer := await self._ask(ready.http, ready.timeout_seconds)).ok:
                     last = answer.detail
                     await asyncio.sleep(min(pause, ready.period_seconds))
                     pause *= 2
@@ -164,13 +238,39 @@ class Service:
             return
         self.handle(m.Ready())
 
-    async def _ask(self) -> probe.Answer:
-        ready, port = self.spec.ready, self.spec.port
-        if ready.http:
-            return await probe.http(self._around.session, ready.http, port or 0, ready.timeout_seconds)
+    async def _recognise(self) -> None:
+        answer = await self._ask(self.spec.ready.http, self.spec.ready.timeout_seconds)
+        if answer.ok:
+            self.handle(m.Ready())
+            return
+        self.looked = True
+        self.handle(m.Unrecognised(f"not adopted: {answer.detail}"))
+
+    async def _watch(self) -> None:
+        failures = 0
+        while failures < self.spec.live.failures:
+            await asyncio.sleep(self.spec.live.period_seconds)
+            answer = await self._ask(self.spec.live.http or self.spec.ready.http, self.spec.live.timeout_seconds)
+            failures = 0 if answer.ok else failures + 1
+        self.handle(m.Hung(f"{failures} probes in a row failed: {answer.detail}"))
+
+    async def _ask(self, http: HttpCheck | None, seconds: float) -> probe.Answer:
+        port = self.spec.port
+        if http:
+            return await probe.http(self._around.session, http, port or 0, seconds)
         if port:
-            return await probe.tcp(port, ready.timeout_seconds)
+            return await probe.tcp(port, seconds)
         return probe.Answer(ok=True)
+
+    async def _retry(self) -> None:
+        self._failures += 1
+        settings = self._around.settings
+        await asyncio.sleep(retry_pause(self._failures, settings.restart_seconds, settings.restart_limit_seconds))
+        self.handle(m.Retry())
+
+    async def _damp(self) -> None:
+        await asyncio.sleep(self._damping.over_at() - _now())
+        self._around.changed()
 
     async def _observe(self, how: Observe) -> None:
         if how.http is None:
@@ -201,12 +301,26 @@ class Service:
                 self.handle(m.Stuck(str(error)))
                 await process.free()
         self._process = None
-        self._remember(None, None)
+        self._remember(pid=None, started=None, recipe=None, since=None)
         self.handle(m.Gone())
 
-    def _remember(self, pid: int | None, started: int | None) -> None:
-        self.remembered.pid, self.remembered.started = pid, started
+    def _remember(self, **what: Any) -> None:
+        for name, value in what.items():
+            setattr(self.remembered, name, value)
         self._around.remember()
+
+    def _remembered_damping(self) -> Damping:
+        kept = self.remembered
+        passed = max(0.0, time.time() - kept.penalty_at)
+        damping = Damping(self._around.settings.flap_half_life_seconds, kept.penalty, _now() - passed, kept.suppressed)
+        if damping.suppresses(_now()):
+            self._spawn("damping", self._damp())
+        return damping
+
+    def _fitness(self) -> m.Fitness:
+        if self.remembered.recipe not in {None, recipe(self.spec)}:
+            return m.Fitness.UNFIT
+        return m.Fitness.WAS_READY if self.remembered.since else m.Fitness.WAS_LOADING
 
     def _command(self) -> Command:
         run = self.spec.run or Run(command=("false",))
@@ -214,9 +328,19 @@ class Service:
             argv=run.command,
             env=run.env,
             working_dir=self._around.base / run.working_dir,
-            log=self._around.logs / f"{self.spec.id}.log",
+            log=self._around.folder / "logs" / f"{self.spec.id}.log",
             port=self.spec.port,
+            mark=mark(self._around.folder, self.spec.id),
         )
+
+
+def recipe(spec: ServiceSpec) -> str:
+    """Digest of what a running process cannot follow when it changes: how it is run or seen, and its port."""
+    return hashlib.sha256(spec.model_dump_json(include={"run", "observe", "port"}).encode()).hexdigest()[:16]
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def _complain(task: asyncio.Task[None]) -> None:

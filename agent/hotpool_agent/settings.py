@@ -35,6 +35,12 @@ class Settings(BaseSettings):
     """How long a stop waits for its report to be accepted while disconnected (behaviour A9)."""
     stop_seconds: Annotated[float, Field(gt=0)] = 10.0
     """From TERM to KILL (behaviour A9)."""
+    restart_seconds: Annotated[float, Field(gt=0)] = 1.0
+    """First pause before a crashed service runs again; doubled up to `restart_limit_seconds` (behaviour A7)."""
+    restart_limit_seconds: Annotated[float, Field(gt=0)] = 60.0
+    """Also how long a service must have run for its failures to be forgotten."""
+    flap_half_life_seconds: Annotated[float, Field(gt=0)] = 60.0
+    """In this time the penalty of a flapping service halves (behaviour A7)."""
     backoff_seconds: Annotated[float, Field(gt=0)] = 1.0
     """First pause before a reconnection; doubled up to H (behaviour B9)."""
 

@@ -19,3 +19,5 @@ class Snapshot:
     desired: str | None = None
     desired_by: str | None = None
     request_id: str | None = None
+    flapping: bool = False
+    """It may run, but it comes and goes too often to be offered (behaviour A7)."""

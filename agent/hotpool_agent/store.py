@@ -34,8 +34,18 @@ class Remembered(BaseModel):
     desired: str | None = None
     """Running or Stopped, where a user said so."""
     desired_by: str | None = None
+    acted: tuple[str, str] | None = None
+    """(desired, requestID) of the cluster's command last acted on (behaviour A2)."""
     pid: int | None = None
     started: int | None = None
+    recipe: str | None = None
+    """Digest of how the process was run; another one in the catalogue makes it unfit for adoption."""
+    since: str | None = None
+    """When it became Running; None while it loads."""
+    penalty: float = 0.0
+    """Flap penalty at `penalty_at`, seconds of the wall clock, because it must outlast the machine's boot."""
+    penalty_at: float = 0.0
+    suppressed: bool = False
 
 
 class State(BaseModel):

@@ -17,6 +17,8 @@ import psutil
 
 from hotpool_agent import ports
 
+MARK: Final = "HOTPOOL_AGENT_SERVICE"
+"""In the environment of every service: the agent's state folder and the service's id, so that its remains are found."""
 KILL_SECONDS: Final = 5.0
 """After KILL, group and port must be free within this time."""
 _POLL: Final = 0.02
@@ -32,13 +34,14 @@ class StuckError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What to run. `log` gets standard output and error, appended."""
+    """What to run. `log` gets standard output and error, appended. `mark`: see MARK."""
 
     argv: tuple[str, ...]
     env: dict[str, str]
     working_dir: Path
     log: Path
     port: int | None
+    mark: str
 
 
 class Process:
@@ -140,6 +143,27 @@ class Process:
         return None
 
 
+def mark(folder: Path, service: str) -> str:
+    """What marks the processes of a service of the agent with this state folder."""
+    return f"{folder}:{service}"
+
+
+def left_behind(folder: Path) -> dict[str, list[tuple[int, int]]]:
+    """What earlier agents of this state folder started and still runs: service id → (group, start ticks), oldest first.
+
+    The start ticks are those of the group's leader, -1 if it has ended and only others of the group live.
+    """
+    found: dict[str, dict[int, int]] = {}
+    prefix = f"{MARK}={mark(folder, '')}".encode()
+    for pid in psutil.pids():
+        with suppress(OSError):
+            group, words = os.getpgid(pid), Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+            marks = [word.removeprefix(prefix).decode(errors="replace") for word in words if word.startswith(prefix)]
+            if marks and group != os.getpgid(0):
+                found.setdefault(marks[0], {})[group] = _start_ticks(group)
+    return {service: sorted(groups.items(), key=lambda item: item[1]) for service, groups in found.items()}
+
+
 def _popen(command: Command) -> "subprocess.Popen[bytes]":
     try:
         with command.log.open("ab") as log:
@@ -149,7 +173,7 @@ def _popen(command: Command) -> "subprocess.Popen[bytes]":
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=command.working_dir,
-                env={**os.environ, **command.env},
+                env={**os.environ, **command.env, MARK: command.mark},
                 start_new_session=True,
             )
     except (OSError, ValueError) as error:

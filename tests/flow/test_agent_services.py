@@ -4,14 +4,13 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import aiohttp
 import psutil
 import pytest
-from tests.services.agent_run import FAKE, agent_running, eventually, free_port, supervised
-from tests.services.fake_api import FakeApi, Fault, fake_api
+from tests.services.agent_run import FAKE, agent_running, capability, eventually, free_port, supervised
+from tests.services.fake_api import FakeApi, Fault
 
 from hotpool_agent import ports
 from hotpool_agent.node import CommandError
@@ -19,34 +18,6 @@ from hotpool_agent.node import CommandError
 HURRIED = (
     "  ready: {http: {path: /health, expectBody: '\"ok\"'}, periodSeconds: 0.1, timeoutSeconds: 0.2, startSeconds: 1}\n"
 )
-
-
-@pytest.fixture
-async def api() -> AsyncIterator[FakeApi]:
-    async with fake_api() as server:
-        yield server
-
-
-@pytest.fixture
-def port() -> int:
-    return free_port()
-
-
-@pytest.fixture(autouse=True)
-def no_process_left() -> Iterator[None]:
-    """No test may leave a service behind; one that simulates a crash does, and it is ended here."""
-    yield
-    for child in psutil.Process().children(recursive=True):
-        if str(FAKE) in " ".join(child.cmdline()):
-            os.killpg(os.getpgid(child.pid), signal.SIGKILL)
-
-
-def capability(api: FakeApi, type_: str = "asr") -> tuple[bool, str | None]:
-    """Ready and reason of a type, as stored."""
-    report = api.report("n1") or {"capabilities": []}
-    return next(
-        ((item["ready"], item["reason"]) for item in report["capabilities"] if item["type"] == type_), (False, "")
-    )
 
 
 async def test_a2_start_and_stop_and_their_repetition_succeed(api: FakeApi, tmp_path: Path, port: int) -> None:
@@ -253,22 +224,6 @@ async def test_a9_kill_follows_term_and_takes_the_whole_group(api: FakeApi, tmp_
         assert await it.agent.node.command("stop", "s", wait=True) == "s: Stopped"
         assert not psutil.pid_exists(pid)
         assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
-        await it.shut_down()
-
-
-async def test_a11_what_a_crashed_agent_left_is_ended_before_it_is_started_again(
-    api: FakeApi, tmp_path: Path, port: int
-) -> None:
-    entry = supervised("s", port).replace("  run:", "  autoStart: true\n  run:")
-    async with agent_running(tmp_path, api.kubeconfig(tmp_path), entry) as it:
-        await it.until("s", "Running")
-        left = it.service("s").machine.pid
-    assert left
-    assert psutil.Process(left).status() != psutil.STATUS_ZOMBIE
-    async with agent_running(tmp_path, api.kubeconfig(tmp_path), entry) as it:
-        await it.until("s", "Running")
-        assert it.service("s").machine.pid != left
-        assert not psutil.pid_exists(left) or psutil.Process(left).status() == psutil.STATUS_ZOMBIE
         await it.shut_down()
 
 

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from tests.services.fake_api import FakeApi
+
 from hotpool_agent.agent import Agent, Options
-from hotpool_agent.catalogue_file import parse_catalogue
+from hotpool_agent.catalogue_file import read_catalogue
 from hotpool_agent.publish import Cluster, Target
 from hotpool_agent.service import Service
 from hotpool_agent.settings import Settings
@@ -24,6 +26,9 @@ QUICK: Final = {
     "announce_seconds": 2.0,
     "stop_seconds": 1.0,
     "request_seconds": 1.0,
+    "restart_seconds": 0.05,
+    "restart_limit_seconds": 1.0,
+    "flap_half_life_seconds": 1.0,
 }
 
 
@@ -74,14 +79,27 @@ class Running:
             await self.task
 
 
+def capability(api: FakeApi, type_: str = "asr") -> tuple[bool, str | None]:
+    """Ready and reason of a type, as stored."""
+    report = api.report("n1") or {"capabilities": []}
+    return next(
+        ((item["ready"], item["reason"]) for item in report["capabilities"] if item["type"] == type_), (False, "")
+    )
+
+
+def write_catalogue(folder: Path, services: str, *, node: str = "n1", head: str = "") -> Path:
+    """The node's catalogue file with these entries; an agent that runs reads it at its next reload."""
+    path = folder / f"{node}.yaml"
+    path.write_text(f"version: 1\n{head}" + (f"services:\n{services}" if services else ""), encoding="utf-8")
+    return path
+
+
 @asynccontextmanager
 async def agent_running(
     folder: Path, kubeconfig: Path, services: str, *, node: str = "n1", head: str = "", **settings: Any
 ) -> AsyncIterator[Running]:
     """An agent with these catalogue entries, its state under `folder`; ended as by a crash unless it was shut down."""
-    catalogue = parse_catalogue(
-        f"version: 1\n{head}services:\n{services}" if services else f"version: 1\n{head}", "test"
-    )
+    source = write_catalogue(folder, services, node=node, head=head)
     target = Target(kubeconfig=str(kubeconfig), namespace=settings.pop("namespace", None))
     chosen = Settings(state_dir=folder, **(QUICK | settings))
     state = folder / node
@@ -89,7 +107,7 @@ async def agent_running(
         store = open_store(state)
         cluster = Cluster(target, node, chosen.request_seconds)
         await cluster.connect()
-        agent = Agent(Options(catalogue, folder, node, target, chosen), cluster, store)
+        agent = Agent(Options(read_catalogue(source), source, node, target, chosen), cluster, store)
         stop = asyncio.Event()
         running = Running(agent, stop, asyncio.create_task(agent.run(stop)))
         try:

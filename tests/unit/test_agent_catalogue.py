@@ -116,7 +116,7 @@ def test_a1_what_is_wrong_with_a_service_is_said(lines: str, expected: str) -> N
         ("a: \tb: c\n", "not valid YAML"),
         ("version: 2\n", "c.yaml:1: version: must be 1 (got 2)"),
         ("services: []\n", "c.yaml:1: version: is required"),
-        ("version: 1\nonAgentExit: keep\n", "c.yaml:2: onAgentExit: 'keep' is not supported yet"),
+        ("version: 1\nonAgentExit: go\n", "c.yaml:2: onAgentExit: must be"),
         ("version: 1\nsevices: []\n", "c.yaml:2: sevices: unknown field; did you mean 'services'?"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The states of one service (behaviour A3, A4, A5, A7, A9)."""
+"""The states of one service (behaviour A3 to A9 and A11)."""
 
 from dataclasses import dataclass, field
 
@@ -27,7 +27,7 @@ def test_a3_a_start_goes_through_starting_to_running() -> None:
     machine, actions = after(m.Start())
     assert (machine.state, actions) == ("Starting", [Action.LAUNCH])
     machine, actions = after(*RUNNING)
-    assert (machine.state, machine.pid, actions) == ("Running", 7, [Action.LAUNCH, Action.PROBE])
+    assert (machine.state, machine.pid, actions) == ("Running", 7, [Action.LAUNCH, Action.PROBE, Action.WATCH])
 
 
 @pytest.mark.parametrize("events", [(), RUNNING])
@@ -52,13 +52,16 @@ def test_a4_stop_while_probing_ends_stopped_without_an_error() -> None:
 def test_a4_start_during_stop_ends_running() -> None:
     machine, actions = after(*RUNNING, m.Stop(), m.Announced(), m.Start(), m.Gone(), m.Launched(8), m.Ready())
     assert (machine.state, machine.pid) == ("Running", 8)
-    assert actions[2:] == [Action.ANNOUNCE, Action.TERMINATE, Action.LAUNCH, Action.PROBE]
+    assert actions[3:] == [
+        *(Action.UNPROBE, Action.ANNOUNCE, Action.TERMINATE),
+        *(Action.LAUNCH, Action.PROBE, Action.WATCH),
+    ]
 
 
 def test_a4_start_before_term_was_sent_keeps_the_process() -> None:
     machine, actions = after(*RUNNING, m.Stop(), m.Start())
     assert (machine.state, machine.pid) == ("Running", 7)
-    assert actions[2:] == [Action.ANNOUNCE, Action.UNANNOUNCE]
+    assert actions[3:] == [Action.UNPROBE, Action.ANNOUNCE, Action.UNANNOUNCE, Action.WATCH]
 
 
 def test_a5_a_start_that_takes_too_long_fails_and_is_killed() -> None:
@@ -71,6 +74,77 @@ def test_a7_a_crash_is_failed_with_its_reason_and_keeps_the_wish() -> None:
     machine, actions = after(*RUNNING, m.Exited("exited with code 3"), m.Gone())
     assert (machine.state, machine.last_error, machine.wanted) == ("Failed", "exited with code 3", True)
     assert Action.KILL in actions
+
+
+def test_a6_a_hung_service_leaves_running_and_is_ended() -> None:
+    machine, actions = after(*RUNNING, m.Hung("3 probes failed"))
+    assert (machine.state, machine.last_error, actions[-1]) == ("Failed", "3 probes failed", Action.TERMINATE)
+
+
+def test_a7_a_retry_follows_the_end_of_what_failed_and_keeps_the_error_visible() -> None:
+    machine, actions = after(*RUNNING, m.Exited("exited with code 3"))
+    assert Action.RETRY not in actions
+    machine, actions = after(m.Gone(), start=machine)
+    assert actions == [Action.RETRY]
+    machine, actions = after(m.Retry(), m.Launched(8), m.Ready(), start=machine)
+    assert (machine.state, machine.restarts, machine.last_error) == ("Running", 1, "exited with code 3")
+
+
+@pytest.mark.parametrize("command", [m.Start(), m.Stop(), m.Restart(), m.Halt()])
+def test_a7_a_command_ends_the_wait_for_a_retry(command: Event) -> None:
+    machine, actions = after(*RUNNING, m.Exited("x"), m.Gone(), command)
+    assert Action.UNRETRY in actions
+    assert machine.restarts == 0
+
+
+def test_a7_a_start_that_fails_is_tried_again_too() -> None:
+    assert after(m.Start(), m.LaunchFailed("no such program"))[1][-1] is Action.RETRY
+    assert after(m.Start(), m.Launched(7), m.StartTimedOut("late"), m.Gone())[1][-1] is Action.RETRY
+
+
+def test_a8_a_heavy_service_launches_in_its_turn_and_leaves_the_queue_when_stopped() -> None:
+    heavy = Machine(heavy=True)
+    machine, actions = after(m.Start(), start=heavy)
+    assert (machine.state, actions) == ("Starting", [Action.QUEUE])
+    assert after(m.Turn(), start=machine)[1] == [Action.LAUNCH]
+    assert after(m.Stop(), start=machine) == (heavy, [Action.UNQUEUE])
+
+
+def test_a8_a_turn_lasts_until_the_service_runs_or_is_gone() -> None:
+    events = (m.Start(), m.Turn(), m.Launched(7), m.StartTimedOut("late"), m.Gone())
+    loading = [m.loads(after(*events[:count], start=Machine(heavy=True))[0]) for count in range(len(events) + 1)]
+    assert loading == [False, True, True, True, True, False]
+    assert not m.loads(after(m.Start(), m.Turn(), m.Launched(7), m.Ready(), start=Machine(heavy=True))[0])
+
+
+def test_a2_a_restart_stops_and_runs_again() -> None:
+    machine, actions = after(*RUNNING, m.Restart(), m.Announced(), m.Gone(), m.Launched(8), m.Ready())
+    assert (machine.state, machine.pid, machine.wanted, machine.restarts) == ("Running", 8, True, 0)
+    assert actions[3:6] == [Action.UNPROBE, Action.ANNOUNCE, Action.TERMINATE]
+    assert after(m.Restart())[1] == [Action.LAUNCH]
+
+
+@pytest.mark.parametrize(
+    ("fitness", "wanted", "state", "action"),
+    [
+        (m.Fitness.WAS_READY, True, "Starting", Action.RECOGNISE),
+        (m.Fitness.WAS_LOADING, True, "Starting", Action.PROBE),
+        (m.Fitness.UNFIT, True, "Starting", Action.TERMINATE),
+        (m.Fitness.WAS_READY, False, "Stopping", Action.TERMINATE),
+    ],
+)
+def test_a11_what_still_runs_is_adopted_or_ended(
+    fitness: m.Fitness, *, wanted: bool, state: str, action: Action
+) -> None:
+    machine, actions = after(m.Adopted(7, fitness), start=Machine(wanted=wanted))
+    assert (machine.state, machine.pid, actions) == (state, 7, [action])
+
+
+def test_a11_what_is_not_recognised_is_ended_and_run_anew() -> None:
+    machine, actions = after(
+        m.Adopted(7, m.Fitness.WAS_READY), m.Unrecognised("503"), m.Gone(), start=Machine(wanted=True)
+    )
+    assert (machine.state, actions) == ("Starting", [Action.RECOGNISE, Action.TERMINATE, Action.LAUNCH])
 
 
 def test_a7_a_failed_service_can_be_started_and_loses_its_error() -> None:
@@ -132,12 +206,20 @@ class World:
             self.answers["process"] = [m.Launched(1), m.LaunchFailed("no such program")]
         elif action is Action.PROBE:
             self.answers["probe"] = [m.Ready(), m.StartTimedOut("late")]
+        elif action is Action.RECOGNISE:
+            self.answers["probe"] = [m.Ready(), m.Unrecognised("not it")]
+        elif action is Action.WATCH:
+            self.answers["probe"] = [m.Hung("hung")]
+        elif action is Action.QUEUE:
+            self.answers["queue"] = [m.Turn()]
+        elif action is Action.RETRY:
+            self.answers["retry"] = [m.Retry()]
         elif action is Action.ANNOUNCE:
             self.answers["announce"] = [m.Announced()]
         elif action in {Action.TERMINATE, Action.KILL}:
             self.answers["end"] = [m.Gone()]
         else:
-            self.answers.pop("probe" if action is Action.UNPROBE else "announce", None)
+            self.answers.pop(action.name.removeprefix("UN").lower(), None)
 
     def answer(self, slot: str, which: int) -> None:
         """Let the action in the slot end."""
@@ -153,40 +235,54 @@ class World:
 
     def drain(self) -> None:
         """Everything goes well from now on: no failure, no crash."""
-        while slots := [slot for slot in self.answers if not isinstance(self.answers[slot][0], m.Exited)]:
+        while slots := [slot for slot in self.answers if not isinstance(self.answers[slot][0], m.Exited | m.Hung)]:
             self.answer(slots[0], 0)
 
+    def play(self, moves: list[Event | tuple[int, int]]) -> None:
+        """Commands, and answers by number."""
+        for move in moves:
+            if not isinstance(move, tuple):
+                self.give(move)
+            elif self.answers:
+                self.answer(sorted(self.answers)[move[0] % len(self.answers)], move[1])
 
-commands = st.sampled_from([m.Start(), m.Stop()])
-moves = st.lists(st.one_of(commands, st.tuples(st.integers(0, 3), st.integers(0, 1))), max_size=30)
+
+def world_of(*, heavy: bool, left: m.Fitness | None) -> World:
+    """A world with nothing in it, or with a process that an earlier agent left."""
+    world = World(Machine(heavy=heavy, wanted=left is not None))
+    if left:
+        world.alive = True
+        world.answers["process"] = [m.Exited("ended")]
+        world.give(m.Adopted(1, left))
+    return world
 
 
-@given(moves, commands)
-def test_a4_whatever_happens_the_last_command_wins(sequence: list[Event | tuple[int, int]], last: Event) -> None:
-    world = World()
-    for move in sequence:
-        if not isinstance(move, tuple):
-            world.give(move)
-        elif world.answers:
-            world.answer(sorted(world.answers)[move[0] % len(world.answers)], move[1])
+commands = st.sampled_from([m.Start(), m.Stop(), m.Restart()])
+moves = st.lists(st.one_of(commands, st.tuples(st.integers(0, 4), st.integers(0, 1))), max_size=30)
+worlds = st.builds(world_of, heavy=st.booleans(), left=st.none() | st.sampled_from(m.Fitness))
+
+
+@given(worlds, moves, commands)
+def test_a4_whatever_happens_the_last_command_wins(
+    world: World, sequence: list[Event | tuple[int, int]], last: Event
+) -> None:
+    world.play(sequence)
     world.give(last)
     world.drain()
-    if isinstance(last, m.Start):
-        assert (world.machine.state, world.alive) == ("Running", True)
-        assert world.machine.last_error is None
+    if isinstance(last, m.Stop):
+        assert world.machine == Machine(heavy=world.machine.heavy, restarts=world.machine.restarts)
+        assert not world.alive
     else:
-        assert (world.machine.state, world.alive) == ("Stopped", False)
-        assert world.machine.body is Body.NONE
+        assert (world.machine.state, world.alive, world.machine.last_error) == ("Running", True, None)
 
 
-@given(moves)
-def test_a5_a_failed_service_has_no_process_in_the_end(sequence: list[Event | tuple[int, int]]) -> None:
-    world = World()
-    for move in sequence:
-        if not isinstance(move, tuple):
-            world.give(move)
-        elif world.answers:
-            world.answer(sorted(world.answers)[move[0] % len(world.answers)], move[1])
+@given(worlds, moves)
+def test_a5_only_a_running_service_has_a_process_in_the_end(
+    world: World, sequence: list[Event | tuple[int, int]]
+) -> None:
+    world.play(sequence)
     world.drain()
     assert m.settled(world.machine)
+    assert not m.loads(world.machine)
     assert world.alive == (world.machine.state == "Running")
+    assert (world.machine.state == "Running") == world.machine.wanted

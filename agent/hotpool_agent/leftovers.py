@@ -1,0 +1,47 @@
+"""Which processes of earlier agents still run, and what they are to this one (behaviour A11). I/O.
+
+Called by `node` at its start. Never takes a stranger's process: pid and start time must be those that the state file
+names; where the agent died before it wrote the file, the process must bear the mark of this state folder.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hotpool_agent.store import Remembered
+from hotpool_agent.supervise import Process, left_behind
+
+
+@dataclass(slots=True)
+class Leftovers:
+    """`mine`: one process for each service, to be adopted or ended by it. `strays`: what has to be ended."""
+
+    mine: dict[str, Process] = field(default_factory=dict)
+    strays: list[tuple[str, Process]] = field(default_factory=list)
+
+
+def find(folder: Path, remembered: Mapping[str, Remembered], ports: Mapping[str, int | None]) -> Leftovers:
+    """What still runs. Forgets in `remembered` the processes that do not."""
+    found = Leftovers()
+    for name, kept in remembered.items():
+        process = None
+        if kept.pid is not None and kept.started is not None:
+            process = Process.find(kept.pid, kept.started, ports.get(name))
+        if process:
+            found.mine[name] = process
+        else:
+            kept.pid = kept.started = kept.recipe = kept.since = None
+    recorded = set(found.mine)
+    for name, groups in left_behind(folder).items():
+        if name not in recorded:
+            _sort(name, groups, ports.get(name), found)
+    return found
+
+
+def _sort(name: str, groups: list[tuple[int, int]], port: int | None, found: Leftovers) -> None:
+    """Of groups that the state file does not name the oldest with a leader is the service's; the others are strays."""
+    for group, started in groups:
+        if started >= 0 and name not in found.mine:
+            found.mine[name] = Process(group, started, port)
+        else:
+            found.strays.append((name, Process(group, started, None)))

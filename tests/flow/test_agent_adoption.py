@@ -1,0 +1,172 @@
+"""Services outlive the agent, and the next one takes them over (behaviour A11): real processes."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from tests.services.agent_run import Running, agent_running, capability, eventually, supervised
+from tests.services.fake_api import FakeApi
+
+
+def auto(port: int, *arguments: str) -> str:
+    return supervised("s", port, *arguments).replace("  run:", "  autoStart: true\n  run:")
+
+
+@asynccontextmanager
+async def crashed(api: FakeApi, folder: Path, entry: str) -> AsyncIterator[tuple[int, int]]:
+    """An agent of which the service runs dies; the pid of the service, and how many reports were written."""
+    async with agent_running(folder, api.kubeconfig(folder), entry) as it:
+        await it.until("s", "Running")
+        await api.until(lambda: capability(api) == (True, None))
+        pid = it.service("s").machine.pid
+        assert pid
+    yield pid, len(api.writes)
+
+
+def edit_state(folder: Path, **changes: Any) -> None:
+    """Change what the state file remembers of the service."""
+    path = folder / "n1" / "state.json"
+    state = json.loads(path.read_text())
+    state["services"]["s"].update(changes)
+    path.write_text(json.dumps(state))
+
+
+def gone(pid: int) -> bool:
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+async def until_reported(it: Running, api: FakeApi, count: int) -> dict[str, Any]:
+    """The first report of the next agent."""
+    await api.until(lambda: len(api.writes) > count)
+    assert api.writes[count].report["session"] == it.agent.facts.session
+    return api.writes[count].report
+
+
+async def test_a11_the_next_agent_adopts_what_runs_without_a_gap(api: FakeApi, tmp_path: Path, port: int) -> None:
+    async with (
+        crashed(api, tmp_path, auto(port)) as (pid, count),
+        agent_running(tmp_path, api.kubeconfig(tmp_path), auto(port)) as it,
+    ):
+        first = await until_reported(it, api, count)
+        before = api.writes[count - 1].report
+        assert [item["ready"] for item in first["capabilities"]] == [True]
+        assert first["services"] == before["services"]
+        assert first["services"][0]["pid"] == it.service("s").machine.pid == pid
+        assert await it.agent.node.command("stop", "s", wait=True) == "s: Stopped"
+        assert gone(pid)
+        await it.shut_down()
+
+
+async def test_a11_an_adopted_service_that_dies_is_run_again(api: FakeApi, tmp_path: Path, port: int) -> None:
+    async with (
+        crashed(api, tmp_path, auto(port)) as (pid, _),
+        agent_running(tmp_path, api.kubeconfig(tmp_path), auto(port)) as it,
+    ):
+        await it.until("s", "Running")
+        os.kill(pid, signal.SIGKILL)
+        await eventually(lambda: it.service("s").machine.pid not in {None, pid} and it.state("s") == "Running")
+        await it.shut_down()
+
+
+async def test_a11_a_pid_that_a_stranger_has_now_is_left_alone(api: FakeApi, tmp_path: Path, port: int) -> None:
+    async with crashed(api, tmp_path, auto(port)) as (pid, _):
+        os.killpg(pid, signal.SIGKILL)
+        await eventually(lambda: gone(pid))
+        stranger = await asyncio.create_subprocess_exec(sys.executable, "-c", "import time; time.sleep(600)")
+        edit_state(tmp_path, pid=stranger.pid)
+        async with agent_running(tmp_path, api.kubeconfig(tmp_path), auto(port)) as it:
+            await it.until("s", "Running")
+            assert it.service("s").machine.pid not in {pid, stranger.pid}
+            await it.shut_down()
+        assert stranger.returncode is None
+        stranger.kill()
+        await stranger.wait()
+
+
+async def test_a11_what_does_not_answer_is_ended_and_run_anew(api: FakeApi, tmp_path: Path, port: int) -> None:
+    async with crashed(api, tmp_path, auto(port)) as (pid, count):
+        os.kill(pid, signal.SIGSTOP)
+        async with agent_running(tmp_path, api.kubeconfig(tmp_path), auto(port)) as it:
+            first = await until_reported(it, api, count)
+            assert [(item["ready"], item["reason"]) for item in first["capabilities"]] == [(False, "Starting")]
+            await it.until("s", "Running", seconds=20)
+            assert gone(pid)
+            await it.shut_down()
+
+
+async def test_a11_a_service_that_still_loads_goes_on_loading(api: FakeApi, tmp_path: Path, port: int) -> None:
+    entry = auto(port, "--start-delay", "1.5")
+    async with agent_running(tmp_path, api.kubeconfig(tmp_path), entry) as it:
+        await it.until("s", "Starting")
+        await eventually(lambda: it.service("s").machine.pid)
+        pid = it.service("s").machine.pid
+    async with agent_running(tmp_path, api.kubeconfig(tmp_path), entry) as it:
+        await it.until("s", "Running")
+        assert it.service("s").machine.pid == pid
+        await it.shut_down()
+
+
+@pytest.mark.parametrize("change", ["wish", "recipe", "catalogue"])
+async def test_a11_what_is_not_wanted_as_it_is_is_ended(api: FakeApi, tmp_path: Path, port: int, change: str) -> None:
+    entries = {"wish": auto(port), "recipe": auto(port, "--type", "other"), "catalogue": ""}
+    async with crashed(api, tmp_path, auto(port)) as (pid, _):
+        if change == "wish":
+            edit_state(tmp_path, desired="Stopped", desiredBy="local")
+        async with agent_running(tmp_path, api.kubeconfig(tmp_path), entries[change]) as it:
+            await eventually(lambda: gone(pid))
+            if change == "recipe":
+                await it.until("s", "Running")
+            elif change == "wish":
+                await it.until("s", "Stopped")
+            else:
+                assert it.agent.node.services == {}
+            await it.shut_down()
+
+
+async def test_a11_a_service_run_just_before_the_agent_died_is_found_by_its_mark(
+    api: FakeApi, tmp_path: Path, port: int
+) -> None:
+    async with crashed(api, tmp_path, auto(port)) as (pid, _):
+        edit_state(tmp_path, pid=None, started=None, recipe=None, since=None)
+        async with agent_running(tmp_path, api.kubeconfig(tmp_path), auto(port)) as it:
+            await it.until("s", "Running")
+            assert it.service("s").machine.pid == pid
+            await it.shut_down()
+
+
+async def test_a11_children_of_a_service_that_died_meanwhile_are_ended(api: FakeApi, tmp_path: Path, port: int) -> None:
+    async with crashed(api, tmp_path, auto(port, "--child")) as (pid, _):
+        (child,) = psutil.Process(pid).children()
+        os.kill(pid, signal.SIGKILL)
+        await eventually(lambda: gone(pid))
+        async with agent_running(tmp_path, api.kubeconfig(tmp_path), auto(port)) as it:
+            await it.until("s", "Running")
+            await eventually(lambda: gone(child.pid))
+            await it.shut_down()
+
+
+async def test_a11_b10_keep_leaves_services_running_and_announces_nothing(
+    api: FakeApi, tmp_path: Path, port: int
+) -> None:
+    keep = "onAgentExit: keep\n"
+    async with agent_running(tmp_path, api.kubeconfig(tmp_path), auto(port), head=keep) as it:
+        await it.until("s", "Running")
+        await api.until(lambda: capability(api) == (True, None))
+        pid, count = it.service("s").machine.pid, len(api.writes)
+        await it.shut_down()
+    assert pid
+    assert not gone(pid)
+    assert len(api.writes) == count
+    async with agent_running(tmp_path, api.kubeconfig(tmp_path), auto(port)) as it:
+        first = await until_reported(it, api, count)
+        assert (first["leaving"], first["capabilities"][0]["ready"]) == (False, True)
+        assert it.service("s").machine.pid == pid
+        await it.shut_down()
