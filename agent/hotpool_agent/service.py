@@ -6,7 +6,6 @@ Owned by `node`. All I/O of one service starts here; each action answers with an
 
 import asyncio
 import hashlib
-import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, replace
@@ -17,21 +16,19 @@ import aiohttp
 import structlog
 
 from hotpool.api.meta import timestamp
+from hotpool_agent import checks, probe
 from hotpool_agent import machine as m
-from hotpool_agent import probe
-from hotpool_agent.catalogue import HttpCheck, Observe, Run, ServiceSpec
-from hotpool_agent.damping import Damping, retry_pause
+from hotpool_agent.catalogue import Observe, Run, ServiceSpec
 from hotpool_agent.machine import Action, Event, Machine
 from hotpool_agent.pulse import Pulse
 from hotpool_agent.settings import Settings
 from hotpool_agent.snapshot import Snapshot
 from hotpool_agent.store import Remembered
 from hotpool_agent.supervise import Command, LaunchError, Process, StuckError, mark
+from hotpool_agent.track import Track
 from hotpool_agent.turns import Turns
 
 _LOG: Final = structlog.get_logger(__name__)
-_FIRST_PAUSE: Final = 0.05
-"""Seconds between the first two probes of a start; doubled up to the probe's period."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,11 +67,9 @@ class Service:
         self._around = around
         self._process: Process | None = None
         self._events: deque[Event] = deque()
-        self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._failures = 0
-        """In a row, without a long time of Running between them."""
-        self._running_since: float | None = None
-        self._damping = self._remembered_damping()
+        self._tasks: dict[str, asyncio.Task[Event | None]] = {}
+        self._track = Track(remembered, around.settings, _now())
+        self._damp()
         if spec.observe is not None:
             self._spawn("probe", self._observe(spec.observe))
 
@@ -121,7 +116,7 @@ class Service:
             desired_by=(self.remembered.desired_by or "catalogue") if supervised else None,
             restarts=now.restarts,
             request_id=self.remembered.acted[1] if self.remembered.acted else None,
-            flapping=self._damping.suppresses(_now()),
+            flapping=self._track.flapping_until(_now()) is not None,
         )
 
     async def settle(self) -> None:
@@ -154,122 +149,97 @@ class Service:
         adopted = state == "Running" and not self.looked and not self.machine.observed
         self.since = (self.remembered.since if adopted else None) or timestamp()
         _LOG.info("service", id=self.spec.id, state=state, error=self.machine.last_error)
-        if state == "Running":
-            self._running_since = self._running_since or _now()
-            self._remember(since=self.since)
-        elif self._running_since is not None and state != "Stopping":
-            self._left_running(_now() - self._running_since, flapped=before.state == "Running")
-        if state == "Stopped":
-            self._failures = 0
         self.looked = self.looked or (not self.machine.observed and state != "Starting")
+        if state == "Running":
+            self._track.runs(_now())
+            self._remember(since=self.since)
+        elif state != "Stopping":
+            self._track.ends(_now(), wished=before.state != "Running")
+            self._remember()
+            self._damp()
+        if state == "Stopped":
+            self._track.forgive()
 
-    def _left_running(self, lasted: float, *, flapped: bool) -> None:
-        self._running_since = None
-        if lasted > self._around.settings.restart_limit_seconds:
-            self._failures = 0
-        if flapped:
-            self._damping = self._damping.flapped(_now())
-            self._remember(penalty=self._damping.penalty, penalty_at=time.time(), suppressed=self._damping.suppressed)
-            if self._damping.suppressed:
-                self._spawn("damping", self._damp())
-
-    def _perform(self, action: Action) -> None:  # noqa: C901 - one line for each action.
+    def _perform(self, action: Action) -> None:
         match action:
             case Action.QUEUE:
                 self._around.turns.ask(self.spec.id, lambda: self.handle(m.Turn()))
             case Action.LAUNCH:
                 self._spawn("process", self._run())
             case Action.PROBE:
-                self._spawn("probe", self._start_probe())
+                self._spawn("probe", checks.until_ready(self._around.session, self.spec))
             case Action.RECOGNISE:
                 self._spawn("probe", self._recognise())
             case Action.WATCH:
-                self._spawn("probe", self._watch())
-            case Action.UNPROBE:
-                self._cancel("probe")
+                self._spawn("probe", checks.until_hung(self._around.session, self.spec))
             case Action.RETRY:
                 self._spawn("retry", self._retry())
-            case Action.UNRETRY:
-                self._failures = 0
-                self._cancel("retry")
             case Action.ANNOUNCE:
                 self._spawn("announce", self._announce())
-            case Action.UNANNOUNCE:
-                self._cancel("announce")
             case Action.TERMINATE:
                 self._spawn("end", self._end(self._around.settings.stop_seconds))
             case Action.KILL:
                 self._spawn("end", self._end(0))
+            case _:
+                self._undo(action)
 
-    def _spawn(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+    def _undo(self, action: Action) -> None:
+        match action:
+            case Action.UNPROBE:
+                self._cancel("probe")
+            case Action.UNRETRY:
+                self._track.forgive()
+                self._cancel("retry")
+            case Action.UNANNOUNCE:
+                self._cancel("announce")
+
+    def _spawn(self, name: str, work: Coroutine[Any, Any, Event | None]) -> None:
+        """Do the work beside others, in place of what has the name; the machine gets what it returns."""
         self._cancel(name)
-        task = asyncio.create_task(work, name=f"{self.spec.id}: {name}")
-        task.add_done_callback(_complain)
-        self._tasks[name] = task
+        task = self._tasks[name] = asyncio.create_task(work, name=f"{self.spec.id}: {name}")
+        task.add_done_callback(lambda _: self._answered(name, task))
+
+    def _answered(self, name: str, task: asyncio.Task[Event | None]) -> None:
+        if task.cancelled() or self._tasks.get(name) is not task:
+            return
+        if error := task.exception():
+            _LOG.error("internal error", task=task.get_name(), exc_info=error)
+        elif event := task.result():
+            self.handle(event)
 
     def _cancel(self, name: str) -> None:
         if task := self._tasks.pop(name, None):
             task.cancel()
 
-    async def _run(self) -> None:
+    async def _run(self) -> Event:
         try:
             process = await Process.launch(self._command())
         except LaunchError as error:
-            self.handle(m.LaunchFailed(str(error)))
-            return
+            return m.LaunchFailed(str(error))
         self._process = process
         self._remember(pid=process.pid, started=process.started, recipe=recipe(self.spec), since=None)
         self.handle(m.Launched(process.pid))
-        await self._exit(process)
+        return await self._exit(process)
 
-    async def _exit(self, process: Process) -> None:
-        self.handle(m.Exited(await process.exited()))
+    async def _exit(self, process: Process) -> Event:
+        return m.Exited(await process.exited())
 
-    async def _start_probe(self) -> None:
-        ready, pause, last = self.spec.ready, _FIRST_PAUSE, "no probe finished"
-        try:
-            async with asyncio.timeout(ready.start_seconds):
-                while not (answer := await self._ask(ready.http, ready.timeout_seconds)).ok:
-                    last = answer.detail
-                    await asyncio.sleep(min(pause, ready.period_seconds))
-                    pause *= 2
-        except TimeoutError:
-            self.handle(m.StartTimedOut(f"not ready after {ready.start_seconds:g} s: {last}"))
-            return
-        self.handle(m.Ready())
+    async def _recognise(self) -> Event:
+        answer = await checks.recognise(self._around.session, self.spec)
+        self.looked = isinstance(answer, m.Unrecognised)  # of success the machine tells
+        return answer
 
-    async def _recognise(self) -> None:
-        answer = await self._ask(self.spec.ready.http, self.spec.ready.timeout_seconds)
-        if answer.ok:
-            self.handle(m.Ready())
-            return
-        self.looked = True
-        self.handle(m.Unrecognised(f"not adopted: {answer.detail}"))
+    async def _retry(self) -> Event:
+        await asyncio.sleep(self._track.retry_pause())
+        return m.Retry()
 
-    async def _watch(self) -> None:
-        failures = 0
-        while failures < self.spec.live.failures:
-            await asyncio.sleep(self.spec.live.period_seconds)
-            answer = await self._ask(self.spec.live.http or self.spec.ready.http, self.spec.live.timeout_seconds)
-            failures = 0 if answer.ok else failures + 1
-        self.handle(m.Hung(f"{failures} probes in a row failed: {answer.detail}"))
+    def _damp(self) -> None:
+        """Have the report looked at again when a flapping service may be offered."""
+        if (until := self._track.flapping_until(_now())) is not None:
+            self._spawn("damping", self._offer_again(until))
 
-    async def _ask(self, http: HttpCheck | None, seconds: float) -> probe.Answer:
-        port = self.spec.port
-        if http:
-            return await probe.http(self._around.session, http, port or 0, seconds)
-        if port:
-            return await probe.tcp(port, seconds)
-        return probe.Answer(ok=True)
-
-    async def _retry(self) -> None:
-        self._failures += 1
-        settings = self._around.settings
-        await asyncio.sleep(retry_pause(self._failures, settings.restart_seconds, settings.restart_limit_seconds))
-        self.handle(m.Retry())
-
-    async def _damp(self) -> None:
-        await asyncio.sleep(self._damping.over_at() - _now())
+    async def _offer_again(self, until: float) -> None:
+        await asyncio.sleep(until - _now())
         self._around.changed()
 
     async def _observe(self, how: Observe) -> None:
@@ -283,7 +253,7 @@ class Service:
                 self.news.beat()
             await asyncio.sleep(how.period_seconds)
 
-    async def _announce(self) -> None:
+    async def _announce(self) -> Event:
         try:
             async with asyncio.timeout(self._around.settings.announce_seconds):
                 await self._around.withdrawn(self.spec.id)
@@ -291,9 +261,9 @@ class Service:
             _LOG.warning("stopping without an accepted report", id=self.spec.id)
         else:
             await asyncio.sleep(self.spec.pre_stop_seconds)
-        self.handle(m.Announced())
+        return m.Announced()
 
-    async def _end(self, grace: float) -> None:
+    async def _end(self, grace: float) -> Event:
         if process := self._process:
             try:
                 await process.end(grace)
@@ -302,20 +272,12 @@ class Service:
                 await process.free()
         self._process = None
         self._remember(pid=None, started=None, recipe=None, since=None)
-        self.handle(m.Gone())
+        return m.Gone()
 
     def _remember(self, **what: Any) -> None:
         for name, value in what.items():
             setattr(self.remembered, name, value)
         self._around.remember()
-
-    def _remembered_damping(self) -> Damping:
-        kept = self.remembered
-        passed = max(0.0, time.time() - kept.penalty_at)
-        damping = Damping(self._around.settings.flap_half_life_seconds, kept.penalty, _now() - passed, kept.suppressed)
-        if damping.suppresses(_now()):
-            self._spawn("damping", self._damp())
-        return damping
 
     def _fitness(self) -> m.Fitness:
         if self.remembered.recipe not in {None, recipe(self.spec)}:
@@ -341,8 +303,3 @@ def recipe(spec: ServiceSpec) -> str:
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
-
-
-def _complain(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and (error := task.exception()):
-        _LOG.error("internal error", task=task.get_name(), exc_info=error)

@@ -1,0 +1,57 @@
+"""When to probe a supervised service, and what the answers amount to (behaviour A5, A6, A11).
+
+Called by `service`, which gives the machine the event that each of these returns. Asking itself is `probe`.
+"""
+
+import asyncio
+from typing import Final
+
+import aiohttp
+
+from hotpool_agent import machine as m
+from hotpool_agent import probe
+from hotpool_agent.catalogue import HttpCheck, ServiceSpec
+
+_FIRST_PAUSE: Final = 0.05
+"""Seconds between the first two probes of a start; doubled up to the probe's period."""
+
+
+async def until_ready(session: aiohttp.ClientSession, spec: ServiceSpec) -> m.Ready | m.StartTimedOut:
+    """Probe until a success, or until the time for a start is over."""
+    ready, pause, last = spec.ready, _FIRST_PAUSE, "no probe finished"
+    try:
+        async with asyncio.timeout(ready.start_seconds):
+            while not (answer := await _ask(session, spec, ready.http, ready.timeout_seconds)).ok:
+                last = answer.detail
+                await asyncio.sleep(min(pause, ready.period_seconds))
+                pause *= 2
+    except TimeoutError:
+        return m.StartTimedOut(f"not ready after {ready.start_seconds:g} s: {last}")
+    return m.Ready()
+
+
+async def recognise(session: aiohttp.ClientSession, spec: ServiceSpec) -> m.Ready | m.Unrecognised:
+    """Probe once."""
+    answer = await _ask(session, spec, spec.ready.http, spec.ready.timeout_seconds)
+    return m.Ready() if answer.ok else m.Unrecognised(f"not adopted: {answer.detail}")
+
+
+async def until_hung(session: aiohttp.ClientSession, spec: ServiceSpec) -> m.Hung:
+    """Probe until a fixed number of probes in a row have failed."""
+    live, failures, last = spec.live, 0, ""
+    while failures < live.failures:
+        await asyncio.sleep(live.period_seconds)
+        answer = await _ask(session, spec, live.http or spec.ready.http, live.timeout_seconds)
+        failures, last = (0, "") if answer.ok else (failures + 1, answer.detail)
+    return m.Hung(f"{failures} probes in a row failed: {last}")
+
+
+async def _ask(
+    session: aiohttp.ClientSession, spec: ServiceSpec, http: HttpCheck | None, seconds: float
+) -> probe.Answer:
+    """By HTTP where that is declared, else whether the port answers; without either it runs while its process does."""
+    if http:
+        return await probe.http(session, http, spec.port or 0, seconds)
+    if spec.port:
+        return await probe.tcp(spec.port, seconds)
+    return probe.Answer(ok=True)
