@@ -10,7 +10,9 @@ from uuid import uuid4
 
 import pytest
 from pytest_kind.cluster import KindCluster
-from tests.services.agent_run import Running, agent_running, eventually, free_port, supervised
+from tests.services.agent_run import Running, agent_running, eventually, supervised
+
+from localfleet.catalogue import free_port
 
 CRDS = Path(__file__).parents[2] / "crds"
 IDLE = "- {id: idle, type: nmt, run: {command: [sleep, '600']}}\n"

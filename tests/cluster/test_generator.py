@@ -70,6 +70,6 @@ def test_d5_a_pool_that_nobody_fills_goes_after_the_grace_time_and_the_rest_with
     speaking.agent("edge-2", "start", "piper")
     wait_for("made again", lambda: everywhere(speaking, ZH_EN, {"edge-2": "Ready"}))
     speaking.kubectl("delete", "nodepoolgenerator", "speech")
-    wait_for("gone with its owner", lambda: made(speaking) == set(), 60)
-    wait_for("slices too", lambda: speaking.list("nodepoolslices") == [], 60)
+    wait_for("gone with its owner", lambda: made(speaking) == set())
+    wait_for("slices too", lambda: speaking.list("nodepoolslices") == [])
     wait_for("gone from Redis", lambda: speaking.members_in_redis(ZH_EN) == {})

@@ -84,7 +84,7 @@ def fleet(
 
 def settle(fleet: Fleet) -> None:
     fleet.wait_leading()
-    wait_for("both are in", lambda: everywhere(fleet, "llm", BOTH), 60)
+    wait_for("both are in", lambda: everywhere(fleet, "llm", BOTH))
 
 
 def test_e5_redis_away_at_the_start_and_later_kubernetes_goes_on_and_redis_catches_up(
@@ -92,7 +92,7 @@ def test_e5_redis_away_at_the_start_and_later_kubernetes_goes_on_and_redis_catch
 ) -> None:
     redis.kill()
     operator = fleet.start_operator()
-    wait_for("slices without Redis", lambda: fleet.members("llm") == BOTH, 60)
+    wait_for("slices without Redis", lambda: fleet.members("llm") == BOTH)
     assert (fleet.probe("healthz"), fleet.probe("readyz")) == (WELL, UNWELL)
     redis.start()
     settle(fleet)
@@ -157,7 +157,7 @@ def test_d9_a_short_outage_of_the_api_server_is_waited_out(fleet: Fleet, relay: 
         relay.hold()
         time.sleep(BLINK_SECONDS)
         relay.resume()
-    wait_for("ready again", lambda: fleet.probe("readyz") == WELL, 60)
+    wait_for("ready again", lambda: fleet.probe("readyz") == WELL)
     assert operator.running
     assert fleet.list("nodepoolslices") == before
     fleet.agent("edge-1", "stop", "qwen")
@@ -172,7 +172,7 @@ def test_d9_a_long_outage_ends_the_operator_and_a_restart_finds_everybody_in_pla
     settle(fleet)
     before = fleet.list("nodepoolslices")
     cluster.process("kube-apiserver").stop()
-    wait_for("it ends", lambda: not operator.running, 30)
+    wait_for("it ends", lambda: not operator.running)
     assert operator.stop() == 1
     again = fleet.start_operator()
     time.sleep(OUTAGE_SECONDS)
@@ -182,7 +182,7 @@ def test_d9_a_long_outage_ends_the_operator_and_a_restart_finds_everybody_in_pla
     cluster.process("kube-apiserver").start()
     cluster.wait_apiserver()
     fleet.wait_leading(60)
-    wait_for("what happened meanwhile", lambda: everywhere(fleet, "llm", {"edge-2": "Ready"}), 60)
+    wait_for("what happened meanwhile", lambda: everywhere(fleet, "llm", {"edge-2": "Ready"}))
     (item,) = fleet.list("nodepoolslices")
     assert item["metadata"]["uid"] == before[0]["metadata"]["uid"]
     since = {member["node"]: member["since"] for member in before[0]["members"]}

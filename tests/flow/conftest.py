@@ -7,8 +7,10 @@ from contextlib import suppress
 
 import psutil
 import pytest
-from tests.services.agent_run import FAKE, free_port
+from tests.services.agent_run import FAKE
 from tests.services.fake_api import FakeApi, fake_api
+
+from localfleet.catalogue import free_port
 
 
 @pytest.fixture

@@ -6,11 +6,12 @@ from typing import Any
 
 import psutil
 import pytest
-from tests.services.agent_run import agent_running, capability, free_port, supervised, write_catalogue
+from tests.services.agent_run import agent_running, capability, supervised, write_catalogue
 from tests.services.fake_api import FakeApi
 
 from hotpool_agent.catalogue_file import CatalogueError
 from hotpool_agent.node import CommandError
+from localfleet.catalogue import free_port
 
 
 def auto(identifier: str, port: int, *arguments: str, type_: str = "asr", more: str = "") -> str:

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from tests.services.agent_run import free_port, supervised
+from tests.services.agent_run import supervised
 from tests.services.fake_api import FakeApi, fake_api
 
 from hotpool_agent import control
 from hotpool_agent.paths import PathError, socket_path
+from localfleet.catalogue import free_port
 
 NMT = "- {id: idle, type: nmt, run: {command: [sleep, '600']}}\n"
 

@@ -7,8 +7,10 @@ from pathlib import Path
 import aiohttp
 import psutil
 import pytest
-from tests.services.agent_run import Running, agent_running, capability, eventually, free_port, supervised
+from tests.services.agent_run import Running, agent_running, capability, eventually, supervised
 from tests.services.fake_api import FakeApi
+
+from localfleet.catalogue import free_port
 
 LIVELY = (
     "  ready: {http: {path: /health}, periodSeconds: 0.1, timeoutSeconds: 2, startSeconds: 20}\n"

@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from tests.services.agent_run import agent_running, eventually, free_port, supervised
+from tests.services.agent_run import agent_running, eventually, supervised
 from tests.services.fake_api import FakeApi, Fault, fake_api
 
 from hotpool_agent.control import Request
+from localfleet.catalogue import free_port
 
 NMT = "- {id: idle, type: nmt, run: {command: [sleep, '600']}}\n"
 

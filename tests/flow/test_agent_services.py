@@ -9,11 +9,12 @@ from pathlib import Path
 import aiohttp
 import psutil
 import pytest
-from tests.services.agent_run import FAKE, agent_running, capability, eventually, free_port, supervised
+from tests.services.agent_run import FAKE, agent_running, capability, eventually, supervised
 from tests.services.fake_api import FakeApi, Fault
 
 from hotpool_agent import ports
 from hotpool_agent.node import CommandError
+from localfleet.catalogue import free_port
 
 HURRIED = (
     "  ready: {http: {path: /health, expectBody: '\"ok\"'}, periodSeconds: 0.1, timeoutSeconds: 0.2, startSeconds: 1}\n"

@@ -1,7 +1,6 @@
 """Runs an agent inside a test: real service processes, real HTTP, short times. Used by the flow and cluster tests."""
 
 import asyncio
-import socket
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -30,14 +29,6 @@ QUICK: Final = {
     "restart_limit_seconds": 1.0,
     "flap_half_life_seconds": 1.0,
 }
-
-
-def free_port() -> int:
-    """A port that nobody listens on, below the range of ephemeral ports' usual first half."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def supervised(identifier: str, port: int, *arguments: str, type_: str = "asr", more: str = "") -> str:

@@ -4,6 +4,7 @@ Used by `localfleet.fleet`. Pure but for the choice of ports.
 """
 
 import json
+import random
 import socket
 import sys
 from collections.abc import Sequence
@@ -13,11 +14,20 @@ from typing import Any
 SERVICE = Path(__file__).with_name("service.py")
 
 
+PORTS = range(10_240, 32_768)
+"""Below the range from which the kernel takes ports for connections of its own accord."""
+
+
 def free_port() -> int:
-    """A loopback port that was free just now, below the range from which the kernel takes ports of its own accord."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody listens on just now."""
+    while True:
+        port = random.choice(PORTS)  # noqa: S311 - guards no secret
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return port
 
 
 def service(id_: str, type_: str, **more: Any) -> dict[str, Any]:
@@ -46,6 +56,6 @@ def translator(languages: Sequence[str]) -> list[dict[str, Any]]:
     ]
 
 
-def render(services: Sequence[dict[str, Any]]) -> str:
-    """The catalogue as YAML (JSON is YAML)."""
-    return json.dumps({"version": 1, "services": list(services)}, indent=1)
+def render(services: Sequence[dict[str, Any]], **head: Any) -> str:
+    """The catalogue as YAML (JSON is YAML); `head`: its other fields."""
+    return json.dumps({"version": 1, **head, "services": list(services)}, indent=1)

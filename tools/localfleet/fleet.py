@@ -81,7 +81,7 @@ class Fleet:
         self.operator = ManagedProcess("operator", command, self.folder / "operator.log", {})
         return self.operator
 
-    def wait_leading(self, seconds: float = 40.0) -> None:
+    def wait_leading(self, seconds: float = 60.0) -> None:
         """Wait until the operator says that it is ready."""
         wait_for("the operator is ready", lambda: self.probe("readyz") == 200, seconds)  # noqa: PLR2004 - HTTP's own number.
 
@@ -96,15 +96,15 @@ class Fleet:
             return 0
 
     def start_agent(
-        self, node: str, services: Sequence[dict[str, Any]], *, interval: int = 15, debounce: float = 2.0
+        self, node: str, services: Sequence[dict[str, Any]], *, interval: int = 15, debounce: float = 2.0, **head: Any
     ) -> ManagedProcess:
-        """Start (or restart) the agent of a node with a catalogue."""
+        """Start (or restart) the agent of a node with a catalogue; `head`: its other fields."""
         kubeconfig = self.folder / f"hotpool-agent-{node}.kubeconfig"
         if not kubeconfig.exists():
             self._account("agent", {"NODE": node})
             self._kubeconfig(f"hotpool-agent-{node}")
-        catalogue = self.folder / f"{node}.yaml"
-        catalogue.write_text(render(services))
+        catalogue = self.catalogue_file(node)
+        catalogue.write_text(render(services, **head))
         words = ["run", "--catalogue", str(catalogue), "--node", node, "-n", self.namespace]
         words += ["--kubeconfig", str(kubeconfig), "--interval", str(interval), "--debounce", str(debounce)]
         log = self.folder / f"agent-{node}.log"
@@ -112,6 +112,10 @@ class Fleet:
         self.agents[node] = agent
         self._started.append(agent)
         return agent
+
+    def catalogue_file(self, node: str) -> Path:
+        """The node's catalogue, which its agent reads at its start and on SIGHUP."""
+        return self.folder / f"{node}.yaml"
 
     @property
     def agent_environment(self) -> dict[str, str]:

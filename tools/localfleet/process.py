@@ -24,7 +24,7 @@ class TooLate(AssertionError):  # noqa: N818 - what happened.
     """A condition did not hold in time."""
 
 
-def wait_for(what: str, probe: Callable[[], T], seconds: float = 20.0) -> T:
+def wait_for(what: str, probe: Callable[[], T], seconds: float = 60.0) -> T:
     """Poll until `probe` returns something true, and return it; raises TooLate with `what` and the last answer."""
     deadline = time.monotonic() + seconds
     while True:
