@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.complete
 ARGS ?=
 
-.PHONY: help demo test lint unit cluster-test bench crds clean venv programs lock
+.PHONY: help demo test lint unit cluster-test soak bench crds clean venv programs lock
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,7 +27,10 @@ unit: venv ## Tests without a cluster: pure core, and real processes in flow
 	@$(BIN)/pytest tests/unit tests/flow $(ARGS)
 
 cluster-test: venv programs ## Tests on a real API server and a real Redis
-	@$(BIN)/pytest tests/cluster $(ARGS)
+	@$(BIN)/pytest tests/cluster --ignore=tests/cluster/soak $(ARGS)
+
+soak: venv programs ## Random courses of thousands of steps against the model of the agent (about an hour)
+	@$(BIN)/pytest tests/cluster/soak $(ARGS)
 
 bench: venv programs ## Measure (ARGS="--json FILE" also writes the figures)
 	@PYTHONPATH=tools $(BIN)/python tests/bench/hotplug.py $(ARGS)

@@ -1,17 +1,21 @@
 """Fixtures of the cluster tier: pytest-kind's `kind_cluster`, unchanged, and a fleet on it with a real Redis."""
 
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
+import yaml
+from tests.services.agent_world import QUICK, World
 
 from hotpool.lookup import Lookup
 from hotpool.projection.client import Client, connect
 from localfleet.fleet import Fleet
 from localfleet.kind import kind_program, kubectl_program
 from localfleet.redis_server import RedisServer, redis_url
+from localfleet.relay import Relay
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -36,6 +40,28 @@ def fleet(kind_cluster: Any, redis_address: str) -> Iterator[Fleet]:
     made.install()
     yield made
     made.close()
+
+
+@pytest.fixture
+def world_of(
+    kind_cluster: Any, redis_address: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[int], World]]:
+    """Makes the world of a seed: one agent that reaches the API server through a relay."""
+    kubeconfig, kubectl = Path(kind_cluster.kubeconfig_path), Path(kind_cluster.kubectl_path)
+    address = urlsplit(yaml.safe_load(kubeconfig.read_text())["clusters"][0]["cluster"]["server"])
+    for name, value in QUICK.items():
+        monkeypatch.setenv(name, value)
+    with Relay(address.port or 443) as relay:
+        fleet = Fleet(
+            kubeconfig,
+            kubectl,
+            f"fleet-{uuid.uuid4().hex[:6]}",
+            redis_address,
+            server=f"https://127.0.0.1:{relay.port}",
+        )
+        fleet.install()
+        yield lambda seed: World(fleet, relay, seed)
+        fleet.close()
 
 
 @pytest.fixture(scope="module")

@@ -103,9 +103,15 @@ class Fleet:
         if not kubeconfig.exists():
             self._account("agent", {"NODE": node})
             self._kubeconfig(f"hotpool-agent-{node}")
-        catalogue = self.catalogue_file(node)
-        catalogue.write_text(render(services, **head))
-        words = ["run", "--catalogue", str(catalogue), "--node", node, "-n", self.namespace]
+        words = [
+            "run",
+            "--catalogue",
+            str(self.write_catalogue(node, services, **head)),
+            "--node",
+            node,
+            "-n",
+            self.namespace,
+        ]
         words += ["--kubeconfig", str(kubeconfig), "--interval", str(interval), "--debounce", str(debounce)]
         log = self.folder / f"agent-{node}.log"
         agent = ManagedProcess(f"agent {node}", [str(_BIN / "hotpool-agent"), *words], log, self.agent_environment)
@@ -113,9 +119,11 @@ class Fleet:
         self._started.append(agent)
         return agent
 
-    def catalogue_file(self, node: str) -> Path:
-        """The node's catalogue, which its agent reads at its start and on SIGHUP."""
-        return self.folder / f"{node}.yaml"
+    def write_catalogue(self, node: str, services: Sequence[dict[str, Any]], **head: Any) -> Path:
+        """Write the node's catalogue, which its agent reads at its start and on SIGHUP."""
+        path = self.folder / f"{node}.yaml"
+        path.write_text(render(services, **head))
+        return path
 
     @property
     def agent_environment(self) -> dict[str, str]:
