@@ -12,7 +12,7 @@ from typing import Any, Final
 from ruamel.yaml import YAML
 from ruamel.yaml.composer import Composer
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode
 
 MAX_CHARACTERS: Final = 1024 * 1024
 _MAX_DEPTH: Final = 40
@@ -69,7 +69,7 @@ class _ShallowComposer(Composer):
 
 
 def _compose(text: str) -> Node | None:
-    yaml = YAML(typ="safe", pure=True)
+    yaml: Any = YAML(typ="safe", pure=True)
     yaml.Composer = _ShallowComposer
     try:
         node: Node | None = yaml.compose(StringIO(text))
@@ -101,13 +101,13 @@ class _Reader:
         if self.count > _MAX_VALUES or len(path) > _MAX_DEPTH:
             raise TreeError(_line(node), "too many values, or aliases that expand to too many")
         self.lines.setdefault(path, _line(node))
-        if not isinstance(node, ScalarNode) and node.tag not in {_STANDARD + "map", _STANDARD + "seq"}:
+        if isinstance(node, ScalarNode):
+            return self._scalar(node, path)
+        if node.tag not in {_STANDARD + "map", _STANDARD + "seq"}:
             self._complain(node, path, f"tag {node.tag!r} is not supported")
         if isinstance(node, MappingNode):
             return {key: self.plain(value, (*path, key)) for key, value in self._items(node, path)}
-        if isinstance(node, SequenceNode):
-            return [self.plain(item, (*path, index)) for index, item in enumerate(node.value)]
-        return self._scalar(node, path)
+        return [self.plain(item, (*path, index)) for index, item in enumerate(node.value)]
 
     def _items(self, node: MappingNode, path: Path) -> Iterator[tuple[str, Node]]:
         seen: set[str] = set()
@@ -123,7 +123,7 @@ class _Reader:
 
     def _scalar(self, node: ScalarNode, path: Path) -> Any:
         text: str = node.value
-        kind = node.tag.removeprefix(_STANDARD)
+        kind = (node.tag or "").removeprefix(_STANDARD)
         if kind in {"str", "timestamp", "merge", "value"}:
             return text
         if kind == "null":

@@ -16,6 +16,7 @@ from tests.services.agent_run import eventually
 
 from hotpool_agent import control, control_server
 
+OPERATIONS = ["status", "start", "stop"]
 STATUS = control.Request(op="status")
 repeatable = settings(derandomize=True, deadline=None, max_examples=60)
 
@@ -68,7 +69,7 @@ jsons = st.recursive(
     max_leaves=10,
 )
 requests = st.fixed_dictionaries(
-    {}, optional={"op": st.sampled_from(["status", "start", "stop"]) | jsons, "id": jsons, "wait": jsons, "x": jsons}
+    {}, optional={"op": st.sampled_from(OPERATIONS) | jsons, "id": jsons, "wait": jsons, "x": jsons}
 )
 
 
@@ -94,8 +95,8 @@ def test_a2_arbitrary_json_is_done_or_refused_line_by_line(values: list[Any]) ->
             answers = await said(path, b"".join(json.dumps(value).encode() + b"\n" for value in values))
         assert len(answers) == len(values)
         for value, answer in zip(values, answers, strict=True):
-            good = isinstance(value, dict) and value.get("op") in control.Request.model_fields["op"].annotation.__args__
-            assert not answer["ok"] or good
+            good = isinstance(value, dict) and value.get("op") in OPERATIONS
+            assert good or not answer["ok"]
             assert answer["ok"] or answer["error"]
 
     run(work())
