@@ -1,23 +1,18 @@
 """Reads a catalogue file and reports every error at once, each with its line and field path (behaviour A1).
 
-Called by the command line. Knows YAML and pydantic's errors; must not know what the agent does with a catalogue.
+Called by the command line. Knows pydantic's errors; must not know what the agent does with a catalogue.
 """
 
 import difflib
-from io import StringIO
 from pathlib import Path
 from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
-from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
+from hotpool_agent import yaml_tree
 from hotpool_agent.catalogue import Catalogue, inconsistencies
 
-_Path = tuple[str | int, ...]
-_Lines = dict[_Path, int]
 _SHOWN: Final = 60
 
 _WORDS: Final = {
@@ -45,7 +40,8 @@ class CatalogueError(Exception):
 def read_catalogue(path: Path) -> Catalogue:
     """The catalogue in the file. Raises CatalogueError with all that is wrong."""
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open(encoding="utf-8") as file:
+            text = file.read(yaml_tree.MAX_CHARACTERS + 1)
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
         raise CatalogueError([f"{path}: cannot be read: {reason}"]) from error
@@ -54,69 +50,47 @@ def read_catalogue(path: Path) -> Catalogue:
 
 def parse_catalogue(text: str, name: str) -> Catalogue:
     """The catalogue in the text; `name` stands for the file in errors. Raises CatalogueError with all that is wrong."""
-    tree = _load(text, name)
-    lines: _Lines = {}
-    plain = _plain(tree, (), lines)
-    if not isinstance(plain, dict):
+    try:
+        tree = yaml_tree.load(text)
+    except yaml_tree.TreeError as error:
+        raise CatalogueError([f"{name}:{error.line}: {error}"]) from error
+    if not isinstance(tree.value, dict):
         raise CatalogueError([f"{name}:1: must be a mapping with 'version' and 'services'"])
+    found = list(tree.problems)
     try:
-        catalogue = Catalogue.model_validate(plain)
+        catalogue = Catalogue.model_validate(tree.value)
     except ValidationError as error:
-        found = [(tuple(item["loc"]), _message(item)) for item in error.errors()]
-        raise CatalogueError(_rendered(found, lines, name)) from error
-    if found := inconsistencies(catalogue):
-        raise CatalogueError(_rendered(found, lines, name))
-    return catalogue
+        paths = [(tuple(item["loc"]), _message(item)) for item in error.errors()]
+    else:
+        paths = inconsistencies(catalogue)
+        if not paths and not found:
+            return catalogue
+    found += [(_line(path, tree.lines), path, message) for path, message in paths]
+    raise CatalogueError(_rendered(found, name))
 
 
-def _load(text: str, name: str) -> Any:
-    try:
-        return YAML(typ="rt", pure=True).load(StringIO(text))
-    except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = mark.line + 1 if mark else 1
-        problem = (error.problem or error.context or "cannot be parsed").splitlines()[0]
-        raise CatalogueError([f"{name}:{line}: not valid YAML: {problem}"]) from error
-    except YAMLError as error:
-        raise CatalogueError([f"{name}:1: not valid YAML: {str(error).splitlines()[0]}"]) from error
-
-
-def _plain(node: Any, path: _Path, lines: _Lines) -> Any:
-    """The node without ruamel's types; fills `lines` with the line of each path."""
-    if isinstance(node, CommentedMap):
-        lines.setdefault(path, node.lc.line + 1)
-        for key in node:
-            lines[(*path, key)] = node.lc.key(key)[0] + 1
-        return {key: _plain(value, (*path, key), lines) for key, value in node.items()}
-    if isinstance(node, CommentedSeq):
-        lines.setdefault(path, node.lc.line + 1)
-        for index in range(len(node)):
-            lines[(*path, index)] = node.lc.item(index)[0] + 1
-        return [_plain(value, (*path, index), lines) for index, value in enumerate(node)]
-    # ruamel marks quoted and folded strings and odd numbers by subclasses.
-    for base in (bool, int, float, str):
-        if isinstance(node, base):
-            return base(node)
-    return node
-
-
-def _rendered(found: list[tuple[_Path, str]], lines: _Lines, name: str) -> list[str]:
-    placed = sorted((_line(path, lines), _dotted(path), message) for path, message in found)
+def _rendered(found: list[tuple[int, yaml_tree.Path, str]], name: str) -> list[str]:
+    placed = sorted((line, _dotted(path), message) for line, path, message in found)
     return [
         f"{name}:{line}: {field}: {message}" if field else f"{name}:{line}: {message}"
         for line, field, message in placed
     ]
 
 
-def _line(path: _Path, lines: _Lines) -> int:
+def _line(path: yaml_tree.Path, lines: dict[yaml_tree.Path, int]) -> int:
     while path not in lines and path:
         path = path[:-1]
     return lines.get(path, 1)
 
 
-def _dotted(path: _Path) -> str:
-    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path if part != "[key]")
+def _dotted(path: yaml_tree.Path) -> str:
+    # pydantic calls a mapping's key "[key]".
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{_name(part)}" for part in path if part != "[key]")
     return text.removeprefix(".")
+
+
+def _name(part: str) -> str:
+    return part if part.isprintable() and len(part) <= _SHOWN else _shown(part)
 
 
 def _message(item: ErrorDetails) -> str:
@@ -144,13 +118,13 @@ def _shown(given: Any) -> str:
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
 
 
-def _unknown(path: _Path) -> str:
+def _unknown(path: yaml_tree.Path) -> str:
     known = _fields_at(path[:-1])
     close = difflib.get_close_matches(str(path[-1]), known, n=1)
     return f"unknown field; did you mean {close[0]!r}?" if close else f"unknown field; known: {', '.join(known)}"
 
 
-def _fields_at(path: _Path) -> list[str]:
+def _fields_at(path: yaml_tree.Path) -> list[str]:
     """Names that are allowed at the path, found by walking the models' own fields."""
     model: type[BaseModel] = Catalogue
     for part in path:

@@ -112,7 +112,7 @@ def test_a1_what_is_wrong_with_a_service_is_said(lines: str, expected: str) -> N
         ("", "c.yaml:1: must be a mapping"),
         ("- a", "c.yaml:1: must be a mapping"),
         ("version: 1\nservices: [", "c.yaml:2: not valid YAML"),
-        ("version: 1\nversion: 1\n", "c.yaml:2: not valid YAML: found duplicate key"),
+        ("version: 1\nversion: 1\n", "c.yaml:2: version: is there twice"),
         ("a: \tb: c\n", "not valid YAML"),
         ("version: 2\n", "c.yaml:1: version: must be 1 (got 2)"),
         ("services: []\n", "c.yaml:1: version: is required"),

@@ -15,6 +15,7 @@ T = TypeVar("T")
 
 _LOOPBACK: Final = "127.0.0.1"
 _CHUNK: Final = 64 * 1024
+_BACKLOG: Final = 128
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 _CALL_SECONDS: Final = 10.0
 
@@ -30,8 +31,8 @@ class Relay:
         self._target = target_port
         self._place = _bound(0)
         self.port = int(self._place.getsockname()[1])
-        self._server: asyncio.Server | None = None
-        self._open: set[asyncio.StreamWriter] = set()
+        self._listening = False
+        self._open: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
         self._flowing = asyncio.Event()
         self._thread = threading.Thread(target=self._loop.run_forever, name="relay", daemon=True)
@@ -46,15 +47,16 @@ class Relay:
         self._call(self._refuse())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(_CALL_SECONDS)
+        self._loop.close()
         self._place.close()
 
     @property
     def connections(self) -> int:
         """Connections open now."""
-        return len(self._open) // 2
+        return len(self._open)
 
     def cut(self) -> None:
-        """Reset every connection and refuse new ones, as a machine without the program does."""
+        """Reset every connection, lose what was on its way, and refuse new ones, as a machine without the program."""
         self._call(self._refuse())
 
     def mend(self) -> None:
@@ -63,58 +65,87 @@ class Relay:
 
     def hold(self) -> None:
         """Accept connections and forward nothing, as a broken path does."""
-        self._loop.call_soon_threadsafe(self._flowing.clear)
+        self._call(self._flow(on=False))
 
     def resume(self) -> None:
         """Forward again, beginning with what was held."""
-        self._loop.call_soon_threadsafe(self._flowing.set)
+        self._call(self._flow(on=True))
 
     def _call(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(_CALL_SECONDS)
 
+    async def _flow(self, *, on: bool) -> None:
+        if on:
+            self._flowing.set()
+        else:
+            self._flowing.clear()
+
     async def _listen(self) -> None:
-        self._server = await asyncio.start_server(self._serve, sock=self._place)
+        if not self._listening:
+            self._listening = True
+            self._place.listen(_BACKLOG)
+            self._loop.add_reader(self._place, self._accept)
 
     async def _refuse(self) -> None:
-        if self._server:
-            self._server.close()
-            self._server = None
-            # Bound and not listening: the port stays ours, and a connection to it is refused.
-            self._place = _bound(self.port)
-        for writer in self._open:
-            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-            writer.transport.abort()
+        self._listening = False
+        self._loop.remove_reader(self._place)
+        # Bound and not listening: the port stays ours, and a connection to it is refused.
+        self._place.close()
+        self._place = _bound(self.port)
+        ending = set(self._open)
+        for task in ending:
+            task.cancel()
+        await asyncio.gather(*ending, return_exceptions=True)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.accepted += 1
+    def _accept(self) -> None:
+        # asyncio's own ways to accept lose a connection, and never close it, when they end in the same moment.
         try:
-            far_reader, far_writer = await asyncio.open_connection(_LOOPBACK, self._target)
-        except OSError:
-            writer.transport.abort()
+            near, _ = self._place.accept()
+        except BlockingIOError:
             return
-        ends = {writer, far_writer}
-        self._open |= ends
-        pumps = [asyncio.create_task(self._pump(*way)) for way in ((reader, far_writer), (far_reader, writer))]
-        await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
-        for pump in pumps:
-            pump.cancel()
-        await asyncio.gather(*pumps, return_exceptions=True)
-        for end in ends:
-            end.close()
-        self._open -= ends
+        near.setblocking(False)
+        self.accepted += 1
+        task = self._loop.create_task(self._serve(near))
+        self._open.add(task)
+        task.add_done_callback(self._open.discard)
+        # A task that is cancelled before it began closes nothing.
+        task.add_done_callback(lambda _: near.close())
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while chunk := await reader.read(_CHUNK):
+    async def _serve(self, near: socket.socket) -> None:
+        """Forward one connection until one end has closed it, or until it is cut."""
+        with near, socket.socket() as far:
+            far.setblocking(False)
+            try:
+                await self._loop.sock_connect(far, (_LOOPBACK, self._target))
+                await self._forward(near, far)
+            except (OSError, asyncio.CancelledError):
+                for end in (near, far):
+                    end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+
+    async def _forward(self, near: socket.socket, far: socket.socket) -> None:
+        """Pump both ways until one of them ends. Raises OSError when that was by a reset."""
+        pumps = [asyncio.create_task(self._pump(*way)) for way in ((near, far), (far, near))]
+        try:
+            ended, _ = await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for pump in pumps:
+                pump.cancel()
+            await asyncio.gather(*pumps, return_exceptions=True)
+        for pump in ended:
+            pump.result()
+
+    async def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+        while chunk := await self._loop.sock_recv(source, _CHUNK):
             if self.delay:
                 await asyncio.sleep(self.delay)
             await self._flowing.wait()
-            writer.write(chunk)
-            await writer.drain()
+            await self._loop.sock_sendall(sink, chunk)
 
 
 def _bound(port: int) -> socket.socket:
     """A socket that has the port of loopback and does not listen."""
     place = socket.socket()
+    place.setblocking(False)
     place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     place.bind((_LOOPBACK, port))
     return place

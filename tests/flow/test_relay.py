@@ -1,0 +1,217 @@
+"""The relay that tests break networks with (tools/localfleet/relay.py): each fault is what it says."""
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from localfleet.process import wait_for
+from localfleet.relay import Relay
+
+SECONDS = 10.0
+ALREADY = 0.2
+
+
+class Echo:
+    """Answers each chunk with the same; counts what it got."""
+
+    def __init__(self) -> None:
+        self.got = b""
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._listening.getsockname()[1])
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        self._listening.shutdown(socket.SHUT_RDWR)
+        self._listening.close()
+
+    def _accept(self) -> None:
+        try:
+            while True:
+                connection, _ = self._listening.accept()
+                threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+        except OSError:
+            return
+
+    def _serve(self, connection: socket.socket) -> None:
+        with connection:
+            try:
+                while chunk := connection.recv(65536):
+                    self.got += chunk
+                    connection.sendall(chunk)
+            except OSError:
+                return
+
+
+@pytest.fixture
+def echo() -> Iterator[Echo]:
+    made = Echo()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def relay(echo: Echo) -> Iterator[Relay]:
+    with Relay(echo.port) as made:
+        yield made
+
+
+def connect(relay: Relay) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", relay.port), SECONDS)
+
+
+def told(connection: socket.socket, text: bytes) -> bytes:
+    connection.sendall(text)
+    return heard(connection, len(text))
+
+
+def heard(connection: socket.socket, size: int) -> bytes:
+    got = b""
+    while len(got) < size and (chunk := connection.recv(size - len(got))):
+        got += chunk
+    return got
+
+
+def is_silent(connection: socket.socket) -> bool:
+    connection.settimeout(ALREADY)
+    try:
+        return not connection.recv(1)
+    except TimeoutError:
+        return True
+    finally:
+        connection.settimeout(SECONDS)
+
+
+def is_over(connection: socket.socket) -> bool:
+    """Whether it is ended, in whichever way that shows."""
+    try:
+        return told(connection, b"?") == b""
+    except ConnectionError:
+        return True
+
+
+def test_it_forwards_both_ways_and_counts(relay: Relay) -> None:
+    with connect(relay) as one, connect(relay) as other:
+        assert (told(one, b"a"), told(other, b"b" * 10**6)) == (b"a", b"b" * 10**6)
+        assert (relay.accepted, relay.connections) == (2, 2)
+    wait_for("both are over", lambda: relay.connections == 0)
+    assert relay.accepted == 2
+
+
+def test_a_cut_resets_and_refuses_until_it_is_mended(relay: Relay) -> None:
+    with connect(relay) as one:
+        assert told(one, b"a") == b"a"
+        relay.cut()
+        relay.cut()
+        with pytest.raises(ConnectionResetError):
+            one.recv(1)
+    assert relay.connections == 0
+    with pytest.raises(ConnectionRefusedError):
+        connect(relay)
+    relay.mend()
+    relay.mend()
+    with connect(relay) as one:
+        assert told(one, b"a") == b"a"
+
+
+def test_what_is_held_arrives_in_order_after_it_resumes(relay: Relay, echo: Echo) -> None:
+    with connect(relay) as before:
+        assert told(before, b"0") == b"0"
+        relay.hold()
+        before.sendall(b"12")
+        with connect(relay) as during:
+            during.sendall(b"x")
+            assert is_silent(before)
+            assert is_silent(during)
+            assert echo.got == b"0"
+            relay.resume()
+            assert (heard(before, 2), heard(during, 1)) == (b"12", b"x")
+
+
+def test_what_was_sent_into_a_held_connection_arrives_even_when_the_sender_has_gone(relay: Relay, echo: Echo) -> None:
+    with connect(relay) as one:
+        assert told(one, b"0") == b"0"
+        relay.hold()
+        one.sendall(b"late")
+        assert is_silent(one)
+    relay.resume()
+    wait_for("it arrives", lambda: echo.got == b"0late")
+
+
+def test_a_cut_loses_what_is_held(relay: Relay, echo: Echo) -> None:
+    relay.hold()
+    with connect(relay) as one:
+        one.sendall(b"lost")
+        wait_for("it is on its way", lambda: relay.connections == 1)
+        relay.cut()
+        assert relay.connections == 0
+        with pytest.raises(ConnectionResetError):
+            one.recv(1)
+    relay.mend()
+    relay.resume()
+    with connect(relay) as one:
+        assert told(one, b"a") == b"a"
+    assert echo.got == b"a"
+
+
+def test_no_connection_survives_a_cut_that_it_races_with(relay: Relay) -> None:
+    for _ in range(20):
+        with ExitStack() as stack:
+            ready = threading.Barrier(9)
+            found: list[socket.socket] = []
+
+            def open_one(ready: threading.Barrier = ready, found: list[socket.socket] = found) -> None:
+                ready.wait(SECONDS)
+                try:
+                    found.append(connect(relay))
+                except OSError:
+                    return
+
+            threads = [threading.Thread(target=open_one) for _ in range(8)]
+            for thread in threads:
+                thread.start()
+            ready.wait(SECONDS)
+            relay.cut()
+            for thread in threads:
+                thread.join(SECONDS)
+            for one in found:
+                stack.enter_context(one)
+                one.settimeout(SECONDS)
+                assert is_over(one)
+            assert relay.connections == 0
+        relay.mend()
+
+
+def test_a_delay_makes_each_way_late(relay: Relay) -> None:
+    with connect(relay) as one:
+        assert told(one, b"a") == b"a"
+        relay.delay = 0.2
+        began = time.monotonic()
+        assert told(one, b"b") == b"b"
+        assert time.monotonic() - began >= 0.4
+
+
+def test_a_target_that_is_away_ends_the_connection() -> None:
+    with socket.socket() as place:
+        place.bind(("127.0.0.1", 0))
+        with Relay(int(place.getsockname()[1])) as relay, connect(relay) as one:
+            assert is_over(one)
+            wait_for("it is over", lambda: relay.connections == 0)
+
+
+def test_the_block_ends_everything(echo: Echo) -> None:
+    threads = threading.active_count()
+    with ExitStack() as stack:
+        with Relay(echo.port) as relay:
+            one = stack.enter_context(connect(relay))
+            relay.hold()
+            one.sendall(b"a")
+        with pytest.raises(ConnectionResetError):
+            one.recv(1)
+        with pytest.raises(ConnectionRefusedError):
+            connect(relay)
+    assert echo.got == b""
+    wait_for("its thread is over", lambda: threading.active_count() <= threads)
