@@ -7,6 +7,7 @@ import difflib
 from io import StringIO
 from pathlib import Path
 from typing import Any, Final
+from uuid import uuid4
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -14,11 +15,12 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from hotpool_agent.catalogue import Catalogue, inconsistencies
+from hotpool_agent.catalogue import Catalogue, Run, ServiceSpec, inconsistencies
 
 _Path = tuple[str | int, ...]
 _Lines = dict[_Path, int]
 _SHOWN: Final = 60
+_PARTS: Final = {field.alias for field in Catalogue.model_fields.values()}
 
 _WORDS: Final = {
     "missing": "is required",
@@ -63,10 +65,34 @@ def parse_catalogue(text: str, name: str) -> Catalogue:
         catalogue = Catalogue.model_validate(plain)
     except ValidationError as error:
         found = [(tuple(item["loc"]), _message(item)) for item in error.errors()]
+        found += inconsistencies(_sound_parts(plain, {path[:2] for path, _ in found}))
         raise CatalogueError(_rendered(found, lines, name)) from error
     if found := inconsistencies(catalogue):
         raise CatalogueError(_rendered(found, lines, name))
     return catalogue
+
+
+def _sound_parts(plain: dict[Any, Any], broken: set[_Path]) -> Catalogue:
+    """What of a broken catalogue is sound, so that its inconsistencies are told at once, too.
+
+    `broken`: first two parts of the paths with errors. A broken service keeps its place, and its id where it has one.
+    """
+    fields = {path[0] for path in broken}
+    whole = Catalogue.model_validate({"version": 1} | {key: plain[key] for key in plain if key in _PARTS - fields})
+    if "services" not in fields or not isinstance(plain["services"], list):
+        return whole
+    services = tuple(
+        _placeholder(item) if ("services", index) in broken else ServiceSpec.model_validate(item)
+        for index, item in enumerate(plain["services"])
+    )
+    return whole.model_copy(update={"services": services})
+
+
+def _placeholder(item: Any) -> ServiceSpec:
+    """A service in which nothing is wrong, but with the same id."""
+    given = item.get("id") if isinstance(item, dict) else None
+    known = given if isinstance(given, str) else uuid4().hex
+    return ServiceSpec.model_construct(id=known, type="", run=Run(command=("broken",)))
 
 
 def _load(text: str, name: str) -> Any:
