@@ -10,23 +10,27 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 from uuid import uuid4
 
 import structlog
 
+from hotpool.api.meta import timestamp
 from hotpool_agent import __version__, control, control_server, host, probe
 from hotpool_agent.bounds import Dropped, bounded_services
 from hotpool_agent.catalogue import Catalogue
 from hotpool_agent.catalogue_file import CatalogueError, read_catalogue
 from hotpool_agent.claim import stored_in
+from hotpool_agent.endpoints import Health, serving
 from hotpool_agent.heartbeat import Heartbeat
 from hotpool_agent.intent import intents_in
+from hotpool_agent.log_files import rotate_forever
+from hotpool_agent.metrics import Metrics
 from hotpool_agent.node import CommandError, Links, Node
 from hotpool_agent.own_watch import OwnWatch
-from hotpool_agent.paths import socket_path, state_folder
+from hotpool_agent.paths import log_folder, socket_path, state_folder
 from hotpool_agent.publish import Cluster, Target
-from hotpool_agent.report import Facts
+from hotpool_agent.report import Facts, stamped
 from hotpool_agent.reporter import Reporter
 from hotpool_agent.settings import Settings
 from hotpool_agent.store import Store, lock, open_store
@@ -66,13 +70,25 @@ class Agent:
         self._source = options.source
         base = options.source.absolute().parent
         self.node = Node(options.catalogue, base, self.facts, store, settings)
-        self.reporter = Reporter(cluster, self.facts, settings, self.node.content)
-        self.heartbeat = Heartbeat(cluster, settings, self.reporter.holder, self.reporter.news)
+        self.metrics = Metrics()
+        self.reporter = Reporter(cluster, self.facts, settings, self.node.content, self.metrics)
+        self.heartbeat = Heartbeat(cluster, settings, self.reporter.holder, self.reporter.news, self.metrics)
         self.watch = OwnWatch(cluster, settings, self._observe)
+        self.metrics.show(
+            lambda: [service.snapshot() for service in self.node.services.values()],
+            connected=lambda: self.reporter.problem is None,
+        )
+        self.listening: str | None = None
+        """Where /healthz, /readyz and /metrics are served."""
 
     async def run(self, stop: asyncio.Event, hangups: asyncio.Queue[None] | None = None) -> None:
         """Run until `stop`, then shut down in order. Raises what a part died of."""
-        async with probe.new_session() as session, _background([self.store.write_forever()]) as background:
+        housework = (self.store.write_forever(), rotate_forever(log_folder(self.store.folder)))
+        async with (
+            serving(self.settings.listen, self.metrics.registry, self.health) as self.listening,
+            probe.new_session() as session,
+            _background(housework) as background,
+        ):
             await self.node.start(session, Links(self.reporter.changed, self.reporter.withdrawn))
             background.extend(
                 asyncio.create_task(work)
@@ -116,13 +132,38 @@ class Agent:
 
     async def dispatch(self, request: control.Request) -> Any:
         """Answer the local command line (behaviour A2)."""
-        if request.op == "status":
-            return self._status(request.id)
+        match request.op:
+            case "status":
+                return self._status(request.id)
+            case "report":
+                return stamped(self.node.content(), self.reporter.epoch, self.reporter.sequence + 1, timestamp())
+            case "reload":
+                return await self._reload()
+            case "start" | "stop" | "restart" as verb:
+                return await self._command(verb, request)
+
+    def health(self) -> Health:
+        """How the agent is, for those who watch over it."""
+        parts = {
+            "report": self.reporter.problem or self.reporter.rejected,
+            "heartbeat": self.heartbeat.problem,
+            "watch": self.watch.problem,
+            "catalogue": self.catalogue_problem,
+        }
+        return Health(self.reporter.current(), {part: problem for part, problem in parts.items() if problem})
+
+    async def _command(self, verb: Literal["start", "stop", "restart"], request: control.Request) -> str:
         if request.id is None:
             raise control.RequestError("which service? give its id")
         try:
-            return await self.node.command(request.op, request.id, wait=request.wait)
+            return await self.node.command(verb, request.id, wait=request.wait)
         except CommandError as error:
+            raise control.RequestError(str(error)) from error
+
+    async def _reload(self) -> str:
+        try:
+            return await self.reload()
+        except CatalogueError as error:
             raise control.RequestError(str(error)) from error
 
     def _status(self, identifier: str | None) -> dict[str, Any]:
@@ -139,16 +180,9 @@ class Agent:
             "sequence": self.reporter.sequence,
             "acceptedAt": self.reporter.accepted_at,
             "leaving": self.node.leaving,
-            "problems": {
-                part: problem
-                for part, problem in (
-                    ("report", self.reporter.problem),
-                    ("heartbeat", self.heartbeat.problem),
-                    ("watch", self.watch.problem),
-                    ("catalogue", self.catalogue_problem),
-                )
-                if problem
-            },
+            "agentVersion": self.facts.agent_version,
+            "listening": self.listening,
+            "problems": self.health().problems,
             "services": [s.model_dump(mode="json", by_alias=True) for s in bounded_services(wanted, Dropped())],
         }
 
@@ -175,7 +209,7 @@ class Agent:
 
 
 async def run_agent(options: Options) -> None:
-    """Run the agent of one node until SIGTERM or SIGINT. Raises TargetError, StoreError or PathError."""
+    """Run the agent of one node until SIGTERM or SIGINT. Raises TargetError, StoreError, PathError or ListenError."""
     folder = state_folder(options.settings, options.node)
     path = socket_path(folder)
     with lock(folder, options.node):

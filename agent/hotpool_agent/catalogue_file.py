@@ -6,14 +6,16 @@ Called by the command line. Knows pydantic's errors; must not know what the agen
 import difflib
 from pathlib import Path
 from typing import Any, Final
+from uuid import uuid4
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from hotpool_agent import yaml_tree
-from hotpool_agent.catalogue import Catalogue, inconsistencies
+from hotpool_agent.catalogue import Catalogue, Run, ServiceSpec, inconsistencies
 
 _SHOWN: Final = 60
+_PARTS: Final = {field.alias for field in Catalogue.model_fields.values()}
 
 _WORDS: Final = {
     "missing": "is required",
@@ -61,12 +63,36 @@ def parse_catalogue(text: str, name: str) -> Catalogue:
         catalogue = Catalogue.model_validate(tree.value)
     except ValidationError as error:
         paths = [(tuple(item["loc"]), _message(item)) for item in error.errors()]
+        paths += inconsistencies(_sound_parts(tree.value, {path[:2] for path, _ in paths}))
     else:
         paths = inconsistencies(catalogue)
         if not paths and not found:
             return catalogue
     found += [(_line(path, tree.lines), path, message) for path, message in paths]
     raise CatalogueError(_rendered(found, name))
+
+
+def _sound_parts(plain: dict[Any, Any], broken: set[yaml_tree.Path]) -> Catalogue:
+    """What of a broken catalogue is sound, so that its inconsistencies are told at once, too.
+
+    `broken`: first two parts of the paths with errors. A broken service keeps its place, and its id where it has one.
+    """
+    fields = {path[0] for path in broken}
+    whole = Catalogue.model_validate({"version": 1} | {key: plain[key] for key in plain if key in _PARTS - fields})
+    if "services" not in fields or not isinstance(plain["services"], list):
+        return whole
+    services = tuple(
+        _placeholder(item) if ("services", index) in broken else ServiceSpec.model_validate(item)
+        for index, item in enumerate(plain["services"])
+    )
+    return whole.model_copy(update={"services": services})
+
+
+def _placeholder(item: Any) -> ServiceSpec:
+    """A service in which nothing is wrong, but with the same id."""
+    given = item.get("id") if isinstance(item, dict) else None
+    known = given if isinstance(given, str) else uuid4().hex
+    return ServiceSpec.model_construct(id=known, type="", run=Run(command=("broken",)))
 
 
 def _rendered(found: list[tuple[int, yaml_tree.Path, str]], name: str) -> list[str]:

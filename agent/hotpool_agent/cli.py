@@ -1,30 +1,75 @@
-"""What people type: `hotpool-agent run|start|stop|status`.
+"""The program `hotpool-agent`: its commands put together, and `run`, which is the agent itself.
 
-Called by `__main__`. Turns words into calls and outcomes into exit codes (0 ok, 1 failed, 2 usage or catalogue, 3 no
-agent runs); must not hold rules of its own.
+Called by `__main__`. Turns words into calls and outcomes into exit codes; must not hold rules of its own.
 """
 
 import asyncio
-import json
 import sys
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Final, NoReturn
+from typing import Annotated, Any, Final
 
 import typer
-from pydantic import ValidationError
 
 from hotpool.api.meta import MAX_INTERVAL_SECONDS
-from hotpool_agent import control
-from hotpool_agent.paths import PathError, socket_path, state_folder
-from hotpool_agent.settings import NodeNameError, Settings, node_name
+from hotpool_agent.commands import check, logs, operate, show
+from hotpool_agent.commands import manual as m
+from hotpool_agent.commands.common import NodeOption, fail, settings_of
+from hotpool_agent.paths import PathError
+from hotpool_agent.settings import NodeNameError, node_name
 
-FAILED: Final = 1
-USAGE: Final = 2
-NOT_RUNNING: Final = 3
+_PROGRAM: Final = m.Manual(
+    codes={
+        m.OK: "success",
+        m.FAILED: "the command failed; standard error says why",
+        m.USAGE: "wrong usage, or a catalogue with errors",
+        m.NOT_RUNNING: "no agent of this node runs",
+        m.UNHEARD: "status only: the cluster does not hear the agent",
+        m.UNWELL: "status only: a service has failed",
+    },
+    files=(m.SOCKET, m.LOGS),
+    examples=(
+        ("hotpool-agent run --catalogue node.yaml --node edge-017 -n speech", "Start the agent of a node"),
+        ("hotpool-agent status --node edge-017", "Ask it how its services are"),
+        ("hotpool-agent start --help", "What a command does, in detail"),
+    ),
+)
+_RUN: Final = m.Manual(
+    codes={
+        m.OK: "SIGTERM, SIGINT or Ctrl-C ended it in order",
+        m.FAILED: "an agent of this node runs already, the port of --listen is taken, or the state folder is unusable",
+        m.USAGE: "wrong usage, a catalogue with errors, or no usable kubeconfig; standard error says what",
+    },
+    environment=(
+        *m.WHERE,
+        ("HOTPOOL_AGENT_INTERVAL", "As --interval."),
+        ("HOTPOOL_AGENT_DEBOUNCE", "As --debounce."),
+        ("HOTPOOL_AGENT_LISTEN", "As --listen."),
+        ("HOTPOOL_AGENT_REFRESH_SECONDS", "The whole report is written again after this time; 300."),
+        ("HOTPOOL_AGENT_REQUEST_SECONDS", "Time-out of a request to the API server; 5."),
+        ("HOTPOOL_AGENT_BACKOFF_SECONDS", "First pause before a reconnection, doubled up to the interval; 1."),
+        ("HOTPOOL_AGENT_ANNOUNCE_SECONDS", "How long a stop waits for its report to be accepted; 5."),
+        ("HOTPOOL_AGENT_STOP_SECONDS", "From TERM to KILL; 10."),
+        ("HOTPOOL_AGENT_RESTART_SECONDS", "First pause before a crashed service runs again, then doubled; 1."),
+        ("HOTPOOL_AGENT_RESTART_LIMIT_SECONDS", "Longest such pause; 60."),
+        ("HOTPOOL_AGENT_FLAP_HALF_LIFE_SECONDS", "In which the penalty of a flapping service halves; 60."),
+        ("KUBECONFIG", "As --kubeconfig; a list of files as kubectl takes it."),
+    ),
+    files=(
+        ("STATE/NODE/state.json", "Identity, wishes and running processes; survives restarts."),
+        m.SOCKET,
+        m.LOGS,
+        ("~/.kube/config", "The cluster, when nothing else says it and this is no pod."),
+    ),
+    examples=(
+        ("hotpool-agent run --catalogue node.yaml --node edge-017 -n speech", "The agent of node edge-017"),
+        ("hotpool-agent run --catalogue b.yaml --node b --listen 127.0.0.1:0", "A second node on the same machine"),
+        ("kill -HUP $(cat ~/.local/state/hotpool-agent/edge-017/lock)", "Have it read its catalogue again"),
+    ),
+)
 
 app = typer.Typer(
     name="hotpool-agent",
+    cls=m.group(_PROGRAM),
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -32,24 +77,8 @@ app = typer.Typer(
     help="Runs or watches the services of one node and reports what the node can do right now.",
 )
 
-NodeOption = Annotated[
-    str | None, typer.Option("--node", metavar="NAME", help="Name of the node. Default: the host name, in lower case.")
-]
-NoWait = Annotated[bool, typer.Option("--no-wait", help="Return at once, not when the state is reached.")]
-ServiceId = Annotated[str, typer.Argument(metavar="ID", help="Service id in the catalogue.")]
 
-
-class Output(StrEnum):
-    """How `status` prints."""
-
-    TABLE = "table"
-    JSON = "json"
-
-
-@app.command(
-    epilog="Example: hotpool-agent run --catalogue node.yaml --node edge-017 -n speech",
-    help="Run the agent in the foreground until SIGTERM or Ctrl-C, which stops the services and says so first.",
-)
+@app.command(cls=m.command(_RUN))
 def run(
     *,
     catalogue: Annotated[Path, typer.Option(metavar="FILE", help="The node's services, YAML.")],
@@ -63,16 +92,29 @@ def run(
         int | None, typer.Option(min=1, max=MAX_INTERVAL_SECONDS, help="Seconds between heartbeats; default 15.")
     ] = None,
     debounce: Annotated[float | None, typer.Option(min=0, help="Seconds that a gain may wait; default 2.")] = None,
+    listen: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS:PORT",
+            help="Where /healthz, /readyz and /metrics are; port 0: any free one. Default: 127.0.0.1:9810.",
+        ),
+    ] = None,
 ) -> None:
-    """Run the agent in the foreground."""
+    """Run the agent in the foreground, until SIGTERM or Ctrl-C.
+
+    It starts and watches the services of the catalogue, reports what the node can do to its NodeCapability, and
+    renews the node's Lease. Its end stops the services, and says so to the cluster first. SIGHUP has it read the
+    catalogue again. Logs go to standard error: for people on a terminal, else JSON.
+    """
     # Here, not above: importing kubernetes takes as long as ten of the other commands.
     from hotpool_agent.agent import Options, run_agent  # noqa: PLC0415
     from hotpool_agent.catalogue_file import CatalogueError, read_catalogue  # noqa: PLC0415
+    from hotpool_agent.endpoints import ListenError  # noqa: PLC0415
     from hotpool_agent.publish import Target, TargetError  # noqa: PLC0415
     from hotpool_agent.store import StoreError  # noqa: PLC0415
 
     _configure_logs()
-    settings = _settings(interval=interval, debounce=debounce)
+    settings = settings_of(interval=interval, debounce=debounce, listen=listen)
     try:
         options = Options(
             catalogue=read_catalogue(catalogue),
@@ -83,73 +125,15 @@ def run(
         )
         asyncio.run(run_agent(options))
     except (CatalogueError, NodeNameError, TargetError, PathError) as error:
-        _fail(str(error), USAGE)
-    except StoreError as error:
-        _fail(str(error), FAILED)
+        fail(str(error), m.USAGE)
+    except (StoreError, ListenError) as error:
+        fail(str(error), m.FAILED)
     except OSError as error:
-        _fail(f"{error.strerror}: {error.filename}" if error.filename else str(error), FAILED)
+        fail(f"{error.strerror}: {error.filename}" if error.filename else str(error), m.FAILED)
 
 
-@app.command(
-    epilog="Example: hotpool-agent start faster-whisper --node edge-017",
-    help="Start a service and wait until it is Running. Starting one that runs is a success.",
-)
-def start(identifier: ServiceId, *, node: NodeOption = None, no_wait: NoWait = False) -> None:
-    """Start a service."""
-    typer.echo(_ask(node, control.Request(op="start", id=identifier, wait=not no_wait)))
-
-
-@app.command(
-    epilog="Example: hotpool-agent stop faster-whisper --node edge-017",
-    help="Stop a service and wait until processes and port are gone. Stopping one that is stopped is a success.",
-)
-def stop(identifier: ServiceId, *, node: NodeOption = None, no_wait: NoWait = False) -> None:
-    """Stop a service."""
-    typer.echo(_ask(node, control.Request(op="stop", id=identifier, wait=not no_wait)))
-
-
-@app.command(
-    epilog="Example: hotpool-agent status --node edge-017 -o json",
-    help="Show the services of the node, or one of them, and whether the cluster hears the agent.",
-)
-def status(
-    identifier: Annotated[str | None, typer.Argument(metavar="[ID]", help="Service id in the catalogue.")] = None,
-    *,
-    node: NodeOption = None,
-    output: Annotated[Output, typer.Option("--output", "-o", help="table or json.")] = Output.TABLE,
-) -> None:
-    """Show the services of the node."""
-    answer = _ask(node, control.Request(op="status", id=identifier))
-    if output is Output.JSON:
-        typer.echo(json.dumps(answer, indent=2))
-    else:
-        from hotpool_agent import table  # noqa: PLC0415 - rich's tables are slow to import, too
-
-        table.show(answer)
-
-
-def _ask(node: str | None, request: control.Request) -> Any:
-    try:
-        return control.ask(socket_path(state_folder(_settings(), node_name(node))), request)
-    except control.AgentDownError as error:
-        _fail(str(error), NOT_RUNNING)
-    except control.RequestError as error:
-        _fail(str(error), FAILED)
-    except (NodeNameError, PathError) as error:
-        _fail(str(error), USAGE)
-
-
-def _settings(**given: Any) -> Settings:
-    try:
-        return Settings(**{name: value for name, value in given.items() if value is not None})
-    except ValidationError as error:
-        first = error.errors()[0]
-        _fail(f"HOTPOOL_AGENT_{first['loc'][0]!s}".upper() + f": {first['msg']} (got {first['input']!r})", USAGE)
-
-
-def _fail(message: str, code: int) -> NoReturn:
-    typer.echo(message, err=True)
-    raise typer.Exit(code)
+for part in (operate, show, logs, check):
+    part.register(app)
 
 
 def _configure_logs() -> None:

@@ -1,10 +1,14 @@
 """What may be asked of a running agent over its local socket, and the asking side (behaviour A2). I/O.
 
 One JSON object a line, each way. Called by the command line; `control_server` answers. Must stay quick to import.
+
+There is no version field: a request that the agent does not know whole (an operation, a field) is refused with the
+agent's version in the words, never half done; an answer may gain fields, and askers ignore those that they do not know.
 """
 
 import json
 import socket
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -13,13 +17,15 @@ from pydantic import BaseModel, ConfigDict
 LINE_BYTES: Final = 64 * 1024
 """A request's limit."""
 
+Op = Literal["status", "report", "start", "stop", "restart", "reload"]
+
 
 class Request(BaseModel):
     """What may be asked. `id` names a service; `wait`: answer when the state is reached."""
 
     model_config = ConfigDict(extra="forbid")
 
-    op: Literal["status", "start", "stop"]
+    op: Op
     id: str | None = None
     wait: bool = True
 
@@ -37,12 +43,14 @@ def ask(path: Path, request: Request) -> Any:
     with socket.socket(socket.AF_UNIX) as connection:
         try:
             connection.connect(str(path))
-            connection.sendall(request.model_dump_json().encode() + b"\n")
+            # An agent that has too many askers answers before it is asked, and hangs up.
+            with suppress(BrokenPipeError):
+                connection.sendall(request.model_dump_json().encode() + b"\n")
             with connection.makefile("rb") as lines:
                 line = lines.readline()
         except OSError as error:
             raise AgentDownError(f"no agent answers at {path}: {error.strerror}") from error
-    if not line:
+    if not line.endswith(b"\n"):
         raise AgentDownError(f"the agent at {path} ended before it answered")
     answer = json.loads(line)
     if not answer["ok"]:

@@ -12,6 +12,7 @@ from typing import Final
 import structlog
 
 from hotpool_agent.backoff import Backoff
+from hotpool_agent.metrics import Metrics
 from hotpool_agent.publish import Cluster, MissingError, Problem
 from hotpool_agent.pulse import Pulse
 from hotpool_agent.settings import Settings
@@ -23,13 +24,16 @@ _LEASE_INTERVALS: Final = 3
 class Heartbeat:
     """The only writer of the node's Lease. `holder` gives its identity, None while there is nothing to say."""
 
-    def __init__(self, cluster: Cluster, settings: Settings, holder: Callable[[], str | None], news: Pulse) -> None:
+    def __init__(
+        self, cluster: Cluster, settings: Settings, holder: Callable[[], str | None], news: Pulse, metrics: Metrics
+    ) -> None:
         self.problem: str | None = None
         self._cluster = cluster
         self._interval = settings.interval
         self._backoff = Backoff(settings.backoff_seconds, settings.interval)
         self._holder = holder
         self._news = news
+        self._metrics = metrics
 
     async def run(self) -> None:
         """Beat for ever."""
@@ -53,8 +57,9 @@ class Heartbeat:
         holder, duration = self._holder(), _LEASE_INTERVALS * self._interval
         if holder is None:
             return
-        try:
-            await self._cluster.renew_lease(holder, duration)
-        except MissingError:
-            await self._cluster.ensure_lease()
-            await self._cluster.renew_lease(holder, duration)
+        with self._metrics.heartbeat():
+            try:
+                await self._cluster.renew_lease(holder, duration)
+            except MissingError:
+                await self._cluster.ensure_lease()
+                await self._cluster.renew_lease(holder, duration)

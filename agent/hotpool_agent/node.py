@@ -18,6 +18,7 @@ from hotpool_agent import leftovers
 from hotpool_agent import machine as m
 from hotpool_agent.catalogue import Catalogue, ServiceSpec
 from hotpool_agent.intent import commands
+from hotpool_agent.paths import log_folder
 from hotpool_agent.report import Content, Facts, build
 from hotpool_agent.service import Service, Surroundings, recipe
 from hotpool_agent.settings import Settings
@@ -72,7 +73,7 @@ class Node:
         Returns when everything that exists already was looked at, or after 5 s.
         """
         folder = self._store.folder
-        (folder / "logs").mkdir(mode=0o700, exist_ok=True)
+        log_folder(folder).mkdir(mode=0o700, exist_ok=True)
         self._around = Surroundings(
             settings=self._settings,
             folder=folder,

@@ -1,4 +1,7 @@
-"""Where an agent keeps its state and its socket. Used by the command line and the wiring; creates nothing."""
+"""Where an agent keeps its state, its socket and the logs of its services; creates nothing.
+
+Used by the command line and the wiring.
+"""
 
 import hashlib
 import os
@@ -10,6 +13,7 @@ from hotpool_agent.settings import Settings
 
 SOCKET_BYTES: Final = 107
 """Longest path of a unix socket on Linux."""
+LOG_SUFFIX: Final = ".log"
 
 
 class PathError(Exception):
@@ -20,6 +24,21 @@ def state_folder(settings: Settings, node: str) -> Path:
     """The node's state folder: $HOTPOOL_AGENT_STATE_DIR, else $XDG_STATE_HOME/hotpool-agent, and the node's name."""
     home = Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state")
     return ((settings.state_dir or home / "hotpool-agent") / node).expanduser().absolute()
+
+
+def log_folder(folder: Path) -> Path:
+    """Where in the state folder the output of services goes."""
+    return folder / "logs"
+
+
+def log_file(folder: Path, service: str) -> Path:
+    """Where the output of a service goes."""
+    return log_folder(folder) / f"{service}{LOG_SUFFIX}"
+
+
+def previous_log(path: Path) -> Path:
+    """Where what was in a log file before its last rotation is kept."""
+    return path.with_name(f"{path.name}.1")
 
 
 def socket_path(folder: Path) -> Path:

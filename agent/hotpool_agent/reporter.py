@@ -5,6 +5,7 @@ not known it reads, then decides. Must not know services.
 """
 
 import asyncio
+import json
 from collections.abc import Callable
 from typing import Final
 
@@ -13,6 +14,7 @@ import structlog
 from hotpool.api.meta import timestamp
 from hotpool_agent.backoff import Backoff
 from hotpool_agent.claim import Right, Signs, Stored, right, stored_in
+from hotpool_agent.metrics import Metrics
 from hotpool_agent.publish import Cluster, DeniedError, MissingError, Problem, RejectedError, StaleError, TargetError
 from hotpool_agent.pulse import Pulse
 from hotpool_agent.report import Change, Content, Facts, classify, minimal, stamped
@@ -35,16 +37,21 @@ class AgainError(Exception):
 class Reporter:
     """The only writer of the node's report."""
 
-    def __init__(self, cluster: Cluster, facts: Facts, settings: Settings, content: Callable[[], Content]) -> None:
+    def __init__(
+        self, cluster: Cluster, facts: Facts, settings: Settings, content: Callable[[], Content], metrics: Metrics
+    ) -> None:
         self.epoch = 0
         self.sequence = 0
         self.problem: str | None = "not connected yet"
+        self.rejected: str | None = None
+        """Why the API server holds the report that nothing is ready in place of the last one (behaviour B11)."""
         self.accepted_at: str | None = None
         self.news = Pulse()
         self._cluster = cluster
         self._facts = facts
         self._settings = settings
         self._content = content
+        self._metrics = metrics
         self._throttle = Throttle(settings.debounce)
         self._backoff = Backoff(settings.backoff_seconds, settings.interval)
         self._wake = asyncio.Event()
@@ -67,6 +74,12 @@ class Reporter:
     def holder(self) -> str | None:
         """The identity for the Lease, while a report of the current epoch is accepted (behaviour B8)."""
         return f"{self._facts.instance}/{self.epoch}" if self._standing and self._accepted else None
+
+    def current(self) -> bool:
+        """Whether the API server holds the report of this moment, as far as is known."""
+        if not self._standing or self._accepted is None or self.problem or self.rejected:
+            return False
+        return classify(self._accepted[0], self._content()) is Change.NONE
 
     def changed(self) -> None:
         """The report may differ from now on. Cheap: many calls become one look."""
@@ -208,8 +221,10 @@ class Reporter:
         self._sent, self._sent_stamp, self._sent_look = what, stamp, self._looks
         try:
             await self._write(what, stamp)
+            self.rejected = None
         except RejectedError as error:
             _LOG.error("the API server rejects the report; reporting that nothing is ready", error=str(error))
+            self.rejected = str(error)
             await self._write(minimal(what.report), stamp)
         self._accepted, self._accepted_look = (what, self.sequence), self._sent_look
         self._accepted_epoch = self.epoch
@@ -221,7 +236,9 @@ class Reporter:
 
     async def _write(self, what: Content, stamp: str) -> None:
         self.sequence += 1
-        await self._cluster.write_report(stamped(what, self.epoch, self.sequence, stamp))
+        report = stamped(what, self.epoch, self.sequence, stamp)
+        with self._metrics.report(len(json.dumps(report))):
+            await self._cluster.write_report(report)
         _LOG.info("reported", epoch=self.epoch, sequence=self.sequence, summary=what.report.summary)
 
     def _succeeded(self) -> None:

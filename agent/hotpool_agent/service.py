@@ -20,6 +20,7 @@ from hotpool_agent import checks, probe
 from hotpool_agent import machine as m
 from hotpool_agent.catalogue import Observe, Run, ServiceSpec
 from hotpool_agent.machine import Action, Event, Machine
+from hotpool_agent.paths import log_file
 from hotpool_agent.pulse import Pulse
 from hotpool_agent.settings import Settings
 from hotpool_agent.snapshot import Snapshot
@@ -290,7 +291,7 @@ class Service:
             argv=run.command,
             env=run.env,
             working_dir=self._around.base / run.working_dir,
-            log=self._around.folder / "logs" / f"{self.spec.id}.log",
+            log=log_file(self._around.folder, self.spec.id),
             port=self.spec.port,
             mark=mark(self._around.folder, self.spec.id),
         )

@@ -5,15 +5,35 @@ Read by the command line and by the wiring; a leaf that must not import other mo
 
 import re
 import socket
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Final
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from hotpool.api.meta import MAX_INTERVAL_SECONDS, NODE_NAME_MAX, SUBDOMAIN_PATTERN
 
 _SUBDOMAIN: Final = re.compile(SUBDOMAIN_PATTERN)
+_PORT_MAX: Final = 65535
+
+
+def host_and_port(listen: str) -> tuple[str, int]:
+    """The parts of `127.0.0.1:9810` or `[::1]:9810`. Raises ValueError."""
+    host, _, port = listen.rpartition(":")
+    if not port.isdecimal() or int(port) > _PORT_MAX:
+        raise ValueError("must be ADDRESS:PORT, for example 127.0.0.1:9810; port 0 takes any free one")
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    try:
+        ip_address(bare)
+    except ValueError as error:
+        raise ValueError(f"{host!r} is no IP address; for example 127.0.0.1:9810 or [::1]:9810") from error
+    return bare, int(port)
+
+
+def _address(listen: str) -> str:
+    host_and_port(listen)
+    return listen
 
 
 class Settings(BaseSettings):
@@ -43,6 +63,8 @@ class Settings(BaseSettings):
     """In this time the penalty of a flapping service halves (behaviour A7)."""
     backoff_seconds: Annotated[float, Field(gt=0)] = 1.0
     """First pause before a reconnection; doubled up to H (behaviour B9)."""
+    listen: Annotated[str, AfterValidator(_address)] = "127.0.0.1:9810"
+    """Address of /healthz, /readyz and /metrics; port 0: any free one."""
 
 
 class NodeNameError(ValueError):

@@ -1,5 +1,9 @@
-"""Prints an agent's status for people. Called by `cli`; knows the shape of the status answer and nothing else."""
+"""Prints tables for people, first of all an agent's status. Called by the commands; colours only on a terminal.
 
+Knows the shape of the status answer and nothing else of the agent.
+"""
+
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -13,12 +17,25 @@ _UNITS: Final = ((86400, "d"), (3600, "h"), (60, "m"))
 
 
 def show(status: dict[str, Any], console: Console | None = None) -> None:
-    """Print the table, and below it what is wrong between the agent and the cluster."""
-    console = console or Console(highlight=False)
-    console.width = min(console.width, WIDTH) if console.is_terminal else WIDTH
-    console.print(_table(status["services"]))
+    """Print the table, and below it how the agent and the cluster hear each other."""
+    console = console or _console()
+    table = _table(("ID", "TYPE", "STATE", "SINCE", "PORT", "PID", "RESTARTS", "DESIRED"))
+    table.add_column("LAST ERROR", overflow="fold")
+    for service in status["services"]:
+        table.add_row(*(_cell(cell) for cell in _row(service)))
+    console.print(table)
+    console.print()
+    console.print(_summary(status), soft_wrap=True)
     for part, problem in status["problems"].items():
         console.print(Text(f"{part}: {problem}", style="red"), soft_wrap=True)
+
+
+def show_rows(titles: Sequence[str], rows: Iterable[Sequence[Any]], console: Console | None = None) -> None:
+    """Print any rows under titles."""
+    table = _table(titles)
+    for row in rows:
+        table.add_row(*map(_cell, row))
+    (console or _console()).print(table)
 
 
 def age(since: str | None, now: datetime | None = None) -> str:
@@ -32,14 +49,25 @@ def age(since: str | None, now: datetime | None = None) -> str:
     return f"{max(0, seconds)}s"
 
 
-def _table(services: list[dict[str, Any]]) -> Table:
+def _console() -> Console:
+    console = Console(highlight=False)
+    console.width = min(console.width, WIDTH) if console.is_terminal else WIDTH
+    return console
+
+
+def _table(titles: Sequence[str]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="", expand=False)
-    for name in ("ID", "TYPE", "STATE", "SINCE", "PORT", "PID", "RESTARTS", "DESIRED"):
-        table.add_column(name, no_wrap=True, overflow="ellipsis", max_width=24)
-    table.add_column("LAST ERROR", overflow="fold")
-    for service in services:
-        table.add_row(*(_cell(cell) for cell in _row(service)))
+    for title in titles:
+        table.add_column(title, no_wrap=True, overflow="ellipsis", max_width=24)
     return table
+
+
+def _summary(status: dict[str, Any]) -> Text:
+    """Two short lines: what the cluster has heard, and where the metrics are."""
+    accepted = status["acceptedAt"]
+    heard = f"last report accepted {age(accepted)} ago" if accepted else "no report accepted yet"
+    where = f"node {status['node']}, namespace {status['namespace']}: {heard}"
+    return Text(f"{where}\nmetrics: http://{status['listening']}/metrics", style="dim")
 
 
 def _row(service: dict[str, Any]) -> tuple[Any, ...]:

@@ -1,12 +1,14 @@
-"""Fixtures of the agent's flow tests: a fake API server over HTTP, a free port, and nothing left behind."""
+"""Fixtures of the flow tests: an API server with faults on demand, the command line, and nothing left behind."""
 
 import os
 import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import psutil
 import pytest
+from tests.services.agent_process import Command, Result, finish, spawn
 from tests.services.agent_run import FAKE
 from tests.services.fake_api import FakeApi, fake_api
 
@@ -34,3 +36,22 @@ def no_process_left() -> Iterator[None]:
         with suppress(psutil.Error, ProcessLookupError):
             if str(FAKE) in " ".join(child.cmdline()):
                 os.killpg(os.getpgid(child.pid), signal.SIGKILL)
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """HOTPOOL_AGENT_* short times, and a state folder of the test's own."""
+    return os.environ | {
+        "HOTPOOL_AGENT_STATE_DIR": str(tmp_path / "state"),
+        "HOTPOOL_AGENT_BACKOFF_SECONDS": "0.05",
+        "HOTPOOL_AGENT_LISTEN": "127.0.0.1:0",
+        "COLUMNS": "80",
+    }
+
+
+@pytest.fixture
+def hotpool_agent(environment: dict[str, str]) -> Command:
+    async def run(*arguments: str) -> Result:
+        return await finish(await spawn(environment, *arguments))
+
+    return run

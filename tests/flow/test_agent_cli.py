@@ -5,15 +5,12 @@ import json
 import os
 import signal
 import stat
-import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from tests.services.agent_process import Command, daemon
 from tests.services.agent_run import supervised
-from tests.services.fake_api import FakeApi, fake_api
+from tests.services.fake_api import FakeApi
 
 from hotpool_agent import control
 from hotpool_agent.paths import PathError, socket_path
@@ -22,72 +19,8 @@ from localfleet.catalogue import free_port
 NMT = "- {id: idle, type: nmt, run: {command: [sleep, '600']}}\n"
 
 
-@dataclass
-class Result:
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-
-Agent = Callable[..., Awaitable[Result]]
-
-
-@pytest.fixture
-async def api() -> AsyncIterator[FakeApi]:
-    async with fake_api() as server:
-        yield server
-
-
-@pytest.fixture
-def environment(tmp_path: Path) -> dict[str, str]:
-    """HOTPOOL_AGENT_* short times, and a state folder of the test's own."""
-    return os.environ | {
-        "HOTPOOL_AGENT_STATE_DIR": str(tmp_path / "state"),
-        "HOTPOOL_AGENT_BACKOFF_SECONDS": "0.05",
-        "COLUMNS": "80",
-    }
-
-
-@pytest.fixture
-def hotpool_agent(environment: dict[str, str]) -> Agent:
-    async def run(*arguments: str) -> Result:
-        process = await _spawn(environment, *arguments)
-        out, err = await asyncio.wait_for(process.communicate(), 30)
-        assert process.returncode is not None
-        return Result(process.returncode, out.decode(), err.decode())
-
-    return run
-
-
-async def _spawn(environment: dict[str, str], *arguments: str) -> asyncio.subprocess.Process:
-    pipe = asyncio.subprocess.PIPE
-    return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "hotpool_agent", *arguments, stdout=pipe, stderr=pipe, env=environment
-    )
-
-
-@asynccontextmanager
-async def daemon(
-    api: FakeApi, folder: Path, environment: dict[str, str], services: str, node: str = "n1"
-) -> AsyncIterator[asyncio.subprocess.Process]:
-    """An agent as a process of its own, whose first report is accepted; ended by SIGTERM."""
-    catalogue = folder / f"{node}.yaml"
-    catalogue.write_text(f"version: 1\nservices:\n{services}", encoding="utf-8")
-    words = ["run", "--catalogue", str(catalogue), "--node", node, "--kubeconfig", str(api.kubeconfig(folder))]
-    process = await _spawn(environment, *words, "--interval", "1", "--debounce", "0.1")
-    try:
-        await api.until(lambda: api.report(node), seconds=30)
-        yield process
-    finally:
-        if process.returncode is None:
-            process.send_signal(signal.SIGTERM)
-        await asyncio.wait_for(process.communicate(), 30)
-
-
 async def test_a2_start_status_stop_and_a_clean_end(
-    api: FakeApi, tmp_path: Path, environment: dict[str, str], hotpool_agent: Agent
+    api: FakeApi, tmp_path: Path, environment: dict[str, str], hotpool_agent: Command
 ) -> None:
     async with daemon(api, tmp_path, environment, supervised("s", free_port()) + NMT) as process:
         started = await hotpool_agent("start", "s", "--node", "n1")
@@ -112,7 +45,7 @@ async def test_a2_start_status_stop_and_a_clean_end(
 
 
 async def test_a2_failures_have_their_own_exit_code_and_words(
-    api: FakeApi, tmp_path: Path, environment: dict[str, str], hotpool_agent: Agent
+    api: FakeApi, tmp_path: Path, environment: dict[str, str], hotpool_agent: Command
 ) -> None:
     async with daemon(api, tmp_path, environment, supervised("s", free_port(), "--exit-code", "4")):
         failed = await hotpool_agent("start", "s", "--node", "n1")
@@ -126,7 +59,7 @@ async def test_a2_failures_have_their_own_exit_code_and_words(
 
 
 async def test_a2_a_second_agent_of_the_node_is_refused_and_one_of_another_node_is_not(
-    api: FakeApi, tmp_path: Path, environment: dict[str, str], hotpool_agent: Agent
+    api: FakeApi, tmp_path: Path, environment: dict[str, str], hotpool_agent: Command
 ) -> None:
     async with daemon(api, tmp_path, environment, NMT) as process, daemon(api, tmp_path, environment, NMT, "n2"):
         config, catalogue = str(api.kubeconfig(tmp_path)), str(tmp_path / "n1.yaml")
@@ -136,28 +69,21 @@ async def test_a2_a_second_agent_of_the_node_is_refused_and_one_of_another_node_
         assert (await hotpool_agent("status", "--node", "n2")).code == 0
 
 
-async def test_a1_a_bad_catalogue_is_a_usage_error_with_all_lines(tmp_path: Path, hotpool_agent: Agent) -> None:
+async def test_a1_a_bad_catalogue_is_a_usage_error_with_all_lines(tmp_path: Path, hotpool_agent: Command) -> None:
     path = tmp_path / "c.yaml"
     path.write_text("version: 1\nservices:\n- {id: a, type: asr}\n- {id: b, prot: 1}\n", encoding="utf-8")
     result = await hotpool_agent("run", "--catalogue", str(path), "--node", "n1")
     assert result.code == 2
-    assert [line.split(": ")[0] for line in result.err.splitlines()] == [f"{path}:4", f"{path}:4"]
+    assert [line.split(": ")[0] for line in result.err.splitlines()] == [f"{path}:{line}" for line in (3, 4, 4)]
 
 
-async def test_b9_a_missing_kubeconfig_is_a_usage_error(tmp_path: Path, hotpool_agent: Agent) -> None:
+async def test_b9_a_missing_kubeconfig_is_a_usage_error(tmp_path: Path, hotpool_agent: Command) -> None:
     path = tmp_path / "c.yaml"
     path.write_text("version: 1\n", encoding="utf-8")
     missing = str(tmp_path / "none")
     result = await hotpool_agent("run", "--catalogue", str(path), "--node", "n1", "--kubeconfig", missing)
     assert result.code == 2
     assert "no usable cluster configuration" in result.err
-
-
-@pytest.mark.parametrize("command", ["run", "start", "stop", "status"])
-async def test_f5_help_has_an_example(hotpool_agent: Agent, command: str) -> None:
-    result = await hotpool_agent(command, "--help")
-    assert result.code == 0
-    assert f"Example: hotpool-agent {command}" in result.out
 
 
 async def test_a2_bad_input_on_the_socket_gets_an_answer_and_ends_nothing(

@@ -18,7 +18,7 @@ from hotpool_agent.settings import Settings
 from hotpool_agent.store import lock, open_store
 
 FAKE: Final = Path(__file__).parents[2] / "tools" / "localfleet" / "service.py"
-QUICK: Final = {
+QUICK: Final[dict[str, Any]] = {
     "interval": 1,
     "debounce": 0.2,
     "backoff_seconds": 0.05,
@@ -28,6 +28,7 @@ QUICK: Final = {
     "restart_seconds": 0.05,
     "restart_limit_seconds": 1.0,
     "flap_half_life_seconds": 1.0,
+    "listen": "127.0.0.1:0",
 }
 
 

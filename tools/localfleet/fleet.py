@@ -113,6 +113,8 @@ class Fleet:
             self.namespace,
         ]
         words += ["--kubeconfig", str(kubeconfig), "--interval", str(interval), "--debounce", str(debounce)]
+        # Several agents share this machine.
+        words += ["--listen", "127.0.0.1:0"]
         log = self.folder / f"agent-{node}.log"
         agent = ManagedProcess(f"agent {node}", [str(_BIN / "hotpool-agent"), *words], log, self.agent_environment)
         self.agents[node] = agent

@@ -1,0 +1,70 @@
+"""What the commands share: options, settings, the question to the running agent, and how a command fails.
+
+Used by `cli` and the commands. Must stay quick to import, and hold no rule of its own.
+"""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from pydantic import ValidationError
+
+from hotpool_agent import control
+from hotpool_agent.commands.manual import FAILED, NOT_RUNNING, USAGE
+from hotpool_agent.paths import PathError, socket_path, state_folder
+from hotpool_agent.settings import NodeNameError, Settings, node_name
+
+NodeOption = Annotated[
+    str | None, typer.Option("--node", metavar="NAME", help="Name of the node. Default: the host name, in lower case.")
+]
+NoWait = Annotated[bool, typer.Option("--no-wait", help="Return at once, not when the state is reached.")]
+ServiceId = Annotated[str, typer.Argument(metavar="ID", help="Service id in the catalogue.")]
+
+
+class Output(StrEnum):
+    """How `status` and `check` print."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+OutputOption = Annotated[Output, typer.Option("--output", "-o", help="For people (table) or programs (json).")]
+
+
+def ask(node: str | None, request: control.Request) -> Any:
+    """The running agent's answer; ends the command if there is none."""
+    try:
+        return control.ask(socket_path(folder_of(node)), request)
+    except control.AgentDownError as error:
+        fail(str(error), NOT_RUNNING)
+    except control.RequestError as error:
+        fail(str(error), FAILED)
+    except PathError as error:
+        fail(str(error), USAGE)
+
+
+def folder_of(node: str | None) -> Path:
+    """The node's state folder; ends the command if the node's name is none."""
+    try:
+        return state_folder(settings_of(), node_name(node))
+    except NodeNameError as error:
+        fail(str(error), USAGE)
+
+
+def settings_of(**given: Any) -> Settings:
+    """Settings from the environment and from options that were given; ends the command if one is wrong."""
+    said = {name: value for name, value in given.items() if value is not None}
+    try:
+        return Settings(**said)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0])
+        where = f"--{name}" if name in said else f"HOTPOOL_AGENT_{name.upper()}"
+        fail(f"{where}: {first['msg'].removeprefix('Value error, ')} (got {first['input']!r})", USAGE)
+
+
+def fail(message: str, code: int) -> NoReturn:
+    """End the command with words on standard error."""
+    typer.echo(message, err=True)
+    raise typer.Exit(code)

@@ -1,0 +1,153 @@
+"""`hotpool-agent logs`: what a service has printed, read from the node's state folder; no agent needs to run."""
+
+import re
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, BinaryIO, Final
+
+import typer
+
+from hotpool.api.meta import LABEL_PATTERN
+from hotpool_agent.commands import manual as m
+from hotpool_agent.commands.common import NodeOption, ServiceId, fail, folder_of
+from hotpool_agent.paths import LOG_SUFFIX, log_file, previous_log
+
+_LOOK_SECONDS: Final = 0.2
+_BLOCK: Final = 64 * 1024
+
+_LOGS: Final = m.Manual(
+    codes={
+        m.OK: "the log was printed",
+        m.FAILED: "there is no such log, or it cannot be read",
+        m.USAGE: "wrong usage",
+        m.INTERRUPTED: "Ctrl-C ended --follow",
+    },
+    files=(m.LOGS,),
+    examples=(
+        ("hotpool-agent logs faster-whisper --node edge-017 -n 50", "The last 50 lines"),
+        ("hotpool-agent logs faster-whisper -f -n 0", "Only what is printed from now on"),
+        ("hotpool-agent logs faster-whisper --previous", "What was before the last rotation"),
+    ),
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the program."""
+
+    @app.command(cls=m.command(_LOGS))
+    def logs(
+        identifier: ServiceId,
+        *,
+        node: NodeOption = None,
+        follow: Annotated[
+            bool, typer.Option("--follow", "-f", help="Go on with what is printed, until Ctrl-C.")
+        ] = False,
+        tail: Annotated[
+            int | None, typer.Option("--tail", "-n", min=0, metavar="N", help="Only the last N lines; default: all.")
+        ] = None,
+        previous: Annotated[
+            bool, typer.Option("--previous", "-p", help="What was printed before the last rotation.")
+        ] = False,
+    ) -> None:
+        """Print what a service has written to its output.
+
+        That is its standard output and standard error. Works whether or not an agent or the service runs. A log is
+        rotated at 10 MiB, with one previous file kept.
+        """
+        if follow and previous:
+            fail("--previous is finished: it cannot be followed", m.USAGE)
+        path = _path(folder_of(node), identifier)
+        try:
+            _print(previous_log(path) if previous else path, tail, follow=follow)
+        except FileNotFoundError:
+            fail(_missing(path, previous=previous), m.FAILED)
+        except PermissionError as error:
+            fail(f"{error.filename}: {error.strerror}", m.FAILED)
+        except KeyboardInterrupt:
+            raise typer.Exit(m.INTERRUPTED) from None
+
+
+class Follower:
+    """Prints what a log file gains, also across its rotation."""
+
+    def __init__(self, path: Path, at: int, out: BinaryIO) -> None:
+        self._path = path
+        self._at = at
+        self._out = out
+        self._kept = _inode(previous_log(path))
+
+    def step(self) -> None:
+        """Print what is new."""
+        kept = _inode(previous_log(self._path))
+        if kept != self._kept:
+            # The copy is there; the truncation follows at once. The copy holds what came in after the last look.
+            time.sleep(_LOOK_SECONDS)
+            copy(previous_log(self._path), self._at, self._out)
+            self._kept, self._at = kept, 0
+        elif self._path.stat().st_size < self._at:
+            self._at = 0
+        self._at = copy(self._path, self._at, self._out)
+
+
+def copy(path: Path, start: int, out: BinaryIO) -> int:
+    """Print the file from `start` on; returns where it ended."""
+    with path.open("rb") as file:
+        file.seek(start)
+        while chunk := file.read(_BLOCK):
+            out.write(chunk)
+            start += len(chunk)
+    out.flush()
+    return start
+
+
+def last_lines(path: Path, count: int) -> int:
+    """Where the file's last `count` lines begin; a last line without an end counts as one."""
+    with path.open("rb") as file:
+        at = file.seek(0, 2)
+        wanted = count + 1
+        while at and count:
+            size = min(_BLOCK, at)
+            at -= size
+            file.seek(at)
+            block = file.read(size)
+            end = len(block)
+            if at + size == path.stat().st_size and block.endswith(b"\n"):
+                end -= 1
+            while (end := block.rfind(b"\n", 0, end)) >= 0:
+                wanted -= 1
+                if wanted == 1:
+                    return at + end + 1
+        return at
+
+
+def _print(path: Path, tail: int | None, *, follow: bool) -> None:
+    start = 0 if tail is None else last_lines(path, tail)
+    follower = Follower(path, start, sys.stdout.buffer)
+    follower.step()
+    while follow:
+        time.sleep(_LOOK_SECONDS)
+        follower.step()
+
+
+def _path(folder: Path, identifier: str) -> Path:
+    """The service's log file; an id that is none must not lead out of the folder."""
+    if not re.fullmatch(LABEL_PATTERN, identifier):
+        fail(f"{identifier!r} is no service id: lower case letters, digits and '-'", m.USAGE)
+    return log_file(folder, identifier)
+
+
+def _missing(path: Path, *, previous: bool) -> str:
+    if previous and path.exists():
+        return f"{path} was not rotated yet: there is no previous one"
+    known = sorted(file.name.removesuffix(LOG_SUFFIX) for file in path.parent.glob(f"*{LOG_SUFFIX}"))
+    if known:
+        return f"no log {path}; there are logs of: {', '.join(known)}"
+    return f"no log {path}; is --node or HOTPOOL_AGENT_STATE_DIR another one?"
+
+
+def _inode(path: Path) -> int | None:
+    try:
+        return path.stat().st_ino
+    except FileNotFoundError:
+        return None

@@ -1,0 +1,107 @@
+"""What the agent counts, in Prometheus' terms; every name begins with hotpool_agent_.
+
+A leaf with one instance an agent and no global state: `reporter` and `heartbeat` count here, the wiring says where the
+present values come from, `endpoints` serves it. Must not know how anything is done.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final, get_args
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Info
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from hotpool.api.capability import ServiceState
+from hotpool_agent import __version__
+
+if TYPE_CHECKING:
+    from hotpool_agent.snapshot import Snapshot
+
+ACCEPTED: Final = "accepted"
+Snapshots = Callable[[], Iterable["Snapshot"]]
+
+
+class Metrics:
+    """The figures of one agent."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._reports = Counter(
+            "hotpool_agent_reports", "Reports sent to the API server, by result", ["result"], registry=self.registry
+        )
+        self._heartbeats = Counter(
+            "hotpool_agent_heartbeats", "Lease renewals sent, by result", ["result"], registry=self.registry
+        )
+        self._bytes = Gauge("hotpool_agent_report_bytes", "Size of the report sent last", registry=self.registry)
+        self._last_accepted = Gauge(
+            "hotpool_agent_last_accepted_timestamp_seconds",
+            "When the API server accepted a report last; 0: not yet",
+            registry=self.registry,
+        )
+        self._connected = Gauge(
+            "hotpool_agent_connected", "1 while reports get through to the API server", registry=self.registry
+        )
+        Info("hotpool_agent_build", "Version of the agent", registry=self.registry).info({"version": __version__})
+        for counter in (self._reports, self._heartbeats):
+            counter.labels(ACCEPTED)
+
+    def show(self, snapshots: Snapshots, connected: Callable[[], bool]) -> None:
+        """Say where the values of the moment come from. Call it once."""
+        self._connected.set_function(lambda: float(connected()))
+        self.registry.register(_Services(snapshots))
+
+    @contextmanager
+    def report(self, size: int) -> Iterator[None]:
+        """Count the sending of a report of `size` bytes, which the block does."""
+        self._bytes.set(size)
+        with _counted(self._reports):
+            yield
+        self._last_accepted.set_to_current_time()
+
+    @contextmanager
+    def heartbeat(self) -> Iterator[None]:
+        """Count a heartbeat, which the block sends."""
+        with _counted(self._heartbeats):
+            yield
+
+
+@contextmanager
+def _counted(counter: Counter) -> Iterator[None]:
+    """Count what the block does as accepted, or by the error that it raises: UnavailableError is `unavailable`."""
+    try:
+        yield
+    except Exception as error:
+        counter.labels(type(error).__name__.removesuffix("Error").lower()).inc()
+        raise
+    counter.labels(ACCEPTED).inc()
+
+
+class _Services(Collector):
+    """The services as they are when somebody looks; a service that is gone leaves no series behind."""
+
+    def __init__(self, snapshots: Snapshots) -> None:
+        self._snapshots = snapshots
+
+    def describe(self) -> Iterable[Metric]:
+        return self._families()
+
+    def collect(self) -> Iterable[Metric]:
+        states, restarts = self._families()
+        snapshots = list(self._snapshots())
+        for state in get_args(ServiceState):
+            states.add_metric([state], sum(snapshot.state == state for snapshot in snapshots))
+        for snapshot in snapshots:
+            restarts.add_metric([snapshot.spec.id], snapshot.restarts)
+        return states, restarts
+
+    @staticmethod
+    def _families() -> tuple[GaugeMetricFamily, CounterMetricFamily]:
+        return (
+            GaugeMetricFamily("hotpool_agent_services", "Services of the catalogue, by state", labels=["state"]),
+            CounterMetricFamily(
+                "hotpool_agent_service_restarts",
+                "Restarts after crashes since the agent started",
+                labels=["service"],
+            ),
+        )
