@@ -15,6 +15,7 @@ import structlog
 from hotpool.api.capability import ServiceState
 from hotpool_agent import machine as m
 from hotpool_agent.catalogue import Catalogue
+from hotpool_agent.observer import Observer
 from hotpool_agent.report import Content, Facts, build
 from hotpool_agent.service import Service, Surroundings
 from hotpool_agent.settings import Settings
@@ -52,6 +53,7 @@ class Node:
         self._store = store
         self._settings = settings
         self._changed: Callable[[], None] = lambda: None
+        self._observer: Observer | None = None
 
     def content(self) -> Content:
         """The report of this moment."""
@@ -67,11 +69,13 @@ class Node:
         await self._take_over_leftovers()
         logs = self._store.folder / "logs"
         logs.mkdir(mode=0o700, exist_ok=True)
+        self._observer = Observer(session, self._base)
         around = Surroundings(
             settings=self._settings,
             logs=logs,
             base=self._base,
             session=session,
+            observer=self._observer,
             changed=links.changed,
             remember=self._store.save,
             withdrawn=links.withdrawn,
@@ -118,6 +122,8 @@ class Node:
     async def close(self) -> None:
         """End all tasks; processes are left alone."""
         await asyncio.gather(*(service.close() for service in self.services.values()))
+        if self._observer:
+            await self._observer.close()
 
     def _find(self, identifier: str) -> Service:
         service = self.services.get(identifier)

@@ -1,6 +1,7 @@
 """Asks a service whether it is ready (behaviour A5): I/O, fails closed.
 
-Called by `service`. Answers one question once; how often to ask, and what an answer means, is not its business.
+Called by `service` and `observer`. Answers one question once; how often to ask, and what an answer means, is not its
+business.
 """
 
 import asyncio
@@ -17,11 +18,17 @@ _BODY_LIMIT: Final = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a probe saw. `absent`: nothing listens at all. `detail`: why it is no success, for people."""
+    """What a probe saw. `absent`: nothing is there at all. `detail`: why it is no success, for people.
+
+    The detail goes into the report, and a changed report is sent: what changes with each probe, such as an age, must
+    not be in it.
+    """
 
     ok: bool
     absent: bool = False
     detail: str = ""
+    pid: int | None = None
+    """The process that the probe saw, where it is known."""
 
 
 def new_session() -> aiohttp.ClientSession:
