@@ -41,6 +41,8 @@ class FakeBus:
     """Whether systemd is on the bus."""
     silent: set[str] = field(default_factory=set)
     """What is read and never answered: members of messages, `AUTH`, or units."""
+    errors: dict[str, str] = field(default_factory=dict)
+    """Members that are answered with an error, and its name."""
     refused: bool = False
     """Nobody is let in."""
     connections: int = 0
@@ -114,6 +116,8 @@ class FakeBus:
     def _answer(self, message: Message) -> Message:
         if message.member == "Hello":
             return Message.new_method_return(message, "s", [":1.1"])
+        if error := self.errors.get(message.member or ""):
+            return Message.new_error(message, error, "No.")
         if not self.systemd or message.destination != _SYSTEMD:
             return Message.new_error(message, f"{_ERROR}.NameHasNoOwner", "Could not get owner of name: no such name")
         if message.member == "GetUnit" and message.interface == f"{_SYSTEMD}.Manager":
