@@ -1,4 +1,4 @@
-"""Observed systemd units (behaviour A3, A5): real D-Bus messages over a real socket, but from a stand-in for systemd."""
+"""Observed systemd units (behaviour A3, A5): real D-Bus messages over a real socket; systemd is a stand-in."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -5,6 +5,7 @@ from textwrap import dedent
 
 import pytest
 
+from hotpool_agent.catalogue import WAYS, ServiceSpec
 from hotpool_agent.catalogue_file import CatalogueError, parse_catalogue, read_catalogue
 from hotpool_agent.pairs import normalise_pair
 from hotpool_agent.settings import NodeNameError, node_name
@@ -45,6 +46,11 @@ def service(lines: str) -> str:
     """A catalogue whose only service has these lines, the first of them in line 5."""
     body = "".join(f"  {line}\n" for line in dedent(lines).strip().splitlines())
     return f"version: 1\nservices:\n- id: a\n  type: asr\n{body}"
+
+
+def seen_by(item: ServiceSpec) -> list[str]:
+    """The ways in which it is observed."""
+    return [way for way in WAYS if getattr(item.observe, way) is not None]
 
 
 def test_a1_a_whole_catalogue_is_read() -> None:
@@ -135,6 +141,13 @@ def test_a3_a_service_is_observed_in_one_of_five_ways(way: str) -> None:
     (read,) = parse_catalogue(service(f"observe: {{{way}}}"), "c.yaml").services
     assert read.observe is not None
     assert read.observe.failures == 3
+
+
+def test_a3_the_documented_examples_are_valid() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "agent.md").read_text(encoding="utf-8")
+    example = text.split("```yaml\n")[1].split("```")[0]
+    ways = [way for item in parse_catalogue(f"version: 1\n{example}", "c.yaml").services for way in seen_by(item)]
+    assert ways == ["http", "tcp", "process", "systemd", "file"]
 
 
 @pytest.mark.parametrize(
