@@ -4,8 +4,9 @@ Built by `catalogue_file`, read by everything that handles services. Shapes and 
 read here. Field names are those of samples.md; an unknown field is an error, because a typo must not be silent.
 """
 
+import re
 from collections.abc import Callable
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 from pydantic.alias_generators import to_camel
@@ -15,6 +16,11 @@ from hotpool.api.meta import Word
 from hotpool_agent.pairs import normalise_pair
 
 SPECIAL_ATTRIBUTES: Final = ("languages", "rules")
+WAYS: Final = ("http", "tcp", "process", "systemd", "file")
+"""Ways to see an observed service; fields of `Observe`."""
+_UNIT: Final = re.compile(
+    r"[-\w:.\\@]{1,240}\.(service|socket|device|mount|automount|swap|target|path|timer|slice|scope)", re.ASCII
+)
 
 
 def _within(low: float, high: float) -> Callable[[float], float]:
@@ -32,6 +38,8 @@ Seconds = Annotated[float, AfterValidator(_within(0.01, 86400))]
 Pause = Annotated[float, AfterValidator(_within(0, 3600))]
 Failures = Annotated[int, AfterValidator(_within(1, 100))]
 UrlPath = Annotated[str, StringConstraints(pattern=r"^/")]
+FilePath = Annotated[str, StringConstraints(min_length=1)]
+ProgramName = Annotated[str, StringConstraints(pattern=r"^[^/]+$")]
 
 
 def _pair(text: str) -> str:
@@ -40,7 +48,14 @@ def _pair(text: str) -> str:
     return text
 
 
+def _unit(text: str) -> str:
+    if not _UNIT.fullmatch(text):
+        raise ValueError("must be the whole name of a unit, for example whisper.service")
+    return text
+
+
 Pair = Annotated[str, AfterValidator(_pair)]
+UnitName = Annotated[str, AfterValidator(_unit)]
 # Strict is for scalars: YAML has lists, the models have tuples.
 Strings = Annotated[tuple[str, ...], Field(strict=False)]
 Pairs = Annotated[tuple[Pair, ...], Field(strict=False)]
@@ -87,16 +102,52 @@ class Live(Model):
     failures: Failures = 3
 
 
+class TcpCheck(Model):
+    """A connection to a port of 127.0.0.1; without one, to the service's."""
+
+    port: Port | None = None
+
+
+class ProcessCheck(Model):
+    """A process of this machine, by exactly one of name and pid file; `argument` must be one of its arguments.
+
+    The name is that of /proc/PID/comm or the last part of argv[0]; a pid file is relative to the catalogue's folder.
+    """
+
+    name: ProgramName | None = None
+    pid_file: FilePath | None = None
+    argument: str | None = None
+
+
+class SystemdCheck(Model):
+    """A unit of the system's systemd or (`user`) of the systemd of the agent's own user."""
+
+    unit: UnitName
+    user: bool = False
+
+
+class FileCheck(Model):
+    """A file that is there and, if an age is given, was modified within it; relative to the catalogue's folder."""
+
+    path: FilePath
+    max_age_seconds: Seconds | None = None
+
+
 class Observe(Model):
-    """How a service that something else runs is seen. Only `http` is acted on in this version."""
+    """How a service that something else runs is seen: exactly one of the five ways, and how often.
+
+    When the way finds nothing at all the service is out at once; other failures count when there are `failures` in a
+    row (behaviour A6).
+    """
 
     http: HttpCheck | None = None
-    tcp: Any = None
-    process: Any = None
-    systemd: Any = None
-    file: Any = None
+    tcp: TcpCheck | None = None
+    process: ProcessCheck | None = None
+    systemd: SystemdCheck | None = None
+    file: FileCheck | None = None
     timeout_seconds: Seconds = 2.0
     period_seconds: Seconds = 1.0
+    failures: Failures = 3
 
 
 class Run(Model):
@@ -197,15 +248,14 @@ def _service_problems(service: ServiceSpec) -> list[tuple[tuple[str, ...], str]]
 
 
 def _observe_problems(service: ServiceSpec, observe: Observe) -> list[tuple[tuple[str, ...], str]]:
-    found: list[tuple[tuple[str, ...], str]] = [
-        (("observe", way), "is not supported yet; use 'http'")
-        for way in ("tcp", "process", "systemd", "file")
-        if getattr(observe, way) is not None
-    ]
-    if observe.http is None and not found:
-        found.append((("observe",), "says no way to see the service; use 'http'"))
-    if observe.http and not (observe.http.port or service.port):
-        found.append((("observe", "http"), "needs a port: give the service or the probe one"))
+    found: list[tuple[tuple[str, ...], str]] = []
+    if sum(getattr(observe, way) is not None for way in WAYS) != 1:
+        found.append((("observe",), f"exactly one of {', '.join(WAYS)} is required"))
+    for way, check in (("http", observe.http), ("tcp", observe.tcp)):
+        if check and not (check.port or service.port):
+            found.append((("observe", way), "needs a port: give the service or the probe one"))
+    if observe.process and (observe.process.name is None) == (observe.process.pid_file is None):
+        found.append((("observe", "process"), "exactly one of name and pidFile is required"))
     if service.auto_start:
         found.append((("autoStart",), "an observed service is started by something else"))
     return found

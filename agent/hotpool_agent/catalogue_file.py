@@ -28,6 +28,7 @@ _WORDS: Final = {
     "model_attributes_type": "must be a mapping",
     "tuple_type": "must be a list",
     "too_short": "must not be empty",
+    "string_too_short": "must not be empty",
 }
 
 

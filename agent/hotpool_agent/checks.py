@@ -11,6 +11,7 @@ import aiohttp
 from hotpool_agent import machine as m
 from hotpool_agent import probe
 from hotpool_agent.catalogue import HttpCheck, ServiceSpec
+from hotpool_agent.streak import Streak
 
 _FIRST_PAUSE: Final = 0.05
 """Seconds between the first two probes of a start; doubled up to the probe's period."""
@@ -38,12 +39,13 @@ async def recognise(session: aiohttp.ClientSession, spec: ServiceSpec) -> m.Read
 
 async def until_hung(session: aiohttp.ClientSession, spec: ServiceSpec) -> m.Hung:
     """Probe until a fixed number of probes in a row have failed."""
-    live, failures, last = spec.live, 0, ""
-    while failures < live.failures:
+    live = spec.live
+    streak, last = Streak(live.failures), ""
+    while not streak.broken:
         await asyncio.sleep(live.period_seconds)
         answer = await _ask(session, spec, live.http or spec.ready.http, live.timeout_seconds)
-        failures, last = (0, "") if answer.ok else (failures + 1, answer.detail)
-    return m.Hung(f"{failures} probes in a row failed: {last}")
+        streak, last = streak.after(ok=answer.ok), answer.detail
+    return m.Hung(f"{live.failures} probes in a row failed: {last}")
 
 
 async def _ask(

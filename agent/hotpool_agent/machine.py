@@ -108,12 +108,14 @@ class LaunchFailed:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """A probe succeeded."""
+    """A probe succeeded. `pid`: of an observed service, where the probe knows it."""
+
+    pid: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Unready:
-    """A probe of an observed service failed. `absent`: nothing is there at all, so it is stopped rather than failed."""
+    """Probes say that an observed service is out. `absent`: nothing is there at all, so it is stopped, not failed."""
 
     error: str
     absent: bool
@@ -274,11 +276,11 @@ def _ended(machine: Machine, event: Event) -> Step:
 def _observe(machine: Machine, event: Event) -> Machine:
     match event:
         case Ready():
-            return replace(machine, state="Running", last_error=None)
+            return replace(machine, state="Running", pid=event.pid, last_error=None)
         case Unready(absent=True):
-            return replace(machine, state="Stopped", last_error=None)
+            return replace(machine, state="Stopped", pid=None, last_error=None)
         case Unready():
-            return replace(machine, state="Failed", last_error=event.error)
+            return replace(machine, state="Failed", pid=None, last_error=event.error)
     return machine
 
 

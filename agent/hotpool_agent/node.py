@@ -18,6 +18,7 @@ from hotpool_agent import leftovers
 from hotpool_agent import machine as m
 from hotpool_agent.catalogue import Catalogue, ServiceSpec
 from hotpool_agent.intent import commands
+from hotpool_agent.observer import Observer
 from hotpool_agent.paths import log_folder
 from hotpool_agent.report import Content, Facts, build
 from hotpool_agent.service import Service, Surroundings, recipe
@@ -79,6 +80,7 @@ class Node:
             folder=folder,
             base=self._base,
             session=session,
+            observer=Observer(session, self._base),
             changed=links.changed,
             remember=self._store.save,
             withdrawn=links.withdrawn,
@@ -176,6 +178,8 @@ class Node:
             task.cancel()
         await asyncio.gather(*(service.close() for service in self.services.values()))
         await asyncio.gather(*self._endings, return_exceptions=True)
+        if self._around:
+            await self._around.observer.close()
 
     def _changed(self) -> None:
         if self._around:

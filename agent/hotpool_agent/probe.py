@@ -1,6 +1,7 @@
 """Asks a service whether it is ready (behaviour A5): I/O, fails closed.
 
-Called by `service`. Answers one question once; how often to ask, and what an answer means, is not its business.
+Called by `service` and `observer`. Answers one question once; how often to ask, and what an answer means, is not its
+business.
 """
 
 import asyncio
@@ -18,11 +19,19 @@ _SHOWN: Final = 200
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a probe saw. `absent`: nothing listens at all. `detail`: why it is no success, for people."""
+    """What a probe saw. `absent`: nothing is there at all. `detail`: why it is no success, for people.
+
+    The detail goes into the report, and a changed report is sent: what changes with each probe, such as an age, must
+    not be in it.
+    """
 
     ok: bool
     absent: bool = False
     detail: str = ""
+    certain: bool = False
+    """It was seen that the service has failed: one such answer is enough."""
+    pid: int | None = None
+    """The process that the probe saw, where it is known."""
 
 
 def new_session() -> aiohttp.ClientSession:

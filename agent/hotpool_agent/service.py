@@ -16,15 +16,17 @@ import aiohttp
 import structlog
 
 from hotpool.api.meta import timestamp
-from hotpool_agent import checks, probe
+from hotpool_agent import checks
 from hotpool_agent import machine as m
 from hotpool_agent.catalogue import Observe, Run, ServiceSpec
 from hotpool_agent.machine import Action, Event, Machine
+from hotpool_agent.observer import Observer
 from hotpool_agent.paths import log_file
 from hotpool_agent.pulse import Pulse
 from hotpool_agent.settings import Settings
 from hotpool_agent.snapshot import Snapshot
 from hotpool_agent.store import Remembered
+from hotpool_agent.streak import Streak
 from hotpool_agent.supervise import Command, LaunchError, Process, StuckError, mark
 from hotpool_agent.track import Track
 from hotpool_agent.turns import Turns
@@ -42,6 +44,7 @@ class Surroundings:
     base: Path
     """Folder that `workingDir` is relative to."""
     session: aiohttp.ClientSession
+    observer: Observer
     changed: Callable[[], None]
     """Something that the report may show has changed."""
     remember: Callable[[], None]
@@ -244,11 +247,14 @@ class Service:
         self._around.changed()
 
     async def _observe(self, how: Observe) -> None:
-        if how.http is None:
-            return
+        streak = Streak.untried(how.failures)
         while True:
-            answer = await probe.http(self._around.session, how.http, self.spec.port or 0, how.timeout_seconds)
-            self.handle(m.Ready() if answer.ok else m.Unready(answer.detail, answer.absent))
+            answer = await self._around.observer.ask(how, self.spec.port)
+            streak = streak.after(ok=answer.ok, proof=answer.absent or answer.certain)
+            if answer.ok:
+                self.handle(m.Ready(answer.pid))
+            elif streak.broken:
+                self.handle(m.Unready(answer.detail, answer.absent))
             if not self.looked:
                 self.looked = True
                 self.news.beat()

@@ -57,6 +57,7 @@ class Entry:
         made = service(identifier, f"type-{identifier}", autoStart=True, heavy=self.heavy, port=self.port)
         words = [*made["run"]["command"][:2], "--port", str(self.port), "--start-delay", str(self.delay)]
         made["run"] = {"command": [*words, "--type", f"v{self.variant}"]}
+        made["ready"]["startSeconds"] = 8
         made["live"] = {"periodSeconds": 0.2, "timeoutSeconds": _PROBE_SECONDS, "failures": 3}
         made["attributes"] = {"languages": self.languages}
         return made
@@ -302,8 +303,8 @@ class World:
         if "Running" not in expected:
             if leaders:
                 yield f"{name}: {leaders} live"
-        elif leaders != [reported["pid"]]:
-            yield f"{name}: reported pid {reported['pid']}, alive {leaders}"
+        elif leaders != [reported.get("pid")]:
+            yield f"{name}: reported pid {reported.get('pid')}, alive {leaders}"
         elif (
             self._get(entry.port, "/", "GET") != f"v{entry.variant}" or self._get(entry.port, "/health", "GET") is None
         ):

@@ -5,6 +5,7 @@ from textwrap import dedent
 
 import pytest
 
+from hotpool_agent.catalogue import WAYS, ServiceSpec
 from hotpool_agent.catalogue_file import CatalogueError, parse_catalogue, read_catalogue
 from hotpool_agent.pairs import normalise_pair
 from hotpool_agent.settings import NodeNameError, node_name
@@ -45,6 +46,11 @@ def service(lines: str) -> str:
     """A catalogue whose only service has these lines, the first of them in line 5."""
     body = "".join(f"  {line}\n" for line in dedent(lines).strip().splitlines())
     return f"version: 1\nservices:\n- id: a\n  type: asr\n{body}"
+
+
+def seen_by(item: ServiceSpec) -> list[str]:
+    """The ways in which it is observed."""
+    return [way for way in WAYS if getattr(item.observe, way) is not None]
 
 
 def test_a1_a_whole_catalogue_is_read() -> None:
@@ -95,15 +101,53 @@ def test_a1_every_error_comes_at_once_with_line_and_field() -> None:
         ),
         ("port: 80", "services[0]: exactly one of 'run' (supervised) and 'observe' (observed) is required"),
         ("run: {command: [x]}\nready: {http: {path: /}}", "services[0].ready.http: needs a port"),
-        ("observe: {tcp: {port: 5}}", "c.yaml:5: services[0].observe.tcp: is not supported yet; use 'http'"),
-        ("observe: {systemd: {unit: x}}", "services[0].observe.systemd: is not supported yet"),
-        ("observe: {}", "services[0].observe: says no way to see the service"),
+        ("observe: {}", "c.yaml:5: services[0].observe: exactly one of http, tcp, process, systemd, file is required"),
+        ("observe: {tcp: {port: 5}, file: {path: x}}", "services[0].observe: exactly one of http, tcp, process,"),
+        ("observe: {tcp: }", "services[0].observe: exactly one of http, tcp, process, systemd, file is required"),
+        ("observe: {tcp: {}}", "c.yaml:5: services[0].observe.tcp: needs a port: give the service or the probe one"),
+        ("observe: {tcp: {port: 0}}", "services[0].observe.tcp.port: must be 1..65535 (got 0)"),
+        ("observe: {process: {}}", "services[0].observe.process: exactly one of name and pidFile is required"),
+        ("observe: {process: {name: a, pidFile: b}}", "services[0].observe.process: exactly one of name and pidFile"),
+        ("observe: {process: {name: /bin/a}}", "services[0].observe.process.name: must match ^[^/]+$ (got '/bin/a')"),
+        ("observe: {process: {name: a, argument: 1}}", "observe.process.argument: must be a string; put it in quotes"),
+        ("observe: {process: {pidfile: a}}", "observe.process.pidfile: unknown field; did you mean 'pidFile'?"),
+        ("observe: {systemd: {}}", "services[0].observe.systemd.unit: is required"),
+        ("observe: {systemd: {unit: whisper}}", "must be the whole name of a unit, for example whisper.service (got"),
+        ("observe: {systemd: {unit: a b.service}}", "services[0].observe.systemd.unit: must be the whole name of a"),
+        ("observe: {systemd: {unit: a.service, user: 1}}", "observe.systemd.user: must be true or false (got 1)"),
+        ("observe: {file: {path: ''}}", "services[0].observe.file.path: must not be empty (got '')"),
+        ("observe: {file: {path: x, maxAgeSeconds: 0}}", "observe.file.maxAgeSeconds: must be 0.01..86400 (got 0)"),
+        ("observe: {file: {path: x}, failures: 0}", "services[0].observe.failures: must be 1..100 (got 0)"),
         ("port: 1\nautoStart: true\nobserve: {http: {}}", "c.yaml:6: services[0].autoStart: an observed service"),
     ],
 )
 def test_a1_what_is_wrong_with_a_service_is_said(lines: str, expected: str) -> None:
     (found,) = errors(service(lines))
     assert expected in found
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        "tcp: {port: 5}",
+        "process: {name: whisper-server, argument: --serve}",
+        "process: {pidFile: run/a.pid}",
+        "systemd: {unit: whisper@gpu-0.service}",
+        "systemd: {unit: dev-disk-by\\x2dlabel-models.device, user: true}",
+        "file: {path: beat, maxAgeSeconds: 5}",
+    ],
+)
+def test_a3_a_service_is_observed_in_one_of_five_ways(way: str) -> None:
+    (read,) = parse_catalogue(service(f"observe: {{{way}}}"), "c.yaml").services
+    assert read.observe is not None
+    assert read.observe.failures == 3
+
+
+def test_a3_the_documented_examples_are_valid() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "agent.md").read_text(encoding="utf-8")
+    example = text.split("```yaml\n")[1].split("```")[0]
+    ways = [way for item in parse_catalogue(f"version: 1\n{example}", "c.yaml").services for way in seen_by(item)]
+    assert ways == ["http", "tcp", "process", "systemd", "file"]
 
 
 @pytest.mark.parametrize(

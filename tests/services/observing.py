@@ -1,0 +1,38 @@
+"""Asks an observer in a test. Used by the flow tests of the ways to see a service."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from hotpool_agent import probe
+from hotpool_agent.catalogue import Observe
+from hotpool_agent.observer import Observer
+from hotpool_agent.probe import Answer
+
+PATIENT: Final = 20.0
+"""A time-out that nobody is to meet."""
+
+
+@asynccontextmanager
+async def observing(base: Path) -> AsyncIterator[Observer]:
+    """An observer whose catalogue is in the folder."""
+    async with probe.new_session() as session:
+        observer = Observer(session, base)
+        yield observer
+        await observer.close()
+
+
+def how(way: dict[str, Any], seconds: float = PATIENT) -> Observe:
+    """An `observe` of the catalogue."""
+    return Observe.model_validate(way | {"timeoutSeconds": seconds})
+
+
+async def until_seen(
+    observer: Observer, check: Observe, good: Callable[[Answer], bool], port: int | None = None
+) -> None:
+    """Ask until the answer is good."""
+    async with asyncio.timeout(PATIENT):
+        while not good(await observer.ask(check, port)):  # noqa: ASYNC110 - nothing tells when others have done it
+            await asyncio.sleep(0.01)

@@ -1,0 +1,39 @@
+"""How many failures in a row take a service out (behaviour A6)."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from hotpool_agent.streak import Streak
+
+
+def outs(streak: Streak, answers: Sequence[str]) -> list[bool]:
+    """Whether the service is out after each answer: `+` success, `-` failure, `!` failure that is a proof."""
+    found = []
+    for answer in answers:
+        streak = streak.after(ok=answer == "+", proof=answer == "!")
+        found.append(streak.broken)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("answers", "out"),
+    [
+        ("---", [False, False, True]),
+        ("--+--", [False] * 5),
+        ("----+-", [False, False, True, True, False, False]),
+        ("!+-", [True, False, False]),
+        ("!-", [True, True]),
+        ("-!", [False, True]),
+    ],
+)
+def test_a6_a_fixed_number_of_failures_in_a_row_or_one_proof(answers: str, out: list[bool]) -> None:
+    assert outs(Streak(3), answers) == out
+
+
+def test_a6_until_the_first_success_each_failure_is_enough() -> None:
+    assert outs(Streak.untried(3), "-+--") == [True, False, False, False]
+
+
+def test_a6_a_limit_of_one_forgives_nothing() -> None:
+    assert outs(Streak(1), "+-+") == [False, True, False]
