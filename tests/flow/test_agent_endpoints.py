@@ -14,7 +14,7 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import ValidationError
 from tests.services.agent_process import Command
-from tests.services.agent_run import Running, agent_running, eventually, free_port, supervised
+from tests.services.agent_run import Running, agent_running, eventually, supervised
 from tests.services.fake_api import FakeApi, Fault
 
 from hotpool_agent import __version__
@@ -22,6 +22,7 @@ from hotpool_agent.catalogue_file import parse_catalogue
 from hotpool_agent.metrics import Metrics
 from hotpool_agent.settings import Settings
 from hotpool_agent.snapshot import Snapshot
+from localfleet.catalogue import free_port
 
 NMT = "- {id: idle, type: nmt, run: {command: [sleep, '600']}}\n"
 
