@@ -99,19 +99,30 @@ async def test_a2_connections_are_bounded_and_the_one_too_many_is_told_so(tmp_pa
             writer.close()
 
 
+async def leave_a_request(path: Path, stand_in: StandIn) -> None:
+    """Ask for a start, and go as soon as it has begun."""
+    _, writer = await asyncio.open_unix_connection(path)
+    before = stand_in.begun
+    writer.write(START)
+    await eventually(lambda: stand_in.begun > before)
+    writer.close()
+    await writer.wait_closed()
+
+
 async def test_a2_a_client_that_goes_gives_its_place_back_and_its_request_goes_on(tmp_path: Path) -> None:
     stand_in = StandIn()
     async with serving(tmp_path, stand_in.dispatch, Limits(connections=2)) as path:
-        for number in range(2):
-            _, writer = await asyncio.open_unix_connection(path)
-            writer.write(START)
-            await eventually(lambda number=number: stand_in.begun == number + 1)  # type: ignore[misc]
-            if number == 0:
-                assert await answers(path)
-            writer.close()
-            await writer.wait_closed()
+        await leave_a_request(path, stand_in)
+        # Both places are free again: one is taken here, the other by each new client.
+        reader, writer = await asyncio.open_unix_connection(path)
+        writer.write(ASK)
+        assert json.loads(await reader.readline())["ok"]
+        await until_answered(path)
+        writer.close()
+        await leave_a_request(path, stand_in)
         # Two requests without a client are as many as there may be.
         await until_answered(path, expected=False)
+        assert stand_in.finished == 0
         stand_in.release.set()
         await until_answered(path)
         assert stand_in.finished == 2
