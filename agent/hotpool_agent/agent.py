@@ -18,11 +18,12 @@ import structlog
 from hotpool_agent import __version__, control, control_server, host, probe
 from hotpool_agent.bounds import Dropped, bounded_services
 from hotpool_agent.catalogue import Catalogue
+from hotpool_agent.credentials import Target
 from hotpool_agent.heartbeat import Heartbeat
 from hotpool_agent.node import CommandError, Links, Node
 from hotpool_agent.own_watch import OwnWatch
 from hotpool_agent.paths import socket_path, state_folder
-from hotpool_agent.publish import Cluster, Target
+from hotpool_agent.publish import Cluster
 from hotpool_agent.report import Facts
 from hotpool_agent.reporter import Reporter
 from hotpool_agent.settings import Settings

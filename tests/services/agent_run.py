@@ -11,7 +11,8 @@ from typing import Any, Final
 
 from hotpool_agent.agent import Agent, Options
 from hotpool_agent.catalogue_file import parse_catalogue
-from hotpool_agent.publish import Cluster, Target
+from hotpool_agent.credentials import Target
+from hotpool_agent.publish import Cluster
 from hotpool_agent.service import Service
 from hotpool_agent.settings import Settings
 from hotpool_agent.store import lock, open_store
