@@ -98,7 +98,7 @@ async def _outside(target: Target, place: str) -> Login:
     files += _files(user, "user", "client-certificate", "client-key")
     marks += _marks(files + token_files)
     configuration = Configuration()
-    await KubeConfigLoader(content, active_context=name).load_and_set(configuration)
+    await KubeConfigLoader(content, active_context=name, config_base_path=None).load_and_set(configuration)
     chosen = Target(target.kubeconfig, name, target.namespace or str(context.safe_get("namespace") or "default"))
     return Login(_client(configuration, *token_files), chosen, marks)
 

@@ -117,7 +117,7 @@ class Cluster:
         version = str((listing.get("metadata") or {}).get("resourceVersion", ""))
         yield next(iter(listing.get("items") or ()), None)
         query = query | {"watch": "true", "resourceVersion": version, "timeoutSeconds": str(_WATCH_SECONDS)}
-        client, response = await self._open(_Ask("GET", self._capabilities(), query=query))
+        response = await self._open(_Ask("GET", self._capabilities(), query=query))
         try:
             async for line in response.content:
                 kind, item = _event(line)
@@ -127,10 +127,10 @@ class Cluster:
                 yield None if kind == "DELETED" else item
         except (aiohttp.ClientError, TimeoutError, ValueError, OSError) as error:
             # A session that was replaced ends its watch; that is no failure.
-            if self._session.is_current(client):
+            if self._session.detach(response):
                 raise unreachable(error, _SILENCE_SECONDS) from error
         finally:
-            response.close()
+            self._session.detach(response)
 
     def _capabilities(self) -> str:
         return f"/apis/{API_VERSION}/namespaces/{self.namespace}/nodecapabilities"
@@ -151,16 +151,17 @@ class Cluster:
             raise unreachable(error, self._seconds) from error
         return _object(text)
 
-    async def _open(self, ask: _Ask) -> tuple[ApiClient, aiohttp.ClientResponse]:
-        """An answer to be read for long, and the client that it came through. Raises Problem."""
+    async def _open(self, ask: _Ask) -> aiohttp.ClientResponse:
+        """An answer to be read for long, attached to the session. Raises Problem."""
         limits = aiohttp.ClientTimeout(total=None, sock_connect=self._seconds, sock_read=_SILENCE_SECONDS)
         try:
             async with asyncio.timeout(self._seconds), self._session.client() as client:
                 response = await self._send(client, ask, limits)
+                self._session.attach(response)
         except (aiohttp.ClientError, OSError) as error:
             raise unreachable(error, self._seconds) from error
         _probe(response)
-        return client, response
+        return response
 
     async def _send(self, client: ApiClient, ask: _Ask, limits: aiohttp.ClientTimeout) -> aiohttp.ClientResponse:
         """The response of a successful request, unread. Raises Problem, or what the connection died of."""

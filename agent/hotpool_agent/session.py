@@ -1,7 +1,7 @@
 """The one client session with the API server, opened anew when credentials were rotated or refused (behaviour B9). I/O.
 
 Owned by `publish`. Before each request it looks whether the login's files changed; then requests under way are awaited,
-the old session is closed, which ends its watch, and the next one takes its place: never two at a time.
+streams and the old session are closed, and the next one takes its place: never two at a time.
 """
 
 import asyncio
@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
+import aiohttp
 import structlog
 from kubernetes.aio.client import ApiClient
 
@@ -31,6 +32,8 @@ class Session:
         self._renewing = asyncio.Lock()
         self._requests = 0
         self._over = Pulse()
+        self._streams: set[aiohttp.ClientResponse] = set()
+        """Answers that are read for long: closing a session does not wake who reads them."""
 
     @property
     def namespace(self) -> str:
@@ -44,17 +47,23 @@ class Session:
 
     async def close(self) -> None:
         """End the session, and with it what is under way."""
-        login, self._login = self._login, None
-        if login:
-            await login.client.close()
+        former, self._login = self._login, None
+        await self._end(former)
 
     def refused(self) -> None:
         """The API server answered 401: read the credentials again before the next request, changed or not."""
         self._refused = True
 
-    def is_current(self, client: ApiClient) -> bool:
-        """Whether the client is that of the present session."""
-        return self._login is not None and self._login.client is client
+    def attach(self, stream: aiohttp.ClientResponse) -> None:
+        """The answer is read until it is detached, or until this session ends, which breaks it off."""
+        self._streams.add(stream)
+
+    def detach(self, stream: aiohttp.ClientResponse) -> bool:
+        """Close the answer; False if its session has ended."""
+        attached = stream in self._streams
+        self._streams.discard(stream)
+        stream.close()
+        return attached
 
     @asynccontextmanager
     async def client(self) -> AsyncIterator[ApiClient]:
@@ -86,5 +95,11 @@ class Session:
         former, self._login = self._login, login
         self._target, self._refused, self.problem = login.target, False, None
         if former:
-            await former.client.close()
+            await self._end(former)
             _LOG.info("credentials read again")
+
+    async def _end(self, login: Login | None) -> None:
+        for stream in list(self._streams):
+            self.detach(stream)
+        if login:
+            await login.client.close()

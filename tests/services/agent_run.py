@@ -77,13 +77,16 @@ class Running:
 
 @asynccontextmanager
 async def agent_running(
-    folder: Path, kubeconfig: Path, services: str, *, node: str = "n1", head: str = "", **settings: Any
+    folder: Path, kubeconfig: Path | None, services: str, *, node: str = "n1", head: str = "", **settings: Any
 ) -> AsyncIterator[Running]:
-    """An agent with these catalogue entries, its state under `folder`; ended as by a crash unless it was shut down."""
+    """An agent with these catalogue entries, its state under `folder`; ended as by a crash unless it was shut down.
+
+    Without a kubeconfig it finds its cluster by itself.
+    """
     catalogue = parse_catalogue(
         f"version: 1\n{head}services:\n{services}" if services else f"version: 1\n{head}", "test"
     )
-    target = Target(kubeconfig=str(kubeconfig), namespace=settings.pop("namespace", None))
+    target = Target(kubeconfig=str(kubeconfig) if kubeconfig else None, namespace=settings.pop("namespace", None))
     chosen = Settings(state_dir=folder, **(QUICK | settings))
     state = folder / node
     with lock(state, node):
