@@ -50,9 +50,11 @@ def _matches(entry: str, host: str, port: int | None) -> bool:
         return True
     address = _address(host)
     try:
-        return address in ip_network(entry, strict=False) if address else False
+        network = ip_network(entry, strict=False)
     except ValueError:
         pass
+    else:
+        return address is not None and address in network
     name, colon, its_port = entry.rpartition(":")
     if colon and its_port.isdecimal():
         return int(its_port) == port and _matches(name.strip("[]"), host, port)
