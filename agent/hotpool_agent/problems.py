@@ -116,8 +116,14 @@ def unreachable(error: Exception, seconds: float) -> UnavailableError:
         return UnavailableError(f"cannot reach the API server: the proxy answers {error.status}; check {hint}")
     if isinstance(error, aiohttp.ClientProxyConnectionError):
         return UnavailableError(f"cannot reach the proxy: {error}; check proxy-url or HTTPS_PROXY")
-    if tls := next((cause for cause in _causes(error) if isinstance(cause, ssl.SSLError)), None):
-        return UnavailableError(f"cannot reach the API server: TLS: {_tls(tls)}")
+    # aiohttp's own errors pass for SSL errors, too, but have none of their details.
+    tls = [
+        cause
+        for cause in _causes(error)
+        if isinstance(cause, ssl.SSLError) and not isinstance(cause, aiohttp.ClientError)
+    ]
+    if tls:
+        return UnavailableError(f"cannot reach the API server: TLS: {_tls(tls[0])}")
     return UnavailableError(f"cannot reach the API server: {str(error) or type(error).__name__}")
 
 
