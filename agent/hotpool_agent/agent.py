@@ -21,6 +21,7 @@ from hotpool_agent.bounds import Dropped, bounded_services
 from hotpool_agent.catalogue import Catalogue
 from hotpool_agent.catalogue_file import CatalogueError, read_catalogue
 from hotpool_agent.claim import stored_in
+from hotpool_agent.credentials import Target
 from hotpool_agent.endpoints import Health, serving
 from hotpool_agent.heartbeat import Heartbeat
 from hotpool_agent.intent import intents_in
@@ -29,7 +30,7 @@ from hotpool_agent.metrics import Metrics
 from hotpool_agent.node import CommandError, Links, Node
 from hotpool_agent.own_watch import OwnWatch
 from hotpool_agent.paths import log_folder, socket_path, state_folder
-from hotpool_agent.publish import Cluster, Target
+from hotpool_agent.publish import Cluster
 from hotpool_agent.report import Facts, stamped
 from hotpool_agent.reporter import Reporter
 from hotpool_agent.settings import Settings

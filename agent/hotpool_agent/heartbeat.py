@@ -13,7 +13,8 @@ import structlog
 
 from hotpool_agent.backoff import Backoff
 from hotpool_agent.metrics import Metrics
-from hotpool_agent.publish import Cluster, MissingError, Problem
+from hotpool_agent.problems import MissingError, Problem
+from hotpool_agent.publish import Cluster
 from hotpool_agent.pulse import Pulse
 from hotpool_agent.settings import Settings
 

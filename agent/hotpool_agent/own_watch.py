@@ -10,7 +10,8 @@ from typing import Any, Final
 import structlog
 
 from hotpool_agent.backoff import Backoff
-from hotpool_agent.publish import Cluster, Problem
+from hotpool_agent.problems import Problem
+from hotpool_agent.publish import Cluster
 from hotpool_agent.settings import Settings
 
 _LOG: Final = structlog.get_logger(__name__)
@@ -22,6 +23,7 @@ class OwnWatch:
     def __init__(self, cluster: Cluster, settings: Settings, observe: Callable[[dict[str, Any] | None], None]) -> None:
         self.problem: str | None = None
         self._cluster = cluster
+        self._interval = settings.interval
         self._backoff = Backoff(settings.backoff_seconds, settings.interval)
         self._observe = observe
 
@@ -29,6 +31,7 @@ class OwnWatch:
         """Watch for ever; a stream that ends is opened again with a list first."""
         while True:
             pause = 0.0
+            opened = self._clock()
             try:
                 async for capability in self._cluster.watch_capability():
                     self.problem = None
@@ -37,6 +40,11 @@ class OwnWatch:
                 if self.problem != str(error):
                     _LOG.warning("not watching", error=str(error))
                 self.problem, pause = str(error), error.pause
-            else:
+            # A stream that ends as soon as it is opened, as behind a broken proxy, must not be opened in a hurry.
+            if self._clock() - opened >= self._interval:
                 self._backoff.reset()
             await asyncio.sleep(self._backoff.pause(pause))
+
+    @staticmethod
+    def _clock() -> float:
+        return asyncio.get_running_loop().time()

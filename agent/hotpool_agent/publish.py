@@ -1,80 +1,36 @@
 """The door to the API server: the node's NodeCapability and Lease (behaviour B7, B8). I/O.
 
-Called by `reporter`, `heartbeat` and `own_watch`; the only importer of kubernetes. Every failure becomes one of the
-errors below; when to try again and what to make of an answer is decided by the callers.
+Called by `reporter`, `heartbeat`, `own_watch` and `notice`; with `session` and `credentials` the only importers of
+kubernetes. Every failure becomes one of the errors of `problems`; when to try again and what to make of an answer is
+decided by the callers.
 """
 
 import asyncio
 import json
-import os
+import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
-from kubernetes.aio.client import ApiClient, Configuration
-from kubernetes.aio.config import ConfigException, list_kube_config_contexts, load_incluster_config, load_kube_config
+from kubernetes.aio.client import ApiClient
 
 from hotpool.api.meta import API_VERSION, LEASE_LABEL, LEASE_PREFIX, timestamp
+from hotpool_agent.credentials import Target
+from hotpool_agent.problems import MissingError, UnauthorizedError, UnavailableError, problem, unreachable
+from hotpool_agent.session import Session
 
 MANAGER: Final = "hotpool-agent"
 _APPLY: Final = "application/apply-patch+yaml"
 _MERGE: Final = "application/merge-patch+json"
-_NAMESPACE_FILE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
-_HOME_CONFIG: Final = Path("~/.kube/config")
 _WATCH_SECONDS: Final = 300
+_SILENCE_SECONDS: Final = _WATCH_SECONDS + 30
+"""A watch in which nothing at all was heard for so long is given up: the server ends it earlier."""
+_PROBES: Final = {socket.TCP_KEEPIDLE: 15, socket.TCP_KEEPINTVL: 5, socket.TCP_KEEPCNT: 3}
+"""A watch whose peer is gone, as after a suspend, breaks within 30 s; behind a proxy, which answers these probes
+itself, within _SILENCE_SECONDS."""
 
 Json = dict[str, Any]
-
-
-class TargetError(Exception):
-    """No usable cluster configuration; the message says what was looked for."""
-
-
-class Problem(Exception):  # noqa: N818 - the base of the errors below; it is caught, not raised
-    """A request that did not succeed. `pause`: seconds that the server asked to wait."""
-
-    def __init__(self, message: str, pause: float = 0.0) -> None:
-        super().__init__(message)
-        self.pause = pause
-
-
-class UnavailableError(Problem):
-    """No answer, or one that does not say whether the request took effect."""
-
-
-class DeniedError(Problem):
-    """401 or 403."""
-
-
-class NotServedError(Problem):
-    """The CRDs or the namespace are missing."""
-
-
-class BusyError(Problem):
-    """429."""
-
-
-class MissingError(Problem):
-    """The object is not there."""
-
-
-class StaleError(Problem):
-    """The API server holds a newer report, or one of another session (behaviour B7)."""
-
-
-class RejectedError(Problem):
-    """The object breaks the schema."""
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Which cluster; None: KUBECONFIG or ~/.kube/config, else the pod's own service account."""
-
-    kubeconfig: str | None = None
-    context: str | None = None
-    namespace: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,24 +49,21 @@ class Cluster:
 
     def __init__(self, target: Target, node: str, seconds: float) -> None:
         self.node = node
-        self.namespace = ""
-        self._target = target
+        self._session = Session(target)
         self._seconds = seconds
-        self._api: ApiClient | None = None
+
+    @property
+    def namespace(self) -> str:
+        """The namespace of the fleet."""
+        return self._session.namespace
 
     async def connect(self) -> None:
-        """Read the configuration (again), with fresh credentials. Raises TargetError."""
-        await self.close()
-        configuration = Configuration()
-        self.namespace = await _configure(configuration, self._target)
-        configuration.retries = None
-        self._api = ApiClient(configuration)
+        """Read the configuration. Raises TargetError."""
+        await self._session.open()
 
     async def close(self) -> None:
         """Close the connection."""
-        if self._api:
-            await self._api.close()
-            self._api = None
+        await self._session.close()
 
     async def ensure_capability(self) -> Json:
         """The node's NodeCapability, created if need be, by an apply of metadata alone."""
@@ -149,6 +102,11 @@ class Cluster:
         value: str | None = (lease.get("spec") or {}).get("renewTime")
         return value
 
+    async def write_event(self, name: str, event: Json) -> None:
+        """Create or replace an Event of core/v1."""
+        path = f"/api/v1/namespaces/{self.namespace}/events/{name}"
+        await self._request(_Ask("PATCH", path, event, _APPLY))
+
     async def watch_capability(self) -> AsyncIterator[Json | None]:
         """The NodeCapability as it is now and after each change; None: it is not there. Ends when the stream ends.
 
@@ -156,21 +114,23 @@ class Cluster:
         """
         query = {"fieldSelector": f"metadata.name={self.node}"}
         listing = await self._request(_Ask("GET", self._capabilities(), query=query))
+        version = str((listing.get("metadata") or {}).get("resourceVersion", ""))
         yield next(iter(listing.get("items") or ()), None)
-        version = str(listing["metadata"]["resourceVersion"])
         query = query | {"watch": "true", "resourceVersion": version, "timeoutSeconds": str(_WATCH_SECONDS)}
-        limits = aiohttp.ClientTimeout(total=None, sock_connect=self._seconds, sock_read=_WATCH_SECONDS + 30)
-        response = await self._send(_Ask("GET", self._capabilities(), query=query), limits)
+        response = await self._open(_Ask("GET", self._capabilities(), query=query))
         try:
             async for line in response.content:
-                event = json.loads(line)
-                if event["type"] == "ERROR":
+                kind, item = _event(line)
+                if kind == "ERROR":
+                    _raise_unless_expired(item)
                     return
-                yield None if event["type"] == "DELETED" else event["object"]
+                yield None if kind == "DELETED" else item
         except (aiohttp.ClientError, TimeoutError, ValueError, OSError) as error:
-            raise UnavailableError(f"watch broke: {_words(error)}") from error
+            # A session that was replaced ends its watch; that is no failure.
+            if self._session.detach(response):
+                raise unreachable(error, _SILENCE_SECONDS) from error
         finally:
-            response.close()
+            self._session.detach(response)
 
     def _capabilities(self) -> str:
         return f"/apis/{API_VERSION}/namespaces/{self.namespace}/nodecapabilities"
@@ -184,90 +144,79 @@ class Cluster:
     async def _request(self, ask: _Ask) -> Json:
         """The JSON answer of a successful request. Raises Problem."""
         try:
-            async with asyncio.timeout(self._seconds):
-                response = await self._send(ask, aiohttp.ClientTimeout(total=self._seconds))
-                answer: Json = json.loads(await response.read())
-        except TimeoutError as error:
-            raise UnavailableError(f"no answer in {self._seconds:g} s") from error
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise UnavailableError(f"answer broke: {_words(error)}") from error
-        return answer
+            async with asyncio.timeout(self._seconds), self._session.client() as client:
+                response = await self._send(client, ask, aiohttp.ClientTimeout(total=self._seconds))
+                text = await response.read()
+        except (aiohttp.ClientError, OSError) as error:
+            raise unreachable(error, self._seconds) from error
+        return _object(text)
 
-    async def _send(self, ask: _Ask, limits: aiohttp.ClientTimeout) -> aiohttp.ClientResponse:
-        """The response of a successful request, unread. Raises Problem."""
-        if self._api is None:
-            raise UnavailableError("not connected")
+    async def _open(self, ask: _Ask) -> aiohttp.ClientResponse:
+        """An answer to be read for long, attached to the session. Raises Problem."""
+        limits = aiohttp.ClientTimeout(total=None, sock_connect=self._seconds, sock_read=_SILENCE_SECONDS)
+        try:
+            async with asyncio.timeout(self._seconds), self._session.client() as client:
+                response = await self._send(client, ask, limits)
+                self._session.attach(response)
+        except (aiohttp.ClientError, OSError) as error:
+            raise unreachable(error, self._seconds) from error
+        _probe(response)
+        return response
+
+    async def _send(self, client: ApiClient, ask: _Ask, limits: aiohttp.ClientTimeout) -> aiohttp.ClientResponse:
+        """The response of a successful request, unread. Raises Problem, or what the connection died of."""
         headers = {"Accept": "application/json"} | ({"Content-Type": ask.kind} if ask.kind else {})
         query = list(ask.query.items())
         try:
-            _, url, headers, _, _ = await self._api.param_serialize(
+            _, url, headers, _, _ = await client.param_serialize(
                 ask.method, ask.path, query_params=query, header_params=headers, auth_settings=["BearerToken"]
             )
             # The body goes past param_serialize, which would copy it deeply.
-            answer = await self._api.call_api(ask.method, url, headers, ask.body, _request_timeout=limits)
-            response: aiohttp.ClientResponse = answer.response
-            if response.ok:
-                return response
-            text = await response.text(errors="replace")
-        except (aiohttp.ClientError, OSError, RuntimeError) as error:
-            # RuntimeError: the session was closed for fresh credentials while this request began.
-            raise UnavailableError(f"cannot reach the API server: {_words(error)}") from error
-        raise problem(response.status, text, response.headers.get("Retry-After"))
+            answer = await client.call_api(ask.method, url, headers, ask.body, _request_timeout=limits)
+        except (RuntimeError, ValueError) as error:
+            # RuntimeError: the session was closed as this request began. ValueError: a header that HTTP cannot carry.
+            raise unreachable(error, self._seconds) from error
+        response: aiohttp.ClientResponse = answer.response
+        if response.ok:
+            return response
+        failure = problem(response.status, await response.text(errors="replace"), response.headers)
+        if isinstance(failure, UnauthorizedError):
+            failure = UnauthorizedError("; ".join(filter(None, (str(failure), self._session.problem))))
+            self._session.refused()
+        raise failure
 
 
-def _words(error: Exception) -> str:
-    return "no answer in time" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
-
-
-def problem(status: int, body: str, retry_after: str | None = None) -> Problem:
-    """The error that an answer of the API server stands for."""
+def _object(text: bytes) -> Json:
     try:
-        details = json.loads(body)
-        message = str(details["message"])
-    except (ValueError, KeyError, TypeError):
-        details, message = {}, body.strip()[:200] or f"HTTP {status}"
-    pause = float(retry_after) if retry_after and retry_after.isdigit() else 0.0
-    if status in {401, 403}:
-        return DeniedError(f"{status}: the API server refuses this agent's credential: {message}")
-    if status == 404:  # noqa: PLR2004 - HTTP's own number
-        return _not_found(details, message)
-    if status == 429:  # noqa: PLR2004
-        return BusyError(f"429: the API server is busy: {message}", pause)
-    if status == 422 and "stale report" in message:  # noqa: PLR2004
-        return StaleError(message)
-    if status in {400, 413, 422}:
-        return RejectedError(f"{status}: {message}")
-    return UnavailableError(f"{status}: {message}", pause)
+        answer = json.loads(text)
+    except ValueError:
+        answer = None
+    if not isinstance(answer, dict):
+        raise UnavailableError("the answer is no JSON object; is there something else before the API server?")
+    return answer
 
 
-def _not_found(details: Json, message: str) -> Problem:
-    about = details.get("details") or {}
-    if about.get("kind") == "namespaces":
-        return NotServedError(f"404: {message}; create the namespace")
-    if about.get("name"):
-        return MissingError(f"404: {message}")
-    return NotServedError("404: the API server does not know NodeCapability; apply the CRDs (crds/*.yaml)")
+def _event(line: bytes) -> tuple[str, Json]:
+    """Type and object of a line of a watch. Raises UnavailableError."""
+    event = _object(line)
+    kind, item = event.get("type"), event.get("object")
+    if not isinstance(kind, str) or not isinstance(item, dict):
+        raise UnavailableError("the watch sent something that is no event")
+    return kind, item
 
 
-def _own_namespace() -> str:
-    return _NAMESPACE_FILE.read_text(encoding="utf-8").strip()
+def _raise_unless_expired(status: Json) -> None:
+    """A version that is too old (410) is an ordinary end; raises Problem for all else that a watch ends with."""
+    code = int(status.get("code") or 500)
+    if code != 410:  # noqa: PLR2004 - HTTP's own number
+        raise problem(code, json.dumps(status), {})
 
 
-async def _configure(configuration: Configuration, target: Target) -> str:
-    """Fill the configuration; the namespace to use. Raises TargetError."""
-    path = target.kubeconfig or os.environ.get("KUBECONFIG")
-    inside = "KUBERNETES_SERVICE_HOST" in os.environ and not path and not target.context
-    try:
-        if inside:
-            load_incluster_config(client_configuration=configuration)
-            return target.namespace or _own_namespace()
-        # $KUBECONFIG may be a list of files, so it is no Path.
-        place = path or str(_HOME_CONFIG.expanduser())
-        await load_kube_config(place, target.context, configuration, persist_config=False)
-        contexts, active = list_kube_config_contexts(place)
-    except (ConfigException, OSError, KeyError, TypeError, ValueError) as error:
-        raise TargetError(
-            f"no usable cluster configuration ({path or 'in cluster or ~/.kube/config'}): {error}"
-        ) from error
-    chosen = next((item for item in contexts if item["name"] == target.context), active)
-    return target.namespace or str(chosen["context"].get("namespace") or "default")
+def _probe(response: aiohttp.ClientResponse) -> None:
+    """Have the kernel ask the peer of a silent connection whether it is still there."""
+    transport = response.connection.transport if response.connection else None
+    link = transport.get_extra_info("socket") if transport else None
+    if link:
+        link.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in _PROBES.items():
+            link.setsockopt(socket.IPPROTO_TCP, option, value)

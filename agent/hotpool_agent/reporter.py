@@ -15,7 +15,9 @@ from hotpool.api.meta import timestamp
 from hotpool_agent.backoff import Backoff
 from hotpool_agent.claim import Right, Signs, Stored, right, stored_in
 from hotpool_agent.metrics import Metrics
-from hotpool_agent.publish import Cluster, DeniedError, MissingError, Problem, RejectedError, StaleError, TargetError
+from hotpool_agent.notice import Notice
+from hotpool_agent.problems import MissingError, Problem, RejectedError, StaleError
+from hotpool_agent.publish import Cluster
 from hotpool_agent.pulse import Pulse
 from hotpool_agent.report import Change, Content, Facts, classify, minimal, stamped
 from hotpool_agent.settings import Settings
@@ -54,6 +56,7 @@ class Reporter:
         self._metrics = metrics
         self._throttle = Throttle(settings.debounce)
         self._backoff = Backoff(settings.backoff_seconds, settings.interval)
+        self._notice = Notice(cluster, facts)
         self._wake = asyncio.Event()
         self._standing = False
         self._again: str | None = None
@@ -64,6 +67,7 @@ class Reporter:
         self._sent: Content | None = None
         """In flight, or of unknown outcome."""
         self._sent_stamp: str | None = None
+        """Why the accepted report is but the minimal one."""
         self._now: Content | None = None
         self._seen: str | None = None
         """When the first change was seen that `_now` does not show yet."""
@@ -113,28 +117,22 @@ class Reporter:
             try:
                 await self._claim()
                 await self._send_forever()
-            except (AgainError, MissingError) as error:
+            except AgainError as error:
                 _LOG.warning("reporting again", reason=str(error))
-            except StaleError as error:
-                # Refused for good: read, then decide (behaviour B7).
-                _LOG.warning("report refused as stale", error=str(error))
+            except (MissingError, StaleError) as error:
+                # Deleted, or refused for good: read, then decide (behaviour B7, B8).
+                _LOG.warning("report not stored", error=str(error))
                 await asyncio.sleep(self._backoff.pause())
             except TakenError as error:
                 self._note(error)
+                await self._notice.tell(str(error))
                 await asyncio.sleep(self._settings.interval)
             except Problem as error:
-                await self._recover(error)
+                # Credentials are `session`'s matter: after a 401 it reads them again before the next request.
+                self._note(error)
+                await asyncio.sleep(self._backoff.pause(error.pause))
             finally:
                 self._standing = False
-
-    async def _recover(self, error: Problem) -> None:
-        self._note(error)
-        await asyncio.sleep(self._backoff.pause(error.pause))
-        if isinstance(error, DeniedError):
-            try:
-                await self._cluster.connect()
-            except TargetError as cause:
-                _LOG.error("credentials not read", error=str(cause))
 
     def _note(self, error: Problem) -> None:
         if self.problem != str(error):
@@ -223,8 +221,10 @@ class Reporter:
             await self._write(what, stamp)
             self.rejected = None
         except RejectedError as error:
+            self.rejected = f"{error}; reporting that nothing is ready"
             _LOG.error("the API server rejects the report; reporting that nothing is ready", error=str(error))
-            self.rejected = str(error)
+            # Until this one is stored the older report says too much: no heartbeat confirms it any more.
+            self._accepted = None
             await self._write(minimal(what.report), stamp)
         self._accepted, self._accepted_look = (what, self.sequence), self._sent_look
         self._accepted_epoch = self.epoch

@@ -166,3 +166,19 @@ async def test_b12_a_second_installation_does_not_write_over_a_live_one(fleet: F
             report = (await fleet.get())["status"]["report"]
             assert (report["instance"], report["epoch"]) == (second.agent.facts.instance, 2)
             await second.shut_down()
+
+
+async def test_b12_a_taken_name_is_an_event_that_describe_shows(fleet: Fleet) -> None:
+    async with fleet.agent() as first:
+        await reported(first)
+        async with fleet.agent(folder="two") as second:
+            await eventually(lambda: "another live agent" in (second.agent.reporter.problem or ""), seconds=30)
+            shown = ""
+            async with asyncio.timeout(30):
+                while "NodeNameTaken" not in shown:
+                    shown = await fleet.kubectl("describe", "ncap", fleet.node)
+            assert "another live agent" in shown
+            event = await fleet.get("event", f"{fleet.node}.node-name-taken")
+            assert (event["type"], event["count"]) == ("Warning", 1)
+            await second.shut_down()
+        await first.shut_down()

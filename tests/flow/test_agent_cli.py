@@ -69,6 +69,28 @@ async def test_a2_a_second_agent_of_the_node_is_refused_and_one_of_another_node_
         assert (await hotpool_agent("status", "--node", "n2")).code == 0
 
 
+async def test_b12_status_says_that_the_name_is_taken(
+    api: FakeApi, tmp_path: Path, environment: dict[str, str], hotpool_agent: Command
+) -> None:
+    report = {"instance": "other", "session": "other", "epoch": 7, "sequence": 3, "intervalSeconds": 1}
+    api.put("nodecapabilities", "n1", {"metadata": {"name": "n1"}, "status": {"report": report}})
+    heart = asyncio.create_task(_beat(api))
+    async with daemon(api, tmp_path, environment, NMT):
+        await api.until(lambda: ("events", "n1.node-name-taken") in api.objects, seconds=60)
+        shown = await hotpool_agent("status", "--node", "n1")
+        assert shown.code == 4
+        assert "report: node name 'n1' belongs to another live agent (instance other)" in shown.out + shown.err
+        problems = json.loads((await hotpool_agent("status", "--node", "n1", "-o", "json")).out)["problems"]
+        assert "another live agent" in problems["report"]
+    heart.cancel()
+
+
+async def _beat(api: FakeApi) -> None:
+    for count in range(10**6):
+        api.put("leases", "hotpool-node-n1", {"metadata": {}, "spec": {"renewTime": str(count)}})
+        await asyncio.sleep(0.1)
+
+
 async def test_a1_a_bad_catalogue_is_a_usage_error_with_all_lines(tmp_path: Path, hotpool_agent: Command) -> None:
     path = tmp_path / "c.yaml"
     path.write_text("version: 1\nservices:\n- {id: a, type: asr}\n- {id: b, prot: 1}\n", encoding="utf-8")

@@ -12,7 +12,8 @@ from tests.services.fake_api import FakeApi
 
 from hotpool_agent.agent import Agent, Options
 from hotpool_agent.catalogue_file import read_catalogue
-from hotpool_agent.publish import Cluster, Target
+from hotpool_agent.credentials import Target
+from hotpool_agent.publish import Cluster
 from hotpool_agent.service import Service
 from hotpool_agent.settings import Settings
 from hotpool_agent.store import lock, open_store
@@ -88,11 +89,14 @@ def write_catalogue(folder: Path, services: str, *, node: str = "n1", head: str 
 
 @asynccontextmanager
 async def agent_running(
-    folder: Path, kubeconfig: Path, services: str, *, node: str = "n1", head: str = "", **settings: Any
+    folder: Path, kubeconfig: Path | None, services: str, *, node: str = "n1", head: str = "", **settings: Any
 ) -> AsyncIterator[Running]:
-    """An agent with these catalogue entries, its state under `folder`; ended as by a crash unless it was shut down."""
+    """An agent with these catalogue entries, its state under `folder`; ended as by a crash unless it was shut down.
+
+    Without a kubeconfig it finds its cluster by itself.
+    """
     source = write_catalogue(folder, services, node=node, head=head)
-    target = Target(kubeconfig=str(kubeconfig), namespace=settings.pop("namespace", None))
+    target = Target(kubeconfig=str(kubeconfig) if kubeconfig else None, namespace=settings.pop("namespace", None))
     chosen = Settings(state_dir=folder, **(QUICK | settings))
     state = folder / node
     with lock(state, node):

@@ -1,14 +1,16 @@
 """An API server for one namespace of NodeCapabilities and Leases, over real HTTP, with faults on demand.
 
-It knows what the agent relies on: apply of metadata, merge patch of status with the stale-report rule, Lease patches,
-and watches by name. Used by the flow tests; `faults` decides what happens to the next requests that match.
+It knows what the agent relies on: apply, merge patch of status with the stale-report rule, Lease patches, watches by
+name, and who asks (token, or common name of the client certificate). Used by the flow tests; `faults` decides what
+happens to the next requests that match.
 """
 
 import asyncio
 import copy
 import json
+import ssl
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,21 +19,22 @@ from typing import Any, Literal
 from aiohttp import web
 
 Json = dict[str, Any]
-Kind = Literal["status", "lost", "hang"]
+Kind = Literal["status", "lost", "late", "hang"]
 
 
 @dataclass
 class Fault:
     """What happens to the next request for which `matches` holds: `times` times, then no more.
 
-    `status`: answer with `code` and `body`; `lost`: take effect, then cut the connection; `hang`: no answer until
-    `release` is set.
+    `status`: answer with `code`, `body` and `headers`; `lost`: take effect, then cut the connection; `late`: take
+    effect, and answer when `release` is set; `hang`: no answer until then.
     """
 
     matches: Callable[[web.Request], bool]
     kind: Kind = "status"
     code: int = 500
     body: str = "fault"
+    headers: Mapping[str, str] = field(default_factory=dict)
     times: int = 1
     release: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -53,6 +56,10 @@ class FakeApi:
         self.beats: list[Write] = []
         self.requests: list[tuple[str, str]] = []
         self.faults: list[Fault] = []
+        self.allowed: set[str] | None = None
+        """Tokens and common names that are let in; None: everybody."""
+        self.connections: dict[asyncio.Transport, set[str]] = {}
+        """Every connection, also those that are closed, and who asked through it."""
         self.in_flight = 0
         self.most_in_flight = 0
         self.url = ""
@@ -85,14 +92,24 @@ class FakeApi:
         for queue in self._watchers:
             queue.put_nowait(None)
 
+    def connected(self) -> set[str]:
+        """Who has a connection open."""
+        who = (names for transport, names in self.connections.items() if not transport.is_closing())
+        return set[str]().union(*who)
+
+    @property
+    def watches(self) -> int:
+        """How many watches are open."""
+        return len(self._watchers)
+
     async def until(self, condition: Callable[[], object], seconds: float = 10.0) -> None:
         """Wait for a condition on the server's state, looked at after each request; TimeoutError after `seconds`."""
         async with asyncio.timeout(seconds):
             while not condition():
                 await self._changed.wait()
 
-    def kubeconfig(self, folder: Path) -> Path:
-        """A kubeconfig that leads here."""
+    def kubeconfig(self, folder: Path, user: Json | None = None, cluster: Json | None = None) -> Path:
+        """A kubeconfig that leads here, with this user and further fields of the cluster."""
         path = folder / "kubeconfig.json"
         named = {"name": "fake"}
         path.write_text(
@@ -101,8 +118,8 @@ class FakeApi:
                     "apiVersion": "v1",
                     "kind": "Config",
                     "current-context": "fake",
-                    "clusters": [named | {"cluster": {"server": self.url}}],
-                    "users": [named | {"user": {"token": "t"}}],
+                    "clusters": [named | {"cluster": {"server": self.url} | (cluster or {})}],
+                    "users": [named | {"user": user or {"token": "t"}}],
                     "contexts": [named | {"context": {"cluster": "fake", "user": "fake", "namespace": "fleet"}}],
                 }
             ),
@@ -113,6 +130,12 @@ class FakeApi:
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Every request comes here."""
         self.requests.append((request.method, request.path_qs))
+        who = _who(request)
+        if request.transport:
+            self.connections.setdefault(request.transport, set()).add(who)
+        if self.allowed is not None and who not in self.allowed:
+            self._pulse()
+            return _failure(401, "Unauthorized", "Unauthorized", {})
         writing = request.method == "PATCH" and request.path.endswith("/status")
         self.in_flight += writing
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
@@ -128,11 +151,15 @@ class FakeApi:
             return await self._serve(request)
         fault.times -= 1
         if fault.kind == "status":
-            return web.Response(status=fault.code, text=fault.body)
+            return web.Response(status=fault.code, text=fault.body, headers=fault.headers)
         if fault.kind == "hang":
             await fault.release.wait()
             return web.Response(status=503)
-        await self._serve(request)
+        answer = await self._serve(request)
+        if fault.kind == "late":
+            self._pulse()
+            await fault.release.wait()
+            return answer
         if request.transport:
             request.transport.close()
         return web.Response(status=500)
@@ -158,8 +185,9 @@ class FakeApi:
 
     def _apply(self, resource: str, name: str, body: Json) -> None:
         old = self.objects.get((resource, name))
-        if old is None:
-            self._store(resource, name, body, "ADDED")
+        new = _merged(copy.deepcopy(old or {}), body)
+        if new != old:
+            self._store(resource, name, new, "MODIFIED" if old else "ADDED")
 
     def _patch(self, resource: str, name: str, patch: Json) -> web.Response:
         old = self.objects[resource, name]
@@ -212,16 +240,16 @@ class FakeApi:
 
 
 @asynccontextmanager
-async def fake_api(port: int = 0) -> AsyncIterator[FakeApi]:
-    """A running server on the port, or one of its own."""
+async def fake_api(port: int = 0, tls: ssl.SSLContext | None = None) -> AsyncIterator[FakeApi]:
+    """A running server on the port, or one of its own; with `tls` over HTTPS."""
     api = FakeApi()
     app = web.Application(client_max_size=2**22)
     app.router.add_route("*", "/{tail:.*}", api.handle)
     runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", port)
+    site = web.TCPSite(runner, "127.0.0.1", port, ssl_context=tls)
     await site.start()
-    api.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    api.url = f"{'https' if tls else 'http'}://127.0.0.1:{runner.addresses[0][1]}"
     try:
         yield api
     finally:
@@ -229,6 +257,13 @@ async def fake_api(port: int = 0) -> AsyncIterator[FakeApi]:
             fault.release.set()
         api.end_watches()
         await runner.cleanup()
+
+
+def _who(request: web.Request) -> str:
+    """The token, or the common name of the client certificate, or nobody."""
+    certificate = request.transport.get_extra_info("peercert") if request.transport else None
+    names = dict(pair for part in (certificate or {}).get("subject", ()) for pair in part)
+    return request.headers.get("Authorization", "").partition(" ")[2] or names.get("commonName", "nobody")
 
 
 def _newer(before: Json, after: Json | None) -> bool:

@@ -1,0 +1,71 @@
+"""A proxy on the loopback interface: CONNECT tunnels and plain requests, all led to one port whatever their name."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Proxy:
+    """What it was asked for: first lines and credentials. `refuse`: answer with this status line instead."""
+
+    url: str = ""
+    asked: list[str] = field(default_factory=list)
+    credentials: set[str] = field(default_factory=set)
+    refuse: str | None = None
+
+
+@asynccontextmanager
+async def proxy_to(port: int) -> AsyncIterator[Proxy]:
+    """A running proxy before that port of this machine."""
+    proxy = Proxy()
+    talks: set[asyncio.Task[None]] = set()
+
+    async def client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        if task:
+            talks.add(task)
+        with suppress(OSError, asyncio.IncompleteReadError):
+            await _talk(proxy, port, reader, writer)
+        writer.close()
+
+    server = await asyncio.start_server(client, "127.0.0.1", 0)
+    proxy.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    try:
+        yield proxy
+    finally:
+        server.close()
+        for talk in talks:
+            talk.cancel()
+        await asyncio.gather(*talks, return_exceptions=True)
+
+
+async def _talk(proxy: Proxy, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    head = await reader.readuntil(b"\r\n\r\n")
+    line, *headers = head.decode().split("\r\n")
+    proxy.asked.append(line)
+    proxy.credentials |= {text.partition(": ")[2] for text in headers if text.lower().startswith("proxy-authorization")}
+    if proxy.refuse:
+        writer.write(f"HTTP/1.1 {proxy.refuse}\r\nContent-Length: 0\r\n\r\n".encode())
+        await writer.drain()
+        return
+    far_reader, far_writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        if line.startswith("CONNECT "):
+            writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        else:
+            far_writer.write(head)
+        async with asyncio.TaskGroup() as both:
+            both.create_task(_pump(reader, far_writer))
+            both.create_task(_pump(far_reader, writer))
+    finally:
+        far_writer.close()
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(65536):
+        writer.write(data)
+        await writer.drain()
+    with suppress(OSError):
+        writer.write_eof()

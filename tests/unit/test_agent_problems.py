@@ -1,0 +1,99 @@
+"""What an answer, or none, is called, and how long the server asked to wait (behaviour B7, B9, B11)."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import pytest
+
+from hotpool_agent.backoff import Backoff
+from hotpool_agent.problems import (
+    BusyError,
+    ConflictError,
+    DeniedError,
+    MissingError,
+    NotServedError,
+    Problem,
+    RejectedError,
+    StaleError,
+    UnauthorizedError,
+    UnavailableError,
+    problem,
+    unreachable,
+)
+
+
+def status(message: str, **details: str) -> str:
+    return json.dumps({"kind": "Status", "message": message, "details": details})
+
+
+@pytest.mark.parametrize(
+    ("code", "body", "kind", "words"),
+    [
+        (401, status("Unauthorized"), UnauthorizedError, "expired or been revoked"),
+        (403, status("cannot patch leases"), DeniedError, "check the Role"),
+        (403, status('User "system:anonymous" cannot patch'), DeniedError, "no credential was sent"),
+        (404, status("no", kind="namespaces", name="x"), NotServedError, "create the namespace"),
+        (404, "404 page not found", NotServedError, "apply the CRDs"),
+        (404, status("no", kind="nodecapabilities", name="n1"), MissingError, "no"),
+        (407, "", UnavailableError, "the proxy asks"),
+        (409, status("the object has been modified"), ConflictError, "modified"),
+        (413, "<html>too large</html>", RejectedError, "too large"),
+        (422, status("status: Invalid value: stale report: a later one is stored"), StaleError, "stale"),
+        (422, status("status.report.services[0].state: Unsupported value"), RejectedError, "Unsupported"),
+        (400, status("unknown field"), RejectedError, "unknown field"),
+        (429, "", BusyError, "HTTP 429"),
+        (500, status("etcdserver: request timed out"), UnavailableError, "etcdserver"),
+        (503, "[]", UnavailableError, "[]"),
+        (504, '{"message": null}', UnavailableError, "504"),
+    ],
+)
+def test_b9_each_answer_has_its_kind_and_says_what_to_check(
+    code: int, body: str, kind: type[Problem], words: str
+) -> None:
+    found = problem(code, body, {})
+    assert type(found) is kind
+    assert words in str(found)
+
+
+NOW = datetime(2026, 11, 23, 20, 0, tzinfo=UTC)
+
+
+def http(moment: datetime) -> str:
+    return format_datetime(moment, usegmt=True)
+
+
+@pytest.mark.parametrize("code", [409, 429, 500, 503])
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"Retry-After": "7"}, 7.0),
+        # The server's own clock counts, so that a wrong one of ours is harmless.
+        ({"Retry-After": http(NOW + timedelta(seconds=9)), "Date": http(NOW)}, 9.0),
+        ({"Retry-After": http(NOW - timedelta(hours=1)), "Date": http(NOW)}, 0.0),
+        ({"Retry-After": http(NOW)}, None),
+        ({"Retry-After": "soon"}, 0.0),
+        ({"Retry-After": "-5"}, 0.0),
+        ({"Retry-After": "²"}, 0.0),
+        ({"Retry-After": http(NOW), "Date": "now"}, 0.0),
+        ({"Retry-After": "Mon, 23 Nov 2026 20:00:09", "Date": http(NOW)}, 0.0),
+        ({}, 0.0),
+    ],
+)
+def test_b9_retry_after_is_seconds_or_a_date(code: int, headers: dict[str, str], seconds: float | None) -> None:
+    pause = problem(code, "", headers).pause
+    assert pause >= 0
+    assert seconds is None or pause == seconds
+
+
+@pytest.mark.parametrize("text", ["9" * 400, "999999", http(datetime(9999, 1, 1, tzinfo=UTC))])
+def test_b9_however_long_the_server_asks_for_the_pause_is_bounded(text: str) -> None:
+    assert Backoff(1, 15).pause(problem(429, "", {"Retry-After": text}).pause) <= 15
+
+
+def test_b9_no_answer_says_after_how_long() -> None:
+    assert "no answer in 5 s" in str(unreachable(TimeoutError(), 5))
+
+
+def test_b9_an_error_without_words_has_a_name() -> None:
+    assert "ConnectionResetError" in str(unreachable(ConnectionResetError(), 5))
