@@ -241,6 +241,7 @@ async def test_b9_a_report_under_way_is_not_cut_off_by_a_new_session(
         api.faults.append(late)
         await it.agent.node.command("start", "idle", wait=True)
         await api.until(lambda: len(api.writes) == 2)
+        before = claims(api)
         place.log_in("second")
         # The next request finds the rotation, and waits for the report's answer.
         other = asyncio.create_task(it.agent.cluster.read_capability())
@@ -250,6 +251,8 @@ async def test_b9_a_report_under_way_is_not_cut_off_by_a_new_session(
         await it.agent.reporter.flush()
         await api.until(lambda: api.connected() == {"second"})
         assert len(api.writes) == 2
+        # Its answer was heard: nothing had to be read.
+        assert claims(api) == before
         assert it.agent.reporter.problem is None
         await it.shut_down()
 
@@ -313,6 +316,11 @@ async def test_b9_passwords_of_netrc_are_left_alone(
         await api.until(lambda: api.beats)
         assert api.connected() == {"first"}
         await it.shut_down()
+
+
+def claims(api: FakeApi) -> int:
+    """How often the agent read what is stored, in order to claim or go on."""
+    return sum(method == "PATCH" and path.split("?")[0].endswith("capabilities/n1") for method, path in api.requests)
 
 
 def _alone(api: FakeApi, who: str) -> bool:

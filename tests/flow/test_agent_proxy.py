@@ -40,7 +40,6 @@ async def test_b9_a_tls_server_is_reached_through_a_tunnel(
         else:
             cluster["proxy-url"] = address
             monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
-            monkeypatch.setenv("NO_PROXY", "api.test")
         path = api.kubeconfig(tmp_path, {"token": "t"}, cluster)
         async with agent_running(tmp_path, path, NMT) as it:
             await api.until(lambda: api.beats and api.watches)
