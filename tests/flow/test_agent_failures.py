@@ -123,14 +123,14 @@ async def test_b11_a_report_that_is_refused_or_too_large_gives_way_to_nothing_re
         await api.until(lambda: len(api.writes) == 2)
         report = api.writes[1].report
         assert [(item["ready"], item["reason"]) for item in report["capabilities"]] == [(False, "ReportRejected")]
-        await eventually(lambda: "nothing is ready" in (it.agent.reporter.problem or ""))
+        await eventually(lambda: "nothing is ready" in (it.agent.reporter.rejected or ""))
         # Live all the same, and no storm: one refused report, one minimal one.
         beats = len(api.beats)
         await api.until(lambda: len(api.beats) >= beats + 2)
         assert attempts(api) == 3
         await it.agent.node.command("stop", "idle", wait=True)
         await api.until(lambda: len(api.writes) == 3)
-        await eventually(lambda: it.agent.reporter.problem is None)
+        await eventually(lambda: it.agent.reporter.rejected is None)
         await it.shut_down()
 
 

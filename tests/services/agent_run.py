@@ -82,6 +82,7 @@ def capability(api: FakeApi, type_: str = "asr") -> tuple[bool, str | None]:
 
 def write_catalogue(folder: Path, services: str, *, node: str = "n1", head: str = "") -> Path:
     """The node's catalogue file with these entries; an agent that runs reads it at its next reload."""
+    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{node}.yaml"
     path.write_text(f"version: 1\n{head}" + (f"services:\n{services}" if services else ""), encoding="utf-8")
     return path
