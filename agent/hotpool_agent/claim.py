@@ -51,11 +51,15 @@ def stored_in(capability: dict[str, Any] | None) -> Stored | None:
     return Stored(
         instance=str(report.get("instance")),
         session=str(report.get("session")),
-        epoch=int(report.get("epoch") or 0),
-        sequence=int(report.get("sequence") or 0),
+        epoch=_count(report.get("epoch"), 0),
+        sequence=_count(report.get("sequence"), 0),
         leaving=bool(report.get("leaving")),
-        interval=int(report.get("intervalSeconds") or 15),
+        interval=_count(report.get("intervalSeconds"), 15),
     )
+
+
+def _count(value: Any, default: int) -> int:
+    return value if isinstance(value, int) and value >= 0 else default
 
 
 def right(stored: Stored | None, instance: str, session: str, own_epoch: int) -> Right:

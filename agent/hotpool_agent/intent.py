@@ -21,7 +21,7 @@ def intents_in(capability: Mapping[str, Any] | None) -> tuple[ServiceIntent, ...
         return None
     spec = capability.get("spec")
     entries = spec.get("services") if isinstance(spec, dict) else None
-    return tuple(found for entry in entries or () if (found := _entry(entry)))
+    return tuple(found for entry in entries if (found := _entry(entry))) if isinstance(entries, list) else ()
 
 
 def commands(intents: Iterable[ServiceIntent], acted: Mapping[str, Acted | None]) -> list[ServiceIntent]:

@@ -23,6 +23,7 @@ from hotpool_agent.session import Session
 MANAGER: Final = "hotpool-agent"
 _APPLY: Final = "application/apply-patch+yaml"
 _MERGE: Final = "application/merge-patch+json"
+_STAMPS: Final = ("session", "epoch", "sequence")
 _WATCH_SECONDS: Final = 300
 _SILENCE_SECONDS: Final = _WATCH_SECONDS + 30
 """A watch in which nothing at all was heard for so long is given up: the server ends it earlier."""
@@ -78,9 +79,15 @@ class Cluster:
             return None
 
     async def write_report(self, report: Json) -> None:
-        """Replace `status.report` by merge patch; `report` carries every key (behaviour B7)."""
+        """Replace `status.report` by merge patch; `report` carries every key (behaviour B7).
+
+        An answer that does not show the report leaves open whether it is stored.
+        """
         patch = {"status": {"report": report}}
-        await self._request(_Ask("PATCH", f"{self._capability()}/status", patch, _MERGE))
+        answer = await self._request(_Ask("PATCH", f"{self._capability()}/status", patch, _MERGE))
+        stored = _part(_part(answer, "status"), "report")
+        if any(stored.get(stamp) != report[stamp] for stamp in _STAMPS):
+            raise UnavailableError("the answer does not show the report that was sent")
 
     async def ensure_lease(self) -> None:
         """Create the node's Lease if need be, by an apply of metadata alone."""
@@ -99,7 +106,7 @@ class Cluster:
             lease = await self._request(_Ask("GET", self._lease(), query={}))
         except MissingError:
             return None
-        value: str | None = (lease.get("spec") or {}).get("renewTime")
+        value: str | None = _part(lease, "spec").get("renewTime")
         return value
 
     async def write_event(self, name: str, event: Json) -> None:
@@ -114,8 +121,8 @@ class Cluster:
         """
         query = {"fieldSelector": f"metadata.name={self.node}"}
         listing = await self._request(_Ask("GET", self._capabilities(), query=query))
-        version = str((listing.get("metadata") or {}).get("resourceVersion", ""))
-        yield next(iter(listing.get("items") or ()), None)
+        item, version = _listed(listing)
+        yield item
         query = query | {"watch": "true", "resourceVersion": version, "timeoutSeconds": str(_WATCH_SECONDS)}
         response = await self._open(_Ask("GET", self._capabilities(), query=query))
         try:
@@ -194,6 +201,20 @@ def _object(text: bytes) -> Json:
     if not isinstance(answer, dict):
         raise UnavailableError("the answer is no JSON object; is there something else before the API server?")
     return answer
+
+
+def _part(whole: Json, key: str) -> Json:
+    """The object under the key; an empty one if there is none."""
+    part = whole.get(key)
+    return part if isinstance(part, dict) else {}
+
+
+def _listed(listing: Json) -> tuple[Json | None, str]:
+    """The first item of a list, and the version to watch from. Raises UnavailableError."""
+    items, version = listing.get("items"), _part(listing, "metadata").get("resourceVersion")
+    if not isinstance(items, list) or not isinstance(version, str) or (items and not isinstance(items[0], dict)):
+        raise UnavailableError("the answer is no list; is there something else before the API server?")
+    return (items[0] if items else None), version
 
 
 def _event(line: bytes) -> tuple[str, Json]:

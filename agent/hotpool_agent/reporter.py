@@ -167,6 +167,9 @@ class Reporter:
             self._sent_stamp = None
         elif self._accepted and self._accepted[1] != stored.sequence:
             self._accepted = None
+        elif self._sent:
+            # It may still arrive. Only a later report, sent even if nothing has changed, keeps it from staying.
+            self._refresh_at = 0.0
         self.epoch = self._accepted_epoch = stored.epoch
         self.sequence = max(self.sequence, stored.sequence)
 
@@ -188,7 +191,7 @@ class Reporter:
         return Signs(stored.epoch if stored else 0, stored.sequence if stored else 0, renew_time)
 
     async def _send_forever(self) -> None:
-        if self._accepted and not self._throttle.pending:
+        if self._accepted and not self._throttle.pending and self._refresh_at > self._clock():
             self._succeeded()
         while True:
             await self._due()

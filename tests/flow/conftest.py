@@ -11,6 +11,8 @@ import pytest
 from tests.services.agent_process import Command, Result, finish, spawn
 from tests.services.agent_run import FAKE
 from tests.services.fake_api import FakeApi, fake_api
+from tests.services.line import NAMES, Line, line
+from tests.services.plant import Plant, plant
 
 from localfleet.catalogue import free_port
 
@@ -55,3 +57,17 @@ def hotpool_agent(environment: dict[str, str]) -> Command:
         return await finish(await spawn(environment, *arguments))
 
     return run
+
+
+@pytest.fixture
+async def way(tmp_path: Path) -> AsyncIterator[Line]:
+    """A breakable way to an API server of the test's own."""
+    async with line(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+async def works() -> AsyncIterator[Plant]:
+    """Services to be observed, all of them up."""
+    async with plant(*NAMES) as made:
+        yield made

@@ -65,6 +65,12 @@ class Running:
         async with asyncio.timeout(seconds):
             await self.service(identifier).news.until(lambda: self.state(identifier) in states)
 
+    def alive(self) -> bool:
+        """Whether the agent runs; raises what it died of."""
+        if self.task.done():
+            self.task.result()
+        return not self.task.done()
+
     async def shut_down(self) -> None:
         """As SIGTERM."""
         self.stop.set()

@@ -19,7 +19,7 @@ from typing import Any, Literal
 from aiohttp import web
 
 Json = dict[str, Any]
-Kind = Literal["status", "lost", "late", "hang"]
+Kind = Literal["status", "lost", "late", "held", "hang"]
 
 
 @dataclass
@@ -27,7 +27,8 @@ class Fault:
     """What happens to the next request for which `matches` holds: `times` times, then no more.
 
     `status`: answer with `code`, `body` and `headers`; `lost`: take effect, then cut the connection; `late`: take
-    effect, and answer when `release` is set; `hang`: no answer until then.
+    effect, and answer when `release` is set; `held`: take effect when it is set, whether or not the sender still waits;
+    `hang`: no answer until then.
     """
 
     matches: Callable[[web.Request], bool]
@@ -37,6 +38,8 @@ class Fault:
     headers: Mapping[str, str] = field(default_factory=dict)
     times: int = 1
     release: asyncio.Event = field(default_factory=asyncio.Event)
+    arrived: bool = False
+    """Whether what was held has taken effect, or was refused."""
 
 
 @dataclass
@@ -155,6 +158,8 @@ class FakeApi:
         if fault.kind == "hang":
             await fault.release.wait()
             return web.Response(status=503)
+        if fault.kind == "held":
+            return await asyncio.shield(self._held(request, fault))
         answer = await self._serve(request)
         if fault.kind == "late":
             self._pulse()
@@ -163,6 +168,13 @@ class FakeApi:
         if request.transport:
             request.transport.close()
         return web.Response(status=500)
+
+    async def _held(self, request: web.Request, fault: Fault) -> web.StreamResponse:
+        await request.read()
+        await fault.release.wait()
+        answer = await self._serve(request)
+        fault.arrived = True
+        return answer
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
         parts = request.path.split("/namespaces/", 1)[1].split("/")[1:]
