@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hotpool_agent.store import Remembered
-from hotpool_agent.supervise import Process, left_behind
+from hotpool_agent.supervise import Group, Process, left_behind
 
 
 @dataclass(slots=True)
@@ -35,13 +35,15 @@ def find(folder: Path, remembered: Mapping[str, Remembered], ports: Mapping[str,
     for name, groups in left_behind(folder).items():
         if name not in recorded:
             _sort(name, groups, ports.get(name), found)
+            if name in found.mine and name in remembered:
+                remembered[name].recipe = next(group.recipe for group in groups if group.started >= 0)
     return found
 
 
-def _sort(name: str, groups: list[tuple[int, int]], port: int | None, found: Leftovers) -> None:
+def _sort(name: str, groups: list[Group], port: int | None, found: Leftovers) -> None:
     """Of groups that the state file does not name the oldest with a leader is the service's; the others are strays."""
-    for group, started in groups:
-        if started >= 0 and name not in found.mine:
-            found.mine[name] = Process(group, started, port)
+    for group in groups:
+        if group.started >= 0 and name not in found.mine:
+            found.mine[name] = Process(group.leader, group.started, port)
         else:
-            found.strays.append((name, Process(group, started, None)))
+            found.strays.append((name, Process(group.leader, group.started, None)))

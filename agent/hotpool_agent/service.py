@@ -287,7 +287,7 @@ class Service:
         self._around.remember()
 
     def _fitness(self) -> m.Fitness:
-        if self.remembered.recipe not in {None, recipe(self.spec)}:
+        if self.remembered.recipe != recipe(self.spec):
             return m.Fitness.UNFIT
         return m.Fitness.WAS_READY if self.remembered.since else m.Fitness.WAS_LOADING
 
@@ -299,7 +299,7 @@ class Service:
             working_dir=self._around.base / run.working_dir,
             log=log_file(self._around.folder, self.spec.id),
             port=self.spec.port,
-            mark=mark(self._around.folder, self.spec.id),
+            mark=mark(self._around.folder, self.spec.id, recipe(self.spec)),
         )
 
 

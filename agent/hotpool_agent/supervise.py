@@ -143,25 +143,33 @@ class Process:
         return None
 
 
-def mark(folder: Path, service: str) -> str:
+@dataclass(frozen=True, slots=True, order=True)
+class Group:
+    """A process group that an earlier agent started. `started`: -1 if its leader has ended and only others live."""
+
+    started: int
+    leader: int
+    recipe: str
+    """As it was run (see `service.recipe`)."""
+
+
+def mark(folder: Path, service: str, recipe: str) -> str:
     """What marks the processes of a service of the agent with this state folder."""
-    return f"{folder}:{service}"
+    return f"{folder}:{service}:{recipe}"
 
 
-def left_behind(folder: Path) -> dict[str, list[tuple[int, int]]]:
-    """What earlier agents of this state folder started and still runs: service id → (group, start ticks), oldest first.
-
-    The start ticks are those of the group's leader, -1 if it has ended and only others of the group live.
-    """
-    found: dict[str, dict[int, int]] = {}
-    prefix = f"{MARK}={mark(folder, '')}".encode()
+def left_behind(folder: Path) -> dict[str, list[Group]]:
+    """What earlier agents of this state folder started and still runs: groups by service id, oldest first."""
+    found: dict[str, dict[int, Group]] = {}
+    prefix = f"{MARK}={folder}:".encode()
     for pid in psutil.pids():
         with suppress(OSError):
             group, words = os.getpgid(pid), Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
             marks = [word.removeprefix(prefix).decode(errors="replace") for word in words if word.startswith(prefix)]
             if marks and group != os.getpgid(0):
-                found.setdefault(marks[0], {})[group] = _start_ticks(group)
-    return {service: sorted(groups.items(), key=lambda item: item[1]) for service, groups in found.items()}
+                service, _, recipe = marks[0].partition(":")
+                found.setdefault(service, {})[group] = Group(_start_ticks(group), group, recipe)
+    return {service: sorted(groups.values()) for service, groups in found.items()}
 
 
 def _popen(command: Command) -> "subprocess.Popen[bytes]":
@@ -182,12 +190,16 @@ def _popen(command: Command) -> "subprocess.Popen[bytes]":
 
 
 def _start_ticks(pid: int) -> int:
-    """When the process started, in clock ticks since boot: with the pid, its identity; no clock change moves it."""
+    """When the process started, in clock ticks since boot: with the pid, its identity; no clock change moves it.
+
+    -1 if it does not live: nobody may have reaped it yet.
+    """
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return -1
-    return int(stat.rpartition(")")[2].split()[19])
+    fields = stat.rpartition(")")[2].split()
+    return -1 if fields[0] in "ZX" else int(fields[19])
 
 
 def _members(group: int) -> bool:

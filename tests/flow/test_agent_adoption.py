@@ -4,9 +4,10 @@ import asyncio
 import json
 import os
 import signal
+import subprocess
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,17 @@ def edit_state(folder: Path, **changes: Any) -> None:
     state = json.loads(path.read_text())
     state["services"]["s"].update(changes)
     path.write_text(json.dumps(state))
+
+
+@contextmanager
+def unreaped() -> Iterator[int]:
+    """A process that has ended, as the kernel keeps it until somebody asks how."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as dead:
+        yield dead.pid
+
+
+def start_ticks(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
 
 
 def gone(pid: int) -> bool:
@@ -139,6 +151,31 @@ async def test_a11_a_service_run_just_before_the_agent_died_is_found_by_its_mark
         async with agent_running(tmp_path, api.kubeconfig(tmp_path), auto(port)) as it:
             await it.until("s", "Running")
             assert it.service("s").machine.pid == pid
+            await it.shut_down()
+
+
+async def test_a11_a_dead_process_that_nobody_has_reaped_is_not_the_service(
+    api: FakeApi, tmp_path: Path, port: int
+) -> None:
+    async with crashed(api, tmp_path, auto(port)) as (pid, _):
+        with unreaped() as dead:
+            await eventually(lambda: psutil.Process(dead).status() == psutil.STATUS_ZOMBIE)
+            edit_state(tmp_path, pid=dead, started=start_ticks(dead))
+            async with agent_running(tmp_path, api.kubeconfig(tmp_path), auto(port)) as it:
+                await it.until("s", "Running")
+                assert it.service("s").machine.pid == pid
+                await it.shut_down()
+
+
+async def test_a11_a_service_of_another_recipe_that_the_file_does_not_name_is_run_anew(
+    api: FakeApi, tmp_path: Path, port: int
+) -> None:
+    async with crashed(api, tmp_path, auto(port)) as (pid, _):
+        edit_state(tmp_path, pid=None, started=None, recipe=None, since=None)
+        async with agent_running(tmp_path, api.kubeconfig(tmp_path), auto(port, "--type", "other")) as it:
+            await it.until("s", "Running")
+            assert it.service("s").machine.pid != pid
+            assert gone(pid)
             await it.shut_down()
 
 

@@ -74,6 +74,8 @@ class World:
         self._entries: dict[str, Entry] = {}
         self._exit = "keep"
         self._requests = 0
+        self._intent: tuple[str, bool] | None = None
+        """The command that stands in the object's spec: a service that comes anew obeys it."""
         self._strangers: dict[int, socket.socket] = {}
         self._agent: ManagedProcess | None = None
 
@@ -168,6 +170,7 @@ class World:
         )
         wait_for("the command was taken", lambda: self._status(name)["requestID"] == request, SETTLE_SECONDS)
         self._entries[name].wanted = wanted
+        self._intent = (name, wanted)
         return f"cluster: {desired} {name}"
 
     def _crash(self) -> str | None:
@@ -212,6 +215,8 @@ class World:
         name, chance = self._random.choice(IDS), self._random
         if name not in self._entries:
             self._entries[name], what = self._new_entry(), "add"
+            if self._intent and self._intent[0] == name:
+                self._entries[name].wanted = self._intent[1]
         elif chance.random() < 0.3:
             del self._entries[name]
             what = "remove"
@@ -325,7 +330,7 @@ class World:
 
     @staticmethod
     def _name_of(process: psutil.Process) -> str:
-        return process.environ()["HOTPOOL_AGENT_SERVICE"].rpartition(":")[2]
+        return process.environ()["HOTPOOL_AGENT_SERVICE"].split(":")[-2]
 
     @staticmethod
     def _get(port: int, path: str, method: str) -> str | None:
