@@ -150,6 +150,7 @@ class Agent:
             "heartbeat": self.heartbeat.problem,
             "watch": self.watch.problem,
             "catalogue": self.catalogue_problem,
+            "state": self.store.problem,
         }
         return Health(self.reporter.current(), {part: problem for part, problem in parts.items() if problem})
 

@@ -46,13 +46,19 @@ def socket_path(folder: Path) -> Path:
 
     Depends on the folder and the user only, so that agent and command line agree. Raises PathError.
     """
-    short = hashlib.sha256(str(folder).encode()).hexdigest()[:16]
     own = folder / "agent.sock"
+    if _fits(own):
+        return own
+    short = hashlib.sha256(str(folder).encode()).hexdigest()[:16]
+    # Only now: to find the folder for temporary files Python writes one, which fails on a full disk.
     shared = Path(tempfile.gettempdir()) / f"hotpool-agent-{os.getuid()}" / f"{short}.sock"
-    for path in (own, shared):
-        if len(os.fsencode(path)) <= SOCKET_BYTES:
-            return path
+    if _fits(shared):
+        return shared
     raise PathError(
         f"{shared} is longer than the {SOCKET_BYTES} bytes of a socket's path; "
         "set HOTPOOL_AGENT_STATE_DIR or TMPDIR to a shorter folder"
     )
+
+
+def _fits(path: Path) -> bool:
+    return len(os.fsencode(path)) <= SOCKET_BYTES

@@ -6,11 +6,11 @@ same node away. Must not decide what a wish or a leftover means.
 
 import asyncio
 import fcntl
-import json
 import os
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Final
 from uuid import uuid4
 
 import structlog
@@ -48,12 +48,17 @@ class Remembered(BaseModel):
     suppressed: bool = False
 
 
-class State(BaseModel):
-    """The whole state file."""
+class _Version(BaseModel):
+    """What every version of the state file has."""
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
 
     schema_version: int = SCHEMA
+
+
+class State(_Version):
+    """The whole state file."""
+
     instance: str
     interval: int = 0
     services: dict[str, Remembered] = {}
@@ -67,6 +72,8 @@ class Store:
     state: State
     moved: Path | None = None
     """Where a state file that could not be read was put."""
+    problem: str | None = None
+    """Why the file does not show the present state."""
     _dirty: asyncio.Event = field(default_factory=asyncio.Event)
     _clean: asyncio.Condition = field(default_factory=asyncio.Condition)
     _saved: int = 0
@@ -96,10 +103,13 @@ class Store:
             try:
                 await asyncio.to_thread(write_atomically, self.folder / "state.json", text)
             except OSError as error:
-                _LOG.error("state file not written, trying again", error=str(error))
+                if self.problem is None:
+                    _LOG.error("state file not written, trying again", error=str(error))
+                self.problem = f"state file not written: {error.strerror}: {self.folder}"
                 self._dirty.set()
                 await asyncio.sleep(_RETRY_SECONDS)
                 continue
+            self.problem = None
             async with self._clean:
                 self._saved = mark
                 self._clean.notify_all()
@@ -110,15 +120,14 @@ def open_store(folder: Path) -> Store:
     path = folder / "state.json"
     fresh = State(instance=uuid4().hex)
     try:
-        text = path.read_text(encoding="utf-8")
+        data = path.read_bytes()
     except FileNotFoundError:
         return Store(folder, fresh)
     try:
-        plain: Any = json.loads(text)
-        if isinstance(plain, dict) and plain.get("schemaVersion", 0) > SCHEMA:
+        if _Version.model_validate_json(data).schema_version > SCHEMA:
             raise StoreError(f"{path} was written by a newer hotpool-agent; install that one, or remove the file")
-        return Store(folder, State.model_validate(plain))
-    except (ValueError, TypeError, ValidationError):
+        return Store(folder, State.model_validate_json(data))
+    except ValidationError:
         aside = path.with_suffix(".unreadable")
         path.rename(aside)
         return Store(folder, fresh, moved=aside)
@@ -154,7 +163,8 @@ def lock(folder: Path, node: str) -> IO[str]:
             f"an agent of node {node!r} runs on this machine already (pid {holder}); "
             "stop it, or give this one another --node"
         ) from error
-    file.truncate(0)
-    file.write(str(os.getpid()))
-    file.flush()
+    # The pid is for people: a full disk must not keep the agent away.
+    with suppress(OSError):
+        os.ftruncate(file.fileno(), 0)
+        os.write(file.fileno(), str(os.getpid()).encode())
     return file

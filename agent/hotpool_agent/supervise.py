@@ -11,11 +11,14 @@ import subprocess
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 import psutil
+import structlog
 
 from hotpool_agent import ports
+
+_LOG: Final = structlog.get_logger(__name__)
 
 MARK: Final = "HOTPOOL_AGENT_SERVICE"
 """In the environment of every service: the agent's state folder and the service's id, so that its remains are found."""
@@ -172,9 +175,18 @@ def left_behind(folder: Path) -> dict[str, list[Group]]:
     return {service: sorted(groups.values()) for service, groups in found.items()}
 
 
+def _log(command: Command) -> BinaryIO:
+    try:
+        return command.log.open("ab")
+    except OSError as error:
+        # A disk that takes no log keeps no service from running.
+        _LOG.warning("running without a log", log=str(command.log), error=error.strerror)
+        return Path(os.devnull).open("wb")
+
+
 def _popen(command: Command) -> "subprocess.Popen[bytes]":
     try:
-        with command.log.open("ab") as log:
+        with _log(command) as log:
             return subprocess.Popen(  # noqa: S603 - running what the catalogue says is the job
                 command.argv,
                 stdin=subprocess.DEVNULL,

@@ -61,7 +61,7 @@ async def test_a2_failures_have_their_own_exit_code_and_words(
 async def test_a2_a_second_agent_of_the_node_is_refused_and_one_of_another_node_is_not(
     api: FakeApi, tmp_path: Path, environment: dict[str, str], hotpool_agent: Command
 ) -> None:
-    async with daemon(api, tmp_path, environment, NMT) as process, daemon(api, tmp_path, environment, NMT, "n2"):
+    async with daemon(api, tmp_path, environment, NMT) as process, daemon(api, tmp_path, environment, NMT, node="n2"):
         config, catalogue = str(api.kubeconfig(tmp_path)), str(tmp_path / "n1.yaml")
         second = await hotpool_agent("run", "--catalogue", catalogue, "--node", "n1", "--kubeconfig", config)
         assert second.code == 1

@@ -3,7 +3,7 @@
 import asyncio
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,12 +24,11 @@ Command = Callable[..., Awaitable[Result]]
 """Runs `hotpool-agent` with these words to its end."""
 
 
-async def spawn(environment: dict[str, str], *arguments: str) -> asyncio.subprocess.Process:
-    """Start `hotpool-agent` with these words."""
+async def spawn(environment: dict[str, str], *arguments: str, inside: Sequence[str] = ()) -> asyncio.subprocess.Process:
+    """Start `hotpool-agent` with these words; `inside`: the words of a program that becomes it."""
     pipe = asyncio.subprocess.PIPE
-    return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "hotpool_agent", *arguments, stdout=pipe, stderr=pipe, env=environment
-    )
+    words = (*inside, sys.executable, "-m", "hotpool_agent", *arguments)
+    return await asyncio.create_subprocess_exec(*words, stdout=pipe, stderr=pipe, env=environment)
 
 
 async def finish(process: asyncio.subprocess.Process) -> Result:
@@ -41,13 +40,19 @@ async def finish(process: asyncio.subprocess.Process) -> Result:
 
 @asynccontextmanager
 async def daemon(
-    api: FakeApi, folder: Path, environment: dict[str, str], services: str, node: str = "n1"
+    api: FakeApi,
+    folder: Path,
+    environment: dict[str, str],
+    services: str,
+    *,
+    node: str = "n1",
+    inside: Sequence[str] = (),
 ) -> AsyncIterator[asyncio.subprocess.Process]:
     """An agent as a process of its own, whose first report is accepted; ended by SIGTERM."""
     catalogue = folder / f"{node}.yaml"
     catalogue.write_text(f"version: 1\nservices:\n{services}", encoding="utf-8")
     words = ["run", "--catalogue", str(catalogue), "--node", node, "--kubeconfig", str(api.kubeconfig(folder))]
-    process = await spawn(environment, *words, "--interval", "1", "--debounce", "0.1")
+    process = await spawn(environment, *words, "--interval", "1", "--debounce", "0.1", inside=inside)
     try:
         await api.until(lambda: api.report(node), seconds=30)
         yield process
