@@ -72,7 +72,14 @@ class Agent:
         self.node = Node(options.catalogue, base, self.facts, store, settings)
         self.metrics = Metrics()
         self.reporter = Reporter(cluster, self.facts, settings, self.node.content, self.metrics)
-        self.heartbeat = Heartbeat(cluster, settings, self.reporter.holder, self.reporter.news, self.metrics)
+        self.heartbeat = Heartbeat(
+            cluster,
+            settings,
+            self.metrics,
+            holder=self.reporter.holder,
+            news=self.reporter.news,
+            denied=self.reporter.doubt,
+        )
         self.watch = OwnWatch(cluster, settings, self._observe)
         self.metrics.show(
             lambda: [service.snapshot() for service in self.node.services.values()],

@@ -13,7 +13,7 @@ import structlog
 
 from hotpool_agent.backoff import Backoff
 from hotpool_agent.metrics import Metrics
-from hotpool_agent.publish import Cluster, MissingError, Problem
+from hotpool_agent.publish import Cluster, DeniedError, MissingError, Problem
 from hotpool_agent.pulse import Pulse
 from hotpool_agent.settings import Settings
 
@@ -22,10 +22,21 @@ _LEASE_INTERVALS: Final = 3
 
 
 class Heartbeat:
-    """The only writer of the node's Lease. `holder` gives its identity, None while there is nothing to say."""
+    """The only writer of the node's Lease. `holder` gives its identity, None while there is nothing to say.
+
+    `denied` hears of a heartbeat that was refused: the reporter, which reads credentials again, may have nothing to say
+    for a long time.
+    """
 
     def __init__(
-        self, cluster: Cluster, settings: Settings, holder: Callable[[], str | None], news: Pulse, metrics: Metrics
+        self,
+        cluster: Cluster,
+        settings: Settings,
+        metrics: Metrics,
+        *,
+        holder: Callable[[], str | None],
+        news: Pulse,
+        denied: Callable[[], None],
     ) -> None:
         self.problem: str | None = None
         self._cluster = cluster
@@ -34,6 +45,7 @@ class Heartbeat:
         self._holder = holder
         self._news = news
         self._metrics = metrics
+        self._denied = denied
 
     async def run(self) -> None:
         """Beat for ever."""
@@ -46,6 +58,8 @@ class Heartbeat:
             except Problem as error:
                 if self.problem != str(error):
                     _LOG.warning("no heartbeat", error=str(error))
+                    if isinstance(error, DeniedError):
+                        self._denied()
                 self.problem = str(error)
                 await asyncio.sleep(self._backoff.pause(error.pause))
                 continue

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import aiohttp
 from kubernetes.aio.client import ApiClient, Configuration
-from kubernetes.aio.config import ConfigException, list_kube_config_contexts, load_incluster_config, load_kube_config
+from kubernetes.aio.config import list_kube_config_contexts, load_incluster_config, load_kube_config
 
 from hotpool.api.meta import API_VERSION, LEASE_LABEL, LEASE_PREFIX, timestamp
 
@@ -99,12 +99,11 @@ class Cluster:
         self._api: ApiClient | None = None
 
     async def connect(self) -> None:
-        """Read the configuration (again), with fresh credentials. Raises TargetError."""
-        await self.close()
-        configuration = Configuration()
-        self.namespace = await _configure(configuration, self._target)
-        configuration.retries = None
-        self._api = ApiClient(configuration)
+        """Read the configuration (again), with fresh credentials. Raises TargetError; then the old ones stay in use."""
+        client, self.namespace = await _client(self._target)
+        before, self._api = self._api, client
+        if before:
+            await before.close()
 
     async def close(self) -> None:
         """Close the connection."""
@@ -253,21 +252,29 @@ def _own_namespace() -> str:
     return _NAMESPACE_FILE.read_text(encoding="utf-8").strip()
 
 
-async def _configure(configuration: Configuration, target: Target) -> str:
-    """Fill the configuration; the namespace to use. Raises TargetError."""
+async def _client(target: Target) -> tuple[ApiClient, str]:
+    """A client, and the namespace to use. Raises TargetError."""
     path = target.kubeconfig or os.environ.get("KUBECONFIG")
-    inside = "KUBERNETES_SERVICE_HOST" in os.environ and not path and not target.context
+    configuration = Configuration()
     try:
-        if inside:
-            load_incluster_config(client_configuration=configuration)
-            return target.namespace or _own_namespace()
-        # $KUBECONFIG may be a list of files, so it is no Path.
-        place = path or str(_HOME_CONFIG.expanduser())
-        await load_kube_config(place, target.context, configuration, persist_config=False)
-        contexts, active = list_kube_config_contexts(place)
-    except (ConfigException, OSError, KeyError, TypeError, ValueError) as error:
+        namespace = await _configure(configuration, path, target)
+        configuration.retries = None
+        return ApiClient(configuration), namespace
+    except Exception as error:
+        # A file that is being replaced, or a mistake in it, shows as any error that its readers know.
         raise TargetError(
             f"no usable cluster configuration ({path or 'in cluster or ~/.kube/config'}): {error}"
         ) from error
+
+
+async def _configure(configuration: Configuration, path: str | None, target: Target) -> str:
+    """Fill the configuration; the namespace to use. Raises whatever its readers raise."""
+    if "KUBERNETES_SERVICE_HOST" in os.environ and not path and not target.context:
+        load_incluster_config(client_configuration=configuration)
+        return target.namespace or _own_namespace()
+    # $KUBECONFIG may be a list of files, so it is no Path.
+    place = path or str(_HOME_CONFIG.expanduser())
+    await load_kube_config(place, target.context, configuration, persist_config=False)
+    contexts, active = list_kube_config_contexts(place)
     chosen = next((item for item in contexts if item["name"] == target.context), active)
     return target.namespace or str(chosen["context"].get("namespace") or "default")

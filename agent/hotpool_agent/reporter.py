@@ -96,6 +96,11 @@ class Reporter:
         elif stored.session != self._facts.session and stored.epoch >= self.epoch:
             self._restart("another agent has written this node's report")
 
+    def doubt(self) -> None:
+        """A heartbeat was refused: read what is stored; if that is refused too, credentials are read again."""
+        if self._standing:
+            self._restart("a heartbeat was refused")
+
     async def withdrawn(self, service: str) -> None:
         """Return when neither the accepted report nor one on its way offers the service (behaviour A9)."""
         await self.news.until(lambda: self._is_withdrawn(service))

@@ -264,6 +264,57 @@ async def test_b9_what_is_wrong_is_said_and_recovered_from_without_a_storm(
         await it.shut_down()
 
 
+def expire(api: FakeApi) -> None:
+    """Let the API server refuse the token of `api.kubeconfig` from now on."""
+    api.faults.append(Fault(lambda request: request.headers.get("Authorization") == "Bearer t", code=401, times=10**6))
+
+
+def renew(kubeconfig: Path, api: FakeApi) -> None:
+    """Write a kubeconfig with a fresh token."""
+    path = api.kubeconfig(kubeconfig.parent)
+    path.write_text(path.read_text().replace('"token": "t"', '"token": "fresh"'))
+
+
+def spoil(kubeconfig: Path, text: str | None) -> None:
+    """As a kubeconfig is while somebody replaces it; None: not there."""
+    kubeconfig.unlink()
+    if text is not None:
+        kubeconfig.write_text(text)
+
+
+@pytest.mark.parametrize("broken", ['{"apiVersion": "v1", "clus', "", None], ids=["half", "empty", "absent"])
+async def test_b9_a_kubeconfig_that_cannot_be_read_for_a_while_cuts_nobody_off(
+    api: FakeApi, tmp_path: Path, kubeconfig: Path, broken: str | None
+) -> None:
+    async with agent_running(tmp_path, kubeconfig, NMT) as it:
+        await api.until(lambda: summary(api) == "0/1")
+        spoil(kubeconfig, broken)
+        expire(api)
+        await it.agent.node.command("start", "idle", wait=True)
+        await eventually(lambda: it.agent.reporter.problem)
+        # Several attempts with nothing readable; the last one of them is followed by one that succeeds.
+        count = len(api.requests)
+        await eventually(lambda: len(api.requests) > count + 3)
+        renew(kubeconfig, api)
+        await api.until(lambda: summary(api) == "1/1")
+        await it.shut_down()
+
+
+async def test_b9_heartbeats_find_fresh_credentials_although_there_is_nothing_to_report(
+    api: FakeApi, tmp_path: Path, kubeconfig: Path
+) -> None:
+    async with agent_running(tmp_path, kubeconfig, NMT) as it:
+        await api.until(lambda: api.beats)
+        reports = len(api.writes)
+        renew(kubeconfig, api)
+        expire(api)
+        count = len(api.beats)
+        await api.until(lambda: len(api.beats) > count + 1)
+        await eventually(lambda: it.agent.heartbeat.problem is None)
+        assert len(api.writes) == reports
+        await it.shut_down()
+
+
 async def test_b9_a_server_that_is_away_is_found_again(tmp_path: Path) -> None:
     async with fake_api() as first:
         kubeconfig = first.kubeconfig(tmp_path)
