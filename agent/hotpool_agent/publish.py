@@ -208,8 +208,8 @@ class Cluster:
             if response.ok:
                 return response
             text = await response.text(errors="replace")
-        except (aiohttp.ClientError, OSError, RuntimeError) as error:
-            # RuntimeError: the session was closed for fresh credentials while this request began.
+        except (aiohttp.ClientError, OSError, RuntimeError, AssertionError) as error:
+            # The last two: the session was closed for fresh credentials while this request began.
             raise UnavailableError(f"cannot reach the API server: {_words(error)}") from error
         raise problem(response.status, text, response.headers.get("Retry-After"))
 

@@ -16,6 +16,7 @@ from tests.services.agent_run import agent_running, eventually, supervised
 from tests.services.fake_api import FakeApi, Fault, fake_api
 
 from hotpool_agent.control import Request
+from hotpool_agent.publish import Cluster, Target, UnavailableError
 from localfleet.catalogue import free_port
 
 NMT = "- {id: idle, type: nmt, run: {command: [sleep, '600']}}\n"
@@ -298,6 +299,25 @@ async def test_b9_a_kubeconfig_that_cannot_be_read_for_a_while_cuts_nobody_off(
         renew(kubeconfig, api)
         await api.until(lambda: summary(api) == "1/1")
         await it.shut_down()
+
+
+async def test_b9_a_request_that_begins_while_credentials_are_read_has_an_answer_or_a_problem(
+    api: FakeApi, kubeconfig: Path
+) -> None:
+    cluster = Cluster(Target(kubeconfig=str(kubeconfig)), "n1", 1.0)
+    await cluster.connect()
+    outcomes = []
+    for turns in range(60):
+        request = asyncio.create_task(cluster.ensure_capability())
+        renewal = asyncio.create_task(cluster.connect())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        outcomes += await asyncio.gather(
+            request, asyncio.create_task(cluster.ensure_capability()), renewal, return_exceptions=True
+        )
+    await cluster.close()
+    assert {type(outcome) for outcome in outcomes} <= {dict, UnavailableError, type(None)}
+    assert api.objects
 
 
 async def test_b9_heartbeats_find_fresh_credentials_although_there_is_nothing_to_report(
