@@ -185,11 +185,13 @@ class Cluster:
         try:
             async with asyncio.timeout(self._seconds):
                 response = await self._send(ask, aiohttp.ClientTimeout(total=self._seconds))
-                answer: Json = json.loads(await response.read())
+                answer = json.loads(await response.read())
         except TimeoutError as error:
             raise UnavailableError(f"no answer in {self._seconds:g} s") from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise UnavailableError(f"answer broke: {_words(error)}") from error
+        if not isinstance(answer, dict):
+            raise UnavailableError("answer broke: it is no object")
         return answer
 
     async def _send(self, ask: _Ask, limits: aiohttp.ClientTimeout) -> aiohttp.ClientResponse:

@@ -15,7 +15,7 @@ from hotpool.api.meta import timestamp
 from hotpool_agent.backoff import Backoff
 from hotpool_agent.claim import Right, Signs, Stored, right, stored_in
 from hotpool_agent.metrics import Metrics
-from hotpool_agent.publish import Cluster, DeniedError, MissingError, Problem, RejectedError, StaleError, TargetError
+from hotpool_agent.publish import Cluster, DeniedError, Problem, RejectedError, StaleError, TargetError
 from hotpool_agent.pulse import Pulse
 from hotpool_agent.report import Change, Content, Facts, classify, minimal, stamped
 from hotpool_agent.settings import Settings
@@ -118,7 +118,7 @@ class Reporter:
             try:
                 await self._claim()
                 await self._send_forever()
-            except (AgainError, MissingError) as error:
+            except AgainError as error:
                 _LOG.warning("reporting again", reason=str(error))
             except StaleError as error:
                 # Refused for good: read, then decide (behaviour B7).
@@ -172,7 +172,8 @@ class Reporter:
         if self._sent and stored.sequence == self.sequence:
             self._accepted, self._accepted_look = (self._sent, self.sequence), self._sent_look
             self._sent_stamp = None
-        elif self._accepted and self._accepted[1] != stored.sequence:
+        elif self._sent or (self._accepted and self._accepted[1] != stored.sequence):
+            # An attempt that did not arrive still may: only a later sequence makes it stale.
             self._accepted = None
         self.epoch = self._accepted_epoch = stored.epoch
         self.sequence = max(self.sequence, stored.sequence)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from tests.services.agent_run import agent_running, eventually, supervised
+from tests.services.agent_run import agent_running, eventually, supervised, write_catalogue
 from tests.services.fake_api import FakeApi, Fault, fake_api
 
 from hotpool_agent.control import Request
@@ -127,6 +127,27 @@ async def test_b7_a_change_reaches_the_server_whatever_became_of_its_first_attem
         assert stamps(api) == sorted(set(stamps(api)))
         assert api.most_in_flight == 1
         assert it.agent.reporter.epoch == 1
+        await it.shut_down()
+
+
+async def test_b7_an_attempt_that_arrives_after_it_was_given_up_does_not_stand(
+    api: FakeApi, tmp_path: Path, kubeconfig: Path
+) -> None:
+    late = Fault(is_report, kind="late")
+    async with agent_running(tmp_path, kubeconfig, NMT, request_seconds=0.4) as it:
+        await api.until(lambda: summary(api) == "0/1")
+        api.faults.append(late)
+        write_catalogue(tmp_path, NMT + NMT.replace("idle", "other"))
+        await it.agent.reload()
+        await api.until(lambda: late.times == 0)
+        # The state is again what the API server holds when the outcome of the attempt is looked up.
+        write_catalogue(tmp_path, NMT)
+        await it.agent.reload()
+        await api.until(lambda: len(claims(api)) == 2)
+        await it.agent.reporter.flush()
+        late.release.set()
+        await api.until(lambda: api.late_answers)
+        assert summary(api) == "0/1"
         await it.shut_down()
 
 
@@ -247,6 +268,8 @@ async def test_b8_the_whole_report_is_written_again_at_the_slow_refresh(
         ((404, '{"message": "no", "details": {"kind": "namespaces", "name": "x"}}'), "create the namespace"),
         ((429, "slow down"), "busy"),
         ((500, "oops"), "oops"),
+        ((200, '"ok"'), "answer broke"),
+        ((200, "[]"), "answer broke"),
     ],
 )
 async def test_b9_what_is_wrong_is_said_and_recovered_from_without_a_storm(
@@ -298,6 +321,21 @@ async def test_b9_a_kubeconfig_that_cannot_be_read_for_a_while_cuts_nobody_off(
         await eventually(lambda: len(api.requests) > count + 3)
         renew(kubeconfig, api)
         await api.until(lambda: summary(api) == "1/1")
+        await it.shut_down()
+
+
+async def test_b9_an_object_that_is_always_gone_when_the_report_comes_is_no_reason_for_a_storm(
+    api: FakeApi, tmp_path: Path, kubeconfig: Path
+) -> None:
+    gone = json.dumps({"message": "not found", "details": {"name": "n1"}})
+    api.faults.append(Fault(is_report, code=404, body=gone, times=10**6))
+    async with agent_running(tmp_path, kubeconfig, NMT, backoff_seconds=0.2) as it:
+        await eventually(lambda: len(claims(api)) >= 2)
+        started, before = time.monotonic(), len(api.requests)
+        await eventually(lambda: time.monotonic() - started > 0.5)
+        assert len(api.requests) - before <= 10
+        api.faults.clear()
+        await api.until(lambda: summary(api) == "0/1")
         await it.shut_down()
 
 

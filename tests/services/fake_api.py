@@ -17,7 +17,7 @@ from typing import Any, Literal
 from aiohttp import web
 
 Json = dict[str, Any]
-Kind = Literal["status", "lost", "hang"]
+Kind = Literal["status", "lost", "hang", "late"]
 
 
 @dataclass
@@ -25,7 +25,7 @@ class Fault:
     """What happens to the next request for which `matches` holds: `times` times, then no more.
 
     `status`: answer with `code` and `body`; `lost`: take effect, then cut the connection; `hang`: no answer until
-    `release` is set.
+    `release` is set; `late`: takes effect only when `release` is set, whether or not the client still waits.
     """
 
     matches: Callable[[web.Request], bool]
@@ -53,6 +53,8 @@ class FakeApi:
         self.beats: list[Write] = []
         self.requests: list[tuple[str, str]] = []
         self.faults: list[Fault] = []
+        self.late_answers: list[int] = []
+        """Status of each request that took effect late."""
         self.in_flight = 0
         self.most_in_flight = 0
         self.url = ""
@@ -132,10 +134,20 @@ class FakeApi:
         if fault.kind == "hang":
             await fault.release.wait()
             return web.Response(status=503)
+        if fault.kind == "late":
+            await request.read()
+            return await asyncio.shield(asyncio.ensure_future(self._late(request, fault.release)))
         await self._serve(request)
         if request.transport:
             request.transport.close()
         return web.Response(status=500)
+
+    async def _late(self, request: web.Request, release: asyncio.Event) -> web.StreamResponse:
+        await release.wait()
+        response = await self._serve(request)
+        self.late_answers.append(response.status)
+        self._pulse()
+        return response
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
         parts = request.path.split("/namespaces/", 1)[1].split("/")[1:]
