@@ -60,7 +60,6 @@ class Node:
         self._settings = settings
         self._around: Surroundings | None = None
         self._intents: tuple[ServiceIntent, ...] = ()
-        self._reloading = asyncio.Lock()
         self._endings: set[asyncio.Task[None]] = set()
 
     def content(self) -> Content:
@@ -105,24 +104,23 @@ class Node:
     async def reload(self, catalogue: Catalogue) -> str:
         """Make the catalogue the node's: what it has no more is stopped, what is new or run otherwise starts (A10).
 
-        Returns a sentence for people, when what had to stop has stopped.
+        Returns a sentence for people, when what had to stop has stopped. One at a time, and not during `start`.
         """
-        async with self._reloading:
-            old = {name: service.spec for name, service in self.services.items()}
-            new = {spec.id: spec for spec in catalogue.services}
-            removed = [name for name in old if name not in new]
-            replaced = [name for name in old if name in new and recipe(old[name]) != recipe(new[name])]
-            revised = [name for name in old if name in new and name not in replaced and old[name] != new[name]]
-            self.catalogue = catalogue
-            for name in revised:
-                self.services[name].revise(new[name])
-            self._changed()
-            await asyncio.gather(*(self._remove(name) for name in (*removed, *replaced)))
-            for name in removed:
-                del self._store.state.services[name]
-            self._arrange(new)
-            counts = (len(new.keys() - old.keys()), len(removed), len(replaced), len(revised))
-            return "added {}, removed {}, replaced {}, revised {}".format(*counts)
+        old = {name: service.spec for name, service in self.services.items()}
+        new = {spec.id: spec for spec in catalogue.services}
+        removed = [name for name in old if name not in new]
+        replaced = [name for name in old if name in new and recipe(old[name]) != recipe(new[name])]
+        revised = [name for name in old if name in new and name not in replaced and old[name] != new[name]]
+        self.catalogue = catalogue
+        for name in revised:
+            self.services[name].revise(new[name])
+        self._changed()
+        await asyncio.gather(*(self._remove(name) for name in (*removed, *replaced)))
+        for name in removed:
+            del self._store.state.services[name]
+        self._arrange(new)
+        counts = (len(new.keys() - old.keys()), len(removed), len(replaced), len(revised))
+        return "added {}, removed {}, replaced {}, revised {}".format(*counts)
 
     async def command(self, verb: Verb, identifier: str, *, wait: bool) -> str:
         """Start, stop or restart a service for a user: remember the wish, act, and (`wait`) return when it is so.

@@ -8,7 +8,7 @@ import asyncio
 import hashlib
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -93,8 +93,9 @@ class Service:
 
     def revise(self, spec: ServiceSpec) -> None:
         """Take over a catalogue entry that asks for no new process (`recipe` is the same)."""
-        self.spec = spec
-        self.machine = replace(self.machine, heavy=spec.heavy)
+        before, self.spec = self.spec, spec
+        if (spec.heavy, spec.ready, spec.live) != (before.heavy, before.ready, before.live):
+            self.handle(m.Revised(spec.heavy))
 
     def handle(self, event: Event) -> None:
         """Give the machine an event and do what it answers; safe to call from within an action."""

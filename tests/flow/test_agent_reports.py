@@ -344,7 +344,7 @@ async def test_b9_a_request_that_begins_while_credentials_are_read_has_an_answer
 ) -> None:
     cluster = Cluster(Target(kubeconfig=str(kubeconfig)), "n1", 1.0)
     await cluster.connect()
-    outcomes = []
+    outcomes: list[object] = []
     for turns in range(60):
         request = asyncio.create_task(cluster.ensure_capability())
         renewal = asyncio.create_task(cluster.connect())
