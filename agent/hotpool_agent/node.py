@@ -86,16 +86,16 @@ class Node:
             turns=Turns(),
         )
         specs = {spec.id: spec for spec in self.catalogue.services}
-        left = leftovers.find(folder, self._store.state.services, {name: spec.port for name, spec in specs.items()})
+        left = leftovers.find(folder, self._store.state, {name: spec.port for name, spec in specs.items()})
         for name in self._store.state.services.keys() - specs.keys():
             del self._store.state.services[name]
         for spec in specs.values():
             self._add(spec, self._around)
-        for name, service in self.services.items():
+        # First what was left, because one that loads still has the turn that others will ask for.
+        for name, service in sorted(self.services.items(), key=lambda item: item[0] not in left.mine):
             service.begin(left.mine.pop(name, None) if service.spec.run else None)
         for name, process in (*left.strays, *left.mine.items()):
             self._end_in_background(name, process)
-        self._store.state.interval = self._settings.interval
         self._store.save()
         # The identity must be on disk before the first report bears it.
         await self._store.flush_within(_DISK_SECONDS)

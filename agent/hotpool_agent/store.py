@@ -55,7 +55,8 @@ class State(BaseModel):
 
     schema_version: int = SCHEMA
     instance: str
-    interval: int = 0
+    boot: str = ""
+    """The machine's boot in which the processes below were started: pids and start times repeat in the next one."""
     services: dict[str, Remembered] = {}
 
 
