@@ -111,14 +111,12 @@ def open_store(folder: Path) -> Store:
     path = folder / "state.json"
     fresh = State(instance=uuid4().hex)
     try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return Store(folder, fresh)
-    try:
-        plain: Any = json.loads(text)
+        plain: Any = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(plain, dict) and plain.get("schemaVersion", 0) > SCHEMA:
             raise StoreError(f"{path} was written by a newer hotpool-agent; install that one, or remove the file")
         return Store(folder, State.model_validate(plain))
+    except FileNotFoundError:
+        return Store(folder, fresh)
     except (ValueError, TypeError, ValidationError):
         aside = path.with_suffix(".unreadable")
         path.rename(aside)
