@@ -69,6 +69,8 @@ class Agent:
         )
         self.catalogue_problem: str | None = None
         self._source = options.source
+        self._taking_over = asyncio.Lock()
+        """Held from the reading of a catalogue until it is the node's."""
         base = options.source.absolute().parent
         self.node = Node(options.catalogue, base, self.facts, store, settings)
         self.metrics = Metrics()
@@ -90,7 +92,8 @@ class Agent:
             probe.new_session() as session,
             _background(housework) as background,
         ):
-            await self.node.start(session, Links(self.reporter.changed, self.reporter.withdrawn))
+            async with self._taking_over:
+                await self.node.start(session, Links(self.reporter.changed, self.reporter.withdrawn))
             background.extend(
                 asyncio.create_task(work)
                 for work in (
@@ -110,13 +113,14 @@ class Agent:
 
         Raises CatalogueError with all that is wrong; the catalogue that holds stays in force then.
         """
-        try:
-            catalogue = await asyncio.to_thread(read_catalogue, self._source)
-        except CatalogueError as error:
-            self.catalogue_problem = str(error)
-            raise
-        self.catalogue_problem = None
-        return await self.node.reload(catalogue)
+        async with self._taking_over:
+            try:
+                catalogue = await asyncio.to_thread(read_catalogue, self._source)
+            except CatalogueError as error:
+                self.catalogue_problem = str(error)
+                raise
+            self.catalogue_problem = None
+            return await self.node.reload(catalogue)
 
     async def heed_hangups(self, hangups: asyncio.Queue[None]) -> None:
         """Reload once for each SIGHUP."""

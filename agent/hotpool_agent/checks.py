@@ -4,6 +4,7 @@ Called by `service`, which gives the machine the event that each of these return
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Final
 
 import aiohttp
@@ -17,13 +18,16 @@ _FIRST_PAUSE: Final = 0.05
 """Seconds between the first two probes of a start; doubled up to the probe's period."""
 
 
-async def until_ready(session: aiohttp.ClientSession, spec: ServiceSpec) -> m.Ready | m.StartTimedOut:
-    """Probe until a success, or until the time for a start is over."""
+async def until_ready(
+    session: aiohttp.ClientSession, spec: ServiceSpec, failed: Callable[[], None]
+) -> m.Ready | m.StartTimedOut:
+    """Probe until a success, or until the time for a start is over; `failed` is called after each other answer."""
     ready, pause, last = spec.ready, _FIRST_PAUSE, "no probe finished"
     try:
         async with asyncio.timeout(ready.start_seconds):
             while not (answer := await _ask(session, spec, ready.http, ready.timeout_seconds)).ok:
                 last = answer.detail
+                failed()
                 await asyncio.sleep(min(pause, ready.period_seconds))
                 pause *= 2
     except TimeoutError:

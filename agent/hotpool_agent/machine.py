@@ -70,6 +70,13 @@ class Halt:
     """The agent shuts down, or the catalogue has the service no more: stop, and leave the wish as it is."""
 
 
+@dataclass(frozen=True, slots=True)
+class Revised:
+    """The catalogue says otherwise how the process is probed, or whether it is heavy."""
+
+    heavy: bool
+
+
 class Fitness(Enum):
     """What is known of a process that an earlier agent left (behaviour A11)."""
 
@@ -176,6 +183,7 @@ Event = (
     | Stop
     | Restart
     | Halt
+    | Revised
     | Adopted
     | Turn
     | Launched
@@ -228,6 +236,8 @@ def step(machine: Machine, event: Event) -> Step:
             return _restart(replace(machine, wanted=True, last_error=None))
         case Halt():
             return _wind_down(replace(machine, halted=True))
+        case Revised():
+            return _revised(replace(machine, heavy=event.heavy))
     return _happened(machine, event)
 
 
@@ -323,6 +333,17 @@ def _restart(machine: Machine) -> Step:
         case ("Stopping", _):
             return machine, ()
     return _start(machine)
+
+
+def _revised(machine: Machine) -> Step:
+    match machine.state, machine.body:
+        case ("Starting", Body.QUEUED) if not machine.heavy:
+            return replace(machine, body=Body.LAUNCHING), (Action.UNQUEUE, Action.LAUNCH)
+        case ("Starting", Body.ALIVE):
+            return machine, (Action.PROBE,)
+        case ("Running", _):
+            return machine, (Action.WATCH,)
+    return machine, ()
 
 
 def _wind_down(machine: Machine) -> Step:

@@ -60,7 +60,6 @@ class Node:
         self._settings = settings
         self._around: Surroundings | None = None
         self._intents: tuple[ServiceIntent, ...] = ()
-        self._reloading = asyncio.Lock()
         self._endings: set[asyncio.Task[None]] = set()
 
     def content(self) -> Content:
@@ -87,16 +86,16 @@ class Node:
             turns=Turns(),
         )
         specs = {spec.id: spec for spec in self.catalogue.services}
-        left = leftovers.find(folder, self._store.state.services, {name: spec.port for name, spec in specs.items()})
+        left = leftovers.find(folder, self._store.state, {name: spec.port for name, spec in specs.items()})
         for name in self._store.state.services.keys() - specs.keys():
             del self._store.state.services[name]
         for spec in specs.values():
             self._add(spec, self._around)
-        for name, service in self.services.items():
+        # First what was left, because one that loads still has the turn that others will ask for.
+        for name, service in sorted(self.services.items(), key=lambda item: item[0] not in left.mine):
             service.begin(left.mine.pop(name, None) if service.spec.run else None)
         for name, process in (*left.strays, *left.mine.items()):
             self._end_in_background(name, process)
-        self._store.state.interval = self._settings.interval
         self._store.save()
         # The identity must be on disk before the first report bears it.
         await self._store.flush_within(_DISK_SECONDS)
@@ -105,24 +104,23 @@ class Node:
     async def reload(self, catalogue: Catalogue) -> str:
         """Make the catalogue the node's: what it has no more is stopped, what is new or run otherwise starts (A10).
 
-        Returns a sentence for people, when what had to stop has stopped.
+        Returns a sentence for people, when what had to stop has stopped. One at a time, and not during `start`.
         """
-        async with self._reloading:
-            old = {name: service.spec for name, service in self.services.items()}
-            new = {spec.id: spec for spec in catalogue.services}
-            removed = [name for name in old if name not in new]
-            replaced = [name for name in old if name in new and recipe(old[name]) != recipe(new[name])]
-            revised = [name for name in old if name in new and name not in replaced and old[name] != new[name]]
-            self.catalogue = catalogue
-            for name in revised:
-                self.services[name].revise(new[name])
-            self._changed()
-            await asyncio.gather(*(self._remove(name) for name in (*removed, *replaced)))
-            for name in removed:
-                del self._store.state.services[name]
-            self._arrange(new)
-            counts = (len(new.keys() - old.keys()), len(removed), len(replaced), len(revised))
-            return "added {}, removed {}, replaced {}, revised {}".format(*counts)
+        old = {name: service.spec for name, service in self.services.items()}
+        new = {spec.id: spec for spec in catalogue.services}
+        removed = [name for name in old if name not in new]
+        replaced = [name for name in old if name in new and recipe(old[name]) != recipe(new[name])]
+        revised = [name for name in old if name in new and name not in replaced and old[name] != new[name]]
+        self.catalogue = catalogue
+        for name in revised:
+            self.services[name].revise(new[name])
+        self._changed()
+        await asyncio.gather(*(self._remove(name) for name in (*removed, *replaced)))
+        for name in removed:
+            del self._store.state.services[name]
+        self._arrange(new)
+        counts = (len(new.keys() - old.keys()), len(removed), len(replaced), len(revised))
+        return "added {}, removed {}, replaced {}, revised {}".format(*counts)
 
     async def command(self, verb: Verb, identifier: str, *, wait: bool) -> str:
         """Start, stop or restart a service for a user: remember the wish, act, and (`wait`) return when it is so.

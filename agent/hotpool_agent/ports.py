@@ -28,7 +28,9 @@ def owner(port: int) -> str:
         for connection in psutil.net_connections("tcp"):
             here = connection.laddr
             if connection.status == psutil.CONN_LISTEN and connection.pid and here and here.port == port:
-                return f"process {connection.pid} ({psutil.Process(connection.pid).name()})"
+                # A process may call itself by bytes that are no text, which would spoil a report.
+                name = psutil.Process(connection.pid).name().encode(errors="replace").decode()
+                return f"process {connection.pid} ({name})"
     return "another process"
 
 

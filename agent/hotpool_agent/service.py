@@ -8,7 +8,7 @@ import asyncio
 import hashlib
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -85,7 +85,9 @@ class Service:
             return
         self._process = left
         fitness = self._fitness()
-        self.looked = fitness is not m.Fitness.WAS_READY or not self.machine.wanted
+        # One that was found by its mark is recorded only now.
+        self._remember(pid=left.pid, started=left.started)
+        self.looked = fitness is m.Fitness.UNFIT or not self.machine.wanted
         self._spawn("process", self._exit(left))
         if self.spec.heavy and fitness is m.Fitness.WAS_LOADING:
             self._around.turns.take(self.spec.id)
@@ -93,8 +95,9 @@ class Service:
 
     def revise(self, spec: ServiceSpec) -> None:
         """Take over a catalogue entry that asks for no new process (`recipe` is the same)."""
-        self.spec = spec
-        self.machine = replace(self.machine, heavy=spec.heavy)
+        before, self.spec = self.spec, spec
+        if (spec.heavy, spec.ready, spec.live) != (before.heavy, before.ready, before.live):
+            self.handle(m.Revised(spec.heavy))
 
     def handle(self, event: Event) -> None:
         """Give the machine an event and do what it answers; safe to call from within an action."""
@@ -171,7 +174,7 @@ class Service:
             case Action.LAUNCH:
                 self._spawn("process", self._run())
             case Action.PROBE:
-                self._spawn("probe", checks.until_ready(self._around.session, self.spec))
+                self._spawn("probe", checks.until_ready(self._around.session, self.spec, self._was_looked_at))
             case Action.RECOGNISE:
                 self._spawn("probe", self._recognise())
             case Action.WATCH:
@@ -255,10 +258,14 @@ class Service:
                 self.handle(m.Ready(answer.pid))
             elif streak.broken:
                 self.handle(m.Unready(answer.detail, answer.absent))
-            if not self.looked:
-                self.looked = True
-                self.news.beat()
+            self._was_looked_at()
             await asyncio.sleep(how.period_seconds)
+
+    def _was_looked_at(self) -> None:
+        """A probe was answered."""
+        if not self.looked:
+            self.looked = True
+            self.news.beat()
 
     async def _announce(self) -> Event:
         try:

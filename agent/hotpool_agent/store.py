@@ -60,7 +60,8 @@ class State(_Version):
     """The whole state file."""
 
     instance: str
-    interval: int = 0
+    boot: str = ""
+    """The machine's boot in which the processes below were started: pids and start times repeat in the next one."""
     services: dict[str, Remembered] = {}
 
 

@@ -58,6 +58,8 @@ class Process:
         """Start time in ticks since boot, which with the pid identifies the process."""
         self._port = port
         self._child = child
+        self._ended = False
+        """The whole group."""
         self._exit: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._watch()
 
@@ -67,7 +69,12 @@ class Process:
         if command.port is not None and ports.listening(command.port):
             raise LaunchError(f"port {command.port} is already in use by {ports.owner(command.port)}")
         child = await asyncio.to_thread(_popen, command)
-        return cls(child.pid, _start_ticks(child.pid), command.port, child)
+        try:
+            return cls(child.pid, _start_ticks(child.pid), command.port, child)
+        except OSError as error:
+            os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
+            raise LaunchError(f"cannot watch {command.argv[0]!r}: {error.strerror}") from error
 
     @classmethod
     def find(cls, pid: int, started: int, port: int | None) -> "Process | None":
@@ -89,12 +96,12 @@ class Process:
                 return
         self._signal(signal.SIGKILL)
         if not await self._free_within(KILL_SECONDS):
-            raise StuckError(self._obstacle() or "")
+            raise StuckError(self._obstacle())
 
     async def free(self) -> None:
         """Wait, for ever if need be, until group and port are free."""
         # Nothing tells when a group's last member or a port's listener goes: it must be looked at.
-        while self._obstacle():  # noqa: ASYNC110
+        while not self._is_free():  # noqa: ASYNC110
             await asyncio.sleep(KILL_SECONDS / 10)
 
     def _watch(self) -> None:
@@ -123,27 +130,34 @@ class Process:
         return f"killed by signal {-code}"
 
     def _signal(self, number: signal.Signals) -> None:
-        if self._exit.done() and not _members(self.pid):
-            return
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, number)
+        if self._lives():
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, number)
 
     async def _free_within(self, seconds: float) -> bool:
         try:
             async with asyncio.timeout(seconds):
                 await self.exited()
-                while self._obstacle():  # noqa: ASYNC110 - as in `free`
+                while not self._is_free():  # noqa: ASYNC110 - as in `free`
                     await asyncio.sleep(_POLL)
         except TimeoutError:
-            return not self._obstacle()
+            return self._is_free()
         return True
 
-    def _obstacle(self) -> str | None:
-        if not self._exit.done() or _members(self.pid):
+    def _is_free(self) -> bool:
+        return not self._lives() and not (self._port is not None and ports.listening(self._port))
+
+    def _lives(self) -> bool:
+        """Whether the group has a member. Once it has none, its number may become a stranger's."""
+        if not self._ended:
+            self._ended = self._exit.done() and not _members(self.pid)
+        return not self._ended
+
+    def _obstacle(self) -> str:
+        """What is in the way, for people. It reads about all processes: not to be asked often."""
+        if self._lives():
             return f"process group {self.pid} did not end after KILL"
-        if self._port is not None and ports.listening(self._port):
-            return f"port {self._port} is still in use by {ports.owner(self._port)}"
-        return None
+        return f"port {self._port} is still in use by {ports.owner(self._port or 0)}"
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -16,6 +16,8 @@ import pytest
 from tests.services.agent_run import Running, agent_running, capability, eventually, supervised
 from tests.services.fake_api import FakeApi
 
+from localfleet.catalogue import free_port
+
 
 def auto(port: int, *arguments: str) -> str:
     return supervised("s", port, *arguments).replace("  run:", "  autoStart: true\n  run:")
@@ -45,6 +47,18 @@ def unreaped() -> Iterator[int]:
     """A process that has ended, as the kernel keeps it until somebody asks how."""
     with subprocess.Popen([sys.executable, "-c", ""]) as dead:
         yield dead.pid
+
+
+def edit_boot(folder: Path, boot: str) -> None:
+    """Have the state file say that it was written in another boot of the machine."""
+    path = folder / "n1" / "state.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"boot": boot}))
+
+
+def remembered(folder: Path) -> dict[str, Any]:
+    """What the state file holds of the service."""
+    found: dict[str, Any] = json.loads((folder / "n1" / "state.json").read_text())["services"]["s"]
+    return found
 
 
 def start_ticks(pid: int) -> int:
@@ -177,6 +191,76 @@ async def test_a11_a_service_of_another_recipe_that_the_file_does_not_name_is_ru
             assert it.service("s").machine.pid != pid
             assert gone(pid)
             await it.shut_down()
+
+
+async def test_a11_what_was_found_by_its_mark_is_known_to_the_agent_after_the_next(
+    api: FakeApi, tmp_path: Path, port: int
+) -> None:
+    async with crashed(api, tmp_path, auto(port)) as (pid, _):
+        edit_state(tmp_path, pid=None, started=None, recipe=None, since=None)
+    async with crashed(api, tmp_path, auto(port)) as (again, _):
+        assert again == pid
+        assert remembered(tmp_path)["pid"] == pid
+        assert remembered(tmp_path)["since"]
+
+
+async def test_a11_what_ran_before_its_agent_could_write_so_is_not_withdrawn(
+    api: FakeApi, tmp_path: Path, port: int
+) -> None:
+    patient = "  ready: {http: {path: /health}, timeoutSeconds: 4, startSeconds: 20}\n"
+    entry = supervised("s", port, more=patient).replace("  run:", "  autoStart: true\n  run:")
+    async with crashed(api, tmp_path, entry) as (pid, count):
+        edit_state(tmp_path, since=None)
+        # It does not answer at once: that is when a report could overtake its probe.
+        os.kill(pid, signal.SIGSTOP)
+        asyncio.get_running_loop().call_later(0.5, os.kill, pid, signal.SIGCONT)
+        async with agent_running(tmp_path, api.kubeconfig(tmp_path), entry) as it:
+            first = await until_reported(it, api, count)
+            assert [(item["ready"], item["reason"]) for item in first["capabilities"]] == [(True, None)]
+            assert first["services"][0]["pid"] == pid
+            await it.shut_down()
+
+
+async def test_a11_what_still_loads_does_not_hold_up_the_first_report(api: FakeApi, tmp_path: Path, port: int) -> None:
+    entry = auto(port, "--start-delay", "30")
+    async with agent_running(tmp_path, api.kubeconfig(tmp_path), entry) as it:
+        await eventually(lambda: it.agent.node.services and it.service("s").machine.pid)
+    async with agent_running(tmp_path, api.kubeconfig(tmp_path), entry) as it:
+        await api.until(lambda: (api.report("n1") or {}).get("session") == it.agent.facts.session)
+        assert it.service("s").looked
+        assert capability(api) == (False, "Starting")
+        await it.shut_down()
+
+
+async def test_a11_a8_a_heavy_service_waits_for_one_that_was_left_loading(
+    api: FakeApi, tmp_path: Path, port: int
+) -> None:
+    heavy = "  heavy: true\n  run:"
+    loading = auto(port, "--start-delay", "1.5").replace("  run:", heavy)
+    first = auto(free_port()).replace("id: s", "id: first").replace("  run:", heavy)
+    async with agent_running(tmp_path, api.kubeconfig(tmp_path), loading) as it:
+        await eventually(lambda: it.agent.node.services and it.service("s").machine.pid)
+    async with agent_running(tmp_path, api.kubeconfig(tmp_path), first + loading) as it:
+        await eventually(lambda: it.agent.node.services and it.service("first").machine.pid)
+        assert it.state("s") == "Running"
+        await it.shut_down()
+
+
+async def test_a11_a_pid_of_an_earlier_boot_is_nobodys(api: FakeApi, tmp_path: Path, port: int) -> None:
+    """Pid and start time, which counts from the boot, may be the same again after the next one."""
+    async with crashed(api, tmp_path, auto(port)) as (pid, _):
+        os.killpg(pid, signal.SIGKILL)
+        await eventually(lambda: gone(pid))
+        stranger = await asyncio.create_subprocess_exec("sleep", "600", start_new_session=True)
+        edit_state(tmp_path, pid=stranger.pid, started=start_ticks(stranger.pid))
+        edit_boot(tmp_path, "another")
+        async with agent_running(tmp_path, api.kubeconfig(tmp_path), auto(port)) as it:
+            await it.until("s", "Running")
+            assert it.service("s").machine.pid != stranger.pid
+            await it.shut_down()
+        assert stranger.returncode is None
+        stranger.kill()
+        await stranger.wait()
 
 
 async def test_a11_children_of_a_service_that_died_meanwhile_are_ended(api: FakeApi, tmp_path: Path, port: int) -> None:

@@ -1,15 +1,21 @@
 """Hot-plug by the catalogue (behaviour A10) and commands from the cluster (behaviour A2): real processes."""
 
+import asyncio
 import copy
+import socket
+import threading
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import psutil
 import pytest
-from tests.services.agent_run import agent_running, capability, supervised, write_catalogue
+from tests.services.agent_run import agent_running, capability, eventually, supervised, write_catalogue
 from tests.services.fake_api import FakeApi
 
-from hotpool_agent.catalogue_file import CatalogueError
+from hotpool_agent import ports
+from hotpool_agent.catalogue import Catalogue
+from hotpool_agent.catalogue_file import CatalogueError, read_catalogue
 from hotpool_agent.node import CommandError
 from localfleet.catalogue import free_port
 
@@ -105,6 +111,95 @@ async def test_a10_a_bad_catalogue_is_refused_whole_and_the_old_one_holds(
         write_catalogue(tmp_path, auto("s", port))
         await it.agent.reload()
         assert it.agent.catalogue_problem is None
+        await it.shut_down()
+
+
+async def test_a10_of_two_reloads_the_catalogue_that_was_written_last_holds(
+    api: FakeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first of them reads slowly, as from a network drive."""
+    slow, begun = threading.Event(), threading.Event()
+
+    def read_slowly(path: Path) -> Catalogue:
+        catalogue = read_catalogue(path)
+        if not begun.is_set():
+            begun.set()
+            slow.wait(30)
+        return catalogue
+
+    async with agent_running(tmp_path, api.kubeconfig(tmp_path), "") as it:
+        await api.until(lambda: api.writes)
+        monkeypatch.setattr("hotpool_agent.agent.read_catalogue", read_slowly)
+        write_catalogue(tmp_path, supervised("old", free_port()))
+        first = asyncio.create_task(it.agent.reload())
+        await eventually(begun.is_set)
+        write_catalogue(tmp_path, supervised("new", free_port()))
+        second = asyncio.create_task(it.agent.reload())
+        await asyncio.wait({second}, timeout=0.3)
+        slow.set()
+        await asyncio.gather(first, second)
+        assert list(it.agent.node.services) == ["new"]
+        await it.shut_down()
+
+
+async def test_a10_a_reload_during_the_first_look_waits_for_it(api: FakeApi, tmp_path: Path, port: int) -> None:
+    hung = "- {{id: {}, type: asr, observe: {{http: {{path: /}}, timeoutSeconds: 0.6}}, port: {}}}\n"
+    with socket.create_server(("127.0.0.1", port)):
+        entries = "".join(hung.format(name, port) for name in ("a", "b", "c"))
+        async with agent_running(tmp_path, api.kubeconfig(tmp_path), entries) as it:
+            await eventually(lambda: "c" in it.agent.node.services)
+            write_catalogue(tmp_path, hung.format("a", port))
+            assert await it.agent.reload() == "added 0, removed 2, replaced 0, revised 0"
+            await api.until(lambda: capability(api) == (False, "Failed"))
+            assert list(it.agent.node.services) == ["a"]
+            await it.shut_down()
+
+
+async def test_a10_probes_that_changed_are_in_force_at_once(api: FakeApi, tmp_path: Path, port: int) -> None:
+    ready = "  ready: {{http: {{path: /health}}, periodSeconds: 0.05}}\n  live: {{http: {{path: /health}}, {}}}\n"
+    entry = supervised("s", port, more=ready.format("periodSeconds: 3600"))
+    async with agent_running(tmp_path, api.kubeconfig(tmp_path), entry) as it:
+        await it.until("s", "Stopped")
+        await it.agent.node.command("start", "s", wait=True)
+        async with aiohttp.ClientSession() as session:
+            await session.post(f"http://127.0.0.1:{port}/health?status=503")
+        write_catalogue(tmp_path, supervised("s", port, more=ready.format("periodSeconds: 0.05")))
+        assert await it.agent.reload() == "added 0, removed 0, replaced 0, revised 1"
+        await it.until("s", "Failed")
+        await it.shut_down()
+
+
+async def test_a10_a_start_under_way_is_probed_as_the_catalogue_says_now(
+    api: FakeApi, tmp_path: Path, port: int
+) -> None:
+    def entry(path: str) -> str:
+        more = f"  ready: {{http: {{path: {path}, expectBody: asr}}, periodSeconds: 0.05, startSeconds: 60}}\n"
+        return supervised("s", port, "--type", "asr", more=more)
+
+    async with agent_running(tmp_path, api.kubeconfig(tmp_path), entry("/health")) as it:
+        await it.until("s", "Stopped")
+        await it.agent.node.command("start", "s", wait=False)
+        await eventually(lambda: ports.listening(port))
+        write_catalogue(tmp_path, entry("/"))
+        await it.agent.reload()
+        await it.until("s", "Running")
+        await it.shut_down()
+
+
+async def test_a10_a8_a_service_that_is_heavy_no_more_does_not_wait_for_its_turn(api: FakeApi, tmp_path: Path) -> None:
+    heavy = "  heavy: true\n  run:"
+    first = supervised("h1", free_port(), "--start-delay", "30").replace("  run:", heavy)
+    second = supervised("h2", free_port())
+    async with agent_running(tmp_path, api.kubeconfig(tmp_path), first + second.replace("  run:", heavy)) as it:
+        await it.until("h2", "Stopped")
+        for identifier in ("h1", "h2"):
+            await it.agent.node.command("start", identifier, wait=False)
+        await eventually(lambda: it.service("h1").machine.pid)
+        assert it.service("h2").machine.pid is None
+        write_catalogue(tmp_path, first + second)
+        await it.agent.reload()
+        await it.agent.node.command("start", "h2", wait=False)
+        await it.until("h2", "Running")
         await it.shut_down()
 
 

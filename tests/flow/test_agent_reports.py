@@ -12,10 +12,13 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from tests.services.agent_run import agent_running, eventually, supervised
+from tests.services.agent_run import agent_running, eventually, supervised, write_catalogue
 from tests.services.fake_api import FakeApi, Fault, fake_api
 
 from hotpool_agent.control import Request
+from hotpool_agent.credentials import Target
+from hotpool_agent.problems import UnavailableError
+from hotpool_agent.publish import Cluster
 from localfleet.catalogue import free_port
 
 NMT = "- {id: idle, type: nmt, run: {command: [sleep, '600']}}\n"
@@ -126,6 +129,27 @@ async def test_b7_a_change_reaches_the_server_whatever_became_of_its_first_attem
         assert stamps(api) == sorted(set(stamps(api)))
         assert api.most_in_flight == 1
         assert it.agent.reporter.epoch == 1
+        await it.shut_down()
+
+
+async def test_b7_an_attempt_that_arrives_after_it_was_given_up_does_not_stand(
+    api: FakeApi, tmp_path: Path, kubeconfig: Path
+) -> None:
+    late = Fault(is_report, kind="held")
+    async with agent_running(tmp_path, kubeconfig, NMT, request_seconds=0.4) as it:
+        await api.until(lambda: summary(api) == "0/1")
+        api.faults.append(late)
+        write_catalogue(tmp_path, NMT + NMT.replace("idle", "other"))
+        await it.agent.reload()
+        await api.until(lambda: late.times == 0)
+        # The state is again what the API server holds when the outcome of the attempt is looked up.
+        write_catalogue(tmp_path, NMT)
+        await it.agent.reload()
+        await api.until(lambda: len(claims(api)) == 2)
+        await it.agent.reporter.flush()
+        late.release.set()
+        await api.until(lambda: late.arrived)
+        assert summary(api) == "0/1"
         await it.shut_down()
 
 
@@ -246,6 +270,8 @@ async def test_b8_the_whole_report_is_written_again_at_the_slow_refresh(
         ((404, '{"message": "no", "details": {"kind": "namespaces", "name": "x"}}'), "create the namespace"),
         ((429, "slow down"), "busy"),
         ((500, "oops"), "oops"),
+        ((200, '"ok"'), "no JSON object"),
+        ((200, "[]"), "no JSON object"),
     ],
 )
 async def test_b9_what_is_wrong_is_said_and_recovered_from_without_a_storm(
@@ -261,6 +287,91 @@ async def test_b9_what_is_wrong_is_said_and_recovered_from_without_a_storm(
         api.faults.clear()
         await api.until(lambda: summary(api) == "0/1")
         await eventually(lambda: it.agent.reporter.problem is None)
+        await it.shut_down()
+
+
+def expire(api: FakeApi) -> None:
+    """Let the API server refuse the token of `api.kubeconfig` from now on."""
+    api.faults.append(Fault(lambda request: request.headers.get("Authorization") == "Bearer t", code=401, times=10**6))
+
+
+def renew(kubeconfig: Path, api: FakeApi) -> None:
+    """Write a kubeconfig with a fresh token."""
+    path = api.kubeconfig(kubeconfig.parent)
+    path.write_text(path.read_text().replace('"token": "t"', '"token": "fresh"'))
+
+
+def spoil(kubeconfig: Path, text: str | None) -> None:
+    """As a kubeconfig is while somebody replaces it; None: not there."""
+    kubeconfig.unlink()
+    if text is not None:
+        kubeconfig.write_text(text)
+
+
+@pytest.mark.parametrize("broken", ['{"apiVersion": "v1", "clus', "", None], ids=["half", "empty", "absent"])
+async def test_b9_a_kubeconfig_that_cannot_be_read_for_a_while_cuts_nobody_off(
+    api: FakeApi, tmp_path: Path, kubeconfig: Path, broken: str | None
+) -> None:
+    async with agent_running(tmp_path, kubeconfig, NMT) as it:
+        await api.until(lambda: summary(api) == "0/1")
+        spoil(kubeconfig, broken)
+        expire(api)
+        await it.agent.node.command("start", "idle", wait=True)
+        await eventually(lambda: it.agent.reporter.problem)
+        # Several attempts with nothing readable; the last one of them is followed by one that succeeds.
+        count = len(api.requests)
+        await eventually(lambda: len(api.requests) > count + 3)
+        renew(kubeconfig, api)
+        await api.until(lambda: summary(api) == "1/1")
+        await it.shut_down()
+
+
+async def test_b9_an_object_that_is_always_gone_when_the_report_comes_is_no_reason_for_a_storm(
+    api: FakeApi, tmp_path: Path, kubeconfig: Path
+) -> None:
+    gone = json.dumps({"message": "not found", "details": {"name": "n1"}})
+    api.faults.append(Fault(is_report, code=404, body=gone, times=10**6))
+    async with agent_running(tmp_path, kubeconfig, NMT, backoff_seconds=0.2) as it:
+        await eventually(lambda: len(claims(api)) >= 2)
+        started, before = time.monotonic(), len(api.requests)
+        await eventually(lambda: time.monotonic() - started > 0.5)
+        assert len(api.requests) - before <= 10
+        api.faults.clear()
+        await api.until(lambda: summary(api) == "0/1")
+        await it.shut_down()
+
+
+async def test_b9_a_request_that_begins_while_credentials_are_read_has_an_answer_or_a_problem(
+    api: FakeApi, kubeconfig: Path
+) -> None:
+    cluster = Cluster(Target(kubeconfig=str(kubeconfig)), "n1", 1.0)
+    await cluster.connect()
+    outcomes: list[object] = []
+    for turns in range(60):
+        request = asyncio.create_task(cluster.ensure_capability())
+        renewal = asyncio.create_task(cluster.connect())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        outcomes += await asyncio.gather(
+            request, asyncio.create_task(cluster.ensure_capability()), renewal, return_exceptions=True
+        )
+    await cluster.close()
+    assert {type(outcome) for outcome in outcomes} <= {dict, UnavailableError, type(None)}
+    assert api.objects
+
+
+async def test_b9_heartbeats_find_fresh_credentials_although_there_is_nothing_to_report(
+    api: FakeApi, tmp_path: Path, kubeconfig: Path
+) -> None:
+    async with agent_running(tmp_path, kubeconfig, NMT) as it:
+        await api.until(lambda: api.beats)
+        reports = len(api.writes)
+        renew(kubeconfig, api)
+        expire(api)
+        count = len(api.beats)
+        await api.until(lambda: len(api.beats) > count + 1)
+        await eventually(lambda: it.agent.heartbeat.problem is None)
+        assert len(api.writes) == reports
         await it.shut_down()
 
 

@@ -1,9 +1,11 @@
 """The agent and real service processes (behaviour A), with a fake API server over HTTP."""
 
 import asyncio
+import errno
 import os
 import signal
 import socket
+import sys
 from pathlib import Path
 
 import aiohttp
@@ -12,8 +14,9 @@ import pytest
 from tests.services.agent_run import FAKE, agent_running, capability, eventually, supervised
 from tests.services.fake_api import FakeApi, Fault
 
-from hotpool_agent import ports
+from hotpool_agent import ports, supervise
 from hotpool_agent.node import CommandError
+from hotpool_agent.supervise import Command, LaunchError, Process, StuckError
 from localfleet.catalogue import free_port
 
 HURRIED = (
@@ -226,6 +229,75 @@ async def test_a9_kill_follows_term_and_takes_the_whole_group(api: FakeApi, tmp_
         assert not psutil.pid_exists(pid)
         assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
         await it.shut_down()
+
+
+async def sleeper(folder: Path, port: int | None) -> Process:
+    """A process that does nothing, as the agent runs one."""
+    return await Process.launch(Command(("sleep", "600"), {}, folder, folder / "log", port, "mark"))
+
+
+async def test_a9_who_has_the_port_is_looked_up_once_and_not_while_waiting(
+    tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It means to read about every process of the machine, in the event loop."""
+    asked: list[int] = []
+
+    def owner(number: int) -> str:
+        asked.append(number)
+        return "somebody"
+
+    monkeypatch.setattr(supervise, "KILL_SECONDS", 0.5)
+    monkeypatch.setattr(ports, "owner", owner)
+    process = await sleeper(tmp_path, port)
+    with socket.create_server(("127.0.0.1", port)), pytest.raises(StuckError, match="in use by somebody"):
+        await process.end(0.5)
+    assert asked == [port]
+
+
+async def test_a9_a_group_that_has_ended_is_never_signalled_again(
+    tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its number may be a stranger's by the time that somebody tries again to free the port."""
+    monkeypatch.setattr(supervise, "KILL_SECONDS", 0.2)
+    process, stranger = await sleeper(tmp_path, port), await sleeper(tmp_path, None)
+    with socket.create_server(("127.0.0.1", port)):
+        with pytest.raises(StuckError, match=f"port {port}"):
+            await process.end(0)
+        process.pid = stranger.pid
+        with pytest.raises(StuckError, match=f"port {port}"):
+            await process.end(0.2)
+    await process.free()
+    assert psutil.Process(stranger.pid).status() != psutil.STATUS_ZOMBIE
+    await stranger.end(0)
+
+
+async def test_a5_a_process_that_cannot_be_watched_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_more_files(_: int) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    before = set(psutil.Process().children())
+    with monkeypatch.context() as scarce:
+        scarce.setattr(os, "pidfd_open", no_more_files)
+        with pytest.raises(LaunchError, match="Too many open files"):
+            await sleeper(tmp_path, None)
+    assert set(psutil.Process().children()) == before
+
+
+async def test_a3_b11_a_name_that_is_no_text_ends_nothing(api: FakeApi, tmp_path: Path, port: int) -> None:
+    script = (
+        "import socket, time; open('/proc/self/comm', 'wb').write(b'\\xff\\xfe');"
+        f"server = socket.create_server(('127.0.0.1', {port})); time.sleep(600)"
+    )
+    stranger = await asyncio.create_subprocess_exec(sys.executable, "-c", script)
+    await eventually(lambda: ports.listening(port))
+    async with agent_running(tmp_path, api.kubeconfig(tmp_path), supervised("s", port)) as it:
+        await it.until("s", "Stopped")
+        with pytest.raises(CommandError, match="already in use by process"):
+            await it.agent.node.command("start", "s", wait=True)
+        await api.until(lambda: capability(api) == (False, "Failed"))
+        await it.shut_down()
+    stranger.kill()
+    await stranger.wait()
 
 
 async def test_a2_an_unknown_service_is_named(api: FakeApi, tmp_path: Path, port: int) -> None:

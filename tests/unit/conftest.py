@@ -1,5 +1,7 @@
 """The unit tier: no I/O beyond the process, a hang guard for each test, the same examples on every run."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import settings
 
@@ -13,7 +15,10 @@ _PURE = ("test_core_", "test_decode", "test_workqueue", "test_crdgen")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
     for item in items:
+        if not item.path.is_relative_to(here):
+            continue
         function = getattr(item, "obj", None)
         many = getattr(function, "is_hypothesis_test", False) or item.name == "runTest"
         pure = item.path.name.startswith(_PURE)

@@ -117,6 +117,16 @@ def test_a8_a_turn_lasts_until_the_service_runs_or_is_gone() -> None:
     assert not m.loads(after(m.Start(), m.Turn(), m.Launched(7), m.Ready(), start=Machine(heavy=True))[0])
 
 
+def test_a10_a_queued_service_that_is_heavy_no_more_launches_and_probes_begin_anew() -> None:
+    queued, _ = after(m.Start(), start=Machine(heavy=True))
+    assert after(m.Revised(heavy=True), start=queued) == (queued, [])
+    machine, actions = after(m.Revised(heavy=False), start=queued)
+    assert (machine.body, m.loads(machine), actions) == (Body.LAUNCHING, False, [Action.UNQUEUE, Action.LAUNCH])
+    assert after(m.Start(), m.Launched(7), m.Revised(heavy=False))[1][-1] is Action.PROBE
+    assert after(*RUNNING, m.Revised(heavy=False))[1][-1] is Action.WATCH
+    assert after(*RUNNING, m.Stop(), m.Revised(heavy=False))[1][-1] is Action.ANNOUNCE
+
+
 def test_a2_a_restart_stops_and_runs_again() -> None:
     machine, actions = after(*RUNNING, m.Restart(), m.Announced(), m.Gone(), m.Launched(8), m.Ready())
     assert (machine.state, machine.pid, machine.wanted, machine.restarts) == ("Running", 8, True, 0)
@@ -258,7 +268,8 @@ def world_of(*, heavy: bool, left: m.Fitness | None) -> World:
 
 
 commands = st.sampled_from([m.Start(), m.Stop(), m.Restart()])
-moves = st.lists(st.one_of(commands, st.tuples(st.integers(0, 4), st.integers(0, 1))), max_size=30)
+revisions = st.builds(m.Revised, heavy=st.booleans())
+moves = st.lists(st.one_of(commands, revisions, st.tuples(st.integers(0, 4), st.integers(0, 1))), max_size=30)
 worlds = st.builds(world_of, heavy=st.booleans(), left=st.none() | st.sampled_from(m.Fitness))
 
 

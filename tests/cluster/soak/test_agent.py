@@ -9,6 +9,7 @@ from tests.services.agent_world import World
 STEPS = 250
 
 
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("seed", range(100, 112))
 def test_a3_b5_the_report_equals_what_runs_for_a_long_time(
     world_of: Callable[[int], World], seed: int, capsys: pytest.CaptureFixture[str]
