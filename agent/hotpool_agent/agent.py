@@ -16,23 +16,25 @@ from uuid import uuid4
 import structlog
 
 from hotpool.api.meta import timestamp
-from hotpool_agent import __version__, control, control_server, host, probe
-from hotpool_agent.bounds import Dropped, bounded_services
-from hotpool_agent.catalogue import Catalogue
-from hotpool_agent.catalogue_file import CatalogueError, read_catalogue
-from hotpool_agent.claim import stored_in
-from hotpool_agent.credentials import Target
-from hotpool_agent.endpoints import Health, serving
-from hotpool_agent.heartbeat import Heartbeat
-from hotpool_agent.intent import intents_in
-from hotpool_agent.log_files import rotate_forever
+from hotpool_agent import __version__, host
+from hotpool_agent.catalogue.file import CatalogueError, read_catalogue
+from hotpool_agent.catalogue.model import Catalogue
+from hotpool_agent.cluster.bounds import Dropped, bounded_services
+from hotpool_agent.cluster.claim import stored_in
+from hotpool_agent.cluster.credentials import Target
+from hotpool_agent.cluster.heartbeat import Heartbeat
+from hotpool_agent.cluster.intent import intents_in
+from hotpool_agent.cluster.own_watch import OwnWatch
+from hotpool_agent.cluster.publish import Cluster
+from hotpool_agent.cluster.report import Facts, stamped
+from hotpool_agent.cluster.reporter import Reporter
+from hotpool_agent.local import control, control_server
+from hotpool_agent.local.endpoints import Health, serving
 from hotpool_agent.metrics import Metrics
 from hotpool_agent.node import CommandError, Links, Node
-from hotpool_agent.own_watch import OwnWatch
+from hotpool_agent.observing import probe
 from hotpool_agent.paths import log_folder, socket_path, state_folder
-from hotpool_agent.publish import Cluster
-from hotpool_agent.report import Facts, stamped
-from hotpool_agent.reporter import Reporter
+from hotpool_agent.services.log_files import rotate_forever
 from hotpool_agent.settings import Settings
 from hotpool_agent.store import Store, lock, open_store
 

@@ -108,9 +108,9 @@ def run(
     """
     # Here, not above: importing kubernetes takes as long as ten of the other commands.
     from hotpool_agent.agent import Options, run_agent  # noqa: PLC0415
-    from hotpool_agent.catalogue_file import CatalogueError, read_catalogue  # noqa: PLC0415
-    from hotpool_agent.credentials import Target, TargetError  # noqa: PLC0415
-    from hotpool_agent.endpoints import ListenError  # noqa: PLC0415
+    from hotpool_agent.catalogue.file import CatalogueError, read_catalogue  # noqa: PLC0415
+    from hotpool_agent.cluster.credentials import Target, TargetError  # noqa: PLC0415
+    from hotpool_agent.local.endpoints import ListenError  # noqa: PLC0415
     from hotpool_agent.store import StoreError  # noqa: PLC0415
 
     _configure_logs()

@@ -14,18 +14,18 @@ import aiohttp
 import structlog
 
 from hotpool.api.capability import ServiceIntent, ServiceState
-from hotpool_agent import leftovers
-from hotpool_agent import machine as m
-from hotpool_agent.catalogue import Catalogue, ServiceSpec
-from hotpool_agent.intent import commands
-from hotpool_agent.observer import Observer
+from hotpool_agent.catalogue.model import Catalogue, ServiceSpec
+from hotpool_agent.cluster.intent import commands
+from hotpool_agent.cluster.report import Content, Facts, build
+from hotpool_agent.observing.observer import Observer
 from hotpool_agent.paths import log_folder
-from hotpool_agent.report import Content, Facts, build
-from hotpool_agent.service import Service, Surroundings, recipe
+from hotpool_agent.services import leftovers
+from hotpool_agent.services import machine as m
+from hotpool_agent.services.service import Service, Surroundings, recipe
+from hotpool_agent.services.supervise import Process, StuckError
+from hotpool_agent.services.turns import Turns
 from hotpool_agent.settings import Settings
 from hotpool_agent.store import Remembered, Store
-from hotpool_agent.supervise import Process, StuckError
-from hotpool_agent.turns import Turns
 
 Verb = Literal["start", "stop", "restart"]
 _GOAL: Final[dict[Verb, ServiceState]] = {"start": "Running", "stop": "Stopped", "restart": "Running"}

@@ -15,7 +15,7 @@ import yaml
 from pytest_kind.cluster import KindCluster
 from tests.services.agent_run import Running, agent_running, eventually
 
-from hotpool_agent.publish import Cluster
+from hotpool_agent.cluster.publish import Cluster
 
 CRDS = Path(__file__).parents[2] / "crds"
 CRD = CRDS / "nodecapabilities.yaml"

@@ -13,10 +13,10 @@ import pytest
 from tests.services.agent_run import agent_running, capability, eventually, supervised, write_catalogue
 from tests.services.fake_api import FakeApi
 
-from hotpool_agent import ports
-from hotpool_agent.catalogue import Catalogue
-from hotpool_agent.catalogue_file import CatalogueError, read_catalogue
+from hotpool_agent.catalogue.file import CatalogueError, read_catalogue
+from hotpool_agent.catalogue.model import Catalogue
 from hotpool_agent.node import CommandError
+from hotpool_agent.services import ports
 from localfleet.catalogue import free_port
 
 

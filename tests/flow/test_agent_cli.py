@@ -12,7 +12,7 @@ from tests.services.agent_process import Command, daemon
 from tests.services.agent_run import supervised
 from tests.services.fake_api import FakeApi
 
-from hotpool_agent import control
+from hotpool_agent.local import control
 from hotpool_agent.paths import PathError, socket_path
 from localfleet.catalogue import free_port
 

@@ -12,8 +12,8 @@ from tests.services.agent_process import Command, daemon
 from tests.services.agent_run import supervised
 from tests.services.fake_api import FakeApi, Fault
 
-from hotpool_agent import control_server
-from hotpool_agent.control import AgentDownError, Request, RequestError, ask
+from hotpool_agent.local import control_server
+from hotpool_agent.local.control import AgentDownError, Request, RequestError, ask
 from hotpool_agent.paths import socket_path
 from localfleet.catalogue import free_port
 

@@ -18,10 +18,10 @@ from tests.services.agent_run import Running, agent_running, eventually, supervi
 from tests.services.fake_api import FakeApi, Fault
 
 from hotpool_agent import __version__
-from hotpool_agent.catalogue_file import parse_catalogue
+from hotpool_agent.catalogue.file import parse_catalogue
 from hotpool_agent.metrics import Metrics
+from hotpool_agent.services.snapshot import Snapshot
 from hotpool_agent.settings import Settings
-from hotpool_agent.snapshot import Snapshot
 from localfleet.catalogue import free_port
 
 NMT = "- {id: idle, type: nmt, run: {command: [sleep, '600']}}\n"

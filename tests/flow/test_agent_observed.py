@@ -11,8 +11,8 @@ from tests.services.agent_run import agent_running
 from tests.services.fake_api import FakeApi, fake_api
 from tests.services.fake_bus import FakeBus, Unit, fake_bus
 
-from hotpool_agent.observer import Observer
-from hotpool_agent.probe import Answer
+from hotpool_agent.observing.observer import Observer
+from hotpool_agent.observing.probe import Answer
 from localfleet.catalogue import free_port
 
 UNIT = "whisper.service"

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from hotpool_agent import probe
-from hotpool_agent.catalogue import HttpCheck
+from hotpool_agent.catalogue.model import HttpCheck
+from hotpool_agent.observing import probe
 
 Answering = Callable[[asyncio.StreamWriter], Awaitable[None]]
 

@@ -15,10 +15,10 @@ from aiohttp import web
 from tests.services.agent_run import agent_running, eventually, supervised, write_catalogue
 from tests.services.fake_api import FakeApi, Fault, fake_api
 
-from hotpool_agent.control import Request
-from hotpool_agent.credentials import Target
-from hotpool_agent.problems import UnavailableError
-from hotpool_agent.publish import Cluster
+from hotpool_agent.cluster.credentials import Target
+from hotpool_agent.cluster.problems import UnavailableError
+from hotpool_agent.cluster.publish import Cluster
+from hotpool_agent.local.control import Request
 from localfleet.catalogue import free_port
 
 NMT = "- {id: idle, type: nmt, run: {command: [sleep, '600']}}\n"

@@ -14,9 +14,9 @@ import pytest
 from tests.services.agent_run import FAKE, agent_running, capability, eventually, supervised
 from tests.services.fake_api import FakeApi, Fault
 
-from hotpool_agent import ports, supervise
 from hotpool_agent.node import CommandError
-from hotpool_agent.supervise import Command, LaunchError, Process, StuckError
+from hotpool_agent.services import ports, supervise
+from hotpool_agent.services.supervise import Command, LaunchError, Process, StuckError
 from localfleet.catalogue import free_port
 
 HURRIED = (

@@ -10,9 +10,9 @@ from typing import Any
 
 from tests.services.agent_run import eventually
 
-from hotpool_agent import control_server
-from hotpool_agent.control import Request, RequestError, ask
-from hotpool_agent.control_server import Limits
+from hotpool_agent.local import control_server
+from hotpool_agent.local.control import Request, RequestError, ask
+from hotpool_agent.local.control_server import Limits
 
 BIG = "x" * (8 * 1024 * 1024)
 """More than the buffers between two processes hold."""

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.services.agent_run import eventually
 
-from hotpool_agent import control, control_server
+from hotpool_agent.local import control, control_server
 
 OPERATIONS = ["status", "start", "stop"]
 STATUS = control.Request(op="status")

@@ -19,7 +19,7 @@ from tests.services.agent_run import capability, supervised
 from tests.services.disks import DISKS, Full
 from tests.services.fake_api import FakeApi
 
-from hotpool_agent import control
+from hotpool_agent.local import control
 from hotpool_agent.store import State, StoreError, open_store
 from localfleet.catalogue import free_port
 

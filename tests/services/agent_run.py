@@ -11,10 +11,10 @@ from typing import Any, Final
 from tests.services.fake_api import FakeApi
 
 from hotpool_agent.agent import Agent, Options
-from hotpool_agent.catalogue_file import read_catalogue
-from hotpool_agent.credentials import Target
-from hotpool_agent.publish import Cluster
-from hotpool_agent.service import Service
+from hotpool_agent.catalogue.file import read_catalogue
+from hotpool_agent.cluster.credentials import Target
+from hotpool_agent.cluster.publish import Cluster
+from hotpool_agent.services.service import Service
 from hotpool_agent.settings import Settings
 from hotpool_agent.store import lock, open_store
 

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import psutil
 
-from hotpool_agent import control
+from hotpool_agent.local import control
 from hotpool_agent.paths import socket_path
 from localfleet.catalogue import SERVICE, free_port, service
 from localfleet.fleet import Fleet

@@ -6,10 +6,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from hotpool_agent import probe
-from hotpool_agent.catalogue import Observe
-from hotpool_agent.observer import Observer
-from hotpool_agent.probe import Answer
+from hotpool_agent.catalogue.model import Observe
+from hotpool_agent.observing import probe
+from hotpool_agent.observing.observer import Observer
+from hotpool_agent.observing.probe import Answer
 
 PATIENT: Final = 20.0
 """A time-out that nobody is to meet."""

@@ -5,9 +5,9 @@ from textwrap import dedent
 
 import pytest
 
-from hotpool_agent.catalogue import WAYS, ServiceSpec
-from hotpool_agent.catalogue_file import CatalogueError, parse_catalogue, read_catalogue
-from hotpool_agent.pairs import normalise_pair
+from hotpool_agent.catalogue.file import CatalogueError, parse_catalogue, read_catalogue
+from hotpool_agent.catalogue.model import WAYS, ServiceSpec
+from hotpool_agent.catalogue.pairs import normalise_pair
 from hotpool_agent.settings import NodeNameError, node_name
 
 WHOLE = """\

@@ -8,8 +8,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hotpool_agent.catalogue import Catalogue
-from hotpool_agent.catalogue_file import CatalogueError, parse_catalogue
+from hotpool_agent.catalogue.file import CatalogueError, parse_catalogue
+from hotpool_agent.catalogue.model import Catalogue
 
 GOOD = """\
 version: 1

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hotpool_agent import machine as m
-from hotpool_agent.machine import Action, Body, Event, Machine, step
+from hotpool_agent.services import machine as m
+from hotpool_agent.services.machine import Action, Body, Event, Machine, step
 
 
 def after(*events: Event, start: Machine | None = None) -> tuple[Machine, list[Action]]:

@@ -6,8 +6,8 @@ from email.utils import format_datetime
 
 import pytest
 
-from hotpool_agent.backoff import Backoff
-from hotpool_agent.problems import (
+from hotpool_agent.cluster.backoff import Backoff
+from hotpool_agent.cluster.problems import (
     BusyError,
     ConflictError,
     DeniedError,

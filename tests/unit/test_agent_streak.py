@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from hotpool_agent.streak import Streak
+from hotpool_agent.observing.streak import Streak
 
 
 def outs(streak: Streak, answers: Sequence[str]) -> list[bool]:

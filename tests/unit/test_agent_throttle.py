@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hotpool_agent.report import Change
-from hotpool_agent.throttle import Throttle
+from hotpool_agent.cluster.report import Change
+from hotpool_agent.cluster.throttle import Throttle
 
 D = 2.0
 WIDTH = 6

@@ -9,7 +9,7 @@ from hotpool_agent.commands import manual as m
 from hotpool_agent.commands.common import Output, OutputOption, fail
 
 if TYPE_CHECKING:
-    from hotpool_agent.catalogue import Catalogue, ServiceSpec
+    from hotpool_agent.catalogue.model import Catalogue, ServiceSpec
 
 _WAYS: Final = ("http", "tcp", "process", "systemd", "file")
 _CHECK: Final = m.Manual(
@@ -40,7 +40,7 @@ def register(app: typer.Typer) -> None:
         Each error comes with its line and field. No agent needs to run, and nothing is started. On success the
         services are listed.
         """
-        from hotpool_agent.catalogue_file import CatalogueError, read_catalogue  # noqa: PLC0415 - slow to import
+        from hotpool_agent.catalogue.file import CatalogueError, read_catalogue  # noqa: PLC0415 - slow to import
 
         try:
             found = read_catalogue(catalogue)
@@ -53,7 +53,7 @@ def register(app: typer.Typer) -> None:
 
 
 def _show(catalogue: "Catalogue") -> None:
-    from hotpool_agent import table  # noqa: PLC0415 - slow to import
+    from hotpool_agent.local import table  # noqa: PLC0415 - slow to import
 
     rows = [_row(service) for service in catalogue.services]
     table.show_rows(("ID", "TYPE", "DEVICE", "PORT", "MODEL", "HOW", "AUTOSTART"), rows)

@@ -10,8 +10,8 @@ from typing import Annotated, Any, NoReturn
 import typer
 from pydantic import ValidationError
 
-from hotpool_agent import control
 from hotpool_agent.commands.manual import FAILED, NOT_RUNNING, USAGE
+from hotpool_agent.local import control
 from hotpool_agent.paths import PathError, socket_path, state_folder
 from hotpool_agent.settings import NodeNameError, Settings, node_name
 

@@ -4,9 +4,9 @@ from typing import Final
 
 import typer
 
-from hotpool_agent import control
 from hotpool_agent.commands import manual as m
 from hotpool_agent.commands.common import NodeOption, NoWait, ServiceId, ask
+from hotpool_agent.local import control
 
 _NOT_RUNNING: Final = "no agent of this node runs, or it ended before it answered"
 _CODES: Final = {

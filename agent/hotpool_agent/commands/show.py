@@ -6,9 +6,9 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from hotpool_agent import control
 from hotpool_agent.commands import manual as m
 from hotpool_agent.commands.common import NodeOption, Output, OutputOption, ask
+from hotpool_agent.local import control
 
 _STATUS: Final = m.Manual(
     codes={
@@ -63,7 +63,7 @@ def register(app: typer.Typer) -> None:
         if output is Output.JSON:
             typer.echo(json.dumps(answer, indent=2))
         else:
-            from hotpool_agent import table  # noqa: PLC0415 - rich's tables are slow to import
+            from hotpool_agent.local import table  # noqa: PLC0415 - rich's tables are slow to import
 
             table.show(answer)
         raise typer.Exit(_code(answer))

@@ -10,7 +10,7 @@ from typing import Final
 
 import aiohttp
 
-from hotpool_agent.catalogue import HttpCheck
+from hotpool_agent.catalogue.model import HttpCheck
 
 LOOPBACK: Final = "127.0.0.1"
 _BODY_LIMIT: Final = 1024 * 1024

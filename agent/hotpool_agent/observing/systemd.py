@@ -14,7 +14,7 @@ from urllib.parse import quote
 from dbus_fast import BusType, DBusError, DBusFastError, Message, MessageFlag, MessageType
 from dbus_fast.aio import MessageBus
 
-from hotpool_agent.probe import Answer
+from hotpool_agent.observing.probe import Answer
 
 _NAME: Final = "org.freedesktop.systemd1"
 _PATH: Final = "/org/freedesktop/systemd1"

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import aiohttp
 
-from hotpool_agent import probe, processes
-from hotpool_agent.aside import Aside
-from hotpool_agent.catalogue import FileCheck, Observe, ProcessCheck
-from hotpool_agent.probe import Answer
-from hotpool_agent.systemd import Systemd
+from hotpool_agent.catalogue.model import FileCheck, Observe, ProcessCheck
+from hotpool_agent.observing import probe, processes
+from hotpool_agent.observing.aside import Aside
+from hotpool_agent.observing.probe import Answer
+from hotpool_agent.observing.systemd import Systemd
 
 
 class Observer:

@@ -16,9 +16,9 @@ import aiohttp
 from kubernetes.aio.client import ApiClient
 
 from hotpool.api.meta import API_VERSION, LEASE_LABEL, LEASE_PREFIX, timestamp
-from hotpool_agent.credentials import Target
-from hotpool_agent.problems import MissingError, UnauthorizedError, UnavailableError, problem, unreachable
-from hotpool_agent.session import Session
+from hotpool_agent.cluster.credentials import Target
+from hotpool_agent.cluster.problems import MissingError, UnauthorizedError, UnavailableError, problem, unreachable
+from hotpool_agent.cluster.session import Session
 
 MANAGER: Final = "hotpool-agent"
 _APPLY: Final = "application/apply-patch+yaml"

@@ -12,16 +12,16 @@ from typing import Final
 import structlog
 
 from hotpool.api.meta import timestamp
-from hotpool_agent.backoff import Backoff
-from hotpool_agent.claim import Right, Signs, Stored, right, stored_in
+from hotpool_agent.cluster.backoff import Backoff
+from hotpool_agent.cluster.claim import Right, Signs, Stored, right, stored_in
+from hotpool_agent.cluster.notice import Notice
+from hotpool_agent.cluster.problems import MissingError, Problem, RejectedError, StaleError
+from hotpool_agent.cluster.publish import Cluster
+from hotpool_agent.cluster.report import Change, Content, Facts, classify, minimal, stamped
+from hotpool_agent.cluster.throttle import Throttle
 from hotpool_agent.metrics import Metrics
-from hotpool_agent.notice import Notice
-from hotpool_agent.problems import MissingError, Problem, RejectedError, StaleError
-from hotpool_agent.publish import Cluster
 from hotpool_agent.pulse import Pulse
-from hotpool_agent.report import Change, Content, Facts, classify, minimal, stamped
 from hotpool_agent.settings import Settings
-from hotpool_agent.throttle import Throttle
 
 _LOG: Final = structlog.get_logger(__name__)
 _LOOKS: Final = 12

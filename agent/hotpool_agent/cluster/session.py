@@ -13,8 +13,8 @@ import aiohttp
 import structlog
 from kubernetes.aio.client import ApiClient
 
-from hotpool_agent.credentials import Login, Target, TargetError, read
-from hotpool_agent.problems import UnavailableError
+from hotpool_agent.cluster.credentials import Login, Target, TargetError, read
+from hotpool_agent.cluster.problems import UnavailableError
 from hotpool_agent.pulse import Pulse
 
 _LOG: Final = structlog.get_logger(__name__)

@@ -9,10 +9,10 @@ from typing import Final
 
 import aiohttp
 
-from hotpool_agent import machine as m
-from hotpool_agent import probe
-from hotpool_agent.catalogue import HttpCheck, ServiceSpec
-from hotpool_agent.streak import Streak
+from hotpool_agent.catalogue.model import HttpCheck, ServiceSpec
+from hotpool_agent.observing import probe
+from hotpool_agent.observing.streak import Streak
+from hotpool_agent.services import machine as m
 
 _FIRST_PAUSE: Final = 0.05
 """Seconds between the first two probes of a start; doubled up to the probe's period."""

@@ -16,7 +16,7 @@ from typing import BinaryIO, Final
 import psutil
 import structlog
 
-from hotpool_agent import ports
+from hotpool_agent.services import ports
 
 _LOG: Final = structlog.get_logger(__name__)
 

@@ -21,9 +21,9 @@ from hotpool.api.capability import (
     ServiceState,
     TypeCapability,
 )
-from hotpool_agent.bounds import Dropped, bounded_services, fit
-from hotpool_agent.catalogue import Catalogue, accepted
-from hotpool_agent.snapshot import Snapshot
+from hotpool_agent.catalogue.model import Catalogue, accepted
+from hotpool_agent.cluster.bounds import Dropped, bounded_services, fit
+from hotpool_agent.services.snapshot import Snapshot
 
 PRECEDENCE: Final[tuple[NotReadyReason, ...]] = (
     "DeviceNotAccepted",

@@ -16,20 +16,20 @@ import aiohttp
 import structlog
 
 from hotpool.api.meta import timestamp
-from hotpool_agent import checks
-from hotpool_agent import machine as m
-from hotpool_agent.catalogue import Observe, Run, ServiceSpec
-from hotpool_agent.machine import Action, Event, Machine
-from hotpool_agent.observer import Observer
+from hotpool_agent.catalogue.model import Observe, Run, ServiceSpec
+from hotpool_agent.observing.observer import Observer
+from hotpool_agent.observing.streak import Streak
 from hotpool_agent.paths import log_file
 from hotpool_agent.pulse import Pulse
+from hotpool_agent.services import checks
+from hotpool_agent.services import machine as m
+from hotpool_agent.services.machine import Action, Event, Machine
+from hotpool_agent.services.snapshot import Snapshot
+from hotpool_agent.services.supervise import Command, LaunchError, Process, StuckError, mark
+from hotpool_agent.services.track import Track
+from hotpool_agent.services.turns import Turns
 from hotpool_agent.settings import Settings
-from hotpool_agent.snapshot import Snapshot
 from hotpool_agent.store import Remembered
-from hotpool_agent.streak import Streak
-from hotpool_agent.supervise import Command, LaunchError, Process, StuckError, mark
-from hotpool_agent.track import Track
-from hotpool_agent.turns import Turns
 
 _LOG: Final = structlog.get_logger(__name__)
 

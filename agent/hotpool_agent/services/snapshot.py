@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from hotpool.api.capability import ServiceState
-from hotpool_agent.catalogue import ServiceSpec
+from hotpool_agent.catalogue.model import ServiceSpec
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from; what follows from them is decided in `damping`. Times in seconds of a mono
 
 import time
 
-from hotpool_agent.damping import Damping, retry_pause
+from hotpool_agent.services.damping import Damping, retry_pause
 from hotpool_agent.settings import Settings
 from hotpool_agent.store import Remembered
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from hotpool_agent.services.supervise import Group, Process, left_behind
 from hotpool_agent.store import State
-from hotpool_agent.supervise import Group, Process, left_behind
 
 _BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
 

@@ -320,8 +320,8 @@ def _start(machine: Machine) -> Step:
         case ("Stopping", Body.ALIVE):
             return replace(machine, state="Running"), (Action.UNANNOUNCE, Action.WATCH)
         case ("Stopping", Body.LAUNCHING):
-            return replace(machine, state="Starting"), ()
-        case ("Starting", _):
+            return replace(fresh, state="Starting"), ()
+        case ("Starting" | "Stopping", _):
             return fresh, ()
     return machine, ()
 

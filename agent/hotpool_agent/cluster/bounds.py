@@ -22,11 +22,11 @@ from hotpool.api.capability import (
     TranslationRule,
 )
 from hotpool.api.languages import normalise_language
-from hotpool_agent.pairs import normalise_pair
+from hotpool_agent.catalogue.pairs import normalise_pair
 
 if TYPE_CHECKING:
-    from hotpool_agent.catalogue import Rule, ServiceSpec
-    from hotpool_agent.snapshot import Snapshot
+    from hotpool_agent.catalogue.model import Rule, ServiceSpec
+    from hotpool_agent.services.snapshot import Snapshot
 
 T = TypeVar("T")
 

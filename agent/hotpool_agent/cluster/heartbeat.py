@@ -11,10 +11,10 @@ from typing import Final
 
 import structlog
 
-from hotpool_agent.backoff import Backoff
+from hotpool_agent.cluster.backoff import Backoff
+from hotpool_agent.cluster.problems import MissingError, Problem
+from hotpool_agent.cluster.publish import Cluster
 from hotpool_agent.metrics import Metrics
-from hotpool_agent.problems import MissingError, Problem
-from hotpool_agent.publish import Cluster
 from hotpool_agent.pulse import Pulse
 from hotpool_agent.settings import Settings
 

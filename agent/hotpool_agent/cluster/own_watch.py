@@ -9,9 +9,9 @@ from typing import Any, Final
 
 import structlog
 
-from hotpool_agent.backoff import Backoff
-from hotpool_agent.problems import Problem
-from hotpool_agent.publish import Cluster
+from hotpool_agent.cluster.backoff import Backoff
+from hotpool_agent.cluster.problems import Problem
+from hotpool_agent.cluster.publish import Cluster
 from hotpool_agent.settings import Settings
 
 _LOG: Final = structlog.get_logger(__name__)

@@ -6,7 +6,7 @@ change opens a window of D that later changes never move. Must not know what a r
 
 from dataclasses import dataclass, replace
 
-from hotpool_agent.report import Change
+from hotpool_agent.cluster.report import Change
 
 
 @dataclass(frozen=True, slots=True)

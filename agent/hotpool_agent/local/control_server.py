@@ -19,7 +19,7 @@ import structlog
 from pydantic import ValidationError
 
 from hotpool_agent import __version__
-from hotpool_agent.control import LINE_BYTES, Request, RequestError
+from hotpool_agent.local.control import LINE_BYTES, Request, RequestError
 from hotpool_agent.paths import PathError
 
 Answer = dict[str, Any]

@@ -11,8 +11,8 @@ from uuid import uuid4
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from hotpool_agent import yaml_tree
-from hotpool_agent.catalogue import Catalogue, Run, ServiceSpec, inconsistencies
+from hotpool_agent.catalogue import yaml_tree
+from hotpool_agent.catalogue.model import Catalogue, Run, ServiceSpec, inconsistencies
 
 _SHOWN: Final = 60
 _PARTS: Final = {field.alias for field in Catalogue.model_fields.values()}

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
-from hotpool_agent import ports
+from hotpool_agent.services import ports
 from hotpool_agent.settings import host_and_port
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-from hotpool_agent.probe import Answer
+from hotpool_agent.observing.probe import Answer
 
 _PROC: Final = Path("/proc")
 

@@ -18,7 +18,7 @@ from kubernetes.aio.config.incluster_config import InClusterConfigLoader
 from kubernetes.aio.config.kube_config import KubeConfigLoader, KubeConfigMerger, _cleanup_temp_files
 from yaml import YAMLError
 
-from hotpool_agent.proxy import proxy_for
+from hotpool_agent.cluster.proxy import proxy_for
 
 SERVICE_ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _HOME_CONFIG: Final = "~/.kube/config"

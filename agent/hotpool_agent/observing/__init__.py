@@ -1,0 +1,1 @@
+"""Services that something else runs, and the questions that find out how they are."""

@@ -1,0 +1,1 @@
+"""Supervised services: states, processes, probes, back-off, adoption."""
