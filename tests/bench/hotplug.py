@@ -6,12 +6,10 @@ tell of it. The floor is what the API server alone needs: from the same moment u
 tells of the patch itself. Prints a table; `--json FILE` also writes one flat object.
 """
 
-import argparse
 import asyncio
 import json
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections import defaultdict
@@ -25,6 +23,7 @@ from kubernetes.aio import client, config
 
 from hotpool.api.meta import LEASE_LABEL, LEASE_PREFIX, timestamp
 from hotpool.lookup import Lookup
+from localfleet.figures import json_file, percentiles, show
 from localfleet.fleet import GROUP, Fleet
 from localfleet.kind import kind_program, kubectl_program
 from localfleet.redis_server import RedisServer
@@ -172,9 +171,9 @@ class Bench:
         for watcher in watchers:
             watcher.cancel()
         return {
-            **_percentiles("stop_to_slice_ms", spent["slice"]),
-            **_percentiles("stop_to_redis_ms", spent["redis"]),
-            **_percentiles("floor_ms", spent["report"]),
+            **percentiles("stop_to_slice_ms", spent["slice"]),
+            **percentiles("stop_to_redis_ms", spent["redis"]),
+            **percentiles("floor_ms", spent["report"]),
             "flip_writes": writes,
         }
 
@@ -252,11 +251,6 @@ async def _lines(answer: Any) -> AsyncIterator[bytes]:
                 yield line
 
 
-def _percentiles(name: str, values: list[float]) -> dict[str, float]:
-    cuts = statistics.quantiles(values, n=100)
-    return {f"{name}_p50": round(cuts[49], 2), f"{name}_p99": round(cuts[98], 2)}
-
-
 async def _measure(fleet: Fleet, kubeconfig: Path) -> dict[str, float]:
     api: Any = await config.new_client_from_config(str(kubeconfig))
     async with api:
@@ -273,9 +267,7 @@ def _pools() -> list[dict[str, Any]]:
 
 def main() -> None:
     """Run once and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures there")
-    options = parser.parse_args()
+    path = json_file(__doc__)
     kind = kind_program()
     kubeconfig = Path(tempfile.mkdtemp(prefix="hotpool-bench-")) / "kubeconfig"
     subprocess.run([str(kind), "create", "cluster", "--name", CLUSTER, "--kubeconfig", str(kubeconfig)], check=True)
@@ -292,10 +284,7 @@ def main() -> None:
                 fleet.close()
     finally:
         subprocess.run([str(kind), "delete", "cluster", "--name", CLUSTER], check=True)
-    for name, value in figures.items():
-        sys.stdout.write(f"{name:28} {value:10.3f}\n")
-    if options.json:
-        options.json.write_text(json.dumps(figures) + "\n")
+    show(figures, path)
 
 
 if __name__ == "__main__":
