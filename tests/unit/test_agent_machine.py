@@ -278,13 +278,15 @@ def test_a4_whatever_happens_the_last_command_wins(
     world: World, sequence: list[Event | tuple[int, int]], last: Event
 ) -> None:
     world.play(sequence)
+    # What has run again by itself keeps its error: there is nothing to do for a start.
+    seen = world.machine.last_error if world.machine.state == "Running" and isinstance(last, m.Start) else None
     world.give(last)
     world.drain()
     if isinstance(last, m.Stop):
         assert world.machine == Machine(heavy=world.machine.heavy, restarts=world.machine.restarts)
         assert not world.alive
     else:
-        assert (world.machine.state, world.alive, world.machine.last_error) == ("Running", True, None)
+        assert (world.machine.state, world.alive, world.machine.last_error) == ("Running", True, seen)
 
 
 @given(worlds, moves)
