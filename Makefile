@@ -33,7 +33,7 @@ soak: venv programs ## Random courses of thousands of steps against the model of
 	@$(BIN)/pytest tests/cluster/soak $(ARGS)
 
 bench: venv programs ## Measure (ARGS="--json FILE" also writes the figures)
-	@PYTHONPATH=tools $(BIN)/python tests/bench/hotplug.py $(ARGS)
+	@PYTHONPATH=.:tools $(BIN)/python -m tests.bench $(ARGS)
 
 crds: venv ## Generate crds/ from the models in operator/hotpool/api
 	@$(BIN)/python -m hotpool.crdgen crds

@@ -1,7 +1,5 @@
 """What the node agent costs and how fast it is; all from one run, of about four minutes.
 
-    PYTHONPATH=.:tools python tests/bench/agent.py --json FILE
-
 The agent is `hotpool-agent run`, a process of its own; the API server is the fake of the tests, in this process, so
 that no API server's time is in the figures.
 
@@ -33,7 +31,7 @@ from tests.services.fake_api import FakeApi, fake_api
 from tests.services.plant import plant
 
 from localfleet.catalogue import render, service
-from localfleet.figures import json_file, percentiles, show
+from localfleet.figures import percentiles
 from localfleet.process import ManagedProcess
 
 NODE: Final = "bench"
@@ -203,15 +201,14 @@ async def many_supervised() -> Figures:
     return await _many("supervised", sleepers(MANY))
 
 
-async def measure() -> Figures:
-    """All figures, one part after the other."""
+def measure() -> Figures:
+    """All figures of one run."""
+    return asyncio.run(_measure())
+
+
+async def _measure() -> Figures:
     figures: Figures = {}
     for part in (idle, exits, patches, many_observed, many_supervised):
         sys.stderr.write(f"{part.__name__} ...\n")
         figures |= {name: round(value, 2) for name, value in (await part()).items()}
     return figures
-
-
-if __name__ == "__main__":
-    to = json_file(__doc__)
-    show(asyncio.run(measure()), to)

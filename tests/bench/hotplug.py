@@ -23,7 +23,7 @@ from kubernetes.aio import client, config
 
 from hotpool.api.meta import LEASE_LABEL, LEASE_PREFIX, timestamp
 from hotpool.lookup import Lookup
-from localfleet.figures import json_file, percentiles, show
+from localfleet.figures import percentiles
 from localfleet.fleet import GROUP, Fleet
 from localfleet.kind import kind_program, kubectl_program
 from localfleet.redis_server import RedisServer
@@ -265,9 +265,8 @@ def _pools() -> list[dict[str, Any]]:
     ]
 
 
-def main() -> None:
-    """Run once and print."""
-    path = json_file(__doc__)
+def measure() -> dict[str, float]:
+    """All figures of one run."""
     kind = kind_program()
     kubeconfig = Path(tempfile.mkdtemp(prefix="hotpool-bench-")) / "kubeconfig"
     subprocess.run([str(kind), "create", "cluster", "--name", CLUSTER, "--kubeconfig", str(kubeconfig)], check=True)
@@ -279,13 +278,8 @@ def main() -> None:
             fleet.start_operator()
             fleet.wait_leading()
             try:
-                figures = asyncio.run(_measure(fleet, kubeconfig))
+                return asyncio.run(_measure(fleet, kubeconfig))
             finally:
                 fleet.close()
     finally:
         subprocess.run([str(kind), "delete", "cluster", "--name", CLUSTER], check=True)
-    show(figures, path)
-
-
-if __name__ == "__main__":
-    main()
