@@ -75,30 +75,36 @@ class Follower:
         self._path = path
         self._at = at
         self._out = out
-        self._kept = _inode(previous_log(path))
+        self._kept = _identity(previous_log(path))
 
     def step(self) -> None:
         """Print what is new."""
-        kept = _inode(previous_log(self._path))
+        with self._path.open("rb") as file:
+            # Shorter than before: it was emptied, and no copy was kept.
+            start = self._at if self._at <= file.seek(0, 2) else 0
+            file.seek(start)
+            news = file.read()
+        # Looked at afterwards: what was read of an emptied file is at another place, and is read again.
+        kept = _identity(previous_log(self._path))
         if kept != self._kept:
             # The copy is there; the truncation follows at once. The copy holds what came in after the last look.
             time.sleep(_LOOK_SECONDS)
             copy(previous_log(self._path), self._at, self._out)
             self._kept, self._at = kept, 0
-        elif self._path.stat().st_size < self._at:
-            self._at = 0
-        self._at = copy(self._path, self._at, self._out)
+            self.step()
+            return
+        self._out.write(news)
+        self._out.flush()
+        self._at = start + len(news)
 
 
-def copy(path: Path, start: int, out: BinaryIO) -> int:
-    """Print the file from `start` on; returns where it ended."""
+def copy(path: Path, start: int, out: BinaryIO) -> None:
+    """Print the file from `start` on."""
     with path.open("rb") as file:
         file.seek(start)
         while chunk := file.read(_BLOCK):
             out.write(chunk)
-            start += len(chunk)
     out.flush()
-    return start
 
 
 def last_lines(path: Path, count: int) -> int:
@@ -146,8 +152,10 @@ def _missing(path: Path, *, previous: bool) -> str:
     return f"no log {path}; is --node or HOTPOOL_AGENT_STATE_DIR another one?"
 
 
-def _inode(path: Path) -> int | None:
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What no other file has had or will have at this place."""
     try:
-        return path.stat().st_ino
+        stat = path.stat()
     except FileNotFoundError:
         return None
+    return stat.st_ino, stat.st_ctime_ns
