@@ -29,7 +29,7 @@ unit: venv ## Tests without a cluster: pure core, and real processes in flow
 cluster-test: venv programs ## Tests on a real API server and a real Redis
 	@$(BIN)/pytest tests/cluster --ignore=tests/cluster/soak $(ARGS)
 
-soak: venv programs ## Random courses of thousands of steps against the model of the agent (about an hour)
+soak: venv programs ## Random courses of thousands of steps against the model of the agent (half an hour)
 	@$(BIN)/pytest tests/cluster/soak $(ARGS)
 
 bench: venv programs ## Measure (ARGS="--json FILE" also writes the figures)

@@ -19,8 +19,7 @@ from hotpool_agent.cluster.intent import commands
 from hotpool_agent.cluster.report import Content, Facts, build
 from hotpool_agent.observing.observer import Observer
 from hotpool_agent.paths import log_folder
-from hotpool_agent.services import leftovers
-from hotpool_agent.services import machine as m
+from hotpool_agent.services import events, leftovers
 from hotpool_agent.services.service import Service, Surroundings, recipe
 from hotpool_agent.services.supervise import Process, StuckError
 from hotpool_agent.services.turns import Turns
@@ -29,7 +28,7 @@ from hotpool_agent.store import Remembered, Store
 
 Verb = Literal["start", "stop", "restart"]
 _GOAL: Final[dict[Verb, ServiceState]] = {"start": "Running", "stop": "Stopped", "restart": "Running"}
-_EVENT: Final[dict[Verb, m.Event]] = {"start": m.Start(), "stop": m.Stop(), "restart": m.Restart()}
+_EVENT: Final[dict[Verb, events.Event]] = {"start": events.Start(), "stop": events.Stop(), "restart": events.Restart()}
 _LOG: Final = structlog.get_logger(__name__)
 _FIRST_LOOK_SECONDS: Final = 5.0
 _DISK_SECONDS: Final = 5.0
@@ -156,14 +155,14 @@ class Node:
             service.remembered.acted = (entry.desired, entry.request_id)
             self._wish(service, entry.desired, "cluster")
             self._store.save()
-            service.handle(m.Start() if entry.desired == "Running" else m.Stop())
+            service.handle(events.Start() if entry.desired == "Running" else events.Stop())
             self._changed()
 
     def halt(self) -> None:
         """Begin the shut-down: the next report says `leaving`, all services stop, wishes stay as they are."""
         self.leaving = True
         for service in self.services.values():
-            service.handle(m.Halt())
+            service.handle(events.Halt())
         self._changed()
 
     async def settle(self) -> None:
@@ -189,7 +188,7 @@ class Node:
 
     async def _remove(self, identifier: str) -> None:
         service = self.services[identifier]
-        service.handle(m.Halt())
+        service.handle(events.Halt())
         await service.settle()
         if service.machine.stuck:
             _LOG.error("removed, but not ended", id=identifier, error=service.machine.last_error)

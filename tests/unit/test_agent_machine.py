@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hotpool_agent.services import events as e
 from hotpool_agent.services import machine as m
-from hotpool_agent.services.machine import Action, Body, Event, Machine, step
+from hotpool_agent.services.events import Event
+from hotpool_agent.services.machine import Action, Body, Machine, step
 
 
 def after(*events: Event, start: Machine | None = None) -> tuple[Machine, list[Action]]:
@@ -20,11 +22,11 @@ def after(*events: Event, start: Machine | None = None) -> tuple[Machine, list[A
     return machine, actions
 
 
-RUNNING = (m.Start(), m.Launched(7), m.Ready())
+RUNNING = (e.Start(), e.Launched(7), e.Ready())
 
 
 def test_a3_a_start_goes_through_starting_to_running() -> None:
-    machine, actions = after(m.Start())
+    machine, actions = after(e.Start())
     assert (machine.state, actions) == ("Starting", [Action.LAUNCH])
     machine, actions = after(*RUNNING)
     assert (machine.state, machine.pid, actions) == ("Running", 7, [Action.LAUNCH, Action.PROBE, Action.WATCH])
@@ -33,24 +35,24 @@ def test_a3_a_start_goes_through_starting_to_running() -> None:
 @pytest.mark.parametrize("events", [(), RUNNING])
 def test_a2_a_repeated_command_does_nothing(events: tuple[Event, ...]) -> None:
     before, _ = after(*events)
-    again = m.Start() if events else m.Stop()
+    again = e.Start() if events else e.Stop()
     assert step(before, again) == (before, ())
 
 
 def test_a4_stop_while_the_process_is_being_launched_ends_it() -> None:
-    machine, actions = after(m.Start(), m.Stop(), m.Launched(7), m.Gone())
+    machine, actions = after(e.Start(), e.Stop(), e.Launched(7), e.Gone())
     assert machine == Machine()
     assert actions == [Action.LAUNCH, Action.TERMINATE]
 
 
 def test_a4_stop_while_probing_ends_stopped_without_an_error() -> None:
-    machine, actions = after(m.Start(), m.Launched(7), m.Stop(), m.Gone())
+    machine, actions = after(e.Start(), e.Launched(7), e.Stop(), e.Gone())
     assert machine == Machine()
     assert actions[-2:] == [Action.UNPROBE, Action.TERMINATE]
 
 
 def test_a4_start_during_stop_ends_running() -> None:
-    machine, actions = after(*RUNNING, m.Stop(), m.Announced(), m.Start(), m.Gone(), m.Launched(8), m.Ready())
+    machine, actions = after(*RUNNING, e.Stop(), e.Announced(), e.Start(), e.Gone(), e.Launched(8), e.Ready())
     assert (machine.state, machine.pid) == ("Running", 8)
     assert actions[3:] == [
         *(Action.UNPROBE, Action.ANNOUNCE, Action.TERMINATE),
@@ -59,139 +61,149 @@ def test_a4_start_during_stop_ends_running() -> None:
 
 
 def test_a4_start_before_term_was_sent_keeps_the_process() -> None:
-    machine, actions = after(*RUNNING, m.Stop(), m.Start())
+    machine, actions = after(*RUNNING, e.Stop(), e.Start())
     assert (machine.state, machine.pid) == ("Running", 7)
     assert actions[3:] == [Action.UNPROBE, Action.ANNOUNCE, Action.UNANNOUNCE, Action.WATCH]
 
 
 def test_a5_a_start_that_takes_too_long_fails_and_is_killed() -> None:
-    machine, actions = after(m.Start(), m.Launched(7), m.StartTimedOut("late"))
+    machine, actions = after(e.Start(), e.Launched(7), e.StartTimedOut("late"))
     assert (machine.state, machine.last_error, machine.body) == ("Failed", "late", Body.ENDING)
     assert actions[-1] is Action.KILL
 
 
 def test_a7_a_crash_is_failed_with_its_reason_and_keeps_the_wish() -> None:
-    machine, actions = after(*RUNNING, m.Exited("exited with code 3"), m.Gone())
+    machine, actions = after(*RUNNING, e.Exited("exited with code 3"), e.Gone())
     assert (machine.state, machine.last_error, machine.wanted) == ("Failed", "exited with code 3", True)
     assert Action.KILL in actions
 
 
 def test_a6_a_hung_service_leaves_running_and_is_ended() -> None:
-    machine, actions = after(*RUNNING, m.Hung("3 probes failed"))
+    machine, actions = after(*RUNNING, e.Hung("3 probes failed"))
     assert (machine.state, machine.last_error, actions[-1]) == ("Failed", "3 probes failed", Action.TERMINATE)
 
 
 def test_a7_a_retry_follows_the_end_of_what_failed_and_keeps_the_error_visible() -> None:
-    machine, actions = after(*RUNNING, m.Exited("exited with code 3"))
+    machine, actions = after(*RUNNING, e.Exited("exited with code 3"))
     assert Action.RETRY not in actions
-    machine, actions = after(m.Gone(), start=machine)
+    machine, actions = after(e.Gone(), start=machine)
     assert actions == [Action.RETRY]
-    machine, actions = after(m.Retry(), m.Launched(8), m.Ready(), start=machine)
+    machine, actions = after(e.Retry(), e.Launched(8), e.Ready(), start=machine)
     assert (machine.state, machine.restarts, machine.last_error) == ("Running", 1, "exited with code 3")
 
 
-@pytest.mark.parametrize("command", [m.Start(), m.Stop(), m.Restart(), m.Halt()])
+@pytest.mark.parametrize("command", [e.Start(), e.Stop(), e.Restart(), e.Halt()])
 def test_a7_a_command_ends_the_wait_for_a_retry(command: Event) -> None:
-    machine, actions = after(*RUNNING, m.Exited("x"), m.Gone(), command)
+    machine, actions = after(*RUNNING, e.Exited("x"), e.Gone(), command)
     assert Action.UNRETRY in actions
     assert machine.restarts == 0
 
 
 def test_a7_a_start_that_fails_is_tried_again_too() -> None:
-    assert after(m.Start(), m.LaunchFailed("no such program"))[1][-1] is Action.RETRY
-    assert after(m.Start(), m.Launched(7), m.StartTimedOut("late"), m.Gone())[1][-1] is Action.RETRY
+    assert after(e.Start(), e.LaunchFailed("no such program"))[1][-1] is Action.RETRY
+    assert after(e.Start(), e.Launched(7), e.StartTimedOut("late"), e.Gone())[1][-1] is Action.RETRY
 
 
 def test_a8_a_heavy_service_launches_in_its_turn_and_leaves_the_queue_when_stopped() -> None:
     heavy = Machine(heavy=True)
-    machine, actions = after(m.Start(), start=heavy)
+    machine, actions = after(e.Start(), start=heavy)
     assert (machine.state, actions) == ("Starting", [Action.QUEUE])
-    assert after(m.Turn(), start=machine)[1] == [Action.LAUNCH]
-    assert after(m.Stop(), start=machine) == (heavy, [Action.UNQUEUE])
+    assert after(e.Turn(), start=machine)[1] == [Action.LAUNCH]
+    assert after(e.Stop(), start=machine) == (heavy, [Action.UNQUEUE])
 
 
 def test_a8_a_turn_lasts_until_the_service_runs_or_is_gone() -> None:
-    events = (m.Start(), m.Turn(), m.Launched(7), m.StartTimedOut("late"), m.Gone())
+    events = (e.Start(), e.Turn(), e.Launched(7), e.StartTimedOut("late"), e.Gone())
     loading = [m.loads(after(*events[:count], start=Machine(heavy=True))[0]) for count in range(len(events) + 1)]
     assert loading == [False, True, True, True, True, False]
-    assert not m.loads(after(m.Start(), m.Turn(), m.Launched(7), m.Ready(), start=Machine(heavy=True))[0])
+    assert not m.loads(after(e.Start(), e.Turn(), e.Launched(7), e.Ready(), start=Machine(heavy=True))[0])
 
 
 def test_a10_a_queued_service_that_is_heavy_no_more_launches_and_probes_begin_anew() -> None:
-    queued, _ = after(m.Start(), start=Machine(heavy=True))
-    assert after(m.Revised(heavy=True), start=queued) == (queued, [])
-    machine, actions = after(m.Revised(heavy=False), start=queued)
+    queued, _ = after(e.Start(), start=Machine(heavy=True))
+    assert after(e.Revised(heavy=True), start=queued) == (queued, [])
+    machine, actions = after(e.Revised(heavy=False), start=queued)
     assert (machine.body, m.loads(machine), actions) == (Body.LAUNCHING, False, [Action.UNQUEUE, Action.LAUNCH])
-    assert after(m.Start(), m.Launched(7), m.Revised(heavy=False))[1][-1] is Action.PROBE
-    assert after(*RUNNING, m.Revised(heavy=False))[1][-1] is Action.WATCH
-    assert after(*RUNNING, m.Stop(), m.Revised(heavy=False))[1][-1] is Action.ANNOUNCE
+    assert after(e.Start(), e.Launched(7), e.Revised(heavy=False))[1][-1] is Action.PROBE
+    assert after(*RUNNING, e.Revised(heavy=False))[1][-1] is Action.WATCH
+    assert after(*RUNNING, e.Stop(), e.Revised(heavy=False))[1][-1] is Action.ANNOUNCE
 
 
 def test_a2_a_restart_stops_and_runs_again() -> None:
-    machine, actions = after(*RUNNING, m.Restart(), m.Announced(), m.Gone(), m.Launched(8), m.Ready())
+    machine, actions = after(*RUNNING, e.Restart(), e.Announced(), e.Gone(), e.Launched(8), e.Ready())
     assert (machine.state, machine.pid, machine.wanted, machine.restarts) == ("Running", 8, True, 0)
     assert actions[3:6] == [Action.UNPROBE, Action.ANNOUNCE, Action.TERMINATE]
-    assert after(m.Restart())[1] == [Action.LAUNCH]
+    assert after(e.Restart())[1] == [Action.LAUNCH]
 
 
 @pytest.mark.parametrize(
     ("fitness", "wanted", "state", "action"),
     [
-        (m.Fitness.WAS_READY, True, "Starting", Action.RECOGNISE),
-        (m.Fitness.WAS_LOADING, True, "Starting", Action.PROBE),
-        (m.Fitness.UNFIT, True, "Starting", Action.TERMINATE),
-        (m.Fitness.WAS_READY, False, "Stopping", Action.TERMINATE),
+        (e.Fitness.WAS_READY, True, "Starting", Action.RECOGNISE),
+        (e.Fitness.WAS_LOADING, True, "Starting", Action.PROBE),
+        (e.Fitness.UNFIT, True, "Starting", Action.TERMINATE),
+        (e.Fitness.WAS_READY, False, "Stopping", Action.TERMINATE),
     ],
 )
 def test_a11_what_still_runs_is_adopted_or_ended(
-    fitness: m.Fitness, *, wanted: bool, state: str, action: Action
+    fitness: e.Fitness, *, wanted: bool, state: str, action: Action
 ) -> None:
-    machine, actions = after(m.Adopted(7, fitness), start=Machine(wanted=wanted))
+    machine, actions = after(e.Adopted(7, fitness), start=Machine(wanted=wanted))
     assert (machine.state, machine.pid, actions) == (state, 7, [action])
 
 
 def test_a11_what_is_not_recognised_is_ended_and_run_anew() -> None:
     machine, actions = after(
-        m.Adopted(7, m.Fitness.WAS_READY), m.Unrecognised("503"), m.Gone(), start=Machine(wanted=True)
+        e.Adopted(7, e.Fitness.WAS_READY),
+        e.Unrecognised("503"),
+        e.Gone(),
+        start=Machine(wanted=True),
     )
     assert (machine.state, actions) == ("Starting", [Action.RECOGNISE, Action.TERMINATE, Action.LAUNCH])
 
 
 def test_a7_a_failed_service_can_be_started_and_loses_its_error() -> None:
-    machine, _ = after(*RUNNING, m.Exited("x"), m.Start(), m.Gone(), m.Launched(9), m.Ready())
+    machine, _ = after(*RUNNING, e.Exited("x"), e.Start(), e.Gone(), e.Launched(9), e.Ready())
     assert (machine.state, machine.last_error) == ("Running", None)
 
 
 def test_a9_term_follows_the_announcement_only() -> None:
-    machine, actions = after(*RUNNING, m.Stop())
+    machine, actions = after(*RUNNING, e.Stop())
     assert (machine.state, actions[-1]) == ("Stopping", Action.ANNOUNCE)
-    machine, more = step(machine, m.Announced())
+    machine, more = step(machine, e.Announced())
     assert more == (Action.TERMINATE,)
 
 
 def test_a9_what_does_not_go_away_is_failed_until_it_does() -> None:
-    machine, _ = after(*RUNNING, m.Stop(), m.Announced(), m.Stuck("port 1 is in use"))
+    machine, _ = after(*RUNNING, e.Stop(), e.Announced(), e.Stuck("port 1 is in use"))
     assert (machine.state, m.settled(machine)) == ("Failed", True)
-    assert step(machine, m.Gone())[0].state == "Stopped"
+    assert step(machine, e.Gone())[0].state == "Stopped"
 
 
 def test_b10_a_halt_stops_and_keeps_the_wish() -> None:
-    machine, _ = after(*RUNNING, m.Halt(), m.Announced(), m.Gone())
+    machine, _ = after(*RUNNING, e.Halt(), e.Announced(), e.Gone())
     assert (machine.state, machine.wanted) == ("Stopped", True)
-    assert step(machine, m.Start())[1] == ()
+    assert step(machine, e.Start())[1] == ()
 
 
 @pytest.mark.parametrize(
     ("event", "state"),
-    [(m.Ready(), "Running"), (m.Unready("503", absent=False), "Failed"), (m.Unready("", absent=True), "Stopped")],
+    [
+        (e.Ready(), "Running"),
+        (e.Unready("503", absent=False), "Failed"),
+        (e.Unready("", absent=True), "Stopped"),
+    ],
 )
 def test_a3_an_observed_service_follows_its_probe(event: Event, state: str) -> None:
-    machine, actions = after(m.Ready(), event, start=Machine(observed=True))
+    machine, actions = after(e.Ready(), event, start=Machine(observed=True))
     assert (machine.state, actions) == (state, [])
 
 
 def test_a3_an_observed_service_takes_no_command() -> None:
-    assert after(m.Start(), m.Stop(), m.Halt(), start=Machine(observed=True)) == (Machine(observed=True), [])
+    assert after(e.Start(), e.Stop(), e.Halt(), start=Machine(observed=True)) == (
+        Machine(observed=True),
+        [],
+    )
 
 
 @dataclass
@@ -213,21 +225,21 @@ class World:
         """Begin what the machine asks for."""
         if action is Action.LAUNCH:
             assert not self.alive, "two processes"
-            self.answers["process"] = [m.Launched(1), m.LaunchFailed("no such program")]
+            self.answers["process"] = [e.Launched(1), e.LaunchFailed("no such program")]
         elif action is Action.PROBE:
-            self.answers["probe"] = [m.Ready(), m.StartTimedOut("late")]
+            self.answers["probe"] = [e.Ready(), e.StartTimedOut("late")]
         elif action is Action.RECOGNISE:
-            self.answers["probe"] = [m.Ready(), m.Unrecognised("not it")]
+            self.answers["probe"] = [e.Ready(), e.Unrecognised("not it")]
         elif action is Action.WATCH:
-            self.answers["probe"] = [m.Hung("hung")]
+            self.answers["probe"] = [e.Hung("hung")]
         elif action is Action.QUEUE:
-            self.answers["queue"] = [m.Turn()]
+            self.answers["queue"] = [e.Turn()]
         elif action is Action.RETRY:
-            self.answers["retry"] = [m.Retry()]
+            self.answers["retry"] = [e.Retry()]
         elif action is Action.ANNOUNCE:
-            self.answers["announce"] = [m.Announced()]
+            self.answers["announce"] = [e.Announced()]
         elif action in {Action.TERMINATE, Action.KILL}:
-            self.answers["end"] = [m.Gone()]
+            self.answers["end"] = [e.Gone()]
         else:
             self.answers.pop(action.name.removeprefix("UN").lower(), None)
 
@@ -235,17 +247,17 @@ class World:
         """Let the action in the slot end."""
         options = self.answers.pop(slot)
         event = options[which % len(options)]
-        if isinstance(event, m.Launched):
+        if isinstance(event, e.Launched):
             self.alive = True
-            self.answers["process"] = [m.Exited("exited with code 1")]
-        if isinstance(event, m.Gone):
+            self.answers["process"] = [e.Exited("exited with code 1")]
+        if isinstance(event, e.Gone):
             self.alive = False
             self.answers.pop("process", None)
         self.give(event)
 
     def drain(self) -> None:
         """Everything goes well from now on: no failure, no crash."""
-        while slots := [slot for slot in self.answers if not isinstance(self.answers[slot][0], m.Exited | m.Hung)]:
+        while slots := [slot for slot in self.answers if not isinstance(self.answers[slot][0], e.Exited | e.Hung)]:
             self.answer(slots[0], 0)
 
     def play(self, moves: list[Event | tuple[int, int]]) -> None:
@@ -257,20 +269,20 @@ class World:
                 self.answer(sorted(self.answers)[move[0] % len(self.answers)], move[1])
 
 
-def world_of(*, heavy: bool, left: m.Fitness | None) -> World:
+def world_of(*, heavy: bool, left: e.Fitness | None) -> World:
     """A world with nothing in it, or with a process that an earlier agent left."""
     world = World(Machine(heavy=heavy, wanted=left is not None))
     if left:
         world.alive = True
-        world.answers["process"] = [m.Exited("ended")]
-        world.give(m.Adopted(1, left))
+        world.answers["process"] = [e.Exited("ended")]
+        world.give(e.Adopted(1, left))
     return world
 
 
-commands = st.sampled_from([m.Start(), m.Stop(), m.Restart()])
-revisions = st.builds(m.Revised, heavy=st.booleans())
+commands = st.sampled_from([e.Start(), e.Stop(), e.Restart()])
+revisions = st.builds(e.Revised, heavy=st.booleans())
 moves = st.lists(st.one_of(commands, revisions, st.tuples(st.integers(0, 4), st.integers(0, 1))), max_size=30)
-worlds = st.builds(world_of, heavy=st.booleans(), left=st.none() | st.sampled_from(m.Fitness))
+worlds = st.builds(world_of, heavy=st.booleans(), left=st.none() | st.sampled_from(e.Fitness))
 
 
 @given(worlds, moves, commands)
@@ -279,10 +291,10 @@ def test_a4_whatever_happens_the_last_command_wins(
 ) -> None:
     world.play(sequence)
     # What has run again by itself keeps its error: there is nothing to do for a start.
-    seen = world.machine.last_error if world.machine.state == "Running" and isinstance(last, m.Start) else None
+    seen = world.machine.last_error if world.machine.state == "Running" and isinstance(last, e.Start) else None
     world.give(last)
     world.drain()
-    if isinstance(last, m.Stop):
+    if isinstance(last, e.Stop):
         assert world.machine == Machine(heavy=world.machine.heavy, restarts=world.machine.restarts)
         assert not world.alive
     else:

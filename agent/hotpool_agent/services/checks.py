@@ -12,7 +12,7 @@ import aiohttp
 from hotpool_agent.catalogue.model import HttpCheck, ServiceSpec
 from hotpool_agent.observing import probe
 from hotpool_agent.observing.streak import Streak
-from hotpool_agent.services import machine as m
+from hotpool_agent.services import events
 
 _FIRST_PAUSE: Final = 0.05
 """Seconds between the first two probes of a start; doubled up to the probe's period."""
@@ -20,7 +20,7 @@ _FIRST_PAUSE: Final = 0.05
 
 async def until_ready(
     session: aiohttp.ClientSession, spec: ServiceSpec, failed: Callable[[], None]
-) -> m.Ready | m.StartTimedOut:
+) -> events.Ready | events.StartTimedOut:
     """Probe until a success, or until the time for a start is over; `failed` is called after each other answer."""
     ready, pause, last = spec.ready, _FIRST_PAUSE, "no probe finished"
     try:
@@ -31,17 +31,17 @@ async def until_ready(
                 await asyncio.sleep(min(pause, ready.period_seconds))
                 pause *= 2
     except TimeoutError:
-        return m.StartTimedOut(f"not ready after {ready.start_seconds:g} s: {last}")
-    return m.Ready()
+        return events.StartTimedOut(f"not ready after {ready.start_seconds:g} s: {last}")
+    return events.Ready()
 
 
-async def recognise(session: aiohttp.ClientSession, spec: ServiceSpec) -> m.Ready | m.Unrecognised:
+async def recognise(session: aiohttp.ClientSession, spec: ServiceSpec) -> events.Ready | events.Unrecognised:
     """Probe once."""
     answer = await _ask(session, spec, spec.ready.http, spec.ready.timeout_seconds)
-    return m.Ready() if answer.ok else m.Unrecognised(f"not adopted: {answer.detail}")
+    return events.Ready() if answer.ok else events.Unrecognised(f"not adopted: {answer.detail}")
 
 
-async def until_hung(session: aiohttp.ClientSession, spec: ServiceSpec) -> m.Hung:
+async def until_hung(session: aiohttp.ClientSession, spec: ServiceSpec) -> events.Hung:
     """Probe until a fixed number of probes in a row have failed."""
     live = spec.live
     streak, last = Streak(live.failures), ""
@@ -49,7 +49,7 @@ async def until_hung(session: aiohttp.ClientSession, spec: ServiceSpec) -> m.Hun
         await asyncio.sleep(live.period_seconds)
         answer = await _ask(session, spec, live.http or spec.ready.http, live.timeout_seconds)
         streak, last = streak.after(ok=answer.ok), answer.detail
-    return m.Hung(f"{live.failures} probes in a row failed: {last}")
+    return events.Hung(f"{live.failures} probes in a row failed: {last}")
 
 
 async def _ask(

@@ -21,9 +21,10 @@ from hotpool_agent.observing.observer import Observer
 from hotpool_agent.observing.streak import Streak
 from hotpool_agent.paths import log_file
 from hotpool_agent.pulse import Pulse
-from hotpool_agent.services import checks
+from hotpool_agent.services import checks, events
 from hotpool_agent.services import machine as m
-from hotpool_agent.services.machine import Action, Event, Machine
+from hotpool_agent.services.events import Event
+from hotpool_agent.services.machine import Action, Machine
 from hotpool_agent.services.snapshot import Snapshot
 from hotpool_agent.services.supervise import Command, LaunchError, Process, StuckError, mark
 from hotpool_agent.services.track import Track
@@ -81,23 +82,23 @@ class Service:
         """Adopt what an earlier agent left; else start if that is wished for."""
         if left is None:
             if self.machine.wanted:
-                self.handle(m.Start())
+                self.handle(events.Start())
             return
         self._process = left
         fitness = self._fitness()
         # One that was found by its mark is recorded only now.
         self._remember(pid=left.pid, started=left.started)
-        self.looked = fitness is m.Fitness.UNFIT or not self.machine.wanted
+        self.looked = fitness is events.Fitness.UNFIT or not self.machine.wanted
         self._spawn("process", self._exit(left))
-        if self.spec.heavy and fitness is m.Fitness.WAS_LOADING:
+        if self.spec.heavy and fitness is events.Fitness.WAS_LOADING:
             self._around.turns.take(self.spec.id)
-        self.handle(m.Adopted(left.pid, fitness))
+        self.handle(events.Adopted(left.pid, fitness))
 
     def revise(self, spec: ServiceSpec) -> None:
         """Take over a catalogue entry that asks for no new process (`recipe` is the same)."""
         before, self.spec = self.spec, spec
         if (spec.heavy, spec.ready, spec.live) != (before.heavy, before.ready, before.live):
-            self.handle(m.Revised(spec.heavy))
+            self.handle(events.Revised(spec.heavy))
 
     def handle(self, event: Event) -> None:
         """Give the machine an event and do what it answers; safe to call from within an action."""
@@ -170,7 +171,7 @@ class Service:
     def _perform(self, action: Action) -> None:
         match action:
             case Action.QUEUE:
-                self._around.turns.ask(self.spec.id, lambda: self.handle(m.Turn()))
+                self._around.turns.ask(self.spec.id, lambda: self.handle(events.Turn()))
             case Action.LAUNCH:
                 self._spawn("process", self._run())
             case Action.PROBE:
@@ -222,23 +223,23 @@ class Service:
         try:
             process = await Process.launch(self._command())
         except LaunchError as error:
-            return m.LaunchFailed(str(error))
+            return events.LaunchFailed(str(error))
         self._process = process
         self._remember(pid=process.pid, started=process.started, recipe=recipe(self.spec), since=None)
-        self.handle(m.Launched(process.pid))
+        self.handle(events.Launched(process.pid))
         return await self._exit(process)
 
     async def _exit(self, process: Process) -> Event:
-        return m.Exited(await process.exited())
+        return events.Exited(await process.exited())
 
     async def _recognise(self) -> Event:
         answer = await checks.recognise(self._around.session, self.spec)
-        self.looked = isinstance(answer, m.Unrecognised)  # of success the machine tells
+        self.looked = isinstance(answer, events.Unrecognised)  # of success the machine tells
         return answer
 
     async def _retry(self) -> Event:
         await asyncio.sleep(self._track.retry_pause())
-        return m.Retry()
+        return events.Retry()
 
     def _damp(self) -> None:
         """Have the report looked at again when a flapping service may be offered."""
@@ -255,9 +256,9 @@ class Service:
             answer = await self._around.observer.ask(how, self.spec.port)
             streak = streak.after(ok=answer.ok, proof=answer.absent or answer.certain)
             if answer.ok:
-                self.handle(m.Ready(answer.pid))
+                self.handle(events.Ready(answer.pid))
             elif streak.broken:
-                self.handle(m.Unready(answer.detail, answer.absent))
+                self.handle(events.Unready(answer.detail, answer.absent))
             self._was_looked_at()
             await asyncio.sleep(how.period_seconds)
 
@@ -275,28 +276,28 @@ class Service:
             _LOG.warning("stopping without an accepted report", id=self.spec.id)
         else:
             await asyncio.sleep(self.spec.pre_stop_seconds)
-        return m.Announced()
+        return events.Announced()
 
     async def _end(self, grace: float) -> Event:
         if process := self._process:
             try:
                 await process.end(grace)
             except StuckError as error:
-                self.handle(m.Stuck(str(error)))
+                self.handle(events.Stuck(str(error)))
                 await process.free()
         self._process = None
         self._remember(pid=None, started=None, recipe=None, since=None)
-        return m.Gone()
+        return events.Gone()
 
     def _remember(self, **what: Any) -> None:
         for name, value in what.items():
             setattr(self.remembered, name, value)
         self._around.remember()
 
-    def _fitness(self) -> m.Fitness:
+    def _fitness(self) -> events.Fitness:
         if self.remembered.recipe != recipe(self.spec):
-            return m.Fitness.UNFIT
-        return m.Fitness.WAS_READY if self.remembered.since else m.Fitness.WAS_LOADING
+            return events.Fitness.UNFIT
+        return events.Fitness.WAS_READY if self.remembered.since else events.Fitness.WAS_LOADING
 
     def _command(self) -> Command:
         run = self.spec.run or Run(command=("false",))
