@@ -108,7 +108,7 @@ class Agent:
             ended = asyncio.create_task(stop.wait())
             await asyncio.wait([ended, *background], return_when=asyncio.FIRST_COMPLETED)
             ended.cancel()
-            await self._shut_down()
+            await self._shut_down(asked=stop.is_set())
 
     async def reload(self) -> str:
         """Read the catalogue again and make it the node's (behaviour A10); a sentence for people.
@@ -194,13 +194,14 @@ class Agent:
             "services": [s.model_dump(mode="json", by_alias=True) for s in bounded_services(wanted, Dropped())],
         }
 
-    async def _shut_down(self) -> None:
+    async def _shut_down(self, *, asked: bool) -> None:
         """`leaving` is reported first; then services end, side by side; then the last state is reported (B10).
 
-        With `onAgentExit: keep` nothing is reported and nothing ends.
+        With `onAgentExit: keep`, or when nobody asked for it because a part has died, nothing is reported and nothing
+        ends: the next agent goes on with what runs (A11).
         """
-        _LOG.info("shutting down", services=self.node.catalogue.on_agent_exit)
-        if self.node.catalogue.on_agent_exit == "keep":
+        _LOG.info("shutting down", asked=asked, on_agent_exit=self.node.catalogue.on_agent_exit)
+        if not asked or self.node.catalogue.on_agent_exit == "keep":
             await self.store.flush_within(self.settings.request_seconds)
             await self.node.close()
             return

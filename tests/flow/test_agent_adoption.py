@@ -274,6 +274,29 @@ async def test_a11_children_of_a_service_that_died_meanwhile_are_ended(api: Fake
             await it.shut_down()
 
 
+async def test_a11_a_part_of_the_agent_that_dies_takes_no_service_with_it(
+    api: FakeApi, tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with agent_running(tmp_path, api.kubeconfig(tmp_path), auto(port)) as it:
+        await it.until("s", "Running")
+        await api.until(lambda: capability(api) == (True, None))
+        pid, count = it.service("s").machine.pid, len(api.writes)
+
+        async def die(*_: Any) -> None:
+            raise RuntimeError("a defect")
+
+        monkeypatch.setattr(it.agent.cluster, "renew_lease", die)
+        with pytest.raises(RuntimeError, match="a defect"):
+            await asyncio.wait_for(it.task, 20)
+    assert pid
+    assert not gone(pid)
+    assert len(api.writes) == count
+    async with agent_running(tmp_path, api.kubeconfig(tmp_path), auto(port)) as it:
+        await until_reported(it, api, count)
+        assert it.service("s").machine.pid == pid
+        await it.shut_down()
+
+
 async def test_a11_b10_keep_leaves_services_running_and_announces_nothing(
     api: FakeApi, tmp_path: Path, port: int
 ) -> None:
