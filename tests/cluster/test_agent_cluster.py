@@ -152,19 +152,23 @@ async def test_b8_the_lease_beats_with_instance_and_epoch(fleet: Fleet) -> None:
         await it.shut_down()
 
 
-async def test_b12_a_second_installation_does_not_write_over_a_live_one(fleet: Fleet) -> None:
+async def test_b12_of_two_agents_with_two_catalogues_one_wins_and_nothing_flaps(fleet: Fleet) -> None:
     async with fleet.agent() as first:
         await reported(first)
-        async with fleet.agent(folder="two") as second:
+        async with fleet.agent(IDLE.replace("idle", "other"), folder="two") as second:
             await eventually(lambda: "another live agent" in (second.agent.reporter.problem or ""), seconds=30)
             assert second.agent.reporter.accepted_at is None
             report = (await fleet.get())["status"]["report"]
             assert report["instance"] == first.agent.facts.instance
+            assert [service["id"] for service in report["services"]] == ["idle"]
+            # The winner has noticed nothing: it never had to claim its node again.
+            assert (first.agent.reporter.epoch, first.agent.reporter.problem) == (1, None)
             await first.shut_down()
             # `leaving` frees the name: the newcomer takes it.
             await reported(second)
             report = (await fleet.get())["status"]["report"]
             assert (report["instance"], report["epoch"]) == (second.agent.facts.instance, 2)
+            assert [service["id"] for service in report["services"]] == ["other"]
             await second.shut_down()
 
 
