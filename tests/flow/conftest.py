@@ -25,6 +25,12 @@ async def api() -> AsyncIterator[FakeApi]:
 
 
 @pytest.fixture
+def kubeconfig(api: FakeApi, tmp_path: Path) -> Path:
+    """Leads to that API server."""
+    return api.kubeconfig(tmp_path)
+
+
+@pytest.fixture
 def port() -> int:
     """A port that nobody listens on."""
     return free_port()

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 from tests.services.agent_run import agent_running, eventually
-from tests.services.fake_api import Fault, fake_api
+from tests.services.fake_api import Fault, fake_api, is_watch
 from tests.services.line import HURRIED, Line, is_write, stamps, stored
 from tests.services.plant import Plant
 
@@ -27,10 +27,6 @@ MOST_REQUESTS = 2 * MOST_ATTEMPTS
 def answer(code: int, body: Any, only: Callable[[web.Request], bool] = lambda _: True) -> Fault:
     text = body if isinstance(body, str) else json.dumps(body)
     return Fault(only, code=code, body=text, times=10**6)
-
-
-def is_watch(request: web.Request) -> bool:
-    return "watch" in request.query
 
 
 def asker(request: tuple[str, str]) -> str:

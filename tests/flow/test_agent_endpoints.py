@@ -9,13 +9,12 @@ from typing import Any
 
 import aiohttp
 import pytest
-from aiohttp import web
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import ValidationError
 from tests.services.agent_process import Command
 from tests.services.agent_run import Running, agent_running, eventually, supervised
-from tests.services.fake_api import FakeApi, Fault
+from tests.services.fake_api import FakeApi, Fault, is_beat, is_report
 
 from hotpool_agent import __version__
 from hotpool_agent.catalogue.file import parse_catalogue
@@ -67,14 +66,6 @@ async def until_ready(it: Running, status: int = 200) -> Answer:
 
     await until(look)
     return await get(it, "/readyz")
-
-
-def is_report(request: web.Request) -> bool:
-    return request.path.endswith("/status")
-
-
-def is_beat(request: web.Request) -> bool:
-    return request.method == "PATCH" and "/leases/" in request.path and "merge" in request.content_type
 
 
 async def test_b7_ready_means_that_the_api_server_holds_the_present_report(api: FakeApi, tmp_path: Path) -> None:

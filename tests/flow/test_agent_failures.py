@@ -2,42 +2,17 @@
 
 import json
 import time
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import web
 from tests.services.agent_run import agent_running, eventually
 from tests.services.certificates import Authority
-from tests.services.fake_api import FakeApi, Fault, fake_api
+from tests.services.fake_api import FakeApi, Fault, fake_api, is_claim, is_report, is_watch
 
 NMT = "- {id: idle, type: nmt, run: {command: [sleep, '600']}}\n"
-
-
-@pytest.fixture
-async def api() -> AsyncIterator[FakeApi]:
-    async with fake_api() as server:
-        yield server
-
-
-@pytest.fixture
-def kubeconfig(api: FakeApi, tmp_path: Path) -> Path:
-    return api.kubeconfig(tmp_path)
-
-
-def is_report(request: web.Request) -> bool:
-    return request.path.endswith("/status")
-
-
-def is_claim(request: web.Request) -> bool:
-    return request.method == "PATCH" and request.path.endswith("/nodecapabilities/n1")
-
-
-def is_watch(request: web.Request) -> bool:
-    return "watch" in request.query
 
 
 def claims(api: FakeApi) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from tests.services.agent_run import agent_running
-from tests.services.fake_api import FakeApi, fake_api
+from tests.services.fake_api import FakeApi
 from tests.services.fake_bus import FakeBus, Unit, fake_bus
 
 from hotpool_agent.observing.observer import Observer
@@ -19,12 +19,6 @@ UNIT = "whisper.service"
 OK = Answer(ok=True)
 HUNG = Answer(ok=False, detail="no answer in 2 s")
 ABSENT = Answer(ok=False, absent=True, detail="nothing there")
-
-
-@pytest.fixture
-async def api() -> AsyncIterator[FakeApi]:
-    async with fake_api() as server:
-        yield server
 
 
 def observed(identifier: str, way: str, more: str = "") -> str:

@@ -5,15 +5,13 @@ import json
 import os
 import signal
 import time
-from collections.abc import AsyncIterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import web
 from tests.services.agent_run import agent_running, eventually, supervised, write_catalogue
-from tests.services.fake_api import FakeApi, Fault, fake_api
+from tests.services.fake_api import FakeApi, Fault, fake_api, is_beat, is_report
 
 from hotpool_agent.cluster.credentials import Target
 from hotpool_agent.cluster.problems import UnavailableError
@@ -22,25 +20,6 @@ from hotpool_agent.local.control import Request
 from localfleet.catalogue import free_port
 
 NMT = "- {id: idle, type: nmt, run: {command: [sleep, '600']}}\n"
-
-
-@pytest.fixture
-async def api() -> AsyncIterator[FakeApi]:
-    async with fake_api() as server:
-        yield server
-
-
-@pytest.fixture
-def kubeconfig(api: FakeApi, tmp_path: Path) -> Path:
-    return api.kubeconfig(tmp_path)
-
-
-def is_report(request: web.Request) -> bool:
-    return request.path.endswith("/status")
-
-
-def is_beat(request: web.Request) -> bool:
-    return request.method == "PATCH" and "/leases/" in request.path and "merge" in request.content_type
 
 
 def stamps(api: FakeApi) -> list[tuple[int, int]]:

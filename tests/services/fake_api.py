@@ -251,6 +251,26 @@ class FakeApi:
         self._changed = asyncio.Event()
 
 
+def is_report(request: web.Request) -> bool:
+    """A report is written."""
+    return request.path.endswith("/status")
+
+
+def is_beat(request: web.Request) -> bool:
+    """A Lease is renewed."""
+    return request.method == "PATCH" and "/leases/" in request.path and "merge" in request.content_type
+
+
+def is_claim(request: web.Request) -> bool:
+    """The object is made, or read, by an apply of its metadata."""
+    return request.method == "PATCH" and request.path.endswith("/nodecapabilities/n1")
+
+
+def is_watch(request: web.Request) -> bool:
+    """A watch is opened."""
+    return "watch" in request.query
+
+
 @asynccontextmanager
 async def fake_api(port: int = 0, tls: ssl.SSLContext | None = None) -> AsyncIterator[FakeApi]:
     """A running server on the port, or one of its own; with `tls` over HTTPS."""
