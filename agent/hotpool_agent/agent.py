@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 from uuid import uuid4
 
 import structlog
@@ -31,7 +31,7 @@ from hotpool_agent.cluster.reporter import Reporter
 from hotpool_agent.local import control, control_server
 from hotpool_agent.local.endpoints import Health, serving
 from hotpool_agent.metrics import Metrics
-from hotpool_agent.node import CommandError, Links, Node
+from hotpool_agent.node import CommandError, Links, Node, Verb
 from hotpool_agent.observing import probe
 from hotpool_agent.paths import log_folder, socket_path, state_folder
 from hotpool_agent.services.log_files import rotate_forever
@@ -160,7 +160,7 @@ class Agent:
         }
         return Health(self.reporter.current(), {part: problem for part, problem in parts.items() if problem})
 
-    async def _command(self, verb: Literal["start", "stop", "restart"], request: control.Request) -> str:
+    async def _command(self, verb: Verb, request: control.Request) -> str:
         if request.id is None:
             raise control.RequestError("which service? give its id")
         try:

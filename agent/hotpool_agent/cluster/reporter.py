@@ -67,7 +67,6 @@ class Reporter:
         self._sent: Content | None = None
         """In flight, or of unknown outcome."""
         self._sent_stamp: str | None = None
-        """Why the accepted report is but the minimal one."""
         self._now: Content | None = None
         self._seen: str | None = None
         """When the first change was seen that `_now` does not show yet."""
