@@ -73,10 +73,26 @@ class Truth:
 
     def _listed(self, body: Json, now: float) -> Life:
         life = Life(body["metadata"]["uid"], interval_of(body), now, serial(body))
-        ready = condition(body, "Ready")
-        if ready and ready["status"] == "Unknown" and ready["reason"] in {"Suspect", "Offline"}:
-            life.state, life.since = ready["reason"], stamp(ready)
+        self._recall(life, body)
         return life
+
+    def _recall(self, life: Life, body: Json) -> None:
+        """What an operator reads of a node that it did not hear itself; without a condition it hears first."""
+        ready = condition(body, "Ready")
+        listed = any(body["metadata"]["name"] in self.api.members(pool) for pool in self.api.objects[Kind.POOL])
+        if ready is None or ready["reason"] == "AwaitingHeartbeat":
+            life.state = "Live" if listed and ready is None else "Awaiting"
+        elif ready["status"] == "Unknown" and ready["reason"] in {"Suspect", "Offline"}:
+            life.state, life.since = ready["reason"], stamp(ready)
+        else:
+            life.state = "Live"
+
+    def taken_over(self, fresh: float) -> None:
+        """A standby goes on: by its own clock, which began at `fresh`, and with what the leader wrote down last."""
+        self.fresh = max(self.fresh, fresh)
+        for name, life in self.lives.items():
+            if life.state in {"Suspect", "Offline"} and not life.expired:
+                self._recall(life, self.api.objects[Kind.NODE][name])
 
     def node(self, event: str | None, body: Json, now: float) -> None:
         """The operator is told of a NodeCapability."""
@@ -118,7 +134,7 @@ class Truth:
 
     def _due(self, life: Life) -> float:
         base = max(life.heard, self.fresh)
-        if life.report is None or life.expired:
+        if life.report is None or life.expired or life.state == "Awaiting":
             return _NEVER
         if life.state == "Offline":
             return max(life.since + WINDOW, self.fresh + 4 * life.interval)
@@ -160,7 +176,7 @@ class Truth:
     def holds(self, pool: Json) -> bool:
         """Whether the brake holds in a pool (D8)."""
         fit = [life for _, life in self.fitting(pool)]
-        silent = sum(1 for life in fit if life.state != "Live" and not life.expired)
+        silent = sum(1 for life in fit if life.state in {"Suspect", "Offline"} and not life.expired)
         percent = ((pool.get("spec") or {}).get("brake") or {}).get("maxSilentPercent", 30)
         return brakes(silent, sum(1 for life in fit if life.state == "Live"), percent)
 
@@ -173,9 +189,9 @@ class Truth:
         for node, life in self.fitting(pool):
             drained = (self.api.objects[Kind.NODE][node].get("spec") or {}).get("drain") is True
             late = "Draining" if drained else "Suspect"
-            if life.state != "Offline":
+            if life.state in {"Live", "Suspect"}:
                 must[node] = "Draining" if drained else {"Live": "Ready"}.get(life.state, late)
-            elif node in current and held and not life.expired:
+            elif life.state == "Offline" and node in current and held and not life.expired:
                 ((may if (name, node) in self.released else must))[node] = late
         return must, may
 

@@ -28,6 +28,7 @@ class WatchedApi(FakeApi):
     def _done(self, verb: str, kind: Kind, name: str, body: Json) -> Json:
         pool, before = self._before_write(kind, name)
         stored = super()._done(verb, kind, name, body)
+        self._note_pool(verb, kind)
         self._after_write(pool, before)
         return stored
 
@@ -36,10 +37,17 @@ class WatchedApi(FakeApi):
         kind, name = Kind(where[3]), where[4]
         pool, before = self._before_write(kind, name)
         gone = await super().delete_namespaced_custom_object(*where, body=body, **more)
+        self._note_pool("delete", kind)
         self._after_write(pool, before)
         return gone
 
+    def _note_pool(self, verb: str, kind: Kind) -> None:
+        """A pool that a generator makes or removes, or a node that is forgotten, is a change of its own."""
+        if kind in {Kind.POOL, Kind.NODE} and verb in {"create", "delete"}:
+            self.truth.touched = now()
+
     def _before_write(self, kind: Kind, name: str) -> tuple[str | None, set[str]]:
+        self.truth.advance(now())
         stored = self.objects[Kind.SLICE].get(name) if kind is Kind.SLICE else None
         pool = stored and (stored["metadata"].get("labels") or {}).get(POOL_LABEL)
         return pool, set(self.members(pool)) if pool else set()
@@ -47,7 +55,6 @@ class WatchedApi(FakeApi):
     def _after_write(self, pool: str | None, before: set[str]) -> None:
         if pool is None:
             return
-        self.truth.advance(now())
         for node in sorted(before - set(self.members(pool))):
             if why := self._without_evidence(pool, node):
                 self.unjustified.append(f"{now():.2f}: {node} removed from {pool}, but {why}")
@@ -62,5 +69,4 @@ class WatchedApi(FakeApi):
         if life.state != "Offline":
             silent = now() - max(life.heard, self.truth.fresh)
             return None if (pool, node) in self.truth.released else f"it is {life.state}, silent for {silent:.1f} s"
-        self.truth.look()
         return None if (pool, node) in self.truth.released else "the brake holds"

@@ -446,6 +446,8 @@ class World:
         await self._end(old)
         self.stopped = now()
         self.truth.proven = now() - (0 if self.standby else GRACE)
+        if self.standby:
+            self.truth.taken_over(self.standby.begun)
 
     async def do_start(self) -> None:
         """A warm standby takes over, or a new operator begins with what is stored."""
@@ -459,7 +461,7 @@ class World:
         for task in new.warm:
             task.cancel()
         new.warm.clear()
-        self.truth.fresh = now() if self._was_deaf() else max(self.truth.fresh, new.begun)
+        self.truth.fresh = now() if self._was_deaf() else self.truth.fresh
         self.truth.proven = float("inf")
         await self._lead(new)
         self.truth.advance(now())
