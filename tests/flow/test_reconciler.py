@@ -665,7 +665,7 @@ async def test_d5_a_generator_makes_pools_and_fills_them() -> None:
     api.put(node_object("s", speech("zh", "en")))
     async with operator(api) as fleet:
         fleet.beat()
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(1.5)
         assert set(api.objects[Kind.POOL]) == {pair(key) for key in ("zh-en", "en-zh", "*-en", "*-zh")}
         assert all(api.members(name) == {"s": "Ready"} for name in api.objects[Kind.POOL])
         status = api.objects[Kind.GENERATOR]["g"]["status"]
