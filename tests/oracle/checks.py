@@ -89,7 +89,9 @@ class Checks:
             raise Wrong("process", f"an error in a key's work: {found - _EXPECTED_FAILURES}")
 
     def _forget_gone(self) -> None:
-        pools = self.world.api.objects[Kind.POOL]
+        pools, nodes = (self.world.api.objects[kind] for kind in (Kind.POOL, Kind.NODE))
+        for name in self.world.truth.lives.keys() - nodes:  # deleted while nobody was told
+            del self.world.truth.lives[name]
         for name in list(self.frozen):
             if name not in pools or not is_paused(pools[name]):
                 del self.frozen[name]

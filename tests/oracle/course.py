@@ -273,7 +273,7 @@ class Course:
 
     def _faults(self) -> None:
         rng = self.rng
-        match rng.choice(["writes", "redis", "flush", "blind", "hold", "deaf"]):
+        match rng.choice(["writes", "redis", "flush", "blind", "hold", "deaf", "slow"]):
             case "writes":
                 kinds = ["away", "writes", "slices", "conflicts", "nodes", "statuses", "pools"]
                 self._between(("fault", rng.choice(kinds)), ("heal",), [1, 3, 10])
@@ -281,6 +281,8 @@ class Course:
                 self._between(("redis", False), ("redis", True), [1, 3, 10])
             case "flush":
                 self._add("flush")
+            case "slow":
+                self._between(("slow", rng.choice([0.005, 0.05])), ("slow", 0.0), [2, 5])
             case "blind":
                 self._between(("blind",), ("seeing",), [1, 2])
             case "hold":

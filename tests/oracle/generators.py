@@ -150,7 +150,8 @@ class Generators:
         name, grace = body["metadata"]["name"], body["spec"].get("graceSeconds", 600)
         for key, pool in memory.pools.items():
             empty_at_most = now() - memory.filled[key]
-            free = changed or (pool in self.by_hand and key in memory.emptied)
+            bound = len(pools) >= body["spec"].get("maxPools", 200)
+            free = changed or (pool in self.by_hand and (bound or key in memory.emptied))
             if key not in pools and empty_at_most < grace and not free:
                 raise self.wrong("D5", f"{name}: {pool} for {key} is gone, last filled {empty_at_most:.0f} s ago")
             if key in pools and pools[key] != pool:

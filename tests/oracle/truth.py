@@ -16,8 +16,6 @@ from hotpool.core.model import Kind
 
 Json = dict[str, Any]
 
-GRACE = 5.0
-"""Seconds that silence may count beyond the last proof that the stream is alive (docs/design/0003)."""
 _NEVER = float("inf")
 
 
@@ -53,7 +51,9 @@ class Truth:
     fresh: float = 0.0
     """The period of nobody began before this moment."""
     proven: float = _NEVER
-    """The stream is known alive until then."""
+    """The stream is known alive until then; of a silence, one interval more counts (docs/design/0003)."""
+    deaf: bool = False
+    """The stream is known broken, or nobody listens: no silence counts."""
     lives: dict[str, Life] = field(default_factory=dict)
     released: set[tuple[str, str]] = field(default_factory=set)
     """(pool, node) whom silence was free to remove at some moment since the last comparison."""
@@ -68,8 +68,12 @@ class Truth:
         """A new operator has listed everything: what it knows is in conditions (C4)."""
         self.lives = {name: self._listed(body, now) for name, body in self.api.objects[Kind.NODE].items()}
         self.now = self.fresh = self.touched = now
-        self.proven = _NEVER
+        self.hears()
         self.look()
+
+    def hears(self) -> None:
+        """The stream is alive from here."""
+        self.proven, self.deaf = _NEVER, False
 
     def _listed(self, body: Json, now: float) -> Life:
         life = Life(body["metadata"]["uid"], interval_of(body), now, serial(body))
@@ -91,7 +95,8 @@ class Truth:
         """A standby goes on: by its own clock, which began at `fresh`, and with what the leader wrote down last."""
         self.fresh = max(self.fresh, fresh)
         for name, life in self.lives.items():
-            if life.state in {"Suspect", "Offline"} and not life.expired:
+            if life.state in {"Suspect", "Offline"} and name in self.api.objects[Kind.NODE]:
+                life.expired = False
                 self._recall(life, self.api.objects[Kind.NODE][name])
 
     def node(self, event: str | None, body: Json, now: float) -> None:
@@ -123,9 +128,8 @@ class Truth:
     def advance(self, now: float) -> None:
         """Let silence take its effect until now, moment by moment."""
         while True:
-            limit = min(now, self.proven + GRACE)
             due = min(((self._due(life), name) for name, life in self.lives.items()), default=(_NEVER, ""))
-            if due[0] > limit:
+            if due[0] > now or self.deaf:
                 break
             self.now = self.touched = max(self.now, due[0])
             self._cross(self.lives[due[1]])
@@ -133,6 +137,11 @@ class Truth:
         self.now = now
 
     def _due(self, life: Life) -> float:
+        when = self._change(life)
+        return when if when <= self.proven + min(life.interval, 15.0) else _NEVER
+
+    def _change(self, life: Life) -> float:
+        """When silence makes something else of a node."""
         base = max(life.heard, self.fresh)
         if life.report is None or life.expired or life.state == "Awaiting":
             return _NEVER
@@ -159,7 +168,7 @@ class Truth:
                     self.unfit.add((name, node))
             offline = [node for node in members if node in self.lives and self.lives[node].state == "Offline"]
             if offline and not is_paused(pool):
-                held = self.holds(pool)
+                held, _ = self.holds(pool)
                 self.released |= {(name, node) for node in offline if not held or self.lives[node].expired}
 
     def belongs(self, pool: Json, node: str) -> bool:
@@ -173,17 +182,23 @@ class Truth:
         bodies = self.api.objects[Kind.NODE]
         return [(name, life) for name, life in self.lives.items() if name in bodies and meets(pool, bodies[name])]
 
-    def holds(self, pool: Json) -> bool:
-        """Whether the brake holds in a pool (D8)."""
+    def holds(self, pool: Json) -> tuple[bool, bool]:
+        """Whether the brake holds in a pool for certain, and whether it may (D8).
+
+        What a node counts for that has not been heard since an operator began behaviour.md leaves open.
+        """
         fit = [life for _, life in self.fitting(pool)]
         silent = sum(1 for life in fit if life.state in {"Suspect", "Offline"} and not life.expired)
+        live = sum(1 for life in fit if life.state == "Live")
         percent = ((pool.get("spec") or {}).get("brake") or {}).get("maxSilentPercent", 30)
-        return brakes(silent, sum(1 for life in fit if life.state == "Live"), percent)
+        awaited = sum(1 for life in fit if life.state == "Awaiting")
+        answers = {brakes(silent + some, live, percent) for some in (0, awaited)}
+        return answers == {True}, True in answers
 
     def expected(self, name: str, current: Iterable[str]) -> tuple[dict[str, str], dict[str, str]]:
         """Node → state of those who must be members, and of those who may be; `current`: who was before."""
         pool = self.api.objects[Kind.POOL][name]
-        held = self.holds(pool)
+        certain, held = self.holds(pool)
         must: dict[str, str] = {}
         may: dict[str, str] = {}
         for node, life in self.fitting(pool):
@@ -192,7 +207,7 @@ class Truth:
             if life.state in {"Live", "Suspect"}:
                 must[node] = "Draining" if drained else {"Live": "Ready"}.get(life.state, late)
             elif life.state == "Offline" and node in current and held and not life.expired:
-                ((may if (name, node) in self.released else must))[node] = late
+                (must if certain and (name, node) not in self.released else may)[node] = late
         return must, may
 
     def settled(self) -> None:

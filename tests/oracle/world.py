@@ -13,7 +13,7 @@ from typing import Any
 from tests.builders import lease, node_object, report
 from tests.flow.fakes import FakeApi, FakeRedis, Fleet, away, now, refusing
 from tests.oracle.checks import Checks
-from tests.oracle.truth import GRACE, Truth, is_paused
+from tests.oracle.truth import Truth, is_paused
 from tests.oracle.watcher import WatchedApi
 
 from hotpool.api.meta import LEASE_PREFIX
@@ -223,7 +223,7 @@ class World:
     async def do_deaf(self) -> None:
         """The Lease stream breaks with an error (C3)."""
         if self.stream == "open" and self.leader:
-            self.truth.proven, self.stopped = now() - GRACE, now()
+            self.truth.deaf, self.stopped = True, now()
             self.stream = "deaf"
             for operator in self._operators():
                 operator.reconciler.deaf()
@@ -254,7 +254,7 @@ class World:
             self.leader.reconciler.renewing(renewed)
             self.echo(renewed)
         self.truth.fresh = now() if fresh else self.truth.fresh
-        self.truth.proven = float("inf")
+        self.truth.hears()
         self.truth.touched = now()
         self.truth.advance(now())
 
@@ -396,6 +396,10 @@ class World:
             self.api.fault = None
             self.unsettle(_BACKOFF)
 
+    async def do_slow(self, seconds: float) -> None:
+        """Each write takes so long."""
+        self.api.delay = self.redis.delay = seconds
+
     async def do_flush(self) -> None:
         """FLUSHALL."""
         self.redis.flush()
@@ -445,7 +449,7 @@ class World:
         old.leading = False
         await self._end(old)
         self.stopped = now()
-        self.truth.proven = now() - (0 if self.standby else GRACE)
+        self.truth.proven, self.truth.deaf = now(), not self.standby
         if self.standby:
             self.truth.taken_over(self.standby.begun)
 
@@ -462,7 +466,7 @@ class World:
             task.cancel()
         new.warm.clear()
         self.truth.fresh = now() if self._was_deaf() else self.truth.fresh
-        self.truth.proven = float("inf")
+        self.truth.hears()
         await self._lead(new)
         self.truth.advance(now())
 
@@ -474,6 +478,7 @@ class World:
 
     async def _heal_all(self) -> None:
         self.api.fault = None
+        await self.do_slow(0.0)
         if self.blind:
             await self.do_seeing()
         if self.stream != "open":
