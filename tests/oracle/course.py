@@ -5,10 +5,12 @@ what happens often in it.
 """
 
 import random
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tests.builders import generator_object, pool_object
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 Json = dict[str, Any]
 Step = tuple[Any, ...]
@@ -253,7 +255,7 @@ class Course:
 
     def _generator(self, name: str) -> Json:
         rng = self.rng
-        rule: Json = {
+        rules: dict[str, Json] = {
             "pairs": {"languagePairs": {}},
             "to-one": {"languagePairs": {"manyToOne": True}},
             "semantic": {"languagePairs": {"semantic": True, "manyToOne": rng.random() < 0.5}},
@@ -261,12 +263,13 @@ class Course:
             "values": {"attributeValues": {"type": "llm", "key": "models"}},
             "models": {"attributeValues": {"type": "llm", "key": "model"}},
             "hash": {"hash": {"count": rng.choice([1, 2, 5]), "seed": rng.choice(["", "speech"])}},
-        }[rng.choice(GENERATED)]
+        }
+        rule = rules[rng.choice(GENERATED)]
         template: Json = {"sliceSize": rng.choice([2, 100])}
         if rng.random() < 0.4:
             template["requires"] = {"types": [{"type": rng.choice(["asr", "tts"])}]}
         grace, most, least = rng.choice([0, 20, 60, 600]), rng.choice([2, 5, 200]), rng.choice([1, 1, 2, 3])
-        limits = {"graceSeconds": grace, "maxPools": most, "minNodes": least}
+        limits: Json = {"graceSeconds": grace, "maxPools": most, "minNodes": least}
         return generator_object(name, rule=rule, template={"spec": template}, **limits)
 
     # Trouble.
@@ -278,7 +281,7 @@ class Course:
                 kinds = ["away", "writes", "slices", "conflicts", "nodes", "statuses", "pools"]
                 self._between(("fault", rng.choice(kinds)), ("heal",), [1, 3, 10])
             case "redis":
-                self._between(("redis", False), ("redis", True), [1, 3, 10])
+                self._between(("redis", "down"), ("redis", "up"), [1, 3, 10])
             case "flush":
                 self._add("flush")
             case "slow":

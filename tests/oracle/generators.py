@@ -96,8 +96,11 @@ class Generators:
             if body["metadata"]["uid"] not in owners:
                 continue
             made = pool["spec"].get("generated")
-            if not made or made["by"] != body["metadata"]["name"] or pool["spec"].get("minMembers") == 77:
+            edited = not made or made["by"] != body["metadata"]["name"] or pool["spec"].get("minMembers") == 77
+            if edited and not is_paused(body):
                 raise self.wrong("D5", f"{name} was edited by hand and not put right: {pool['spec']}")
+            if not made:
+                continue
             key = (made["kind"], " ".join(_languages(pool)) if made["kind"] == "LanguageSet" else made["key"])
             if key in found:
                 raise self.wrong("D5", f"two pools for {key}: {name} and {found[key]}")
@@ -114,7 +117,7 @@ class Generators:
         joined: list[set[Key]] = []
         for name, life in self.world.truth.lives.items():
             node = self.world.api.objects[Kind.NODE].get(name)
-            if node and life.state != "Offline" and meets(pool, node):
+            if node and life.state in {"Live", "Suspect"} and meets(pool, node):
                 candidates |= observed(spec["rule"], node["status"]["report"], name)
                 joined.append(keys(spec["rule"], node["status"]["report"], name))
         return {key: sum(key in one for one in joined) for key in candidates}
@@ -125,7 +128,7 @@ class Generators:
         room = spec.get("maxPools", 200)
         changed = body["metadata"]["generation"] != memory.generation
         fit = {key for key, nodes in counts.items() if nodes >= spec.get("minNodes", 1)}
-        if len(pools) > max(room, len(memory.pools)):
+        if len(pools) > max(room, len(memory.pools)) and not changed:
             raise self.wrong("D5", f"{name}: {len(pools)} pools, {room} at most")
         if len(pools) < room and fit - pools.keys():
             raise self.wrong("D5", f"{name}: there is room, and no pool for {fit - pools.keys()}")
@@ -134,9 +137,7 @@ class Generators:
         self._kept(body, memory, pools, changed=changed)
         self._reported(body, counts, pools)
 
-    def _admitted(
-        self, name: str, key: Key, memory: Memory, left: set[Key], *, changed: bool, least: int
-    ) -> None:
+    def _admitted(self, name: str, key: Key, memory: Memory, left: set[Key], *, changed: bool, least: int) -> None:
         moments = memory.moments
         if not any(counts.get(key, 0) >= least for counts in moments) and not changed:
             raise self.wrong("D5", f"{name}: {key} was made for {[m.get(key) for m in moments]} nodes")

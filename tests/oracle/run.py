@@ -63,7 +63,9 @@ def check(seed: int, length: int = 60) -> str | None:
     if wrong is None:
         return None
     short = shortest(script, wrong.item)
-    return f"seed {seed}: {wrong}\nshortest script: {verdict(short)}\n{pprint.pformat(short, width=140, sort_dicts=False)}"
+    return (
+        f"seed {seed}: {wrong}\nshortest script: {verdict(short)}\n{pprint.pformat(short, width=140, sort_dicts=False)}"
+    )
 
 
 def main() -> int:
@@ -73,7 +75,7 @@ def main() -> int:
         told = check(int(what), *map(int, sys.argv[2:]))
     else:
         wrong = verdict(ast.literal_eval(Path(what).read_text(encoding="utf-8")))
-        told = wrong and str(wrong)
+        told = str(wrong) if wrong else None
     sys.stdout.write(f"{told or 'nothing is wrong'}\n")
     return 1 if told else 0
 

@@ -27,7 +27,6 @@ class Life:
     interval: float
     heard: float
     report: tuple[int, int] | None
-    lease: str | None = None
     state: str = "Live"
     since: float = 0.0
     """When it became Suspect, as the operator wrote it down."""
@@ -55,6 +54,8 @@ class Truth:
     deaf: bool = False
     """The stream is known broken, or nobody listens: no silence counts."""
     lives: dict[str, Life] = field(default_factory=dict)
+    leases: dict[str, str] = field(default_factory=dict)
+    """Node → the renewTime that the operator saw last."""
     released: set[tuple[str, str]] = field(default_factory=set)
     """(pool, node) whom silence was free to remove at some moment since the last comparison."""
     unfit: set[tuple[str, str]] = field(default_factory=set)
@@ -83,9 +84,8 @@ class Truth:
     def _recall(self, life: Life, body: Json) -> None:
         """What an operator reads of a node that it did not hear itself; without a condition it hears first."""
         ready = condition(body, "Ready")
-        listed = any(body["metadata"]["name"] in self.api.members(pool) for pool in self.api.objects[Kind.POOL])
         if ready is None or ready["reason"] == "AwaitingHeartbeat":
-            life.state = "Live" if listed and ready is None else "Awaiting"
+            life.state = "Awaiting"
         elif ready["status"] == "Unknown" and ready["reason"] in {"Suspect", "Offline"}:
             life.state, life.since = ready["reason"], stamp(ready)
         else:
@@ -108,8 +108,7 @@ class Truth:
                 del self.lives[name]
             return
         if life is None or life.uid != uid:
-            lease = life.lease if life else None
-            self.lives[name] = Life(uid, interval_of(body), now, serial(body), lease)
+            self.lives[name] = Life(uid, interval_of(body), now, serial(body))
         elif serial(body) not in {None, life.report}:
             life.report, life.interval = serial(body), interval_of(body)
             self.touched = now if life.beat(now) else self.touched
@@ -117,11 +116,9 @@ class Truth:
     def lease(self, name: str, content: str, epoch: int, now: float) -> None:
         """The operator is told of a Lease."""
         life = self.lives.get(name)
-        if life is None:
-            return
-        news = content != life.lease
-        life.lease = content
-        if news and life.report and life.report[0] == epoch and life.beat(now):
+        news = content != self.leases.get(name)
+        self.leases[name] = content
+        if news and life and life.report and life.report[0] == epoch and life.beat(now):
             self.touched = now
         self.look()
 
@@ -195,8 +192,11 @@ class Truth:
         answers = {brakes(silent + some, live, percent) for some in (0, awaited)}
         return answers == {True}, True in answers
 
-    def expected(self, name: str, current: Iterable[str]) -> tuple[dict[str, str], dict[str, str]]:
-        """Node → state of those who must be members, and of those who may be; `current`: who was before."""
+    def expected(self, name: str, current: Iterable[str] | None) -> tuple[dict[str, str], dict[str, str]]:
+        """Node → state of those who must be members, and of those who may be.
+
+        `current`: who was before; None where nobody can say.
+        """
         pool = self.api.objects[Kind.POOL][name]
         certain, held = self.holds(pool)
         must: dict[str, str] = {}
@@ -206,8 +206,9 @@ class Truth:
             late = "Draining" if drained else "Suspect"
             if life.state in {"Live", "Suspect"}:
                 must[node] = "Draining" if drained else {"Live": "Ready"}.get(life.state, late)
-            elif life.state == "Offline" and node in current and held and not life.expired:
-                (must if certain and (name, node) not in self.released else may)[node] = late
+            elif life.state == "Offline" and held and not life.expired and (current is None or node in current):
+                sure = certain and current is not None and (name, node) not in self.released
+                (must if sure else may)[node] = late
         return must, may
 
     def settled(self) -> None:

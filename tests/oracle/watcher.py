@@ -49,7 +49,7 @@ class WatchedApi(FakeApi):
     def _before_write(self, kind: Kind, name: str) -> tuple[str | None, set[str]]:
         self.truth.advance(now())
         stored = self.objects[Kind.SLICE].get(name) if kind is Kind.SLICE else None
-        pool = stored and (stored["metadata"].get("labels") or {}).get(POOL_LABEL)
+        pool: str | None = (stored["metadata"].get("labels") or {}).get(POOL_LABEL) if stored else None
         return pool, set(self.members(pool)) if pool else set()
 
     def _after_write(self, pool: str | None, before: set[str]) -> None:

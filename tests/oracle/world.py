@@ -8,10 +8,11 @@ happens at its beginning, and at its end everything is compared with the oracle 
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 from tests.builders import lease, node_object, report
-from tests.flow.fakes import FakeApi, FakeRedis, Fleet, away, now, refusing
+from tests.flow.fakes import FakeRedis, Fleet, away, now, refusing
 from tests.oracle.checks import Checks
 from tests.oracle.truth import Truth, is_paused
 from tests.oracle.watcher import WatchedApi
@@ -34,12 +35,14 @@ _REDIS = 12.0
 """Seconds in which Redis is put right."""
 _DEAF = CANARY_SECONDS + ECHO_SECONDS
 _NEAR = 1.5
+_PROOF = 1.1
+"""Seconds in which a silence that was not proven is looked at again."""
 _SEND = 0.5
 """The canary of these operators is quicker, so that silence needs no rounding."""
 
 FAULTS: dict[str, Callable[..., BaseException | None]] = {
     "away": away,
-    "writes": lambda verb, kind, name: None if verb in {"list", "get"} else TimeoutError(),
+    "writes": lambda verb, _kind, _name: None if verb in {"list", "get"} else TimeoutError(),
     "slices": refusing(500, kind=Kind.SLICE),
     "conflicts": refusing(409, kind=Kind.SLICE, verb="patch"),
     "nodes": refusing(503, kind=Kind.NODE, verb="status"),
@@ -234,6 +237,7 @@ class World:
             await self._clear_gap()
             self._reopen(fresh=self.stream == "deaf" or self._was_deaf())
             self.unsettle(1.0)
+            await asyncio.sleep(_PROOF)
 
     async def _clear_gap(self) -> None:
         """Nobody can say whether a silence of about fifteen seconds made an operator deaf."""
@@ -332,17 +336,17 @@ class World:
     # People.
 
     async def do_edit(self, kind: str, name: str, patch: Json) -> None:
-        """kubectl patch."""
+        """As kubectl patch."""
         if name in self.api.objects[Kind(kind)]:
             self.api.edit(Kind(kind), name, patch)
 
     async def do_delete(self, kind: str, name: str) -> None:
-        """kubectl delete."""
+        """As kubectl delete."""
         if name in self.api.objects[Kind(kind)]:
             self.api.delete(Kind(kind), name)
 
     async def do_put(self, body: Json) -> None:
-        """kubectl create; nothing where there is one."""
+        """As kubectl create; nothing where there is one."""
         kinds = {"NodePool": Kind.POOL, "NodePoolGenerator": Kind.GENERATOR}
         if body["metadata"]["name"] not in self.api.objects[kinds[body["kind"]]]:
             self.api.put(body)
@@ -405,11 +409,11 @@ class World:
         self.redis.flush()
         self.redis_unsettled_until = max(self.redis_unsettled_until, now() + _REDIS)
 
-    async def do_redis(self, up: bool) -> None:
+    async def do_redis(self, what: str) -> None:
         """Redis goes and comes."""
-        if up and self.redis.fault:
+        if what == "up" and self.redis.fault:
             self.redis_unsettled_until = max(self.redis_unsettled_until, now() + _REDIS)
-        self.redis.fault = None if up else Retryable("away")
+        self.redis.fault = None if what == "up" else Retryable("away")
 
     async def do_blind(self) -> None:
         """Watch events are lost from here."""
@@ -469,6 +473,7 @@ class World:
         self.truth.hears()
         await self._lead(new)
         self.truth.advance(now())
+        await asyncio.sleep(_PROOF)
 
     async def do_standby(self) -> None:
         """A second operator gets warm."""
@@ -481,8 +486,7 @@ class World:
         await self.do_slow(0.0)
         if self.blind:
             await self.do_seeing()
-        if self.stream != "open":
-            self._reopen(fresh=True)
+        await self.do_open()
 
     async def _made(self) -> Operator:
         self.term += 1
@@ -497,9 +501,11 @@ class World:
 
     async def _start(self) -> None:
         new = await self._made()
+        listed = {
+            name: content for name, (content, _) in self.leases.items() if f"{LEASE_PREFIX}{name}" in self.api.leases
+        }
+        self.truth.leases = listed
         self.truth.start(now())
-        for name, life in self.truth.lives.items():
-            life.lease = self.leases[name][0] if f"{LEASE_PREFIX}{name}" in self.api.leases else None
         await self._lead(new)
 
     async def _lead(self, operator: Operator) -> None:
@@ -514,17 +520,15 @@ class World:
     async def _end(self, operator: Operator) -> None:
         for task in (*operator.tasks, *operator.warm):
             task.cancel()
-        try:
+        with suppress(NotLeader, asyncio.CancelledError):
             await operator.stop()
-        except (NotLeader, asyncio.CancelledError):
-            pass
         self.api.feed = self._feed
 
     async def end(self) -> None:
         """Everything is healed, settles, and is compared a last time."""
         await self._heal_all()
         await self.do_start()
-        await self.do_redis(True)
+        await self.do_redis("up")
         self.unsettle(_BACKOFF)
         await self.do_pass(10)
         for operator in self._operators():
