@@ -206,7 +206,9 @@ class Truth:
             late = "Draining" if drained else "Suspect"
             if life.state in {"Live", "Suspect"}:
                 must[node] = "Draining" if drained else {"Live": "Ready"}.get(life.state, late)
-            elif life.state == "Offline" and held and not life.expired and (current is None or node in current):
+            elif life.state == "Awaiting":
+                may[node] = late  # a member's condition may be gone with an object that was made again
+            elif held and not life.expired and (current is None or node in current):
                 sure = certain and current is not None and (name, node) not in self.released
                 (must if sure else may)[node] = late
         return must, may

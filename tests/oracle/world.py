@@ -8,7 +8,6 @@ happens at its beginning, and at its end everything is compared with the oracle 
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from typing import Any
 
 from tests.builders import lease, node_object, report
@@ -20,7 +19,7 @@ from tests.oracle.watcher import WatchedApi
 from hotpool.api.meta import LEASE_PREFIX
 from hotpool.core.liveness import CANARY_SECONDS, ECHO_SECONDS
 from hotpool.core.model import Heartbeat, Kind
-from hotpool.sinks.errors import NotLeader, Retryable
+from hotpool.sinks.errors import Retryable
 
 Json = dict[str, Any]
 Step = tuple[Any, ...]
@@ -60,6 +59,15 @@ class Operator(Fleet):
         self.world = world
         self.begun = now()
         self.warm: list[asyncio.Task[Any]] = []
+
+    async def stop(self) -> None:
+        """The process ends; who else watches goes on watching."""
+        feed = self.api.feed
+        for task in (*self.tasks, *self.warm):
+            task.cancel()
+        await asyncio.gather(*self.tasks, *self.warm, return_exceptions=True)
+        await self.reconciler.finish()
+        self.api.feed = feed
 
     async def canary(self) -> None:
         """Renew the canary for all who listen, while the stream brings anything."""
@@ -518,11 +526,7 @@ class World:
         operator.tasks.append(asyncio.create_task(operator.lead()))
 
     async def _end(self, operator: Operator) -> None:
-        for task in (*operator.tasks, *operator.warm):
-            task.cancel()
-        with suppress(NotLeader, asyncio.CancelledError):
-            await operator.stop()
-        self.api.feed = self._feed
+        await operator.stop()
 
     async def end(self) -> None:
         """Everything is healed, settles, and is compared a last time."""
