@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import gc
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -36,6 +37,8 @@ from hotpool.sources.leases import LeaseStream
 log = structlog.get_logger(__name__)
 
 _WAIT_SECONDS = 1.0
+_GC_THRESHOLD = 50_000
+"""New objects until the collector looks: a fleet is millions of objects that no cycle holds."""
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -82,6 +85,7 @@ def operator(
 
 async def run(settings: Settings) -> int:
     """Run until SIGTERM (0), or until leadership or a part is lost (1)."""
+    gc.set_threshold(_GC_THRESHOLD)
     api = await connect(Access(settings.namespace, settings.kubeconfig, settings.context))
     try:
         return await Operator(settings, api).run()
@@ -165,6 +169,7 @@ class Operator:
         await asyncio.gather(self._listed.wait(), self._leases.listed.wait())
         self._heed_signals()  # kopf has put its own handlers in their place
         await self._reconciler.open_gate()
+        gc.freeze()  # what was listed stays: the collector need not look at it again and again
         self._elector.begin(lambda: self._state.largest_term)
         await self._stand_by()
         log.info("leading", term=self._elector.term, identity=self._elector.identity)

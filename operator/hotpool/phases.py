@@ -242,7 +242,7 @@ def _pool_image(pool: Pool, plan: PoolPlan) -> PoolImage:
         uid=pool.meta.uid,
         generator=made.by if made else None,
         key=made.key if made else None,
-        ready=frozenset(plan.members.keys() - others),
+        ready=frozenset(plan.members.keys() - others if others else plan.members),
         suspect=frozenset(node for node, state in others.items() if state == "Suspect"),
         draining=frozenset(node for node, state in others.items() if state == "Draining"),
     )
