@@ -25,7 +25,7 @@ from hotpool.core.state import State
 from hotpool.core.story import About, Event, Happening, Story
 from hotpool.core.telling import Group, Said, Things
 from hotpool.metrics import EVENTS
-from hotpool.sinks.errors import Rejected, SinkError, Stale
+from hotpool.sinks.errors import Rejected, Stale
 
 log = structlog.get_logger(__name__)
 
@@ -76,12 +76,9 @@ class Narrator:
     async def _post(self, post: Post, event: Event) -> None:
         try:
             await post(event)
-        except SinkError as error:
+        except Exception as error:  # noqa: BLE001 - a story that fails, for whatever reason, must not end the operator.
             EVENTS.labels("error").inc()
-            log.warning("event not posted", reason=event.reason, about=event.about.name, error=str(error))
-        except Exception:  # a story that fails must not end the operator.
-            EVENTS.labels("error").inc()
-            log.exception("event not posted", reason=event.reason, about=event.about.name)
+            log.warning("event not posted", reason=event.reason, about=event.about.name, error=repr(error))
         else:
             EVENTS.labels("ok").inc()
 
