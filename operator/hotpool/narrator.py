@@ -90,10 +90,9 @@ class Narrator:
         self._tell(fleet, Happening("Leading", "Elect", Said(f"leads with term {term}")))
 
     def hears(self, *, well: bool) -> None:
-        """Whether heartbeats are heard. At the start nobody hears: that is no change."""
-        if well or "LeaseStream" in self._parts:
-            deaf = "heartbeats cannot be heard: nobody's silence counts"
-            self._part("LeaseStream", ("Hearing", "heartbeats are heard again"), ("Deaf", deaf), well=well)
+        """Whether heartbeats are heard."""
+        deaf = "heartbeats cannot be heard: nobody's silence counts"
+        self._part("LeaseStream", ("Hearing", "heartbeats are heard again"), ("Deaf", deaf), well=well)
 
     def redis(self, well: bool, why: str) -> None:  # noqa: FBT001 - the mirror's callback.
         """Whether Redis takes our writes and holds the whole projection."""

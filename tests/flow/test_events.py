@@ -271,6 +271,24 @@ async def test_c6_who_does_not_lead_tells_nothing() -> None:
     await asyncio.gather(*fleet.tasks, standby, return_exceptions=True)
 
 
+@simulated
+async def test_e5_what_was_away_before_we_led_is_not_said_to_be_back() -> None:
+    api = settled(2)
+    fleet = Fleet(api)
+    fleet.leases_listed()
+    fleet.watch()
+    await fleet.reconciler.open_gate()
+    standby = asyncio.create_task(fleet.reconciler.stand_by())
+    await asyncio.sleep(60)
+    assert fleet.reconciler.is_deaf
+    standby.cancel()
+    await fleet.lead()
+    await fleet.beating(30)
+    assert not fleet.reconciler.is_deaf
+    assert reasons(api, "hotpool-operator") == ["Leading"]
+    await fleet.stop()
+
+
 # Pools (D10, D11).
 
 
@@ -317,6 +335,21 @@ async def test_d10_a_write_of_ours_that_had_no_answer_is_not_taken_for_anothers(
         assert "SlicePutRight" not in reasons(api, "llm")
         left = [note for reason, note in api.told("llm") if reason == "MembersChanged"][1:]
         assert left == ["1 left (TypeNotReady 1) [n0]", "1 left (TypeNotReady 1) [n1]"]
+
+
+@simulated
+async def test_d10_an_edit_that_only_the_conflict_of_our_own_write_reveals_is_told() -> None:
+    api = settled(4)
+    async with operator(api) as fleet:
+        await fleet.beating(15)
+        api.feed = None
+        api.edit(Kind.SLICE, "llm-0", {"members": []})
+        body = {**api.objects[Kind.NODE]["n0"], "status": {"report": no_llm(2), "conditions": []}}
+        body["metadata"] = {**body["metadata"], "resourceVersion": "100000"}
+        fleet.reconciler.feed(Kind.NODE, "MODIFIED", body)
+        await fleet.beating(3)
+        assert set(api.members("llm")) == {"n1", "n2", "n3"}
+        assert "SlicePutRight" in reasons(api, "llm")
 
 
 @simulated
