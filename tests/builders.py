@@ -81,7 +81,7 @@ def node_object(name: str, content: Json | None = None, *, version: int = 1, gen
     """A NodeCapability; `more`: uid, labels, drain, conditions."""
     metadata = {"uid": more.get("uid", f"uid-{name}"), "labels": more.get("labels", {})}
     status = {"report": content, "conditions": more.get("conditions", [])}
-    body = {"spec": {"drain": more.get("drain", False)}, "status": status}
+    body = {"spec": {"drain": True} if more.get("drain") else {}, "status": status}
     return _object("NodeCapability", name, version, generation, **metadata) | body
 
 

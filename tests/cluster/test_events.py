@@ -6,7 +6,6 @@ tests/flow/test_events.py.
 
 import asyncio
 import json
-import urllib.request
 from typing import Any
 
 import pytest
@@ -49,8 +48,7 @@ def transitions(fleet: Fleet, node: str) -> tuple[Transition, ...]:
 
 def hotplug(fleet: Fleet) -> set[tuple[str, str]]:
     """Stages and directions that were observed."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{fleet.probe_port}/metrics", timeout=5) as answer:
-        lines = answer.read().decode().splitlines()
+    lines = fleet.ask_operator("metrics")[1].splitlines()
     found = [line for line in lines if line.startswith("hotpool_hotplug_seconds_count")]
     labels = [
         dict(part.split("=") for part in line[line.index("{") + 1 : line.index("}")].split(",")) for line in found

@@ -173,7 +173,7 @@ async def test_c4_a_node_that_is_cleaned_up_is_told() -> None:
     api = settled(3)
     async with operator(api) as fleet:
         fleet.beat()
-        api.edit(Kind.NODE, "n0", {"spec": None})
+        api.edit(Kind.NODE, "n1", {"metadata": {"labels": {"site": "berlin"}}})
         await fleet.beating(720, "n2")
         assert set(api.objects[Kind.NODE]) == {"n1", "n2"}
         cleaned = {name: [note for reason, note in api.told(name) if reason == "CleanedUp"] for name in ("n0", "n1")}
