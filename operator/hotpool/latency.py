@@ -8,11 +8,12 @@ Stages across machines (report, total_…) need two clocks that agree: they coun
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
-from hotpool.core.model import Slice
+from hotpool.core.model import Member, Slice
 from hotpool.metrics import HOTPLUG, HOTPLUG_UNKNOWN
 
 ROOM: Final = 20_000
@@ -81,22 +82,24 @@ class Latency:
         for pool in pools:
             self._pools[pool].seen[node] = seen
 
-    def planned(self, pool: str, applied: Mapping[str, Slice], after: Mapping[str, str], now: float) -> None:
-        """A plan was made. `applied`: the slices as they are; `after`: node → state as planned."""
+    def planned(
+        self, pool: str, applied: Mapping[str, Slice], planned: Mapping[str, tuple[Member, ...]], now: float
+    ) -> None:
+        """A plan was made: the slices as they are, and their members as they shall be."""
         known = self._pools.get(pool)
         if not known:
             return
-        nodes = known.seen.keys() | known.slices.keys()
-        before = {m.node: m.state for item in applied.values() for m in item.members if m.node in nodes}
+        changes = _changes(applied, planned, known.seen.keys() | known.slices.keys())
         for node, late in list(known.slices.items()):
-            if after.get(node) != late.state or node in known.seen:
-                del known.slices[node]  # another change came before this one was stored
-            elif before.get(node) == late.state:
-                del known.slices[node]
-                HOTPLUG_UNKNOWN.labels("slice").inc()  # it was stored by a write that had no answer
+            if node in known.seen:
+                del known.slices[node]  # another report came before this change was stored
+            elif node not in changes or changes[node][1] != late.state:
+                del known.slices[node]  # stored by a write that had no answer, or taken back by something else
+                HOTPLUG_UNKNOWN.labels("slice").inc()
         for node, seen in known.seen.items():
-            if before.get(node) != after.get(node):
-                change = _Planned(seen, now, _direction(before.get(node), after.get(node)), after.get(node))
+            if node in changes:
+                before, after = changes[node]
+                change = _Planned(seen, now, _direction(before, after), after)
                 known.redis[node] = known.slices[node] = change
                 _observe("report", change.direction, seen.age)
                 _observe("plan", change.direction, now - seen.at)
@@ -136,6 +139,19 @@ def _age(stamp: str, unix: float) -> float | None:
         return unix - said.timestamp() if said.tzinfo else None
     except (ValueError, OverflowError):
         return None
+
+
+def _changes(
+    applied: Mapping[str, Slice], planned: Mapping[str, tuple[Member, ...]], nodes: AbstractSet[str]
+) -> dict[str, tuple[str | None, str | None]]:
+    """Of these nodes, those whose state changes: before and after (None: out). Slices that stay cost nothing."""
+    old, new = dict[str, str](), dict[str, str]()
+    for name in applied.keys() | planned.keys():
+        is_, shall_be = applied[name].members if name in applied else (), planned.get(name, ())
+        if is_ is not shall_be and is_ != shall_be:
+            old |= {member.node: member.state for member in is_ if member.node in nodes}
+            new |= {member.node: member.state for member in shall_be if member.node in nodes}
+    return {node: (old.get(node), new.get(node)) for node in old.keys() | new.keys() if old.get(node) != new.get(node)}
 
 
 def _direction(before: str | None, after: str | None) -> str:

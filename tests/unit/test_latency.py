@@ -7,7 +7,7 @@ import pytest
 from tests.builders import member, slice_
 
 from hotpool.api.meta import timestamp
-from hotpool.core.model import Slice
+from hotpool.core.model import Member, Slice
 from hotpool.latency import ROOM, Latency
 from hotpool.metrics import REGISTRY
 
@@ -51,6 +51,10 @@ def seen() -> Seen:
     return since
 
 
+def wanted(states: Mapping[str, str]) -> dict[str, tuple[Member, ...]]:
+    return {"p-0": tuple(member(node, state) for node, state in states.items())}  # type: ignore[arg-type]
+
+
 def slices(**states: str) -> Mapping[str, Slice]:
     members = [member(node, state)._asdict() for node, state in states.items()]  # type: ignore[arg-type]
     return {"p-0": slice_("p", 0, members=members)}
@@ -59,7 +63,7 @@ def slices(**states: str) -> Mapping[str, Slice]:
 def test_f4_a_withdrawal_is_measured_stage_by_stage(seen: Seen) -> None:
     latency = Latency()
     latency.reported("a", ["p"], stamp(0.02), 100.0, UNIX)
-    latency.planned("p", slices(a="Ready", b="Ready"), {"b": "Ready"}, 100.001)
+    latency.planned("p", slices(a="Ready", b="Ready"), wanted({"b": "Ready"}), 100.001)
     latency.projected("p", 100.003, accepted=True)
     latency.stored("p", 100.008)
     assert seen() == {
@@ -89,7 +93,7 @@ def test_f4_direction_is_what_became_of_the_member(
 ) -> None:
     latency = Latency()
     latency.reported("a", ["p"], stamp(0), 100.0, UNIX)
-    latency.planned("p", slices(**before), after, 100.0)
+    latency.planned("p", slices(**before), wanted(after), 100.0)
     assert {key[1] for key in seen()} == {direction}
 
 
@@ -97,7 +101,7 @@ def test_f4_a_report_that_moves_nobody_is_not_measured(seen: Seen) -> None:
     latency = Latency()
     latency.reported("a", [], stamp(0), 100.0, UNIX)
     latency.reported("a", ["p"], stamp(0), 100.0, UNIX)
-    latency.planned("p", slices(a="Ready"), {"a": "Ready"}, 100.0)
+    latency.planned("p", slices(a="Ready"), wanted({"a": "Ready"}), 100.0)
     latency.projected("p", 100.0, accepted=True)
     latency.stored("p", 100.0)
     assert seen() == {}
@@ -108,7 +112,7 @@ def test_f4_a_report_that_moves_nobody_is_not_measured(seen: Seen) -> None:
 def test_f4_stages_across_machines_are_unknown_where_clocks_disagree_or_nothing_was_said(seen: Seen, said: str) -> None:
     latency = Latency()
     latency.reported("a", ["p"], said, 100.0, UNIX)
-    latency.planned("p", {}, {"a": "Ready"}, 101.0)
+    latency.planned("p", {}, wanted({"a": "Ready"}), 101.0)
     latency.projected("p", 102.0, accepted=True)
     latency.stored("p", 110.0)
     assert seen() == {
@@ -125,7 +129,7 @@ def test_f4_a_slice_that_waits_for_its_round_is_measured_to_its_end(seen: Seen) 
     latency = Latency()
     latency.reported("a", ["p"], stamp(0), 100.0, UNIX)
     for moment in (100.0, 100.5, 101.0):
-        latency.planned("p", slices(a="Ready"), {}, moment)
+        latency.planned("p", slices(a="Ready"), wanted({}), moment)
         latency.projected("p", moment, accepted=True)
     latency.stored("p", 101.0)
     assert seen()["slice", "withdrawal"] == (1, 1)
@@ -135,10 +139,10 @@ def test_f4_a_slice_that_waits_for_its_round_is_measured_to_its_end(seen: Seen) 
 def test_f4_a_change_that_was_taken_back_before_it_was_stored_is_not_measured_there(seen: Seen) -> None:
     latency = Latency()
     latency.reported("a", ["p"], stamp(0), 100.0, UNIX)
-    latency.planned("p", slices(a="Ready"), {}, 100.0)
+    latency.planned("p", slices(a="Ready"), wanted({}), 100.0)
     latency.projected("p", 100.0, accepted=True)
     latency.reported("a", ["p"], stamp(0), 100.3, UNIX)
-    latency.planned("p", slices(a="Ready"), {"a": "Ready"}, 100.3)
+    latency.planned("p", slices(a="Ready"), wanted({"a": "Ready"}), 100.3)
     latency.projected("p", 100.3, accepted=True)
     latency.stored("p", 101.0)
     assert not any(stage.endswith("slice") for stage, _ in seen())
@@ -149,7 +153,7 @@ def test_f4_without_redis_nothing_is_said_of_it_and_a_redis_that_was_away_is_unk
     latency = Latency()
     for accepted in (None, False):
         latency.reported("a", ["p"], stamp(0), 100.0, UNIX)
-        latency.planned("p", {}, {"a": "Ready"}, 100.0)
+        latency.planned("p", {}, wanted({"a": "Ready"}), 100.0)
         latency.projected("p", 100.0, accepted=accepted)
         latency.stored("p", 100.0)
     assert seen()["redis", "unknown"] == (1, 0)
@@ -159,8 +163,8 @@ def test_f4_without_redis_nothing_is_said_of_it_and_a_redis_that_was_away_is_unk
 def test_f4_a_slice_that_was_stored_without_an_answer_is_unknown(seen: Seen) -> None:
     latency = Latency()
     latency.reported("a", ["p"], stamp(0), 100.0, UNIX)
-    latency.planned("p", {}, {"a": "Ready"}, 100.0)
-    latency.planned("p", slices(a="Ready"), {"a": "Ready"}, 103.0)
+    latency.planned("p", {}, wanted({"a": "Ready"}), 100.0)
+    latency.planned("p", slices(a="Ready"), wanted({"a": "Ready"}), 103.0)
     latency.projected("p", 103.0, accepted=True)
     assert seen()["slice", "unknown"] == (1, 0)
     assert latency.under_way == 0
