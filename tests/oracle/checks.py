@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tests.flow.fakes import now
 from tests.oracle.generators import Generators
+from tests.oracle.membership import WINDOW
 from tests.oracle.truth import condition, is_paused, stamp
 
 from hotpool.api.meta import LEASE_PREFIX
@@ -236,7 +237,8 @@ class Checks:
         late = written > max(life.since, self.trouble) + 6.0
         if written < life.since - 0.01 or (late and not leaving):
             raise Wrong("C4", f"{name} became Suspect at {life.since:.2f}, written down is {written:.2f}")
-        life.since, life.loose = written, written - life.since
+        life.since = written
+        life.expired = life.expired and now() >= max(written + WINDOW, self.world.truth.fresh + 4 * life.interval)
 
     def _untouched(self, body: Json) -> bool:
         words = [*(body["metadata"].get("labels") or {}), *(body["metadata"].get("annotations") or {})]

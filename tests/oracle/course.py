@@ -18,7 +18,8 @@ Step = tuple[Any, ...]
 LANGUAGES = ("zh", "en", "ja", "de")
 POOLS = tuple(f"p{number}" for number in range(5))
 GENERATORS = ("g0", "g1")
-GENERATED = ("pairs", "to-one", "semantic")
+SLICE_EDITS = ("empty", "stranger", "twice", "owner", "label", "delete")
+GENERATED = ("pairs", "to-one", "semantic", "sets", "values", "models", "hash")
 """Rules that courses use."""
 THEMES: dict[str, dict[str, int]] = {
     "all": {"agents": 6, "silence": 4, "people": 5, "generators": 3, "faults": 2, "operators": 2},
@@ -103,8 +104,8 @@ class Course:
         rule: Json = {"kind": kind, "languages": rng.sample(LANGUAGES, rng.randint(2, 4))}
         if kind == "specific_pairs":
             rule["pairs"] = [self._pair() for _ in range(3)]
-        if rng.random() < 0.3:
-            rule["blocked"] = [self._pair()]
+        if rng.random() < 0.4:
+            rule["blocked"] = [self._pair() for _ in range(3)]
         return rule
 
     def _pair(self) -> str:
@@ -134,7 +135,9 @@ class Course:
                 self._add("delete", "nodepools", name)
                 self._add("put", self._pool(name))
             case "slice":
-                self._add("slice", rng.randint(0, 50), rng.choice(["empty", "stranger", "owner", "label", "delete"]))
+                self._add(
+                    "slice", rng.randint(0, 50), rng.choice(SLICE_EDITS)
+                )
             case "gone":
                 self._add("delete", "nodecapabilities", rng.choice(self.nodes))
             case _:

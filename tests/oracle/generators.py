@@ -55,10 +55,15 @@ class Generators:
 
     def look(self) -> None:
         """Note the candidates of this moment."""
+        bodies = self.world.api.objects[Kind.GENERATOR]
+        for name, body in bodies.items():
+            uid = body["metadata"]["uid"]
+            if name not in self.memories or self.memories[name].uid != uid:
+                self.memories[name] = Memory(uid, body["metadata"]["generation"])
         for name, memory in self.memories.items():
-            body = self.world.api.objects[Kind.GENERATOR].get(name)
-            if body and (not memory.moments or memory.moments[-1] != (counts := self._counts(body))):
-                memory.moments.append(counts if memory.moments else self._counts(body))
+            known = bodies.get(name)
+            if known and (not memory.moments or memory.moments[-1] != (counts := self._counts(known))):
+                memory.moments.append(counts if memory.moments else self._counts(known))
 
     def compare(self) -> None:
         """Compare all generators with the pools that are there."""
@@ -70,13 +75,10 @@ class Generators:
             if name in bodies and bodies[name]["metadata"]["uid"] == memory.uid
         }
         for name, body in bodies.items():
-            memory = self.memories.get(name)
+            memory = self.memories[name]
             pools = self._pools(body)
-            if memory and not is_paused(body):
+            if not is_paused(body):
                 self._compare(body, memory, pools)
-            if not memory:
-                memory = Memory(body["metadata"]["uid"], body["metadata"]["generation"])
-                self.memories[name] = memory
             self._remember(body, memory, pools)
         self.by_hand.clear()
         self._foreign()

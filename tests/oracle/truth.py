@@ -30,14 +30,12 @@ class Life:
     state: str = "Live"
     since: float = 0.0
     """When it became Suspect, as the operator wrote it down."""
-    loose: float = 0.0
-    """So many seconds that moment may be off."""
     expired: bool = False
 
     def beat(self, now: float) -> bool:
         """Heard; whether that changed anything."""
         changed = self.state != "Live"
-        self.heard, self.state, self.expired, self.loose = now, "Live", False, 0.0
+        self.heard, self.state, self.expired = now, "Live", False
         return changed
 
 

@@ -374,6 +374,7 @@ class World:
         edits: dict[str, Json] = {
             "empty": {"members": []},
             "stranger": {"members": [stranger, *body["members"]][:3]},
+            "twice": {"members": [*body["members"], *self._elsewhere(pool, name)][: len(body["members"]) + 1]},
             "owner": {"metadata": {"ownerReferences": None}},
             "label": {"metadata": {"labels": None}},
         }
@@ -381,6 +382,11 @@ class World:
             self.api.delete(Kind.SLICE, name)
         else:
             self.api.edit(Kind.SLICE, name, edits[what])
+
+    def _elsewhere(self, pool: str, name: str) -> list[Json]:
+        """The members of the pool's other slices."""
+        others = [self.api.objects[Kind.SLICE][other] for other in self.api.slices(pool) if other != name]
+        return [item for other in others for item in other["members"]]
 
     async def do_generated(self, number: int, what: str) -> None:
         """Somebody edits or deletes a generated pool by hand (D5)."""
