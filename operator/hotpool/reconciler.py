@@ -19,10 +19,10 @@ from hotpool.api.pool import PoolSpec, PoolStatus
 from hotpool.clients import Reader, Unavailable
 from hotpool.core.diff import DeleteSlice, conditions_differ, diff_slices, status_differs, status_is_urgent
 from hotpool.core.model import Generator, Heartbeat, Key, Kind, Pool
+from hotpool.core.offers import GeneratorSubject
 from hotpool.core.plan import PoolPlan, plan_node, plan_pool
 from hotpool.core.plan_generator import GeneratorPlan, plan_generator
 from hotpool.core.state import State
-from hotpool.core.subjects import GeneratorSubject
 from hotpool.metrics import APPLY, FAILURES, HEARING, HEARTBEATS, NODES, POOLS, REJECTED, TRANSITIONS
 from hotpool.projection.images import NodeImage, PoolImage
 from hotpool.projection.mirror import Mirror
@@ -322,8 +322,8 @@ class Reconciler:
         subject = self._state.generators.get(key.name)
         if subject is None:
             return
-        pools = {name: known.pool for name, known in self._state.pools.items()}
-        plan = plan_generator(subject, pools, self._clock(), timestamp())
+        pools = dict(self._state.owned.of(subject.generator.meta.uid))
+        plan = plan_generator(subject, pools, self._state.pools, self._clock(), timestamp())
         if plan.recheck_at is not None:
             self._mark([key], plan.recheck_at)
         refused = await self._write_pools(subject, plan, pools)

@@ -8,10 +8,17 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from hotpool.api.languages import normalise_language
-from hotpool.api.pool import AttributeRequirement, LabelExpression, LabelSelector, LanguageRequirement, TypeRequirement
+from hotpool.api.pool import (
+    AttributeRequirement,
+    HashRequirement,
+    LabelExpression,
+    LabelSelector,
+    LanguageRequirement,
+    TypeRequirement,
+)
 from hotpool.api.pool import PoolTemplateSpec as Spec
 from hotpool.api.slice import MemberState
-from hotpool.core import languages
+from hotpool.core.hashing import slot
 from hotpool.core.model import Liveness, NodeView, Offer, Report
 
 
@@ -24,6 +31,7 @@ class Gate(StrEnum):
     EXCLUDED = "ExcludedByName"
     NOTHING_REQUIRED = "RequiresNothing"
     NODE_SELECTOR = "NodeSelector"
+    HASH = "Hash"
     TYPE = "TypeNotReady"
     ATTRIBUTE = "Attribute"
     LANGUAGE_PAIR = "LanguagePair"
@@ -82,6 +90,8 @@ def findings(view: NodeView, spec: Spec) -> Iterator[Finding]:
     yield Finding(Gate.NOTHING_REQUIRED, not requires_nothing(spec), "requirements, or matchAll")
     if requires.node_selector:
         yield Finding(Gate.NODE_SELECTOR, selects(requires.node_selector, node.labels), "nodeSelector")
+    if requires.hash:
+        yield _hash_finding(node.meta.name, requires.hash)
     for required in requires.types:
         yield from _type_findings(report, required)
     if requires.language_pairs:
@@ -93,7 +103,13 @@ def requires_nothing(spec: Spec) -> bool:
     requires = spec.requires
     selector = requires.node_selector
     selecting = selector is not None and bool(selector.match_labels or selector.match_expressions)
-    return not (requires.match_all or requires.types or requires.language_pairs or selecting)
+    return not (requires.match_all or requires.types or requires.language_pairs or requires.hash or selecting)
+
+
+def _hash_finding(node: str, required: HashRequirement) -> Finding:
+    found = slot(node, required.seed, required.count)
+    of = f"of {required.count}"
+    return Finding(Gate.HASH, found == required.index, f"hash {required.index} {of}", f"hash {found} {of}")
 
 
 def _type_findings(report: Report, required: TypeRequirement) -> Iterator[Finding]:
@@ -103,12 +119,13 @@ def _type_findings(report: Report, required: TypeRequirement) -> Iterator[Findin
     yield Finding(Gate.TYPE, ready, f"type {required.type} ready", observed)
     if required.attributes:
         offers = report.offers.get(required.type, ())
-        holds = any(all(_meets(offer, wanted) for wanted in required.attributes) for offer in offers)
+        holds = any(all(meets(offer, wanted) for wanted in required.attributes) for offer in offers)
         keys = ", ".join(wanted.key for wanted in required.attributes)
         yield Finding(Gate.ATTRIBUTE, holds, f"attributes of {required.type}: {keys}")
 
 
-def _meets(offer: Offer, wanted: AttributeRequirement) -> bool:
+def meets(offer: Offer, wanted: AttributeRequirement) -> bool:
+    """Whether a service declares what one attribute requirement wants."""
     declared = offer.attributes.get(wanted.key, frozenset())
     any_of, all_of = wanted.any_of, wanted.all_of
     return (any_of is None or not declared.isdisjoint(any_of)) and (all_of is None or declared.issuperset(all_of))
@@ -116,11 +133,10 @@ def _meets(offer: Offer, wanted: AttributeRequirement) -> bool:
 
 def _pair_findings(view: NodeView, required: LanguageRequirement) -> Iterator[Finding]:
     offered = view.semantic_pairs if required.semantic else view.pairs
-    targets = {languages.target(pair) for pair in offered}
     for pair in required.all_of:
         source, _, target = pair.partition("-")
         target = normalise_language(target) or target
-        holds = target in targets if source == "*" else f"{normalise_language(source)}-{target}" in offered
+        holds = target in offered.targets if source == "*" else f"{normalise_language(source)}-{target}" in offered
         yield Finding(Gate.LANGUAGE_PAIR, holds, f"language pair {pair}")
 
 

@@ -26,7 +26,10 @@ from hotpool.core.model import (
     Report,
     Slice,
 )
-from hotpool.core.subjects import GeneratorSubject, PoolSubject, Subject
+from hotpool.core.offers import GeneratorSubject
+from hotpool.core.ownership import Ownership, concerned, matters
+from hotpool.core.pairs import NO_PAIRS
+from hotpool.core.subjects import PoolSubject, Subject
 
 DEFAULT_INTERVAL = 15.0
 
@@ -52,6 +55,7 @@ class State:
     nodes: dict[str, NodeRecord] = field(default_factory=dict)
     pools: dict[str, PoolSubject] = field(default_factory=dict)
     generators: dict[str, GeneratorSubject] = field(default_factory=dict)
+    owned: Ownership = field(default_factory=Ownership)
     slices: dict[str, dict[str, Slice]] = field(default_factory=lambda: defaultdict(dict))
     """Pool name → slice name → slice."""
     gate_open: bool = False
@@ -259,12 +263,15 @@ class State:
         name = pool.meta.name
         known = self.pools.get(name)
         if known and known.pool.meta.uid == pool.meta.uid and known.pool.spec == pool.spec:
-            known.pool = pool
-            return {Key(Kind.POOL, name), *self._maker(pool)}
+            before, known.pool = known.pool, pool
+            self.owned.drop(before)
+            self.owned.put(pool)
+            return {Key(Kind.POOL, name), *(self._makers(pool) if matters(before, pool) else ())}
         dropped = self._drop_pool(name) if known else set()
         subject = PoolSubject(pool)
         self.pools[name] = subject
-        return dropped | self._add_subject(Key(Kind.POOL, name), subject) | self._maker(pool)
+        self.owned.put(pool)
+        return dropped | self._add_subject(Key(Kind.POOL, name), subject) | self._makers(pool)
 
     def _observe_generator(self, generator: Generator) -> set[Key]:
         name = generator.meta.name
@@ -294,7 +301,8 @@ class State:
 
     def _drop_pool(self, name: str) -> set[Key]:
         subject = self.pools.pop(name)
-        return self._drop_subject(Key(Kind.POOL, name), subject) | self._maker(subject.pool)
+        self.owned.drop(subject.pool)
+        return self._drop_subject(Key(Kind.POOL, name), subject) | self._makers(subject.pool)
 
     def _drop_generator(self, name: str) -> set[Key]:
         return self._drop_subject(Key(Kind.GENERATOR, name), self.generators.pop(name))
@@ -319,10 +327,9 @@ class State:
                 return {Key(Kind.POOL, pool)}
         return set()
 
-    def _maker(self, pool: Pool) -> set[Key]:
-        """The generator of a pool, which puts right what was edited or deleted by hand (behaviour D5)."""
-        made = pool.spec.generated
-        return {Key(Kind.GENERATOR, made.by)} if made else set()
+    def _makers(self, pool: Pool) -> set[Key]:
+        """The generators that put right what was edited, deleted or made by hand (behaviour D5)."""
+        return {Key(Kind.GENERATOR, name) for name in concerned(pool, self.generators)}
 
     def _subjects(self) -> Iterable[Key]:
         yield from (Key(Kind.POOL, name) for name in self.pools)
@@ -363,7 +370,7 @@ def _view(node: Node, before: NodeView) -> NodeView:
     """The node with its pairs; those of an equal report are taken over."""
     known = before.node.report
     if node.report is None:
-        return replace(before, node=node, pairs=frozenset(), semantic_pairs=frozenset())
+        return replace(before, node=node, pairs=NO_PAIRS, semantic_pairs=NO_PAIRS)
     if known is not None and known.offers == node.report.offers and before.node is not node:
         return replace(before, node=node)
     pairs = languages.pairs(node.report, semantic=False)
