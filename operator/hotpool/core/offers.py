@@ -158,6 +158,11 @@ class GeneratorSubject:
         return (self.rule is not None and self.rule.needs_pairs) or self.spec.requires.language_pairs is not None
 
     @property
+    def types(self) -> frozenset[str]:
+        """The types of which a change can matter."""
+        return frozenset(required.type for required in self.spec.requires.types)
+
+    @property
     def spec(self) -> PoolTemplateSpec:
         """What a node must meet before it offers anything."""
         return self.rule.template if self.rule else self.generator.spec.template.spec

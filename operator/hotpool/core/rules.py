@@ -11,7 +11,7 @@ from itertools import islice
 from typing import ClassVar, Final, Generic, TypeVar
 
 from hotpool.api.pool import GeneratedKind, PoolTemplateSpec, Requirements
-from hotpool.core.judge import Gate, judge
+from hotpool.core.judge import Gate, checks, decide
 from hotpool.core.model import NodeView
 from hotpool.core.pairs import Pairs
 
@@ -38,6 +38,7 @@ class KeyRule(ABC, Generic[Source]):
     """True where a node also counts for keys that only others offer, where `joins` holds."""
 
     def __init__(self, template: PoolTemplateSpec) -> None:
+        self._checks = tuple(check for check in checks(template) if check.gate is not Gate.NOTHING_REQUIRED)
         self.template = template
         """What a node must meet before it offers any key."""
 
@@ -46,8 +47,7 @@ class KeyRule(ABC, Generic[Source]):
 
         A template that requires nothing is no obstacle: the rule adds the requirement.
         """
-        verdict = judge(view, self.template)
-        if verdict.state is None and verdict.gate is not Gate.NOTHING_REQUIRED:
+        if decide(view, self._checks).state is None:
             return None
         return self._source(view) or None
 

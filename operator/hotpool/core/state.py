@@ -9,49 +9,38 @@ import heapq
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from math import inf
 
-from hotpool.core import languages
-from hotpool.core.liveness import assess, next_change
+from hotpool.core import views
 from hotpool.core.model import (
     Generator,
     Heartbeat,
+    Identity,
     Key,
     Kind,
-    Liveness,
     Node,
     NodeView,
     Observed,
     Pool,
-    Recorded,
     Report,
     Slice,
 )
 from hotpool.core.offers import GeneratorSubject
 from hotpool.core.ownership import Ownership, concerned, matters
-from hotpool.core.pairs import NO_PAIRS
+from hotpool.core.record import NodeRecord, first_record
 from hotpool.core.subjects import PoolSubject, Subject
 
-DEFAULT_INTERVAL = 15.0
-
-_SILENT_REASONS = frozenset({"Offline", "AwaitingHeartbeat"})
 _NODES_PER_TICK = 50
-
-
-@dataclass(slots=True)
-class NodeRecord:
-    """One node: what it reported, and when its heartbeat was last heard (monotonic seconds; None: never)."""
-
-    view: NodeView
-    beat: float | None = None
-    interval: float = DEFAULT_INTERVAL
-    due: float | None = None
-    """The one deadline of the node that counts; other entries of the heap are leftovers."""
+_UNPROVEN_PAUSE = 1.0
+"""Seconds until a node is looked at again whose silence is not proven yet."""
 
 
 @dataclass(slots=True)
 class State:
     """All that is observed of one fleet."""
 
+    wall_offset: float = 0.0
+    """Unix time minus monotonic seconds, to read the times of stored conditions."""
     nodes: dict[str, NodeRecord] = field(default_factory=dict)
     pools: dict[str, PoolSubject] = field(default_factory=dict)
     generators: dict[str, GeneratorSubject] = field(default_factory=dict)
@@ -62,19 +51,28 @@ class State:
     """False until everything was listed once: what is seen before may be old (behaviour C2)."""
     known_types: Counter[str] = field(default_factory=Counter)
     """Type → nodes that report it."""
+    largest_term: int = 0
+    """The largest term that a slice carries."""
     _leases: dict[str, Heartbeat] = field(default_factory=dict)
     _by_type: dict[str, set[Key]] = field(default_factory=lambda: defaultdict(set))
     _by_pairs: set[Key] = field(default_factory=set)
+    _identities: dict[Kind, dict[str, Identity]] = field(default_factory=lambda: {kind: {} for kind in Kind})
     _due: list[tuple[float, str]] = field(default_factory=list)
     _deleted: dict[Key, str] = field(default_factory=dict)
     """Key → uid of the object last seen deleted; late events of it are dropped."""
 
-    def observe(self, seen: Observed, now: float) -> set[Key]:
-        """Take in one object; events of an older version, or of an object known to be deleted, are dropped."""
-        key = key_of(seen)
-        known = self._find(key, seen)
-        if self._deleted.get(_identity(key, seen)) == seen.meta.uid or (known and known.version >= seen.meta.version):
+    def observe(self, seen: Observed, now: float, *, restored: bool = False) -> set[Key]:
+        """Take in one object; events of an older version, or of an object known to be deleted, are dropped.
+
+        `restored`: the API server was asked and holds just this, so what was known is void (behaviour C7).
+        """
+        kind, name = kind_of(seen), seen.meta.name
+        known = self._identities[kind].get(name)
+        old = known is not None and known.version >= seen.meta.version
+        if not restored and (old or self._deleted.get(Key(kind, name)) == seen.meta.uid):
             return set()
+        self._identities[kind][name] = seen.meta.identity
+        self._deleted.pop(Key(kind, name), None)
         match seen:
             case Node():
                 return self._observe_node(seen, now)
@@ -87,31 +85,33 @@ class State:
 
     def forget(self, kind: Kind, name: str, uid: str) -> set[Key]:
         """An object was deleted; nothing happens when the one known by that name is another one."""
+        known = self._identities[kind].get(name)
+        if known is not None and known.uid != uid:
+            return set()
         self._deleted[Key(kind, name)] = uid
+        if known is None:
+            return set()
+        del self._identities[kind][name]
         match kind:
             case Kind.NODE:
-                record = self.nodes.get(name)
-                return self._drop_node(name) if record and record.view.node.meta.uid == uid else set()
+                return self._drop_node(name)
             case Kind.SLICE:
-                return self._drop_slice(name, uid)
+                return self._drop_slice(name)
             case Kind.POOL:
-                pool = self.pools.get(name)
-                return self._drop_pool(name) if pool and pool.pool.meta.uid == uid else set()
+                return self._drop_pool(name)
             case Kind.GENERATOR:
-                known = self.generators.get(name)
-                return self._drop_generator(name) if known and known.generator.meta.uid == uid else set()
+                return self._drop_generator(name)
 
-    def known(self, kind: Kind) -> dict[str, str]:
-        """Name → uid of every object of one kind."""
-        match kind:
-            case Kind.NODE:
-                return {name: record.view.node.meta.uid for name, record in self.nodes.items()}
-            case Kind.POOL:
-                return {name: subject.pool.meta.uid for name, subject in self.pools.items()}
-            case Kind.SLICE:
-                return {name: item.meta.uid for group in self.slices.values() for name, item in group.items()}
-            case Kind.GENERATOR:
-                return {name: subject.generator.meta.uid for name, subject in self.generators.items()}
+    def known(self, kind: Kind) -> Mapping[str, Identity]:
+        """Name → uid and version of every object of one kind, as it is now."""
+        return self._identities[kind]
+
+    def contradicts(self, kind: Kind, name: str, listed: Identity) -> bool:
+        """Whether what is known is newer than what a list holds: the list is late, or the store went back."""
+        known = self._identities[kind].get(name)
+        if known is None:
+            return self._deleted.get(Key(kind, name)) == listed.uid
+        return known.version > listed.version
 
     def heartbeat(self, beat: Heartbeat, now: float) -> set[Key]:
         """Take in a Lease: a heartbeat is a changed renewTime of the accepted epoch (behaviour C2, B8)."""
@@ -127,10 +127,12 @@ class State:
         changed = before is not None and before.renewed != beat.renewed
         return self._beat(beat.node, record, now) if changed or (before is None and self.gate_open) else set()
 
-    def tick(self, now: float) -> set[Key]:
-        """Let silence take its effect: nodes become Suspect and Offline (behaviour C3).
+    def tick(self, now: float, proven: float = inf) -> set[Key]:
+        """Let silence take its effect: nodes become Suspect and Offline, and expire (behaviour C3, C4).
 
-        Looks at a bounded number of nodes; while more are due, `next_deadline` is not after `now`.
+        `proven`: until when the Lease stream is known to have brought everything; of a node's silence at most one
+        interval more counts. Looks at a bounded number of nodes; while more are due, `next_deadline` is not after
+        `now`.
         """
         dirty: set[Key] = set()
         for _ in range(_NODES_PER_TICK):
@@ -138,14 +140,24 @@ class State:
                 break
             due, name = heapq.heappop(self._due)
             record = self.nodes.get(name)
-            if record is None or record.beat is None or record.due != due:
+            if record is None or record.due != due:
                 continue
             record.due = None
-            liveness = assess(record.beat, now, record.interval)
-            if liveness is not Liveness.LIVE and liveness is not record.view.liveness:
-                dirty |= self._set_view(name, record, replace(record.view, liveness=liveness))
-            self._schedule(name, record)
+            until = min(now, proven + record.interval)
+            view = record.age(until)
+            if view is not record.view:
+                dirty |= self._set_view(name, record, view)
+            self._schedule(name, record, earliest=now + _UNPROVEN_PAUSE if until < now else 0.0)
         return dirty
+
+    def lease(self, node: str) -> Heartbeat | None:
+        """The Lease of a node as last seen."""
+        return self._leases.get(node)
+
+    def forget_lease(self, lease: Heartbeat) -> None:
+        """A Lease was deleted by us; a newer one stays."""
+        if self._leases.get(lease.node) == lease:
+            del self._leases[lease.node]
 
     def next_deadline(self) -> float | None:
         """When `tick` may have something to do next, or None."""
@@ -154,23 +166,8 @@ class State:
     def hear_again(self, now: float) -> None:
         """The Lease stream was deaf until now: every node has a fresh period (behaviour C3)."""
         for name, record in self.nodes.items():
-            if record.beat is not None:
-                record.beat = now
-                self._schedule(name, record)
-
-    def _find(self, key: Key, seen: Observed) -> "_Known | None":
-        match seen:
-            case Node():
-                record = self.nodes.get(key.name)
-                return _Known.of(record.view.node) if record else None
-            case Pool():
-                pool = self.pools.get(key.name)
-                return _Known.of(pool.pool) if pool else None
-            case Slice():
-                return _Known.of(self.slices.get(seen.pool, {}).get(seen.meta.name))
-            case Generator():
-                generator = self.generators.get(key.name)
-                return _Known.of(generator.generator) if generator else None
+            record.hear_anew(now)
+            self._schedule(name, record)
 
     def _observe_node(self, node: Node, now: float) -> set[Key]:
         name = node.meta.name
@@ -180,35 +177,34 @@ class State:
         if record is None:
             return self._add_node(node, now)
         before = record.view
-        view = _view(node, before)
-        beats = node.report is not None and _serial(node) != _serial(before.node)
+        view = views.renewed(before, node)
+        beats = node.report is not None and views.serial(node) != views.serial(before.node)
         if node.report and beats:
-            record.beat, record.interval = now, self._interval(name, node.report)
-            view = replace(view, liveness=Liveness.LIVE, heard=True)
+            record.interval = self._interval(name, node.report)
+            heard = record.hear(now)
+            view = replace(view, liveness=heard.liveness, heard=heard.heard, expired=heard.expired)
         dirty = self._set_view(name, record, view)
         if beats:
             self._schedule(name, record)
         return dirty
 
     def _add_node(self, node: Node, now: float) -> set[Key]:
-        """A node not known yet: new after the gate; before it, its stored condition says how it was (behaviour C4)."""
-        recorded = node.conditions.get("Ready")
-        silent = node.report is None or (not self.gate_open and _was_silent(recorded))
-        suspect = recorded is not None and recorded.reason == "Suspect" and not self.gate_open
-        liveness = Liveness.OFFLINE if silent else Liveness.SUSPECT if suspect else Liveness.LIVE
-        heard = not silent or (recorded is not None and recorded.reason == "Offline")
-        view = _view(node, NodeView(node=node, liveness=liveness, heard=heard))
-        record = NodeRecord(view, beat=None if silent else now)
-        record.interval = self._interval(node.meta.name, node.report) if node.report else DEFAULT_INTERVAL
-        self.nodes[node.meta.name] = record
-        self._schedule(node.meta.name, record)
-        return self._count_types(frozenset(), _types(view)) | self._judge(node.meta.name, view, self._subjects())
+        name = node.meta.name
+        record = first_record(node, now, known_before=not self.gate_open, wall_offset=self.wall_offset)
+        if node.report:
+            record.interval = self._interval(name, node.report)
+        record.view = views.renewed(record.view, node)
+        self.nodes[name] = record
+        self._schedule(name, record)
+        return self._count_types(frozenset(), views.types(record.view)) | self._judge(
+            name, record.view, self._subjects()
+        )
 
     def _set_view(self, name: str, record: NodeRecord, view: NodeView) -> set[Key]:
         before, record.view = record.view, view
         affected = self._affected(before, view)
-        dirty = self._count_types(_types(before), _types(view)) | self._judge(name, view, affected)
-        return dirty if affected or _shown(before) != _shown(view) else set()
+        dirty = self._count_types(views.types(before), views.types(view)) | self._judge(name, view, affected)
+        return dirty if affected or views.shown(before) != views.shown(view) else set()
 
     def _judge(self, name: str, view: NodeView | None, keys: Iterable[Key]) -> set[Key]:
         """Judge one node for some subjects; the node itself is always among the dirty keys."""
@@ -216,10 +212,10 @@ class State:
 
     def _affected(self, before: NodeView, after: NodeView) -> set[Key]:
         """The pools and generators that a change of one node can matter to."""
-        if _everywhere(before) != _everywhere(after):
+        if views.everywhere(before) != views.everywhere(after):
             return set(self._subjects())
         affected: set[Key] = set()
-        for type_ in _changed_types(before, after):
+        for type_ in views.changed_types(before, after):
             affected |= self._by_type.get(type_, set())
         if (before.pairs, before.semantic_pairs) != (after.pairs, after.semantic_pairs):
             affected |= self._by_pairs
@@ -240,10 +236,10 @@ class State:
         return dirty
 
     def _beat(self, name: str, record: NodeRecord, now: float) -> set[Key]:
-        record.beat = now
-        if record.view.liveness is Liveness.LIVE and record.view.heard:
+        view = record.hear(now)
+        if view is record.view:
             return set()
-        dirty = self._set_view(name, record, replace(record.view, liveness=Liveness.LIVE, heard=True))
+        dirty = self._set_view(name, record, view)
         self._schedule(name, record)
         return dirty
 
@@ -252,9 +248,10 @@ class State:
         lease = self._leases.get(name)
         return lease.interval if lease and lease.interval and lease.holder == report.holder else report.interval
 
-    def _schedule(self, name: str, record: NodeRecord) -> None:
+    def _schedule(self, name: str, record: NodeRecord, earliest: float = 0.0) -> None:
         """See to it that `tick` looks at the node in time; one entry for each node, however often it beats."""
-        due = None if record.beat is None else next_change(record.beat, record.interval, record.view.liveness)
+        due = record.next_change
+        due = None if due is None else max(due, earliest)
         if due is not None and (record.due is None or due < record.due):
             record.due = due
             heapq.heappush(self._due, (due, name))
@@ -271,7 +268,10 @@ class State:
         subject = PoolSubject(pool)
         self.pools[name] = subject
         self.owned.put(pool)
-        return dropped | self._add_subject(Key(Kind.POOL, name), subject) | self._makers(pool)
+        dirty = dropped | self._add_subject(Key(Kind.POOL, name), subject) | self._makers(pool)
+        if known and known.pool.meta.uid == pool.meta.uid:
+            subject.carry_over(known)
+        return dirty
 
     def _observe_generator(self, generator: Generator) -> set[Key]:
         name = generator.meta.name
@@ -285,8 +285,8 @@ class State:
         return dropped | self._add_subject(Key(Kind.GENERATOR, name), subject)
 
     def _add_subject(self, key: Key, subject: Subject) -> set[Key]:
-        for required in subject.spec.requires.types:
-            self._by_type[required.type].add(key)
+        for type_ in subject.types:
+            self._by_type[type_].add(key)
         if subject.needs_pairs:
             self._by_pairs.add(key)
         for name, record in self.nodes.items():
@@ -294,8 +294,8 @@ class State:
         return {key}
 
     def _drop_subject(self, key: Key, subject: Subject) -> set[Key]:
-        for required in subject.spec.requires.types:
-            self._by_type[required.type].discard(key)
+        for type_ in subject.types:
+            self._by_type[type_].discard(key)
         self._by_pairs.discard(key)
         return {key}
 
@@ -309,20 +309,21 @@ class State:
 
     def _drop_node(self, name: str) -> set[Key]:
         record = self.nodes.pop(name)
-        return self._count_types(_types(record.view), frozenset()) | self._judge(name, None, self._subjects())
+        return self._count_types(views.types(record.view), frozenset()) | self._judge(name, None, self._subjects())
 
     def _observe_slice(self, seen: Slice) -> set[Key]:
         """A slice is in one pool's group only, also when people gave it to another pool."""
         name = seen.meta.name
+        self.largest_term = max(self.largest_term, seen.term)
         left = [pool for pool, group in self.slices.items() if pool != seen.pool and name in group]
         for pool in left:
             del self.slices[pool][name]
         self.slices[seen.pool][name] = seen
         return {Key(Kind.POOL, pool) for pool in (seen.pool, *left)}
 
-    def _drop_slice(self, name: str, uid: str) -> set[Key]:
+    def _drop_slice(self, name: str) -> set[Key]:
         for pool, group in self.slices.items():
-            if name in group and group[name].meta.uid == uid:
+            if name in group:
                 del group[name]
                 return {Key(Kind.POOL, pool)}
         return set()
@@ -339,81 +340,14 @@ class State:
         return self.pools[key.name] if key.kind is Kind.POOL else self.generators[key.name]
 
 
-@dataclass(frozen=True, slots=True)
-class _Known:
-    uid: str
-    version: int
-
-    @classmethod
-    def of(cls, seen: Observed | None) -> "_Known | None":
-        return cls(seen.meta.uid, seen.meta.version) if seen else None
-
-
-def key_of(seen: Observed) -> Key:
-    """What has to be reconciled when this object changes: a slice stands for its pool."""
+def kind_of(seen: Observed) -> Kind:
+    """The kind of an object."""
     match seen:
         case Node():
-            return Key(Kind.NODE, seen.meta.name)
+            return Kind.NODE
         case Pool():
-            return Key(Kind.POOL, seen.meta.name)
+            return Kind.POOL
         case Slice():
-            return Key(Kind.POOL, seen.pool)
+            return Kind.SLICE
         case Generator():
-            return Key(Kind.GENERATOR, seen.meta.name)
-
-
-def _identity(key: Key, seen: Observed) -> Key:
-    return Key(Kind.SLICE, seen.meta.name) if isinstance(seen, Slice) else key
-
-
-def _view(node: Node, before: NodeView) -> NodeView:
-    """The node with its pairs; those of an equal report are taken over."""
-    known = before.node.report
-    if node.report is None:
-        return replace(before, node=node, pairs=NO_PAIRS, semantic_pairs=NO_PAIRS)
-    if known is not None and known.offers == node.report.offers and before.node is not node:
-        return replace(before, node=node)
-    pairs = languages.pairs(node.report, semantic=False)
-    return replace(before, node=node, pairs=pairs, semantic_pairs=languages.pairs(node.report, semantic=True))
-
-
-def _was_silent(recorded: Recorded | None) -> bool:
-    return recorded is None or recorded.reason in _SILENT_REASONS
-
-
-def _serial(node: Node) -> tuple[str, int, int] | None:
-    report = node.report
-    return (report.session, report.epoch, report.sequence) if report else None
-
-
-def _types(view: NodeView) -> frozenset[str]:
-    return frozenset(view.node.report.types) if view.node.report else frozenset()
-
-
-def _everywhere(view: NodeView) -> tuple[object, ...]:
-    """What matters to every pool."""
-    report = view.node.report
-    return (view.liveness, view.node.drain, view.node.labels, report is None, report is not None and report.leaving)
-
-
-def _shown(view: NodeView) -> tuple[object, ...]:
-    """What the node's own condition and its Redis capability are made of."""
-    report = view.node.report
-    node = view.node
-    types = report.types if report else None
-    return (*_everywhere(view), view.heard, node.problem, types, node.conditions, node.meta.generation)
-
-
-def _changed_types(before: NodeView, after: NodeView) -> set[str]:
-    old, new = before.node.report, after.node.report
-    if old is None or new is None:
-        return set()
-    return {
-        type_
-        for type_ in {*old.types, *new.types}
-        if _of_type(old.types, type_) != _of_type(new.types, type_) or old.offers.get(type_) != new.offers.get(type_)
-    }
-
-
-def _of_type(types: Mapping[str, object], type_: str) -> object:
-    return types.get(type_)
+            return Kind.GENERATOR
