@@ -174,4 +174,4 @@ def test_b4_512_languages_make_no_261632_strings() -> None:
     assert "l0-l511" in found
     assert len(found.targets) == 512
     assert sys.getallocatedblocks() - before < 5_000
-    assert sum(1 for _ in found) == 261_632
+    assert next(iter(found)) == "l0-l1"
