@@ -6,12 +6,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.builders import generator, node, pool, requires, speech, view
 from tests.generators import made, offered, planned
 
 from hotpool.api.meta import GENERATOR_NAME_MAX, LABEL_PATTERN, PAIR_OR_ANY_PATTERN, POOL_NAME_MAX
+from hotpool.core import ranking
 from hotpool.core.generate import Admission, Names, admit, key_rule, pool_name, pool_spec
 from hotpool.core.model import Generator, Liveness, NodeView
 from hotpool.core.plan_generator import GeneratorPlan
@@ -65,11 +66,11 @@ def test_d6_the_key_is_data_in_the_spec_and_the_pool_requires_its_pair(key: str)
 
 
 def admitted(nodes: Mapping[str, int], existing: Iterable[str], by: Generator) -> Admission:
-    ranking = Ranking()
+    ranked = Ranking()
     for key, number in nodes.items():
-        ranking.add(key, number)
+        ranked.add(key, number)
     names = Names(lambda key: pool_name("g", key), lambda _: True)
-    return admit(ranking, tuple(existing), by.spec, names)
+    return admit(ranked, tuple(existing), by.spec, names)
 
 
 def test_d5_rank_is_by_nodes_then_by_name_and_who_is_left_out_is_reported() -> None:
@@ -106,17 +107,32 @@ def test_d5_every_key_is_admitted_or_reported_in_the_order_of_rank(
     assert {why for _, number, why in found.shown if number >= least} <= {"MaxPools"}
 
 
-@given(st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(-3, 3)), max_size=40))
-def test_a_ranking_is_that_of_its_counts(changes: list[tuple[str, int]]) -> None:
-    ranking, counts = Ranking(), dict.fromkeys("abcdef", 0)
+@pytest.mark.parametrize("few", [10_000, 0], ids=["few", "many"])
+@given(changes=st.lists(st.tuples(st.sampled_from("abcdefghij"), st.integers(-3, 3)), max_size=300))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_d5_a_ranking_is_that_of_its_counts(
+    changes: list[tuple[str, int]], few: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ranking, "_FEW", few)
+    found, counts = Ranking(), dict.fromkeys("abcdefghij", 0)
     for key, by in changes:
-        by = max(by, -counts[key])  # noqa: PLW2901 - nobody leaves who was not there.
-        counts[key] += by
-        ranking.add(key, by)
+        change = max(by, -counts[key])
+        counts[key] += change
+        found.add(key, change)
     expected = sorted(((key, n) for key, n in counts.items() if n), key=lambda item: (-item[1], item[0]))
-    assert list(ranking.walk()) == expected
-    assert list(ranking.walk(without={"a", "b"})) == [item for item in expected if item[0] not in "ab"]
-    assert len(ranking) == len(expected)
+    assert list(found.walk()) == expected
+    assert list(found.walk(without={"a", "b"})) == [item for item in expected if item[0] not in "ab"]
+    assert len(found) == len(expected)
+
+
+@given(st.lists(st.booleans(), max_size=400))
+def test_d5_a_key_that_comes_and_goes_for_ever_is_held_once(turns: list[bool]) -> None:
+    found = Ranking()
+    for number, comes in enumerate(turns * 3):
+        found.add("stays" if number == 0 else f"k{number % 3}", 1)
+        if comes:
+            found.add("stays" if number == 0 else f"k{number % 3}", -1)
+    assert sum(len(rank._heap) for rank in found._ranks.values()) <= 2 * len(found) + 100 * len(found._ranks)  # noqa: SLF001
 
 
 # The plan.

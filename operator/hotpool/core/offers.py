@@ -17,7 +17,7 @@ from hotpool.core.rules import KeyRule, Offered
 
 _MAX_SHARED: Final = 10_000
 """Keys that all nodes together may offer by a shared rule: each of them is compared with each group."""
-_TURN: Final = 20_000
+_TURN: Final = 5_000
 """Keys looked at in one turn of counting: some tens of milliseconds."""
 
 
@@ -70,7 +70,7 @@ class Offers:
             group = self._stale.pop()
             if group.offered is None and group.members:
                 group.offered = self._derive(group)
-                looked_at += len(self._observed) + (_TURN // 4 if group.offered.cut else 0)
+                looked_at += len(self._observed) + (_TURN if group.offered.cut else 0)
             looked_at += 50 + len(group.joined)
             change, group.counted = len(group.members) - group.counted, len(group.members)
             for key in group.joined:
