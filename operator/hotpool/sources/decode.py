@@ -126,7 +126,7 @@ def _node(body: Json) -> Node:
         report=report,
         problem=problem,
         conditions={c["type"]: _recorded(c) for c in status.get("conditions") or []},
-        untouched=not spec and not _touched(body["metadata"]),
+        untouched=not any(spec.values()) and not _touched(body["metadata"]),  # drain: false is the default
     )
 
 
