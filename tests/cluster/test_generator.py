@@ -93,13 +93,13 @@ def test_d5_sets_values_and_parts_beside_the_pairs(speaking: Fleet) -> None:
     everyone = [pool_name("sets", "en+zh"), pool_name("spoken", "zh"), pool_name("spoken", "en")]
     for name in everyone:
         wait_for(f"both nodes are in {name}", lambda name=name: everywhere(speaking, name, BOTH), 60)  # type: ignore[misc]
-    for node in BOTH:
-        name = pool_name("part", str(slot(node, "s", 2)))
-        wait_for(
-            f"{node} in its part", lambda name=name, node=node: node in (speaking.members_in_redis(name) or {}), 60
-        )  # type: ignore[misc]
-    parts = {pool_name("part", str(slot(node, "s", 2))) for node in BOTH}
-    wait_for("nothing more", lambda: made(speaking) == {ZH_EN, EN_ZH, ANY_EN, ANY_ZH, *everyone, *parts})
+    inside = {node: pool_name("part", str(slot(node, "s", 2))) for node in BOTH}
+    wait_for(
+        "each node is in its part",
+        lambda: all(node in (speaking.members_in_redis(name) or {}) for node, name in inside.items()),
+        60,
+    )
+    wait_for("nothing more", lambda: made(speaking) == {ZH_EN, EN_ZH, ANY_EN, ANY_ZH, *everyone, *inside.values()})
 
 
 def test_d5_a_changed_rule_leaves_the_former_pools_for_the_grace_time(speaking: Fleet) -> None:
