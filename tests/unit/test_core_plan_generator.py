@@ -161,6 +161,8 @@ def test_d5_a_pool_of_ours_whose_key_is_not_ours_is_removed(edit: dict[str, Any]
     plan = planned(offered(by, ZH_EN), odd, made(by, "zh-en"), made(by, "en-zh"))
     assert plan.remove == (odd,)
     assert (plan.create, plan.correct) == ({}, {})
+    paused = replace(odd, paused=True)
+    assert planned(offered(by, ZH_EN), paused, made(by, "zh-en"), made(by, "en-zh")).remove == ()
 
 
 def test_d5_pools_that_name_another_generator_as_their_maker_are_whose_owner_says_so() -> None:
