@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from tests.builders import generator, node, pool, requires, speech, view
 from tests.generators import made, offered, planned
@@ -108,13 +108,14 @@ def test_d5_every_key_is_admitted_or_reported_in_the_order_of_rank(
 
 
 @pytest.mark.parametrize("few", [10_000, 0], ids=["few", "many"])
-@given(changes=st.lists(st.tuples(st.sampled_from("abcdefghij"), st.integers(-3, 3)), max_size=300))
+@given(changes=st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from([-1, 1, 2])), max_size=200))
+@example(changes=[("a", 1), ("b", 1), ("b", -1), ("b", 1)])
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_d5_a_ranking_is_that_of_its_counts(
     changes: list[tuple[str, int]], few: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ranking, "_FEW", few)
-    found, counts = Ranking(), dict.fromkeys("abcdefghij", 0)
+    found, counts = Ranking(), dict.fromkeys("abcd", 0)
     for key, by in changes:
         change = max(by, -counts[key])
         counts[key] += change

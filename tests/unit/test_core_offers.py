@@ -89,6 +89,13 @@ def test_d5_a_hostile_graph_ends_the_search_and_it_is_always_the_same_part() -> 
     assert all(of.connects(frozenset(codes)) for codes in found.found[:10])
 
 
+def test_d5_a_search_that_finds_nothing_ends_too() -> None:
+    codes = [f"l{number:03}" for number in range(120)]
+    of = graph({(a, b) for a, b in combinations(codes, 2) if int(a[1:]) // 3 != int(b[1:]) // 3})
+    found = language_sets(of, 41)
+    assert found.found == ()
+
+
 def test_d5_as_many_languages_as_a_report_holds_are_one_set() -> None:
     codes = frozenset(f"l{number:03}" for number in range(MAX_LANGUAGES))
     found = language_sets(pairs_of([Grid(codes, codes)], ()), 2)

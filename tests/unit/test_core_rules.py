@@ -57,6 +57,17 @@ def test_d5_semantic_pairs_where_the_rule_or_the_template_asks_for_them() -> Non
     assert keys(seen, template=template, rule=SETS) == {"en+zh"}
 
 
+def test_d5_where_the_rule_asks_for_repair_the_templates_own_pairs_need_it_too() -> None:
+    spec: dict[str, Any] = {
+        "rule": {"languagePairs": {"semantic": True}},
+        "template": {"spec": {"requires": {"languagePairs": {"allOf": ["zh-ja"]}}}},
+    }
+    content = speech("zh", "en", "ja")
+    seen = view(report(*content["services"], service("r", "semantic", languages=["zh", "en"])))
+    assert keys(seen, **spec) == set()
+    assert judge(seen, made("zh-en", **spec)).gate is Gate.LANGUAGE_PAIR
+
+
 def test_d5_a_node_that_the_template_excludes_offers_nothing() -> None:
     template = {"spec": {"requires": requires("llm"), "excludeNodes": ["other"]}}
     content = speech("zh", "en")
