@@ -263,7 +263,8 @@ class State:
             before, known.pool = known.pool, pool
             self.owned.drop(before)
             self.owned.put(pool)
-            return {Key(Kind.POOL, name), *(self._makers(pool) if matters(before, pool) else ())}
+            makers = self._makers(before) | self._makers(pool) if matters(before, pool) else set()
+            return {Key(Kind.POOL, name), *makers}
         dropped = self._drop_pool(name) if known else set()
         subject = PoolSubject(pool)
         self.pools[name] = subject
