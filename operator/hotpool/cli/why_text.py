@@ -1,0 +1,139 @@
+"""What `why` prints for people.
+
+Called by `cli.why` with answers of `core.explain`. Decides nothing.
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Final
+
+from rich.text import Text
+
+from hotpool.cli.text import BAD, DOUBTFUL, GOOD, HEAD, ago, listing, plural, say, table
+from hotpool.cli.transitions import Transition
+from hotpool.core.explain import Answer, Standing, Survey
+from hotpool.core.hints import Facts
+from hotpool.core.judge import Verdict
+from hotpool.core.model import Pool
+
+_FAILED_SHOWN: Final = 2
+"""Requirements told of each near miss."""
+_LINE: Final = 55
+"""Longer verdicts leave out what was observed: it is told below."""
+
+
+def show_answer(answer: Answer, now: datetime) -> None:
+    """`why NODE POOL`."""
+    rows = [
+        (_holds(holds=item.holds), item.required, item.observed, ago(item.since, now)) for item in answer.requirements
+    ]
+    say(Text.assemble((f"{answer.node} in {answer.pool}: ", HEAD), _verdict(answer, now)))
+    say("", table(("HOLDS", "REQUIREMENT", "OBSERVED", "SINCE"), rows))
+    for remark in answer.remarks:
+        say("", f"{_sentence(remark.text)}{f' ({ago(remark.since, now)})' if remark.since else ''}.")
+    if answer.decided:
+        say("", f"Decided by {answer.decided.gate}: {answer.decided.required}.")
+    _show_flips(answer)
+
+
+def _holds(*, holds: bool) -> Text:
+    return Text("yes", GOOD) if holds else Text("NO", BAD)
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _show_flips(answer: Answer) -> None:
+    """What would change it: everything that does not hold must."""
+    needed = [way for item in answer.requirements if not item.holds for way in item.flip]
+    ways = dict.fromkeys([*needed, *(way for remark in answer.remarks for way in remark.flip)])
+    if ways:
+        together = ", all of this together" if len(ways) > 1 else ""
+        say("", f"What would change it{together}:", listing(ways))
+
+
+def _verdict(answer: Answer, now: datetime) -> Text:
+    """The verdict in one line."""
+    member, judged = answer.member, _judged(answer)
+    now_is = f"member {member.state}, since {ago(member.since, now)}" if member else "out"
+    match answer.standing:
+        case Standing.MEMBER:
+            return Text(now_is, _colour(answer.verdict))
+        case Standing.HELD if member:
+            return Text(f"held by the brake as {member.state}, in the pool since {ago(member.since, now)}", DOUBTFUL)
+        case Standing.OUT:
+            return Text(judged, BAD)
+        case Standing.DRY_RUN:
+            return Text(f"would be {judged} (DryRun)", DOUBTFUL)
+        case Standing.PAUSED | Standing.INVALID_SPEC:
+            return Text(f"{now_is} ({answer.standing}; else {judged})", DOUBTFUL)
+        case _:
+            return Text(f"{now_is}, about to be {judged}", DOUBTFUL)
+
+
+def _judged(answer: Answer) -> str:
+    """What the judge says, in one line."""
+    decided = answer.decided
+    if decided is None:
+        return f"member {answer.verdict.state}"
+    full = f"out: {decided.gate} ({decided.required}: {decided.observed})"
+    return full if len(full) <= _LINE else f"out: {decided.gate} ({decided.required})"
+
+
+def _colour(verdict: Verdict) -> str:
+    return GOOD if verdict.state == "Ready" else DOUBTFUL
+
+
+def show_survey(pool: Pool, survey: Survey, nearest: Sequence[Answer]) -> None:
+    """`why --pool P`."""
+    states = ", ".join(f"{count} {state}" for state, count in sorted(survey.members.items()))
+    members = plural(survey.members.total(), "member") + (f" ({states})" if states else "")
+    say(Text.assemble((f"{pool.meta.name}: ", HEAD), f"{members}, {sum(survey.reasons.values())} out"))
+    if survey.unwritten:
+        say(f"{_unwritten(pool, survey.unwritten)}.")
+    if not survey.reasons:
+        return
+    rows = [(gate, str(count)) for gate, count in survey.reasons.most_common()]
+    say("", table(("OUT BECAUSE", "NODES"), rows, right=["NODES"]))
+    say("", table(("NEAREST MISSES", "FAILS", "WHICH"), map(_miss, nearest), right=["FAILS"]))
+    if len(survey.misses) > len(nearest):
+        say(f"… and {len(survey.misses) - len(nearest)} more: --limit")
+    say("", f"What would flip it: hotpool why {survey.misses[0]} {pool.meta.name}")
+
+
+def _unwritten(pool: Pool, count: int) -> str:
+    nodes = plural(count, "node")
+    if pool.spec.mode == "DryRun":
+        return f"Mode DryRun: {nodes} would be members"
+    if pool.paused:
+        return f"The pool is paused: else {nodes} would come in"
+    return f"{nodes} will come in: the operator has not written it yet, or does not run"
+
+
+def _miss(answer: Answer) -> tuple[str, str, str]:
+    told = [f"{item.required}: {item.observed}" for item in answer.requirements if not item.holds]
+    more = f"; and {len(told) - _FAILED_SHOWN} more" if len(told) > _FAILED_SHOWN else ""
+    return answer.node, str(len(told)), "; ".join(told[:_FAILED_SHOWN]) + more
+
+
+def show_node(facts: Facts, answers: Sequence[Answer], last: Sequence[Transition], now: datetime) -> None:
+    """`why --node N`."""
+    ready = facts.view.node.conditions.get("Ready")
+    said = f"{ready.reason}, since {ago(ready.since, now)}" if ready else "not seen by the operator yet"
+    running = sum(service.state == "Running" for service in facts.services)
+    members = sum(answer.member is not None for answer in answers)
+    counts = f"{running}/{len(facts.services)} services run, in {members} of {plural(len(answers), 'pool')}"
+    say(Text.assemble((f"{facts.name}: ", HEAD), f"{said}; {counts}"))
+    if answers:
+        say("", table(("POOL", "VERDICT"), ((answer.pool, _verdict(answer, now)) for answer in answers)))
+    _show_transitions(last, now)
+
+
+def _show_transitions(last: Iterable[Transition], now: datetime) -> None:
+    rows = [
+        (ago(item.time, now), item.reason, item.message + (f" (x{item.count})" if item.count > 1 else ""))
+        for item in last
+    ]
+    none = "No Events regard it (they are kept for an hour)."
+    say("", table(("AGO", "REASON", "WHAT"), rows) if rows else none)
