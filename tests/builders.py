@@ -7,13 +7,14 @@ from hotpool.api.capability import Report as WireReport
 from hotpool.api.generator import GeneratorStatus
 from hotpool.api.meta import API_VERSION, LEASE_PREFIX, POOL_LABEL
 from hotpool.api.pool import PoolSpec, PoolStatus
-from hotpool.api.slice import Member, MemberState
+from hotpool.api.slice import MemberState
 from hotpool.core import languages
 from hotpool.core.model import (
     Generator,
     Heartbeat,
     Kind,
     Liveness,
+    Member,
     Meta,
     Node,
     NodeView,
@@ -80,7 +81,7 @@ def node_object(name: str, content: Json | None = None, *, version: int = 1, gen
     """A NodeCapability; `more`: uid, labels, drain, conditions."""
     metadata = {"uid": more.get("uid", f"uid-{name}"), "labels": more.get("labels", {})}
     status = {"report": content, "conditions": more.get("conditions", [])}
-    body = {"spec": {"drain": more.get("drain", False)}, "status": status}
+    body = {"spec": {"drain": True} if more.get("drain") else {}, "status": status}
     return _object("NodeCapability", name, version, generation, **metadata) | body
 
 
@@ -188,10 +189,11 @@ def member(name: str, state: MemberState = "Ready", since: str = "t") -> Member:
     return Member(node=name, state=state, since=since)
 
 
-def lease(name: str, renewed: str, *, holder: str = "i/1", interval: float | None = H) -> Heartbeat:
+def lease(name: str, renewed: str, *, holder: str = "i/1", interval: float | None = H, version: str = "") -> Heartbeat:
     """What a node's Lease says; the holder is that of the reports of these builders."""
     duration = None if interval is None else int(3 * interval)
-    found = decode_lease(f"{LEASE_PREFIX}{name}", holder, renewed, duration)
+    uid = f"uid-{name}" if version else ""
+    found = decode_lease(f"{LEASE_PREFIX}{name}", holder, renewed, duration, uid=uid, version=version)
     assert found
     return found
 

@@ -18,6 +18,7 @@ from hotpool import logs
 from hotpool.api.meta import SCHEMA_REVISION
 from hotpool.cli import diff, pick, top, why
 from hotpool.clients import Access, Reader, Unavailable, connect
+from hotpool.clock import Clock
 from hotpool.core.model import Kind
 from hotpool.core.state import State
 from hotpool.election import Elector
@@ -29,6 +30,7 @@ from hotpool.reconciler import Reconciler
 from hotpool.settings import Settings
 from hotpool.sinks.kube import KubeSink
 from hotpool.sources import watch
+from hotpool.sources.canary import Canary
 from hotpool.sources.leases import LeaseStream
 
 log = structlog.get_logger(__name__)
@@ -101,11 +103,13 @@ class Operator:
         self._elector = Elector(access, won=_from_thread(self._won), lost=_from_thread(self._lost))
         self._reader = Reader(api, settings.namespace)
         kube = KubeSink(api, settings.namespace, leader=self._elector.leading, term=lambda: self._elector.term)
-        self._state = State()
+        clock = Clock()
+        self._state = State(wall_offset=clock.offset)
         self._redis = connect_redis(settings.redis_url.get_secret_value()) if settings.redis_url else None
         self._mirror = self._make_mirror()
-        self._reconciler = Reconciler(self._state, self._reader, kube, self._mirror)
+        self._reconciler = Reconciler(self._state, self._reader, kube, self._mirror, clock)
         self._leases = LeaseStream(api, settings.namespace, self._reconciler)
+        self._canary = Canary(api, settings.namespace, self._reconciler, leader=self._elector.leading, clock=clock)
 
     def _make_mirror(self) -> Mirror | None:
         if self._redis is None:
@@ -163,14 +167,26 @@ class Operator:
         await asyncio.gather(self._listed.wait(), self._leases.listed.wait())
         self._heed_signals()  # kopf has put its own handlers in their place
         await self._reconciler.open_gate()
-        self._elector.begin(self._reconciler.largest_term)
-        await self._won.wait()
+        self._elector.begin(lambda: self._state.largest_term)
+        await self._stand_by()
         log.info("leading", term=self._elector.term, identity=self._elector.identity)
         async with asyncio.TaskGroup() as group:
+            group.create_task(self._canary.run())
             group.create_task(self._reconciler.run())
             if self._mirror:
                 await self._reconciler.swept.wait()
                 group.create_task(self._mirror.run())
+
+    async def _stand_by(self) -> None:
+        """Until we lead: keep warm."""
+        warm = asyncio.create_task(self._reconciler.stand_by())
+        won = asyncio.create_task(self._won.wait())
+        try:
+            done, _ = await asyncio.wait([warm, won], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (warm, won):
+                task.cancel()
+        await asyncio.gather(*(task for task in done if task is warm))
 
     async def _end(self, tasks: Sequence[asyncio.Task[Any]], watcher: asyncio.Task[None]) -> None:
         for task in tasks:

@@ -23,13 +23,13 @@ from hotpool.metrics import LEADER, TERM
 from hotpool.sinks.errors import Retryable
 
 LEASE_NAME: Final = "hotpool-operator"
-LEASE_SECONDS: Final = 10
-RENEW_SECONDS: Final = 2.0
+LEASE_SECONDS: Final = 6
+RENEW_SECONDS: Final = 1.0
 RETRY_SECONDS: Final = 0.25
-"""A leader whose renewal failed tries again after this pause: its time runs out."""
-WRITE_RESERVE: Final = 4.0
+"""A leader whose renewal failed tries again after this pause: its time runs out. A standby looks as often."""
+WRITE_RESERVE: Final = 2.5
 """We stop to lead this long before the Lease ends: more than a write's time-out in any sink."""
-_REQUEST_SECONDS: Final = 2.0
+_REQUEST_SECONDS: Final = 1.5
 _CONFLICT: Final = 409
 _NOT_FOUND: Final = 404
 _AWAY: Final = (urllib3.exceptions.HTTPError, OSError)
@@ -48,7 +48,7 @@ class Elector(threading.Thread):
         self.identity = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self.term = 0
         self._access = access
-        self._minimum = 0
+        self._minimum: Callable[[], int] = int
         self._won = won
         self._lost = lost
         self._until = 0.0
@@ -57,8 +57,8 @@ class Elector(threading.Thread):
         self._seen: tuple[str, float] = ("", 0.0)
         """The Lease's version last seen of another holder, and when it was first seen (monotonic)."""
 
-    def begin(self, largest_term: int) -> None:
-        """Start to elect; the term will be larger than `largest_term`."""
+    def begin(self, largest_term: Callable[[], int]) -> None:
+        """Start to elect; the term will be larger than what `largest_term` says at that time."""
         self._minimum = largest_term
         self.start()
 
@@ -77,13 +77,14 @@ class Elector(threading.Thread):
 
     def _elect(self, api: Any) -> None:
         while not self._stop_event.is_set():
-            pause = RENEW_SECONDS
             try:
                 with self._lock:
                     self._round(api)
             except (ApiException, *_AWAY) as error:
                 log.warning("election round failed", error=type(error).__name__, status=getattr(error, "status", None))
                 pause = RETRY_SECONDS if self.leading() else RENEW_SECONDS
+            else:
+                pause = RENEW_SECONDS if self.leading() else RETRY_SECONDS
             LEADER.set(self.leading())
             if self.term and not self.leading():
                 self._lost()
@@ -141,7 +142,7 @@ class Elector(threading.Thread):
     def _acquire(self, api: Any, found: Any, started: float) -> None:
         new = client.V1Lease(metadata=client.V1ObjectMeta(name=LEASE_NAME), spec=client.V1LeaseSpec())
         lease: Any = found or new
-        lease.spec.lease_transitions = max(lease.spec.lease_transitions or 0, self._minimum) + 1
+        lease.spec.lease_transitions = max(lease.spec.lease_transitions or 0, self._minimum()) + 1
         lease.spec.holder_identity = self.identity
         lease.spec.lease_duration_seconds = LEASE_SECONDS
         lease.spec.acquire_time = datetime.now(UTC)

@@ -19,6 +19,8 @@ from tests.builders import H, Json, lease
 
 from hotpool.api import meta
 from hotpool.clients import Reader
+from hotpool.clock import Clock
+from hotpool.core.liveness import CANARY_SECONDS
 from hotpool.core.model import Key, Kind
 from hotpool.core.state import State
 from hotpool.projection.audit import AuditResult
@@ -130,6 +132,8 @@ class FakeApi:
         self.requests: Counter[str] = Counter()
         self.delay = 0.0
         """Seconds that each write of the operator takes."""
+        self.leases: dict[str, str] = {}
+        """Name → resourceVersion of the nodes' Leases."""
         self._version = 100
         self._uids: set[str] = set()
 
@@ -264,6 +268,13 @@ class FakeApi:
         self.writes.append(Write(now(), "delete", kind, name))
         self.delete(kind, name)
         return known
+
+    async def delete_namespaced_lease(self, name: str, _namespace: str, *, body: Any, **_: Any) -> None:
+        """The Lease of a node, if it was not renewed meanwhile."""
+        await self._before("delete_lease", Kind.NODE, name)
+        if body.preconditions.resource_version != self.leases.get(name):
+            raise ApiException(status=409, reason="Conflict")
+        del self.leases[name]
 
     def _ask(self, verb: str, kind: Kind, name: str) -> None:
         self.requests[verb] += 1
@@ -424,6 +435,8 @@ class _Reader(Reader):
 class _Sink(KubeSink):
     def __init__(self, api: FakeApi, leader: Callable[[], bool], term: Callable[[], int]) -> None:
         self._objects = cast("Any", api)
+        self._leases = cast("Any", api)
+        self._namespace = "fleet"
         self._where = (meta.GROUP, meta.VERSION, "fleet")
         self._leader = leader
         self._term = term
@@ -440,8 +453,11 @@ class Fleet:
         self.state = State()
         self.mirror = self._mirror(redis) if redis else None
         sink = _Sink(self.api, lambda: self.leading, lambda: self.term)
-        self.reconciler = Reconciler(self.state, _Reader(self.api), sink, self.mirror, asyncio.get_running_loop().time)
+        clock = Clock(asyncio.get_running_loop().time, asyncio.get_running_loop().time)
+        self.reconciler = Reconciler(self.state, _Reader(self.api), sink, self.mirror, clock)
         self.tasks: list[asyncio.Task[Any]] = []
+        self.held = False
+        """True while the Lease stream is open and brings nothing."""
         self._beats = 0
 
     def _mirror(self, redis: FakeRedis) -> Mirror:
@@ -449,6 +465,15 @@ class Fleet:
             self.term = max(self.term, term)
 
         return Mirror(cast("Any", redis), term=lambda: self.term, raise_term=raise_term)
+
+    async def canary(self) -> None:
+        """Renew the canary and bring it back, as Canary and LeaseStream do, while the stream is not `held`."""
+        while True:
+            renewed = f"{now()}"
+            self.reconciler.renewing(renewed)
+            if not self.held:
+                self.reconciler.echo(renewed)
+            await asyncio.sleep(CANARY_SECONDS)
 
     def watch(self) -> None:
         """From now on the operator is told what changes."""
@@ -458,7 +483,10 @@ class Fleet:
         """The agents of these nodes (of none given: of all) renew their Leases."""
         self._beats += 1
         found = names or tuple(self.api.objects[Kind.NODE])
-        self.reconciler.heartbeats([lease(name, f"{now()}/{self._beats}") for name in found])
+        self.api.leases |= {f"{meta.LEASE_PREFIX}{name}": str(self._beats) for name in found}
+        if not self.held:
+            beats = [lease(name, f"{now()}/{self._beats}", version=str(self._beats)) for name in found]
+            self.reconciler.heartbeats(beats)
 
     async def beating(self, seconds: float, *names: str) -> None:
         """Let time pass with these nodes (of none given: all) beating each H."""
@@ -474,7 +502,7 @@ class Fleet:
 
     async def lead(self) -> None:
         """Begin to work, as the leader does."""
-        self.tasks.append(asyncio.create_task(self.reconciler.run()))
+        self.tasks += [asyncio.create_task(self.reconciler.run()), asyncio.create_task(self.canary())]
         if self.mirror:
             await self.reconciler.swept.wait()
             self.tasks.append(asyncio.create_task(self.mirror.run()))

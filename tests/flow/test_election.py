@@ -100,7 +100,7 @@ def test_promise_2_the_term_is_larger_than_that_of_lease_and_slices(
     leases: Leases, elector: Elector, won: threading.Event
 ) -> None:
     leases.stored = lease(lease_transitions=4, holder_identity="")
-    elector.begin(9)
+    elector.begin(lambda: 9)
     assert won.wait(SECONDS)
     assert (elector.term, leases.stored.spec.lease_transitions) == (10, 10)
     assert elector.leading()
@@ -113,7 +113,7 @@ def test_promise_2_an_acquisition_whose_answer_was_lost_still_wins(
     leases: Leases, elector: Elector, won: threading.Event
 ) -> None:
     leases.after_write = once(urllib3.exceptions.ReadTimeoutError(None, "", "late"))  # type: ignore[arg-type]
-    elector.begin(0)
+    elector.begin(int)
     assert won.wait(SECONDS)
     assert elector.leading()
     assert elector.term == leases.stored.spec.lease_transitions == 1
@@ -121,14 +121,14 @@ def test_promise_2_an_acquisition_whose_answer_was_lost_still_wins(
 
 def test_promise_2_a_lease_without_content_is_free(leases: Leases, elector: Elector, won: threading.Event) -> None:
     leases.stored = lease()
-    elector.begin(0)
+    elector.begin(int)
     assert won.wait(SECONDS)
 
 
 def test_promise_2_an_unforeseen_error_is_told_as_a_loss(
     leases: Leases, elector: Elector, won: threading.Event, lost: threading.Event
 ) -> None:
-    elector.begin(0)
+    elector.begin(int)
     assert won.wait(SECONDS)
     leases.before_read = once(ValueError("no JSON at all"))
     assert lost.wait(SECONDS)
@@ -138,21 +138,18 @@ def test_promise_2_an_unforeseen_error_is_told_as_a_loss(
 def test_promise_2_a_leader_whose_renewal_failed_tries_again_before_its_time_runs_out(
     leases: Leases, elector: Elector, won: threading.Event, lost: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    elector.begin(0)
+    elector.begin(int)
     assert won.wait(SECONDS)
     failed, renewed = threading.Event(), threading.Event()
 
-    def slow_down() -> None:
-        monkeypatch.setattr(election, "RENEW_SECONDS", 2 * SECONDS)
-        leases.before_read = fail
-
     def fail() -> None:
+        monkeypatch.setattr(election, "RENEW_SECONDS", 2 * SECONDS)
         leases.before_read = lambda: None
         leases.after_write = renewed.set
         failed.set()
         raise urllib3.exceptions.ProtocolError("gone")
 
-    leases.before_read = slow_down
+    leases.before_read = fail
     assert failed.wait(SECONDS)
     assert renewed.wait(SECONDS)
     assert elector.leading()
@@ -163,7 +160,7 @@ def test_promise_2_another_holder_is_waited_for_and_not_robbed(
     leases: Leases, elector: Elector, won: threading.Event
 ) -> None:
     leases.stored = lease(lease_transitions=4, holder_identity="another", lease_duration_seconds=60)
-    elector.begin(0)
+    elector.begin(int)
     assert not won.wait(0.3)
     assert (leases.writes, elector.term) == (0, 0)
     leases.stored.spec.holder_identity = ""
@@ -174,7 +171,7 @@ def test_promise_2_another_holder_is_waited_for_and_not_robbed(
 def test_promise_2_a_raised_term_is_stored_or_refused_as_retryable(
     leases: Leases, elector: Elector, won: threading.Event
 ) -> None:
-    elector.begin(0)
+    elector.begin(int)
     assert won.wait(SECONDS)
     elector.raise_term(41)
     assert elector.term == leases.stored.spec.lease_transitions == 41

@@ -32,6 +32,9 @@ class Listener:
     def heartbeats(self, beats: Sequence[Heartbeat]) -> None:
         self.beats += beats
 
+    def echo(self, renewed: str) -> None:
+        raise AssertionError(f"no canary here: {renewed}")
+
     def deaf(self) -> None:
         raise AssertionError("nothing broke")
 

@@ -11,7 +11,6 @@ from tests.builders import condition, member, node, pool, report, requires, serv
 
 from hotpool.api.meta import Condition
 from hotpool.api.pool import PoolStatus
-from hotpool.api.slice import Member
 from hotpool.core.diff import (
     CreateSlice,
     DeleteSlice,
@@ -21,7 +20,7 @@ from hotpool.core.diff import (
     status_differs,
     status_is_urgent,
 )
-from hotpool.core.model import Liveness, Meta, NodeView, Pool, Slice
+from hotpool.core.model import Liveness, Member, Meta, NodeView, Pool, Slice
 from hotpool.core.plan import PoolPlan, plan_node, plan_pool
 from hotpool.core.subjects import PoolSubject
 
@@ -61,7 +60,7 @@ def stored(of: Pool, plan: PoolPlan) -> tuple[Pool, dict[str, Slice]]:
 
 def test_members_states_and_counts() -> None:
     views = [named("a"), named("b", Liveness.SUSPECT), named("c", drain=True), named("d", types=["tts"])]
-    plan = plan_pool(subject(asr_pool(), *views), {}, KNOWN, NOW)
+    plan = plan_pool(subject(asr_pool(), *views), {}, KNOWN, 0.0, NOW)
     assert plan.members == {"a": "Ready", "b": "Suspect", "c": "Draining"}
     assert plan.slices == {"asr-0": (member("a", since=NOW), member("b", "Suspect", NOW), member("c", "Draining", NOW))}
     status = plan.status
@@ -85,9 +84,9 @@ def test_d4_nothing_differs_after_applying_a_plan(states: list[str], size: int, 
     }
     judged = subject(of, *(made[state](f"n{number}") for number, state in enumerate(states)))
     slices = {f"asr-{index}": slice_("asr", index, *names) for index, names in found.items()}
-    plan = plan_pool(judged, slices, KNOWN, NOW)
+    plan = plan_pool(judged, slices, KNOWN, 0.0, NOW)
     judged.pool, applied = stored(of, plan)
-    again = plan_pool(judged, applied, KNOWN, LATER)
+    again = plan_pool(judged, applied, KNOWN, 1.0, LATER)
     assert diff_slices(judged.pool, applied, again.slices) == []
     assert not status_differs(judged.pool.status, again.status)
     assert again.members == plan.members
@@ -97,48 +96,48 @@ def test_d4_nothing_differs_after_applying_a_plan(states: list[str], size: int, 
 
 
 def test_d2_a_pool_that_requires_nothing_says_so() -> None:
-    plan = plan_pool(subject(pool("p"), named("a")), {}, KNOWN, NOW)
+    plan = plan_pool(subject(pool("p"), named("a")), {}, KNOWN, 0.0, NOW)
     assert said(plan.status) == {"Ready": ("False", "RequiresNothing")}
     assert (plan.members, plan.slices) == ({}, {})
-    everyone = plan_pool(subject(pool("p", requires={"matchAll": True}), named("a")), {}, KNOWN, NOW)
+    everyone = plan_pool(subject(pool("p", requires={"matchAll": True}), named("a")), {}, KNOWN, 0.0, NOW)
     assert said(everyone.status) == {"Ready": ("True", "EnoughMembers")}
 
 
 def test_d2_an_unknown_type_is_legal_and_visible() -> None:
     of = pool("p", requires=requires("asr", "llm", "zzz"))
-    plan = plan_pool(subject(of, named("a")), {}, {"asr": 1, "llm": 0}, NOW)
+    plan = plan_pool(subject(of, named("a")), {}, {"asr": 1, "llm": 0}, 0.0, NOW)
     assert said(plan.status)["UnknownRequirement"] == ("True", "UnknownType")
     message = next(c.message for c in plan.status.conditions if c.type == "UnknownRequirement")
     assert message.endswith("llm, zzz")
-    known = plan_pool(subject(of, named("a")), {}, {"asr": 1, "llm": 1, "zzz": 1}, NOW)
+    known = plan_pool(subject(of, named("a")), {}, {"asr": 1, "llm": 1, "zzz": 1}, 0.0, NOW)
     assert "UnknownRequirement" not in said(known.status)
 
 
 @pytest.mark.parametrize(("wanted", "expected"), [(0, "True"), (1, "True"), (2, "False")])
 def test_f1_ready_means_enough_ready_members(wanted: int, expected: str) -> None:
     judged = subject(asr_pool(minMembers=wanted), named("a"), named("b", Liveness.SUSPECT), named("c", drain=True))
-    assert plan_pool(judged, {}, KNOWN, NOW).status.ready == expected
+    assert plan_pool(judged, {}, KNOWN, 0.0, NOW).status.ready == expected
 
 
 def test_conditions_keep_the_time_of_their_transition_while_their_status_stays() -> None:
     of = asr_pool(minMembers=2)
     judged = subject(of, named("a"))
-    judged.pool, _ = stored(of, plan_pool(judged, {}, KNOWN, NOW))
+    judged.pool, _ = stored(of, plan_pool(judged, {}, KNOWN, 0.0, NOW))
     none = subject(judged.pool)
-    same = plan_pool(none, {}, KNOWN, LATER).status.conditions[0]
+    same = plan_pool(none, {}, KNOWN, 1.0, LATER).status.conditions[0]
     assert (same.status, same.last_transition_time, same.message) == ("False", NOW, "0 Ready members, 2 required")
     enough = subject(judged.pool, named("a"), named("b"))
-    assert plan_pool(enough, {}, KNOWN, LATER).status.conditions[0].last_transition_time == LATER
+    assert plan_pool(enough, {}, KNOWN, 1.0, LATER).status.conditions[0].last_transition_time == LATER
 
 
 def test_last_change_is_that_of_membership_only() -> None:
     of = asr_pool()
     judged = subject(of, named("a"))
-    judged.pool, slices = stored(of, plan_pool(judged, {}, KNOWN, NOW))
+    judged.pool, slices = stored(of, plan_pool(judged, {}, KNOWN, 0.0, NOW))
     judged.update("a", named("a", Liveness.SUSPECT))
-    assert plan_pool(judged, slices, KNOWN, LATER).status.last_change == NOW
+    assert plan_pool(judged, slices, KNOWN, 1.0, LATER).status.last_change == NOW
     judged.update("b", named("b"))
-    assert plan_pool(judged, slices, KNOWN, LATER).status.last_change == LATER
+    assert plan_pool(judged, slices, KNOWN, 1.0, LATER).status.last_change == LATER
 
 
 # Urgent or slow.
@@ -147,14 +146,14 @@ def test_last_change_is_that_of_membership_only() -> None:
 def test_counts_by_reason_alone_are_not_urgent() -> None:
     of = asr_pool()
     judged = subject(of, named("a"))
-    before = plan_pool(judged, {}, KNOWN, NOW)
+    before = plan_pool(judged, {}, KNOWN, 0.0, NOW)
     judged.pool, slices = stored(of, before)
     judged.update("x", named("x", types=["tts"]))
-    slow = plan_pool(judged, slices, KNOWN, LATER)
+    slow = plan_pool(judged, slices, KNOWN, 1.0, LATER)
     assert status_differs(before.status, slow.status)
     assert not status_is_urgent(before.status, slow.status)
     judged.update("b", named("b"))
-    assert status_is_urgent(before.status, plan_pool(judged, slices, KNOWN, LATER).status)
+    assert status_is_urgent(before.status, plan_pool(judged, slices, KNOWN, 1.0, LATER).status)
 
 
 # A pool that must not be touched.
@@ -163,25 +162,25 @@ def test_counts_by_reason_alone_are_not_urgent() -> None:
 @pytest.mark.parametrize("of", [asr_pool(paused=True), asr_pool(problem="spec.x: bad")], ids=["paused", "invalid"])
 def test_d11_a_held_pool_keeps_its_members_everywhere_and_says_so(of: Pool) -> None:
     slices = {"asr-0": slice_("asr", 0, "gone", members=[{"node": "gone", "state": "Suspect", "since": "t"}])}
-    plan = plan_pool(subject(of, named("new")), slices, KNOWN, NOW)
+    plan = plan_pool(subject(of, named("new")), slices, KNOWN, 0.0, NOW)
     assert diff_slices(of, slices, plan.slices) == []
     assert plan.members == {"gone": "Suspect"}
     expected = {"Paused": ("True", "Paused")} if of.paused else {"Ready": ("False", "InvalidSpec")}
     assert said(plan.status) == expected
     settled, _ = stored(of, plan)
-    assert not status_differs(settled.status, plan_pool(subject(settled), slices, KNOWN, LATER).status)
+    assert not status_differs(settled.status, plan_pool(subject(settled), slices, KNOWN, 1.0, LATER).status)
 
 
 def test_d11_the_pause_ends_and_nothing_more_is_said_of_it() -> None:
     of = asr_pool()
     judged = subject(of, named("a"))
-    judged.pool, slices = stored(of, plan_pool(judged, {}, KNOWN, NOW))
+    judged.pool, slices = stored(of, plan_pool(judged, {}, KNOWN, 0.0, NOW))
     judged.pool = replace(judged.pool, paused=True)
-    held = plan_pool(judged, slices, KNOWN, LATER)
+    held = plan_pool(judged, slices, KNOWN, 1.0, LATER)
     assert said(held.status) == {"Ready": ("True", "EnoughMembers"), "Paused": ("True", "Paused")}
     assert held.status.members == 1
     judged.pool = replace(judged.pool, paused=False, status=held.status)
-    ended = plan_pool(judged, slices, KNOWN, LATER)
+    ended = plan_pool(judged, slices, KNOWN, 1.0, LATER)
     assert said(ended.status) == {"Ready": ("True", "EnoughMembers")}
     assert ended.status.conditions[0].last_transition_time == NOW
 
@@ -210,7 +209,7 @@ def test_d10_a_slice_with_a_wrong_owner_or_label_is_put_right(wrong: dict[str, o
 @pytest.mark.parametrize("name", ["asr", "asr-", "asr-x", "asr-01", "asr-1-0", "other-0", "asr--1"])
 def test_d10_a_slice_that_is_not_named_as_ours_is_deleted_and_its_members_do_not_count(name: str) -> None:
     found = {name: slice_("asr", 0, "a", name=name)}
-    plan = plan_pool(subject(asr_pool(), named("a")), found, KNOWN, NOW)
+    plan = plan_pool(subject(asr_pool(), named("a")), found, KNOWN, 0.0, NOW)
     assert plan.slices == {"asr-0": (member("a", since=NOW),)}
     assert DeleteSlice(found[name]) in diff_slices(asr_pool(), found, plan.slices)
 
@@ -278,5 +277,5 @@ def test_conditions_of_others_are_none_of_our_business() -> None:
 
 def test_members_keep_their_since_when_their_state_changes() -> None:
     slices = {"asr-0": slice_("asr", 0, "a")}
-    plan = plan_pool(subject(asr_pool(), named("a", Liveness.SUSPECT)), slices, KNOWN, NOW)
+    plan = plan_pool(subject(asr_pool(), named("a", Liveness.SUSPECT)), slices, KNOWN, 0.0, NOW)
     assert plan.slices["asr-0"] == (Member(node="a", state="Suspect", since="t"),)

@@ -425,7 +425,7 @@ def test_c4_offline_stays_offline_whatever_time_and_people_do() -> None:
     labelled = node("n", report(service("q", "llm")), conditions=[offline], version=2, labels={"a": "b"}, drain=True)
     state.observe(labelled, 12 * H)
     assert liveness(state) is Liveness.OFFLINE
-    assert state.next_deadline() is None
+    assert state.next_deadline() == 600
 
 
 # What a change touches (D3), and what a watch brings twice or late.

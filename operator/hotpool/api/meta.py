@@ -19,8 +19,11 @@ SCHEMA_REVISION: Final = 1
 SCHEMA_REVISION_ANNOTATION: Final = "hotpool.dev/schema-revision"
 PAUSED_ANNOTATION: Final = "hotpool.dev/paused"
 POOL_LABEL: Final = "hotpool.dev/pool"
-LEASE_LABEL: Final = "agent.hotpool.dev/lease"
+AGENT_PREFIX: Final = "agent.hotpool.dev/"
+LEASE_LABEL: Final = f"{AGENT_PREFIX}lease"
 LEASE_PREFIX: Final = "hotpool-node-"
+CANARY_LEASE: Final = "hotpool-operator-canary"
+"""The Lease by which the operator proves that it hears (behaviour C3)."""
 OPERATOR_MANAGER: Final = "hotpool-operator"
 
 NODE_NAME_MAX: Final = 200

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 from hotpool.api.meta import Condition
 from hotpool.api.pool import PoolStatus
-from hotpool.api.slice import Member
-from hotpool.core.model import Pool, Recorded, Slice
+from hotpool.core.model import Member, Pool, Recorded, Slice
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from hotpool.api.meta import POOL_NAME_MAX
 from hotpool.api.pool import Generated, LanguageRequirement, PoolSpec
 from hotpool.core.judge import Gate, judge
 from hotpool.core.languages import target
-from hotpool.core.model import NodeView
+from hotpool.core.model import Liveness, NodeView
 
 ANY: Final = "*"
 _HASH_LENGTH: Final = 8
@@ -42,7 +42,11 @@ def keys(view: NodeView, spec: GeneratorSpec) -> frozenset[str]:
     """
     rule = spec.rule.language_pairs
     verdict = judge(view, spec.template.spec)
-    if rule is None or (verdict.state is None and verdict.gate is not Gate.NOTHING_REQUIRED):
+    if (
+        rule is None
+        or view.liveness is Liveness.OFFLINE
+        or (verdict.state is None and verdict.gate is not Gate.NOTHING_REQUIRED)
+    ):
         return frozenset()
     offered = view.semantic_pairs if rule.semantic else view.pairs
     return offered | {f"{ANY}-{target(pair)}" for pair in offered} if rule.many_to_one else offered

@@ -1,11 +1,13 @@
 """Whether a node is in a pool, and which gate decided (behaviour D2).
 
-The one function that decides: the state, generators, `why` and dry run all ask it.
+The one place that decides: a spec is made into checks once, and the state, generators, `why`, `diff` and dry run all
+ask the same checks.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import cast
 
 from hotpool.api.languages import normalise_language
 from hotpool.api.pool import AttributeRequirement, LabelExpression, LabelSelector, LanguageRequirement, TypeRequirement
@@ -16,10 +18,12 @@ from hotpool.core.model import Liveness, NodeView, Offer, Report
 
 
 class Gate(StrEnum):
-    """The gates in the order in which they are asked; also the reasons in `status.excluded`."""
+    """The gates in the order in which they are asked; also the reasons in `status.excluded`.
+
+    Offline comes last, so that it means: a member, were it not for its silence.
+    """
 
     NOT_REPORTED = "NotReported"
-    OFFLINE = "Offline"
     LEAVING = "Leaving"
     EXCLUDED = "ExcludedByName"
     NOTHING_REQUIRED = "RequiresNothing"
@@ -27,6 +31,17 @@ class Gate(StrEnum):
     TYPE = "TypeNotReady"
     ATTRIBUTE = "Attribute"
     LANGUAGE_PAIR = "LanguagePair"
+    OFFLINE = "Offline"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One requirement of a spec. `holds` and `observed` may rely on a report being there, but for NotReported."""
+
+    gate: Gate
+    required: str
+    holds: Callable[[NodeView], bool]
+    observed: Callable[[NodeView], str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +72,14 @@ _OUT = {gate: Verdict(None, gate) for gate in Gate}
 
 def judge(view: NodeView, spec: Spec) -> Verdict:
     """The verdict on one node for one pool (or a generator's template)."""
-    for finding in findings(view, spec):
-        if not finding.holds:
-            return _OUT[finding.gate]
+    return decide(view, checks(spec))
+
+
+def decide(view: NodeView, asked: tuple[Check, ...]) -> Verdict:
+    """The verdict by checks made before: the first that does not hold decides."""
+    for check in asked:
+        if not check.holds(view):
+            return _OUT[check.gate]
     return _MEMBER[member_state(view)]
 
 
@@ -67,25 +87,40 @@ def member_state(view: NodeView) -> MemberState:
     """How a member is offered: drain comes before silence (behaviour C1)."""
     if view.draining:
         return "Draining"
-    return "Suspect" if view.liveness is Liveness.SUSPECT else "Ready"
+    return "Ready" if view.liveness is Liveness.LIVE else "Suspect"
 
 
 def findings(view: NodeView, spec: Spec) -> Iterator[Finding]:
     """Every requirement in the order of the gates; the first that does not hold decides."""
-    node, report, requires = view.node, view.node.report, spec.requires
-    yield Finding(Gate.NOT_REPORTED, report is not None, "a valid report", node.problem or "")
-    if report is None:
-        return
-    yield Finding(Gate.OFFLINE, view.liveness is not Liveness.OFFLINE, "a heartbeat", view.liveness)
-    yield Finding(Gate.LEAVING, not report.leaving, "not leaving")
-    yield Finding(Gate.EXCLUDED, node.meta.name not in spec.exclude_nodes, "not in excludeNodes")
-    yield Finding(Gate.NOTHING_REQUIRED, not requires_nothing(spec), "requirements, or matchAll")
+    for check in checks(spec):
+        holds = check.holds(view)
+        yield Finding(check.gate, holds, check.required, check.observed(view))
+        if check.gate is Gate.NOT_REPORTED and not holds:
+            return
+
+
+def checks(spec: Spec) -> tuple[Check, ...]:
+    """The checks of a spec in the order of the gates; those that always hold are left out, but for the node's own."""
+    return tuple(_checks(spec))
+
+
+def _checks(spec: Spec) -> Iterator[Check]:
+    requires = spec.requires
+    yield _NOT_REPORTED
+    yield _LEAVING
+    if spec.exclude_nodes:
+        yield _not_excluded(frozenset(spec.exclude_nodes))
+    if requires_nothing(spec):
+        yield _NOTHING_REQUIRED
     if requires.node_selector:
-        yield Finding(Gate.NODE_SELECTOR, selects(requires.node_selector, node.labels), "nodeSelector")
+        yield _selected(requires.node_selector)
     for required in requires.types:
-        yield from _type_findings(report, required)
+        yield _type_ready(required.type)
+        if required.attributes:
+            yield _has_attributes(required)
     if requires.language_pairs:
-        yield from _pair_findings(view, requires.language_pairs)
+        yield from _has_pairs(requires.language_pairs)
+    yield _OFFLINE
 
 
 def requires_nothing(spec: Spec) -> bool:
@@ -96,16 +131,91 @@ def requires_nothing(spec: Spec) -> bool:
     return not (requires.match_all or requires.types or requires.language_pairs or selecting)
 
 
-def _type_findings(report: Report, required: TypeRequirement) -> Iterator[Finding]:
-    state = report.types.get(required.type)
-    ready = state is not None and state.ready
-    observed = "ready" if ready else (state and state.reason) or "NotInstalled"
-    yield Finding(Gate.TYPE, ready, f"type {required.type} ready", observed)
-    if required.attributes:
-        offers = report.offers.get(required.type, ())
-        holds = any(all(_meets(offer, wanted) for wanted in required.attributes) for offer in offers)
-        keys = ", ".join(wanted.key for wanted in required.attributes)
-        yield Finding(Gate.ATTRIBUTE, holds, f"attributes of {required.type}: {keys}")
+def _report(view: NodeView) -> Report:
+    """The report that the gate NotReported has made sure of."""
+    return cast("Report", view.node.report)
+
+
+_NOT_REPORTED = Check(
+    Gate.NOT_REPORTED,
+    "a valid report",
+    lambda view: view.node.report is not None,
+    lambda view: "reported" if view.node.report else view.node.problem or "no report",
+)
+_LEAVING = Check(
+    Gate.LEAVING,
+    "not leaving",
+    lambda view: not _report(view).leaving,
+    lambda view: "leaving" if _report(view).leaving else "staying",
+)
+_NOTHING_REQUIRED = Check(
+    Gate.NOTHING_REQUIRED, "requirements, or matchAll", lambda _: False, lambda _: "spec.requires is empty"
+)
+_OFFLINE = Check(
+    Gate.OFFLINE, "a heartbeat", lambda view: view.liveness is not Liveness.OFFLINE, lambda view: view.liveness
+)
+
+
+def _not_excluded(names: frozenset[str]) -> Check:
+    return Check(
+        Gate.EXCLUDED,
+        "not in excludeNodes",
+        lambda view: view.node.meta.name not in names,
+        lambda view: "excluded" if view.node.meta.name in names else "not excluded",
+    )
+
+
+def _selected(selector: LabelSelector) -> Check:
+    keys = [*selector.match_labels, *(expression.key for expression in selector.match_expressions)]
+
+    def observed(view: NodeView) -> str:
+        return ", ".join(f"{key}={view.node.labels[key]}" if key in view.node.labels else f"no {key}" for key in keys)
+
+    words = [f"{key}={value}" for key, value in selector.match_labels.items()]
+    words += [" ".join((e.key, e.operator, ",".join(e.values))).strip() for e in selector.match_expressions]
+    return Check(
+        Gate.NODE_SELECTOR,
+        f"labels {'; '.join(words) or 'any'}",
+        lambda view: selects(selector, view.node.labels),
+        observed,
+    )
+
+
+def _type_ready(type_: str) -> Check:
+    def holds(view: NodeView) -> bool:
+        state = _report(view).types.get(type_)
+        return state is not None and state.ready
+
+    def observed(view: NodeView) -> str:
+        state = _report(view).types.get(type_)
+        return "ready" if state and state.ready else (state and state.reason) or "NotInstalled"
+
+    return Check(Gate.TYPE, f"type {type_} ready", holds, observed)
+
+
+def _has_attributes(required: TypeRequirement) -> Check:
+    """All attribute requirements of a type, met by one and the same service."""
+
+    def holds(view: NodeView) -> bool:
+        offers = _report(view).offers.get(required.type, ())
+        return any(all(_meets(offer, wanted) for wanted in required.attributes) for offer in offers)
+
+    def observed(view: NodeView) -> str:
+        offers = _report(view).offers.get(required.type, ())
+        return "; ".join(f"{offer.service}: {_declared(offer, required)}" for offer in offers) or "no ready service"
+
+    wanted = ", ".join(_wanted(attribute) for attribute in required.attributes)
+    return Check(Gate.ATTRIBUTE, f"one {required.type} service with {wanted}", holds, observed)
+
+
+def _wanted(attribute: AttributeRequirement) -> str:
+    said = (("any of", attribute.any_of), ("all of", attribute.all_of))
+    return f"{attribute.key} " + " and ".join(f"{word} {','.join(values)}" for word, values in said if values)
+
+
+def _declared(offer: Offer, required: TypeRequirement) -> str:
+    pairs = ((wanted.key, offer.attributes.get(wanted.key)) for wanted in required.attributes)
+    return ", ".join(f"{key}={','.join(sorted(values))}" if values else f"no {key}" for key, values in pairs)
 
 
 def _meets(offer: Offer, wanted: AttributeRequirement) -> bool:
@@ -114,14 +224,35 @@ def _meets(offer: Offer, wanted: AttributeRequirement) -> bool:
     return (any_of is None or not declared.isdisjoint(any_of)) and (all_of is None or declared.issuperset(all_of))
 
 
-def _pair_findings(view: NodeView, required: LanguageRequirement) -> Iterator[Finding]:
-    offered = view.semantic_pairs if required.semantic else view.pairs
-    targets = {languages.target(pair) for pair in offered}
+def _has_pairs(required: LanguageRequirement) -> Iterator[Check]:
     for pair in required.all_of:
         source, _, target = pair.partition("-")
         target = normalise_language(target) or target
-        holds = target in targets if source == "*" else f"{normalise_language(source)}-{target}" in offered
-        yield Finding(Gate.LANGUAGE_PAIR, holds, f"language pair {pair}")
+        wanted = f"{normalise_language(source)}-{target}"
+        yield _has_target(target, required) if source == "*" else _has_pair(wanted, required)
+
+
+def _has_pair(pair: str, required: LanguageRequirement) -> Check:
+    def holds(view: NodeView) -> bool:
+        return pair in (view.semantic_pairs if required.semantic else view.pairs)
+
+    return Check(Gate.LANGUAGE_PAIR, f"language pair {pair}{_repaired(required)}", holds, _offered(holds))
+
+
+def _has_target(target: str, required: LanguageRequirement) -> Check:
+    def holds(view: NodeView) -> bool:
+        offered = view.semantic_pairs if required.semantic else view.pairs
+        return any(languages.target(pair) == target for pair in offered)
+
+    return Check(Gate.LANGUAGE_PAIR, f"language pair *-{target}{_repaired(required)}", holds, _offered(holds))
+
+
+def _repaired(required: LanguageRequirement) -> str:
+    return " with semantic repair" if required.semantic else ""
+
+
+def _offered(holds: Callable[[NodeView], bool]) -> Callable[[NodeView], str]:
+    return lambda view: "offered" if holds(view) else "not offered"
 
 
 def selects(selector: LabelSelector, labels: Mapping[str, str]) -> bool:

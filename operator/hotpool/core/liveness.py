@@ -1,8 +1,10 @@
-"""When a silent node becomes Suspect and Offline (behaviour C3). Pure arithmetic on monotonic seconds.
+"""When a silent node becomes Suspect and Offline, and whether silence may count at all (behaviour C3).
 
-Called by `core.state`. Which events count as a heartbeat is decided there.
+Called by `core.state` and the reconciler. Pure arithmetic on monotonic seconds. Which events count as a heartbeat is
+decided by the state.
 """
 
+from dataclasses import dataclass, field
 from typing import Final
 
 from hotpool.core.model import Liveness
@@ -11,6 +13,13 @@ SUSPECT_AFTER: Final = 3
 """Heartbeat intervals of silence until a node is Suspect."""
 OFFLINE_AFTER: Final = 4
 """Heartbeat intervals of silence until a node is Offline."""
+EXPIRED_AFTER: Final = 600.0
+"""Seconds from Suspect on until everything about the node goes (behaviour C4, D8)."""
+CANARY_SECONDS: Final = 5.0
+"""How often the canary Lease is renewed."""
+ECHO_SECONDS: Final = 10.0
+"""The renewal must come back through the Lease stream in this time."""
+_RENEWALS_KEPT: Final = 8
 
 
 def assess(beat: float, now: float, interval: float) -> Liveness:
@@ -25,3 +34,44 @@ def next_change(beat: float, interval: float, liveness: Liveness) -> float | Non
     if liveness is Liveness.OFFLINE:
         return None
     return beat + interval * (SUSPECT_AFTER if liveness is Liveness.LIVE else OFFLINE_AFTER)
+
+
+@dataclass(slots=True)
+class Hearing:
+    """Whether the Lease stream is proven alive: it is open, and the canary's renewals come back through it in time."""
+
+    proven: float = 0.0
+    """The stream has brought everything that was written until then (monotonic seconds)."""
+    _open: bool = False
+    _renewed: str | None = None
+    """The canary's renewTime that was seen last."""
+    _sent: dict[str, float] = field(default_factory=dict)
+    """renewTime → when we wrote it, of renewals that did not come back yet."""
+
+    def opened(self, now: float) -> None:
+        """Everything was listed, and the stream goes on from there."""
+        self._open, self.proven = True, now
+
+    def broke(self) -> None:
+        """The stream ended with an error."""
+        self._open = False
+
+    def sent(self, renewed: str, now: float) -> None:
+        """We are about to renew the canary."""
+        self._sent = dict([*self._sent.items(), (renewed, now)][-_RENEWALS_KEPT:])
+
+    def echo(self, renewed: str, now: float) -> None:
+        """The stream brought the canary. Of another leader's renewal only its arrival is known."""
+        if renewed != self._renewed:
+            self._renewed = renewed
+            self.proven = max(self.proven, self._sent.get(renewed, now if not self._sent else self.proven))
+            self._sent = {text: at for text, at in self._sent.items() if at > self.proven}
+
+    def deaf(self, now: float) -> bool:
+        """Whether silence must not count: the stream broke, or a renewal did not come back in time."""
+        return not self._open or now > self.deadline
+
+    @property
+    def deadline(self) -> float:
+        """When the stream is no longer proven, unless a newer renewal comes back."""
+        return self.proven + CANARY_SECONDS + ECHO_SECONDS

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from hotpool.api.generator import GeneratorSpec, GeneratorStatus
 from hotpool.api.pool import PoolSpec, PoolStatus
-from hotpool.api.slice import Member
+from hotpool.api.slice import MemberState
 
 
 class Kind(StrEnum):
@@ -125,6 +125,8 @@ class Node:
     """Why a report is there but cannot be used."""
     conditions: Mapping[str, Recorded] = field(default_factory=dict)
     """The operator's own conditions by type, as stored."""
+    untouched: bool = False
+    """True while people wrote nothing into it: no spec, no label or annotation of theirs (behaviour C4)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +139,9 @@ class Heartbeat:
     """renewTime as written: compared, never read as a time (behaviour C2)."""
     interval: float | None = None
     """H in seconds: a third of leaseDurationSeconds."""
+    uid: str = ""
+    version: str = ""
+    """metadata.resourceVersion."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +156,15 @@ class Pool:
     """uid of the generator that owns it."""
     problem: str | None = None
     """Why the spec cannot be used."""
+
+
+class Member(NamedTuple):
+    """One node of a pool, as a slice lists it."""
+
+    node: str
+    state: MemberState
+    since: str
+    """RFC 3339: when the node came into the pool."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +201,8 @@ class NodeView:
     liveness: Liveness
     heard: bool = True
     """False: known from before this operator started, and silent since."""
+    expired: bool = False
+    """True: silent for 600 s, so that no brake holds it any more (behaviour C4, D8)."""
     pairs: frozenset[str] = frozenset()
     """Directed pairs that the node offers; derived once for all pools."""
     semantic_pairs: frozenset[str] = frozenset()

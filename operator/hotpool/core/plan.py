@@ -6,15 +6,19 @@ Called by the reconciler with what the state knows; compared by `core.diff` with
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from hotpool.api.meta import Condition
 from hotpool.api.pool import ExcludedCount, PoolStatus
-from hotpool.api.slice import Member, MemberState
+from hotpool.api.slice import MemberState
 from hotpool.core.conditions import Claim, settle
-from hotpool.core.judge import requires_nothing
-from hotpool.core.model import Liveness, NodeView, Pool, Slice, TypeState
-from hotpool.core.slicing import Packing, pack
+from hotpool.core.judge import Gate, requires_nothing
+from hotpool.core.model import Liveness, Member, NodeView, Pool, Slice, TypeState
+from hotpool.core.slicing import Packing, merge, mergeable, pack
 from hotpool.core.subjects import PoolSubject
+
+MERGE_SECONDS: Final = 60.0
+"""Slices of one pool are merged at most once in this time (behaviour D7)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +30,12 @@ class PoolPlan:
     status: PoolStatus
     members: Mapping[str, MemberState]
     """What Redis shall say."""
+    held: frozenset[str] | None = None
+    """Members that only the brake keeps; None: nothing about the pool was decided."""
+    merge_at: float | None = None
+    """When slices may be merged next (monotonic seconds)."""
+    recheck_at: float | None = None
+    """When to plan again though nothing happened (monotonic seconds)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +46,19 @@ class NodePlan:
     types: Mapping[str, TypeState] | None
 
 
-def plan_pool(subject: PoolSubject, slices: Mapping[str, Slice], known_types: Mapping[str, int], now: str) -> PoolPlan:
-    """The whole desired result for a pool. `slices`: those observed, by name; `now`: RFC 3339."""
+def plan_pool(
+    subject: PoolSubject, slices: Mapping[str, Slice], known_types: Mapping[str, int], moment: float, now: str
+) -> PoolPlan:
+    """The whole desired result. `slices`: those observed, by name; `moment`: monotonic seconds; `now`: RFC 3339."""
     pool = subject.pool
     if pool.paused or pool.problem:
-        return _held(pool, slices, now)
-    wanted = {} if pool.spec.mode == "DryRun" else subject.members
+        return _untouched(pool, slices, now)
+    held = _held(subject, slices)
+    wanted = {**subject.members, **held} if held else subject.members
+    published = {} if pool.spec.mode == "DryRun" else wanted
     current = _packing(pool, slices)
-    packing = pack(current, wanted, pool.spec.slice_size, now)
+    packing = pack(current, published, pool.spec.slice_size, now)
+    packing, merge_at, recheck_at = _merged(subject, packing, moment)
     changed = _nodes(packing) != _nodes(current)
     counts = Counter(wanted.values())
     status = PoolStatus(
@@ -53,18 +68,60 @@ def plan_pool(subject: PoolSubject, slices: Mapping[str, Slice], known_types: Ma
         suspect_members=counts["Suspect"],
         draining_members=counts["Draining"],
         slices=len(packing),
-        excluded=tuple(ExcludedCount(reason=gate, count=n) for gate, n in sorted(subject.excluded.items()) if n),
+        excluded=_excluded(subject, len(held)),
         last_change=now if changed or pool.status.last_change is None else pool.status.last_change,
     )
-    claims = [_ready(pool, counts["Ready"]), *_unknown_types(pool, known_types)]
+    claims = [_ready(pool, counts["Ready"]), *_mass_silence(subject, held), *_unknown_types(pool, known_types)]
     return PoolPlan(
         slices={f"{pool.meta.name}-{index}": members for index, members in packing.items()},
         status=_with_conditions(status, pool, claims, now),
-        members=wanted,
+        members=published,
+        held=frozenset(held if published else ()),
+        merge_at=merge_at,
+        recheck_at=recheck_at,
     )
 
 
-def _held(pool: Pool, slices: Mapping[str, Slice], now: str) -> PoolPlan:
+def _held(subject: PoolSubject, slices: Mapping[str, Slice]) -> dict[str, MemberState]:
+    """The silent that stay in the pool because too many are silent at once (behaviour D8)."""
+    if not subject.silent or not subject.brakes:
+        return {}
+    standing = subject.standing
+    if standing is None:
+        ours = (item for item in slices.values() if item.owner == subject.pool.meta.uid)
+        standing = {member.node for item in ours for member in item.members}
+    return {node: state for node, state in subject.silent.items() if node in standing}
+
+
+def _merged(subject: PoolSubject, packing: Packing, moment: float) -> tuple[Packing, float, float | None]:
+    """The slices, with one emptied into the others where the pace allows it; when that is allowed next, and is due."""
+    size = subject.pool.spec.slice_size
+    allowed = moment + MERGE_SECONDS if subject.merge_at is None else subject.merge_at
+    index = mergeable(packing, size)
+    if index is not None and moment >= allowed:
+        packing, allowed = merge(packing, index, size), moment + MERGE_SECONDS
+        index = mergeable(packing, size)
+    return packing, allowed, None if index is None else allowed
+
+
+def _excluded(subject: PoolSubject, held: int) -> tuple[ExcludedCount, ...]:
+    counts = {**subject.excluded, Gate.OFFLINE: subject.excluded[Gate.OFFLINE] - held}
+    return tuple(ExcludedCount(reason=gate, count=number) for gate, number in sorted(counts.items()) if number)
+
+
+def _mass_silence(subject: PoolSubject, held: Mapping[str, MemberState]) -> list[Claim]:
+    if not held:
+        return []
+    silent = len(subject.silent) + len(subject.late)
+    text = (
+        f"{silent} of {silent + len(subject.members) - len(subject.late)} nodes are silent, more than "
+        f"brake.maxSilentPercent {subject.pool.spec.brake.max_silent_percent} lets go at once: "
+        f"{len(held)} stay as Suspect until they beat again or 600 s are over"
+    )
+    return [Claim("MassSilence", "True", "BrakeHolds", text)]
+
+
+def _untouched(pool: Pool, slices: Mapping[str, Slice], now: str) -> PoolPlan:
     """A pool about which nothing is changed: paused by people, or with a spec that cannot be read.
 
     Its members are those of its slices: Redis, too, goes on to say what it said, after a restart or a flush as well.
@@ -91,7 +148,8 @@ def _with_conditions(status: PoolStatus, pool: Pool, claims: list[Claim], now: s
 def _ready(pool: Pool, ready: int) -> Claim:
     wanted = pool.spec.min_members
     if pool.spec.mode == "DryRun":
-        return Claim("Ready", "False", "DryRun", "mode DryRun: no membership is written")
+        text = f"mode DryRun: {ready} nodes would be Ready members; no membership is written"
+        return Claim("Ready", "False", "DryRun", text)
     if requires_nothing(pool.spec):
         return Claim(
             "Ready", "False", "RequiresNothing", "spec.requires is empty: require something, or say matchAll: true"
@@ -147,10 +205,10 @@ def _node_ready(view: NodeView) -> Claim:
         return Claim("Ready", "Unknown", "Offline", "no heartbeat for 4 intervals: out of all pools")
     if report.leaving:
         return Claim("Ready", "False", "Leaving", "the agent announced that it leaves")
-    if view.draining:
-        return Claim("Ready", "False", "Draining", "spec.drain: offered no new work")
     if view.liveness is Liveness.SUSPECT:
         return Claim("Ready", "Unknown", "Suspect", "no heartbeat for 3 intervals: offered last")
+    if view.draining:
+        return Claim("Ready", "False", "Draining", "spec.drain: offered no new work")
     return Claim("Ready", "True", "Live", "the agent reports and beats")
 
 

@@ -1,52 +1,92 @@
-"""How the members of a pool are packed into slices (behaviour D7): sticky, lowest free place first.
+"""How the members of a pool are packed into slices (behaviour D7): sticky, lowest free place first, merged by rule.
 
 Called by `core.plan`. Pure; knows indices and members, not objects.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import count
 
-from hotpool.api.slice import Member, MemberState
+from hotpool.api.slice import MemberState
+from hotpool.core.model import Member
 
 Packing = dict[int, tuple[Member, ...]]
 """Slice index → its members."""
+
+_QUARTER = 4
 
 
 def pack(current: Mapping[int, tuple[Member, ...]], wanted: Mapping[str, MemberState], size: int, now: str) -> Packing:
     """The slices that hold exactly `wanted`: who is in stays in place, who is new takes the lowest free place.
 
-    A node that stands twice keeps its first place. An empty slice goes, but for slice 0, which an empty pool keeps so
-    that its first member costs an update and no deletion stands between them. `now` becomes `since` of new members.
+    Places in slices that are there come first, then the lowest index that is free. A node that stands twice keeps its
+    first place. An empty slice goes, but for slice 0 of an empty pool, so that its first member costs an update and no
+    deletion stands between them. `now` becomes `since` of new members.
     """
     result: Packing = {}
     placed: set[str] = set()
     for index in sorted(current):
-        kept = _kept(current[index], wanted, placed, size)
-        if kept or index == 0:
+        if kept := _kept(current[index], wanted, placed, size):
             result[index] = kept
-    _add(result, {node: state for node, state in sorted(wanted.items()) if node not in placed}, size, now)
+    if len(placed) < len(wanted):
+        new = [Member(node, wanted[node], now) for node in sorted(wanted.keys() - placed)]
+        _add(result, new, size)
+    if not result and 0 in current:
+        result[0] = ()
     return result
+
+
+def mergeable(packing: Packing, size: int) -> int | None:
+    """The slice to empty next: less than a quarter full, and its members fit into the free places of the others.
+
+    Of several the one with the highest index, so that slices stay dense from 0 on.
+    """
+    free = sum(size - len(members) for members in packing.values())
+    for index in sorted(packing, reverse=True):
+        held = len(packing[index])
+        if held and _QUARTER * held < size and held <= free - (size - held):
+            return index
+    return None
+
+
+def merge(packing: Packing, index: int, size: int) -> Packing:
+    """The slices after one is emptied into the free places of the others; `since` of the moved stays."""
+    others = {number: members for number, members in packing.items() if number != index}
+    _add(others, list(packing[index]), size)
+    return others
 
 
 def _kept(
     members: tuple[Member, ...], wanted: Mapping[str, MemberState], placed: set[str], size: int
 ) -> tuple[Member, ...]:
+    """The members that stay; the very tuple where nothing changes, which is what most slices are."""
     kept: list[Member] = []
+    same = True
     for member in members:
-        state = wanted.get(member.node)
-        if state is None or member.node in placed or len(kept) == size:
+        node = member.node
+        state = wanted.get(node)
+        if state is None or node in placed or len(kept) == size:
+            same = False
             continue
-        placed.add(member.node)
-        kept.append(member if member.state == state else member.model_copy(update={"state": state}))
-    return tuple(kept)
+        placed.add(node)
+        if member.state != state:
+            same = False
+            member = member._replace(state=state)  # noqa: PLW2901 - the same member in another state.
+        kept.append(member)
+    return members if same else tuple(kept)
 
 
-def _add(packing: Packing, new: Mapping[str, MemberState], size: int, now: str) -> None:
-    index = 0
-    waiting = [Member(node=node, state=state, since=now) for node, state in new.items()]
-    while waiting:
+def _add(packing: Packing, new: list[Member], size: int) -> None:
+    for index in _places(packing, size):
+        if not new:
+            return
         members = packing.get(index, ())
-        free = size - len(members)
-        if free > 0:
-            packing[index] = (*members, *waiting[:free])
-            waiting = waiting[free:]
-        index += 1
+        room = size - len(members)
+        packing[index] = (*members, *new[:room])
+        new = new[room:]
+
+
+def _places(packing: Packing, size: int) -> Iterator[int]:
+    """Slices with room: those that are there in their order, then new ones."""
+    known = sorted(packing)
+    yield from (index for index in known if len(packing[index]) < size)
+    yield from (index for index in count() if index not in known)

@@ -7,48 +7,37 @@ loop only.
 
 import heapq
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from math import inf
 
-from hotpool.core import languages
-from hotpool.core.liveness import assess, next_change
+from hotpool.core import views
 from hotpool.core.model import (
     Generator,
     Heartbeat,
     Key,
     Kind,
-    Liveness,
     Node,
     NodeView,
     Observed,
     Pool,
-    Recorded,
     Report,
     Slice,
 )
+from hotpool.core.record import NodeRecord, first_record
 from hotpool.core.subjects import GeneratorSubject, PoolSubject, Subject
 
-DEFAULT_INTERVAL = 15.0
-
-_SILENT_REASONS = frozenset({"Offline", "AwaitingHeartbeat"})
 _NODES_PER_TICK = 50
-
-
-@dataclass(slots=True)
-class NodeRecord:
-    """One node: what it reported, and when its heartbeat was last heard (monotonic seconds; None: never)."""
-
-    view: NodeView
-    beat: float | None = None
-    interval: float = DEFAULT_INTERVAL
-    due: float | None = None
-    """The one deadline of the node that counts; other entries of the heap are leftovers."""
+_UNPROVEN_PAUSE = 1.0
+"""Seconds until a node is looked at again whose silence is not proven yet."""
 
 
 @dataclass(slots=True)
 class State:
     """All that is observed of one fleet."""
 
+    wall_offset: float = 0.0
+    """Unix time minus monotonic seconds, to read the times of stored conditions."""
     nodes: dict[str, NodeRecord] = field(default_factory=dict)
     pools: dict[str, PoolSubject] = field(default_factory=dict)
     generators: dict[str, GeneratorSubject] = field(default_factory=dict)
@@ -58,6 +47,8 @@ class State:
     """False until everything was listed once: what is seen before may be old (behaviour C2)."""
     known_types: Counter[str] = field(default_factory=Counter)
     """Type → nodes that report it."""
+    largest_term: int = 0
+    """The largest term that a slice carries."""
     _leases: dict[str, Heartbeat] = field(default_factory=dict)
     _by_type: dict[str, set[Key]] = field(default_factory=lambda: defaultdict(set))
     _by_pairs: set[Key] = field(default_factory=set)
@@ -123,10 +114,12 @@ class State:
         changed = before is not None and before.renewed != beat.renewed
         return self._beat(beat.node, record, now) if changed or (before is None and self.gate_open) else set()
 
-    def tick(self, now: float) -> set[Key]:
-        """Let silence take its effect: nodes become Suspect and Offline (behaviour C3).
+    def tick(self, now: float, proven: float = inf) -> set[Key]:
+        """Let silence take its effect: nodes become Suspect and Offline, and expire (behaviour C3, C4).
 
-        Looks at a bounded number of nodes; while more are due, `next_deadline` is not after `now`.
+        `proven`: until when the Lease stream is known to have brought everything; of a node's silence at most one
+        interval more counts. Looks at a bounded number of nodes; while more are due, `next_deadline` is not after
+        `now`.
         """
         dirty: set[Key] = set()
         for _ in range(_NODES_PER_TICK):
@@ -134,14 +127,24 @@ class State:
                 break
             due, name = heapq.heappop(self._due)
             record = self.nodes.get(name)
-            if record is None or record.beat is None or record.due != due:
+            if record is None or record.due != due:
                 continue
             record.due = None
-            liveness = assess(record.beat, now, record.interval)
-            if liveness is not Liveness.LIVE and liveness is not record.view.liveness:
-                dirty |= self._set_view(name, record, replace(record.view, liveness=liveness))
-            self._schedule(name, record)
+            until = min(now, proven + record.interval)
+            view = record.age(until)
+            if view is not record.view:
+                dirty |= self._set_view(name, record, view)
+            self._schedule(name, record, earliest=now + _UNPROVEN_PAUSE if until < now else 0.0)
         return dirty
+
+    def lease(self, node: str) -> Heartbeat | None:
+        """The Lease of a node as last seen."""
+        return self._leases.get(node)
+
+    def forget_lease(self, lease: Heartbeat) -> None:
+        """A Lease was deleted by us; a newer one stays."""
+        if self._leases.get(lease.node) == lease:
+            del self._leases[lease.node]
 
     def next_deadline(self) -> float | None:
         """When `tick` may have something to do next, or None."""
@@ -150,9 +153,8 @@ class State:
     def hear_again(self, now: float) -> None:
         """The Lease stream was deaf until now: every node has a fresh period (behaviour C3)."""
         for name, record in self.nodes.items():
-            if record.beat is not None:
-                record.beat = now
-                self._schedule(name, record)
+            record.hear_anew(now)
+            self._schedule(name, record)
 
     def _find(self, key: Key, seen: Observed) -> "_Known | None":
         match seen:
@@ -176,35 +178,34 @@ class State:
         if record is None:
             return self._add_node(node, now)
         before = record.view
-        view = _view(node, before)
-        beats = node.report is not None and _serial(node) != _serial(before.node)
+        view = views.renewed(before, node)
+        beats = node.report is not None and views.serial(node) != views.serial(before.node)
         if node.report and beats:
-            record.beat, record.interval = now, self._interval(name, node.report)
-            view = replace(view, liveness=Liveness.LIVE, heard=True)
+            record.interval = self._interval(name, node.report)
+            heard = record.hear(now)
+            view = replace(view, liveness=heard.liveness, heard=heard.heard, expired=heard.expired)
         dirty = self._set_view(name, record, view)
         if beats:
             self._schedule(name, record)
         return dirty
 
     def _add_node(self, node: Node, now: float) -> set[Key]:
-        """A node not known yet: new after the gate; before it, its stored condition says how it was (behaviour C4)."""
-        recorded = node.conditions.get("Ready")
-        silent = node.report is None or (not self.gate_open and _was_silent(recorded))
-        suspect = recorded is not None and recorded.reason == "Suspect" and not self.gate_open
-        liveness = Liveness.OFFLINE if silent else Liveness.SUSPECT if suspect else Liveness.LIVE
-        heard = not silent or (recorded is not None and recorded.reason == "Offline")
-        view = _view(node, NodeView(node=node, liveness=liveness, heard=heard))
-        record = NodeRecord(view, beat=None if silent else now)
-        record.interval = self._interval(node.meta.name, node.report) if node.report else DEFAULT_INTERVAL
-        self.nodes[node.meta.name] = record
-        self._schedule(node.meta.name, record)
-        return self._count_types(frozenset(), _types(view)) | self._judge(node.meta.name, view, self._subjects())
+        name = node.meta.name
+        record = first_record(node, now, known_before=not self.gate_open, wall_offset=self.wall_offset)
+        if node.report:
+            record.interval = self._interval(name, node.report)
+        record.view = views.renewed(record.view, node)
+        self.nodes[name] = record
+        self._schedule(name, record)
+        return self._count_types(frozenset(), views.types(record.view)) | self._judge(
+            name, record.view, self._subjects()
+        )
 
     def _set_view(self, name: str, record: NodeRecord, view: NodeView) -> set[Key]:
         before, record.view = record.view, view
         affected = self._affected(before, view)
-        dirty = self._count_types(_types(before), _types(view)) | self._judge(name, view, affected)
-        return dirty if affected or _shown(before) != _shown(view) else set()
+        dirty = self._count_types(views.types(before), views.types(view)) | self._judge(name, view, affected)
+        return dirty if affected or views.shown(before) != views.shown(view) else set()
 
     def _judge(self, name: str, view: NodeView | None, keys: Iterable[Key]) -> set[Key]:
         """Judge one node for some subjects; the node itself is always among the dirty keys."""
@@ -212,10 +213,10 @@ class State:
 
     def _affected(self, before: NodeView, after: NodeView) -> set[Key]:
         """The pools and generators that a change of one node can matter to."""
-        if _everywhere(before) != _everywhere(after):
+        if views.everywhere(before) != views.everywhere(after):
             return set(self._subjects())
         affected: set[Key] = set()
-        for type_ in _changed_types(before, after):
+        for type_ in views.changed_types(before, after):
             affected |= self._by_type.get(type_, set())
         if (before.pairs, before.semantic_pairs) != (after.pairs, after.semantic_pairs):
             affected |= self._by_pairs
@@ -236,10 +237,10 @@ class State:
         return dirty
 
     def _beat(self, name: str, record: NodeRecord, now: float) -> set[Key]:
-        record.beat = now
-        if record.view.liveness is Liveness.LIVE and record.view.heard:
+        view = record.hear(now)
+        if view is record.view:
             return set()
-        dirty = self._set_view(name, record, replace(record.view, liveness=Liveness.LIVE, heard=True))
+        dirty = self._set_view(name, record, view)
         self._schedule(name, record)
         return dirty
 
@@ -248,9 +249,10 @@ class State:
         lease = self._leases.get(name)
         return lease.interval if lease and lease.interval and lease.holder == report.holder else report.interval
 
-    def _schedule(self, name: str, record: NodeRecord) -> None:
+    def _schedule(self, name: str, record: NodeRecord, earliest: float = 0.0) -> None:
         """See to it that `tick` looks at the node in time; one entry for each node, however often it beats."""
-        due = None if record.beat is None else next_change(record.beat, record.interval, record.view.liveness)
+        due = record.next_change
+        due = None if due is None else max(due, earliest)
         if due is not None and (record.due is None or due < record.due):
             record.due = due
             heapq.heappush(self._due, (due, name))
@@ -264,7 +266,10 @@ class State:
         dropped = self._drop_pool(name) if known else set()
         subject = PoolSubject(pool)
         self.pools[name] = subject
-        return dropped | self._add_subject(Key(Kind.POOL, name), subject) | self._maker(pool)
+        dirty = dropped | self._add_subject(Key(Kind.POOL, name), subject) | self._maker(pool)
+        if known and known.pool.meta.uid == pool.meta.uid:
+            subject.carry_over(known)
+        return dirty
 
     def _observe_generator(self, generator: Generator) -> set[Key]:
         name = generator.meta.name
@@ -278,8 +283,8 @@ class State:
         return dropped | self._add_subject(Key(Kind.GENERATOR, name), subject)
 
     def _add_subject(self, key: Key, subject: Subject) -> set[Key]:
-        for required in subject.spec.requires.types:
-            self._by_type[required.type].add(key)
+        for type_ in subject.types:
+            self._by_type[type_].add(key)
         if subject.needs_pairs:
             self._by_pairs.add(key)
         for name, record in self.nodes.items():
@@ -287,8 +292,8 @@ class State:
         return {key}
 
     def _drop_subject(self, key: Key, subject: Subject) -> set[Key]:
-        for required in subject.spec.requires.types:
-            self._by_type[required.type].discard(key)
+        for type_ in subject.types:
+            self._by_type[type_].discard(key)
         self._by_pairs.discard(key)
         return {key}
 
@@ -301,11 +306,12 @@ class State:
 
     def _drop_node(self, name: str) -> set[Key]:
         record = self.nodes.pop(name)
-        return self._count_types(_types(record.view), frozenset()) | self._judge(name, None, self._subjects())
+        return self._count_types(views.types(record.view), frozenset()) | self._judge(name, None, self._subjects())
 
     def _observe_slice(self, seen: Slice) -> set[Key]:
         """A slice is in one pool's group only, also when people gave it to another pool."""
         name = seen.meta.name
+        self.largest_term = max(self.largest_term, seen.term)
         left = [pool for pool, group in self.slices.items() if pool != seen.pool and name in group]
         for pool in left:
             del self.slices[pool][name]
@@ -357,56 +363,3 @@ def key_of(seen: Observed) -> Key:
 
 def _identity(key: Key, seen: Observed) -> Key:
     return Key(Kind.SLICE, seen.meta.name) if isinstance(seen, Slice) else key
-
-
-def _view(node: Node, before: NodeView) -> NodeView:
-    """The node with its pairs; those of an equal report are taken over."""
-    known = before.node.report
-    if node.report is None:
-        return replace(before, node=node, pairs=frozenset(), semantic_pairs=frozenset())
-    if known is not None and known.offers == node.report.offers and before.node is not node:
-        return replace(before, node=node)
-    pairs = languages.pairs(node.report, semantic=False)
-    return replace(before, node=node, pairs=pairs, semantic_pairs=languages.pairs(node.report, semantic=True))
-
-
-def _was_silent(recorded: Recorded | None) -> bool:
-    return recorded is None or recorded.reason in _SILENT_REASONS
-
-
-def _serial(node: Node) -> tuple[str, int, int] | None:
-    report = node.report
-    return (report.session, report.epoch, report.sequence) if report else None
-
-
-def _types(view: NodeView) -> frozenset[str]:
-    return frozenset(view.node.report.types) if view.node.report else frozenset()
-
-
-def _everywhere(view: NodeView) -> tuple[object, ...]:
-    """What matters to every pool."""
-    report = view.node.report
-    return (view.liveness, view.node.drain, view.node.labels, report is None, report is not None and report.leaving)
-
-
-def _shown(view: NodeView) -> tuple[object, ...]:
-    """What the node's own condition and its Redis capability are made of."""
-    report = view.node.report
-    node = view.node
-    types = report.types if report else None
-    return (*_everywhere(view), view.heard, node.problem, types, node.conditions, node.meta.generation)
-
-
-def _changed_types(before: NodeView, after: NodeView) -> set[str]:
-    old, new = before.node.report, after.node.report
-    if old is None or new is None:
-        return set()
-    return {
-        type_
-        for type_ in {*old.types, *new.types}
-        if _of_type(old.types, type_) != _of_type(new.types, type_) or old.offers.get(type_) != new.offers.get(type_)
-    }
-
-
-def _of_type(types: Mapping[str, object], type_: str) -> object:
-    return types.get(type_)

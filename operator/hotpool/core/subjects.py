@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from hotpool.api.pool import PoolTemplateSpec
 from hotpool.api.slice import MemberState
 from hotpool.core import generate
-from hotpool.core.judge import Gate, judge
-from hotpool.core.model import Generator, NodeView, Pool
+from hotpool.core.brake import brakes
+from hotpool.core.judge import Check, Gate, checks, decide, member_state
+from hotpool.core.model import Generator, Liveness, NodeView, Pool
 
 
 @dataclass(slots=True)
@@ -23,6 +24,18 @@ class PoolSubject:
     members: dict[str, MemberState] = field(default_factory=dict)
     gates: dict[str, Gate] = field(default_factory=dict)
     excluded: Counter[Gate] = field(default_factory=Counter)
+    silent: dict[str, MemberState] = field(default_factory=dict)
+    """Nodes that nothing but their silence keeps out, and how they are listed while the brake holds them."""
+    late: set[str] = field(default_factory=set)
+    """Members that are silent for 3 H."""
+    standing: set[str] | None = None
+    """Silent nodes that the last plan kept, or that were members when they fell silent; None before the first plan."""
+    merge_at: float | None = None
+    """When slices may be merged next (monotonic seconds)."""
+    _checks: tuple[Check, ...] = ()
+
+    def __post_init__(self) -> None:
+        self._checks = checks(self.pool.spec)
 
     @property
     def spec(self) -> PoolTemplateSpec:
@@ -34,18 +47,61 @@ class PoolSubject:
         """True where a change of languages can matter."""
         return self.pool.spec.requires.language_pairs is not None
 
+    @property
+    def types(self) -> frozenset[str]:
+        """The types of which a change can matter."""
+        return frozenset(required.type for required in self.pool.spec.requires.types)
+
+    @property
+    def brakes(self) -> bool:
+        """Whether so many are silent that nobody leaves for silence now (behaviour D8)."""
+        silent = len(self.late) + len(self.silent)
+        return brakes(silent, len(self.members) - len(self.late), self.pool.spec.brake.max_silent_percent)
+
     def update(self, node: str, view: NodeView | None) -> bool:
         """Judge one node (None: it is gone); True when the verdict is another one than before."""
-        before = self.members.pop(node, None), self.gates.pop(node, None)
-        if before[1] is not None:
-            self.excluded[before[1]] -= 1
-        verdict = judge(view, self.pool.spec) if view else None
-        if verdict and verdict.state is not None:
+        before = self._known(node)
+        self._drop(node)
+        verdict = decide(view, self._checks) if view else None
+        if view is None or verdict is None:
+            pass
+        elif verdict.state is not None:
             self.members[node] = verdict.state
-        if verdict and verdict.gate is not None:
-            self.gates[node] = verdict.gate
-            self.excluded[verdict.gate] += 1
-        return before != (self.members.get(node), self.gates.get(node))
+            if view.liveness is Liveness.SUSPECT:
+                self.late.add(node)
+        elif verdict.gate is not None:
+            self._keep_out(node, verdict.gate, view, was_member=before[0] is not None)
+        return before != self._known(node)
+
+    def carry_over(self, former: "PoolSubject") -> None:
+        """The spec changed: who stood in the pool in spite of its silence stands there still, where it qualifies."""
+        self.merge_at = former.merge_at
+        if former.standing is not None:
+            self.standing = former.standing & self.silent.keys()
+
+    def planned(self, held: Iterable[str] | None, merge_at: float | None) -> None:
+        """Take note of what a plan decided. `held`: the silent that stay; None: nothing was decided on them."""
+        self.standing = None if held is None else set(held)
+        self.merge_at = merge_at
+
+    def _known(self, node: str) -> tuple[MemberState | None, Gate | None, MemberState | None, bool]:
+        return self.members.get(node), self.gates.get(node), self.silent.get(node), node in self.late
+
+    def _drop(self, node: str) -> None:
+        self.members.pop(node, None)
+        self.late.discard(node)
+        self.silent.pop(node, None)
+        gate = self.gates.pop(node, None)
+        if gate is not None:
+            self.excluded[gate] -= 1
+
+    def _keep_out(self, node: str, gate: Gate, view: NodeView, *, was_member: bool) -> None:
+        self.gates[node] = gate
+        self.excluded[gate] += 1
+        if gate is Gate.OFFLINE and not view.expired:
+            self.silent[node] = member_state(view)
+            if was_member and self.standing is not None:
+                self.standing.add(node)
 
 
 @dataclass(slots=True)
@@ -62,6 +118,11 @@ class GeneratorSubject:
     def needs_pairs(self) -> bool:
         """Every rule of this version is about languages."""
         return True
+
+    @property
+    def types(self) -> frozenset[str]:
+        """The types of which a change can matter."""
+        return frozenset(required.type for required in self.spec.requires.types)
 
     @property
     def spec(self) -> PoolTemplateSpec:

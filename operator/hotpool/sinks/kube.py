@@ -15,16 +15,15 @@ from hotpool.api import meta
 from hotpool.api.generator import GeneratorStatus
 from hotpool.api.meta import ApiModel, Condition
 from hotpool.api.pool import PoolSpec, PoolStatus
-from hotpool.api.slice import Member
 from hotpool.clients import AWAY, explain
 from hotpool.core.diff import CreateSlice, DeleteSlice, SliceWrite, UpdateSlice
-from hotpool.core.model import Generator, Kind, Meta, Pool
+from hotpool.core.model import Generator, Heartbeat, Kind, Member, Meta, Pool
 from hotpool.metrics import WRITES
 from hotpool.sinks.errors import NotLeader, Rejected, Retryable, Stale
 
 Json = dict[str, Any]
 
-WRITE_TIMEOUT = 3.0
+WRITE_TIMEOUT = 2.0
 """Seconds; shorter than what `leader` keeps in reserve (design, promise 2)."""
 
 _JSON_PATCH = "application/json-patch+json"
@@ -41,6 +40,8 @@ class KubeSink:
         self, api: client.ApiClient, namespace: str, *, leader: Callable[[], bool], term: Callable[[], int]
     ) -> None:
         self._objects = client.CustomObjectsApi(api)
+        self._leases = client.CoordinationV1Api(api)
+        self._namespace = namespace
         self._where = (meta.GROUP, meta.VERSION, namespace)
         self._leader = leader
         self._term = term
@@ -67,7 +68,7 @@ class KubeSink:
                 "ownerReferences": [_owner("NodePool", pool.meta)],
             },
             "term": self._term(),
-            "members": [member.model_dump(by_alias=True) for member in members],
+            "members": [member._asdict() for member in members],
         }
 
     async def write_pool_status(self, pool: Pool, status: PoolStatus) -> Json:
@@ -107,6 +108,29 @@ class KubeSink:
     async def delete_pool(self, pool: Pool) -> None:
         """Delete this very pool."""
         await self._delete(Kind.POOL, pool.meta)
+
+    async def delete_node(self, node: Meta) -> None:
+        """Delete this very NodeCapability, unless it changed."""
+        await self._delete(Kind.NODE, node)
+
+    async def delete_lease(self, lease: Heartbeat) -> None:
+        """Delete this very Lease of a node; one that was renewed meanwhile stays, and one that is gone is no error."""
+        if not self._leader():
+            raise NotLeader("our time as leader is over, nothing was sent")
+        conditions = client.V1Preconditions(uid=lease.uid, resource_version=lease.version)
+        name = f"{meta.LEASE_PREFIX}{lease.node}"
+        try:
+            await self._leases.delete_namespaced_lease(
+                name,
+                self._namespace,
+                body=client.V1DeleteOptions(preconditions=conditions),
+                _request_timeout=WRITE_TIMEOUT,
+            )
+        except (ApiException, *AWAY) as error:
+            if not isinstance(error, ApiException) or error.status not in _GONE_OR_CHANGED:
+                WRITES.labels("kubernetes", "delete", "error").inc()
+                raise _translated(error, Kind.NODE, lease.node) from None
+        WRITES.labels("kubernetes", "delete", "ok").inc()
 
     async def _create(self, kind: Kind, body: Json) -> Json:
         request = partial(self._objects.create_namespaced_custom_object, body=_typed(kind, body))

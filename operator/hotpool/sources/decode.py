@@ -7,7 +7,8 @@ already known is lost.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from sys import intern
+from typing import Any, Final, get_args
 
 from pydantic import ValidationError
 
@@ -18,6 +19,7 @@ from hotpool.core.model import (
     Generator,
     Heartbeat,
     Kind,
+    Member,
     Meta,
     Node,
     Observed,
@@ -32,7 +34,8 @@ from hotpool.core.model import (
 
 Json = Mapping[str, Any]
 
-_INTERVALS_PER_LEASE = 3
+_INTERVALS_PER_LEASE: Final = 3
+_STATES: Final[Mapping[str, slices.MemberState]] = {state: state for state in get_args(slices.MemberState)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +63,14 @@ def decode(kind: Kind, body: Json) -> Observed | Rejection:
         return Rejection(kind, _name(body), _why(error))
 
 
-def decode_lease(name: str, holder: str | None, renewed: str | None, duration: int | None) -> Heartbeat | None:
+def decode_lease(
+    name: str, holder: str | None, renewed: str | None, duration: int | None, *, uid: str = "", version: str = ""
+) -> Heartbeat | None:
     """What a Lease says; None where it is not a node's or was not renewed yet. `duration`: leaseDurationSeconds."""
     if not name.startswith(meta.LEASE_PREFIX) or not renewed:
         return None
     interval = min(max(1.0, duration / _INTERVALS_PER_LEASE), meta.MAX_INTERVAL_SECONDS) if duration else None
-    return Heartbeat(name.removeprefix(meta.LEASE_PREFIX), holder or "", renewed, interval)
+    return Heartbeat(name.removeprefix(meta.LEASE_PREFIX), holder or "", renewed, interval, uid, version)
 
 
 def _why(error: Exception) -> str:
@@ -111,7 +116,14 @@ def _node(body: Json) -> Node:
         report=report,
         problem=problem,
         conditions={c["type"]: _recorded(c) for c in status.get("conditions") or []},
+        untouched=not spec and not _touched(body["metadata"]),
     )
+
+
+def _touched(metadata: Json) -> bool:
+    """Whether people set a label or an annotation (behaviour C4); the agent's own have its prefix."""
+    words = (*(metadata.get("labels") or {}), *(metadata.get("annotations") or {}))
+    return any(not word.startswith(meta.AGENT_PREFIX) for word in words)
 
 
 def _recorded(condition: Json) -> Recorded:
@@ -202,8 +214,16 @@ def _slice(body: Json) -> Slice:
     name = _text(owner.get("name") or label or _meta(body).name.rpartition("-")[0])
     if not name:
         raise ValueError(f"neither an owner of kind NodePool nor a label {meta.POOL_LABEL} nor the name of a slice")
-    content = slices.NodePoolSlice.model_validate(body)
-    return Slice(_meta(body), name, content.term, content.members, owner.get("uid"), labelled=label == name)
+    members = tuple(_member(item) for item in body.get("members") or ())
+    return Slice(_meta(body), name, int(body["term"]), members, owner.get("uid"), labelled=label == name)
+
+
+def _member(item: Json) -> Member:
+    """One member; by hand and with shared strings, because a fleet may have a million."""
+    state = _STATES.get(item["state"])
+    if state is None:
+        raise ValueError(f"members.state: {item['state']!r} is none of {', '.join(_STATES)}")
+    return Member(intern(_text(item["node"])), state, intern(_text(item["since"])))
 
 
 def _generator(body: Json) -> Generator:

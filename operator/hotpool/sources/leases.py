@@ -6,7 +6,7 @@ each line would cost ten times as much (measured: docs/benchmarks.md). Decides n
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -14,7 +14,7 @@ import structlog
 from kubernetes.aio import client
 from kubernetes.aio.client.exceptions import ApiException
 
-from hotpool.api.meta import LEASE_LABEL
+from hotpool.api.meta import CANARY_LEASE, LEASE_LABEL
 from hotpool.clients import AWAY, READ_TIMEOUT, Unavailable, explain
 from hotpool.core.model import Heartbeat
 from hotpool.sources.decode import decode_lease
@@ -22,6 +22,8 @@ from hotpool.sources.decode import decode_lease
 log = structlog.get_logger(__name__)
 
 _WATCH_SECONDS = 300
+_QUIET_SECONDS = 30.0
+"""A stream without a line for so long is opened anew: the canary alone brings one each 5 s."""
 _BURST_PAUSE = 1.0  # seconds; a fifteenth of the usual H
 _CHUNK = 1 << 20
 _PLENTY = 1 << 17
@@ -32,6 +34,7 @@ _LONGEST_DELAY = 5.0
 
 class _Metadata(msgspec.Struct):
     name: str = ""
+    uid: str = ""
     resourceVersion: str = ""  # noqa: N815 - the wire's name.
 
 
@@ -56,6 +59,9 @@ class Listener(Protocol):
 
     def heartbeats(self, beats: Sequence[Heartbeat]) -> None:
         """Leases as listed or changed."""
+
+    def echo(self, renewed: str) -> None:
+        """The renewTime of the canary Lease, as listed or changed."""
 
     def deaf(self) -> None:
         """The stream broke: nobody's silence counts from here."""
@@ -119,7 +125,7 @@ class LeaseStream:
             _request_timeout=_WATCH_SECONDS + READ_TIMEOUT,
         )
         rest = b""
-        async for chunk in answer.content.iter_chunked(_CHUNK) if answer.status < 400 else _nothing():  # noqa: PLR2004
+        async for chunk in _chunks(answer):
             *lines, rest = (rest + chunk).split(b"\n")
             events = [self._decode(line) for line in lines if line]
             if any(event.type == "ERROR" for event in events):
@@ -131,12 +137,24 @@ class LeaseStream:
         return version if answer.status < 400 else ""  # noqa: PLR2004 - HTTP's own number.
 
     def _tell(self, leases: Sequence[_Lease]) -> None:
-        beats = [
-            decode_lease(lease.metadata.name, spec.holderIdentity, spec.renewTime, spec.leaseDurationSeconds)
-            for lease in leases
-            if (spec := lease.spec)
-        ]
+        """The heartbeats first: the canary says that everything before it was brought."""
+        beats = [_heartbeat(lease, lease.spec) for lease in leases if lease.spec]
         self._listener.heartbeats([beat for beat in beats if beat])
+        for lease in leases:
+            if lease.metadata.name == CANARY_LEASE and lease.spec and lease.spec.renewTime:
+                self._listener.echo(lease.spec.renewTime)
+
+
+def _heartbeat(lease: _Lease, spec: _Spec) -> Heartbeat | None:
+    known = lease.metadata
+    return decode_lease(
+        known.name,
+        spec.holderIdentity,
+        spec.renewTime,
+        spec.leaseDurationSeconds,
+        uid=known.uid,
+        version=known.resourceVersion,
+    )
 
 
 async def _pause(answer: Any) -> None:
@@ -158,6 +176,17 @@ async def _content(answer: Any) -> bytes:
     return content
 
 
-async def _nothing() -> Any:
-    return
-    yield
+async def _chunks(answer: Any) -> AsyncIterator[bytes]:
+    """What the stream brings, until it ends or is quiet for too long; nothing of an answer that is an error."""
+    chunks = answer.content.iter_chunked(_CHUNK)
+    try:
+        while answer.status < 400:  # noqa: PLR2004 - HTTP's own number.
+            async with asyncio.timeout(_QUIET_SECONDS):
+                chunk = await anext(chunks, None)
+            if chunk is None:
+                return
+            yield chunk
+    except TimeoutError:
+        log.info("the lease stream was quiet; it is opened anew", seconds=_QUIET_SECONDS)
+    finally:
+        answer.close()

@@ -1,0 +1,213 @@
+"""The phases of one key, which read as a list: view, plan, diff, apply, record (design, section 2).
+
+Called by the reconciler, one call at a time for each key. It holds the pace of writes; it decides nothing about
+membership and starts no task of its own.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
+from typing import Any, Final
+
+import structlog
+
+from hotpool.api.pool import PoolSpec, PoolStatus
+from hotpool.clock import Clock
+from hotpool.core.diff import DeleteSlice, conditions_differ, diff_slices, status_differs, status_is_urgent
+from hotpool.core.model import Generator, Key, Kind, Pool
+from hotpool.core.plan import PoolPlan, plan_node, plan_pool
+from hotpool.core.plan_generator import GeneratorPlan, plan_generator
+from hotpool.core.record import NodeRecord
+from hotpool.core.state import State
+from hotpool.core.subjects import GeneratorSubject
+from hotpool.metrics import TRANSITIONS
+from hotpool.projection.images import NodeImage, PoolImage
+from hotpool.projection.mirror import Mirror
+from hotpool.sinks.errors import Fenced, NotLeader, SinkError, Stale
+from hotpool.sinks.kube import KubeSink
+from hotpool.sources.decode import Rejection, decode
+
+log = structlog.get_logger(__name__)
+
+ROUND_SECONDS: Final = 1.0
+"""Slices and urgent status of one pool are written at most once in this time (behaviour D3)."""
+SLOW_SECONDS: Final = 10.0
+"""Counts by reason alone are written at most once in this time."""
+
+Mark = Callable[[Iterable[Key], float | None], None]
+"""Makes keys due: at a moment (monotonic seconds), or now."""
+Refresh = Callable[[Kind, str], Awaitable[None]]
+"""Reads one object anew."""
+
+
+class Phases:
+    """What is done for one key, from the state to both sinks and back."""
+
+    def __init__(
+        self, state: State, kube: KubeSink, mirror: Mirror | None, clock: Clock, *, mark: Mark, refresh: Refresh
+    ) -> None:
+        self._state = state
+        self._kube = kube
+        self._mirror = mirror
+        self._clock = clock
+        self._mark = mark
+        self._refresh = refresh
+        self._next_round: dict[str, float] = {}
+        self._next_slow: dict[str, float] = {}
+
+    async def run(self, key: Key) -> bool:
+        """Whether the key is settled; False where its writes were put off by the pace, which proves nothing."""
+        match key.kind:
+            case Kind.POOL:
+                return await self._pool(key)
+            case Kind.NODE:
+                await self._node(key)
+            case Kind.GENERATOR:
+                await self._generator(key)
+            case Kind.SLICE:
+                raise ValueError("a slice is reconciled with its pool")
+        return True
+
+    def forget_pace(self, key: Key) -> None:
+        """What was written built on something stale: the next round is due at once."""
+        self._next_round.pop(key.name, None)
+
+    async def _pool(self, key: Key) -> bool:
+        subject = self._state.pools.get(key.name)
+        if subject is None:
+            self._next_round.pop(key.name, None)
+            self._next_slow.pop(key.name, None)
+            if self._mirror:
+                await self._mirror.no_pool(key.name)
+            return True
+        now = self._clock()
+        applied = self._state.slices.get(key.name, {})
+        plan = plan_pool(subject, applied, self._state.known_types, now, self._clock.timestamp())
+        subject.planned(plan.held, plan.merge_at)
+        if plan.recheck_at is not None:
+            self._mark([key], plan.recheck_at)
+        results = await asyncio.gather(
+            self._project_pool(subject.pool, plan), self._write_pool(key, subject.pool, plan), return_exceptions=True
+        )
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+        return results[1] is True
+
+    async def _project_pool(self, pool: Pool, plan: PoolPlan) -> None:
+        if self._mirror:
+            await self._mirror.pool(_pool_image(pool, plan))
+
+    async def _write_pool(self, key: Key, pool: Pool, plan: PoolPlan) -> bool:
+        """Slices, then status; at most one round in a second, the first at once (behaviour D3). False: put off."""
+        writes = diff_slices(pool, self._state.slices.get(key.name, {}), plan.slices)
+        if not writes and not status_differs(pool.status, plan.status):
+            return True
+        now = self._clock()
+        urgent = bool(writes) or status_is_urgent(pool.status, plan.status)
+        allowed = (self._next_round if urgent else self._next_slow).get(key.name, 0.0)
+        if now < allowed:
+            self._mark([key], allowed)
+            return False
+        self._next_round[key.name] = now + ROUND_SECONDS
+        self._next_slow[key.name] = now + SLOW_SECONDS
+        for write in writes:
+            self._record(Kind.SLICE, await self._kube.write_slice(pool, write))
+            if isinstance(write, DeleteSlice):
+                self._state.forget(Kind.SLICE, write.slice.meta.name, write.slice.meta.uid)
+        await self._write_pool_status(pool, plan.status)
+        return True
+
+    async def _write_pool_status(self, pool: Pool, status: PoolStatus) -> None:
+        if status_differs(pool.status, status):
+            self._record(Kind.POOL, await self._kube.write_pool_status(pool, status))
+
+    async def _node(self, key: Key) -> None:
+        record = self._state.nodes.get(key.name)
+        plan = plan_node(record.view, self._clock.timestamp()) if record else None
+        if self._mirror and (plan is None or plan.types is None):
+            await self._mirror.no_node(key.name)
+        elif self._mirror and plan and plan.types is not None:
+            shown = tuple((name, t.ready, t.reason, t.services) for name, t in sorted(plan.types.items()))
+            await self._mirror.node(NodeImage(key.name, shown))
+        if record and plan and conditions_differ(record.view.node.conditions, plan.conditions):
+            written = await self._kube.write_node_conditions(record.view.node.meta, plan.conditions)
+            TRANSITIONS.labels(plan.conditions[0].reason).inc()
+            self._mark(self._record(Kind.NODE, written), None)  # it may hold a report that no watch has brought yet
+        if record and record.view.expired:
+            await self._clean_up(key.name, record)
+
+    async def _clean_up(self, name: str, record: NodeRecord) -> None:
+        """The node was silent for 600 s: its Lease goes, and its resource if people wrote nothing into it (C4)."""
+        node, lease = record.view.node, self._state.lease(name)
+        if lease and lease.uid:
+            await self._kube.delete_lease(lease)
+            self._state.forget_lease(lease)
+        if node.untouched and record.view.expired:  # it may have beaten meanwhile
+            await self._kube.delete_node(node.meta)
+            self._mark(self._state.forget(Kind.NODE, name, node.meta.uid), None)
+
+    async def _generator(self, key: Key) -> None:
+        subject = self._state.generators.get(key.name)
+        if subject is None:
+            return
+        pools = {name: known.pool for name, known in self._state.pools.items()}
+        plan = plan_generator(subject, pools, self._clock(), self._clock.timestamp())
+        if plan.recheck_at is not None:
+            self._mark([key], plan.recheck_at)
+        refused = await self._write_pools(subject, plan, pools)
+        if subject.generator.status != plan.status:
+            self._record(Kind.GENERATOR, await self._kube.write_generator_status(subject.generator, plan.status))
+        if refused:
+            raise refused[0]
+
+    async def _write_pools(
+        self, subject: GeneratorSubject, plan: GeneratorPlan, pools: dict[str, Pool]
+    ) -> list[SinkError]:
+        """Remove, create, correct; what is refused for one pool holds up no other. Returns the refusals."""
+        refused: list[SinkError] = []
+        for write in [
+            *(partial(self._remove_pool, pool) for pool in plan.remove),
+            *(partial(self._create_pool, subject.generator, name, spec) for name, spec in plan.create.items()),
+            *(partial(self._correct_pool, pools[name], spec) for name, spec in plan.correct.items()),
+        ]:
+            try:
+                await write()
+            except (NotLeader, Fenced):
+                raise
+            except SinkError as error:
+                if isinstance(error, Stale):
+                    await self._refresh(error.kind, error.name)
+                refused.append(error)
+        return refused
+
+    async def _remove_pool(self, pool: Pool) -> None:
+        await self._kube.delete_pool(pool)
+        self._mark(self._state.forget(Kind.POOL, pool.meta.name, pool.meta.uid), None)
+
+    async def _create_pool(self, generator: Generator, name: str, spec: PoolSpec) -> None:
+        self._mark(self._record(Kind.POOL, await self._kube.create_pool(generator, name, spec)), None)
+
+    async def _correct_pool(self, pool: Pool, spec: PoolSpec) -> None:
+        log.info("a generated pool was edited; putting it right", pool=pool.meta.name)
+        self._mark(self._record(Kind.POOL, await self._kube.correct_pool(pool, spec)), None)
+
+    def _record(self, kind: Kind, written: Any) -> set[Key]:
+        """Take in what was stored, so that its own echo marks nothing."""
+        seen = decode(kind, written) if written else None
+        if seen is None or isinstance(seen, Rejection):
+            return set()
+        return self._state.observe(seen, self._clock())
+
+
+def _pool_image(pool: Pool, plan: PoolPlan) -> PoolImage:
+    made = pool.spec.generated
+    return PoolImage(
+        name=pool.meta.name,
+        uid=pool.meta.uid,
+        generator=made.by if made else None,
+        key=made.key if made else None,
+        ready=frozenset(node for node, state in plan.members.items() if state == "Ready"),
+        suspect=frozenset(node for node, state in plan.members.items() if state == "Suspect"),
+        draining=frozenset(node for node, state in plan.members.items() if state == "Draining"),
+    )
