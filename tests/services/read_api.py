@@ -4,7 +4,7 @@ For the commands of `hotpool` that only read. Used by the flow tests.
 """
 
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -32,10 +32,10 @@ class ReadApi:
         self.objects: dict[str, dict[str, Json]] = {plural: {} for plural in PLURALS.values()}
         self.refused: dict[str, int] = {}
         """Plural → the status that answers every request for it."""
-        self.requests: list[tuple[str, str]] = []
-        """(method, plural)"""
-        self.answered: Callable[[], None] = lambda: None
-        """Called after each answer."""
+        self.asked: set[tuple[str, str, str]] = set()
+        """(verb, group, plural), as a Role has to allow them."""
+        self.namespaces: set[str] = set()
+        """Those that were asked for."""
         self.url = ""
 
     def put(self, *objects: Json) -> None:
@@ -60,16 +60,11 @@ class ReadApi:
 
     async def handle(self, request: web.Request) -> web.Response:
         """Every request comes here: /apis/GROUP/VERSION/namespaces/NAMESPACE/PLURAL[/NAME]."""
-        try:
-            return self._answer(request)
-        finally:
-            self.answered()
-
-    def _answer(self, request: web.Request) -> web.Response:
-        plural, *rest = request.path.split("/namespaces/", 1)[1].split("/")[1:]
-        self.requests.append((request.method, plural))
+        _, _, group, _, _, namespace, plural, *rest = request.path.split("/")
+        self.namespaces.add(namespace)
+        self.asked.add((("get" if rest else "list") if request.method == "GET" else request.method, group, plural))
         if plural in self.refused:
-            return _failure(self.refused[plural], f"{plural} is forbidden" if self.refused[plural] == 403 else "no")
+            return _failure(self.refused[plural], "refused, as told")
         if rest:
             found = self.objects[plural].get(rest[0])
             return web.json_response(found) if found else _failure(404, f"{rest[0]} not found")

@@ -5,6 +5,7 @@ Used by every command. It knows no command.
 
 import asyncio
 import json
+import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -18,6 +19,8 @@ from hotpool.clients import READ_TIMEOUT, Access, Reader, Unavailable, namespace
 from hotpool.core.model import Kind
 
 T = TypeVar("T")
+
+logging.getLogger("kubernetes").addHandler(logging.NullHandler())  # what it warns of is said by us, in one line
 
 NamespaceOption = Annotated[
     str | None, typer.Option("--namespace", "-n", help="The fleet. Default: the namespace of the kubeconfig's context.")

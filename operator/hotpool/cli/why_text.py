@@ -18,8 +18,9 @@ from hotpool.core.model import Pool
 
 _FAILED_SHOWN: Final = 2
 """Requirements told of each near miss."""
-_LINE: Final = 55
-"""Longer verdicts leave out what was observed: it is told below."""
+_LINE: Final = 80
+_CELL: Final = 55
+"""Columns for a verdict; a longer one leaves out what is told below."""
 
 
 def show_answer(answer: Answer, now: datetime) -> None:
@@ -27,7 +28,8 @@ def show_answer(answer: Answer, now: datetime) -> None:
     rows = [
         (_holds(holds=item.holds), item.required, item.observed, ago(item.since, now)) for item in answer.requirements
     ]
-    say(Text.assemble((f"{answer.node} in {answer.pool}: ", HEAD), _verdict(answer, now)))
+    head = f"{answer.node} in {answer.pool}: "
+    say(Text.assemble((head, HEAD), _verdict(answer, now, _LINE - len(head))))
     say("", table(("HOLDS", "REQUIREMENT", "OBSERVED", "SINCE"), rows))
     for remark in answer.remarks:
         say("", f"{_sentence(remark.text)}{f' ({ago(remark.since, now)})' if remark.since else ''}.")
@@ -53,32 +55,33 @@ def _show_flips(answer: Answer) -> None:
         say("", f"What would change it{together}:", listing(ways))
 
 
-def _verdict(answer: Answer, now: datetime) -> Text:
-    """The verdict in one line."""
-    member, judged = answer.member, _judged(answer)
-    now_is = f"member {member.state}, since {ago(member.since, now)}" if member else "out"
+def _verdict(answer: Answer, now: datetime, room: int) -> Text:
+    """The verdict in one line of so many columns, as far as names allow."""
+    member = answer.member
+    is_now = f"member {member.state}, since {ago(member.since, now)}" if member else "out"
     match answer.standing:
         case Standing.MEMBER:
-            return Text(now_is, _colour(answer.verdict))
+            return Text(is_now, _colour(answer.verdict))
         case Standing.HELD if member:
             return Text(f"held by the brake as {member.state}, in the pool since {ago(member.since, now)}", DOUBTFUL)
         case Standing.OUT:
-            return Text(judged, BAD)
+            return Text(_judged(answer, "", "", room), BAD)
         case Standing.DRY_RUN:
-            return Text(f"would be {judged} (DryRun)", DOUBTFUL)
+            return Text(_judged(answer, "would be ", " (DryRun)", room), DOUBTFUL)
         case Standing.PAUSED | Standing.INVALID_SPEC:
-            return Text(f"{now_is} ({answer.standing}; else {judged})", DOUBTFUL)
+            return Text(_judged(answer, f"{is_now} ({answer.standing}; else ", ")", room), DOUBTFUL)
         case _:
-            return Text(f"{now_is}, about to be {judged}", DOUBTFUL)
+            return Text(_judged(answer, f"{is_now}, about to be ", "", room), DOUBTFUL)
 
 
-def _judged(answer: Answer) -> str:
-    """What the judge says, in one line."""
-    decided = answer.decided
+def _judged(answer: Answer, before: str, after: str, room: int) -> str:
+    """What the judge says; what was observed, and what was required, only where there is room for it."""
+    decided, gate = answer.decided, answer.verdict.gate
     if decided is None:
-        return f"member {answer.verdict.state}"
-    full = f"out: {decided.gate} ({decided.required}: {decided.observed})"
-    return full if len(full) <= _LINE else f"out: {decided.gate} ({decided.required})"
+        return f"{before}member {answer.verdict.state}{after}"
+    full = f"{before}out: {gate} ({decided.required}: {decided.observed}){after}"
+    short = f"{before}out: {gate} ({decided.required}){after}"
+    return next((text for text in (full, short) if len(text) <= room), f"{before}out: {gate}{after}")
 
 
 def _colour(verdict: Verdict) -> str:
@@ -126,7 +129,7 @@ def show_node(facts: Facts, answers: Sequence[Answer], last: Sequence[Transition
     counts = f"{running}/{len(facts.services)} services run, in {members} of {plural(len(answers), 'pool')}"
     say(Text.assemble((f"{facts.name}: ", HEAD), f"{said}; {counts}"))
     if answers:
-        say("", table(("POOL", "VERDICT"), ((answer.pool, _verdict(answer, now)) for answer in answers)))
+        say("", table(("POOL", "VERDICT"), ((answer.pool, _verdict(answer, now, _CELL)) for answer in answers)))
     _show_transitions(last, now)
 
 

@@ -154,28 +154,24 @@ def _hint(facts: Facts, pool: Pool, finding: Finding, index: int) -> Hint:
 
 
 def _of_node(facts: Facts, pool: Pool, finding: Finding) -> Hint:
-    """The requirements that every pool has."""
+    """The requirements that are about the node as a whole, or about the pool's spec."""
     view, report, name = facts.view, facts.view.node.report, facts.name
-    flip: str | None = None
-    observed, since = finding.observed, None
+    observed, since, flip = finding.observed, None, ""
     match finding.gate:
         case Gate.NOT_REPORTED if report:
             observed, since = f"epoch {report.epoch}, sequence {report.sequence}", report.time
         case Gate.NOT_REPORTED:
-            observed, since = view.node.problem or "no report", _since(view, "Ready")
+            since = _since(view, "Ready")
             flip = f"{'mend' if view.node.problem else 'start'} the agent: hotpool-agent run on {name}"
         case Gate.OFFLINE:
             observed, since = _heard(view), _since(view, "Ready")
             flip = f"wait for a heartbeat; look at the agent: hotpool-agent status on {name}"
         case Gate.LEAVING:
-            observed = "staying" if finding.holds else "the agent has said that it leaves"
-            since = report.time if report and not finding.holds else None
+            since = report.time if report and report.leaving else None
             flip = f"start the agent again: hotpool-agent run on {name}"
         case Gate.EXCLUDED:
-            observed = "not excluded" if finding.holds else "excluded by name"
             flip = f"remove {name} from spec.excludeNodes of nodepool {pool.meta.name}"
         case Gate.NOTHING_REQUIRED:
-            observed = "there are some" if finding.holds else "spec.requires is empty"
             flip = f"require something in spec.requires of nodepool {pool.meta.name}, or say matchAll: true"
         case _:
             pass

@@ -105,24 +105,14 @@ def wake(facts: Facts, service: Service, reason: str) -> str:
 def of_attributes(facts: Facts, required: TypeRequirement, finding: Finding) -> Hint:
     """Attributes that one and the same service must declare."""
     services = facts.of_type(required.type)
-    observed = finding.observed or _declared(facts, required)
     if finding.holds:
         counting = [offer.service for offer in facts.offers(required.type) if _meets(facts, offer, required)]
-        return Hint(observed, first(s.since for s in services if s.id in counting))
+        return Hint(finding.observed, first(s.since for s in services if s.id in counting))
     dormant = {offer.service for offer in facts.dormant(required.type) if _meets(facts, offer, required)}
     start = (wake(facts, service, "") for service in services if service.id in dormant)
     words = " and ".join(_wanted(attribute) for attribute in required.attributes)
     declare = f"declare {words} on one running {required.type} service in the catalogue of {facts.name}"
-    return Hint(observed, last(service.since for service in services), (either(start, declare),))
-
-
-def _declared(facts: Facts, required: TypeRequirement) -> str:
-    keys = [attribute.key for attribute in required.attributes]
-    said = [
-        f"{offer.service}: " + ", ".join(f"{key}={few(sorted(offer.attributes.get(key, ()))) or '-'}" for key in keys)
-        for offer in facts.offers(required.type)
-    ]
-    return "; ".join(said[:SHOWN]) or f"no {required.type} service counts"
+    return Hint(finding.observed, last(service.since for service in services), (either(start, declare),))
 
 
 def _meets(facts: Facts, offer: Offer, required: TypeRequirement) -> bool:
@@ -142,17 +132,15 @@ def _wanted(attribute: AttributeRequirement) -> str:
 def of_labels(facts: Facts, selector: LabelSelector, finding: Finding) -> Hint:
     """Labels that the NodeCapability must bear."""
     labels, name = facts.view.node.labels, facts.name
-    keys = dict.fromkeys([*selector.match_labels, *(item.key for item in selector.match_expressions)])
-    seen = ", ".join(f"{key}={labels[key]}" if key in labels else f"no label {key}" for key in keys)
     if finding.holds:
-        return Hint(seen)
+        return Hint(finding.observed)
     flips = [f"set label {key}={value}" for key, value in selector.match_labels.items() if labels.get(key) != value]
     flips += [
         _relabel(item)
         for item in selector.match_expressions
         if not selects(LabelSelector(match_expressions=(item,)), labels)
     ]
-    return Hint(seen, None, (f"{' and '.join(flips)} on nodecapability {name}",))
+    return Hint(finding.observed, None, (f"{' and '.join(flips)} on nodecapability {name}",))
 
 
 def _relabel(expression: LabelExpression) -> str:
