@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import structlog
 
+from hotpool.api.generator import GeneratorStatus
 from hotpool.api.pool import PoolSpec, PoolStatus
 from hotpool.clock import Clock
 from hotpool.core.diff import DeleteSlice, conditions_differ, diff_slices, status_differs, status_is_urgent
@@ -33,6 +34,8 @@ ROUND_SECONDS: Final = 1.0
 """Slices and urgent status of one pool are written at most once in this time (behaviour D3)."""
 SLOW_SECONDS: Final = 10.0
 """Counts by reason alone are written at most once in this time."""
+_REST: Final = 9.0
+"""A generator rests for this many times as long as its plan took."""
 
 Mark = Callable[[Iterable[Key], float | None], None]
 """Makes keys due: at a moment (monotonic seconds), or now."""
@@ -52,8 +55,8 @@ class Phases:
         self._clock = clock
         self._mark = mark
         self._refresh = refresh
-        self._next_round: dict[str, float] = {}
-        self._next_slow: dict[str, float] = {}
+        self._next_round: dict[Key, float] = {}
+        self._next_slow: dict[Key, float] = {}
 
     async def run(self, key: Key) -> bool:
         """Whether the key is settled; False where its writes were put off by the pace, which proves nothing."""
@@ -63,20 +66,20 @@ class Phases:
             case Kind.NODE:
                 await self._node(key)
             case Kind.GENERATOR:
-                await self._generator(key)
+                return await self._generator(key)
             case Kind.SLICE:
                 raise ValueError("a slice is reconciled with its pool")
         return True
 
     def forget_pace(self, key: Key) -> None:
         """What was written built on something stale: the next round is due at once."""
-        self._next_round.pop(key.name, None)
+        self._next_round.pop(key, None)
 
     async def _pool(self, key: Key) -> bool:
         subject = self._state.pools.get(key.name)
         if subject is None:
-            self._next_round.pop(key.name, None)
-            self._next_slow.pop(key.name, None)
+            self._next_round.pop(key, None)
+            self._next_slow.pop(key, None)
             if self._mirror:
                 await self._mirror.no_pool(key.name)
             return True
@@ -105,12 +108,12 @@ class Phases:
             return True
         now = self._clock()
         urgent = bool(writes) or status_is_urgent(pool.status, plan.status)
-        allowed = (self._next_round if urgent else self._next_slow).get(key.name, 0.0)
+        allowed = (self._next_round if urgent else self._next_slow).get(key, 0.0)
         if now < allowed:
             self._mark([key], allowed)
             return False
-        self._next_round[key.name] = now + ROUND_SECONDS
-        self._next_slow[key.name] = now + SLOW_SECONDS
+        self._next_round[key] = now + ROUND_SECONDS
+        self._next_slow[key] = now + SLOW_SECONDS
         for write in writes:
             self._record(Kind.SLICE, await self._kube.write_slice(pool, write))
             if isinstance(write, DeleteSlice):
@@ -147,19 +150,39 @@ class Phases:
             await self._kube.delete_node(node.meta)
             self._mark(self._state.forget(Kind.NODE, name, node.meta.uid), None)
 
-    async def _generator(self, key: Key) -> None:
+    async def _generator(self, key: Key) -> bool:
+        """Pools at once; a plan that takes long comes less often, and status is written at most once in a second."""
         subject = self._state.generators.get(key.name)
         if subject is None:
-            return
+            self._next_round.pop(key, None)
+            self._next_slow.pop(key, None)
+            return True
+        began, allowed = self._clock(), self._next_slow.get(key, 0.0)
+        if began < allowed:
+            self._mark([key], allowed)
+            return False
         pools = {name: known.pool for name, known in self._state.pools.items()}
-        plan = plan_generator(subject, pools, self._clock(), self._clock.timestamp())
+        plan = plan_generator(subject, pools, began, self._clock.timestamp())
+        self._next_slow[key] = self._clock() + _REST * (self._clock() - began)
         if plan.recheck_at is not None:
             self._mark([key], plan.recheck_at)
         refused = await self._write_pools(subject, plan, pools)
-        if subject.generator.status != plan.status:
-            self._record(Kind.GENERATOR, await self._kube.write_generator_status(subject.generator, plan.status))
+        settled = await self._write_generator_status(key, subject.generator, plan.status)
         if refused:
             raise refused[0]
+        return settled
+
+    async def _write_generator_status(self, key: Key, generator: Generator, status: GeneratorStatus) -> bool:
+        """False: put off."""
+        if generator.status == status:
+            return True
+        now, allowed = self._clock(), self._next_round.get(key, 0.0)
+        if now < allowed:
+            self._mark([key], allowed)
+            return False
+        self._next_round[key] = now + ROUND_SECONDS
+        self._record(Kind.GENERATOR, await self._kube.write_generator_status(generator, status))
+        return True
 
     async def _write_pools(
         self, subject: GeneratorSubject, plan: GeneratorPlan, pools: dict[str, Pool]

@@ -1,6 +1,7 @@
 """Event in, writes out: the reconciler over a fake API server in simulated time (behaviour C, D; design, section 2)."""
 
 import asyncio
+import copy
 import itertools
 from typing import Any
 
@@ -101,6 +102,43 @@ async def test_c7_what_the_watch_missed_is_found_by_the_audit() -> None:
         fleet.watch()
         await fleet.beating(305)
         assert set(api.members("llm")) == {"n2", "n9"}
+
+
+@simulated
+async def test_c7_a_store_that_went_back_is_believed_after_a_get() -> None:
+    api = small(3)
+    async with operator(api) as fleet:
+        await fleet.beating(20)
+        old = copy.deepcopy(api.objects)
+        publish(api, "n0", no_llm(2))
+        api.edit(Kind.POOL, "llm", {"spec": {"excludeNodes": ["n1"]}})
+        api.delete(Kind.NODE, "n2")
+        await fleet.beating(5)
+        assert api.members("llm") == {}
+        api.objects = old
+        await fleet.beating(305)
+        assert api.members("llm") == {"n0": "Ready", "n1": "Ready", "n2": "Ready"}
+        assert fleet.state.known(Kind.POOL)["llm"].version == int(
+            api.objects[Kind.POOL]["llm"]["metadata"]["resourceVersion"]
+        )
+
+
+@simulated
+async def test_c7_a_list_that_is_late_takes_nothing_back() -> None:
+    api = small(2)
+    async with operator(api) as fleet:
+        await fleet.beating(20)
+        listing, old = api.list_namespaced_custom_object, copy.deepcopy(api.objects)
+
+        async def late(_g: str, _v: str, _n: str, plural: str, **_: Any) -> Any:
+            await listing("", "", "", plural)
+            return {"items": list(old[Kind(plural)].values()), "metadata": {}}
+
+        api.list_namespaced_custom_object = late  # type: ignore[method-assign]
+        publish(api, "n0", no_llm(2))
+        await asyncio.sleep(1)
+        await fleet.reconciler.audit()
+        assert api.members("llm") == {"n1": "Ready"}
 
 
 @simulated
@@ -627,7 +665,7 @@ async def test_d5_a_generator_makes_pools_and_fills_them() -> None:
     api.put(node_object("s", speech("zh", "en")))
     async with operator(api) as fleet:
         fleet.beat()
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(1.5)
         assert set(api.objects[Kind.POOL]) == {pair(key) for key in ("zh-en", "en-zh", "*-en", "*-zh")}
         assert all(api.members(name) == {"s": "Ready"} for name in api.objects[Kind.POOL])
         status = api.objects[Kind.GENERATOR]["g"]["status"]

@@ -290,7 +290,7 @@ async def test_c4_after_600_seconds_lease_and_untouched_resource_go_and_what_peo
 @pytest.mark.parametrize(
     "wrote",
     [
-        {"spec": {"drain": False}},
+        {"spec": {"drain": True}},
         {"spec": {"services": [{"id": "q", "desired": "Running"}]}},
         {"metadata": {"labels": {"rack": "7"}}},
         {"metadata": {"annotations": {"note": "ours"}}},

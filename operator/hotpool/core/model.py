@@ -29,6 +29,14 @@ class Key(NamedTuple):
     name: str
 
 
+class Identity(NamedTuple):
+    """Which object, and which version of it (behaviour C7)."""
+
+    uid: str
+    version: int
+    """metadata.resourceVersion; comparable within one kind (KEP-5504)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Meta:
     """Identity and version of one object."""
@@ -36,8 +44,13 @@ class Meta:
     name: str
     uid: str
     version: int
-    """metadata.resourceVersion; comparable within one kind (KEP-5504)."""
+    """metadata.resourceVersion."""
     generation: int = 0
+
+    @property
+    def identity(self) -> Identity:
+        """Uid and version."""
+        return Identity(self.uid, self.version)
 
 
 class Liveness(StrEnum):

@@ -7,7 +7,7 @@ loop only.
 
 import heapq
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from math import inf
 
@@ -15,6 +15,7 @@ from hotpool.core import views
 from hotpool.core.model import (
     Generator,
     Heartbeat,
+    Identity,
     Key,
     Kind,
     Node,
@@ -52,16 +53,23 @@ class State:
     _leases: dict[str, Heartbeat] = field(default_factory=dict)
     _by_type: dict[str, set[Key]] = field(default_factory=lambda: defaultdict(set))
     _by_pairs: set[Key] = field(default_factory=set)
+    _identities: dict[Kind, dict[str, Identity]] = field(default_factory=lambda: {kind: {} for kind in Kind})
     _due: list[tuple[float, str]] = field(default_factory=list)
     _deleted: dict[Key, str] = field(default_factory=dict)
     """Key → uid of the object last seen deleted; late events of it are dropped."""
 
-    def observe(self, seen: Observed, now: float) -> set[Key]:
-        """Take in one object; events of an older version, or of an object known to be deleted, are dropped."""
-        key = key_of(seen)
-        known = self._find(key, seen)
-        if self._deleted.get(_identity(key, seen)) == seen.meta.uid or (known and known.version >= seen.meta.version):
+    def observe(self, seen: Observed, now: float, *, restored: bool = False) -> set[Key]:
+        """Take in one object; events of an older version, or of an object known to be deleted, are dropped.
+
+        `restored`: the API server was asked and holds just this, so what was known is void (behaviour C7).
+        """
+        kind, name = kind_of(seen), seen.meta.name
+        known = self._identities[kind].get(name)
+        old = known is not None and known.version >= seen.meta.version
+        if not restored and (old or self._deleted.get(Key(kind, name)) == seen.meta.uid):
             return set()
+        self._identities[kind][name] = seen.meta.identity
+        self._deleted.pop(Key(kind, name), None)
         match seen:
             case Node():
                 return self._observe_node(seen, now)
@@ -74,31 +82,33 @@ class State:
 
     def forget(self, kind: Kind, name: str, uid: str) -> set[Key]:
         """An object was deleted; nothing happens when the one known by that name is another one."""
+        known = self._identities[kind].get(name)
+        if known is not None and known.uid != uid:
+            return set()
         self._deleted[Key(kind, name)] = uid
+        if known is None:
+            return set()
+        del self._identities[kind][name]
         match kind:
             case Kind.NODE:
-                record = self.nodes.get(name)
-                return self._drop_node(name) if record and record.view.node.meta.uid == uid else set()
+                return self._drop_node(name)
             case Kind.SLICE:
-                return self._drop_slice(name, uid)
+                return self._drop_slice(name)
             case Kind.POOL:
-                pool = self.pools.get(name)
-                return self._drop_pool(name) if pool and pool.pool.meta.uid == uid else set()
+                return self._drop_pool(name)
             case Kind.GENERATOR:
-                known = self.generators.get(name)
-                return self._drop_generator(name) if known and known.generator.meta.uid == uid else set()
+                return self._drop_generator(name)
 
-    def known(self, kind: Kind) -> dict[str, str]:
-        """Name → uid of every object of one kind."""
-        match kind:
-            case Kind.NODE:
-                return {name: record.view.node.meta.uid for name, record in self.nodes.items()}
-            case Kind.POOL:
-                return {name: subject.pool.meta.uid for name, subject in self.pools.items()}
-            case Kind.SLICE:
-                return {name: item.meta.uid for group in self.slices.values() for name, item in group.items()}
-            case Kind.GENERATOR:
-                return {name: subject.generator.meta.uid for name, subject in self.generators.items()}
+    def known(self, kind: Kind) -> Mapping[str, Identity]:
+        """Name → uid and version of every object of one kind, as it is now."""
+        return self._identities[kind]
+
+    def contradicts(self, kind: Kind, name: str, listed: Identity) -> bool:
+        """Whether what is known is newer than what a list holds: the list is late, or the store went back."""
+        known = self._identities[kind].get(name)
+        if known is None:
+            return self._deleted.get(Key(kind, name)) == listed.uid
+        return known.version > listed.version
 
     def heartbeat(self, beat: Heartbeat, now: float) -> set[Key]:
         """Take in a Lease: a heartbeat is a changed renewTime of the accepted epoch (behaviour C2, B8)."""
@@ -155,20 +165,6 @@ class State:
         for name, record in self.nodes.items():
             record.hear_anew(now)
             self._schedule(name, record)
-
-    def _find(self, key: Key, seen: Observed) -> "_Known | None":
-        match seen:
-            case Node():
-                record = self.nodes.get(key.name)
-                return _Known.of(record.view.node) if record else None
-            case Pool():
-                pool = self.pools.get(key.name)
-                return _Known.of(pool.pool) if pool else None
-            case Slice():
-                return _Known.of(self.slices.get(seen.pool, {}).get(seen.meta.name))
-            case Generator():
-                generator = self.generators.get(key.name)
-                return _Known.of(generator.generator) if generator else None
 
     def _observe_node(self, node: Node, now: float) -> set[Key]:
         name = node.meta.name
@@ -318,9 +314,9 @@ class State:
         self.slices[seen.pool][name] = seen
         return {Key(Kind.POOL, pool) for pool in (seen.pool, *left)}
 
-    def _drop_slice(self, name: str, uid: str) -> set[Key]:
+    def _drop_slice(self, name: str) -> set[Key]:
         for pool, group in self.slices.items():
-            if name in group and group[name].meta.uid == uid:
+            if name in group:
                 del group[name]
                 return {Key(Kind.POOL, pool)}
         return set()
@@ -338,28 +334,14 @@ class State:
         return self.pools[key.name] if key.kind is Kind.POOL else self.generators[key.name]
 
 
-@dataclass(frozen=True, slots=True)
-class _Known:
-    uid: str
-    version: int
-
-    @classmethod
-    def of(cls, seen: Observed | None) -> "_Known | None":
-        return cls(seen.meta.uid, seen.meta.version) if seen else None
-
-
-def key_of(seen: Observed) -> Key:
-    """What has to be reconciled when this object changes: a slice stands for its pool."""
+def kind_of(seen: Observed) -> Kind:
+    """The kind of an object."""
     match seen:
         case Node():
-            return Key(Kind.NODE, seen.meta.name)
+            return Kind.NODE
         case Pool():
-            return Key(Kind.POOL, seen.meta.name)
+            return Kind.POOL
         case Slice():
-            return Key(Kind.POOL, seen.pool)
+            return Kind.SLICE
         case Generator():
-            return Key(Kind.GENERATOR, seen.meta.name)
-
-
-def _identity(key: Key, seen: Observed) -> Key:
-    return Key(Kind.SLICE, seen.meta.name) if isinstance(seen, Slice) else key
+            return Kind.GENERATOR

@@ -18,6 +18,7 @@ from hotpool.api.languages import normalise_language, normalise_languages
 from hotpool.core.model import (
     Generator,
     Heartbeat,
+    Identity,
     Kind,
     Member,
     Meta,
@@ -61,6 +62,15 @@ def decode(kind: Kind, body: Json) -> Observed | Rejection:
                 return _generator(body)
     except (ValidationError, LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
         return Rejection(kind, _name(body), _why(error))
+
+
+def identify(body: Json) -> tuple[str, Identity] | None:
+    """Name, uid and version of an object, without reading the rest; None where it has none."""
+    try:
+        known = body["metadata"]
+        return _text(known["name"]), Identity(_text(known["uid"]), int(known["resourceVersion"]))
+    except (LookupError, TypeError, ValueError):
+        return None
 
 
 def decode_lease(
@@ -116,7 +126,7 @@ def _node(body: Json) -> Node:
         report=report,
         problem=problem,
         conditions={c["type"]: _recorded(c) for c in status.get("conditions") or []},
-        untouched=not spec and not _touched(body["metadata"]),
+        untouched=not any(spec.values()) and not _touched(body["metadata"]),  # drain: false is the default
     )
 
 
