@@ -30,6 +30,8 @@ from typer.testing import CliRunner
 
 from hotpool.__main__ import app
 from hotpool.api.meta import LEASE_LABEL, LEASE_PREFIX, timestamp
+from hotpool.cli.transitions import of_event, of_redis
+from hotpool.lookup import Transition
 from localfleet.catalogue import free_port
 from localfleet.kind import REPOSITORY
 
@@ -197,6 +199,27 @@ async def test_f2_why_of_a_node_shows_every_pool_and_its_own_events_newest_first
     found = (await hotpool("why", "--node", "edge-1", "-o", "json")).json
     assert [item["reason"] for item in found["transitions"]] == ["Live", "Offline"]
     assert {item["pool"]: item["state"] for item in found["pools"]} == {"asr": "Ready", "zh-en": "Ready"}
+
+
+async def test_f2_why_of_a_node_goes_on_when_redis_does_not_answer(hotpool: Run) -> None:
+    done = await hotpool("why", "--node", "edge-1", "--redis", f"redis://127.0.0.1:{free_port()}")
+    assert (done.code, len(done.err.splitlines())) == (0, 1)
+    assert done.err.startswith("warning: no transitions from Redis")
+    assert done.lines[0].startswith("edge-1: Live")
+
+
+def test_f2_what_redis_remembers_is_one_sentence_each() -> None:
+    changed = Transition("t1", "Live", "Suspect", gained=("asr",), lost={"tts": "Stopped"})
+    assert of_redis(changed).message == "Live -> Suspect; can serve asr; can no longer serve tts (Stopped)"
+    assert (of_redis(Transition("t1", lost={"tts": "Failed"})).reason) == "TypesChanged"
+    assert of_redis(Transition("t1", None, "Live")).message == "new -> Live"
+
+
+def test_f2_of_a_series_of_events_the_last_counts() -> None:
+    series = {**event("n", "Live", "x", 60), "series": {"count": 7, "lastObservedTime": "2026-11-24T10:00:00Z"}}
+    assert (of_event(series).time, of_event(series).count) == ("2026-11-24T10:00:00Z", 7)
+    old = {**event("n", "Live", "x", 60), "eventTime": None, "deprecatedLastTimestamp": "t", "deprecatedCount": 3}
+    assert (of_event(old).time, of_event(old).count) == ("t", 3)
 
 
 async def test_f3_why_of_a_dry_run_says_who_would_be_in(hotpool: Run, reads: ReadApi) -> None:

@@ -6,7 +6,7 @@ Used by the commands with `-o json`.
 from collections.abc import Sequence
 from typing import Any
 
-from hotpool.cli.transitions import Transition
+from hotpool.cli.transitions import Happened
 from hotpool.core.explain import Answer, Requirement, Survey
 from hotpool.core.hints import Facts
 from hotpool.core.model import Pool
@@ -60,7 +60,7 @@ def _of_miss(answer: Answer) -> Json:
     return {"node": answer.node, "fails": len(failed), "failed": failed}
 
 
-def of_node(facts: Facts, answers: Sequence[Answer], last: Sequence[Transition]) -> Json:
+def of_node(facts: Facts, answers: Sequence[Answer], last: Sequence[Happened]) -> Json:
     """`why --node N`."""
     ready = facts.view.node.conditions.get("Ready")
     return {
@@ -69,7 +69,14 @@ def of_node(facts: Facts, answers: Sequence[Answer], last: Sequence[Transition])
         "services": [{"id": s.id, "type": s.type, "state": s.state, "since": s.since} for s in facts.services],
         "pools": [of_answer(answer) for answer in answers],
         "transitions": [
-            {"time": item.time, "reason": item.reason, "message": item.message, "count": item.count} for item in last
+            {
+                "time": item.time,
+                "reason": item.reason,
+                "message": item.message,
+                "count": item.count,
+                "source": item.source,
+            }
+            for item in last
         ],
     }
 

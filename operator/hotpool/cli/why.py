@@ -21,7 +21,7 @@ from hotpool.cli.options import (
     print_json,
 )
 from hotpool.cli.snapshot import Snapshot, read, read_slices
-from hotpool.cli.transitions import Transition
+from hotpool.cli.transitions import Happened, Redis
 from hotpool.clients import Reader
 from hotpool.core.explain import Answer, Survey, explain, survey
 from hotpool.core.hints import Facts
@@ -32,6 +32,7 @@ _HELP = manual.command(
         "One node and one pool: each requirement, and what would flip it": "hotpool why edge-017 zh-en -n speech",
         "Who is out of a pool and why, the nearest misses first": "hotpool why --pool zh-en",
         "A node in every pool, and what happened to it last": "hotpool why --node edge-017",
+        "The same, with the types that came and went": "hotpool why --node edge-017 --redis redis://127.0.0.1:6379",
         "The gate that decided, for a script": "hotpool why edge-017 zh-en -o json | jq -r .judged.gate",
     },
     {
@@ -51,6 +52,13 @@ def register(app: typer.Typer) -> None:
         *,
         of_node: Annotated[str | None, typer.Option("--node", help="This node in every pool.")] = None,
         of_pool: Annotated[str | None, typer.Option("--pool", help="This pool: the nearest misses.")] = None,
+        redis: Annotated[
+            str | None,
+            typer.Option(
+                envvar="HOTPOOL_REDIS_URL", help="With --node: redis://, rediss:// or unix://, to ask it, too."
+            ),
+        ] = None,
+        prefix: Annotated[str, typer.Option(envvar="HOTPOOL_REDIS_PREFIX", help="Of the keys in Redis.")] = "hotpool",
         limit: Annotated[int, typer.Option(min=1, help="Misses to show, with --pool.")] = 10,
         namespace: NamespaceOption = None,
         context: ContextOption = None,
@@ -69,7 +77,7 @@ def register(app: typer.Typer) -> None:
         elif of_pool and not (node or pool or of_node):
             _pool(place, of_pool, limit, output)
         elif of_node and not (node or pool or of_pool):
-            _node(place, of_node, output)
+            _node(place, of_node, Redis(redis, prefix, place.namespace) if redis else None, output)
         else:
             raise typer.BadParameter("give NODE and POOL, or --pool POOL, or --node NODE")
 
@@ -107,15 +115,15 @@ def _pool(place: Place, pool: str, limit: int, output: Output) -> None:
         why_text.show_survey(wanted, made, nearest)
 
 
-def _node(place: Place, node: str, output: Output) -> None:
-    async def ask(reader: Reader) -> tuple[Facts, list[Answer], list[Transition]]:
+def _node(place: Place, node: str, redis: Redis | None, output: Output) -> None:
+    async def ask(reader: Reader) -> tuple[Facts, list[Answer], list[Happened]]:
         body = await find(reader, Kind.NODE, node, place.namespace)
         found = await read(reader, Kind.POOL, Kind.SLICE)
         found.must_take(Kind.NODE, body)
         facts = found.facts(node)
         answers = [explain(facts, pool, found.members(name).get(node)) for name, pool in sorted(found.pools.items())]
         found.warn()
-        return facts, answers, await transitions.of_node(reader, node)
+        return facts, answers, await transitions.of_node(reader, node, redis)
 
     facts, answers, last = answer("why", place, ask)
     if output is Output.JSON:

@@ -10,7 +10,7 @@ from typing import Final
 from rich.text import Text
 
 from hotpool.cli.text import BAD, DOUBTFUL, GOOD, HEAD, ago, listing, plural, say, table
-from hotpool.cli.transitions import Transition
+from hotpool.cli.transitions import Happened
 from hotpool.core.explain import Answer, Standing, Survey
 from hotpool.core.hints import Facts
 from hotpool.core.judge import Verdict
@@ -120,7 +120,7 @@ def _miss(answer: Answer) -> tuple[str, str, str]:
     return answer.node, str(len(told)), "; ".join(told[:_FAILED_SHOWN]) + more
 
 
-def show_node(facts: Facts, answers: Sequence[Answer], last: Sequence[Transition], now: datetime) -> None:
+def show_node(facts: Facts, answers: Sequence[Answer], last: Sequence[Happened], now: datetime) -> None:
     """`why --node N`."""
     ready = facts.view.node.conditions.get("Ready")
     said = f"{ready.reason}, since {ago(ready.since, now)}" if ready else "not seen by the operator yet"
@@ -133,10 +133,10 @@ def show_node(facts: Facts, answers: Sequence[Answer], last: Sequence[Transition
     _show_transitions(last, now)
 
 
-def _show_transitions(last: Iterable[Transition], now: datetime) -> None:
+def _show_transitions(last: Iterable[Happened], now: datetime) -> None:
     rows = [
         (ago(item.time, now), item.reason, item.message + (f" (x{item.count})" if item.count > 1 else ""))
         for item in last
     ]
-    none = "No Events regard it (they are kept for an hour)."
+    none = "Nothing is known to have happened to it lately."
     say("", table(("AGO", "REASON", "WHAT"), rows) if rows else none)

@@ -193,18 +193,15 @@ def _remarks(facts: Facts, pool: Pool, standing: Standing, verdict: Verdict) -> 
     view, name = facts.view, pool.meta.name
     if view.draining:
         undo = f"undo the drain: set spec.drain to false in nodecapability {facts.name}"
-        yield Remark("spec.drain is true: the node is offered no new work", _since(view, "Draining"), (undo,))
+        yield Remark("the node is drained (spec.drain): it is offered no new work", _since(view, "Draining"), (undo,))
     if verdict.state == "Suspect":
         text = "no heartbeat for 3 intervals: the node is offered last"
         yield Remark(text, _since(view, "Ready"), (f"wait for a heartbeat of {facts.name}",))
     match standing:
         case Standing.HELD:
             said = next(item for item in pool.status.conditions if item.type == MASS_SILENCE)
-            yield Remark(
-                f"the brake holds the node in the pool, condition {MASS_SILENCE}: {said.message}",
-                said.last_transition_time,
-                (f"wait for heartbeats, or let more go: spec.brake.maxSilentPercent of nodepool {name}",),
-            )
+            text = f"the brake holds the node in the pool, condition {MASS_SILENCE}: {said.message}"
+            yield Remark(text, said.last_transition_time)
         case Standing.PAUSED:
             undo = f"kubectl annotate nodepool {name} hotpool.dev/paused-"
             yield Remark("the pool is paused: its members stay as they are", None, (undo,))
