@@ -17,7 +17,7 @@ from kubernetes.aio.config import ConfigException
 
 from hotpool import logs
 from hotpool.api.meta import SCHEMA_REVISION
-from hotpool.cli.pick import pick
+from hotpool.cli import diff, pick, top, why
 from hotpool.clients import Access, Reader, Unavailable, connect
 from hotpool.clock import Clock
 from hotpool.core.model import Kind
@@ -47,9 +47,11 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
     help="hotpool keeps every node in exactly the pools it qualifies for right now.",
 )
-app.command()(pick)
+for command in (why, top, diff, pick):
+    command.register(app)
 
 
 class Unusable(Exception):  # noqa: N818 - what people must put right, told in one line.
