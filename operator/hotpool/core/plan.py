@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from hotpool.api.meta import Condition
+from hotpool.api.meta import MAX_CONDITIONS, Condition
 from hotpool.api.pool import ExcludedCount, PoolStatus
 from hotpool.api.slice import MemberState
 from hotpool.core.conditions import Claim, settle
@@ -131,7 +131,7 @@ def _untouched(pool: Pool, slices: Mapping[str, Slice], now: str) -> PoolPlan:
     before = pool.status.conditions
     kept = [Claim(c.type, c.status, c.reason, c.message) for c in before if c.type not in {"Paused", "Ready"}]
     ready = [Claim(c.type, c.status, c.reason, c.message) for c in before if c.type == "Ready"]
-    claims = [*([broken] if pool.problem else ready), *kept, *([stays] if pool.paused else [])]
+    claims = [*([broken] if pool.problem else ready), *([stays] if pool.paused else []), *kept][:MAX_CONDITIONS]
     status = pool.status.model_copy(update={"observed_generation": pool.meta.generation})
     members = {member.node: member.state for item in slices.values() for member in item.members}
     conditions = _with_conditions(status, pool, claims, now)
