@@ -14,13 +14,13 @@ import structlog
 from hotpool.api.generator import GeneratorStatus
 from hotpool.api.pool import PoolSpec, PoolStatus
 from hotpool.clock import Clock
-from hotpool.core.diff import DeleteSlice, conditions_differ, diff_slices, status_differs, status_is_urgent
+from hotpool.core.diff import DeleteSlice, SliceWrite, conditions_differ, diff_slices, status_differs, status_is_urgent
 from hotpool.core.model import Generator, Key, Kind, Pool
 from hotpool.core.plan import PoolPlan, plan_node, plan_pool
 from hotpool.core.plan_generator import GeneratorPlan, plan_generator
 from hotpool.core.record import NodeRecord
 from hotpool.core.state import State
-from hotpool.core.subjects import GeneratorSubject
+from hotpool.core.subjects import GeneratorSubject, PoolSubject
 from hotpool.metrics import TRANSITIONS
 from hotpool.projection.images import NodeImage, PoolImage
 from hotpool.projection.mirror import Mirror
@@ -89,9 +89,12 @@ class Phases:
         subject.planned(plan.held, plan.merge_at)
         if plan.recheck_at is not None:
             self._mark([key], plan.recheck_at)
+        taken = subject.take_unsettled()
         results = await asyncio.gather(
-            self._project_pool(subject.pool, plan), self._write_pool(key, subject.pool, plan), return_exceptions=True
+            self._project_pool(subject.pool, plan), self._write_pool(key, subject, plan), return_exceptions=True
         )
+        if results[1] is not True or plan.held is None:
+            subject.give_back(taken)
         for result in results:
             if isinstance(result, BaseException):
                 raise result
@@ -101,8 +104,9 @@ class Phases:
         if self._mirror:
             await self._mirror.pool(_pool_image(pool, plan))
 
-    async def _write_pool(self, key: Key, pool: Pool, plan: PoolPlan) -> bool:
+    async def _write_pool(self, key: Key, subject: PoolSubject, plan: PoolPlan) -> bool:
         """Slices, then status; at most one round in a second, the first at once (behaviour D3). False: put off."""
+        pool = subject.pool
         writes = diff_slices(pool, self._state.slices.get(key.name, {}), plan.slices)
         if not writes and not status_differs(pool.status, plan.status):
             return True
@@ -115,15 +119,21 @@ class Phases:
         self._next_round[key] = now + ROUND_SECONDS
         self._next_slow[key] = now + SLOW_SECONDS
         for write in writes:
-            self._record(Kind.SLICE, await self._kube.write_slice(pool, write))
-            if isinstance(write, DeleteSlice):
-                self._state.forget(Kind.SLICE, write.slice.meta.name, write.slice.meta.uid)
+            self._record_slice(subject, write, await self._kube.write_slice(pool, write))
         await self._write_pool_status(pool, plan.status)
         return True
 
     async def _write_pool_status(self, pool: Pool, status: PoolStatus) -> None:
         if status_differs(pool.status, status):
             self._record(Kind.POOL, await self._kube.write_pool_status(pool, status))
+
+    def _record_slice(self, subject: PoolSubject, write: SliceWrite, written: Any) -> None:
+        """Our own write tells nothing new about the slices of the pool."""
+        foreign = subject.foreign
+        self._record(Kind.SLICE, written)
+        if isinstance(write, DeleteSlice):
+            self._state.forget(Kind.SLICE, write.slice.meta.name, write.slice.meta.uid)
+        subject.foreign = foreign
 
     async def _node(self, key: Key) -> None:
         record = self._state.nodes.get(key.name)
@@ -225,12 +235,14 @@ class Phases:
 
 def _pool_image(pool: Pool, plan: PoolPlan) -> PoolImage:
     made = pool.spec.generated
+    ready = plan.held is not None and plan.status.ready_members == plan.status.members
+    others = {} if ready else {node: state for node, state in plan.members.items() if state != "Ready"}
     return PoolImage(
         name=pool.meta.name,
         uid=pool.meta.uid,
         generator=made.by if made else None,
         key=made.key if made else None,
-        ready=frozenset(node for node, state in plan.members.items() if state == "Ready"),
-        suspect=frozenset(node for node, state in plan.members.items() if state == "Suspect"),
-        draining=frozenset(node for node, state in plan.members.items() if state == "Draining"),
+        ready=frozenset(plan.members.keys() - others),
+        suspect=frozenset(node for node, state in others.items() if state == "Suspect"),
+        draining=frozenset(node for node, state in others.items() if state == "Draining"),
     )

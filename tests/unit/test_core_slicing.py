@@ -1,5 +1,6 @@
 """Slices against a model under random joins and leaves (behaviour D7)."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -7,12 +8,24 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from hotpool.api.slice import MemberState
+from hotpool.core import slicing
 from hotpool.core.model import Member
-from hotpool.core.slicing import Packing, merge, mergeable, pack
+from hotpool.core.slicing import Packing, merge, mergeable
 
 SIZE = 5
 NODES = [f"n{number}" for number in range(16)]
 STATES: list[MemberState] = ["Ready", "Suspect", "Draining"]
+
+
+def pack(current: Packing, wanted: Mapping[str, MemberState], size: int, now: str) -> Packing:
+    """The whole packing, which must also be that of the nodes alone that changed."""
+    whole = slicing.pack(current, wanted, size, now)
+    found = {item.node: item.state for members in current.values() for item in members}
+    changed = {node for node in {*found, *wanted} if found.get(node) != wanted.get(node)}
+    regular = sum(map(len, current.values())) == len(found) and all(len(m) <= size for m in current.values())
+    if regular and all(current[index] for index in current if index):
+        assert slicing.pack(current, wanted, size, now, changed) == whole
+    return whole.slices
 
 
 def member(node: str) -> Member:
@@ -47,7 +60,8 @@ class Slices(RuleBasedStateMachine):
 
     @rule(index=st.integers(0, 4), nodes=st.lists(st.sampled_from(NODES), max_size=6))
     def edited_by_hand(self, index: int, nodes: list[str]) -> None:
-        self.packing = pack({**self.packing, index: tuple(member(node) for node in nodes)}, self.wanted, SIZE, "now")
+        edited = {**self.packing, index: tuple(member(node) for node in nodes)}
+        self.packing = pack(edited, self.wanted, SIZE, "now")
 
     @rule()
     def merged(self) -> None:

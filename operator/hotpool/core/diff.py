@@ -46,9 +46,14 @@ def diff_slices(
         known = applied.get(name)
         if known is None:
             writes.append(CreateSlice(name, members))
-        elif known.members != members or known.owner != pool.meta.uid or not known.labelled:
+        elif _differs(known.members, members) or known.owner != pool.meta.uid or not known.labelled:
             writes.append(UpdateSlice(known, members))
     return [*writes, *(DeleteSlice(item) for name, item in applied.items() if name not in planned)]
+
+
+def _differs(applied: tuple[Member, ...], planned: tuple[Member, ...]) -> bool:
+    """Most slices of a plan are the very tuples that are applied."""
+    return applied is not planned and applied != planned
 
 
 def status_differs(stored: PoolStatus, planned: PoolStatus) -> bool:

@@ -57,10 +57,9 @@ def plan_pool(
     wanted = {**subject.members, **held} if held else subject.members
     published = {} if pool.spec.mode == "DryRun" else wanted
     current = _packing(pool, slices)
-    packing = pack(current, published, pool.spec.slice_size, now)
-    packing, merge_at, recheck_at = _merged(subject, packing, moment)
-    changed = _nodes(packing) != _nodes(current)
-    counts = Counter(wanted.values())
+    packed = pack(current, published, pool.spec.slice_size, now, subject.unsettled)
+    packing, merge_at, recheck_at = _merged(subject, packed.slices, moment)
+    counts = subject.counts + Counter(held.values())
     status = PoolStatus(
         observed_generation=pool.meta.generation,
         members=len(wanted),
@@ -69,7 +68,7 @@ def plan_pool(
         draining_members=counts["Draining"],
         slices=len(packing),
         excluded=_excluded(subject, len(held)),
-        last_change=now if changed or pool.status.last_change is None else pool.status.last_change,
+        last_change=now if packed.moved or pool.status.last_change is None else pool.status.last_change,
     )
     claims = [_ready(pool, counts["Ready"]), *_mass_silence(subject, held), *_unknown_types(pool, known_types)]
     return PoolPlan(
@@ -177,10 +176,6 @@ def _packing(pool: Pool, slices: Mapping[str, Slice]) -> Packing:
         if suffix != name and suffix.isdecimal() and str(int(suffix)) == suffix:
             packing[int(suffix)] = item.members
     return packing
-
-
-def _nodes(packing: Packing) -> set[str]:
-    return {member.node for members in packing.values() for member in members}
 
 
 def plan_node(view: NodeView, now: str) -> NodePlan:

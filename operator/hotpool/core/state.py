@@ -44,6 +44,7 @@ class State:
     generators: dict[str, GeneratorSubject] = field(default_factory=dict)
     slices: dict[str, dict[str, Slice]] = field(default_factory=lambda: defaultdict(dict))
     """Pool name → slice name → slice."""
+    _pool_of_slice: dict[str, str] = field(default_factory=dict)
     gate_open: bool = False
     """False until everything was listed once: what is seen before may be old (behaviour C2)."""
     known_types: Counter[str] = field(default_factory=Counter)
@@ -308,18 +309,23 @@ class State:
         """A slice is in one pool's group only, also when people gave it to another pool."""
         name = seen.meta.name
         self.largest_term = max(self.largest_term, seen.term)
-        left = [pool for pool, group in self.slices.items() if pool != seen.pool and name in group]
-        for pool in left:
-            del self.slices[pool][name]
+        left = self._pool_of_slice.get(name, seen.pool)
+        if left != seen.pool:
+            del self.slices[left][name]
         self.slices[seen.pool][name] = seen
-        return {Key(Kind.POOL, pool) for pool in (seen.pool, *left)}
+        self._pool_of_slice[name] = seen.pool
+        return self._slices_changed(left, seen.pool)
+
+    def _slices_changed(self, *pools: str) -> set[Key]:
+        for pool in pools:
+            if subject := self.pools.get(pool):
+                subject.foreign = True
+        return {Key(Kind.POOL, pool) for pool in pools}
 
     def _drop_slice(self, name: str) -> set[Key]:
-        for pool, group in self.slices.items():
-            if name in group:
-                del group[name]
-                return {Key(Kind.POOL, pool)}
-        return set()
+        pool = self._pool_of_slice.pop(name)
+        del self.slices[pool][name]
+        return self._slices_changed(pool)
 
     def _maker(self, pool: Pool) -> set[Key]:
         """The generator of a pool, which puts right what was edited or deleted by hand (behaviour D5)."""
