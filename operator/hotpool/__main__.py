@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import gc
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -21,13 +22,16 @@ from hotpool.clients import Access, Reader, Unavailable, connect
 from hotpool.clock import Clock
 from hotpool.core.model import Kind
 from hotpool.core.state import State
-from hotpool.election import Elector
+from hotpool.core.story import About
+from hotpool.election import LEASE_NAME, Elector
+from hotpool.narrator import Narrator
 from hotpool.probes import serve
 from hotpool.projection.client import connect as connect_redis
 from hotpool.projection.mirror import Mirror
 from hotpool.projection.writer import Writer
 from hotpool.reconciler import Reconciler
 from hotpool.settings import Settings
+from hotpool.sinks.events import EventSink
 from hotpool.sinks.kube import KubeSink
 from hotpool.sources import watch
 from hotpool.sources.canary import Canary
@@ -36,6 +40,8 @@ from hotpool.sources.leases import LeaseStream
 log = structlog.get_logger(__name__)
 
 _WAIT_SECONDS = 1.0
+_GC_THRESHOLD = 50_000
+"""New objects until the collector looks: a fleet is millions of objects that no cycle holds."""
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -82,6 +88,7 @@ def operator(
 
 async def run(settings: Settings) -> int:
     """Run until SIGTERM (0), or until leadership or a part is lost (1)."""
+    gc.set_threshold(_GC_THRESHOLD)
     api = await connect(Access(settings.namespace, settings.kubeconfig, settings.context))
     try:
         return await Operator(settings, api).run()
@@ -102,10 +109,13 @@ class Operator:
         self._reader = Reader(api, settings.namespace)
         kube = KubeSink(api, settings.namespace, leader=self._elector.leading, term=lambda: self._elector.term)
         clock = Clock()
+        leading, identity = self._elector.leading, self._elector.identity
+        self._events = EventSink(api, settings.namespace, leader=leading, instance=identity)
         self._state = State(wall_offset=clock.offset)
         self._redis = connect_redis(settings.redis_url.get_secret_value()) if settings.redis_url else None
+        self._narrator = Narrator(self._state, clock)
         self._mirror = self._make_mirror()
-        self._reconciler = Reconciler(self._state, self._reader, kube, self._mirror, clock)
+        self._reconciler = Reconciler(self._state, self._reader, kube, self._mirror, clock, narrator=self._narrator)
         self._leases = LeaseStream(api, settings.namespace, self._reconciler)
         self._canary = Canary(api, settings.namespace, self._reconciler, leader=self._elector.leading, clock=clock)
 
@@ -118,7 +128,7 @@ class Operator:
         async def raise_term(term: int) -> None:
             await asyncio.to_thread(self._elector.raise_term, term)
 
-        return Mirror(writer, term=lambda: self._elector.term, raise_term=raise_term)
+        return Mirror(writer, term=lambda: self._elector.term, raise_term=raise_term, tell=self._narrator.redis)
 
     async def run(self) -> int:
         """Run all parts until the first of them ends."""
@@ -165,10 +175,14 @@ class Operator:
         await asyncio.gather(self._listed.wait(), self._leases.listed.wait())
         self._heed_signals()  # kopf has put its own handlers in their place
         await self._reconciler.open_gate()
+        gc.freeze()  # what was listed stays: the collector need not look at it again and again
         self._elector.begin(lambda: self._state.largest_term)
         await self._stand_by()
         log.info("leading", term=self._elector.term, identity=self._elector.identity)
+        lease = About("Lease", LEASE_NAME, self._elector.lease_uid, "coordination.k8s.io/v1")
+        self._narrator.lead(self._elector.term, lease)
         async with asyncio.TaskGroup() as group:
+            group.create_task(self._narrator.run(self._events.post))
             group.create_task(self._canary.run())
             group.create_task(self._reconciler.run())
             if self._mirror:

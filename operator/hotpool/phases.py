@@ -16,12 +16,16 @@ from hotpool.api.pool import PoolSpec, PoolStatus
 from hotpool.clock import Clock
 from hotpool.core.diff import DeleteSlice, SliceWrite, conditions_differ, diff_slices, status_differs, status_is_urgent
 from hotpool.core.model import Generator, Key, Kind, Pool
-from hotpool.core.plan import PoolPlan, plan_node, plan_pool
+from hotpool.core.plan import NodePlan, PoolPlan, plan_node, plan_pool
 from hotpool.core.plan_generator import GeneratorPlan, plan_generator
 from hotpool.core.record import NodeRecord
 from hotpool.core.state import State
 from hotpool.core.subjects import GeneratorSubject, PoolSubject
+from hotpool.core.transitions import Transitions
+from hotpool.latency import Latency
 from hotpool.metrics import TRANSITIONS
+from hotpool.narrator import Narrator
+from hotpool.projection.history import encoded
 from hotpool.projection.images import NodeImage, PoolImage
 from hotpool.projection.mirror import Mirror
 from hotpool.sinks.errors import Fenced, NotLeader, SinkError, Stale
@@ -47,7 +51,16 @@ class Phases:
     """What is done for one key, from the state to both sinks and back."""
 
     def __init__(
-        self, state: State, kube: KubeSink, mirror: Mirror | None, clock: Clock, *, mark: Mark, refresh: Refresh
+        self,
+        state: State,
+        kube: KubeSink,
+        mirror: Mirror | None,
+        clock: Clock,
+        *,
+        mark: Mark,
+        refresh: Refresh,
+        narrator: Narrator,
+        latency: Latency,
     ) -> None:
         self._state = state
         self._kube = kube
@@ -55,6 +68,9 @@ class Phases:
         self._clock = clock
         self._mark = mark
         self._refresh = refresh
+        self._narrator = narrator
+        self._latency = latency
+        self._transitions = Transitions()
         self._next_round: dict[Key, float] = {}
         self._next_slow: dict[Key, float] = {}
 
@@ -80,6 +96,8 @@ class Phases:
         if subject is None:
             self._next_round.pop(key, None)
             self._next_slow.pop(key, None)
+            self._narrator.forget(Kind.POOL, key.name)
+            self._latency.forget(key.name)
             if self._mirror:
                 await self._mirror.no_pool(key.name)
             return True
@@ -87,6 +105,7 @@ class Phases:
         applied = self._state.slices.get(key.name, {})
         plan = plan_pool(subject, applied, self._state.known_types, now, self._clock.timestamp())
         subject.planned(plan.held, plan.merge_at)
+        self._latency.planned(key.name, applied, plan.slices, now)
         if plan.recheck_at is not None:
             self._mark([key], plan.recheck_at)
         taken = subject.take_unsettled()
@@ -101,8 +120,8 @@ class Phases:
         return results[1] is True
 
     async def _project_pool(self, pool: Pool, plan: PoolPlan) -> None:
-        if self._mirror:
-            await self._mirror.pool(_pool_image(pool, plan))
+        accepted = await self._mirror.pool(_pool_image(pool, plan)) if self._mirror else None
+        self._latency.projected(pool.meta.name, self._clock(), accepted=accepted)
 
     async def _write_pool(self, key: Key, subject: PoolSubject, plan: PoolPlan) -> bool:
         """Slices, then status; at most one round in a second, the first at once (behaviour D3). False: put off."""
@@ -118,14 +137,18 @@ class Phases:
             return False
         self._next_round[key] = now + ROUND_SECONDS
         self._next_slow[key] = now + SLOW_SECONDS
-        for write in writes:
-            self._record_slice(subject, write, await self._kube.write_slice(pool, write))
+        with self._narrator.round(pool):
+            for write in writes:
+                with self._narrator.slice_write(pool, write):
+                    self._record_slice(subject, write, await self._kube.write_slice(pool, write))
+        self._latency.stored(key.name, self._clock())
         await self._write_pool_status(pool, plan.status)
         return True
 
     async def _write_pool_status(self, pool: Pool, status: PoolStatus) -> None:
         if status_differs(pool.status, status):
             self._record(Kind.POOL, await self._kube.write_pool_status(pool, status))
+            self._narrator.pool_status(pool, status)
 
     def _record_slice(self, subject: PoolSubject, write: SliceWrite, written: Any) -> None:
         """Our own write tells nothing new about the slices of the pool."""
@@ -138,17 +161,35 @@ class Phases:
     async def _node(self, key: Key) -> None:
         record = self._state.nodes.get(key.name)
         plan = plan_node(record.view, self._clock.timestamp()) if record else None
-        if self._mirror and (plan is None or plan.types is None):
-            await self._mirror.no_node(key.name)
-        elif self._mirror and plan and plan.types is not None:
-            shown = tuple((name, t.ready, t.reason, t.services) for name, t in sorted(plan.types.items()))
-            await self._mirror.node(NodeImage(key.name, shown))
+        if self._mirror:
+            await self._project_node(self._mirror, key.name, record, plan)
         if record and plan and conditions_differ(record.view.node.conditions, plan.conditions):
-            written = await self._kube.write_node_conditions(record.view.node.meta, plan.conditions)
+            node = record.view.node
+            written = await self._kube.write_node_conditions(node.meta, plan.conditions)
             TRANSITIONS.labels(plan.conditions[0].reason).inc()
+            self._narrator.node_conditions(node, plan.conditions)
             self._mark(self._record(Kind.NODE, written), None)  # it may hold a report that no watch has brought yet
         if record and record.view.expired:
             await self._clean_up(key.name, record)
+
+    async def _project_node(self, mirror: Mirror, name: str, record: NodeRecord | None, plan: NodePlan | None) -> None:
+        """What Redis shall say of a node, and the last things that changed about it (behaviour E3, F2)."""
+        if record is None or plan is None or record.view.expired:
+            self._transitions.forget(name)
+            await mirror.no_node(name)
+            return
+        node, ready = record.view.node, plan.conditions[0]
+        stored = node.conditions.get("Ready")
+        types = node.report.types if node.report else {}
+        step = self._transitions.step(
+            name, ready.reason, types, stored.reason if stored else None, self._clock.timestamp()
+        )
+        happened = encoded(step) if step else None
+        if plan.types is None:
+            await mirror.hide_node(name, happened)
+        else:
+            shown = tuple((type_, t.ready, t.reason, t.services) for type_, t in sorted(plan.types.items()))
+            await mirror.node(NodeImage(name, shown), happened)
 
     async def _clean_up(self, name: str, record: NodeRecord) -> None:
         """The node was silent for 600 s: its Lease goes, and its resource if people wrote nothing into it (C4)."""
@@ -156,8 +197,10 @@ class Phases:
         if lease and lease.uid:
             await self._kube.delete_lease(lease)
             self._state.forget_lease(lease)
+            self._narrator.cleaned_up(node.meta, "its Lease was")
         if node.untouched and record.view.expired:  # it may have beaten meanwhile
             await self._kube.delete_node(node.meta)
+            self._narrator.cleaned_up(node.meta, "its Lease and its NodeCapability were")
             self._mark(self._state.forget(Kind.NODE, name, node.meta.uid), None)
 
     async def _generator(self, key: Key) -> bool:
@@ -166,6 +209,7 @@ class Phases:
         if subject is None:
             self._next_round.pop(key, None)
             self._next_slow.pop(key, None)
+            self._narrator.forget(Kind.GENERATOR, key.name)
             return True
         began, allowed = self._clock(), self._next_slow.get(key, 0.0)
         if began < allowed:
@@ -176,6 +220,7 @@ class Phases:
         self._next_slow[key] = self._clock() + _REST * (self._clock() - began)
         if plan.recheck_at is not None:
             self._mark([key], plan.recheck_at)
+        self._narrator.generates(subject.generator, plan.create, pools)
         refused = await self._write_pools(subject, plan, pools)
         settled = await self._write_generator_status(key, subject.generator, plan.status)
         if refused:
@@ -192,6 +237,7 @@ class Phases:
             return False
         self._next_round[key] = now + ROUND_SECONDS
         self._record(Kind.GENERATOR, await self._kube.write_generator_status(generator, status))
+        self._narrator.generator_status(generator, status)
         return True
 
     async def _write_pools(
@@ -200,9 +246,9 @@ class Phases:
         """Remove, create, correct; what is refused for one pool holds up no other. Returns the refusals."""
         refused: list[SinkError] = []
         for write in [
-            *(partial(self._remove_pool, pool) for pool in plan.remove),
+            *(partial(self._remove_pool, subject.generator, pool) for pool in plan.remove),
             *(partial(self._create_pool, subject.generator, name, spec) for name, spec in plan.create.items()),
-            *(partial(self._correct_pool, pools[name], spec) for name, spec in plan.correct.items()),
+            *(partial(self._correct_pool, subject.generator, pools[name], spec) for name, spec in plan.correct.items()),
         ]:
             try:
                 await write()
@@ -214,16 +260,20 @@ class Phases:
                 refused.append(error)
         return refused
 
-    async def _remove_pool(self, pool: Pool) -> None:
-        await self._kube.delete_pool(pool)
+    async def _remove_pool(self, generator: Generator, pool: Pool) -> None:
+        with self._narrator.pool_write(generator, pool.meta.name, pool.spec, None):
+            await self._kube.delete_pool(pool)
         self._mark(self._state.forget(Kind.POOL, pool.meta.name, pool.meta.uid), None)
 
     async def _create_pool(self, generator: Generator, name: str, spec: PoolSpec) -> None:
-        self._mark(self._record(Kind.POOL, await self._kube.create_pool(generator, name, spec)), None)
+        with self._narrator.pool_write(generator, name, None, spec):
+            created = await self._kube.create_pool(generator, name, spec)
+        self._mark(self._record(Kind.POOL, created), None)
 
-    async def _correct_pool(self, pool: Pool, spec: PoolSpec) -> None:
-        log.info("a generated pool was edited; putting it right", pool=pool.meta.name)
-        self._mark(self._record(Kind.POOL, await self._kube.correct_pool(pool, spec)), None)
+    async def _correct_pool(self, generator: Generator, pool: Pool, spec: PoolSpec) -> None:
+        with self._narrator.pool_write(generator, pool.meta.name, pool.spec, spec):
+            corrected = await self._kube.correct_pool(pool, spec)
+        self._mark(self._record(Kind.POOL, corrected), None)
 
     def _record(self, kind: Kind, written: Any) -> set[Key]:
         """Take in what was stored, so that its own echo marks nothing."""
@@ -242,7 +292,7 @@ def _pool_image(pool: Pool, plan: PoolPlan) -> PoolImage:
         uid=pool.meta.uid,
         generator=made.by if made else None,
         key=made.key if made else None,
-        ready=frozenset(plan.members.keys() - others),
+        ready=frozenset(plan.members.keys() - others if others else plan.members),
         suspect=frozenset(node for node, state in others.items() if state == "Suspect"),
         draining=frozenset(node for node, state in others.items() if state == "Draining"),
     )

@@ -14,9 +14,11 @@ import structlog
 from hotpool.clients import Reader, Unavailable
 from hotpool.clock import Clock
 from hotpool.core.liveness import Hearing
-from hotpool.core.model import Heartbeat, Identity, Key, Kind
+from hotpool.core.model import Heartbeat, Identity, Key, Kind, Node
 from hotpool.core.state import State
+from hotpool.latency import Latency
 from hotpool.metrics import APPLY, FAILURES, HEARING, HEARTBEATS, NODES, POOLS, REJECTED
+from hotpool.narrator import Narrator
 from hotpool.phases import Phases
 from hotpool.projection.mirror import Mirror
 from hotpool.sinks.errors import Fenced, NotLeader, Rejected, Retryable, Stale
@@ -45,12 +47,30 @@ class Reconciler:
     """One fleet's state and the work on it; lives in one event loop."""
 
     def __init__(
-        self, state: State, reader: Reader, kube: KubeSink, mirror: Mirror | None, clock: Clock | None = None
+        self,
+        state: State,
+        reader: Reader,
+        kube: KubeSink,
+        mirror: Mirror | None,
+        clock: Clock | None = None,
+        *,
+        narrator: Narrator | None = None,
     ) -> None:
         self._state = state
         self._reader = reader
         self._clock = clock or Clock()
-        self._phases = Phases(state, kube, mirror, self._clock, mark=self._mark, refresh=self._refresh)
+        self._narrator = narrator or Narrator(state, self._clock)
+        self._latency = Latency()
+        self._phases = Phases(
+            state,
+            kube,
+            mirror,
+            self._clock,
+            mark=self._mark,
+            refresh=self._refresh,
+            narrator=self._narrator,
+            latency=self._latency,
+        )
         self._membership, self._nodes = WorkQueue(AT_ONCE), WorkQueue(NODES_AT_ONCE)
         self._wake = asyncio.Event()
         self._breath = self._clock()
@@ -74,8 +94,20 @@ class Reconciler:
             log.warning("object cannot be read", kind=seen.kind, name=seen.name, why=seen.why)
         elif event == "DELETED":
             self._mark(self._state.forget(kind, seen.meta.name, seen.meta.uid))
+        elif event and isinstance(seen, Node):
+            self._watched(seen)
         else:
             self._mark(self._state.observe(seen, self._clock()))
+
+    def _watched(self, node: Node) -> None:
+        """A watch brought a node: where its report is a new one, what comes of it is measured (behaviour F4)."""
+        known, now = self._state.nodes.get(node.meta.name), self._clock()
+        before = known.view.node.report if known else None
+        dirty = self._state.observe(node, now)
+        self._mark(dirty)
+        if self._state.gate_open and node.report and (before is None or before.time != node.report.time):
+            pools = (key.name for key in dirty if key.kind is Kind.POOL)
+            self._latency.reported(node.meta.name, pools, node.report.time, now, self._clock.unix())
 
     def heartbeats(self, beats: Sequence[Heartbeat]) -> None:
         """Leases that were listed or changed."""
@@ -116,6 +148,7 @@ class Reconciler:
             self._wake.set()
         self._was_deaf = deaf
         HEARING.set(not deaf)
+        self._narrator.hears(well=not deaf)
         return not deaf
 
     async def open_gate(self) -> None:
@@ -174,6 +207,7 @@ class Reconciler:
 
     def _begin(self) -> None:
         """Everything is due once: what is stored may be what another leader made of it."""
+        self._latency.clear()
         known = self._state.known
         self._unseen = {Key(kind, name) for kind in (Kind.NODE, Kind.POOL, Kind.GENERATOR) for name in known(kind)}
         self._unseen |= {Key(Kind.POOL, pool) for pool in self._state.slices}

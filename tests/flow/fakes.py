@@ -9,7 +9,7 @@ import copy
 import functools
 import selectors
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, ParamSpec, cast
@@ -23,12 +23,17 @@ from hotpool.clock import Clock
 from hotpool.core.liveness import CANARY_SECONDS
 from hotpool.core.model import Key, Kind
 from hotpool.core.state import State
+from hotpool.core.story import About
+from hotpool.core.transitions import Transition
+from hotpool.narrator import Narrator
 from hotpool.projection.audit import AuditResult
 from hotpool.projection.failures import Unclaimed
+from hotpool.projection.history import KEPT, decoded
 from hotpool.projection.images import NodeImage, PoolImage
 from hotpool.projection.keys import entry
 from hotpool.projection.mirror import Mirror
 from hotpool.reconciler import Reconciler
+from hotpool.sinks.events import EventSink
 from hotpool.sinks.kube import KubeSink
 
 P = ParamSpec("P")
@@ -134,6 +139,11 @@ class FakeApi:
         """Seconds that each write of the operator takes."""
         self.leases: dict[str, str] = {}
         """Name → resourceVersion of the nodes' Leases."""
+        self.events: list[tuple[float, Json]] = []
+        """When, and the Event."""
+        self.event_fault: Callable[[], BaseException | None] = lambda: None
+        """What it returns is raised instead of taking an Event."""
+        self.event_delay = 0.0
         self._version = 100
         self._uids: set[str] = set()
 
@@ -276,6 +286,18 @@ class FakeApi:
             raise ApiException(status=409, reason="Conflict")
         del self.leases[name]
 
+    async def create_namespaced_event(self, _namespace: str, body: Json, **_: Any) -> None:
+        """An Event of events.k8s.io/v1."""
+        await asyncio.sleep(self.event_delay)
+        self.requests["event"] += 1
+        if error := self.event_fault():
+            raise error
+        self.events.append((now(), body))
+
+    def told(self, name: str | None = None) -> list[tuple[str, str]]:
+        """Reason and note of the Events that regard an object, in the order in which they came."""
+        return [(e["reason"], e["note"]) for _, e in self.events if name in {None, e["regarding"]["name"]}]
+
     def _ask(self, verb: str, kind: Kind, name: str) -> None:
         self.requests[verb] += 1
         if self.fault and (error := self.fault(verb, kind, name)):
@@ -337,6 +359,8 @@ class FakeRedis:
     pools: dict[str, PoolImage] = field(default_factory=dict)
     nodes: dict[str, NodeImage] = field(default_factory=dict)
     index: dict[str, str] = field(default_factory=dict)
+    history: dict[str, list[Transition]] = field(default_factory=dict)
+    """Newest first."""
     term: int = 0
     complete: bool | None = None
     fault: BaseException | None = None
@@ -349,7 +373,8 @@ class FakeRedis:
 
     def flush(self) -> None:
         """Lose everything."""
-        self.pools, self.nodes, self.index, self.term, self.complete = {}, {}, {}, 0, None
+        self.pools, self.nodes, self.index, self.history = {}, {}, {}, {}
+        self.term, self.complete = 0, None
 
     def verbs(self, name: str) -> list[str]:
         """The writes of one name."""
@@ -374,15 +399,24 @@ class FakeRedis:
         self.pools.pop(name, None)
         self.index = {key: pool for key, pool in self.index.items() if pool != name}
 
-    async def replace_node(self, image: NodeImage) -> None:
-        """Store a node."""
+    async def replace_node(self, image: NodeImage, happened: Sequence[str] = ()) -> None:
+        """Store a node, and what happened to it."""
         await self._write("replace_node", image.name)
         self.nodes[image.name] = image
+        self._remember(image.name, happened)
 
-    async def drop_node(self, name: str) -> None:
-        """Drop a node."""
+    async def drop_node(self, name: str, happened: Sequence[str] = (), *, forget: bool = True) -> None:
+        """Drop a node, or all but what happened to it."""
         await self._write("drop_node", name)
         self.nodes.pop(name, None)
+        if forget:
+            self.history.pop(name, None)
+        else:
+            self._remember(name, happened)
+
+    def _remember(self, name: str, happened: Sequence[str]) -> None:
+        if happened:
+            self.history[name] = [*map(decoded, reversed(happened)), *self.history.get(name, [])][:KEPT]
 
     async def drop_index(self, fields: Any) -> None:
         """Drop fields of the index."""
@@ -442,6 +476,14 @@ class _Sink(KubeSink):
         self._term = term
 
 
+class _Events(EventSink):
+    def __init__(self, api: FakeApi, leader: Callable[[], bool]) -> None:
+        self._events = cast("Any", api)
+        self._namespace = "fleet"
+        self._leader = leader
+        self._instance = "operator-1"
+
+
 class Fleet:
     """One operator on a fake API server and, unless `redis` is None, a fake Redis."""
 
@@ -451,10 +493,11 @@ class Fleet:
         self.leading = True
         self.term = 7
         self.state = State()
+        clock = Clock(asyncio.get_running_loop().time, asyncio.get_running_loop().time)
+        self.narrator = Narrator(self.state, clock)
         self.mirror = self._mirror(redis) if redis else None
         sink = _Sink(self.api, lambda: self.leading, lambda: self.term)
-        clock = Clock(asyncio.get_running_loop().time, asyncio.get_running_loop().time)
-        self.reconciler = Reconciler(self.state, _Reader(self.api), sink, self.mirror, clock)
+        self.reconciler = Reconciler(self.state, _Reader(self.api), sink, self.mirror, clock, narrator=self.narrator)
         self.tasks: list[asyncio.Task[Any]] = []
         self.held = False
         """True while the Lease stream is open and brings nothing."""
@@ -464,7 +507,7 @@ class Fleet:
         async def raise_term(term: int) -> None:
             self.term = max(self.term, term)
 
-        return Mirror(cast("Any", redis), term=lambda: self.term, raise_term=raise_term)
+        return Mirror(cast("Any", redis), term=lambda: self.term, raise_term=raise_term, tell=self.narrator.redis)
 
     async def canary(self) -> None:
         """Renew the canary and bring it back, as Canary and LeaseStream do, while the stream is not `held`."""
@@ -502,7 +545,10 @@ class Fleet:
 
     async def lead(self) -> None:
         """Begin to work, as the leader does."""
-        self.tasks += [asyncio.create_task(self.reconciler.run()), asyncio.create_task(self.canary())]
+        self.narrator.lead(self.term, About("Lease", "hotpool-operator", "uid-lease", "coordination.k8s.io/v1"))
+        events = _Events(self.api, lambda: self.leading)
+        parts = (self.reconciler.run(), self.canary(), self.narrator.run(events.post))
+        self.tasks += [asyncio.create_task(part) for part in parts]
         if self.mirror:
             await self.reconciler.swept.wait()
             self.tasks.append(asyncio.create_task(self.mirror.run()))
