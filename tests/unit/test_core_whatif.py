@@ -10,7 +10,7 @@ from hotpool.api.generator import NotAdmitted
 from hotpool.api.meta import Condition
 from hotpool.api.pool import PoolStatus
 from hotpool.core.explain import Membership
-from hotpool.core.generate import pool_name, pool_spec
+from hotpool.core.generate import key_rule, pool_name, pool_spec
 from hotpool.core.model import Generator, Liveness, Meta, NodeView, Pool
 from hotpool.core.whatif import Stored, compare_generator, compare_pool
 
@@ -88,7 +88,7 @@ MAKES: dict[str, Any] = {"template": {"spec": {"requires": requires("asr", "nmt"
 def made(owner: Generator, *keys: str) -> list[Pool]:
     """The pools of a generator as it would make them."""
     name = owner.meta.name
-    specs = {pool_name(name, key): pool_spec(name, key, owner.spec) for key in keys}
+    specs = {pool_name(name, key): pool_spec(name, key, key_rule(owner.spec)) for key in keys}
     return [Pool(Meta(known, f"uid-{known}", 1), spec, owner=owner.meta.uid) for known, spec in specs.items()]
 
 

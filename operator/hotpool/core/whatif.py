@@ -13,8 +13,8 @@ from hotpool.api.slice import MemberState
 from hotpool.core.explain import Membership, brake_holds
 from hotpool.core.judge import Gate, findings, judge
 from hotpool.core.model import Generator, Meta, NodeView, Pool
+from hotpool.core.offers import GeneratorSubject
 from hotpool.core.plan_generator import GeneratorPlan, plan_generator
-from hotpool.core.subjects import GeneratorSubject
 
 ChangeKind = Literal["new", "changed", "unchanged", "removed"]
 Members = Mapping[str, Membership]
@@ -170,5 +170,8 @@ def _plan(generator: Generator, stored: Stored, moment: float, now: str) -> Gene
     subject = GeneratorSubject(generator)
     for node, view in stored.views.items():
         subject.update(node, view)
-    plan_generator(subject, stored.pools, 0.0, now)  # from here on it knows what is empty
-    return plan_generator(subject, stored.pools, moment, now)
+    while not subject.offers.count():
+        pass
+    own = {name: pool for name, pool in stored.pools.items() if pool.owner == generator.meta.uid}
+    plan_generator(subject, own, stored.pools, 0.0, now)  # from here on it knows what is empty
+    return plan_generator(subject, own, stored.pools, moment, now)
