@@ -105,7 +105,7 @@ def _paused(body: Json) -> bool:
 def _owner(body: Json, kind: str) -> Mapping[str, str]:
     """Name and uid of the first owner of a kind; what is no text is left out."""
     owners = body["metadata"].get("ownerReferences") or []
-    found = next((owner for owner in owners if owner.get("kind") == kind), {})
+    found: Json = next((owner for owner in owners if owner.get("kind") == kind), {})
     return {key: value for key, value in found.items() if isinstance(value, str)}
 
 
