@@ -11,6 +11,7 @@ from typing import NamedTuple
 from hotpool.api.generator import GeneratorSpec, GeneratorStatus
 from hotpool.api.pool import PoolSpec, PoolStatus
 from hotpool.api.slice import MemberState
+from hotpool.core.pairs import NO_PAIRS, Pairs
 
 
 class Kind(StrEnum):
@@ -201,6 +202,8 @@ class Generator:
     spec: GeneratorSpec
     status: GeneratorStatus = field(default_factory=GeneratorStatus)
     paused: bool = False
+    problem: str | None = None
+    """Why the spec cannot be used."""
 
 
 Observed = Node | Pool | Slice | Generator
@@ -216,9 +219,9 @@ class NodeView:
     """False: known from before this operator started, and silent since."""
     expired: bool = False
     """True: silent for 600 s, so that no brake holds it any more (behaviour C4, D8)."""
-    pairs: frozenset[str] = frozenset()
+    pairs: Pairs = NO_PAIRS
     """Directed pairs that the node offers; derived once for all pools."""
-    semantic_pairs: frozenset[str] = frozenset()
+    semantic_pairs: Pairs = NO_PAIRS
     """Those of them with both languages in semantic repair."""
 
     @property

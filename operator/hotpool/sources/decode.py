@@ -237,9 +237,15 @@ def _member(item: Json) -> Member:
 
 
 def _generator(body: Json) -> Generator:
+    problem = None
+    try:
+        spec = generator.GeneratorSpec.model_validate(body.get("spec") or {})
+    except ValidationError as error:
+        spec, problem = generator.GeneratorSpec(rule=generator.GeneratorRule()), f"spec.{_why(error)}"
     return Generator(
         meta=_meta(body),
-        spec=generator.GeneratorSpec.model_validate(body.get("spec") or {}),
+        spec=spec,
         status=generator.GeneratorStatus.model_validate(body.get("status") or {}),
         paused=_paused(body),
+        problem=problem,
     )
