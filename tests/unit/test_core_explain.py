@@ -1,6 +1,6 @@
 """Why a node is in a pool or not: the judge's findings in words, and what would flip them (behaviour F2)."""
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
@@ -20,11 +20,13 @@ from tests.builders import (
 
 from hotpool.api.meta import Condition
 from hotpool.api.pool import PoolStatus
+from hotpool.api.slice import MemberState
 from hotpool.cli.snapshot import Snapshot
 from hotpool.core.explain import Answer, Membership, Standing, explain, survey
 from hotpool.core.judge import Gate, judge
 from hotpool.core.model import Kind, Liveness, Pool
 
+AS_READY, AS_SUSPECT, AS_DRAINING = (Membership(state, "t0") for state in get_args(MemberState))
 LIVE = [condition(lastTransitionTime="2026-11-24T10:00:00Z")]
 OFFLINE = [condition(status="Unknown", reason="Offline", lastTransitionTime="2026-11-24T11:00:00Z")]
 RULE = {"kind": "any_to_any", "languages": ["zh", "en", "ja"], "blocked": ["ja-zh"]}
@@ -242,6 +244,9 @@ def test_f2_silence_says_since_when_by_the_condition() -> None:
     answer = asked(report(ASR), pool("p", requires=requires("asr")), conditions=OFFLINE)
     assert answer.decided
     assert (answer.decided.observed, answer.decided.since) == ("Offline (condition Ready)", "2026-11-24T11:00:00Z")
+    drained = [condition(status="False", reason="Draining", lastTransitionTime="2026-11-24T12:00:00Z")]
+    answer = asked(report(ASR), pool("p", requires=requires("asr")), AS_DRAINING, conditions=drained, drain=True)
+    assert answer.requirements[-1].since is None, "when the drain began says nothing of the heartbeat"
     fresh = asked(report(ASR), pool("p", requires=requires("asr")), conditions=[])
     assert fresh.decided
     assert fresh.decided.observed == "the operator has not seen the node yet"
@@ -255,7 +260,6 @@ def braked(**spec: Any) -> Pool:
 
 
 NEEDS_ASR: dict[str, Any] = {"requires": requires("asr")}
-AS_READY, AS_SUSPECT = Membership("Ready", "t0"), Membership("Suspect", "t0")
 _STANDINGS = [
     (pool("p", **NEEDS_ASR), LIVE, AS_READY, Standing.MEMBER),
     (pool("p", **NEEDS_ASR), LIVE, None, Standing.PENDING),

@@ -17,6 +17,8 @@ from hotpool.core.judge import Finding, Gate, Verdict, findings, judge
 from hotpool.core.model import NodeView, Pool
 
 MASS_SILENCE = "MassSilence"
+_LIVENESS = frozenset({"Live", "Suspect", "Offline", "AwaitingHeartbeat"})
+"""Reasons of condition Ready that are about the heartbeat: only their time is its."""
 
 
 class Standing(StrEnum):
@@ -164,7 +166,7 @@ def _of_node(facts: Facts, pool: Pool, finding: Finding) -> Hint:
             since = _since(view, "Ready")
             flip = f"{'mend' if view.node.problem else 'start'} the agent: hotpool-agent run on {name}"
         case Gate.OFFLINE:
-            observed, since = _heard(view), _since(view, "Ready")
+            observed, since = _heard(view), _since(view, "Ready", _LIVENESS)
             flip = f"wait for a heartbeat; look at the agent: hotpool-agent status on {name}"
         case Gate.LEAVING:
             since = report.time if report and report.leaving else None
@@ -183,9 +185,12 @@ def _heard(view: NodeView) -> str:
     return f"{view.liveness} (condition Ready)" if recorded else "the operator has not seen the node yet"
 
 
-def _since(view: NodeView, condition: str) -> str | None:
+def _since(view: NodeView, condition: str, reasons: frozenset[str] | None = None) -> str | None:
+    """When a condition of the node last changed, where it stands for one of these reasons."""
     recorded = view.node.conditions.get(condition)
-    return recorded.since or None if recorded else None
+    if recorded is None or (reasons is not None and recorded.reason not in reasons):
+        return None
+    return recorded.since or None
 
 
 def _remarks(facts: Facts, pool: Pool, standing: Standing, verdict: Verdict) -> Iterable[Remark]:

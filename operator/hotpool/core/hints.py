@@ -44,11 +44,9 @@ class Facts:
         """The services of one type."""
         return tuple(service for service in self.services if service.type == type_)
 
-    def dormant(self, type_: str) -> tuple[Offer, ...]:
-        """What the services of a type that do not count now would offer."""
-        counting = {offer.service for offer in self.offers(type_)}
-        potential = self.potential.offers.get(type_, ()) if self.potential else ()
-        return tuple(offer for offer in potential if offer.service not in counting)
+    def could_offer(self, type_: str) -> tuple[Offer, ...]:
+        """What the services of a type would offer if they all counted."""
+        return self.potential.offers.get(type_, ()) if self.potential else ()
 
     def offers(self, type_: str) -> tuple[Offer, ...]:
         """The services of a type that count now."""
@@ -108,8 +106,8 @@ def of_attributes(facts: Facts, required: TypeRequirement, finding: Finding) -> 
     if finding.holds:
         counting = [offer.service for offer in facts.offers(required.type) if _meets(facts, offer, required)]
         return Hint(finding.observed, first(s.since for s in services if s.id in counting))
-    dormant = {offer.service for offer in facts.dormant(required.type) if _meets(facts, offer, required)}
-    start = (wake(facts, service, "") for service in services if service.id in dormant)
+    fitting = {offer.service for offer in facts.could_offer(required.type) if _meets(facts, offer, required)}
+    start = (wake(facts, service, "") for service in services if service.id in fitting)
     words = " and ".join(_wanted(attribute) for attribute in required.attributes)
     declare = f"declare {words} on one running {required.type} service in the catalogue of {facts.name}"
     return Hint(finding.observed, last(service.since for service in services), (either(start, declare),))

@@ -87,7 +87,7 @@ def _language(facts: Facts, type_: str, *codes: str) -> Iterator[_Part]:
     if not lacking:
         return
     counting = f"{type_} offers {few(sorted(offered), _LANGUAGES)}" if offered else f"no {type_} service counts"
-    services = tuple(offer.service for offer in facts.dormant(type_) if offer.languages.issuperset(lacking))
+    services = tuple(offer.service for offer in facts.could_offer(type_) if offer.languages.issuperset(lacking))
     words = " and ".join(lacking)
     add = f"add {words} to the languages of a running {type_} service in the catalogue of {facts.name}"
     yield _Part(type_, f"{words} {'is' if len(lacking) == 1 else 'are'} not in {type_} ({counting})", services, add)
@@ -106,8 +106,8 @@ def _rule(facts: Facts, pair: str) -> Iterator[_Part]:
     if unblocked:
         words = f"{pair} is blocked in {few(dict.fromkeys(unblocked))}"
         add = f"take {pair} out of the blocked pairs of {unblocked[0]} in the catalogue of {facts.name}"
-    dormant = facts.dormant(languages.NMT)
-    services = tuple(offer.service for offer in dormant if any(_allows(rule, pair) for rule in offer.rules))
+    possible = facts.could_offer(languages.NMT)
+    services = tuple(offer.service for offer in possible if any(_allows(rule, pair) for rule in offer.rules))
     yield _Part(languages.NMT, words, services, add)
 
 
