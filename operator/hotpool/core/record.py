@@ -12,6 +12,7 @@ from hotpool.core.model import Liveness, Node, NodeView, Recorded
 
 DEFAULT_INTERVAL: Final = 15.0
 _SILENT_REASONS: Final = frozenset({"Offline", "AwaitingHeartbeat"})
+_WRITTEN: Final = frozenset({"Suspect", "Offline"})
 
 
 @dataclass(slots=True)
@@ -27,15 +28,26 @@ class NodeRecord:
     """When it became Suspect (before this process for what was stored); None while it beats."""
     hearable_since: float = 0.0
     """Since when a heartbeat of it could have been heard: what was before is no evidence of silence."""
+    itself: bool = False
+    """True: this process heard a heartbeat of it, and knows more than what is stored."""
     due: float | None = None
     """The one deadline of the node that counts; other entries of the state's heap are leftovers."""
 
     def hear(self, now: float) -> NodeView:
         """A heartbeat: the view that the node has from now on."""
-        self.beat, self.silent_since = now, None
+        self.beat, self.silent_since, self.itself = now, None, True
         if self.view.liveness is Liveness.LIVE and self.view.heard:
             return self.view
         return replace(self.view, liveness=Liveness.LIVE, heard=True, expired=False)
+
+    def read(self, node: Node, view: NodeView, now: float, wall_offset: float) -> NodeView:
+        """The view where the leader wrote down a silence that began before we listened (behaviour C4)."""
+        recorded = node.conditions.get("Ready")
+        if self.itself or recorded is None or recorded.reason not in _WRITTEN or view.liveness is Liveness.OFFLINE:
+            return view
+        stored = first_record(node, now, known_before=True, wall_offset=wall_offset)
+        self.silent_since = stored.silent_since
+        return replace(view, liveness=stored.view.liveness)
 
     def hear_anew(self, now: float) -> None:
         """A fresh period: whether the node was silent until now cannot be told (behaviour C3)."""

@@ -187,6 +187,8 @@ class State:
             record.interval = self._interval(name, node.report)
             heard = record.hear(now)
             view = replace(view, liveness=heard.liveness, heard=heard.heard, expired=heard.expired)
+        else:
+            view = record.read(node, view, now, self.wall_offset)
         dirty = self._set_view(name, record, view)
         if beats:
             self._schedule(name, record)
