@@ -124,7 +124,9 @@ class Course:
 
     def _people(self) -> None:
         rng, name = self.rng, self.rng.choice(POOLS)
-        match rng.choice(["put", "put", "edit", "edit", "delete", "again", "node", "node", "node", "slice", "gone"]):
+        match rng.choice(
+            ["put", "put", "edit", "edit", "delete", "again", "node", "node", "node", "slice", "slice", "gone"]
+        ):
             case "put":
                 self._add("put", self._pool(name))
             case "edit":

@@ -175,8 +175,10 @@ class Generators:
             raise self.wrong("D5", f"{name}: not admitted {status.get('notAdmittedCount')}, the oracle says {out}")
 
     def _remember(self, body: Json, memory: Memory, pools: dict[Key, str]) -> None:
-        memory.generation = body["metadata"]["generation"]
         moment = now()
+        if memory.generation != body["metadata"]["generation"]:  # what is empty may be counted from here
+            memory.emptied = dict.fromkeys(memory.emptied, moment)
+        memory.generation = body["metadata"]["generation"]
         for key, pool in pools.items():
             full = bool(self.world.api.members(pool))
             if full or key not in memory.pools:

@@ -372,7 +372,7 @@ class World:
             return
         name = names[number % len(names)]
         body = self.api.objects[Kind.SLICE][name]
-        pool = body["metadata"]["labels"].get("hotpool.dev/pool")
+        pool = (body["metadata"].get("labels") or {}).get("hotpool.dev/pool")
         if pool not in self.api.objects[Kind.POOL] or is_paused(self.api.objects[Kind.POOL][pool]):
             return
         self.truth.released |= {(pool, node) for node in self.api.members(pool)}
