@@ -210,6 +210,7 @@ class Reconciler:
     def _begin(self) -> None:
         """Everything is due once: what is stored may be what another leader made of it."""
         self._latency.clear()
+        self._mark(self._state.take_over(self._clock()))
         known = self._state.known
         self._unseen = {Key(kind, name) for kind in (Kind.NODE, Kind.POOL, Kind.GENERATOR) for name in known(kind)}
         self._unseen |= {Key(Kind.POOL, pool) for pool in self._state.slices}

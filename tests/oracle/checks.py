@@ -290,7 +290,9 @@ class Checks:
         world = self.world
         if now() - max(world.truth.touched, self.trouble, world.redis_unsettled_until) < _QUIET:
             return
-        writes = [w for w in world.api.writes[self._writes :] if not (w.kind in {Kind.SLICE, Kind.POOL} and self._merging)]
+        writes = [
+            w for w in world.api.writes[self._writes :] if not (w.kind in {Kind.SLICE, Kind.POOL} and self._merging)
+        ]
         if writes:
             raise Wrong("D4", f"nothing happened, and written were {writes}")
         sent = {verb for _, verb, _ in world.redis.log[self._sent :]} - {"stamp"}

@@ -173,6 +173,16 @@ class State:
             record.hear_anew(now)
             self._schedule(name, record)
 
+    def take_over(self, now: float) -> set[Key]:
+        """We lead from now on: nodes that the former leader found silent are so until a heartbeat (behaviour C4)."""
+        dirty: set[Key] = set()
+        for name, record in self.nodes.items():
+            view = record.adopt(now, self.wall_offset)
+            if view is not record.view:
+                dirty |= self._set_view(name, record, view)
+                self._schedule(name, record)
+        return dirty
+
     def _observe_node(self, node: Node, now: float) -> set[Key]:
         name = node.meta.name
         record = self.nodes.get(name)
