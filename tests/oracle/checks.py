@@ -54,10 +54,12 @@ class Checks:
         self.trouble = 0.0
         """When something failed last."""
         self._writes = self._sent = 0
+        self._merging = False
 
     def cell_begins(self) -> None:
         """Remember where the logs stand."""
         self._writes, self._sent = len(self.world.api.writes), len(self.world.redis.log)
+        self._merging = bool(self.mergeable)
 
     def cell_ends(self) -> None:
         """Compare what can be compared."""
@@ -171,7 +173,7 @@ class Checks:
         enough = states.count("Ready") >= body["spec"].get("minMembers", 1)
         if not dry and (status.get("ready") == "True") != enough:
             raise Wrong("status", f"{name}: ready {status.get('ready')} with {states}, {body['spec']}")
-        held = {n for n in actual if self.world.truth.lives[n].state == "Offline"}
+        held = {n for n in actual if self.world.truth.lives[n].state in {"Offline", "Awaiting"}}
         if not dry and bool(held) != self._shows(body, "MassSilence"):
             raise Wrong("D8", f"{name}: held are {held}, MassSilence says {condition(body, 'MassSilence')}")
         strange = any(need["type"] == "zzz" for need in (body["spec"].get("requires") or {}).get("types") or ())
@@ -194,10 +196,14 @@ class Checks:
             raise Wrong("status", f"{name}: {body['status'].get('excluded')} of {wanted} who are not members")
 
     def _orphans(self) -> None:
-        """D11: nothing of a pool that is gone."""
-        pools = self.world.api.objects[Kind.POOL]
-        for name in self.world.api.objects[Kind.SLICE]:
-            if name.rpartition("-")[0] not in pools:
+        """D11: nothing of a pool that is gone, but for what the garbage collector takes away: it has a dead owner."""
+        api = self.world.api
+        alive = {body["metadata"]["uid"] for body in api.objects[Kind.POOL].values()}
+        for name, body in list(api.objects[Kind.SLICE].items()):
+            owners = {owner["uid"] for owner in body["metadata"].get("ownerReferences") or ()}
+            if owners and not owners & alive:
+                api.delete(Kind.SLICE, name)
+            elif name.rpartition("-")[0] not in api.objects[Kind.POOL]:
                 raise Wrong("D11", f"slice {name} has no pool")
 
     # Nodes.
@@ -284,7 +290,7 @@ class Checks:
         world = self.world
         if now() - max(world.truth.touched, self.trouble, world.redis_unsettled_until) < _QUIET:
             return
-        writes = [w for w in world.api.writes[self._writes :] if not (w.kind is Kind.SLICE and self.mergeable)]
+        writes = [w for w in world.api.writes[self._writes :] if not (w.kind in {Kind.SLICE, Kind.POOL} and self._merging)]
         if writes:
             raise Wrong("D4", f"nothing happened, and written were {writes}")
         sent = {verb for _, verb, _ in world.redis.log[self._sent :]} - {"stamp"}

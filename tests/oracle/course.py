@@ -135,9 +135,7 @@ class Course:
                 self._add("delete", "nodepools", name)
                 self._add("put", self._pool(name))
             case "slice":
-                self._add(
-                    "slice", rng.randint(0, 50), rng.choice(SLICE_EDITS)
-                )
+                self._add("slice", rng.randint(0, 50), rng.choice(SLICE_EDITS))
             case "gone":
                 self._add("delete", "nodecapabilities", rng.choice(self.nodes))
             case _:

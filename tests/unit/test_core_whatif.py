@@ -118,7 +118,8 @@ def test_d5_a_generator_as_it_is_makes_no_difference() -> None:
 
 def test_d5_what_a_generator_gives_up_goes_when_its_grace_is_over() -> None:
     owner = generator("speech", minNodes=2, **MAKES)
-    pools = made(owner, "zh-en", "en-zh")
+    full = PoolStatus(members=2)
+    pools = [replace(item, status=full) for item in made(owner, "zh-en", "en-zh")]
     other = generator("speech", minNodes=2, graceSeconds=60, template={"spec": {"requires": requires("llm")}})
     change = compare_generator(other, fleet(owner, *pools), now="t")
     assert [(item.name, item.kind, item.after_seconds) for item in change.pools] == [

@@ -40,7 +40,12 @@ SliceWrite = CreateSlice | UpdateSlice | DeleteSlice
 def diff_slices(
     pool: Pool, applied: Mapping[str, Slice], planned: Mapping[str, tuple[Member, ...]]
 ) -> list[SliceWrite]:
-    """The writes, deletions last so that a member that moves is added before it is removed (behaviour D7)."""
+    """The writes, deletions last so that a member that moves is added before it is removed (behaviour D7).
+
+    None for a pool about which nothing is changed, though others claim to be its slices.
+    """
+    if pool.paused or pool.problem:
+        return []
     writes: list[SliceWrite] = []
     for name, members in planned.items():
         known = applied.get(name)

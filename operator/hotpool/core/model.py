@@ -6,12 +6,14 @@ Made by `sources.decode`, held by `core.state`, read by everything in `core`. Al
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from hotpool.api.generator import GeneratorSpec, GeneratorStatus
 from hotpool.api.pool import PoolSpec, PoolStatus
 from hotpool.api.slice import MemberState
 from hotpool.core.pairs import NO_PAIRS, Pairs
+
+_LONGEST_INDEX: Final = 9
 
 
 class Kind(StrEnum):
@@ -192,6 +194,19 @@ class Slice:
     owner: str | None = None
     """uid of the pool that owns it."""
     labelled: bool = True
+
+    @property
+    def pools(self) -> tuple[str, ...]:
+        """The pool that it claims to be of, and the one that needs its name: two where people edited it."""
+        stem, index = stem_and_index(self.meta.name)
+        return (self.pool,) if index is None or stem == self.pool else (self.pool, stem)
+
+
+def stem_and_index(name: str) -> tuple[str, int | None]:
+    """`zh-en-0` → `zh-en`, 0; the index is None where no pool names a slice so."""
+    stem, _, suffix = name.rpartition("-")
+    canonical = stem and suffix.isdecimal() and len(suffix) <= _LONGEST_INDEX and str(int(suffix)) == suffix
+    return stem, int(suffix) if canonical else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from math import inf
+from typing import Final
 
 from hotpool.core import views
 from hotpool.core.model import (
@@ -31,6 +32,8 @@ from hotpool.core.record import NodeRecord, first_record
 from hotpool.core.subjects import PoolSubject, Subject
 
 _NODES_PER_TICK = 50
+LARGEST_TERM: Final = 2**30
+"""No fleet elects so often: a slice that says more was not written by a leader, and a Lease could not count on."""
 _UNPROVEN_PAUSE = 1.0
 """Seconds until a node is looked at again whose silence is not proven yet."""
 
@@ -47,13 +50,13 @@ class State:
     owned: Ownership = field(default_factory=Ownership)
     slices: dict[str, dict[str, Slice]] = field(default_factory=lambda: defaultdict(dict))
     """Pool name → slice name → slice."""
-    _pool_of_slice: dict[str, str] = field(default_factory=dict)
+    _pools_of_slice: dict[str, tuple[str, ...]] = field(default_factory=dict)
     gate_open: bool = False
     """False until everything was listed once: what is seen before may be old (behaviour C2)."""
     known_types: Counter[str] = field(default_factory=Counter)
     """Type → nodes that report it."""
     largest_term: int = 0
-    """The largest term that a slice carries."""
+    """The largest term that a slice carries, and that can be one."""
     _leases: dict[str, Heartbeat] = field(default_factory=dict)
     _by_type: dict[str, set[Key]] = field(default_factory=lambda: defaultdict(set))
     _by_pairs: set[Key] = field(default_factory=set)
@@ -314,15 +317,17 @@ class State:
         return self._count_types(views.types(record.view), frozenset()) | self._judge(name, None, self._subjects())
 
     def _observe_slice(self, seen: Slice) -> set[Key]:
-        """A slice is in one pool's group only, also when people gave it to another pool."""
+        """A slice is in the group of each pool that must look at it: to put it right, or to delete it (D10)."""
         name = seen.meta.name
-        self.largest_term = max(self.largest_term, seen.term)
-        left = self._pool_of_slice.get(name, seen.pool)
-        if left != seen.pool:
-            del self.slices[left][name]
-        self.slices[seen.pool][name] = seen
-        self._pool_of_slice[name] = seen.pool
-        return self._slices_changed(left, seen.pool)
+        if seen.term <= LARGEST_TERM:
+            self.largest_term = max(self.largest_term, seen.term)
+        before = self._pools_of_slice.get(name, ())
+        for pool in before:
+            del self.slices[pool][name]
+        for pool in seen.pools:
+            self.slices[pool][name] = seen
+        self._pools_of_slice[name] = seen.pools
+        return self._slices_changed(*before, *seen.pools)
 
     def _slices_changed(self, *pools: str) -> set[Key]:
         for pool in pools:
@@ -331,9 +336,10 @@ class State:
         return {Key(Kind.POOL, pool) for pool in pools}
 
     def _drop_slice(self, name: str) -> set[Key]:
-        pool = self._pool_of_slice.pop(name)
-        del self.slices[pool][name]
-        return self._slices_changed(pool)
+        pools = self._pools_of_slice.pop(name)
+        for pool in pools:
+            del self.slices[pool][name]
+        return self._slices_changed(*pools)
 
     def _makers(self, pool: Pool) -> set[Key]:
         """The generators that put right what was edited, deleted or made by hand (behaviour D5)."""
