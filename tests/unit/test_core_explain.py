@@ -217,6 +217,13 @@ def test_f2_labels_say_what_to_set_and_what_to_remove() -> None:
         ),
         (
             report(ASR),
+            {"requires": {"hash": {"count": 1024, "index": 7}}},
+            {},
+            Gate.HASH,
+            "nothing but another name: the part of n follows from its name, and another pool has it",
+        ),
+        (
+            report(ASR),
             {},
             {},
             Gate.NOTHING_REQUIRED,

@@ -175,6 +175,8 @@ def _of_node(facts: Facts, pool: Pool, finding: Finding) -> Hint:
             flip = f"remove {name} from spec.excludeNodes of nodepool {pool.meta.name}"
         case Gate.NOTHING_REQUIRED:
             flip = f"require something in spec.requires of nodepool {pool.meta.name}, or say matchAll: true"
+        case Gate.HASH:
+            flip = f"nothing but another name: the part of {name} follows from its name, and another pool has it"
         case _:
             pass
     return Hint(observed, since, (flip,) if flip and not finding.holds else ())
