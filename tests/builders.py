@@ -1,6 +1,7 @@
 """Builders with overrides, as wire dicts (`*_object`) and as core values, so that a test states only what matters."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from hotpool.api.capability import Report as WireReport
@@ -181,7 +182,7 @@ def generator(name: str, *, version: int = 1, **spec: Any) -> Generator:
     status = spec.pop("status", GeneratorStatus())
     found = _decoded(Kind.GENERATOR, generator_object(name, version=version, **spec))
     assert isinstance(found, Generator)
-    return Generator(found.meta, found.spec, status, found.paused)
+    return replace(found, status=status)
 
 
 def member(name: str, state: MemberState = "Ready", since: str = "t") -> Member:

@@ -5,6 +5,7 @@
 
 import asyncio
 import gc
+import os
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +18,7 @@ from kubernetes.aio.config import ConfigException
 
 from hotpool import logs
 from hotpool.api.meta import SCHEMA_REVISION
-from hotpool.cli.pick import pick
+from hotpool.cli import diff, pick, top, why
 from hotpool.clients import Access, Reader, Unavailable, connect
 from hotpool.clock import Clock
 from hotpool.core.model import Kind
@@ -40,6 +41,8 @@ from hotpool.sources.leases import LeaseStream
 log = structlog.get_logger(__name__)
 
 _WAIT_SECONDS = 1.0
+_END_SECONDS = 8.0
+"""What a part has to end; kopf waits 5 s for its own."""
 _GC_THRESHOLD = 50_000
 """New objects until the collector looks: a fleet is millions of objects that no cycle holds."""
 
@@ -47,9 +50,11 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
     help="hotpool keeps every node in exactly the pools it qualifies for right now.",
 )
-app.command()(pick)
+for command in (why, top, diff, pick):
+    command.register(app)
 
 
 class Unusable(Exception):  # noqa: N818 - what people must put right, told in one line.
@@ -146,8 +151,11 @@ class Operator:
         watching = watch.watch(handlers, self._settings.namespace, ready=self._listed, stop=self._stop_watch)
         watcher = asyncio.create_task(watching, name="watch")  # last: kopf ends what was made after it
         done, _ = await asyncio.wait([*tasks, watcher], return_when=asyncio.FIRST_COMPLETED)
-        await self._end(tasks, watcher)
+        hung = await self._end(tasks, watcher)
         await probes.cleanup()
+        if hung:
+            log.error("parts did not end in time", parts=hung)
+            os._exit(1)  # leadership is released; waiting for what does not end would only keep the next one waiting
         return _outcome(done)
 
     def _heed_signals(self) -> None:
@@ -200,16 +208,18 @@ class Operator:
                 task.cancel()
         await asyncio.gather(*(task for task in done if task is warm))
 
-    async def _end(self, tasks: Sequence[asyncio.Task[Any]], watcher: asyncio.Task[None]) -> None:
+    async def _end(self, tasks: Sequence[asyncio.Task[Any]], watcher: asyncio.Task[None]) -> list[str]:
+        """End all parts and release leadership; the names of those that did not end in time."""
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        _, hung = await asyncio.wait(tasks, timeout=_END_SECONDS)
         await self._reconciler.finish()
         await asyncio.to_thread(self._elector.stop)
         self._stop_watch.set()
-        await asyncio.gather(watcher, return_exceptions=True)
+        _, watching = await asyncio.wait([watcher], timeout=_END_SECONDS)
         if self._redis:
             await self._redis.aclose()
+        return sorted(task.get_name() for task in {*hung, *watching})
 
     def _checks(self) -> Mapping[str, bool]:
         """What /readyz asks."""

@@ -16,11 +16,12 @@ from hotpool.api.pool import PoolSpec, PoolStatus
 from hotpool.clock import Clock
 from hotpool.core.diff import DeleteSlice, SliceWrite, conditions_differ, diff_slices, status_differs, status_is_urgent
 from hotpool.core.model import Generator, Key, Kind, Pool
+from hotpool.core.offers import GeneratorSubject
 from hotpool.core.plan import NodePlan, PoolPlan, plan_node, plan_pool
 from hotpool.core.plan_generator import GeneratorPlan, plan_generator
 from hotpool.core.record import NodeRecord
 from hotpool.core.state import State
-from hotpool.core.subjects import GeneratorSubject, PoolSubject
+from hotpool.core.subjects import PoolSubject
 from hotpool.core.transitions import Transitions
 from hotpool.latency import Latency
 from hotpool.metrics import TRANSITIONS
@@ -147,7 +148,8 @@ class Phases:
 
     async def _write_pool_status(self, pool: Pool, status: PoolStatus) -> None:
         if status_differs(pool.status, status):
-            self._record(Kind.POOL, await self._kube.write_pool_status(pool, status))
+            touched = self._record(Kind.POOL, await self._kube.write_pool_status(pool, status))
+            self._mark({key for key in touched if key.kind is Kind.GENERATOR}, None)  # the pool may be empty now
             self._narrator.pool_status(pool, status)
 
     def _record_slice(self, subject: PoolSubject, write: SliceWrite, written: Any) -> None:
@@ -215,8 +217,8 @@ class Phases:
         if began < allowed:
             self._mark([key], allowed)
             return False
-        pools = {name: known.pool for name, known in self._state.pools.items()}
-        plan = plan_generator(subject, pools, began, self._clock.timestamp())
+        pools = dict(self._state.owned.of(subject.generator.meta.uid))
+        plan = plan_generator(subject, pools, self._state.pools, began, self._clock.timestamp())
         self._next_slow[key] = self._clock() + _REST * (self._clock() - began)
         if plan.recheck_at is not None:
             self._mark([key], plan.recheck_at)

@@ -39,6 +39,8 @@ _WAIT_SECONDS: Final = 1.0
 _LONGEST_SLEEP: Final = 5.0
 """At least this often the loop looks whether the Lease stream is still proven."""
 _BREATH_SECONDS: Final = 0.02
+_FINISH_SECONDS: Final = 3.0
+"""More than one write takes (sinks.kube)."""
 _FIRST_BACKOFF: Final = 0.2
 _LONGEST_BACKOFF: Final = 30.0
 
@@ -229,7 +231,11 @@ class Reconciler:
         return now + AUDIT_SECONDS
 
     async def finish(self) -> None:
-        """Let the writes under way end."""
+        """Let the writes under way end, but not all that a generator of thousands of pools still has to do."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=_FINISH_SECONDS)
+        for task in self._tasks:
+            task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _sleep(self, *due: float | None) -> None:

@@ -236,8 +236,9 @@ class Incremental(RuleBasedStateMachine):
     @invariant()
     def keys_are_those_of_a_new_derivation(self) -> None:
         for subject in self.state.generators.values():
-            spec = subject.generator.spec
-            found = Counter(key for record in self.state.nodes.values() for key in generate.keys(record.view, spec))
+            by = generate.key_rule(subject.generator.spec)
+            sources = [by.source(record.view) for record in self.state.nodes.values()]
+            found = Counter(key for source in sources if source for key in by.offered(source).keys)
             assert subject.nodes == found
 
     @invariant()

@@ -67,7 +67,8 @@ def planned(state: State) -> None:
     for name, pool in state.pools.items():
         storable(plan_pool(pool, state.slices.get(name, {}), state.known_types, 0.0, NOW).status)
     for generator in state.generators.values():
-        plan = plan_generator(generator, {name: known.pool for name, known in state.pools.items()}, 0.0, NOW)
+        own = state.owned.of(generator.generator.meta.uid)
+        plan = plan_generator(generator, own, state.pools, 0.0, NOW)
         storable(plan.status)
         for spec in (*plan.create.values(), *plan.correct.values()):
             storable(spec)

@@ -208,6 +208,11 @@ class Fleet:
                 total[key] = total.get(key, 0.0) + float(count)
         return total
 
+    def viewer(self) -> Path:
+        """A kubeconfig of the account that may read, as charts/hotpool/manifests/viewer.yaml makes it."""
+        self._account("viewer", {})
+        return self._kubeconfig("hotpool-viewer")
+
     def close(self) -> None:
         """End every process; the namespace and the folder stay for a look at what happened."""
         for process in self._started:

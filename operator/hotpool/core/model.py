@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 from hotpool.api.generator import GeneratorSpec, GeneratorStatus
 from hotpool.api.pool import PoolSpec, PoolStatus
 from hotpool.api.slice import MemberState
+from hotpool.core.pairs import NO_PAIRS, Pairs
 
 _LONGEST_INDEX: Final = 9
 
@@ -196,7 +197,7 @@ class Slice:
 
     @property
     def pools(self) -> tuple[str, ...]:
-        """The pool that it claims to be of, and the one that needs its name; one and the same, unless people edited it."""
+        """The pool that it claims to be of, and the one that needs its name: two where people edited it."""
         stem, index = stem_and_index(self.meta.name)
         return (self.pool,) if index is None or stem == self.pool else (self.pool, stem)
 
@@ -216,6 +217,8 @@ class Generator:
     spec: GeneratorSpec
     status: GeneratorStatus = field(default_factory=GeneratorStatus)
     paused: bool = False
+    problem: str | None = None
+    """Why the spec cannot be used."""
 
 
 Observed = Node | Pool | Slice | Generator
@@ -231,9 +234,9 @@ class NodeView:
     """False: known from before this operator started, and silent since."""
     expired: bool = False
     """True: silent for 600 s, so that no brake holds it any more (behaviour C4, D8)."""
-    pairs: frozenset[str] = frozenset()
+    pairs: Pairs = NO_PAIRS
     """Directed pairs that the node offers; derived once for all pools."""
-    semantic_pairs: frozenset[str] = frozenset()
+    semantic_pairs: Pairs = NO_PAIRS
     """Those of them with both languages in semantic repair."""
 
     @property

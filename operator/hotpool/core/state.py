@@ -26,8 +26,10 @@ from hotpool.core.model import (
     Report,
     Slice,
 )
+from hotpool.core.offers import GeneratorSubject
+from hotpool.core.ownership import Ownership, concerned, matters
 from hotpool.core.record import NodeRecord, first_record
-from hotpool.core.subjects import GeneratorSubject, PoolSubject, Subject
+from hotpool.core.subjects import PoolSubject, Subject
 
 _NODES_PER_TICK = 50
 LARGEST_TERM: Final = 2**30
@@ -45,6 +47,7 @@ class State:
     nodes: dict[str, NodeRecord] = field(default_factory=dict)
     pools: dict[str, PoolSubject] = field(default_factory=dict)
     generators: dict[str, GeneratorSubject] = field(default_factory=dict)
+    owned: Ownership = field(default_factory=Ownership)
     slices: dict[str, dict[str, Slice]] = field(default_factory=lambda: defaultdict(dict))
     """Pool name → slice name → slice."""
     _pools_of_slice: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -261,12 +264,16 @@ class State:
         name = pool.meta.name
         known = self.pools.get(name)
         if known and known.pool.meta.uid == pool.meta.uid and known.pool.spec == pool.spec:
-            known.pool = pool
-            return {Key(Kind.POOL, name), *self._maker(pool)}
+            before, known.pool = known.pool, pool
+            self.owned.drop(before)
+            self.owned.put(pool)
+            makers = self._makers(before) | self._makers(pool) if matters(before, pool) else set()
+            return {Key(Kind.POOL, name), *makers}
         dropped = self._drop_pool(name) if known else set()
         subject = PoolSubject(pool)
         self.pools[name] = subject
-        dirty = dropped | self._add_subject(Key(Kind.POOL, name), subject) | self._maker(pool)
+        self.owned.put(pool)
+        dirty = dropped | self._add_subject(Key(Kind.POOL, name), subject) | self._makers(pool)
         if known and known.pool.meta.uid == pool.meta.uid:
             subject.carry_over(known)
         return dirty
@@ -299,7 +306,8 @@ class State:
 
     def _drop_pool(self, name: str) -> set[Key]:
         subject = self.pools.pop(name)
-        return self._drop_subject(Key(Kind.POOL, name), subject) | self._maker(subject.pool)
+        self.owned.drop(subject.pool)
+        return self._drop_subject(Key(Kind.POOL, name), subject) | self._makers(subject.pool)
 
     def _drop_generator(self, name: str) -> set[Key]:
         return self._drop_subject(Key(Kind.GENERATOR, name), self.generators.pop(name))
@@ -333,10 +341,9 @@ class State:
             del self.slices[pool][name]
         return self._slices_changed(*pools)
 
-    def _maker(self, pool: Pool) -> set[Key]:
-        """The generator of a pool, which puts right what was edited or deleted by hand (behaviour D5)."""
-        made = pool.spec.generated
-        return {Key(Kind.GENERATOR, made.by)} if made else set()
+    def _makers(self, pool: Pool) -> set[Key]:
+        """The generators that put right what was edited, deleted or made by hand (behaviour D5)."""
+        return {Key(Kind.GENERATOR, name) for name in concerned(pool, self.generators)}
 
     def _subjects(self) -> Iterable[Key]:
         yield from (Key(Kind.POOL, name) for name in self.pools)

@@ -1,6 +1,6 @@
-"""What nodes are judged for: a pool's members, and the keys that nodes offer to a generator.
+"""What nodes are judged for: a pool's members (and, in `core.offers`, the keys that nodes offer to a generator).
 
-Held and updated by `core.state`, read by `core.plan`. Each keeps one entry for each node, so that a change costs one
+Held and updated by `core.state`, read by `core.plan`. It keeps one entry for each node, so that a change costs one
 judgement and not a scan.
 """
 
@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 
 from hotpool.api.pool import PoolTemplateSpec
 from hotpool.api.slice import MemberState
-from hotpool.core import generate
 from hotpool.core.brake import brakes
 from hotpool.core.judge import Check, Gate, Verdict, checks, decide, member_state
-from hotpool.core.model import Generator, Liveness, NodeView, Pool
+from hotpool.core.model import Liveness, NodeView, Pool
+from hotpool.core.offers import GeneratorSubject
 
 _GONE = Verdict(None)
 
@@ -128,50 +128,6 @@ class PoolSubject:
         gate = self.gates.pop(node, None)
         if gate is not None:
             self.excluded[gate] -= 1
-
-
-@dataclass(slots=True)
-class GeneratorSubject:
-    """A generator, the keys that each node offers, and how many nodes offer each key."""
-
-    generator: Generator
-    offered: dict[str, frozenset[str]] = field(default_factory=dict)
-    nodes: Counter[str] = field(default_factory=Counter)
-    emptied: dict[str, float] = field(default_factory=dict)
-    """Key → when it was first seen to be offered by nobody (monotonic seconds)."""
-
-    @property
-    def needs_pairs(self) -> bool:
-        """Every rule of this version is about languages."""
-        return True
-
-    @property
-    def types(self) -> frozenset[str]:
-        """The types of which a change can matter."""
-        return frozenset(required.type for required in self.spec.requires.types)
-
-    @property
-    def spec(self) -> PoolTemplateSpec:
-        """What the template requires."""
-        return self.generator.spec.template.spec
-
-    def update(self, node: str, view: NodeView | None) -> bool:
-        """Take in the keys of one node (None: it is gone); True when they changed."""
-        before = self.offered.pop(node, frozenset())
-        after = generate.keys(view, self.generator.spec) if view else frozenset()
-        if after:
-            self.offered[node] = after
-        self.nodes.subtract(before - after)
-        self.nodes.update(after - before)
-        for key in before - after:
-            if not self.nodes[key]:
-                del self.nodes[key]
-        return before != after
-
-    def empty_since(self, keys: Iterable[str], now: float) -> dict[str, float]:
-        """When each of the keys, which nobody offers now, was first seen so; the others start anew."""
-        self.emptied = {key: self.emptied.get(key, now) for key in keys}
-        return self.emptied
 
 
 Subject = PoolSubject | GeneratorSubject

@@ -107,8 +107,10 @@ def _paused(body: Json) -> bool:
 
 
 def _owner(body: Json, kind: str) -> Mapping[str, str]:
+    """Name and uid of the first owner of a kind; what is no text is left out."""
     owners = body["metadata"].get("ownerReferences") or []
-    return next((owner for owner in owners if owner.get("kind") == kind), {})
+    found: Json = next((owner for owner in owners if owner.get("kind") == kind), {})
+    return {key: value for key, value in found.items() if isinstance(value, str)}
 
 
 def _node(body: Json) -> Node:
@@ -193,9 +195,15 @@ def _member(item: Any) -> Member | None:
 
 
 def _generator(body: Json) -> Generator:
+    problem = None
+    try:
+        spec = generator.GeneratorSpec.model_validate(body.get("spec") or {})
+    except ValidationError as error:
+        spec, problem = generator.GeneratorSpec(rule=generator.GeneratorRule()), f"spec.{why(error)}"
     return Generator(
         meta=_meta(body),
-        spec=generator.GeneratorSpec.model_validate(body.get("spec") or {}),
+        spec=spec,
         status=_status(generator.GeneratorStatus, body),
         paused=_paused(body),
+        problem=problem,
     )
