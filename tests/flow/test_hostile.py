@@ -32,7 +32,8 @@ GOOD = tuple(f"good-{number}" for number in range(4))
 WRITE_SECONDS = 0.004
 """How long the API server takes for a write."""
 import os
-NODES, POOLS, SLICES = [int(x*float(os.environ.get('SC','1'))) for x in (8700, 1000, 300)]
+
+NODES, POOLS, SLICES = [int(x * float(os.environ.get("SC", "1"))) for x in (8700, 1000, 300)]
 EXPLAINS = {
     Kind.NODE: {
         "Live", "Suspect", "Offline", "AwaitingReport", "AwaitingHeartbeat", "InvalidReport", "Leaving", "Draining",
@@ -201,7 +202,9 @@ def reason(body: Json) -> str:
     """The reason of condition Ready; of what junk else may stand there nothing is said."""
     status = body.get("status")
     found = status.get("conditions") if isinstance(status, dict) else None
-    said = [c for c in found or () if isinstance(c, dict) and c.get("type") == "Ready"] if isinstance(found, list) else []
+    said = (
+        [c for c in found or () if isinstance(c, dict) and c.get("type") == "Ready"] if isinstance(found, list) else []
+    )
     return str(said[0].get("reason")) if said else ""
 
 
@@ -232,9 +235,18 @@ async def test_d3_10_000_hostile_objects_stall_nobody_and_each_has_a_condition_t
                         api.put(body)
                     await asyncio.sleep(0.002)
                 await asyncio.sleep(60)
-        print(f"delays {sorted(life.delays)[-5:]} of {len(life.delays)}; floor {floor*1000:.1f} ms block {measured.longest*1000:.1f} ms")
+        print(
+            f"delays {sorted(life.delays)[-5:]} of {len(life.delays)}; floor {floor * 1000:.1f} ms block {measured.longest * 1000:.1f} ms"
+        )
         print("failures", counted(FAILURES) - failures, "rejected", counted(REJECTED))
-        print({kind: len(unexplained(api, kind)) for kind in EXPLAINS}, unexplained(api, Kind.NODE)[:5], unexplained(api, Kind.POOL)[:5])
-        print(Counter(reason(b) for b in api.objects[Kind.NODE].values()), Counter(reason(b) for b in api.objects[Kind.POOL].values()))
+        print(
+            {kind: len(unexplained(api, kind)) for kind in EXPLAINS},
+            unexplained(api, Kind.NODE)[:5],
+            unexplained(api, Kind.POOL)[:5],
+        )
+        print(
+            Counter(reason(b) for b in api.objects[Kind.NODE].values()),
+            Counter(reason(b) for b in api.objects[Kind.POOL].values()),
+        )
         print(len(api.objects[Kind.SLICE]), sorted(api.objects[Kind.SLICE])[:50])
         assert set(api.members("llm")) >= set(GOOD[1:])

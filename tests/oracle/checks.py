@@ -45,6 +45,7 @@ class Checks:
         self.generators = Generators(world, Wrong)
         self.current: dict[str, dict[str, str]] = {}
         """Pool → members at the last comparison."""
+        self.uids: dict[str, str] = {}
         self.frozen: dict[str, dict[str, list[str]]] = {}
         """Paused pool → its slices when it was first seen paused."""
         self.mergeable: dict[str, tuple[Any, float]] = {}
@@ -81,6 +82,7 @@ class Checks:
             self._redis()
         self._quiet()
         self.current = {name: world.api.members(name) for name in world.api.objects[Kind.POOL]}
+        self.uids = {name: body["metadata"]["uid"] for name, body in world.api.objects[Kind.POOL].items()}
         self.compared = now()
         world.truth.settled()
 
@@ -115,7 +117,8 @@ class Checks:
             if self.frozen.setdefault(name, slices) != slices:
                 raise Wrong("D11", f"paused pool {name} was {self.frozen[name]}, is {slices}")
             return
-        current = self.current.get(name, {}) if now() - self.compared < 1.5 * _CELL else None
+        known = self.uids.get(name) == body["metadata"]["uid"] and now() - self.compared < 1.5 * _CELL
+        current = self.current[name] if known else None
         must, may = self.world.truth.expected(name, current)
         computed = must
         if body["spec"].get("mode") == "DryRun":
@@ -226,7 +229,7 @@ class Checks:
             if life.expired and self._untouched(body):
                 raise Wrong("C4", f"{name} was silent since {life.since:.1f} and is still there")
         for name, life in truth.lives.items():
-            if name not in api.objects[Kind.NODE]:
+            if name not in api.objects[Kind.NODE] or name in self.world.strayed:
                 continue
             if (
                 life.expired

@@ -154,7 +154,8 @@ class Generators:
         for key, pool in memory.pools.items():
             empty_at_most = now() - memory.filled[key]
             bound = len(pools) >= body["spec"].get("maxPools", 200)
-            free = changed or (pool in self.by_hand and (bound or key in memory.emptied))
+            few = memory.moments[-1].get(key, 0) < body["spec"].get("minNodes", 1)
+            free = changed or (pool in self.by_hand and (bound or few or key in memory.emptied))
             if key not in pools and empty_at_most < grace and not free:
                 raise self.wrong("D5", f"{name}: {pool} for {key} is gone, last filled {empty_at_most:.0f} s ago")
             if key in pools and pools[key] != pool:

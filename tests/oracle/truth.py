@@ -17,6 +17,8 @@ from hotpool.core.model import Kind
 Json = dict[str, Any]
 
 _NEVER = float("inf")
+_INSTANT = 1e-4
+"""Stored times are rounded."""
 
 
 @dataclass(slots=True)
@@ -124,7 +126,7 @@ class Truth:
         """Let silence take its effect until now, moment by moment."""
         while True:
             due = min(((self._due(life), name) for name, life in self.lives.items()), default=(_NEVER, ""))
-            if due[0] > now or self.deaf:
+            if due[0] > now + _INSTANT or self.deaf:
                 break
             self.now = self.touched = max(self.now, due[0])
             self._cross(self.lives[due[1]])

@@ -116,12 +116,16 @@ class World:
         self.agents: dict[str, Agent] = {}
         self.leases: dict[str, tuple[str, int]] = {}
         """Node → renewTime and epoch, as the API server has them."""
+        self.strayed: set[str] = set()
+        """Nodes with a Lease that somebody else renewed."""
         self.leader: Operator | None = None
         self.standby: Operator | None = None
         self.term = 1
         self.cells = 0
         self.stream = "open"
         """open, held (nothing comes, nobody says so), deaf (broken, and said so)."""
+        self.echoed = 0.0
+        """When the canary came back last."""
         self.stopped = 0.0
         """When the stream or the leader came to a stop."""
         self.blind = False
@@ -216,6 +220,7 @@ class World:
     def echo(self, renewed: str) -> None:
         """A canary was renewed."""
         if self.stream == "open":
+            self.echoed = now()
             for operator in self._operators():
                 operator.reconciler.echo(renewed)
 
@@ -228,7 +233,7 @@ class World:
     async def do_hold(self) -> None:
         """The Lease stream stands still without an error (C3)."""
         if self.stream == "open" and self.leader:
-            self.truth.proven, self.stopped = now(), now()
+            self.truth.proven = self.stopped = self.echoed
             self.stream = "held"
 
     async def do_deaf(self) -> None:
@@ -334,6 +339,7 @@ class World:
         """Something else renews the Lease: no heartbeat (C2)."""
         agent = self.agents.get(name)
         if agent and epoch != agent.epoch:
+            self.strayed.add(name)
             self._renew(name, epoch)
 
     async def do_repeat(self, name: str) -> None:
@@ -466,8 +472,8 @@ class World:
         old, self.leader = self.leader, None
         old.leading = False
         await self._end(old)
-        self.stopped = now()
-        self.truth.proven, self.truth.deaf = now(), not self.standby
+        self.truth.proven = self.stopped = self.echoed
+        self.truth.deaf = not self.standby
         if self.standby:
             self.truth.taken_over(self.standby.begun)
 
