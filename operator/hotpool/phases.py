@@ -15,14 +15,14 @@ from hotpool.api.generator import GeneratorStatus
 from hotpool.api.pool import PoolSpec, PoolStatus
 from hotpool.clock import Clock
 from hotpool.core.diff import DeleteSlice, SliceWrite, conditions_differ, diff_slices, status_differs, status_is_urgent
+from hotpool.core.generators.offers import GeneratorSubject
+from hotpool.core.generators.plan import GeneratorPlan, plan_generator
 from hotpool.core.model import Generator, Key, Kind, Pool
-from hotpool.core.offers import GeneratorSubject
 from hotpool.core.plan import NodePlan, PoolPlan, plan_node, plan_pool
-from hotpool.core.plan_generator import GeneratorPlan, plan_generator
 from hotpool.core.record import NodeRecord
 from hotpool.core.state import State
+from hotpool.core.story.transitions import Transitions
 from hotpool.core.subjects import PoolSubject
-from hotpool.core.transitions import Transitions
 from hotpool.latency import Latency
 from hotpool.metrics import TRANSITIONS
 from hotpool.narrator import Narrator

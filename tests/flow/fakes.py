@@ -23,8 +23,8 @@ from hotpool.clock import Clock
 from hotpool.core.liveness import CANARY_SECONDS
 from hotpool.core.model import Key, Kind
 from hotpool.core.state import State
-from hotpool.core.story import About
-from hotpool.core.transitions import Transition
+from hotpool.core.story.events import About
+from hotpool.core.story.transitions import Transition
 from hotpool.narrator import Narrator
 from hotpool.projection.audit import AuditResult
 from hotpool.projection.failures import Unclaimed

@@ -20,7 +20,7 @@ import pytest
 import structlog
 from tests.builders import Json, condition, node_object, pool_object, report, requires, service, speech, stopped
 from tests.flow.fakes import FakeApi, FakeRedis, Fleet, SimulatedLoop, copied, operator, simulated, until
-from tests.hostile import broken, codes, huge, valid_node, valid_pool, valid_slice
+from tests.hostile import broken, valid_node, valid_pool, valid_slice
 
 from hotpool import logs
 from hotpool.core.model import Kind

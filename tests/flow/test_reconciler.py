@@ -21,7 +21,7 @@ from tests.builders import (
 )
 from tests.flow.fakes import FakeApi, FakeRedis, Fleet, away, now, operator, refusing, simulated, until
 
-from hotpool.core.generate import pool_name
+from hotpool.core.generators.generate import pool_name
 from hotpool.core.model import Key, Kind
 from hotpool.sinks.errors import NotLeader, Retryable
 

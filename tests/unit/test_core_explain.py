@@ -22,7 +22,7 @@ from hotpool.api.meta import Condition
 from hotpool.api.pool import PoolStatus
 from hotpool.api.slice import MemberState
 from hotpool.cli.snapshot import Snapshot
-from hotpool.core.explain import Answer, Membership, Standing, explain, survey
+from hotpool.core.answers.explain import Answer, Membership, Standing, explain, survey
 from hotpool.core.judge import Gate, judge
 from hotpool.core.model import Kind, Liveness, Pool
 

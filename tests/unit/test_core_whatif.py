@@ -9,10 +9,10 @@ from tests.builders import generator, pool, report, requires, service, speech, v
 from hotpool.api.generator import NotAdmitted
 from hotpool.api.meta import Condition
 from hotpool.api.pool import PoolStatus
-from hotpool.core.explain import Membership
-from hotpool.core.generate import key_rule, pool_name, pool_spec
+from hotpool.core.answers.explain import Membership
+from hotpool.core.answers.whatif import Stored, compare_generator, compare_pool
+from hotpool.core.generators.generate import key_rule, pool_name, pool_spec
 from hotpool.core.model import Generator, Liveness, Meta, NodeView, Pool
-from hotpool.core.whatif import Stored, compare_generator, compare_pool
 
 VIEWS = {
     "a": view(report(service("s", "asr"), service("t", "tts"))),

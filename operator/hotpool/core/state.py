@@ -13,6 +13,8 @@ from math import inf
 from typing import Final
 
 from hotpool.core import views
+from hotpool.core.generators.offers import GeneratorSubject
+from hotpool.core.generators.ownership import Ownership, concerned, matters
 from hotpool.core.model import (
     Generator,
     Heartbeat,
@@ -26,8 +28,6 @@ from hotpool.core.model import (
     Report,
     Slice,
 )
-from hotpool.core.offers import GeneratorSubject
-from hotpool.core.ownership import Ownership, concerned, matters
 from hotpool.core.record import NodeRecord, first_record
 from hotpool.core.subjects import PoolSubject, Subject
 

@@ -1,4 +1,4 @@
-"""What nodes are judged for: a pool's members (and, in `core.offers`, the keys that nodes offer to a generator).
+"""What nodes are judged for: a pool's members. What they offer to a generator is in `core.generators.offers`.
 
 Held and updated by `core.state`, read by `core.plan`. It keeps one entry for each node, so that a change costs one
 judgement and not a scan.
@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from hotpool.api.pool import PoolTemplateSpec
 from hotpool.api.slice import MemberState
 from hotpool.core.brake import brakes
+from hotpool.core.generators.offers import GeneratorSubject
 from hotpool.core.judge import Check, Gate, Verdict, checks, decide, member_state
 from hotpool.core.model import Liveness, NodeView, Pool
-from hotpool.core.offers import GeneratorSubject
 
 _GONE = Verdict(None)
 

@@ -11,11 +11,11 @@ from typing import Literal
 from hotpool.api.generator import NotAdmitted
 from hotpool.api.pool import PoolSpec
 from hotpool.api.slice import MemberState
-from hotpool.core.explain import Membership, brake_holds
+from hotpool.core.answers.explain import Membership, brake_holds
+from hotpool.core.generators.offers import GeneratorSubject
+from hotpool.core.generators.plan import plan_generator
 from hotpool.core.judge import Gate, Verdict, checks, decide, findings
 from hotpool.core.model import Generator, Meta, NodeView, Pool
-from hotpool.core.offers import GeneratorSubject
-from hotpool.core.plan_generator import plan_generator
 
 ChangeKind = Literal["new", "changed", "unchanged", "removed"]
 Members = Mapping[str, Membership]

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from hotpool.api.slice import MemberState
-from hotpool.core import hints
-from hotpool.core.hints import Facts, Hint
-from hotpool.core.hints_pairs import of_pair
+from hotpool.core.answers import hints
+from hotpool.core.answers.hints import Facts, Hint
+from hotpool.core.answers.hints_pairs import of_pair
 from hotpool.core.judge import Finding, Gate, Verdict, findings, judge
 from hotpool.core.model import NodeView, Pool
 
