@@ -247,6 +247,9 @@ class State:
             self.known_types[type_] += 1
             if self.known_types[type_] == 1:
                 dirty |= self._by_type.get(type_, set())
+        for key in dirty:
+            if key.kind is Kind.POOL:
+                self.pools[key.name].moved = True
         return dirty
 
     def _beat(self, name: str, record: NodeRecord, now: float) -> set[Key]:
@@ -274,7 +277,7 @@ class State:
         name = pool.meta.name
         known = self.pools.get(name)
         if known and known.pool.meta.uid == pool.meta.uid and known.pool.spec == pool.spec:
-            before, known.pool = known.pool, pool
+            before, known.pool, known.moved = known.pool, pool, True
             self.owned.drop(before)
             self.owned.put(pool)
             makers = self._makers(before) | self._makers(pool) if matters(before, pool) else set()
@@ -342,7 +345,7 @@ class State:
     def _slices_changed(self, *pools: str) -> set[Key]:
         for pool in pools:
             if subject := self.pools.get(pool):
-                subject.foreign = True
+                subject.foreign = subject.moved = True
         return {Key(Kind.POOL, pool) for pool in pools}
 
     def _drop_slice(self, name: str) -> set[Key]:
