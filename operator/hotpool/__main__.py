@@ -23,7 +23,7 @@ from hotpool.clients import Access, Reader, Unavailable, connect
 from hotpool.clock import Clock
 from hotpool.core.model import Kind
 from hotpool.core.state import State
-from hotpool.core.story import About
+from hotpool.core.story.events import About
 from hotpool.election import LEASE_NAME, Elector
 from hotpool.narrator import Narrator
 from hotpool.probes import serve

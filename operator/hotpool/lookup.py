@@ -3,7 +3,7 @@
 Imported by dispatchers, and by nothing in the operator. It must not need more than redis and the standard library.
 """
 
-from hotpool.core.transitions import Transition
+from hotpool.core.story.transitions import Transition
 from hotpool.projection.answers import Capability, Counts, Members, NoMember, Picked, Reason, TypeState
 from hotpool.projection.lookup import Lookup, LookupFailed
 

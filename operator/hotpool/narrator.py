@@ -18,12 +18,12 @@ from hotpool.api.meta import Condition
 from hotpool.api.pool import PoolSpec, PoolStatus
 from hotpool.clock import Clock
 from hotpool.core.diff import CreateSlice, DeleteSlice, SliceWrite, UpdateSlice
-from hotpool.core.footprint import Footprint
-from hotpool.core.happenings import KINDS, changed_conditions, moved, not_admitted
 from hotpool.core.model import Generator, Kind, Member, Meta, Node, Pool, Slice
 from hotpool.core.state import State
-from hotpool.core.story import About, Event, Happening, Story
-from hotpool.core.telling import Group, Said, Things
+from hotpool.core.story.events import About, Event, Happening, Story
+from hotpool.core.story.footprint import Footprint
+from hotpool.core.story.happenings import KINDS, changed_conditions, moved
+from hotpool.core.story.telling import Group, Said, Things
 from hotpool.metrics import EVENTS
 from hotpool.sinks.errors import Rejected, Stale
 
@@ -178,7 +178,6 @@ class Narrator:
 
     def generator_status(self, generator: Generator, status: GeneratorStatus) -> None:
         """A generator's status was stored."""
-        self._about(Kind.GENERATOR, generator.meta, not_admitted(generator.status, status))
         self._conditions(Kind.GENERATOR, generator.meta, _standing(generator.status.conditions), status.conditions)
 
     # Nodes.

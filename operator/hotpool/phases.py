@@ -15,14 +15,14 @@ from hotpool.api.generator import GeneratorStatus
 from hotpool.api.pool import PoolSpec, PoolStatus
 from hotpool.clock import Clock
 from hotpool.core.diff import DeleteSlice, SliceWrite, conditions_differ, diff_slices, status_differs, status_is_urgent
+from hotpool.core.generators.offers import GeneratorSubject
+from hotpool.core.generators.plan import GeneratorPlan, plan_generator
 from hotpool.core.model import Generator, Key, Kind, Pool
-from hotpool.core.offers import GeneratorSubject
 from hotpool.core.plan import NodePlan, PoolPlan, plan_node, plan_pool
-from hotpool.core.plan_generator import GeneratorPlan, plan_generator
 from hotpool.core.record import NodeRecord
 from hotpool.core.state import State
+from hotpool.core.story.transitions import Transitions
 from hotpool.core.subjects import PoolSubject
-from hotpool.core.transitions import Transitions
 from hotpool.latency import Latency
 from hotpool.metrics import TRANSITIONS
 from hotpool.narrator import Narrator
@@ -88,6 +88,14 @@ class Phases:
                 raise ValueError("a slice is reconciled with its pool")
         return True
 
+    def earliest(self, key: Key, now: float) -> float:
+        """When to plan what became dirty: a pool of which only counts by reason changed waits for its next slow turn.
+
+        Else each node that appears would have every pool of the fleet planned at once, and memberships would wait.
+        """
+        subject = self._state.pools.get(key.name) if key.kind is Kind.POOL else None
+        return now if subject is None or subject.urgent else max(now, self._next_slow.get(key, 0.0))
+
     def forget_pace(self, key: Key) -> None:
         """What was written built on something stale: the next round is due at once."""
         self._next_round.pop(key, None)
@@ -114,7 +122,7 @@ class Phases:
             self._project_pool(subject.pool, plan), self._write_pool(key, subject, plan), return_exceptions=True
         )
         if results[1] is not True or plan.held is None:
-            subject.give_back(taken)
+            subject.give_back(taken, planned=results[1] in {True, None})
         for result in results:
             if isinstance(result, BaseException):
                 raise result
@@ -124,8 +132,11 @@ class Phases:
         accepted = await self._mirror.pool(_pool_image(pool, plan)) if self._mirror else None
         self._latency.projected(pool.meta.name, self._clock(), accepted=accepted)
 
-    async def _write_pool(self, key: Key, subject: PoolSubject, plan: PoolPlan) -> bool:
-        """Slices, then status; at most one round in a second, the first at once (behaviour D3). False: put off."""
+    async def _write_pool(self, key: Key, subject: PoolSubject, plan: PoolPlan) -> bool | None:
+        """Slices, then status; at most one round in a second, the first at once (behaviour D3).
+
+        False: put off; None: only its counts by reason were.
+        """
         pool = subject.pool
         writes = diff_slices(pool, self._state.slices.get(key.name, {}), plan.slices)
         if not writes and not status_differs(pool.status, plan.status):
@@ -135,7 +146,7 @@ class Phases:
         allowed = (self._next_round if urgent else self._next_slow).get(key, 0.0)
         if now < allowed:
             self._mark([key], allowed)
-            return False
+            return False if urgent else None
         self._next_round[key] = now + ROUND_SECONDS
         self._next_slow[key] = now + SLOW_SECONDS
         with self._narrator.round(pool):
@@ -143,22 +154,25 @@ class Phases:
                 with self._narrator.slice_write(pool, write):
                     self._record_slice(subject, write, await self._kube.write_slice(pool, write))
         self._latency.stored(key.name, self._clock())
-        await self._write_pool_status(pool, plan.status)
+        await self._write_pool_status(subject, pool, plan.status)
         return True
 
-    async def _write_pool_status(self, pool: Pool, status: PoolStatus) -> None:
+    async def _write_pool_status(self, subject: PoolSubject, pool: Pool, status: PoolStatus) -> None:
         if status_differs(pool.status, status):
-            touched = self._record(Kind.POOL, await self._kube.write_pool_status(pool, status))
+            written = await self._kube.write_pool_status(pool, status)
+            moved = subject.moved
+            touched = self._record(Kind.POOL, written)
+            subject.moved = moved
             self._mark({key for key in touched if key.kind is Kind.GENERATOR}, None)  # the pool may be empty now
             self._narrator.pool_status(pool, status)
 
     def _record_slice(self, subject: PoolSubject, write: SliceWrite, written: Any) -> None:
         """Our own write tells nothing new about the slices of the pool."""
-        foreign = subject.foreign
+        foreign, moved = subject.foreign, subject.moved
         self._record(Kind.SLICE, written)
         if isinstance(write, DeleteSlice):
             self._state.forget(Kind.SLICE, write.slice.meta.name, write.slice.meta.uid)
-        subject.foreign = foreign
+        subject.foreign, subject.moved = foreign, moved
 
     async def _node(self, key: Key) -> None:
         record = self._state.nodes.get(key.name)

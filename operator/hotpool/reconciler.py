@@ -108,7 +108,7 @@ class Reconciler:
         dirty = self._state.observe(node, now)
         self._mark(dirty)
         if self._state.gate_open and node.report and (before is None or before.time != node.report.time):
-            pools = (key.name for key in dirty if key.kind is Kind.POOL)
+            pools = (key.name for key in dirty if key.kind is Kind.POOL and self._state.pools[key.name].urgent)
             self._latency.reported(node.meta.name, pools, node.report.time, now, self._clock.unix())
 
     def heartbeats(self, beats: Sequence[Heartbeat]) -> None:
@@ -210,6 +210,7 @@ class Reconciler:
     def _begin(self) -> None:
         """Everything is due once: what is stored may be what another leader made of it."""
         self._latency.clear()
+        self._mark(self._state.take_over(self._clock()))
         known = self._state.known
         self._unseen = {Key(kind, name) for kind in (Kind.NODE, Kind.POOL, Kind.GENERATOR) for name in known(kind)}
         self._unseen |= {Key(Kind.POOL, pool) for pool in self._state.slices}
@@ -248,9 +249,9 @@ class Reconciler:
             pass
 
     def _mark(self, keys: Iterable[Key], at: float | None = None) -> None:
-        due = self._clock() if at is None else at
+        now = self._clock() if at is None else at
         for key in keys:
-            if self._lane(key).add(key, due):
+            if self._lane(key).add(key, self._phases.earliest(key, now) if at is None else at):
                 self._wake.set()
 
     def _lane(self, key: Key) -> WorkQueue:

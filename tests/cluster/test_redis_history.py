@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from redis.crc import key_slot
 
-from hotpool.core.transitions import Transition
+from hotpool.core.story.transitions import Transition
 from hotpool.lookup import Lookup, LookupFailed
 from hotpool.projection.client import Client, connect
 from hotpool.projection.history import KEPT, encoded

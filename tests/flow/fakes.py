@@ -5,14 +5,14 @@
 """
 
 import asyncio
-import copy
 import functools
+import json
 import selectors
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, ParamSpec, cast
+from typing import Any, ParamSpec, TypeVar, cast
 
 from kubernetes.aio.client.exceptions import ApiException
 from tests.builders import H, Json, lease
@@ -23,8 +23,8 @@ from hotpool.clock import Clock
 from hotpool.core.liveness import CANARY_SECONDS
 from hotpool.core.model import Key, Kind
 from hotpool.core.state import State
-from hotpool.core.story import About
-from hotpool.core.transitions import Transition
+from hotpool.core.story.events import About
+from hotpool.core.story.transitions import Transition
 from hotpool.narrator import Narrator
 from hotpool.projection.audit import AuditResult
 from hotpool.projection.failures import Unclaimed
@@ -37,6 +37,7 @@ from hotpool.sinks.events import EventSink
 from hotpool.sinks.kube import KubeSink
 
 P = ParamSpec("P")
+T = TypeVar("T")
 
 PLURAL = {
     "NodeCapability": Kind.NODE,
@@ -55,8 +56,11 @@ class _Jump(selectors.SelectSelector):
     def __init__(self) -> None:
         super().__init__()
         self.now = 1000.0
+        self.turn: Callable[[], None] | None = None
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if self.turn:
+            self.turn()
         ready = super().select(0)
         if not ready and timeout is None:
             raise RuntimeError("everybody waits, and nothing will ever happen")
@@ -75,6 +79,10 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         """Return the simulated seconds."""
         return self._jump.now
+
+    def each_turn(self, call: Callable[[], None] | None) -> None:
+        """Call this between any two turns, each of which runs what was ready, without a break."""
+        self._jump.turn = call
 
 
 def simulated(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
@@ -194,19 +202,19 @@ class FakeApi:
     def _store(self, kind: Kind, body: Json) -> Json:
         name = body["metadata"]["name"]
         before = self.objects[kind].get(name)
-        after = copy.deepcopy(body)
+        after = copied(body)
         known = before["metadata"] if before else {"uid": self._new_uid(body), "generation": 0}
         for key in ("resourceVersion", "uid", "generation"):
             after["metadata"][key] = known.get(key)
         if before == after:
-            return copy.deepcopy(after)
+            return copied(after)
         self._version += 1
         after["metadata"]["resourceVersion"] = str(self._version)
         if before is None or before.get("spec") != after.get("spec"):
             after["metadata"]["generation"] += 1
         self.objects[kind][name] = after
         self._tell(kind, "MODIFIED" if before else "ADDED", after)
-        return copy.deepcopy(after)
+        return copied(after)
 
     def _new_uid(self, body: Json) -> str:
         """The uid that the builder gave, unless an object had it before."""
@@ -217,7 +225,7 @@ class FakeApi:
 
     def _tell(self, kind: Kind, event: str, body: Json) -> None:
         if self.feed:
-            asyncio.get_running_loop().call_soon(self.feed, kind, event, copy.deepcopy(body))
+            asyncio.get_running_loop().call_soon(self.feed, kind, event, copied(body))
 
     # What the operator asks, in the words of CustomObjectsApi.
 
@@ -225,13 +233,13 @@ class FakeApi:
         """All objects of a kind."""
         self._ask("list", Kind(plural), "")
         await asyncio.sleep(0)
-        return {"items": copy.deepcopy(list(self.objects[Kind(plural)].values())), "metadata": {}}
+        return {"items": copied(list(self.objects[Kind(plural)].values())), "metadata": {}}
 
     async def get_namespaced_custom_object(self, _g: str, _v: str, _n: str, plural: str, name: str, **_: Any) -> Json:
         """One object, or 404."""
         self._ask("get", Kind(plural), name)
         await asyncio.sleep(0)
-        return copy.deepcopy(self._known(Kind(plural), name))
+        return copied(self._known(Kind(plural), name))
 
     async def create_namespaced_custom_object(
         self, _g: str, _v: str, _n: str, plural: str, *, body: Json, **_: Any
@@ -321,6 +329,11 @@ class FakeApi:
         return self._store(kind, body)
 
 
+def copied(value: T) -> T:
+    """As it comes over the wire; much faster than `copy.deepcopy`."""
+    return cast("T", json.loads(json.dumps(value)))
+
+
 def merged(value: Any, patch: Any) -> Any:
     """A JSON merge patch (RFC 7386)."""
     if not isinstance(patch, dict):
@@ -336,7 +349,7 @@ def merged(value: Any, patch: Any) -> Any:
 
 def replaced(value: Json, operations: list[Json]) -> Json:
     """A JSON patch of `replace` operations."""
-    result = copy.deepcopy(value)
+    result = copied(value)
     for operation in operations:
         *way, last = operation["path"].strip("/").split("/")
         functools.reduce(lambda inner, key: inner[key], way, result)[last] = operation["value"]
@@ -345,7 +358,9 @@ def replaced(value: Json, operations: list[Json]) -> Json:
 
 def applied(status: Json, ours: Json) -> Json:
     """A server-side apply of conditions, merged by type with those of others."""
-    conditions = {c["type"]: c for c in [*(status.get("conditions") or []), *ours["conditions"]]}
+    stored = status.get("conditions") if isinstance(status, dict) else None
+    found = [*(stored if isinstance(stored, list) else []), *ours["conditions"]]
+    conditions = {c["type"]: c for c in found if isinstance(c, dict) and isinstance(c.get("type"), str)}
     return {**ours, "conditions": list(conditions.values())}
 
 

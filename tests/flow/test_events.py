@@ -24,9 +24,9 @@ from tests.builders import (
 )
 from tests.flow.fakes import FakeApi, FakeRedis, Fleet, now, operator, refusing, simulated, until
 
-from hotpool.core.generate import pool_name
+from hotpool.core.generators.generate import pool_name
 from hotpool.core.model import Kind
-from hotpool.core.story import BURST, RATE
+from hotpool.core.story.events import BURST, RATE
 from hotpool.sinks.errors import Retryable
 
 pytestmark = pytest.mark.timeout(60)
@@ -441,7 +441,7 @@ async def test_d5_pools_that_come_and_go_by_rule_are_nobodys_edit_and_what_is_no
         publish(api, "s", speech("zh", "en", sequence=4))
         await fleet.beating(15)
         assert len(api.objects[Kind.POOL]) == 2
-        assert set(reasons(api, "g")) <= {"Ready", "NotAdmitted"}
+        assert set(reasons(api, "g")) <= {"Ready", "NotAdmitted", "NotAdmittedOver"}
 
 
 # The fleet (E5).

@@ -6,8 +6,8 @@ import pytest
 from tests.builders import H, generator_object, node_object, pool_object, report, requires, service, speech
 from tests.flow.fakes import FakeApi, now, operator, refusing, simulated, until
 
-from hotpool.core.generate import pool_name
-from hotpool.core.hashing import slot
+from hotpool.core.generators.generate import pool_name
+from hotpool.core.generators.hashing import slot
 from hotpool.core.model import Key, Kind
 
 TIERS = {"attributeValues": {"type": "llm", "key": "tier"}}

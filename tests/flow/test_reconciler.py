@@ -21,8 +21,9 @@ from tests.builders import (
 )
 from tests.flow.fakes import FakeApi, FakeRedis, Fleet, away, now, operator, refusing, simulated, until
 
-from hotpool.core.generate import pool_name
+from hotpool.core.generators.generate import pool_name
 from hotpool.core.model import Key, Kind
+from hotpool.metrics import REGISTRY
 from hotpool.sinks.errors import NotLeader, Retryable
 
 pytestmark = pytest.mark.timeout(10)
@@ -210,6 +211,23 @@ async def test_counts_by_reason_wait_for_the_slow_lane() -> None:
         status = api.objects[Kind.POOL]["llm"]["status"]
         assert status["excluded"] == [{"reason": "TypeNotReady", "count": 10}]
         assert api.members("llm") == {"n0": "Ready"}
+
+
+@simulated
+async def test_nodes_that_join_no_pool_do_not_have_every_pool_planned_each_time() -> None:
+    api = small(1)
+    for number in range(50):
+        api.put(pool_object(f"p{number}", requires=requires("llm", "of-the-future")))
+    async with operator(api) as fleet:
+        await fleet.beating(15)
+        before = REGISTRY.get_sample_value("hotpool_apply_seconds_count", {"kind": "nodepools"}) or 0.0
+        for turn in range(50):
+            api.put(node_object(f"x{turn}", ASR))
+            await asyncio.sleep(0.2)
+        await fleet.beating(11)
+        planned = (REGISTRY.get_sample_value("hotpool_apply_seconds_count", {"kind": "nodepools"}) or 0.0) - before
+        assert planned <= 51 * 4
+        assert api.objects[Kind.POOL]["p7"]["status"]["excluded"] == [{"reason": "TypeNotReady", "count": 51}]
 
 
 @simulated

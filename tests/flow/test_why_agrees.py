@@ -13,7 +13,7 @@ from tests.builders import H, node_object, pool_object, report, requires, servic
 from tests.flow.fakes import FakeApi, Fleet, now, operator, simulated, until
 
 from hotpool.cli.snapshot import Snapshot
-from hotpool.core.explain import Standing, brake_holds, explain
+from hotpool.core.answers.explain import Standing, brake_holds, explain
 from hotpool.core.model import Kind
 
 NODES = [f"n{index}" for index in range(8)]

@@ -22,7 +22,7 @@ from hotpool.api.meta import Condition
 from hotpool.api.pool import PoolStatus
 from hotpool.api.slice import MemberState
 from hotpool.cli.snapshot import Snapshot
-from hotpool.core.explain import Answer, Membership, Standing, explain, survey
+from hotpool.core.answers.explain import Answer, Membership, Standing, explain, survey
 from hotpool.core.judge import Gate, judge
 from hotpool.core.model import Kind, Liveness, Pool
 
@@ -214,6 +214,13 @@ def test_f2_labels_say_what_to_set_and_what_to_remove() -> None:
             {},
             Gate.EXCLUDED,
             "remove n from spec.excludeNodes of nodepool p",
+        ),
+        (
+            report(ASR),
+            {"requires": {"hash": {"count": 1024, "index": 7}}},
+            {},
+            Gate.HASH,
+            "nothing but another name: the part of n follows from its name, and another pool has it",
         ),
         (
             report(ASR),

@@ -12,11 +12,11 @@ from tests.builders import generator, node, pool, requires, speech, view
 from tests.generators import made, offered, planned
 
 from hotpool.api.meta import GENERATOR_NAME_MAX, LABEL_PATTERN, PAIR_OR_ANY_PATTERN, POOL_NAME_MAX
-from hotpool.core import ranking
-from hotpool.core.generate import Admission, Names, admit, key_rule, pool_name, pool_spec
+from hotpool.core.generators import ranking
+from hotpool.core.generators.generate import Admission, Names, admit, key_rule, pool_name, pool_spec
+from hotpool.core.generators.plan import GeneratorPlan
+from hotpool.core.generators.ranking import Ranking
 from hotpool.core.model import Generator, Liveness, NodeView
-from hotpool.core.plan_generator import GeneratorPlan
-from hotpool.core.ranking import Ranking
 
 
 def keys_of(plan: GeneratorPlan) -> set[str]:

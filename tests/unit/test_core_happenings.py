@@ -2,11 +2,10 @@
 
 import pytest
 
-from hotpool.api.generator import GeneratorStatus, NotAdmitted
 from hotpool.api.meta import Condition
-from hotpool.core.happenings import changed_conditions, moved, not_admitted
 from hotpool.core.model import Kind, Member
-from hotpool.core.story import Happening
+from hotpool.core.story.events import Happening
+from hotpool.core.story.happenings import changed_conditions, moved
 
 
 def condition(type_: str, status: str = "True", reason: str = "Because", message: str = "") -> Condition:
@@ -97,16 +96,3 @@ def test_d11_dry_run_that_empties_a_pool_has_an_event_of_its_own() -> None:
     assert (told.reason, told.warning) == ("DryRunEmptied", False)
     assert told.content.note == "mode DryRun: all 2 members were taken out"
     assert moved({}, {}, {}, dry_run=True) is None
-
-
-def test_d5_not_admitted_is_told_when_it_begins() -> None:
-    none, some = (
-        GeneratorStatus(),
-        GeneratorStatus(not_admitted_count=6, not_admitted=(NotAdmitted(key="sw-zu", nodes=1, reason="MaxPools"),)),
-    )
-    told = not_admitted(none, some)
-    assert told
-    assert (told.reason, told.warning) == ("NotAdmitted", True)
-    assert told.content.note == "6 keys have no pool, first of all sw-zu (1 nodes, MaxPools)"
-    assert not_admitted(some, some) is None
-    assert not_admitted(some, none) is None

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from tests.builders import core_report, generator, node, offer, report, service, view
 
-from hotpool.core import offers
-from hotpool.core.cliques import MAX_LANGUAGES, language_sets
-from hotpool.core.generate import key_rule
+from hotpool.core.generators import offers
+from hotpool.core.generators.cliques import MAX_LANGUAGES, language_sets
+from hotpool.core.generators.generate import key_rule
+from hotpool.core.generators.offers import Offers
 from hotpool.core.languages import pairs
 from hotpool.core.model import Liveness, NodeView, Rule
-from hotpool.core.offers import Offers
 from hotpool.core.pairs import Grid, Pairs, pairs_of
 
 # Sets of languages.

@@ -10,12 +10,12 @@ from tests.builders import generator, node, report, requires, service, speech, s
 
 from hotpool.api.meta import LABEL_PATTERN, POOL_NAME_MAX
 from hotpool.api.pool import PoolSpec
-from hotpool.core.generate import key_rule, pool_name, pool_spec, problem
-from hotpool.core.hashing import fnv1a64, slot
+from hotpool.core.generators.generate import key_rule, pool_name, pool_spec, problem
+from hotpool.core.generators.hashing import fnv1a64, slot
+from hotpool.core.generators.rules import MAX_KEYS
 from hotpool.core.judge import Gate, findings, judge
 from hotpool.core.languages import pairs
 from hotpool.core.model import Generator, Liveness, NodeView
-from hotpool.core.rules import MAX_KEYS
 
 MANY = {"languagePairs": {"manyToOne": True}}
 SETS: dict[str, Any] = {"languageSets": {"maxLanguages": 3}}

@@ -22,7 +22,7 @@ from tests.builders import (
     stopped,
 )
 
-from hotpool.core import generate
+from hotpool.core.generators import generate
 from hotpool.core.judge import judge
 from hotpool.core.model import Heartbeat, Key, Kind, Liveness
 from hotpool.core.state import State

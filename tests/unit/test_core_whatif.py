@@ -9,10 +9,10 @@ from tests.builders import generator, pool, report, requires, service, speech, v
 from hotpool.api.generator import NotAdmitted
 from hotpool.api.meta import Condition
 from hotpool.api.pool import PoolStatus
-from hotpool.core.explain import Membership
-from hotpool.core.generate import key_rule, pool_name, pool_spec
+from hotpool.core.answers.explain import Membership
+from hotpool.core.answers.whatif import Stored, compare_generator, compare_pool
+from hotpool.core.generators.generate import key_rule, pool_name, pool_spec
 from hotpool.core.model import Generator, Liveness, Meta, NodeView, Pool
-from hotpool.core.whatif import Stored, compare_generator, compare_pool
 
 VIEWS = {
     "a": view(report(service("s", "asr"), service("t", "tts"))),
@@ -118,7 +118,8 @@ def test_d5_a_generator_as_it_is_makes_no_difference() -> None:
 
 def test_d5_what_a_generator_gives_up_goes_when_its_grace_is_over() -> None:
     owner = generator("speech", minNodes=2, **MAKES)
-    pools = made(owner, "zh-en", "en-zh")
+    full = PoolStatus(members=2)
+    pools = [replace(item, status=full) for item in made(owner, "zh-en", "en-zh")]
     other = generator("speech", minNodes=2, graceSeconds=60, template={"spec": {"requires": requires("llm")}})
     change = compare_generator(other, fleet(owner, *pools), now="t")
     assert [(item.name, item.kind, item.after_seconds) for item in change.pools] == [
@@ -136,6 +137,34 @@ def test_d5_a_changed_template_changes_the_pools_that_stay() -> None:
     kinds = {item.name: (item.kind, item.ready_before, item.ready_after) for item in change.pools}
     assert kinds[pool_name("speech", "zh-en")] == ("changed", True, False)
     assert kinds[pool_name("speech", "en-zh")] == ("new", None, False)
+
+
+MANY = [f"m{index:03}" for index in range(504)]
+"""More keys than one plan has pools for."""
+MODELS = generator("models", rule={"attributeValues": {"type": "llm", "key": "models"}}, maxPools=5000, graceSeconds=60)
+
+
+def test_d5_more_pools_than_one_plan_makes_are_all_told() -> None:
+    halves = [{"key": "models", "values": MANY[:252]}, {"key": "models", "values": MANY[252:]}]
+    offers = report(*(service(f"s{index}", "llm", attributes=[item]) for index, item in enumerate(halves)))
+    change = compare_generator(MODELS, Stored({"n": view(offers)}, {}, {}, {}), now="t")
+    assert [item.kind for item in change.pools] == ["new"] * len(MANY)
+
+
+def test_d5_more_pools_than_one_plan_removes_are_all_told() -> None:
+    pools = {item.meta.name: item for item in made(MODELS, *MANY)}
+    change = compare_generator(MODELS, Stored({}, pools, {"models": MODELS}, {}), now="t")
+    assert [(item.kind, item.after_seconds) for item in change.pools] == [("removed", 60)] * len(MANY)
+
+
+def test_d5_a_removed_pool_makes_room_for_what_was_not_admitted() -> None:
+    owner = generator("speech", maxPools=1, graceSeconds=60, **MAKES)
+    stale = made(owner, "zu-sw")
+    change = compare_generator(owner, fleet(owner, *stale), now="t")
+    assert {item.name: item.kind for item in change.pools} == {
+        stale[0].meta.name: "removed",
+        pool_name("speech", "en-zh"): "new",
+    }
 
 
 def test_d5_a_paused_generator_says_that_it_does_nothing() -> None:

@@ -24,9 +24,9 @@ from hotpool.api.capability import CapabilityStatus
 from hotpool.api.generator import GeneratorStatus
 from hotpool.api.meta import ApiModel
 from hotpool.api.pool import PoolStatus
+from hotpool.core.generators.plan import plan_generator
 from hotpool.core.model import Generator, Kind, Node, Observed, Pool, Slice
 from hotpool.core.plan import plan_node, plan_pool
-from hotpool.core.plan_generator import plan_generator
 from hotpool.core.state import State
 from hotpool.sources.decode import Rejection, decode, identify
 

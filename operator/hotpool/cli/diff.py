@@ -1,6 +1,6 @@
 """`hotpool diff`: who would join and leave if documents were applied (behaviour F2, F3).
 
-Registered by `__main__`. Reads only; the answer is `core.whatif`'s.
+Registered by `__main__`. Reads only; the answer is `core.answers.whatif`'s.
 """
 
 from collections.abc import Sequence
@@ -25,8 +25,8 @@ from hotpool.cli.options import (
 )
 from hotpool.cli.snapshot import Snapshot, read
 from hotpool.clients import Reader
+from hotpool.core.answers.whatif import GeneratorChange, PoolChange, Stored, compare_generator, compare_pool
 from hotpool.core.model import Generator, Kind, Pool
-from hotpool.core.whatif import GeneratorChange, PoolChange, Stored, compare_generator, compare_pool
 from hotpool.sources.decode import Rejection, decode
 
 _HELP = manual.command(

@@ -1,6 +1,6 @@
 """What `diff` prints for people.
 
-Called by `cli.diff` with changes of `core.whatif`. Decides nothing.
+Called by `cli.diff` with changes of `core.answers.whatif`. Decides nothing.
 """
 
 from collections.abc import Iterable, Sequence
@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hotpool.cli.text import BAD, DOUBTFUL, GOOD, HEAD, plural, say
-from hotpool.core.whatif import GeneratorChange, PoolChange
+from hotpool.core.answers.whatif import GeneratorChange, PoolChange
 
 _Row = tuple[str, str, str, str]
 """Sign, what, words, colour."""

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from hotpool.cli.transitions import Happened
-from hotpool.core.explain import Answer, Requirement, Survey
-from hotpool.core.hints import Facts
+from hotpool.core.answers.explain import Answer, Requirement, Survey
+from hotpool.core.answers.hints import Facts
+from hotpool.core.answers.whatif import GeneratorChange, PoolChange
 from hotpool.core.model import Pool
-from hotpool.core.whatif import GeneratorChange, PoolChange
 
 Json = dict[str, Any]
 

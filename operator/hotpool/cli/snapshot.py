@@ -16,8 +16,8 @@ from hotpool.api.capability import Service
 from hotpool.cli import manual
 from hotpool.cli.options import CommandError
 from hotpool.clients import Reader
-from hotpool.core.explain import Membership
-from hotpool.core.hints import Facts
+from hotpool.core.answers.explain import Membership
+from hotpool.core.answers.hints import Facts
 from hotpool.core.model import Generator, Kind, Node, NodeView, Pool, Report, Slice
 from hotpool.core.state import State
 from hotpool.sources.decode import Rejection, decode

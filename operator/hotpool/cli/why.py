@@ -1,6 +1,6 @@
 """`hotpool why`: why a node is in a pool or not, who is nearest to a pool, how a node stands everywhere (behaviour F2).
 
-Registered by `__main__`. Reads only; the answer is `core.explain`'s.
+Registered by `__main__`. Reads only; the answer is `core.answers.explain`'s.
 """
 
 from datetime import UTC, datetime
@@ -23,8 +23,8 @@ from hotpool.cli.options import (
 from hotpool.cli.snapshot import Snapshot, read, read_slices
 from hotpool.cli.transitions import Happened, Redis
 from hotpool.clients import Reader
-from hotpool.core.explain import Answer, Survey, explain, survey
-from hotpool.core.hints import Facts
+from hotpool.core.answers.explain import Answer, Survey, explain, survey
+from hotpool.core.answers.hints import Facts
 from hotpool.core.model import Kind, Pool
 
 _HELP = manual.command(

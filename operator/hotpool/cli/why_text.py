@@ -1,6 +1,6 @@
 """What `why` prints for people.
 
-Called by `cli.why` with answers of `core.explain`. Decides nothing.
+Called by `cli.why` with answers of `core.answers.explain`. Decides nothing.
 """
 
 from collections.abc import Iterable, Sequence
@@ -11,8 +11,8 @@ from rich.text import Text
 
 from hotpool.cli.text import BAD, DOUBTFUL, GOOD, HEAD, ago, listing, plural, say, table
 from hotpool.cli.transitions import Happened
-from hotpool.core.explain import Answer, Standing, Survey
-from hotpool.core.hints import Facts
+from hotpool.core.answers.explain import Answer, Standing, Survey
+from hotpool.core.answers.hints import Facts
 from hotpool.core.judge import Verdict
 from hotpool.core.model import Pool
 

@@ -20,7 +20,7 @@ from hotpool.api.pool import (
 )
 from hotpool.api.pool import PoolTemplateSpec as Spec
 from hotpool.api.slice import MemberState
-from hotpool.core.hashing import slot
+from hotpool.core.generators.hashing import slot
 from hotpool.core.model import Liveness, NodeView, Offer, Report
 
 

@@ -12,7 +12,6 @@ from hotpool.core.model import Liveness, Node, NodeView, Recorded
 
 DEFAULT_INTERVAL: Final = 15.0
 _SILENT_REASONS: Final = frozenset({"Offline", "AwaitingHeartbeat"})
-_WRITTEN: Final = frozenset({"Suspect", "Offline"})
 
 
 @dataclass(slots=True)
@@ -21,33 +20,24 @@ class NodeRecord:
 
     view: NodeView
     beat: float | None = None
-    """When its heartbeat was last heard; None: never."""
+    """Since when its silence counts: its last heartbeat, or the beginning of a fresh period; None: it is silent."""
+    heard_at: float | None = None
+    """When this process heard it last; None: never, `beat` is then when it began to listen."""
     interval: float = DEFAULT_INTERVAL
     """H."""
     silent_since: float | None = None
     """When it became Suspect (before this process for what was stored); None while it beats."""
     hearable_since: float = 0.0
     """Since when a heartbeat of it could have been heard: what was before is no evidence of silence."""
-    itself: bool = False
-    """True: this process heard a heartbeat of it, and knows more than what is stored."""
     due: float | None = None
     """The one deadline of the node that counts; other entries of the state's heap are leftovers."""
 
     def hear(self, now: float) -> NodeView:
         """A heartbeat: the view that the node has from now on."""
-        self.beat, self.silent_since, self.itself = now, None, True
+        self.beat, self.heard_at, self.silent_since = now, now, None
         if self.view.liveness is Liveness.LIVE and self.view.heard:
             return self.view
         return replace(self.view, liveness=Liveness.LIVE, heard=True, expired=False)
-
-    def read(self, node: Node, view: NodeView, now: float, wall_offset: float) -> NodeView:
-        """The view where the leader wrote down a silence that began before we listened (behaviour C4)."""
-        recorded = node.conditions.get("Ready")
-        if self.itself or recorded is None or recorded.reason not in _WRITTEN or view.liveness is Liveness.OFFLINE:
-            return view
-        stored = first_record(node, now, known_before=True, wall_offset=wall_offset)
-        self.silent_since = stored.silent_since
-        return replace(view, liveness=stored.view.liveness)
 
     def hear_anew(self, now: float) -> None:
         """A fresh period: whether the node was silent until now cannot be told (behaviour C3)."""
@@ -66,6 +56,22 @@ class NodeRecord:
         if self.silent_since is None:
             self.silent_since = now
         return replace(self.view, liveness=liveness)
+
+    def adopt(self, now: float, wall_offset: float) -> NodeView:
+        """The view of a standby that takes over: silence that the former leader stored holds until a heartbeat (C4)."""
+        recorded = self.view.node.conditions.get("Ready")
+        if recorded is None or recorded.status != "Unknown" or self.view.node.report is None:
+            return self.view
+        since = _stored_since(recorded, now, wall_offset)
+        if self.heard_at is not None and self.heard_at > since:
+            return self.view
+        if recorded.reason in _SILENT_REASONS and self.view.liveness is not Liveness.OFFLINE:
+            self.beat, self.silent_since = None, since
+            return replace(self.view, liveness=Liveness.OFFLINE, heard=recorded.reason == "Offline")
+        if recorded.reason == "Suspect" and self.view.liveness is Liveness.LIVE:
+            self.silent_since = since
+            return replace(self.view, liveness=Liveness.SUSPECT)
+        return self.view
 
     @property
     def next_change(self) -> float | None:

@@ -13,6 +13,8 @@ from math import inf
 from typing import Final
 
 from hotpool.core import views
+from hotpool.core.generators.offers import GeneratorSubject
+from hotpool.core.generators.ownership import Ownership, concerned, matters
 from hotpool.core.model import (
     Generator,
     Heartbeat,
@@ -26,8 +28,6 @@ from hotpool.core.model import (
     Report,
     Slice,
 )
-from hotpool.core.offers import GeneratorSubject
-from hotpool.core.ownership import Ownership, concerned, matters
 from hotpool.core.record import NodeRecord, first_record
 from hotpool.core.subjects import PoolSubject, Subject
 
@@ -173,6 +173,16 @@ class State:
             record.hear_anew(now)
             self._schedule(name, record)
 
+    def take_over(self, now: float) -> set[Key]:
+        """We lead from now on: nodes that the former leader found silent are so until a heartbeat (behaviour C4)."""
+        dirty: set[Key] = set()
+        for name, record in self.nodes.items():
+            view = record.adopt(now, self.wall_offset)
+            if view is not record.view:
+                dirty |= self._set_view(name, record, view)
+                self._schedule(name, record)
+        return dirty
+
     def _observe_node(self, node: Node, now: float) -> set[Key]:
         name = node.meta.name
         record = self.nodes.get(name)
@@ -187,8 +197,6 @@ class State:
             record.interval = self._interval(name, node.report)
             heard = record.hear(now)
             view = replace(view, liveness=heard.liveness, heard=heard.heard, expired=heard.expired)
-        else:
-            view = record.read(node, view, now, self.wall_offset)
         dirty = self._set_view(name, record, view)
         if beats:
             self._schedule(name, record)
@@ -239,6 +247,9 @@ class State:
             self.known_types[type_] += 1
             if self.known_types[type_] == 1:
                 dirty |= self._by_type.get(type_, set())
+        for key in dirty:
+            if key.kind is Kind.POOL:
+                self.pools[key.name].moved = True
         return dirty
 
     def _beat(self, name: str, record: NodeRecord, now: float) -> set[Key]:
@@ -266,7 +277,7 @@ class State:
         name = pool.meta.name
         known = self.pools.get(name)
         if known and known.pool.meta.uid == pool.meta.uid and known.pool.spec == pool.spec:
-            before, known.pool = known.pool, pool
+            before, known.pool, known.moved = known.pool, pool, True
             self.owned.drop(before)
             self.owned.put(pool)
             makers = self._makers(before) | self._makers(pool) if matters(before, pool) else set()
@@ -334,7 +345,7 @@ class State:
     def _slices_changed(self, *pools: str) -> set[Key]:
         for pool in pools:
             if subject := self.pools.get(pool):
-                subject.foreign = True
+                subject.foreign = subject.moved = True
         return {Key(Kind.POOL, pool) for pool in pools}
 
     def _drop_slice(self, name: str) -> set[Key]:

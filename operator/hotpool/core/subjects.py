@@ -1,4 +1,4 @@
-"""What nodes are judged for: a pool's members (and, in `core.offers`, the keys that nodes offer to a generator).
+"""What nodes are judged for: a pool's members. What they offer to a generator is in `core.generators.offers`.
 
 Held and updated by `core.state`, read by `core.plan`. It keeps one entry for each node, so that a change costs one
 judgement and not a scan.
@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from hotpool.api.pool import PoolTemplateSpec
 from hotpool.api.slice import MemberState
 from hotpool.core.brake import brakes
+from hotpool.core.generators.offers import GeneratorSubject
 from hotpool.core.judge import Check, Gate, Verdict, checks, decide, member_state
 from hotpool.core.model import Liveness, NodeView, Pool
-from hotpool.core.offers import GeneratorSubject
 
 _GONE = Verdict(None)
 
@@ -38,6 +38,8 @@ class PoolSubject:
     """Nodes whose verdict changed since the slices were last known to say what is wanted."""
     foreign: bool = True
     """True while the slices may hold what we did not write."""
+    moved: bool = True
+    """True while more than counts by reason may differ from what the last plan made of it."""
     merge_at: float | None = None
     """When slices may be merged next (monotonic seconds)."""
     _checks: tuple[Check, ...] = ()
@@ -73,8 +75,10 @@ class PoolSubject:
         late = state is not None and view is not None and view.liveness is Liveness.SUSPECT
         silent = member_state(view) if view and gate is Gate.OFFLINE and not view.expired else None
         before = self.members.get(node)
-        if (before, self.gates.get(node), node in self.late, self.silent.get(node)) == (state, gate, late, silent):
+        stood, stands = (before, node in self.late, self.silent.get(node)), (state, late, silent)
+        if stood == stands and self.gates.get(node) == gate:
             return False
+        self.moved = self.moved or stood != stands
         self._drop(node, before)
         self.changed.add(node)
         if state is not None:
@@ -107,16 +111,22 @@ class PoolSubject:
         """The nodes of which the slices may say something else than what is wanted; None: any."""
         return None if self.foreign else self.changed | self.silent.keys() | (self.standing or set())
 
-    def take_unsettled(self) -> tuple[set[str], bool]:
+    @property
+    def urgent(self) -> bool:
+        """Whether more than counts by reason is to be planned, which cannot wait for the slow lane."""
+        return self.moved
+
+    def take_unsettled(self) -> tuple[set[str], bool, bool]:
         """What a plan is about to settle; what changes from now on is for the next one."""
-        taken = self.changed, self.foreign
-        self.changed, self.foreign = set(), False
+        taken = self.changed, self.foreign, self.moved
+        self.changed, self.foreign, self.moved = set(), False, False
         return taken
 
-    def give_back(self, taken: tuple[set[str], bool]) -> None:
-        """It was not settled after all."""
+    def give_back(self, taken: tuple[set[str], bool, bool], *, planned: bool) -> None:
+        """It was not settled after all. `planned`: because the plan decided nothing, and until the pool itself changes."""
         self.changed |= taken[0]
         self.foreign = self.foreign or taken[1]
+        self.moved = self.moved or (taken[2] and not planned)
 
     def _drop(self, node: str, state: MemberState | None) -> None:
         if state is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import Final
 
-from hotpool.core.transitions import Transition
+from hotpool.core.story.transitions import Transition
 
 KEPT: Final = 10
 """As in functions.lua."""

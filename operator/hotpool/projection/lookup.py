@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
     from types import TracebackType
 
-    from hotpool.core.transitions import Transition
+    from hotpool.core.story.transitions import Transition
     from hotpool.projection.client import Client
 
 _MAX_RESOLVED = 4096

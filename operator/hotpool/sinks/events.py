@@ -13,7 +13,7 @@ from kubernetes.aio.client.exceptions import ApiException
 
 from hotpool.api import meta
 from hotpool.clients import AWAY, explain
-from hotpool.core.story import Event
+from hotpool.core.story.events import Event
 from hotpool.sinks.errors import NotLeader, Rejected, Retryable
 
 REPORTING_CONTROLLER: Final = "hotpool.dev/operator"

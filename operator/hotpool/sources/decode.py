@@ -93,6 +93,10 @@ def _text(value: Any) -> str:
     return value
 
 
+def _mapping(value: Any) -> Json:
+    return value if isinstance(value, Mapping) else {}
+
+
 def _serial(value: Any) -> int:
     """A number that is written again; what is none counts as 0."""
     return value if isinstance(value, int) and 0 <= value <= meta.LARGEST_SERIAL else 0
@@ -110,8 +114,7 @@ def _owner(body: Json, kind: str) -> Mapping[str, str]:
 
 
 def _node(body: Json) -> Node:
-    spec = body.get("spec") or {}
-    status = body.get("status") or {}
+    spec, status = _mapping(body.get("spec")), _mapping(body.get("status"))
     report, problem = usable_report(status.get("report"))
     return Node(
         meta=_meta(body),
@@ -132,7 +135,7 @@ def _touched(metadata: Json) -> bool:
 
 def _recorded(conditions: Any) -> Iterator[tuple[str, Recorded]]:
     """Type and content of the conditions that can be read; others may have written there too."""
-    for condition in conditions or ():
+    for condition in _items(conditions):
         with suppress(*_UNREADABLE):
             said = Recorded(
                 status=_text(condition["status"]),

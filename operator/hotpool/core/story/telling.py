@@ -1,6 +1,6 @@
 """What an Event says, and how two things that happened become one sentence.
 
-Used by `core.story` and `core.happenings`. Pure. Each keeps a few names at most, however long a storm is.
+Used by `core.story.events` and `core.story.happenings`. Pure. Each keeps a few names at most, however long a storm is.
 """
 
 from collections import Counter

@@ -1,7 +1,8 @@
 """What a rule of a generator is (behaviour D5): which keys a node offers, and what a key's pool requires.
 
-The rules are in `core.language_rules` and `core.value_rules`; made and asked by `core.generate` and `core.offers`. The
-pools' own specs say all that membership needs, so that `why` and the look at one pool know nothing of rules. Pure.
+The rules are in `core.generators.language_rules` and `core.generators.value_rules`; made and asked by
+`core.generators.generate` and `core.generators.offers`. The pools' own specs say all that membership needs, so that
+`why` and the look at one pool know nothing of rules. Pure.
 """
 
 from abc import ABC, abstractmethod

@@ -1,7 +1,8 @@
 """A generator, what nodes offer to it, and what it made of that: the standing part of behaviour D5.
 
-Held and updated by `core.state`, read by `core.plan_generator`. Nodes from which the same keys follow are one group, so
-that a change of a node costs a comparison, and keys are derived and counted once for each group, when a plan is made.
+Held and updated by `core.state`, read by `core.generators.plan`. Nodes from which the same keys follow are one group,
+so that a change of a node costs a comparison, and keys are derived and counted once for each group, when a plan is
+made.
 """
 
 from collections import Counter
@@ -10,10 +11,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from hotpool.api.pool import PoolSpec, PoolTemplateSpec
-from hotpool.core.generate import key_rule, pool_name, pool_spec, problem
+from hotpool.core.generators.generate import key_rule, pool_name, pool_spec, problem
+from hotpool.core.generators.ranking import Ranking
+from hotpool.core.generators.rules import KeyRule, Offered
 from hotpool.core.model import Generator, NodeView, Pool
-from hotpool.core.ranking import Ranking
-from hotpool.core.rules import KeyRule, Offered
 
 _MAX_SHARED: Final = 10_000
 """Keys that all nodes together may offer by a shared rule: each of them is compared with each group."""

@@ -1,7 +1,7 @@
 """What was observed of one requirement, since when, and what would flip it (behaviour F2).
 
-Called by `core.explain`; language pairs are in `core.hints_pairs`. Pure. It decides nothing: it puts a finding of the
-judge into a person's words, and asks the judge what would be if.
+Called by `core.answers.explain`; language pairs are in `core.answers.hints_pairs`. Pure. It decides nothing: it puts a
+finding of the judge into a person's words, and asks the judge what would be if.
 """
 
 from collections.abc import Iterable

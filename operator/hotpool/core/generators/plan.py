@@ -1,6 +1,6 @@
 """The desired result for one generator: pools to make, to put right and to remove, and its status (behaviour D5).
 
-Called by the reconciler. Pure; which keys nodes offer is known by `core.offers`.
+Called by the reconciler. Pure; which keys nodes offer is known by `core.generators.offers`.
 """
 
 from collections.abc import Container, Mapping
@@ -10,10 +10,10 @@ from typing import Final
 from hotpool.api.generator import GeneratorStatus, NotAdmitted
 from hotpool.api.pool import PoolSpec
 from hotpool.core.conditions import Claim, settle
-from hotpool.core.generate import Admission, Names, admit, with_barred
+from hotpool.core.generators.generate import Admission, Names, admit, with_barred
+from hotpool.core.generators.offers import GeneratorSubject
+from hotpool.core.generators.rules import MAX_KEYS
 from hotpool.core.model import Generator, Pool
-from hotpool.core.offers import GeneratorSubject
-from hotpool.core.rules import MAX_KEYS
 
 _AT_ONCE: Final = 500
 """Pools made, removed or compared with what they should be in one plan; each write brings the next plan."""

@@ -1,6 +1,6 @@
 """Pools by language: directed pairs, many-to-one, sets (behaviour D5).
 
-Made by `core.generate`. Pure.
+Made by `core.generators.generate`. Pure.
 """
 
 import re
@@ -13,10 +13,10 @@ from typing import Final
 from hotpool.api.generator import LanguagePairsRule, LanguageSetsRule
 from hotpool.api.meta import PAIR_PATTERN
 from hotpool.api.pool import GeneratedKind, LanguageRequirement, PoolTemplateSpec, Requirements
-from hotpool.core.cliques import language_sets
+from hotpool.core.generators.cliques import language_sets
+from hotpool.core.generators.rules import KeyRule, Offered, first
 from hotpool.core.model import NodeView
 from hotpool.core.pairs import Pairs
-from hotpool.core.rules import KeyRule, Offered, first
 
 ANY: Final = "*"
 _PAIR: Final = re.compile(PAIR_PATTERN)

@@ -1,7 +1,7 @@
 """What is to be told as Events, when, and how much of it: storms are folded, the rate and the memory are bounded.
 
 Held by the narrator, which says what happened and posts what `take` gives. Pure: `now` is monotonic seconds, `at` is
-RFC 3339. What happened is found by `core.happenings`. A folded storm is a new Event with a series, because
+RFC 3339. What happened is found by `core.story.happenings`. A folded storm is a new Event with a series, because
 events.k8s.io/v1 keeps the note of an Event that was once written, and an old note with a higher count would be wrong.
 """
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from hotpool.api.meta import API_VERSION
-from hotpool.core.telling import Content
+from hotpool.core.story.telling import Content
 
 QUIET_SECONDS: Final = 10.0
 """At most one Event for an object and a reason in this time."""

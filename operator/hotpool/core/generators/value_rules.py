@@ -1,6 +1,6 @@
 """Pools by the values of an attribute, and by a hash of the nodes' names (behaviour D5).
 
-Made by `core.generate`. Pure.
+Made by `core.generators.generate`. Pure.
 """
 
 import sys
@@ -16,10 +16,10 @@ from hotpool.api.pool import (
     Requirements,
     TypeRequirement,
 )
-from hotpool.core.hashing import slot
+from hotpool.core.generators.hashing import slot
+from hotpool.core.generators.rules import KeyRule, Offered, first
 from hotpool.core.judge import meets
 from hotpool.core.model import NodeView
-from hotpool.core.rules import KeyRule, Offered, first
 
 _LONGEST_VALUE: Final = 253
 

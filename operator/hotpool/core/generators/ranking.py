@@ -1,7 +1,7 @@
 """Keys in the order in which a generator admits them (behaviour D5): by distinct nodes descending, then by name.
 
-Kept by `core.offers`, walked by `core.generate`. A change of one node costs its keys and not all keys; a walk costs
-what is taken of it. Pure.
+Kept by `core.generators.offers`, walked by `core.generators.generate`. A change of one node costs its keys and not all
+keys; a walk costs what is taken of it. Pure.
 """
 
 import heapq

@@ -7,11 +7,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from hotpool.api.generator import GeneratorStatus
 from hotpool.api.meta import Condition
 from hotpool.core.model import Kind, Member
-from hotpool.core.story import Happening
-from hotpool.core.telling import Group, Moves, Said
+from hotpool.core.story.events import Happening
+from hotpool.core.story.telling import Group, Moves, Said
 
 KINDS: Final = {Kind.NODE: "NodeCapability", Kind.POOL: "NodePool", Kind.GENERATOR: "NodePoolGenerator"}
 """The kinds that Events regard."""
@@ -90,14 +89,3 @@ def _different(these: Members, others: Members) -> dict[str, str]:
         if members != others.get(name)
         for member in members
     }
-
-
-def not_admitted(before: GeneratorStatus, after: GeneratorStatus) -> Happening | None:
-    """A generator began to leave keys without a pool (behaviour D5)."""
-    if before.not_admitted_count or not after.not_admitted_count:
-        return None
-    text = f"{after.not_admitted_count} keys have no pool"
-    if after.not_admitted:
-        first = after.not_admitted[0]
-        text += f", first of all {first.key} ({first.nodes} nodes, {first.reason})"
-    return Happening("NotAdmitted", "AdmitPools", Said(text), warning=True)

@@ -1,6 +1,6 @@
 """Names and specs of generated pools, and which keys are admitted (behaviour D5, D6).
 
-Called by `core.offers` and `core.plan_generator`. Pure.
+Called by `core.generators.offers` and `core.generators.plan`. Pure.
 """
 
 import hashlib
@@ -13,10 +13,10 @@ from typing import Any, Final
 from hotpool.api.generator import GeneratorSpec
 from hotpool.api.meta import POOL_NAME_MAX
 from hotpool.api.pool import MAX_ATTRIBUTES, MAX_PAIRS, MAX_TYPES, MAX_VALUES, Generated, PoolSpec, PoolTemplateSpec
-from hotpool.core.language_rules import ANY, PairRule, SetRule
-from hotpool.core.ranking import Ranking
-from hotpool.core.rules import KeyRule
-from hotpool.core.value_rules import HashSlotRule, ValueRule
+from hotpool.core.generators.language_rules import ANY, PairRule, SetRule
+from hotpool.core.generators.ranking import Ranking
+from hotpool.core.generators.rules import KeyRule
+from hotpool.core.generators.value_rules import HashSlotRule, ValueRule
 
 SHOWN: Final = 20
 """Keys that a status names; of the others it says the number."""

@@ -9,12 +9,13 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from hotpool.api.generator import NotAdmitted
+from hotpool.api.pool import PoolSpec
 from hotpool.api.slice import MemberState
-from hotpool.core.explain import Membership, brake_holds
-from hotpool.core.judge import Gate, findings, judge
+from hotpool.core.answers.explain import Membership, brake_holds
+from hotpool.core.generators.offers import GeneratorSubject
+from hotpool.core.generators.plan import plan_generator
+from hotpool.core.judge import Gate, Verdict, checks, decide, findings
 from hotpool.core.model import Generator, Meta, NodeView, Pool
-from hotpool.core.offers import GeneratorSubject
-from hotpool.core.plan_generator import GeneratorPlan, plan_generator
 
 ChangeKind = Literal["new", "changed", "unchanged", "removed"]
 Members = Mapping[str, Membership]
@@ -89,12 +90,12 @@ def _membership(pool: Pool | None, views: Mapping[str, NodeView], members: Membe
         return {node: member.state for node, member in members.items()}
     if pool.spec.mode == "DryRun":
         return {}
-    found = ((node, _state(pool, view, members.get(node))) for node, view in sorted(views.items()))
+    asked = checks(pool.spec)
+    found = ((node, _state(pool, decide(view, asked), members.get(node))) for node, view in sorted(views.items()))
     return {node: state for node, state in found if state}
 
 
-def _state(pool: Pool, view: NodeView, member: Membership | None) -> MemberState | None:
-    verdict = judge(view, pool.spec)
+def _state(pool: Pool, verdict: Verdict, member: Membership | None) -> MemberState | None:
     held = member is not None and verdict.gate is Gate.OFFLINE and brake_holds(pool)
     return member.state if held and member else verdict.state
 
@@ -134,20 +135,20 @@ def compare_pool(pool: Pool, stored: Stored) -> PoolChange:
 
 def compare_generator(generator: Generator, stored: Stored, *, now: str) -> GeneratorChange:
     """A generator as it would be: its pools when its grace is over, if the nodes stay as they are."""
-    name, grace, pools = generator.meta.name, generator.spec.grace_seconds, stored.pools
-    at_once, in_the_end = (_plan(generator, stored, moment, now) for moment in (0.0, float(grace)))
-    made = {pool: Pool(Meta(pool, "", 0), spec) for pool, spec in in_the_end.create.items()}
-    corrected = {pool: replace(pools[pool], spec=spec) for pool, spec in in_the_end.correct.items()}
-    changes = [_compared(pool, after, stored) for pool, after in (made | corrected).items()]
-    soon = {pool.meta.name for pool in at_once.remove}
-    for pool in in_the_end.remove:
-        removed = _compared(pool.meta.name, None, stored)
-        changes.append(replace(removed, after_seconds=0 if pool.meta.name in soon else grace))
-    status = in_the_end.status
+    course = _Course(generator, stored, now)
+    at_once, in_the_end = course.run(0.0), course.run(float(generator.spec.grace_seconds))
+    changes = [_compared(pool, in_the_end.get(pool), stored) for pool in {**course.before, **in_the_end}]
+    late = {pool for pool in course.before if pool in at_once}
+    grace = generator.spec.grace_seconds
+    status = course.status
     return GeneratorChange(
-        name=name,
-        kind=_kind(generator, stored.generators.get(name)),
-        pools=tuple(sorted((change for change in changes if change.differs), key=lambda change: change.name)),
+        name=generator.meta.name,
+        kind=_kind(generator, stored.generators.get(generator.meta.name)),
+        pools=tuple(
+            replace(change, after_seconds=grace) if change.kind == "removed" and change.name in late else change
+            for change in sorted(changes, key=lambda change: change.name)
+            if change.differs
+        ),
         not_admitted=status.not_admitted,
         not_admitted_count=status.not_admitted_count or 0,
         note="" if status.ready == "True" else " ".join(item.message for item in status.conditions[:1]),
@@ -165,13 +166,44 @@ def _kind(generator: Generator, stored: Generator | None) -> ChangeKind:
     return "unchanged" if same else "changed"
 
 
-def _plan(generator: Generator, stored: Stored, moment: float, now: str) -> GeneratorPlan:
-    """What the operator would do `moment` seconds after the generator was applied."""
-    subject = GeneratorSubject(generator)
-    for node, view in stored.views.items():
-        subject.update(node, view)
-    while not subject.offers.count():
-        pass
-    own = {name: pool for name, pool in stored.pools.items() if pool.owner == generator.meta.uid}
-    plan_generator(subject, own, stored.pools, 0.0, now)  # from here on it knows what is empty
-    return plan_generator(subject, own, stored.pools, moment, now)
+class _Course:
+    """What the operator would do with a generator's pools, plan after plan, while the nodes stay as they are."""
+
+    def __init__(self, generator: Generator, stored: Stored, now: str) -> None:
+        self._generator, self._stored, self._now = generator, stored, now
+        self._subject = GeneratorSubject(generator)
+        for node, view in stored.views.items():
+            self._subject.update(node, view)
+        self._offered = self._subject.nodes
+        self.before = {name: pool for name, pool in stored.pools.items() if pool.owner == generator.meta.uid}
+        """The generator's pools as they are."""
+        self._own = self.before
+        self._counted: dict[str, PoolSpec] = {}
+        self.status = generator.status
+        """As the last plan has it."""
+
+    def run(self, moment: float) -> Mapping[str, Pool]:
+        """The generator's pools when there is nothing left to do at that moment (seconds from now)."""
+        while True:
+            self._own = {name: self._emptied(pool) for name, pool in self._own.items()}
+            plan = plan_generator(self._subject, self._own, self._stored.pools, moment, self._now)
+            self.status = plan.status
+            gone = {pool.meta.name for pool in plan.remove}
+            new = {name: self._pool(Meta(name, "", 0), spec) for name, spec in plan.create.items()}
+            right = {name: replace(self._own[name], spec=spec, problem=None) for name, spec in plan.correct.items()}
+            self._own = {name: pool for name, pool in {**self._own, **right, **new}.items() if name not in gone}
+            unfinished = plan.recheck_at is not None and plan.recheck_at <= moment
+            if not (gone or new or right or unfinished):
+                return self._own
+
+    def _pool(self, meta: Meta, spec: PoolSpec) -> Pool:
+        return Pool(meta, spec, owner=self._generator.meta.uid)
+
+    def _emptied(self, pool: Pool) -> Pool:
+        """A pool whose key nobody offers goes when it is empty: with the members that its spec gives it."""
+        key = self._subject.key(pool)
+        if key is None or key in self._offered or self._counted.get(pool.meta.name) is pool.spec:
+            return pool
+        self._counted[pool.meta.name] = pool.spec
+        members = len(_membership(pool, self._stored.views, self._stored.members.get(pool.meta.name, {})))
+        return replace(pool, status=pool.status.model_copy(update={"members": members}))

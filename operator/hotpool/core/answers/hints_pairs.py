@@ -1,6 +1,6 @@
 """Which part of a language pair a node lacks, and what would add it (behaviour F2).
 
-Called by `core.explain`. Pure. It decides nothing: whether a rule allows a pair is asked of `core.languages`.
+Called by `core.answers.explain`. Pure. It decides nothing: whether a rule allows a pair is asked of `core.languages`.
 """
 
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from hotpool.api.languages import normalise_language
 from hotpool.api.pool import LanguageRequirement
 from hotpool.core import languages
-from hotpool.core.hints import NOBODY, Facts, Hint, either, few, first, last, wake
+from hotpool.core.answers.hints import NOBODY, Facts, Hint, either, few, first, last, wake
 from hotpool.core.judge import Finding
 from hotpool.core.model import Offer, Report, Rule
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from hotpool.api.slice import MemberState
-from hotpool.core import hints
-from hotpool.core.hints import Facts, Hint
-from hotpool.core.hints_pairs import of_pair
+from hotpool.core.answers import hints
+from hotpool.core.answers.hints import Facts, Hint
+from hotpool.core.answers.hints_pairs import of_pair
 from hotpool.core.judge import Finding, Gate, Verdict, findings, judge
 from hotpool.core.model import NodeView, Pool
 
@@ -175,6 +175,8 @@ def _of_node(facts: Facts, pool: Pool, finding: Finding) -> Hint:
             flip = f"remove {name} from spec.excludeNodes of nodepool {pool.meta.name}"
         case Gate.NOTHING_REQUIRED:
             flip = f"require something in spec.requires of nodepool {pool.meta.name}, or say matchAll: true"
+        case Gate.HASH:
+            flip = f"nothing but another name: the part of {name} follows from its name, and another pool has it"
         case _:
             pass
     return Hint(observed, since, (flip,) if flip and not finding.holds else ())

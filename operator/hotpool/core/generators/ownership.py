@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Final
 
+from hotpool.core.generators.offers import GeneratorSubject
 from hotpool.core.model import Pool
-from hotpool.core.offers import GeneratorSubject
 
 _NONE: Final[Mapping[str, Pool]] = MappingProxyType({})
 
