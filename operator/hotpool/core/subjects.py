@@ -123,7 +123,7 @@ class PoolSubject:
         return taken
 
     def give_back(self, taken: tuple[set[str], bool, bool], *, planned: bool) -> None:
-        """It was not settled after all. `planned`: because the plan decided nothing, and until the pool itself changes."""
+        """It was not settled after all. `planned`: the plan decided nothing, and until the pool itself changes."""
         self.changed |= taken[0]
         self.foreign = self.foreign or taken[1]
         self.moved = self.moved or (taken[2] and not planned)
