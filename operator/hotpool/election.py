@@ -4,6 +4,7 @@ Started by `__main__`. Runs in its own thread with its own connection, so that a
 all times are monotonic. Others ask `leading()` and `term`. It must not know what is written.
 """
 
+import copy
 import os
 import socket
 import threading
@@ -30,6 +31,7 @@ RETRY_SECONDS: Final = 0.25
 WRITE_RESERVE: Final = 2.5
 """We stop to lead this long before the Lease ends: more than a write's time-out in any sink."""
 _REQUEST_SECONDS: Final = 1.5
+_SHORTEST_PAUSE: Final = 0.1
 _CONFLICT: Final = 409
 _NOT_FOUND: Final = 404
 _AWAY: Final = (urllib3.exceptions.HTTPError, OSError)
@@ -53,6 +55,8 @@ class Elector(threading.Thread):
         self._won = won
         self._lost = lost
         self._until = 0.0
+        self._held: Any = None
+        """The Lease as the API server answered our last write; None: we hold none, or it is not as we left it."""
         self._stop_event = threading.Event()
         self._lock = threading.Lock()
         self._seen: tuple[str, float] = ("", 0.0)
@@ -78,6 +82,7 @@ class Elector(threading.Thread):
 
     def _elect(self, api: Any) -> None:
         while not self._stop_event.is_set():
+            began = monotonic()
             try:
                 with self._lock:
                     self._round(api)
@@ -90,7 +95,7 @@ class Elector(threading.Thread):
             if self.term and not self.leading():
                 self._lost()
                 break
-            self._stop_event.wait(pause)
+            self._stop_event.wait(max(_SHORTEST_PAUSE, began + pause - monotonic()))
         self._release(api)
 
     def stop(self) -> None:
@@ -111,25 +116,42 @@ class Elector(threading.Thread):
             raise Retryable(f"the term {term} was not stored: {type(error).__name__}") from None
 
     def _raise(self, api: Any, term: int) -> None:
-        lease: Any = api.read_namespaced_lease(LEASE_NAME, self._access.namespace, _request_timeout=_REQUEST_SECONDS)
-        if lease.spec.holder_identity == self.identity and lease.spec.lease_transitions < term:
+        lease: Any = copy.deepcopy(self._held) or self._read(api)
+        if lease and lease.spec.holder_identity == self.identity and lease.spec.lease_transitions < term:
             lease.spec.lease_transitions = term
-            self._put(api, lease)
+            self._put(api, lease, monotonic())
 
     def _round(self, api: Any) -> None:
+        """Renew by one write, of which the version says whether the Lease is still as we left it; else look first."""
         started = monotonic()
-        try:
-            lease = api.read_namespaced_lease(LEASE_NAME, self._access.namespace, _request_timeout=_REQUEST_SECONDS)
-        except ApiException as error:
-            if error.status != _NOT_FOUND:
-                raise
-            lease = None
+        if self._held and self._renewed(api, started):
+            return
+        lease = self._read(api)
         if lease is not None and lease.spec is None:
             lease.spec = client.V1LeaseSpec()
         if lease is not None and lease.spec.holder_identity == self.identity:
             self._put(api, lease, started)  # also a first write of which the answer was lost
         elif not self.term and (lease is None or self._free(lease, started)):
             self._acquire(api, lease, started)
+
+    def _renewed(self, api: Any, started: float) -> bool:
+        """Whether the Lease that we hold was renewed; False: it is not as we left it."""
+        try:
+            self._put(api, self._held, started)
+        except ApiException as error:
+            if error.status not in {_CONFLICT, _NOT_FOUND}:
+                raise
+            self._held = None
+        return self._held is not None
+
+    def _read(self, api: Any) -> Any:
+        """The Lease, or None where there is none."""
+        try:
+            return api.read_namespaced_lease(LEASE_NAME, self._access.namespace, _request_timeout=_REQUEST_SECONDS)
+        except ApiException as error:
+            if error.status != _NOT_FOUND:
+                raise
+            return None
 
     def _free(self, lease: Any, now: float) -> bool:
         """Whether another's Lease was released, or did not change for its whole duration by our own clock."""
@@ -153,7 +175,7 @@ class Elector(threading.Thread):
             if error.status != _CONFLICT:
                 raise
 
-    def _put(self, api: Any, lease: Any, started: float | None = None) -> None:
+    def _put(self, api: Any, lease: Any, started: float) -> None:
         """Write the Lease; the API server refuses a version that somebody else changed meanwhile."""
         lease.spec.renew_time = datetime.now(UTC)
         where = (self._access.namespace, lease)
@@ -162,11 +184,11 @@ class Elector(threading.Thread):
         else:
             stored = api.replace_namespaced_lease(LEASE_NAME, *where, _request_timeout=_REQUEST_SECONDS)
         first = not self.term
+        self._held = stored
         self.lease_uid = stored.metadata.uid
         self.term = stored.spec.lease_transitions
         TERM.set(self.term)
-        if started is not None:
-            self._until = started + LEASE_SECONDS - WRITE_RESERVE
+        self._until = started + LEASE_SECONDS - WRITE_RESERVE
         if first:
             self._won()
 

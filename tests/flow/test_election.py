@@ -5,6 +5,7 @@ The real path: tests/cluster/test_chain.py and test_outages.py.
 
 import copy
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -17,6 +18,7 @@ from hotpool import election
 from hotpool.clients import Access
 from hotpool.election import Elector
 from hotpool.sinks.errors import Retryable
+from localfleet.process import wait_for
 
 SECONDS = 5.0
 
@@ -28,19 +30,21 @@ class Leases:
         self.stored: Any = None
         self.after_write: Callable[[], None] = lambda: None
         """Called when a write is stored and before it is answered."""
-        self.before_read: Callable[[], None] = lambda: None
+        self.before_write: Callable[[], None] = lambda: None
+        """Called when a write arrives."""
         self.writes = 0
 
     def read_namespaced_lease(self, *_: Any, **__: Any) -> Any:
-        self.before_read()
         if self.stored is None:
             raise ApiException(status=404)
         return copy.deepcopy(self.stored)
 
     def create_namespaced_lease(self, _namespace: str, lease: Any, **_: Any) -> Any:
+        self.before_write()
         return self._store(lease)
 
     def replace_namespaced_lease(self, _name: str, _namespace: str, lease: Any, **_: Any) -> Any:
+        self.before_write()
         if self.stored.metadata.resource_version != lease.metadata.resource_version:
             raise ApiException(status=409)
         return self._store(lease)
@@ -130,7 +134,7 @@ def test_promise_2_an_unforeseen_error_is_told_as_a_loss(
 ) -> None:
     elector.begin(int)
     assert won.wait(SECONDS)
-    leases.before_read = once(ValueError("no JSON at all"))
+    leases.before_write = once(ValueError("no JSON at all"))
     assert lost.wait(SECONDS)
     assert not elector.leading()
 
@@ -144,16 +148,48 @@ def test_promise_2_a_leader_whose_renewal_failed_tries_again_before_its_time_run
 
     def fail() -> None:
         monkeypatch.setattr(election, "RENEW_SECONDS", 2 * SECONDS)
-        leases.before_read = lambda: None
+        leases.before_write = lambda: None
         leases.after_write = renewed.set
         failed.set()
         raise urllib3.exceptions.ProtocolError("gone")
 
-    leases.before_read = fail
+    leases.before_write = fail
     assert failed.wait(SECONDS)
     assert renewed.wait(SECONDS)
     assert elector.leading()
     assert not lost.is_set()
+
+
+def test_promise_2_a_slow_api_server_does_not_end_leadership_while_renewals_succeed(
+    leases: Leases, elector: Elector, won: threading.Event, lost: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each write takes 1.4 s, nearly as long as it may; the pause is a part of that time."""
+    monkeypatch.setattr(election, "RENEW_SECONDS", 1.0)
+    elector.begin(int)
+    assert won.wait(SECONDS)
+    leases.before_write = lambda: time.sleep(1.4)
+    written = leases.writes
+    deadline = time.monotonic() + 4 * SECONDS
+    while leases.writes < written + 4 and time.monotonic() < deadline:
+        assert elector.leading()
+        time.sleep(0.01)
+    assert leases.writes >= written + 4
+    assert not lost.is_set()
+
+
+def test_promise_2_a_lease_that_somebody_touched_is_read_and_renewed(
+    leases: Leases, elector: Elector, won: threading.Event, lost: threading.Event
+) -> None:
+    elector.begin(int)
+    assert won.wait(SECONDS)
+    leases.stored.metadata.resource_version = "touched"
+    written = leases.writes
+    wait_for("renewed", lambda: leases.writes > written + 2, SECONDS)
+    assert elector.leading()
+    leases.stored.spec.holder_identity = "a thief"
+    leases.stored.metadata.resource_version = "stolen"
+    assert lost.wait(2 * SECONDS)
+    assert leases.stored.spec.holder_identity == "a thief"
 
 
 def test_promise_2_another_holder_is_waited_for_and_not_robbed(
@@ -179,7 +215,7 @@ def test_promise_2_a_raised_term_is_stored_or_refused_as_retryable(
     def gone() -> None:
         raise urllib3.exceptions.ProtocolError("gone")
 
-    leases.before_read = gone
+    leases.before_write = gone
     with pytest.raises(Retryable):
         elector.raise_term(42)
     assert elector.term == 41
