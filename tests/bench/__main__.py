@@ -1,20 +1,22 @@
-"""All benchmarks of one run, one after the other; about eight minutes. `make bench`."""
+"""All benchmarks of one run, one after the other; about half an hour. `make bench`, or `ARGS="--only scale"`."""
 
+import importlib
 import sys
+from typing import Final
 
-from tests.bench import agent, hotplug
+from localfleet.figures import show, wanted
 
-from localfleet.figures import json_file, show
+PARTS: Final = ("hotplug", "endpointslice", "failover", "scale", "agent")
 
 
 def main() -> None:
     """Measure and print."""
-    path = json_file(__doc__)
+    asked = wanted(__doc__, PARTS)
     figures: dict[str, float] = {}
-    for part in (hotplug, agent):
-        sys.stderr.write(f"{part.__name__} ...\n")
-        figures |= part.measure()
-    show(figures, path)
+    for part in asked.parts:
+        sys.stderr.write(f"{part} ...\n")
+        figures |= importlib.import_module(f"tests.bench.{part}").measure()
+    show(figures, asked.path)
 
 
 if __name__ == "__main__":

@@ -7,57 +7,30 @@ tells of the patch itself. Prints a table; `--json FILE` also writes one flat ob
 """
 
 import asyncio
-import json
 import statistics
-import subprocess
-import tempfile
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import redis.asyncio
 from kubernetes.aio import client, config
+from tests.bench.cluster import fleets, pools
+from tests.bench.nodes import INTERVAL, Nodes
+from tests.bench.told import Facts, Told, ours
 
-from hotpool.api.meta import LEASE_LABEL, LEASE_PREFIX, timestamp
 from hotpool.lookup import Lookup
 from localfleet.figures import percentiles
-from localfleet.fleet import GROUP, Fleet
-from localfleet.kind import kind_program, kubectl_program
-from localfleet.redis_server import RedisServer
+from localfleet.fleet import Fleet
 
-CLUSTER: Final = "hotpool-bench"
 LEASES: Final = 200
-INTERVAL: Final = 15
 STOPS: Final = 200
 POOLS: Final = 25
 PAUSE_SECONDS: Final = 0.06
 IDLE_SECONDS: Final = 10.0
 IDLE_ROUNDS: Final = 3
 DEADLINE_SECONDS: Final = 10.0
-_MERGE: Final = "application/merge-patch+json"
-
-
-def report(node: int, sequence: int, *, ready: bool) -> dict[str, Any]:
-    """A report of a node with one service of its own type."""
-    state, reason = ("Running", None) if ready else ("Stopped", "Stopped")
-    services = [{"id": "service", "type": f"type-{node % POOLS}", "state": state}]
-    capability = {"type": f"type-{node % POOLS}", "ready": ready, "reason": reason}
-    return {
-        "schemaVersion": 1,
-        "agentVersion": "bench",
-        "instance": f"instance-{node}",
-        "session": "session",
-        "epoch": 1,
-        "sequence": sequence,
-        "time": timestamp(),
-        "intervalSeconds": INTERVAL,
-        "summary": "1/1" if ready else "0/1",
-        "services": services,
-        "capabilities": [{**capability, "services": ["service"] if ready else []}],
-    }
 
 
 class Bench:
@@ -65,24 +38,21 @@ class Bench:
 
     def __init__(self, fleet: Fleet, api: client.ApiClient) -> None:
         self._fleet = fleet
-        self._objects = client.CustomObjectsApi(api)
-        self._leases = client.CoordinationV1Api(api)
         self._api = api
+        self._nodes = Nodes(api, fleet.namespace, LEASES, lambda node: f"type-{node % POOLS}")
         self._lookup = Lookup.from_url(fleet.redis_url, namespace=fleet.namespace)
-        self._sequence = 1
-        self._beaten = 0
 
     async def run(self) -> dict[str, float]:
         """All figures: milliseconds, and writes for each flip or heartbeat."""
-        await asyncio.gather(*(self._create(node) for node in range(LEASES)))
-        beating = asyncio.create_task(self._beat())
+        await self._nodes.create()
+        beating = asyncio.create_task(self._nodes.beat())
         await self._quiet()
         rounds: list[tuple[Cost, Cost]] = []
         for _ in range(IDLE_ROUNDS):
             heard = await self._cost()
             beating.cancel()
             rounds.append((heard, await self._cost()))
-            beating = asyncio.create_task(self._beat())
+            beating = asyncio.create_task(self._nodes.beat())
             await asyncio.sleep(INTERVAL)
         beats = LEASES / INTERVAL * IDLE_SECONDS
         figures = {
@@ -95,34 +65,6 @@ class Bench:
         await self._lookup.close()
         return figures
 
-    async def _create(self, node: int) -> None:
-        where = (*GROUP, self._fleet.namespace, "nodecapabilities")
-        kind = {"apiVersion": "/".join(GROUP), "kind": "NodeCapability"}
-        await self._objects.create_namespaced_custom_object(*where, {**kind, "metadata": {"name": f"node-{node}"}})
-        await self._report(node, ready=True)
-        spec = {"holderIdentity": f"instance-{node}/1", "leaseDurationSeconds": 3 * INTERVAL, "renewTime": timestamp()}
-        meta = {"name": f"{LEASE_PREFIX}node-{node}", "labels": {LEASE_LABEL: "true"}}
-        lease: Any = {"metadata": meta, "spec": spec}
-        await self._leases.create_namespaced_lease(self._fleet.namespace, lease)
-
-    async def _report(self, node: int, *, ready: bool) -> None:
-        self._sequence += 1
-        body = {"status": {"report": report(node, self._sequence, ready=ready)}}
-        where = (*GROUP, self._fleet.namespace, "nodecapabilities", f"node-{node}")
-        await self._objects.patch_namespaced_custom_object_status(*where, body, _content_type=_MERGE)
-
-    async def _beat(self) -> None:
-        """Renew every Lease once in an interval, spread evenly, until cancelled; goes on where it was cancelled."""
-        number = 0
-        started = time.monotonic()
-        while True:
-            self._beaten += 1
-            name = f"{LEASE_PREFIX}node-{self._beaten % LEASES}"
-            body = {"spec": {"renewTime": timestamp()}}
-            await self._leases.patch_namespaced_lease(name, self._fleet.namespace, body, _content_type=_MERGE)
-            number += 1
-            await asyncio.sleep(max(0.0, started + number * INTERVAL / LEASES - time.monotonic()))
-
     async def _quiet(self) -> None:
         """Wait until the operator has nothing more to write."""
         while (await self._cost()).writes:
@@ -131,7 +73,7 @@ class Bench:
     async def _cost(self) -> "Cost":
         """What the operator spends and writes in a while in which nothing changes.
 
-        The while holds whole numbers of the operator's own rounds (Redis: 5 s, election: 2 s).
+        The while holds whole numbers of the operator's own rounds (Redis and canary: 5 s, election: 1 s).
         """
         await asyncio.sleep(1)
         spent, writes = self._operator_cpu(), sum(self._fleet.writes().values())
@@ -148,8 +90,8 @@ class Bench:
         """Stop and start nodes in turn, each of a pool of its own; only stops are timed."""
         told = Told()
         watchers = [
-            asyncio.create_task(self._watch("nodepoolslices", told, _in_slice)),
-            asyncio.create_task(self._watch("nodecapabilities", told, _in_report)),
+            asyncio.create_task(told.watch(self._list("nodepoolslices"), _in_slice)),
+            asyncio.create_task(told.watch(self._list("nodecapabilities"), _in_report)),
             asyncio.create_task(self._watch_redis(told)),
         ]
         await asyncio.sleep(1)
@@ -159,7 +101,7 @@ class Bench:
             node, ready = flip % POOLS, (flip // POOLS) % 2 == 1
             expected = {where: told.expect(where, node, ready=ready) for where in ("report", "slice", "redis")}
             started = time.monotonic()
-            await self._report(node, ready=ready)
+            await self._nodes.report(node, ready=ready)
             async with asyncio.timeout(DEADLINE_SECONDS):
                 for where, moment in expected.items():
                     at = await moment
@@ -177,21 +119,10 @@ class Bench:
             "flip_writes": writes,
         }
 
-    async def _watch(self, plural: str, told: "Told", read: Callable[[Any], tuple[str, int, bool]]) -> None:
-        """Tell of every event of a kind."""
-        listed: Any = await self._objects.list_namespaced_custom_object(*GROUP, self._fleet.namespace, plural)
-        answer: Any = await self._objects.list_namespaced_custom_object_without_preload_content(
-            *GROUP,
-            self._fleet.namespace,
-            plural,
-            watch=True,
-            resource_version=listed["metadata"]["resourceVersion"],
-            _request_timeout=600,
-        )
-        async for line in _lines(answer):
-            told.tell(*read(json.loads(line)["object"]))
+    def _list(self, plural: str) -> Any:
+        return ours(self._api, self._fleet.namespace, plural)
 
-    async def _watch_redis(self, told: "Told") -> None:
+    async def _watch_redis(self, told: Told) -> None:
         """Tell of every pool whose members changed in Redis."""
         async with redis.asyncio.from_url(self._fleet.redis_url) as server:
             await server.config_set("notify-keyspace-events", "KA")
@@ -213,42 +144,14 @@ class Cost:
     writes: float
 
 
-class Told:
-    """When a watcher was told what is waited for."""
-
-    def __init__(self) -> None:
-        self._expected: dict[tuple[str, int, bool], asyncio.Future[float]] = {}
-
-    def expect(self, where: str, node: int, *, ready: bool) -> asyncio.Future[float]:
-        """The moment (monotonic seconds) at which `where` will be told that a node is ready, or is not."""
-        future: asyncio.Future[float] = asyncio.get_running_loop().create_future()
-        self._expected[where, node, ready] = future
-        return future
-
-    def tell(self, where: str, node: int, ready: bool) -> None:  # noqa: FBT001 - the value told.
-        """A watcher was told."""
-        future = self._expected.pop((where, node, ready), None)
-        if future:
-            future.set_result(time.monotonic())
-
-
-def _in_slice(body: Any) -> tuple[str, int, bool]:
+def _in_slice(body: Any) -> Facts:
     number = int(body["metadata"]["name"].split("-")[1])
-    return "slice", number, any(member["node"] == f"node-{number}" for member in body["members"])
+    yield "slice", number, any(member["node"] == f"node-{number}" for member in body["members"])
 
 
-def _in_report(body: Any) -> tuple[str, int, bool]:
+def _in_report(body: Any) -> Facts:
     number = int(body["metadata"]["name"].split("-")[1])
-    return "report", number, body["status"]["report"]["capabilities"][0]["ready"]
-
-
-async def _lines(answer: Any) -> AsyncIterator[bytes]:
-    rest = b""
-    async for chunk in answer.content.iter_any():
-        *lines, rest = (rest + chunk).split(b"\n")
-        for line in lines:
-            if line:
-                yield line
+    yield "report", number, body["status"]["report"]["capabilities"][0]["ready"]
 
 
 async def _measure(fleet: Fleet, kubeconfig: Path) -> dict[str, float]:
@@ -257,29 +160,10 @@ async def _measure(fleet: Fleet, kubeconfig: Path) -> dict[str, float]:
         return await Bench(fleet, api).run()
 
 
-def _pools() -> list[dict[str, Any]]:
-    head = {"apiVersion": "/".join(GROUP), "kind": "NodePool"}
-    return [
-        {**head, "metadata": {"name": f"pool-{n}"}, "spec": {"requires": {"types": [{"type": f"type-{n}"}]}}}
-        for n in range(POOLS)
-    ]
-
-
 def measure() -> dict[str, float]:
     """All figures of one run."""
-    kind = kind_program()
-    kubeconfig = Path(tempfile.mkdtemp(prefix="hotpool-bench-")) / "kubeconfig"
-    subprocess.run([str(kind), "create", "cluster", "--name", CLUSTER, "--kubeconfig", str(kubeconfig)], check=True)
-    try:
-        with RedisServer() as redis:
-            fleet = Fleet(kubeconfig, kubectl_program(kind), "bench", redis.url)
-            fleet.install()
-            fleet.apply(*_pools())
-            fleet.start_operator()
-            fleet.wait_leading()
-            try:
-                return asyncio.run(_measure(fleet, kubeconfig))
-            finally:
-                fleet.close()
-    finally:
-        subprocess.run([str(kind), "delete", "cluster", "--name", CLUSTER], check=True)
+    with fleets() as ([fleet], kubeconfig):
+        fleet.apply(*pools(POOLS))
+        fleet.start_operator()
+        fleet.wait_leading()
+        return asyncio.run(_measure(fleet, kubeconfig))

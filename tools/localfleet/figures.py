@@ -1,4 +1,4 @@
-"""What the benchmarks share: their command line, percentiles, and how figures are shown.
+"""What the benchmarks share: their command line, percentiles, spreads, and how figures are shown.
 
 Used by the scripts in tests/bench. Must not measure anything.
 """
@@ -8,15 +8,28 @@ import json
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+_ENDS = ("_min", "_max")
 
-def json_file(description: str | None) -> Path | None:
-    """Read the command line; where the figures shall also be written."""
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the command line asks for."""
+
+    parts: tuple[str, ...]
+    path: Path | None
+    """Where the figures shall also be written."""
+
+
+def wanted(description: str | None, parts: Sequence[str]) -> Wanted:
+    """Read the command line; without `--only` every part is wanted."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures there")
-    found: Path | None = parser.parse_args().json
-    return found
+    parser.add_argument("--only", choices=parts, action="append", help="this part (may be said several times)")
+    said = parser.parse_args()
+    return Wanted(tuple(part for part in parts if not said.only or part in said.only), said.json)
 
 
 def percentiles(name: str, values: Sequence[float]) -> dict[str, float]:
@@ -25,10 +38,19 @@ def percentiles(name: str, values: Sequence[float]) -> dict[str, float]:
     return {f"{name}_p50": round(cuts[49], 2), f"{name}_p99": round(cuts[98], 2)}
 
 
+def spread(name: str, values: Sequence[float]) -> dict[str, float]:
+    """The median of several measurements, under the name itself, with the smallest and the largest."""
+    ends = dict(zip(_ENDS, (min(values), max(values)), strict=True))
+    return {name: round(statistics.median(values), 3), **{name + end: round(ends[end], 3) for end in _ENDS}}
+
+
 def show(figures: Mapping[str, float], path: Path | None) -> None:
-    """Print the table; write the flat object."""
-    width = max(map(len, figures))
-    for name, value in figures.items():
-        sys.stdout.write(f"{name:{width}} {value:12.3f}\n")
+    """Print the table, a spread in one line; write the flat object."""
+    names = [name for name in figures if not any(name.removesuffix(end) in figures for end in _ENDS if end in name)]
+    width = max(map(len, names))
+    sys.stdout.write(f"{'':{width}} {'':>12} {'min':>12} {'max':>12}\n")
+    for name in names:
+        ends = [f"{figures[name + end]:12.3f}" for end in _ENDS if name + end in figures]
+        sys.stdout.write(" ".join([f"{name:{width}} {figures[name]:12.3f}", *ends]) + "\n")
     if path:
         path.write_text(json.dumps(figures) + "\n", encoding="utf-8")
