@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.complete
 ARGS ?=
 
-.PHONY: help demo test lint unit cluster-test soak bench crds clean venv programs lock
+.PHONY: help demo test lint unit cluster-test soak soak-pools bench crds clean venv programs lock
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,8 +29,11 @@ unit: venv ## Tests without a cluster: pure core, and real processes in flow
 cluster-test: venv programs ## Tests on a real API server and a real Redis
 	@$(BIN)/pytest tests/cluster --ignore=tests/cluster/soak $(ARGS)
 
-soak: venv programs ## Random courses of thousands of steps against the model of the agent (half an hour)
+soak: soak-pools programs ## Random courses of thousands of steps against the models of operator and agent (two hours)
 	@$(BIN)/pytest tests/cluster/soak $(ARGS)
+
+soak-pools: venv ## Thousands of courses against the oracle of membership, without a cluster (HOTPOOL_SOAK_CASES=2000)
+	@$(BIN)/pytest tests/soak $(ARGS)
 
 bench: venv programs ## Measure (ARGS="--json FILE" also writes the figures)
 	@PYTHONPATH=.:tools $(BIN)/python -m tests.bench $(ARGS)

@@ -1,6 +1,7 @@
 """Builders with overrides, as wire dicts (`*_object`) and as core values, so that a test states only what matters."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from hotpool.api.capability import Report as WireReport
@@ -81,7 +82,7 @@ def node_object(name: str, content: Json | None = None, *, version: int = 1, gen
     """A NodeCapability; `more`: uid, labels, drain, conditions."""
     metadata = {"uid": more.get("uid", f"uid-{name}"), "labels": more.get("labels", {})}
     status = {"report": content, "conditions": more.get("conditions", [])}
-    body = {"spec": {"drain": more.get("drain", False)}, "status": status}
+    body = {"spec": {"drain": True} if more.get("drain") else {}, "status": status}
     return _object("NodeCapability", name, version, generation, **metadata) | body
 
 
@@ -181,7 +182,7 @@ def generator(name: str, *, version: int = 1, **spec: Any) -> Generator:
     status = spec.pop("status", GeneratorStatus())
     found = _decoded(Kind.GENERATOR, generator_object(name, version=version, **spec))
     assert isinstance(found, Generator)
-    return Generator(found.meta, found.spec, status, found.paused)
+    return replace(found, status=status)
 
 
 def member(name: str, state: MemberState = "Ready", since: str = "t") -> Member:

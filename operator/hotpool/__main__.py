@@ -4,6 +4,8 @@
 """
 
 import asyncio
+import gc
+import os
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -16,18 +18,21 @@ from kubernetes.aio.config import ConfigException
 
 from hotpool import logs
 from hotpool.api.meta import SCHEMA_REVISION
-from hotpool.cli.pick import pick
+from hotpool.cli import diff, pick, top, why
 from hotpool.clients import Access, Reader, Unavailable, connect
 from hotpool.clock import Clock
 from hotpool.core.model import Kind
 from hotpool.core.state import State
-from hotpool.election import Elector
+from hotpool.core.story.events import About
+from hotpool.election import LEASE_NAME, Elector
+from hotpool.narrator import Narrator
 from hotpool.probes import serve
 from hotpool.projection.client import connect as connect_redis
 from hotpool.projection.mirror import Mirror
 from hotpool.projection.writer import Writer
 from hotpool.reconciler import Reconciler
 from hotpool.settings import Settings
+from hotpool.sinks.events import EventSink
 from hotpool.sinks.kube import KubeSink
 from hotpool.sources import watch
 from hotpool.sources.canary import Canary
@@ -36,14 +41,20 @@ from hotpool.sources.leases import LeaseStream
 log = structlog.get_logger(__name__)
 
 _WAIT_SECONDS = 1.0
+_END_SECONDS = 8.0
+"""What a part has to end; kopf waits 5 s for its own."""
+_GC_THRESHOLD = 50_000
+"""New objects until the collector looks: a fleet is millions of objects that no cycle holds."""
 
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
     help="hotpool keeps every node in exactly the pools it qualifies for right now.",
 )
-app.command()(pick)
+for command in (why, top, diff, pick):
+    command.register(app)
 
 
 class Unusable(Exception):  # noqa: N818 - what people must put right, told in one line.
@@ -82,6 +93,7 @@ def operator(
 
 async def run(settings: Settings) -> int:
     """Run until SIGTERM (0), or until leadership or a part is lost (1)."""
+    gc.set_threshold(_GC_THRESHOLD)
     api = await connect(Access(settings.namespace, settings.kubeconfig, settings.context))
     try:
         return await Operator(settings, api).run()
@@ -102,10 +114,13 @@ class Operator:
         self._reader = Reader(api, settings.namespace)
         kube = KubeSink(api, settings.namespace, leader=self._elector.leading, term=lambda: self._elector.term)
         clock = Clock()
+        leading, identity = self._elector.leading, self._elector.identity
+        self._events = EventSink(api, settings.namespace, leader=leading, instance=identity)
         self._state = State(wall_offset=clock.offset)
         self._redis = connect_redis(settings.redis_url.get_secret_value()) if settings.redis_url else None
+        self._narrator = Narrator(self._state, clock)
         self._mirror = self._make_mirror()
-        self._reconciler = Reconciler(self._state, self._reader, kube, self._mirror, clock)
+        self._reconciler = Reconciler(self._state, self._reader, kube, self._mirror, clock, narrator=self._narrator)
         self._leases = LeaseStream(api, settings.namespace, self._reconciler)
         self._canary = Canary(api, settings.namespace, self._reconciler, leader=self._elector.leading, clock=clock)
 
@@ -118,7 +133,7 @@ class Operator:
         async def raise_term(term: int) -> None:
             await asyncio.to_thread(self._elector.raise_term, term)
 
-        return Mirror(writer, term=lambda: self._elector.term, raise_term=raise_term)
+        return Mirror(writer, term=lambda: self._elector.term, raise_term=raise_term, tell=self._narrator.redis)
 
     async def run(self) -> int:
         """Run all parts until the first of them ends."""
@@ -136,8 +151,11 @@ class Operator:
         watching = watch.watch(handlers, self._settings.namespace, ready=self._listed, stop=self._stop_watch)
         watcher = asyncio.create_task(watching, name="watch")  # last: kopf ends what was made after it
         done, _ = await asyncio.wait([*tasks, watcher], return_when=asyncio.FIRST_COMPLETED)
-        await self._end(tasks, watcher)
+        hung = await self._end(tasks, watcher)
         await probes.cleanup()
+        if hung:
+            log.error("parts did not end in time", parts=hung)
+            os._exit(1)  # leadership is released; waiting for what does not end would only keep the next one waiting
         return _outcome(done)
 
     def _heed_signals(self) -> None:
@@ -165,10 +183,14 @@ class Operator:
         await asyncio.gather(self._listed.wait(), self._leases.listed.wait())
         self._heed_signals()  # kopf has put its own handlers in their place
         await self._reconciler.open_gate()
+        gc.freeze()  # what was listed stays: the collector need not look at it again and again
         self._elector.begin(lambda: self._state.largest_term)
         await self._stand_by()
         log.info("leading", term=self._elector.term, identity=self._elector.identity)
+        lease = About("Lease", LEASE_NAME, self._elector.lease_uid, "coordination.k8s.io/v1")
+        self._narrator.lead(self._elector.term, lease)
         async with asyncio.TaskGroup() as group:
+            group.create_task(self._narrator.run(self._events.post))
             group.create_task(self._canary.run())
             group.create_task(self._reconciler.run())
             if self._mirror:
@@ -186,16 +208,18 @@ class Operator:
                 task.cancel()
         await asyncio.gather(*(task for task in done if task is warm))
 
-    async def _end(self, tasks: Sequence[asyncio.Task[Any]], watcher: asyncio.Task[None]) -> None:
+    async def _end(self, tasks: Sequence[asyncio.Task[Any]], watcher: asyncio.Task[None]) -> list[str]:
+        """End all parts and release leadership; the names of those that did not end in time."""
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        _, hung = await asyncio.wait(tasks, timeout=_END_SECONDS)
         await self._reconciler.finish()
         await asyncio.to_thread(self._elector.stop)
         self._stop_watch.set()
-        await asyncio.gather(watcher, return_exceptions=True)
+        _, watching = await asyncio.wait([watcher], timeout=_END_SECONDS)
         if self._redis:
             await self._redis.aclose()
+        return sorted(task.get_name() for task in {*hung, *watching})
 
     def _checks(self) -> Mapping[str, bool]:
         """What /readyz asks."""

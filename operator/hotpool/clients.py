@@ -3,13 +3,19 @@
 Used by `__main__`, the watch, the Lease stream, the sink and the command line. Decides nothing and writes nothing.
 """
 
+import json
 import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 from kubernetes.aio import client, config
 from kubernetes.aio.client.exceptions import ApiException
+from kubernetes.aio.config.kube_config import KUBE_CONFIG_DEFAULT_LOCATION, KubeConfigMerger
+from yaml import YAMLError
 
 from hotpool.api import meta
 from hotpool.core.model import Kind
@@ -19,12 +25,25 @@ Json = dict[str, Any]
 READ_TIMEOUT = 10.0
 _PAGE = 500
 _SERVICE_HOST = "KUBERNETES_SERVICE_HOST"
+_SERVICE_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+_LEASES = ("coordination.k8s.io", "v1")
+_EVENTS = ("events.k8s.io", "v1")
 AWAY = (aiohttp.ClientError, TimeoutError, OSError)
 """What a request raises when the API server cannot be reached or does not answer in time."""
+_UNUSABLE = (config.ConfigException, YAMLError, LookupError, TypeError, ValueError, AttributeError, OSError)
+"""What the loaders raise for a kubeconfig that is missing, half written or of another shape."""
 
 
 class Unavailable(Exception):  # noqa: N818 - an answer of the cluster, not a fault of ours.
-    """The API server could not be reached or refused a read; the text says what and why."""
+    """The API server could not be reached or refused a read; the text says what and why.
+
+    `status`: HTTP's, None where there was no answer. `asked`: verb and resource, empty where nothing was asked.
+    """
+
+    def __init__(self, text: str, status: int | None = None, asked: str = "") -> None:
+        super().__init__(text)
+        self.status = status
+        self.asked = asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,29 +76,51 @@ async def connect(access: Access) -> client.ApiClient:
     return client.ApiClient(settings)
 
 
+@asynccontextmanager
+async def reading(access: Access) -> AsyncIterator["Reader"]:
+    """A Reader with a connection of its own, for one command; raises Unavailable where none can be made."""
+    try:
+        api = await connect(access)
+    except _UNUSABLE as error:
+        where = access.kubeconfig or KUBE_CONFIG_DEFAULT_LOCATION
+        raise Unavailable(f"no usable kubeconfig ({where}): {error}") from None
+    try:
+        yield Reader(api, access.namespace)
+    finally:
+        await api.close()
+
+
+def namespace_of(kubeconfig: str | None, context: str | None) -> str | None:
+    """The namespace that kubectl would use without -n; None where no file says one."""
+    if Access("", kubeconfig, context).in_cluster:
+        return _SERVICE_NAMESPACE.read_text().strip() if _SERVICE_NAMESPACE.is_file() else None
+    with suppress(*_UNUSABLE):
+        merged = KubeConfigMerger(kubeconfig or os.path.expanduser(KUBE_CONFIG_DEFAULT_LOCATION)).config  # noqa: PTH111 - may be several paths.
+        chosen = merged["contexts"].get_with_name(context or merged["current-context"])
+        return chosen["context"].safe_get("namespace") or None
+    return None
+
+
 class Reader:
-    """Reads of our own kinds and of their definitions."""
+    """Reads of our own kinds and their definitions, and of the Leases and Events that belong to them."""
 
     def __init__(self, api: client.ApiClient, namespace: str) -> None:
         self._objects = client.CustomObjectsApi(api)
         self._definitions = client.ApiextensionsV1Api(api)
         self._where = (meta.GROUP, meta.VERSION, namespace)
 
-    async def list(self, kind: Kind) -> list[Json]:
-        """Every object of a kind, consistent at one moment; raises Unavailable."""
-        found: list[Json] = []
-        more = ""
-        while True:
-            try:
-                page: Any = await self._objects.list_namespaced_custom_object(
-                    *self._where, kind.value, limit=_PAGE, _continue=more or None, _request_timeout=READ_TIMEOUT
-                )
-            except (ApiException, *AWAY) as error:
-                raise Unavailable(f"cannot list {kind.value}: {explain(error)}") from None
-            found += page["items"]
-            more = page["metadata"].get("continue") or ""
-            if not more:
-                return found
+    async def leases(self) -> list[Json]:
+        """The nodes' Leases; raises Unavailable."""
+        return await _pages(self._objects, (*_LEASES, self._where[2]), "leases", labels=meta.LEASE_LABEL)
+
+    async def events(self, node: str) -> list[Json]:
+        """The Events that regard one NodeCapability; raises Unavailable."""
+        regarding = f"regarding.kind=NodeCapability,regarding.name={node}"
+        return await _pages(self._objects, (*_EVENTS, self._where[2]), "events", fields=regarding)
+
+    async def list(self, kind: Kind, *, labels: str | None = None) -> list[Json]:
+        """Every object of a kind (with these labels), consistent at one moment; raises Unavailable."""
+        return await _pages(self._objects, self._where, kind.value, labels=labels)
 
     async def get(self, kind: Kind, name: str) -> Json | None:
         """One object, or None where the API server says 404; raises Unavailable."""
@@ -90,7 +131,7 @@ class Reader:
         except (ApiException, *AWAY) as error:
             if isinstance(error, ApiException) and error.status == 404:  # noqa: PLR2004 - HTTP's own number.
                 return None
-            raise Unavailable(f"cannot get {kind.value}/{name}: {explain(error)}") from None
+            raise _unavailable("get", meta.GROUP, f"{kind.value}/{name}", error) from None
         return dict(found)
 
     async def schema_revision(self, kind: Kind) -> int | None:
@@ -102,14 +143,57 @@ class Reader:
         except (ApiException, *AWAY) as error:
             if isinstance(error, ApiException) and error.status == 404:  # noqa: PLR2004 - HTTP's own number.
                 return None
-            raise Unavailable(f"cannot read the definition of {kind.value}: {explain(error)}") from None
+            definition = f"customresourcedefinitions/{kind.value}.{meta.GROUP}"
+            raise _unavailable("get", "apiextensions.k8s.io", definition, error) from None
         revision: str = (found.metadata.annotations or {}).get(meta.SCHEMA_REVISION_ANNOTATION, "0")
         return int(revision) if revision.isdecimal() else 0
+
+
+async def _pages(
+    objects: client.CustomObjectsApi,
+    where: tuple[str, str, str],
+    plural: str,
+    *,
+    labels: str | None = None,
+    fields: str | None = None,
+) -> list[Json]:
+    """All objects of one resource. `where`: group, version, namespace; the client asks for any group alike."""
+    found: list[Json] = []
+    more = ""
+    while True:
+        try:
+            page: Any = await objects.list_namespaced_custom_object(
+                *where,
+                plural,
+                label_selector=labels,
+                field_selector=fields,
+                limit=_PAGE,
+                _continue=more or None,
+                _request_timeout=READ_TIMEOUT,
+            )
+        except (ApiException, *AWAY) as error:
+            raise _unavailable("list", where[0], plural, error) from None
+        found += page["items"]
+        more = page["metadata"].get("continue") or ""
+        if not more:
+            return found
+
+
+def _unavailable(verb: str, group: str, resource: str, error: BaseException) -> Unavailable:
+    status = error.status if isinstance(error, ApiException) else None
+    return Unavailable(f"cannot {verb} {resource}: {explain(error)}", status, f"{verb} {resource} ({group})")
 
 
 def explain(error: BaseException) -> str:
     """One line for people: the status and message of the API server, or the kind of connection trouble."""
     if isinstance(error, ApiException):
-        text = error.body if isinstance(error.body, str) else ""
-        return f"{error.status} {error.reason}: {text[:500]}"
+        return f"{error.status} {error.reason}: {_message(error.body)[:500]}"
     return f"{type(error).__name__}: {error}"
+
+
+def _message(body: Any) -> str:
+    """What a Status object says, else the body itself."""
+    text = body if isinstance(body, str) else ""
+    with suppress(ValueError, LookupError, TypeError):
+        return str(json.loads(text)["message"])
+    return text.strip()

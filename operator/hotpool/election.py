@@ -47,6 +47,7 @@ class Elector(threading.Thread):
         super().__init__(name="elector", daemon=True)
         self.identity = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self.term = 0
+        self.lease_uid = ""
         self._access = access
         self._minimum: Callable[[], int] = int
         self._won = won
@@ -161,6 +162,7 @@ class Elector(threading.Thread):
         else:
             stored = api.replace_namespaced_lease(LEASE_NAME, *where, _request_timeout=_REQUEST_SECONDS)
         first = not self.term
+        self.lease_uid = stored.metadata.uid
         self.term = stored.spec.lease_transitions
         TERM.set(self.term)
         if started is not None:

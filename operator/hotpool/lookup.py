@@ -3,6 +3,7 @@
 Imported by dispatchers, and by nothing in the operator. It must not need more than redis and the standard library.
 """
 
+from hotpool.core.story.transitions import Transition
 from hotpool.projection.answers import Capability, Counts, Members, NoMember, Picked, Reason, TypeState
 from hotpool.projection.lookup import Lookup, LookupFailed
 
@@ -15,5 +16,6 @@ __all__ = [
     "NoMember",
     "Picked",
     "Reason",
+    "Transition",
     "TypeState",
 ]

@@ -31,3 +31,16 @@ LEADER: Final = Gauge("hotpool_leader", "1 while this process may write", regist
 TERM: Final = Gauge("hotpool_term", "Term of leadership", registry=REGISTRY)
 REDIS_UP: Final = Gauge("hotpool_redis_up", "1 while Redis takes our writes", registry=REGISTRY)
 HEARING: Final = Gauge("hotpool_lease_stream_up", "1 while the Lease stream is open", registry=REGISTRY)
+EVENTS: Final = Counter(
+    "hotpool_events", "Events to post: ok, error (not posted), dropped (no room)", ["result"], registry=REGISTRY
+)
+HOTPLUG: Final = Histogram(
+    "hotpool_hotplug_seconds",
+    "From an agent's report to where a membership changed, by stage; one observation for each node and pool",
+    ["stage", "direction"],
+    buckets=(*_STAGES, 30, 60),
+    registry=REGISTRY,
+)
+HOTPLUG_UNKNOWN: Final = Counter(
+    "hotpool_hotplug_unknown", "Changes of which the time of a stage is not known", ["stage"], registry=REGISTRY
+)

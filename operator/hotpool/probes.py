@@ -32,7 +32,7 @@ async def serve(listen: str, ready: Checks) -> web.AppRunner:
     app.router.add_get("/healthz", healthz)
     app.router.add_get("/readyz", readyz)
     app.router.add_get("/metrics", metrics)
-    runner = web.AppRunner(app, access_log=None)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     host, _, port = listen.rpartition(":")
     await web.TCPSite(runner, host.strip("[]"), int(port)).start()

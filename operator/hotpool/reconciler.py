@@ -14,14 +14,16 @@ import structlog
 from hotpool.clients import Reader, Unavailable
 from hotpool.clock import Clock
 from hotpool.core.liveness import Hearing
-from hotpool.core.model import Heartbeat, Key, Kind
+from hotpool.core.model import Heartbeat, Identity, Key, Kind, Node
 from hotpool.core.state import State
+from hotpool.latency import Latency
 from hotpool.metrics import APPLY, FAILURES, HEARING, HEARTBEATS, NODES, POOLS, REJECTED
+from hotpool.narrator import Narrator
 from hotpool.phases import Phases
 from hotpool.projection.mirror import Mirror
 from hotpool.sinks.errors import Fenced, NotLeader, Rejected, Retryable, Stale
 from hotpool.sinks.kube import KubeSink
-from hotpool.sources.decode import Rejection, decode
+from hotpool.sources.decode import Rejection, decode, identify
 from hotpool.workqueue import WorkQueue
 
 log = structlog.get_logger(__name__)
@@ -36,6 +38,9 @@ _FIRST_AUDIT_SECONDS: Final = 10.0
 _WAIT_SECONDS: Final = 1.0
 _LONGEST_SLEEP: Final = 5.0
 """At least this often the loop looks whether the Lease stream is still proven."""
+_BREATH_SECONDS: Final = 0.02
+_FINISH_SECONDS: Final = 3.0
+"""More than one write takes (sinks.kube)."""
 _FIRST_BACKOFF: Final = 0.2
 _LONGEST_BACKOFF: Final = 30.0
 
@@ -44,14 +49,33 @@ class Reconciler:
     """One fleet's state and the work on it; lives in one event loop."""
 
     def __init__(
-        self, state: State, reader: Reader, kube: KubeSink, mirror: Mirror | None, clock: Clock | None = None
+        self,
+        state: State,
+        reader: Reader,
+        kube: KubeSink,
+        mirror: Mirror | None,
+        clock: Clock | None = None,
+        *,
+        narrator: Narrator | None = None,
     ) -> None:
         self._state = state
         self._reader = reader
         self._clock = clock or Clock()
-        self._phases = Phases(state, kube, mirror, self._clock, mark=self._mark, refresh=self._refresh)
+        self._narrator = narrator or Narrator(state, self._clock)
+        self._latency = Latency()
+        self._phases = Phases(
+            state,
+            kube,
+            mirror,
+            self._clock,
+            mark=self._mark,
+            refresh=self._refresh,
+            narrator=self._narrator,
+            latency=self._latency,
+        )
         self._membership, self._nodes = WorkQueue(AT_ONCE), WorkQueue(NODES_AT_ONCE)
         self._wake = asyncio.Event()
+        self._breath = self._clock()
         self._hearing = Hearing()
         self._was_deaf = True
         self._tasks: set[asyncio.Task[None]] = set()
@@ -62,15 +86,30 @@ class Reconciler:
         self._attempts: Counter[Key] = Counter()
 
     def feed(self, kind: Kind, event: str | None, body: Any) -> None:
-        """One watch event or listed object: decode, observe, mark."""
+        """One watch event or listed object: decode, observe, mark. A version that is known is not read again."""
+        found = identify(body)
+        if event != "DELETED" and found and self._state.known(kind).get(found[0]) == found[1]:
+            return
         seen = decode(kind, body)
         if isinstance(seen, Rejection):
             REJECTED.labels(kind.value).inc()
             log.warning("object cannot be read", kind=seen.kind, name=seen.name, why=seen.why)
         elif event == "DELETED":
             self._mark(self._state.forget(kind, seen.meta.name, seen.meta.uid))
+        elif event and isinstance(seen, Node):
+            self._watched(seen)
         else:
             self._mark(self._state.observe(seen, self._clock()))
+
+    def _watched(self, node: Node) -> None:
+        """A watch brought a node: where its report is a new one, what comes of it is measured (behaviour F4)."""
+        known, now = self._state.nodes.get(node.meta.name), self._clock()
+        before = known.view.node.report if known else None
+        dirty = self._state.observe(node, now)
+        self._mark(dirty)
+        if self._state.gate_open and node.report and (before is None or before.time != node.report.time):
+            pools = (key.name for key in dirty if key.kind is Kind.POOL and self._state.pools[key.name].urgent)
+            self._latency.reported(node.meta.name, pools, node.report.time, now, self._clock.unix())
 
     def heartbeats(self, beats: Sequence[Heartbeat]) -> None:
         """Leases that were listed or changed."""
@@ -111,6 +150,7 @@ class Reconciler:
             self._wake.set()
         self._was_deaf = deaf
         HEARING.set(not deaf)
+        self._narrator.hears(well=not deaf)
         return not deaf
 
     async def open_gate(self) -> None:
@@ -126,15 +166,27 @@ class Reconciler:
         log.info("everything is listed", **{kind.value: len(self._state.known(kind)) for kind in Kind})
 
     async def audit(self) -> None:
-        """Compare a completed LIST of each kind with what is known; absence is confirmed by a GET (behaviour C7)."""
+        """Compare a completed LIST of each kind with what is known, by uid and version (behaviour C7).
+
+        Absence, and a version older than the one known, are confirmed by a GET.
+        """
         for kind in Kind:
-            known = self._state.known(kind)
+            known = dict(self._state.known(kind))
             listed = await self._reader.list(kind)
+            present: dict[str, Identity] = {}
             for body in listed:
+                present |= [found] if (found := identify(body)) else []
                 self.feed(kind, None, body)
-            present = {body["metadata"]["name"] for body in listed}
-            for name in known.keys() - present:
-                await self._refresh(kind, name, known[name])
+                await self._breathe()
+            doubtful = [name for name, found in present.items() if self._state.contradicts(kind, name, found)]
+            for name in [*(known.keys() - present.keys()), *doubtful]:
+                await self._refresh(kind, name, known.get(name))
+
+    async def _breathe(self) -> None:
+        """Let others run when this has taken long (design, section 2)."""
+        if self._clock() > self._breath + _BREATH_SECONDS:
+            await asyncio.sleep(0)
+            self._breath = self._clock()
 
     async def stand_by(self) -> None:
         """Keep the state warm for ever without a write: silence takes effect, and what watches missed is found."""
@@ -157,6 +209,8 @@ class Reconciler:
 
     def _begin(self) -> None:
         """Everything is due once: what is stored may be what another leader made of it."""
+        self._latency.clear()
+        self._mark(self._state.take_over(self._clock()))
         known = self._state.known
         self._unseen = {Key(kind, name) for kind in (Kind.NODE, Kind.POOL, Kind.GENERATOR) for name in known(kind)}
         self._unseen |= {Key(Kind.POOL, pool) for pool in self._state.slices}
@@ -178,7 +232,11 @@ class Reconciler:
         return now + AUDIT_SECONDS
 
     async def finish(self) -> None:
-        """Let the writes under way end."""
+        """Let the writes under way end, but not all that a generator of thousands of pools still has to do."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=_FINISH_SECONDS)
+        for task in self._tasks:
+            task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _sleep(self, *due: float | None) -> None:
@@ -191,9 +249,9 @@ class Reconciler:
             pass
 
     def _mark(self, keys: Iterable[Key], at: float | None = None) -> None:
-        due = self._clock() if at is None else at
+        now = self._clock() if at is None else at
         for key in keys:
-            if self._lane(key).add(key, due):
+            if self._lane(key).add(key, self._phases.earliest(key, now) if at is None else at):
                 self._wake.set()
 
     def _lane(self, key: Key) -> WorkQueue:
@@ -244,15 +302,22 @@ class Reconciler:
             log.warning("write failed", kind=key.kind.value, name=key.name, error=str(error), retry_seconds=delay)
         self._mark([key], self._clock() + min(delay, _LONGEST_BACKOFF))
 
-    async def _refresh(self, kind: Kind, name: str, uid: str | None = None) -> None:
-        """Read one object anew; a 404 is the evidence that it is gone (behaviour C7)."""
+    async def _refresh(self, kind: Kind, name: str, before: Identity | None = None) -> None:
+        """Read one object anew; a 404 is the evidence that it is gone (behaviour C7).
+
+        `before`: what was known for sure before this; an older version than that is what a restored etcd holds.
+        """
+        before = before or self._state.known(kind).get(name)
         try:
             body = await self._reader.get(kind, name)
         except Unavailable as error:
             log.warning("refresh failed", error=str(error))
             return
-        gone = uid or self._state.known(kind).get(name)
-        if body is not None:
-            self.feed(kind, None, body)
-        elif gone:
-            self._mark(self._state.forget(kind, name, gone))
+        seen = None if body is None else decode(kind, body)
+        if seen is None and before:
+            self._mark(self._state.forget(kind, name, before.uid))
+        elif isinstance(seen, Rejection) or seen is None:
+            return
+        else:
+            restored = before is None or seen.meta.version < before.version
+            self._mark(self._state.observe(seen, self._clock(), restored=restored))

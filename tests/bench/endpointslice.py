@@ -71,9 +71,7 @@ class Bench:
     async def _until_settled(self) -> None:
         """Every Lease has beaten, every pool is full, and the conditions of all nodes are written."""
         async with asyncio.timeout(SETTLE_SECONDS):
-            while True:
-                if await asyncio.to_thread(self._settled):
-                    return
+            while not await asyncio.to_thread(self._settled):  # noqa: ASYNC110 - the server has no event for it.
                 await asyncio.sleep(LOOK_SECONDS)
 
     def _settled(self) -> bool:

@@ -9,8 +9,6 @@ import os
 import signal
 import sys
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 from typing import Any, Final
 
@@ -85,17 +83,9 @@ def _members(body: Any) -> Facts:
 
 def _wait_listed(fleet: Fleet) -> None:
     """Until an operator has listed everything: from then on it is a warm standby."""
-    wait_for("the standby has listed everything", lambda: "[+] listed" in _readiness(fleet), DEADLINE_SECONDS)
-
-
-def _readiness(fleet: Fleet) -> str:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{fleet.probe_port}/readyz", timeout=1) as answer:
-            return str(answer.read().decode())
-    except urllib.error.HTTPError as error:
-        return error.read().decode()
-    except OSError:
-        return ""
+    wait_for(
+        "the standby has listed everything", lambda: "[+] listed" in fleet.ask_operator("readyz")[1], DEADLINE_SECONDS
+    )
 
 
 async def _measure(pair: list[Fleet], kubeconfig: Path) -> dict[str, float]:

@@ -5,14 +5,14 @@
 """
 
 import asyncio
-import copy
 import functools
+import json
 import selectors
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, ParamSpec, cast
+from typing import Any, ParamSpec, TypeVar, cast
 
 from kubernetes.aio.client.exceptions import ApiException
 from tests.builders import H, Json, lease
@@ -23,15 +23,21 @@ from hotpool.clock import Clock
 from hotpool.core.liveness import CANARY_SECONDS
 from hotpool.core.model import Key, Kind
 from hotpool.core.state import State
+from hotpool.core.story.events import About
+from hotpool.core.story.transitions import Transition
+from hotpool.narrator import Narrator
 from hotpool.projection.audit import AuditResult
 from hotpool.projection.failures import Unclaimed
+from hotpool.projection.history import KEPT, decoded
 from hotpool.projection.images import NodeImage, PoolImage
 from hotpool.projection.keys import entry
 from hotpool.projection.mirror import Mirror
 from hotpool.reconciler import Reconciler
+from hotpool.sinks.events import EventSink
 from hotpool.sinks.kube import KubeSink
 
 P = ParamSpec("P")
+T = TypeVar("T")
 
 PLURAL = {
     "NodeCapability": Kind.NODE,
@@ -50,8 +56,11 @@ class _Jump(selectors.SelectSelector):
     def __init__(self) -> None:
         super().__init__()
         self.now = 1000.0
+        self.turn: Callable[[], None] | None = None
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if self.turn:
+            self.turn()
         ready = super().select(0)
         if not ready and timeout is None:
             raise RuntimeError("everybody waits, and nothing will ever happen")
@@ -70,6 +79,10 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         """Return the simulated seconds."""
         return self._jump.now
+
+    def each_turn(self, call: Callable[[], None] | None) -> None:
+        """Call this between any two turns, each of which runs what was ready, without a break."""
+        self._jump.turn = call
 
 
 def simulated(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
@@ -134,6 +147,11 @@ class FakeApi:
         """Seconds that each write of the operator takes."""
         self.leases: dict[str, str] = {}
         """Name → resourceVersion of the nodes' Leases."""
+        self.events: list[tuple[float, Json]] = []
+        """When, and the Event."""
+        self.event_fault: Callable[[], BaseException | None] = lambda: None
+        """What it returns is raised instead of taking an Event."""
+        self.event_delay = 0.0
         self._version = 100
         self._uids: set[str] = set()
 
@@ -184,19 +202,19 @@ class FakeApi:
     def _store(self, kind: Kind, body: Json) -> Json:
         name = body["metadata"]["name"]
         before = self.objects[kind].get(name)
-        after = copy.deepcopy(body)
+        after = copied(body)
         known = before["metadata"] if before else {"uid": self._new_uid(body), "generation": 0}
         for key in ("resourceVersion", "uid", "generation"):
             after["metadata"][key] = known.get(key)
         if before == after:
-            return copy.deepcopy(after)
+            return copied(after)
         self._version += 1
         after["metadata"]["resourceVersion"] = str(self._version)
         if before is None or before.get("spec") != after.get("spec"):
             after["metadata"]["generation"] += 1
         self.objects[kind][name] = after
         self._tell(kind, "MODIFIED" if before else "ADDED", after)
-        return copy.deepcopy(after)
+        return copied(after)
 
     def _new_uid(self, body: Json) -> str:
         """The uid that the builder gave, unless an object had it before."""
@@ -207,7 +225,7 @@ class FakeApi:
 
     def _tell(self, kind: Kind, event: str, body: Json) -> None:
         if self.feed:
-            asyncio.get_running_loop().call_soon(self.feed, kind, event, copy.deepcopy(body))
+            asyncio.get_running_loop().call_soon(self.feed, kind, event, copied(body))
 
     # What the operator asks, in the words of CustomObjectsApi.
 
@@ -215,13 +233,13 @@ class FakeApi:
         """All objects of a kind."""
         self._ask("list", Kind(plural), "")
         await asyncio.sleep(0)
-        return {"items": copy.deepcopy(list(self.objects[Kind(plural)].values())), "metadata": {}}
+        return {"items": copied(list(self.objects[Kind(plural)].values())), "metadata": {}}
 
     async def get_namespaced_custom_object(self, _g: str, _v: str, _n: str, plural: str, name: str, **_: Any) -> Json:
         """One object, or 404."""
         self._ask("get", Kind(plural), name)
         await asyncio.sleep(0)
-        return copy.deepcopy(self._known(Kind(plural), name))
+        return copied(self._known(Kind(plural), name))
 
     async def create_namespaced_custom_object(
         self, _g: str, _v: str, _n: str, plural: str, *, body: Json, **_: Any
@@ -276,6 +294,18 @@ class FakeApi:
             raise ApiException(status=409, reason="Conflict")
         del self.leases[name]
 
+    async def create_namespaced_event(self, _namespace: str, body: Json, **_: Any) -> None:
+        """An Event of events.k8s.io/v1."""
+        await asyncio.sleep(self.event_delay)
+        self.requests["event"] += 1
+        if error := self.event_fault():
+            raise error
+        self.events.append((now(), body))
+
+    def told(self, name: str | None = None) -> list[tuple[str, str]]:
+        """Reason and note of the Events that regard an object, in the order in which they came."""
+        return [(e["reason"], e["note"]) for _, e in self.events if name in {None, e["regarding"]["name"]}]
+
     def _ask(self, verb: str, kind: Kind, name: str) -> None:
         self.requests[verb] += 1
         if self.fault and (error := self.fault(verb, kind, name)):
@@ -299,6 +329,11 @@ class FakeApi:
         return self._store(kind, body)
 
 
+def copied(value: T) -> T:
+    """As it comes over the wire; much faster than `copy.deepcopy`."""
+    return cast("T", json.loads(json.dumps(value)))
+
+
 def merged(value: Any, patch: Any) -> Any:
     """A JSON merge patch (RFC 7386)."""
     if not isinstance(patch, dict):
@@ -314,7 +349,7 @@ def merged(value: Any, patch: Any) -> Any:
 
 def replaced(value: Json, operations: list[Json]) -> Json:
     """A JSON patch of `replace` operations."""
-    result = copy.deepcopy(value)
+    result = copied(value)
     for operation in operations:
         *way, last = operation["path"].strip("/").split("/")
         functools.reduce(lambda inner, key: inner[key], way, result)[last] = operation["value"]
@@ -323,7 +358,9 @@ def replaced(value: Json, operations: list[Json]) -> Json:
 
 def applied(status: Json, ours: Json) -> Json:
     """A server-side apply of conditions, merged by type with those of others."""
-    conditions = {c["type"]: c for c in [*(status.get("conditions") or []), *ours["conditions"]]}
+    stored = status.get("conditions") if isinstance(status, dict) else None
+    found = [*(stored if isinstance(stored, list) else []), *ours["conditions"]]
+    conditions = {c["type"]: c for c in found if isinstance(c, dict) and isinstance(c.get("type"), str)}
     return {**ours, "conditions": list(conditions.values())}
 
 
@@ -337,6 +374,8 @@ class FakeRedis:
     pools: dict[str, PoolImage] = field(default_factory=dict)
     nodes: dict[str, NodeImage] = field(default_factory=dict)
     index: dict[str, str] = field(default_factory=dict)
+    history: dict[str, list[Transition]] = field(default_factory=dict)
+    """Newest first."""
     term: int = 0
     complete: bool | None = None
     fault: BaseException | None = None
@@ -349,7 +388,8 @@ class FakeRedis:
 
     def flush(self) -> None:
         """Lose everything."""
-        self.pools, self.nodes, self.index, self.term, self.complete = {}, {}, {}, 0, None
+        self.pools, self.nodes, self.index, self.history = {}, {}, {}, {}
+        self.term, self.complete = 0, None
 
     def verbs(self, name: str) -> list[str]:
         """The writes of one name."""
@@ -374,15 +414,24 @@ class FakeRedis:
         self.pools.pop(name, None)
         self.index = {key: pool for key, pool in self.index.items() if pool != name}
 
-    async def replace_node(self, image: NodeImage) -> None:
-        """Store a node."""
+    async def replace_node(self, image: NodeImage, happened: Sequence[str] = ()) -> None:
+        """Store a node, and what happened to it."""
         await self._write("replace_node", image.name)
         self.nodes[image.name] = image
+        self._remember(image.name, happened)
 
-    async def drop_node(self, name: str) -> None:
-        """Drop a node."""
+    async def drop_node(self, name: str, happened: Sequence[str] = (), *, forget: bool = True) -> None:
+        """Drop a node, or all but what happened to it."""
         await self._write("drop_node", name)
         self.nodes.pop(name, None)
+        if forget:
+            self.history.pop(name, None)
+        else:
+            self._remember(name, happened)
+
+    def _remember(self, name: str, happened: Sequence[str]) -> None:
+        if happened:
+            self.history[name] = [*map(decoded, reversed(happened)), *self.history.get(name, [])][:KEPT]
 
     async def drop_index(self, fields: Any) -> None:
         """Drop fields of the index."""
@@ -442,6 +491,14 @@ class _Sink(KubeSink):
         self._term = term
 
 
+class _Events(EventSink):
+    def __init__(self, api: FakeApi, leader: Callable[[], bool]) -> None:
+        self._events = cast("Any", api)
+        self._namespace = "fleet"
+        self._leader = leader
+        self._instance = "operator-1"
+
+
 class Fleet:
     """One operator on a fake API server and, unless `redis` is None, a fake Redis."""
 
@@ -451,10 +508,11 @@ class Fleet:
         self.leading = True
         self.term = 7
         self.state = State()
+        clock = Clock(asyncio.get_running_loop().time, asyncio.get_running_loop().time)
+        self.narrator = Narrator(self.state, clock)
         self.mirror = self._mirror(redis) if redis else None
         sink = _Sink(self.api, lambda: self.leading, lambda: self.term)
-        clock = Clock(asyncio.get_running_loop().time, asyncio.get_running_loop().time)
-        self.reconciler = Reconciler(self.state, _Reader(self.api), sink, self.mirror, clock)
+        self.reconciler = Reconciler(self.state, _Reader(self.api), sink, self.mirror, clock, narrator=self.narrator)
         self.tasks: list[asyncio.Task[Any]] = []
         self.held = False
         """True while the Lease stream is open and brings nothing."""
@@ -464,7 +522,7 @@ class Fleet:
         async def raise_term(term: int) -> None:
             self.term = max(self.term, term)
 
-        return Mirror(cast("Any", redis), term=lambda: self.term, raise_term=raise_term)
+        return Mirror(cast("Any", redis), term=lambda: self.term, raise_term=raise_term, tell=self.narrator.redis)
 
     async def canary(self) -> None:
         """Renew the canary and bring it back, as Canary and LeaseStream do, while the stream is not `held`."""
@@ -502,7 +560,10 @@ class Fleet:
 
     async def lead(self) -> None:
         """Begin to work, as the leader does."""
-        self.tasks += [asyncio.create_task(self.reconciler.run()), asyncio.create_task(self.canary())]
+        self.narrator.lead(self.term, About("Lease", "hotpool-operator", "uid-lease", "coordination.k8s.io/v1"))
+        events = _Events(self.api, lambda: self.leading)
+        parts = (self.reconciler.run(), self.canary(), self.narrator.run(events.post))
+        self.tasks += [asyncio.create_task(part) for part in parts]
         if self.mirror:
             await self.reconciler.swept.wait()
             self.tasks.append(asyncio.create_task(self.mirror.run()))

@@ -1,6 +1,7 @@
 """Event in, writes out: the reconciler over a fake API server in simulated time (behaviour C, D; design, section 2)."""
 
 import asyncio
+import copy
 import itertools
 from typing import Any
 
@@ -20,8 +21,9 @@ from tests.builders import (
 )
 from tests.flow.fakes import FakeApi, FakeRedis, Fleet, away, now, operator, refusing, simulated, until
 
-from hotpool.core.generate import pool_name
+from hotpool.core.generators.generate import pool_name
 from hotpool.core.model import Key, Kind
+from hotpool.metrics import REGISTRY
 from hotpool.sinks.errors import NotLeader, Retryable
 
 pytestmark = pytest.mark.timeout(10)
@@ -104,6 +106,43 @@ async def test_c7_what_the_watch_missed_is_found_by_the_audit() -> None:
 
 
 @simulated
+async def test_c7_a_store_that_went_back_is_believed_after_a_get() -> None:
+    api = small(3)
+    async with operator(api) as fleet:
+        await fleet.beating(20)
+        old = copy.deepcopy(api.objects)
+        publish(api, "n0", no_llm(2))
+        api.edit(Kind.POOL, "llm", {"spec": {"excludeNodes": ["n1"]}})
+        api.delete(Kind.NODE, "n2")
+        await fleet.beating(5)
+        assert api.members("llm") == {}
+        api.objects = old
+        await fleet.beating(305)
+        assert api.members("llm") == {"n0": "Ready", "n1": "Ready", "n2": "Ready"}
+        assert fleet.state.known(Kind.POOL)["llm"].version == int(
+            api.objects[Kind.POOL]["llm"]["metadata"]["resourceVersion"]
+        )
+
+
+@simulated
+async def test_c7_a_list_that_is_late_takes_nothing_back() -> None:
+    api = small(2)
+    async with operator(api) as fleet:
+        await fleet.beating(20)
+        listing, old = api.list_namespaced_custom_object, copy.deepcopy(api.objects)
+
+        async def late(_g: str, _v: str, _n: str, plural: str, **_: Any) -> Any:
+            await listing("", "", "", plural)
+            return {"items": list(old[Kind(plural)].values()), "metadata": {}}
+
+        api.list_namespaced_custom_object = late  # type: ignore[method-assign]
+        publish(api, "n0", no_llm(2))
+        await asyncio.sleep(1)
+        await fleet.reconciler.audit()
+        assert api.members("llm") == {"n1": "Ready"}
+
+
+@simulated
 async def test_c7_absence_from_a_list_is_no_evidence_until_a_get_confirms_it() -> None:
     api = small(2)
     async with operator(api) as fleet:
@@ -172,6 +211,23 @@ async def test_counts_by_reason_wait_for_the_slow_lane() -> None:
         status = api.objects[Kind.POOL]["llm"]["status"]
         assert status["excluded"] == [{"reason": "TypeNotReady", "count": 10}]
         assert api.members("llm") == {"n0": "Ready"}
+
+
+@simulated
+async def test_nodes_that_join_no_pool_do_not_have_every_pool_planned_each_time() -> None:
+    api = small(1)
+    for number in range(50):
+        api.put(pool_object(f"p{number}", requires=requires("llm", "of-the-future")))
+    async with operator(api) as fleet:
+        await fleet.beating(15)
+        before = REGISTRY.get_sample_value("hotpool_apply_seconds_count", {"kind": "nodepools"}) or 0.0
+        for turn in range(50):
+            api.put(node_object(f"x{turn}", ASR))
+            await asyncio.sleep(0.2)
+        await fleet.beating(11)
+        planned = (REGISTRY.get_sample_value("hotpool_apply_seconds_count", {"kind": "nodepools"}) or 0.0) - before
+        assert planned <= 51 * 4
+        assert api.objects[Kind.POOL]["p7"]["status"]["excluded"] == [{"reason": "TypeNotReady", "count": 51}]
 
 
 @simulated
@@ -627,7 +683,7 @@ async def test_d5_a_generator_makes_pools_and_fills_them() -> None:
     api.put(node_object("s", speech("zh", "en")))
     async with operator(api) as fleet:
         fleet.beat()
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(1.5)
         assert set(api.objects[Kind.POOL]) == {pair(key) for key in ("zh-en", "en-zh", "*-en", "*-zh")}
         assert all(api.members(name) == {"s": "Ready"} for name in api.objects[Kind.POOL])
         status = api.objects[Kind.GENERATOR]["g"]["status"]

@@ -1,70 +1,26 @@
-"""Generated pools: keys, names, admission, and what is made, put right and removed (behaviour D5, D6)."""
+"""Generated pools: names, admission, and what is made, put right and removed (behaviour D5, D6)."""
 
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from tests.builders import generator, node, pool, report, requires, service, speech, stopped, view
+from tests.builders import generator, node, pool, requires, speech, view
+from tests.generators import made, offered, planned
 
 from hotpool.api.meta import GENERATOR_NAME_MAX, LABEL_PATTERN, PAIR_OR_ANY_PATTERN, POOL_NAME_MAX
-from hotpool.core.generate import admit, keys, pool_name, pool_spec
-from hotpool.core.model import Generator, Liveness, NodeView, Pool
-from hotpool.core.plan_generator import GeneratorPlan, plan_generator
-from hotpool.core.subjects import GeneratorSubject
-
-NOW = "2026-01-01T00:00:00.000000Z"
-
-
-def offered(by: Generator, *views: NodeView) -> GeneratorSubject:
-    found = GeneratorSubject(by)
-    for number, seen in enumerate(views):
-        found.update(f"n{number}", seen)
-    return found
-
-
-def made(by: Generator, key: str, **more: Any) -> Pool:
-    """The pool that the generator makes for a key, as stored."""
-    name = pool_name(by.meta.name, key)
-    return replace(pool(name, **more), spec=pool_spec(by.meta.name, key, by.spec), owner=by.meta.uid)
-
-
-def planned(subject: GeneratorSubject, *pools: Pool, moment: float = 0.0) -> GeneratorPlan:
-    return plan_generator(subject, {item.meta.name: item for item in pools}, moment, NOW)
+from hotpool.core.generators import ranking
+from hotpool.core.generators.generate import Admission, Names, admit, key_rule, pool_name, pool_spec
+from hotpool.core.generators.plan import GeneratorPlan
+from hotpool.core.generators.ranking import Ranking
+from hotpool.core.model import Generator, Liveness, NodeView
 
 
 def keys_of(plan: GeneratorPlan) -> set[str]:
     return {spec.generated.key for spec in plan.create.values() if spec.generated}
-
-
-# Keys.
-
-
-def test_d5_directed_pairs_and_no_pair_of_one_language() -> None:
-    assert keys(view(speech("zh", "en")), generator("g").spec) == {"zh-en", "en-zh"}
-
-
-def test_d5_many_to_one_adds_a_pool_for_each_target() -> None:
-    spec = generator("g", rule={"languagePairs": {"manyToOne": True}}).spec
-    assert keys(view(speech("zh", "en")), spec) == {"zh-en", "en-zh", "*-en", "*-zh"}
-
-
-def test_d5_semantic_pairs_where_the_rule_asks_for_them() -> None:
-    spec = generator("g", rule={"languagePairs": {"semantic": True}}).spec
-    content = speech("zh", "en", "ja")
-    content = report(*content["services"], service("r", "semantic", languages=["zh", "en"]))
-    assert keys(view(content), spec) == {"zh-en", "en-zh"}
-
-
-def test_d5_a_node_that_the_template_excludes_offers_nothing() -> None:
-    template = {"spec": {"requires": requires("llm"), "excludeNodes": ["other"]}}
-    spec = generator("g", template=template).spec
-    content = speech("zh", "en")
-    assert keys(view(content), spec) == frozenset()
-    assert keys(view(report(*content["services"], stopped("q", "llm"))), spec) == frozenset()
-    assert keys(view(report(*content["services"], service("q", "llm"))), spec) == {"zh-en", "en-zh"}
 
 
 # Names.
@@ -95,7 +51,7 @@ def test_d6_names_never_change_from_one_version_to_the_next() -> None:
 @given(KEY)
 def test_d6_the_key_is_data_in_the_spec_and_the_pool_requires_its_pair(key: str) -> None:
     template = {"spec": {"requires": requires("llm", languagePairs={"allOf": ["ja-ko"]}), "minMembers": 3}}
-    spec = pool_spec("g", key, generator("g", template=template).spec)
+    spec = pool_spec("g", key, key_rule(generator("g", template=template).spec))
     assert re.fullmatch(PAIR_OR_ANY_PATTERN, key)
     assert spec.generated
     assert (spec.generated.by, spec.generated.key) == ("g", key)
@@ -109,35 +65,75 @@ def test_d6_the_key_is_data_in_the_spec_and_the_pool_requires_its_pair(key: str)
 # Admission.
 
 
+def admitted(nodes: Mapping[str, int], existing: Iterable[str], by: Generator) -> Admission:
+    ranked = Ranking()
+    for key, number in nodes.items():
+        ranked.add(key, number)
+    names = Names(lambda key: pool_name("g", key), lambda _: True)
+    return admit(ranked, tuple(existing), by.spec, names)
+
+
 def test_d5_rank_is_by_nodes_then_by_name_and_who_is_left_out_is_reported() -> None:
-    spec = generator("g", minNodes=2, maxPools=2).spec
-    found = admit({"b-a": 3, "a-b": 3, "c-d": 9, "x-y": 1}, [], spec)
+    found = admitted({"b-a": 3, "a-b": 3, "c-d": 9, "x-y": 1}, [], generator("g", minNodes=2, maxPools=2))
     assert found.admitted == ("c-d", "a-b")
-    assert found.left_out == (("b-a", 3, "MaxPools"), ("x-y", 1, "MinNodes"))
+    assert found.shown == (("b-a", 3, "MaxPools"), ("x-y", 1, "MinNodes"))
+    assert found.left_out == 2
 
 
 def test_d5_who_is_admitted_keeps_its_place() -> None:
-    spec = generator("g", minNodes=2, maxPools=2).spec
-    found = admit({"c-d": 9, "e-f": 8, "a-b": 1}, ["a-b"], spec)
+    found = admitted({"c-d": 9, "e-f": 8, "a-b": 1}, ["a-b"], generator("g", minNodes=2, maxPools=2))
     assert found.admitted == ("a-b", "c-d")
-    assert found.left_out == (("e-f", 8, "MaxPools"),)
+    assert found.shown == (("e-f", 8, "MaxPools"),)
 
 
 @given(
-    st.dictionaries(KEY, st.integers(1, 9), max_size=12),
+    st.dictionaries(KEY, st.integers(1, 9), max_size=40),
     st.lists(KEY, max_size=4, unique=True),
     st.integers(1, 5),
     st.integers(1, 8),
 )
-def test_d5_every_key_is_admitted_or_reported(
+def test_d5_every_key_is_admitted_or_reported_in_the_order_of_rank(
     nodes: dict[str, int], existing: list[str], least: int, most: int
 ) -> None:
-    found = admit(nodes, existing, generator("g", minNodes=least, maxPools=most).spec)
-    out = {key for key, _, _ in found.left_out}
-    assert set(found.admitted) | out == set(nodes) | set(existing)
-    assert not set(found.admitted) & out
-    assert set(existing) <= set(found.admitted)
-    assert len(found.admitted) <= max(most, len(existing))
+    found = admitted(nodes, existing, generator("g", minNodes=least, maxPools=most))
+    ranked = [key for key in sorted(nodes, key=lambda key: (-nodes[key], key)) if key not in existing]
+    room = max(0, most - len(existing))
+    new = [key for key in ranked if nodes[key] >= least][:room]
+    assert found.admitted == (*existing, *new)
+    out = [key for key in ranked if key not in new]
+    assert [key for key, _, _ in found.shown] == out[:20]
+    assert found.left_out == len(out)
+    assert {why for _, number, why in found.shown if number < least} <= {"MinNodes"}
+    assert {why for _, number, why in found.shown if number >= least} <= {"MaxPools"}
+
+
+@pytest.mark.parametrize("few", [10_000, 0], ids=["few", "many"])
+@given(changes=st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from([-1, 1, 2])), max_size=200))
+@example(changes=[("a", 1), ("b", 1), ("b", -1), ("b", 1)])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_d5_a_ranking_is_that_of_its_counts(
+    changes: list[tuple[str, int]], few: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ranking, "_FEW", few)
+    found, counts = Ranking(), dict.fromkeys("abcd", 0)
+    for key, by in changes:
+        change = max(by, -counts[key])
+        counts[key] += change
+        found.add(key, change)
+    expected = sorted(((key, n) for key, n in counts.items() if n), key=lambda item: (-item[1], item[0]))
+    assert list(found.walk()) == expected
+    assert list(found.walk(without={"a", "b"})) == [item for item in expected if item[0] not in "ab"]
+    assert len(found) == len(expected)
+
+
+@given(st.lists(st.booleans(), max_size=400))
+def test_d5_a_key_that_comes_and_goes_for_ever_is_held_once(turns: list[bool]) -> None:
+    found = Ranking()
+    for number, comes in enumerate(turns * 3):
+        found.add("stays" if number == 0 else f"k{number % 3}", 1)
+        if comes:
+            found.add("stays" if number == 0 else f"k{number % 3}", -1)
+    assert sum(len(rank._heap) for rank in found._ranks.values()) <= 2 * len(found) + 100 * len(found._ranks)  # noqa: SLF001
 
 
 # The plan.
@@ -229,20 +225,6 @@ def test_d5_a_changed_template_reaches_every_pool() -> None:
     old, new = generator("g"), generator("g", template={"spec": {"minMembers": 4}})
     plan = planned(offered(new, view(speech("zh", "en"))), made(old, "zh-en"), made(old, "en-zh"))
     assert [spec.min_members for spec in plan.correct.values()] == [4, 4]
-
-
-@pytest.mark.parametrize(
-    ("by", "reason"),
-    [
-        (generator("g", paused=True), "Paused"),
-        (generator("g", rule={"hash": {"count": 4}}), "RuleNotSupported"),
-        (generator("g", rule={"languageSets": {}}), "RuleNotSupported"),
-    ],
-)
-def test_d5_a_generator_that_does_nothing_says_so_and_leaves_its_pools(by: Generator, reason: str) -> None:
-    plan = planned(offered(by, view(speech("zh", "en"))), replace(pool("g-x-12345678"), owner=by.meta.uid), moment=1e6)
-    assert (plan.create, plan.correct, plan.remove) == ({}, {}, ())
-    assert [(c.status, c.reason) for c in plan.status.conditions] == [("False", reason)]
 
 
 def test_nodes_are_counted_once_for_each_key_and_forgotten_when_they_leave() -> None:

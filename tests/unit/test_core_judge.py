@@ -89,7 +89,7 @@ def test_b3_languages_count_only_from_services_through_which_the_type_is_ready()
     content["services"].append(service("second", "asr", languages=["ja"]))
     rule = {"kind": "any_to_any", "languages": ["zh", "en", "ja"]}
     content["services"][2]["rules"] = [rule]
-    assert view(content).pairs == {"zh-en", "en-zh"}
+    assert set(view(content).pairs) == {"zh-en", "en-zh"}
 
 
 # Attributes.
@@ -148,7 +148,7 @@ def test_b4_semantic_repair_counts_where_the_pool_asks_for_it() -> None:
 
 def test_b4_languages_that_no_pool_can_name_make_no_pair_and_spoil_no_other() -> None:
     seen = view(speech("zh", "en", "es-419", "sr-latn", "x" * 40, "1337", "a b"))
-    assert seen.pairs == {"zh-en", "en-zh"}
+    assert set(seen.pairs) == {"zh-en", "en-zh"}
 
 
 # Label selectors, by the rules of Kubernetes.
@@ -222,8 +222,8 @@ def test_b4_stopping_any_service_never_brings_a_node_into_a_pool(
     gone = data.draw(st.integers(0, len(running) - 1))
     fewer = [{**item, "state": "Stopped"} if number == gone else item for number, item in enumerate(running)]
     before, after = view(report(*running)), view(report(*fewer))
-    assert after.pairs <= before.pairs
-    assert after.semantic_pairs <= before.semantic_pairs
+    assert set(after.pairs) <= set(before.pairs)
+    assert set(after.semantic_pairs) <= set(before.semantic_pairs)
     assert not any(pair.split("-")[0] == pair.split("-")[1] for pair in before.pairs)
     for wanted in pools:
         assert judge(before, wanted).state or not judge(after, wanted).state

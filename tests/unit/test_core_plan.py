@@ -171,6 +171,14 @@ def test_d11_a_held_pool_keeps_its_members_everywhere_and_says_so(of: Pool) -> N
     assert not status_differs(settled.status, plan_pool(subject(settled), slices, KNOWN, 1.0, LATER).status)
 
 
+def test_d11_a_slice_that_claims_a_paused_pool_gives_it_no_member_and_is_not_written() -> None:
+    of = asr_pool(paused=True)
+    slices = {"asr-0": slice_("asr", 0, "a"), "asr-x": slice_("asr", 0, "stranger", name="asr-x", uid="other")}
+    plan = plan_pool(subject(of, named("a")), slices, KNOWN, 0.0, NOW)
+    assert plan.members == {"a": "Ready"}
+    assert diff_slices(of, slices, plan.slices) == []
+
+
 def test_d11_the_pause_ends_and_nothing_more_is_said_of_it() -> None:
     of = asr_pool()
     judged = subject(of, named("a"))

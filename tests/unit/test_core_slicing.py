@@ -1,5 +1,6 @@
 """Slices against a model under random joins and leaves (behaviour D7)."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -7,12 +8,24 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from hotpool.api.slice import MemberState
+from hotpool.core import slicing
 from hotpool.core.model import Member
-from hotpool.core.slicing import Packing, pack
+from hotpool.core.slicing import Packing, merge, mergeable
 
-SIZE = 3
-NODES = [f"n{number}" for number in range(12)]
+SIZE = 5
+NODES = [f"n{number}" for number in range(16)]
 STATES: list[MemberState] = ["Ready", "Suspect", "Draining"]
+
+
+def pack(current: Packing, wanted: Mapping[str, MemberState], size: int, now: str) -> Packing:
+    """The whole packing, which must also be that of the nodes alone that changed."""
+    whole = slicing.pack(current, wanted, size, now)
+    found = {item.node: item.state for members in current.values() for item in members}
+    changed = {node for node in {*found, *wanted} if found.get(node) != wanted.get(node)}
+    regular = sum(map(len, current.values())) == len(found) and all(len(m) <= size for m in current.values())
+    if regular and all(current[index] for index in current if index):
+        assert slicing.pack(current, wanted, size, now, changed) == whole
+    return whole.slices
 
 
 def member(node: str) -> Member:
@@ -29,7 +42,7 @@ class Slices(RuleBasedStateMachine):
 
     @rule(changes=st.dictionaries(st.sampled_from(NODES), st.sampled_from([*STATES, None]), max_size=5))
     def change(self, changes: dict[str, Any]) -> None:
-        before = self.places()
+        before, known = self.places(), set(self.packing)
         for node, state in changes.items():
             self.wanted.pop(node, None)
             if state:
@@ -37,15 +50,30 @@ class Slices(RuleBasedStateMachine):
         self.packing = pack(self.packing, self.wanted, SIZE, "now")
         after = self.places()
         assert {node: place for node, place in before.items() if node in self.wanted}.items() <= after.items()
-        self.fills_lowest_places_first(set(after) - set(before))
+        self.fills_lowest_places_first(set(after) - set(before), known)
 
-    def fills_lowest_places_first(self, joined: set[str]) -> None:
-        highest = max((self.places()[node] for node in joined), default=0)
-        assert all(len(self.packing.get(index, ())) == SIZE for index in range(highest))
+    def fills_lowest_places_first(self, joined: set[str], known: set[int]) -> None:
+        """Of the slices that were there the lower ones first; then the lowest index that was free."""
+        order = [*sorted(known & set(self.packing)), *sorted(set(range(20)) - known)]
+        used = [order.index(self.places()[node]) for node in joined if self.places()[node] in order]
+        assert all(len(self.packing[index]) == SIZE for index in order[: max(used, default=0)])
 
     @rule(index=st.integers(0, 4), nodes=st.lists(st.sampled_from(NODES), max_size=6))
     def edited_by_hand(self, index: int, nodes: list[str]) -> None:
-        self.packing = pack({**self.packing, index: tuple(member(node) for node in nodes)}, self.wanted, SIZE, "now")
+        edited = {**self.packing, index: tuple(member(node) for node in nodes)}
+        self.packing = pack(edited, self.wanted, SIZE, "now")
+
+    @rule()
+    def merged(self) -> None:
+        index = mergeable(self.packing, SIZE)
+        if index is None:
+            return
+        packed = merge(self.packing, index, SIZE)
+        assert index not in packed
+        assert sorted(sum(packed.values(), ())) == sorted(sum(self.packing.values(), ()))
+        stay = {node: place for node, place in self.places().items() if place != index}
+        self.packing = packed
+        assert stay.items() <= self.places().items()
 
     def places(self) -> dict[str, int]:
         return {item.node: index for index, members in self.packing.items() for item in members}
@@ -74,6 +102,26 @@ class Slices(RuleBasedStateMachine):
 
 
 TestSlices = Slices.TestCase
+
+
+@pytest.mark.parametrize(
+    ("found", "emptied"),
+    [
+        ({0: 8, 1: 1}, None),
+        ({0: 7, 1: 1}, 1),
+        ({0: 1, 1: 7}, 0),
+        ({0: 1, 1: 7, 2: 1}, 2),
+        ({0: 7, 1: 2}, None),
+        ({0: 1}, None),
+        ({0: 0}, None),
+        ({}, None),
+    ],
+)
+def test_d7_a_slice_less_than_a_quarter_full_that_fits_elsewhere_is_merged(
+    found: dict[int, int], emptied: int | None
+) -> None:
+    packing = {index: tuple(member(f"n{index}{number}") for number in range(held)) for index, held in found.items()}
+    assert mergeable(packing, 8) == emptied
 
 
 def test_d7_a_leaving_member_changes_one_slice() -> None:

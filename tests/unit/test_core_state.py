@@ -22,7 +22,7 @@ from tests.builders import (
     stopped,
 )
 
-from hotpool.core import generate
+from hotpool.core.generators import generate
 from hotpool.core.judge import judge
 from hotpool.core.model import Heartbeat, Key, Kind, Liveness
 from hotpool.core.state import State
@@ -236,8 +236,9 @@ class Incremental(RuleBasedStateMachine):
     @invariant()
     def keys_are_those_of_a_new_derivation(self) -> None:
         for subject in self.state.generators.values():
-            spec = subject.generator.spec
-            found = Counter(key for record in self.state.nodes.values() for key in generate.keys(record.view, spec))
+            by = generate.key_rule(subject.generator.spec)
+            sources = [by.source(record.view) for record in self.state.nodes.values()]
+            found = Counter(key for source in sources if source for key in by.offered(source).keys)
             assert subject.nodes == found
 
     @invariant()
@@ -507,13 +508,24 @@ def test_d10_slices_are_known_by_pool_and_forgotten_by_uid() -> None:
     assert state.known(Kind.SLICE) == {}
 
 
-def test_d10_a_slice_given_to_another_pool_by_hand_is_in_one_place_and_both_pools_look() -> None:
+def test_d10_a_slice_given_to_another_pool_by_hand_is_looked_at_by_both_pools() -> None:
     state = open_state()
+    both = {Key(Kind.POOL, "p"), Key(Kind.POOL, "q")}
     state.observe(slice_("p", 0, "a", version=1), 0)
     moved = slice_("q", 0, "a", version=2, name="p-0")
-    assert state.observe(moved, 0) == {Key(Kind.POOL, "p"), Key(Kind.POOL, "q")}
-    assert state.slices["p"] == {}
-    assert state.forget(Kind.SLICE, "p-0", "uid-p-0") == {Key(Kind.POOL, "q")}
+    assert state.observe(moved, 0) == both
+    assert state.slices["p"] == state.slices["q"] == {"p-0": moved}
+    assert state.observe(slice_("p", 0, "a", version=3), 0) == both
+    assert (list(state.slices["p"]), state.slices["q"]) == (["p-0"], {})
+    assert state.forget(Kind.SLICE, "p-0", "uid-p-0") == {Key(Kind.POOL, "p")}
+
+
+@pytest.mark.parametrize("term", [2**31 - 1, 2**53 - 1])
+def test_a_slice_with_a_term_that_no_lease_could_count_to_does_not_end_all_elections(term: int) -> None:
+    state = open_state()
+    state.observe(slice_("p", 0, term=7), 0)
+    state.observe(slice_("q", 0, term=term), 0)
+    assert state.largest_term == 7
 
 
 def test_d5_a_generated_pool_edited_or_deleted_by_hand_marks_its_generator() -> None:

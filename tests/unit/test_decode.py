@@ -16,6 +16,7 @@ from tests.builders import (
     speech,
     stopped,
 )
+from tests.places import changed, paths
 
 from hotpool.core.model import Generator, Heartbeat, Kind, Node, Pool, Rule, Slice
 from hotpool.core.state import State
@@ -34,21 +35,6 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=6,
 )
-
-
-def paths(value: Any, here: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Every place in a JSON value."""
-    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    return [here, *(path for key, item in inner for path in paths(item, (*here, key)))]
-
-
-def replaced(value: Any, path: tuple[Any, ...], new: Any) -> Any:
-    if not path:
-        return new
-    key, *rest = path
-    if isinstance(value, dict):
-        return {**value, key: replaced(value[key], tuple(rest), new)}
-    return [replaced(item, tuple(rest), new) if number == key else item for number, item in enumerate(value)]
 
 
 def works(kind: Kind, body: Any) -> None:
@@ -77,7 +63,7 @@ def test_any_json_is_a_value(kind: Kind, body: Any) -> None:
 @settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
 def test_a_good_object_with_anything_in_any_place_is_a_value(kind: Kind, data: st.DataObject) -> None:
     place = data.draw(st.sampled_from(paths(GOOD[kind])))
-    body = replaced(GOOD[kind], place, data.draw(JSON))
+    body = changed(GOOD[kind], place, data.draw(JSON))
     if isinstance(body, dict) and isinstance(body.get("metadata"), dict) and "resourceVersion" in body["metadata"]:
         version = {"resourceVersion": "9"} if place[:2] != ("metadata", "resourceVersion") else {}
         body = {**body, "metadata": {**body["metadata"], **version}}

@@ -23,7 +23,7 @@ from rich.live import Live
 
 from demo.board import board
 from demo.observe import Observer
-from hotpool.core.generate import pool_name
+from hotpool.core.generators.generate import pool_name
 from localfleet.catalogue import service, translator
 from localfleet.fleet import Fleet
 from localfleet.kind import REPOSITORY, kind_program, kubectl_program

@@ -45,10 +45,12 @@ class Fleet:
         self.redis_url = redis_url
         self.folder = Path(tempfile.mkdtemp(prefix=f"hotpool-{namespace}-"))
         self.operator: ManagedProcess | None = None
+        """The operator that was started last."""
         self.agents: dict[str, ManagedProcess] = {}
         self._started: list[ManagedProcess] = []
-        self.probe_port = free_port()
-        self._admin = kubeconfig
+        self._probe_ports: dict[str, int] = {}
+        """Name of an operator → port of its probes and metrics."""
+        self.admin = kubeconfig
         self._kubectl = kubectl
         api: Any = config.new_client_from_config(str(kubeconfig))
         self.objects = client.CustomObjectsApi(api)
@@ -56,7 +58,7 @@ class Fleet:
 
     def kubectl(self, *words: str, text: str | None = None) -> str:
         """Run kubectl as the administrator in this namespace; its output."""
-        command = [str(self._kubectl), "--kubeconfig", str(self._admin), "-n", self.namespace, *words]
+        command = [str(self._kubectl), "--kubeconfig", str(self.admin), "-n", self.namespace, *words]
         done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(f"kubectl {' '.join(words)}: {done.stderr.strip()}")
@@ -73,27 +75,33 @@ class Fleet:
         """Apply objects as the administrator."""
         self.kubectl("apply", "-f", "-", text=yaml.safe_dump_all(objects))
 
-    def start_operator(self) -> ManagedProcess:
-        """Start the operator; it may take a while until it leads (`wait_leading`)."""
+    def start_operator(self, name: str = "operator") -> ManagedProcess:
+        """Start the operator, or another replica of it; it may take a while until one leads (`wait_leading`)."""
+        port = self._probe_ports.setdefault(name, free_port())
         kubeconfig = self._kubeconfig("hotpool-operator")
         words = ["operator", "-n", self.namespace, "--kubeconfig", str(kubeconfig), "--redis", self.redis_url]
-        command = [str(_BIN / "hotpool"), *words, "--listen", f"127.0.0.1:{self.probe_port}"]
-        self.operator = ManagedProcess("operator", command, self.folder / "operator.log", {})
+        command = [str(_BIN / "hotpool"), *words, "--listen", f"127.0.0.1:{port}"]
+        self.operator = ManagedProcess(name, command, self.folder / f"{name}.log", {})
+        self._started.append(self.operator)
         return self.operator
 
-    def wait_leading(self, seconds: float = 60.0) -> None:
+    def wait_leading(self, seconds: float = 60.0, name: str = "operator") -> None:
         """Wait until the operator says that it is ready."""
-        wait_for("the operator is ready", lambda: self.probe("readyz") == 200, seconds)  # noqa: PLR2004 - HTTP's own number.
+        wait_for("the operator is ready", lambda: self.probe("readyz", name) == 200, seconds)  # noqa: PLR2004 - HTTP's own number.
 
-    def probe(self, path: str) -> int:
+    def probe(self, path: str, name: str = "operator") -> int:
         """The operator's answer to /healthz or /readyz as an HTTP status; 0: nobody listens."""
+        return self.ask_operator(path, name)[0]
+
+    def ask_operator(self, path: str, name: str = "operator") -> tuple[int, str]:
+        """Status (0: nobody listens) and text of /healthz, /readyz or /metrics."""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.probe_port}/{path}", timeout=1) as answer:
-                return int(answer.status)
+            with urllib.request.urlopen(f"http://127.0.0.1:{self._probe_ports[name]}/{path}", timeout=1) as answer:
+                return int(answer.status), answer.read().decode()
         except urllib.error.HTTPError as error:
-            return error.code
+            return error.code, error.read().decode()
         except OSError:
-            return 0
+            return 0, ""
 
     def start_agent(
         self, node: str, services: Sequence[dict[str, Any]], *, interval: int = 15, debounce: float = 2.0, **head: Any
@@ -200,9 +208,14 @@ class Fleet:
                 total[key] = total.get(key, 0.0) + float(count)
         return total
 
+    def viewer(self) -> Path:
+        """A kubeconfig of the account that may read, as charts/hotpool/manifests/viewer.yaml makes it."""
+        self._account("viewer", {})
+        return self._kubeconfig("hotpool-viewer")
+
     def close(self) -> None:
         """End every process; the namespace and the folder stay for a look at what happened."""
-        for process in [*self._started, *([self.operator] if self.operator else [])]:
+        for process in self._started:
             if process.running:
                 process.stop()
             process.end_orphans()

@@ -6,7 +6,7 @@ types and size bounds only, so that a newer agent is never refused for a word (d
 
 from typing import Annotated, ClassVar, Final, Literal
 
-from pydantic import Field, JsonValue, StringConstraints
+from pydantic import FailFast, Field, JsonValue, StringConstraints
 
 from hotpool.api.meta import (
     MAX_INTERVAL_SECONDS,
@@ -212,7 +212,7 @@ class Report(ApiModel):
     """The machine's platform."""
     hardware: Hardware | None = None
     """The machine's hardware."""
-    services: Annotated[tuple[Service, ...], Field(max_length=MAX_SERVICES)] = ()
+    services: Annotated[tuple[Service, ...], Field(max_length=MAX_SERVICES), FailFast()] = ()
     """Every service of the catalogue."""
     capabilities: Annotated[tuple[TypeCapability, ...], Field(max_length=MAX_TYPES)] = ()
     """What the node can do, one entry for each type."""

@@ -3,12 +3,15 @@
 `spec` is written by people, `status` by the operator.
 """
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Final
 
 from pydantic import Field, StringConstraints
 
 from hotpool.api.meta import ApiModel, Condition, Count, Text, Tristate, Word, map_by
-from hotpool.api.pool import PoolTemplateSpec
+from hotpool.api.pool import HASH_MAX, PoolTemplateSpec
+
+LANGUAGES_MAX: Final = 8
+"""Languages of a set at most: its 56 ordered pairs must fit into a pool's languagePairs.allOf."""
 
 
 class LanguagePairsRule(ApiModel):
@@ -21,12 +24,26 @@ class LanguagePairsRule(ApiModel):
 
 
 class LanguageSetsRule(ApiModel):
-    """One pool for each set of languages that nodes offer in all directions."""
+    """One pool for each set of languages that nodes offer in all directions.
 
-    min_languages: Annotated[int, Field(ge=2, le=16)] = 2
+    A set is observed where it is as large as a node's pairs allow; a node is also in the smaller ones that others have.
+    """
+
+    model_config: ClassVar = {
+        "json_schema_extra": {
+            "x-kubernetes-validations": [
+                {
+                    "rule": "self.minLanguages <= self.maxLanguages",
+                    "message": "minLanguages must not be larger than maxLanguages",
+                }
+            ]
+        }
+    }
+
+    min_languages: Annotated[int, Field(ge=2, le=LANGUAGES_MAX)] = 2
     """Smallest set."""
-    max_languages: Annotated[int, Field(ge=2, le=16)] = 4
-    """Largest set."""
+    max_languages: Annotated[int, Field(ge=2, le=LANGUAGES_MAX)] = 4
+    """Largest set; larger ones are reported as not admitted."""
 
 
 class AttributeValuesRule(ApiModel):
@@ -41,8 +58,8 @@ class AttributeValuesRule(ApiModel):
 class HashRule(ApiModel):
     """A fixed number of pools; a node is in the one that FNV-1a-64 of its name and the seed gives."""
 
-    count: Annotated[int, Field(ge=1, le=1024)]
-    """Number of pools."""
+    count: Annotated[int, Field(ge=1, le=HASH_MAX)]
+    """Number of pools; one that no node is in is not made."""
     seed: Annotated[str, StringConstraints(max_length=63)] = ""
     """Another seed gives another distribution."""
 
@@ -100,11 +117,11 @@ class NotAdmitted(ApiModel):
     """A pool that the generator did not make."""
 
     key: Text
-    """Its key, for example sw-zu."""
+    """Its key, for example sw-zu; cut where it is very long."""
     nodes: Count
     """Nodes that would be in it."""
     reason: Text
-    """MinNodes or MaxPools."""
+    """MinNodes, MaxPools, MaxLanguages, or NameTaken: a pool of that name is not of this generator."""
 
 
 class GeneratorStatus(ApiModel):

@@ -13,7 +13,7 @@ from pydantic.config import JsonDict
 GROUP: Final = "hotpool.dev"
 VERSION: Final = "v1alpha1"
 API_VERSION: Final = f"{GROUP}/{VERSION}"
-SCHEMA_REVISION: Final = 1
+SCHEMA_REVISION: Final = 2
 """Raised with each change of the CRDs; the operator refuses to start on an older one (design, section 1)."""
 
 SCHEMA_REVISION_ANNOTATION: Final = "hotpool.dev/schema-revision"
@@ -30,8 +30,13 @@ NODE_NAME_MAX: Final = 200
 POOL_NAME_MAX: Final = 57
 GENERATOR_NAME_MAX: Final = 40
 SLICE_MAX: Final = 100
+MAX_CONDITIONS: Final = 16
+"""Conditions of one object, those of other writers included."""
 MAX_INTERVAL_SECONDS: Final = 120
 """The longest H that a node may have."""
+
+LARGEST_SERIAL: Final = 2**53 - 1
+"""What JSON readers that know only doubles still tell apart."""
 
 SUBDOMAIN_PATTERN: Final = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
 LABEL_PATTERN: Final = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
@@ -47,7 +52,7 @@ LongText = Annotated[str, StringConstraints(max_length=1024)]
 Timestamp = Annotated[str, StringConstraints(max_length=40)]
 """RFC 3339 in UTC, with microseconds where an agent or the operator writes it."""
 Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
-Serial = Annotated[int, Field(ge=0, le=2**53 - 1)]
+Serial = Annotated[int, Field(ge=0, le=LARGEST_SERIAL)]
 Tristate = Literal["True", "False", "Unknown"]
 
 

@@ -3,7 +3,7 @@
 `spec` is written by people or a generator, `status` by the operator and never grows with the number of nodes.
 """
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import Field, StringConstraints
 from pydantic.config import JsonDict
@@ -23,6 +23,16 @@ from hotpool.api.meta import (
 )
 
 _SET: JsonDict = {"x-kubernetes-list-type": "set"}
+
+HASH_MAX: Final = 1024
+"""Parts at most into which a hash divides the nodes."""
+MAX_PAIRS: Final = 64
+MAX_VALUES: Final = 64
+MAX_TYPES: Final = 32
+MAX_ATTRIBUTES: Final = 16
+
+GeneratedKind = Literal["LanguagePair", "ManyToOne", "LanguageSet", "AttributeValue", "Hash"]
+"""Which rule of a generator made a pool."""
 
 LabelKey = Annotated[str, StringConstraints(min_length=1, max_length=317)]
 LabelValue = Annotated[str, StringConstraints(max_length=63)]
@@ -44,9 +54,13 @@ class AttributeRequirement(ApiModel):
 
     key: Annotated[str, StringConstraints(min_length=1, max_length=63)]
     """The attribute: a declared key, or one of languages, model, version, device."""
-    any_of: Annotated[tuple[Value, ...] | None, Field(min_length=1, max_length=64, json_schema_extra=_SET)] = None
+    any_of: Annotated[tuple[Value, ...] | None, Field(min_length=1, max_length=MAX_VALUES, json_schema_extra=_SET)] = (
+        None
+    )
     """At least one of these values is declared."""
-    all_of: Annotated[tuple[Value, ...] | None, Field(min_length=1, max_length=64, json_schema_extra=_SET)] = None
+    all_of: Annotated[tuple[Value, ...] | None, Field(min_length=1, max_length=MAX_VALUES, json_schema_extra=_SET)] = (
+        None
+    )
     """All of these values are declared."""
 
 
@@ -55,17 +69,32 @@ class TypeRequirement(ApiModel):
 
     type: Word
     """The type: asr, nmt, tts, semantic, llm, ... A type that no node has yet is legal."""
-    attributes: Annotated[tuple[AttributeRequirement, ...], Field(max_length=16, json_schema_extra=map_by("key"))] = ()
+    attributes: Annotated[
+        tuple[AttributeRequirement, ...], Field(max_length=MAX_ATTRIBUTES, json_schema_extra=map_by("key"))
+    ] = ()
     """Conditions on the attributes of one and the same service of the type."""
 
 
 class LanguageRequirement(ApiModel):
     """Directed language pairs that the node must offer (behaviour B4)."""
 
-    all_of: Annotated[tuple[PairOrAny, ...], Field(min_length=1, max_length=64, json_schema_extra=_SET)]
+    all_of: Annotated[tuple[PairOrAny, ...], Field(min_length=1, max_length=MAX_PAIRS, json_schema_extra=_SET)]
     """Pairs `src-tgt`; `*-tgt` means from at least one source."""
     semantic: bool = False
     """True: both languages of a pair must also be languages of the node's semantic services."""
+
+
+class HashRequirement(ApiModel):
+    """A part of all nodes, by FNV-1a-64 over the node's name, a zero byte and the seed, modulo the count."""
+
+    model_config: ClassVar = {"json_schema_extra": _rule("self.index < self.count", "index must be smaller than count")}
+
+    count: Annotated[int, Field(ge=1, le=HASH_MAX)]
+    """Number of parts."""
+    seed: Annotated[str, StringConstraints(max_length=63)] = ""
+    """Another seed gives another distribution."""
+    index: Annotated[int, Field(ge=0, le=HASH_MAX - 1)]
+    """Which part, from 0."""
 
 
 class LabelExpression(ApiModel):
@@ -99,10 +128,12 @@ class LabelSelector(ApiModel):
 class Requirements(ApiModel):
     """What a node must have to be a member; everything given must hold (behaviour D2)."""
 
-    types: Annotated[tuple[TypeRequirement, ...], Field(max_length=32, json_schema_extra=map_by("type"))] = ()
+    types: Annotated[tuple[TypeRequirement, ...], Field(max_length=MAX_TYPES, json_schema_extra=map_by("type"))] = ()
     """Types that must be ready."""
     language_pairs: LanguageRequirement | None = None
     """Language pairs that the node must offer."""
+    hash: HashRequirement | None = None
+    """Which part of the nodes, by a hash of their names."""
     node_selector: LabelSelector | None = None
     """Labels that the NodeCapability must have."""
     match_all: bool = False
@@ -143,7 +174,7 @@ class Generated(ApiModel):
 
     by: Annotated[str, StringConstraints(min_length=1, max_length=40)]
     """Name of the NodePoolGenerator."""
-    kind: Literal["LanguagePair", "ManyToOne", "LanguageSet", "AttributeValue", "Hash"]
+    kind: GeneratedKind
     """Which rule made it."""
     key: Text
     """The key, for example zh-en; names are derived from it, never the other way round."""

@@ -5,8 +5,11 @@ Called by `core.plan`. Pure.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from hotpool.api.meta import Condition, Tristate
+
+_LONGEST_MESSAGE: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +31,16 @@ def settle(
             type=claim.type,
             status=claim.status,
             reason=claim.reason,
-            message=claim.message,
+            message=_cut(claim.message),
             observed_generation=generation,
             last_transition_time=_since(claim, before.get(claim.type), now),
         )
         for claim in claims
     )
+
+
+def _cut(message: str) -> str:
+    return message if len(message) <= _LONGEST_MESSAGE else f"{message[: _LONGEST_MESSAGE - 1]}…"
 
 
 def _since(claim: Claim, before: tuple[str, str] | None, now: str) -> str:

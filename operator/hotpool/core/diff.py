@@ -40,15 +40,25 @@ SliceWrite = CreateSlice | UpdateSlice | DeleteSlice
 def diff_slices(
     pool: Pool, applied: Mapping[str, Slice], planned: Mapping[str, tuple[Member, ...]]
 ) -> list[SliceWrite]:
-    """The writes, deletions last so that a member that moves is added before it is removed (behaviour D7)."""
+    """The writes, deletions last so that a member that moves is added before it is removed (behaviour D7).
+
+    None for a pool about which nothing is changed, though others claim to be its slices.
+    """
+    if pool.paused or pool.problem:
+        return []
     writes: list[SliceWrite] = []
     for name, members in planned.items():
         known = applied.get(name)
         if known is None:
             writes.append(CreateSlice(name, members))
-        elif known.members != members or known.owner != pool.meta.uid or not known.labelled:
+        elif _differs(known.members, members) or known.owner != pool.meta.uid or not known.labelled:
             writes.append(UpdateSlice(known, members))
     return [*writes, *(DeleteSlice(item) for name, item in applied.items() if name not in planned)]
+
+
+def _differs(applied: tuple[Member, ...], planned: tuple[Member, ...]) -> bool:
+    """Most slices of a plan are the very tuples that are applied."""
+    return applied is not planned and applied != planned
 
 
 def status_differs(stored: PoolStatus, planned: PoolStatus) -> bool:

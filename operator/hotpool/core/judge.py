@@ -10,10 +10,17 @@ from enum import StrEnum
 from typing import cast
 
 from hotpool.api.languages import normalise_language
-from hotpool.api.pool import AttributeRequirement, LabelExpression, LabelSelector, LanguageRequirement, TypeRequirement
+from hotpool.api.pool import (
+    AttributeRequirement,
+    HashRequirement,
+    LabelExpression,
+    LabelSelector,
+    LanguageRequirement,
+    TypeRequirement,
+)
 from hotpool.api.pool import PoolTemplateSpec as Spec
 from hotpool.api.slice import MemberState
-from hotpool.core import languages
+from hotpool.core.generators.hashing import slot
 from hotpool.core.model import Liveness, NodeView, Offer, Report
 
 
@@ -28,6 +35,7 @@ class Gate(StrEnum):
     EXCLUDED = "ExcludedByName"
     NOTHING_REQUIRED = "RequiresNothing"
     NODE_SELECTOR = "NodeSelector"
+    HASH = "Hash"
     TYPE = "TypeNotReady"
     ATTRIBUTE = "Attribute"
     LANGUAGE_PAIR = "LanguagePair"
@@ -114,6 +122,8 @@ def _checks(spec: Spec) -> Iterator[Check]:
         yield _NOTHING_REQUIRED
     if requires.node_selector:
         yield _selected(requires.node_selector)
+    if requires.hash:
+        yield _in_part(requires.hash)
     for required in requires.types:
         yield _type_ready(required.type)
         if required.attributes:
@@ -128,7 +138,7 @@ def requires_nothing(spec: Spec) -> bool:
     requires = spec.requires
     selector = requires.node_selector
     selecting = selector is not None and bool(selector.match_labels or selector.match_expressions)
-    return not (requires.match_all or requires.types or requires.language_pairs or selecting)
+    return not (requires.match_all or requires.types or requires.language_pairs or requires.hash or selecting)
 
 
 def _report(view: NodeView) -> Report:
@@ -181,6 +191,19 @@ def _selected(selector: LabelSelector) -> Check:
     )
 
 
+def _in_part(required: HashRequirement) -> Check:
+    def part(view: NodeView) -> int:
+        return slot(view.node.meta.name, required.seed, required.count)
+
+    of = f"of {required.count}, seed {required.seed!r}"
+    return Check(
+        Gate.HASH,
+        f"hash part {required.index} {of}",
+        lambda view: part(view) == required.index,
+        lambda view: f"part {part(view)}",
+    )
+
+
 def _type_ready(type_: str) -> Check:
     def holds(view: NodeView) -> bool:
         state = _report(view).types.get(type_)
@@ -198,7 +221,7 @@ def _has_attributes(required: TypeRequirement) -> Check:
 
     def holds(view: NodeView) -> bool:
         offers = _report(view).offers.get(required.type, ())
-        return any(all(_meets(offer, wanted) for wanted in required.attributes) for offer in offers)
+        return any(all(meets(offer, wanted) for wanted in required.attributes) for offer in offers)
 
     def observed(view: NodeView) -> str:
         offers = _report(view).offers.get(required.type, ())
@@ -218,7 +241,8 @@ def _declared(offer: Offer, required: TypeRequirement) -> str:
     return ", ".join(f"{key}={','.join(sorted(values))}" if values else f"no {key}" for key, values in pairs)
 
 
-def _meets(offer: Offer, wanted: AttributeRequirement) -> bool:
+def meets(offer: Offer, wanted: AttributeRequirement) -> bool:
+    """Whether a service declares what one attribute requirement wants."""
     declared = offer.attributes.get(wanted.key, frozenset())
     any_of, all_of = wanted.any_of, wanted.all_of
     return (any_of is None or not declared.isdisjoint(any_of)) and (all_of is None or declared.issuperset(all_of))
@@ -241,8 +265,7 @@ def _has_pair(pair: str, required: LanguageRequirement) -> Check:
 
 def _has_target(target: str, required: LanguageRequirement) -> Check:
     def holds(view: NodeView) -> bool:
-        offered = view.semantic_pairs if required.semantic else view.pairs
-        return any(languages.target(pair) == target for pair in offered)
+        return target in (view.semantic_pairs if required.semantic else view.pairs).targets
 
     return Check(Gate.LANGUAGE_PAIR, f"language pair *-{target}{_repaired(required)}", holds, _offered(holds))
 

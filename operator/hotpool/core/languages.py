@@ -8,7 +8,8 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-from hotpool.core.model import Offer, Report, Rule
+from hotpool.core.model import Report, Rule
+from hotpool.core.pairs import Grid, Pair, Pairs, pairs_of
 
 ASR: Final = "asr"
 NMT: Final = "nmt"
@@ -27,43 +28,38 @@ def languages(report: Report, type_: str) -> frozenset[str]:
     return frozenset(code for code in offered if _CODE.fullmatch(code))
 
 
-def pairs(report: Report, *, semantic: bool) -> frozenset[str]:
-    """The directed pairs `src-tgt` that the node offers; with `semantic`, both languages also in semantic repair."""
+def pairs(report: Report, *, semantic: bool) -> Pairs:
+    """The directed pairs that the node offers; with `semantic`, both languages also in semantic repair."""
     sources, targets = languages(report, ASR), languages(report, TTS)
     if semantic:
         repaired = languages(report, SEMANTIC)
         sources, targets = sources & repaired, targets & repaired
-    found: set[str] = set()
-    for rule in _rules(report.offers.get(NMT, ())):
-        found |= _allowed(rule, sources, targets)
-    return frozenset(found)
+    rules = {rule for offer in report.offers.get(NMT, ()) for rule in offer.rules}
+    grids = [grid for rule in rules if (grid := _grid(rule, sources, targets))]
+    return pairs_of(grids, (pair for rule in rules for pair in _single(rule, sources, targets)))
 
 
-def _rules(offers: Iterable[Offer]) -> Iterable[Rule]:
-    return (rule for offer in offers for rule in offer.rules)
-
-
-def _allowed(rule: Rule, sources: frozenset[str], targets: frozenset[str]) -> set[str]:
-    """The pairs of one rule; a rule of unknown kind allows nothing."""
+def _grid(rule: Rule, sources: frozenset[str], targets: frozenset[str]) -> Grid | None:
+    """Which sources a rule allows with which targets; a rule of unknown kind allows nothing."""
     match rule.kind:
         case "any_to_any":
-            found = _product(sources & rule.languages, targets & rule.languages)
+            sources, targets = sources & rule.languages, targets & rule.languages
         case "any_to_en":
-            found = _product(sources & rule.languages, targets & _ENGLISH)
+            sources, targets = sources & rule.languages, targets & _ENGLISH
         case "en_to_any":
-            found = _product(sources & _ENGLISH, targets & rule.languages)
-        case "specific_pairs":
-            found = _product(sources, targets) & rule.pairs
+            sources, targets = sources & _ENGLISH, targets & rule.languages
         case _:
-            found = set()
-    return found - rule.blocked
+            return None
+    return Grid(sources, targets, frozenset(_within(rule.blocked, sources, targets)))
 
 
-def _product(sources: Iterable[str], targets: Iterable[str]) -> set[str]:
-    tgts = tuple(targets)
-    return {f"{source}-{target}" for source in sources for target in tgts if source != target}
+def _single(rule: Rule, sources: frozenset[str], targets: frozenset[str]) -> Iterable[Pair]:
+    """The pairs that a rule names one by one."""
+    return _within(rule.pairs - rule.blocked, sources, targets) if rule.kind == "specific_pairs" else ()
 
 
-def target(pair: str) -> str:
-    """The target language of a pair."""
-    return pair.rpartition("-")[2]
+def _within(pairs: Iterable[str], sources: frozenset[str], targets: frozenset[str]) -> Iterable[Pair]:
+    for pair in pairs:
+        source, _, target = pair.partition("-")
+        if source != target and source in sources and target in targets:
+            yield source, target

@@ -6,11 +6,14 @@ Made by `sources.decode`, held by `core.state`, read by everything in `core`. Al
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from hotpool.api.generator import GeneratorSpec, GeneratorStatus
 from hotpool.api.pool import PoolSpec, PoolStatus
 from hotpool.api.slice import MemberState
+from hotpool.core.pairs import NO_PAIRS, Pairs
+
+_LONGEST_INDEX: Final = 9
 
 
 class Kind(StrEnum):
@@ -29,6 +32,14 @@ class Key(NamedTuple):
     name: str
 
 
+class Identity(NamedTuple):
+    """Which object, and which version of it (behaviour C7)."""
+
+    uid: str
+    version: int
+    """metadata.resourceVersion; comparable within one kind (KEP-5504)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Meta:
     """Identity and version of one object."""
@@ -36,8 +47,13 @@ class Meta:
     name: str
     uid: str
     version: int
-    """metadata.resourceVersion; comparable within one kind (KEP-5504)."""
+    """metadata.resourceVersion."""
     generation: int = 0
+
+    @property
+    def identity(self) -> Identity:
+        """Uid and version."""
+        return Identity(self.uid, self.version)
 
 
 class Liveness(StrEnum):
@@ -179,6 +195,19 @@ class Slice:
     """uid of the pool that owns it."""
     labelled: bool = True
 
+    @property
+    def pools(self) -> tuple[str, ...]:
+        """The pool that it claims to be of, and the one that needs its name: two where people edited it."""
+        stem, index = stem_and_index(self.meta.name)
+        return (self.pool,) if index is None or stem == self.pool else (self.pool, stem)
+
+
+def stem_and_index(name: str) -> tuple[str, int | None]:
+    """`zh-en-0` → `zh-en`, 0; the index is None where no pool names a slice so."""
+    stem, _, suffix = name.rpartition("-")
+    canonical = stem and suffix.isdecimal() and len(suffix) <= _LONGEST_INDEX and str(int(suffix)) == suffix
+    return stem, int(suffix) if canonical else None
+
 
 @dataclass(frozen=True, slots=True)
 class Generator:
@@ -188,6 +217,8 @@ class Generator:
     spec: GeneratorSpec
     status: GeneratorStatus = field(default_factory=GeneratorStatus)
     paused: bool = False
+    problem: str | None = None
+    """Why the spec cannot be used."""
 
 
 Observed = Node | Pool | Slice | Generator
@@ -203,9 +234,9 @@ class NodeView:
     """False: known from before this operator started, and silent since."""
     expired: bool = False
     """True: silent for 600 s, so that no brake holds it any more (behaviour C4, D8)."""
-    pairs: frozenset[str] = frozenset()
+    pairs: Pairs = NO_PAIRS
     """Directed pairs that the node offers; derived once for all pools."""
-    semantic_pairs: frozenset[str] = frozenset()
+    semantic_pairs: Pairs = NO_PAIRS
     """Those of them with both languages in semantic repair."""
 
     @property

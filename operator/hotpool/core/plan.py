@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from hotpool.api.meta import Condition
+from hotpool.api.meta import MAX_CONDITIONS, Condition
 from hotpool.api.pool import ExcludedCount, PoolStatus
 from hotpool.api.slice import MemberState
 from hotpool.core.conditions import Claim, settle
 from hotpool.core.judge import Gate, requires_nothing
-from hotpool.core.model import Liveness, Member, NodeView, Pool, Slice, TypeState
+from hotpool.core.model import Liveness, Member, NodeView, Pool, Slice, TypeState, stem_and_index
 from hotpool.core.slicing import Packing, merge, mergeable, pack
 from hotpool.core.subjects import PoolSubject
 
@@ -57,10 +57,9 @@ def plan_pool(
     wanted = {**subject.members, **held} if held else subject.members
     published = {} if pool.spec.mode == "DryRun" else wanted
     current = _packing(pool, slices)
-    packing = pack(current, published, pool.spec.slice_size, now)
-    packing, merge_at, recheck_at = _merged(subject, packing, moment)
-    changed = _nodes(packing) != _nodes(current)
-    counts = Counter(wanted.values())
+    packed = pack(current, published, pool.spec.slice_size, now, subject.unsettled)
+    packing, merge_at, recheck_at = _merged(subject, packed.slices, moment)
+    counts = subject.counts + Counter(held.values())
     status = PoolStatus(
         observed_generation=pool.meta.generation,
         members=len(wanted),
@@ -69,7 +68,7 @@ def plan_pool(
         draining_members=counts["Draining"],
         slices=len(packing),
         excluded=_excluded(subject, len(held)),
-        last_change=now if changed or pool.status.last_change is None else pool.status.last_change,
+        last_change=now if packed.moved or pool.status.last_change is None else pool.status.last_change,
     )
     claims = [_ready(pool, counts["Ready"]), *_mass_silence(subject, held), *_unknown_types(pool, known_types)]
     return PoolPlan(
@@ -124,16 +123,17 @@ def _mass_silence(subject: PoolSubject, held: Mapping[str, MemberState]) -> list
 def _untouched(pool: Pool, slices: Mapping[str, Slice], now: str) -> PoolPlan:
     """A pool about which nothing is changed: paused by people, or with a spec that cannot be read.
 
-    Its members are those of its slices: Redis, too, goes on to say what it said, after a restart or a flush as well.
+    Its members are those of its slices (not of others that claim to be): Redis, too, goes on to say what it said, after
+    a restart or a flush as well.
     """
     stays = Claim("Paused", "True", "Paused", "annotation hotpool.dev/paused: nothing about the pool is changed")
     broken = Claim("Ready", "False", "InvalidSpec", pool.problem or "")
     before = pool.status.conditions
     kept = [Claim(c.type, c.status, c.reason, c.message) for c in before if c.type not in {"Paused", "Ready"}]
     ready = [Claim(c.type, c.status, c.reason, c.message) for c in before if c.type == "Ready"]
-    claims = [*([broken] if pool.problem else ready), *kept, *([stays] if pool.paused else [])]
+    claims = [*([broken] if pool.problem else ready), *([stays] if pool.paused else []), *kept][:MAX_CONDITIONS]
     status = pool.status.model_copy(update={"observed_generation": pool.meta.generation})
-    members = {member.node: member.state for item in slices.values() for member in item.members}
+    members = {member.node: member.state for found in _packing(pool, slices).values() for member in found}
     conditions = _with_conditions(status, pool, claims, now)
     return PoolPlan({name: item.members for name, item in slices.items()}, conditions, members)
 
@@ -171,16 +171,8 @@ def _unknown_types(pool: Pool, known: Mapping[str, int]) -> list[Claim]:
 
 def _packing(pool: Pool, slices: Mapping[str, Slice]) -> Packing:
     """Slice index → members, of those slices whose names are a pool's slice names."""
-    packing: Packing = {}
-    for name, item in slices.items():
-        suffix = name.removeprefix(f"{pool.meta.name}-")
-        if suffix != name and suffix.isdecimal() and str(int(suffix)) == suffix:
-            packing[int(suffix)] = item.members
-    return packing
-
-
-def _nodes(packing: Packing) -> set[str]:
-    return {member.node for members in packing.values() for member in members}
+    found = ((stem_and_index(name), item) for name, item in slices.items())
+    return {index: item.members for (stem, index), item in found if stem == pool.meta.name and index is not None}
 
 
 def plan_node(view: NodeView, now: str) -> NodePlan:

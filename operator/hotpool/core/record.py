@@ -20,7 +20,9 @@ class NodeRecord:
 
     view: NodeView
     beat: float | None = None
-    """When its heartbeat was last heard; None: never."""
+    """Since when its silence counts: its last heartbeat, or the beginning of a fresh period; None: it is silent."""
+    heard_at: float | None = None
+    """When this process heard it last; None: never, `beat` is then when it began to listen."""
     interval: float = DEFAULT_INTERVAL
     """H."""
     silent_since: float | None = None
@@ -32,7 +34,7 @@ class NodeRecord:
 
     def hear(self, now: float) -> NodeView:
         """A heartbeat: the view that the node has from now on."""
-        self.beat, self.silent_since = now, None
+        self.beat, self.heard_at, self.silent_since = now, now, None
         if self.view.liveness is Liveness.LIVE and self.view.heard:
             return self.view
         return replace(self.view, liveness=Liveness.LIVE, heard=True, expired=False)
@@ -54,6 +56,22 @@ class NodeRecord:
         if self.silent_since is None:
             self.silent_since = now
         return replace(self.view, liveness=liveness)
+
+    def adopt(self, now: float, wall_offset: float) -> NodeView:
+        """The view of a standby that takes over: silence that the former leader stored holds until a heartbeat (C4)."""
+        recorded = self.view.node.conditions.get("Ready")
+        if recorded is None or recorded.status != "Unknown" or self.view.node.report is None:
+            return self.view
+        since = _stored_since(recorded, now, wall_offset)
+        if self.heard_at is not None and self.heard_at > since:
+            return self.view
+        if recorded.reason in _SILENT_REASONS and self.view.liveness is not Liveness.OFFLINE:
+            self.beat, self.silent_since = None, since
+            return replace(self.view, liveness=Liveness.OFFLINE, heard=recorded.reason == "Offline")
+        if recorded.reason == "Suspect" and self.view.liveness is Liveness.LIVE:
+            self.silent_since = since
+            return replace(self.view, liveness=Liveness.SUSPECT)
+        return self.view
 
     @property
     def next_change(self) -> float | None:

@@ -5,6 +5,8 @@ Called by `core.plan`. Pure; knows indices and members, not objects.
 
 from collections.abc import Iterator, Mapping
 from itertools import count
+from operator import itemgetter
+from typing import NamedTuple
 
 from hotpool.api.slice import MemberState
 from hotpool.core.model import Member
@@ -12,27 +14,46 @@ from hotpool.core.model import Member
 Packing = dict[int, tuple[Member, ...]]
 """Slice index → its members."""
 
+
+class Packed(NamedTuple):
+    """The slices of a pool, and whether a node came or left."""
+
+    slices: Packing
+    moved: bool
+
+
 _QUARTER = 4
+_node = itemgetter(0)
 
 
-def pack(current: Mapping[int, tuple[Member, ...]], wanted: Mapping[str, MemberState], size: int, now: str) -> Packing:
+def pack(
+    current: Packing, wanted: Mapping[str, MemberState], size: int, now: str, changed: set[str] | None = None
+) -> Packed:
     """The slices that hold exactly `wanted`: who is in stays in place, who is new takes the lowest free place.
 
     Places in slices that are there come first, then the lowest index that is free. A node that stands twice keeps its
     first place. An empty slice goes, but for slice 0 of an empty pool, so that its first member costs an update and no
-    deletion stands between them. `now` becomes `since` of new members.
+    deletion stands between them. `now` becomes `since` of new members. `changed`: the only nodes of which `wanted` can
+    differ from `current`, which saves a look at all others; None: any.
     """
     result: Packing = {}
     placed: set[str] = set()
+    shorter = False
     for index in sorted(current):
-        if kept := _kept(current[index], wanted, placed, size):
+        members = current[index]
+        if members and changed is not None and changed.isdisjoint(map(_node, members)):
+            result[index] = members
+            continue
+        kept = _kept(members, wanted, placed, size)
+        shorter = shorter or len(kept) < len(members)
+        if kept:
             result[index] = kept
-    if len(placed) < len(wanted):
-        new = [Member(node, wanted[node], now) for node in sorted(wanted.keys() - placed)]
-        _add(result, new, size)
+    new = sorted((wanted.keys() if changed is None else wanted.keys() & changed) - placed)
+    if new:
+        _add(result, [Member(node, wanted[node], now) for node in new], size)
     if not result and 0 in current:
         result[0] = ()
-    return result
+    return Packed(result, moved=shorter or bool(new))
 
 
 def mergeable(packing: Packing, size: int) -> int | None:

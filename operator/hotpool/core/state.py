@@ -7,14 +7,18 @@ loop only.
 
 import heapq
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from math import inf
+from typing import Final
 
 from hotpool.core import views
+from hotpool.core.generators.offers import GeneratorSubject
+from hotpool.core.generators.ownership import Ownership, concerned, matters
 from hotpool.core.model import (
     Generator,
     Heartbeat,
+    Identity,
     Key,
     Kind,
     Node,
@@ -25,9 +29,11 @@ from hotpool.core.model import (
     Slice,
 )
 from hotpool.core.record import NodeRecord, first_record
-from hotpool.core.subjects import GeneratorSubject, PoolSubject, Subject
+from hotpool.core.subjects import PoolSubject, Subject
 
 _NODES_PER_TICK = 50
+LARGEST_TERM: Final = 2**30
+"""No fleet elects so often: a slice that says more was not written by a leader, and a Lease could not count on."""
 _UNPROVEN_PAUSE = 1.0
 """Seconds until a node is looked at again whose silence is not proven yet."""
 
@@ -41,27 +47,36 @@ class State:
     nodes: dict[str, NodeRecord] = field(default_factory=dict)
     pools: dict[str, PoolSubject] = field(default_factory=dict)
     generators: dict[str, GeneratorSubject] = field(default_factory=dict)
+    owned: Ownership = field(default_factory=Ownership)
     slices: dict[str, dict[str, Slice]] = field(default_factory=lambda: defaultdict(dict))
     """Pool name → slice name → slice."""
+    _pools_of_slice: dict[str, tuple[str, ...]] = field(default_factory=dict)
     gate_open: bool = False
     """False until everything was listed once: what is seen before may be old (behaviour C2)."""
     known_types: Counter[str] = field(default_factory=Counter)
     """Type → nodes that report it."""
     largest_term: int = 0
-    """The largest term that a slice carries."""
+    """The largest term that a slice carries, and that can be one."""
     _leases: dict[str, Heartbeat] = field(default_factory=dict)
     _by_type: dict[str, set[Key]] = field(default_factory=lambda: defaultdict(set))
     _by_pairs: set[Key] = field(default_factory=set)
+    _identities: dict[Kind, dict[str, Identity]] = field(default_factory=lambda: {kind: {} for kind in Kind})
     _due: list[tuple[float, str]] = field(default_factory=list)
     _deleted: dict[Key, str] = field(default_factory=dict)
     """Key → uid of the object last seen deleted; late events of it are dropped."""
 
-    def observe(self, seen: Observed, now: float) -> set[Key]:
-        """Take in one object; events of an older version, or of an object known to be deleted, are dropped."""
-        key = key_of(seen)
-        known = self._find(key, seen)
-        if self._deleted.get(_identity(key, seen)) == seen.meta.uid or (known and known.version >= seen.meta.version):
+    def observe(self, seen: Observed, now: float, *, restored: bool = False) -> set[Key]:
+        """Take in one object; events of an older version, or of an object known to be deleted, are dropped.
+
+        `restored`: the API server was asked and holds just this, so what was known is void (behaviour C7).
+        """
+        kind, name = kind_of(seen), seen.meta.name
+        known = self._identities[kind].get(name)
+        old = known is not None and known.version >= seen.meta.version
+        if not restored and (old or self._deleted.get(Key(kind, name)) == seen.meta.uid):
             return set()
+        self._identities[kind][name] = seen.meta.identity
+        self._deleted.pop(Key(kind, name), None)
         match seen:
             case Node():
                 return self._observe_node(seen, now)
@@ -74,31 +89,33 @@ class State:
 
     def forget(self, kind: Kind, name: str, uid: str) -> set[Key]:
         """An object was deleted; nothing happens when the one known by that name is another one."""
+        known = self._identities[kind].get(name)
+        if known is not None and known.uid != uid:
+            return set()
         self._deleted[Key(kind, name)] = uid
+        if known is None:
+            return set()
+        del self._identities[kind][name]
         match kind:
             case Kind.NODE:
-                record = self.nodes.get(name)
-                return self._drop_node(name) if record and record.view.node.meta.uid == uid else set()
+                return self._drop_node(name)
             case Kind.SLICE:
-                return self._drop_slice(name, uid)
+                return self._drop_slice(name)
             case Kind.POOL:
-                pool = self.pools.get(name)
-                return self._drop_pool(name) if pool and pool.pool.meta.uid == uid else set()
+                return self._drop_pool(name)
             case Kind.GENERATOR:
-                known = self.generators.get(name)
-                return self._drop_generator(name) if known and known.generator.meta.uid == uid else set()
+                return self._drop_generator(name)
 
-    def known(self, kind: Kind) -> dict[str, str]:
-        """Name → uid of every object of one kind."""
-        match kind:
-            case Kind.NODE:
-                return {name: record.view.node.meta.uid for name, record in self.nodes.items()}
-            case Kind.POOL:
-                return {name: subject.pool.meta.uid for name, subject in self.pools.items()}
-            case Kind.SLICE:
-                return {name: item.meta.uid for group in self.slices.values() for name, item in group.items()}
-            case Kind.GENERATOR:
-                return {name: subject.generator.meta.uid for name, subject in self.generators.items()}
+    def known(self, kind: Kind) -> Mapping[str, Identity]:
+        """Name → uid and version of every object of one kind, as it is now."""
+        return self._identities[kind]
+
+    def contradicts(self, kind: Kind, name: str, listed: Identity) -> bool:
+        """Whether what is known is newer than what a list holds: the list is late, or the store went back."""
+        known = self._identities[kind].get(name)
+        if known is None:
+            return self._deleted.get(Key(kind, name)) == listed.uid
+        return known.version > listed.version
 
     def heartbeat(self, beat: Heartbeat, now: float) -> set[Key]:
         """Take in a Lease: a heartbeat is a changed renewTime of the accepted epoch (behaviour C2, B8)."""
@@ -156,19 +173,15 @@ class State:
             record.hear_anew(now)
             self._schedule(name, record)
 
-    def _find(self, key: Key, seen: Observed) -> "_Known | None":
-        match seen:
-            case Node():
-                record = self.nodes.get(key.name)
-                return _Known.of(record.view.node) if record else None
-            case Pool():
-                pool = self.pools.get(key.name)
-                return _Known.of(pool.pool) if pool else None
-            case Slice():
-                return _Known.of(self.slices.get(seen.pool, {}).get(seen.meta.name))
-            case Generator():
-                generator = self.generators.get(key.name)
-                return _Known.of(generator.generator) if generator else None
+    def take_over(self, now: float) -> set[Key]:
+        """We lead from now on: nodes that the former leader found silent are so until a heartbeat (behaviour C4)."""
+        dirty: set[Key] = set()
+        for name, record in self.nodes.items():
+            view = record.adopt(now, self.wall_offset)
+            if view is not record.view:
+                dirty |= self._set_view(name, record, view)
+                self._schedule(name, record)
+        return dirty
 
     def _observe_node(self, node: Node, now: float) -> set[Key]:
         name = node.meta.name
@@ -234,6 +247,9 @@ class State:
             self.known_types[type_] += 1
             if self.known_types[type_] == 1:
                 dirty |= self._by_type.get(type_, set())
+        for key in dirty:
+            if key.kind is Kind.POOL:
+                self.pools[key.name].moved = True
         return dirty
 
     def _beat(self, name: str, record: NodeRecord, now: float) -> set[Key]:
@@ -261,12 +277,16 @@ class State:
         name = pool.meta.name
         known = self.pools.get(name)
         if known and known.pool.meta.uid == pool.meta.uid and known.pool.spec == pool.spec:
-            known.pool = pool
-            return {Key(Kind.POOL, name), *self._maker(pool)}
+            before, known.pool, known.moved = known.pool, pool, True
+            self.owned.drop(before)
+            self.owned.put(pool)
+            makers = self._makers(before) | self._makers(pool) if matters(before, pool) else set()
+            return {Key(Kind.POOL, name), *makers}
         dropped = self._drop_pool(name) if known else set()
         subject = PoolSubject(pool)
         self.pools[name] = subject
-        dirty = dropped | self._add_subject(Key(Kind.POOL, name), subject) | self._maker(pool)
+        self.owned.put(pool)
+        dirty = dropped | self._add_subject(Key(Kind.POOL, name), subject) | self._makers(pool)
         if known and known.pool.meta.uid == pool.meta.uid:
             subject.carry_over(known)
         return dirty
@@ -299,7 +319,8 @@ class State:
 
     def _drop_pool(self, name: str) -> set[Key]:
         subject = self.pools.pop(name)
-        return self._drop_subject(Key(Kind.POOL, name), subject) | self._maker(subject.pool)
+        self.owned.drop(subject.pool)
+        return self._drop_subject(Key(Kind.POOL, name), subject) | self._makers(subject.pool)
 
     def _drop_generator(self, name: str) -> set[Key]:
         return self._drop_subject(Key(Kind.GENERATOR, name), self.generators.pop(name))
@@ -309,26 +330,33 @@ class State:
         return self._count_types(views.types(record.view), frozenset()) | self._judge(name, None, self._subjects())
 
     def _observe_slice(self, seen: Slice) -> set[Key]:
-        """A slice is in one pool's group only, also when people gave it to another pool."""
+        """A slice is in the group of each pool that must look at it: to put it right, or to delete it (D10)."""
         name = seen.meta.name
-        self.largest_term = max(self.largest_term, seen.term)
-        left = [pool for pool, group in self.slices.items() if pool != seen.pool and name in group]
-        for pool in left:
+        if seen.term <= LARGEST_TERM:
+            self.largest_term = max(self.largest_term, seen.term)
+        before = self._pools_of_slice.get(name, ())
+        for pool in before:
             del self.slices[pool][name]
-        self.slices[seen.pool][name] = seen
-        return {Key(Kind.POOL, pool) for pool in (seen.pool, *left)}
+        for pool in seen.pools:
+            self.slices[pool][name] = seen
+        self._pools_of_slice[name] = seen.pools
+        return self._slices_changed(*before, *seen.pools)
 
-    def _drop_slice(self, name: str, uid: str) -> set[Key]:
-        for pool, group in self.slices.items():
-            if name in group and group[name].meta.uid == uid:
-                del group[name]
-                return {Key(Kind.POOL, pool)}
-        return set()
+    def _slices_changed(self, *pools: str) -> set[Key]:
+        for pool in pools:
+            if subject := self.pools.get(pool):
+                subject.foreign = subject.moved = True
+        return {Key(Kind.POOL, pool) for pool in pools}
 
-    def _maker(self, pool: Pool) -> set[Key]:
-        """The generator of a pool, which puts right what was edited or deleted by hand (behaviour D5)."""
-        made = pool.spec.generated
-        return {Key(Kind.GENERATOR, made.by)} if made else set()
+    def _drop_slice(self, name: str) -> set[Key]:
+        pools = self._pools_of_slice.pop(name)
+        for pool in pools:
+            del self.slices[pool][name]
+        return self._slices_changed(*pools)
+
+    def _makers(self, pool: Pool) -> set[Key]:
+        """The generators that put right what was edited, deleted or made by hand (behaviour D5)."""
+        return {Key(Kind.GENERATOR, name) for name in concerned(pool, self.generators)}
 
     def _subjects(self) -> Iterable[Key]:
         yield from (Key(Kind.POOL, name) for name in self.pools)
@@ -338,28 +366,14 @@ class State:
         return self.pools[key.name] if key.kind is Kind.POOL else self.generators[key.name]
 
 
-@dataclass(frozen=True, slots=True)
-class _Known:
-    uid: str
-    version: int
-
-    @classmethod
-    def of(cls, seen: Observed | None) -> "_Known | None":
-        return cls(seen.meta.uid, seen.meta.version) if seen else None
-
-
-def key_of(seen: Observed) -> Key:
-    """What has to be reconciled when this object changes: a slice stands for its pool."""
+def kind_of(seen: Observed) -> Kind:
+    """The kind of an object."""
     match seen:
         case Node():
-            return Key(Kind.NODE, seen.meta.name)
+            return Kind.NODE
         case Pool():
-            return Key(Kind.POOL, seen.meta.name)
+            return Kind.POOL
         case Slice():
-            return Key(Kind.POOL, seen.pool)
+            return Kind.SLICE
         case Generator():
-            return Key(Kind.GENERATOR, seen.meta.name)
-
-
-def _identity(key: Key, seen: Observed) -> Key:
-    return Key(Kind.SLICE, seen.meta.name) if isinstance(seen, Slice) else key
+            return Kind.GENERATOR

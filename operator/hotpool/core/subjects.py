@@ -1,6 +1,6 @@
-"""What nodes are judged for: a pool's members, and the keys that nodes offer to a generator.
+"""What nodes are judged for: a pool's members. What they offer to a generator is in `core.generators.offers`.
 
-Held and updated by `core.state`, read by `core.plan`. Each keeps one entry for each node, so that a change costs one
+Held and updated by `core.state`, read by `core.plan`. It keeps one entry for each node, so that a change costs one
 judgement and not a scan.
 """
 
@@ -10,10 +10,12 @@ from dataclasses import dataclass, field
 
 from hotpool.api.pool import PoolTemplateSpec
 from hotpool.api.slice import MemberState
-from hotpool.core import generate
 from hotpool.core.brake import brakes
-from hotpool.core.judge import Check, Gate, checks, decide, member_state
-from hotpool.core.model import Generator, Liveness, NodeView, Pool
+from hotpool.core.generators.offers import GeneratorSubject
+from hotpool.core.judge import Check, Gate, Verdict, checks, decide, member_state
+from hotpool.core.model import Liveness, NodeView, Pool
+
+_GONE = Verdict(None)
 
 
 @dataclass(slots=True)
@@ -30,6 +32,14 @@ class PoolSubject:
     """Members that are silent for 3 H."""
     standing: set[str] | None = None
     """Silent nodes that the last plan kept, or that were members when they fell silent; None before the first plan."""
+    counts: Counter[MemberState] = field(default_factory=Counter)
+    """Members by state."""
+    changed: set[str] = field(default_factory=set)
+    """Nodes whose verdict changed since the slices were last known to say what is wanted."""
+    foreign: bool = True
+    """True while the slices may hold what we did not write."""
+    moved: bool = True
+    """True while more than counts by reason may differ from what the last plan made of it."""
     merge_at: float | None = None
     """When slices may be merged next (monotonic seconds)."""
     _checks: tuple[Check, ...] = ()
@@ -60,18 +70,30 @@ class PoolSubject:
 
     def update(self, node: str, view: NodeView | None) -> bool:
         """Judge one node (None: it is gone); True when the verdict is another one than before."""
-        before = self._known(node)
-        self._drop(node)
-        verdict = decide(view, self._checks) if view else None
-        if view is None or verdict is None:
-            pass
-        elif verdict.state is not None:
-            self.members[node] = verdict.state
-            if view.liveness is Liveness.SUSPECT:
+        verdict = decide(view, self._checks) if view else _GONE
+        state, gate = verdict.state, verdict.gate
+        late = state is not None and view is not None and view.liveness is Liveness.SUSPECT
+        silent = member_state(view) if view and gate is Gate.OFFLINE and not view.expired else None
+        before = self.members.get(node)
+        stood, stands = (before, node in self.late, self.silent.get(node)), (state, late, silent)
+        if stood == stands and self.gates.get(node) == gate:
+            return False
+        self.moved = self.moved or stood != stands
+        self._drop(node, before)
+        self.changed.add(node)
+        if state is not None:
+            self.members[node] = state
+            self.counts[state] += 1
+            if late:
                 self.late.add(node)
-        elif verdict.gate is not None:
-            self._keep_out(node, verdict.gate, view, was_member=before[0] is not None)
-        return before != self._known(node)
+        elif gate is not None:
+            self.gates[node] = gate
+            self.excluded[gate] += 1
+        if silent is not None:
+            self.silent[node] = silent
+            if before is not None and self.standing is not None:
+                self.standing.add(node)
+        return True
 
     def carry_over(self, former: "PoolSubject") -> None:
         """The spec changed: who stood in the pool in spite of its silence stands there still, where it qualifies."""
@@ -84,68 +106,38 @@ class PoolSubject:
         self.standing = None if held is None else set(held)
         self.merge_at = merge_at
 
-    def _known(self, node: str) -> tuple[MemberState | None, Gate | None, MemberState | None, bool]:
-        return self.members.get(node), self.gates.get(node), self.silent.get(node), node in self.late
+    @property
+    def unsettled(self) -> set[str] | None:
+        """The nodes of which the slices may say something else than what is wanted; None: any."""
+        return None if self.foreign else self.changed | self.silent.keys() | (self.standing or set())
 
-    def _drop(self, node: str) -> None:
-        self.members.pop(node, None)
-        self.late.discard(node)
+    @property
+    def urgent(self) -> bool:
+        """Whether more than counts by reason is to be planned, which cannot wait for the slow lane."""
+        return self.moved
+
+    def take_unsettled(self) -> tuple[set[str], bool, bool]:
+        """What a plan is about to settle; what changes from now on is for the next one."""
+        taken = self.changed, self.foreign, self.moved
+        self.changed, self.foreign, self.moved = set(), False, False
+        return taken
+
+    def give_back(self, taken: tuple[set[str], bool, bool], *, planned: bool) -> None:
+        """It was not settled after all. `planned`: the plan decided nothing, and until the pool itself changes."""
+        self.changed |= taken[0]
+        self.foreign = self.foreign or taken[1]
+        self.moved = self.moved or (taken[2] and not planned)
+
+    def _drop(self, node: str, state: MemberState | None) -> None:
+        if state is not None:
+            del self.members[node]
+            self.counts[state] -= 1
+            self.late.discard(node)
+            return
         self.silent.pop(node, None)
         gate = self.gates.pop(node, None)
         if gate is not None:
             self.excluded[gate] -= 1
-
-    def _keep_out(self, node: str, gate: Gate, view: NodeView, *, was_member: bool) -> None:
-        self.gates[node] = gate
-        self.excluded[gate] += 1
-        if gate is Gate.OFFLINE and not view.expired:
-            self.silent[node] = member_state(view)
-            if was_member and self.standing is not None:
-                self.standing.add(node)
-
-
-@dataclass(slots=True)
-class GeneratorSubject:
-    """A generator, the keys that each node offers, and how many nodes offer each key."""
-
-    generator: Generator
-    offered: dict[str, frozenset[str]] = field(default_factory=dict)
-    nodes: Counter[str] = field(default_factory=Counter)
-    emptied: dict[str, float] = field(default_factory=dict)
-    """Key → when it was first seen to be offered by nobody (monotonic seconds)."""
-
-    @property
-    def needs_pairs(self) -> bool:
-        """Every rule of this version is about languages."""
-        return True
-
-    @property
-    def types(self) -> frozenset[str]:
-        """The types of which a change can matter."""
-        return frozenset(required.type for required in self.spec.requires.types)
-
-    @property
-    def spec(self) -> PoolTemplateSpec:
-        """What the template requires."""
-        return self.generator.spec.template.spec
-
-    def update(self, node: str, view: NodeView | None) -> bool:
-        """Take in the keys of one node (None: it is gone); True when they changed."""
-        before = self.offered.pop(node, frozenset())
-        after = generate.keys(view, self.generator.spec) if view else frozenset()
-        if after:
-            self.offered[node] = after
-        self.nodes.subtract(before - after)
-        self.nodes.update(after - before)
-        for key in before - after:
-            if not self.nodes[key]:
-                del self.nodes[key]
-        return before != after
-
-    def empty_since(self, keys: Iterable[str], now: float) -> dict[str, float]:
-        """When each of the keys, which nobody offers now, was first seen so; the others start anew."""
-        self.emptied = {key: self.emptied.get(key, now) for key in keys}
-        return self.emptied
 
 
 Subject = PoolSubject | GeneratorSubject

@@ -8,13 +8,14 @@ from dataclasses import replace
 
 from hotpool.core import languages
 from hotpool.core.model import Node, NodeView
+from hotpool.core.pairs import NO_PAIRS
 
 
 def renewed(before: NodeView, node: Node) -> NodeView:
     """The view with a newer node and its pairs; those of an equal report are taken over."""
     known = before.node.report
     if node.report is None:
-        return replace(before, node=node, pairs=frozenset(), semantic_pairs=frozenset())
+        return replace(before, node=node, pairs=NO_PAIRS, semantic_pairs=NO_PAIRS)
     if known is not None and known.offers == node.report.offers and before.node is not node:
         return replace(before, node=node)
     pairs = languages.pairs(node.report, semantic=False)

@@ -14,13 +14,28 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_LAYOUT = "1"  # Part of each digest: another layout in Redis makes every image differ, so all is rewritten.
+_LAYOUT = "2"  # Part of each digest: another layout in Redis makes every image differ, so all is rewritten.
 
 Capability = tuple[str, bool, str | None, tuple[str, ...]]  # type, ready, reason when not, ids of the ready services
 
 
 def _digest(parts: Iterable[str]) -> str:
     return hashlib.blake2b("\x00".join((_LAYOUT, *parts)).encode(), digest_size=12).hexdigest()
+
+
+class _Numbers(dict[str, int]):
+    """Node name → a number of 128 bits; a set's digest is the sum over its members, which needs no order."""
+
+    def __missing__(self, name: str) -> int:
+        if len(self) > _NUMBERS_KEPT:
+            self.clear()
+        number = self[name] = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=16).digest())
+        return number
+
+
+_NUMBERS = _Numbers()
+_NUMBERS_KEPT = 1_000_000
+_MASK = 2**128 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,15 +49,16 @@ class PoolImage:
     uid: str
     generator: str | None
     key: str | None
-    ready: frozenset[str]
-    suspect: frozenset[str]
-    draining: frozenset[str]
+    ready: frozenset[str] = field(compare=False)
+    suspect: frozenset[str] = field(compare=False)
+    draining: frozenset[str] = field(compare=False)
     digest: str = field(init=False, repr=False)
+    """Two images of the same members have the same; it stands for them in comparisons."""
 
     def __post_init__(self) -> None:
         parts = [self.name, self.uid, self.generator or "", self.key or ""]
         for members in self.members:
-            parts += ["", str(len(members)), *sorted(members)]
+            parts += [str(len(members)), f"{sum(map(_NUMBERS.__getitem__, members)) & _MASK:x}"]
         object.__setattr__(self, "digest", _digest(parts))
 
     @property

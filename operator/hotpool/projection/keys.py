@@ -99,6 +99,10 @@ class FleetKeys:
         """Hash: type to JSON, and `.facts` with term, version and digest."""
         return self._named(f"node:{name}")
 
+    def history(self, name: str) -> str:
+        """List: a node's last transitions (see history), newest first. No name of a node holds a colon."""
+        return self._named(f"node:{name}:history")
+
     def pool(self, name: str) -> tuple[str, str, str, str]:
         """Return a pool's keys: its hash of facts and its sorted sets in the order of STATES."""
         facts = self._named(f"pool:{name}")

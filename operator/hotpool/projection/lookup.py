@@ -24,12 +24,14 @@ from hotpool.projection.answers import (
 )
 from hotpool.projection.client import TIMEOUT_SECONDS, connect, describe, text
 from hotpool.projection.functions import LIBRARY, Functions, is_missing
+from hotpool.projection.history import KEPT, decoded
 from hotpool.projection.keys import DEFAULT_PREFIX, FleetKeys, entry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
     from types import TracebackType
 
+    from hotpool.core.story.transitions import Transition
     from hotpool.projection.client import Client
 
 _MAX_RESOLVED = 4096
@@ -116,6 +118,15 @@ class Lookup:
             types = {kind: type_state(value) for kind, value in fields.items() if not kind.startswith(".")}
             return Capability(node, types, *freshness(fresh))
 
+    async def transitions(self, node: str) -> tuple[Transition, ...]:
+        """Return what changed about a node lately, newest first, at most ten; nothing for one that is not known.
+
+        For people: Redis alone holds it, so a flush loses it.
+        """
+        with self._errors():
+            found = await self._client.execute_command("LRANGE", self._keys.history(node), 0, KEPT - 1)
+            return tuple(decoded(text(entry)) for entry in found)
+
     async def members(self, pool: str) -> Members:
         """Return all members of a pool: for people and tests, a pick does not need it."""
         with self._errors():
@@ -145,6 +156,6 @@ class Lookup:
     def _errors(self) -> Iterator[None]:
         try:
             yield
-        except (RedisError, OSError, ValueError, LookupError, TypeError) as error:
+        except (RedisError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             hint = f" (no library {LIBRARY}: has an operator reached this Redis?)" if is_missing(error) else ""
             raise LookupFailed(describe(error, self._client) + hint) from None

@@ -12,6 +12,7 @@ from typing import Final
 import structlog
 
 from hotpool.metrics import REDIS_UP, WRITES
+from hotpool.projection.history import KEPT
 from hotpool.projection.images import NodeImage, PoolImage
 from hotpool.projection.keys import entry
 from hotpool.projection.writer import Writer
@@ -27,17 +28,28 @@ _AT_ONCE: Final = 16
 class Mirror:
     """The wanted images, and whether Redis is believed to hold them.
 
-    `term` tells our term; `raise_term` stores a larger one where Redis knows a larger one than ours.
+    `term` tells our term; `raise_term` stores a larger one where Redis knows a larger one than ours; `tell` is told
+    whether Redis is well, and why not.
     """
 
     def __init__(
-        self, writer: Writer, *, term: Callable[[], int], raise_term: Callable[[int], Awaitable[None]]
+        self,
+        writer: Writer,
+        *,
+        term: Callable[[], int],
+        raise_term: Callable[[int], Awaitable[None]],
+        tell: Callable[[bool, str], None] = lambda _well, _why: None,
     ) -> None:
         self._writer = writer
         self._term = term
         self._raise_term = raise_term
+        self._tell = tell
         self._pools: dict[str, PoolImage] = {}
         self._nodes: dict[str, NodeImage] = {}
+        self._hidden: set[str] = set()
+        """Nodes that are there, of which Redis shall know no capability."""
+        self._untold: dict[str, tuple[str, ...]] = {}
+        """Node → its transitions that Redis did not accept yet, oldest first."""
         self._wake = asyncio.Event()
         self._room = asyncio.Semaphore(_AT_ONCE)
         self._repairs = asyncio.Semaphore(_AT_ONCE)
@@ -46,17 +58,26 @@ class Mirror:
         """An image was not sent, or not accepted, since the last round began: that round may have missed it."""
         self.up = False
 
-    async def pool(self, image: PoolImage) -> None:
-        """This is what Redis shall hold of a pool from now on."""
-        if self._pools.get(image.name) != image:
-            self._pools[image.name] = image
-            await self._send("replace_pool", partial(self._put_pool, image.name))
+    async def pool(self, image: PoolImage) -> bool:
+        """This is what Redis shall hold of a pool from now on; whether it does now."""
+        if self._pools.get(image.name) == image:
+            return self.up
+        self._pools[image.name] = image
+        return await self._send("replace_pool", partial(self._put_pool, image.name))
 
-    async def node(self, image: NodeImage) -> None:
-        """This is what Redis shall hold of a node from now on."""
-        if self._nodes.get(image.name) != image:
+    async def node(self, image: NodeImage, happened: str | None = None) -> None:
+        """This is what Redis shall hold of a node from now on. `happened`: a transition to keep (history)."""
+        self._hidden.discard(image.name)
+        if self._keep(image.name, happened) or self._nodes.get(image.name) != image:
             self._nodes[image.name] = image
             await self._send("replace_node", partial(self._put_node, image.name))
+
+    async def hide_node(self, name: str, happened: str | None = None) -> None:
+        """Redis shall know nothing that this node can do, but what happened to it."""
+        known = self._nodes.pop(name, None)
+        self._hidden.add(name)
+        if self._keep(name, happened) or known:
+            await self._send("drop_node", partial(self._put_node, name))
 
     async def no_pool(self, name: str) -> None:
         """Redis shall not know this pool any more."""
@@ -64,9 +85,17 @@ class Mirror:
             await self._send("drop_pool", partial(self._put_pool, name))
 
     async def no_node(self, name: str) -> None:
-        """Redis shall not know this node any more."""
-        if self._nodes.pop(name, None):
+        """Redis shall not know this node any more, nor what happened to it."""
+        known = self._nodes.pop(name, None) or name in self._hidden
+        self._hidden.discard(name)
+        self._untold.pop(name, None)
+        if known:
             await self._send("drop_node", partial(self._put_node, name))
+
+    def _keep(self, name: str, happened: str | None) -> bool:
+        if happened:
+            self._untold[name] = (*self._untold.get(name, ()), happened)[-KEPT:]
+        return happened is not None
 
     async def run(self) -> None:
         """Rounds for ever; to be started when every pool and node was given once. Raises Fenced and NotLeader."""
@@ -103,7 +132,7 @@ class Mirror:
         """Compare all and send what differs; whether Redis then holds everything."""
         found = await self._writer.audit(dict(self._pools), dict(self._nodes))
         again = [partial(self._put_pool, name) for name in found.pools | found.stray_pools]
-        again += [partial(self._put_node, name) for name in found.nodes | found.stray_nodes]
+        again += [partial(self._put_node, name) for name in found.nodes | found.stray_nodes | self._untold.keys()]
         if found.stray_index:
             again.append(partial(self._drop_index, found.stray_index))
         if again:
@@ -118,8 +147,14 @@ class Mirror:
         await (self._writer.replace_pool(image) if image else self._writer.drop_pool(name))
 
     async def _put_node(self, name: str) -> None:
-        image = self._nodes.get(name)
-        await (self._writer.replace_node(image) if image else self._writer.drop_node(name))
+        image, told = self._nodes.get(name), self._untold.get(name, ())
+        if image:
+            await self._writer.replace_node(image, told)
+        else:
+            await self._writer.drop_node(name, told, forget=name not in self._hidden)
+        rest = tuple(entry for entry in self._untold.pop(name, ()) if entry not in told)
+        if rest:
+            self._untold[name] = rest
 
     async def _drop_index(self, fields: Iterable[str]) -> None:
         wanted = {entry(image.generator, image.key or "") for image in self._pools.values() if image.generator}
@@ -140,18 +175,17 @@ class Mirror:
             else:
                 WRITES.labels("redis", "repair", "ok").inc()
 
-    async def _send(self, verb: str, write: Callable[[], Awaitable[None]]) -> None:
-        """Send now where Redis is up; what fails is found by the next round, which is woken."""
+    async def _send(self, verb: str, write: Callable[[], Awaitable[None]]) -> bool:
+        """Send now where Redis is up; whether it was accepted. The next round, which is woken, finds what failed."""
         if not self.up:
             self._behind = True
-            return
+            return False
         try:
             async with self._room:
                 if not self.up:  # it fell while this write waited for its turn
                     self._behind = True
-                    return
+                    return False
                 await write()
-            WRITES.labels("redis", verb, "ok").inc()
         except (Fenced, NotLeader):
             raise
         except SinkError as error:
@@ -159,12 +193,16 @@ class Mirror:
             self._fell(error)
             self._behind = True
             self._wake.set()
+            return False
+        WRITES.labels("redis", verb, "ok").inc()
+        return True
 
     def _rose(self) -> None:
         if not self.up:
             log.info("redis holds the whole projection", pools=len(self._pools), nodes=len(self._nodes))
         self.up = True
         REDIS_UP.set(1)
+        self._tell(True, "")
         if self._behind:
             self._wake.set()
 
@@ -173,3 +211,4 @@ class Mirror:
             log.warning("redis does not take our writes; membership in Kubernetes goes on", error=str(error))
         self.up = False
         REDIS_UP.set(0)
+        self._tell(False, str(error))

@@ -105,19 +105,23 @@ class Writer:
         if names := list(fields):
             await self._send("drop_index", (self._keys.meta, self._keys.index), [self._term, *names])
 
-    async def replace_node(self, image: NodeImage) -> None:
-        """Put a node's whole capability in the place of what is there (E3)."""
+    async def replace_node(self, image: NodeImage, happened: Sequence[str] = ()) -> None:
+        """Put a node's whole capability in the place of what is there (E3), and add to its history, oldest first."""
         with self._nodes.writing(image.name) as version:
             mark = Mark(self._term, version, image.digest)
             fields = [part for field in image.fields().items() for part in field]
-            arguments: Arguments = [mark.term, mark.version, image.name, mark.digest, *fields]
+            arguments: Arguments = [mark.term, mark.version, image.name, mark.digest, len(happened), *happened, *fields]
             await self._send("replace_node", self._node_keys(image.name), arguments)
             self._nodes.wrote(image.name, mark)
 
-    async def drop_node(self, name: str) -> None:
-        """Remove a node's capability; its memberships are its pools' matter."""
+    async def drop_node(self, name: str, happened: Sequence[str] = (), *, forget: bool = True) -> None:
+        """Remove a node's capability; its memberships are its pools' matter.
+
+        `forget`: its history, too; else that is added to, and kept for a week.
+        """
         with self._nodes.writing(name) as version:
-            await self._send("drop_node", self._node_keys(name), [self._term, version, name])
+            arguments: Arguments = [self._term, version, name, int(forget), *happened]
+            await self._send("drop_node", self._node_keys(name), arguments)
             self._nodes.dropped(name)
 
     async def stamp(self, *, complete: bool) -> None:
@@ -137,7 +141,7 @@ class Writer:
         return (self._keys.meta, self._keys.pools, self._keys.index, *self._keys.pool(name))
 
     def _node_keys(self, name: str) -> Sequence[str]:
-        return (self._keys.meta, self._keys.nodes, self._keys.node(name))
+        return (self._keys.meta, self._keys.nodes, self._keys.node(name), self._keys.history(name))
 
     async def _send(self, name: str, keys: Sequence[str], arguments: Arguments, *, claimed: bool = True) -> Any:
         if not self._leader():

@@ -5,36 +5,27 @@ a `Rejection`, never an exception; a report or spec that cannot be used is a `pr
 already known is lost.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from sys import intern
-from typing import Any, Final, get_args
+from typing import Any, Final, TypeVar, get_args
 
 from pydantic import ValidationError
 
-from hotpool.api import capability, generator, meta, pool
+from hotpool.api import generator, meta, pool
 from hotpool.api import slice as slices
-from hotpool.api.languages import normalise_language, normalise_languages
-from hotpool.core.model import (
-    Generator,
-    Heartbeat,
-    Kind,
-    Member,
-    Meta,
-    Node,
-    Observed,
-    Offer,
-    Pool,
-    Recorded,
-    Report,
-    Rule,
-    Slice,
-    TypeState,
-)
+from hotpool.core.model import Generator, Heartbeat, Identity, Kind, Member, Meta, Node, Observed, Pool, Recorded, Slice
+from hotpool.sources.reports import usable_report, why
 
 Json = Mapping[str, Any]
+Status = TypeVar("Status", pool.PoolStatus, generator.GeneratorStatus)
 
 _INTERVALS_PER_LEASE: Final = 3
+_LONGEST_NAME: Final = 253
+_LONGEST_TIME: Final = 40
+_UNREADABLE: Final = (LookupError, TypeError, ValueError, ArithmeticError, AttributeError)
+"""What reading a value of another shape than expected raises."""
 _STATES: Final[Mapping[str, slices.MemberState]] = {state: state for state in get_args(slices.MemberState)}
 
 
@@ -59,8 +50,17 @@ def decode(kind: Kind, body: Json) -> Observed | Rejection:
                 return _slice(body)
             case Kind.GENERATOR:
                 return _generator(body)
-    except (ValidationError, LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
-        return Rejection(kind, _name(body), _why(error))
+    except (ValidationError, *_UNREADABLE) as error:
+        return Rejection(kind, _name(body), why(error))
+
+
+def identify(body: Json) -> tuple[str, Identity] | None:
+    """Name, uid and version of an object, without reading the rest; None where it has none."""
+    try:
+        known = body["metadata"]
+        return _text(known["name"]), Identity(_text(known["uid"]), int(known["resourceVersion"]))
+    except _UNREADABLE:
+        return None
 
 
 def decode_lease(
@@ -73,27 +73,33 @@ def decode_lease(
     return Heartbeat(name.removeprefix(meta.LEASE_PREFIX), holder or "", renewed, interval, uid, version)
 
 
-def _why(error: Exception) -> str:
-    if isinstance(error, ValidationError):
-        first = error.errors(include_url=False)[0]
-        return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
-    return f"{type(error).__name__}: {error}"
-
-
 def _name(body: Any) -> str:
     metadata = body.get("metadata") if isinstance(body, Mapping) else None
-    return str(metadata.get("name", "?")) if isinstance(metadata, Mapping) else "?"
+    name = metadata.get("name") if isinstance(metadata, Mapping) else None
+    return name[:_LONGEST_NAME] if isinstance(name, str) else "?"
 
 
 def _meta(body: Json) -> Meta:
     data = body["metadata"]
-    return Meta(_text(data["name"]), _text(data["uid"]), int(data["resourceVersion"]), int(data.get("generation") or 0))
+    return Meta(_text(data["name"]), _text(data["uid"]), int(data["resourceVersion"]), _serial(data.get("generation")))
 
 
 def _text(value: Any) -> str:
+    """A text that can be written again: a lone surrogate, which JSON can hold, cannot."""
     if not isinstance(value, str):
         raise TypeError(f"a text is wanted, not {type(value).__name__}")
+    if not value.isascii():
+        value.encode()
     return value
+
+
+def _mapping(value: Any) -> Json:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _serial(value: Any) -> int:
+    """A number that is written again; what is none counts as 0."""
+    return value if isinstance(value, int) and 0 <= value <= meta.LARGEST_SERIAL else 0
 
 
 def _paused(body: Json) -> bool:
@@ -101,22 +107,23 @@ def _paused(body: Json) -> bool:
 
 
 def _owner(body: Json, kind: str) -> Mapping[str, str]:
+    """Name and uid of the first owner of a kind; what is no text is left out."""
     owners = body["metadata"].get("ownerReferences") or []
-    return next((owner for owner in owners if owner.get("kind") == kind), {})
+    found: Json = next((owner for owner in owners if owner.get("kind") == kind), {})
+    return {key: value for key, value in found.items() if isinstance(value, str)}
 
 
 def _node(body: Json) -> Node:
-    spec = body.get("spec") or {}
-    status = body.get("status") or {}
-    report, problem = _usable_report(status.get("report"))
+    spec, status = _mapping(body.get("spec")), _mapping(body.get("status"))
+    report, problem = usable_report(status.get("report"))
     return Node(
         meta=_meta(body),
         labels={_text(key): _text(value) for key, value in (body["metadata"].get("labels") or {}).items()},
         drain=spec.get("drain") is True,
         report=report,
         problem=problem,
-        conditions={c["type"]: _recorded(c) for c in status.get("conditions") or []},
-        untouched=not spec and not _touched(body["metadata"]),
+        conditions=dict(_recorded(status.get("conditions"))),
+        untouched=not any(spec.values()) and not _touched(body["metadata"]),  # drain: false is the default
     )
 
 
@@ -126,70 +133,18 @@ def _touched(metadata: Json) -> bool:
     return any(not word.startswith(meta.AGENT_PREFIX) for word in words)
 
 
-def _recorded(condition: Json) -> Recorded:
-    return Recorded(
-        status=_text(condition["status"]),
-        reason=_text(condition.get("reason") or ""),
-        since=_text(condition.get("lastTransitionTime") or ""),
-        generation=int(condition.get("observedGeneration") or 0),
-    )
-
-
-def _usable_report(raw: Json | None) -> tuple[Report | None, str | None]:
-    if raw is None:
-        return None, None
-    try:
-        return _report(capability.Report.model_validate(raw)), None
-    except ValidationError as error:
-        return None, f"status.report.{_why(error)}"
-
-
-def _report(raw: capability.Report) -> Report:
-    types = {c.type: TypeState(c.ready, c.reason, c.services) for c in raw.capabilities}
-    offers: dict[str, tuple[Offer, ...]] = {}
-    for service in raw.services:
-        state = types.get(service.type)
-        if state and state.ready and service.state == "Running" and service.id in state.services:
-            offers[service.type] = (*offers.get(service.type, ()), _offer(service))
-    return Report(
-        instance=raw.instance,
-        session=raw.session,
-        epoch=raw.epoch,
-        sequence=raw.sequence,
-        time=raw.time,
-        interval=float(raw.interval_seconds),
-        leaving=raw.leaving,
-        types=types,
-        offers=offers,
-    )
-
-
-def _offer(service: capability.Service) -> Offer:
-    languages = frozenset(normalise_languages(service.languages))
-    attributes = {item.key: frozenset(item.values) for item in service.attributes}
-    for key, value in (("model", service.model), ("version", service.version), ("device", service.device)):
-        if value is not None:
-            attributes.setdefault(key, frozenset({value}))
-    attributes.setdefault("languages", languages)
-    return Offer(service.id, service.type, languages, tuple(_rule(rule) for rule in service.rules), attributes)
-
-
-def _rule(rule: capability.TranslationRule) -> Rule:
-    return Rule(
-        kind=rule.kind,
-        languages=frozenset(normalise_languages(rule.languages)),
-        pairs=frozenset(_pairs(rule.pairs)),
-        blocked=frozenset(_pairs(rule.blocked)),
-    )
-
-
-def _pairs(raw: Iterable[str]) -> Iterable[str]:
-    """`src-tgt` with both codes in normal form. A code may itself hold a `-` (zh-cn-en): all splits are tried."""
-    for pair in raw:
-        parts = pair.lower().split("-")
-        splits = [("-".join(parts[:cut]), "-".join(parts[cut:])) for cut in range(1, len(parts))]
-        known = [(normalise_language(source), normalise_language(target)) for source, target in splits]
-        yield from (f"{s}-{t}" for s, t in known if s and t and "-" not in s + t)
+def _recorded(conditions: Any) -> Iterator[tuple[str, Recorded]]:
+    """Type and content of the conditions that can be read; others may have written there too."""
+    for condition in _items(conditions):
+        with suppress(*_UNREADABLE):
+            said = Recorded(
+                status=_text(condition["status"]),
+                reason=_text(condition.get("reason") or ""),
+                since=_text(condition["lastTransitionTime"]),
+                generation=_serial(condition.get("observedGeneration")),
+            )
+            if 0 < len(said.since) <= _LONGEST_TIME:
+                yield _text(condition["type"]), said
 
 
 def _pool(body: Json) -> Pool:
@@ -197,39 +152,58 @@ def _pool(body: Json) -> Pool:
     try:
         spec = pool.PoolSpec.model_validate(body.get("spec") or {})
     except ValidationError as error:
-        spec, problem = pool.PoolSpec(), f"spec.{_why(error)}"
+        spec, problem = pool.PoolSpec(), f"spec.{why(error)}"
     return Pool(
         meta=_meta(body),
         spec=spec,
-        status=pool.PoolStatus.model_validate(body.get("status") or {}),
+        status=_status(pool.PoolStatus, body),
         paused=_paused(body),
         owner=_owner(body, "NodePoolGenerator").get("uid"),
         problem=problem,
     )
 
 
+def _status(model: type[Status], body: Json) -> Status:
+    """The status as stored; what cannot be read is as if it were not there, because we write it whole."""
+    try:
+        return model.model_validate(body.get("status") or {})
+    except ValidationError:
+        return model()
+
+
 def _slice(body: Json) -> Slice:
+    """A slice of which nothing but the identity can be read is still known, so that it can be put right (D10)."""
     owner = _owner(body, "NodePool")
     label = (body["metadata"].get("labels") or {}).get(meta.POOL_LABEL)
     name = _text(owner.get("name") or label or _meta(body).name.rpartition("-")[0])
     if not name:
         raise ValueError(f"neither an owner of kind NodePool nor a label {meta.POOL_LABEL} nor the name of a slice")
-    members = tuple(_member(item) for item in body.get("members") or ())
-    return Slice(_meta(body), name, int(body["term"]), members, owner.get("uid"), labelled=label == name)
+    members = tuple(member for item in _items(body.get("members")) if (member := _member(item)))
+    return Slice(_meta(body), name, _serial(body.get("term")), members, owner.get("uid"), labelled=label == name)
 
 
-def _member(item: Json) -> Member:
-    """One member; by hand and with shared strings, because a fleet may have a million."""
-    state = _STATES.get(item["state"])
-    if state is None:
-        raise ValueError(f"members.state: {item['state']!r} is none of {', '.join(_STATES)}")
-    return Member(intern(_text(item["node"])), state, intern(_text(item["since"])))
+def _items(value: Any) -> Iterable[Any]:
+    return value if isinstance(value, list) else ()
+
+
+def _member(item: Any) -> Member | None:
+    """One member, or None; by hand and with shared strings, because a fleet may have a million."""
+    try:
+        return Member(intern(_text(item["node"])), _STATES[item["state"]], intern(_text(item["since"])))
+    except _UNREADABLE:
+        return None
 
 
 def _generator(body: Json) -> Generator:
+    problem = None
+    try:
+        spec = generator.GeneratorSpec.model_validate(body.get("spec") or {})
+    except ValidationError as error:
+        spec, problem = generator.GeneratorSpec(rule=generator.GeneratorRule()), f"spec.{why(error)}"
     return Generator(
         meta=_meta(body),
-        spec=generator.GeneratorSpec.model_validate(body.get("spec") or {}),
-        status=generator.GeneratorStatus.model_validate(body.get("status") or {}),
+        spec=spec,
+        status=_status(generator.GeneratorStatus, body),
         paused=_paused(body),
+        problem=problem,
     )

@@ -1,0 +1,149 @@
+"""`hotpool diff`: who would join and leave if documents were applied (behaviour F2, F3).
+
+Registered by `__main__`. Reads only; the answer is `core.answers.whatif`'s.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+
+from hotpool.api.meta import timestamp
+from hotpool.cli import diff_text, manual, shapes
+from hotpool.cli.documents import Document, DocumentError, Other, load
+from hotpool.cli.options import (
+    ContextOption,
+    KubeconfigOption,
+    NamespaceOption,
+    Output,
+    OutputOption,
+    Place,
+    answer,
+    fail,
+    print_json,
+)
+from hotpool.cli.snapshot import Snapshot, read
+from hotpool.clients import Reader
+from hotpool.core.answers.whatif import GeneratorChange, PoolChange, Stored, compare_generator, compare_pool
+from hotpool.core.model import Generator, Kind, Pool
+from hotpool.sources.decode import Rejection, decode
+
+_HELP = manual.command(
+    {
+        "Who would join and leave": "hotpool diff -f pool.yaml -n speech",
+        "Several files, one of them from standard input": "kustomize build | hotpool diff -f - -f more.yaml",
+        "Fail in a pipeline when somebody would leave": (
+            "hotpool diff -f pool.yaml -o json | jq -e '[.pools[].leaves[]] == []'"
+        ),
+    },
+    {
+        manual.OK: "no difference: nobody joins or leaves, no pool is made or removed",
+        manual.DIFFERENT: "there is a difference",
+        manual.USAGE: "wrong usage, or a document that is not valid",
+    },
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """What would happen."""
+
+    pools: tuple[PoolChange, ...]
+    generators: tuple[GeneratorChange, ...]
+
+    @property
+    def differs(self) -> bool:
+        """Whether anything would be seen of it."""
+        return any(change.differs for change in self.pools) or any(change.differs for change in self.generators)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the program."""
+
+    @app.command(cls=_HELP)
+    def diff(
+        files: Annotated[list[str], typer.Option("--filename", "-f", help="A file, or -; may be repeated.")],
+        *,
+        namespace: NamespaceOption = None,
+        context: ContextOption = None,
+        kubeconfig: KubeconfigOption = None,
+        output: OutputOption = Output.TEXT,
+    ) -> None:
+        """Show who would join and leave pools if documents were applied.
+
+        Documents are NodePools and NodePoolGenerators; each is compared by itself with what is stored. Its spec counts
+        as the whole new spec. Of a generator: which pools would be made, changed and removed when its grace is over, if
+        the nodes stay as they are. Nothing is written, and the API server does not validate.
+        """
+        documents = _load(files)
+        place = Place.of(_namespace(documents, namespace), kubeconfig, context)
+
+        async def ask(reader: Reader) -> Difference:
+            return _compare(await read(reader, *Kind), documents)
+
+        found = answer("diff", place, ask)
+        if output is Output.JSON:
+            print_json(_shape(found))
+        else:
+            diff_text.show(found.pools, found.generators)
+        raise typer.Exit(manual.DIFFERENT if found.differs else manual.OK)
+
+
+def _load(files: Sequence[str]) -> list[Document]:
+    try:
+        found = load(files)
+    except DocumentError as error:
+        fail("diff", str(error), manual.USAGE)
+    for item in found:
+        if isinstance(item, Other):
+            typer.echo(f"left out: {item.what} (only NodePools and NodePoolGenerators are compared)", err=True)
+    return [item for item in found if isinstance(item, Document)]
+
+
+def _namespace(documents: Sequence[Document], said: str | None) -> str | None:
+    """As kubectl: what the documents say must be one namespace, and that of -n where that is given."""
+    named = {document.namespace for document in documents if document.namespace} | ({said} if said else set())
+    if len(named) > 1:
+        words = f"the documents and -n name several namespaces: {', '.join(sorted(named))}; compare one at a time"
+        fail("diff", words, manual.USAGE)
+    return next(iter(named), None)
+
+
+def _compare(fleet: Snapshot, documents: Sequence[Document]) -> Difference:
+    fleet.warn()
+    members = {name: fleet.members(name) for name in fleet.pools}
+    stored = Stored(fleet.views(), fleet.pools, fleet.generators, members)
+    proposed = [_proposed(fleet, document) for document in documents]
+    return Difference(
+        tuple(compare_pool(item, stored) for item in proposed if isinstance(item, Pool)),
+        tuple(compare_generator(item, stored, now=timestamp()) for item in proposed if isinstance(item, Generator)),
+    )
+
+
+def _proposed(fleet: Snapshot, document: Document) -> Pool | Generator:
+    """The object as it would be stored: that which is stored, with the document's spec and annotations."""
+    stored = fleet.bodies.get((document.kind, document.name), {})
+    metadata = {"uid": "", "resourceVersion": "0", **(stored.get("metadata") or {}), "name": document.name}
+    annotations = {**(metadata.get("annotations") or {}), **(document.body["metadata"].get("annotations") or {})}
+    body = {**stored, "metadata": {**metadata, "annotations": annotations}, "spec": _spec(stored, document)}
+    seen = decode(document.kind, body)
+    if not isinstance(seen, Pool | Generator):
+        why = seen.why if isinstance(seen, Rejection) else "it is of another kind"
+        fail("diff", f"{document.kind}/{document.name}: {why}", manual.USAGE)
+    return seen
+
+
+def _spec(stored: Any, document: Document) -> Any:
+    """What a generator wrote into its pool stays there."""
+    made = (stored.get("spec") or {}).get("generated")
+    spec = document.body.get("spec") or {}
+    return {"generated": made, **spec} if made else spec
+
+
+def _shape(found: Difference) -> dict[str, Any]:
+    return {
+        "differs": found.differs,
+        "pools": [shapes.of_pool_change(change) for change in found.pools],
+        "generators": [shapes.of_generator_change(change) for change in found.generators],
+    }

@@ -1,0 +1,91 @@
+"""The documents that `diff -f` is given, checked by the API's own models.
+
+Called by `cli.diff`. Reads files and standard input; asks no cluster.
+"""
+
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+from pydantic import ValidationError
+
+from hotpool.api.generator import GeneratorSpec
+from hotpool.api.meta import API_VERSION, ApiModel
+from hotpool.api.pool import PoolSpec
+from hotpool.core.model import Kind
+
+Json = dict[str, Any]
+
+_KINDS: Final = {"NodePool": Kind.POOL, "NodePoolGenerator": Kind.GENERATOR}
+_SPECS: Final[dict[Kind, type[ApiModel]]] = {Kind.POOL: PoolSpec, Kind.GENERATOR: GeneratorSpec}
+_STDIN: Final = "-"
+
+
+class DocumentError(Exception):
+    """A document that cannot be applied; one line for each thing that is wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One NodePool or NodePoolGenerator."""
+
+    kind: Kind
+    name: str
+    namespace: str | None
+    body: Json
+
+
+@dataclass(frozen=True, slots=True)
+class Other:
+    """A document of another kind, which makes no difference to pools."""
+
+    what: str
+
+
+def load(paths: Iterable[str]) -> list[Document | Other]:
+    """All documents of some files; raises DocumentError."""
+    found = [_document(source, body) for source in paths for body in _bodies(source)]
+    if not found:
+        raise DocumentError("no document in what was given with -f")
+    return found
+
+
+def _bodies(source: str) -> Iterator[Any]:
+    """The documents of one file, the items of lists each by itself."""
+    try:
+        text = sys.stdin.read() if source == _STDIN else Path(source).read_text(encoding="utf-8")
+        documents = list(yaml.safe_load_all(text))
+    except (OSError, UnicodeError, yaml.YAMLError) as error:
+        raise DocumentError(f"{source}: {' '.join(str(error).split())}") from None
+    for document in documents:
+        if isinstance(document, dict) and str(document.get("kind", "")).endswith("List"):
+            yield from document.get("items") or []
+        elif document is not None:
+            yield document
+
+
+def _document(source: str, body: Any) -> Document | Other:
+    if not isinstance(body, dict) or not isinstance(body.get("metadata") or {}, dict):
+        raise DocumentError(f"{source}: a document is no Kubernetes object")
+    metadata = body.get("metadata") or {}
+    name, where = metadata.get("name"), f"{source}: {body.get('kind')} {metadata.get('name')}"
+    kind = _KINDS.get(str(body.get("kind"))) if body.get("apiVersion") == API_VERSION else None
+    if kind is None:
+        return Other(f"{body.get('apiVersion')} {body.get('kind')} {name}")
+    if not isinstance(name, str) or not name:
+        raise DocumentError(f"{where}: metadata.name is missing")
+    try:
+        _SPECS[kind].model_validate(body.get("spec") or {}, extra="forbid", by_alias=True, by_name=False)
+    except ValidationError as error:
+        raise DocumentError("\n".join(f"{where}: {line}" for line in _lines(error))) from None
+    return Document(kind, name, metadata.get("namespace"), body)
+
+
+def _lines(error: ValidationError) -> Iterator[str]:
+    for item in error.errors(include_url=False):
+        path = ".".join(["spec", *(str(part) for part in item["loc"])])
+        words = "unknown field" if item["type"] == "extra_forbidden" else item["msg"]
+        yield f"{path}: {words}"

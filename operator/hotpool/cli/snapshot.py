@@ -1,0 +1,131 @@
+"""What the command line reads of a fleet, in the core's values: the objects themselves, through the operator's decode.
+
+Used by `why`, `diff` and `top`. Reads only, decides nothing.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import typer
+from pydantic import ValidationError
+
+from hotpool.api import meta
+from hotpool.api.capability import Report as WireReport
+from hotpool.api.capability import Service
+from hotpool.cli import manual
+from hotpool.cli.options import CommandError
+from hotpool.clients import Reader
+from hotpool.core.answers.explain import Membership
+from hotpool.core.answers.hints import Facts
+from hotpool.core.model import Generator, Kind, Node, NodeView, Pool, Report, Slice
+from hotpool.core.state import State
+from hotpool.sources.decode import Rejection, decode
+
+Json = Mapping[str, Any]
+
+
+@dataclass(slots=True)
+class Snapshot:
+    """A fleet as it was read."""
+
+    bodies: dict[tuple[Kind, str], Json] = field(default_factory=dict)
+    """The objects as on the wire, by kind and name."""
+    nodes: dict[str, Node] = field(default_factory=dict)
+    pools: dict[str, Pool] = field(default_factory=dict)
+    generators: dict[str, Generator] = field(default_factory=dict)
+    unreadable: list[Rejection] = field(default_factory=list)
+    _slices: dict[str, list[Slice]] = field(default_factory=dict)
+
+    def take(self, kind: Kind, body: Json) -> bool:
+        """Take in one object; False where it cannot be read."""
+        seen = decode(kind, body)
+        match seen:
+            case Rejection():
+                self.unreadable.append(seen)
+                return False
+            case Node():
+                self.nodes[seen.meta.name] = seen
+            case Pool():
+                self.pools[seen.meta.name] = seen
+            case Slice():
+                self._slices.setdefault(seen.pool, []).append(seen)
+            case Generator():
+                self.generators[seen.meta.name] = seen
+        self.bodies[kind, seen.meta.name] = body
+        return True
+
+    def must_take(self, kind: Kind, body: Json) -> None:
+        """Take in the object that was asked for; the command ends where it cannot be read."""
+        if not self.take(kind, body):
+            lost = self.unreadable[-1]
+            raise CommandError(f"{kind}/{lost.name} cannot be read: {lost.why}", manual.UNAVAILABLE)
+
+    def views(self) -> dict[str, NodeView]:
+        """The nodes as the judge sees them."""
+        return _views(self.nodes.values())
+
+    @property
+    def pools_with_slices(self) -> Iterable[str]:
+        """The pools that slices name."""
+        return self._slices
+
+    def members(self, pool: str) -> dict[str, Membership]:
+        """What the slices of a pool say."""
+        slices = self._slices.get(pool, ())
+        return {member.node: Membership(member.state, member.since) for item in slices for member in item.members}
+
+    def services(self, node: str) -> tuple[Service, ...]:
+        """The services that a node reports."""
+        raw = (self.bodies[Kind.NODE, node].get("status") or {}).get("report")
+        try:
+            return WireReport.model_validate(raw).services if raw else ()
+        except ValidationError:  # the node's `problem` says why
+            return ()
+
+    def facts(self, node: str) -> Facts:
+        """All that is known of one node."""
+        services = self.services(node)
+        potential = _potential(self.bodies[Kind.NODE, node]) if services else None
+        return Facts(_views([self.nodes[node]])[node], services, potential)
+
+    def warn(self) -> None:
+        """Say which objects could not be read."""
+        for rejection in self.unreadable:
+            typer.echo(f"warning: {rejection.kind}/{rejection.name} cannot be read: {rejection.why}", err=True)
+
+
+async def read(reader: Reader, *kinds: Kind) -> Snapshot:
+    """All objects of these kinds."""
+    found = Snapshot()
+    for kind in kinds:
+        for body in await reader.list(kind):
+            found.take(kind, body)
+    return found
+
+
+async def read_slices(reader: Reader, found: Snapshot, pool: str) -> None:
+    """The slices of one pool."""
+    for body in await reader.list(Kind.SLICE, labels=f"{meta.POOL_LABEL}={pool}"):
+        found.take(Kind.SLICE, body)
+
+
+def _views(nodes: Iterable[Node]) -> dict[str, NodeView]:
+    """As a state sees them before its gate: liveness is what the stored conditions say (behaviour C4)."""
+    state = State()
+    for node in nodes:
+        state.observe(node, 0.0)
+    return {name: record.view for name, record in state.nodes.items()}
+
+
+def _potential(body: Json) -> Report | None:
+    """The report of the node, did every service of it run and count: what starting a service could add."""
+    report = body["status"]["report"]
+    services = [{**service, "state": "Running"} for service in report.get("services") or []]
+    ids: dict[str, list[str]] = {}
+    for service in services:
+        ids.setdefault(service["type"], []).append(service["id"])
+    capabilities = [{"type": type_, "ready": True, "services": found} for type_, found in ids.items()]
+    content = {**report, "services": services, "capabilities": capabilities}
+    seen = decode(Kind.NODE, {**body, "status": {"report": content}})
+    return seen.report if isinstance(seen, Node) else None

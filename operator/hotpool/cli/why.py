@@ -1,0 +1,132 @@
+"""`hotpool why`: why a node is in a pool or not, who is nearest to a pool, how a node stands everywhere (behaviour F2).
+
+Registered by `__main__`. Reads only; the answer is `core.answers.explain`'s.
+"""
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+from hotpool.cli import manual, shapes, transitions, why_text
+from hotpool.cli.options import (
+    ContextOption,
+    KubeconfigOption,
+    NamespaceOption,
+    Output,
+    OutputOption,
+    Place,
+    answer,
+    find,
+    print_json,
+)
+from hotpool.cli.snapshot import Snapshot, read, read_slices
+from hotpool.cli.transitions import Happened, Redis
+from hotpool.clients import Reader
+from hotpool.core.answers.explain import Answer, Survey, explain, survey
+from hotpool.core.answers.hints import Facts
+from hotpool.core.model import Kind, Pool
+
+_HELP = manual.command(
+    {
+        "One node and one pool: each requirement, and what would flip it": "hotpool why edge-017 zh-en -n speech",
+        "Who is out of a pool and why, the nearest misses first": "hotpool why --pool zh-en",
+        "A node in every pool, and what happened to it last": "hotpool why --node edge-017",
+        "The same, with the types that came and went": "hotpool why --node edge-017 --redis redis://127.0.0.1:6379",
+        "The gate that decided, for a script": "hotpool why edge-017 zh-en -o json | jq -r .judged.gate",
+    },
+    {
+        manual.OK: "answered, whatever the answer is",
+        manual.NOT_FOUND: "there is no such node or pool",
+    },
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the program."""
+
+    @app.command(cls=_HELP)
+    def why(
+        node: Annotated[str | None, typer.Argument(metavar="NODE", help="Name of the NodeCapability.")] = None,
+        pool: Annotated[str | None, typer.Argument(metavar="POOL", help="Name of the NodePool.")] = None,
+        *,
+        of_node: Annotated[str | None, typer.Option("--node", help="This node in every pool.")] = None,
+        of_pool: Annotated[str | None, typer.Option("--pool", help="This pool: the nearest misses.")] = None,
+        redis: Annotated[
+            str | None,
+            typer.Option(
+                envvar="HOTPOOL_REDIS_URL", help="With --node: redis://, rediss:// or unix://, to ask it, too."
+            ),
+        ] = None,
+        prefix: Annotated[str, typer.Option(envvar="HOTPOOL_REDIS_PREFIX", help="Of the keys in Redis.")] = "hotpool",
+        limit: Annotated[int, typer.Option(min=1, help="Misses to show, with --pool.")] = 10,
+        namespace: NamespaceOption = None,
+        context: ContextOption = None,
+        kubeconfig: KubeconfigOption = None,
+        output: OutputOption = Output.TEXT,
+    ) -> None:
+        """Say why a node is in a pool or not, and what would change that.
+
+        Give NODE and POOL, or --pool, or --node. The verdict comes from the function by which the operator decides,
+        and from the objects as they are; the node's silence and the brake are the operator's to know, and are read
+        from conditions and slices.
+        """
+        place = Place.of(namespace, kubeconfig, context)
+        if node and pool and not (of_node or of_pool):
+            _pair(place, node, pool, output)
+        elif of_pool and not (node or pool or of_node):
+            _pool(place, of_pool, limit, output)
+        elif of_node and not (node or pool or of_pool):
+            _node(place, of_node, Redis(redis, prefix, place.namespace) if redis else None, output)
+        else:
+            raise typer.BadParameter("give NODE and POOL, or --pool POOL, or --node NODE")
+
+
+def _pair(place: Place, node: str, pool: str, output: Output) -> None:
+    async def ask(reader: Reader) -> Answer:
+        found = Snapshot()
+        found.must_take(Kind.NODE, await find(reader, Kind.NODE, node, place.namespace))
+        found.must_take(Kind.POOL, await find(reader, Kind.POOL, pool, place.namespace))
+        await read_slices(reader, found, pool)
+        return explain(found.facts(node), found.pools[pool], found.members(pool).get(node))
+
+    found = answer("why", place, ask)
+    if output is Output.JSON:
+        print_json(shapes.of_answer(found))
+    else:
+        why_text.show_answer(found, datetime.now(UTC))
+
+
+def _pool(place: Place, pool: str, limit: int, output: Output) -> None:
+    async def ask(reader: Reader) -> tuple[Pool, Survey, list[Answer]]:
+        body = await find(reader, Kind.POOL, pool, place.namespace)
+        found = await read(reader, Kind.NODE)
+        found.must_take(Kind.POOL, body)
+        await read_slices(reader, found, pool)
+        found.warn()
+        wanted = found.pools[pool]
+        made = survey(found.views(), wanted, found.members(pool))
+        return wanted, made, [explain(found.facts(node), wanted, None) for node in made.misses[:limit]]
+
+    wanted, made, nearest = answer("why", place, ask)
+    if output is Output.JSON:
+        print_json(shapes.of_survey(wanted, made, nearest))
+    else:
+        why_text.show_survey(wanted, made, nearest)
+
+
+def _node(place: Place, node: str, redis: Redis | None, output: Output) -> None:
+    async def ask(reader: Reader) -> tuple[Facts, list[Answer], list[Happened]]:
+        body = await find(reader, Kind.NODE, node, place.namespace)
+        found = await read(reader, Kind.POOL, Kind.SLICE)
+        found.must_take(Kind.NODE, body)
+        facts = found.facts(node)
+        answers = [explain(facts, pool, found.members(name).get(node)) for name, pool in sorted(found.pools.items())]
+        found.warn()
+        return facts, answers, await transitions.of_node(reader, node, redis)
+
+    facts, answers, last = answer("why", place, ask)
+    if output is Output.JSON:
+        print_json(shapes.of_node(facts, answers, last))
+    else:
+        why_text.show_node(facts, answers, last, datetime.now(UTC))

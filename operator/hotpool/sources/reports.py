@@ -1,0 +1,86 @@
+"""An agent's report → what the core decides on (behaviour B3, B11); the only place that knows its wire shape.
+
+Called by `decode`. Pure. The time that it takes is bounded by the size of the report, whatever is in it.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from hotpool.api import capability
+from hotpool.api.languages import normalise_language, normalise_languages
+from hotpool.core.model import Offer, Report, Rule, TypeState
+
+_MOST_PARTS: Final = 4
+"""Two codes of two parts each (zh-cn-en-us): no code in use has more."""
+_LONGEST_WHY: Final = 1024
+
+
+def why(error: Exception) -> str:
+    """The first thing that is wrong, for people."""
+    text = f"{type(error).__name__}: {error}"
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        text = f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+    return text if len(text) <= _LONGEST_WHY else f"{text[:_LONGEST_WHY]}…"
+
+
+def usable_report(raw: Mapping[str, Any] | None) -> tuple[Report | None, str | None]:
+    """The report, or why it cannot be used; neither where there is none."""
+    if raw is None:
+        return None, None
+    try:
+        return _report(capability.Report.model_validate(raw)), None
+    except ValidationError as error:
+        return None, f"status.report.{why(error)}"
+
+
+def _report(raw: capability.Report) -> Report:
+    types = {c.type: TypeState(c.ready, c.reason, c.services) for c in raw.capabilities}
+    ready = {type_: frozenset(state.services) for type_, state in types.items() if state.ready}
+    offers: dict[str, list[Offer]] = {}
+    for service in raw.services:
+        if service.state == "Running" and service.id in ready.get(service.type, ()):
+            offers.setdefault(service.type, []).append(_offer(service))
+    return Report(
+        instance=raw.instance,
+        session=raw.session,
+        epoch=raw.epoch,
+        sequence=raw.sequence,
+        time=raw.time,
+        interval=float(raw.interval_seconds),
+        leaving=raw.leaving,
+        types=types,
+        offers={type_: tuple(found) for type_, found in offers.items()},
+    )
+
+
+def _offer(service: capability.Service) -> Offer:
+    languages = frozenset(normalise_languages(service.languages))
+    attributes = {item.key: frozenset(item.values) for item in service.attributes}
+    for key, value in (("model", service.model), ("version", service.version), ("device", service.device)):
+        if value is not None:
+            attributes.setdefault(key, frozenset({value}))
+    attributes.setdefault("languages", languages)
+    return Offer(service.id, service.type, languages, tuple(_rule(rule) for rule in service.rules), attributes)
+
+
+def _rule(rule: capability.TranslationRule) -> Rule:
+    return Rule(
+        kind=rule.kind,
+        languages=frozenset(normalise_languages(rule.languages)),
+        pairs=frozenset(_pairs(rule.pairs)),
+        blocked=frozenset(_pairs(rule.blocked)),
+    )
+
+
+def _pairs(raw: Iterable[str]) -> Iterable[str]:
+    """`src-tgt` with both codes in normal form. A code may itself hold a `-` (zh-cn-en): all splits are tried."""
+    for pair in raw:
+        parts = pair.lower().split("-")
+        if len(parts) > _MOST_PARTS:
+            continue
+        splits = [("-".join(parts[:cut]), "-".join(parts[cut:])) for cut in range(1, len(parts))]
+        known = [(normalise_language(source), normalise_language(target)) for source, target in splits]
+        yield from (f"{s}-{t}" for s, t in known if s and t and "-" not in s + t)

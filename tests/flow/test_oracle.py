@@ -1,0 +1,17 @@
+"""Fixed courses of real operators in simulated time against a second, naive implementation of membership.
+
+Compared after each step: members, slices, status, conditions, generated pools and Redis (behaviour B4, C2 to C5, C7,
+D1 to D11, E1); watched all the time: promise 1 and D4. `make soak-pools` runs thousands.
+"""
+
+import pytest
+from tests.oracle.run import check
+
+SEEDS = (0, 2, 3, 5, 9, 13, 15, 18, 26, 28, 34, 36, 37, 41, 51, 58, 59, 62, 64, 70, 75, 81)
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("seed", SEEDS)
+def test_d1_d8_membership_is_that_of_the_oracle_whatever_happens(seed: int) -> None:
+    told = check(seed)
+    assert told is None, told

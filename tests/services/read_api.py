@@ -1,0 +1,107 @@
+"""An API server that can be read, over real HTTP: lists in pages and single objects, with refusals on demand.
+
+For the commands of `hotpool` that only read. Used by the flow tests.
+"""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+Json = dict[str, Any]
+
+PLURALS = {
+    "NodeCapability": "nodecapabilities",
+    "NodePool": "nodepools",
+    "NodePoolSlice": "nodepoolslices",
+    "NodePoolGenerator": "nodepoolgenerators",
+    "Lease": "leases",
+    "Event": "events",
+}
+_PAGE = 2
+"""Objects in one page at most, however many are asked for, so that every list has pages."""
+
+
+class ReadApi:
+    """The server's state; whoever tests fills `objects` by plural and name."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, dict[str, Json]] = {plural: {} for plural in PLURALS.values()}
+        self.refused: dict[str, int] = {}
+        """Plural → the status that answers every request for it."""
+        self.asked: set[tuple[str, str, str]] = set()
+        """(verb, group, plural), as a Role has to allow them."""
+        self.namespaces: set[str] = set()
+        """Those that were asked for."""
+        self.url = ""
+
+    def put(self, *objects: Json) -> None:
+        """Store objects."""
+        for item in objects:
+            self.objects[PLURALS[item["kind"]]][item["metadata"]["name"]] = item
+
+    def kubeconfig(self, folder: Path) -> Path:
+        """A kubeconfig that leads here, into namespace `fleet`."""
+        named = {"name": "fake"}
+        path = folder / "read.kubeconfig"
+        content = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "current-context": "fake",
+            "clusters": [named | {"cluster": {"server": self.url}}],
+            "users": [named | {"user": {"token": "t"}}],
+            "contexts": [named | {"context": {"cluster": "fake", "user": "fake", "namespace": "fleet"}}],
+        }
+        path.write_text(json.dumps(content), encoding="utf-8")
+        return path
+
+    async def handle(self, request: web.Request) -> web.Response:
+        """Every request comes here: /apis/GROUP/VERSION/namespaces/NAMESPACE/PLURAL[/NAME]."""
+        _, _, group, _, _, namespace, plural, *rest = request.path.split("/")
+        self.namespaces.add(namespace)
+        self.asked.add((("get" if rest else "list") if request.method == "GET" else request.method, group, plural))
+        if plural in self.refused:
+            return _failure(self.refused[plural], "refused, as told")
+        if rest:
+            found = self.objects[plural].get(rest[0])
+            return web.json_response(found) if found else _failure(404, f"{rest[0]} not found")
+        chosen = [item for item in self.objects[plural].values() if _selected(item, request)]
+        start = int(request.query.get("continue", "0"))
+        end = start + _PAGE
+        metadata = {"resourceVersion": "1", "continue": str(end) if end < len(chosen) else ""}
+        return web.json_response({"metadata": metadata, "items": chosen[start:end]})
+
+
+def _selected(item: Json, request: web.Request) -> bool:
+    """Equality selectors of labels, and of what an Event regards."""
+    labels = item["metadata"].get("labels") or {}
+    for word in filter(None, request.query.get("labelSelector", "").split(",")):
+        key, _, value = word.partition("=")
+        if key not in labels or (value and labels[key] != value):
+            return False
+    regarding = {f"regarding.{key}": value for key, value in (item.get("regarding") or {}).items()}
+    words = filter(None, request.query.get("fieldSelector", "").split(","))
+    return all(regarding.get(key) == value for key, _, value in (word.partition("=") for word in words))
+
+
+def _failure(code: int, message: str) -> web.Response:
+    return web.json_response({"kind": "Status", "code": code, "message": message}, status=code)
+
+
+@asynccontextmanager
+async def read_api() -> AsyncIterator[ReadApi]:
+    """A running server on a port of its own."""
+    api = ReadApi()
+    app = web.Application()
+    app.router.add_route("*", "/{tail:.*}", api.handle)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    api.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    try:
+        yield api
+    finally:
+        await runner.cleanup()

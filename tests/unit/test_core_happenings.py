@@ -1,0 +1,98 @@
+"""What happened, as the difference of what was stored and what is (behaviour C6, D5, D11)."""
+
+import pytest
+
+from hotpool.api.meta import Condition
+from hotpool.core.model import Kind, Member
+from hotpool.core.story.events import Happening
+from hotpool.core.story.happenings import changed_conditions, moved
+
+
+def condition(type_: str, status: str = "True", reason: str = "Because", message: str = "") -> Condition:
+    return Condition.model_validate(
+        {"type": type_, "status": status, "reason": reason, "message": message, "lastTransitionTime": "t"}
+    )
+
+
+def brief(found: list[Happening]) -> list[tuple[str, bool]]:
+    return [(happening.reason, happening.warning) for happening in found]
+
+
+def members(*nodes: str, state: str = "Ready") -> tuple[Member, ...]:
+    return tuple(Member(node, state, "t") for node in nodes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        ({}, [], []),
+        ({"Ready": ("True", "EnoughMembers")}, [("Ready", "True", "EnoughMembers")], []),
+        ({}, [("Ready", "True", "EnoughMembers")], [("Ready", False)]),
+        ({}, [("Ready", "False", "TooFewMembers")], [("NotReady", True)]),
+        ({"Ready": ("True", "EnoughMembers")}, [("Ready", "False", "TooFewMembers")], [("NotReady", True)]),
+        ({"Ready": ("False", "TooFewMembers")}, [("Ready", "False", "DryRun")], [("NotReady", False)]),
+        ({"Ready": ("False", "DryRun")}, [("Ready", "True", "EnoughMembers")], [("Ready", False)]),
+        ({}, [("MassSilence", "True", "BrakeHolds")], [("MassSilence", True)]),
+        ({"MassSilence": ("True", "BrakeHolds")}, [], [("MassSilenceOver", False)]),
+        ({"MassSilence": ("True", "BrakeHolds")}, [("MassSilence", "False", "Calm")], [("MassSilenceOver", False)]),
+        ({"Odd": ("True", "A")}, [("Odd", "True", "B")], [("Odd", True)]),
+        ({}, [("Odd", "False", "A")], []),
+        ({"Odd": ("False", "A")}, [("Odd", "False", "B")], []),
+        ({"Odd": ("False", "A")}, [], []),
+        ({}, [("Paused", "True", "Paused")], [("Paused", False)]),
+        ({"Paused": ("True", "Paused")}, [], [("Resumed", False)]),
+    ],
+)
+def test_c6_every_condition_that_appears_changes_or_goes_is_told(
+    before: dict[str, tuple[str, str]], after: list[tuple[str, str, str]], expected: list[tuple[str, bool]]
+) -> None:
+    assert brief(changed_conditions(Kind.POOL, before, [condition(*words) for words in after])) == expected
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "warning"),
+    [
+        ("True", "Live", False),
+        ("Unknown", "Suspect", True),
+        ("Unknown", "Offline", True),
+        ("False", "Leaving", False),
+        ("False", "Draining", False),
+        ("False", "InvalidReport", True),
+        ("Unknown", "AwaitingReport", False),
+    ],
+)
+def test_c6_a_node_is_told_by_the_reason_of_ready_alone(status: str, reason: str, warning: bool) -> None:  # noqa: FBT001
+    before = {"Ready": ("Unknown", "Other"), "Draining": ("False", "NotRequested")}
+    after = [condition("Ready", status, reason), condition("Draining", "True", "Requested")]
+    assert brief(changed_conditions(Kind.NODE, before, after)) == [(reason, warning)]
+    assert changed_conditions(Kind.NODE, {"Ready": (status, reason)}, after[:1]) == []
+
+
+def test_c6_the_note_holds_reason_and_message() -> None:
+    (told,) = changed_conditions(Kind.POOL, {}, [condition("Ready", "False", "TooFewMembers", "0 of 1")])
+    assert told.content.note == "TooFewMembers: 0 of 1"
+
+
+def test_c6_who_joined_left_and_changed_is_told_with_the_gate() -> None:
+    before = {"p-0": members("a", "b", "c", "d")}
+    after = {"p-0": (*members("a", "e"), *members("b", state="Suspect"))}
+    told = moved(before, after, {"c": "TypeNotReady"}, dry_run=False)
+    assert told
+    assert told.reason == "MembersChanged"
+    expected = "1 joined [e], 2 left (Deleted 1, TypeNotReady 1) [c, d], 1 changed (Suspect 1) [b]"
+    assert told.content.note == expected
+
+
+def test_c6_a_member_that_only_moves_to_another_slice_is_no_change() -> None:
+    before = {"p-0": members("a"), "p-1": members("b", "c"), "p-2": members("d")}
+    after = {"p-0": members("a", "b", "c"), "p-2": members("d")}
+    assert moved(before, after, {}, dry_run=False) is None
+    assert moved(before, before, {}, dry_run=False) is None
+
+
+def test_d11_dry_run_that_empties_a_pool_has_an_event_of_its_own() -> None:
+    told = moved({"p-0": members("a", "b")}, {}, {}, dry_run=True)
+    assert told
+    assert (told.reason, told.warning) == ("DryRunEmptied", False)
+    assert told.content.note == "mode DryRun: all 2 members were taken out"
+    assert moved({}, {}, {}, dry_run=True) is None
