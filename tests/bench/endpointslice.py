@@ -21,6 +21,7 @@ from tests.bench.told import Facts, Told, ours
 
 from localfleet.figures import percentiles, spread
 from localfleet.fleet import Fleet
+from localfleet.process import TooLate
 
 LEASES: Final = 1000
 GROUPS: Final = 25
@@ -100,8 +101,15 @@ class Bench:
         moment = self._told.expect(what, number, ready=ready)
         started = time.monotonic()
         await self._change[what](number, ready=ready)
-        async with asyncio.timeout(DEADLINE_SECONDS):
-            return (await moment - started) * 1000
+        try:
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                return (await moment - started) * 1000
+        except TimeoutError:
+            assert self._fleet.operator
+            said = (
+                f"the operator {'runs' if self._fleet.operator.running else 'has ended'}: {self._fleet.operator.tail()}"
+            )
+            raise TooLate(f"{what} {number} was not told of within {DEADLINE_SECONDS:g} s; {said}") from None
 
 
 def _type_of(node: int) -> str:

@@ -7,7 +7,7 @@ itself costs for each event is not in the figures.
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -27,6 +27,7 @@ _AT_ONCE: Final = 200
 """Lines fed before others get their turn."""
 QUIET_SECONDS: Final = 0.15
 """One look whether the operator asks the server for anything."""
+_TURN_SECONDS: Final = 0.02
 _DEADLINE_SECONDS: Final = 600.0
 
 
@@ -99,6 +100,17 @@ class InProcess:
             before = self.server.requests
             await asyncio.sleep(QUIET_SECONDS)
             still = still + 1 if self.server.requests == before else 0
+
+    async def longest_turn(self, work: Awaitable[None]) -> float:
+        """The longest time, in seconds, for which the loop gave nobody a turn while `work` was under way."""
+        longest = 0.0
+        task = asyncio.ensure_future(work)
+        while not task.done():
+            began = time.perf_counter()
+            await asyncio.sleep(_TURN_SECONDS)
+            longest = max(longest, time.perf_counter() - began - _TURN_SECONDS)
+        await task
+        return longest
 
     async def hear(self, lines: Sequence[bytes]) -> None:
         """Leases are renewed: send these lines of the watch, and wait until the state was told of all of them."""

@@ -131,7 +131,8 @@ class MemoryApi:
         name = where[1] if len(where) > 1 else sent["metadata"]["name"]
         known = self._find(plural, name)
         if method == "POST":
-            return _refusal(409) if known else self._store("ADDED", self._created(sent), status=201)
+            sent["metadata"] |= {"uid": f"uid-{name}", "generation": 1}
+            return _refusal(409) if known else self._store("ADDED", sent, status=201)
         if known is None:
             return _refusal(404)
         before = json.loads(known)
@@ -144,10 +145,6 @@ class MemoryApi:
             return _refusal(409)
         after["metadata"]["generation"] += before.get("spec") != after.get("spec")
         return self._store("MODIFIED", after)
-
-    def _created(self, body: Json) -> Json:
-        body["metadata"] |= {"uid": f"uid-{body['metadata']['name']}", "generation": 1}
-        return body
 
     def _store(self, event: str, body: Json, status: int = 200) -> Answer:
         kind = PLURAL[body["kind"]]

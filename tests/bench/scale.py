@@ -11,6 +11,8 @@ server are left out. kopf, TLS and Redis are not in these figures.
   or enter all 132 pools. `flip_10k_one_pool_*`: one language pair is blocked or allowed again.
 - `cold_start_10k_*`: from nothing until every key was worked on, in a fleet on which another operator worked before;
   the writes are those of the next seconds too.
+- `audit_10k_*`: CPU of the comparison with a list of everything that comes each 5 min, and the longest time for which
+  nobody else had a turn meanwhile: a stop that comes then waits for so long.
 - `memory_*`: growth of the resident memory of a process of its own: nodes alone, and what their memberships add.
 """
 

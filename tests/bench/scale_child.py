@@ -61,12 +61,16 @@ async def cold(folder: Path, nodes: int) -> Samples:
     async with fleet.listed(), fleet.leading():
         await fleet.reconciler.swept.wait()
         seconds, cpu = time.perf_counter() - began - server.cpu_seconds, fleet.cpu() - before
-        await fleet.quiet(SETTLED)  # the first audit, and what the slow lane would write
+        before = fleet.cpu()
+        turn = await fleet.longest_turn(fleet.quiet(SETTLED))  # the first audit, and what the slow lane would write
+        audit = fleet.cpu() - before
         writes = sum(server.writes.values())
         samples: Samples = {
             "cold_start_10k_s": [seconds],
             "cold_start_10k_cpu_s": [cpu],
             "cold_start_10k_writes": [writes],
+            "audit_10k_cpu_ms": [audit * 1000],
+            "audit_10k_longest_turn_ms": [turn * 1000],
         }
         samples |= await _heartbeats(fleet, nodes)
         samples |= await _flips(fleet, "flip_10k", {"asr": False})
