@@ -16,7 +16,7 @@ from hotpool.core.model import Kind
 from hotpool.metrics import FAILURES
 
 if TYPE_CHECKING:
-    from tests.oracle.world import World
+    from tests.oracle.ground import Ground
 
 Json = dict[str, Any]
 
@@ -40,7 +40,7 @@ class Wrong(AssertionError):  # noqa: N818 - the oracle's word.
 class Checks:
     """The comparisons, with what was seen in the cell before."""
 
-    def __init__(self, world: "World") -> None:
+    def __init__(self, world: "Ground") -> None:
         self.world = world
         self.generators = Generators(world, Wrong)
         self.current: dict[str, dict[str, str]] = {}

@@ -16,7 +16,7 @@ from hotpool.core.model import Kind
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.oracle.world import World
+    from tests.oracle.ground import Ground
 
 Json = dict[str, Any]
 Key = tuple[str, str]
@@ -42,7 +42,7 @@ class Memory:
 class Generators:
     """All generators of a world."""
 
-    def __init__(self, world: "World", wrong: "Callable[[str, str], AssertionError]") -> None:
+    def __init__(self, world: "Ground", wrong: "Callable[[str, str], AssertionError]") -> None:
         self.world = world
         self.wrong = wrong
         self.memories: dict[str, Memory] = {}
