@@ -49,6 +49,9 @@ class Generators:
         self.by_hand: set[str] = set()
         """Names of pools that people deleted since the last comparison."""
 
+        self.edited: set[str] = set()
+        """Names of pools that people edited: while their generator is paused nobody can say whose they are."""
+
     def deleted(self, name: str) -> None:
         """Somebody deletes a generated pool."""
         self.by_hand.add(name)
@@ -135,6 +138,8 @@ class Generators:
         if len(pools) < room and fit - pools.keys():
             raise self.wrong("D5", f"{name}: there is room, and no pool for {fit - pools.keys()}")
         for key in pools.keys() - memory.pools.keys():
+            if pools[key] in self.edited:
+                continue
             self._admitted(name, key, memory, fit - pools.keys(), changed=changed, least=spec.get("minNodes", 1))
         self._kept(body, memory, pools, changed=changed)
         self._reported(body, counts, pools)
@@ -152,7 +157,7 @@ class Generators:
         """An admitted pool keeps its place until it was empty for the grace time, and no longer."""
         name, grace = body["metadata"]["name"], body["spec"].get("graceSeconds", 600)
         for key, pool in memory.pools.items():
-            empty_at_most = now() - memory.filled[key]
+            empty_at_most = now() - memory.filled.get(key, 0.0)
             bound = len(pools) >= body["spec"].get("maxPools", 200)
             few = memory.moments[-1].get(key, 0) < body["spec"].get("minNodes", 1)
             free = changed or (pool in self.by_hand and (bound or few or key in memory.emptied))
@@ -181,9 +186,9 @@ class Generators:
         memory.generation = body["metadata"]["generation"]
         for key, pool in pools.items():
             full = bool(self.world.api.members(pool))
-            if full or key not in memory.pools:
-                memory.filled[key] = moment
             if full:
+                memory.filled[key] = moment
+            if full or any(key in counts for counts in memory.moments) or is_paused(body):
                 memory.emptied.pop(key, None)
             else:
                 memory.emptied.setdefault(key, moment)

@@ -99,7 +99,10 @@ class People(Ground):
 
     async def do_delete(self, kind: str, name: str) -> None:
         """As kubectl delete."""
-        if name in self.api.objects[Kind(kind)]:
+        owned = all(
+            self.api.objects[Kind.SLICE][one]["metadata"].get("ownerReferences") for one in self.api.slices(name)
+        )
+        if name in self.api.objects[Kind(kind)] and owned:  # a slice without an owner is put right first
             self.api.delete(Kind(kind), name)
 
     async def do_put(self, body: Json) -> None:
@@ -148,4 +151,5 @@ class People(Ground):
             self.checks.generators.deleted(name)
             self.api.delete(Kind.POOL, name)
         else:
+            self.checks.generators.edited.add(name)
             self.api.edit(Kind.POOL, name, {"spec": {"minMembers": 77, "generated": None}})

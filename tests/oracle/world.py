@@ -170,6 +170,7 @@ class World(People):
         self.redis_unsettled_until = max(self.redis_unsettled_until, now() + _REDIS)
         self.truth.touched = now()
         self.checks.generators.restarted()
+        self.checks.trouble = now()
         self.look()
         operator.tasks.append(asyncio.create_task(operator.lead()))
 

@@ -65,6 +65,8 @@ class NodeRecord:
         since = _stored_since(recorded, now, wall_offset)
         if self.heard_at is not None and self.heard_at > since:
             return self.view
+        if self.silent_since is not None:
+            self.silent_since = min(self.silent_since, since)
         if recorded.reason in _SILENT_REASONS and self.view.liveness is not Liveness.OFFLINE:
             self.beat, self.silent_since = None, since
             return replace(self.view, liveness=Liveness.OFFLINE, heard=recorded.reason == "Offline")

@@ -180,7 +180,7 @@ class State:
             view = record.adopt(now, self.wall_offset)
             if view is not record.view:
                 dirty |= self._set_view(name, record, view)
-                self._schedule(name, record)
+            self._schedule(name, record)
         return dirty
 
     def _observe_node(self, node: Node, now: float) -> set[Key]:
