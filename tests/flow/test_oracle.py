@@ -8,7 +8,7 @@ import pytest
 from tests.builders import pool_object, service
 from tests.oracle.run import check, verdict
 
-SEEDS = (0, 2, 3, 5, 9, 13, 15, 18, 26, 28, 34, 36, 37, 41, 51, 58, 59, 62, 64, 70, 75, 81)
+SEEDS = (0, 2, 3, 5, 9, 13, 15, 18, 26, 28, 34, 36, 37, 41, 51, 58, 59, 62, 64, 70, 75, 81, 20339)
 
 
 @pytest.mark.timeout(240)
