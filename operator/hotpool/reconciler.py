@@ -163,6 +163,7 @@ class Reconciler:
                 await asyncio.sleep(_WAIT_SECONDS)
             else:
                 self._state.gate_open = True
+                self._mark(self._state.trust_slices(self._clock()))
         log.info("everything is listed", **{kind.value: len(self._state.known(kind)) for kind in Kind})
 
     async def audit(self) -> None:

@@ -182,6 +182,18 @@ async def test_d8_a_restart_in_the_middle_of_a_mass_silence_comes_to_the_same_an
 
 
 @simulated
+async def test_c4_a_member_whose_condition_was_not_written_before_a_restart_keeps_its_place_for_a_period() -> None:
+    api = fleet_of(2)
+    async with operator(api) as fleet:
+        await fleet.beating(5)
+    api.put({**api.objects[Kind.NODE]["n0"], "status": {"report": report(service("q", "llm")), "conditions": []}})
+    async with operator(api) as fleet:
+        assert api.members("llm") == {"n0": "Ready", "n1": "Ready"}
+        await fleet.beating(5 * H, "n1")
+        assert api.members("llm") == {"n1": "Ready"}
+
+
+@simulated
 async def test_c4_a_held_node_that_was_silent_for_long_may_still_be_heard_after_a_restart() -> None:
     api = fleet_of(10)
     async with operator(api) as fleet:

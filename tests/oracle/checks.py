@@ -42,6 +42,7 @@ class Checks:
 
     def __init__(self, world: "Ground") -> None:
         self.world = world
+        self._failures_before = _failures()
         self.generators = Generators(world, Wrong)
         self.current: dict[str, dict[str, str]] = {}
         """Pool → members at the last comparison."""
@@ -94,7 +95,7 @@ class Checks:
             for task in [*operator.tasks, *operator.warm] if operator else ():
                 if task.done() and not task.cancelled() and task.exception():
                     raise Wrong("process", f"a part ended: {task.exception()!r}")
-        found = {s.labels["error"] for family in FAILURES.collect() for s in family.samples if "error" in s.labels}
+        found = {error for error, count in _failures().items() if count > self._failures_before.get(error, 0)}
         if found - _EXPECTED_FAILURES:
             raise Wrong("process", f"an error in a key's work: {found - _EXPECTED_FAILURES}")
 
@@ -302,3 +303,9 @@ class Checks:
         sent = {verb for _, verb, _ in world.redis.log[self._sent :]} - {"stamp"}
         if sent and not world.redis.fault:
             raise Wrong("D4", f"nothing happened, and Redis was told {sent}")
+
+
+def _failures() -> dict[str, float]:
+    """Error → how often a key's work failed with it in this process."""
+    samples = (sample for family in FAILURES.collect() for sample in family.samples if sample.name.endswith("_total"))
+    return {sample.labels["error"]: sample.value for sample in samples}

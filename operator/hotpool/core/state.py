@@ -21,6 +21,7 @@ from hotpool.core.model import (
     Identity,
     Key,
     Kind,
+    Liveness,
     Node,
     NodeView,
     Observed,
@@ -172,6 +173,22 @@ class State:
         for name, record in self.nodes.items():
             record.hear_anew(now)
             self._schedule(name, record)
+
+    def trust_slices(self, now: float) -> set[Key]:
+        """Everything was listed once: a node that a slice lists was not silent, though no condition says so (C4, D9).
+
+        Its condition was not written before the former operator ended.
+        """
+        listed = {m.node for group in self.slices.values() for item in group.values() for m in item.members}
+        dirty: set[Key] = set()
+        for name in listed & self.nodes.keys():
+            record = self.nodes[name]
+            view = record.view
+            if view.node.report and "Ready" not in view.node.conditions and record.beat is None:
+                record.beat, record.silent_since = now, None
+                dirty |= self._set_view(name, record, replace(view, liveness=Liveness.LIVE, heard=True))
+                self._schedule(name, record)
+        return dirty
 
     def take_over(self, now: float) -> set[Key]:
         """We lead from now on: nodes that the former leader found silent are so until a heartbeat (behaviour C4)."""
