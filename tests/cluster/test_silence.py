@@ -22,6 +22,8 @@ from localfleet.relay import Relay
 INTERVAL = 2
 NODES = [f"edge-{number}" for number in range(10)]
 HOLD_SECONDS = 60.0
+MAY_LEAVE = 3
+"""30 % of the ten nodes."""
 LLM = [{"type": "llm"}]
 
 
@@ -57,24 +59,30 @@ def conditions(fleet: Fleet, name: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("silent", [3, 6, 10])
 def test_d8_mass_silence_with_a_stop_in_between_and_recovery(running: Fleet, puppets: Puppets, silent: int) -> None:
+    """Last heartbeats differ by up to H, so the first may be Offline before the last is Suspect: three may leave."""
     gone, rest = set(NODES[:silent]), set(NODES[silent:])
-    held = gone if silent > 3 else set()
+
+    def settled() -> bool:
+        held = said(running, "llm", "Suspect")
+        return said(running, "llm", "Ready") == rest and held <= gone and len(held) >= silent - MAY_LEAVE
+
     puppets.silence(gone)
-    if silent == 3:
-        wait_for("they left", lambda: running.members("llm") == dict.fromkeys(rest, "Ready"))
-    else:
+    if silent > MAY_LEAVE:
         wait_for("the brake holds", lambda: conditions(running, "llm").get("MassSilence") == "BrakeHolds")
-        wait_for("they are Suspect", lambda: said(running, "llm", "Suspect") == gone)
         running.kubectl("wait", "nodepool/llm", "--for=condition=MassSilence", "--timeout=10s")
+    wait_for("Offline", lambda: all(reason(running, node) == "Offline" for node in gone))
+    wait_for("settled", settled)
+    if silent <= MAY_LEAVE:
+        wait_for("they left", lambda: not said(running, "llm", "Suspect"))
     # Of a pool of one, one may leave; of two, one may, and not both.
     wait_for("single", lambda: running.members("single") == {})
-    wait_for("small", lambda: said(running, "small", "Suspect") == {"edge-0", "edge-1"})
+    wait_for("small", lambda: not said(running, "small", "Ready") and said(running, "small", "Suspect"))
     if rest:
         stopped = min(rest)
         puppets.report(stopped, llm=False)
         wait_for("a stop passes", lambda: said(running, "llm", "Ready") == rest - {stopped})
         puppets.report(stopped, llm=True)
-    assert said(running, "llm", "Suspect") == held
+        wait_for("the others stay", settled)
     puppets.beat_again(gone)
     wait_for("all are back", lambda: said(running, "llm", "Ready") == set(NODES))
     wait_for("it is over", lambda: "MassSilence" not in conditions(running, "llm"))
@@ -86,13 +94,15 @@ def test_d8_a_restart_in_the_middle_holds_on(running: Fleet, puppets: Puppets) -
     puppets.silence(gone)
     wait_for("the brake holds", lambda: conditions(running, "llm").get("MassSilence") == "BrakeHolds")
     wait_for("Offline", lambda: all(reason(running, node) == "Offline" for node in gone))
+    held = said(running, "llm", "Suspect")
+    assert held
     with SliceWatcher(running.admin, running.namespace) as watcher:
         assert running.operator
         running.operator.kill()
         running.start_operator()
         running.wait_leading()
         time.sleep(6 * INTERVAL)
-        assert said(running, "llm", "Suspect") == gone
+        assert said(running, "llm", "Suspect") == held
         assert watcher.left("llm") == []
 
 
