@@ -173,9 +173,8 @@ class Reconciler:
         """
         for kind in Kind:
             known = dict(self._state.known(kind))
-            listed = await self._reader.list(kind)
             present: dict[str, Identity] = {}
-            for body in listed:
+            async for body in self._reader.each(kind):
                 present |= [found] if (found := identify(body)) else []
                 self.feed(kind, None, body)
                 await self._breathe()

@@ -21,6 +21,7 @@ from tests.builders import (
 )
 from tests.flow.fakes import FakeApi, FakeRedis, Fleet, away, now, operator, refusing, simulated, until
 
+from hotpool.clients import Unavailable
 from hotpool.core.generators.generate import pool_name
 from hotpool.core.model import Key, Kind
 from hotpool.metrics import REGISTRY
@@ -160,6 +161,31 @@ async def test_c7_absence_from_a_list_is_no_evidence_until_a_get_confirms_it() -
         api.fault = refusing(503, verb="get")
         await fleet.reconciler.audit()
         assert "n0" in fleet.state.nodes
+
+
+@simulated
+async def test_c7_a_list_that_breaks_between_two_pages_proves_nothing_and_the_pages_read_count() -> None:
+    api = small(4)
+    async with operator(api) as fleet:
+        await fleet.beating(20)
+        api.feed = None
+        publish(api, "n0", no_llm(2))
+        whole = await api.list_namespaced_custom_object("", "", "", Kind.NODE.value)
+        first = {"items": whole["items"][:2], "metadata": {"continue": "more"}}
+
+        async def broken(*_: Any, _continue: str | None = None, **__: Any) -> Any:
+            if _continue:
+                raise TimeoutError
+            return first
+
+        api.list_namespaced_custom_object = broken  # type: ignore[method-assign]
+        before = api.requests["get"]
+        with pytest.raises(Unavailable):
+            await fleet.reconciler.audit()
+        await fleet.beating(5)
+        assert api.requests["get"] == before
+        assert set(fleet.state.nodes) == {"n0", "n1", "n2", "n3"}
+        assert set(api.members("llm")) == {"n1", "n2", "n3"}
 
 
 # Pace (D3).
