@@ -29,7 +29,7 @@ from hotpool.narrator import Narrator
 from hotpool.projection.history import encoded
 from hotpool.projection.images import NodeImage, PoolImage
 from hotpool.projection.mirror import Mirror
-from hotpool.sinks.errors import Fenced, NotLeader, SinkError, Stale
+from hotpool.sinks.errors import Fenced, NotLeader, Retryable, SinkError, Stale
 from hotpool.sinks.kube import KubeSink
 from hotpool.sources.decode import Rejection, decode
 
@@ -44,8 +44,8 @@ _REST: Final = 9.0
 
 Mark = Callable[[Iterable[Key], float | None], None]
 """Makes keys due: at a moment (monotonic seconds), or now."""
-Refresh = Callable[[Kind, str], Awaitable[None]]
-"""Reads one object anew."""
+Refresh = Callable[[Kind, str], Awaitable[bool]]
+"""Reads one object anew; True where the API server says that there is none."""
 
 
 class Phases:
@@ -109,6 +109,7 @@ class Phases:
             self._latency.forget(key.name)
             if self._mirror:
                 await self._mirror.no_pool(key.name)
+            await self._sweep(key.name)
             return True
         now = self._clock()
         applied = self._state.slices.get(key.name, {})
@@ -127,6 +128,20 @@ class Phases:
             if isinstance(result, BaseException):
                 raise result
         return results[1] is True
+
+    async def _sweep(self, name: str) -> None:
+        """Slices of a pool that is gone and that nobody owns: no garbage collector finds them (behaviour D11)."""
+        orphans = [item for item in self._state.slices.get(name, {}).values() if item.owner is None]
+        if not orphans:
+            return
+        if not await self._refresh(Kind.POOL, name):
+            if name not in self._state.pools:
+                raise Retryable(f"slices of {name} have no owner, and whether the pool is gone cannot be read")
+            return
+        for item in orphans:
+            if not any(pool in self._state.pools for pool in item.pools):
+                await self._kube.delete_slice(item.meta)
+                self._state.forget(Kind.SLICE, item.meta.name, item.meta.uid)
 
     async def _project_pool(self, pool: Pool, plan: PoolPlan) -> None:
         accepted = await self._mirror.pool(_pool_image(pool, plan)) if self._mirror else None

@@ -302,8 +302,8 @@ class Reconciler:
             log.warning("write failed", kind=key.kind.value, name=key.name, error=str(error), retry_seconds=delay)
         self._mark([key], self._clock() + min(delay, _LONGEST_BACKOFF))
 
-    async def _refresh(self, kind: Kind, name: str, before: Identity | None = None) -> None:
-        """Read one object anew; a 404 is the evidence that it is gone (behaviour C7).
+    async def _refresh(self, kind: Kind, name: str, before: Identity | None = None) -> bool:
+        """Read one object anew; a 404 is the evidence that it is gone (behaviour C7), and makes it True.
 
         `before`: what was known for sure before this; an older version than that is what a restored etcd holds.
         """
@@ -312,12 +312,11 @@ class Reconciler:
             body = await self._reader.get(kind, name)
         except Unavailable as error:
             log.warning("refresh failed", error=str(error))
-            return
+            return False
         seen = None if body is None else decode(kind, body)
         if seen is None and before:
             self._mark(self._state.forget(kind, name, before.uid))
-        elif isinstance(seen, Rejection) or seen is None:
-            return
-        else:
+        elif seen is not None and not isinstance(seen, Rejection):
             restored = before is None or seen.meta.version < before.version
             self._mark(self._state.observe(seen, self._clock(), restored=restored))
+        return seen is None

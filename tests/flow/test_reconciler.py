@@ -425,6 +425,34 @@ async def test_d10_a_pool_recreated_under_its_name_gets_its_members_again() -> N
         assert owner["uid"] == api.objects[Kind.POOL]["llm"]["metadata"]["uid"]
 
 
+@pytest.mark.parametrize("labels", [{"hotpool.dev/pool": "llm"}, None], ids=["labelled", "bare"])
+@simulated
+async def test_d11_a_slice_without_owner_goes_with_its_pool_though_no_collector_finds_it(labels: Any) -> None:
+    api = small(2)
+    async with operator(api) as fleet:
+        await fleet.beating(5)
+        api.edit(Kind.SLICE, "llm-0", {"metadata": {"ownerReferences": None, "labels": labels}})
+        api.delete(Kind.POOL, "llm")
+        await fleet.beating(3)
+        assert api.objects[Kind.SLICE] == {}
+
+
+@simulated
+async def test_d11_a_slice_without_owner_stays_while_its_pool_is_not_known_to_be_gone() -> None:
+    api = small(1)
+    api.put(slice_object("missed", 0, "n0") | {"metadata": {"name": "missed-0"}})
+    api.fault = refusing(503, verb="get", kind=Kind.POOL)
+    async with operator(api) as fleet:
+        await fleet.beating(5)
+        assert "missed-0" in api.objects[Kind.SLICE]
+        api.feed, api.fault = None, None
+        api.put(pool_object("missed", requires=requires("llm")))
+        fleet.watch()
+        await fleet.beating(20)
+        assert [write.verb for write in api.written(Kind.SLICE, "missed-0")] == ["patch"]
+        assert set(api.members("missed")) == {"n0"}
+
+
 @simulated
 async def test_d11_a_paused_pool_is_left_alone_until_the_pause_ends() -> None:
     api = small(2)
