@@ -202,6 +202,8 @@ class Phases:
             self._mark(self._record(Kind.NODE, written), None)  # it may hold a report that no watch has brought yet
         if record and record.view.expired:
             await self._clean_up(key.name, record)
+        elif record is None and key.name in self._state.leases.abandoned:
+            await self._delete_lease(key.name)
 
     async def _project_node(self, mirror: Mirror, name: str, record: NodeRecord | None, plan: NodePlan | None) -> None:
         """What Redis shall say of a node, and the last things that changed about it (behaviour E3, F2)."""
@@ -224,15 +226,22 @@ class Phases:
 
     async def _clean_up(self, name: str, record: NodeRecord) -> None:
         """The node was silent for 600 s: its Lease goes, and its resource if people wrote nothing into it (C4)."""
-        node, lease = record.view.node, self._state.lease(name)
-        if lease and lease.uid:
-            await self._kube.delete_lease(lease)
-            self._state.forget_lease(lease)
+        node = record.view.node
+        if await self._delete_lease(name):
             self._narrator.cleaned_up(node.meta, "its Lease was")
         if node.untouched and record.view.expired:  # it may have beaten meanwhile
             await self._kube.delete_node(node.meta)
             self._narrator.cleaned_up(node.meta, "its Lease and its NodeCapability were")
             self._mark(self._state.forget(Kind.NODE, name, node.meta.uid), None)
+
+    async def _delete_lease(self, name: str) -> bool:
+        """Whether there was one, as it was last seen; one renewed meanwhile stays."""
+        lease = self._state.leases.get(name)
+        if not lease or not lease.uid:
+            return False
+        await self._kube.delete_lease(lease)
+        self._state.leases.forget(lease)
+        return True
 
     async def _generator(self, key: Key) -> bool:
         """Pools at once; a plan that takes long comes less often, and status is written at most once in a second."""

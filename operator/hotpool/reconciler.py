@@ -267,6 +267,8 @@ class Reconciler:
             await self.audit()
         except Unavailable as error:
             log.warning("audit failed", error=str(error))
+        else:
+            self._mark(self._state.look_for_abandoned(self._clock()))
 
     async def _work(self, key: Key, due: float) -> None:
         """One key; whatever goes wrong is told, and the key is tried again later."""

@@ -27,7 +27,7 @@ from hotpool.core.model import Key, Kind
 from hotpool.metrics import REGISTRY
 from hotpool.sinks.errors import NotLeader, Retryable
 
-pytestmark = pytest.mark.timeout(10)
+pytestmark = pytest.mark.timeout(60)
 
 ASR = report(service("a", "asr"))
 
