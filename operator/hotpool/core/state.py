@@ -311,6 +311,8 @@ class State:
             return {Key(Kind.GENERATOR, name)}
         dropped = self._drop_generator(name) if known else set()
         subject = GeneratorSubject(generator)
+        if known and known.generator.meta.uid == generator.meta.uid:
+            subject.carry_over(known)
         self.generators[name] = subject
         return dropped | self._add_subject(Key(Kind.GENERATOR, name), subject)
 
