@@ -39,6 +39,8 @@ ROUND_SECONDS: Final = 1.0
 """Slices and urgent status of one pool are written at most once in this time (behaviour D3)."""
 SLOW_SECONDS: Final = 10.0
 """Counts by reason alone are written at most once in this time."""
+_DELETIONS_AT_ONCE: Final = 50
+"""Slices of one pool deleted in one round: thousands that others made must not keep its members waiting."""
 _REST: Final = 9.0
 """A generator rests for this many times as long as its plan took."""
 
@@ -164,13 +166,16 @@ class Phases:
             return False if urgent else None
         self._next_round[key] = now + ROUND_SECONDS
         self._next_slow[key] = now + SLOW_SECONDS
+        surplus = [write for write in writes if isinstance(write, DeleteSlice)][_DELETIONS_AT_ONCE:]
         with self._narrator.round(pool):
-            for write in writes:
+            for write in writes[: len(writes) - len(surplus)]:
                 with self._narrator.slice_write(pool, write):
                     self._record_slice(subject, write, await self._kube.write_slice(pool, write))
         self._latency.stored(key.name, self._clock())
         await self._write_pool_status(subject, pool, plan.status)
-        return True
+        if surplus:
+            self._mark([key], self._next_round[key])
+        return not surplus
 
     async def _write_pool_status(self, subject: PoolSubject, pool: Pool, status: PoolStatus) -> None:
         if status_differs(pool.status, status):
