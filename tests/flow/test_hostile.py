@@ -297,7 +297,7 @@ async def test_d5_generators_of_a_hundred_thousand_pools_are_capped_say_so_and_h
         api.put(generator_object("sets", rule={"languageSets": {"maxLanguages": 8}}))
         api.put(node_object("knot", speech_of_sets(60)))
         await asyncio.sleep(0.5)
-        assert await flip(fleet, redis, 2) < 2.5
+        assert await flip(fleet, redis, 2) < 1.6
         api.put(
             generator_object(
                 "late", rule={"hash": {"count": 2}}, template={"spec": {"requires": {"nodeSelector": MINE}}}
@@ -305,7 +305,7 @@ async def test_d5_generators_of_a_hundred_thousand_pools_are_capped_say_so_and_h
         )
         in_time = {pool_name("late", str(part)) for part in (0, 1)}
         assert await until(lambda: in_time <= api.objects[Kind.POOL].keys()) < 5
-        assert await flip(fleet, redis, 4) < 2.5
+        assert await flip(fleet, redis, 4) < 1.6
         said = api.conditions(Kind.GENERATOR, "few")
         assert said == {
             "Ready": ("True", "Generated"),
