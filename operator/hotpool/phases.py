@@ -245,7 +245,7 @@ class Phases:
         if not lease or not lease.uid:
             return False
         await self._kube.delete_lease(lease)
-        self._state.leases.forget(lease)
+        self._state.leases.deleted(lease)
         return True
 
     async def _generator(self, key: Key) -> bool:

@@ -404,6 +404,24 @@ async def test_c4_a_lease_renewed_meanwhile_is_not_deleted() -> None:
 
 
 @simulated
+async def test_c2_a_lease_that_we_deleted_and_that_is_told_of_once_more_is_no_heartbeat() -> None:
+    api = fleet_of(1)
+    async with operator(api) as fleet:
+        fleet.beat()
+        api.edit(Kind.NODE, "n0", {"metadata": {"labels": {"rack": "7"}}})
+        last = fleet.state.leases.get("n0")
+        assert last
+        await asyncio.sleep(3 * H + 610)
+        assert "hotpool-node-n0" not in api.leases
+        fleet.reconciler.heartbeats([last])
+        await asyncio.sleep(5)
+        assert api.conditions(Kind.NODE, "n0")["Ready"] == ("Unknown", "Offline")
+        assert api.members("llm") == {}
+        fleet.beat("n0")
+        await until(lambda: api.members("llm") == {"n0": "Ready"})
+
+
+@simulated
 async def test_c4_a_lease_that_outlives_its_deleted_resource_goes_when_nobody_renews_it() -> None:
     api = fleet_of(3)
     async with operator(api) as fleet:

@@ -246,7 +246,8 @@ class Checks:
         if abs(written - life.since) < 0.01:
             return
         late = written > max(life.since, self.trouble) + 6.0
-        if written < life.since - 0.01 or (late and not leaving):
+        early = written < life.since - 0.01 and self.trouble < written  # else a return in between was not written
+        if early or (late and not leaving):
             raise Wrong("C4", f"{name} became Suspect at {life.since:.2f}, written down is {written:.2f}")
         life.since = written
         life.expired = life.expired and now() >= max(written + WINDOW, self.world.truth.fresh + 4 * life.interval)

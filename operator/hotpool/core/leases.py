@@ -4,7 +4,7 @@ Held by `core.state`. Pure: all times are monotonic seconds.
 """
 
 from collections.abc import Container
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from hotpool.core.liveness import EXPIRED_AFTER
 from hotpool.core.model import Heartbeat
@@ -15,6 +15,7 @@ class Leases:
     """Node → its Lease."""
 
     _known: dict[str, Heartbeat] = field(default_factory=dict)
+    """Without uid where the Lease is not there any more."""
     _alone: dict[str, tuple[Heartbeat, float]] = field(default_factory=dict)
     """Node that has no resource → its Lease, and since when it is known to be as it is."""
     abandoned: set[str] = field(default_factory=set)
@@ -31,15 +32,17 @@ class Leases:
         self._known[beat.node] = beat
         return before
 
-    def forget(self, lease: Heartbeat) -> None:
-        """This Lease was deleted by us; a newer one stays."""
+    def deleted(self, lease: Heartbeat) -> None:
+        """This Lease was deleted by us, unless there is a newer one; told of once more it is no heartbeat (C2)."""
         if self._known.get(lease.node) == lease:
-            del self._known[lease.node]
+            self._known[lease.node] = replace(lease, uid="")
             self.abandoned.discard(lease.node)
 
     def look(self, nodes: Container[str], now: float) -> set[str]:
         """Find the abandoned: without a resource, and the same Lease at each look for 600 s. To be called at times."""
         alone = {name: beat for name, beat in self._known.items() if name not in nodes}
+        for name in [name for name, beat in alone.items() if not beat.uid]:
+            del self._known[name], alone[name]
         self._alone = {name: self._since(name, beat, now) for name, beat in alone.items()}
         self.abandoned = {name for name, (_, since) in self._alone.items() if now - since >= EXPIRED_AFTER}
         return self.abandoned
