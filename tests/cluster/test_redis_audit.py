@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from hotpool.projection.failures import Unclaimed
+from hotpool.projection.functions import LIBRARY
 from hotpool.projection.images import NodeImage, PoolImage
 from hotpool.projection.keys import FleetKeys
 from hotpool.projection.writer import Writer
@@ -177,7 +178,7 @@ async def test_e1_a_restart_of_an_empty_server_is_found_and_healed(
     assert await contents(client) == before
 
 
-@pytest.mark.parametrize("change", [("FUNCTION", "FLUSH"), ("FUNCTION", "DELETE", "hotpool_1")])
+@pytest.mark.parametrize("change", [("FUNCTION", "FLUSH"), ("FUNCTION", "DELETE", LIBRARY)])
 async def test_e1_a_lost_library_is_loaded_by_the_audit(
     client: Client, writer: Writer, change: tuple[str, ...]
 ) -> None:
@@ -188,8 +189,10 @@ async def test_e1_a_lost_library_is_loaded_by_the_audit(
 
 async def test_e1_another_library_under_our_name_is_replaced_by_the_audit(client: Client, writer: Writer) -> None:
     answer = "local function overview() return { 'another', '3', {}, {}, {} } end"
-    register = "redis.register_function{function_name='hotpool_1_overview', callback=overview, flags={'no-writes'}}"
-    foreign = f"#!lua name=hotpool_1\n{answer}\n{register}"
+    register = (
+        f"redis.register_function{{function_name='{LIBRARY}_overview', callback=overview, flags={{'no-writes'}}}}"
+    )
+    foreign = f"#!lua name={LIBRARY}\n{answer}\n{register}"
     await client.execute_command("FUNCTION LOAD", "REPLACE", foreign)
     assert (await writer.audit(POOLS, NODES)).clean
 

@@ -19,12 +19,22 @@ if TYPE_CHECKING:
     from hotpool.projection.client import Client
 
 LIBRARY = "hotpool_1"  # Raised when a function changes its meaning: old look-up clients then keep the old library.
+_PARTS = (
+    "base",
+    "meta",
+    "pools",
+    "nodes",
+    "audit",
+    "pick",
+)  # One chunk: a local of one file is seen by those after it.
 
 
 @cache
 def source() -> tuple[str, str]:
     """Return the library as it is loaded, and its digest, which the loaded library knows of itself."""
-    plain = files(__package__ or "hotpool.projection").joinpath("functions.lua").read_text(encoding="utf-8")
+    folder = files(__package__ or "hotpool.projection").joinpath("lua")
+    parts = [folder.joinpath(f"{name}.lua").read_text(encoding="utf-8") for name in _PARTS]
+    plain = "\n".join(parts).replace("@LIBRARY@", LIBRARY)
     digest = hashlib.blake2b(plain.encode(), digest_size=12).hexdigest()
     return plain.replace("@DIGEST@", digest), digest
 
