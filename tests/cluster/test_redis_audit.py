@@ -35,6 +35,7 @@ NODES = {name: NodeImage(name, (("asr", True, None, ("fw",)),)) for name in ("ed
 DAMAGE: dict[str, list[tuple[str, ...]]] = {
     "a member taken": [("ZREM", READY, "edge-5")],
     "a member added": [("ZADD", DRAINING, "1", "foreign")],
+    "a member in another's place": [("ZREM", READY, "edge-5"), ("ZADD", READY, "1", "foreign")],
     "a set gone": [("DEL", SUSPECT)],
     "a set of another type": [("SET", READY, "x")],
     "facts gone": [("DEL", FACTS)],
@@ -56,6 +57,7 @@ NODE_DAMAGE: dict[str, list[tuple[str, ...]]] = {
     "another type": [("SET", KEYS.node("edge-1"), "x")],
     "a field added": [("HSET", KEYS.node("edge-1"), "llm", "{}")],
     "a field gone": [("HDEL", KEYS.node("edge-1"), "asr")],
+    "a field changed": [("HSET", KEYS.node("edge-1"), "asr", "{}")],
     "facts": [("HSET", KEYS.node("edge-1"), ".facts", "3 1")],
     "older version": [("HSET", KEYS.node("edge-1"), ".facts", f"3 0 {NODES['edge-1'].digest}")],
     "not in the set of nodes": [("SREM", KEYS.nodes, "edge-1")],

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import pytest
-from tests.flow.fakes import FakeRedis, now, simulated, until
+from tests.flow.fakes import FakeRedis, now, one_cluster, simulated, until
 
 from hotpool.projection.failures import Outdated, Unclaimed
 from hotpool.projection.images import NodeImage, PoolImage
@@ -34,7 +34,9 @@ class Ours:
         self.redis = redis
         self.term = 7
         self.raised: list[int] = []
-        self.mirror = Mirror(cast("Any", redis), term=lambda: self.term, raise_term=self._raise_term)
+        self.mirror = Mirror(
+            cast("Any", redis), term=lambda: self.term, raise_term=self._raise_term, cluster=one_cluster
+        )
         self.task: asyncio.Task[None] | None = None
 
     async def _raise_term(self, term: int) -> None:

@@ -18,9 +18,9 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from hotpool.projection.audit import Audit
+from hotpool.projection.audit import Audit, Turns
 from hotpool.projection.client import connect, describe
-from hotpool.projection.failures import Outdated, Unclaimed, translate
+from hotpool.projection.failures import Drifted, Full, OtherCluster, Outdated, Unclaimed, translate
 from hotpool.projection.functions import Functions, source
 from hotpool.projection.images import NodeImage, PoolImage
 from hotpool.projection.keys import FleetKeys
@@ -97,7 +97,11 @@ async def test_e2_nothing_is_sent_before_the_first_claim() -> None:
         (RedisConnectionError("refused"), Retryable),
         (RedisTimeoutError("slow"), Retryable),
         (ReadOnlyError("replica"), Retryable),
-        (OutOfMemoryError("full"), Retryable),
+        (OutOfMemoryError("full"), Full),
+        (ResponseError("STALETERM 9 ours"), Fenced),
+        (ResponseError("STALETERM 9 another"), OtherCluster),
+        (ResponseError("OTHERCLUSTER another"), OtherCluster),
+        (ResponseError("STALEBASE 41"), Drifted),
         (MovedError("1 127.0.0.1:7000"), Retryable),
         (OSError("no route"), Retryable),
         (AuthenticationError("wrong"), Rejected),
@@ -105,7 +109,7 @@ async def test_e2_nothing_is_sent_before_the_first_claim() -> None:
     ],
 )
 def test_e2_errors_of_redis_become_those_of_a_sink(error: Exception, expected: type[SinkError]) -> None:
-    failure = translate(error, "text", 8)
+    failure = translate(error, "text", 8, "ours")
     assert type(failure) is expected
     assert str(failure) == "text"
 
@@ -230,7 +234,7 @@ async def test_e1_a_pool_created_during_an_audit_is_no_stray_and_one_dropped_is_
         return [[b"", b"", b"", b"", b"", b"", b"", 0, 0, 0]]
 
     functions = Functions(FakeClient(answer).client, may_load=True)
-    result = await Audit(functions, keys, pools, nodes).run(3, {"zh-en": POOL}, {})
+    result = await Audit(functions, keys, pools, nodes, Turns()).run(3, {"zh-en": POOL}, {})
     assert result.pools == frozenset()
     assert result.stray_pools == {"old"}
     assert result.stray_index == {"g/old"}

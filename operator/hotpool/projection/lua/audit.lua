@@ -28,6 +28,26 @@ local function node_facts(keys)
   return found
 end
 
+-- KEYS: as in pool_facts, or nodes. Returns of each the facts with which it was written, and all that it holds.
+local function pool_contents(keys)
+  local found = {}
+  for first = 1, #keys, 4 do
+    local facts = read('HMGET', keys[first], 'term', 'version', 'digest') or {}
+    for place = 1, 3 do facts[place] = facts[place] or '' end
+    for state = 1, STATES do facts[3 + state] = read('ZRANGE', keys[first + state], 0, -1) or {} end
+    table.insert(found, facts)
+  end
+  return found
+end
+
+local function node_contents(keys)
+  local found = {}
+  for _, key in ipairs(keys) do table.insert(found, read('HGETALL', key) or {}) end
+  return found
+end
+
 register('overview', overview, { 'no-writes' })
 register('pool_facts', pool_facts, { 'no-writes' })
 register('node_facts', node_facts, { 'no-writes' })
+register('pool_contents', pool_contents, { 'no-writes' })
+register('node_contents', node_contents, { 'no-writes' })

@@ -3,7 +3,8 @@
 -- library, in the order of functions.py; this one comes first and holds what all of them use.
 -- Callers: hotpool.projection (functions.py by name; nobody writes these keys in any other way).
 -- Must not: touch a key that was not passed in KEYS, or trust the type or content of a key found there.
--- Error replies are one word and a text: NOTERM, STALETERM <stored>, STALEVERSION <stored>, NOSTAGE.
+-- Error replies are one word and a text: NOTERM, STALETERM <stored> <cluster>, OTHERCLUSTER <stored>,
+-- STALEVERSION <stored>, STALEBASE <stored>, NOSTAGE.
 
 local DIGEST = '@DIGEST@'
 local STATES = 3
@@ -33,10 +34,10 @@ local function own(key, kind)
 end
 
 local function fence(meta, term)
-  local stored = read('HGET', meta, 'term')
-  if not whole(stored) then return redis.error_reply('NOTERM no leader has claimed this server') end
-  if whole(stored) ~= whole(term) then return redis.error_reply('STALETERM ' .. stored) end
-  return nil
+  local stored = read('HMGET', meta, 'term', 'cluster') or {}
+  if not whole(stored[1]) then return redis.error_reply('NOTERM no leader has claimed this server') end
+  if whole(stored[1]) == whole(term) then return nil end
+  return redis.error_reply('STALETERM ' .. stored[1] .. ' ' .. (stored[2] or ''))
 end
 
 -- Within one term a version never goes back. Another term in the facts is of the past: the fence has already proved ours.

@@ -8,7 +8,7 @@ end
 local function admit(keys, term, version, uid)
   local refused = fence(keys[1], term)
   if refused then return refused end
-  local old = read('HMGET', keys[4], 'uid', 'term', 'version', 'generator', 'key') or {}
+  local old = read('HMGET', keys[4], 'uid', 'term', 'version', 'generator', 'key', 'digest') or {}
   if uid and old[1] ~= uid then return nil, old end
   return order(term, version, old[2], old[3]), old
 end
@@ -29,13 +29,18 @@ local function record(keys, args, old)
 end
 
 -- Members come as one argument, `score member score member ...`: hundreds of arguments cost the client more than all else.
-local function add_members(key, text)
+local function words(text)
   local parts, size = {}, 0
   for part in string.gmatch(text, '[^ ]+') do
     size = size + 1
     parts[size] = part
   end
-  if size > 0 then redis.call('ZADD', key, unpack(parts)) end
+  return parts
+end
+
+local function add_members(key, text)
+  local parts = words(text)
+  if #parts > 0 then redis.call('ZADD', key, unpack(parts)) end
 end
 
 -- ARGV as in record, then the members: ready, suspect, draining.
@@ -46,6 +51,41 @@ local function replace(keys, args)
   for state = 1, STATES do
     redis.call('UNLINK', keys[4 + state])
     add_members(keys[4 + state], args[10 + state])
+  end
+  return 1
+end
+
+-- Whether none of these is a member (`found` false), or all are.
+local function all_members(key, names, found)
+  if #names == 0 then return true end
+  for _, score in ipairs(read('ZMSCORE', key, unpack(names)) or { not found }) do
+    if (score and true or false) ~= found then return false end
+  end
+  return true
+end
+
+-- ARGV as in record, then term, version and digest of what it builds on, then of each state the members to add (with
+-- scores), then of each those to remove. Everything is checked before anything is written.
+local function change(keys, args)
+  local refused, old = admit(keys, args[1], args[2], nil)
+  if not old then return refused end
+  local stale = redis.error_reply('STALEBASE ' .. (whole(old[3]) and old[3] or '0'))
+  if old[1] ~= args[4] or old[2] ~= args[11] or old[3] ~= args[12] or old[6] ~= args[13] then return stale end
+  if refused then return refused end
+  local added, removed = {}, {}
+  for state = 1, STATES do
+    local key, names = keys[4 + state], {}
+    added[state], removed[state] = words(args[13 + state]), words(args[16 + state])
+    for place = 2, #added[state], 2 do table.insert(names, added[state][place]) end
+    local before = tonumber(args[7 + state]) - #names + #removed[state]
+    local expected = read('ZCARD', key) == before and all_members(key, names, false)
+    if not expected or not all_members(key, removed[state], true) then return stale end
+  end
+  record(keys, args, old)
+  for state = 1, STATES do
+    local key = keys[4 + state]
+    if #added[state] > 0 then redis.call('ZADD', key, unpack(added[state])) end
+    if #removed[state] > 0 then redis.call('ZREM', key, unpack(removed[state])) end
   end
   return 1
 end
@@ -104,5 +144,7 @@ end
 register('stage', stage, {})
 register('swap', swap, {})
 register('replace', replace, {})
+register('change', change, {})
+register('exchange', change, { 'allow-oom' }) -- a change after which there are no more members than before
 register('drop_pool', drop_pool, { 'allow-oom' })
 register('drop_index', drop_index, { 'allow-oom' })
