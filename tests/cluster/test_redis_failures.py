@@ -13,7 +13,7 @@ import pytest
 
 from hotpool.lookup import Lookup
 from hotpool.metrics import REGISTRY
-from hotpool.projection.client import connect
+from hotpool.projection.client import Client, connect
 from hotpool.projection.images import NodeImage, PoolImage
 from hotpool.projection.keys import FleetKeys
 from hotpool.projection.mirror import Mirror
@@ -47,6 +47,10 @@ class Place:
         answer = self.server.ask(*words)
         assert not answer.startswith(b"-"), answer
         return answer
+
+    def ours(self) -> Ours:
+        """A mirror of the user `op`."""
+        return Ours(connect(f"redis://op:right@127.0.0.1:{self.relay.port}/0", timeout=TIMEOUT_SECONDS))
 
     def restart(self) -> None:
         """Start it again, empty."""
@@ -150,9 +154,9 @@ async def until(holds: Callable[[], Awaitable[bool] | bool]) -> None:
 class Ours:
     """A mirror with a real writer; what it says."""
 
-    def __init__(self, port: int) -> None:
-        self.client = connect(f"redis://op:right@127.0.0.1:{port}/0", timeout=TIMEOUT_SECONDS)
-        writer = Writer(self.client, namespace="speech", leader=lambda: True)
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        writer = Writer(client, namespace="speech", leader=lambda: True)
         self.told: list[tuple[bool, str]] = []
         self.term = 3
         self.mirror = Mirror(
@@ -171,9 +175,8 @@ class Ours:
 
 
 @asynccontextmanager
-async def running(port: int) -> AsyncIterator[Ours]:
+async def running(ours: Ours) -> AsyncIterator[Ours]:
     """Its first round is done: Redis holds a pool of two and a node."""
-    ours = Ours(port)
     await ours.mirror.pool(pool("edge-1", "edge-2"))
     await ours.mirror.node(NODE)
     task = asyncio.create_task(ours.mirror.run())
@@ -194,7 +197,7 @@ def sample(name: str, **labels: str) -> float:
 @pytest.mark.parametrize("name", FAULTS)
 async def test_e5_it_is_said_plainly_nobody_waits_and_redis_catches_up(place: Place, name: str) -> None:
     reason, plain, breaks, mends = FAULTS[name]
-    async with running(place.relay.port) as ours:
+    async with running(place.ours()) as ours:
         assert (ours.mirror.why, sample("hotpool_redis_up")) == ("", 1)
         before = sample("hotpool_redis_failures_total", reason=reason)
         await asyncio.to_thread(breaks, place)
@@ -229,7 +232,7 @@ async def test_e2_readers_of_a_full_redis_see_its_age_and_that_it_is_incomplete(
     def meta(field: str) -> int:
         return int(place.ask("HGET", KEYS.meta, field).split(b"\r\n")[1])
 
-    async with running(place.relay.port) as ours:
+    async with running(place.ours()) as ours:
         place.ask("CONFIG", "SET", "maxmemory", "1mb")
         assert not await ours.mirror.pool(pool("edge-1", "edge-2", "edge-3"))
         await until(lambda: meta("complete") == 0)
@@ -249,7 +252,7 @@ async def test_e2_readers_of_a_full_redis_see_its_age_and_that_it_is_incomplete(
 
 @pytest.mark.parametrize("lost", [("FUNCTION", "FLUSH"), ("FUNCTION", "DELETE", "hotpool_1"), ("SCRIPT", "FLUSH")])
 async def test_e1_flushed_functions_are_loaded_again_without_a_failure(place: Place, lost: tuple[str, ...]) -> None:
-    async with running(place.relay.port) as ours:
+    async with running(place.ours()) as ours:
         place.ask(*lost)
         assert await ours.mirror.pool(pool("edge-3"))
         await ours.mirror.hide_node("edge-1")
