@@ -125,6 +125,9 @@ async def test_e6_a_blocking_look_up_that_cannot_know_fails(server: RedisServer,
     for cluster in (False, True):
         with pytest.raises(LookupFailed):
             SyncLookup.from_url(f"redis://127.0.0.1:{free_port()}", namespace="x", cluster=cluster).pick("zh-en")
+        async with Lookup.from_url(f"redis://127.0.0.1:{free_port()}", namespace="x", cluster=cluster) as away:
+            with pytest.raises(LookupFailed):
+                await away.pick("zh-en")
     with pytest.raises(ValueError, match="URL of Redis") as unreadable:
         SyncLookup.from_url("http://op:s3cret@host", namespace="speech")
     assert "s3cret" not in str(unreadable.value)

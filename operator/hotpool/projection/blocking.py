@@ -12,12 +12,11 @@ from redis import Redis
 from redis.backoff import NoBackoff
 from redis.cluster import RedisCluster
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from hotpool.projection.client import TIMEOUT_SECONDS
 from hotpool.projection.keys import DEFAULT_PREFIX
-from hotpool.projection.questions import RANDOM, UNREADABLE, LookupFailed, Questions, hint
+from hotpool.projection.questions import FAILURES, RANDOM, LookupFailed, Questions, hint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -111,7 +110,7 @@ class SyncLookup:
         except StopIteration as end:
             found: T = end.value
             return found
-        except (RedisError, OSError, *UNREADABLE) as error:
+        except FAILURES as error:
             raise LookupFailed(_told(error, self._client) + hint(error)) from None
 
 
@@ -124,7 +123,7 @@ def _connect(url: str, *, cluster: bool, timeout: float) -> SyncClient:
         )
     except (ValueError, TypeError):
         raise ValueError("the URL of Redis cannot be read: redis[s]://[user[:password]@]host[:port][/db]") from None
-    except (RedisError, OSError) as error:
+    except FAILURES as error:
         raise LookupFailed(f"{type(error).__name__}: no cluster answers") from None
     return client
 

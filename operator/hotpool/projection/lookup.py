@@ -8,11 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Self
 
-from redis.exceptions import RedisError
-
 from hotpool.projection.client import TIMEOUT_SECONDS, connect, describe
 from hotpool.projection.keys import DEFAULT_PREFIX
-from hotpool.projection.questions import RANDOM, UNREADABLE, LookupFailed, Questions, hint
+from hotpool.projection.questions import FAILURES, RANDOM, LookupFailed, Questions, hint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -124,5 +122,5 @@ class Lookup:
         except StopIteration as end:
             found: T = end.value
             return found
-        except (RedisError, OSError, *UNREADABLE) as error:
+        except FAILURES as error:
             raise LookupFailed(describe(error, self._client) + hint(error)) from None

@@ -9,6 +9,8 @@ import secrets
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
+from redis.exceptions import RedisClusterException, RedisError
+
 from hotpool.projection.answers import (
     Capability,
     Members,
@@ -37,8 +39,8 @@ Steps: TypeAlias = Generator[Words, Any, T]
 
 _MAX_RESOLVED = 4096
 RANDOM = secrets.SystemRandom()
-UNREADABLE = (ValueError, LookupError, TypeError, AttributeError)
-"""What reading a reply raises that is not as it should be."""
+FAILURES = (RedisError, RedisClusterException, OSError, ValueError, LookupError, TypeError, AttributeError)
+"""What asking raises, and reading a reply that is not as it should be."""
 
 
 class LookupFailed(Exception):  # noqa: N818 - it is what happened, as in "the look-up failed".
