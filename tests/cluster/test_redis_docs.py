@@ -70,7 +70,7 @@ def enter(server: RedisServer, user: str, rules: list[str], *, damaged: bool = F
     """A look-up with these rights, where one load has expired and another, of `id`, has not."""
     with Redis.from_url(server.url) as admin:
         admin.acl_setuser(user, reset=True)
-        admin.execute_command("ACL", "SETUSER", user, *rules)  # type: ignore[no-untyped-call]
+        admin.execute_command("ACL", "SETUSER", user, *rules)
         admin.delete(*KEYS.load)
         load, entries, expiries = KEYS.load
         admin.zadd(load, {"edge-017": 1, "edge-021": 1})
@@ -87,8 +87,19 @@ async def test_e6_the_sessions_of_redis_cli_are_true(server: RedisServer, client
     assert len(told) == 8
     with Redis.from_url(server.url) as plain:
         for command, answer in told:
-            reply = plain.execute_command(*shlex.split(command))  # type: ignore[no-untyped-call]
+            reply = plain.execute_command(*shlex.split(command))
             assert timeless(shown(reply)) == timeless(answer), command
+
+
+async def test_e6_the_example_in_python_runs(
+    server: RedisServer, client: Client, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await project(client)
+    program = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)[0]
+    names: dict[str, Any] = {}
+    exec(program, names)  # noqa: S102 - our own page.
+    await names["dispatch"](server.url)
+    assert capsys.readouterr().out.split()[:3] in [[node, "Ready", "1"] for node in READY]
 
 
 def test_e6_the_page_names_every_function_of_dispatchers_and_the_library() -> None:
@@ -193,10 +204,10 @@ async def test_e6_with_these_credentials_nobody_changes_the_projection(
     with Redis.from_url(f"redis://{user}:CHANGE-ME@127.0.0.1:{server.port}/0") as theirs:
         for words in WRITES:
             with pytest.raises(NoPermissionError):
-                theirs.execute_command(*words)  # type: ignore[no-untyped-call]
+                theirs.execute_command(*words)
         for name, (keys, arguments) in FUNCTIONS.items():
             with pytest.raises(ResponseError, match=r"permission|can't"):
-                theirs.execute_command("FCALL", f"{LIBRARY}_{name}", len(keys), *keys, *arguments)  # type: ignore[no-untyped-call]
+                theirs.execute_command("FCALL", f"{LIBRARY}_{name}", len(keys), *keys, *arguments)
     assert sorted(owned) == sorted(key for key in await client.execute_command("KEYS", "*") if b":load" not in key)
     assert [await client.execute_command("DUMP", key) for key in owned] == before
 
