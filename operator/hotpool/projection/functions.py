@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from functools import cache
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from redis.exceptions import ResponseError
 
@@ -18,15 +18,10 @@ if TYPE_CHECKING:
 
     from hotpool.projection.client import Client
 
-LIBRARY = "hotpool_1"  # Raised when a function changes its meaning: old look-up clients then keep the old library.
-_PARTS = (
-    "base",
-    "meta",
-    "pools",
-    "nodes",
-    "audit",
-    "pick",
-)  # One chunk: a local of one file is seen by those after it.
+Words: TypeAlias = tuple[str | int | float, ...]
+
+LIBRARY = "hotpool_2"  # Raised when a function changes its meaning: old look-up clients then keep the old library.
+_PARTS = ("base", "load", "meta", "pools", "nodes", "audit", "pick", "tell")  # Each sees the locals of those before.
 
 
 @cache
@@ -37,6 +32,11 @@ def source() -> tuple[str, str]:
     plain = "\n".join(parts).replace("@LIBRARY@", LIBRARY)
     digest = hashlib.blake2b(plain.encode(), digest_size=12).hexdigest()
     return plain.replace("@DIGEST@", digest), digest
+
+
+def call_of(name: str, keys: Sequence[str], args: Sequence[str | int | float] = (), *, writes: bool = False) -> Words:
+    """Return the words of a call; one that only reads may be answered by a replica."""
+    return ("FCALL" if writes else "FCALL_RO", f"{LIBRARY}_{name}", len(keys), *keys, *args)
 
 
 def is_missing(error: Exception) -> bool:
@@ -58,14 +58,13 @@ class Functions:
 
     async def call(self, name: str, keys: Sequence[str], args: Sequence[str | int | float] = ()) -> Any:
         """Call a function that writes. A library that is missing is loaded, and then the call is made once more."""
-        return await self._call("FCALL", name, keys, args)
+        return await self._call(call_of(name, keys, args, writes=True))
 
     async def read(self, name: str, keys: Sequence[str], args: Sequence[str | int | float] = ()) -> Any:
         """Call a function that only reads: a replica may answer."""
-        return await self._call("FCALL_RO", name, keys, args)
+        return await self._call(call_of(name, keys, args))
 
-    async def _call(self, command: str, name: str, keys: Sequence[str], args: Sequence[str | int | float]) -> Any:
-        words = (command, f"{LIBRARY}_{name}", len(keys), *keys, *args)
+    async def _call(self, words: Words) -> Any:
         try:
             return await self._client.execute_command(*words)
         except ResponseError as error:

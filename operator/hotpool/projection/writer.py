@@ -190,7 +190,7 @@ class Writer:
 
     async def stamp(self, *, complete: bool) -> None:
         """Say that the projection is alive now, by the clock of Redis, and whether all of it is there (E2)."""
-        await self._send("stamp", (self._keys.meta,), [self._term, int(complete)])
+        await self._send("stamp", (self._keys.meta, *self._keys.load), [self._term, int(complete)])
 
     async def audit(self, pools: Mapping[str, PoolImage], nodes: Mapping[str, NodeImage]) -> AuditResult:
         """Compare what Redis says with these images (E1), all of the fleet; it writes nothing but a lost library.

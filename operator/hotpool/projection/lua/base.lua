@@ -15,11 +15,12 @@ local function whole(text)
   return tonumber(text)
 end
 
--- A read that answers nil instead of failing when the key holds another type.
+-- A read that answers nil instead of failing when the key holds another type; a missing right is an error still.
 local function read(...)
   local reply = redis.pcall(...)
-  if type(reply) == 'table' and reply.err then return nil end
-  return reply
+  if type(reply) ~= 'table' or not reply.err then return reply end
+  if string.sub(reply.err, 1, 9) ~= 'WRONGTYPE' then error(reply) end
+  return nil
 end
 
 local function now_ms()

@@ -20,11 +20,13 @@ local function claim(keys, args)
   return { args[1], 1 }
 end
 
+-- KEYS: meta, load, entries, expiries: expired loads go even where no dispatcher reserves any more.
 local function stamp(keys, args)
   local refused = fence(keys[1], args[1])
   if refused then return refused end
   local now = now_ms()
   redis.call('HSET', keys[1], 'stampMs', string.format('%.0f', now), 'complete', args[2])
+  tidy({ keys[2], keys[3], keys[4] }, now)
   return now
 end
 

@@ -1,59 +1,175 @@
--- Job: what dispatchers ask.
+-- Job: which node. All strategies choose among the Ready, and among the Suspect when no Ready one is left.
+-- Error replies: BADARGUMENT and a text.
+
+local WINDOW = 64
+local PROBES = 21
+local RING = 4503599627370496
 
 local function freshness(meta)
   local stored = read('HMGET', meta, 'stampMs', 'complete') or {}
   return { whole(stored[1]) and stored[1] or '', stored[2] == '1' and 1 or 0, now_ms() }
 end
 
--- Uniform over the members not excluded: a rank among these, shifted past each excluded rank below it.
-local function choose(key, chance, names)
-  local ranks, seen = {}, {}
-  for place = 3, #names do
-    local rank = not seen[names[place]] and redis.call('ZRANK', key, names[place])
-    if rank then table.insert(ranks, rank) end
-    seen[names[place]] = true
+-- Whether nobody vouches for the projection, or did so too long ago; max_age '' asks for nothing.
+local function stale(fresh, max_age)
+  if max_age == '' then return false end
+  return fresh[1] == '' or fresh[2] ~= 1 or fresh[3] - tonumber(fresh[1]) > whole(max_age)
+end
+
+-- The names from `first` on that are members: name to rank, and the ranks in order.
+local function ruled_out(key, names, first)
+  local barred, ranks = {}, {}
+  for place = first, #names do
+    local rank = not barred[names[place]] and redis.call('ZRANK', key, names[place])
+    if rank then
+      barred[names[place]] = rank
+      table.insert(ranks, rank)
+    end
   end
-  local free = redis.call('ZCARD', key) - #ranks
-  if free <= 0 then return nil, #ranks end
   table.sort(ranks)
-  local drawn = math.min(math.floor(chance * free), free - 1)
-  for _, rank in ipairs(ranks) do
-    if rank > drawn then break end
-    drawn = drawn + 1
-  end
-  return redis.call('ZRANGE', key, drawn, drawn)[1], #ranks
+  return barred, ranks
 end
 
--- KEYS: meta, facts, ready, suspect, draining. ARGV: chance in [0, 1), index entry ('' = any), excluded names.
--- Returns freshness, known, version, node, state, ready, suspect, draining, excluded.
-local function pick(keys, args)
+-- Uniform over the members not excluded: a rank among these, shifted past each excluded rank below it. Also returns
+-- what is left of the chance, which is a chance again.
+local function drawn(chance, free, ranks)
+  local rank = math.min(math.floor(chance * free), free - 1)
+  local rest = math.min(math.max(chance * free - rank, 0), 1 - 2 ^ -32)
+  for _, excluded in ipairs(ranks) do
+    if excluded > rank then break end
+    rank = rank + 1
+  end
+  return rank, rest
+end
+
+local function uniform(key, chance, free, _, ranks)
+  local rank = drawn(chance, free, ranks)
+  return redis.call('ZRANGE', key, rank, rank)[1]
+end
+
+-- Up to WINDOW members from a rank on, around the ring, as if the excluded were not there.
+local function window(key, first, free, barred, ranks)
+  local wanted = math.min(WINDOW, free)
+  local names = redis.call('ZRANGE', key, first, first + wanted + #ranks - 1)
+  local found = {}
+  for turn = 1, 2 do
+    for _, name in ipairs(names) do
+      if #found < wanted and not barred[name] then table.insert(found, name) end
+    end
+    if turn == 1 and #found < wanted then names = redis.call('ZRANGE', key, 0, wanted - #found + #ranks - 1) end
+    if #found == wanted then break end
+  end
+  return found
+end
+
+-- Of the window, or of all members where there are no more: the smallest load, ties drawn.
+local function least_loaded(key, chance, free, barred, ranks, load)
+  local first, rest = drawn(chance, free, ranks)
+  local names = window(key, first, free, barred, ranks)
+  local loads = read('ZMSCORE', load, unpack(names)) or {}
+  local least, ties
+  for place, name in ipairs(names) do
+    local value = tonumber(loads[place] or 0)
+    if not least or value < least then least, ties = value, {} end
+    if value == least then table.insert(ties, name) end
+  end
+  return ties[1 + math.floor(rest * #ties)]
+end
+
+-- The first member that is not excluded at or after a place on the ring, and its score.
+local function at_or_after(key, place, barred)
+  local from, skipped = string.format('%.0f', place), 0
+  while true do
+    local found = redis.call('ZRANGEBYSCORE', key, from, '+inf', 'WITHSCORES', 'LIMIT', skipped, 1)
+    if not found[1] then
+      from, skipped = '-inf', 0
+    elseif not barred[found[1]] then
+      return found[1], tonumber(found[2])
+    else
+      skipped = skipped + 1
+    end
+  end
+end
+
+-- Multi-probe consistent hashing (docs/design/0004): of all probes the one that lies nearest before a member.
+local function affinity(key, text, _, barred)
+  local hash = redis.sha1hex(text)
+  local probe, step = tonumber(string.sub(hash, 1, 13), 16), tonumber(string.sub(hash, 14, 26), 16)
+  local nearest, node
+  for _ = 1, PROBES do
+    local name, score = at_or_after(key, probe, barred)
+    local distance = (score - probe) % RING
+    if not nearest or distance < nearest then nearest, node = distance, name end
+    probe = (probe + step) % RING
+  end
+  return node
+end
+
+local STRATEGIES = { uniform = uniform, ['least-loaded'] = least_loaded, affinity = affinity }
+
+-- A function of one state's key, or nil and what is wrong with the arguments.
+local function chooser(strategy, draw, max_age)
+  local choose = STRATEGIES[strategy]
+  local chance = choose == affinity and draw or tonumber(draw)
+  if not choose then return nil, 'strategy: uniform, least-loaded or affinity' end
+  if choose == affinity and draw == '' then return nil, 'affinity needs a key' end
+  if choose ~= affinity and not (chance and chance >= 0 and chance < 1) then return nil, 'chance: 0 up to 1' end
+  if max_age ~= '' and not whole(max_age) then return nil, 'max age: ms' end
+  return function(key, names, first, load)
+    local barred, ranks = ruled_out(key, names, first)
+    local free = redis.call('ZCARD', key) - #ranks
+    return free > 0 and choose(key, chance, free, barred, ranks, load) or '', #ranks
+  end
+end
+
+-- KEYS: meta, facts, ready, suspect, draining, load. ARGV from `first`: strategy, chance in [0, 1) or the key of an
+-- affinity, index entry ('' = any), max age in ms ('' = any), excluded names.
+-- Returns freshness, reason ('' with a node), version, node, state, ready, suspect, draining, excluded.
+local function decide(keys, args, first)
+  local max_age = args[first + 3]
+  local choose, wrong = chooser(args[first], args[first + 1], max_age)
+  if not choose then return redis.error_reply('BADARGUMENT ' .. wrong) end
+  local fresh = freshness(keys[1])
   local facts = redis.call('HMGET', keys[2], 'version', 'generator', 'key')
-  local known = facts[1] and (args[2] == '' or field(facts[2], facts[3] or '') == args[2])
-  if not known then return { freshness(keys[1]), 0, '', '', '', 0, 0, 0, 0 } end
-  local chance = tonumber(args[1])
-  local node, excluded = choose(keys[3], chance, args)
-  local state = 'Ready'
-  if not node then
-    local more
-    node, more = choose(keys[4], chance, args)
-    state, excluded = 'Suspect', excluded + more
+  local known = facts[1] and (args[first + 2] == '' or field(facts[2], facts[3] or '') == args[first + 2])
+  local ready, suspect, draining = 0, 0, 0
+  if known then
+    ready, suspect, draining = redis.call('ZCARD', keys[3]), redis.call('ZCARD', keys[4]), redis.call('ZCARD', keys[5])
   end
-  return { freshness(keys[1]), 1, facts[1], node or '', state, redis.call('ZCARD', keys[3]),
-    redis.call('ZCARD', keys[4]), redis.call('ZCARD', keys[5]), excluded }
+  local function told(reason, excluded, node, state)
+    return { fresh, reason, known and facts[1] or '', node or '', state or '', ready, suspect, draining, excluded }
+  end
+  if stale(fresh, max_age) then return told('Stale', 0) end
+  if not known then return told('PoolUnknown', 0) end
+  local node, excluded = choose(keys[3], args, first + 4, keys[6])
+  if node ~= '' then return told('', excluded, node, 'Ready') end
+  local more
+  node, more = choose(keys[4], args, first + 4, keys[6])
+  if node ~= '' then return told('', excluded + more, node, 'Suspect') end
+  if ready + suspect > 0 then return told('AllExcluded', excluded + more) end
+  return told(draining > 0 and 'OnlyDraining' or 'Empty', 0)
 end
 
--- KEYS: meta, facts, ready, suspect, draining. Returns freshness, version ('' = unknown) and the three lists.
-local function members(keys)
-  local lists = {}
-  for state = 1, STATES do lists[state] = redis.call('ZRANGE', keys[2 + state], 0, -1) end
-  return { freshness(keys[1]), redis.call('HGET', keys[2], 'version') or '', lists[1], lists[2], lists[3] }
+local function pick(keys, args)
+  return decide(keys, args, 1)
 end
 
--- KEYS: meta, node. Returns freshness and all fields.
-local function capability(keys)
-  return { freshness(keys[1]), redis.call('HGETALL', keys[2]) }
+-- KEYS as in pick, then entries and expiries. ARGV: id, weight, ms from now, then as in pick. An id that is there
+-- already came with a call of which the answer was lost: it is replaced. Returns as pick, then the expiry (0 = none).
+local function reserve(keys, args)
+  local weight, span = weight_of(args[2]), span_of(args[3])
+  if args[1] == '' or not weight or not span then
+    return redis.error_reply('BADARGUMENT id, weight: 0.001 to 1e9, ms: 1 to 86400000')
+  end
+  local account, now = { keys[6], keys[7], keys[8] }, now_ms()
+  tidy(account, now)
+  forget(account, args[1])
+  local reply = decide(keys, args, 4)
+  if reply.err then return reply end
+  if reply[4] ~= '' then enter(account, args[1], reply[4], weight, now + span) end
+  table.insert(reply, reply[4] ~= '' and now + span or 0)
+  return reply
 end
 
 register('pick', pick, { 'no-writes' })
-register('members', members, { 'no-writes' })
-register('capability', capability, { 'no-writes' })
+register('reserve', reserve, {})
