@@ -14,6 +14,7 @@ import pytest
 from hotpool.lookup import Lookup
 from hotpool.metrics import REGISTRY
 from hotpool.projection.client import Client, connect
+from hotpool.projection.functions import LIBRARY
 from hotpool.projection.images import NodeImage, PoolImage
 from hotpool.projection.keys import FleetKeys
 from hotpool.projection.mirror import Mirror
@@ -62,7 +63,7 @@ class Place:
         self.ask("CONFIG", "SET", "loading-process-events-interval-bytes", "1024")
         for number in range(2000):
             self.ask("SET", f"other-{number}", "x" * 100)
-        self.ask("CONFIG", "SET", "key-load-delay", "100000")
+        self.ask("CONFIG", "SET", "key-load-delay", "5000")
 
         def run() -> None:
             with suppress(OSError):
@@ -250,7 +251,7 @@ async def test_e2_readers_of_a_full_redis_see_its_age_and_that_it_is_incomplete(
         await until(lambda: ours.mirror.up)
 
 
-@pytest.mark.parametrize("lost", [("FUNCTION", "FLUSH"), ("FUNCTION", "DELETE", "hotpool_1"), ("SCRIPT", "FLUSH")])
+@pytest.mark.parametrize("lost", [("FUNCTION", "FLUSH"), ("FUNCTION", "DELETE", LIBRARY), ("SCRIPT", "FLUSH")])
 async def test_e1_flushed_functions_are_loaded_again_without_a_failure(place: Place, lost: tuple[str, ...]) -> None:
     async with running(place.ours()) as ours:
         place.ask(*lost)
