@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 KEYS = FleetKeys("hotpool", "speech")
 TIMEOUT_SECONDS = 0.5
-HANG_SECONDS = 30.0
+HANG_SECONDS = 20.0
 NODE = NodeImage("edge-1", (("asr", True, None, ("fw",)),))
 USER = ("ACL", "SETUSER", "op", "reset", "on", ">right", "~*", "+@all")
 

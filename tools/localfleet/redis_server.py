@@ -51,12 +51,16 @@ def free_port(limit: int = 65_535) -> int:
 class RedisServer:
     """One server process; use as a context manager, or start and stop by hand.
 
-    `cluster`: a Redis Cluster of one node that has all slots. `persist`: every write is on disk before its answer, so
-    that data and functions survive kill and stop. `options`: further lines of configuration, as `--name value` words.
+    `cluster`: a Redis Cluster of one node that has all slots, or none yet with `joins`. `persist`: every write is on
+    disk before its answer, so that data and functions survive kill and stop. `options`: further lines of
+    configuration, as `--name value` words.
     """
 
-    def __init__(self, *, cluster: bool = False, persist: bool = False, options: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, *, cluster: bool = False, joins: bool = False, persist: bool = False, options: tuple[str, ...] = ()
+    ) -> None:
         self._cluster = cluster
+        self._joins = joins
         self._persist = persist
         self._options = options
         self._port = 0
@@ -149,7 +153,7 @@ class RedisServer:
             self._process = subprocess.Popen(self._command(), stdin=subprocess.DEVNULL, stdout=sink, stderr=sink)
         try:
             self._wait_until(b"+PONG", "PING")
-            if self._cluster:
+            if self._cluster and not self._joins:
                 self._form_cluster()
         except ServerFailed as failure:
             self.kill()

@@ -146,7 +146,7 @@ class Audit:
         keys = (self._keys.meta, self._keys.pools, self._keys.nodes, self._keys.index)
         reply = await self._functions.read("overview", keys)
         if text(reply[0]) != source()[1]:
-            await self._functions.load()
+            await self._functions.load(self._keys.meta)
             reply = await self._functions.read("overview", keys)
         index = [text(part) for part in reply[4]]
         return _Overview(

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 from urllib.parse import urlsplit
 
+from redis._parsers import AsyncCommandsParser
 from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
 from redis.asyncio.connection import ConnectionPool, parse_url
@@ -77,11 +78,29 @@ def _to_cluster(settings: dict[str, Any]) -> RedisCluster:
     """A shard of others that is away is no matter of ours: our keys are all in one slot (E4)."""
     kind = settings.pop("connection_class", None)
     client = RedisCluster(**settings, ssl=kind is FreshConnection, require_full_coverage=False)
+    client.commands_parser = _KnownPlaces()
     if kind:
         client.connection_kwargs["connection_class"] = kind
         for node in client.startup_nodes:
             node.connection_class = kind
     return client
+
+
+class _KnownPlaces(AsyncCommandsParser):
+    """Where the keys are in what we send: numbered in a call of a function, else the first word.
+
+    redis-py would ask a node for each call of a function, with all of its arguments: a round trip more, and a node
+    that is away would stop what is not its own.
+    """
+
+    async def initialize(self, node: object = None) -> None:
+        """Nothing is to be asked."""
+
+    async def get_keys(self, *args: Any) -> tuple[str, ...] | None:
+        """Return the keys of a command, None for none."""
+        if args[0] in {"FCALL", "FCALL_RO"}:
+            return args[3 : 3 + int(args[2])]
+        return args[1:2] or None
 
 
 class _Watched(Redis):

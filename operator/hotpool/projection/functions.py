@@ -11,6 +11,7 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from redis.asyncio.cluster import RedisCluster
 from redis.exceptions import ResponseError
 
 if TYPE_CHECKING:
@@ -52,9 +53,13 @@ class Functions:
         self._client = client
         self._may_load = may_load
 
-    async def load(self) -> None:
-        """Load the library, in the place of one of the same name."""
-        await self._client.execute_command("FUNCTION LOAD", "REPLACE", source()[0])
+    async def load(self, key: str) -> None:
+        """Load the library where `key` is, in the place of one of the same name.
+
+        On no other shard of a cluster: one that is away would hold up ours.
+        """
+        where = {"target_nodes": self._client.get_node_from_key(key)} if isinstance(self._client, RedisCluster) else {}
+        await self._client.execute_command("FUNCTION LOAD", "REPLACE", source()[0], **where)
 
     async def call(self, name: str, keys: Sequence[str], args: Sequence[str | int | float] = ()) -> Any:
         """Call a function that writes. A library that is missing is loaded, and then the call is made once more."""
@@ -70,5 +75,5 @@ class Functions:
         except ResponseError as error:
             if not (self._may_load and is_missing(error)):
                 raise
-        await self.load()
+        await self.load(str(words[3]))
         return await self._client.execute_command(*words)
