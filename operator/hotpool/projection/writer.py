@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 MEMBERS_PER_CALL = 500
 CHANGED_PART = 0.25
-"""A change of more than this part of a pool's members costs about as much as the whole image (docs/design/0004)."""
+"""A change of more than this part of a pool's members costs about as much as the whole image (docs/design/0005)."""
 STAGED_MS = 60_000
 ALIVE_MS = 60_000
 """Another cluster's projection that was not claimed or stamped for this long is taken over."""
