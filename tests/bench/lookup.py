@@ -13,6 +13,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 from redis import Redis
@@ -78,17 +79,21 @@ def _variants(redis: Any, lookup: SyncLookup) -> dict[str, Pick]:
     found: dict[str, Pick] = {}
     for size in SIZES:
         pool, floor = f"of-{size}", f"floor:{size}"
-        found[f"floor_{size}"] = lambda floor=floor: redis.srandmember(floor)
-        found[f"uniform_{size}"] = lambda pool=pool: lookup.pick(pool)
-        found[f"least_loaded_{size}"] = lambda pool=pool: lookup.pick(pool, strategy="least-loaded")
-        found[f"affinity_{size}"] = lambda pool=pool: lookup.pick(pool, key=secrets.token_hex(8))
-        found[f"reserve_{size}"] = lambda pool=pool: lookup.pick(pool, strategy="least-loaded", reserve=1)
+        found[f"floor_{size}"] = partial(redis.srandmember, floor)
+        found[f"uniform_{size}"] = partial(lookup.pick, pool)
+        found[f"least_loaded_{size}"] = partial(lookup.pick, pool, strategy="least-loaded")
+        found[f"affinity_{size}"] = partial(_by_some_key, lookup, pool)
+        found[f"reserve_{size}"] = partial(lookup.pick, pool, strategy="least-loaded", reserve=1)
         shards = -(-size // SHARD)
         base = _fill(redis, size, shards)
-        found[f"predecessor_{size}"] = lambda base=base, shards=shards: redis.evalsha(script, 0, shards, base)
+        found[f"predecessor_{size}"] = partial(redis.evalsha, script, 0, shards, base)
     base = _fill(redis, SIZES[-1], MANY_SHARDS)
-    found["predecessor_shards_1000"] = lambda: redis.evalsha(script, 0, MANY_SHARDS, base)
+    found["predecessor_shards_1000"] = partial(redis.evalsha, script, 0, MANY_SHARDS, base)
     return found
+
+
+def _by_some_key(lookup: SyncLookup, pool: str) -> Any:
+    return lookup.pick(pool, key=secrets.token_hex(8))
 
 
 def _batch(pick: Pick) -> list[float]:
