@@ -29,7 +29,7 @@ from hotpool.narrator import Narrator
 from hotpool.projection.history import encoded
 from hotpool.projection.images import NodeImage, PoolImage
 from hotpool.projection.mirror import Mirror
-from hotpool.sinks.errors import Fenced, NotLeader, SinkError, Stale
+from hotpool.sinks.errors import Fenced, NotLeader, Retryable, SinkError, Stale
 from hotpool.sinks.kube import KubeSink
 from hotpool.sources.decode import Rejection, decode
 
@@ -39,13 +39,15 @@ ROUND_SECONDS: Final = 1.0
 """Slices and urgent status of one pool are written at most once in this time (behaviour D3)."""
 SLOW_SECONDS: Final = 10.0
 """Counts by reason alone are written at most once in this time."""
+_DELETIONS_AT_ONCE: Final = 50
+"""Slices of one pool deleted in one round: thousands that others made must not keep its members waiting."""
 _REST: Final = 9.0
 """A generator rests for this many times as long as its plan took."""
 
 Mark = Callable[[Iterable[Key], float | None], None]
 """Makes keys due: at a moment (monotonic seconds), or now."""
-Refresh = Callable[[Kind, str], Awaitable[None]]
-"""Reads one object anew."""
+Refresh = Callable[[Kind, str], Awaitable[bool]]
+"""Reads one object anew; True where the API server says that there is none."""
 
 
 class Phases:
@@ -109,6 +111,7 @@ class Phases:
             self._latency.forget(key.name)
             if self._mirror:
                 await self._mirror.no_pool(key.name)
+            await self._sweep(key.name)
             return True
         now = self._clock()
         applied = self._state.slices.get(key.name, {})
@@ -127,6 +130,20 @@ class Phases:
             if isinstance(result, BaseException):
                 raise result
         return results[1] is True
+
+    async def _sweep(self, name: str) -> None:
+        """Slices of a pool that is gone and that nobody owns: no garbage collector finds them (behaviour D11)."""
+        orphans = [item for item in self._state.slices.get(name, {}).values() if item.owner is None]
+        if not orphans:
+            return
+        if not await self._refresh(Kind.POOL, name):
+            if name not in self._state.pools:
+                raise Retryable(f"slices of {name} have no owner, and whether the pool is gone cannot be read")
+            return
+        for item in orphans:
+            if not any(pool in self._state.pools for pool in item.pools):
+                await self._kube.delete_slice(item.meta)
+                self._state.forget(Kind.SLICE, item.meta.name, item.meta.uid)
 
     async def _project_pool(self, pool: Pool, plan: PoolPlan) -> None:
         accepted = None
@@ -151,13 +168,16 @@ class Phases:
             return False if urgent else None
         self._next_round[key] = now + ROUND_SECONDS
         self._next_slow[key] = now + SLOW_SECONDS
+        surplus = [write for write in writes if isinstance(write, DeleteSlice)][_DELETIONS_AT_ONCE:]
         with self._narrator.round(pool):
-            for write in writes:
+            for write in writes[: len(writes) - len(surplus)]:
                 with self._narrator.slice_write(pool, write):
                     self._record_slice(subject, write, await self._kube.write_slice(pool, write))
         self._latency.stored(key.name, self._clock())
         await self._write_pool_status(subject, pool, plan.status)
-        return True
+        if surplus:
+            self._mark([key], self._next_round[key])
+        return not surplus
 
     async def _write_pool_status(self, subject: PoolSubject, pool: Pool, status: PoolStatus) -> None:
         if status_differs(pool.status, status):
@@ -189,6 +209,8 @@ class Phases:
             self._mark(self._record(Kind.NODE, written), None)  # it may hold a report that no watch has brought yet
         if record and record.view.expired:
             await self._clean_up(key.name, record)
+        elif record is None and key.name in self._state.leases.abandoned:
+            await self._delete_lease(key.name)
 
     async def _project_node(self, mirror: Mirror, name: str, record: NodeRecord | None, plan: NodePlan | None) -> None:
         """What Redis shall say of a node, and the last things that changed about it (behaviour E3, F2)."""
@@ -211,15 +233,22 @@ class Phases:
 
     async def _clean_up(self, name: str, record: NodeRecord) -> None:
         """The node was silent for 600 s: its Lease goes, and its resource if people wrote nothing into it (C4)."""
-        node, lease = record.view.node, self._state.lease(name)
-        if lease and lease.uid:
-            await self._kube.delete_lease(lease)
-            self._state.forget_lease(lease)
+        node = record.view.node
+        if await self._delete_lease(name):
             self._narrator.cleaned_up(node.meta, "its Lease was")
         if node.untouched and record.view.expired:  # it may have beaten meanwhile
             await self._kube.delete_node(node.meta)
             self._narrator.cleaned_up(node.meta, "its Lease and its NodeCapability were")
             self._mark(self._state.forget(Kind.NODE, name, node.meta.uid), None)
+
+    async def _delete_lease(self, name: str) -> bool:
+        """Whether there was one, as it was last seen; one renewed meanwhile stays."""
+        lease = self._state.leases.get(name)
+        if not lease or not lease.uid:
+            return False
+        await self._kube.delete_lease(lease)
+        self._state.leases.forget(lease)
+        return True
 
     async def _generator(self, key: Key) -> bool:
         """Pools at once; a plan that takes long comes less often, and status is written at most once in a second."""

@@ -7,6 +7,7 @@ one key is in `phases`. It decides nothing about membership and knows no wire sh
 import asyncio
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Any, Final
 
 import structlog
@@ -29,7 +30,9 @@ from hotpool.workqueue import WorkQueue
 log = structlog.get_logger(__name__)
 
 AT_ONCE: Final = 16
-"""Pools and generators worked on at the same time."""
+"""Pools worked on at the same time."""
+GENERATORS_AT_ONCE: Final = 4
+"""Generators worked on at the same time, apart: each makes many pools, and all that is made must be filled too."""
 NODES_AT_ONCE: Final = 8
 """Nodes worked on at the same time, apart: membership must not wait behind its own story (design, section 2)."""
 AUDIT_SECONDS: Final = 300.0
@@ -73,7 +76,11 @@ class Reconciler:
             narrator=self._narrator,
             latency=self._latency,
         )
-        self._membership, self._nodes = WorkQueue(AT_ONCE), WorkQueue(NODES_AT_ONCE)
+        self._lanes = {
+            Kind.POOL: WorkQueue(AT_ONCE),
+            Kind.GENERATOR: WorkQueue(GENERATORS_AT_ONCE),
+            Kind.NODE: WorkQueue(NODES_AT_ONCE),
+        }
         self._wake = asyncio.Event()
         self._breath = self._clock()
         self._hearing = Hearing()
@@ -173,9 +180,8 @@ class Reconciler:
         """
         for kind in Kind:
             known = dict(self._state.known(kind))
-            listed = await self._reader.list(kind)
             present: dict[str, Identity] = {}
-            for body in listed:
+            async for body in self._reader.each(kind):
                 present |= [found] if (found := identify(body)) else []
                 self.feed(kind, None, body)
                 await self._breathe()
@@ -203,9 +209,10 @@ class Reconciler:
         while self._failed is None:
             next_audit = self._keep_up(next_audit)
             now = self._clock()
-            for key, due in (*self._membership.take(now), *self._nodes.take(now)):
+            lanes = self._lanes.values()
+            for key, due in chain.from_iterable([lane.take(now) for lane in lanes]):
                 self._start(self._work(key, due))
-            await self._sleep(next_audit, self._membership.next_due(), self._nodes.next_due())
+            await self._sleep(next_audit, *(lane.next_due() for lane in lanes))
         raise self._failed
 
     def _begin(self) -> None:
@@ -252,11 +259,8 @@ class Reconciler:
     def _mark(self, keys: Iterable[Key], at: float | None = None) -> None:
         now = self._clock() if at is None else at
         for key in keys:
-            if self._lane(key).add(key, self._phases.earliest(key, now) if at is None else at):
+            if self._lanes[key.kind].add(key, self._phases.earliest(key, now) if at is None else at):
                 self._wake.set()
-
-    def _lane(self, key: Key) -> WorkQueue:
-        return self._nodes if key.kind is Kind.NODE else self._membership
 
     def _start(self, work: Any) -> None:
         task = asyncio.create_task(work)
@@ -268,6 +272,8 @@ class Reconciler:
             await self.audit()
         except Unavailable as error:
             log.warning("audit failed", error=str(error))
+        else:
+            self._mark(self._state.look_for_abandoned(self._clock()))
 
     async def _work(self, key: Key, due: float) -> None:
         """One key; whatever goes wrong is told, and the key is tried again later."""
@@ -286,7 +292,7 @@ class Reconciler:
             log.exception("reconciliation failed", kind=key.kind.value, name=key.name)
             self._retry(key, error)
         finally:
-            self._lane(key).done(key)
+            self._lanes[key.kind].done(key)
             self._unseen.discard(key)
             if not self._unseen:
                 self.swept.set()
@@ -303,8 +309,8 @@ class Reconciler:
             log.warning("write failed", kind=key.kind.value, name=key.name, error=str(error), retry_seconds=delay)
         self._mark([key], self._clock() + min(delay, _LONGEST_BACKOFF))
 
-    async def _refresh(self, kind: Kind, name: str, before: Identity | None = None) -> None:
-        """Read one object anew; a 404 is the evidence that it is gone (behaviour C7).
+    async def _refresh(self, kind: Kind, name: str, before: Identity | None = None) -> bool:
+        """Read one object anew; a 404 is the evidence that it is gone (behaviour C7), and makes it True.
 
         `before`: what was known for sure before this; an older version than that is what a restored etcd holds.
         """
@@ -313,12 +319,11 @@ class Reconciler:
             body = await self._reader.get(kind, name)
         except Unavailable as error:
             log.warning("refresh failed", error=str(error))
-            return
+            return False
         seen = None if body is None else decode(kind, body)
         if seen is None and before:
             self._mark(self._state.forget(kind, name, before.uid))
-        elif isinstance(seen, Rejection) or seen is None:
-            return
-        else:
+        elif seen is not None and not isinstance(seen, Rejection):
             restored = before is None or seen.meta.version < before.version
             self._mark(self._state.observe(seen, self._clock(), restored=restored))
+        return seen is None

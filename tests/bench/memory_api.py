@@ -235,10 +235,8 @@ def _patched(before: Json, sent: Any, *, status: bool, content: str) -> Json:
 
 
 def _managed_fields(body: Json) -> list[Json]:
-    """As the API server keeps them for a list-map: they are half of what is read of a slice."""
-    entry: Json = {".": {}, "f:node": {}, "f:since": {}, "f:state": {}}
-    keys = {f'k:{{"node":"{member["node"]}"}}': entry for member in body["members"]}
-    fields = {"f:members": {".": {}, **keys}, "f:metadata": {"f:labels": {}, "f:ownerReferences": {}}, "f:term": {}}
+    """As the API server keeps them: members are an atomic list, so their number does not matter."""
+    fields: Json = {"f:members": {}, "f:metadata": {"f:labels": {}, "f:ownerReferences": {}}, "f:term": {}}
     head = {"manager": "hotpool-operator", "operation": "Update", "apiVersion": body["apiVersion"]}
     return [{**head, "time": "2026-11-24T00:00:00Z", "fieldsType": "FieldsV1", "fieldsV1": fields}]
 

@@ -85,7 +85,7 @@ def enter(server: RedisServer, user: str, rules: list[str], *, damaged: bool = F
 async def test_e6_the_sessions_of_redis_cli_are_true(server: RedisServer, client: Client) -> None:
     await project(client)
     told = sessions(PAGE)
-    assert len(told) == 8
+    assert len(told) == 9
     with Redis.from_url(server.url) as plain:
         for command, answer in told:
             reply = plain.execute_command(*shlex.split(command))

@@ -12,6 +12,7 @@ from tests.cluster.projected import ENTRIES, EXPIRIES, KEYS, LOAD, chi_square, c
 
 from hotpool.lookup import Lookup, NoMember, Reason, Reservation
 from hotpool.projection.functions import LIBRARY
+from hotpool.projection.keys import score
 
 if TYPE_CHECKING:
     from hotpool.projection.client import Client
@@ -93,6 +94,18 @@ async def test_e6_equal_nodes_have_equal_chances_also_where_only_64_are_compared
     counts = Counter(map(node_of, answers))
     assert counts.keys() == names(200) - set(excluded)
     assert chi_square(counts.values()) < CHI_SQUARE_9
+
+
+async def test_e6_neighbours_on_the_ring_that_are_equally_unloaded_have_equal_chances(
+    client: Client, writer: Writer, lookup: Lookup
+) -> None:
+    await writer.replace_pool(pool(names(10)))
+    unloaded = sorted(names(10), key=score)[4:6]
+    await lookup.report_load(dict.fromkeys(names(10) - set(unloaded), 1), source="a", seconds=60)
+    chances = iter([(place + 0.5) / 400 for place in range(400)])
+    sweeping = Lookup(client, namespace="speech", chance=lambda: next(chances))
+    answers = [await sweeping.pick("zh-en", strategy="least-loaded") for _ in range(400)]
+    assert Counter(map(node_of, answers)) == dict.fromkeys(unloaded, 200)
 
 
 async def test_e6_a_loaded_node_is_avoided_until_the_others_are_as_loaded(
@@ -191,6 +204,18 @@ async def test_e6_expired_loads_go_with_any_write_a_hundred_at_a_time_and_with_t
     made = await reserved(lookup)
     assert await loads(client) == {"a": 1}
     assert await lookup.release(made)
+
+
+async def test_e6_what_has_expired_is_not_known_even_before_its_turn_to_be_removed(
+    client: Client, writer: Writer, lookup: Lookup
+) -> None:
+    await writer.replace_pool(pool(["a"]))
+    await lookup.report_load({f"node-{number}": 1 for number in range(350)}, source="a", seconds=60)
+    for number in range(350):
+        await client.execute_command("ZADD", EXPIRIES, number + 1, f"report:a:node-{number}")
+    assert not await lookup.release("report:a:node-349")
+    assert await lookup.renew("report:a:node-348", 60) is None
+    assert await counted(client) == (148, 148, 148)
 
 
 async def test_e6_a_report_replaces_its_sources_former_one_and_adds_to_others(

@@ -220,6 +220,22 @@ async def test_d5_a_changed_rule_leaves_the_former_pools_for_the_grace_time_and_
 
 
 @simulated
+async def test_d5_an_edit_of_the_rule_does_not_begin_the_grace_time_anew() -> None:
+    api = FakeApi()
+    api.put(generator_object("g", rule=TIERS, graceSeconds=60))
+    api.put(node_object("n0", llm("gold")))
+    async with operator(api) as fleet:
+        await fleet.beating(5)
+        api.delete(Kind.NODE, "n0")
+        began = now()
+        await fleet.beating(40)
+        api.edit(Kind.GENERATOR, "g", {"spec": {"minNodes": 2}})
+        await until(lambda: pools(api) == set())
+        assert 60 <= now() - began < 63
+        assert api.members(named("gold")) == {}
+
+
+@simulated
 async def test_d11_a_paused_generator_changes_nothing_and_says_so_until_the_pause_ends() -> None:
     api = FakeApi()
     api.put(generator_object("g", rule=TIERS, graceSeconds=5))

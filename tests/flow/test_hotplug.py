@@ -13,7 +13,7 @@ from hotpool.core.model import Kind
 from hotpool.metrics import REGISTRY
 from hotpool.sinks.errors import Retryable
 
-pytestmark = pytest.mark.timeout(10)
+pytestmark = pytest.mark.timeout(60)
 
 
 def stamp() -> str:

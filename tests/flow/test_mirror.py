@@ -18,7 +18,7 @@ from hotpool.projection.keys import entry
 from hotpool.projection.mirror import RETRY_SECONDS, ROUND_SECONDS, Mirror
 from hotpool.sinks.errors import Fenced, NotLeader, Rejected, Retryable
 
-pytestmark = pytest.mark.timeout(10)
+pytestmark = pytest.mark.timeout(60)
 
 NODE = NodeImage("a", (("asr", True, None, ("asr-1",)),))
 

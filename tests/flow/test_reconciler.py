@@ -21,12 +21,13 @@ from tests.builders import (
 )
 from tests.flow.fakes import FakeApi, FakeRedis, Fleet, away, now, operator, refusing, simulated, until
 
+from hotpool.clients import Unavailable
 from hotpool.core.generators.generate import pool_name
 from hotpool.core.model import Key, Kind
 from hotpool.metrics import REGISTRY
 from hotpool.sinks.errors import NotLeader, Retryable
 
-pytestmark = pytest.mark.timeout(10)
+pytestmark = pytest.mark.timeout(60)
 
 ASR = report(service("a", "asr"))
 
@@ -160,6 +161,31 @@ async def test_c7_absence_from_a_list_is_no_evidence_until_a_get_confirms_it() -
         api.fault = refusing(503, verb="get")
         await fleet.reconciler.audit()
         assert "n0" in fleet.state.nodes
+
+
+@simulated
+async def test_c7_a_list_that_breaks_between_two_pages_proves_nothing_and_the_pages_read_count() -> None:
+    api = small(4)
+    async with operator(api) as fleet:
+        await fleet.beating(20)
+        api.feed = None
+        publish(api, "n0", no_llm(2))
+        whole = await api.list_namespaced_custom_object("", "", "", Kind.NODE.value)
+        first = {"items": whole["items"][:2], "metadata": {"continue": "more"}}
+
+        async def broken(*_: Any, _continue: str | None = None, **__: Any) -> Any:
+            if _continue:
+                raise TimeoutError
+            return first
+
+        api.list_namespaced_custom_object = broken  # type: ignore[method-assign]
+        before = api.requests["get"]
+        with pytest.raises(Unavailable):
+            await fleet.reconciler.audit()
+        await fleet.beating(5)
+        assert api.requests["get"] == before
+        assert set(fleet.state.nodes) == {"n0", "n1", "n2", "n3"}
+        assert set(api.members("llm")) == {"n1", "n2", "n3"}
 
 
 # Pace (D3).
@@ -397,6 +423,34 @@ async def test_d10_a_pool_recreated_under_its_name_gets_its_members_again() -> N
         assert set(api.members("llm")) == {"n0", "n1"}
         owner = api.objects[Kind.SLICE]["llm-0"]["metadata"]["ownerReferences"][0]
         assert owner["uid"] == api.objects[Kind.POOL]["llm"]["metadata"]["uid"]
+
+
+@pytest.mark.parametrize("labels", [{"hotpool.dev/pool": "llm"}, None], ids=["labelled", "bare"])
+@simulated
+async def test_d11_a_slice_without_owner_goes_with_its_pool_though_no_collector_finds_it(labels: Any) -> None:
+    api = small(2)
+    async with operator(api) as fleet:
+        await fleet.beating(5)
+        api.edit(Kind.SLICE, "llm-0", {"metadata": {"ownerReferences": None, "labels": labels}})
+        api.delete(Kind.POOL, "llm")
+        await fleet.beating(3)
+        assert api.objects[Kind.SLICE] == {}
+
+
+@simulated
+async def test_d11_a_slice_without_owner_stays_while_its_pool_is_not_known_to_be_gone() -> None:
+    api = small(1)
+    api.put(slice_object("missed", 0, "n0") | {"metadata": {"name": "missed-0"}})
+    api.fault = refusing(503, verb="get", kind=Kind.POOL)
+    async with operator(api) as fleet:
+        await fleet.beating(5)
+        assert "missed-0" in api.objects[Kind.SLICE]
+        api.feed, api.fault = None, None
+        api.put(pool_object("missed", requires=requires("llm")))
+        fleet.watch()
+        await fleet.beating(20)
+        assert [write.verb for write in api.written(Kind.SLICE, "missed-0")] == ["patch"]
+        assert set(api.members("missed")) == {"n0"}
 
 
 @simulated

@@ -9,7 +9,7 @@ from tests.flow.fakes import FakeApi, FakeRedis, Fleet, now, operator, simulated
 
 from hotpool.core.model import Kind
 
-pytestmark = pytest.mark.timeout(10)
+pytestmark = pytest.mark.timeout(60)
 
 LIVE = [condition(), condition("Draining", "False", "NotRequested")]
 
@@ -401,6 +401,29 @@ async def test_c4_a_lease_renewed_meanwhile_is_not_deleted() -> None:
         api.leases["hotpool-node-n1"] = "renewed, and not told yet"
         await asyncio.sleep(3 * H + 700)
         assert "hotpool-node-n1" in api.leases
+
+
+@simulated
+async def test_c4_a_lease_that_outlives_its_deleted_resource_goes_when_nobody_renews_it() -> None:
+    api = fleet_of(3)
+    async with operator(api) as fleet:
+        fleet.beat()
+        for name in ("n0", "n1"):
+            api.delete(Kind.NODE, name)
+        await fleet.beating(1500, "n1", "n2")
+        assert set(api.leases) == {"hotpool-node-n1", "hotpool-node-n2"}
+        assert api.members("llm") == {"n2": "Ready"}
+
+
+@simulated
+async def test_c4_a_lease_without_a_resource_that_was_renewed_unheard_stays() -> None:
+    api = fleet_of(2)
+    async with operator(api) as fleet:
+        fleet.beat()
+        api.delete(Kind.NODE, "n0")
+        api.leases["hotpool-node-n0"] = "renewed, and not told yet"
+        await fleet.beating(1500, "n1")
+        assert "hotpool-node-n0" in api.leases
 
 
 # Merging (D7).

@@ -71,7 +71,7 @@ class Checks:
             self.trouble = now()
             return
         if now() < world.unsettled_until:
-            self.trouble = now()
+            self.trouble, self.generators.unsure = now(), True
             return
         self._forget_gone()
         for name in world.api.objects[Kind.POOL]:

@@ -49,6 +49,8 @@ class Generators:
         self.by_hand: set[str] = set()
         """Names of pools that people deleted since the last comparison."""
 
+        self.unsure = False
+        """Since the last comparison a time went by in which an operator could not know of deletions."""
         self.edited: set[str] = set()
         """Names of pools that people edited: while their generator is paused nobody can say whose they are."""
 
@@ -84,6 +86,7 @@ class Generators:
                 self._compare(body, memory, pools)
             self._remember(body, memory, pools)
         self.by_hand.clear()
+        self.unsure = False
         self._foreign()
 
     def _foreign(self) -> None:
@@ -140,7 +143,8 @@ class Generators:
         for key in pools.keys() - memory.pools.keys():
             if pools[key] in self.edited:
                 continue
-            self._admitted(name, key, memory, fit - pools.keys(), changed=changed, least=spec.get("minNodes", 1))
+            free = changed or self.unsure
+            self._admitted(name, key, memory, fit - pools.keys(), changed=free, least=spec.get("minNodes", 1))
         self._kept(body, memory, pools, changed=changed)
         self._reported(body, counts, pools)
 
@@ -181,8 +185,6 @@ class Generators:
 
     def _remember(self, body: Json, memory: Memory, pools: dict[Key, str]) -> None:
         moment = now()
-        if memory.generation != body["metadata"]["generation"]:  # what is empty may be counted from here
-            memory.emptied = dict.fromkeys(memory.emptied, moment)
         memory.generation = body["metadata"]["generation"]
         for key, pool in pools.items():
             full = bool(self.world.api.members(pool))

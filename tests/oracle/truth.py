@@ -79,6 +79,10 @@ class Truth:
     def _listed(self, body: Json, now: float) -> Life:
         life = Life(body["metadata"]["uid"], interval_of(body), now, serial(body))
         self._recall(life, body)
+        slices = self.api.objects[Kind.SLICE].values()
+        listed = any(item["node"] == body["metadata"]["name"] for part in slices for item in part["members"])
+        if listed and life.report and condition(body, "Ready") is None:
+            life.state = "Live"  # it was not silent: the condition was not written, or the object was made again
         return life
 
     def _recall(self, life: Life, body: Json) -> None:

@@ -118,7 +118,7 @@ def test_d5_a_generator_that_would_make_very_many_pools_makes_max_pools_and_says
     by = generator("g", maxPools=300)
     boasters = [view(speech(*(f"l{part}x{number:03}" for number in range(101)))) for part in range(2)]
     plan = planned(offered(by, *boasters, ZH_EN, ZH_EN))
-    assert len(plan.create) == 300
+    assert 0 < len(plan.create) < 300, "in turns with others"
     assert pool_name("g", "zh-en") in plan.create
     assert (plan.status.pools, plan.status.not_admitted_count) == (300, 20_002 - 300)
     assert len(plan.status.not_admitted) == 20
@@ -299,7 +299,8 @@ def test_f3_a_template_in_mode_dry_run_makes_pools_in_mode_dry_run() -> None:
 
 
 def test_d5_one_plan_makes_removes_and_compares_a_bounded_number_of_pools(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan_generator, "_AT_ONCE", 10)
+    monkeypatch.setattr(plan_generator, "_AT_ONCE", 20)
+    monkeypatch.setattr(plan_generator, "_WRITES_AT_ONCE", 10)
     by = generator("g", graceSeconds=0)
     codes = "abcdef"
     subject = offered(by, view(speech(*codes)))
@@ -312,6 +313,11 @@ def test_d5_one_plan_makes_removes_and_compares_a_bounded_number_of_pools(monkey
     assert len(first.correct) == 10
     assert first.recheck_at == 1.0
     assert len(planned(offered(by), *every, moment=1.0).remove) == 10
+    equal = [made(by, key) for key in keys]
+    compared = plan_generator.plan_generator(
+        offered(by, view(speech(*codes))), {p.meta.name: p for p in equal}, own, 1, ""
+    )
+    assert (compared.correct, compared.recheck_at) == ({}, 1)
 
 
 def test_d5_specs_are_made_and_compared_once_and_again_only_when_they_changed() -> None:

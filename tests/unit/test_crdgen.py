@@ -94,6 +94,12 @@ def test_b11_a_report_has_types_and_size_bounds_only() -> None:
     assert {s["x-kubernetes-list-type"] for _, s in inside if s["type"] == "array"} == {"atomic"}
 
 
+def test_members_of_a_slice_are_one_atomic_list() -> None:
+    """As endpoints of an EndpointSlice: one writer, and no managedFields for each member, which would double it."""
+    kind = next(kind for kind in KINDS if kind.kind == "NodePoolSlice")
+    assert schema_of(kind)["properties"]["members"]["x-kubernetes-list-type"] == "atomic"
+
+
 @EVERY
 def test_columns_and_selectable_fields_point_to_fields_that_are_there(kind: Kind) -> None:
     known = {path.split("[")[0] for path, _ in fields(schema_of(kind))}

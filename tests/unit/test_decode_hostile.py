@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.builders import Json, generator_object, node_object, pool_object, slice_object, speech
+from tests.builders import Json, generator_object, node_object, pool_object, report, service, slice_object, speech
 from tests.hostile import JUNK, WHOLE, broken, huge, valid_node, valid_pool, valid_slice
 from tests.places import changed, paths, without
 
@@ -25,10 +25,11 @@ from hotpool.api.generator import GeneratorStatus
 from hotpool.api.meta import ApiModel
 from hotpool.api.pool import PoolStatus
 from hotpool.core.generators.plan import plan_generator
-from hotpool.core.model import Generator, Kind, Node, Observed, Pool, Slice
+from hotpool.core.model import Generator, Kind, Liveness, Node, NodeView, Observed, Pool, Slice
 from hotpool.core.plan import plan_node, plan_pool
 from hotpool.core.state import State
 from hotpool.sources.decode import Rejection, decode, identify
+from hotpool.sources.reports import MOST_WORDS
 
 NOW = "2026-11-23T20:00:00.000000Z"
 MADE = {Kind.NODE: Node, Kind.POOL: Pool, Kind.SLICE: Slice, Kind.GENERATOR: Generator}
@@ -178,6 +179,18 @@ def test_d11_a_paused_pool_with_as_many_foreign_conditions_as_there_is_room_for_
     status = plan_pool(state.pools["p"], {}, {}, 0.0, NOW).status
     assert "Paused" in {c.type for c in status.conditions}
     assert len(status.conditions) <= 16
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_b11_a_report_of_more_words_than_an_agent_writes_is_told_and_not_worked_on(more: int) -> None:
+    """Each of its lists is within the schema; what asks about the node would take time for their product."""
+    full, rest = divmod(MOST_WORDS + more, 513)
+    sizes = [*[512] * full, rest - 1]  # and the id of each among those that are ready
+    content = report(*(service(f"s{number}", "llm", languages=["zh"] * size) for number, size in enumerate(sizes)))
+    found = walked(Kind.NODE, node_object("n", content))
+    assert isinstance(found, Node)
+    conditions = {c.type: c for c in plan_node(NodeView(found, Liveness.LIVE), NOW).conditions}
+    assert (found.report is None, conditions["Ready"].reason == "InvalidReport") == (bool(more), bool(more))
 
 
 # Time in proportion to size.

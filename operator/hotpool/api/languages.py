@@ -4,6 +4,7 @@ Used by the agent when it reports and by the operator when it decodes reports an
 """
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final
 
 _ALIASES: Final = {
@@ -20,6 +21,7 @@ _ALIASES: Final = {
 }
 
 
+@lru_cache(maxsize=4096)
 def normalise_language(code: str) -> str | None:
     """The normal form of one code, or None for `auto`, which is no language."""
     lowered = code.strip().lower().replace("_", "-")

@@ -13,7 +13,7 @@ from pydantic.config import JsonDict
 GROUP: Final = "hotpool.dev"
 VERSION: Final = "v1alpha1"
 API_VERSION: Final = f"{GROUP}/{VERSION}"
-SCHEMA_REVISION: Final = 2
+SCHEMA_REVISION: Final = 3
 """Raised with each change of the CRDs; the operator refuses to start on an older one (design, section 1)."""
 
 SCHEMA_REVISION_ANNOTATION: Final = "hotpool.dev/schema-revision"

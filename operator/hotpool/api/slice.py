@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from hotpool.api.meta import SLICE_MAX, ApiModel, NodeName, Serial, Timestamp, map_by
+from hotpool.api.meta import SLICE_MAX, ApiModel, NodeName, Serial, Timestamp
 
 MemberState = Literal["Ready", "Suspect", "Draining"]
 
@@ -37,11 +37,5 @@ class NodePoolSlice(ApiModel):
         ),
     ]
     """The writer's term of leadership; never smaller than before."""
-    members: Annotated[
-        tuple[Member, ...],
-        Field(
-            max_length=SLICE_MAX,
-            json_schema_extra=map_by("node"),
-        ),
-    ] = ()
-    """The members, each once."""
+    members: Annotated[tuple[Member, ...], Field(max_length=SLICE_MAX)] = ()
+    """The members, each once. Written whole, so that the API server keeps no field ownership for each."""

@@ -114,7 +114,7 @@ async def find(reader: Reader, kind: Kind, name: str, namespace: str) -> dict[st
     """One object; where there is none, the command ends with names that are near to it."""
     if found := await reader.get(kind, name):
         return found
-    known = [item["metadata"]["name"] for item in await reader.list(kind)]
+    known = [item["metadata"]["name"] async for item in reader.each(kind)]
     near = get_close_matches(name, known, _NEAR, 0.5)
     hint = f"; near to it: {', '.join(near)}" if near else f"; there are {len(known)} others" if known else ""
     raise CommandError(f"no {SINGULAR[kind]} {name} in namespace {namespace}{hint}", manual.NOT_FOUND)

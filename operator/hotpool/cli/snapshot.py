@@ -99,14 +99,14 @@ async def read(reader: Reader, *kinds: Kind) -> Snapshot:
     """All objects of these kinds."""
     found = Snapshot()
     for kind in kinds:
-        for body in await reader.list(kind):
+        async for body in reader.each(kind):
             found.take(kind, body)
     return found
 
 
 async def read_slices(reader: Reader, found: Snapshot, pool: str) -> None:
     """The slices of one pool."""
-    for body in await reader.list(Kind.SLICE, labels=f"{meta.POOL_LABEL}={pool}"):
+    async for body in reader.each(Kind.SLICE, labels=f"{meta.POOL_LABEL}={pool}"):
         found.take(Kind.SLICE, body)
 
 

@@ -7,7 +7,7 @@ ask the same checks.
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import cast
+from typing import Final, cast
 
 from hotpool.api.languages import normalise_language
 from hotpool.api.pool import (
@@ -146,6 +146,7 @@ def _report(view: NodeView) -> Report:
     return cast("Report", view.node.report)
 
 
+_NOTHING: Final[frozenset[str]] = frozenset()
 _NOT_REPORTED = Check(
     Gate.NOT_REPORTED,
     "a valid report",
@@ -218,10 +219,11 @@ def _type_ready(type_: str) -> Check:
 
 def _has_attributes(required: TypeRequirement) -> Check:
     """All attribute requirements of a type, met by one and the same service."""
+    asked = tuple(Wanted.of(attribute) for attribute in required.attributes)
 
     def holds(view: NodeView) -> bool:
         offers = _report(view).offers.get(required.type, ())
-        return any(all(meets(offer, wanted) for wanted in required.attributes) for offer in offers)
+        return any(all(wanted.met(offer) for wanted in asked) for offer in offers)
 
     def observed(view: NodeView) -> str:
         offers = _report(view).offers.get(required.type, ())
@@ -229,6 +231,31 @@ def _has_attributes(required: TypeRequirement) -> Check:
 
     wanted = ", ".join(_wanted(attribute) for attribute in required.attributes)
     return Check(Gate.ATTRIBUTE, f"one {required.type} service with {wanted}", holds, observed)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One attribute requirement as sets, so that asking a service costs what it declares, not what is required."""
+
+    key: str
+    any_of: frozenset[str] | None
+    all_of: frozenset[str] | None
+
+    @classmethod
+    def of(cls, attribute: AttributeRequirement) -> "Wanted":
+        """The requirement of a spec."""
+        any_of, all_of = attribute.any_of, attribute.all_of
+        return cls(
+            attribute.key,
+            None if any_of is None else frozenset(any_of),
+            None if all_of is None else frozenset(all_of),
+        )
+
+    def met(self, offer: Offer) -> bool:
+        """Whether a service declares what is wanted."""
+        declared = offer.attributes.get(self.key, _NOTHING)
+        any_of, all_of = self.any_of, self.all_of
+        return (any_of is None or not declared.isdisjoint(any_of)) and (all_of is None or declared >= all_of)
 
 
 def _wanted(attribute: AttributeRequirement) -> str:
@@ -239,13 +266,6 @@ def _wanted(attribute: AttributeRequirement) -> str:
 def _declared(offer: Offer, required: TypeRequirement) -> str:
     pairs = ((wanted.key, offer.attributes.get(wanted.key)) for wanted in required.attributes)
     return ", ".join(f"{key}={','.join(sorted(values))}" if values else f"no {key}" for key, values in pairs)
-
-
-def meets(offer: Offer, wanted: AttributeRequirement) -> bool:
-    """Whether a service declares what one attribute requirement wants."""
-    declared = offer.attributes.get(wanted.key, frozenset())
-    any_of, all_of = wanted.any_of, wanted.all_of
-    return (any_of is None or not declared.isdisjoint(any_of)) and (all_of is None or declared.issuperset(all_of))
 
 
 def _has_pairs(required: LanguageRequirement) -> Iterator[Check]:

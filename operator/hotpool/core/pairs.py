@@ -62,12 +62,6 @@ class Pairs:
         """The languages that may have a target."""
         return {source for grid in self.grids for source in grid.sources} | {source for source, _ in self.single}
 
-    def connects(self, codes: frozenset[str]) -> bool:
-        """Whether all ordered pairs of these languages are among the pairs."""
-        if any(not grid.blocked and codes <= grid.sources and codes <= grid.targets for grid in self.grids):
-            return True
-        return codes <= self.targets and all(self._has(s, t) for s in codes for t in codes if s != t)
-
     def _has(self, source: str, target: str) -> bool:
         return (source, target) in self.single or any(
             source in grid.sources and target in grid.targets and (source, target) not in grid.blocked

@@ -109,5 +109,6 @@ def _add(packing: Packing, new: list[Member], size: int) -> None:
 def _places(packing: Packing, size: int) -> Iterator[int]:
     """Slices with room: those that are there in their order, then new ones."""
     known = sorted(packing)
+    there = set(known)
     yield from (index for index in known if len(packing[index]) < size)
-    yield from (index for index in count() if index not in known)
+    yield from (index for index in count() if index not in there)

@@ -15,6 +15,7 @@ from typing import Final
 from hotpool.core import views
 from hotpool.core.generators.offers import GeneratorSubject
 from hotpool.core.generators.ownership import Ownership, concerned, matters
+from hotpool.core.leases import Leases
 from hotpool.core.model import (
     Generator,
     Heartbeat,
@@ -58,7 +59,7 @@ class State:
     """Type → nodes that report it."""
     largest_term: int = 0
     """The largest term that a slice carries, and that can be one."""
-    _leases: dict[str, Heartbeat] = field(default_factory=dict)
+    leases: Leases = field(default_factory=Leases)
     _by_type: dict[str, set[Key]] = field(default_factory=lambda: defaultdict(set))
     _by_pairs: set[Key] = field(default_factory=set)
     _identities: dict[Kind, dict[str, Identity]] = field(default_factory=lambda: {kind: {} for kind in Kind})
@@ -120,8 +121,7 @@ class State:
 
     def heartbeat(self, beat: Heartbeat, now: float) -> set[Key]:
         """Take in a Lease: a heartbeat is a changed renewTime of the accepted epoch (behaviour C2, B8)."""
-        before = self._leases.get(beat.node)
-        self._leases[beat.node] = beat
+        before = self.leases.put(beat)
         record = self.nodes.get(beat.node)
         report = record.view.node.report if record else None
         if record is None or report is None or report.holder != beat.holder:
@@ -155,14 +155,9 @@ class State:
             self._schedule(name, record, earliest=now + _UNPROVEN_PAUSE if until < now else 0.0)
         return dirty
 
-    def lease(self, node: str) -> Heartbeat | None:
-        """The Lease of a node as last seen."""
-        return self._leases.get(node)
-
-    def forget_lease(self, lease: Heartbeat) -> None:
-        """A Lease was deleted by us; a newer one stays."""
-        if self._leases.get(lease.node) == lease:
-            del self._leases[lease.node]
+    def look_for_abandoned(self, now: float) -> set[Key]:
+        """Nodes of which nothing is left but a Lease that nobody renews: somebody deleted the resource (C4)."""
+        return {Key(Kind.NODE, name) for name in self.leases.look(self.nodes, now)}
 
     def next_deadline(self) -> float | None:
         """When `tick` may have something to do next, or None."""
@@ -279,7 +274,7 @@ class State:
 
     def _interval(self, name: str, report: Report) -> float:
         """H: what the Lease of the report's epoch says, else what the report says."""
-        lease = self._leases.get(name)
+        lease = self.leases.get(name)
         return lease.interval if lease and lease.interval and lease.holder == report.holder else report.interval
 
     def _schedule(self, name: str, record: NodeRecord, earliest: float = 0.0) -> None:
@@ -316,6 +311,8 @@ class State:
             return {Key(Kind.GENERATOR, name)}
         dropped = self._drop_generator(name) if known else set()
         subject = GeneratorSubject(generator)
+        if known and known.generator.meta.uid == generator.meta.uid:
+            subject.carry_over(known)
         self.generators[name] = subject
         return dropped | self._add_subject(Key(Kind.GENERATOR, name), subject)
 

@@ -116,11 +116,12 @@ def type_state(value: str) -> TypeState:
 
 def answer(pool: str, reply: list[Any], reservation: str | None = None) -> Picked | NoMember:
     """Return the answer to a pick in this pool from the function's reply; `reservation`: the id that was asked for."""
-    fresh, reason, version, node, state, ready, suspect, draining, excluded = reply[:9]
+    fresh, word, version, *rest = reply
     age, complete = freshness(fresh)
-    if text(reason):
+    if reason := text(word):
+        ready, suspect, draining, excluded = rest
         counts = Counts(ready + suspect + draining, ready, suspect, draining, excluded)
-        return NoMember(pool, Reason(text(reason)), counts, age, complete)
-    name = text(node)
-    reserved = Reservation(reservation, name, int(reply[9]) / 1000) if reservation else None
-    return Picked(name, text(state), pool, int(version), age, complete, reserved)
+        return NoMember(pool, Reason(reason), counts, age, complete)
+    node = text(rest[0])
+    reserved = Reservation(reservation, node, int(rest[2]) / 1000) if reservation else None
+    return Picked(node, text(rest[1]), pool, int(version), age, complete, reserved)

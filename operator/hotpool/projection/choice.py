@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import math
 import secrets
-from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -52,8 +51,10 @@ class How(TypedDict, total=False):
     the projection is incomplete."""
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+_WISHES = frozenset(How.__annotations__)
+
+
+class Choice(NamedTuple):
     """One pick's wishes, checked; `reservation` is the id of the one that it shall make."""
 
     words: Words
@@ -66,7 +67,7 @@ class Choice:
         strategy = Strategy(how.get("strategy") or (Strategy.AFFINITY if "key" in how else Strategy.UNIFORM))
         if (strategy is Strategy.AFFINITY) != bool(how.get("key")):
             raise ValueError("a key is for the strategy affinity, which needs one")
-        unknown = how.keys() - How.__annotations__.keys()
+        unknown = how.keys() - _WISHES
         if unknown:
             raise TypeError(f"a pick knows no {', '.join(sorted(unknown))}")
         draw = how["key"] if strategy is Strategy.AFFINITY else repr(chance())

@@ -57,8 +57,12 @@ class KubeSink:
                 body["term"] = max(self._term(), known.term)
                 return await self._patch(Kind.SLICE, known.meta.name, body)
             case DeleteSlice(known):
-                await self._delete(Kind.SLICE, known.meta)
+                await self.delete_slice(known.meta)
                 return None
+
+    async def delete_slice(self, known: Meta) -> None:
+        """Delete this very slice, unless it changed."""
+        await self._delete(Kind.SLICE, known)
 
     def _slice(self, pool: Pool, name: str, members: tuple[Member, ...]) -> Json:
         return {

@@ -14,6 +14,11 @@ from hotpool.core.model import Offer, Report, Rule, TypeState
 
 _MOST_PARTS: Final = 4
 """Two codes of two parts each (zh-cn-en-us): no code in use has more."""
+MOST_WORDS: Final = capability.REPORT_BYTES // len('"",')
+"""Languages, pairs, attributes, values and ids of services: a report of the size that the agent keeps to has fewer.
+
+The schema bounds each list but not their product, which is what everything that asks about a node takes time for.
+"""
 _LONGEST_WHY: Final = 1024
 
 
@@ -31,9 +36,18 @@ def usable_report(raw: Mapping[str, Any] | None) -> tuple[Report | None, str | N
     if raw is None:
         return None, None
     try:
-        return _report(capability.Report.model_validate(raw)), None
+        report = capability.Report.model_validate(raw)
     except ValidationError as error:
         return None, f"status.report.{why(error)}"
+    words = sum(map(_words, report.services)) + sum(len(capable.services) for capable in report.capabilities)
+    if words > MOST_WORDS:
+        return None, f"status.report: {words} languages, pairs, attributes, values and ids, {MOST_WORDS} at most"
+    return _report(report), None
+
+
+def _words(service: capability.Service) -> int:
+    rules = sum(1 + len(rule.languages) + len(rule.pairs) + len(rule.blocked) for rule in service.rules)
+    return len(service.languages) + rules + sum(1 + len(attribute.values) for attribute in service.attributes)
 
 
 def _report(raw: capability.Report) -> Report:

@@ -5,7 +5,8 @@ such sets ends the search early, which is said and never hangs. Pure.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Final
 
@@ -26,18 +27,46 @@ class LanguageSets:
     cut: bool = False
 
 
-def language_sets(pairs: Pairs, smallest: int) -> LanguageSets:
-    """The maximal sets of at least `smallest` languages whose ordered pairs are all among the pairs."""
-    every = sorted(pairs.sources & pairs.targets)
-    codes = every[:MAX_LANGUAGES]
-    search = _Search(_mutual(pairs, codes), smallest)
-    search.run()
-    found = tuple(tuple(codes[bit] for bit in _bits(mask)) for mask in search.found)
-    return LanguageSets(found, cut=search.cut or len(every) > len(codes))
+@dataclass(frozen=True, slots=True)
+class Mutual:
+    """Which languages of a node are paired in both directions, as bit masks: asked for thousands of sets at a time."""
 
-
-def _mutual(pairs: Pairs, codes: list[str]) -> list[int]:
+    codes: tuple[str, ...]
+    """The languages that are looked at, in sorted order."""
+    bits: Mapping[str, int]
+    """Language → its place in `codes`."""
+    near: tuple[int, ...]
     """For each language, as a mask, the others with which it is paired in both directions."""
+    cut: bool
+    """True where the node has more languages than are looked at."""
+
+    def connects(self, codes: AbstractSet[str]) -> bool:
+        """Whether all ordered pairs of these languages are among the pairs, as far as they are looked at."""
+        if not self.bits.keys() >= codes:
+            return False
+        wanted = 0
+        for code in codes:
+            wanted |= 1 << self.bits[code]
+        return all(wanted & ~self.near[bit] == 1 << bit for bit in map(self.bits.__getitem__, codes))
+
+
+def mutual(pairs: Pairs) -> Mutual:
+    """Time in proportion to the rules that the pairs are made of."""
+    every = sorted(pairs.sources & pairs.targets)
+    codes = tuple(every[:MAX_LANGUAGES])
+    bits = {code: number for number, code in enumerate(codes)}
+    return Mutual(codes, bits, tuple(_near(pairs, codes)), cut=len(every) > len(codes))
+
+
+def language_sets(of: Mutual, smallest: int) -> LanguageSets:
+    """The maximal sets of at least `smallest` languages whose ordered pairs are all among the pairs."""
+    search = _Search(of.near, smallest)
+    search.run()
+    found = tuple(tuple(of.codes[bit] for bit in _bits(mask)) for mask in search.found)
+    return LanguageSets(found, cut=search.cut or of.cut)
+
+
+def _near(pairs: Pairs, codes: Sequence[str]) -> list[int]:
     bit = {code: 1 << number for number, code in enumerate(codes)}
     out, back = dict.fromkeys(codes, 0), dict.fromkeys(codes, 0)
     for grid in pairs.grids:
@@ -77,7 +106,7 @@ def _bits(mask: int) -> Iterator[int]:
 
 
 class _Search:
-    def __init__(self, neighbours: list[int], smallest: int) -> None:
+    def __init__(self, neighbours: Sequence[int], smallest: int) -> None:
         self._neighbours = neighbours
         self._smallest = smallest
         self._work = 0

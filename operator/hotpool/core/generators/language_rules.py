@@ -9,11 +9,12 @@ from collections.abc import Iterable
 from functools import lru_cache
 from itertools import chain, permutations
 from typing import Final
+from weakref import WeakKeyDictionary
 
 from hotpool.api.generator import LanguagePairsRule, LanguageSetsRule
 from hotpool.api.meta import PAIR_PATTERN
 from hotpool.api.pool import GeneratedKind, LanguageRequirement, PoolTemplateSpec, Requirements
-from hotpool.core.generators.cliques import language_sets
+from hotpool.core.generators.cliques import Mutual, language_sets, mutual
 from hotpool.core.generators.rules import KeyRule, Offered, first
 from hotpool.core.model import NodeView
 from hotpool.core.pairs import Pairs
@@ -65,13 +66,14 @@ class SetRule(KeyRule[Pairs]):
         super().__init__(template)
         self._semantic = _is_semantic(template)
         self._least, self._most = rule.min_languages, rule.max_languages
+        self._known: WeakKeyDictionary[Pairs, Mutual] = WeakKeyDictionary()
 
     def _source(self, view: NodeView) -> Pairs:
         return view.semantic_pairs if self._semantic else view.pairs
 
     def offered(self, source: Pairs) -> Offered:
         """The keys."""
-        sets = language_sets(source, self._least)
+        sets = language_sets(self._mutual(source), self._least)
         return Offered(frozenset(sys.intern("+".join(codes)) for codes in sets.found), cut=sets.cut)
 
     def kind(self, key: str) -> GeneratedKind:  # noqa: ARG002
@@ -91,7 +93,14 @@ class SetRule(KeyRule[Pairs]):
 
     def joins(self, source: Pairs, key: str) -> bool:
         """Whether a node counts for a key that others offer."""
-        return source.connects(_codes(key))
+        return self._mutual(source).connects(_codes(key))
+
+    def _mutual(self, source: Pairs) -> Mutual:
+        """Made once for each value: a hostile node has hundreds of languages, and is asked for each key of others."""
+        known = self._known.get(source)
+        if known is None:
+            known = self._known[source] = mutual(source)
+        return known
 
     def refusal(self, key: str) -> str | None:
         """Why no pool is made of a key that nodes offer."""

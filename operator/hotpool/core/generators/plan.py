@@ -16,7 +16,9 @@ from hotpool.core.generators.rules import MAX_KEYS
 from hotpool.core.model import Generator, Pool
 
 _AT_ONCE: Final = 500
-"""Pools made, removed or compared with what they should be in one plan; each write brings the next plan."""
+"""Pools compared with what they should be in one plan."""
+_WRITES_AT_ONCE: Final = 100
+"""Pools made, put right or removed in one plan, so that generators take turns; each write brings the next plan."""
 _NAMED: Final = 5
 """Objects that a message names; of the others it says the number."""
 _LONGEST_KEY: Final = 253
@@ -67,9 +69,9 @@ def plan_generator(
     missing = [name for name in wanted if name not in own]
     unwanted = [pool for name, pool in own.items() if name not in wanted and not pool.paused]
     return GeneratorPlan(
-        create={name: subject.wanted(wanted[name]) for name in missing[:_AT_ONCE]},
+        create={name: subject.wanted(wanted[name]) for name in missing[:_WRITES_AT_ONCE]},
         correct=correct,
-        remove=tuple(unwanted[:_AT_ONCE]),
+        remove=tuple(unwanted[:_WRITES_AT_ONCE]),
         status=_status(subject, admission, now),
         recheck_at=moment if unchecked else standing.next_end,
     )
@@ -107,7 +109,7 @@ def _corrections(
             continue
         if key not in subject.offers.ranking.counts and not subject.fits(pool, key):
             continue
-        if looked_at >= _AT_ONCE:
+        if looked_at >= _AT_ONCE or len(correct) >= _WRITES_AT_ONCE:
             return correct, True
         looked_at += 1
         if subject.differs(pool, key):

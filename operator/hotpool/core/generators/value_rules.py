@@ -4,7 +4,6 @@ Made by `core.generators.generate`. Pure.
 """
 
 import sys
-from itertools import chain
 from typing import Final
 
 from hotpool.api.generator import AttributeValuesRule, HashRule
@@ -18,10 +17,37 @@ from hotpool.api.pool import (
 )
 from hotpool.core.generators.hashing import slot
 from hotpool.core.generators.rules import KeyRule, Offered, first
-from hotpool.core.judge import meets
-from hotpool.core.model import NodeView
+from hotpool.core.judge import Wanted
+from hotpool.core.model import NodeView, Report
 
 _LONGEST_VALUE: Final = 253
+
+
+class _LastReport:
+    """The values in the report asked about last: of one node that has thousands, any number of generators ask."""
+
+    def __init__(self) -> None:
+        self._report: Report | None = None
+        self._known: dict[tuple[str, str, tuple[Wanted, ...]], frozenset[str]] = {}
+
+    def of(self, report: Report, type_: str, key: str, asked: tuple[Wanted, ...]) -> frozenset[str]:
+        """The values of one attribute that can be keys, of the type's services that have what is asked for."""
+        if report is not self._report:
+            self._report, self._known = report, {}
+        found = self._known.get((type_, key, asked))
+        if found is None:
+            offers = report.offers.get(type_, ())
+            able = (offer for offer in offers if all(wanted.met(offer) for wanted in asked))
+            values = frozenset().union(*(offer.attributes.get(key, frozenset()) for offer in able))
+            found = self._known[type_, key, asked] = frozenset(filter(_can_be_key, values))
+        return found
+
+
+_LAST: Final = _LastReport()
+
+
+def _can_be_key(value: str) -> bool:
+    return 1 <= len(value) <= _LONGEST_VALUE
 
 
 class ValueRule(KeyRule[frozenset[str]]):
@@ -31,18 +57,14 @@ class ValueRule(KeyRule[frozenset[str]]):
         known = {item.type: item for item in template.requires.types}
         self._wanted = known.get(rule.type) or TypeRequirement(type=rule.type)
         self._key = rule.key
+        self._asked = tuple(Wanted.of(attribute) for attribute in self._wanted.attributes)
         types = tuple({**known, rule.type: self._wanted}.values())
         requires = template.requires.model_copy(update={"types": types})
         super().__init__(template.model_copy(update={"requires": requires}))
 
     def _source(self, view: NodeView) -> frozenset[str]:
-        offers = view.node.report.offers.get(self._wanted.type, ()) if view.node.report else ()
-        values = (
-            offer.attributes.get(self._key, frozenset())
-            for offer in offers
-            if all(meets(offer, wanted) for wanted in self._wanted.attributes)
-        )
-        return frozenset(value for value in chain.from_iterable(values) if self.makes(value))
+        report = view.node.report
+        return _LAST.of(report, self._wanted.type, self._key, self._asked) if report else frozenset()
 
     def offered(self, source: frozenset[str]) -> Offered:
         """The keys."""
@@ -54,7 +76,7 @@ class ValueRule(KeyRule[frozenset[str]]):
 
     def makes(self, key: str) -> bool:
         """Whether the rule makes pools of such a key at all."""
-        return 1 <= len(key) <= _LONGEST_VALUE
+        return _can_be_key(key)
 
     def requires(self, key: str) -> Requirements:
         """One and the same service has the value and what the template wants (behaviour D2)."""

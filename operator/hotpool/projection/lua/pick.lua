@@ -4,6 +4,7 @@
 local WINDOW = 64
 local PROBES = 21
 local RING = 4503599627370496
+local OFFERED = { 'Ready', 'Suspect' }
 
 local function freshness(meta)
   local stored = read('HMGET', meta, 'stampMs', 'complete') or {}
@@ -78,7 +79,7 @@ end
 
 -- The first member that is not excluded at or after a place on the ring, and its score.
 local function at_or_after(key, place, barred)
-  local from, skipped = string.format('%.0f', place), 0
+  local from, skipped = place, 0
   while true do
     local found = redis.call('ZRANGEBYSCORE', key, from, '+inf', 'WITHSCORES', 'LIMIT', skipped, 1)
     if not found[1] then
@@ -116,15 +117,18 @@ local function chooser(strategy, draw, max_age)
   if choose ~= affinity and not (chance and chance >= 0 and chance < 1) then return nil, 'chance: 0 up to 1' end
   if max_age ~= '' and not whole(max_age) then return nil, 'max age: ms' end
   return function(key, names, first, load)
+    local size = redis.call('ZCARD', key)
+    if size == 0 then return nil, 0, 0 end
     local barred, ranks = ruled_out(key, names, first)
-    local free = redis.call('ZCARD', key) - #ranks
-    return free > 0 and choose(key, chance, free, barred, ranks, load) or '', #ranks
+    local free = size - #ranks
+    return free > 0 and choose(key, chance, free, barred, ranks, load) or nil, size, #ranks
   end
 end
 
 -- KEYS: meta, facts, ready, suspect, draining, load. ARGV from `first`: strategy, chance in [0, 1) or the key of an
 -- affinity, index entry ('' = any), max age in ms ('' = any), excluded names.
--- Returns freshness, reason ('' with a node), version, node, state, ready, suspect, draining, excluded.
+-- Returns freshness, '', version, node, state; or without a node freshness, the reason, version, ready, suspect,
+-- draining, excluded. It counts only where it must: calls are what a pick costs.
 local function decide(keys, args, first)
   local max_age = args[first + 3]
   local choose, wrong = chooser(args[first], args[first + 1], max_age)
@@ -132,22 +136,22 @@ local function decide(keys, args, first)
   local fresh = freshness(keys[1])
   local facts = redis.call('HMGET', keys[2], 'version', 'generator', 'key')
   local known = facts[1] and (args[first + 2] == '' or field(facts[2], facts[3] or '') == args[first + 2])
-  local ready, suspect, draining = 0, 0, 0
-  if known then
-    ready, suspect, draining = redis.call('ZCARD', keys[3]), redis.call('ZCARD', keys[4]), redis.call('ZCARD', keys[5])
+  local old = stale(fresh, max_age)
+  if not known then return { fresh, old and 'Stale' or 'PoolUnknown', '', 0, 0, 0, 0 } end
+  local counts = {}
+  if old then
+    for state = 1, STATES do counts[state] = redis.call('ZCARD', keys[2 + state]) end
+    return { fresh, 'Stale', facts[1], counts[1], counts[2], counts[3], 0 }
   end
-  local function told(reason, excluded, node, state)
-    return { fresh, reason, known and facts[1] or '', node or '', state or '', ready, suspect, draining, excluded }
+  local excluded = 0
+  for state, word in ipairs(OFFERED) do
+    local node, size, ruled = choose(keys[2 + state], args, first + 4, keys[6])
+    if node then return { fresh, '', facts[1], node, word } end
+    counts[state], excluded = size, excluded + ruled
   end
-  if stale(fresh, max_age) then return told('Stale', 0) end
-  if not known then return told('PoolUnknown', 0) end
-  local node, excluded = choose(keys[3], args, first + 4, keys[6])
-  if node ~= '' then return told('', excluded, node, 'Ready') end
-  local more
-  node, more = choose(keys[4], args, first + 4, keys[6])
-  if node ~= '' then return told('', excluded + more, node, 'Suspect') end
-  if ready + suspect > 0 then return told('AllExcluded', excluded + more) end
-  return told(draining > 0 and 'OnlyDraining' or 'Empty', 0)
+  local draining = redis.call('ZCARD', keys[5])
+  local reason = excluded > 0 and 'AllExcluded' or draining > 0 and 'OnlyDraining' or 'Empty'
+  return { fresh, reason, facts[1], counts[1], counts[2], draining, excluded }
 end
 
 local function pick(keys, args)
@@ -155,7 +159,7 @@ local function pick(keys, args)
 end
 
 -- KEYS as in pick, then entries and expiries. ARGV: id, weight, ms from now, then as in pick. An id that is there
--- already came with a call of which the answer was lost: it is replaced. Returns as pick, then the expiry (0 = none).
+-- already came with a call of which the answer was lost: it is replaced. Returns as pick, with a node also the expiry.
 local function reserve(keys, args)
   local weight, span = weight_of(args[2]), span_of(args[3])
   if args[1] == '' or not weight or not span then
@@ -165,9 +169,10 @@ local function reserve(keys, args)
   tidy(account, now)
   forget(account, args[1])
   local reply = decide(keys, args, 4)
-  if reply.err then return reply end
-  if reply[4] ~= '' then enter(account, args[1], reply[4], weight, now + span) end
-  table.insert(reply, reply[4] ~= '' and now + span or 0)
+  if reply[2] == '' then
+    enter(account, args[1], reply[4], weight, now + span)
+    table.insert(reply, now + span)
+  end
   return reply
 end
 
