@@ -31,7 +31,7 @@ async def claimed(client: Client, term: int = 3) -> Writer:
 
 
 async def held(client: Client) -> PoolImage | None:
-    return (await stored(client, "zh-en"))[1]
+    return (await stored(client, "zh-en", at_once=False))[1]
 
 
 def holds(found: PoolImage | None, wanted: PoolImage) -> bool:

@@ -39,10 +39,13 @@ def image(name: str, states: dict[str, str], uid: str = "u1", former: PoolImage 
     return PoolImage(name, uid, "pairs", name, ready, suspect, draining, former)
 
 
-async def stored(client: Client, name: str) -> tuple[list[str | None], PoolImage | None]:
-    """Term, version and digest that Redis states of a pool, and the image of what it holds, as one reader sees it."""
+async def stored(client: Client, name: str, *, at_once: bool = True) -> tuple[list[str | None], PoolImage | None]:
+    """Term, version and digest that Redis states of a pool, and the image of what it holds, as one reader sees it.
+
+    Not `at_once` where nothing else happens: Redis 7.0 refuses any transaction while it is full.
+    """
     facts, *sets = KEYS.pool(name)
-    async with client.pipeline(transaction=True) as asked:
+    async with client.pipeline(transaction=at_once) as asked:
         asked.hmget(facts, ["uid", "term", "version", "digest", "generator", "key"])
         for key in sets:
             asked.zrange(key, 0, -1)

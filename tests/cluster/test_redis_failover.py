@@ -176,7 +176,7 @@ async def test_e2_under_a_sentinel_the_projection_goes_on_at_the_new_master(watc
         await until(lambda: ours.mirror.up)
         assert await says(reader, 39)
         assert await says(replica, 39)
-        assert all(len(one.seen) > 3 for one in readers)
+        assert all(len(one.seen) > 1 for one in readers)
 
 
 async def test_e5_a_master_that_became_a_replica_is_left_for_the_new_one(watched: SentinelGroup) -> None:

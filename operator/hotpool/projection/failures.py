@@ -39,7 +39,7 @@ _AWAY = (
 )
 _AWAY_CODES = frozenset({"BUSY", "MISCONF", "NOREPLICAS", "NOSTAGE", "READONLY", "UNKILLABLE"})
 _DENIED = ("denied", "the ACL of Redis denies its user a right")
-_DENIED_INSIDE = "ACL failure in script"
+_DENIED_INSIDE = ("ACL failure in script", "The user executing the script can't")  # of Valkey and later Redis; of 7.0
 _KINDS: tuple[tuple[tuple[type[BaseException], ...], tuple[str, str]], ...] = (
     ((OutOfMemoryError,), ("full", "Redis is full (maxmemory)")),
     ((ReadOnlyError,), ("replica", "this Redis is a read-only replica, writes need its master")),
@@ -92,10 +92,12 @@ class Drifted(Outdated):
 
 def explain(error: BaseException) -> tuple[str, str]:
     """Return a word for the metric and, in plain words, what is wrong with Redis."""
+    if isinstance(error, RedisClusterException) and error.__cause__:
+        error = error.__cause__  # what the last of its nodes answered
     code = str(error).partition(" ")[0]
     if code in _CODES:
         return _CODES[code]
-    if _DENIED_INSIDE in str(error):
+    if str(error).startswith(_DENIED_INSIDE):
         return _DENIED
     return next((words for kinds, words in _KINDS if isinstance(error, kinds)), ("other", "Redis refuses"))
 

@@ -7,13 +7,14 @@ Errors: Retryable (Unclaimed: call claim, then send again), Rejected (NotLeader:
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import RedisClusterException, RedisError, ResponseError
 
 from hotpool.metrics import POOL_WRITES, REDIS_FAILURES
 from hotpool.projection.audit import Audit, AuditResult, Turns, whole
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
 MEMBERS_PER_CALL = 500
 CHANGED_PART = 0.25
 """A change of more than this part of a pool's members costs about as much as the whole image (docs/design/0005)."""
+SEND_SECONDS = 2.4
+"""A write with its connection ends before leadership may have gone to another (election.WRITE_RESERVE)."""
+AUDIT_SECONDS = 60.0
 STAGED_MS = 60_000
 ALIVE_MS = 60_000
 """Another cluster's projection that was not claimed or stamped for this long is taken over."""
@@ -199,7 +203,8 @@ class Writer:
         """
         with self._errors():
             audit = Audit(self._functions, self._keys, self._pools, self._nodes, self._turns)
-            result = await audit.run(self._term, pools, nodes)
+            async with asyncio.timeout(AUDIT_SECONDS):
+                result = await audit.run(self._term, pools, nodes)
         for name, image in pools.items():
             standing = self._pools.standing(name)
             if name not in self._images and standing and standing.digest == image.digest:
@@ -218,13 +223,14 @@ class Writer:
         if claimed and not self._term:
             raise Unclaimed("no term claimed yet")
         with self._errors():
-            return await self._functions.call(name, keys, arguments)
+            async with asyncio.timeout(SEND_SECONDS):
+                return await self._functions.call(name, keys, arguments)
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
         try:
             yield
-        except (RedisError, OSError) as error:
+        except (RedisError, RedisClusterException, OSError) as error:  # the second is none of the first
             word, plain = explain(error)
             REDIS_FAILURES.labels(word).inc()
             message = f"{plain} ({describe(error, self._client)})"
