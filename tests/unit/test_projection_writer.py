@@ -253,7 +253,7 @@ def test_e6_the_look_up_needs_redis_and_nothing_of_the_operator() -> None:
 
 async def test_e5_a_cluster_that_cannot_be_entered_is_a_failure_like_others_with_its_cause() -> None:
     def refuse(_: object) -> None:
-        raise RedisClusterException("cannot be connected") from AuthenticationError("invalid")
+        raise RedisClusterException("cannot be connected") from AuthenticationError("invalid")  # type: ignore[no-untyped-call]
 
     with pytest.raises(Retryable, match="does not accept the user or the password"):
         await Writer(FakeClient(refuse).client, namespace="speech", leader=lambda: True).claim(1)
