@@ -389,6 +389,42 @@ def valid_pool(rng: Random, name: str) -> Json:
     return body
 
 
+_RULES: tuple[Json, ...] = (
+    {"languagePairs": {"manyToOne": True}},
+    {"languagePairs": {"semantic": True}},
+    {"languageSets": {"minLanguages": 2, "maxLanguages": 8}},
+    {"languageSets": {"minLanguages": 8, "maxLanguages": 8}},
+    {"attributeValues": {"type": "llm", "key": "k1"}},
+    {"attributeValues": {"type": "llm", "key": "NaN"}},
+    {"hash": {"count": 1024, "seed": "\u202eabc"}},
+    {"hash": {"count": 1}},
+)
+
+
+def valid_generator(rng: Random, name: str) -> Json:
+    """A NodePoolGenerator that the schema lets in; its pools would be many, or never have members."""
+    body = generator_object(
+        name,
+        rule=rng.choice(_RULES),
+        template={"spec": {"requires": rng.choice(_REQUIRED)(rng), "sliceSize": 1}},
+        minNodes=rng.choice((1, 2, 1_000_000)),
+        maxPools=rng.choice((1, 3)),
+        graceSeconds=rng.choice((0, 7 * 24 * 3600)),
+    )
+    if rng.random() < 0.3:
+        body["status"] = {"conditions": foreign_conditions(rng, 16), "pools": 2**31 - 1, "ready": "Unknown"}
+    _owned(rng, body)
+    return body
+
+
+def speech_of_sets(count: int) -> Json:
+    """A report of languages of which each can do with all but two others: 3^(count / 3) largest sets."""
+    known = codes(count)
+    blocked = [f"{a}-{b}" for n, a in enumerate(known) for m, b in enumerate(known) if a != b and n // 3 == m // 3]
+    spoken = [service(type_, type_, languages=known) for type_ in ("asr", "tts")]
+    return report(*spoken, service("m", "nmt", rules=[{"kind": "any_to_any", "languages": known, "blocked": blocked}]))
+
+
 def valid_slice(rng: Random, name: str, pool: str) -> Json:
     """A NodePoolSlice that claims to be of a pool, in one or another way, and is full of nobody."""
     members = [{"node": word, "state": "Ready", "since": rng.choice((LONG_AGO, FAR, ""))} for word in some(rng, 100)]

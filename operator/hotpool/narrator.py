@@ -18,7 +18,7 @@ from hotpool.api.meta import Condition
 from hotpool.api.pool import PoolSpec, PoolStatus
 from hotpool.clock import Clock
 from hotpool.core.diff import CreateSlice, DeleteSlice, SliceWrite, UpdateSlice
-from hotpool.core.model import Generator, Kind, Member, Meta, Node, Pool, Slice
+from hotpool.core.model import Generator, Key, Kind, Member, Meta, Node, Pool, Slice
 from hotpool.core.state import State
 from hotpool.core.story.events import About, Event, Happening, Story
 from hotpool.core.story.footprint import Footprint
@@ -190,6 +190,15 @@ class Narrator:
     def cleaned_up(self, node: Meta, what: str) -> None:
         """A node was silent for 600 s, and what there was of it was deleted."""
         self._about(Kind.NODE, node, Happening("CleanedUp", "Delete", Said(f"silent for 600 s: {what} deleted")))
+
+    # Any of them.
+
+    def refused(self, key: Key, why: str) -> None:
+        """The API server refuses a write about an object, for example because others filled its conditions."""
+        known = self._state.known(key.kind).get(key.name)
+        if known:
+            about = About(KINDS[key.kind], key.name, known.uid)
+            self._tell(about, Happening("WriteRefused", "Write", Said(f"tried again later: {why}"), warning=True))
 
     def _conditions(
         self, kind: Kind, meta: Meta, before: Mapping[str, tuple[str, str]], after: Iterable[Condition]

@@ -286,7 +286,10 @@ class Reconciler:
         except Stale as error:
             await self._refresh(error.kind, error.name)
             self._retry(key, error)
-        except (Retryable, Rejected) as error:
+        except Rejected as error:
+            self._narrator.refused(key, str(error))
+            self._retry(key, error)
+        except Retryable as error:
             self._retry(key, error)
         except Exception as error:  # one key's trouble must not end the others' work.
             log.exception("reconciliation failed", kind=key.kind.value, name=key.name)

@@ -6,7 +6,7 @@ import hashlib
 from bisect import bisect_left
 from typing import TYPE_CHECKING
 
-from hotpool.lookup import NoMember, Picked, Reason
+from hotpool.lookup import Lookup, NoMember, Picked, Reason, Reservation
 from hotpool.projection.images import PoolImage
 from hotpool.projection.keys import FleetKeys, score
 from hotpool.projection.writer import Writer
@@ -56,6 +56,25 @@ def chi_square(counts: Collection[int]) -> float:
     """How far counts are from all being equal."""
     expected = sum(counts) / len(counts)
     return sum((count - expected) ** 2 / expected for count in counts)
+
+
+async def loads(client: Client) -> dict[str, float]:
+    """What the server counts."""
+    flat = await client.execute_command("ZRANGE", LOAD, 0, -1, "WITHSCORES")
+    return {node.decode(): float(load) for node, load in zip(flat[::2], flat[1::2], strict=True)}
+
+
+async def counted(client: Client) -> tuple[int, int, int]:
+    """Sizes of the three keys."""
+    words = (("ZCARD", LOAD), ("HLEN", ENTRIES), ("ZCARD", EXPIRIES))
+    found = [int(await client.execute_command(*command)) for command in words]
+    return found[0], found[1], found[2]
+
+
+async def reserved(lookup: Lookup, seconds: float = 60) -> Reservation:
+    made = picked(await lookup.pick("zh-en", strategy="least-loaded", reserve=seconds)).reservation
+    assert made is not None
+    return made
 
 
 class Ring:

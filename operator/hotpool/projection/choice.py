@@ -64,6 +64,8 @@ class Choice(NamedTuple):
     @classmethod
     def of(cls, how: How, chance: Callable[[], float]) -> Choice:
         """Check what is asked for. Raises ValueError or TypeError."""
+        if not how:
+            return cls(("uniform", repr(chance()), ""), None, ())
         strategy = Strategy(how.get("strategy") or (Strategy.AFFINITY if "key" in how else Strategy.UNIFORM))
         if (strategy is Strategy.AFFINITY) != bool(how.get("key")):
             raise ValueError("a key is for the strategy affinity, which needs one")

@@ -4,6 +4,7 @@
 local WINDOW = 64
 local PROBES = 21
 local RING = 4503599627370496
+local NOBODY = {}
 local OFFERED = { 'Ready', 'Suspect' }
 
 local function freshness(meta)
@@ -108,21 +109,13 @@ end
 
 local STRATEGIES = { uniform = uniform, ['least-loaded'] = least_loaded, affinity = affinity }
 
--- A function of one state's key, or nil and what is wrong with the arguments.
-local function chooser(strategy, draw, max_age)
-  local choose = STRATEGIES[strategy]
-  local chance = choose == affinity and draw or tonumber(draw)
-  if not choose then return nil, 'strategy: uniform, least-loaded or affinity' end
-  if choose == affinity and draw == '' then return nil, 'affinity needs a key' end
-  if choose ~= affinity and not (chance and chance >= 0 and chance < 1) then return nil, 'chance: 0 up to 1' end
-  if max_age ~= '' and not whole(max_age) then return nil, 'max age: ms' end
-  return function(key, names, first, load)
-    local size = redis.call('ZCARD', key)
-    if size == 0 then return nil, 0, 0 end
-    local barred, ranks = ruled_out(key, names, first)
-    local free = size - #ranks
-    return free > 0 and choose(key, chance, free, barred, ranks, load) or nil, size, #ranks
-  end
+-- What is wrong with the arguments of a pick, nil for nothing.
+local function wrong(choose, chance, max_age)
+  if not choose then return 'strategy: uniform, least-loaded or affinity' end
+  if choose == affinity and chance == '' then return 'affinity needs a key' end
+  if choose ~= affinity and not (chance and chance >= 0 and chance < 1) then return 'chance: 0 up to 1' end
+  if max_age ~= '' and not whole(max_age) then return 'max age: ms' end
+  return nil
 end
 
 -- KEYS: meta, facts, ready, suspect, draining, load. ARGV from `first`: strategy, chance in [0, 1) or the key of an
@@ -130,9 +123,10 @@ end
 -- Returns freshness, '', version, node, state; or without a node freshness, the reason, version, ready, suspect,
 -- draining, excluded. It counts only where it must: calls are what a pick costs.
 local function decide(keys, args, first)
-  local max_age = args[first + 3]
-  local choose, wrong = chooser(args[first], args[first + 1], max_age)
-  if not choose then return redis.error_reply('BADARGUMENT ' .. wrong) end
+  local choose, chance, max_age = STRATEGIES[args[first]], args[first + 1], args[first + 3]
+  if choose ~= affinity then chance = tonumber(chance) end
+  local refused = wrong(choose, chance, max_age)
+  if refused then return redis.error_reply('BADARGUMENT ' .. refused) end
   local fresh = freshness(keys[1])
   local facts = redis.call('HMGET', keys[2], 'version', 'generator', 'key')
   local known = facts[1] and (args[first + 2] == '' or field(facts[2], facts[3] or '') == args[first + 2])
@@ -145,9 +139,13 @@ local function decide(keys, args, first)
   end
   local excluded = 0
   for state, word in ipairs(OFFERED) do
-    local node, size, ruled = choose(keys[2 + state], args, first + 4, keys[6])
-    if node then return { fresh, '', facts[1], node, word } end
-    counts[state], excluded = size, excluded + ruled
+    local key = keys[2 + state]
+    local size, barred, ranks = redis.call('ZCARD', key), NOBODY, NOBODY
+    if size > 0 and args[first + 4] then barred, ranks = ruled_out(key, args, first + 4) end
+    if size > #ranks then
+      return { fresh, '', facts[1], choose(key, chance, size - #ranks, barred, ranks, keys[6]), word }
+    end
+    counts[state], excluded = size, excluded + #ranks
   end
   local draining = redis.call('ZCARD', keys[5])
   local reason = excluded > 0 and 'AllExcluded' or draining > 0 and 'OnlyDraining' or 'Empty'
