@@ -27,11 +27,14 @@ from hotpool.core.story.events import About
 from hotpool.election import LEASE_NAME, Elector
 from hotpool.narrator import Narrator
 from hotpool.probes import serve
+from hotpool.projection.client import Client
 from hotpool.projection.client import connect as connect_redis
+from hotpool.projection.credentials import Credentials
 from hotpool.projection.mirror import Mirror
 from hotpool.projection.writer import Writer
 from hotpool.reconciler import Reconciler
 from hotpool.settings import Settings
+from hotpool.sinks.errors import Retryable
 from hotpool.sinks.events import EventSink
 from hotpool.sinks.kube import KubeSink
 from hotpool.sources import watch
@@ -63,10 +66,21 @@ class Unusable(Exception):  # noqa: N818 - what people must put right, told in o
 
 @app.command()
 def operator(
+    *,
     namespace: Annotated[str | None, typer.Option("-n", "--namespace", help="The fleet.")] = None,
     kubeconfig: Annotated[str | None, typer.Option(help="Path of a kubeconfig.")] = None,
     context: Annotated[str | None, typer.Option(help="Context within it.")] = None,
     redis: Annotated[str | None, typer.Option(help="redis://, rediss:// or unix://; without it no projection.")] = None,
+    redis_prefix: Annotated[str | None, typer.Option(help="First part of the names of all keys.")] = None,
+    redis_cluster: Annotated[bool | None, typer.Option("--redis-cluster", help="It is a Redis Cluster.")] = None,
+    redis_sentinels: Annotated[
+        str | None,
+        typer.Option(help="host:port,host:port of sentinels; the URL's host is then the name of their service."),
+    ] = None,
+    redis_username: Annotated[str | None, typer.Option(help="ACL user.")] = None,
+    redis_password_file: Annotated[str | None, typer.Option(help="File with the password.")] = None,
+    redis_sentinel_password_file: Annotated[str | None, typer.Option(help="File with the sentinels' password.")] = None,
+    redis_ca_file: Annotated[str | None, typer.Option(help="File with the certificates to trust (PEM).")] = None,
     listen: Annotated[str | None, typer.Option(help="Address of /healthz, /readyz and /metrics.")] = None,
 ) -> None:
     """Run the operator of one namespace until SIGTERM.
@@ -80,6 +94,13 @@ def operator(
         "kubeconfig": kubeconfig,
         "context": context,
         "redis_url": redis,
+        "redis_prefix": redis_prefix,
+        "redis_cluster": redis_cluster,
+        "redis_sentinels": redis_sentinels,
+        "redis_username": redis_username,
+        "redis_password_file": redis_password_file,
+        "redis_sentinel_password_file": redis_sentinel_password_file,
+        "redis_ca_file": redis_ca_file,
         "listen": listen,
     }
     settings = Settings(**{name: value for name, value in said.items() if value is not None})
@@ -117,7 +138,8 @@ class Operator:
         leading, identity = self._elector.leading, self._elector.identity
         self._events = EventSink(api, settings.namespace, leader=leading, instance=identity)
         self._state = State(wall_offset=clock.offset)
-        self._redis = connect_redis(settings.redis_url.get_secret_value()) if settings.redis_url else None
+        self._cluster = ""
+        self._redis = _redis(settings)
         self._narrator = Narrator(self._state, clock)
         self._mirror = self._make_mirror()
         self._reconciler = Reconciler(self._state, self._reader, kube, self._mirror, clock, narrator=self._narrator)
@@ -133,7 +155,22 @@ class Operator:
         async def raise_term(term: int) -> None:
             await asyncio.to_thread(self._elector.raise_term, term)
 
-        return Mirror(writer, term=lambda: self._elector.term, raise_term=raise_term, tell=self._narrator.redis)
+        return Mirror(
+            writer,
+            term=lambda: self._elector.term,
+            raise_term=raise_term,
+            cluster=self._cluster_id,
+            tell=self._narrator.redis,
+        )
+
+    async def _cluster_id(self) -> str:
+        """What tells this cluster from others that may share the Redis; read once. Raises Retryable."""
+        if not self._cluster:
+            try:
+                self._cluster = await self._reader.cluster_id()
+            except Unavailable as error:
+                raise Retryable(f"nothing is written to Redis before this cluster's id is known: {error}") from None
+        return self._cluster
 
     async def run(self) -> int:
         """Run all parts until the first of them ends."""
@@ -221,14 +258,34 @@ class Operator:
             await self._redis.aclose()
         return sorted(task.get_name() for task in {*hung, *watching})
 
-    def _checks(self) -> Mapping[str, bool]:
-        """What /readyz asks."""
+    def _checks(self) -> Mapping[str, str]:
+        """What /readyz asks: why a part is not well, empty where it is."""
         checks = {
-            "listed": self._state.gate_open,
-            "leading": self._elector.leading(),
-            "leases": not self._reconciler.is_deaf,
+            "listed": "" if self._state.gate_open else "not everything was listed yet",
+            "leading": "" if self._elector.leading() else "another replica leads, or none",
+            "leases": "heartbeats cannot be heard" if self._reconciler.is_deaf else "",
         }
-        return checks | ({"redis": self._mirror.up} if self._mirror else {})
+        return checks | ({"redis": self._mirror.why} if self._mirror else {})
+
+
+def _redis(settings: Settings) -> Client | None:
+    if settings.redis_url is None:
+        return None
+    credentials = Credentials(
+        settings.redis_username,
+        settings.redis_password_file,
+        settings.redis_ca_file,
+        settings.redis_sentinel_password_file,
+    )
+    try:
+        return connect_redis(
+            settings.redis_url.get_secret_value(),
+            cluster=settings.redis_cluster,
+            sentinels=settings.redis_sentinels.split(",") if settings.redis_sentinels else (),
+            credentials=credentials,
+        )
+    except ValueError as error:
+        raise Unusable(str(error)) from None
 
 
 def _from_thread(event: asyncio.Event) -> Callable[[], None]:

@@ -23,6 +23,7 @@ from hotpool.core.model import Kind
 Json = dict[str, Any]
 
 READ_TIMEOUT = 10.0
+SYSTEM_NAMESPACE = "kube-system"
 _PAGE = 500
 _SERVICE_HOST = "KUBERNETES_SERVICE_HOST"
 _SERVICE_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
@@ -107,6 +108,7 @@ class Reader:
     def __init__(self, api: client.ApiClient, namespace: str) -> None:
         self._objects = client.CustomObjectsApi(api)
         self._definitions = client.ApiextensionsV1Api(api)
+        self._core = client.CoreV1Api(api)
         self._where = (meta.GROUP, meta.VERSION, namespace)
 
     async def leases(self) -> list[Json]:
@@ -152,6 +154,14 @@ class Reader:
             raise _unavailable("get", "apiextensions.k8s.io", definition, error) from None
         revision: str = (found.metadata.annotations or {}).get(meta.SCHEMA_REVISION_ANNOTATION, "0")
         return int(revision) if revision.isdecimal() else 0
+
+    async def cluster_id(self) -> str:
+        """What tells this cluster from others: the uid of its namespace kube-system; raises Unavailable."""
+        try:
+            found: Any = await self._core.read_namespace(SYSTEM_NAMESPACE, _request_timeout=READ_TIMEOUT)
+        except (ApiException, *AWAY) as error:
+            raise _unavailable("get", "", f"namespaces/{SYSTEM_NAMESPACE}", error) from None
+        return str(found.metadata.uid)
 
 
 async def _each(

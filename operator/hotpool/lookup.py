@@ -4,18 +4,25 @@ Imported by dispatchers, and by nothing in the operator. It must not need more t
 """
 
 from hotpool.core.story.transitions import Transition
-from hotpool.projection.answers import Capability, Counts, Members, NoMember, Picked, Reason, TypeState
-from hotpool.projection.lookup import Lookup, LookupFailed
+from hotpool.projection.answers import Capability, Counts, Members, NoMember, Picked, Reason, Reservation, TypeState
+from hotpool.projection.blocking import SyncLookup
+from hotpool.projection.choice import How, Strategy
+from hotpool.projection.lookup import Lookup
+from hotpool.projection.questions import LookupFailed
 
 __all__ = [
     "Capability",
     "Counts",
+    "How",
     "Lookup",
     "LookupFailed",
     "Members",
     "NoMember",
     "Picked",
     "Reason",
+    "Reservation",
+    "Strategy",
+    "SyncLookup",
     "Transition",
     "TypeState",
 ]

@@ -30,6 +30,24 @@ POOLS: Final = Gauge("hotpool_pools", "Pools known", registry=REGISTRY)
 LEADER: Final = Gauge("hotpool_leader", "1 while this process may write", registry=REGISTRY)
 TERM: Final = Gauge("hotpool_term", "Term of leadership", registry=REGISTRY)
 REDIS_UP: Final = Gauge("hotpool_redis_up", "1 while Redis takes our writes", registry=REGISTRY)
+REDIS_FAILURES: Final = Counter(
+    "hotpool_redis_failures",
+    "Calls of Redis that failed: away, slow, full, replica, loading, password, denied, shared, unclaimed, …",
+    ["reason"],
+    registry=REGISTRY,
+)
+POOL_WRITES: Final = Counter(
+    "hotpool_redis_pool_writes",
+    "Pools written to Redis: change (what differs from the former image), whole",
+    ["how"],
+    registry=REGISTRY,
+)
+DRIFT: Final = Counter(
+    "hotpool_redis_drift",
+    "What the audit found in Redis to be other than it should, by what",
+    ["what"],
+    registry=REGISTRY,
+)
 HEARING: Final = Gauge("hotpool_lease_stream_up", "1 while the Lease stream is open", registry=REGISTRY)
 EVENTS: Final = Counter(
     "hotpool_events", "Events to post: ok, error (not posted), dropped (no room)", ["result"], registry=REGISTRY

@@ -146,7 +146,9 @@ class Phases:
                 self._state.forget(Kind.SLICE, item.meta.name, item.meta.uid)
 
     async def _project_pool(self, pool: Pool, plan: PoolPlan) -> None:
-        accepted = await self._mirror.pool(_pool_image(pool, plan)) if self._mirror else None
+        accepted = None
+        if self._mirror:
+            accepted = await self._mirror.pool(_pool_image(pool, plan, self._mirror.wanted(pool.meta.name)))
         self._latency.projected(pool.meta.name, self._clock(), accepted=accepted)
 
     async def _write_pool(self, key: Key, subject: PoolSubject, plan: PoolPlan) -> bool | None:
@@ -328,7 +330,7 @@ class Phases:
         return self._state.observe(seen, self._clock())
 
 
-def _pool_image(pool: Pool, plan: PoolPlan) -> PoolImage:
+def _pool_image(pool: Pool, plan: PoolPlan, former: PoolImage | None) -> PoolImage:
     made = pool.spec.generated
     ready = plan.held is not None and plan.status.ready_members == plan.status.members
     others = {} if ready else {node: state for node, state in plan.members.items() if state != "Ready"}
@@ -340,4 +342,5 @@ def _pool_image(pool: Pool, plan: PoolPlan) -> PoolImage:
         ready=frozenset(plan.members.keys() - others if others else plan.members),
         suspect=frozenset(node for node, state in others.items() if state == "Suspect"),
         draining=frozenset(node for node, state in others.items() if state == "Draining"),
+        former=former,
     )

@@ -10,8 +10,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from hotpool.metrics import REGISTRY
 
-Checks = Callable[[], Mapping[str, bool]]
-"""Name → whether it is well."""
+Checks = Callable[[], Mapping[str, str]]
+"""Name → why it is not well, empty where it is."""
 
 
 async def serve(listen: str, ready: Checks) -> web.AppRunner:
@@ -23,8 +23,8 @@ async def serve(listen: str, ready: Checks) -> web.AppRunner:
 
     async def readyz(_: web.Request) -> web.Response:
         checks = ready()
-        text = "".join(f"[{'+' if well else '-'}] {name}\n" for name, well in checks.items())
-        return web.Response(text=text, status=200 if all(checks.values()) else 503)
+        text = "".join(f"[-] {name}: {why}\n" if why else f"[+] {name}\n" for name, why in checks.items())
+        return web.Response(text=text, status=503 if any(checks.values()) else 200)
 
     async def metrics(_: web.Request) -> web.Response:
         return web.Response(body=generate_latest(REGISTRY), headers={"Content-Type": CONTENT_TYPE_LATEST})

@@ -21,7 +21,19 @@ class Settings(BaseSettings):
     context: str | None = None
     """Context within the kubeconfig."""
     redis_url: SecretStr | None = None
-    """redis://, rediss:// or unix://, with user and password; None: no projection."""
+    """redis://, rediss:// or unix://; None: no projection. With sentinels its host is the name of their service."""
+    redis_sentinels: str | None = None
+    """host:port of each sentinel, with commas between."""
+    redis_cluster: bool = False
+    """Whether the URL is that of a node of a Redis Cluster."""
+    redis_username: str | None = None
+    """ACL user; comes before the URL's."""
+    redis_password_file: str | None = None
+    """File with the password; comes before the URL's. It and `redis_ca_file` are read again at each new connection."""
+    redis_sentinel_password_file: str | None = None
+    """File with the password of the sentinels."""
+    redis_ca_file: str | None = None
+    """File with the certificates (PEM) that may have signed the server's; default: the machine's."""
     redis_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,63}$")] = "hotpool"
     """First part of every key's hash tag."""
     listen: str = "127.0.0.1:8080"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from hotpool.projection.failures import Unclaimed
+from hotpool.projection.functions import LIBRARY
 from hotpool.projection.images import NodeImage, PoolImage
 from hotpool.projection.keys import FleetKeys
 from hotpool.projection.writer import Writer
@@ -34,6 +35,7 @@ NODES = {name: NodeImage(name, (("asr", True, None, ("fw",)),)) for name in ("ed
 DAMAGE: dict[str, list[tuple[str, ...]]] = {
     "a member taken": [("ZREM", READY, "edge-5")],
     "a member added": [("ZADD", DRAINING, "1", "foreign")],
+    "a member in another's place": [("ZREM", READY, "edge-5"), ("ZADD", READY, "1", "foreign")],
     "a set gone": [("DEL", SUSPECT)],
     "a set of another type": [("SET", READY, "x")],
     "facts gone": [("DEL", FACTS)],
@@ -55,6 +57,7 @@ NODE_DAMAGE: dict[str, list[tuple[str, ...]]] = {
     "another type": [("SET", KEYS.node("edge-1"), "x")],
     "a field added": [("HSET", KEYS.node("edge-1"), "llm", "{}")],
     "a field gone": [("HDEL", KEYS.node("edge-1"), "asr")],
+    "a field changed": [("HSET", KEYS.node("edge-1"), "asr", "{}")],
     "facts": [("HSET", KEYS.node("edge-1"), ".facts", "3 1")],
     "older version": [("HSET", KEYS.node("edge-1"), ".facts", f"3 0 {NODES['edge-1'].digest}")],
     "not in the set of nodes": [("SREM", KEYS.nodes, "edge-1")],
@@ -177,7 +180,7 @@ async def test_e1_a_restart_of_an_empty_server_is_found_and_healed(
     assert await contents(client) == before
 
 
-@pytest.mark.parametrize("change", [("FUNCTION", "FLUSH"), ("FUNCTION", "DELETE", "hotpool_1")])
+@pytest.mark.parametrize("change", [("FUNCTION", "FLUSH"), ("FUNCTION", "DELETE", LIBRARY)])
 async def test_e1_a_lost_library_is_loaded_by_the_audit(
     client: Client, writer: Writer, change: tuple[str, ...]
 ) -> None:
@@ -188,8 +191,10 @@ async def test_e1_a_lost_library_is_loaded_by_the_audit(
 
 async def test_e1_another_library_under_our_name_is_replaced_by_the_audit(client: Client, writer: Writer) -> None:
     answer = "local function overview() return { 'another', '3', {}, {}, {} } end"
-    register = "redis.register_function{function_name='hotpool_1_overview', callback=overview, flags={'no-writes'}}"
-    foreign = f"#!lua name=hotpool_1\n{answer}\n{register}"
+    register = (
+        f"redis.register_function{{function_name='{LIBRARY}_overview', callback=overview, flags={{'no-writes'}}}}"
+    )
+    foreign = f"#!lua name={LIBRARY}\n{answer}\n{register}"
     await client.execute_command("FUNCTION LOAD", "REPLACE", foreign)
     assert (await writer.audit(POOLS, NODES)).clean
 

@@ -8,41 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from redis.asyncio import Redis
+from tests.cluster.projected import KEYS, chi_square, claimed, names, node_of, pool, reason_of
 
 from hotpool.lookup import Lookup, LookupFailed, NoMember, Picked, Reason
 from hotpool.projection.client import Client, connect
 from hotpool.projection.images import NodeImage, PoolImage
-from hotpool.projection.keys import FleetKeys
-from hotpool.projection.writer import Writer
 from localfleet.redis_server import RedisServer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Iterator
 
-KEYS = FleetKeys("hotpool", "speech")
+    from hotpool.projection.writer import Writer
+
 NODE = NodeImage("edge-1", (("asr", True, None, ("fw", "fw-2")), ("tts", False, "Stopped", ())))
-CHI_SQUARE_19 = 43.82  # 19 degrees of freedom, one in a thousand.
-CHI_SQUARE_14 = 36.12
-
-
-def names(count: int, word: str = "edge") -> frozenset[str]:
-    return frozenset(f"{word}-{number}" for number in range(count))
-
-
-def pool(
-    ready: Collection[str] = (), suspect: Collection[str] = (), draining: Collection[str] = (), *, name: str = "zh-en"
-) -> PoolImage:
-    return PoolImage(name, "u1", "speech", name, frozenset(ready), frozenset(suspect), frozenset(draining))
-
-
-def node_of(answer: Picked | NoMember) -> str:
-    assert isinstance(answer, Picked), answer
-    return answer.node
-
-
-def reason_of(answer: Picked | NoMember) -> Reason:
-    assert isinstance(answer, NoMember), answer
-    return answer.reason
+CHI_SQUARE = {100: 149.4, 19: 43.82, 14: 36.12}
+"""By degrees of freedom, one in a thousand."""
 
 
 @pytest.fixture(scope="module")
@@ -53,9 +33,7 @@ def cluster_server() -> Iterator[RedisServer]:
 
 @pytest.fixture
 async def writer(client: Client) -> Writer:
-    made = Writer(client, namespace="speech", leader=lambda: True)
-    await made.claim(3)
-    return made
+    return await claimed(client)
 
 
 async def sweep(client: Client, count: int, exclude: Collection[str] = ()) -> Counter[str]:
@@ -75,16 +53,18 @@ async def test_e6_every_member_not_excluded_has_the_same_share_of_chances(
     assert shares == Counter(names(20) - set(exclude))
 
 
-@pytest.mark.parametrize(("excluded", "limit"), [(0, CHI_SQUARE_19), (5, CHI_SQUARE_14)])
-async def test_e6_picks_are_uniform_by_chi_square(client: Client, writer: Writer, excluded: int, limit: float) -> None:
-    await writer.replace_pool(pool(names(20), names(3, "suspect"), names(3, "draining")))
-    exclude = sorted(names(20))[3 : 3 + excluded]
+@pytest.mark.parametrize(("size", "excluded"), [(20, 0), (20, 5), (101, 0)])
+async def test_e6_picks_are_uniform_by_chi_square_whatever_slice_a_member_is_in(
+    client: Client, writer: Writer, size: int, excluded: int
+) -> None:
+    """101 members are a slice of 100 and a lone one, which a pick by slice would choose half the time."""
+    await writer.replace_pool(pool(names(size), names(3, "suspect"), names(3, "draining")))
+    exclude = sorted(names(size))[3 : 3 + excluded]
     lookup = Lookup(client, namespace="speech", chance=random.Random(20261123).random)  # noqa: S311 - a fixed seed.
-    draws = 2000
-    counts = Counter([node_of(await lookup.pick("zh-en", exclude=exclude)) for _ in range(draws)])
-    assert counts.keys() == names(20) - set(exclude)
-    expected = draws / len(counts)
-    assert sum((count - expected) ** 2 / expected for count in counts.values()) < limit
+    answers = [await lookup.pick("zh-en", exclude=exclude) for _ in range(max(2000, 30 * size))]
+    counts = Counter(map(node_of, answers))
+    assert counts.keys() == names(size) - set(exclude)
+    assert chi_square(counts.values()) < CHI_SQUARE[size - excluded - 1]
 
 
 @pytest.mark.parametrize("chance", [0.0, 1 - 2**-53])
@@ -167,8 +147,9 @@ async def test_e6_a_pick_is_one_round_trip(client: Client, writer: Writer, looku
     for _ in range(5):
         await lookup.pick("zh-en", exclude=["edge-1"])
         await lookup.pick_key("speech", "zh-en")
+        await lookup.pick("zh-en", key="user-1", max_age=60)
     stats = await client.execute_command("INFO", "commandstats")
-    assert stats["cmdstat_fcall_ro"]["calls"] == 10
+    assert stats["cmdstat_fcall_ro"]["calls"] == 15
     assert "cmdstat_hget" not in stats
     await writer.drop_pool("zh-en")
     await lookup.pick_key("speech", "zh-en")
@@ -176,6 +157,17 @@ async def test_e6_a_pick_is_one_round_trip(client: Client, writer: Writer, looku
     await lookup.pick_key("speech", "zh-en")
     stats = await client.execute_command("INFO", "commandstats")
     assert (stats["cmdstat_fcall_ro"]["calls"], stats["cmdstat_hget"]["calls"]) == (1, 1)
+
+
+async def test_e6_a_pick_that_reserves_is_one_round_trip_too(client: Client, writer: Writer, lookup: Lookup) -> None:
+    await writer.replace_pool(pool(names(5)))
+    await lookup.pick_key("speech", "zh-en")
+    await client.execute_command("CONFIG", "RESETSTAT")
+    for _ in range(5):
+        await lookup.pick_key("speech", "zh-en", strategy="least-loaded", reserve=5)
+    stats = await client.execute_command("INFO", "commandstats")
+    assert stats["cmdstat_fcall"]["calls"] == 5
+    assert "cmdstat_fcall_ro" not in stats
 
 
 async def test_e3_a_nodes_capability_is_told_by_type(writer: Writer, lookup: Lookup) -> None:
@@ -214,17 +206,19 @@ async def test_e6_a_look_up_that_cannot_know_fails_instead_of_answering_none(
 async def test_e6_a_replica_answers(server: RedisServer, client: Client) -> None:
     await client.execute_command("CONFIG", "SET", "repl-diskless-sync-delay", "0")
     patient = connect(server.url, timeout=10)
-    writer = Writer(patient, namespace="speech", leader=lambda: True)
     with RedisServer(options=("--replicaof", "127.0.0.1", str(server.port))) as replica:
-        await writer.claim(3)
+        writer = await claimed(patient)
         await writer.replace_pool(pool(["a"]))
         await writer.stamp(complete=True)
         assert await patient.execute_command("WAIT", 1, 8000) == 1
         async with Lookup.from_url(replica.url, namespace="speech") as lookup:
-            picked = await lookup.pick("zh-en")
+            answers = [await lookup.pick("zh-en", strategy=word, max_age=60) for word in ("uniform", "least-loaded")]
+            answers.append(await lookup.pick("zh-en", key="user-1"))
+            with pytest.raises(LookupFailed, match="replica"):
+                await lookup.pick("zh-en", reserve=60)
     await patient.aclose()
-    assert node_of(picked) == "a"
-    assert picked.complete
+    assert list(map(node_of, answers)) == ["a", "a", "a"]
+    assert all(answer.complete for answer in answers)
 
 
 @pytest.mark.parametrize("aware", [False, True])
@@ -232,9 +226,8 @@ async def test_e4_the_main_path_runs_in_cluster_mode(cluster_server: RedisServer
     cluster_server.ask("FLUSHALL")
     cluster_server.ask("FUNCTION", "FLUSH")
     client = connect(cluster_server.url, cluster=aware)
-    writer = Writer(client, namespace="speech", leader=lambda: True)
     pools = {"zh-en": pool(names(20)), "large": pool(names(1200), name="large")}
-    await writer.claim(3)
+    writer = await claimed(client)
     for image in pools.values():
         await writer.replace_pool(image)
     await writer.replace_node(NODE)
@@ -243,6 +236,10 @@ async def test_e4_the_main_path_runs_in_cluster_mode(cluster_server: RedisServer
     async with Lookup.from_url(cluster_server.url, namespace="speech", cluster=aware) as lookup:
         assert node_of(await lookup.pick_key("speech", "large")) in names(1200)
         assert await lookup.capability("edge-1") is not None
+        made = await lookup.pick("zh-en", strategy="least-loaded", reserve=60)
+        assert isinstance(made, Picked)
+        assert made.reservation
+        assert await lookup.release(made.reservation)
     await writer.drop_pool("zh-en")
     await writer.drop_node("edge-1")
     assert (await writer.audit({"large": pools["large"]}, {})).clean
@@ -262,6 +259,13 @@ async def test_e4_functions_touch_only_the_keys_that_they_were_given(
         await writer.replace_node(NODE)
         await writer.stamp(complete=True)
         await lookup.pick_key("speech", "zh-en", exclude=["edge-1"])
+        await lookup.pick("zh-en", key="user-1")
+        made = await lookup.pick("zh-en", strategy="least-loaded", reserve=60, max_age=60)
+        assert isinstance(made, Picked)
+        assert made.reservation
+        await lookup.renew(made.reservation, 60)
+        await lookup.report_load({"edge-1": 2}, source="a", seconds=60)
+        await lookup.release(made.reservation)
         await lookup.members("zh-en")
         await lookup.capability("edge-1")
         await writer.audit({"zh-en": pool(names(1200))}, {"edge-1": NODE})
@@ -279,8 +283,8 @@ async def test_e4_functions_touch_only_the_keys_that_they_were_given(
                 touched = {word for word in words[1:] if word.startswith("{hotpool:")}
                 assert touched <= given
                 inside.add(words[0].upper())
-    assert calls > 15
-    assert {"ZADD", "RENAME", "HSET", "ZRANGE", "HDEL", "SREM"} <= inside
+    assert calls > 20
+    assert {"ZADD", "RENAME", "HSET", "ZRANGE", "HDEL", "SREM", "ZINCRBY", "ZMSCORE", "ZRANGEBYSCORE"} <= inside
     assert not inside & {"KEYS", "SCAN"}
 
 

@@ -323,20 +323,6 @@ async def test_e5_a_server_that_was_killed_comes_back_empty_and_is_filled_again(
     assert holds(pool("b"), await lookup.members("zh-en"))
 
 
-async def test_e4_an_acl_user_confined_to_the_hash_tag_is_enough(server: RedisServer, client: Client) -> None:
-    rights = ["~{hotpool:speech}:*", "-@all", "+fcall", "+fcall_ro", "+function|load", "+hget", "+client|setinfo"]
-    rights += ["+@write", "+@read", "+time"]
-    await client.execute_command("ACL", "SETUSER", "op", "reset", "on", ">s3cret", *rights)
-    confined = connect(f"redis://op:s3cret@127.0.0.1:{server.port}/0")
-    writer = await claimed(confined)
-    await writer.replace_pool(pool("a", size=1200))
-    await writer.stamp(complete=True)
-    assert (await writer.audit({"zh-en": pool("a", size=1200)}, {})).clean
-    with pytest.raises(Rejected):
-        await Writer(confined, namespace="other", leader=lambda: True).claim(1)
-    await confined.aclose()
-
-
 async def test_a_wrong_password_is_rejected_without_being_told(server: RedisServer, client: Client) -> None:
     await client.execute_command("ACL", "SETUSER", "op", "reset", "on", ">right")
     wrong = connect(f"redis://op:wr0ng@127.0.0.1:{server.port}/0")

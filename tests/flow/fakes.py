@@ -395,7 +395,7 @@ class FakeRedis:
         """The writes of one name."""
         return [verb for _, verb, whose in self.log if whose == name]
 
-    async def claim(self, term: int) -> int:
+    async def claim(self, term: int, _cluster: str) -> int:
         """The term that Redis knows."""
         await self._ask("claim", "")
         self.term = max(self.term, term)
@@ -475,6 +475,11 @@ class FakeRedis:
 # The whole.
 
 
+async def one_cluster() -> str:
+    """What tells the cluster from others."""
+    return "cluster-1"
+
+
 class _Reader(Reader):
     def __init__(self, api: FakeApi) -> None:
         self._objects = cast("Any", api)
@@ -522,7 +527,13 @@ class Fleet:
         async def raise_term(term: int) -> None:
             self.term = max(self.term, term)
 
-        return Mirror(cast("Any", redis), term=lambda: self.term, raise_term=raise_term, tell=self.narrator.redis)
+        return Mirror(
+            cast("Any", redis),
+            term=lambda: self.term,
+            raise_term=raise_term,
+            cluster=one_cluster,
+            tell=self.narrator.redis,
+        )
 
     async def canary(self) -> None:
         """Renew the canary and bring it back, as Canary and LeaseStream do, while the stream is not `held`."""

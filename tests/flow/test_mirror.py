@@ -11,7 +11,8 @@ from typing import Any, cast
 import pytest
 from tests.flow.fakes import FakeRedis, now, simulated, until
 
-from hotpool.projection.failures import Outdated, Unclaimed
+from hotpool.metrics import REGISTRY
+from hotpool.projection.failures import OtherCluster, Outdated, Unclaimed
 from hotpool.projection.images import NodeImage, PoolImage
 from hotpool.projection.keys import entry
 from hotpool.projection.mirror import RETRY_SECONDS, ROUND_SECONDS, Mirror
@@ -34,8 +35,16 @@ class Ours:
         self.redis = redis
         self.term = 7
         self.raised: list[int] = []
-        self.mirror = Mirror(cast("Any", redis), term=lambda: self.term, raise_term=self._raise_term)
+        self.mirror = Mirror(
+            cast("Any", redis), term=lambda: self.term, raise_term=self._raise_term, cluster=self._cluster
+        )
         self.task: asyncio.Task[None] | None = None
+        self.cluster: str | Exception = "cluster-1"
+
+    async def _cluster(self) -> str:
+        if isinstance(self.cluster, Exception):
+            raise self.cluster
+        return self.cluster
 
     async def _raise_term(self, term: int) -> None:
         self.raised.append(term)
@@ -259,3 +268,60 @@ async def test_e5_one_refused_name_is_tried_again_and_the_stamp_says_incomplete(
         assert await until(lambda: ours.mirror.up) <= RETRY_SECONDS + 0.2
         assert redis.pools["bad"] == pool("bad", "a")
         assert redis.complete is True
+
+
+@simulated
+async def test_e4_nothing_is_written_before_the_clusters_id_can_be_read() -> None:
+    redis = FakeRedis()
+    ours = Ours(redis)
+    ours.cluster = Retryable("cannot get namespaces/kube-system: 403")
+    await ours.mirror.pool(pool("p", "a"))
+    ours.start()
+    await asyncio.sleep(60)
+    assert (redis.log, redis.term, ours.mirror.why) == ([], 0, "cannot get namespaces/kube-system: 403")
+    ours.cluster = "cluster-1"
+    assert await until(lambda: ours.mirror.up) <= RETRY_SECONDS + 0.2
+    assert ours.mirror.why == ""
+    assert redis.pools == {"p": pool("p", "a")}
+    assert ours.task
+    ours.task.cancel()
+
+
+@simulated
+async def test_e4_another_clusters_projection_is_waited_for_and_no_image_is_held_up() -> None:
+    told: list[tuple[bool, str]] = []
+    async with running(FakeRedis()) as ours:
+        ours.mirror._tell = lambda well, why: told.append((well, why))  # noqa: SLF001 - what __main__ gives.
+        ours.redis.fault = OtherCluster("another cluster writes here")
+        began = now()
+        assert not await ours.mirror.pool(pool("p", "b"))
+        assert not await ours.mirror.pool(pool("p", "c"))
+        assert now() == began
+        await asyncio.sleep(60)
+        assert ours.mirror.why == "another cluster writes here"
+        assert set(told) == {(False, "another cluster writes here")}
+        assert REGISTRY.get_sample_value("hotpool_redis_up") == 0
+        ours.redis.fault = None
+        assert await until(lambda: ours.mirror.up) <= RETRY_SECONDS + 0.2
+        assert ours.redis.pools["p"] == pool("p", "c")
+
+
+@simulated
+async def test_e1_what_the_audit_finds_is_counted_by_what_it_is() -> None:
+    def drift() -> dict[str, float]:
+        names = ("pool", "node", "index", "stray")
+        return {what: REGISTRY.get_sample_value("hotpool_redis_drift_total", {"what": what}) or 0 for what in names}
+
+    async with running(FakeRedis()) as ours:
+        await ours.mirror.pool(pool("q", "a"))
+        before = drift()
+        await asyncio.sleep(3 * ROUND_SECONDS)
+        assert drift() == before
+        ours.redis.pools["p"] = pool("p", "stranger")
+        ours.redis.pools["stray"] = pool("stray", "a")
+        ours.redis.nodes["ghost"] = NodeImage("ghost", ())
+        ours.redis.nodes["a"] = NodeImage("a", ())
+        ours.redis.index[entry("pairs", "zh-en")] = "stray"
+        await asyncio.sleep(3 * ROUND_SECONDS)
+        found = drift()
+        assert {what: found[what] - before[what] for what in found} == {"pool": 1, "node": 1, "index": 1, "stray": 2}

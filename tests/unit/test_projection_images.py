@@ -6,8 +6,11 @@ import dataclasses
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hotpool.projection.images import NodeImage, PoolImage
+from hotpool.projection.keys import STATES
 
 POOL = PoolImage("zh-en", "u1", "speech", "zh-en", frozenset("ab"), frozenset("c"), frozenset("d"))
 NODE = NodeImage("edge-1", (("asr", True, None, ("fw",)), ("tts", False, "Stopped", ())))
@@ -53,3 +56,36 @@ def test_e3_a_type_is_json_with_ready_reason_and_services() -> None:
 
 def test_e3_a_type_cannot_take_the_place_of_the_facts() -> None:
     assert NodeImage("edge-1", ((".facts", True, None, ()),)).fields() == {}
+
+
+SETS = st.dictionaries(st.sampled_from("abcdefgh"), st.sampled_from(STATES))
+
+
+def made(states: dict[str, str], former: PoolImage | None = None) -> PoolImage:
+    ready, suspect, draining = (frozenset(n for n, state in states.items() if state == wanted) for wanted in STATES)
+    return PoolImage("p", "u", None, None, ready, suspect, draining, former)
+
+
+@given(before=SETS, after=SETS)
+def test_e1_an_image_made_from_a_former_one_is_the_same_as_one_made_alone(
+    before: dict[str, str], after: dict[str, str]
+) -> None:
+    former, alone = made(before), made(after)
+    derived = made(after, former)
+    assert derived == alone
+    assert (derived.members, derived.sums) == (alone.members, alone.sums)
+    for ours, theirs in zip(derived.members, former.members, strict=True):
+        assert ours != theirs or ours is theirs, "what is the same is shared"
+
+
+@given(before=SETS, after=SETS)
+def test_e2_a_change_turns_one_image_into_the_other(before: dict[str, str], after: dict[str, str]) -> None:
+    former, image = made(before), made(after)
+    change = image.change_from(former)
+    parts = zip(former.members, change.added, change.removed, strict=True)
+    assert tuple((members - gone) | new for members, new, gone in parts) == image.members
+    assert all(
+        not members & new and gone <= members
+        for members, new, gone in zip(former.members, change.added, change.removed, strict=True)
+    )
+    assert change.grows is (len(after) > len(before))

@@ -12,7 +12,8 @@ def test_e4_every_key_of_a_fleet_has_the_same_slot() -> None:
     keys = FleetKeys("hotpool", "speech")
     names = {keys.meta, keys.pools, keys.nodes, keys.index, keys.node("edge-1"), keys.node("edge-2")}
     names |= {keys.history("edge-1"), *keys.pool("zh-en"), *keys.pool("a.b-c"), *keys.staged("zh-en", 3, 7)}
-    assert len(names) == 4 + 2 + 1 + 8 + 3
+    names |= set(keys.load)
+    assert len(names) == 4 + 2 + 1 + 8 + 3 + 3
     assert {key_slot(name.encode()) for name in names} == {key_slot(b"hotpool:speech")}
     assert all(name.startswith("{hotpool:speech}:") for name in names)
 

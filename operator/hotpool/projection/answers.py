@@ -20,6 +20,16 @@ class Reason(StrEnum):
     EMPTY = "Empty"
     ALL_EXCLUDED = "AllExcluded"
     ONLY_DRAINING = "OnlyDraining"
+    STALE = "Stale"
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """A node's load that is counted until `expires`: Unix time in seconds, by the clock of Redis."""
+
+    id: str
+    node: str
+    expires: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +37,7 @@ class Picked:
     """A node to use. `state` is Ready or Suspect; `version` is the pool's.
 
     `age_seconds`: since the operator last vouched for the projection, None when it never did; it does so each 5 s.
-    `complete`: False while the projection is being rebuilt.
+    `complete`: False while the projection is being rebuilt. `reservation`: None unless asked for.
     """
 
     node: str
@@ -36,6 +46,7 @@ class Picked:
     version: int
     age_seconds: float | None
     complete: bool
+    reservation: Reservation | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,19 +114,14 @@ def type_state(value: str) -> TypeState:
     return TypeState(bool(parsed["ready"]), parsed["reason"], tuple(parsed["services"]))
 
 
-def answer(pool: str, reply: list[Any]) -> Picked | NoMember:
-    """Return the answer to a pick in this pool from the function's reply."""
-    fresh, known, version, node, state, ready, suspect, draining, excluded = reply
+def answer(pool: str, reply: list[Any], reservation: str | None = None) -> Picked | NoMember:
+    """Return the answer to a pick in this pool from the function's reply; `reservation`: the id that was asked for."""
+    fresh, word, version, *rest = reply
     age, complete = freshness(fresh)
-    if node:
-        return Picked(text(node), text(state), pool, int(version), age, complete)
-    counts = Counts(ready + suspect + draining, ready, suspect, draining, excluded)
-    return NoMember(pool, _reason(counts, known=bool(known)), counts, age, complete)
-
-
-def _reason(counts: Counts, *, known: bool) -> Reason:
-    if not known:
-        return Reason.POOL_UNKNOWN
-    if counts.ready or counts.suspect:
-        return Reason.ALL_EXCLUDED
-    return Reason.ONLY_DRAINING if counts.draining else Reason.EMPTY
+    if reason := text(word):
+        ready, suspect, draining, excluded = rest
+        counts = Counts(ready + suspect + draining, ready, suspect, draining, excluded)
+        return NoMember(pool, Reason(reason), counts, age, complete)
+    node = text(rest[0])
+    reserved = Reservation(reservation, node, int(rest[2]) / 1000) if reservation else None
+    return Picked(node, text(rest[1]), pool, int(version), age, complete, reserved)

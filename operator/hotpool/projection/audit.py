@@ -1,6 +1,7 @@
 """What Redis really holds, compared with what it should hold (E1): the names to write again and those to drop.
 
-Called by the writer, each 5 s. It only reads, and must not repair anything: the reconciler decides when to write.
+Called by the writer, each 5 s. Facts and counts are compared each time, contents in turn. It only reads, and must not
+repair anything: the mirror decides when to write.
 Keys of a wrong type or content count as different, never as an error.
 """
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 POOLS_PER_CALL = 100
 NODES_PER_CALL = 500
+MEMBERS_PER_TURN = 5_000
+"""Members read and compared one by one in each audit; 1.3 million have had their turn after 22 minutes."""
 _SAFE_DIGITS = 15
 
 
@@ -77,14 +80,47 @@ def _mark(term: object, version: object, digest: object) -> Mark | None:
     return None if numbers[0] is None or numbers[1] is None else Mark(numbers[0], numbers[1], text(digest))
 
 
+class Turns:
+    """Whose contents are read next: everybody's in turn."""
+
+    def __init__(self) -> None:
+        self._pools: list[str] = []
+        self._nodes: list[str] = []
+
+    def pools(self, wanted: Mapping[str, PoolImage]) -> list[str]:
+        """Return pools that have together at most MEMBERS_PER_TURN members, at least one pool."""
+        self._pools = self._pools or list(wanted)
+        chosen: list[str] = []
+        members = 0
+        while self._pools:
+            image = wanted.get(self._pools[-1])
+            members += sum(map(len, image.members)) if image else 0
+            if chosen and members > MEMBERS_PER_TURN:
+                break
+            name = self._pools.pop()
+            chosen += [name] if image else []
+        return chosen
+
+    def nodes(self, wanted: Mapping[str, NodeImage]) -> list[str]:
+        """Return at most NODES_PER_CALL nodes."""
+        self._nodes = self._nodes or list(wanted)
+        chosen, self._nodes = self._nodes[-NODES_PER_CALL:], self._nodes[:-NODES_PER_CALL]
+        return [name for name in chosen if name in wanted]
+
+
 class Audit:
     """One comparison; make a new one each time."""
 
-    def __init__(self, functions: Functions, keys: FleetKeys, pool_ledger: Ledger, node_ledger: Ledger) -> None:
+    def __init__(
+        self, functions: Functions, keys: FleetKeys, pool_ledger: Ledger, node_ledger: Ledger, turns: Turns
+    ) -> None:
+        self._turns = turns
         self._functions = functions
         self._keys = keys
         self._pool_ledger = pool_ledger
         self._node_ledger = node_ledger
+        self._foreign: set[str] = set()
+        """Pools of which Redis does not hold the write that this process knows of."""
 
     async def run(self, term: int, pools: Mapping[str, PoolImage], nodes: Mapping[str, NodeImage]) -> AuditResult:
         """Compare. Names that this process writes meanwhile are left out. Errors of redis pass through."""
@@ -93,6 +129,10 @@ class Audit:
             found = await self._overview()
             bad_pools = await self._pools(pools, found)
             bad_nodes = await self._nodes(nodes, found)
+            bad_pools |= await self._pool_contents({name: pools[name] for name in self._turns.pools(pools)})
+            bad_nodes |= await self._node_contents({name: nodes[name] for name in self._turns.nodes(nodes)})
+            for name in self._foreign - busy_pools:
+                self._pool_ledger.doubt(name)
             return AuditResult(
                 claimed=found.term == term,
                 pools=frozenset(bad_pools - busy_pools),
@@ -106,7 +146,7 @@ class Audit:
         keys = (self._keys.meta, self._keys.pools, self._keys.nodes, self._keys.index)
         reply = await self._functions.read("overview", keys)
         if text(reply[0]) != source()[1]:
-            await self._functions.load()
+            await self._functions.load(self._keys.meta)
             reply = await self._functions.read("overview", keys)
         index = [text(part) for part in reply[4]]
         return _Overview(
@@ -129,16 +169,22 @@ class Audit:
 
     def _pool_is_right(self, image: PoolImage, facts: list[Any]) -> bool:
         mark = _mark(facts[1], facts[2], facts[3])
-        if mark is None:
-            return False
-        self._pool_ledger.learn(mark.version)
-        counts = [len(members) for members in image.members]
         stated, actual = [whole(fact) for fact in facts[4:7]], [whole(fact) for fact in facts[7:10]]
-        return (
+        if mark:
+            self._pool_ledger.learn(mark.version)
+        if mark is None or stated != actual:
+            self._foreign.add(image.name)
+            return False
+        right = (
             text(facts[0]) == image.uid
-            and counts == stated == actual
+            and [len(members) for members in image.members] == actual
             and self._pool_ledger.accepts(image.name, mark, image.digest)
         )
+        if right:
+            self._pool_ledger.found(image.name, mark)
+        elif mark != self._pool_ledger.standing(image.name):
+            self._foreign.add(image.name)
+        return right
 
     async def _nodes(self, nodes: Mapping[str, NodeImage], found: _Overview) -> set[str]:
         bad = {name for name in nodes if name not in found.nodes}
@@ -155,6 +201,32 @@ class Audit:
             return False
         self._node_ledger.learn(mark.version)
         return whole(size) == len(image.fields()) + 1 and self._node_ledger.accepts(image.name, mark, image.digest)
+
+    async def _pool_contents(self, pools: Mapping[str, PoolImage]) -> set[str]:
+        """Pools with the right facts and other members: somebody changed them by hand."""
+        keys = [key for name in pools for key in self._keys.pool(name)]
+        replies = await self._functions.read("pool_contents", keys) if keys else []
+        bad = {
+            name
+            for (name, image), (term, version, digest, *sets) in zip(pools.items(), replies, strict=True)
+            if _mark(term, version, digest) == self._pool_ledger.standing(name)
+            and text(digest) == image.digest
+            and tuple(frozenset(map(text, members)) for members in sets) != image.members
+        }
+        self._foreign |= bad
+        return bad
+
+    async def _node_contents(self, nodes: Mapping[str, NodeImage]) -> set[str]:
+        keys = [self._keys.node(name) for name in nodes]
+        replies = await self._functions.read("node_contents", keys) if keys else []
+        bad = set()
+        for (name, image), reply in zip(nodes.items(), replies, strict=True):
+            words = [text(part) for part in reply]
+            fields = dict(zip(words[::2], words[1::2], strict=True))
+            fields.pop(".facts", None)
+            if fields != image.fields():
+                bad.add(name)
+        return bad
 
 
 def _listed(image: PoolImage, found: _Overview) -> bool:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 from functools import cache
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+from redis.asyncio.cluster import RedisCluster
 from redis.exceptions import ResponseError
 
 if TYPE_CHECKING:
@@ -18,15 +19,25 @@ if TYPE_CHECKING:
 
     from hotpool.projection.client import Client
 
-LIBRARY = "hotpool_1"  # Raised when a function changes its meaning: old look-up clients then keep the old library.
+Words: TypeAlias = tuple[str | int | float, ...]
+
+LIBRARY = "hotpool_2"  # Raised when a function changes its meaning: old look-up clients then keep the old library.
+_PARTS = ("base", "load", "meta", "pools", "nodes", "audit", "pick", "tell")  # Each sees the locals of those before.
 
 
 @cache
 def source() -> tuple[str, str]:
     """Return the library as it is loaded, and its digest, which the loaded library knows of itself."""
-    plain = files(__package__ or "hotpool.projection").joinpath("functions.lua").read_text(encoding="utf-8")
+    folder = files(__package__ or "hotpool.projection").joinpath("lua")
+    parts = [folder.joinpath(f"{name}.lua").read_text(encoding="utf-8") for name in _PARTS]
+    plain = "\n".join(parts).replace("@LIBRARY@", LIBRARY)
     digest = hashlib.blake2b(plain.encode(), digest_size=12).hexdigest()
     return plain.replace("@DIGEST@", digest), digest
+
+
+def call_of(name: str, keys: Sequence[str], args: Sequence[str | int | float] = (), *, writes: bool = False) -> Words:
+    """Return the words of a call; one that only reads may be answered by a replica."""
+    return ("FCALL" if writes else "FCALL_RO", f"{LIBRARY}_{name}", len(keys), *keys, *args)
 
 
 def is_missing(error: Exception) -> bool:
@@ -42,24 +53,27 @@ class Functions:
         self._client = client
         self._may_load = may_load
 
-    async def load(self) -> None:
-        """Load the library, in the place of one of the same name."""
-        await self._client.execute_command("FUNCTION LOAD", "REPLACE", source()[0])
+    async def load(self, key: str) -> None:
+        """Load the library where `key` is, in the place of one of the same name.
+
+        On no other shard of a cluster: one that is away would hold up ours.
+        """
+        where = {"target_nodes": self._client.get_node_from_key(key)} if isinstance(self._client, RedisCluster) else {}
+        await self._client.execute_command("FUNCTION LOAD", "REPLACE", source()[0], **where)
 
     async def call(self, name: str, keys: Sequence[str], args: Sequence[str | int | float] = ()) -> Any:
         """Call a function that writes. A library that is missing is loaded, and then the call is made once more."""
-        return await self._call("FCALL", name, keys, args)
+        return await self._call(call_of(name, keys, args, writes=True))
 
     async def read(self, name: str, keys: Sequence[str], args: Sequence[str | int | float] = ()) -> Any:
         """Call a function that only reads: a replica may answer."""
-        return await self._call("FCALL_RO", name, keys, args)
+        return await self._call(call_of(name, keys, args))
 
-    async def _call(self, command: str, name: str, keys: Sequence[str], args: Sequence[str | int | float]) -> Any:
-        words = (command, f"{LIBRARY}_{name}", len(keys), *keys, *args)
+    async def _call(self, words: Words) -> Any:
         try:
             return await self._client.execute_command(*words)
         except ResponseError as error:
             if not (self._may_load and is_missing(error)):
                 raise
-        await self.load()
+        await self.load(str(words[3]))
         return await self._client.execute_command(*words)

@@ -12,7 +12,7 @@ from typing import Final
 from hotpool.core.story.transitions import Transition
 
 KEPT: Final = 10
-"""As in functions.lua."""
+"""As in lua/nodes.lua."""
 
 
 def encoded(transition: Transition) -> str:

@@ -95,6 +95,15 @@ class FleetKeys:
         """Hash: generator and key (see entry) to the name of the pool."""
         return self._named("index")
 
+    @property
+    def load(self) -> tuple[str, str, str]:
+        """Return the keys of reservations and load reports, which dispatchers write.
+
+        Sorted set: node to the sum of its weights. Hash: id to node and weight. Sorted set: id to its expiry, ms.
+        """
+        base = self._named("load")
+        return base, f"{base}:entries", f"{base}:expiries"
+
     def node(self, name: str) -> str:
         """Hash: type to JSON, and `.facts` with term, version and digest."""
         return self._named(f"node:{name}")

@@ -54,6 +54,23 @@ class Ledger:
         if former is None or (former.term, former.version) < (mark.term, mark.version):
             self._marks[name] = mark
 
+    def found(self, name: str, mark: Mark) -> None:
+        """Note what another process wrote of a name of which this one wrote nothing yet."""
+        self._marks.setdefault(name, mark)
+
+    def refused(self, name: str, mark: Mark) -> None:
+        """Note that Redis did nothing of a write: what it held before, `mark`, stands."""
+        if self._marks.get(name) is None and name not in self._busy:
+            self._marks[name] = mark
+
+    def doubt(self, name: str) -> None:
+        """Note that Redis does not hold of a name what this process wrote: only a whole write helps."""
+        self._marks[name] = None
+
+    def standing(self, name: str) -> Mark | None:
+        """Return the write that Redis holds of a name, as far as we know; None where we do not."""
+        return self._marks.get(name)
+
     def dropped(self, name: str) -> None:
         """Note that Redis dropped the name."""
         self._marks.pop(name, None)

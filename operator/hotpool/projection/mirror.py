@@ -11,12 +11,13 @@ from typing import Final
 
 import structlog
 
-from hotpool.metrics import REDIS_UP, WRITES
+from hotpool.metrics import DRIFT, REDIS_UP, WRITES
+from hotpool.projection.audit import AuditResult
 from hotpool.projection.history import KEPT
 from hotpool.projection.images import NodeImage, PoolImage
 from hotpool.projection.keys import entry
 from hotpool.projection.writer import Writer
-from hotpool.sinks.errors import Fenced, NotLeader, Rejected, SinkError
+from hotpool.sinks.errors import Fenced, NotLeader, SinkError
 
 log = structlog.get_logger(__name__)
 
@@ -28,8 +29,8 @@ _AT_ONCE: Final = 16
 class Mirror:
     """The wanted images, and whether Redis is believed to hold them.
 
-    `term` tells our term; `raise_term` stores a larger one where Redis knows a larger one than ours; `tell` is told
-    whether Redis is well, and why not.
+    `term` tells our term; `raise_term` stores a larger one where Redis knows a larger one than ours; `cluster` tells
+    what tells our cluster from others, or raises SinkError; `tell` is told whether Redis is well, and why not.
     """
 
     def __init__(
@@ -38,11 +39,13 @@ class Mirror:
         *,
         term: Callable[[], int],
         raise_term: Callable[[int], Awaitable[None]],
+        cluster: Callable[[], Awaitable[str]],
         tell: Callable[[bool, str], None] = lambda _well, _why: None,
     ) -> None:
         self._writer = writer
         self._term = term
         self._raise_term = raise_term
+        self._cluster = cluster
         self._tell = tell
         self._pools: dict[str, PoolImage] = {}
         self._nodes: dict[str, NodeImage] = {}
@@ -57,6 +60,12 @@ class Mirror:
         self._behind = False
         """An image was not sent, or not accepted, since the last round began: that round may have missed it."""
         self.up = False
+        self.why = "not compared yet"
+        """Why it is not up, in plain words; empty when it is."""
+
+    def wanted(self, name: str) -> PoolImage | None:
+        """What Redis shall hold of a pool, to make the next image from."""
+        return self._pools.get(name)
 
     async def pool(self, image: PoolImage) -> bool:
         """This is what Redis shall hold of a pool from now on; whether it does now."""
@@ -125,12 +134,14 @@ class Mirror:
 
     async def _claim(self) -> None:
         """Claim our term; where Redis knows a larger one, raise ours first (design, promise 2)."""
-        while (known := await self._writer.claim(self._term())) != self._term():
+        cluster = await self._cluster()
+        while (known := await self._writer.claim(self._term(), cluster)) != self._term():
             await self._raise_term(known + 1)
 
     async def _compare(self) -> bool:
         """Compare all and send what differs; whether Redis then holds everything."""
         found = await self._writer.audit(dict(self._pools), dict(self._nodes))
+        _count(found)
         again = [partial(self._put_pool, name) for name in found.pools | found.stray_pools]
         again += [partial(self._put_node, name) for name in found.nodes | found.stray_nodes | self._untold.keys()]
         if found.stray_index:
@@ -200,15 +211,22 @@ class Mirror:
     def _rose(self) -> None:
         if not self.up:
             log.info("redis holds the whole projection", pools=len(self._pools), nodes=len(self._nodes))
-        self.up = True
+        self.up, self.why = True, ""
         REDIS_UP.set(1)
         self._tell(True, "")
         if self._behind:
             self._wake.set()
 
     def _fell(self, error: SinkError) -> None:
-        if self.up or isinstance(error, Rejected):
+        if self.why != str(error):
             log.warning("redis does not take our writes; membership in Kubernetes goes on", error=str(error))
-        self.up = False
+        self.up, self.why = False, str(error)
         REDIS_UP.set(0)
         self._tell(False, str(error))
+
+
+def _count(found: AuditResult) -> None:
+    strays = found.stray_pools | found.stray_nodes
+    drift = {"pool": found.pools, "node": found.nodes, "index": found.stray_index, "stray": strays}
+    for what, names in drift.items():
+        DRIFT.labels(what).inc(len(names))

@@ -7,15 +7,19 @@ Errors: Retryable (Unclaimed: call claim, then send again), Rejected (NotLeader:
 
 from __future__ import annotations
 
+import asyncio
 import secrets
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import RedisClusterException, RedisError, ResponseError
 
-from hotpool.projection.audit import Audit, AuditResult, whole
+from hotpool.metrics import POOL_WRITES, REDIS_FAILURES
+from hotpool.projection.audit import Audit, AuditResult, Turns, whole
 from hotpool.projection.client import describe
-from hotpool.projection.failures import Outdated, Unclaimed, translate
+from hotpool.projection.failures import Drifted, Full, Outdated, Unclaimed, explain, translate
 from hotpool.projection.functions import Functions
 from hotpool.projection.keys import DEFAULT_PREFIX, FleetKeys, scored
 from hotpool.projection.ledger import Ledger, Mark
@@ -25,10 +29,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from hotpool.projection.client import Client
-    from hotpool.projection.images import NodeImage, PoolImage
+    from hotpool.projection.images import Change, NodeImage, PoolImage
 
 MEMBERS_PER_CALL = 500
+CHANGED_PART = 0.25
+"""A change of more than this part of a pool's members costs about as much as the whole image (docs/design/0005)."""
+SEND_SECONDS = 2.4
+"""A write with its connection ends before leadership may have gone to another (election.WRITE_RESERVE)."""
+AUDIT_SECONDS = 60.0
 STAGED_MS = 60_000
+ALIVE_MS = 60_000
+"""Another cluster's projection that was not claimed or stamped for this long is taken over."""
 
 Arguments = list[str | int | float]
 
@@ -48,8 +59,12 @@ class Writer:
         self._functions = Functions(client, may_load=True)
         self._owner = secrets.token_hex(8)  # Two processes that came to one term are still told apart.
         self._term = 0
+        self._cluster = ""
         self._pools = Ledger()
         self._nodes = Ledger()
+        self._turns = Turns()
+        self._images: dict[str, PoolImage] = {}
+        """Pool → the image of the write that stands in the ledger: what a change builds on."""
 
     async def stored_term(self) -> int:
         """Return the term that Redis knows, 0 for none: read before an election's winner chooses its own."""
@@ -61,13 +76,15 @@ class Writer:
                     return 0
                 raise
 
-    async def claim(self, term: int) -> int:
+    async def claim(self, term: int, cluster: str = "") -> int:
         """Make Redis refuse all other writers from now on; return `term`, or a larger number when it is too small.
 
         A larger number is known to Redis, or `term` was claimed by another process: choose one larger than that.
-        Also sees to it that the library is loaded.
+        Also sees to it that the library is loaded. `cluster` tells whose projection this is: raises OtherCluster where
+        that of another is alive.
         """
-        reply = await self._send("claim", (self._keys.meta,), [term, self._owner], claimed=False)
+        self._cluster = cluster
+        reply = await self._send("claim", (self._keys.meta,), [term, self._owner, cluster, ALIVE_MS], claimed=False)
         stored, ours = int(reply[0]), bool(reply[1])
         if not ours:
             return max(stored, term + 1)
@@ -75,7 +92,51 @@ class Writer:
         return term
 
     async def replace_pool(self, image: PoolImage) -> None:
-        """Put a pool's whole image in the place of what is there, at once for every reader (E2)."""
+        """Put a pool's whole image in the place of what is there, at once for every reader (E2).
+
+        Where Redis is known to hold our former image and little changed, only that is sent; Redis refuses it if it
+        holds anything else. A Redis that is full gets at least who left, and Full is raised.
+        """
+        base, former = self._pools.standing(image.name), self._images.pop(image.name, None)
+        known = former if base and former and base.digest == former.digest and _same_pool(image, former) else None
+        try:
+            if not (base and known and await self._changed(image, base, known)):
+                await self._replace_whole(image)
+        except Full:
+            if base and known:
+                self._pools.refused(image.name, base)
+                self._images[image.name] = known
+                await self._withdraw(image, base, known)
+            raise
+
+    async def _changed(self, image: PoolImage, base: Mark, former: PoolImage) -> bool:
+        """Send what changed; False where that is too much, or Redis did not hold what it builds on."""
+        change = image.change_from(former)
+        if change.size > min(MEMBERS_PER_CALL, CHANGED_PART * sum(map(len, image.members))):
+            return False
+        with suppress(Drifted):
+            await self._change(image, base, change)
+            return True
+        return False
+
+    async def _withdraw(self, image: PoolImage, base: Mark, former: PoolImage) -> None:
+        """Take out who is in no image or in another state now, as many as one call may; who came has to wait (E5)."""
+        left = frozenset(islice(chain.from_iterable(image.change_from(former).removed), MEMBERS_PER_CALL))
+        ready, suspect, draining = (members - left for members in former.members)
+        rest = replace(former, ready=ready, suspect=suspect, draining=draining, former=former)
+        if left:
+            with suppress(Drifted):
+                await self._change(rest, base, rest.change_from(former))
+
+    async def _change(self, image: PoolImage, base: Mark, change: Change) -> None:
+        with self._pools.writing(image.name) as version:
+            mark = Mark(self._term, version, image.digest)
+            members = [*map(scored, change.added), *map(" ".join, change.removed)]
+            arguments = [*_facts(image, mark), base.term, base.version, base.digest, *members]
+            await self._send("change" if change.grows else "exchange", self._pool_keys(image.name), arguments)
+            self._wrote(image, mark, "change")
+
+    async def _replace_whole(self, image: PoolImage) -> None:
         with self._pools.writing(image.name) as version:
             mark = Mark(self._term, version, image.digest)
             if sum(map(len, image.members)) <= MEMBERS_PER_CALL:
@@ -83,7 +144,13 @@ class Writer:
                 await self._send("replace", self._pool_keys(image.name), [*_facts(image, mark), *members])
             else:
                 await self._replace_large(image, mark)
-            self._pools.wrote(image.name, mark)
+            self._wrote(image, mark, "whole")
+
+    def _wrote(self, image: PoolImage, mark: Mark, how: str) -> None:
+        POOL_WRITES.labels(how).inc()
+        self._pools.wrote(image.name, mark)
+        if self._pools.standing(image.name) == mark:
+            self._images[image.name] = image
 
     async def _replace_large(self, image: PoolImage, mark: Mark) -> None:
         staged = self._keys.staged(image.name, mark.term, mark.version)
@@ -97,6 +164,7 @@ class Writer:
     async def drop_pool(self, name: str, uid: str | None = None) -> None:
         """Remove a pool with its index entry; with `uid`, only if it is the pool that is there."""
         with self._pools.writing(name) as version:
+            self._images.pop(name, None)
             await self._send("drop_pool", self._pool_keys(name), [self._term, version, name, uid or ""])
             self._pools.dropped(name)
 
@@ -126,7 +194,7 @@ class Writer:
 
     async def stamp(self, *, complete: bool) -> None:
         """Say that the projection is alive now, by the clock of Redis, and whether all of it is there (E2)."""
-        await self._send("stamp", (self._keys.meta,), [self._term, int(complete)])
+        await self._send("stamp", (self._keys.meta, *self._keys.load), [self._term, int(complete)])
 
     async def audit(self, pools: Mapping[str, PoolImage], nodes: Mapping[str, NodeImage]) -> AuditResult:
         """Compare what Redis says with these images (E1), all of the fleet; it writes nothing but a lost library.
@@ -134,8 +202,14 @@ class Writer:
         What this process wrote must be there as written; what an earlier leader wrote only needs to be the same.
         """
         with self._errors():
-            audit = Audit(self._functions, self._keys, self._pools, self._nodes)
-            return await audit.run(self._term, pools, nodes)
+            audit = Audit(self._functions, self._keys, self._pools, self._nodes, self._turns)
+            async with asyncio.timeout(AUDIT_SECONDS):
+                result = await audit.run(self._term, pools, nodes)
+        for name, image in pools.items():
+            standing = self._pools.standing(name)
+            if name not in self._images and standing and standing.digest == image.digest:
+                self._images[name] = image  # a former leader's, found right
+        return result
 
     def _pool_keys(self, name: str) -> Sequence[str]:
         return (self._keys.meta, self._keys.pools, self._keys.index, *self._keys.pool(name))
@@ -149,18 +223,26 @@ class Writer:
         if claimed and not self._term:
             raise Unclaimed("no term claimed yet")
         with self._errors():
-            return await self._functions.call(name, keys, arguments)
+            async with asyncio.timeout(SEND_SECONDS):
+                return await self._functions.call(name, keys, arguments)
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
         try:
             yield
-        except (RedisError, OSError) as error:
-            failure = translate(error, describe(error, self._client), self._term)
+        except (RedisError, RedisClusterException, OSError) as error:  # the second is none of the first
+            word, plain = explain(error)
+            REDIS_FAILURES.labels(word).inc()
+            message = f"{plain} ({describe(error, self._client)})"
+            failure = translate(error, message, self._term, self._cluster)
             if isinstance(failure, Outdated):
                 self._pools.learn(failure.version)
                 self._nodes.learn(failure.version)
             raise failure from None
+
+
+def _same_pool(image: PoolImage, other: PoolImage) -> bool:
+    return (image.uid, image.generator, image.key) == (other.uid, other.generator, other.key)
 
 
 def _facts(image: PoolImage, mark: Mark) -> Arguments:

@@ -1,0 +1,143 @@
+"""What a look-up asks of Redis, step by step, without asking: the clients send the words and hand back the replies.
+
+Called by the look-up clients, asyncio and blocking. Pure but for what it remembers: it must not do I/O.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+from redis.exceptions import RedisClusterException, RedisError
+
+from hotpool.projection.answers import (
+    Capability,
+    Members,
+    NoMember,
+    Picked,
+    Reason,
+    Reservation,
+    answer,
+    freshness,
+    type_state,
+)
+from hotpool.projection.choice import Choice, How, milliseconds, report_arguments
+from hotpool.projection.client import text
+from hotpool.projection.functions import LIBRARY, Words, call_of, is_missing
+from hotpool.projection.history import KEPT, decoded
+from hotpool.projection.keys import FleetKeys, entry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from hotpool.core.story.transitions import Transition
+
+T = TypeVar("T")
+Steps: TypeAlias = Generator[Words, Any, T]
+"""Gives the words of each command, takes its reply, returns the answer."""
+
+_MAX_RESOLVED = 4096
+RANDOM = secrets.SystemRandom()
+FAILURES = (RedisError, RedisClusterException, OSError, ValueError, LookupError, TypeError, AttributeError)
+"""What asking raises, and reading a reply that is not as it should be."""
+
+
+class LookupFailed(Exception):  # noqa: N818 - it is what happened, as in "the look-up failed".
+    """Redis did not answer, or not as it should; nothing is known about the pool then."""
+
+
+def hint(error: BaseException) -> str:
+    """Return what else to say of an error."""
+    missing = isinstance(error, Exception) and is_missing(error)
+    return f" (no library {LIBRARY}: has an operator reached this Redis?)" if missing else ""
+
+
+class Questions:
+    """The questions to one fleet. What is wrong with the arguments raises ValueError before the first step."""
+
+    def __init__(self, *, namespace: str, prefix: str, chance: Callable[[], float]) -> None:
+        self._keys = FleetKeys(prefix, namespace)
+        self._chance = chance
+        self._resolved: dict[str, str] = {}
+
+    def pick(self, pool: str, how: How) -> Steps[Picked | NoMember]:
+        """Ask for a node of a pool by its name."""
+        return self._picked(pool, "", Choice.of(how, self._chance))
+
+    def pick_key(self, generator: str, key: str, how: How) -> Steps[Picked | NoMember]:
+        """Ask for a node of the pool that a generator made for a key, by the name known for it."""
+        return self._found(entry(generator, key), Choice.of(how, self._chance))
+
+    def _found(self, field: str, choice: Choice) -> Steps[Picked | NoMember]:
+        known = self._resolved.get(field)
+        if known:
+            found = yield from self._picked(known, field, choice)
+            if isinstance(found, Picked) or found.reason is not Reason.POOL_UNKNOWN:
+                return found
+        name = yield from self._resolve(field)
+        return (yield from self._picked(name or field, field, choice))
+
+    def _resolve(self, field: str) -> Steps[str | None]:
+        found = yield ("HGET", self._keys.index, field)
+        if found is None:
+            self._resolved.pop(field, None)
+            return None
+        if len(self._resolved) >= _MAX_RESOLVED:
+            self._resolved.clear()
+        name = text(found)
+        self._resolved[field] = name
+        return name
+
+    def _picked(self, pool: str, field: str, choice: Choice) -> Steps[Picked | NoMember]:
+        load, *account = self._keys.load
+        keys = (self._keys.meta, *self._keys.pool(pool), load)
+        words = choice.arguments(field)
+        if not choice.reservation:
+            return answer(pool, (yield call_of("pick", keys, words)))
+        reply = yield call_of("reserve", (*keys, *account), words, writes=True)
+        return answer(pool, reply, choice.reservation[0])
+
+    def release(self, reservation: Reservation | str) -> Steps[bool]:
+        """Give a reservation back."""
+        reply = yield call_of("release", self._keys.load, (_id_of(reservation),), writes=True)
+        return bool(reply)
+
+    def renew(self, reservation: Reservation | str, seconds: float) -> Steps[Reservation | None]:
+        """Hold a reservation for so many seconds from now."""
+        return self._renewed(_id_of(reservation), milliseconds(seconds))
+
+    def _renewed(self, identity: str, span: int) -> Steps[Reservation | None]:
+        node, expiry = yield call_of("renew", self._keys.load, (identity, span), writes=True)
+        return Reservation(identity, text(node), int(expiry) / 1000) if expiry else None
+
+    def report_load(self, loads: Mapping[str, float], source: str, seconds: float) -> Steps[None]:
+        """Say how loaded nodes are."""
+        return self._reported(report_arguments(loads, source, seconds))
+
+    def _reported(self, words: Words) -> Steps[None]:
+        yield call_of("report", self._keys.load, words, writes=True)
+
+    def members(self, pool: str) -> Steps[Members]:
+        """Ask for all members of a pool."""
+        fresh, version, *lists = yield call_of("members", (self._keys.meta, *self._keys.pool(pool)))
+        ready, suspect, draining = (tuple(sorted(map(text, names))) for names in lists)
+        return Members(int(version) if version else None, ready, suspect, draining, *freshness(fresh))
+
+    def capability(self, node: str) -> Steps[Capability | None]:
+        """Ask what a node can do."""
+        fresh, flat = yield call_of("capability", (self._keys.meta, self._keys.node(node)))
+        fields = {text(name): text(value) for name, value in zip(flat[::2], flat[1::2], strict=True)}
+        if not fields:
+            return None
+        types = {kind: type_state(value) for kind, value in fields.items() if not kind.startswith(".")}
+        return Capability(node, types, *freshness(fresh))
+
+    def transitions(self, node: str) -> Steps[tuple[Transition, ...]]:
+        """Ask what changed about a node lately."""
+        found = yield ("LRANGE", self._keys.history(node), 0, KEPT - 1)
+        return tuple(decoded(text(told)) for told in found)
+
+
+def _id_of(reservation: Reservation | str) -> str:
+    return reservation if isinstance(reservation, str) else reservation.id

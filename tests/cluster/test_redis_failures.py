@@ -1,0 +1,262 @@
+"""What can be wrong with a real Redis: said plainly, nobody held up, and caught up by itself afterwards (E1, E5)."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+
+from hotpool.lookup import Lookup
+from hotpool.metrics import REGISTRY
+from hotpool.projection.client import Client, connect
+from hotpool.projection.functions import LIBRARY
+from hotpool.projection.images import NodeImage, PoolImage
+from hotpool.projection.keys import FleetKeys
+from hotpool.projection.mirror import Mirror
+from hotpool.projection.writer import Writer
+from localfleet.redis_server import RedisServer
+from localfleet.relay import Relay
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+
+KEYS = FleetKeys("hotpool", "speech")
+TIMEOUT_SECONDS = 0.5
+HANG_SECONDS = 20.0
+NODE = NodeImage("edge-1", (("asr", True, None, ("fw",)),))
+USER = ("ACL", "SETUSER", "op", "reset", "on", ">right", "~*", "+@all")
+
+
+def pool(*nodes: str) -> PoolImage:
+    return PoolImage("zh-en", "u1", "pairs", "zh-en", frozenset(nodes), frozenset(), frozenset())
+
+
+@dataclass
+class Place:
+    """A server, and the way of the operator to it."""
+
+    server: RedisServer
+    relay: Relay
+
+    def ask(self, *words: str) -> bytes:
+        """Tell the server something as an administrator; raises where it refuses."""
+        answer = self.server.ask(*words)
+        assert not answer.startswith(b"-"), answer
+        return answer
+
+    def ours(self) -> Ours:
+        """A mirror of the user `op`."""
+        return Ours(connect(f"redis://op:right@127.0.0.1:{self.relay.port}/0", timeout=TIMEOUT_SECONDS))
+
+    def restart(self) -> None:
+        """Start it again, empty."""
+        self.server.start()
+        self.ask(*USER)
+
+    def reload(self) -> None:
+        """Make it load its data for as long as `key-load-delay` says."""
+        self.ask("CONFIG", "SET", "loading-process-events-interval-bytes", "1024")
+        for number in range(2000):
+            self.ask("SET", f"other-{number}", "x" * 100)
+        self.ask("CONFIG", "SET", "key-load-delay", "5000")
+
+        def run() -> None:
+            with suppress(OSError):
+                self.server.ask("DEBUG", "RELOAD")
+
+        threading.Thread(target=run, daemon=True).start()
+
+
+@pytest.fixture
+def place() -> Iterator[Place]:
+    with RedisServer(options=("--enable-debug-command", "yes")) as server, Relay(server.port) as relay:
+        server.ask(*USER)
+        yield Place(server, relay)
+
+
+FAULTS: dict[str, tuple[str, str, Callable[[Place], object], Callable[[Place], object]]] = {
+    "full": (
+        "full",
+        "Redis is full (maxmemory)",
+        lambda place: place.ask("CONFIG", "SET", "maxmemory", "1mb"),
+        lambda place: place.ask("CONFIG", "SET", "maxmemory", "0"),
+    ),
+    "read-only replica": (
+        "replica",
+        "read-only replica",
+        lambda place: place.ask("REPLICAOF", "127.0.0.1", "1"),
+        lambda place: place.ask("REPLICAOF", "NO", "ONE"),
+    ),
+    "loading": (
+        "loading",
+        "loading its data",
+        Place.reload,
+        lambda place: place.ask("CONFIG", "SET", "key-load-delay", "0"),
+    ),
+    "no right to call": (
+        "denied",
+        "denies its user a right",
+        lambda place: place.ask("ACL", "SETUSER", "op", "-fcall"),
+        lambda place: place.ask("ACL", "SETUSER", "op", "+fcall"),
+    ),
+    "no right within": (
+        "denied",
+        "denies its user a right",
+        lambda place: place.ask("ACL", "SETUSER", "op", "-hset"),
+        lambda place: place.ask("ACL", "SETUSER", "op", "+hset"),
+    ),
+    "wrong password": (
+        "password",
+        "does not accept the user or the password",
+        lambda place: [
+            place.ask("ACL", "SETUSER", "op", "resetpass", ">other"),
+            place.ask("CLIENT", "KILL", "USER", "op"),
+        ],
+        lambda place: place.ask("ACL", "SETUSER", "op", "resetpass", ">right"),
+    ),
+    "no answer": (
+        "slow",
+        "did not answer in time",
+        lambda place: place.relay.hold(),
+        lambda place: place.relay.resume(),
+    ),
+    "slow": (
+        "slow",
+        "did not answer in time",
+        lambda place: setattr(place.relay, "delay", 2 * TIMEOUT_SECONDS),
+        lambda place: setattr(place.relay, "delay", 0.0),
+    ),
+    "paused": (
+        "slow",
+        "did not answer in time",
+        lambda place: place.server.pause(),
+        lambda place: place.server.resume(),
+    ),
+    "gone": ("away", "cannot be reached", lambda place: place.server.kill(), Place.restart),
+}
+
+
+async def until(holds: Callable[[], Awaitable[bool] | bool]) -> None:
+    """Wait until something holds; fails when it hangs."""
+    ends = time.monotonic() + HANG_SECONDS
+    while True:
+        found = holds()
+        if found if isinstance(found, bool) else await found:
+            return
+        assert time.monotonic() < ends, "it never came true"
+        await asyncio.sleep(0.01)
+
+
+class Ours:
+    """A mirror with a real writer; what it says."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        writer = Writer(client, namespace="speech", leader=lambda: True)
+        self.told: list[tuple[bool, str]] = []
+        self.term = 3
+        self.mirror = Mirror(
+            writer,
+            term=lambda: self.term,
+            raise_term=self._raise_term,
+            cluster=self._cluster,
+            tell=lambda well, why: self.told.append((well, why)),
+        )
+
+    async def _raise_term(self, term: int) -> None:
+        self.term = term
+
+    async def _cluster(self) -> str:
+        return "cluster-1"
+
+
+@asynccontextmanager
+async def running(ours: Ours) -> AsyncIterator[Ours]:
+    """Its first round is done: Redis holds a pool of two and a node."""
+    await ours.mirror.pool(pool("edge-1", "edge-2"))
+    await ours.mirror.node(NODE)
+    task = asyncio.create_task(ours.mirror.run())
+    try:
+        await until(lambda: ours.mirror.up)
+        yield ours
+        assert not task.done()
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await ours.client.aclose()
+
+
+def sample(name: str, **labels: str) -> float:
+    return REGISTRY.get_sample_value(name, labels) or 0.0
+
+
+@pytest.mark.parametrize("name", FAULTS)
+async def test_e5_it_is_said_plainly_nobody_waits_and_redis_catches_up(place: Place, name: str) -> None:
+    reason, plain, breaks, mends = FAULTS[name]
+    async with running(place.ours()) as ours:
+        assert (ours.mirror.why, sample("hotpool_redis_up")) == ("", 1)
+        before = sample("hotpool_redis_failures_total", reason=reason)
+        await asyncio.to_thread(breaks, place)
+        async with asyncio.timeout(HANG_SECONDS):
+            first = await ours.mirror.pool(pool("edge-1", "edge-2", "edge-3"))
+        await until(lambda: not ours.mirror.up and plain in ours.mirror.why)
+        assert not first or name == "loading"  # it may begin to load a moment later
+        assert "right" not in ours.mirror.why.replace("a right", "")
+        assert sample("hotpool_redis_up") == 0
+        assert sample("hotpool_redis_failures_total", reason=reason) > before
+        assert ours.told[-1] == (False, ours.mirror.why)
+        turns: list[str] = []
+        asyncio.get_running_loop().call_soon(turns.append, "a turn of the loop")
+        assert not await ours.mirror.pool(pool("edge-3"))
+        await ours.mirror.hide_node("edge-1")
+        assert turns == []  # nothing was waited for
+        await asyncio.to_thread(mends, place)
+        await until(lambda: ours.mirror.up)
+        assert (ours.mirror.why, ours.told[-1]) == ("", (True, ""))
+    await holds(place, "edge-3")
+
+
+async def holds(place: Place, *nodes: str) -> None:
+    async with Lookup.from_url(place.server.url, namespace="speech") as lookup:
+        found = await lookup.members("zh-en")
+        assert (found.ready, found.suspect, found.draining) == (nodes, (), ())
+        assert await lookup.capability("edge-1") is None
+    assert b"complete\r\n$1\r\n1\r\n" in place.server.ask("HGETALL", KEYS.meta)
+
+
+async def test_e2_readers_of_a_full_redis_see_its_age_and_that_it_is_incomplete(place: Place) -> None:
+    def meta(field: str) -> int:
+        return int(place.ask("HGET", KEYS.meta, field).split(b"\r\n")[1])
+
+    async with running(place.ours()) as ours:
+        place.ask("CONFIG", "SET", "maxmemory", "1mb")
+        assert not await ours.mirror.pool(pool("edge-1", "edge-2", "edge-3"))
+        await until(lambda: meta("complete") == 0)
+        stamped = meta("stampMs")
+        await until(lambda: meta("stampMs") > stamped)
+        assert not ours.mirror.up
+        await ours.mirror.pool(pool("edge-2", "edge-3"))
+        async with Lookup.from_url(place.server.url, namespace="speech") as lookup:
+
+            async def only_withdrawn() -> bool:
+                return (await lookup.members("zh-en")).ready == ("edge-2",)
+
+            await until(only_withdrawn)
+        place.ask("CONFIG", "SET", "maxmemory", "0")
+        await until(lambda: ours.mirror.up)
+
+
+@pytest.mark.parametrize("lost", [("FUNCTION", "FLUSH"), ("FUNCTION", "DELETE", LIBRARY), ("SCRIPT", "FLUSH")])
+async def test_e1_flushed_functions_are_loaded_again_without_a_failure(place: Place, lost: tuple[str, ...]) -> None:
+    async with running(place.ours()) as ours:
+        place.ask(*lost)
+        assert await ours.mirror.pool(pool("edge-3"))
+        await ours.mirror.hide_node("edge-1")
+        assert ours.mirror.up
+        assert all(well for well, _ in ours.told)
+    await holds(place, "edge-3")

@@ -1,0 +1,105 @@
+"""What a pick may be told, and what a dispatcher needs to have installed (E6)."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from hotpool.lookup import Strategy
+from hotpool.projection.choice import Choice, report_arguments
+
+ONLY_REDIS = """
+import sys
+
+class Nothing:
+    def find_spec(self, name, path=None, target=None):
+        top = name.partition(".")[0]
+        if top not in sys.stdlib_module_names | {"redis", "hotpool"}:
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, Nothing())
+from hotpool.lookup import Lookup, SyncLookup
+Lookup.from_url("redis://127.0.0.1", namespace="speech")
+SyncLookup.from_url("redis://127.0.0.1", namespace="speech")
+try:
+    import pydantic
+except ModuleNotFoundError:
+    print("alone")
+"""
+
+
+def half() -> float:
+    return 0.5
+
+
+def test_e6_the_look_up_runs_where_nothing_but_redis_can_be_imported() -> None:
+    done = subprocess.run([sys.executable, "-c", ONLY_REDIS], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("alone\n", "")
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ({}, ("uniform", "0.5", "", "")),
+        ({"strategy": Strategy.LEAST_LOADED}, ("least-loaded", "0.5", "", "")),
+        ({"strategy": "affinity", "key": "u"}, ("affinity", "u", "", "")),
+        ({"key": "u", "exclude": ["a", "b"], "max_age": 1.5}, ("affinity", "u", "", 1500, "a", "b")),
+        ({"max_age": 0}, ("uniform", "0.5", "", 0)),
+    ],
+)
+def test_e6_wishes_become_the_arguments_of_the_function(how: Any, words: tuple[object, ...]) -> None:
+    assert Choice.of(how, half).arguments("") == words
+
+
+def test_e6_a_reservation_goes_first_with_an_id_of_its_own() -> None:
+    made = [Choice.of({"reserve": 2.5, "weight": 3}, half) for _ in range(2)]
+    assert [choice.arguments("speech/zh-en")[1:] for choice in made] == [
+        (3, 2500, "uniform", "0.5", "speech/zh-en", "")
+    ] * 2
+    identities = [choice.reservation[0] for choice in made if choice.reservation]
+    assert len(set(identities)) == 2
+    assert all(len(identity) == 32 for identity in identities)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"strategy": "best"},
+        {"strategy": "affinity"},
+        {"strategy": "affinity", "key": ""},
+        {"strategy": "uniform", "key": "u"},
+        {"strategy": Strategy.LEAST_LOADED, "key": "u"},
+        {"weight": 1},
+        {"reserve": 1, "weight": 0},
+        {"reserve": 1, "weight": -1},
+        {"reserve": 1, "weight": math.nan},
+        {"reserve": 1, "weight": math.inf},
+        {"reserve": 0},
+        {"reserve": -1},
+        {"reserve": math.nan},
+        {"reserve": 86_401},
+        {"max_age": -1},
+        {"max_age": math.nan},
+        {"max_age": math.inf},
+    ],
+)
+def test_e6_a_wish_out_of_bounds_is_refused_before_anything_is_sent(how: Any) -> None:
+    with pytest.raises(ValueError, match=r"\w+"):
+        Choice.of(how, half)
+
+
+@pytest.mark.parametrize("how", [{"exclude": "edge-1"}, {"stratgy": "uniform"}])
+def test_e6_a_misspelt_wish_and_a_name_for_a_list_are_refused(how: Any) -> None:
+    with pytest.raises(TypeError):
+        Choice.of(how, half)
+
+
+def test_e6_a_load_report_is_checked() -> None:
+    assert report_arguments({"a": 2, "b": 0}, "one", 1.5) == ("one", 1500, "a", 2, "b", 0)
+    for loads, source, seconds in (({"a": -1}, "one", 1), ({"a": math.nan}, "one", 1), ({}, "", 1), ({}, "one", 0)):
+        with pytest.raises(ValueError, match=r"\w+"):
+            report_arguments(loads, source, seconds)
