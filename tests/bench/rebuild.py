@@ -7,9 +7,11 @@ making the images is not in it.
 - `rebuild_10k_s`: from FLUSHALL ASYNC until Redis says that it is complete; `rebuild_10k_notice_s`: until a leader
   claims it again, which waits for its round each 5 s where nothing changes.
 - `rebuild_longest_block_ms`: the longest that one command took by Redis' own clock (SLOWLOG), rebuild and the audits
-  after it together; the wall clock, so with what the machine took from it. The same for 10,000 pools.
-- `rebuild_ping_ms_*`: what another process sees that sends PING as fast as it can; `idle` is the same without a
-  rebuild, so what machine and pinger cost by themselves. There are two cores for server, writer and pinger.
+  after it together; the wall clock, so with the time for which it had no core. `rebuild_server_waited_ms` is that time,
+  of a whole run: writer, server and the thread that frees what was flushed share the cores. `rebuild_blocks_over_*`:
+  commands that took longer than that, in a run. The same for 10,000 pools.
+- `rebuild_ping_ms_*`: what another process sees that sends PING as fast as it can, in a run of its own; `idle` is the
+  same without a rebuild, so what machine and pinger cost by themselves.
 - `redis_bytes_per_membership`: growth of used_memory by the pools, over their memberships; `redis_bytes_per_node`.
 """
 
@@ -19,6 +21,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, Final
 
 import structlog
@@ -96,8 +99,10 @@ class _Run:
     def __init__(self, server: RedisServer, admin: Any) -> None:
         self._server = server
         self._admin = admin
-        self.slowest: dict[str, float] = {}
-        """Function or command to the most milliseconds that one took."""
+        self.slow: list[tuple[float, str]] = []
+        """Milliseconds and function or command, of all that took longer than SLOW_US."""
+        self.waited: list[float] = []
+        """Milliseconds in each rebuild for which the server could have worked and had no core."""
 
     async def fill(self, pools: Iterable[PoolImage], nodes: Iterable[NodeImage]) -> dict[str, float]:
         """Project all of it; bytes of the pools and of the nodes."""
@@ -139,20 +144,25 @@ class _Run:
         self._admin.config_set("slowlog-log-slower-than", SLOW_US)
         self._admin.config_set("slowlog-max-len", SLOW_KEPT)
         self._admin.slowlog_reset()
-        begun = time.monotonic()
+        waited, begun = self._no_core(), time.monotonic()
         self._admin.flushall(asynchronous=True)
         noticed = await self._until(lambda: self._admin.hexists(_KEYS.meta, "term"))
         whole = await self._until(lambda: self._admin.hget(_KEYS.meta, "complete") == b"1")
         await asyncio.sleep(2 * ROUND_SECONDS)
-        self._slow()
+        self.waited.append(self._no_core() - waited)
+        self._read_slow()
         return noticed - begun, whole - begun
 
-    def _slow(self) -> None:
+    def _no_core(self) -> float:
+        pid = self._admin.info("server")["process_id"]
+        return int(Path(f"/proc/{pid}/task/{pid}/schedstat").read_text().split()[1]) / 1e6
+
+    def _read_slow(self) -> None:
         for entry in self._admin.slowlog_get(SLOW_KEPT):
             words = entry["command"].split(b" ")
             what = words[1 if words[0].startswith(b"FCALL") else 0].decode()
             if what not in {"FLUSHALL", "SLOWLOG", "CONFIG"}:
-                self.slowest[what] = max(self.slowest.get(what, 0.0), entry["duration"] / 1000)
+                self.slow.append((entry["duration"] / 1000, what))
 
     async def close(self) -> None:
         """End the mirror."""
@@ -161,10 +171,16 @@ class _Run:
         await self._client.aclose()
 
 
-def _longest(run: _Run, what: str) -> float:
-    told = ", ".join(f"{key} {took:.2f}" for key, took in sorted(run.slowest.items(), key=lambda item: -item[1])[:6])
-    sys.stderr.write(f"rebuild: {what}: longest ms by function: {told}\n")
-    return round(max(run.slowest.values(), default=SLOW_US / 1000), 2)
+def _blocks(run: _Run, prefix: str) -> dict[str, float]:
+    longest = {what: took for took, what in sorted(run.slow)}
+    told = ", ".join(f"{what} {took:.2f}" for what, took in longest.items())
+    sys.stderr.write(f"{prefix}: longest ms by function: {told}\n")
+    times, runs = [took for took, _ in run.slow], len(run.waited)
+    return {
+        f"{prefix}_longest_block_ms": round(max(times, default=SLOW_US / 1000), 2),
+        **{f"{prefix}_blocks_over_{ms}_ms": round(sum(took > ms for took in times) / runs, 1) for ms in (2, 5)},
+        f"{prefix}_server_waited_ms": round(max(run.waited), 1),
+    }
 
 
 async def _large(server: RedisServer, admin: Any) -> dict[str, float]:
@@ -177,12 +193,14 @@ async def _large(server: RedisServer, admin: Any) -> dict[str, float]:
     pinger = _Pinger(server)
     await run.rebuild()
     pings["rebuild"] = pinger.stop()
+    run.slow.clear()
+    run.waited.clear()
     times = [await run.rebuild() for _ in range(RUNS)]
     await run.close()
     return {
         **spread("rebuild_10k_s", [whole for _, whole in times]),
         **spread("rebuild_10k_notice_s", [noticed for noticed, _ in times]),
-        "rebuild_longest_block_ms": _longest(run, f"{POOLS} pools"),
+        **_blocks(run, "rebuild"),
         **{f"rebuild_ping_ms_{when}_{what}": round(ms, 2) for when, told in pings.items() for what, ms in told.items()},
         "redis_bytes_per_membership": round(grown["pools"] / (POOLS * NODES), 1),
         "redis_bytes_per_node": round(grown["nodes"] / NODES, 1),
@@ -195,10 +213,7 @@ async def _many(server: RedisServer, admin: Any) -> dict[str, float]:
     await run.fill(_pools(MANY_POOLS, FEW_MEMBERS), _nodes())
     _, whole = await run.rebuild()
     await run.close()
-    return {
-        "rebuild_10k_pools_s": round(whole, 3),
-        "rebuild_10k_pools_longest_block_ms": _longest(run, f"{MANY_POOLS} pools"),
-    }
+    return {"rebuild_10k_pools_s": round(whole, 3), **_blocks(run, "rebuild_10k_pools")}
 
 
 def measure() -> dict[str, float]:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 STEPS = 12
 AT_ONCE = 3
+HANG_SECONDS = 40.0
 HURTS = ("flush", "flush functions too", "restart", "pause", "cut", "depose")
 
 
@@ -78,7 +79,9 @@ class Torture:
 
     async def recovered(self) -> None:
         """Change on until Redis holds all again, and a little longer."""
+        ends = time.monotonic() + HANG_SECONDS
         while not self.leader.mirror.up:
+            assert time.monotonic() < ends, f"Redis never caught up: {self.leader.mirror.why}"
             await self.work(0.05)
         await self.work(0.3)
 
@@ -204,7 +207,7 @@ async def test_e1_e2_readers_are_never_told_what_is_not_true_while_a_cluster_fai
 
 async def becomes(made: Torture, server: RedisServer, said: bytes) -> None:
     """Change on until the server says so."""
-    ends = time.monotonic() + 40
+    ends = time.monotonic() + HANG_SECONDS
     while said not in await asyncio.to_thread(server.ask, "INFO", "replication"):
         assert time.monotonic() < ends, said
         await made.work(0.05)
