@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from hotpool.projection import audit as auditing
 from hotpool.projection.failures import Unclaimed
 from hotpool.projection.functions import LIBRARY
 from hotpool.projection.images import NodeImage, PoolImage
@@ -138,6 +139,20 @@ async def test_e1_damage_to_a_pool_is_found_and_only_that_pool_written(
     await heal(writer, found)
     assert (await writer.audit(POOLS, NODES)).clean
     assert await contents(client) == before
+
+
+async def test_e1_a_member_in_anothers_place_is_found_in_a_pool_that_is_read_in_parts(
+    client: Client, writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(auditing, "RANKS_PER_CALL", 100)
+    assert (await writer.audit(POOLS, NODES)).clean
+    (last,) = await client.execute_command("ZRANGE", KEYS.pool("large")[1], -1, -1)
+    await client.execute_command("ZREM", KEYS.pool("large")[1], last)
+    await client.execute_command("ZADD", KEYS.pool("large")[1], "inf", "foreign")
+    found = await writer.audit(POOLS, NODES)
+    assert found.pools == {"large"}
+    await heal(writer, found)
+    assert (await writer.audit(POOLS, NODES)).clean
 
 
 @pytest.mark.parametrize("kind", NODE_DAMAGE)
