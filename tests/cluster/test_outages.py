@@ -3,14 +3,17 @@
 The API server is stopped for real, so these tests have a local cluster of their own whatever `kind_cluster` is.
 """
 
+import asyncio
 import subprocess
 import time
 import uuid
 from collections.abc import Iterator
 
 import pytest
+from redis.asyncio import Redis
 from tests.cluster.fleets import BOTH, everywhere, pool
 
+from hotpool.lookup import Lookup, Picked, Reason
 from localfleet.catalogue import service
 from localfleet.fleet import Fleet
 from localfleet.kind import REPOSITORY, kubectl_program
@@ -26,6 +29,8 @@ BLINK_SECONDS = 1.5
 OUTAGE_SECONDS = 20.0
 """Longer than 4 H of the agents and than the election's Lease."""
 INTERVAL = 3
+BOUND_SECONDS = 12.0
+"""A dispatcher's bound on the age: longer than the leader's round, shorter than the outage."""
 
 
 @pytest.fixture(scope="module")
@@ -162,6 +167,43 @@ def test_d9_a_short_outage_of_the_api_server_is_waited_out(fleet: Fleet, relay: 
     assert fleet.list("nodepoolslices") == before
     fleet.agent("edge-1", "stop", "qwen")
     wait_for("it follows", lambda: everywhere(fleet, "llm", {"edge-2": "Ready"}))
+
+
+async def test_e1_e6_look_ups_go_on_without_an_api_server_and_say_how_old_they_are(
+    fleet: Fleet, cluster: Cluster, redis: RedisServer
+) -> None:
+    """Static stability: nothing in Redis expires, only the age grows, and a bound on it is kept."""
+    operator = fleet.start_operator()
+    settle(fleet)
+    async with Lookup.from_url(redis.url, namespace=fleet.namespace) as lookup:
+        assert isinstance(await lookup.pick("llm", max_age=BOUND_SECONDS), Picked)
+        cluster.process("kube-apiserver").stop()
+        wait_for("nobody leads", lambda: not operator.running)
+        assert operator.stop() == 1
+        begun, first = time.monotonic(), await lookup.pick("llm")
+        assert first.age_seconds is not None
+        last = first.age_seconds
+        while last <= OUTAGE_SECONDS:
+            bounded, free = await lookup.pick("llm", max_age=BOUND_SECONDS), await lookup.pick("llm")
+            assert isinstance(free, Picked)
+            assert free.node in BOTH
+            assert free.complete
+            assert free.age_seconds is not None
+            assert bounded.age_seconds is not None
+            assert last <= bounded.age_seconds <= free.age_seconds
+            assert isinstance(bounded, Picked) == (bounded.age_seconds <= BOUND_SECONDS)
+            assert isinstance(bounded, Picked) or bounded.reason is Reason.STALE
+            last = free.age_seconds
+            await asyncio.sleep(0.02)
+        assert last - first.age_seconds <= time.monotonic() - begun + 0.1
+        async with Redis.from_url(redis.url) as plain:
+            assert {await plain.ttl(key) for key in await plain.keys()} == {-1}
+        fleet.start_operator()
+        cluster.process("kube-apiserver").start()
+        cluster.wait_apiserver()
+        fleet.wait_leading(60)
+        settle(fleet)
+        assert isinstance(await lookup.pick("llm", max_age=BOUND_SECONDS), Picked)
 
 
 def test_d9_a_long_outage_ends_the_operator_and_a_restart_finds_everybody_in_place(

@@ -141,9 +141,9 @@ FAULTS: dict[str, tuple[str, str, Callable[[Place], object], Callable[[Place], o
 }
 
 
-async def until(holds: Callable[[], Awaitable[bool] | bool]) -> None:
+async def until(holds: Callable[[], Awaitable[bool] | bool], seconds: float = HANG_SECONDS) -> None:
     """Wait until something holds; fails when it hangs."""
-    ends = time.monotonic() + HANG_SECONDS
+    ends = time.monotonic() + seconds
     while True:
         found = holds()
         if found if isinstance(found, bool) else await found:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from hotpool.projection.client import text
 from hotpool.projection.functions import source
-from hotpool.projection.keys import entry
+from hotpool.projection.keys import STATES, entry
 from hotpool.projection.ledger import Mark
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ POOLS_PER_CALL = 100
 NODES_PER_CALL = 500
 MEMBERS_PER_TURN = 5_000
 """Members read and compared one by one in each audit; 1.3 million have had their turn after 22 minutes."""
+RANKS_PER_CALL = 2_500
+"""Of each member set: what Redis reads at once, it answers nobody meanwhile."""
 _SAFE_DIGITS = 15
 
 
@@ -56,7 +58,6 @@ class AuditResult:
 
 @dataclass(frozen=True, slots=True)
 class _Overview:
-    digest: str
     term: int | None
     pools: frozenset[str]
     nodes: frozenset[str]
@@ -143,19 +144,28 @@ class Audit:
             )
 
     async def _overview(self) -> _Overview:
-        keys = (self._keys.meta, self._keys.pools, self._keys.nodes, self._keys.index)
-        reply = await self._functions.read("overview", keys)
-        if text(reply[0]) != source()[1]:
+        digest, term, *_ = await self._functions.read("overview", (self._keys.meta,))
+        if text(digest) != source()[1]:
             await self._functions.load(self._keys.meta)
-            reply = await self._functions.read("overview", keys)
-        index = [text(part) for part in reply[4]]
+            digest, term = await self._functions.read("overview", (self._keys.meta,))
+        index = await self._all("hash", self._keys.index)
         return _Overview(
-            digest=text(reply[0]),
-            term=whole(reply[1]),
-            pools=frozenset(map(text, reply[2])),
-            nodes=frozenset(map(text, reply[3])),
+            term=whole(term),
+            pools=frozenset(await self._all("set", self._keys.pools)),
+            nodes=frozenset(await self._all("set", self._keys.nodes)),
             index=dict(zip(index[::2], index[1::2], strict=True)),
         )
+
+    async def _all(self, kind: str, key: str) -> list[str]:
+        """What a set or hash held all the time, and maybe more: who was written meanwhile is left out anyway."""
+        found: list[str] = []
+        cursor = "0"
+        while True:
+            following, some = await self._functions.read("part", (key,), (kind, cursor))
+            found += map(_name, some)
+            cursor = text(following)
+            if cursor == "0":
+                return found
 
     async def _pools(self, pools: Mapping[str, PoolImage], found: _Overview) -> set[str]:
         bad = {name for name, image in pools.items() if not _listed(image, found)}
@@ -204,15 +214,19 @@ class Audit:
 
     async def _pool_contents(self, pools: Mapping[str, PoolImage]) -> set[str]:
         """Pools with the right facts and other members: somebody changed them by hand."""
+        largest = max((len(members) for image in pools.values() for members in image.members), default=0)
         keys = [key for name in pools for key in self._keys.pool(name)]
-        replies = await self._functions.read("pool_contents", keys) if keys else []
-        bad = {
-            name
-            for (name, image), (term, version, digest, *sets) in zip(pools.items(), replies, strict=True)
-            if _mark(term, version, digest) == self._pool_ledger.standing(name)
-            and text(digest) == image.digest
-            and tuple(frozenset(map(text, members)) for members in sets) != image.members
-        }
+        held: dict[str, list[set[str]]] = {name: [set() for _ in STATES] for name in pools}
+        rewritten: set[str] = set()
+        for first in range(0, largest + 1, RANKS_PER_CALL) if pools else ():
+            replies = await self._functions.read("pool_contents", keys, (first, first + RANKS_PER_CALL - 1))
+            for (name, image), (term, version, digest, *sets) in zip(pools.items(), replies, strict=True):
+                standing = self._pool_ledger.standing(name)
+                if _mark(term, version, digest) != standing or text(digest) != image.digest:
+                    rewritten.add(name)
+                for members, some in zip(held[name], sets, strict=True):
+                    members.update(map(text, some))
+        bad = {name for name, sets in held.items() if name not in rewritten and sets != list(pools[name].members)}
         self._foreign |= bad
         return bad
 
@@ -227,6 +241,11 @@ class Audit:
             if fields != image.fields():
                 bad.add(name)
         return bad
+
+
+def _name(value: object) -> str:
+    """Somebody's garbage need not be UTF-8, and is to be found again under its name."""
+    return value.decode(errors="surrogateescape") if isinstance(value, bytes) else str(value)
 
 
 def _listed(image: PoolImage, found: _Overview) -> bool:

@@ -10,6 +10,8 @@ import secrets
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
+from hotpool.projection.answers import Counts, NoMember, Reason
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
@@ -89,6 +91,15 @@ class Choice(NamedTuple):
         """Return what the function takes; `field`: the entry of the index that the pool must have, '' for any."""
         strategy, draw, limit = self.words
         return (*(self.reservation or ()), strategy, draw, field, limit, *self.exclude)
+
+    def unknown(self, field: str, age: float | None, complete: bool) -> NoMember:  # noqa: FBT001 - as freshness tells it.
+        """Return the answer where the index has no such entry, as the function `pick` answers for an unknown pool."""
+        limit = self.words[2]
+        stale = limit != "" and (age is None or not complete or age * 1000 > float(limit))
+        return NoMember(field, Reason.STALE if stale else Reason.POOL_UNKNOWN, _NOBODY, age, complete)
+
+
+_NOBODY = Counts(members=0, ready=0, suspect=0, draining=0, excluded=0)
 
 
 def checked_weight(value: float) -> float:

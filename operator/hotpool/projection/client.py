@@ -49,7 +49,8 @@ def connect(
     if credentials.ca and not url.startswith("rediss:"):
         raise ValueError("a file of certificates is for TLS: the URL of Redis must begin with rediss://")
     retry = Retry(NoBackoff(), read_retries, supported_errors=(RedisConnectionError,))
-    common = {"socket_timeout": timeout, "socket_connect_timeout": timeout, "retry": retry, "health_check_interval": 0}
+    common: dict[str, Any] = {"encoding_errors": "surrogateescape"}  # A name that the audit found is sent as it was.
+    common |= {"socket_timeout": timeout, "socket_connect_timeout": timeout, "retry": retry, "health_check_interval": 0}
     try:
         settings = _settings_of(url, credentials) | common
         if sentinels:

@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+LEAP = 10**12
+"""As in lua/base.lua: no two of our versions lie so far apart."""
+
 
 @dataclass(frozen=True, slots=True)
 class Mark:
@@ -32,8 +35,9 @@ class Ledger:
         self._recordings: list[set[str]] = []
 
     def learn(self, version: int) -> None:
-        """Note a version seen in Redis: the next ones are higher."""
-        self._version = max(self._version, version)
+        """Note a version seen in Redis: the next ones are higher. One that no counter came to is somebody's garbage."""
+        if version - self._version <= LEAP:
+            self._version = max(self._version, version)
 
     @contextmanager
     def writing(self, name: str) -> Iterator[int]:

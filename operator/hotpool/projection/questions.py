@@ -75,19 +75,15 @@ class Questions:
             found = yield from self._picked(known, field, choice)
             if isinstance(found, Picked) or found.reason is not Reason.POOL_UNKNOWN:
                 return found
-        name = yield from self._resolve(field)
-        return (yield from self._picked(name or field, field, choice))
-
-    def _resolve(self, field: str) -> Steps[str | None]:
-        found = yield ("HGET", self._keys.index, field)
-        if found is None:
+        fresh, found = yield call_of("find", (self._keys.meta, self._keys.index), (field,))
+        name = text(found)
+        if not name:
             self._resolved.pop(field, None)
-            return None
+            return choice.unknown(field, *freshness(fresh))
         if len(self._resolved) >= _MAX_RESOLVED:
             self._resolved.clear()
-        name = text(found)
         self._resolved[field] = name
-        return name
+        return (yield from self._picked(name, field, choice))
 
     def _picked(self, pool: str, field: str, choice: Choice) -> Steps[Picked | NoMember]:
         load, *account = self._keys.load

@@ -170,8 +170,10 @@ class Writer:
 
     async def drop_index(self, fields: Iterable[str]) -> None:
         """Remove fields of the index that the audit found to point nowhere."""
-        if names := list(fields):
-            await self._send("drop_index", (self._keys.meta, self._keys.index), [self._term, *names])
+        names = list(fields)
+        for first in range(0, len(names), MEMBERS_PER_CALL):
+            chunk = names[first : first + MEMBERS_PER_CALL]
+            await self._send("drop_index", (self._keys.meta, self._keys.index), [self._term, *chunk])
 
     async def replace_node(self, image: NodeImage, happened: Sequence[str] = ()) -> None:
         """Put a node's whole capability in the place of what is there (E3), and add to its history, oldest first."""

@@ -1,9 +1,18 @@
 -- Job: what the writer compares with what it wrote.
 
--- KEYS: meta, pools, nodes, index. What a damaged key holds reads as empty.
+-- What one call may take of a set or hash: a server that answers one call answers nobody else.
+local PART = 1000
+local SCANS = { set = 'SSCAN', hash = 'HSCAN' }
+
+-- KEYS: meta.
 local function overview(keys)
-  return { DIGEST, read('HGET', keys[1], 'term') or '', read('SMEMBERS', keys[2]) or {},
-    read('SMEMBERS', keys[3]) or {}, read('HGETALL', keys[4]) or {} }
+  return { DIGEST, read('HGET', keys[1], 'term') or '' }
+end
+
+-- KEYS: a set or a hash. ARGV: which of both, cursor. Returns the next cursor, '0' at the end, and some of what it
+-- holds, maybe twice; what was there all the time is in one of the parts. A damaged key reads as empty.
+local function part(keys, args)
+  return read(SCANS[args[1]], keys[1], args[2], 'COUNT', PART) or { '0', {} }
 end
 
 -- KEYS: facts, ready, suspect, draining of each pool. A damaged set counts -1, damaged facts read as empty.
@@ -28,18 +37,20 @@ local function node_facts(keys)
   return found
 end
 
--- KEYS: as in pool_facts, or nodes. Returns of each the facts with which it was written, and all that it holds.
-local function pool_contents(keys)
+-- KEYS: as in pool_facts. ARGV: first and last rank. Returns of each the facts with which it was written, and the
+-- members of these ranks by state.
+local function pool_contents(keys, args)
   local found = {}
   for first = 1, #keys, 4 do
     local facts = read('HMGET', keys[first], 'term', 'version', 'digest') or {}
     for place = 1, 3 do facts[place] = facts[place] or '' end
-    for state = 1, STATES do facts[3 + state] = read('ZRANGE', keys[first + state], 0, -1) or {} end
+    for state = 1, STATES do facts[3 + state] = read('ZRANGE', keys[first + state], args[1], args[2]) or {} end
     table.insert(found, facts)
   end
   return found
 end
 
+-- KEYS: nodes. Returns of each all that it holds.
 local function node_contents(keys)
   local found = {}
   for _, key in ipairs(keys) do table.insert(found, read('HGETALL', key) or {}) end
@@ -47,6 +58,7 @@ local function node_contents(keys)
 end
 
 register('overview', overview, { 'no-writes' })
+register('part', part, { 'no-writes' })
 register('pool_facts', pool_facts, { 'no-writes' })
 register('node_facts', node_facts, { 'no-writes' })
 register('pool_contents', pool_contents, { 'no-writes' })

@@ -8,11 +8,19 @@
 
 local DIGEST = '@DIGEST@'
 local STATES = 3
+-- No term or version of ours comes to so much more than another: one that is so far ahead was written by somebody else.
+local LEAP = 1e12
 
 -- A whole number of at most 15 digits (exact in a double), or nil for anything else.
 local function whole(text)
   if type(text) ~= 'string' or #text > 15 or not string.match(text, '^%d+$') then return nil end
   return tonumber(text)
+end
+
+-- A stored term or version, or nil where no counter of ours wrote it: believed, it would be the end of ours.
+local function credible(stored, ours)
+  local number = whole(stored)
+  return number and number - whole(ours) <= LEAP and number or nil
 end
 
 -- A read that answers nil instead of failing when the key holds another type; a missing right is an error still.
@@ -36,15 +44,16 @@ end
 
 local function fence(meta, term)
   local stored = read('HMGET', meta, 'term', 'cluster') or {}
-  if not whole(stored[1]) then return redis.error_reply('NOTERM no leader has claimed this server') end
-  if whole(stored[1]) == whole(term) then return nil end
+  local known = credible(stored[1], term)
+  if not known then return redis.error_reply('NOTERM no leader has claimed this server') end
+  if known == whole(term) then return nil end
   return redis.error_reply('STALETERM ' .. stored[1] .. ' ' .. (stored[2] or ''))
 end
 
 -- Within one term a version never goes back. Another term in the facts is of the past: the fence has already proved ours.
 local function order(term, version, facts_term, facts_version)
-  if whole(facts_term) ~= whole(term) or not whole(facts_version) then return nil end
-  if whole(version) > whole(facts_version) then return nil end
+  local stored = credible(facts_version, version)
+  if whole(facts_term) ~= whole(term) or not stored or whole(version) > stored then return nil end
   return redis.error_reply('STALEVERSION ' .. facts_version)
 end
 

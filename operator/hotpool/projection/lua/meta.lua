@@ -4,7 +4,7 @@
 -- By the clock of Redis, which a failover may have set back: a moment to come is no sign of life either.
 local function claim(keys, args)
   local stored = read('HMGET', keys[1], 'term', 'owner', 'cluster', 'stampMs', 'claimMs') or {}
-  local term, now = whole(stored[1]), now_ms()
+  local term, now = credible(stored[1], args[1]), now_ms()
   local seen = math.max(whole(stored[4]) or 0, whole(stored[5]) or 0)
   if term and stored[3] and stored[3] ~= args[3] and math.abs(now - seen) < tonumber(args[4]) then
     return redis.error_reply('OTHERCLUSTER ' .. stored[3])

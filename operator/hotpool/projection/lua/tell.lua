@@ -12,5 +12,11 @@ local function capability(keys)
   return { freshness(keys[1]), redis.call('HGETALL', keys[2]) }
 end
 
+-- KEYS: meta, index. ARGV: entry. Returns freshness and the name of its pool, '' for none: both of one moment.
+local function find(keys, args)
+  return { freshness(keys[1]), redis.call('HGET', keys[2], args[1]) or '' }
+end
+
+register('find', find, { 'no-writes' })
 register('members', members, { 'no-writes' })
 register('capability', capability, { 'no-writes' })

@@ -1,0 +1,211 @@
+"""How long a flushed Redis takes to be whole again, what it is blocked by meanwhile, and what a membership costs in it.
+
+One Valkey on loopback, with the operator's mirror and writer in this process over real images: 10,000 nodes of four
+types, all of them in 132 pools (1.3 million memberships), and beside it 10,000 pools of ten. Reading Kubernetes and
+making the images is not in it.
+
+- `rebuild_10k_s`: from FLUSHALL ASYNC until Redis says that it is complete; `rebuild_10k_notice_s`: until a leader
+  claims it again, which waits for its round each 5 s where nothing changes.
+- `rebuild_longest_block_ms`: the longest that one command took by Redis' own clock (SLOWLOG), rebuild and the audits
+  after it together; the wall clock, so with what the machine took from it. The same for 10,000 pools.
+- `rebuild_ping_ms_*`: what another process sees that sends PING as fast as it can; `idle` is the same without a
+  rebuild, so what machine and pinger cost by themselves. There are two cores for server, writer and pinger.
+- `redis_bytes_per_membership`: growth of used_memory by the pools, over their memberships; `redis_bytes_per_node`.
+"""
+
+import asyncio
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from typing import Any, Final
+
+import structlog
+from redis import Redis
+from tests.bench.synthetic import NODES, POOLS, name
+
+from hotpool.projection.client import connect
+from hotpool.projection.images import NodeImage, PoolImage
+from hotpool.projection.keys import FleetKeys
+from hotpool.projection.mirror import ROUND_SECONDS, Mirror
+from hotpool.projection.writer import Writer
+from localfleet.figures import spread
+from localfleet.kind import REPOSITORY
+from localfleet.redis_server import RedisServer
+
+RUNS: Final = 3
+MANY_POOLS: Final = 10_000
+FEW_MEMBERS: Final = 10
+IDLE_SECONDS: Final = 10.0
+LOOK_SECONDS: Final = 0.02
+SLOW_US: Final = 500
+SLOW_KEPT: Final = 100_000
+LIMIT_SECONDS: Final = 300.0
+_KEYS: Final = FleetKeys("hotpool", "fleet")
+_PINGER: Final = """
+import json, socket, sys, threading, time
+stopped = threading.Event()
+threading.Thread(target=lambda: (sys.stdin.read(), stopped.set()), daemon=True).start()
+took = []
+with socket.create_connection(("127.0.0.1", int(sys.argv[1]))) as link:
+    link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    while not stopped.is_set():
+        begun = time.perf_counter()
+        link.sendall(b"PING\\r\\n")
+        link.recv(64)
+        took.append((time.perf_counter() - begun) * 1000)
+took.sort()
+print(json.dumps({"longest": took[-1], "p99": took[len(took) * 99 // 100], "p50": took[len(took) // 2]}))
+"""
+
+
+def _pools(count: int, members: int) -> list[PoolImage]:
+    empty: frozenset[str] = frozenset()
+    images = []
+    for number in range(count):
+        first = number * members % NODES
+        ready = frozenset(name((first + place) % NODES) for place in range(members))
+        images.append(PoolImage(f"speech-{number:05}", f"u{number}", "speech", f"{number}", ready, empty, empty))
+    return images
+
+
+def _nodes() -> list[NodeImage]:
+    types = (("asr", "whisper"), ("nmt", "m2m100"), ("tts", "piper"), ("semantic", "repair"))
+    can = tuple((kind, True, None, (service,)) for kind, service in types)
+    return [NodeImage(name(number), can) for number in range(NODES)]
+
+
+class _Pinger:
+    """Another client, in a process of its own."""
+
+    def __init__(self, server: RedisServer) -> None:
+        command = [sys.executable, "-c", _PINGER, str(server.port)]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY
+        )
+
+    def stop(self) -> dict[str, float]:
+        """Milliseconds from PING to answer: longest, p99, p50."""
+        return dict(json.loads(self._process.communicate()[0]))
+
+
+class _Run:
+    """A mirror that leads, and what the server says meanwhile."""
+
+    def __init__(self, server: RedisServer, admin: Any) -> None:
+        self._server = server
+        self._admin = admin
+        self.slowest: dict[str, float] = {}
+        """Function or command to the most milliseconds that one took."""
+
+    async def fill(self, pools: Iterable[PoolImage], nodes: Iterable[NodeImage]) -> dict[str, float]:
+        """Project all of it; bytes of the pools and of the nodes."""
+        self._client = connect(self._server.url)
+        writer = Writer(self._client, namespace="fleet", leader=lambda: True)
+        self.mirror = Mirror(writer, term=lambda: 1, raise_term=self._no_term, cluster=self._cluster)
+        await writer.claim(1, await self._cluster())
+        await writer.audit({}, {})
+        before = self._memory()
+        for image in pools:
+            await self.mirror.pool(image)
+        self._rounds = asyncio.create_task(self.mirror.run())
+        await self._until(lambda: self.mirror.up)
+        filled = self._memory()
+        for node in nodes:
+            await self.mirror.node(node)
+        return {"pools": filled - before, "nodes": self._memory() - filled}
+
+    async def _no_term(self, term: int) -> None:
+        raise RuntimeError(f"nobody else leads, and yet: {term}")
+
+    async def _cluster(self) -> str:
+        return "bench"
+
+    def _memory(self) -> int:
+        return int(self._admin.info("memory")["used_memory"])
+
+    async def _until(self, holds: Any) -> float:
+        """The moment since when it holds."""
+        ends = time.monotonic() + LIMIT_SECONDS
+        while not holds():
+            if time.monotonic() > ends:
+                raise TimeoutError("the projection never was complete")
+            await asyncio.sleep(LOOK_SECONDS)
+        return time.monotonic()
+
+    async def rebuild(self) -> tuple[float, float]:
+        """Flush, and wait: seconds until a leader noticed, and until all was there. Two audits follow."""
+        self._admin.config_set("slowlog-log-slower-than", SLOW_US)
+        self._admin.config_set("slowlog-max-len", SLOW_KEPT)
+        self._admin.slowlog_reset()
+        begun = time.monotonic()
+        self._admin.flushall(asynchronous=True)
+        noticed = await self._until(lambda: self._admin.hexists(_KEYS.meta, "term"))
+        whole = await self._until(lambda: self._admin.hget(_KEYS.meta, "complete") == b"1")
+        await asyncio.sleep(2 * ROUND_SECONDS)
+        self._slow()
+        return noticed - begun, whole - begun
+
+    def _slow(self) -> None:
+        for entry in self._admin.slowlog_get(SLOW_KEPT):
+            words = entry["command"].split(b" ")
+            what = words[1 if words[0].startswith(b"FCALL") else 0].decode()
+            if what not in {"FLUSHALL", "SLOWLOG", "CONFIG"}:
+                self.slowest[what] = max(self.slowest.get(what, 0.0), entry["duration"] / 1000)
+
+    async def close(self) -> None:
+        """End the mirror."""
+        self._rounds.cancel()
+        await asyncio.gather(self._rounds, return_exceptions=True)
+        await self._client.aclose()
+
+
+def _longest(run: _Run, what: str) -> float:
+    told = ", ".join(f"{key} {took:.2f}" for key, took in sorted(run.slowest.items(), key=lambda item: -item[1])[:6])
+    sys.stderr.write(f"rebuild: {what}: longest ms by function: {told}\n")
+    return round(max(run.slowest.values(), default=SLOW_US / 1000), 2)
+
+
+async def _large(server: RedisServer, admin: Any) -> dict[str, float]:
+    """132 pools of 10,000."""
+    run = _Run(server, admin)
+    grown = await run.fill(_pools(POOLS, NODES), _nodes())
+    pinger = _Pinger(server)
+    await asyncio.sleep(IDLE_SECONDS)
+    pings = {"idle": pinger.stop()}
+    pinger = _Pinger(server)
+    await run.rebuild()
+    pings["rebuild"] = pinger.stop()
+    times = [await run.rebuild() for _ in range(RUNS)]
+    await run.close()
+    return {
+        **spread("rebuild_10k_s", [whole for _, whole in times]),
+        **spread("rebuild_10k_notice_s", [noticed for noticed, _ in times]),
+        "rebuild_longest_block_ms": _longest(run, f"{POOLS} pools"),
+        **{f"rebuild_ping_ms_{when}_{what}": round(ms, 2) for when, told in pings.items() for what, ms in told.items()},
+        "redis_bytes_per_membership": round(grown["pools"] / (POOLS * NODES), 1),
+        "redis_bytes_per_node": round(grown["nodes"] / NODES, 1),
+    }
+
+
+async def _many(server: RedisServer, admin: Any) -> dict[str, float]:
+    """10,000 pools of ten."""
+    run = _Run(server, admin)
+    await run.fill(_pools(MANY_POOLS, FEW_MEMBERS), _nodes())
+    _, whole = await run.rebuild()
+    await run.close()
+    return {
+        "rebuild_10k_pools_s": round(whole, 3),
+        "rebuild_10k_pools_longest_block_ms": _longest(run, f"{MANY_POOLS} pools"),
+    }
+
+
+def measure() -> dict[str, float]:
+    """All figures."""
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    figures: dict[str, float] = {}
+    for part in (_large, _many):
+        with RedisServer() as server, Redis.from_url(server.url) as admin:
+            figures |= asyncio.run(part(server, admin))
+    return figures

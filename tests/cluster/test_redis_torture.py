@@ -1,0 +1,210 @@
+"""A projection never lies, whatever happens to its server and its leaders: readers at full speed look on (E1, E2).
+
+Promised to a reader, and checked of every answer: a node was in the pool in the version that it was told with; all
+members are those of one version; a pool that was never empty is never answered as empty, and as unknown only while the
+projection says that it is not complete; what was told never goes back unless the server lost it; a bound on the age is
+kept; a leader that was deposed changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import Counter
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from tests.cluster.torture import KEYS, MEMBERS_PER_CALL, SIZES, History, Leader, Readers, versions_seen, violations
+
+from hotpool.lookup import Lookup
+from hotpool.metrics import REGISTRY
+from hotpool.projection import writer as writing
+from hotpool.projection.client import connect
+from localfleet.redis_groups import ClusterGroup
+from localfleet.redis_server import RedisServer
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+STEPS = 12
+AT_ONCE = 3
+HURTS = ("flush", "flush functions too", "restart", "pause", "cut", "depose")
+
+
+def written(how: str) -> float:
+    return REGISTRY.get_sample_value("hotpool_redis_pool_writes_total", {"how": how}) or 0.0
+
+
+class Torture:
+    """Leaders that change everything all the time, one after the other; the deposed ones go on."""
+
+    def __init__(self, seed: int, open_client: Callable[[], Any], patch: pytest.MonkeyPatch) -> None:
+        self.course = random.Random(seed)  # noqa: S311 - a fixed course, no secret
+        self.history = History()
+        self.leaders: list[Leader] = []
+        self.done: Counter[str] = Counter()
+        self._open = open_client
+        self._patch = patch
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def leader(self) -> Leader:
+        """Who leads now."""
+        return self.leaders[-1]
+
+    async def depose(self, *, goes_on: bool = True) -> None:
+        """Another one leads from now on; of the former ones at most two go on, or the last one stops."""
+        former = self.leaders[-1:]
+        self.leaders.append(Leader(self._open(), self.history, len(self.leaders) + 1, self._patch))
+        await self.leader.writer.claim(self.leader.term, "cluster-1")
+        for leader in former:
+            leader.deposed = True
+            if goes_on:
+                self._tasks.append(asyncio.create_task(leader.go_on(random.Random(leader.number))))  # noqa: S311
+            else:
+                await leader.end()
+        for task in self._tasks[:-2]:
+            task.cancel()
+        await self.leader.begin(self.course)
+
+    async def work(self, seconds: float) -> None:
+        """Change something all the time, with writes that overtake each other."""
+        ends = time.monotonic() + seconds
+        while time.monotonic() < ends:
+            await asyncio.gather(*(self.leader.change(self.course) for _ in range(AT_ONCE)))
+            await asyncio.sleep(0.002)
+
+    async def recovered(self) -> None:
+        """Change on until Redis holds all again, and a little longer."""
+        while not self.leader.mirror.up:
+            await self.work(0.05)
+        await self.work(0.3)
+
+    async def hurt(self, server: RedisServer, kind: str) -> None:
+        """Do this to the server, or to the leader."""
+        self.done[kind] += 1
+        if kind == "depose":
+            await self.depose()
+        elif kind == "pause":
+            server.pause()
+            await self.work(0.6)
+            server.resume()
+        elif kind == "cut":
+            await asyncio.to_thread(server.ask, "CLIENT", "KILL", "TYPE", "normal")
+        elif kind == "restart":
+            with self.history.losing():
+                server.kill()
+                await self.work(0.2)
+                await asyncio.to_thread(server.start)
+        else:
+            with self.history.losing():
+                if kind != "flush":
+                    await asyncio.to_thread(server.ask, "FUNCTION", "FLUSH")
+                await asyncio.to_thread(server.ask, "FLUSHALL")
+        await self.work(0.1)
+        await self.recovered()
+
+    async def close(self) -> None:
+        """Stop all leaders."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for leader in self.leaders:
+            await leader.end()
+            await leader.client.aclose()
+
+
+@asynccontextmanager
+async def torture(seed: int, url: str, patch: pytest.MonkeyPatch, *, cluster: bool = False) -> AsyncIterator[Torture]:
+    """A first leader and readers; at the end every answer is held against what was written."""
+    patch.setattr(writing, "MEMBERS_PER_CALL", MEMBERS_PER_CALL)
+    before = {how: written(how) for how in ("change", "whole")}
+    made = Torture(seed, lambda: connect(url, cluster=cluster, timeout=0.5), patch)
+    await made.depose()
+    readers = Readers(url, cluster=cluster)
+    try:
+        yield made
+        await made.leader.settled()
+        await now_holds(made.leader, url, cluster=cluster)
+        told = await asyncio.to_thread(readers.stop)
+    finally:
+        readers.kill()
+        await made.close()
+    assert [wrong for seen in told for wrong in violations(made.history, seen)] == []
+    assert [leader.accepted for leader in made.leaders[:-1] if leader.accepted] == []
+    for seen in told:
+        assert seen["counts"]["answered"] > 1000
+        assert all(len(versions_seen(seen, pool)) > 20 for pool in SIZES)
+    assert all(written(how) > before[how] for how in before)
+
+
+async def now_holds(leader: Leader, url: str, *, cluster: bool) -> None:
+    """What the last leader gave last is what a reader gets."""
+    async with Lookup.from_url(url, namespace="speech", cluster=cluster) as lookup:
+        for name in SIZES:
+            found, wanted = await lookup.members(name), leader.mirror.wanted(name)
+            assert wanted is not None
+            assert tuple(map(frozenset, (found.ready, found.suspect, found.draining))) == wanted.members
+
+
+async def course_of(seed: int, patch: pytest.MonkeyPatch, *, persist: bool, steps: int = STEPS) -> Torture:
+    """A course on one server: each hurt in turn, in an order drawn anew each time."""
+    with RedisServer(persist=persist) as server:
+        async with torture(seed, server.url, patch) as made:
+            await made.work(0.5)
+            hurts: list[str] = []
+            for _ in range(steps):
+                hurts = hurts or made.course.sample(HURTS, len(HURTS))
+                await made.hurt(server, hurts.pop())
+    return made
+
+
+@pytest.mark.parametrize(("seed", "persist"), [(1, False), (2, True)])
+async def test_e1_e2_readers_are_never_told_what_is_not_true_of_a_server_that_is_hurt_all_the_time(
+    seed: int, *, persist: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = await course_of(seed, monkeypatch, persist=persist)
+    assert made.done.keys() == set(HURTS)
+    assert sum(leader.refused for leader in made.leaders) > 100
+
+
+async def test_e1_e2_readers_are_never_told_what_is_not_true_while_a_cluster_fails_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Once to a replica that missed writes and a claim, and once, in order, back.
+
+    At a replica that missed the claim nothing but its own clock stops the former leader, so there it stops.
+    """
+    with ClusterGroup() as group:
+        master, replica = group.shard_of(KEYS.meta)
+        seed = next(server for server in group.masters if server is not master)
+        async with torture(3, seed.url, monkeypatch, cluster=True) as made:
+            await made.work(1)
+            with made.history.losing():
+                replica.pause()
+                await made.work(0.3)
+                await made.depose(goes_on=False)
+                await made.work(0.3)
+                await asyncio.to_thread(master.kill)
+                replica.resume()
+                await becomes(made, replica, b"role:master")
+                await made.recovered()
+            await asyncio.to_thread(master.start)
+            await becomes(made, master, b"master_link_status:up")
+            await made.work(0.5)
+            with made.history.losing():
+                await asyncio.to_thread(master.ask, "CLUSTER", "FAILOVER")
+                await becomes(made, master, b"role:master")
+                await made.recovered()
+            await made.depose()
+            await made.work(0.5)
+
+
+async def becomes(made: Torture, server: RedisServer, said: bytes) -> None:
+    """Change on until the server says so."""
+    ends = time.monotonic() + 40
+    while said not in await asyncio.to_thread(server.ask, "INFO", "replication"):
+        assert time.monotonic() < ends, said
+        await made.work(0.05)
