@@ -20,7 +20,8 @@ from hotpool.core.state import State
 from hotpool.latency import Latency
 from hotpool.metrics import APPLY, FAILURES, HEARING, HEARTBEATS, NODES, POOLS, REJECTED
 from hotpool.narrator import Narrator
-from hotpool.phases import Phases
+from hotpool.phases.dispatch import Phases
+from hotpool.phases.fleet import Fleet
 from hotpool.projection.mirror import Mirror
 from hotpool.sinks.errors import Fenced, NotLeader, Rejected, Retryable, Stale
 from hotpool.sinks.kube import KubeSink
@@ -67,14 +68,16 @@ class Reconciler:
         self._narrator = narrator or Narrator(state, self._clock)
         self._latency = Latency()
         self._phases = Phases(
-            state,
-            kube,
-            mirror,
-            self._clock,
-            mark=self._mark,
-            refresh=self._refresh,
-            narrator=self._narrator,
-            latency=self._latency,
+            Fleet(
+                state=state,
+                kube=kube,
+                mirror=mirror,
+                clock=self._clock,
+                mark=self._mark,
+                refresh=self._refresh,
+                narrator=self._narrator,
+                latency=self._latency,
+            )
         )
         self._lanes = {
             Kind.POOL: WorkQueue(AT_ONCE),

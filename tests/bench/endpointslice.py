@@ -67,6 +67,7 @@ class Bench:
             if helper.done():
                 helper.result()
             helper.cancel()
+        await asyncio.gather(*helpers, return_exceptions=True)
         return {key: value for name, values in rounds.items() for key, value in spread(name, values).items()}
 
     async def _until_settled(self) -> None:

@@ -145,3 +145,21 @@ async def test_e4_the_blocking_client_runs_in_cluster_mode() -> None:
         with SyncLookup(RedisCluster.from_url(server.url), namespace="speech") as lookup:
             assert node_of(lookup.pick("zh-en", key="user-1")) in names(20)
         await client.aclose()
+
+
+async def test_e6_a_pick_is_one_round_trip_in_cluster_mode_too() -> None:
+    with RedisServer(cluster=True) as server, Redis.from_url(server.url) as plain:
+        client = connect(server.url, cluster=True)
+        writer = await claimed(client)
+        await writer.replace_pool(pool(names(20)))
+        async with Lookup.from_url(server.url, namespace="speech", cluster=True) as lookup:
+            with SyncLookup.from_url(server.url, namespace="speech", cluster=True) as blocking:
+                for warm in (await lookup.pick("zh-en"), blocking.pick("zh-en")):
+                    assert node_of(warm)
+                plain.config_resetstat()
+                await lookup.pick("zh-en", key="user-1")
+                blocking.pick("zh-en", key="user-1")
+                stats = plain.info("commandstats")
+        assert stats["cmdstat_fcall_ro"]["calls"] == 2
+        assert [name for name in stats if name.startswith(("cmdstat_command", "cmdstat_cluster"))] == []
+        await client.aclose()

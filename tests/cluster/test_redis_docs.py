@@ -190,12 +190,16 @@ POOL = (KEYS.meta, KEYS.pools, KEYS.index, *KEYS.pool("zh-en"))
 STAGED = KEYS.staged("zh-en", 3, 99)
 NODE = (KEYS.meta, KEYS.nodes, KEYS.node("edge-017"), KEYS.history("edge-017"))
 FACTS = ("3", "99", "zh-en", "u1", "digest", "", "", "0", "0", "0")
+_BASE = ("3", "1", pool(READY, ["edge-033"]).digest)
+CHANGE = (*FACTS[:7], str(len(READY)), "0", "0", *_BASE, "", "", "", "", "edge-033", "")
 FUNCTIONS = {
     "claim": ((KEYS.meta,), ("9", "me", "cluster", "0")),
     "stamp": ((KEYS.meta, *KEYS.load), ("3", "1")),
     "stage": ((KEYS.meta, STAGED[0]), ("3", "60000", "1 mine")),
     "swap": ((*POOL, *STAGED), FACTS),
     "replace": (POOL, (*FACTS, "1 mine", "", "")),
+    "change": (POOL, CHANGE),
+    "exchange": (POOL, CHANGE),
     "drop_pool": (POOL, ("3", "99", "zh-en", "")),
     "drop_index": ((KEYS.meta, KEYS.index), ("3", "speech/zh-en")),
     "replace_node": (NODE, ("3", "99", "edge-017", "digest", "0", "asr", "{}")),

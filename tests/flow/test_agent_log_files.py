@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -221,6 +222,38 @@ async def test_f5_logs_follows_a_file_across_its_rotation_and_misses_nothing(
         result = await finish(process)
     assert seen == list(range(3, 305))
     assert (result.code, result.out, result.err) == (130, "", "")
+
+
+async def test_f5_logs_that_follow_wait_for_a_rotation_that_takes_long_and_for_none_that_never_ends(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    """Between the copy and the truncation the rotating agent is held up for a second; then one dies there."""
+    path = log_file(tmp_path / "state" / "n1", "s")
+    with writer(path, BY_ORDER) as service:
+        await write(service, 5)
+        process = await spawn(environment, "logs", "s", "-f", "--node", "n1")
+        assert process.stdout
+        seen = [int(await asyncio.wait_for(process.stdout.readline(), 60)) for _ in range(5)]
+        _copied(path)
+        await asyncio.sleep(1)
+        os.truncate(path, 0)
+        await write(service, 50)
+        while seen[-1] < 54:
+            seen.append(int(await asyncio.wait_for(process.stdout.readline(), 60)))
+        _copied(path)
+        await write(service, 50)
+        while seen[-1] < 104:
+            seen.append(int(await asyncio.wait_for(process.stdout.readline(), 60)))
+        process.send_signal(signal.SIGINT)
+        await finish(process)
+    assert seen == list(range(105))
+
+
+def _copied(path: Path) -> None:
+    """The first half of a rotation."""
+    fresh = path.with_name("fresh")
+    shutil.copyfile(path, fresh)
+    fresh.replace(previous_log(path))
 
 
 def _inode(path: Path) -> int | None:

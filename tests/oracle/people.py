@@ -10,6 +10,7 @@ from tests.builders import node_object
 from tests.oracle.ground import Agent, Ground
 from tests.oracle.truth import is_paused
 
+from hotpool.api.meta import LEASE_PREFIX
 from hotpool.core.model import Kind
 
 Json = dict[str, Any]
@@ -87,7 +88,7 @@ class People(Ground):
 
     async def do_repeat(self, name: str) -> None:
         """The stream brings a Lease that has not changed (C2)."""
-        if name in self.leases and self.stream == "open":
+        if f"{LEASE_PREFIX}{name}" in self.api.leases and self.stream == "open":
             self._tell_lease(name)
 
     # People.

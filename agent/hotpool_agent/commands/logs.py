@@ -14,6 +14,8 @@ from hotpool_agent.commands.common import NodeOption, ServiceId, fail, folder_of
 from hotpool_agent.paths import LOG_SUFFIX, log_file, previous_log
 
 _LOOK_SECONDS: Final = 0.2
+_EMPTIED_SECONDS: Final = 10.0
+"""More than a rotation takes from the copy until the file is emptied, on a machine that is busy."""
 _BLOCK: Final = 64 * 1024
 
 _LOGS: Final = m.Manual(
@@ -85,17 +87,34 @@ class Follower:
             file.seek(start)
             news = file.read()
         # Looked at afterwards: what was read of an emptied file is at another place, and is read again.
-        kept = _identity(previous_log(self._path))
-        if kept != self._kept:
-            # The copy is there; the truncation follows at once. The copy holds what came in after the last look.
-            time.sleep(_LOOK_SECONDS)
-            copy(previous_log(self._path), self._at, self._out)
-            self._kept, self._at = kept, 0
+        if _identity(previous_log(self._path)) != self._kept:
+            if self._is_emptied():
+                copy(previous_log(self._path), self._at, self._out)
+                self._at = 0
+            self._kept = _identity(previous_log(self._path))
             self.step()
             return
         self._out.write(news)
         self._out.flush()
         self._at = start + len(news)
+
+    def _is_emptied(self) -> bool:
+        """Wait for what follows the copy: False where it does not, because the agent died in between."""
+        until = time.monotonic() + _EMPTIED_SECONDS
+        while _begins_alike(self._path, previous_log(self._path)):
+            if time.monotonic() > until:
+                return False
+            time.sleep(_LOOK_SECONDS / 10)
+        return True
+
+
+def _begins_alike(path: Path, kept: Path) -> bool:
+    """Whether a file still holds what was copied of it."""
+    with path.open("rb") as file, kept.open("rb") as copied:
+        head = copied.read(_BLOCK)
+        return (
+            bool(head) and file.seek(0, 2) >= copied.seek(0, 2) and file.seek(0) == 0 and file.read(len(head)) == head
+        )
 
 
 def copy(path: Path, start: int, out: BinaryIO) -> None:

@@ -6,15 +6,16 @@ library are enough.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from redis import Redis
+from redis._parsers import CommandsParser
 from redis.backoff import NoBackoff
 from redis.cluster import RedisCluster
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.retry import Retry
 
-from hotpool.projection.client import TIMEOUT_SECONDS
+from hotpool.projection.client import TIMEOUT_SECONDS, keys_of
 from hotpool.projection.keys import DEFAULT_PREFIX
 from hotpool.projection.questions import FAILURES, RANDOM, LookupFailed, Questions, hint
 
@@ -125,7 +126,21 @@ def _connect(url: str, *, cluster: bool, timeout: float) -> SyncClient:
         raise ValueError("the URL of Redis cannot be read: redis[s]://[user[:password]@]host[:port][/db]") from None
     except FAILURES as error:
         raise LookupFailed(f"{type(error).__name__}: no cluster answers") from None
+    if isinstance(client, RedisCluster):
+        client.commands_parser = _KnownPlaces(client)  # type: ignore[no-untyped-call]
     return client
+
+
+class _KnownPlaces(CommandsParser):
+    """The keys of a command by `keys_of`."""
+
+    def initialize(self, r: object) -> None:
+        """Nothing is to be asked."""
+
+    def get_keys(self, redis_conn: object, *args: Any) -> list[Any] | None:  # noqa: ARG002 - redis' own.
+        """Return the keys of a command, None for none."""
+        found = keys_of(args)
+        return list(found) if found else None
 
 
 def _told(error: BaseException, client: SyncClient) -> str:

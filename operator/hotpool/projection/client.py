@@ -87,21 +87,26 @@ def _to_cluster(settings: dict[str, Any]) -> RedisCluster:
     return client
 
 
-class _KnownPlaces(AsyncCommandsParser):
-    """Where the keys are in what we send: numbered in a call of a function, else the first word.
+def keys_of(words: Sequence[Any]) -> tuple[Any, ...] | None:
+    """Where the keys are in what we send: numbered in a call of a function, else the first word; None for none.
 
-    redis-py would ask a node for each call of a function, with all of its arguments: a round trip more, and a node
-    that is away would stop what is not its own.
+    For clients of a cluster. redis-py would ask a node for each call of a function, with all of its arguments: a round
+    trip more, and a node that is away would stop what is not its own.
     """
+    if words[0] in {"FCALL", "FCALL_RO"}:
+        return tuple(words[3 : 3 + int(words[2])])
+    return tuple(words[1:2]) or None
+
+
+class _KnownPlaces(AsyncCommandsParser):
+    """The keys of a command by `keys_of`."""
 
     async def initialize(self, node: object = None) -> None:
         """Nothing is to be asked."""
 
     async def get_keys(self, *args: Any) -> tuple[str, ...] | None:
         """Return the keys of a command, None for none."""
-        if args[0] in {"FCALL", "FCALL_RO"}:
-            return args[3 : 3 + int(args[2])]
-        return args[1:2] or None
+        return keys_of(args)
 
 
 class _Watched(Redis):

@@ -1,0 +1,46 @@
+"""What the phases of all kinds need: the state, the sinks, whom they tell, and how what was stored is taken in.
+
+Made by the reconciler. Decides nothing.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from hotpool.clock import Clock
+from hotpool.core.model import Key, Kind
+from hotpool.core.state import State
+from hotpool.latency import Latency
+from hotpool.narrator import Narrator
+from hotpool.projection.mirror import Mirror
+from hotpool.sinks.kube import KubeSink
+from hotpool.sources.decode import Rejection, decode
+
+ROUND_SECONDS: Final = 1.0
+"""Slices and urgent status of one pool, and status of a generator, are written at most once in this time (D3)."""
+
+Mark = Callable[[Iterable[Key], float | None], None]
+"""Makes keys due: at a moment (monotonic seconds), or now."""
+Refresh = Callable[[Kind, str], Awaitable[bool]]
+"""Reads one object anew; True where the API server says that there is none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fleet:
+    """One fleet's state and the ways out of it."""
+
+    state: State
+    kube: KubeSink
+    mirror: Mirror | None
+    clock: Clock
+    mark: Mark
+    refresh: Refresh
+    narrator: Narrator
+    latency: Latency
+
+    def record(self, kind: Kind, written: Any) -> set[Key]:
+        """Take in what was stored, so that its own echo marks nothing."""
+        seen = decode(kind, written) if written else None
+        if seen is None or isinstance(seen, Rejection):
+            return set()
+        return self.state.observe(seen, self.clock())
