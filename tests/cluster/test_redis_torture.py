@@ -66,8 +66,8 @@ class Torture:
                 self._tasks.append(asyncio.create_task(leader.go_on(random.Random(leader.number))))  # noqa: S311
             else:
                 await leader.end()
-        for task in self._tasks[:-2]:
-            task.cancel()
+        for leader in self.leaders[:-3]:
+            leader.stopped = True
         await self.leader.begin(self.course)
 
     async def work(self, seconds: float) -> None:
@@ -111,9 +111,9 @@ class Torture:
 
     async def close(self) -> None:
         """Stop all leaders."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for leader in self.leaders:
+            leader.stopped = True
+        await asyncio.gather(*self._tasks)
         for leader in self.leaders:
             await leader.end()
             await leader.client.aclose()
@@ -144,12 +144,18 @@ async def torture(seed: int, url: str, patch: pytest.MonkeyPatch, *, cluster: bo
 
 
 async def now_holds(leader: Leader, url: str, *, cluster: bool) -> None:
-    """What the last leader gave last is what a reader gets."""
+    """What the last leader gave last is what a reader gets, at once or after the round that what failed has woken."""
+    ends = time.monotonic() + HANG_SECONDS
     async with Lookup.from_url(url, namespace="speech", cluster=cluster) as lookup:
         for name in SIZES:
-            found, wanted = await lookup.members(name), leader.mirror.wanted(name)
+            wanted = leader.mirror.wanted(name)
             assert wanted is not None
-            assert tuple(map(frozenset, (found.ready, found.suspect, found.draining))) == wanted.members
+            while True:
+                found = await lookup.members(name)
+                if tuple(map(frozenset, (found.ready, found.suspect, found.draining))) == wanted.members:
+                    break
+                assert time.monotonic() < ends, f"{name} is not as it was given last: {found}"
+                await asyncio.sleep(0.05)
 
 
 async def course_of(seed: int, patch: pytest.MonkeyPatch, *, persist: bool, steps: int = STEPS) -> Torture:

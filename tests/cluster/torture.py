@@ -73,6 +73,7 @@ class Leader:
         self.number = term
         self.term = term
         self.deposed = False
+        self.stopped = False
         self.refused = 0
         self.accepted: list[str] = []
         self._history = history
@@ -155,7 +156,7 @@ class Leader:
         """Write everything again and again, as one that was asleep: each time Redis must refuse."""
         self.deposed = True
         await self.end()
-        while True:
+        while not self.stopped:
             for name in SIZES:
                 image = self.image(name, course, None)
                 await self._try("replace_pool", self.writer.replace_pool(image))
