@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from tests.cluster.test_redis_course import NODES, Line, counted, image, stored
 
 from hotpool.projection.failures import Full
+from hotpool.projection.functions import Functions
 from hotpool.projection.images import PoolImage
 from hotpool.projection.keys import FleetKeys
 from hotpool.projection.writer import Writer
@@ -135,6 +137,30 @@ async def test_e2_after_an_unknown_outcome_the_whole_image_is_sent_and_the_late_
     assert counted("whole") == before + 1
     await line.deliver()
     assert holds(await held(client), ready(*NODES[2:]))
+
+
+async def test_e2_a_change_that_a_later_write_passed_puts_no_older_image_in_its_place(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = await claimed(client)
+    first, second, third = (ready(*NODES[number:]) for number in range(3))
+    await writer.replace_pool(first)
+    begun, passed, send = asyncio.Event(), asyncio.Event(), Functions.call
+
+    async def held_up(self: Functions, name: str, *words: Any) -> Any:
+        if name == "exchange":
+            begun.set()
+            await passed.wait()
+        return await send(self, name, *words)
+
+    monkeypatch.setattr(Functions, "call", held_up)
+    overtaken = asyncio.create_task(writer.replace_pool(second))
+    await begun.wait()
+    await writer.replace_pool(third)
+    passed.set()
+    await overtaken
+    assert holds(await held(client), third)
+    assert (await writer.audit({"zh-en": third}, {})).clean
 
 
 async def test_e1_a_new_leader_goes_on_with_changes_after_its_first_audit(client: Client) -> None:

@@ -31,6 +31,7 @@ class Ledger:
     def __init__(self) -> None:
         self._version = 0
         self._marks: dict[str, Mark | None] = {}  # None: outcome unknown or refused, so what is there must differ.
+        self._begun: dict[str, int] = {}
         self._busy: list[str] = []
         self._recordings: list[set[str]] = []
 
@@ -43,6 +44,7 @@ class Ledger:
     def writing(self, name: str) -> Iterator[int]:
         """Yield the version of a write of this name. Unless `wrote` or `dropped` follows, its outcome is unknown."""
         self._version += 1
+        self._begun[name] = self._version
         self._marks[name] = None
         self._busy.append(name)
         for names in self._recordings:
@@ -75,9 +77,15 @@ class Ledger:
         """Return the write that Redis holds of a name, as far as we know; None where we do not."""
         return self._marks.get(name)
 
+    def is_last(self, name: str, version: int) -> bool:
+        """Tell whether no later write of the name has begun."""
+        return self._begun.get(name) == version
+
     def dropped(self, name: str) -> None:
         """Note that Redis dropped the name."""
         self._marks.pop(name, None)
+        if self._busy.count(name) <= 1:  # the drop itself
+            self._begun.pop(name, None)
 
     @contextmanager
     def recording(self) -> Iterator[set[str]]:

@@ -133,7 +133,12 @@ class Writer:
             mark = Mark(self._term, version, image.digest)
             members = [*map(scored, change.added), *map(" ".join, change.removed)]
             arguments = [*_facts(image, mark), base.term, base.version, base.digest, *members]
-            await self._send("change" if change.grows else "exchange", self._pool_keys(image.name), arguments)
+            try:
+                await self._send("change" if change.grows else "exchange", self._pool_keys(image.name), arguments)
+            except Drifted:
+                if self._pools.is_last(image.name, version):
+                    raise
+                return  # a later write passed this one: the image is not wanted any more
             self._wrote(image, mark, "change")
 
     async def _replace_whole(self, image: PoolImage) -> None:
