@@ -215,9 +215,7 @@ async def test_f5_logs_follows_a_file_across_its_rotation_and_misses_nothing(
             await write(service, 50)
             assert await asyncio.to_thread(rotate, path) is None
             await write(service, 50)
-            async with asyncio.timeout(60):
-                while seen[-1] < last:
-                    seen.append(int(await process.stdout.readline()))
+            await _read_up_to(process.stdout, seen, last)
         process.send_signal(signal.SIGINT)
         result = await finish(process)
     assert seen == list(range(3, 305))
@@ -238,15 +236,20 @@ async def test_f5_logs_that_follow_wait_for_a_rotation_that_takes_long_and_for_n
         await asyncio.sleep(1)
         os.truncate(path, 0)
         await write(service, 50)
-        while seen[-1] < 54:
-            seen.append(int(await asyncio.wait_for(process.stdout.readline(), 60)))
+        await _read_up_to(process.stdout, seen, 54)
         _copied(path)
         await write(service, 50)
-        while seen[-1] < 104:
-            seen.append(int(await asyncio.wait_for(process.stdout.readline(), 60)))
+        await _read_up_to(process.stdout, seen, 104)
         process.send_signal(signal.SIGINT)
         await finish(process)
     assert seen == list(range(105))
+
+
+async def _read_up_to(stdout: asyncio.StreamReader, seen: list[int], last: int) -> None:
+    """Add the numbers that are printed until the last one is there."""
+    async with asyncio.timeout(60):
+        while seen[-1] < last:
+            seen.append(int(await stdout.readline()))
 
 
 def _copied(path: Path) -> None:

@@ -112,9 +112,7 @@ def _begins_alike(path: Path, kept: Path) -> bool:
     """Whether a file still holds what was copied of it."""
     with path.open("rb") as file, kept.open("rb") as copied:
         head = copied.read(_BLOCK)
-        return (
-            bool(head) and file.seek(0, 2) >= copied.seek(0, 2) and file.seek(0) == 0 and file.read(len(head)) == head
-        )
+        return bool(head) and file.read(len(head)) == head and file.seek(0, 2) >= copied.seek(0, 2)
 
 
 def copy(path: Path, start: int, out: BinaryIO) -> None:
