@@ -31,10 +31,10 @@ def pool(
     return PoolImage(name, "u1", "speech", name, frozenset(ready), frozenset(suspect), frozenset(draining))
 
 
-async def claimed(client: Client) -> Writer:
+async def claimed(client: Client, term: int = 3) -> Writer:
     """A writer whose term the server knows."""
     made = Writer(client, namespace="speech", leader=lambda: True)
-    await made.claim(3)
+    assert await made.claim(term) == term
     return made
 
 

@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.cluster.projected import claimed
 
 from hotpool.projection import audit as auditing
 from hotpool.projection.failures import Unclaimed
@@ -81,8 +82,7 @@ WRITING = {"hset", "hdel", "sadd", "srem", "zadd", "zrem"} | {
 
 @pytest.fixture
 async def writer(client: Client) -> Writer:
-    made = Writer(client, namespace="speech", leader=lambda: True)
-    await made.claim(3)
+    made = await claimed(client)
     for image in POOLS.values():
         await made.replace_pool(image)
     for node in NODES.values():

@@ -6,13 +6,13 @@ import asyncio
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
+from tests.cluster.projected import claimed
 from tests.cluster.test_redis_course import NODES, Line, counted, image, stored
 
 from hotpool.projection.failures import Full
 from hotpool.projection.functions import Functions
 from hotpool.projection.images import PoolImage
 from hotpool.projection.keys import FleetKeys
-from hotpool.projection.writer import Writer
 from hotpool.sinks.errors import Retryable
 
 if TYPE_CHECKING:
@@ -24,12 +24,6 @@ FACTS, READY, SUSPECT, DRAINING = KEYS.pool("zh-en")
 
 def ready(*nodes: str, **more: Any) -> PoolImage:
     return image("zh-en", dict.fromkeys(nodes, "ready"), **more)
-
-
-async def claimed(client: Client, term: int = 3) -> Writer:
-    made = Writer(client, namespace="speech", leader=lambda: True)
-    assert await made.claim(term) == term
-    return made
 
 
 async def held(client: Client) -> PoolImage | None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.cluster.projected import KEYS, names, node_of, picked
+from tests.cluster.projected import KEYS, claimed, names, node_of, picked
 
 from hotpool.lookup import Lookup, LookupFailed, NoMember, Picked, Reason
 from hotpool.projection.failures import Unclaimed
@@ -78,8 +78,7 @@ QUESTIONS: dict[str, Callable[[Lookup], Awaitable[Any]]] = {
 @pytest.fixture
 async def writer(client: Client) -> Writer:
     """Everything is there, as written in the term 3."""
-    made = Writer(client, namespace="speech", leader=lambda: True)
-    await made.claim(3)
+    made = await claimed(client)
     for image in POOLS.values():
         await made.replace_pool(image)
     await made.replace_node(NODE, [TRANSITION])

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from redis.crc import key_slot
+from tests.cluster.projected import claimed
 
 from hotpool.core.story.transitions import Transition
 from hotpool.lookup import Lookup, LookupFailed
@@ -13,7 +14,6 @@ from hotpool.projection.client import Client, connect
 from hotpool.projection.history import KEPT, encoded
 from hotpool.projection.images import NodeImage
 from hotpool.projection.keys import FleetKeys
-from hotpool.projection.writer import Writer
 from hotpool.sinks.errors import Fenced
 
 if TYPE_CHECKING:
@@ -27,12 +27,6 @@ SILENT = Transition("2026-01-01T00:01:00Z", "Live", "Suspect")
 
 def at(number: int) -> Transition:
     return Transition(f"2026-01-01T00:00:{number:02}Z", "Live", "Suspect")
-
-
-async def claimed(client: Client, term: int = 3) -> Writer:
-    writer = Writer(client, namespace="speech", leader=lambda: True)
-    assert await writer.claim(term) == term
-    return writer
 
 
 async def test_f2_transitions_come_with_the_image_newest_first_and_whole(client: Client, lookup: Lookup) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from redis.exceptions import ResponseError
+from tests.cluster.projected import claimed
 
 from hotpool.lookup import Lookup, Members, NoMember, Reason
 from hotpool.projection.client import Client, connect
@@ -49,12 +50,6 @@ def holds(image: PoolImage, found: Members) -> bool:
 
 def make(client: Client, leader: Callable[[], bool] = lambda: True) -> Writer:
     return Writer(client, namespace="speech", leader=leader)
-
-
-async def claimed(client: Client, term: int = 3) -> Writer:
-    writer = make(client)
-    assert await writer.claim(term) == term
-    return writer
 
 
 async def everything(client: Client) -> dict[str, bytes]:
