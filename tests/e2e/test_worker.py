@@ -37,8 +37,6 @@ def test_the_node_is_listed_ready_and_labelled(kind_cluster: KindCluster) -> Non
     node = json.loads(kind_cluster.kubectl("get", "nodes", "-o", "json"))["items"]
     assert [item["metadata"]["name"] for item in node] == listed.split()
     assert node[0]["metadata"]["labels"]["hotpool.dev/test"] == "yes"
-    renewed = kind_cluster.kubectl("-n", "kube-node-lease", "get", "leases", "-o", "name")
-    assert renewed.split() == [f"lease.coordination.k8s.io/{listed.strip()}"]
 
 
 def test_a_pod_speaks_to_another_by_the_name_of_its_service(kind_cluster: KindCluster, namespace: str) -> None:
