@@ -30,9 +30,13 @@ def pod(name: str, *words: str) -> dict[str, Any]:
         "seccompProfile": {"type": "RuntimeDefault"},
     }
     container = {"name": "c", "image": IMAGE, "imagePullPolicy": "Never", "args": list(words)}
+    resources = {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"cpu": "1", "memory": "256Mi"}}
     return {
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {"name": name, "labels": {"app": name}},
-        "spec": {"restartPolicy": "Never", "containers": [{**container, "securityContext": secure}]},
+        "spec": {
+            "restartPolicy": "Never",
+            "containers": [{**container, "securityContext": secure, "resources": resources}],
+        },
     }
