@@ -37,7 +37,7 @@ def test_a_deleted_cluster_leaves_nothing_whatever_was_killed(kind: Kind, archiv
     before = look()
     kind.run("create", "cluster", "--name=one", f"--config={WITH_WORKER}")
     kind.run("load", "image-archive", str(archive), "--name=one")
-    _run_on(kind, "--server=https://kubernetes.default.svc", "auth", "whoami")
+    _run_on(kind, "auth", "whoami")
     for program in victims:
         _kill(program)
     status, out, err = kind.result("get", "clusters")
