@@ -43,5 +43,6 @@ def sessions(page: str) -> list[tuple[str, str]]:
 
 
 def timeless(text: str) -> str:
-    """The same with every moment in ms since 1970 left out."""
-    return re.sub(r"\b\d{13}\b", "<ms>", text)
+    """The same with every moment in ms since 1970, and every age of an answer to a pick, left out."""
+    aged = re.sub(r'^("\S+ \w+ \S+) \d+ ', r"\1 <age> ", text)
+    return re.sub(r"\b\d{13}\b", "<ms>", aged)

@@ -142,6 +142,7 @@ async def test_e6_a_pool_is_found_by_generator_and_key_and_followed_when_it_move
 
 async def test_e6_a_pick_is_one_round_trip(client: Client, writer: Writer, lookup: Lookup) -> None:
     await writer.replace_pool(pool(names(5)))
+    await writer.stamp(complete=True)
     await lookup.pick_key("speech", "zh-en")
     await client.execute_command("CONFIG", "RESETSTAT")
     for _ in range(5):
@@ -150,7 +151,7 @@ async def test_e6_a_pick_is_one_round_trip(client: Client, writer: Writer, looku
         await lookup.pick("zh-en", key="user-1", max_age=60)
     stats = await client.execute_command("INFO", "commandstats")
     assert stats["cmdstat_fcall_ro"]["calls"] == 15
-    assert "cmdstat_hget" not in stats
+    assert stats["cmdstat_hget"]["calls"] == 10  # the versions inside of the picks by name: no look into the index
     await writer.drop_pool("zh-en")
     await lookup.pick_key("speech", "zh-en")
     await client.execute_command("CONFIG", "RESETSTAT")

@@ -44,9 +44,9 @@ def test_e6_the_look_up_runs_where_nothing_but_redis_can_be_imported() -> None:
 @pytest.mark.parametrize(
     ("how", "words"),
     [
-        ({}, ("uniform", "0.5", "", "")),
-        ({"strategy": Strategy.LEAST_LOADED}, ("least-loaded", "0.5", "", "")),
-        ({"strategy": "affinity", "key": "u"}, ("affinity", "u", "", "")),
+        ({}, ("uniform", "0.5")),
+        ({"strategy": Strategy.LEAST_LOADED}, ("least-loaded", "0.5")),
+        ({"strategy": "affinity", "key": "u"}, ("affinity", "u")),
         ({"key": "u", "exclude": ["a", "b"], "max_age": 1.5}, ("affinity", "u", "", 1500, "a", "b")),
         ({"max_age": 0}, ("uniform", "0.5", "", 0)),
     ],

@@ -6,6 +6,7 @@ library are enough.
 
 from __future__ import annotations
 
+import random
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from redis import Redis
@@ -17,7 +18,7 @@ from redis.retry import Retry
 
 from hotpool.projection.client import TIMEOUT_SECONDS, keys_of
 from hotpool.projection.keys import DEFAULT_PREFIX
-from hotpool.projection.questions import FAILURES, RANDOM, LookupFailed, Questions, hint
+from hotpool.projection.questions import FAILURES, LookupFailed, Questions, hint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -41,7 +42,7 @@ class SyncLookup:
         *,
         namespace: str,
         prefix: str = DEFAULT_PREFIX,
-        chance: Callable[[], float] = RANDOM.random,
+        chance: Callable[[], float] = random.random,
     ) -> None:
         self._client = client
         self._questions = Questions(namespace=namespace, prefix=prefix, chance=chance)

@@ -6,11 +6,12 @@ library are enough. blocking.py is the same for programs without asyncio.
 
 from __future__ import annotations
 
+import random
 from typing import TYPE_CHECKING, Self
 
 from hotpool.projection.client import TIMEOUT_SECONDS, connect, describe
 from hotpool.projection.keys import DEFAULT_PREFIX
-from hotpool.projection.questions import FAILURES, RANDOM, LookupFailed, Questions, hint
+from hotpool.projection.questions import FAILURES, LookupFailed, Questions, hint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -36,7 +37,7 @@ class Lookup:
         *,
         namespace: str,
         prefix: str = DEFAULT_PREFIX,
-        chance: Callable[[], float] = RANDOM.random,
+        chance: Callable[[], float] = random.random,
     ) -> None:
         self._client = client
         self._questions = Questions(namespace=namespace, prefix=prefix, chance=chance)
