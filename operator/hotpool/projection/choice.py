@@ -22,6 +22,7 @@ MOST_SECONDS = 86_400
 LEAST_WEIGHT = 0.001
 MOST_WEIGHT = 1e9
 _ID_BYTES = 16
+_REPORTED_AT_ONCE = 100
 
 
 class Strategy(StrEnum):
@@ -132,9 +133,11 @@ def milliseconds(seconds: float) -> int:
     return round(seconds * 1000)
 
 
-def report_arguments(loads: Mapping[str, float], source: str, seconds: float) -> Words:
-    """Return what the function `report` takes. Raises ValueError."""
+def report_arguments(loads: Mapping[str, float], source: str, seconds: float) -> list[Words]:
+    """Return what the function `report` takes, call by call: each holds Redis up for a moment. Raises ValueError."""
     if not source:
         raise ValueError("a load report needs a source")
+    span = milliseconds(seconds)
     pairs: Sequence[tuple[str, float]] = [(node, checked_weight(load) if load else 0) for node, load in loads.items()]
-    return (source, milliseconds(seconds), *(part for pair in pairs for part in pair))
+    parts = [pairs[first : first + _REPORTED_AT_ONCE] for first in range(0, len(pairs), _REPORTED_AT_ONCE)] or [[]]
+    return [(source, span, *(word for pair in part for word in pair)) for part in parts]

@@ -29,7 +29,7 @@ from hotpool.projection.history import KEPT, decoded
 from hotpool.projection.keys import FleetKeys, entry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from hotpool.core.story.transitions import Transition
 
@@ -116,8 +116,9 @@ class Questions:
         """Say how loaded nodes are."""
         return self._reported(report_arguments(loads, source, seconds))
 
-    def _reported(self, words: Words) -> Steps[None]:
-        yield call_of("report", self._keys.load, words, writes=True)
+    def _reported(self, calls: Sequence[Words]) -> Steps[None]:
+        for words in calls:
+            yield call_of("report", self._keys.load, words, writes=True)
 
     def members(self, pool: str) -> Steps[Members]:
         """Ask for all members of a pool, page by page; from the first again where the pool changed meanwhile."""
