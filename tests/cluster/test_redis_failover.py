@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.cluster.test_redis_failures import Ours, pool, running, until
+from tests.cluster.mirrored import Ours, pool, running, until
 
 from hotpool.lookup import Lookup, LookupFailed
 from hotpool.projection.client import connect

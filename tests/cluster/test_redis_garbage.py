@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.cluster.projected import KEYS, claimed, names, node_of, picked
+from tests.cluster.projected import KEYS, TRANSITION, claimed, names, node_of, picked
 
 from hotpool.lookup import Lookup, LookupFailed, NoMember, Picked, Reason
 from hotpool.projection.failures import Unclaimed
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from hotpool.projection.client import Client
 
-TRANSITION = '{"at":"2026-11-27T00:00:00Z","from":null,"to":"Live","gained":["asr"],"lost":{}}'
 FACTS, READY, SUSPECT, DRAINING = KEYS.pool("zh-en")
 ABSURD = "9" * 15
 
