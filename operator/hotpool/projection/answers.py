@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from hotpool.projection.client import text
+from hotpool.projection.reach import text
 
 NONE = "-"
 """Where a node would be, in an answer without one."""

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from hotpool.projection.client import text
 from hotpool.projection.functions import source
 from hotpool.projection.keys import STATES, entry
 from hotpool.projection.ledger import Mark
+from hotpool.projection.reach import text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

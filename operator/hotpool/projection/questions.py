@@ -23,10 +23,10 @@ from hotpool.projection.answers import (
     type_state,
 )
 from hotpool.projection.choice import Choice, How, milliseconds, report_arguments
-from hotpool.projection.client import text
 from hotpool.projection.functions import LIBRARY, Words, call_of, is_missing
 from hotpool.projection.history import KEPT, decoded
 from hotpool.projection.keys import FleetKeys, entry
+from hotpool.projection.reach import text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
