@@ -24,7 +24,7 @@ from hotpool.projection.answers import (
 )
 from hotpool.projection.choice import Choice, How, milliseconds, report_arguments
 from hotpool.projection.functions import LIBRARY, Words, call_of, is_missing
-from hotpool.projection.history import KEPT, decoded
+from hotpool.projection.history import KEPT, readable
 from hotpool.projection.keys import FleetKeys, entry
 from hotpool.projection.reach import text
 
@@ -158,7 +158,7 @@ class Questions:
     def transitions(self, node: str) -> Steps[tuple[Transition, ...]]:
         """Ask what changed about a node lately."""
         found = yield ("LRANGE", self._keys.history(node), 0, KEPT - 1)
-        return tuple(decoded(text(told)) for told in found)
+        return tuple(readable(map(text, found)))
 
 
 def _id_of(reservation: Reservation | str) -> str:
