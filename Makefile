@@ -33,7 +33,7 @@ cluster-test: venv programs ## Tests on a real API server and a real Redis
 redis-compat: venv ## Tests of Redis on another server of this machine (REDIS=redis-server, or a path; no cluster needed)
 	@command -v $(REDIS) >/dev/null || { echo "$(REDIS) is missing: install redis-server (Debian 12 and later) or valkey-server (Debian 12 backports, Debian 13), or say which: make $@ REDIS=/path/to/server" >&2; exit 1; }
 	@HOTPOOL_TEST_REDIS_SERVER=$$(command -v $(REDIS)) $(BIN)/pytest tests/cluster/test_redis_*.py \
-	  --ignore=tests/cluster/test_redis_operator.py $(ARGS)
+	  --deselect tests/cluster/test_redis_operator.py $(ARGS)
 
 soak: soak-pools programs ## Random courses of thousands of steps against the models of operator and agent (two hours)
 	@$(BIN)/pytest tests/cluster/soak $(ARGS)

@@ -227,8 +227,9 @@ async def _many(server: RedisServer, admin: Any) -> dict[str, float]:
 
 
 @contextmanager
-def _apart(pid: int) -> Iterator[None]:
+def _apart(admin: Any) -> Iterator[None]:
     """The server's main thread has the last core to itself, as far as we go, where there is more than one."""
+    pid = int(admin.info("server")["process_id"])
     ours = os.sched_getaffinity(0)
     last, *others = sorted(ours, reverse=True)
     for thread in Path(f"/proc/{pid}/task").iterdir():
@@ -246,7 +247,6 @@ def measure() -> dict[str, float]:
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     figures: dict[str, float] = {}
     for part in (_large, _many):
-        with RedisServer() as server, Redis.from_url(server.url) as admin:
-            with _apart(int(admin.info("server")["process_id"])):
-                figures |= asyncio.run(part(server, admin))
+        with RedisServer() as server, Redis.from_url(server.url) as admin, _apart(admin):
+            figures |= asyncio.run(part(server, admin))
     return figures
