@@ -140,6 +140,18 @@ async def test_e6_a_pool_is_found_by_generator_and_key_and_followed_when_it_move
     assert reason_of(await lookup.pick_key("speech", "zh-en", exclude=["b"])) is Reason.POOL_UNKNOWN
 
 
+async def test_e6_the_chances_next_to_none_and_next_to_one_draw_the_first_and_the_last(
+    client: Client, writer: Writer
+) -> None:
+    for size in (1, 2, 3, 5, 9, 64, 65, 1000):
+        await writer.replace_pool(pool(names(size)))
+        ring = await client.execute_command("ZRANGE", KEYS.pool("zh-en")[1], 0, -1)
+        for chance, node in ((0.0, ring[0]), (1 - 2**-53, ring[-1])):
+            lookup = Lookup(client, namespace="speech", chance=lambda chance=chance: chance)  # type: ignore[misc]
+            assert node_of(await lookup.pick("zh-en")).encode() == node
+            assert node_of(await lookup.pick("zh-en", strategy="least-loaded")) in names(size)
+
+
 async def test_e6_a_pick_is_one_round_trip(client: Client, writer: Writer, lookup: Lookup) -> None:
     await writer.replace_pool(pool(names(5)))
     await writer.stamp(complete=True)

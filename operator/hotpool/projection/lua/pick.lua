@@ -38,11 +38,10 @@ local function ruled_out(key, names, first)
 end
 
 -- Uniform over the members not excluded: a rank among these, shifted past each excluded rank below it. Also returns
--- what is left of the chance, which is a chance again.
+-- what is left of the chance, which is a chance again. No whole number times a double below 1 is rounded up to itself.
 local function drawn(chance, free, ranks)
   local place = chance * free
   local rank = math.floor(place)
-  if rank == free then rank, place = free - 1, free - 2 ^ -20 end -- the product was rounded up
   local rest = place - rank
   for number = 1, #ranks do
     if ranks[number] > rank then break end
