@@ -67,13 +67,6 @@ async def test_e6_picks_are_uniform_by_chi_square_whatever_slice_a_member_is_in(
     assert chi_square(counts.values()) < CHI_SQUARE[size - excluded - 1]
 
 
-@pytest.mark.parametrize("chance", [0.0, 1 - 2**-53])
-async def test_e6_the_ends_of_the_chance_pick_a_member(client: Client, writer: Writer, chance: float) -> None:
-    await writer.replace_pool(pool(names(1200)))
-    picked = await Lookup(client, namespace="speech", chance=lambda: chance).pick("zh-en")
-    assert node_of(picked) in names(1200)
-
-
 async def test_e6_suspect_members_come_last_and_uniformly_too(client: Client, writer: Writer, lookup: Lookup) -> None:
     await writer.replace_pool(pool(["edge-0"], names(4, "suspect"), ["d"]))
     assert node_of(await lookup.pick("zh-en")) == "edge-0"
@@ -143,7 +136,7 @@ async def test_e6_a_pool_is_found_by_generator_and_key_and_followed_when_it_move
 async def test_e6_the_chances_next_to_none_and_next_to_one_draw_the_first_and_the_last(
     client: Client, writer: Writer
 ) -> None:
-    for size in (1, 2, 3, 5, 9, 64, 65, 1000):
+    for size in (1, 2, 3, 5, 9, 64, 65, 1200):
         await writer.replace_pool(pool(names(size)))
         ring = await client.execute_command("ZRANGE", KEYS.pool("zh-en")[1], 0, -1)
         for chance, node in ((0.0, ring[0]), (1 - 2**-53, ring[-1])):
