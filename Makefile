@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.complete
 ARGS ?=
 
-.PHONY: help demo test lint unit cluster-test soak soak-pools bench crds chart clean venv programs lock
+.PHONY: help demo test lint unit cluster-test e2e soak soak-pools bench crds chart clean venv programs lock
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ unit: venv ## Tests without a cluster: pure core, and real processes in flow
 
 cluster-test: venv programs ## Tests on a real API server and a real Redis
 	@$(BIN)/pytest tests/cluster --ignore=tests/cluster/soak $(ARGS)
+
+e2e: venv ## The chart on a local cluster with real pods (Linux and root; names the packages that are missing)
+	@$(BIN)/pytest tests/e2e $(ARGS)
 
 soak: soak-pools programs ## Random courses of thousands of steps against the models of operator and agent (two hours)
 	@$(BIN)/pytest tests/cluster/soak $(ARGS)
