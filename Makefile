@@ -7,10 +7,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.complete
 ARGS ?=
 
-.PHONY: help demo test lint unit cluster-test e2e soak soak-pools bench crds chart clean venv programs lock
+.PHONY: help demo test lint unit cluster-test e2e soak soak-pools bench crds chart clean venv programs lock worker-programs
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: venv programs ## Watch services stop and start on six nodes (ARGS=--once: run the script and end)
 	@PYTHONPATH=tools $(BIN)/python -m demo $(ARGS)
@@ -61,6 +61,9 @@ $(STAMP): requirements.lock pyproject.toml
 	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
 	@$(BIN)/python -m pip install --quiet --no-deps -e .
 	@touch $@
+
+worker-programs: programs ## Build those of a worker node too (root is needed to run them)
+	@tools/kind build node-image --worker >/dev/null
 
 programs: venv ## Build the local cluster's programs once (about 12 minutes; cached for the user)
 	@if $(BIN)/python -c 'import sys; sys.path.insert(0, "tools"); from localfleet.kind import *; sys.exit(kind_program() != REPOSITORY / "tools/kind")'; \
