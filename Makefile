@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.complete
 ARGS ?=
 
-.PHONY: help demo test lint unit cluster-test e2e soak soak-pools bench crds chart clean venv programs lock worker-programs
+.PHONY: help demo test lint unit cluster-test e2e soak soak-pools bench crds chart clean venv programs lock worker-programs images
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,7 +69,12 @@ programs: venv ## Build the local cluster's programs once (about 12 minutes; cac
 	@if $(BIN)/python -c 'import sys; sys.path.insert(0, "tools"); from localfleet.kind import *; sys.exit(kind_program() != REPOSITORY / "tools/kind")'; \
 	  then tools/kind build node-image >/dev/null; fi
 
-lock: venv ## Renew requirements.lock from pyproject.toml
+images: venv ## Build the image of operator and agent, and a Redis for tests, as archives (root; cached for the user)
+	@PYTHONPATH=tools $(BIN)/python -m localimages
+
+lock: venv ## Renew requirements.lock from pyproject.toml, and what builds the image
 	@$(BIN)/python -m pip install --quiet uv
 	@$(BIN)/uv pip compile pyproject.toml --all-extras --generate-hashes --no-emit-index-url --no-emit-find-links \
 	  --python-version 3.11 --universal --no-header --quiet --output-file requirements.lock
+	@$(BIN)/uv pip compile packaging/build.in --generate-hashes --no-emit-index-url --no-emit-find-links \
+	  --python-version 3.11 --universal --no-header --quiet --output-file packaging/build.lock
