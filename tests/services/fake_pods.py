@@ -125,8 +125,8 @@ class FakePods:
         self._watchers.append(watcher)
         self._pulse()
         try:
-            while event := await watcher.queue.get():
-                await response.write(json.dumps(event).encode() + b"\n")
+            while (told := await watcher.queue.get()) is not None:
+                await response.write(json.dumps(told).encode() + b"\n")
         except ConnectionError:
             pass
         finally:
