@@ -2,9 +2,11 @@
 
 import copy
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.services.fake_pods import SECONDS, pod, status
@@ -124,6 +126,18 @@ def test_b3_attributes_are_those_of_a_catalogue_entry_as_yaml_or_json(text: str)
     said = shown(pod("a", attributes=text)).spec.attributes
     entry = ServiceSpec.model_validate({"id": "a", "type": "asr", "attributes": PLAIN})
     assert said == entry.attributes
+
+
+def test_a1_the_example_of_the_docs_is_read_as_it_says() -> None:
+    words = (Path(__file__).parents[2] / "docs" / "pods.md").read_text(encoding="utf-8")
+    deployment = yaml.safe_load(words.split("```yaml\n")[1].split("```")[0])
+    template = deployment["spec"]["template"]
+    template["metadata"]["name"] = "whisper-1"
+    found = shown(template | {"status": status(ready=True)})
+    spec = found.spec
+    assert (found.state, found.last_error, found.dropped) == ("Running", None, 0)
+    assert (spec.type, spec.version, spec.model, spec.port, spec.device) == ("asr", "2.1", "large-v3", 8000, "gpu")
+    assert (spec.attributes.languages, spec.attributes.others()) == (("en", "zh"), {"tier": ("gold",)})
 
 
 @pytest.mark.parametrize(
