@@ -15,6 +15,7 @@ from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 
 from hotpool import election
+from hotpool.api.meta import ELECTION_LEASE
 from hotpool.clients import Access
 from hotpool.election import Elector
 from hotpool.sinks.errors import Retryable
@@ -58,7 +59,7 @@ class Leases:
 
 
 def lease(**spec: Any) -> Any:
-    meta = client.V1ObjectMeta(name=election.LEASE_NAME, resource_version="0")
+    meta = client.V1ObjectMeta(name=ELECTION_LEASE, resource_version="0")
     return client.V1Lease(metadata=meta, spec=client.V1LeaseSpec(**spec) if spec else None)
 
 

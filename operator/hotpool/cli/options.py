@@ -40,6 +40,7 @@ OutputOption = Annotated[Output, typer.Option("--output", "-o", help="For people
 
 SINGULAR: Final = {Kind.NODE: "nodecapability", Kind.POOL: "nodepool", Kind.GENERATOR: "nodepoolgenerator"}
 _NEAR: Final = 3
+_VIEWER_OF_NODES: Final = "ClusterRole hotpool-viewer-nodes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +90,9 @@ def trouble(error: Unavailable, namespace: str) -> tuple[str, int]:
     """One line and the exit code for an answer that did not come."""
     match error.status:
         case 403:
+            if " nodes" in error.asked:
+                words = "the operator follows v1 Nodes (cordons, labels), and without them the answer could be wrong"
+                return f"not allowed to {error.asked}: {words}; ask for {_VIEWER_OF_NODES}", manual.FORBIDDEN
             words = f"not allowed to {error.asked} in namespace {namespace}: ask for Role hotpool-viewer"
             return words, manual.FORBIDDEN
         case 401:

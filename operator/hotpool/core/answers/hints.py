@@ -128,17 +128,17 @@ def _wanted(attribute: AttributeRequirement) -> str:
 
 
 def of_labels(facts: Facts, selector: LabelSelector, finding: Finding) -> Hint:
-    """Labels that the NodeCapability must bear."""
-    labels, name = facts.view.node.labels, facts.name
+    """Labels that the NodeCapability must bear; one of the v1 Node can be removed only there."""
+    labels, name = facts.view.labels, facts.name
     if finding.holds:
         return Hint(finding.observed)
+    failing = [e for e in selector.match_expressions if not selects(LabelSelector(match_expressions=(e,)), labels)]
+    of_kube = [e for e in failing if e.operator == "DoesNotExist" and e.key not in facts.view.node.labels]
     flips = [f"set label {key}={value}" for key, value in selector.match_labels.items() if labels.get(key) != value]
-    flips += [
-        _relabel(item)
-        for item in selector.match_expressions
-        if not selects(LabelSelector(match_expressions=(item,)), labels)
-    ]
-    return Hint(finding.observed, None, (f"{' and '.join(flips)} on nodecapability {name}",))
+    flips += [_relabel(item) for item in failing if item not in of_kube]
+    ways = [f"{' and '.join(flips)} on nodecapability {name}"] if flips else []
+    ways += [f"{' and '.join(map(_relabel, of_kube))} on node {name}"] if of_kube else []
+    return Hint(finding.observed, None, tuple(ways))
 
 
 def _relabel(expression: LabelExpression) -> str:
