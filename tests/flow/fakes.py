@@ -253,12 +253,14 @@ class FakeApi:
         return self._done("create", kind, name, body)
 
     async def patch_namespaced_custom_object(
-        self, _g: str, _v: str, _n: str, plural: str, name: str, *, body: Any, **_: Any
+        self, _g: str, _v: str, _n: str, plural: str, name: str, *, body: Any, force: bool = False, **_: Any
     ) -> Json:
-        """A merge patch or a JSON patch of all but the status."""
+        """A merge patch, a JSON patch, or with `force` an apply (as of one writer), of all but the status."""
         kind = Kind(plural)
         await self._before("patch", kind, name)
         known = self._known(kind, name)
+        if force and body["metadata"].get("uid") != known["metadata"]["uid"]:
+            raise ApiException(status=409, reason="Conflict")
         wanted = replaced(known, body) if isinstance(body, list) else merged(known, body)
         self._check(known, wanted["metadata"].get("resourceVersion"))
         return self._done("patch", kind, name, {**wanted, "status": known.get("status")})

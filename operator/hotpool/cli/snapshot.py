@@ -124,8 +124,11 @@ async def read_node(reader: Reader, found: Snapshot, body: Json) -> None:
 
 async def read_judged(reader: Reader, *kinds: Kind) -> Snapshot:
     """All objects of these kinds, and all v1 Nodes where the operator follows them, so that nodes can be judged."""
-    follows = await reader.follows_nodes()
-    return await read(reader, *([Kind.KUBE_NODE] if follows else []), *kinds)
+    found = await read(reader, *kinds)
+    if await reader.follows_nodes():
+        async for body in reader.each(Kind.KUBE_NODE):
+            found.take(Kind.KUBE_NODE, body)
+    return found
 
 
 async def read_slices(reader: Reader, found: Snapshot, pool: str) -> None:

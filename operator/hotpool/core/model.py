@@ -264,10 +264,15 @@ class NodeView:
     """Directed pairs that the node offers; derived once for all pools."""
     semantic_pairs: Pairs = NO_PAIRS
     """Those of them with both languages in semantic repair."""
-    cordoned: bool = False
-    """True while the v1 Node of its name is cordoned."""
+    kube: KubeNode | None = None
+    """The v1 Node of its name; None: there is none, or they are not followed."""
     joined_labels: Mapping[str, str] | None = None
-    """Its own labels and those of the v1 Node of its name; None: its own alone."""
+    """Its own labels and those of the v1 Node; None: its own alone."""
+
+    @property
+    def cordoned(self) -> bool:
+        """True while the v1 Node of its name is cordoned."""
+        return self.kube is not None and self.kube.unschedulable
 
     @property
     def draining(self) -> bool:

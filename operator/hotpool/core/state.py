@@ -52,7 +52,7 @@ class State:
     identities: Identities = field(default_factory=Identities)
     nodes: dict[str, NodeRecord] = field(default_factory=dict)
     kube_nodes: dict[str, KubeNode] = field(default_factory=dict)
-    """Every v1 Node, also those without an agent of ours; empty where they are not followed."""
+    """Every v1 Node as it was when it last changed in what matters, also those without an agent of ours."""
     pools: dict[str, PoolSubject] = field(default_factory=dict)
     generators: dict[str, GeneratorSubject] = field(default_factory=dict)
     owned: Ownership = field(default_factory=Ownership)
@@ -222,9 +222,9 @@ class State:
         """A v1 Node: what else its kubelet says of it (its status, each five minutes) changes nothing (D4)."""
         name = kube.meta.name
         known = self.kube_nodes.get(name)
-        self.kube_nodes[name] = kube
         if known and views.of_kube(known) == views.of_kube(kube):
             return set()
+        self.kube_nodes[name] = kube
         record = self.nodes.get(name)
         adoptable = {Key(Kind.NODE, name)} if record and record.view.node.owner is None else set()
         return self._rejoin(name) | adoptable

@@ -28,10 +28,8 @@ def joined(view: NodeView, kube: KubeNode | None) -> NodeView:
 
     Where both bear a label, ours counts. What has the agents' prefix is theirs to say: on a v1 Node it is not seen.
     """
-    if kube is None:
-        return replace(view, cordoned=False, joined_labels=None)
-    seen = {key: value for key, value in kube.labels.items() if not key.startswith(AGENT_PREFIX)}
-    return replace(view, cordoned=kube.unschedulable, joined_labels=seen | dict(view.node.labels) if seen else None)
+    seen = {key: value for key, value in kube.labels.items() if not key.startswith(AGENT_PREFIX)} if kube else {}
+    return replace(view, kube=kube, joined_labels=seen | dict(view.node.labels) if seen else None)
 
 
 def of_kube(kube: KubeNode) -> tuple[object, ...]:
