@@ -94,7 +94,7 @@ class Operator:
         self._reconciler = Reconciler(
             self._state, self._reader, kube, self._mirror, clock, narrator=self._narrator, kinds=kinds
         )
-        self._kube_nodes = NodeStream(api, self._reconciler.feed) if settings.kube_nodes else None
+        self._kube_nodes = NodeStream(api, self._reconciler.feed, self._narrator.nodes) if settings.kube_nodes else None
         self._leases = LeaseStream(api, settings.namespace, self._reconciler)
         self._canary = Canary(api, settings.namespace, self._reconciler, leader=self._elector.leading, clock=clock)
 

@@ -129,9 +129,9 @@ def test_d9_without_the_right_nothing_is_written_and_a_lost_right_is_no_evidence
 ) -> None:
     running.kubectl("cordon", node)
     wait_for("it drains", lambda: everywhere(running, "zone-a", {node: "Draining"}))
-    viewer, binding = running.viewer(), f"hotpool-nodes-{running.namespace}"
+    viewer, binding = running.viewer(), f"hotpool-{running.namespace}-nodes"
     role = json.loads(running.kubectl("get", "clusterrolebinding", binding, "-o", "json"))
-    running.kubectl("delete", "clusterrolebinding", binding, f"hotpool-viewer-nodes-{running.namespace}")
+    running.kubectl("delete", "clusterrolebinding", binding, f"hotpool-{running.namespace}-viewer")
     assert running.operator
     running.operator.stop()
     running.start_operator("operator", "--kube-nodes")
@@ -139,7 +139,7 @@ def test_d9_without_the_right_nothing_is_written_and_a_lost_right_is_no_evidence
     assert "[-] listed" in running.ask_operator("readyz")[1]
     refused = why(running, viewer, node, "all")
     assert (refused.returncode, refused.stdout) == (4, "")
-    assert "ClusterRole hotpool-viewer-nodes" in refused.stderr
+    assert f"ClusterRole hotpool-{running.namespace}-viewer" in refused.stderr
     assert running.members("zone-a") == {node: "Draining"}
     assert running.members("all") == {node: "Draining", outside: "Ready"}
     running.apply({key: role[key] for key in ("apiVersion", "kind", "metadata", "roleRef", "subjects")})

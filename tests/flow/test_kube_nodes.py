@@ -369,7 +369,7 @@ async def test_f2_who_may_not_read_nodes_is_told_so_instead_of_a_wrong_answer(
     done = await hotpool(*words)
     assert (done.code, done.out, len(done.err.splitlines())) == (4, "", 1)
     assert "the operator follows v1 Nodes" in done.err
-    assert "ClusterRole hotpool-viewer-nodes" in done.err
+    assert "ClusterRole hotpool-fleet-viewer" in done.err
     reads.objects["leases"].clear()
     assert (await hotpool(*words)).code in {0, 1}
 

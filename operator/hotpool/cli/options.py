@@ -40,7 +40,6 @@ OutputOption = Annotated[Output, typer.Option("--output", "-o", help="For people
 
 SINGULAR: Final = {Kind.NODE: "nodecapability", Kind.POOL: "nodepool", Kind.GENERATOR: "nodepoolgenerator"}
 _NEAR: Final = 3
-_VIEWER_OF_NODES: Final = "ClusterRole hotpool-viewer-nodes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +91,8 @@ def trouble(error: Unavailable, namespace: str) -> tuple[str, int]:
         case 403:
             if " nodes" in error.asked:
                 words = "the operator follows v1 Nodes (cordons, labels), and without them the answer could be wrong"
-                return f"not allowed to {error.asked}: {words}; ask for {_VIEWER_OF_NODES}", manual.FORBIDDEN
+                role = f"ClusterRole hotpool-{namespace}-viewer"
+                return f"not allowed to {error.asked}: {words}; ask for {role}", manual.FORBIDDEN
             words = f"not allowed to {error.asked} in namespace {namespace}: ask for Role hotpool-viewer"
             return words, manual.FORBIDDEN
         case 401:

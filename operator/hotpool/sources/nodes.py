@@ -18,11 +18,15 @@ from kubernetes.aio.client.exceptions import ApiException
 from hotpool import lean
 from hotpool.clients import AWAY, READ_TIMEOUT, Unavailable, content, explain, kube_nodes
 from hotpool.core.model import Kind
+from hotpool.metrics import NODE_STREAM
 
 log = structlog.get_logger(__name__)
 
 Feed = Callable[[Kind, str | None, Any], None]
 """Called with kind, event type (None: listed; ADDED, MODIFIED, DELETED) and the object."""
+
+Tell = Callable[[bool, str], None]
+"""Told whether Nodes are heard, and why not."""
 
 _WATCH_SECONDS = 300
 _QUIET_SECONDS = 180.0
@@ -35,9 +39,10 @@ _LONGEST_DELAY = 5.0
 class NodeStream:
     """Lists, then watches all v1 Nodes for ever."""
 
-    def __init__(self, api: client.ApiClient, feed: Feed) -> None:
+    def __init__(self, api: client.ApiClient, feed: Feed, tell: Tell = lambda _well, _why: None) -> None:
         self._core = client.CoreV1Api(api)
         self._feed = feed
+        self._tell = tell
         self.listed = asyncio.Event()
         self.why = "Nodes were not listed yet"
         """Why Nodes are not heard; empty while they are."""
@@ -52,7 +57,7 @@ class NodeStream:
                 while version:
                     version = await self._watch(version)
             except (Unavailable, ApiException, *AWAY, msgspec.DecodeError) as error:
-                self.why = f"Nodes are not heard: {error if isinstance(error, Unavailable) else explain(error)}"
+                self._hears(f"Nodes are not heard: {error if isinstance(error, Unavailable) else explain(error)}")
                 log.warning("the stream of Nodes broke", error=self.why, retry_seconds=round(delay, 1))
             await asyncio.sleep(delay * random.uniform(0.5, 1))  # noqa: S311 - jitter, no secret.
             delay = min(2 * delay, _LONGEST_DELAY)
@@ -65,9 +70,14 @@ class NodeStream:
             for node in nodes:
                 self._feed(Kind.KUBE_NODE, None, node)
             await asyncio.sleep(0)
-        self.why = ""
+        self._hears("")
         self.listed.set()
         return version
+
+    def _hears(self, why: str) -> None:
+        self.why = why
+        NODE_STREAM.set(not why)
+        self._tell(not why, why)
 
     async def _watch(self, version: str) -> str:
         """Read one watch to its end; the version to go on from, or nothing when it must be listed anew."""
