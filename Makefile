@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.complete
 ARGS ?=
 
-.PHONY: help demo test lint unit cluster-test soak soak-pools bench crds clean venv programs lock
+.PHONY: help demo test lint unit cluster-test e2e soak soak-pools bench crds chart clean venv programs lock
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,13 +21,17 @@ lint: venv ## Style, types, layers, generated files
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
-	@$(BIN)/python -m hotpool.crdgen --check crds
+	@$(BIN)/python -m hotpool.crdgen --check crds && $(BIN)/python -m hotpool.crdgen --check charts/hotpool/crds
+	@PYTHONPATH=tools $(BIN)/python -m chart --check
 
 unit: venv ## Tests without a cluster: pure core, and real processes in flow
 	@$(BIN)/pytest tests/unit tests/flow $(ARGS)
 
 cluster-test: venv programs ## Tests on a real API server and a real Redis
 	@$(BIN)/pytest tests/cluster --ignore=tests/cluster/soak $(ARGS)
+
+e2e: venv ## The chart on a local cluster with real pods (Linux and root; names the packages that are missing)
+	@$(BIN)/pytest tests/e2e $(ARGS)
 
 soak: soak-pools programs ## Random courses of thousands of steps against the models of operator and agent (two hours)
 	@$(BIN)/pytest tests/cluster/soak $(ARGS)
@@ -39,7 +43,10 @@ bench: venv programs ## Measure (ARGS="--json FILE" also writes the figures)
 	@PYTHONPATH=.:tools $(BIN)/python -m tests.bench $(ARGS)
 
 crds: venv ## Generate crds/ from the models in operator/hotpool/api
-	@$(BIN)/python -m hotpool.crdgen crds
+	@$(BIN)/python -m hotpool.crdgen crds && $(BIN)/python -m hotpool.crdgen charts/hotpool/crds
+
+chart: venv ## Generate the chart's table of values from values.schema.json
+	@PYTHONPATH=tools $(BIN)/python -m chart
 
 clean: ## Remove the virtual environment and caches of tools (built cluster programs stay in your cache folder)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .pytest-kind
