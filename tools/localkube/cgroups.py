@@ -10,7 +10,8 @@ from localkube.errors import KindError
 from localkube.process import wait_until
 
 _EMPTY_WITHIN = 10.0
-_NEEDED = {"cpu", "cpuset", "memory", "pids"}
+# Those of v2 without which a kubelet refuses its group (getSupportedUnifiedControllers), where the machine has them.
+_NEEDED = {"cpu", "cpuset", "memory", "hugetlb", "pids"}
 _MOUNTS = Path("/proc/self/mountinfo")
 
 

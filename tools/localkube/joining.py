@@ -41,9 +41,9 @@ from localkube.worker_programs import (
 _CLIENTS = (KUBELET, KUBE_PROXY, DNS)
 
 
-def join(cluster: Cluster, layout: Layout, worker: Worker, deadline: float, console: Console) -> None:
+def join(cluster: Cluster, layout: Layout, worker: Worker, seconds: float, console: Console) -> None:
     """Start the node and everything on it; return when it is ready for pods."""
-    node = Node(cluster.folder)
+    node, deadline = Node(cluster.folder), time.monotonic() + seconds
     with console.step("Making the worker node"):
         _write_files(cluster, layout, worker)
         _permit(cluster, layout)

@@ -134,7 +134,7 @@ def _start(cluster: Cluster, layout: Layout, seconds: float, console: Console) -
         cluster.process(SCHEDULER).start()
         cluster.wait_ready(left())
     if layout.worker:
-        joining.join(cluster, layout, layout.worker, deadline, console)
+        joining.join(cluster, layout, layout.worker, seconds, console)
     cluster.remember(Facts(layout.ports, ready=True, worker=layout.worker))
 
 

@@ -7,6 +7,7 @@ Called by: joining and lifecycle. It must not: change a setting of the host, or 
 import shutil
 import subprocess
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from localkube import cgroups
@@ -19,6 +20,7 @@ from localkube.worker_programs import NODE, node_folder, sysctls
 _NAMESPACES = ("--mount", "--net", "--pid", "--ipc", "--uts")
 _LINK = "eth0"
 _STARTED_WITHIN = 10.0
+_REMOVED_WITHIN = 10.0
 _LINKS = Path("/sys/class/net")
 # Arguments: the node's folder, its address with prefix, the services' network, the host's address, the node's name.
 _SET_UP = f"""
@@ -95,10 +97,18 @@ def end(folder: Path) -> None:
 
 def remove_traces(folder: Path) -> None:
     """Remove what outlives the namespaces, or would for a moment: the link (with its routes) and the control group."""
+    if not wait_until(lambda: _link_removed(folder), _REMOVED_WITHIN):
+        raise KindError(f"the link {link_name(folder)} could not be deleted")
+    cgroups.remove(cgroup_name(folder))
+
+
+def _link_removed(folder: Path) -> bool:
+    """Delete the link, unless the kernel was quicker: it ends with the node's network namespace."""
     link = link_name(folder)
     if (_LINKS / link).exists():
-        _run(["ip", "link", "delete", link], folder)
-    cgroups.remove(cgroup_name(folder))
+        with suppress(KindError):
+            _run(["ip", "link", "delete", link], folder)
+    return not (_LINKS / link).exists()
 
 
 def _make_files(folder: Path) -> None:

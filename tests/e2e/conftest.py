@@ -1,0 +1,54 @@
+"""Fixtures of the end-to-end tier: pytest-kind's cluster with a node that runs pods, and images for it.
+
+`tools/kind` itself says, in the error of the fixture, when root or a program is missing and how to install it.
+"""
+
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from pytest_kind import KindCluster
+from tests.services.local_kind import KIND, WITH_WORKER
+from tests.services.pods import write_image
+
+from localfleet.kind import kind_program, kubectl_program
+
+
+@pytest.fixture(scope="session")
+def kind_cluster(request: pytest.FixtureRequest) -> Iterator[KindCluster]:
+    """pytest-kind's own fixture, but with a config file and another name than the cluster without pods."""
+    option = request.config.option
+    kind = kind_program(option.kind_bin)
+    kubectl = Path(option.kind_kubectl_bin or kubectl_program(kind))
+    kubeconfig = Path(option.kubeconfig) if option.kubeconfig else None
+    cluster = KindCluster(f"{option.cluster_name}-e2e", kubeconfig, option.kind_image, kind, kubectl)
+    cluster.create(WITH_WORKER)
+    yield cluster
+    if not option.keep_cluster:
+        cluster.delete()
+
+
+@pytest.fixture(scope="session")
+def load(kind_cluster: KindCluster) -> Callable[[Path], None]:
+    """Loads an image archive onto the node; pods then need `imagePullPolicy: Never`."""
+
+    def run(archive: Path) -> None:
+        command = [str(kind_cluster.kind_path), "load", "image-archive", str(archive), "--name", kind_cluster.name]
+        subprocess.run(command, check=True)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def programs() -> Path:
+    """The folder of `tools/kind`'s programs, those of a worker too."""
+    return Path(subprocess.check_output([KIND, "build", "node-image", "--worker"], text=True).strip())
+
+
+@pytest.fixture(scope="session")
+def archive(tmp_path_factory: pytest.TempPathFactory, programs: Path) -> Path:
+    """The image of `tests.services.pods`."""
+    archive = tmp_path_factory.mktemp("image") / "kubectl.tar"
+    write_image(archive, programs / "kubectl")
+    return archive

@@ -1,0 +1,73 @@
+"""`tools/kind` with a home of its own, for tests that count what it leaves.
+
+A person's clusters are never touched; only the cache of built programs is the person's own, because building takes
+minutes.
+"""
+
+import os
+import subprocess
+from pathlib import Path
+
+import psutil
+
+from localkube.process import MARKER
+
+REPOSITORY = Path(__file__).parents[2]
+
+KIND = REPOSITORY / "tools" / "kind"
+WITH_WORKER = REPOSITORY / "tests" / "e2e" / "worker.yaml"
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+FOREVER = 3600  # The first build takes ten minutes where Go's cache is empty.
+
+
+class Kind:
+    """`tools/kind` with a home of its own."""
+
+    def __init__(self, home: Path, programs: Path) -> None:
+        self.home = home
+        self.kubectl = programs / "kubectl"
+        self.state = home / ".local" / "state" / "hotpool"
+        own = {"HOME": str(home), "XDG_CACHE_HOME": str(CACHE), "XDG_STATE_HOME": "", "KUBECONFIG": ""}
+        self.environment = {**os.environ, **own, "KIND_CLUSTER_NAME": ""}
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        """Run without waiting, with SIGINT heeded although whoever runs the tests in the background ignores it."""
+        pipe = subprocess.PIPE
+        return subprocess.Popen(
+            ["/usr/bin/env", "--default-signal=INT", KIND, *words],
+            env=self.environment,
+            stdout=pipe,
+            stderr=pipe,
+            text=True,
+        )
+
+    def run(self, *words: str) -> str:
+        """Run to success; return what is data."""
+        status, out, err = self.result(*words)
+        assert status == 0, err
+        return out
+
+    def result(self, *words: str) -> tuple[int, str, str]:
+        """Run; return exit code, data and messages."""
+        process = self.start(*words)
+        out, err = process.communicate(timeout=FOREVER)
+        return process.returncode, out, err
+
+    def ask(self, *words: str, context: str) -> str:
+        """Run kubectl to success; return what it prints."""
+        command = [str(self.kubectl), f"--context=kind-{context}", *words]
+        return subprocess.run(command, env=self.environment, check=True, capture_output=True, text=True).stdout
+
+    def processes(self) -> list[psutil.Process]:
+        """The programs that run for any cluster of this home."""
+        return [process for process in psutil.process_iter() if self._is_ours(process)]
+
+    def _is_ours(self, process: psutil.Process) -> bool:
+        try:
+            return process.environ().get(MARKER, "").startswith(str(self.home))
+        except psutil.Error:
+            return False
+
+    def left(self) -> tuple[list[psutil.Process], list[Path]]:
+        """What must be empty after delete."""
+        return self.processes(), list((self.state / "clusters").iterdir())
