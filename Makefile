@@ -7,10 +7,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.complete
 ARGS ?=
 
-.PHONY: help demo test lint unit cluster-test soak soak-pools bench crds clean venv programs lock
+.PHONY: help demo test lint unit cluster-test e2e soak soak-pools bench crds chart clean venv programs lock worker-programs images
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: venv programs ## Watch services stop and start on six nodes (ARGS=--once: run the script and end)
 	@PYTHONPATH=tools $(BIN)/python -m demo $(ARGS)
@@ -21,13 +21,17 @@ lint: venv ## Style, types, layers, generated files
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
-	@$(BIN)/python -m hotpool.crdgen --check crds
+	@$(BIN)/python -m hotpool.crdgen --check crds && $(BIN)/python -m hotpool.crdgen --check charts/hotpool/crds
+	@PYTHONPATH=tools $(BIN)/python -m chart --check
 
 unit: venv ## Tests without a cluster: pure core, and real processes in flow
 	@$(BIN)/pytest tests/unit tests/flow $(ARGS)
 
 cluster-test: venv programs ## Tests on a real API server and a real Redis
 	@$(BIN)/pytest tests/cluster --ignore=tests/cluster/soak $(ARGS)
+
+e2e: venv ## The chart on a local cluster with real pods (Linux and root; names the packages that are missing)
+	@$(BIN)/pytest tests/e2e $(ARGS)
 
 soak: soak-pools programs ## Random courses of thousands of steps against the models of operator and agent (two hours)
 	@$(BIN)/pytest tests/cluster/soak $(ARGS)
@@ -39,7 +43,10 @@ bench: venv programs ## Measure (ARGS="--json FILE" also writes the figures)
 	@PYTHONPATH=.:tools $(BIN)/python -m tests.bench $(ARGS)
 
 crds: venv ## Generate crds/ from the models in operator/hotpool/api
-	@$(BIN)/python -m hotpool.crdgen crds
+	@$(BIN)/python -m hotpool.crdgen crds && $(BIN)/python -m hotpool.crdgen charts/hotpool/crds
+
+chart: venv ## Generate the chart's table of values from values.schema.json
+	@PYTHONPATH=tools $(BIN)/python -m chart
 
 clean: ## Remove the virtual environment and caches of tools (built cluster programs stay in your cache folder)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .pytest-kind
@@ -55,11 +62,19 @@ $(STAMP): requirements.lock pyproject.toml
 	@$(BIN)/python -m pip install --quiet --no-deps -e .
 	@touch $@
 
+worker-programs: programs ## Build those of a worker node too (root is needed to run them)
+	@tools/kind build node-image --worker >/dev/null
+
 programs: venv ## Build the local cluster's programs once (about 12 minutes; cached for the user)
 	@if $(BIN)/python -c 'import sys; sys.path.insert(0, "tools"); from localfleet.kind import *; sys.exit(kind_program() != REPOSITORY / "tools/kind")'; \
 	  then tools/kind build node-image >/dev/null; fi
 
-lock: venv ## Renew requirements.lock from pyproject.toml
+images: venv ## Build the image of operator and agent, and a Redis for tests, as archives (root; cached for the user)
+	@PYTHONPATH=tools $(BIN)/python -m localimages
+
+lock: venv ## Renew requirements.lock from pyproject.toml, and what builds the image
 	@$(BIN)/python -m pip install --quiet uv
 	@$(BIN)/uv pip compile pyproject.toml --all-extras --generate-hashes --no-emit-index-url --no-emit-find-links \
 	  --python-version 3.11 --universal --no-header --quiet --output-file requirements.lock
+	@$(BIN)/uv pip compile packaging/build.in --generate-hashes --no-emit-index-url --no-emit-find-links \
+	  --python-version 3.11 --universal --no-header --quiet --output-file packaging/build.lock

@@ -1,0 +1,39 @@
+"""The Helm chart of this repository as objects, as `helm install` would send them.
+
+Used by the cluster tests. helm: $HOTPOOL_HELM, else the one built beside the local cluster's programs.
+"""
+
+import json
+import os
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from localfleet.kind import REPOSITORY, kind_program, kubectl_program
+
+CHART: Final = REPOSITORY / "charts" / "hotpool"
+
+
+def helm_program() -> Path:
+    """The helm to call. Raises FileNotFoundError."""
+    chosen = os.environ.get("HOTPOOL_HELM")
+    program = Path(chosen) if chosen else kubectl_program(kind_program()).with_name("helm")
+    if not program.is_file():
+        raise FileNotFoundError(f"{program}: no such program; build it with tools/kind build node-image")
+    return program
+
+
+def render(
+    namespace: str, values: Mapping[str, Any] | None = None, *, only: str = "*", release: str = "hotpool"
+) -> list[dict[str, Any]]:
+    """What the chart makes of these values; `only`: a pattern below templates/. Raises RuntimeError."""
+    command = [str(helm_program()), "template", release, str(CHART), "--namespace", namespace, "--values", "-"]
+    if only != "*":
+        command += ["--show-only", f"templates/{only}"]
+    done = subprocess.run(command, input=json.dumps(values or {}), capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"helm template: {done.stderr.strip()}")
+    return [document for document in yaml.safe_load_all(done.stdout) if document]
