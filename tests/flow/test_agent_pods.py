@@ -69,6 +69,11 @@ async def unchanged(api: FakeApi, seconds: float = 0.5) -> None:
     assert len(api.writes) == writes
 
 
+def watched(it: Running) -> float | None:
+    """What the metric says."""
+    return it.agent.metrics.registry.get_sample_value("hotpool_agent_pods_watched", {"pod_namespace": "speech"})
+
+
 def healthy(api: FakeApi) -> bool:
     """Whether in no report that was ever written the type was withdrawn."""
     found = [item["ready"] for write in api.writes for item in write.report["capabilities"] if item["type"] == "asr"]
@@ -160,7 +165,7 @@ async def test_b7_a_watch_that_breaks_goes_on_where_it_was(api: FakeApi, tmp_pat
         api.pods.end_watches()
         await eventually(lambda: "503" in it.agent.health().problems.get("pods", ""))
         assert "stay as they were" in it.agent.health().problems["pods"]
-        assert it.agent.metrics.registry.get_sample_value("hotpool_agent_pods_watched", {"namespace": "speech"}) == 0
+        assert watched(it) == 0
         api.pods.delete("whisper")
         api.pods.put(pod("piper", "tts"))
         await unchanged(api)
@@ -169,7 +174,7 @@ async def test_b7_a_watch_that_breaks_goes_on_where_it_was(api: FakeApi, tmp_pat
         await until_state(api, "Running", "piper")
         assert api.pods.lists == ["speech"]
         assert it.agent.health().problems == {}
-        assert it.agent.metrics.registry.get_sample_value("hotpool_agent_pods_watched", {"namespace": "speech"}) == 1
+        assert watched(it) == 1
         await it.shut_down()
 
 
