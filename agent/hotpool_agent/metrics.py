@@ -59,7 +59,8 @@ class Metrics:
         watched = Gauge(
             "hotpool_agent_pods_watched",
             "1 while pods of the namespace are watched; while 0, their services stay as they were seen last",
-            ["namespace"],
+            # Not `namespace`: that is what Prometheus calls the one of the agent itself.
+            ["pod_namespace"],
             registry=self.registry,
         )
         for namespace in pods():

@@ -48,6 +48,7 @@ class _Watcher:
     namespace: str
     matches: Callable[[Json], bool]
     queue: asyncio.Queue[Json | None]
+    bookmarks: bool
 
 
 class FakePods:
@@ -79,10 +80,20 @@ class FakePods:
         self._store((namespace, name), copy.deepcopy(self.objects[namespace, name]), "DELETED")
 
     def forget(self, name: str, namespace: str = "speech") -> None:
-        """A pod is gone, and no watch tells so: what happened is compacted."""
+        """A pod is gone, and no watch tells so."""
         del self.objects[namespace, name]
         self._version += 1
+
+    def compact(self) -> None:
+        """No watch can begin before this moment any more."""
         self.oldest = self._version
+
+    def bookmark(self) -> None:
+        """Tell every watch that asked for it that it has heard everything so far."""
+        told = {"type": "BOOKMARK", "object": {"kind": "Pod", "metadata": {"resourceVersion": str(self._version)}}}
+        for watcher in self._watchers:
+            if watcher.bookmarks:
+                watcher.queue.put_nowait(told)
 
     def end_watches(self) -> None:
         """Close all watch streams."""
@@ -118,18 +129,22 @@ class FakePods:
             gone = {"type": "ERROR", "object": {"kind": "Status", "code": 410, "message": "too old resource version"}}
             await response.write(json.dumps(gone).encode() + b"\n")
             return response
-        watcher = _Watcher(namespace, matches, asyncio.Queue())
+        watcher = _Watcher(namespace, matches, asyncio.Queue(), request.query.get("allowWatchBookmarks") == "true")
         for version, space, event in self._history:
             if version > since and space == namespace and matches(event["object"]):
                 watcher.queue.put_nowait(event)
         self._watchers.append(watcher)
         self._pulse()
+        end = asyncio.get_running_loop().call_later(
+            int(request.query["timeoutSeconds"]), watcher.queue.put_nowait, None
+        )
         try:
             while (told := await watcher.queue.get()) is not None:
                 await response.write(json.dumps(told).encode() + b"\n")
         except ConnectionError:
             pass
         finally:
+            end.cancel()
             self._watchers.remove(watcher)
         return response
 

@@ -25,7 +25,7 @@ WATCH_SECONDS: Final = 300
 _SILENCE_SECONDS: Final = WATCH_SECONDS + 30
 """A watch in which nothing at all was heard for so long is given up: the server ends it earlier."""
 _LINE_BYTES: Final = 16 * 1024 * 1024
-"""Far above the largest object that an API server stores: 1.5 MiB, and as much again for the escapes of JSON."""
+"""More than the largest object that an API server stores, 1.5 MiB, with six characters for each that JSON escapes."""
 _PROBES: Final = {socket.TCP_KEEPIDLE: 15, socket.TCP_KEEPINTVL: 5, socket.TCP_KEEPCNT: 3}
 """A watch whose peer is gone, as after a suspend, breaks within 30 s; behind a proxy, which answers these probes
 itself, within _SILENCE_SECONDS."""
@@ -171,7 +171,7 @@ def _listed(listing: Json) -> Listing:
 
 
 async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
-    """The lines of an answer. aiohttp's own way breaks off at 128 KiB, which one pod's annotations can exceed."""
+    """The lines of an answer. aiohttp's own way dies of one of 4 MiB, and somebody's pod can be as large."""
     rest = bytearray()
     async for chunk in content.iter_any():
         *whole, last = chunk.split(b"\n")

@@ -27,7 +27,7 @@ class Roster:
         self._pods[namespace] = {pod.name: pod for pod in found}
 
     def hear(self, namespace: str, kind: str, pod: Json) -> None:
-        """An event of the namespace's watch."""
+        """An event of the namespace's watch; a bookmark changes nothing."""
         known = self._pods.setdefault(namespace, {})
         if kind in {"ADDED", "MODIFIED"}:
             found = translate(namespace, pod)

@@ -83,8 +83,7 @@ class PodWatch(EndlessWatch):
             self._is_well()
             async for kind, pod in events:
                 self._version = str(part(pod, "metadata").get("resourceVersion") or "") or None
-                if kind != "BOOKMARK":
-                    self._roster.hear(self.namespace, kind, pod)
+                self._roster.hear(self.namespace, kind, pod)
                 self._is_well()
 
     def _is_well(self) -> None:
