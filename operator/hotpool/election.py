@@ -171,7 +171,6 @@ class Elector(threading.Thread):
     def _free(self, lease: Any, now: float) -> bool:
         """Whether another's Lease was released, or did not change for its whole duration by our own clock."""
         if not lease.spec.holder_identity:
-            self._other_until = 0.0
             return True
         version = lease.metadata.resource_version
         if self._seen[0] != version:

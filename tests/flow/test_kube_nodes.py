@@ -121,7 +121,7 @@ async def test_c7_a_node_that_only_a_deaf_stream_still_knows_owns_nothing() -> N
     async with operator(api, follows=True) as fleet:
         uid = made_again(api, "n0")
         api.put(node_object("n0", report(service("q", "llm"))))
-        await until(lambda: owners(api, "n0") == [uid])
+        assert await until(lambda: owners(api, "n0") == [uid]) < 1
         assert fleet.state.kube_nodes["n0"].meta.uid == uid
         assert [w.verb for w in api.written(Kind.NODE, "n0")].count("patch") == 1
 

@@ -122,11 +122,11 @@ def test_c7_only_a_node_that_could_be_its_owner_makes_a_capability_due() -> None
 
 def test_c7_late_events_of_a_node_that_was_made_again_are_dropped() -> None:
     state = fleet()
-    state.observe(kube_node("n", cordoned=True), 1)
-    state.observe(kube_node("n", version=5, uid="another"), 2)
+    state.observe(kube_node("n"), 1)
+    state.observe(kube_node("n", version=5, uid="another", cordoned=True), 2)
     assert state.forget(Kind.KUBE_NODE, "n", "uid-kube-n") == set()
-    assert state.observe(kube_node("n", version=4, cordoned=True), 3) == set()
-    assert state.pools["llm"].members == {"n": "Ready"}
+    assert state.observe(kube_node("n", version=4), 3) == set()
+    assert state.pools["llm"].members == {"n": "Draining"}
 
 
 def facts(state: State) -> Facts:
