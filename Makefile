@@ -6,8 +6,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.complete
 ARGS ?=
+REDIS ?= redis-server
 
-.PHONY: help demo test lint unit cluster-test soak soak-pools bench crds chart clean venv programs worker-programs lock
+.PHONY: help demo test lint unit cluster-test redis-compat e2e soak soak-pools bench crds chart clean venv programs lock worker-programs images
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +30,14 @@ unit: venv ## Tests without a cluster: pure core, and real processes in flow
 
 cluster-test: venv programs ## Tests on a real API server and a real Redis
 	@$(BIN)/pytest tests/cluster --ignore=tests/cluster/soak $(ARGS)
+
+redis-compat: venv ## Tests of Redis on another server of this machine (REDIS=redis-server, or a path; no cluster needed)
+	@command -v $(REDIS) >/dev/null || { echo "$(REDIS) is missing: install redis-server (Debian 12 and later) or valkey-server (Debian 12 backports, Debian 13), or say which: make $@ REDIS=/path/to/server" >&2; exit 1; }
+	@HOTPOOL_TEST_REDIS_SERVER=$$(command -v $(REDIS)) $(BIN)/pytest tests/cluster/test_redis_*.py \
+	  --deselect tests/cluster/test_redis_operator.py $(ARGS)
+
+e2e: venv ## The chart on a local cluster with real pods (Linux and root; names the packages that are missing)
+	@$(BIN)/pytest tests/e2e $(ARGS)
 
 soak: soak-pools programs ## Random courses of thousands of steps against the models of operator and agent (two hours)
 	@$(BIN)/pytest tests/cluster/soak $(ARGS)
@@ -66,7 +75,12 @@ programs: venv ## Build the local cluster's programs once (about 12 minutes; cac
 	@if $(BIN)/python -c 'import sys; sys.path.insert(0, "tools"); from localfleet.kind import *; sys.exit(kind_program() != REPOSITORY / "tools/kind")'; \
 	  then tools/kind build node-image >/dev/null; fi
 
-lock: venv ## Renew requirements.lock from pyproject.toml
+images: venv ## Build the image of operator and agent, and a Redis for tests, as archives (root; cached for the user)
+	@PYTHONPATH=tools $(BIN)/python -m localimages
+
+lock: venv ## Renew requirements.lock from pyproject.toml, and what builds the image
 	@$(BIN)/python -m pip install --quiet uv
 	@$(BIN)/uv pip compile pyproject.toml --all-extras --generate-hashes --no-emit-index-url --no-emit-find-links \
 	  --python-version 3.11 --universal --no-header --quiet --output-file requirements.lock
+	@$(BIN)/uv pip compile packaging/build.in --generate-hashes --no-emit-index-url --no-emit-find-links \
+	  --python-version 3.11 --universal --no-header --quiet --output-file packaging/build.lock

@@ -7,12 +7,14 @@ from hotpool.core.story.transitions import Transition
 from hotpool.projection.answers import Capability, Counts, Members, NoMember, Picked, Reason, Reservation, TypeState
 from hotpool.projection.blocking import SyncLookup
 from hotpool.projection.choice import How, Strategy
+from hotpool.projection.credentials import Credentials
 from hotpool.projection.lookup import Lookup
 from hotpool.projection.questions import LookupFailed
 
 __all__ = [
     "Capability",
     "Counts",
+    "Credentials",
     "How",
     "Lookup",
     "LookupFailed",

@@ -1,7 +1,8 @@
 """How fast a dispatcher picks, beside a bare SRANDMEMBER and beside the predecessor's way to pick.
 
 One Valkey on loopback, one blocking client that picks one after the other, so a rate is one over the mean time of a
-pick, client and network included. In each round every variant has a batch in turn. The floor is SRANDMEMBER of a set
+pick, client and network included; all variants over clients of the same settings, time-outs included, as the look-up
+makes its own. In each round every variant has a batch in turn. The floor is SRANDMEMBER of a set
 with the same members: one command, no exclusion, no version, no age. The predecessor is one script, written afresh from
 its description: count the shards one by one, draw a non-empty one, draw of it, look whether the node is alive. Its
 shards hold 100; `shards_1000` is 10,000 members in 1,000 of them. Server times are Redis' own, of a whole call.
@@ -21,6 +22,7 @@ from redis import Redis
 from hotpool.lookup import Picked, SyncLookup
 from hotpool.projection.client import connect
 from hotpool.projection.images import PoolImage
+from hotpool.projection.reach import TIMEOUT_SECONDS
 from hotpool.projection.writer import Writer
 from localfleet.figures import percentiles, spread
 from localfleet.redis_server import RedisServer
@@ -117,9 +119,13 @@ def _server_us(redis: Any, pick: Pick) -> float:
     return round(float(whole[0]["usec_per_call"]), 2)
 
 
+def _connected(url: str) -> Redis:
+    return Redis.from_url(url, socket_timeout=TIMEOUT_SECONDS, socket_connect_timeout=TIMEOUT_SECONDS)
+
+
 def measure() -> dict[str, float]:
     """All figures; ratios are rates over rates of one round."""
-    with RedisServer() as server, Redis.from_url(server.url) as redis:
+    with RedisServer() as server, _connected(server.url) as redis:
         asyncio.run(_project(server.url, SIZES))
         with SyncLookup.from_url(server.url, namespace="speech") as lookup:
             variants = _variants(redis, lookup)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 KEYS = FleetKeys("hotpool", "speech")
 LOAD, ENTRIES, EXPIRIES = KEYS.load
 RING = 1 << 52
+TRANSITION = '{"at":"2026-11-27T00:00:00Z","from":null,"to":"Live","gained":["asr"],"lost":{}}'
 
 
 def names(count: int, word: str = "edge") -> frozenset[str]:

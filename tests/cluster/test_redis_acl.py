@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from redis.exceptions import NoPermissionError
-from tests.cluster.test_redis_docs import OPERATOR, TRANSITION, access
+from tests.cluster.projected import TRANSITION
+from tests.cluster.redis_page import OPERATOR, access
 
 from hotpool.projection.client import Client, connect
 from hotpool.projection.failures import Unclaimed

@@ -6,19 +6,17 @@ import asyncio
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
+from tests.cluster.lossy import KEYS, NODES, Line, counted, image, stored
 from tests.cluster.projected import claimed
-from tests.cluster.test_redis_course import NODES, Line, counted, image, stored
 
 from hotpool.projection.failures import Full
 from hotpool.projection.functions import Functions
 from hotpool.projection.images import PoolImage
-from hotpool.projection.keys import FleetKeys
 from hotpool.sinks.errors import Retryable
 
 if TYPE_CHECKING:
     from hotpool.projection.client import Client
 
-KEYS = FleetKeys("hotpool", "speech")
 FACTS, READY, SUSPECT, DRAINING = KEYS.pool("zh-en")
 
 

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.cluster.test_redis_failures import Ours, pool, running, until
+from tests.cluster.mirrored import Ours, pool, running, until
 from tests.services.certificates import Authority
 from tests.services.tls import terminator
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 import shlex
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from redis import Redis
 from redis.exceptions import NoPermissionError, ResponseError
-from tests.cluster.projected import KEYS, Ring, claimed, node_of, picked, pool
-from tests.cluster.redis_cli import sessions, shown, timeless
+from tests.cluster.projected import KEYS, TRANSITION, Ring, claimed, node_of, picked, pool
+from tests.cluster.redis_page import DOCS, OPERATOR, PAGE, access, sessions, shown, timeless
 
 from hotpool.lookup import Lookup, LookupFailed, SyncLookup
 from hotpool.projection.client import connect
@@ -25,22 +24,11 @@ if TYPE_CHECKING:
 
     from hotpool.projection.client import Client
 
-DOCS = Path(__file__).parents[2] / "docs"
-PAGE = (DOCS / "redis.md").read_text(encoding="utf-8")
 NOTE = (DOCS / "design" / "0004-affinity-by-multi-probe-hashing.md").read_text(encoding="utf-8")
 READY = ["edge-017", "edge-021", "edge-042"]
-TRANSITION = '{"at":"2026-11-27T00:00:00Z","from":null,"to":"Live","gained":["asr"],"lost":{}}'
 CLUSTER = ["+cluster|slots", "+cluster|shards", "+command"]
 
 
-def access() -> dict[str, list[str]]:
-    """The rules of each user of the page."""
-    blocks = re.findall(r"^```sh\nredis-cli (ACL SETUSER.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
-    lines = [shlex.split(block.replace("\\\n", " ")) for block in blocks]
-    return {words[2]: words[3:] for words in lines}
-
-
-OPERATOR = "hotpool-operator"
 USERS = {user: rules for user, rules in access().items() if user != OPERATOR}  # whose rights test_redis_acl.py tries
 READING: dict[str, Callable[[SyncLookup], Any]] = {
     "uniform": lambda lookup: lookup.pick("zh-en", exclude=["edge-017"], max_age=3600),

@@ -6,8 +6,8 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.cluster.mirrored import Ours, until
 from tests.cluster.projected import KEYS, node_of, reason_of
-from tests.cluster.test_redis_failures import Ours, until
 
 from hotpool.lookup import Lookup, Reason
 from hotpool.projection.images import PoolImage

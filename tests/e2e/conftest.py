@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pytest
 from pytest_kind import KindCluster
+from tests.e2e.release import Release
 from tests.services.local_kind import KIND, WITH_WORKER
 from tests.services.pods import write_image
 
 from localfleet.kind import kind_program, kubectl_program
+from localimages import images
+from localkube.console import Console
 
 
 @pytest.fixture(scope="session")
@@ -52,3 +55,11 @@ def archive(tmp_path_factory: pytest.TempPathFactory, programs: Path) -> Path:
     archive = tmp_path_factory.mktemp("image") / "kubectl.tar"
     write_image(archive, programs / "kubectl")
     return archive
+
+
+@pytest.fixture(scope="session")
+def bare(kind_cluster: KindCluster, load: Callable[[Path], None]) -> Release:
+    """A cluster that has the images that the chart asks for, and no release."""
+    for image in (images.hotpool(), images.valkey()):
+        load(images.ensure(image, Console()))
+    return Release(kind_cluster.kubeconfig_path, Path(kind_cluster.kubectl_path), "default")

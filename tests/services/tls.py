@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 _CHUNK = 65_536
+_HANDSHAKE = b"\x16"
 
 
 class Terminator:
@@ -42,7 +43,7 @@ class Terminator:
         assert task
         self._talks.add(task)
         task.add_done_callback(self._talks.discard)
-        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
+        far_reader, far_writer = await self._far(reader)
         pumps = [asyncio.create_task(_pump(reader, far_writer)), asyncio.create_task(_pump(far_reader, writer))]
         try:
             await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
@@ -52,6 +53,9 @@ class Terminator:
             await asyncio.gather(*pumps, return_exceptions=True)
             for end in (writer, far_writer):
                 end.transport.abort()
+
+    async def _far(self, reader: asyncio.StreamReader) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:  # noqa: ARG002 - Either looks.
+        return await asyncio.open_connection("127.0.0.1", self._target)
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -65,6 +69,41 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 async def terminator(target: int, context: ssl.SSLContext) -> AsyncIterator[Terminator]:
     """A running terminator before that port of this machine."""
     made = Terminator(target, context)
+    await made.start()
+    try:
+        yield made
+    finally:
+        await made.stop()
+
+
+class Either(Terminator):
+    """A port where TLS is ended, and what is said plainly goes through as it is: for servers that also meet there."""
+
+    async def start(self) -> None:
+        """Listen, and listen beside it for those who speak TLS."""
+        self._inner = Terminator(self._target, self._context)
+        await self._inner.start()
+        self._server = await asyncio.start_server(self._talk, "127.0.0.1", self.port)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def stop(self) -> None:
+        """End every connection, of both kinds."""
+        await super().stop()
+        await self._inner.stop()
+
+    async def _far(self, reader: asyncio.StreamReader) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        begun = await reader.read(_CHUNK)
+        far_reader, far_writer = await asyncio.open_connection(
+            "127.0.0.1", self._inner.port if begun.startswith(_HANDSHAKE) else self._target
+        )
+        far_writer.write(begun)
+        return far_reader, far_writer
+
+
+@asynccontextmanager
+async def either(target: int, context: ssl.SSLContext) -> AsyncIterator[Either]:
+    """A running port of both kinds before that port of this machine."""
+    made = Either(target, context)
     await made.start()
     try:
         yield made

@@ -44,9 +44,9 @@ def test_e6_the_look_up_runs_where_nothing_but_redis_can_be_imported() -> None:
 @pytest.mark.parametrize(
     ("how", "words"),
     [
-        ({}, ("uniform", "0.5", "", "")),
-        ({"strategy": Strategy.LEAST_LOADED}, ("least-loaded", "0.5", "", "")),
-        ({"strategy": "affinity", "key": "u"}, ("affinity", "u", "", "")),
+        ({}, ("uniform", "0.5")),
+        ({"strategy": Strategy.LEAST_LOADED}, ("least-loaded", "0.5")),
+        ({"strategy": "affinity", "key": "u"}, ("affinity", "u")),
         ({"key": "u", "exclude": ["a", "b"], "max_age": 1.5}, ("affinity", "u", "", 1500, "a", "b")),
         ({"max_age": 0}, ("uniform", "0.5", "", 0)),
     ],
@@ -99,7 +99,13 @@ def test_e6_a_misspelt_wish_and_a_name_for_a_list_are_refused(how: Any) -> None:
 
 
 def test_e6_a_load_report_is_checked() -> None:
-    assert report_arguments({"a": 2, "b": 0}, "one", 1.5) == ("one", 1500, "a", 2, "b", 0)
+    assert report_arguments({"a": 2, "b": 0}, "one", 1.5) == [("one", 1500, "a", 2, "b", 0)]
+    assert report_arguments({}, "one", 1.5) == [("one", 1500)]
+    assert [len(words) for words in report_arguments({f"n{number}": 1 for number in range(250)}, "one", 1)] == [
+        202,
+        202,
+        102,
+    ]
     for loads, source, seconds in (({"a": -1}, "one", 1), ({"a": math.nan}, "one", 1), ({}, "", 1), ({}, "one", 0)):
         with pytest.raises(ValueError, match=r"\w+"):
             report_arguments(loads, source, seconds)

@@ -122,6 +122,17 @@ class SentinelGroup(_Group):
         _until("known replica", lambda: b"slaves=1" in self.sentinel.ask("INFO", "sentinel"))
         return self
 
+    def watch_through(self, master_port: int, replica_port: int) -> None:
+        """Let the sentinel, and so its clients, reach the servers by other ports."""
+        self.master.ask("CONFIG", "SET", "replica-announce-port", str(master_port))
+        self.replica.ask("CONFIG", "SET", "replica-announce-port", str(replica_port))
+        self.replica.ask("REPLICAOF", HOST, str(master_port))
+        _until("replication", lambda: _replicates(self.replica))
+        self.sentinel.ask("SENTINEL", "REMOVE", SERVICE)
+        self.sentinel.ask("SENTINEL", "MONITOR", SERVICE, HOST, str(master_port), "1")
+        self.sentinel.ask("SENTINEL", "SET", SERVICE, "down-after-milliseconds", str(_DOWN_MS))
+        _until("known replica", lambda: b"slaves=1" in self.sentinel.ask("INFO", "sentinel"))
+
 
 class _Sentinel(RedisServer):
     """The sentinel's own process: the same program."""

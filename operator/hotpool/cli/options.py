@@ -89,6 +89,10 @@ def trouble(error: Unavailable, namespace: str) -> tuple[str, int]:
     """One line and the exit code for an answer that did not come."""
     match error.status:
         case 403:
+            if " nodes" in error.asked:
+                words = "the operator follows v1 Nodes (cordons, labels), and without them the answer could be wrong"
+                role = f"ClusterRole hotpool-{namespace}-viewer"
+                return f"not allowed to {error.asked}: {words}; ask for {role}", manual.FORBIDDEN
             words = f"not allowed to {error.asked} in namespace {namespace}: ask for Role hotpool-viewer"
             return words, manual.FORBIDDEN
         case 401:

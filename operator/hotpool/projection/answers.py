@@ -10,7 +10,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from hotpool.projection.client import text
+from hotpool.projection.reach import text
+
+NONE = "-"
+"""Where a node would be, in an answer without one."""
 
 
 class Reason(StrEnum):
@@ -102,10 +105,9 @@ class Capability:
     complete: bool
 
 
-def freshness(reply: list[Any]) -> tuple[float | None, bool]:
-    """Return age in seconds (None when never stamped, 0 when the clock of Redis went back) and completeness."""
-    stamped, complete, now = text(reply[0]), reply[1], int(reply[2])
-    return (max(0, now - int(stamped)) / 1000 if stamped else None), complete == 1
+def freshness(age: int, complete: object) -> tuple[float | None, bool]:
+    """Return age in seconds (None when never vouched for) and completeness from how a reply begins."""
+    return (age / 1000 if age >= 0 else None), text(complete) == "1"
 
 
 def type_state(value: str) -> TypeState:
@@ -114,14 +116,17 @@ def type_state(value: str) -> TypeState:
     return TypeState(bool(parsed["ready"]), parsed["reason"], tuple(parsed["services"]))
 
 
-def answer(pool: str, reply: list[Any], reservation: str | None = None) -> Picked | NoMember:
+def answer(pool: str, reply: Any, reservation: str | None = None) -> Picked | NoMember:
     """Return the answer to a pick in this pool from the function's reply; `reservation`: the id that was asked for."""
-    fresh, word, version, *rest = reply
-    age, complete = freshness(fresh)
-    if reason := text(word):
-        ready, suspect, draining, excluded = rest
+    node, word, version, age, complete, *rest = text(reply).split(" ")
+    seconds = int(age) / 1000 if age != "-1" else None
+    if node == NONE:
+        ready, suspect, draining, excluded = map(int, rest)
         counts = Counts(ready + suspect + draining, ready, suspect, draining, excluded)
-        return NoMember(pool, Reason(reason), counts, age, complete)
-    node = text(rest[0])
-    reserved = Reservation(reservation, node, int(rest[2]) / 1000) if reservation else None
-    return Picked(node, text(rest[1]), pool, int(version), age, complete, reserved)
+        return NoMember(pool, Reason(word), counts, seconds, complete == "1")
+    reserved = None
+    if reservation:
+        reserved = Reservation(reservation, node, int(rest.pop()) / 1000)
+    if rest:
+        raise ValueError(f"no answer to a pick: {reply!r}")
+    return Picked(node, word, pool, int(version), seconds, complete == "1", reserved)

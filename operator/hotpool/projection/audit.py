@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from hotpool.projection.client import text
 from hotpool.projection.functions import source
 from hotpool.projection.keys import STATES, entry
 from hotpool.projection.ledger import Mark
+from hotpool.projection.reach import text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -24,12 +24,13 @@ if TYPE_CHECKING:
     from hotpool.projection.keys import FleetKeys
     from hotpool.projection.ledger import Ledger
 
-POOLS_PER_CALL = 100
-NODES_PER_CALL = 200
+POOLS_PER_CALL = 50
+NODES_PER_CALL = 50
+NODES_PER_TURN = 200
 MEMBERS_PER_TURN = 5_000
 """Members read and compared one by one in each audit; 1.3 million have had their turn after 22 minutes."""
-RANKS_PER_CALL = 2_500
-"""Of each member set: what Redis reads at once, it answers nobody meanwhile."""
+RANKS_PER_CALL = 500
+"""Of all member sets of a call together, or of each where a pool is larger: while Redis reads it answers nobody."""
 _SAFE_DIGITS = 15
 
 
@@ -70,6 +71,20 @@ def _chunks(names: Iterable[str], size: int) -> Iterator[list[str]]:
         yield chunk
 
 
+def _small_enough(pools: Mapping[str, PoolImage]) -> Iterator[list[str]]:
+    """Yield names of pools that have together at most RANKS_PER_CALL members, or one name."""
+    names: list[str] = []
+    members = 0
+    for name, image in pools.items():
+        members += sum(map(len, image.members))
+        if names and (members > RANKS_PER_CALL or len(names) == POOLS_PER_CALL):
+            yield names
+            names, members = [], sum(map(len, image.members))
+        names.append(name)
+    if names:
+        yield names
+
+
 def whole(value: object) -> int | None:
     """Return a number that Redis kept as text, or None for what is none."""
     plain = text(value)
@@ -103,9 +118,9 @@ class Turns:
         return chosen
 
     def nodes(self, wanted: Mapping[str, NodeImage]) -> list[str]:
-        """Return at most NODES_PER_CALL nodes."""
+        """Return at most NODES_PER_TURN nodes."""
         self._nodes = self._nodes or list(wanted)
-        chosen, self._nodes = self._nodes[-NODES_PER_CALL:], self._nodes[:-NODES_PER_CALL]
+        chosen, self._nodes = self._nodes[-NODES_PER_TURN:], self._nodes[:-NODES_PER_TURN]
         return [name for name in chosen if name in wanted]
 
 
@@ -215,7 +230,7 @@ class Audit:
     async def _pool_contents(self, pools: Mapping[str, PoolImage]) -> set[str]:
         """Pools with the right facts and other members: somebody changed them by hand."""
         bad: set[str] = set()
-        for names in _chunks(pools, POOLS_PER_CALL):
+        for names in _small_enough(pools):
             bad |= await self._changed_by_hand({name: pools[name] for name in names})
         self._foreign |= bad
         return bad
@@ -236,8 +251,9 @@ class Audit:
         return {name for name, sets in held.items() if name not in rewritten and sets != list(pools[name].members)}
 
     async def _node_contents(self, nodes: Mapping[str, NodeImage]) -> set[str]:
-        keys = [self._keys.node(name) for name in nodes]
-        replies = await self._functions.read("node_contents", keys) if keys else []
+        replies: list[Any] = []
+        for names in _chunks(nodes, NODES_PER_CALL):
+            replies += await self._functions.read("node_contents", [self._keys.node(name) for name in names])
         bad = set()
         for (name, image), reply in zip(nodes.items(), replies, strict=True):
             words = [text(part) for part in reply]

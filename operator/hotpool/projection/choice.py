@@ -22,6 +22,7 @@ MOST_SECONDS = 86_400
 LEAST_WEIGHT = 0.001
 MOST_WEIGHT = 1e9
 _ID_BYTES = 16
+_REPORTED_AT_ONCE = 100
 
 
 class Strategy(StrEnum):
@@ -59,7 +60,9 @@ _WISHES = frozenset(How.__annotations__)
 class Choice(NamedTuple):
     """One pick's wishes, checked; `reservation` is the id of the one that it shall make."""
 
-    words: Words
+    strategy: str
+    draw: str
+    limit: int | str
     reservation: tuple[str, float, int] | None
     exclude: tuple[str, ...]
 
@@ -67,7 +70,7 @@ class Choice(NamedTuple):
     def of(cls, how: How, chance: Callable[[], float]) -> Choice:
         """Check what is asked for. Raises ValueError or TypeError."""
         if not how:
-            return cls(("uniform", repr(chance()), ""), None, ())
+            return cls("uniform", repr(chance()), "", None, ())
         strategy = Strategy(how.get("strategy") or (Strategy.AFFINITY if "key" in how else Strategy.UNIFORM))
         if (strategy is Strategy.AFFINITY) != bool(how.get("key")):
             raise ValueError("a key is for the strategy affinity, which needs one")
@@ -85,16 +88,23 @@ class Choice(NamedTuple):
         exclude = how.get("exclude", ())
         if isinstance(exclude, str):
             raise TypeError("exclude takes names of nodes, not one name")
-        return cls((strategy.value, draw, limit), reservation, tuple(exclude))
+        return cls(strategy.value, draw, limit, reservation, tuple(exclude))
+
+    @property
+    def needs_load(self) -> bool:
+        """Tell whether the choice is by load."""
+        return self.strategy == Strategy.LEAST_LOADED
 
     def arguments(self, field: str) -> Words:
         """Return what the function takes; `field`: the entry of the index that the pool must have, '' for any."""
-        strategy, draw, limit = self.words
-        return (*(self.reservation or ()), strategy, draw, field, limit, *self.exclude)
+        words = (*self.reservation, self.strategy, self.draw) if self.reservation else (self.strategy, self.draw)
+        if field or self.limit != "" or self.exclude:
+            return (*words, field, self.limit, *self.exclude)
+        return words
 
     def unknown(self, field: str, age: float | None, complete: bool) -> NoMember:  # noqa: FBT001 - as freshness tells it.
         """Return the answer where the index has no such entry, as the function `pick` answers for an unknown pool."""
-        limit = self.words[2]
+        limit = self.limit
         stale = limit != "" and (age is None or not complete or age * 1000 > float(limit))
         return NoMember(field, Reason.STALE if stale else Reason.POOL_UNKNOWN, _NOBODY, age, complete)
 
@@ -123,9 +133,11 @@ def milliseconds(seconds: float) -> int:
     return round(seconds * 1000)
 
 
-def report_arguments(loads: Mapping[str, float], source: str, seconds: float) -> Words:
-    """Return what the function `report` takes. Raises ValueError."""
+def report_arguments(loads: Mapping[str, float], source: str, seconds: float) -> list[Words]:
+    """Return what the function `report` takes, call by call: each holds Redis up for a moment. Raises ValueError."""
     if not source:
         raise ValueError("a load report needs a source")
+    span = milliseconds(seconds)
     pairs: Sequence[tuple[str, float]] = [(node, checked_weight(load) if load else 0) for node, load in loads.items()]
-    return (source, milliseconds(seconds), *(part for pair in pairs for part in pair))
+    parts = [pairs[first : first + _REPORTED_AT_ONCE] for first in range(0, len(pairs), _REPORTED_AT_ONCE)] or [[]]
+    return [(source, span, *(word for pair in part for word in pair)) for part in parts]

@@ -6,7 +6,6 @@ Called by __main__ (for the writer) and by the look-up. It must not import anyth
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
-from urllib.parse import urlsplit
 
 from redis._parsers import AsyncCommandsParser
 from redis.asyncio import Redis
@@ -17,16 +16,13 @@ from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool, SentinelMan
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from hotpool.projection.credentials import Credentials, FreshConnection, FreshSentinelConnection, PasswordFile
+from hotpool.projection.credentials import Credentials, FreshConnection, FreshSentinelConnection
+from hotpool.projection.reach import TIMEOUT_SECONDS, Reach, keys_of, told
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 Client: TypeAlias = Redis | RedisCluster
-
-TIMEOUT_SECONDS = 2.0
-_SENTINEL_PORT = 26_379
-_FORM = "redis[s]://[user[:password]@]host[:port][/db]"
 
 
 def connect(
@@ -40,39 +36,21 @@ def connect(
 ) -> Client:
     """Return a client for a URL `redis://`, `rediss://` (TLS) or `unix://`, with ACL user and password in it.
 
-    `sentinels`: `host:port` of each; the host of the URL is then the name of the service that they watch. `credentials`
-    come before those of the URL. Nothing is connected yet. `timeout` (seconds) bounds the connection and each answer.
-    Nothing is ever sent twice, unless `read_retries` is given, which is for clients that only read: a lost connection
-    is then tried again. Raises ValueError, without the URL, for one that cannot be read.
+    The rest as in Reach. Nothing is connected yet. Nothing is ever sent twice, unless `read_retries` is given, which is
+    for clients that only read: a lost connection is then tried again. Raises ValueError, without the URL, for one that
+    cannot be read.
     """
-    credentials = credentials or Credentials()
-    if credentials.ca and not url.startswith("rediss:"):
-        raise ValueError("a file of certificates is for TLS: the URL of Redis must begin with rediss://")
+    reach = Reach(url, sentinels, credentials or Credentials(), timeout)
     retry = Retry(NoBackoff(), read_retries, supported_errors=(RedisConnectionError,))
-    common: dict[str, Any] = {"encoding_errors": "surrogateescape"}  # A name that the audit found is sent as it was.
-    common |= {"socket_timeout": timeout, "socket_connect_timeout": timeout, "retry": retry, "health_check_interval": 0}
     try:
-        settings = _settings_of(url, credentials) | common
+        settings = reach.settings(parse_url) | {"retry": retry}
+        if reach.secure:
+            settings["connection_class"] = FreshConnection
         if sentinels:
-            settings["host"] = urlsplit(url).netloc.rpartition("@")[2].partition(":")[0]  # as written, not lower case
-            return _by_sentinels(sentinels, settings, credentials.sentinel_password)
+            return _by_sentinels(reach, settings)
         return _to_cluster(settings) if cluster else Redis.from_pool(ConnectionPool(**settings))
     except (ValueError, TypeError, LookupError):
-        raise ValueError(f"the URL of Redis cannot be read: {_FORM}") from None
-
-
-def _settings_of(url: str, credentials: Credentials) -> dict[str, Any]:
-    settings: dict[str, Any] = {**parse_url(url)}
-    if url.startswith("rediss:"):
-        settings["connection_class"] = FreshConnection
-    if credentials.ca:
-        settings["ssl_ca_certs"] = credentials.ca
-    if credentials.user:
-        settings["username"] = credentials.user
-    if credentials.password:
-        settings.pop("password", None)
-        settings["credential_provider"] = PasswordFile(settings.pop("username", None), credentials.password)
-    return settings
+        reach.unreadable()
 
 
 def _to_cluster(settings: dict[str, Any]) -> RedisCluster:
@@ -85,17 +63,6 @@ def _to_cluster(settings: dict[str, Any]) -> RedisCluster:
         for node in client.startup_nodes:
             node.connection_class = kind
     return client
-
-
-def keys_of(words: Sequence[Any]) -> tuple[Any, ...] | None:
-    """Where the keys are in what we send: numbered in a call of a function, else the first word; None for none.
-
-    For clients of a cluster. redis-py would ask a node for each call of a function, with all of its arguments: a round
-    trip more, and a node that is away would stop what is not its own.
-    """
-    if words[0] in {"FCALL", "FCALL_RO"}:
-        return tuple(words[3 : 3 + int(words[2])])
-    return tuple(words[1:2]) or None
 
 
 class _KnownPlaces(AsyncCommandsParser):
@@ -120,45 +87,22 @@ class _Watched(Redis):
             await sentinel.aclose()
 
 
-def _by_sentinels(addresses: Sequence[str], settings: dict[str, Any], password: str | None) -> Redis:
-    secure = settings.pop("connection_class", None) is FreshConnection
-    service = settings.pop("host")
-    settings.pop("port", None)
-    theirs = {
-        name: value for name, value in settings.items() if name.startswith(("socket_", "ssl_")) or name == "retry"
-    }
-    if password:
-        theirs["credential_provider"] = PasswordFile(None, password)
-    sentinel: Any = Sentinel(  # type: ignore[no-untyped-call]
-        [_address(text) for text in addresses], sentinel_kwargs={**theirs, "ssl": secure}
-    )
-    for one in sentinel.sentinels if secure else ():
+def _by_sentinels(reach: Reach, settings: dict[str, Any]) -> Redis:
+    for name in ("connection_class", "host", "port"):
+        settings.pop(name, None)
+    sentinel: Any = Sentinel(reach.addresses, sentinel_kwargs=reach.for_sentinels(settings))  # type: ignore[no-untyped-call]
+    for one in sentinel.sentinels if reach.secure else ():
         one.connection_pool.connection_class = FreshConnection
-    kind = FreshSentinelConnection if secure else SentinelManagedConnection
-    pool: Any = SentinelConnectionPool(service, sentinel, connection_class=kind, **settings)  # type: ignore[no-untyped-call]
+    kind = FreshSentinelConnection if reach.secure else SentinelManagedConnection
+    pool: Any = SentinelConnectionPool(reach.service, sentinel, connection_class=kind, **settings)  # type: ignore[no-untyped-call]
     client = cast("_Watched", _Watched.from_pool(pool))
     client.sentinels = sentinel.sentinels
     return client
 
 
-def _address(text: str) -> tuple[str, int]:
-    host, _, port = text.strip().rpartition(":")
-    return host.strip("[]") or text.strip(), int(port) if host else _SENTINEL_PORT
-
-
-def _settings(client: Client) -> dict[str, Any]:
-    return client.connection_kwargs if isinstance(client, RedisCluster) else client.connection_pool.connection_kwargs
-
-
 def describe(error: BaseException, client: Client) -> str:
     """Return kind and text of an error, with the client's password taken out of it."""
-    text = f"{type(error).__name__}: {error}"
-    settings = _settings(client)
-    provider = settings.get("credential_provider")
-    secret = provider.secret if isinstance(provider, PasswordFile) else settings.get("password")
-    return text.replace(secret, "***") if isinstance(secret, str) and secret else text
-
-
-def text(value: object) -> str:
-    """Return what Redis answered as text, whether the client decodes or not; what is not UTF-8 becomes a mark."""
-    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+    return told(
+        error,
+        client.connection_kwargs if isinstance(client, RedisCluster) else client.connection_pool.connection_kwargs,
+    )

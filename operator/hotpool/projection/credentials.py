@@ -1,6 +1,6 @@
 """User, password and certificates for Redis from files, read again at each new connection (behaviour E4).
 
-Called by client.py. A connection that stands is not touched by a rotation; the next one uses what the files hold then.
+Called by the clients. A connection that stands is not touched by a rotation; the next one uses what the files hold.
 It must not let a password into a text, nor import anything that a dispatcher does not have.
 """
 
@@ -58,6 +58,19 @@ class PasswordFile(CredentialProvider):
         return self.get_credentials()
 
 
+def trusting(ca: str, connection: Any, password: str | None) -> ssl.SSLContext:
+    """Return the settings of TLS that trust the certificates that the file `ca` holds now, and no others.
+
+    `connection`: what redis keeps of its other settings; `password`: that of its own key.
+    """
+    context = ssl.create_default_context(cafile=ca)
+    context.check_hostname = connection.check_hostname
+    context.verify_mode = ssl.VerifyMode(connection.cert_reqs)
+    if connection.certfile:
+        context.load_cert_chain(connection.certfile, connection.keyfile, password)
+    return context
+
+
 class FreshConnection(SSLConnection):
     """A connection over TLS that reads the certificates anew each time that it is made.
 
@@ -67,12 +80,7 @@ class FreshConnection(SSLConnection):
     def _connection_arguments(self) -> Mapping[str, Any]:
         settings = self.ssl_context
         if settings.ca_certs:
-            context = ssl.create_default_context(cafile=settings.ca_certs)
-            context.check_hostname = settings.check_hostname
-            context.verify_mode = ssl.VerifyMode(settings.cert_reqs)
-            if settings.certfile:
-                context.load_cert_chain(settings.certfile, settings.keyfile, settings.password)
-            settings.context = context
+            settings.context = trusting(settings.ca_certs, settings, settings.password)
         arguments: Mapping[str, Any] = super()._connection_arguments()
         return arguments
 

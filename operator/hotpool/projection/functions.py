@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
     from hotpool.projection.client import Client
 
-Words: TypeAlias = tuple[str | int | float, ...]
+Words: TypeAlias = tuple[str | bytes | int | float, ...]
 
-LIBRARY = "hotpool_2"  # Raised when a function changes its meaning: old look-up clients then keep the old library.
+LIBRARY = "hotpool_3"  # Raised when a function changes its meaning: old look-up clients then keep the old library.
 _PARTS = ("base", "load", "meta", "pools", "nodes", "audit", "pick", "tell")  # Each sees the locals of those before.
 
 
@@ -35,7 +35,9 @@ def source() -> tuple[str, str]:
     return plain.replace("@DIGEST@", digest), digest
 
 
-def call_of(name: str, keys: Sequence[str], args: Sequence[str | int | float] = (), *, writes: bool = False) -> Words:
+def call_of(
+    name: str, keys: Sequence[str | bytes], args: Sequence[str | bytes | int | float] = (), *, writes: bool = False
+) -> Words:
     """Return the words of a call; one that only reads may be answered by a replica."""
     return ("FCALL" if writes else "FCALL_RO", f"{LIBRARY}_{name}", len(keys), *keys, *args)
 
@@ -61,11 +63,11 @@ class Functions:
         where = {"target_nodes": self._client.get_node_from_key(key)} if isinstance(self._client, RedisCluster) else {}
         await self._client.execute_command("FUNCTION LOAD", "REPLACE", source()[0], **where)
 
-    async def call(self, name: str, keys: Sequence[str], args: Sequence[str | int | float] = ()) -> Any:
+    async def call(self, name: str, keys: Sequence[str], args: Sequence[str | bytes | int | float] = ()) -> Any:
         """Call a function that writes. A library that is missing is loaded, and then the call is made once more."""
         return await self._call(call_of(name, keys, args, writes=True))
 
-    async def read(self, name: str, keys: Sequence[str], args: Sequence[str | int | float] = ()) -> Any:
+    async def read(self, name: str, keys: Sequence[str], args: Sequence[str | bytes | int | float] = ()) -> Any:
         """Call a function that only reads: a replica may answer."""
         return await self._call(call_of(name, keys, args))
 

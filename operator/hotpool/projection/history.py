@@ -7,9 +7,13 @@ the loss of Redis loses them, and nothing else than `why` misses them.
 from __future__ import annotations
 
 import json
-from typing import Final
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
 
 from hotpool.core.story.transitions import Transition
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
 
 KEPT: Final = 10
 """As in lua/nodes.lua."""
@@ -32,3 +36,10 @@ def decoded(value: str) -> Transition:
     told = json.loads(value)
     lost = {str(type_): str(reason) for type_, reason in told["lost"].items()}
     return Transition(told["at"], told["from"], told["to"], tuple(told["gained"]), lost)
+
+
+def readable(values: Iterable[str]) -> Iterator[Transition]:
+    """Yield the stored transitions, without what nobody of ours wrote."""
+    for value in values:
+        with suppress(ValueError, LookupError, TypeError, AttributeError):
+            yield decoded(value)

@@ -8,55 +8,35 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Self
 
-from hotpool.projection.client import TIMEOUT_SECONDS, connect, describe
-from hotpool.projection.keys import DEFAULT_PREFIX
-from hotpool.projection.questions import FAILURES, RANDOM, LookupFailed, Questions, hint
+from hotpool.projection.asking import Asking
+from hotpool.projection.client import Client, connect, describe
+from hotpool.projection.questions import FAILURES, LookupFailed, hint
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping, Sequence
     from types import TracebackType
     from typing import Unpack
 
     from hotpool.core.story.transitions import Transition
     from hotpool.projection.answers import Capability, Members, NoMember, Picked, Reservation
     from hotpool.projection.choice import How
-    from hotpool.projection.client import Client
+    from hotpool.projection.credentials import Credentials
     from hotpool.projection.questions import Steps, T
 
 
-class Lookup:
+class Lookup(Asking[Client]):
     """Look-ups in the projection of one fleet. Every method raises LookupFailed when Redis does not answer.
 
-    `client`: any of redis.asyncio (one server, Sentinel, cluster). `chance`: the random number in [0, 1) of each pick.
+    `client`: any of redis.asyncio. The rest, and from_url, as in Asking.
     """
 
-    def __init__(
-        self,
-        client: Client,
-        *,
-        namespace: str,
-        prefix: str = DEFAULT_PREFIX,
-        chance: Callable[[], float] = RANDOM.random,
-    ) -> None:
-        self._client = client
-        self._questions = Questions(namespace=namespace, prefix=prefix, chance=chance)
-
     @classmethod
-    def from_url(
-        cls,
-        url: str,
-        *,
-        namespace: str,
-        prefix: str = DEFAULT_PREFIX,
-        cluster: bool = False,
-        timeout: float = TIMEOUT_SECONDS,
-    ) -> Self:
-        """Make one for a URL `redis[s]://[user[:password]@]host[:port]`; `timeout` in seconds.
-
-        `cluster`: the server is a Redis Cluster of more than one shard. Raises ValueError for an unreadable URL.
-        """
-        client = connect(url, cluster=cluster, timeout=timeout, read_retries=1)
-        return cls(client, namespace=namespace, prefix=prefix)
+    def _connect(
+        cls, url: str, *, cluster: bool, sentinels: Sequence[str], credentials: Credentials | None, timeout: float
+    ) -> Client:
+        return connect(
+            url, cluster=cluster, sentinels=sentinels, credentials=credentials, timeout=timeout, read_retries=1
+        )
 
     async def pick(self, pool: str, **how: Unpack[How]) -> Picked | NoMember:
         """Pick a node of a pool, in one round trip. The keywords are those of How; ValueError for wrong ones.

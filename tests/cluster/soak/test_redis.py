@@ -1,7 +1,7 @@
 """Long courses of the torture of Redis, one for each seed. `make soak`."""
 
 import pytest
-from tests.cluster.test_redis_torture import course_of
+from tests.cluster.torture_course import course_of
 
 STEPS = 120
 

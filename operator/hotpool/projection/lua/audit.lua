@@ -1,7 +1,7 @@
 -- Job: what the writer compares with what it wrote.
 
 -- What one call may take of a set or hash: a server that answers one call answers nobody else.
-local PART = 1000
+local PART = 250
 local SCANS = { set = 'SSCAN', hash = 'HSCAN' }
 
 -- KEYS: meta.

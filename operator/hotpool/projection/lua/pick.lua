@@ -7,15 +7,20 @@ local RING = 4503599627370496
 local NOBODY = {}
 local OFFERED = { 'Ready', 'Suspect' }
 
+-- How long ago the leader vouched for the projection, in ms (-1: never), and whether all of it is there ('1' or '0').
 local function freshness(meta)
-  local stored = read('HMGET', meta, 'stampMs', 'complete') or {}
-  return { whole(stored[1]) and stored[1] or '', stored[2] == '1' and 1 or 0, now_ms() }
+  local stored, age = read('HMGET', meta, 'stampMs', 'complete') or NOBODY, -1
+  local stamp = tonumber(stored[1])
+  if stamp and stamp > 0 then
+    age = now_ms() - stamp
+    if age < 0 then age = 0 end -- the clock of Redis was set back
+  end
+  return age, stored[2] == '1' and '1' or '0'
 end
 
--- Whether nobody vouches for the projection, or did so too long ago; max_age '' asks for nothing.
-local function stale(fresh, max_age)
-  if max_age == '' then return false end
-  return fresh[1] == '' or fresh[2] ~= 1 or fresh[3] - tonumber(fresh[1]) > whole(max_age)
+-- Whether nobody vouches for the projection, or did so too long ago; without max_age nobody asks.
+local function stale(age, complete, max_age)
+  return max_age and (age < 0 or complete ~= '1' or age > whole(max_age))
 end
 
 -- The names from `first` on that are members: name to rank, and the ranks in order.
@@ -33,12 +38,13 @@ local function ruled_out(key, names, first)
 end
 
 -- Uniform over the members not excluded: a rank among these, shifted past each excluded rank below it. Also returns
--- what is left of the chance, which is a chance again.
+-- what is left of the chance, which is a chance again. No whole number times a double below 1 is rounded up to itself.
 local function drawn(chance, free, ranks)
-  local rank = math.min(math.floor(chance * free), free - 1)
-  local rest = math.min(math.max(chance * free - rank, 0), 1 - 2 ^ -32)
-  for _, excluded in ipairs(ranks) do
-    if excluded > rank then break end
+  local place = chance * free
+  local rank = math.floor(place)
+  local rest = place - rank
+  for number = 1, #ranks do
+    if ranks[number] > rank then break end
     rank = rank + 1
   end
   return rank, rest
@@ -110,68 +116,83 @@ end
 local STRATEGIES = { uniform = uniform, ['least-loaded'] = least_loaded, affinity = affinity }
 
 -- What is wrong with the arguments of a pick, nil for nothing.
-local function wrong(choose, chance, max_age)
+local function wrong(choose, chance, max_age, load)
   if not choose then return 'strategy: uniform, least-loaded or affinity' end
-  if choose == affinity and chance == '' then return 'affinity needs a key' end
+  if choose == affinity and (chance or '') == '' then return 'affinity needs a key' end
   if choose ~= affinity and not (chance and chance >= 0 and chance < 1) then return 'chance: 0 up to 1' end
-  if max_age ~= '' and not whole(max_age) then return 'max age: ms' end
+  if choose == least_loaded and not load then return 'least-loaded needs the key load' end
+  if max_age and not whole(max_age) then return 'max age: ms' end
   return nil
 end
 
--- KEYS: meta, facts, ready, suspect, draining, load. ARGV from `first`: strategy, chance in [0, 1) or the key of an
--- affinity, index entry ('' = any), max age in ms ('' = any), excluded names.
--- Returns freshness, '', version, node, state; or without a node freshness, the reason, version, ready, suspect,
--- draining, excluded. It counts only where it must: calls are what a pick costs.
+-- Version of the pool, nil where there is none, or not that of an index entry.
+local function version_of(facts, wanted)
+  if not wanted then return redis.call('HGET', facts, 'version') end
+  local stored = redis.call('HMGET', facts, 'version', 'generator', 'key')
+  return field(stored[2], stored[3] or '') == wanted and stored[1]
+end
+
+-- An argument, nil for one that is empty or not there.
+local function given(text)
+  return text ~= '' and text or nil
+end
+
+-- A node out of one set, nil where all are excluded; how many there are, and how many of these are excluded.
+local function from(key, load, choose, chance, args, excluded)
+  local size, barred, ranks = redis.call('ZCARD', key), NOBODY, NOBODY
+  if size > 0 and args[excluded] then barred, ranks = ruled_out(key, args, excluded) end
+  if size == #ranks then return nil, size, size end
+  return choose(key, chance, size - #ranks, barred, ranks, load), size, #ranks
+end
+
+-- KEYS: meta, facts, ready, suspect [, load]. ARGV from `first`: strategy, chance in [0, 1) or the key of an affinity
+-- [, index entry ('' = any), max age in ms ('' = any), excluded names]. Returns a line `node state version age
+-- complete`; without a node `- reason version age complete ready suspect draining excluded`, the version - where the
+-- pool is unknown. A line, for a client parses each element of an array by itself. It counts only where it must: calls
+-- are what a pick costs. Also returns the node.
 local function decide(keys, args, first)
-  local choose, chance, max_age = STRATEGIES[args[first]], args[first + 1], args[first + 3]
+  local choose, chance, max_age = STRATEGIES[args[first]], args[first + 1], given(args[first + 3])
   if choose ~= affinity then chance = tonumber(chance) end
-  local refused = wrong(choose, chance, max_age)
+  local refused = wrong(choose, chance, max_age, keys[5])
   if refused then return redis.error_reply('BADARGUMENT ' .. refused) end
-  local fresh = freshness(keys[1])
-  local facts = redis.call('HMGET', keys[2], 'version', 'generator', 'key')
-  local known = facts[1] and (args[first + 2] == '' or field(facts[2], facts[3] or '') == args[first + 2])
-  local old = stale(fresh, max_age)
-  if not known then return { fresh, old and 'Stale' or 'PoolUnknown', '', 0, 0, 0, 0 } end
-  local counts = {}
+  local age, complete = freshness(keys[1])
+  local version, old = version_of(keys[2], given(args[first + 2])), stale(age, complete, max_age)
+  local fresh = ' ' .. age .. ' ' .. complete
+  if not version then return '- ' .. (old and 'Stale' or 'PoolUnknown') .. ' -' .. fresh .. ' 0 0 0 0' end
+  local state, node, ready, suspect, barred, others = 'Ready', nil, nil, 0, nil, 0
   if old then
-    for state = 1, STATES do counts[state] = redis.call('ZCARD', keys[2 + state]) end
-    return { fresh, 'Stale', facts[1], counts[1], counts[2], counts[3], 0 }
-  end
-  local excluded = 0
-  for state, word in ipairs(OFFERED) do
-    local key = keys[2 + state]
-    local size, barred, ranks = redis.call('ZCARD', key), NOBODY, NOBODY
-    if size > 0 and args[first + 4] then barred, ranks = ruled_out(key, args, first + 4) end
-    if size > #ranks then
-      return { fresh, '', facts[1], choose(key, chance, size - #ranks, barred, ranks, keys[6]), word }
+    ready, suspect, barred = redis.call('ZCARD', keys[3]), redis.call('ZCARD', keys[4]), 0
+  else
+    node, ready, barred = from(keys[3], keys[5], choose, chance, args, first + 4)
+    if not node then
+      state, node, suspect, others = 'Suspect', from(keys[4], keys[5], choose, chance, args, first + 4)
     end
-    counts[state], excluded = size, excluded + #ranks
   end
-  local draining = redis.call('ZCARD', keys[5])
-  local reason = excluded > 0 and 'AllExcluded' or draining > 0 and 'OnlyDraining' or 'Empty'
-  return { fresh, reason, facts[1], counts[1], counts[2], draining, excluded }
+  if node then return node .. ' ' .. state .. ' ' .. version .. fresh, node end
+  local draining, excluded = tonumber(redis.call('HGET', keys[2], 'draining')) or 0, barred + others
+  local reason = old and 'Stale' or excluded > 0 and 'AllExcluded' or draining > 0 and 'OnlyDraining' or 'Empty'
+  return table.concat({ '-', reason, version .. fresh, ready, suspect, draining, excluded }, ' ')
 end
 
 local function pick(keys, args)
-  return decide(keys, args, 1)
+  return (decide(keys, args, 1))
 end
 
--- KEYS as in pick, then entries and expiries. ARGV: id, weight, ms from now, then as in pick. An id that is there
--- already came with a call of which the answer was lost: it is replaced. Returns as pick, with a node also the expiry.
+-- KEYS as in pick with load, then entries and expiries. ARGV: id, weight, ms from now, then as in pick. An id that is
+-- there already came with a call of which the answer was lost: it is replaced. Returns as pick, with a node also the
+-- expiry.
 local function reserve(keys, args)
   local weight, span = weight_of(args[2]), span_of(args[3])
   if args[1] == '' or not weight or not span then
     return redis.error_reply('BADARGUMENT id, weight: 0.001 to 1e9, ms: 1 to 86400000')
   end
-  local account, now = { keys[6], keys[7], keys[8] }, now_ms()
+  local account, now = { keys[5], keys[6], keys[7] }, now_ms()
   tidy(account, now)
   forget(account, args[1])
-  local reply = decide(keys, args, 4)
-  if reply[2] == '' then
-    enter(account, args[1], reply[4], weight, now + span)
-    table.insert(reply, now + span)
-  end
-  return reply
+  local reply, node = decide(keys, args, 4)
+  if not node then return reply end
+  enter(account, args[1], node, weight, now + span)
+  return reply .. ' ' .. string.format('%.0f', now + span)
 end
 
 register('pick', pick, { 'no-writes' })

@@ -1,10 +1,15 @@
-"""What redis-cli shows for a reply, and the sessions with it in a page of the documentation."""
+"""The page of the documentation about Redis: its sessions with redis-cli, what that shows, and its access lines."""
 
 from __future__ import annotations
 
 import re
+import shlex
+from pathlib import Path
 from typing import Any
 
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = (DOCS / "redis.md").read_text(encoding="utf-8")
+OPERATOR = "hotpool-operator"
 PROMPT = "127.0.0.1:6379> "
 
 
@@ -43,5 +48,13 @@ def sessions(page: str) -> list[tuple[str, str]]:
 
 
 def timeless(text: str) -> str:
-    """The same with every moment in ms since 1970 left out."""
-    return re.sub(r"\b\d{13}\b", "<ms>", text)
+    """The same with every moment in ms since 1970, and every age of an answer to a pick, left out."""
+    aged = re.sub(r'^("\S+ \w+ \S+) \d+ ', r"\1 <age> ", text)
+    return re.sub(r"\b\d{13}\b", "<ms>", aged)
+
+
+def access() -> dict[str, list[str]]:
+    """The rules of each user of the page."""
+    blocks = re.findall(r"^```sh\nredis-cli (ACL SETUSER.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    lines = [shlex.split(block.replace("\\\n", " ")) for block in blocks]
+    return {words[2]: words[3:] for words in lines}

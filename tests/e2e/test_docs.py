@@ -1,0 +1,64 @@
+"""Every command of docs/install.md, in its order, by a person who has kubectl and helm and nothing else.
+
+Also what `helm uninstall` leaves, and that the page's last commands leave nothing.
+"""
+
+import re
+from typing import Final
+
+from tests.e2e.release import Release, until
+
+from localfleet.kind import REPOSITORY
+
+PAGE: Final = REPOSITORY / "docs/install.md"
+CONSOLE: Final = re.compile(r"^```console\n(.*?)^```", re.MULTILINE | re.DOTALL)
+STAYS: Final = {
+    "CustomResourceDefinition",
+    "Lease",
+    "NodeCapability",
+    "NodePool",
+    "NodePoolSlice",
+}
+"""Kinds that `helm uninstall` leaves, as the page says under "Remove"."""
+
+Object = tuple[str, str, str]
+"""Kind, namespace, name."""
+
+
+def commands() -> list[str]:
+    """What the page says to type."""
+    blocks = CONSOLE.findall(PAGE.read_text())
+    return [line.removeprefix("$ ") for block in blocks for line in block.splitlines() if line.startswith("$ ")]
+
+
+def objects(release: Release) -> set[Object]:
+    """Everything that the API server stores, but Events."""
+    kinds = release.run("kubectl api-resources --verbs=list -o name").split()
+    wanted = ",".join(kind for kind in kinds if not kind.startswith(("events", "componentstatuses")))
+    form = r'{range .items[*]}{.kind}{"\t"}{.metadata.namespace}{"\t"}{.metadata.name}{"\n"}{end}'
+    lines = release.run(f"kubectl get {wanted} -A -o jsonpath='{form}'").splitlines()
+    return {(kind, namespace, name) for kind, namespace, name in (line.split("\t") for line in lines)}
+
+
+def of_hotpool(found: set[Object]) -> set[Object]:
+    """Without what the cluster itself makes and the sample service, which the page does not remove."""
+    return {one for one in found if "whisper" not in one[2] and one[1] != "kube-node-lease"}
+
+
+def test_every_command_of_the_page_does_what_it_says(bare: Release) -> None:
+    release = bare
+    release.namespace = "speech"
+    before = objects(release)
+    release.run("kubectl create namespace speech")
+    empty = objects(release) - before
+    for command in commands():
+        output = release.run(command, seconds=400)
+        if command.startswith("kubectl get nodepools"):
+            assert re.search(r"^speech\s+True\s+1\s", output, re.MULTILINE)
+        if command.startswith("kubectl get nodecapabilities"):
+            assert re.search(r"\sTrue\s+Live\s+1/1\s", output)
+        if command.startswith("helm uninstall"):
+            until(lambda: release.get("pods", "-l", "app.kubernetes.io/name=hotpool")["items"], [])
+            left = of_hotpool(objects(release) - before - empty)
+            assert {kind for kind, _, _ in left} == STAYS
+    assert of_hotpool(objects(release) - before - empty) == set()
