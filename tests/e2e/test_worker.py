@@ -4,6 +4,7 @@ import http.client
 import json
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def test_a_pod_is_known_to_the_api_server_by_its_token_with_its_node(kind_cluste
 def test_logs_exec_and_port_forward_work(kind_cluster: KindCluster, namespace: str) -> None:
     assert "Starting to serve" in kind_cluster.kubectl("-n", namespace, "logs", "web")
     assert "Client Version" in kind_cluster.kubectl("-n", namespace, "exec", "web", "--", "/kubectl", "version")
-    with kind_cluster.port_forward("pod/web", 8001, "-n", namespace) as port:
+    with _forwarded(kind_cluster, namespace, "pod/web") as port:
         assert "gitVersion" in _get("127.0.0.1", port)
 
 
@@ -100,6 +101,18 @@ def _run(cluster: KindCluster, namespace: str, name: str, *words: str) -> str:
     done = "--for=jsonpath={.status.phase}=Succeeded"
     cluster.kubectl("-n", namespace, "wait", done, f"pod/{name}", f"--timeout={WAITS}s")
     return str(cluster.kubectl("-n", namespace, "logs", name))
+
+
+@contextmanager
+def _forwarded(cluster: KindCluster, namespace: str, target: str) -> Iterator[int]:
+    """`kubectl port-forward` to the server, on a port that kubectl chooses."""
+    command = [cluster.kubectl_path, f"--kubeconfig={cluster.kubeconfig_path}", "-n", namespace]
+    with subprocess.Popen([*command, "port-forward", target, ":8001"], stdout=subprocess.PIPE, text=True) as forwarding:
+        assert forwarding.stdout
+        try:
+            yield int(forwarding.stdout.readline().split()[2].rpartition(":")[2])
+        finally:
+            forwarding.terminate()
 
 
 def _get(host: str, port: int) -> str:
