@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -153,14 +153,12 @@ class Watcher:
             reader.join(10)
 
     def _read(self, process: subprocess.Popen[str]) -> None:
-        decoder, text = json.JSONDecoder(), ""
+        text = ""
         for line in process.stdout or ():
             text += line
-            if line != "}\n":
-                continue
-            event, _ = decoder.raw_decode(text)
-            text = ""
-            self._take(event)
+            with suppress(ValueError):  # an event may have many lines
+                self._take(json.loads(text))
+                text = ""
 
     def _take(self, event: Mapping[str, Any]) -> None:
         found = event["object"]

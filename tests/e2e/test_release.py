@@ -22,7 +22,11 @@ LOAD: Final = 20
 
 def service(name: str, *, replicas: int = 1) -> dict[str, Any]:
     """A Deployment whose pods recognise speech while there is a file `ready`."""
-    server = "import http.server, pathlib; pathlib.Path('ready').touch(); http.server.test(port=8000)"
+    server = (
+        "import http.server as server, pathlib\n"
+        "pathlib.Path('ready').touch()\n"
+        "server.test(server.SimpleHTTPRequestHandler, port=8000)\n"
+    )
     container = {
         "name": "server",
         "image": "hotpool/hotpool:0.1.0",
