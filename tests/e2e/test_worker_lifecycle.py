@@ -34,7 +34,7 @@ def kind(tmp_path: Path, programs: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
     "victims", [[], ["node"], ["containerd"], ["kubelet"], ["relay", "kube-proxy", "dns"], list(ALL_PROGRAMS)], ids=str
 )
 def test_a_deleted_cluster_leaves_nothing_whatever_was_killed(kind: Kind, archive: Path, victims: list[str]) -> None:
-    before = look()
+    before = look(Cluster("one").folder)
     kind.run("create", "cluster", "--name=one", f"--config={WITH_WORKER}")
     kind.run("load", "image-archive", str(archive), "--name=one")
     _run_on(kind, "auth", "whoami")
@@ -49,7 +49,7 @@ def test_a_deleted_cluster_leaves_nothing_whatever_was_killed(kind: Kind, archiv
 
 @pytest.mark.parametrize("program", ["node", "containerd", "dns"])
 def test_a_create_that_was_killed_leaves_nothing_after_delete(kind: Kind, program: str) -> None:
-    before = look()
+    before = look(Cluster("one").folder)
     create = kind.start("create", "cluster", "--name=one", f"--config={WITH_WORKER}")
     assert wait_until(lambda: Cluster("one").process(program).pid is not None, 2 * WAITS)
     create.kill()
@@ -59,7 +59,7 @@ def test_a_create_that_was_killed_leaves_nothing_after_delete(kind: Kind, progra
 
 
 def test_an_interrupted_create_leaves_nothing(kind: Kind) -> None:
-    before = look()
+    before = look(Cluster("one").folder)
     create = kind.start("create", "cluster", "--name=one", f"--config={WITH_WORKER}")
     assert wait_until(lambda: Cluster("one").process("kubelet").pid is not None, 2 * WAITS)
     create.send_signal(signal.SIGINT)
@@ -113,8 +113,8 @@ def _kill(program: str) -> None:
 def _assert_clean(kind: Kind, before: Traces) -> None:
     assert kind.left() == ([], [])
     # A namespace outlives its last process for a moment.
-    wait_until(lambda: not look().beyond(before), 5)
-    assert look().beyond(before) == {}
+    wait_until(lambda: not look(Cluster("one").folder).beyond(before), 5)
+    assert look(Cluster("one").folder).beyond(before) == {}
 
 
 def _listening() -> set[str]:
