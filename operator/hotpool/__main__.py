@@ -18,7 +18,7 @@ from kubernetes.aio.config import ConfigException
 
 from hotpool import logs
 from hotpool.api.meta import SCHEMA_REVISION
-from hotpool.cli import diff, pick, top, why
+from hotpool.cli import diff, enroll, pick, top, why
 from hotpool.clients import Access, Reader, Unavailable, connect
 from hotpool.clock import Clock
 from hotpool.core.model import Kind
@@ -56,7 +56,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="hotpool keeps every node in exactly the pools it qualifies for right now.",
 )
-for command in (why, top, diff, pick):
+for command in (why, top, diff, pick, enroll):
     command.register(app)
 
 

@@ -85,11 +85,11 @@ def fail(command: str, words: str, code: int) -> NoReturn:
     raise typer.Exit(code)
 
 
-def trouble(error: Unavailable, namespace: str) -> tuple[str, int]:
-    """One line and the exit code for an answer that did not come."""
+def trouble(error: Unavailable, namespace: str, *, role: str = "hotpool-viewer") -> tuple[str, int]:
+    """One line and the exit code for an answer that did not come. `role`: what the command needs."""
     match error.status:
         case 403:
-            words = f"not allowed to {error.asked} in namespace {namespace}: ask for Role hotpool-viewer"
+            words = f"not allowed to {error.asked} in namespace {namespace}: ask for Role {role}"
             return words, manual.FORBIDDEN
         case 401:
             return f"the API server does not accept the credentials: {_line(error)}", manual.FORBIDDEN
