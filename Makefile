@@ -7,10 +7,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.complete
 ARGS ?=
 
-.PHONY: help demo test lint unit cluster-test soak soak-pools bench crds chart clean venv programs lock
+.PHONY: help demo test lint unit cluster-test e2e soak soak-pools bench crds chart clean venv programs lock worker-programs images
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: venv programs ## Watch services stop and start on six nodes (ARGS=--once: run the script and end)
 	@PYTHONPATH=tools $(BIN)/python -m demo $(ARGS)
@@ -29,6 +29,9 @@ unit: venv ## Tests without a cluster: pure core, and real processes in flow
 
 cluster-test: venv programs ## Tests on a real API server and a real Redis
 	@$(BIN)/pytest tests/cluster --ignore=tests/cluster/soak $(ARGS)
+
+e2e: venv ## The chart on a local cluster with real pods (Linux and root; names the packages that are missing)
+	@$(BIN)/pytest tests/e2e $(ARGS)
 
 soak: soak-pools programs ## Random courses of thousands of steps against the models of operator and agent (two hours)
 	@$(BIN)/pytest tests/cluster/soak $(ARGS)
@@ -59,11 +62,19 @@ $(STAMP): requirements.lock pyproject.toml
 	@$(BIN)/python -m pip install --quiet --no-deps -e .
 	@touch $@
 
+worker-programs: programs ## Build those of a worker node too (root is needed to run them)
+	@tools/kind build node-image --worker >/dev/null
+
 programs: venv ## Build the local cluster's programs once (about 12 minutes; cached for the user)
 	@if $(BIN)/python -c 'import sys; sys.path.insert(0, "tools"); from localfleet.kind import *; sys.exit(kind_program() != REPOSITORY / "tools/kind")'; \
 	  then tools/kind build node-image >/dev/null; fi
 
-lock: venv ## Renew requirements.lock from pyproject.toml
+images: venv ## Build the image of operator and agent, and a Redis for tests, as archives (root; cached for the user)
+	@PYTHONPATH=tools $(BIN)/python -m localimages
+
+lock: venv ## Renew requirements.lock from pyproject.toml, and what builds the image
 	@$(BIN)/python -m pip install --quiet uv
 	@$(BIN)/uv pip compile pyproject.toml --all-extras --generate-hashes --no-emit-index-url --no-emit-find-links \
 	  --python-version 3.11 --universal --no-header --quiet --output-file requirements.lock
+	@$(BIN)/uv pip compile packaging/build.in --generate-hashes --no-emit-index-url --no-emit-find-links \
+	  --python-version 3.11 --universal --no-header --quiet --output-file packaging/build.lock

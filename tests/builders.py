@@ -14,6 +14,7 @@ from hotpool.core.model import (
     Generator,
     Heartbeat,
     Kind,
+    KubeNode,
     Liveness,
     Member,
     Meta,
@@ -28,7 +29,7 @@ from hotpool.core.model import (
 )
 from hotpool.core.model import Report as CoreReport
 from hotpool.core.state import State
-from hotpool.sources.decode import decode, decode_lease
+from hotpool.sources.decode import Rejection, decode, decode_lease
 
 Json = dict[str, Any]
 
@@ -86,6 +87,15 @@ def node_object(name: str, content: Json | None = None, *, version: int = 1, gen
     return _object("NodeCapability", name, version, generation, **metadata) | body
 
 
+def kube_node_object(name: str, *, version: int = 1, cordoned: bool = False, **more: Any) -> Json:
+    """A v1 Node, with a little of what the operator does not want; `more`: uid, labels."""
+    metadata = {"name": name, "uid": more.get("uid", f"uid-kube-{name}"), "resourceVersion": str(version)}
+    spec = {"podCIDR": "10.0.0.0/24"} | ({"unschedulable": True} if cordoned else {})
+    status = {"conditions": [{"type": "Ready", "status": "True", "lastHeartbeatTime": "t"}]}
+    labels = {"labels": more.get("labels", {})}
+    return {"apiVersion": "v1", "kind": "Node", "metadata": metadata | labels, "spec": spec, "status": status}
+
+
 def condition(type_: str = "Ready", status: str = "True", reason: str = "Live", **more: Any) -> Json:
     """A condition as the operator writes it on an object of generation 1."""
     return {
@@ -127,7 +137,7 @@ def generator_object(name: str, *, version: int = 1, generation: int = 1, paused
 
 def _decoded(kind: Kind, body: Json) -> Observed:
     found = decode(kind, body)
-    assert isinstance(found, Node | Pool | Slice | Generator), found
+    assert not isinstance(found, Rejection), found
     return found
 
 
@@ -135,6 +145,13 @@ def node(name: str, content: Json | None = None, *, version: int = 1, **more: An
     """A decoded NodeCapability; `more` as for `node_object`."""
     found = _decoded(Kind.NODE, node_object(name, content, version=version, **more))
     assert isinstance(found, Node)
+    return found
+
+
+def kube_node(name: str, *, version: int = 1, **more: Any) -> KubeNode:
+    """A decoded v1 Node; `more` as for `kube_node_object`."""
+    found = _decoded(Kind.KUBE_NODE, kube_node_object(name, version=version, **more))
+    assert isinstance(found, KubeNode)
     return found
 
 

@@ -23,6 +23,7 @@ from hotpool_agent.cluster.bounds import Dropped, bounded_services
 from hotpool_agent.cluster.claim import stored_in
 from hotpool_agent.cluster.credentials import Target
 from hotpool_agent.cluster.heartbeat import Heartbeat
+from hotpool_agent.cluster.identity import kube_node
 from hotpool_agent.cluster.intent import intents_in
 from hotpool_agent.cluster.own_watch import OwnWatch
 from hotpool_agent.cluster.publish import Cluster
@@ -34,6 +35,7 @@ from hotpool_agent.metrics import Metrics
 from hotpool_agent.node import CommandError, Links, Node, Verb
 from hotpool_agent.observing import probe
 from hotpool_agent.paths import log_folder, socket_path, state_folder
+from hotpool_agent.pods.watch import Pods
 from hotpool_agent.services.log_files import rotate_forever
 from hotpool_agent.settings import Settings
 from hotpool_agent.store import Store, lock, open_store
@@ -46,8 +48,8 @@ class Options:
     """What the command line said."""
 
     catalogue: Catalogue
-    source: Path
-    """The catalogue's file, which is read again on SIGHUP."""
+    source: Path | None
+    """The catalogue's file, which is read again on SIGHUP; None: there is none, and `catalogue` is empty."""
     node: str
     target: Target
     settings: Settings
@@ -63,25 +65,28 @@ class Agent:
         self.cluster = cluster
         self.facts = Facts(
             agent_version=__version__,
-            instance=store.state.instance,
+            # What is remembered may be gone with a pod that is replaced; its Node stays (behaviour B12).
+            instance=node.uid if (node := kube_node(options.target)) else store.state.instance,
             session=uuid4().hex,
             interval=settings.interval,
-            platform=host.this_platform(),
+            platform=host.this_platform(node.name if node else None),
             hardware=host.this_hardware(),
         )
         self.catalogue_problem: str | None = None
         self._source = options.source
         self._taking_over = asyncio.Lock()
         """Held from the reading of a catalogue until it is the node's."""
-        base = options.source.absolute().parent
-        self.node = Node(options.catalogue, base, self.facts, store, settings)
+        base = (options.source or store.folder).absolute().parent
+        self.pods = Pods(cluster, settings, self._pods_changed)
+        self.node = Node(options.catalogue, base, self.facts, store, settings, pods=self.pods)
         self.metrics = Metrics()
         self.reporter = Reporter(cluster, self.facts, settings, self.node.content, self.metrics)
         self.heartbeat = Heartbeat(cluster, settings, self.reporter.holder, self.reporter.news, self.metrics)
         self.watch = OwnWatch(cluster, settings, self._observe)
         self.metrics.show(
-            lambda: [service.snapshot() for service in self.node.services.values()],
+            self.node.snapshots,
             connected=lambda: self.reporter.problem is None,
+            pods=lambda: {watch.namespace: watch.words is None for watch in self.pods.watches},
         )
         self.listening: str | None = None
         """Where /healthz, /readyz and /metrics are served."""
@@ -99,7 +104,8 @@ class Agent:
             background.extend(
                 asyncio.create_task(work)
                 for work in (
-                    self.reporter.run(),
+                    *(watch.run() for watch in self.pods.watches),
+                    self._report(),
                     self.heartbeat.run(),
                     self.watch.run(),
                     self.heed_hangups(hangups or asyncio.Queue()),
@@ -110,11 +116,18 @@ class Agent:
             ended.cancel()
             await self._shut_down(asked=stop.is_set())
 
+    async def _report(self) -> None:
+        """A report before all services are known would withdraw those that are not (behaviour A11)."""
+        await self.pods.listed()
+        await self.reporter.run()
+
     async def reload(self) -> str:
         """Read the catalogue again and make it the node's (behaviour A10); a sentence for people.
 
         Raises CatalogueError with all that is wrong; the catalogue that holds stays in force then.
         """
+        if self._source is None:
+            raise CatalogueError(["this agent has no catalogue; give it one with --catalogue"])
         async with self._taking_over:
             try:
                 catalogue = await asyncio.to_thread(read_catalogue, self._source)
@@ -132,6 +145,9 @@ class Agent:
                 _LOG.info("catalogue read again", outcome=await self.reload())
             except CatalogueError as error:
                 _LOG.error("catalogue not taken over", errors=error.errors)
+
+    def _pods_changed(self) -> None:
+        self.reporter.changed()
 
     def _observe(self, capability: dict[str, Any] | None) -> None:
         self.reporter.observe(stored_in(capability))
@@ -157,6 +173,7 @@ class Agent:
             "watch": self.watch.problem,
             "catalogue": self.catalogue_problem,
             "state": self.store.problem,
+            "pods": self.node.pods_problem(),
         }
         return Health(self.reporter.current(), {part: problem for part, problem in parts.items() if problem})
 
@@ -175,10 +192,10 @@ class Agent:
             raise control.RequestError(str(error)) from error
 
     def _status(self, identifier: str | None) -> dict[str, Any]:
-        known = self.node.services
+        known = {snapshot.spec.id: snapshot for snapshot in self.node.snapshots()}
         if identifier is not None and identifier not in known:
             raise control.RequestError(f"{identifier}: no such service; there are: {', '.join(known) or 'none'}")
-        wanted = [service.snapshot() for name, service in known.items() if identifier in {None, name}]
+        wanted = [snapshot for name, snapshot in known.items() if identifier in {None, name}]
         return {
             "node": self.cluster.node,
             "namespace": self.cluster.namespace,

@@ -44,6 +44,7 @@ _RUN: Final = m.Manual(
         ("HOTPOOL_AGENT_INTERVAL", "As --interval."),
         ("HOTPOOL_AGENT_DEBOUNCE", "As --debounce."),
         ("HOTPOOL_AGENT_LISTEN", "As --listen."),
+        ("HOTPOOL_AGENT_POD_NAMESPACES", "As --pod-namespaces."),
         ("HOTPOOL_AGENT_REFRESH_SECONDS", "The whole report is written again after this time; 300."),
         ("HOTPOOL_AGENT_REQUEST_SECONDS", "Time-out of a request to the API server; 5."),
         ("HOTPOOL_AGENT_BACKOFF_SECONDS", "First pause before a reconnection, doubled up to the interval; 1."),
@@ -62,6 +63,7 @@ _RUN: Final = m.Manual(
     ),
     examples=(
         ("hotpool-agent run --catalogue node.yaml --node edge-017 -n speech", "The agent of node edge-017"),
+        ("hotpool-agent run --pod-namespaces speech,llm", "In a pod, with HOTPOOL_AGENT_NODE: services are pods"),
         ("hotpool-agent run --catalogue b.yaml --node b --listen 127.0.0.1:0", "A second node on the same machine"),
         ("kill -HUP $(cat ~/.local/state/hotpool-agent/edge-017/lock)", "Have it read its catalogue again"),
     ),
@@ -81,7 +83,10 @@ app = typer.Typer(
 @app.command(cls=m.command(_RUN))
 def run(
     *,
-    catalogue: Annotated[Path, typer.Option(metavar="FILE", help="The node's services, YAML.")],
+    catalogue: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The node's services, YAML. Can be left out with --pod-namespaces."),
+    ] = None,
     node: NodeOption = None,
     namespace: Annotated[str | None, typer.Option("--namespace", "-n", help="Namespace of the fleet.")] = None,
     kubeconfig: Annotated[
@@ -99,6 +104,10 @@ def run(
             help="Where /healthz, /readyz and /metrics are; port 0: any free one. Default: 127.0.0.1:9810.",
         ),
     ] = None,
+    pod_namespaces: Annotated[
+        str | None,
+        typer.Option(metavar="A,B", help="Pods of this node in these namespaces with a label hotpool.dev/type, too."),
+    ] = None,
 ) -> None:
     """Run the agent in the foreground, until SIGTERM or Ctrl-C.
 
@@ -108,16 +117,18 @@ def run(
     """
     # Here, not above: importing kubernetes takes as long as ten of the other commands.
     from hotpool_agent.agent import Options, run_agent  # noqa: PLC0415
-    from hotpool_agent.catalogue.file import CatalogueError, read_catalogue  # noqa: PLC0415
+    from hotpool_agent.catalogue.file import CatalogueError, read_catalogue, without_file  # noqa: PLC0415
     from hotpool_agent.cluster.credentials import Target, TargetError  # noqa: PLC0415
     from hotpool_agent.local.endpoints import ListenError  # noqa: PLC0415
     from hotpool_agent.store import StoreError  # noqa: PLC0415
 
     _configure_logs()
-    settings = settings_of(interval=interval, debounce=debounce, listen=listen)
+    settings = settings_of(interval=interval, debounce=debounce, listen=listen, pod_namespaces=pod_namespaces)
+    if catalogue is None and not settings.pod_namespaces:
+        fail("nothing to report: give --catalogue, or --pod-namespaces, or both", m.USAGE)
     try:
         options = Options(
-            catalogue=read_catalogue(catalogue),
+            catalogue=read_catalogue(catalogue) if catalogue else without_file(),
             source=catalogue,
             node=node_name(node),
             target=Target(kubeconfig, context, namespace),

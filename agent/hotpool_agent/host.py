@@ -19,10 +19,13 @@ _GPU_SECONDS: Final = 5
 _ARCH: Final = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
 
 
-def this_platform() -> Platform:
-    """Operating system and processor in Go's words, and the host name."""
-    machine = platform.machine().lower()
-    return Platform(os=platform.system().lower(), arch=_ARCH.get(machine, machine), hostname=socket.gethostname()[:253])
+def this_platform(node: str | None) -> Platform:
+    """Operating system and processor in Go's words, and the host name.
+
+    `node`: the name of the v1 Node where it is known: a pod's own host name is another one with each pod.
+    """
+    machine, hostname = platform.machine().lower(), node or socket.gethostname()
+    return Platform(os=platform.system().lower(), arch=_ARCH.get(machine, machine), hostname=hostname[:253])
 
 
 def this_hardware() -> Hardware:

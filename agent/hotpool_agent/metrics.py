@@ -4,8 +4,9 @@ A leaf with one instance an agent and no global state: `reporter` and `heartbeat
 present values come from, `endpoints` serves it. Must not know how anything is done.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Final, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Info
@@ -46,10 +47,23 @@ class Metrics:
         for counter in (self._reports, self._heartbeats):
             counter.labels(ACCEPTED)
 
-    def show(self, snapshots: Snapshots, connected: Callable[[], bool]) -> None:
-        """Say where the values of the moment come from. Call it once."""
+    def show(
+        self, snapshots: Snapshots, connected: Callable[[], bool], pods: Callable[[], Mapping[str, bool]] = dict
+    ) -> None:
+        """Say where the values of the moment come from. Call it once.
+
+        `pods`: namespace → whether its pods are watched.
+        """
         self._connected.set_function(lambda: float(connected()))
         self.registry.register(_Services(snapshots))
+        watched = Gauge(
+            "hotpool_agent_pods_watched",
+            "1 while pods of the namespace are watched; while 0, their services stay as they were seen last",
+            ["namespace"],
+            registry=self.registry,
+        )
+        for namespace in pods():
+            watched.labels(namespace).set_function(partial(_told, pods, namespace))
 
     @contextmanager
     def report(self, size: int) -> Iterator[None]:
@@ -64,6 +78,10 @@ class Metrics:
         """Count a heartbeat, which the block sends."""
         with _counted(self._heartbeats):
             yield
+
+
+def _told(pods: Callable[[], Mapping[str, bool]], namespace: str) -> float:
+    return float(pods()[namespace])
 
 
 @contextmanager
@@ -98,7 +116,7 @@ class _Services(Collector):
     @staticmethod
     def _families() -> tuple[GaugeMetricFamily, CounterMetricFamily]:
         return (
-            GaugeMetricFamily("hotpool_agent_services", "Services of the catalogue, by state", labels=["state"]),
+            GaugeMetricFamily("hotpool_agent_services", "Services of the node, by state", labels=["state"]),
             CounterMetricFamily(
                 "hotpool_agent_service_restarts",
                 "Restarts after crashes since the agent started",

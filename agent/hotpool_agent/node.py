@@ -6,7 +6,7 @@ reports travel.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal
 
@@ -19,8 +19,10 @@ from hotpool_agent.cluster.intent import commands
 from hotpool_agent.cluster.report import Content, Facts, build
 from hotpool_agent.observing.observer import Observer
 from hotpool_agent.paths import log_folder
+from hotpool_agent.pods.watch import Pods
 from hotpool_agent.services import events, leftovers
 from hotpool_agent.services.service import Service, Surroundings, recipe
+from hotpool_agent.services.snapshot import Snapshot
 from hotpool_agent.services.supervise import Process, StuckError
 from hotpool_agent.services.turns import Turns
 from hotpool_agent.settings import Settings
@@ -30,6 +32,7 @@ Verb = Literal["start", "stop", "restart"]
 _GOAL: Final[dict[Verb, ServiceState]] = {"start": "Running", "stop": "Stopped", "restart": "Running"}
 _EVENT: Final[dict[Verb, events.Event]] = {"start": events.Start(), "stop": events.Stop(), "restart": events.Restart()}
 _LOG: Final = structlog.get_logger(__name__)
+_OBSERVED: Final = "observed only; Kubernetes starts and stops it, by kubectl scale or kubectl delete pod"
 _FIRST_LOOK_SECONDS: Final = 5.0
 _DISK_SECONDS: Final = 5.0
 
@@ -47,9 +50,11 @@ class Links:
 
 
 class Node:
-    """The services of a catalogue. `base` is the catalogue's folder."""
+    """The services of a catalogue, and those that are pods. `base` is the catalogue's folder."""
 
-    def __init__(self, catalogue: Catalogue, base: Path, facts: Facts, store: Store, settings: Settings) -> None:
+    def __init__(
+        self, catalogue: Catalogue, base: Path, facts: Facts, store: Store, settings: Settings, *, pods: Pods
+    ) -> None:
         self.services: dict[str, Service] = {}
         self.leaving = False
         self.catalogue = catalogue
@@ -57,14 +62,32 @@ class Node:
         self._facts = facts
         self._store = store
         self._settings = settings
+        self._pods = pods
         self._around: Surroundings | None = None
         self._intents: tuple[ServiceIntent, ...] = ()
         self._endings: set[asyncio.Task[None]] = set()
 
     def content(self) -> Content:
         """The report of this moment."""
-        snapshots = [service.snapshot() for service in self.services.values()]
-        return build(self.catalogue, snapshots, self._facts, leaving=self.leaving)
+        _, refused = self._pods.services(self.services.keys())
+        return build(self.catalogue, self.snapshots(), self._facts, leaving=self.leaving, refused=len(refused))
+
+    def snapshots(self) -> list[Snapshot]:
+        """All services as they are now: those of the catalogue, then pods."""
+        pods, _ = self._pods.services(self.services.keys())
+        asked_for = {entry.id for entry in self._intents}
+        return [
+            *(service.snapshot() for service in self.services.values()),
+            *(_told(pod) if pod.spec.id in asked_for else pod for pod in pods),
+        ]
+
+    def pods_problem(self) -> str | None:
+        """What of the pods is not heard, or not reported, for people."""
+        if not self._pods.watches:
+            return None
+        _, refused = self._pods.services(self.services.keys())
+        left_out = [f"pod {pod}: the report has no room for it" for pod in self.content().left_out]
+        return self._pods.problem([*refused, *left_out])
 
     async def start(self, session: aiohttp.ClientSession, links: Links) -> None:
         """Adopt what an earlier agent left, then start what is wished for, in the catalogue's order.
@@ -143,6 +166,8 @@ class Node:
         if intents is not None:
             self._intents = tuple(intents)
             self._obey()
+            # Commands to pods are answered in the report.
+            self._changed()
 
     def _obey(self) -> None:
         obedient = {
@@ -212,7 +237,10 @@ class Node:
     def _find(self, identifier: str) -> Service:
         service = self.services.get(identifier)
         if service is None:
-            raise CommandError(f"{identifier}: no such service; there are: {', '.join(self.services) or 'none'}")
+            known = {snapshot.spec.id: snapshot.pod for snapshot in self.snapshots()}
+            if pod := known.get(identifier):
+                raise CommandError(f"{identifier} is pod {pod}: {_OBSERVED}")
+            raise CommandError(f"{identifier}: no such service; there are: {', '.join(known) or 'none'}")
         if service.machine.observed:
             raise CommandError(f"{identifier} is observed only: something else starts and stops it")
         if self.leaving:
@@ -255,3 +283,9 @@ class Node:
                     await service.news.until(lambda service=service: service.looked)  # type: ignore[misc]
         except TimeoutError:
             _LOG.warning("reporting before everything that exists was looked at")
+
+
+def _told(pod: Snapshot) -> Snapshot:
+    """A pod to which people gave a command through the cluster."""
+    ignored = f"the command in spec.services is ignored: a pod is {_OBSERVED}"
+    return replace(pod, last_error="; ".join(filter(None, (pod.last_error, ignored))))

@@ -7,14 +7,16 @@ import re
 import socket
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator, Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from hotpool.api.meta import MAX_INTERVAL_SECONDS, NODE_NAME_MAX, SUBDOMAIN_PATTERN
+from hotpool.api.meta import LABEL_PATTERN, MAX_INTERVAL_SECONDS, NODE_NAME_MAX, SUBDOMAIN_PATTERN
 
 _SUBDOMAIN: Final = re.compile(SUBDOMAIN_PATTERN)
+_NAMESPACE: Final = re.compile(LABEL_PATTERN)
+_NAMESPACE_MAX: Final = 63
 _PORT_MAX: Final = 65535
 
 
@@ -34,6 +36,20 @@ def host_and_port(listen: str) -> tuple[str, int]:
 def _address(listen: str) -> str:
     host_and_port(listen)
     return listen
+
+
+def _split(given: Any) -> Any:
+    """The words between commas, each once; what is no text is left to the type."""
+    if not isinstance(given, str):
+        return given
+    return tuple(dict.fromkeys(word for part in given.split(",") if (word := part.strip())))
+
+
+def _namespaces(names: tuple[str, ...]) -> tuple[str, ...]:
+    for name in names:
+        if len(name) > _NAMESPACE_MAX or not _NAMESPACE.fullmatch(name):
+            raise ValueError(f"{name!r} is no name of a namespace; give some, with commas between them")
+    return names
 
 
 class Settings(BaseSettings):
@@ -65,6 +81,8 @@ class Settings(BaseSettings):
     """First pause before a reconnection; doubled up to H (behaviour B9)."""
     listen: Annotated[str, AfterValidator(_address)] = "127.0.0.1:9810"
     """Address of /healthz, /readyz and /metrics; port 0: any free one."""
+    pod_namespaces: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split), AfterValidator(_namespaces)] = ()
+    """Where pods of this node are services; with commas between them. Empty: nowhere."""
 
 
 class NodeNameError(ValueError):

@@ -9,22 +9,22 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any
+from typing import Any, Final
 
 import structlog
 import typer
 from kubernetes.aio import client
-from kubernetes.aio.config import ConfigException
 
-from hotpool import logs
-from hotpool.api.meta import SCHEMA_REVISION
+from hotpool import command
+from hotpool.api.meta import ELECTION_LEASE, KUBE_NODES_ANNOTATION, SCHEMA_REVISION
 from hotpool.cli import diff, enroll, pick, top, why
 from hotpool.clients import Access, Reader, Unavailable, connect
 from hotpool.clock import Clock
-from hotpool.core.model import Kind
+from hotpool.command import Unusable
+from hotpool.core.model import OURS, Kind
 from hotpool.core.state import State
 from hotpool.core.story.events import About
-from hotpool.election import LEASE_NAME, Elector
+from hotpool.election import Elector
 from hotpool.narrator import Narrator
 from hotpool.probes import serve
 from hotpool.projection.client import Client
@@ -40,76 +40,19 @@ from hotpool.sinks.kube import KubeSink
 from hotpool.sources import watch
 from hotpool.sources.canary import Canary
 from hotpool.sources.leases import LeaseStream
+from hotpool.sources.nodes import NodeStream
 
 log = structlog.get_logger(__name__)
 
+APPLY_DEFINITIONS: Final = (
+    "kubectl apply --server-side -f crds/ (with the chart, as docs/install.md says: "
+    "helm show crds CHART | kubectl apply --server-side --force-conflicts -f -)"
+)
 _WAIT_SECONDS = 1.0
 _END_SECONDS = 8.0
 """What a part has to end; kopf waits 5 s for its own."""
 _GC_THRESHOLD = 50_000
 """New objects until the collector looks: a fleet is millions of objects that no cycle holds."""
-
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    help="hotpool keeps every node in exactly the pools it qualifies for right now.",
-)
-for command in (why, top, diff, pick, enroll):
-    command.register(app)
-
-
-class Unusable(Exception):  # noqa: N818 - what people must put right, told in one line.
-    """The cluster is not as the operator needs it; the text says what to do."""
-
-
-@app.command()
-def operator(
-    *,
-    namespace: Annotated[str | None, typer.Option("-n", "--namespace", help="The fleet.")] = None,
-    kubeconfig: Annotated[str | None, typer.Option(help="Path of a kubeconfig.")] = None,
-    context: Annotated[str | None, typer.Option(help="Context within it.")] = None,
-    redis: Annotated[str | None, typer.Option(help="redis://, rediss:// or unix://; without it no projection.")] = None,
-    redis_prefix: Annotated[str | None, typer.Option(help="First part of the names of all keys.")] = None,
-    redis_cluster: Annotated[bool | None, typer.Option("--redis-cluster", help="It is a Redis Cluster.")] = None,
-    redis_sentinels: Annotated[
-        str | None,
-        typer.Option(help="host:port,host:port of sentinels; the URL's host is then the name of their service."),
-    ] = None,
-    redis_username: Annotated[str | None, typer.Option(help="ACL user.")] = None,
-    redis_password_file: Annotated[str | None, typer.Option(help="File with the password.")] = None,
-    redis_sentinel_password_file: Annotated[str | None, typer.Option(help="File with the sentinels' password.")] = None,
-    redis_ca_file: Annotated[str | None, typer.Option(help="File with the certificates to trust (PEM).")] = None,
-    listen: Annotated[str | None, typer.Option(help="Address of /healthz, /readyz and /metrics.")] = None,
-) -> None:
-    """Run the operator of one namespace until SIGTERM.
-
-    Every option can also be said in the environment: HOTPOOL_NAMESPACE, HOTPOOL_REDIS_URL, HOTPOOL_LISTEN, …
-
-    Example: hotpool operator -n speech --redis redis://127.0.0.1:6379
-    """
-    said: dict[str, Any] = {
-        "namespace": namespace,
-        "kubeconfig": kubeconfig,
-        "context": context,
-        "redis_url": redis,
-        "redis_prefix": redis_prefix,
-        "redis_cluster": redis_cluster,
-        "redis_sentinels": redis_sentinels,
-        "redis_username": redis_username,
-        "redis_password_file": redis_password_file,
-        "redis_sentinel_password_file": redis_sentinel_password_file,
-        "redis_ca_file": redis_ca_file,
-        "listen": listen,
-    }
-    settings = Settings(**{name: value for name, value in said.items() if value is not None})
-    logs.configure(settings.log_level)
-    try:
-        raise typer.Exit(asyncio.run(run(settings)))
-    except (Unusable, ConfigException) as error:
-        typer.echo(f"hotpool operator: {error}", err=True)
-        raise typer.Exit(1) from None
 
 
 async def run(settings: Settings) -> int:
@@ -131,7 +74,12 @@ class Operator:
         self._stop, self._won, self._lost = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._listed, self._stop_watch = asyncio.Event(), asyncio.Event()
         access = Access(settings.namespace, settings.kubeconfig, settings.context)
-        self._elector = Elector(access, won=_from_thread(self._won), lost=_from_thread(self._lost))
+        self._elector = Elector(
+            access,
+            won=_from_thread(self._won),
+            lost=_from_thread(self._lost),
+            says={KUBE_NODES_ANNOTATION: str(settings.kube_nodes).lower()},
+        )
         self._reader = Reader(api, settings.namespace)
         kube = KubeSink(api, settings.namespace, leader=self._elector.leading, term=lambda: self._elector.term)
         clock = Clock()
@@ -142,7 +90,11 @@ class Operator:
         self._redis = _redis(settings)
         self._narrator = Narrator(self._state, clock)
         self._mirror = self._make_mirror()
-        self._reconciler = Reconciler(self._state, self._reader, kube, self._mirror, clock, narrator=self._narrator)
+        kinds = (Kind.KUBE_NODE, *OURS) if settings.kube_nodes else OURS
+        self._reconciler = Reconciler(
+            self._state, self._reader, kube, self._mirror, clock, narrator=self._narrator, kinds=kinds
+        )
+        self._kube_nodes = NodeStream(api, self._reconciler.feed, self._narrator.nodes) if settings.kube_nodes else None
         self._leases = LeaseStream(api, settings.namespace, self._reconciler)
         self._canary = Canary(api, settings.namespace, self._reconciler, leader=self._elector.leading, clock=clock)
 
@@ -182,7 +134,7 @@ class Operator:
             "leadership": self._lost.wait(),
             "leases": self._leases.run(),
             "work": self._work(),
-        }
+        } | ({"nodes": self._kube_nodes.run()} if self._kube_nodes else {})
         tasks = [asyncio.create_task(part, name=name) for name, part in parts.items()]
         handlers = watch.registry(self._reconciler.feed, self._api.configuration)
         watching = watch.watch(handlers, self._settings.namespace, ready=self._listed, stop=self._stop_watch)
@@ -201,7 +153,7 @@ class Operator:
 
     async def _usable(self) -> None:
         """Wait for the API server, then refuse to work on definitions older than ours (design, section 1)."""
-        for kind in Kind:
+        for kind in OURS:
             while True:
                 try:
                     revision = await self._reader.schema_revision(kind)
@@ -213,18 +165,19 @@ class Operator:
                 found = (
                     "is not installed" if revision is None else f"has revision {revision}, {SCHEMA_REVISION} is needed"
                 )
-                raise Unusable(f"the definition of {kind.value} {found}: kubectl apply --server-side -f crds/")
+                raise Unusable(f"the definition of {kind.value} {found}: {APPLY_DEFINITIONS}")
 
     async def _work(self) -> None:
         """The straight path: list, lead, reconcile; compare Redis once every key was worked on."""
-        await asyncio.gather(self._listed.wait(), self._leases.listed.wait())
+        listed = (self._listed, self._leases.listed, *([self._kube_nodes.listed] if self._kube_nodes else []))
+        await asyncio.gather(*(event.wait() for event in listed))
         self._heed_signals()  # kopf has put its own handlers in their place
         await self._reconciler.open_gate()
         gc.freeze()  # what was listed stays: the collector need not look at it again and again
         self._elector.begin(lambda: self._state.largest_term)
         await self._stand_by()
         log.info("leading", term=self._elector.term, identity=self._elector.identity)
-        lease = About("Lease", LEASE_NAME, self._elector.lease_uid, "coordination.k8s.io/v1")
+        lease = About("Lease", ELECTION_LEASE, self._elector.lease_uid, "coordination.k8s.io/v1")
         self._narrator.lead(self._elector.term, lease)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._narrator.run(self._events.post))
@@ -259,12 +212,16 @@ class Operator:
         return sorted(task.get_name() for task in {*hung, *watching})
 
     def _checks(self) -> Mapping[str, str]:
-        """What /readyz asks: why a part is not well, empty where it is."""
+        """What /readyz asks: why a part is not well, empty where it is. Redis is the leader's to write."""
         checks = {
             "listed": "" if self._state.gate_open else "not everything was listed yet",
-            "leading": "" if self._elector.leading() else "another replica leads, or none",
             "leases": "heartbeats cannot be heard" if self._reconciler.is_deaf else "",
         }
+        if self._kube_nodes:
+            checks["nodes"] = self._kube_nodes.why
+        if self._elector.following():
+            return checks | {"following": ""}
+        checks["leading"] = "" if self._elector.leading() else "nobody leads, as far as is known here"
         return checks | ({"redis": self._mirror.why} if self._mirror else {})
 
 
@@ -307,6 +264,18 @@ def _outcome(done: set[asyncio.Task[Any]]) -> int:
         return 0
     log.error("a part ended; a restart puts it right", parts=ended)
     return 1
+
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="hotpool keeps every node in exactly the pools it qualifies for right now.",
+)
+command.register(app, run)
+for command_line in (why, top, diff, pick, enroll):
+    command_line.register(app)
 
 
 def main() -> None:

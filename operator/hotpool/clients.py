@@ -17,6 +17,7 @@ from kubernetes.aio.client.exceptions import ApiException
 from kubernetes.aio.config.kube_config import KUBE_CONFIG_DEFAULT_LOCATION, KubeConfigMerger
 from yaml import YAMLError
 
+from hotpool import lean
 from hotpool.api import meta
 from hotpool.core.model import Kind
 
@@ -28,6 +29,7 @@ _PAGE = 500
 _SERVICE_HOST = "KUBERNETES_SERVICE_HOST"
 _SERVICE_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 _LEASES = ("coordination.k8s.io", "v1")
+_ELECTION = f"metadata.name={meta.ELECTION_LEASE}"
 _EVENTS = ("events.k8s.io", "v1")
 AWAY = (aiohttp.ClientError, TimeoutError, OSError)
 """What a request raises when the API server cannot be reached or does not answer in time."""
@@ -107,7 +109,7 @@ def namespace_of(kubeconfig: str | None, context: str | None) -> str | None:
 
 
 class Reader:
-    """Reads of our own kinds and their definitions, and of the Leases and Events that belong to them."""
+    """Reads of our own kinds and their definitions, of v1 Nodes, and of the Leases and Events that belong to nodes."""
 
     def __init__(self, api: client.ApiClient, namespace: str) -> None:
         self._objects = client.CustomObjectsApi(api)
@@ -131,10 +133,14 @@ class Reader:
 
         No more than a page is held in memory: all slices of a large fleet are a gigabyte of dicts.
         """
+        if kind is Kind.KUBE_NODE:
+            return self._each_kube_node()
         return _each(self._objects, self._where, kind.value, labels=labels)
 
     async def get(self, kind: Kind, name: str) -> Json | None:
         """One object, or None where the API server says 404; raises Unavailable."""
+        if kind is Kind.KUBE_NODE:
+            return await self._kube_node(name)
         try:
             found: Any = await self._objects.get_namespaced_custom_object(
                 *self._where, kind.value, name, _request_timeout=READ_TIMEOUT
@@ -144,6 +150,33 @@ class Reader:
                 return None
             raise _unavailable("get", meta.GROUP, f"{kind.value}/{name}", error) from None
         return dict(found)
+
+    async def _kube_node(self, name: str) -> Json | None:
+        try:
+            answer: Any = await self._core.read_node_without_preload_content(name, _request_timeout=READ_TIMEOUT)
+            body = await content(answer, f"get nodes/{name}")
+        except AWAY as error:
+            raise _unavailable("get", "", f"nodes/{name}", error) from None
+        except Unavailable as error:
+            if error.status == 404:  # noqa: PLR2004 - HTTP's own number.
+                return None
+            raise
+        return lean.node(body)
+
+    async def _each_kube_node(self) -> AsyncIterator[Json]:
+        async for nodes, _ in kube_nodes(self._core):
+            for node in nodes:
+                yield node
+
+    async def follows_nodes(self) -> bool:
+        """Whether the operator that leads, or led last, follows v1 Nodes: its election Lease says so.
+
+        Raises Unavailable.
+        """
+        where = (*_LEASES, self._where[2])
+        found = [item async for item in _each(self._objects, where, "leases", fields=_ELECTION)]
+        said = [(item["metadata"].get("annotations") or {}).get(meta.KUBE_NODES_ANNOTATION) for item in found]
+        return said == ["true"]
 
     async def schema_revision(self, kind: Kind) -> int | None:
         """The revision of the CRD that is served, 0 where it states none, None where there is no such CRD."""
@@ -166,6 +199,31 @@ class Reader:
         except (ApiException, *AWAY) as error:
             raise _unavailable("get", "", f"namespaces/{SYSTEM_NAMESPACE}", error) from None
         return str(found.metadata.uid)
+
+
+async def kube_nodes(core: client.CoreV1Api) -> AsyncIterator[tuple[list[Json], str]]:
+    """All v1 Nodes page by page, lean, each page with the version of the whole list; raises Unavailable."""
+    more = ""
+    while True:
+        try:
+            answer: Any = await core.list_node_without_preload_content(
+                limit=_PAGE, _continue=more or None, _request_timeout=READ_TIMEOUT
+            )
+            nodes, version, more = lean.page(await content(answer, "list nodes"))
+        except AWAY as error:
+            raise _unavailable("list", "", "nodes", error) from None
+        yield nodes, version
+        if not more:
+            return
+
+
+async def content(answer: Any, asked: str) -> bytes:
+    """The body of an answer that was not read yet; raises Unavailable where it is a refusal of what was `asked`."""
+    body: bytes = await answer.read()
+    if answer.status >= 400:  # noqa: PLR2004 - HTTP's own number.
+        said = _message(body.decode(errors="replace"))[:500]
+        raise Unavailable(f"cannot {asked}: {answer.status} {answer.reason}: {said}", answer.status, asked)
+    return body
 
 
 async def _each(

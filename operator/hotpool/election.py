@@ -9,9 +9,10 @@ import os
 import socket
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from time import monotonic
+from types import MappingProxyType
 from typing import Any, Final
 
 import structlog
@@ -19,11 +20,11 @@ import urllib3
 from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 
+from hotpool.api.meta import ELECTION_LEASE
 from hotpool.clients import Access
 from hotpool.metrics import LEADER, TERM
 from hotpool.sinks.errors import Retryable
 
-LEASE_NAME: Final = "hotpool-operator"
 LEASE_SECONDS: Final = 6
 RENEW_SECONDS: Final = 1.0
 RETRY_SECONDS: Final = 0.25
@@ -42,10 +43,17 @@ log = structlog.get_logger(__name__)
 class Elector(threading.Thread):
     """Acquires the Lease, renews it, releases it on `stop()`.
 
-    `won` and `lost` are called from the thread, once each.
+    `won` and `lost` are called from the thread, once each. `says`: annotations of the Lease while we hold it.
     """
 
-    def __init__(self, access: Access, *, won: Callable[[], None], lost: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        access: Access,
+        *,
+        won: Callable[[], None],
+        lost: Callable[[], None],
+        says: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         super().__init__(name="elector", daemon=True)
         self.identity = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self.term = 0
@@ -54,7 +62,10 @@ class Elector(threading.Thread):
         self._minimum: Callable[[], int] = int
         self._won = won
         self._lost = lost
+        self._says = dict(says)
         self._until = 0.0
+        self._other_until = 0.0
+        """Until when another's Lease holds, as far as was seen (monotonic)."""
         self._held: Any = None
         """The Lease as the API server answered our last write; None: we hold none, or it is not as we left it."""
         self._stop_event = threading.Event()
@@ -70,6 +81,10 @@ class Elector(threading.Thread):
     def leading(self) -> bool:
         """Whether a write may begin now."""
         return monotonic() < self._until
+
+    def following(self) -> bool:
+        """Whether another replica leads, as far as its Lease was seen to be renewed."""
+        return not self.leading() and monotonic() < self._other_until
 
     def run(self) -> None:
         """Elect until stopped, or until leadership was lost; trouble with the API server is waited out."""
@@ -147,7 +162,7 @@ class Elector(threading.Thread):
     def _read(self, api: Any) -> Any:
         """The Lease, or None where there is none."""
         try:
-            return api.read_namespaced_lease(LEASE_NAME, self._access.namespace, _request_timeout=_REQUEST_SECONDS)
+            return api.read_namespaced_lease(ELECTION_LEASE, self._access.namespace, _request_timeout=_REQUEST_SECONDS)
         except ApiException as error:
             if error.status != _NOT_FOUND:
                 raise
@@ -156,19 +171,22 @@ class Elector(threading.Thread):
     def _free(self, lease: Any, now: float) -> bool:
         """Whether another's Lease was released, or did not change for its whole duration by our own clock."""
         if not lease.spec.holder_identity:
+            self._other_until = 0.0
             return True
         version = lease.metadata.resource_version
         if self._seen[0] != version:
             self._seen = (version, now)
-        return now - self._seen[1] > (lease.spec.lease_duration_seconds or LEASE_SECONDS)
+        self._other_until = self._seen[1] + (lease.spec.lease_duration_seconds or LEASE_SECONDS)
+        return now > self._other_until
 
     def _acquire(self, api: Any, found: Any, started: float) -> None:
-        new = client.V1Lease(metadata=client.V1ObjectMeta(name=LEASE_NAME), spec=client.V1LeaseSpec())
+        new = client.V1Lease(metadata=client.V1ObjectMeta(name=ELECTION_LEASE), spec=client.V1LeaseSpec())
         lease: Any = found or new
         lease.spec.lease_transitions = max(lease.spec.lease_transitions or 0, self._minimum()) + 1
         lease.spec.holder_identity = self.identity
         lease.spec.lease_duration_seconds = LEASE_SECONDS
         lease.spec.acquire_time = datetime.now(UTC)
+        lease.metadata.annotations = {**(lease.metadata.annotations or {}), **self._says}
         try:
             self._put(api, lease, started)
         except ApiException as error:
@@ -182,7 +200,7 @@ class Elector(threading.Thread):
         if lease.metadata.resource_version is None:
             stored = api.create_namespaced_lease(*where, _request_timeout=_REQUEST_SECONDS)
         else:
-            stored = api.replace_namespaced_lease(LEASE_NAME, *where, _request_timeout=_REQUEST_SECONDS)
+            stored = api.replace_namespaced_lease(ELECTION_LEASE, *where, _request_timeout=_REQUEST_SECONDS)
         first = not self.term
         self._held = stored
         self.lease_uid = stored.metadata.uid
@@ -197,11 +215,11 @@ class Elector(threading.Thread):
         LEADER.set(0)
         try:
             lease: Any = api.read_namespaced_lease(
-                LEASE_NAME, self._access.namespace, _request_timeout=_REQUEST_SECONDS
+                ELECTION_LEASE, self._access.namespace, _request_timeout=_REQUEST_SECONDS
             )
             if lease.spec.holder_identity == self.identity:
                 lease.spec.holder_identity = None
-                where = (LEASE_NAME, self._access.namespace, lease)
+                where = (ELECTION_LEASE, self._access.namespace, lease)
                 api.replace_namespaced_lease(*where, _request_timeout=_REQUEST_SECONDS)
         except (ApiException, *_AWAY) as error:
             log.warning("the election Lease was not released; it runs out by itself", error=type(error).__name__)

@@ -49,6 +49,9 @@ DRIFT: Final = Counter(
     registry=REGISTRY,
 )
 HEARING: Final = Gauge("hotpool_lease_stream_up", "1 while the Lease stream is open", registry=REGISTRY)
+NODE_STREAM: Final = Gauge(
+    "hotpool_node_stream_up", "1 while v1 Nodes are heard; 0 also where they are not followed", registry=REGISTRY
+)
 EVENTS: Final = Counter(
     "hotpool_events", "Events to post: ok, error (not posted), dropped (no room)", ["result"], registry=REGISTRY
 )

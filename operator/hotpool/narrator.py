@@ -99,6 +99,11 @@ class Narrator:
         down = f"Redis does not take our writes; membership in Kubernetes goes on: {why}"
         self._part("Redis", ("Up", "Redis holds the whole projection again"), ("Down", down), well=well)
 
+    def nodes(self, well: bool, why: str) -> None:  # noqa: FBT001 - the stream's callback.
+        """Whether v1 Nodes are heard."""
+        up, deaf = "cordons and labels of Nodes are heard again", f"nothing changes because of Nodes: {why}"
+        self._part("NodeStream", ("Hearing", up), ("Deaf", deaf), well=well)
+
     def _part(self, name: str, up: tuple[str, str], down: tuple[str, str], *, well: bool) -> None:
         """Only changes are told, and that a part is well again only after it was told that it is not."""
         now, known = self._clock(), self._parts.get(name)

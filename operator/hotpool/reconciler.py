@@ -15,7 +15,7 @@ import structlog
 from hotpool.clients import Reader, Unavailable
 from hotpool.clock import Clock
 from hotpool.core.liveness import Hearing
-from hotpool.core.model import Heartbeat, Identity, Key, Kind, Node
+from hotpool.core.model import OURS, Heartbeat, Identity, Key, Kind, Node
 from hotpool.core.state import State
 from hotpool.latency import Latency
 from hotpool.metrics import APPLY, FAILURES, HEARING, HEARTBEATS, NODES, POOLS, REJECTED
@@ -61,7 +61,10 @@ class Reconciler:
         clock: Clock | None = None,
         *,
         narrator: Narrator | None = None,
+        kinds: Sequence[Kind] = OURS,
     ) -> None:
+        self._kinds = kinds
+        """What is watched, and must be listed before anything is written."""
         self._state = state
         self._reader = reader
         self._clock = clock or Clock()
@@ -75,6 +78,7 @@ class Reconciler:
                 clock=self._clock,
                 mark=self._mark,
                 refresh=self._refresh,
+                confirm=self._confirm,
                 narrator=self._narrator,
                 latency=self._latency,
             )
@@ -174,21 +178,22 @@ class Reconciler:
             else:
                 self._state.gate_open = True
                 self._mark(self._state.trust_slices(self._clock()))
-        log.info("everything is listed", **{kind.value: len(self._state.known(kind)) for kind in Kind})
+        log.info("everything is listed", **{kind.value: len(self._state.known(kind)) for kind in self._kinds})
 
     async def audit(self) -> None:
         """Compare a completed LIST of each kind with what is known, by uid and version (behaviour C7).
 
         Absence, and a version older than the one known, are confirmed by a GET.
         """
-        for kind in Kind:
+        for kind in self._kinds:
             known = dict(self._state.known(kind))
             present: dict[str, Identity] = {}
             async for body in self._reader.each(kind):
                 present |= [found] if (found := identify(body)) else []
                 self.feed(kind, None, body)
                 await self._breathe()
-            doubtful = [name for name, found in present.items() if self._state.contradicts(kind, name, found)]
+            contradicts = self._state.identities.contradicts
+            doubtful = [name for name, found in present.items() if contradicts(kind, name, found)]
             for name in [*(known.keys() - present.keys()), *doubtful]:
                 await self._refresh(kind, name, known.get(name))
 
@@ -333,3 +338,17 @@ class Reconciler:
             restored = before is None or seen.meta.version < before.version
             self._mark(self._state.observe(seen, self._clock(), restored=restored))
         return seen is None
+
+    async def _confirm(self, kind: Kind, name: str, uid: str) -> bool:
+        """Whether the API server, asked now, holds this very object; what it holds instead is taken in.
+
+        Raises Retryable where it does not answer.
+        """
+        try:
+            found = identify(await self._reader.get(kind, name) or {})
+        except Unavailable as error:
+            raise Retryable(str(error)) from None
+        if found and found[1].uid == uid:
+            return True
+        await self._refresh(kind, name)
+        return False

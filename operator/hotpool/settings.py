@@ -36,6 +36,8 @@ class Settings(BaseSettings):
     """File with the certificates (PEM) that may have signed the server's; default: the machine's."""
     redis_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,63}$")] = "hotpool"
     """First part of every key's hash tag."""
+    kube_nodes: bool = False
+    """Whether v1 Nodes are followed: cordon is drain, their labels count, and they take their NodeCapability along."""
     listen: str = "127.0.0.1:8080"
     """Address of /healthz, /readyz and /metrics."""
     log_level: str = "info"

@@ -17,7 +17,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from tests.flow.fakes import PLURAL, applied, merged, replaced
 
-from hotpool.core.model import Kind
+from hotpool.core.model import OURS, Kind
 
 Json = dict[str, Any]
 
@@ -66,7 +66,7 @@ class MemoryApi:
         self.requests = 0
         self.lists = 0
         self.cpu_seconds = 0.0
-        self._changed: dict[str, dict[str, bytes | None]] = {kind.value: {} for kind in Kind}
+        self._changed: dict[str, dict[str, bytes | None]] = {kind.value: {} for kind in OURS}
         self._places: dict[str, dict[str, int]] = {}
         self._version = time.time_ns() // 1000  # larger than all that an earlier server stored
 
@@ -93,7 +93,7 @@ class MemoryApi:
 
     def save(self) -> None:
         """Write everything into the files, for servers that start later."""
-        for kind in Kind:
+        for kind in OURS:
             texts = list(self.lines(kind.value))
             write_lines(self.folder, kind.value, texts)
 

@@ -22,7 +22,7 @@ from localkube.components import PROGRAMS
 from localkube.config import ClusterConfig
 from localkube.console import Console
 from localkube.ports import free_ports
-from localkube.process import MARKER, Process, State, identity, kill_orphans, wait_until
+from localkube.process import MARKER, Launch, Process, State, identity, kill_orphans, wait_until
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -289,7 +289,7 @@ def test_a_config_file_reaches_the_api_server(kind: Kind, tmp_path: Path) -> Non
 @pytest.fixture
 def sleeper(tmp_path: Path) -> Iterator[Process]:
     running = Process(tmp_path / "cluster", "sleeper")
-    running.define(["/bin/sleep", "60"])
+    running.define(Launch(["/bin/sleep", "60"]))
     running.start()
     yield running
     running.stop(grace=0)

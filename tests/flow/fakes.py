@@ -21,7 +21,7 @@ from hotpool.api import meta
 from hotpool.clients import Reader
 from hotpool.clock import Clock
 from hotpool.core.liveness import CANARY_SECONDS
-from hotpool.core.model import Key, Kind
+from hotpool.core.model import OURS, Key, Kind
 from hotpool.core.state import State
 from hotpool.core.story.events import About
 from hotpool.core.story.transitions import Transition
@@ -41,6 +41,7 @@ T = TypeVar("T")
 
 PLURAL = {
     "NodeCapability": Kind.NODE,
+    "Node": Kind.KUBE_NODE,
     "NodePool": Kind.POOL,
     "NodePoolSlice": Kind.SLICE,
     "NodePoolGenerator": Kind.GENERATOR,
@@ -252,12 +253,14 @@ class FakeApi:
         return self._done("create", kind, name, body)
 
     async def patch_namespaced_custom_object(
-        self, _g: str, _v: str, _n: str, plural: str, name: str, *, body: Any, **_: Any
+        self, _g: str, _v: str, _n: str, plural: str, name: str, *, body: Any, force: bool = False, **_: Any
     ) -> Json:
-        """A merge patch or a JSON patch of all but the status."""
+        """A merge patch, a JSON patch, or with `force` an apply (as of one writer), of all but the status."""
         kind = Kind(plural)
         await self._before("patch", kind, name)
         known = self._known(kind, name)
+        if force and body["metadata"].get("uid") != known["metadata"]["uid"]:
+            raise ApiException(status=409, reason="Conflict")
         wanted = replaced(known, body) if isinstance(body, list) else merged(known, body)
         self._check(known, wanted["metadata"].get("resourceVersion"))
         return self._done("patch", kind, name, {**wanted, "status": known.get("status")})
@@ -302,6 +305,27 @@ class FakeApi:
             raise error
         self.events.append((now(), body))
 
+    # What the operator asks of v1 Nodes, in the words of CoreV1Api.
+
+    async def list_node_without_preload_content(self, **_: Any) -> "Answer":
+        """All v1 Nodes."""
+        return self._answer("list", "", lambda: {"metadata": {"resourceVersion": "1"}, "items": self._kube_nodes()})
+
+    async def read_node_without_preload_content(self, name: str, **_: Any) -> "Answer":
+        """One v1 Node, or 404."""
+        return self._answer("get", name, lambda: self._known(Kind.KUBE_NODE, name))
+
+    def _kube_nodes(self) -> list[Json]:
+        return list(self.objects[Kind.KUBE_NODE].values())
+
+    def _answer(self, verb: str, name: str, found: Callable[[], Json]) -> "Answer":
+        """Refusals are answers here, too: nothing was read yet."""
+        try:
+            self._ask(verb, Kind.KUBE_NODE, name)
+            return Answer(json.dumps(found()).encode())
+        except ApiException as error:
+            return Answer(b"{}", error.status, error.reason)
+
     def told(self, name: str | None = None) -> list[tuple[str, str]]:
         """Reason and note of the Events that regard an object, in the order in which they came."""
         return [(e["reason"], e["note"]) for _, e in self.events if name in {None, e["regarding"]["name"]}]
@@ -327,6 +351,20 @@ class FakeApi:
     def _done(self, verb: str, kind: Kind, name: str, body: Json) -> Json:
         self.writes.append(Write(now(), verb, kind, name))
         return self._store(kind, body)
+
+
+@dataclass(slots=True)
+class Answer:
+    """An answer that was not read yet."""
+
+    body: bytes
+    status: int = 200
+    reason: str = "OK"
+
+    async def read(self) -> bytes:
+        """The body."""
+        await asyncio.sleep(0)
+        return self.body
 
 
 def copied(value: T) -> T:
@@ -482,7 +520,7 @@ async def one_cluster() -> str:
 
 class _Reader(Reader):
     def __init__(self, api: FakeApi) -> None:
-        self._objects = cast("Any", api)
+        self._objects = self._core = cast("Any", api)
         self._where = (meta.GROUP, meta.VERSION, "fleet")
 
 
@@ -505,9 +543,9 @@ class _Events(EventSink):
 
 
 class Fleet:
-    """One operator on a fake API server and, unless `redis` is None, a fake Redis."""
+    """One operator on a fake API server and, unless `redis` is None, a fake Redis; `follows` v1 Nodes or does not."""
 
-    def __init__(self, api: FakeApi | None = None, redis: FakeRedis | None = None) -> None:
+    def __init__(self, api: FakeApi | None = None, redis: FakeRedis | None = None, *, follows: bool = False) -> None:
         self.api = api or FakeApi()
         self.redis = redis
         self.leading = True
@@ -517,7 +555,10 @@ class Fleet:
         self.narrator = Narrator(self.state, clock)
         self.mirror = self._mirror(redis) if redis else None
         sink = _Sink(self.api, lambda: self.leading, lambda: self.term)
-        self.reconciler = Reconciler(self.state, _Reader(self.api), sink, self.mirror, clock, narrator=self.narrator)
+        kinds = (Kind.KUBE_NODE, *OURS) if follows else OURS
+        self.reconciler = Reconciler(
+            self.state, _Reader(self.api), sink, self.mirror, clock, narrator=self.narrator, kinds=kinds
+        )
         self.tasks: list[asyncio.Task[Any]] = []
         self.held = False
         """True while the Lease stream is open and brings nothing."""
@@ -593,13 +634,13 @@ class Fleet:
     @property
     def keys(self) -> set[Key]:
         """Everything that is known, as keys."""
-        return {Key(kind, name) for kind in Kind for name in self.state.known(kind)}
+        return {Key(kind, name) for kind in OURS for name in self.state.known(kind)}
 
 
 @asynccontextmanager
-async def operator(api: FakeApi, redis: FakeRedis | None = None) -> AsyncIterator[Fleet]:
+async def operator(api: FakeApi, redis: FakeRedis | None = None, *, follows: bool = False) -> AsyncIterator[Fleet]:
     """An operator that has listed everything, leads and has done its first work; it ends with the block."""
-    fleet = Fleet(api, redis)
+    fleet = Fleet(api, redis, follows=follows)
     fleet.leases_listed()
     fleet.watch()
     await fleet.reconciler.open_gate()

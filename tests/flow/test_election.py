@@ -15,6 +15,7 @@ from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 
 from hotpool import election
+from hotpool.api.meta import ELECTION_LEASE, KUBE_NODES_ANNOTATION
 from hotpool.clients import Access
 from hotpool.election import Elector
 from hotpool.sinks.errors import Retryable
@@ -58,7 +59,7 @@ class Leases:
 
 
 def lease(**spec: Any) -> Any:
-    meta = client.V1ObjectMeta(name=election.LEASE_NAME, resource_version="0")
+    meta = client.V1ObjectMeta(name=ELECTION_LEASE, resource_version="0")
     return client.V1Lease(metadata=meta, spec=client.V1LeaseSpec(**spec) if spec else None)
 
 
@@ -219,3 +220,47 @@ def test_promise_2_a_raised_term_is_stored_or_refused_as_retryable(
     with pytest.raises(Retryable):
         elector.raise_term(42)
     assert elector.term == 41
+
+
+def test_readyz_a_standby_follows_while_the_lease_of_another_is_renewed(leases: Leases, elector: Elector) -> None:
+    leases.stored = lease(holder_identity="other", lease_duration_seconds=1)
+    assert not elector.following()
+    elector.begin(int)
+    wait_for("it follows", elector.following)
+    assert not elector.leading()
+
+
+def test_readyz_nobody_is_followed_whose_lease_is_not_seen_to_be_renewed(
+    leases: Leases, elector: Elector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leases.stored = lease(holder_identity="other", lease_duration_seconds=1)
+    elector.begin(int)
+    wait_for("it follows", elector.following)
+
+    def away(*_: Any, **__: Any) -> None:
+        raise ApiException(status=503)
+
+    monkeypatch.setattr(leases, "read_namespaced_lease", away)
+    wait_for("it knows of nobody", lambda: not elector.following())
+    assert not elector.leading()
+
+
+def test_readyz_a_released_lease_is_followed_by_leading(leases: Leases, elector: Elector, won: threading.Event) -> None:
+    leases.stored = lease(holder_identity="other", lease_duration_seconds=60)
+    elector.begin(int)
+    wait_for("it follows", elector.following)
+    leases.stored = lease(holder_identity="", lease_duration_seconds=60)
+    assert won.wait(SECONDS)
+    assert (elector.leading(), elector.following()) == (True, False)
+
+
+def test_f2_the_lease_says_what_its_holder_follows_and_keeps_what_others_said(
+    leases: Leases, won: threading.Event, lost: threading.Event
+) -> None:
+    leases.stored = lease(holder_identity="")
+    leases.stored.metadata.annotations = {KUBE_NODES_ANNOTATION: "true", "example.org/x": "y"}
+    made = Elector(Access("fleet", None, None), won=won.set, lost=lost.set, says={KUBE_NODES_ANNOTATION: "false"})
+    made.begin(int)
+    assert won.wait(SECONDS)
+    made.stop()
+    assert leases.stored.metadata.annotations == {KUBE_NODES_ANNOTATION: "false", "example.org/x": "y"}

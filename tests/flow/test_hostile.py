@@ -216,6 +216,8 @@ def hostile(rng: Random, name: str) -> tuple[Kind, Json]:
             return kind, valid_generator(rng, name)
         case Kind.SLICE:
             return kind, valid_slice(rng, name, rng.choice(("llm", OWN_PAIR, "nobody")))
+        case Kind.KUBE_NODE:
+            raise ValueError("not ours to spoil")
 
 
 def unexplained(api: FakeApi) -> list[tuple[Kind, str]]:

@@ -23,7 +23,7 @@ from tests.flow.fakes import FakeApi, FakeRedis, Fleet, away, now, operator, ref
 
 from hotpool.clients import Unavailable
 from hotpool.core.generators.generate import pool_name
-from hotpool.core.model import Key, Kind
+from hotpool.core.model import OURS, Key, Kind
 from hotpool.metrics import REGISTRY
 from hotpool.sinks.errors import NotLeader, Retryable
 
@@ -716,7 +716,7 @@ async def test_an_object_that_cannot_be_read_stops_nothing() -> None:
     async with operator(api) as fleet:
         bodies: list[Any] = [None, [], {"metadata": {}}, {"metadata": {"name": "n1"}, "status": []}]
         for body in bodies:
-            for kind in Kind:
+            for kind in OURS:
                 fleet.reconciler.feed(kind, "MODIFIED", body)
         publish(api, "n0", no_llm(2))
         await fleet.beating(2)

@@ -14,7 +14,7 @@ from tests.flow.fakes import FakeApi, Fleet, now, operator, simulated, until
 
 from hotpool.cli.snapshot import Snapshot
 from hotpool.core.answers.explain import Standing, brake_holds, explain
-from hotpool.core.model import Kind
+from hotpool.core.model import OURS, Kind
 
 NODES = [f"n{index}" for index in range(8)]
 POOLS: dict[str, dict[str, Any]] = {
@@ -70,7 +70,7 @@ async def rest(fleet: Fleet) -> None:
 
 def read(api: FakeApi) -> Snapshot:
     found = Snapshot()
-    for kind in Kind:
+    for kind in OURS:
         for body in api.objects[kind].values():
             assert found.take(kind, body)
     return found

@@ -11,7 +11,7 @@ from typing import Any, Final
 from tests.services.fake_api import FakeApi
 
 from hotpool_agent.agent import Agent, Options
-from hotpool_agent.catalogue.file import read_catalogue
+from hotpool_agent.catalogue.file import read_catalogue, without_file
 from hotpool_agent.cluster.credentials import Target
 from hotpool_agent.cluster.publish import Cluster
 from hotpool_agent.services.service import Service
@@ -96,21 +96,22 @@ def write_catalogue(folder: Path, services: str, *, node: str = "n1", head: str 
 
 @asynccontextmanager
 async def agent_running(
-    folder: Path, kubeconfig: Path | None, services: str, *, node: str = "n1", head: str = "", **settings: Any
+    folder: Path, kubeconfig: Path | None, services: str | None, *, node: str = "n1", head: str = "", **settings: Any
 ) -> AsyncIterator[Running]:
     """An agent with these catalogue entries, its state under `folder`; ended as by a crash unless it was shut down.
 
-    Without a kubeconfig it finds its cluster by itself.
+    Without a kubeconfig it finds its cluster by itself. `services` None: no catalogue at all.
     """
-    source = write_catalogue(folder, services, node=node, head=head)
+    source = None if services is None else write_catalogue(folder, services, node=node, head=head)
     target = Target(kubeconfig=str(kubeconfig) if kubeconfig else None, namespace=settings.pop("namespace", None))
     chosen = Settings(state_dir=folder, **(QUICK | settings))
+    catalogue = read_catalogue(source) if source else without_file()
     state = folder / node
     with lock(state, node):
         store = open_store(state)
         cluster = Cluster(target, node, chosen.request_seconds)
         await cluster.connect()
-        agent = Agent(Options(read_catalogue(source), source, node, target, chosen), cluster, store)
+        agent = Agent(Options(catalogue, source, node, target, chosen), cluster, store)
         stop = asyncio.Event()
         running = Running(agent, stop, asyncio.create_task(agent.run(stop)))
         try:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from aiohttp import web
+from tests.services.fake_pods import FakePods
 
 Json = dict[str, Any]
 Kind = Literal["status", "lost", "late", "held", "hang"]
@@ -66,6 +67,7 @@ class FakeApi:
         self.in_flight = 0
         self.most_in_flight = 0
         self.url = ""
+        self.pods = FakePods(self._pulse)
         self._version = 0
         self._watchers: list[asyncio.Queue[Json | None]] = []
         self._changed = asyncio.Event()
@@ -177,8 +179,10 @@ class FakeApi:
         return answer
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
-        parts = request.path.split("/namespaces/", 1)[1].split("/")[1:]
+        namespace, *parts = request.path.split("/namespaces/", 1)[1].split("/")
         resource, name = parts[0], parts[1] if len(parts) > 1 else ""
+        if resource == "pods":
+            return await self.pods.serve(namespace, request)
         if request.query.get("watch"):
             return await self._watch(request)
         if not name:
@@ -288,6 +292,7 @@ async def fake_api(port: int = 0, tls: ssl.SSLContext | None = None) -> AsyncIte
         for fault in api.faults:
             fault.release.set()
         api.end_watches()
+        api.pods.end_watches()
         await runner.cleanup()
 
 

@@ -15,6 +15,7 @@ Json = dict[str, Any]
 
 PLURALS = {
     "NodeCapability": "nodecapabilities",
+    "Node": "nodes",
     "NodePool": "nodepools",
     "NodePoolSlice": "nodepoolslices",
     "NodePoolGenerator": "nodepoolgenerators",
@@ -59,9 +60,12 @@ class ReadApi:
         return path
 
     async def handle(self, request: web.Request) -> web.Response:
-        """Every request comes here: /apis/GROUP/VERSION/namespaces/NAMESPACE/PLURAL[/NAME]."""
-        _, _, group, _, _, namespace, plural, *rest = request.path.split("/")
-        self.namespaces.add(namespace)
+        """Every request comes here: /apis/GROUP/VERSION/namespaces/NAMESPACE/PLURAL[/NAME], /api/v1/nodes[/NAME]."""
+        if request.path.startswith("/api/v1/nodes"):
+            group, plural, rest = "", "nodes", request.path.split("/")[4:]
+        else:
+            _, _, group, _, _, namespace, plural, *rest = request.path.split("/")
+            self.namespaces.add(namespace)
         self.asked.add((("get" if rest else "list") if request.method == "GET" else request.method, group, plural))
         if plural in self.refused:
             return _failure(self.refused[plural], "refused, as told")
@@ -76,15 +80,16 @@ class ReadApi:
 
 
 def _selected(item: Json, request: web.Request) -> bool:
-    """Equality selectors of labels, and of what an Event regards."""
+    """Equality selectors of labels, of names, and of what an Event regards."""
     labels = item["metadata"].get("labels") or {}
     for word in filter(None, request.query.get("labelSelector", "").split(",")):
         key, _, value = word.partition("=")
         if key not in labels or (value and labels[key] != value):
             return False
     regarding = {f"regarding.{key}": value for key, value in (item.get("regarding") or {}).items()}
+    fields = regarding | {"metadata.name": item["metadata"]["name"]}
     words = filter(None, request.query.get("fieldSelector", "").split(","))
-    return all(regarding.get(key) == value for key, _, value in (word.partition("=") for word in words))
+    return all(fields.get(key) == value for key, _, value in (word.partition("=") for word in words))
 
 
 def _failure(code: int, message: str) -> web.Response:

@@ -57,6 +57,7 @@ def test_c6_every_condition_that_appears_changes_or_goes_is_told(
         ("Unknown", "Offline", True),
         ("False", "Leaving", False),
         ("False", "Draining", False),
+        ("False", "Cordoned", False),
         ("False", "InvalidReport", True),
         ("Unknown", "AwaitingReport", False),
     ],

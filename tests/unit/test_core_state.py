@@ -190,7 +190,7 @@ class Incremental(RuleBasedStateMachine):
     @rule(name=names)
     def node_goes(self, name: str) -> None:
         self.took(self.state.forget(Kind.NODE, name, f"uid-{name}"))
-        self.state._deleted.clear()  # noqa: SLF001 - the next of this name is a new one.
+        self.state.identities._deleted.clear()  # noqa: SLF001 - the next of this name is a new one.
 
     @rule(name=names, types=types, pair=st.sampled_from([None, "zh-en", "*-ja"]), semantic=st.booleans())
     def pool_changes(self, *, name: str, types: list[str], pair: str | None, semantic: bool) -> None:
@@ -212,7 +212,7 @@ class Incremental(RuleBasedStateMachine):
     @rule(name=names)
     def pool_goes(self, name: str) -> None:
         self.took(self.state.forget(Kind.POOL, name, f"uid-{name}"))
-        self.state._deleted.clear()  # noqa: SLF001
+        self.state.identities._deleted.clear()  # noqa: SLF001
 
     @rule(seconds=st.sampled_from([1.0, H, 3 * H]))
     def time_passes(self, seconds: float) -> None:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from tests.builders import (
     condition,
     generator_object,
+    kube_node_object,
     node_object,
     pool_object,
     report,
@@ -18,17 +19,18 @@ from tests.builders import (
 )
 from tests.places import changed, paths
 
-from hotpool.core.model import Generator, Heartbeat, Kind, Node, Pool, Rule, Slice
+from hotpool.core.model import Generator, Heartbeat, Kind, KubeNode, Node, Pool, Rule, Slice
 from hotpool.core.state import State
 from hotpool.sources.decode import Rejection, decode, decode_lease
 
 GOOD: dict[Kind, dict[str, Any]] = {
     Kind.NODE: node_object("n", speech("zh", "en"), labels={"site": "x"}, conditions=[condition()]),
+    Kind.KUBE_NODE: kube_node_object("n", labels={"site": "x"}, cordoned=True),
     Kind.POOL: pool_object("p", requires={"types": [{"type": "asr"}], "languagePairs": {"allOf": ["zh-en"]}}),
     Kind.SLICE: slice_object("p", 0, "a", "b"),
     Kind.GENERATOR: generator_object("g", template={"spec": {"requires": {"types": [{"type": "asr"}]}}}),
 }
-MADE = {Kind.NODE: Node, Kind.POOL: Pool, Kind.SLICE: Slice, Kind.GENERATOR: Generator}
+MADE = {Kind.NODE: Node, Kind.KUBE_NODE: KubeNode, Kind.POOL: Pool, Kind.SLICE: Slice, Kind.GENERATOR: Generator}
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),

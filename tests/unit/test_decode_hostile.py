@@ -25,7 +25,7 @@ from hotpool.api.generator import GeneratorStatus
 from hotpool.api.meta import ApiModel
 from hotpool.api.pool import PoolStatus
 from hotpool.core.generators.plan import plan_generator
-from hotpool.core.model import Generator, Kind, Liveness, Node, NodeView, Observed, Pool, Slice
+from hotpool.core.model import OURS, Generator, Kind, Liveness, Node, NodeView, Observed, Pool, Slice
 from hotpool.core.plan import plan_node, plan_pool
 from hotpool.core.state import State
 from hotpool.sources.decode import Rejection, decode, identify
@@ -93,7 +93,7 @@ def walked(kind: Kind, body: Any) -> Observed | Rejection:
     return found
 
 
-@pytest.mark.parametrize("kind", list(Kind))
+@pytest.mark.parametrize("kind", OURS)
 @pytest.mark.timeout(60)
 def test_b11_junk_in_each_place_is_a_value_of_which_the_rest_can_be_planned(kind: Kind) -> None:
     for place in paths(WHOLE[kind]):
@@ -101,14 +101,14 @@ def test_b11_junk_in_each_place_is_a_value_of_which_the_rest_can_be_planned(kind
             walked(kind, changed(WHOLE[kind], place, junk))
 
 
-@pytest.mark.parametrize("kind", list(Kind))
+@pytest.mark.parametrize("kind", OURS)
 @pytest.mark.timeout(20)
 def test_b11_each_field_can_be_missing(kind: Kind) -> None:
     for place in paths(WHOLE[kind])[1:]:
         walked(kind, without(WHOLE[kind], place))
 
 
-@pytest.mark.parametrize("kind", list(Kind))
+@pytest.mark.parametrize("kind", OURS)
 @given(data=st.data())
 @settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow])
 def test_b11_any_json_in_several_places_is_a_value(kind: Kind, data: st.DataObject) -> None:
@@ -130,7 +130,7 @@ def test_b11_what_the_schema_lets_in_is_never_rejected(seed: int) -> None:
         assert not isinstance(walked(kind, body), Rejection)
 
 
-@given(seed=st.integers(0, 2**32), kind=st.sampled_from(list(Kind)))
+@given(seed=st.integers(0, 2**32), kind=st.sampled_from(OURS))
 @settings(max_examples=200)
 def test_b11_what_no_schema_checked_is_a_value(seed: int, kind: Kind) -> None:
     walked(kind, broken(Random(seed), kind, "x"))  # noqa: S311 - examples, no secret.

@@ -60,8 +60,10 @@ def test_flags_are_taken_in_every_form_of_kind(words: list[str]) -> None:
         (["create", "cluster", "--config", "missing.yaml"], "cannot read the config file missing.yaml"),
         (["create", "cluster", "--name", "Upper"], "'Upper' is not a valid cluster name"),
         (["delete", "clusters"], "no cluster names provided"),
-        (["load", "docker-image", "--name", "x", "image"], '"kind load" is not supported'),
-        (["export", "logs"], '"kind export" is not supported'),
+        (["load", "docker-image", "--name", "x", "image"], '"kind load docker-image" is not supported'),
+        (["load", "image-archive", "x.tar", "--name", "absent"], 'no nodes found for cluster "absent"'),
+        (["export", "logs"], 'unknown cluster "kind"'),
+        (["completion", "bash"], '"kind completion" is not supported'),
         (
             ["get", "kubeconfig", "--name", "absent"],
             "could not locate any control plane nodes for cluster named 'absent'",
@@ -147,8 +149,13 @@ def test_a_config_says_what_this_cluster_can_honour() -> None:
         ("kind: Cluster", "field apiVersion must be kind.x-k8s.io/v1alpha4, not None"),
         (HEADER + "name: 5", "field name must be a string"),
         (HEADER + "kubeadmConfigPatches: []", "field kubeadmConfigPatches is not supported"),
-        (HEADER + "nodes: [{role: worker}]", r"field nodes\[0\].role: 'worker' nodes are not supported"),
-        (HEADER + "nodes: [{}, {}]", "field nodes: this local cluster has one"),
+        (HEADER + "nodes: [{role: worker}]", "field nodes: a cluster needs a control-plane node"),
+        (HEADER + "nodes: [{role: master}]", r"field nodes\[0\].role must be control-plane or worker, not 'master'"),
+        (HEADER + "nodes: [{}, {}]", "field nodes: this local cluster has one control-plane node, not 2"),
+        (HEADER + "nodes: [{}, {role: worker}, {role: worker}]", "has one worker at most, not 2"),
+        (HEADER + "nodes: [{labels: {a: b}}]", r"field nodes\[0\].labels is not supported"),
+        (HEADER + "nodes: [{}, {role: worker, labels: {a: 1}}]", r"field nodes\[1\].labels.a must be"),
+        (HEADER + "nodes: [{}, {role: worker, labels: {'a,b': c}}]", r"field nodes\[1\].labels.a,b must be"),
         (HEADER + "nodes: [{extraMounts: []}]", r"field nodes\[0\].extraMounts is not supported"),
         (HEADER + "networking: {ipFamily: ipv6}", "field networking.ipFamily is not supported"),
         (HEADER + "networking: {apiServerAddress: 0.0.0.0}", "field networking.apiServerAddress must be 127.0.0.1"),
@@ -302,20 +309,28 @@ def test_the_flags_tell_the_version_of_go_mod() -> None:
 
 
 def test_programs_that_are_there_cost_no_call_of_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build, "_build", lambda target, *_: _fill(target))
+    monkeypatch.setattr(build, "_build", _fill)
     monkeypatch.setattr(golang, "find_go", _forbidden)
-    first = build.programs(Console())
+    first = build.programs(Console(), build.CONTROL_PLANE)
     monkeypatch.setattr(build, "_build", _forbidden)
-    assert build.programs(Console()) == first
+    assert build.programs(Console(), build.CONTROL_PLANE) == first
     (first / "kubectl").unlink()
     with pytest.raises(AssertionError):
-        build.programs(Console())
+        build.programs(Console(), build.CONTROL_PLANE)
 
 
-def _fill(folder: Path) -> None:
-    folder.mkdir()
-    for program in build.PACKAGES:
-        (folder / program).touch(mode=0o755)
+def test_a_group_of_programs_is_built_when_it_is_needed_beside_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "_build", _fill)
+    first = build.programs(Console(), build.CONTROL_PLANE)
+    assert {path.name for path in first.iterdir()} == set(build.CONTROL_PLANE)
+    assert build.programs(Console(), build.CONTROL_PLANE, build.WORKER) == first
+    assert {path.name for path in first.iterdir()} == {*build.CONTROL_PLANE, *build.WORKER}
+
+
+def _fill(folder: Path, programs: build.Group, *_: object) -> None:
+    folder.mkdir(exist_ok=True)
+    for program in programs:
+        (folder / program).touch(mode=0o755, exist_ok=False)
 
 
 def _forbidden(*_: object) -> None:

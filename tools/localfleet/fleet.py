@@ -75,19 +75,27 @@ class Fleet:
         """Apply objects as the administrator."""
         self.kubectl("apply", "-f", "-", text=yaml.safe_dump_all(objects))
 
-    def start_operator(self, name: str = "operator") -> ManagedProcess:
-        """Start the operator, or another replica of it; it may take a while until one leads (`wait_leading`)."""
+    def start_operator(self, name: str = "operator", *more: str) -> ManagedProcess:
+        """Start the operator, or another replica of it; it may take a while until one leads (`wait_leading`).
+
+        `more`: further words of its command line.
+        """
         port = self._probe_ports.setdefault(name, free_port())
         kubeconfig = self._kubeconfig("hotpool-operator")
         words = ["operator", "-n", self.namespace, "--kubeconfig", str(kubeconfig), "--redis", self.redis_url]
-        command = [str(_BIN / "hotpool"), *words, "--listen", f"127.0.0.1:{port}"]
+        command = [str(_BIN / "hotpool"), *words, "--listen", f"127.0.0.1:{port}", *more]
         self.operator = ManagedProcess(name, command, self.folder / f"{name}.log", {})
         self._started.append(self.operator)
         return self.operator
 
     def wait_leading(self, seconds: float = 60.0, name: str = "operator") -> None:
-        """Wait until the operator says that it is ready."""
-        wait_for("the operator is ready", lambda: self.probe("readyz", name) == 200, seconds)  # noqa: PLR2004 - HTTP's own number.
+        """Wait until the operator says that it leads, and is well."""
+
+        def leads() -> bool:
+            status, text = self.ask_operator("readyz", name)
+            return status == 200 and "[+] leading" in text  # noqa: PLR2004 - HTTP's own number.
+
+        wait_for("the operator leads", leads, seconds)
 
     def probe(self, path: str, name: str = "operator") -> int:
         """The operator's answer to /healthz or /readyz as an HTTP status; 0: nobody listens."""

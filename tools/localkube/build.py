@@ -22,14 +22,31 @@ from localkube.locks import locked
 from localkube.paths import cache_folder
 
 MODULE = Path(__file__).parent / "programs"
+_CNI = "github.com/containernetworking/plugins/plugins"
+_CONTAINERD = "github.com/containerd/containerd/v2/cmd"
 # In the order of need, and etcd first because a broken set-up should show within seconds.
-PACKAGES = {
+CONTROL_PLANE = {
     "etcd": "go.etcd.io/etcd/server/v3",
     "kube-apiserver": "k8s.io/kubernetes/cmd/kube-apiserver",
     "kube-controller-manager": "k8s.io/kubernetes/cmd/kube-controller-manager",
     "kube-scheduler": "k8s.io/kubernetes/cmd/kube-scheduler",
     "kubectl": "k8s.io/kubernetes/cmd/kubectl",
 }
+CHARTS = {"helm": "helm.sh/helm/v4/cmd/helm"}
+WORKER = {
+    "kubelet": "k8s.io/kubernetes/cmd/kubelet",
+    "kube-proxy": "k8s.io/kubernetes/cmd/kube-proxy",
+    "containerd": f"{_CONTAINERD}/containerd",
+    "containerd-shim-runc-v2": f"{_CONTAINERD}/containerd-shim-runc-v2",
+    "ctr": f"{_CONTAINERD}/ctr",
+    "ptp": f"{_CNI}/main/ptp",
+    "loopback": f"{_CNI}/main/loopback",
+    "host-local": f"{_CNI}/ipam/host-local",
+    "portmap": f"{_CNI}/meta/portmap",
+    "dns": "./dns",
+    "pause": "./pause",
+}
+Group = dict[str, str]
 _TELL_EVERY = 15.0
 _TAIL = 20
 
@@ -39,16 +56,17 @@ def kubernetes_version() -> str:
     return _from_module(r"^\s*(?:require\s+)?k8s\.io/kubernetes (v\S+)")
 
 
-def programs(console: Console) -> Path:
-    """Return the folder that holds the programs, building them first if need be."""
+def programs(console: Console, *groups: Group) -> Path:
+    """Return the folder that holds the programs of the groups, building first what is missing."""
     target = _target()
-    if _complete(target):
+    wanted = {program: package for group in groups for program, package in group.items()}
+    if not _missing(target, wanted):
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     lock = target.parent / f"{target.name}.lock"
     with locked(lock, lock.touch, lambda: console.say(" • Waiting for another build of the programs ...")) as held:
-        if not _complete(target):
-            _build(target, held, console)
+        if missing := _missing(target, wanted):
+            _build(target, missing, held, console)
     return target
 
 
@@ -57,37 +75,37 @@ def build_flags(version: str) -> list[str]:
     major, minor = version.removeprefix("v").split(".")[:2]
     facts = {"gitVersion": version, "gitMajor": major, "gitMinor": minor, "gitTreeState": "clean"}
     symbols = " ".join(f"-X k8s.io/component-base/version.{name}={value}" for name, value in facts.items())
-    return ["-trimpath", "-ldflags", f"-s -w {symbols}"]
+    # Without the tag containerd needs a C compiler and the headers of btrfs.
+    return ["-trimpath", "-ldflags", f"-s -w {symbols}", "-tags", "no_btrfs"]
 
 
 def _target() -> Path:
     version = kubernetes_version()
     digest = hashlib.sha256(" ".join([sys.platform, platform.machine(), *build_flags(version)]).encode())
-    for name in ("go.mod", "go.sum"):
-        digest.update((MODULE / name).read_bytes())
+    for path in (MODULE / "go.mod", MODULE / "go.sum", *sorted(MODULE.glob("*/*.go"))):
+        digest.update(path.read_bytes())
     return cache_folder() / "programs" / f"{version}-{digest.hexdigest()[:12]}"
 
 
-def _complete(folder: Path) -> bool:
-    return all(os.access(folder / program, os.X_OK) for program in PACKAGES)
+def _missing(folder: Path, wanted: Group) -> Group:
+    return {program: package for program, package in wanted.items() if not os.access(folder / program, os.X_OK)}
 
 
-def _build(target: Path, lock: int, console: Console) -> None:
-    """Build beside the target, then rename: a killed build leaves nothing that looks finished."""
+def _build(target: Path, wanted: Group, lock: int, console: Console) -> None:
+    """Build beside the target, then rename each: a killed build leaves nothing that looks finished."""
     part = target.with_name(f"{target.name}.part")
     shutil.rmtree(part, ignore_errors=True)
-    shutil.rmtree(target, ignore_errors=True)
     (part / "work").mkdir(parents=True)
+    target.mkdir(exist_ok=True)
     go = golang.find_go(golang.parse_version(_from_module(r"^go (\S+)")), console)
     version = kubernetes_version()
     with console.step(f"Building Kubernetes {version}"):
         console.say("   This takes about 10 minutes with an empty Go cache, else seconds; it is done once per version.")
-        for number, (program, package) in enumerate(PACKAGES.items(), 1):
+        for number, (program, package) in enumerate(wanted.items(), 1):
             command = [str(go), "build", "-v", *build_flags(version), "-o", str(part / program), package]
-            _Build(f"[{number}/{len(PACKAGES)}] {program}", command, part, lock).run(console)
-    shutil.rmtree(part / "work")
-    (part / "build.log").unlink()
-    part.rename(target)
+            _Build(f"[{number}/{len(wanted)}] {program}", command, part, lock).run(console)
+            (part / program).rename(target / program)
+    shutil.rmtree(part)
 
 
 class _Build:

@@ -16,31 +16,42 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from localkube.paths import make_private, write_private
+from localkube.worker import Worker, services_of
 
-SERVICE_RANGE = ipaddress.ip_network("10.96.0.0/16")
+KUBELET_CLIENT = "apiserver-kubelet-client"
+DNS_USER = "system:coredns"
+KUBELET_USER = "kube-apiserver-kubelet-client"  # What the API server calls itself before the kubelet.
 _CLIENT, _SERVER = ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH
 _LOCAL = (x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1")))
-_API_NAMES = (
-    *(x509.DNSName(f"kubernetes{suffix}") for suffix in ("", ".default", ".default.svc", ".default.svc.cluster.local")),
-    x509.IPAddress(SERVICE_RANGE[1]),
+_API_NAMES = tuple(
+    x509.DNSName(f"kubernetes{suffix}") for suffix in ("", ".default", ".default.svc", ".default.svc.cluster.local")
 )
 _USERS = {
     "admin": ("kubernetes-admin", "system:masters"),
     "controller-manager": ("system:kube-controller-manager", None),
     "scheduler": ("system:kube-scheduler", None),
 }
+_WORKER_USERS = {
+    KUBELET_CLIENT: (KUBELET_USER, None),
+    "kube-proxy": ("system:kube-proxy", None),
+    "dns": (DNS_USER, None),
+}
 _SKEW = dt.timedelta(hours=1)
 _VALIDITY = dt.timedelta(days=365)
 
 
-def write_certificates(folder: Path) -> None:
+def write_certificates(folder: Path, worker: Worker | None = None) -> None:
     """Fill the folder with everything that the cluster's programs and its administrator need."""
     make_private(folder)
     cluster = Authority.create("kubernetes-ca")
     cluster.write(folder / "ca")
+    names = [*_API_NAMES, *_LOCAL, x509.IPAddress(services_of(worker)[1])]
+    if worker:
+        _write_worker(folder, cluster, worker)
+        names.append(x509.IPAddress(worker.address))
     for stem, (user, group) in _USERS.items():
         cluster.issue(_subject(user, group), [_CLIENT]).write(folder / stem)
-    cluster.issue(_subject("kube-apiserver"), [_SERVER], [*_API_NAMES, *_LOCAL]).write(folder / "apiserver")
+    cluster.issue(_subject("kube-apiserver"), [_SERVER], names).write(folder / "apiserver")
     etcd = Authority.create("etcd-ca")
     etcd.write(folder / "etcd-ca")
     # One certificate serves clients and peers: etcd presents it in both roles.
@@ -88,6 +99,15 @@ class Authority(Pair):
         if names:
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         return Pair(builder.sign(self.key, hashes.SHA256()), key)
+
+
+def _write_worker(folder: Path, cluster: Authority, worker: Worker) -> None:
+    for stem, (user, group) in _WORKER_USERS.items():
+        cluster.issue(_subject(user, group), [_CLIENT]).write(folder / stem)
+    node = f"system:node:{worker.name}"
+    cluster.issue(_subject(node, "system:nodes"), [_CLIENT]).write(folder / "kubelet")
+    names = [x509.DNSName(worker.name), x509.IPAddress(worker.address)]
+    cluster.issue(_subject(node, "system:nodes"), [_SERVER], names).write(folder / "kubelet-server")
 
 
 def _builder(subject: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:

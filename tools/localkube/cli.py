@@ -16,13 +16,6 @@ from localkube.console import Console
 from localkube.duration import parse_duration
 from localkube.errors import KindError
 
-_NO_CONTAINERS = "it runs no containers and has no node"
-_REFUSED = {
-    "load": _NO_CONTAINERS,
-    "export": 'use "kind get kubeconfig"; logs are in the state folder of the cluster',
-    "completion": "it has no shell completion",
-}
-
 
 class _Parser(argparse.ArgumentParser):
     """Ends with kind's exit code instead of argparse's."""
@@ -61,12 +54,14 @@ def parser() -> _Parser:
     _add_create(_group(verbs, "create", "create a cluster"), common)
     _add_delete(_group(verbs, "delete", "delete clusters"), common)
     _add_get(_group(verbs, "get", "list clusters, their nodes or a kubeconfig"), common)
-    _leaf(_group(verbs, "build", "build the programs"), "node-image", commands.build_node_image, common)
+    image = _leaf(_group(verbs, "build", "build the programs"), "node-image", commands.build_node_image, common)
+    image.add_argument("--worker", action="store_true", help="also those of a worker node")
+    _add_load(_group(verbs, "load", "load images onto a worker"), common)
+    logs = _leaf(_group(verbs, "export", "export logs"), "logs", commands.export_logs, common)
+    logs.add_argument("folder", nargs="?", metavar="DIR", help="instead of a new temporary folder")
+    _add_name(logs)
     _leaf(verbs, "version", commands.version, common)
-    for verb, reason in _REFUSED.items():
-        refused = verbs.add_parser(verb, help="not supported", add_help=False, prefix_chars="\0")
-        refused.add_argument("rest", nargs="*")
-        refused.set_defaults(run=commands.refuse, verb=verb, reason=reason)
+    _refuse(verbs, "completion", "completion", "it has no shell completion")
     return root
 
 
@@ -117,6 +112,19 @@ def _add_get(verbs: Verbs, common: _Parser) -> None:
     nodes = _leaf(verbs, "nodes", commands.get_nodes, common)
     _add_name(nodes)
     nodes.add_argument("-A", "--all-clusters", action="store_true", help="of every cluster")
+
+
+def _add_load(verbs: Verbs, common: _Parser) -> None:
+    archive = _leaf(verbs, "image-archive", commands.load_image_archive, common)
+    archive.add_argument("archive", metavar="FILE", help="an OCI archive, or what docker save writes")
+    _add_name(archive)
+    _refuse(verbs, "docker-image", "load docker-image", "it has no Docker engine; load an image archive instead")
+
+
+def _refuse(verbs: Verbs, name: str, words: str, reason: str) -> None:
+    refused = verbs.add_parser(name, help="not supported", add_help=False, prefix_chars="\0")
+    refused.add_argument("rest", nargs="*")
+    refused.set_defaults(run=commands.refuse, verb=words, reason=reason)
 
 
 def _add_name(leaf: _Parser) -> None:

@@ -16,8 +16,11 @@ from localkube.health import Api
 from localkube.paths import check_name, clusters_folder, is_name, write_private
 from localkube.ports import LOOPBACK
 from localkube.process import Process, State, wait_until
+from localkube.worker import Worker
+from localkube.worker_programs import WORKER_PROGRAMS
 
 READY_WITHIN = 60.0
+ALL_PROGRAMS = (*PROGRAMS, *WORKER_PROGRAMS)
 _BIND_FAILURE = "address already in use"
 
 
@@ -27,6 +30,7 @@ class Facts:
 
     ports: Ports
     ready: bool = False
+    worker: Worker | None = None
 
 
 class Cluster:
@@ -51,7 +55,8 @@ class Cluster:
         """What is remembered, if it came so far."""
         try:
             stored = json.loads((self.folder / "cluster.json").read_bytes())
-            return Facts(Ports(**stored["ports"]), stored["ready"])
+            worker = Worker(**stored["worker"]) if stored["worker"] else None
+            return Facts(Ports(**stored["ports"]), stored["ready"], worker)
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             return None
 
@@ -61,21 +66,27 @@ class Cluster:
 
     def process(self, program: str) -> Process:
         """One of its programs."""
-        if program not in PROGRAMS:
-            raise KindError(f"no program {program!r} in a cluster, only {', '.join(PROGRAMS)}")
+        if program not in ALL_PROGRAMS:
+            raise KindError(f"no program {program!r} in a cluster, only {', '.join(ALL_PROGRAMS)}")
         return Process(self.folder, program)
 
     def processes(self) -> list[Process]:
         """All of its programs, in the order of starting."""
-        return [self.process(program) for program in PROGRAMS]
+        programs = ALL_PROGRAMS if self.worker() else PROGRAMS
+        return [self.process(program) for program in programs]
+
+    def worker(self) -> Worker | None:
+        """Its worker, if it has one."""
+        facts = self.facts()
+        return facts.worker if facts else None
 
     def dead_programs(self) -> list[str]:
         """The programs that ended by themselves or were killed."""
         return [process.program for process in self.processes() if process.state is State.DEAD]
 
-    def kubeconfig(self, user: str = "admin") -> kubeconfig.Config:
-        """A kubeconfig for one of its users."""
-        server = f"https://{LOOPBACK}:{self._ports().apiserver}"
+    def kubeconfig(self, user: str = "admin", host: str = LOOPBACK) -> kubeconfig.Config:
+        """A kubeconfig for one of its users, who reaches the API server at the host."""
+        server = f"https://{host}:{self._ports().apiserver}"
         return kubeconfig.single(kubeconfig.key_of(self.name), server, self.folder / "pki", user)
 
     def wait_ready(self, seconds: float = READY_WITHIN) -> None:
@@ -86,6 +97,10 @@ class Cluster:
     def wait_apiserver(self, seconds: float = READY_WITHIN) -> None:
         """Wait until the API server calls itself ready."""
         self.wait_for(APISERVER, self._api().ready, seconds)
+
+    def node_is_ready(self, name: str) -> bool:
+        """Whether pods can run on a node."""
+        return self._api().node_ready(name)
 
     def wait_for(self, program: str, condition: Callable[[], bool], seconds: float) -> None:
         """Wait for what a program should bring about; raise at once when any program dies."""

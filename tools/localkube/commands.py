@@ -9,8 +9,10 @@ import os
 import platform
 import shlex
 import sys
+import tempfile
+from pathlib import Path
 
-from localkube import build, config, kubeconfig, lifecycle
+from localkube import build, config, exporting, joining, kubeconfig, lifecycle, requirements
 from localkube.cluster import READY_WITHIN, Cluster, all_clusters
 from localkube.console import Console
 from localkube.errors import KindError
@@ -28,6 +30,8 @@ def create_cluster(arguments: Arguments, console: Console) -> None:
     )
     for image in [arguments.image] if arguments.image else wanted.images:
         config.check_image(image, build.kubernetes_version())
+    if wanted.worker_labels is not None:
+        requirements.check()
     cluster = Cluster(_name(arguments, wanted.name))
     if cluster.alive:
         raise KindError(f'failed to create cluster: node(s) already exist for a cluster with the name "{cluster.name}"')
@@ -79,11 +83,34 @@ def get_kubeconfig(arguments: Arguments, _console: Console) -> None:
 
 
 def get_nodes(arguments: Arguments, console: Console) -> None:
-    """List nodes: there are none, since the control plane is no node here."""
-    if arguments.all_clusters:
+    """List nodes: workers only, since the control plane is no node here."""
+    clusters = all_clusters() if arguments.all_clusters else [Cluster(_name(arguments))]
+    nodes = [worker.name for cluster in clusters if cluster.alive and (worker := cluster.worker())]
+    for node in nodes:
+        print(node)
+    if not nodes and arguments.all_clusters:
         console.say("No kind nodes for any cluster.")
-    else:
-        console.say(f'No kind nodes found for cluster "{_name(arguments)}".')
+    elif not nodes:
+        console.say(f'No kind nodes found for cluster "{clusters[0].name}".')
+
+
+def load_image_archive(arguments: Arguments, console: Console) -> None:
+    """Load an archive of images (OCI, or of docker save) onto the worker of a cluster."""
+    cluster = Cluster(_name(arguments))
+    if not cluster.alive or not cluster.worker():
+        raise KindError(f'no nodes found for cluster "{cluster.name}": create it with a worker to load images')
+    joining.load(cluster, build.programs(console, build.WORKER), Path(arguments.archive))
+
+
+def export_logs(arguments: Arguments, console: Console) -> None:
+    """Copy the logs of a cluster's programs and pods into a folder, and print its name."""
+    cluster = Cluster(_name(arguments))
+    if not cluster.exists:
+        raise KindError(f'unknown cluster "{cluster.name}"')
+    folder = Path(arguments.folder or tempfile.mkdtemp(prefix="kind-logs-"))
+    console.say(f'Exporting logs for cluster "{cluster.name}" to:')
+    exporting.export(cluster, folder)
+    print(folder)
 
 
 def version(_arguments: Arguments, _console: Console) -> None:
@@ -94,9 +121,10 @@ def version(_arguments: Arguments, _console: Console) -> None:
     )
 
 
-def build_node_image(_arguments: Arguments, console: Console) -> None:
-    """Build the programs, and print the folder that holds them (kubectl too)."""
-    print(build.programs(console))
+def build_node_image(arguments: Arguments, console: Console) -> None:
+    """Build the programs (kubectl and helm too), and print the folder that holds them."""
+    groups = [build.CONTROL_PLANE, build.CHARTS, *([build.WORKER] if arguments.worker else [])]
+    print(build.programs(console, *groups))
 
 
 def refuse(arguments: Arguments, _console: Console) -> None:

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from localkube.certs import SERVICE_RANGE
+from localkube.certs import KUBELET_CLIENT
 from localkube.ports import LOOPBACK
+from localkube.worker import Worker, services_of
 
 ETCD, APISERVER, CONTROLLERS, SCHEDULER = "etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"
 # In the order of starting.
@@ -37,6 +38,7 @@ class Layout:
     ports: Ports
     feature_gates: Mapping[str, bool] = field(default_factory=dict)
     runtime_config: Mapping[str, str] = field(default_factory=dict)
+    worker: Worker | None = None
 
     @property
     def pki(self) -> Path:
@@ -91,10 +93,8 @@ def _apiserver(layout: Layout) -> dict[str, object]:
     runtime = ",".join(f"{api}={value}" for api, value in layout.runtime_config.items())
     return {
         "bind-address": LOOPBACK,
-        "advertise-address": LOOPBACK,
         "secure-port": layout.ports.apiserver,
-        # A loopback address may not be an endpoint of the service `kubernetes`.
-        "endpoint-reconciler-type": "none",
+        **_endpoint(layout),
         "etcd-servers": f"https://{LOOPBACK}:{layout.ports.etcd}",
         "etcd-cafile": pki / "etcd-ca.crt",
         "etcd-certfile": pki / "apiserver-etcd-client.crt",
@@ -109,12 +109,26 @@ def _apiserver(layout: Layout) -> dict[str, object]:
         "service-account-issuer": "https://kubernetes.default.svc.cluster.local",
         "service-account-key-file": pki / "sa.pub",
         "service-account-signing-key-file": pki / "sa.key",
-        "service-cluster-ip-range": SERVICE_RANGE,
+        "service-cluster-ip-range": services_of(layout.worker),
         # Ends watches when it is stopped; else their connections hold it for up to a minute.
         "shutdown-watch-termination-grace-period": "1s",
         "profiling": "false",
         **({"runtime-config": runtime} if runtime else {}),
         **layout.gates(),
+    }
+
+
+def _endpoint(layout: Layout) -> dict[str, object]:
+    """How pods reach the API server, and how it reaches their kubelet."""
+    if not layout.worker:
+        # A loopback address may not be an endpoint of the service `kubernetes`.
+        return {"advertise-address": LOOPBACK, "endpoint-reconciler-type": "none"}
+    return {
+        # There the relay listens, on the same port.
+        "advertise-address": layout.worker.address,
+        "kubelet-certificate-authority": layout.pki / "ca.crt",
+        "kubelet-client-certificate": layout.pki / f"{KUBELET_CLIENT}.crt",
+        "kubelet-client-key": layout.pki / f"{KUBELET_CLIENT}.key",
     }
 
 

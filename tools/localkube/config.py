@@ -18,9 +18,14 @@ from localkube.ports import LOOPBACK
 
 API_VERSION = "kind.x-k8s.io/v1alpha4"
 _FIELDS = {"kind", "apiVersion", "name", "nodes", "featureGates", "runtimeConfig", "networking"}
+_CONTROL_PLANE, _WORKER = "control-plane", "worker"
+# The control plane is no node here, so it carries no labels.
+_NODE_FIELDS = {_CONTROL_PLANE: {"role", "image"}, _WORKER: {"role", "image", "labels"}}
 _PORTS = range(1, 65536)
 _GATE = re.compile(r"[A-Za-z0-9]+")
 _API = re.compile(r"[A-Za-z0-9./-]+")
+_LABEL = re.compile(r"[A-Za-z0-9._/-]+")
+_VALUE = re.compile(r"[A-Za-z0-9._-]*")
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,7 @@ class ClusterConfig:
     runtime_config: Mapping[str, str] = field(default_factory=dict)
     api_server_port: int | None = None
     images: tuple[str, ...] = ()
+    worker_labels: Mapping[str, str] | None = None  # None: no worker.
 
 
 def load(text: str, source: str) -> ClusterConfig:
@@ -70,7 +76,7 @@ def _read(document: Mapping[str, Any]) -> ClusterConfig:
     _only(document, _FIELDS, "")
     _expect(document, "kind", "Cluster")
     _expect(document, "apiVersion", API_VERSION)
-    name = document.get("name")
+    name, nodes = document.get("name"), _nodes(document.get("nodes"))
     if name is not None and not isinstance(name, str):
         raise KindError("field name must be a string")
     return ClusterConfig(
@@ -78,7 +84,8 @@ def _read(document: Mapping[str, Any]) -> ClusterConfig:
         feature_gates=_feature_gates(_mapping(document.get("featureGates"), "field featureGates")),
         runtime_config=_runtime_config(_mapping(document.get("runtimeConfig"), "field runtimeConfig")),
         api_server_port=_port(_mapping(document.get("networking"), "field networking")),
-        images=_images(document.get("nodes")),
+        images=tuple(str(node["image"]) for node in nodes if node.get("image")),
+        worker_labels=_worker_labels(nodes),
     )
 
 
@@ -129,21 +136,36 @@ def _port(networking: Mapping[str, Any]) -> int | None:
     return port
 
 
-def _images(nodes: Any) -> tuple[str, ...]:
-    """Check the nodes: the control plane alone, whose image may be named."""
+def _nodes(nodes: Any) -> list[Mapping[str, Any]]:
+    """Check the nodes: a control plane, and at most one worker."""
     if nodes is None:
-        return ()
+        return []
     if not isinstance(nodes, list):
         raise KindError("field nodes must be a list")
+    read = [_mapping(node, f"field nodes[{number}]") for number, node in enumerate(nodes)]
+    roles = [_checked_role(node, number) for number, node in enumerate(read)]
+    for role, what in ((_CONTROL_PLANE, "control-plane node"), (_WORKER, "worker at most")):
+        if roles.count(role) > 1:
+            raise KindError(f"field nodes: this local cluster has one {what}, not {roles.count(role)}")
+    if roles and _CONTROL_PLANE not in roles:
+        raise KindError("field nodes: a cluster needs a control-plane node")
+    return read
+
+
+def _checked_role(node: Mapping[str, Any], number: int) -> str:
+    role = str(node.get("role", _CONTROL_PLANE))
+    if role not in _NODE_FIELDS:
+        raise KindError(f"field nodes[{number}].role must be {' or '.join(_NODE_FIELDS)}, not {role!r}")
+    _only(node, _NODE_FIELDS[role], f"nodes[{number}].")
+    return role
+
+
+def _worker_labels(nodes: list[Mapping[str, Any]]) -> dict[str, str] | None:
     for number, node in enumerate(nodes):
-        _check_node(_mapping(node, f"field nodes[{number}]"), number)
-    return tuple(str(node["image"]) for node in nodes if node and node.get("image"))
-
-
-def _check_node(node: Mapping[str, Any], number: int) -> None:
-    _only(node, {"role", "image"}, f"nodes[{number}].")
-    role = node.get("role", "control-plane")
-    if role != "control-plane":
-        raise KindError(f"field nodes[{number}].role: {role!r} nodes are not supported by this local cluster")
-    if number:
-        raise KindError("field nodes: this local cluster has one control-plane node")
+        if node.get("role") == _WORKER:
+            labels = _mapping(node.get("labels"), f"field nodes[{number}].labels")
+            for label, value in labels.items():
+                if not isinstance(value, str) or not _LABEL.fullmatch(label) or not _VALUE.fullmatch(value):
+                    raise KindError(f"field nodes[{number}].labels.{label} must be a label's name and text")
+            return dict(labels)
+    return None

@@ -1,10 +1,11 @@
-"""Asking an API server whether it is ready.
+"""Asking the programs of a cluster whether they are ready.
 
-Its job: two questions over TLS with the administrator's certificate. Called by: cluster.
+Its job: one question each, to the API server with the administrator's certificate. Called by: cluster, joining.
 It must not: wait, or decide what an answer means.
 """
 
 import http.client
+import json
 import ssl
 from http import HTTPStatus
 from pathlib import Path
@@ -30,12 +31,31 @@ class Api:
         """Whether the controllers work: they make the account without which no pod can be created."""
         return self._found("/api/v1/namespaces/default/serviceaccounts/default")
 
+    def node_ready(self, name: str) -> bool:
+        """Whether the kubelet of a node says that pods can run there."""
+        answer = self._got(f"/api/v1/nodes/{name}")
+        conditions = json.loads(answer)["status"].get("conditions", []) if answer else []
+        return any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)
+
     def _found(self, path: str) -> bool:
-        connection = http.client.HTTPSConnection(LOOPBACK, self._port, timeout=_TIMEOUT, context=self._tls)
-        try:
-            connection.request("GET", path)
-            return connection.getresponse().status == HTTPStatus.OK
-        except (OSError, http.client.HTTPException):
-            return False
-        finally:
-            connection.close()
+        return self._got(path) is not None
+
+    def _got(self, path: str) -> bytes | None:
+        return _get(http.client.HTTPSConnection(LOOPBACK, self._port, timeout=_TIMEOUT, context=self._tls), path)
+
+
+def answers(host: str, port: int, path: str) -> bool:
+    """Whether a program that speaks plain HTTP calls itself ready."""
+    return _get(http.client.HTTPConnection(host, port, timeout=_TIMEOUT), path) is not None
+
+
+def _get(connection: http.client.HTTPConnection, path: str) -> bytes | None:
+    """The body of a success; None for anything else."""
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        return response.read() if response.status == HTTPStatus.OK else None
+    except (OSError, http.client.HTTPException):
+        return None
+    finally:
+        connection.close()

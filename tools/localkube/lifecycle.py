@@ -10,9 +10,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from localkube import build, kubeconfig
+from localkube import build, joining, kubeconfig, node
 from localkube.certs import write_certificates
-from localkube.cluster import READY_WITHIN, Cluster, Facts, all_clusters
+from localkube.cluster import ALL_PROGRAMS, READY_WITHIN, Cluster, Facts, all_clusters
 from localkube.components import APISERVER, CONTROLLERS, ETCD, SCHEDULER, Layout, Ports, command_lines
 from localkube.config import ClusterConfig
 from localkube.console import Console
@@ -20,7 +20,9 @@ from localkube.errors import KindError, PortTakenError
 from localkube.locks import locked
 from localkube.paths import clusters_folder, make_private, write_private
 from localkube.ports import accepts, free_ports, is_free
-from localkube.process import kill_orphans
+from localkube.process import Launch, kill_orphans
+from localkube.routes import choose_subnet
+from localkube.worker import Worker
 
 _PORT_ATTEMPTS = 3
 _USERS = {CONTROLLERS: "controller-manager", SCHEDULER: "scheduler"}
@@ -37,7 +39,8 @@ class Request:
 
 def create(cluster: Cluster, request: Request, console: Console) -> None:
     """Create a cluster, or leave nothing of it."""
-    binaries = build.programs(console)
+    worker = [] if request.config.worker_labels is None else [build.WORKER]
+    binaries = build.programs(console, build.CONTROL_PLANE, *worker)
     with _locked(cluster, console):
         if cluster.alive:
             raise KindError(f'node(s) already exist for a cluster with the name "{cluster.name}"')
@@ -82,28 +85,36 @@ def _create(cluster: Cluster, binaries: Path, request: Request, console: Console
 
 
 def _prepare(cluster: Cluster, binaries: Path, config: ClusterConfig) -> Layout:
-    ports = _choose_ports(cluster, config.api_server_port)
-    layout = Layout(cluster.folder, binaries, ports, config.feature_gates, config.runtime_config)
+    facts = _choose(cluster, config)
+    layout = Layout(cluster.folder, binaries, facts.ports, config.feature_gates, config.runtime_config, facts.worker)
     make_private(layout.folder / "etcd")
-    write_certificates(layout.pki)
+    write_certificates(layout.pki, facts.worker)
     for program, user in _USERS.items():
         write_private(layout.kubeconfig(program), kubeconfig.dump(cluster.kubeconfig(user)).encode())
     for program, argv in command_lines(layout).items():
-        cluster.process(program).define(argv)
+        cluster.process(program).define(Launch(argv))
     return layout
 
 
-def _choose_ports(cluster: Cluster, fixed: int | None) -> Ports:
-    """Choose ports and store them at once: another command that chooses must see them."""
+def _choose(cluster: Cluster, config: ClusterConfig) -> Facts:
+    """Choose ports and addresses and store them at once: another command that chooses must see them."""
+    fixed = config.api_server_port
     if fixed and not is_free(fixed):
         raise KindError(f"field networking.apiServerPort: {fixed} is in use")
     parent = clusters_folder()
     with locked(parent, lambda: make_private(parent)):
-        known = [facts.ports.numbers() for other in all_clusters() if (facts := other.facts())]
-        chosen = free_ports(3, set().union({fixed or 0}, *known))
+        known = [facts for other in all_clusters() if (facts := other.facts())]
+        chosen = free_ports(3, set().union({fixed or 0}, *(facts.ports.numbers() for facts in known)))
         ports = Ports(apiserver=fixed or chosen[0], etcd=chosen[1], etcd_peer=chosen[2])
-        cluster.remember(Facts(ports))
-    return ports
+        facts = Facts(ports, worker=_worker(cluster, config, [other.worker for other in known if other.worker]))
+        cluster.remember(facts)
+    return facts
+
+
+def _worker(cluster: Cluster, config: ClusterConfig, others: list[Worker]) -> Worker | None:
+    if config.worker_labels is None:
+        return None
+    return Worker(f"{cluster.name}-worker", choose_subnet(others), config.worker_labels)
 
 
 def _start(cluster: Cluster, layout: Layout, seconds: float, console: Console) -> None:
@@ -122,7 +133,9 @@ def _start(cluster: Cluster, layout: Layout, seconds: float, console: Console) -
         cluster.process(CONTROLLERS).start()
         cluster.process(SCHEDULER).start()
         cluster.wait_ready(left())
-    cluster.remember(Facts(layout.ports, ready=True))
+    if layout.worker:
+        joining.join(cluster, layout, layout.worker, deadline, console)
+    cluster.remember(Facts(layout.ports, ready=True, worker=layout.worker))
 
 
 def _locked(cluster: Cluster, console: Console) -> AbstractContextManager[int]:
@@ -135,10 +148,12 @@ def _locked(cluster: Cluster, console: Console) -> AbstractContextManager[int]:
 
 def _empty(cluster: Cluster) -> None:
     """Stop everything and remove every file, but keep the folder, which is the lock that we hold."""
+    node.end(cluster.folder)
     # In reverse: an API server without etcd takes its time to end.
-    for process in reversed(cluster.processes()):
-        process.stop()
+    for program in reversed(ALL_PROGRAMS):
+        cluster.process(program).stop()
     kill_orphans(cluster.folder)
+    node.remove_traces(cluster.folder)
     for path in cluster.folder.iterdir():
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 

@@ -18,8 +18,11 @@ from localkube.errors import KindError
 from localkube.paths import make_private, write_private
 
 MARKER = "HOTPOOL_CLUSTER_FOLDER"
+# Also where runc, nft and mount are; the caller's own PATH may lack the folders of the administrator.
+SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _GRACE = 5.0
 _KILL_GRACE = 10.0
+_FORK_WITHIN = 10.0
 _PAUSE = 0.05
 _START_TIME = 19  # The 22nd field of /proc/<pid>/stat, counted after the program's name.
 _children: dict[int, subprocess.Popen[bytes]] = {}
@@ -29,13 +32,25 @@ class State(Enum):
     """What became of a program."""
 
     RUNNING = "running"
-    STOPPED = "stopped"  # On purpose, by stop().
+    STOPPED = "stopped"  # On purpose, by stop(), or not started yet.
     DEAD = "dead"
 
 
 @dataclass(frozen=True)
-class _Record:
+class Launch:
+    """How a program is started.
+
+    ``forks``: the command line is that of a launcher whose only child is the program (unshare, nsenter).
+    """
+
     argv: list[str]
+    forks: bool = False
+    umask: int = 0o077
+
+
+@dataclass(frozen=True)
+class _Record:
+    launch: Launch | None = None
     pid: int | None = None
     identity: str | None = None
 
@@ -49,47 +64,47 @@ class Process:
         self._folder = folder
         self._record_file = folder / "run" / f"{program}.json"
 
-    def define(self, argv: list[str]) -> None:
+    def define(self, launch: Launch) -> None:
         """Fix the command line with which every start runs."""
-        self._write(_Record(argv))
+        self._write(_Record(launch))
 
     def start(self) -> None:
         """Start the program if it does not run; it outlives us."""
         if self.state is State.RUNNING:
             return
-        record = self._read()
-        if not record.argv:
+        launch = self._read().launch
+        if not launch:
             raise KindError(f"no cluster in {self._folder}")
         make_private(self.log.parent)
         self.log.touch(mode=0o600)
         with self.log.open("ab") as log:
             child = subprocess.Popen(
-                record.argv,
+                launch.argv,
                 cwd=self._folder,
-                env=_environment(self._folder),
+                env=environment(self._folder),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                umask=0o077,
+                umask=launch.umask,
             )
         _children[child.pid] = child
-        self._write(_Record(record.argv, child.pid, identity(child.pid)))
+        pid = _only_child(child.pid) if launch.forks else child.pid
+        self._write(_Record(launch, pid, identity(pid)))
 
     def stop(self, grace: float = _GRACE) -> None:
         """Stop the program on purpose; the cluster still counts as alive. Without a grace: kill it."""
         if pid := self.pid:
             _signal_until_gone([pid], grace)
-        if argv := self._read().argv:
-            self.define(argv)
+        if launch := self._read().launch:
+            self.define(launch)
 
     @property
     def state(self) -> State:
         """Whether the very process that we started still runs."""
         if self.pid:
             return State.RUNNING
-        record = self._read()
-        return State.STOPPED if record.argv and record.pid is None else State.DEAD
+        return State.STOPPED if self._read().pid is None else State.DEAD
 
     @property
     def pid(self) -> int | None:
@@ -108,9 +123,10 @@ class Process:
 
     def _read(self) -> _Record:
         try:
-            return _Record(**json.loads(self._record_file.read_bytes()))
-        except (FileNotFoundError, ValueError, TypeError):
-            return _Record([])
+            stored = json.loads(self._record_file.read_bytes())
+            return _Record(Launch(**stored["launch"]), stored["pid"], stored["identity"])
+        except (FileNotFoundError, ValueError, TypeError, KeyError):
+            return _Record()
 
     def _write(self, record: _Record) -> None:
         make_private(self._record_file.parent)
@@ -173,9 +189,25 @@ def _marked(folder: Path) -> Iterator[int]:
             continue
 
 
-def _environment(folder: Path) -> dict[str, str]:
+def environment(folder: Path) -> dict[str, str]:
     """Nothing of the caller's (proxies, credentials) may follow a program that outlives the command."""
-    return {"PATH": os.defpath, "HOME": str(folder), MARKER: str(folder)}
+    return {"PATH": SYSTEM_PATH, "HOME": str(folder), MARKER: str(folder)}
+
+
+def _only_child(launcher: int) -> int:
+    """What the launcher has started; the launcher itself if it ended before."""
+    children = Path(f"/proc/{launcher}/task/{launcher}/children")
+    found: list[str] = []
+
+    def settled() -> bool:
+        try:
+            found[:] = children.read_text().split()
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+        return bool(found) or identity(launcher) is None
+
+    wait_until(settled, _FORK_WITHIN)
+    return int(found[0]) if found else launcher
 
 
 def _boot() -> str:

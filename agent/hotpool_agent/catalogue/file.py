@@ -1,35 +1,19 @@
 """Reads a catalogue file and reports every error at once, each with its line and field path (behaviour A1).
 
-Called by the command line. Knows pydantic's errors; must not know what the agent does with a catalogue.
+Called by the command line. Must not know what the agent does with a catalogue.
 """
 
-import difflib
 from pathlib import Path
 from typing import Any, Final
 from uuid import uuid4
 
-from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import ValidationError
 
 from hotpool_agent.catalogue import yaml_tree
 from hotpool_agent.catalogue.model import Catalogue, Run, ServiceSpec, inconsistencies
+from hotpool_agent.catalogue.words import dotted, message_of
 
-_SHOWN: Final = 60
 _PARTS: Final = {field.alias for field in Catalogue.model_fields.values()}
-
-_WORDS: Final = {
-    "missing": "is required",
-    "string_type": "must be a string; put it in quotes",
-    "int_type": "must be a whole number",
-    "float_type": "must be a number",
-    "bool_type": "must be true or false",
-    "dict_type": "must be a mapping",
-    "model_type": "must be a mapping",
-    "model_attributes_type": "must be a mapping",
-    "tuple_type": "must be a list",
-    "too_short": "must not be empty",
-    "string_too_short": "must not be empty",
-}
 
 
 class CatalogueError(Exception):
@@ -38,6 +22,11 @@ class CatalogueError(Exception):
     def __init__(self, errors: list[str]) -> None:
         super().__init__("\n".join(errors))
         self.errors = errors
+
+
+def without_file() -> Catalogue:
+    """The catalogue of an agent that has none. Its end says nothing of services that others start and stop."""
+    return Catalogue(version=1, onAgentExit="keep")
 
 
 def read_catalogue(path: Path) -> Catalogue:
@@ -63,7 +52,7 @@ def parse_catalogue(text: str, name: str) -> Catalogue:
     try:
         catalogue = Catalogue.model_validate(tree.value)
     except ValidationError as error:
-        paths = [(tuple(item["loc"]), _message(item)) for item in error.errors()]
+        paths = [(tuple(item["loc"]), message_of(item)) for item in error.errors()]
         paths += inconsistencies(_sound_parts(tree.value, {path[:2] for path, _ in paths}))
     else:
         paths = inconsistencies(catalogue)
@@ -97,7 +86,7 @@ def _placeholder(item: Any) -> ServiceSpec:
 
 
 def _rendered(found: list[tuple[int, yaml_tree.Path, str]], name: str) -> list[str]:
-    placed = sorted((line, _dotted(path), message) for line, path, message in found)
+    placed = sorted((line, dotted(path), message) for line, path, message in found)
     return [
         f"{name}:{line}: {field}: {message}" if field else f"{name}:{line}: {message}"
         for line, field, message in placed
@@ -108,59 +97,3 @@ def _line(path: yaml_tree.Path, lines: dict[yaml_tree.Path, int]) -> int:
     while path not in lines and path:
         path = path[:-1]
     return lines.get(path, 1)
-
-
-def _dotted(path: yaml_tree.Path) -> str:
-    # pydantic calls a mapping's key "[key]".
-    text = "".join(f"[{part}]" if isinstance(part, int) else f".{_name(part)}" for part in path if part != "[key]")
-    return text.removeprefix(".")
-
-
-def _name(part: str) -> str:
-    return part if part.isprintable() and len(part) <= _SHOWN else _shown(part)
-
-
-def _message(item: ErrorDetails) -> str:
-    kind, given = item["type"], item.get("input")
-    if kind == "extra_forbidden":
-        return _unknown(tuple(item["loc"]))
-    context = item.get("ctx", {})
-    if kind == "literal_error":
-        words = f"must be {context['expected']}"
-    elif kind == "value_error":
-        words = str(context["error"])
-    elif kind == "string_pattern_mismatch":
-        words = f"must match {context['pattern']}"
-    elif kind == "string_too_long":
-        words = f"must have at most {context['max_length']} characters"
-    else:
-        words = _WORDS.get(kind, item["msg"])
-    return words if kind == "missing" else f"{words} (got {_shown(given)})"
-
-
-def _shown(given: Any) -> str:
-    if given is None:
-        return "nothing"
-    text = repr(given)
-    return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
-
-
-def _unknown(path: yaml_tree.Path) -> str:
-    known = _fields_at(path[:-1])
-    close = difflib.get_close_matches(str(path[-1]), known, n=1)
-    return f"unknown field; did you mean {close[0]!r}?" if close else f"unknown field; known: {', '.join(known)}"
-
-
-def _fields_at(path: yaml_tree.Path) -> list[str]:
-    """Names that are allowed at the path, found by walking the models' own fields."""
-    model: type[BaseModel] = Catalogue
-    for part in path:
-        field = next((f for f in model.model_fields.values() if f.alias == part), None)
-        model = _model_in(field.annotation) or model if field else model
-    return [field.alias or name for name, field in model.model_fields.items()]
-
-
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((found for part in getattr(annotation, "__args__", ()) if (found := _model_in(part))), None)

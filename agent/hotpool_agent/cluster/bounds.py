@@ -35,6 +35,10 @@ _TEXT: Final = 253
 _LONG: Final = 1024
 _STAMPS: Final = 256
 """Bytes set aside for the stamps and the envelope of a report."""
+_HEAD: Final = 4096
+"""Bytes set aside for what a report holds beside its services: platform, hardware, what types are not ready."""
+_NAMED: Final = 160
+"""Bytes by which a running service adds to the capabilities: its id, and its type where it is the first."""
 
 
 class Dropped:
@@ -63,6 +67,31 @@ def bounded_services(snapshots: Sequence["Snapshot"], dropped: Dropped) -> tuple
     return dropped.kept((_service(snapshot, dropped) for snapshot in snapshots), MAX_SERVICES)
 
 
+def affordable(snapshots: Sequence["Snapshot"], limit: int = REPORT_BYTES) -> tuple[list["Snapshot"], list[str]]:
+    """The snapshots whose running services have room in a report of `limit` bytes, and the pods that have none.
+
+    Entries of the catalogue always have: they are few, and of the node's own people. Of pods the first come first, so
+    that a new one takes nobody's place. What does not run needs no room here: `fit` leaves it out.
+    """
+    if all(snapshot.pod is None for snapshot in snapshots):
+        return list(snapshots), []
+    sizes = [_room(snapshot) for snapshot in snapshots]
+    free = limit - _STAMPS - _HEAD - sum(size for size, item in zip(sizes, snapshots, strict=True) if item.pod is None)
+    kept: list[Snapshot] = []
+    left_out: list[str] = []
+    for size, snapshot in zip(sizes, snapshots, strict=True):
+        if snapshot.pod is None or size <= free:
+            kept.append(snapshot)
+            free -= 0 if snapshot.pod is None else size
+        else:
+            left_out.append(snapshot.pod)
+    return kept, left_out
+
+
+def _room(snapshot: "Snapshot") -> int:
+    return _bytes(_service(snapshot, Dropped())) + _NAMED if snapshot.state == "Running" else 0
+
+
 def fit(report: Report, limit: int = REPORT_BYTES) -> Report:
     """The report in at most `limit` bytes of JSON as far as possible; `truncated` counts what was left out for that.
 
@@ -87,6 +116,7 @@ def fit(report: Report, limit: int = REPORT_BYTES) -> Report:
 
 def _service(snapshot: "Snapshot", dropped: Dropped) -> Service:
     spec = snapshot.spec
+    dropped.count += snapshot.dropped
     return Service(
         id=spec.id,
         type=spec.type,

@@ -56,10 +56,16 @@ class Login:
         return any(_mark(path) != mark for path, mark in self.marks)
 
 
+def in_pod(target: Target) -> bool:
+    """Whether the target stands for the service account of the pod that this is."""
+    given = target.kubeconfig or target.context or os.environ.get("KUBECONFIG")
+    return "KUBERNETES_SERVICE_HOST" in os.environ and not given
+
+
 async def read(target: Target) -> Login:
     """A login with the present contents of the files. Raises TargetError."""
     path = target.kubeconfig or os.environ.get("KUBECONFIG")
-    inside = "KUBERNETES_SERVICE_HOST" in os.environ and not path and not target.context
+    inside = in_pod(target)
     try:
         if inside:
             return _inside(target)

@@ -11,8 +11,9 @@ from typing import Final
 import structlog
 
 from hotpool.api.meta import API_VERSION, NAME_TAKEN_SUFFIX, timestamp
+from hotpool_agent.cluster.door import MANAGER
 from hotpool_agent.cluster.problems import Problem
-from hotpool_agent.cluster.publish import MANAGER, Cluster
+from hotpool_agent.cluster.publish import Cluster
 from hotpool_agent.cluster.report import Facts
 
 _LOG: Final = structlog.get_logger(__name__)

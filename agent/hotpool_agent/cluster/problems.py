@@ -70,6 +70,10 @@ class MissingError(Problem):
     """The object is not there."""
 
 
+class ExpiredError(Problem):
+    """410: the version to watch from is too old; what holds now must be listed."""
+
+
 class StaleError(Problem):
     """The API server holds a newer report, or one of another session (behaviour B7)."""
 
@@ -96,15 +100,21 @@ def problem(status: int, body: str, headers: Mapping[str, str]) -> Problem:
             return UnavailableError("407: the proxy asks for a user name and password; check the proxy's address")
         case 409:
             return ConflictError(f"409: {message}", pause)
-        case 413:
-            return RejectedError(f"413: the API server, or a proxy before it, finds the report too large: {message}")
-        case 422 if "stale report" in message:
-            return StaleError(message)
-        case 400 | 422:
-            return RejectedError(f"{status}: {message}")
+        case 410:
+            return ExpiredError(f"410: {message}")
+        case 400 | 413 | 422:
+            return _refused(status, message)
         case 429:
             return BusyError(f"429: the API server is busy: {message}", pause)
     return UnavailableError(f"{status}: {message}", pause)
+
+
+def _refused(status: int, message: str) -> Problem:
+    if status == 413:  # noqa: PLR2004 - HTTP's own number
+        return RejectedError(f"413: the API server, or a proxy before it, finds the report too large: {message}")
+    if status == 422 and "stale report" in message:  # noqa: PLR2004 - as above
+        return StaleError(message)
+    return RejectedError(f"{status}: {message}")
 
 
 def unreachable(error: Exception, seconds: float) -> UnavailableError:

@@ -6,7 +6,7 @@ Called by `reporter` through `node`. Decides contents and compares them; must no
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Any, Final
 
@@ -22,7 +22,7 @@ from hotpool.api.capability import (
     TypeCapability,
 )
 from hotpool_agent.catalogue.model import Catalogue, accepted
-from hotpool_agent.cluster.bounds import Dropped, bounded_services, fit
+from hotpool_agent.cluster.bounds import Dropped, affordable, bounded_services, fit
 from hotpool_agent.services.snapshot import Snapshot
 
 PRECEDENCE: Final[tuple[NotReadyReason, ...]] = (
@@ -70,15 +70,23 @@ class Content:
     report: Report
     digest: str
     reach: frozenset[tuple[str, ...]]
+    left_out: tuple[str, ...] = ()
+    """Pods, as NAMESPACE/NAME, that the report has no room for; `dropped` counts them."""
 
     def offers(self, service: str) -> bool:
         """Whether the service counts for a type in this report."""
         return any(service in capability.services for capability in self.report.capabilities)
 
 
-def build(catalogue: Catalogue, snapshots: Sequence[Snapshot], facts: Facts, *, leaving: bool) -> Content:
-    """The report of this moment; invalid items are left out and counted in `dropped`, length in `truncated`."""
+def build(
+    catalogue: Catalogue, snapshots: Sequence[Snapshot], facts: Facts, *, leaving: bool, refused: int = 0
+) -> Content:
+    """The report of this moment; invalid items are left out and counted in `dropped`, length in `truncated`.
+
+    `refused`: what is no service because it is invalid, and so is not among the snapshots.
+    """
     dropped = Dropped()
+    snapshots, left_out = affordable(snapshots)
     services = bounded_services(snapshots, dropped)
     capabilities = _capabilities(catalogue, snapshots)
     running = sum(snapshot.state == "Running" for snapshot in snapshots)
@@ -97,9 +105,9 @@ def build(catalogue: Catalogue, snapshots: Sequence[Snapshot], facts: Facts, *, 
         hardware=facts.hardware,
         services=services,
         capabilities=capabilities[:MAX_TYPES],
-        dropped=dropped.count + max(0, len(capabilities) - MAX_TYPES),
+        dropped=dropped.count + len(left_out) + refused + max(0, len(capabilities) - MAX_TYPES),
     )
-    return content(fit(report))
+    return replace(content(fit(report)), left_out=tuple(left_out))
 
 
 def minimal(whole: Report) -> Content:

@@ -16,7 +16,14 @@ from hotpool_agent.paths import PathError, socket_path, state_folder
 from hotpool_agent.settings import NodeNameError, Settings, node_name
 
 NodeOption = Annotated[
-    str | None, typer.Option("--node", metavar="NAME", help="Name of the node. Default: the host name, in lower case.")
+    str | None,
+    typer.Option(
+        "--node",
+        metavar="NAME",
+        envvar="HOTPOOL_AGENT_NODE",
+        show_envvar=False,
+        help="Name of the node. Default: the host name, in lower case.",
+    ),
 ]
 NoWait = Annotated[bool, typer.Option("--no-wait", help="Return at once, not when the state is reached.")]
 ServiceId = Annotated[str, typer.Argument(metavar="ID", help="Service id in the catalogue.")]
@@ -60,7 +67,7 @@ def settings_of(**given: Any) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0])
-        where = f"--{name}" if name in said else f"HOTPOOL_AGENT_{name.upper()}"
+        where = f"--{name.replace('_', '-')}" if name in said else f"HOTPOOL_AGENT_{name.upper()}"
         fail(f"{where}: {first['msg'].removeprefix('Value error, ')} (got {first['input']!r})", USAGE)
 
 

@@ -166,7 +166,7 @@ def _missing(path: Path, *, previous: bool) -> str:
     known = sorted(file.name.removesuffix(LOG_SUFFIX) for file in path.parent.glob(f"*{LOG_SUFFIX}"))
     if known:
         return f"no log {path}; there are logs of: {', '.join(known)}"
-    return f"no log {path}; is --node or HOTPOOL_AGENT_STATE_DIR another one?"
+    return f"no log {path}; is --node or HOTPOOL_AGENT_STATE_DIR another one? A pod's log: kubectl logs"
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

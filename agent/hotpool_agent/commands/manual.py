@@ -23,7 +23,8 @@ STATE_HOME: Final = (
     "XDG_STATE_HOME",
     "Without the above, STATE is hotpool-agent in this folder; default: ~/.local/state.",
 )
-WHERE: Final[Rows] = (STATE_DIR, STATE_HOME)
+NODE: Final = ("HOTPOOL_AGENT_NODE", "As --node; in a pod, spec.nodeName.")
+WHERE: Final[Rows] = (NODE, STATE_DIR, STATE_HOME)
 SOCKET: Final = (
     "STATE/NODE/agent.sock",
     "Where the running agent is asked; its owner's alone. If the path is too long for a socket: a file in TMPDIR.",

@@ -21,3 +21,7 @@ class Snapshot:
     request_id: str | None = None
     flapping: bool = False
     """It may run, but it comes and goes too often to be offered (behaviour A7)."""
+    pod: str | None = None
+    """NAMESPACE/NAME of the pod that it is; None: an entry of the catalogue."""
+    dropped: int = 0
+    """What of its declaration could not be read, and counts for nothing."""

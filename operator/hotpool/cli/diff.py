@@ -23,10 +23,10 @@ from hotpool.cli.options import (
     fail,
     print_json,
 )
-from hotpool.cli.snapshot import Snapshot, read
+from hotpool.cli.snapshot import Snapshot, read_judged
 from hotpool.clients import Reader
 from hotpool.core.answers.whatif import GeneratorChange, PoolChange, Stored, compare_generator, compare_pool
-from hotpool.core.model import Generator, Kind, Pool
+from hotpool.core.model import OURS, Generator, Pool
 from hotpool.sources.decode import Rejection, decode
 
 _HELP = manual.command(
@@ -80,7 +80,7 @@ def register(app: typer.Typer) -> None:
         place = Place.of(_namespace(documents, namespace), kubeconfig, context)
 
         async def ask(reader: Reader) -> Difference:
-            return _compare(await read(reader, *Kind), documents)
+            return _compare(await read_judged(reader, *OURS), documents)
 
         found = answer("diff", place, ask)
         if output is Output.JSON:

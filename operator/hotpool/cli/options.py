@@ -89,6 +89,10 @@ def trouble(error: Unavailable, namespace: str, *, role: str = "hotpool-viewer")
     """One line and the exit code for an answer that did not come. `role`: what the command needs."""
     match error.status:
         case 403:
+            if " nodes" in error.asked:
+                words = "the operator follows v1 Nodes (cordons, labels), and without them the answer could be wrong"
+                who = f"ClusterRole hotpool-{namespace}-viewer"
+                return f"not allowed to {error.asked}: {words}; ask for {who}", manual.FORBIDDEN
             words = f"not allowed to {error.asked} in namespace {namespace}: ask for Role {role}"
             return words, manual.FORBIDDEN
         case 401:

@@ -18,7 +18,7 @@ from hotpool.cli.options import CommandError
 from hotpool.clients import Reader
 from hotpool.core.answers.explain import Membership
 from hotpool.core.answers.hints import Facts
-from hotpool.core.model import Generator, Kind, Node, NodeView, Pool, Report, Slice
+from hotpool.core.model import Generator, Kind, KubeNode, Node, NodeView, Pool, Report, Slice
 from hotpool.core.state import State
 from hotpool.sources.decode import Rejection, decode
 
@@ -32,6 +32,8 @@ class Snapshot:
     bodies: dict[tuple[Kind, str], Json] = field(default_factory=dict)
     """The objects as on the wire, by kind and name."""
     nodes: dict[str, Node] = field(default_factory=dict)
+    kube_nodes: dict[str, KubeNode] = field(default_factory=dict)
+    """v1 Nodes, where the operator follows them."""
     pools: dict[str, Pool] = field(default_factory=dict)
     generators: dict[str, Generator] = field(default_factory=dict)
     unreadable: list[Rejection] = field(default_factory=list)
@@ -46,6 +48,8 @@ class Snapshot:
                 return False
             case Node():
                 self.nodes[seen.meta.name] = seen
+            case KubeNode():
+                self.kube_nodes[seen.meta.name] = seen
             case Pool():
                 self.pools[seen.meta.name] = seen
             case Slice():
@@ -63,7 +67,7 @@ class Snapshot:
 
     def views(self) -> dict[str, NodeView]:
         """The nodes as the judge sees them."""
-        return _views(self.nodes.values())
+        return self._views(self.nodes.values())
 
     @property
     def pools_with_slices(self) -> Iterable[str]:
@@ -87,7 +91,14 @@ class Snapshot:
         """All that is known of one node."""
         services = self.services(node)
         potential = _potential(self.bodies[Kind.NODE, node]) if services else None
-        return Facts(_views([self.nodes[node]])[node], services, potential)
+        return Facts(self._views([self.nodes[node]])[node], services, potential)
+
+    def _views(self, nodes: Iterable[Node]) -> dict[str, NodeView]:
+        """As a state sees them before its gate: liveness is what the stored conditions say (behaviour C4)."""
+        state = State(kube_nodes=self.kube_nodes)
+        for node in nodes:
+            state.observe(node, 0.0)
+        return {name: record.view for name, record in state.nodes.items()}
 
     def warn(self) -> None:
         """Say which objects could not be read."""
@@ -104,18 +115,26 @@ async def read(reader: Reader, *kinds: Kind) -> Snapshot:
     return found
 
 
+async def read_node(reader: Reader, found: Snapshot, body: Json) -> None:
+    """One node that was read already, and the v1 Node of its name where the operator follows it."""
+    found.must_take(Kind.NODE, body)
+    if await reader.follows_nodes() and (kube := await reader.get(Kind.KUBE_NODE, body["metadata"]["name"])):
+        found.must_take(Kind.KUBE_NODE, kube)
+
+
+async def read_judged(reader: Reader, *kinds: Kind) -> Snapshot:
+    """All objects of these kinds, and all v1 Nodes where the operator follows them, so that nodes can be judged."""
+    found = await read(reader, *kinds)
+    if await reader.follows_nodes():
+        async for body in reader.each(Kind.KUBE_NODE):
+            found.take(Kind.KUBE_NODE, body)
+    return found
+
+
 async def read_slices(reader: Reader, found: Snapshot, pool: str) -> None:
     """The slices of one pool."""
     async for body in reader.each(Kind.SLICE, labels=f"{meta.POOL_LABEL}={pool}"):
         found.take(Kind.SLICE, body)
-
-
-def _views(nodes: Iterable[Node]) -> dict[str, NodeView]:
-    """As a state sees them before its gate: liveness is what the stored conditions say (behaviour C4)."""
-    state = State()
-    for node in nodes:
-        state.observe(node, 0.0)
-    return {name: record.view for name, record in state.nodes.items()}
 
 
 def _potential(body: Json) -> Report | None:

@@ -14,7 +14,7 @@ from hotpool.cli.top_rows import NodeRow, PoolRow
 
 Json = dict[str, Any]
 
-_COLOURS: Final = {"Live": GOOD, "Suspect": DOUBTFUL, "Draining": DOUBTFUL}
+_COLOURS: Final = {"Live": GOOD, "Suspect": DOUBTFUL, "Draining": DOUBTFUL, "Cordoned": DOUBTFUL}
 
 
 def tables(nodes: Sequence[NodeRow] | None, pools: Sequence[PoolRow] | None, *, limit: int | None, live: bool) -> Group:

@@ -20,7 +20,7 @@ from hotpool.cli.options import (
     find,
     print_json,
 )
-from hotpool.cli.snapshot import Snapshot, read, read_slices
+from hotpool.cli.snapshot import Snapshot, read, read_judged, read_node, read_slices
 from hotpool.cli.transitions import Happened, Redis
 from hotpool.clients import Reader
 from hotpool.core.answers.explain import Answer, Survey, explain, survey
@@ -85,7 +85,7 @@ def register(app: typer.Typer) -> None:
 def _pair(place: Place, node: str, pool: str, output: Output) -> None:
     async def ask(reader: Reader) -> Answer:
         found = Snapshot()
-        found.must_take(Kind.NODE, await find(reader, Kind.NODE, node, place.namespace))
+        await read_node(reader, found, await find(reader, Kind.NODE, node, place.namespace))
         found.must_take(Kind.POOL, await find(reader, Kind.POOL, pool, place.namespace))
         await read_slices(reader, found, pool)
         return explain(found.facts(node), found.pools[pool], found.members(pool).get(node))
@@ -100,7 +100,7 @@ def _pair(place: Place, node: str, pool: str, output: Output) -> None:
 def _pool(place: Place, pool: str, limit: int, output: Output) -> None:
     async def ask(reader: Reader) -> tuple[Pool, Survey, list[Answer]]:
         body = await find(reader, Kind.POOL, pool, place.namespace)
-        found = await read(reader, Kind.NODE)
+        found = await read_judged(reader, Kind.NODE)
         found.must_take(Kind.POOL, body)
         await read_slices(reader, found, pool)
         found.warn()
@@ -119,7 +119,7 @@ def _node(place: Place, node: str, redis: Redis | None, output: Output) -> None:
     async def ask(reader: Reader) -> tuple[Facts, list[Answer], list[Happened]]:
         body = await find(reader, Kind.NODE, node, place.namespace)
         found = await read(reader, Kind.POOL, Kind.SLICE)
-        found.must_take(Kind.NODE, body)
+        await read_node(reader, found, body)
         facts = found.facts(node)
         answers = [explain(facts, pool, found.members(name).get(node)) for name, pool in sorted(found.pools.items())]
         found.warn()

@@ -180,16 +180,22 @@ def _selected(selector: LabelSelector) -> Check:
     keys = [*selector.match_labels, *(expression.key for expression in selector.match_expressions)]
 
     def observed(view: NodeView) -> str:
-        return ", ".join(f"{key}={view.node.labels[key]}" if key in view.node.labels else f"no {key}" for key in keys)
+        return ", ".join(_label(view, key) for key in keys)
 
     words = [f"{key}={value}" for key, value in selector.match_labels.items()]
     words += [" ".join((e.key, e.operator, ",".join(e.values))).strip() for e in selector.match_expressions]
     return Check(
         Gate.NODE_SELECTOR,
         f"labels {'; '.join(words) or 'any'}",
-        lambda view: selects(selector, view.node.labels),
+        lambda view: selects(selector, view.labels),
         observed,
     )
+
+
+def _label(view: NodeView, key: str) -> str:
+    if key not in view.labels:
+        return f"no {key}"
+    return f"{key}={view.labels[key]}" + ("" if key in view.node.labels else " (label of the Node)")
 
 
 def _in_part(required: HashRequirement) -> Check:

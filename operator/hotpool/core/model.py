@@ -19,10 +19,17 @@ _LONGEST_INDEX: Final = 9
 class Kind(StrEnum):
     """The kinds that the operator watches; the values are the plurals of the API."""
 
+    KUBE_NODE = "nodes"
+    """v1 Node: not ours, and watched only where the operator is told to follow it."""
+
     NODE = "nodecapabilities"
     POOL = "nodepools"
     SLICE = "nodepoolslices"
     GENERATOR = "nodepoolgenerators"
+
+
+OURS: Final = (Kind.NODE, Kind.POOL, Kind.SLICE, Kind.GENERATOR)
+"""The kinds that hotpool defines."""
 
 
 class Key(NamedTuple):
@@ -143,6 +150,18 @@ class Node:
     """The operator's own conditions by type, as stored."""
     untouched: bool = False
     """True while people wrote nothing into it: no spec, no label or annotation of theirs (behaviour C4)."""
+    owner: str | None = None
+    """uid of the v1 Node that takes it along when it is deleted."""
+
+
+@dataclass(frozen=True, slots=True)
+class KubeNode:
+    """One v1 Node, as far as it matters to the node of its name."""
+
+    meta: Meta
+    labels: Mapping[str, str] = field(default_factory=dict)
+    unschedulable: bool = False
+    """True while it is cordoned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +240,14 @@ class Generator:
     """Why the spec cannot be used."""
 
 
-Observed = Node | Pool | Slice | Generator
+Observed = Node | KubeNode | Pool | Slice | Generator
+KIND_OF: Final[Mapping[type[Observed], Kind]] = {
+    Node: Kind.NODE,
+    KubeNode: Kind.KUBE_NODE,
+    Pool: Kind.POOL,
+    Slice: Kind.SLICE,
+    Generator: Kind.GENERATOR,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,8 +264,22 @@ class NodeView:
     """Directed pairs that the node offers; derived once for all pools."""
     semantic_pairs: Pairs = NO_PAIRS
     """Those of them with both languages in semantic repair."""
+    kube: KubeNode | None = None
+    """The v1 Node of its name; None: there is none, or they are not followed."""
+    joined_labels: Mapping[str, str] | None = None
+    """Its own labels and those of the v1 Node; None: its own alone."""
+
+    @property
+    def cordoned(self) -> bool:
+        """True while the v1 Node of its name is cordoned."""
+        return self.kube is not None and self.kube.unschedulable
 
     @property
     def draining(self) -> bool:
-        """True while people drain the node."""
-        return self.node.drain
+        """True while people drain the node, or cordon the v1 Node of its name."""
+        return self.node.drain or self.cordoned
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """What pools select by."""
+        return self.node.labels if self.joined_labels is None else self.joined_labels

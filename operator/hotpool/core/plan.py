@@ -199,13 +199,18 @@ def _node_ready(view: NodeView) -> Claim:
         return Claim("Ready", "False", "Leaving", "the agent announced that it leaves")
     if view.liveness is Liveness.SUSPECT:
         return Claim("Ready", "Unknown", "Suspect", "no heartbeat for 3 intervals: offered last")
-    if view.draining:
+    if node.drain:
         return Claim("Ready", "False", "Draining", "spec.drain: offered no new work")
+    if view.cordoned:
+        return Claim("Ready", "False", "Cordoned", "the Node is cordoned: offered no new work")
     return Claim("Ready", "True", "Live", "the agent reports and beats")
 
 
 def _draining(view: NodeView) -> Claim:
     leaving = view.node.report is not None and view.node.report.leaving
-    if view.draining:
-        return Claim("Draining", "True", "Requested", "spec.drain is true")
+    if view.node.drain:
+        also = ", and the Node is cordoned" if view.cordoned else ""
+        return Claim("Draining", "True", "Requested", f"spec.drain is true{also}")
+    if view.cordoned:
+        return Claim("Draining", "True", "Cordoned", "the Node is cordoned (its spec.unschedulable is true)")
     return Claim("Draining", "True", "Leaving") if leaving else Claim("Draining", "False", "NotRequested")

@@ -15,13 +15,16 @@ from typing import Final
 from hotpool.core import views
 from hotpool.core.generators.offers import GeneratorSubject
 from hotpool.core.generators.ownership import Ownership, concerned, matters
+from hotpool.core.identities import Identities
 from hotpool.core.leases import Leases
 from hotpool.core.model import (
+    KIND_OF,
     Generator,
     Heartbeat,
     Identity,
     Key,
     Kind,
+    KubeNode,
     Liveness,
     Node,
     NodeView,
@@ -46,7 +49,10 @@ class State:
 
     wall_offset: float = 0.0
     """Unix time minus monotonic seconds, to read the times of stored conditions."""
+    identities: Identities = field(default_factory=Identities)
     nodes: dict[str, NodeRecord] = field(default_factory=dict)
+    kube_nodes: dict[str, KubeNode] = field(default_factory=dict)
+    """Every v1 Node as it was when it last changed in what matters, also those without an agent of ours."""
     pools: dict[str, PoolSubject] = field(default_factory=dict)
     generators: dict[str, GeneratorSubject] = field(default_factory=dict)
     owned: Ownership = field(default_factory=Ownership)
@@ -62,26 +68,21 @@ class State:
     leases: Leases = field(default_factory=Leases)
     _by_type: dict[str, set[Key]] = field(default_factory=lambda: defaultdict(set))
     _by_pairs: set[Key] = field(default_factory=set)
-    _identities: dict[Kind, dict[str, Identity]] = field(default_factory=lambda: {kind: {} for kind in Kind})
     _due: list[tuple[float, str]] = field(default_factory=list)
-    _deleted: dict[Key, str] = field(default_factory=dict)
-    """Key → uid of the object last seen deleted; late events of it are dropped."""
 
     def observe(self, seen: Observed, now: float, *, restored: bool = False) -> set[Key]:
         """Take in one object; events of an older version, or of an object known to be deleted, are dropped.
 
         `restored`: the API server was asked and holds just this, so what was known is void (behaviour C7).
         """
-        kind, name = kind_of(seen), seen.meta.name
-        known = self._identities[kind].get(name)
-        old = known is not None and known.version >= seen.meta.version
-        if not restored and (old or self._deleted.get(Key(kind, name)) == seen.meta.uid):
+        kind, name = KIND_OF[type(seen)], seen.meta.name
+        if not self.identities.accept(kind, name, seen.meta.identity, restored=restored):
             return set()
-        self._identities[kind][name] = seen.meta.identity
-        self._deleted.pop(Key(kind, name), None)
         match seen:
             case Node():
                 return self._observe_node(seen, now)
+            case KubeNode():
+                return self._observe_kube_node(seen)
             case Pool():
                 return self._observe_pool(seen)
             case Slice():
@@ -91,16 +92,14 @@ class State:
 
     def forget(self, kind: Kind, name: str, uid: str) -> set[Key]:
         """An object was deleted; nothing happens when the one known by that name is another one."""
-        known = self._identities[kind].get(name)
-        if known is not None and known.uid != uid:
+        if not self.identities.gone(kind, name, uid):
             return set()
-        self._deleted[Key(kind, name)] = uid
-        if known is None:
-            return set()
-        del self._identities[kind][name]
         match kind:
             case Kind.NODE:
                 return self._drop_node(name)
+            case Kind.KUBE_NODE:
+                del self.kube_nodes[name]
+                return self._rejoin(name)
             case Kind.SLICE:
                 return self._drop_slice(name)
             case Kind.POOL:
@@ -110,14 +109,7 @@ class State:
 
     def known(self, kind: Kind) -> Mapping[str, Identity]:
         """Name → uid and version of every object of one kind, as it is now."""
-        return self._identities[kind]
-
-    def contradicts(self, kind: Kind, name: str, listed: Identity) -> bool:
-        """Whether what is known is newer than what a list holds: the list is late, or the store went back."""
-        known = self._identities[kind].get(name)
-        if known is None:
-            return self._deleted.get(Key(kind, name)) == listed.uid
-        return known.version > listed.version
+        return self.identities.of(kind)
 
     def heartbeat(self, beat: Heartbeat, now: float) -> set[Key]:
         """Take in a Lease: a heartbeat is a changed renewTime of the accepted epoch (behaviour C2, B8)."""
@@ -203,7 +195,7 @@ class State:
         if record is None:
             return self._add_node(node, now)
         before = record.view
-        view = views.renewed(before, node)
+        view = views.joined(views.renewed(before, node), self.kube_nodes.get(name))
         beats = node.report is not None and views.serial(node) != views.serial(before.node)
         if node.report and beats:
             record.interval = self._interval(name, node.report)
@@ -219,12 +211,27 @@ class State:
         record = first_record(node, now, known_before=not self.gate_open, wall_offset=self.wall_offset)
         if node.report:
             record.interval = self._interval(name, node.report)
-        record.view = views.renewed(record.view, node)
+        record.view = views.joined(views.renewed(record.view, node), self.kube_nodes.get(name))
         self.nodes[name] = record
         self._schedule(name, record)
         return self._count_types(frozenset(), views.types(record.view)) | self._judge(
             name, record.view, self._subjects()
         )
+
+    def _observe_kube_node(self, kube: KubeNode) -> set[Key]:
+        """A v1 Node: what else its kubelet says of it (its status, each five minutes) changes nothing (D4)."""
+        name = kube.meta.name
+        known = self.kube_nodes.get(name)
+        if known and views.of_kube(known) == views.of_kube(kube):
+            return set()
+        self.kube_nodes[name] = kube
+        record = self.nodes.get(name)
+        adoptable = {Key(Kind.NODE, name)} if record and record.view.node.owner is None else set()
+        return self._rejoin(name) | adoptable
+
+    def _rejoin(self, name: str) -> set[Key]:
+        record = self.nodes.get(name)
+        return self._set_view(name, record, views.joined(record.view, self.kube_nodes.get(name))) if record else set()
 
     def _set_view(self, name: str, record: NodeRecord, view: NodeView) -> set[Key]:
         before, record.view = record.view, view
@@ -378,16 +385,3 @@ class State:
 
     def _subject(self, key: Key) -> Subject:
         return self.pools[key.name] if key.kind is Kind.POOL else self.generators[key.name]
-
-
-def kind_of(seen: Observed) -> Kind:
-    """The kind of an object."""
-    match seen:
-        case Node():
-            return Kind.NODE
-        case Pool():
-            return Kind.POOL
-        case Slice():
-            return Kind.SLICE
-        case Generator():
-            return Kind.GENERATOR

@@ -6,8 +6,9 @@ Called by `core.state`. Pure.
 from collections.abc import Mapping
 from dataclasses import replace
 
+from hotpool.api.meta import AGENT_PREFIX
 from hotpool.core import languages
-from hotpool.core.model import Node, NodeView
+from hotpool.core.model import KubeNode, Node, NodeView
 from hotpool.core.pairs import NO_PAIRS
 
 
@@ -20,6 +21,20 @@ def renewed(before: NodeView, node: Node) -> NodeView:
         return replace(before, node=node)
     pairs = languages.pairs(node.report, semantic=False)
     return replace(before, node=node, pairs=pairs, semantic_pairs=languages.pairs(node.report, semantic=True))
+
+
+def joined(view: NodeView, kube: KubeNode | None) -> NodeView:
+    """The view with what the v1 Node of its name says: cordon is drain, and its labels are seen as if on our resource.
+
+    Where both bear a label, ours counts. What has the agents' prefix is theirs to say: on a v1 Node it is not seen.
+    """
+    seen = {key: value for key, value in kube.labels.items() if not key.startswith(AGENT_PREFIX)} if kube else {}
+    return replace(view, kube=kube, joined_labels=seen | dict(view.node.labels) if seen else None)
+
+
+def of_kube(kube: KubeNode) -> tuple[object, ...]:
+    """What of a v1 Node matters."""
+    return (kube.meta.uid, kube.unschedulable, kube.labels)
 
 
 def serial(node: Node) -> tuple[str, int, int] | None:
@@ -37,14 +52,14 @@ def everywhere(view: NodeView) -> tuple[object, ...]:
     """What matters to every pool."""
     report, node = view.node.report, view.node
     leaving = report is not None and report.leaving
-    return (view.liveness, view.expired, node.drain, node.labels, report is None, leaving)
+    return (view.liveness, view.expired, node.drain, view.cordoned, view.labels, report is None, leaving)
 
 
 def shown(view: NodeView) -> tuple[object, ...]:
-    """What the node's own condition and its Redis capability are made of."""
+    """What the node's own condition, its owner and its Redis capability are made of."""
     report, node = view.node.report, view.node
     types_ = report.types if report else None
-    return (*everywhere(view), view.heard, node.problem, types_, node.conditions, node.meta.generation)
+    return (*everywhere(view), view.heard, node.problem, types_, node.conditions, node.meta.generation, node.owner)
 
 
 def changed_types(before: NodeView, after: NodeView) -> set[str]:

@@ -25,8 +25,8 @@ class Phases:
                 await self._nodes.run(key)
             case Kind.GENERATOR:
                 return await self._generators.run(key)
-            case Kind.SLICE:
-                raise ValueError("a slice is reconciled with its pool")
+            case Kind.SLICE | Kind.KUBE_NODE:
+                raise ValueError("a slice is reconciled with its pool, a v1 Node with the node of its name")
         return True
 
     def earliest(self, key: Key, now: float) -> float:

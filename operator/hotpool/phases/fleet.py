@@ -21,6 +21,8 @@ ROUND_SECONDS: Final = 1.0
 
 Mark = Callable[[Iterable[Key], float | None], None]
 """Makes keys due: at a moment (monotonic seconds), or now."""
+Confirm = Callable[[Kind, str, str], Awaitable[bool]]
+"""Asks whether the object of this name still has this uid; raises Retryable where there is no answer."""
 Refresh = Callable[[Kind, str], Awaitable[bool]]
 """Reads one object anew; True where the API server says that there is none."""
 
@@ -35,6 +37,7 @@ class Fleet:
     clock: Clock
     mark: Mark
     refresh: Refresh
+    confirm: Confirm
     narrator: Narrator
     latency: Latency
 

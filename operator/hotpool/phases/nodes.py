@@ -1,4 +1,4 @@
-"""A node, from its view to Redis and its conditions, and to its end after 600 s of silence (behaviour C4, C6, E3).
+"""A node, from its view to Redis, its conditions and its owner, and to its end (behaviour C4, C6, E3).
 
 Called by the dispatcher, one call at a time for each node. Decides nothing and starts no task of its own.
 """
@@ -23,7 +23,7 @@ class NodePhases:
         self._transitions = Transitions()
 
     async def run(self, key: Key) -> None:
-        """Redis first, then conditions; then what there is of a node that is silent for too long goes."""
+        """Redis first, then conditions; then its owner, or what there is of a node that is silent for too long goes."""
         record = self._fleet.state.nodes.get(key.name)
         plan = plan_node(record.view, self._fleet.clock.timestamp()) if record else None
         if self._fleet.mirror:
@@ -37,7 +37,9 @@ class NodePhases:
             self._fleet.mark(touched, None)
         if record and record.view.expired:
             await self._clean_up(key.name, record)
-        elif record is None and key.name in self._fleet.state.leases.abandoned:
+        elif record:
+            await self._give_owner(key.name, record)
+        elif key.name in self._fleet.state.leases.abandoned:
             await self._delete_lease(key.name)
 
     async def _project_node(self, mirror: Mirror, name: str, record: NodeRecord | None, plan: NodePlan | None) -> None:
@@ -68,6 +70,20 @@ class NodePhases:
             await self._fleet.kube.delete_node(node.meta)
             self._fleet.narrator.cleaned_up(node.meta, "its Lease and its NodeCapability were")
             self._fleet.mark(self._fleet.state.forget(Kind.NODE, name, node.meta.uid), None)
+
+    async def _give_owner(self, name: str, record: NodeRecord) -> None:
+        """A v1 Node takes the NodeCapability of its name along, whoever deletes it and whether we run then or not.
+
+        The uid is confirmed before: of a Node that is gone, as a stream that is behind would have it, the garbage
+        collector would delete what a live agent reports. A reference that is there stays, also that to a Node gone: the
+        garbage collector follows it, the agent reports again, and the Node of that name is the owner of what is new.
+        """
+        node, kube = record.view.node, self._fleet.state.kube_nodes.get(name)
+        if kube is None or node.owner is not None:
+            return
+        if await self._fleet.confirm(Kind.KUBE_NODE, name, kube.meta.uid):
+            written = await self._fleet.kube.give_owner(node.meta, kube.meta)
+            self._fleet.mark(self._fleet.record(Kind.NODE, written), None)
 
     async def _delete_lease(self, name: str) -> bool:
         """Whether there was one, as it was last seen; one renewed meanwhile stays."""

@@ -93,6 +93,13 @@ class KubeSink:
         request = partial(self._objects.patch_namespaced_custom_object_status, force=True, _content_type=_APPLY)
         return await self._send("apply", Kind.NODE, node.name, partial(request, body=_typed(Kind.NODE, body)))
 
+    async def give_owner(self, node: Meta, kube: Meta) -> Json:
+        """Let the garbage collector delete this very NodeCapability with a v1 Node; what else owns it stays."""
+        owner = {"apiVersion": "v1", "kind": "Node", "name": kube.name, "uid": kube.uid}
+        body = {"metadata": {"name": node.name, "uid": node.uid, "ownerReferences": [owner]}}
+        request = partial(self._objects.patch_namespaced_custom_object, force=True, _content_type=_APPLY)
+        return await self._send("apply", Kind.NODE, node.name, partial(request, body=_typed(Kind.NODE, body)))
+
     async def create_pool(self, generator: Generator, name: str, spec: PoolSpec) -> Json:
         """A generated pool, owned by its generator and deleted with it."""
         owners = [_owner("NodePoolGenerator", generator.meta)]

@@ -15,7 +15,20 @@ from pydantic import ValidationError
 
 from hotpool.api import generator, meta, pool
 from hotpool.api import slice as slices
-from hotpool.core.model import Generator, Heartbeat, Identity, Kind, Member, Meta, Node, Observed, Pool, Recorded, Slice
+from hotpool.core.model import (
+    Generator,
+    Heartbeat,
+    Identity,
+    Kind,
+    KubeNode,
+    Member,
+    Meta,
+    Node,
+    Observed,
+    Pool,
+    Recorded,
+    Slice,
+)
 from hotpool.sources.reports import usable_report, why
 
 Json = Mapping[str, Any]
@@ -44,6 +57,8 @@ def decode(kind: Kind, body: Json) -> Observed | Rejection:
         match kind:
             case Kind.NODE:
                 return _node(body)
+            case Kind.KUBE_NODE:
+                return _kube_node(body)
             case Kind.POOL:
                 return _pool(body)
             case Kind.SLICE:
@@ -106,10 +121,10 @@ def _paused(body: Json) -> bool:
     return (body["metadata"].get("annotations") or {}).get(meta.PAUSED_ANNOTATION) == "true"
 
 
-def _owner(body: Json, kind: str) -> Mapping[str, str]:
+def _owner(body: Json, kind: str, version: str = meta.API_VERSION) -> Mapping[str, str]:
     """Name and uid of the first owner of a kind; what is no text is left out."""
     owners = body["metadata"].get("ownerReferences") or []
-    found: Json = next((owner for owner in owners if owner.get("kind") == kind), {})
+    found: Json = next((o for o in owners if (o.get("apiVersion"), o.get("kind")) == (version, kind)), {})
     return {key: value for key, value in found.items() if isinstance(value, str)}
 
 
@@ -118,13 +133,24 @@ def _node(body: Json) -> Node:
     report, problem = usable_report(status.get("report"))
     return Node(
         meta=_meta(body),
-        labels={_text(key): _text(value) for key, value in (body["metadata"].get("labels") or {}).items()},
+        labels=_labels(body),
         drain=spec.get("drain") is True,
         report=report,
         problem=problem,
         conditions=dict(_recorded(status.get("conditions"))),
         untouched=not any(spec.values()) and not _touched(body["metadata"]),  # drain: false is the default
+        owner=_owner(body, "Node", "v1").get("uid"),
     )
+
+
+def _labels(body: Json) -> dict[str, str]:
+    return {_text(key): _text(value) for key, value in (body["metadata"].get("labels") or {}).items()}
+
+
+def _kube_node(body: Json) -> KubeNode:
+    """A v1 Node; its labels share their strings, because all Nodes bear nearly the same."""
+    labels = {intern(key): intern(value) for key, value in _labels(body).items()}
+    return KubeNode(_meta(body), labels, _mapping(body.get("spec")).get("unschedulable") is True)
 
 
 def _touched(metadata: Json) -> bool:

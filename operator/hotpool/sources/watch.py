@@ -11,12 +11,11 @@ import kopf
 from kubernetes.aio import client
 
 from hotpool.api import meta
-from hotpool.core.model import Kind
+from hotpool.core.model import OURS, Kind
 
 Feed = Callable[[Kind, str | None, Any], None]
 """Called with kind, event type (None: part of a first listing; ADDED, MODIFIED, DELETED) and the object."""
 
-_ALL_KINDS = tuple(Kind)
 _FOR_EVER = tuple(1.0 for _ in range(100_000))
 _INACTIVITY_SECONDS = 300.0
 
@@ -24,7 +23,7 @@ _INACTIVITY_SECONDS = 300.0
 def registry(feed: Feed, settings: client.Configuration) -> kopf.OperatorRegistry:
     """Kopf's handlers: one for each kind, and the login with the credentials that our own client uses."""
     handlers = kopf.OperatorRegistry()
-    for kind in _ALL_KINDS:
+    for kind in OURS:
         kopf.on.event(meta.GROUP, meta.VERSION, kind.value, registry=handlers, id=kind.value)(_handler(kind, feed))
 
     @kopf.on.login(registry=handlers)

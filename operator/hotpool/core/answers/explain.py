@@ -198,9 +198,12 @@ def _since(view: NodeView, condition: str, reasons: frozenset[str] | None = None
 def _remarks(facts: Facts, pool: Pool, standing: Standing, verdict: Verdict) -> Iterable[Remark]:
     """What is to be known beside the requirements."""
     view, name = facts.view, pool.meta.name
-    if view.draining:
+    if view.node.drain:
         undo = f"undo the drain: set spec.drain to false in nodecapability {facts.name}"
         yield Remark("the node is drained (spec.drain): it is offered no new work", _since(view, "Draining"), (undo,))
+    if view.cordoned:
+        text = "the Node is cordoned (spec.unschedulable): it is offered no new work"
+        yield Remark(text, _since(view, "Draining"), (f"kubectl uncordon {facts.name}",))
     if verdict.state == "Suspect":
         text = "no heartbeat for 3 intervals: the node is offered last"
         yield Remark(text, _since(view, "Ready"), (f"wait for a heartbeat of {facts.name}",))

@@ -4,7 +4,7 @@ Called by `core.answers.explain`; language pairs are in `core.answers.hints_pair
 finding of the judge into a person's words, and asks the judge what would be if.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from hotpool.api.capability import Service
@@ -39,6 +39,16 @@ class Facts:
     def name(self) -> str:
         """The node's name."""
         return self.view.node.meta.name
+
+    @property
+    def own_labels(self) -> Mapping[str, str]:
+        """The labels of the NodeCapability."""
+        return self.view.node.labels
+
+    @property
+    def kube_labels(self) -> Mapping[str, str]:
+        """The labels of the v1 Node of its name."""
+        return self.view.kube.labels if self.view.kube else {}
 
     def of_type(self, type_: str) -> tuple[Service, ...]:
         """The services of one type."""
@@ -128,17 +138,16 @@ def _wanted(attribute: AttributeRequirement) -> str:
 
 
 def of_labels(facts: Facts, selector: LabelSelector, finding: Finding) -> Hint:
-    """Labels that the NodeCapability must bear."""
-    labels, name = facts.view.node.labels, facts.name
+    """Labels that the NodeCapability must bear; one of the v1 Node can be removed only there."""
+    labels, name = facts.view.labels, facts.name
     if finding.holds:
         return Hint(finding.observed)
+    failing = [e for e in selector.match_expressions if not selects(LabelSelector(match_expressions=(e,)), labels)]
     flips = [f"set label {key}={value}" for key, value in selector.match_labels.items() if labels.get(key) != value]
-    flips += [
-        _relabel(item)
-        for item in selector.match_expressions
-        if not selects(LabelSelector(match_expressions=(item,)), labels)
-    ]
-    return Hint(finding.observed, None, (f"{' and '.join(flips)} on nodecapability {name}",))
+    flips += [_relabel(item) for item in failing if item.operator != "DoesNotExist" or item.key in facts.own_labels]
+    of_kube = [_relabel(item) for item in failing if item.operator == "DoesNotExist" and item.key in facts.kube_labels]
+    ways = ((flips, f"nodecapability {name}"), (of_kube, f"node {name}"))
+    return Hint(finding.observed, None, tuple(f"{' and '.join(words)} on {where}" for words, where in ways if words))
 
 
 def _relabel(expression: LabelExpression) -> str:

@@ -15,7 +15,7 @@ from hotpool.core.story.telling import Group, Moves, Said
 KINDS: Final = {Kind.NODE: "NodeCapability", Kind.POOL: "NodePool", Kind.GENERATOR: "NodePoolGenerator"}
 """The kinds that Events regard."""
 _WANTED: Final = frozenset(
-    {"Paused", "DryRun", "Draining", "Leaving", "Requested", "AwaitingReport", "AwaitingHeartbeat"}
+    {"Paused", "DryRun", "Draining", "Cordoned", "Leaving", "Requested", "AwaitingReport", "AwaitingHeartbeat"}
 )
 """Reasons that people or a start bring about: no warning."""
 _OVER: Final = {"Paused": "Resumed"}

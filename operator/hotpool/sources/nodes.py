@@ -1,0 +1,115 @@
+"""The stream of v1 Nodes: cordons, labels and deletions, where the operator is told to follow them (behaviour C5, D2).
+
+Started by `__main__`; feeds the reconciler as the watch of our own kinds does. Read raw, because kopf would hold every
+Node whole at each listing (10,000 are half a gigabyte), and would end where the right to watch is taken away.
+Decides nothing; a stream that breaks tells nothing but that it broke.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import structlog
+from kubernetes.aio import client
+from kubernetes.aio.client.exceptions import ApiException
+
+from hotpool import lean
+from hotpool.clients import AWAY, READ_TIMEOUT, Unavailable, content, explain, kube_nodes
+from hotpool.core.model import Kind
+from hotpool.metrics import NODE_STREAM
+
+log = structlog.get_logger(__name__)
+
+Feed = Callable[[Kind, str | None, Any], None]
+"""Called with kind, event type (None: listed; ADDED, MODIFIED, DELETED) and the object."""
+
+Tell = Callable[[bool, str], None]
+"""Told whether Nodes are heard, and why not."""
+
+_WATCH_SECONDS = 300
+_QUIET_SECONDS = 180.0
+"""A stream without a line for so long is opened anew: bookmarks come about once a minute."""
+_CHUNK = 1 << 20
+_FIRST_DELAY = 0.5
+_LONGEST_DELAY = 5.0
+
+
+class NodeStream:
+    """Lists, then watches all v1 Nodes for ever."""
+
+    def __init__(self, api: client.ApiClient, feed: Feed, tell: Tell = lambda _well, _why: None) -> None:
+        self._core = client.CoreV1Api(api)
+        self._feed = feed
+        self._tell = tell
+        self.listed = asyncio.Event()
+        self.why = "Nodes were not listed yet"
+        """Why Nodes are not heard; empty while they are."""
+
+    async def run(self) -> None:
+        """Never returns; trouble is kept in `why` and tried again with growing, jittered delay."""
+        delay = _FIRST_DELAY
+        while True:
+            try:
+                version = await self._list()
+                delay = _FIRST_DELAY
+                while version:
+                    version = await self._watch(version)
+            except (Unavailable, ApiException, *AWAY, msgspec.DecodeError) as error:
+                self._hears(f"Nodes are not heard: {error if isinstance(error, Unavailable) else explain(error)}")
+                log.warning("the stream of Nodes broke", error=self.why, retry_seconds=round(delay, 1))
+            await asyncio.sleep(delay * random.uniform(0.5, 1))  # noqa: S311 - jitter, no secret.
+            delay = min(2 * delay, _LONGEST_DELAY)
+
+    async def _list(self) -> str:
+        """List everything; the version to watch from. What was deleted meanwhile is the audit's to find (C7)."""
+        version = ""
+        async for nodes, listed in kube_nodes(self._core):
+            version = listed
+            for node in nodes:
+                self._feed(Kind.KUBE_NODE, None, node)
+            await asyncio.sleep(0)
+        self._hears("")
+        self.listed.set()
+        return version
+
+    def _hears(self, why: str) -> None:
+        self.why = why
+        NODE_STREAM.set(not why)
+        self._tell(not why, why)
+
+    async def _watch(self, version: str) -> str:
+        """Read one watch to its end; the version to go on from, or nothing when it must be listed anew."""
+        answer: Any = await self._core.list_node_without_preload_content(
+            watch=True,
+            allow_watch_bookmarks=True,
+            resource_version=version,
+            timeout_seconds=_WATCH_SECONDS,
+            _request_timeout=_WATCH_SECONDS + READ_TIMEOUT,
+        )
+        try:
+            if answer.status >= 400:  # noqa: PLR2004 - HTTP's own number.
+                await content(answer, "watch nodes")
+            return await self._follow(answer, version)
+        finally:
+            answer.close()
+
+    async def _follow(self, answer: Any, version: str) -> str:
+        """Hand on what one open watch brings, until it ends or is quiet for too long; the version to go on from."""
+        chunks, rest = answer.content.iter_chunked(_CHUNK), b""
+        try:
+            while True:
+                async with asyncio.timeout(_QUIET_SECONDS):
+                    chunk = await anext(chunks, None)
+                if chunk is None:
+                    return version
+                *lines, rest = (rest + chunk).split(b"\n")
+                for event, body in (lean.line(line) for line in lines if line):
+                    if event == "ERROR":
+                        return ""
+                    if event != "BOOKMARK":
+                        self._feed(Kind.KUBE_NODE, event, body)
+                    version = body["metadata"]["resourceVersion"]
+        except TimeoutError:
+            return version

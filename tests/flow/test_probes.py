@@ -1,0 +1,70 @@
+"""/healthz and /readyz over real HTTP: what a kubelet is told."""
+
+import asyncio
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+
+import pytest
+
+from hotpool.probes import serve
+from localfleet.catalogue import free_port
+
+SECONDS = 10
+
+
+class Served:
+    """Probes in an event loop of their own, which can be hung."""
+
+    def __init__(self) -> None:
+        self.checks: dict[str, str] = {}
+        self.loop = asyncio.new_event_loop()
+        self.port = free_port()
+        self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
+        self._thread.start()
+        starting = asyncio.run_coroutine_threadsafe(serve(f"127.0.0.1:{self.port}", lambda: self.checks), self.loop)
+        self._runner = starting.result(SECONDS)
+
+    def ask(self, path: str, timeout: float = SECONDS) -> tuple[int, str]:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/{path}", timeout=timeout) as answer:
+                return int(answer.status), answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+    def end(self) -> None:
+        asyncio.run_coroutine_threadsafe(self._runner.cleanup(), self.loop).result(SECONDS)
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join(SECONDS)
+        self.loop.close()
+
+
+@pytest.fixture
+def served() -> Iterator[Served]:
+    made = Served()
+    yield made
+    made.end()
+
+
+def test_healthz_does_not_answer_while_the_event_loop_hangs(served: Served) -> None:
+    hung, again = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        hung.set()
+        again.wait(SECONDS)
+
+    assert served.ask("healthz") == (200, "ok\n")
+    served.loop.call_soon_threadsafe(hang)
+    assert hung.wait(SECONDS)
+    with pytest.raises(TimeoutError):
+        served.ask("healthz", timeout=1)
+    again.set()
+    assert served.ask("healthz") == (200, "ok\n")
+
+
+def test_readyz_says_of_each_part_whether_it_is_well(served: Served) -> None:
+    served.checks = {"listed": "", "following": ""}
+    assert served.ask("readyz") == (200, "[+] listed\n[+] following\n")
+    served.checks = {"listed": "", "leading": "nobody leads"}
+    assert served.ask("readyz") == (503, "[+] listed\n[-] leading: nobody leads\n")
