@@ -1,7 +1,6 @@
 """`hotpool enroll` as people run it, with the rights of the chart's Role hotpool-enroller only (design, promise 5)."""
 
 import asyncio
-import os
 import shutil
 import stat
 import subprocess
@@ -379,10 +378,3 @@ def cycle(desk: Desk) -> list[int]:
             break
         desk.use(desk.credential())
     return [*codes, desk.run("--revoke").returncode]
-
-
-def test_help_has_examples_and_exit_codes() -> None:
-    environment = {**os.environ, "COLUMNS": "100"}
-    page = subprocess.run([PROGRAM, "enroll", "--help"], capture_output=True, text=True, env=environment, check=True)
-    assert "hotpool enroll edge-017 --revoke" in page.stdout
-    assert "Exit codes" in page.stdout

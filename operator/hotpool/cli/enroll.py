@@ -16,10 +16,11 @@ from urllib.parse import urlsplit
 
 import typer
 
-from hotpool.accounts import Accounts, Trial, accounts
+from hotpool.accounts import Accounts, accounts
 from hotpool.api.meta import LEASE_PREFIX, NODE_NAME_MAX, SUBDOMAIN_PATTERN
 from hotpool.cli import enroll_file, manual
 from hotpool.cli import enroll_objects as objects
+from hotpool.cli import enroll_work as work
 from hotpool.cli.enroll_objects import Credential, ForeignError
 from hotpool.cli.options import CommandError, ContextOption, KubeconfigOption, NamespaceOption, Place, fail, trouble
 from hotpool.clients import Access, Unavailable
@@ -27,9 +28,6 @@ from hotpool.clients import Access, Unavailable
 T = TypeVar("T")
 
 _ROLE: Final = "hotpool-enroller"
-_FILL_SECONDS: Final = 20.0
-"""How long the controller-manager may take to put a token into a Secret."""
-_POLL_SECONDS: Final = 0.5
 _TO_STDOUT: Final = "-"
 
 _HELP = manual.command(
@@ -38,15 +36,15 @@ _HELP = manual.command(
         "Agents reach the API server by another address": (
             "hotpool enroll edge-017 --server https://api.example.com:6443"
         ),
-        "Straight to the machine": "hotpool enroll edge-017 -o - | ssh edge-017 'umask 077; cat > hotpool.kubeconfig'",
-        "Rotate, and remove the former credential as soon as the new one has worked": (
+        "Straight to the machine": "hotpool enroll edge-017 -o - | ssh edge-017 'umask 077; cat > kubeconfig'",
+        "Rotate; the former credential goes as soon as the new one has worked": (
             "hotpool enroll edge-017 -o edge-017.kubeconfig --wait 600"
         ),
         "The machine was stolen": "hotpool enroll edge-017 --revoke",
     },
     {
         manual.OK: "done",
-        manual.NOT_YET: "--wait: the new credential was not used in time; both work",
+        manual.NOT_YET: "--wait: the credential was not used in time",
         manual.NOT_FOUND: "no such namespace; --revoke: there was nothing of this node",
         manual.NOT_INSTALLED: "hotpool's definitions or its policy for agents are not installed",
     },
@@ -126,12 +124,12 @@ def register(app: typer.Typer) -> None:
         _answer(place, lambda door: _enroll(door, order))
 
 
-def _answer(place: Place, work: Callable[[Accounts], Awaitable[T]]) -> T:
+def _answer(place: Place, task: Callable[[Accounts], Awaitable[T]]) -> T:
     """Work on the cluster; where it refuses, the command ends with one line and its exit code."""
 
     async def ask() -> T:
         async with accounts(Access(place.namespace, place.kubeconfig, place.context)) as door:
-            return await work(door)
+            return await task(door)
 
     try:
         return asyncio.run(ask())
@@ -142,75 +140,19 @@ def _answer(place: Place, work: Callable[[Accounts], Awaitable[T]]) -> T:
 
 
 async def _enroll(door: Accounts, order: Order) -> None:
-    node, names = order.node, objects.secrets_of(order.node)
-    await _make_account(door, order)
-    due = objects.step(names, await _credentials(door, node))
-    await _insist_on_policy(door, order, fresh=due.newest is None and due.former is None)
+    node, namespace = order.node, order.place.namespace
+    await work.make_account(door, node, namespace)
+    due = objects.step(objects.secrets_of(node), await work.credentials(door, node))
+    await work.insist_on_policy(door, node, namespace, fresh=due.newest is None and due.former is None)
     if due.over:
         await door.delete("Secret", due.over.name, due.over.uid)
     if due.newest is None:
         await door.create_secret(objects.secret(due.make, node, due.serial))
-    newest = await _filled(door, node, due.newest.name if due.newest else due.make)
+    newest = await work.filled(door, node, due.newest.name if due.newest else due.make)
     _hand_out(door, order, newest)
     _say_next(order, due)
     if order.wait is not None:
         await _wait(door, order, newest, due.former)
-
-
-async def _make_account(door: Accounts, order: Order) -> None:
-    account, namespace = objects.account_of(order.node), order.place.namespace
-    labels = await door.labels_of(account)
-    if labels is not None and objects.ENROLLED_LABEL not in labels:
-        raise ForeignError(f"ServiceAccount {account} was not made by hotpool enroll; delete it first")
-    for body in objects.account(order.node, namespace):
-        try:
-            await door.apply(body)
-        except Unavailable as error:
-            if error.status == 404:  # noqa: PLR2004 - HTTP's own number.
-                raise CommandError(f"no namespace {namespace}", manual.NOT_FOUND) from None
-            raise
-
-
-async def _insist_on_policy(door: Accounts, order: Order, *, fresh: bool) -> None:
-    """Fail closed: no credential without the policy; an account that has none yet goes again."""
-    outcome = await door.trial(objects.account_of(order.node), order.node)
-    if outcome is Trial.REFUSED:
-        return
-    if fresh:
-        await _remove(door, order.node)
-    if outcome is Trial.NOT_JUDGED:
-        raise CommandError("the API server does not heed the new Role yet; try again", manual.UNAVAILABLE)
-    place = order.place.namespace
-    raise CommandError(
-        f"nothing keeps an agent of namespace {place} to its own node: the ValidatingAdmissionPolicy "
-        f"hotpool-{place}-agent or its binding is missing. Install the chart there. No credential was made",
-        manual.NOT_INSTALLED,
-    )
-
-
-async def _credentials(door: Accounts, node: str) -> list[Credential]:
-    read = [(name, await door.secret(name)) for name in objects.secrets_of(node)]
-    return [objects.credential(name, node, found) for name, found in read if found]
-
-
-async def _credential(door: Accounts, node: str, name: str) -> Credential:
-    found = await door.secret(name)
-    if found is None:
-        raise CommandError(f"Secret {name} was deleted meanwhile; try again", manual.UNAVAILABLE)
-    return objects.credential(name, node, found)
-
-
-async def _filled(door: Accounts, node: str, name: str) -> Credential:
-    """The credential with its token."""
-    deadline = monotonic() + _FILL_SECONDS
-    while True:
-        found = await _credential(door, node, name)
-        if found.token:
-            return found
-        if monotonic() > deadline:
-            words = f"the cluster's controller-manager put no token into Secret {name}; the next run waits again"
-            raise CommandError(words, manual.UNAVAILABLE)
-        await asyncio.sleep(_POLL_SECONDS)
 
 
 def _hand_out(door: Accounts, order: Order, newest: Credential) -> None:
@@ -226,7 +168,11 @@ def _hand_out(door: Accounts, order: Order, newest: Credential) -> None:
     if order.file is None:
         sys.stdout.write(text)
     else:
-        enroll_file.write(order.file, text)
+        try:
+            enroll_file.write(order.file, text)
+        except OSError as error:
+            words = f"{order.file} cannot be written: {error.strerror}; run it again, it hands out the same credential"
+            raise CommandError(words, manual.USAGE) from None
     if enroll_file.is_loopback(cluster["server"]):
         typer.echo(f"warning: {cluster['server']} is this machine only; other machines need --server", err=True)
 
@@ -252,10 +198,11 @@ def _say_next(order: Order, due: objects.Step) -> None:
 
 async def _wait(door: Accounts, order: Order, newest: Credential, former: Credential | None) -> None:
     deadline = monotonic() + (order.wait or 0)
-    while not (await _credential(door, order.node, newest.name)).used:
+    while not (await work.credential(door, order.node, newest.name)).used:
         if monotonic() > deadline:
-            raise CommandError("the new credential was not used in time; both work", manual.NOT_YET)
-        await asyncio.sleep(_POLL_SECONDS)
+            words = "the former one works, too" if former else "it works"
+            raise CommandError(f"the credential was not used in time; {words}", manual.NOT_YET)
+        await asyncio.sleep(work.POLL_SECONDS)
     if former:
         await door.delete("Secret", former.name, former.uid)
     order.say("It was used." + (" The former credential is gone." if former else ""))
@@ -263,24 +210,11 @@ async def _wait(door: Accounts, order: Order, newest: Credential, former: Creden
 
 async def _revoke(door: Accounts, order: Order) -> None:
     node, namespace = order.node, order.place.namespace
-    account = objects.account_of(node)
-    labels = await door.labels_of(account)
-    if labels is not None and objects.ENROLLED_LABEL not in labels:
-        raise ForeignError(f"ServiceAccount {account} was not made by hotpool enroll, so it stays")
-    if not await _remove(door, node):
+    await work.check_account(door, node)
+    if not await work.remove(door, node):
         raise CommandError(f"nothing of node {node} is enrolled in namespace {namespace}", manual.NOT_FOUND)
     order.say(
         f"The agent of {node} is refused from now on; what it said last stays.",
         "The node falls silent, and goes after 10 minutes unless people wrote into its record. To remove it now:",
         f"  kubectl -n {namespace} delete nodecapability/{node} lease/{LEASE_PREFIX}{node}",
     )
-
-
-async def _remove(door: Accounts, node: str) -> bool:
-    """Remove rights first, for they end at once; whether there was anything."""
-    account = objects.account_of(node)
-    parts = [("RoleBinding", account), ("Role", account)]
-    parts += [("Secret", name) for name in objects.secrets_of(node)]
-    # The account last: as long as it is there the next run sees that something is left.
-    parts += [("ServiceAccount", account)]
-    return any([await door.delete(kind, name) for kind, name in parts])
