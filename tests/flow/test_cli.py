@@ -36,7 +36,7 @@ from localfleet.catalogue import free_port
 from localfleet.kind import REPOSITORY
 
 WIDTH: Final = 80
-COMMANDS: Final = ("why", "top", "diff", "pick")
+COMMANDS: Final = ("why", "top", "diff", "pick", "enroll")
 LONG_NODE: Final = "edge-" + "x" * 190
 SPEECH: Final = requires("asr", "nmt", "tts", languagePairs={"allOf": ["zh-en"]})
 

@@ -51,14 +51,14 @@ class Fleet:
         self._probe_ports: dict[str, int] = {}
         """Name of an operator → port of its probes and metrics."""
         self.admin = kubeconfig
-        self._kubectl = kubectl
+        self.kubectl_program = kubectl
         api: Any = config.new_client_from_config(str(kubeconfig))
         self.objects = client.CustomObjectsApi(api)
         self.leases = client.CoordinationV1Api(api)
 
     def kubectl(self, *words: str, text: str | None = None) -> str:
         """Run kubectl as the administrator in this namespace; its output."""
-        command = [str(self._kubectl), "--kubeconfig", str(self.admin), "-n", self.namespace, *words]
+        command = [str(self.kubectl_program), "--kubeconfig", str(self.admin), "-n", self.namespace, *words]
         done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(f"kubectl {' '.join(words)}: {done.stderr.strip()}")
