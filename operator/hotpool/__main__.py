@@ -46,7 +46,7 @@ log = structlog.get_logger(__name__)
 
 APPLY_DEFINITIONS: Final = (
     "kubectl apply --server-side -f crds/ (with the chart, as docs/install.md says: "
-    "helm show crds CHART | kubectl apply --server-side --force-conflicts -f -)"
+    "helm show crds CHART | kubectl apply --server-side --field-manager=helm --force-conflicts -f -)"
 )
 _WAIT_SECONDS = 1.0
 _END_SECONDS = 8.0
