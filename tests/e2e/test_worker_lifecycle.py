@@ -37,7 +37,7 @@ def test_a_deleted_cluster_leaves_nothing_whatever_was_killed(kind: Kind, archiv
     before = look()
     kind.run("create", "cluster", "--name=one", f"--config={WITH_WORKER}")
     kind.run("load", "image-archive", str(archive), "--name=one")
-    _run_on(kind, "--server=https://kubernetes.default.svc", "auth", "whoami")
+    _run_on(kind, "auth", "whoami")
     for program in victims:
         _kill(program)
     status, out, err = kind.result("get", "clusters")
@@ -81,15 +81,16 @@ def test_two_clusters_with_workers_do_not_meet_and_nothing_listens_for_others(ki
 
 def test_the_kubelet_can_be_away_for_a_while(kind: Kind) -> None:
     kind.run("create", "cluster", "--name=one", f"--config={WITH_WORKER}")
+    lease = ("-n", "kube-node-lease", "get", "lease", "one-worker", "-o", "jsonpath={.spec.renewTime}")
+    kind.ask("-n", "kube-node-lease", "wait", "--for=create", "lease/one-worker", context="one")
     kubelet = Cluster("one").process("kubelet")
     before = kubelet.pid
     kubelet.stop()
     assert kind.run("get", "clusters") == "one\n"
+    stamp = kind.ask(*lease, context="one")
     kubelet.start()
     assert kubelet.pid not in {None, before}
-    renewed = ("-n", "kube-node-lease", "get", "lease", "one-worker", "-o", "jsonpath={.spec.renewTime}")
-    stamp = kind.ask(*renewed, context="one")
-    assert wait_until(lambda: kind.ask(*renewed, context="one") > stamp, WAITS)
+    assert wait_until(lambda: kind.ask(*lease, context="one") > stamp, WAITS)
 
 
 def _run_on(kind: Kind, *words: str) -> None:

@@ -21,7 +21,7 @@ def write_image(archive: Path, kubectl: Path) -> None:
 
 
 def pod(name: str, *words: str) -> dict[str, Any]:
-    """A pod that `restricted` admits: kubectl with these words, once."""
+    """A pod that `restricted` admits: kubectl with these words, until it succeeds."""
     secure = {
         "allowPrivilegeEscalation": False,
         "capabilities": {"drop": ["ALL"]},
@@ -36,7 +36,7 @@ def pod(name: str, *words: str) -> dict[str, Any]:
         "kind": "Pod",
         "metadata": {"name": name, "labels": {"app": name}},
         "spec": {
-            "restartPolicy": "Never",
+            "restartPolicy": "OnFailure",
             "containers": [{**container, "securityContext": secure, "resources": resources}],
         },
     }

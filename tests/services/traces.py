@@ -1,4 +1,8 @@
-"""What a worker node could leave on its host: compared before it is made and after it is deleted."""
+"""What a worker node could leave on its host: compared before it is made and after it is deleted.
+
+Another node may stand on the host meanwhile, and pods come and go on it. So nothing is compared that is inside a node's
+control group, only the groups themselves: a group that still has a process cannot be removed.
+"""
 
 import os
 import subprocess
@@ -7,6 +11,7 @@ from pathlib import Path
 
 # Where kubelet, containerd and CNI plugins put things unless they are told otherwise; and how deep they are looked at.
 _FOLDERS = {"/etc": 2, "/opt": 2, "/usr/libexec": 2, "/var/lib": 1, "/var/log": 1, "/var/run": 1, "/run": 1, "/": 1}
+_NODE = "/hotpool-"
 _SETTINGS = ("net/ipv4/ip_forward", "vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops")
 
 
@@ -34,7 +39,7 @@ def look() -> Traces:
     return Traces(
         mounts=_lines(Path("/proc/self/mountinfo").read_text()),
         namespaces=_namespaces(),
-        cgroups=frozenset(str(path) for path in Path("/sys/fs/cgroup").rglob("*/")),
+        cgroups=frozenset(str(path) for path in Path("/sys/fs/cgroup").rglob("*/") if _NODE not in str(path.parent)),
         links=frozenset(path.name for path in Path("/sys/class/net").iterdir()),
         routes=_lines(_output("ip", "route", "show", "table", "all")),
         rules=_lines(_output("nft", "list", "ruleset")),
@@ -44,10 +49,11 @@ def look() -> Traces:
 
 
 def _namespaces() -> frozenset[str]:
-    found = set()
-    for link in Path("/proc").glob("[0-9]*/ns/*"):
+    found: set[str] = set()
+    for process in Path("/proc").glob("[0-9]*"):
         try:
-            found.add(str(link.readlink()))
+            if _NODE not in (process / "cgroup").read_text():
+                found |= {str(link.readlink()) for link in (process / "ns").iterdir()}
         except OSError:  # The process has gone.
             continue
     return frozenset(found)
