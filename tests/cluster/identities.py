@@ -126,10 +126,9 @@ class Ground:
         return self._credentials["outside", node]
 
     def unbind(self) -> None:
-        """Take the policy's binding away; outside agents are enrolled before, for it is refused then."""
-        who, _ = self.outside(NODE), self.outside(FRESH)
-        name = f"hotpool-{self.fleet.namespace}-agent"
-        self.fleet.kubectl("delete", f"{POLICY}Binding".lower(), name)
+        """Take the policy's binding away, and wait until the API server has heeded that."""
+        who = self.inside(NODE)
+        self.fleet.kubectl("delete", f"{POLICY}Binding".lower(), f"hotpool-{self.fleet.namespace}-agent")
         wait_for("the policy is out of force", lambda: not who.ask(PROBE, dry=True).by, 30)
 
     def of_file(self, kubeconfig: Path) -> Credential:

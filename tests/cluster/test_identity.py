@@ -36,6 +36,8 @@ def grounds(kind_cluster: KindCluster, redis_address: str) -> Iterator[Callable[
             ground = made[bound, wide] = Ground(fleet, wide=wide)
             ground.wait_for_policy()
             if not bound:
+                # No machine is enrolled where the policy is not in force.
+                _ = ground.outside(NODE), ground.outside(FRESH)
                 ground.unbind()
         return made[bound, wide]
 
