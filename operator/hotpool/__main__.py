@@ -17,7 +17,7 @@ from kubernetes.aio import client
 
 from hotpool import command
 from hotpool.api.meta import ELECTION_LEASE, KUBE_NODES_ANNOTATION, SCHEMA_REVISION
-from hotpool.cli import diff, pick, top, why
+from hotpool.cli import diff, enroll, pick, top, why
 from hotpool.clients import Access, Reader, Unavailable, connect
 from hotpool.clock import Clock
 from hotpool.command import Unusable
@@ -46,7 +46,7 @@ log = structlog.get_logger(__name__)
 
 APPLY_DEFINITIONS: Final = (
     "kubectl apply --server-side -f crds/ (with the chart, as docs/install.md says: "
-    "helm show crds CHART | kubectl apply --server-side --force-conflicts -f -)"
+    "helm show crds CHART | kubectl apply --server-side --field-manager=helm --force-conflicts -f -)"
 )
 _WAIT_SECONDS = 1.0
 _END_SECONDS = 8.0
@@ -274,7 +274,7 @@ app = typer.Typer(
     help="hotpool keeps every node in exactly the pools it qualifies for right now.",
 )
 command.register(app, run)
-for command_line in (why, top, diff, pick):
+for command_line in (why, top, diff, pick, enroll):
     command_line.register(app)
 
 

@@ -33,7 +33,7 @@ _ELECTION = f"metadata.name={meta.ELECTION_LEASE}"
 _EVENTS = ("events.k8s.io", "v1")
 AWAY = (aiohttp.ClientError, TimeoutError, OSError)
 """What a request raises when the API server cannot be reached or does not answer in time."""
-_UNUSABLE = (config.ConfigException, YAMLError, LookupError, TypeError, ValueError, AttributeError, OSError)
+UNUSABLE = (config.ConfigException, YAMLError, LookupError, TypeError, ValueError, AttributeError, OSError)
 """What the loaders raise for a kubeconfig that is missing, half written or of another shape."""
 
 
@@ -84,20 +84,24 @@ async def reading(access: Access) -> AsyncIterator["Reader"]:
     """A Reader with a connection of its own, for one command; raises Unavailable where none can be made."""
     try:
         api = await connect(access)
-    except _UNUSABLE as error:
-        where = access.kubeconfig or KUBE_CONFIG_DEFAULT_LOCATION
-        raise Unavailable(f"no usable kubeconfig ({where}): {error}") from None
+    except UNUSABLE as error:
+        raise no_kubeconfig(access, error) from None
     try:
         yield Reader(api, access.namespace)
     finally:
         await api.close()
 
 
+def no_kubeconfig(access: Access, error: BaseException) -> Unavailable:
+    """What to raise where `connect` found nothing to connect with."""
+    return Unavailable(f"no usable kubeconfig ({access.kubeconfig or KUBE_CONFIG_DEFAULT_LOCATION}): {error}")
+
+
 def namespace_of(kubeconfig: str | None, context: str | None) -> str | None:
     """The namespace that kubectl would use without -n; None where no file says one."""
     if Access("", kubeconfig, context).in_cluster:
         return _SERVICE_NAMESPACE.read_text().strip() if _SERVICE_NAMESPACE.is_file() else None
-    with suppress(*_UNUSABLE):
+    with suppress(*UNUSABLE):
         merged = KubeConfigMerger(kubeconfig or os.path.expanduser(KUBE_CONFIG_DEFAULT_LOCATION)).config  # noqa: PTH111 - may be several paths.
         chosen = merged["contexts"].get_with_name(context or merged["current-context"])
         return chosen["context"].safe_get("namespace") or None

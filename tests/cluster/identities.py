@@ -12,20 +12,24 @@ import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from string import Template
 from typing import Any, Final
 
 import yaml
 from tests.cluster.attempts import LABEL, OWN, READY, Attempt, lease, ncap
 from tests.cluster.fleets import pool
+from typer.testing import CliRunner
 
-from localfleet.chart import CHART, render
+from hotpool.__main__ import app
+from localfleet.chart import render
 from localfleet.fleet import Fleet
 from localfleet.kind import REPOSITORY
 from localfleet.process import wait_for
 
 NODE, OTHER, FRESH = "edge-1", "edge-2", "edge-3"
+PROBE: Final = Attempt("probe", "PATCH", OWN, {"spec": {"drain": True}})
+"""What only the policy refuses, whoever the agent is."""
 POLICY: Final = "ValidatingAdmissionPolicy"
+RBAC: Final = "rbac.authorization.k8s.io"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +57,13 @@ class Credential:
         self._words = words
         content = yaml.safe_load(kubeconfig.read_text())
         cluster = content["clusters"][0]["cluster"]
-        self._server, self._token = cluster["server"], content["users"][0]["user"]["token"]
+        self._server, self.token = cluster["server"], content["users"][0]["user"]["token"]
         self._context = ssl.create_default_context(cadata=_authority(cluster))
+
+    @property
+    def encoded_token(self) -> str:
+        """The token as a Secret shows it."""
+        return base64.b64encode(self.token.encode()).decode()
 
     def ask(self, attempt: Attempt, *, dry: bool = False) -> Answer:
         """Make the attempt; `dry`: as a dry run, which is judged alike and changes nothing."""
@@ -68,7 +77,7 @@ class Credential:
             body = _merged(self._look(path), body)
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"{self._server}{path}", data, method=attempt.method)  # noqa: S310 - ours
-        request.add_header("Authorization", f"Bearer {self._token}")
+        request.add_header("Authorization", f"Bearer {self.token}")
         if data:
             request.add_header("Content-Type", attempt.kind)
         try:
@@ -81,19 +90,20 @@ class Credential:
 class Ground:
     """A fleet's namespace with accounts, policy and objects of nodes, pools and people."""
 
-    def __init__(self, fleet: Fleet, *, leave_out: str = "", wide: bool = False) -> None:
-        """`leave_out`: a kind of the chart that is not applied; `wide`: agents have every right in the namespace."""
+    def __init__(self, fleet: Fleet, *, wide: bool = False) -> None:
+        """`wide`: agents have every right in the namespace."""
         self.fleet = fleet
-        self._words = {"ns": fleet.namespace, "node": NODE, "other": OTHER, "fresh": FRESH}
-        self.install(leave_out)
+        self.words = {"ns": fleet.namespace, "node": NODE, "other": OTHER, "fresh": FRESH}
+        self._people: dict[str, Path] = {}
+        self._credentials: dict[tuple[str, str], Credential] = {}
+        self.install()
         if wide:
             fleet.apply(*_every_right(fleet.namespace))
-        self._fill()
-        self._credentials: dict[tuple[str, str], Credential] = {}
+        self.fill()
 
-    def install(self, leave_out: str = "") -> None:
-        """What the chart makes for agents."""
-        documents = [item for item in render(self.fleet.namespace, only="agent/*") if item["kind"] != leave_out]
+    def install(self) -> None:
+        """What the chart makes for agents, but no pods of theirs."""
+        documents = [item for item in render(self.fleet.namespace, only="agent/*") if item["kind"] != "DaemonSet"]
         text = yaml.safe_dump_all(documents)
         self.fleet.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", text=text)
 
@@ -106,12 +116,40 @@ class Ground:
         return self._credentials["inside", node]
 
     def outside(self, node: str) -> Credential:
-        """An account of the node's own."""
+        """An account of the node's own, as `hotpool enroll` makes it."""
         if ("outside", node) not in self._credentials:
-            text = Template((CHART / "manifests" / "agent.yaml").read_text())
-            self.fleet.kubectl("apply", "-f", "-", text=text.substitute(NAMESPACE=self.fleet.namespace, NODE=node))
-            self._credentials["outside", node] = self.credential(f"hotpool-agent-{node}", f"outside-{node}")
+            path = self.fleet.folder / f"outside-{node}.kubeconfig"
+            words = ["enroll", node, "-n", self.fleet.namespace, "--kubeconfig", str(self.fleet.admin)]
+            done = CliRunner().invoke(app, [*words, "-o", str(path)])
+            assert done.exit_code == 0, done.output
+            self._credentials["outside", node] = self.of_file(path)
         return self._credentials["outside", node]
+
+    def unbind(self) -> None:
+        """Take the policy's binding away, and wait until the API server has heeded that."""
+        who = self.inside(NODE)
+        self.fleet.kubectl("delete", f"{POLICY}Binding".lower(), f"hotpool-{self.fleet.namespace}-agent")
+        wait_for("the policy is out of force", lambda: not who.ask(PROBE, dry=True).by, 30)
+
+    def of_file(self, kubeconfig: Path) -> Credential:
+        """The credential in a kubeconfig."""
+        return Credential(kubeconfig, self.words, self._look)
+
+    def account(self, role: str) -> Path:
+        """A kubeconfig of somebody with a Role of the chart."""
+        if role not in self._people:
+            self._people[role] = self._somebody(f"person-{role}", role)
+        return self._people[role]
+
+    def account_with(self, name: str, rules: list[dict[str, Any]]) -> Path:
+        """A kubeconfig of somebody with exactly these rights."""
+        role = {"apiVersion": f"{RBAC}/v1", "kind": "Role", "metadata": {"name": name}, "rules": rules}
+        return self._somebody(name, name, role)
+
+    def _somebody(self, name: str, role: str, *more: dict[str, Any]) -> Path:
+        account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name}}
+        self.fleet.apply(account, *more, _binding(role, [name], self.fleet.namespace))
+        return self.credential(name, name).kubeconfig
 
     def credential(self, account: str, name: str, *words: str) -> Credential:
         """A credential of an account; `words`: of `kubectl create token`."""
@@ -121,26 +159,27 @@ class Ground:
         view["contexts"][0]["context"] |= {"user": account, "namespace": self.fleet.namespace}
         path = self.fleet.folder / f"{name}.kubeconfig"
         path.write_text(json.dumps(view))
-        return Credential(path, self._words, self._look)
+        return self.of_file(path)
 
     def _look(self, path: str) -> Any:
         return json.loads(self.fleet.kubectl("get", "--raw", path.partition("?")[0].removesuffix("/status")))
 
-    def pod(self, node: str) -> None:
-        """A Node and a Pod of the shared account on it, as objects."""
+    def pod(self, node: str, *, account: str = "hotpool-agent", name: str | None = None) -> None:
+        """A Node and a Pod of the account on it, as objects."""
         spec = {
             "nodeName": node,
-            "serviceAccountName": "hotpool-agent",
+            "serviceAccountName": account,
             "containers": [{"name": "agent", "image": "none"}],
             "tolerations": [{"operator": "Exists"}],
         }
         self.fleet.apply({"apiVersion": "v1", "kind": "Node", "metadata": {"name": node}})
-        self.fleet.apply({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": f"agent-{node}"}, "spec": spec})
+        metadata = {"name": name or f"agent-{node}"}
+        self.fleet.apply({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
 
     def wait_for_policy(self) -> None:
         """Return when the API server has taken up the policy."""
-        who, probe = self.inside(NODE), Attempt("probe", "PATCH", OWN, {"spec": {"drain": True}})
-        wait_for("the policy is in force", lambda: who.ask(probe, dry=True).by == "policy", 30)
+        who = self.inside(NODE)
+        wait_for("the policy is in force", lambda: who.ask(PROBE, dry=True).by == "policy", 30)
 
     def close(self) -> None:
         """End what runs; the Nodes go, for they are the cluster's."""
@@ -148,7 +187,7 @@ class Ground:
         self.fleet.kubectl("delete", "pod", "--all", "--force", "--grace-period=0", "--wait=false")
         self.fleet.kubectl("delete", "node", NODE, OTHER, FRESH, "--ignore-not-found", "--wait=false")
 
-    def _fill(self) -> None:
+    def fill(self) -> None:
         """What stands in the namespace: records of two nodes with conditions of the operator, and other people's."""
         labels = {"zone": "a"}
         intents = {"services": [{"id": "nmt", "desired": "Running"}]}
@@ -176,23 +215,20 @@ class Ground:
 
 def _every_right(namespace: str) -> list[dict[str, Any]]:
     """A Role that allows everything, for the accounts of all agents and by mistake."""
-    group = "rbac.authorization.k8s.io"
-    accounts = ("hotpool-agent", *(f"hotpool-agent-{node}" for node in (NODE, OTHER, FRESH)))
-    return [
-        {
-            "apiVersion": f"{group}/v1",
-            "kind": "Role",
-            "metadata": {"name": "mistake"},
-            "rules": [{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}],
-        },
-        {
-            "apiVersion": f"{group}/v1",
-            "kind": "RoleBinding",
-            "metadata": {"name": "mistake"},
-            "roleRef": {"apiGroup": group, "kind": "Role", "name": "mistake"},
-            "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": namespace} for name in accounts],
-        },
-    ]
+    accounts = ["hotpool-agent", *(f"hotpool-agent-{node}" for node in (NODE, OTHER, FRESH))]
+    rules = [{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}]
+    role = {"apiVersion": f"{RBAC}/v1", "kind": "Role", "metadata": {"name": "mistake"}, "rules": rules}
+    return [role, _binding("mistake", accounts, namespace)]
+
+
+def _binding(role: str, accounts: list[str], namespace: str) -> dict[str, Any]:
+    return {
+        "apiVersion": f"{RBAC}/v1",
+        "kind": "RoleBinding",
+        "metadata": {"name": accounts[0] if len(accounts) == 1 else role},
+        "roleRef": {"apiGroup": RBAC, "kind": "Role", "name": role},
+        "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": namespace} for name in accounts],
+    }
 
 
 def _filled(value: Any, words: dict[str, str]) -> Any:

@@ -25,7 +25,7 @@ from tests.builders import (
     service,
     slice_object,
 )
-from tests.services.read_api import ReadApi, read_api
+from tests.services.read_api import ReadApi, read_api, viewer_rules
 from typer.testing import CliRunner
 
 from hotpool.__main__ import app
@@ -33,10 +33,9 @@ from hotpool.api.meta import LEASE_LABEL, LEASE_PREFIX, timestamp
 from hotpool.cli.transitions import of_event, of_redis
 from hotpool.lookup import Transition
 from localfleet.catalogue import free_port
-from localfleet.kind import REPOSITORY
 
 WIDTH: Final = 80
-COMMANDS: Final = ("why", "top", "diff", "pick")
+COMMANDS: Final = ("why", "top", "diff", "pick", "enroll")
 LONG_NODE: Final = "edge-" + "x" * 190
 SPEECH: Final = requires("asr", "nmt", "tts", languagePairs={"allOf": ["zh-en"]})
 
@@ -384,11 +383,9 @@ ASKED: Final = [
 async def test_f5_all_commands_together_ask_for_exactly_what_the_viewer_may(hotpool: Run, reads: ReadApi) -> None:
     for words in [*ASKED, ("why", "edge-x", "zh-en"), ("why", "edge-1", "zh-ex")]:
         await hotpool(*words, text=DIFF)
-    manifest = (REPOSITORY / "charts" / "hotpool" / "manifests" / "viewer.yaml").read_text()
-    role = next(item for item in yaml.safe_load_all(manifest) if item["kind"] == "Role")
     allowed = {
         (verb, group, resource)
-        for rule in role["rules"]
+        for rule in viewer_rules("Role")
         for verb in rule["verbs"]
         for group in rule["apiGroups"]
         for resource in rule["resources"]

@@ -14,7 +14,7 @@ from aiohttp.test_utils import TestServer
 from kubernetes.aio import client
 from tests.builders import condition, kube_node_object, node_object, pool_object, report, requires, service
 from tests.flow.fakes import FakeApi, Fleet, operator, refusing, simulated, until
-from tests.services.read_api import ReadApi, read_api
+from tests.services.read_api import ReadApi, read_api, viewer_rules
 from typer.testing import CliRunner
 
 from hotpool.__main__ import app
@@ -22,7 +22,6 @@ from hotpool.api.meta import ELECTION_LEASE, KUBE_NODES_ANNOTATION
 from hotpool.core.model import Kind
 from hotpool.sources import nodes
 from hotpool.sources.nodes import NodeStream
-from localfleet.kind import REPOSITORY
 
 Json = dict[str, Any]
 
@@ -377,7 +376,5 @@ async def test_f2_who_may_not_read_nodes_is_told_so_instead_of_a_wrong_answer(
 async def test_f5_the_commands_ask_of_nodes_exactly_what_the_viewer_may(hotpool: Run, reads: ReadApi) -> None:
     for words in ASKED:
         await hotpool(*words)
-    manifest = (REPOSITORY / "charts" / "hotpool" / "manifests" / "viewer.yaml").read_text()
-    (role,) = [item for item in yaml.safe_load_all(manifest) if item["kind"] == "ClusterRole"]
-    (rule,) = role["rules"]
+    (rule,) = viewer_rules("ClusterRole")
     assert {verb for verb, group, what in reads.asked if (group, what) == ("", "nodes")} == set(rule["verbs"])

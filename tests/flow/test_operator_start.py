@@ -68,4 +68,5 @@ async def test_older_definitions_are_refused_with_the_commands_that_renew_them(
     _, told = await child.communicate()
     assert child.returncode == 1
     assert f"{NAME.partition('.')[0]} {found}: kubectl apply --server-side -f crds/" in told.decode()
-    assert "helm show crds CHART | kubectl apply --server-side --force-conflicts -f -" in told.decode()
+    way = "helm show crds CHART | kubectl apply --server-side --field-manager=helm --force-conflicts -f -"
+    assert way in told.decode()

@@ -9,7 +9,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml
 from aiohttp import web
+
+from localfleet.kind import REPOSITORY
 
 Json = dict[str, Any]
 
@@ -110,3 +113,11 @@ async def read_api() -> AsyncIterator[ReadApi]:
         yield api
     finally:
         await runner.cleanup()
+
+
+def viewer_rules(kind: str) -> list[dict[str, Any]]:
+    """Rules of the viewer's Role or ClusterRole in the chart, whose rules hold no template."""
+    text = (REPOSITORY / "charts/hotpool/templates/viewer/rbac.yaml").read_text()
+    (part,) = (part for part in text.split("\n---\n") if f"\nkind: {kind}\n" in part)
+    found: list[dict[str, Any]] = yaml.safe_load(part[part.index("\nrules:\n") :])["rules"]
+    return found

@@ -32,6 +32,7 @@ def status(message: str, **details: str) -> str:
     [
         (401, status("Unauthorized"), UnauthorizedError, "expired or been revoked"),
         (403, status("cannot patch leases"), DeniedError, "check the Role"),
+        (403, status("ValidatingAdmissionPolicy 'hotpool-speech-agent' denied request"), DeniedError, "--node"),
         (403, status('User "system:anonymous" cannot patch'), DeniedError, "no credential was sent"),
         (404, status("no", kind="namespaces", name="x"), NotServedError, "create the namespace"),
         (404, "404 page not found", NotServedError, "apply the CRDs"),

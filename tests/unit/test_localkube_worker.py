@@ -71,7 +71,7 @@ def test_a_network_that_the_host_routes_already_is_not_taken() -> None:
 
 
 def test_names_on_the_host_are_those_of_one_folder_and_fit_the_kernel() -> None:
-    one, other = Path("/home/a/one"), Path("/home/b/one")
+    one, other = Path("/srv/a/one"), Path("/srv/b/one")
     assert link_name(one) != link_name(other)
     assert cgroup_name(one) != cgroup_name(other)
     assert len(link_name(one)) < 16

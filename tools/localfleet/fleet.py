@@ -14,18 +14,19 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
-from string import Template
 from typing import Any, Final
 
 import yaml
 from kubernetes import client, config
 
+from hotpool.cli import enroll_objects
 from hotpool.lookup import Lookup, LookupFailed
 from localfleet.catalogue import free_port, render
+from localfleet.chart import render as render_chart
 from localfleet.kind import REPOSITORY
 from localfleet.process import ManagedProcess, wait_for
 
-_MANIFESTS: Final = REPOSITORY / "charts" / "hotpool" / "manifests"
+_RIGHTS: Final = {"ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"}
 _BIN: Final = Path(sys.executable).parent
 GROUP: Final = ("hotpool.dev", "v1alpha1")
 _WRITES: Final = {"POST", "PUT", "PATCH", "APPLY", "DELETE", "DELETECOLLECTION"}
@@ -51,14 +52,14 @@ class Fleet:
         self._probe_ports: dict[str, int] = {}
         """Name of an operator → port of its probes and metrics."""
         self.admin = kubeconfig
-        self._kubectl = kubectl
+        self.kubectl_program = kubectl
         api: Any = config.new_client_from_config(str(kubeconfig))
         self.objects = client.CustomObjectsApi(api)
         self.leases = client.CoordinationV1Api(api)
 
     def kubectl(self, *words: str, text: str | None = None) -> str:
         """Run kubectl as the administrator in this namespace; its output."""
-        command = [str(self._kubectl), "--kubeconfig", str(self.admin), "-n", self.namespace, *words]
+        command = [str(self.kubectl_program), "--kubeconfig", str(self.admin), "-n", self.namespace, *words]
         done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(f"kubectl {' '.join(words)}: {done.stderr.strip()}")
@@ -69,7 +70,7 @@ class Fleet:
         self.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.namespace}})
         self.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(REPOSITORY / "crds"))
         self.kubectl("wait", "--for=condition=Established", "--timeout=30s", "crd", "--all")
-        self._account("operator", {})
+        self._account("operator")
 
     def apply(self, *objects: dict[str, Any]) -> None:
         """Apply objects as the administrator."""
@@ -117,7 +118,7 @@ class Fleet:
         """Start (or restart) the agent of a node with a catalogue; `head`: its other fields."""
         kubeconfig = self.folder / f"hotpool-agent-{node}.kubeconfig"
         if not kubeconfig.exists():
-            self._account("agent", {"NODE": node})
+            self.apply(*enroll_objects.account(node, self.namespace))
             self._kubeconfig(f"hotpool-agent-{node}")
         words = [
             "run",
@@ -217,8 +218,8 @@ class Fleet:
         return total
 
     def viewer(self) -> Path:
-        """A kubeconfig of the account that may read, as charts/hotpool/manifests/viewer.yaml makes it."""
-        self._account("viewer", {})
+        """A kubeconfig of the account that may read, as the chart makes it."""
+        self._account("viewer")
         return self._kubeconfig("hotpool-viewer")
 
     def close(self) -> None:
@@ -228,9 +229,9 @@ class Fleet:
                 process.stop()
             process.end_orphans()
 
-    def _account(self, name: str, words: dict[str, str]) -> None:
-        text = (_MANIFESTS / f"{name}.yaml").read_text()
-        self.kubectl("apply", "-f", "-", text=Template(text).substitute(NAMESPACE=self.namespace, **words))
+    def _account(self, part: str) -> None:
+        """The account of a part of the chart, and its rights."""
+        self.apply(*(found for found in render_chart(self.namespace, only=f"{part}/*") if found["kind"] in _RIGHTS))
 
     def _kubeconfig(self, account: str) -> Path:
         """A kubeconfig with nothing but the account's token, readable by its owner only."""

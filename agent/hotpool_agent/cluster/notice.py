@@ -10,7 +10,7 @@ from typing import Final
 
 import structlog
 
-from hotpool.api.meta import API_VERSION, timestamp
+from hotpool.api.meta import API_VERSION, NAME_TAKEN_SUFFIX, timestamp
 from hotpool_agent.cluster.door import MANAGER
 from hotpool_agent.cluster.problems import Problem
 from hotpool_agent.cluster.publish import Cluster
@@ -19,8 +19,6 @@ from hotpool_agent.cluster.report import Facts
 _LOG: Final = structlog.get_logger(__name__)
 _SECONDS: Final = 600.0
 """No Event again for so long."""
-_SUFFIX: Final = "node-name-taken"
-"""The Role of a node names its Event: the node's name, a dot and this."""
 
 
 class Notice:
@@ -44,7 +42,7 @@ class Notice:
         try:
             capability = await self._cluster.read_capability()
             uid = ((capability or {}).get("metadata") or {}).get("uid")
-            await self._cluster.write_event(f"{self._cluster.node}.{_SUFFIX}", self._event(words, uid))
+            await self._cluster.write_event(f"{self._cluster.node}.{NAME_TAKEN_SUFFIX}", self._event(words, uid))
         except Problem as error:
             _LOG.warning("no Event about the node's name", error=str(error))
 
@@ -55,7 +53,7 @@ class Notice:
         return {
             "apiVersion": "v1",
             "kind": "Event",
-            "metadata": {"name": f"{node}.{_SUFFIX}", "namespace": namespace},
+            "metadata": {"name": f"{node}.{NAME_TAKEN_SUFFIX}", "namespace": namespace},
             "involvedObject": about | ({"uid": uid} if uid else {}),
             "type": "Warning",
             "reason": "NodeNameTaken",

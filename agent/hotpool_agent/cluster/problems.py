@@ -161,6 +161,8 @@ def _pause(headers: Mapping[str, str]) -> float:
 def _forbidden(message: str) -> str:
     if "system:anonymous" in message:
         return f"403: no credential was sent: {message}; check the context's user in the kubeconfig"
+    if "ValidatingAdmissionPolicy" in message:
+        return f"403: {message}; is --node the node of this agent's account, or of its pod?"
     return f"403: {message}; check the Role of this node's account"
 
 

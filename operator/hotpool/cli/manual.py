@@ -11,6 +11,7 @@ from typer.core import TyperCommand
 OK: Final = 0
 DIFFERENT: Final = 1
 NO_MEMBER: Final = 1
+NOT_YET: Final = 1
 USAGE: Final = 2
 UNAVAILABLE: Final = 3
 FORBIDDEN: Final = 4

@@ -85,15 +85,15 @@ def fail(command: str, words: str, code: int) -> NoReturn:
     raise typer.Exit(code)
 
 
-def trouble(error: Unavailable, namespace: str) -> tuple[str, int]:
-    """One line and the exit code for an answer that did not come."""
+def trouble(error: Unavailable, namespace: str, *, role: str = "hotpool-viewer") -> tuple[str, int]:
+    """One line and the exit code for an answer that did not come. `role`: what the command needs."""
     match error.status:
         case 403:
             if " nodes" in error.asked:
                 words = "the operator follows v1 Nodes (cordons, labels), and without them the answer could be wrong"
-                role = f"ClusterRole hotpool-{namespace}-viewer"
-                return f"not allowed to {error.asked}: {words}; ask for {role}", manual.FORBIDDEN
-            words = f"not allowed to {error.asked} in namespace {namespace}: ask for Role hotpool-viewer"
+                who = f"ClusterRole hotpool-{namespace}-viewer"
+                return f"not allowed to {error.asked}: {words}; ask for {who}", manual.FORBIDDEN
+            words = f"not allowed to {error.asked} in namespace {namespace}: ask for Role {role}"
             return words, manual.FORBIDDEN
         case 401:
             return f"the API server does not accept the credentials: {_line(error)}", manual.FORBIDDEN

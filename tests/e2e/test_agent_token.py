@@ -1,0 +1,54 @@
+"""With the token of a real agent's pod: what an agent must not do, the API server refuses (design, promise 5)."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.cluster.attempts import ATTEMPTS, LABEL, Attempt, lease, ncap
+from tests.cluster.identities import Credential
+from tests.e2e.release import Release, until
+
+TOKEN = "/var/run/secrets/kubernetes.io/serviceaccount/token"  # noqa: S105 - a path.
+
+INTENT = {"services": [{"id": "nmt", "desired": "Running"}]}
+
+
+@pytest.fixture(scope="module")
+def stolen(bare: Release, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Credential]:
+    """The token that the kubelet gave to the agent of the node."""
+    bare.namespace = "identity"
+    bare.run("kubectl create namespace identity")
+    bare.helm("install", "--wait", "--timeout", "3m", values={})
+    bare.apply(ncap("edge-2"), lease("hotpool-node-edge-2", **LABEL))
+    (agent,) = bare.pods("agent")
+    token = bare.kubectl("exec", agent["metadata"]["name"], "--", "python3", "-c", f"print(open('{TOKEN}').read())")
+    view = json.loads(bare.kubectl("config", "view", "--raw", "--minify", "-o", "json"))
+    view["users"] = [{"name": "agent", "user": {"token": token.strip()}}]
+    path = tmp_path_factory.mktemp("stolen") / "kubeconfig"
+    path.write_text(json.dumps(view))
+    node = agent["spec"]["nodeName"]
+    until(lambda: bool(bare.run(f"kubectl get ncap -n identity {node} --ignore-not-found")), True)
+    people = {"metadata": {"labels": {"zone": "a"}, "annotations": {"owner": "ops"}}, "spec": INTENT}
+    bare.kubectl("patch", "ncap", node, "--type=merge", "-p", json.dumps(people))
+    yield credential(bare, path, {"ns": "identity", "node": node, "other": "edge-2", "fresh": "edge-3"})
+    bare.helm("uninstall", "--wait")
+    bare.run("kubectl delete namespace identity")
+
+
+def credential(release: Release, path: Path, words: dict[str, str]) -> Credential:
+    def look(place: str) -> Any:
+        return json.loads(release.kubectl("get", "--raw", place.partition("?")[0].removesuffix("/status")))
+
+    return Credential(path, words, look)
+
+
+# A real node is ready, so to say that it is changes nothing.
+@pytest.mark.parametrize(
+    "attempt", [a for a in ATTEMPTS if not a.fresh and a.what != "ready-forged"], ids=lambda attempt: attempt.what
+)
+def test_p5_the_agent_of_a_pod_cannot(stolen: Credential, attempt: Attempt) -> None:
+    """A forged report is older than the agent's own, so that the schema may refuse it before the policy is asked."""
+    answer = stolen.ask(attempt)
+    assert answer.by in {attempt.wall("inside"), "schema"}, answer
