@@ -197,3 +197,26 @@ def test_nothing_moves_that_nobody_asked_for(release: Release, node: str, steady
         assert all(seen == {node: READY} for seen in own.seen[:-1])
     python(release, "open('/tmp/ready', 'w')")
     release.everywhere("speech", {node: READY})
+
+
+def test_definitions_that_are_too_old_hold_up_the_new_operator_only(release: Release, node: str) -> None:
+    """The upgrade path of docs/install.md, forgotten and then done."""
+    until(lambda: release.leader() != "", True)
+    leader = release.leader()
+    new = next(pod["metadata"]["name"] for pod in release.pods("operator") if pod["metadata"]["name"] != leader)
+    release.run("kubectl annotate crd nodepools.hotpool.dev hotpool.dev/schema-revision=2 --overwrite")
+    with Watcher(release, "speech").watching() as watcher:
+        release.kubectl("delete", "pod", new)
+        until(lambda: restarts(release) > 0, True)
+        assert release.leader() == leader
+        release.run(
+            "helm show crds charts/hotpool | kubectl apply --server-side --field-manager=helm --force-conflicts -f -"
+        )
+        release.kubectl("rollout", "status", "deployment/hotpool-operator", "--timeout=150s")
+    assert all(seen == {node: READY} for seen in watcher.seen)
+
+
+def restarts(release: Release) -> int:
+    """How often programs of operators that are not ready ended."""
+    found = [status for pod in release.pods("operator") for status in pod["status"].get("containerStatuses", [])]
+    return sum(status["restartCount"] for status in found if not status["ready"])

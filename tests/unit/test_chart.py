@@ -15,6 +15,7 @@ from hotpool_agent.metrics import Metrics
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "charts/hotpool"
+README, INSTALL = "charts/hotpool/README.md", "docs/install.md"
 METRIC = re.compile(r"\bhotpool_[a-z_]+")
 SUFFIXES = re.compile(r"_(total|bucket|sum|count|info)$")
 
@@ -70,3 +71,10 @@ def test_every_panel_says_what_it_shows_and_none_hides_another() -> None:
     assert len(fields) == len(set(fields))
     assert all(0 <= x < 24 for x, _ in fields)
     assert all(panel["description"] for panel in panels())
+
+
+def test_the_commands_of_the_charts_readme_are_those_that_the_test_of_the_page_runs() -> None:
+    """docs/install.md is run as a whole by tests/e2e/test_docs.py."""
+    said, run = (re.findall(r"^\$ (.*)$", (ROOT / page).read_text(), re.MULTILINE) for page in (README, INSTALL))
+    assert said
+    assert set(said) <= set(run)
