@@ -16,7 +16,9 @@ from pytest_kind.cluster import KindCluster
 from tests.cluster.attempts import ATTEMPTS, LEASES, OWN, REPORT, Attempt
 from tests.cluster.identities import FRESH, NODE, OTHER, PROBE, Credential, Ground
 
+from hotpool.cli import enroll_objects
 from localfleet.catalogue import translator
+from localfleet.chart import render
 from localfleet.fleet import Fleet
 from localfleet.process import ManagedProcess, wait_for
 
@@ -197,3 +199,30 @@ class Agent:
 
     def _place(self, fleet: Fleet) -> None:
         shutil.copy(self._credential.kubeconfig, fleet.folder / f"hotpool-agent-{NODE}.kubeconfig")
+
+
+Verbs = set[tuple[str, str, str]]
+
+
+def verbs_of(role: dict[str, Any]) -> Verbs:
+    """Group, resource and verb of everything that a Role allows."""
+    return {
+        (group, resource, verb)
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+
+
+def test_p5_agents_have_the_same_rights_inside_and_outside_and_no_account_of_the_chart_is_taken_for_one() -> None:
+    documents = render("speech", {"kubeNodes": True})
+    roles = {item["metadata"]["name"]: item for item in documents if item["kind"] == "Role"}
+    _, outside, _ = enroll_objects.account(NODE, "speech")
+    assert verbs_of(roles["hotpool-agent"]) == verbs_of(outside)
+    assert all(rule["resourceNames"] for rule in outside["rules"])
+    # Nobody can grant what he does not have.
+    assert verbs_of(outside) < verbs_of(roles["hotpool-enroller"])
+    accounts = {item["metadata"]["name"] for item in documents if item["kind"] == "ServiceAccount"}
+    assert "hotpool-agent" in accounts
+    assert not [name for name in accounts if name.startswith("hotpool-agent-")]
