@@ -117,7 +117,8 @@ def _nulls(plain: dict[str, Any]) -> dict[str, Any]:
 async def test_a3_status_ends_with_5_when_a_service_that_is_shown_has_failed(
     api: FakeApi, tmp_path: Path, environment: dict[str, str], hotpool_agent: Command
 ) -> None:
-    async with daemon(api, tmp_path, environment, BROKEN + NMT):
+    patient = environment | {"HOTPOOL_AGENT_RESTART_SECONDS": "60"}  # Failed until the end of the test
+    async with daemon(api, tmp_path, patient, BROKEN + NMT):
         await api.until(lambda: "exited with code 1" in str(api.report("n1")), seconds=30)
         whole = await hotpool_agent("status", "--node", "n1")
         assert (whole.code, whole.err) == (5, "")
