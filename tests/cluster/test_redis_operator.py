@@ -14,8 +14,6 @@ from localfleet.catalogue import service
 from localfleet.fleet import Fleet
 from localfleet.process import wait_for
 
-ROLE = "hotpool-definitions"
-
 
 @pytest.fixture
 def running(fleet: Fleet) -> Fleet:
@@ -69,7 +67,8 @@ def test_e4_another_clusters_projection_is_left_alone_until_it_is_given_up(runni
 def test_e4_without_the_right_to_read_the_clusters_id_nothing_is_written_to_redis_and_it_says_so(
     running: Fleet,
 ) -> None:
-    running.kubectl("patch", "clusterrole", ROLE, "--type=json", "-p", '[{"op":"remove","path":"/rules/1"}]')
+    role = f"hotpool-{running.namespace}-operator"
+    running.kubectl("patch", "clusterrole", role, "--type=json", "-p", '[{"op":"remove","path":"/rules/1"}]')
     try:
         running.start_operator()
         wait_for("slices without Redis", lambda: running.members("llm") == BOTH)
