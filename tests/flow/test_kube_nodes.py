@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from hotpool.__main__ import app
 from hotpool.api.meta import ELECTION_LEASE, KUBE_NODES_ANNOTATION
 from hotpool.core.model import Kind
-from hotpool.sources import nodes
+from hotpool.sources import stream
 from hotpool.sources.nodes import NodeStream
 
 Json = dict[str, Any]
@@ -251,8 +251,8 @@ async def streaming(server: Server) -> AsyncIterator[tuple[NodeStream, Heard]]:
 
 @pytest.fixture(autouse=True)
 def no_delay(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nodes, "_FIRST_DELAY", 0.01)
-    monkeypatch.setattr(nodes, "_LONGEST_DELAY", 0.02)
+    monkeypatch.setattr(stream, "_FIRST_DELAY", 0.01)
+    monkeypatch.setattr(stream, "_LONGEST_DELAY", 0.02)
 
 
 @pytest.mark.timeout(30)

@@ -5,31 +5,26 @@ each line would cost ten times as much (measured: docs/benchmarks.md). Decides n
 """
 
 import asyncio
-import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Protocol
 
 import msgspec
 import structlog
 from kubernetes.aio import client
-from kubernetes.aio.client.exceptions import ApiException
 
 from hotpool.api.meta import CANARY_LEASE, LEASE_LABEL
-from hotpool.clients import AWAY, READ_TIMEOUT, Unavailable, explain
+from hotpool.clients import READ_TIMEOUT, Unavailable, explain
 from hotpool.core.model import Heartbeat
+from hotpool.sources import stream
 from hotpool.sources.decode import decode_lease
 
 log = structlog.get_logger(__name__)
 
-_WATCH_SECONDS = 300
 _QUIET_SECONDS = 30.0
 """A stream without a line for so long is opened anew: the canary alone brings one each 5 s."""
 _BURST_PAUSE = 1.0  # seconds; a fifteenth of the usual H
-_CHUNK = 1 << 20
 _PLENTY = 1 << 17
 _PAGE = 500
-_FIRST_DELAY = 0.5
-_LONGEST_DELAY = 5.0
 
 
 class _Metadata(msgspec.Struct):
@@ -82,18 +77,11 @@ class LeaseStream:
 
     async def run(self) -> None:
         """Never returns; trouble is told as deafness and tried again with growing, jittered delay."""
-        delay = _FIRST_DELAY
-        while True:
-            try:
-                version = await self._list()
-                delay = _FIRST_DELAY
-                while version:
-                    version = await self._watch(version)
-            except (Unavailable, ApiException, *AWAY, msgspec.DecodeError) as error:
-                self._listener.deaf()
-                log.warning("lease stream broke", error=explain(error), retry_seconds=round(delay, 1))
-            await asyncio.sleep(delay * random.uniform(0.5, 1))  # noqa: S311 - jitter, no secret.
-            delay = min(2 * delay, _LONGEST_DELAY)
+        await stream.keep(self._list, self._watch, self._broke)
+
+    def _broke(self, error: BaseException, delay: float) -> None:
+        self._listener.deaf()
+        log.warning("lease stream broke", error=explain(error), retry_seconds=round(delay, 1))
 
     async def _list(self) -> str:
         version = more = ""
@@ -121,8 +109,8 @@ class LeaseStream:
             watch=True,
             allow_watch_bookmarks=True,
             resource_version=version,
-            timeout_seconds=_WATCH_SECONDS,
-            _request_timeout=_WATCH_SECONDS + READ_TIMEOUT,
+            timeout_seconds=stream.WATCH_SECONDS,
+            _request_timeout=stream.WATCH_SECONDS + READ_TIMEOUT,
         )
         rest = b""
         async for chunk in _chunks(answer):
@@ -178,15 +166,11 @@ async def _content(answer: Any) -> bytes:
 
 async def _chunks(answer: Any) -> AsyncIterator[bytes]:
     """What the stream brings, until it ends or is quiet for too long; nothing of an answer that is an error."""
-    chunks = answer.content.iter_chunked(_CHUNK)
+    if answer.status >= 400:  # noqa: PLR2004 - HTTP's own number.
+        answer.close()
+        return
     try:
-        while answer.status < 400:  # noqa: PLR2004 - HTTP's own number.
-            async with asyncio.timeout(_QUIET_SECONDS):
-                chunk = await anext(chunks, None)
-            if chunk is None:
-                return
+        async for chunk in stream.chunks(answer, _QUIET_SECONDS):
             yield chunk
     except TimeoutError:
         log.info("the lease stream was quiet; it is opened anew", seconds=_QUIET_SECONDS)
-    finally:
-        answer.close()

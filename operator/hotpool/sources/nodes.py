@@ -6,19 +6,17 @@ Decides nothing; a stream that breaks tells nothing but that it broke.
 """
 
 import asyncio
-import random
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
 import structlog
 from kubernetes.aio import client
-from kubernetes.aio.client.exceptions import ApiException
 
 from hotpool import lean
-from hotpool.clients import AWAY, READ_TIMEOUT, Unavailable, content, explain, kube_nodes
+from hotpool.clients import READ_TIMEOUT, Unavailable, content, explain, kube_nodes
 from hotpool.core.model import Kind
 from hotpool.metrics import NODE_STREAM
+from hotpool.sources import stream
 
 log = structlog.get_logger(__name__)
 
@@ -28,12 +26,8 @@ Feed = Callable[[Kind, str | None, Any], None]
 Tell = Callable[[bool, str], None]
 """Told whether Nodes are heard, and why not."""
 
-_WATCH_SECONDS = 300
 _QUIET_SECONDS = 180.0
 """A stream without a line for so long is opened anew: bookmarks come about once a minute."""
-_CHUNK = 1 << 20
-_FIRST_DELAY = 0.5
-_LONGEST_DELAY = 5.0
 
 
 class NodeStream:
@@ -49,18 +43,11 @@ class NodeStream:
 
     async def run(self) -> None:
         """Never returns; trouble is kept in `why` and tried again with growing, jittered delay."""
-        delay = _FIRST_DELAY
-        while True:
-            try:
-                version = await self._list()
-                delay = _FIRST_DELAY
-                while version:
-                    version = await self._watch(version)
-            except (Unavailable, ApiException, *AWAY, msgspec.DecodeError) as error:
-                self._hears(f"Nodes are not heard: {error if isinstance(error, Unavailable) else explain(error)}")
-                log.warning("the stream of Nodes broke", error=self.why, retry_seconds=round(delay, 1))
-            await asyncio.sleep(delay * random.uniform(0.5, 1))  # noqa: S311 - jitter, no secret.
-            delay = min(2 * delay, _LONGEST_DELAY)
+        await stream.keep(self._list, self._watch, self._broke)
+
+    def _broke(self, error: BaseException, delay: float) -> None:
+        self._hears(f"Nodes are not heard: {error if isinstance(error, Unavailable) else explain(error)}")
+        log.warning("the stream of Nodes broke", error=self.why, retry_seconds=round(delay, 1))
 
     async def _list(self) -> str:
         """List everything; the version to watch from. What was deleted meanwhile is the audit's to find (C7)."""
@@ -85,8 +72,8 @@ class NodeStream:
             watch=True,
             allow_watch_bookmarks=True,
             resource_version=version,
-            timeout_seconds=_WATCH_SECONDS,
-            _request_timeout=_WATCH_SECONDS + READ_TIMEOUT,
+            timeout_seconds=stream.WATCH_SECONDS,
+            _request_timeout=stream.WATCH_SECONDS + READ_TIMEOUT,
         )
         try:
             if answer.status >= 400:  # noqa: PLR2004 - HTTP's own number.
@@ -97,13 +84,9 @@ class NodeStream:
 
     async def _follow(self, answer: Any, version: str) -> str:
         """Hand on what one open watch brings, until it ends or is quiet for too long; the version to go on from."""
-        chunks, rest = answer.content.iter_chunked(_CHUNK), b""
+        rest = b""
         try:
-            while True:
-                async with asyncio.timeout(_QUIET_SECONDS):
-                    chunk = await anext(chunks, None)
-                if chunk is None:
-                    return version
+            async for chunk in stream.chunks(answer, _QUIET_SECONDS):
                 *lines, rest = (rest + chunk).split(b"\n")
                 for event, body in (lean.line(line) for line in lines if line):
                     if event == "ERROR":
@@ -112,4 +95,5 @@ class NodeStream:
                         self._feed(Kind.KUBE_NODE, event, body)
                     version = body["metadata"]["resourceVersion"]
         except TimeoutError:
-            return version
+            pass
+        return version
