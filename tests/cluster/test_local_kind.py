@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from tests.services.local_kind import CACHE, FOREVER, KIND, Kind
+from tests.services.local_kind import FOREVER, KIND, Kind, own_kind
 
 from localkube import lifecycle
 from localkube.cluster import Cluster
@@ -34,12 +34,7 @@ def programs() -> Path:
 
 @pytest.fixture
 def kind(tmp_path: Path, programs: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kind]:
-    kind = Kind(tmp_path, programs)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(CACHE))
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
-    yield kind
-    kind.run("delete", "clusters", "--all")
+    yield from own_kind(tmp_path, programs, monkeypatch)
 
 
 def _pid(name: str, program: str) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from tests.services.local_kind import CACHE, WITH_WORKER, Kind
+from tests.services.local_kind import WITH_WORKER, Kind, own_kind
 from tests.services.pods import pod
 from tests.services.traces import Traces, look
 
@@ -22,12 +22,7 @@ WAITS = 60
 @pytest.fixture
 def kind(tmp_path: Path, programs: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kind]:
     """A home of its own, from which every cluster is deleted in the end."""
-    kind = Kind(tmp_path, programs)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(CACHE))
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
-    yield kind
-    kind.run("delete", "clusters", "--all")
+    yield from own_kind(tmp_path, programs, monkeypatch)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import psutil
 import pytest
 from tests.services.agent_process import Command, Result, finish, spawn
 from tests.services.agent_run import FAKE
+from tests.services.certificates import Authority
 from tests.services.fake_api import FakeApi, fake_api
 from tests.services.line import NAMES, Line, line
 from tests.services.plant import Plant, plant
@@ -21,6 +22,19 @@ from localfleet.catalogue import free_port
 async def api() -> AsyncIterator[FakeApi]:
     """An API server of the test's own."""
     async with fake_api() as server:
+        yield server
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    """Issues certificates for the test."""
+    return Authority(tmp_path / "pki")
+
+
+@pytest.fixture
+async def tls_api(authority: Authority) -> AsyncIterator[FakeApi]:
+    """The same by TLS."""
+    async with fake_api(tls=authority.context(authority.issue("server"))) as server:
         yield server
 
 

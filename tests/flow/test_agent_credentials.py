@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from tests.services.agent_run import Running, agent_running, eventually
 from tests.services.certificates import Authority, Pair
-from tests.services.fake_api import FakeApi, Fault, fake_api
+from tests.services.fake_api import FakeApi, Fault
 
 from hotpool_agent.cluster import credentials
 from hotpool_agent.cluster.credentials import Target, TargetError
@@ -26,14 +26,8 @@ NMT = "- {id: idle, type: nmt, run: {command: [sleep, '600']}}\n"
 
 
 @pytest.fixture
-def authority(tmp_path: Path) -> Authority:
-    return Authority(tmp_path / "pki")
-
-
-@pytest.fixture
-async def api(authority: Authority) -> AsyncIterator[FakeApi]:
-    async with fake_api(tls=authority.context(authority.issue("server"))) as server:
-        yield server
+def api(tls_api: FakeApi) -> FakeApi:
+    return tls_api
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,7 @@ import base64
 import json
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -25,14 +25,8 @@ def token(uid: str, number: int = 0) -> str:
 
 
 @pytest.fixture
-def authority(tmp_path: Path) -> Authority:
-    return Authority(tmp_path / "pki")
-
-
-@pytest.fixture
-async def api(authority: Authority) -> AsyncIterator[FakeApi]:
-    async with fake_api(tls=authority.context(authority.issue("server"))) as server:
-        yield server
+def api(tls_api: FakeApi) -> FakeApi:
+    return tls_api
 
 
 LogIn = Callable[[str], None]

@@ -6,9 +6,11 @@ minutes.
 
 import os
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
+import pytest
 
 from localkube.process import MARKER
 
@@ -71,3 +73,13 @@ class Kind:
     def left(self) -> tuple[list[psutil.Process], list[Path]]:
         """What must be empty after delete."""
         return self.processes(), list((self.state / "clusters").iterdir())
+
+
+def own_kind(home: Path, programs: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kind]:
+    """One of the test's own, in this process's environment too; every cluster of it is deleted in the end."""
+    kind = Kind(home, programs)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(CACHE))
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    yield kind
+    kind.run("delete", "clusters", "--all")

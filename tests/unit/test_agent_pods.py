@@ -10,24 +10,16 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.services.fake_pods import SECONDS, pod, status
+from tests.services.pod_services import FACTS, NONE, shown
 
-from hotpool.api.capability import Hardware, Platform, Report
+from hotpool.api.capability import Report
 from hotpool_agent.catalogue.annotation import MAX_CHARACTERS
-from hotpool_agent.catalogue.model import Catalogue, ServiceSpec
-from hotpool_agent.cluster.report import Facts, build, wire
+from hotpool_agent.catalogue.model import ServiceSpec
+from hotpool_agent.cluster.report import build, wire
 from hotpool_agent.pods.roster import Roster
 from hotpool_agent.pods.translate import translate
-from hotpool_agent.services.snapshot import Snapshot
 
 Json = dict[str, Any]
-FACTS = Facts("0.1.0", "instance", "session", 15, Platform(os="linux"), Hardware(cpus=2))
-NONE = Catalogue(version=1, onAgentExit="keep")
-
-
-def shown(value: Json) -> Snapshot:
-    found = translate("speech", value).snapshot
-    assert found
-    return found
 
 
 def waiting(reason: str, message: str = "", *, last: Json | None = None) -> Json:

@@ -6,24 +6,16 @@ from typing import Any
 
 import pytest
 from tests.services.fake_pods import pod
+from tests.services.pod_services import FACTS, NONE, shown
 
-from hotpool.api.capability import REPORT_BYTES, Hardware, Platform
+from hotpool.api.capability import REPORT_BYTES
 from hotpool_agent.catalogue.model import Catalogue
 from hotpool_agent.cluster.identity import KubeNode, node_in
-from hotpool_agent.cluster.report import Change, Content, Facts, build, classify, wire
+from hotpool_agent.cluster.report import Change, Content, build, classify, wire
 from hotpool_agent.pods.roster import Roster
-from hotpool_agent.pods.translate import translate
 from hotpool_agent.services.snapshot import Snapshot
 
 Json = dict[str, Any]
-FACTS = Facts("0.1.0", "instance", "session", 15, Platform(os="linux"), Hardware(cpus=2))
-NONE = Catalogue(version=1, onAgentExit="keep")
-
-
-def shown(value: Json) -> Snapshot:
-    found = translate("speech", value).snapshot
-    assert found
-    return found
 
 
 def ids(roster: Roster, *taken: str) -> list[str]:

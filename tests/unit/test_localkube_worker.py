@@ -23,13 +23,7 @@ from localkube.worker_programs import WORKER_PROGRAMS, config_files, inner_comma
 
 WORKER = Worker("one-worker", 200, {"a": "b", "hotpool.dev/c": "d"})
 
-
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in ("KUBECONFIG", "KIND_CLUSTER_NAME", "XDG_STATE_HOME", "XDG_CACHE_HOME"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("home")
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import structlog
 from kubernetes.aio import client
 
 from hotpool.api.meta import CANARY_LEASE, LEASE_LABEL
-from hotpool.clients import READ_TIMEOUT, Unavailable, explain
+from hotpool.clients import READ_TIMEOUT, content, explain
 from hotpool.core.model import Heartbeat
 from hotpool.sources import stream
 from hotpool.sources.decode import decode_lease
@@ -93,7 +93,7 @@ class LeaseStream:
                 _continue=more or None,
                 _request_timeout=READ_TIMEOUT,
             )
-            body = msgspec.json.decode(await _content(page))
+            body = msgspec.json.decode(await content(page, "list leases"))
             self._tell([msgspec.convert(item, _Lease) for item in body.get("items") or []])
             version, more = body["metadata"]["resourceVersion"], body["metadata"].get("continue") or ""
             if not more:
@@ -155,13 +155,6 @@ async def _pause(answer: Any) -> None:
     await asyncio.sleep(_BURST_PAUSE)
     if transport and not transport.is_closing():
         transport.resume_reading()
-
-
-async def _content(answer: Any) -> bytes:
-    content: bytes = await answer.read()
-    if answer.status >= 400:  # noqa: PLR2004 - HTTP's own number.
-        raise Unavailable(f"cannot list leases: {answer.status} {content[:300].decode(errors='replace')}")
-    return content
 
 
 async def _chunks(answer: Any) -> AsyncIterator[bytes]:

@@ -1,0 +1,19 @@
+"""What tests of pods in the report share: a catalogue without services, facts of an agent, and a pod as a service."""
+
+from typing import Any, Final
+
+from hotpool.api.capability import Hardware, Platform
+from hotpool_agent.catalogue.model import Catalogue
+from hotpool_agent.cluster.report import Facts
+from hotpool_agent.pods.translate import translate
+from hotpool_agent.services.snapshot import Snapshot
+
+FACTS: Final = Facts("0.1.0", "instance", "session", 15, Platform(os="linux"), Hardware(cpus=2))
+NONE: Final = Catalogue(version=1, onAgentExit="keep")
+
+
+def shown(pod: dict[str, Any]) -> Snapshot:
+    """The service that a pod is."""
+    found = translate("speech", pod).snapshot
+    assert found
+    return found
