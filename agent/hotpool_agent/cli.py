@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from hotpool.api.meta import MAX_INTERVAL_SECONDS
+from hotpool_agent import __version__
 from hotpool_agent.commands import check, logs, operate, show
 from hotpool_agent.commands import manual as m
 from hotpool_agent.commands.common import NodeOption, fail, settings_of
@@ -78,6 +79,22 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Runs or watches the services of one node and reports what the node can do right now.",
 )
+
+
+def _version(wanted: bool) -> None:  # noqa: FBT001 - as typer calls it.
+    if wanted:
+        typer.echo(f"hotpool-agent {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _program(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    del version
 
 
 @app.command(cls=m.command(_RUN))

@@ -1,4 +1,4 @@
-"""What the agent counts, in Prometheus' terms; every name begins with hotpool_agent_.
+"""What the agent counts, in Prometheus' terms: hotpool_agent_…, and process_… about its process.
 
 A leaf with one instance an agent and no global state: `reporter` and `heartbeat` count here, the wiring says where the
 present values come from, `endpoints` serves it. Must not know how anything is done.
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Final, get_args
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Info
+from prometheus_client import CollectorRegistry, Counter, Gauge, Info, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -28,6 +28,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
         self._reports = Counter(
             "hotpool_agent_reports", "Reports sent to the API server, by result", ["result"], registry=self.registry
         )

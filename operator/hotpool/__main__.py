@@ -9,13 +9,13 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import structlog
 import typer
 from kubernetes.aio import client
 
-from hotpool import command
+from hotpool import __version__, command
 from hotpool.api.meta import ELECTION_LEASE, KUBE_NODES_ANNOTATION, SCHEMA_REVISION
 from hotpool.cli import diff, enroll, pick, top, why
 from hotpool.clients import Access, Reader, Unavailable, connect
@@ -273,6 +273,24 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="hotpool keeps every node in exactly the pools it qualifies for right now.",
 )
+
+
+def _version(wanted: bool) -> None:  # noqa: FBT001 - as typer calls it.
+    if wanted:
+        typer.echo(f"hotpool {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _program(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    del version
+
+
 command.register(app, run)
 for command_line in (why, top, diff, pick, enroll):
     command_line.register(app)

@@ -29,7 +29,8 @@ def stolen(bare: Release, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     path = tmp_path_factory.mktemp("stolen") / "kubeconfig"
     path.write_text(json.dumps(view))
     node = agent["spec"]["nodeName"]
-    until(lambda: bool(bare.run(f"kubectl get ncap -n identity {node} --ignore-not-found")), True)
+    until(lambda: bool(bare.kubectl("get", "ncap", node, "--ignore-not-found")), True)
+    until(lambda: bool(bare.kubectl("get", "lease", f"hotpool-node-{node}", "--ignore-not-found")), True)
     people = {"metadata": {"labels": {"zone": "a"}, "annotations": {"owner": "ops"}}, "spec": INTENT}
     bare.kubectl("patch", "ncap", node, "--type=merge", "-p", json.dumps(people))
     yield credential(bare, path, {"ns": "identity", "node": node, "other": "edge-2", "fresh": "edge-3"})

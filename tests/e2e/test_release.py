@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 import threading
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from tests.e2e.release import Release, Watcher, until
 
 READY: Final = "Ready"
 VALUES: Final[dict[str, Any]] = {"operator": {"replicas": 3}, "redis": {"builtin": {"enabled": True}}}
+MEBIBYTE: Final = 2**20
 LOAD: Final = 20
 """Simulated nodes outside of the cluster."""
 
@@ -119,6 +121,17 @@ def test_a_cordon_is_a_drain(release: Release, node: str) -> None:
     finally:
         release.kubectl("uncordon", node)
     release.everywhere("speech", {node: READY})
+
+
+@pytest.mark.parametrize(("component", "port"), [("operator", 8080), ("agent", 9810)])
+def test_pods_take_less_memory_than_the_chart_asks_for(release: Release, component: str, port: int) -> None:
+    for pod in release.pods(component):
+        program = f"import urllib.request as r; print(r.urlopen('http://127.0.0.1:{port}/metrics').read().decode())"
+        text = release.kubectl("exec", pod["metadata"]["name"], "--", "python3", "-c", program)
+        (taken,) = re.findall(r"^process_resident_memory_bytes (\S+)$", text, re.MULTILINE)
+        (container,) = pod["spec"]["containers"]
+        asked = container["resources"]["requests"]["memory"]
+        assert 0 < float(taken) < int(asked.removesuffix("Mi")) * MEBIBYTE, (pod["metadata"]["name"], taken, asked)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import psutil
 import pytest
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
@@ -50,7 +51,7 @@ async def figures(it: Running) -> dict[tuple[str, ...], float]:
 def read(text: str) -> dict[tuple[str, ...], float]:
     samples = (sample for family in text_string_to_metric_families(text) for sample in family.samples)
     found = {(sample.name, *sample.labels.values()): sample.value for sample in samples}
-    assert all(name.startswith("hotpool_agent_") for name, *_ in found)
+    assert all(name.startswith(("hotpool_agent_", "process_")) for name, *_ in found)
     return {(key[0].removeprefix("hotpool_agent_"), *key[1:]): value for key, value in found.items()}
 
 
@@ -131,6 +132,12 @@ async def test_b8_metrics_count_reports_heartbeats_and_services(api: FakeApi, tm
             return now.get(("heartbeats_total", "denied")) == 2 and now["heartbeats_total", "accepted"] >= 2
 
         await until(counted)
+
+
+async def test_b8_metrics_tell_what_the_process_takes(api: FakeApi, tmp_path: Path) -> None:
+    async with agent_running(tmp_path, api.kubeconfig(tmp_path), NMT) as it:
+        told = (await figures(it))["process_resident_memory_bytes",]
+    assert told == pytest.approx(psutil.Process().memory_info().rss, rel=0.2)
 
 
 async def test_b8_several_agents_on_one_machine_have_ports_and_figures_of_their_own(

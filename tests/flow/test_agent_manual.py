@@ -6,6 +6,7 @@ from typing import Final
 import pytest
 from tests.services.agent_process import Command
 
+from hotpool_agent import __version__
 from hotpool_agent.settings import Settings
 
 COMMANDS: Final = ("run", "start", "stop", "restart", "reload", "status", "report", "logs", "check")
@@ -59,3 +60,8 @@ async def test_f5_status_says_which_code_means_that_the_cluster_does_not_hear_th
     words = {line.split()[0]: line for line in page["Exit codes"]}
     assert "does not hear" in words["4"]
     assert "no agent" in words["3"]
+
+
+async def test_f5_the_program_tells_its_version(hotpool_agent: Command) -> None:
+    result = await hotpool_agent("--version")
+    assert (result.code, result.out, result.err) == (0, f"hotpool-agent {__version__}\n", "")

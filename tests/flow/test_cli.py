@@ -28,6 +28,7 @@ from tests.builders import (
 from tests.services.read_api import ReadApi, read_api, viewer_rules
 from typer.testing import CliRunner
 
+from hotpool import __version__
 from hotpool.__main__ import app
 from hotpool.api.meta import LEASE_LABEL, LEASE_PREFIX, timestamp
 from hotpool.cli.transitions import of_event, of_redis
@@ -477,6 +478,11 @@ async def test_f5_help_is_a_manual_page_with_exit_codes_and_an_example(hotpool: 
     assert "2" in codes
     for option in ("--namespace", "--context", "--kubeconfig", "--output"):
         assert option in done.out
+
+
+def test_f5_the_program_tells_its_version() -> None:
+    done = CliRunner().invoke(app, ["--version"])
+    assert (done.exit_code, done.output) == (0, f"hotpool {__version__}\n")
 
 
 async def test_f5_pick_takes_the_same_options_and_says_that_redis_is_away(hotpool: Run) -> None:

@@ -6,7 +6,9 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 
+import psutil
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from hotpool.probes import serve
 from localfleet.catalogue import free_port
@@ -68,3 +70,10 @@ def test_readyz_says_of_each_part_whether_it_is_well(served: Served) -> None:
     assert served.ask("readyz") == (200, "[+] listed\n[+] following\n")
     served.checks = {"listed": "", "leading": "nobody leads"}
     assert served.ask("readyz") == (503, "[+] listed\n[-] leading: nobody leads\n")
+
+
+def test_metrics_tell_what_the_process_takes(served: Served) -> None:
+    status, text = served.ask("metrics")
+    assert status == 200
+    told = {sample.name: sample.value for family in text_string_to_metric_families(text) for sample in family.samples}
+    assert told["process_resident_memory_bytes"] == pytest.approx(psutil.Process().memory_info().rss, rel=0.2)
