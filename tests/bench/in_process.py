@@ -48,7 +48,7 @@ class _Ear:
 
 
 class InProcess:
-    """The parts, wired as in `hotpool.__main__`."""
+    """The parts, wired as in `hotpool.operator`."""
 
     def __init__(self, server: MemoryApi) -> None:
         logs.configure("warning")

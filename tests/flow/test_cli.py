@@ -480,6 +480,14 @@ async def test_f5_help_is_a_manual_page_with_exit_codes_and_an_example(hotpool: 
         assert option in done.out
 
 
+def test_f5_help_of_the_operator_has_exit_codes_and_an_example() -> None:
+    done = CliRunner().invoke(app, ["operator", "--help"], env={"COLUMNS": str(WIDTH)})
+    assert done.exit_code == 0
+    assert max(map(len, done.output.splitlines())) <= WIDTH
+    assert re.findall(r"^  (\d) +\S", done.output.partition("Exit codes:")[2], re.MULTILINE) == ["0", "1", "2"]
+    assert "\n  hotpool operator -n speech\n" in done.output
+
+
 def test_f5_the_program_tells_its_version() -> None:
     done = CliRunner().invoke(app, ["--version"])
     assert (done.exit_code, done.output) == (0, f"hotpool {__version__}\n")

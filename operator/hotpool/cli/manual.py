@@ -9,6 +9,7 @@ from typing import Any, Final
 from typer.core import TyperCommand
 
 OK: Final = 0
+FAILED: Final = 1
 DIFFERENT: Final = 1
 NO_MEMBER: Final = 1
 NOT_YET: Final = 1

@@ -1,27 +1,32 @@
 """`hotpool operator`: the options of the command, and how it ends.
 
-Registered by `__main__`, which gives it what runs. It wires nothing.
+It wires nothing: that is `hotpool.operator`.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
-from kubernetes.aio.config import ConfigException
 
 from hotpool import logs
+from hotpool.cli import manual
 from hotpool.settings import Settings
 
+_EXAMPLES: Final = {
+    "The operator of the fleet speech": "hotpool operator -n speech",
+    "With a projection for dispatchers": "hotpool operator -n speech --redis redis://127.0.0.1:6379",
+}
+_CODES: Final = {
+    manual.OK: "SIGTERM, SIGINT or Ctrl-C ended it in order",
+    manual.FAILED: "leadership or a part was lost, which a restart puts right; or standard error says what to do",
+    manual.USAGE: "wrong usage",
+}
 
-class Unusable(Exception):  # noqa: N818 - what people must put right, told in one line.
-    """The cluster is not as the operator needs it; the text says what to do."""
 
+def register(app: typer.Typer) -> None:
+    """Add the command to the program."""
 
-def register(app: typer.Typer, run: Callable[[Settings], Coroutine[Any, Any, int]]) -> None:
-    """Add the command to the program; `run` runs an operator to its end, and says how the process ends."""
-
-    @app.command()
+    @app.command(cls=manual.plain(_EXAMPLES, _CODES))
     def operator(
         *,
         namespace: Annotated[str | None, typer.Option("-n", "--namespace", help="The fleet.")] = None,
@@ -51,9 +56,10 @@ def register(app: typer.Typer, run: Callable[[Settings], Coroutine[Any, Any, int
         """Run the operator of one namespace until SIGTERM.
 
         Every option can also be said in the environment: HOTPOOL_NAMESPACE, HOTPOOL_REDIS_URL, HOTPOOL_LISTEN, …
-
-        Example: hotpool operator -n speech --redis redis://127.0.0.1:6379
         """
+        # Here, not above: the other commands need no kopf and no Redis.
+        from hotpool.operator import Unusable, run  # noqa: PLC0415
+
         said: dict[str, Any] = {
             "namespace": namespace,
             "kubeconfig": kubeconfig,
@@ -73,6 +79,6 @@ def register(app: typer.Typer, run: Callable[[Settings], Coroutine[Any, Any, int
         logs.configure(settings.log_level)
         try:
             raise typer.Exit(asyncio.run(run(settings)))
-        except (Unusable, ConfigException) as error:
+        except Unusable as error:
             typer.echo(f"hotpool operator: {error}", err=True)
-            raise typer.Exit(1) from None
+            raise typer.Exit(manual.FAILED) from None
