@@ -1,6 +1,6 @@
 """Connections to Kubernetes, and the reads that need no watch.
 
-Used by `__main__`, the watch, the Lease stream, the sink and the command line. Decides nothing and writes nothing.
+Used by `operator`, the watch, the Lease stream, the sink and the command line. Decides nothing and writes nothing.
 """
 
 import json
@@ -94,7 +94,12 @@ async def reading(access: Access) -> AsyncIterator["Reader"]:
 
 def no_kubeconfig(access: Access, error: BaseException) -> Unavailable:
     """What to raise where `connect` found nothing to connect with."""
-    return Unavailable(f"no usable kubeconfig ({access.kubeconfig or KUBE_CONFIG_DEFAULT_LOCATION}): {error}")
+    if access.in_cluster:
+        return Unavailable(f"no usable service account in this pod: {error}")
+    where = access.kubeconfig or KUBE_CONFIG_DEFAULT_LOCATION
+    if not any(Path(path).expanduser().exists() for path in where.split(os.pathsep)):
+        return Unavailable(f"no kubeconfig: {where} does not exist; see --kubeconfig")
+    return Unavailable(f"no usable kubeconfig ({where}): {error}")
 
 
 def namespace_of(kubeconfig: str | None, context: str | None) -> str | None:

@@ -1,6 +1,6 @@
 """The elector: who may write, and the term that fences late writes (design, promise 2).
 
-Started by `__main__`. Runs in its own thread with its own connection, so that a busy event loop cannot lose the Lease;
+Started by `operator`. Runs in its own thread with its own connection, so that a busy event loop cannot lose the Lease;
 all times are monotonic. Others ask `leading()` and `term`. It must not know what is written.
 """
 

@@ -1,6 +1,6 @@
 """How the operator logs: one JSON line for each write or trouble on standard error, coloured text on a terminal.
 
-Called once by `__main__`. No line for a heartbeat; no secret in any line.
+Called once by `operator`. No line for a heartbeat; no secret in any line.
 """
 
 import logging
@@ -26,3 +26,4 @@ def configure(level: str) -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
     logging.basicConfig(level=max(number, logging.WARNING), stream=sys.stderr)
+    logging.getLogger("kubernetes.aio.config").setLevel(logging.ERROR)  # what it warns of ends us, in words of ours

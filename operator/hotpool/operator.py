@@ -12,10 +12,9 @@ from typing import Any, Final
 
 import structlog
 from kubernetes.aio import client
-from kubernetes.aio.config import ConfigException
 
 from hotpool.api.meta import ELECTION_LEASE, KUBE_NODES_ANNOTATION, SCHEMA_REVISION
-from hotpool.clients import Access, Reader, Unavailable, connect
+from hotpool.clients import UNUSABLE, Access, Reader, Unavailable, connect, no_kubeconfig
 from hotpool.clock import Clock
 from hotpool.core.model import OURS, Kind
 from hotpool.core.state import State
@@ -58,10 +57,11 @@ class Unusable(Exception):  # noqa: N818 - what people must put right, told in o
 async def run(settings: Settings) -> int:
     """Run until SIGTERM (0), or until leadership or a part is lost (1). Raises Unusable."""
     gc.set_threshold(_GC_THRESHOLD)
+    access = Access(settings.namespace, settings.kubeconfig, settings.context)
     try:
-        api = await connect(Access(settings.namespace, settings.kubeconfig, settings.context))
-    except ConfigException as error:
-        raise Unusable(str(error)) from None
+        api = await connect(access)
+    except UNUSABLE as error:
+        raise Unusable(str(no_kubeconfig(access, error))) from None
     try:
         return await Operator(settings, api).run()
     finally:
@@ -130,7 +130,10 @@ class Operator:
     async def run(self) -> int:
         """Run all parts until the first of them ends."""
         self._heed_signals()
-        probes = await serve(self._settings.listen, self._checks)
+        try:
+            probes = await serve(self._settings.listen, self._checks)
+        except OSError as error:
+            raise Unusable(f"cannot listen on {self._settings.listen}: {error.strerror}; see --listen") from None
         await self._usable()
         parts = {
             "signal": self._stop.wait(),

@@ -1,6 +1,6 @@
 """/healthz, /readyz and /metrics on one port.
 
-Started by `__main__`, which says what makes the operator ready. Serves nothing else and changes nothing.
+Started by `operator`, which says what makes the operator ready. Serves nothing else and changes nothing.
 """
 
 from collections.abc import Callable, Mapping

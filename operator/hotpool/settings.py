@@ -1,12 +1,21 @@
 """Settings of the operator: environment variables HOTPOOL_…, overridden by the command line.
 
-Read by `__main__` only; everybody else is given what it needs.
+Read by `operator` and its command only; everybody else is given what it needs.
 """
 
-from typing import Annotated
+from typing import Annotated, Final, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+_PORT_MAX: Final = 65535
+
+
+def _address(listen: str) -> str:
+    host, _, port = listen.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > _PORT_MAX:
+        raise ValueError("must be ADDRESS:PORT, for example 127.0.0.1:8080 or [::]:8080")
+    return listen
 
 
 class Settings(BaseSettings):
@@ -38,7 +47,7 @@ class Settings(BaseSettings):
     """First part of every key's hash tag."""
     kube_nodes: bool = False
     """Whether v1 Nodes are followed: cordon is drain, their labels count, and they take their NodeCapability along."""
-    listen: str = "127.0.0.1:8080"
+    listen: Annotated[str, AfterValidator(_address)] = "127.0.0.1:8080"
     """Address of /healthz, /readyz and /metrics."""
-    log_level: str = "info"
-    """debug, info, warning or error."""
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(str.lower)] = "info"
+    """From which level on the operator logs."""

@@ -1,7 +1,7 @@
 """A fleet in one process and in simulated time: the real Reconciler, State, decode, KubeSink and Mirror over memory.
 
 `FakeApi` is the API server as far as the operator asks it (versions, conflicts, merge and JSON patch, owners);
-`FakeRedis` has the methods of the writer. Both can be told to fail. `Fleet` wires them as `__main__` does.
+`FakeRedis` has the methods of the writer. Both can be told to fail. `Fleet` wires them as `hotpool.operator` does.
 """
 
 import asyncio

@@ -291,7 +291,7 @@ async def test_e4_nothing_is_written_before_the_clusters_id_can_be_read() -> Non
 async def test_e4_another_clusters_projection_is_waited_for_and_no_image_is_held_up() -> None:
     told: list[tuple[bool, str]] = []
     async with running(FakeRedis()) as ours:
-        ours.mirror._tell = lambda well, why: told.append((well, why))  # noqa: SLF001 - what __main__ gives.
+        ours.mirror._tell = lambda well, why: told.append((well, why))  # noqa: SLF001 - what `hotpool.operator` gives.
         ours.redis.fault = OtherCluster("another cluster writes here")
         began = now()
         assert not await ours.mirror.pool(pool("p", "b"))

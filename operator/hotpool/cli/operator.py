@@ -7,9 +7,11 @@ import asyncio
 from typing import Annotated, Any, Final
 
 import typer
+from pydantic import ValidationError
 
 from hotpool import logs
 from hotpool.cli import manual
+from hotpool.cli.options import fail
 from hotpool.settings import Settings
 
 _EXAMPLES: Final = {
@@ -75,10 +77,21 @@ def register(app: typer.Typer) -> None:
             "kube_nodes": kube_nodes,
             "listen": listen,
         }
-        settings = Settings(**{name: value for name, value in said.items() if value is not None})
+        settings = _settings({name: value for name, value in said.items() if value is not None})
         logs.configure(settings.log_level)
         try:
             raise typer.Exit(asyncio.run(run(settings)))
         except Unusable as error:
-            typer.echo(f"hotpool operator: {error}", err=True)
-            raise typer.Exit(manual.FAILED) from None
+            fail("operator", str(error), manual.FAILED)
+
+
+def _settings(said: dict[str, Any]) -> Settings:
+    """From the options and the environment; ends the command with what is wrong and where."""
+    try:
+        return Settings(**said)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = str(first["loc"][0])
+        option = f"--{name.removesuffix('_url').replace('_', '-')}"
+        where = option if name in said else f"HOTPOOL_{name.upper()}"
+        fail("operator", f"{where}: {first['msg'].removeprefix('Value error, ')}", manual.USAGE)
