@@ -80,7 +80,7 @@ def never_unjustified(watcher: SliceWatcher, puppets: Puppets) -> None:
 
 def everything_is_true(fleet: Fleet, watcher: SliceWatcher, puppets: Puppets) -> bool:
     for type_ in TYPES:
-        published = (watcher.members[type_], set(fleet.members(type_)), set(fleet.members_in_redis(type_) or ()))
+        published = (watcher.members(type_), set(fleet.members(type_)), set(fleet.members_in_redis(type_) or ()))
         if any(members != truth(puppets, type_) for members in published):
             return False
     return True

@@ -6,10 +6,8 @@ import os
 import shlex
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -123,51 +121,6 @@ class Release:
             except OSError:
                 continue
         return found
-
-
-class Watcher:
-    """Sees every state of a pool's membership as its watch tells it."""
-
-    def __init__(self, release: Release, pool: str) -> None:
-        self._command = ["kubectl", "-n", release.namespace, "get", "nodepoolslices", "-l", f"hotpool.dev/pool={pool}"]
-        self._command += ["--watch", "--output-watch-events", "-o", "json"]
-        self._release = release
-        self._slices: dict[str, dict[str, str]] = {}
-        self.seen: list[dict[str, str]] = []
-        """Membership after each change: node → state."""
-
-    @contextmanager
-    def watching(self) -> Iterator["Watcher"]:
-        """Watch while the block runs; the first state is there when it begins."""
-        process = subprocess.Popen(self._command, env=self._release.environment, stdout=subprocess.PIPE, text=True)
-        reader = threading.Thread(target=self._read, args=(process,), daemon=True)
-        reader.start()
-        try:
-            until(lambda: bool(self.seen), True)
-            yield self
-            if process.poll() is not None:
-                raise RuntimeError("the watch of slices ended early")
-        finally:
-            process.terminate()
-            process.wait(10)
-            reader.join(10)
-
-    def _read(self, process: subprocess.Popen[str]) -> None:
-        text = ""
-        for line in process.stdout or ():
-            text += line
-            with suppress(ValueError):  # an event may have many lines
-                self._take(json.loads(text))
-                text = ""
-
-    def _take(self, event: Mapping[str, Any]) -> None:
-        found = event["object"]
-        name = found["metadata"]["name"]
-        if event["type"] == "DELETED":
-            self._slices.pop(name, None)
-        else:
-            self._slices[name] = {member["node"]: member["state"] for member in found.get("members", [])}
-        self.seen.append({node: state for members in self._slices.values() for node, state in members.items()})
 
 
 def until(look: Callable[[], T], wanted: T) -> None:

@@ -13,7 +13,8 @@ import pytest
 from kubernetes.aio import config
 from tests.bench.nodes import Nodes
 from tests.cluster.fleets import pool
-from tests.e2e.release import Release, Watcher, until
+from tests.e2e.release import Release, until
+from tests.services.watcher import SliceWatcher
 
 READY: Final = "Ready"
 VALUES: Final[dict[str, Any]] = {"operator": {"replicas": 3}, "redis": {"builtin": {"enabled": True}}}
@@ -108,10 +109,10 @@ def test_a_deployment_scaled_to_zero_and_back(release: Release, node: str) -> No
 
 
 def test_a_deleted_pod_is_replaced_and_so_is_membership(release: Release, node: str) -> None:
-    with Watcher(release, "speech").watching() as watcher:
+    with SliceWatcher(release.kubeconfig, release.namespace) as watcher:
         release.kubectl("delete", "pod", "-l", "app=whisper", "--wait=true")
         release.everywhere("speech", {node: READY})
-    assert {} in watcher.seen
+    assert {} in watcher.seen["speech"]
 
 
 def test_a_cordon_is_a_drain(release: Release, node: str) -> None:
@@ -194,7 +195,7 @@ def test_nothing_moves_that_nobody_asked_for(release: Release, node: str, steady
     changed["agent"] = {"podAnnotations": {"turn": "2"}}
     with load(release):
         release.everywhere("steady", steady)
-        with Watcher(release, "steady").watching() as others, Watcher(release, "speech").watching() as own:
+        with SliceWatcher(release.kubeconfig, release.namespace) as watcher:
             until(lambda: release.leader() != "", True)
             release.helm("upgrade", "--wait", "--timeout", "3m", values=changed)
             release.helm("rollback", "--wait", "--timeout", "3m")
@@ -205,9 +206,10 @@ def test_nothing_moves_that_nobody_asked_for(release: Release, node: str, steady
             python(release, "import os; os.unlink('/tmp/ready')")
             release.everywhere("speech", {})
             release.everywhere("steady", steady)
-        assert all(seen == steady for seen in others.seen)
-        assert own.seen[-1] == {}
-        assert all(seen == {node: READY} for seen in own.seen[:-1])
+        assert all(seen == steady for seen in watcher.seen["steady"])
+        assert watcher.seen["speech"][-1] == {}
+        assert all(seen == {node: READY} for seen in watcher.seen["speech"][:-1])
+        assert watcher.seen["busy"]
     python(release, "open('/tmp/ready', 'w')")
     release.everywhere("speech", {node: READY})
 
@@ -218,7 +220,7 @@ def test_definitions_that_are_too_old_hold_up_the_new_operator_only(release: Rel
     leader = release.leader()
     new = next(pod["metadata"]["name"] for pod in release.pods("operator") if pod["metadata"]["name"] != leader)
     release.run("kubectl annotate crd nodepools.hotpool.dev hotpool.dev/schema-revision=2 --overwrite")
-    with Watcher(release, "speech").watching() as watcher:
+    with SliceWatcher(release.kubeconfig, release.namespace) as watcher:
         release.kubectl("delete", "pod", new)
         until(lambda: restarts(release) > 0, True)
         assert release.leader() == leader
@@ -226,7 +228,8 @@ def test_definitions_that_are_too_old_hold_up_the_new_operator_only(release: Rel
             "helm show crds charts/hotpool | kubectl apply --server-side --field-manager=helm --force-conflicts -f -"
         )
         release.kubectl("rollout", "status", "deployment/hotpool-operator", "--timeout=150s")
-    assert all(seen == {node: READY} for seen in watcher.seen)
+    assert watcher.seen["speech"]
+    assert all(seen == {node: READY} for seen in watcher.seen["speech"])
 
 
 def restarts(release: Release) -> int:

@@ -1,10 +1,11 @@
 """A watcher of slices, as a reader of the API sees them: every membership that was ever published, in order.
 
-Used by cluster tests of promises that must hold at every moment, not only in the end.
+Used by tests of promises that must hold at every moment, not only in the end.
 """
 
 import threading
 import time
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
@@ -30,50 +31,77 @@ class Change:
 
 
 class SliceWatcher:
-    """Watches from its start to its end; `terms` are those of the slice writes in the order in which they came."""
+    """Watches all slices of a namespace from its start to its end, without a gap."""
 
     def __init__(self, kubeconfig: Path, namespace: str) -> None:
         api: Any = config.new_client_from_config(str(kubeconfig))
-        self._objects = client.CustomObjectsApi(api)
+        self._list = client.CustomObjectsApi(api).list_namespaced_custom_object
         self._where = (*GROUP, namespace, "nodepoolslices")
         self._watch = watch.Watch()
-        self._slices: dict[str, tuple[str, set[str]]] = {}
+        self._version = ""
+        self._slices: dict[str, tuple[str, dict[str, str]]] = {}
         self.changes: list[Change] = []
         self.terms: list[int] = []
-        self.members: dict[str, set[str]] = {}
-        """Pool → members now."""
+        """Of the writes, in the order in which they came."""
+        self.seen: defaultdict[str, list[dict[str, str]]] = defaultdict(list)
+        """Pool → membership (node → state) at the start, if it has slices then, and after each write."""
         self._thread = threading.Thread(target=self._run, name="slice watcher", daemon=True)
         self._stopping = False
+        self._failed: Exception | None = None
 
     def __enter__(self) -> Self:
+        listed: Any = self._list(*self._where)
+        self._version = listed["metadata"]["resourceVersion"]
+        for body in listed["items"]:
+            self._keep(body)
+        for pool in {pool for pool, _ in self._slices.values()}:
+            self.seen[pool].append(self._of(pool))
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        """Raises RuntimeError if the watch ended early, because then not everything was seen."""
         self._stopping = True
         self._watch.stop()
         self._thread.join(_JOIN_SECONDS)
+        if self._failed:
+            raise RuntimeError("the watch of slices ended early") from self._failed
+
+    def members(self, pool: str) -> set[str]:
+        """Who is in a pool now."""
+        return set(self._of(pool))
 
     def left(self, pool: str) -> list[Change]:
         """Every departure from a pool."""
         return [change for change in self.changes if change.pool == pool and not change.joined]
 
     def _run(self) -> None:
-        while not self._stopping:
-            stream = self._watch.stream(
-                self._objects.list_namespaced_custom_object, *self._where, timeout_seconds=int(_JOIN_SECONDS) // 4
-            )
-            for event in stream:
-                self._take(event["type"], event["object"])
+        seconds = int(_JOIN_SECONDS) // 4
+        try:
+            while not self._stopping:
+                for event in self._watch.stream(
+                    self._list, *self._where, resource_version=self._version, timeout_seconds=seconds
+                ):
+                    self._take(event["type"], event["object"])
+        except Exception as error:  # noqa: BLE001 - told by __exit__; a stop closes the connection under the reader.
+            self._failed = None if self._stopping else error
 
     def _take(self, event: str, body: dict[str, Any]) -> None:
-        name, pool, term = body["metadata"]["name"], body["metadata"]["labels"]["hotpool.dev/pool"], body["term"]
-        nodes = {member["node"] for member in body.get("members") or []} if event != "DELETED" else set()
-        self._slices[name] = (pool, nodes)
-        if event != "DELETED":
+        self._version = body["metadata"]["resourceVersion"]
+        pool, term = body["metadata"]["labels"]["hotpool.dev/pool"], body["term"]
+        before = set(self._of(pool))
+        if event == "DELETED":
+            self._slices.pop(body["metadata"]["name"], None)
+        else:
+            self._keep(body)
             self.terms.append(term)
-        before = self.members.get(pool, set())
-        after = set().union(*(held for owner, held in self._slices.values() if owner == pool))
-        self.members[pool] = after
-        now = time.monotonic()
-        self.changes += [Change(now, pool, node, node in after, term) for node in sorted(before ^ after)]
+        now, after = time.monotonic(), self._of(pool)
+        self.seen[pool].append(after)
+        self.changes += [Change(now, pool, node, node in after, term) for node in sorted(before ^ set(after))]
+
+    def _keep(self, body: dict[str, Any]) -> None:
+        members = {member["node"]: member["state"] for member in body.get("members") or []}
+        self._slices[body["metadata"]["name"]] = (body["metadata"]["labels"]["hotpool.dev/pool"], members)
+
+    def _of(self, pool: str) -> dict[str, str]:
+        return {node: state for owner, held in self._slices.values() if owner == pool for node, state in held.items()}
