@@ -12,17 +12,15 @@ import pytest
 from kubernetes.aio.client.exceptions import ApiException
 from tests.builders import (
     H,
-    condition,
     generator_object,
     node_object,
     pool_object,
     report,
     requires,
-    service,
     speech,
-    stopped,
 )
 from tests.flow.fakes import FakeApi, FakeRedis, Fleet, now, operator, refusing, simulated, until
+from tests.flow.small_fleet import llm, no_llm, publish, small
 
 from hotpool.core.generators.generate import pool_name
 from hotpool.core.model import Kind
@@ -35,36 +33,13 @@ LEADING = ("Leading", "leads with term 7")
 Fault = Callable[[], BaseException | None]
 
 
-def llm(sequence: int = 1, **more: Any) -> dict[str, Any]:
-    return report(service("q", "llm"), sequence=sequence, **more)
-
-
-def no_llm(sequence: int) -> dict[str, Any]:
-    return report(stopped("q", "llm"), sequence=sequence)
-
-
-def settled(nodes: int = 2, **spec: Any) -> FakeApi:
-    """A pool `llm`, and nodes n0, n1, ... of which the conditions are stored."""
-    api = FakeApi()
-    api.put(pool_object("llm", requires=requires("llm"), **spec))
-    for number in range(nodes):
-        api.put(
-            node_object(f"n{number}", llm(), conditions=[condition(), condition("Draining", "False", "NotRequested")])
-        )
-    return api
-
-
-def publish(api: FakeApi, name: str, content: dict[str, Any]) -> None:
-    api.put({**api.objects[Kind.NODE][name], "status": {**api.objects[Kind.NODE][name]["status"], "report": content}})
-
-
 def reasons(api: FakeApi, name: str) -> list[str]:
     return [reason for reason, _ in api.told(name)]
 
 
 @simulated
 async def test_c6_a_pool_that_fills_up_says_so_soon() -> None:
-    api = settled(3)
+    api = small(3)
     async with operator(api) as fleet:
         await fleet.beating(1)
         assert api.told("llm") == [
@@ -79,7 +54,7 @@ async def test_c6_a_pool_that_fills_up_says_so_soon() -> None:
 
 @simulated
 async def test_d4_heartbeats_unchanged_reports_and_a_restart_tell_nothing() -> None:
-    api = settled(3)
+    api = small(3)
     api.put(generator_object("g"))
     api.put(node_object("s", speech("zh", "en")))
     api.put(pool_object("idle", requires=requires("tts", "odd")))
@@ -97,7 +72,7 @@ async def test_d4_heartbeats_unchanged_reports_and_a_restart_tell_nothing() -> N
 
 @simulated
 async def test_c6_a_storm_of_500_flips_is_a_handful_of_events() -> None:
-    api = settled(500)
+    api = small(500)
     async with operator(api) as fleet:
         await fleet.beating(30)
         told = len(api.events)
@@ -118,7 +93,7 @@ async def test_c6_a_storm_of_500_flips_is_a_handful_of_events() -> None:
 
 @simulated
 async def test_c6_nodes_that_fall_silent_together_are_told_within_the_rate_after_their_pool() -> None:
-    api = settled(400)
+    api = small(400)
     async with operator(api) as fleet:
         fleet.beat()
         await asyncio.sleep(2 * H)
@@ -170,7 +145,7 @@ async def test_c6_each_transition_of_a_node_is_told() -> None:
 
 @simulated
 async def test_c4_a_node_that_is_cleaned_up_is_told() -> None:
-    api = settled(3)
+    api = small(3)
     async with operator(api) as fleet:
         fleet.beat()
         api.edit(Kind.NODE, "n1", {"metadata": {"labels": {"site": "berlin"}}})
@@ -201,7 +176,7 @@ FAULTS: dict[str, tuple[Fault, float]] = {
 
 async def _course(fault: Fault, delay: float) -> tuple[list[Any], list[Any], FakeApi]:
     """A fixed course of everything that is told; what was written, and when."""
-    api, redis = settled(30), FakeRedis()
+    api, redis = small(30), FakeRedis()
     api.put(generator_object("g"))
     api.event_fault, api.event_delay = fault, delay
     async with operator(api, redis) as fleet:
@@ -253,7 +228,7 @@ def test_c6_events_that_fail_or_hang_change_nothing_else_and_are_not_tried_again
 
 @simulated
 async def test_c6_who_does_not_lead_tells_nothing() -> None:
-    api = settled(2)
+    api = small(2)
     fleet = Fleet(api)
     fleet.leases_listed()
     fleet.watch()
@@ -273,7 +248,7 @@ async def test_c6_who_does_not_lead_tells_nothing() -> None:
 
 @simulated
 async def test_e5_what_was_away_before_we_led_is_not_said_to_be_back() -> None:
-    api = settled(2)
+    api = small(2)
     fleet = Fleet(api)
     fleet.leases_listed()
     fleet.watch()
@@ -294,7 +269,7 @@ async def test_e5_what_was_away_before_we_led_is_not_said_to_be_back() -> None:
 
 @simulated
 async def test_d10_a_slice_edited_or_deleted_by_hand_is_told_and_our_own_changes_are_not() -> None:
-    api = settled(4)
+    api = small(4)
     async with operator(api) as fleet:
         await fleet.beating(15)
         publish(api, "n3", no_llm(2))
@@ -312,7 +287,7 @@ async def test_d10_a_slice_edited_or_deleted_by_hand_is_told_and_our_own_changes
 
 @simulated
 async def test_d10_a_write_of_ours_that_had_no_answer_is_not_taken_for_anothers() -> None:
-    api = settled(4)
+    api = small(4)
     async with operator(api) as fleet:
         await fleet.beating(15)
         patch = api.patch_namespaced_custom_object
@@ -339,7 +314,7 @@ async def test_d10_a_write_of_ours_that_had_no_answer_is_not_taken_for_anothers(
 
 @simulated
 async def test_d10_an_edit_that_only_the_conflict_of_our_own_write_reveals_is_told() -> None:
-    api = settled(4)
+    api = small(4)
     async with operator(api) as fleet:
         await fleet.beating(15)
         api.feed = None
@@ -354,7 +329,7 @@ async def test_d10_an_edit_that_only_the_conflict_of_our_own_write_reveals_is_to
 
 @simulated
 async def test_d10_a_round_that_failed_half_way_is_told_whole() -> None:
-    api = settled(6, sliceSize=2)
+    api = small(6, sliceSize=2)
     async with operator(api) as fleet:
         await fleet.beating(15)
         api.fault = refusing(503, kind=Kind.SLICE, name="llm-1")
@@ -369,7 +344,7 @@ async def test_d10_a_round_that_failed_half_way_is_told_whole() -> None:
 
 @simulated
 async def test_d11_dry_run_and_pause_are_named() -> None:
-    api = settled(2)
+    api = small(2)
     async with operator(api) as fleet:
         await fleet.beating(15)
         told = len(api.told("llm"))
@@ -389,7 +364,7 @@ async def test_d11_dry_run_and_pause_are_named() -> None:
 
 @simulated
 async def test_d10_a_pool_recreated_under_its_name_was_changed_by_nobody() -> None:
-    api = settled(2)
+    api = small(2)
     async with operator(api) as fleet:
         await fleet.beating(15)
         api.delete(Kind.POOL, "llm")
@@ -449,7 +424,7 @@ async def test_d5_pools_that_come_and_go_by_rule_are_nobodys_edit_and_what_is_no
 
 @simulated
 async def test_e5_redis_that_goes_and_comes_is_told_once_each_time() -> None:
-    api, redis = settled(5), FakeRedis()
+    api, redis = small(5), FakeRedis()
     async with operator(api, redis) as fleet:
         await fleet.beating(15)
         redis.fault = Retryable("connection refused")
@@ -467,7 +442,7 @@ async def test_e5_redis_that_goes_and_comes_is_told_once_each_time() -> None:
 
 @simulated
 async def test_e5_redis_that_is_away_from_the_start_is_told() -> None:
-    api, redis = settled(2), FakeRedis(fault=Retryable("away"))
+    api, redis = small(2), FakeRedis(fault=Retryable("away"))
     async with operator(api, redis) as fleet:
         await fleet.beating(15)
         assert reasons(api, "hotpool-operator") == ["Leading", "RedisDown"]
@@ -475,7 +450,7 @@ async def test_e5_redis_that_is_away_from_the_start_is_told() -> None:
 
 @simulated
 async def test_e5_our_own_deafness_is_told_and_how_long_it_was() -> None:
-    api = settled(2)
+    api = small(2)
     async with operator(api) as fleet:
         await fleet.beating(15)
         assert reasons(api, "hotpool-operator") == ["Leading"]
@@ -494,7 +469,7 @@ async def test_e5_our_own_deafness_is_told_and_how_long_it_was() -> None:
 
 @simulated
 async def test_c6_an_event_is_as_the_api_server_wants_it() -> None:
-    api = settled(1)
+    api = small(1)
     async with operator(api):
         await until(lambda: bool(api.told("llm")))
         event = next(event for _, event in api.events if event["reason"] == "MembersChanged")

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from tests.builders import H, generator_object, node_object, pool_object, report, requires, service, speech
 from tests.flow.fakes import FakeApi, now, operator, refusing, simulated, until
+from tests.flow.small_fleet import publish
 
 from hotpool.core.generators.generate import pool_name
 from hotpool.core.generators.hashing import slot
@@ -19,11 +20,6 @@ def named(key: str, by: str = "g") -> str:
 
 def llm(*tiers: str, **more: Any) -> dict[str, Any]:
     return report(service("q", "llm", attributes=[{"key": "tier", "values": list(tiers)}]), **more)
-
-
-def publish(api: FakeApi, name: str, content: dict[str, Any]) -> None:
-    """The agent's whole report."""
-    api.put({**api.objects[Kind.NODE][name], "status": {**api.objects[Kind.NODE][name]["status"], "report": content}})
 
 
 def pools(api: FakeApi) -> set[str]:

@@ -5,8 +5,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from tests.builders import H, condition, node_object, pool_object, report, requires, service, stopped
-from tests.flow.fakes import FakeApi, FakeRedis, now, operator, simulated, until
+from tests.builders import H
+from tests.flow.fakes import FakeRedis, now, operator, simulated, until
+from tests.flow.small_fleet import llm, no_llm, publish, small
 
 from hotpool.api.meta import timestamp
 from hotpool.core.model import Kind
@@ -18,28 +19,6 @@ pytestmark = pytest.mark.timeout(60)
 
 def stamp() -> str:
     return timestamp(datetime.fromtimestamp(now(), UTC))
-
-
-def llm(sequence: int = 1, **more: Any) -> dict[str, Any]:
-    return report(service("q", "llm"), sequence=sequence, **more)
-
-
-def no_llm(sequence: int, **more: Any) -> dict[str, Any]:
-    return report(stopped("q", "llm"), sequence=sequence, **more)
-
-
-def small(nodes: int = 2) -> FakeApi:
-    api = FakeApi()
-    api.put(pool_object("llm", requires=requires("llm")))
-    for number in range(nodes):
-        api.put(
-            node_object(f"n{number}", llm(), conditions=[condition(), condition("Draining", "False", "NotRequested")])
-        )
-    return api
-
-
-def publish(api: FakeApi, name: str, content: dict[str, Any]) -> None:
-    api.put({**api.objects[Kind.NODE][name], "status": {**api.objects[Kind.NODE][name]["status"], "report": content}})
 
 
 def told(redis: FakeRedis, name: str) -> list[tuple[Any, ...]]:

@@ -17,9 +17,9 @@ from tests.builders import (
     service,
     slice_object,
     speech,
-    stopped,
 )
 from tests.flow.fakes import FakeApi, FakeRedis, Fleet, away, now, operator, refusing, simulated, until
+from tests.flow.small_fleet import llm, no_llm, publish, small
 
 from hotpool.clients import Unavailable
 from hotpool.core.generators.generate import pool_name
@@ -30,30 +30,6 @@ from hotpool.sinks.errors import NotLeader, Retryable
 pytestmark = pytest.mark.timeout(60)
 
 ASR = report(service("a", "asr"))
-
-
-def llm(sequence: int = 1, **more: Any) -> dict[str, Any]:
-    return report(service("q", "llm"), sequence=sequence, **more)
-
-
-def no_llm(sequence: int) -> dict[str, Any]:
-    return report(stopped("q", "llm"), sequence=sequence)
-
-
-def small(nodes: int = 2, **spec: Any) -> FakeApi:
-    """A pool `llm` and nodes n0, n1, ... that are members of it."""
-    api = FakeApi()
-    api.put(pool_object("llm", requires=requires("llm"), **spec))
-    for number in range(nodes):
-        api.put(
-            node_object(f"n{number}", llm(), conditions=[condition(), condition("Draining", "False", "NotRequested")])
-        )
-    return api
-
-
-def publish(api: FakeApi, name: str, content: dict[str, Any]) -> None:
-    """The agent's whole report, which is a merge patch with every key."""
-    api.put({**api.objects[Kind.NODE][name], "status": {**api.objects[Kind.NODE][name]["status"], "report": content}})
 
 
 # The gate (D9, C7).
