@@ -436,7 +436,7 @@ async def test_f5_a_server_that_is_not_there_is_one_line(hotpool: Run, reads: Re
     assert "cannot be reached" in done.err
     done = await hotpool("top", "--kubeconfig", str(tmp_path / "none"))
     assert (done.code, len(done.err.splitlines())) == (3, 1)
-    assert "no usable kubeconfig" in done.err
+    assert "none does not exist; see --kubeconfig" in done.err
     done = await hotpool("top", "--context", "nowhere")
     assert (done.code, len(done.err.splitlines())) == (3, 1)
 
