@@ -71,7 +71,7 @@ $(STAMP): requirements.lock pyproject.toml
 worker-programs: programs ## Build those of a worker node too (root is needed to run them)
 	@tools/kind build node-image --worker >/dev/null
 
-programs: venv ## Build the local cluster's programs once (about 12 minutes; cached for the user)
+programs: venv ## Build the local cluster's programs once (about 10 minutes; cached for the user)
 	@if $(BIN)/python -c 'import sys; sys.path.insert(0, "tools"); from localfleet.kind import *; sys.exit(kind_program() != REPOSITORY / "tools/kind")'; \
 	  then tools/kind build node-image >/dev/null; fi
 

@@ -156,3 +156,17 @@ def test_the_kinds_of_monitoring_are_rendered_as_their_operator_reads_them() -> 
     rules = found["PrometheusRule"]["spec"]["groups"][0]["rules"]
     assert all(rule["annotations"]["runbook_url"].endswith(f"#{rule['alert'].lower()}") for rule in rules)
     assert all('namespace="speech"' in rule["expr"] and "NAMESPACE" not in rule["expr"] for rule in rules)
+
+
+@pytest.mark.parametrize(
+    ("values", "there"),
+    [
+        ({"kubeNodes": False}, {"HotpoolRedisDown": False, "HotpoolNodesUnseen": False}),
+        ({"redis": {"url": "redis://redis.example:6379"}}, {"HotpoolRedisDown": True, "HotpoolNodesUnseen": True}),
+    ],
+)
+def test_what_a_fleet_does_not_have_raises_no_alert(values: dict[str, Any], there: dict[str, bool]) -> None:
+    documents = render("speech", {"monitoring": {"prometheusRule": {"enabled": True}}, **values})
+    (rule,) = (document for document in documents if document["kind"] == "PrometheusRule")
+    alerts = {alert["alert"] for alert in rule["spec"]["groups"][0]["rules"]}
+    assert {name: name in alerts for name in there} == there

@@ -6,7 +6,7 @@ from textwrap import dedent
 import pytest
 
 from hotpool_agent.catalogue.file import CatalogueError, parse_catalogue, read_catalogue
-from hotpool_agent.catalogue.model import WAYS, ServiceSpec
+from hotpool_agent.catalogue.model import WAYS, Catalogue, ServiceSpec
 from hotpool_agent.catalogue.pairs import normalise_pair
 from hotpool_agent.settings import NodeNameError, node_name
 
@@ -144,10 +144,16 @@ def test_a3_a_service_is_observed_in_one_of_five_ways(way: str) -> None:
 
 
 def test_a3_the_documented_examples_are_valid() -> None:
-    text = (Path(__file__).parents[2] / "docs" / "agent.md").read_text(encoding="utf-8")
-    example = text.split("```yaml\n")[1].split("```")[0]
-    ways = [way for item in parse_catalogue(f"version: 1\n{example}", "c.yaml").services for way in seen_by(item)]
+    ways = [way for item in documented("agent.md").services for way in seen_by(item)]
     assert ways == ["http", "tcp", "process", "systemd", "file"]
+    supervised, observed, _ = documented("catalogue.md").services
+    assert (supervised.run is not None, observed.observe is not None) == (True, True)
+
+
+def documented(page: str) -> Catalogue:
+    """The first YAML of a page."""
+    text = (Path(__file__).parents[2] / "docs" / page).read_text(encoding="utf-8")
+    return parse_catalogue(text.split("```yaml\n")[1].split("```")[0], page)
 
 
 @pytest.mark.parametrize(
