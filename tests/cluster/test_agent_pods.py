@@ -21,6 +21,7 @@ from tests.services.fake_pods import status
 
 from hotpool_agent.cluster import credentials
 from localfleet.kind import REPOSITORY, kubectl_program
+from localfleet.process import wait_for
 from localfleet.relay import Relay
 from localkube.cluster import Cluster
 
@@ -107,8 +108,11 @@ class Place:
         self.apply(*granted(namespace, "hotpool-agent-pods", POD_RIGHTS, self.account))
 
     def forbid(self, namespace: str) -> None:
-        """Take them away."""
+        """Take them away, and wait until the API server knows, because a watch that it still opens lasts minutes."""
         self.kubectl("-n", namespace, "delete", "rolebinding", "hotpool-agent-pods")
+        ask = [str(kubectl_program(KIND)), "--kubeconfig", str(self._kubeconfig), "-n", namespace, "auth", "can-i"]
+        ask += ["watch", "pods", "--as", f"system:serviceaccount:{self.fleet}:hotpool-agent"]
+        wait_for("the right is gone", lambda: subprocess.run(ask, capture_output=True, check=False).returncode == 1, 30)
 
     def create(self, name: str, *, namespace: str | None = None, node: str | None = None, **annotations: str) -> None:
         """A pod of type asr that Kubernetes has bound to the node; not ready yet."""

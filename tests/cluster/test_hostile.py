@@ -107,8 +107,9 @@ def mute(fleet: Fleet) -> list[tuple[str, str]]:
 
 def failed(fleet: Fleet) -> set[str]:
     """The kinds of errors with which work on a key of the operator ended."""
-    lines = fleet.ask_operator("metrics")[1].splitlines()
-    return {line.split('"')[1] for line in lines if line.startswith("hotpool_failures_total{")}
+    status, text = fleet.ask_operator("metrics")
+    assert status == 200
+    return {line.split('"')[1] for line in text.splitlines() if line.startswith("hotpool_failures_total{")}
 
 
 def test_b11_a_thousand_hostile_objects_hold_up_nobody_and_each_is_explained(honest: Fleet) -> None:

@@ -56,6 +56,7 @@ def shown(fleet: Fleet) -> Iterator[Fleet]:
             path = '{.status.conditions[?(@.type=="Ready")].reason}'
             fleet.kubectl("wait", f"nodepool/{name}", f"--for=jsonpath={path}={word}", "--timeout=30s")
         fleet.kubectl("wait", "nodepool/asr", "--for=jsonpath={.status.excluded[0].count}=2", "--timeout=30s")
+        fleet.kubectl("wait", "nodecapability", "--all", "--for=jsonpath={.status.ready}=True", "--timeout=30s")
         yield fleet
 
 

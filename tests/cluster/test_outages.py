@@ -23,7 +23,7 @@ from localkube.cluster import Cluster
 
 KIND = REPOSITORY / "tools" / "kind"
 WELL, UNWELL = 200, 503
-BLINK_SECONDS = 1.5
+BLINK_SECONDS = 1.0
 """Shorter than the operator's leadership lasts without a renewal: 3.5 s, of which 1 s may be over."""
 OUTAGE_SECONDS = 20.0
 """Longer than 4 H of the agents and than the election's Lease."""

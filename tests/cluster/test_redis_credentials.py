@@ -85,8 +85,10 @@ async def test_e4_tls_with_an_authority_of_ones_own_that_is_rotated(tmp_path: Pa
                 await until(lambda: ours.mirror.up)
                 await front.rotate(second.context(second.issue("redis-2")))
                 await until(lambda: ours.mirror.up)
+                await ours.mirror.pool(pool("edge-4"))
+                await until(lambda: ours.mirror.up)
         async with Lookup.from_url(server.url, namespace="speech") as lookup:
-            assert (await lookup.members("zh-en")).ready == ("edge-3",)
+            assert (await lookup.members("zh-en")).ready == ("edge-4",)
 
 
 @pytest.mark.parametrize(

@@ -40,9 +40,9 @@ class Place:
         assert not answer.startswith(b"-"), answer
         return answer
 
-    def ours(self) -> Ours:
-        """A mirror of the user `op`."""
-        return Ours(connect(f"redis://op:right@127.0.0.1:{self.relay.port}/0", timeout=TIMEOUT_SECONDS))
+    def ours(self, timeout: float = TIMEOUT_SECONDS) -> Ours:
+        """A mirror of the user `op`, which waits so many seconds for an answer."""
+        return Ours(connect(f"redis://op:right@127.0.0.1:{self.relay.port}/0", timeout=timeout))
 
     def restart(self) -> None:
         """Start it again, empty."""
@@ -194,7 +194,7 @@ async def test_e2_readers_of_a_full_redis_see_its_age_and_that_it_is_incomplete(
 
 @pytest.mark.parametrize("lost", [("FUNCTION", "FLUSH"), ("FUNCTION", "DELETE", LIBRARY), ("SCRIPT", "FLUSH")])
 async def test_e1_flushed_functions_are_loaded_again_without_a_failure(place: Place, lost: tuple[str, ...]) -> None:
-    async with running(place.ours()) as ours:
+    async with running(place.ours(timeout=5)) as ours:
         place.ask(*lost)
         assert await ours.mirror.pool(pool("edge-3"))
         await ours.mirror.hide_node("edge-1")

@@ -287,7 +287,7 @@ async def test_d11_a_dropped_pool_leaves_nothing_but_only_the_one_meant(client: 
 
 async def test_e2_after_an_unknown_outcome_the_newer_write_stands(server: RedisServer, client: Client) -> None:
     await claimed(client)
-    hasty = connect(server.url, timeout=0.2)
+    hasty = connect(server.url, timeout=1)
     writer = make(hasty)
     await writer.claim(4)
     server.pause()

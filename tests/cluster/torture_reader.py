@@ -53,6 +53,9 @@ class Reader:
             except LookupFailed:
                 self.counts["failed"] += 1
                 time.sleep(PAUSE_SECONDS)
+            except Exception as error:  # noqa: BLE001 - told as a lie, or nobody would look any more.
+                self.lies.append(f"the reader died: {error!r}")
+                return
 
     def _ask(self, turn: int, pool: str) -> None:
         lookup = self._lookup

@@ -102,6 +102,19 @@ class Release:
         pods = [pod["metadata"]["name"] for pod in self.pods("operator")]
         return next((pod for pod in pods if holder.startswith(pod)), "")
 
+    def led(self) -> str:
+        """Wait until a pod leads that nobody has deleted; its name as it was seen then."""
+        seen = [""]
+
+        def look() -> bool:
+            pods = [pod["metadata"] for pod in self.pods("operator")]
+            living = {pod["name"] for pod in pods if "deletionTimestamp" not in pod}
+            seen[0] = self.leader()
+            return seen[0] in living
+
+        until(look, True)
+        return seen[0]
+
     def pods(self, component: str) -> list[dict[str, Any]]:
         """Pods of a part of the release."""
         found: list[dict[str, Any]] = self.get("pods", "-l", f"app.kubernetes.io/component={component}")["items"]

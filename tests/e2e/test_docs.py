@@ -45,12 +45,20 @@ def of_hotpool(found: set[Object]) -> set[Object]:
     return {one for one in found if "whisper" not in one[2] and one[0] != "APIService" and one[1] != "kube-node-lease"}
 
 
+def forgotten(release: Release) -> None:
+    """Wait until the API server does not offer our kinds any more."""
+    until(lambda: "hotpool.dev" in release.run("kubectl api-resources -o name"), False)
+
+
 def test_every_command_of_the_page_does_what_it_says(bare: Release) -> None:
     release = bare
     release.namespace = "speech"
     release.run("kubectl delete -f crds/ --ignore-not-found")  # of a release before
+    forgotten(release)
     before = objects(release)
     release.run("kubectl create namespace speech")
+    for made in ("serviceaccount/default", "configmap/kube-root-ca.crt"):
+        release.run(f"kubectl -n speech wait --for=create --timeout=60s {made}")
     empty = objects(release) - before
     for command in commands():
         output = release.run(command, seconds=400)
@@ -60,6 +68,7 @@ def test_every_command_of_the_page_does_what_it_says(bare: Release) -> None:
             assert re.search(r"\sTrue\s+Live\s+1/1\s", output)
         if command.startswith("helm uninstall hotpool -n speech"):
             until(lambda: release.get("pods", "-l", "app.kubernetes.io/name=hotpool")["items"], [])
-            left = of_hotpool(objects(release) - before - empty)
-            assert {kind for kind, _, _ in left} == STAYS
-    assert of_hotpool(objects(release) - before - empty) == set()
+            until(lambda: {kind for kind, _, _ in of_hotpool(objects(release) - before - empty)}, STAYS)
+    forgotten(release)
+    nothing: set[Object] = set()
+    until(lambda: of_hotpool(objects(release) - before - empty), nothing)

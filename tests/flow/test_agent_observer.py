@@ -44,6 +44,8 @@ async def sleeping(*arguments: str, argv0: str | None = None, program: Path | No
     command = [argv0 or sys.executable, "-c", IDLE, *arguments]
     process = await asyncio.create_subprocess_exec(*command, executable=program or sys.executable, env=_environment())
     try:
+        # The kernel sets the command line a moment after exec has returned.
+        await eventually(lambda: psutil.Process(process.pid).cmdline())
         yield process.pid
     finally:
         if process.returncode is None:

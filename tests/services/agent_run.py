@@ -39,7 +39,7 @@ def supervised(identifier: str, port: int, *arguments: str, type_: str = "asr", 
     return (
         f"- id: {identifier}\n  type: {type_}\n  port: {port}\n  preStopSeconds: 0.02\n"
         f"  run: {{command: [{command}]}}\n"
-        + (more or "  ready: {http: {path: /health}, periodSeconds: 0.1, timeoutSeconds: 0.3, startSeconds: 20}\n")
+        + (more or "  ready: {http: {path: /health}, periodSeconds: 0.1, timeoutSeconds: 2, startSeconds: 20}\n")
     )
 
 

@@ -81,6 +81,8 @@ class Puppets:
         self._beating = asyncio.create_task(self._beat())
 
     async def _end(self) -> None:
+        if self._beating.done():
+            self._beating.result()
         self._beating.cancel()
         await asyncio.gather(self._beating, return_exceptions=True)
         await self._api.close()

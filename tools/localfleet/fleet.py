@@ -105,7 +105,7 @@ class Fleet:
     def ask_operator(self, path: str, name: str = "operator") -> tuple[int, str]:
         """Status (0: nobody listens) and text of /healthz, /readyz or /metrics."""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self._probe_ports[name]}/{path}", timeout=1) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self._probe_ports[name]}/{path}", timeout=10) as answer:
                 return int(answer.status), answer.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
