@@ -85,7 +85,7 @@ class Agent:
         self.watch = OwnWatch(cluster, settings, self._observe)
         self.metrics.show(
             self.node.snapshots,
-            connected=lambda: self.reporter.problem is None,
+            connected=self._heard,
             pods=lambda: {watch.namespace: watch.words is None for watch in self.pods.watches},
         )
         self.listening: str | None = None
@@ -115,6 +115,10 @@ class Agent:
             await asyncio.wait([ended, *background], return_when=asyncio.FIRST_COMPLETED)
             ended.cancel()
             await self._shut_down(asked=stop.is_set())
+
+    def _heard(self) -> bool:
+        """Whether the API server takes what we say: reports, as they are, and heartbeats."""
+        return self.reporter.problem is None and self.reporter.rejected is None and self.heartbeat.problem is None
 
     async def _report(self) -> None:
         """A report before all services are known would withdraw those that are not (behaviour A11)."""

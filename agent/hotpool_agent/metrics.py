@@ -42,7 +42,7 @@ class Metrics:
             registry=self.registry,
         )
         self._connected = Gauge(
-            "hotpool_agent_connected", "1 while reports get through to the API server", registry=self.registry
+            "hotpool_agent_connected", "1 while the API server takes reports and heartbeats", registry=self.registry
         )
         Info("hotpool_agent_build", "Version of the agent", registry=self.registry).info({"version": __version__})
         for counter in (self._reports, self._heartbeats):

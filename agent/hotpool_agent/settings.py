@@ -20,16 +20,18 @@ _NAMESPACE_MAX: Final = 63
 _PORT_MAX: Final = 65535
 
 
-def host_and_port(listen: str) -> tuple[str, int]:
-    """The parts of `127.0.0.1:9810` or `[::1]:9810`. Raises ValueError."""
+def host_and_port(listen: str) -> tuple[str | None, int]:
+    """The parts of `127.0.0.1:9810` or `[::1]:9810`; None: every address, from `*:9810`. Raises ValueError."""
     host, _, port = listen.rpartition(":")
     if not port.isdecimal() or int(port) > _PORT_MAX:
         raise ValueError("must be ADDRESS:PORT, for example 127.0.0.1:9810; port 0 takes any free one")
+    if host == "*":
+        return None, int(port)
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     try:
         ip_address(bare)
     except ValueError as error:
-        raise ValueError(f"{host!r} is no IP address; for example 127.0.0.1:9810 or [::1]:9810") from error
+        raise ValueError(f"{host!r} is no IP address; for example 127.0.0.1:9810, [::1]:9810 or *:9810") from error
     return bare, int(port)
 
 
@@ -80,7 +82,7 @@ class Settings(BaseSettings):
     backoff_seconds: Annotated[float, Field(gt=0)] = 1.0
     """First pause before a reconnection; doubled up to H (behaviour B9)."""
     listen: Annotated[str, AfterValidator(_address)] = "127.0.0.1:9810"
-    """Address of /healthz, /readyz and /metrics; port 0: any free one."""
+    """Address of /healthz, /readyz and /metrics; port 0: any free one; `*`: every address of both families."""
     pod_namespaces: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split), AfterValidator(_namespaces)] = ()
     """Where pods of this node are services; with commas between them. Empty: nowhere."""
 

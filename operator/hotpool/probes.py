@@ -15,7 +15,7 @@ Checks = Callable[[], Mapping[str, str]]
 
 
 async def serve(listen: str, ready: Checks) -> web.AppRunner:
-    """Listen on `host:port`; /readyz answers 200 when all checks are well, else 503, with a line for each check."""
+    """Listen on `host:port` (`*`: everywhere); /readyz is 200 when all checks are well, else 503; a line for each."""
     app = web.Application()
 
     async def healthz(_: web.Request) -> web.Response:
@@ -35,5 +35,5 @@ async def serve(listen: str, ready: Checks) -> web.AppRunner:
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     host, _, port = listen.rpartition(":")
-    await web.TCPSite(runner, host.strip("[]"), int(port)).start()
+    await web.TCPSite(runner, None if host == "*" else host.strip("[]"), int(port)).start()
     return runner

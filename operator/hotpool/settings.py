@@ -14,7 +14,7 @@ _PORT_MAX: Final = 65535
 def _address(listen: str) -> str:
     host, _, port = listen.rpartition(":")
     if not host or not port.isdecimal() or int(port) > _PORT_MAX:
-        raise ValueError("must be ADDRESS:PORT, for example 127.0.0.1:8080 or [::]:8080")
+        raise ValueError("must be ADDRESS:PORT, for example 127.0.0.1:8080 or [::]:8080; *:8080 is every address")
     return listen
 
 
@@ -48,6 +48,6 @@ class Settings(BaseSettings):
     kube_nodes: bool = False
     """Whether v1 Nodes are followed: cordon is drain, their labels count, and they take their NodeCapability along."""
     listen: Annotated[str, AfterValidator(_address)] = "127.0.0.1:8080"
-    """Address of /healthz, /readyz and /metrics."""
+    """Address of /healthz, /readyz and /metrics; `*`: every one of both families."""
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(str.lower)] = "info"
     """From which level on the operator logs."""

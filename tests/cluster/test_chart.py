@@ -56,6 +56,7 @@ MATRIX: Final[dict[str, dict[str, Any]]] = {
         }
     },
     "viewers": {"viewer": {"subjects": [{"kind": "Group", "name": "speech", "apiGroup": "rbac.authorization.k8s.io"}]}},
+    "within another chart": {"global": {"team": "speech"}},
     "by digest": {"image": {"digest": f"sha256:{'0' * 64}", "pullSecrets": ["registry"]}},
 }
 HOST_PATH: Final = {"agent": {"volumes": [{"name": "run", "hostPath": {"path": "/run"}}]}}
@@ -170,3 +171,42 @@ def test_what_a_fleet_does_not_have_raises_no_alert(values: dict[str, Any], ther
     (rule,) = (document for document in documents if document["kind"] == "PrometheusRule")
     alerts = {alert["alert"] for alert in rule["spec"]["groups"][0]["rules"]}
     assert {name: name in alerts for name in there} == there
+
+
+def test_the_builtin_redis_begins_anew_with_the_users_of_its_secret() -> None:
+    """It reads them once; what renders without a cluster makes new passwords each time."""
+
+    def rendered() -> tuple[str, str]:
+        found = {
+            (d["kind"], d["metadata"]["name"]): d for d in render("speech", {"redis": {"builtin": {"enabled": True}}})
+        }
+        secret = found["Secret", "hotpool-redis"]["stringData"]
+        assert f"on >{secret['operator-password']} " in secret["users.acl"]
+        assert f"on >{secret['dispatcher-password']} " in secret["users.acl"]
+        template = found["Deployment", "hotpool-redis"]["spec"]["template"]
+        return secret["users.acl"], template["metadata"]["annotations"]["hotpool.dev/users"]
+
+    (users, digest), (others, another) = rendered(), rendered()
+    assert users != others
+    assert digest != another
+
+
+def test_a_namespace_of_digits_stays_a_word() -> None:
+    """YAML would make it a number, which the API server refuses."""
+    numbers = [found["metadata"]["name"] for found in render("123", MATRIX["trying"]) if 123 in words(found)]
+    assert numbers == []
+
+
+def words(value: Any) -> Iterator[Any]:
+    """Every scalar within."""
+    if isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from words(item)
+    else:
+        yield value
+
+
+def test_alerts_say_of_which_fleet_they_are() -> None:
+    documents = render("speech", {"monitoring": {"prometheusRule": {"enabled": True}}})
+    (rule,) = (document for document in documents if document["kind"] == "PrometheusRule")
+    assert {alert["labels"]["namespace"] for alert in rule["spec"]["groups"][0]["rules"]} == {"speech"}

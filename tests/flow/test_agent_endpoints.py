@@ -102,6 +102,7 @@ async def test_b11_a_rejected_report_is_no_present_one_until_another_is_accepted
         rejected = await get(it, "/readyz")
         assert (rejected.status, "too odd" in rejected.body["problems"]["report"]) == (503, True)
         assert (await figures(it))["reports_total", "rejected"] == 1
+        assert (await figures(it))["connected",] == 0
         await it.agent.node.command("stop", "idle", wait=True)
         await it.agent.reporter.flush()
         await until_ready(it)
@@ -177,6 +178,25 @@ def test_b8_addresses_of_both_families_are_taken() -> None:
     assert Settings.model_fields["listen"].default == "127.0.0.1:9810"
     with pytest.raises(ValidationError):
         Settings(listen="127.0.0.1")
+
+
+async def test_b8_a_star_is_every_address(api: FakeApi, tmp_path: Path) -> None:
+    port = free_port()
+    async with agent_running(tmp_path, api.kubeconfig(tmp_path), NMT, listen=f"*:{port}") as it:
+        await eventually(lambda: it.agent.listening, seconds=30)
+        async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{port}/healthz") as response:
+            assert response.status == 200
+        hosts = {found.laddr.ip for found in psutil.Process().net_connections() if found.laddr.port == port}
+        assert hosts >= {"0.0.0.0"}  # noqa: S104 - looked at, not listened on.
+
+
+async def test_b8_heartbeats_that_are_refused_are_told(api: FakeApi, tmp_path: Path) -> None:
+    async with agent_running(tmp_path, api.kubeconfig(tmp_path), NMT) as it:
+        await until_ready(it)
+        await api.until(lambda: api.beats)
+        api.faults.append(Fault(is_beat, code=403, times=10**9))
+        await eventually(lambda: it.agent.heartbeat.problem, seconds=30)
+        assert (await figures(it))["connected",] == 0
 
 
 def test_a7_restarts_are_counted_by_service_and_a_service_that_is_gone_leaves_no_series() -> None:

@@ -19,13 +19,13 @@ SECONDS = 10
 class Served:
     """Probes in an event loop of their own, which can be hung."""
 
-    def __init__(self) -> None:
+    def __init__(self, host: str = "127.0.0.1") -> None:
         self.checks: dict[str, str] = {}
         self.loop = asyncio.new_event_loop()
         self.port = free_port()
         self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self._thread.start()
-        starting = asyncio.run_coroutine_threadsafe(serve(f"127.0.0.1:{self.port}", lambda: self.checks), self.loop)
+        starting = asyncio.run_coroutine_threadsafe(serve(f"{host}:{self.port}", lambda: self.checks), self.loop)
         self._runner = starting.result(SECONDS)
 
     def ask(self, path: str, timeout: float = SECONDS) -> tuple[int, str]:
@@ -77,3 +77,11 @@ def test_metrics_tell_what_the_process_takes(served: Served) -> None:
     assert status == 200
     told = {sample.name: sample.value for family in text_string_to_metric_families(text) for sample in family.samples}
     assert told["process_resident_memory_bytes"] == pytest.approx(psutil.Process().memory_info().rss, rel=0.2)
+
+
+def test_a_star_is_every_address() -> None:
+    made = Served("*")
+    try:
+        assert made.ask("healthz") == (200, "ok\n")
+    finally:
+        made.end()

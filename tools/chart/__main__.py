@@ -13,6 +13,8 @@ import yaml
 
 CHART: Final = Path(__file__).parents[2] / "charts/hotpool"
 _BEGIN, _END = "<!-- values: begin -->\n", "<!-- values: end -->\n"
+_HELMS: Final = "global"
+"""What Helm itself gives to charts within others."""
 Row = tuple[str, str, str]
 """Name with dots, default as JSON, description."""
 
@@ -20,6 +22,8 @@ Row = tuple[str, str, str]
 def rows(schema: Mapping[str, Any], values: Mapping[str, Any], prefix: str = "") -> Iterator[Row]:
     """One row for each value; what has no default or no description raises KeyError with its name."""
     for name, described in schema["properties"].items():
+        if name == _HELMS:
+            continue
         path = f"{prefix}{name}"
         if name not in values or "description" not in described:
             raise KeyError(f"{path} needs a default in values.yaml and a description in values.schema.json")
