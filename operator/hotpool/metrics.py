@@ -7,6 +7,8 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
+from hotpool.core.model import Kind
+
 REGISTRY: Final = CollectorRegistry()
 ProcessCollector(registry=REGISTRY)
 
@@ -66,3 +68,11 @@ HOTPLUG: Final = Histogram(
 HOTPLUG_UNKNOWN: Final = Counter(
     "hotpool_hotplug_unknown", "Changes of which the time of a stage is not known", ["stage"], registry=REGISTRY
 )
+
+# What alerts count is there from the start: Prometheus sees no increase in a series that begins with its first event.
+for _kind in Kind:
+    REJECTED.labels(_kind.value)
+for _what in ("pool", "node", "index", "stray"):
+    DRIFT.labels(_what)
+FAILURES.labels("Rejected")
+TRANSITIONS.labels("InvalidReport")

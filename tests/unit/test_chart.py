@@ -2,11 +2,14 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from prometheus_client.parser import text_string_to_metric_families
 
 from hotpool import __version__
 from hotpool.api.meta import SCHEMA_REVISION
@@ -17,6 +20,11 @@ ROOT = Path(__file__).parents[2]
 CHART = ROOT / "charts/hotpool"
 README, INSTALL = "charts/hotpool/README.md", "docs/install.md"
 METRIC = re.compile(r"\bhotpool_[a-z_]+")
+ASKED = """
+from prometheus_client import generate_latest
+from hotpool.metrics import REGISTRY
+print(generate_latest(REGISTRY).decode())
+"""
 SUFFIXES = re.compile(r"_(total|bucket|sum|count|info)$")
 
 
@@ -64,6 +72,17 @@ def test_alerts_and_panels_ask_for_metrics_that_are_there(text: str) -> None:
     asked = {SUFFIXES.sub("", name) for name in METRIC.findall(text)}
     assert asked
     assert asked <= exported()
+
+
+def test_counters_that_alerts_ask_for_are_there_before_anything_has_happened() -> None:
+    """Prometheus sees no increase in a series that begins with its first event."""
+    text = subprocess.run([sys.executable, "-c", ASKED], capture_output=True, text=True, check=True).stdout
+    begun = {sample.name for family in text_string_to_metric_families(text) for sample in family.samples}
+    counters = {name for alert in alerts() for name in re.findall(r"increase\((\w+)", alert["expr"])}
+    assert len(counters) == 4
+    assert counters <= begun
+    for series in ('failures_total{error="Rejected"}', 'node_transitions_total{reason="InvalidReport"}'):
+        assert f"hotpool_{series} 0.0" in text
 
 
 def test_every_panel_says_what_it_shows_and_none_hides_another() -> None:
