@@ -36,7 +36,7 @@ redis-compat: venv ## Tests of Redis on another server of this machine (REDIS=re
 	@HOTPOOL_TEST_REDIS_SERVER=$$(command -v $(REDIS)) $(BIN)/pytest tests/cluster/test_redis_*.py \
 	  --deselect tests/cluster/test_redis_operator.py $(ARGS)
 
-e2e: venv ## The chart on a local cluster with real pods (Linux and root; names the packages that are missing)
+e2e: venv worker-programs images ## The chart on a local cluster with real pods (Linux and root; names the packages that are missing)
 	@$(BIN)/pytest tests/e2e $(ARGS)
 
 soak: soak-pools programs ## Random courses of thousands of steps against the models of operator and agent (two hours)
