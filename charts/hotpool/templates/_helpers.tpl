@@ -68,24 +68,3 @@ imagePullSecrets: {{- range . }}
 {{- end }}
 {{- end }}
 {{- end }}
-
-{{- /* Passwords of the built-in Redis, as JSON: kept by upgrades, else made once for all templates of this run. */}}
-{{- define "hotpool.redisPasswords" -}}
-{{- $builtin := .Values.redis.builtin }}
-{{- if not (hasKey $builtin "passwords") }}
-{{- $known := (lookup "v1" "Secret" .Release.Namespace "hotpool-redis").data | default dict }}
-{{- $operator := get $known "operator-password" | b64dec | default (randAlphaNum 32) }}
-{{- $dispatcher := get $known "dispatcher-password" | b64dec | default (randAlphaNum 32) }}
-{{- $_ := set $builtin "passwords" (dict "operator" $operator "dispatcher" $dispatcher) }}
-{{- end }}
-{{- toJson $builtin.passwords }}
-{{- end }}
-
-{{- /* Users of the built-in Redis; docs/redis.md, "Access", says why each right. */}}
-{{- define "hotpool.redisUsers" -}}
-{{- $tag := printf "{%s:%s}:" .Values.redis.prefix .Release.Namespace }}
-{{- $passwords := include "hotpool.redisPasswords" . | fromJson -}}
-user default off
-user hotpool-operator on >{{ $passwords.operator }} resetkeys resetchannels -@all +fcall +fcall_ro +function|load +time +type +exists +unlink +persist +pexpire +rename +hset +hdel +hget +hmget +hgetall +hlen +hscan +sadd +srem +sscan +lpos +lpush +ltrim +zadd +zincrby +zrem +zcard +zmscore +zrange +zrangebyscore ~{{ $tag }}*
-user hotpool-dispatcher on >{{ $passwords.dispatcher }} resetkeys resetchannels -@all +fcall_ro +time +hget +hmget +hgetall +hlen +zcard +zrank +zrange +zrangebyscore +zmscore +zscore +lrange %R~{{ $tag }}* (+fcall %RW~{{ $tag }}*) (+zadd +zincrby +zrem +hset +hdel +unlink %RW~{{ $tag }}load*)
-{{- end }}
