@@ -31,6 +31,16 @@ async def crash(it: Running, identifier: str = "s") -> None:
     await service.news.until(lambda: service.machine.pid != pid)
 
 
+async def flap(it: Running, api: FakeApi) -> None:
+    """Start the service and let it crash three times: it runs, and is not offered."""
+    await it.until("s", "Stopped")
+    await it.agent.node.command("start", "s", wait=True)
+    for _ in range(3):
+        await crash(it)
+        await it.until("s", "Running")
+    await api.until(lambda: capability(api) == (False, "Flapping"))
+
+
 @pytest.mark.parametrize("how", ["stopped by a signal", "answers 503"])
 async def test_a6_a_hung_service_leaves_running_and_is_run_anew(
     api: FakeApi, tmp_path: Path, port: int, how: str
@@ -97,12 +107,7 @@ async def test_a7_a_flapping_service_runs_but_is_not_offered_until_the_penalty_i
             tmp_path, api.kubeconfig(tmp_path), supervised("s", port), flap_half_life_seconds=HALF_LIFE
         ) as it,
     ):
-        await it.until("s", "Stopped")
-        await it.agent.node.command("start", "s", wait=True)
-        for _ in range(3):
-            await crash(it)
-            await it.until("s", "Running")
-        await api.until(lambda: capability(api) == (False, "Flapping"))
+        await flap(it, api)
         assert it.state("s") == "Running"
         count = len(api.writes)
         await crash(it)
@@ -120,12 +125,7 @@ async def test_a7_the_penalty_survives_a_restart_of_the_agent(tmp_path: Path, po
     async with fake_api() as api:
         kubeconfig = api.kubeconfig(tmp_path)
         async with agent_running(tmp_path, kubeconfig, entry, flap_half_life_seconds=HALF_LIFE) as it:
-            await it.until("s", "Stopped")
-            await it.agent.node.command("start", "s", wait=True)
-            for _ in range(3):
-                await crash(it)
-                await it.until("s", "Running")
-            await api.until(lambda: capability(api) == (False, "Flapping"))
+            await flap(it, api)
         count = len(api.writes)
         async with agent_running(tmp_path, kubeconfig, entry, flap_half_life_seconds=HALF_LIFE) as it:
             await api.until(lambda: len(api.writes) > count)
