@@ -63,7 +63,7 @@ async def run(settings: Settings) -> int:
     except UNUSABLE as error:
         raise Unusable(str(no_kubeconfig(access, error))) from None
     try:
-        return await Operator(settings, api).run()
+        return await Operator(settings, access, api).run()
     finally:
         await api.close()
 
@@ -71,12 +71,11 @@ async def run(settings: Settings) -> int:
 class Operator:
     """All parts of one operator, wired."""
 
-    def __init__(self, settings: Settings, api: client.ApiClient) -> None:
+    def __init__(self, settings: Settings, access: Access, api: client.ApiClient) -> None:
         self._settings = settings
         self._api = api
         self._stop, self._won, self._lost = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._listed, self._stop_watch = asyncio.Event(), asyncio.Event()
-        access = Access(settings.namespace, settings.kubeconfig, settings.context)
         self._elector = Elector(
             access,
             won=_from_thread(self._won),

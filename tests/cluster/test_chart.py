@@ -167,10 +167,20 @@ def test_the_kinds_of_monitoring_are_rendered_as_their_operator_reads_them() -> 
     ],
 )
 def test_what_a_fleet_does_not_have_raises_no_alert(values: dict[str, Any], there: dict[str, bool]) -> None:
+    names = {alert["alert"] for alert in alerts(values)}
+    assert {name: name in names for name in there} == there
+
+
+def test_alerts_say_of_which_fleet_they_are() -> None:
+    assert {alert["labels"]["namespace"] for alert in alerts({})} == {"speech"}
+
+
+def alerts(values: dict[str, Any]) -> list[dict[str, Any]]:
+    """What is rendered for the fleet `speech` with these values."""
     documents = render("speech", {"monitoring": {"prometheusRule": {"enabled": True}}, **values})
     (rule,) = (document for document in documents if document["kind"] == "PrometheusRule")
-    alerts = {alert["alert"] for alert in rule["spec"]["groups"][0]["rules"]}
-    assert {name: name in alerts for name in there} == there
+    found: list[dict[str, Any]] = rule["spec"]["groups"][0]["rules"]
+    return found
 
 
 def test_the_builtin_redis_begins_anew_with_the_users_of_its_secret() -> None:
@@ -204,9 +214,3 @@ def words(value: Any) -> Iterator[Any]:
             yield from words(item)
     else:
         yield value
-
-
-def test_alerts_say_of_which_fleet_they_are() -> None:
-    documents = render("speech", {"monitoring": {"prometheusRule": {"enabled": True}}})
-    (rule,) = (document for document in documents if document["kind"] == "PrometheusRule")
-    assert {alert["labels"]["namespace"] for alert in rule["spec"]["groups"][0]["rules"]} == {"speech"}
