@@ -6,6 +6,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.complete
 ARGS ?=
+JOBS ?= auto
+TIERS ?= lint unit cluster-test
+PYTEST := $(BIN)/pytest -n $(JOBS) --dist worksteal
 REDIS ?= redis-server
 
 .PHONY: help demo test lint unit cluster-test redis-compat e2e soak soak-pools bench crds chart clean venv programs lock worker-programs images
@@ -16,7 +19,8 @@ help: ## Show this list
 demo: venv programs ## Watch services stop and start on six nodes (ARGS=--once: run the script and end)
 	@PYTHONPATH=tools $(BIN)/python -m demo $(ARGS)
 
-test: lint unit cluster-test ## Everything: lint, unit and flow tests, cluster tests
+test: venv programs ## Everything: lint, unit and flow tests, cluster tests (JOBS=N workers; default: follows the cores)
+	@$(BIN)/python tools/tiers.py $(TIERS)
 
 lint: venv ## Style, types, layers, generated files
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
@@ -26,15 +30,15 @@ lint: venv ## Style, types, layers, generated files
 	@PYTHONPATH=tools $(BIN)/python -m chart --check
 
 unit: venv ## Tests without a cluster: pure core, and real processes in flow
-	@$(BIN)/pytest tests/unit tests/flow $(ARGS)
+	@$(PYTEST) tests/unit tests/flow $(ARGS)
 
-cluster-test: venv programs ## Tests on a real API server and a real Redis
-	@$(BIN)/pytest tests/cluster --ignore=tests/cluster/soak $(ARGS)
+cluster-test: venv programs ## Tests on a real API server and a real Redis (ARGS="-n0 -k WORD": one test, in a debugger)
+	@$(PYTEST) tests/cluster --ignore=tests/cluster/soak $(ARGS)
 
 redis-compat: venv ## Tests of Redis on another server of this machine (REDIS=redis-server, or a path; no cluster needed)
 	@command -v $(REDIS) >/dev/null || { echo "$(REDIS) is missing: install redis-server (Debian 12 and later) or valkey-server (Debian 12 backports, Debian 13), or say which: make $@ REDIS=/path/to/server" >&2; exit 1; }
-	@HOTPOOL_TEST_REDIS_SERVER=$$(command -v $(REDIS)) $(BIN)/pytest tests/cluster/test_redis_*.py \
-	  --deselect tests/cluster/test_redis_operator.py $(ARGS)
+	@HOTPOOL_TEST_REDIS_SERVER=$$(command -v $(REDIS)) $(PYTEST) -p no:shared-cluster-cluster \
+	  tests/cluster/test_redis_*.py --deselect tests/cluster/test_redis_operator.py $(ARGS)
 
 e2e: venv worker-programs images ## The chart on a local cluster with real pods (Linux and root; names the packages that are missing)
 	@$(BIN)/pytest tests/e2e $(ARGS)

@@ -1,15 +1,22 @@
-"""Cheap only: how the operator's log looks in tests, and that programs under test heed Ctrl-C."""
+"""The run: an end that leaves nothing behind, the number of workers, and the log format of the code under test."""
 
-import signal
+import os
 
+import pytest
 import structlog
+from tests.support.run import Run, end_on_signals
 
 
-def pytest_configure() -> None:
-    """Plain tracebacks: the default draws every local variable, which for a fleet's state takes seconds.
-
-    A job of a shell's background ignores SIGINT, and so would every program that it starts.
-    """
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Begin the run. Plain tracebacks: the default draws every local variable, for a fleet's state in seconds."""
+    end_on_signals()
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Run(config), "test-run")
     plain = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
     structlog.configure(processors=[structlog.processors.add_log_level, plain])
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Return the number of workers: more than cores, because most tests wait for other processes."""
+    return 2 * len(os.sched_getaffinity(0)) + 1

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 from tests.services.agent_world import QUICK, World
+from tests.support.run import CLUSTERS, share_cluster
 
 from hotpool.lookup import Lookup
 from hotpool.projection.client import Client, connect
@@ -19,10 +20,14 @@ from localfleet.relay import Relay
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Tell pytest-kind which programs to use, so that it downloads none; words of the command line come first."""
-    kind = kind_program(config.option.kind_bin)
-    config.option.kind_bin = str(kind)
-    config.option.kind_kubectl_bin = config.option.kind_kubectl_bin or str(kubectl_program(kind))
+    """Configure pytest-kind: its programs, so that it downloads none, and in a worker the cluster of the run."""
+    option = config.option
+    kind = kind_program(option.kind_bin)
+    option.kind_bin = str(kind)
+    option.kind_kubectl_bin = option.kind_kubectl_bin or str(kubectl_program(kind))
+    share_cluster(config, "cluster")
+    if shared := config.stash.get(CLUSTERS, {}).get("cluster"):
+        option.cluster_name, option.kubeconfig, option.keep_cluster = shared["name"], shared["kubeconfig"], True
 
 
 @pytest.fixture(scope="session")

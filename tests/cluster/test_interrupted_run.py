@@ -1,0 +1,89 @@
+"""A test run that is ended from outside leaves no cluster, no server, no process and no temporary folder."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+import pytest
+
+from localfleet.kind import REPOSITORY, kind_program
+from localfleet.process import wait_for
+from localfleet.sweep import RUN
+
+SAMPLE = REPOSITORY / "tests" / "support" / "samples" / "endless.py"
+WORKERS = 2
+
+
+class Begun(NamedTuple):
+    """What a test of the sample reported."""
+
+    worker: int
+    cluster: str
+    folder: str
+    redis: str
+
+
+def interrupt_group(run: subprocess.Popen[bytes], _worker: int) -> None:
+    """End the run as Ctrl-C on a terminal does."""
+    os.killpg(run.pid, signal.SIGINT)
+
+
+def terminate_after_a_crash(run: subprocess.Popen[bytes], worker: int) -> None:
+    """Kill one worker, as a crash does, then end the run as a supervisor does."""
+    os.kill(worker, signal.SIGKILL)
+    run.send_signal(signal.SIGTERM)
+
+
+def report(ready: Path, number: int) -> Begun | None:
+    """Return what test `number` of the sample reported, None before."""
+    path = ready / str(number)
+    if not path.exists():
+        return None
+    worker, *rest = path.read_text().splitlines()
+    return Begun(int(worker), *rest)
+
+
+def marked(run: str) -> list[int]:
+    """Return the processes that carry the id of a run."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(RUN) == run:
+                found.append(process.pid)
+        except psutil.Error:
+            continue
+    return found
+
+
+@pytest.mark.parametrize("end", [interrupt_group, terminate_after_a_crash])
+def test_an_interrupted_run_leaves_nothing(end: Callable[[subprocess.Popen[bytes], int], None], tmp_path: Path) -> None:
+    words = ["-m", "pytest", "-p", "tests.cluster.conftest", "-n", str(WORKERS), "--dist", "worksteal", str(SAMPLE)]
+    environment = os.environ | {"READY": str(tmp_path), "HOTPOOL_TEST_REDIS_URL": "", "PYTEST_ADDOPTS": ""}
+    with (tmp_path / "log").open("wb") as log:
+        run = subprocess.Popen(
+            [sys.executable, *words],
+            cwd=REPOSITORY,
+            env=environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        wait_for("both tests run", lambda: all(report(tmp_path, n) for n in (1, 2)) or run.poll() is not None, 120)
+        begun = [found for n in (1, 2) if (found := report(tmp_path, n))]
+        assert len(begun) == WORKERS, (tmp_path / "log").read_text()
+        name = begun[0].cluster.split("-")[0]
+        assert len(marked(name)) >= 2 * WORKERS
+        end(run, begun[0].worker)
+        assert run.wait(90) != 0
+        clusters = subprocess.check_output([str(kind_program()), "get", "clusters"], text=True).split()
+        assert ({found.cluster for found in begun} & {*clusters}, marked(name)) == (set(), [])
+        assert [found.folder for found in begun if Path(found.folder).exists()] == []
+    finally:
+        run.kill()
+        run.wait()

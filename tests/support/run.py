@@ -1,0 +1,121 @@
+"""One test run on this machine: its id, its temporary folder, its clusters, and an end that leaves nothing behind.
+
+A run is one pytest command: with pytest-xdist its controller, otherwise the process itself. Workers inherit the id and
+the temporary folder by the environment.
+"""
+
+import contextlib
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any, Final, NoReturn
+
+import pytest
+from pytest_kind import KindCluster
+
+from localfleet.kind import kind_program, kubectl_program
+from localfleet.sweep import RUN, delete_clusters, end_processes
+
+CLUSTERS: Final = pytest.StashKey[dict[str, dict[str, str]]]()
+"""In a worker: tier → name and kubeconfig of the run's cluster."""
+
+
+class Run:
+    """The plugin of a run: begins with pytest, and removes at its end whatever the tests left."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.id = f"t{secrets.token_hex(3)}"
+        self._keep = bool(config.option.keep_cluster)
+        parent = tempfile.gettempdir()
+        self._folder = Path(tempfile.mkdtemp(prefix="hp-"))
+        # pytest's own folders are kept, for a look at tests that failed.
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", parent)
+        os.environ |= {RUN: self.id, "TMPDIR": str(self._folder)}
+        tempfile.tempdir = None
+
+    def pytest_unconfigure(self) -> None:
+        """End processes, clusters and folders of this run. A test that was interrupted did not."""
+        with _deaf():
+            end_processes(self.id)
+            if not self._keep:
+                delete_clusters(self.id)
+                shutil.rmtree(self._folder, ignore_errors=True)
+
+
+class SharedCluster:
+    """The one cluster of a run with several workers: made before they start, deleted after they have ended.
+
+    Without it each worker would create and delete the cluster of the session-scoped fixture. `tier`: its key in the
+    workers' input; `file`: kind's configuration.
+    """
+
+    def __init__(self, config: pytest.Config, tier: str, file: Path | None = None) -> None:
+        option = config.option
+        self._tier, self._file, self._keep = tier, file, bool(option.keep_cluster)
+        kind = kind_program(option.kind_bin)
+        own = f"{os.environ[RUN]}-{tier}"
+        name = f"{option.cluster_name}-{tier}" if self._keep else own
+        kubeconfig = Path(option.kubeconfig or Path(tempfile.gettempdir()) / f"{name}.kubeconfig")
+        kubectl = option.kind_kubectl_bin or kubectl_program(kind)
+        self._cluster = KindCluster(name, kubeconfig, option.kind_image, kind, Path(kubectl))
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionstart(self) -> None:
+        """Create the cluster, or find the one that an earlier run kept. Ends the run where that fails."""
+        try:
+            self._cluster.create(self._file)
+        except subprocess.CalledProcessError as error:
+            pytest.exit(f"no cluster for the tests: {error}", returncode=1)
+
+    def pytest_configure_node(self, node: Any) -> None:
+        """Hand the cluster to a worker."""
+        made = {"name": self._cluster.name, "kubeconfig": str(self._cluster.kubeconfig_path)}
+        node.workerinput.setdefault("clusters", {})[self._tier] = made
+
+    def pytest_unconfigure(self) -> None:
+        """Delete the cluster."""
+        if not self._keep:
+            with _deaf():
+                self._cluster.delete()
+                shutil.rmtree(self._cluster.path, ignore_errors=True)
+
+
+def share_cluster(config: pytest.Config, tier: str, file: Path | None = None) -> None:
+    """Give all workers of a run one cluster: in the controller make it, in a worker note it in the stash."""
+    if worker := getattr(config, "workerinput", None):
+        config.stash[CLUSTERS] = worker["clusters"]
+    elif config.option.numprocesses:
+        config.pluginmanager.register(SharedCluster(config, tier, file), f"shared-cluster-{tier}")
+
+
+def end_on_signals() -> None:
+    """Make SIGTERM and SIGHUP end this process as Ctrl-C does: with the clean-up of fixtures.
+
+    A job of a shell's background ignores SIGINT, and so would each program that it starts.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores SIGHUP.
+            signal.signal(number, _interrupt)
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def _deaf() -> Iterator[None]:
+    """Ignore further signals: a second Ctrl-C must not cut the clean-up."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    former = [signal.signal(number, signal.SIG_IGN) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, former, strict=True):
+            signal.signal(number, handler)

@@ -1,0 +1,24 @@
+"""Tests that do not end: each reports itself in the folder $READY, then waits for the end of its run.
+
+Not collected by its name; run by the tests of interrupted runs.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_endless(kind_cluster: Any, redis_address: str, number: int) -> None:
+    folder = tempfile.mkdtemp()
+    subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+    part = Path(os.environ["READY"]) / f"{number}.part"
+    part.write_text("\n".join([str(os.getpid()), kind_cluster.name, folder, redis_address]))
+    part.rename(part.with_suffix(""))
+    signal.pause()
