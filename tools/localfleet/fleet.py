@@ -21,9 +21,10 @@ from kubernetes import client, config
 
 from hotpool.cli import enroll_objects
 from hotpool.lookup import Lookup, LookupFailed
-from localfleet.catalogue import free_port, render
+from localfleet.catalogue import render
 from localfleet.chart import render as render_chart
 from localfleet.kind import REPOSITORY
+from localfleet.ports import free_port
 from localfleet.process import ManagedProcess, wait_for
 
 _RIGHTS: Final = {"ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"}
