@@ -1,6 +1,5 @@
 """One process of the fleet: started with its output in a file, ended by its own id, waited for with a deadline."""
 
-import contextlib
 import os
 import shutil
 import signal
@@ -10,8 +9,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
-
-import psutil
 
 T = TypeVar("T")
 
@@ -51,7 +48,6 @@ class ManagedProcess:
     def __init__(self, name: str, command: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:
         self.name = name
         self.log = log
-        self._orphans: list[psutil.Process] = []
         with log.open("ab") as sink:
             self._process = subprocess.Popen(
                 [*ended_with_parent(), *command],
@@ -73,16 +69,9 @@ class ManagedProcess:
         return self._process.poll() is None
 
     def kill(self) -> None:
-        """End it as a crash would; what it had started goes on (`end_orphans`)."""
-        self._orphans = psutil.Process(self.pid).children(recursive=True)
+        """End it as a crash would; what it had started goes on."""
         self._process.kill()
         self._process.wait()
-
-    def end_orphans(self) -> None:
-        """End what a killed process left behind; psutil does not mistake a reused process id."""
-        for orphan in self._orphans:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                orphan.kill()
 
     def stop(self) -> int:
         """SIGTERM; its exit code. Killed when it takes too long."""
