@@ -1,7 +1,7 @@
 """`make test`: run the suite's tiers one after the other, then show the time of each and the ten slowest tests.
 
-A tier is a target of the Makefile in the current folder. The first that fails ends the run. tests/budget.toml holds the
-seconds that each may take: a tier above its budget is a warning; with CI=true, one above twice its budget fails the run.
+A tier is a target of the Makefile in the current folder. The first that fails ends the run. tests/budget.toml holds
+the seconds that each may take: a tier above its budget is a warning; with CI=true, one above twice its budget fails.
 """
 
 import argparse
@@ -65,7 +65,7 @@ def run(name: str, results: Path) -> Tier:
     """Run one target of the Makefile. Signals that ask for an end are passed on and the end is awaited."""
     environment = os.environ | {"PYTEST_ADDOPTS": f"{os.environ.get('PYTEST_ADDOPTS', '')} --junitxml={results}"}
     started = time.monotonic()
-    process = subprocess.Popen(["make", "--no-print-directory", name], env=environment)
+    process = subprocess.Popen([os.environ.get("MAKE", "/usr/bin/make"), "--no-print-directory", name], env=environment)
 
     def forward(number: int, _frame: FrameType | None) -> None:
         # A terminal sends Ctrl-C to the whole process group itself.

@@ -1,12 +1,12 @@
-"""A cluster of the bench's own, ended afterwards. Used by the parts that need a real API server."""
+"""A cluster of the bench's own, ended afterwards."""
 
-import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from localfleet.clusters import cluster
 from localfleet.fleet import GROUP, Fleet
 from localfleet.kind import kind_program, kubectl_program
 from localfleet.redis_server import RedisServer
@@ -19,19 +19,15 @@ NAMESPACE: Final = "bench"
 def fleets(number: int = 1) -> Iterator[tuple[list[Fleet], Path]]:
     """So many fleets on one new namespace, each for an operator of its own, with one Redis; and the kubeconfig."""
     kind = kind_program()
-    kubeconfig = Path(tempfile.mkdtemp(prefix="hotpool-bench-")) / "kubeconfig"
-    subprocess.run([str(kind), "create", "cluster", "--name", CLUSTER, "--kubeconfig", str(kubeconfig)], check=True)
-    try:
-        with RedisServer() as redis:
-            made = [Fleet(kubeconfig, kubectl_program(kind), NAMESPACE, redis.url) for _ in range(number)]
-            made[0].install()
-            try:
-                yield made, kubeconfig
-            finally:
-                for fleet in made:
-                    fleet.close()
-    finally:
-        subprocess.run([str(kind), "delete", "cluster", "--name", CLUSTER], check=True)
+    with ExitStack() as stack:
+        kubeconfig = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hotpool-bench-"))) / "kubeconfig"
+        stack.enter_context(cluster(CLUSTER, kubeconfig, kind))
+        redis = stack.enter_context(RedisServer())
+        made = [Fleet(kubeconfig, kubectl_program(kind), NAMESPACE, redis.url) for _ in range(number)]
+        for fleet in made:
+            stack.callback(fleet.close)
+        made[0].install()
+        yield made, kubeconfig
 
 
 def pools(number: int) -> list[dict[str, Any]]:

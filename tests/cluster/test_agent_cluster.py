@@ -12,7 +12,7 @@ import pytest
 from pytest_kind.cluster import KindCluster
 from tests.services.agent_run import Running, agent_running, eventually, supervised
 
-from localfleet.catalogue import free_port
+from localfleet.ports import free_port
 
 CRDS = Path(__file__).parents[2] / "crds"
 IDLE = "- {id: idle, type: nmt, run: {command: [sleep, '600']}}\n"

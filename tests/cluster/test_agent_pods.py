@@ -20,6 +20,8 @@ from tests.services.agent_run import Running, agent_running, eventually
 from tests.services.fake_pods import status
 
 from hotpool_agent.cluster import credentials
+from localfleet.clusters import cluster as own_cluster
+from localfleet.clusters import own_name
 from localfleet.kind import REPOSITORY, kubectl_program
 from localfleet.process import wait_for
 from localfleet.relay import Relay
@@ -178,15 +180,13 @@ class Place:
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Cluster, Path]]:
     """A cluster whose API server may be stopped, with our definitions, and its administrator's kubeconfig."""
-    name = f"pods-{uuid.uuid4().hex[:6]}"
+    name = own_name("pods")
     kubeconfig = tmp_path_factory.mktemp("pods") / "kubeconfig"
-    words = ("--name", name, "--kubeconfig", str(kubeconfig))
-    subprocess.run([KIND, "create", "cluster", *words], check=True)
-    crds = [str(kubectl_program(KIND)), "--kubeconfig", str(kubeconfig)]
-    subprocess.run([*crds, "apply", "--server-side", "-f", str(REPOSITORY / "crds")], check=True)
-    subprocess.run([*crds, "wait", "--for=condition=Established", "--timeout=30s", "crd", "--all"], check=True)
-    yield Cluster(name), kubeconfig
-    subprocess.run([KIND, "delete", "cluster", *words], check=True)
+    with own_cluster(name, kubeconfig, KIND):
+        crds = [str(kubectl_program(KIND)), "--kubeconfig", str(kubeconfig)]
+        subprocess.run([*crds, "apply", "--server-side", "-f", str(REPOSITORY / "crds")], check=True)
+        subprocess.run([*crds, "wait", "--for=condition=Established", "--timeout=30s", "crd", "--all"], check=True)
+        yield Cluster(name), kubeconfig
 
 
 @pytest.fixture

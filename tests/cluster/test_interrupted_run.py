@@ -8,12 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import psutil
 import pytest
 
 from localfleet.kind import REPOSITORY, kind_program
 from localfleet.process import wait_for
-from localfleet.sweep import RUN
+from localfleet.sweep import RUN, marked
 
 SAMPLE = REPOSITORY / "tests" / "support" / "samples" / "endless.py"
 WORKERS = 2
@@ -48,18 +47,6 @@ def report(ready: Path, number: int) -> Begun | None:
     return Begun(int(worker), *rest)
 
 
-def marked(run: str) -> list[int]:
-    """Return the processes that carry the id of a run."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get(RUN) == run:
-                found.append(process.pid)
-        except psutil.Error:
-            continue
-    return found
-
-
 @pytest.mark.parametrize("end", [interrupt_group, terminate_after_a_crash])
 def test_an_interrupted_run_leaves_nothing(end: Callable[[subprocess.Popen[bytes], int], None], tmp_path: Path) -> None:
     words = ["-m", "pytest", "-p", "tests.cluster.conftest", "-n", str(WORKERS), "--dist", "worksteal", str(SAMPLE)]
@@ -78,11 +65,11 @@ def test_an_interrupted_run_leaves_nothing(end: Callable[[subprocess.Popen[bytes
         begun = [found for n in (1, 2) if (found := report(tmp_path, n))]
         assert len(begun) == WORKERS, (tmp_path / "log").read_text()
         name = begun[0].cluster.split("-")[0]
-        assert len(marked(name)) >= 2 * WORKERS
+        assert len([*marked(RUN, name)]) >= 2 * WORKERS
         end(run, begun[0].worker)
         assert run.wait(90) != 0
         clusters = subprocess.check_output([str(kind_program()), "get", "clusters"], text=True).split()
-        assert ({found.cluster for found in begun} & {*clusters}, marked(name)) == (set(), [])
+        assert ({found.cluster for found in begun} & {*clusters}, [*marked(RUN, name)]) == (set(), [])
         assert [found.folder for found in begun if Path(found.folder).exists()] == []
     finally:
         run.kill()

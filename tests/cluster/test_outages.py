@@ -14,6 +14,8 @@ from tests.cluster.fleets import BOTH, everywhere, pool
 
 from hotpool.lookup import Picked, Reason, SyncLookup
 from localfleet.catalogue import service
+from localfleet.clusters import cluster as own_cluster
+from localfleet.clusters import own_name
 from localfleet.fleet import Fleet
 from localfleet.kind import REPOSITORY, kubectl_program
 from localfleet.process import wait_for
@@ -35,11 +37,9 @@ BOUND_SECONDS = 12.0
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A cluster whose programs may be stopped."""
-    name = f"outages-{uuid.uuid4().hex[:6]}"
-    kubeconfig = str(tmp_path_factory.mktemp("outages") / "kubeconfig")
-    subprocess.run([KIND, "create", "cluster", "--name", name, "--kubeconfig", kubeconfig], check=True)
-    yield Cluster(name)
-    subprocess.run([KIND, "delete", "cluster", "--name", name, "--kubeconfig", kubeconfig], check=True)
+    name = own_name("outages")
+    with own_cluster(name, tmp_path_factory.mktemp("outages") / "kubeconfig", KIND):
+        yield Cluster(name)
 
 
 @pytest.fixture

@@ -14,7 +14,8 @@ from tests.cluster.projected import claimed, names, node_of, picked, pool, reaso
 from hotpool.lookup import Lookup, LookupFailed, Reason, SyncLookup
 from hotpool.projection.client import connect
 from hotpool.projection.images import NodeImage
-from localfleet.redis_server import RedisServer, free_port
+from localfleet.ports import free_port
+from localfleet.redis_server import RedisServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

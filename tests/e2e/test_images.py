@@ -16,7 +16,7 @@ from redis import Redis
 from redis.backoff import ConstantBackoff
 from redis.retry import Retry
 
-from localfleet.redis_server import free_port
+from localfleet.ports import free_port
 from localimages import archive, base, images, pip_settings
 from localkube.console import Console
 

@@ -15,7 +15,7 @@ from tests.services.fake_api import FakeApi, fake_api
 from tests.services.line import NAMES, Line, line
 from tests.services.plant import Plant, plant
 
-from localfleet.catalogue import free_port
+from localfleet.ports import free_port
 
 
 @pytest.fixture

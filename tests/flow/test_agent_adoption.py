@@ -16,7 +16,7 @@ import pytest
 from tests.services.agent_run import Running, agent_running, capability, eventually, supervised
 from tests.services.fake_api import FakeApi
 
-from localfleet.catalogue import free_port
+from localfleet.ports import free_port
 
 
 def auto(port: int, *arguments: str) -> str:

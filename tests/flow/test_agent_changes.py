@@ -17,7 +17,7 @@ from hotpool_agent.catalogue.file import CatalogueError, read_catalogue
 from hotpool_agent.catalogue.model import Catalogue
 from hotpool_agent.node import CommandError
 from hotpool_agent.services import ports
-from localfleet.catalogue import free_port
+from localfleet.ports import free_port
 
 
 def auto(identifier: str, port: int, *arguments: str, type_: str = "asr", more: str = "") -> str:

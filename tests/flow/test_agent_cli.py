@@ -14,7 +14,7 @@ from tests.services.fake_api import FakeApi
 
 from hotpool_agent.local import control
 from hotpool_agent.paths import PathError, socket_path
-from localfleet.catalogue import free_port
+from localfleet.ports import free_port
 
 NMT = "- {id: idle, type: nmt, run: {command: [sleep, '600']}}\n"
 

@@ -15,7 +15,7 @@ from tests.services.fake_api import FakeApi, Fault
 from hotpool_agent.local import control_server
 from hotpool_agent.local.control import AgentDownError, Request, RequestError, ask
 from hotpool_agent.paths import socket_path
-from localfleet.catalogue import free_port
+from localfleet.ports import free_port
 
 BROKEN = "- {id: broken, type: tts, autoStart: true, run: {command: ['false']}}\n"
 NMT = (

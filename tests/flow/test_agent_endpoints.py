@@ -22,7 +22,7 @@ from hotpool_agent.catalogue.file import parse_catalogue
 from hotpool_agent.metrics import Metrics
 from hotpool_agent.services.snapshot import Snapshot
 from hotpool_agent.settings import Settings
-from localfleet.catalogue import free_port
+from localfleet.ports import free_port
 
 NMT = "- {id: idle, type: nmt, run: {command: [sleep, '600']}}\n"
 

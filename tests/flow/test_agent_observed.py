@@ -13,7 +13,7 @@ from tests.services.fake_bus import FakeBus, Unit, fake_bus
 
 from hotpool_agent.observing.observer import Observer
 from hotpool_agent.observing.probe import Answer
-from localfleet.catalogue import free_port
+from localfleet.ports import free_port
 
 UNIT = "whisper.service"
 OK = Answer(ok=True)

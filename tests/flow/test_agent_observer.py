@@ -21,7 +21,7 @@ from tests.services.observing import how, observing, until_seen
 from hotpool_agent.observing import processes
 from hotpool_agent.observing.observer import Observer
 from hotpool_agent.observing.probe import Answer
-from localfleet.catalogue import free_port
+from localfleet.ports import free_port
 
 IDLE: Final = "import time; time.sleep(600)"
 

@@ -11,7 +11,7 @@ from tests.services.agent_run import Running, agent_running, capability, eventua
 from tests.services.fake_api import FakeApi, fake_api
 from tests.services.jumping import jump, jumping
 
-from localfleet.catalogue import free_port
+from localfleet.ports import free_port
 
 HALF_LIFE = 60.0
 OVER = 4 * HALF_LIFE

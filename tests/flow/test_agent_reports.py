@@ -17,7 +17,7 @@ from hotpool_agent.cluster.credentials import Target
 from hotpool_agent.cluster.problems import UnavailableError
 from hotpool_agent.cluster.publish import Cluster
 from hotpool_agent.local.control import Request
-from localfleet.catalogue import free_port
+from localfleet.ports import free_port
 
 NMT = "- {id: idle, type: nmt, run: {command: [sleep, '600']}}\n"
 

@@ -17,7 +17,7 @@ from tests.services.fake_api import FakeApi, Fault
 from hotpool_agent.node import CommandError
 from hotpool_agent.services import ports, supervise
 from hotpool_agent.services.supervise import Command, LaunchError, Process, StuckError
-from localfleet.catalogue import free_port
+from localfleet.ports import free_port
 
 HURRIED = (
     "  ready: {http: {path: /health, expectBody: '\"ok\"'}, periodSeconds: 0.1, timeoutSeconds: 0.2, startSeconds: 1}\n"

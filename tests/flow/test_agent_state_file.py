@@ -21,7 +21,7 @@ from tests.services.fake_api import FakeApi
 
 from hotpool_agent.local import control
 from hotpool_agent.store import State, StoreError, open_store
-from localfleet.catalogue import free_port
+from localfleet.ports import free_port
 
 GOOD = {"schemaVersion": 1, "instance": "i", "services": {"a": {"desired": "Running", "desiredBy": "local"}}}
 NOBODY = 65534

@@ -33,7 +33,7 @@ from hotpool.__main__ import app
 from hotpool.api.meta import LEASE_LABEL, LEASE_PREFIX, timestamp
 from hotpool.cli.transitions import of_event, of_redis
 from hotpool.lookup import Transition
-from localfleet.catalogue import free_port
+from localfleet.ports import free_port
 
 WIDTH: Final = 80
 COMMANDS: Final = ("why", "top", "diff", "pick", "enroll")

@@ -11,7 +11,7 @@ from aiohttp import web
 from tests.services.read_api import ReadApi
 
 from hotpool.api.meta import SCHEMA_REVISION, SCHEMA_REVISION_ANNOTATION
-from localfleet.catalogue import free_port
+from localfleet.ports import free_port
 
 PROGRAM = str(Path(sys.executable).with_name("hotpool"))
 NAME = "nodecapabilities.hotpool.dev"

@@ -11,7 +11,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from hotpool.probes import serve
-from localfleet.catalogue import free_port
+from localfleet.ports import free_port
 
 SECONDS = 10
 

@@ -1,4 +1,4 @@
-"""Runs `hotpool-agent` as people do: as a process of its own. Used by the flow tests."""
+"""Runs `hotpool-agent` as people do: as a process of its own."""
 
 import asyncio
 import signal
@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.services.fake_api import FakeApi
+
+from localfleet.process import ended_with_parent
 
 
 @dataclass
@@ -27,7 +29,7 @@ Command = Callable[..., Awaitable[Result]]
 async def spawn(environment: dict[str, str], *arguments: str, inside: Sequence[str] = ()) -> asyncio.subprocess.Process:
     """Start `hotpool-agent` with these words; `inside`: the words of a program that becomes it."""
     pipe = asyncio.subprocess.PIPE
-    words = (*inside, sys.executable, "-m", "hotpool_agent", *arguments)
+    words = (*ended_with_parent(), *inside, sys.executable, "-m", "hotpool_agent", *arguments)
     return await asyncio.create_subprocess_exec(*words, stdout=pipe, stderr=pipe, env=environment)
 
 

@@ -20,8 +20,9 @@ import psutil
 
 from hotpool_agent.local import control
 from hotpool_agent.paths import socket_path
-from localfleet.catalogue import SERVICE, free_port, service
+from localfleet.catalogue import SERVICE, service
 from localfleet.fleet import Fleet
+from localfleet.ports import free_port
 from localfleet.process import ManagedProcess, wait_for
 from localfleet.relay import Relay
 

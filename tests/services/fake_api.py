@@ -19,6 +19,8 @@ from typing import Any, Literal
 from aiohttp import web
 from tests.services.fake_pods import FakePods
 
+from localfleet.ports import free_port
+
 Json = dict[str, Any]
 Kind = Literal["status", "lost", "late", "held", "hang"]
 
@@ -276,14 +278,14 @@ def is_watch(request: web.Request) -> bool:
 
 
 @asynccontextmanager
-async def fake_api(port: int = 0, tls: ssl.SSLContext | None = None) -> AsyncIterator[FakeApi]:
+async def fake_api(port: int | None = None, tls: ssl.SSLContext | None = None) -> AsyncIterator[FakeApi]:
     """A running server on the port, or one of its own; with `tls` over HTTPS."""
     api = FakeApi()
     app = web.Application(client_max_size=2**22)
     app.router.add_route("*", "/{tail:.*}", api.handle)
     runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", port, ssl_context=tls)
+    site = web.TCPSite(runner, "127.0.0.1", port or free_port(), ssl_context=tls)
     await site.start()
     api.url = f"{'https' if tls else 'http'}://127.0.0.1:{runner.addresses[0][1]}"
     try:

@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from localfleet.sweep import RUN
 from localkube.process import MARKER
 
 REPOSITORY = Path(__file__).parents[2]
@@ -29,19 +30,22 @@ class Kind:
         self.home = home
         self.kubectl = programs / "kubectl"
         self.state = home / ".local" / "state" / "hotpool"
+        self._started: list[subprocess.Popen[str]] = []
         own = {"HOME": str(home), "XDG_CACHE_HOME": str(CACHE), "XDG_STATE_HOME": "", "KUBECONFIG": ""}
         self.environment = {**os.environ, **own, "KIND_CLUSTER_NAME": ""}
 
     def start(self, *words: str) -> subprocess.Popen[str]:
         """Run without waiting, with SIGINT heeded although whoever runs the tests in the background ignores it."""
         pipe = subprocess.PIPE
-        return subprocess.Popen(
+        process = subprocess.Popen(
             ["/usr/bin/env", "--default-signal=INT", KIND, *words],
             env=self.environment,
             stdout=pipe,
             stderr=pipe,
             text=True,
         )
+        self._started.append(process)
+        return process
 
     def run(self, *words: str) -> str:
         """Run to success; return what is data."""
@@ -70,6 +74,13 @@ class Kind:
         except psutil.Error:
             return False
 
+    def close(self) -> None:
+        """End what was interrupted, and delete every cluster."""
+        for process in self._started:
+            process.kill()
+            process.wait()
+        self.run("delete", "clusters", "--all")
+
     def left(self) -> tuple[list[psutil.Process], list[Path]]:
         """What must be empty after delete."""
         return self.processes(), list((self.state / "clusters").iterdir())
@@ -77,9 +88,12 @@ class Kind:
 
 def own_kind(home: Path, programs: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kind]:
     """One of the test's own, in this process's environment too; every cluster of it is deleted in the end."""
+    # By this folder a cluster of an interrupted run is known.
+    home = home / os.environ.get(RUN, "home")
+    home.mkdir()
     kind = Kind(home, programs)
     monkeypatch.setenv("XDG_CACHE_HOME", str(CACHE))
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.delenv("XDG_STATE_HOME", raising=False)
     yield kind
-    kind.run("delete", "clusters", "--all")
+    kind.close()

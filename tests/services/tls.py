@@ -5,6 +5,8 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
+from localfleet.ports import free_port
+
 _CHUNK = 65_536
 _HANDSHAKE = b"\x16"
 
@@ -13,16 +15,15 @@ class Terminator:
     """Connections with the context that is there now; `port` stays."""
 
     def __init__(self, target: int, context: ssl.SSLContext) -> None:
-        self.port = 0
+        self.port = free_port()
         self._target = target
         self._context = context
         self._server: asyncio.Server | None = None
         self._talks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
-        """Listen, at first on a free port, later on the same one."""
+        """Listen, each time on the same port."""
         self._server = await asyncio.start_server(self._talk, "127.0.0.1", self.port, ssl=self._context)
-        self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
         """End every connection."""
@@ -84,7 +85,6 @@ class Either(Terminator):
         self._inner = Terminator(self._target, self._context)
         await self._inner.start()
         self._server = await asyncio.start_server(self._talk, "127.0.0.1", self.port)
-        self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
         """End every connection, of both kinds."""

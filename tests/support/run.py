@@ -19,8 +19,9 @@ from typing import Any, Final, NoReturn
 import pytest
 from pytest_kind import KindCluster
 
+from localfleet.clusters import delete_clusters
 from localfleet.kind import kind_program, kubectl_program
-from localfleet.sweep import RUN, delete_clusters, end_processes
+from localfleet.sweep import RUN, sweep
 
 CLUSTERS: Final = pytest.StashKey[dict[str, dict[str, str]]]()
 """In a worker: tier → name and kubeconfig of the run's cluster."""
@@ -34,6 +35,7 @@ class Run:
         self._keep = bool(config.option.keep_cluster)
         parent = tempfile.gettempdir()
         self._folder = Path(tempfile.mkdtemp(prefix="hp-"))
+        self._folder.chmod(0o711)  # Some tests act as another user, in folders that they open.
         # pytest's own folders are kept, for a look at tests that failed.
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", parent)
         os.environ |= {RUN: self.id, "TMPDIR": str(self._folder)}
@@ -42,7 +44,7 @@ class Run:
     def pytest_unconfigure(self) -> None:
         """End processes, clusters and folders of this run. A test that was interrupted did not."""
         with _deaf():
-            end_processes(self.id)
+            sweep(self.id)
             if not self._keep:
                 delete_clusters(self.id)
                 shutil.rmtree(self._folder, ignore_errors=True)

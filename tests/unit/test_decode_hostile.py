@@ -94,7 +94,7 @@ def walked(kind: Kind, body: Any) -> Observed | Rejection:
 
 
 @pytest.mark.parametrize("kind", OURS)
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(240)
 def test_b11_junk_in_each_place_is_a_value_of_which_the_rest_can_be_planned(kind: Kind) -> None:
     for place in paths(WHOLE[kind]):
         for junk in JUNK:
@@ -102,7 +102,7 @@ def test_b11_junk_in_each_place_is_a_value_of_which_the_rest_can_be_planned(kind
 
 
 @pytest.mark.parametrize("kind", OURS)
-@pytest.mark.timeout(20)
+@pytest.mark.timeout(120)
 def test_b11_each_field_can_be_missing(kind: Kind) -> None:
     for place in paths(WHOLE[kind])[1:]:
         walked(kind, without(WHOLE[kind], place))

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 import tiers
 
 PROGRAM = [sys.executable, str(Path(tiers.__file__))]

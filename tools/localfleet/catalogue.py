@@ -1,33 +1,17 @@
 """Catalogues for nodes of the local fleet: real tiny HTTP services, each on its own free port.
 
-Used by `localfleet.fleet`. Pure but for the choice of ports.
+Pure but for the choice of ports.
 """
 
 import json
-import random
-import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from localfleet.ports import free_port
+
 SERVICE = Path(__file__).with_name("service.py")
-
-
-PORTS = range(10_240, 32_768)
-"""Below the range from which the kernel takes ports for connections of its own accord."""
-
-
-def free_port() -> int:
-    """A port that nobody listens on just now."""
-    while True:
-        port = random.choice(PORTS)  # noqa: S311 - guards no secret
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        return port
 
 
 def service(id_: str, type_: str, **more: Any) -> dict[str, Any]:

