@@ -21,8 +21,3 @@ def pool(name: str, **requires: Any) -> dict[str, Any]:
 def everywhere(fleet: Fleet, name: str, expected: dict[str, str]) -> bool:
     """Whether slices and Redis both say so."""
     return fleet.members(name) == expected and fleet.members_in_redis(name) == expected
-
-
-def operator_writes(fleet: Fleet) -> float:
-    """Writes to our kinds that the API server has counted; those of agents (reports) left out."""
-    return sum(count for what, count in fleet.writes().items() if what != ("PATCH", "nodecapabilities"))

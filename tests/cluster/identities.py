@@ -9,6 +9,7 @@ import json
 import ssl
 import urllib.error
 import urllib.request
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,8 @@ from localfleet.fleet import Fleet
 from localfleet.kind import REPOSITORY
 from localfleet.process import wait_for
 
-NODE, OTHER, FRESH = "edge-1", "edge-2", "edge-3"
+NODE, OTHER, FRESH = (f"edge-{number}-{uuid.uuid4().hex[:6]}" for number in (1, 2, 3))
+"""Names of v1 Nodes, which have no namespace: other processes use the same cluster."""
 PROBE: Final = Attempt("probe", "PATCH", OWN, {"spec": {"drain": True}})
 """What only the policy refuses, whoever the agent is."""
 POLICY: Final = "ValidatingAdmissionPolicy"

@@ -16,6 +16,9 @@ from pytest_kind.cluster import KindCluster
 from tests.services.agent_run import Running, agent_running, eventually
 
 from hotpool_agent.cluster.publish import Cluster
+from localfleet.clusters import cluster as own_cluster
+from localfleet.clusters import own_name
+from localfleet.kind import OURS, kubectl_program
 
 CRDS = Path(__file__).parents[2] / "crds"
 CRD = CRDS / "nodecapabilities.yaml"
@@ -28,15 +31,23 @@ Json = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
+def kind_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KindCluster]:
+    """A cluster for this module alone, in place of pytest-kind's: its definitions change."""
+    name, kubeconfig = own_name("skew"), tmp_path_factory.mktemp("skew") / "kubeconfig"
+    with own_cluster(name, kubeconfig, OURS):
+        made = KindCluster(name, kubeconfig, kind_path=OURS, kubectl_path=kubectl_program(OURS))
+        yield made
+        made.path.rmdir()
+
+
+@pytest.fixture(scope="module")
 def namespace(kind_cluster: KindCluster) -> Iterator[str]:
-    """A namespace in a cluster that has our CRDs, before and after."""
+    """A namespace in a cluster that has our CRDs."""
     name = f"skew-{uuid4().hex[:8]}"
     _apply(kind_cluster, CRDS)
     kind_cluster.kubectl("wait", "--for=condition=Established", "--timeout=30s", "crd/nodecapabilities.hotpool.dev")
     kind_cluster.kubectl("create", "namespace", name)
     yield name
-    _apply(kind_cluster, CRDS)
-    kind_cluster.kubectl("delete", "namespace", name, "--wait=false")
 
 
 class Place:

@@ -7,6 +7,7 @@ import subprocess
 import time
 import uuid
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from redis import Redis
@@ -30,6 +31,8 @@ BLINK_SECONDS = 1.0
 OUTAGE_SECONDS = 20.0
 """Longer than 4 H of the agents and than the election's Lease."""
 INTERVAL = 3
+LOOK_SECONDS = 12.0
+"""How long nothing may be written after a restart; the operator's first audit comes 10 s after it leads."""
 BOUND_SECONDS = 12.0
 """A dispatcher's bound on the age: longer than the leader's round, shorter than the outage."""
 
@@ -86,9 +89,37 @@ def fleet(
     cluster.wait_ready()
 
 
+def operator_writes(fleet: Fleet) -> float:
+    """Return the writes to our kinds that the API server has counted in all namespaces, without agents' reports."""
+    return sum(count for what, count in fleet.writes().items() if what != ("PATCH", "nodecapabilities"))
+
+
 def settle(fleet: Fleet) -> None:
     fleet.wait_leading()
     wait_for("both are in", lambda: everywhere(fleet, "llm", BOTH))
+
+
+def test_d9_killed_operator_loses_no_membership_and_writes_nothing_when_nothing_changed(fleet: Fleet) -> None:
+    def stored() -> list[dict[str, Any]]:
+        objects = [fleet.list(plural) for plural in ("nodepools", "nodepoolslices", "nodecapabilities")]
+        return [item for group in objects for item in group]
+
+    def settled() -> bool:
+        return all(item.get("status", {}).get("members") == len(BOTH) for item in fleet.list("nodepools"))
+
+    fleet.apply(*(pool(name, types=[{"type": "llm"}]) for name in ("also", "too")))
+    operator = fleet.start_operator()
+    settle(fleet)
+    wait_for("statuses settled", settled)
+    operator.kill()
+    before, writes = stored(), operator_writes(fleet)
+    operator = fleet.start_operator()
+    fleet.wait_leading()
+    time.sleep(LOOK_SECONDS)
+    assert operator_writes(fleet) == writes
+    assert stored() == before
+    assert all(everywhere(fleet, name, BOTH) for name in ("llm", "also", "too"))
+    assert operator.stop() == 0
 
 
 def test_e5_redis_away_at_the_start_and_later_kubernetes_goes_on_and_redis_catches_up(

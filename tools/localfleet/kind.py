@@ -6,6 +6,7 @@ It starts nothing but `docker info`.
 import os
 import shutil
 import subprocess
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -34,6 +35,7 @@ def _docker_answers() -> bool:
     return asked.returncode == 0
 
 
+@cache
 def kubectl_program(kind: Path) -> Path:
     """The kubectl of our own cluster's version, built where it is missing; with real kind the one on PATH."""
     if kind != OURS:
