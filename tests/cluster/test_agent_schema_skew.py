@@ -41,13 +41,13 @@ def kind_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KindClust
 
 
 @pytest.fixture(scope="module")
-def namespace(kind_cluster: KindCluster) -> Iterator[str]:
+def namespace(kind_cluster: KindCluster) -> str:
     """A namespace in a cluster that has our CRDs."""
     name = f"skew-{uuid4().hex[:8]}"
     _apply(kind_cluster, CRDS)
     kind_cluster.kubectl("wait", "--for=condition=Established", "--timeout=30s", "crd/nodecapabilities.hotpool.dev")
     kind_cluster.kubectl("create", "namespace", name)
-    yield name
+    return name
 
 
 class Place:

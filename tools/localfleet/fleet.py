@@ -16,6 +16,7 @@ import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,6 +36,35 @@ _RIGHTS: Final = {"ServiceAccount", "Role", "RoleBinding", "ClusterRole", "Clust
 _BIN: Final = Path(sys.executable).parent
 GROUP: Final = ("hotpool.dev", "v1alpha1")
 _WRITES: Final = {"POST", "PUT", "PATCH", "APPLY", "DELETE", "DELETECOLLECTION"}
+
+
+_ANY_NAMESPACE: Final = "any-namespace"
+
+
+@cache
+def _rights(part: str) -> str:
+    """Return the accounts and rights of a part of the chart as YAML, for _ANY_NAMESPACE: helm takes half a second."""
+    return yaml.safe_dump_all(
+        found for found in render_chart(_ANY_NAMESPACE, only=f"{part}/*") if found["kind"] in _RIGHTS
+    )
+
+
+@cache
+def install_definitions(kubeconfig: Path, kubectl: Path) -> None:
+    """Apply the definitions to a cluster and wait until they are served; once in this process."""
+    words = [str(kubectl), "--kubeconfig", str(kubeconfig)]
+    for command in (
+        ("apply", "--server-side", "--force-conflicts", "-f", str(REPOSITORY / "crds")),
+        ("wait", "--for=condition=Established", "--timeout=30s", "crd", "--all"),
+    ):
+        subprocess.run([*words, *command], check=True, stdout=subprocess.DEVNULL)
+
+
+@cache
+def _view(kubeconfig: Path, kubectl: Path) -> str:
+    """Return the kubeconfig as JSON with nothing but its current context."""
+    words = [str(kubectl), "--kubeconfig", str(kubeconfig), "config", "view", "--raw", "--minify", "-o", "json"]
+    return subprocess.run(words, check=True, capture_output=True, text=True).stdout
 
 
 class Fleet:
@@ -62,6 +92,7 @@ class Fleet:
         api: Any = config.new_client_from_config(str(kubeconfig))
         self.objects = client.CustomObjectsApi(api)
         self.leases = client.CoordinationV1Api(api)
+        self._core = client.CoreV1Api(api)
 
     def kubectl(self, *words: str, text: str | None = None) -> str:
         """Run kubectl as the administrator in this namespace; its output."""
@@ -74,8 +105,7 @@ class Fleet:
     def install(self) -> None:
         """Definitions, namespace, and the operator's account."""
         self.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.namespace}})
-        self.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(REPOSITORY / "crds"))
-        self.kubectl("wait", "--for=condition=Established", "--timeout=30s", "crd", "--all")
+        install_definitions(self.admin, self.kubectl_program)
         self._account("operator")
 
     def apply(self, *objects: dict[str, Any]) -> None:
@@ -240,15 +270,16 @@ class Fleet:
 
     def _account(self, part: str) -> None:
         """The account of a part of the chart, and its rights."""
-        self.apply(*(found for found in render_chart(self.namespace, only=f"{part}/*") if found["kind"] in _RIGHTS))
+        self.kubectl("apply", "-f", "-", text=_rights(part).replace(_ANY_NAMESPACE, self.namespace))
 
     def _kubeconfig(self, account: str) -> Path:
         """A kubeconfig with nothing but the account's token, readable by its owner only."""
         path = self.folder / f"{account}.kubeconfig"
         if not path.exists():
-            token = self.kubectl("create", "token", account, "--duration=24h").strip()
-            view = json.loads(self.kubectl("config", "view", "--raw", "--minify", "-o", "json"))
-            view["users"] = [{"name": account, "user": {"token": token}}]
+            body: Any = {"spec": {"expirationSeconds": 24 * 3600}}
+            asked: Any = self._core.create_namespaced_service_account_token(account, self.namespace, body)
+            view = json.loads(_view(self.admin, self.kubectl_program))
+            view["users"] = [{"name": account, "user": {"token": asked.status.token}}]
             view["contexts"][0]["context"]["user"] = account
             if self._server:
                 view["clusters"][0]["cluster"]["server"] = self._server
