@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import Annotated, Any, Final
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 from typer.main import get_group
 
 from hotpool_agent import __version__
@@ -53,6 +53,10 @@ def load_command(name: str) -> Any:
 class _Program(TyperGroup):
     """The group of all commands. It has their names and first sentences, and loads the one that is run."""
 
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.commands = {name: TyperCommand(name, help=words) for name, (_, words) in COMMANDS.items()}
+
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name, _, rest = super().resolve_command(ctx, args)
         return name, load_command(name) if name else None, rest
@@ -87,7 +91,3 @@ def _program(
     ] = False,
 ) -> None:
     del version
-
-
-for _name, (_, _help) in COMMANDS.items():
-    app.command(_name, help=_help)(lambda: None)
