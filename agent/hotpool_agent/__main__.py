@@ -1,10 +1,13 @@
 """Entry point of `hotpool-agent` and `python -m hotpool_agent`; everything else is in `cli` and `agent`."""
 
+from hotpool.common.bare_kubernetes import import_bare_kubernetes
 from hotpool_agent.cli import app
 
 
 def main() -> None:
     """Run the command line."""
+    # Before a command imports the agent, and with it kubernetes.
+    import_bare_kubernetes()
     app()
 
 

@@ -240,7 +240,7 @@ class Agent:
 
 async def run_agent(options: Options) -> None:
     """Run the agent of one node until SIGTERM or SIGINT. Raises TargetError, StoreError, PathError or ListenError."""
-    folder = state_folder(options.settings, options.node)
+    folder = state_folder(options.node)
     path = socket_path(folder)
     with lock(folder, options.node):
         store = open_store(folder)

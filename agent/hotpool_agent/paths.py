@@ -1,6 +1,6 @@
-"""Where an agent keeps its state, its socket and the logs of its services; creates nothing.
+"""Paths of an agent's state, its socket and the logs of its services; creates nothing.
 
-Used by the command line and the wiring.
+Quick to import, for the commands that ask a running agent.
 """
 
 import hashlib
@@ -8,8 +8,6 @@ import os
 import tempfile
 from pathlib import Path
 from typing import Final
-
-from hotpool_agent.settings import Settings
 
 SOCKET_BYTES: Final = 107
 """Longest path of a unix socket on Linux."""
@@ -20,10 +18,10 @@ class PathError(Exception):
     """No usable path; the message says what to set."""
 
 
-def state_folder(settings: Settings, node: str) -> Path:
-    """The node's state folder: $HOTPOOL_AGENT_STATE_DIR, else $XDG_STATE_HOME/hotpool-agent, and the node's name."""
+def state_folder(node: str) -> Path:
+    """Return the node's state folder, in $HOTPOOL_AGENT_STATE_DIR or else in $XDG_STATE_HOME/hotpool-agent."""
     home = Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state")
-    return ((settings.state_dir or home / "hotpool-agent") / node).expanduser().absolute()
+    return (Path(os.environ.get("HOTPOOL_AGENT_STATE_DIR") or home / "hotpool-agent") / node).expanduser().absolute()
 
 
 def log_folder(folder: Path) -> Path:

@@ -1,20 +1,17 @@
-"""What an operator of a machine may turn: intervals, time-outs and folders, from HOTPOOL_AGENT_* and the command line.
+"""Settings of a running agent: intervals, time-outs and addresses, from HOTPOOL_AGENT_* and the command line.
 
-Read by the command line and by the wiring; a leaf that must not import other modules of the agent or do I/O.
+A leaf that must not import other modules of the agent or do I/O.
 """
 
 import re
-import socket
 from ipaddress import ip_address
-from pathlib import Path
 from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from hotpool.api.meta import LABEL_PATTERN, MAX_INTERVAL_SECONDS, NODE_NAME_MAX, SUBDOMAIN_PATTERN
+from hotpool.api.names import LABEL_PATTERN, MAX_INTERVAL_SECONDS
 
-_SUBDOMAIN: Final = re.compile(SUBDOMAIN_PATTERN)
 _NAMESPACE: Final = re.compile(LABEL_PATTERN)
 _NAMESPACE_MAX: Final = 63
 _PORT_MAX: Final = 65535
@@ -59,8 +56,6 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="HOTPOOL_AGENT_", frozen=True)
 
-    state_dir: Path | None = None
-    """Parent of the state folders; default: $XDG_STATE_HOME/hotpool-agent."""
     interval: Annotated[int, Field(ge=1, le=MAX_INTERVAL_SECONDS)] = 15
     """H, the heartbeat interval."""
     debounce: Annotated[float, Field(ge=0, le=60)] = 2.0
@@ -85,18 +80,3 @@ class Settings(BaseSettings):
     """Address of /healthz, /readyz and /metrics; port 0: any free one; `*`: every address of both families."""
     pod_namespaces: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split), AfterValidator(_namespaces)] = ()
     """Where pods of this node are services; with commas between them. Empty: nowhere."""
-
-
-class NodeNameError(ValueError):
-    """A node name that Kubernetes would not take; the message says what is allowed."""
-
-
-def node_name(given: str | None) -> str:
-    """The node's name: as given, or the host name in lower case. Raises NodeNameError if it is no DNS name."""
-    name = given if given is not None else socket.gethostname().lower()
-    if len(name) > NODE_NAME_MAX or not _SUBDOMAIN.fullmatch(name):
-        raise NodeNameError(
-            f"node name {name!r} must be a DNS name: lower case letters, digits, '-' and '.', beginning and ending "
-            f"with a letter or digit, at most {NODE_NAME_MAX} characters; set one with --node"
-        )
-    return name

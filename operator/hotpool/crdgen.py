@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from hotpool.api import capability, generator, meta, pool
+from hotpool.api import capability, generator, meta, names, pool
 from hotpool.api import slice as slices
 
 Json = dict[str, Any]
@@ -65,7 +65,7 @@ KINDS: Final = (
         ),
         selectable=(".status.ready", ".spec.drain"),
         rules=(
-            _name_rule(meta.NODE_NAME_MAX, label=False),
+            _name_rule(names.NODE_NAME_MAX, label=False),
             ("!has(oldSelf.status) || has(self.status)", "stale report: status cannot be removed"),
         ),
     ),

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ async def test_a2_a_command_names_the_service_and_waits_unless_told_not_to(
     result = await hotpool_agent(command, "s", "--node", "n1")
     assert (result.code, result.out, result.err) == (0, "s: Running\n", "")
     await hotpool_agent(command, "s", "--node", "n1", "--no-wait")
-    assert [request.model_dump() for request in agent.asked] == [
+    assert [asdict(request) for request in agent.asked] == [
         {"op": command, "id": "s", "wait": True},
         {"op": command, "id": "s", "wait": False},
     ]

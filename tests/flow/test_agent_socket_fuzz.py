@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -27,7 +28,7 @@ async def dispatch(request: control.Request) -> Any:
         raise control.RequestError("refused")
     if request.id == "broken":
         raise KeyError(request.id)
-    return request.model_dump()
+    return asdict(request)
 
 
 @asynccontextmanager
@@ -39,7 +40,7 @@ async def serving() -> AsyncIterator[Path]:
         try:
             yield path
             answer = await asyncio.wait_for(asyncio.to_thread(control.ask, path, STATUS), 20)
-            assert answer == STATUS.model_dump()
+            assert answer == asdict(STATUS)
         finally:
             server.close()
 
@@ -134,7 +135,7 @@ async def test_a2_many_connections_half_lines_and_silent_readers_leave_nothing_b
         open_ones = [await asyncio.open_unix_connection(path) for _ in range(control_server.Limits().connections - 1)]
         for number, (_, writer) in enumerate(open_ones):
             # Half a line; much asked and no answer read; nothing.
-            writer.write((b'{"op": "sta', STATUS.model_dump_json().encode() + b"\n", b"")[number % 3] * 500)
+            writer.write((b'{"op": "sta', json.dumps(asdict(STATUS)).encode() + b"\n", b"")[number % 3] * 500)
         assert await asyncio.to_thread(control.ask, path, STATUS)
         for _, writer in open_ones:
             writer.transport.abort()

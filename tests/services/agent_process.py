@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from tests.services.fake_api import FakeApi
 
@@ -26,18 +27,23 @@ Command = Callable[..., Awaitable[Result]]
 """Runs `hotpool-agent` with these words to its end."""
 
 
-async def spawn(environment: dict[str, str], *arguments: str, inside: Sequence[str] = ()) -> asyncio.subprocess.Process:
-    """Start `hotpool-agent` with these words; `inside`: the words of a program that becomes it."""
+async def spawn(
+    environment: dict[str, str], *arguments: str, inside: Sequence[str] = (), errors: IO[bytes] | None = None
+) -> asyncio.subprocess.Process:
+    """Start `hotpool-agent` with these words; `inside`: the words of a program that becomes it.
+
+    `errors`: a file for its standard error; without one, a pipe.
+    """
     pipe = asyncio.subprocess.PIPE
     words = (*ended_with_parent(), *inside, sys.executable, "-m", "hotpool_agent", *arguments)
-    return await asyncio.create_subprocess_exec(*words, stdout=pipe, stderr=pipe, env=environment)
+    return await asyncio.create_subprocess_exec(*words, stdout=pipe, stderr=errors or pipe, env=environment)
 
 
 async def finish(process: asyncio.subprocess.Process) -> Result:
     """Wait for the end of a process."""
     out, err = await asyncio.wait_for(process.communicate(), 60)
     assert process.returncode is not None
-    return Result(process.returncode, out.decode(), err.decode())
+    return Result(process.returncode, out.decode(), (err or b"").decode())
 
 
 @asynccontextmanager

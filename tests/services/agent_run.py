@@ -104,7 +104,7 @@ async def agent_running(
     """
     source = None if services is None else write_catalogue(folder, services, node=node, head=head)
     target = Target(kubeconfig=str(kubeconfig) if kubeconfig else None, namespace=settings.pop("namespace", None))
-    chosen = Settings(state_dir=folder, **(QUICK | settings))
+    chosen = Settings(**(QUICK | settings))
     catalogue = read_catalogue(source) if source else without_file()
     state = folder / node
     with lock(state, node):

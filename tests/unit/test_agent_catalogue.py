@@ -8,7 +8,7 @@ import pytest
 from hotpool_agent.catalogue.file import CatalogueError, parse_catalogue, read_catalogue
 from hotpool_agent.catalogue.model import WAYS, Catalogue, ServiceSpec
 from hotpool_agent.catalogue.pairs import normalise_pair
-from hotpool_agent.settings import NodeNameError, node_name
+from hotpool_agent.node_name import NodeNameError, node_name
 
 WHOLE = """\
 version: 1

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from tests.builders import generator, node, pool, requires, speech, view
 from tests.generators import made, offered, planned
 
-from hotpool.api.meta import GENERATOR_NAME_MAX, LABEL_PATTERN, PAIR_OR_ANY_PATTERN, POOL_NAME_MAX
+from hotpool.api.meta import GENERATOR_NAME_MAX, PAIR_OR_ANY_PATTERN, POOL_NAME_MAX
+from hotpool.api.names import LABEL_PATTERN
 from hotpool.core.generators import ranking
 from hotpool.core.generators.generate import Admission, Names, admit, key_rule, pool_name, pool_spec
 from hotpool.core.generators.plan import GeneratorPlan

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.builders import generator, node, report, requires, service, speech, stopped, view
 
-from hotpool.api.meta import LABEL_PATTERN, POOL_NAME_MAX
+from hotpool.api.meta import POOL_NAME_MAX
+from hotpool.api.names import LABEL_PATTERN
 from hotpool.api.pool import PoolSpec
 from hotpool.core.generators.generate import key_rule, pool_name, pool_spec, problem
 from hotpool.core.generators.hashing import fnv1a64, slot

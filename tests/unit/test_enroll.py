@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hotpool.api.meta import NODE_NAME_MAX
+from hotpool.api.names import NODE_NAME_MAX
 from hotpool.cli import enroll_file
 from hotpool.cli.enroll_objects import Credential, ForeignError, credential, kubeconfig, secrets_of, step
 

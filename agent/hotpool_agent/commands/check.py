@@ -26,30 +26,30 @@ _CHECK: Final = m.Manual(
 )
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to the program."""
+app: Final = typer.Typer(rich_markup_mode=None)
 
-    @app.command(cls=m.command(_CHECK))
-    def check(
-        catalogue: Annotated[Path, typer.Argument(metavar="CATALOGUE", help="The node's services, YAML.")],
-        *,
-        output: OutputOption = Output.TABLE,
-    ) -> None:
-        """Check a catalogue and explain every error at once.
 
-        Each error comes with its line and field. No agent needs to run, and nothing is started. On success the
-        services are listed.
-        """
-        from hotpool_agent.catalogue.file import CatalogueError, read_catalogue  # noqa: PLC0415 - slow to import
+@app.command(cls=m.command(_CHECK))
+def check(
+    catalogue: Annotated[Path, typer.Argument(metavar="CATALOGUE", help="The node's services, YAML.")],
+    *,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Check a catalogue and explain every error at once.
 
-        try:
-            found = read_catalogue(catalogue)
-        except CatalogueError as error:
-            fail(str(error), m.USAGE)
-        if output is Output.JSON:
-            typer.echo(found.model_dump_json(by_alias=True, indent=2))
-        else:
-            _show(found)
+    Each error comes with its line and field. No agent needs to run, and nothing is started. On success the
+    services are listed.
+    """
+    from hotpool_agent.catalogue.file import CatalogueError, read_catalogue  # noqa: PLC0415 - slow to import
+
+    try:
+        found = read_catalogue(catalogue)
+    except CatalogueError as error:
+        fail(str(error), m.USAGE)
+    if output is Output.JSON:
+        typer.echo(found.model_dump_json(by_alias=True, indent=2))
+    else:
+        _show(found)
 
 
 def _show(catalogue: "Catalogue") -> None:

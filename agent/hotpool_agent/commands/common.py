@@ -1,6 +1,6 @@
-"""What the commands share: options, settings, the question to the running agent, and how a command fails.
+"""Parts that commands share: options, the question to the running agent, and how a command fails.
 
-Used by `cli` and the commands. Must stay quick to import, and hold no rule of its own.
+Must stay quick to import, and hold no rule of its own.
 """
 
 from enum import StrEnum
@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
-from pydantic import ValidationError
 
 from hotpool_agent.commands.manual import FAILED, NOT_RUNNING, USAGE
 from hotpool_agent.local import control
+from hotpool_agent.node_name import NodeNameError, node_name
 from hotpool_agent.paths import PathError, socket_path, state_folder
-from hotpool_agent.settings import NodeNameError, Settings, node_name
 
 NodeOption = Annotated[
     str | None,
@@ -54,21 +53,9 @@ def ask(node: str | None, request: control.Request) -> Any:
 def folder_of(node: str | None) -> Path:
     """The node's state folder; ends the command if the node's name is none."""
     try:
-        return state_folder(settings_of(), node_name(node))
+        return state_folder(node_name(node))
     except NodeNameError as error:
         fail(str(error), USAGE)
-
-
-def settings_of(**given: Any) -> Settings:
-    """Settings from the environment and from options that were given; ends the command if one is wrong."""
-    said = {name: value for name, value in given.items() if value is not None}
-    try:
-        return Settings(**said)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = str(first["loc"][0])
-        where = f"--{name.replace('_', '-')}" if name in said else f"HOTPOOL_AGENT_{name.upper()}"
-        fail(f"{where}: {first['msg'].removeprefix('Value error, ')} (got {first['input']!r})", USAGE)
 
 
 def fail(message: str, code: int) -> NoReturn:

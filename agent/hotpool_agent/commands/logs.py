@@ -8,7 +8,7 @@ from typing import Annotated, BinaryIO, Final
 
 import typer
 
-from hotpool.api.meta import LABEL_PATTERN
+from hotpool.api.names import LABEL_PATTERN
 from hotpool_agent.commands import manual as m
 from hotpool_agent.commands.common import NodeOption, ServiceId, fail, folder_of
 from hotpool_agent.paths import LOG_SUFFIX, log_file, previous_log
@@ -34,40 +34,38 @@ _LOGS: Final = m.Manual(
 )
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to the program."""
+app: Final = typer.Typer(rich_markup_mode=None)
 
-    @app.command(cls=m.command(_LOGS))
-    def logs(
-        identifier: ServiceId,
-        *,
-        node: NodeOption = None,
-        follow: Annotated[
-            bool, typer.Option("--follow", "-f", help="Go on with what is printed, until Ctrl-C.")
-        ] = False,
-        tail: Annotated[
-            int | None, typer.Option("--tail", "-n", min=0, metavar="N", help="Only the last N lines; default: all.")
-        ] = None,
-        previous: Annotated[
-            bool, typer.Option("--previous", "-p", help="What was printed before the last rotation.")
-        ] = False,
-    ) -> None:
-        """Print what a service has written to its output.
 
-        That is its standard output and standard error. Works whether or not an agent or the service runs. A log is
-        rotated at 10 MiB, with one previous file kept.
-        """
-        if follow and previous:
-            fail("--previous is finished: it cannot be followed", m.USAGE)
-        path = _path(folder_of(node), identifier)
-        try:
-            _print(previous_log(path) if previous else path, tail, follow=follow)
-        except FileNotFoundError:
-            fail(_missing(path, previous=previous), m.FAILED)
-        except PermissionError as error:
-            fail(f"{error.filename}: {error.strerror}", m.FAILED)
-        except KeyboardInterrupt:
-            raise typer.Exit(m.INTERRUPTED) from None
+@app.command(cls=m.command(_LOGS))
+def logs(
+    identifier: ServiceId,
+    *,
+    node: NodeOption = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what is printed, until Ctrl-C.")] = False,
+    tail: Annotated[
+        int | None, typer.Option("--tail", "-n", min=0, metavar="N", help="Only the last N lines; default: all.")
+    ] = None,
+    previous: Annotated[
+        bool, typer.Option("--previous", "-p", help="What was printed before the last rotation.")
+    ] = False,
+) -> None:
+    """Print what a service has written to its output.
+
+    That is its standard output and standard error. Works whether or not an agent or the service runs. A log is
+    rotated at 10 MiB, with one previous file kept.
+    """
+    if follow and previous:
+        fail("--previous is finished: it cannot be followed", m.USAGE)
+    path = _path(folder_of(node), identifier)
+    try:
+        _print(previous_log(path) if previous else path, tail, follow=follow)
+    except FileNotFoundError:
+        fail(_missing(path, previous=previous), m.FAILED)
+    except PermissionError as error:
+        fail(f"{error.filename}: {error.strerror}", m.FAILED)
+    except KeyboardInterrupt:
+        raise typer.Exit(m.INTERRUPTED) from None
 
 
 class Follower:

@@ -1,12 +1,12 @@
 """The sections of `--help` below the options, as in a manual page: exit codes, environment, files, examples.
 
-Used by every command. Knows the words that commands share; must stay quick to import.
+Knows the words that commands share; must stay quick to import.
 """
 
 from dataclasses import dataclass
 from typing import Any, Final
 
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperCommand
 
 OK: Final = 0
 FAILED: Final = 1
@@ -67,14 +67,3 @@ def command(manual: Manual) -> type[TyperCommand]:
             manual.write(formatter)
 
     return Command
-
-
-def group(manual: Manual) -> type[TyperGroup]:
-    """The class of the whole program with this manual."""
-
-    class Group(TyperGroup):
-        def format_epilog(self, ctx: Any, formatter: Any) -> None:
-            del ctx
-            manual.write(formatter)
-
-    return Group

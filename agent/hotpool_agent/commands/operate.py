@@ -44,43 +44,46 @@ _RELOAD: Final = m.Manual(
 )
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands to the program."""
+app: Final = typer.Typer(rich_markup_mode=None)
 
-    @app.command(cls=m.command(_START))
-    def start(identifier: ServiceId, *, node: NodeOption = None, no_wait: NoWait = False) -> None:
-        """Start a service and wait until it is Running.
 
-        The wish is remembered: the service is started again after a restart of the agent or the machine. Starting
-        one that runs is a success.
-        """
-        _say(node, control.Request(op="start", id=identifier, wait=not no_wait))
+@app.command(cls=m.command(_START))
+def start(identifier: ServiceId, *, node: NodeOption = None, no_wait: NoWait = False) -> None:
+    """Start a service and wait until it is Running.
 
-    @app.command(cls=m.command(_STOP))
-    def stop(identifier: ServiceId, *, node: NodeOption = None, no_wait: NoWait = False) -> None:
-        """Stop a service and wait until processes and port are gone.
+    The wish is remembered: the service is started again after a restart of the agent or the machine. Starting
+    one that runs is a success.
+    """
+    _say(node, control.Request(op="start", id=identifier, wait=not no_wait))
 
-        The cluster is told first, so that no new work is sent to it. The wish is remembered: the service stays
-        stopped after a restart of the agent or the machine. Stopping one that is stopped is a success.
-        """
-        _say(node, control.Request(op="stop", id=identifier, wait=not no_wait))
 
-    @app.command(cls=m.command(_RESTART))
-    def restart(identifier: ServiceId, *, node: NodeOption = None, no_wait: NoWait = False) -> None:
-        """Stop a service, start it, and wait until it is Running.
+@app.command(cls=m.command(_STOP))
+def stop(identifier: ServiceId, *, node: NodeOption = None, no_wait: NoWait = False) -> None:
+    """Stop a service and wait until processes and port are gone.
 
-        The cluster is told first, so that no new work is sent to it meanwhile. One that is stopped is started.
-        """
-        _say(node, control.Request(op="restart", id=identifier, wait=not no_wait))
+    The cluster is told first, so that no new work is sent to it. The wish is remembered: the service stays
+    stopped after a restart of the agent or the machine. Stopping one that is stopped is a success.
+    """
+    _say(node, control.Request(op="stop", id=identifier, wait=not no_wait))
 
-    @app.command(cls=m.command(_RELOAD))
-    def reload(*, node: NodeOption = None) -> None:
-        """Have the agent read its catalogue again.
 
-        Services that are new in it appear, services that are gone are stopped first, and changed ones are started
-        anew; all others go on untouched. A catalogue with errors changes nothing, and all errors are printed.
-        """
-        _say(node, control.Request(op="reload"))
+@app.command(cls=m.command(_RESTART))
+def restart(identifier: ServiceId, *, node: NodeOption = None, no_wait: NoWait = False) -> None:
+    """Stop a service, start it, and wait until it is Running.
+
+    The cluster is told first, so that no new work is sent to it meanwhile. One that is stopped is started.
+    """
+    _say(node, control.Request(op="restart", id=identifier, wait=not no_wait))
+
+
+@app.command(cls=m.command(_RELOAD))
+def reload(*, node: NodeOption = None) -> None:
+    """Have the agent read its catalogue again.
+
+    Services that are new in it appear, services that are gone are stopped first, and changed ones are started
+    anew; all others go on untouched. A catalogue with errors changes nothing, and all errors are printed.
+    """
+    _say(node, control.Request(op="reload"))
 
 
 def _say(node: str | None, request: control.Request) -> None:

@@ -44,43 +44,44 @@ class Wire(StrEnum):
     JSON = "json"
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands to the program."""
+app: Final = typer.Typer(rich_markup_mode=None)
 
-    @app.command(cls=m.command(_STATUS))
-    def status(
-        identifier: Annotated[str | None, typer.Argument(metavar="ID", help="Service id in the catalogue.")] = None,
-        *,
-        node: NodeOption = None,
-        output: OutputOption = Output.TABLE,
-    ) -> None:
-        """Show the services, and whether the cluster hears the agent.
 
-        Of all services, or of one. Below the table: when the API server accepted a report last, where metrics are
-        served, and what is wrong.
-        """
-        answer = ask(node, control.Request(op="status", id=identifier))
-        if output is Output.JSON:
-            typer.echo(json.dumps(answer, indent=2))
-        else:
-            from hotpool_agent.local import table  # noqa: PLC0415 - rich's tables are slow to import
+@app.command(cls=m.command(_STATUS))
+def status(
+    identifier: Annotated[str | None, typer.Argument(metavar="ID", help="Service id in the catalogue.")] = None,
+    *,
+    node: NodeOption = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Show the services, and whether the cluster hears the agent.
 
-            table.show(answer)
-        raise typer.Exit(_code(answer))
+    Of all services, or of one. Below the table: when the API server accepted a report last, where metrics are
+    served, and what is wrong.
+    """
+    answer = ask(node, control.Request(op="status", id=identifier))
+    if output is Output.JSON:
+        typer.echo(json.dumps(answer, indent=2))
+    else:
+        from hotpool_agent.local import table  # noqa: PLC0415 - rich's tables are slow to import
 
-    @app.command(cls=m.command(_REPORT))
-    def report(
-        *,
-        node: NodeOption = None,
-        output: Annotated[Wire, typer.Option("--output", "-o", help="yaml or json.")] = Wire.YAML,
-    ) -> None:
-        """Print the report that the agent would send now.
+        table.show(answer)
+    raise typer.Exit(_code(answer))
 
-        It is printed exactly as the API server gets it. It goes to status.report of the node's NodeCapability.
-        Nothing is sent by this command.
-        """
-        answer = ask(node, control.Request(op="report"))
-        typer.echo(json.dumps(answer, indent=2) if output is Wire.JSON else _yaml(answer), nl=output is Wire.JSON)
+
+@app.command(cls=m.command(_REPORT))
+def report(
+    *,
+    node: NodeOption = None,
+    output: Annotated[Wire, typer.Option("--output", "-o", help="yaml or json.")] = Wire.YAML,
+) -> None:
+    """Print the report that the agent would send now.
+
+    It is printed exactly as the API server gets it. It goes to status.report of the node's NodeCapability.
+    Nothing is sent by this command.
+    """
+    answer = ask(node, control.Request(op="report"))
+    typer.echo(json.dumps(answer, indent=2) if output is Wire.JSON else _yaml(answer), nl=output is Wire.JSON)
 
 
 def _code(status: dict[str, Any]) -> int:

@@ -1,6 +1,6 @@
-"""What may be asked of a running agent over its local socket, and the asking side (behaviour A2). I/O.
+"""Requests to a running agent over its local socket, and the asking side (behaviour A2). I/O.
 
-One JSON object a line, each way. Called by the command line; `control_server` answers. Must stay quick to import.
+One JSON object a line, each way; `control_server` answers. Must stay quick to import.
 
 There is no version field: a request that the agent does not know whole (an operation, a field) is refused with the
 agent's version in the words, never half done; an answer may gain fields, and askers ignore those that they do not know.
@@ -9,10 +9,9 @@ agent's version in the words, never half done; an answer may gain fields, and as
 import json
 import socket
 from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
-
-from pydantic import BaseModel, ConfigDict
+from typing import Any, ClassVar, Final, Literal
 
 LINE_BYTES: Final = 64 * 1024
 """A request's limit."""
@@ -20,10 +19,11 @@ LINE_BYTES: Final = 64 * 1024
 Op = Literal["status", "report", "start", "stop", "restart", "reload"]
 
 
-class Request(BaseModel):
-    """What may be asked. `id` names a service; `wait`: answer when the state is reached."""
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request. `id` names a service; `wait`: answer when the state is reached."""
 
-    model_config = ConfigDict(extra="forbid")
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
 
     op: Op
     id: str | None = None
@@ -45,7 +45,7 @@ def ask(path: Path, request: Request) -> Any:
             connection.connect(str(path))
             # An agent that has too many askers answers before it is asked, and hangs up.
             with suppress(BrokenPipeError):
-                connection.sendall(request.model_dump_json().encode() + b"\n")
+                connection.sendall(json.dumps(asdict(request)).encode() + b"\n")
             with connection.makefile("rb") as lines:
                 line = lines.readline()
         except OSError as error:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import structlog
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from hotpool_agent import __version__
 from hotpool_agent.local.control import LINE_BYTES, Request, RequestError
@@ -26,6 +26,7 @@ Answer = dict[str, Any]
 Dispatch = Callable[[Request], Awaitable[Any]]
 
 _LOG: Final = structlog.get_logger(__name__)
+_REQUEST: Final = TypeAdapter(Request)
 _LOOK_SECONDS: Final = 1.0
 """How often it is looked whether the client of a long request is still there."""
 
@@ -122,7 +123,7 @@ class _Clients:
 
 async def _answer(line: bytes, dispatch: Dispatch) -> Answer:
     try:
-        request = Request.model_validate_json(line)
+        request = _REQUEST.validate_json(line)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))

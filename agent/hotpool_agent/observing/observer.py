@@ -1,12 +1,12 @@
 """Sees whether a service that something else runs is there, in one of five ways (behaviour A3, A5): I/O, fails closed.
 
-Called by `service`; owned by `node`. Answers one question once. How often to ask, and how many failures count, is not
-its business.
+Answers one question once. How often to ask, and how many failures count, is not its business.
 """
 
 import asyncio
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import aiohttp
 
@@ -14,7 +14,9 @@ from hotpool_agent.catalogue.model import FileCheck, Observe, ProcessCheck
 from hotpool_agent.observing import probe, processes
 from hotpool_agent.observing.aside import Aside
 from hotpool_agent.observing.probe import Answer
-from hotpool_agent.observing.systemd import Systemd
+
+if TYPE_CHECKING:
+    from hotpool_agent.observing.systemd import Systemd
 
 
 class Observer:
@@ -24,7 +26,8 @@ class Observer:
         self._session = session
         self._base = base
         self._aside = Aside()
-        self._systemd = {user: Systemd(user=user) for user in (False, True)}
+        self._systemd: dict[bool, Systemd] = {}
+        """By `user` of the checks."""
         self._pids: dict[ProcessCheck, int] = {}
         """Where a process was last seen: looking there first spares reading about all others."""
 
@@ -53,11 +56,17 @@ class Observer:
         if how.process:
             return await self._process(how.process)
         if how.systemd:
-            return await self._systemd[how.systemd.user].ask(how.systemd.unit)
+            return await self._manager(user=how.systemd.user).ask(how.systemd.unit)
         if how.file:
             check = how.file
             return await self._aside.run(check, lambda: _file(self._base / check.path, check))
         return Answer(ok=False, detail="nothing says how to see it")
+
+    def _manager(self, *, user: bool) -> "Systemd":
+        # Imported with the first service that needs it, because D-Bus takes 2 MB.
+        from hotpool_agent.observing.systemd import Systemd  # noqa: PLC0415
+
+        return self._systemd.setdefault(user, Systemd(user=user))
 
     async def _process(self, check: ProcessCheck) -> Answer:
         if check.name is None:

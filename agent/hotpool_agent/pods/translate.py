@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, Final
 
-from hotpool.api.meta import LABEL_PATTERN
+from hotpool.api.names import LABEL_PATTERN
 from hotpool_agent.catalogue.annotation import read_attributes
 from hotpool_agent.catalogue.model import Attributes, Device, ServiceSpec
 from hotpool_agent.pods.plain import Json, items, mapping, text

@@ -9,7 +9,6 @@ from typing import Annotated, ClassVar, Final, Literal
 from pydantic import FailFast, Field, JsonValue, StringConstraints
 
 from hotpool.api.meta import (
-    MAX_INTERVAL_SECONDS,
     ApiModel,
     Condition,
     Count,
@@ -21,6 +20,7 @@ from hotpool.api.meta import (
     Word,
     map_by,
 )
+from hotpool.api.names import MAX_INTERVAL_SECONDS
 
 MAX_SERVICES: Final = 1000
 MAX_TYPES: Final = 256

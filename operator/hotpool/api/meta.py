@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from pydantic.alias_generators import to_camel
 from pydantic.config import JsonDict
 
+from hotpool.api.names import LABEL_PATTERN, NODE_NAME_MAX, SUBDOMAIN_PATTERN
+
 GROUP: Final = "hotpool.dev"
 VERSION: Final = "v1alpha1"
 API_VERSION: Final = f"{GROUP}/{VERSION}"
@@ -32,20 +34,15 @@ CANARY_LEASE: Final = "hotpool-operator-canary"
 """The Lease by which the operator proves that it hears (behaviour C3)."""
 OPERATOR_MANAGER: Final = "hotpool-operator"
 
-NODE_NAME_MAX: Final = 200
 POOL_NAME_MAX: Final = 57
 GENERATOR_NAME_MAX: Final = 40
 SLICE_MAX: Final = 100
 MAX_CONDITIONS: Final = 16
 """Conditions of one object, those of other writers included."""
-MAX_INTERVAL_SECONDS: Final = 120
-"""The longest H that a node may have."""
 
 LARGEST_SERIAL: Final = 2**53 - 1
 """What JSON readers that know only doubles still tell apart."""
 
-SUBDOMAIN_PATTERN: Final = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
-LABEL_PATTERN: Final = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 PAIR_PATTERN: Final = r"^[a-z][a-z0-9]{0,14}-[a-z][a-z0-9]{0,14}$"
 PAIR_OR_ANY_PATTERN: Final = r"^([a-z][a-z0-9]{0,14}|\*)-[a-z][a-z0-9]{0,14}$"
 

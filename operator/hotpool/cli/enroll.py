@@ -17,7 +17,8 @@ from urllib.parse import urlsplit
 import typer
 
 from hotpool.accounts import Accounts, accounts
-from hotpool.api.meta import LEASE_PREFIX, NODE_NAME_MAX, SUBDOMAIN_PATTERN
+from hotpool.api.meta import LEASE_PREFIX
+from hotpool.api.names import NODE_NAME_MAX, SUBDOMAIN_PATTERN
 from hotpool.cli import enroll_file, manual
 from hotpool.cli import enroll_objects as objects
 from hotpool.cli import enroll_work as work

@@ -1,7 +1,8 @@
-"""Import of the Kubernetes client without its synchronous half.
+"""Import of the Kubernetes client without the parts that nothing here uses.
 
 `kubernetes/__init__` imports the synchronous client, requests, oauthlib and websocket: about 0.5 s and 20 MB that the
-asyncio client in `kubernetes.aio` does not need. For programs only: a library must leave its user's imports alone.
+asyncio client in `kubernetes.aio` does not need. `kubernetes/aio/__init__` imports its dynamic client, urllib3 and
+dateutil: 2 MB more. For programs only: a library must leave its user's imports alone.
 """
 
 import sys
@@ -9,12 +10,17 @@ from importlib.util import find_spec, module_from_spec
 from typing import Final
 
 _PACKAGE: Final = "kubernetes"
+_PART: Final = "aio"
 
 
 def import_bare_kubernetes() -> None:
-    """Register an empty parent module, so that importing `kubernetes.aio` executes only that subpackage.
+    """Register empty parent modules, so that importing `kubernetes.aio.client` executes only that subpackage.
 
     No effect where the package is imported already. Where it is not installed, a later import raises as usual.
     """
-    if _PACKAGE not in sys.modules and (spec := find_spec(_PACKAGE)):
-        sys.modules[_PACKAGE] = module_from_spec(spec)
+    if _PACKAGE in sys.modules or not (spec := find_spec(_PACKAGE)):
+        return
+    parent = sys.modules[_PACKAGE] = module_from_spec(spec)
+    if spec := find_spec(f"{_PACKAGE}.{_PART}"):
+        child = sys.modules[f"{_PACKAGE}.{_PART}"] = module_from_spec(spec)
+        setattr(parent, _PART, child)

@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar, get_args
 
 from pydantic import ValidationError
 
-from hotpool.api import generator, meta, pool
+from hotpool.api import generator, meta, names, pool
 from hotpool.api import slice as slices
 from hotpool.core.model import (
     Generator,
@@ -84,7 +84,7 @@ def decode_lease(
     """What a Lease says; None where it is not a node's or was not renewed yet. `duration`: leaseDurationSeconds."""
     if not name.startswith(meta.LEASE_PREFIX) or not renewed:
         return None
-    interval = min(max(1.0, duration / _INTERVALS_PER_LEASE), meta.MAX_INTERVAL_SECONDS) if duration else None
+    interval = min(max(1.0, duration / _INTERVALS_PER_LEASE), names.MAX_INTERVAL_SECONDS) if duration else None
     return Heartbeat(name.removeprefix(meta.LEASE_PREFIX), holder or "", renewed, interval, uid, version)
 
 
