@@ -4,7 +4,7 @@ Used by `hotpool enroll`, with the rights of whoever calls it. Decides nothing; 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from enum import Enum, auto
 from pathlib import Path
@@ -15,13 +15,16 @@ from kubernetes.aio import client
 from kubernetes.aio.client.exceptions import ApiException
 
 from hotpool.api import meta
-from hotpool.clients import AWAY, READ_TIMEOUT, UNUSABLE, Access, Unavailable, connect, explain, no_kubeconfig
+from hotpool.clients import READ_TIMEOUT, UNUSABLE, Access, Unavailable, connect, no_kubeconfig
 from hotpool.core.model import Kind
+from hotpool.rest import APPLY, AWAY, explain, path, request
 
 Json = dict[str, Any]
 
 MANAGER: Final = "hotpool-enroll"
-_APPLY: Final = "application/apply-patch+yaml"
+_RBAC: Final = "rbac.authorization.k8s.io/v1"
+_GROUPS: Final = {"ServiceAccount": "v1", "Secret": "v1", "Role": _RBAC, "RoleBinding": _RBAC}
+"""API group version of each kind."""
 _POLL_SECONDS: Final = 0.2
 _SETTLE_SECONDS: Final = 10.0
 """How long the API server may take to heed a new Role, or a policy that was just installed."""
@@ -49,19 +52,7 @@ class Accounts:
     def __init__(self, api: client.ApiClient, namespace: str) -> None:
         self._namespace = namespace
         self._configuration = api.configuration
-        self._core = core = client.CoreV1Api(api)
-        rbac = client.RbacAuthorizationV1Api(api)
-        self._patches: dict[str, Callable[..., Awaitable[Any]]] = {
-            "ServiceAccount": core.patch_namespaced_service_account,
-            "Role": rbac.patch_namespaced_role,
-            "RoleBinding": rbac.patch_namespaced_role_binding,
-        }
-        self._deletions: dict[str, Callable[..., Awaitable[Any]]] = {
-            "RoleBinding": rbac.delete_namespaced_role_binding,
-            "Role": rbac.delete_namespaced_role,
-            "Secret": core.delete_namespaced_secret,
-            "ServiceAccount": core.delete_namespaced_service_account,
-        }
+        self._api = api
 
     @property
     def server(self) -> tuple[str, str | None, str | None]:
@@ -77,65 +68,54 @@ class Accounts:
 
     async def labels_of(self, account: str) -> dict[str, str] | None:
         """The labels of a ServiceAccount, None where there is none."""
-        request = self._core.read_namespaced_service_account(account, self._namespace, _request_timeout=READ_TIMEOUT)
-        found = await _found("get", f"serviceaccounts/{account}", request)
-        return None if found is None else dict(found.metadata.labels or {})
+        found = await _found("get", f"serviceaccounts/{account}", self._read("ServiceAccount", account))
+        return None if found is None else dict(found["metadata"].get("labels") or {})
 
     async def apply(self, body: Json) -> None:
         """Make a ServiceAccount, Role or RoleBinding so."""
         name = body["metadata"]["name"]
-        request = self._patches[body["kind"]](
-            name,
-            self._namespace,
-            body,
-            field_manager=MANAGER,
-            force=True,
-            _content_type=_APPLY,
-            _request_timeout=READ_TIMEOUT,
-        )
-        await _asked("apply", f"{body['kind'].lower()}s/{name}", request)
+        where = self._path(body["kind"], name)
+        query = {"fieldManager": MANAGER, "force": "true"}
+        asked = request(self._api, "PATCH", where, query=query, body=body, content_type=APPLY, seconds=READ_TIMEOUT)
+        await _asked("apply", f"{body['kind'].lower()}s/{name}", asked)
 
     async def secret(self, name: str) -> Json | None:
         """`uid`, `type`, `labels`, `annotations` and `data` of a Secret, None where there is none."""
-        request = self._core.read_namespaced_secret(name, self._namespace, _request_timeout=READ_TIMEOUT)
-        found = await _found("get", f"secrets/{name}", request)
+        found = await _found("get", f"secrets/{name}", self._read("Secret", name))
         if found is None:
             return None
-        of = found.metadata
+        of = found["metadata"]
         return {
-            "uid": of.uid,
-            "type": found.type,
-            "labels": of.labels or {},
-            "annotations": of.annotations or {},
-            "data": found.data or {},
+            "uid": of["uid"],
+            "type": found.get("type"),
+            "labels": of.get("labels") or {},
+            "annotations": of.get("annotations") or {},
+            "data": found.get("data") or {},
         }
 
     async def create_secret(self, body: Json) -> None:
         """Create a Secret; one that is there already stays as it is."""
         name = body["metadata"]["name"]
-        secret: Any = body
-        request = self._core.create_namespaced_secret(
-            self._namespace, secret, field_manager=MANAGER, _request_timeout=READ_TIMEOUT
-        )
+        query = {"fieldManager": MANAGER}
+        asked = request(self._api, "POST", self._path("Secret"), query=query, body=body, seconds=READ_TIMEOUT)
         try:
-            await _asked("create", f"secrets/{name}", request)
+            await _asked("create", f"secrets/{name}", asked)
         except Unavailable as error:
             if error.status != _CONFLICT:
                 raise
 
     async def delete(self, kind: str, name: str, uid: str | None = None) -> bool:
         """Delete an object (this very one); False where it is not there."""
-        body = client.V1DeleteOptions(preconditions=client.V1Preconditions(uid=uid) if uid else None)
-        request = self._deletions[kind](name, self._namespace, body=body, _request_timeout=READ_TIMEOUT)
-        return await _found("delete", f"{kind.lower()}s/{name}", request) is not None
+        body = {"preconditions": {"uid": uid}} if uid else {}
+        asked = request(self._api, "DELETE", self._path(kind, name), body=body, seconds=READ_TIMEOUT)
+        return await _found("delete", f"{kind.lower()}s/{name}", asked) is not None
 
     async def trial(self, account: str, node: str) -> Trial:
         """Try, as the account and without effect, what no agent may do; ends when the policy refuses, or after 10 s."""
-        body: Any = {"spec": {"expirationSeconds": _TRIAL_SECONDS}}
-        request = self._core.create_namespaced_service_account_token(
-            account, self._namespace, body, _request_timeout=READ_TIMEOUT
-        )
-        token = (await _asked("create", f"serviceaccounts/token of {account}", request)).status.token
+        where = self._path("ServiceAccount", account, "token")
+        body = {"spec": {"expirationSeconds": _TRIAL_SECONDS}}
+        asked = request(self._api, "POST", where, body=body, seconds=READ_TIMEOUT)
+        token = (await _asked("create", f"serviceaccounts/token of {account}", asked))["status"]["token"]
         deadline = monotonic() + _SETTLE_SECONDS
         async with _as_account(self._configuration, token) as api:
             while True:
@@ -145,26 +125,24 @@ class Accounts:
                 await asyncio.sleep(_POLL_SECONDS)
 
     async def _try(self, api: client.ApiClient, node: str) -> Trial:
+        where = path(meta.API_VERSION, "namespaces", self._namespace, Kind.NODE.value, node)
+        query = {"dryRun": "All", "fieldManager": MANAGER}
         metadata = {"name": node, "labels": {f"{meta.GROUP}/enroll": "trial"}}
-        request = client.CustomObjectsApi(api).patch_namespaced_custom_object(
-            meta.GROUP,
-            meta.VERSION,
-            self._namespace,
-            Kind.NODE.value,
-            node,
-            {"apiVersion": meta.API_VERSION, "kind": "NodeCapability", "metadata": metadata},
-            dry_run="All",
-            field_manager=MANAGER,
-            _content_type=_APPLY,
-            _request_timeout=READ_TIMEOUT,
-        )
+        body = {"apiVersion": meta.API_VERSION, "kind": "NodeCapability", "metadata": metadata}
+        asked = request(api, "PATCH", where, query=query, body=body, content_type=APPLY, seconds=READ_TIMEOUT)
         try:
-            await _asked("patch", f"{Kind.NODE.value}/{node}", request)
+            await _asked("patch", f"{Kind.NODE.value}/{node}", asked)
         except Unavailable as error:
             if error.status != _FORBIDDEN:
                 raise
             return Trial.REFUSED if "ValidatingAdmissionPolicy" in str(error) else Trial.NOT_JUDGED
         return Trial.ACCEPTED
+
+    def _path(self, kind: str, *parts: str) -> str:
+        return path(_GROUPS[kind], "namespaces", self._namespace, f"{kind.lower()}s", *parts)
+
+    def _read(self, kind: str, name: str) -> Awaitable[Any]:
+        return request(self._api, "GET", self._path(kind, name), seconds=READ_TIMEOUT)
 
 
 @asynccontextmanager

@@ -3,7 +3,6 @@
 Used by `operator`, the watch, the Lease stream, the sink and the command line. Decides nothing and writes nothing.
 """
 
-import json
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -20,6 +19,7 @@ from yaml import YAMLError
 from hotpool import lean
 from hotpool.api import meta
 from hotpool.core.model import Kind
+from hotpool.rest import AWAY, explain, path, read, request, send
 
 Json = dict[str, Any]
 
@@ -28,11 +28,9 @@ SYSTEM_NAMESPACE = "kube-system"
 _PAGE = 500
 _SERVICE_HOST = "KUBERNETES_SERVICE_HOST"
 _SERVICE_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
-_LEASES = ("coordination.k8s.io", "v1")
+_LEASES = "coordination.k8s.io/v1"
 _ELECTION = f"metadata.name={meta.ELECTION_LEASE}"
-_EVENTS = ("events.k8s.io", "v1")
-AWAY = (aiohttp.ClientError, TimeoutError, OSError)
-"""What a request raises when the API server cannot be reached or does not answer in time."""
+_EVENTS = "events.k8s.io/v1"
 UNUSABLE = (config.ConfigException, YAMLError, LookupError, TypeError, ValueError, AttributeError, OSError)
 """What the loaders raise for a kubeconfig that is missing, half written or of another shape."""
 
@@ -117,21 +115,17 @@ class Reader:
     """Reads of our own kinds and their definitions, of v1 Nodes, and of the Leases and Events that belong to nodes."""
 
     def __init__(self, api: client.ApiClient, namespace: str) -> None:
-        self._objects = client.CustomObjectsApi(api)
-        self._definitions = client.ApiextensionsV1Api(api)
-        self._core = client.CoreV1Api(api)
-        self._where = (meta.GROUP, meta.VERSION, namespace)
+        self._api = api
+        self._namespace = namespace
 
     async def leases(self) -> list[Json]:
         """The nodes' Leases; raises Unavailable."""
-        where = (*_LEASES, self._where[2])
-        return [lease async for lease in _each(self._objects, where, "leases", labels=meta.LEASE_LABEL)]
+        return [lease async for lease in self._each(_LEASES, "leases", labelSelector=meta.LEASE_LABEL)]
 
     async def events(self, node: str) -> list[Json]:
         """The Events that regard one NodeCapability; raises Unavailable."""
         regarding = f"regarding.kind=NodeCapability,regarding.name={node}"
-        where = (*_EVENTS, self._where[2])
-        return [event async for event in _each(self._objects, where, "events", fields=regarding)]
+        return [event async for event in self._each(_EVENTS, "events", fieldSelector=regarding)]
 
     def each(self, kind: Kind, *, labels: str | None = None) -> AsyncIterator[Json]:
         """Every object of a kind (with these labels), consistent at one moment; raises Unavailable, also half-way.
@@ -140,25 +134,27 @@ class Reader:
         """
         if kind is Kind.KUBE_NODE:
             return self._each_kube_node()
-        return _each(self._objects, self._where, kind.value, labels=labels)
+        return self._each(meta.API_VERSION, kind.value, **({"labelSelector": labels} if labels else {}))
 
     async def get(self, kind: Kind, name: str) -> Json | None:
         """One object, or None where the API server says 404; raises Unavailable."""
         if kind is Kind.KUBE_NODE:
             return await self._kube_node(name)
+        where = path(meta.API_VERSION, "namespaces", self._namespace, kind.value, name)
+        return await self._get(where, meta.GROUP, f"{kind.value}/{name}")
+
+    async def _get(self, where: str, group: str, resource: str) -> Json | None:
         try:
-            found: Any = await self._objects.get_namespaced_custom_object(
-                *self._where, kind.value, name, _request_timeout=READ_TIMEOUT
-            )
+            found = await request(self._api, "GET", where, seconds=READ_TIMEOUT)
         except (ApiException, *AWAY) as error:
             if isinstance(error, ApiException) and error.status == 404:  # noqa: PLR2004 - HTTP's own number.
                 return None
-            raise _unavailable("get", meta.GROUP, f"{kind.value}/{name}", error) from None
+            raise _unavailable("get", group, resource, error) from None
         return dict(found)
 
     async def _kube_node(self, name: str) -> Json | None:
         try:
-            answer: Any = await self._core.read_node_without_preload_content(name, _request_timeout=READ_TIMEOUT)
+            answer = await send(self._api, "GET", path("v1", "nodes", name), seconds=READ_TIMEOUT)
             body = await content(answer, f"get nodes/{name}")
         except AWAY as error:
             raise _unavailable("get", "", f"nodes/{name}", error) from None
@@ -169,7 +165,7 @@ class Reader:
         return lean.node(body)
 
     async def _each_kube_node(self) -> AsyncIterator[Json]:
-        async for nodes, _ in kube_nodes(self._core):
+        async for nodes, _ in kube_nodes(self._api):
             for node in nodes:
                 yield node
 
@@ -178,42 +174,54 @@ class Reader:
 
         Raises Unavailable.
         """
-        where = (*_LEASES, self._where[2])
-        found = [item async for item in _each(self._objects, where, "leases", fields=_ELECTION)]
+        found = [item async for item in self._each(_LEASES, "leases", fieldSelector=_ELECTION)]
         said = [(item["metadata"].get("annotations") or {}).get(meta.KUBE_NODES_ANNOTATION) for item in found]
         return said == ["true"]
 
     async def schema_revision(self, kind: Kind) -> int | None:
         """The revision of the CRD that is served, 0 where it states none, None where there is no such CRD."""
-        try:
-            found: Any = await self._definitions.read_custom_resource_definition(
-                f"{kind.value}.{meta.GROUP}", _request_timeout=READ_TIMEOUT
-            )
-        except (ApiException, *AWAY) as error:
-            if isinstance(error, ApiException) and error.status == 404:  # noqa: PLR2004 - HTTP's own number.
-                return None
-            definition = f"customresourcedefinitions/{kind.value}.{meta.GROUP}"
-            raise _unavailable("get", "apiextensions.k8s.io", definition, error) from None
-        revision: str = (found.metadata.annotations or {}).get(meta.SCHEMA_REVISION_ANNOTATION, "0")
+        name = f"{kind.value}.{meta.GROUP}"
+        where = path("apiextensions.k8s.io/v1", "customresourcedefinitions", name)
+        found = await self._get(where, "apiextensions.k8s.io", f"customresourcedefinitions/{name}")
+        if found is None:
+            return None
+        annotations = found["metadata"].get("annotations") or {}
+        revision: str = annotations.get(meta.SCHEMA_REVISION_ANNOTATION, "0")
         return int(revision) if revision.isdecimal() else 0
 
     async def cluster_id(self) -> str:
         """What tells this cluster from others: the uid of its namespace kube-system; raises Unavailable."""
         try:
-            found: Any = await self._core.read_namespace(SYSTEM_NAMESPACE, _request_timeout=READ_TIMEOUT)
+            where = path("v1", "namespaces", SYSTEM_NAMESPACE)
+            found = await request(self._api, "GET", where, seconds=READ_TIMEOUT)
         except (ApiException, *AWAY) as error:
             raise _unavailable("get", "", f"namespaces/{SYSTEM_NAMESPACE}", error) from None
-        return str(found.metadata.uid)
+        return str(found["metadata"]["uid"])
+
+    async def _each(self, group_version: str, plural: str, **selectors: str) -> AsyncIterator[Json]:
+        """All objects of one resource in the namespace, page by page."""
+        where = path(group_version, "namespaces", self._namespace, plural)
+        more = ""
+        while True:
+            query = selectors | {"limit": str(_PAGE)} | ({"continue": more} if more else {})
+            try:
+                page = await request(self._api, "GET", where, query=query, seconds=READ_TIMEOUT)
+            except (ApiException, *AWAY) as error:
+                raise _unavailable("list", group_version.partition("/")[0], plural, error) from None
+            more = page["metadata"].get("continue") or ""
+            for item in page["items"]:
+                yield item
+            if not more:
+                return
 
 
-async def kube_nodes(core: client.CoreV1Api) -> AsyncIterator[tuple[list[Json], str]]:
+async def kube_nodes(api: client.ApiClient) -> AsyncIterator[tuple[list[Json], str]]:
     """All v1 Nodes page by page, lean, each page with the version of the whole list; raises Unavailable."""
     more = ""
     while True:
+        query = {"limit": str(_PAGE)} | ({"continue": more} if more else {})
         try:
-            answer: Any = await core.list_node_without_preload_content(
-                limit=_PAGE, _continue=more or None, _request_timeout=READ_TIMEOUT
-            )
+            answer = await send(api, "GET", path("v1", "nodes"), query=query, seconds=READ_TIMEOUT)
             nodes, version, more = lean.page(await content(answer, "list nodes"))
         except AWAY as error:
             raise _unavailable("list", "", "nodes", error) from None
@@ -222,60 +230,14 @@ async def kube_nodes(core: client.CoreV1Api) -> AsyncIterator[tuple[list[Json], 
             return
 
 
-async def content(answer: Any, asked: str) -> bytes:
+async def content(answer: aiohttp.ClientResponse, asked: str) -> bytes:
     """The body of an answer that was not read yet; raises Unavailable where it is a refusal of what was `asked`."""
-    body: bytes = await answer.read()
-    if answer.status >= 400:  # noqa: PLR2004 - HTTP's own number.
-        said = _message(body.decode(errors="replace"))[:500]
-        raise Unavailable(f"cannot {asked}: {answer.status} {answer.reason}: {said}", answer.status, asked)
-    return body
-
-
-async def _each(
-    objects: client.CustomObjectsApi,
-    where: tuple[str, str, str],
-    plural: str,
-    *,
-    labels: str | None = None,
-    fields: str | None = None,
-) -> AsyncIterator[Json]:
-    """All objects of one resource. `where`: group, version, namespace; the client asks for any group alike."""
-    more = ""
-    while True:
-        try:
-            page: Any = await objects.list_namespaced_custom_object(
-                *where,
-                plural,
-                label_selector=labels,
-                field_selector=fields,
-                limit=_PAGE,
-                _continue=more or None,
-                _request_timeout=READ_TIMEOUT,
-            )
-        except (ApiException, *AWAY) as error:
-            raise _unavailable("list", where[0], plural, error) from None
-        more = page["metadata"].get("continue") or ""
-        for item in page["items"]:
-            yield item
-        if not more:
-            return
+    try:
+        return await read(answer)
+    except ApiException as error:
+        raise Unavailable(f"cannot {asked}: {explain(error)}", error.status, asked) from None
 
 
 def _unavailable(verb: str, group: str, resource: str, error: BaseException) -> Unavailable:
     status = error.status if isinstance(error, ApiException) else None
     return Unavailable(f"cannot {verb} {resource}: {explain(error)}", status, f"{verb} {resource} ({group})")
-
-
-def explain(error: BaseException) -> str:
-    """One line for people: the status and message of the API server, or the kind of connection trouble."""
-    if isinstance(error, ApiException):
-        return f"{error.status} {error.reason}: {_message(error.body)[:500]}"
-    return f"{type(error).__name__}: {error}"
-
-
-def _message(body: Any) -> str:
-    """What a Status object says, else the body itself."""
-    text = body if isinstance(body, str) else ""
-    with suppress(ValueError, LookupError, TypeError):
-        return str(json.loads(text)["message"])
-    return text.strip()

@@ -6,7 +6,7 @@ from typing import Final
 
 from localfleet.figures import show, wanted
 
-PARTS: Final = ("hotplug", "endpointslice", "failover", "scale", "agent", "lookup", "rebuild")
+PARTS: Final = ("hotplug", "endpointslice", "failover", "scale", "agent", "lookup", "rebuild", "startup")
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
 The agent is `hotpool-agent run`, a process of its own; the API server is the fake of the tests, in this process, so
 that no API server's time is in the figures.
 
-- `agent_rss_mb`, `agent_idle_cpu_percent`: with ten services that run and are probed for liveness each 5 s, in 60 s in
+- `agent_idle_cpu_percent`: with ten services that run and are probed for liveness each 5 s, in 60 s in
   which nothing happens, at the default H of 15 s. Per cent of one core.
 - `exit_to_patch_ms`: from just before SIGKILL is sent to a service's process until the PATCH that withdraws it is at
   the server; 200 times, over ten services in turn, each of them running and reported ready before.
@@ -119,13 +119,13 @@ def sleepers(count: int) -> list[dict[str, Any]]:
 
 
 async def idle() -> Figures:
-    """Memory and CPU while nothing happens."""
+    """CPU while nothing happens."""
     live = {"http": {"path": "/health"}}
     services = [service(f"s{n}", f"t{n}", live=live) for n in range(IDLE_SERVICES)]
     async with agent(services) as bench:
         await bench.until(lambda: bench.summary() == f"{IDLE_SERVICES}/{IDLE_SERVICES}" and bench.api.beats)
         cpu = await bench.cpu_percent(IDLE_SECONDS)
-        return {"agent_rss_mb": bench.rss_mb(), "agent_idle_cpu_percent": cpu}
+        return {"agent_idle_cpu_percent": cpu}
 
 
 async def exits() -> Figures:

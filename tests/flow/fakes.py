@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequenc
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, ParamSpec, TypeVar, cast
+from urllib.parse import SplitResult, parse_qs, unquote, urlencode, urlsplit
 
 from kubernetes.aio.client.exceptions import ApiException
 from tests.builders import H, Json, lease
@@ -228,103 +229,115 @@ class FakeApi:
         if self.feed:
             asyncio.get_running_loop().call_soon(self.feed, kind, event, copied(body))
 
-    # What the operator asks, in the words of CustomObjectsApi.
+    # What the operator asks, by the two methods of an ApiClient that it uses.
 
-    async def list_namespaced_custom_object(self, _g: str, _v: str, _n: str, plural: str, **_: Any) -> Json:
-        """All objects of a kind."""
-        self._ask("list", Kind(plural), "")
+    async def param_serialize(
+        self,
+        method: str,
+        path: str,
+        *,
+        query_params: Sequence[tuple[str, str]],
+        header_params: dict[str, str],
+        **_: Any,
+    ) -> tuple[str, str, dict[str, str], None, None]:
+        """As of the client: method, URL, headers, and two that are not used."""
+        return method, f"{path}?{urlencode(query_params)}", header_params, None, None
+
+    async def call_api(self, method: str, url: str, headers: dict[str, str], body: Any, **_: Any) -> "Answer":
+        """Answer one request; a refusal is an answer, too."""
+        try:
+            found = await self._serve(method, urlsplit(url), body, apply="apply" in headers["Content-Type"])
+        except ApiException as error:
+            return Answer(b"", error.status, error.reason)
+        return Answer(json.dumps(found).encode())
+
+    async def _serve(self, method: str, url: SplitResult, body: Any, *, apply: bool) -> Any:
+        head, _, tail = unquote(url.path).partition("/namespaces/fleet/")
+        plural, name, part = [*(tail or head.removeprefix("/api/v1/")).split("/"), "", ""][:3]
+        match method, plural:
+            case "DELETE", "leases":
+                return await self._delete_lease(name, body["preconditions"]["resourceVersion"])
+            case "POST", "events":
+                return await self._post_event(body)
+            case "GET", _:
+                return await (
+                    self._get(Kind(plural), name)
+                    if name
+                    else self.page(Kind(plural), parse_qs(url.query).get("continue"))
+                )
+            case "POST", _:
+                return await self.create(Kind(plural), body)
+            case "DELETE", _:
+                return await self.remove(Kind(plural), name, body["preconditions"]["resourceVersion"])
+            case _:
+                patch = self.patch_status if part == "status" else self.patch
+                return await patch(Kind(plural), name, body, apply=apply)
+
+    async def page(self, kind: Kind, _more: object, /) -> Json:
+        """All objects of a kind, in one page."""
+        self._ask("list", kind, "")
         await asyncio.sleep(0)
-        return {"items": copied(list(self.objects[Kind(plural)].values())), "metadata": {}}
+        return {"items": [*self.objects[kind].values()], "metadata": {"resourceVersion": "1"}}
 
-    async def get_namespaced_custom_object(self, _g: str, _v: str, _n: str, plural: str, name: str, **_: Any) -> Json:
+    async def _get(self, kind: Kind, name: str) -> Json:
         """One object, or 404."""
-        self._ask("get", Kind(plural), name)
+        self._ask("get", kind, name)
         await asyncio.sleep(0)
-        return copied(self._known(Kind(plural), name))
+        return self._known(kind, name)
 
-    async def create_namespaced_custom_object(
-        self, _g: str, _v: str, _n: str, plural: str, *, body: Json, **_: Any
-    ) -> Json:
+    async def create(self, kind: Kind, body: Json) -> Json:
         """A new object, or 409."""
-        kind, name = Kind(plural), body["metadata"]["name"]
+        name = body["metadata"]["name"]
         await self._before("create", kind, name)
         if name in self.objects[kind]:
             raise ApiException(status=409, reason="AlreadyExists")
         return self._done("create", kind, name, body)
 
-    async def patch_namespaced_custom_object(
-        self, _g: str, _v: str, _n: str, plural: str, name: str, *, body: Any, force: bool = False, **_: Any
-    ) -> Json:
-        """A merge patch, a JSON patch, or with `force` an apply (as of one writer), of all but the status."""
-        kind = Kind(plural)
+    async def patch(self, kind: Kind, name: str, body: Any, *, apply: bool) -> Json:
+        """A merge patch, a JSON patch, or an apply (as of one writer), of all but the status."""
         await self._before("patch", kind, name)
         known = self._known(kind, name)
-        if force and body["metadata"].get("uid") != known["metadata"]["uid"]:
+        if apply and body["metadata"].get("uid") != known["metadata"]["uid"]:
             raise ApiException(status=409, reason="Conflict")
         wanted = replaced(known, body) if isinstance(body, list) else merged(known, body)
         self._check(known, wanted["metadata"].get("resourceVersion"))
         return self._done("patch", kind, name, {**wanted, "status": known.get("status")})
 
-    async def patch_namespaced_custom_object_status(
-        self, _g: str, _v: str, _n: str, plural: str, name: str, *, body: Json, force: bool = False, **_: Any
-    ) -> Json:
-        """A merge patch of the status, or with `force` an apply of conditions beside those of others."""
-        kind = Kind(plural)
+    async def patch_status(self, kind: Kind, name: str, body: Json, *, apply: bool) -> Json:
+        """A merge patch of the status, or an apply of conditions beside those of others."""
         await self._before("status", kind, name)
         known = self._known(kind, name)
-        if force and body["metadata"].get("uid") != known["metadata"]["uid"]:
+        if apply and body["metadata"].get("uid") != known["metadata"]["uid"]:
             raise ApiException(status=409, reason="Conflict")
         self._check(known, body["metadata"].get("resourceVersion"))
-        status = applied(known.get("status") or {}, body["status"]) if force else body["status"]
+        status = applied(known.get("status") or {}, body["status"]) if apply else body["status"]
         return self._done("status", kind, name, merged(known, {"status": status}))
 
-    async def delete_namespaced_custom_object(
-        self, _g: str, _v: str, _n: str, plural: str, name: str, *, body: Any, **_: Any
-    ) -> Json:
+    async def remove(self, kind: Kind, name: str, version: str) -> Json:
         """Delete this very object."""
-        kind = Kind(plural)
         await self._before("delete", kind, name)
         known = self._known(kind, name)
-        self._check(known, body.preconditions.resource_version)
+        self._check(known, version)
         self.writes.append(Write(now(), "delete", kind, name))
         self.delete(kind, name)
         return known
 
-    async def delete_namespaced_lease(self, name: str, _namespace: str, *, body: Any, **_: Any) -> None:
+    async def _delete_lease(self, name: str, version: str) -> Json:
         """The Lease of a node, if it was not renewed meanwhile."""
         await self._before("delete_lease", Kind.NODE, name)
-        if body.preconditions.resource_version != self.leases.get(name):
+        if version != self.leases.get(name):
             raise ApiException(status=409, reason="Conflict")
         del self.leases[name]
+        return {}
 
-    async def create_namespaced_event(self, _namespace: str, body: Json, **_: Any) -> None:
+    async def _post_event(self, body: Json) -> Json:
         """An Event of events.k8s.io/v1."""
         await asyncio.sleep(self.event_delay)
         self.requests["event"] += 1
         if error := self.event_fault():
             raise error
         self.events.append((now(), body))
-
-    # What the operator asks of v1 Nodes, in the words of CoreV1Api.
-
-    async def list_node_without_preload_content(self, **_: Any) -> "Answer":
-        """All v1 Nodes."""
-        return self._answer("list", "", lambda: {"metadata": {"resourceVersion": "1"}, "items": self._kube_nodes()})
-
-    async def read_node_without_preload_content(self, name: str, **_: Any) -> "Answer":
-        """One v1 Node, or 404."""
-        return self._answer("get", name, lambda: self._known(Kind.KUBE_NODE, name))
-
-    def _kube_nodes(self) -> list[Json]:
-        return list(self.objects[Kind.KUBE_NODE].values())
-
-    def _answer(self, verb: str, name: str, found: Callable[[], Json]) -> "Answer":
-        """Refusals are answers here, too: nothing was read yet."""
-        try:
-            self._ask(verb, Kind.KUBE_NODE, name)
-            return Answer(json.dumps(found()).encode())
-        except ApiException as error:
-            return Answer(b"{}", error.status, error.reason)
+        return body
 
     def told(self, name: str | None = None) -> list[tuple[str, str]]:
         """Reason and note of the Events that regard an object, in the order in which they came."""
@@ -361,9 +374,13 @@ class Answer:
     status: int = 200
     reason: str = "OK"
 
+    @property
+    def response(self) -> "Answer":
+        """Itself: the client wraps aiohttp's response."""
+        return self
+
     async def read(self) -> bytes:
         """The body."""
-        await asyncio.sleep(0)
         return self.body
 
 
@@ -518,30 +535,6 @@ async def one_cluster() -> str:
     return "cluster-1"
 
 
-class _Reader(Reader):
-    def __init__(self, api: FakeApi) -> None:
-        self._objects = self._core = cast("Any", api)
-        self._where = (meta.GROUP, meta.VERSION, "fleet")
-
-
-class _Sink(KubeSink):
-    def __init__(self, api: FakeApi, leader: Callable[[], bool], term: Callable[[], int]) -> None:
-        self._objects = cast("Any", api)
-        self._leases = cast("Any", api)
-        self._namespace = "fleet"
-        self._where = (meta.GROUP, meta.VERSION, "fleet")
-        self._leader = leader
-        self._term = term
-
-
-class _Events(EventSink):
-    def __init__(self, api: FakeApi, leader: Callable[[], bool]) -> None:
-        self._events = cast("Any", api)
-        self._namespace = "fleet"
-        self._leader = leader
-        self._instance = "operator-1"
-
-
 class Fleet:
     """One operator on a fake API server and, unless `redis` is None, a fake Redis; `follows` v1 Nodes or does not."""
 
@@ -554,10 +547,11 @@ class Fleet:
         clock = Clock(asyncio.get_running_loop().time, asyncio.get_running_loop().time)
         self.narrator = Narrator(self.state, clock)
         self.mirror = self._mirror(redis) if redis else None
-        sink = _Sink(self.api, lambda: self.leading, lambda: self.term)
+        client = cast("Any", self.api)
+        sink = KubeSink(client, "fleet", leader=lambda: self.leading, term=lambda: self.term)
         kinds = (Kind.KUBE_NODE, *OURS) if follows else OURS
         self.reconciler = Reconciler(
-            self.state, _Reader(self.api), sink, self.mirror, clock, narrator=self.narrator, kinds=kinds
+            self.state, Reader(client, "fleet"), sink, self.mirror, clock, narrator=self.narrator, kinds=kinds
         )
         self.tasks: list[asyncio.Task[Any]] = []
         self.held = False
@@ -613,7 +607,8 @@ class Fleet:
     async def lead(self) -> None:
         """Begin to work, as the leader does."""
         self.narrator.lead(self.term, About("Lease", "hotpool-operator", "uid-lease", "coordination.k8s.io/v1"))
-        events = _Events(self.api, lambda: self.leading)
+        client = cast("Any", self.api)
+        events = EventSink(client, "fleet", leader=lambda: self.leading, instance="operator-1")
         parts = (self.reconciler.run(), self.canary(), self.narrator.run(events.post))
         self.tasks += [asyncio.create_task(part) for part in parts]
         if self.mirror:

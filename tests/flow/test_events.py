@@ -290,7 +290,7 @@ async def test_d10_a_write_of_ours_that_had_no_answer_is_not_taken_for_anothers(
     api = small(4)
     async with operator(api) as fleet:
         await fleet.beating(15)
-        patch = api.patch_namespaced_custom_object
+        patch = api.patch
         lost = 0
 
         async def lossy(*where: Any, **more: Any) -> Any:
@@ -299,10 +299,10 @@ async def test_d10_a_write_of_ours_that_had_no_answer_is_not_taken_for_anothers(
             lost += 1
             raise TimeoutError
 
-        api.patch_namespaced_custom_object = lossy  # type: ignore[method-assign]
+        api.patch = lossy  # type: ignore[method-assign]
         publish(api, "n0", no_llm(2))
         await fleet.beating(5)
-        api.patch_namespaced_custom_object = patch  # type: ignore[method-assign]
+        api.patch = patch  # type: ignore[method-assign]
         await fleet.beating(20)
         publish(api, "n1", no_llm(2))
         await fleet.beating(20)

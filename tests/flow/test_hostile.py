@@ -80,31 +80,24 @@ class StrictApi(FakeApi):
         super().__init__()
         self.refused: list[tuple[Kind, str, str]] = []
 
-    async def create_namespaced_custom_object(
-        self, _g: str, _v: str, _n: str, plural: str, *, body: Json, **more: Any
-    ) -> Json:
+    async def create(self, kind: Kind, body: Json) -> Json:
         """As the fake, with the schema."""
-        self._valid(Kind(plural), body["metadata"]["name"], body)
-        return await super().create_namespaced_custom_object(_g, _v, _n, plural, body=body, **more)
+        self._valid(kind, body["metadata"]["name"], body)
+        return await super().create(kind, body)
 
-    async def patch_namespaced_custom_object(
-        self, _g: str, _v: str, _n: str, plural: str, name: str, *, body: Any, **more: Any
-    ) -> Json:
+    async def patch(self, kind: Kind, name: str, body: Any, *, apply: bool) -> Json:
         """As the fake, with the schema."""
         whole = {item["path"].strip("/"): item["value"] for item in body} if isinstance(body, list) else body
-        self._valid(Kind(plural), name, whole)
-        return await super().patch_namespaced_custom_object(_g, _v, _n, plural, name, body=body, **more)
+        self._valid(kind, name, whole)
+        return await super().patch(kind, name, body, apply=apply)
 
-    async def patch_namespaced_custom_object_status(
-        self, _g: str, _v: str, _n: str, plural: str, name: str, *, body: Json, force: bool = False, **more: Any
-    ) -> Json:
+    async def patch_status(self, kind: Kind, name: str, body: Json, *, apply: bool) -> Json:
         """As the fake, with the schema; conditions of others take the room of ours."""
-        kind, where = Kind(plural), (_g, _v, _n, plural, name)
-        if force and name in self.objects[kind]:
+        if apply and name in self.objects[kind]:
             conditions = applied(self.objects[kind][name].get("status") or {}, body["status"])["conditions"]
             self._valid(kind, name, {"status": {"conditions": [condition()] * len(conditions)}})
         self._valid(kind, name, body)
-        return await super().patch_namespaced_custom_object_status(*where, body=body, force=force, **more)
+        return await super().patch_status(kind, name, body, apply=apply)
 
     def _valid(self, kind: Kind, name: str, body: Json) -> None:
         try:

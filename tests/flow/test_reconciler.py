@@ -106,13 +106,12 @@ async def test_c7_a_list_that_is_late_takes_nothing_back() -> None:
     api = small(2)
     async with operator(api) as fleet:
         await fleet.beating(20)
-        listing, old = api.list_namespaced_custom_object, copy.deepcopy(api.objects)
+        listing, old = api.page, copy.deepcopy(api.objects)
 
-        async def late(_g: str, _v: str, _n: str, plural: str, **_: Any) -> Any:
-            await listing("", "", "", plural)
-            return {"items": list(old[Kind(plural)].values()), "metadata": {}}
+        async def late(kind: Kind, more: object) -> Any:
+            return {**await listing(kind, more), "items": list(old[kind].values())}
 
-        api.list_namespaced_custom_object = late  # type: ignore[method-assign]
+        api.page = late  # type: ignore[method-assign]
         publish(api, "n0", no_llm(2))
         await asyncio.sleep(1)
         await fleet.reconciler.audit()
@@ -124,14 +123,14 @@ async def test_c7_absence_from_a_list_is_no_evidence_until_a_get_confirms_it() -
     api = small(2)
     async with operator(api) as fleet:
         hidden = api.objects[Kind.NODE]["n0"]
-        listing = api.list_namespaced_custom_object
+        listing = api.page
 
-        async def lossy(*where: Any, **more: Any) -> Any:
-            page = await listing(*where, **more)
+        async def lossy(kind: Kind, more: object) -> Any:
+            page = await listing(kind, more)
             page["items"] = [item for item in page["items"] if item["metadata"]["name"] != "n0"]
             return page
 
-        api.list_namespaced_custom_object = lossy  # type: ignore[method-assign]
+        api.page = lossy  # type: ignore[method-assign]
         await fleet.reconciler.audit()
         assert hidden["metadata"]["name"] in fleet.state.nodes
         api.fault = refusing(503, verb="get")
@@ -146,15 +145,15 @@ async def test_c7_a_list_that_breaks_between_two_pages_proves_nothing_and_the_pa
         await fleet.beating(20)
         api.feed = None
         publish(api, "n0", no_llm(2))
-        whole = await api.list_namespaced_custom_object("", "", "", Kind.NODE.value)
+        whole = await api.page(Kind.NODE, None)
         first = {"items": whole["items"][:2], "metadata": {"continue": "more"}}
 
-        async def broken(*_: Any, _continue: str | None = None, **__: Any) -> Any:
-            if _continue:
+        async def broken(_kind: Kind, more: object) -> Any:
+            if more:
                 raise TimeoutError
             return first
 
-        api.list_namespaced_custom_object = broken  # type: ignore[method-assign]
+        api.page = broken  # type: ignore[method-assign]
         before = api.requests["get"]
         with pytest.raises(Unavailable):
             await fleet.reconciler.audit()

@@ -32,11 +32,10 @@ class WatchedApi(FakeApi):
         self._after_write(pool, before)
         return stored
 
-    async def delete_namespaced_custom_object(self, *where: Any, body: Any, **more: Any) -> Json:
+    async def remove(self, kind: Kind, name: str, version: str) -> Json:
         """As the API server does."""
-        kind, name = Kind(where[3]), where[4]
         pool, before = self._before_write(kind, name)
-        gone = await super().delete_namespaced_custom_object(*where, body=body, **more)
+        gone = await super().remove(kind, name, version)
         self._note_pool("delete", kind)
         self._after_write(pool, before)
         return gone

@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from hotpool.api.meta import timestamp
-from hotpool.cli import diff_text, manual, shapes
+from hotpool.cli import manual, shapes
+from hotpool.cli.cluster import answer
 from hotpool.cli.documents import Document, DocumentError, Other, load
 from hotpool.cli.options import (
     ContextOption,
@@ -19,7 +20,6 @@ from hotpool.cli.options import (
     Output,
     OutputOption,
     Place,
-    answer,
     fail,
     print_json,
 )
@@ -86,6 +86,8 @@ def register(app: typer.Typer) -> None:
         if output is Output.JSON:
             print_json(_shape(found))
         else:
+            from hotpool.cli import diff_text
+
             diff_text.show(found.pools, found.generators)
         raise typer.Exit(manual.DIFFERENT if found.differs else manual.OK)
 

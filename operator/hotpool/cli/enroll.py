@@ -22,8 +22,9 @@ from hotpool.api.names import NODE_NAME_MAX, SUBDOMAIN_PATTERN
 from hotpool.cli import enroll_file, manual
 from hotpool.cli import enroll_objects as objects
 from hotpool.cli import enroll_work as work
+from hotpool.cli.cluster import trouble
 from hotpool.cli.enroll_objects import Credential, ForeignError
-from hotpool.cli.options import CommandError, ContextOption, KubeconfigOption, NamespaceOption, Place, fail, trouble
+from hotpool.cli.options import CommandError, ContextOption, KubeconfigOption, NamespaceOption, Place, fail
 from hotpool.clients import Access, Unavailable
 
 T = TypeVar("T")

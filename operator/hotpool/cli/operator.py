@@ -59,8 +59,7 @@ def register(app: typer.Typer) -> None:
 
         Every option can also be said in the environment: HOTPOOL_NAMESPACE, HOTPOOL_REDIS_URL, HOTPOOL_LISTEN, …
         """
-        # Here, not above: the other commands need no kopf.
-        from hotpool.operator import Unusable, run  # noqa: PLC0415
+        from hotpool.operator import Unusable, run
 
         said: dict[str, Any] = {
             "namespace": namespace,

@@ -3,21 +3,18 @@
 Registered by `__main__`. Reads only.
 """
 
-import asyncio
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from time import monotonic
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import typer
-from rich.console import Group
-from rich.live import Live
-from rich.text import Text
 
-from hotpool.cli import manual, top_text
+from hotpool.cli import manual
+from hotpool.cli.cluster import answer
 from hotpool.cli.options import (
     ContextOption,
     KubeconfigOption,
@@ -25,19 +22,14 @@ from hotpool.cli.options import (
     Output,
     OutputOption,
     Place,
-    answer,
     print_json,
-    trouble,
 )
 from hotpool.cli.snapshot import Snapshot, read
-from hotpool.cli.text import BAD, console, say
 from hotpool.cli.top_rows import NODE_ORDERS, POOL_ORDERS, NodeRow, PoolRow, Rates, arrivals, node_rows, pool_rows
-from hotpool.clients import Reader, Unavailable
+from hotpool.cli.top_shapes import shape
+from hotpool.clients import Reader
 from hotpool.core.model import Kind
 
-REFRESH_SECONDS: Final = 2.0
-_SHARE: Final = 4
-"""A look that took long is followed by a pause of so many times as long: a glance must not burden a large fleet."""
 _SHORT: Final = 10
 """Rows of each table where both are shown."""
 
@@ -103,14 +95,16 @@ def register(app: typer.Typer) -> None:
         if watch and (output is Output.JSON or not sys.stdout.isatty()):
             raise typer.BadParameter("--watch needs a terminal, and prints text")
         if watch:
-            with suppress(KeyboardInterrupt):
-                answer("top", place, lambda reader: _watch(reader, view, place.namespace))
+            _watch(place, view)
             return
         nodes, pools = answer("top", place, lambda reader: _look(reader, view, None))
         if output is Output.JSON:
-            print_json(top_text.shape(nodes, pools))
+            print_json(shape(nodes, pools))
         else:
-            say(top_text.tables(nodes, pools, limit=view.limit, live=False))
+            from hotpool.cli.text import say
+            from hotpool.cli.top_text import tables
+
+            say(tables(nodes, pools, limit=view.limit, live=False))
 
 
 def _order(what: What | None, said: str | None) -> str | None:
@@ -148,20 +142,9 @@ def _pools(found: Snapshot, view: View, rates: Rates | None, now: datetime) -> l
     return sorted(rows, key=POOL_ORDERS[view.order or ("name" if view.what else "changes")])
 
 
-async def _watch(reader: Reader, view: View, namespace: str) -> None:
-    """Look again and again; while the API server is away the last look stays, and it says so."""
+def _watch(place: Place, view: View) -> None:
+    from hotpool.cli.top_watch import watch
+
     rates = Rates()
-    shown: list[Any] = []
-    with Live(console=console(), screen=True, auto_refresh=False) as live:
-        while True:
-            began = monotonic()
-            try:
-                nodes, pools = await _look(reader, view, rates)
-                shown = [top_text.tables(nodes, pools, limit=view.limit, live=True)]
-                words = Text(f"{datetime.now().astimezone():%H:%M:%S}  namespace {namespace}  Ctrl-C ends", "dim")
-            except Unavailable as error:
-                if not shown:
-                    raise
-                words = Text(f"{trouble(error, namespace)[0]}; trying again", BAD)
-            live.update(Group(words, *shown), refresh=True)
-            await asyncio.sleep(max(REFRESH_SECONDS, _SHARE * (monotonic() - began)))
+    with suppress(KeyboardInterrupt):
+        answer("top", place, lambda reader: watch(lambda: _look(reader, view, rates), view.limit, place.namespace))

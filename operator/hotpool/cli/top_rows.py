@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from hotpool.api.slice import MemberState
 from hotpool.cli.snapshot import Snapshot
-from hotpool.cli.text import seconds_since
+from hotpool.cli.times import seconds_since
 from hotpool.sources.decode import decode_lease
 
 MINUTE: Final = 60.0

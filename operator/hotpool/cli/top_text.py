@@ -1,18 +1,17 @@
-"""What `top` prints for people and for programs.
+"""What `top` prints for people.
 
 Called by `cli.top` with rows. Decides nothing.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from typing import Final
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from hotpool.cli.text import BAD, DOUBTFUL, GOOD, age, table
+from hotpool.cli.text import BAD, DOUBTFUL, GOOD, table
+from hotpool.cli.times import age
 from hotpool.cli.top_rows import NodeRow, PoolRow
-
-Json = dict[str, Any]
 
 _COLOURS: Final = {"Live": GOOD, "Suspect": DOUBTFUL, "Draining": DOUBTFUL, "Cordoned": DOUBTFUL}
 
@@ -69,37 +68,3 @@ def _pool(row: PoolRow) -> tuple[str | Text, ...]:
         str(row.changes),
         row.note,
     )
-
-
-def shape(nodes: Sequence[NodeRow] | None, pools: Sequence[PoolRow] | None) -> Json:
-    """The JSON, documented in docs/why.md."""
-    made: Json = {}
-    if nodes is not None:
-        made["nodes"] = [_node_shape(row) for row in nodes]
-    if pools is not None:
-        made["pools"] = [_pool_shape(row) for row in pools]
-    return made
-
-
-def _node_shape(row: NodeRow) -> Json:
-    return {
-        "name": row.name,
-        "lastSeen": row.last_seen,
-        "lastSeenSeconds": None if row.silent is None else round(row.silent, 1),
-        "state": row.state,
-        "pools": row.pools,
-        "servicesRunning": row.running,
-        "services": row.services,
-        "restarts": row.restarts,
-        "flapping": list(row.flapping),
-    }
-
-
-def _pool_shape(row: PoolRow) -> Json:
-    return {
-        "name": row.name,
-        "members": {state: row.members[state] for state in ("Ready", "Suspect", "Draining")},
-        "minMembers": row.minimum,
-        "note": row.note or None,
-        "joinedLastMinute": row.changes,
-    }

@@ -11,9 +11,9 @@ from typing import Any, Final, Literal
 
 import typer
 
-from hotpool.cli.text import parse
+from hotpool.cli.times import parse
 from hotpool.clients import Reader
-from hotpool.lookup import Lookup, LookupFailed, Transition
+from hotpool.core.story.transitions import Transition
 
 _KEPT: Final = 10
 _LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
@@ -52,6 +52,8 @@ def _newest(found: Iterable[Happened], limit: int = _KEPT) -> list[Happened]:
 
 async def _remembered(node: str, redis: Redis) -> list[Happened]:
     """What Redis has of it; where it does not answer, the rest of the answer stands and a warning says so."""
+    from hotpool.lookup import Lookup, LookupFailed
+
     try:
         async with Lookup.from_url(redis.url, namespace=redis.namespace, prefix=redis.prefix) as lookup:
             return [of_redis(item) for item in await lookup.transitions(node)]

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from hotpool.cli import manual, shapes, transitions, why_text
+from hotpool.cli import manual, shapes, transitions
+from hotpool.cli.cluster import answer, find
 from hotpool.cli.options import (
     ContextOption,
     KubeconfigOption,
@@ -16,8 +17,6 @@ from hotpool.cli.options import (
     Output,
     OutputOption,
     Place,
-    answer,
-    find,
     print_json,
 )
 from hotpool.cli.snapshot import Snapshot, read, read_judged, read_node, read_slices
@@ -94,7 +93,9 @@ def _pair(place: Place, node: str, pool: str, output: Output) -> None:
     if output is Output.JSON:
         print_json(shapes.of_answer(found))
     else:
-        why_text.show_answer(found, datetime.now(UTC))
+        from hotpool.cli.why_text import show_answer
+
+        show_answer(found, datetime.now(UTC))
 
 
 def _pool(place: Place, pool: str, limit: int, output: Output) -> None:
@@ -112,7 +113,9 @@ def _pool(place: Place, pool: str, limit: int, output: Output) -> None:
     if output is Output.JSON:
         print_json(shapes.of_survey(wanted, made, nearest))
     else:
-        why_text.show_survey(wanted, made, nearest)
+        from hotpool.cli.why_text import show_survey
+
+        show_survey(wanted, made, nearest)
 
 
 def _node(place: Place, node: str, redis: Redis | None, output: Output) -> None:
@@ -129,4 +132,6 @@ def _node(place: Place, node: str, redis: Redis | None, output: Output) -> None:
     if output is Output.JSON:
         print_json(shapes.of_node(facts, answers, last))
     else:
-        why_text.show_node(facts, answers, last, datetime.now(UTC))
+        from hotpool.cli.why_text import show_node
+
+        show_node(facts, answers, last, datetime.now(UTC))

@@ -9,7 +9,8 @@ from typing import Final
 
 from rich.text import Text
 
-from hotpool.cli.text import BAD, DOUBTFUL, GOOD, HEAD, ago, listing, plural, say, table
+from hotpool.cli.text import BAD, DOUBTFUL, GOOD, HEAD, listing, plural, say, table
+from hotpool.cli.times import ago
 from hotpool.cli.transitions import Happened
 from hotpool.core.answers.explain import Answer, Standing, Survey
 from hotpool.core.answers.hints import Facts

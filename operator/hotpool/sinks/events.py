@@ -8,17 +8,18 @@ import secrets
 from collections.abc import Callable
 from typing import Any, Final
 
-from kubernetes.aio import client
+from kubernetes.aio.client import ApiClient
 from kubernetes.aio.client.exceptions import ApiException
 
 from hotpool.api import meta
-from hotpool.clients import AWAY, explain
 from hotpool.core.story.events import Event
+from hotpool.rest import AWAY, explain, path, request
 from hotpool.sinks.errors import NotLeader, Rejected, Retryable
 
 REPORTING_CONTROLLER: Final = "hotpool.dev/operator"
 POST_TIMEOUT: Final = 2.0
 """Seconds; shorter than what `leader` keeps in reserve (design, promise 2)."""
+_EVENTS: Final = "events.k8s.io/v1"
 _INSTANCE_MAX: Final = 128
 _NAME_MAX: Final = 230
 """Of the object in the Event's own name, which is at most 253 long."""
@@ -27,8 +28,8 @@ _NAME_MAX: Final = 230
 class EventSink:
     """Posts the Events of one namespace. `leader` says whether our time as leader still runs."""
 
-    def __init__(self, api: client.ApiClient, namespace: str, *, leader: Callable[[], bool], instance: str) -> None:
-        self._events = client.EventsV1Api(api)
+    def __init__(self, api: ApiClient, namespace: str, *, leader: Callable[[], bool], instance: str) -> None:
+        self._api = api
         self._namespace = namespace
         self._leader = leader
         self._instance = instance
@@ -39,9 +40,9 @@ class EventSink:
             raise NotLeader("our time as leader is over, nothing was sent")
         body = wire(event, self._namespace, self._instance)
         try:
-            await self._events.create_namespaced_event(
-                self._namespace, body, field_manager=meta.OPERATOR_MANAGER, _request_timeout=POST_TIMEOUT
-            )
+            where = path(_EVENTS, "namespaces", self._namespace, "events")
+            query = {"fieldManager": meta.OPERATOR_MANAGER}
+            await request(self._api, "POST", where, query=query, body=body, seconds=POST_TIMEOUT)
         except ApiException as error:
             raise Rejected(explain(error)) from None
         except AWAY as error:
@@ -52,7 +53,7 @@ def wire(event: Event, namespace: str, instance: str) -> Any:
     """The Event as the API server takes it; what was folded is a series."""
     about = event.about
     body: dict[str, Any] = {
-        "apiVersion": "events.k8s.io/v1",
+        "apiVersion": _EVENTS,
         "kind": "Event",
         "metadata": {"name": f"{about.name[:_NAME_MAX].rstrip('-.')}.{secrets.token_hex(8)}", "namespace": namespace},
         "eventTime": event.first,

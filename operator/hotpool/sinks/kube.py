@@ -4,21 +4,20 @@ Called by the reconciler with values of the core; returns the stored object. It 
 never retries. Errors: Retryable, Stale (what we built on is not what is stored), Rejected, NotLeader.
 """
 
-from collections.abc import Awaitable, Callable
-from functools import partial
+from collections.abc import Callable
 from typing import Any
 
-from kubernetes.aio import client
+from kubernetes.aio.client import ApiClient
 from kubernetes.aio.client.exceptions import ApiException
 
 from hotpool.api import meta
 from hotpool.api.generator import GeneratorStatus
 from hotpool.api.meta import ApiModel, Condition
 from hotpool.api.pool import PoolSpec, PoolStatus
-from hotpool.clients import AWAY, explain
 from hotpool.core.diff import CreateSlice, DeleteSlice, SliceWrite, UpdateSlice
 from hotpool.core.model import Generator, Heartbeat, Kind, Member, Meta, Pool
 from hotpool.metrics import WRITES
+from hotpool.rest import APPLY, AWAY, JSON_PATCH, MERGE, explain, path, request
 from hotpool.sinks.errors import NotLeader, Rejected, Retryable, Stale
 
 Json = dict[str, Any]
@@ -26,9 +25,6 @@ Json = dict[str, Any]
 WRITE_TIMEOUT = 2.0
 """Seconds; shorter than what `leader` keeps in reserve (design, promise 2)."""
 
-_JSON_PATCH = "application/json-patch+json"
-_MERGE = "application/merge-patch+json"
-_APPLY = "application/apply-patch+yaml"
 _GONE_OR_CHANGED = {404, 409}
 _LATER = {408, 429, 500, 502, 503, 504}
 
@@ -36,13 +32,9 @@ _LATER = {408, 429, 500, 502, 503, 504}
 class KubeSink:
     """Writes of one namespace. `leader` says whether our time as leader still runs; `term` is written into slices."""
 
-    def __init__(
-        self, api: client.ApiClient, namespace: str, *, leader: Callable[[], bool], term: Callable[[], int]
-    ) -> None:
-        self._objects = client.CustomObjectsApi(api)
-        self._leases = client.CoordinationV1Api(api)
+    def __init__(self, api: ApiClient, namespace: str, *, leader: Callable[[], bool], term: Callable[[], int]) -> None:
+        self._api = api
         self._namespace = namespace
-        self._where = (meta.GROUP, meta.VERSION, namespace)
         self._leader = leader
         self._term = term
 
@@ -90,15 +82,13 @@ class KubeSink:
             "metadata": {"name": node.name, "uid": node.uid},
             "status": {"conditions": [_dump(condition) for condition in conditions], "ready": ready},
         }
-        request = partial(self._objects.patch_namespaced_custom_object_status, force=True, _content_type=_APPLY)
-        return await self._send("apply", Kind.NODE, node.name, partial(request, body=_typed(Kind.NODE, body)))
+        return await self._apply(node.name, body, status=True)
 
     async def give_owner(self, node: Meta, kube: Meta) -> Json:
         """Let the garbage collector delete this very NodeCapability with a v1 Node; what else owns it stays."""
         owner = {"apiVersion": "v1", "kind": "Node", "name": kube.name, "uid": kube.uid}
         body = {"metadata": {"name": node.name, "uid": node.uid, "ownerReferences": [owner]}}
-        request = partial(self._objects.patch_namespaced_custom_object, force=True, _content_type=_APPLY)
-        return await self._send("apply", Kind.NODE, node.name, partial(request, body=_typed(Kind.NODE, body)))
+        return await self._apply(node.name, body)
 
     async def create_pool(self, generator: Generator, name: str, spec: PoolSpec) -> Json:
         """A generated pool, owned by its generator and deleted with it."""
@@ -113,8 +103,7 @@ class KubeSink:
             {"op": "replace", "path": "/metadata/resourceVersion", "value": str(pool.meta.version)},
             {"op": "replace", "path": "/spec", "value": _dump(spec)},
         ]
-        request = partial(self._objects.patch_namespaced_custom_object, body=body, _content_type=_JSON_PATCH)
-        return await self._send("patch", Kind.POOL, pool.meta.name, request)
+        return await self._send("patch", "PATCH", Kind.POOL, pool.meta.name, body=body, content_type=JSON_PATCH)
 
     async def delete_pool(self, pool: Pool) -> None:
         """Delete this very pool."""
@@ -128,15 +117,11 @@ class KubeSink:
         """Delete this very Lease of a node; one that was renewed meanwhile stays, and one that is gone is no error."""
         if not self._leader():
             raise NotLeader("our time as leader is over, nothing was sent")
-        conditions = client.V1Preconditions(uid=lease.uid, resource_version=lease.version)
         name = f"{meta.LEASE_PREFIX}{lease.node}"
+        where = path("coordination.k8s.io/v1", "namespaces", self._namespace, "leases", name)
+        body = _this_very(lease.uid, lease.version)
         try:
-            await self._leases.delete_namespaced_lease(
-                name,
-                self._namespace,
-                body=client.V1DeleteOptions(preconditions=conditions),
-                _request_timeout=WRITE_TIMEOUT,
-            )
+            await request(self._api, "DELETE", where, body=body, seconds=WRITE_TIMEOUT)
         except (ApiException, *AWAY) as error:
             if not isinstance(error, ApiException) or error.status not in _GONE_OR_CHANGED:
                 WRITES.labels("kubernetes", "delete", "error").inc()
@@ -144,37 +129,55 @@ class KubeSink:
         WRITES.labels("kubernetes", "delete", "ok").inc()
 
     async def _create(self, kind: Kind, body: Json) -> Json:
-        request = partial(self._objects.create_namespaced_custom_object, body=_typed(kind, body))
-        return await self._send("create", kind, body["metadata"]["name"], request)
+        return await self._send("create", "POST", kind, body["metadata"]["name"], body=_typed(kind, body))
 
     async def _patch(self, kind: Kind, name: str, body: Json) -> Json:
-        request = partial(self._objects.patch_namespaced_custom_object, body=body, _content_type=_MERGE)
-        return await self._send("patch", kind, name, request)
+        return await self._send("patch", "PATCH", kind, name, body=body, content_type=MERGE)
 
     async def _patch_status(self, kind: Kind, known: Meta, status: ApiModel) -> Json:
         body = {"metadata": {"resourceVersion": str(known.version)}, "status": _whole(status)}
-        request = partial(self._objects.patch_namespaced_custom_object_status, body=body, _content_type=_MERGE)
-        return await self._send("patch_status", kind, known.name, request)
+        return await self._send("patch_status", "PATCH", kind, known.name, body=body, content_type=MERGE, status=True)
+
+    async def _apply(self, name: str, body: Json, *, status: bool = False) -> Json:
+        typed = _typed(Kind.NODE, body)
+        return await self._send("apply", "PATCH", Kind.NODE, name, body=typed, content_type=APPLY, status=status)
 
     async def _delete(self, kind: Kind, known: Meta) -> None:
-        conditions = client.V1Preconditions(uid=known.uid, resource_version=str(known.version))
-        body = client.V1DeleteOptions(preconditions=conditions)
-        request = partial(self._objects.delete_namespaced_custom_object, body=body)
-        await self._send("delete", kind, known.name, request)
+        await self._send("delete", "DELETE", kind, known.name, body=_this_very(known.uid, str(known.version)))
 
-    async def _send(self, verb: str, kind: Kind, name: str, request: Callable[..., Awaitable[Any]]) -> Json:
-        """One request, bounded in time."""
+    async def _send(
+        self,
+        verb: str,
+        method: str,
+        kind: Kind,
+        name: str,
+        *,
+        body: Any,
+        content_type: str = "application/json",
+        status: bool = False,
+    ) -> Json:
+        """One request, bounded in time. `status`: for the subresource."""
         if not self._leader():
             raise NotLeader("our time as leader is over, nothing was sent")
-        who = {} if verb == "delete" else {"field_manager": meta.OPERATOR_MANAGER}
-        where = (*self._where, kind.value) if verb == "create" else (*self._where, kind.value, name)
+        parts = [kind.value] if method == "POST" else [kind.value, name, *(["status"] if status else [])]
+        where = path(meta.API_VERSION, "namespaces", self._namespace, *parts)
+        query = {} if method == "DELETE" else {"fieldManager": meta.OPERATOR_MANAGER}
+        if content_type == APPLY:
+            query["force"] = "true"
         try:
-            answer = await request(*where, _request_timeout=WRITE_TIMEOUT, **who)
+            answer = await request(
+                self._api, method, where, query=query, body=body, content_type=content_type, seconds=WRITE_TIMEOUT
+            )
         except (ApiException, *AWAY) as error:
             WRITES.labels("kubernetes", verb, "error").inc()
             raise _translated(error, kind, name) from None
         WRITES.labels("kubernetes", verb, "ok").inc()
         return dict(answer)
+
+
+def _this_very(uid: str, version: str) -> Json:
+    """Return the options of a deletion that applies to one version of one object."""
+    return {"preconditions": {"uid": uid, "resourceVersion": version}}
 
 
 def _translated(error: BaseException, kind: Kind, name: str) -> Retryable | Rejected:

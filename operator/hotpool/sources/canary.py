@@ -8,16 +8,17 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import structlog
-from kubernetes.aio import client
+from kubernetes.aio.client import ApiClient
 from kubernetes.aio.client.exceptions import ApiException
 
 from hotpool.api.meta import CANARY_LEASE, LEASE_LABEL, OPERATOR_MANAGER
-from hotpool.clients import AWAY, explain
 from hotpool.clock import Clock
 from hotpool.core.liveness import CANARY_SECONDS
+from hotpool.rest import APPLY, AWAY, explain, path, request
 
 log = structlog.get_logger(__name__)
 
+_LEASES = "coordination.k8s.io/v1"
 _TIMEOUT = 3.0
 _DURATION = 15
 
@@ -32,11 +33,9 @@ class Ear(Protocol):
 class Canary:
     """Renews the canary Lease for ever while `leader` says so."""
 
-    def __init__(
-        self, api: client.ApiClient, namespace: str, ear: Ear, *, leader: Callable[[], bool], clock: Clock
-    ) -> None:
-        self._leases = client.CoordinationV1Api(api)
-        self._namespace = namespace
+    def __init__(self, api: ApiClient, namespace: str, ear: Ear, *, leader: Callable[[], bool], clock: Clock) -> None:
+        self._api = api
+        self._path = path(_LEASES, "namespaces", namespace, "leases", CANARY_LEASE)
         self._ear = ear
         self._leader = leader
         self._clock = clock
@@ -52,22 +51,16 @@ class Canary:
         renewed = self._clock.timestamp()
         self._ear.renewing(renewed)
         try:
-            await self._leases.patch_namespaced_lease(
-                CANARY_LEASE,
-                self._namespace,
-                body=_lease(renewed),
-                field_manager=OPERATOR_MANAGER,
-                force=True,
-                _content_type="application/apply-patch+yaml",
-                _request_timeout=_TIMEOUT,
-            )
+            query = {"fieldManager": OPERATOR_MANAGER, "force": "true"}
+            body = _lease(renewed)
+            await request(self._api, "PATCH", self._path, query=query, body=body, content_type=APPLY, seconds=_TIMEOUT)
         except (ApiException, *AWAY) as error:
             log.warning("the canary Lease was not renewed", error=explain(error))
 
 
 def _lease(renewed: str) -> dict[str, Any]:
     return {
-        "apiVersion": "coordination.k8s.io/v1",
+        "apiVersion": _LEASES,
         "kind": "Lease",
         "metadata": {"name": CANARY_LEASE, "labels": {LEASE_LABEL: "true"}},
         "spec": {"holderIdentity": OPERATOR_MANAGER, "leaseDurationSeconds": _DURATION, "renewTime": renewed},

@@ -10,11 +10,12 @@ from typing import Any, Protocol
 
 import msgspec
 import structlog
-from kubernetes.aio import client
+from kubernetes.aio.client import ApiClient
 
 from hotpool.api.meta import CANARY_LEASE, LEASE_LABEL
-from hotpool.clients import READ_TIMEOUT, content, explain
+from hotpool.clients import READ_TIMEOUT, content
 from hotpool.core.model import Heartbeat
+from hotpool.rest import explain, path, send
 from hotpool.sources import stream
 from hotpool.sources.decode import decode_lease
 
@@ -68,9 +69,9 @@ class Listener(Protocol):
 class LeaseStream:
     """Lists, then watches the nodes' Leases for ever."""
 
-    def __init__(self, api: client.ApiClient, namespace: str, listener: Listener) -> None:
-        self._leases = client.CoordinationV1Api(api)
-        self._namespace = namespace
+    def __init__(self, api: ApiClient, namespace: str, listener: Listener) -> None:
+        self._api = api
+        self._path = path("coordination.k8s.io/v1", "namespaces", namespace, "leases")
         self._listener = listener
         self._decode: Callable[[bytes], _Line] = msgspec.json.Decoder(_Line).decode
         self.listed = asyncio.Event()
@@ -86,13 +87,8 @@ class LeaseStream:
     async def _list(self) -> str:
         version = more = ""
         while True:
-            page: Any = await self._leases.list_namespaced_lease_without_preload_content(
-                self._namespace,
-                label_selector=LEASE_LABEL,
-                limit=_PAGE,
-                _continue=more or None,
-                _request_timeout=READ_TIMEOUT,
-            )
+            query = {"labelSelector": LEASE_LABEL, "limit": str(_PAGE)} | ({"continue": more} if more else {})
+            page = await send(self._api, "GET", self._path, query=query, seconds=READ_TIMEOUT)
             body = msgspec.json.decode(await content(page, "list leases"))
             self._tell([msgspec.convert(item, _Lease) for item in body.get("items") or []])
             version, more = body["metadata"]["resourceVersion"], body["metadata"].get("continue") or ""
@@ -103,15 +99,8 @@ class LeaseStream:
 
     async def _watch(self, version: str) -> str:
         """Read one watch to its end; the version to go on from, or nothing when it must be listed anew."""
-        answer: Any = await self._leases.list_namespaced_lease_without_preload_content(
-            self._namespace,
-            label_selector=LEASE_LABEL,
-            watch=True,
-            allow_watch_bookmarks=True,
-            resource_version=version,
-            timeout_seconds=stream.WATCH_SECONDS,
-            _request_timeout=stream.WATCH_SECONDS + READ_TIMEOUT,
-        )
+        query = stream.watch_from(version) | {"labelSelector": LEASE_LABEL}
+        answer = await send(self._api, "GET", self._path, query=query, seconds=stream.WATCH_SECONDS + READ_TIMEOUT)
         rest = b""
         async for chunk in _chunks(answer):
             *lines, rest = (rest + chunk).split(b"\n")

@@ -10,12 +10,13 @@ from collections.abc import Callable
 from typing import Any
 
 import structlog
-from kubernetes.aio import client
+from kubernetes.aio.client import ApiClient
 
 from hotpool import lean
-from hotpool.clients import READ_TIMEOUT, Unavailable, content, explain, kube_nodes
+from hotpool.clients import READ_TIMEOUT, Unavailable, content, kube_nodes
 from hotpool.core.model import Kind
 from hotpool.metrics import NODE_STREAM
+from hotpool.rest import explain, path, send
 from hotpool.sources import stream
 
 log = structlog.get_logger(__name__)
@@ -33,8 +34,8 @@ _QUIET_SECONDS = 180.0
 class NodeStream:
     """Lists, then watches all v1 Nodes for ever."""
 
-    def __init__(self, api: client.ApiClient, feed: Feed, tell: Tell = lambda _well, _why: None) -> None:
-        self._core = client.CoreV1Api(api)
+    def __init__(self, api: ApiClient, feed: Feed, tell: Tell = lambda _well, _why: None) -> None:
+        self._api = api
         self._feed = feed
         self._tell = tell
         self.listed = asyncio.Event()
@@ -52,7 +53,7 @@ class NodeStream:
     async def _list(self) -> str:
         """List everything; the version to watch from. What was deleted meanwhile is the audit's to find (C7)."""
         version = ""
-        async for nodes, listed in kube_nodes(self._core):
+        async for nodes, listed in kube_nodes(self._api):
             version = listed
             for node in nodes:
                 self._feed(Kind.KUBE_NODE, None, node)
@@ -68,13 +69,8 @@ class NodeStream:
 
     async def _watch(self, version: str) -> str:
         """Read one watch to its end; the version to go on from, or nothing when it must be listed anew."""
-        answer: Any = await self._core.list_node_without_preload_content(
-            watch=True,
-            allow_watch_bookmarks=True,
-            resource_version=version,
-            timeout_seconds=stream.WATCH_SECONDS,
-            _request_timeout=stream.WATCH_SECONDS + READ_TIMEOUT,
-        )
+        query, seconds = stream.watch_from(version), stream.WATCH_SECONDS + READ_TIMEOUT
+        answer = await send(self._api, "GET", path("v1", "nodes"), query=query, seconds=seconds)
         try:
             if answer.status >= 400:  # noqa: PLR2004 - HTTP's own number.
                 await content(answer, "watch nodes")

@@ -11,7 +11,8 @@ from typing import Any, NoReturn
 import msgspec
 from kubernetes.aio.client.exceptions import ApiException
 
-from hotpool.clients import AWAY, Unavailable
+from hotpool.clients import Unavailable
+from hotpool.rest import AWAY
 
 WATCH_SECONDS = 300
 _CHUNK = 1 << 20
@@ -39,6 +40,16 @@ async def keep(
             broke(error, delay)
         await asyncio.sleep(delay * random.uniform(0.5, 1))  # noqa: S311 - jitter, no secret.
         delay = min(2 * delay, _LONGEST_DELAY)
+
+
+def watch_from(version: str) -> dict[str, str]:
+    """Return the query of a watch that begins after this version."""
+    return {
+        "watch": "true",
+        "allowWatchBookmarks": "true",
+        "resourceVersion": version,
+        "timeoutSeconds": str(WATCH_SECONDS),
+    }
 
 
 async def chunks(answer: Any, quiet_seconds: float) -> AsyncIterator[bytes]:
