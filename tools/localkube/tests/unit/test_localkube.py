@@ -21,7 +21,7 @@ from localkube.duration import parse_duration
 from localkube.errors import KindError
 from localkube.locks import locked
 
-REPOSITORY = Path(__file__).parents[2]
+TOOLS = Path(__file__).parents[3]
 
 HEADER = "kind: Cluster\napiVersion: kind.x-k8s.io/v1alpha4\n"
 
@@ -109,7 +109,7 @@ def test_durations_read_as_in_go() -> None:
 
 def test_the_script_runs_through_a_link_from_any_folder_even_one_with_a_module_of_its_name(tmp_path: Path) -> None:
     (tmp_path / "localkube.py").write_text("raise SystemExit('the wrong one')")
-    (tmp_path / "link").symlink_to(REPOSITORY / "tools" / "kind")
+    (tmp_path / "link").symlink_to(TOOLS / "kind")
     done = subprocess.run(["./link", "version"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, build.kubernetes_version() in done.stdout, done.stderr) == (0, True, "")
 
@@ -117,7 +117,7 @@ def test_the_script_runs_through_a_link_from_any_folder_even_one_with_a_module_o
 def test_the_script_names_the_missing_environment(tmp_path: Path) -> None:
     (tmp_path / "tools").mkdir()
     script = tmp_path / "tools" / "kind"
-    script.write_bytes((REPOSITORY / "tools" / "kind").read_bytes())
+    script.write_bytes((TOOLS / "kind").read_bytes())
     done = subprocess.run(["/bin/bash", script, "version"], capture_output=True, text=True, check=False)
     assert (done.returncode, "make venv" in done.stderr) == (1, True)
 
@@ -386,7 +386,7 @@ def test_a_lock_outlives_the_folder_that_its_holder_deletes(tmp_path: Path) -> N
     with locked(folder, folder.mkdir):
         other = subprocess.Popen(
             [sys.executable, "-c", script, folder],
-            env={**os.environ, "PYTHONPATH": str(REPOSITORY / "tools")},
+            env={**os.environ, "PYTHONPATH": str(TOOLS)},
             stdout=subprocess.PIPE,
             text=True,
         )

@@ -88,7 +88,7 @@ def test_control_groups_are_found_where_they_are_mounted() -> None:
 def test_a_control_group_is_made_where_it_limits_and_removed_with_all_below(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On plain folders, which have no limits; tests/e2e shows it on this machine's own hierarchies."""
+    """On plain folders, which have no limits; the worker's tests show it on this machine's own hierarchies."""
     (tmp_path / "h").mkdir()
     for file, text in {"cgroup.controllers": "cpu io memory", "cgroup.subtree_control": ""}.items():
         (tmp_path / "h" / file).write_text(text)

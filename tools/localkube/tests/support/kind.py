@@ -14,10 +14,9 @@ import pytest
 
 from localkube.process import MARKER
 
-REPOSITORY = Path(__file__).parents[2]
-
-KIND = REPOSITORY / "tools" / "kind"
-WITH_WORKER = REPOSITORY / "tests" / "e2e" / "worker.yaml"
+TOOL = Path(__file__).parents[2]
+KIND = TOOL.with_name("kind")
+WITH_WORKER = TOOL / "worker.yaml"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 FOREVER = 3600  # The first build takes ten minutes where Go's cache is empty.
 

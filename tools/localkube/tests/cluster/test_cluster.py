@@ -15,7 +15,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-from tests.services.local_kind import FOREVER, KIND, Kind, own_kind
 
 from localkube import lifecycle
 from localkube.cluster import Cluster
@@ -24,6 +23,7 @@ from localkube.config import ClusterConfig
 from localkube.console import Console
 from localkube.ports import free_ports
 from localkube.process import Launch, Process, State, identity, kill_orphans, wait_until
+from localkube.tests.support.kind import FOREVER, KIND, Kind, own_kind
 
 
 @pytest.fixture(scope="module")
