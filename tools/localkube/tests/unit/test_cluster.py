@@ -46,6 +46,18 @@ def test_ports_are_free_distinct_and_not_another_clusters() -> None:
     assert all(map(ports.is_free, first))
 
 
+@pytest.mark.parametrize(("ephemeral", "end"), [("32768\t60999", 32_768), ("25000\t60999", 60_000), (None, 60_000)])
+def test_ports_begin_above_those_of_tests_and_end_below_the_ephemeral_ones_where_there_is_room(
+    ephemeral: str | None, end: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    if ephemeral:
+        (tmp_path / "range").write_text(ephemeral)
+    monkeypatch.setattr(ports, "_EPHEMERAL", tmp_path / "range")
+    monkeypatch.setattr(ports, "is_free", lambda _: True)
+    chosen = ports.free_ports(end - 24_000, ())
+    assert (min(chosen), max(chosen)) == (24_000, end - 1)
+
+
 def test_a_cluster_that_does_not_exist_has_no_processes_and_gets_no_folder() -> None:
     absent = Cluster("absent").process("etcd")
     absent.stop()
