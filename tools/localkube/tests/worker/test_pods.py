@@ -95,7 +95,7 @@ def _create(cluster: KindCluster, *objects: dict[str, Any]) -> None:
 
 
 def _run(cluster: KindCluster, namespace: str, name: str, *words: str) -> str:
-    """Run a pod to its end; return what it printed."""
+    """Run a pod to its end; return its log."""
     _create(cluster, pod(name, *words))
     done = "--for=jsonpath={.status.phase}=Succeeded"
     cluster.kubectl("-n", namespace, "wait", done, f"pod/{name}", f"--timeout={WAITS}s")
@@ -115,7 +115,7 @@ def _forwarded(cluster: KindCluster, namespace: str, target: str) -> Iterator[in
 
 
 def _get(host: str, port: int) -> str:
-    """Ask without a proxy, whatever the environment says."""
+    """Send a GET without a proxy, also where the environment has one."""
     connection = http.client.HTTPConnection(host, port, timeout=10)
     connection.request("GET", "/version")
     return connection.getresponse().read().decode()

@@ -113,6 +113,6 @@ def _assert_clean(kind: Kind, before: Traces) -> None:
 
 
 def _listening() -> set[str]:
-    """Where anything listens in the host's own network namespace."""
+    """Return all listening addresses in the host's own network namespace."""
     sockets = psutil.net_connections("inet")
     return {f"{one.laddr[0]}:{one.laddr[1]}" for one in sockets if one.laddr and one.status == psutil.CONN_LISTEN}
