@@ -96,6 +96,8 @@ def test_a_run_during_which_a_file_changes_is_not_recorded(repository: Path, mon
     monkeypatch.setattr(run, "_run", edit)
     assert run.main([]) == 0
     assert not record.is_current(repository)
+    CHANGES["changed"](repository)
+    assert not record.is_current(repository)
 
 
 def test_a_machine_that_allows_no_worker_runs_the_rest_says_so_and_records_nothing(
