@@ -28,19 +28,22 @@ class Kind:
         self.home = home
         self.kubectl = programs / "kubectl"
         self.state = home / ".local" / "state" / "hotpool"
+        self._started: list[subprocess.Popen[str]] = []
         own = {"HOME": str(home), "XDG_CACHE_HOME": str(CACHE), "XDG_STATE_HOME": "", "KUBECONFIG": ""}
         self.environment = {**os.environ, **own, "KIND_CLUSTER_NAME": ""}
 
     def start(self, *words: str) -> subprocess.Popen[str]:
         """Run without waiting. SIGINT works although a job in the background, such as the tests, ignores it."""
         pipe = subprocess.PIPE
-        return subprocess.Popen(
+        process = subprocess.Popen(
             ["/usr/bin/env", "--default-signal=INT", KIND, *words],
             env=self.environment,
             stdout=pipe,
             stderr=pipe,
             text=True,
         )
+        self._started.append(process)
+        return process
 
     def run(self, *words: str) -> str:
         """Run to success; return stdout."""
@@ -69,6 +72,13 @@ class Kind:
         except psutil.Error:
             return False
 
+    def close(self) -> None:
+        """End what was interrupted, and delete every cluster."""
+        for process in self._started:
+            process.kill()
+            process.wait()
+        self.run("delete", "clusters", "--all")
+
     def left(self) -> tuple[list[psutil.Process], list[Path]]:
         """Processes and folders of clusters; both lists are empty after delete."""
         return self.processes(), list((self.state / "clusters").iterdir())
@@ -81,4 +91,4 @@ def own_kind(home: Path, programs: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.delenv("XDG_STATE_HOME", raising=False)
     yield kind
-    kind.run("delete", "clusters", "--all")
+    kind.close()
