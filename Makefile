@@ -11,7 +11,7 @@ TIERS ?= lint unit cluster-test
 PYTEST := $(BIN)/pytest -n $(JOBS) --dist worksteal
 REDIS ?= redis-server
 
-.PHONY: help demo test lint unit cluster-test redis-compat e2e soak soak-pools bench crds chart clean venv programs lock worker-programs images
+.PHONY: help demo test lint unit cluster-test redis-compat e2e tools-test soak soak-pools bench crds chart clean venv programs lock worker-programs images
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,13 +19,13 @@ help: ## Show this list
 demo: venv programs ## Watch services stop and start on six nodes (ARGS=--once: run the script and end)
 	@PYTHONPATH=tools $(BIN)/python -m demo $(ARGS)
 
-test: venv programs ## Everything: lint, unit and flow tests, cluster tests (JOBS=N workers; default: follows the cores)
+test: venv $(if $(filter e2e,$(TIERS)),worker-programs images,programs) ## Everything: lint, unit and flow tests, cluster tests (JOBS=N workers; default: follows the cores)
 	@$(BIN)/python tools/tiers.py $(TIERS)
 
 lint: venv ## Style, types, layers, generated files
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(BIN)/lint-imports
+	@PYTHONPATH=tools $(BIN)/lint-imports
 	@$(BIN)/python -m hotpool.crdgen --check crds && $(BIN)/python -m hotpool.crdgen --check charts/hotpool/crds
 	@PYTHONPATH=tools $(BIN)/python -m chart --check
 
@@ -42,6 +42,9 @@ redis-compat: venv ## Tests of Redis on another server of this machine (REDIS=re
 
 e2e: venv worker-programs images ## The chart on a local cluster with real pods (Linux and root; names the packages that are missing)
 	@$(BIN)/pytest tests/e2e $(ARGS)
+
+tools-test: venv ## Tests of tools/localkube, needed after a change of it (worker nodes: Linux and root)
+	@PYTHONPATH=tools $(BIN)/python -m localkube.tests.run $(ARGS)
 
 soak: soak-pools programs ## Random courses of thousands of steps against the models of operator and agent (two hours)
 	@$(BIN)/pytest tests/cluster/soak $(ARGS)

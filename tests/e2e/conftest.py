@@ -10,10 +10,8 @@ from pathlib import Path
 import pytest
 from pytest_kind import KindCluster
 from tests.e2e.release import Release
-from tests.services.local_kind import KIND, WITH_WORKER
-from tests.services.pods import write_image
 
-from localfleet.kind import kind_program, kubectl_program
+from localfleet.kind import REPOSITORY, kind_program, kubectl_program
 from localimages import images
 from localkube.console import Console
 
@@ -26,7 +24,7 @@ def kind_cluster(request: pytest.FixtureRequest) -> Iterator[KindCluster]:
     kubectl = Path(option.kind_kubectl_bin or kubectl_program(kind))
     kubeconfig = Path(option.kubeconfig) if option.kubeconfig else None
     cluster = KindCluster(f"{option.cluster_name}-e2e", kubeconfig, option.kind_image, kind, kubectl)
-    cluster.create(WITH_WORKER)
+    cluster.create(REPOSITORY / "tools" / "localkube" / "worker.yaml")
     yield cluster
     if not option.keep_cluster:
         cluster.delete()
@@ -41,20 +39,6 @@ def load(kind_cluster: KindCluster) -> Callable[[Path], None]:
         subprocess.run(command, check=True)
 
     return run
-
-
-@pytest.fixture(scope="session")
-def programs() -> Path:
-    """The folder of `tools/kind`'s programs, those of a worker too."""
-    return Path(subprocess.check_output([KIND, "build", "node-image", "--worker"], text=True).strip())
-
-
-@pytest.fixture(scope="session")
-def archive(tmp_path_factory: pytest.TempPathFactory, programs: Path) -> Path:
-    """The image of `tests.services.pods`."""
-    archive = tmp_path_factory.mktemp("image") / "kubectl.tar"
-    write_image(archive, programs / "kubectl")
-    return archive
 
 
 @pytest.fixture(scope="session")

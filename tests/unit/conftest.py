@@ -24,12 +24,3 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         many = getattr(function, "is_hypothesis_test", False) or item.name == "runTest"
         pure = item.path.name.startswith(_PURE)
         item.add_marker(pytest.mark.timeout(_GUARD if pure and not many else _LONG_GUARD))
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty home: nothing of the person's clusters or kubeconfig is touched."""
-    for name in ("KUBECONFIG", "KIND_CLUSTER_NAME", "XDG_STATE_HOME", "XDG_CACHE_HOME"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    return tmp_path

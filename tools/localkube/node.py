@@ -17,7 +17,7 @@ from localkube.process import Launch, Process, environment, wait_until
 from localkube.worker import Worker, cgroup_name, link_name
 from localkube.worker_programs import NODE, node_folder, sysctls
 
-_NAMESPACES = ("--mount", "--net", "--pid", "--ipc", "--uts")
+NAMESPACES = ("--mount", "--net", "--pid", "--ipc", "--uts")
 _LINK = "eth0"
 _STARTED_WITHIN = 10.0
 _REMOVED_WITHIN = 10.0
@@ -57,7 +57,7 @@ class Node:
         """Make the namespaces, the link and the control group; nothing runs in them but the first process."""
         cgroups.create(cgroup_name(self._folder))
         _make_files(node_folder(self._folder))
-        options = (*_NAMESPACES, "--fork", "--mount-proc", "--propagation=private")
+        options = (*NAMESPACES, "--fork", "--mount-proc", "--propagation=private")
         self._process.define(Launch(["unshare", *options, "--", str(pause)], forks=True))
         self._process.start()
         if not wait_until(lambda: Path(f"/proc/{self.pid}/exe").resolve() == pause.resolve(), _STARTED_WITHIN):
@@ -77,7 +77,7 @@ class Node:
             return _run(self._enter(argv), self._folder, file.fileno())
 
     def _enter(self, argv: Sequence[str]) -> list[str]:
-        return ["nsenter", f"--target={self.pid}", *_NAMESPACES, "--", *argv]
+        return ["nsenter", f"--target={self.pid}", *NAMESPACES, "--", *argv]
 
     def _connect(self, worker: Worker) -> None:
         """A pair of links between host and node, and the host's routes to pods and services."""

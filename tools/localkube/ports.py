@@ -1,8 +1,8 @@
-"""Ports on 127.0.0.1 that stay ours.
+"""Ports on 127.0.0.1 for the programs of clusters.
 
-Its job: choose free ports below the ephemeral range, so that no outgoing connection (not even a client that retries
-while the API server is down: it may connect to itself) can take one while its program is stopped.
-Called by: lifecycle, under its lock. It must not: bind anything for longer than the check.
+They lie below the ephemeral range: no outgoing connection (not even a client that retries while the API server is
+down, which may connect to itself) can take one while its program is stopped. Must not bind a port for longer than the
+check.
 """
 
 import random
@@ -13,7 +13,7 @@ from pathlib import Path
 from localkube.errors import KindError
 
 LOOPBACK = "127.0.0.1"
-_FIRST = 12_000
+_FIRST = 24_000  # Lower ports are left to the servers that tests start beside a cluster.
 _LAST = 60_000
 _ENOUGH = 4_000
 _EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")

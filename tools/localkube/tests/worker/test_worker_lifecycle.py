@@ -1,4 +1,4 @@
-"""A worker node comes and goes, and leaves nothing on its host, whatever was killed (issue 7)."""
+"""A worker node comes and goes, and leaves nothing on its host, whatever was killed."""
 
 import json
 import os
@@ -9,12 +9,12 @@ from pathlib import Path
 
 import psutil
 import pytest
-from tests.services.local_kind import WITH_WORKER, Kind, own_kind
-from tests.services.pods import pod
-from tests.services.traces import Traces, look
 
 from localkube.cluster import ALL_PROGRAMS, Cluster
 from localkube.process import wait_until
+from localkube.tests.support.kind import WITH_WORKER, Kind, own_kind
+from localkube.tests.support.pods import pod
+from localkube.tests.support.traces import Traces, look
 
 WAITS = 60
 
@@ -113,6 +113,6 @@ def _assert_clean(kind: Kind, before: Traces) -> None:
 
 
 def _listening() -> set[str]:
-    """Where anything listens in the host's own network namespace."""
+    """Return all listening addresses in the host's own network namespace."""
     sockets = psutil.net_connections("inet")
     return {f"{one.laddr[0]}:{one.laddr[1]}" for one in sockets if one.laddr and one.status == psutil.CONN_LISTEN}

@@ -15,10 +15,9 @@ import pytest
 from localfleet.sweep import RUN
 from localkube.process import MARKER
 
-REPOSITORY = Path(__file__).parents[2]
-
-KIND = REPOSITORY / "tools" / "kind"
-WITH_WORKER = REPOSITORY / "tests" / "e2e" / "worker.yaml"
+TOOL = Path(__file__).parents[2]
+KIND = TOOL.with_name("kind")
+WITH_WORKER = TOOL / "worker.yaml"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 FOREVER = 3600  # The first build takes ten minutes where Go's cache is empty.
 
@@ -35,7 +34,7 @@ class Kind:
         self.environment = {**os.environ, **own, "KIND_CLUSTER_NAME": ""}
 
     def start(self, *words: str) -> subprocess.Popen[str]:
-        """Run without waiting, with SIGINT heeded although whoever runs the tests in the background ignores it."""
+        """Run without waiting. SIGINT works although a job in the background, such as the tests, ignores it."""
         pipe = subprocess.PIPE
         process = subprocess.Popen(
             ["/usr/bin/env", "--default-signal=INT", KIND, *words],
@@ -48,19 +47,19 @@ class Kind:
         return process
 
     def run(self, *words: str) -> str:
-        """Run to success; return what is data."""
+        """Run to success; return stdout."""
         status, out, err = self.result(*words)
         assert status == 0, err
         return out
 
     def result(self, *words: str) -> tuple[int, str, str]:
-        """Run; return exit code, data and messages."""
+        """Run; return exit code, stdout and stderr."""
         process = self.start(*words)
         out, err = process.communicate(timeout=FOREVER)
         return process.returncode, out, err
 
     def ask(self, *words: str, context: str) -> str:
-        """Run kubectl to success; return what it prints."""
+        """Run kubectl to success; return stdout."""
         command = [str(self.kubectl), f"--context=kind-{context}", *words]
         return subprocess.run(command, env=self.environment, check=True, capture_output=True, text=True).stdout
 
@@ -82,7 +81,7 @@ class Kind:
         self.run("delete", "clusters", "--all")
 
     def left(self) -> tuple[list[psutil.Process], list[Path]]:
-        """What must be empty after delete."""
+        """Processes and folders of clusters; both lists are empty after delete."""
         return self.processes(), list((self.state / "clusters").iterdir())
 
 

@@ -1,7 +1,7 @@
-"""What a worker node could leave on its host: compared before it is made and after it is deleted.
+"""Traces of a worker node on its host, compared before it is made and after it is deleted.
 
-Nodes of other clusters may come and go on the host meanwhile: what bears their names, or is in their namespaces, does
-not count.
+Nodes of other clusters may come and go on the host meanwhile: traces with their names or in their namespaces do not
+count.
 """
 
 import os
@@ -34,7 +34,7 @@ class Traces:
     settings: frozenset[str]
 
     def beyond(self, other: "Traces") -> dict[str, set[str]]:
-        """What is here and not there, by kind."""
+        """Return the traces that only this snapshot has, by kind."""
         found = {field.name: getattr(self, field.name) - getattr(other, field.name) for field in fields(self)}
         return {name: more for name, more in found.items() if more}
 
@@ -70,7 +70,7 @@ def _namespaces(folder: Path, own: set[str]) -> frozenset[str]:
 
 
 def _is_of_another(process: Path, folder: Path, own: set[str]) -> bool:
-    """Whether it is a program of another cluster (by its environment) or a pod there (by its control group)."""
+    """Return True for a program of another cluster (by its environment) or a pod there (by its control group)."""
     variables = (process / "environ").read_bytes().split(b"\0")
     marks = {line for line in variables if line.startswith(f"{MARKER}=".encode())}
     groups = set(_NODE.findall((process / "cgroup").read_text()))

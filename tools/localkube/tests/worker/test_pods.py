@@ -1,10 +1,10 @@
-"""The worker node of `tools/kind` for real: pods, services, names, identities (issue 7)."""
+"""The worker node of `tools/kind` for real: pods, services, names, identities."""
 
 import http.client
 import json
 import ssl
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
 from pathlib import Path
@@ -12,17 +12,18 @@ from typing import Any
 
 import pytest
 from pytest_kind import KindCluster
-from tests.services.pods import pod
 
 from localkube.cluster import ALL_PROGRAMS
+from localkube.tests.support.kind import KIND
+from localkube.tests.support.pods import pod
 
 WAITS = 60
 
 
 @pytest.fixture(scope="module")
-def namespace(kind_cluster: KindCluster, load: Callable[[Path], None], archive: Path) -> Iterator[str]:
+def namespace(kind_cluster: KindCluster, archive: Path) -> Iterator[str]:
     """A namespace with the strictest security, a server in it, and its service."""
-    load(archive)
+    subprocess.run([KIND, "load", "image-archive", archive, "--name", kind_cluster.name], check=True)
     kind_cluster.kubectl("create", "namespace", "worker")
     kind_cluster.kubectl("label", "namespace", "worker", "pod-security.kubernetes.io/enforce=restricted")
     server = pod("web", "proxy", "--port=8001", "--address=0.0.0.0", "--accept-hosts=^.*$")
@@ -39,7 +40,7 @@ def test_the_node_is_listed_ready_and_labelled(kind_cluster: KindCluster) -> Non
     listed = subprocess.check_output([kind_cluster.kind_path, "get", "nodes", "--name", kind_cluster.name], text=True)
     node = json.loads(kind_cluster.kubectl("get", "nodes", "-o", "json"))["items"]
     assert [item["metadata"]["name"] for item in node] == listed.split()
-    assert node[0]["metadata"]["labels"]["hotpool.dev/test"] == "yes"
+    assert node[0]["metadata"]["labels"]["purpose"] == "test"
 
 
 def test_a_pod_speaks_to_another_by_the_name_of_its_service(kind_cluster: KindCluster, namespace: str) -> None:
@@ -94,7 +95,7 @@ def _create(cluster: KindCluster, *objects: dict[str, Any]) -> None:
 
 
 def _run(cluster: KindCluster, namespace: str, name: str, *words: str) -> str:
-    """Run a pod to its end; return what it printed."""
+    """Run a pod to its end; return its log."""
     _create(cluster, pod(name, *words))
     done = "--for=jsonpath={.status.phase}=Succeeded"
     cluster.kubectl("-n", namespace, "wait", done, f"pod/{name}", f"--timeout={WAITS}s")
@@ -114,7 +115,7 @@ def _forwarded(cluster: KindCluster, namespace: str, target: str) -> Iterator[in
 
 
 def _get(host: str, port: int) -> str:
-    """Ask without a proxy, whatever the environment says."""
+    """Send a GET without a proxy, also where the environment has one."""
     connection = http.client.HTTPConnection(host, port, timeout=10)
     connection.request("GET", "/version")
     return connection.getresponse().read().decode()

@@ -10,12 +10,11 @@ import signal
 import socket
 import stat
 import subprocess
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
-from tests.services.local_kind import FOREVER, KIND, Kind, own_kind
 
 from localkube import lifecycle
 from localkube.cluster import Cluster
@@ -23,7 +22,8 @@ from localkube.components import PROGRAMS
 from localkube.config import ClusterConfig
 from localkube.console import Console
 from localkube.ports import free_ports
-from localkube.process import Launch, Process, State, identity, kill_orphans, wait_until
+from localkube.process import wait_until
+from localkube.tests.support.kind import FOREVER, KIND, Kind, own_kind
 
 
 @pytest.fixture(scope="module")
@@ -221,49 +221,3 @@ def test_a_config_file_reaches_the_api_server(kind: Kind, tmp_path: Path) -> Non
     versions = kind.ask("api-versions", context="one").split()
     assert "apps/v1" in versions
     assert "batch/v1" not in versions
-
-
-@pytest.fixture
-def sleeper(tmp_path: Path) -> Iterator[Process]:
-    running = Process(tmp_path / "cluster", "sleeper")
-    running.define(Launch(["/bin/sleep", "60"]))
-    running.start()
-    yield running
-    running.stop(grace=0)
-
-
-def _state(running: Process) -> State:
-    return running.state
-
-
-def _forge(running: Process, change: Callable[[str], str]) -> None:
-    record = running._record_file  # noqa: SLF001 - as if another process now had the id.
-    record.write_text(change(record.read_text()))
-
-
-def test_a_stranger_with_the_same_id_is_not_ours_and_is_not_signalled(sleeper: Process) -> None:
-    pid = sleeper.pid
-    assert pid
-    original = sleeper._record_file.read_text()  # noqa: SLF001 - as above.
-    _forge(sleeper, lambda text: text.replace(str(identity(pid)), "another-boot/1"))
-    assert _state(sleeper) is State.DEAD
-    sleeper.stop(grace=0)
-    assert identity(pid)
-    _forge(sleeper, lambda _: original)
-    assert _state(sleeper) is State.RUNNING
-
-
-def test_stopped_on_purpose_is_not_dead_and_starts_again(sleeper: Process) -> None:
-    sleeper.stop()
-    assert _state(sleeper) is State.STOPPED
-    sleeper.start()
-    assert _state(sleeper) is State.RUNNING
-
-
-def test_a_process_that_was_started_but_not_recorded_is_found(sleeper: Process, tmp_path: Path) -> None:
-    pid = sleeper.pid
-    assert pid
-    kill_orphans(tmp_path / "other")
-    assert identity(pid)
-    kill_orphans(tmp_path / "cluster")
-    assert identity(pid) is None

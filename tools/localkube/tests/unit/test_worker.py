@@ -1,9 +1,7 @@
 """The pure parts of the local cluster's worker: addresses, configuration, images, what it asks of the machine."""
 
-import hashlib
 import json
 import os
-import tarfile
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
@@ -12,7 +10,7 @@ import yaml
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from localkube import cgroups, cli, config, images, paths, requirements, routes
+from localkube import cgroups, cli, config, paths, requirements, routes
 from localkube.certs import write_certificates
 from localkube.cluster import Cluster, Facts
 from localkube.components import PROGRAMS, Layout, Ports, command_lines
@@ -88,7 +86,7 @@ def test_control_groups_are_found_where_they_are_mounted() -> None:
 def test_a_control_group_is_made_where_it_limits_and_removed_with_all_below(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On plain folders, which have no limits; tests/e2e shows it on this machine's own hierarchies."""
+    """On plain folders, which have no limits; the worker's tests show it on this machine's own hierarchies."""
     (tmp_path / "h").mkdir()
     for file, text in {"cgroup.controllers": "cpu io memory", "cgroup.subtree_control": ""}.items():
         (tmp_path / "h" / file).write_text(text)
@@ -218,34 +216,6 @@ def test_a_worker_is_remembered_and_its_programs_count() -> None:
     assert [process.program for process in cluster.processes()] == [*PROGRAMS, *WORKER_PROGRAMS]
 
 
-def test_an_image_archive_is_an_oci_layout_whose_digests_hold(tmp_path: Path) -> None:
-    program = tmp_path / "program"
-    program.write_bytes(b"#!")
-    image = images.Image("localhost/x:1", ["/program"], environment={"A": "b"}, labels={"l": "v"})
-    for name in ("one", "two"):
-        images.write_layer(tmp_path / "layer.tar", {"/bin/program": program})
-        images.write_archive(tmp_path / name, image, [tmp_path / "layer.tar"])
-    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
-    with tarfile.open(tmp_path / "one") as archive:
-        contents = {entry.name: _content(archive, entry) for entry in archive}
-    assert contents["oci-layout"] == b'{"imageLayoutVersion": "1.0.0"}'
-    for name in contents.keys() - {"oci-layout", "index.json"}:
-        assert name == f"blobs/sha256/{hashlib.sha256(contents[name]).hexdigest()}"
-    (entry,) = json.loads(contents["index.json"])["manifests"]
-    assert entry["annotations"]["io.containerd.image.name"] == "localhost/x:1"
-    manifest = json.loads(_blob(contents, entry["digest"]))
-    made = json.loads(_blob(contents, manifest["config"]["digest"]))
-    assert made["rootfs"]["diff_ids"] == [layer["digest"] for layer in manifest["layers"]]
-    assert (made["config"]["User"], made["config"]["Env"]) == ("65532:65532", ["A=b"])
-
-
-def test_a_layers_programs_can_be_run_by_any_user(tmp_path: Path) -> None:
-    (tmp_path / "program").touch(mode=0o600)
-    images.write_layer(tmp_path / "layer.tar", {"/bin/program": tmp_path / "program"})
-    with tarfile.open(tmp_path / "layer.tar") as layer:
-        assert [(entry.name, entry.mode, entry.uid) for entry in layer] == [("bin/program", 0o755, 0)]
-
-
 def test_the_logs_of_a_dead_cluster_are_exported_and_its_keys_are_not(tmp_path: Path) -> None:
     cluster = Cluster("one")
     pods = node_folder(cluster.folder) / "var" / "log" / "pods" / "n_p_u" / "c"
@@ -257,13 +227,3 @@ def test_the_logs_of_a_dead_cluster_are_exported_and_its_keys_are_not(tmp_path: 
     export(cluster, tmp_path / "out")
     files = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*") if path.is_file()}
     assert files == {"etcd.log", "pods/n_p_u/c/0.log"}
-
-
-def _content(archive: tarfile.TarFile, entry: tarfile.TarInfo) -> bytes:
-    file = archive.extractfile(entry)
-    assert file
-    return file.read()
-
-
-def _blob(contents: dict[str, bytes], digest: str) -> bytes:
-    return contents[f"blobs/{digest.replace(':', '/')}"]

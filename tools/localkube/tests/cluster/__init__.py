@@ -1,0 +1,1 @@
+"""Tests on clusters of a control plane alone."""

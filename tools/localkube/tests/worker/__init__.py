@@ -1,0 +1,1 @@
+"""Tests on clusters with a node that runs pods."""
