@@ -12,7 +12,6 @@ from pathlib import Path
 import psutil
 import pytest
 
-from localfleet.sweep import RUN
 from localkube.process import MARKER
 
 TOOL = Path(__file__).parents[2]
@@ -87,9 +86,6 @@ class Kind:
 
 def own_kind(home: Path, programs: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kind]:
     """One of the test's own, in this process's environment too; every cluster of it is deleted in the end."""
-    # By this folder a cluster of an interrupted run is known.
-    home = home / os.environ.get(RUN, "home")
-    home.mkdir()
     kind = Kind(home, programs)
     monkeypatch.setenv("XDG_CACHE_HOME", str(CACHE))
     monkeypatch.setenv("HOME", str(home))
