@@ -4,12 +4,12 @@ Must stay quick to import: `--version` and `--help` need no more than this modul
 """
 
 from importlib import import_module
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, ClassVar, Final
 
 import typer
-from typer.core import TyperCommand, TyperGroup
 from typer.main import get_group
 
+from hotpool.common.lazy_commands import LazyGroup
 from hotpool_agent import __version__
 from hotpool_agent.commands import manual as m
 
@@ -44,22 +44,15 @@ _PROGRAM: Final = m.Manual(
 )
 
 
-def load_command(name: str) -> Any:
-    """Import the module of a command and return the command."""
-    module = import_module(f"hotpool_agent.commands.{COMMANDS[name][0]}")
-    return get_group(module.app).commands[name]
+class _Program(LazyGroup):
+    """The group of all commands, with the sections below them."""
 
+    helps: ClassVar = {name: line for name, (_, line) in COMMANDS.items()}
 
-class _Program(TyperGroup):
-    """The group of all commands. It has their names and first sentences, and loads the one that is run."""
-
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(**settings)
-        self.commands = {name: TyperCommand(name, help=words) for name, (_, words) in COMMANDS.items()}
-
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        name, _, rest = super().resolve_command(ctx, args)
-        return name, load_command(name) if name else None, rest
+    @staticmethod
+    def load(name: str) -> Any:
+        module = import_module(f"hotpool_agent.commands.{COMMANDS[name][0]}")
+        return get_group(module.app).commands[name]
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
         del ctx

@@ -6,10 +6,10 @@ from importlib import import_module
 from typing import Annotated, Any, Final
 
 import typer
-from typer.core import TyperCommand, TyperGroup
 
 from hotpool import __version__
 from hotpool.common.bare_kubernetes import import_bare_kubernetes
+from hotpool.common.lazy_commands import LazyGroup
 
 COMMANDS: Final[Mapping[str, str]] = {
     "operator": "Run the operator of one namespace until SIGTERM.",
@@ -22,27 +22,20 @@ COMMANDS: Final[Mapping[str, str]] = {
 """Command, which is also its module in `hotpool.cli` → the first paragraph of its help."""
 
 
-def command(name: str) -> Any:
-    """Import a command; the result is a TyperCommand."""
-    part = typer.Typer(add_completion=False, rich_markup_mode=None)
-    import_module(f"hotpool.cli.{name}").register(part)
-    return typer.main.get_command(part)
+class _Program(LazyGroup):
+    """The group of all commands."""
 
+    helps = COMMANDS
 
-class _Commands(TyperGroup):
-    """The commands, of which only the one that runs is imported."""
-
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(**settings)
-        self.commands = {name: TyperCommand(name, help=words) for name, words in COMMANDS.items()}
-
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        name, _, rest = super().resolve_command(ctx, args)
-        return name, command(str(name)), rest
+    @staticmethod
+    def load(name: str) -> Any:
+        part = typer.Typer(add_completion=False, rich_markup_mode=None)
+        import_module(f"hotpool.cli.{name}").register(part)
+        return typer.main.get_command(part)
 
 
 app = typer.Typer(
-    cls=_Commands,
+    cls=_Program,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.main import get_command
 
-from hotpool_agent.cli import load_command
+from hotpool_agent.cli import app
 from hotpool_agent.settings import Settings
 from localimages import pip_settings
 from localimages.buildah import check_machine
@@ -36,7 +37,8 @@ def unit() -> dict[str, str]:
 
 
 def options_of_run() -> set[str]:
-    return {option for parameter in load_command("run").params for option in parameter.opts}
+    program: Any = get_command(app)
+    return {option for parameter in program.load("run").params for option in parameter.opts}
 
 
 def test_a11_the_unit_starts_the_program_and_leaves_services_alone() -> None:

@@ -1,0 +1,27 @@
+"""A program's commands, of which only the one that runs is imported."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from typer.core import TyperCommand, TyperGroup
+
+
+class LazyGroup(TyperGroup):
+    """A group that lists its commands without importing them. A subclass gives `helps` and `load`."""
+
+    helps: ClassVar[Mapping[str, str]]
+    """Name → the first paragraph of the command's own help."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.commands = {name: TyperCommand(name, help=line) for name, line in self.helps.items()}
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Load the command that the first argument names."""
+        name, _, rest = super().resolve_command(ctx, args)
+        return name, self.load(str(name)), rest
+
+    @staticmethod
+    def load(name: str) -> Any:
+        """Import a command; return a TyperCommand."""
+        raise NotImplementedError
