@@ -17,7 +17,9 @@ from localfleet.kind import REPOSITORY
 from localfleet.sweep import RUN, marked
 from localkube.process import wait_until
 
-TEST_RUN = f"interrupts-{os.getpid()}"
+TEST_RUN = f"{os.environ.get(RUN, 'run')}-interrupts"
+MARK = "HOTPOOL_INTERRUPTED_DEMO"
+"""Environment variable of every process of a demo: its temporary folder."""
 END_SECONDS = 60
 
 
@@ -37,7 +39,7 @@ def folder() -> Iterator[Path]:
 @contextmanager
 def demo(kind: Kind, folder: Path) -> Iterator["subprocess.Popen[str]"]:
     """`make demo ARGS=--once` in a session, a home and a temporary folder of its own."""
-    own = {RUN: TEST_RUN, "TMPDIR": str(folder), "PYTHONPATH": "tools", "HOTPOOL_KIND": str(KIND)}
+    own = {MARK: str(folder), "TMPDIR": str(folder), "PYTHONPATH": "tools", "HOTPOOL_KIND": str(KIND)}
     command = ["/usr/bin/env", "--default-signal=INT,TERM,HUP", sys.executable, "-u", "-m", "demo", "--once"]
     with subprocess.Popen(
         command,
@@ -79,7 +81,7 @@ def test_an_interrupted_demo_leaves_nothing(kind: Kind, folder: Path, moment: st
         os.killpg(running.pid, number)
         running.communicate(timeout=END_SECONDS)
         assert running.returncode == 128 + number
-    assert list(marked(RUN, TEST_RUN)) == []
+    assert list(marked(MARK, str(folder))) == []
     assert list(folder.iterdir()) == []
     assert kind.left() == ([], [])
 

@@ -6,6 +6,7 @@ the end, and after Ctrl-C, SIGTERM or SIGHUP at any moment.
 """
 
 import argparse
+import os
 import shlex
 import signal
 import subprocess
@@ -202,8 +203,8 @@ def main() -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="hotpool-demo-"))
-        # Other temporary folders are made in this one, and removed with it whatever is interrupted.
-        tempfile.tempdir = folder
+        # Other temporary folders, of children too, are made in this one, and removed with it whatever is interrupted.
+        os.environ["TMPDIR"] = tempfile.tempdir = folder
         unwind_on_signals()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         try:
