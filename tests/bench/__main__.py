@@ -5,6 +5,7 @@ import sys
 from typing import Final
 
 from localfleet.figures import show, wanted
+from localfleet.signals import unwind_on_signals
 
 PARTS: Final = ("hotplug", "endpointslice", "failover", "scale", "agent", "lookup", "rebuild", "startup")
 
@@ -12,6 +13,7 @@ PARTS: Final = ("hotplug", "endpointslice", "failover", "scale", "agent", "looku
 def main() -> None:
     """Measure and print."""
     asked = wanted(__doc__, PARTS)
+    unwind_on_signals()
     figures: dict[str, float] = {}
     for part in asked.parts:
         sys.stderr.write(f"{part} ...\n")

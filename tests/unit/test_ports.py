@@ -60,7 +60,7 @@ def test_processes_side_by_side_are_given_other_ports() -> None:
 def test_a_block_is_leased_by_one_and_by_the_next_when_that_has_ended(small: ports.Ports, block: range) -> None:
     assert small.take() in block
     other = ports.Ports([block])
-    with pytest.raises(ports.PortsExhausted):
+    with pytest.raises(ports.PortsExhaustedError):
         other.take()
     small.close()
     again = ports.Ports([block])
@@ -72,7 +72,7 @@ def test_the_block_of_a_process_that_was_killed_is_leased_again() -> None:
     with holder() as given:
         blocks = [block for block in ports.blocks(ports.RANGE.stop) if not given.isdisjoint(block)]
         taken = ports.Ports(blocks)
-        with pytest.raises(ports.PortsExhausted):
+        with pytest.raises(ports.PortsExhaustedError):
             taken.take()
     again = ports.Ports(blocks)
     assert {again.take() for _ in range(300)} <= {port for block in blocks for port in block}
@@ -99,7 +99,7 @@ def test_when_all_are_used_up_the_oldest_free_one_comes_again(small: ports.Ports
         socket.create_server(("127.0.0.1", block[1])),
         socket.create_server(("127.0.0.1", block[2])),
         socket.create_server(("127.0.0.1", block[3])),
-        pytest.raises(ports.PortsExhausted),
+        pytest.raises(ports.PortsExhaustedError),
     ):
         small.take()
 

@@ -2,10 +2,11 @@
 
 Brings up a cluster, a Redis, the operator and six agents, plays a scripted hot-plug in both directions, then stays up
 for people to try. `--once` ends after the script: 0 when every expectation held, else 1. Everything is removed at
-the end.
+the end, and after Ctrl-C, SIGTERM or SIGHUP at any moment.
 """
 
 import argparse
+import os
 import shlex
 import signal
 import subprocess
@@ -13,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import permutations
 from pathlib import Path
 from typing import Final
@@ -23,12 +24,15 @@ from rich.live import Live
 
 from demo.board import board
 from demo.observe import Observer
+from demo.waiting import Pools, wait_for_pools
 from hotpool.core.generators.generate import pool_name
 from localfleet.catalogue import service, translator
+from localfleet.clusters import cluster
 from localfleet.fleet import Fleet
 from localfleet.kind import REPOSITORY, kind_program, kubectl_program
-from localfleet.process import TooLate
+from localfleet.process import ManagedProcess, TooLate
 from localfleet.redis_server import redis_url
+from localfleet.signals import SIGNALS, ignore_signals, unwind_on_signals
 
 CLUSTER: Final = "hotpool-demo"
 NAMESPACE: Final = "speech"
@@ -104,14 +108,14 @@ class Demo:
                 own = [service("qwen", "llm")] if node in OWN_TYPE_NODES else []
                 self.fleet.start_agent(node, [*translator(languages), *own])
             self.fleet.wait_leading(READY_SECONDS)
-            self.seen.wait(f"membership is {EXPECTED}", self._whole, READY_SECONDS)
+            self._wait(EXPECTED, READY_SECONDS)
 
     def play(self) -> None:
         """The scripted hot-plug; raises TooLate where an expectation does not hold in time."""
         for node, command, id_, pool in SCRIPT:
             time.sleep(BETWEEN_SECONDS)
             self._plug(node, command, id_, pool)
-        self.seen.wait(f"membership is {EXPECTED} again", self._whole, STEP_SECONDS)
+        self._wait(EXPECTED, STEP_SECONDS)
 
     def hints(self) -> None:
         """What to try."""
@@ -129,58 +133,41 @@ class Demo:
         screen.print()
 
     def explain(self) -> None:
-        """The ends of the logs, for when something went wrong."""
-        for process in [self.fleet.operator, *self.fleet.agents.values()]:
-            if process:
-                screen.print(f"--- {process.name}\n{process.tail(5)}", markup=False)
+        """Print the ends of the logs, unless a failed service explains it."""
+        if self.seen.failures:
+            return
+        for process in self._processes():
+            screen.print(f"--- {process.name}\n{process.tail(5)}", markup=False)
 
     def close(self) -> None:
         """End the operator and the agents with their services."""
         self.seen.stop()
-        with step("ending operator and agents"):
-            self.fleet.close()
+        self.fleet.close()
 
     def _plug(self, node: str, command: str, id_: str, pool: str) -> None:
         """Stop or start a service, and wait until slices and Redis show it."""
-        inside = command == "start"
+        nodes = EXPECTED[pool] if command == "start" else EXPECTED[pool] - {node}
         self.seen.focus(pool)
         if not screen.is_terminal:
             screen.print(f"  {command} {id_} on {node}")
         self.fleet.agent(node, command, id_)
-        self.seen.wait(
-            f"{node} in {pool}: {inside}",
-            lambda: (node in self.seen.slices[pool]) is inside and (node in self.seen.redis[pool]) is inside,
-            STEP_SECONDS,
-        )
+        self._wait({pool: nodes}, STEP_SECONDS)
 
-    def _whole(self) -> bool:
-        seen = self.seen
-        return all(set(seen.slices.get(pool, {})) == nodes == seen.redis.get(pool) for pool, nodes in EXPECTED.items())
+    def _wait(self, expected: Pools, seconds: float) -> None:
+        def show(text: str) -> None:
+            screen.print(f"  {text}", style="red", markup=False, soft_wrap=True)
 
+        wait_for_pools(self.seen, self._processes(), expected, seconds, show)
 
-@contextmanager
-def cluster(kind: Path, kubeconfig: Path) -> Iterator[None]:
-    """A cluster of our own; one that an earlier run left behind is removed first."""
-    name = ["--name", CLUSTER, "--kubeconfig", str(kubeconfig)]
-
-    def call(verb: str) -> None:
-        subprocess.run([str(kind), verb, "cluster", *name], check=True, capture_output=True)
-
-    with step("cluster"):
-        call("delete")
-        call("create")
-    try:
-        yield
-    finally:
-        with step("removing the cluster"):
-            call("delete")
+    def _processes(self) -> list[ManagedProcess]:
+        return [process for process in (self.fleet.operator, *self.fleet.agents.values()) if process]
 
 
-def run(stack: ExitStack, *, once: bool) -> int:
-    """All of it; the exit code."""
-    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hotpool-demo-")))
+def run(stack: ExitStack, folder: Path, *, once: bool) -> int:
+    """Run the demo; return its exit code."""
     kind = kind_program()
-    stack.enter_context(cluster(kind, folder / "kubeconfig"))
+    with step("cluster"):
+        stack.enter_context(cluster(CLUSTER, folder / "kubeconfig", kind))
     redis = stack.enter_context(redis_url())
     kubectl = kubectl_program(kind)
     demo = Demo(folder, Fleet(folder / "kubeconfig", kubectl, NAMESPACE, redis), redis, kubectl)
@@ -196,10 +183,12 @@ def run(stack: ExitStack, *, once: bool) -> int:
         with Live(get_renderable=view, console=screen, refresh_per_second=8) if screen.is_terminal else ExitStack():
             demo.play()
             if not once:
-                signal.pause()
+                # Ctrl-C is the way to end it now.
+                with suppress(SystemExit):
+                    signal.pause()
     except (TooLate, RuntimeError, subprocess.CalledProcessError) as error:
         demo.explain()
-        screen.print(f"the demo failed: {error}", style="red", markup=False)
+        screen.print(f"the demo failed: {error}", style="red", markup=False, soft_wrap=True)
         return 1
     if not screen.is_terminal:
         screen.print(view())
@@ -211,12 +200,23 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
     parser.add_argument("--once", action="store_true", help="end after the script: 0 when it went as expected, else 1")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="hotpool-demo-"))
+        # Other temporary folders, of children too, are made in this one, and removed with it whatever is interrupted.
+        os.environ["TMPDIR"] = tempfile.tempdir = folder
+        unwind_on_signals()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         try:
-            return run(stack, once=options.once)
-        except KeyboardInterrupt:
-            return 0
+            return run(stack, Path(folder), once=options.once)
+        except RuntimeError as error:
+            screen.print(f"the demo failed: {error}", style="red", markup=False, soft_wrap=True)
+            return 1
+        finally:
+            ignore_signals()
+            # The terminal may be gone.
+            with suppress(OSError):
+                screen.print("  removing everything ...")
 
 
 if __name__ == "__main__":

@@ -1,13 +1,12 @@
-"""What the demo sees: pools, slices and reports by watches of the API server, membership in Redis by look-ups.
+"""The view of the demo: pools, slices and reports by watches of the API server, membership in Redis by look-ups.
 
-Used by `__main__` (waits) and `board` (shows). All times are seconds of this machine's one clock, so that a stage can
+All times are seconds of this machine's one clock, so that a stage can
 be counted from the moment that the agent stamped.
 """
 
 import asyncio
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
@@ -17,7 +16,6 @@ from kubernetes import client, watch
 
 from hotpool.lookup import Lookup, LookupFailed
 from localfleet.fleet import GROUP, Fleet
-from localfleet.process import TooLate
 
 _KINDS: Final = ("nodepools", "nodepoolslices", "nodecapabilities")
 _LOOK_SECONDS: Final = 0.005
@@ -50,6 +48,8 @@ class Observer:
         self.redis: dict[str, set[str]] = {}
         """Pool → nodes."""
         self.changes: list[Change] = []
+        self.failures: dict[str, str] = {}
+        """A failed service on a node → both with its last error."""
         self._fleet = fleet
         self._offers: dict[str, frozenset[str]] = {}
         self._bodies: dict[str, Any] = {}
@@ -69,12 +69,6 @@ class Observer:
     def focus(self, pool: str) -> None:
         """Look at this pool in Redis all the time."""
         self._focus = pool
-
-    def wait(self, what: str, holds: Callable[[], bool], seconds: float) -> None:
-        """Return when `holds`; raises TooLate."""
-        with self.changed:
-            if not self.changed.wait_for(holds, seconds):
-                raise TooLate(f"not within {seconds:g} s: {what}")
 
     def _watch(self, plural: str) -> None:
         take = {"nodepools": self._take_pool, "nodepoolslices": self._take_slice, "nodecapabilities": self._take_node}
@@ -111,6 +105,11 @@ class Observer:
         node, report = body["metadata"]["name"], (body.get("status") or {}).get("report")
         if gone or not report:
             return
+        for service in report["services"]:
+            where = f"{service['id']} on {node}"
+            self.failures.pop(where, None)
+            if service["state"] == "Failed":
+                self.failures[where] = f"{where} failed: {service.get('lastError')}"
         offers = frozenset(id_ for capability in report["capabilities"] for id_ in capability.get("services") or [])
         before = self._offers.get(node)
         self._offers[node] = offers

@@ -15,7 +15,7 @@ from localkube.cluster import all_clusters
 from localkube.process import MARKER
 
 
-class ClusterFailed(RuntimeError):  # noqa: N818 - what happened.
+class ClusterError(RuntimeError):
     """A command of kind failed; the text ends with its message."""
 
 
@@ -26,7 +26,7 @@ def own_name(purpose: str) -> str:
 
 @contextmanager
 def cluster(name: str, kubeconfig: Path, kind: Path | None = None) -> Iterator[None]:
-    """Create a cluster, in place of one of this name, and delete it, however the block ends. Raises ClusterFailed."""
+    """Create a cluster, in place of one of this name, and delete it, however the block ends. Raises ClusterError."""
     kind = kind or kind_program()
     words = ("cluster", "--name", name, "--kubeconfig", str(kubeconfig))
     _run(kind, "delete", *words)
@@ -83,4 +83,4 @@ def _run(kind: Path, verb: str, *words: str, environment: dict[str, str] | None 
         process.communicate()
         raise
     if process.returncode:
-        raise ClusterFailed(f"{kind.name} {verb} {' '.join(words)}: {message.strip()}")
+        raise ClusterError(f"{kind.name} {verb} {' '.join(words)}: {message.strip()}")

@@ -156,15 +156,8 @@ class Fleet:
         if not kubeconfig.exists():
             self.apply(*enroll_objects.account(node, self.namespace))
             self._kubeconfig(f"hotpool-agent-{node}")
-        words = [
-            "run",
-            "--catalogue",
-            str(self.write_catalogue(node, services, **head)),
-            "--node",
-            node,
-            "-n",
-            self.namespace,
-        ]
+        catalogue = self.write_catalogue(node, services, **head)
+        words = ["run", "--catalogue", str(catalogue), "--node", node, "-n", self.namespace]
         words += ["--kubeconfig", str(kubeconfig), "--interval", str(interval), "--debounce", str(debounce)]
         # Several agents share this machine.
         words += ["--listen", "127.0.0.1:0"]

@@ -18,7 +18,7 @@ _BLOCK: Final = 256
 _EPHEMERAL: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
-class PortsExhausted(RuntimeError):  # noqa: N818 - what happened.
+class PortsExhaustedError(RuntimeError):
     """Every block is leased to others, or every port of our own is in use."""
 
 
@@ -36,7 +36,7 @@ class Ports:
         self._lock = threading.Lock()
 
     def take(self) -> int:
-        """Return a port on which no program listens, at any address. Raises PortsExhausted."""
+        """Return a port on which no program listens, at any address. Raises PortsExhaustedError."""
         with self._lock:
             for port in self._fresh:
                 self._own.append(port)
@@ -46,7 +46,7 @@ class Ports:
                 self._own.rotate(-1)
                 if _is_free(self._own[-1]):
                     return self._own[-1]
-        raise PortsExhausted(f"no free port in {RANGE.start}..{RANGE.stop - 1}")
+        raise PortsExhaustedError(f"no free port in {RANGE.start}..{RANGE.stop - 1}")
 
     def close(self) -> None:
         """End the leases."""
