@@ -10,12 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from tests.services.local_kind import KIND, Kind, own_kind
 
 from localfleet.clusters import delete_clusters
-from localfleet.kind import REPOSITORY
+from localfleet.kind import REPOSITORY, kubectl_program
 from localfleet.sweep import RUN, marked
 from localkube.process import wait_until
+from localkube.tests.support.kind import KIND, Kind, own_kind
 
 TEST_RUN = f"{os.environ.get(RUN, 'run')}-interrupts"
 MARK = "HOTPOOL_INTERRUPTED_DEMO"
@@ -23,10 +23,16 @@ MARK = "HOTPOOL_INTERRUPTED_DEMO"
 END_SECONDS = 60
 
 
+def home(folder: Path) -> Path:
+    """Make a home by whose path the end of this test run finds clusters."""
+    made = folder / os.environ.get(RUN, "run")
+    made.mkdir()
+    return made
+
+
 @pytest.fixture
 def kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kind]:
-    programs = subprocess.check_output([KIND, "build", "node-image"], text=True).strip()
-    yield from own_kind(tmp_path, Path(programs), monkeypatch)
+    yield from own_kind(home(tmp_path), kubectl_program(KIND).parent, monkeypatch)
 
 
 @pytest.fixture
@@ -90,8 +96,7 @@ def test_the_clusters_of_a_run_are_found_by_its_name_wherever_their_home_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(RUN, TEST_RUN)
-    made = own_kind(tmp_path, Path(), monkeypatch)
-    kind = next(made)
+    kind = next(own_kind(home(tmp_path), Path(), monkeypatch))
     kind.run("create", "cluster", "--name", "one")
     monkeypatch.setenv("HOME", str(tmp_path))
     delete_clusters(f"{TEST_RUN}-other")

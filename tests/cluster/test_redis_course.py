@@ -207,19 +207,24 @@ class Course(RuleBasedStateMachine):
         self.runner.run(self.look())
 
 
-def test_e1_e2_whatever_happens_redis_holds_the_last_images_and_readers_never_see_a_mix(
-    server: RedisServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def follow(server: RedisServer, monkeypatch: pytest.MonkeyPatch, courses: int) -> None:
+    """Run so many random courses of thirty steps."""
     monkeypatch.setattr(writing, "MEMBERS_PER_CALL", 12)
     server.start()
     before = counted("change")
     run_state_machine_as_test(
         cast("type[RuleBasedStateMachine]", lambda: Course(server.port)),
         settings=settings(
-            max_examples=60,
+            max_examples=courses,
             stateful_step_count=30,
             deadline=None,
             suppress_health_check=list(HealthCheck),
         ),
     )
     assert counted("change") > before
+
+
+def test_e1_e2_whatever_happens_redis_holds_the_last_images_and_readers_never_see_a_mix(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    follow(server, monkeypatch, 15)

@@ -132,7 +132,7 @@ async def torture(seed: int, url: str, patch: pytest.MonkeyPatch, *, cluster: bo
     assert [wrong for seen in told for wrong in violations(made.history, seen)] == []
     assert [leader.accepted for leader in made.leaders[:-1] if leader.accepted] == []
     for seen in told:
-        assert seen["counts"]["answered"] > 1000
+        assert seen["counts"]["answered"] > 100
         assert all(len(versions_seen(seen, pool)) > 20 for pool in SIZES)
     assert all(written(how) > before[how] for how in before)
 
