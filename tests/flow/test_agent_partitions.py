@@ -74,7 +74,7 @@ async def test_b7_b8_b9_after_twenty_outages_the_last_state_is_there_in_order_ov
         assert way.most <= MOST_CONNECTIONS
         await it.shut_down()
     await eventually(lambda: way.relay.connections == 0, 30)
-    assert way.api.watches == 0
+    await eventually(lambda: way.api.watches == 0, 30)
 
 
 def said(api: FakeApi) -> str:
