@@ -7,16 +7,19 @@ that what is compared was measured within seconds; of each round one ratio or on
   `kubectl version --client`.
 - `start_why_ms_over_kubectl` and the like: `hotpool why NODE POOL` minus `kubectl get nodepools`, in ms; `top`, `pick`.
 - `agent_status_ms`: `hotpool-agent status` minus `python -c pass`.
+- `start_*_ms`, `start_*_cpu_ms`: each program by itself, by the clock and by the CPU that it took. Other load stretches
+  the clock much, and CPU a little.
 - `agent_rss_mb`: resident memory of an agent with ten services, which run, after its first accepted report; the API
   server is the fake of the tests.
 """
 
 import asyncio
 import os
+import resource
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -35,8 +38,8 @@ POOL: Final = "pool-0"
 DEADLINE_SECONDS: Final = 60.0
 _BIN: Final = Path(sys.executable).parent
 
-Round = Mapping[str, float]
-"""Seconds by program."""
+Round = Mapping[str, tuple[float, float]]
+"""Seconds by program: by the clock, and of CPU."""
 
 
 def _programs(fleet: Fleet) -> dict[str, list[str]]:
@@ -56,27 +59,42 @@ def _programs(fleet: Fleet) -> dict[str, list[str]]:
 
 def _round(fleet: Fleet) -> Round:
     environment = {**os.environ, **fleet.agent_environment}
-    spent: dict[str, float] = {}
+    spent: dict[str, tuple[float, float]] = {}
     for name, command in _programs(fleet).items():
-        began = time.perf_counter()
+        began, cpu = time.perf_counter(), _cpu()
         subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=True)
-        spent[name] = time.perf_counter() - began
+        spent[name] = time.perf_counter() - began, _cpu() - cpu
     return spent
+
+
+def _cpu() -> float:
+    """Seconds of CPU of all children that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _programs_figures(fleet: Fleet) -> dict[str, float]:
     _round(fleet)
     rounds = [_round(fleet) for _ in range(ROUNDS)]
-    version = [each["version"] / each["python"] for each in rounds]
-    version_kubectl = [each["version"] / each["kubectl version"] for each in rounds]
-    figures = spread("start_version_ratio", version) | spread("start_version_ratio_kubectl", version_kubectl)
+    clock = {name: [each[name][0] for each in rounds] for name in rounds[0]}
+    figures = _ratio("start_version_ratio", clock["version"], clock["python"])
+    figures |= _ratio("start_version_ratio_kubectl", clock["version"], clock["kubectl version"])
     for name in ("why", "top", "pick"):
-        beyond = [1000 * (each[name] - each["kubectl get"]) for each in rounds]
-        figures |= spread(f"start_{name}_ms_over_kubectl", beyond)
-    figures |= spread("agent_status_ms", [1000 * (each["status"] - each["python"]) for each in rounds])
-    for name in rounds[0]:
-        figures |= spread(f"start_{name.replace(' ', '_')}_ms", [1000 * each[name] for each in rounds])
+        figures |= _beyond(f"start_{name}_ms_over_kubectl", clock[name], clock["kubectl get"])
+    figures |= _beyond("agent_status_ms", clock["status"], clock["python"])
+    for name, seconds in clock.items():
+        figure = f"start_{name.replace(' ', '_')}"
+        figures |= spread(f"{figure}_ms", [1000 * each for each in seconds])
+        figures |= spread(f"{figure}_cpu_ms", [1000 * each[name][1] for each in rounds])
     return figures
+
+
+def _ratio(name: str, these: Sequence[float], those: Sequence[float]) -> dict[str, float]:
+    return spread(name, [one / other for one, other in zip(these, those, strict=True)])
+
+
+def _beyond(name: str, these: Sequence[float], those: Sequence[float]) -> dict[str, float]:
+    return spread(name, [1000 * (one - other) for one, other in zip(these, those, strict=True)])
 
 
 async def _agent_rss() -> float:
