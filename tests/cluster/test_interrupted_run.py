@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import psutil
 import pytest
 
 from localfleet.kind import REPOSITORY, kind_program
@@ -19,12 +20,12 @@ WORKERS = 2
 
 
 class Begun(NamedTuple):
-    """What a test of the sample reported."""
+    """A report of a test of the sample."""
 
     worker: int
-    cluster: str
     folder: str
     redis: str
+    cluster: str
 
 
 def interrupt_group(run: subprocess.Popen[bytes], _worker: int) -> None:
@@ -47,9 +48,18 @@ def report(ready: Path, number: int) -> Begun | None:
     return Begun(int(worker), *rest)
 
 
-@pytest.mark.parametrize("end", [interrupt_group, terminate_after_a_crash])
-def test_an_interrupted_run_leaves_nothing(end: Callable[[subprocess.Popen[bytes], int], None], tmp_path: Path) -> None:
-    words = ["-m", "pytest", "-p", "tests.cluster.conftest", "-n", str(WORKERS), "--dist", "worksteal", str(SAMPLE)]
+@pytest.mark.parametrize(
+    ("test", "more", "end"),
+    [
+        ("test_endless", ["-p", "no:shared-cluster-cluster"], interrupt_group),
+        ("test_endless_on_a_cluster", [], terminate_after_a_crash),
+    ],
+)
+def test_an_interrupted_run_leaves_nothing(
+    test: str, more: list[str], end: Callable[[subprocess.Popen[bytes], int], None], tmp_path: Path
+) -> None:
+    words = ["-m", "pytest", "-p", "tests.cluster.conftest", *more, "-n", str(WORKERS), "--dist", "worksteal"]
+    words.append(f"{SAMPLE}::{test}")
     environment = os.environ | {"READY": str(tmp_path), "HOTPOOL_TEST_REDIS_URL": "", "PYTEST_ADDOPTS": ""}
     with (tmp_path / "log").open("wb") as log:
         run = subprocess.Popen(
@@ -64,12 +74,13 @@ def test_an_interrupted_run_leaves_nothing(end: Callable[[subprocess.Popen[bytes
         wait_for("both tests run", lambda: all(report(tmp_path, n) for n in (1, 2)) or run.poll() is not None, 120)
         begun = [found for n in (1, 2) if (found := report(tmp_path, n))]
         assert len(begun) == WORKERS, (tmp_path / "log").read_text()
-        name = begun[0].cluster.split("-")[0]
+        name = psutil.Process(begun[0].worker).environ()[RUN]
         assert len([*marked(RUN, name)]) >= 2 * WORKERS
         end(run, begun[0].worker)
         assert run.wait(90) != 0
         clusters = subprocess.check_output([str(kind_program()), "get", "clusters"], text=True).split()
-        assert ({found.cluster for found in begun} & {*clusters}, [*marked(RUN, name)]) == (set(), [])
+        assert [one for one in clusters if one.startswith(name)] == []
+        assert [*marked(RUN, name)] == []
         assert [found.folder for found in begun if Path(found.folder).exists()] == []
     finally:
         run.kill()
