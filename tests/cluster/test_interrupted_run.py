@@ -25,7 +25,6 @@ class Begun(NamedTuple):
     worker: int
     folder: str
     redis: str
-    cluster: str
 
 
 def interrupt_group(run: subprocess.Popen[bytes], _worker: int) -> None:

@@ -91,7 +91,7 @@ class SharedCluster:
 def share_cluster(config: pytest.Config, tier: str, file: Path | None = None) -> None:
     """Give all workers of a run one cluster: in the controller make it, in a worker note it in the stash."""
     if worker := getattr(config, "workerinput", None):
-        config.stash[CLUSTERS] = worker["clusters"]
+        config.stash[CLUSTERS] = worker.get("clusters", {})
     elif config.option.numprocesses:
         config.pluginmanager.register(SharedCluster(config, tier, file), f"shared-cluster-{tier}")
 
