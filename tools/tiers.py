@@ -64,16 +64,23 @@ def main() -> int:
 def run(name: str, results: Path) -> Tier:
     """Run one target of the Makefile. Signals that ask for an end are passed on and the end is awaited."""
     environment = os.environ | {"PYTEST_ADDOPTS": f"{os.environ.get('PYTEST_ADDOPTS', '')} --junitxml={results}"}
-    started = time.monotonic()
-    process = subprocess.Popen([os.environ.get("MAKE", "/usr/bin/make"), "--no-print-directory", name], env=environment)
+    asked: list[int] = []
+    process: subprocess.Popen[bytes] | None = None
 
     def forward(number: int, _frame: FrameType | None) -> None:
-        # A terminal sends Ctrl-C to the whole process group itself.
-        if number != signal.SIGINT:
+        if process:
             process.send_signal(number)
+        else:
+            asked.append(number)
 
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    # A terminal sends Ctrl-C to the whole process group itself.
+    signal.signal(signal.SIGINT, lambda *_: None)
+    for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, forward)
+    started = time.monotonic()
+    process = subprocess.Popen([os.environ.get("MAKE", "/usr/bin/make"), "--no-print-directory", name], env=environment)
+    for early in asked:
+        process.send_signal(early)
     code = process.wait()
     return Tier(name, abs(code), time.monotonic() - started, read(results))
 
