@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from localfleet.redis_server import RedisServer
 
 USERS = [f"user-{number}" for number in range(1500)]
-BATCH = 50
+BATCH = 8
 
 
 @pytest.fixture
