@@ -4,14 +4,12 @@ A run is one pytest command: with pytest-xdist its controller, otherwise the pro
 the temporary folder by the environment.
 """
 
-import contextlib
 import os
 import secrets
 import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final, NoReturn
@@ -21,6 +19,7 @@ from pytest_kind import KindCluster
 
 from localfleet.clusters import delete_clusters
 from localfleet.kind import kind_program, kubectl_program
+from localfleet.signals import ignore_signals
 from localfleet.sweep import RUN, sweep
 
 CLUSTERS: Final = pytest.StashKey[dict[str, dict[str, str]]]()
@@ -43,11 +42,11 @@ class Run:
 
     def pytest_unconfigure(self) -> None:
         """End processes, clusters and folders of this run. A test that was interrupted did not."""
-        with _deaf():
-            sweep(self.id)
-            if not self._keep:
-                delete_clusters(self.id)
-                shutil.rmtree(self._folder, ignore_errors=True)
+        ignore_signals()
+        sweep(self.id)
+        if not self._keep:
+            delete_clusters(self.id)
+            shutil.rmtree(self._folder, ignore_errors=True)
 
 
 class SharedCluster:
@@ -61,9 +60,11 @@ class SharedCluster:
         option = config.option
         self._tier, self._file, self._keep = tier, file, bool(option.keep_cluster)
         kind = kind_program(option.kind_bin)
-        own = f"{os.environ[RUN]}-{tier}"
-        name = f"{option.cluster_name}-{tier}" if self._keep else own
-        kubeconfig = Path(option.kubeconfig or Path(tempfile.gettempdir()) / f"{name}.kubeconfig")
+        name = f"{option.cluster_name if self._keep else os.environ[RUN]}-{tier}"
+        # A cluster that is kept needs its kubeconfig in the next run: by default pytest-kind's own folder.
+        kubeconfig = None if self._keep else Path(tempfile.gettempdir()) / f"{name}.kubeconfig"
+        if option.kubeconfig:
+            kubeconfig = Path(option.kubeconfig)
         kubectl = option.kind_kubectl_bin or kubectl_program(kind)
         self._cluster = KindCluster(name, kubeconfig, option.kind_image, kind, Path(kubectl))
 
@@ -82,10 +83,10 @@ class SharedCluster:
 
     def pytest_unconfigure(self) -> None:
         """Delete the cluster."""
+        ignore_signals()
         if not self._keep:
-            with _deaf():
-                self._cluster.delete()
-                shutil.rmtree(self._cluster.path, ignore_errors=True)
+            self._cluster.delete()
+            shutil.rmtree(self._cluster.path, ignore_errors=True)
 
 
 def share_cluster(config: pytest.Config, tier: str, file: Path | None = None) -> None:
@@ -109,15 +110,3 @@ def end_on_signals() -> None:
 
 def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
-
-
-@contextlib.contextmanager
-def _deaf() -> Iterator[None]:
-    """Ignore further signals: a second Ctrl-C must not cut the clean-up."""
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    former = [signal.signal(number, signal.SIG_IGN) for number in numbers]
-    try:
-        yield
-    finally:
-        for number, handler in zip(numbers, former, strict=True):
-            signal.signal(number, handler)
