@@ -28,7 +28,7 @@ lint: venv ## Style, types, layers, generated files
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@PYTHONPATH=tools $(BIN)/lint-imports
-	@$(BIN)/python -m hotpool.crdgen --check crds && $(BIN)/python -m hotpool.crdgen --check charts/hotpool/crds
+	@export PYTHONPATH=tools; $(BIN)/python -m crdgen --check crds && $(BIN)/python -m crdgen --check charts/hotpool/crds
 	@PYTHONPATH=tools $(BIN)/python -m chart --check
 
 unit: venv ## Tests without a cluster: pure core, and real processes in flow
@@ -58,7 +58,7 @@ bench: venv programs ## Measure (ARGS="--json FILE" also writes the figures)
 	@PYTHONPATH=.:tools $(BIN)/python -m tests.bench $(ARGS)
 
 crds: venv ## Generate crds/ from the models in operator/hotpool/api
-	@$(BIN)/python -m hotpool.crdgen crds && $(BIN)/python -m hotpool.crdgen charts/hotpool/crds
+	@export PYTHONPATH=tools; $(BIN)/python -m crdgen crds && $(BIN)/python -m crdgen charts/hotpool/crds
 
 chart: venv ## Generate the chart's table of values from values.schema.json
 	@PYTHONPATH=tools $(BIN)/python -m chart

@@ -10,6 +10,7 @@ from hotpool.api.meta import API_VERSION, LEASE_PREFIX, POOL_LABEL
 from hotpool.api.pool import PoolSpec, PoolStatus
 from hotpool.api.slice import MemberState
 from hotpool.core import languages
+from hotpool.core.cluster_cache import State
 from hotpool.core.model import (
     Generator,
     Heartbeat,
@@ -28,8 +29,7 @@ from hotpool.core.model import (
     TypeState,
 )
 from hotpool.core.model import Report as CoreReport
-from hotpool.core.state import State
-from hotpool.sources.decode import Rejection, decode, decode_lease
+from hotpool.kube.decode import Rejection, decode, decode_lease
 
 Json = dict[str, Any]
 

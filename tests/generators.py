@@ -5,10 +5,10 @@ from typing import Any
 
 from tests.builders import pool
 
-from hotpool.core.generators.generate import key_rule, pool_name, pool_spec
-from hotpool.core.generators.offers import GeneratorSubject
-from hotpool.core.generators.plan import GeneratorPlan, plan_generator
+from hotpool.core.generators.admission import key_rule, pool_name, pool_spec
+from hotpool.core.generators.key_index import GeneratorSubject
 from hotpool.core.model import Generator, NodeView, Pool
+from hotpool.core.planning.generator_plan import GeneratorPlan, plan_generator
 
 NOW = "2026-01-01T00:00:00.000000Z"
 

@@ -1,7 +1,7 @@
 """Entry point of `hotpool-agent` and `python -m hotpool_agent`; everything else is in `cli` and `agent`."""
 
 from hotpool.common.bare_kubernetes import import_bare_kubernetes
-from hotpool_agent.cli import app
+from hotpool_agent.cli.program import app
 
 
 def main() -> None:

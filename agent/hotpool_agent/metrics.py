@@ -17,7 +17,7 @@ from hotpool.api.capability import ServiceState
 from hotpool_agent import __version__
 
 if TYPE_CHECKING:
-    from hotpool_agent.services.snapshot import Snapshot
+    from hotpool_agent.services.status import Snapshot
 
 ACCEPTED: Final = "accepted"
 Snapshots = Callable[[], Iterable["Snapshot"]]

@@ -4,7 +4,7 @@ import gc
 import sys
 from collections.abc import Mapping
 from importlib import import_module
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, ClassVar, Final
 
 import typer
 
@@ -12,15 +12,15 @@ from hotpool import __version__
 from hotpool.common.bare_kubernetes import import_bare_kubernetes
 from hotpool.common.lazy_commands import LazyGroup
 
-COMMANDS: Final[Mapping[str, str]] = {
-    "operator": "Run the operator of one namespace until SIGTERM.",
-    "why": "Say why a node is in a pool or not, and what would change that.",
-    "top": "Show nodes and pools at a glance.",
-    "diff": "Show who would join and leave pools if documents were applied.",
-    "pick": "Pick a node of a pool, as a dispatcher does.",
-    "enroll": "Make an account for the agent of a node outside the cluster, and a kubeconfig for it.",
+COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
+    "operator": ("run", "Run the operator of one namespace until SIGTERM."),
+    "why": ("why", "Say why a node is in a pool or not, and what would change that."),
+    "top": ("top", "Show nodes and pools at a glance."),
+    "diff": ("diff", "Show who would join and leave pools if documents were applied."),
+    "pick": ("pick", "Pick a node of a pool, as a dispatcher does."),
+    "enroll": ("enroll", "Make an account for the agent of a node outside the cluster, and a kubeconfig for it."),
 }
-"""Command, which is also its module in `hotpool.cli` → the first paragraph of its help."""
+"""Command → module in `hotpool.cli`, and the first paragraph of the command's help."""
 _GC_THRESHOLD: Final = 50_000
 """New objects until the collector looks. An import makes many and leaves no garbage: this saves a tenth of a start."""
 
@@ -28,12 +28,12 @@ _GC_THRESHOLD: Final = 50_000
 class _Program(LazyGroup):
     """The group of all commands."""
 
-    helps = COMMANDS
+    helps: ClassVar = {name: line for name, (_, line) in COMMANDS.items()}
 
     @staticmethod
     def load(name: str) -> Any:
         part = typer.Typer(add_completion=False, rich_markup_mode=None)
-        import_module(f"hotpool.cli.{name}").register(part)
+        import_module(f"hotpool.cli.{COMMANDS[name][0]}").register(part)
         return typer.main.get_command(part)
 
 

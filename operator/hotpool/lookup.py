@@ -3,13 +3,22 @@
 Imported by dispatchers, and by nothing in the operator. It must not need more than redis and the standard library.
 """
 
-from hotpool.core.story.transitions import Transition
-from hotpool.projection.answers import Capability, Counts, Members, NoMember, Picked, Reason, Reservation, TypeState
-from hotpool.projection.blocking import SyncLookup
-from hotpool.projection.choice import How, Strategy
-from hotpool.projection.credentials import Credentials
-from hotpool.projection.lookup import Lookup
-from hotpool.projection.questions import LookupFailed
+from hotpool.core.node_history import Transition
+from hotpool.projection.connection.credentials import Credentials
+from hotpool.projection.lookup.client import Lookup
+from hotpool.projection.lookup.pick_options import How, Strategy
+from hotpool.projection.lookup.protocol import LookupFailed
+from hotpool.projection.lookup.results import (
+    Capability,
+    Counts,
+    Members,
+    NoMember,
+    Picked,
+    Reason,
+    Reservation,
+    TypeState,
+)
+from hotpool.projection.lookup.sync_client import SyncLookup
 
 __all__ = [
     "Capability",

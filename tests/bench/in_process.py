@@ -14,13 +14,13 @@ from typing import Any, Final
 from kubernetes.aio import client
 from tests.bench.memory_api import MemoryApi
 
-from hotpool import logs
-from hotpool.clients import Reader
+from hotpool.controllers.manager import Reconciler
+from hotpool.core.cluster_cache import State
 from hotpool.core.model import Heartbeat, Kind
-from hotpool.core.state import State
-from hotpool.reconciler import Reconciler
-from hotpool.sinks.kube import KubeSink
-from hotpool.sources.leases import LeaseStream
+from hotpool.kube.client import Reader
+from hotpool.kube.lease_watch import LeaseStream
+from hotpool.kube.writer import KubeSink
+from hotpool.observability import logging_setup
 
 NAMESPACE: Final = "fleet"
 _AT_ONCE: Final = 200
@@ -48,10 +48,10 @@ class _Ear:
 
 
 class InProcess:
-    """The parts, wired as in `hotpool.operator`."""
+    """The parts, wired as in `hotpool.app`."""
 
     def __init__(self, server: MemoryApi) -> None:
-        logs.configure("warning")
+        logging_setup.configure("warning")
         self.server = server
         api = client.ApiClient()
         session: Any = server

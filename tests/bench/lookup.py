@@ -20,9 +20,9 @@ from typing import Any, Final
 from redis import Redis
 
 from hotpool.lookup import Picked, SyncLookup
-from hotpool.projection.client import connect
-from hotpool.projection.images import PoolImage
-from hotpool.projection.reach import TIMEOUT_SECONDS
+from hotpool.projection.connection.async_connection import connect
+from hotpool.projection.connection.config import TIMEOUT_SECONDS
+from hotpool.projection.documents import PoolImage
 from hotpool.projection.writer import Writer
 from localfleet.figures import percentiles, spread
 from localfleet.redis_server import RedisServer

@@ -32,10 +32,10 @@ import structlog
 from redis import Redis
 from tests.bench.synthetic import NODES, POOLS, name
 
-from hotpool.projection.client import connect
-from hotpool.projection.images import NodeImage, PoolImage
+from hotpool.projection.connection.async_connection import connect
+from hotpool.projection.documents import NodeImage, PoolImage
 from hotpool.projection.keys import FleetKeys
-from hotpool.projection.mirror import ROUND_SECONDS, Mirror
+from hotpool.projection.publisher import ROUND_SECONDS, Mirror
 from hotpool.projection.writer import Writer
 from localfleet.figures import spread
 from localfleet.kind import REPOSITORY

@@ -28,7 +28,7 @@ from typing import Final
 from tests.bench.synthetic import content, name
 from tests.builders import node, open_state, pool, requires, slice_
 
-from hotpool.core.plan import plan_pool
+from hotpool.core.planning.pool_plan import plan_pool
 from localfleet.figures import spread
 from localfleet.kind import REPOSITORY
 

@@ -12,7 +12,7 @@ from tests.services.agent_world import QUICK, World
 from tests.support.run import CLUSTERS, share_cluster
 
 from hotpool.lookup import Lookup
-from hotpool.projection.client import Client, connect
+from hotpool.projection.connection.async_connection import Client, connect
 from localfleet.fleet import Fleet
 from localfleet.kind import kind_program, kubectl_program
 from localfleet.redis_server import RedisServer, redis_url

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from hotpool.metrics import REGISTRY
-from hotpool.projection.images import PoolImage
+from hotpool.observability.metrics import REGISTRY
+from hotpool.projection.documents import PoolImage
 from hotpool.projection.keys import STATES, FleetKeys
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from hotpool.projection.client import Client
+    from hotpool.projection.connection.async_connection import Client
 
 KEYS = FleetKeys("hotpool", "speech")
 NODES = [f"edge-{number:02}" for number in range(40)]

@@ -7,14 +7,14 @@ import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from hotpool.projection.images import NodeImage, PoolImage
-from hotpool.projection.mirror import Mirror
+from hotpool.projection.documents import NodeImage, PoolImage
+from hotpool.projection.publisher import Mirror
 from hotpool.projection.writer import Writer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from hotpool.projection.client import Client
+    from hotpool.projection.connection.async_connection import Client
 
 HANG_SECONDS = 20.0
 NODE = NodeImage("edge-1", (("asr", True, None, ("fw",)),))

@@ -7,14 +7,14 @@ from bisect import bisect_left
 from typing import TYPE_CHECKING
 
 from hotpool.lookup import Lookup, NoMember, Picked, Reason, Reservation
-from hotpool.projection.images import PoolImage
+from hotpool.projection.documents import PoolImage
 from hotpool.projection.keys import FleetKeys, score
 from hotpool.projection.writer import Writer
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from hotpool.projection.client import Client
+    from hotpool.projection.connection.async_connection import Client
 
 KEYS = FleetKeys("hotpool", "speech")
 LOAD, ENTRIES, EXPIRIES = KEYS.load

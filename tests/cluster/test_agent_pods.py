@@ -19,7 +19,7 @@ import yaml
 from tests.services.agent_run import Running, agent_running, eventually
 from tests.services.fake_pods import status
 
-from hotpool_agent.cluster import credentials
+from hotpool_agent.kube import credentials
 from localfleet.clusters import cluster as own_cluster
 from localfleet.clusters import own_name
 from localfleet.kind import REPOSITORY, kubectl_program

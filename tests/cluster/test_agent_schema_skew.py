@@ -15,7 +15,7 @@ import yaml
 from pytest_kind.cluster import KindCluster
 from tests.services.agent_run import Running, agent_running, eventually
 
-from hotpool_agent.cluster.publish import Cluster
+from hotpool_agent.kube.node_resources import Cluster
 from localfleet.clusters import cluster as own_cluster
 from localfleet.clusters import own_name
 from localfleet.kind import OURS, kubectl_program

@@ -18,12 +18,12 @@ from tests.cluster.attempts import CAPABILITIES, LEASES, OTHER, OWN, Attempt
 from tests.cluster.identities import NODE, Credential, Ground
 from typer.testing import CliRunner
 
-from hotpool import accounts as door
 from hotpool.__main__ import app
 from hotpool.cli import enroll
-from hotpool.cli.enroll_objects import LAST_USED_LABEL, secrets_of
+from hotpool.cli.enrollment.manifests import LAST_USED_LABEL, secrets_of
 from hotpool.cli.options import Place
-from hotpool.clients import Access
+from hotpool.kube import service_accounts as door
+from hotpool.kube.client import Access
 from localfleet.catalogue import translator
 from localfleet.fleet import Fleet
 from localfleet.process import wait_for

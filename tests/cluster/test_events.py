@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from tests.cluster.fleets import BOTH, pool
 
-from hotpool.core.generators.generate import pool_name
+from hotpool.core.generators.admission import pool_name
 from hotpool.lookup import Lookup, Transition
 from localfleet.catalogue import service, translator
 from localfleet.fleet import Fleet

@@ -6,8 +6,8 @@ import pytest
 import yaml
 from tests.cluster.fleets import BOTH, everywhere
 
-from hotpool.core.generators.generate import pool_name
-from hotpool.core.generators.hashing import slot
+from hotpool.common.hashing import slot
+from hotpool.core.generators.admission import pool_name
 from localfleet.catalogue import translator
 from localfleet.fleet import Fleet
 from localfleet.kind import REPOSITORY

@@ -16,7 +16,7 @@ from pytest_kind.cluster import KindCluster
 from tests.cluster.attempts import ATTEMPTS, LEASES, OWN, REPORT, Attempt
 from tests.cluster.identities import FRESH, NODE, OTHER, PROBE, Credential, Ground
 
-from hotpool.cli import enroll_objects
+from hotpool.cli.enrollment import manifests
 from localfleet.catalogue import translator
 from localfleet.chart import render
 from localfleet.fleet import Fleet
@@ -218,7 +218,7 @@ def verbs_of(role: dict[str, Any]) -> Verbs:
 def test_p5_agents_have_the_same_rights_inside_and_outside_and_no_account_of_the_chart_is_taken_for_one() -> None:
     documents = render("speech", {"kubeNodes": True})
     roles = {item["metadata"]["name"]: item for item in documents if item["kind"] == "Role"}
-    _, outside, _ = enroll_objects.account(NODE, "speech")
+    _, outside, _ = manifests.account(NODE, "speech")
     assert verbs_of(roles["hotpool-agent"]) == verbs_of(outside)
     assert all(rule["resourceNames"] for rule in outside["rules"])
     # Nobody can grant what he does not have.

@@ -9,12 +9,12 @@ from redis.exceptions import NoPermissionError
 from tests.cluster.projected import TRANSITION
 from tests.cluster.redis_page import OPERATOR, access
 
-from hotpool.projection.client import Client, connect
-from hotpool.projection.failures import Unclaimed
-from hotpool.projection.images import NodeImage, PoolImage
+from hotpool.errors import Rejected, SinkError
+from hotpool.projection.connection.async_connection import Client, connect
+from hotpool.projection.documents import NodeImage, PoolImage
 from hotpool.projection.keys import FleetKeys
+from hotpool.projection.redis_errors import Unclaimed
 from hotpool.projection.writer import Writer
-from hotpool.sinks.errors import Rejected, SinkError
 
 if TYPE_CHECKING:
     from localfleet.redis_server import RedisServer

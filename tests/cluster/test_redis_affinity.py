@@ -15,7 +15,7 @@ from hotpool.projection.functions import LIBRARY
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from hotpool.projection.client import Client
+    from hotpool.projection.connection.async_connection import Client
     from hotpool.projection.writer import Writer
     from localfleet.redis_server import RedisServer
 

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.cluster.projected import claimed
 
-from hotpool.projection import audit as auditing
-from hotpool.projection.failures import Unclaimed
+from hotpool.projection import drift_check as auditing
+from hotpool.projection.documents import NodeImage, PoolImage
 from hotpool.projection.functions import LIBRARY
-from hotpool.projection.images import NodeImage, PoolImage
 from hotpool.projection.keys import FleetKeys
+from hotpool.projection.redis_errors import Unclaimed
 from hotpool.projection.writer import Writer
 
 if TYPE_CHECKING:
-    from hotpool.projection.audit import AuditResult
-    from hotpool.projection.client import Client
+    from hotpool.projection.connection.async_connection import Client
+    from hotpool.projection.drift_check import AuditResult
     from localfleet.redis_server import RedisServer
 
 KEYS = FleetKeys("hotpool", "speech")

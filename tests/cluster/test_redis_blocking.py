@@ -12,15 +12,15 @@ from redis.cluster import RedisCluster
 from tests.cluster.projected import claimed, names, node_of, picked, pool, reason_of
 
 from hotpool.lookup import Lookup, LookupFailed, Reason, SyncLookup
-from hotpool.projection.client import connect
-from hotpool.projection.images import NodeImage
+from hotpool.projection.connection.async_connection import connect
+from hotpool.projection.documents import NodeImage
 from localfleet.ports import free_port
 from localfleet.redis_server import RedisServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from hotpool.projection.client import Client
+    from hotpool.projection.connection.async_connection import Client
     from hotpool.projection.writer import Writer
 
 NODE = NodeImage("edge-1", (("asr", True, None, ("fw",)), ("tts", False, "Stopped", ())))

@@ -9,13 +9,13 @@ import pytest
 from tests.cluster.lossy import KEYS, NODES, Line, counted, image, stored
 from tests.cluster.projected import claimed
 
-from hotpool.projection.failures import Full
+from hotpool.errors import Retryable
+from hotpool.projection.documents import PoolImage
 from hotpool.projection.functions import Functions
-from hotpool.projection.images import PoolImage
-from hotpool.sinks.errors import Retryable
+from hotpool.projection.redis_errors import Full
 
 if TYPE_CHECKING:
-    from hotpool.projection.client import Client
+    from hotpool.projection.connection.async_connection import Client
 
 FACTS, READY, SUSPECT, DRAINING = KEYS.pool("zh-en")
 

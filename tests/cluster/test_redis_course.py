@@ -11,16 +11,16 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 from tests.cluster.lossy import KEYS, NODES, Line, counted, image, stored
 
+from hotpool.errors import Retryable
 from hotpool.projection import writer as writing
-from hotpool.projection.client import Client, connect
+from hotpool.projection.connection.async_connection import Client, connect
 from hotpool.projection.keys import STATES
 from hotpool.projection.writer import Writer
-from hotpool.sinks.errors import Retryable
 
 if TYPE_CHECKING:
     import pytest
 
-    from hotpool.projection.images import PoolImage
+    from hotpool.projection.documents import PoolImage
     from localfleet.redis_server import RedisServer
 
 POOLS = ("zh-en", "en-zh")

@@ -10,11 +10,11 @@ from tests.cluster.mirrored import Ours, pool, running, until
 from tests.services.certificates import Authority
 from tests.services.tls import terminator
 
+from hotpool.errors import Rejected, Retryable
 from hotpool.lookup import Lookup
-from hotpool.projection.client import connect
-from hotpool.projection.credentials import Credentials
+from hotpool.projection.connection.async_connection import connect
+from hotpool.projection.connection.credentials import Credentials
 from hotpool.projection.writer import Writer
-from hotpool.sinks.errors import Rejected, Retryable
 from localfleet.redis_server import RedisServer
 
 if TYPE_CHECKING:

@@ -13,16 +13,16 @@ from tests.cluster.projected import KEYS, TRANSITION, Ring, claimed, node_of, pi
 from tests.cluster.redis_page import DOCS, OPERATOR, PAGE, access, sessions, shown, timeless
 
 from hotpool.lookup import Lookup, LookupFailed, SyncLookup
-from hotpool.projection.client import connect
+from hotpool.projection.connection.async_connection import connect
+from hotpool.projection.documents import NodeImage
 from hotpool.projection.functions import LIBRARY, source
-from hotpool.projection.images import NodeImage
 from hotpool.projection.keys import score
 from localfleet.redis_server import RedisServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from hotpool.projection.client import Client
+    from hotpool.projection.connection.async_connection import Client
 
 NOTE = (DOCS / "design" / "0004-affinity-by-multi-probe-hashing.md").read_text(encoding="utf-8")
 READY = ["edge-017", "edge-021", "edge-042"]

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.cluster.mirrored import Ours, pool, running, until
 
+from hotpool.errors import Retryable
 from hotpool.lookup import Lookup, LookupFailed
-from hotpool.projection.client import connect
+from hotpool.projection.connection.async_connection import connect
 from hotpool.projection.keys import FleetKeys
 from hotpool.projection.writer import Writer
-from hotpool.sinks.errors import Retryable
 from localfleet.redis_groups import SERVICE, ClusterGroup, SentinelGroup
 
 if TYPE_CHECKING:

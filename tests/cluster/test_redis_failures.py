@@ -12,8 +12,8 @@ import pytest
 from tests.cluster.mirrored import HANG_SECONDS, Ours, pool, running, until
 
 from hotpool.lookup import Lookup
-from hotpool.metrics import REGISTRY
-from hotpool.projection.client import connect
+from hotpool.observability.metrics import REGISTRY
+from hotpool.projection.connection.async_connection import connect
 from hotpool.projection.functions import LIBRARY
 from hotpool.projection.keys import FleetKeys
 from localfleet.redis_server import RedisServer

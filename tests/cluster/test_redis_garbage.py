@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tests.cluster.projected import KEYS, TRANSITION, claimed, names, node_of, picked
 
+from hotpool.errors import Retryable
 from hotpool.lookup import Lookup, LookupFailed, NoMember, Picked, Reason
-from hotpool.projection.failures import Unclaimed
-from hotpool.projection.images import NodeImage, PoolImage
+from hotpool.projection.documents import NodeImage, PoolImage
+from hotpool.projection.redis_errors import Unclaimed
 from hotpool.projection.writer import Writer
-from hotpool.sinks.errors import Retryable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from hotpool.projection.client import Client
+    from hotpool.projection.connection.async_connection import Client
 
 FACTS, READY, SUSPECT, DRAINING = KEYS.pool("zh-en")
 ABSURD = "9" * 15

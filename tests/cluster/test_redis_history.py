@@ -8,13 +8,13 @@ import pytest
 from redis.crc import key_slot
 from tests.cluster.projected import claimed
 
-from hotpool.core.story.transitions import Transition
+from hotpool.core.node_history import Transition
+from hotpool.errors import Fenced
 from hotpool.lookup import Lookup, LookupFailed
-from hotpool.projection.client import Client, connect
+from hotpool.projection.connection.async_connection import Client, connect
+from hotpool.projection.documents import NodeImage
 from hotpool.projection.history import KEPT, encoded
-from hotpool.projection.images import NodeImage
 from hotpool.projection.keys import FleetKeys
-from hotpool.sinks.errors import Fenced
 
 if TYPE_CHECKING:
     from localfleet.redis_server import RedisServer

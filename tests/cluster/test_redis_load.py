@@ -27,7 +27,7 @@ from hotpool.projection.functions import LIBRARY
 from hotpool.projection.keys import score
 
 if TYPE_CHECKING:
-    from hotpool.projection.client import Client
+    from hotpool.projection.connection.async_connection import Client
     from hotpool.projection.writer import Writer
 
 CHI_SQUARE_199 = 267.5  # 199 degrees of freedom, one in a thousand.

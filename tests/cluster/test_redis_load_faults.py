@@ -11,7 +11,7 @@ from hotpool.lookup import Lookup, NoMember, Reason
 from hotpool.projection.functions import LIBRARY
 
 if TYPE_CHECKING:
-    from hotpool.projection.client import Client
+    from hotpool.projection.connection.async_connection import Client
     from hotpool.projection.writer import Writer
 
 

@@ -11,8 +11,8 @@ from redis.asyncio import Redis
 from tests.cluster.projected import KEYS, chi_square, claimed, names, node_of, pool, reason_of
 
 from hotpool.lookup import Lookup, LookupFailed, NoMember, Picked, Reason
-from hotpool.projection.client import Client, connect
-from hotpool.projection.images import NodeImage, PoolImage
+from hotpool.projection.connection.async_connection import Client, connect
+from hotpool.projection.documents import NodeImage, PoolImage
 from localfleet.redis_server import RedisServer
 
 if TYPE_CHECKING:

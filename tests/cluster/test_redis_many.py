@@ -9,10 +9,10 @@ from tests.cluster.mirrored import Ours, until
 from tests.cluster.projected import KEYS, node_of, reason_of
 
 from hotpool.lookup import Lookup, Reason
-from hotpool.projection.images import PoolImage
+from hotpool.projection.documents import PoolImage
 
 if TYPE_CHECKING:
-    from hotpool.projection.client import Client
+    from hotpool.projection.connection.async_connection import Client
     from localfleet.redis_server import RedisServer
 
 

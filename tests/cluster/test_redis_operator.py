@@ -6,9 +6,9 @@ import pytest
 from tests.cluster.fleets import BOTH, everywhere, pool
 from tests.cluster.test_events import wait_event
 
-from hotpool.projection.client import connect
-from hotpool.projection.failures import OtherCluster
+from hotpool.projection.connection.async_connection import connect
 from hotpool.projection.keys import FleetKeys
+from hotpool.projection.redis_errors import OtherCluster
 from hotpool.projection.writer import Writer
 from localfleet.catalogue import service
 from localfleet.fleet import Fleet

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from typer.testing import Result
 
-    from hotpool.projection.client import Client
+    from hotpool.projection.connection.async_connection import Client
     from localfleet.redis_server import RedisServer
 
 

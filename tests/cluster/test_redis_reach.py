@@ -13,7 +13,7 @@ from tests.services.certificates import Authority
 from tests.services.tls import either, terminator
 
 from hotpool.lookup import Credentials, Lookup, LookupFailed, NoMember, Picked, SyncLookup
-from hotpool.projection.client import connect
+from hotpool.projection.connection.async_connection import connect
 from localfleet.redis_groups import SERVICE, SentinelGroup
 from localfleet.redis_server import RedisServer
 

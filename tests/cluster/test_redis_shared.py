@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from hotpool.projection.failures import OtherCluster
-from hotpool.projection.images import PoolImage
+from hotpool.projection.documents import PoolImage
 from hotpool.projection.keys import FleetKeys
+from hotpool.projection.redis_errors import OtherCluster
 from hotpool.projection.writer import Writer
 
 if TYPE_CHECKING:
-    from hotpool.projection.client import Client
+    from hotpool.projection.connection.async_connection import Client
 
 META = FleetKeys("hotpool", "speech").meta
 POOL = PoolImage("zh-en", "u1", None, None, frozenset("ab"), frozenset(), frozenset())

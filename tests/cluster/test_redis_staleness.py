@@ -10,7 +10,7 @@ from tests.cluster.projected import KEYS, claimed, names, node_of, picked, pool,
 from hotpool.lookup import Lookup, NoMember, Reason
 
 if TYPE_CHECKING:
-    from hotpool.projection.client import Client
+    from hotpool.projection.connection.async_connection import Client
     from hotpool.projection.writer import Writer
 
 

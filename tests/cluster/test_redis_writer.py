@@ -9,14 +9,14 @@ import pytest
 from redis.exceptions import ResponseError
 from tests.cluster.projected import claimed
 
+from hotpool.errors import Fenced, NotLeader, Rejected, Retryable
 from hotpool.lookup import Lookup, Members, NoMember, Reason
-from hotpool.projection.client import Client, connect
-from hotpool.projection.failures import Outdated, Unclaimed
+from hotpool.projection.connection.async_connection import Client, connect
+from hotpool.projection.documents import NodeImage, PoolImage
 from hotpool.projection.functions import Functions
-from hotpool.projection.images import NodeImage, PoolImage
 from hotpool.projection.keys import FleetKeys
+from hotpool.projection.redis_errors import Outdated, Unclaimed
 from hotpool.projection.writer import Writer
-from hotpool.sinks.errors import Fenced, NotLeader, Rejected, Retryable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tests.cluster.torture_reader import leader_of
 
-from hotpool.projection.images import NodeImage, PoolImage
+from hotpool.errors import SinkError
+from hotpool.projection.documents import NodeImage, PoolImage
 from hotpool.projection.keys import FleetKeys
-from hotpool.projection.mirror import Mirror
+from hotpool.projection.publisher import Mirror
 from hotpool.projection.writer import Writer
-from hotpool.sinks.errors import SinkError
 from localfleet.kind import REPOSITORY
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from hotpool.projection.client import Client
+    from hotpool.projection.connection.async_connection import Client
 
 KEYS: Final = FleetKeys("hotpool", "speech")
 SIZES: Final = {"de-en": 6, "en-de": 12, "zh-en": 300}

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from tests.cluster.torture import MEMBERS_PER_CALL, SIZES, History, Leader, Readers, versions_seen, violations
 
 from hotpool.lookup import Lookup
-from hotpool.metrics import REGISTRY
+from hotpool.observability.metrics import REGISTRY
 from hotpool.projection import writer as writing
-from hotpool.projection.client import connect
+from hotpool.projection.connection.async_connection import connect
 from localfleet.redis_server import RedisServer
 
 if TYPE_CHECKING:

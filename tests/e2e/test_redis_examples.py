@@ -15,7 +15,7 @@ import pytest
 from tests.cluster.projected import claimed, loads, pool
 from tests.cluster.redis_page import PAGE
 
-from hotpool.projection.client import connect
+from hotpool.projection.connection.async_connection import connect
 from localfleet.redis_server import RedisServer
 from localkube.console import Console
 from localkube.golang import environment, find_go

@@ -1,7 +1,7 @@
 """A fleet in one process and in simulated time: the real Reconciler, State, decode, KubeSink and Mirror over memory.
 
 `FakeApi` is the API server as far as the operator asks it (versions, conflicts, merge and JSON patch, owners);
-`FakeRedis` has the methods of the writer. Both can be told to fail. `Fleet` wires them as `hotpool.operator` does.
+`FakeRedis` has the methods of the writer. Both can be told to fail. `Fleet` wires them as `hotpool.app` does.
 """
 
 import asyncio
@@ -19,23 +19,23 @@ from kubernetes.aio.client.exceptions import ApiException
 from tests.builders import H, Json, lease
 
 from hotpool.api import meta
-from hotpool.clients import Reader
 from hotpool.clock import Clock
+from hotpool.controllers.manager import Reconciler
+from hotpool.core.cluster_cache import State
 from hotpool.core.liveness import CANARY_SECONDS
 from hotpool.core.model import OURS, Key, Kind
-from hotpool.core.state import State
-from hotpool.core.story.events import About
-from hotpool.core.story.transitions import Transition
-from hotpool.narrator import Narrator
-from hotpool.projection.audit import AuditResult
-from hotpool.projection.failures import Unclaimed
+from hotpool.core.node_history import Transition
+from hotpool.events.aggregator import About
+from hotpool.events.recorder import Narrator
+from hotpool.kube.client import Reader
+from hotpool.kube.event_writer import EventSink
+from hotpool.kube.writer import KubeSink
+from hotpool.projection.documents import NodeImage, PoolImage
+from hotpool.projection.drift_check import AuditResult
 from hotpool.projection.history import KEPT, decoded
-from hotpool.projection.images import NodeImage, PoolImage
 from hotpool.projection.keys import entry
-from hotpool.projection.mirror import Mirror
-from hotpool.reconciler import Reconciler
-from hotpool.sinks.events import EventSink
-from hotpool.sinks.kube import KubeSink
+from hotpool.projection.publisher import Mirror
+from hotpool.projection.redis_errors import Unclaimed
 
 P = ParamSpec("P")
 T = TypeVar("T")

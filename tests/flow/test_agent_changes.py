@@ -13,9 +13,9 @@ import pytest
 from tests.services.agent_run import agent_running, capability, eventually, supervised, write_catalogue
 from tests.services.fake_api import FakeApi
 
-from hotpool_agent.catalogue.file import CatalogueError, read_catalogue
+from hotpool_agent.catalogue.loader import CatalogueError, read_catalogue
 from hotpool_agent.catalogue.model import Catalogue
-from hotpool_agent.node import CommandError
+from hotpool_agent.service_manager import CommandError
 from hotpool_agent.services import ports
 from localfleet.ports import free_port
 
@@ -129,7 +129,7 @@ async def test_a10_of_two_reloads_the_catalogue_that_was_written_last_holds(
 
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), "") as it:
         await api.until(lambda: api.writes)
-        monkeypatch.setattr("hotpool_agent.agent.read_catalogue", read_slowly)
+        monkeypatch.setattr("hotpool_agent.app.read_catalogue", read_slowly)
         write_catalogue(tmp_path, supervised("old", free_port()))
         first = asyncio.create_task(it.agent.reload())
         await eventually(begun.is_set)

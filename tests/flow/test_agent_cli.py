@@ -12,7 +12,7 @@ from tests.services.agent_process import Command, daemon
 from tests.services.agent_run import supervised
 from tests.services.fake_api import FakeApi
 
-from hotpool_agent.local import control
+from hotpool_agent.control import protocol
 from hotpool_agent.paths import PathError, socket_path
 from localfleet.ports import free_port
 
@@ -119,10 +119,10 @@ async def test_a2_bad_input_on_the_socket_gets_an_answer_and_ends_nothing(
         for line in (b"nonsense\n", b"{}\n", b'{"op": "fly"}\n', b'{"op": "start"}\n', b"\xff\n"):
             writer.write(line)
             assert not json.loads(await reader.readline())["ok"]
-        writer.write(b"x" * (2 * control.LINE_BYTES) + b"\n")
+        writer.write(b"x" * (2 * protocol.LINE_BYTES) + b"\n")
         assert "at most" in json.loads(await reader.readline())["error"]
         writer.close()
-        answer = await asyncio.to_thread(control.ask, path, control.Request(op="status"))
+        answer = await asyncio.to_thread(protocol.ask, path, protocol.Request(op="status"))
         assert answer["services"][0]["id"] == "idle"
 
 

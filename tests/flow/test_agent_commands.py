@@ -13,8 +13,8 @@ from tests.services.agent_process import Command, daemon
 from tests.services.agent_run import supervised
 from tests.services.fake_api import FakeApi, Fault
 
-from hotpool_agent.local import control_server
-from hotpool_agent.local.control import AgentDownError, Request, RequestError, ask
+from hotpool_agent.control import socket_server
+from hotpool_agent.control.protocol import AgentDownError, Request, RequestError, ask
 from hotpool_agent.paths import socket_path
 from localfleet.ports import free_port
 
@@ -42,7 +42,7 @@ class StandIn:
 @pytest.fixture
 async def agent(tmp_path: Path) -> AsyncIterator[StandIn]:
     stand_in = StandIn()
-    server = await control_server.serve(socket_path(tmp_path / "state" / "n1"), stand_in.dispatch)
+    server = await socket_server.serve(socket_path(tmp_path / "state" / "n1"), stand_in.dispatch)
     yield stand_in
     server.close()
 

@@ -18,9 +18,9 @@ from tests.services.agent_run import Running, agent_running, eventually
 from tests.services.certificates import Authority, Pair
 from tests.services.fake_api import FakeApi, Fault
 
-from hotpool_agent.cluster import credentials
-from hotpool_agent.cluster.credentials import Target, TargetError
-from hotpool_agent.cluster.publish import Cluster
+from hotpool_agent.kube import credentials
+from hotpool_agent.kube.credentials import Target, TargetError
+from hotpool_agent.kube.node_resources import Cluster
 
 NMT = "- {id: idle, type: nmt, run: {command: [sleep, '600']}}\n"
 

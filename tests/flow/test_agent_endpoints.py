@@ -18,9 +18,9 @@ from tests.services.agent_run import Running, agent_running, eventually, supervi
 from tests.services.fake_api import FakeApi, Fault, is_beat, is_report
 
 from hotpool_agent import __version__
-from hotpool_agent.catalogue.file import parse_catalogue
+from hotpool_agent.catalogue.loader import parse_catalogue
 from hotpool_agent.metrics import Metrics
-from hotpool_agent.services.snapshot import Snapshot
+from hotpool_agent.services.status import Snapshot
 from hotpool_agent.settings import Settings
 from localfleet.ports import free_port
 

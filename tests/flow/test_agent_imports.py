@@ -12,7 +12,7 @@ from tests.services.agent_process import Command, finish, spawn
 from tests.services.agent_run import write_catalogue
 from tests.services.fake_api import FakeApi, Fault, is_report
 
-from hotpool_agent.local.control import Request, RequestError, ask
+from hotpool_agent.control.protocol import Request, RequestError, ask
 from hotpool_agent.paths import socket_path
 
 SLEEP = "- {id: a, type: asr, autoStart: true, run: {command: [sleep, '600']}}\n"
@@ -42,7 +42,7 @@ async def test_the_program_says_what_it_is_without_pydantic(hotpool_agent: Comma
     result = await hotpool_agent(words)
     found = imported(result.err)
     assert (result.code, "typer" in found) == (0, True)
-    assert found & (HEAVY | {"pydantic", "hotpool_agent.commands.common"}) == set()
+    assert found & (HEAVY | {"pydantic", "hotpool_agent.cli.common"}) == set()
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ async def test_the_program_says_what_it_is_without_pydantic(hotpool_agent: Comma
 )
 async def test_a_command_imports_no_part_of_the_agent(hotpool_agent: Command, words: str) -> None:
     found = imported((await hotpool_agent(*words.split())).err)
-    assert "hotpool_agent.commands.common" in found
+    assert "hotpool_agent.cli.common" in found
     assert found & HEAVY == set()
 
 
@@ -70,7 +70,7 @@ async def test_an_agent_has_all_that_it_needs_at_its_first_report_and_no_more(
         process.send_signal(signal.SIGTERM)
         await finish(process)
     assert (api.report("n1") or {})["leaving"]
-    assert {"hotpool_agent.agent", "kubernetes.aio.client.rest"} <= at_first
+    assert {"hotpool_agent.app", "kubernetes.aio.client.rest"} <= at_first
     assert at_first & UNUSED == set()
     assert imported(trace.read_text(encoding="utf-8")) - at_first == set()
 
@@ -106,7 +106,7 @@ async def _much_happens(api: FakeApi, folder: Path) -> None:
 
 
 def test_parts_of_the_agent_leave_the_kubernetes_client_of_their_user_whole() -> None:
-    script = "import hotpool_agent.cluster.publish, kubernetes; kubernetes.client.CoreV1Api"
+    script = "import hotpool_agent.kube.node_resources, kubernetes; kubernetes.client.CoreV1Api"
     subprocess.run([sys.executable, "-c", script], check=True)
 
 

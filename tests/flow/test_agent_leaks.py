@@ -17,7 +17,7 @@ import pytest
 from tests.services.agent_run import Running, agent_running, eventually
 from tests.services.fake_api import FakeApi
 
-from hotpool_agent.node import CommandError
+from hotpool_agent.service_manager import CommandError
 
 SERVICES = 20
 ROUNDS = 50

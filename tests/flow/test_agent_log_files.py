@@ -16,7 +16,7 @@ from tests.services.agent_process import Command, finish, spawn
 from tests.services.agent_run import eventually
 
 from hotpool_agent.paths import log_file, log_folder, previous_log
-from hotpool_agent.services.log_files import Limits, rotate, rotate_forever
+from hotpool_agent.services.log_rotation import Limits, rotate, rotate_forever
 
 LIMIT: Final = 64 * 1024
 ENDLESS: Final = """

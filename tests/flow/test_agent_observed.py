@@ -11,8 +11,8 @@ from tests.services.agent_run import agent_running
 from tests.services.fake_api import FakeApi
 from tests.services.fake_bus import FakeBus, Unit, fake_bus
 
-from hotpool_agent.observing.observer import Observer
-from hotpool_agent.observing.probe import Answer
+from hotpool_agent.probes.http_tcp import Answer
+from hotpool_agent.probes.prober import Observer
 from localfleet.ports import free_port
 
 UNIT = "whisper.service"

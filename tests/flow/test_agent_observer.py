@@ -18,9 +18,9 @@ import pytest
 from tests.services.agent_run import FAKE, eventually
 from tests.services.observing import how, observing, until_seen
 
-from hotpool_agent.observing import processes
-from hotpool_agent.observing.observer import Observer
-from hotpool_agent.observing.probe import Answer
+from hotpool_agent.probes import processes
+from hotpool_agent.probes.http_tcp import Answer
+from hotpool_agent.probes.prober import Observer
 from localfleet.ports import free_port
 
 IDLE: Final = "import time; time.sleep(600)"

@@ -17,7 +17,7 @@ from tests.services.agent_run import Running, agent_running, capability, eventua
 from tests.services.fake_api import FakeApi, Fault
 from tests.services.fake_pods import SECONDS, pod, status
 
-from hotpool_agent.node import CommandError
+from hotpool_agent.service_manager import CommandError
 
 READY = (True, None)
 FORBIDDEN = json.dumps({"kind": "Status", "message": 'pods is forbidden: User "x" cannot list resource "pods"'})
@@ -218,7 +218,7 @@ async def test_c7_what_a_watch_never_told_is_found_by_a_list(
     api: FakeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As after a restore of etcd: a watch from a version that is not reached yet hears nothing, and ends in time."""
-    monkeypatch.setattr("hotpool_agent.pods.watch.WATCH_SECONDS", 1)
+    monkeypatch.setattr("hotpool_agent.pods.pod_watch.WATCH_SECONDS", 1)
     api.pods.put(pod("whisper"))
     async with agent(api, tmp_path) as it:
         await until_state(api, "Running")

@@ -15,7 +15,7 @@ from tests.services.certificates import Authority
 from tests.services.fake_api import FakeApi, fake_api
 from tests.services.fake_pods import pod
 
-from hotpool_agent.cluster import credentials
+from hotpool_agent.kube import credentials
 
 
 def token(uid: str, number: int = 0) -> str:

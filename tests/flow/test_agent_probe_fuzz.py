@@ -12,7 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from hotpool_agent.catalogue.model import HttpCheck
-from hotpool_agent.observing import probe
+from hotpool_agent.probes import http_tcp
 
 Answering = Callable[[asyncio.StreamWriter], Awaitable[None]]
 
@@ -44,10 +44,10 @@ async def server(answer: Answering) -> AsyncIterator[int]:
         listening.close()
 
 
-async def probed(answer: Answering, check: HttpCheck, seconds: float = SECONDS) -> probe.Answer:
+async def probed(answer: Answering, check: HttpCheck, seconds: float = SECONDS) -> http_tcp.Answer:
     """What the probe makes of it, which is short and on one line."""
-    async with server(answer) as port, probe.new_session() as session:
-        found = await probe.http(session, check, port, seconds)
+    async with server(answer) as port, http_tcp.new_session() as session:
+        found = await http_tcp.http(session, check, port, seconds)
     assert len(found.detail) < 300
     assert "\n" not in found.detail
     return found

@@ -13,10 +13,10 @@ import pytest
 from tests.services.agent_run import agent_running, eventually, supervised, write_catalogue
 from tests.services.fake_api import FakeApi, Fault, fake_api, is_beat, is_report
 
-from hotpool_agent.cluster.credentials import Target
-from hotpool_agent.cluster.problems import UnavailableError
-from hotpool_agent.cluster.publish import Cluster
-from hotpool_agent.local.control import Request
+from hotpool_agent.control.protocol import Request
+from hotpool_agent.kube.credentials import Target
+from hotpool_agent.kube.errors import UnavailableError
+from hotpool_agent.kube.node_resources import Cluster
 from localfleet.ports import free_port
 
 NMT = "- {id: idle, type: nmt, run: {command: [sleep, '600']}}\n"

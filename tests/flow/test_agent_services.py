@@ -14,9 +14,9 @@ import pytest
 from tests.services.agent_run import FAKE, agent_running, capability, eventually, supervised
 from tests.services.fake_api import FakeApi, Fault
 
-from hotpool_agent.node import CommandError
-from hotpool_agent.services import ports, supervise
-from hotpool_agent.services.supervise import Command, LaunchError, Process, StuckError
+from hotpool_agent.service_manager import CommandError
+from hotpool_agent.services import ports, process
+from hotpool_agent.services.process import Command, LaunchError, Process, StuckError
 from localfleet.ports import free_port
 
 HURRIED = (
@@ -246,11 +246,11 @@ async def test_a9_who_has_the_port_is_looked_up_once_and_not_while_waiting(
         asked.append(number)
         return "somebody"
 
-    monkeypatch.setattr(supervise, "KILL_SECONDS", 0.5)
+    monkeypatch.setattr(process, "KILL_SECONDS", 0.5)
     monkeypatch.setattr(ports, "owner", owner)
-    process = await sleeper(tmp_path, port)
+    ours = await sleeper(tmp_path, port)
     with socket.create_server(("127.0.0.1", port)), pytest.raises(StuckError, match="in use by somebody"):
-        await process.end(0.5)
+        await ours.end(0.5)
     assert asked == [port]
 
 
@@ -258,15 +258,15 @@ async def test_a9_a_group_that_has_ended_is_never_signalled_again(
     tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its number may be a stranger's by the time that somebody tries again to free the port."""
-    monkeypatch.setattr(supervise, "KILL_SECONDS", 0.2)
-    process, stranger = await sleeper(tmp_path, port), await sleeper(tmp_path, None)
+    monkeypatch.setattr(process, "KILL_SECONDS", 0.2)
+    ours, stranger = await sleeper(tmp_path, port), await sleeper(tmp_path, None)
     with socket.create_server(("127.0.0.1", port)):
         with pytest.raises(StuckError, match=f"port {port}"):
-            await process.end(0)
-        process.pid = stranger.pid
+            await ours.end(0)
+        ours.pid = stranger.pid
         with pytest.raises(StuckError, match=f"port {port}"):
-            await process.end(0.2)
-    await process.free()
+            await ours.end(0.2)
+    await ours.free()
     assert psutil.Process(stranger.pid).status() != psutil.STATUS_ZOMBIE
     await stranger.end(0)
 

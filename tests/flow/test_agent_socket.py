@@ -10,9 +10,9 @@ from typing import Any
 
 from tests.services.agent_run import eventually
 
-from hotpool_agent.local import control_server
-from hotpool_agent.local.control import Request, RequestError, ask
-from hotpool_agent.local.control_server import Limits
+from hotpool_agent.control import socket_server
+from hotpool_agent.control.protocol import Request, RequestError, ask
+from hotpool_agent.control.socket_server import Limits
 
 BIG = "x" * (8 * 1024 * 1024)
 """More than the buffers between two processes hold."""
@@ -40,7 +40,7 @@ class StandIn:
 @asynccontextmanager
 async def serving(folder: Path, dispatch: Callable[[Request], Awaitable[Any]], limits: Limits) -> AsyncIterator[Path]:
     path = folder / "s" / "agent.sock"
-    server = await control_server.serve(path, dispatch, limits)
+    server = await socket_server.serve(path, dispatch, limits)
     yield path
     server.close()
 

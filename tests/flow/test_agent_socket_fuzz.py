@@ -15,17 +15,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.services.agent_run import eventually
 
-from hotpool_agent.local import control, control_server
+from hotpool_agent.control import protocol, socket_server
 
 OPERATIONS = ["status", "start", "stop"]
-STATUS = control.Request(op="status")
+STATUS = protocol.Request(op="status")
 repeatable = settings(derandomize=True, deadline=None, max_examples=60)
 
 
-async def dispatch(request: control.Request) -> Any:
+async def dispatch(request: protocol.Request) -> Any:
     """Answers with the request; refuses one service, and breaks on another."""
     if request.id == "refused":
-        raise control.RequestError("refused")
+        raise protocol.RequestError("refused")
     if request.id == "broken":
         raise KeyError(request.id)
     return asdict(request)
@@ -36,10 +36,10 @@ async def serving() -> AsyncIterator[Path]:
     """A server on a socket of its own, which answers a good request at the end."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "agent.sock"
-        server = await control_server.serve(path, dispatch)
+        server = await socket_server.serve(path, dispatch)
         try:
             yield path
-            answer = await asyncio.wait_for(asyncio.to_thread(control.ask, path, STATUS), 20)
+            answer = await asyncio.wait_for(asyncio.to_thread(protocol.ask, path, STATUS), 20)
             assert answer == asdict(STATUS)
         finally:
             server.close()
@@ -132,11 +132,11 @@ async def test_a2_a_refusal_and_a_fault_of_one_request_leave_the_connection_usab
 async def test_a2_many_connections_half_lines_and_silent_readers_leave_nothing_behind() -> None:
     async with serving() as path:
         descriptors, tasks = psutil.Process().num_fds(), len(asyncio.all_tasks())
-        open_ones = [await asyncio.open_unix_connection(path) for _ in range(control_server.Limits().connections - 1)]
+        open_ones = [await asyncio.open_unix_connection(path) for _ in range(socket_server.Limits().connections - 1)]
         for number, (_, writer) in enumerate(open_ones):
             # Half a line; much asked and no answer read; nothing.
             writer.write((b'{"op": "sta', json.dumps(asdict(STATUS)).encode() + b"\n", b"")[number % 3] * 500)
-        assert await asyncio.to_thread(control.ask, path, STATUS)
+        assert await asyncio.to_thread(protocol.ask, path, STATUS)
         for _, writer in open_ones:
             writer.transport.abort()
         await eventually(lambda: psutil.Process().num_fds() <= descriptors)

@@ -19,8 +19,8 @@ from tests.services.agent_run import capability, supervised
 from tests.services.disks import DISKS, Full
 from tests.services.fake_api import FakeApi
 
-from hotpool_agent.local import control
-from hotpool_agent.store import State, StoreError, open_store
+from hotpool_agent.control import protocol
+from hotpool_agent.state_store import State, StoreError, open_store
 from localfleet.ports import free_port
 
 GOOD = {"schemaVersion": 1, "instance": "i", "services": {"a": {"desired": "Running", "desiredBy": "local"}}}
@@ -141,9 +141,9 @@ class Asking:
         self.folder = folder
 
     async def ask(self, op: Any, identifier: str | None = None) -> Any:
-        """The agent's answer; raises control.RequestError."""
-        request = control.Request(op=op, id=identifier)
-        return await asyncio.wait_for(asyncio.to_thread(control.ask, self.folder / "agent.sock", request), 60)
+        """The agent's answer; raises protocol.RequestError."""
+        request = protocol.Request(op=op, id=identifier)
+        return await asyncio.wait_for(asyncio.to_thread(protocol.ask, self.folder / "agent.sock", request), 60)
 
     async def service(self, identifier: str) -> dict[str, Any]:
         """What status says of it."""
@@ -179,7 +179,7 @@ async def test_a8_a_disk_that_fails_costs_no_service_and_no_wish_silently(
         before = await it.service("a")
         disk.spoil(it.pid, it.folder)
         # The command is done, and answered with an error, because its wish would not survive.
-        with pytest.raises(control.RequestError, match="the wish cannot be written to disk"):
+        with pytest.raises(protocol.RequestError, match="the wish cannot be written to disk"):
             await it.ask("start", "b")
         assert disk.reason in (await it.problem() or "")
         assert it.wish("b") is None

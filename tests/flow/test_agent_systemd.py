@@ -10,8 +10,8 @@ from tests.services.agent_run import eventually
 from tests.services.fake_bus import FakeBus, Unit, fake_bus
 from tests.services.observing import how, observing, until_seen
 
-from hotpool_agent.observing.observer import Observer
-from hotpool_agent.observing.probe import Answer
+from hotpool_agent.probes.http_tcp import Answer
+from hotpool_agent.probes.prober import Observer
 
 UNIT: Final = "whisper.service"
 ASKED: Final = {"systemd": {"unit": UNIT}}

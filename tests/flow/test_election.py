@@ -14,11 +14,11 @@ import urllib3
 from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 
-from hotpool import election
 from hotpool.api.meta import ELECTION_LEASE, KUBE_NODES_ANNOTATION
-from hotpool.clients import Access
-from hotpool.election import Elector
-from hotpool.sinks.errors import Retryable
+from hotpool.errors import Retryable
+from hotpool.kube import leader_election
+from hotpool.kube.client import Access
+from hotpool.kube.leader_election import Elector
 from localfleet.process import wait_for
 
 SECONDS = 5.0
@@ -66,9 +66,9 @@ def lease(**spec: Any) -> Any:
 @pytest.fixture
 def leases(monkeypatch: pytest.MonkeyPatch) -> Leases:
     made = Leases()
-    monkeypatch.setattr(election, "_connect", lambda _: None)
+    monkeypatch.setattr(leader_election, "_connect", lambda _: None)
     monkeypatch.setattr(client, "CoordinationV1Api", lambda _: made)
-    monkeypatch.setattr(election, "RENEW_SECONDS", 0.02)
+    monkeypatch.setattr(leader_election, "RENEW_SECONDS", 0.02)
     return made
 
 
@@ -148,7 +148,7 @@ def test_promise_2_a_leader_whose_renewal_failed_tries_again_before_its_time_run
     failed, renewed = threading.Event(), threading.Event()
 
     def fail() -> None:
-        monkeypatch.setattr(election, "RENEW_SECONDS", 2 * SECONDS)
+        monkeypatch.setattr(leader_election, "RENEW_SECONDS", 2 * SECONDS)
         leases.before_write = lambda: None
         leases.after_write = renewed.set
         failed.set()
@@ -165,7 +165,7 @@ def test_promise_2_a_slow_api_server_does_not_end_leadership_while_renewals_succ
     leases: Leases, elector: Elector, won: threading.Event, lost: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each write takes 1.4 s, nearly as long as it may; the pause is a part of that time."""
-    monkeypatch.setattr(election, "RENEW_SECONDS", 1.0)
+    monkeypatch.setattr(leader_election, "RENEW_SECONDS", 1.0)
     elector.begin(int)
     assert won.wait(SECONDS)
     leases.before_write = lambda: time.sleep(1.4)

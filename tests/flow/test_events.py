@@ -22,10 +22,10 @@ from tests.builders import (
 from tests.flow.fakes import FakeApi, FakeRedis, Fleet, now, operator, refusing, simulated, until
 from tests.flow.small_fleet import llm, no_llm, publish, small
 
-from hotpool.core.generators.generate import pool_name
+from hotpool.core.generators.admission import pool_name
 from hotpool.core.model import Kind
-from hotpool.core.story.events import BURST, RATE
-from hotpool.sinks.errors import Retryable
+from hotpool.errors import Retryable
+from hotpool.events.aggregator import BURST, RATE
 
 pytestmark = pytest.mark.timeout(60)
 

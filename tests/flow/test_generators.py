@@ -7,8 +7,8 @@ from tests.builders import H, generator_object, node_object, pool_object, report
 from tests.flow.fakes import FakeApi, now, operator, refusing, simulated, until
 from tests.flow.small_fleet import publish
 
-from hotpool.core.generators.generate import pool_name
-from hotpool.core.generators.hashing import slot
+from hotpool.common.hashing import slot
+from hotpool.core.generators.admission import pool_name
 from hotpool.core.model import Key, Kind
 
 TIERS = {"attributeValues": {"type": "llm", "key": "tier"}}

@@ -47,12 +47,12 @@ from hotpool.api.generator import GeneratorStatus
 from hotpool.api.meta import ApiModel
 from hotpool.api.pool import PoolSpec, PoolStatus
 from hotpool.api.slice import NodePoolSlice
-from hotpool.core.generators.generate import pool_name
+from hotpool.core.cluster_cache import State
+from hotpool.core.generators.admission import pool_name
 from hotpool.core.model import Kind
-from hotpool.core.plan import plan_pool
-from hotpool.core.state import State
-from hotpool.metrics import FAILURES
-from hotpool.sources.decode import Rejection, decode
+from hotpool.core.planning.pool_plan import plan_pool
+from hotpool.kube.decode import Rejection, decode
+from hotpool.observability.metrics import FAILURES
 
 pytestmark = pytest.mark.timeout(240)
 

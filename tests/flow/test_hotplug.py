@@ -11,8 +11,8 @@ from tests.flow.small_fleet import llm, no_llm, publish, small
 
 from hotpool.api.meta import timestamp
 from hotpool.core.model import Kind
-from hotpool.metrics import REGISTRY
-from hotpool.sinks.errors import Retryable
+from hotpool.errors import Retryable
+from hotpool.observability.metrics import REGISTRY
 
 pytestmark = pytest.mark.timeout(60)
 

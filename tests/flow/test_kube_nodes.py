@@ -20,8 +20,8 @@ from typer.testing import CliRunner
 from hotpool.__main__ import app
 from hotpool.api.meta import ELECTION_LEASE, KUBE_NODES_ANNOTATION
 from hotpool.core.model import Kind
-from hotpool.sources import stream
-from hotpool.sources.nodes import NodeStream
+from hotpool.kube import list_watch
+from hotpool.kube.node_watch import NodeStream
 
 Json = dict[str, Any]
 
@@ -251,8 +251,8 @@ async def streaming(server: Server) -> AsyncIterator[tuple[NodeStream, Heard]]:
 
 @pytest.fixture(autouse=True)
 def no_delay(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream, "_FIRST_DELAY", 0.01)
-    monkeypatch.setattr(stream, "_LONGEST_DELAY", 0.02)
+    monkeypatch.setattr(list_watch, "_FIRST_DELAY", 0.01)
+    monkeypatch.setattr(list_watch, "_LONGEST_DELAY", 0.02)
 
 
 @pytest.mark.timeout(30)

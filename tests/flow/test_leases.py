@@ -10,8 +10,8 @@ from aiohttp.test_utils import TestServer
 from kubernetes.aio import client
 
 from hotpool.core.model import Heartbeat
-from hotpool.sources import leases
-from hotpool.sources.leases import LeaseStream
+from hotpool.kube import lease_watch
+from hotpool.kube.lease_watch import LeaseStream
 
 LINES = 6000
 PADDING = "x" * 600
@@ -54,18 +54,18 @@ async def answer(request: web.Request) -> web.StreamResponse:
 
 @pytest.mark.timeout(30)
 async def test_c2_a_backlog_is_read_without_a_pause_and_nothing_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(leases, "_BURST_PAUSE", 0.5)
+    monkeypatch.setattr(lease_watch, "_BURST_PAUSE", 0.5)
     app = web.Application()
     app.router.add_get("/apis/coordination.k8s.io/v1/namespaces/fleet/leases", answer)
     listener = Listener()
     pauses: list[float] = []
-    pause = leases._pause  # noqa: SLF001 - what is counted is inside.
+    pause = lease_watch._pause  # noqa: SLF001 - what is counted is inside.
 
     async def counted(response: object) -> None:
         pauses.append(asyncio.get_running_loop().time())
         await pause(response)
 
-    monkeypatch.setattr(leases, "_pause", counted)
+    monkeypatch.setattr(lease_watch, "_pause", counted)
     async with TestServer(app) as server:
         api = client.ApiClient(client.Configuration(host=str(server.make_url("/")).rstrip("/")))
         async with api, asyncio.TaskGroup() as group:
@@ -74,4 +74,4 @@ async def test_c2_a_backlog_is_read_without_a_pause_and_nothing_is_lost(monkeypa
                 await asyncio.sleep(0.01)
             running.cancel()
     assert [beat.node for beat in listener.beats] == [f"n{number}" for number in range(LINES)]
-    assert len(pauses) <= LINES * len(line(0)) / leases._PLENTY / 4  # noqa: SLF001 - as above.
+    assert len(pauses) <= LINES * len(line(0)) / lease_watch._PLENTY / 4  # noqa: SLF001 - as above.

@@ -11,12 +11,12 @@ from typing import Any, cast
 import pytest
 from tests.flow.fakes import FakeRedis, now, simulated, until
 
-from hotpool.metrics import REGISTRY
-from hotpool.projection.failures import OtherCluster, Outdated, Unclaimed
-from hotpool.projection.images import NodeImage, PoolImage
+from hotpool.errors import Fenced, NotLeader, Rejected, Retryable
+from hotpool.observability.metrics import REGISTRY
+from hotpool.projection.documents import NodeImage, PoolImage
 from hotpool.projection.keys import entry
-from hotpool.projection.mirror import RETRY_SECONDS, ROUND_SECONDS, Mirror
-from hotpool.sinks.errors import Fenced, NotLeader, Rejected, Retryable
+from hotpool.projection.publisher import RETRY_SECONDS, ROUND_SECONDS, Mirror
+from hotpool.projection.redis_errors import OtherCluster, Outdated, Unclaimed
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -291,7 +291,7 @@ async def test_e4_nothing_is_written_before_the_clusters_id_can_be_read() -> Non
 async def test_e4_another_clusters_projection_is_waited_for_and_no_image_is_held_up() -> None:
     told: list[tuple[bool, str]] = []
     async with running(FakeRedis()) as ours:
-        ours.mirror._tell = lambda well, why: told.append((well, why))  # noqa: SLF001 - what `hotpool.operator` gives.
+        ours.mirror._tell = lambda well, why: told.append((well, why))  # noqa: SLF001 - what `hotpool.app` gives.
         ours.redis.fault = OtherCluster("another cluster writes here")
         began = now()
         assert not await ours.mirror.pool(pool("p", "b"))

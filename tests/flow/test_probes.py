@@ -10,7 +10,8 @@ import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from hotpool.probes import serve
+from hotpool.common.health_server import serve
+from hotpool.observability.metrics import REGISTRY
 from localfleet.ports import free_port
 
 SECONDS = 10
@@ -25,7 +26,9 @@ class Served:
         self.port = free_port()
         self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self._thread.start()
-        starting = asyncio.run_coroutine_threadsafe(serve(f"{host}:{self.port}", lambda: self.checks), self.loop)
+        starting = asyncio.run_coroutine_threadsafe(
+            serve(f"{host}:{self.port}", REGISTRY, lambda: self.checks), self.loop
+        )
         self._runner = starting.result(SECONDS)
 
     def ask(self, path: str, timeout: float = SECONDS) -> tuple[int, str]:

@@ -21,11 +21,11 @@ from tests.builders import (
 from tests.flow.fakes import FakeApi, FakeRedis, Fleet, away, now, operator, refusing, simulated, until
 from tests.flow.small_fleet import llm, no_llm, publish, small
 
-from hotpool.clients import Unavailable
-from hotpool.core.generators.generate import pool_name
+from hotpool.core.generators.admission import pool_name
 from hotpool.core.model import OURS, Key, Kind
-from hotpool.metrics import REGISTRY
-from hotpool.sinks.errors import NotLeader, Retryable
+from hotpool.errors import NotLeader, Retryable
+from hotpool.kube.client import Unavailable
+from hotpool.observability.metrics import REGISTRY
 
 pytestmark = pytest.mark.timeout(60)
 

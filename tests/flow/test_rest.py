@@ -11,7 +11,7 @@ from aiohttp.test_utils import TestServer
 from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.client.exceptions import ApiException
 
-from hotpool.rest import APPLY, AWAY, explain, path, request
+from hotpool.kube.rest import APPLY, AWAY, explain, path, request
 
 
 @dataclass

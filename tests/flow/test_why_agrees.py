@@ -12,8 +12,8 @@ import pytest
 from tests.builders import H, node_object, pool_object, report, requires, service, speech
 from tests.flow.fakes import FakeApi, Fleet, now, operator, simulated, until
 
-from hotpool.cli.snapshot import Snapshot
-from hotpool.core.answers.explain import Standing, brake_holds, explain
+from hotpool.cli.fleet_reader import Snapshot
+from hotpool.core.explain.explain import Standing, brake_holds, explain
 from hotpool.core.model import OURS, Kind
 
 NODES = [f"n{index}" for index in range(8)]

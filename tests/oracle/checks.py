@@ -13,7 +13,7 @@ from tests.oracle.truth import condition, is_paused, stamp
 
 from hotpool.api.meta import LEASE_PREFIX
 from hotpool.core.model import Kind
-from hotpool.metrics import FAILURES
+from hotpool.observability.metrics import FAILURES
 
 if TYPE_CHECKING:
     from tests.oracle.ground import Ground

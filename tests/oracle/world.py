@@ -14,7 +14,7 @@ from tests.oracle.people import People
 
 from hotpool.api.meta import LEASE_PREFIX
 from hotpool.core.model import Kind
-from hotpool.sinks.errors import Retryable
+from hotpool.errors import Retryable
 
 Json = dict[str, Any]
 

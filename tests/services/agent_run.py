@@ -10,13 +10,13 @@ from typing import Any, Final
 
 from tests.services.fake_api import FakeApi
 
-from hotpool_agent.agent import Agent, Options
-from hotpool_agent.catalogue.file import read_catalogue, without_file
-from hotpool_agent.cluster.credentials import Target
-from hotpool_agent.cluster.publish import Cluster
-from hotpool_agent.services.service import Service
+from hotpool_agent.app import Agent, Options
+from hotpool_agent.catalogue.loader import read_catalogue, without_file
+from hotpool_agent.kube.credentials import Target
+from hotpool_agent.kube.node_resources import Cluster
+from hotpool_agent.services.controller import Service
 from hotpool_agent.settings import Settings
-from hotpool_agent.store import lock, open_store
+from hotpool_agent.state_store import lock, open_store
 
 FAKE: Final = Path(__file__).parents[2] / "tools" / "localfleet" / "service.py"
 QUICK: Final[dict[str, Any]] = {

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import psutil
 
-from hotpool_agent.local import control
+from hotpool_agent.control import protocol
 from hotpool_agent.paths import socket_path
 from localfleet.catalogue import SERVICE, service
 from localfleet.fleet import Fleet
@@ -260,10 +260,10 @@ class World:
         self._fleet.write_catalogue(NODE, self._plain(), onAgentExit=self._exit)
 
     def _ask(self, op: Any, name: str | None = None) -> Any:
-        return control.ask(self._socket, control.Request(op=op, id=name, wait=False))
+        return protocol.ask(self._socket, protocol.Request(op=op, id=name, wait=False))
 
     def _running_ask(self, op: Any) -> Any:
-        with suppress(control.AgentDownError):
+        with suppress(protocol.AgentDownError):
             return self._ask(op)
 
     @property

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from hotpool_agent.catalogue.model import Observe
-from hotpool_agent.observing import probe
-from hotpool_agent.observing.observer import Observer
-from hotpool_agent.observing.probe import Answer
+from hotpool_agent.probes import http_tcp
+from hotpool_agent.probes.http_tcp import Answer
+from hotpool_agent.probes.prober import Observer
 
 PATIENT: Final = 20.0
 """A time-out that nobody is to meet."""
@@ -18,7 +18,7 @@ PATIENT: Final = 20.0
 @asynccontextmanager
 async def observing(base: Path) -> AsyncIterator[Observer]:
     """An observer whose catalogue is in the folder."""
-    async with probe.new_session() as session:
+    async with http_tcp.new_session() as session:
         observer = Observer(session, base)
         yield observer
         await observer.close()

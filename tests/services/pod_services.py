@@ -4,9 +4,9 @@ from typing import Any, Final
 
 from hotpool.api.capability import Hardware, Platform
 from hotpool_agent.catalogue.model import Catalogue
-from hotpool_agent.cluster.report import Facts
-from hotpool_agent.pods.translate import translate
-from hotpool_agent.services.snapshot import Snapshot
+from hotpool_agent.pods.pod_service import translate
+from hotpool_agent.reporting.report_builder import Facts
+from hotpool_agent.services.status import Snapshot
 
 FACTS: Final = Facts("0.1.0", "instance", "session", 15, Platform(os="linux"), Hardware(cpus=2))
 NONE: Final = Catalogue(version=1, onAgentExit="keep")

@@ -8,7 +8,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hotpool_agent.catalogue.file import CatalogueError, parse_catalogue
+from hotpool_agent.catalogue.loader import CatalogueError, parse_catalogue
 from hotpool_agent.catalogue.model import Catalogue
 
 GOOD = """\

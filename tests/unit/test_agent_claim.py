@@ -2,7 +2,7 @@
 
 import pytest
 
-from hotpool_agent.cluster.claim import Right, Stored, right, stored_in
+from hotpool_agent.reporting.ownership import Right, Stored, right, stored_in
 
 
 def stored(**changes: object) -> Stored:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from typer.main import get_command, get_group
 
-from hotpool_agent.cli import COMMANDS, app
+from hotpool_agent.cli.program import COMMANDS, app
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -18,5 +18,5 @@ def test_the_program_lists_a_command_by_the_first_sentence_of_its_own_help(name:
 
 @pytest.mark.parametrize("module", sorted({module for module, _ in COMMANDS.values()}))
 def test_every_command_of_a_module_is_in_the_table(module: str) -> None:
-    found = get_group(import_module(f"hotpool_agent.commands.{module}").app).commands
+    found = get_group(import_module(f"hotpool_agent.cli.{module}").app).commands
     assert set(found) == {name for name, (where, _) in COMMANDS.items() if where == module}

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hotpool_agent.services.damping import LIMIT, Damping, retry_pause
+from hotpool_agent.services.flap_damping import LIMIT, Damping, retry_pause
 
 HALF_LIFE = 60.0
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from hotpool.api.capability import ServiceIntent
-from hotpool_agent.cluster.intent import commands, intents_in
+from hotpool_agent.reporting.commands import commands, intents_in
 
 
 def entry(identifier: str, desired: str = "Stopped", request: str = "1") -> dict[str, Any]:

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hotpool_agent.services import events as e
-from hotpool_agent.services import machine as m
+from hotpool_agent.services import state_machine as m
 from hotpool_agent.services.events import Event
-from hotpool_agent.services.machine import Action, Body, Machine, step
+from hotpool_agent.services.state_machine import Action, Body, Machine, step
 
 
 def after(*events: Event, start: Machine | None = None) -> tuple[Machine, list[Action]]:

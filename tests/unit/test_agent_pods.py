@@ -13,11 +13,11 @@ from tests.services.fake_pods import SECONDS, pod, status
 from tests.services.pod_services import FACTS, NONE, shown
 
 from hotpool.api.capability import Report
-from hotpool_agent.catalogue.annotation import MAX_CHARACTERS
 from hotpool_agent.catalogue.model import ServiceSpec
-from hotpool_agent.cluster.report import build, wire
-from hotpool_agent.pods.roster import Roster
-from hotpool_agent.pods.translate import translate
+from hotpool_agent.catalogue.pod_attributes import MAX_CHARACTERS
+from hotpool_agent.pods.pod_registry import Roster
+from hotpool_agent.pods.pod_service import translate
+from hotpool_agent.reporting.report_builder import build, wire
 
 Json = dict[str, Any]
 

@@ -10,10 +10,10 @@ from tests.services.pod_services import FACTS, NONE, shown
 
 from hotpool.api.capability import REPORT_BYTES
 from hotpool_agent.catalogue.model import Catalogue
-from hotpool_agent.cluster.identity import KubeNode, node_in
-from hotpool_agent.cluster.report import Change, Content, build, classify, wire
-from hotpool_agent.pods.roster import Roster
-from hotpool_agent.services.snapshot import Snapshot
+from hotpool_agent.kube.pod_identity import KubeNode, node_in
+from hotpool_agent.pods.pod_registry import Roster
+from hotpool_agent.reporting.report_builder import Change, Content, build, classify, wire
+from hotpool_agent.services.status import Snapshot
 
 Json = dict[str, Any]
 

@@ -6,8 +6,7 @@ from email.utils import format_datetime
 
 import pytest
 
-from hotpool_agent.cluster.backoff import Backoff
-from hotpool_agent.cluster.problems import (
+from hotpool_agent.kube.errors import (
     BusyError,
     ConflictError,
     DeniedError,
@@ -21,6 +20,7 @@ from hotpool_agent.cluster.problems import (
     problem,
     unreachable,
 )
+from hotpool_agent.reporting.backoff import Backoff
 
 
 def status(message: str, **details: str) -> str:

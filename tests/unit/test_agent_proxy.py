@@ -2,7 +2,7 @@
 
 import pytest
 
-from hotpool_agent.cluster.proxy import ProxyError, proxy_for
+from hotpool_agent.kube.proxy import ProxyError, proxy_for
 
 SERVER = "https://10.1.2.3:6443"
 P = "http://proxy.test:3128"

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from hotpool.api.capability import MAX_SERVICES, REPORT_BYTES, Hardware, Platform, Report, ServiceState, TypeCapability
 from hotpool_agent.catalogue.model import Catalogue, ServiceSpec, TypeRule
-from hotpool_agent.cluster.bounds import fit
-from hotpool_agent.cluster.report import Change, Content, Facts, build, classify, minimal, stamped, wire
-from hotpool_agent.services.snapshot import Snapshot
+from hotpool_agent.reporting.report_builder import Change, Content, Facts, build, classify, minimal, stamped, wire
+from hotpool_agent.reporting.report_limits import fit
+from hotpool_agent.services.status import Snapshot
 
 FACTS = Facts("0.1.0", "instance", "session", 15, Platform(os="linux"), Hardware(cpus=2))
 STATES: tuple[ServiceState, ...] = ("Stopped", "Starting", "Running", "Stopping", "Failed")

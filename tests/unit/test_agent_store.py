@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from hotpool_agent import store
-from hotpool_agent.store import Remembered, StoreError, open_store
+from hotpool_agent import state_store
+from hotpool_agent.state_store import Remembered, StoreError, open_store
 
 
 @pytest.mark.parametrize(
@@ -46,11 +46,11 @@ async def test_a8_nothing_is_safe_until_the_disk_takes_it(tmp_path: Path, monkey
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(store, "_RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(state_store, "_RETRY_SECONDS", 0.01)
     kept = open_store(tmp_path)
     writer = asyncio.create_task(kept.write_forever())
     with monkeypatch.context() as disk:
-        disk.setattr(store, "write_atomically", full)
+        disk.setattr(state_store, "write_atomically", full)
         kept.save()
         assert not await kept.flush_within(0.1)
     assert await kept.flush_within(5)

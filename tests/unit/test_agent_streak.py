@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from hotpool_agent.observing.streak import Streak
+from hotpool_agent.probes.failure_threshold import Streak
 
 
 def outs(streak: Streak, answers: Sequence[str]) -> list[bool]:

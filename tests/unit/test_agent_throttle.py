@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hotpool_agent.cluster.report import Change
-from hotpool_agent.cluster.throttle import Throttle
+from hotpool_agent.reporting.debounce import Throttle
+from hotpool_agent.reporting.report_builder import Change
 
 D = 2.0
 WIDTH = 6

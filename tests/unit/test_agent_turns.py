@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hotpool_agent.services.turns import Turns
+from hotpool_agent.services.start_queue import Turns
 
 SERVICES = ("a", "b", "c", "d")
 

@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from hotpool import __version__
 from hotpool.api.meta import SCHEMA_REVISION
-from hotpool.metrics import REGISTRY
+from hotpool.observability.metrics import REGISTRY
 from hotpool_agent.metrics import Metrics
 
 ROOT = Path(__file__).parents[2]
@@ -22,7 +22,7 @@ README, INSTALL = "charts/hotpool/README.md", "docs/install.md"
 METRIC = re.compile(r"\bhotpool_[a-z_]+")
 ASKED = """
 from prometheus_client import generate_latest
-from hotpool.metrics import REGISTRY
+from hotpool.observability.metrics import REGISTRY
 print(generate_latest(REGISTRY).decode())
 """
 SUFFIXES = re.compile(r"_(total|bucket|sum|count|info)$")

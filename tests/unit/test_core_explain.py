@@ -21,9 +21,9 @@ from tests.builders import (
 from hotpool.api.meta import Condition
 from hotpool.api.pool import PoolStatus
 from hotpool.api.slice import MemberState
-from hotpool.cli.snapshot import Snapshot
-from hotpool.core.answers.explain import Answer, Membership, Standing, explain, survey
-from hotpool.core.judge import Gate, judge
+from hotpool.cli.fleet_reader import Snapshot
+from hotpool.core.explain.explain import Answer, Membership, Standing, explain, survey
+from hotpool.core.matching import Gate, judge
 from hotpool.core.model import Kind, Liveness, Pool
 
 AS_READY, AS_SUSPECT, AS_DRAINING = (Membership(state, "t0") for state in get_args(MemberState))

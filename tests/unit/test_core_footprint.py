@@ -1,7 +1,7 @@
 """What others changed, told from what we changed ourselves (behaviour D5, D10)."""
 
 from hotpool.core.model import Meta
-from hotpool.core.story.footprint import Footprint
+from hotpool.events.last_applied import Footprint
 
 OWNER = Meta("zh-en", "u1", 1)
 

@@ -13,11 +13,11 @@ from tests.generators import made, offered, planned
 
 from hotpool.api.meta import GENERATOR_NAME_MAX, PAIR_OR_ANY_PATTERN, POOL_NAME_MAX
 from hotpool.api.names import LABEL_PATTERN
-from hotpool.core.generators import ranking
-from hotpool.core.generators.generate import Admission, Names, admit, key_rule, pool_name, pool_spec
-from hotpool.core.generators.plan import GeneratorPlan
-from hotpool.core.generators.ranking import Ranking
+from hotpool.core.generators import key_ranking
+from hotpool.core.generators.admission import Admission, Names, admit, key_rule, pool_name, pool_spec
+from hotpool.core.generators.key_ranking import Ranking
 from hotpool.core.model import Generator, Liveness, NodeView
+from hotpool.core.planning.generator_plan import GeneratorPlan
 
 
 def keys_of(plan: GeneratorPlan) -> set[str]:
@@ -115,7 +115,7 @@ def test_d5_every_key_is_admitted_or_reported_in_the_order_of_rank(
 def test_d5_a_ranking_is_that_of_its_counts(
     changes: list[tuple[str, int]], few: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ranking, "_FEW", few)
+    monkeypatch.setattr(key_ranking, "_FEW", few)
     found, counts = Ranking(), dict.fromkeys("abcd", 0)
     for key, by in changes:
         change = max(by, -counts[key])

@@ -4,8 +4,8 @@ import pytest
 
 from hotpool.api.meta import Condition
 from hotpool.core.model import Kind, Member
-from hotpool.core.story.events import Happening
-from hotpool.core.story.happenings import changed_conditions, moved
+from hotpool.events.aggregator import Happening
+from hotpool.events.builders import changed_conditions, moved
 
 
 def condition(type_: str, status: str = "True", reason: str = "Because", message: str = "") -> Condition:

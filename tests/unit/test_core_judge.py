@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tests.builders import node, pool, report, requires, service, speech, stopped, view
 
 from hotpool.api.pool import LabelSelector, PoolSpec
-from hotpool.core.judge import Gate, findings, judge, selects
+from hotpool.core.matching import Gate, findings, judge, selects
 from hotpool.core.model import Liveness, NodeView
 
 ASR = report(service("a", "asr"))

@@ -18,12 +18,12 @@ from tests.builders import (
     service,
 )
 
-from hotpool.core.answers.explain import explain
-from hotpool.core.answers.hints import Facts
-from hotpool.core.judge import Gate
+from hotpool.core.cluster_cache import State
+from hotpool.core.explain.explain import explain
+from hotpool.core.explain.remedies import Facts
+from hotpool.core.matching import Gate
 from hotpool.core.model import Key, Kind
-from hotpool.core.plan import plan_node
-from hotpool.core.state import State
+from hotpool.core.planning.pool_plan import plan_node
 
 NODE, LLM, HERE = Key(Kind.NODE, "n"), Key(Kind.POOL, "llm"), Key(Kind.POOL, "here")
 SITE = {"nodeSelector": {"matchLabels": {"site": "a"}}}

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.builders import core_report, node, offer, report, service
 
-from hotpool.core.generators.cliques import mutual
+from hotpool.core.generators.maximal_cliques import mutual
 from hotpool.core.languages import pairs
 from hotpool.core.model import Report, Rule
 from hotpool.core.pairs import Pairs

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from tests.builders import core_report, generator, node, offer, report, service, view
 
-from hotpool.core.generators import offers
-from hotpool.core.generators.cliques import MAX_LANGUAGES, language_sets, mutual
-from hotpool.core.generators.generate import key_rule
-from hotpool.core.generators.offers import Offers
+from hotpool.core.generators import key_index
+from hotpool.core.generators.admission import key_rule
+from hotpool.core.generators.key_index import Offers
+from hotpool.core.generators.maximal_cliques import MAX_LANGUAGES, language_sets, mutual
 from hotpool.core.languages import pairs
 from hotpool.core.model import Liveness, NodeView, Rule
 from hotpool.core.pairs import Grid, Pairs, pairs_of
@@ -217,7 +217,7 @@ def test_d5_nodes_that_offer_too_much_are_named() -> None:
 
 
 def test_d5_sets_that_all_nodes_together_may_offer_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(offers, "_MAX_SHARED", 2)
+    monkeypatch.setattr(key_index, "_MAX_SHARED", 2)
     kept = Offers(key_rule(generator("g", rule={"languageSets": {}}).spec))
     for number, codes in enumerate(("ab", "cd", "ef", "ab")):
         kept.update(f"n{number}", view_of(*codes))

@@ -6,8 +6,8 @@ import pytest
 from tests.builders import generator, open_state, pool
 
 from hotpool.api.pool import PoolStatus
+from hotpool.core.cluster_cache import State
 from hotpool.core.model import Key, Kind, Meta, Pool
-from hotpool.core.state import State
 
 G = Key(Kind.GENERATOR, "g")
 

@@ -11,7 +11,8 @@ from tests.builders import condition, member, node, pool, report, requires, serv
 
 from hotpool.api.meta import Condition
 from hotpool.api.pool import PoolStatus
-from hotpool.core.diff import (
+from hotpool.core.model import Liveness, Member, Meta, NodeView, Pool, Slice
+from hotpool.core.planning.diff import (
     CreateSlice,
     DeleteSlice,
     UpdateSlice,
@@ -20,9 +21,8 @@ from hotpool.core.diff import (
     status_differs,
     status_is_urgent,
 )
-from hotpool.core.model import Liveness, Member, Meta, NodeView, Pool, Slice
-from hotpool.core.plan import PoolPlan, plan_node, plan_pool
-from hotpool.core.subjects import PoolSubject
+from hotpool.core.planning.pool_plan import PoolPlan, plan_node, plan_pool
+from hotpool.core.pool_membership import PoolSubject
 
 ASR = report(service("a", "asr"))
 KNOWN = {"asr": 1}

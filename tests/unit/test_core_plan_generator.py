@@ -8,11 +8,11 @@ from tests.builders import generator, pool, report, requires, service, speech, v
 from tests.generators import made, offered, planned
 
 from hotpool.api.pool import PoolStatus
-from hotpool.core.generators import plan as plan_generator
-from hotpool.core.generators.generate import Names, admit, pool_name
-from hotpool.core.generators.plan import GeneratorPlan
-from hotpool.core.generators.ranking import Ranking
+from hotpool.core.generators.admission import Names, admit, pool_name
+from hotpool.core.generators.key_ranking import Ranking
 from hotpool.core.model import Generator, Pool
+from hotpool.core.planning import generator_plan as plan_generator
+from hotpool.core.planning.generator_plan import GeneratorPlan
 
 ZH_EN = view(speech("zh", "en"))
 TIERS = {"attributeValues": {"type": "llm", "key": "tier"}}

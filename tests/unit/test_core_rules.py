@@ -11,11 +11,11 @@ from tests.builders import generator, node, report, requires, service, speech, s
 from hotpool.api.meta import POOL_NAME_MAX
 from hotpool.api.names import LABEL_PATTERN
 from hotpool.api.pool import PoolSpec
-from hotpool.core.generators.generate import key_rule, pool_name, pool_spec, problem
-from hotpool.core.generators.hashing import fnv1a64, slot
-from hotpool.core.generators.rules import MAX_KEYS
-from hotpool.core.judge import Gate, findings, judge
+from hotpool.common.hashing import fnv1a64, slot
+from hotpool.core.generators.admission import key_rule, pool_name, pool_spec, problem
+from hotpool.core.generators.key_rule import MAX_KEYS
 from hotpool.core.languages import pairs
+from hotpool.core.matching import Gate, findings, judge
 from hotpool.core.model import Generator, Liveness, NodeView
 
 MANY = {"languagePairs": {"manyToOne": True}}

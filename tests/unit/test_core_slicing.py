@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from hotpool.api.slice import MemberState
-from hotpool.core import slicing
 from hotpool.core.model import Member
-from hotpool.core.slicing import Packing, merge, mergeable
+from hotpool.core.planning import slice_packing
+from hotpool.core.planning.slice_packing import Packing, merge, mergeable
 
 SIZE = 5
 NODES = [f"n{number}" for number in range(16)]
@@ -19,12 +19,12 @@ STATES: list[MemberState] = ["Ready", "Suspect", "Draining"]
 
 def pack(current: Packing, wanted: Mapping[str, MemberState], size: int, now: str) -> Packing:
     """The whole packing, which must also be that of the nodes alone that changed."""
-    whole = slicing.pack(current, wanted, size, now)
+    whole = slice_packing.pack(current, wanted, size, now)
     found = {item.node: item.state for members in current.values() for item in members}
     changed = {node for node in {*found, *wanted} if found.get(node) != wanted.get(node)}
     regular = sum(map(len, current.values())) == len(found) and all(len(m) <= size for m in current.values())
     if regular and all(current[index] for index in current if index):
-        assert slicing.pack(current, wanted, size, now, changed) == whole
+        assert slice_packing.pack(current, wanted, size, now, changed) == whole
     return whole.slices
 
 

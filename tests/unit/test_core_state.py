@@ -22,10 +22,10 @@ from tests.builders import (
     stopped,
 )
 
-from hotpool.core.generators import generate
-from hotpool.core.judge import judge
+from hotpool.core.cluster_cache import State
+from hotpool.core.generators import admission
+from hotpool.core.matching import judge
 from hotpool.core.model import Heartbeat, Key, Kind, Liveness
-from hotpool.core.state import State
 
 
 def beat(renewed: str, holder: str = "i/1") -> Heartbeat:
@@ -236,7 +236,7 @@ class Incremental(RuleBasedStateMachine):
     @invariant()
     def keys_are_those_of_a_new_derivation(self) -> None:
         for subject in self.state.generators.values():
-            by = generate.key_rule(subject.generator.spec)
+            by = admission.key_rule(subject.generator.spec)
             sources = [by.source(record.view) for record in self.state.nodes.values()]
             found = Counter(key for source in sources if source for key in by.offered(source).keys)
             assert subject.nodes == found

@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hotpool.core.story.events import BURST, QUIET_SECONDS, RATE, ROOM, About, Event, Happening, Story
-from hotpool.core.story.telling import NOTE_BYTES, Content, Group, Moves, Said, Things, clipped
+from hotpool.events.aggregator import BURST, QUIET_SECONDS, RATE, ROOM, About, Event, Happening, Story
+from hotpool.events.messages import NOTE_BYTES, Content, Group, Moves, Said, Things, clipped
 
 POOL = About("NodePool", "zh-en", "u1")
 FLEET = About("Lease", "hotpool-operator", "u2")

@@ -3,7 +3,7 @@
 import pytest
 
 from hotpool.core.model import TypeState
-from hotpool.core.story.transitions import Transition, Transitions
+from hotpool.core.node_history import Transition, Transitions
 from hotpool.projection.history import decoded, encoded
 
 UP, STOPPED = TypeState(ready=True, services=("a",)), TypeState(ready=False, reason="Stopped")

@@ -9,9 +9,9 @@ from tests.builders import generator, pool, report, requires, service, speech, v
 from hotpool.api.generator import NotAdmitted
 from hotpool.api.meta import Condition
 from hotpool.api.pool import PoolStatus
-from hotpool.core.answers.explain import Membership
-from hotpool.core.answers.whatif import Stored, compare_generator, compare_pool
-from hotpool.core.generators.generate import key_rule, pool_name, pool_spec
+from hotpool.core.explain.dry_run import Stored, compare_generator, compare_pool
+from hotpool.core.explain.explain import Membership
+from hotpool.core.generators.admission import key_rule, pool_name, pool_spec
 from hotpool.core.model import Generator, Liveness, Meta, NodeView, Pool
 
 VIEWS = {

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from tests.builders import generator_object, node_object, pool_object, slice_object, speech
 
-from hotpool.crdgen import KINDS, Kind, definition, render, structural
+from crdgen import KINDS, Kind, definition, render, structural
 
 ROOT = Path(__file__).parents[2]
 EVERY = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.kind)

@@ -19,9 +19,9 @@ from tests.builders import (
 )
 from tests.places import changed, paths
 
+from hotpool.core.cluster_cache import State
 from hotpool.core.model import Generator, Heartbeat, Kind, KubeNode, Node, Pool, Rule, Slice
-from hotpool.core.state import State
-from hotpool.sources.decode import Rejection, decode, decode_lease
+from hotpool.kube.decode import Rejection, decode, decode_lease
 
 GOOD: dict[Kind, dict[str, Any]] = {
     Kind.NODE: node_object("n", speech("zh", "en"), labels={"site": "x"}, conditions=[condition()]),

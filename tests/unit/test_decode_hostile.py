@@ -24,12 +24,12 @@ from hotpool.api.capability import CapabilityStatus
 from hotpool.api.generator import GeneratorStatus
 from hotpool.api.meta import ApiModel
 from hotpool.api.pool import PoolStatus
-from hotpool.core.generators.plan import plan_generator
+from hotpool.core.cluster_cache import State
 from hotpool.core.model import OURS, Generator, Kind, Liveness, Node, NodeView, Observed, Pool, Slice
-from hotpool.core.plan import plan_node, plan_pool
-from hotpool.core.state import State
-from hotpool.sources.decode import Rejection, decode, identify
-from hotpool.sources.reports import MOST_WORDS
+from hotpool.core.planning.generator_plan import plan_generator
+from hotpool.core.planning.pool_plan import plan_node, plan_pool
+from hotpool.kube.decode import Rejection, decode, identify
+from hotpool.kube.decode_report import MOST_WORDS
 
 NOW = "2026-11-23T20:00:00.000000Z"
 MADE = {Kind.NODE: Node, Kind.POOL: Pool, Kind.SLICE: Slice, Kind.GENERATOR: Generator}

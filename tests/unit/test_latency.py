@@ -8,8 +8,8 @@ from tests.builders import member, slice_
 
 from hotpool.api.meta import timestamp
 from hotpool.core.model import Member, Slice
-from hotpool.latency import ROOM, Latency
-from hotpool.metrics import REGISTRY
+from hotpool.observability.hotplug_latency import ROOM, Latency
+from hotpool.observability.metrics import REGISTRY
 
 UNIX = 1_800_000_000.0
 STAGES = ("report", "plan", "redis", "slice", "total_redis", "total_slice")

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from typer.main import get_command
 
-from hotpool_agent.cli import app
+from hotpool_agent.cli.program import app
 from hotpool_agent.settings import Settings
 from localimages import pip_settings
 from localimages.buildah import check_machine

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from hotpool.lookup import Strategy
-from hotpool.projection.choice import Choice, report_arguments
+from hotpool.projection.lookup.pick_options import Choice, report_arguments
 
 ONLY_REDIS = """
 import sys

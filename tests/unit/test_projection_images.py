@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hotpool.projection.images import NodeImage, PoolImage
+from hotpool.projection.documents import NodeImage, PoolImage
 from hotpool.projection.keys import STATES
 
 POOL = PoolImage("zh-en", "u1", "speech", "zh-en", frozenset("ab"), frozenset("c"), frozenset("d"))

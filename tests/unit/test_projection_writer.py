@@ -19,20 +19,20 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from hotpool.projection.audit import Audit, Turns
-from hotpool.projection.client import connect, describe
-from hotpool.projection.failures import Drifted, Full, OtherCluster, Outdated, Unclaimed, translate
+from hotpool.errors import Fenced, NotLeader, Rejected, Retryable, SinkError
+from hotpool.projection.accepted_writes import Ledger, Mark
+from hotpool.projection.connection.async_connection import connect, describe
+from hotpool.projection.documents import NodeImage, PoolImage
+from hotpool.projection.drift_check import Audit, Turns
 from hotpool.projection.functions import Functions, source
-from hotpool.projection.images import NodeImage, PoolImage
 from hotpool.projection.keys import FleetKeys
-from hotpool.projection.ledger import Ledger, Mark
+from hotpool.projection.redis_errors import Drifted, Full, OtherCluster, Outdated, Unclaimed, translate
 from hotpool.projection.writer import Writer
-from hotpool.sinks.errors import Fenced, NotLeader, Rejected, Retryable, SinkError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from hotpool.projection.client import Client
+    from hotpool.projection.connection.async_connection import Client
 
 POOL = PoolImage("zh-en", "u1", None, None, frozenset("a"), frozenset(), frozenset())
 

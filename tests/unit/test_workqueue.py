@@ -3,8 +3,8 @@
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from hotpool.controllers.workqueue import WorkQueue
 from hotpool.core.model import Key, Kind
-from hotpool.workqueue import WorkQueue
 
 A, B, C = (Key(Kind.POOL, name) for name in "abc")
 MANY = 100

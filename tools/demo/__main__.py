@@ -25,7 +25,7 @@ from rich.live import Live
 from demo.board import board
 from demo.observe import Observer
 from demo.waiting import Pools, wait_for_pools
-from hotpool.core.generators.generate import pool_name
+from hotpool.core.generators.admission import pool_name
 from localfleet.catalogue import service, translator
 from localfleet.clusters import cluster
 from localfleet.fleet import Fleet

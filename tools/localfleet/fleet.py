@@ -23,7 +23,7 @@ from typing import Any, Final
 import yaml
 from kubernetes import client, config
 
-from hotpool.cli import enroll_objects
+from hotpool.cli.enrollment import manifests
 from hotpool.lookup import Lookup, LookupFailed
 from localfleet.catalogue import render
 from localfleet.chart import render as render_chart
@@ -154,7 +154,7 @@ class Fleet:
         """Start (or restart) the agent of a node with a catalogue; `head`: its other fields."""
         kubeconfig = self.folder / f"hotpool-agent-{node}.kubeconfig"
         if not kubeconfig.exists():
-            self.apply(*enroll_objects.account(node, self.namespace))
+            self.apply(*manifests.account(node, self.namespace))
             self._kubeconfig(f"hotpool-agent-{node}")
         catalogue = self.write_catalogue(node, services, **head)
         words = ["run", "--catalogue", str(catalogue), "--node", node, "-n", self.namespace]

@@ -13,7 +13,7 @@ from pydantic.alias_generators import to_camel
 
 from hotpool.api.capability import RuleKind
 from hotpool.api.meta import Word
-from hotpool_agent.catalogue.pairs import normalise_pair
+from hotpool_agent.catalogue.language_pairs import normalise_pair
 
 SPECIAL_ATTRIBUTES: Final = ("languages", "rules")
 WAYS: Final = ("http", "tcp", "process", "systemd", "file")

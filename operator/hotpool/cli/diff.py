@@ -1,6 +1,6 @@
 """`hotpool diff`: who would join and leave if documents were applied (behaviour F2, F3).
 
-Registered by `__main__`. Reads only; the answer is `core.answers.whatif`'s.
+Registered by `__main__`. Reads only; the answer is `core.explain.dry_run`'s.
 """
 
 from collections.abc import Sequence
@@ -10,9 +10,9 @@ from typing import Annotated, Any
 import typer
 
 from hotpool.api.meta import timestamp
-from hotpool.cli import manual, shapes
-from hotpool.cli.cluster import answer
-from hotpool.cli.documents import Document, DocumentError, Other, load
+from hotpool.cli import json_output
+from hotpool.cli.fleet_reader import Snapshot, read_judged
+from hotpool.cli.manifests import Document, DocumentError, Other, load
 from hotpool.cli.options import (
     ContextOption,
     KubeconfigOption,
@@ -23,13 +23,14 @@ from hotpool.cli.options import (
     fail,
     print_json,
 )
-from hotpool.cli.snapshot import Snapshot, read_judged
-from hotpool.clients import Reader
-from hotpool.core.answers.whatif import GeneratorChange, PoolChange, Stored, compare_generator, compare_pool
+from hotpool.cli.query import answer
+from hotpool.common import cli_help
+from hotpool.core.explain.dry_run import GeneratorChange, PoolChange, Stored, compare_generator, compare_pool
 from hotpool.core.model import OURS, Generator, Pool
-from hotpool.sources.decode import Rejection, decode
+from hotpool.kube.client import Reader
+from hotpool.kube.decode import Rejection, decode
 
-_HELP = manual.command(
+_HELP = cli_help.command(
     {
         "Who would join and leave": "hotpool diff -f pool.yaml -n speech",
         "Several files, one of them from standard input": "kustomize build | hotpool diff -f - -f more.yaml",
@@ -38,9 +39,9 @@ _HELP = manual.command(
         ),
     },
     {
-        manual.OK: "no difference: nobody joins or leaves, no pool is made or removed",
-        manual.DIFFERENT: "there is a difference",
-        manual.USAGE: "wrong usage, or a document that is not valid",
+        cli_help.OK: "no difference: nobody joins or leaves, no pool is made or removed",
+        cli_help.DIFFERENT: "there is a difference",
+        cli_help.USAGE: "wrong usage, or a document that is not valid",
     },
 )
 
@@ -86,17 +87,17 @@ def register(app: typer.Typer) -> None:
         if output is Output.JSON:
             print_json(_shape(found))
         else:
-            from hotpool.cli import diff_text
+            from hotpool.cli.render import diff
 
-            diff_text.show(found.pools, found.generators)
-        raise typer.Exit(manual.DIFFERENT if found.differs else manual.OK)
+            diff.show(found.pools, found.generators)
+        raise typer.Exit(cli_help.DIFFERENT if found.differs else cli_help.OK)
 
 
 def _load(files: Sequence[str]) -> list[Document]:
     try:
         found = load(files)
     except DocumentError as error:
-        fail("diff", str(error), manual.USAGE)
+        fail("diff", str(error), cli_help.USAGE)
     for item in found:
         if isinstance(item, Other):
             typer.echo(f"left out: {item.what} (only NodePools and NodePoolGenerators are compared)", err=True)
@@ -108,7 +109,7 @@ def _namespace(documents: Sequence[Document], said: str | None) -> str | None:
     named = {document.namespace for document in documents if document.namespace} | ({said} if said else set())
     if len(named) > 1:
         words = f"the documents and -n name several namespaces: {', '.join(sorted(named))}; compare one at a time"
-        fail("diff", words, manual.USAGE)
+        fail("diff", words, cli_help.USAGE)
     return next(iter(named), None)
 
 
@@ -132,7 +133,7 @@ def _proposed(fleet: Snapshot, document: Document) -> Pool | Generator:
     seen = decode(document.kind, body)
     if not isinstance(seen, Pool | Generator):
         why = seen.why if isinstance(seen, Rejection) else "it is of another kind"
-        fail("diff", f"{document.kind}/{document.name}: {why}", manual.USAGE)
+        fail("diff", f"{document.kind}/{document.name}: {why}", cli_help.USAGE)
     return seen
 
 
@@ -146,6 +147,6 @@ def _spec(stored: Any, document: Document) -> Any:
 def _shape(found: Difference) -> dict[str, Any]:
     return {
         "differs": found.differs,
-        "pools": [shapes.of_pool_change(change) for change in found.pools],
-        "generators": [shapes.of_generator_change(change) for change in found.generators],
+        "pools": [json_output.of_pool_change(change) for change in found.pools],
+        "generators": [json_output.of_generator_change(change) for change in found.generators],
     }

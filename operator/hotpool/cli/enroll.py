@@ -16,23 +16,24 @@ from urllib.parse import urlsplit
 
 import typer
 
-from hotpool.accounts import Accounts, accounts
 from hotpool.api.meta import LEASE_PREFIX
 from hotpool.api.names import NODE_NAME_MAX, SUBDOMAIN_PATTERN
-from hotpool.cli import enroll_file, manual
-from hotpool.cli import enroll_objects as objects
-from hotpool.cli import enroll_work as work
-from hotpool.cli.cluster import trouble
-from hotpool.cli.enroll_objects import Credential, ForeignError
+from hotpool.cli.enrollment import kubeconfig_file
+from hotpool.cli.enrollment import manifests as objects
+from hotpool.cli.enrollment import steps as work
+from hotpool.cli.enrollment.manifests import Credential, ForeignError
 from hotpool.cli.options import CommandError, ContextOption, KubeconfigOption, NamespaceOption, Place, fail
-from hotpool.clients import Access, Unavailable
+from hotpool.cli.query import trouble
+from hotpool.common import cli_help
+from hotpool.kube.client import Access, Unavailable
+from hotpool.kube.service_accounts import Accounts, accounts
 
 T = TypeVar("T")
 
 _ROLE: Final = "hotpool-enroller"
 _TO_STDOUT: Final = "-"
 
-_HELP = manual.command(
+_HELP = cli_help.command(
     {
         "An account for edge-017, and its kubeconfig": "hotpool enroll edge-017 -n speech -o edge-017.kubeconfig",
         "Agents reach the API server by another address": (
@@ -45,10 +46,10 @@ _HELP = manual.command(
         "The machine was stolen": "hotpool enroll edge-017 --revoke",
     },
     {
-        manual.OK: "done",
-        manual.NOT_YET: "--wait: the credential was not used in time",
-        manual.NOT_FOUND: "no such namespace; --revoke: there was nothing of this node",
-        manual.NOT_INSTALLED: "hotpool's definitions or its policy for agents are not installed",
+        cli_help.OK: "done",
+        cli_help.NOT_YET: "--wait: the credential was not used in time",
+        cli_help.NOT_FOUND: "no such namespace; --revoke: there was nothing of this node",
+        cli_help.NOT_INSTALLED: "hotpool's definitions or its policy for agents are not installed",
     },
 )
 
@@ -121,7 +122,7 @@ def register(app: typer.Typer) -> None:
         if revoke:
             _answer(place, lambda door: _revoke(door, order))
             return
-        if order.file and (reason := enroll_file.why_not(order.file, node)):
+        if order.file and (reason := kubeconfig_file.why_not(order.file, node)):
             raise typer.BadParameter(f"-o {order.file}: {reason}")
         _answer(place, lambda door: _enroll(door, order))
 
@@ -138,7 +139,7 @@ def _answer(place: Place, task: Callable[[Accounts], Awaitable[T]]) -> T:
     except Unavailable as error:
         fail("enroll", *trouble(error, place.namespace, role=_ROLE))
     except (CommandError, ForeignError) as error:
-        fail("enroll", str(error), error.code if isinstance(error, CommandError) else manual.USAGE)
+        fail("enroll", str(error), error.code if isinstance(error, CommandError) else cli_help.USAGE)
 
 
 async def _enroll(door: Accounts, order: Order) -> None:
@@ -171,11 +172,11 @@ def _hand_out(door: Accounts, order: Order, newest: Credential) -> None:
         sys.stdout.write(text)
     else:
         try:
-            enroll_file.write(order.file, text)
+            kubeconfig_file.write(order.file, text)
         except OSError as error:
             words = f"{order.file} cannot be written: {error.strerror}; run it again, it hands out the same credential"
-            raise CommandError(words, manual.USAGE) from None
-    if enroll_file.is_loopback(cluster["server"]):
+            raise CommandError(words, cli_help.USAGE) from None
+    if kubeconfig_file.is_loopback(cluster["server"]):
         typer.echo(f"warning: {cluster['server']} is this machine only; other machines need --server", err=True)
 
 
@@ -203,7 +204,7 @@ async def _wait(door: Accounts, order: Order, newest: Credential, former: Creden
     while not (await work.credential(door, order.node, newest.name)).used:
         if monotonic() > deadline:
             words = "the former one works, too" if former else "it works"
-            raise CommandError(f"the credential was not used in time; {words}", manual.NOT_YET)
+            raise CommandError(f"the credential was not used in time; {words}", cli_help.NOT_YET)
         await asyncio.sleep(work.POLL_SECONDS)
     if former:
         await door.delete("Secret", former.name, former.uid)
@@ -214,7 +215,7 @@ async def _revoke(door: Accounts, order: Order) -> None:
     node, namespace = order.node, order.place.namespace
     await work.check_account(door, node)
     if not await work.remove(door, node):
-        raise CommandError(f"nothing of node {node} is enrolled in namespace {namespace}", manual.NOT_FOUND)
+        raise CommandError(f"nothing of node {node} is enrolled in namespace {namespace}", cli_help.NOT_FOUND)
     order.say(
         f"The agent of {node} is refused from now on; what it said last stays.",
         "The node falls silent, and goes after 10 minutes unless people wrote into its record. To remove it now:",

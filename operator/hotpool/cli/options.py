@@ -39,7 +39,7 @@ class Place:
     def of(cls, namespace: str | None, kubeconfig: str | None, context: str | None) -> "Place":
         """As the options say, else as the kubeconfig says."""
         if not namespace:
-            from hotpool.clients import namespace_of
+            from hotpool.kube.client import namespace_of
 
             namespace = namespace_of(kubeconfig, context)
         return cls(namespace or "default", kubeconfig, context)

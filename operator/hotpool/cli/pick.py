@@ -10,11 +10,11 @@ from typing import Annotated
 
 import typer
 
-from hotpool.cli import manual
 from hotpool.cli.options import ContextOption, KubeconfigOption, NamespaceOption, Output, OutputOption, Place, fail
+from hotpool.common import cli_help
 from hotpool.lookup import How, Lookup, LookupFailed, NoMember, Picked, Reason, Strategy
 
-_HELP = manual.plain(
+_HELP = cli_help.plain(
     {
         "A node of a pool": "hotpool pick zh-en -n speech --redis redis://127.0.0.1:6379",
         "Another one than edge-017, for a script": "hotpool pick zh-en --exclude edge-017 -o json | jq -r .node",
@@ -22,10 +22,10 @@ _HELP = manual.plain(
         "The least loaded one, if what Redis says is good": "hotpool pick zh-en --strategy least-loaded --max-age 30",
     },
     {
-        manual.OK: "a node was picked",
-        manual.NO_MEMBER: "there is none: the message says why",
-        manual.USAGE: "wrong usage",
-        manual.UNAVAILABLE: "Redis cannot be reached, or holds no projection",
+        cli_help.OK: "a node was picked",
+        cli_help.NO_MEMBER: "there is none: the message says why",
+        cli_help.USAGE: "wrong usage",
+        cli_help.UNAVAILABLE: "Redis cannot be reached, or holds no projection",
     },
 )
 
@@ -61,13 +61,13 @@ def register(app: typer.Typer) -> None:
         try:
             lookup = Lookup.from_url(redis, namespace=place.namespace, prefix=prefix)
         except ValueError as error:
-            fail("pick", str(error), manual.UNAVAILABLE)
+            fail("pick", str(error), cli_help.UNAVAILABLE)
         try:
             found = asyncio.run(_pick(lookup, pool, _how(strategy, key, exclude or [], max_age)))
         except LookupFailed as error:
-            fail("pick", str(error), manual.UNAVAILABLE)
+            fail("pick", str(error), cli_help.UNAVAILABLE)
         except ValueError as error:
-            fail("pick", str(error), manual.USAGE)
+            fail("pick", str(error), cli_help.USAGE)
         if output is Output.JSON:
             typer.echo(json.dumps(asdict(found)))
         elif isinstance(found, Picked):
@@ -75,7 +75,7 @@ def register(app: typer.Typer) -> None:
         else:
             typer.echo(f"no member of pool {pool}: {_why(found)}", err=True)
         if isinstance(found, NoMember):
-            raise typer.Exit(manual.NO_MEMBER)
+            raise typer.Exit(cli_help.NO_MEMBER)
 
 
 def _how(strategy: Strategy | None, key: str | None, exclude: list[str], max_age: float | None) -> How:

@@ -13,8 +13,8 @@ from typing import Annotated, Final
 
 import typer
 
-from hotpool.cli import manual
-from hotpool.cli.cluster import answer
+from hotpool.cli.fleet_reader import Snapshot, read
+from hotpool.cli.json_top import shape
 from hotpool.cli.options import (
     ContextOption,
     KubeconfigOption,
@@ -24,11 +24,20 @@ from hotpool.cli.options import (
     Place,
     print_json,
 )
-from hotpool.cli.snapshot import Snapshot, read
-from hotpool.cli.top_rows import NODE_ORDERS, POOL_ORDERS, NodeRow, PoolRow, Rates, arrivals, node_rows, pool_rows
-from hotpool.cli.top_shapes import shape
-from hotpool.clients import Reader
+from hotpool.cli.query import answer
+from hotpool.cli.render.top_rows import (
+    NODE_ORDERS,
+    POOL_ORDERS,
+    NodeRow,
+    PoolRow,
+    Rates,
+    arrivals,
+    node_rows,
+    pool_rows,
+)
+from hotpool.common import cli_help
 from hotpool.core.model import Kind
+from hotpool.kube.client import Reader
 
 _SHORT: Final = 10
 """Rows of each table where both are shown."""
@@ -41,7 +50,7 @@ class What(StrEnum):
     POOLS = "pools"
 
 
-_HELP = manual.command(
+_HELP = cli_help.command(
     {
         "Nodes and pools, ten of each": "hotpool top -n speech",
         "All nodes, the longest silent first": "hotpool top nodes --sort-by last-seen",
@@ -50,7 +59,7 @@ _HELP = manual.command(
             "hotpool top nodes -o json | jq -r '.nodes[] | select(.flapping != []).name'"
         ),
     },
-    {manual.OK: "shown"},
+    {cli_help.OK: "shown"},
 )
 
 
@@ -101,8 +110,8 @@ def register(app: typer.Typer) -> None:
         if output is Output.JSON:
             print_json(shape(nodes, pools))
         else:
-            from hotpool.cli.text import say
-            from hotpool.cli.top_text import tables
+            from hotpool.cli.render.tables import say
+            from hotpool.cli.render.top import tables
 
             say(tables(nodes, pools, limit=view.limit, live=False))
 
@@ -143,7 +152,7 @@ def _pools(found: Snapshot, view: View, rates: Rates | None, now: datetime) -> l
 
 
 def _watch(place: Place, view: View) -> None:
-    from hotpool.cli.top_watch import watch
+    from hotpool.cli.render.top_live import watch
 
     rates = Rates()
     with suppress(KeyboardInterrupt):

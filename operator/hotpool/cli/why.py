@@ -1,6 +1,6 @@
 """`hotpool why`: why a node is in a pool or not, who is nearest to a pool, how a node stands everywhere (behaviour F2).
 
-Registered by `__main__`. Reads only; the answer is `core.answers.explain`'s.
+Registered by `__main__`. Reads only; the answer is `core.explain.explain`'s.
 """
 
 from datetime import UTC, datetime
@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from hotpool.cli import manual, shapes, transitions
-from hotpool.cli.cluster import answer, find
+from hotpool.cli import json_output, node_events
+from hotpool.cli.fleet_reader import Snapshot, read, read_judged, read_node, read_slices
+from hotpool.cli.node_events import Happened, Redis
 from hotpool.cli.options import (
     ContextOption,
     KubeconfigOption,
@@ -19,14 +20,14 @@ from hotpool.cli.options import (
     Place,
     print_json,
 )
-from hotpool.cli.snapshot import Snapshot, read, read_judged, read_node, read_slices
-from hotpool.cli.transitions import Happened, Redis
-from hotpool.clients import Reader
-from hotpool.core.answers.explain import Answer, Survey, explain, survey
-from hotpool.core.answers.hints import Facts
+from hotpool.cli.query import answer, find
+from hotpool.common import cli_help
+from hotpool.core.explain.explain import Answer, Survey, explain, survey
+from hotpool.core.explain.remedies import Facts
 from hotpool.core.model import Kind, Pool
+from hotpool.kube.client import Reader
 
-_HELP = manual.command(
+_HELP = cli_help.command(
     {
         "One node and one pool: each requirement, and what would flip it": "hotpool why edge-017 zh-en -n speech",
         "Who is out of a pool and why, the nearest misses first": "hotpool why --pool zh-en",
@@ -35,8 +36,8 @@ _HELP = manual.command(
         "The gate that decided, for a script": "hotpool why edge-017 zh-en -o json | jq -r .judged.gate",
     },
     {
-        manual.OK: "answered, whatever the answer is",
-        manual.NOT_FOUND: "there is no such node or pool",
+        cli_help.OK: "answered, whatever the answer is",
+        cli_help.NOT_FOUND: "there is no such node or pool",
     },
 )
 
@@ -91,9 +92,9 @@ def _pair(place: Place, node: str, pool: str, output: Output) -> None:
 
     found = answer("why", place, ask)
     if output is Output.JSON:
-        print_json(shapes.of_answer(found))
+        print_json(json_output.of_answer(found))
     else:
-        from hotpool.cli.why_text import show_answer
+        from hotpool.cli.render.why import show_answer
 
         show_answer(found, datetime.now(UTC))
 
@@ -111,9 +112,9 @@ def _pool(place: Place, pool: str, limit: int, output: Output) -> None:
 
     wanted, made, nearest = answer("why", place, ask)
     if output is Output.JSON:
-        print_json(shapes.of_survey(wanted, made, nearest))
+        print_json(json_output.of_survey(wanted, made, nearest))
     else:
-        from hotpool.cli.why_text import show_survey
+        from hotpool.cli.render.why import show_survey
 
         show_survey(wanted, made, nearest)
 
@@ -126,12 +127,12 @@ def _node(place: Place, node: str, redis: Redis | None, output: Output) -> None:
         facts = found.facts(node)
         answers = [explain(facts, pool, found.members(name).get(node)) for name, pool in sorted(found.pools.items())]
         found.warn()
-        return facts, answers, await transitions.of_node(reader, node, redis)
+        return facts, answers, await node_events.of_node(reader, node, redis)
 
     facts, answers, last = answer("why", place, ask)
     if output is Output.JSON:
-        print_json(shapes.of_node(facts, answers, last))
+        print_json(json_output.of_node(facts, answers, last))
     else:
-        from hotpool.cli.why_text import show_node
+        from hotpool.cli.render.why import show_node
 
         show_node(facts, answers, last, datetime.now(UTC))

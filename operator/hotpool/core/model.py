@@ -1,6 +1,6 @@
 """The values that the decision works on: nodes, pools, slices and generators as last observed.
 
-Made by `sources.decode`, held by `core.state`, read by everything in `core`. All frozen; no wire shapes here.
+Made by `kube.decode`, held by `core.cluster_cache`, read by everything in `core`. All frozen; no wire shapes here.
 """
 
 from collections.abc import Mapping

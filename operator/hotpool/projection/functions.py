@@ -17,12 +17,12 @@ from redis.exceptions import ResponseError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from hotpool.projection.client import Client
+    from hotpool.projection.connection.async_connection import Client
 
 Words: TypeAlias = tuple[str | bytes | int | float, ...]
 
 LIBRARY = "hotpool_3"  # Raised when a function changes its meaning: old look-up clients then keep the old library.
-_PARTS = ("base", "load", "meta", "pools", "nodes", "audit", "pick", "tell")  # Each sees the locals of those before.
+_PARTS = ("common", "load", "meta", "pools", "nodes", "audit", "pick", "read")  # Each sees the locals of those before.
 
 
 @cache

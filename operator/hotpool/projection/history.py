@@ -10,7 +10,7 @@ import json
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from hotpool.core.story.transitions import Transition
+from hotpool.core.node_history import Transition
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

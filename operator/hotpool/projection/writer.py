@@ -16,20 +16,20 @@ from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import RedisClusterException, RedisError, ResponseError
 
-from hotpool.metrics import POOL_WRITES, REDIS_FAILURES
-from hotpool.projection.audit import Audit, AuditResult, Turns, whole
-from hotpool.projection.client import describe
-from hotpool.projection.failures import Drifted, Full, Outdated, Unclaimed, explain, translate
+from hotpool.errors import NotLeader
+from hotpool.observability.metrics import POOL_WRITES, REDIS_FAILURES
+from hotpool.projection.accepted_writes import Ledger, Mark
+from hotpool.projection.connection.async_connection import describe
+from hotpool.projection.drift_check import Audit, AuditResult, Turns, whole
 from hotpool.projection.functions import Functions
 from hotpool.projection.keys import DEFAULT_PREFIX, FleetKeys, scored
-from hotpool.projection.ledger import Ledger, Mark
-from hotpool.sinks.errors import NotLeader
+from hotpool.projection.redis_errors import Drifted, Full, Outdated, Unclaimed, explain, translate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from hotpool.projection.client import Client
-    from hotpool.projection.images import Change, NodeImage, PoolImage
+    from hotpool.projection.connection.async_connection import Client
+    from hotpool.projection.documents import Change, NodeImage, PoolImage
 
 MEMBERS_PER_CALL = 250
 """Redis takes half a millisecond to put in so many, and answers nobody else meanwhile."""

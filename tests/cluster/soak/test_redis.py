@@ -6,7 +6,7 @@ from tests.cluster.test_redis_many import come_and_go
 from tests.cluster.torture_course import course_of
 
 from hotpool.lookup import Lookup
-from hotpool.projection.client import Client
+from hotpool.projection.connection.async_connection import Client
 from localfleet.redis_server import RedisServer
 
 STEPS = 120

@@ -1,6 +1,6 @@
 """Pools by language: directed pairs, many-to-one, sets (behaviour D5).
 
-Made by `core.generators.generate`. Pure.
+Made by `core.generators.admission`. Pure.
 """
 
 import re
@@ -14,8 +14,8 @@ from weakref import WeakKeyDictionary
 from hotpool.api.generator import LanguagePairsRule, LanguageSetsRule
 from hotpool.api.meta import PAIR_PATTERN
 from hotpool.api.pool import GeneratedKind, LanguageRequirement, PoolTemplateSpec, Requirements
-from hotpool.core.generators.cliques import Mutual, language_sets, mutual
-from hotpool.core.generators.rules import KeyRule, Offered, first
+from hotpool.core.generators.key_rule import KeyRule, Offered, first
+from hotpool.core.generators.maximal_cliques import Mutual, language_sets, mutual
 from hotpool.core.model import NodeView
 from hotpool.core.pairs import Pairs
 

@@ -1,6 +1,6 @@
 """Pools by the values of an attribute, and by a hash of the nodes' names (behaviour D5).
 
-Made by `core.generators.generate`. Pure.
+Made by `core.generators.admission`. Pure.
 """
 
 import sys
@@ -15,9 +15,9 @@ from hotpool.api.pool import (
     Requirements,
     TypeRequirement,
 )
-from hotpool.core.generators.hashing import slot
-from hotpool.core.generators.rules import KeyRule, Offered, first
-from hotpool.core.judge import Wanted
+from hotpool.common.hashing import slot
+from hotpool.core.generators.key_rule import KeyRule, Offered, first
+from hotpool.core.matching import Wanted
 from hotpool.core.model import NodeView, Report
 
 _LONGEST_VALUE: Final = 253

@@ -1,0 +1,99 @@
+"""Reads a catalogue file and reports every error at once, each with its line and field path (behaviour A1).
+
+Called by the command line. Must not know what the agent does with a catalogue.
+"""
+
+from pathlib import Path
+from typing import Any, Final
+from uuid import uuid4
+
+from pydantic import ValidationError
+
+from hotpool_agent.catalogue import yaml_source
+from hotpool_agent.catalogue.error_messages import dotted, message_of
+from hotpool_agent.catalogue.model import Catalogue, Run, ServiceSpec, inconsistencies
+
+_PARTS: Final = {field.alias for field in Catalogue.model_fields.values()}
+
+
+class CatalogueError(Exception):
+    """A catalogue that cannot be used. `errors`: one `file:line: field: message` for each thing that is wrong."""
+
+    def __init__(self, errors: list[str]) -> None:
+        super().__init__("\n".join(errors))
+        self.errors = errors
+
+
+def without_file() -> Catalogue:
+    """The catalogue of an agent that has none. Its end says nothing of services that others start and stop."""
+    return Catalogue(version=1, onAgentExit="keep")
+
+
+def read_catalogue(path: Path) -> Catalogue:
+    """The catalogue in the file. Raises CatalogueError with all that is wrong."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            text = file.read(yaml_source.MAX_CHARACTERS + 1)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
+        raise CatalogueError([f"{path}: cannot be read: {reason}"]) from error
+    return parse_catalogue(text, str(path))
+
+
+def parse_catalogue(text: str, name: str) -> Catalogue:
+    """The catalogue in the text; `name` stands for the file in errors. Raises CatalogueError with all that is wrong."""
+    try:
+        tree = yaml_source.load(text)
+    except yaml_source.TreeError as error:
+        raise CatalogueError([f"{name}:{error.line}: {error}"]) from error
+    if not isinstance(tree.value, dict):
+        raise CatalogueError([f"{name}:1: must be a mapping with 'version' and 'services'"])
+    found = list(tree.problems)
+    try:
+        catalogue = Catalogue.model_validate(tree.value)
+    except ValidationError as error:
+        paths = [(tuple(item["loc"]), message_of(item)) for item in error.errors()]
+        paths += inconsistencies(_sound_parts(tree.value, {path[:2] for path, _ in paths}))
+    else:
+        paths = inconsistencies(catalogue)
+        if not paths and not found:
+            return catalogue
+    found += [(_line(path, tree.lines), path, message) for path, message in paths]
+    raise CatalogueError(_rendered(found, name))
+
+
+def _sound_parts(plain: dict[Any, Any], broken: set[yaml_source.Path]) -> Catalogue:
+    """What of a broken catalogue is sound, so that its inconsistencies are told at once, too.
+
+    `broken`: first two parts of the paths with errors. A broken service keeps its place, and its id where it has one.
+    """
+    fields = {path[0] for path in broken}
+    whole = Catalogue.model_validate({"version": 1} | {key: plain[key] for key in plain if key in _PARTS - fields})
+    if "services" not in fields or not isinstance(plain["services"], list):
+        return whole
+    services = tuple(
+        _placeholder(item) if ("services", index) in broken else ServiceSpec.model_validate(item)
+        for index, item in enumerate(plain["services"])
+    )
+    return whole.model_copy(update={"services": services})
+
+
+def _placeholder(item: Any) -> ServiceSpec:
+    """A service in which nothing is wrong, but with the same id."""
+    given = item.get("id") if isinstance(item, dict) else None
+    known = given if isinstance(given, str) else uuid4().hex
+    return ServiceSpec.model_construct(id=known, type="", run=Run(command=("broken",)))
+
+
+def _rendered(found: list[tuple[int, yaml_source.Path, str]], name: str) -> list[str]:
+    placed = sorted((line, dotted(path), message) for line, path, message in found)
+    return [
+        f"{name}:{line}: {field}: {message}" if field else f"{name}:{line}: {message}"
+        for line, field, message in placed
+    ]
+
+
+def _line(path: yaml_source.Path, lines: dict[yaml_source.Path, int]) -> int:
+    while path not in lines and path:
+        path = path[:-1]
+    return lines.get(path, 1)

@@ -1,0 +1,59 @@
+"""Reads the attributes of a service from an annotation, by the rules of a catalogue entry (behaviour A1, B3): pure.
+
+Called by `pods`. Whoever may annotate a pod writes here, so that the text is bounded and nothing in it may raise.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+from pydantic import ValidationError
+
+from hotpool_agent.catalogue import yaml_source
+from hotpool_agent.catalogue.error_messages import dotted, message_of
+from hotpool_agent.catalogue.model import Attributes
+
+MAX_CHARACTERS: Final = 16 * 1024
+"""A quarter of a whole report."""
+_PLACE: Final = ("services", 0, "attributes")
+_NONE: Final = Attributes()
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """The attributes; with an `error`, which says what is wrong, there are none."""
+
+    attributes: Attributes
+    error: str | None = None
+
+
+# The status of a pod changes often, and its annotations hardly ever.
+@lru_cache(maxsize=256)
+def read_attributes(text: str) -> Read:
+    """What the text, YAML or JSON, declares. One wrong field makes all of it count for nothing: half may say more."""
+    if len(text) > MAX_CHARACTERS:
+        return _wrong(f"longer than {MAX_CHARACTERS} characters")
+    try:
+        tree = yaml_source.load(text)
+    except yaml_source.TreeError as error:
+        return _wrong(f"line {error.line}: {error}")
+    if tree.value is None and not tree.problems:
+        return Read(_NONE)
+    if not isinstance(tree.value, dict):
+        return _wrong("must be a mapping")
+    if tree.problems:
+        line, path, message = tree.problems[0]
+        return _wrong(f"line {line}: {_at(path)}{message}")
+    try:
+        return Read(Attributes.model_validate(tree.value))
+    except ValidationError as error:
+        first = error.errors()[0]
+        return _wrong(_at(first["loc"]) + message_of(first, _PLACE))
+
+
+def _wrong(error: str) -> Read:
+    return Read(_NONE, error)
+
+
+def _at(path: yaml_source.Path) -> str:
+    return f"{dotted(path)}: " if path else ""

@@ -1,0 +1,1 @@
+"""Control socket of the agent, and its HTTP endpoints for health and metrics."""

@@ -1,1 +1,0 @@
-"""The way in on this machine: the socket, health and metrics over HTTP, tables for people."""

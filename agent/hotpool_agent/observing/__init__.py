@@ -1,1 +1,0 @@
-"""Services that something else runs, and the questions that find out how they are."""

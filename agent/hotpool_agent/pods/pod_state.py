@@ -1,0 +1,133 @@
+"""What the status of a pod says in the agent's words (behaviour A3, A5): pure.
+
+Called by `translate`. Only what Kubernetes calls Ready is Running. Anything may stand in the JSON; nothing raises.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from hotpool.api.capability import ServiceState
+from hotpool.api.meta import timestamp
+from hotpool_agent.pods.json_access import Json, count, items, mapping, text
+
+_COMING: Final = {None, "ContainerCreating", "PodInitializing"}
+"""Why a container that is on its way waits; any other reason is a failure, such as CrashLoopBackOff."""
+_MOST_RESTARTS: Final = 2**31 - 1
+_MOST_GRACE: Final = 10**6
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """A pod's state; `since` as the API writes it."""
+
+    state: ServiceState
+    since: str | None
+    restarts: int
+    error: str | None = None
+
+
+def readiness(pod: Json) -> Readiness:
+    """How the pod is, as Kubernetes sees it."""
+    metadata, status = mapping(pod.get("metadata")), mapping(pod.get("status"))
+    containers = items(status.get("containerStatuses"))
+    condition = _condition(status)
+    changed = moment(condition.get("lastTransitionTime")) or moment(metadata.get("creationTimestamp"))
+    restarts = min(sum(count(container.get("restartCount")) for container in containers), _MOST_RESTARTS)
+    if metadata.get("deletionTimestamp") is not None:
+        return Readiness("Stopping", _shown(_deleted(metadata)), restarts)
+    state, error = _state(status, condition, containers)
+    return Readiness(state, _shown(changed), restarts, error)
+
+
+def moment(value: Any) -> datetime | None:
+    """The time that the API wrote, or None for what is no time with a zone."""
+    try:
+        found = datetime.fromisoformat(text(value) or "")
+        return None if found.tzinfo is None else found.astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _state(status: Json, condition: Json, containers: list[Json]) -> tuple[ServiceState, str | None]:
+    phase = text(status.get("phase"))
+    if phase == "Succeeded":
+        return "Stopped", None
+    if phase in {"Failed", "Unknown"}:
+        words = (f"pod {phase}", text(status.get("reason")), text(status.get("message")))
+        return "Failed", ": ".join(word for word in words if word)
+    if phase == "Running" and condition.get("status") == "True":
+        return "Running", None
+    if trouble := next(_troubles(status, containers), None):
+        return "Failed", trouble
+    if _was_ready(condition, containers):
+        return "Failed", f"not ready any more: {text(condition.get('message')) or 'no reason given'}"
+    return "Starting", next(filter(None, map(_last_end, containers)), None)
+
+
+def _condition(status: Json) -> Json:
+    return next((item for item in items(status.get("conditions")) if item.get("type") == "Ready"), {})
+
+
+def _troubles(status: Json, containers: list[Json]) -> Iterator[str]:
+    """Why containers cannot run, in words that stay while the trouble does: Kubernetes' own count its pauses."""
+    for container in (*items(status.get("initContainerStatuses")), *containers):
+        reason = text(mapping(mapping(container.get("state")).get("waiting")).get("reason"))
+        if reason not in _COMING:
+            last = _last_end(container)
+            yield f"{last}; {reason}" if last else f"{_named(container)}: {reason}{_why(container)}"
+    for container in items(status.get("initContainerStatuses")):
+        ended = mapping(mapping(container.get("state")).get("terminated"))
+        if ended and ended.get("exitCode") != 0:
+            yield _end(container, ended)
+    for container in containers:
+        if ended := mapping(mapping(container.get("state")).get("terminated")):
+            yield _end(container, ended)
+
+
+def _was_ready(condition: Json, containers: list[Json]) -> bool:
+    """Whether it became unready after its containers began: before, it only is not ready yet.
+
+    All of these times are of one clock, the kubelet's, in whole seconds.
+    """
+    begun = [moment(mapping(mapping(item.get("state")).get("running")).get("startedAt")) for item in containers]
+    turned = moment(condition.get("lastTransitionTime"))
+    if turned is None or condition.get("status") != "False" or not begun:
+        return False
+    return all(time is not None and turned > time for time in begun)
+
+
+def _last_end(container: Json) -> str | None:
+    """How the container ended last, if it has."""
+    ended = mapping(mapping(container.get("lastState")).get("terminated"))
+    return _end(container, ended) if ended else None
+
+
+def _end(container: Json, ended: Json) -> str:
+    code, reason = ended.get("exitCode"), text(ended.get("reason"))
+    how = f"exit code {code}" if isinstance(code, int) else "ended"
+    return f"{_named(container)}: {how}{f' ({reason})' if reason else ''}"
+
+
+def _why(container: Json) -> str:
+    message = text(mapping(mapping(container.get("state")).get("waiting")).get("message"))
+    return f": {message}" if message else ""
+
+
+def _named(container: Json) -> str:
+    return f"container {text(container.get('name')) or '?'}"
+
+
+def _deleted(metadata: Json) -> datetime | None:
+    """When the pod was deleted: its deletionTimestamp is when it must be gone."""
+    until = moment(metadata.get("deletionTimestamp"))
+    grace = min(count(metadata.get("deletionGracePeriodSeconds")), _MOST_GRACE)
+    try:
+        return until - timedelta(seconds=grace) if until else None
+    except OverflowError:
+        return None
+
+
+def _shown(time: datetime | None) -> str | None:
+    return timestamp(time) if time else None

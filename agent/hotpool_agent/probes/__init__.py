@@ -1,0 +1,1 @@
+"""Probes of services: HTTP, TCP, processes, files and systemd units."""

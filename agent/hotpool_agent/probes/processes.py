@@ -1,0 +1,62 @@
+"""Finds a process that something else runs, by name or by pid file (behaviour A3). Blocking I/O, Linux.
+
+Called by `observer`, in a thread: reading about a process can block. Sees only what the agent's user may see in /proc.
+"""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+from hotpool_agent.probes.http_tcp import Answer
+
+_PROC: Final = Path("/proc")
+
+
+def by_name(name: str, argument: str | None, first: int | None) -> Answer:
+    """The process with this name and, if given, this argument: `first` if it still is one, else the lowest pid."""
+    for pid in _candidates(first):
+        # The agent runs under an interpreter's name too; it is not what is looked for.
+        if pid != os.getpid() and _is(pid, name, argument):
+            return Answer(ok=True, pid=pid)
+    return Answer(ok=False, absent=True, detail=f"no process {name}{_with(argument)}")
+
+
+def by_pid_file(path: Path, argument: str | None) -> Answer:
+    """The process whose pid the file holds; one without the argument has only inherited the pid."""
+    try:
+        text = path.read_text(encoding="ascii", errors="replace").strip()
+    except (FileNotFoundError, NotADirectoryError):
+        return Answer(ok=False, absent=True, detail=f"{path}: no such file")
+    except OSError as error:
+        return Answer(ok=False, detail=f"{path}: {error.strerror}")
+    if not text.isdecimal():
+        return Answer(ok=False, detail=f"{path}: holds no process id")
+    pid = int(text)
+    if _is(pid, None, argument):
+        return Answer(ok=True, pid=pid)
+    return Answer(ok=False, absent=True, detail=f"{path}: no process {pid}{_with(argument)}")
+
+
+def _candidates(first: int | None) -> Iterable[int]:
+    if first is not None:
+        yield first
+    yield from sorted(int(entry.name) for entry in _PROC.iterdir() if entry.name.isdecimal())
+
+
+def _is(pid: int, name: str | None, argument: str | None) -> bool:
+    try:
+        words = (_PROC / str(pid) / "cmdline").read_bytes().removesuffix(b"\0").split(b"\0")
+        known_as = (_PROC / str(pid) / "comm").read_bytes().removesuffix(b"\n")
+    except OSError:
+        return False
+    # Zombies and threads of the kernel have no arguments at all, not even a name.
+    if words == [b""]:
+        return False
+    if name is not None and os.fsencode(name) not in {known_as, words[0].rpartition(b"/")[2]}:
+        return False
+    return argument is None or os.fsencode(argument) in words[1:]
+
+
+def _with(argument: str | None) -> str:
+    return "" if argument is None else f" with argument {argument}"

@@ -1,0 +1,147 @@
+"""Asks systemd over D-Bus for the state of a unit (behaviour A3). I/O, fails closed.
+
+Called by `observer`. Only reads, so it needs no privilege. What D-Bus calls a bus, messages and names stays in here.
+"""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import quote
+
+from dbus_fast import BusType, DBusError, DBusFastError, Message, MessageFlag, MessageType
+from dbus_fast.aio import MessageBus
+
+from hotpool_agent.probes.http_tcp import Answer
+
+_NAME: Final = "org.freedesktop.systemd1"
+_PATH: Final = "/org/freedesktop/systemd1"
+_NO_SUCH_UNIT: Final = f"{_NAME}.NoSuchUnit"
+_NO_SYSTEMD: Final = {"org.freedesktop.DBus.Error.ServiceUnknown", "org.freedesktop.DBus.Error.NameHasNoOwner"}
+_RUNNING: Final = {"active", "reloading", "refreshing"}
+"""As `systemctl is-active` has it: a unit that reads its configuration again goes on running."""
+
+
+@dataclass(eq=False)
+class _Link:
+    """An open connection and how many questions are under way on it."""
+
+    bus: MessageBus
+    over: asyncio.Task[None]
+    """Ends when the connection does."""
+    questions: int = 0
+
+
+class Systemd:
+    """The systemd of the system or of the agent's own user. One connection, opened when it is first needed."""
+
+    def __init__(self, *, user: bool) -> None:
+        self._user = user
+        self._link: _Link | None = None
+        self._open: set[_Link] = set()
+        self._opening = asyncio.Lock()
+
+    async def ask(self, unit: str) -> Answer:
+        """Whether the unit is active, and its main process. Raises nothing but cancellation."""
+        try:
+            async with self._bus() as bus:
+                return await _state(bus, unit)
+        except (DBusFastError, OSError, EOFError) as error:
+            return Answer(ok=False, detail=f"{'user' if self._user else 'system'} bus: {_reason(error)}")
+
+    async def close(self) -> None:
+        """End the connections."""
+        self._link = None
+        links = list(self._open)
+        for link in links:
+            link.bus.disconnect()
+        await asyncio.gather(*(link.over for link in links))
+
+    @asynccontextmanager
+    async def _bus(self) -> AsyncIterator[MessageBus]:
+        """The connection for one question. If that fails, or is given up, the next one gets a new connection.
+
+        Other questions may be under way on the old one: it ends with the last of them.
+        """
+        link = await self._connected()
+        link.questions += 1
+        try:
+            yield link.bus
+        except BaseException:
+            if self._link is link:
+                self._link = None
+            raise
+        finally:
+            link.questions -= 1
+            if self._link is not link and link.questions == 0:
+                link.bus.disconnect()
+
+    async def _connected(self) -> _Link:
+        async with self._opening:
+            if self._link is None or not self._link.bus.connected:
+                self._link = await self._connect()
+            return self._link
+
+    async def _connect(self) -> _Link:
+        bus = MessageBus(_user_bus()) if self._user else MessageBus(bus_type=BusType.SYSTEM)
+        await bus.connect()
+        link = _Link(bus, asyncio.create_task(_until_over(bus)))
+        self._open.add(link)
+        link.over.add_done_callback(lambda _: self._open.discard(link))
+        return link
+
+
+async def _state(bus: MessageBus, unit: str) -> Answer:
+    try:
+        path = await _call(bus, _PATH, f"{_NAME}.Manager", "GetUnit", unit)
+        state = await _property(bus, path, "Unit", "ActiveState")
+        if state in _RUNNING:
+            pid = await _property(bus, path, "Service", "MainPID") if unit.endswith(".service") else 0
+            return Answer(ok=True, pid=pid or None)
+    except DBusError as error:
+        if error.type in _NO_SYSTEMD:
+            return Answer(ok=False, detail="systemd is not on the bus")
+        # A unit that nobody needs is not loaded, whether or not its file exists.
+        return Answer(ok=False, absent=error.type == _NO_SUCH_UNIT, detail=f"{unit}: {error.text}")
+    return Answer(ok=False, absent=state == "inactive", certain=state == "failed", detail=f"{unit}: {state}")
+
+
+async def _property(bus: MessageBus, path: str, interface: str, name: str) -> Any:
+    value = await _call(bus, path, "org.freedesktop.DBus.Properties", "Get", f"{_NAME}.{interface}", name)
+    return value.value
+
+
+async def _call(bus: MessageBus, path: str, interface: str, member: str, *words: str) -> Any:
+    """The first value of the reply. Raises DBusError if that is an error."""
+    question = Message(
+        destination=_NAME,
+        path=path,
+        interface=interface,
+        member=member,
+        flags=MessageFlag.NO_AUTOSTART,
+        signature="s" * len(words),
+        body=list(words),
+    )
+    reply = await bus.call(question)
+    if reply.message_type is MessageType.ERROR:
+        raise DBusError(reply.error_name or "", str(reply.body[0]) if reply.body else "", reply)
+    return reply.body[0]
+
+
+async def _until_over(bus: MessageBus) -> None:
+    # Why it ended is told to those whose question is under way; if there is none, it does not matter.
+    with suppress(Exception):
+        await bus.wait_for_disconnect()  # type: ignore[no-untyped-call]  # has no annotations
+
+
+def _user_bus() -> str:
+    folder = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
+    return os.environ.get("DBUS_SESSION_BUS_ADDRESS") or f"unix:path={quote(folder)}/bus"
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, EOFError):
+        return "the connection was closed"
+    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__

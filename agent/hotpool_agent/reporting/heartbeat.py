@@ -1,0 +1,66 @@
+"""Renews the node's Lease every H, independent of reports (behaviour B8). I/O through `publish`.
+
+Owned by the wiring. Beats only while a report of the current epoch is accepted, and starts at a random moment of the
+first H, so that a fleet that starts together does not beat together.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+
+from hotpool_agent.kube.errors import MissingError, Problem
+from hotpool_agent.kube.node_resources import Cluster
+from hotpool_agent.metrics import Metrics
+from hotpool_agent.notifier import Pulse
+from hotpool_agent.reporting.backoff import Backoff
+from hotpool_agent.settings import Settings
+
+_LOG: Final = structlog.get_logger(__name__)
+_LEASE_INTERVALS: Final = 3
+
+
+class Heartbeat:
+    """The only writer of the node's Lease. `holder` gives its identity, None while there is nothing to say."""
+
+    def __init__(
+        self, cluster: Cluster, settings: Settings, holder: Callable[[], str | None], news: Pulse, metrics: Metrics
+    ) -> None:
+        self.problem: str | None = None
+        self._cluster = cluster
+        self._interval = settings.interval
+        self._backoff = Backoff(settings.backoff_seconds, settings.interval)
+        self._holder = holder
+        self._news = news
+        self._metrics = metrics
+
+    async def run(self) -> None:
+        """Beat for ever."""
+        await self._news.until(lambda: self._holder() is not None)
+        await asyncio.sleep(random.uniform(0, self._interval))  # noqa: S311 - spreads load, guards no secret
+        while True:
+            await self._news.until(lambda: self._holder() is not None)
+            try:
+                await self._beat()
+            except Problem as error:
+                if self.problem != str(error):
+                    _LOG.warning("no heartbeat", error=str(error))
+                self.problem = str(error)
+                await asyncio.sleep(self._backoff.pause(error.pause))
+                continue
+            self.problem = None
+            self._backoff.reset()
+            await asyncio.sleep(self._interval)
+
+    async def _beat(self) -> None:
+        holder, duration = self._holder(), _LEASE_INTERVALS * self._interval
+        if holder is None:
+            return
+        with self._metrics.heartbeat():
+            try:
+                await self._cluster.renew_lease(holder, duration)
+            except MissingError:
+                await self._cluster.ensure_lease()
+                await self._cluster.renew_lease(holder, duration)

@@ -1,0 +1,320 @@
+"""Performs what the state machine of one service decides: processes, probes, waiting (behaviour A3-A9, A11).
+
+Owned by `node`. All I/O of one service starts here; each action answers with an event. Must not decide: that is
+`machine`.
+"""
+
+import asyncio
+import hashlib
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+import structlog
+
+from hotpool.api.meta import timestamp
+from hotpool_agent.catalogue.model import Observe, Run, ServiceSpec
+from hotpool_agent.notifier import Pulse
+from hotpool_agent.paths import log_file
+from hotpool_agent.probes.failure_threshold import Streak
+from hotpool_agent.probes.prober import Observer
+from hotpool_agent.services import events, probing
+from hotpool_agent.services import state_machine as m
+from hotpool_agent.services.events import Event
+from hotpool_agent.services.flap_history import Track
+from hotpool_agent.services.process import Command, LaunchError, Process, StuckError, mark
+from hotpool_agent.services.start_queue import Turns
+from hotpool_agent.services.state_machine import Action, Machine
+from hotpool_agent.services.status import Snapshot
+from hotpool_agent.settings import Settings
+from hotpool_agent.state_store import Remembered
+
+_LOG: Final = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What all services of a node share."""
+
+    settings: Settings
+    folder: Path
+    """The agent's state folder."""
+    base: Path
+    """Folder that `workingDir` is relative to."""
+    session: aiohttp.ClientSession
+    observer: Observer
+    changed: Callable[[], None]
+    """Something that the report may show has changed."""
+    remember: Callable[[], None]
+    """What is remembered of the service has changed."""
+    withdrawn: Callable[[str], Awaitable[None]]
+    """Returns when no accepted report offers the service."""
+    turns: Turns
+    """Of heavy services to load."""
+
+
+class Service:
+    """One service: its machine, and the tasks that serve it. `remembered` is what the state file holds of it."""
+
+    def __init__(self, spec: ServiceSpec, remembered: Remembered, around: Surroundings) -> None:
+        self.spec = spec
+        self.remembered = remembered
+        wish = remembered.desired
+        wanted = spec.run is not None and (wish == "Running" or (wish is None and spec.auto_start))
+        self.machine = Machine(observed=spec.observe is not None, heavy=spec.heavy, wanted=wanted)
+        self.since = timestamp()
+        self.looked = spec.observe is None
+        """Whether what exists already, observed or adopted, was probed at least once."""
+        self.news = Pulse()
+        self._around = around
+        self._process: Process | None = None
+        self._events: deque[Event] = deque()
+        self._tasks: dict[str, asyncio.Task[Event | None]] = {}
+        self._track = Track(remembered, around.settings, _now())
+        self._damp()
+        if spec.observe is not None:
+            self._spawn("probe", self._observe(spec.observe))
+
+    def begin(self, left: Process | None) -> None:
+        """Adopt what an earlier agent left; else start if that is wished for."""
+        if left is None:
+            if self.machine.wanted:
+                self.handle(events.Start())
+            return
+        self._process = left
+        fitness = self._fitness()
+        # One that was found by its mark is recorded only now.
+        self._remember(pid=left.pid, started=left.started)
+        self.looked = fitness is events.Fitness.UNFIT or not self.machine.wanted
+        self._spawn("process", self._exit(left))
+        if self.spec.heavy and fitness is events.Fitness.WAS_LOADING:
+            self._around.turns.take(self.spec.id)
+        self.handle(events.Adopted(left.pid, fitness))
+
+    def revise(self, spec: ServiceSpec) -> None:
+        """Take over a catalogue entry that asks for no new process (`recipe` is the same)."""
+        before, self.spec = self.spec, spec
+        if (spec.heavy, spec.ready, spec.live) != (before.heavy, before.ready, before.live):
+            self.handle(events.Revised(spec.heavy))
+
+    def handle(self, event: Event) -> None:
+        """Give the machine an event and do what it answers; safe to call from within an action."""
+        self._events.append(event)
+        if len(self._events) > 1:
+            return
+        while self._events:
+            try:
+                self._step(self._events[0])
+            finally:
+                self._events.popleft()
+
+    def snapshot(self) -> Snapshot:
+        """The service as it is now."""
+        now, supervised = self.machine, not self.machine.observed
+        return Snapshot(
+            spec=self.spec,
+            state=now.state,
+            since=self.since,
+            pid=now.pid,
+            last_error=now.last_error,
+            desired=("Running" if now.wanted else "Stopped") if supervised else None,
+            desired_by=(self.remembered.desired_by or "catalogue") if supervised else None,
+            restarts=now.restarts,
+            request_id=self.remembered.acted[1] if self.remembered.acted else None,
+            flapping=self._track.flapping_until(_now()) is not None,
+        )
+
+    async def settle(self) -> None:
+        """Return when nothing is under way."""
+        await self.news.until(lambda: m.settled(self.machine))
+
+    async def close(self) -> None:
+        """End the tasks; processes are left alone."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _step(self, event: Event) -> None:
+        before = self.machine
+        self.machine, actions = m.step(before, event)
+        if self.machine != before:
+            if self.machine.state != before.state:
+                self._entered(before)
+            # First the report, then the work: a withdrawal must not wait for it.
+            self._around.changed()
+            self.news.beat()
+        for action in actions:
+            self._perform(action)
+        if not m.loads(self.machine):
+            self._around.turns.leave(self.spec.id)
+
+    def _entered(self, before: Machine) -> None:
+        state = self.machine.state
+        adopted = state == "Running" and not self.looked and not self.machine.observed
+        self.since = (self.remembered.since if adopted else None) or timestamp()
+        _LOG.info("service", id=self.spec.id, state=state, error=self.machine.last_error)
+        self.looked = self.looked or (not self.machine.observed and state != "Starting")
+        if state == "Running":
+            self._track.runs(_now())
+            self._remember(since=self.since)
+        elif state != "Stopping":
+            self._track.ends(_now(), wished=before.state != "Running")
+            self._remember()
+            self._damp()
+        if state == "Stopped":
+            self._track.forgive()
+
+    def _perform(self, action: Action) -> None:
+        match action:
+            case Action.QUEUE:
+                self._around.turns.ask(self.spec.id, lambda: self.handle(events.Turn()))
+            case Action.LAUNCH:
+                self._spawn("process", self._run())
+            case Action.PROBE:
+                self._spawn("probe", probing.until_ready(self._around.session, self.spec, self._was_looked_at))
+            case Action.RECOGNISE:
+                self._spawn("probe", self._recognise())
+            case Action.WATCH:
+                self._spawn("probe", probing.until_hung(self._around.session, self.spec))
+            case Action.RETRY:
+                self._spawn("retry", self._retry())
+            case Action.ANNOUNCE:
+                self._spawn("announce", self._announce())
+            case Action.TERMINATE:
+                self._spawn("end", self._end(self._around.settings.stop_seconds))
+            case Action.KILL:
+                self._spawn("end", self._end(0))
+            case _:
+                self._undo(action)
+
+    def _undo(self, action: Action) -> None:
+        match action:
+            case Action.UNPROBE:
+                self._cancel("probe")
+            case Action.UNRETRY:
+                self._track.forgive()
+                self._cancel("retry")
+            case Action.UNANNOUNCE:
+                self._cancel("announce")
+
+    def _spawn(self, name: str, work: Coroutine[Any, Any, Event | None]) -> None:
+        """Do the work beside others, in place of what has the name; the machine gets what it returns."""
+        self._cancel(name)
+        task = self._tasks[name] = asyncio.create_task(work, name=f"{self.spec.id}: {name}")
+        task.add_done_callback(lambda _: self._answered(name, task))
+
+    def _answered(self, name: str, task: asyncio.Task[Event | None]) -> None:
+        if task.cancelled() or self._tasks.get(name) is not task:
+            return
+        if error := task.exception():
+            _LOG.error("internal error", task=task.get_name(), exc_info=error)
+        elif event := task.result():
+            self.handle(event)
+
+    def _cancel(self, name: str) -> None:
+        if task := self._tasks.pop(name, None):
+            task.cancel()
+
+    async def _run(self) -> Event:
+        try:
+            process = await Process.launch(self._command())
+        except LaunchError as error:
+            return events.LaunchFailed(str(error))
+        self._process = process
+        self._remember(pid=process.pid, started=process.started, recipe=recipe(self.spec), since=None)
+        self.handle(events.Launched(process.pid))
+        return await self._exit(process)
+
+    async def _exit(self, process: Process) -> Event:
+        return events.Exited(await process.exited())
+
+    async def _recognise(self) -> Event:
+        answer = await probing.recognise(self._around.session, self.spec)
+        self.looked = isinstance(answer, events.Unrecognised)  # of success the machine tells
+        return answer
+
+    async def _retry(self) -> Event:
+        await asyncio.sleep(self._track.retry_pause())
+        return events.Retry()
+
+    def _damp(self) -> None:
+        """Have the report looked at again when a flapping service may be offered."""
+        if (until := self._track.flapping_until(_now())) is not None:
+            self._spawn("damping", self._offer_again(until))
+
+    async def _offer_again(self, until: float) -> None:
+        await asyncio.sleep(until - _now())
+        self._around.changed()
+
+    async def _observe(self, how: Observe) -> None:
+        streak = Streak.untried(how.failures)
+        while True:
+            answer = await self._around.observer.ask(how, self.spec.port)
+            streak = streak.after(ok=answer.ok, proof=answer.absent or answer.certain)
+            if answer.ok:
+                self.handle(events.Ready(answer.pid))
+            elif streak.broken:
+                self.handle(events.Unready(answer.detail, answer.absent))
+            self._was_looked_at()
+            await asyncio.sleep(how.period_seconds)
+
+    def _was_looked_at(self) -> None:
+        """A probe was answered."""
+        if not self.looked:
+            self.looked = True
+            self.news.beat()
+
+    async def _announce(self) -> Event:
+        try:
+            async with asyncio.timeout(self._around.settings.announce_seconds):
+                await self._around.withdrawn(self.spec.id)
+        except TimeoutError:
+            _LOG.warning("stopping without an accepted report", id=self.spec.id)
+        else:
+            await asyncio.sleep(self.spec.pre_stop_seconds)
+        return events.Announced()
+
+    async def _end(self, grace: float) -> Event:
+        if process := self._process:
+            try:
+                await process.end(grace)
+            except StuckError as error:
+                self.handle(events.Stuck(str(error)))
+                await process.free()
+        self._process = None
+        self._remember(pid=None, started=None, recipe=None, since=None)
+        return events.Gone()
+
+    def _remember(self, **what: Any) -> None:
+        for name, value in what.items():
+            setattr(self.remembered, name, value)
+        self._around.remember()
+
+    def _fitness(self) -> events.Fitness:
+        if self.remembered.recipe != recipe(self.spec):
+            return events.Fitness.UNFIT
+        return events.Fitness.WAS_READY if self.remembered.since else events.Fitness.WAS_LOADING
+
+    def _command(self) -> Command:
+        run = self.spec.run or Run(command=("false",))
+        return Command(
+            argv=run.command,
+            env=run.env,
+            working_dir=self._around.base / run.working_dir,
+            log=log_file(self._around.folder, self.spec.id),
+            port=self.spec.port,
+            mark=mark(self._around.folder, self.spec.id, recipe(self.spec)),
+        )
+
+
+def recipe(spec: ServiceSpec) -> str:
+    """Digest of what a running process cannot follow when it changes: how it is run or seen, and its port."""
+    return hashlib.sha256(spec.model_dump_json(include={"run", "observe", "port"}).encode()).hexdigest()[:16]
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

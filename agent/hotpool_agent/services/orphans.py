@@ -1,0 +1,60 @@
+"""Which processes of earlier agents still run, and what they are to this one (behaviour A11). I/O.
+
+Called by `node` at its start. Never takes a stranger's process: boot, pid and start time must be those that the state
+file names; where the agent died before it wrote the file, the process must bear the mark of this state folder.
+"""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from hotpool_agent.services.process import Group, Process, left_behind
+from hotpool_agent.state_store import State
+
+_BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
+
+
+@dataclass(slots=True)
+class Leftovers:
+    """`mine`: one process for each service, to be adopted or ended by it. `strays`: what has to be ended."""
+
+    mine: dict[str, Process] = field(default_factory=dict)
+    strays: list[tuple[str, Process]] = field(default_factory=list)
+
+
+def find(folder: Path, state: State, ports: Mapping[str, int | None]) -> Leftovers:
+    """What still runs. Forgets in `state` the processes that do not, and those of an earlier boot."""
+    found = Leftovers()
+    before, state.boot = state.boot, _boot()
+    for name, kept in state.services.items():
+        process = None
+        if before == state.boot and kept.pid is not None and kept.started is not None:
+            process = Process.find(kept.pid, kept.started, ports.get(name))
+        if process:
+            found.mine[name] = process
+        else:
+            kept.pid = kept.started = kept.recipe = kept.since = None
+    recorded = set(found.mine)
+    for name, groups in left_behind(folder).items():
+        if name not in recorded:
+            _sort(name, groups, ports.get(name), found)
+            if name in found.mine and name in state.services:
+                state.services[name].recipe = next(group.recipe for group in groups if group.started >= 0)
+    return found
+
+
+def _boot() -> str:
+    with suppress(OSError):
+        return _BOOT.read_text(encoding="ascii").strip()
+    return ""
+
+
+def _sort(name: str, groups: list[Group], port: int | None, found: Leftovers) -> None:
+    """Of groups that the state file does not name the oldest with a leader is the service's; the others are strays."""
+    for group in groups:
+        if group.started >= 0 and name not in found.mine:
+            found.mine[name] = Process(group.leader, group.started, port)
+        else:
+            found.strays.append((name, Process(group.leader, group.started, None)))

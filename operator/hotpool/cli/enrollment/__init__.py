@@ -1,0 +1,1 @@
+"""Accounts and kubeconfigs for agents outside the cluster."""

@@ -1,0 +1,46 @@
+"""The file in which a credential is handed out: written whole and private, and never over somebody else's.
+
+Used by `enroll`.
+"""
+
+import os
+import tempfile
+from ipaddress import ip_address
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from hotpool.cli.enrollment.manifests import is_of
+
+
+def why_not(path: Path, node: str) -> str | None:
+    """Why the node's kubeconfig must not or cannot be written there; None: it may."""
+    if path.is_dir() or not os.access(path.absolute().parent, os.W_OK):
+        return "no file can be written there"
+    try:
+        foreign = path.exists() and not is_of(path.read_text(encoding="utf-8", errors="replace"), node)
+    except OSError as error:
+        return str(error)
+    return f"it is there and is no credential of {node}; choose another file" if foreign else None
+
+
+def write(path: Path, text: str) -> None:
+    """Replace the file in one step, so that an agent never reads a part; only its owner may read it."""
+    descriptor, name = tempfile.mkstemp(dir=path.absolute().parent, prefix=f".{path.name[:100]}.")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(descriptor)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def is_loopback(server: str) -> bool:
+    """Whether an address is of use on this machine only."""
+    host = urlsplit(server).hostname or ""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,108 @@
+"""The JSON of `why` and `diff`, documented in docs/why.md: fields may be added, none is renamed or removed.
+
+Used by the commands with `-o json`.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from hotpool.cli.node_events import Happened
+from hotpool.core.explain.dry_run import GeneratorChange, PoolChange
+from hotpool.core.explain.explain import Answer, Requirement, Survey
+from hotpool.core.explain.remedies import Facts
+from hotpool.core.model import Pool
+
+Json = dict[str, Any]
+
+
+def of_answer(answer: Answer) -> Json:
+    """`why NODE POOL`."""
+    return {
+        "node": answer.node,
+        "pool": answer.pool,
+        "standing": answer.standing,
+        "state": answer.member.state if answer.member else None,
+        "since": answer.member.since if answer.member else None,
+        "judged": {"state": answer.verdict.state, "gate": answer.verdict.gate},
+        "requirements": [_of_requirement(answer, item) for item in answer.requirements],
+        "remarks": [{"text": r.text, "since": r.since, "flip": list(r.flip)} for r in answer.remarks],
+    }
+
+
+def _of_requirement(answer: Answer, item: Requirement) -> Json:
+    return {
+        "gate": item.gate,
+        "required": item.required,
+        "holds": item.holds,
+        "decides": item is answer.decided,
+        "observed": item.observed,
+        "since": item.since,
+        "flip": list(item.flip),
+    }
+
+
+def of_survey(pool: Pool, survey: Survey, nearest: Sequence[Answer]) -> Json:
+    """`why --pool P`."""
+    return {
+        "pool": pool.meta.name,
+        "mode": pool.spec.mode,
+        "paused": pool.paused,
+        "members": {state: survey.members[state] for state in ("Ready", "Suspect", "Draining")},
+        "unwritten": survey.unwritten,
+        "out": sum(survey.reasons.values()),
+        "reasons": [{"reason": gate, "count": count} for gate, count in survey.reasons.most_common()],
+        "nearestMisses": [_of_miss(answer) for answer in nearest],
+    }
+
+
+def _of_miss(answer: Answer) -> Json:
+    failed = [_of_requirement(answer, item) for item in answer.requirements if not item.holds]
+    return {"node": answer.node, "fails": len(failed), "failed": failed}
+
+
+def of_node(facts: Facts, answers: Sequence[Answer], last: Sequence[Happened]) -> Json:
+    """`why --node N`."""
+    ready = facts.view.node.conditions.get("Ready")
+    return {
+        "node": facts.name,
+        "ready": {"status": ready.status, "reason": ready.reason, "since": ready.since} if ready else None,
+        "services": [{"id": s.id, "type": s.type, "state": s.state, "since": s.since} for s in facts.services],
+        "pools": [of_answer(answer) for answer in answers],
+        "transitions": [
+            {
+                "time": item.time,
+                "reason": item.reason,
+                "message": item.message,
+                "count": item.count,
+                "source": item.source,
+            }
+            for item in last
+        ],
+    }
+
+
+def of_pool_change(change: PoolChange) -> Json:
+    """One entry of `pools` of `diff`."""
+    return {
+        "name": change.name,
+        "change": change.kind,
+        "membersBefore": change.members_before,
+        "membersAfter": change.members_after,
+        "readyBefore": change.ready_before,
+        "readyAfter": change.ready_after,
+        "joins": [{"node": node, "state": state} for node, state in change.joins.items()],
+        "leaves": [{"node": node, "reason": reason} for node, reason in change.leaves.items()],
+        "afterSeconds": change.after_seconds,
+    }
+
+
+def of_generator_change(change: GeneratorChange) -> Json:
+    """One entry of `generators` of `diff`."""
+    return {
+        "name": change.name,
+        "change": change.kind,
+        "note": change.note,
+        "pools": [of_pool_change(pool) for pool in change.pools],
+        "notAdmitted": [{"key": n.key, "nodes": n.nodes, "reason": n.reason} for n in change.not_admitted],
+        "notAdmittedCount": change.not_admitted_count,
+    }

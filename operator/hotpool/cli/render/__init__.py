@@ -1,0 +1,1 @@
+"""Results of the commands as text for a terminal."""

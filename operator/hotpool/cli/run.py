@@ -1,0 +1,96 @@
+"""`hotpool operator`: the options of the command, and how it ends.
+
+It wires nothing: that is `hotpool.app`.
+"""
+
+import asyncio
+from typing import Annotated, Any, Final
+
+import typer
+from pydantic import ValidationError
+
+from hotpool.cli.options import fail
+from hotpool.common import cli_help
+from hotpool.observability import logging_setup
+from hotpool.settings import Settings
+
+_EXAMPLES: Final = {
+    "The operator of the fleet speech": "hotpool operator -n speech",
+    "With a projection for dispatchers": "hotpool operator -n speech --redis redis://127.0.0.1:6379",
+}
+_CODES: Final = {
+    cli_help.OK: "SIGTERM, SIGINT or Ctrl-C ended it in order",
+    cli_help.FAILED: "leadership or a part was lost, which a restart puts right; or standard error says what to do",
+    cli_help.USAGE: "wrong usage",
+}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the program."""
+
+    @app.command(cls=cli_help.plain(_EXAMPLES, _CODES))
+    def operator(
+        *,
+        namespace: Annotated[str | None, typer.Option("-n", "--namespace", help="The fleet.")] = None,
+        kubeconfig: Annotated[str | None, typer.Option(help="Path of a kubeconfig.")] = None,
+        context: Annotated[str | None, typer.Option(help="Context within it.")] = None,
+        redis: Annotated[
+            str | None, typer.Option(help="redis://, rediss:// or unix://; without it no projection.")
+        ] = None,
+        redis_prefix: Annotated[str | None, typer.Option(help="First part of the names of all keys.")] = None,
+        redis_cluster: Annotated[bool | None, typer.Option("--redis-cluster", help="It is a Redis Cluster.")] = None,
+        redis_sentinels: Annotated[
+            str | None,
+            typer.Option(help="host:port,host:port of sentinels; the URL's host is then the name of their service."),
+        ] = None,
+        redis_username: Annotated[str | None, typer.Option(help="ACL user.")] = None,
+        redis_password_file: Annotated[str | None, typer.Option(help="File with the password.")] = None,
+        redis_sentinel_password_file: Annotated[
+            str | None, typer.Option(help="File with the sentinels' password.")
+        ] = None,
+        redis_ca_file: Annotated[str | None, typer.Option(help="File with the certificates to trust (PEM).")] = None,
+        kube_nodes: Annotated[
+            bool | None,
+            typer.Option("--kube-nodes", help="Follow v1 Nodes: cordon is drain, their labels count, their end too."),
+        ] = None,
+        listen: Annotated[str | None, typer.Option(help="Address of /healthz, /readyz and /metrics.")] = None,
+    ) -> None:
+        """Run the operator of one namespace until SIGTERM.
+
+        Every option can also be said in the environment: HOTPOOL_NAMESPACE, HOTPOOL_REDIS_URL, HOTPOOL_LISTEN, …
+        """
+        from hotpool.app import Unusable, run
+
+        said: dict[str, Any] = {
+            "namespace": namespace,
+            "kubeconfig": kubeconfig,
+            "context": context,
+            "redis_url": redis,
+            "redis_prefix": redis_prefix,
+            "redis_cluster": redis_cluster,
+            "redis_sentinels": redis_sentinels,
+            "redis_username": redis_username,
+            "redis_password_file": redis_password_file,
+            "redis_sentinel_password_file": redis_sentinel_password_file,
+            "redis_ca_file": redis_ca_file,
+            "kube_nodes": kube_nodes,
+            "listen": listen,
+        }
+        settings = _settings({name: value for name, value in said.items() if value is not None})
+        logging_setup.configure(settings.log_level)
+        try:
+            raise typer.Exit(asyncio.run(run(settings)))
+        except Unusable as error:
+            fail("operator", str(error), cli_help.FAILED)
+
+
+def _settings(said: dict[str, Any]) -> Settings:
+    """From the options and the environment; ends the command with what is wrong and where."""
+    try:
+        return Settings(**said)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = str(first["loc"][0])
+        option = f"--{name.removesuffix('_url').replace('_', '-')}"
+        where = option if name in said else f"HOTPOOL_{name.upper()}"
+        fail("operator", f"{where}: {first['msg'].removeprefix('Value error, ')}", cli_help.USAGE)

@@ -1,0 +1,1 @@
+"""Reconcile one pool, node or generator: read, plan, diff, write."""

@@ -1,0 +1,123 @@
+"""Which part of a language pair a node lacks, and what would add it (behaviour F2).
+
+Called by `core.explain.explain`. Pure. It decides nothing: whether a rule allows a pair is asked of `core.languages`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from hotpool.api.languages import normalise_language
+from hotpool.api.pool import LanguageRequirement
+from hotpool.core import languages
+from hotpool.core.explain.remedies import NOBODY, Facts, Hint, either, few, first, last, wake
+from hotpool.core.matching import Finding
+from hotpool.core.model import Offer, Report, Rule
+
+_LANGUAGES = 8
+"""Languages named in one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """One part of a pair that is missing."""
+
+    type: str
+    words: str
+    services: tuple[str, ...]
+    """Services that would add it."""
+    otherwise: str
+    """What to do where there is no such service."""
+
+
+def of_pair(facts: Facts, pair: str, required: LanguageRequirement, finding: Finding) -> Hint:
+    """A directed language pair: which part of it is missing."""
+    types = [languages.ASR, languages.NMT, languages.TTS, *([languages.SEMANTIC] if required.semantic else [])]
+    source, target = (normalise_language(code) or code for code in pair.split("-", 1))
+    if finding.holds:
+        sinces = [first(s.since for s in facts.of_type(type_) if s.id in _ids(facts, type_)) for type_ in types]
+        return Hint(f"{source}-{target} is offered", last(sinces))
+    if source == "*":
+        return _from_any(facts, target, required)
+    missing = list(_missing(facts, source, target, semantic=required.semantic))
+    return _unmet(facts, missing)
+
+
+def _ids(facts: Facts, type_: str) -> set[str]:
+    return {offer.service for offer in facts.offers(type_)}
+
+
+def _unmet(facts: Facts, missing: list[_Part], prefix: str = "") -> Hint:
+    involved = {part.type for part in missing}
+    flips: dict[str, None] = {}
+    for part in missing:
+        ways = (wake(facts, service, "") for service in facts.services if service.id in part.services)
+        flips[either(ways, part.otherwise)] = None
+    since = last(service.since for service in facts.services if service.type in involved)
+    return Hint(prefix + "; ".join(part.words for part in missing), since, tuple(flips))
+
+
+def _from_any(facts: Facts, target: str, required: LanguageRequirement) -> Hint:
+    """`*-tgt`: the source language for which the least is missing."""
+    known = [facts.view.node.report, facts.potential]
+    sources = {code for report in known if report for code in languages.languages(report, languages.ASR)} - {target}
+    if not sources:
+        add = f"add a language to an asr service in the catalogue of {facts.name}"
+        return Hint(f"no asr service with a language other than {target}", None, (add,))
+    options = {source: list(_missing(facts, source, target, semantic=required.semantic)) for source in sources}
+    source = min(options, key=lambda code: (len(options[code]), code))
+    return _unmet(facts, options[source], f"not from any source, the nearest {source}-{target}: ")
+
+
+def _missing(facts: Facts, source: str, target: str, *, semantic: bool) -> Iterator[_Part]:
+    if source == target:
+        yield _Part(languages.NMT, "source and target are one language", (), "ask for another pair")
+        return
+    yield from _language(facts, languages.ASR, source)
+    yield from _rule(facts, f"{source}-{target}")
+    yield from _language(facts, languages.TTS, target)
+    if semantic:
+        yield from _language(facts, languages.SEMANTIC, source, target)
+
+
+def _language(facts: Facts, type_: str, *codes: str) -> Iterator[_Part]:
+    """Nothing where the type offers the languages."""
+    report = facts.view.node.report
+    offered = languages.languages(report, type_) if report else frozenset()
+    lacking = [code for code in codes if code not in offered]
+    if not lacking:
+        return
+    counting = f"{type_} offers {few(sorted(offered), _LANGUAGES)}" if offered else f"no {type_} service counts"
+    services = tuple(offer.service for offer in facts.could_offer(type_) if offer.languages.issuperset(lacking))
+    words = " and ".join(lacking)
+    add = f"add {words} to the languages of a running {type_} service in the catalogue of {facts.name}"
+    yield _Part(type_, f"{words} {'is' if len(lacking) == 1 else 'are'} not in {type_} ({counting})", services, add)
+
+
+def _rule(facts: Facts, pair: str) -> Iterator[_Part]:
+    """Nothing where a translation rule that counts allows the pair."""
+    offers = facts.offers(languages.NMT)
+    if any(_allows(rule, pair) for offer in offers for rule in offer.rules):
+        return
+    unblocked = [
+        offer.service for offer in offers for rule in offer.rules if _allows(replace(rule, blocked=frozenset()), pair)
+    ]
+    words = f"no nmt rule allows {pair}" if offers else f"no nmt service counts, to translate {pair}"
+    add = f"add a rule for {pair} to a running nmt service in the catalogue of {facts.name}"
+    if unblocked:
+        words = f"{pair} is blocked in {few(dict.fromkeys(unblocked))}"
+        add = f"take {pair} out of the blocked pairs of {unblocked[0]} in the catalogue of {facts.name}"
+    possible = facts.could_offer(languages.NMT)
+    services = tuple(offer.service for offer in possible if any(_allows(rule, pair) for rule in offer.rules))
+    yield _Part(languages.NMT, words, services, add)
+
+
+def _allows(rule: Rule, pair: str) -> bool:
+    """Whether a rule alone allows a pair: asked of the function that derives pairs, with a node of just that pair."""
+    source, _, target = pair.partition("-")
+    offers = {
+        languages.ASR: (Offer("asr", languages.ASR, frozenset({source})),),
+        languages.NMT: (Offer("nmt", languages.NMT, rules=(rule,)),),
+        languages.TTS: (Offer("tts", languages.TTS, frozenset({target})),),
+    }
+    node = Report(*NOBODY, time="", interval=1.0, offers=offers)
+    return pair in languages.pairs(node, semantic=False)

@@ -1,0 +1,323 @@
+"""Whether a node is in a pool, and which gate decided (behaviour D2).
+
+The one place that decides: a spec is made into checks once, and the state, generators, `why`, `diff` and dry run all
+ask the same checks.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final, cast
+
+from hotpool.api.languages import normalise_language
+from hotpool.api.pool import (
+    AttributeRequirement,
+    HashRequirement,
+    LabelExpression,
+    LabelSelector,
+    LanguageRequirement,
+    TypeRequirement,
+)
+from hotpool.api.pool import PoolTemplateSpec as Spec
+from hotpool.api.slice import MemberState
+from hotpool.common.hashing import slot
+from hotpool.core.model import Liveness, NodeView, Offer, Report
+
+
+class Gate(StrEnum):
+    """The gates in the order in which they are asked; also the reasons in `status.excluded`.
+
+    Offline comes last, so that it means: a member, were it not for its silence.
+    """
+
+    NOT_REPORTED = "NotReported"
+    LEAVING = "Leaving"
+    EXCLUDED = "ExcludedByName"
+    NOTHING_REQUIRED = "RequiresNothing"
+    NODE_SELECTOR = "NodeSelector"
+    HASH = "Hash"
+    TYPE = "TypeNotReady"
+    ATTRIBUTE = "Attribute"
+    LANGUAGE_PAIR = "LanguagePair"
+    OFFLINE = "Offline"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One requirement of a spec. `holds` and `observed` may rely on a report being there, but for NotReported."""
+
+    gate: Gate
+    required: str
+    holds: Callable[[NodeView], bool]
+    observed: Callable[[NodeView], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One requirement, what was observed of it, and whether it holds."""
+
+    gate: Gate
+    holds: bool
+    required: str
+    observed: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A member's state, or the gate that keeps the node out."""
+
+    state: MemberState | None
+    gate: Gate | None = None
+
+
+_MEMBER: dict[MemberState, Verdict] = {
+    "Ready": Verdict("Ready"),
+    "Suspect": Verdict("Suspect"),
+    "Draining": Verdict("Draining"),
+}
+_OUT = {gate: Verdict(None, gate) for gate in Gate}
+
+
+def judge(view: NodeView, spec: Spec) -> Verdict:
+    """The verdict on one node for one pool (or a generator's template)."""
+    return decide(view, checks(spec))
+
+
+def decide(view: NodeView, asked: tuple[Check, ...]) -> Verdict:
+    """The verdict by checks made before: the first that does not hold decides."""
+    for check in asked:
+        if not check.holds(view):
+            return _OUT[check.gate]
+    return _MEMBER[member_state(view)]
+
+
+def member_state(view: NodeView) -> MemberState:
+    """How a member is offered: drain comes before silence (behaviour C1)."""
+    if view.draining:
+        return "Draining"
+    return "Ready" if view.liveness is Liveness.LIVE else "Suspect"
+
+
+def findings(view: NodeView, spec: Spec) -> Iterator[Finding]:
+    """Every requirement in the order of the gates; the first that does not hold decides."""
+    for check in checks(spec):
+        holds = check.holds(view)
+        yield Finding(check.gate, holds, check.required, check.observed(view))
+        if check.gate is Gate.NOT_REPORTED and not holds:
+            return
+
+
+def checks(spec: Spec) -> tuple[Check, ...]:
+    """The checks of a spec in the order of the gates; those that always hold are left out, but for the node's own."""
+    return tuple(_checks(spec))
+
+
+def _checks(spec: Spec) -> Iterator[Check]:
+    requires = spec.requires
+    yield _NOT_REPORTED
+    yield _LEAVING
+    if spec.exclude_nodes:
+        yield _not_excluded(frozenset(spec.exclude_nodes))
+    if requires_nothing(spec):
+        yield _NOTHING_REQUIRED
+    if requires.node_selector:
+        yield _selected(requires.node_selector)
+    if requires.hash:
+        yield _in_part(requires.hash)
+    for required in requires.types:
+        yield _type_ready(required.type)
+        if required.attributes:
+            yield _has_attributes(required)
+    if requires.language_pairs:
+        yield from _has_pairs(requires.language_pairs)
+    yield _OFFLINE
+
+
+def requires_nothing(spec: Spec) -> bool:
+    """True where a spec would match nothing because it requires nothing and does not say matchAll."""
+    requires = spec.requires
+    selector = requires.node_selector
+    selecting = selector is not None and bool(selector.match_labels or selector.match_expressions)
+    return not (requires.match_all or requires.types or requires.language_pairs or requires.hash or selecting)
+
+
+def _report(view: NodeView) -> Report:
+    """The report that the gate NotReported has made sure of."""
+    return cast("Report", view.node.report)
+
+
+_NOTHING: Final[frozenset[str]] = frozenset()
+_NOT_REPORTED = Check(
+    Gate.NOT_REPORTED,
+    "a valid report",
+    lambda view: view.node.report is not None,
+    lambda view: "reported" if view.node.report else view.node.problem or "no report",
+)
+_LEAVING = Check(
+    Gate.LEAVING,
+    "not leaving",
+    lambda view: not _report(view).leaving,
+    lambda view: "leaving" if _report(view).leaving else "staying",
+)
+_NOTHING_REQUIRED = Check(
+    Gate.NOTHING_REQUIRED, "requirements, or matchAll", lambda _: False, lambda _: "spec.requires is empty"
+)
+_OFFLINE = Check(
+    Gate.OFFLINE, "a heartbeat", lambda view: view.liveness is not Liveness.OFFLINE, lambda view: view.liveness
+)
+
+
+def _not_excluded(names: frozenset[str]) -> Check:
+    return Check(
+        Gate.EXCLUDED,
+        "not in excludeNodes",
+        lambda view: view.node.meta.name not in names,
+        lambda view: "excluded" if view.node.meta.name in names else "not excluded",
+    )
+
+
+def _selected(selector: LabelSelector) -> Check:
+    keys = [*selector.match_labels, *(expression.key for expression in selector.match_expressions)]
+
+    def observed(view: NodeView) -> str:
+        return ", ".join(_label(view, key) for key in keys)
+
+    words = [f"{key}={value}" for key, value in selector.match_labels.items()]
+    words += [" ".join((e.key, e.operator, ",".join(e.values))).strip() for e in selector.match_expressions]
+    return Check(
+        Gate.NODE_SELECTOR,
+        f"labels {'; '.join(words) or 'any'}",
+        lambda view: selects(selector, view.labels),
+        observed,
+    )
+
+
+def _label(view: NodeView, key: str) -> str:
+    if key not in view.labels:
+        return f"no {key}"
+    return f"{key}={view.labels[key]}" + ("" if key in view.node.labels else " (label of the Node)")
+
+
+def _in_part(required: HashRequirement) -> Check:
+    def part(view: NodeView) -> int:
+        return slot(view.node.meta.name, required.seed, required.count)
+
+    of = f"of {required.count}, seed {required.seed!r}"
+    return Check(
+        Gate.HASH,
+        f"hash part {required.index} {of}",
+        lambda view: part(view) == required.index,
+        lambda view: f"part {part(view)}",
+    )
+
+
+def _type_ready(type_: str) -> Check:
+    def holds(view: NodeView) -> bool:
+        state = _report(view).types.get(type_)
+        return state is not None and state.ready
+
+    def observed(view: NodeView) -> str:
+        state = _report(view).types.get(type_)
+        return "ready" if state and state.ready else (state and state.reason) or "NotInstalled"
+
+    return Check(Gate.TYPE, f"type {type_} ready", holds, observed)
+
+
+def _has_attributes(required: TypeRequirement) -> Check:
+    """All attribute requirements of a type, met by one and the same service."""
+    asked = tuple(Wanted.of(attribute) for attribute in required.attributes)
+
+    def holds(view: NodeView) -> bool:
+        offers = _report(view).offers.get(required.type, ())
+        return any(all(wanted.met(offer) for wanted in asked) for offer in offers)
+
+    def observed(view: NodeView) -> str:
+        offers = _report(view).offers.get(required.type, ())
+        return "; ".join(f"{offer.service}: {_declared(offer, required)}" for offer in offers) or "no ready service"
+
+    wanted = ", ".join(_wanted(attribute) for attribute in required.attributes)
+    return Check(Gate.ATTRIBUTE, f"one {required.type} service with {wanted}", holds, observed)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One attribute requirement as sets, so that asking a service costs what it declares, not what is required."""
+
+    key: str
+    any_of: frozenset[str] | None
+    all_of: frozenset[str] | None
+
+    @classmethod
+    def of(cls, attribute: AttributeRequirement) -> "Wanted":
+        """The requirement of a spec."""
+        any_of, all_of = attribute.any_of, attribute.all_of
+        return cls(
+            attribute.key,
+            None if any_of is None else frozenset(any_of),
+            None if all_of is None else frozenset(all_of),
+        )
+
+    def met(self, offer: Offer) -> bool:
+        """Whether a service declares what is wanted."""
+        declared = offer.attributes.get(self.key, _NOTHING)
+        any_of, all_of = self.any_of, self.all_of
+        return (any_of is None or not declared.isdisjoint(any_of)) and (all_of is None or declared >= all_of)
+
+
+def _wanted(attribute: AttributeRequirement) -> str:
+    said = (("any of", attribute.any_of), ("all of", attribute.all_of))
+    return f"{attribute.key} " + " and ".join(f"{word} {','.join(values)}" for word, values in said if values)
+
+
+def _declared(offer: Offer, required: TypeRequirement) -> str:
+    pairs = ((wanted.key, offer.attributes.get(wanted.key)) for wanted in required.attributes)
+    return ", ".join(f"{key}={','.join(sorted(values))}" if values else f"no {key}" for key, values in pairs)
+
+
+def _has_pairs(required: LanguageRequirement) -> Iterator[Check]:
+    for pair in required.all_of:
+        source, _, target = pair.partition("-")
+        target = normalise_language(target) or target
+        wanted = f"{normalise_language(source)}-{target}"
+        yield _has_target(target, required) if source == "*" else _has_pair(wanted, required)
+
+
+def _has_pair(pair: str, required: LanguageRequirement) -> Check:
+    def holds(view: NodeView) -> bool:
+        return pair in (view.semantic_pairs if required.semantic else view.pairs)
+
+    return Check(Gate.LANGUAGE_PAIR, f"language pair {pair}{_repaired(required)}", holds, _offered(holds))
+
+
+def _has_target(target: str, required: LanguageRequirement) -> Check:
+    def holds(view: NodeView) -> bool:
+        return target in (view.semantic_pairs if required.semantic else view.pairs).targets
+
+    return Check(Gate.LANGUAGE_PAIR, f"language pair *-{target}{_repaired(required)}", holds, _offered(holds))
+
+
+def _repaired(required: LanguageRequirement) -> str:
+    return " with semantic repair" if required.semantic else ""
+
+
+def _offered(holds: Callable[[NodeView], bool]) -> Callable[[NodeView], str]:
+    return lambda view: "offered" if holds(view) else "not offered"
+
+
+def selects(selector: LabelSelector, labels: Mapping[str, str]) -> bool:
+    """Whether labels match a selector, by the rules of metav1.LabelSelector."""
+    exact = all(labels.get(key) == value for key, value in selector.match_labels.items())
+    return exact and all(_expression_holds(expression, labels) for expression in selector.match_expressions)
+
+
+def _expression_holds(expression: LabelExpression, labels: Mapping[str, str]) -> bool:
+    value = labels.get(expression.key)
+    match expression.operator:
+        case "In":
+            return value is not None and value in expression.values
+        case "NotIn":
+            return value is None or value not in expression.values
+        case "Exists":
+            return value is not None
+        case "DoesNotExist":
+            return value is None

@@ -1,0 +1,78 @@
+"""Views of nodes: made from what is observed, and compared, so that a change touches only what it can matter to (D3).
+
+Called by `core.cluster_cache`. Pure.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from hotpool.api.meta import AGENT_PREFIX
+from hotpool.core import languages
+from hotpool.core.model import KubeNode, Node, NodeView
+from hotpool.core.pairs import NO_PAIRS
+
+
+def renewed(before: NodeView, node: Node) -> NodeView:
+    """The view with a newer node and its pairs; those of an equal report are taken over."""
+    known = before.node.report
+    if node.report is None:
+        return replace(before, node=node, pairs=NO_PAIRS, semantic_pairs=NO_PAIRS)
+    if known is not None and known.offers == node.report.offers and before.node is not node:
+        return replace(before, node=node)
+    pairs = languages.pairs(node.report, semantic=False)
+    return replace(before, node=node, pairs=pairs, semantic_pairs=languages.pairs(node.report, semantic=True))
+
+
+def joined(view: NodeView, kube: KubeNode | None) -> NodeView:
+    """The view with what the v1 Node of its name says: cordon is drain, and its labels are seen as if on our resource.
+
+    Where both bear a label, ours counts. What has the agents' prefix is theirs to say: on a v1 Node it is not seen.
+    """
+    seen = {key: value for key, value in kube.labels.items() if not key.startswith(AGENT_PREFIX)} if kube else {}
+    return replace(view, kube=kube, joined_labels=seen | dict(view.node.labels) if seen else None)
+
+
+def of_kube(kube: KubeNode) -> tuple[object, ...]:
+    """What of a v1 Node matters."""
+    return (kube.meta.uid, kube.unschedulable, kube.labels)
+
+
+def serial(node: Node) -> tuple[str, int, int] | None:
+    """What changes with each report."""
+    report = node.report
+    return (report.session, report.epoch, report.sequence) if report else None
+
+
+def types(view: NodeView) -> frozenset[str]:
+    """The types that the node reports, ready or not."""
+    return frozenset(view.node.report.types) if view.node.report else frozenset()
+
+
+def everywhere(view: NodeView) -> tuple[object, ...]:
+    """What matters to every pool."""
+    report, node = view.node.report, view.node
+    leaving = report is not None and report.leaving
+    return (view.liveness, view.expired, node.drain, view.cordoned, view.labels, report is None, leaving)
+
+
+def shown(view: NodeView) -> tuple[object, ...]:
+    """What the node's own condition, its owner and its Redis capability are made of."""
+    report, node = view.node.report, view.node
+    types_ = report.types if report else None
+    return (*everywhere(view), view.heard, node.problem, types_, node.conditions, node.meta.generation, node.owner)
+
+
+def changed_types(before: NodeView, after: NodeView) -> set[str]:
+    """The types of which readiness, reason, services or offers differ."""
+    old, new = before.node.report, after.node.report
+    if old is None or new is None:
+        return set()
+    return {
+        type_
+        for type_ in {*old.types, *new.types}
+        if _of_type(old.types, type_) != _of_type(new.types, type_) or old.offers.get(type_) != new.offers.get(type_)
+    }
+
+
+def _of_type(types_: Mapping[str, object], type_: str) -> object:
+    return types_.get(type_)

@@ -1,0 +1,185 @@
+"""The desired result for one generator: pools to make, to put right and to remove, and its status (behaviour D5).
+
+Called by the reconciler. Pure; which keys nodes offer is known by `core.generators.key_index`.
+"""
+
+from collections.abc import Container, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from hotpool.api.generator import GeneratorStatus, NotAdmitted
+from hotpool.api.pool import PoolSpec
+from hotpool.core.conditions import Claim, settle
+from hotpool.core.generators.admission import Admission, Names, admit, with_barred
+from hotpool.core.generators.key_index import GeneratorSubject
+from hotpool.core.generators.key_rule import MAX_KEYS
+from hotpool.core.model import Generator, Pool
+
+_AT_ONCE: Final = 500
+"""Pools compared with what they should be in one plan."""
+_WRITES_AT_ONCE: Final = 100
+"""Pools made, put right or removed in one plan, so that generators take turns; each write brings the next plan."""
+_NAMED: Final = 5
+"""Objects that a message names; of the others it says the number."""
+_LONGEST_KEY: Final = 253
+
+
+@dataclass(frozen=True, slots=True)
+class GeneratorPlan:
+    """What shall be done for one generator."""
+
+    create: Mapping[str, PoolSpec]
+    """Pool name → spec."""
+    correct: Mapping[str, PoolSpec]
+    """Pools that differ from what the generator wants, for example edited by hand."""
+    remove: tuple[Pool, ...]
+    status: GeneratorStatus
+    recheck_at: float | None
+    """When to plan again (monotonic seconds): at the end of the next grace, or now where a turn was not enough."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Standing:
+    """The pools of the generator and how long their keys stay."""
+
+    keys: Mapping[str, str]
+    """Name → key, of pools that have one."""
+    staying: tuple[str, ...]
+    """Keys whose pools may not go yet."""
+    next_end: float | None
+
+
+def plan_generator(
+    subject: GeneratorSubject, own: Mapping[str, Pool], names: Container[str], moment: float, now: str
+) -> GeneratorPlan:
+    """The whole desired result. `own`: the generator's pools by name; `names`: of all pools; `now`: RFC 3339."""
+    generator = subject.generator
+    if generator.paused or subject.problem:
+        return GeneratorPlan({}, {}, (), _idle_status(subject, now), None)
+    if not subject.offers.count():
+        return GeneratorPlan({}, {}, (), generator.status, moment)
+    standing = _standing(subject, own, moment)
+    free = Names(subject.name, lambda name: name in own or name not in names)
+    for key in standing.staying:
+        free.claim(key)
+    admission = admit(subject.offers.ranking, standing.staying, generator.spec, free)
+    wanted = {subject.name(key): key for key in admission.admitted}
+    subject.keep({*admission.admitted, *standing.keys.values()})
+    correct, unchecked = _corrections(subject, own, wanted)
+    missing = [name for name in wanted if name not in own]
+    unwanted = [pool for name, pool in own.items() if name not in wanted and not pool.paused]
+    return GeneratorPlan(
+        create={name: subject.wanted(wanted[name]) for name in missing[:_WRITES_AT_ONCE]},
+        correct=correct,
+        remove=tuple(unwanted[:_WRITES_AT_ONCE]),
+        status=_status(subject, admission, now),
+        recheck_at=moment if unchecked else standing.next_end,
+    )
+
+
+def _standing(subject: GeneratorSubject, own: Mapping[str, Pool], moment: float) -> _Standing:
+    """A key stays while a node offers it or is a member of its pool, and for the grace time after that.
+
+    A pool of a rule that the generator had before is not asked for its members: it only waits for the end of its grace.
+    """
+    grace = subject.generator.spec.grace_seconds
+    keys = {name: key for name, pool in own.items() if (key := subject.key(pool)) is not None}
+    held = {key for name, key in keys.items() if own[name].paused}
+    empty = subject.empty_since([key for name, key in keys.items() if _is_empty(subject, own[name], key)], moment)
+    ends = {key: since + grace for key, since in empty.items() if key not in held}
+    staying = tuple(key for key in keys.values() if ends.get(key, moment + 1) > moment)
+    return _Standing(keys, staying, min((end for end in ends.values() if end > moment), default=None))
+
+
+def _is_empty(subject: GeneratorSubject, pool: Pool, key: str) -> bool:
+    if key in subject.offers.ranking.counts:
+        return False
+    return not (subject.fits(pool, key) and pool.status.members)
+
+
+def _corrections(
+    subject: GeneratorSubject, own: Mapping[str, Pool], wanted: Mapping[str, str]
+) -> tuple[dict[str, PoolSpec], bool]:
+    """Pools whose spec is not as it should be, and whether more must be looked at. Paused ones are left alone."""
+    correct: dict[str, PoolSpec] = {}
+    looked_at = 0
+    for name, key in wanted.items():
+        pool = own.get(name)
+        if pool is None or pool.paused or subject.is_checked(pool):
+            continue
+        if key not in subject.offers.ranking.counts and not subject.fits(pool, key):
+            continue
+        if looked_at >= _AT_ONCE or len(correct) >= _WRITES_AT_ONCE:
+            return correct, True
+        looked_at += 1
+        if subject.differs(pool, key):
+            correct[name] = subject.wanted(key)
+    return correct, False
+
+
+def _status(subject: GeneratorSubject, admission: Admission, now: str) -> GeneratorStatus:
+    generator = subject.generator
+    if subject.rule and subject.offers.barred.counts:
+        admission = with_barred(admission, subject.offers.barred, subject.rule.refusal)
+    pools, left_out = len(admission.admitted), admission.left_out
+    claims = [
+        Claim("Ready", "True", "Generated", f"{pools} pools, {left_out} not admitted"),
+        *_not_admitted(admission),
+        *_too_much(subject),
+    ]
+    return GeneratorStatus(
+        observed_generation=generator.meta.generation,
+        pools=pools,
+        not_admitted=tuple(NotAdmitted(key=_cut(key), nodes=n, reason=why) for key, n, why in admission.shown),
+        not_admitted_count=left_out,
+        conditions=settle(claims, _before(generator), generator.meta.generation, now),
+        ready="True",
+    )
+
+
+def _not_admitted(admission: Admission) -> list[Claim]:
+    claims = []
+    if admission.left_out:
+        key, nodes, reason = admission.shown[0]
+        text = f"{admission.left_out} without a pool; first {_cut(key)}: {nodes} nodes, {reason}"
+        claims.append(Claim("NotAdmitted", "True", reason, text))
+    if admission.taken:
+        text = f"pools that this generator did not make, or of other keys, have the names: {_some(admission.taken)}"
+        claims.append(Claim("NameTaken", "True", "NotOurs", f"{text}; they are not touched"))
+    return claims
+
+
+def _too_much(subject: GeneratorSubject) -> list[Claim]:
+    claims = []
+    if more := subject.offers.with_more():
+        text = f"more than {MAX_KEYS} keys, of which the first by name count, are offered by: {_some(more)}"
+        claims.append(Claim("TooManyKeys", "True", "TooManyKeys", text))
+    if cut := subject.offers.with_cut():
+        text = f"too many sets of languages to find them all; those found count, of: {_some(cut)}"
+        claims.append(Claim("SearchCut", "True", "TooManySets", text))
+    return claims
+
+
+def _idle_status(subject: GeneratorSubject, now: str) -> GeneratorStatus:
+    generator = subject.generator
+    claim = Claim("Ready", "False", "InvalidSpec", (subject.problem or "")[:1024])
+    if generator.paused:
+        claim = Claim("Ready", "False", "Paused", "annotation hotpool.dev/paused: its pools stay as they are")
+    generation = generator.meta.generation
+    conditions = settle([claim], _before(generator), generation, now)
+    return generator.status.model_copy(
+        update={"observed_generation": generation, "conditions": conditions, "ready": "False"}
+    )
+
+
+def _before(generator: Generator) -> dict[str, tuple[str, str]]:
+    return {c.type: (c.status, c.last_transition_time) for c in generator.status.conditions}
+
+
+def _some(names: tuple[str, ...] | list[str]) -> str:
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _cut(key: str) -> str:
+    return key if len(key) <= _LONGEST_KEY else f"{key[: _LONGEST_KEY - 1]}…"

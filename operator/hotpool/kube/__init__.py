@@ -1,0 +1,1 @@
+"""Everything that calls the Kubernetes API: clients, watches, decoding, writers, leader election."""

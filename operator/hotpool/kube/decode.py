@@ -1,0 +1,235 @@
+"""Wire objects → core values; the only place that knows the wire shape (design, section 2).
+
+Called by the reconciler for each object that a watch, a list or a write brings. Pure. An object that cannot be read is
+a `Rejection`, never an exception; a report or spec that cannot be used is a `problem` of the value, so that nothing
+already known is lost.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from sys import intern
+from typing import Any, Final, TypeVar, get_args
+
+from pydantic import ValidationError
+
+from hotpool.api import generator, meta, names, pool
+from hotpool.api import slice as slices
+from hotpool.core.model import (
+    Generator,
+    Heartbeat,
+    Identity,
+    Kind,
+    KubeNode,
+    Member,
+    Meta,
+    Node,
+    Observed,
+    Pool,
+    Recorded,
+    Slice,
+)
+from hotpool.kube.decode_report import usable_report, why
+
+Json = Mapping[str, Any]
+Status = TypeVar("Status", pool.PoolStatus, generator.GeneratorStatus)
+
+_INTERVALS_PER_LEASE: Final = 3
+_LONGEST_NAME: Final = 253
+_LONGEST_TIME: Final = 40
+_UNREADABLE: Final = (LookupError, TypeError, ValueError, ArithmeticError, AttributeError)
+"""What reading a value of another shape than expected raises."""
+_STATES: Final[Mapping[str, slices.MemberState]] = {state: state for state in get_args(slices.MemberState)}
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """An object that cannot be read, and why."""
+
+    kind: str
+    name: str
+    why: str
+
+
+def decode(kind: Kind, body: Json) -> Observed | Rejection:
+    """One object of a watched kind."""
+    try:
+        match kind:
+            case Kind.NODE:
+                return _node(body)
+            case Kind.KUBE_NODE:
+                return _kube_node(body)
+            case Kind.POOL:
+                return _pool(body)
+            case Kind.SLICE:
+                return _slice(body)
+            case Kind.GENERATOR:
+                return _generator(body)
+    except (ValidationError, *_UNREADABLE) as error:
+        return Rejection(kind, _name(body), why(error))
+
+
+def identify(body: Json) -> tuple[str, Identity] | None:
+    """Name, uid and version of an object, without reading the rest; None where it has none."""
+    try:
+        known = body["metadata"]
+        return _text(known["name"]), Identity(_text(known["uid"]), int(known["resourceVersion"]))
+    except _UNREADABLE:
+        return None
+
+
+def decode_lease(
+    name: str, holder: str | None, renewed: str | None, duration: int | None, *, uid: str = "", version: str = ""
+) -> Heartbeat | None:
+    """What a Lease says; None where it is not a node's or was not renewed yet. `duration`: leaseDurationSeconds."""
+    if not name.startswith(meta.LEASE_PREFIX) or not renewed:
+        return None
+    interval = min(max(1.0, duration / _INTERVALS_PER_LEASE), names.MAX_INTERVAL_SECONDS) if duration else None
+    return Heartbeat(name.removeprefix(meta.LEASE_PREFIX), holder or "", renewed, interval, uid, version)
+
+
+def _name(body: Any) -> str:
+    metadata = body.get("metadata") if isinstance(body, Mapping) else None
+    name = metadata.get("name") if isinstance(metadata, Mapping) else None
+    return name[:_LONGEST_NAME] if isinstance(name, str) else "?"
+
+
+def _meta(body: Json) -> Meta:
+    data = body["metadata"]
+    return Meta(_text(data["name"]), _text(data["uid"]), int(data["resourceVersion"]), _serial(data.get("generation")))
+
+
+def _text(value: Any) -> str:
+    """A text that can be written again: a lone surrogate, which JSON can hold, cannot."""
+    if not isinstance(value, str):
+        raise TypeError(f"a text is wanted, not {type(value).__name__}")
+    if not value.isascii():
+        value.encode()
+    return value
+
+
+def _mapping(value: Any) -> Json:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _serial(value: Any) -> int:
+    """A number that is written again; what is none counts as 0."""
+    return value if isinstance(value, int) and 0 <= value <= meta.LARGEST_SERIAL else 0
+
+
+def _paused(body: Json) -> bool:
+    return (body["metadata"].get("annotations") or {}).get(meta.PAUSED_ANNOTATION) == "true"
+
+
+def _owner(body: Json, kind: str, version: str = meta.API_VERSION) -> Mapping[str, str]:
+    """Name and uid of the first owner of a kind; what is no text is left out."""
+    owners = body["metadata"].get("ownerReferences") or []
+    found: Json = next((o for o in owners if (o.get("apiVersion"), o.get("kind")) == (version, kind)), {})
+    return {key: value for key, value in found.items() if isinstance(value, str)}
+
+
+def _node(body: Json) -> Node:
+    spec, status = _mapping(body.get("spec")), _mapping(body.get("status"))
+    report, problem = usable_report(status.get("report"))
+    return Node(
+        meta=_meta(body),
+        labels=_labels(body),
+        drain=spec.get("drain") is True,
+        report=report,
+        problem=problem,
+        conditions=dict(_recorded(status.get("conditions"))),
+        untouched=not any(spec.values()) and not _touched(body["metadata"]),  # drain: false is the default
+        owner=_owner(body, "Node", "v1").get("uid"),
+    )
+
+
+def _labels(body: Json) -> dict[str, str]:
+    return {_text(key): _text(value) for key, value in (body["metadata"].get("labels") or {}).items()}
+
+
+def _kube_node(body: Json) -> KubeNode:
+    """A v1 Node; its labels share their strings, because all Nodes bear nearly the same."""
+    labels = {intern(key): intern(value) for key, value in _labels(body).items()}
+    return KubeNode(_meta(body), labels, _mapping(body.get("spec")).get("unschedulable") is True)
+
+
+def _touched(metadata: Json) -> bool:
+    """Whether people set a label or an annotation (behaviour C4); the agent's own have its prefix."""
+    words = (*(metadata.get("labels") or {}), *(metadata.get("annotations") or {}))
+    return any(not word.startswith(meta.AGENT_PREFIX) for word in words)
+
+
+def _recorded(conditions: Any) -> Iterator[tuple[str, Recorded]]:
+    """Type and content of the conditions that can be read; others may have written there too."""
+    for condition in _items(conditions):
+        with suppress(*_UNREADABLE):
+            said = Recorded(
+                status=_text(condition["status"]),
+                reason=_text(condition.get("reason") or ""),
+                since=_text(condition["lastTransitionTime"]),
+                generation=_serial(condition.get("observedGeneration")),
+            )
+            if 0 < len(said.since) <= _LONGEST_TIME:
+                yield _text(condition["type"]), said
+
+
+def _pool(body: Json) -> Pool:
+    problem = None
+    try:
+        spec = pool.PoolSpec.model_validate(body.get("spec") or {})
+    except ValidationError as error:
+        spec, problem = pool.PoolSpec(), f"spec.{why(error)}"
+    return Pool(
+        meta=_meta(body),
+        spec=spec,
+        status=_status(pool.PoolStatus, body),
+        paused=_paused(body),
+        owner=_owner(body, "NodePoolGenerator").get("uid"),
+        problem=problem,
+    )
+
+
+def _status(model: type[Status], body: Json) -> Status:
+    """The status as stored; what cannot be read is as if it were not there, because we write it whole."""
+    try:
+        return model.model_validate(body.get("status") or {})
+    except ValidationError:
+        return model()
+
+
+def _slice(body: Json) -> Slice:
+    """A slice of which nothing but the identity can be read is still known, so that it can be put right (D10)."""
+    owner = _owner(body, "NodePool")
+    label = (body["metadata"].get("labels") or {}).get(meta.POOL_LABEL)
+    name = _text(owner.get("name") or label or _meta(body).name.rpartition("-")[0])
+    if not name:
+        raise ValueError(f"neither an owner of kind NodePool nor a label {meta.POOL_LABEL} nor the name of a slice")
+    members = tuple(member for item in _items(body.get("members")) if (member := _member(item)))
+    return Slice(_meta(body), name, _serial(body.get("term")), members, owner.get("uid"), labelled=label == name)
+
+
+def _items(value: Any) -> Iterable[Any]:
+    return value if isinstance(value, list) else ()
+
+
+def _member(item: Any) -> Member | None:
+    """One member, or None; by hand and with shared strings, because a fleet may have a million."""
+    try:
+        return Member(intern(_text(item["node"])), _STATES[item["state"]], intern(_text(item["since"])))
+    except _UNREADABLE:
+        return None
+
+
+def _generator(body: Json) -> Generator:
+    problem = None
+    try:
+        spec = generator.GeneratorSpec.model_validate(body.get("spec") or {})
+    except ValidationError as error:
+        spec, problem = generator.GeneratorSpec(rule=generator.GeneratorRule()), f"spec.{why(error)}"
+    return Generator(
+        meta=_meta(body),
+        spec=spec,
+        status=_status(generator.GeneratorStatus, body),
+        paused=_paused(body),
+        problem=problem,
+    )

@@ -1,0 +1,212 @@
+"""The sink that writes to Kubernetes: slices, pools, statuses, conditions.
+
+Called by the reconciler with values of the core; returns the stored object. It asks `leader` before each write and
+never retries. Errors: Retryable, Stale (what we built on is not what is stored), Rejected, NotLeader.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from kubernetes.aio.client import ApiClient
+from kubernetes.aio.client.exceptions import ApiException
+
+from hotpool.api import meta
+from hotpool.api.generator import GeneratorStatus
+from hotpool.api.meta import ApiModel, Condition
+from hotpool.api.pool import PoolSpec, PoolStatus
+from hotpool.core.model import Generator, Heartbeat, Kind, Member, Meta, Pool
+from hotpool.core.planning.diff import CreateSlice, DeleteSlice, SliceWrite, UpdateSlice
+from hotpool.errors import NotLeader, Rejected, Retryable, Stale
+from hotpool.kube.rest import APPLY, AWAY, JSON_PATCH, MERGE, explain, path, request
+from hotpool.observability.metrics import WRITES
+
+Json = dict[str, Any]
+
+WRITE_TIMEOUT = 2.0
+"""Seconds; shorter than what `leader` keeps in reserve (design, promise 2)."""
+
+_GONE_OR_CHANGED = {404, 409}
+_LATER = {408, 429, 500, 502, 503, 504}
+
+
+class KubeSink:
+    """Writes of one namespace. `leader` says whether our time as leader still runs; `term` is written into slices."""
+
+    def __init__(self, api: ApiClient, namespace: str, *, leader: Callable[[], bool], term: Callable[[], int]) -> None:
+        self._api = api
+        self._namespace = namespace
+        self._leader = leader
+        self._term = term
+
+    async def write_slice(self, pool: Pool, write: SliceWrite) -> Json | None:
+        """One write of a slice; the stored object, or None after a deletion."""
+        match write:
+            case CreateSlice(name, members):
+                return await self._create(Kind.SLICE, self._slice(pool, name, members))
+            case UpdateSlice(known, members):
+                body = self._slice(pool, known.meta.name, members)
+                body["metadata"]["resourceVersion"] = str(known.meta.version)
+                body["term"] = max(self._term(), known.term)
+                return await self._patch(Kind.SLICE, known.meta.name, body)
+            case DeleteSlice(known):
+                await self.delete_slice(known.meta)
+                return None
+
+    async def delete_slice(self, known: Meta) -> None:
+        """Delete this very slice, unless it changed."""
+        await self._delete(Kind.SLICE, known)
+
+    def _slice(self, pool: Pool, name: str, members: tuple[Member, ...]) -> Json:
+        return {
+            "metadata": {
+                "name": name,
+                "labels": {meta.POOL_LABEL: pool.meta.name},
+                "ownerReferences": [_owner("NodePool", pool.meta)],
+            },
+            "term": self._term(),
+            "members": [member._asdict() for member in members],
+        }
+
+    async def write_pool_status(self, pool: Pool, status: PoolStatus) -> Json:
+        """The whole status of a pool, built on the version that it was computed from."""
+        return await self._patch_status(Kind.POOL, pool.meta, status)
+
+    async def write_generator_status(self, generator: Generator, status: GeneratorStatus) -> Json:
+        """The whole status of a generator, built on the version that it was computed from."""
+        return await self._patch_status(Kind.GENERATOR, generator.meta, status)
+
+    async def write_node_conditions(self, node: Meta, conditions: tuple[Condition, ...]) -> Json:
+        """Our conditions on a NodeCapability, applied beside the agent's report."""
+        ready = next(c.status for c in conditions if c.type == "Ready")
+        body = {
+            "metadata": {"name": node.name, "uid": node.uid},
+            "status": {"conditions": [_dump(condition) for condition in conditions], "ready": ready},
+        }
+        return await self._apply(node.name, body, status=True)
+
+    async def give_owner(self, node: Meta, kube: Meta) -> Json:
+        """Let the garbage collector delete this very NodeCapability with a v1 Node; what else owns it stays."""
+        owner = {"apiVersion": "v1", "kind": "Node", "name": kube.name, "uid": kube.uid}
+        body = {"metadata": {"name": node.name, "uid": node.uid, "ownerReferences": [owner]}}
+        return await self._apply(node.name, body)
+
+    async def create_pool(self, generator: Generator, name: str, spec: PoolSpec) -> Json:
+        """A generated pool, owned by its generator and deleted with it."""
+        owners = [_owner("NodePoolGenerator", generator.meta)]
+        return await self._create(
+            Kind.POOL, {"metadata": {"name": name, "ownerReferences": owners}, "spec": _dump(spec)}
+        )
+
+    async def correct_pool(self, pool: Pool, spec: PoolSpec) -> Json:
+        """The spec of a generated pool as its generator wants it, whole."""
+        body: list[Json] = [
+            {"op": "replace", "path": "/metadata/resourceVersion", "value": str(pool.meta.version)},
+            {"op": "replace", "path": "/spec", "value": _dump(spec)},
+        ]
+        return await self._send("patch", "PATCH", Kind.POOL, pool.meta.name, body=body, content_type=JSON_PATCH)
+
+    async def delete_pool(self, pool: Pool) -> None:
+        """Delete this very pool."""
+        await self._delete(Kind.POOL, pool.meta)
+
+    async def delete_node(self, node: Meta) -> None:
+        """Delete this very NodeCapability, unless it changed."""
+        await self._delete(Kind.NODE, node)
+
+    async def delete_lease(self, lease: Heartbeat) -> None:
+        """Delete this very Lease of a node; one that was renewed meanwhile stays, and one that is gone is no error."""
+        if not self._leader():
+            raise NotLeader("our time as leader is over, nothing was sent")
+        name = f"{meta.LEASE_PREFIX}{lease.node}"
+        where = path("coordination.k8s.io/v1", "namespaces", self._namespace, "leases", name)
+        body = _this_very(lease.uid, lease.version)
+        try:
+            await request(self._api, "DELETE", where, body=body, seconds=WRITE_TIMEOUT)
+        except (ApiException, *AWAY) as error:
+            if not isinstance(error, ApiException) or error.status not in _GONE_OR_CHANGED:
+                WRITES.labels("kubernetes", "delete", "error").inc()
+                raise _translated(error, Kind.NODE, lease.node) from None
+        WRITES.labels("kubernetes", "delete", "ok").inc()
+
+    async def _create(self, kind: Kind, body: Json) -> Json:
+        return await self._send("create", "POST", kind, body["metadata"]["name"], body=_typed(kind, body))
+
+    async def _patch(self, kind: Kind, name: str, body: Json) -> Json:
+        return await self._send("patch", "PATCH", kind, name, body=body, content_type=MERGE)
+
+    async def _patch_status(self, kind: Kind, known: Meta, status: ApiModel) -> Json:
+        body = {"metadata": {"resourceVersion": str(known.version)}, "status": _whole(status)}
+        return await self._send("patch_status", "PATCH", kind, known.name, body=body, content_type=MERGE, status=True)
+
+    async def _apply(self, name: str, body: Json, *, status: bool = False) -> Json:
+        typed = _typed(Kind.NODE, body)
+        return await self._send("apply", "PATCH", Kind.NODE, name, body=typed, content_type=APPLY, status=status)
+
+    async def _delete(self, kind: Kind, known: Meta) -> None:
+        await self._send("delete", "DELETE", kind, known.name, body=_this_very(known.uid, str(known.version)))
+
+    async def _send(
+        self,
+        verb: str,
+        method: str,
+        kind: Kind,
+        name: str,
+        *,
+        body: Any,
+        content_type: str = "application/json",
+        status: bool = False,
+    ) -> Json:
+        """One request, bounded in time. `status`: for the subresource."""
+        if not self._leader():
+            raise NotLeader("our time as leader is over, nothing was sent")
+        parts = [kind.value] if method == "POST" else [kind.value, name, *(["status"] if status else [])]
+        where = path(meta.API_VERSION, "namespaces", self._namespace, *parts)
+        query = {} if method == "DELETE" else {"fieldManager": meta.OPERATOR_MANAGER}
+        if content_type == APPLY:
+            query["force"] = "true"
+        try:
+            answer = await request(
+                self._api, method, where, query=query, body=body, content_type=content_type, seconds=WRITE_TIMEOUT
+            )
+        except (ApiException, *AWAY) as error:
+            WRITES.labels("kubernetes", verb, "error").inc()
+            raise _translated(error, kind, name) from None
+        WRITES.labels("kubernetes", verb, "ok").inc()
+        return dict(answer)
+
+
+def _this_very(uid: str, version: str) -> Json:
+    """Return the options of a deletion that applies to one version of one object."""
+    return {"preconditions": {"uid": uid, "resourceVersion": version}}
+
+
+def _translated(error: BaseException, kind: Kind, name: str) -> Retryable | Rejected:
+    text = f"{kind.value}/{name}: {explain(error)}"
+    if not isinstance(error, ApiException) or error.status in _LATER:
+        return Retryable(text)
+    return Stale(text, kind, name) if error.status in _GONE_OR_CHANGED else Rejected(text)
+
+
+def _typed(kind: Kind, body: Json) -> Json:
+    kinds = {Kind.NODE: "NodeCapability", Kind.POOL: "NodePool", Kind.SLICE: "NodePoolSlice"}
+    return {"apiVersion": meta.API_VERSION, "kind": kinds[kind], **body}
+
+
+def _owner(kind: str, owner: Meta) -> Json:
+    return {
+        "apiVersion": meta.API_VERSION,
+        "kind": kind,
+        "name": owner.name,
+        "uid": owner.uid,
+        "controller": True,
+        "blockOwnerDeletion": False,
+    }
+
+
+def _dump(model: ApiModel) -> Json:
+    return model.model_dump(by_alias=True, exclude_none=True, mode="json")
+
+
+def _whole(model: ApiModel) -> Json:
+    """All keys, null where absent, so that a merge patch removes what is no longer said."""
+    return model.model_dump(by_alias=True, mode="json")

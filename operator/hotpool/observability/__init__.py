@@ -1,0 +1,1 @@
+"""Logs, metrics and the latency from a stopped service to its removal."""

@@ -1,0 +1,94 @@
+"""The look-up client for programs without asyncio: the same questions and answers as lookup.py (E6).
+
+Called by dispatchers, through hotpool.lookup. It must not import what the operator needs: redis and the standard
+library are enough.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self
+
+from redis.exceptions import RedisClusterException, RedisError
+
+from hotpool.projection.connection.sync_connection import SyncClient, connect, describe
+from hotpool.projection.lookup.base import Asking
+from hotpool.projection.lookup.protocol import FAILURES, LookupFailed, hint
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from types import TracebackType
+    from typing import Unpack
+
+    from hotpool.core.node_history import Transition
+    from hotpool.projection.connection.credentials import Credentials
+    from hotpool.projection.lookup.pick_options import How
+    from hotpool.projection.lookup.protocol import Steps, T
+    from hotpool.projection.lookup.results import Capability, Members, NoMember, Picked, Reservation
+
+
+class SyncLookup(Asking[SyncClient]):
+    """As Lookup, blocking, and as safe between threads as `client`, which is any client of redis."""
+
+    @classmethod
+    def _connect(
+        cls, url: str, *, cluster: bool, sentinels: Sequence[str], credentials: Credentials | None, timeout: float
+    ) -> SyncClient:
+        try:
+            return connect(url, cluster=cluster, sentinels=sentinels, credentials=credentials, timeout=timeout)
+        except (RedisError, RedisClusterException, OSError) as error:
+            raise LookupFailed(f"{type(error).__name__}: no cluster answers") from None
+
+    def pick(self, pool: str, **how: Unpack[How]) -> Picked | NoMember:
+        """As Lookup.pick."""
+        return self._answer(self._questions.pick(pool, how))
+
+    def pick_key(self, generator: str, pair: str, /, **how: Unpack[How]) -> Picked | NoMember:
+        """As Lookup.pick_key."""
+        return self._answer(self._questions.pick_key(generator, pair, how))
+
+    def release(self, reservation: Reservation | str) -> bool:
+        """As Lookup.release."""
+        return self._answer(self._questions.release(reservation))
+
+    def renew(self, reservation: Reservation | str, seconds: float) -> Reservation | None:
+        """As Lookup.renew."""
+        return self._answer(self._questions.renew(reservation, seconds))
+
+    def report_load(self, loads: Mapping[str, float], *, source: str, seconds: float) -> None:
+        """As Lookup.report_load."""
+        self._answer(self._questions.report_load(loads, source, seconds))
+
+    def capability(self, node: str) -> Capability | None:
+        """As Lookup.capability."""
+        return self._answer(self._questions.capability(node))
+
+    def transitions(self, node: str) -> tuple[Transition, ...]:
+        """As Lookup.transitions."""
+        return self._answer(self._questions.transitions(node))
+
+    def members(self, pool: str) -> Members:
+        """As Lookup.members."""
+        return self._answer(self._questions.members(pool))
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _answer(self, steps: Steps[T]) -> T:
+        try:
+            words = next(steps)
+            while True:
+                words = steps.send(self._client.execute_command(*words))  # type: ignore[no-untyped-call]
+        except StopIteration as end:
+            found: T = end.value
+            return found
+        except FAILURES as error:
+            raise LookupFailed(describe(error, self._client) + hint(error)) from None

@@ -1,1 +1,0 @@
-"""What comes in: wire objects decoded into core values, and the watches that bring them."""
