@@ -1,7 +1,7 @@
 """Objects that nobody should make and somebody will: hostile by content, or of a shape that no schema lets through.
 
-Used by the hostile tests of all tiers. Everything follows from a `random.Random`, so that a seed gives the same
-objects on every run. `valid_*` are within the bounds of the schema (crds/); `broken` is anything at all.
+Everything follows from a `random.Random`, so that a seed gives the same objects on every run. `valid_*` are within the
+bounds of the schema (crds/); `broken` is anything at all.
 """
 
 import copy

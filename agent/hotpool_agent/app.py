@@ -1,7 +1,6 @@
 """The wiring of a running agent: settings → state → node → reporter, heartbeat, watch, control; and its shut-down.
 
-Called by the command line. The only place that knows all parts; holds no rule of its own but the order of start and end
-(behaviour A9, B10).
+The only place that knows all parts; holds no rule of its own but the order of start and end (behaviour A9, B10).
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """What the machine is: platform and hardware for the report (behaviour B1). I/O, once at the agent's start.
 
-Called by the wiring. Nothing found is nothing said; it never fails.
+Nothing found is nothing said; it never fails.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Waiting for conditions that change in the event loop. Used by `service` and `reporter`; knows nothing of either."""
+"""Waiting for conditions that change in the event loop. knows nothing of either."""
 
 import asyncio
 from collections.abc import Callable

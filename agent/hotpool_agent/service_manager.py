@@ -1,7 +1,6 @@
 """All services of one node, the wishes about them, and the report of the moment (behaviour A2, A8-A11, B10).
 
-Owned by the wiring; `control` and the own watch give it commands, `reporter` reads its report. Must not know how
-reports travel.
+`control` and the own watch give it commands, `reporter` reads its report. Must not know how reports travel.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """What must survive the agent: its identity, wishes and running processes (behaviour A8, A11). I/O.
 
-Owned by `node`. One JSON file per node, replaced atomically and synced; and the lock that keeps a second agent of the
-same node away. Must not decide what a wish or a leftover means.
+One JSON file per node, replaced atomically and synced; and the lock that keeps a second agent of the same node away.
+Must not decide what a wish or a leftover means.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """Look-up of nodes for dispatchers: the documented import path of the extra `hotpool[lookup]`.
 
-Imported by dispatchers, and by nothing in the operator. It must not need more than redis and the standard library.
+It must not need more than redis and the standard library.
 """
 
 from hotpool.core.node_history import Transition

@@ -1,7 +1,7 @@
 """One operator in this process: everything that `hotpool operator` wires, but for the watch, the election and HTTP.
 
-Used by `tests.bench.scale_child`. Watch lines are parsed here as the watch does it and fed as it feeds them; what kopf
-itself costs for each event is not in the figures.
+Watch lines are parsed here as the watch does it and fed as it feeds them; what kopf itself costs for each event is not
+in the figures.
 """
 
 import asyncio

@@ -1,8 +1,7 @@
 """An API server in this process, under the real client: its HTTP session is replaced, everything above it is real.
 
-Used by `tests.bench.in_process`. Objects lie in files, a JSON text a line, so that a fleet of 10,000 nodes weighs
-nothing in the memory that is measured; what was written since is in memory. It counts the operator's writes, and its
-own CPU, which is not the operator's.
+Objects lie in files, a JSON text a line, so that a fleet of 10,000 nodes weighs nothing in the memory that is measured;
+what was written since is in memory. It counts the operator's writes, and its own CPU, which is not the operator's.
 """
 
 import asyncio

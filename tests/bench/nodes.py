@@ -1,7 +1,4 @@
-"""Nodes as their agents write them, all from this process: a report with one service, and a Lease that beats.
-
-Used by the parts that run on a real cluster.
-"""
+"""Nodes as their agents write them, all from this process: a report with one service, and a Lease that beats."""
 
 import asyncio
 import itertools

@@ -1,7 +1,4 @@
-"""Services and their pods on a made-up Node, as kubelet would tell of them; the EndpointSlice controller does the rest.
-
-Used by `tests.bench.endpointslice`.
-"""
+"""Services and their pods on a made-up Node, as a kubelet would report them."""
 
 import asyncio
 import json

@@ -1,6 +1,6 @@
 """One process of the scale figures, so that each starts with clean memory: `build`, `cold` or `memory`, and a folder.
 
-Started by `tests.bench.scale`. The last line that it prints is one JSON object.
+The last line that it prints is one JSON object.
 
 - build: an operator that has never run makes 132 pools for 10,000 nodes; what it wrote is stored in the folder.
 - cold: an operator starts on what is stored; then heartbeats and flips are measured on it.

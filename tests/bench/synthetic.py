@@ -1,6 +1,6 @@
 """The fleet of the scale figures on the wire: 10,000 nodes that translate between twelve languages, all in 132 pools.
 
-Used by `tests.bench.scale_child`. A node's report is as full as an agent's; pools are made by one generator.
+A node's report is as full as an agent's; pools are made by one generator.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""When a watch tells what is waited for. Used by the parts that time a change from its PATCH to a watcher."""
+"""When a watch tells what is waited for."""
 
 import asyncio
 import json

@@ -1,7 +1,7 @@
 """A namespace with everything that an agent must not touch, and the credentials of agents in and out of the cluster.
 
-Used by the tests of identity. The credentials are real: tokens that the API server made for the chart's accounts,
-bound to Pods of Nodes; no kubelet runs, so the Nodes and Pods are objects only.
+The credentials are real: tokens that the API server made for the chart's accounts, bound to Pods of Nodes; no kubelet
+runs, so the Nodes and Pods are objects only.
 """
 
 import base64

@@ -1,7 +1,7 @@
 """What is compared at the end of each settled cell, and what may never be seen in any.
 
-Called by `tests.oracle.world`. Members, slices, status, conditions, Redis, clean-up, quiet (D4) and generators against
-the oracle. Every difference is a `Wrong` with the item of behaviour.md that it breaks.
+Members, slices, status, conditions, Redis, clean-up, quiet (D4) and generators against the oracle. Every difference is
+a `Wrong` with the item of behaviour.md that it breaks.
 """
 
 from typing import TYPE_CHECKING, Any

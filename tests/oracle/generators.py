@@ -1,7 +1,7 @@
 """Which pools a generator must have made, may have made and must have removed (D5).
 
-Called by `tests.oracle.checks` at the end of each settled cell. Whoever comes first in one cell gets the last place, so
-the order of admission is checked against each moment of the cell; everything else is exact.
+Whoever comes first in one cell gets the last place, so the order of admission is checked against each moment of the
+cell; everything else is exact.
 """
 
 from dataclasses import dataclass, field

@@ -1,8 +1,7 @@
 """The oracle: who belongs where, a second time, by brute force over wire objects.
 
 Written from behaviour.md alone (B3, B4, C3, C5, D2, D5, D8); it shares no code with `hotpool.core`, keeps no index and
-remembers nothing. Used by `tests.oracle.truth` and `tests.oracle.checks`. Slow on purpose: each question is answered
-from the whole objects.
+remembers nothing. Slow on purpose: each question is answered from the whole objects.
 """
 
 from collections.abc import Iterable, Mapping

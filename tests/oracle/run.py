@@ -1,8 +1,4 @@
-"""Runs scripts against the oracle, makes a failing one as short as it gets, and prints it.
-
-Used by the tests in tests/flow and tests/soak, and by hand:
-`python -m tests.oracle.run 17` runs the course of a seed, `python -m tests.oracle.run FILE` a script as it was printed.
-"""
+"""Runs scripts against the oracle, makes a failing one as short as it gets, and prints it."""
 
 import ast
 import asyncio

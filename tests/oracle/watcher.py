@@ -1,6 +1,6 @@
 """An API server that looks at each write of a slice: promise 1, nobody is removed without evidence.
 
-Used by `tests.oracle.world`. What it finds is kept, not raised: it is inside the operator's own call.
+What it finds is kept, not raised: it is inside the operator's own call.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""Runs an agent inside a test: real service processes, real HTTP, short times. Used by the flow and cluster tests."""
+"""Runs an agent inside a test: real service processes, real HTTP, short times."""
 
 import asyncio
 import sys

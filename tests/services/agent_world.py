@@ -1,8 +1,8 @@
 """One real agent with real services on the real API server, and a model of what must come of it.
 
-Used by the stateful test and by the soak. A step does something to the agent, its services, its catalogue, its network
-or its port; `settle` waits until three accounts agree: the model (what was wished last), the operating system (which
-processes live and answer, read without the agent) and the report that the API server holds.
+A step does something to the agent, its services, its catalogue, its network or its port; `settle` waits until three
+accounts agree: the model (what was wished last), the operating system (which processes live and answer, read without
+the agent) and the report that the API server holds.
 """
 
 import os

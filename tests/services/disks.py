@@ -1,4 +1,4 @@
-"""Disks that fail under a running agent, for real and for it alone. Used by the flow tests of the state file."""
+"""Disks that fail under a running agent, for real and for it alone."""
 
 import os
 import subprocess

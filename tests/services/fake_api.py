@@ -1,8 +1,8 @@
 """An API server for one namespace of NodeCapabilities and Leases, over real HTTP, with faults on demand.
 
 It knows what the agent relies on: apply, merge patch of status with the stale-report rule, Lease patches, watches by
-name, and who asks (token, or common name of the client certificate). Used by the flow tests; `faults` decides what
-happens to the next requests that match.
+name, and who asks (token, or common name of the client certificate). `faults` decides what happens to the next requests
+that match.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """A stand-in for a D-Bus daemon with systemd on it: real messages over a real unix socket, and units that a test sets.
 
-Used by the flow tests. Speaks what a client needs to ask for a unit: SASL EXTERNAL, Hello, GetUnit, Properties.Get.
+Speaks what a client needs to ask for a unit: SASL EXTERNAL, Hello, GetUnit, Properties.Get.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""The pods of an API server, as a watch with selectors shows them; part of `fake_api`. Used by the flow tests."""
+"""The pods of an API server, as a watch with selectors shows them; part of `fake_api`."""
 
 import asyncio
 import copy

@@ -1,4 +1,4 @@
-"""The agent's way to a fake API server, through a relay that breaks it. Used by the flow tests of partitions."""
+"""The agent's way to a fake API server, through a relay that breaks it."""
 
 import asyncio
 from collections.abc import AsyncIterator

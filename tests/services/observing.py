@@ -1,4 +1,4 @@
-"""Asks an observer in a test. Used by the flow tests of the ways to see a service."""
+"""Asks an observer in a test."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable

@@ -1,4 +1,4 @@
-"""Services that something else runs: one HTTP server whose paths answer as a test says. Used by the flow tests."""
+"""Services that something else runs: one HTTP server whose paths answer as a test says."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

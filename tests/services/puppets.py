@@ -1,7 +1,6 @@
 """Made-up nodes on a real API server: reports and Leases as agents write them, many in one process.
 
-Used by cluster tests that need more nodes than processes, or silence on command. What an agent does is tested with
-real agents elsewhere.
+What an agent does is tested with real agents elsewhere.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """An API server that can be read, over real HTTP: lists in pages and single objects, with refusals on demand.
 
-For the commands of `hotpool` that only read. Used by the flow tests.
+For the commands of `hotpool` that only read.
 """
 
 import json

@@ -1,7 +1,4 @@
-"""A watcher of slices, as a reader of the API sees them: every membership that was ever published, in order.
-
-Used by tests of promises that must hold at every moment, not only in the end.
-"""
+"""A watcher of slices, as a reader of the API sees them: every membership that was ever published, in order."""
 
 import threading
 import time

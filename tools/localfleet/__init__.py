@@ -1,4 +1,1 @@
-"""A whole fleet on this machine: Redis, the operator and agents as real processes, each under its own account.
-
-Used by the demo, the cluster tests and the bench.
-"""
+"""A whole fleet on this machine: Redis, the operator and agents as real processes, each under its own account."""

@@ -1,6 +1,6 @@
 """The Helm chart of this repository as objects, as `helm install` would send them.
 
-Used by the cluster tests. helm: $HOTPOOL_HELM, else the one built beside the local cluster's programs.
+Helm: $HOTPOOL_HELM, else the one built beside the local cluster's programs.
 """
 
 import json

@@ -1,6 +1,6 @@
 """What the benchmarks share: their command line, percentiles, spreads, and how figures are shown.
 
-Used by the scripts in tests/bench. Must not measure anything.
+Must not measure anything.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """What pydantic finds wrong, in words of the catalogue: pure.
 
-Used by `file` and `annotation`. Must not decide what a wrong item leads to.
+Must not decide what a wrong item leads to.
 """
 
 import difflib

@@ -1,6 +1,6 @@
 """Reads a catalogue file and reports every error at once, each with its line and field path (behaviour A1).
 
-Called by the command line. Must not know what the agent does with a catalogue.
+Must not know what the agent does with a catalogue.
 """
 
 from pathlib import Path

@@ -1,6 +1,6 @@
 """Reads the attributes of a service from an annotation, by the rules of a catalogue entry (behaviour A1, B3): pure.
 
-Called by `pods`. Whoever may annotate a pod writes here, so that the text is bounded and nothing in it may raise.
+Whoever may annotate a pod writes here, so that the text is bounded and nothing in it may raise.
 """
 
 from dataclasses import dataclass

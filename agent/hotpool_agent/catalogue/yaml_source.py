@@ -1,7 +1,7 @@
 """YAML text as plain values and the line of each (behaviour A1), whatever the text is.
 
-Called by `catalogue_file`. Only mappings with string keys, lists, strings, numbers, booleans and null come out; a date
-stays a string. Depth, size and what aliases expand to are bounded: no text takes long. Must not know catalogues.
+Only mappings with string keys, lists, strings, numbers, booleans and null come out; a date stays a string. Depth, size
+and what aliases expand to are bounded: no text takes long. Must not know catalogues.
 """
 
 from collections.abc import Iterator

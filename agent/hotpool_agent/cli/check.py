@@ -40,7 +40,7 @@ def check(
     Each error comes with its line and field. No agent needs to run, and nothing is started. On success the
     services are listed.
     """
-    from hotpool_agent.catalogue.loader import CatalogueError, read_catalogue  # noqa: PLC0415 - slow to import
+    from hotpool_agent.catalogue.loader import CatalogueError, read_catalogue
 
     try:
         found = read_catalogue(catalogue)

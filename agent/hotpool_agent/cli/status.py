@@ -91,9 +91,9 @@ def _code(status: dict[str, Any]) -> int:
 
 
 def _yaml(answer: Any) -> str:
-    from io import StringIO  # noqa: PLC0415 - with the next, needed here only
+    from io import StringIO
 
-    from ruamel.yaml import YAML  # noqa: PLC0415 - slow to import
+    from ruamel.yaml import YAML
 
     text = StringIO()
     yaml = YAML(typ="safe", pure=True)

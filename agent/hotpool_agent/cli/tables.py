@@ -1,4 +1,4 @@
-"""Prints tables for people, first of all an agent's status. Called by the commands; colours only on a terminal.
+"""Prints tables for people, first of all an agent's status. colours only on a terminal.
 
 Knows the shape of the status answer and nothing else of the agent.
 """

@@ -1,6 +1,6 @@
 """/healthz, /readyz and /metrics on one port, for systemd, a kubelet and Prometheus. I/O.
 
-Opened by the wiring, which says how the agent is. Serves nothing else and changes nothing.
+Serves nothing else and changes nothing.
 """
 
 import errno

@@ -1,8 +1,8 @@
 """The answering side of the local socket (behaviour A2). I/O.
 
-Owned by the wiring. Each connection has a task of its own; a bad line gets an error line and never ends the server; a
-client that asks nothing, or does not take its answer, loses its connection after a time. Must not know services: what
-a request does is the dispatcher's business.
+Each connection has a task of its own; a bad line gets an error line and never ends the server; a client that asks
+nothing, or does not take its answer, loses its connection after a time. Must not know services: what a request does is
+the dispatcher's business.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """Watches the node's own NodeCapability, so that a report that vanished is sent again at once (behaviour B8).
 
-Owned by the wiring, which hears what is stored; decides nothing.
+Decides nothing.
 """
 
 from collections.abc import Callable

@@ -1,8 +1,8 @@
 """Where the API server is and how to log in: from a kubeconfig or a service account (behaviour B9). I/O.
 
-Called by `session`. A `Login` remembers what its files held, so that a rotated token, certificate or kubeconfig is
-noticed by contents, on no clock. The client's own loaders read a `tokenFile` once, and judge a token's age by the wall
-clock; and they do not strip the newline at a token's end. Must not send requests.
+A `Login` remembers what its files held, so that a rotated token, certificate or kubeconfig is noticed by contents, on
+no clock. The client's own loaders read a `tokenFile` once, and judge a token's age by the wall clock; and they do not
+strip the newline at a token's end. Must not send requests.
 """
 
 import hashlib

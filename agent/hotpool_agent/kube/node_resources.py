@@ -1,7 +1,7 @@
 """The node's NodeCapability and Lease at the API server, and the pods of the node (behaviour B7, B8). I/O.
 
-Called by `reporter`, `heartbeat`, `own_watch`, `notice` and `pods`. Knows paths and bodies; how a request travels and
-what its failure is called is the matter of `door`, what to make of an answer that of the callers.
+Knows paths and bodies; how a request travels and what its failure is called is the matter of `door`, what to make of an
+answer that of the callers.
 """
 
 from collections.abc import AsyncIterator

@@ -1,7 +1,7 @@
 """Which proxy leads to the API server, as kubectl decides it: pure.
 
-Called by `credentials`. The HTTP client's own reading of the environment is not used: it knows no networks in NO_PROXY
-(10.0.0.0/8), and it would take passwords from ~/.netrc beside the agent's credential.
+The HTTP client's own reading of the environment is not used: it knows no networks in NO_PROXY (10.0.0.0/8), and it
+would take passwords from ~/.netrc beside the agent's credential.
 """
 
 from collections.abc import Mapping

@@ -1,7 +1,7 @@
 """The one client session with the API server, opened anew when credentials were rotated or refused (behaviour B9). I/O.
 
-Owned by `publish`. Before each request it looks whether the login's files changed; then requests under way are awaited,
-streams and the old session are closed, and the next one takes its place: never two at a time.
+Before each request it looks whether the login's files changed; then requests under way are awaited, streams and the old
+session are closed, and the next one takes its place: never two at a time.
 """
 
 import asyncio

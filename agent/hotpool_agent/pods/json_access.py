@@ -1,7 +1,4 @@
-"""Reads JSON of which nothing is certain: what is of another shape is as if it were not there. Pure.
-
-Used by `readiness` and `translate`.
-"""
+"""Reads JSON of which nothing is certain: what is of another shape is as if it were not there. Pure."""
 
 from typing import Any
 

@@ -1,6 +1,6 @@
 """The pods that are services of the node, by namespace, and the ids that they have in the report (behaviour B11).
 
-Owned by `watch`, which says what it heard. Pure but for what it remembers. Must not know how anything is heard.
+Pure but for what it remembers. Must not know how anything is heard.
 """
 
 from collections.abc import Collection, Iterable

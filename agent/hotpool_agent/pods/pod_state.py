@@ -1,6 +1,6 @@
 """What the status of a pod says in the agent's words (behaviour A3, A5): pure.
 
-Called by `translate`. Only what Kubernetes calls Ready is Running. Anything may stand in the JSON; nothing raises.
+Only what Kubernetes calls Ready is Running. Anything may stand in the JSON; nothing raises.
 """
 
 from collections.abc import Iterator

@@ -1,7 +1,7 @@
 """Hears of the node's pods in the namespaces that are set (behaviour C7's care, in the agent): I/O through `publish`.
 
-Owned by the wiring; `node` takes the services from here. A list that fails and a watch that breaks are no evidence: the
-services stay as they were heard of last, and it is said.
+`node` takes the services from here. A list that fails and a watch that breaks are no evidence: the services stay as
+they were heard of last, and it is said.
 """
 
 import math

@@ -1,7 +1,7 @@
 """Runs look-ups that may block, such as those of files on a network drive, beside the event loop. I/O.
 
-Called by `observer`. The loop's own pool of threads is not for them: look-ups that hang would use it up, and the agent
-would wait for them at its end.
+The loop's own pool of threads is not for them: look-ups that hang would use it up, and the agent would wait for them at
+its end.
 """
 
 import asyncio

@@ -1,7 +1,6 @@
 """Asks a service whether it is ready (behaviour A5): I/O, fails closed.
 
-Called by `service` and `observer`. Answers one question once; how often to ask, and what an answer means, is not its
-business.
+Answers one question once; how often to ask, and what an answer means, is not its business.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """Finds a process that something else runs, by name or by pid file (behaviour A3). Blocking I/O, Linux.
 
-Called by `observer`, in a thread: reading about a process can block. Sees only what the agent's user may see in /proc.
+Sees only what the agent's user may see in /proc.
 """
 
 import os

@@ -1,6 +1,6 @@
 """Asks systemd over D-Bus for the state of a unit (behaviour A3). I/O, fails closed.
 
-Called by `observer`. Only reads, so it needs no privilege. What D-Bus calls a bus, messages and names stays in here.
+Only reads, so it needs no privilege. What D-Bus calls a bus, messages and names stays in here.
 """
 
 import asyncio

@@ -1,7 +1,4 @@
-"""How long to pause between attempts (behaviour B9): jittered, doubling up to a limit, for ever. Pure but for chance.
-
-Used by everything that talks to the API server.
-"""
+"""Jittered exponential back-off with an upper limit (behaviour B9)."""
 
 import random
 

@@ -1,7 +1,7 @@
 """What people want of the node's services through the cluster (behaviour A2; design, section 1): pure.
 
-Called by the wiring with what the own watch shows; `node` acts on it. An entry is a command when its (desired,
-requestID) differs from the one last acted on, so that the last command wins wherever it came from.
+`node` acts on it. An entry is a command when its (desired, requestID) differs from the one last acted on, so that the
+last command wins wherever it came from.
 """
 
 from collections.abc import Iterable, Mapping

@@ -1,7 +1,7 @@
 """When a report is due (behaviour B6): pure, on whatever clock the caller's `now` comes from, in seconds.
 
-Called by `reporter`, which sends one report at a time. A withdrawal is due at once; the first unsent gain or neutral
-change opens a window of D that later changes never move. Must not know what a report holds.
+A withdrawal is due at once; the first unsent gain or neutral change opens a window of D that later changes never move.
+Must not know what a report holds.
 """
 
 from dataclasses import dataclass, replace

@@ -1,7 +1,7 @@
 """Renews the node's Lease every H, independent of reports (behaviour B8). I/O through `publish`.
 
-Owned by the wiring. Beats only while a report of the current epoch is accepted, and starts at a random moment of the
-first H, so that a fleet that starts together does not beat together.
+Beats only while a report of the current epoch is accepted, and starts at a random moment of the first H, so that a
+fleet that starts together does not beat together.
 """
 
 import asyncio

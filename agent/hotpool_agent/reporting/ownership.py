@@ -1,8 +1,8 @@
 """Whose report the stored one is, and what that allows (behaviour B7, B12): pure.
 
-Called by `reporter` after each read. The rule for two agents with one node name: a stored report of somebody else may
-be replaced when it said `leaving`, or when for one whole Lease duration (3 H, theirs) neither its Lease's renewTime nor
-its epoch or sequence changed. Whoever changes one of these is alive, and the newcomer does not write.
+The rule for two agents with one node name: a stored report of somebody else may be replaced when it said `leaving`, or
+when for one whole Lease duration (3 H, theirs) neither its Lease's renewTime nor its epoch or sequence changed. Whoever
+changes one of these is alive, and the newcomer does not write.
 """
 
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
 """What the node can do, as a report (behaviour B1, B2, B3, B5, B11): pure functions of the catalogue and the states.
 
-Called by `reporter` through `node`. Decides contents and compares them; must not know when or how they are sent.
+Decides contents and compares them; must not know when or how they are sent.
 """
 
 import hashlib

@@ -1,7 +1,7 @@
 """Sends the node's report: claims an epoch, then one report at a time, in order (behaviour B5-B9, B11, B12).
 
-Owned by the wiring. Decides with `claim`, `throttle` and `report`; talks through `publish`. After an outcome that is
-not known it reads, then decides. Must not know services.
+Decides with `claim`, `throttle` and `report`; talks through `publish`. After an outcome that is not known it reads,
+then decides. Must not know services.
 """
 
 import asyncio

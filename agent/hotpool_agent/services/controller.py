@@ -1,7 +1,6 @@
 """Performs what the state machine of one service decides: processes, probes, waiting (behaviour A3-A9, A11).
 
-Owned by `node`. All I/O of one service starts here; each action answers with an event. Must not decide: that is
-`machine`.
+All I/O of one service starts here; each action answers with an event. Must not decide: that is `machine`.
 """
 
 import asyncio

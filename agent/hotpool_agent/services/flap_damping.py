@@ -1,9 +1,9 @@
 """How often a service failed lately, and what follows from it (behaviour A7): pure.
 
-Called by `service`. Two answers: how long to wait before a crashed service is run again, and whether a service that
-comes and goes is offered at all. The penalty is that of RFC 2439 (route flap damping): each flap adds to it, it halves
-in a fixed time, and between two limits lies the span in which a service stays suppressed. It never delays a withdrawal.
-Times in seconds on any one clock.
+Two answers: how long to wait before a crashed service is run again, and whether a service that comes and goes is
+offered at all. The penalty is that of RFC 2439 (route flap damping): each flap adds to it, it halves in a fixed time,
+and between two limits lies the span in which a service stays suppressed. It never delays a withdrawal. Times in seconds
+on any one clock.
 """
 
 import math

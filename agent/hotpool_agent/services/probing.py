@@ -1,6 +1,6 @@
 """When to probe a supervised service, and what the answers amount to (behaviour A5, A6, A11).
 
-Called by `service`, which gives the machine the event that each of these returns. Asking itself is `http_tcp`.
+Asking itself is `http_tcp`.
 """
 
 import asyncio

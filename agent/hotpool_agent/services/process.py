@@ -1,7 +1,7 @@
 """Processes of supervised services: run, see them end at once, end them with all their children (A3, A5, A9, A11).
 
-Called by `service`, and by `node` for what an earlier agent left. I/O only: it decides nothing about states. Processes
-have a session of their own and are not tied to the agent, because services outlive it.
+I/O only: it decides nothing about states. Processes have a session of their own and are not tied to the agent, because
+services outlive it.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """The states of one service as a pure function: (machine, event) → (machine, actions). Behaviour A3-A9 and A11.
 
-Called by `service`, which performs the actions and returns their outcome as events. Must not know time, processes or
-asyncio. One operation at a time: every command is remembered at once, and acted on when the one under way has ended.
+Must not know time, processes or asyncio. One operation at a time: every command is remembered at once, and acted on
+when the one under way has ended.
 """
 
 from dataclasses import dataclass, replace

@@ -1,6 +1,6 @@
 """The normal form of language codes (behaviour B3).
 
-Used by the agent when it reports and by the operator when it decodes reports and pools. Pure.
+Pure.
 """
 
 from collections.abc import Iterable

@@ -1,6 +1,6 @@
 """Names, bounds and base classes that every kind of the API shares.
 
-Used by all modules of `hotpool.api`, by the operator and by the agent. Must not decide or do I/O.
+Must not decide or do I/O.
 """
 
 import ast

@@ -1,6 +1,6 @@
 """`hotpool diff`: who would join and leave if documents were applied (behaviour F2, F3).
 
-Registered by `__main__`. Reads only; the answer is `core.explain.dry_run`'s.
+Reads only; the answer is `core.explain.dry_run`'s.
 """
 
 from collections.abc import Sequence

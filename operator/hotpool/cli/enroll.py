@@ -1,7 +1,7 @@
 """`hotpool enroll`: the account and credential of an agent outside the cluster, its rotation and its end.
 
-Registered by `__main__`. Each run makes at most one step of a rotation, and begins with what it finds: one that was
-cut off anywhere is put right by the next.
+Each run makes at most one step of a rotation, and begins with what it finds: one that was cut off anywhere is put right
+by the next.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """What the command line reads of a fleet, in the core's values: the objects themselves, through the operator's decode.
 
-Used by `why`, `diff` and `top`. Reads only, decides nothing.
+Reads only, decides nothing.
 """
 
 from collections.abc import Iterable, Mapping

@@ -1,6 +1,6 @@
 """The documents that `diff -f` is given, checked by the API's own models.
 
-Called by `cli.diff`. Reads files and standard input; asks no cluster.
+Reads files and standard input; asks no cluster.
 """
 
 import sys

@@ -1,6 +1,6 @@
 """The options that every command has, as kubectl has them (behaviour F5), and how a command ends without an answer.
 
-Used by every command. It knows no command.
+It knows no command.
 """
 
 import json

@@ -1,6 +1,6 @@
 """`hotpool pick`: ask Redis for a node of a pool, as a dispatcher does.
 
-Registered by `__main__`. Reads only; the cluster is not asked.
+Reads only; the cluster is not asked.
 """
 
 import asyncio

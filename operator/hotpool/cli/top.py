@@ -1,6 +1,6 @@
 """`hotpool top`: nodes and pools at a glance, once or live.
 
-Registered by `__main__`. Reads only.
+Reads only.
 """
 
 import sys

@@ -1,6 +1,6 @@
 """`hotpool why`: why a node is in a pool or not, who is nearest to a pool, how a node stands everywhere (behaviour F2).
 
-Registered by `__main__`. Reads only; the answer is `core.explain.explain`'s.
+Reads only; the answer is `core.explain.explain`'s.
 """
 
 from datetime import UTC, datetime

@@ -1,6 +1,6 @@
 """The sections of `--help` below the options: exit codes and examples, in one form for every command.
 
-Used by every command. Must stay quick to import.
+Must stay quick to import.
 """
 
 from collections.abc import Mapping

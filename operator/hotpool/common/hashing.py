@@ -1,6 +1,6 @@
 """Which part of a hash pool a node belongs to: FNV-1a with 64 bits (behaviour D5).
 
-Asked by the judge and by generators. Pure.
+Pure.
 """
 
 from functools import lru_cache

@@ -1,6 +1,6 @@
 """/healthz, /readyz and /metrics on one port.
 
-Started by `operator`, which says what makes the operator ready. Serves nothing else and changes nothing.
+Serves nothing else and changes nothing.
 """
 
 from collections.abc import Callable, Mapping

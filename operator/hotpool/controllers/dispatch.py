@@ -1,7 +1,4 @@
-"""Which phases a key goes through, by its kind.
-
-Called by the reconciler, one call at a time for each key.
-"""
+"""Which phases a key goes through, by its kind."""
 
 from hotpool.controllers.context import Fleet
 from hotpool.controllers.generator import GeneratorPhases

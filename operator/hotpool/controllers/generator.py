@@ -1,7 +1,6 @@
 """A generator, from what nodes offer to its pools and its status (behaviour D5).
 
-Called by the dispatcher, one call at a time for each generator. It holds the pace of a generator's plans and writes; it
-decides nothing and starts no task of its own.
+It holds the pace of a generator's plans and writes; it decides nothing and starts no task of its own.
 """
 
 from functools import partial

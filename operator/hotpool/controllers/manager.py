@@ -1,7 +1,7 @@
 """What is due, and when: the dirty set, the deadlines, the gate and the audit (design, section 2).
 
-Fed by the sources through `feed`, `heartbeats`, `echo`, `deaf` and `hearing`; started by `operator`. What is done for
-one key is in `phases`. It decides nothing about membership and knows no wire shape.
+Started by `operator`. What is done for one key is in `phases`. It decides nothing about membership and knows no wire
+shape.
 """
 
 import asyncio

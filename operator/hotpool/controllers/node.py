@@ -1,6 +1,6 @@
 """A node, from its view to Redis, its conditions and its owner, and to its end (behaviour C4, C6, E3).
 
-Called by the dispatcher, one call at a time for each node. Decides nothing and starts no task of its own.
+Decides nothing and starts no task of its own.
 """
 
 from hotpool.controllers.context import Fleet

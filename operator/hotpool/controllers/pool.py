@@ -1,7 +1,6 @@
 """A pool, from its view to both sinks and back: plan, diff, apply, record (design, section 2).
 
-Called by the dispatcher, one call at a time for each pool. It holds the pace of a pool's writes; it decides nothing
-about membership and starts no task of its own.
+It holds the pace of a pool's writes; it decides nothing about membership and starts no task of its own.
 """
 
 import asyncio

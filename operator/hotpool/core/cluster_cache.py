@@ -1,8 +1,7 @@
 """What the operator knows: the objects last observed, the liveness of nodes, and the standing verdicts.
 
-Fed by the reconciler with what the sources decoded; each call returns the keys whose desired state may have changed,
-and a plain heartbeat returns none. Pure: no clock (`now` is monotonic seconds), no I/O, no tasks; changed by one event
-loop only.
+Each call returns the keys whose desired state may have changed, and a plain heartbeat returns none. Pure: no clock
+(`now` is monotonic seconds), no I/O, no tasks; changed by one event loop only.
 """
 
 import heapq

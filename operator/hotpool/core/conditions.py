@@ -1,6 +1,6 @@
 """Conditions that keep their lastTransitionTime while their status stays, as Kubernetes' convention wants.
 
-Called by `core.planning.pool_plan`. Pure.
+Pure.
 """
 
 from collections.abc import Iterable, Mapping

@@ -1,7 +1,6 @@
 """Languages and directed pairs that a node offers, derived from its report (behaviour B4).
 
-Called by the state and by generators. Everything is a union over offers, so that a service that stops never adds a
-pair.
+Everything is a union over offers, so that a service that stops never adds a pair.
 """
 
 import re

@@ -1,7 +1,6 @@
 """When a silent node becomes Suspect and Offline, and whether silence may count at all (behaviour C3).
 
-Called by `core.cluster_cache` and the reconciler. Pure arithmetic on monotonic seconds. Which events count as a heartbeat is
-decided by the state.
+Pure arithmetic on monotonic seconds. Which events count as a heartbeat is decided by the state.
 """
 
 from dataclasses import dataclass, field

@@ -1,6 +1,6 @@
 """Views of nodes: made from what is observed, and compared, so that a change touches only what it can matter to (D3).
 
-Called by `core.cluster_cache`. Pure.
+Pure.
 """
 
 from collections.abc import Mapping

@@ -1,6 +1,6 @@
 """What nodes are judged for: a pool's members. What they offer to a generator is in `core.generators.key_index`.
 
-Held and updated by `core.cluster_cache`, read by `core.planning.pool_plan`. It keeps one entry for each node, so that a change costs one
+It keeps one entry for each node, so that a change costs one
 judgement and not a scan.
 """
 

@@ -1,6 +1,6 @@
 """What happened, found as the difference between what was stored and what is stored now (behaviour C6, D5, D11).
 
-Called by the narrator. Pure. Conditions are told by a general rule, so that a new one needs nothing here.
+Pure. Conditions are told by a general rule, so that a new one needs nothing here.
 """
 
 from collections import Counter

@@ -1,6 +1,6 @@
 """What an Event says, and how two things that happened become one sentence.
 
-Used by `events.aggregator` and `events.builders`. Pure. Each keeps a few names at most, however long a storm is.
+Pure. Each keeps a few names at most, however long a storm is.
 """
 
 from collections import Counter

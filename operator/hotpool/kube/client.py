@@ -1,6 +1,6 @@
 """Connections to Kubernetes, and the reads that need no watch.
 
-Used by `operator`, the watch, the Lease stream, the sink and the command line. Decides nothing and writes nothing.
+Decides nothing and writes nothing.
 """
 
 import os

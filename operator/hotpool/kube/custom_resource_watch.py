@@ -1,6 +1,6 @@
 """The watch of our own kinds, by kopf: the edge only feeds the state.
 
-Started by `operator`. The only importer of kopf. Handlers hand the object on and decide nothing.
+The only importer of kopf. Handlers hand the object on and decide nothing.
 """
 
 import asyncio

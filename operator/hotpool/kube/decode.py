@@ -1,8 +1,7 @@
 """Wire objects → core values; the only place that knows the wire shape (design, section 2).
 
-Called by the reconciler for each object that a watch, a list or a write brings. Pure. An object that cannot be read is
-a `Rejection`, never an exception; a report or spec that cannot be used is a `problem` of the value, so that nothing
-already known is lost.
+Pure. An object that cannot be read is a `Rejection`, never an exception; a report or spec that cannot be used is a
+`problem` of the value, so that nothing already known is lost.
 """
 
 from collections.abc import Iterable, Iterator, Mapping

@@ -1,6 +1,6 @@
 """An agent's report → what the core decides on (behaviour B3, B11); the only place that knows its wire shape.
 
-Called by `decode`. Pure. The time that it takes is bounded by the size of the report, whatever is in it.
+Pure. The time that it takes is bounded by the size of the report, whatever is in it.
 """
 
 from collections.abc import Iterable, Mapping

@@ -1,7 +1,7 @@
 """The sink of Events (events.k8s.io/v1): the only writer of them in the operator.
 
-Called by the narrator, one at a time. It asks `leader` before each and never retries. Errors: Retryable (no answer),
-Rejected, NotLeader; the caller drops the Event then. It must not decide what is told.
+It asks `leader` before each and never retries. Errors: Retryable (no answer), Rejected, NotLeader; the caller drops the
+Event then. It must not decide what is told.
 """
 
 import secrets

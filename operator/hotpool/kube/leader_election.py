@@ -1,7 +1,7 @@
 """The elector: who may write, and the term that fences late writes (design, promise 2).
 
-Started by `operator`. Runs in its own thread with its own connection, so that a busy event loop cannot lose the Lease;
-all times are monotonic. Others ask `leading()` and `term`. It must not know what is written.
+Runs in its own thread with its own connection, so that a busy event loop cannot lose the Lease; all times are
+monotonic. Others ask `leading()` and `term`. It must not know what is written.
 """
 
 import copy

@@ -1,6 +1,6 @@
 """The canary (behaviour C3): a Lease of ours that must come back through the stream of the nodes' Leases.
 
-Started by `operator` in the leader. It writes nothing else; what the echo means is decided by `core.liveness`.
+It writes nothing else; what the echo means is decided by `core.liveness`.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """What the raw streams share: list, watch for ever, and read a watch in chunks.
 
-Called by leases and nodes, which say what is listed, watched and told. Must not know what the lines mean.
+Must not know what the lines mean.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """v1 Nodes as bytes → only what is wanted of them: a whole one is tens of kilobytes, most of it status.
 
-Used by `clients` for lists and by `kube.node_watch` for the watch. Pure. What comes out has the wire's own shape, so that
-`kube.decode` reads it like any other object. Raises msgspec.DecodeError for what is no Node.
+Pure. What comes out has the wire's own shape, so that `kube.decode` reads it like any other object. Raises
+msgspec.DecodeError for what is no Node.
 """
 
 from typing import Any, Final

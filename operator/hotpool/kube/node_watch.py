@@ -1,8 +1,8 @@
 """The stream of v1 Nodes: cordons, labels and deletions, where the operator is told to follow them (behaviour C5, D2).
 
-Started by `operator`; feeds the reconciler as the watch of our own kinds does. Read raw, because kopf would hold every
-Node whole at each listing (10,000 are half a gigabyte), and would end where the right to watch is taken away.
-Decides nothing; a stream that breaks tells nothing but that it broke.
+Feeds the reconciler as the watch of our own kinds does. Read raw, because kopf would hold every Node whole at each
+listing (10,000 are half a gigabyte), and would end where the right to watch is taken away. Decides nothing; a stream
+that breaks tells nothing but that it broke.
 """
 
 import asyncio

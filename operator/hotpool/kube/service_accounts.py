@@ -1,6 +1,6 @@
 """The accounts of agents outside the cluster: the requests that make, look at and end them.
 
-Used by `hotpool enroll`, with the rights of whoever calls it. Decides nothing; every failure is `Unavailable`.
+Decides nothing; every failure is `Unavailable`.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """The sink that writes to Kubernetes: slices, pools, statuses, conditions.
 
-Called by the reconciler with values of the core; returns the stored object. It asks `leader` before each write and
-never retries. Errors: Retryable, Stale (what we built on is not what is stored), Rejected, NotLeader.
+Returns the stored object. It asks `leader` before each write and never retries. Errors: Retryable, Stale (what we built
+on is not what is stored), Rejected, NotLeader.
 """
 
 from collections.abc import Callable

@@ -1,6 +1,6 @@
 """What this process wrote of each name, so that the audit can tell a foreign change from a write under way.
 
-Called by writer and audit. It must not do I/O. One ledger for pools, one for nodes.
+It must not do I/O. One ledger for pools, one for nodes.
 """
 
 from __future__ import annotations

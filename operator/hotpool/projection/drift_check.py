@@ -1,8 +1,7 @@
 """What Redis really holds, compared with what it should hold (E1): the names to write again and those to drop.
 
-Called by the writer, each 5 s. Facts and counts are compared each time, contents in turn. It only reads, and must not
-repair anything: the mirror decides when to write.
-Keys of a wrong type or content count as different, never as an error.
+Facts and counts are compared each time, contents in turn. It only reads, and must not repair anything: the mirror
+decides when to write. Keys of a wrong type or content count as different, never as an error.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """The library of server-side functions: loading it, and calling its functions by name.
 
-Called by writer, audit and look-up. It must not know what the functions are about, nor import anything that a
-dispatcher does not have.
+It must not know what the functions are about, nor import anything that a dispatcher does not have.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Names of the Redis keys of one fleet, and the place of a node in a pool's ordered sets.
 
-Called by writer, audit and look-up. Pure: it must not import redis or do I/O. Every key holds the same hash tag, so
-all of a fleet lies in one slot of a Redis Cluster (E4: the limit is one shard per fleet).
+Pure: it must not import redis or do I/O. Every key holds the same hash tag, so all of a fleet lies in one slot of a
+Redis Cluster (E4: the limit is one shard per fleet).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Keeps Redis equal to the last images that the reconciler gave (behaviour E1, E5), whatever happens to Redis.
 
-Called by the reconciler with whole images; its round, each 5 s, compares and re-sends what differs. While Redis is
-away images are only remembered. It must not decide what an image holds.
+Its round, each 5 s, compares and re-sends what differs. While Redis is away images are only remembered. It must not
+decide what an image holds.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """Errors of redis as the three errors that every sink has, and the reasons that only this one knows.
 
-Called by the writer. It must not let the password of the URL into a text.
+It must not let the password of the URL into a text.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The sink that keeps Redis equal to what the reconciler gives it: whole images, fenced by term, ordered by version.
 
-Called by the reconciler and the leader's 5 s round. It must not decide about membership, retry on its own, or write
-while `leader()` is false. Each method is one write; overlapping writes of one name are safe, the later wins.
-Errors: Retryable (Unclaimed: call claim, then send again), Rejected (NotLeader: nothing was sent), Fenced: stop.
+It must not decide about membership, retry on its own, or write while `leader()` is false. Each method is one write;
+overlapping writes of one name are safe, the later wins. Errors: Retryable (Unclaimed: call claim, then send again),
+Rejected (NotLeader: nothing was sent), Fenced: stop.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The file in which a credential is handed out: written whole and private, and never over somebody else's.
-
-Used by `enroll`.
-"""
+"""The file in which a credential is handed out: written whole and private, and never over somebody else's."""
 
 import os
 import tempfile

@@ -1,7 +1,7 @@
 """What an agent's account consists of, and which step of a rotation is due: pure.
 
-Used by `enroll`. A node has at most two credentials, because there are two names for them: with the later serial the
-one that is handed out, with the earlier one the former, which goes once the API server has seen the other.
+A node has at most two credentials, because there are two names for them: with the later serial the one that is handed
+out, with the earlier one the former, which goes once the API server has seen the other.
 """
 
 import base64

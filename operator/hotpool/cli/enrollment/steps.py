@@ -1,6 +1,6 @@
 """The parts of `hotpool enroll`: an account, its trial, its credentials, its end.
 
-Used by `enroll`. Each may be cut off anywhere, and begins with what it finds.
+Each may be cut off anywhere, and begins with what it finds.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """What `diff` prints for people.
 
-Called by `cli.diff` with changes of `core.explain.dry_run`. Decides nothing.
+Decides nothing.
 """
 
 from collections.abc import Iterable, Sequence

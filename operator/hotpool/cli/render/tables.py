@@ -1,6 +1,6 @@
 """How the command line prints for people: tables that fit the terminal.
 
-Used by the commands. Colours and width are the terminal's: without one there are no colours and 80 columns.
+Colours and width are the terminal's: without one there are no colours and 80 columns.
 """
 
 from collections.abc import Iterable, Sequence

@@ -1,6 +1,6 @@
 """What `top` prints for people.
 
-Called by `cli.top` with rows. Decides nothing.
+Decides nothing.
 """
 
 from collections.abc import Iterator, Sequence

@@ -1,6 +1,6 @@
 """What `top` shows of each node and pool, made from what was read.
 
-Called by `cli.top`. Decides nothing; `Rates` remembers what was seen before, to count changes while watching.
+Decides nothing; `Rates` remembers what was seen before, to count changes while watching.
 """
 
 from collections import Counter, deque

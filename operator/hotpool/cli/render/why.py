@@ -1,6 +1,6 @@
 """What `why` prints for people.
 
-Called by `cli.why` with answers of `core.explain.explain`. Decides nothing.
+Decides nothing.
 """
 
 from collections.abc import Iterable, Sequence

@@ -1,7 +1,6 @@
 """Who would join and leave pools if a pool or a generator were applied (behaviour F2, F3).
 
-Called by `diff` with the objects as stored and as they would be. Pure; both sides are asked of the same judge, so that
-an object that is applied already makes no difference.
+Pure; both sides are asked of the same judge, so that an object that is applied already makes no difference.
 """
 
 from collections.abc import Iterable, Mapping

@@ -1,7 +1,7 @@
 """Why a node is in a pool or not (behaviour F2): the judge's own findings beside what the objects say.
 
-Called by the command line. Pure. It decides nothing: the verdict is `judge`'s, and what only the leader's clock knows
-(silence, the brake) is read from conditions and slices.
+Pure. It decides nothing: the verdict is `judge`'s, and what only the leader's clock knows (silence, the brake) is read
+from conditions and slices.
 """
 
 from collections import Counter

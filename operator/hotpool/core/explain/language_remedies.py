@@ -1,6 +1,6 @@
 """Which part of a language pair a node lacks, and what would add it (behaviour F2).
 
-Called by `core.explain.explain`. Pure. It decides nothing: whether a rule allows a pair is asked of `core.languages`.
+Pure. It decides nothing: whether a rule allows a pair is asked of `core.languages`.
 """
 
 from collections.abc import Iterator

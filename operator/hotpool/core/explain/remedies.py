@@ -1,7 +1,7 @@
 """What was observed of one requirement, since when, and what would flip it (behaviour F2).
 
-Called by `core.explain.explain`; language pairs are in `core.explain.language_remedies`. Pure. It decides nothing: it puts a
-finding of the judge into a person's words, and asks the judge what would be if.
+Language pairs are in `core.explain.language_remedies`. Pure. It decides nothing: it puts a finding of the judge into a
+person's words, and asks the judge what would be if.
 """
 
 from collections.abc import Iterable, Mapping

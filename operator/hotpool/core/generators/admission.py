@@ -1,6 +1,6 @@
 """Names and specs of generated pools, and which keys are admitted (behaviour D5, D6).
 
-Called by `core.generators.key_index` and `core.planning.generator_plan`. Pure.
+Pure.
 """
 
 import hashlib

@@ -1,6 +1,6 @@
 """A generator, what nodes offer to it, and what it made of that: the standing part of behaviour D5.
 
-Held and updated by `core.cluster_cache`, read by `core.planning.generator_plan`. Nodes from which the same keys follow are one group,
+Nodes from which the same keys follow are one group,
 so that a change of a node costs a comparison, and keys are derived and counted once for each group, when a plan is
 made.
 """

@@ -1,6 +1,6 @@
 """Keys in the order in which a generator admits them (behaviour D5): by distinct nodes descending, then by name.
 
-Kept by `core.generators.key_index`, walked by `core.generators.admission`. A change of one node costs its keys and not all
+A change of one node costs its keys and not all
 keys; a walk costs what is taken of it. Pure.
 """
 

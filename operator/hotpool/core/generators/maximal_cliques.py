@@ -1,7 +1,7 @@
 """The largest sets of languages that a node translates in all directions (behaviour D5).
 
-Called by `core.generators.key_rule`. Bron-Kerbosch with pivots over bit masks; a graph made to have exponentially many
-such sets ends the search early, which is said and never hangs. Pure.
+Bron-Kerbosch with pivots over bit masks; a graph made to have exponentially many such sets ends the search early, which
+is said and never hangs. Pure.
 """
 
 from collections import defaultdict

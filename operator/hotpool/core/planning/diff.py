@@ -1,6 +1,6 @@
 """What must be written so that what is applied becomes what is planned; empty means stop here (behaviour D4).
 
-Called by the reconciler between plan and apply. Pure.
+Pure.
 """
 
 from collections.abc import Mapping

@@ -1,6 +1,6 @@
 """The desired result for one generator: pools to make, to put right and to remove, and its status (behaviour D5).
 
-Called by the reconciler. Pure; which keys nodes offer is known by `core.generators.key_index`.
+Pure; which keys nodes offer is known by `core.generators.key_index`.
 """
 
 from collections.abc import Container, Mapping

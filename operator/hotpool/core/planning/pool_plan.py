@@ -1,6 +1,6 @@
 """The desired result for one pool or one node, whole: slices, status, what Redis shall say, conditions.
 
-Called by the reconciler with what the state knows; compared by `core.planning.diff` with what is applied. Pure.
+Compared by `core.planning.diff` with what is applied. Pure.
 """
 
 from collections import Counter

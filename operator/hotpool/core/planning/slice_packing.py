@@ -1,6 +1,6 @@
 """How the members of a pool are packed into slices (behaviour D7): sticky, lowest free place first, merged by rule.
 
-Called by `core.planning.pool_plan`. Pure; knows indices and members, not objects.
+Pure; knows indices and members, not objects.
 """
 
 from collections.abc import Iterator, Mapping

@@ -1,6 +1,6 @@
 """Connections to Redis as the projection needs them, and its error texts without secrets.
 
-Called by `operator` (for the writer) and by the look-up. It must not import anything that a dispatcher does not have.
+It must not import anything that a dispatcher does not have.
 """
 
 from __future__ import annotations

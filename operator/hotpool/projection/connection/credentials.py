@@ -1,7 +1,7 @@
 """User, password and certificates for Redis from files, read again at each new connection (behaviour E4).
 
-Called by the clients. A connection that stands is not touched by a rotation; the next one uses what the files hold.
-It must not let a password into a text, nor import anything that a dispatcher does not have.
+A connection that stands is not touched by a rotation; the next one uses what the files hold. It must not let a password
+into a text, nor import anything that a dispatcher does not have.
 """
 
 from __future__ import annotations

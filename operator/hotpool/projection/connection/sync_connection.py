@@ -1,6 +1,6 @@
 """Connections to Redis for programs without asyncio: as client.py makes them for the others.
 
-Called by the blocking look-up. It must not import anything that a dispatcher does not have.
+It must not import anything that a dispatcher does not have.
 """
 
 from __future__ import annotations

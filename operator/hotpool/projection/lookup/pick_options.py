@@ -1,6 +1,6 @@
 """How a pick chooses, as dispatchers say it and as the server-side functions take it.
 
-Called by the look-up clients. Pure: it must not do I/O.
+Pure: it must not do I/O.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What a look-up asks of Redis, step by step, without asking: the clients send the words and hand back the replies.
 
-Called by the look-up clients, asyncio and blocking. Pure but for what it remembers: it must not do I/O.
+Pure but for what it remembers: it must not do I/O.
 """
 
 from __future__ import annotations

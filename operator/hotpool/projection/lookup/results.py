@@ -1,6 +1,6 @@
 """What a look-up answers, and how it is read from the replies of the server-side functions.
 
-Called by the look-up client. Pure: it must not do I/O.
+Pure: it must not do I/O.
 """
 
 from __future__ import annotations
