@@ -10,7 +10,7 @@ from hotpool.api.meta import API_VERSION, LEASE_PREFIX, POOL_LABEL
 from hotpool.api.pool import PoolSpec, PoolStatus
 from hotpool.api.slice import MemberState
 from hotpool.core import languages
-from hotpool.core.cluster_cache import State
+from hotpool.core.cluster_cache import ClusterCache
 from hotpool.core.model import (
     Generator,
     Heartbeat,
@@ -22,14 +22,14 @@ from hotpool.core.model import (
     Node,
     NodeView,
     Observed,
-    Offer,
     Pool,
     Rule,
+    ServiceOffer,
     Slice,
     TypeState,
 )
 from hotpool.core.model import Report as CoreReport
-from hotpool.kube.decode import Rejection, decode, decode_lease
+from hotpool.kube.decode import DecodeError, decode, decode_lease
 
 Json = dict[str, Any]
 
@@ -137,7 +137,7 @@ def generator_object(name: str, *, version: int = 1, generation: int = 1, paused
 
 def _decoded(kind: Kind, body: Json) -> Observed:
     found = decode(kind, body)
-    assert not isinstance(found, Rejection), found
+    assert not isinstance(found, DecodeError), found
     return found
 
 
@@ -164,15 +164,17 @@ def view(content: Json | None = None, liveness: Liveness = Liveness.LIVE, **more
     return NodeView(seen, liveness, pairs=plain, semantic_pairs=repaired)
 
 
-def offer(service_id: str, type_: str, *codes: str, rules: Iterable[Rule] = (), **attributes: Iterable[str]) -> Offer:
+def offer(
+    service_id: str, type_: str, *codes: str, rules: Iterable[Rule] = (), **attributes: Iterable[str]
+) -> ServiceOffer:
     """A service that counts."""
     values = {key: frozenset(value) for key, value in attributes.items()}
-    return Offer(service_id, type_, frozenset(codes), tuple(rules), values)
+    return ServiceOffer(service_id, type_, frozenset(codes), tuple(rules), values)
 
 
-def core_report(*offers: Offer, **more: Any) -> CoreReport:
+def core_report(*offers: ServiceOffer, **more: Any) -> CoreReport:
     """A report as the core knows it, of services that all count."""
-    types: dict[str, tuple[Offer, ...]] = {}
+    types: dict[str, tuple[ServiceOffer, ...]] = {}
     for item in offers:
         types[item.type] = (*types.get(item.type, ()), item)
     ready = {type_: TypeState(ready=True, services=tuple(o.service for o in found)) for type_, found in types.items()}
@@ -221,9 +223,9 @@ def requires(*types: str, **more: Any) -> Json:
     return {"types": [{"type": type_} for type_ in types], **more}
 
 
-def open_state() -> State:
+def open_state() -> ClusterCache:
     """A state whose gate is open: what appears is new."""
-    state = State()
+    state = ClusterCache()
     state.gate_open = True
     return state
 

@@ -6,16 +6,16 @@ from typing import Any
 from tests.builders import pool
 
 from hotpool.core.generators.admission import key_rule, pool_name, pool_spec
-from hotpool.core.generators.key_index import GeneratorSubject
+from hotpool.core.generators.key_index import GeneratorEntry
 from hotpool.core.model import Generator, NodeView, Pool
 from hotpool.core.planning.generator_plan import GeneratorPlan, plan_generator
 
 NOW = "2026-01-01T00:00:00.000000Z"
 
 
-def offered(by: Generator, *views: NodeView) -> GeneratorSubject:
+def offered(by: Generator, *views: NodeView) -> GeneratorEntry:
     """A generator to which nodes n0, n1, ... offer what they can."""
-    found = GeneratorSubject(by)
+    found = GeneratorEntry(by)
     for number, seen in enumerate(views):
         found.update(f"n{number}", seen)
     return found
@@ -28,7 +28,7 @@ def made(by: Generator, key: str, **more: Any) -> Pool:
     return replace(pool(name, **more), spec=spec, owner=by.meta.uid)
 
 
-def planned(subject: GeneratorSubject, *pools: Pool, moment: float = 0.0) -> GeneratorPlan:
+def planned(subject: GeneratorEntry, *pools: Pool, moment: float = 0.0) -> GeneratorPlan:
     """The plan when these are all pools of the fleet."""
     uid = subject.generator.meta.uid
     own = {item.meta.name: item for item in pools if item.owner == uid}

@@ -15,7 +15,7 @@ from typing import Any
 from tests.builders import Json, condition, generator_object, node_object, pool_object, report, service, slice_object
 from tests.places import changed, paths
 
-from hotpool.core.model import OURS, Kind
+from hotpool.core.model import CUSTOM_KINDS, Kind
 
 LARGEST = 2**53 - 1
 FAR = "9999-12-31T23:59:59Z"
@@ -191,8 +191,8 @@ def _whole_spec() -> Json:
 
 
 _FREE = ("spec", "status", "term", "members")
-WHOLE = {kind: whole(kind) for kind in OURS}
-_PLACES = {kind: [place for place in paths(WHOLE[kind]) if place and place[0] in _FREE] for kind in OURS}
+WHOLE = {kind: whole(kind) for kind in CUSTOM_KINDS}
+_PLACES = {kind: [place for place in paths(WHOLE[kind]) if place and place[0] in _FREE] for kind in CUSTOM_KINDS}
 
 
 def broken(rng: Random, kind: Kind, name: str) -> Json:

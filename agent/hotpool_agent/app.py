@@ -20,24 +20,24 @@ from hotpool_agent.catalogue.loader import CatalogueError, read_catalogue
 from hotpool_agent.catalogue.model import Catalogue
 from hotpool_agent.control import protocol, socket_server
 from hotpool_agent.control.health_server import Health, serving
-from hotpool_agent.kube.capability_watch import OwnWatch
+from hotpool_agent.kube.capability_watch import CapabilityWatch
 from hotpool_agent.kube.credentials import Target
-from hotpool_agent.kube.node_resources import Cluster
+from hotpool_agent.kube.node_resources import NodeResources
 from hotpool_agent.kube.pod_identity import kube_node
 from hotpool_agent.metrics import Metrics
 from hotpool_agent.paths import log_folder, socket_path, state_folder
-from hotpool_agent.pods.pod_watch import Pods
+from hotpool_agent.pods.pod_watch import PodServices
 from hotpool_agent.probes import http_tcp
 from hotpool_agent.reporting.commands import intents_in
 from hotpool_agent.reporting.heartbeat import Heartbeat
 from hotpool_agent.reporting.ownership import stored_in
-from hotpool_agent.reporting.report_builder import Facts, stamped
-from hotpool_agent.reporting.report_limits import Dropped, bounded_services
+from hotpool_agent.reporting.report_builder import AgentInfo, stamped
+from hotpool_agent.reporting.report_limits import DropCounter, bounded_services
 from hotpool_agent.reporting.reporter import Reporter
-from hotpool_agent.service_manager import CommandError, Links, Node, Verb
+from hotpool_agent.service_manager import CommandError, ReportingPort, ServiceManager, Verb
 from hotpool_agent.services.log_rotation import rotate_forever
 from hotpool_agent.settings import Settings
-from hotpool_agent.state_store import Store, lock, open_store
+from hotpool_agent.state_store import StateStore, lock, open_store
 
 _LOG: Final = structlog.get_logger(__name__)
 
@@ -57,12 +57,12 @@ class Options:
 class Agent:
     """All parts of one agent, connected; nothing runs yet."""
 
-    def __init__(self, options: Options, cluster: Cluster, store: Store) -> None:
+    def __init__(self, options: Options, cluster: NodeResources, store: StateStore) -> None:
         settings = options.settings
         self.settings = settings
         self.store = store
-        self.cluster = cluster
-        self.facts = Facts(
+        self.resources = cluster
+        self.info = AgentInfo(
             agent_version=__version__,
             # What is remembered may be gone with a pod that is replaced; its Node stays (behaviour B12).
             instance=node.uid if (node := kube_node(options.target)) else store.state.instance,
@@ -73,18 +73,18 @@ class Agent:
         )
         self.catalogue_problem: str | None = None
         self._source = options.source
-        self._taking_over = asyncio.Lock()
+        self._starting = asyncio.Lock()
         """Held from the reading of a catalogue until it is the node's."""
         base = (options.source or store.folder).absolute().parent
-        self.pods = Pods(cluster, settings, self._pods_changed)
-        self.node = Node(options.catalogue, base, self.facts, store, settings, pods=self.pods)
+        self.pods = PodServices(cluster, settings, self._pods_changed)
+        self.services = ServiceManager(options.catalogue, base, self.info, store, settings, pods=self.pods)
         self.metrics = Metrics()
-        self.reporter = Reporter(cluster, self.facts, settings, self.node.content, self.metrics)
-        self.heartbeat = Heartbeat(cluster, settings, self.reporter.holder, self.reporter.news, self.metrics)
-        self.watch = OwnWatch(cluster, settings, self._observe)
+        self.reporter = Reporter(cluster, self.info, settings, self.services.content, self.metrics)
+        self.heartbeat = Heartbeat(cluster, settings, self.reporter.holder, self.reporter.notifier, self.metrics)
+        self.watch = CapabilityWatch(cluster, settings, self._observe)
         self.metrics.show(
-            self.node.snapshots,
-            connected=self._heard,
+            self.services.snapshots,
+            connected=self._on_stored_report,
             pods=lambda: {watch.namespace: watch.words is None for watch in self.pods.watches},
         )
         self.listening: str | None = None
@@ -98,8 +98,8 @@ class Agent:
             http_tcp.new_session() as session,
             _background(housework) as background,
         ):
-            async with self._taking_over:
-                await self.node.start(session, Links(self.reporter.changed, self.reporter.withdrawn))
+            async with self._starting:
+                await self.services.start(session, ReportingPort(self.reporter.changed, self.reporter.withdrawn))
             background.extend(
                 asyncio.create_task(work)
                 for work in (
@@ -107,7 +107,7 @@ class Agent:
                     self._report(),
                     self.heartbeat.run(),
                     self.watch.run(),
-                    self.heed_hangups(hangups or asyncio.Queue()),
+                    self.reload_on_sighup(hangups or asyncio.Queue()),
                 )
             )
             ended = asyncio.create_task(stop.wait())
@@ -115,7 +115,7 @@ class Agent:
             ended.cancel()
             await self._shut_down(asked=stop.is_set())
 
-    def _heard(self) -> bool:
+    def _on_stored_report(self) -> bool:
         """Whether the API server takes what we say: reports, as they are, and heartbeats."""
         return self.reporter.problem is None and self.reporter.rejected is None and self.heartbeat.problem is None
 
@@ -131,16 +131,16 @@ class Agent:
         """
         if self._source is None:
             raise CatalogueError(["this agent has no catalogue; give it one with --catalogue"])
-        async with self._taking_over:
+        async with self._starting:
             try:
                 catalogue = await asyncio.to_thread(read_catalogue, self._source)
             except CatalogueError as error:
                 self.catalogue_problem = str(error)
                 raise
             self.catalogue_problem = None
-            return await self.node.reload(catalogue)
+            return await self.services.reload(catalogue)
 
-    async def heed_hangups(self, hangups: asyncio.Queue[None]) -> None:
+    async def reload_on_sighup(self, hangups: asyncio.Queue[None]) -> None:
         """Reload once for each SIGHUP."""
         while True:
             await hangups.get()
@@ -154,7 +154,7 @@ class Agent:
 
     def _observe(self, capability: dict[str, Any] | None) -> None:
         self.reporter.observe(stored_in(capability))
-        self.node.intend(intents_in(capability))
+        self.services.intend(intents_in(capability))
 
     async def dispatch(self, request: protocol.Request) -> Any:
         """Answer the local command line (behaviour A2)."""
@@ -162,7 +162,7 @@ class Agent:
             case "status":
                 return self._status(request.id)
             case "report":
-                return stamped(self.node.content(), self.reporter.epoch, self.reporter.sequence + 1, timestamp())
+                return stamped(self.services.content(), self.reporter.epoch, self.reporter.sequence + 1, timestamp())
             case "reload":
                 return await self._reload()
             case "start" | "stop" | "restart" as verb:
@@ -176,7 +176,7 @@ class Agent:
             "watch": self.watch.problem,
             "catalogue": self.catalogue_problem,
             "state": self.store.problem,
-            "pods": self.node.pods_problem(),
+            "pods": self.services.pods_problem(),
         }
         return Health(self.reporter.current(), {part: problem for part, problem in parts.items() if problem})
 
@@ -184,7 +184,7 @@ class Agent:
         if request.id is None:
             raise protocol.RequestError("which service? give its id")
         try:
-            return await self.node.command(verb, request.id, wait=request.wait)
+            return await self.services.command(verb, request.id, wait=request.wait)
         except CommandError as error:
             raise protocol.RequestError(str(error)) from error
 
@@ -195,23 +195,23 @@ class Agent:
             raise protocol.RequestError(str(error)) from error
 
     def _status(self, identifier: str | None) -> dict[str, Any]:
-        known = {snapshot.spec.id: snapshot for snapshot in self.node.snapshots()}
+        known = {snapshot.spec.id: snapshot for snapshot in self.services.snapshots()}
         if identifier is not None and identifier not in known:
             raise protocol.RequestError(f"{identifier}: no such service; there are: {', '.join(known) or 'none'}")
         wanted = [snapshot for name, snapshot in known.items() if identifier in {None, name}]
         return {
-            "node": self.cluster.node,
-            "namespace": self.cluster.namespace,
-            "instance": self.facts.instance,
-            "session": self.facts.session,
+            "node": self.resources.node,
+            "namespace": self.resources.namespace,
+            "instance": self.info.instance,
+            "session": self.info.session,
             "epoch": self.reporter.epoch,
             "sequence": self.reporter.sequence,
             "acceptedAt": self.reporter.accepted_at,
-            "leaving": self.node.leaving,
-            "agentVersion": self.facts.agent_version,
+            "leaving": self.services.leaving,
+            "agentVersion": self.info.agent_version,
             "listening": self.listening,
             "problems": self.health().problems,
-            "services": [s.model_dump(mode="json", by_alias=True) for s in bounded_services(wanted, Dropped())],
+            "services": [s.model_dump(mode="json", by_alias=True) for s in bounded_services(wanted, DropCounter())],
         }
 
     async def _shut_down(self, *, asked: bool) -> None:
@@ -220,21 +220,21 @@ class Agent:
         With `onAgentExit: keep`, or when nobody asked for it because a part has died, nothing is reported and nothing
         ends: the next agent goes on with what runs (A11).
         """
-        _LOG.info("shutting down", asked=asked, on_agent_exit=self.node.catalogue.on_agent_exit)
-        if not asked or self.node.catalogue.on_agent_exit == "keep":
+        _LOG.info("shutting down", asked=asked, on_agent_exit=self.services.catalogue.on_agent_exit)
+        if not asked or self.services.catalogue.on_agent_exit == "keep":
             await self.store.flush_within(self.settings.request_seconds)
-            await self.node.close()
+            await self.services.close()
             return
-        self.node.halt()
+        self.services.shut_down()
         with suppress(TimeoutError):
             async with asyncio.timeout(self.settings.announce_seconds):
                 await self.reporter.flush()
-        await self.node.settle()
+        await self.services.settle()
         with suppress(TimeoutError):
             async with asyncio.timeout(self.settings.request_seconds if self.reporter.problem is None else 0):
                 await self.reporter.flush()
         await self.store.flush_within(self.settings.request_seconds)
-        await self.node.close()
+        await self.services.close()
 
 
 async def run_agent(options: Options) -> None:
@@ -245,7 +245,7 @@ async def run_agent(options: Options) -> None:
         store = open_store(folder)
         if store.moved:
             _LOG.error("state file was unreadable; beginning anew", moved_to=str(store.moved))
-        cluster = Cluster(options.target, options.node, options.settings.request_seconds)
+        cluster = NodeResources(options.target, options.node, options.settings.request_seconds)
         await cluster.connect()
         agent = Agent(options, cluster, store)
         server = await socket_server.serve(path, agent.dispatch)

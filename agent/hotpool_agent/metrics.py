@@ -17,10 +17,10 @@ from hotpool.api.capability import ServiceState
 from hotpool_agent import __version__
 
 if TYPE_CHECKING:
-    from hotpool_agent.services.status import Snapshot
+    from hotpool_agent.services.status import ServiceStatus
 
 ACCEPTED: Final = "accepted"
-Snapshots = Callable[[], Iterable["Snapshot"]]
+Snapshots = Callable[[], Iterable["ServiceStatus"]]
 
 
 class Metrics:
@@ -65,7 +65,7 @@ class Metrics:
             registry=self.registry,
         )
         for namespace in pods():
-            watched.labels(namespace).set_function(partial(_told, pods, namespace))
+            watched.labels(namespace).set_function(partial(_watching, pods, namespace))
 
     @contextmanager
     def report(self, size: int) -> Iterator[None]:
@@ -82,7 +82,7 @@ class Metrics:
             yield
 
 
-def _told(pods: Callable[[], Mapping[str, bool]], namespace: str) -> float:
+def _watching(pods: Callable[[], Mapping[str, bool]], namespace: str) -> float:
     return float(pods()[namespace])
 
 

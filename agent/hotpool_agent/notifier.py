@@ -4,18 +4,18 @@ import asyncio
 from collections.abc import Callable
 
 
-class Pulse:
+class Notifier:
     """Wakes all that wait each time something happened."""
 
     def __init__(self) -> None:
         self._event = asyncio.Event()
 
-    def beat(self) -> None:
+    def notify(self) -> None:
         """Something happened."""
         self._event.set()
         self._event = asyncio.Event()
 
-    async def until(self, condition: Callable[[], bool]) -> None:
+    async def wait_for(self, condition: Callable[[], bool]) -> None:
         """Return when the condition holds; it is looked at now and after each beat."""
         while not condition():
             await self._event.wait()

@@ -26,7 +26,7 @@ class StoreError(Exception):
     """The state folder cannot be used; the message says why and what to do."""
 
 
-class Remembered(BaseModel):
+class StoredServiceState(BaseModel):
     """What is remembered of one service."""
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
@@ -62,11 +62,11 @@ class State(_Version):
     instance: str
     boot: str = ""
     """The machine's boot in which the processes below were started: pids and start times repeat in the next one."""
-    services: dict[str, Remembered] = {}
+    services: dict[str, StoredServiceState] = {}
 
 
 @dataclass
-class Store:
+class StateStore:
     """The state file of one node. Change `state`, then `save`; a wish is safe when `flush_within` said so."""
 
     folder: Path
@@ -116,22 +116,22 @@ class Store:
                 self._clean.notify_all()
 
 
-def open_store(folder: Path) -> Store:
+def open_store(folder: Path) -> StateStore:
     """The store in the folder, made anew if there is none. Raises StoreError for one that a newer agent wrote."""
     path = folder / "state.json"
     fresh = State(instance=uuid4().hex)
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        return Store(folder, fresh)
+        return StateStore(folder, fresh)
     try:
         if _Version.model_validate_json(data).schema_version > SCHEMA:
             raise StoreError(f"{path} was written by a newer hotpool-agent; install that one, or remove the file")
-        return Store(folder, State.model_validate_json(data))
+        return StateStore(folder, State.model_validate_json(data))
     except ValidationError:
         aside = path.with_suffix(".unreadable")
         path.rename(aside)
-        return Store(folder, fresh, moved=aside)
+        return StateStore(folder, fresh, moved=aside)
 
 
 def write_atomically(path: Path, text: str) -> None:

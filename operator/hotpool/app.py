@@ -16,26 +16,26 @@ from kubernetes.aio import client
 from hotpool.api.meta import ELECTION_LEASE, KUBE_NODES_ANNOTATION, SCHEMA_REVISION
 from hotpool.clock import Clock
 from hotpool.common.health_server import serve
-from hotpool.controllers.manager import Reconciler
-from hotpool.core.cluster_cache import State
-from hotpool.core.model import OURS, Kind
-from hotpool.errors import Retryable
-from hotpool.events.aggregator import About
-from hotpool.events.recorder import Narrator
+from hotpool.controllers.manager import Manager
+from hotpool.core.cluster_cache import ClusterCache
+from hotpool.core.model import CUSTOM_KINDS, Kind
+from hotpool.errors import RetryableError
+from hotpool.events.aggregator import EventObject
+from hotpool.events.recorder import EventRecorder
 from hotpool.kube import custom_resource_watch
-from hotpool.kube.client import UNUSABLE, Access, Reader, Unavailable, connect, no_kubeconfig
-from hotpool.kube.event_writer import EventSink
-from hotpool.kube.leader_election import Elector
-from hotpool.kube.lease_watch import LeaseStream
-from hotpool.kube.lease_watch_probe import Canary
-from hotpool.kube.node_watch import NodeStream
-from hotpool.kube.writer import KubeSink
+from hotpool.kube.client import KUBECONFIG_ERRORS, ApiUnavailable, ClusterTarget, Reader, connect, kubeconfig_error
+from hotpool.kube.event_writer import EventWriter
+from hotpool.kube.leader_election import LeaderElector
+from hotpool.kube.lease_watch import LeaseWatch
+from hotpool.kube.lease_watch_probe import LeaseWatchProbe
+from hotpool.kube.node_watch import NodeWatch
+from hotpool.kube.writer import KubeWriter
 from hotpool.observability.metrics import REGISTRY
 from hotpool.projection.connection.async_connection import Client
 from hotpool.projection.connection.async_connection import connect as connect_redis
 from hotpool.projection.connection.credentials import Credentials
-from hotpool.projection.publisher import Mirror
-from hotpool.projection.writer import Writer
+from hotpool.projection.publisher import Publisher
+from hotpool.projection.writer import RedisWriter
 from hotpool.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -51,18 +51,18 @@ _GC_THRESHOLD = 50_000
 """New objects until the collector looks: a fleet is millions of objects that no cycle holds."""
 
 
-class Unusable(Exception):  # noqa: N818 - what people must put right, told in one line.
+class StartupError(Exception):
     """The cluster, or how it was named, is not as the operator needs it; the text says what to do."""
 
 
 async def run(settings: Settings) -> int:
     """Run until SIGTERM (0), or until leadership or a part is lost (1). Raises Unusable."""
     gc.set_threshold(_GC_THRESHOLD)
-    access = Access(settings.namespace, settings.kubeconfig, settings.context)
+    access = ClusterTarget(settings.namespace, settings.kubeconfig, settings.context)
     try:
         api = await connect(access)
-    except UNUSABLE as error:
-        raise Unusable(str(no_kubeconfig(access, error))) from None
+    except KUBECONFIG_ERRORS as error:
+        raise StartupError(str(kubeconfig_error(access, error))) from None
     try:
         return await Operator(settings, access, api).run()
     finally:
@@ -72,50 +72,54 @@ async def run(settings: Settings) -> int:
 class Operator:
     """All parts of one operator, wired."""
 
-    def __init__(self, settings: Settings, access: Access, api: client.ApiClient) -> None:
+    def __init__(self, settings: Settings, access: ClusterTarget, api: client.ApiClient) -> None:
         self._settings = settings
         self._api = api
         self._stop, self._won, self._lost = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._listed, self._stop_watch = asyncio.Event(), asyncio.Event()
-        self._elector = Elector(
+        self._elector = LeaderElector(
             access,
             won=_from_thread(self._won),
             lost=_from_thread(self._lost),
             says={KUBE_NODES_ANNOTATION: str(settings.kube_nodes).lower()},
         )
         self._reader = Reader(api, settings.namespace)
-        kube = KubeSink(api, settings.namespace, leader=self._elector.leading, term=lambda: self._elector.term)
+        kube = KubeWriter(api, settings.namespace, leader=self._elector.leading, term=lambda: self._elector.term)
         clock = Clock()
         leading, identity = self._elector.leading, self._elector.identity
-        self._events = EventSink(api, settings.namespace, leader=leading, instance=identity)
-        self._state = State(wall_offset=clock.offset)
+        self._events = EventWriter(api, settings.namespace, leader=leading, instance=identity)
+        self._state = ClusterCache(wall_offset=clock.offset)
         self._cluster = ""
         self._redis = _redis(settings)
-        self._narrator = Narrator(self._state, clock)
-        self._mirror = self._make_mirror()
-        kinds = (Kind.KUBE_NODE, *OURS) if settings.kube_nodes else OURS
-        self._reconciler = Reconciler(
-            self._state, self._reader, kube, self._mirror, clock, narrator=self._narrator, kinds=kinds
+        self._recorder = EventRecorder(self._state, clock)
+        self._publisher = self._make_publisher()
+        kinds = (Kind.KUBE_NODE, *CUSTOM_KINDS) if settings.kube_nodes else CUSTOM_KINDS
+        self._manager = Manager(
+            self._state, self._reader, kube, self._publisher, clock, narrator=self._recorder, kinds=kinds
         )
-        self._kube_nodes = NodeStream(api, self._reconciler.feed, self._narrator.nodes) if settings.kube_nodes else None
-        self._leases = LeaseStream(api, settings.namespace, self._reconciler)
-        self._canary = Canary(api, settings.namespace, self._reconciler, leader=self._elector.leading, clock=clock)
+        self._node_watch = (
+            NodeWatch(api, self._manager.on_object, self._recorder.node_watch) if settings.kube_nodes else None
+        )
+        self._lease_watch = LeaseWatch(api, settings.namespace, self._manager)
+        self._lease_watch_probe = LeaseWatchProbe(
+            api, settings.namespace, self._manager, leader=self._elector.leading, clock=clock
+        )
 
-    def _make_mirror(self) -> Mirror | None:
+    def _make_publisher(self) -> Publisher | None:
         if self._redis is None:
             return None
         where = {"namespace": self._settings.namespace, "prefix": self._settings.redis_prefix}
-        writer = Writer(self._redis, leader=self._elector.leading, **where)
+        writer = RedisWriter(self._redis, leader=self._elector.leading, **where)
 
         async def raise_term(term: int) -> None:
             await asyncio.to_thread(self._elector.raise_term, term)
 
-        return Mirror(
+        return Publisher(
             writer,
             term=lambda: self._elector.term,
             raise_term=raise_term,
             cluster=self._cluster_id,
-            tell=self._narrator.redis,
+            tell=self._recorder.redis,
         )
 
     async def _cluster_id(self) -> str:
@@ -123,26 +127,28 @@ class Operator:
         if not self._cluster:
             try:
                 self._cluster = await self._reader.cluster_id()
-            except Unavailable as error:
-                raise Retryable(f"nothing is written to Redis before this cluster's id is known: {error}") from None
+            except ApiUnavailable as error:
+                raise RetryableError(
+                    f"nothing is written to Redis before this cluster's id is known: {error}"
+                ) from None
         return self._cluster
 
     async def run(self) -> int:
         """Run all parts until the first of them ends."""
-        self._heed_signals()
+        self._handle_signals()
         try:
             probes = await serve(self._settings.listen, REGISTRY, self._checks)
         except OSError as error:
-            raise Unusable(f"cannot listen on {self._settings.listen}: {error.strerror}; see --listen") from None
+            raise StartupError(f"cannot listen on {self._settings.listen}: {error.strerror}; see --listen") from None
         await self._usable()
         parts = {
             "signal": self._stop.wait(),
             "leadership": self._lost.wait(),
-            "leases": self._leases.run(),
+            "leases": self._lease_watch.run(),
             "work": self._work(),
-        } | ({"nodes": self._kube_nodes.run()} if self._kube_nodes else {})
+        } | ({"nodes": self._node_watch.run()} if self._node_watch else {})
         tasks = [asyncio.create_task(part, name=name) for name, part in parts.items()]
-        handlers = custom_resource_watch.registry(self._reconciler.feed, self._api.configuration)
+        handlers = custom_resource_watch.registry(self._manager.on_object, self._api.configuration)
         watching = custom_resource_watch.watch(
             handlers, self._settings.namespace, ready=self._listed, stop=self._stop_watch
         )
@@ -155,49 +161,49 @@ class Operator:
             os._exit(1)  # leadership is released; waiting for what does not end would only keep the next one waiting
         return _outcome(done)
 
-    def _heed_signals(self) -> None:
+    def _handle_signals(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, self._stop.set)
 
     async def _usable(self) -> None:
         """Wait for the API server, then refuse to work on definitions older than ours (design, section 1)."""
-        for kind in OURS:
+        for kind in CUSTOM_KINDS:
             while True:
                 try:
                     revision = await self._reader.schema_revision(kind)
                     break
-                except Unavailable as error:
+                except ApiUnavailable as error:
                     log.warning("waiting for the API server", error=str(error))
                     await asyncio.sleep(_WAIT_SECONDS)
             if revision is None or revision < SCHEMA_REVISION:
                 found = (
                     "is not installed" if revision is None else f"has revision {revision}, {SCHEMA_REVISION} is needed"
                 )
-                raise Unusable(f"the definition of {kind.value} {found}: {APPLY_DEFINITIONS}")
+                raise StartupError(f"the definition of {kind.value} {found}: {APPLY_DEFINITIONS}")
 
     async def _work(self) -> None:
         """The straight path: list, lead, reconcile; compare Redis once every key was worked on."""
-        listed = (self._listed, self._leases.listed, *([self._kube_nodes.listed] if self._kube_nodes else []))
+        listed = (self._listed, self._lease_watch.listed, *([self._node_watch.listed] if self._node_watch else []))
         await asyncio.gather(*(event.wait() for event in listed))
-        self._heed_signals()  # kopf has put its own handlers in their place
-        await self._reconciler.open_gate()
+        self._handle_signals()  # kopf has put its own handlers in their place
+        await self._manager.open_gate()
         gc.freeze()  # what was listed stays: the collector need not look at it again and again
-        self._elector.begin(lambda: self._state.largest_term)
+        self._elector.start_campaign(lambda: self._state.largest_term)
         await self._stand_by()
         log.info("leading", term=self._elector.term, identity=self._elector.identity)
-        lease = About("Lease", ELECTION_LEASE, self._elector.lease_uid, "coordination.k8s.io/v1")
-        self._narrator.lead(self._elector.term, lease)
+        lease = EventObject("Lease", ELECTION_LEASE, self._elector.lease_uid, "coordination.k8s.io/v1")
+        self._recorder.leadership(self._elector.term, lease)
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._narrator.run(self._events.post))
-            group.create_task(self._canary.run())
-            group.create_task(self._reconciler.run())
-            if self._mirror:
-                await self._reconciler.swept.wait()
-                group.create_task(self._mirror.run())
+            group.create_task(self._recorder.run(self._events.post))
+            group.create_task(self._lease_watch_probe.run())
+            group.create_task(self._manager.run())
+            if self._publisher:
+                await self._manager.resynced.wait()
+                group.create_task(self._publisher.run())
 
     async def _stand_by(self) -> None:
         """Until we lead: keep warm."""
-        warm = asyncio.create_task(self._reconciler.stand_by())
+        warm = asyncio.create_task(self._manager.stand_by())
         won = asyncio.create_task(self._won.wait())
         try:
             done, _ = await asyncio.wait([warm, won], return_when=asyncio.FIRST_COMPLETED)
@@ -211,7 +217,7 @@ class Operator:
         for task in tasks:
             task.cancel()
         _, hung = await asyncio.wait(tasks, timeout=_END_SECONDS)
-        await self._reconciler.finish()
+        await self._manager.finish()
         await asyncio.to_thread(self._elector.stop)
         self._stop_watch.set()
         _, watching = await asyncio.wait([watcher], timeout=_END_SECONDS)
@@ -223,14 +229,14 @@ class Operator:
         """What /readyz asks: why a part is not well, empty where it is. Redis is the leader's to write."""
         checks = {
             "listed": "" if self._state.gate_open else "not everything was listed yet",
-            "leases": "heartbeats cannot be heard" if self._reconciler.is_deaf else "",
+            "leases": "heartbeats cannot be heard" if self._manager.watch_is_stale else "",
         }
-        if self._kube_nodes:
-            checks["nodes"] = self._kube_nodes.why
-        if self._elector.following():
+        if self._node_watch:
+            checks["nodes"] = self._node_watch.error
+        if self._elector.sees_leader():
             return checks | {"following": ""}
         checks["leading"] = "" if self._elector.leading() else "nobody leads, as far as is known here"
-        return checks | ({"redis": self._mirror.why} if self._mirror else {})
+        return checks | ({"redis": self._publisher.last_error} if self._publisher else {})
 
 
 def _redis(settings: Settings) -> Client | None:
@@ -250,7 +256,7 @@ def _redis(settings: Settings) -> Client | None:
             credentials=credentials,
         )
     except ValueError as error:
-        raise Unusable(str(error)) from None
+        raise StartupError(str(error)) from None
 
 
 def _from_thread(event: asyncio.Event) -> Callable[[], None]:

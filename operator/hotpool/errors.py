@@ -11,15 +11,15 @@ if TYPE_CHECKING:
     from hotpool.core.model import Kind
 
 
-class SinkError(Exception):
+class WriteError(Exception):
     """A write to a sink did not succeed; the text holds no secret."""
 
 
-class Retryable(SinkError):  # noqa: N818 - an answer, not a fault.
+class RetryableError(WriteError):
     """The outcome is unknown or the sink is away: try again, with a whole replacement."""
 
 
-class Stale(Retryable):
+class StaleError(RetryableError):
     """What the write built on is not what is stored: read the object `kind`/`name`, then plan again."""
 
     def __init__(self, message: str, kind: Kind, name: str) -> None:
@@ -28,13 +28,13 @@ class Stale(Retryable):
         self.name = name
 
 
-class Rejected(SinkError):  # noqa: N818 - an answer, not a fault.
+class RejectedError(WriteError):
     """The sink said no: trying the same again is pointless."""
 
 
-class NotLeader(Rejected):
+class NotLeaderError(RejectedError):
     """Our time as leader is over: nothing was sent."""
 
 
-class Fenced(Rejected):
+class FencedError(RejectedError):
     """Another writer has a higher term: stop writing."""

@@ -6,8 +6,8 @@ It must not need more than redis and the standard library.
 from hotpool.core.node_history import Transition
 from hotpool.projection.connection.credentials import Credentials
 from hotpool.projection.lookup.client import Lookup
-from hotpool.projection.lookup.pick_options import How, Strategy
-from hotpool.projection.lookup.protocol import LookupFailed
+from hotpool.projection.lookup.pick_options import PickOptions, Strategy
+from hotpool.projection.lookup.protocol import LookupUnavailableError
 from hotpool.projection.lookup.results import (
     Capability,
     Counts,
@@ -24,11 +24,11 @@ __all__ = [
     "Capability",
     "Counts",
     "Credentials",
-    "How",
     "Lookup",
-    "LookupFailed",
+    "LookupUnavailableError",
     "Members",
     "NoMember",
+    "PickOptions",
     "Picked",
     "Reason",
     "Reservation",

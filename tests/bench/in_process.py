@@ -14,12 +14,12 @@ from typing import Any, Final
 from kubernetes.aio import client
 from tests.bench.memory_api import MemoryApi
 
-from hotpool.controllers.manager import Reconciler
-from hotpool.core.cluster_cache import State
+from hotpool.controllers.manager import Manager
+from hotpool.core.cluster_cache import ClusterCache
 from hotpool.core.model import Heartbeat, Kind
 from hotpool.kube.client import Reader
-from hotpool.kube.lease_watch import LeaseStream
-from hotpool.kube.writer import KubeSink
+from hotpool.kube.lease_watch import LeaseWatch
+from hotpool.kube.writer import KubeWriter
 from hotpool.observability import logging_setup
 
 NAMESPACE: Final = "fleet"
@@ -31,19 +31,19 @@ _TURN_SECONDS: Final = 0.02
 _DEADLINE_SECONDS: Final = 600.0
 
 
-class _Ear:
+class _CountingObserver:
     """Between the Lease stream and the reconciler: counts what was told."""
 
-    def __init__(self, reconciler: Reconciler) -> None:
-        self.hearing = reconciler.hearing
-        self.deaf = reconciler.deaf
-        self.echo = reconciler.echo
+    def __init__(self, reconciler: Manager) -> None:
+        self.on_watch_restored = reconciler.on_watch_restored
+        self.on_watch_lost = reconciler.on_watch_lost
+        self.on_probe_received = reconciler.on_probe_received
         self.told = 0
         self._reconciler = reconciler
 
-    def heartbeats(self, beats: Sequence[Heartbeat]) -> None:
+    def on_heartbeats(self, beats: Sequence[Heartbeat]) -> None:
         """Hand them on."""
-        self._reconciler.heartbeats(beats)
+        self._reconciler.on_heartbeats(beats)
         self.told += len(beats)
 
 
@@ -56,15 +56,15 @@ class InProcess:
         api = client.ApiClient()
         session: Any = server
         api.rest_client.pool_manager = session
-        self.state = State()
-        sink = KubeSink(api, NAMESPACE, leader=lambda: True, term=lambda: 1)
-        self.reconciler = Reconciler(self.state, Reader(api, NAMESPACE), sink, None)
-        self.ear = _Ear(self.reconciler)
-        self.leases = LeaseStream(api, NAMESPACE, self.ear)
+        self.state = ClusterCache()
+        sink = KubeWriter(api, NAMESPACE, leader=lambda: True, term=lambda: 1)
+        self.reconciler = Manager(self.state, Reader(api, NAMESPACE), sink, None)
+        self.observer = _CountingObserver(self.reconciler)
+        self.leases = LeaseWatch(api, NAMESPACE, self.observer)
 
     def watch(self, kind: Kind, event: str | None, line: bytes) -> None:
         """One line of a watch."""
-        self.reconciler.feed(kind, event, json.loads(line))
+        self.reconciler.on_object(kind, event, json.loads(line))
 
     async def watch_all(self, kind: Kind) -> None:
         """The listing with which a watch begins; the time to read it from the file is the server's."""
@@ -114,10 +114,10 @@ class InProcess:
 
     async def hear(self, lines: Sequence[bytes]) -> None:
         """Leases are renewed: send these lines of the watch, and wait until the state was told of all of them."""
-        expected = self.ear.told + len(lines)
+        expected = self.observer.told + len(lines)
         for first in range(0, len(lines), 2000):
             self.server.lease_lines.put_nowait(b"\n".join([*lines[first : first + 2000], b""]))
-        await self.until(lambda: self.ear.told >= expected)
+        await self.until(lambda: self.observer.told >= expected)
 
     @asynccontextmanager
     async def listening(self) -> AsyncIterator[None]:

@@ -22,8 +22,8 @@ from redis import Redis
 from hotpool.lookup import Picked, SyncLookup
 from hotpool.projection.connection.async_connection import connect
 from hotpool.projection.connection.config import TIMEOUT_SECONDS
-from hotpool.projection.documents import PoolImage
-from hotpool.projection.writer import Writer
+from hotpool.projection.documents import PoolDocument
+from hotpool.projection.writer import RedisWriter
 from localfleet.figures import percentiles, spread
 from localfleet.redis_server import RedisServer
 
@@ -54,11 +54,11 @@ def _names(size: int) -> list[str]:
 
 async def _project(url: str, lengths: tuple[int, ...]) -> None:
     client = connect(url, timeout=30)
-    writer = Writer(client, namespace="speech", leader=lambda: True)
+    writer = RedisWriter(client, namespace="speech", leader=lambda: True)
     await writer.claim(1)
     for size in lengths:
         members = frozenset(_names(size))
-        await writer.replace_pool(PoolImage(f"of-{size}", "u", None, None, members, frozenset(), frozenset()))
+        await writer.replace_pool(PoolDocument(f"of-{size}", "u", None, None, members, frozenset(), frozenset()))
     await writer.stamp(complete=True)
     await client.aclose()
 

@@ -16,7 +16,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from tests.flow.fakes import PLURAL, applied, merged, replaced
 
-from hotpool.core.model import OURS, Kind
+from hotpool.core.model import CUSTOM_KINDS, Kind
 
 Json = dict[str, Any]
 
@@ -65,7 +65,7 @@ class MemoryApi:
         self.requests = 0
         self.lists = 0
         self.cpu_seconds = 0.0
-        self._changed: dict[str, dict[str, bytes | None]] = {kind.value: {} for kind in OURS}
+        self._changed: dict[str, dict[str, bytes | None]] = {kind.value: {} for kind in CUSTOM_KINDS}
         self._places: dict[str, dict[str, int]] = {}
         self._version = time.time_ns() // 1000  # larger than all that an earlier server stored
 
@@ -92,7 +92,7 @@ class MemoryApi:
 
     def save(self) -> None:
         """Write everything into the files, for servers that start later."""
-        for kind in OURS:
+        for kind in CUSTOM_KINDS:
             texts = list(self.lines(kind.value))
             write_lines(self.folder, kind.value, texts)
 

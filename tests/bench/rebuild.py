@@ -33,10 +33,10 @@ from redis import Redis
 from tests.bench.synthetic import NODES, POOLS, name
 
 from hotpool.projection.connection.async_connection import connect
-from hotpool.projection.documents import NodeImage, PoolImage
+from hotpool.projection.documents import NodeDocument, PoolDocument
 from hotpool.projection.keys import FleetKeys
-from hotpool.projection.publisher import ROUND_SECONDS, Mirror
-from hotpool.projection.writer import Writer
+from hotpool.projection.publisher import ROUND_SECONDS, Publisher
+from hotpool.projection.writer import RedisWriter
 from localfleet.figures import spread
 from localfleet.kind import REPOSITORY
 from localfleet.redis_server import RedisServer
@@ -67,20 +67,20 @@ print(json.dumps({"longest": took[-1], "p99": took[len(took) * 99 // 100], "p50"
 """
 
 
-def _pools(count: int, members: int) -> list[PoolImage]:
+def _pools(count: int, members: int) -> list[PoolDocument]:
     empty: frozenset[str] = frozenset()
     images = []
     for number in range(count):
         first = number * members % NODES
         ready = frozenset(name((first + place) % NODES) for place in range(members))
-        images.append(PoolImage(f"speech-{number:05}", f"u{number}", "speech", f"{number}", ready, empty, empty))
+        images.append(PoolDocument(f"speech-{number:05}", f"u{number}", "speech", f"{number}", ready, empty, empty))
     return images
 
 
-def _nodes() -> list[NodeImage]:
+def _nodes() -> list[NodeDocument]:
     types = (("asr", "whisper"), ("nmt", "m2m100"), ("tts", "piper"), ("semantic", "repair"))
     can = tuple((kind, True, None, (service,)) for kind, service in types)
-    return [NodeImage(name(number), can) for number in range(NODES)]
+    return [NodeDocument(name(number), can) for number in range(NODES)]
 
 
 class _Pinger:
@@ -108,21 +108,21 @@ class _Run:
         self.waited: list[float] = []
         """Milliseconds in each rebuild for which the server could have worked and had no core."""
 
-    async def fill(self, pools: Iterable[PoolImage], nodes: Iterable[NodeImage]) -> dict[str, float]:
+    async def fill(self, pools: Iterable[PoolDocument], nodes: Iterable[NodeDocument]) -> dict[str, float]:
         """Project all of it; bytes of the pools and of the nodes."""
         self._client = connect(self._server.url)
-        writer = Writer(self._client, namespace="fleet", leader=lambda: True)
-        self.mirror = Mirror(writer, term=lambda: 1, raise_term=self._no_term, cluster=self._cluster)
+        writer = RedisWriter(self._client, namespace="fleet", leader=lambda: True)
+        self.mirror = Publisher(writer, term=lambda: 1, raise_term=self._no_term, cluster=self._cluster)
         await writer.claim(1, await self._cluster())
-        await writer.audit({}, {})
+        await writer.check_drift({}, {})
         before = self._memory()
         for image in pools:
-            await self.mirror.pool(image)
+            await self.mirror.publish_pool(image)
         self._rounds = asyncio.create_task(self.mirror.run())
-        await self._until(lambda: self.mirror.up)
+        await self._until(lambda: self.mirror.healthy)
         filled = self._memory()
         for node in nodes:
-            await self.mirror.node(node)
+            await self.mirror.publish_node(node)
         return {"pools": filled - before, "nodes": self._memory() - filled}
 
     async def _no_term(self, term: int) -> None:

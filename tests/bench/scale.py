@@ -43,22 +43,22 @@ def plans() -> list[float]:
     """Milliseconds of each plan."""
     state = open_state()
     names = [name(number) for number in range(MEMBERS)]
-    state.observe(pool("big", requires=requires("asr", "nmt", "tts", languagePairs={"allOf": ["en-de"]})), 0.0)
+    state.upsert(pool("big", requires=requires("asr", "nmt", "tts", languagePairs={"allOf": ["en-de"]})), 0.0)
     for number in range(MEMBERS):
-        state.observe(node(names[number], content(number)), 0.0)
+        state.upsert(node(names[number], content(number)), 0.0)
     for index in range(MEMBERS // _SLICE):
-        state.observe(slice_("big", index, *names[index * _SLICE : (index + 1) * _SLICE]), 0.0)
+        state.upsert(slice_("big", index, *names[index * _SLICE : (index + 1) * _SLICE]), 0.0)
     spent: list[float] = []
     subject = state.pools["big"]
     plan_pool(subject, state.slices["big"], state.known_types, 0.0, "t")
-    subject.take_unsettled()
+    subject.take_dirty()
     for number in range(PLANS):
-        state.observe(node(names[number], content(number, 2, asr=False), version=2), 0.0)
+        state.upsert(node(names[number], content(number, 2, asr=False), version=2), 0.0)
         began = time.perf_counter()
         plan = plan_pool(subject, state.slices["big"], state.known_types, 0.0, "t")
         spent.append((time.perf_counter() - began) * 1000)
         assert len(plan.members) == MEMBERS - 1
-        state.observe(node(names[number], content(number, 3), version=3), 0.0)
+        state.upsert(node(names[number], content(number, 3), version=3), 0.0)
     return spent
 
 

@@ -9,7 +9,7 @@ from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from hotpool.observability.metrics import REGISTRY
-from hotpool.projection.documents import PoolImage
+from hotpool.projection.documents import PoolDocument
 from hotpool.projection.keys import STATES, FleetKeys
 
 if TYPE_CHECKING:
@@ -21,14 +21,14 @@ KEYS = FleetKeys("hotpool", "speech")
 NODES = [f"edge-{number:02}" for number in range(40)]
 
 
-def image(name: str, states: dict[str, str], uid: str = "u1", former: PoolImage | None = None) -> PoolImage:
+def image(name: str, states: dict[str, str], uid: str = "u1", former: PoolDocument | None = None) -> PoolDocument:
     ready, suspect, draining = (
         frozenset(node for node, state in states.items() if state == wanted) for wanted in STATES
     )
-    return PoolImage(name, uid, "pairs", name, ready, suspect, draining, former)
+    return PoolDocument(name, uid, "pairs", name, ready, suspect, draining, former)
 
 
-async def stored(client: Client, name: str, *, at_once: bool = True) -> tuple[list[str | None], PoolImage | None]:
+async def stored(client: Client, name: str, *, at_once: bool = True) -> tuple[list[str | None], PoolDocument | None]:
     """Term, version and digest that Redis states of a pool, and the image of what it holds, as one reader sees it.
 
     Not `at_once` where nothing else happens: Redis 7.0 refuses any transaction while it is full.
@@ -43,7 +43,7 @@ async def stored(client: Client, name: str, *, at_once: bool = True) -> tuple[li
     if told[0] is None:
         return [None, None, None], None
     groups = [frozenset(member.decode() for member in group) for group in members]
-    return told[1:4], PoolImage(name, told[0], told[4], told[5], groups[0], groups[1], groups[2])
+    return told[1:4], PoolDocument(name, told[0], told[4], told[5], groups[0], groups[1], groups[2])
 
 
 def counted(how: str) -> float:

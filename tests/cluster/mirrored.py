@@ -7,9 +7,9 @@ import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from hotpool.projection.documents import NodeImage, PoolImage
-from hotpool.projection.publisher import Mirror
-from hotpool.projection.writer import Writer
+from hotpool.projection.documents import NodeDocument, PoolDocument
+from hotpool.projection.publisher import Publisher
+from hotpool.projection.writer import RedisWriter
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from hotpool.projection.connection.async_connection import Client
 
 HANG_SECONDS = 20.0
-NODE = NodeImage("edge-1", (("asr", True, None, ("fw",)),))
+NODE = NodeDocument("edge-1", (("asr", True, None, ("fw",)),))
 
 
-def pool(*nodes: str) -> PoolImage:
-    return PoolImage("zh-en", "u1", "pairs", "zh-en", frozenset(nodes), frozenset(), frozenset())
+def pool(*nodes: str) -> PoolDocument:
+    return PoolDocument("zh-en", "u1", "pairs", "zh-en", frozenset(nodes), frozenset(), frozenset())
 
 
 async def until(holds: Callable[[], Awaitable[bool] | bool], seconds: float = HANG_SECONDS) -> None:
@@ -40,10 +40,10 @@ class Ours:
 
     def __init__(self, client: Client) -> None:
         self.client = client
-        writer = Writer(client, namespace="speech", leader=lambda: True)
+        writer = RedisWriter(client, namespace="speech", leader=lambda: True)
         self.told: list[tuple[bool, str]] = []
         self.term = 3
-        self.mirror = Mirror(
+        self.mirror = Publisher(
             writer,
             term=lambda: self.term,
             raise_term=self._raise_term,
@@ -61,11 +61,11 @@ class Ours:
 @asynccontextmanager
 async def running(ours: Ours) -> AsyncIterator[Ours]:
     """Its first round is done: Redis holds a pool of two and a node."""
-    await ours.mirror.pool(pool("edge-1", "edge-2"))
-    await ours.mirror.node(NODE)
+    await ours.mirror.publish_pool(pool("edge-1", "edge-2"))
+    await ours.mirror.publish_node(NODE)
     task = asyncio.create_task(ours.mirror.run())
     try:
-        await until(lambda: ours.mirror.up)
+        await until(lambda: ours.mirror.healthy)
         yield ours
         assert not task.done()
     finally:

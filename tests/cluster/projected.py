@@ -7,9 +7,9 @@ from bisect import bisect_left
 from typing import TYPE_CHECKING
 
 from hotpool.lookup import Lookup, NoMember, Picked, Reason, Reservation
-from hotpool.projection.documents import PoolImage
+from hotpool.projection.documents import PoolDocument
 from hotpool.projection.keys import FleetKeys, score
-from hotpool.projection.writer import Writer
+from hotpool.projection.writer import RedisWriter
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -28,13 +28,13 @@ def names(count: int, word: str = "edge") -> frozenset[str]:
 
 def pool(
     ready: Collection[str] = (), suspect: Collection[str] = (), draining: Collection[str] = (), *, name: str = "zh-en"
-) -> PoolImage:
-    return PoolImage(name, "u1", "speech", name, frozenset(ready), frozenset(suspect), frozenset(draining))
+) -> PoolDocument:
+    return PoolDocument(name, "u1", "speech", name, frozenset(ready), frozenset(suspect), frozenset(draining))
 
 
-async def claimed(client: Client, term: int = 3) -> Writer:
+async def claimed(client: Client, term: int = 3) -> RedisWriter:
     """A writer whose term the server knows."""
-    made = Writer(client, namespace="speech", leader=lambda: True)
+    made = RedisWriter(client, namespace="speech", leader=lambda: True)
     assert await made.claim(term) == term
     return made
 

@@ -15,7 +15,7 @@ import yaml
 from pytest_kind.cluster import KindCluster
 from tests.services.agent_run import Running, agent_running, eventually
 
-from hotpool_agent.kube.node_resources import Cluster
+from hotpool_agent.kube.node_resources import NodeResources
 from localfleet.clusters import cluster as own_cluster
 from localfleet.clusters import own_name
 from localfleet.kind import OURS, kubectl_program
@@ -87,25 +87,25 @@ def place(kind_cluster: KindCluster, namespace: str, tmp_path: Path) -> Place:
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[Json]:
     """The reports as agents send them."""
     reports: list[Json] = []
-    write = Cluster.write_report
+    write = NodeResources.write_report
 
-    async def spy(self: Cluster, report: Json) -> None:
+    async def spy(self: NodeResources, report: Json) -> None:
         reports.append(copy.deepcopy(report))
         await write(self, report)
 
-    monkeypatch.setattr(Cluster, "write_report", spy)
+    monkeypatch.setattr(NodeResources, "write_report", spy)
     return reports
 
 
 async def test_b11_what_a_newer_agent_says_beyond_the_schema_is_pruned_and_the_rest_is_stored(
     place: Place, sent: list[Json], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = Cluster.write_report
+    write = NodeResources.write_report
 
-    async def newer(self: Cluster, report: Json) -> None:
+    async def newer(self: NodeResources, report: Json) -> None:
         await write(self, _with_future(report))
 
-    monkeypatch.setattr(Cluster, "write_report", newer)
+    monkeypatch.setattr(NodeResources, "write_report", newer)
     async with place.agent() as it:
         await it.until("idle", "Stopped")
         await it.agent.node.command("start", "idle", wait=True)

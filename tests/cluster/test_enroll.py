@@ -21,9 +21,9 @@ from typer.testing import CliRunner
 from hotpool.__main__ import app
 from hotpool.cli import enroll
 from hotpool.cli.enrollment.manifests import LAST_USED_LABEL, secrets_of
-from hotpool.cli.options import Place
+from hotpool.cli.options import FleetOptions
 from hotpool.kube import service_accounts as door
-from hotpool.kube.client import Access
+from hotpool.kube.client import ClusterTarget
 from localfleet.catalogue import translator
 from localfleet.fleet import Fleet
 from localfleet.process import wait_for
@@ -323,11 +323,11 @@ def test_a_run_cut_off_at_any_request_is_put_right_by_the_next(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, begun: str, *, done: bool
 ) -> None:
     work: Callable[..., Any] = enroll._revoke if begun == "revoking" else enroll._enroll  # noqa: SLF001
-    place = Place(desk.fleet.namespace, str(desk.kubeconfig), None)
-    order = enroll.Order(NODE, place, str(desk.file), None, None)
+    place = FleetOptions(desk.fleet.namespace, str(desk.kubeconfig), None)
+    order = enroll.Enrollment(NODE, place, str(desk.file), None, None)
 
     async def run() -> None:
-        async with door.accounts(Access(place.namespace, place.kubeconfig)) as accounts:
+        async with door.service_accounts(ClusterTarget(place.namespace, place.kubeconfig)) as accounts:
             await work(accounts, order)
 
     for at in range(1, 40):

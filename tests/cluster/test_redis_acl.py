@@ -9,12 +9,12 @@ from redis.exceptions import NoPermissionError
 from tests.cluster.projected import TRANSITION
 from tests.cluster.redis_page import OPERATOR, access
 
-from hotpool.errors import Rejected, SinkError
+from hotpool.errors import RejectedError, WriteError
 from hotpool.projection.connection.async_connection import Client, connect
-from hotpool.projection.documents import NodeImage, PoolImage
+from hotpool.projection.documents import NodeDocument, PoolDocument
 from hotpool.projection.keys import FleetKeys
-from hotpool.projection.redis_errors import Unclaimed
-from hotpool.projection.writer import Writer
+from hotpool.projection.redis_errors import TermNotClaimedError
+from hotpool.projection.writer import RedisWriter
 
 if TYPE_CHECKING:
     from localfleet.redis_server import RedisServer
@@ -25,8 +25,8 @@ RULES = access()[OPERATOR]
 RIGHTS = [rule for rule in RULES if rule.startswith("+")]
 
 
-def pool(*ready: str, name: str = "zh-en", key: str = "zh-en") -> PoolImage:
-    return PoolImage(name, "u1", "speech", key, frozenset(ready), frozenset(), frozenset())
+def pool(*ready: str, name: str = "zh-en", key: str = "zh-en") -> PoolDocument:
+    return PoolDocument(name, "u1", "speech", key, frozenset(ready), frozenset(), frozenset())
 
 
 async def prepare(client: Client, *without: str) -> None:
@@ -42,7 +42,7 @@ async def prepare(client: Client, *without: str) -> None:
     await client.execute_command("SET", KEYS.pools, "garbage")
 
 
-async def everything(writer: Writer) -> None:
+async def everything(writer: RedisWriter) -> None:
     """All that the writer does."""
     await writer.stored_term()
     assert await writer.claim(3, "cluster-1") == 3
@@ -50,11 +50,11 @@ async def everything(writer: Writer) -> None:
     await writer.replace_pool(pool(*NODES[1:101]))
     await writer.replace_pool(pool(*NODES[1:101], key="zh-de"))
     await writer.replace_pool(pool(*NODES, name="large", key="large"))
-    node = NodeImage("edge-1", (("asr", True, None, ("fw",)),))
+    node = NodeDocument("edge-1", (("asr", True, None, ("fw",)),))
     await writer.replace_node(node, [TRANSITION])
     await writer.stamp(complete=True)
     images = {"zh-en": pool(*NODES[1:101], key="zh-de"), "large": pool(*NODES, name="large", key="large")}
-    found = await writer.audit(images, {"edge-1": node})
+    found = await writer.check_drift(images, {"edge-1": node})
     assert found.clean
     await writer.drop_index(["speech/none"])
     await writer.drop_pool("zh-en")
@@ -68,17 +68,17 @@ def confined(server: RedisServer) -> Client:
 
 async def test_e4_the_rights_of_the_page_are_enough(client: Client, confined: Client) -> None:
     await prepare(client)
-    await everything(Writer(confined, namespace="speech", leader=lambda: True))
+    await everything(RedisWriter(confined, namespace="speech", leader=lambda: True))
     await confined.aclose()
 
 
 @pytest.mark.parametrize("right", RIGHTS)
 async def test_e4_each_right_of_the_page_is_needed(client: Client, confined: Client, right: str) -> None:
     await prepare(client, right)
-    with pytest.raises(SinkError) as caught:
-        await everything(Writer(confined, namespace="speech", leader=lambda: True))
-    assert isinstance(caught.value, Rejected)
-    assert not isinstance(caught.value, Unclaimed)
+    with pytest.raises(WriteError) as caught:
+        await everything(RedisWriter(confined, namespace="speech", leader=lambda: True))
+    assert isinstance(caught.value, RejectedError)
+    assert not isinstance(caught.value, TermNotClaimedError)
     assert "denies its user a right" in str(caught.value)
     await confined.aclose()
 
@@ -117,7 +117,7 @@ async def test_e4_nothing_else_is_possible(client: Client, confined: Client, wor
 
 async def test_e4_another_fleet_is_out_of_reach(client: Client, confined: Client) -> None:
     await prepare(client)
-    await Writer(confined, namespace="speech", leader=lambda: True).claim(1)
-    with pytest.raises(Rejected, match="denies its user a right"):
-        await Writer(confined, namespace="other", leader=lambda: True).claim(1)
+    await RedisWriter(confined, namespace="speech", leader=lambda: True).claim(1)
+    with pytest.raises(RejectedError, match="denies its user a right"):
+        await RedisWriter(confined, namespace="other", leader=lambda: True).claim(1)
     await confined.aclose()

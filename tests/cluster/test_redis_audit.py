@@ -9,30 +9,30 @@ import pytest
 from tests.cluster.projected import claimed
 
 from hotpool.projection import drift_check as auditing
-from hotpool.projection.documents import NodeImage, PoolImage
+from hotpool.projection.documents import NodeDocument, PoolDocument
 from hotpool.projection.functions import LIBRARY
 from hotpool.projection.keys import FleetKeys
-from hotpool.projection.redis_errors import Unclaimed
-from hotpool.projection.writer import Writer
+from hotpool.projection.redis_errors import TermNotClaimedError
+from hotpool.projection.writer import RedisWriter
 
 if TYPE_CHECKING:
     from hotpool.projection.connection.async_connection import Client
-    from hotpool.projection.drift_check import AuditResult
+    from hotpool.projection.drift_check import DriftReport
     from localfleet.redis_server import RedisServer
 
 KEYS = FleetKeys("hotpool", "speech")
 FACTS, READY, SUSPECT, DRAINING = KEYS.pool("zh-en")
 
 
-def pool(name: str, size: int = 10) -> PoolImage:
+def pool(name: str, size: int = 10) -> PoolDocument:
     names = [f"edge-{number}" for number in range(size)]
-    return PoolImage(
+    return PoolDocument(
         name, f"uid-{name}", "speech", name, frozenset(names[2:]), frozenset(names[1:2]), frozenset(names[:1])
     )
 
 
 POOLS = {name: pool(name) for name in ("zh-en", "en-zh")} | {"large": pool("large", 1200)}
-NODES = {name: NodeImage(name, (("asr", True, None, ("fw",)),)) for name in ("edge-1", "edge-2")}
+NODES = {name: NodeDocument(name, (("asr", True, None, ("fw",)),)) for name in ("edge-1", "edge-2")}
 
 DAMAGE: dict[str, list[tuple[str, ...]]] = {
     "a member taken": [("ZREM", READY, "edge-5")],
@@ -81,18 +81,18 @@ WRITING = {"hset", "hdel", "sadd", "srem", "zadd", "zrem"} | {
 
 
 @pytest.fixture
-async def writer(client: Client) -> Writer:
+async def writer(client: Client) -> RedisWriter:
     made = await claimed(client)
     for image in POOLS.values():
         await made.replace_pool(image)
     for node in NODES.values():
         await made.replace_node(node)
     await made.stamp(complete=True)
-    assert (await made.audit(POOLS, NODES)).clean
+    assert (await made.check_drift(POOLS, NODES)).clean
     return made
 
 
-async def heal(writer: Writer, found: AuditResult) -> None:
+async def heal(writer: RedisWriter, found: DriftReport) -> None:
     """Do what the reconciler does with an audit."""
     if not found.claimed:
         await writer.claim(3)
@@ -128,138 +128,138 @@ async def contents(client: Client) -> dict[bytes, object]:
 
 @pytest.mark.parametrize("kind", DAMAGE)
 async def test_e1_damage_to_a_pool_is_found_and_only_that_pool_written(
-    client: Client, writer: Writer, kind: str
+    client: Client, writer: RedisWriter, kind: str
 ) -> None:
     before = await contents(client)
     await damage(client, DAMAGE[kind])
-    found = await writer.audit(POOLS, NODES)
+    found = await writer.check_drift(POOLS, NODES)
     assert found.pools == {"zh-en"}
     assert found.claimed
     assert found.stray_pools | found.nodes | found.stray_nodes == set()
     await heal(writer, found)
-    assert (await writer.audit(POOLS, NODES)).clean
+    assert (await writer.check_drift(POOLS, NODES)).clean
     assert await contents(client) == before
 
 
 async def test_e1_a_member_in_anothers_place_is_found_in_a_pool_that_is_read_in_parts(
-    client: Client, writer: Writer, monkeypatch: pytest.MonkeyPatch
+    client: Client, writer: RedisWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(auditing, "RANKS_PER_CALL", 100)
-    assert (await writer.audit(POOLS, NODES)).clean
+    assert (await writer.check_drift(POOLS, NODES)).clean
     (last,) = await client.execute_command("ZRANGE", KEYS.pool("large")[1], -1, -1)
     await client.execute_command("ZREM", KEYS.pool("large")[1], last)
     await client.execute_command("ZADD", KEYS.pool("large")[1], "inf", "foreign")
-    found = await writer.audit(POOLS, NODES)
+    found = await writer.check_drift(POOLS, NODES)
     assert found.pools == {"large"}
     await heal(writer, found)
-    assert (await writer.audit(POOLS, NODES)).clean
+    assert (await writer.check_drift(POOLS, NODES)).clean
 
 
 @pytest.mark.parametrize("kind", NODE_DAMAGE)
 async def test_e1_damage_to_a_node_is_found_and_only_that_node_written(
-    client: Client, writer: Writer, kind: str
+    client: Client, writer: RedisWriter, kind: str
 ) -> None:
     before = await contents(client)
     await damage(client, NODE_DAMAGE[kind])
-    found = await writer.audit(POOLS, NODES)
+    found = await writer.check_drift(POOLS, NODES)
     assert found.nodes == {"edge-1"}
     assert found.pools | found.stray_pools | found.stray_nodes == set()
     await heal(writer, found)
-    assert (await writer.audit(POOLS, NODES)).clean
+    assert (await writer.check_drift(POOLS, NODES)).clean
     assert await contents(client) == before
 
 
 @pytest.mark.parametrize("kind", EVERYWHERE)
-async def test_e1_damage_to_all_is_found_and_healed(client: Client, writer: Writer, kind: str) -> None:
+async def test_e1_damage_to_all_is_found_and_healed(client: Client, writer: RedisWriter, kind: str) -> None:
     before = await contents(client)
     await damage(client, EVERYWHERE[kind])
-    found = await writer.audit(POOLS, NODES)
+    found = await writer.check_drift(POOLS, NODES)
     assert found.pools == POOLS.keys()
     assert found.nodes == NODES.keys()
     await heal(writer, found)
-    assert (await writer.audit(POOLS, NODES)).clean
+    assert (await writer.check_drift(POOLS, NODES)).clean
     assert await contents(client) == before
 
 
 async def test_e1_a_restart_of_an_empty_server_is_found_and_healed(
-    server: RedisServer, client: Client, writer: Writer
+    server: RedisServer, client: Client, writer: RedisWriter
 ) -> None:
     before = await contents(client)
     await asyncio.to_thread(server.restart)  # The loop goes on, so the client notices that its connection is closed.
-    found = await writer.audit(POOLS, NODES)
+    found = await writer.check_drift(POOLS, NODES)
     assert not found.claimed
-    with pytest.raises(Unclaimed):
+    with pytest.raises(TermNotClaimedError):
         await writer.stamp(complete=True)
     await heal(writer, found)
-    assert (await writer.audit(POOLS, NODES)).clean
+    assert (await writer.check_drift(POOLS, NODES)).clean
     assert await contents(client) == before
 
 
 @pytest.mark.parametrize("change", [("FUNCTION", "FLUSH"), ("FUNCTION", "DELETE", LIBRARY)])
 async def test_e1_a_lost_library_is_loaded_by_the_audit(
-    client: Client, writer: Writer, change: tuple[str, ...]
+    client: Client, writer: RedisWriter, change: tuple[str, ...]
 ) -> None:
     await client.execute_command(*change)
-    assert (await writer.audit(POOLS, NODES)).clean
-    assert (await writer.audit(POOLS, NODES)).clean
+    assert (await writer.check_drift(POOLS, NODES)).clean
+    assert (await writer.check_drift(POOLS, NODES)).clean
 
 
-async def test_e1_another_library_under_our_name_is_replaced_by_the_audit(client: Client, writer: Writer) -> None:
+async def test_e1_another_library_under_our_name_is_replaced_by_the_audit(client: Client, writer: RedisWriter) -> None:
     answer = "local function overview() return { 'another', '3', {}, {}, {} } end"
     register = (
         f"redis.register_function{{function_name='{LIBRARY}_overview', callback=overview, flags={{'no-writes'}}}}"
     )
     foreign = f"#!lua name={LIBRARY}\n{answer}\n{register}"
     await client.execute_command("FUNCTION LOAD", "REPLACE", foreign)
-    assert (await writer.audit(POOLS, NODES)).clean
+    assert (await writer.check_drift(POOLS, NODES)).clean
 
 
 async def test_d11_pools_nodes_and_index_entries_that_nobody_gave_are_found_and_dropped(
-    client: Client, writer: Writer
+    client: Client, writer: RedisWriter
 ) -> None:
     await client.execute_command("HSET", KEYS.index, "speech/none", "zh-en")
     without = {name: image for name, image in POOLS.items() if name != "zh-en"}
-    found = await writer.audit(without, {"edge-2": NODES["edge-2"]})
+    found = await writer.check_drift(without, {"edge-2": NODES["edge-2"]})
     assert found.stray_pools == {"zh-en"}
     assert found.stray_nodes == {"edge-1"}
     assert found.stray_index == {"speech/zh-en", "speech/none"}
     assert found.pools | found.nodes == set()
     await heal(writer, found)
-    assert (await writer.audit(without, {"edge-2": NODES["edge-2"]})).clean
+    assert (await writer.check_drift(without, {"edge-2": NODES["edge-2"]})).clean
     assert await client.execute_command("EXISTS", *KEYS.pool("zh-en"), KEYS.node("edge-1")) == 0
 
 
-async def test_e1_a_changed_image_differs_until_it_is_written(writer: Writer) -> None:
+async def test_e1_a_changed_image_differs_until_it_is_written(writer: RedisWriter) -> None:
     changed = POOLS | {"zh-en": pool("zh-en", 11)}
-    assert (await writer.audit(changed, NODES)).pools == {"zh-en"}
+    assert (await writer.check_drift(changed, NODES)).pools == {"zh-en"}
     await writer.replace_pool(changed["zh-en"])
-    assert (await writer.audit(changed, NODES)).clean
+    assert (await writer.check_drift(changed, NODES)).clean
 
 
 async def test_e1_a_restarted_operator_accepts_what_is_there_and_writes_only_claim_and_stamp(
-    client: Client, writer: Writer
+    client: Client, writer: RedisWriter
 ) -> None:
     assert await writer.stored_term() == 3
     await client.execute_command("CONFIG", "RESETSTAT")
     dumps = await keyspace(client)
-    restarted = Writer(client, namespace="speech", leader=lambda: True)
+    restarted = RedisWriter(client, namespace="speech", leader=lambda: True)
     await restarted.claim(4)
-    assert (await restarted.audit(POOLS, NODES)).clean
+    assert (await restarted.check_drift(POOLS, NODES)).clean
     await restarted.stamp(complete=True)
     assert await keyspace(client) == dumps
     written = {name for name in await commands_run(client) if name in WRITING}
     assert written == {"hset"}
 
 
-async def test_e1_a_restarted_operators_first_write_has_a_higher_version(client: Client, writer: Writer) -> None:
+async def test_e1_a_restarted_operators_first_write_has_a_higher_version(client: Client, writer: RedisWriter) -> None:
     assert writer is not None
     before = int(await client.execute_command("HGET", FACTS, "version"))
-    restarted = Writer(client, namespace="speech", leader=lambda: True)
+    restarted = RedisWriter(client, namespace="speech", leader=lambda: True)
     await restarted.claim(4)
-    await restarted.audit(POOLS, NODES)
+    await restarted.check_drift(POOLS, NODES)
     await restarted.replace_pool(POOLS["zh-en"])
     assert int(await client.execute_command("HGET", FACTS, "version")) > before
-    assert (await restarted.audit(POOLS, NODES)).clean
+    assert (await restarted.check_drift(POOLS, NODES)).clean
 
 
 async def commands_run(client: Client) -> set[str]:

@@ -11,9 +11,9 @@ from redis import Redis
 from redis.cluster import RedisCluster
 from tests.cluster.projected import claimed, names, node_of, picked, pool, reason_of
 
-from hotpool.lookup import Lookup, LookupFailed, Reason, SyncLookup
+from hotpool.lookup import Lookup, LookupUnavailableError, Reason, SyncLookup
 from hotpool.projection.connection.async_connection import connect
-from hotpool.projection.documents import NodeImage
+from hotpool.projection.documents import NodeDocument
 from localfleet.ports import free_port
 from localfleet.redis_server import RedisServer
 
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from hotpool.projection.connection.async_connection import Client
-    from hotpool.projection.writer import Writer
+    from hotpool.projection.writer import RedisWriter
 
-NODE = NodeImage("edge-1", (("asr", True, None, ("fw",)), ("tts", False, "Stopped", ())))
+NODE = NodeDocument("edge-1", (("asr", True, None, ("fw",)), ("tts", False, "Stopped", ())))
 TRANSITION = '{"at":"2026-11-27T00:00:00Z","from":null,"to":"Live","gained":["asr"],"lost":{}}'
 
 
 @pytest.fixture
-async def writer(client: Client) -> Writer:
+async def writer(client: Client) -> RedisWriter:
     made = await claimed(client)
     await made.replace_pool(pool(names(9), ["s"], ["d"]))
     await made.replace_node(NODE, [TRANSITION])
@@ -68,7 +68,7 @@ def test_e6_both_clients_have_the_same_methods() -> None:
     ],
 )
 async def test_e6_both_clients_get_the_same_answers(
-    writer: Writer, waiting: Lookup, blocking: SyncLookup, how: dict[str, str]
+    writer: RedisWriter, waiting: Lookup, blocking: SyncLookup, how: dict[str, str]
 ) -> None:
     assert blocking.pick("zh-en", **how) == await waiting.pick("zh-en", **how)  # type: ignore[arg-type]
     assert blocking.pick_key("speech", "zh-en", **how) == await waiting.pick_key("speech", "zh-en", **how)  # type: ignore[arg-type]
@@ -76,7 +76,7 @@ async def test_e6_both_clients_get_the_same_answers(
 
 
 async def test_e6_both_clients_tell_the_same_of_members_and_nodes(
-    writer: Writer, waiting: Lookup, blocking: SyncLookup
+    writer: RedisWriter, waiting: Lookup, blocking: SyncLookup
 ) -> None:
     assert blocking.members("zh-en") == await waiting.members("zh-en")
     assert blocking.members("zh-en").ready == tuple(sorted(names(9)))
@@ -89,7 +89,7 @@ async def test_e6_both_clients_tell_the_same_of_members_and_nodes(
 
 
 async def test_e6_a_reservation_of_one_client_is_renewed_and_released_by_the_other(
-    writer: Writer, waiting: Lookup, blocking: SyncLookup
+    writer: RedisWriter, waiting: Lookup, blocking: SyncLookup
 ) -> None:
     made = picked(blocking.pick("zh-en", strategy="least-loaded", reserve=60)).reservation
     assert made is not None
@@ -104,7 +104,7 @@ async def test_e6_a_reservation_of_one_client_is_renewed_and_released_by_the_oth
     assert writer
 
 
-async def test_e6_threads_share_one_blocking_client(writer: Writer, blocking: SyncLookup) -> None:
+async def test_e6_threads_share_one_blocking_client(writer: RedisWriter, blocking: SyncLookup) -> None:
     with ThreadPoolExecutor(8) as threads:
         answers = list(threads.map(lambda _: blocking.pick_key("speech", "zh-en", key="user-1", reserve=60), range(90)))
     assert len({node_of(answer) for answer in answers}) == 1
@@ -114,21 +114,21 @@ async def test_e6_threads_share_one_blocking_client(writer: Writer, blocking: Sy
 
 async def test_e6_a_blocking_look_up_that_cannot_know_fails(server: RedisServer, client: Client) -> None:
     with SyncLookup.from_url(server.url, namespace="speech") as lookup:
-        with pytest.raises(LookupFailed, match="has an operator reached"):
+        with pytest.raises(LookupUnavailableError, match="has an operator reached"):
             lookup.pick("zh-en")
         await claimed(client)
         assert reason_of(lookup.pick("zh-en")) is Reason.POOL_UNKNOWN
     with (
         SyncLookup.from_url(f"redis://nobody:s3cret@127.0.0.1:{server.port}/0", namespace="speech") as refused,
-        pytest.raises(LookupFailed) as caught,
+        pytest.raises(LookupUnavailableError) as caught,
     ):
         refused.pick("zh-en")
     assert "s3cret" not in str(caught.value)
     for cluster in (False, True):
-        with pytest.raises(LookupFailed):
+        with pytest.raises(LookupUnavailableError):
             SyncLookup.from_url(f"redis://127.0.0.1:{free_port()}", namespace="x", cluster=cluster).pick("zh-en")
         async with Lookup.from_url(f"redis://127.0.0.1:{free_port()}", namespace="x", cluster=cluster) as away:
-            with pytest.raises(LookupFailed):
+            with pytest.raises(LookupUnavailableError):
                 await away.pick("zh-en")
     with pytest.raises(ValueError, match="URL of Redis") as unreadable:
         SyncLookup.from_url("http://op:s3cret@host", namespace="speech")

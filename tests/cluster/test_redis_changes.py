@@ -9,10 +9,10 @@ import pytest
 from tests.cluster.lossy import KEYS, NODES, Line, counted, image, stored
 from tests.cluster.projected import claimed
 
-from hotpool.errors import Retryable
-from hotpool.projection.documents import PoolImage
+from hotpool.errors import RetryableError
+from hotpool.projection.documents import PoolDocument
 from hotpool.projection.functions import Functions
-from hotpool.projection.redis_errors import Full
+from hotpool.projection.redis_errors import RedisFullError
 
 if TYPE_CHECKING:
     from hotpool.projection.connection.async_connection import Client
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 FACTS, READY, SUSPECT, DRAINING = KEYS.pool("zh-en")
 
 
-def ready(*nodes: str, **more: Any) -> PoolImage:
+def ready(*nodes: str, **more: Any) -> PoolDocument:
     return image("zh-en", dict.fromkeys(nodes, "ready"), **more)
 
 
-async def held(client: Client) -> PoolImage | None:
+async def held(client: Client) -> PoolDocument | None:
     return (await stored(client, "zh-en", at_once=False))[1]
 
 
-def holds(found: PoolImage | None, wanted: PoolImage) -> bool:
+def holds(found: PoolDocument | None, wanted: PoolDocument) -> bool:
     return found is not None and found.members == wanted.members
 
 
@@ -44,7 +44,7 @@ async def test_e2_of_a_small_change_only_what_changed_is_sent(client: Client, si
     assert counted("change") == before + 1
     assert holds(await held(client), second)
     assert await sent_bytes(client) - sent < 2000
-    assert (await writer.audit({"zh-en": second}, {})).clean
+    assert (await writer.check_drift({"zh-en": second}, {})).clean
 
 
 async def sent_bytes(client: Client) -> int:
@@ -56,18 +56,20 @@ async def sent_bytes(client: Client) -> int:
     [
         ready(*NODES[20:]),
         ready(*NODES, uid="u2"),
-        PoolImage("zh-en", "u1", None, None, frozenset(NODES), frozenset(), frozenset()),
+        PoolDocument("zh-en", "u1", None, None, frozenset(NODES), frozenset(), frozenset()),
         image("zh-en", dict.fromkeys(NODES, "suspect")),
     ],
 )
-async def test_e2_a_large_change_or_another_pool_of_the_name_is_sent_whole(client: Client, second: PoolImage) -> None:
+async def test_e2_a_large_change_or_another_pool_of_the_name_is_sent_whole(
+    client: Client, second: PoolDocument
+) -> None:
     writer = await claimed(client)
     await writer.replace_pool(ready(*NODES))
     before = counted("whole")
     await writer.replace_pool(second)
     assert counted("whole") == before + 1
     assert holds(await held(client), second)
-    assert (await writer.audit({"zh-en": second}, {})).clean
+    assert (await writer.check_drift({"zh-en": second}, {})).clean
 
 
 async def test_e2_a_change_is_refused_by_a_replica_that_missed_what_it_builds_on(client: Client) -> None:
@@ -106,7 +108,7 @@ async def test_e2_a_change_finds_damage_and_the_whole_image_follows_at_once(
     last = ready(*NODES[1:], "new")
     try:
         await writer.replace_pool(last)
-    except Retryable:  # a version from nowhere: known from now on
+    except RetryableError:  # a version from nowhere: known from now on
         await writer.replace_pool(last)
     assert holds(await held(client), last)
 
@@ -122,7 +124,7 @@ async def test_e2_after_an_unknown_outcome_the_whole_image_is_sent_and_the_late_
     writer = await claimed(cast("Client", line))
     await writer.replace_pool(ready(*NODES))
     line.fault = fault
-    with pytest.raises(Retryable):
+    with pytest.raises(RetryableError):
         await writer.replace_pool(ready(*NODES[1:]))
     before = counted("whole")
     await writer.replace_pool(ready(*NODES[2:]))
@@ -152,14 +154,14 @@ async def test_e2_a_change_that_a_later_write_passed_puts_no_older_image_in_its_
     passed.set()
     await overtaken
     assert holds(await held(client), third)
-    assert (await writer.audit({"zh-en": third}, {})).clean
+    assert (await writer.check_drift({"zh-en": third}, {})).clean
 
 
 async def test_e1_a_new_leader_goes_on_with_changes_after_its_first_audit(client: Client) -> None:
     first = ready(*NODES)
     await (await claimed(client, 3)).replace_pool(first)
     successor = await claimed(client, 4)
-    assert (await successor.audit({"zh-en": first}, {})).clean
+    assert (await successor.check_drift({"zh-en": first}, {})).clean
     before = counted("change")
     await successor.replace_pool(ready(*NODES[1:]))
     assert counted("change") == before + 1
@@ -175,10 +177,10 @@ async def test_e5_a_full_redis_loses_at_least_who_left_and_the_rest_follows(clie
     try:
         wanted = ready(*NODES[1:], "new-1", "new-2", former=former)
         for _ in range(2):  # what it knows of Redis survives a refusal
-            with pytest.raises(Full):
+            with pytest.raises(RedisFullError):
                 await writer.replace_pool(wanted)
             assert holds(await held(client), ready(*NODES[1:]))
-        with pytest.raises(Full):
+        with pytest.raises(RedisFullError):
             await writer.replace_pool(ready(*NODES[2:], "new-1", "new-2"))
         assert holds(await held(client), ready(*NODES[2:]))
         await writer.replace_pool(ready(*NODES[3:]))
@@ -188,4 +190,4 @@ async def test_e5_a_full_redis_loses_at_least_who_left_and_the_rest_follows(clie
     finally:
         await client.config_set("maxmemory", "0")
     await writer.replace_pool(wanted)
-    assert (await writer.audit({"zh-en": wanted}, {})).clean
+    assert (await writer.check_drift({"zh-en": wanted}, {})).clean

@@ -11,16 +11,16 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 from tests.cluster.lossy import KEYS, NODES, Line, counted, image, stored
 
-from hotpool.errors import Retryable
+from hotpool.errors import RetryableError
 from hotpool.projection import writer as writing
 from hotpool.projection.connection.async_connection import Client, connect
 from hotpool.projection.keys import STATES
-from hotpool.projection.writer import Writer
+from hotpool.projection.writer import RedisWriter
 
 if TYPE_CHECKING:
     import pytest
 
-    from hotpool.projection.documents import PoolImage
+    from hotpool.projection.documents import PoolDocument
     from localfleet.redis_server import RedisServer
 
 POOLS = ("zh-en", "en-zh")
@@ -33,7 +33,7 @@ class Course(RuleBasedStateMachine):
         super().__init__()
         self.runner = asyncio.Runner()
         self.client = connect(f"redis://127.0.0.1:{port}/0")
-        self.wanted: dict[str, PoolImage] = {}
+        self.wanted: dict[str, PoolDocument] = {}
         self.damaged: set[str] = set()
         self.replica: dict[bytes, bytes] = {}
         self.replica_damaged: set[str] = set()
@@ -62,7 +62,7 @@ class Course(RuleBasedStateMachine):
     def elect(self) -> None:
         """Another process leads from now on; it has written nothing yet."""
         self.term += 1
-        self.writer = Writer(cast("Client", self.line), namespace="speech", leader=lambda: True)
+        self.writer = RedisWriter(cast("Client", self.line), namespace="speech", leader=lambda: True)
         self.runner.run(self.sent(self.writer.claim(self.term)))
 
     def ask(self, *words: str) -> Any:
@@ -74,7 +74,7 @@ class Course(RuleBasedStateMachine):
         return self.runner.run(asked())
 
     async def sent(self, write: Any) -> None:
-        with suppress(Retryable):
+        with suppress(RetryableError):
             await write
 
     def put(self, name: str, states: dict[str, str]) -> None:
@@ -180,7 +180,7 @@ class Course(RuleBasedStateMachine):
     async def heal(self) -> None:
         """What the mirror does in a round."""
         assert await self.writer.claim(self.term) == self.term
-        found = await self.writer.audit(self.wanted, {})
+        found = await self.writer.check_drift(self.wanted, {})
         for name in found.pools:
             await self.writer.replace_pool(self.wanted[name])
         for name in found.stray_pools:

@@ -10,11 +10,11 @@ from tests.cluster.mirrored import Ours, pool, running, until
 from tests.services.certificates import Authority
 from tests.services.tls import terminator
 
-from hotpool.errors import Rejected, Retryable
+from hotpool.errors import RejectedError, RetryableError
 from hotpool.lookup import Lookup
 from hotpool.projection.connection.async_connection import connect
 from hotpool.projection.connection.credentials import Credentials
-from hotpool.projection.writer import Writer
+from hotpool.projection.writer import RedisWriter
 from localfleet.redis_server import RedisServer
 
 if TYPE_CHECKING:
@@ -42,17 +42,17 @@ async def test_e4_a_rotated_password_file_is_read_at_the_next_connection(guarded
     client = connect(guarded.url, cluster=clustered, credentials=credentials, timeout=1)
     async with running(Ours(client)) as ours:
         words(guarded, "ACL", "SETUSER", "op", "resetpass", ">second")
-        assert await ours.mirror.pool(pool("edge-3"))  # what is connected stays
+        assert await ours.mirror.publish_pool(pool("edge-3"))  # what is connected stays
         words(guarded, "CLIENT", "KILL", "USER", "op")
-        await until(lambda: "does not accept the user or the password" in ours.mirror.why)
-        assert "first" not in ours.mirror.why
+        await until(lambda: "does not accept the user or the password" in ours.mirror.last_error)
+        assert "first" not in ours.mirror.last_error
         file.write_text("second\n")
-        await until(lambda: ours.mirror.up)
+        await until(lambda: ours.mirror.healthy)
         file.unlink()
         words(guarded, "CLIENT", "KILL", "USER", "op")
-        await until(lambda: "cannot read the password file" in ours.mirror.why)
+        await until(lambda: "cannot read the password file" in ours.mirror.last_error)
         file.write_text("second")
-        await until(lambda: ours.mirror.up)
+        await until(lambda: ours.mirror.healthy)
 
 
 async def test_e4_the_file_comes_before_the_url_and_its_password_is_in_no_text(tmp_path: Path) -> None:
@@ -61,11 +61,11 @@ async def test_e4_the_file_comes_before_the_url_and_its_password_is_in_no_text(t
     with RedisServer() as server:
         words(server, "ACL", "SETUSER", "op", "reset", "on", ">first", "~*", "+@all")
         client = connect(server.url.replace("//", "//op:first@"), credentials=Credentials(password=str(file)))
-        with pytest.raises(Rejected) as caught:
-            await Writer(client, namespace="speech", leader=lambda: True).claim(1)
+        with pytest.raises(RejectedError) as caught:
+            await RedisWriter(client, namespace="speech", leader=lambda: True).claim(1)
         assert "wr0ng" not in str(caught.value)
         file.write_text("first\n")
-        assert await Writer(client, namespace="speech", leader=lambda: True).claim(1) == 1
+        assert await RedisWriter(client, namespace="speech", leader=lambda: True).claim(1) == 1
         await client.aclose()
 
 
@@ -79,14 +79,14 @@ async def test_e4_tls_with_an_authority_of_ones_own_that_is_rotated(tmp_path: Pa
             client = connect(url, credentials=Credentials(ca=str(file)), timeout=1)
             async with running(Ours(client)) as ours:
                 await front.rotate(second.context(second.issue("redis")))
-                await until(lambda: "CERTIFICATE_VERIFY_FAILED" in ours.mirror.why)
-                assert not await ours.mirror.pool(pool("edge-3"))
+                await until(lambda: "CERTIFICATE_VERIFY_FAILED" in ours.mirror.last_error)
+                assert not await ours.mirror.publish_pool(pool("edge-3"))
                 file.write_bytes(second.path.read_bytes())
-                await until(lambda: ours.mirror.up)
+                await until(lambda: ours.mirror.healthy)
                 await front.rotate(second.context(second.issue("redis-2")))
-                await until(lambda: ours.mirror.up)
-                await ours.mirror.pool(pool("edge-4"))
-                await until(lambda: ours.mirror.up)
+                await until(lambda: ours.mirror.healthy)
+                await ours.mirror.publish_pool(pool("edge-4"))
+                await until(lambda: ours.mirror.healthy)
         async with Lookup.from_url(server.url, namespace="speech") as lookup:
             assert (await lookup.members("zh-en")).ready == ("edge-4",)
 
@@ -103,8 +103,8 @@ async def test_e4_a_server_of_another_name_an_expired_one_and_a_strangers_are_re
         async with terminator(server.port, theirs.context(theirs.issue("redis", address, days))) as front:
             url = f"rediss://127.0.0.1:{front.port}/0"
             client = connect(url, credentials=Credentials(ca=str(ours.path)), timeout=1)
-            with pytest.raises(Retryable, match="CERTIFICATE_VERIFY_FAILED"):
-                await Writer(client, namespace="speech", leader=lambda: True).claim(1)
+            with pytest.raises(RetryableError, match="CERTIFICATE_VERIFY_FAILED"):
+                await RedisWriter(client, namespace="speech", leader=lambda: True).claim(1)
             await client.aclose()
 
 
@@ -117,7 +117,7 @@ async def test_e4_a_cluster_over_tls(tmp_path: Path) -> None:
             url = f"rediss://127.0.0.1:{front.port}/0"
             client = connect(url, cluster=True, credentials=Credentials(ca=str(authority.path)), timeout=1)
             async with running(Ours(client)) as ours:
-                assert await ours.mirror.pool(pool("edge-3"))
+                assert await ours.mirror.publish_pool(pool("edge-3"))
 
 
 def test_e4_a_file_of_certificates_without_tls_is_a_mistake() -> None:

@@ -12,9 +12,9 @@ from redis.exceptions import NoPermissionError, ResponseError
 from tests.cluster.projected import KEYS, TRANSITION, Ring, claimed, node_of, picked, pool
 from tests.cluster.redis_page import DOCS, OPERATOR, PAGE, access, sessions, shown, timeless
 
-from hotpool.lookup import Lookup, LookupFailed, SyncLookup
+from hotpool.lookup import Lookup, LookupUnavailableError, SyncLookup
 from hotpool.projection.connection.async_connection import connect
-from hotpool.projection.documents import NodeImage
+from hotpool.projection.documents import NodeDocument
 from hotpool.projection.functions import LIBRARY, source
 from hotpool.projection.keys import score
 from localfleet.redis_server import RedisServer
@@ -51,7 +51,7 @@ METHODS = {"hotpool-reader": READING, "hotpool-dispatcher": READING | WRITING}
 async def project(client: Client) -> None:
     writer = await claimed(client)
     await writer.replace_pool(pool(READY, ["edge-033"]))
-    await writer.replace_node(NodeImage("edge-017", (("asr", True, None, ("faster-whisper",)),)), [TRANSITION])
+    await writer.replace_node(NodeDocument("edge-017", (("asr", True, None, ("faster-whisper",)),)), [TRANSITION])
     await writer.stamp(complete=True)
 
 
@@ -138,7 +138,7 @@ def done(server: RedisServer, user: str, rules: list[str]) -> bool:
         if METHODS[user] is not READING:
             with enter(server, user, rules, damaged=True) as lookup:
                 assert not WRITING["release"](lookup)
-    except LookupFailed:
+    except LookupUnavailableError:
         return False
     return True
 

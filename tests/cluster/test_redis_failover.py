@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.cluster.mirrored import Ours, pool, running, until
 
-from hotpool.errors import Retryable
-from hotpool.lookup import Lookup, LookupFailed
+from hotpool.errors import RetryableError
+from hotpool.lookup import Lookup, LookupUnavailableError
 from hotpool.projection.connection.async_connection import connect
 from hotpool.projection.keys import FleetKeys
-from hotpool.projection.writer import Writer
+from hotpool.projection.writer import RedisWriter
 from localfleet.redis_groups import SERVICE, ClusterGroup, SentinelGroup
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Reader:
         while not self.stopped:
             try:
                 found = await self.lookup.members("zh-en")
-            except LookupFailed:
+            except LookupUnavailableError:
                 await asyncio.sleep(0.05)
                 continue
             if found.version is not None:
@@ -81,14 +81,14 @@ async def reading(*lookups: Lookup) -> AsyncIterator[list[Reader]]:
 
 async def change(ours: Ours, numbers: range) -> None:
     for number in numbers:
-        await ours.mirror.pool(pool(*members_of(number)))
+        await ours.mirror.publish_pool(pool(*members_of(number)))
         await asyncio.sleep(0.01)
 
 
 async def says(lookup: Lookup, number: int) -> bool:
     try:
         return frozenset((await lookup.members("zh-en")).ready) == members_of(number)
-    except LookupFailed:
+    except LookupUnavailableError:
         return False
 
 
@@ -97,7 +97,7 @@ async def test_e4_a_cluster_takes_the_projection_whole_and_in_changes(cluster: C
     lookup = Lookup.from_url(cluster.url, namespace="speech", cluster=True)
     async with lookup, reading(lookup) as readers, running(Ours(client)) as ours:
         await change(ours, range(30))
-        assert ours.mirror.up
+        assert ours.mirror.healthy
         await until(lambda: says(lookup, 29))
     assert len(readers[0].seen) > 3
     holder, _ = cluster.shard_of(KEYS.meta)
@@ -116,8 +116,8 @@ async def test_e4_a_shard_of_others_that_is_gone_stops_nothing_of_ours(cluster: 
             await asyncio.to_thread(server.kill)
         async with running(Ours(client)) as ours:
             holder.ask("FUNCTION", "FLUSH")
-            await ours.mirror.pool(pool(*members_of(1)))
-            await until(lambda: ours.mirror.up)
+            await ours.mirror.publish_pool(pool(*members_of(1)))
+            await until(lambda: ours.mirror.healthy)
     finally:
         for server in others:
             await asyncio.to_thread(server.start)
@@ -134,7 +134,7 @@ async def test_e2_a_cluster_fails_over_to_a_replica_that_missed_writes_and_a_cla
         await until(lambda: acknowledged(master))
         replica.pause()
         late = connect(seed.url, cluster=True, timeout=1)
-        former = Writer(late, namespace="speech", leader=lambda: True)
+        former = RedisWriter(late, namespace="speech", leader=lambda: True)
         assert await former.claim(3, "cluster-1") > 3
         ours.term = 9  # the next leader; the replica knows nothing of it
         await until(lambda: b"\r\n9\r\n" in master.ask("HGET", KEYS.meta, "term"))
@@ -144,14 +144,14 @@ async def test_e2_a_cluster_fails_over_to_a_replica_that_missed_writes_and_a_cla
         writing = asyncio.create_task(change(ours, range(20, 40)))
         await until(lambda: b"role:master" in replica.ask("INFO", "replication"))
         await writing
-        await until(lambda: ours.mirror.up)
+        await until(lambda: ours.mirror.healthy)
         await until(lambda: says(lookup, 39))
         assert b"\r\n9\r\n" in replica.ask("HGET", KEYS.meta, "term")
         await late.aclose()
         await asyncio.to_thread(master.start)
         await until(lambda: b"role:slave" in master.ask("INFO", "replication"))
         await change(ours, range(40, 50))
-        await until(lambda: ours.mirror.up)
+        await until(lambda: ours.mirror.healthy)
         await until(lambda: says(lookup, 49))
 
 
@@ -168,12 +168,12 @@ async def test_e2_under_a_sentinel_the_projection_goes_on_at_the_new_master(watc
     reader = Lookup(connect(url, sentinels=sentinels, timeout=1, read_retries=1), namespace="speech")
     async with replica, reader, reading(reader, replica) as readers, running(Ours(client)) as ours:
         await change(ours, range(20))
-        assert ours.mirror.up
+        assert ours.mirror.healthy
         await asyncio.to_thread(watched.master.kill)
         writing = asyncio.create_task(change(ours, range(20, 40)))
         await until(lambda: b"role:master" in watched.replica.ask("INFO", "replication"))
         await writing
-        await until(lambda: ours.mirror.up)
+        await until(lambda: ours.mirror.healthy)
         await until(lambda: says(reader, 39))
         await until(lambda: says(replica, 39))
         assert all(len(one.seen) > 1 for one in readers)
@@ -184,8 +184,8 @@ async def test_e5_a_master_that_became_a_replica_is_left_for_the_new_one(watched
     async with running(Ours(client)) as ours:
         await until(lambda: watched.sentinel.ask("SENTINEL", "FAILOVER", SERVICE)[:1] == b"+")
         await until(lambda: _is_replica(watched.master))
-        await ours.mirror.pool(pool(*members_of(7)))
-        await until(lambda: ours.mirror.up)
+        await ours.mirror.publish_pool(pool(*members_of(7)))
+        await until(lambda: ours.mirror.healthy)
         async with Lookup.from_url(watched.replica.url, namespace="speech") as lookup:
             await until(lambda: says(lookup, 7))
 
@@ -200,9 +200,9 @@ async def test_e5_an_unknown_service_and_sentinels_that_are_away_are_said(watche
     there, gone = f"127.0.0.1:{watched.sentinel.port}", "127.0.0.1:1"
     for service, sentinels in (("another", [there]), (SERVICE, [gone])):
         client = connect(f"redis://{service}/0", sentinels=sentinels, timeout=1)
-        with pytest.raises(Retryable, match=f"No master found for '{service}'"):
-            await Writer(client, namespace="speech", leader=lambda: True).claim(1)
+        with pytest.raises(RetryableError, match=f"No master found for '{service}'"):
+            await RedisWriter(client, namespace="speech", leader=lambda: True).claim(1)
         await client.aclose()
     client = connect(f"redis://{SERVICE}/0", sentinels=[gone, there], timeout=1)
-    assert await Writer(client, namespace="speech", leader=lambda: True).claim(1) == 1
+    assert await RedisWriter(client, namespace="speech", leader=lambda: True).claim(1) == 1
     await client.aclose()

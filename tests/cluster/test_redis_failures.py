@@ -140,25 +140,25 @@ def sample(name: str, **labels: str) -> float:
 async def test_e5_it_is_said_plainly_nobody_waits_and_redis_catches_up(place: Place, name: str) -> None:
     reason, plain, breaks, mends = FAULTS[name]
     async with running(place.ours()) as ours:
-        assert (ours.mirror.why, sample("hotpool_redis_up")) == ("", 1)
+        assert (ours.mirror.last_error, sample("hotpool_redis_up")) == ("", 1)
         before = sample("hotpool_redis_failures_total", reason=reason)
         await asyncio.to_thread(breaks, place)
         async with asyncio.timeout(HANG_SECONDS):
-            first = await ours.mirror.pool(pool("edge-1", "edge-2", "edge-3"))
-        await until(lambda: not ours.mirror.up and plain in ours.mirror.why)
+            first = await ours.mirror.publish_pool(pool("edge-1", "edge-2", "edge-3"))
+        await until(lambda: not ours.mirror.healthy and plain in ours.mirror.last_error)
         assert not first or name == "loading"  # it may begin to load a moment later
-        assert "right" not in ours.mirror.why.replace("a right", "")
+        assert "right" not in ours.mirror.last_error.replace("a right", "")
         assert sample("hotpool_redis_up") == 0
         assert sample("hotpool_redis_failures_total", reason=reason) > before
-        assert ours.told[-1] == (False, ours.mirror.why)
+        assert ours.told[-1] == (False, ours.mirror.last_error)
         turns: list[str] = []
         asyncio.get_running_loop().call_soon(turns.append, "a turn of the loop")
-        assert not await ours.mirror.pool(pool("edge-3"))
-        await ours.mirror.hide_node("edge-1")
+        assert not await ours.mirror.publish_pool(pool("edge-3"))
+        await ours.mirror.withdraw_node("edge-1")
         assert turns == []  # nothing was waited for
         await asyncio.to_thread(mends, place)
-        await until(lambda: ours.mirror.up)
-        assert (ours.mirror.why, ours.told[-1]) == ("", (True, ""))
+        await until(lambda: ours.mirror.healthy)
+        assert (ours.mirror.last_error, ours.told[-1]) == ("", (True, ""))
     await holds(place, "edge-3")
 
 
@@ -176,12 +176,12 @@ async def test_e2_readers_of_a_full_redis_see_its_age_and_that_it_is_incomplete(
 
     async with running(place.ours()) as ours:
         place.ask("CONFIG", "SET", "maxmemory", "1mb")
-        assert not await ours.mirror.pool(pool("edge-1", "edge-2", "edge-3"))
+        assert not await ours.mirror.publish_pool(pool("edge-1", "edge-2", "edge-3"))
         await until(lambda: meta("complete") == 0)
         stamped = meta("stampMs")
         await until(lambda: meta("stampMs") > stamped)
-        assert not ours.mirror.up
-        await ours.mirror.pool(pool("edge-2", "edge-3"))
+        assert not ours.mirror.healthy
+        await ours.mirror.publish_pool(pool("edge-2", "edge-3"))
         async with Lookup.from_url(place.server.url, namespace="speech") as lookup:
 
             async def only_withdrawn() -> bool:
@@ -189,15 +189,15 @@ async def test_e2_readers_of_a_full_redis_see_its_age_and_that_it_is_incomplete(
 
             await until(only_withdrawn)
         place.ask("CONFIG", "SET", "maxmemory", "0")
-        await until(lambda: ours.mirror.up)
+        await until(lambda: ours.mirror.healthy)
 
 
 @pytest.mark.parametrize("lost", [("FUNCTION", "FLUSH"), ("FUNCTION", "DELETE", LIBRARY), ("SCRIPT", "FLUSH")])
 async def test_e1_flushed_functions_are_loaded_again_without_a_failure(place: Place, lost: tuple[str, ...]) -> None:
     async with running(place.ours(timeout=5)) as ours:
         place.ask(*lost)
-        assert await ours.mirror.pool(pool("edge-3"))
-        await ours.mirror.hide_node("edge-1")
-        assert ours.mirror.up
+        assert await ours.mirror.publish_pool(pool("edge-3"))
+        await ours.mirror.withdraw_node("edge-1")
+        assert ours.mirror.healthy
         assert all(well for well, _ in ours.told)
     await holds(place, "edge-3")

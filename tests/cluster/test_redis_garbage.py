@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tests.cluster.projected import KEYS, TRANSITION, claimed, names, node_of, picked
 
-from hotpool.errors import Retryable
-from hotpool.lookup import Lookup, LookupFailed, NoMember, Picked, Reason
-from hotpool.projection.documents import NodeImage, PoolImage
-from hotpool.projection.redis_errors import Unclaimed
-from hotpool.projection.writer import Writer
+from hotpool.errors import RetryableError
+from hotpool.lookup import Lookup, LookupUnavailableError, NoMember, Picked, Reason
+from hotpool.projection.documents import NodeDocument, PoolDocument
+from hotpool.projection.redis_errors import TermNotClaimedError
+from hotpool.projection.writer import RedisWriter
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -26,12 +26,12 @@ FACTS, READY, SUSPECT, DRAINING = KEYS.pool("zh-en")
 ABSURD = "9" * 15
 
 
-def pool(name: str, count: int = 9) -> PoolImage:
-    return PoolImage(name, f"u-{name}", "speech", name, names(count), frozenset("s"), frozenset("d"))
+def pool(name: str, count: int = 9) -> PoolDocument:
+    return PoolDocument(name, f"u-{name}", "speech", name, names(count), frozenset("s"), frozenset("d"))
 
 
 POOLS = {"zh-en": pool("zh-en"), "large": pool("large", 1200)}
-NODE = NodeImage("edge-1", (("asr", True, None, ("fw",)),))
+NODE = NodeDocument("edge-1", (("asr", True, None, ("fw",)),))
 EVERY_KEY = {
     "meta": KEYS.meta,
     "pools": KEYS.pools,
@@ -75,7 +75,7 @@ QUESTIONS: dict[str, Callable[[Lookup], Awaitable[Any]]] = {
 
 
 @pytest.fixture
-async def writer(client: Client) -> Writer:
+async def writer(client: Client) -> RedisWriter:
     """Everything is there, as written in the term 3."""
     made = await claimed(client)
     for image in POOLS.values():
@@ -98,7 +98,7 @@ async def asked(lookup: Lookup) -> Answers:
     for name, ask in QUESTIONS.items():
         try:
             found.told[name] = await ask(lookup)
-        except LookupFailed:
+        except LookupUnavailableError:
             found.failed.add(name)
     return found
 
@@ -118,10 +118,10 @@ def believable(name: str, answer: Any) -> bool:
     return not answer
 
 
-async def heal(writer: Writer) -> None:
+async def heal(writer: RedisWriter) -> None:
     """What the mirror does in a round."""
     await writer.claim(3)
-    found = await writer.audit(POOLS, {"edge-1": NODE})
+    found = await writer.check_drift(POOLS, {"edge-1": NODE})
     for name in found.pools:
         await writer.replace_pool(POOLS[name])
     for name in found.stray_pools:
@@ -134,10 +134,10 @@ async def heal(writer: Writer) -> None:
     await writer.stamp(complete=True)
 
 
-async def healed(writer: Writer, lookup: Lookup) -> None:
+async def healed(writer: RedisWriter, lookup: Lookup) -> None:
     """Everything is true again, and is written once more without a failure; the history with the next transition."""
     await heal(writer)
-    assert (await writer.audit(POOLS, {"edge-1": NODE})).clean
+    assert (await writer.check_drift(POOLS, {"edge-1": NODE})).clean
     found = await asked(lookup)
     assert found.failed <= {"transitions"}
     assert found.told["members"].ready == tuple(sorted(names(9)))
@@ -148,13 +148,13 @@ async def healed(writer: Writer, lookup: Lookup) -> None:
     await writer.replace_pool(POOLS["large"])
     await writer.replace_node(NODE, [TRANSITION])
     assert [entry.after for entry in await lookup.transitions("edge-1")] == ["Live"]
-    assert (await writer.audit(POOLS, {"edge-1": NODE})).clean
+    assert (await writer.check_drift(POOLS, {"edge-1": NODE})).clean
 
 
 @pytest.mark.parametrize("key", EVERY_KEY)
 @pytest.mark.parametrize("kind", TYPES)
 async def test_e1_no_reader_believes_garbage_of_another_type_and_a_round_heals_it(
-    client: Client, writer: Writer, lookup: Lookup, key: str, kind: str
+    client: Client, writer: RedisWriter, lookup: Lookup, key: str, kind: str
 ) -> None:
     await client.execute_command("DEL", EVERY_KEY[key])
     await client.execute_command(TYPES[kind][0], EVERY_KEY[key], *TYPES[kind][1:])
@@ -165,7 +165,7 @@ async def test_e1_no_reader_believes_garbage_of_another_type_and_a_round_heals_i
     await healed(writer, lookup)
 
 
-WRITES: dict[str, Callable[[Writer], Awaitable[Any]]] = {
+WRITES: dict[str, Callable[[RedisWriter], Awaitable[Any]]] = {
     "claim": lambda writer: writer.claim(3),
     "replace": lambda writer: writer.replace_pool(pool("zh-en", 40)),
     "change": lambda writer: writer.replace_pool(pool("zh-en", 10)),
@@ -175,12 +175,12 @@ WRITES: dict[str, Callable[[Writer], Awaitable[Any]]] = {
     "node": lambda writer: writer.replace_node(NODE, [TRANSITION]),
     "drop node": lambda writer: writer.drop_node("edge-1", [TRANSITION], forget=False),
     "stamp": lambda writer: writer.stamp(complete=True),
-    "audit": lambda writer: writer.audit(POOLS, {"edge-1": NODE}),
+    "audit": lambda writer: writer.check_drift(POOLS, {"edge-1": NODE}),
 }
 
 
 @pytest.mark.parametrize("key", EVERY_KEY)
-async def test_e1_garbage_stops_no_function_of_the_writer(client: Client, writer: Writer, key: str) -> None:
+async def test_e1_garbage_stops_no_function_of_the_writer(client: Client, writer: RedisWriter, key: str) -> None:
     for kind, (command, *words) in TYPES.items():
         for name, write in WRITES.items():
             await heal(writer)
@@ -188,21 +188,21 @@ async def test_e1_garbage_stops_no_function_of_the_writer(client: Client, writer
             await client.execute_command(command, EVERY_KEY[key], *words)
             try:
                 await write(writer)
-            except Unclaimed:
+            except TermNotClaimedError:
                 assert key == "meta", (kind, name)
 
 
 @pytest.mark.parametrize("kind", TYPES)
 @pytest.mark.parametrize("place", [0, 1], ids=["a set with members", "a set without"])
 async def test_e1_garbage_where_a_large_pool_is_staged_is_never_taken_for_members(
-    client: Client, writer: Writer, lookup: Lookup, kind: str, place: int
+    client: Client, writer: RedisWriter, lookup: Lookup, kind: str, place: int
 ) -> None:
-    wanted = PoolImage("large", "u-large", "speech", "large", names(1200, "new"), frozenset(), frozenset())
+    wanted = PoolDocument("large", "u-large", "speech", "large", names(1200, "new"), frozenset(), frozenset())
     key = KEYS.staged("large", 3, 3)[place]  # of the first write after the fixture's two
     await client.execute_command(TYPES[kind][0], key, *TYPES[kind][1:])
     try:
         await writer.replace_pool(wanted)
-    except Retryable:
+    except RetryableError:
         assert place == 1 or kind == "zset"
         assert (await lookup.members("large")).ready == tuple(sorted(names(1200)))
         await writer.replace_pool(wanted)
@@ -232,7 +232,7 @@ ABSURDITIES: dict[str, tuple[str, ...]] = {
 
 @pytest.mark.parametrize("name", ABSURDITIES)
 async def test_e1_numbers_and_bytes_that_nobody_of_ours_wrote_are_healed_and_harm_nothing_else(
-    client: Client, writer: Writer, lookup: Lookup, name: str
+    client: Client, writer: RedisWriter, lookup: Lookup, name: str
 ) -> None:
     for _ in range(3):
         await client.execute_command(*ABSURDITIES[name])
@@ -241,20 +241,22 @@ async def test_e1_numbers_and_bytes_that_nobody_of_ours_wrote_are_healed_and_har
     assert await writer.stored_term() == 3
 
 
-async def test_e1_the_next_leader_heals_an_absurd_version_too(client: Client, writer: Writer, lookup: Lookup) -> None:
+async def test_e1_the_next_leader_heals_an_absurd_version_too(
+    client: Client, writer: RedisWriter, lookup: Lookup
+) -> None:
     assert writer
     await client.execute_command("HSET", FACTS, "version", ABSURD)
-    following = Writer(client, namespace="speech", leader=lambda: True)
+    following = RedisWriter(client, namespace="speech", leader=lambda: True)
     await following.claim(4)
-    await following.audit(POOLS, {"edge-1": NODE})
+    await following.check_drift(POOLS, {"edge-1": NODE})
     await following.replace_pool(pool("zh-en", 3))
     await following.replace_pool(pool("zh-en", 4))
-    assert (await following.audit(POOLS | {"zh-en": pool("zh-en", 4)}, {"edge-1": NODE})).clean
+    assert (await following.check_drift(POOLS | {"zh-en": pool("zh-en", 4)}, {"edge-1": NODE})).clean
     assert (await lookup.members("zh-en")).version in range(1, 100)
 
 
 async def test_e1_index_entries_by_the_thousand_that_nobody_gave_are_dropped(
-    client: Client, writer: Writer, lookup: Lookup
+    client: Client, writer: RedisWriter, lookup: Lookup
 ) -> None:
     fields = [word for number in range(20_000) for word in (f"speech/{number}", "none")]
     await client.execute_command("HSET", KEYS.index, *fields)
@@ -263,7 +265,7 @@ async def test_e1_index_entries_by_the_thousand_that_nobody_gave_are_dropped(
 
 
 async def test_e6_a_pair_is_not_called_unknown_where_only_the_moment_before_was_a_rebuild(
-    client: Client, writer: Writer
+    client: Client, writer: RedisWriter
 ) -> None:
     """Whether there is a pool, and whether the projection is complete, is told as of one moment."""
     await client.execute_command("FLUSHALL")
@@ -291,20 +293,20 @@ async def test_e6_a_pair_is_not_called_unknown_where_only_the_moment_before_was_
 
 
 async def test_e4_the_longest_names_are_projected_found_and_dropped(
-    client: Client, writer: Writer, lookup: Lookup
+    client: Client, writer: RedisWriter, lookup: Lookup
 ) -> None:
     label = "a" * 63
     longest = f"{label}.{label}.{label}.{label[:61]}"
     assert len(longest) == 253
     members = frozenset(f"{longest[:-4]}{number:04}" for number in range(1200))
-    small, large = (PoolImage(longest[:-1] + end, "u", longest, f"k{end}" * 100, chosen, frozenset(), frozenset())
+    small, large = (PoolDocument(longest[:-1] + end, "u", longest, f"k{end}" * 100, chosen, frozenset(), frozenset())
                     for end, chosen in (("s", frozenset(sorted(members)[:9])), ("l", members)))  # fmt: skip
-    node = NodeImage(longest, (("t" * 253, True, None, ("i" * 253,)),))
+    node = NodeDocument(longest, (("t" * 253, True, None, ("i" * 253,)),))
     for image in (small, large):
         await writer.replace_pool(image)
     await writer.replace_node(node, [TRANSITION])
     wanted = POOLS | {small.name: small, large.name: large}
-    assert (await writer.audit(wanted, {"edge-1": NODE, longest: node})).clean
+    assert (await writer.check_drift(wanted, {"edge-1": NODE, longest: node})).clean
     assert node_of(await lookup.pick_key(longest, large.key or "")) in members
     assert node_of(await lookup.pick(small.name, exclude=sorted(members)[:8])) == sorted(members)[8]
     assert frozenset((await lookup.members(large.name)).ready) == members

@@ -9,10 +9,10 @@ from redis.crc import key_slot
 from tests.cluster.projected import claimed
 
 from hotpool.core.node_history import Transition
-from hotpool.errors import Fenced
-from hotpool.lookup import Lookup, LookupFailed
+from hotpool.errors import FencedError
+from hotpool.lookup import Lookup, LookupUnavailableError
 from hotpool.projection.connection.async_connection import Client, connect
-from hotpool.projection.documents import NodeImage
+from hotpool.projection.documents import NodeDocument
 from hotpool.projection.history import KEPT, encoded
 from hotpool.projection.keys import FleetKeys
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from localfleet.redis_server import RedisServer
 
 KEYS = FleetKeys("hotpool", "speech")
-NODE = NodeImage("edge-1", (("asr", True, None, ("fw",)),))
+NODE = NodeDocument("edge-1", (("asr", True, None, ("fw",)),))
 STOPPED = Transition("2026-01-01T00:00:00Z", gained=("tts",), lost={"asr": "Stopped"})
 SILENT = Transition("2026-01-01T00:01:00Z", "Live", "Suspect")
 
@@ -60,9 +60,9 @@ async def test_f2_a_former_leader_adds_nothing(client: Client, lookup: Lookup) -
     former = await claimed(client, 3)
     await former.replace_node(NODE, [encoded(STOPPED)])
     await claimed(client, 4)
-    with pytest.raises(Fenced):
+    with pytest.raises(FencedError):
         await former.replace_node(NODE, [encoded(SILENT)])
-    with pytest.raises(Fenced):
+    with pytest.raises(FencedError):
         await former.drop_node("edge-1", [encoded(SILENT)], forget=False)
     assert await lookup.transitions("edge-1") == (STOPPED,)
 
@@ -94,7 +94,7 @@ async def test_f2_garbage_in_its_place_is_overwritten_and_no_trouble_to_the_capa
 ) -> None:
     writer = await claimed(client)
     await client.execute_command("SET", KEYS.history("edge-1"), "garbage")
-    with pytest.raises(LookupFailed):
+    with pytest.raises(LookupUnavailableError):
         await lookup.transitions("edge-1")
     await writer.replace_node(NODE, [encoded(STOPPED)])
     assert await lookup.transitions("edge-1") == (STOPPED,)
@@ -107,7 +107,7 @@ async def test_f2_no_audit_finds_fault_with_a_history(client: Client) -> None:
     writer = await claimed(client)
     await writer.replace_node(NODE, [encoded(STOPPED)])
     await writer.drop_node("edge-2", [encoded(SILENT)], forget=False)
-    assert (await writer.audit({}, {"edge-1": NODE})).clean
+    assert (await writer.check_drift({}, {"edge-1": NODE})).clean
 
 
 async def test_e4_its_key_is_in_the_fleets_slot_and_readable_for_who_may_only_read(

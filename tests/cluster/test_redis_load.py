@@ -28,14 +28,14 @@ from hotpool.projection.keys import score
 
 if TYPE_CHECKING:
     from hotpool.projection.connection.async_connection import Client
-    from hotpool.projection.writer import Writer
+    from hotpool.projection.writer import RedisWriter
 
 CHI_SQUARE_199 = 267.5  # 199 degrees of freedom, one in a thousand.
 CHI_SQUARE_9 = 27.88
 
 
 @pytest.fixture
-async def writer(client: Client) -> Writer:
+async def writer(client: Client) -> RedisWriter:
     return await claimed(client)
 
 
@@ -45,7 +45,7 @@ async def expire(client: Client, reservation: Reservation) -> None:
 
 
 async def test_e6_three_reservations_on_three_members_take_one_each(
-    client: Client, writer: Writer, lookup: Lookup
+    client: Client, writer: RedisWriter, lookup: Lookup
 ) -> None:
     await writer.replace_pool(pool(names(3), ["s"]))
     made = [await reserved(lookup) for _ in range(3)]
@@ -55,14 +55,14 @@ async def test_e6_three_reservations_on_three_members_take_one_each(
     assert {(await reserved(lookup)).node for _ in range(3)} == names(3)
 
 
-async def test_e6_reservations_made_at_once_spread_evenly(client: Client, writer: Writer, lookup: Lookup) -> None:
+async def test_e6_reservations_made_at_once_spread_evenly(client: Client, writer: RedisWriter, lookup: Lookup) -> None:
     await writer.replace_pool(pool(names(20)))
     await asyncio.gather(*(reserved(lookup) for _ in range(100)))
     assert await loads(client) == dict.fromkeys(names(20), 5)
 
 
 async def test_e6_in_a_large_pool_the_least_of_64_drawn_keeps_loads_together(
-    client: Client, writer: Writer, lookup: Lookup
+    client: Client, writer: RedisWriter, lookup: Lookup
 ) -> None:
     await writer.replace_pool(pool(names(400)))
     for _ in range(1200):
@@ -73,7 +73,7 @@ async def test_e6_in_a_large_pool_the_least_of_64_drawn_keeps_loads_together(
 
 
 async def test_e6_equal_nodes_have_equal_chances_also_where_only_64_are_compared(
-    client: Client, writer: Writer
+    client: Client, writer: RedisWriter
 ) -> None:
     chance = random.Random(20261127).random  # noqa: S311 - a fixed seed.
     lookup = Lookup(client, namespace="speech", chance=chance)
@@ -90,7 +90,7 @@ async def test_e6_equal_nodes_have_equal_chances_also_where_only_64_are_compared
 
 
 async def test_e6_neighbours_on_the_ring_that_are_equally_unloaded_have_equal_chances(
-    client: Client, writer: Writer, lookup: Lookup
+    client: Client, writer: RedisWriter, lookup: Lookup
 ) -> None:
     await writer.replace_pool(pool(names(10)))
     unloaded = sorted(names(10), key=score)[4:6]
@@ -102,7 +102,7 @@ async def test_e6_neighbours_on_the_ring_that_are_equally_unloaded_have_equal_ch
 
 
 async def test_e6_a_loaded_node_is_avoided_until_the_others_are_as_loaded(
-    client: Client, writer: Writer, lookup: Lookup
+    client: Client, writer: RedisWriter, lookup: Lookup
 ) -> None:
     await writer.replace_pool(pool(names(3)))
     await lookup.report_load({"edge-0": 2.5, "edge-1": 0.5}, source="a", seconds=60)
@@ -113,7 +113,7 @@ async def test_e6_a_loaded_node_is_avoided_until_the_others_are_as_loaded(
     assert set(map(node_of, answers)) == {"edge-2"}
 
 
-async def test_e6_loads_are_the_nodes_own_and_count_in_every_pool(writer: Writer, lookup: Lookup) -> None:
+async def test_e6_loads_are_the_nodes_own_and_count_in_every_pool(writer: RedisWriter, lookup: Lookup) -> None:
     await writer.replace_pool(pool(names(2)))
     await writer.replace_pool(pool(names(2), name="en-zh"))
     first = await reserved(lookup)
@@ -122,7 +122,7 @@ async def test_e6_loads_are_the_nodes_own_and_count_in_every_pool(writer: Writer
 
 
 async def test_e6_a_suspect_node_without_load_still_comes_after_a_loaded_ready_one(
-    writer: Writer, lookup: Lookup
+    writer: RedisWriter, lookup: Lookup
 ) -> None:
     await writer.replace_pool(pool(["a"], ["s"], ["d"]))
     assert [(await reserved(lookup)).node for _ in range(3)] == ["a", "a", "a"]
@@ -131,7 +131,7 @@ async def test_e6_a_suspect_node_without_load_still_comes_after_a_loaded_ready_o
 
 @pytest.mark.parametrize("how", [{}, {"strategy": "least-loaded"}, {"key": "user-1"}])
 async def test_e6_every_strategy_can_reserve_and_its_answer_carries_the_reservation(
-    client: Client, writer: Writer, lookup: Lookup, how: dict[str, str]
+    client: Client, writer: RedisWriter, lookup: Lookup, how: dict[str, str]
 ) -> None:
     await writer.replace_pool(pool(names(9)))
     seconds, micros = await client.execute_command("TIME")
@@ -144,7 +144,7 @@ async def test_e6_every_strategy_can_reserve_and_its_answer_carries_the_reservat
     assert await loads(client) == {answer.node: 2.5}
 
 
-async def test_e6_a_release_gives_the_load_back_once(client: Client, writer: Writer, lookup: Lookup) -> None:
+async def test_e6_a_release_gives_the_load_back_once(client: Client, writer: RedisWriter, lookup: Lookup) -> None:
     await writer.replace_pool(pool(["a"]))
     first, second = await reserved(lookup), await reserved(lookup)
     assert await lookup.release(first)
@@ -157,7 +157,7 @@ async def test_e6_a_release_gives_the_load_back_once(client: Client, writer: Wri
 
 
 async def test_e6_a_reservation_expires_and_a_renewed_one_does_not(
-    client: Client, writer: Writer, lookup: Lookup
+    client: Client, writer: RedisWriter, lookup: Lookup
 ) -> None:
     await writer.replace_pool(pool(["a", "b"]))
     lost, kept = await reserved(lookup), await reserved(lookup)
@@ -173,7 +173,7 @@ async def test_e6_a_reservation_expires_and_a_renewed_one_does_not(
     assert (await reserved(lookup)).node == lost.node
 
 
-async def test_e6_a_real_millisecond_ends_a_reservation(client: Client, writer: Writer, lookup: Lookup) -> None:
+async def test_e6_a_real_millisecond_ends_a_reservation(client: Client, writer: RedisWriter, lookup: Lookup) -> None:
     await writer.replace_pool(pool(["a"]))
     await reserved(lookup, 0.001)
     async with asyncio.timeout(10):
@@ -182,7 +182,7 @@ async def test_e6_a_real_millisecond_ends_a_reservation(client: Client, writer: 
 
 
 async def test_e6_expired_loads_go_with_any_write_a_hundred_at_a_time_and_with_the_operators_stamp(
-    client: Client, writer: Writer, lookup: Lookup
+    client: Client, writer: RedisWriter, lookup: Lookup
 ) -> None:
     await writer.replace_pool(pool(["a"]))
     await lookup.report_load({f"node-{number}": 1 for number in range(250)}, source="a", seconds=60)
@@ -200,7 +200,7 @@ async def test_e6_expired_loads_go_with_any_write_a_hundred_at_a_time_and_with_t
 
 
 async def test_e6_what_has_expired_is_not_known_even_before_its_turn_to_be_removed(
-    client: Client, writer: Writer, lookup: Lookup
+    client: Client, writer: RedisWriter, lookup: Lookup
 ) -> None:
     await writer.replace_pool(pool(["a"]))
     await lookup.report_load({f"node-{number}": 1 for number in range(350)}, source="a", seconds=60)
@@ -212,7 +212,7 @@ async def test_e6_what_has_expired_is_not_known_even_before_its_turn_to_be_remov
 
 
 async def test_e6_a_report_replaces_its_sources_former_one_and_adds_to_others(
-    client: Client, lookup: Lookup, writer: Writer
+    client: Client, lookup: Lookup, writer: RedisWriter
 ) -> None:
     await writer.stamp(complete=True)
     await lookup.report_load({"a": 3, "b": 1}, source="one", seconds=60)
@@ -228,7 +228,7 @@ async def test_e6_a_report_replaces_its_sources_former_one_and_adds_to_others(
 
 
 async def test_e6_weights_that_no_double_holds_exactly_leave_nothing_behind(
-    client: Client, writer: Writer, lookup: Lookup
+    client: Client, writer: RedisWriter, lookup: Lookup
 ) -> None:
     await writer.replace_pool(pool(["a"]))
     made = [picked(await lookup.pick("zh-en", reserve=60, weight=0.1 * number)).reservation for number in range(1, 30)]
@@ -239,7 +239,7 @@ async def test_e6_weights_that_no_double_holds_exactly_leave_nothing_behind(
 
 
 async def test_e6_a_reservation_sent_twice_because_the_answer_was_lost_counts_once(
-    client: Client, writer: Writer
+    client: Client, writer: RedisWriter
 ) -> None:
     await writer.replace_pool(pool(names(5)))
     keys = (KEYS.meta, *KEYS.pool("zh-en")[:3], *KEYS.load)

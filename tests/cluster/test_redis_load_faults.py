@@ -12,15 +12,15 @@ from hotpool.projection.functions import LIBRARY
 
 if TYPE_CHECKING:
     from hotpool.projection.connection.async_connection import Client
-    from hotpool.projection.writer import Writer
+    from hotpool.projection.writer import RedisWriter
 
 
 @pytest.fixture
-async def writer(client: Client) -> Writer:
+async def writer(client: Client) -> RedisWriter:
     return await claimed(client)
 
 
-async def test_e6_without_a_node_nothing_is_reserved(client: Client, writer: Writer, lookup: Lookup) -> None:
+async def test_e6_without_a_node_nothing_is_reserved(client: Client, writer: RedisWriter, lookup: Lookup) -> None:
     await writer.replace_pool(pool(draining=["d"]))
     for name, reason in (("zh-en", Reason.ONLY_DRAINING), ("none", Reason.POOL_UNKNOWN)):
         answer = await lookup.pick(name, reserve=60)
@@ -36,7 +36,7 @@ async def test_e6_without_a_node_nothing_is_reserved(client: Client, writer: Wri
 @pytest.mark.parametrize("key", [LOAD, ENTRIES, EXPIRIES])
 @pytest.mark.parametrize("damage", [("DEL",), ("SET", "garbage")])
 async def test_e6_damaged_load_keys_begin_anew_and_never_stop_a_pick(
-    client: Client, writer: Writer, lookup: Lookup, key: str, damage: tuple[str, ...]
+    client: Client, writer: RedisWriter, lookup: Lookup, key: str, damage: tuple[str, ...]
 ) -> None:
     await writer.replace_pool(pool(names(3)))
     old = [await reserved(lookup) for _ in range(6)]
@@ -52,7 +52,7 @@ async def test_e6_damaged_load_keys_begin_anew_and_never_stop_a_pick(
 
 
 async def test_e6_reservations_are_the_one_thing_that_a_flush_loses(
-    client: Client, writer: Writer, lookup: Lookup
+    client: Client, writer: RedisWriter, lookup: Lookup
 ) -> None:
     await writer.replace_pool(pool(names(3)))
     made = await reserved(lookup)
@@ -89,7 +89,7 @@ async def test_e6_reservations_are_the_one_thing_that_a_flush_loses(
     ],
 )
 async def test_e6_the_functions_refuse_wrong_arguments_of_any_language_and_write_nothing(
-    client: Client, writer: Writer, name: str, words: tuple[str | int, ...]
+    client: Client, writer: RedisWriter, name: str, words: tuple[str | int, ...]
 ) -> None:
     await writer.replace_pool(pool(["a"]))
     keys = {

@@ -10,17 +10,17 @@ import pytest
 from redis.asyncio import Redis
 from tests.cluster.projected import KEYS, chi_square, claimed, names, node_of, pool, reason_of
 
-from hotpool.lookup import Lookup, LookupFailed, NoMember, Picked, Reason
+from hotpool.lookup import Lookup, LookupUnavailableError, NoMember, Picked, Reason
 from hotpool.projection.connection.async_connection import Client, connect
-from hotpool.projection.documents import NodeImage, PoolImage
+from hotpool.projection.documents import NodeDocument, PoolDocument
 from localfleet.redis_server import RedisServer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Iterator
 
-    from hotpool.projection.writer import Writer
+    from hotpool.projection.writer import RedisWriter
 
-NODE = NodeImage("edge-1", (("asr", True, None, ("fw", "fw-2")), ("tts", False, "Stopped", ())))
+NODE = NodeDocument("edge-1", (("asr", True, None, ("fw", "fw-2")), ("tts", False, "Stopped", ())))
 CHI_SQUARE = {100: 149.4, 19: 43.82, 14: 36.12}
 """By degrees of freedom, one in a thousand."""
 
@@ -32,7 +32,7 @@ def cluster_server() -> Iterator[RedisServer]:
 
 
 @pytest.fixture
-async def writer(client: Client) -> Writer:
+async def writer(client: Client) -> RedisWriter:
     return await claimed(client)
 
 
@@ -45,7 +45,7 @@ async def sweep(client: Client, count: int, exclude: Collection[str] = ()) -> Co
 
 @pytest.mark.parametrize("excluded", [0, 1, 7, 19])
 async def test_e6_every_member_not_excluded_has_the_same_share_of_chances(
-    client: Client, writer: Writer, excluded: int
+    client: Client, writer: RedisWriter, excluded: int
 ) -> None:
     await writer.replace_pool(pool(names(20), names(3, "suspect"), names(3, "draining")))
     exclude = sorted(names(20))[:excluded]
@@ -55,7 +55,7 @@ async def test_e6_every_member_not_excluded_has_the_same_share_of_chances(
 
 @pytest.mark.parametrize(("size", "excluded"), [(20, 0), (20, 5), (101, 0)])
 async def test_e6_picks_are_uniform_by_chi_square_whatever_slice_a_member_is_in(
-    client: Client, writer: Writer, size: int, excluded: int
+    client: Client, writer: RedisWriter, size: int, excluded: int
 ) -> None:
     """101 members are a slice of 100 and a lone one, which a pick by slice would choose half the time."""
     await writer.replace_pool(pool(names(size), names(3, "suspect"), names(3, "draining")))
@@ -67,7 +67,9 @@ async def test_e6_picks_are_uniform_by_chi_square_whatever_slice_a_member_is_in(
     assert chi_square(counts.values()) < CHI_SQUARE[size - excluded - 1]
 
 
-async def test_e6_suspect_members_come_last_and_uniformly_too(client: Client, writer: Writer, lookup: Lookup) -> None:
+async def test_e6_suspect_members_come_last_and_uniformly_too(
+    client: Client, writer: RedisWriter, lookup: Lookup
+) -> None:
     await writer.replace_pool(pool(["edge-0"], names(4, "suspect"), ["d"]))
     assert node_of(await lookup.pick("zh-en")) == "edge-0"
     assert await sweep(client, 4, ["edge-0"]) == Counter(names(4, "suspect"))
@@ -77,7 +79,7 @@ async def test_e6_suspect_members_come_last_and_uniformly_too(client: Client, wr
     assert (picked.state, picked.pool, picked.version) == ("Suspect", "zh-en", 1)
 
 
-async def test_e6_no_member_says_why_and_counts(writer: Writer, lookup: Lookup) -> None:
+async def test_e6_no_member_says_why_and_counts(writer: RedisWriter, lookup: Lookup) -> None:
     assert reason_of(await lookup.pick("zh-en")) is Reason.POOL_UNKNOWN
     await writer.replace_pool(pool())
     assert reason_of(await lookup.pick("zh-en")) is Reason.EMPTY
@@ -91,13 +93,13 @@ async def test_e6_no_member_says_why_and_counts(writer: Writer, lookup: Lookup) 
     assert (counts.members, counts.ready, counts.suspect, counts.draining, counts.excluded) == (4, 2, 1, 1, 3)
 
 
-async def test_e6_a_draining_member_is_never_picked(writer: Writer, lookup: Lookup) -> None:
+async def test_e6_a_draining_member_is_never_picked(writer: RedisWriter, lookup: Lookup) -> None:
     await writer.replace_pool(pool(["a"], ["s"], names(50, "draining")))
     picked = {node_of(await lookup.pick("zh-en")) for _ in range(50)}
     assert picked == {"a"}
 
 
-async def test_e2_readers_see_age_and_completeness(client: Client, writer: Writer, lookup: Lookup) -> None:
+async def test_e2_readers_see_age_and_completeness(client: Client, writer: RedisWriter, lookup: Lookup) -> None:
     await writer.replace_pool(pool(["a"]))
     fresh = await lookup.pick("zh-en")
     assert (fresh.age_seconds, fresh.complete) == (None, False)
@@ -118,15 +120,15 @@ async def test_e2_readers_see_age_and_completeness(client: Client, writer: Write
 
 
 async def test_e6_a_pool_is_found_by_generator_and_key_and_followed_when_it_moves(
-    writer: Writer, lookup: Lookup
+    writer: RedisWriter, lookup: Lookup
 ) -> None:
     unknown = await lookup.pick_key("speech", "zh-en")
     assert (reason_of(unknown), unknown.pool) == (Reason.POOL_UNKNOWN, "speech/zh-en")
-    await writer.replace_pool(PoolImage("first", "u1", "speech", "zh-en", frozenset("a"), frozenset(), frozenset()))
+    await writer.replace_pool(PoolDocument("first", "u1", "speech", "zh-en", frozenset("a"), frozenset(), frozenset()))
     assert node_of(await lookup.pick_key("speech", "zh-en")) == "a"
-    await writer.replace_pool(PoolImage("first", "u1", "speech", "zh-de", frozenset("a"), frozenset(), frozenset()))
+    await writer.replace_pool(PoolDocument("first", "u1", "speech", "zh-de", frozenset("a"), frozenset(), frozenset()))
     assert reason_of(await lookup.pick_key("speech", "zh-en")) is Reason.POOL_UNKNOWN
-    await writer.replace_pool(PoolImage("second", "u2", "speech", "zh-en", frozenset("b"), frozenset(), frozenset()))
+    await writer.replace_pool(PoolDocument("second", "u2", "speech", "zh-en", frozenset("b"), frozenset(), frozenset()))
     assert node_of(await lookup.pick_key("speech", "zh-en")) == "b"
     await writer.drop_pool("second")
     assert reason_of(await lookup.pick_key("speech", "zh-en")) is Reason.POOL_UNKNOWN
@@ -134,7 +136,7 @@ async def test_e6_a_pool_is_found_by_generator_and_key_and_followed_when_it_move
 
 
 async def test_e6_the_chances_next_to_none_and_next_to_one_draw_the_first_and_the_last(
-    client: Client, writer: Writer
+    client: Client, writer: RedisWriter
 ) -> None:
     for size in (1, 2, 3, 5, 9, 64, 65, 1200):
         await writer.replace_pool(pool(names(size)))
@@ -145,7 +147,7 @@ async def test_e6_the_chances_next_to_none_and_next_to_one_draw_the_first_and_th
             assert node_of(await lookup.pick("zh-en", strategy="least-loaded")) in names(size)
 
 
-async def test_e6_a_pick_is_one_round_trip(client: Client, writer: Writer, lookup: Lookup) -> None:
+async def test_e6_a_pick_is_one_round_trip(client: Client, writer: RedisWriter, lookup: Lookup) -> None:
     await writer.replace_pool(pool(names(5)))
     await writer.stamp(complete=True)
     await lookup.pick_key("speech", "zh-en")
@@ -165,7 +167,9 @@ async def test_e6_a_pick_is_one_round_trip(client: Client, writer: Writer, looku
     assert (stats["cmdstat_fcall_ro"]["calls"], stats["cmdstat_hget"]["calls"]) == (1, 1)
 
 
-async def test_e6_a_pick_that_reserves_is_one_round_trip_too(client: Client, writer: Writer, lookup: Lookup) -> None:
+async def test_e6_a_pick_that_reserves_is_one_round_trip_too(
+    client: Client, writer: RedisWriter, lookup: Lookup
+) -> None:
     await writer.replace_pool(pool(names(5)))
     await lookup.pick_key("speech", "zh-en")
     await client.execute_command("CONFIG", "RESETSTAT")
@@ -176,7 +180,7 @@ async def test_e6_a_pick_that_reserves_is_one_round_trip_too(client: Client, wri
     assert "cmdstat_fcall_ro" not in stats
 
 
-async def test_e3_a_nodes_capability_is_told_by_type(writer: Writer, lookup: Lookup) -> None:
+async def test_e3_a_nodes_capability_is_told_by_type(writer: RedisWriter, lookup: Lookup) -> None:
     assert await lookup.capability("edge-1") is None
     await writer.replace_node(NODE)
     await writer.stamp(complete=True)
@@ -188,23 +192,23 @@ async def test_e3_a_nodes_capability_is_told_by_type(writer: Writer, lookup: Loo
 
 
 async def test_e6_a_look_up_that_cannot_know_fails_instead_of_answering_none(
-    server: RedisServer, client: Client, writer: Writer
+    server: RedisServer, client: Client, writer: RedisWriter
 ) -> None:
     await writer.replace_pool(pool(["a"]))
     secret = f"redis://default:s3cret@127.0.0.1:{server.port}/0"
     async with Lookup.from_url(server.url, namespace="speech") as lookup:
         await client.execute_command("DEL", KEYS.pool("zh-en")[1])
         await client.execute_command("SET", KEYS.pool("zh-en")[1], "garbage")
-        with pytest.raises(LookupFailed, match="WRONGTYPE"):
+        with pytest.raises(LookupUnavailableError, match="WRONGTYPE"):
             await lookup.pick("zh-en")
         await client.execute_command("FUNCTION", "FLUSH")
-        with pytest.raises(LookupFailed, match="has an operator reached"):
+        with pytest.raises(LookupUnavailableError, match="has an operator reached"):
             await lookup.pick("zh-en")
         server.kill()
-        with pytest.raises(LookupFailed):
+        with pytest.raises(LookupUnavailableError):
             await lookup.pick("zh-en")
         async with Lookup.from_url(secret, namespace="speech") as other:
-            with pytest.raises(LookupFailed) as caught:
+            with pytest.raises(LookupUnavailableError) as caught:
                 await other.pick("zh-en")
         assert "s3cret" not in str(caught.value)
 
@@ -220,7 +224,7 @@ async def test_e6_a_replica_answers(server: RedisServer, client: Client) -> None
         async with Lookup.from_url(replica.url, namespace="speech") as lookup:
             answers = [await lookup.pick("zh-en", strategy=word, max_age=60) for word in ("uniform", "least-loaded")]
             answers.append(await lookup.pick("zh-en", key="user-1"))
-            with pytest.raises(LookupFailed, match="replica"):
+            with pytest.raises(LookupUnavailableError, match="replica"):
                 await lookup.pick("zh-en", reserve=60)
     await patient.aclose()
     assert list(map(node_of, answers)) == ["a", "a", "a"]
@@ -238,7 +242,7 @@ async def test_e4_the_main_path_runs_in_cluster_mode(cluster_server: RedisServer
         await writer.replace_pool(image)
     await writer.replace_node(NODE)
     await writer.stamp(complete=True)
-    assert (await writer.audit(pools, {"edge-1": NODE})).clean
+    assert (await writer.check_drift(pools, {"edge-1": NODE})).clean
     async with Lookup.from_url(cluster_server.url, namespace="speech", cluster=aware) as lookup:
         assert node_of(await lookup.pick_key("speech", "large")) in names(1200)
         assert await lookup.capability("edge-1") is not None
@@ -248,14 +252,14 @@ async def test_e4_the_main_path_runs_in_cluster_mode(cluster_server: RedisServer
         assert await lookup.release(made.reservation)
     await writer.drop_pool("zh-en")
     await writer.drop_node("edge-1")
-    assert (await writer.audit({"large": pools["large"]}, {})).clean
+    assert (await writer.check_drift({"large": pools["large"]}, {})).clean
     slots = {cluster_server.ask("CLUSTER", "KEYSLOT", key) for key in (KEYS.meta, KEYS.index, *KEYS.pool("large"))}
     assert len(slots) == 1
     await client.aclose()
 
 
 async def test_e4_functions_touch_only_the_keys_that_they_were_given(
-    server: RedisServer, client: Client, writer: Writer, lookup: Lookup
+    server: RedisServer, client: Client, writer: RedisWriter, lookup: Lookup
 ) -> None:
     calls = 0
     async with Redis.from_url(server.url) as watching, watching.monitor() as monitor:
@@ -274,7 +278,7 @@ async def test_e4_functions_touch_only_the_keys_that_they_were_given(
         await lookup.release(made.reservation)
         await lookup.members("zh-en")
         await lookup.capability("edge-1")
-        await writer.audit({"zh-en": pool(names(1200))}, {"edge-1": NODE})
+        await writer.check_drift({"zh-en": pool(names(1200))}, {"edge-1": NODE})
         await writer.drop_index(["a/b"])
         await writer.drop_pool("zh-en")
         await writer.drop_node("edge-1")

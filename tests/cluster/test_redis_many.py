@@ -9,16 +9,16 @@ from tests.cluster.mirrored import Ours, until
 from tests.cluster.projected import KEYS, node_of, reason_of
 
 from hotpool.lookup import Lookup, Reason
-from hotpool.projection.documents import PoolImage
+from hotpool.projection.documents import PoolDocument
 
 if TYPE_CHECKING:
     from hotpool.projection.connection.async_connection import Client
     from localfleet.redis_server import RedisServer
 
 
-def image(number: int) -> PoolImage:
+def image(number: int) -> PoolDocument:
     members = frozenset(f"edge-{number + place}" for place in range(3))
-    return PoolImage(f"pairs-{number}", f"u{number}", "pairs", str(number), members, frozenset(), frozenset())
+    return PoolDocument(f"pairs-{number}", f"u{number}", "pairs", str(number), members, frozenset(), frozenset())
 
 
 async def test_e1_two_thousand_pools_are_projected_found_rebuilt_and_dropped(
@@ -32,10 +32,10 @@ async def come_and_go(server: RedisServer, client: Client, lookup: Lookup, pools
     ours = Ours(client)
     images = [image(number) for number in range(pools)]
     for one in images:
-        await ours.mirror.pool(one)
+        await ours.mirror.publish_pool(one)
     rounds = asyncio.create_task(ours.mirror.run())
     try:
-        await until(lambda: ours.mirror.up, 120)
+        await until(lambda: ours.mirror.healthy, 120)
         await answered(lookup, pools)
         await asyncio.to_thread(server.ask, "FLUSHALL")
         assert not (await lookup.pick_key("pairs", "5")).complete
@@ -52,10 +52,10 @@ async def come_and_go(server: RedisServer, client: Client, lookup: Lookup, pools
         await asyncio.gather(rounds, return_exceptions=True)
     following = Ours(client)
     following.term = 4
-    await following.mirror.pool(images[7])
+    await following.mirror.publish_pool(images[7])
     rounds = asyncio.create_task(following.mirror.run())
     try:
-        await until(lambda: following.mirror.up, 120)
+        await until(lambda: following.mirror.healthy, 120)
         assert node_of(await lookup.pick_key("pairs", "7")) in images[7].ready
         assert {key.decode() for key in await client.execute_command("KEYS", "*")} == {
             KEYS.meta,

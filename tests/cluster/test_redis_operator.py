@@ -8,8 +8,8 @@ from tests.cluster.test_events import wait_event
 
 from hotpool.projection.connection.async_connection import connect
 from hotpool.projection.keys import FleetKeys
-from hotpool.projection.redis_errors import OtherCluster
-from hotpool.projection.writer import Writer
+from hotpool.projection.redis_errors import OtherClusterError
+from hotpool.projection.writer import RedisWriter
 from localfleet.catalogue import service
 from localfleet.fleet import Fleet
 from localfleet.process import wait_for
@@ -30,12 +30,12 @@ def of_another_cluster(fleet: Fleet, *, alive: bool) -> bool:
     async def claim() -> bool:
         client = connect(fleet.redis_url)
         try:
-            writer, term = Writer(client, namespace=fleet.namespace, leader=lambda: True), 0
+            writer, term = RedisWriter(client, namespace=fleet.namespace, leader=lambda: True), 0
             while (known := await writer.claim(term, "another")) != term:
                 term = known
             if not alive:
                 await client.execute_command("HINCRBY", FleetKeys("hotpool", fleet.namespace).meta, "claimMs", "-61000")
-        except OtherCluster:
+        except OtherClusterError:
             return False
         finally:
             await client.aclose()

@@ -12,7 +12,7 @@ from tests.cluster.projected import claimed, names, node_of, pool
 from tests.services.certificates import Authority
 from tests.services.tls import either, terminator
 
-from hotpool.lookup import Credentials, Lookup, LookupFailed, NoMember, Picked, SyncLookup
+from hotpool.lookup import Credentials, Lookup, LookupUnavailableError, NoMember, Picked, SyncLookup
 from hotpool.projection.connection.async_connection import connect
 from localfleet.redis_groups import SERVICE, SentinelGroup
 from localfleet.redis_server import RedisServer
@@ -55,7 +55,7 @@ def fails(pick: Pick, text: str) -> Callable[[], Awaitable[bool]]:
     async def failed() -> bool:
         try:
             await pick()
-        except LookupFailed as failure:
+        except LookupUnavailableError as failure:
             return text in str(failure)
         return False
 
@@ -129,7 +129,7 @@ async def test_e4_a_sentinel_over_tls_with_a_password_of_its_own_is_followed_to_
         async def found_again() -> bool:
             try:
                 return node_of(await pick()) in NODES
-            except LookupFailed:
+            except LookupUnavailableError:
                 return False
 
         await until(found_again)

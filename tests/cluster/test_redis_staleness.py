@@ -11,11 +11,11 @@ from hotpool.lookup import Lookup, NoMember, Reason
 
 if TYPE_CHECKING:
     from hotpool.projection.connection.async_connection import Client
-    from hotpool.projection.writer import Writer
+    from hotpool.projection.writer import RedisWriter
 
 
 @pytest.fixture
-async def writer(client: Client) -> Writer:
+async def writer(client: Client) -> RedisWriter:
     made = await claimed(client)
     await made.replace_pool(pool(names(3), ["s"], ["d", "e"]))
     return made
@@ -32,7 +32,7 @@ HOW = [{}, {"strategy": "least-loaded"}, {"key": "user-1"}, {"reserve": 60}]
 
 @pytest.mark.parametrize("how", HOW)
 async def test_e2_an_old_projection_answers_unless_a_bound_was_asked_for(
-    client: Client, writer: Writer, lookup: Lookup, how: dict[str, str]
+    client: Client, writer: RedisWriter, lookup: Lookup, how: dict[str, str]
 ) -> None:
     """Static stability: with no operator for hours look-ups go on, and say how old it is."""
     await writer.stamp(complete=True)
@@ -51,7 +51,7 @@ async def test_e2_an_old_projection_answers_unless_a_bound_was_asked_for(
     assert 3600 <= refused.age_seconds < 3660
 
 
-async def test_e2_a_bound_is_met_by_an_age_up_to_it(client: Client, writer: Writer, lookup: Lookup) -> None:
+async def test_e2_a_bound_is_met_by_an_age_up_to_it(client: Client, writer: RedisWriter, lookup: Lookup) -> None:
     await writer.stamp(complete=True)
     await age(client, -3600)  # the clock of Redis went back: the age is 0, as far as anybody can know
     assert node_of(await lookup.pick("zh-en", max_age=0)) in names(3)
@@ -60,7 +60,7 @@ async def test_e2_a_bound_is_met_by_an_age_up_to_it(client: Client, writer: Writ
 
 
 async def test_e2_who_asks_for_a_bound_gets_nothing_of_unknown_age_or_incomplete(
-    writer: Writer, lookup: Lookup
+    writer: RedisWriter, lookup: Lookup
 ) -> None:
     assert reason_of(await lookup.pick("zh-en", max_age=60)) is Reason.STALE
     assert node_of(await lookup.pick("zh-en")) in names(3)
@@ -73,7 +73,7 @@ async def test_e2_who_asks_for_a_bound_gets_nothing_of_unknown_age_or_incomplete
 
 
 async def test_e2_an_old_projection_does_not_know_which_pools_there_are(
-    client: Client, writer: Writer, lookup: Lookup
+    client: Client, writer: RedisWriter, lookup: Lookup
 ) -> None:
     await writer.stamp(complete=True)
     assert reason_of(await lookup.pick_key("speech", "xx-yy", max_age=60)) is Reason.POOL_UNKNOWN

@@ -9,14 +9,14 @@ import pytest
 from redis.exceptions import ResponseError
 from tests.cluster.projected import claimed
 
-from hotpool.errors import Fenced, NotLeader, Rejected, Retryable
+from hotpool.errors import FencedError, NotLeaderError, RejectedError, RetryableError
 from hotpool.lookup import Lookup, Members, NoMember, Reason
 from hotpool.projection.connection.async_connection import Client, connect
-from hotpool.projection.documents import NodeImage, PoolImage
+from hotpool.projection.documents import NodeDocument, PoolDocument
 from hotpool.projection.functions import Functions
 from hotpool.projection.keys import FleetKeys
-from hotpool.projection.redis_errors import Outdated, Unclaimed
-from hotpool.projection.writer import Writer
+from hotpool.projection.redis_errors import TermNotClaimedError, VersionConflictError
+from hotpool.projection.writer import RedisWriter
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -24,32 +24,32 @@ if TYPE_CHECKING:
     from localfleet.redis_server import RedisServer
 
 KEYS = FleetKeys("hotpool", "speech")
-NODE = NodeImage("edge-1", (("asr", True, None, ("fw",)), ("tts", False, "Stopped", ())))
+NODE = NodeDocument("edge-1", (("asr", True, None, ("fw",)), ("tts", False, "Stopped", ())))
 
-WRITES: dict[str, Callable[[Writer], Awaitable[Any]]] = {
+WRITES: dict[str, Callable[[RedisWriter], Awaitable[Any]]] = {
     "replace": lambda writer: writer.replace_pool(pool("b")),
     "replace large": lambda writer: writer.replace_pool(pool("b", size=1200)),
     "drop": lambda writer: writer.drop_pool("zh-en"),
     "drop index": lambda writer: writer.drop_index(["speech/zh-en"]),
-    "node": lambda writer: writer.replace_node(NodeImage("edge-1", ())),
+    "node": lambda writer: writer.replace_node(NodeDocument("edge-1", ())),
     "drop node": lambda writer: writer.drop_node("edge-1"),
     "stamp": lambda writer: writer.stamp(complete=False),
 }
 
 
-def pool(word: str, *, size: int = 10, name: str = "zh-en", uid: str = "u1", key: str | None = "zh-en") -> PoolImage:
+def pool(word: str, *, size: int = 10, name: str = "zh-en", uid: str = "u1", key: str | None = "zh-en") -> PoolDocument:
     """Return a pool of which every member begins with `word`: two Suspect, one Draining, the rest Ready."""
     names = [f"{word}-{number}" for number in range(size)]
     generator = "speech" if key else None
-    return PoolImage(name, uid, generator, key, frozenset(names[3:]), frozenset(names[1:3]), frozenset(names[:1]))
+    return PoolDocument(name, uid, generator, key, frozenset(names[3:]), frozenset(names[1:3]), frozenset(names[:1]))
 
 
-def holds(image: PoolImage, found: Members) -> bool:
+def holds(image: PoolDocument, found: Members) -> bool:
     return (found.ready, found.suspect, found.draining) == tuple(tuple(sorted(names)) for names in image.members)
 
 
-def make(client: Client, leader: Callable[[], bool] = lambda: True) -> Writer:
-    return Writer(client, namespace="speech", leader=leader)
+def make(client: Client, leader: Callable[[], bool] = lambda: True) -> RedisWriter:
+    return RedisWriter(client, namespace="speech", leader=leader)
 
 
 async def everything(client: Client) -> dict[str, bytes]:
@@ -85,7 +85,7 @@ async def test_e2_a_former_leaders_late_write_is_refused_by_redis(client: Client
     await former.replace_node(NODE)
     await claimed(client, 4)
     before = await everything(client)
-    with pytest.raises(Fenced):
+    with pytest.raises(FencedError):
         await WRITES[name](former)
     assert await everything(client) == before
 
@@ -94,7 +94,7 @@ async def test_e2_a_former_leaders_late_write_is_refused_by_redis(client: Client
 async def test_e2_a_server_without_a_term_refuses_until_it_is_claimed(client: Client, name: str) -> None:
     writer = await claimed(client)
     await client.execute_command("FLUSHALL")
-    with pytest.raises(Unclaimed):
+    with pytest.raises(TermNotClaimedError):
         await WRITES[name](writer)
     assert await everything(client) == {}
     assert await writer.claim(3) == 3
@@ -104,7 +104,7 @@ async def test_e2_a_server_without_a_term_refuses_until_it_is_claimed(client: Cl
 async def test_e1_a_server_that_went_back_to_an_older_term_is_to_be_claimed_again(client: Client) -> None:
     writer = await claimed(client, 8)
     await client.execute_command("HSET", KEYS.meta, "term", "7")
-    with pytest.raises(Unclaimed):
+    with pytest.raises(TermNotClaimedError):
         await writer.replace_pool(pool("a"))
     assert await writer.claim(8) == 8
     await writer.replace_pool(pool("a"))
@@ -129,7 +129,7 @@ async def test_e1_a_damaged_meta_key_counts_as_no_term_and_is_claimed(client: Cl
     writer = await claimed(client)
     await client.execute_command("DEL", KEYS.meta)
     await client.execute_command(*damage)
-    with pytest.raises(Unclaimed):
+    with pytest.raises(TermNotClaimedError):
         await writer.stamp(complete=True)
     assert await writer.stored_term() == 0
     assert await writer.claim(3) == 3
@@ -149,7 +149,7 @@ async def test_promise_2_leadership_that_ends_between_two_chunks_stops_the_repla
     writer = make(client, leader)
     await writer.claim(3)
     await writer.replace_pool(pool("old"))
-    with pytest.raises(NotLeader):
+    with pytest.raises(NotLeaderError):
         await writer.replace_pool(pool("new", size=1200))
     assert holds(pool("old"), await lookup.members("zh-en"))
     staged = await client.execute_command("KEYS", "*stage*")
@@ -183,7 +183,7 @@ async def test_e2_an_older_version_is_refused_and_the_next_one_is_higher(client:
     await client.execute_command("HSET", KEYS.pool("zh-en")[0], "version", "40")
     for late in (writer.replace_pool(pool("b")), writer.drop_pool("zh-en")):
         await client.execute_command("HINCRBY", KEYS.pool("zh-en")[0], "version", "40")
-        with pytest.raises(Outdated):
+        with pytest.raises(VersionConflictError):
             await late
     assert holds(pool("a"), await lookup.members("zh-en"))
     await writer.replace_pool(pool("b"))
@@ -194,7 +194,7 @@ async def test_e2_an_older_version_is_refused_and_the_next_one_is_higher(client:
 async def test_e2_a_late_node_write_is_refused_too(client: Client) -> None:
     writer = await claimed(client)
     await client.execute_command("HSET", KEYS.node("edge-1"), ".facts", "3 40 digest")
-    with pytest.raises(Outdated):
+    with pytest.raises(VersionConflictError):
         await writer.replace_node(NODE)
     await writer.drop_node("edge-1")
     assert await client.execute_command("EXISTS", KEYS.node("edge-1")) == 0
@@ -231,7 +231,7 @@ async def test_e1_garbage_of_another_type_is_overwritten(
     await client.execute_command(kind, key, "garbage")
     await writer.replace_pool(image)
     assert holds(image, await lookup.members("zh-en"))
-    assert (await writer.audit({"zh-en": image}, {})).clean
+    assert (await writer.check_drift({"zh-en": image}, {})).clean
     await client.execute_command("DEL", key)
     await client.execute_command(kind, key, "garbage")
     await writer.drop_pool("zh-en")
@@ -243,7 +243,7 @@ async def test_e1_garbage_in_a_nodes_keys_is_overwritten(client: Client, lookup:
     writer = await claimed(client)
     await client.execute_command("SET", key, "garbage")
     await writer.replace_node(NODE)
-    assert (await writer.audit({}, {"edge-1": NODE})).clean
+    assert (await writer.check_drift({}, {"edge-1": NODE})).clean
     found = await lookup.capability("edge-1")
     assert found is not None
     assert found.types["asr"].services == ("fw",)
@@ -252,7 +252,7 @@ async def test_e1_garbage_in_a_nodes_keys_is_overwritten(client: Client, lookup:
 async def test_e3_a_nodes_capability_is_replaced_whole_never_merged(client: Client, lookup: Lookup) -> None:
     writer = await claimed(client)
     await writer.replace_node(NODE)
-    await writer.replace_node(NodeImage("edge-1", (("tts", False, "Failed", ()),)))
+    await writer.replace_node(NodeDocument("edge-1", (("tts", False, "Failed", ()),)))
     found = await lookup.capability("edge-1")
     assert found is not None
     assert {kind: (state.ready, state.reason) for kind, state in found.types.items()} == {"tts": (False, "Failed")}
@@ -292,13 +292,13 @@ async def test_e2_after_an_unknown_outcome_the_newer_write_stands(server: RedisS
     await writer.claim(4)
     server.pause()
     try:
-        with pytest.raises(Retryable):
+        with pytest.raises(RetryableError):
             await writer.replace_pool(pool("old"))
     finally:
         server.resume()
-    assert (await writer.audit({"zh-en": pool("old")}, {})).pools == {"zh-en"}
+    assert (await writer.check_drift({"zh-en": pool("old")}, {})).pools == {"zh-en"}
     await writer.replace_pool(pool("new"))
-    assert (await writer.audit({"zh-en": pool("new")}, {})).clean
+    assert (await writer.check_drift({"zh-en": pool("new")}, {})).clean
     await hasty.aclose()
 
 
@@ -308,10 +308,10 @@ async def test_e5_a_server_that_was_killed_comes_back_empty_and_is_filled_again(
     writer = await claimed(client)
     await writer.replace_pool(pool("a"))
     server.kill()
-    with pytest.raises(Retryable):
+    with pytest.raises(RetryableError):
         await writer.replace_pool(pool("b"))
     server.start()
-    with pytest.raises(Unclaimed):
+    with pytest.raises(TermNotClaimedError):
         await writer.replace_pool(pool("b"))
     await writer.claim(3)
     await writer.replace_pool(pool("b"))
@@ -321,7 +321,7 @@ async def test_e5_a_server_that_was_killed_comes_back_empty_and_is_filled_again(
 async def test_a_wrong_password_is_rejected_without_being_told(server: RedisServer, client: Client) -> None:
     await client.execute_command("ACL", "SETUSER", "op", "reset", "on", ">right")
     wrong = connect(f"redis://op:wr0ng@127.0.0.1:{server.port}/0")
-    with pytest.raises(Rejected) as caught:
+    with pytest.raises(RejectedError) as caught:
         await make(wrong).claim(1)
     assert "wr0ng" not in str(caught.value)
     await wrong.aclose()

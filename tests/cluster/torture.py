@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tests.cluster.torture_reader import leader_of
 
-from hotpool.errors import SinkError
-from hotpool.projection.documents import NodeImage, PoolImage
+from hotpool.errors import WriteError
+from hotpool.projection.documents import NodeDocument, PoolDocument
 from hotpool.projection.keys import FleetKeys
-from hotpool.projection.publisher import Mirror
-from hotpool.projection.writer import Writer
+from hotpool.projection.publisher import Publisher
+from hotpool.projection.writer import RedisWriter
 from localfleet.kind import REPOSITORY
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class History:
     """What was written, by pool, leader and version; and when something was lost that had been written."""
 
     def __init__(self) -> None:
-        self.images: dict[str, PoolImage] = {}
+        self.images: dict[str, PoolDocument] = {}
         self.pools: dict[tuple[str, int, int], Sets] = {}
         self.nodes: dict[str, set[str]] = {name: set() for name in NODES}
         self.losses: list[tuple[float, float]] = []
@@ -85,8 +85,8 @@ class Leader:
             return await send(*words, **more)
 
         patch.setattr(client, "execute_command", noting)
-        self.writer = Writer(client, namespace="speech", leader=lambda: True)
-        self.mirror = Mirror(self.writer, term=lambda: self.term, raise_term=self._raise_term, cluster=self._cluster)
+        self.writer = RedisWriter(client, namespace="speech", leader=lambda: True)
+        self.mirror = Publisher(self.writer, term=lambda: self.term, raise_term=self._raise_term, cluster=self._cluster)
         self._rounds: asyncio.Task[None] | None = None
 
     async def _raise_term(self, term: int) -> None:
@@ -95,7 +95,7 @@ class Leader:
     async def _cluster(self) -> str:
         return "cluster-1"
 
-    def image(self, name: str, course: random.Random, former: PoolImage | None) -> PoolImage:
+    def image(self, name: str, course: random.Random, former: PoolDocument | None) -> PoolDocument:
         """A pool of which a few members changed, or all of them."""
         known = [f"g{self.number}-{name}-{place:03}" for place in range(SIZES[name])]
         if former and course.random() < 0.8:
@@ -110,14 +110,14 @@ class Leader:
         if not any(state < 2 for state in states.values()):
             states[known[0]] = course.choice((0, 1))
         sets = [frozenset(node for node, state in states.items() if state == place) for place in range(3)]
-        made = PoolImage(name, f"uid-{name}", "pairs", name, sets[0], sets[1], sets[2], former)
+        made = PoolDocument(name, f"uid-{name}", "pairs", name, sets[0], sets[1], sets[2], former)
         self._history.images[made.digest] = made
         return made
 
     async def begin(self, course: random.Random) -> None:
         """Lead, and return when Redis holds the first image of everything."""
         for name in SIZES:
-            await self.mirror.pool(self.image(name, course, None))
+            await self.mirror.publish_pool(self.image(name, course, None))
         for name in NODES:
             await self.change_node(name, course)
         self._rounds = asyncio.create_task(self.mirror.run())
@@ -126,24 +126,26 @@ class Leader:
     async def change(self, course: random.Random) -> None:
         """Change a pool, and sometimes a node."""
         name = course.choice(list(SIZES))
-        await self.mirror.pool(self.image(name, course, self.mirror.wanted(name)))
+        await self.mirror.publish_pool(self.image(name, course, self.mirror.published(name)))
         if course.random() < 0.2:
             await self.change_node(course.choice(NODES), course)
 
     async def change_node(self, name: str, course: random.Random) -> None:
         """Give a node other capabilities."""
         kinds = course.sample(("asr", "nmt", "tts", "llm"), 2)
-        image = NodeImage(name, tuple((kind, True, None, (f"g{self.number}", str(course.random()))) for kind in kinds))
+        image = NodeDocument(
+            name, tuple((kind, True, None, (f"g{self.number}", str(course.random()))) for kind in kinds)
+        )
         self._history.nodes[name].add(told_of(image))
-        await self.mirror.node(image)
+        await self.mirror.publish_node(image)
 
     async def settled(self) -> None:
         """Wait until Redis holds all; a leader that ended fails here."""
         ends = time.monotonic() + 30
-        while not self.mirror.up:
+        while not self.mirror.healthy:
             if self._rounds and self._rounds.done():
                 self._rounds.result()
-            assert time.monotonic() < ends, f"Redis never caught up: {self.mirror.why}"
+            assert time.monotonic() < ends, f"Redis never caught up: {self.mirror.last_error}"
             await asyncio.sleep(0.01)
 
     async def end(self) -> None:
@@ -168,14 +170,14 @@ class Leader:
     async def _try(self, what: str, write: Any) -> None:
         try:
             await write
-        except SinkError:
+        except WriteError:
             self.refused += 1
         else:
             self.accepted.append(what)
         await asyncio.sleep(0.004)
 
 
-def told_of(image: NodeImage) -> str:
+def told_of(image: NodeDocument) -> str:
     """A node as a reader tells it."""
     types = {kind: [ready, reason, list(services)] for kind, ready, reason, services in image.capabilities}
     return json.dumps(types, sort_keys=True)

@@ -74,8 +74,8 @@ class Torture:
     async def recovered(self) -> None:
         """Change on until Redis holds all again, and a little longer."""
         ends = time.monotonic() + HANG_SECONDS
-        while not self.leader.mirror.up:
-            assert time.monotonic() < ends, f"Redis never caught up: {self.leader.mirror.why}"
+        while not self.leader.mirror.healthy:
+            assert time.monotonic() < ends, f"Redis never caught up: {self.leader.mirror.last_error}"
             await self.work(0.05)
         await self.work(0.3)
 
@@ -142,7 +142,7 @@ async def now_holds(leader: Leader, url: str, *, cluster: bool) -> None:
     ends = time.monotonic() + HANG_SECONDS
     async with Lookup.from_url(url, namespace="speech", cluster=cluster) as lookup:
         for name in SIZES:
-            wanted = leader.mirror.wanted(name)
+            wanted = leader.mirror.published(name)
             assert wanted is not None
             while True:
                 found = await lookup.members(name)

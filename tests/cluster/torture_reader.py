@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from typing import Any
 
-from hotpool.lookup import LookupFailed, NoMember, Picked, SyncLookup
+from hotpool.lookup import LookupUnavailableError, NoMember, Picked, SyncLookup
 
 BOUND_SECONDS = 3.0
 PAUSE_SECONDS = 0.01
@@ -50,7 +50,7 @@ class Reader:
             try:
                 self._ask(turn, self._pools[turn % len(self._pools)])
                 self.counts["answered"] += 1
-            except LookupFailed:
+            except LookupUnavailableError:
                 self.counts["failed"] += 1
                 time.sleep(PAUSE_SECONDS)
             except Exception as error:  # noqa: BLE001 - told as a lie, or nobody would look any more.
@@ -140,7 +140,7 @@ def main() -> None:
         try:
             lookup = SyncLookup.from_url(url, namespace="speech", cluster=cluster == "yes", timeout=1)
             break
-        except LookupFailed:
+        except LookupUnavailableError:
             time.sleep(PAUSE_SECONDS)
     reader = Reader(lookup, pools.split(","), nodes.split(","))
     asking = threading.Thread(target=reader.run, args=(stopped,))

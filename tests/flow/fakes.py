@@ -20,22 +20,22 @@ from tests.builders import H, Json, lease
 
 from hotpool.api import meta
 from hotpool.clock import Clock
-from hotpool.controllers.manager import Reconciler
-from hotpool.core.cluster_cache import State
-from hotpool.core.liveness import CANARY_SECONDS
-from hotpool.core.model import OURS, Key, Kind
+from hotpool.controllers.manager import Manager
+from hotpool.core.cluster_cache import ClusterCache
+from hotpool.core.liveness import PROBE_SECONDS
+from hotpool.core.model import CUSTOM_KINDS, Key, Kind
 from hotpool.core.node_history import Transition
-from hotpool.events.aggregator import About
-from hotpool.events.recorder import Narrator
+from hotpool.events.aggregator import EventObject
+from hotpool.events.recorder import EventRecorder
 from hotpool.kube.client import Reader
-from hotpool.kube.event_writer import EventSink
-from hotpool.kube.writer import KubeSink
-from hotpool.projection.documents import NodeImage, PoolImage
-from hotpool.projection.drift_check import AuditResult
+from hotpool.kube.event_writer import EventWriter
+from hotpool.kube.writer import KubeWriter
+from hotpool.projection.documents import NodeDocument, PoolDocument
+from hotpool.projection.drift_check import DriftReport
 from hotpool.projection.history import KEPT, decoded
 from hotpool.projection.keys import entry
-from hotpool.projection.publisher import Mirror
-from hotpool.projection.redis_errors import Unclaimed
+from hotpool.projection.publisher import Publisher
+from hotpool.projection.redis_errors import TermNotClaimedError
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -426,8 +426,8 @@ def applied(status: Json, ours: Json) -> Json:
 class FakeRedis:
     """The writer's methods over dictionaries."""
 
-    pools: dict[str, PoolImage] = field(default_factory=dict)
-    nodes: dict[str, NodeImage] = field(default_factory=dict)
+    pools: dict[str, PoolDocument] = field(default_factory=dict)
+    nodes: dict[str, NodeDocument] = field(default_factory=dict)
     index: dict[str, str] = field(default_factory=dict)
     history: dict[str, list[Transition]] = field(default_factory=dict)
     """Newest first."""
@@ -456,7 +456,7 @@ class FakeRedis:
         self.term = max(self.term, term)
         return self.term
 
-    async def replace_pool(self, image: PoolImage) -> None:
+    async def replace_pool(self, image: PoolDocument) -> None:
         """Store a pool."""
         await self._write("replace_pool", image.name)
         self.pools[image.name] = image
@@ -469,7 +469,7 @@ class FakeRedis:
         self.pools.pop(name, None)
         self.index = {key: pool for key, pool in self.index.items() if pool != name}
 
-    async def replace_node(self, image: NodeImage, happened: Sequence[str] = ()) -> None:
+    async def replace_node(self, image: NodeDocument, happened: Sequence[str] = ()) -> None:
         """Store a node, and what happened to it."""
         await self._write("replace_node", image.name)
         self.nodes[image.name] = image
@@ -501,10 +501,10 @@ class FakeRedis:
         await self._write("stamp", "")
         self.complete = complete
 
-    async def audit(self, pools: Mapping[str, PoolImage], nodes: Mapping[str, NodeImage]) -> AuditResult:
+    async def audit(self, pools: Mapping[str, PoolDocument], nodes: Mapping[str, NodeDocument]) -> DriftReport:
         """Compare what is there when asked; the answer takes its time."""
         wanted = {entry(image.generator, image.key or "") for image in pools.values() if image.generator}
-        result = AuditResult(
+        result = DriftReport(
             claimed=bool(self.term),
             pools=frozenset(name for name, image in pools.items() if self.pools.get(name) != image),
             stray_pools=frozenset(self.pools.keys() - pools),
@@ -523,7 +523,7 @@ class FakeRedis:
     async def _write(self, verb: str, name: str) -> None:
         await self._ask(verb, name)
         if not self.term:
-            raise Unclaimed("no term")
+            raise TermNotClaimedError("no term")
         self.log.append((now(), verb, name))
 
 
@@ -543,14 +543,14 @@ class Fleet:
         self.redis = redis
         self.leading = True
         self.term = 7
-        self.state = State()
+        self.state = ClusterCache()
         clock = Clock(asyncio.get_running_loop().time, asyncio.get_running_loop().time)
-        self.narrator = Narrator(self.state, clock)
+        self.narrator = EventRecorder(self.state, clock)
         self.mirror = self._mirror(redis) if redis else None
         client = cast("Any", self.api)
-        sink = KubeSink(client, "fleet", leader=lambda: self.leading, term=lambda: self.term)
-        kinds = (Kind.KUBE_NODE, *OURS) if follows else OURS
-        self.reconciler = Reconciler(
+        sink = KubeWriter(client, "fleet", leader=lambda: self.leading, term=lambda: self.term)
+        kinds = (Kind.KUBE_NODE, *CUSTOM_KINDS) if follows else CUSTOM_KINDS
+        self.reconciler = Manager(
             self.state, Reader(client, "fleet"), sink, self.mirror, clock, narrator=self.narrator, kinds=kinds
         )
         self.tasks: list[asyncio.Task[Any]] = []
@@ -558,11 +558,11 @@ class Fleet:
         """True while the Lease stream is open and brings nothing."""
         self._beats = 0
 
-    def _mirror(self, redis: FakeRedis) -> Mirror:
+    def _mirror(self, redis: FakeRedis) -> Publisher:
         async def raise_term(term: int) -> None:
             self.term = max(self.term, term)
 
-        return Mirror(
+        return Publisher(
             cast("Any", redis),
             term=lambda: self.term,
             raise_term=raise_term,
@@ -574,14 +574,14 @@ class Fleet:
         """Renew the canary and bring it back, as Canary and LeaseStream do, while the stream is not `held`."""
         while True:
             renewed = f"{now()}"
-            self.reconciler.renewing(renewed)
+            self.reconciler.on_probe_sent(renewed)
             if not self.held:
-                self.reconciler.echo(renewed)
-            await asyncio.sleep(CANARY_SECONDS)
+                self.reconciler.on_probe_received(renewed)
+            await asyncio.sleep(PROBE_SECONDS)
 
     def watch(self) -> None:
         """From now on the operator is told what changes."""
-        self.api.feed = self.reconciler.feed
+        self.api.feed = self.reconciler.on_object
 
     def beat(self, *names: str) -> None:
         """The agents of these nodes (of none given: of all) renew their Leases."""
@@ -590,7 +590,7 @@ class Fleet:
         self.api.leases |= {f"{meta.LEASE_PREFIX}{name}": str(self._beats) for name in found}
         if not self.held:
             beats = [lease(name, f"{now()}/{self._beats}", version=str(self._beats)) for name in found]
-            self.reconciler.heartbeats(beats)
+            self.reconciler.on_heartbeats(beats)
 
     async def beating(self, seconds: float, *names: str) -> None:
         """Let time pass with these nodes (of none given: all) beating each H."""
@@ -601,18 +601,20 @@ class Fleet:
 
     def leases_listed(self) -> None:
         """The first listing of Leases: one for each node."""
-        self.reconciler.heartbeats([lease(name, "listed") for name in self.api.objects[Kind.NODE]])
-        self.reconciler.hearing()
+        self.reconciler.on_heartbeats([lease(name, "listed") for name in self.api.objects[Kind.NODE]])
+        self.reconciler.on_watch_restored()
 
     async def lead(self) -> None:
         """Begin to work, as the leader does."""
-        self.narrator.lead(self.term, About("Lease", "hotpool-operator", "uid-lease", "coordination.k8s.io/v1"))
+        self.narrator.leadership(
+            self.term, EventObject("Lease", "hotpool-operator", "uid-lease", "coordination.k8s.io/v1")
+        )
         client = cast("Any", self.api)
-        events = EventSink(client, "fleet", leader=lambda: self.leading, instance="operator-1")
+        events = EventWriter(client, "fleet", leader=lambda: self.leading, instance="operator-1")
         parts = (self.reconciler.run(), self.canary(), self.narrator.run(events.post))
         self.tasks += [asyncio.create_task(part) for part in parts]
         if self.mirror:
-            await self.reconciler.swept.wait()
+            await self.reconciler.resynced.wait()
             self.tasks.append(asyncio.create_task(self.mirror.run()))
 
     async def stop(self) -> None:
@@ -629,7 +631,7 @@ class Fleet:
     @property
     def keys(self) -> set[Key]:
         """Everything that is known, as keys."""
-        return {Key(kind, name) for kind in OURS for name in self.state.known(kind)}
+        return {Key(kind, name) for kind in CUSTOM_KINDS for name in self.state.exists(kind)}
 
 
 @asynccontextmanager

@@ -72,7 +72,7 @@ def gone(pid: int) -> bool:
 async def until_reported(it: Running, api: FakeApi, count: int) -> dict[str, Any]:
     """The first report of the next agent."""
     await api.until(lambda: len(api.writes) > count)
-    assert api.writes[count].report["session"] == it.agent.facts.session
+    assert api.writes[count].report["session"] == it.agent.info.session
     return api.writes[count].report
 
 
@@ -86,7 +86,7 @@ async def test_a11_the_next_agent_adopts_what_runs_without_a_gap(api: FakeApi, t
         assert [item["ready"] for item in first["capabilities"]] == [True]
         assert first["services"] == before["services"]
         assert first["services"][0]["pid"] == it.service("s").machine.pid == pid
-        assert await it.agent.node.command("stop", "s", wait=True) == "s: Stopped"
+        assert await it.agent.services.command("stop", "s", wait=True) == "s: Stopped"
         assert gone(pid)
         await it.shut_down()
 
@@ -153,7 +153,7 @@ async def test_a11_what_is_not_wanted_as_it_is_is_ended(api: FakeApi, tmp_path: 
             elif change == "wish":
                 await it.until("s", "Stopped")
             else:
-                assert it.agent.node.services == {}
+                assert it.agent.services.services == {}
             await it.shut_down()
 
 
@@ -224,10 +224,10 @@ async def test_a11_what_ran_before_its_agent_could_write_so_is_not_withdrawn(
 async def test_a11_what_still_loads_does_not_hold_up_the_first_report(api: FakeApi, tmp_path: Path, port: int) -> None:
     entry = auto(port, "--start-delay", "30")
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), entry) as it:
-        await eventually(lambda: it.agent.node.services and it.service("s").machine.pid)
+        await eventually(lambda: it.agent.services.services and it.service("s").machine.pid)
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), entry) as it:
-        await api.until(lambda: (api.report("n1") or {}).get("session") == it.agent.facts.session)
-        assert it.service("s").looked
+        await api.until(lambda: (api.report("n1") or {}).get("session") == it.agent.info.session)
+        assert it.service("s").probed
         assert capability(api) == (False, "Starting")
         await it.shut_down()
 
@@ -239,9 +239,9 @@ async def test_a11_a8_a_heavy_service_waits_for_one_that_was_left_loading(
     loading = auto(port, "--start-delay", "1.5").replace("  run:", heavy)
     first = auto(free_port()).replace("id: s", "id: first").replace("  run:", heavy)
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), loading) as it:
-        await eventually(lambda: it.agent.node.services and it.service("s").machine.pid)
+        await eventually(lambda: it.agent.services.services and it.service("s").machine.pid)
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), first + loading) as it:
-        await eventually(lambda: it.agent.node.services and it.service("first").machine.pid)
+        await eventually(lambda: it.agent.services.services and it.service("first").machine.pid)
         assert it.state("s") == "Running"
         await it.shut_down()
 
@@ -285,7 +285,7 @@ async def test_a11_a_part_of_the_agent_that_dies_takes_no_service_with_it(
         async def die(*_: Any) -> None:
             raise RuntimeError("a defect")
 
-        monkeypatch.setattr(it.agent.cluster, "renew_lease", die)
+        monkeypatch.setattr(it.agent.resources, "renew_lease", die)
         with pytest.raises(RuntimeError, match="a defect"):
             await asyncio.wait_for(it.task, 20)
     assert pid

@@ -75,7 +75,7 @@ async def test_a10_a_service_that_is_run_otherwise_is_stopped_and_run_anew_and_k
 ) -> None:
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), auto("s", port)) as it:
         await it.until("s", "Running")
-        await it.agent.node.command("restart", "s", wait=True)
+        await it.agent.services.command("restart", "s", wait=True)
         pid = it.service("s").machine.pid
         write_catalogue(tmp_path, supervised("s", port, "--type", "other"))
         assert await it.agent.reload() == "added 0, removed 0, replaced 1, revised 0"
@@ -106,7 +106,7 @@ async def test_a10_a_bad_catalogue_is_refused_whole_and_the_old_one_holds(
         with pytest.raises(CatalogueError) as caught:
             await it.agent.reload()
         assert len(caught.value.errors) >= 3
-        assert (list(it.agent.node.services), it.service("s").machine.pid) == (["s"], pid)
+        assert (list(it.agent.services.services), it.service("s").machine.pid) == (["s"], pid)
         assert str(path) in (it.agent.catalogue_problem or "")
         write_catalogue(tmp_path, auto("s", port))
         await it.agent.reload()
@@ -138,7 +138,7 @@ async def test_a10_of_two_reloads_the_catalogue_that_was_written_last_holds(
         await asyncio.wait({second}, timeout=0.3)
         slow.set()
         await asyncio.gather(first, second)
-        assert list(it.agent.node.services) == ["new"]
+        assert list(it.agent.services.services) == ["new"]
         await it.shut_down()
 
 
@@ -147,11 +147,11 @@ async def test_a10_a_reload_during_the_first_look_waits_for_it(api: FakeApi, tmp
     with socket.create_server(("127.0.0.1", port)):
         entries = "".join(hung.format(name, port) for name in ("a", "b", "c"))
         async with agent_running(tmp_path, api.kubeconfig(tmp_path), entries) as it:
-            await eventually(lambda: "c" in it.agent.node.services)
+            await eventually(lambda: "c" in it.agent.services.services)
             write_catalogue(tmp_path, hung.format("a", port))
             assert await it.agent.reload() == "added 0, removed 2, replaced 0, revised 0"
             await api.until(lambda: capability(api) == (False, "Failed"))
-            assert list(it.agent.node.services) == ["a"]
+            assert list(it.agent.services.services) == ["a"]
             await it.shut_down()
 
 
@@ -160,7 +160,7 @@ async def test_a10_probes_that_changed_are_in_force_at_once(api: FakeApi, tmp_pa
     entry = supervised("s", port, more=ready.format("periodSeconds: 3600"))
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), entry) as it:
         await it.until("s", "Stopped")
-        await it.agent.node.command("start", "s", wait=True)
+        await it.agent.services.command("start", "s", wait=True)
         async with aiohttp.ClientSession() as session:
             await session.post(f"http://127.0.0.1:{port}/health?status=503")
         write_catalogue(tmp_path, supervised("s", port, more=ready.format("periodSeconds: 0.05")))
@@ -178,7 +178,7 @@ async def test_a10_a_start_under_way_is_probed_as_the_catalogue_says_now(
 
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), entry("/health")) as it:
         await it.until("s", "Stopped")
-        await it.agent.node.command("start", "s", wait=False)
+        await it.agent.services.command("start", "s", wait=False)
         await eventually(lambda: ports.listening(port))
         write_catalogue(tmp_path, entry("/"))
         await it.agent.reload()
@@ -193,12 +193,12 @@ async def test_a10_a8_a_service_that_is_heavy_no_more_does_not_wait_for_its_turn
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), first + second.replace("  run:", heavy)) as it:
         await it.until("h2", "Stopped")
         for identifier in ("h1", "h2"):
-            await it.agent.node.command("start", identifier, wait=False)
+            await it.agent.services.command("start", identifier, wait=False)
         await eventually(lambda: it.service("h1").machine.pid)
         assert it.service("h2").machine.pid is None
         write_catalogue(tmp_path, first + second)
         await it.agent.reload()
-        await it.agent.node.command("start", "h2", wait=False)
+        await it.agent.services.command("start", "h2", wait=False)
         await it.until("h2", "Running")
         await it.shut_down()
 
@@ -209,7 +209,7 @@ async def test_a2_a_restart_gives_a_new_process_and_withdraws_meanwhile(
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), auto("s", port)) as it:
         await api.until(lambda: capability(api) == (True, None))
         pid, count = it.service("s").machine.pid, len(api.writes)
-        assert await it.agent.node.command("restart", "s", wait=True) == "s: Running"
+        assert await it.agent.services.command("restart", "s", wait=True) == "s: Running"
         assert it.service("s").machine.pid != pid
         await api.until(lambda: capability(api) == (True, None))
         assert not api.writes[count].report["capabilities"][0]["ready"]
@@ -239,7 +239,7 @@ async def test_a2_the_last_command_wins_and_is_remembered_across_restarts(
         await api.until(lambda: capability(api) == (True, None))
         intend(api, services=[{"id": "s", "desired": "Stopped", "requestID": "1"}])
         await it.until("s", "Stopped")
-        await it.agent.node.command("start", "s", wait=True)
+        await it.agent.services.command("start", "s", wait=True)
         intend(api, drain=True, services=[{"id": "s", "desired": "Stopped", "requestID": "1"}])
         await api.until(lambda: service(api)["desiredBy"] == "local")
         assert it.state("s") == "Running"
@@ -252,7 +252,7 @@ async def test_a2_the_last_command_wins_and_is_remembered_across_restarts(
         await it.until("s", "Stopped")
         await it.shut_down()
     async with agent_running(tmp_path, kubeconfig, auto("s", port)) as it:
-        await api.until(lambda: (api.report("n1") or {}).get("session") == it.agent.facts.session)
+        await api.until(lambda: (api.report("n1") or {}).get("session") == it.agent.info.session)
         assert it.state("s") == "Stopped"
         await it.shut_down()
 
@@ -274,7 +274,7 @@ async def test_a10_a_command_for_a_service_that_comes_later_waits_for_it(
         await api.until(lambda: api.writes)
         intend(api, services=[{"id": "s", "desired": "Running", "requestID": "1"}])
         with pytest.raises(CommandError, match="no such service"):
-            await it.agent.node.command("start", "s", wait=True)
+            await it.agent.services.command("start", "s", wait=True)
         write_catalogue(tmp_path, supervised("s", port))
         await it.agent.reload()
         await it.until("s", "Running")

@@ -50,7 +50,7 @@ async def test_b8_after_a_suspend_there_is_one_heartbeat_and_at_most_one_report(
         await api.until(lambda: api.beats and api.watches)
         for _ in range(2):
             # By its answer, that of the heartbeat is there, too.
-            await it.agent.cluster.read_capability()
+            await it.agent.resources.read_capability()
             beats, reports, resumed = len(api.beats), len(api.writes), time.monotonic()
             jump(HOUR)
             await beaten(api, beats + 2)
@@ -70,7 +70,7 @@ async def test_b6_a_change_that_waits_over_a_suspend_goes_in_the_one_report_that
         agent_running(tmp_path, api.kubeconfig(tmp_path), NMT, interval=H, debounce=60.0) as it,
     ):
         await api.until(lambda: api.beats)
-        await it.agent.node.command("start", "idle", wait=True)
+        await it.agent.services.command("start", "idle", wait=True)
         assert summary(api) == "0/1"
         jump(HOUR)
         beats = len(api.beats)
@@ -88,7 +88,7 @@ async def test_b7_a_report_under_way_in_a_suspend_is_read_and_not_sent_twice(tmp
         await api.until(lambda: api.beats)
         late = Fault(lambda request: request.path.endswith("/status"), kind="late")
         api.faults.append(late)
-        await it.agent.node.command("start", "idle", wait=True)
+        await it.agent.services.command("start", "idle", wait=True)
         await api.until(lambda: len(api.writes) == 2)
         jump(HOUR)
         await it.agent.reporter.flush()
@@ -165,7 +165,7 @@ async def test_b8_a_wall_clock_that_jumps_changes_neither_the_order_nor_the_pace
         for number, hours in enumerate(steps):
             with _wall_clock(monkeypatch, hours):
                 beats, reports = len(api.beats), len(api.writes)
-                await it.agent.node.command("stop" if number % 2 else "start", "idle", wait=True)
+                await it.agent.services.command("stop" if number % 2 else "start", "idle", wait=True)
                 await it.agent.reporter.flush()
                 await beaten(api, beats + 2)
                 assert reports < len(api.writes) <= reports + 2

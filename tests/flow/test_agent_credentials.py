@@ -20,7 +20,7 @@ from tests.services.fake_api import FakeApi, Fault
 
 from hotpool_agent.kube import credentials
 from hotpool_agent.kube.credentials import Target, TargetError
-from hotpool_agent.kube.node_resources import Cluster
+from hotpool_agent.kube.node_resources import NodeResources
 
 NMT = "- {id: idle, type: nmt, run: {command: [sleep, '600']}}\n"
 
@@ -233,12 +233,12 @@ async def test_b9_a_report_under_way_is_not_cut_off_by_a_new_session(
         await api.until(lambda: api.beats)
         late = Fault(lambda request: request.path.endswith("/status"), kind="late")
         api.faults.append(late)
-        await it.agent.node.command("start", "idle", wait=True)
+        await it.agent.services.command("start", "idle", wait=True)
         await api.until(lambda: len(api.writes) == 2)
         before = claims(api)
         place.log_in("second")
         # The next request finds the rotation, and waits for the report's answer.
-        other = asyncio.create_task(it.agent.cluster.read_capability())
+        other = asyncio.create_task(it.agent.resources.read_capability())
         await asyncio.sleep(0)
         late.release.set()
         assert await other
@@ -266,7 +266,7 @@ async def test_b9_another_current_context_does_not_move_a_running_agent(
         content["users"].append({"name": "b", "user": {"token": "wrong"}})
         path.write_text(json.dumps(content | {"current-context": "b"}), encoding="utf-8")
         await api.until(lambda: api.connected() == {"second"})
-        assert it.agent.cluster.namespace == "fleet"
+        assert it.agent.resources.namespace == "fleet"
         assert not [path for _, path in api.requests if "/namespaces/fleet/" not in path]
         await it.shut_down()
 
@@ -286,7 +286,7 @@ async def test_b9_what_is_wrong_with_a_kubeconfig_is_said_at_the_start(
     (tmp_path / "empty").write_text("", encoding="utf-8")
     path = api.kubeconfig(tmp_path, user, {"certificate-authority": str(authority.path)})
     with pytest.raises(TargetError, match=words):
-        await Cluster(Target(str(path)), "n1", 1).connect()
+        await NodeResources(Target(str(path)), "n1", 1).connect()
 
 
 async def test_b9_a_kubeconfig_without_the_contexts_user_is_said_at_the_start(tmp_path: Path, api: FakeApi) -> None:
@@ -294,7 +294,7 @@ async def test_b9_a_kubeconfig_without_the_contexts_user_is_said_at_the_start(tm
     content = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps(content | {"users": []}), encoding="utf-8")
     with pytest.raises(TargetError, match="has no user"):
-        await Cluster(Target(str(path)), "n1", 1).connect()
+        await NodeResources(Target(str(path)), "n1", 1).connect()
 
 
 async def test_b9_passwords_of_netrc_are_left_alone(

@@ -20,7 +20,7 @@ from tests.services.fake_api import FakeApi, Fault, is_beat, is_report
 from hotpool_agent import __version__
 from hotpool_agent.catalogue.loader import parse_catalogue
 from hotpool_agent.metrics import Metrics
-from hotpool_agent.services.status import Snapshot
+from hotpool_agent.services.status import ServiceStatus
 from hotpool_agent.settings import Settings
 from localfleet.ports import free_port
 
@@ -86,7 +86,7 @@ async def test_b7_ready_means_that_the_api_server_holds_the_present_report(api: 
         assert (await get(it, "/healthz")).body == {"problems": {}}
         # A change is not held by the API server before it has accepted it.
         fault.times = 10**9
-        await it.agent.node.command("start", "idle", wait=True)
+        await it.agent.services.command("start", "idle", wait=True)
         assert (await get(it, "/readyz")).status == 503
         fault.times = 0
         await until_ready(it)
@@ -97,13 +97,13 @@ async def test_b11_a_rejected_report_is_no_present_one_until_another_is_accepted
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), NMT) as it:
         await until_ready(it)
         api.faults.append(Fault(is_report, code=422, body="too odd"))
-        await it.agent.node.command("start", "idle", wait=True)
+        await it.agent.services.command("start", "idle", wait=True)
         await it.agent.reporter.flush()
         rejected = await get(it, "/readyz")
         assert (rejected.status, "too odd" in rejected.body["problems"]["report"]) == (503, True)
         assert (await figures(it))["reports_total", "rejected"] == 1
         assert (await figures(it))["connected",] == 0
-        await it.agent.node.command("stop", "idle", wait=True)
+        await it.agent.services.command("stop", "idle", wait=True)
         await it.agent.reporter.flush()
         await until_ready(it)
 
@@ -118,7 +118,7 @@ async def test_b8_metrics_count_reports_heartbeats_and_services(api: FakeApi, tm
         assert first["services", "Stopped"] == 2
         assert [first["services", state] for state in ("Starting", "Running", "Stopping", "Failed")] == [0] * 4
         assert first["service_restarts_total", "s"] == first["service_restarts_total", "idle"] == 0
-        await it.agent.node.command("start", "s", wait=True)
+        await it.agent.services.command("start", "s", wait=True)
         await it.agent.reporter.flush()
         await api.until(lambda: api.beats, seconds=30)
         second = await figures(it)
@@ -201,7 +201,7 @@ async def test_b8_heartbeats_that_are_refused_are_told(api: FakeApi, tmp_path: P
 
 def test_a7_restarts_are_counted_by_service_and_a_service_that_is_gone_leaves_no_series() -> None:
     catalogue = parse_catalogue(f"version: 1\nservices:\n{NMT}", "test")
-    snapshots = [Snapshot(catalogue.services[0], "Failed", restarts=3)]
+    snapshots = [ServiceStatus(catalogue.services[0], "Failed", restarts=3)]
     metrics = Metrics()
     metrics.show(lambda: snapshots, connected=lambda: False)
     before = read(generate_latest(metrics.registry).decode())

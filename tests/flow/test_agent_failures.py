@@ -80,7 +80,7 @@ async def test_b7_after_a_conflict_the_agent_reads_and_then_decides(
         await api.until(lambda: summary(api) == "0/1")
         api.faults.append(Fault(is_report, code=409, body=refusal("the object has been modified")))
         before = claims(api)
-        await it.agent.node.command("start", "idle", wait=True)
+        await it.agent.services.command("start", "idle", wait=True)
         await api.until(lambda: summary(api) == "1/1")
         assert claims(api) == before + 1
         assert [(write.report["epoch"], write.report["sequence"]) for write in api.writes] == [(1, 1), (1, 3)]
@@ -94,7 +94,7 @@ async def test_b11_a_report_that_is_refused_or_too_large_gives_way_to_nothing_re
     async with agent_running(tmp_path, kubeconfig, NMT) as it:
         await api.until(lambda: summary(api) == "0/1")
         api.faults.append(Fault(is_report, code=code, body=refusal("no")))
-        await it.agent.node.command("start", "idle", wait=True)
+        await it.agent.services.command("start", "idle", wait=True)
         await api.until(lambda: len(api.writes) == 2)
         report = api.writes[1].report
         assert [(item["ready"], item["reason"]) for item in report["capabilities"]] == [(False, "ReportRejected")]
@@ -103,7 +103,7 @@ async def test_b11_a_report_that_is_refused_or_too_large_gives_way_to_nothing_re
         beats = len(api.beats)
         await api.until(lambda: len(api.beats) >= beats + 2)
         assert attempts(api) == 3
-        await it.agent.node.command("stop", "idle", wait=True)
+        await it.agent.services.command("stop", "idle", wait=True)
         await api.until(lambda: len(api.writes) == 3)
         await eventually(lambda: it.agent.reporter.rejected is None)
         await it.shut_down()
@@ -114,11 +114,11 @@ async def test_b11_no_heartbeat_confirms_an_older_report_while_even_the_minimal_
 ) -> None:
     async with agent_running(tmp_path, kubeconfig, NMT) as it:
         await it.until("idle", "Stopped")
-        await it.agent.node.command("start", "idle", wait=True)
+        await it.agent.services.command("start", "idle", wait=True)
         await api.until(lambda: summary(api) == "1/1" and api.beats)
         refused = Fault(is_report, code=413, body="too large", times=10**6)
         api.faults.append(refused)
-        await it.agent.node.command("stop", "idle", wait=True)
+        await it.agent.services.command("stop", "idle", wait=True)
         await eventually(lambda: "413" in (it.agent.reporter.problem or ""))
         beats, tries = len(api.beats), attempts(api)
         # Several more attempts, longer than two heartbeats.
@@ -136,7 +136,7 @@ async def test_b7_a_stale_report_is_not_sent_again_but_read_and_decided(
         await api.until(lambda: summary(api) == "0/1")
         before = claims(api)
         api.faults.append(Fault(is_report, code=422, body=refusal("stale report: a later one is stored")))
-        await it.agent.node.command("start", "idle", wait=True)
+        await it.agent.services.command("start", "idle", wait=True)
         await api.until(lambda: summary(api) == "1/1")
         assert claims(api) == before + 1
         assert "services" in (api.report("n1") or {})
@@ -241,7 +241,7 @@ async def test_b9_what_the_server_never_answers_is_given_up_and_read(
         before = claims(api)
         hanging: Any = Fault(is_report, kind="hang")
         api.faults.append(hanging)
-        await it.agent.node.command("start", "idle", wait=True)
+        await it.agent.services.command("start", "idle", wait=True)
         await eventually(lambda: "no answer in 0.4 s" in (it.agent.reporter.problem or "") or summary(api) == "1/1")
         await api.until(lambda: summary(api) == "1/1")
         assert claims(api) >= before + 1

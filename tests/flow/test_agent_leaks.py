@@ -74,7 +74,7 @@ def zombies() -> list[psutil.Process]:
 
 async def all_of(it: Running, verb: str) -> list[str | BaseException]:
     """One command to each service, side by side."""
-    commands = (it.agent.node.command(verb, name, wait=True) for name in it.agent.node.services)  # type: ignore[arg-type]
+    commands = (it.agent.services.command(verb, name, wait=True) for name in it.agent.services.services)  # type: ignore[arg-type]
     return await asyncio.gather(*commands, return_exceptions=True)
 
 
@@ -115,7 +115,7 @@ async def test_a9_a_thousand_hot_plugs_leave_nothing_behind(api: FakeApi, tmp_pa
 async def test_a7_crashes_leave_nothing_behind(api: FakeApi, tmp_path: Path) -> None:
     async def crash(it: Running) -> None:
         await all_of(it, "start")
-        services = it.agent.node.services.values()
+        services = it.agent.services.services.values()
         gone = {service.machine.pid for service in services if service.machine.pid}
         assert len(gone) == SERVICES
         for pid in gone:

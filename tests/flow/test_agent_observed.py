@@ -11,14 +11,14 @@ from tests.services.agent_run import agent_running
 from tests.services.fake_api import FakeApi
 from tests.services.fake_bus import FakeBus, Unit, fake_bus
 
-from hotpool_agent.probes.http_tcp import Answer
-from hotpool_agent.probes.prober import Observer
+from hotpool_agent.probes.http_tcp import ProbeResult
+from hotpool_agent.probes.prober import Prober
 from localfleet.ports import free_port
 
 UNIT = "whisper.service"
-OK = Answer(ok=True)
-HUNG = Answer(ok=False, detail="no answer in 2 s")
-ABSENT = Answer(ok=False, absent=True, detail="nothing there")
+OK = ProbeResult(ok=True)
+HUNG = ProbeResult(ok=False, detail="no answer in 2 s")
+ABSENT = ProbeResult(ok=False, absent=True, detail="nothing there")
 
 
 def observed(identifier: str, way: str, more: str = "") -> str:
@@ -107,20 +107,20 @@ async def test_b5_another_main_process_is_reported(api: FakeApi, tmp_path: Path,
     ],
 )
 async def test_a6_failures_in_a_row_and_absence_at_once(
-    api: FakeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answers: list[Answer], states: list[str]
+    api: FakeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answers: list[ProbeResult], states: list[str]
 ) -> None:
-    given: Iterator[Answer] = iter(answers)
+    given: Iterator[ProbeResult] = iter(answers)
     seen: list[str] = []
     done = asyncio.Event()
 
-    async def ask(*_: object) -> Answer:
+    async def ask(*_: object) -> ProbeResult:
         seen.append(it.state("asr"))
         if answer := next(given, None):
             return answer
         done.set()
         return await asyncio.Event().wait() and OK
 
-    monkeypatch.setattr(Observer, "ask", ask)
+    monkeypatch.setattr(Prober, "probe", ask)
     entry = observed("asr", "tcp: {port: 1}", ", failures: 3")
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), entry) as it, asyncio.timeout(20):
         await done.wait()

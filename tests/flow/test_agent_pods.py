@@ -185,9 +185,9 @@ async def test_b7_a_bookmark_keeps_a_quiet_watch_from_a_version_that_is_too_old(
         await api.until(lambda: api.pods.watches == 1)
         api.pods.put(pod("busy"), "elsewhere")
         api.pods.compact()
-        began = it.agent.pods.watches[0].heard_at
+        began = it.agent.pods.watches[0].listed_at
         api.pods.bookmark()
-        await eventually(lambda: it.agent.pods.watches[0].heard_at != began)
+        await eventually(lambda: it.agent.pods.watches[0].listed_at != began)
         api.pods.end_watches()
         api.pods.put(pod("piper", "tts"))
         await until_state(api, "Running", "piper")
@@ -280,9 +280,9 @@ async def test_a2_pods_take_no_commands_and_it_is_said_why(api: FakeApi, tmp_pat
         await until_state(api, "Running")
         for verb in ("start", "stop", "restart"):
             with pytest.raises(CommandError, match="whisper is pod speech/whisper: observed only"):
-                await it.agent.node.command(verb, "whisper", wait=True)
+                await it.agent.services.command(verb, "whisper", wait=True)
         with pytest.raises(CommandError, match="no such service; there are: whisper"):
-            await it.agent.node.command("stop", "other", wait=True)
+            await it.agent.services.command("stop", "other", wait=True)
         await api.until(lambda: api.watches == 1)
         stored = api.objects["nodecapabilities", "n1"]
         wish = {"id": "whisper", "desired": "Stopped", "requestID": "1"}

@@ -44,7 +44,7 @@ async def server(answer: Answering) -> AsyncIterator[int]:
         listening.close()
 
 
-async def probed(answer: Answering, check: HttpCheck, seconds: float = SECONDS) -> http_tcp.Answer:
+async def probed(answer: Answering, check: HttpCheck, seconds: float = SECONDS) -> http_tcp.ProbeResult:
     """What the probe makes of it, which is short and on one line."""
     async with server(answer) as port, http_tcp.new_session() as session:
         found = await http_tcp.http(session, check, port, seconds)

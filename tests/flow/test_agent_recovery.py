@@ -28,13 +28,13 @@ async def crash(it: Running, identifier: str = "s") -> None:
     pid = service.machine.pid
     assert pid
     os.kill(pid, signal.SIGKILL)
-    await service.news.until(lambda: service.machine.pid != pid)
+    await service.notifier.wait_for(lambda: service.machine.pid != pid)
 
 
 async def flap(it: Running, api: FakeApi) -> None:
     """Start the service and let it crash three times: it runs, and is not offered."""
     await it.until("s", "Stopped")
-    await it.agent.node.command("start", "s", wait=True)
+    await it.agent.services.command("start", "s", wait=True)
     for _ in range(3):
         await crash(it)
         await it.until("s", "Running")
@@ -48,7 +48,7 @@ async def test_a6_a_hung_service_leaves_running_and_is_run_anew(
     entry = supervised("s", port, more=LIVELY)
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), entry, restart_seconds=1.0) as it:
         await it.until("s", "Stopped")
-        await it.agent.node.command("start", "s", wait=True)
+        await it.agent.services.command("start", "s", wait=True)
         await api.until(lambda: capability(api) == (True, None))
         pid = it.service("s").machine.pid
         assert pid
@@ -71,7 +71,7 @@ async def test_a7_a_crashed_service_runs_again_by_itself_and_the_wish_is_unchang
 ) -> None:
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), supervised("s", port)) as it:
         await it.until("s", "Stopped")
-        await it.agent.node.command("start", "s", wait=True)
+        await it.agent.services.command("start", "s", wait=True)
         await api.until(lambda: capability(api) == (True, None))
         await crash(it)
         await api.until(lambda: capability(api) == (False, "Failed"))
@@ -89,9 +89,9 @@ async def test_a7_a_service_that_cannot_start_is_tried_for_ever_until_it_is_stop
     entry = supervised("s", port, "--exit-code", "3")
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), entry) as it:
         await it.until("s", "Stopped")
-        await it.agent.node.command("start", "s", wait=False)
+        await it.agent.services.command("start", "s", wait=False)
         await eventually(lambda: it.service("s").machine.restarts >= 3, 20)
-        assert await it.agent.node.command("stop", "s", wait=True) == "s: Stopped"
+        assert await it.agent.services.command("stop", "s", wait=True) == "s: Stopped"
         assert it.service("s").machine.last_error is None
         assert all(not item["ready"] for write in api.writes for item in write.report["capabilities"])
         await it.shut_down()
@@ -147,7 +147,8 @@ async def test_a8_heavy_services_load_one_at_a_time_and_light_ones_do_not_wait(a
         for identifier in ("h1", "h2", "h3", "light"):
             await it.until(identifier, "Running", seconds=30)
         begun = {
-            name: psutil.Process(service.machine.pid).create_time() for name, service in it.agent.node.services.items()
+            name: psutil.Process(service.machine.pid).create_time()
+            for name, service in it.agent.services.services.items()
         }
         tick = 0.02  # The kernel tells start times in hundredths of a second.
         assert begun["h2"] - begun["h1"] >= 0.5 - tick
@@ -165,11 +166,11 @@ async def test_a8_a_heavy_service_that_is_stopped_while_it_waits_lets_the_next_o
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), entries) as it:
         await it.until("h3", "Stopped")
         for identifier in ("h1", "h2", "h3"):
-            await it.agent.node.command("start", identifier, wait=False)
+            await it.agent.services.command("start", identifier, wait=False)
         await eventually(lambda: it.service("h1").machine.pid)
-        assert await it.agent.node.command("stop", "h2", wait=True) == "h2: Stopped"
+        assert await it.agent.services.command("stop", "h2", wait=True) == "h2: Stopped"
         assert it.state("h3") == "Starting"
         assert it.service("h3").machine.pid is None
-        assert await it.agent.node.command("stop", "h1", wait=True) == "h1: Stopped"
+        assert await it.agent.services.command("stop", "h1", wait=True) == "h1: Stopped"
         await it.until("h3", "Running")
         await it.shut_down()

@@ -16,7 +16,7 @@ from tests.services.fake_api import FakeApi, Fault, fake_api, is_beat, is_report
 from hotpool_agent.control.protocol import Request
 from hotpool_agent.kube.credentials import Target
 from hotpool_agent.kube.errors import UnavailableError
-from hotpool_agent.kube.node_resources import Cluster
+from hotpool_agent.kube.node_resources import NodeResources
 from localfleet.ports import free_port
 
 NMT = "- {id: idle, type: nmt, run: {command: [sleep, '600']}}\n"
@@ -78,7 +78,7 @@ async def test_b6_a_gain_waits_for_d_and_a_withdrawal_for_nothing(
     async with agent_running(tmp_path, kubeconfig, supervised("s", free_port()), debounce=60.0) as it:
         await it.until("s", "Stopped")
         await api.until(lambda: summary(api) == "0/1")
-        await it.agent.node.command("start", "s", wait=True)
+        await it.agent.services.command("start", "s", wait=True)
         beats = len(api.beats)
         await api.until(lambda: len(api.beats) >= beats + 2)
         assert summary(api) == "0/1"
@@ -95,7 +95,7 @@ async def test_b6_a_gain_is_sent_when_d_is_over(api: FakeApi, tmp_path: Path, ku
     async with agent_running(tmp_path, kubeconfig, NMT, debounce=0.8) as it:
         await api.until(lambda: summary(api) == "0/1")
         asked = time.monotonic()
-        await it.agent.node.command("start", "idle", wait=True)
+        await it.agent.services.command("start", "idle", wait=True)
         await api.until(lambda: summary(api) == "1/1")
         assert api.writes[-1].at - asked >= 0.8
         await it.shut_down()
@@ -109,7 +109,7 @@ async def test_b7_a_change_reaches_the_server_whatever_became_of_its_first_attem
         await api.until(lambda: summary(api) == "0/1")
         fault = Fault(is_report, kind=kind)
         api.faults.append(fault)
-        await it.agent.node.command("start", "idle", wait=True)
+        await it.agent.services.command("start", "idle", wait=True)
         # What took effect although the answer was lost is read, not sent again.
         await api.until(lambda: len(claims(api)) >= 2)
         await it.agent.reporter.flush()
@@ -148,7 +148,7 @@ async def test_b7_a_change_while_disconnected_is_kept_with_its_time(
     async with agent_running(tmp_path, kubeconfig, NMT, debounce=2.0) as it:
         await api.until(lambda: summary(api) == "0/1")
         api.faults.append(Fault(lambda _: True, code=503, times=10**6))
-        await it.agent.node.command("start", "idle", wait=True)
+        await it.agent.services.command("start", "idle", wait=True)
         since = it.service("idle").since
         await eventually(lambda: it.agent.reporter.problem)
         api.faults.clear()
@@ -163,9 +163,9 @@ async def test_b7_many_changes_are_single_flight_in_order_and_the_last_is_sent(
     async with agent_running(tmp_path, kubeconfig, NMT, debounce=0.0) as it:
         await api.until(lambda: summary(api) == "0/1")
         for _ in range(5):
-            await it.agent.node.command("start", "idle", wait=True)
-            await it.agent.node.command("stop", "idle", wait=False)
-        await it.agent.node.command("start", "idle", wait=True)
+            await it.agent.services.command("start", "idle", wait=True)
+            await it.agent.services.command("stop", "idle", wait=False)
+        await it.agent.services.command("start", "idle", wait=True)
         await api.until(lambda: summary(api) == "1/1")
         assert stamps(api) == sorted(set(stamps(api)))
         assert api.most_in_flight == 1
@@ -181,7 +181,7 @@ async def test_b7_a_second_session_of_one_installation_keeps_the_node(
         later = mine | {"session": "copy", "epoch": 9, "sequence": 1}
         api.put("nodecapabilities", "n1", {"metadata": {"name": "n1"}, "status": {"report": later}})
         await eventually(lambda: not it.agent.reporter.holder())
-        await it.agent.node.command("start", "idle", wait=True)
+        await it.agent.services.command("start", "idle", wait=True)
         # The copy is silent: after its three intervals the node is ours again, with the epoch after its.
         await api.until(lambda: stamps(api)[-1] == (10, 1))
         assert summary(api) == "1/1"
@@ -195,7 +195,7 @@ async def test_b8_heartbeats_begin_after_the_first_report_and_name_instance_and_
     async with agent_running(tmp_path, kubeconfig, NMT) as it:
         await api.until(lambda: len(api.beats) >= 3)
         assert api.beats[0].at >= api.writes[0].at
-        instance = it.agent.facts.instance
+        instance = it.agent.info.instance
         lease = api.lease("n1") or {}
         assert api.objects["leases", "hotpool-node-n1"]["metadata"]["labels"] == {"agent.hotpool.dev/lease": "true"}
         assert (lease["holderIdentity"], lease["leaseDurationSeconds"]) == (f"{instance}/1", 3)
@@ -216,7 +216,7 @@ async def test_b8_heartbeats_that_fail_do_not_stop_reports(api: FakeApi, tmp_pat
     api.faults.append(Fault(is_beat, code=403, times=10**6))
     async with agent_running(tmp_path, kubeconfig, NMT) as it:
         await eventually(lambda: it.agent.heartbeat.problem)
-        await it.agent.node.command("start", "idle", wait=True)
+        await it.agent.services.command("start", "idle", wait=True)
         await api.until(lambda: summary(api) == "1/1")
         await it.shut_down()
 
@@ -305,7 +305,7 @@ async def test_b9_a_kubeconfig_that_cannot_be_read_for_a_while_cuts_nobody_off(
         await api.until(lambda: summary(api) == "0/1")
         spoil(kubeconfig, broken)
         expire(api)
-        await it.agent.node.command("start", "idle", wait=True)
+        await it.agent.services.command("start", "idle", wait=True)
         await eventually(lambda: it.agent.reporter.problem)
         # Several attempts with nothing readable; the last one of them is followed by one that succeeds.
         count = len(api.requests)
@@ -333,7 +333,7 @@ async def test_b9_an_object_that_is_always_gone_when_the_report_comes_is_no_reas
 async def test_b9_a_request_that_begins_while_credentials_are_read_has_an_answer_or_a_problem(
     api: FakeApi, kubeconfig: Path
 ) -> None:
-    cluster = Cluster(Target(kubeconfig=str(kubeconfig)), "n1", 1.0)
+    cluster = NodeResources(Target(kubeconfig=str(kubeconfig)), "n1", 1.0)
     await cluster.connect()
     outcomes: list[object] = []
     for turns in range(60):
@@ -400,11 +400,11 @@ async def test_b11_a_report_that_the_schema_refuses_is_replaced_by_nothing_ready
         await api.until(lambda: summary(api) == "0/1")
         refusal = json.dumps({"message": "status.report.services[0].state: Unsupported value"})
         api.faults.append(Fault(is_report, code=422, body=refusal))
-        await it.agent.node.command("start", "idle", wait=True)
+        await it.agent.services.command("start", "idle", wait=True)
         await api.until(lambda: (api.report("n1") or {})["services"] == [])
         (capability,) = (api.report("n1") or {})["capabilities"]
         assert (capability["ready"], capability["reason"]) == (False, "ReportRejected")
-        await it.agent.node.command("stop", "idle", wait=True)
+        await it.agent.services.command("stop", "idle", wait=True)
         await api.until(lambda: (api.report("n1") or {})["services"])
         await it.shut_down()
 

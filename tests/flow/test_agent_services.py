@@ -27,15 +27,15 @@ HURRIED = (
 async def test_a2_start_and_stop_and_their_repetition_succeed(api: FakeApi, tmp_path: Path, port: int) -> None:
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), supervised("s", port)) as it:
         await api.until(lambda: capability(api) == (False, "Stopped"))
-        assert await it.agent.node.command("start", "s", wait=True) == "s: Running"
-        assert await it.agent.node.command("start", "s", wait=True) == "s: Running already"
+        assert await it.agent.services.command("start", "s", wait=True) == "s: Running"
+        assert await it.agent.services.command("start", "s", wait=True) == "s: Running already"
         pid = it.service("s").machine.pid
         await api.until(lambda: capability(api) == (True, None))
-        assert await it.agent.node.command("stop", "s", wait=True) == "s: Stopped"
+        assert await it.agent.services.command("stop", "s", wait=True) == "s: Stopped"
         assert pid is not None
         assert not psutil.pid_exists(pid)
         assert not ports.listening(port)
-        assert await it.agent.node.command("stop", "s", wait=True) == "s: Stopped already"
+        assert await it.agent.services.command("stop", "s", wait=True) == "s: Stopped already"
         await it.shut_down()
 
 
@@ -46,7 +46,7 @@ async def test_a3_an_observed_service_is_what_its_probe_says(api: FakeApi, tmp_p
         other = await asyncio.create_subprocess_exec("python3", FAKE, "--port", str(port))
         await api.until(lambda: capability(api) == (True, None))
         with pytest.raises(CommandError, match="observed"):
-            await it.agent.node.command("stop", "o", wait=True)
+            await it.agent.services.command("stop", "o", wait=True)
         async with aiohttp.ClientSession() as session:
             await session.post(f"http://127.0.0.1:{port}/health?status=503")
         await api.until(lambda: capability(api) == (False, "Failed"))
@@ -61,7 +61,7 @@ async def test_a3_a_port_that_a_stranger_has_is_a_clear_failure(api: FakeApi, tm
         async with agent_running(tmp_path, api.kubeconfig(tmp_path), supervised("s", port)) as it:
             await it.until("s", "Stopped")
             with pytest.raises(CommandError, match=f"port {port} is already in use by process {os.getpid()}"):
-                await it.agent.node.command("start", "s", wait=True)
+                await it.agent.services.command("start", "s", wait=True)
             await it.shut_down()
 
 
@@ -76,11 +76,11 @@ async def test_a3_without_a_probe_a_service_runs_when_its_port_answers(api: Fake
 async def test_a4_stop_during_start_leaves_no_process_and_no_error(api: FakeApi, tmp_path: Path, port: int) -> None:
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), supervised("s", port, "--start-delay", "30")) as it:
         await it.until("s", "Stopped")
-        await it.agent.node.command("start", "s", wait=False)
+        await it.agent.services.command("start", "s", wait=False)
         await eventually(lambda: it.service("s").machine.pid)
         pid = it.service("s").machine.pid
         assert pid
-        assert await it.agent.node.command("stop", "s", wait=True) == "s: Stopped"
+        assert await it.agent.services.command("stop", "s", wait=True) == "s: Stopped"
         assert not psutil.pid_exists(pid)
         assert it.service("s").machine.last_error is None
         await it.shut_down()
@@ -89,12 +89,12 @@ async def test_a4_stop_during_start_leaves_no_process_and_no_error(api: FakeApi,
 async def test_a4_start_during_stop_ends_running(api: FakeApi, tmp_path: Path, port: int) -> None:
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), supervised("s", port, "--ignore-term")) as it:
         await it.until("s", "Stopped")
-        await it.agent.node.command("start", "s", wait=True)
+        await it.agent.services.command("start", "s", wait=True)
         pid = it.service("s").machine.pid
-        await it.agent.node.command("stop", "s", wait=False)
+        await it.agent.services.command("stop", "s", wait=False)
         assert it.state("s") == "Stopping"
         await eventually(lambda: "end" in it.service("s")._tasks)  # noqa: SLF001 - TERM is on its way
-        assert await it.agent.node.command("start", "s", wait=True) == "s: Running"
+        assert await it.agent.services.command("start", "s", wait=True) == "s: Running"
         assert it.service("s").machine.pid != pid
         await it.shut_down()
 
@@ -115,11 +115,11 @@ async def test_a5_readiness_fails_closed_and_leaves_no_process(
     entry = supervised("s", port, *arguments, more=HURRIED)
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), entry) as it:
         await it.until("s", "Stopped")
-        await it.agent.node.command("start", "s", wait=False)
+        await it.agent.services.command("start", "s", wait=False)
         await eventually(lambda: it.service("s").machine.pid)
         pid = it.service("s").machine.pid
         assert pid
-        await it.service("s").settle()
+        await it.service("s").wait_settled()
         assert it.state("s") == "Failed"
         error = it.service("s").machine.last_error or ""
         assert error.startswith("not ready after 1 s: GET /health: ")
@@ -135,7 +135,7 @@ async def test_a5_an_exit_during_the_start_is_a_failure_with_its_code(api: FakeA
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), supervised("s", port, "--exit-code", "3")) as it:
         await it.until("s", "Stopped")
         with pytest.raises(CommandError, match="exited with code 3"):
-            await it.agent.node.command("start", "s", wait=True)
+            await it.agent.services.command("start", "s", wait=True)
         await it.shut_down()
 
 
@@ -144,7 +144,7 @@ async def test_a5_a_program_that_is_not_there_is_a_failure(api: FakeApi, tmp_pat
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), entry) as it:
         await it.until("s", "Stopped")
         with pytest.raises(CommandError, match=r"cannot run '/no/such/program': No such file"):
-            await it.agent.node.command("start", "s", wait=True)
+            await it.agent.services.command("start", "s", wait=True)
         await it.shut_down()
 
 
@@ -153,7 +153,7 @@ async def test_a7_a_crash_withdraws_at_once_and_ends_what_is_left_of_the_group(
 ) -> None:
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), supervised("s", port, "--child"), debounce=30.0) as it:
         await it.until("s", "Stopped")
-        await it.agent.node.command("start", "s", wait=True)
+        await it.agent.services.command("start", "s", wait=True)
         await it.agent.reporter.flush()
         await api.until(lambda: capability(api) == (True, None))
         pid = it.service("s").machine.pid
@@ -161,7 +161,7 @@ async def test_a7_a_crash_withdraws_at_once_and_ends_what_is_left_of_the_group(
         child = psutil.Process(pid).children()[0]
         os.kill(pid, signal.SIGSEGV)
         await api.until(lambda: capability(api) == (False, "Failed"))
-        await it.service("s").settle()
+        await it.service("s").wait_settled()
         assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
         (service,) = (api.report("n1") or {})["services"]
         assert (service["lastError"], service["desired"], service["pid"]) == ("killed by SIGSEGV", "Running", None)
@@ -173,8 +173,8 @@ async def test_a8_wishes_survive_and_only_a_user_changes_them(api: FakeApi, tmp_
     entries = supervised("a", first) + supervised("b", second).replace("  run:", "  autoStart: true\n  run:")
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), entries) as it:
         await it.until("b", "Running")
-        await it.agent.node.command("start", "a", wait=True)
-        await it.agent.node.command("stop", "b", wait=True)
+        await it.agent.services.command("start", "a", wait=True)
+        await it.agent.services.command("stop", "b", wait=True)
         await it.shut_down()
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), entries) as it:
         await it.until("a", "Running")
@@ -186,13 +186,13 @@ async def test_a8_wishes_survive_and_only_a_user_changes_them(api: FakeApi, tmp_
 async def test_a9_term_follows_the_accepted_report(api: FakeApi, tmp_path: Path, port: int) -> None:
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), supervised("s", port), announce_seconds=20.0) as it:
         await it.until("s", "Stopped")
-        await it.agent.node.command("start", "s", wait=True)
+        await it.agent.services.command("start", "s", wait=True)
         await api.until(lambda: capability(api) == (True, None))
         pid = it.service("s").machine.pid
         assert pid
         held = Fault(lambda request: request.path.endswith("/status"), kind="hang")
         api.faults.append(held)
-        await it.agent.node.command("stop", "s", wait=False)
+        await it.agent.services.command("stop", "s", wait=False)
         await api.until(lambda: held.times == 0)
         assert psutil.pid_exists(pid)
         assert it.state("s") == "Stopping"
@@ -207,10 +207,10 @@ async def test_a9_term_follows_the_accepted_report(api: FakeApi, tmp_path: Path,
 async def test_a9_while_disconnected_term_follows_after_the_limit(api: FakeApi, tmp_path: Path, port: int) -> None:
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), supervised("s", port), announce_seconds=0.3) as it:
         await it.until("s", "Stopped")
-        await it.agent.node.command("start", "s", wait=True)
+        await it.agent.services.command("start", "s", wait=True)
         await api.until(lambda: capability(api) == (True, None))
         api.faults.append(Fault(lambda _: True, code=503, times=10**6))
-        assert await it.agent.node.command("stop", "s", wait=True) == "s: Stopped"
+        assert await it.agent.services.command("stop", "s", wait=True) == "s: Stopped"
         assert capability(api) == (True, None)
         api.faults.clear()
         await api.until(lambda: capability(api) == (False, "Stopped"))
@@ -221,11 +221,11 @@ async def test_a9_kill_follows_term_and_takes_the_whole_group(api: FakeApi, tmp_
     entry = supervised("s", port, "--ignore-term", "--child")
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), entry, stop_seconds=0.2) as it:
         await it.until("s", "Stopped")
-        await it.agent.node.command("start", "s", wait=True)
+        await it.agent.services.command("start", "s", wait=True)
         pid = it.service("s").machine.pid
         assert pid
         child = psutil.Process(pid).children()[0].pid
-        assert await it.agent.node.command("stop", "s", wait=True) == "s: Stopped"
+        assert await it.agent.services.command("stop", "s", wait=True) == "s: Stopped"
         assert not psutil.pid_exists(pid)
         assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
         await it.shut_down()
@@ -293,7 +293,7 @@ async def test_a3_b11_a_name_that_is_no_text_ends_nothing(api: FakeApi, tmp_path
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), supervised("s", port)) as it:
         await it.until("s", "Stopped")
         with pytest.raises(CommandError, match="already in use by process"):
-            await it.agent.node.command("start", "s", wait=True)
+            await it.agent.services.command("start", "s", wait=True)
         await api.until(lambda: capability(api) == (False, "Failed"))
         await it.shut_down()
     stranger.kill()
@@ -304,5 +304,5 @@ async def test_a2_an_unknown_service_is_named(api: FakeApi, tmp_path: Path, port
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), supervised("s", port)) as it:
         await it.until("s", "Stopped")
         with pytest.raises(CommandError, match="x: no such service; there are: s"):
-            await it.agent.node.command("start", "x", wait=True)
+            await it.agent.services.command("start", "x", wait=True)
         await it.shut_down()

@@ -15,10 +15,10 @@ from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 
 from hotpool.api.meta import ELECTION_LEASE, KUBE_NODES_ANNOTATION
-from hotpool.errors import Retryable
+from hotpool.errors import RetryableError
 from hotpool.kube import leader_election
-from hotpool.kube.client import Access
-from hotpool.kube.leader_election import Elector
+from hotpool.kube.client import ClusterTarget
+from hotpool.kube.leader_election import LeaderElector
 from localfleet.process import wait_for
 
 SECONDS = 5.0
@@ -83,9 +83,9 @@ def lost() -> threading.Event:
 
 
 @pytest.fixture
-def elector(leases: Leases, won: threading.Event, lost: threading.Event) -> Iterator[Elector]:
+def elector(leases: Leases, won: threading.Event, lost: threading.Event) -> Iterator[LeaderElector]:
     assert leases.writes == 0
-    made = Elector(Access("fleet", None, None), won=won.set, lost=lost.set)
+    made = LeaderElector(ClusterTarget("fleet", None, None), won=won.set, lost=lost.set)
     yield made
     made.stop()
 
@@ -102,10 +102,10 @@ def once(error: Exception) -> Callable[[], None]:
 
 
 def test_promise_2_the_term_is_larger_than_that_of_lease_and_slices(
-    leases: Leases, elector: Elector, won: threading.Event
+    leases: Leases, elector: LeaderElector, won: threading.Event
 ) -> None:
     leases.stored = lease(lease_transitions=4, holder_identity="")
-    elector.begin(lambda: 9)
+    elector.start_campaign(lambda: 9)
     assert won.wait(SECONDS)
     assert (elector.term, leases.stored.spec.lease_transitions) == (10, 10)
     assert elector.leading()
@@ -115,25 +115,27 @@ def test_promise_2_the_term_is_larger_than_that_of_lease_and_slices(
 
 
 def test_promise_2_an_acquisition_whose_answer_was_lost_still_wins(
-    leases: Leases, elector: Elector, won: threading.Event
+    leases: Leases, elector: LeaderElector, won: threading.Event
 ) -> None:
     leases.after_write = once(urllib3.exceptions.ReadTimeoutError(None, "", "late"))  # type: ignore[arg-type]
-    elector.begin(int)
+    elector.start_campaign(int)
     assert won.wait(SECONDS)
     assert elector.leading()
     assert elector.term == leases.stored.spec.lease_transitions == 1
 
 
-def test_promise_2_a_lease_without_content_is_free(leases: Leases, elector: Elector, won: threading.Event) -> None:
+def test_promise_2_a_lease_without_content_is_free(
+    leases: Leases, elector: LeaderElector, won: threading.Event
+) -> None:
     leases.stored = lease()
-    elector.begin(int)
+    elector.start_campaign(int)
     assert won.wait(SECONDS)
 
 
 def test_promise_2_an_unforeseen_error_is_told_as_a_loss(
-    leases: Leases, elector: Elector, won: threading.Event, lost: threading.Event
+    leases: Leases, elector: LeaderElector, won: threading.Event, lost: threading.Event
 ) -> None:
-    elector.begin(int)
+    elector.start_campaign(int)
     assert won.wait(SECONDS)
     leases.before_write = once(ValueError("no JSON at all"))
     assert lost.wait(SECONDS)
@@ -141,9 +143,9 @@ def test_promise_2_an_unforeseen_error_is_told_as_a_loss(
 
 
 def test_promise_2_a_leader_whose_renewal_failed_tries_again_before_its_time_runs_out(
-    leases: Leases, elector: Elector, won: threading.Event, lost: threading.Event, monkeypatch: pytest.MonkeyPatch
+    leases: Leases, elector: LeaderElector, won: threading.Event, lost: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    elector.begin(int)
+    elector.start_campaign(int)
     assert won.wait(SECONDS)
     failed, renewed = threading.Event(), threading.Event()
 
@@ -162,11 +164,11 @@ def test_promise_2_a_leader_whose_renewal_failed_tries_again_before_its_time_run
 
 
 def test_promise_2_a_slow_api_server_does_not_end_leadership_while_renewals_succeed(
-    leases: Leases, elector: Elector, won: threading.Event, lost: threading.Event, monkeypatch: pytest.MonkeyPatch
+    leases: Leases, elector: LeaderElector, won: threading.Event, lost: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each write takes 1.4 s, nearly as long as it may; the pause is a part of that time."""
     monkeypatch.setattr(leader_election, "RENEW_SECONDS", 1.0)
-    elector.begin(int)
+    elector.start_campaign(int)
     assert won.wait(SECONDS)
     leases.before_write = lambda: time.sleep(1.4)
     written = leases.writes
@@ -179,9 +181,9 @@ def test_promise_2_a_slow_api_server_does_not_end_leadership_while_renewals_succ
 
 
 def test_promise_2_a_lease_that_somebody_touched_is_read_and_renewed(
-    leases: Leases, elector: Elector, won: threading.Event, lost: threading.Event
+    leases: Leases, elector: LeaderElector, won: threading.Event, lost: threading.Event
 ) -> None:
-    elector.begin(int)
+    elector.start_campaign(int)
     assert won.wait(SECONDS)
     leases.stored.metadata.resource_version = "touched"
     written = leases.writes
@@ -194,10 +196,10 @@ def test_promise_2_a_lease_that_somebody_touched_is_read_and_renewed(
 
 
 def test_promise_2_another_holder_is_waited_for_and_not_robbed(
-    leases: Leases, elector: Elector, won: threading.Event
+    leases: Leases, elector: LeaderElector, won: threading.Event
 ) -> None:
     leases.stored = lease(lease_transitions=4, holder_identity="another", lease_duration_seconds=60)
-    elector.begin(int)
+    elector.start_campaign(int)
     assert not won.wait(0.3)
     assert (leases.writes, elector.term) == (0, 0)
     leases.stored.spec.holder_identity = ""
@@ -206,9 +208,9 @@ def test_promise_2_another_holder_is_waited_for_and_not_robbed(
 
 
 def test_promise_2_a_raised_term_is_stored_or_refused_as_retryable(
-    leases: Leases, elector: Elector, won: threading.Event
+    leases: Leases, elector: LeaderElector, won: threading.Event
 ) -> None:
-    elector.begin(int)
+    elector.start_campaign(int)
     assert won.wait(SECONDS)
     elector.raise_term(41)
     assert elector.term == leases.stored.spec.lease_transitions == 41
@@ -217,41 +219,43 @@ def test_promise_2_a_raised_term_is_stored_or_refused_as_retryable(
         raise urllib3.exceptions.ProtocolError("gone")
 
     leases.before_write = gone
-    with pytest.raises(Retryable):
+    with pytest.raises(RetryableError):
         elector.raise_term(42)
     assert elector.term == 41
 
 
-def test_readyz_a_standby_follows_while_the_lease_of_another_is_renewed(leases: Leases, elector: Elector) -> None:
+def test_readyz_a_standby_follows_while_the_lease_of_another_is_renewed(leases: Leases, elector: LeaderElector) -> None:
     leases.stored = lease(holder_identity="other", lease_duration_seconds=1)
-    assert not elector.following()
-    elector.begin(int)
-    wait_for("it follows", elector.following)
+    assert not elector.sees_leader()
+    elector.start_campaign(int)
+    wait_for("it follows", elector.sees_leader)
     assert not elector.leading()
 
 
 def test_readyz_nobody_is_followed_whose_lease_is_not_seen_to_be_renewed(
-    leases: Leases, elector: Elector, monkeypatch: pytest.MonkeyPatch
+    leases: Leases, elector: LeaderElector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     leases.stored = lease(holder_identity="other", lease_duration_seconds=1)
-    elector.begin(int)
-    wait_for("it follows", elector.following)
+    elector.start_campaign(int)
+    wait_for("it follows", elector.sees_leader)
 
     def away(*_: Any, **__: Any) -> None:
         raise ApiException(status=503)
 
     monkeypatch.setattr(leases, "read_namespaced_lease", away)
-    wait_for("it knows of nobody", lambda: not elector.following())
+    wait_for("it knows of nobody", lambda: not elector.sees_leader())
     assert not elector.leading()
 
 
-def test_readyz_a_released_lease_is_followed_by_leading(leases: Leases, elector: Elector, won: threading.Event) -> None:
+def test_readyz_a_released_lease_is_followed_by_leading(
+    leases: Leases, elector: LeaderElector, won: threading.Event
+) -> None:
     leases.stored = lease(holder_identity="other", lease_duration_seconds=60)
-    elector.begin(int)
-    wait_for("it follows", elector.following)
+    elector.start_campaign(int)
+    wait_for("it follows", elector.sees_leader)
     leases.stored = lease(holder_identity="", lease_duration_seconds=60)
     assert won.wait(SECONDS)
-    assert (elector.leading(), elector.following()) == (True, False)
+    assert (elector.leading(), elector.sees_leader()) == (True, False)
 
 
 def test_f2_the_lease_says_what_its_holder_follows_and_keeps_what_others_said(
@@ -259,8 +263,10 @@ def test_f2_the_lease_says_what_its_holder_follows_and_keeps_what_others_said(
 ) -> None:
     leases.stored = lease(holder_identity="")
     leases.stored.metadata.annotations = {KUBE_NODES_ANNOTATION: "true", "example.org/x": "y"}
-    made = Elector(Access("fleet", None, None), won=won.set, lost=lost.set, says={KUBE_NODES_ANNOTATION: "false"})
-    made.begin(int)
+    made = LeaderElector(
+        ClusterTarget("fleet", None, None), won=won.set, lost=lost.set, says={KUBE_NODES_ANNOTATION: "false"}
+    )
+    made.start_campaign(int)
     assert won.wait(SECONDS)
     made.stop()
     assert leases.stored.metadata.annotations == {KUBE_NODES_ANNOTATION: "false", "example.org/x": "y"}

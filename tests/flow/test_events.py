@@ -24,7 +24,7 @@ from tests.flow.small_fleet import llm, no_llm, publish, small
 
 from hotpool.core.generators.admission import pool_name
 from hotpool.core.model import Kind
-from hotpool.errors import Retryable
+from hotpool.errors import RetryableError
 from hotpool.events.aggregator import BURST, RATE
 
 pytestmark = pytest.mark.timeout(60)
@@ -185,7 +185,7 @@ async def _course(fault: Fault, delay: float) -> tuple[list[Any], list[Any], Fak
             await asyncio.sleep(0.2)
         await fleet.beating(20)
         api.edit(Kind.SLICE, "llm-0", {"members": []})
-        redis.fault = Retryable("away")
+        redis.fault = RetryableError("away")
         await fleet.beating(20)
         redis.fault = None
         await asyncio.sleep(5 * H)
@@ -255,11 +255,11 @@ async def test_e5_what_was_away_before_we_led_is_not_said_to_be_back() -> None:
     await fleet.reconciler.open_gate()
     standby = asyncio.create_task(fleet.reconciler.stand_by())
     await asyncio.sleep(60)
-    assert fleet.reconciler.is_deaf
+    assert fleet.reconciler.watch_is_stale
     standby.cancel()
     await fleet.lead()
     await fleet.beating(30)
-    assert not fleet.reconciler.is_deaf
+    assert not fleet.reconciler.watch_is_stale
     assert reasons(api, "hotpool-operator") == ["Leading"]
     await fleet.stop()
 
@@ -321,7 +321,7 @@ async def test_d10_an_edit_that_only_the_conflict_of_our_own_write_reveals_is_to
         api.edit(Kind.SLICE, "llm-0", {"members": []})
         body = {**api.objects[Kind.NODE]["n0"], "status": {"report": no_llm(2), "conditions": []}}
         body["metadata"] = {**body["metadata"], "resourceVersion": "100000"}
-        fleet.reconciler.feed(Kind.NODE, "MODIFIED", body)
+        fleet.reconciler.on_object(Kind.NODE, "MODIFIED", body)
         await fleet.beating(3)
         assert set(api.members("llm")) == {"n1", "n2", "n3"}
         assert "SlicePutRight" in reasons(api, "llm")
@@ -427,7 +427,7 @@ async def test_e5_redis_that_goes_and_comes_is_told_once_each_time() -> None:
     api, redis = small(5), FakeRedis()
     async with operator(api, redis) as fleet:
         await fleet.beating(15)
-        redis.fault = Retryable("connection refused")
+        redis.fault = RetryableError("connection refused")
         for turn in range(5):
             publish(api, f"n{turn}", no_llm(2))
             await fleet.beating(12)
@@ -442,7 +442,7 @@ async def test_e5_redis_that_goes_and_comes_is_told_once_each_time() -> None:
 
 @simulated
 async def test_e5_redis_that_is_away_from_the_start_is_told() -> None:
-    api, redis = small(2), FakeRedis(fault=Retryable("away"))
+    api, redis = small(2), FakeRedis(fault=RetryableError("away"))
     async with operator(api, redis) as fleet:
         await fleet.beating(15)
         assert reasons(api, "hotpool-operator") == ["Leading", "RedisDown"]

@@ -47,11 +47,11 @@ from hotpool.api.generator import GeneratorStatus
 from hotpool.api.meta import ApiModel
 from hotpool.api.pool import PoolSpec, PoolStatus
 from hotpool.api.slice import NodePoolSlice
-from hotpool.core.cluster_cache import State
+from hotpool.core.cluster_cache import ClusterCache
 from hotpool.core.generators.admission import pool_name
 from hotpool.core.model import Kind
 from hotpool.core.planning.pool_plan import plan_pool
-from hotpool.kube.decode import Rejection, decode
+from hotpool.kube.decode import DecodeError, decode
 from hotpool.observability.metrics import FAILURES
 
 pytestmark = pytest.mark.timeout(240)
@@ -142,11 +142,11 @@ def measured() -> Iterator[Turns]:
 
 def full_pass(api: FakeApi) -> float:
     """Computing time in which all objects that are there are decoded, observed and planned once, as after a start."""
-    began, state = time.process_time(), State(gate_open=True)
+    began, state = time.process_time(), ClusterCache(gate_open=True)
     for kind, objects in api.objects.items():
         for body in objects.values():
-            if not isinstance(seen := decode(kind, body), Rejection):
-                state.observe(seen, 0.0)
+            if not isinstance(seen := decode(kind, body), DecodeError):
+                state.upsert(seen, 0.0)
     for name, pool in state.pools.items():
         plan_pool(pool, state.slices[name], state.known_types, 0.0, "")
     return time.process_time() - began

@@ -11,7 +11,7 @@ from tests.flow.small_fleet import llm, no_llm, publish, small
 
 from hotpool.api.meta import timestamp
 from hotpool.core.model import Kind
-from hotpool.errors import Retryable
+from hotpool.errors import RetryableError
 from hotpool.observability.metrics import REGISTRY
 
 pytestmark = pytest.mark.timeout(60)
@@ -94,7 +94,7 @@ async def test_f2_what_happened_while_redis_was_away_is_told_when_it_is_back_and
     api, redis = small(1), FakeRedis()
     async with operator(api, redis) as fleet:
         await fleet.beating(15)
-        redis.fault = Retryable("away")
+        redis.fault = RetryableError("away")
         for turn in range(14):
             publish(api, "n0", llm(turn + 2) if turn % 2 else no_llm(turn + 2))
             await fleet.beating(2)
@@ -175,7 +175,7 @@ async def test_f4_redis_that_is_away_is_unknown_and_a_standby_leaves_nothing_to_
     api, redis = small(2), FakeRedis()
     async with operator(api, redis) as fleet:
         await fleet.beating(15)
-        redis.fault = Retryable("away")
+        redis.fault = RetryableError("away")
         publish(api, "n0", no_llm(2, time=stamp()))
         await fleet.beating(3)
         seen = Observed()

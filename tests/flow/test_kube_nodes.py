@@ -21,7 +21,7 @@ from hotpool.__main__ import app
 from hotpool.api.meta import ELECTION_LEASE, KUBE_NODES_ANNOTATION
 from hotpool.core.model import Kind
 from hotpool.kube import list_watch
-from hotpool.kube.node_watch import NodeStream
+from hotpool.kube.node_watch import NodeWatch
 
 Json = dict[str, Any]
 
@@ -145,14 +145,14 @@ async def test_c7_the_audit_finds_what_the_stream_missed_and_asks_before_it_beli
         await fleet.beating(15)  # the first audit is over
         feed, api.feed = api.feed, None
         api.edit(Kind.KUBE_NODE, "n0", {"spec": {"unschedulable": None}})
-        await fleet.reconciler.audit()
+        await fleet.reconciler.resync()
         assert fleet.state.pools["here"].members == {"n0": "Ready"}
         gone = api.objects[Kind.KUBE_NODE].pop("n0")
         api.fault = refusing(503, kind=Kind.KUBE_NODE, verb="get")
-        await fleet.reconciler.audit()
+        await fleet.reconciler.resync()
         assert fleet.state.pools["here"].members == {"n0": "Ready"}
         api.fault = None
-        await fleet.reconciler.audit()
+        await fleet.reconciler.resync()
         assert fleet.state.pools["here"].members == {}
         api.objects[Kind.KUBE_NODE]["n0"] = gone
         api.feed = feed
@@ -234,13 +234,13 @@ class Heard:
 
 
 @asynccontextmanager
-async def streaming(server: Server) -> AsyncIterator[tuple[NodeStream, Heard]]:
+async def streaming(server: Server) -> AsyncIterator[tuple[NodeWatch, Heard]]:
     routes, heard = web.Application(), Heard()
     routes.router.add_get("/api/v1/nodes", server.answer)
     async with TestServer(routes) as http:
         api = client.ApiClient(client.Configuration(host=str(http.make_url("/")).rstrip("/")))
         async with api:
-            stream = NodeStream(api, heard.feed)
+            stream = NodeWatch(api, heard.feed)
             running = asyncio.create_task(stream.run())
             try:
                 yield stream, heard
@@ -262,7 +262,7 @@ async def test_nodes_are_listed_in_pages_and_only_what_matters_is_kept() -> None
     async with streaming(server) as (stream, heard):
         await stream.listed.wait()
         await heard.until(lambda: bool(server.watches))
-        assert (server.lists, server.watches, stream.why) == (["", "1", "2"], ["103"], "")
+        assert (server.lists, server.watches, stream.error) == (["", "1", "2"], ["103"], "")
         assert heard.events == [(None, "n0"), (None, "n1"), (None, "n2")]
         metadata = {"name": "n0", "uid": "uid-kube-n0", "resourceVersion": "1", "labels": {"site": "a"}}
         assert heard.bodies[0] == {"metadata": metadata, "spec": {"unschedulable": False}}
@@ -293,17 +293,17 @@ async def test_d9_a_refusal_is_told_and_tried_again_for_ever() -> None:
     server = Server()
     server.nodes, server.refused = {"n0": kube_node_object("n0")}, 403
     async with streaming(server) as (stream, heard):
-        await heard.until(lambda: "403" in stream.why)
-        assert "cannot list nodes: 403 Forbidden: as told" in stream.why
+        await heard.until(lambda: "403" in stream.error)
+        assert "cannot list nodes: 403 Forbidden: as told" in stream.error
         assert not stream.listed.is_set()
         server.refused = 0
         await stream.listed.wait()
         server.refused = 403
         server.lines.put_nowait(None)
-        await heard.until(lambda: "cannot watch nodes: 403" in stream.why or "cannot list nodes" in stream.why)
+        await heard.until(lambda: "cannot watch nodes: 403" in stream.error or "cannot list nodes" in stream.error)
         assert heard.events == [(None, "n0")]
         server.refused = 0
-        await heard.until(lambda: not stream.why)
+        await heard.until(lambda: not stream.error)
 
 
 # What people ask.

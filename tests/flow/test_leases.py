@@ -11,7 +11,7 @@ from kubernetes.aio import client
 
 from hotpool.core.model import Heartbeat
 from hotpool.kube import lease_watch
-from hotpool.kube.lease_watch import LeaseStream
+from hotpool.kube.lease_watch import LeaseWatch
 
 LINES = 6000
 PADDING = "x" * 600
@@ -29,16 +29,16 @@ class Listener:
     def __init__(self) -> None:
         self.beats: list[Heartbeat] = []
 
-    def heartbeats(self, beats: Sequence[Heartbeat]) -> None:
+    def on_heartbeats(self, beats: Sequence[Heartbeat]) -> None:
         self.beats += beats
 
-    def echo(self, renewed: str) -> None:
+    def on_probe_received(self, renewed: str) -> None:
         raise AssertionError(f"no canary here: {renewed}")
 
-    def deaf(self) -> None:
+    def on_watch_lost(self) -> None:
         raise AssertionError("nothing broke")
 
-    def hearing(self) -> None:
+    def on_watch_restored(self) -> None:
         pass
 
 
@@ -54,7 +54,7 @@ async def answer(request: web.Request) -> web.StreamResponse:
 
 @pytest.mark.timeout(30)
 async def test_c2_a_backlog_is_read_without_a_pause_and_nothing_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lease_watch, "_BURST_PAUSE", 0.5)
+    monkeypatch.setattr(lease_watch, "_BATCH_PAUSE_SECONDS", 0.5)
     app = web.Application()
     app.router.add_get("/apis/coordination.k8s.io/v1/namespaces/fleet/leases", answer)
     listener = Listener()
@@ -69,9 +69,9 @@ async def test_c2_a_backlog_is_read_without_a_pause_and_nothing_is_lost(monkeypa
     async with TestServer(app) as server:
         api = client.ApiClient(client.Configuration(host=str(server.make_url("/")).rstrip("/")))
         async with api, asyncio.TaskGroup() as group:
-            running = group.create_task(LeaseStream(api, "fleet", listener).run())
+            running = group.create_task(LeaseWatch(api, "fleet", listener).run())
             while len(listener.beats) < LINES:  # noqa: ASYNC110 - ended by the hang guard.
                 await asyncio.sleep(0.01)
             running.cancel()
     assert [beat.node for beat in listener.beats] == [f"n{number}" for number in range(LINES)]
-    assert len(pauses) <= LINES * len(line(0)) / lease_watch._PLENTY / 4  # noqa: SLF001 - as above.
+    assert len(pauses) <= LINES * len(line(0)) / lease_watch.BACKLOG_BYTES / 4

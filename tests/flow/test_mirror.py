@@ -11,21 +11,21 @@ from typing import Any, cast
 import pytest
 from tests.flow.fakes import FakeRedis, now, simulated, until
 
-from hotpool.errors import Fenced, NotLeader, Rejected, Retryable
+from hotpool.errors import FencedError, NotLeaderError, RejectedError, RetryableError
 from hotpool.observability.metrics import REGISTRY
-from hotpool.projection.documents import NodeImage, PoolImage
+from hotpool.projection.documents import NodeDocument, PoolDocument
 from hotpool.projection.keys import entry
-from hotpool.projection.publisher import RETRY_SECONDS, ROUND_SECONDS, Mirror
-from hotpool.projection.redis_errors import OtherCluster, Outdated, Unclaimed
+from hotpool.projection.publisher import RETRY_SECONDS, ROUND_SECONDS, Publisher
+from hotpool.projection.redis_errors import OtherClusterError, TermNotClaimedError, VersionConflictError
 
 pytestmark = pytest.mark.timeout(60)
 
-NODE = NodeImage("a", (("asr", True, None, ("asr-1",)),))
+NODE = NodeDocument("a", (("asr", True, None, ("asr-1",)),))
 
 
-def pool(name: str, *ready: str, key: str | None = None) -> PoolImage:
+def pool(name: str, *ready: str, key: str | None = None) -> PoolDocument:
     made_by = "pairs" if key else None
-    return PoolImage(name, f"uid-{name}", made_by, key, frozenset(ready), frozenset(), frozenset())
+    return PoolDocument(name, f"uid-{name}", made_by, key, frozenset(ready), frozenset(), frozenset())
 
 
 class Ours:
@@ -35,7 +35,7 @@ class Ours:
         self.redis = redis
         self.term = 7
         self.raised: list[int] = []
-        self.mirror = Mirror(
+        self.mirror = Publisher(
             cast("Any", redis), term=lambda: self.term, raise_term=self._raise_term, cluster=self._cluster
         )
         self.task: asyncio.Task[None] | None = None
@@ -63,8 +63,8 @@ class Ours:
 async def running(redis: FakeRedis) -> AsyncIterator[Ours]:
     """A mirror that holds pool `p` with a and b, and node `a`; it has done its first round."""
     ours = Ours(redis)
-    await ours.mirror.pool(pool("p", "a", "b"))
-    await ours.mirror.node(NODE)
+    await ours.mirror.publish_pool(pool("p", "a", "b"))
+    await ours.mirror.publish_node(NODE)
     ours.start()
     await asyncio.sleep(0.5)
     try:
@@ -79,13 +79,13 @@ async def running(redis: FakeRedis) -> AsyncIterator[Ours]:
 async def test_e1_nothing_is_sent_before_everything_was_given_and_then_all_of_it() -> None:
     redis = FakeRedis()
     ours = Ours(redis)
-    await ours.mirror.pool(pool("p", "a"))
+    await ours.mirror.publish_pool(pool("p", "a"))
     await asyncio.sleep(60)
     assert redis.log == []
     ours.start()
     assert await until(lambda: redis.complete is True) < 1
     assert redis.pools == {"p": pool("p", "a")}
-    assert ours.mirror.up
+    assert ours.mirror.healthy
     assert ours.task
     ours.task.cancel()
 
@@ -93,28 +93,28 @@ async def test_e1_nothing_is_sent_before_everything_was_given_and_then_all_of_it
 @simulated
 async def test_e1_a_change_is_sent_at_once_and_the_same_image_never_twice() -> None:
     async with running(FakeRedis()) as ours:
-        await ours.mirror.pool(pool("p", "b"))
+        await ours.mirror.publish_pool(pool("p", "b"))
         assert ours.redis.pools["p"].ready == {"b"}
         sent = len(ours.redis.log)
         for _ in range(5):
-            await ours.mirror.pool(pool("p", "b"))
-            await ours.mirror.node(NODE)
+            await ours.mirror.publish_pool(pool("p", "b"))
+            await ours.mirror.publish_node(NODE)
         assert len(ours.redis.log) == sent
 
 
 @simulated
 async def test_e5_while_redis_is_away_images_are_remembered_and_the_newest_is_sent_when_it_is_back() -> None:
     async with running(FakeRedis()) as ours:
-        ours.redis.fault = Retryable("away")
+        ours.redis.fault = RetryableError("away")
         for members in (("a",), ("b",), ("c",)):
-            await ours.mirror.pool(pool("p", *members))
-        assert not ours.mirror.up
-        await ours.mirror.pool(pool("new", "a"))
-        await ours.mirror.no_node("a")
+            await ours.mirror.publish_pool(pool("p", *members))
+        assert not ours.mirror.healthy
+        await ours.mirror.publish_pool(pool("new", "a"))
+        await ours.mirror.delete_node("a")
         await asyncio.sleep(30)
         sent = len(ours.redis.log)
         ours.redis.fault = None
-        assert await until(lambda: ours.mirror.up) <= RETRY_SECONDS + 0.2
+        assert await until(lambda: ours.mirror.healthy) <= RETRY_SECONDS + 0.2
         assert ours.redis.pools == {"p": pool("p", "c"), "new": pool("new", "a")}
         assert ours.redis.nodes == {}
         assert ours.redis.complete is True
@@ -125,15 +125,15 @@ async def test_e5_while_redis_is_away_images_are_remembered_and_the_newest_is_se
 async def test_e5_a_redis_that_hangs_in_a_whole_repair_holds_up_no_sender() -> None:
     async with running(FakeRedis()) as ours:
         for number in range(500):
-            await ours.mirror.pool(pool(f"p{number}", "a"))
+            await ours.mirror.publish_pool(pool(f"p{number}", "a"))
         ours.redis.flush()
         await until(lambda: ours.redis.term > 0)
-        ours.redis.delay, ours.redis.fault = 2, Retryable("timed out")
+        ours.redis.delay, ours.redis.fault = 2, RetryableError("timed out")
         began = now()
-        await asyncio.gather(*(ours.mirror.pool(pool(f"p{number}", "b")) for number in range(100)))
+        await asyncio.gather(*(ours.mirror.publish_pool(pool(f"p{number}", "b")) for number in range(100)))
         assert now() - began <= 5
         ours.redis.delay, ours.redis.fault = 0, None
-        await until(lambda: ours.mirror.up)
+        await until(lambda: ours.mirror.healthy)
         assert ours.redis.pools["p99"] == pool("p99", "b")
         assert len(ours.redis.pools) == 501
 
@@ -142,12 +142,12 @@ async def test_e5_a_redis_that_hangs_in_a_whole_repair_holds_up_no_sender() -> N
 async def test_e1_a_change_does_not_wait_behind_the_repair_of_a_whole_fleet() -> None:
     async with running(FakeRedis()) as ours:
         for number in range(1000):
-            await ours.mirror.pool(pool(f"p{number}", "a"))
+            await ours.mirror.publish_pool(pool(f"p{number}", "a"))
         ours.redis.delay = 0.1
         ours.redis.flush()
         await until(lambda: len(ours.redis.pools) > 0)
         began = now()
-        await ours.mirror.pool(pool("p", "c"))
+        await ours.mirror.publish_pool(pool("p", "c"))
         assert now() - began < 0.2
         assert len(ours.redis.pools) < 200
 
@@ -156,7 +156,7 @@ async def test_e1_a_change_does_not_wait_behind_the_repair_of_a_whole_fleet() ->
 async def test_e5_a_slow_redis_delays_its_own_writes_only() -> None:
     async with running(FakeRedis()) as ours:
         ours.redis.delay = 2
-        sending = asyncio.create_task(ours.mirror.pool(pool("p", "a")))
+        sending = asyncio.create_task(ours.mirror.publish_pool(pool("p", "a")))
         await asyncio.sleep(0)
         assert not sending.done()
         await sending
@@ -176,10 +176,10 @@ async def test_e1_what_redis_lost_is_whole_again_within_a_round() -> None:
 @simulated
 async def test_e1_what_somebody_changed_is_put_right_and_nothing_else_is_written() -> None:
     async with running(FakeRedis()) as ours:
-        await ours.mirror.pool(pool("q", "a"))
+        await ours.mirror.publish_pool(pool("q", "a"))
         ours.redis.pools["p"] = pool("p", "stranger")
         ours.redis.pools["stray"] = pool("stray", "a", key="zh-en")
-        ours.redis.nodes["ghost"] = NodeImage("ghost", ())
+        ours.redis.nodes["ghost"] = NodeDocument("ghost", ())
         ours.redis.index[entry("pairs", "zh-en")] = "stray"
         sent = len(ours.redis.log)
         await asyncio.sleep(ROUND_SECONDS + 0.2)
@@ -198,7 +198,7 @@ async def test_e1_a_pool_wanted_since_the_audit_began_is_not_dropped_as_a_stray(
         ours.redis.index[entry("pairs", "zh-en")] = "late"
         await asyncio.sleep(ROUND_SECONDS + 1.5 * ours.redis.delay)  # the claim is made, the audit under way
         wanted = pool("late", "a", key="zh-en")
-        await ours.mirror.pool(wanted)
+        await ours.mirror.publish_pool(wanted)
         await asyncio.sleep(ROUND_SECONDS / 2)
         assert ours.redis.pools["late"] == wanted
         assert ours.redis.index == {entry("pairs", "zh-en"): "late"}
@@ -211,7 +211,7 @@ async def test_e1_a_stale_repair_never_overtakes_a_newer_image() -> None:
         ours.redis.pools["p"] = pool("p", "stranger")
         ours.redis.delay = 0.3
         await asyncio.sleep(ROUND_SECONDS)
-        await ours.mirror.pool(pool("p", "b"))
+        await ours.mirror.publish_pool(pool("p", "b"))
         await asyncio.sleep(2 * ROUND_SECONDS)
         assert ours.redis.pools["p"] == pool("p", "b")
 
@@ -229,13 +229,13 @@ async def test_promise_2_a_larger_term_in_redis_raises_ours_before_anything_is_w
 async def test_e1_a_server_that_forgot_our_term_is_claimed_again_at_the_next_write() -> None:
     async with running(FakeRedis()) as ours:
         ours.redis.flush()
-        await ours.mirror.pool(pool("p", "b"))
-        assert await until(lambda: ours.mirror.up) <= RETRY_SECONDS + 0.2
+        await ours.mirror.publish_pool(pool("p", "b"))
+        assert await until(lambda: ours.mirror.healthy) <= RETRY_SECONDS + 0.2
         assert ours.redis.pools == {"p": pool("p", "b")}
         assert ours.redis.nodes == {"a": NODE}
 
 
-@pytest.mark.parametrize("error", [Fenced("another"), NotLeader("over")])
+@pytest.mark.parametrize("error", [FencedError("another"), NotLeaderError("over")])
 @pytest.mark.parametrize("where", ["claim", "audit", "stamp", "replace_pool p"])
 @simulated
 async def test_promise_2_lost_leadership_ends_the_rounds(error: Exception, where: str) -> None:
@@ -245,27 +245,30 @@ async def test_promise_2_lost_leadership_ends_the_rounds(error: Exception, where
         ours.task = None
 
 
-@pytest.mark.parametrize("error", [Fenced("another"), NotLeader("over")])
+@pytest.mark.parametrize("error", [FencedError("another"), NotLeaderError("over")])
 @simulated
 async def test_promise_2_lost_leadership_is_told_to_who_gave_the_image(error: Exception) -> None:
     async with running(FakeRedis()) as ours:
         ours.redis.fault = error
         with pytest.raises(type(error)):
-            await ours.mirror.pool(pool("p", "b"))
+            await ours.mirror.publish_pool(pool("p", "b"))
 
 
-@pytest.mark.parametrize("error", [Retryable("away"), Unclaimed("no term"), Outdated("newer", 9), Rejected("no")])
+@pytest.mark.parametrize(
+    "error",
+    [RetryableError("away"), TermNotClaimedError("no term"), VersionConflictError("newer", 9), RejectedError("no")],
+)
 @simulated
 async def test_e5_one_refused_name_is_tried_again_and_the_stamp_says_incomplete(error: Exception) -> None:
     redis = FakeRedis(refusals={"replace_pool bad": error})
     async with running(redis) as ours:
-        await ours.mirror.pool(pool("bad", "a"))
+        await ours.mirror.publish_pool(pool("bad", "a"))
         await asyncio.sleep(10)
-        assert not ours.mirror.up
+        assert not ours.mirror.healthy
         assert redis.complete is False
         assert redis.pools["p"] == pool("p", "a", "b")
         redis.refusals.clear()
-        assert await until(lambda: ours.mirror.up) <= RETRY_SECONDS + 0.2
+        assert await until(lambda: ours.mirror.healthy) <= RETRY_SECONDS + 0.2
         assert redis.pools["bad"] == pool("bad", "a")
         assert redis.complete is True
 
@@ -274,14 +277,14 @@ async def test_e5_one_refused_name_is_tried_again_and_the_stamp_says_incomplete(
 async def test_e4_nothing_is_written_before_the_clusters_id_can_be_read() -> None:
     redis = FakeRedis()
     ours = Ours(redis)
-    ours.cluster = Retryable("cannot get namespaces/kube-system: 403")
-    await ours.mirror.pool(pool("p", "a"))
+    ours.cluster = RetryableError("cannot get namespaces/kube-system: 403")
+    await ours.mirror.publish_pool(pool("p", "a"))
     ours.start()
     await asyncio.sleep(60)
-    assert (redis.log, redis.term, ours.mirror.why) == ([], 0, "cannot get namespaces/kube-system: 403")
+    assert (redis.log, redis.term, ours.mirror.last_error) == ([], 0, "cannot get namespaces/kube-system: 403")
     ours.cluster = "cluster-1"
-    assert await until(lambda: ours.mirror.up) <= RETRY_SECONDS + 0.2
-    assert ours.mirror.why == ""
+    assert await until(lambda: ours.mirror.healthy) <= RETRY_SECONDS + 0.2
+    assert ours.mirror.last_error == ""
     assert redis.pools == {"p": pool("p", "a")}
     assert ours.task
     ours.task.cancel()
@@ -291,18 +294,18 @@ async def test_e4_nothing_is_written_before_the_clusters_id_can_be_read() -> Non
 async def test_e4_another_clusters_projection_is_waited_for_and_no_image_is_held_up() -> None:
     told: list[tuple[bool, str]] = []
     async with running(FakeRedis()) as ours:
-        ours.mirror._tell = lambda well, why: told.append((well, why))  # noqa: SLF001 - what `hotpool.app` gives.
-        ours.redis.fault = OtherCluster("another cluster writes here")
+        ours.mirror._on_state_change = lambda well, why: told.append((well, why))  # noqa: SLF001 - what `hotpool.app` gives.
+        ours.redis.fault = OtherClusterError("another cluster writes here")
         began = now()
-        assert not await ours.mirror.pool(pool("p", "b"))
-        assert not await ours.mirror.pool(pool("p", "c"))
+        assert not await ours.mirror.publish_pool(pool("p", "b"))
+        assert not await ours.mirror.publish_pool(pool("p", "c"))
         assert now() == began
         await asyncio.sleep(60)
-        assert ours.mirror.why == "another cluster writes here"
+        assert ours.mirror.last_error == "another cluster writes here"
         assert set(told) == {(False, "another cluster writes here")}
         assert REGISTRY.get_sample_value("hotpool_redis_up") == 0
         ours.redis.fault = None
-        assert await until(lambda: ours.mirror.up) <= RETRY_SECONDS + 0.2
+        assert await until(lambda: ours.mirror.healthy) <= RETRY_SECONDS + 0.2
         assert ours.redis.pools["p"] == pool("p", "c")
 
 
@@ -313,14 +316,14 @@ async def test_e1_what_the_audit_finds_is_counted_by_what_it_is() -> None:
         return {what: REGISTRY.get_sample_value("hotpool_redis_drift_total", {"what": what}) or 0 for what in names}
 
     async with running(FakeRedis()) as ours:
-        await ours.mirror.pool(pool("q", "a"))
+        await ours.mirror.publish_pool(pool("q", "a"))
         before = drift()
         await asyncio.sleep(3 * ROUND_SECONDS)
         assert drift() == before
         ours.redis.pools["p"] = pool("p", "stranger")
         ours.redis.pools["stray"] = pool("stray", "a")
-        ours.redis.nodes["ghost"] = NodeImage("ghost", ())
-        ours.redis.nodes["a"] = NodeImage("a", ())
+        ours.redis.nodes["ghost"] = NodeDocument("ghost", ())
+        ours.redis.nodes["a"] = NodeDocument("a", ())
         ours.redis.index[entry("pairs", "zh-en")] = "stray"
         await asyncio.sleep(3 * ROUND_SECONDS)
         found = drift()

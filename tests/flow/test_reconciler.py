@@ -22,9 +22,9 @@ from tests.flow.fakes import FakeApi, FakeRedis, Fleet, away, now, operator, ref
 from tests.flow.small_fleet import llm, no_llm, publish, small
 
 from hotpool.core.generators.admission import pool_name
-from hotpool.core.model import OURS, Key, Kind
-from hotpool.errors import NotLeader, Retryable
-from hotpool.kube.client import Unavailable
+from hotpool.core.model import CUSTOM_KINDS, Key, Kind
+from hotpool.errors import NotLeaderError, RetryableError
+from hotpool.kube.client import ApiUnavailable
 from hotpool.observability.metrics import REGISTRY
 
 pytestmark = pytest.mark.timeout(60)
@@ -96,7 +96,7 @@ async def test_c7_a_store_that_went_back_is_believed_after_a_get() -> None:
         api.objects = old
         await fleet.beating(305)
         assert api.members("llm") == {"n0": "Ready", "n1": "Ready", "n2": "Ready"}
-        assert fleet.state.known(Kind.POOL)["llm"].version == int(
+        assert fleet.state.exists(Kind.POOL)["llm"].version == int(
             api.objects[Kind.POOL]["llm"]["metadata"]["resourceVersion"]
         )
 
@@ -114,7 +114,7 @@ async def test_c7_a_list_that_is_late_takes_nothing_back() -> None:
         api.page = late  # type: ignore[method-assign]
         publish(api, "n0", no_llm(2))
         await asyncio.sleep(1)
-        await fleet.reconciler.audit()
+        await fleet.reconciler.resync()
         assert api.members("llm") == {"n1": "Ready"}
 
 
@@ -131,10 +131,10 @@ async def test_c7_absence_from_a_list_is_no_evidence_until_a_get_confirms_it() -
             return page
 
         api.page = lossy  # type: ignore[method-assign]
-        await fleet.reconciler.audit()
+        await fleet.reconciler.resync()
         assert hidden["metadata"]["name"] in fleet.state.nodes
         api.fault = refusing(503, verb="get")
-        await fleet.reconciler.audit()
+        await fleet.reconciler.resync()
         assert "n0" in fleet.state.nodes
 
 
@@ -155,8 +155,8 @@ async def test_c7_a_list_that_breaks_between_two_pages_proves_nothing_and_the_pa
 
         api.page = broken  # type: ignore[method-assign]
         before = api.requests["get"]
-        with pytest.raises(Unavailable):
-            await fleet.reconciler.audit()
+        with pytest.raises(ApiUnavailable):
+            await fleet.reconciler.resync()
         await fleet.beating(5)
         assert api.requests["get"] == before
         assert set(fleet.state.nodes) == {"n0", "n1", "n2", "n3"}
@@ -312,11 +312,11 @@ async def test_c3_our_own_deafness_is_nobodys_silence() -> None:
     async with operator(api) as fleet:
         fleet.beat()
         await asyncio.sleep(2 * H)
-        fleet.reconciler.deaf()
-        assert fleet.reconciler.is_deaf
+        fleet.reconciler.on_watch_lost()
+        assert fleet.reconciler.watch_is_stale
         await asyncio.sleep(100 * H)
         assert set(api.members("llm").values()) == {"Ready"}
-        fleet.reconciler.hearing()
+        fleet.reconciler.on_watch_restored()
         await asyncio.sleep(3 * H - 1)
         assert set(api.members("llm").values()) == {"Ready"}
         await asyncio.sleep(1.1)
@@ -453,7 +453,7 @@ async def test_a_report_that_only_the_answer_of_our_own_write_brings_is_heeded()
         await fleet.beating(5)
         api.feed = None
         publish(api, "n0", no_llm(2))
-        fleet.reconciler.feed(Kind.NODE, "MODIFIED", node_with_drain(api))
+        fleet.reconciler.on_object(Kind.NODE, "MODIFIED", node_with_drain(api))
         await fleet.beating(2)
         assert api.members("llm") == {}
 
@@ -481,7 +481,7 @@ async def test_a_conflict_is_read_anew_and_tried_again_at_once() -> None:
         api.feed = None
         api.edit(Kind.SLICE, "llm-0", {"metadata": {"annotations": {"somebody": "was here"}}})
         api.edit(Kind.POOL, "llm", {"metadata": {"annotations": {"somebody": "was here"}}})
-        fleet.reconciler.feed(Kind.NODE, "MODIFIED", changed(api, "n0", no_llm(2)))
+        fleet.reconciler.on_object(Kind.NODE, "MODIFIED", changed(api, "n0", no_llm(2)))
         assert await until(lambda: set(api.members("llm")) == {"n1"}) < 0.5
         await fleet.beating(2)
         assert api.objects[Kind.POOL]["llm"]["status"]["members"] == 1
@@ -502,7 +502,7 @@ async def test_d10_a_slice_that_nobody_told_us_of_is_found_by_the_conflict() -> 
         api.put(pool_object("asr", requires=requires("asr")))
         api.put(slice_object("asr", 0, "stranger"))
         fleet.watch()
-        fleet.reconciler.feed(Kind.POOL, "ADDED", api.objects[Kind.POOL]["asr"])
+        fleet.reconciler.on_object(Kind.POOL, "ADDED", api.objects[Kind.POOL]["asr"])
         api.put(node_object("a", ASR))
         assert await until(lambda: api.members("asr") == {"a": "Ready"}) < 3
 
@@ -629,7 +629,7 @@ async def test_lost_leadership_ends_the_work_and_nothing_is_sent_after_it() -> N
         await asyncio.sleep(1)
         assert api.writes[before:] == []
         assert fleet.tasks[0].done()
-        assert isinstance(fleet.tasks[0].exception(), NotLeader)
+        assert isinstance(fleet.tasks[0].exception(), NotLeaderError)
         fleet.tasks.clear()
 
 
@@ -691,8 +691,8 @@ async def test_an_object_that_cannot_be_read_stops_nothing() -> None:
     async with operator(api) as fleet:
         bodies: list[Any] = [None, [], {"metadata": {}}, {"metadata": {"name": "n1"}, "status": []}]
         for body in bodies:
-            for kind in OURS:
-                fleet.reconciler.feed(kind, "MODIFIED", body)
+            for kind in CUSTOM_KINDS:
+                fleet.reconciler.on_object(kind, "MODIFIED", body)
         publish(api, "n0", no_llm(2))
         await fleet.beating(2)
         assert set(api.members("llm")) == {"n1"}
@@ -776,7 +776,7 @@ async def test_e5_a_redis_outage_does_not_stop_kubernetes_and_is_made_up_for() -
     async with operator(api, redis) as fleet:
         await fleet.beating(10)
         assert set(redis.pools["llm"].ready) == {"n0", "n1", "n2"}
-        redis.fault = Retryable("away")
+        redis.fault = RetryableError("away")
         publish(api, "n0", no_llm(2))
         assert await until(lambda: set(api.members("llm")) == {"n1", "n2"}) < 0.1
         await fleet.beating(3)

@@ -11,7 +11,7 @@ from aiohttp.test_utils import TestServer
 from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.client.exceptions import ApiException
 
-from hotpool.kube.rest import APPLY, AWAY, explain, path, request
+from hotpool.kube.rest import APPLY, CONNECTION_ERRORS, error_text, path, request
 
 
 @dataclass
@@ -69,17 +69,17 @@ async def test_a_refusal_has_its_status_and_the_servers_message(server: Server, 
     server.answer = web.json_response({"kind": "Status", "message": "not you"}, status=403)
     with pytest.raises(ApiException) as told:
         await request(api, "GET", "/x", seconds=5)
-    assert (told.value.status, explain(told.value)) == (403, "403 Forbidden: not you")
+    assert (told.value.status, error_text(told.value)) == (403, "403 Forbidden: not you")
 
 
 async def test_an_answer_that_is_no_json_counts_as_none(server: Server, api: ApiClient) -> None:
     server.answer = web.Response(text="<html>a proxy</html>", content_type="text/html")
-    with pytest.raises(AWAY, match="no JSON"):
+    with pytest.raises(CONNECTION_ERRORS, match="no JSON"):
         await request(api, "GET", "/x", seconds=5)
 
 
 async def test_the_time_that_a_request_may_take_is_bounded(server: Server, api: ApiClient) -> None:
     server.silent = True
-    with pytest.raises(AWAY) as told:
+    with pytest.raises(CONNECTION_ERRORS) as told:
         await request(api, "GET", "/x", seconds=0.05)
     assert isinstance(told.value, TimeoutError)

@@ -214,7 +214,7 @@ async def test_promise_2_a_warm_standby_goes_on_where_the_leader_stopped() -> No
     warm = asyncio.create_task(standby.reconciler.stand_by())
     canary = asyncio.create_task(standby.canary())
     async with operator(api, redis) as leader:
-        feeds = (leader.reconciler.feed, standby.reconciler.feed)
+        feeds = (leader.reconciler.on_object, standby.reconciler.on_object)
 
         def both(*event: Any) -> None:
             for feed in feeds:
@@ -250,11 +250,11 @@ async def test_c4_a_standby_that_began_to_listen_late_does_not_undo_what_the_lea
         standby.leases_listed()
         await standby.reconciler.open_gate()
         warm = [asyncio.create_task(standby.reconciler.stand_by()), asyncio.create_task(standby.canary())]
-        lead = leader.reconciler.feed
+        lead = leader.reconciler.on_object
 
         def both(*event: Any) -> None:
             lead(*event)
-            standby.reconciler.feed(*event)
+            standby.reconciler.on_object(*event)
 
         api.feed = both
         for _ in range(int((after - 2) * H)):
@@ -286,12 +286,12 @@ async def test_c3_a_stream_that_is_open_and_brings_nothing_is_deafness() -> None
         await fleet.beating(2 * H)
         fleet.held = True
         await asyncio.sleep(16)
-        assert fleet.reconciler.is_deaf
+        assert fleet.reconciler.watch_is_stale
         await asyncio.sleep(900)
         assert api.members("llm") == dict.fromkeys(names(4), "Ready")
         fleet.held = False
         await asyncio.sleep(6)
-        assert not fleet.reconciler.is_deaf
+        assert not fleet.reconciler.watch_is_stale
         await asyncio.sleep(3 * H - 8)
         assert api.members("llm") == dict.fromkeys(names(4), "Ready")
         await fleet.beating(5 * H, "n1", "n2", "n3")
@@ -305,10 +305,10 @@ async def test_c3_silence_counts_at_most_one_interval_beyond_what_is_proven_howe
     api.put(pool_object("llm", requires=requires("llm")))
     api.put(node_object("n0", report(service("q", "llm"), intervalSeconds=quick), conditions=LIVE))
     async with operator(api) as fleet:
-        fleet.reconciler.heartbeats([])
+        fleet.reconciler.on_heartbeats([])
         fleet.held = True
         await asyncio.sleep(9)
-        assert not fleet.reconciler.is_deaf
+        assert not fleet.reconciler.watch_is_stale
         assert api.members("llm") == {"n0": "Ready"}
         fleet.held = False
         await until(lambda: api.members("llm") == {})
@@ -413,7 +413,7 @@ async def test_c2_a_lease_that_we_deleted_and_that_is_told_of_once_more_is_no_he
         assert last
         await asyncio.sleep(3 * H + 610)
         assert "hotpool-node-n0" not in api.leases
-        fleet.reconciler.heartbeats([last])
+        fleet.reconciler.on_heartbeats([last])
         await asyncio.sleep(5)
         assert api.conditions(Kind.NODE, "n0")["Ready"] == ("Unknown", "Offline")
         assert api.members("llm") == {}

@@ -12,9 +12,9 @@ import pytest
 from tests.builders import H, node_object, pool_object, report, requires, service, speech
 from tests.flow.fakes import FakeApi, Fleet, now, operator, simulated, until
 
-from hotpool.cli.fleet_reader import Snapshot
-from hotpool.core.explain.explain import Standing, brake_holds, explain
-from hotpool.core.model import OURS, Kind
+from hotpool.cli.fleet_reader import FleetSnapshot
+from hotpool.core.explain.explain import MembershipState, brake_holds, explain
+from hotpool.core.model import CUSTOM_KINDS, Kind
 
 NODES = [f"n{index}" for index in range(8)]
 POOLS: dict[str, dict[str, Any]] = {
@@ -68,15 +68,15 @@ async def rest(fleet: Fleet) -> None:
     await asyncio.sleep(2.5)
 
 
-def read(api: FakeApi) -> Snapshot:
-    found = Snapshot()
-    for kind in OURS:
+def read(api: FakeApi) -> FleetSnapshot:
+    found = FleetSnapshot()
+    for kind in CUSTOM_KINDS:
         for body in api.objects[kind].values():
-            assert found.take(kind, body)
+            assert found.add(kind, body)
     return found
 
 
-def answers_agree(fleet: Fleet) -> list[Standing]:
+def answers_agree(fleet: Fleet) -> list[MembershipState]:
     """Compare every answer with the operator's own state and with the slices."""
     found, standings = read(fleet.api), []
     for name, spec in found.pools.items():
@@ -85,15 +85,17 @@ def answers_agree(fleet: Fleet) -> list[Standing]:
             answer = explain(found.facts(node), spec, found.members(name).get(node))
             where = (name, node, answer)
             assert answer.verdict.state == subject.members.get(node), where
-            assert answer.verdict.gate == subject.gates.get(node), where
-            assert (answer.member.state if answer.member else None) == written.get(node), where
-            assert (answer.standing is Standing.HELD) == (node in written and answer.verdict.state is None), where
-            assert answer.standing is not Standing.HELD or brake_holds(spec), where
-            standings.append(answer.standing)
+            assert answer.verdict.criterion == subject.criteria.get(node), where
+            assert (answer.current.state if answer.current else None) == written.get(node), where
+            assert (answer.membership is MembershipState.RETAINED) == (
+                node in written and answer.verdict.state is None
+            ), where
+            assert answer.membership is not MembershipState.RETAINED or brake_holds(spec), where
+            standings.append(answer.membership)
     return standings
 
 
-async def life(seed: int) -> list[Standing]:
+async def life(seed: int) -> list[MembershipState]:
     """One fleet; how its nodes stand when everything is written."""
     random = Random(seed)  # noqa: S311 - an example, no secret
     api = FakeApi()
@@ -112,14 +114,14 @@ async def life(seed: int) -> list[Standing]:
 @simulated
 async def test_f2_why_says_what_the_operator_decided_and_what_the_slices_hold(seed: int) -> None:
     standings = await life(seed)
-    assert Standing.PENDING not in standings
-    assert Standing.DRY_RUN in standings
+    assert MembershipState.PENDING not in standings
+    assert MembershipState.DRY_RUN in standings
 
 
 @simulated
 async def test_f2_d8_the_random_fleets_reach_every_standing_that_a_running_operator_leaves() -> None:
     seen = {standing for seed in range(12) for standing in await life(seed)}
-    assert seen == {Standing.MEMBER, Standing.OUT, Standing.HELD, Standing.DRY_RUN}
+    assert seen == {MembershipState.MEMBER, MembershipState.OUT, MembershipState.RETAINED, MembershipState.DRY_RUN}
 
 
 @simulated
@@ -142,8 +144,8 @@ async def test_f2_a_paused_pool_and_a_stopped_operator_are_told_apart() -> None:
     stands = {
         name: explain(found.facts("n0"), found.pools[name], found.members(name).get("n0")) for name in found.pools
     }
-    assert {name: answer.standing for name, answer in stands.items()} == {
-        "held": Standing.PAUSED,
-        "late": Standing.PENDING,
+    assert {name: answer.membership for name, answer in stands.items()} == {
+        "held": MembershipState.PAUSED,
+        "late": MembershipState.PENDING,
     }
-    assert all(answer.member and answer.member.state == "Ready" for answer in stands.values())
+    assert all(answer.current and answer.current.state == "Ready" for answer in stands.values())

@@ -16,7 +16,7 @@ from tests.oracle.truth import Truth
 from tests.oracle.watcher import WatchedApi
 
 from hotpool.api.meta import LEASE_PREFIX
-from hotpool.core.liveness import CANARY_SECONDS, ECHO_SECONDS
+from hotpool.core.liveness import PROBE_SECONDS, PROBE_TIMEOUT_SECONDS
 from hotpool.core.model import Heartbeat
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ PROOF = 1.1
 """Seconds in which a silence that was not proven is looked at again."""
 _LOOK = 4.8
 """Seconds of a cell after which things are settled."""
-_DEAF = CANARY_SECONDS + ECHO_SECONDS
+_DEAF = PROBE_SECONDS + PROBE_TIMEOUT_SECONDS
 _NEAR = 1.5
 _SEND = 0.5
 """The canary of these operators is quicker, so that silence needs no rounding."""
@@ -59,7 +59,7 @@ class Operator(Fleet):
         """Renew the canary for all who listen, while the stream brings anything."""
         while True:
             renewed = f"{now()}"
-            self.reconciler.renewing(renewed)
+            self.reconciler.on_probe_sent(renewed)
             self.world.echo(renewed)
             await asyncio.sleep(_SEND)
 
@@ -186,7 +186,7 @@ class Ground:
         content, epoch = self.leases[name]
         self.truth.advance(now())
         for operator in self._operators():
-            operator.reconciler.heartbeats([self._beat(name)])
+            operator.reconciler.on_heartbeats([self._beat(name)])
         if self._operators():
             self.truth.lease(name, content, epoch, now())
             self.checks.generators.look()
@@ -204,7 +204,7 @@ class Ground:
         if self.stream == "open":
             self.echoed = now()
             for operator in self._operators():
-                operator.reconciler.echo(renewed)
+                operator.reconciler.on_probe_received(renewed)
 
     def _relist(self) -> None:
         """The stream brings all Leases as they are."""
@@ -224,7 +224,7 @@ class Ground:
             self.truth.deaf, self.stopped = True, now()
             self.stream = "deaf"
             for operator in self._operators():
-                operator.reconciler.deaf()
+                operator.reconciler.on_watch_lost()
 
     async def do_open(self) -> None:
         """It goes on: where it stopped, or with a new list."""
@@ -247,10 +247,10 @@ class Ground:
         self._relist()
         if was == "deaf":
             for operator in self._operators():
-                operator.reconciler.hearing()
+                operator.reconciler.on_watch_restored()
         if self.leader:
             renewed = f"{now()}"
-            self.leader.reconciler.renewing(renewed)
+            self.leader.reconciler.on_probe_sent(renewed)
             self.echo(renewed)
         self.truth.fresh = now() if fresh else self.truth.fresh
         self.truth.hears()

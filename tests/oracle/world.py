@@ -14,7 +14,7 @@ from tests.oracle.people import People
 
 from hotpool.api.meta import LEASE_PREFIX
 from hotpool.core.model import Kind
-from hotpool.errors import Retryable
+from hotpool.errors import RetryableError
 
 Json = dict[str, Any]
 
@@ -68,7 +68,7 @@ class World(People):
         """Redis goes and comes."""
         if what == "up" and self.redis.fault:
             self.redis_unsettled_until = max(self.redis_unsettled_until, now() + _REDIS)
-        self.redis.fault = None if what == "up" else Retryable("away")
+        self.redis.fault = None if what == "up" else RetryableError("away")
 
     async def do_blind(self) -> None:
         """Watch events are lost from here."""
@@ -92,7 +92,7 @@ class World(People):
             return
         self.truth.advance(now())
         for operator in self._operators():
-            operator.reconciler.feed(kind, event, body)
+            operator.reconciler.on_object(kind, event, body)
         if kind is Kind.NODE and self._operators():
             self.truth.node(event, body, now())
         self.look()
@@ -147,10 +147,10 @@ class World(People):
     def _made(self) -> Operator:
         self.term += 1
         operator = Operator(self, self.term)
-        operator.reconciler.heartbeats(
+        operator.reconciler.on_heartbeats(
             [self._beat(name) for name in self.leases if f"{LEASE_PREFIX}{name}" in self.api.leases]
         )
-        operator.reconciler.hearing()
+        operator.reconciler.on_watch_restored()
         self.api.feed = self._feed
         return operator
 

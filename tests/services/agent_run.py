@@ -11,10 +11,10 @@ from typing import Any, Final
 from tests.services.fake_api import FakeApi
 
 from hotpool_agent.app import Agent, Options
-from hotpool_agent.catalogue.loader import read_catalogue, without_file
+from hotpool_agent.catalogue.loader import empty_catalogue, read_catalogue
 from hotpool_agent.kube.credentials import Target
-from hotpool_agent.kube.node_resources import Cluster
-from hotpool_agent.services.controller import Service
+from hotpool_agent.kube.node_resources import NodeResources
+from hotpool_agent.services.controller import ServiceController
 from hotpool_agent.settings import Settings
 from hotpool_agent.state_store import lock, open_store
 
@@ -51,9 +51,9 @@ class Running:
     stop: asyncio.Event
     task: asyncio.Task[None]
 
-    def service(self, identifier: str) -> Service:
+    def service(self, identifier: str) -> ServiceController:
         """One of its services."""
-        return self.agent.node.services[identifier]
+        return self.agent.services.services[identifier]
 
     def state(self, identifier: str) -> str:
         """The state of a service."""
@@ -61,9 +61,9 @@ class Running:
 
     async def until(self, identifier: str, *states: str, seconds: float = 10) -> None:
         """Wait until a service is in one of the states."""
-        await eventually(lambda: identifier in self.agent.node.services)
+        await eventually(lambda: identifier in self.agent.services.services)
         async with asyncio.timeout(seconds):
-            await self.service(identifier).news.until(lambda: self.state(identifier) in states)
+            await self.service(identifier).notifier.wait_for(lambda: self.state(identifier) in states)
 
     def alive(self) -> bool:
         """Whether the agent runs; raises what it died of."""
@@ -105,11 +105,11 @@ async def agent_running(
     source = None if services is None else write_catalogue(folder, services, node=node, head=head)
     target = Target(kubeconfig=str(kubeconfig) if kubeconfig else None, namespace=settings.pop("namespace", None))
     chosen = Settings(**(QUICK | settings))
-    catalogue = read_catalogue(source) if source else without_file()
+    catalogue = read_catalogue(source) if source else empty_catalogue()
     state = folder / node
     with lock(state, node):
         store = open_store(state)
-        cluster = Cluster(target, node, chosen.request_seconds)
+        cluster = NodeResources(target, node, chosen.request_seconds)
         await cluster.connect()
         agent = Agent(Options(catalogue, source, node, target, chosen), cluster, store)
         stop = asyncio.Event()
@@ -121,7 +121,7 @@ async def agent_running(
                 await agent.store.flush_within(5)
             running.task.cancel()
             await asyncio.gather(running.task, return_exceptions=True)
-            await agent.node.close()
+            await agent.services.close()
             await cluster.close()
 
 

@@ -8,18 +8,18 @@ from typing import Any, Final
 
 from hotpool_agent.catalogue.model import Observe
 from hotpool_agent.probes import http_tcp
-from hotpool_agent.probes.http_tcp import Answer
-from hotpool_agent.probes.prober import Observer
+from hotpool_agent.probes.http_tcp import ProbeResult
+from hotpool_agent.probes.prober import Prober
 
 PATIENT: Final = 20.0
 """A time-out that nobody is to meet."""
 
 
 @asynccontextmanager
-async def observing(base: Path) -> AsyncIterator[Observer]:
+async def observing(base: Path) -> AsyncIterator[Prober]:
     """An observer whose catalogue is in the folder."""
     async with http_tcp.new_session() as session:
-        observer = Observer(session, base)
+        observer = Prober(session, base)
         yield observer
         await observer.close()
 
@@ -30,9 +30,9 @@ def how(way: dict[str, Any], seconds: float = PATIENT) -> Observe:
 
 
 async def until_seen(
-    observer: Observer, check: Observe, good: Callable[[Answer], bool], port: int | None = None
+    observer: Prober, check: Observe, good: Callable[[ProbeResult], bool], port: int | None = None
 ) -> None:
     """Ask until the answer is good."""
     async with asyncio.timeout(PATIENT):
-        while not good(await observer.ask(check, port)):  # noqa: ASYNC110 - nothing tells when others have done it
+        while not good(await observer.probe(check, port)):  # noqa: ASYNC110 - nothing tells when others have done it
             await asyncio.sleep(0.01)

@@ -7,7 +7,7 @@ import pytest
 
 from hotpool_agent.catalogue.language_pairs import normalise_pair
 from hotpool_agent.catalogue.loader import CatalogueError, parse_catalogue, read_catalogue
-from hotpool_agent.catalogue.model import WAYS, Catalogue, ServiceSpec
+from hotpool_agent.catalogue.model import PROBE_KINDS, Catalogue, ServiceSpec
 from hotpool_agent.node_name import NodeNameError, node_name
 
 WHOLE = """\
@@ -50,7 +50,7 @@ def service(lines: str) -> str:
 
 def seen_by(item: ServiceSpec) -> list[str]:
     """The ways in which it is observed."""
-    return [way for way in WAYS if getattr(item.observe, way) is not None]
+    return [way for way in PROBE_KINDS if getattr(item.observe, way) is not None]
 
 
 def test_a1_a_whole_catalogue_is_read() -> None:

@@ -2,29 +2,31 @@
 
 import pytest
 
-from hotpool_agent.reporting.ownership import Right, Stored, right, stored_in
+from hotpool_agent.reporting.ownership import OwnershipDecision, StoredReport, decide, stored_in
 
 
-def stored(**changes: object) -> Stored:
+def stored(**changes: object) -> StoredReport:
     values = {"instance": "me", "session": "before", "epoch": 4, "sequence": 9, "leaving": False, "interval": 15}
-    return Stored(**(values | changes))  # type: ignore[arg-type]
+    return StoredReport(**(values | changes))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
     ("what", "own_epoch", "expected"),
     [
-        (None, 0, Right.CLAIM),
-        (None, 3, Right.CLAIM),
-        (stored(session="now"), 4, Right.CONTINUE),
-        (stored(), 0, Right.CLAIM),
-        (stored(epoch=5), 4, Right.WATCH),
-        (stored(instance="other"), 0, Right.WATCH),
-        (stored(instance="other"), 4, Right.WATCH),
-        (stored(instance="other", leaving=True), 0, Right.CLAIM),
+        (None, 0, OwnershipDecision.CLAIM),
+        (None, 3, OwnershipDecision.CLAIM),
+        (stored(session="now"), 4, OwnershipDecision.CONTINUE),
+        (stored(), 0, OwnershipDecision.CLAIM),
+        (stored(epoch=5), 4, OwnershipDecision.WATCH),
+        (stored(instance="other"), 0, OwnershipDecision.WATCH),
+        (stored(instance="other"), 4, OwnershipDecision.WATCH),
+        (stored(instance="other", leaving=True), 0, OwnershipDecision.CLAIM),
     ],
 )
-def test_b12_what_the_stored_report_allows(what: Stored | None, own_epoch: int, expected: Right) -> None:
-    assert right(what, "me", "now", own_epoch) is expected
+def test_b12_what_the_stored_report_allows(
+    what: StoredReport | None, own_epoch: int, expected: OwnershipDecision
+) -> None:
+    assert decide(what, "me", "now", own_epoch) is expected
 
 
 @pytest.mark.parametrize("value", [None, {}, {"status": None}, {"status": {}}, {"status": {"report": None}}])
@@ -34,4 +36,4 @@ def test_b7_no_report_is_no_claim(value: dict[str, object] | None) -> None:
 
 def test_b7_the_stamps_are_read_from_the_report() -> None:
     report = {"instance": "i", "session": "s", "epoch": 2, "sequence": 3, "leaving": True, "intervalSeconds": 5}
-    assert stored_in({"status": {"report": report}}) == Stored("i", "s", 2, 3, leaving=True, interval=5)
+    assert stored_in({"status": {"report": report}}) == StoredReport("i", "s", 2, 3, leaving=True, interval=5)

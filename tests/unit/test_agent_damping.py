@@ -4,13 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hotpool_agent.services.flap_damping import LIMIT, Damping, retry_pause
+from hotpool_agent.services.flap_damping import LIMIT, FlapDamping, retry_pause
 
 HALF_LIFE = 60.0
 
 
-def flapped(*times: float) -> Damping:
-    damping = Damping(HALF_LIFE)
+def flapped(*times: float) -> FlapDamping:
+    damping = FlapDamping(HALF_LIFE)
     for now in times:
         damping = damping.flapped(now)
     return damping
@@ -27,7 +27,7 @@ def test_a7_the_third_flap_in_a_row_suppresses(times: list[float], suppressed: b
 
 
 def test_a7_rare_failures_never_suppress() -> None:
-    damping = Damping(HALF_LIFE)
+    damping = FlapDamping(HALF_LIFE)
     for hour in range(100):
         damping = damping.flapped(hour * 3600.0)
         assert not damping.suppresses(hour * 3600.0)
@@ -45,7 +45,7 @@ def test_a7_each_further_flap_lengthens_the_suppression_up_to_three_half_lives()
 
 @given(st.lists(st.floats(0, 300), min_size=1, max_size=30))
 def test_a7_a_suppression_ends_by_itself_and_the_penalty_is_bounded(pauses: list[float]) -> None:
-    now, damping = 0.0, Damping(HALF_LIFE)
+    now, damping = 0.0, FlapDamping(HALF_LIFE)
     for pause in pauses:
         now += pause
         damping = damping.flapped(now)

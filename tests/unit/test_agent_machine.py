@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hotpool_agent.services import events as e
 from hotpool_agent.services import state_machine as m
 from hotpool_agent.services.events import Event
-from hotpool_agent.services.state_machine import Action, Body, Machine, step
+from hotpool_agent.services.state_machine import Action, Machine, ProcessPhase, step
 
 
 def after(*events: Event, start: Machine | None = None) -> tuple[Machine, list[Action]]:
@@ -48,14 +48,14 @@ def test_a4_stop_while_the_process_is_being_launched_ends_it() -> None:
 def test_a4_stop_while_probing_ends_stopped_without_an_error() -> None:
     machine, actions = after(e.Start(), e.Launched(7), e.Stop(), e.Gone())
     assert machine == Machine()
-    assert actions[-2:] == [Action.UNPROBE, Action.TERMINATE]
+    assert actions[-2:] == [Action.STOP_PROBE, Action.TERMINATE]
 
 
 def test_a4_start_during_stop_ends_running() -> None:
     machine, actions = after(*RUNNING, e.Stop(), e.Announced(), e.Start(), e.Gone(), e.Launched(8), e.Ready())
     assert (machine.state, machine.pid) == ("Running", 8)
     assert actions[3:] == [
-        *(Action.UNPROBE, Action.ANNOUNCE, Action.TERMINATE),
+        *(Action.STOP_PROBE, Action.WITHDRAW, Action.TERMINATE),
         *(Action.LAUNCH, Action.PROBE, Action.WATCH),
     ]
 
@@ -63,12 +63,12 @@ def test_a4_start_during_stop_ends_running() -> None:
 def test_a4_start_before_term_was_sent_keeps_the_process() -> None:
     machine, actions = after(*RUNNING, e.Stop(), e.Start())
     assert (machine.state, machine.pid) == ("Running", 7)
-    assert actions[3:] == [Action.UNPROBE, Action.ANNOUNCE, Action.UNANNOUNCE, Action.WATCH]
+    assert actions[3:] == [Action.STOP_PROBE, Action.WITHDRAW, Action.CANCEL_WITHDRAWAL, Action.WATCH]
 
 
 def test_a5_a_start_that_takes_too_long_fails_and_is_killed() -> None:
     machine, actions = after(e.Start(), e.Launched(7), e.StartTimedOut("late"))
-    assert (machine.state, machine.last_error, machine.body) == ("Failed", "late", Body.ENDING)
+    assert (machine.state, machine.last_error, machine.phase) == ("Failed", "late", ProcessPhase.ENDING)
     assert actions[-1] is Action.KILL
 
 
@@ -95,7 +95,7 @@ def test_a7_a_retry_follows_the_end_of_what_failed_and_keeps_the_error_visible()
 @pytest.mark.parametrize("command", [e.Start(), e.Stop(), e.Restart(), e.Halt()])
 def test_a7_a_command_ends_the_wait_for_a_retry(command: Event) -> None:
     machine, actions = after(*RUNNING, e.Exited("x"), e.Gone(), command)
-    assert Action.UNRETRY in actions
+    assert Action.CANCEL_RETRY in actions
     assert machine.restarts == 0
 
 
@@ -108,45 +108,49 @@ def test_a8_a_heavy_service_launches_in_its_turn_and_leaves_the_queue_when_stopp
     heavy = Machine(heavy=True)
     machine, actions = after(e.Start(), start=heavy)
     assert (machine.state, actions) == ("Starting", [Action.QUEUE])
-    assert after(e.Turn(), start=machine)[1] == [Action.LAUNCH]
+    assert after(e.StartAllowed(), start=machine)[1] == [Action.LAUNCH]
     assert after(e.Stop(), start=machine) == (heavy, [Action.UNQUEUE])
 
 
 def test_a8_a_turn_lasts_until_the_service_runs_or_is_gone() -> None:
-    events = (e.Start(), e.Turn(), e.Launched(7), e.StartTimedOut("late"), e.Gone())
+    events = (e.Start(), e.StartAllowed(), e.Launched(7), e.StartTimedOut("late"), e.Gone())
     loading = [m.loads(after(*events[:count], start=Machine(heavy=True))[0]) for count in range(len(events) + 1)]
     assert loading == [False, True, True, True, True, False]
-    assert not m.loads(after(e.Start(), e.Turn(), e.Launched(7), e.Ready(), start=Machine(heavy=True))[0])
+    assert not m.loads(after(e.Start(), e.StartAllowed(), e.Launched(7), e.Ready(), start=Machine(heavy=True))[0])
 
 
 def test_a10_a_queued_service_that_is_heavy_no_more_launches_and_probes_begin_anew() -> None:
     queued, _ = after(e.Start(), start=Machine(heavy=True))
     assert after(e.Revised(heavy=True), start=queued) == (queued, [])
     machine, actions = after(e.Revised(heavy=False), start=queued)
-    assert (machine.body, m.loads(machine), actions) == (Body.LAUNCHING, False, [Action.UNQUEUE, Action.LAUNCH])
+    assert (machine.phase, m.loads(machine), actions) == (
+        ProcessPhase.LAUNCHING,
+        False,
+        [Action.UNQUEUE, Action.LAUNCH],
+    )
     assert after(e.Start(), e.Launched(7), e.Revised(heavy=False))[1][-1] is Action.PROBE
     assert after(*RUNNING, e.Revised(heavy=False))[1][-1] is Action.WATCH
-    assert after(*RUNNING, e.Stop(), e.Revised(heavy=False))[1][-1] is Action.ANNOUNCE
+    assert after(*RUNNING, e.Stop(), e.Revised(heavy=False))[1][-1] is Action.WITHDRAW
 
 
 def test_a2_a_restart_stops_and_runs_again() -> None:
     machine, actions = after(*RUNNING, e.Restart(), e.Announced(), e.Gone(), e.Launched(8), e.Ready())
     assert (machine.state, machine.pid, machine.wanted, machine.restarts) == ("Running", 8, True, 0)
-    assert actions[3:6] == [Action.UNPROBE, Action.ANNOUNCE, Action.TERMINATE]
+    assert actions[3:6] == [Action.STOP_PROBE, Action.WITHDRAW, Action.TERMINATE]
     assert after(e.Restart())[1] == [Action.LAUNCH]
 
 
 @pytest.mark.parametrize(
     ("fitness", "wanted", "state", "action"),
     [
-        (e.Fitness.WAS_READY, True, "Starting", Action.RECOGNISE),
-        (e.Fitness.WAS_LOADING, True, "Starting", Action.PROBE),
-        (e.Fitness.UNFIT, True, "Starting", Action.TERMINATE),
-        (e.Fitness.WAS_READY, False, "Stopping", Action.TERMINATE),
+        (e.AdoptionState.WAS_READY, True, "Starting", Action.RECOGNISE),
+        (e.AdoptionState.WAS_LOADING, True, "Starting", Action.PROBE),
+        (e.AdoptionState.UNFIT, True, "Starting", Action.TERMINATE),
+        (e.AdoptionState.WAS_READY, False, "Stopping", Action.TERMINATE),
     ],
 )
 def test_a11_what_still_runs_is_adopted_or_ended(
-    fitness: e.Fitness, *, wanted: bool, state: str, action: Action
+    fitness: e.AdoptionState, *, wanted: bool, state: str, action: Action
 ) -> None:
     machine, actions = after(e.Adopted(7, fitness), start=Machine(wanted=wanted))
     assert (machine.state, machine.pid, actions) == (state, 7, [action])
@@ -154,7 +158,7 @@ def test_a11_what_still_runs_is_adopted_or_ended(
 
 def test_a11_what_is_not_recognised_is_ended_and_run_anew() -> None:
     machine, actions = after(
-        e.Adopted(7, e.Fitness.WAS_READY),
+        e.Adopted(7, e.AdoptionState.WAS_READY),
         e.Unrecognised("503"),
         e.Gone(),
         start=Machine(wanted=True),
@@ -169,7 +173,7 @@ def test_a7_a_failed_service_can_be_started_and_loses_its_error() -> None:
 
 def test_a9_term_follows_the_announcement_only() -> None:
     machine, actions = after(*RUNNING, e.Stop())
-    assert (machine.state, actions[-1]) == ("Stopping", Action.ANNOUNCE)
+    assert (machine.state, actions[-1]) == ("Stopping", Action.WITHDRAW)
     machine, more = step(machine, e.Announced())
     assert more == (Action.TERMINATE,)
 
@@ -233,10 +237,10 @@ class World:
         elif action is Action.WATCH:
             self.answers["probe"] = [e.Hung("hung")]
         elif action is Action.QUEUE:
-            self.answers["queue"] = [e.Turn()]
+            self.answers["queue"] = [e.StartAllowed()]
         elif action is Action.RETRY:
             self.answers["retry"] = [e.Retry()]
-        elif action is Action.ANNOUNCE:
+        elif action is Action.WITHDRAW:
             self.answers["announce"] = [e.Announced()]
         elif action in {Action.TERMINATE, Action.KILL}:
             self.answers["end"] = [e.Gone()]
@@ -269,7 +273,7 @@ class World:
                 self.answer(sorted(self.answers)[move[0] % len(self.answers)], move[1])
 
 
-def world_of(*, heavy: bool, left: e.Fitness | None) -> World:
+def world_of(*, heavy: bool, left: e.AdoptionState | None) -> World:
     """A world with nothing in it, or with a process that an earlier agent left."""
     world = World(Machine(heavy=heavy, wanted=left is not None))
     if left:
@@ -282,7 +286,7 @@ def world_of(*, heavy: bool, left: e.Fitness | None) -> World:
 commands = st.sampled_from([e.Start(), e.Stop(), e.Restart()])
 revisions = st.builds(e.Revised, heavy=st.booleans())
 moves = st.lists(st.one_of(commands, revisions, st.tuples(st.integers(0, 4), st.integers(0, 1))), max_size=30)
-worlds = st.builds(world_of, heavy=st.booleans(), left=st.none() | st.sampled_from(e.Fitness))
+worlds = st.builds(world_of, heavy=st.booleans(), left=st.none() | st.sampled_from(e.AdoptionState))
 
 
 @given(worlds, moves, commands)

@@ -15,8 +15,8 @@ from tests.services.pod_services import FACTS, NONE, shown
 from hotpool.api.capability import Report
 from hotpool_agent.catalogue.model import ServiceSpec
 from hotpool_agent.catalogue.pod_attributes import MAX_CHARACTERS
-from hotpool_agent.pods.pod_registry import Roster
-from hotpool_agent.pods.pod_service import translate
+from hotpool_agent.pods.pod_registry import PodRegistry
+from hotpool_agent.pods.pod_service import pod_service
 from hotpool_agent.reporting.report_builder import build, wire
 
 Json = dict[str, Any]
@@ -166,7 +166,7 @@ def test_b11_an_annotation_that_cannot_be_read_counts_for_nothing_and_is_told_of
 
 @pytest.mark.parametrize("type_", ["", "ASR", "a.b", "a_b", "a" * 64, "asr\n"])
 def test_b11_a_pod_whose_type_cannot_be_read_is_no_service(type_: str) -> None:
-    found = translate("speech", pod("a", type_))
+    found = pod_service("speech", pod("a", type_))
     assert found.snapshot is None
     assert "hotpool.dev/type" in (found.refusal or "")
 
@@ -213,7 +213,7 @@ def test_b11_whatever_stands_in_a_pod_gives_a_service_or_a_refusal_and_a_report_
     value = with_value(path, junk)
     if state != "Stopping" and path not in {(), ("metadata",)}:
         value["metadata"].pop("deletionTimestamp")
-    found = translate("speech", value if isinstance(value, dict) else {})
+    found = pod_service("speech", value if isinstance(value, dict) else {})
     assert (found.snapshot is None) != (found.refusal is None)
     if found.snapshot:
         report = build(NONE, [found.snapshot], FACTS, leaving=False).report
@@ -222,7 +222,7 @@ def test_b11_whatever_stands_in_a_pod_gives_a_service_or_a_refusal_and_a_report_
 
 @given(st.dictionaries(st.text(max_size=5), JSON, max_size=5))
 def test_b11_any_object_is_translated(value: Json) -> None:
-    Roster().listed("speech", [value])
+    PodRegistry().listed("speech", [value])
 
 
 @given(JSON)

@@ -11,19 +11,19 @@ from tests.services.pod_services import FACTS, NONE, shown
 from hotpool.api.capability import REPORT_BYTES
 from hotpool_agent.catalogue.model import Catalogue
 from hotpool_agent.kube.pod_identity import KubeNode, node_in
-from hotpool_agent.pods.pod_registry import Roster
-from hotpool_agent.reporting.report_builder import Change, Content, build, classify, wire
-from hotpool_agent.services.status import Snapshot
+from hotpool_agent.pods.pod_registry import PodRegistry
+from hotpool_agent.reporting.report_builder import Change, ReportContent, build, classify, wire
+from hotpool_agent.services.status import ServiceStatus
 
 Json = dict[str, Any]
 
 
-def ids(roster: Roster, *taken: str) -> list[str]:
+def ids(roster: PodRegistry, *taken: str) -> list[str]:
     return [service.spec.id for service in roster.services(taken)[0]]
 
 
 def test_the_id_is_the_name_and_of_two_equal_names_the_first_keeps_it() -> None:
-    roster = Roster()
+    roster = PodRegistry()
     roster.listed("b", [pod("asr-0")])
     assert ids(roster) == ["asr-0"]
     roster.listed("a", [pod("asr-0")])
@@ -32,12 +32,12 @@ def test_the_id_is_the_name_and_of_two_equal_names_the_first_keeps_it() -> None:
     assert len({service.spec.id for service in services}) == 2
     assert refused == []
     other = {service.pod: service.spec.id for service in services}["a/asr-0"]
-    roster.hear("b", "DELETED", pod("asr-0"))
+    roster.update("b", "DELETED", pod("asr-0"))
     assert ids(roster) == [other]
 
 
 def test_an_id_of_the_catalogue_is_never_a_pods() -> None:
-    roster = Roster()
+    roster = PodRegistry()
     roster.listed("a", [pod("whisper")])
     assert ids(roster) == ["whisper"]
     (other,) = ids(roster, "whisper")
@@ -47,23 +47,23 @@ def test_an_id_of_the_catalogue_is_never_a_pods() -> None:
 
 @pytest.mark.parametrize("name", ["a.b", "a" * 200, "x" * 60 + ".b"])
 def test_a_name_that_is_no_id_gets_one_that_only_this_pod_has(name: str) -> None:
-    roster = Roster()
+    roster = PodRegistry()
     roster.listed("a", [pod(name)])
     roster.listed("b", [pod(name)])
     found = ids(roster)
     assert len(set(found)) == 2
     assert all(len(identifier) <= 63 and "." not in identifier for identifier in found)
-    again = Roster()
+    again = PodRegistry()
     again.listed("b", [pod(name)])
     again.listed("a", [pod(name)])
     assert ids(again) == found
 
 
 def test_a_list_replaces_and_events_add_to_it() -> None:
-    roster = Roster()
+    roster = PodRegistry()
     roster.listed("a", [pod("one"), pod("two")])
-    roster.hear("a", "ADDED", pod("three"))
-    roster.hear("a", "MODIFIED", pod("one", "tts"))
+    roster.update("a", "ADDED", pod("three"))
+    roster.update("a", "MODIFIED", pod("one", "tts"))
     assert [(s.spec.id, s.spec.type) for s in roster.services(())[0]] == [
         ("one", "tts"),
         ("three", "asr"),
@@ -74,27 +74,27 @@ def test_a_list_replaces_and_events_add_to_it() -> None:
 
 
 def test_b11_pods_without_a_type_are_counted_in_the_report() -> None:
-    roster = Roster()
+    roster = PodRegistry()
     roster.listed("a", [pod("one"), pod("two", "No")])
     services, refused = roster.services(())
     assert [words.split(":")[0] for words in refused] == ["pod a/two"]
     assert build(NONE, services, FACTS, leaving=False, refused=len(refused)).report.dropped == 1
 
 
-def many(count: int, characters: int) -> Content:
+def many(count: int, characters: int) -> ReportContent:
     values = ["v" * 250] * (characters // 250)
     pods = [
         pod(f"pod-{index:03}", attributes=json.dumps({"languages": ["en", "zh"], "tier": values}))
         for index in range(count)
     ]
-    roster = Roster()
+    roster = PodRegistry()
     roster.listed("speech", pods)
     return build(NONE, roster.services(())[0], FACTS, leaving=False)
 
 
 def test_b11_sixty_pods_of_a_node_fit_into_a_report() -> None:
     found = many(60, 250)
-    assert (len(found.report.capabilities[0].services), found.report.dropped, found.left_out) == (60, 0, ())
+    assert (len(found.report.capabilities[0].services), found.report.dropped, found.dropped) == (60, 0, ())
     assert len(json.dumps(wire(found.report))) < REPORT_BYTES
 
 
@@ -104,7 +104,7 @@ def test_b11_of_pods_that_do_not_fit_the_oldest_stay_and_the_others_are_counted(
     assert 10 < len(kept) < 60
     assert kept == [f"pod-{index:03}" for index in range(len(kept))]
     assert tuple(kept) == found.report.capabilities[0].services
-    assert found.left_out == tuple(f"speech/pod-{index:03}" for index in range(len(kept), 60))
+    assert found.dropped == tuple(f"speech/pod-{index:03}" for index in range(len(kept), 60))
     assert found.report.dropped == 60 - len(kept)
     assert len(json.dumps(wire(found.report))) < REPORT_BYTES
 
@@ -112,12 +112,12 @@ def test_b11_of_pods_that_do_not_fit_the_oldest_stay_and_the_others_are_counted(
 def test_b11_pods_take_no_room_from_the_catalogue() -> None:
     spec = {"id": "own", "type": "nmt", "run": {"command": ["x"]}, "attributes": {"tier": ["v" * 250] * 200}}
     catalogue = Catalogue.model_validate({"version": 1, "services": [spec]})
-    roster = Roster()
+    roster = PodRegistry()
     roster.listed("speech", [pod(f"pod-{index}", attributes=json.dumps({"t": ["v" * 250] * 8})) for index in range(20)])
-    own = Snapshot(catalogue.services[0], "Running")
+    own = ServiceStatus(catalogue.services[0], "Running")
     found = build(catalogue, [own, *roster.services(())[0]], FACTS, leaving=False)
     assert found.report.services[0].id == "own"
-    assert found.left_out
+    assert found.dropped
     assert len(json.dumps(wire(found.report))) < REPORT_BYTES
 
 

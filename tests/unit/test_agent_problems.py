@@ -10,14 +10,14 @@ from hotpool_agent.kube.errors import (
     BusyError,
     ConflictError,
     DeniedError,
+    KubeError,
     MissingError,
     NotServedError,
-    Problem,
     RejectedError,
     StaleError,
     UnauthorizedError,
     UnavailableError,
-    problem,
+    kube_error,
     unreachable,
 )
 from hotpool_agent.reporting.backoff import Backoff
@@ -50,9 +50,9 @@ def status(message: str, **details: str) -> str:
     ],
 )
 def test_b9_each_answer_has_its_kind_and_says_what_to_check(
-    code: int, body: str, kind: type[Problem], words: str
+    code: int, body: str, kind: type[KubeError], words: str
 ) -> None:
-    found = problem(code, body, {})
+    found = kube_error(code, body, {})
     assert type(found) is kind
     assert words in str(found)
 
@@ -82,14 +82,14 @@ def http(moment: datetime) -> str:
     ],
 )
 def test_b9_retry_after_is_seconds_or_a_date(code: int, headers: dict[str, str], seconds: float | None) -> None:
-    pause = problem(code, "", headers).pause
+    pause = kube_error(code, "", headers).pause
     assert pause >= 0
     assert seconds is None or pause == seconds
 
 
 @pytest.mark.parametrize("text", ["9" * 400, "999999", http(datetime(9999, 1, 1, tzinfo=UTC))])
 def test_b9_however_long_the_server_asks_for_the_pause_is_bounded(text: str) -> None:
-    assert Backoff(1, 15).pause(problem(429, "", {"Retry-After": text}).pause) <= 15
+    assert Backoff(1, 15).pause(kube_error(429, "", {"Retry-After": text}).pause) <= 15
 
 
 def test_b9_no_answer_says_after_how_long() -> None:

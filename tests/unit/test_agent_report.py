@@ -9,26 +9,35 @@ from hypothesis import strategies as st
 
 from hotpool.api.capability import MAX_SERVICES, REPORT_BYTES, Hardware, Platform, Report, ServiceState, TypeCapability
 from hotpool_agent.catalogue.model import Catalogue, ServiceSpec, TypeRule
-from hotpool_agent.reporting.report_builder import Change, Content, Facts, build, classify, minimal, stamped, wire
+from hotpool_agent.reporting.report_builder import (
+    AgentInfo,
+    Change,
+    ReportContent,
+    build,
+    classify,
+    minimal,
+    stamped,
+    wire,
+)
 from hotpool_agent.reporting.report_limits import fit
-from hotpool_agent.services.status import Snapshot
+from hotpool_agent.services.status import ServiceStatus
 
-FACTS = Facts("0.1.0", "instance", "session", 15, Platform(os="linux"), Hardware(cpus=2))
+FACTS = AgentInfo("0.1.0", "instance", "session", 15, Platform(os="linux"), Hardware(cpus=2))
 STATES: tuple[ServiceState, ...] = ("Stopped", "Starting", "Running", "Stopping", "Failed")
 
 
-def snapshot(identifier: str, state: ServiceState = "Running", type_: str = "asr", **more: Any) -> Snapshot:
+def snapshot(identifier: str, state: ServiceState = "Running", type_: str = "asr", **more: Any) -> ServiceStatus:
     spec = {"id": identifier, "type": type_, "run": {"command": ["x"]}} | more
     error = spec.pop("lastError", None)
-    return Snapshot(ServiceSpec.model_validate(spec), state, last_error=error)
+    return ServiceStatus(ServiceSpec.model_validate(spec), state, last_error=error)
 
 
-def report(*snapshots: Snapshot, leaving: bool = False, types: dict[str, TypeRule] | None = None) -> Content:
+def report(*snapshots: ServiceStatus, leaving: bool = False, types: dict[str, TypeRule] | None = None) -> ReportContent:
     catalogue = Catalogue(version=1, types=types or {}, services=tuple(s.spec for s in snapshots))
     return build(catalogue, snapshots, FACTS, leaving=leaving)
 
 
-def capability(content: Content, type_: str = "asr") -> TypeCapability:
+def capability(content: ReportContent, type_: str = "asr") -> TypeCapability:
     return next(item for item in content.report.capabilities if item.type == type_)
 
 
@@ -114,7 +123,7 @@ def test_b5_the_digest_changes_with_any_content_and_with_nothing_else() -> None:
     ],
 )
 def test_b6_a_change_is_a_gain_a_withdrawal_or_neutral(
-    before: list[Snapshot], after: list[Snapshot], expected: Change
+    before: list[ServiceStatus], after: list[ServiceStatus], expected: Change
 ) -> None:
     assert classify(report(*before), report(*after)) is expected
 
@@ -146,7 +155,7 @@ def test_b11_more_services_than_the_schema_allows_are_counted() -> None:
 
 
 def test_b11_above_64_kib_errors_go_first_then_details_then_stopped_services() -> None:
-    def many(count: int, error: int, languages: int) -> Content:
+    def many(count: int, error: int, languages: int) -> ReportContent:
         words = [f"l{index}" for index in range(languages)]
         stopped = (
             snapshot(f"s{index}", "Failed", lastError="e" * error, attributes={"languages": words})
@@ -196,7 +205,7 @@ def test_b4_stopping_a_service_never_adds_anything(
     index = data.draw(st.integers(0, len(services) - 1))
     types = {"asr": TypeRule(devices=("gpu",))}
 
-    def built(states: list[ServiceState]) -> Content:
+    def built(states: list[ServiceState]) -> ReportContent:
         return report(
             *(
                 snapshot(
@@ -211,5 +220,5 @@ def test_b4_stopping_a_service_never_adds_anything(
     before = built(states)
     states[index] = ended
     after = built(states)
-    assert after.reach <= before.reach
+    assert after.capabilities <= before.capabilities
     assert classify(before, after) is not Change.GAIN

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hotpool_agent import state_store
-from hotpool_agent.state_store import Remembered, StoreError, open_store
+from hotpool_agent.state_store import StoredServiceState, StoreError, open_store
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def test_a8_a_file_of_a_newer_agent_is_left_alone(tmp_path: Path) -> None:
 async def test_a8_what_was_flushed_is_read_again(tmp_path: Path) -> None:
     first = open_store(tmp_path)
     writer = asyncio.create_task(first.write_forever())
-    first.state.services["s"] = Remembered(desired="Running", desired_by="local", acted=("Stopped", ""))
+    first.state.services["s"] = StoredServiceState(desired="Running", desired_by="local", acted=("Stopped", ""))
     first.save()
     assert await first.flush_within(5)
     assert open_store(tmp_path).state == first.state

@@ -4,15 +4,15 @@ from collections.abc import Sequence
 
 import pytest
 
-from hotpool_agent.probes.failure_threshold import Streak
+from hotpool_agent.probes.failure_threshold import FailureThreshold
 
 
-def outs(streak: Streak, answers: Sequence[str]) -> list[bool]:
+def outs(streak: FailureThreshold, answers: Sequence[str]) -> list[bool]:
     """Whether the service is out after each answer: `+` success, `-` failure, `!` failure that is a proof."""
     found = []
     for answer in answers:
-        streak = streak.after(ok=answer == "+", proof=answer == "!")
-        found.append(streak.broken)
+        streak = streak.add(ok=answer == "+", proof=answer == "!")
+        found.append(streak.is_reached)
     return found
 
 
@@ -28,12 +28,12 @@ def outs(streak: Streak, answers: Sequence[str]) -> list[bool]:
     ],
 )
 def test_a6_a_fixed_number_of_failures_in_a_row_or_one_proof(answers: str, out: list[bool]) -> None:
-    assert outs(Streak(3), answers) == out
+    assert outs(FailureThreshold(3), answers) == out
 
 
 def test_a6_until_the_first_success_each_failure_is_enough() -> None:
-    assert outs(Streak.untried(3), "-+--") == [True, False, False, False]
+    assert outs(FailureThreshold.is_fresh(3), "-+--") == [True, False, False, False]
 
 
 def test_a6_a_limit_of_one_forgives_nothing() -> None:
-    assert outs(Streak(1), "+-+") == [False, True, False]
+    assert outs(FailureThreshold(1), "+-+") == [False, True, False]

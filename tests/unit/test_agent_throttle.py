@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hotpool_agent.reporting.debounce import Throttle
+from hotpool_agent.reporting.debounce import Debouncer
 from hotpool_agent.reporting.report_builder import Change
 
 D = 2.0
@@ -27,7 +27,7 @@ def classify(before: int, now: int) -> Change:
 class Sim:
     """A node and its reporter; a report takes no time."""
 
-    throttle: Throttle = field(default_factory=lambda: Throttle(D))
+    throttle: Debouncer = field(default_factory=lambda: Debouncer(D))
     sent: int = 0
     state: int = 0
     reports: list[tuple[float, int]] = field(default_factory=list)
@@ -36,7 +36,7 @@ class Sim:
         """The node's state is another one from now on."""
         self.run_to(now)
         self.state = state
-        self.throttle.note(classify(self.sent, state), now, str(now))
+        self.throttle.add(classify(self.sent, state), now, str(now))
         self.run_to(now)
 
     def run_to(self, now: float) -> None:
@@ -45,7 +45,7 @@ class Sim:
             assert self.throttle.take()
             self.sent = self.state
             self.reports.append((due, self.sent))
-            self.throttle.note(Change.NONE, due, "")
+            self.throttle.add(Change.NONE, due, "")
 
 
 def test_b6_one_gain_each_1500_ms_for_12_s_makes_4_to_7_reports_none_later_than_d() -> None:
@@ -99,20 +99,20 @@ def test_b6_a_gain_that_joins_a_neutral_change_shares_its_window() -> None:
 
 
 def test_b6_the_stamp_is_that_of_the_strongest_change() -> None:
-    throttle = Throttle(D)
-    throttle.note(Change.NEUTRAL, 0, "neutral")
-    throttle.note(Change.GAIN, 1, "gain")
-    throttle.note(Change.GAIN, 1.5, "more")
+    throttle = Debouncer(D)
+    throttle.add(Change.NEUTRAL, 0, "neutral")
+    throttle.add(Change.GAIN, 1, "gain")
+    throttle.add(Change.GAIN, 1.5, "more")
     assert (pending := throttle.take()) is not None
     assert pending.stamp == "gain"
 
 
 def test_a9_hastening_makes_what_is_pending_due_now() -> None:
-    throttle = Throttle(D)
-    throttle.hasten(5)
+    throttle = Debouncer(D)
+    throttle.expedite(5)
     assert throttle.due() is None
-    throttle.note(Change.NEUTRAL, 5, "")
-    throttle.hasten(5.5)
+    throttle.add(Change.NEUTRAL, 5, "")
+    throttle.expedite(5.5)
     assert throttle.due() == 5.5
 
 

@@ -3,43 +3,43 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hotpool_agent.services.start_queue import Turns
+from hotpool_agent.services.start_queue import StartQueue
 
 SERVICES = ("a", "b", "c", "d")
 
 
 def test_a8_turns_come_in_the_order_of_asking() -> None:
-    turns, went = Turns(), list[str]()
+    turns, went = StartQueue(), list[str]()
     for name in SERVICES:
-        turns.ask(name, lambda name=name: went.append(name))  # type: ignore[misc]
-    turns.leave("c")
+        turns.acquire(name, lambda name=name: went.append(name))  # type: ignore[misc]
+    turns.release("c")
     assert went == ["a"]
-    turns.leave("a")
+    turns.release("a")
     assert went == ["a", "b"]
-    turns.leave("b")
+    turns.release("b")
     assert went == ["a", "b", "d"]
 
 
 def test_a8_others_wait_for_one_that_was_adopted_while_it_loads() -> None:
-    turns, went = Turns(), list[str]()
-    turns.take("a")
-    turns.ask("b", lambda: went.append("b"))
+    turns, went = StartQueue(), list[str]()
+    turns.hold("a")
+    turns.acquire("b", lambda: went.append("b"))
     assert went == []
-    turns.leave("a")
+    turns.release("a")
     assert went == ["b"]
 
 
 def test_a8_who_asks_again_keeps_its_turn() -> None:
-    turns, went = Turns(), list[str]()
-    turns.ask("a", lambda: went.append("a"))
-    turns.ask("b", lambda: went.append("b"))
-    turns.ask("a", lambda: went.append("a"))
+    turns, went = StartQueue(), list[str]()
+    turns.acquire("a", lambda: went.append("a"))
+    turns.acquire("b", lambda: went.append("b"))
+    turns.acquire("a", lambda: went.append("a"))
     assert went == ["a", "a"]
 
 
 @given(st.lists(st.tuples(st.booleans(), st.sampled_from(SERVICES)), max_size=40))
 def test_a8_never_two_and_never_none_while_somebody_waits(moves: list[tuple[bool, str]]) -> None:
-    turns, loading, waiting = Turns(), set[str](), set[str]()
+    turns, loading, waiting = StartQueue(), set[str](), set[str]()
 
     def go(name: str) -> None:
         waiting.discard(name)
@@ -48,9 +48,9 @@ def test_a8_never_two_and_never_none_while_somebody_waits(moves: list[tuple[bool
     for asks, name in moves:
         if asks:
             waiting.add(name)
-            turns.ask(name, lambda name=name: go(name))  # type: ignore[misc]
+            turns.acquire(name, lambda name=name: go(name))  # type: ignore[misc]
         else:
             waiting.discard(name)
             loading.discard(name)
-            turns.leave(name)
+            turns.release(name)
         assert len(loading) == (1 if loading or waiting else 0)

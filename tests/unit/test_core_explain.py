@@ -21,9 +21,9 @@ from tests.builders import (
 from hotpool.api.meta import Condition
 from hotpool.api.pool import PoolStatus
 from hotpool.api.slice import MemberState
-from hotpool.cli.fleet_reader import Snapshot
-from hotpool.core.explain.explain import Answer, Membership, Standing, explain, survey
-from hotpool.core.matching import Gate, judge
+from hotpool.cli.fleet_reader import FleetSnapshot
+from hotpool.core.explain.explain import Explanation, Membership, MembershipState, explain, explain_pool
+from hotpool.core.matching import Criterion, match
 from hotpool.core.model import Kind, Liveness, Pool
 
 AS_READY, AS_SUSPECT, AS_DRAINING = (Membership(state, "t0") for state in get_args(MemberState))
@@ -36,19 +36,19 @@ TTS = service("piper", "tts", languages=["en"], since="2026-11-24T10:00:02Z")
 SPEECH_POOL: dict[str, Any] = {"requires": requires("asr", "nmt", "tts", languagePairs={"allOf": ["zh-en"]})}
 
 
-def asked(content: dict[str, Any] | None, spec: Pool, member: Membership | None = None, **more: Any) -> Answer:
+def asked(content: dict[str, Any] | None, spec: Pool, member: Membership | None = None, **more: Any) -> Explanation:
     """The answer for a node called n, read as the command line reads it."""
-    found = Snapshot()
-    assert found.take(Kind.NODE, node_object("n", content, **{"conditions": LIVE, **more}))
+    found = FleetSnapshot()
+    assert found.add(Kind.NODE, node_object("n", content, **{"conditions": LIVE, **more}))
     return explain(found.facts("n"), spec, member)
 
 
-def flips(answer: Answer) -> list[str]:
-    return [way for item in answer.requirements if not item.holds for way in item.flip]
+def flips(answer: Explanation) -> list[str]:
+    return [way for item in answer.requirements if not item.met for way in item.remedy]
 
 
-def observed(answer: Answer, gate: Gate) -> str:
-    return next(item.observed for item in answer.requirements if item.gate is gate)
+def observed(answer: Explanation, gate: Criterion) -> str:
+    return next(item.observed for item in answer.requirements if item.criterion is gate)
 
 
 def off(body: dict[str, Any], state: str = "Stopped", **more: Any) -> dict[str, Any]:
@@ -57,7 +57,7 @@ def off(body: dict[str, Any], state: str = "Stopped", **more: Any) -> dict[str, 
 
 def test_f2_a_member_holds_every_requirement_and_says_since_when() -> None:
     answer = asked(report(ASR, NMT, TTS), pool("p", **SPEECH_POOL), Membership("Ready", "t0"))
-    assert (answer.standing, answer.decided, flips(answer)) == (Standing.MEMBER, None, [])
+    assert (answer.membership, answer.decided, flips(answer)) == (MembershipState.MEMBER, None, [])
     since = {item.required: item.since for item in answer.requirements}
     assert since["type tts ready"] == TTS["since"]
     assert since["language pair zh-en"] == NMT["since"], "the last of the services that make the pair"
@@ -82,7 +82,7 @@ def test_f2_each_reason_of_a_type_has_its_own_way_out(
     content["capabilities"] = [{"type": "tts", "ready": False, "reason": reason, "services": []}]
     answer = asked(content, pool("p", requires=requires("tts")))
     assert answer.decided
-    assert (answer.standing, answer.decided.gate) == (Standing.OUT, Gate.TYPE)
+    assert (answer.membership, answer.decided.criterion) == (MembershipState.OUT, Criterion.TYPE)
     assert answer.decided.observed.startswith(reason)
     assert expected in flips(answer)[0]
     assert answer.decided.since == (TTS["since"] if services else None)
@@ -151,13 +151,13 @@ def test_f2_a_pair_says_which_part_is_missing(
 ) -> None:
     answer = asked(report(*services), pool("p", requires={"languagePairs": wanted}))
     assert answer.decided
-    assert answer.decided.gate is Gate.LANGUAGE_PAIR
+    assert answer.decided.criterion is Criterion.LANGUAGE_PAIR
     assert (answer.decided.observed, flips(answer)) == (expected, ways)
 
 
 def test_f2_a_pair_of_a_node_without_any_service_misses_every_part() -> None:
     answer = asked(report(), pool("p", requires={"languagePairs": {"allOf": ["zh-en"], "semantic": True}}))
-    found = observed(answer, Gate.LANGUAGE_PAIR)
+    found = observed(answer, Criterion.LANGUAGE_PAIR)
     assert [part.split()[0] for part in found.split("; ")] == ["zh", "no", "en", "zh"]
     assert len(flips(answer)) == 4
 
@@ -170,13 +170,13 @@ _TIER = {"attributes": [{"key": "tier", "values": ["gold"]}]}
 def test_f2_an_attribute_names_the_service_that_would_have_it() -> None:
     answer = asked(report(ASR, stopped("big", "asr", **_TIER)), pool("p", **GOLD))
     assert answer.decided
-    assert answer.decided.gate is Gate.ATTRIBUTE
+    assert answer.decided.criterion is Criterion.ATTRIBUTE
     assert "whisper" in answer.decided.observed
     assert flips(answer) == ["start service big (asr) on n: hotpool-agent start big"]
     bare = asked(report(ASR), pool("p", **GOLD))
     assert flips(bare) == ["declare tier=gold or silver on one running asr service in the catalogue of n"]
     met = asked(report(service("whisper", "asr", since="t1", **_TIER)), pool("p", **GOLD), Membership("Ready", "t"))
-    assert [item.since for item in met.requirements if item.gate is Gate.ATTRIBUTE] == ["t1"]
+    assert [item.since for item in met.requirements if item.criterion is Criterion.ATTRIBUTE] == ["t1"]
 
 
 def test_f2_labels_say_what_to_set_and_what_to_remove() -> None:
@@ -205,46 +205,46 @@ def test_f2_labels_say_what_to_set_and_what_to_remove() -> None:
 @pytest.mark.parametrize(
     ("content", "spec", "more", "gate", "way"),
     [
-        (None, SPEECH_POOL, {}, Gate.NOT_REPORTED, "start the agent: hotpool-agent run on n"),
-        ({"epoch": "x"}, SPEECH_POOL, {}, Gate.NOT_REPORTED, "mend the agent: hotpool-agent run on n"),
-        (report(ASR, leaving=True), GOLD, {}, Gate.LEAVING, "start the agent again: hotpool-agent run on n"),
+        (None, SPEECH_POOL, {}, Criterion.NOT_REPORTED, "start the agent: hotpool-agent run on n"),
+        ({"epoch": "x"}, SPEECH_POOL, {}, Criterion.NOT_REPORTED, "mend the agent: hotpool-agent run on n"),
+        (report(ASR, leaving=True), GOLD, {}, Criterion.LEAVING, "start the agent again: hotpool-agent run on n"),
         (
             report(ASR),
             {"requires": requires("asr"), "excludeNodes": ["n"]},
             {},
-            Gate.EXCLUDED,
+            Criterion.EXCLUDED,
             "remove n from spec.excludeNodes of nodepool p",
         ),
         (
             report(ASR),
             {"requires": {"hash": {"count": 1024, "index": 7}}},
             {},
-            Gate.HASH,
+            Criterion.HASH,
             "nothing but another name: the part of n follows from its name, and another pool has it",
         ),
         (
             report(ASR),
             {},
             {},
-            Gate.NOTHING_REQUIRED,
+            Criterion.EMPTY_REQUIREMENTS,
             "require something in spec.requires of nodepool p, or say matchAll: true",
         ),
         (
             report(ASR),
             {"requires": requires("asr")},
             {"conditions": OFFLINE},
-            Gate.OFFLINE,
+            Criterion.OFFLINE,
             "wait for a heartbeat; look at the agent: hotpool-agent status on n",
         ),
     ],
 )
 def test_f2_each_gate_of_the_node_says_what_would_flip_it(
-    content: dict[str, Any] | None, spec: dict[str, Any], more: dict[str, Any], gate: Gate, way: str
+    content: dict[str, Any] | None, spec: dict[str, Any], more: dict[str, Any], gate: Criterion, way: str
 ) -> None:
     answer = asked(content, pool("p", **spec), **more)
     assert answer.decided
-    assert (answer.standing, answer.decided.gate, answer.decided.flip) == (Standing.OUT, gate, (way,))
-    assert answer.verdict.gate is gate
+    assert (answer.membership, answer.decided.criterion, answer.decided.remedy) == (MembershipState.OUT, gate, (way,))
+    assert answer.verdict.criterion is gate
 
 
 def test_f2_silence_says_since_when_by_the_condition() -> None:
@@ -268,41 +268,41 @@ def braked(**spec: Any) -> Pool:
 
 NEEDS_ASR: dict[str, Any] = {"requires": requires("asr")}
 _STANDINGS = [
-    (pool("p", **NEEDS_ASR), LIVE, AS_READY, Standing.MEMBER),
-    (pool("p", **NEEDS_ASR), LIVE, None, Standing.PENDING),
-    (pool("p", **NEEDS_ASR), LIVE, AS_SUSPECT, Standing.PENDING),
-    (pool("p", **NEEDS_ASR), OFFLINE, None, Standing.OUT),
-    (pool("p", **NEEDS_ASR), OFFLINE, AS_SUSPECT, Standing.PENDING),
-    (braked(**NEEDS_ASR), OFFLINE, AS_SUSPECT, Standing.HELD),
-    (braked(**NEEDS_ASR), OFFLINE, None, Standing.OUT),
-    (braked(requires=requires("tts")), OFFLINE, AS_SUSPECT, Standing.PENDING),
-    (pool("p", mode="DryRun", **NEEDS_ASR), LIVE, None, Standing.DRY_RUN),
-    (pool("p", mode="DryRun", **NEEDS_ASR), LIVE, AS_READY, Standing.PENDING),
-    (pool("p", paused=True, **NEEDS_ASR), OFFLINE, AS_READY, Standing.PAUSED),
-    (pool("p", problem="spec.x: wrong", **NEEDS_ASR), LIVE, None, Standing.INVALID_SPEC),
+    (pool("p", **NEEDS_ASR), LIVE, AS_READY, MembershipState.MEMBER),
+    (pool("p", **NEEDS_ASR), LIVE, None, MembershipState.PENDING),
+    (pool("p", **NEEDS_ASR), LIVE, AS_SUSPECT, MembershipState.PENDING),
+    (pool("p", **NEEDS_ASR), OFFLINE, None, MembershipState.OUT),
+    (pool("p", **NEEDS_ASR), OFFLINE, AS_SUSPECT, MembershipState.PENDING),
+    (braked(**NEEDS_ASR), OFFLINE, AS_SUSPECT, MembershipState.RETAINED),
+    (braked(**NEEDS_ASR), OFFLINE, None, MembershipState.OUT),
+    (braked(requires=requires("tts")), OFFLINE, AS_SUSPECT, MembershipState.PENDING),
+    (pool("p", mode="DryRun", **NEEDS_ASR), LIVE, None, MembershipState.DRY_RUN),
+    (pool("p", mode="DryRun", **NEEDS_ASR), LIVE, AS_READY, MembershipState.PENDING),
+    (pool("p", paused=True, **NEEDS_ASR), OFFLINE, AS_READY, MembershipState.PAUSED),
+    (pool("p", problem="spec.x: wrong", **NEEDS_ASR), LIVE, None, MembershipState.INVALID_SPEC),
 ]
 
 
 @pytest.mark.parametrize(("spec", "conditions", "member", "expected"), _STANDINGS)
 def test_f2_d8_f3_what_slices_and_judge_say_is_one_standing(
-    spec: Pool, conditions: list[dict[str, Any]], member: Membership | None, expected: Standing
+    spec: Pool, conditions: list[dict[str, Any]], member: Membership | None, expected: MembershipState
 ) -> None:
     answer = asked(report(ASR), spec, member, conditions=conditions)
-    assert answer.standing is expected
-    told = expected not in {Standing.MEMBER, Standing.OUT}
+    assert answer.membership is expected
+    told = expected not in {MembershipState.MEMBER, MembershipState.OUT}
     assert bool(answer.remarks) == told
 
 
 def test_f2_a_draining_and_a_late_member_say_how_they_are_offered_again() -> None:
     drain = [*LIVE, condition("Draining", "True", "Requested", lastTransitionTime="t7")]
     answer = asked(report(ASR), pool("p", **NEEDS_ASR), Membership("Draining", "t"), drain=True, conditions=drain)
-    assert answer.standing is Standing.MEMBER
-    assert [(r.since, r.flip) for r in answer.remarks] == [
+    assert answer.membership is MembershipState.MEMBER
+    assert [(r.since, r.remedy) for r in answer.remarks] == [
         ("t7", ("undo the drain: set spec.drain to false in nodecapability n",))
     ]
     late = [condition(status="Unknown", reason="Suspect", lastTransitionTime="t8")]
     answer = asked(report(ASR), pool("p", **NEEDS_ASR), AS_SUSPECT, conditions=late)
-    assert [(r.since, r.flip) for r in answer.remarks] == [("t8", ("wait for a heartbeat of n",))]
+    assert [(r.since, r.remedy) for r in answer.remarks] == [("t8", ("wait for a heartbeat of n",))]
 
 
 def test_f2_the_nearest_misses_fail_the_fewest_and_silent_reports_come_last() -> None:
@@ -313,18 +313,23 @@ def test_f2_the_nearest_misses_fail_the_fewest_and_silent_reports_come_last() ->
         "mute": view(None),
         "offline": view(speech("zh", "en"), Liveness.OFFLINE),
     }
-    found = survey(views, pool("p", **SPEECH_POOL), {"in": AS_READY})
-    assert found.misses == ("offline", "one", "three", "mute")
-    assert found.reasons == {Gate.OFFLINE: 1, Gate.LANGUAGE_PAIR: 1, Gate.TYPE: 1, Gate.NOT_REPORTED: 1}
-    assert (found.members, found.unwritten) == ({"Ready": 1}, 0)
-    assert survey(views, pool("p", **SPEECH_POOL), {}).unwritten == 1
+    found = explain_pool(views, pool("p", **SPEECH_POOL), {"in": AS_READY})
+    assert found.candidates == ("offline", "one", "three", "mute")
+    assert found.reasons == {
+        Criterion.OFFLINE: 1,
+        Criterion.LANGUAGE_PAIR: 1,
+        Criterion.TYPE: 1,
+        Criterion.NOT_REPORTED: 1,
+    }
+    assert (found.members, found.pending) == ({"Ready": 1}, 0)
+    assert explain_pool(views, pool("p", **SPEECH_POOL), {}).pending == 1
 
 
 def test_f2_members_are_those_of_all_slices_of_the_pool() -> None:
-    found = Snapshot()
+    found = FleetSnapshot()
     for index, names in enumerate((["a", "b"], ["c"])):
-        assert found.take(Kind.SLICE, slice_object("p", index, *names))
-    assert found.take(Kind.SLICE, slice_object("q", 0, "z"))
+        assert found.add(Kind.SLICE, slice_object("p", index, *names))
+    assert found.add(Kind.SLICE, slice_object("q", 0, "z"))
     assert found.members("p").keys() == {"a", "b", "c"}
 
 
@@ -364,12 +369,12 @@ def test_f2_the_answer_is_the_judges_for_random_nodes_and_pools(
 ) -> None:
     wanted = pool("p", **spec)
     answer = asked(content, wanted, conditions=[condition(reason=reason)], labels=labels)
-    said = judge(view(content, Liveness(reason), labels=labels), wanted.spec)
+    said = match(view(content, Liveness(reason), labels=labels), wanted.spec)
     assert answer.verdict == said
-    assert (answer.decided.gate if answer.decided else None) == said.gate
+    assert (answer.decided.criterion if answer.decided else None) == said.criterion
     for item in answer.requirements:
         assert item.observed
-        assert bool(item.flip) == (not item.holds), item
+        assert bool(item.remedy) == (not item.met), item
 
 
 @given(contents(), specs())

@@ -1,18 +1,18 @@
 """What others changed, told from what we changed ourselves (behaviour D5, D10)."""
 
 from hotpool.core.model import Meta
-from hotpool.events.last_applied import Footprint
+from hotpool.events.last_applied import LastApplied
 
 OWNER = Meta("zh-en", "u1", 1)
 
 
-def known(**children: str) -> Footprint[str]:
-    footprint: Footprint[str] = Footprint()
+def known(**children: str) -> LastApplied[str]:
+    footprint: LastApplied[str] = LastApplied()
     footprint.know(OWNER, children)
     return footprint
 
 
-def write(footprint: Footprint[str], child: str, what: str | None) -> None:
+def write(footprint: LastApplied[str], child: str, what: str | None) -> None:
     footprint.write(OWNER, child)
     footprint.stored(OWNER, child, what)
 

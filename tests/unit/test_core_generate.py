@@ -14,8 +14,8 @@ from tests.generators import made, offered, planned
 from hotpool.api.meta import GENERATOR_NAME_MAX, PAIR_OR_ANY_PATTERN, POOL_NAME_MAX
 from hotpool.api.names import LABEL_PATTERN
 from hotpool.core.generators import key_ranking
-from hotpool.core.generators.admission import Admission, Names, admit, key_rule, pool_name, pool_spec
-from hotpool.core.generators.key_ranking import Ranking
+from hotpool.core.generators.admission import Admission, NameAllocator, admit, key_rule, pool_name, pool_spec
+from hotpool.core.generators.key_ranking import KeyRanking
 from hotpool.core.model import Generator, Liveness, NodeView
 from hotpool.core.planning.generator_plan import GeneratorPlan
 
@@ -67,24 +67,24 @@ def test_d6_the_key_is_data_in_the_spec_and_the_pool_requires_its_pair(key: str)
 
 
 def admitted(nodes: Mapping[str, int], existing: Iterable[str], by: Generator) -> Admission:
-    ranked = Ranking()
+    ranked = KeyRanking()
     for key, number in nodes.items():
         ranked.add(key, number)
-    names = Names(lambda key: pool_name("g", key), lambda _: True)
+    names = NameAllocator(lambda key: pool_name("g", key), lambda _: True)
     return admit(ranked, tuple(existing), by.spec, names)
 
 
 def test_d5_rank_is_by_nodes_then_by_name_and_who_is_left_out_is_reported() -> None:
     found = admitted({"b-a": 3, "a-b": 3, "c-d": 9, "x-y": 1}, [], generator("g", minNodes=2, maxPools=2))
     assert found.admitted == ("c-d", "a-b")
-    assert found.shown == (("b-a", 3, "MaxPools"), ("x-y", 1, "MinNodes"))
+    assert found.listed == (("b-a", 3, "MaxPools"), ("x-y", 1, "MinNodes"))
     assert found.left_out == 2
 
 
 def test_d5_who_is_admitted_keeps_its_place() -> None:
     found = admitted({"c-d": 9, "e-f": 8, "a-b": 1}, ["a-b"], generator("g", minNodes=2, maxPools=2))
     assert found.admitted == ("a-b", "c-d")
-    assert found.shown == (("e-f", 8, "MaxPools"),)
+    assert found.listed == (("e-f", 8, "MaxPools"),)
 
 
 @given(
@@ -102,10 +102,10 @@ def test_d5_every_key_is_admitted_or_reported_in_the_order_of_rank(
     new = [key for key in ranked if nodes[key] >= least][:room]
     assert found.admitted == (*existing, *new)
     out = [key for key in ranked if key not in new]
-    assert [key for key, _, _ in found.shown] == out[:20]
+    assert [key for key, _, _ in found.listed] == out[:20]
     assert found.left_out == len(out)
-    assert {why for _, number, why in found.shown if number < least} <= {"MinNodes"}
-    assert {why for _, number, why in found.shown if number >= least} <= {"MaxPools"}
+    assert {why for _, number, why in found.listed if number < least} <= {"MinNodes"}
+    assert {why for _, number, why in found.listed if number >= least} <= {"MaxPools"}
 
 
 @pytest.mark.parametrize("few", [10_000, 0], ids=["few", "many"])
@@ -115,8 +115,8 @@ def test_d5_every_key_is_admitted_or_reported_in_the_order_of_rank(
 def test_d5_a_ranking_is_that_of_its_counts(
     changes: list[tuple[str, int]], few: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(key_ranking, "_FEW", few)
-    found, counts = Ranking(), dict.fromkeys("abcd", 0)
+    monkeypatch.setattr(key_ranking, "SORT_THRESHOLD", few)
+    found, counts = KeyRanking(), dict.fromkeys("abcd", 0)
     for key, by in changes:
         change = max(by, -counts[key])
         counts[key] += change
@@ -129,7 +129,7 @@ def test_d5_a_ranking_is_that_of_its_counts(
 
 @given(st.lists(st.booleans(), max_size=400))
 def test_d5_a_key_that_comes_and_goes_for_ever_is_held_once(turns: list[bool]) -> None:
-    found = Ranking()
+    found = KeyRanking()
     for number, comes in enumerate(turns * 3):
         found.add("stays" if number == 0 else f"k{number % 3}", 1)
         if comes:

@@ -4,8 +4,8 @@ import pytest
 
 from hotpool.api.meta import Condition
 from hotpool.core.model import Kind, Member
-from hotpool.events.aggregator import Happening
-from hotpool.events.builders import changed_conditions, moved
+from hotpool.events.aggregator import EventDraft
+from hotpool.events.builders import changed_conditions, membership_changed
 
 
 def condition(type_: str, status: str = "True", reason: str = "Because", message: str = "") -> Condition:
@@ -14,7 +14,7 @@ def condition(type_: str, status: str = "True", reason: str = "Because", message
     )
 
 
-def brief(found: list[Happening]) -> list[tuple[str, bool]]:
+def brief(found: list[EventDraft]) -> list[tuple[str, bool]]:
     return [(happening.reason, happening.warning) for happening in found]
 
 
@@ -77,7 +77,7 @@ def test_c6_the_note_holds_reason_and_message() -> None:
 def test_c6_who_joined_left_and_changed_is_told_with_the_gate() -> None:
     before = {"p-0": members("a", "b", "c", "d")}
     after = {"p-0": (*members("a", "e"), *members("b", state="Suspect"))}
-    told = moved(before, after, {"c": "TypeNotReady"}, dry_run=False)
+    told = membership_changed(before, after, {"c": "TypeNotReady"}, dry_run=False)
     assert told
     assert told.reason == "MembersChanged"
     expected = "1 joined [e], 2 left (Deleted 1, TypeNotReady 1) [c, d], 1 changed (Suspect 1) [b]"
@@ -87,13 +87,13 @@ def test_c6_who_joined_left_and_changed_is_told_with_the_gate() -> None:
 def test_c6_a_member_that_only_moves_to_another_slice_is_no_change() -> None:
     before = {"p-0": members("a"), "p-1": members("b", "c"), "p-2": members("d")}
     after = {"p-0": members("a", "b", "c"), "p-2": members("d")}
-    assert moved(before, after, {}, dry_run=False) is None
-    assert moved(before, before, {}, dry_run=False) is None
+    assert membership_changed(before, after, {}, dry_run=False) is None
+    assert membership_changed(before, before, {}, dry_run=False) is None
 
 
 def test_d11_dry_run_that_empties_a_pool_has_an_event_of_its_own() -> None:
-    told = moved({"p-0": members("a", "b")}, {}, {}, dry_run=True)
+    told = membership_changed({"p-0": members("a", "b")}, {}, {}, dry_run=True)
     assert told
     assert (told.reason, told.warning) == ("DryRunEmptied", False)
     assert told.content.note == "mode DryRun: all 2 members were taken out"
-    assert moved({}, {}, {}, dry_run=True) is None
+    assert membership_changed({}, {}, {}, dry_run=True) is None

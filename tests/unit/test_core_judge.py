@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tests.builders import node, pool, report, requires, service, speech, stopped, view
 
 from hotpool.api.pool import LabelSelector, PoolSpec
-from hotpool.core.matching import Gate, findings, judge, selects
+from hotpool.core.matching import Criterion, evaluate, match, selects
 from hotpool.core.model import Liveness, NodeView
 
 ASR = report(service("a", "asr"))
@@ -19,8 +19,8 @@ def spec(**wire: Any) -> PoolSpec:
 
 
 def verdict(seen: NodeView, **wire: Any) -> str | None:
-    found = judge(seen, spec(**wire))
-    return found.state or found.gate
+    found = match(seen, spec(**wire))
+    return found.state or found.criterion
 
 
 NEEDS_ASR = {"requires": requires("asr")}
@@ -30,26 +30,30 @@ NEEDS_ASR = {"requires": requires("asr")}
     ("seen", "wire", "expected"),
     [
         (view(ASR), NEEDS_ASR, "Ready"),
-        (view(None), NEEDS_ASR, Gate.NOT_REPORTED),
-        (view({"epoch": "not a number"}), NEEDS_ASR, Gate.NOT_REPORTED),
-        (view(ASR, Liveness.OFFLINE), NEEDS_ASR, Gate.OFFLINE),
-        (view({**ASR, "leaving": True}), NEEDS_ASR, Gate.LEAVING),
-        (view({**ASR, "leaving": True}, drain=True), NEEDS_ASR, Gate.LEAVING),
-        (view(ASR), {**NEEDS_ASR, "excludeNodes": ["n"]}, Gate.EXCLUDED),
+        (view(None), NEEDS_ASR, Criterion.NOT_REPORTED),
+        (view({"epoch": "not a number"}), NEEDS_ASR, Criterion.NOT_REPORTED),
+        (view(ASR, Liveness.OFFLINE), NEEDS_ASR, Criterion.OFFLINE),
+        (view({**ASR, "leaving": True}), NEEDS_ASR, Criterion.LEAVING),
+        (view({**ASR, "leaving": True}, drain=True), NEEDS_ASR, Criterion.LEAVING),
+        (view(ASR), {**NEEDS_ASR, "excludeNodes": ["n"]}, Criterion.EXCLUDED),
         (view(ASR), {**NEEDS_ASR, "excludeNodes": ["other"]}, "Ready"),
-        (view(ASR), {}, Gate.NOTHING_REQUIRED),
-        (view(ASR), {"requires": {"nodeSelector": {}}}, Gate.NOTHING_REQUIRED),
+        (view(ASR), {}, Criterion.EMPTY_REQUIREMENTS),
+        (view(ASR), {"requires": {"nodeSelector": {}}}, Criterion.EMPTY_REQUIREMENTS),
         (view(ASR), {"requires": {"matchAll": True}}, "Ready"),
         (view(report()), {"requires": {"matchAll": True}}, "Ready"),
-        (view(ASR), {"requires": requires("tts", matchAll=True)}, Gate.TYPE),
+        (view(ASR), {"requires": requires("tts", matchAll=True)}, Criterion.TYPE),
         (view(ASR, labels={"site": "a"}), {"requires": {"nodeSelector": {"matchLabels": {"site": "a"}}}}, "Ready"),
-        (view(ASR), {"requires": {"nodeSelector": {"matchLabels": {"site": "a"}}}}, Gate.NODE_SELECTOR),
-        (view(report(stopped("a", "asr"))), NEEDS_ASR, Gate.TYPE),
-        (view(ASR), {"requires": requires("asr", "never-heard-of")}, Gate.TYPE),
+        (view(ASR), {"requires": {"nodeSelector": {"matchLabels": {"site": "a"}}}}, Criterion.NODE_SELECTOR),
+        (view(report(stopped("a", "asr"))), NEEDS_ASR, Criterion.TYPE),
+        (view(ASR), {"requires": requires("asr", "never-heard-of")}, Criterion.TYPE),
         (view(speech("zh", "en")), {"requires": {"languagePairs": {"allOf": ["zh-en"]}}}, "Ready"),
-        (view(speech("zh", "en")), {"requires": {"languagePairs": {"allOf": ["zh-en", "zh-ja"]}}}, Gate.LANGUAGE_PAIR),
+        (
+            view(speech("zh", "en")),
+            {"requires": {"languagePairs": {"allOf": ["zh-en", "zh-ja"]}}},
+            Criterion.LANGUAGE_PAIR,
+        ),
         (view(speech("zh", "en")), {"requires": {"languagePairs": {"allOf": ["*-en"]}}}, "Ready"),
-        (view(speech("zh", "en")), {"requires": {"languagePairs": {"allOf": ["*-ja"]}}}, Gate.LANGUAGE_PAIR),
+        (view(speech("zh", "en")), {"requires": {"languagePairs": {"allOf": ["*-ja"]}}}, Criterion.LANGUAGE_PAIR),
     ],
 )
 def test_d2_each_gate_decides(seen: NodeView, wire: dict[str, Any], expected: str) -> None:
@@ -73,15 +77,15 @@ def test_c1_a_members_state(*, drain: bool, liveness: Liveness, state: str) -> N
 def test_d3_every_type_counts_and_only_running_ones(type_: str) -> None:
     wire = {"requires": requires(type_)}
     assert verdict(view(report(service("s", type_))), **wire) == "Ready"
-    assert verdict(view(report(stopped("s", type_))), **wire) is Gate.TYPE
+    assert verdict(view(report(stopped("s", type_))), **wire) is Criterion.TYPE
 
 
 def test_b2_a_running_service_on_a_device_that_is_not_accepted_does_not_count() -> None:
     content = report(service("s", "asr", device="cpu"))
     content["capabilities"] = [{"type": "asr", "ready": False, "reason": "DeviceNotAccepted", "services": []}]
     seen = view(content)
-    assert verdict(seen, **NEEDS_ASR) is Gate.TYPE
-    assert [f.observed for f in findings(seen, spec(**NEEDS_ASR)) if not f.holds] == ["DeviceNotAccepted"]
+    assert verdict(seen, **NEEDS_ASR) is Criterion.TYPE
+    assert [f.observed for f in evaluate(seen, spec(**NEEDS_ASR)) if not f.met] == ["DeviceNotAccepted"]
 
 
 def test_b3_languages_count_only_from_services_through_which_the_type_is_ready() -> None:
@@ -115,12 +119,12 @@ SILVER_GPU = service("two", "asr", device="gpu", attributes=[{"key": "tier", "va
 )
 def test_d2_attributes_are_met_by_one_and_the_same_service(wanted: list[dict[str, Any]], holds: bool) -> None:  # noqa: FBT001
     wire = {"requires": {"types": [{"type": "asr", "attributes": wanted}]}}
-    assert verdict(view(report(GOLD_CPU, SILVER_GPU)), **wire) == ("Ready" if holds else Gate.ATTRIBUTE)
+    assert verdict(view(report(GOLD_CPU, SILVER_GPU)), **wire) == ("Ready" if holds else Criterion.ATTRIBUTE)
 
 
 def test_d2_attributes_of_a_stopped_service_do_not_count() -> None:
     wire = {"requires": {"types": [{"type": "asr", "attributes": [{"key": "tier", "anyOf": ["gold"]}]}]}}
-    assert verdict(view(report({**GOLD_CPU, "state": "Stopped"}, SILVER_GPU)), **wire) is Gate.ATTRIBUTE
+    assert verdict(view(report({**GOLD_CPU, "state": "Stopped"}, SILVER_GPU)), **wire) is Criterion.ATTRIBUTE
 
 
 @pytest.mark.parametrize(
@@ -130,7 +134,7 @@ def test_d2_languages_model_version_and_device_are_attributes(key: str, value: s
     wire = {"requires": {"types": [{"type": "asr", "attributes": [{"key": key, "anyOf": [value]}]}]}}
     seen = view(report(service("s", "asr", languages=["zh-CN"], model="v3", version="1.4", device="gpu")))
     assert verdict(seen, **wire) == "Ready"
-    assert verdict(view(report(service("s", "asr"))), **wire) is Gate.ATTRIBUTE
+    assert verdict(view(report(service("s", "asr"))), **wire) is Criterion.ATTRIBUTE
 
 
 # Languages.
@@ -139,11 +143,11 @@ def test_d2_languages_model_version_and_device_are_attributes(key: str, value: s
 def test_b4_semantic_repair_counts_where_the_pool_asks_for_it() -> None:
     wire = {"requires": {"languagePairs": {"allOf": ["zh-en"], "semantic": True}}}
     content = speech("zh", "en", "ja")
-    assert verdict(view(content), **wire) is Gate.LANGUAGE_PAIR
+    assert verdict(view(content), **wire) is Criterion.LANGUAGE_PAIR
     repaired = report(*content["services"], service("r", "semantic", languages=["zh", "en"]))
     assert verdict(view(repaired), **wire) == "Ready"
     half = report(*content["services"], service("r", "semantic", languages=["zh"]))
-    assert verdict(view(half), **wire) is Gate.LANGUAGE_PAIR
+    assert verdict(view(half), **wire) is Criterion.LANGUAGE_PAIR
 
 
 def test_b4_languages_that_no_pool_can_name_make_no_pair_and_spoil_no_other() -> None:
@@ -226,11 +230,11 @@ def test_b4_stopping_any_service_never_brings_a_node_into_a_pool(
     assert set(after.semantic_pairs) <= set(before.semantic_pairs)
     assert not any(pair.split("-")[0] == pair.split("-")[1] for pair in before.pairs)
     for wanted in pools:
-        assert judge(before, wanted).state or not judge(after, wanted).state
+        assert match(before, wanted).state or not match(after, wanted).state
 
 
 def test_findings_tell_the_first_gate_that_does_not_hold_and_what_was_seen() -> None:
     broken = NodeView(node("n", {"epoch": "x"}), Liveness.LIVE)
-    found = next(f for f in findings(broken, spec(**NEEDS_ASR)) if not f.holds)
-    assert found.gate is Gate.NOT_REPORTED
+    found = next(f for f in evaluate(broken, spec(**NEEDS_ASR)) if not f.met)
+    assert found.criterion is Criterion.NOT_REPORTED
     assert "status.report" in found.observed

@@ -18,10 +18,10 @@ from tests.builders import (
     service,
 )
 
-from hotpool.core.cluster_cache import State
+from hotpool.core.cluster_cache import ClusterCache
 from hotpool.core.explain.explain import explain
-from hotpool.core.explain.remedies import Facts
-from hotpool.core.matching import Gate
+from hotpool.core.explain.remedies import NodeFacts
+from hotpool.core.matching import Criterion
 from hotpool.core.model import Key, Kind
 from hotpool.core.planning.pool_plan import plan_node
 
@@ -29,119 +29,119 @@ NODE, LLM, HERE = Key(Kind.NODE, "n"), Key(Kind.POOL, "llm"), Key(Kind.POOL, "he
 SITE = {"nodeSelector": {"matchLabels": {"site": "a"}}}
 
 
-def fleet(**more: Any) -> State:
+def fleet(**more: Any) -> ClusterCache:
     """A node that serves llm, a pool of llm and a pool of site a."""
     state = open_state()
-    state.observe(pool("llm", requires=requires("llm")), 0)
-    state.observe(pool("here", requires=SITE), 0)
-    state.observe(node("n", report(service("q", "llm")), **more), 0)
+    state.upsert(pool("llm", requires=requires("llm")), 0)
+    state.upsert(pool("here", requires=SITE), 0)
+    state.upsert(node("n", report(service("q", "llm")), **more), 0)
     return state
 
 
-def reasons(state: State) -> dict[str, tuple[str, str]]:
+def reasons(state: ClusterCache) -> dict[str, tuple[str, str]]:
     return {c.type: (c.reason, c.message) for c in plan_node(state.nodes["n"].view, "t").conditions}
 
 
 def test_c5_cordon_is_drain_and_uncordon_ends_it() -> None:
     state = fleet()
-    assert state.observe(kube_node("n", cordoned=True), 1) >= {NODE, LLM}
+    assert state.upsert(kube_node("n", cordoned=True), 1) >= {NODE, LLM}
     assert state.pools["llm"].members == {"n": "Draining"}
     assert reasons(state)["Ready"] == ("Cordoned", "the Node is cordoned: offered no new work")
     assert reasons(state)["Draining"][0] == "Cordoned"
-    assert state.observe(kube_node("n", version=2), 2) >= {NODE, LLM}
+    assert state.upsert(kube_node("n", version=2), 2) >= {NODE, LLM}
     assert state.pools["llm"].members == {"n": "Ready"}
     assert reasons(state)["Draining"][0] == "NotRequested"
 
 
 def test_c5_spec_drain_stays_independent_of_a_cordon() -> None:
     state = fleet(drain=True)
-    state.observe(kube_node("n", cordoned=True), 1)
+    state.upsert(kube_node("n", cordoned=True), 1)
     assert reasons(state)["Ready"][0] == "Draining"
     assert reasons(state)["Draining"] == ("Requested", "spec.drain is true, and the Node is cordoned")
-    state.observe(kube_node("n", version=2), 2)
+    state.upsert(kube_node("n", version=2), 2)
     assert state.pools["llm"].members == {"n": "Draining"}
-    state.observe(kube_node("n", version=3, cordoned=True), 3)
-    state.observe(node("n", report(service("q", "llm")), version=2), 4)
+    state.upsert(kube_node("n", version=3, cordoned=True), 3)
+    state.upsert(node("n", report(service("q", "llm")), version=2), 4)
     assert reasons(state)["Draining"][0] == "Cordoned"
 
 
 def test_c5_a_cordon_known_before_the_agent_reports_counts() -> None:
     state = open_state()
-    state.observe(pool("llm", requires=requires("llm")), 0)
-    assert state.observe(kube_node("n", cordoned=True), 0) == set()
-    state.observe(node("n", report(service("q", "llm"))), 1)
+    state.upsert(pool("llm", requires=requires("llm")), 0)
+    assert state.upsert(kube_node("n", cordoned=True), 0) == set()
+    state.upsert(node("n", report(service("q", "llm"))), 1)
     assert state.pools["llm"].members == {"n": "Draining"}
 
 
 def test_d2_labels_of_the_node_reach_selectors_and_our_resource_wins_a_clash() -> None:
     state = fleet()
-    assert state.observe(kube_node("n", labels={"site": "a"}), 1) >= {HERE}
+    assert state.upsert(kube_node("n", labels={"site": "a"}), 1) >= {HERE}
     assert state.pools["here"].members == {"n": "Ready"}
-    state.observe(node("n", report(service("q", "llm")), version=2, labels={"site": "b"}), 2)
-    assert state.pools["here"].gates == {"n": Gate.NODE_SELECTOR}
-    state.observe(node("n", report(service("q", "llm")), version=3), 3)
+    state.upsert(node("n", report(service("q", "llm")), version=2, labels={"site": "b"}), 2)
+    assert state.pools["here"].criteria == {"n": Criterion.NODE_SELECTOR}
+    state.upsert(node("n", report(service("q", "llm")), version=3), 3)
     assert state.pools["here"].members == {"n": "Ready"}
-    assert state.forget(Kind.KUBE_NODE, "n", "uid-kube-n") >= {HERE}
+    assert state.delete(Kind.KUBE_NODE, "n", "uid-kube-n") >= {HERE}
     assert state.pools["here"].members == {}
 
 
 def test_d2_what_has_the_agents_prefix_is_not_seen_on_a_node() -> None:
     state = open_state()
     tier = "agent.hotpool.dev/tier"
-    state.observe(pool("here", requires={"nodeSelector": {"matchLabels": {tier: "gold"}}}), 0)
-    state.observe(node("n", report()), 0)
-    state.observe(kube_node("n", labels={tier: "gold"}), 1)
+    state.upsert(pool("here", requires={"nodeSelector": {"matchLabels": {tier: "gold"}}}), 0)
+    state.upsert(node("n", report()), 0)
+    state.upsert(kube_node("n", labels={tier: "gold"}), 1)
     assert state.pools["here"].members == {}
-    state.observe(node("n", report(), version=2, labels={tier: "gold"}), 2)
+    state.upsert(node("n", report(), version=2, labels={tier: "gold"}), 2)
     assert state.pools["here"].members == {"n": "Ready"}
 
 
 def test_d4_a_status_of_the_kubelet_changes_nothing() -> None:
     state = fleet()
-    state.observe(kube_node("n", cordoned=True, labels={"site": "a"}), 1)
+    state.upsert(kube_node("n", cordoned=True, labels={"site": "a"}), 1)
     view = state.nodes["n"].view
-    assert state.observe(kube_node("n", version=2, cordoned=True, labels={"site": "a"}), 2) == set()
+    assert state.upsert(kube_node("n", version=2, cordoned=True, labels={"site": "a"}), 2) == set()
     assert state.nodes["n"].view is view
-    assert state.known(Kind.KUBE_NODE)["n"].version == 2
+    assert state.exists(Kind.KUBE_NODE)["n"].version == 2
 
 
 def test_d4_a_node_of_which_no_agent_reports_touches_nobody() -> None:
     state = fleet()
-    assert state.observe(kube_node("m", cordoned=True, labels={"site": "a"}), 1) == set()
-    assert state.forget(Kind.KUBE_NODE, "m", "uid-kube-m") == set()
+    assert state.upsert(kube_node("m", cordoned=True, labels={"site": "a"}), 1) == set()
+    assert state.delete(Kind.KUBE_NODE, "m", "uid-kube-m") == set()
 
 
 def test_c7_only_a_node_that_could_be_its_owner_makes_a_capability_due() -> None:
     state = fleet()
-    assert state.observe(kube_node("n"), 1) == {NODE}
+    assert state.upsert(kube_node("n"), 1) == {NODE}
     owned = replace(node("n", report(service("q", "llm")), version=2), owner="uid-kube-n")
-    assert state.observe(owned, 2) == {NODE}
-    assert state.observe(kube_node("n", version=2, uid="another"), 3) == set()
-    assert state.observe(replace(owned, meta=replace(owned.meta, version=3), owner=None), 4) == {NODE}
+    assert state.upsert(owned, 2) == {NODE}
+    assert state.upsert(kube_node("n", version=2, uid="another"), 3) == set()
+    assert state.upsert(replace(owned, meta=replace(owned.meta, version=3), owner=None), 4) == {NODE}
 
 
 def test_c7_late_events_of_a_node_that_was_made_again_are_dropped() -> None:
     state = fleet()
-    state.observe(kube_node("n"), 1)
-    state.observe(kube_node("n", version=5, uid="another", cordoned=True), 2)
-    assert state.forget(Kind.KUBE_NODE, "n", "uid-kube-n") == set()
-    assert state.observe(kube_node("n", version=4), 3) == set()
+    state.upsert(kube_node("n"), 1)
+    state.upsert(kube_node("n", version=5, uid="another", cordoned=True), 2)
+    assert state.delete(Kind.KUBE_NODE, "n", "uid-kube-n") == set()
+    assert state.upsert(kube_node("n", version=4), 3) == set()
     assert state.pools["llm"].members == {"n": "Draining"}
 
 
-def facts(state: State) -> Facts:
-    return Facts(state.nodes["n"].view)
+def facts(state: ClusterCache) -> NodeFacts:
+    return NodeFacts(state.nodes["n"].view)
 
 
 def test_f2_why_tells_the_cordon_and_where_a_label_comes_from() -> None:
     state = fleet(labels={"rack": "7"}, conditions=[condition("Draining", "True", "Cordoned")])
-    state.observe(kube_node("n", cordoned=True, labels={"site": "a", "rack": "8"}), 1)
+    state.upsert(kube_node("n", cordoned=True, labels={"site": "a", "rack": "8"}), 1)
     both = {"nodeSelector": {"matchLabels": {"site": "a", "rack": "7"}}}
     answer = explain(facts(state), pool("p", requires=both), None)
-    (selected,) = [item for item in answer.requirements if item.gate is Gate.NODE_SELECTOR]
+    (selected,) = [item for item in answer.requirements if item.criterion is Criterion.NODE_SELECTOR]
     assert selected.observed == "site=a (label of the Node), rack=7"
     (cordon,) = answer.remarks[:1]
-    assert (cordon.since, cordon.flip) == ("t", ("kubectl uncordon n",))
+    assert (cordon.since, cordon.remedy) == ("t", ("kubectl uncordon n",))
 
 
 @pytest.mark.parametrize(
@@ -153,10 +153,10 @@ def test_f2_why_tells_the_cordon_and_where_a_label_comes_from() -> None:
 )
 def test_f2_a_label_is_removed_where_it_is(own: dict[str, str], flip: tuple[str, ...]) -> None:
     state = fleet(labels=own)
-    state.observe(kube_node("n", labels={"site": "a"}), 1)
+    state.upsert(kube_node("n", labels={"site": "a"}), 1)
     nowhere = {"nodeSelector": {"matchExpressions": [{"key": "site", "operator": "DoesNotExist"}]}}
     answer = explain(facts(state), pool("p", requires=nowhere), None)
-    assert [item.flip for item in answer.requirements if item.gate is Gate.NODE_SELECTOR] == [flip]
+    assert [item.remedy for item in answer.requirements if item.criterion is Criterion.NODE_SELECTOR] == [flip]
 
 
 # The two objects of a name, in any order.
@@ -196,21 +196,21 @@ def test_d1_membership_is_a_function_of_both_objects_in_whatever_order_they_come
 ) -> None:
     state, truth = open_state(), Truth()
     for index, selector in enumerate(SELECTORS):
-        state.observe(pool(f"p{index}", requires={"nodeSelector": {"matchLabels": selector}}), 0)
+        state.upsert(pool(f"p{index}", requires={"nodeSelector": {"matchLabels": selector}}), 0)
     before = [dict(state.pools[f"p{index}"].members) for index in range(len(SELECTORS))]
     for version, (ours, name, wanted) in enumerate(steps, 2):
         kind, uid = (Kind.NODE, f"{version}") if ours else (Kind.KUBE_NODE, f"{version}")
         stored = truth.ours if ours else truth.theirs
-        known = state.known(kind).get(name)
+        known = state.exists(kind).get(name)
         uid = known.uid if known else uid
         if wanted is None:
-            dirty = state.forget(kind, name, uid)
+            dirty = state.delete(kind, name, uid)
         elif ours:
             seen = node(name, report(), version=version, uid=uid, labels=wanted[0], drain=wanted[1])
-            dirty = state.observe(seen, version * H)
+            dirty = state.upsert(seen, version * H)
         else:
             kube = kube_node(name, version=version, uid=uid, labels=wanted[0], cordoned=wanted[1])
-            dirty = state.observe(kube, version * H)
+            dirty = state.upsert(kube, version * H)
         stored[name] = wanted
         after = [dict(state.pools[f"p{index}"].members) for index in range(len(SELECTORS))]
         assert after == [truth.members(selector) for selector in SELECTORS]

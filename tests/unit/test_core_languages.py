@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.builders import core_report, node, offer, report, service
 
-from hotpool.core.generators.maximal_cliques import mutual
+from hotpool.core.generators.maximal_cliques import language_graph
 from hotpool.core.languages import pairs
 from hotpool.core.model import Report, Rule
 from hotpool.core.pairs import Pairs
@@ -132,7 +132,7 @@ def test_b4_pairs_are_the_naive_product(sources: frozenset[str], targets: frozen
         assert (f"{source}-{target}" in found) == (f"{source}-{target}" in expected)
     for codes in combinations(sorted(sources | targets), 3):
         every = {f"{a}-{b}" for a in codes for b in codes if a != b}
-        assert mutual(found).connects(frozenset(codes)) == (every <= expected)
+        assert language_graph(found).connects(frozenset(codes)) == (every <= expected)
 
 
 @given(st.frozensets(CODE), st.frozensets(CODE), st.lists(RULE, max_size=4))

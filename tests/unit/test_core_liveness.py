@@ -4,49 +4,49 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hotpool.core.brake import brakes
-from hotpool.core.liveness import Hearing
+from hotpool.core.liveness import WatchHealth
 
 
 def test_c3_the_echo_of_a_renewal_proves_the_stream_until_the_renewal() -> None:
-    ear = Hearing()
-    assert ear.deaf(0)
-    ear.opened(0)
-    ear.sent("a", 5)
-    ear.echo("a", 6)
-    assert ear.proven == 5
-    assert not ear.deaf(20)
-    assert ear.deaf(20.1)
+    ear = WatchHealth()
+    assert ear.is_stale(0)
+    ear.on_connect(0)
+    ear.probe_sent("a", 5)
+    ear.probe_received("a", 6)
+    assert ear.confirmed_until == 5
+    assert not ear.is_stale(20)
+    assert ear.is_stale(20.1)
 
 
 def test_c3_a_late_echo_proves_no_more_than_its_renewal() -> None:
-    ear = Hearing()
-    ear.opened(0)
+    ear = WatchHealth()
+    ear.on_connect(0)
     for second in (5, 10, 15, 20):
-        ear.sent(str(second), second)
-    ear.echo("5", 22)
-    assert ear.proven == 5
-    assert ear.deaf(22)
-    ear.echo("20", 23)
-    assert not ear.deaf(35)
+        ear.probe_sent(str(second), second)
+    ear.probe_received("5", 22)
+    assert ear.confirmed_until == 5
+    assert ear.is_stale(22)
+    ear.probe_received("20", 23)
+    assert not ear.is_stale(35)
 
 
 def test_c3_a_standby_hears_the_leaders_canary() -> None:
-    ear = Hearing()
-    ear.opened(0)
-    ear.echo("the leader's", 9)
-    ear.echo("the leader's", 14)
-    assert ear.proven == 9
-    ear.echo("the leader's next", 14)
-    assert ear.proven == 14
+    ear = WatchHealth()
+    ear.on_connect(0)
+    ear.probe_received("the leader's", 9)
+    ear.probe_received("the leader's", 14)
+    assert ear.confirmed_until == 9
+    ear.probe_received("the leader's next", 14)
+    assert ear.confirmed_until == 14
 
 
 def test_c3_a_broken_stream_is_deaf_until_it_is_open_again() -> None:
-    ear = Hearing()
-    ear.opened(0)
-    ear.broke()
-    assert ear.deaf(1)
-    ear.opened(2)
-    assert not ear.deaf(2)
+    ear = WatchHealth()
+    ear.on_connect(0)
+    ear.on_disconnect()
+    assert ear.is_stale(1)
+    ear.on_connect(2)
+    assert not ear.is_stale(2)
 
 
 @given(st.integers(0, 200), st.integers(0, 200), st.integers(0, 100))

@@ -12,8 +12,8 @@ from tests.builders import core_report, generator, node, offer, report, service,
 
 from hotpool.core.generators import key_index
 from hotpool.core.generators.admission import key_rule
-from hotpool.core.generators.key_index import Offers
-from hotpool.core.generators.maximal_cliques import MAX_LANGUAGES, language_sets, mutual
+from hotpool.core.generators.key_index import KeyIndex
+from hotpool.core.generators.maximal_cliques import MAX_LANGUAGES, language_graph, language_sets
 from hotpool.core.languages import pairs
 from hotpool.core.model import Liveness, NodeView, Rule
 from hotpool.core.pairs import Grid, Pairs, pairs_of
@@ -58,7 +58,7 @@ def test_d5_language_sets_are_those_of_a_search_through_all(
         for g in grids
     ]
     of = pairs_of(within, single)
-    found = language_sets(mutual(of), smallest)
+    found = language_sets(language_graph(of), smallest)
     assert not found.cut
     assert len(found.found) == len(set(found.found))
     assert set(found.found) == naive_sets(of, smallest)
@@ -69,7 +69,7 @@ def test_d5_language_sets_of_every_graph_of_five_languages() -> None:
     edges = list(combinations("abcde", 2))
     for number in range(2 ** len(edges)):
         of = graph({edge for place, edge in enumerate(edges) if number >> place & 1})
-        found = language_sets(mutual(of), 2).found
+        found = language_sets(language_graph(of), 2).found
         paired = {code: {b for a, b in of.single if a == code} for code in "abcde"}
         assert all(not set.intersection(*(paired[code] for code in codes)) for codes in found), "one could be larger"
         assert all({*codes} - {code} <= paired[code] for codes in found for code in codes)
@@ -82,27 +82,27 @@ def test_d5_a_hostile_graph_ends_the_search_and_it_is_always_the_same_part() -> 
     """Three languages each that are not paired with one another: 3^40 largest sets."""
     codes = [f"l{number:03}" for number in range(120)]
     of = graph({(a, b) for a, b in combinations(codes, 2) if int(a[1:]) // 3 != int(b[1:]) // 3})
-    found = language_sets(mutual(of), 2)
+    found = language_sets(language_graph(of), 2)
     assert found.cut
     assert 0 < len(found.found) <= 1000
-    assert found == language_sets(mutual(of), 2)
-    assert all(mutual(of).connects(frozenset(codes)) for codes in found.found[:10])
+    assert found == language_sets(language_graph(of), 2)
+    assert all(language_graph(of).connects(frozenset(codes)) for codes in found.found[:10])
 
 
 def test_d5_a_search_that_finds_nothing_ends_too() -> None:
     codes = [f"l{number:03}" for number in range(120)]
     of = graph({(a, b) for a, b in combinations(codes, 2) if int(a[1:]) // 3 != int(b[1:]) // 3})
-    found = language_sets(mutual(of), 41)
+    found = language_sets(language_graph(of), 41)
     assert found.found == ()
 
 
 def test_d5_as_many_languages_as_a_report_holds_are_one_set() -> None:
     codes = frozenset(f"l{number:03}" for number in range(MAX_LANGUAGES))
-    found = language_sets(mutual(pairs_of([Grid(codes, codes)], ())), 2)
+    found = language_sets(language_graph(pairs_of([Grid(codes, codes)], ())), 2)
     assert found.found == (tuple(sorted(codes)),)
     assert not found.cut
     more = codes | {"x", "y"}
-    assert language_sets(mutual(pairs_of([Grid(more, more)], ())), 2).cut
+    assert language_sets(language_graph(pairs_of([Grid(more, more)], ())), 2).cut
 
 
 # Counting.
@@ -116,7 +116,7 @@ KEY_RULES: dict[str, Any] = {
 }
 
 
-def count(kept: Offers) -> None:
+def count(kept: KeyIndex) -> None:
     while not kept.count():
         pass
 
@@ -127,7 +127,7 @@ class Counting(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.views: dict[str, NodeView] = {}
-        self.kept = {name: Offers(key_rule(generator("g", rule=by).spec)) for name, by in KEY_RULES.items()}
+        self.kept = {name: KeyIndex(key_rule(generator("g", rule=by).spec)) for name, by in KEY_RULES.items()}
 
     names = st.sampled_from(["a", "b", "c", "d"])
     groups = st.lists(st.lists(st.sampled_from("vwxyz"), min_size=1, max_size=4, unique=True), max_size=3)
@@ -158,9 +158,9 @@ class Counting(RuleBasedStateMachine):
             assert kept.rule
             count(kept)
             expected = self.expected(name)
-            found = {**kept.ranking.counts, **kept.barred.counts}
+            found = {**kept.ranking.counts, **kept.refused.counts}
             assert found == expected
-            assert set(kept.barred.counts) == {key for key in expected if kept.rule.refusal(key)}
+            assert set(kept.refused.counts) == {key for key in expected if kept.rule.refusal(key)}
 
     @invariant()
     def no_group_is_left_behind(self) -> None:
@@ -186,12 +186,12 @@ TestCounting = Counting.TestCase
 
 
 def test_d5_a_node_with_more_languages_counts_for_the_smaller_sets_of_others() -> None:
-    kept = Offers(key_rule(generator("g", rule={"languageSets": {"maxLanguages": 3}}).spec))
+    kept = KeyIndex(key_rule(generator("g", rule={"languageSets": {"maxLanguages": 3}}).spec))
     for name, codes in (("small", "ab"), ("large", "abcd"), ("other", "bc")):
         kept.update(name, view_of(*codes))
     count(kept)
     assert dict(kept.ranking.counts) == {"a+b": 2, "b+c": 2}
-    assert dict(kept.barred.counts) == {"a+b+c+d": 1}
+    assert dict(kept.refused.counts) == {"a+b+c+d": 1}
     kept.update("small", None)
     count(kept)
     assert dict(kept.ranking.counts) == {"b+c": 2}
@@ -204,7 +204,7 @@ def view_of(*codes: str) -> NodeView:
 
 
 def test_d5_nodes_that_offer_too_much_are_named() -> None:
-    kept = Offers(key_rule(generator("g").spec))
+    kept = KeyIndex(key_rule(generator("g").spec))
     kept.update("modest", view_of("a", "b"))
     kept.update("boaster", view_of(*(f"l{number}" for number in range(120))))
     count(kept)
@@ -217,8 +217,8 @@ def test_d5_nodes_that_offer_too_much_are_named() -> None:
 
 
 def test_d5_sets_that_all_nodes_together_may_offer_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(key_index, "_MAX_SHARED", 2)
-    kept = Offers(key_rule(generator("g", rule={"languageSets": {}}).spec))
+    monkeypatch.setattr(key_index, "MAX_SHARED_KEYS", 2)
+    kept = KeyIndex(key_rule(generator("g", rule={"languageSets": {}}).spec))
     for number, codes in enumerate(("ab", "cd", "ef", "ab")):
         kept.update(f"n{number}", view_of(*codes))
     count(kept)
@@ -228,7 +228,7 @@ def test_d5_sets_that_all_nodes_together_may_offer_are_bounded(monkeypatch: pyte
 
 def test_d5_counting_takes_turns() -> None:
     """What a fleet of boasters offers is not counted in one go; what was counted before stays as it was."""
-    kept = Offers(key_rule(generator("g").spec))
+    kept = KeyIndex(key_rule(generator("g").spec))
     for number in range(6):
         kept.update(f"n{number}", view_of(*(f"l{number}x{place}" for place in range(80))))
     assert not kept.count()

@@ -6,17 +6,17 @@ import pytest
 from tests.builders import generator, open_state, pool
 
 from hotpool.api.pool import PoolStatus
-from hotpool.core.cluster_cache import State
+from hotpool.core.cluster_cache import ClusterCache
 from hotpool.core.model import Key, Kind, Meta, Pool
 
 G = Key(Kind.GENERATOR, "g")
 
 
-def fleet() -> tuple[State, Pool]:
+def fleet() -> tuple[ClusterCache, Pool]:
     state = open_state()
-    state.observe(generator("g"), 0)
+    state.upsert(generator("g"), 0)
     own = replace(pool("odd", requires={"matchAll": True}), owner="uid-g", status=PoolStatus(members=2))
-    state.observe(own, 0)
+    state.upsert(own, 0)
     return state, own
 
 
@@ -26,16 +26,16 @@ def later(of: Pool, version: int) -> Pool:
 
 def test_d5_pools_are_owned_by_owner_reference_whatever_their_name_and_until_they_go() -> None:
     state, own = fleet()
-    assert dict(state.owned.of("uid-g")) == {"odd": own}
-    assert dict(state.owned.of("uid-h")) == {}
+    assert dict(state.owners.of("uid-g")) == {"odd": own}
+    assert dict(state.owners.of("uid-h")) == {}
     given_away = replace(later(own, 2), owner=None)
-    assert G in state.observe(given_away, 1)
-    assert dict(state.owned.of("uid-g")) == {}
+    assert G in state.upsert(given_away, 1)
+    assert dict(state.owners.of("uid-g")) == {}
     back = later(own, 3)
-    assert G in state.observe(back, 1)
-    assert dict(state.owned.of("uid-g")) == {"odd": back}
-    assert G in state.forget(Kind.POOL, "odd", "uid-odd")
-    assert dict(state.owned.of("uid-g")) == {}
+    assert G in state.upsert(back, 1)
+    assert dict(state.owners.of("uid-g")) == {"odd": back}
+    assert G in state.delete(Kind.POOL, "odd", "uid-odd")
+    assert dict(state.owners.of("uid-g")) == {}
 
 
 @pytest.mark.parametrize(
@@ -51,12 +51,12 @@ def test_d5_a_generator_is_woken_when_a_pool_becomes_empty_and_not_by_every_chan
     status: PoolStatus, *, paused: bool, wakes: bool
 ) -> None:
     state, own = fleet()
-    dirty = state.observe(replace(later(own, 2), status=status, paused=paused), 1)
+    dirty = state.upsert(replace(later(own, 2), status=status, paused=paused), 1)
     assert (G in dirty) == wakes
 
 
 def test_d5_a_generator_is_woken_by_pools_that_have_a_name_it_might_give() -> None:
     state, _ = fleet()
-    assert G in state.observe(pool("g-zh-en-12345678", requires={"matchAll": True}), 0)
-    assert G in state.forget(Kind.POOL, "g-zh-en-12345678", "uid-g-zh-en-12345678")
-    assert G not in state.observe(pool("gx-zh-en-12345678", requires={"matchAll": True}), 0)
+    assert G in state.upsert(pool("g-zh-en-12345678", requires={"matchAll": True}), 0)
+    assert G in state.delete(Kind.POOL, "g-zh-en-12345678", "uid-g-zh-en-12345678")
+    assert G not in state.upsert(pool("gx-zh-en-12345678", requires={"matchAll": True}), 0)

@@ -22,7 +22,7 @@ from hotpool.core.planning.diff import (
     status_is_urgent,
 )
 from hotpool.core.planning.pool_plan import PoolPlan, plan_node, plan_pool
-from hotpool.core.pool_membership import PoolSubject
+from hotpool.core.pool_membership import PoolMembership
 
 ASR = report(service("a", "asr"))
 KNOWN = {"asr": 1}
@@ -35,8 +35,8 @@ def named(
     return NodeView(node(name, report(*(service(t, t) for t in types)), drain=drain), liveness)
 
 
-def subject(of: Pool, *views: NodeView) -> PoolSubject:
-    found = PoolSubject(of)
+def subject(of: Pool, *views: NodeView) -> PoolMembership:
+    found = PoolMembership(of)
     for seen in views:
         found.update(seen.node.meta.name, seen)
     return found
@@ -230,7 +230,7 @@ def test_d10_a_slice_that_is_not_named_as_ours_is_deleted_and_its_members_do_not
     [
         (view(None), "Unknown", "AwaitingReport", "False"),
         (view({"epoch": -1}), "False", "InvalidReport", "False"),
-        (replace(view(ASR, Liveness.OFFLINE), heard=False), "Unknown", "AwaitingHeartbeat", "False"),
+        (replace(view(ASR, Liveness.OFFLINE), seen=False), "Unknown", "AwaitingHeartbeat", "False"),
         (view(ASR, Liveness.OFFLINE), "Unknown", "Offline", "False"),
         (view(ASR, Liveness.OFFLINE, drain=True), "Unknown", "Offline", "True"),
         (view(ASR, Liveness.SUSPECT), "Unknown", "Suspect", "False"),

@@ -8,8 +8,8 @@ from tests.builders import generator, pool, report, requires, service, speech, v
 from tests.generators import made, offered, planned
 
 from hotpool.api.pool import PoolStatus
-from hotpool.core.generators.admission import Names, admit, pool_name
-from hotpool.core.generators.key_ranking import Ranking
+from hotpool.core.generators.admission import NameAllocator, admit, pool_name
+from hotpool.core.generators.key_ranking import KeyRanking
 from hotpool.core.model import Generator, Pool
 from hotpool.core.planning import generator_plan as plan_generator
 from hotpool.core.planning.generator_plan import GeneratorPlan
@@ -191,14 +191,14 @@ def test_d5_two_generators_with_equal_templates_have_pools_of_their_own() -> Non
 
 
 def test_d6_two_keys_that_would_have_one_name_do_not_get_it_both() -> None:
-    ranking = Ranking()
+    ranking = KeyRanking()
     for key, nodes in (("first", 3), ("second", 2), ("third", 1)):
         ranking.add(key, nodes)
-    names = Names(lambda key: "g-x-00000000" if key != "third" else "g-third-1", lambda _: True)
+    names = NameAllocator(lambda key: "g-x-00000000" if key != "third" else "g-third-1", lambda _: True)
     found = admit(ranking, (), generator("g").spec, names)
     assert found.admitted == ("first", "third")
-    assert found.shown == (("second", 2, "NameTaken"),)
-    names = Names(lambda _: "g-x-00000000", lambda _: True)
+    assert found.listed == (("second", 2, "NameTaken"),)
+    names = NameAllocator(lambda _: "g-x-00000000", lambda _: True)
     assert names.claim("second")
     kept = admit(ranking, ("second",), generator("g").spec, names)
     assert kept.admitted == ("second",)
@@ -299,8 +299,8 @@ def test_f3_a_template_in_mode_dry_run_makes_pools_in_mode_dry_run() -> None:
 
 
 def test_d5_one_plan_makes_removes_and_compares_a_bounded_number_of_pools(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan_generator, "_AT_ONCE", 20)
-    monkeypatch.setattr(plan_generator, "_WRITES_AT_ONCE", 10)
+    monkeypatch.setattr(plan_generator, "MAX_NEW_POOLS", 20)
+    monkeypatch.setattr(plan_generator, "MAX_WRITES", 10)
     by = generator("g", graceSeconds=0)
     codes = "abcdef"
     subject = offered(by, view(speech(*codes)))

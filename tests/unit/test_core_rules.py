@@ -12,10 +12,10 @@ from hotpool.api.meta import POOL_NAME_MAX
 from hotpool.api.names import LABEL_PATTERN
 from hotpool.api.pool import PoolSpec
 from hotpool.common.hashing import fnv1a64, slot
-from hotpool.core.generators.admission import key_rule, pool_name, pool_spec, problem
+from hotpool.core.generators.admission import key_rule, pool_name, pool_spec, spec_error
 from hotpool.core.generators.key_rule import MAX_KEYS
 from hotpool.core.languages import pairs
-from hotpool.core.matching import Gate, findings, judge
+from hotpool.core.matching import Criterion, evaluate, match
 from hotpool.core.model import Generator, Liveness, NodeView
 
 MANY = {"languagePairs": {"manyToOne": True}}
@@ -66,7 +66,7 @@ def test_d5_where_the_rule_asks_for_repair_the_templates_own_pairs_need_it_too()
     content = speech("zh", "en", "ja")
     seen = view(report(*content["services"], service("r", "semantic", languages=["zh", "en"])))
     assert keys(seen, **spec) == set()
-    assert judge(seen, made("zh-en", **spec)).gate is Gate.LANGUAGE_PAIR
+    assert match(seen, made("zh-en", **spec)).criterion is Criterion.LANGUAGE_PAIR
 
 
 def test_d5_a_node_that_the_template_excludes_offers_nothing() -> None:
@@ -121,9 +121,9 @@ def test_d5_values_come_from_services_that_meet_the_templates_own_wishes_of_the_
     (attribute,) = spec.requires.types[0].attributes
     assert (attribute.any_of, attribute.all_of) == (("gold", "silver"), ("fast",))
     assert [item.type for item in spec.requires.types] == ["llm", "asr"]
-    assert judge(view(content), spec).state == "Ready"
+    assert match(view(content), spec).state == "Ready"
     apart = report(llm("gold"), llm("fast", id_="two"), service("a", "asr"))
-    assert judge(view(apart), spec).gate is Gate.ATTRIBUTE
+    assert match(view(apart), spec).criterion is Criterion.ATTRIBUTE
 
 
 @given(st.lists(st.text(min_size=0, max_size=300), max_size=5))
@@ -171,11 +171,11 @@ def test_d5_each_node_is_in_one_hash_pool_and_the_pools_own_spec_says_which() ->
     for name in ("edge-1", "edge-2", "edge-3", "a.b-c"):
         seen = NodeView(node(name, report()), Liveness.LIVE)
         (key,) = keys(seen, rule=HASH)
-        inside = [index for index in range(4) if judge(seen, made(str(index), rule=HASH)).state]
+        inside = [index for index in range(4) if match(seen, made(str(index), rule=HASH)).state]
         assert inside == [int(key)] == [slot(name, "s", 4)]
         other = made(str((int(key) + 1) % 4), rule=HASH)
-        (found,) = [f for f in findings(seen, other) if not f.holds]
-        assert (found.gate, found.observed) == (Gate.HASH, f"part {key}")
+        (found,) = [f for f in evaluate(seen, other) if not f.met]
+        assert (found.criterion, found.observed) == (Criterion.HASH, f"part {key}")
 
 
 # The promise: who counts for a key is in its pool, and nobody else.
@@ -259,7 +259,7 @@ def test_d5_who_counts_for_a_key_is_in_its_pool_and_nobody_else(by: Generator, v
             source is not None and (key in own or rule.joins(source, key))
             for source, own in zip(sources, offered, strict=True)
         ]
-        assert counting == [judge(seen, spec).state is not None for seen in views]
+        assert counting == [match(seen, spec).state is not None for seen in views]
         assert PoolSpec.model_validate(spec.model_dump(by_alias=True, exclude_none=True)) == spec
         if rule.refusal(key) is None:
             assert rule.makes(key)
@@ -313,7 +313,7 @@ def _pairs(number: int) -> dict[str, Any]:
 def test_d5_a_rule_and_a_template_that_contradict_each_other_are_told_apart(
     rule: dict[str, Any], wanted: dict[str, Any], words: str
 ) -> None:
-    found = problem(generator("g", rule=rule, template={"spec": {"requires": wanted}}).spec)
+    found = spec_error(generator("g", rule=rule, template={"spec": {"requires": wanted}}).spec)
     assert found
     assert words in found
 
@@ -330,7 +330,7 @@ def test_d5_a_rule_and_a_template_that_contradict_each_other_are_told_apart(
 )
 def test_d5_what_just_fits_into_a_pool_is_made(rule: dict[str, Any], wanted: dict[str, Any]) -> None:
     by = generator("g", rule=rule, template={"spec": {"requires": wanted}})
-    assert problem(by.spec) is None
+    assert spec_error(by.spec) is None
     key = {"languagePairs": "a-b", "languageSets": "a+b+c+d+e+f+g+h", "attributeValues": "x", "hash": "3"}
     spec = pool_spec("g", key[next(iter(rule))], key_rule(by.spec))
     assert PoolSpec.model_validate(spec.model_dump(by_alias=True)) == spec

@@ -3,45 +3,45 @@
 import pytest
 
 from hotpool.core.model import TypeState
-from hotpool.core.node_history import Transition, Transitions
+from hotpool.core.node_history import NodeHistory, Transition
 from hotpool.projection.history import decoded, encoded
 
 UP, STOPPED = TypeState(ready=True, services=("a",)), TypeState(ready=False, reason="Stopped")
 
 
 def test_f2_reasons_and_types_are_told_when_they_change_and_only_then() -> None:
-    seen = Transitions()
-    assert seen.step("n", "Live", {"asr": UP}, None, "t0") == Transition("t0", None, "Live", ("asr",))
-    assert seen.step("n", "Live", {"asr": UP}, "Live", "t1") is None
-    assert seen.step("n", "Live", {"asr": STOPPED, "tts": UP}, "Live", "t2") == Transition(
+    seen = NodeHistory()
+    assert seen.record("n", "Live", {"asr": UP}, None, "t0") == Transition("t0", None, "Live", ("asr",))
+    assert seen.record("n", "Live", {"asr": UP}, "Live", "t1") is None
+    assert seen.record("n", "Live", {"asr": STOPPED, "tts": UP}, "Live", "t2") == Transition(
         "t2", gained=("tts",), lost={"asr": "Stopped"}
     )
-    assert seen.step("n", "Suspect", {"asr": STOPPED}, "Live", "t3") == Transition(
+    assert seen.record("n", "Suspect", {"asr": STOPPED}, "Live", "t3") == Transition(
         "t3", "Live", "Suspect", lost={"tts": "NotReported"}
     )
 
 
 def test_f2_after_a_restart_the_stored_condition_counts_and_types_are_not_guessed() -> None:
-    assert Transitions().step("n", "Live", {"asr": UP}, "Live", "t") is None
-    assert Transitions().step("n", "Offline", {"asr": UP}, "Suspect", "t") == Transition("t", "Suspect", "Offline")
+    assert NodeHistory().record("n", "Live", {"asr": UP}, "Live", "t") is None
+    assert NodeHistory().record("n", "Offline", {"asr": UP}, "Suspect", "t") == Transition("t", "Suspect", "Offline")
 
 
 def test_f2_a_condition_that_is_not_stored_yet_is_not_told_twice() -> None:
-    seen = Transitions()
-    assert seen.step("n", "Suspect", {}, "Live", "t0")
-    assert seen.step("n", "Suspect", {}, "Live", "t1") is None
+    seen = NodeHistory()
+    assert seen.record("n", "Suspect", {}, "Live", "t0")
+    assert seen.record("n", "Suspect", {}, "Live", "t1") is None
 
 
 def test_f2_a_node_that_is_gone_and_comes_back_is_new() -> None:
-    seen = Transitions()
-    seen.step("n", "Live", {"asr": UP}, None, "t0")
+    seen = NodeHistory()
+    seen.record("n", "Live", {"asr": UP}, None, "t0")
     seen.forget("n")
-    assert seen.step("n", "Live", {"asr": UP}, None, "t1") == Transition("t1", None, "Live", ("asr",))
+    assert seen.record("n", "Live", {"asr": UP}, None, "t1") == Transition("t1", None, "Live", ("asr",))
 
 
 def test_f2_an_entry_is_small_however_many_types_there_are() -> None:
     types = {f"type-{number}": UP for number in range(500)}
-    told = Transitions().step("n", "Live", types, None, "t")
+    told = NodeHistory().record("n", "Live", types, None, "t")
     assert told
     assert len(told.gained) == 20
 

@@ -19,9 +19,9 @@ from tests.builders import (
 )
 from tests.places import changed, paths
 
-from hotpool.core.cluster_cache import State
+from hotpool.core.cluster_cache import ClusterCache
 from hotpool.core.model import Generator, Heartbeat, Kind, KubeNode, Node, Pool, Rule, Slice
-from hotpool.kube.decode import Rejection, decode, decode_lease
+from hotpool.kube.decode import DecodeError, decode, decode_lease
 
 GOOD: dict[Kind, dict[str, Any]] = {
     Kind.NODE: node_object("n", speech("zh", "en"), labels={"site": "x"}, conditions=[condition()]),
@@ -42,16 +42,16 @@ JSON = st.recursive(
 def works(kind: Kind, body: Any) -> None:
     """Decoding gives a value of the kind that the state can take in, or a rejection; nothing else."""
     found = decode(kind, body)
-    if isinstance(found, Rejection):
-        assert (found.kind, isinstance(found.name, str), bool(found.why)) == (kind, True, True)
+    if isinstance(found, DecodeError):
+        assert (found.kind, isinstance(found.name, str), bool(found.reason)) == (kind, True, True)
         return
     assert isinstance(found, MADE[kind])
-    state = State(gate_open=True)
+    state = ClusterCache(gate_open=True)
     for other, good in GOOD.items():
         seen = decode(other, good)
-        assert not isinstance(seen, Rejection)
-        state.observe(seen, 0.0)
-    state.observe(found, 0.0)
+        assert not isinstance(seen, DecodeError)
+        state.upsert(seen, 0.0)
+    state.upsert(found, 0.0)
 
 
 @pytest.mark.parametrize("kind", list(Kind))
@@ -77,7 +77,7 @@ def test_a_good_object_with_anything_in_any_place_is_a_value(kind: Kind, data: s
     "body", [None, [], "x", 7, {}, {"metadata": None}, {"metadata": []}, {"metadata": {"name": 5}}]
 )
 def test_what_is_no_object_is_a_rejection(kind: Kind, body: Any) -> None:
-    assert isinstance(decode(kind, body), Rejection)
+    assert isinstance(decode(kind, body), DecodeError)
 
 
 @pytest.mark.parametrize("kind", list(Kind))
@@ -193,7 +193,7 @@ def test_d10_a_slice_belongs_to_owner_or_label_or_name(edit: dict[str, Any], poo
 def test_d10_a_slice_of_nobody_is_a_rejection() -> None:
     body = slice_object("p", 0)
     body["metadata"] |= {"name": "nobody", "labels": {}, "ownerReferences": []}
-    assert isinstance(decode(Kind.SLICE, body), Rejection)
+    assert isinstance(decode(Kind.SLICE, body), DecodeError)
 
 
 # Leases.

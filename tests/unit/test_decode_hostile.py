@@ -24,12 +24,12 @@ from hotpool.api.capability import CapabilityStatus
 from hotpool.api.generator import GeneratorStatus
 from hotpool.api.meta import ApiModel
 from hotpool.api.pool import PoolStatus
-from hotpool.core.cluster_cache import State
-from hotpool.core.model import OURS, Generator, Kind, Liveness, Node, NodeView, Observed, Pool, Slice
+from hotpool.core.cluster_cache import ClusterCache
+from hotpool.core.model import CUSTOM_KINDS, Generator, Kind, Liveness, Node, NodeView, Observed, Pool, Slice
 from hotpool.core.planning.generator_plan import plan_generator
 from hotpool.core.planning.pool_plan import plan_node, plan_pool
-from hotpool.kube.decode import Rejection, decode, identify
-from hotpool.kube.decode_report import MOST_WORDS
+from hotpool.kube.decode import DecodeError, decode, identify
+from hotpool.kube.decode_report import MAX_VALUES
 
 NOW = "2026-11-23T20:00:00.000000Z"
 MADE = {Kind.NODE: Node, Kind.POOL: Pool, Kind.SLICE: Slice, Kind.GENERATOR: Generator}
@@ -61,39 +61,39 @@ def storable(model: ApiModel) -> None:
     assert type(model).model_validate(json.loads(body.encode()))
 
 
-def planned(state: State) -> None:
+def planned(state: ClusterCache) -> None:
     """Everything that follows for every object can be computed and stored."""
     for record in state.nodes.values():
         storable(CapabilityStatus(conditions=plan_node(record.view, NOW).conditions))
     for name, pool in state.pools.items():
         storable(plan_pool(pool, state.slices.get(name, {}), state.known_types, 0.0, NOW).status)
     for generator in state.generators.values():
-        own = state.owned.of(generator.generator.meta.uid)
+        own = state.owners.of(generator.generator.meta.uid)
         plan = plan_generator(generator, own, state.pools, 0.0, NOW)
         storable(plan.status)
         for spec in (*plan.create.values(), *plan.correct.values()):
             storable(spec)
 
 
-def walked(kind: Kind, body: Any) -> Observed | Rejection:
+def walked(kind: Kind, body: Any) -> Observed | DecodeError:
     """The whole way of an object beside well-behaved ones."""
     identify(body)
     found = decode(kind, body)
-    if isinstance(found, Rejection):
-        assert (found.kind, isinstance(found.name, str), bool(found.why)) == (kind, True, True)
-        assert len(found.name) + len(found.why) < 5000
+    if isinstance(found, DecodeError):
+        assert (found.kind, isinstance(found.name, str), bool(found.reason)) == (kind, True, True)
+        assert len(found.name) + len(found.reason) < 5000
         return found
     assert isinstance(found, MADE[kind])
-    state = State(gate_open=True)
+    state = ClusterCache(gate_open=True)
     for seen in BESIDE:
-        assert not isinstance(seen, Rejection)
-        state.observe(seen, 0.0)
-    state.observe(found, 0.0)
+        assert not isinstance(seen, DecodeError)
+        state.upsert(seen, 0.0)
+    state.upsert(found, 0.0)
     planned(state)
     return found
 
 
-@pytest.mark.parametrize("kind", OURS)
+@pytest.mark.parametrize("kind", CUSTOM_KINDS)
 @pytest.mark.timeout(240)
 def test_b11_junk_in_each_place_is_a_value_of_which_the_rest_can_be_planned(kind: Kind) -> None:
     for place in paths(WHOLE[kind]):
@@ -101,14 +101,14 @@ def test_b11_junk_in_each_place_is_a_value_of_which_the_rest_can_be_planned(kind
             walked(kind, changed(WHOLE[kind], place, junk))
 
 
-@pytest.mark.parametrize("kind", OURS)
+@pytest.mark.parametrize("kind", CUSTOM_KINDS)
 @pytest.mark.timeout(120)
 def test_b11_each_field_can_be_missing(kind: Kind) -> None:
     for place in paths(WHOLE[kind])[1:]:
         walked(kind, without(WHOLE[kind], place))
 
 
-@pytest.mark.parametrize("kind", OURS)
+@pytest.mark.parametrize("kind", CUSTOM_KINDS)
 @given(data=st.data())
 @settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow])
 def test_b11_any_json_in_several_places_is_a_value(kind: Kind, data: st.DataObject) -> None:
@@ -127,10 +127,10 @@ def test_b11_what_the_schema_lets_in_is_never_rejected(seed: int) -> None:
         (Kind.POOL, valid_pool(rng, "p")),
         (Kind.SLICE, valid_slice(rng, "p-0", "q")),
     ):
-        assert not isinstance(walked(kind, body), Rejection)
+        assert not isinstance(walked(kind, body), DecodeError)
 
 
-@given(seed=st.integers(0, 2**32), kind=st.sampled_from(OURS))
+@given(seed=st.integers(0, 2**32), kind=st.sampled_from(CUSTOM_KINDS))
 @settings(max_examples=200)
 def test_b11_what_no_schema_checked_is_a_value(seed: int, kind: Kind) -> None:
     walked(kind, broken(Random(seed), kind, "x"))  # noqa: S311 - examples, no secret.
@@ -162,8 +162,8 @@ def test_b11_a_status_that_cannot_be_read_is_written_anew_and_the_spec_counts(ki
 def test_d2_the_problem_of_a_spec_is_told_however_long_its_words_are() -> None:
     found = walked(Kind.POOL, pool_object("p", requires={"nodeSelector": {"matchLabels": {"k" * 100_000: "v"}}}))
     assert isinstance(found, Pool)
-    state = State(gate_open=True)
-    state.observe(found, 0.0)
+    state = ClusterCache(gate_open=True)
+    state.upsert(found, 0.0)
     status = plan_pool(state.pools["p"], {}, {}, 0.0, NOW).status
     assert [(c.type, c.reason) for c in status.conditions] == [("Ready", "InvalidSpec")]
     assert "matchLabels" in status.conditions[0].message
@@ -174,8 +174,8 @@ def test_d11_a_paused_pool_with_as_many_foreign_conditions_as_there_is_room_for_
     body = {**pool_object("p", paused=True), "status": {"conditions": said}}
     found = walked(Kind.POOL, body)
     assert isinstance(found, Pool)
-    state = State(gate_open=True)
-    state.observe(found, 0.0)
+    state = ClusterCache(gate_open=True)
+    state.upsert(found, 0.0)
     status = plan_pool(state.pools["p"], {}, {}, 0.0, NOW).status
     assert "Paused" in {c.type for c in status.conditions}
     assert len(status.conditions) <= 16
@@ -184,7 +184,7 @@ def test_d11_a_paused_pool_with_as_many_foreign_conditions_as_there_is_room_for_
 @pytest.mark.parametrize("more", [0, 1])
 def test_b11_a_report_of_more_words_than_an_agent_writes_is_told_and_not_worked_on(more: int) -> None:
     """Each of its lists is within the schema; what asks about the node would take time for their product."""
-    full, rest = divmod(MOST_WORDS + more, 513)
+    full, rest = divmod(MAX_VALUES + more, 513)
     sizes = [*[512] * full, rest - 1]  # and the id of each among those that are ready
     content = report(*(service(f"s{number}", "llm", languages=["zh"] * size) for number, size in enumerate(sizes)))
     found = walked(Kind.NODE, node_object("n", content))

@@ -83,7 +83,7 @@ def test_the_file_is_private_and_replaced_whole(tmp_path: Path) -> None:
     path = tmp_path / "k"
     path.touch(mode=0o644)
     path.write_text(kubeconfig("edge-1", "speech", "old", {"server": "https://a"}))
-    assert kubeconfig_file.why_not(path, "edge-1") is None
+    assert kubeconfig_file.write_error(path, "edge-1") is None
     kubeconfig_file.write(path, "new")
     assert (path.read_text(), stat.S_IMODE(path.stat().st_mode)) == ("new", 0o600)
     assert list(tmp_path.iterdir()) == [path]
@@ -92,12 +92,12 @@ def test_the_file_is_private_and_replaced_whole(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["", "x", "users: []", kubeconfig("edge-2", "speech", "t", {}), "users: 3", ": :"])
 def test_nobody_elses_file_is_overwritten(tmp_path: Path, text: str) -> None:
     (tmp_path / "k").write_text(text)
-    assert "choose another" in (kubeconfig_file.why_not(tmp_path / "k", "edge-1") or "")
+    assert "choose another" in (kubeconfig_file.write_error(tmp_path / "k", "edge-1") or "")
 
 
 def test_a_file_that_cannot_be_written_is_said_before(tmp_path: Path) -> None:
-    assert kubeconfig_file.why_not(tmp_path, "edge-1")
-    assert kubeconfig_file.why_not(tmp_path / "none" / "k", "edge-1")
+    assert kubeconfig_file.write_error(tmp_path, "edge-1")
+    assert kubeconfig_file.write_error(tmp_path / "none" / "k", "edge-1")
 
 
 @pytest.mark.parametrize(

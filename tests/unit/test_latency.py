@@ -8,7 +8,7 @@ from tests.builders import member, slice_
 
 from hotpool.api.meta import timestamp
 from hotpool.core.model import Member, Slice
-from hotpool.observability.hotplug_latency import ROOM, Latency
+from hotpool.observability.hotplug_latency import MAX_TRACKED, HotplugLatency
 from hotpool.observability.metrics import REGISTRY
 
 UNIX = 1_800_000_000.0
@@ -61,7 +61,7 @@ def slices(**states: str) -> Mapping[str, Slice]:
 
 
 def test_f4_a_withdrawal_is_measured_stage_by_stage(seen: Seen) -> None:
-    latency = Latency()
+    latency = HotplugLatency()
     latency.reported("a", ["p"], stamp(0.02), 100.0, UNIX)
     latency.planned("p", slices(a="Ready", b="Ready"), wanted({"b": "Ready"}), 100.001)
     latency.projected("p", 100.003, accepted=True)
@@ -91,14 +91,14 @@ def test_f4_a_withdrawal_is_measured_stage_by_stage(seen: Seen) -> None:
 def test_f4_direction_is_what_became_of_the_member(
     seen: Seen, before: dict[str, str], after: dict[str, str], direction: str
 ) -> None:
-    latency = Latency()
+    latency = HotplugLatency()
     latency.reported("a", ["p"], stamp(0), 100.0, UNIX)
     latency.planned("p", slices(**before), wanted(after), 100.0)
     assert {key[1] for key in seen()} == {direction}
 
 
 def test_f4_a_report_that_moves_nobody_is_not_measured(seen: Seen) -> None:
-    latency = Latency()
+    latency = HotplugLatency()
     latency.reported("a", [], stamp(0), 100.0, UNIX)
     latency.reported("a", ["p"], stamp(0), 100.0, UNIX)
     latency.planned("p", slices(a="Ready"), wanted({"a": "Ready"}), 100.0)
@@ -110,7 +110,7 @@ def test_f4_a_report_that_moves_nobody_is_not_measured(seen: Seen) -> None:
 
 @pytest.mark.parametrize("said", [stamp(-5), "t", "", "2026-01-01T00:00:00", "99999-01-01"])
 def test_f4_stages_across_machines_are_unknown_where_clocks_disagree_or_nothing_was_said(seen: Seen, said: str) -> None:
-    latency = Latency()
+    latency = HotplugLatency()
     latency.reported("a", ["p"], said, 100.0, UNIX)
     latency.planned("p", {}, wanted({"a": "Ready"}), 101.0)
     latency.projected("p", 102.0, accepted=True)
@@ -126,7 +126,7 @@ def test_f4_stages_across_machines_are_unknown_where_clocks_disagree_or_nothing_
 
 
 def test_f4_a_slice_that_waits_for_its_round_is_measured_to_its_end(seen: Seen) -> None:
-    latency = Latency()
+    latency = HotplugLatency()
     latency.reported("a", ["p"], stamp(0), 100.0, UNIX)
     for moment in (100.0, 100.5, 101.0):
         latency.planned("p", slices(a="Ready"), wanted({}), moment)
@@ -137,7 +137,7 @@ def test_f4_a_slice_that_waits_for_its_round_is_measured_to_its_end(seen: Seen) 
 
 
 def test_f4_a_change_that_was_taken_back_before_it_was_stored_is_not_measured_there(seen: Seen) -> None:
-    latency = Latency()
+    latency = HotplugLatency()
     latency.reported("a", ["p"], stamp(0), 100.0, UNIX)
     latency.planned("p", slices(a="Ready"), wanted({}), 100.0)
     latency.projected("p", 100.0, accepted=True)
@@ -150,7 +150,7 @@ def test_f4_a_change_that_was_taken_back_before_it_was_stored_is_not_measured_th
 
 
 def test_f4_without_redis_nothing_is_said_of_it_and_a_redis_that_was_away_is_unknown(seen: Seen) -> None:
-    latency = Latency()
+    latency = HotplugLatency()
     for accepted in (None, False):
         latency.reported("a", ["p"], stamp(0), 100.0, UNIX)
         latency.planned("p", {}, wanted({"a": "Ready"}), 100.0)
@@ -161,7 +161,7 @@ def test_f4_without_redis_nothing_is_said_of_it_and_a_redis_that_was_away_is_unk
 
 
 def test_f4_a_slice_that_was_stored_without_an_answer_is_unknown(seen: Seen) -> None:
-    latency = Latency()
+    latency = HotplugLatency()
     latency.reported("a", ["p"], stamp(0), 100.0, UNIX)
     latency.planned("p", {}, wanted({"a": "Ready"}), 100.0)
     latency.planned("p", slices(a="Ready"), wanted({"a": "Ready"}), 103.0)
@@ -171,13 +171,13 @@ def test_f4_a_slice_that_was_stored_without_an_answer_is_unknown(seen: Seen) -> 
 
 
 def test_f4_memory_is_bounded_and_what_another_leader_had_to_do_is_forgotten(seen: Seen) -> None:
-    latency = Latency()
+    latency = HotplugLatency()
     for number in range(300):
         latency.reported(f"n{number}", [f"p{pool}" for pool in range(100)], stamp(0), 100.0, UNIX)
-    assert latency.under_way == ROOM
-    assert seen()["plan", "unknown"] == (300 * 100 - ROOM, 0)
+    assert latency.under_way == MAX_TRACKED
+    assert seen()["plan", "unknown"] == (300 * 100 - MAX_TRACKED, 0)
     latency.forget("p0")
-    assert latency.under_way == ROOM - ROOM // 100
+    assert latency.under_way == MAX_TRACKED - MAX_TRACKED // 100
     latency.clear()
     assert latency.under_way == 0
 

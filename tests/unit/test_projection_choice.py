@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from hotpool.lookup import Strategy
-from hotpool.projection.lookup.pick_options import Choice, report_arguments
+from hotpool.projection.lookup.pick_options import PickRequest, report_arguments
 
 ONLY_REDIS = """
 import sys
@@ -52,11 +52,11 @@ def test_e6_the_look_up_runs_where_nothing_but_redis_can_be_imported() -> None:
     ],
 )
 def test_e6_wishes_become_the_arguments_of_the_function(how: Any, words: tuple[object, ...]) -> None:
-    assert Choice.of(how, half).arguments("") == words
+    assert PickRequest.of(how, half).arguments("") == words
 
 
 def test_e6_a_reservation_goes_first_with_an_id_of_its_own() -> None:
-    made = [Choice.of({"reserve": 2.5, "weight": 3}, half) for _ in range(2)]
+    made = [PickRequest.of({"reserve": 2.5, "weight": 3}, half) for _ in range(2)]
     assert [choice.arguments("speech/zh-en")[1:] for choice in made] == [
         (3, 2500, "uniform", "0.5", "speech/zh-en", "")
     ] * 2
@@ -89,13 +89,13 @@ def test_e6_a_reservation_goes_first_with_an_id_of_its_own() -> None:
 )
 def test_e6_a_wish_out_of_bounds_is_refused_before_anything_is_sent(how: Any) -> None:
     with pytest.raises(ValueError, match=r"\w+"):
-        Choice.of(how, half)
+        PickRequest.of(how, half)
 
 
 @pytest.mark.parametrize("how", [{"exclude": "edge-1"}, {"stratgy": "uniform"}])
 def test_e6_a_misspelt_wish_and_a_name_for_a_list_are_refused(how: Any) -> None:
     with pytest.raises(TypeError):
-        Choice.of(how, half)
+        PickRequest.of(how, half)
 
 
 def test_e6_a_load_report_is_checked() -> None:

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hotpool.projection.documents import NodeImage, PoolImage
+from hotpool.projection.documents import NodeDocument, PoolDocument
 from hotpool.projection.keys import STATES
 
-POOL = PoolImage("zh-en", "u1", "speech", "zh-en", frozenset("ab"), frozenset("c"), frozenset("d"))
-NODE = NodeImage("edge-1", (("asr", True, None, ("fw",)), ("tts", False, "Stopped", ())))
+POOL = PoolDocument("zh-en", "u1", "speech", "zh-en", frozenset("ab"), frozenset("c"), frozenset("d"))
+NODE = NodeDocument("edge-1", (("asr", True, None, ("fw",)), ("tts", False, "Stopped", ())))
 
 
 @pytest.mark.parametrize(
@@ -31,8 +31,8 @@ NODE = NodeImage("edge-1", (("asr", True, None, ("fw",)), ("tts", False, "Stoppe
 )
 def test_e1_every_part_of_a_pool_is_in_its_digest(change: dict[str, object]) -> None:
     values = {field.name: getattr(POOL, field.name) for field in dataclasses.fields(POOL) if field.init}
-    assert PoolImage(**{**values, **change}).digest != POOL.digest
-    assert PoolImage(**values).digest == POOL.digest
+    assert PoolDocument(**{**values, **change}).digest != POOL.digest
+    assert PoolDocument(**values).digest == POOL.digest
 
 
 def test_e1_digests_are_the_same_in_every_process() -> None:
@@ -40,10 +40,10 @@ def test_e1_digests_are_the_same_in_every_process() -> None:
 
 
 def test_e1_a_nodes_digest_ignores_the_order_of_types_only() -> None:
-    assert NodeImage("edge-1", NODE.capabilities[::-1]).digest == NODE.digest
+    assert NodeDocument("edge-1", NODE.capabilities[::-1]).digest == NODE.digest
     changed = (("asr", True, None, ("other",)), NODE.capabilities[1])
-    assert NodeImage("edge-1", changed).digest != NODE.digest
-    assert NodeImage("edge-1", NODE.capabilities[:1]).digest != NODE.digest
+    assert NodeDocument("edge-1", changed).digest != NODE.digest
+    assert NodeDocument("edge-1", NODE.capabilities[:1]).digest != NODE.digest
 
 
 def test_e3_a_type_is_json_with_ready_reason_and_services() -> None:
@@ -55,15 +55,15 @@ def test_e3_a_type_is_json_with_ready_reason_and_services() -> None:
 
 
 def test_e3_a_type_cannot_take_the_place_of_the_facts() -> None:
-    assert NodeImage("edge-1", ((".facts", True, None, ()),)).fields() == {}
+    assert NodeDocument("edge-1", ((".facts", True, None, ()),)).fields() == {}
 
 
 SETS = st.dictionaries(st.sampled_from("abcdefgh"), st.sampled_from(STATES))
 
 
-def made(states: dict[str, str], former: PoolImage | None = None) -> PoolImage:
+def made(states: dict[str, str], former: PoolDocument | None = None) -> PoolDocument:
     ready, suspect, draining = (frozenset(n for n, state in states.items() if state == wanted) for wanted in STATES)
-    return PoolImage("p", "u", None, None, ready, suspect, draining, former)
+    return PoolDocument("p", "u", None, None, ready, suspect, draining, former)
 
 
 @given(before=SETS, after=SETS)

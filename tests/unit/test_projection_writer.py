@@ -19,22 +19,29 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from hotpool.errors import Fenced, NotLeader, Rejected, Retryable, SinkError
-from hotpool.projection.accepted_writes import Ledger, Mark
+from hotpool.errors import FencedError, NotLeaderError, RejectedError, RetryableError, WriteError
+from hotpool.projection.accepted_writes import AcceptedWrites, WriteStamp
 from hotpool.projection.connection.async_connection import connect, describe
-from hotpool.projection.documents import NodeImage, PoolImage
-from hotpool.projection.drift_check import Audit, Turns
+from hotpool.projection.documents import NodeDocument, PoolDocument
+from hotpool.projection.drift_check import DriftCheck, Rotation
 from hotpool.projection.functions import Functions, source
 from hotpool.projection.keys import FleetKeys
-from hotpool.projection.redis_errors import Drifted, Full, OtherCluster, Outdated, Unclaimed, translate
-from hotpool.projection.writer import Writer
+from hotpool.projection.redis_errors import (
+    BaseMismatchError,
+    OtherClusterError,
+    RedisFullError,
+    TermNotClaimedError,
+    VersionConflictError,
+    translate,
+)
+from hotpool.projection.writer import RedisWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from hotpool.projection.connection.async_connection import Client
 
-POOL = PoolImage("zh-en", "u1", None, None, frozenset("a"), frozenset(), frozenset())
+POOL = PoolDocument("zh-en", "u1", None, None, frozenset("a"), frozenset(), frozenset())
 
 
 class FakeClient:
@@ -59,7 +66,7 @@ class FakeClient:
 async def test_promise_2_nothing_is_sent_when_our_time_as_leader_is_over() -> None:
     fake = FakeClient(lambda _: [b"3", 1])
     leading = True
-    writer = Writer(fake.client, namespace="speech", leader=lambda: leading)
+    writer = RedisWriter(fake.client, namespace="speech", leader=lambda: leading)
     await writer.claim(3)
     sent = len(fake.sent)
     leading = False
@@ -68,48 +75,48 @@ async def test_promise_2_nothing_is_sent_when_our_time_as_leader_is_over() -> No
         writer.replace_pool(POOL),
         writer.drop_pool("zh-en"),
         writer.drop_index(["a/b"]),
-        writer.replace_node(NodeImage("n", ())),
+        writer.replace_node(NodeDocument("n", ())),
         writer.drop_node("n"),
         writer.stamp(complete=True),
     )
     for call in calls:
-        with pytest.raises(NotLeader):
+        with pytest.raises(NotLeaderError):
             await call
     assert len(fake.sent) == sent
 
 
 async def test_e2_nothing_is_sent_before_the_first_claim() -> None:
     fake = FakeClient(lambda _: 1)
-    with pytest.raises(Unclaimed):
-        await Writer(fake.client, namespace="speech", leader=lambda: True).stamp(complete=True)
+    with pytest.raises(TermNotClaimedError):
+        await RedisWriter(fake.client, namespace="speech", leader=lambda: True).stamp(complete=True)
     assert fake.sent == []
 
 
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
-        (ResponseError("NOTERM no leader"), Unclaimed),
-        (ResponseError("STALETERM 9"), Fenced),
-        (ResponseError("STALETERM 7"), Unclaimed),
-        (ResponseError("STALEVERSION 41"), Outdated),
-        (ResponseError("NOSTAGE gone"), Retryable),
-        (ResponseError("MISCONF errors writing to the AOF file"), Retryable),
-        (ResponseError("ERR unknown command"), Rejected),
-        (RedisConnectionError("refused"), Retryable),
-        (RedisTimeoutError("slow"), Retryable),
-        (ReadOnlyError("replica"), Retryable),
-        (OutOfMemoryError("full"), Full),
-        (ResponseError("STALETERM 9 ours"), Fenced),
-        (ResponseError("STALETERM 9 another"), OtherCluster),
-        (ResponseError("OTHERCLUSTER another"), OtherCluster),
-        (ResponseError("STALEBASE 41"), Drifted),
-        (MovedError("1 127.0.0.1:7000"), Retryable),
-        (OSError("no route"), Retryable),
-        (AuthenticationError("wrong"), Rejected),
-        (NoPermissionError("no fcall"), Rejected),
+        (ResponseError("NOTERM no leader"), TermNotClaimedError),
+        (ResponseError("STALETERM 9"), FencedError),
+        (ResponseError("STALETERM 7"), TermNotClaimedError),
+        (ResponseError("STALEVERSION 41"), VersionConflictError),
+        (ResponseError("NOSTAGE gone"), RetryableError),
+        (ResponseError("MISCONF errors writing to the AOF file"), RetryableError),
+        (ResponseError("ERR unknown command"), RejectedError),
+        (RedisConnectionError("refused"), RetryableError),
+        (RedisTimeoutError("slow"), RetryableError),
+        (ReadOnlyError("replica"), RetryableError),
+        (OutOfMemoryError("full"), RedisFullError),
+        (ResponseError("STALETERM 9 ours"), FencedError),
+        (ResponseError("STALETERM 9 another"), OtherClusterError),
+        (ResponseError("OTHERCLUSTER another"), OtherClusterError),
+        (ResponseError("STALEBASE 41"), BaseMismatchError),
+        (MovedError("1 127.0.0.1:7000"), RetryableError),
+        (OSError("no route"), RetryableError),
+        (AuthenticationError("wrong"), RejectedError),
+        (NoPermissionError("no fcall"), RejectedError),
     ],
 )
-def test_e2_errors_of_redis_become_those_of_a_sink(error: Exception, expected: type[SinkError]) -> None:
+def test_e2_errors_of_redis_become_those_of_a_sink(error: Exception, expected: type[WriteError]) -> None:
     failure = translate(error, "text", 8, "ours")
     assert type(failure) is expected
     assert str(failure) == "text"
@@ -119,8 +126,8 @@ async def test_no_error_text_holds_the_password() -> None:
     def refuse(_: object) -> None:
         raise ResponseError("unknown command `HELLO`, with args beginning with: `AUTH` `op` `s3cret`")
 
-    writer = Writer(FakeClient(refuse).client, namespace="speech", leader=lambda: True)
-    with pytest.raises(Rejected) as caught:
+    writer = RedisWriter(FakeClient(refuse).client, namespace="speech", leader=lambda: True)
+    with pytest.raises(RejectedError) as caught:
         await writer.claim(1)
     assert "s3cret" not in str(caught.value)
     assert "***" in str(caught.value)
@@ -177,42 +184,42 @@ async def test_e2_a_lost_connection_is_never_answered_by_sending_again() -> None
 
 
 def test_e1_what_this_process_wrote_is_compared_exactly() -> None:
-    ledger = Ledger()
+    ledger = AcceptedWrites()
     with ledger.writing("a") as version:
-        ledger.wrote("a", Mark(3, version, "d1"))
-    assert ledger.accepts("a", Mark(3, version, "d1"), "d1")
-    assert not ledger.accepts("a", Mark(3, version + 1, "d1"), "d1")
-    assert not ledger.accepts("a", Mark(2, version, "d1"), "d1")
-    assert not ledger.accepts("a", Mark(3, version, "d1"), "d2")
+        ledger.wrote("a", WriteStamp(3, version, "d1"))
+    assert ledger.accepts("a", WriteStamp(3, version, "d1"), "d1")
+    assert not ledger.accepts("a", WriteStamp(3, version + 1, "d1"), "d1")
+    assert not ledger.accepts("a", WriteStamp(2, version, "d1"), "d1")
+    assert not ledger.accepts("a", WriteStamp(3, version, "d1"), "d2")
 
 
 def test_e1_what_another_leader_wrote_needs_the_same_digest_only() -> None:
-    assert Ledger().accepts("a", Mark(2, 77, "d1"), "d1")
-    assert not Ledger().accepts("a", Mark(2, 77, "d2"), "d1")
+    assert AcceptedWrites().accepts("a", WriteStamp(2, 77, "d1"), "d1")
+    assert not AcceptedWrites().accepts("a", WriteStamp(2, 77, "d2"), "d1")
 
 
 def test_e2_after_an_unknown_outcome_nothing_is_accepted_and_the_next_version_is_new() -> None:
-    ledger = Ledger()
-    with pytest.raises(Retryable), ledger.writing("a") as lost:
-        raise Retryable("lost")
-    assert not ledger.accepts("a", Mark(3, lost, "d1"), "d1")
+    ledger = AcceptedWrites()
+    with pytest.raises(RetryableError), ledger.writing("a") as lost:
+        raise RetryableError("lost")
+    assert not ledger.accepts("a", WriteStamp(3, lost, "d1"), "d1")
     ledger.learn(40)
     with ledger.writing("a") as version:
-        ledger.wrote("a", Mark(3, version, "d1"))
+        ledger.wrote("a", WriteStamp(3, version, "d1"))
     assert version == 41
-    assert ledger.accepts("a", Mark(3, 41, "d1"), "d1")
+    assert ledger.accepts("a", WriteStamp(3, 41, "d1"), "d1")
 
 
 def test_e2_of_two_overlapping_writes_the_later_version_stands() -> None:
-    ledger = Ledger()
+    ledger = AcceptedWrites()
     with ledger.writing("a") as first, ledger.writing("a") as second:
-        ledger.wrote("a", Mark(3, second, "new"))
-        ledger.wrote("a", Mark(3, first, "old"))
-    assert ledger.accepts("a", Mark(3, second, "new"), "new")
+        ledger.wrote("a", WriteStamp(3, second, "new"))
+        ledger.wrote("a", WriteStamp(3, first, "old"))
+    assert ledger.accepts("a", WriteStamp(3, second, "new"), "new")
 
 
 def test_e1_names_written_during_an_audit_are_recorded_also_those_begun_before() -> None:
-    ledger = Ledger()
+    ledger = AcceptedWrites()
     with ledger.writing("before"), ledger.recording() as names:
         with ledger.writing("during"):
             pass
@@ -225,7 +232,7 @@ def test_e1_names_written_during_an_audit_are_recorded_also_those_begun_before()
 
 
 async def test_e1_a_pool_created_during_an_audit_is_no_stray_and_one_dropped_is_not_missed() -> None:
-    keys, pools, nodes = FleetKeys("hotpool", "speech"), Ledger(), Ledger()
+    keys, pools, nodes = FleetKeys("hotpool", "speech"), AcceptedWrites(), AcceptedWrites()
 
     def answer(words: tuple[Any, ...]) -> Any:
         if words[1].endswith("overview"):
@@ -240,7 +247,7 @@ async def test_e1_a_pool_created_during_an_audit_is_no_stray_and_one_dropped_is_
         return [[b"", b"", b"", b"", b"", b"", b"", 0, 0, 0]]
 
     functions = Functions(FakeClient(answer).client, may_load=True)
-    result = await Audit(functions, keys, pools, nodes, Turns()).run(3, {"zh-en": POOL}, {})
+    result = await DriftCheck(functions, keys, pools, nodes, Rotation()).run(3, {"zh-en": POOL}, {})
     assert result.pools == frozenset()
     assert result.stray_pools == {"old"}
     assert result.stray_index == {"g/old"}
@@ -260,5 +267,5 @@ async def test_e5_a_cluster_that_cannot_be_entered_is_a_failure_like_others_with
     def refuse(_: object) -> None:
         raise RedisClusterException("cannot be connected") from AuthenticationError("invalid")  # type: ignore[no-untyped-call]
 
-    with pytest.raises(Retryable, match="does not accept the user or the password"):
-        await Writer(FakeClient(refuse).client, namespace="speech", leader=lambda: True).claim(1)
+    with pytest.raises(RetryableError, match="does not accept the user or the password"):
+        await RedisWriter(FakeClient(refuse).client, namespace="speech", leader=lambda: True).claim(1)

@@ -14,7 +14,7 @@ from typing import Any, Final
 import urllib3
 from kubernetes import client, watch
 
-from hotpool.lookup import Lookup, LookupFailed
+from hotpool.lookup import Lookup, LookupUnavailableError
 from localfleet.fleet import GROUP, Fleet
 
 _KINDS: Final = ("nodepools", "nodepoolslices", "nodecapabilities")
@@ -132,7 +132,7 @@ class Observer:
                 for name in names:
                     try:
                         found = await lookup.members(name)
-                    except LookupFailed:
+                    except LookupUnavailableError:
                         continue
                     self._take_redis(name, {*found.ready, *found.suspect, *found.draining})
                 await asyncio.sleep(_LOOK_SECONDS)

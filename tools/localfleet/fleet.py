@@ -24,7 +24,7 @@ import yaml
 from kubernetes import client, config
 
 from hotpool.cli.enrollment import manifests
-from hotpool.lookup import Lookup, LookupFailed
+from hotpool.lookup import Lookup, LookupUnavailableError
 from localfleet.catalogue import render
 from localfleet.chart import render as render_chart
 from localfleet.kind import REPOSITORY
@@ -216,7 +216,7 @@ class Fleet:
             async with Lookup.from_url(self.redis_url, namespace=self.namespace) as lookup:
                 try:
                     found = await lookup.members(pool)
-                except LookupFailed:
+                except LookupUnavailableError:
                     return None
             states = (("Ready", found.ready), ("Suspect", found.suspect), ("Draining", found.draining))
             return {node: state for state, nodes in states for node in nodes}

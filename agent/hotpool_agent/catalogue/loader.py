@@ -24,7 +24,7 @@ class CatalogueError(Exception):
         self.errors = errors
 
 
-def without_file() -> Catalogue:
+def empty_catalogue() -> Catalogue:
     """The catalogue of an agent that has none. Its end says nothing of services that others start and stop."""
     return Catalogue(version=1, onAgentExit="keep")
 
@@ -44,7 +44,7 @@ def parse_catalogue(text: str, name: str) -> Catalogue:
     """The catalogue in the text; `name` stands for the file in errors. Raises CatalogueError with all that is wrong."""
     try:
         tree = yaml_source.load(text)
-    except yaml_source.TreeError as error:
+    except yaml_source.YamlError as error:
         raise CatalogueError([f"{name}:{error.line}: {error}"]) from error
     if not isinstance(tree.value, dict):
         raise CatalogueError([f"{name}:1: must be a mapping with 'version' and 'services'"])
@@ -53,7 +53,7 @@ def parse_catalogue(text: str, name: str) -> Catalogue:
         catalogue = Catalogue.model_validate(tree.value)
     except ValidationError as error:
         paths = [(tuple(item["loc"]), message_of(item)) for item in error.errors()]
-        paths += inconsistencies(_sound_parts(tree.value, {path[:2] for path, _ in paths}))
+        paths += inconsistencies(_valid_parts(tree.value, {path[:2] for path, _ in paths}))
     else:
         paths = inconsistencies(catalogue)
         if not paths and not found:
@@ -62,7 +62,7 @@ def parse_catalogue(text: str, name: str) -> Catalogue:
     raise CatalogueError(_rendered(found, name))
 
 
-def _sound_parts(plain: dict[Any, Any], broken: set[yaml_source.Path]) -> Catalogue:
+def _valid_parts(plain: dict[Any, Any], broken: set[yaml_source.Path]) -> Catalogue:
     """What of a broken catalogue is sound, so that its inconsistencies are told at once, too.
 
     `broken`: first two parts of the paths with errors. A broken service keeps its place, and its id where it has one.

@@ -12,11 +12,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 from pydantic.alias_generators import to_camel
 
 from hotpool.api.capability import RuleKind
-from hotpool.api.meta import Word
+from hotpool.api.meta import Label63
 from hotpool_agent.catalogue.language_pairs import normalise_pair
 
 SPECIAL_ATTRIBUTES: Final = ("languages", "rules")
-WAYS: Final = ("http", "tcp", "process", "systemd", "file")
+PROBE_KINDS: Final = ("http", "tcp", "process", "systemd", "file")
 """Ways to see an observed service; fields of `Observe`."""
 _UNIT: Final = re.compile(
     r"[-\w:.\\@]{1,240}\.(service|socket|device|mount|automount|swap|target|path|timer|slice|scope)", re.ASCII
@@ -184,8 +184,8 @@ class Attributes(Model):
 class ServiceSpec(Model):
     """One service: supervised (`run`) or observed (`observe`), exactly one of them."""
 
-    id: Word
-    type: Word
+    id: Label63
+    type: Label63
     device: Device | None = None
     model: str | None = None
     version: str | None = None
@@ -211,7 +211,7 @@ class Catalogue(Model):
 
     version: Literal[1]
     on_agent_exit: Literal["stop", "keep"] = "stop"
-    types: dict[Word, TypeRule] = {}
+    types: dict[Label63, TypeRule] = {}
     services: Annotated[tuple[ServiceSpec, ...], Field(strict=False)] = ()
 
 
@@ -249,8 +249,8 @@ def _service_problems(service: ServiceSpec) -> list[tuple[tuple[str, ...], str]]
 
 def _observe_problems(service: ServiceSpec, observe: Observe) -> list[tuple[tuple[str, ...], str]]:
     found: list[tuple[tuple[str, ...], str]] = []
-    if sum(getattr(observe, way) is not None for way in WAYS) != 1:
-        found.append((("observe",), f"exactly one of {', '.join(WAYS)} is required"))
+    if sum(getattr(observe, way) is not None for way in PROBE_KINDS) != 1:
+        found.append((("observe",), f"exactly one of {', '.join(PROBE_KINDS)} is required"))
     for way, check in (("http", observe.http), ("tcp", observe.tcp)):
         if check and not (check.port or service.port):
             found.append((("observe", way), "needs a port: give the service or the probe one"))

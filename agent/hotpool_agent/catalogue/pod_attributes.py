@@ -20,7 +20,7 @@ _NONE: Final = Attributes()
 
 
 @dataclass(frozen=True, slots=True)
-class Read:
+class PodAttributes:
     """The attributes; with an `error`, which says what is wrong, there are none."""
 
     attributes: Attributes
@@ -29,30 +29,30 @@ class Read:
 
 # The status of a pod changes often, and its annotations hardly ever.
 @lru_cache(maxsize=256)
-def read_attributes(text: str) -> Read:
+def read_attributes(text: str) -> PodAttributes:
     """What the text, YAML or JSON, declares. One wrong field makes all of it count for nothing: half may say more."""
     if len(text) > MAX_CHARACTERS:
         return _wrong(f"longer than {MAX_CHARACTERS} characters")
     try:
         tree = yaml_source.load(text)
-    except yaml_source.TreeError as error:
+    except yaml_source.YamlError as error:
         return _wrong(f"line {error.line}: {error}")
     if tree.value is None and not tree.problems:
-        return Read(_NONE)
+        return PodAttributes(_NONE)
     if not isinstance(tree.value, dict):
         return _wrong("must be a mapping")
     if tree.problems:
         line, path, message = tree.problems[0]
         return _wrong(f"line {line}: {_at(path)}{message}")
     try:
-        return Read(Attributes.model_validate(tree.value))
+        return PodAttributes(Attributes.model_validate(tree.value))
     except ValidationError as error:
         first = error.errors()[0]
         return _wrong(_at(first["loc"]) + message_of(first, _PLACE))
 
 
-def _wrong(error: str) -> Read:
-    return Read(_NONE, error)
+def _wrong(error: str) -> PodAttributes:
+    return PodAttributes(_NONE, error)
 
 
 def _at(path: yaml_source.Path) -> str:

@@ -24,7 +24,7 @@ _WORDS: Final = {"int": "a whole number", "float": "a number", "bool": "true or 
 Path = tuple[str | int, ...]
 
 
-class TreeError(Exception):
+class YamlError(Exception):
     """Text that gives no values at all."""
 
     def __init__(self, line: int, message: str) -> None:
@@ -33,7 +33,7 @@ class TreeError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Tree:
+class YamlDocument:
     """What was read. `problems`: line, path and message of each item that was left out or not understood."""
 
     value: Any
@@ -41,12 +41,12 @@ class Tree:
     problems: list[tuple[int, Path, str]]
 
 
-def load(text: str) -> Tree:
+def load(text: str) -> YamlDocument:
     """The text's one document. Raises TreeError."""
     if len(text) > MAX_CHARACTERS:
-        raise TreeError(1, f"must have at most {MAX_CHARACTERS} characters")
+        raise YamlError(1, f"must have at most {MAX_CHARACTERS} characters")
     reader = _Reader()
-    return Tree(reader.plain(_compose(text), ()), reader.lines, reader.problems)
+    return YamlDocument(reader.plain(_compose(text), ()), reader.lines, reader.problems)
 
 
 class _ShallowComposer(Composer):
@@ -60,7 +60,7 @@ class _ShallowComposer(Composer):
     def compose_node(self, parent: Node | None, index: int) -> Node | None:
         self.depth += 1
         if self.depth > _MAX_DEPTH:
-            raise TreeError(self.parser.peek_event().start_mark.line + 1, "nested too deeply")
+            raise YamlError(self.parser.peek_event().start_mark.line + 1, "nested too deeply")
         try:
             node: Node | None = super().compose_node(parent, index)
         finally:
@@ -76,9 +76,9 @@ def _compose(text: str) -> Node | None:
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         problem = error.problem or error.context or "cannot be parsed"
-        raise TreeError(mark.line + 1 if mark else 1, f"not valid YAML: {_first_line(problem)}") from error
+        raise YamlError(mark.line + 1 if mark else 1, f"not valid YAML: {_first_line(problem)}") from error
     except YAMLError as error:
-        raise TreeError(1, f"not valid YAML: {_first_line(str(error))}") from error
+        raise YamlError(1, f"not valid YAML: {_first_line(str(error))}") from error
     return node
 
 
@@ -99,12 +99,12 @@ class _Reader:
             return None
         self.count += 1
         if self.count > _MAX_VALUES or len(path) > _MAX_DEPTH:
-            raise TreeError(_line(node), "too many values, or aliases that expand to too many")
+            raise YamlError(_line(node), "too many values, or aliases that expand to too many")
         self.lines.setdefault(path, _line(node))
         if isinstance(node, ScalarNode):
             return self._scalar(node, path)
         if node.tag not in {_STANDARD + "map", _STANDARD + "seq"}:
-            self._complain(node, path, f"tag {node.tag!r} is not supported")
+            self._add_problem(node, path, f"tag {node.tag!r} is not supported")
         if isinstance(node, MappingNode):
             return {key: self.plain(value, (*path, key)) for key, value in self._items(node, path)}
         return [self.plain(item, (*path, index)) for index, item in enumerate(node.value)]
@@ -113,9 +113,9 @@ class _Reader:
         seen: set[str] = set()
         for key, value in node.value:
             if not isinstance(key, ScalarNode) or key.tag not in {_STANDARD + "str", _STANDARD + "merge"}:
-                self._complain(key, path, "a field's name must be a string; put it in quotes")
+                self._add_problem(key, path, "a field's name must be a string; put it in quotes")
             elif key.value in seen:
-                self._complain(key, (*path, key.value), "is there twice")
+                self._add_problem(key, (*path, key.value), "is there twice")
             else:
                 seen.add(key.value)
                 self.lines[(*path, key.value)] = _line(key)
@@ -129,15 +129,15 @@ class _Reader:
         if kind == "null":
             return None
         if kind not in _WORDS:
-            self._complain(node, path, f"tag {node.tag!r} is not supported")
+            self._add_problem(node, path, f"tag {node.tag!r} is not supported")
             return text
         try:
             return _number(kind, text)
         except (ValueError, KeyError):
-            self._complain(node, path, f"cannot be read as {_WORDS[kind]}")
+            self._add_problem(node, path, f"cannot be read as {_WORDS[kind]}")
         return text
 
-    def _complain(self, node: Node, path: Path, message: str) -> None:
+    def _add_problem(self, node: Node, path: Path, message: str) -> None:
         self.problems.append((_line(node), path, message))
 
 

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from hotpool_agent.cli import help_sections as m
-from hotpool_agent.cli.common import Output, OutputOption, fail
+from hotpool_agent.cli.common import OutputFormat, OutputOption, exit_with_error
 
 if TYPE_CHECKING:
     from hotpool_agent.catalogue.model import Catalogue, ServiceSpec
 
 _WAYS: Final = ("http", "tcp", "process", "systemd", "file")
-_CHECK: Final = m.Manual(
+_CHECK: Final = m.HelpSections(
     codes={
         m.OK: "the agent can use the catalogue",
         m.USAGE: "it cannot: standard error has a line FILE:LINE: FIELD: REASON for each error; or wrong usage",
@@ -33,7 +33,7 @@ app: Final = typer.Typer(rich_markup_mode=None)
 def check(
     catalogue: Annotated[Path, typer.Argument(metavar="CATALOGUE", help="The node's services, YAML.")],
     *,
-    output: OutputOption = Output.TABLE,
+    output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """Check a catalogue and explain every error at once.
 
@@ -45,8 +45,8 @@ def check(
     try:
         found = read_catalogue(catalogue)
     except CatalogueError as error:
-        fail(str(error), m.USAGE)
-    if output is Output.JSON:
+        exit_with_error(str(error), m.USAGE)
+    if output is OutputFormat.JSON:
         typer.echo(found.model_dump_json(by_alias=True, indent=2))
     else:
         _show(found)

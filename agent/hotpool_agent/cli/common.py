@@ -28,26 +28,26 @@ NoWait = Annotated[bool, typer.Option("--no-wait", help="Return at once, not whe
 ServiceId = Annotated[str, typer.Argument(metavar="ID", help="Service id in the catalogue.")]
 
 
-class Output(StrEnum):
+class OutputFormat(StrEnum):
     """How `status` and `check` print."""
 
     TABLE = "table"
     JSON = "json"
 
 
-OutputOption = Annotated[Output, typer.Option("--output", "-o", help="For people (table) or programs (json).")]
+OutputOption = Annotated[OutputFormat, typer.Option("--output", "-o", help="For people (table) or programs (json).")]
 
 
-def ask(node: str | None, request: protocol.Request) -> Any:
+def send_request(node: str | None, request: protocol.Request) -> Any:
     """The running agent's answer; ends the command if there is none."""
     try:
         return protocol.ask(socket_path(folder_of(node)), request)
     except protocol.AgentDownError as error:
-        fail(str(error), NOT_RUNNING)
+        exit_with_error(str(error), NOT_RUNNING)
     except protocol.RequestError as error:
-        fail(str(error), FAILED)
+        exit_with_error(str(error), FAILED)
     except PathError as error:
-        fail(str(error), USAGE)
+        exit_with_error(str(error), USAGE)
 
 
 def folder_of(node: str | None) -> Path:
@@ -55,10 +55,10 @@ def folder_of(node: str | None) -> Path:
     try:
         return state_folder(node_name(node))
     except NodeNameError as error:
-        fail(str(error), USAGE)
+        exit_with_error(str(error), USAGE)
 
 
-def fail(message: str, code: int) -> NoReturn:
+def exit_with_error(message: str, code: int) -> NoReturn:
     """End the command with words on standard error."""
     typer.echo(message, err=True)
     raise typer.Exit(code)

@@ -13,9 +13,9 @@ import structlog
 from pydantic import ValidationError
 
 from hotpool_agent.app import Options, run_agent
-from hotpool_agent.catalogue.loader import CatalogueError, read_catalogue, without_file
+from hotpool_agent.catalogue.loader import CatalogueError, empty_catalogue, read_catalogue
 from hotpool_agent.cli import help_sections as m
-from hotpool_agent.cli.common import fail
+from hotpool_agent.cli.common import exit_with_error
 from hotpool_agent.control.health_server import ListenError
 from hotpool_agent.kube.credentials import Target, TargetError
 from hotpool_agent.node_name import NodeNameError, node_name
@@ -37,10 +37,10 @@ def run(
     _configure_logs()
     settings = _settings(given)
     if catalogue is None and not settings.pod_namespaces:
-        fail("nothing to report: give --catalogue, or --pod-namespaces, or both", m.USAGE)
+        exit_with_error("nothing to report: give --catalogue, or --pod-namespaces, or both", m.USAGE)
     try:
         options = Options(
-            catalogue=read_catalogue(catalogue) if catalogue else without_file(),
+            catalogue=read_catalogue(catalogue) if catalogue else empty_catalogue(),
             source=catalogue,
             node=node_name(node),
             target=Target(kubeconfig, context, namespace),
@@ -48,11 +48,11 @@ def run(
         )
         asyncio.run(run_agent(options))
     except (CatalogueError, NodeNameError, TargetError, PathError) as error:
-        fail(str(error), m.USAGE)
+        exit_with_error(str(error), m.USAGE)
     except (StoreError, ListenError) as error:
-        fail(str(error), m.FAILED)
+        exit_with_error(str(error), m.FAILED)
     except OSError as error:
-        fail(f"{error.strerror}: {error.filename}" if error.filename else str(error), m.FAILED)
+        exit_with_error(f"{error.strerror}: {error.filename}" if error.filename else str(error), m.FAILED)
 
 
 def _settings(given: dict[str, Any]) -> Settings:
@@ -64,7 +64,7 @@ def _settings(given: dict[str, Any]) -> Settings:
         first = error.errors()[0]
         name = str(first["loc"][0])
         where = f"--{name.replace('_', '-')}" if name in options else f"HOTPOOL_AGENT_{name.upper()}"
-        fail(f"{where}: {first['msg'].removeprefix('Value error, ')} (got {first['input']!r})", m.USAGE)
+        exit_with_error(f"{where}: {first['msg'].removeprefix('Value error, ')} (got {first['input']!r})", m.USAGE)
 
 
 def _configure_logs() -> None:

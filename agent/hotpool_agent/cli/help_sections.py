@@ -12,8 +12,8 @@ OK: Final = 0
 FAILED: Final = 1
 USAGE: Final = 2
 NOT_RUNNING: Final = 3
-UNHEARD: Final = 4
-UNWELL: Final = 5
+NOT_CONNECTED: Final = 4
+SERVICE_FAILED: Final = 5
 INTERRUPTED: Final = 130
 
 Rows = tuple[tuple[str, str], ...]
@@ -33,7 +33,7 @@ LOGS: Final = ("STATE/NODE/logs/ID.log", "What a service has printed; ID.log.1 h
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Manual:
+class HelpSections:
     """What one command's `--help` adds to its options."""
 
     codes: dict[int, str]
@@ -58,7 +58,7 @@ class Manual:
                 formatter.write_dl(rows)
 
 
-def command(manual: Manual) -> type[TyperCommand]:
+def command(manual: HelpSections) -> type[TyperCommand]:
     """The class of a command with this manual."""
 
     class Command(TyperCommand):

@@ -10,7 +10,7 @@ import typer
 
 from hotpool.api.names import LABEL_PATTERN
 from hotpool_agent.cli import help_sections as m
-from hotpool_agent.cli.common import NodeOption, ServiceId, fail, folder_of
+from hotpool_agent.cli.common import NodeOption, ServiceId, exit_with_error, folder_of
 from hotpool_agent.paths import LOG_SUFFIX, log_file, previous_log
 
 _LOOK_SECONDS: Final = 0.2
@@ -18,7 +18,7 @@ _EMPTIED_SECONDS: Final = 10.0
 """More than a rotation takes from the copy until the file is emptied, on a machine that is busy."""
 _BLOCK: Final = 64 * 1024
 
-_LOGS: Final = m.Manual(
+_LOGS: Final = m.HelpSections(
     codes={
         m.OK: "the log was printed",
         m.FAILED: "there is no such log, or it cannot be read",
@@ -56,14 +56,14 @@ def logs(
     rotated at 10 MiB, with one previous file kept.
     """
     if follow and previous:
-        fail("--previous is finished: it cannot be followed", m.USAGE)
+        exit_with_error("--previous is finished: it cannot be followed", m.USAGE)
     path = _path(folder_of(node), identifier)
     try:
         _print(previous_log(path) if previous else path, tail, follow=follow)
     except FileNotFoundError:
-        fail(_missing(path, previous=previous), m.FAILED)
+        exit_with_error(_missing(path, previous=previous), m.FAILED)
     except PermissionError as error:
-        fail(f"{error.filename}: {error.strerror}", m.FAILED)
+        exit_with_error(f"{error.filename}: {error.strerror}", m.FAILED)
     except KeyboardInterrupt:
         raise typer.Exit(m.INTERRUPTED) from None
 
@@ -154,7 +154,7 @@ def _print(path: Path, tail: int | None, *, follow: bool) -> None:
 def _path(folder: Path, identifier: str) -> Path:
     """The service's log file; an id that is none must not lead out of the folder."""
     if not re.fullmatch(LABEL_PATTERN, identifier):
-        fail(f"{identifier!r} is no service id: lower case letters, digits and '-'", m.USAGE)
+        exit_with_error(f"{identifier!r} is no service id: lower case letters, digits and '-'", m.USAGE)
     return log_file(folder, identifier)
 
 

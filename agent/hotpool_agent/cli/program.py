@@ -26,14 +26,14 @@ COMMANDS: Final = {
 }
 """Name → module in `cli`, and the first sentence of the command's own help."""
 
-_PROGRAM: Final = m.Manual(
+_PROGRAM: Final = m.HelpSections(
     codes={
         m.OK: "success",
         m.FAILED: "the command failed; standard error says why",
         m.USAGE: "wrong usage, or a catalogue with errors",
         m.NOT_RUNNING: "no agent of this node runs",
-        m.UNHEARD: "status only: the cluster does not hear the agent",
-        m.UNWELL: "status only: a service has failed",
+        m.NOT_CONNECTED: "status only: the cluster does not hear the agent",
+        m.SERVICE_FAILED: "status only: a service has failed",
     },
     files=(m.SOCKET, m.LOGS),
     examples=(

@@ -9,7 +9,7 @@ from hotpool.api.names import MAX_INTERVAL_SECONDS
 from hotpool_agent.cli import help_sections as m
 from hotpool_agent.cli.common import NodeOption
 
-_RUN: Final = m.Manual(
+_RUN: Final = m.HelpSections(
     codes={
         m.OK: "SIGTERM, SIGINT or Ctrl-C ended it in order",
         m.FAILED: "an agent of this node runs already, the port of --listen is taken, or the state folder is unusable",

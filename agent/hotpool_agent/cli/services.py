@@ -5,7 +5,7 @@ from typing import Final
 import typer
 
 from hotpool_agent.cli import help_sections as m
-from hotpool_agent.cli.common import NodeOption, NoWait, ServiceId, ask
+from hotpool_agent.cli.common import NodeOption, NoWait, ServiceId, send_request
 from hotpool_agent.control import protocol
 
 _NOT_RUNNING: Final = "no agent of this node runs, or it ended before it answered"
@@ -15,22 +15,22 @@ _CODES: Final = {
     m.USAGE: "wrong usage",
     m.NOT_RUNNING: _NOT_RUNNING,
 }
-_START: Final = m.Manual(
+_START: Final = m.HelpSections(
     codes=_CODES,
     examples=(
         ("hotpool-agent start faster-whisper", "Start a service of this machine's node"),
         ("hotpool-agent start faster-whisper --node edge-017 --no-wait", "Do not wait until its model is loaded"),
     ),
 )
-_STOP: Final = m.Manual(
+_STOP: Final = m.HelpSections(
     codes=_CODES,
     examples=(("hotpool-agent stop faster-whisper --node edge-017", "Take a service out of its pools, then end it"),),
 )
-_RESTART: Final = m.Manual(
+_RESTART: Final = m.HelpSections(
     codes=_CODES,
     examples=(("hotpool-agent restart faster-whisper --node edge-017", "Have a service read its own files again"),),
 )
-_RELOAD: Final = m.Manual(
+_RELOAD: Final = m.HelpSections(
     codes={
         m.OK: "the catalogue is in force; standard output says what changed",
         m.FAILED: "the catalogue cannot be used; the one before stays in force",
@@ -87,4 +87,4 @@ def reload(*, node: NodeOption = None) -> None:
 
 
 def _say(node: str | None, request: protocol.Request) -> None:
-    typer.echo(ask(node, request))
+    typer.echo(send_request(node, request))

@@ -38,7 +38,7 @@ async def serving(listen: str, registry: CollectorRegistry, health: Callable[[],
         try:
             await web.TCPSite(runner, host, port).start()
         except OSError as error:
-            raise ListenError(_words(listen, port, error)) from error
+            raise ListenError(_error_text(listen, port, error)) from error
         bound = runner.addresses[0]
         yield f"[{bound[0]}]:{bound[1]}" if ":" in bound[0] else f"{bound[0]}:{bound[1]}"
     finally:
@@ -64,7 +64,7 @@ def _application(registry: CollectorRegistry, health: Callable[[], Health]) -> w
     return app
 
 
-def _words(listen: str, port: int, error: OSError) -> str:
+def _error_text(listen: str, port: int, error: OSError) -> str:
     reason = os.strerror(error.errno) if error.errno else str(error)
     if error.errno == errno.EADDRINUSE:
         reason = f"the port is taken by {ports.owner(port)}"

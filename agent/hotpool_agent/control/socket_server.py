@@ -46,7 +46,7 @@ class Limits:
 async def serve(path: Path, dispatch: Dispatch, limits: Limits | None = None) -> asyncio.Server:
     """Listen on the socket (0600, in a folder of the owner's alone). The caller must hold the node's lock."""
     _clear(path)
-    clients = _Clients(dispatch, limits or Limits())
+    clients = _Connections(dispatch, limits or Limits())
     server = await asyncio.start_unix_server(clients.serve, path, limit=LINE_BYTES)
     os.chmod(path, 0o600)  # noqa: PTH101 - at once, before anybody is served
     return server
@@ -62,7 +62,7 @@ def _clear(path: Path) -> None:
         raise PathError(f"{path.parent} is another user's; set HOTPOOL_AGENT_STATE_DIR to a shorter folder") from error
 
 
-class _Clients:
+class _Connections:
     """All connections of one socket."""
 
     def __init__(self, dispatch: Dispatch, limits: Limits) -> None:
@@ -77,7 +77,7 @@ class _Clients:
         self._connected += 1
         try:
             with suppress(ConnectionError, TimeoutError):
-                await self._converse(reader, writer)
+                await self._serve_lines(reader, writer)
                 writer.close()
                 async with asyncio.timeout(self._limits.take_seconds):
                     await writer.wait_closed()
@@ -85,10 +85,10 @@ class _Clients:
             writer.transport.abort()
             self._connected -= 1
 
-    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve_lines(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer one request after the other. Raises TimeoutError for a client that is too slow."""
         if max(self._connected - 1, len(self._orphans)) >= self._limits.connections:
-            await self._say(writer, _refusal("too many requests at once; try again later"))
+            await self._write_line(writer, _refusal("too many requests at once; try again later"))
             return
         while True:
             try:
@@ -97,14 +97,14 @@ class _Clients:
             except asyncio.IncompleteReadError:
                 return
             except asyncio.LimitOverrunError:
-                await self._say(writer, _refusal(f"a request has at most {LINE_BYTES} bytes"))
+                await self._write_line(writer, _refusal(f"a request has at most {LINE_BYTES} bytes"))
                 return
-            answer = await self._answer_while_there(line, writer)
+            answer = await self._answer_while_connected(line, writer)
             if answer is None:
                 return
-            await self._say(writer, answer)
+            await self._write_line(writer, answer)
 
-    async def _answer_while_there(self, line: bytes, writer: asyncio.StreamWriter) -> Answer | None:
+    async def _answer_while_connected(self, line: bytes, writer: asyncio.StreamWriter) -> Answer | None:
         """The answer, or None when the client goes before it is there."""
         task = asyncio.create_task(_answer(line, self._dispatch))
         while not task.done():
@@ -115,7 +115,7 @@ class _Clients:
                 return None
         return task.result()
 
-    async def _say(self, writer: asyncio.StreamWriter, answer: Answer) -> None:
+    async def _write_line(self, writer: asyncio.StreamWriter, answer: Answer) -> None:
         writer.write(json.dumps(answer).encode() + b"\n")
         async with asyncio.timeout(self._limits.take_seconds):
             await writer.drain()

@@ -6,15 +6,17 @@ Decides nothing.
 from collections.abc import Callable
 from typing import Any
 
-from hotpool_agent.kube.node_resources import Cluster
-from hotpool_agent.kube.watch_loop import EndlessWatch
+from hotpool_agent.kube.node_resources import NodeResources
+from hotpool_agent.kube.watch_loop import WatchLoop
 from hotpool_agent.settings import Settings
 
 
-class OwnWatch(EndlessWatch):
+class CapabilityWatch(WatchLoop):
     """A stream that ends is opened again with a list first."""
 
-    def __init__(self, cluster: Cluster, settings: Settings, observe: Callable[[dict[str, Any] | None], None]) -> None:
+    def __init__(
+        self, cluster: NodeResources, settings: Settings, observe: Callable[[dict[str, Any] | None], None]
+    ) -> None:
         super().__init__("NodeCapability", settings)
         self._cluster = cluster
         self._observe = observe

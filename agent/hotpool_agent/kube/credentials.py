@@ -26,7 +26,7 @@ _TOKEN: Final = "BearerToken"  # noqa: S105 - the name that the client gives to 
 _UNUSABLE: Final = (ConfigException, YAMLError, OSError, LookupError, TypeError, ValueError, AttributeError)
 """What the loaders raise for files that are missing, half written or of another shape."""
 
-Marks = tuple[tuple[Path, bytes | None], ...]
+FileContents = tuple[tuple[Path, bytes | None], ...]
 
 
 class TargetError(Exception):
@@ -49,11 +49,11 @@ class Login:
     client: ApiClient
     target: Target
     """With the context and namespace that were chosen."""
-    marks: Marks
+    files: FileContents
 
     def rotated(self) -> bool:
         """Whether a file that it was made from holds something else now."""
-        return any(_mark(path) != mark for path, mark in self.marks)
+        return any(_mark(path) != mark for path, mark in self.files)
 
 
 def in_pod(target: Target) -> bool:
@@ -73,7 +73,7 @@ async def read(target: Target) -> Login:
         return await _outside(target, path or _HOME_CONFIG)
     except _UNUSABLE as error:
         place = path or (f"in the pod, {SERVICE_ACCOUNT}" if inside else _HOME_CONFIG)
-        raise TargetError(f"no usable cluster configuration ({place}): {_words(error)}") from error
+        raise TargetError(f"no usable cluster configuration ({place}): {_error_text(error)}") from error
     finally:
         # The loader leaves keys in temporary files and later trusts that they are still there. They are loaded by now.
         _cleanup_temp_files()
@@ -133,7 +133,7 @@ def _paths(place: str) -> list[Path]:
     return [Path(item).expanduser() for item in place.split(os.pathsep) if item]
 
 
-def _marks(paths: Iterable[Path]) -> Marks:
+def _marks(paths: Iterable[Path]) -> FileContents:
     """What the files hold. To be taken before they are read, so that no change falls in between."""
     return tuple((path, _mark(path)) for path in paths)
 
@@ -145,5 +145,5 @@ def _mark(path: Path) -> bytes | None:
         return None
 
 
-def _words(error: Exception) -> str:
+def _error_text(error: Exception) -> str:
     return f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)

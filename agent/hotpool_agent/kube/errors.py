@@ -34,7 +34,7 @@ _CERTIFICATE: Final = {
 _NO_TLS: Final = {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE"}
 
 
-class Problem(Exception):  # noqa: N818 - the base of the errors below; it is caught, not raised
+class KubeError(Exception):
     """A request that did not succeed. `pause`: seconds that the server asked to wait."""
 
     def __init__(self, message: str, pause: float = 0.0) -> None:
@@ -42,11 +42,11 @@ class Problem(Exception):  # noqa: N818 - the base of the errors below; it is ca
         self.pause = pause
 
 
-class UnavailableError(Problem):
+class UnavailableError(KubeError):
     """No answer, or one that does not say whether the request took effect."""
 
 
-class DeniedError(Problem):
+class DeniedError(KubeError):
     """403."""
 
 
@@ -54,35 +54,35 @@ class UnauthorizedError(DeniedError):
     """401: the credential itself is not accepted."""
 
 
-class NotServedError(Problem):
+class NotServedError(KubeError):
     """The CRDs or the namespace are missing."""
 
 
-class BusyError(Problem):
+class BusyError(KubeError):
     """429."""
 
 
-class ConflictError(Problem):
+class ConflictError(KubeError):
     """409: somebody else wrote at the same time; what holds now must be read."""
 
 
-class MissingError(Problem):
+class MissingError(KubeError):
     """The object is not there."""
 
 
-class ExpiredError(Problem):
+class ExpiredError(KubeError):
     """410: the version to watch from is too old; what holds now must be listed."""
 
 
-class StaleError(Problem):
+class StaleError(KubeError):
     """The API server holds a newer report, or one of another session (behaviour B7)."""
 
 
-class RejectedError(Problem):
+class RejectedError(KubeError):
     """The object breaks the schema, or is too large."""
 
 
-def problem(status: int, body: str, headers: Mapping[str, str]) -> Problem:
+def kube_error(status: int, body: str, headers: Mapping[str, str]) -> KubeError:
     """The error that an answer of the API server, or of a proxy before it, stands for."""
     details, message = _parsed(status, body)
     pause = _pause(headers)
@@ -109,7 +109,7 @@ def problem(status: int, body: str, headers: Mapping[str, str]) -> Problem:
     return UnavailableError(f"{status}: {message}", pause)
 
 
-def _refused(status: int, message: str) -> Problem:
+def _refused(status: int, message: str) -> KubeError:
     if status == 413:  # noqa: PLR2004 - HTTP's own number
         return RejectedError(f"413: the API server, or a proxy before it, finds the report too large: {message}")
     if status == 422 and "stale report" in message:  # noqa: PLR2004 - as above
@@ -166,7 +166,7 @@ def _forbidden(message: str) -> str:
     return f"403: {message}; check the Role of this node's account"
 
 
-def _not_found(details: Json, message: str) -> Problem:
+def _not_found(details: Json, message: str) -> KubeError:
     about = details.get("details") or {}
     if about.get("kind") == "namespaces":
         return NotServedError(f"404: {message}; create the namespace")

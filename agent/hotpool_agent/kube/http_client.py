@@ -16,7 +16,7 @@ import aiohttp
 from kubernetes.aio.client import ApiClient
 
 from hotpool_agent.kube.credentials import Target
-from hotpool_agent.kube.errors import UnauthorizedError, UnavailableError, problem, unreachable
+from hotpool_agent.kube.errors import UnauthorizedError, UnavailableError, kube_error, unreachable
 from hotpool_agent.kube.session import Session
 
 MANAGER: Final = "hotpool-agent"
@@ -44,7 +44,7 @@ class Listing:
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class KubeRequest:
     """One request. `kind`: the content type of `body`."""
 
     method: str
@@ -54,7 +54,7 @@ class Ask:
     query: dict[str, str] = field(default_factory=lambda: {"fieldManager": MANAGER})
 
 
-class Door:
+class KubeHttpClient:
     """Requests with one target's credentials. Open it with `open`; `seconds` is the time-out of one request."""
 
     def __init__(self, target: Target, seconds: float) -> None:
@@ -74,7 +74,7 @@ class Door:
         """Close the connection."""
         await self._session.close()
 
-    async def request(self, ask: Ask) -> Json:
+    async def request(self, ask: KubeRequest) -> Json:
         """The JSON answer of a successful request. Raises Problem."""
         try:
             async with asyncio.timeout(self._seconds), self._session.client() as client:
@@ -84,12 +84,12 @@ class Door:
             raise unreachable(error, self._seconds) from error
         return _object(text)
 
-    async def list(self, ask: Ask) -> Listing:
+    async def list(self, ask: KubeRequest) -> Listing:
         """All objects that the request asks for. Raises Problem."""
         return _listed(await self.request(ask))
 
     @asynccontextmanager
-    async def watching(self, ask: Ask) -> AsyncIterator[AsyncIterator[Event]]:
+    async def watching(self, ask: KubeRequest) -> AsyncIterator[AsyncIterator[Event]]:
         """An open watch: its events, which end when the stream does, and raise Problem when that was no good end.
 
         Raises Problem also when it cannot be opened; ExpiredError when the version asked for is too old.
@@ -105,14 +105,14 @@ class Door:
             async for line in _lines(response.content):
                 kind, item = _event(line)
                 if kind == "ERROR":
-                    raise problem(int(item.get("code") or 500), json.dumps(item), {})
+                    raise kube_error(int(item.get("code") or 500), json.dumps(item), {})
                 yield kind, item
         except (aiohttp.ClientError, TimeoutError, ValueError, OSError) as error:
             # A session that was replaced ends its watches; that is no failure.
             if self._session.detach(response):
                 raise unreachable(error, _SILENCE_SECONDS) from error
 
-    async def _open(self, ask: Ask) -> aiohttp.ClientResponse:
+    async def _open(self, ask: KubeRequest) -> aiohttp.ClientResponse:
         """An answer to be read for long, attached to the session. Raises Problem."""
         limits = aiohttp.ClientTimeout(total=None, sock_connect=self._seconds, sock_read=_SILENCE_SECONDS)
         try:
@@ -124,7 +124,7 @@ class Door:
         _probe(response)
         return response
 
-    async def _send(self, client: ApiClient, ask: Ask, limits: aiohttp.ClientTimeout) -> aiohttp.ClientResponse:
+    async def _send(self, client: ApiClient, ask: KubeRequest, limits: aiohttp.ClientTimeout) -> aiohttp.ClientResponse:
         """The response of a successful request, unread. Raises Problem, or what the connection died of."""
         headers = {"Accept": "application/json"} | ({"Content-Type": ask.kind} if ask.kind else {})
         query = list(ask.query.items())
@@ -140,7 +140,7 @@ class Door:
         response: aiohttp.ClientResponse = answer.response
         if response.ok:
             return response
-        failure = problem(response.status, await response.text(errors="replace"), response.headers)
+        failure = kube_error(response.status, await response.text(errors="replace"), response.headers)
         if isinstance(failure, UnauthorizedError):
             failure = UnauthorizedError("; ".join(filter(None, (str(failure), self._session.problem))))
             self._session.refused()

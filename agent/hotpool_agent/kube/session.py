@@ -15,7 +15,7 @@ from kubernetes.aio.client import ApiClient
 
 from hotpool_agent.kube.credentials import Login, Target, TargetError, read
 from hotpool_agent.kube.errors import UnavailableError
-from hotpool_agent.notifier import Pulse
+from hotpool_agent.notifier import Notifier
 
 _LOG: Final = structlog.get_logger(__name__)
 
@@ -31,7 +31,7 @@ class Session:
         self._refused = False
         self._renewing = asyncio.Lock()
         self._requests = 0
-        self._over = Pulse()
+        self._over = Notifier()
         self._streams: set[aiohttp.ClientResponse] = set()
         """Answers that are read for long: closing a session does not wake who reads them."""
 
@@ -68,7 +68,7 @@ class Session:
     @asynccontextmanager
     async def client(self) -> AsyncIterator[ApiClient]:
         """The client for one request, whose session stays open in the block. Raises UnavailableError when closed."""
-        await self._renew()
+        await self._refresh()
         if self._login is None:
             raise UnavailableError("not connected")
         self._requests += 1
@@ -76,13 +76,13 @@ class Session:
             yield self._login.client
         finally:
             self._requests -= 1
-            self._over.beat()
+            self._over.notify()
 
-    async def _renew(self) -> None:
+    async def _refresh(self) -> None:
         async with self._renewing:
             if self._login is None or not (self._refused or self._login.rotated()):
                 return
-            await self._over.until(lambda: not self._requests)
+            await self._over.wait_for(lambda: not self._requests)
             try:
                 await self._replace()
             except TargetError as error:

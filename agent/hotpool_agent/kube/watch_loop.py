@@ -9,14 +9,14 @@ from typing import Final
 
 import structlog
 
-from hotpool_agent.kube.errors import Problem
+from hotpool_agent.kube.errors import KubeError
 from hotpool_agent.reporting.backoff import Backoff
 from hotpool_agent.settings import Settings
 
 _LOG: Final = structlog.get_logger(__name__)
 
 
-class EndlessWatch(ABC):
+class WatchLoop(ABC):
     """What goes wrong is told in `problem`, for as long as it lasts; `name` is for the log."""
 
     def __init__(self, name: str, settings: Settings) -> None:
@@ -36,7 +36,7 @@ class EndlessWatch(ABC):
             opened = self.clock()
             try:
                 await self.follow()
-            except Problem as error:
+            except KubeError as error:
                 if self.problem != str(error):
                     _LOG.warning("not watching", what=self._name, error=str(error))
                 self.problem, pause = str(error), error.pause

@@ -7,14 +7,14 @@ from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 from hotpool_agent.pods.json_access import Json, mapping, text
-from hotpool_agent.pods.pod_service import Pod, other_id, translate
-from hotpool_agent.services.status import Snapshot
+from hotpool_agent.pods.pod_service import Pod, other_id, pod_service
+from hotpool_agent.services.status import ServiceStatus
 
 Key = tuple[str, str]
 """Namespace and name."""
 
 
-class Roster:
+class PodRegistry:
     """What was heard last. A pod keeps its id for as long as it is there."""
 
     def __init__(self) -> None:
@@ -23,19 +23,19 @@ class Roster:
 
     def listed(self, namespace: str, pods: Iterable[Json]) -> None:
         """These are all pods of the namespace."""
-        found = [translate(namespace, pod) for pod in pods]
+        found = [pod_service(namespace, pod) for pod in pods]
         self._pods[namespace] = {pod.name: pod for pod in found}
 
-    def hear(self, namespace: str, kind: str, pod: Json) -> None:
+    def update(self, namespace: str, kind: str, pod: Json) -> None:
         """An event of the namespace's watch; a bookmark changes nothing."""
         known = self._pods.setdefault(namespace, {})
         if kind in {"ADDED", "MODIFIED"}:
-            found = translate(namespace, pod)
+            found = pod_service(namespace, pod)
             known[found.name] = found
         elif kind == "DELETED":
             known.pop(text(mapping(pod.get("metadata")).get("name")) or "", None)
 
-    def services(self, taken: Collection[str]) -> tuple[list[Snapshot], list[str]]:
+    def services(self, taken: Collection[str]) -> tuple[list[ServiceStatus], list[str]]:
         """The services, oldest pod first, with ids of their own that are not `taken`; and of the others, why not.
 
         Who comes first has its name as its id. What has the same name elsewhere gets an id that nobody else has.
@@ -44,7 +44,7 @@ class Roster:
         refused = [f"pod {pod.title}: {pod.refusal}" for pod in pods if pod.snapshot is None]
         ids: dict[Key, str] = {}
         used = set(taken)
-        for choose in (self._kept, _wished, _other):
+        for choose in (self._kept, _requested_id, _other):
             for pod in pods:
                 identifier = choose(pod)
                 if pod.snapshot and identifier and (key := _key(pod)) not in ids and identifier not in used:
@@ -59,7 +59,7 @@ class Roster:
         return self._ids.get(_key(pod))
 
 
-def _wished(pod: Pod) -> str | None:
+def _requested_id(pod: Pod) -> str | None:
     return pod.snapshot.spec.id if pod.snapshot else None
 
 
@@ -75,7 +75,7 @@ def _age(pod: Pod) -> tuple[str, str, str]:
     return pod.created, pod.namespace, pod.name
 
 
-def _renamed(snapshot: Snapshot, identifier: str) -> Snapshot:
+def _renamed(snapshot: ServiceStatus, identifier: str) -> ServiceStatus:
     if snapshot.spec.id == identifier:
         return snapshot
     return replace(snapshot, spec=snapshot.spec.model_copy(update={"id": identifier}))

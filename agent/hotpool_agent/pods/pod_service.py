@@ -14,7 +14,7 @@ from hotpool_agent.catalogue.model import Attributes, Device, ServiceSpec
 from hotpool_agent.catalogue.pod_attributes import read_attributes
 from hotpool_agent.pods.json_access import Json, items, mapping, text
 from hotpool_agent.pods.pod_state import readiness
-from hotpool_agent.services.status import Snapshot
+from hotpool_agent.services.status import ServiceStatus
 
 TYPE_LABEL: Final = "hotpool.dev/type"
 VERSION_LABEL: Final = "app.kubernetes.io/version"
@@ -40,7 +40,7 @@ class Pod:
     name: str
     created: str
     """As the API writes it, so that it sorts."""
-    snapshot: Snapshot | None = None
+    snapshot: ServiceStatus | None = None
     refusal: str | None = None
 
     @property
@@ -49,7 +49,7 @@ class Pod:
         return f"{self.namespace}/{self.name}"
 
 
-def translate(namespace: str, pod: Json) -> Pod:
+def pod_service(namespace: str, pod: Json) -> Pod:
     """The service that the pod of this namespace is."""
     metadata = mapping(pod.get("metadata"))
     labels = mapping(metadata.get("labels"))
@@ -60,17 +60,17 @@ def translate(namespace: str, pod: Json) -> Pod:
     if not _is_word(type_):
         why = f"label {TYPE_LABEL}: {_quoted(type_)} is no type: 1 to 63 lower case letters, digits and '-'"
         return Pod(namespace, name, created, refusal=why)
-    found, notes = readiness(pod), _Notes(mapping(metadata.get("annotations")))
+    found, notes = readiness(pod), _Annotations(mapping(metadata.get("annotations")))
     spec = _spec(name if _is_word(name) else other_id(namespace, name), pod, labels, notes)
-    said = "; ".join(filter(None, (found.error, *notes.complaints))) or None
-    shown = Snapshot(
+    said = "; ".join(filter(None, (found.error, *notes.problems))) or None
+    shown = ServiceStatus(
         spec,
         found.state,
         since=found.since,
         restarts=found.restarts,
         last_error=said,
         pod=f"{namespace}/{name}",
-        dropped=len(notes.complaints),
+        dropped=len(notes.problems),
     )
     return Pod(namespace, name, created, shown)
 
@@ -81,30 +81,30 @@ def other_id(namespace: str, name: str) -> str:
     return f"{plain}-{hashlib.sha256(f'{namespace}/{name}'.encode(errors='replace')).hexdigest()[:_HASH]}"
 
 
-class _Notes:
+class _Annotations:
     """The annotations of one pod; each that cannot be read is complained of, and is as if it were not there."""
 
     def __init__(self, annotations: Json) -> None:
-        self.complaints: list[str] = []
+        self.problems: list[str] = []
         self._annotations = annotations
 
     def attributes(self) -> Attributes:
         """As in a catalogue entry; none where anything is wrong with them."""
         found = read_attributes(self._text(ATTRIBUTES) or "")
         if found.error:
-            self._complain(ATTRIBUTES, found.error)
+            self._add_problem(ATTRIBUTES, found.error)
         return found.attributes
 
     def device(self, containers: list[Json]) -> Device | None:
         """As said; where nothing is said, gpu for a pod that asks for one."""
         match self._text(DEVICE):
             case None:
-                asks = DEVICE not in self._annotations and any(map(_asks_for_gpu, containers))
+                asks = DEVICE not in self._annotations and any(map(_requests_gpu, containers))
                 return "gpu" if asks else None
             case ("cpu" | "gpu") as said:
                 return said
             case other:
-                self._complain(DEVICE, f"must be cpu or gpu, not {_quoted(other)}")
+                self._add_problem(DEVICE, f"must be cpu or gpu, not {_quoted(other)}")
         return None
 
     def port(self, containers: list[Json]) -> int | None:
@@ -114,7 +114,7 @@ class _Notes:
             return None if PORT in self._annotations else _first_port(containers)
         if said.isascii() and said.isdecimal() and len(said) <= len(str(_PORT_MAX)) and 1 <= int(said) <= _PORT_MAX:
             return int(said)
-        self._complain(PORT, f"must be 1..{_PORT_MAX}, not {_quoted(said)}")
+        self._add_problem(PORT, f"must be 1..{_PORT_MAX}, not {_quoted(said)}")
         return None
 
     def model(self) -> str | None:
@@ -122,21 +122,21 @@ class _Notes:
         said = self._text(MODEL)
         if said is None or len(said) <= _TEXT_MAX:
             return said
-        self._complain(MODEL, f"longer than {_TEXT_MAX} characters")
+        self._add_problem(MODEL, f"longer than {_TEXT_MAX} characters")
         return None
 
     def _text(self, key: str) -> str | None:
         said = self._annotations.get(key)
         if said is None or isinstance(said, str):
             return said
-        self._complain(key, "must be a string")
+        self._add_problem(key, "must be a string")
         return None
 
-    def _complain(self, key: str, words: str) -> None:
-        self.complaints.append(f"annotation {key}: {words}")
+    def _add_problem(self, key: str, words: str) -> None:
+        self.problems.append(f"annotation {key}: {words}")
 
 
-def _spec(identifier: str, pod: Json, labels: Json, notes: _Notes) -> ServiceSpec:
+def _spec(identifier: str, pod: Json, labels: Json, notes: _Annotations) -> ServiceSpec:
     containers = items(mapping(pod.get("spec")).get("containers"))
     version = text(labels.get(VERSION_LABEL))
     return ServiceSpec(
@@ -151,7 +151,7 @@ def _spec(identifier: str, pod: Json, labels: Json, notes: _Notes) -> ServiceSpe
     )
 
 
-def _asks_for_gpu(container: Json) -> bool:
+def _requests_gpu(container: Json) -> bool:
     resources = mapping(container.get("resources"))
     asked = mapping(resources.get("limits")) | mapping(resources.get("requests"))
     return any(name.endswith(_GPU) and str(quantity) != "0" for name, quantity in asked.items())

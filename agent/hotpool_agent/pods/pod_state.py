@@ -12,7 +12,7 @@ from hotpool.api.capability import ServiceState
 from hotpool.api.meta import timestamp
 from hotpool_agent.pods.json_access import Json, count, items, mapping, text
 
-_COMING: Final = {None, "ContainerCreating", "PodInitializing"}
+_PENDING_REASONS: Final = {None, "ContainerCreating", "PodInitializing"}
 """Why a container that is on its way waits; any other reason is a failure, such as CrashLoopBackOff."""
 _MOST_RESTARTS: Final = 2**31 - 1
 _MOST_GRACE: Final = 10**6
@@ -33,7 +33,7 @@ def readiness(pod: Json) -> Readiness:
     metadata, status = mapping(pod.get("metadata")), mapping(pod.get("status"))
     containers = items(status.get("containerStatuses"))
     condition = _condition(status)
-    changed = moment(condition.get("lastTransitionTime")) or moment(metadata.get("creationTimestamp"))
+    changed = parse_timestamp(condition.get("lastTransitionTime")) or parse_timestamp(metadata.get("creationTimestamp"))
     restarts = min(sum(count(container.get("restartCount")) for container in containers), _MOST_RESTARTS)
     if metadata.get("deletionTimestamp") is not None:
         return Readiness("Stopping", _shown(_deleted(metadata)), restarts)
@@ -41,7 +41,7 @@ def readiness(pod: Json) -> Readiness:
     return Readiness(state, _shown(changed), restarts, error)
 
 
-def moment(value: Any) -> datetime | None:
+def parse_timestamp(value: Any) -> datetime | None:
     """The time that the API wrote, or None for what is no time with a zone."""
     try:
         found = datetime.fromisoformat(text(value) or "")
@@ -59,7 +59,7 @@ def _state(status: Json, condition: Json, containers: list[Json]) -> tuple[Servi
         return "Failed", ": ".join(word for word in words if word)
     if phase == "Running" and condition.get("status") == "True":
         return "Running", None
-    if trouble := next(_troubles(status, containers), None):
+    if trouble := next(_container_errors(status, containers), None):
         return "Failed", trouble
     if _was_ready(condition, containers):
         return "Failed", f"not ready any more: {text(condition.get('message')) or 'no reason given'}"
@@ -70,11 +70,11 @@ def _condition(status: Json) -> Json:
     return next((item for item in items(status.get("conditions")) if item.get("type") == "Ready"), {})
 
 
-def _troubles(status: Json, containers: list[Json]) -> Iterator[str]:
+def _container_errors(status: Json, containers: list[Json]) -> Iterator[str]:
     """Why containers cannot run, in words that stay while the trouble does: Kubernetes' own count its pauses."""
     for container in (*items(status.get("initContainerStatuses")), *containers):
         reason = text(mapping(mapping(container.get("state")).get("waiting")).get("reason"))
-        if reason not in _COMING:
+        if reason not in _PENDING_REASONS:
             last = _last_end(container)
             yield f"{last}; {reason}" if last else f"{_named(container)}: {reason}{_why(container)}"
     for container in items(status.get("initContainerStatuses")):
@@ -91,8 +91,10 @@ def _was_ready(condition: Json, containers: list[Json]) -> bool:
 
     All of these times are of one clock, the kubelet's, in whole seconds.
     """
-    begun = [moment(mapping(mapping(item.get("state")).get("running")).get("startedAt")) for item in containers]
-    turned = moment(condition.get("lastTransitionTime"))
+    begun = [
+        parse_timestamp(mapping(mapping(item.get("state")).get("running")).get("startedAt")) for item in containers
+    ]
+    turned = parse_timestamp(condition.get("lastTransitionTime"))
     if turned is None or condition.get("status") != "False" or not begun:
         return False
     return all(time is not None and turned > time for time in begun)
@@ -121,7 +123,7 @@ def _named(container: Json) -> str:
 
 def _deleted(metadata: Json) -> datetime | None:
     """When the pod was deleted: its deletionTimestamp is when it must be gone."""
-    until = moment(metadata.get("deletionTimestamp"))
+    until = parse_timestamp(metadata.get("deletionTimestamp"))
     grace = min(count(metadata.get("deletionGracePeriodSeconds")), _MOST_GRACE)
     try:
         return until - timedelta(seconds=grace) if until else None

@@ -10,21 +10,21 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
 from hotpool.api.meta import timestamp
-from hotpool_agent.kube.errors import BusyError, ExpiredError, Problem, UnavailableError
+from hotpool_agent.kube.errors import BusyError, ExpiredError, KubeError, UnavailableError
 from hotpool_agent.kube.http_client import WATCH_SECONDS, part
-from hotpool_agent.kube.node_resources import Cluster
-from hotpool_agent.kube.watch_loop import EndlessWatch
-from hotpool_agent.notifier import Pulse
-from hotpool_agent.pods.pod_registry import Roster
+from hotpool_agent.kube.node_resources import NodeResources
+from hotpool_agent.kube.watch_loop import WatchLoop
+from hotpool_agent.notifier import Notifier
+from hotpool_agent.pods.pod_registry import PodRegistry
 from hotpool_agent.pods.pod_service import TYPE_LABEL
-from hotpool_agent.services.status import Snapshot
+from hotpool_agent.services.status import ServiceStatus
 from hotpool_agent.settings import Settings
 
 _TOLD: Final = 3
 """So many pods are named, of those that are no services."""
 
 
-class PodWatch(EndlessWatch):
+class PodWatch(WatchLoop):
     """The pods of one namespace.
 
     A watch that breaks goes on where it was; after 5 min, and when the API server says that this cannot be, the pods
@@ -32,15 +32,21 @@ class PodWatch(EndlessWatch):
     """
 
     def __init__(
-        self, namespace: str, cluster: Cluster, settings: Settings, *, roster: Roster, heard: Callable[[], None]
+        self,
+        namespace: str,
+        cluster: NodeResources,
+        settings: Settings,
+        *,
+        roster: PodRegistry,
+        heard: Callable[[], None],
     ) -> None:
         super().__init__(f"pods of {namespace}", settings)
         self.namespace = namespace
-        self.heard_at: str | None = None
+        self.listed_at: str | None = None
         """When it was certain last that everything was heard; None: the pods were never listed."""
         self._cluster = cluster
         self._roster = roster
-        self._heard = heard
+        self._on_pods = heard
         self._version: str | None = None
         """To watch from."""
         self._list_again_at = 0.0
@@ -55,19 +61,19 @@ class PodWatch(EndlessWatch):
             self._version = None
         except (BusyError, UnavailableError):
             raise
-        except Problem:
+        except KubeError:
             self._version = None
             raise
 
     @property
     def words(self) -> str | None:
         """What is wrong, and what that means, for people."""
-        if self.heard_at is None:
+        if self.listed_at is None:
             why = self.problem or "not listed yet"
             return f"namespace {self.namespace}: {why}; nothing is reported before its pods were listed"
         if self.problem is None:
             return None
-        return f"namespace {self.namespace}: {self.problem}; its services stay as they were at {self.heard_at}"
+        return f"namespace {self.namespace}: {self.problem}; its services stay as they were at {self.listed_at}"
 
     async def _list(self) -> None:
         found = await self._cluster.list_pods(self.namespace, TYPE_LABEL)
@@ -83,32 +89,32 @@ class PodWatch(EndlessWatch):
             self._is_well()
             async for kind, pod in events:
                 self._version = str(part(pod, "metadata").get("resourceVersion") or "") or None
-                self._roster.hear(self.namespace, kind, pod)
+                self._roster.update(self.namespace, kind, pod)
                 self._is_well()
 
     def _is_well(self) -> None:
         self.problem = None
-        self.heard_at = timestamp()
-        self._heard()
+        self.listed_at = timestamp()
+        self._on_pods()
 
 
-class Pods:
+class PodServices:
     """All pods of the node that are services. `changed` is called when they may have changed."""
 
-    def __init__(self, cluster: Cluster, settings: Settings, changed: Callable[[], None]) -> None:
-        self._roster = Roster()
-        self._pulse = Pulse()
+    def __init__(self, cluster: NodeResources, settings: Settings, changed: Callable[[], None]) -> None:
+        self._roster = PodRegistry()
+        self._pulse = Notifier()
         self._changed = changed
         self.watches = [
-            PodWatch(namespace, cluster, settings, roster=self._roster, heard=self._hear)
+            PodWatch(namespace, cluster, settings, roster=self._roster, heard=self._update)
             for namespace in settings.pod_namespaces
         ]
 
     async def listed(self) -> None:
         """Return when the pods of every namespace were listed once: before, nobody knows which services there are."""
-        await self._pulse.until(lambda: all(watch.heard_at for watch in self.watches))
+        await self._pulse.wait_for(lambda: all(watch.listed_at for watch in self.watches))
 
-    def services(self, taken: Collection[str]) -> tuple[list[Snapshot], list[str]]:
+    def services(self, taken: Collection[str]) -> tuple[list[ServiceStatus], list[str]]:
         """The services, with ids that are none of those `taken`; and which pods are none, and why."""
         return self._roster.services(taken)
 
@@ -118,6 +124,6 @@ class Pods:
         deaf = [words for watch in self.watches if (words := watch.words)]
         return "; ".join((*deaf, *refused[:_TOLD], *more)) or None
 
-    def _hear(self) -> None:
-        self._pulse.beat()
+    def _update(self) -> None:
+        self._pulse.notify()
         self._changed()

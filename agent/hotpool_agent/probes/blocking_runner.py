@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-class Aside:
+class SingleFlightRunner:
     """One thread for each look-up, and never two at once for the same key: who asks again waits for the first."""
 
     def __init__(self) -> None:

@@ -4,23 +4,23 @@ from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
-class Streak:
+class FailureThreshold:
     """Failed probes since the last success. `limit` of them are enough to take a service out."""
 
     limit: int
     failed: int = 0
 
     @classmethod
-    def untried(cls, limit: int) -> "Streak":
+    def is_fresh(cls, limit: int) -> "FailureThreshold":
         """Nothing has succeeded yet: until something does, each failure is enough."""
         return cls(limit, failed=limit)
 
     @property
-    def broken(self) -> bool:
+    def is_reached(self) -> bool:
         """Whether the service is out."""
         return self.failed >= self.limit
 
-    def after(self, *, ok: bool, proof: bool = False) -> "Streak":
+    def add(self, *, ok: bool, proof: bool = False) -> "FailureThreshold":
         """The streak after one more probe: a success ends it at once; a failure that is a proof needs no other."""
         if ok:
             return replace(self, failed=0)

@@ -17,7 +17,7 @@ _SHOWN: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ProbeResult:
     """What a probe saw. `absent`: nothing is there at all. `detail`: why it is no success, for people.
 
     The detail goes into the report, and a changed report is sent: what changes with each probe, such as an age, must
@@ -38,48 +38,50 @@ def new_session() -> aiohttp.ClientSession:
     return aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True, limit=0), trust_env=False)
 
 
-async def http(session: aiohttp.ClientSession, check: HttpCheck, port: int, seconds: float) -> Answer:
+async def http(session: aiohttp.ClientSession, check: HttpCheck, port: int, seconds: float) -> ProbeResult:
     """GET the check's path on loopback; only the expected status and body are a success. Never raises."""
     url = f"http://{LOOPBACK}:{check.port or port}{check.path}"
     try:
         async with asyncio.timeout(seconds), session.get(url, allow_redirects=False) as response:
             if response.status != check.expect_status:
-                return Answer(ok=False, detail=f"GET {check.path}: status {response.status}, not {check.expect_status}")
+                return ProbeResult(
+                    ok=False, detail=f"GET {check.path}: status {response.status}, not {check.expect_status}"
+                )
             # An answer that breaks off is none, whether or not anybody wants its body.
-            body = await _whole(response)
+            body = await _read_body(response)
     except TimeoutError:
-        return Answer(ok=False, detail=f"GET {check.path}: no answer in {seconds:g} s")
+        return ProbeResult(ok=False, detail=f"GET {check.path}: no answer in {seconds:g} s")
     except aiohttp.ClientConnectorError as error:
         refused = isinstance(error.os_error, ConnectionRefusedError)
-        return Answer(ok=False, absent=refused, detail=f"GET {check.path}: {error.os_error.strerror}")
+        return ProbeResult(ok=False, absent=refused, detail=f"GET {check.path}: {error.os_error.strerror}")
     except (aiohttp.ClientError, OSError, ValueError) as error:
-        return Answer(ok=False, detail=f"GET {check.path}: {_words(error)}")
+        return ProbeResult(ok=False, detail=f"GET {check.path}: {_error_text(error)}")
     if check.expect_body is None or body.strip() == check.expect_body.strip():
-        return Answer(ok=True)
-    return Answer(ok=False, detail=f"GET {check.path}: body {body.strip()[:60]!r}, not {check.expect_body!r}")
+        return ProbeResult(ok=True)
+    return ProbeResult(ok=False, detail=f"GET {check.path}: body {body.strip()[:60]!r}, not {check.expect_body!r}")
 
 
-async def tcp(port: int, seconds: float) -> Answer:
+async def tcp(port: int, seconds: float) -> ProbeResult:
     """Whether the port accepts a connection on loopback. Never raises."""
     try:
         async with asyncio.timeout(seconds):
             _, writer = await asyncio.open_connection(LOOPBACK, port)
     except TimeoutError:
-        return Answer(ok=False, detail=f"port {port}: no answer in {seconds:g} s")
+        return ProbeResult(ok=False, detail=f"port {port}: no answer in {seconds:g} s")
     except OSError as error:
         refused = isinstance(error, ConnectionRefusedError)
-        return Answer(ok=False, absent=refused, detail=f"port {port}: {error.strerror}")
+        return ProbeResult(ok=False, absent=refused, detail=f"port {port}: {error.strerror}")
     writer.close()
-    return Answer(ok=True)
+    return ProbeResult(ok=True)
 
 
-def _words(error: Exception) -> str:
+def _error_text(error: Exception) -> str:
     """What went wrong, on one short line: aiohttp quotes what it could not read, whole."""
     text = " ".join(f"{type(error).__name__}: {str(error)[: 2 * _SHOWN]}".split())
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
 
 
-async def _whole(response: aiohttp.ClientResponse) -> str:
+async def _read_body(response: aiohttp.ClientResponse) -> str:
     chunks = bytearray()
     async for chunk in response.content.iter_any():
         chunks += chunk

@@ -12,55 +12,55 @@ import aiohttp
 
 from hotpool_agent.catalogue.model import FileCheck, Observe, ProcessCheck
 from hotpool_agent.probes import http_tcp, processes
-from hotpool_agent.probes.blocking_runner import Aside
-from hotpool_agent.probes.http_tcp import Answer
+from hotpool_agent.probes.blocking_runner import SingleFlightRunner
+from hotpool_agent.probes.http_tcp import ProbeResult
 
 if TYPE_CHECKING:
     from hotpool_agent.probes.systemd import Systemd
 
 
-class Observer:
+class Prober:
     """Asks about all observed services of a node. `base`: the catalogue's folder. The session stays the caller's."""
 
     def __init__(self, session: aiohttp.ClientSession, base: Path) -> None:
         self._session = session
         self._base = base
-        self._aside = Aside()
+        self._aside = SingleFlightRunner()
         self._systemd: dict[bool, Systemd] = {}
         """By `user` of the checks."""
         self._pids: dict[ProcessCheck, int] = {}
         """Where a process was last seen: looking there first spares reading about all others."""
 
-    async def ask(self, how: Observe, port: int | None) -> Answer:
+    async def probe(self, how: Observe, port: int | None) -> ProbeResult:
         """The answer of the service's one way, within its time-out; `port` is the service's. Never raises."""
         try:
-            return await self._ask(how, port or 0)
+            return await self._probe(how, port or 0)
         except TimeoutError:
-            return Answer(ok=False, detail=f"no answer in {how.timeout_seconds:g} s")
+            return ProbeResult(ok=False, detail=f"no answer in {how.timeout_seconds:g} s")
         except Exception as error:  # noqa: BLE001 - whatever goes wrong is no success, and must not end the observation
-            return Answer(ok=False, detail=f"{type(error).__name__}: {error}")
+            return ProbeResult(ok=False, detail=f"{type(error).__name__}: {error}")
 
     async def close(self) -> None:
         """End the connections. Nobody may ask any more."""
         await asyncio.gather(*(systemd.close() for systemd in self._systemd.values()))
 
-    async def _ask(self, how: Observe, port: int) -> Answer:
+    async def _probe(self, how: Observe, port: int) -> ProbeResult:
         if how.http:
             return await http_tcp.http(self._session, how.http, port, how.timeout_seconds)
         if how.tcp:
             return await http_tcp.tcp(how.tcp.port or port, how.timeout_seconds)
         async with asyncio.timeout(how.timeout_seconds):
-            return await self._look(how)
+            return await self._probe_once(how)
 
-    async def _look(self, how: Observe) -> Answer:
+    async def _probe_once(self, how: Observe) -> ProbeResult:
         if how.process:
             return await self._process(how.process)
         if how.systemd:
-            return await self._manager(user=how.systemd.user).ask(how.systemd.unit)
+            return await self._manager(user=how.systemd.user).probe(how.systemd.unit)
         if how.file:
             check = how.file
             return await self._aside.run(check, lambda: _file(self._base / check.path, check))
-        return Answer(ok=False, detail="nothing says how to see it")
+        return ProbeResult(ok=False, detail="nothing says how to see it")
 
     def _manager(self, *, user: bool) -> "Systemd":
         # Imported with the first service that needs it, because D-Bus takes 2 MB.
@@ -68,7 +68,7 @@ class Observer:
 
         return self._systemd.setdefault(user, Systemd(user=user))
 
-    async def _process(self, check: ProcessCheck) -> Answer:
+    async def _process(self, check: ProcessCheck) -> ProbeResult:
         if check.name is None:
             path = self._base / (check.pid_file or "")
             return await self._aside.run(check, lambda: processes.by_pid_file(path, check.argument))
@@ -79,14 +79,14 @@ class Observer:
         return answer
 
 
-def _file(path: Path, check: FileCheck) -> Answer:
+def _file(path: Path, check: FileCheck) -> ProbeResult:
     try:
         modified = path.stat().st_mtime
     except (FileNotFoundError, NotADirectoryError):
-        return Answer(ok=False, absent=True, detail=f"{check.path}: no such file")
+        return ProbeResult(ok=False, absent=True, detail=f"{check.path}: no such file")
     except OSError as error:
-        return Answer(ok=False, detail=f"{check.path}: {error.strerror}")
+        return ProbeResult(ok=False, detail=f"{check.path}: {error.strerror}")
     # A time in the future is no sign of life either: it would hold for ever.
     if check.max_age_seconds is not None and abs(time.time() - modified) > check.max_age_seconds:
-        return Answer(ok=False, detail=f"{check.path}: not modified within {check.max_age_seconds:g} s")
-    return Answer(ok=True)
+        return ProbeResult(ok=False, detail=f"{check.path}: not modified within {check.max_age_seconds:g} s")
+    return ProbeResult(ok=True)

@@ -8,34 +8,34 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-from hotpool_agent.probes.http_tcp import Answer
+from hotpool_agent.probes.http_tcp import ProbeResult
 
 _PROC: Final = Path("/proc")
 
 
-def by_name(name: str, argument: str | None, first: int | None) -> Answer:
+def by_name(name: str, argument: str | None, first: int | None) -> ProbeResult:
     """The process with this name and, if given, this argument: `first` if it still is one, else the lowest pid."""
     for pid in _candidates(first):
         # The agent runs under an interpreter's name too; it is not what is looked for.
         if pid != os.getpid() and _is(pid, name, argument):
-            return Answer(ok=True, pid=pid)
-    return Answer(ok=False, absent=True, detail=f"no process {name}{_with(argument)}")
+            return ProbeResult(ok=True, pid=pid)
+    return ProbeResult(ok=False, absent=True, detail=f"no process {name}{_with(argument)}")
 
 
-def by_pid_file(path: Path, argument: str | None) -> Answer:
+def by_pid_file(path: Path, argument: str | None) -> ProbeResult:
     """The process whose pid the file holds; one without the argument has only inherited the pid."""
     try:
         text = path.read_text(encoding="ascii", errors="replace").strip()
     except (FileNotFoundError, NotADirectoryError):
-        return Answer(ok=False, absent=True, detail=f"{path}: no such file")
+        return ProbeResult(ok=False, absent=True, detail=f"{path}: no such file")
     except OSError as error:
-        return Answer(ok=False, detail=f"{path}: {error.strerror}")
+        return ProbeResult(ok=False, detail=f"{path}: {error.strerror}")
     if not text.isdecimal():
-        return Answer(ok=False, detail=f"{path}: holds no process id")
+        return ProbeResult(ok=False, detail=f"{path}: holds no process id")
     pid = int(text)
     if _is(pid, None, argument):
-        return Answer(ok=True, pid=pid)
-    return Answer(ok=False, absent=True, detail=f"{path}: no process {pid}{_with(argument)}")
+        return ProbeResult(ok=True, pid=pid)
+    return ProbeResult(ok=False, absent=True, detail=f"{path}: no process {pid}{_with(argument)}")
 
 
 def _candidates(first: int | None) -> Iterable[int]:

@@ -14,7 +14,7 @@ from urllib.parse import quote
 from dbus_fast import BusType, DBusError, DBusFastError, Message, MessageFlag, MessageType
 from dbus_fast.aio import MessageBus
 
-from hotpool_agent.probes.http_tcp import Answer
+from hotpool_agent.probes.http_tcp import ProbeResult
 
 _NAME: Final = "org.freedesktop.systemd1"
 _PATH: Final = "/org/freedesktop/systemd1"
@@ -43,13 +43,13 @@ class Systemd:
         self._open: set[_Link] = set()
         self._opening = asyncio.Lock()
 
-    async def ask(self, unit: str) -> Answer:
+    async def probe(self, unit: str) -> ProbeResult:
         """Whether the unit is active, and its main process. Raises nothing but cancellation."""
         try:
             async with self._bus() as bus:
                 return await _state(bus, unit)
         except (DBusFastError, OSError, EOFError) as error:
-            return Answer(ok=False, detail=f"{'user' if self._user else 'system'} bus: {_reason(error)}")
+            return ProbeResult(ok=False, detail=f"{'user' if self._user else 'system'} bus: {_reason(error)}")
 
     async def close(self) -> None:
         """End the connections."""
@@ -93,19 +93,19 @@ class Systemd:
         return link
 
 
-async def _state(bus: MessageBus, unit: str) -> Answer:
+async def _state(bus: MessageBus, unit: str) -> ProbeResult:
     try:
         path = await _call(bus, _PATH, f"{_NAME}.Manager", "GetUnit", unit)
         state = await _property(bus, path, "Unit", "ActiveState")
         if state in _RUNNING:
             pid = await _property(bus, path, "Service", "MainPID") if unit.endswith(".service") else 0
-            return Answer(ok=True, pid=pid or None)
+            return ProbeResult(ok=True, pid=pid or None)
     except DBusError as error:
         if error.type in _NO_SYSTEMD:
-            return Answer(ok=False, detail="systemd is not on the bus")
+            return ProbeResult(ok=False, detail="systemd is not on the bus")
         # A unit that nobody needs is not loaded, whether or not its file exists.
-        return Answer(ok=False, absent=error.type == _NO_SUCH_UNIT, detail=f"{unit}: {error.text}")
-    return Answer(ok=False, absent=state == "inactive", certain=state == "failed", detail=f"{unit}: {state}")
+        return ProbeResult(ok=False, absent=error.type == _NO_SUCH_UNIT, detail=f"{unit}: {error.text}")
+    return ProbeResult(ok=False, absent=state == "inactive", certain=state == "failed", detail=f"{unit}: {state}")
 
 
 async def _property(bus: MessageBus, path: str, interface: str, name: str) -> Any:

@@ -20,14 +20,14 @@ class Pending:
     """When the strongest part of it was seen."""
 
 
-class Throttle:
+class Debouncer:
     """Remembers the unsent change."""
 
     def __init__(self, debounce: float) -> None:
         self._debounce = debounce
         self.pending: Pending | None = None
 
-    def note(self, change: Change, now: float, stamp: str) -> None:
+    def add(self, change: Change, now: float, stamp: str) -> None:
         """The state now differs by `change` from the one sent last; seen first at `stamp` (a wall clock time).
 
         Call it with every state, also with Change.NONE when the state is again what was sent.
@@ -43,7 +43,7 @@ class Throttle:
             due = before.due
         self.pending = Pending(change, opened, due, before.stamp if before and same else stamp)
 
-    def hasten(self, now: float) -> None:
+    def expedite(self, now: float) -> None:
         """What is pending is due now."""
         if self.pending:
             self.pending = replace(self.pending, due=min(self.pending.due, now))

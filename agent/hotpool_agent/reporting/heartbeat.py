@@ -11,10 +11,10 @@ from typing import Final
 
 import structlog
 
-from hotpool_agent.kube.errors import MissingError, Problem
-from hotpool_agent.kube.node_resources import Cluster
+from hotpool_agent.kube.errors import KubeError, MissingError
+from hotpool_agent.kube.node_resources import NodeResources
 from hotpool_agent.metrics import Metrics
-from hotpool_agent.notifier import Pulse
+from hotpool_agent.notifier import Notifier
 from hotpool_agent.reporting.backoff import Backoff
 from hotpool_agent.settings import Settings
 
@@ -26,25 +26,30 @@ class Heartbeat:
     """The only writer of the node's Lease. `holder` gives its identity, None while there is nothing to say."""
 
     def __init__(
-        self, cluster: Cluster, settings: Settings, holder: Callable[[], str | None], news: Pulse, metrics: Metrics
+        self,
+        cluster: NodeResources,
+        settings: Settings,
+        holder: Callable[[], str | None],
+        news: Notifier,
+        metrics: Metrics,
     ) -> None:
         self.problem: str | None = None
         self._cluster = cluster
         self._interval = settings.interval
         self._backoff = Backoff(settings.backoff_seconds, settings.interval)
         self._holder = holder
-        self._news = news
+        self._notifier = news
         self._metrics = metrics
 
     async def run(self) -> None:
         """Beat for ever."""
-        await self._news.until(lambda: self._holder() is not None)
+        await self._notifier.wait_for(lambda: self._holder() is not None)
         await asyncio.sleep(random.uniform(0, self._interval))  # noqa: S311 - spreads load, guards no secret
         while True:
-            await self._news.until(lambda: self._holder() is not None)
+            await self._notifier.wait_for(lambda: self._holder() is not None)
             try:
-                await self._beat()
-            except Problem as error:
+                await self._renew()
+            except KubeError as error:
                 if self.problem != str(error):
                     _LOG.warning("no heartbeat", error=str(error))
                 self.problem = str(error)
@@ -54,7 +59,7 @@ class Heartbeat:
             self._backoff.reset()
             await asyncio.sleep(self._interval)
 
-    async def _beat(self) -> None:
+    async def _renew(self) -> None:
         holder, duration = self._holder(), _LEASE_INTERVALS * self._interval
         if holder is None:
             return

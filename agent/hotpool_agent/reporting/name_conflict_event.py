@@ -11,27 +11,27 @@ from typing import Final
 import structlog
 
 from hotpool.api.meta import API_VERSION, NAME_TAKEN_SUFFIX, timestamp
-from hotpool_agent.kube.errors import Problem
+from hotpool_agent.kube.errors import KubeError
 from hotpool_agent.kube.http_client import MANAGER
-from hotpool_agent.kube.node_resources import Cluster
-from hotpool_agent.reporting.report_builder import Facts
+from hotpool_agent.kube.node_resources import NodeResources
+from hotpool_agent.reporting.report_builder import AgentInfo
 
 _LOG: Final = structlog.get_logger(__name__)
 _SECONDS: Final = 600.0
 """No Event again for so long."""
 
 
-class Notice:
+class NameConflictEvent:
     """The only writer of the node's Event."""
 
-    def __init__(self, cluster: Cluster, facts: Facts) -> None:
+    def __init__(self, cluster: NodeResources, facts: AgentInfo) -> None:
         self._cluster = cluster
         self._facts = facts
         self._count = 0
         self._first = ""
         self._not_before: float | None = None
 
-    async def tell(self, words: str) -> None:
+    async def publish(self, words: str) -> None:
         """Write the Event, unless one was tried in the last 10 minutes."""
         now = asyncio.get_running_loop().time()
         if self._not_before is not None and now < self._not_before:
@@ -43,7 +43,7 @@ class Notice:
             capability = await self._cluster.read_capability()
             uid = ((capability or {}).get("metadata") or {}).get("uid")
             await self._cluster.write_event(f"{self._cluster.node}.{NAME_TAKEN_SUFFIX}", self._event(words, uid))
-        except Problem as error:
+        except KubeError as error:
             _LOG.warning("no Event about the node's name", error=str(error))
 
     def _event(self, words: str, uid: str | None) -> dict[str, object]:

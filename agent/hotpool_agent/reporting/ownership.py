@@ -11,7 +11,7 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class StoredReport:
     """The stamps of the report that the API server holds."""
 
     instance: str
@@ -23,7 +23,7 @@ class Stored:
 
 
 @dataclass(frozen=True, slots=True)
-class Signs:
+class ActivityStamp:
     """What a living agent changes: compared for equality only."""
 
     epoch: int
@@ -31,7 +31,7 @@ class Signs:
     renew_time: str | None
 
 
-class Right(Enum):
+class OwnershipDecision(Enum):
     """What the stored report allows."""
 
     CONTINUE = auto()
@@ -42,13 +42,13 @@ class Right(Enum):
     """Somebody else may be alive: watch before deciding."""
 
 
-def stored_in(capability: dict[str, Any] | None) -> Stored | None:
+def stored_in(capability: dict[str, Any] | None) -> StoredReport | None:
     """The stamps in a NodeCapability, or None when there is no report (or nothing that could be one)."""
     status = (capability or {}).get("status")
     report = status.get("report") if isinstance(status, dict) else None
     if not isinstance(report, dict):
         return None
-    return Stored(
+    return StoredReport(
         instance=str(report.get("instance")),
         session=str(report.get("session")),
         epoch=_count(report.get("epoch"), 0),
@@ -62,14 +62,14 @@ def _count(value: Any, default: int) -> int:
     return value if isinstance(value, int) and value >= 0 else default
 
 
-def right(stored: Stored | None, instance: str, session: str, own_epoch: int) -> Right:
+def decide(stored: StoredReport | None, instance: str, session: str, own_epoch: int) -> OwnershipDecision:
     """What the stored report allows this process, which has reported in `own_epoch` (0: not yet)."""
     if stored is None:
-        return Right.CLAIM
+        return OwnershipDecision.CLAIM
     if stored.session == session:
-        return Right.CONTINUE
+        return OwnershipDecision.CONTINUE
     # A restart of this installation continues at once; but if a process of ours is superseded by another one of the
     # same installation (a copied state folder), the later one keeps the node.
     if stored.instance == instance and own_epoch == 0:
-        return Right.CLAIM
-    return Right.CLAIM if stored.leaving else Right.WATCH
+        return OwnershipDecision.CLAIM
+    return OwnershipDecision.CLAIM if stored.leaving else OwnershipDecision.WATCH

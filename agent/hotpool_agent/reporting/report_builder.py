@@ -22,8 +22,8 @@ from hotpool.api.capability import (
     TypeCapability,
 )
 from hotpool_agent.catalogue.model import Catalogue, accepted
-from hotpool_agent.reporting.report_limits import Dropped, affordable, bounded_services, fit
-from hotpool_agent.services.status import Snapshot
+from hotpool_agent.reporting.report_limits import DropCounter, affordable, bounded_services, fit
+from hotpool_agent.services.status import ServiceStatus
 
 PRECEDENCE: Final[tuple[NotReadyReason, ...]] = (
     "DeviceNotAccepted",
@@ -43,7 +43,7 @@ _STAMPS: Final = {"time", "epoch", "sequence", "session"}
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class AgentInfo:
     """What does not change while the agent runs."""
 
     agent_version: str
@@ -64,13 +64,13 @@ class Change(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Content:
+class ReportContent:
     """A report without stamps, its digest, and everything that the node can do as comparable words."""
 
     report: Report
     digest: str
-    reach: frozenset[tuple[str, ...]]
-    left_out: tuple[str, ...] = ()
+    capabilities: frozenset[tuple[str, ...]]
+    dropped: tuple[str, ...] = ()
     """Pods, as NAMESPACE/NAME, that the report has no room for; `dropped` counts them."""
 
     def offers(self, service: str) -> bool:
@@ -79,13 +79,13 @@ class Content:
 
 
 def build(
-    catalogue: Catalogue, snapshots: Sequence[Snapshot], facts: Facts, *, leaving: bool, refused: int = 0
-) -> Content:
+    catalogue: Catalogue, snapshots: Sequence[ServiceStatus], facts: AgentInfo, *, leaving: bool, refused: int = 0
+) -> ReportContent:
     """The report of this moment; invalid items are left out and counted in `dropped`, length in `truncated`.
 
     `refused`: what is no service because it is invalid, and so is not among the snapshots.
     """
-    dropped = Dropped()
+    dropped = DropCounter()
     snapshots, left_out = affordable(snapshots)
     services = bounded_services(snapshots, dropped)
     capabilities = _capabilities(catalogue, snapshots)
@@ -107,10 +107,10 @@ def build(
         capabilities=capabilities[:MAX_TYPES],
         dropped=dropped.count + len(left_out) + refused + max(0, len(capabilities) - MAX_TYPES),
     )
-    return replace(content(fit(report)), left_out=tuple(left_out))
+    return replace(content(fit(report)), dropped=tuple(left_out))
 
 
-def minimal(whole: Report) -> Content:
+def minimal(whole: Report) -> ReportContent:
     """The report that says nothing is ready: the answer to a refusal by the schema (behaviour B11)."""
     nothing = tuple(
         TypeCapability(type=capability.type, ready=False, reason="ReportRejected") for capability in whole.capabilities
@@ -120,25 +120,25 @@ def minimal(whole: Report) -> Content:
     )
 
 
-def content(report: Report) -> Content:
+def content(report: Report) -> ReportContent:
     """The report with its digest and reach."""
     plain = {key: value for key, value in wire(report).items() if key not in _STAMPS}
     digest = hashlib.sha256(json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-    return Content(report, digest, frozenset(_reach(report)))
+    return ReportContent(report, digest, frozenset(_ready_capabilities(report)))
 
 
-def classify(before: Content | None, now: Content) -> Change:
+def classify(before: ReportContent | None, now: ReportContent) -> Change:
     """What `now` is to the report sent before; a mixed change is a withdrawal."""
     if before is None:
         return Change.WITHDRAWAL
     if before.digest == now.digest:
         return Change.NONE
-    if before.reach - now.reach:
+    if before.capabilities - now.capabilities:
         return Change.WITHDRAWAL
-    return Change.GAIN if now.reach - before.reach else Change.NEUTRAL
+    return Change.GAIN if now.capabilities - before.capabilities else Change.NEUTRAL
 
 
-def stamped(what: Content, epoch: int, sequence: int, time: str) -> dict[str, Any]:
+def stamped(what: ReportContent, epoch: int, sequence: int, time: str) -> dict[str, Any]:
     """The wire form with its stamps: every key is there, null where absent."""
     return wire(what.report) | {"epoch": epoch, "sequence": sequence, "time": time}
 
@@ -148,7 +148,7 @@ def wire(report: Report) -> dict[str, Any]:
     return report.model_dump(mode="json", by_alias=True)
 
 
-def _capabilities(catalogue: Catalogue, snapshots: Sequence[Snapshot]) -> tuple[TypeCapability, ...]:
+def _capabilities(catalogue: Catalogue, snapshots: Sequence[ServiceStatus]) -> tuple[TypeCapability, ...]:
     types = sorted({*catalogue.types, *(snapshot.spec.type for snapshot in snapshots)})
     return tuple(
         _capability(catalogue, type_, [snapshot for snapshot in snapshots if snapshot.spec.type == type_])
@@ -156,7 +156,7 @@ def _capabilities(catalogue: Catalogue, snapshots: Sequence[Snapshot]) -> tuple[
     )
 
 
-def _capability(catalogue: Catalogue, type_: str, snapshots: Sequence[Snapshot]) -> TypeCapability:
+def _capability(catalogue: Catalogue, type_: str, snapshots: Sequence[ServiceStatus]) -> TypeCapability:
     why_not = {snapshot.spec.id: _why_not(catalogue, snapshot) for snapshot in snapshots}
     ready = tuple(identifier for identifier, reason in why_not.items() if reason is None)
     if ready:
@@ -165,7 +165,7 @@ def _capability(catalogue: Catalogue, type_: str, snapshots: Sequence[Snapshot])
     return TypeCapability(type=type_, ready=False, reason=min(reasons, key=PRECEDENCE.index))
 
 
-def _why_not(catalogue: Catalogue, snapshot: Snapshot) -> NotReadyReason | None:
+def _why_not(catalogue: Catalogue, snapshot: ServiceStatus) -> NotReadyReason | None:
     """Why the service does not count for its type; None: it does."""
     if snapshot.state != "Running":
         return _REASONS[snapshot.state]
@@ -174,7 +174,7 @@ def _why_not(catalogue: Catalogue, snapshot: Snapshot) -> NotReadyReason | None:
     return "Flapping" if snapshot.flapping else None
 
 
-def _reach(report: Report) -> Iterable[tuple[str, ...]]:
+def _ready_capabilities(report: Report) -> Iterable[tuple[str, ...]]:
     """One word for each thing that the node can do; nothing when it is leaving."""
     if report.leaving:
         return

@@ -26,7 +26,7 @@ from hotpool_agent.catalogue.language_pairs import normalise_pair
 
 if TYPE_CHECKING:
     from hotpool_agent.catalogue.model import Rule, ServiceSpec
-    from hotpool_agent.services.status import Snapshot
+    from hotpool_agent.services.status import ServiceStatus
 
 T = TypeVar("T")
 
@@ -41,7 +41,7 @@ _NAMED: Final = 160
 """Bytes by which a running service adds to the capabilities: its id, and its type where it is the first."""
 
 
-class Dropped:
+class DropCounter:
     """Counts what was left out."""
 
     def __init__(self) -> None:
@@ -62,12 +62,14 @@ class Dropped:
         return tuple(valid[:limit])
 
 
-def bounded_services(snapshots: Sequence["Snapshot"], dropped: Dropped) -> tuple[Service, ...]:
+def bounded_services(snapshots: Sequence["ServiceStatus"], dropped: DropCounter) -> tuple[Service, ...]:
     """The services as the report holds them, normalised and within bounds."""
     return dropped.kept((_service(snapshot, dropped) for snapshot in snapshots), MAX_SERVICES)
 
 
-def affordable(snapshots: Sequence["Snapshot"], limit: int = REPORT_BYTES) -> tuple[list["Snapshot"], list[str]]:
+def affordable(
+    snapshots: Sequence["ServiceStatus"], limit: int = REPORT_BYTES
+) -> tuple[list["ServiceStatus"], list[str]]:
     """The snapshots whose running services have room in a report of `limit` bytes, and the pods that have none.
 
     Entries of the catalogue always have: they are few, and of the node's own people. Of pods the first come first, so
@@ -77,7 +79,7 @@ def affordable(snapshots: Sequence["Snapshot"], limit: int = REPORT_BYTES) -> tu
         return list(snapshots), []
     sizes = [_room(snapshot) for snapshot in snapshots]
     free = limit - _STAMPS - _HEAD - sum(size for size, item in zip(sizes, snapshots, strict=True) if item.pod is None)
-    kept: list[Snapshot] = []
+    kept: list[ServiceStatus] = []
     left_out: list[str] = []
     for size, snapshot in zip(sizes, snapshots, strict=True):
         if snapshot.pod is None or size <= free:
@@ -88,8 +90,8 @@ def affordable(snapshots: Sequence["Snapshot"], limit: int = REPORT_BYTES) -> tu
     return kept, left_out
 
 
-def _room(snapshot: "Snapshot") -> int:
-    return _bytes(_service(snapshot, Dropped())) + _NAMED if snapshot.state == "Running" else 0
+def _room(snapshot: "ServiceStatus") -> int:
+    return _bytes(_service(snapshot, DropCounter())) + _NAMED if snapshot.state == "Running" else 0
 
 
 def fit(report: Report, limit: int = REPORT_BYTES) -> Report:
@@ -114,7 +116,7 @@ def fit(report: Report, limit: int = REPORT_BYTES) -> Report:
     return report.model_copy(update={"services": kept, "truncated": count})
 
 
-def _service(snapshot: "Snapshot", dropped: Dropped) -> Service:
+def _service(snapshot: "ServiceStatus", dropped: DropCounter) -> Service:
     spec = snapshot.spec
     dropped.count += snapshot.dropped
     return Service(
@@ -138,13 +140,13 @@ def _service(snapshot: "Snapshot", dropped: Dropped) -> Service:
     )
 
 
-def _languages(codes: Iterable[str], dropped: Dropped) -> tuple[str, ...]:
+def _languages(codes: Iterable[str], dropped: DropCounter) -> tuple[str, ...]:
     # `auto` is no language, and its absence is no loss: it is not counted.
     normal = [code for raw in codes if (code := normalise_language(raw))]
     return dropped.kept((_unless_long(code, _SHORT) for code in dict.fromkeys(normal)), MAX_LANGUAGES)
 
 
-def _rule(rule: "Rule", dropped: Dropped) -> TranslationRule | None:
+def _rule(rule: "Rule", dropped: DropCounter) -> TranslationRule | None:
     # Leaving out one blocked pair would allow it: the whole rule goes instead.
     if len(rule.blocked) > MAX_BLOCKED:
         return None
@@ -156,11 +158,11 @@ def _rule(rule: "Rule", dropped: Dropped) -> TranslationRule | None:
     )
 
 
-def _pairs(given: Iterable[str], dropped: Dropped) -> tuple[str, ...]:
+def _pairs(given: Iterable[str], dropped: DropCounter) -> tuple[str, ...]:
     return dropped.kept(dict.fromkeys(normalise_pair(pair) for pair in given), MAX_BLOCKED)
 
 
-def _attributes(spec: "ServiceSpec", dropped: Dropped) -> tuple[Attribute, ...]:
+def _attributes(spec: "ServiceSpec", dropped: DropCounter) -> tuple[Attribute, ...]:
     def one(key: str, values: Iterable[str]) -> Attribute | None:
         if _unless_long(key, _SHORT) is None:
             return None

@@ -12,27 +12,27 @@ from typing import Final
 import structlog
 
 from hotpool.api.meta import timestamp
-from hotpool_agent.kube.errors import MissingError, Problem, RejectedError, StaleError
-from hotpool_agent.kube.node_resources import Cluster
+from hotpool_agent.kube.errors import KubeError, MissingError, RejectedError, StaleError
+from hotpool_agent.kube.node_resources import NodeResources
 from hotpool_agent.metrics import Metrics
-from hotpool_agent.notifier import Pulse
+from hotpool_agent.notifier import Notifier
 from hotpool_agent.reporting.backoff import Backoff
-from hotpool_agent.reporting.debounce import Throttle
-from hotpool_agent.reporting.name_conflict_event import Notice
-from hotpool_agent.reporting.ownership import Right, Signs, Stored, right, stored_in
-from hotpool_agent.reporting.report_builder import Change, Content, Facts, classify, minimal, stamped
+from hotpool_agent.reporting.debounce import Debouncer
+from hotpool_agent.reporting.name_conflict_event import NameConflictEvent
+from hotpool_agent.reporting.ownership import ActivityStamp, OwnershipDecision, StoredReport, decide, stored_in
+from hotpool_agent.reporting.report_builder import AgentInfo, Change, ReportContent, classify, minimal, stamped
 from hotpool_agent.settings import Settings
 
 _LOG: Final = structlog.get_logger(__name__)
-_LOOKS: Final = 12
+_MAX_READS: Final = 12
 """How often the other agent's signs of life are read in one Lease duration."""
 
 
-class TakenError(Problem):
+class NodeNameConflictError(KubeError):
     """Another live agent has this node's name (behaviour B12)."""
 
 
-class AgainError(Exception):
+class ReclaimRequiredError(Exception):
     """What was accepted is not there any more, or not ours: read and claim again."""
 
 
@@ -40,7 +40,12 @@ class Reporter:
     """The only writer of the node's report."""
 
     def __init__(
-        self, cluster: Cluster, facts: Facts, settings: Settings, content: Callable[[], Content], metrics: Metrics
+        self,
+        cluster: NodeResources,
+        facts: AgentInfo,
+        settings: Settings,
+        content: Callable[[], ReportContent],
+        metrics: Metrics,
     ) -> None:
         self.epoch = 0
         self.sequence = 0
@@ -48,39 +53,39 @@ class Reporter:
         self.rejected: str | None = None
         """Why the API server holds the report that nothing is ready in place of the last one (behaviour B11)."""
         self.accepted_at: str | None = None
-        self.news = Pulse()
+        self.notifier = Notifier()
         self._cluster = cluster
-        self._facts = facts
+        self._info = facts
         self._settings = settings
         self._content = content
         self._metrics = metrics
-        self._throttle = Throttle(settings.debounce)
+        self._debouncer = Debouncer(settings.debounce)
         self._backoff = Backoff(settings.backoff_seconds, settings.interval)
-        self._notice = Notice(cluster, facts)
+        self._conflict_event = NameConflictEvent(cluster, facts)
         self._wake = asyncio.Event()
-        self._standing = False
+        self._owns_name = False
         self._again: str | None = None
-        self._accepted: tuple[Content, int] | None = None
+        self._accepted: tuple[ReportContent, int] | None = None
         """What the API server holds of us, and its sequence."""
         self._accepted_epoch = 0
         """The last epoch in which a report was accepted; 0: none yet."""
-        self._sent: Content | None = None
+        self._sent: ReportContent | None = None
         """In flight, or of unknown outcome."""
         self._sent_stamp: str | None = None
-        self._now: Content | None = None
+        self._now: ReportContent | None = None
         self._seen: str | None = None
         """When the first change was seen that `_now` does not show yet."""
         self._refresh_at = 0.0
-        self._looks = self._sent_look = self._accepted_look = 0
+        self._reads = self._sent_look = self._accepted_look = 0
         """Numbers of the last look, and of those that were sent and accepted last."""
 
     def holder(self) -> str | None:
         """The identity for the Lease, while a report of the current epoch is accepted (behaviour B8)."""
-        return f"{self._facts.instance}/{self.epoch}" if self._standing and self._accepted else None
+        return f"{self._info.instance}/{self.epoch}" if self._owns_name and self._accepted else None
 
     def current(self) -> bool:
         """Whether the API server holds the report of this moment, as far as is known."""
-        if not self._standing or self._accepted is None or self.problem or self.rejected:
+        if not self._owns_name or self._accepted is None or self.problem or self.rejected:
             return False
         return classify(self._accepted[0], self._content()) is Change.NONE
 
@@ -88,27 +93,27 @@ class Reporter:
         """The report may differ from now on. Cheap: many calls become one look."""
         if self._seen is None:
             self._seen = timestamp()
-            asyncio.get_running_loop().call_soon(self._look)
+            asyncio.get_running_loop().call_soon(self._read_stored)
 
-    def observe(self, stored: Stored | None) -> None:
+    def observe(self, stored: StoredReport | None) -> None:
         """What the watch on the own object shows: claim again if our report is not in it."""
-        if not self._standing or not self._accepted:
+        if not self._owns_name or not self._accepted:
             return
         if stored is None:
             self._restart("our report is gone from the API server")
-        elif stored.session != self._facts.session and stored.epoch >= self.epoch:
+        elif stored.session != self._info.session and stored.epoch >= self.epoch:
             self._restart("another agent has written this node's report")
 
     async def withdrawn(self, service: str) -> None:
         """Return when neither the accepted report nor one on its way offers the service (behaviour A9)."""
-        await self.news.until(lambda: self._is_withdrawn(service))
+        await self.notifier.wait_for(lambda: self._is_withdrawn(service))
 
     async def flush(self) -> None:
         """Send what is pending without waiting for D; return when the API server holds this state or a later one."""
-        self._look()
-        mark = self._looks
-        self._throttle.hasten(self._clock())
-        await self.news.until(lambda: self._standing and self._accepted_look >= mark)
+        self._read_stored()
+        mark = self._reads
+        self._debouncer.expedite(self._clock())
+        await self.notifier.wait_for(lambda: self._owns_name and self._accepted_look >= mark)
 
     async def run(self) -> None:
         """Report for ever."""
@@ -116,24 +121,24 @@ class Reporter:
             try:
                 await self._claim()
                 await self._send_forever()
-            except AgainError as error:
+            except ReclaimRequiredError as error:
                 _LOG.warning("reporting again", reason=str(error))
             except (MissingError, StaleError) as error:
                 # Deleted, or refused for good: read, then decide (behaviour B7, B8).
                 _LOG.warning("report not stored", error=str(error))
                 await asyncio.sleep(self._backoff.pause())
-            except TakenError as error:
-                self._note(error)
-                await self._notice.tell(str(error))
+            except NodeNameConflictError as error:
+                self._changed(error)
+                await self._conflict_event.publish(str(error))
                 await asyncio.sleep(self._settings.interval)
-            except Problem as error:
+            except KubeError as error:
                 # Credentials are `session`'s matter: after a 401 it reads them again before the next request.
-                self._note(error)
+                self._changed(error)
                 await asyncio.sleep(self._backoff.pause(error.pause))
             finally:
-                self._standing = False
+                self._owns_name = False
 
-    def _note(self, error: Problem) -> None:
+    def _changed(self, error: KubeError) -> None:
         if self.problem != str(error):
             _LOG.warning("not reporting", error=str(error))
         self.problem = str(error)
@@ -142,25 +147,25 @@ class Reporter:
         """Read what is stored and settle on epoch, sequence and what of ours was accepted."""
         self._again = None
         stored = stored_in(await self._cluster.ensure_capability())
-        decision = right(stored, self._facts.instance, self._facts.session, self._accepted_epoch)
-        if stored and decision is Right.WATCH:
-            await self._stand_back(stored)
-        if stored and decision is Right.CONTINUE:
+        decision = decide(stored, self._info.instance, self._info.session, self._accepted_epoch)
+        if stored and decision is OwnershipDecision.WATCH:
+            await self._observe_other_agent(stored)
+        if stored and decision is OwnershipDecision.CONTINUE:
             self._continue(stored)
         else:
             self._claim_next(stored)
         self._sent = None
-        self._standing = True
-        self._look()
+        self._owns_name = True
+        self._read_stored()
 
-    def _claim_next(self, stored: Stored | None) -> None:
+    def _claim_next(self, stored: StoredReport | None) -> None:
         epoch = max(stored.epoch if stored else 0, self._accepted_epoch) + 1
         # A claim that never got through goes on with its sequence, so that a late arrival of it stays an older one.
         self.sequence = self.sequence if epoch == self.epoch else 0
         self.epoch = epoch
         self._accepted = None
 
-    def _continue(self, stored: Stored) -> None:
+    def _continue(self, stored: StoredReport) -> None:
         if self._sent and stored.sequence == self.sequence:
             self._accepted, self._accepted_look = (self._sent, self.sequence), self._sent_look
             self._sent_stamp = None
@@ -172,25 +177,25 @@ class Reporter:
         self.epoch = self._accepted_epoch = stored.epoch
         self.sequence = max(self.sequence, stored.sequence)
 
-    async def _stand_back(self, stored: Stored) -> None:
+    async def _observe_other_agent(self, stored: StoredReport) -> None:
         """Watch the other agent for one of its Lease durations; raises TakenError when it is alive (see `claim`)."""
         duration = 3 * stored.interval
-        before = await self._signs()
-        for _ in range(_LOOKS):
-            await asyncio.sleep(duration / _LOOKS)
-            if await self._signs() != before:
-                raise TakenError(
+        before = await self._activity()
+        for _ in range(_MAX_READS):
+            await asyncio.sleep(duration / _MAX_READS)
+            if await self._activity() != before:
+                raise NodeNameConflictError(
                     f"node name {self._cluster.node!r} belongs to another live agent (instance {stored.instance}); "
                     "this one does not report. Give one of the two another --node"
                 )
 
-    async def _signs(self) -> Signs:
+    async def _activity(self) -> ActivityStamp:
         stored = stored_in(await self._cluster.read_capability())
         renew_time = await self._cluster.lease_renew_time()
-        return Signs(stored.epoch if stored else 0, stored.sequence if stored else 0, renew_time)
+        return ActivityStamp(stored.epoch if stored else 0, stored.sequence if stored else 0, renew_time)
 
     async def _send_forever(self) -> None:
-        if self._accepted and not self._throttle.pending and self._refresh_at > self._clock():
+        if self._accepted and not self._debouncer.pending and self._refresh_at > self._clock():
             self._succeeded()
         while True:
             await self._due()
@@ -199,10 +204,10 @@ class Reporter:
     async def _due(self) -> None:
         while True:
             if self._again:
-                raise AgainError(self._again)
+                raise ReclaimRequiredError(self._again)
             if self._seen:
-                self._look()
-            due = self._throttle.due()
+                self._read_stored()
+            due = self._debouncer.due()
             at = self._refresh_at if due is None else min(due, self._refresh_at)
             pause = at - self._clock()
             if pause <= 0 or not self._accepted:
@@ -216,9 +221,9 @@ class Reporter:
 
     async def _send(self) -> None:
         what = self._now or self._content()
-        pending = self._throttle.take()
+        pending = self._debouncer.take()
         stamp = self._sent_stamp or (pending.stamp if pending else timestamp())
-        self._sent, self._sent_stamp, self._sent_look = what, stamp, self._looks
+        self._sent, self._sent_stamp, self._sent_look = what, stamp, self._reads
         try:
             await self._write(what, stamp)
             self.rejected = None
@@ -234,9 +239,9 @@ class Reporter:
         self.accepted_at = timestamp()
         self._refresh_at = self._clock() + self._settings.refresh_seconds
         self._succeeded()
-        self._look()
+        self._read_stored()
 
-    async def _write(self, what: Content, stamp: str) -> None:
+    async def _write(self, what: ReportContent, stamp: str) -> None:
         self.sequence += 1
         report = stamped(what, self.epoch, self.sequence, stamp)
         with self._metrics.report(len(json.dumps(report))):
@@ -246,20 +251,20 @@ class Reporter:
     def _succeeded(self) -> None:
         self.problem = None
         self._backoff.reset()
-        self.news.beat()
+        self.notifier.notify()
 
-    def _look(self) -> None:
+    def _read_stored(self) -> None:
         """Compare the present state with what was sent last."""
         seen, self._seen = self._seen, None
         self._now = self._content()
-        self._looks += 1
+        self._reads += 1
         before = self._sent or (self._accepted[0] if self._accepted else None)
         change = classify(before, self._now)
         if change is Change.NONE and self._sent:
-            self._sent_look = self._looks
+            self._sent_look = self._reads
         elif change is Change.NONE:
-            self._accepted_look = self._looks
-        self._throttle.note(change, self._clock(), seen or timestamp())
+            self._accepted_look = self._reads
+        self._debouncer.add(change, self._clock(), seen or timestamp())
         self._wake.set()
 
     def _restart(self, reason: str) -> None:
@@ -267,7 +272,7 @@ class Reporter:
         self._wake.set()
 
     def _is_withdrawn(self, service: str) -> bool:
-        if not self._standing or self._accepted is None:
+        if not self._owns_name or self._accepted is None:
             return False
         return not self._accepted[0].offers(service) and not (self._sent and self._sent.offers(service))
 

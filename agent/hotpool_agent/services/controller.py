@@ -16,26 +16,26 @@ import structlog
 
 from hotpool.api.meta import timestamp
 from hotpool_agent.catalogue.model import Observe, Run, ServiceSpec
-from hotpool_agent.notifier import Pulse
+from hotpool_agent.notifier import Notifier
 from hotpool_agent.paths import log_file
-from hotpool_agent.probes.failure_threshold import Streak
-from hotpool_agent.probes.prober import Observer
+from hotpool_agent.probes.failure_threshold import FailureThreshold
+from hotpool_agent.probes.prober import Prober
 from hotpool_agent.services import events, probing
 from hotpool_agent.services import state_machine as m
 from hotpool_agent.services.events import Event
-from hotpool_agent.services.flap_history import Track
-from hotpool_agent.services.process import Command, LaunchError, Process, StuckError, mark
-from hotpool_agent.services.start_queue import Turns
+from hotpool_agent.services.flap_history import FlapHistory
+from hotpool_agent.services.process import Command, LaunchError, Process, StuckError, ownership_tag
+from hotpool_agent.services.start_queue import StartQueue
 from hotpool_agent.services.state_machine import Action, Machine
-from hotpool_agent.services.status import Snapshot
+from hotpool_agent.services.status import ServiceStatus
 from hotpool_agent.settings import Settings
-from hotpool_agent.state_store import Remembered
+from hotpool_agent.state_store import StoredServiceState
 
 _LOG: Final = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
+class ServiceContext:
     """What all services of a node share."""
 
     settings: Settings
@@ -44,35 +44,35 @@ class Surroundings:
     base: Path
     """Folder that `workingDir` is relative to."""
     session: aiohttp.ClientSession
-    observer: Observer
+    prober: Prober
     changed: Callable[[], None]
     """Something that the report may show has changed."""
     remember: Callable[[], None]
     """What is remembered of the service has changed."""
     withdrawn: Callable[[str], Awaitable[None]]
     """Returns when no accepted report offers the service."""
-    turns: Turns
+    start_queue: StartQueue
     """Of heavy services to load."""
 
 
-class Service:
+class ServiceController:
     """One service: its machine, and the tasks that serve it. `remembered` is what the state file holds of it."""
 
-    def __init__(self, spec: ServiceSpec, remembered: Remembered, around: Surroundings) -> None:
+    def __init__(self, spec: ServiceSpec, remembered: StoredServiceState, around: ServiceContext) -> None:
         self.spec = spec
         self.remembered = remembered
         wish = remembered.desired
         wanted = spec.run is not None and (wish == "Running" or (wish is None and spec.auto_start))
         self.machine = Machine(observed=spec.observe is not None, heavy=spec.heavy, wanted=wanted)
         self.since = timestamp()
-        self.looked = spec.observe is None
+        self.probed = spec.observe is None
         """Whether what exists already, observed or adopted, was probed at least once."""
-        self.news = Pulse()
-        self._around = around
+        self.notifier = Notifier()
+        self._context = around
         self._process: Process | None = None
         self._events: deque[Event] = deque()
         self._tasks: dict[str, asyncio.Task[Event | None]] = {}
-        self._track = Track(remembered, around.settings, _now())
+        self._track = FlapHistory(remembered, around.settings, _now())
         self._damp()
         if spec.observe is not None:
             self._spawn("probe", self._observe(spec.observe))
@@ -84,13 +84,13 @@ class Service:
                 self.handle(events.Start())
             return
         self._process = left
-        fitness = self._fitness()
+        fitness = self._adoption_state()
         # One that was found by its mark is recorded only now.
         self._remember(pid=left.pid, started=left.started)
-        self.looked = fitness is events.Fitness.UNFIT or not self.machine.wanted
+        self.probed = fitness is events.AdoptionState.UNFIT or not self.machine.wanted
         self._spawn("process", self._exit(left))
-        if self.spec.heavy and fitness is events.Fitness.WAS_LOADING:
-            self._around.turns.take(self.spec.id)
+        if self.spec.heavy and fitness is events.AdoptionState.WAS_LOADING:
+            self._context.start_queue.hold(self.spec.id)
         self.handle(events.Adopted(left.pid, fitness))
 
     def revise(self, spec: ServiceSpec) -> None:
@@ -110,10 +110,10 @@ class Service:
             finally:
                 self._events.popleft()
 
-    def snapshot(self) -> Snapshot:
+    def status(self) -> ServiceStatus:
         """The service as it is now."""
         now, supervised = self.machine, not self.machine.observed
-        return Snapshot(
+        return ServiceStatus(
             spec=self.spec,
             state=now.state,
             since=self.since,
@@ -126,9 +126,9 @@ class Service:
             flapping=self._track.flapping_until(_now()) is not None,
         )
 
-    async def settle(self) -> None:
+    async def wait_settled(self) -> None:
         """Return when nothing is under way."""
-        await self.news.until(lambda: m.settled(self.machine))
+        await self.notifier.wait_for(lambda: m.settled(self.machine))
 
     async def close(self) -> None:
         """End the tasks; processes are left alone."""
@@ -144,47 +144,47 @@ class Service:
             if self.machine.state != before.state:
                 self._entered(before)
             # First the report, then the work: a withdrawal must not wait for it.
-            self._around.changed()
-            self.news.beat()
+            self._context.changed()
+            self.notifier.notify()
         for action in actions:
             self._perform(action)
         if not m.loads(self.machine):
-            self._around.turns.leave(self.spec.id)
+            self._context.start_queue.release(self.spec.id)
 
     def _entered(self, before: Machine) -> None:
         state = self.machine.state
-        adopted = state == "Running" and not self.looked and not self.machine.observed
+        adopted = state == "Running" and not self.probed and not self.machine.observed
         self.since = (self.remembered.since if adopted else None) or timestamp()
         _LOG.info("service", id=self.spec.id, state=state, error=self.machine.last_error)
-        self.looked = self.looked or (not self.machine.observed and state != "Starting")
+        self.probed = self.probed or (not self.machine.observed and state != "Starting")
         if state == "Running":
-            self._track.runs(_now())
+            self._track.started(_now())
             self._remember(since=self.since)
         elif state != "Stopping":
-            self._track.ends(_now(), wished=before.state != "Running")
+            self._track.ended(_now(), wished=before.state != "Running")
             self._remember()
             self._damp()
         if state == "Stopped":
-            self._track.forgive()
+            self._track.reset_failures()
 
     def _perform(self, action: Action) -> None:
         match action:
             case Action.QUEUE:
-                self._around.turns.ask(self.spec.id, lambda: self.handle(events.Turn()))
+                self._context.start_queue.acquire(self.spec.id, lambda: self.handle(events.StartAllowed()))
             case Action.LAUNCH:
                 self._spawn("process", self._run())
             case Action.PROBE:
-                self._spawn("probe", probing.until_ready(self._around.session, self.spec, self._was_looked_at))
+                self._spawn("probe", probing.until_ready(self._context.session, self.spec, self._probed_once))
             case Action.RECOGNISE:
                 self._spawn("probe", self._recognise())
             case Action.WATCH:
-                self._spawn("probe", probing.until_hung(self._around.session, self.spec))
+                self._spawn("probe", probing.until_hung(self._context.session, self.spec))
             case Action.RETRY:
                 self._spawn("retry", self._retry())
-            case Action.ANNOUNCE:
+            case Action.WITHDRAW:
                 self._spawn("announce", self._announce())
             case Action.TERMINATE:
-                self._spawn("end", self._end(self._around.settings.stop_seconds))
+                self._spawn("end", self._end(self._context.settings.stop_seconds))
             case Action.KILL:
                 self._spawn("end", self._end(0))
             case _:
@@ -192,12 +192,12 @@ class Service:
 
     def _undo(self, action: Action) -> None:
         match action:
-            case Action.UNPROBE:
+            case Action.STOP_PROBE:
                 self._cancel("probe")
-            case Action.UNRETRY:
-                self._track.forgive()
+            case Action.CANCEL_RETRY:
+                self._track.reset_failures()
                 self._cancel("retry")
-            case Action.UNANNOUNCE:
+            case Action.CANCEL_WITHDRAWAL:
                 self._cancel("announce")
 
     def _spawn(self, name: str, work: Coroutine[Any, Any, Event | None]) -> None:
@@ -224,7 +224,7 @@ class Service:
         except LaunchError as error:
             return events.LaunchFailed(str(error))
         self._process = process
-        self._remember(pid=process.pid, started=process.started, recipe=recipe(self.spec), since=None)
+        self._remember(pid=process.pid, started=process.started, recipe=launch_digest(self.spec), since=None)
         self.handle(events.Launched(process.pid))
         return await self._exit(process)
 
@@ -232,8 +232,8 @@ class Service:
         return events.Exited(await process.exited())
 
     async def _recognise(self) -> Event:
-        answer = await probing.recognise(self._around.session, self.spec)
-        self.looked = isinstance(answer, events.Unrecognised)  # of success the machine tells
+        answer = await probing.recognise(self._context.session, self.spec)
+        self.probed = isinstance(answer, events.Unrecognised)  # of success the machine tells
         return answer
 
     async def _retry(self) -> Event:
@@ -247,30 +247,30 @@ class Service:
 
     async def _offer_again(self, until: float) -> None:
         await asyncio.sleep(until - _now())
-        self._around.changed()
+        self._context.changed()
 
     async def _observe(self, how: Observe) -> None:
-        streak = Streak.untried(how.failures)
+        streak = FailureThreshold.is_fresh(how.failures)
         while True:
-            answer = await self._around.observer.ask(how, self.spec.port)
-            streak = streak.after(ok=answer.ok, proof=answer.absent or answer.certain)
+            answer = await self._context.prober.probe(how, self.spec.port)
+            streak = streak.add(ok=answer.ok, proof=answer.absent or answer.certain)
             if answer.ok:
                 self.handle(events.Ready(answer.pid))
-            elif streak.broken:
+            elif streak.is_reached:
                 self.handle(events.Unready(answer.detail, answer.absent))
-            self._was_looked_at()
+            self._probed_once()
             await asyncio.sleep(how.period_seconds)
 
-    def _was_looked_at(self) -> None:
+    def _probed_once(self) -> None:
         """A probe was answered."""
-        if not self.looked:
-            self.looked = True
-            self.news.beat()
+        if not self.probed:
+            self.probed = True
+            self.notifier.notify()
 
     async def _announce(self) -> Event:
         try:
-            async with asyncio.timeout(self._around.settings.announce_seconds):
-                await self._around.withdrawn(self.spec.id)
+            async with asyncio.timeout(self._context.settings.announce_seconds):
+                await self._context.withdrawn(self.spec.id)
         except TimeoutError:
             _LOG.warning("stopping without an accepted report", id=self.spec.id)
         else:
@@ -291,26 +291,26 @@ class Service:
     def _remember(self, **what: Any) -> None:
         for name, value in what.items():
             setattr(self.remembered, name, value)
-        self._around.remember()
+        self._context.remember()
 
-    def _fitness(self) -> events.Fitness:
-        if self.remembered.recipe != recipe(self.spec):
-            return events.Fitness.UNFIT
-        return events.Fitness.WAS_READY if self.remembered.since else events.Fitness.WAS_LOADING
+    def _adoption_state(self) -> events.AdoptionState:
+        if self.remembered.recipe != launch_digest(self.spec):
+            return events.AdoptionState.UNFIT
+        return events.AdoptionState.WAS_READY if self.remembered.since else events.AdoptionState.WAS_LOADING
 
     def _command(self) -> Command:
         run = self.spec.run or Run(command=("false",))
         return Command(
             argv=run.command,
             env=run.env,
-            working_dir=self._around.base / run.working_dir,
-            log=log_file(self._around.folder, self.spec.id),
+            working_dir=self._context.base / run.working_dir,
+            log=log_file(self._context.folder, self.spec.id),
             port=self.spec.port,
-            mark=mark(self._around.folder, self.spec.id, recipe(self.spec)),
+            mark=ownership_tag(self._context.folder, self.spec.id, launch_digest(self.spec)),
         )
 
 
-def recipe(spec: ServiceSpec) -> str:
+def launch_digest(spec: ServiceSpec) -> str:
     """Digest of what a running process cannot follow when it changes: how it is run or seen, and its port."""
     return hashlib.sha256(spec.model_dump_json(include={"run", "observe", "port"}).encode()).hexdigest()[:16]
 

@@ -34,7 +34,7 @@ class Revised:
     heavy: bool
 
 
-class Fitness(Enum):
+class AdoptionState(Enum):
     """What is known of a process that an earlier agent left (behaviour A11)."""
 
     WAS_READY = auto()
@@ -48,11 +48,11 @@ class Adopted:
     """There is a process of the service already; the first event of its machine."""
 
     pid: int
-    fitness: Fitness
+    state: AdoptionState
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class StartAllowed:
     """No other heavy service loads."""
 
 
@@ -142,7 +142,7 @@ Event = (
     | Halt
     | Revised
     | Adopted
-    | Turn
+    | StartAllowed
     | Launched
     | LaunchFailed
     | Ready

@@ -25,7 +25,7 @@ def retry_pause(failures: int, first: float, limit: float) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Damping:
+class FlapDamping:
     """The penalty of one service as it was at a moment. `half_life`: seconds in which it halves."""
 
     half_life: float
@@ -33,7 +33,7 @@ class Damping:
     at: float = 0.0
     suppressed: bool = False
 
-    def flapped(self, now: float) -> "Damping":
+    def flapped(self, now: float) -> "FlapDamping":
         """After one more unwished end of Running."""
         penalty = min(self.level(now) + FLAP, LIMIT)
         return replace(self, penalty=penalty, at=now, suppressed=self.suppresses(now) or penalty > SUPPRESS)

@@ -6,31 +6,31 @@ from them is decided in `damping`. Times in seconds of a monotonic clock, given 
 
 import time
 
-from hotpool_agent.services.flap_damping import Damping, retry_pause
+from hotpool_agent.services.flap_damping import FlapDamping, retry_pause
 from hotpool_agent.settings import Settings
-from hotpool_agent.state_store import Remembered
+from hotpool_agent.state_store import StoredServiceState
 
 
-class Track:
+class FlapHistory:
     """The record of one service. The penalty that `remembered` holds goes on where the last agent left it."""
 
-    def __init__(self, remembered: Remembered, settings: Settings, now: float) -> None:
+    def __init__(self, remembered: StoredServiceState, settings: Settings, now: float) -> None:
         self._remembered = remembered
         self._settings = settings
         self._failures = 0
         """In a row, without a long time of Running between them."""
         self._running_since: float | None = None
         passed = max(0.0, time.time() - remembered.penalty_at)
-        self._damping = Damping(
+        self._damping = FlapDamping(
             settings.flap_half_life_seconds, remembered.penalty, now - passed, remembered.suppressed
         )
 
-    def runs(self, now: float) -> None:
+    def started(self, now: float) -> None:
         """It is Running."""
         if self._running_since is None:
             self._running_since = now
 
-    def ends(self, now: float, *, wished: bool) -> None:
+    def ended(self, now: float, *, wished: bool) -> None:
         """It is Running no more; unless that was wished for, it is one flap more. No matter if it did not run."""
         if self._running_since is None:
             return
@@ -46,7 +46,7 @@ class Track:
                 self._damping.suppressed,
             )
 
-    def forgive(self) -> None:
+    def reset_failures(self) -> None:
         """A user has spoken: the next attempt is the first."""
         self._failures = 0
 

@@ -21,7 +21,7 @@ _CHUNK: Final = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class RotationLimits:
     """At which size a file is rotated, and how often it is looked at."""
 
     size: int = 10 * 1024 * 1024
@@ -36,9 +36,9 @@ def due(length: int, taken: int, limit: int) -> bool:
     return min(length, taken) >= limit
 
 
-async def rotate_forever(folder: Path, limits: Limits | None = None) -> None:
+async def rotate_forever(folder: Path, limits: RotationLimits | None = None) -> None:
     """Look at the folder's log files for ever; one rotation at a time. Trouble is logged and ends nothing."""
-    limits = limits or Limits()
+    limits = limits or RotationLimits()
     while True:
         for path, problem in await asyncio.to_thread(_rotate_all, folder, limits.size):
             _LOG.warning("log file", path=str(path), problem=problem)

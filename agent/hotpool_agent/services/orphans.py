@@ -10,38 +10,38 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from hotpool_agent.services.process import Group, Process, left_behind
+from hotpool_agent.services.process import Group, Process, remaining_groups
 from hotpool_agent.state_store import State
 
 _BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
 @dataclass(slots=True)
-class Leftovers:
+class OrphanedProcesses:
     """`mine`: one process for each service, to be adopted or ended by it. `strays`: what has to be ended."""
 
-    mine: dict[str, Process] = field(default_factory=dict)
-    strays: list[tuple[str, Process]] = field(default_factory=list)
+    adoptable: dict[str, Process] = field(default_factory=dict)
+    unclaimed: list[tuple[str, Process]] = field(default_factory=list)
 
 
-def find(folder: Path, state: State, ports: Mapping[str, int | None]) -> Leftovers:
+def find(folder: Path, state: State, ports: Mapping[str, int | None]) -> OrphanedProcesses:
     """What still runs. Forgets in `state` the processes that do not, and those of an earlier boot."""
-    found = Leftovers()
+    found = OrphanedProcesses()
     before, state.boot = state.boot, _boot()
     for name, kept in state.services.items():
         process = None
         if before == state.boot and kept.pid is not None and kept.started is not None:
             process = Process.find(kept.pid, kept.started, ports.get(name))
         if process:
-            found.mine[name] = process
+            found.adoptable[name] = process
         else:
             kept.pid = kept.started = kept.recipe = kept.since = None
-    recorded = set(found.mine)
-    for name, groups in left_behind(folder).items():
+    recorded = set(found.adoptable)
+    for name, groups in remaining_groups(folder).items():
         if name not in recorded:
             _sort(name, groups, ports.get(name), found)
-            if name in found.mine and name in state.services:
-                state.services[name].recipe = next(group.recipe for group in groups if group.started >= 0)
+            if name in found.adoptable and name in state.services:
+                state.services[name].recipe = next(group.digest for group in groups if group.started >= 0)
     return found
 
 
@@ -51,10 +51,10 @@ def _boot() -> str:
     return ""
 
 
-def _sort(name: str, groups: list[Group], port: int | None, found: Leftovers) -> None:
+def _sort(name: str, groups: list[Group], port: int | None, found: OrphanedProcesses) -> None:
     """Of groups that the state file does not name the oldest with a leader is the service's; the others are strays."""
     for group in groups:
-        if group.started >= 0 and name not in found.mine:
-            found.mine[name] = Process(group.leader, group.started, port)
+        if group.started >= 0 and name not in found.adoptable:
+            found.adoptable[name] = Process(group.leader, group.started, port)
         else:
-            found.strays.append((name, Process(group.leader, group.started, None)))
+            found.unclaimed.append((name, Process(group.leader, group.started, None)))

@@ -11,7 +11,7 @@ import aiohttp
 
 from hotpool_agent.catalogue.model import HttpCheck, ServiceSpec
 from hotpool_agent.probes import http_tcp
-from hotpool_agent.probes.failure_threshold import Streak
+from hotpool_agent.probes.failure_threshold import FailureThreshold
 from hotpool_agent.services import events
 
 _FIRST_PAUSE: Final = 0.05
@@ -25,7 +25,7 @@ async def until_ready(
     ready, pause, last = spec.ready, _FIRST_PAUSE, "no probe finished"
     try:
         async with asyncio.timeout(ready.start_seconds):
-            while not (answer := await _ask(session, spec, ready.http, ready.timeout_seconds)).ok:
+            while not (answer := await _probe(session, spec, ready.http, ready.timeout_seconds)).ok:
                 last = answer.detail
                 failed()
                 await asyncio.sleep(min(pause, ready.period_seconds))
@@ -37,27 +37,27 @@ async def until_ready(
 
 async def recognise(session: aiohttp.ClientSession, spec: ServiceSpec) -> events.Ready | events.Unrecognised:
     """Probe once."""
-    answer = await _ask(session, spec, spec.ready.http, spec.ready.timeout_seconds)
+    answer = await _probe(session, spec, spec.ready.http, spec.ready.timeout_seconds)
     return events.Ready() if answer.ok else events.Unrecognised(f"not adopted: {answer.detail}")
 
 
 async def until_hung(session: aiohttp.ClientSession, spec: ServiceSpec) -> events.Hung:
     """Probe until a fixed number of probes in a row have failed."""
     live = spec.live
-    streak, last = Streak(live.failures), ""
-    while not streak.broken:
+    streak, last = FailureThreshold(live.failures), ""
+    while not streak.is_reached:
         await asyncio.sleep(live.period_seconds)
-        answer = await _ask(session, spec, live.http or spec.ready.http, live.timeout_seconds)
-        streak, last = streak.after(ok=answer.ok), answer.detail
+        answer = await _probe(session, spec, live.http or spec.ready.http, live.timeout_seconds)
+        streak, last = streak.add(ok=answer.ok), answer.detail
     return events.Hung(f"{live.failures} probes in a row failed: {last}")
 
 
-async def _ask(
+async def _probe(
     session: aiohttp.ClientSession, spec: ServiceSpec, http: HttpCheck | None, seconds: float
-) -> http_tcp.Answer:
+) -> http_tcp.ProbeResult:
     """By HTTP where that is declared, else whether the port answers; without either it runs while its process does."""
     if http:
         return await http_tcp.http(session, http, spec.port or 0, seconds)
     if spec.port:
         return await http_tcp.tcp(spec.port, seconds)
-    return http_tcp.Answer(ok=True)
+    return http_tcp.ProbeResult(ok=True)

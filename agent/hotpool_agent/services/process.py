@@ -20,7 +20,7 @@ from hotpool_agent.services import ports
 
 _LOG: Final = structlog.get_logger(__name__)
 
-MARK: Final = "HOTPOOL_AGENT_SERVICE"
+OWNERSHIP_VARIABLE: Final = "HOTPOOL_AGENT_SERVICE"
 """In the environment of every service: the agent's state folder and the service's id, so that its remains are found."""
 KILL_SECONDS: Final = 5.0
 """After KILL, group and port must be free within this time."""
@@ -96,7 +96,7 @@ class Process:
                 return
         self._signal(signal.SIGKILL)
         if not await self._free_within(KILL_SECONDS):
-            raise StuckError(self._obstacle())
+            raise StuckError(self._port_owner())
 
     async def free(self) -> None:
         """Wait, for ever if need be, until group and port are free."""
@@ -130,7 +130,7 @@ class Process:
         return f"killed by signal {-code}"
 
     def _signal(self, number: signal.Signals) -> None:
-        if self._lives():
+        if self._is_alive():
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, number)
 
@@ -145,17 +145,17 @@ class Process:
         return True
 
     def _is_free(self) -> bool:
-        return not self._lives() and not (self._port is not None and ports.listening(self._port))
+        return not self._is_alive() and not (self._port is not None and ports.listening(self._port))
 
-    def _lives(self) -> bool:
+    def _is_alive(self) -> bool:
         """Whether the group has a member. Once it has none, its number may become a stranger's."""
         if not self._ended:
-            self._ended = self._exit.done() and not _members(self.pid)
+            self._ended = self._exit.done() and not _group_members(self.pid)
         return not self._ended
 
-    def _obstacle(self) -> str:
+    def _port_owner(self) -> str:
         """What is in the way, for people. It reads about all processes: not to be asked often."""
-        if self._lives():
+        if self._is_alive():
             return f"process group {self.pid} did not end after KILL"
         return f"port {self._port} is still in use by {ports.owner(self._port or 0)}"
 
@@ -166,19 +166,19 @@ class Group:
 
     started: int
     leader: int
-    recipe: str
+    digest: str
     """As it was run (see `service.recipe`)."""
 
 
-def mark(folder: Path, service: str, recipe: str) -> str:
+def ownership_tag(folder: Path, service: str, recipe: str) -> str:
     """What marks the processes of a service of the agent with this state folder."""
     return f"{folder}:{service}:{recipe}"
 
 
-def left_behind(folder: Path) -> dict[str, list[Group]]:
+def remaining_groups(folder: Path) -> dict[str, list[Group]]:
     """What earlier agents of this state folder started and still runs: groups by service id, oldest first."""
     found: dict[str, dict[int, Group]] = {}
-    prefix = f"{MARK}={folder}:".encode()
+    prefix = f"{OWNERSHIP_VARIABLE}={folder}:".encode()
     for pid in psutil.pids():
         with suppress(OSError):
             group, words = os.getpgid(pid), Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
@@ -207,7 +207,7 @@ def _popen(command: Command) -> "subprocess.Popen[bytes]":
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=command.working_dir,
-                env={**os.environ, **command.env, MARK: command.mark},
+                env={**os.environ, **command.env, OWNERSHIP_VARIABLE: command.mark},
                 start_new_session=True,
             )
     except (OSError, ValueError) as error:
@@ -228,7 +228,7 @@ def _start_ticks(pid: int) -> int:
     return -1 if fields[0] in "ZX" else int(fields[19])
 
 
-def _members(group: int) -> bool:
+def _group_members(group: int) -> bool:
     """Whether the process group has a living member; zombies, which nobody may reap in a container, do not live."""
     try:
         os.killpg(group, 0)

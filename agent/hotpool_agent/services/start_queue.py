@@ -6,14 +6,14 @@ Shared by the services of a node. Who asks and when a turn is over is decided by
 from collections.abc import Callable
 
 
-class Turns:
+class StartQueue:
     """A queue of services. A service that asks while it has the turn keeps it."""
 
     def __init__(self) -> None:
         self._waiting: dict[str, Callable[[], None]] = {}
         self._loading: set[str] = set()
 
-    def ask(self, service: str, go: Callable[[], None]) -> None:
+    def acquire(self, service: str, go: Callable[[], None]) -> None:
         """Call `go` when it is the service's turn, which may be at once."""
         self._waiting[service] = go
         if service in self._loading:
@@ -21,11 +21,11 @@ class Turns:
         else:
             self._next()
 
-    def take(self, service: str) -> None:
+    def hold(self, service: str) -> None:
         """The service loads already: others wait for it."""
         self._loading.add(service)
 
-    def leave(self, service: str) -> None:
+    def release(self, service: str) -> None:
         """The service neither waits nor loads. It may be said at any time."""
         self._waiting.pop(service, None)
         if service in self._loading:

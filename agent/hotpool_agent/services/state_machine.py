@@ -10,10 +10,10 @@ from enum import Enum, auto
 from hotpool.api.capability import ServiceState
 from hotpool_agent.services.events import (
     Adopted,
+    AdoptionState,
     Announced,
     Event,
     Exited,
-    Fitness,
     Gone,
     Halt,
     Hung,
@@ -24,16 +24,16 @@ from hotpool_agent.services.events import (
     Retry,
     Revised,
     Start,
+    StartAllowed,
     StartTimedOut,
     Stop,
     Stuck,
-    Turn,
     Unready,
     Unrecognised,
 )
 
 
-class Body(Enum):
+class ProcessPhase(Enum):
     """What exists of a supervised service's process."""
 
     NONE = auto()
@@ -59,14 +59,14 @@ class Action(Enum):
     """Probe an adopted process once; answer Ready or Unrecognised."""
     WATCH = auto()
     """Probe for as long as it runs; answer Hung."""
-    UNPROBE = auto()
+    STOP_PROBE = auto()
     """End PROBE, RECOGNISE or WATCH."""
     RETRY = auto()
     """Wait for the back-off; answer Retry."""
-    UNRETRY = auto()
-    ANNOUNCE = auto()
+    CANCEL_RETRY = auto()
+    WITHDRAW = auto()
     """Wait until the report that withdraws the service is out; answer Announced."""
-    UNANNOUNCE = auto()
+    CANCEL_WITHDRAWAL = auto()
     TERMINATE = auto()
     """TERM, later KILL, to the whole process group; answer Gone when group and port are free, Stuck if they stay."""
     KILL = auto()
@@ -80,7 +80,7 @@ class Machine:
     observed: bool = False
     heavy: bool = False
     state: ServiceState = "Stopped"
-    body: Body = Body.NONE
+    phase: ProcessPhase = ProcessPhase.NONE
     wanted: bool = False
     """The wish: only Start, Stop and Restart change it."""
     halted: bool = False
@@ -116,41 +116,43 @@ def step(machine: Machine, event: Event) -> Step:
 def settled(machine: Machine) -> bool:
     """Whether nothing is under way: the state stays until a command, a retry or the outside world changes it."""
     if machine.state == "Failed":
-        return machine.body is Body.NONE or machine.stuck
+        return machine.phase is ProcessPhase.NONE or machine.stuck
     return machine.state in {"Stopped", "Running"}
 
 
 def loads(machine: Machine) -> bool:
     """Whether a heavy service has its turn, or waits for it: from its launch until it runs or is gone."""
-    return machine.heavy and machine.state != "Running" and machine.body is not Body.NONE and not machine.stuck
+    return machine.heavy and machine.state != "Running" and machine.phase is not ProcessPhase.NONE and not machine.stuck
 
 
 def _happened(machine: Machine, event: Event) -> Step:
     match event:
-        case Adopted() if machine.state == "Stopped" and machine.body is Body.NONE:
+        case Adopted() if machine.state == "Stopped" and machine.phase is ProcessPhase.NONE:
             return _adopted(machine, event)
-        case Turn() if machine.body is Body.QUEUED:
-            return replace(machine, body=Body.LAUNCHING), (Action.LAUNCH,)
+        case StartAllowed() if machine.phase is ProcessPhase.QUEUED:
+            return replace(machine, phase=ProcessPhase.LAUNCHING), (Action.LAUNCH,)
         case Launched() | LaunchFailed():
             return _launch_ended(machine, event)
         case Ready() | StartTimedOut() | Unrecognised():
             return _probe_ended(machine, event)
-        case Retry() if machine.state == "Failed" and machine.body is Body.NONE and _goes_on(machine):
+        case Retry() if machine.state == "Failed" and machine.phase is ProcessPhase.NONE and _goes_on(machine):
             return _launch(replace(machine, restarts=machine.restarts + 1))
-        case Announced() if machine.state == "Stopping" and machine.body is Body.ALIVE:
-            return replace(machine, body=Body.ENDING), (Action.TERMINATE,)
+        case Announced() if machine.state == "Stopping" and machine.phase is ProcessPhase.ALIVE:
+            return replace(machine, phase=ProcessPhase.ENDING), (Action.TERMINATE,)
     return _ended(machine, event)
 
 
 def _ended(machine: Machine, event: Event) -> Step:
     match event:
-        case Hung() if machine.state == "Running" and machine.body is Body.ALIVE:
-            return replace(machine, state="Failed", body=Body.ENDING, last_error=event.error), (Action.TERMINATE,)
-        case Exited() if machine.body is Body.ALIVE:
+        case Hung() if machine.state == "Running" and machine.phase is ProcessPhase.ALIVE:
+            return replace(machine, state="Failed", phase=ProcessPhase.ENDING, last_error=event.error), (
+                Action.TERMINATE,
+            )
+        case Exited() if machine.phase is ProcessPhase.ALIVE:
             return _exited(machine, event)
-        case Gone() if machine.body is Body.ENDING:
-            return _gone(replace(machine, body=Body.NONE, pid=None, stuck=False))
-        case Stuck() if machine.body is Body.ENDING:
+        case Gone() if machine.phase is ProcessPhase.ENDING:
+            return _gone(replace(machine, phase=ProcessPhase.NONE, pid=None, stuck=False))
+        case Stuck() if machine.phase is ProcessPhase.ENDING:
             return replace(machine, state="Failed", last_error=event.error, stuck=True), ()
     return machine, ()
 
@@ -173,25 +175,25 @@ def _goes_on(machine: Machine) -> bool:
 def _launch(machine: Machine) -> Step:
     """An error of an earlier attempt stays visible until a user's command or a stop."""
     if machine.heavy:
-        return replace(machine, state="Starting", body=Body.QUEUED), (Action.QUEUE,)
-    return replace(machine, state="Starting", body=Body.LAUNCHING), (Action.LAUNCH,)
+        return replace(machine, state="Starting", phase=ProcessPhase.QUEUED), (Action.QUEUE,)
+    return replace(machine, state="Starting", phase=ProcessPhase.LAUNCHING), (Action.LAUNCH,)
 
 
 def _start(machine: Machine) -> Step:
     if machine.halted:
         return machine, ()
     fresh = replace(machine, last_error=None)
-    match machine.state, machine.body:
-        case ("Stopped", Body.NONE):
+    match machine.state, machine.phase:
+        case ("Stopped", ProcessPhase.NONE):
             return _launch(fresh)
-        case ("Failed", Body.NONE):
+        case ("Failed", ProcessPhase.NONE):
             after, actions = _launch(fresh)
-            return after, (Action.UNRETRY, *actions)
+            return after, (Action.CANCEL_RETRY, *actions)
         case ("Failed", _):
             return replace(fresh, state="Starting"), (Action.KILL,)
-        case ("Stopping", Body.ALIVE):
-            return replace(machine, state="Running"), (Action.UNANNOUNCE, Action.WATCH)
-        case ("Stopping", Body.LAUNCHING):
+        case ("Stopping", ProcessPhase.ALIVE):
+            return replace(machine, state="Running"), (Action.CANCEL_WITHDRAWAL, Action.WATCH)
+        case ("Stopping", ProcessPhase.LAUNCHING):
             return replace(fresh, state="Starting"), ()
         case ("Starting" | "Stopping", _):
             return fresh, ()
@@ -199,8 +201,8 @@ def _start(machine: Machine) -> Step:
 
 
 def _restart(machine: Machine) -> Step:
-    match machine.state, machine.body:
-        case ("Running", _) | ("Starting", Body.ALIVE):
+    match machine.state, machine.phase:
+        case ("Running", _) | ("Starting", ProcessPhase.ALIVE):
             return _wind_down(machine)
         case ("Stopping", _):
             return machine, ()
@@ -208,10 +210,10 @@ def _restart(machine: Machine) -> Step:
 
 
 def _revised(machine: Machine) -> Step:
-    match machine.state, machine.body:
-        case ("Starting", Body.QUEUED) if not machine.heavy:
-            return replace(machine, body=Body.LAUNCHING), (Action.UNQUEUE, Action.LAUNCH)
-        case ("Starting", Body.ALIVE):
+    match machine.state, machine.phase:
+        case ("Starting", ProcessPhase.QUEUED) if not machine.heavy:
+            return replace(machine, phase=ProcessPhase.LAUNCHING), (Action.UNQUEUE, Action.LAUNCH)
+        case ("Starting", ProcessPhase.ALIVE):
             return machine, (Action.PROBE,)
         case ("Running", _):
             return machine, (Action.WATCH,)
@@ -219,18 +221,18 @@ def _revised(machine: Machine) -> Step:
 
 
 def _wind_down(machine: Machine) -> Step:
-    match machine.state, machine.body:
+    match machine.state, machine.phase:
         case ("Running", _):
-            return replace(machine, state="Stopping"), (Action.UNPROBE, Action.ANNOUNCE)
-        case ("Starting", Body.ALIVE):
-            return replace(machine, state="Stopping", body=Body.ENDING), (Action.UNPROBE, Action.TERMINATE)
-        case ("Starting", Body.QUEUED):
-            return _stopped(replace(machine, body=Body.NONE)), (Action.UNQUEUE,)
+            return replace(machine, state="Stopping"), (Action.STOP_PROBE, Action.WITHDRAW)
+        case ("Starting", ProcessPhase.ALIVE):
+            return replace(machine, state="Stopping", phase=ProcessPhase.ENDING), (Action.STOP_PROBE, Action.TERMINATE)
+        case ("Starting", ProcessPhase.QUEUED):
+            return _stopped(replace(machine, phase=ProcessPhase.NONE)), (Action.UNQUEUE,)
         case ("Starting", _):
             return replace(machine, state="Stopping"), ()
-        case ("Failed", Body.NONE):
-            return machine if machine.halted else _stopped(machine), (Action.UNRETRY,)
-        case ("Failed", Body.ENDING) if not machine.halted:
+        case ("Failed", ProcessPhase.NONE):
+            return machine if machine.halted else _stopped(machine), (Action.CANCEL_RETRY,)
+        case ("Failed", ProcessPhase.ENDING) if not machine.halted:
             return replace(machine, state="Stopping"), (Action.KILL,)
     return machine, ()
 
@@ -240,50 +242,50 @@ def _stopped(machine: Machine) -> Machine:
 
 
 def _adopted(machine: Machine, event: Adopted) -> Step:
-    alive = replace(machine, body=Body.ALIVE, pid=event.pid)
+    alive = replace(machine, phase=ProcessPhase.ALIVE, pid=event.pid)
     if not machine.wanted:
-        return replace(alive, state="Stopping", body=Body.ENDING), (Action.TERMINATE,)
+        return replace(alive, state="Stopping", phase=ProcessPhase.ENDING), (Action.TERMINATE,)
     starting = replace(alive, state="Starting")
-    match event.fitness:
-        case Fitness.WAS_READY:
+    match event.state:
+        case AdoptionState.WAS_READY:
             return starting, (Action.RECOGNISE,)
-        case Fitness.WAS_LOADING:
+        case AdoptionState.WAS_LOADING:
             return starting, (Action.PROBE,)
-        case Fitness.UNFIT:
-            return replace(starting, body=Body.ENDING), (Action.TERMINATE,)
+        case AdoptionState.UNFIT:
+            return replace(starting, phase=ProcessPhase.ENDING), (Action.TERMINATE,)
 
 
 def _launch_ended(machine: Machine, event: Launched | LaunchFailed) -> Step:
-    if machine.body is not Body.LAUNCHING:
+    if machine.phase is not ProcessPhase.LAUNCHING:
         return machine, ()
     if isinstance(event, Launched):
-        alive = replace(machine, body=Body.ALIVE, pid=event.pid)
+        alive = replace(machine, phase=ProcessPhase.ALIVE, pid=event.pid)
         if machine.state == "Starting":
             return alive, (Action.PROBE,)
-        return replace(alive, body=Body.ENDING), (Action.TERMINATE,)
-    gone = replace(machine, body=Body.NONE)
+        return replace(alive, phase=ProcessPhase.ENDING), (Action.TERMINATE,)
+    gone = replace(machine, phase=ProcessPhase.NONE)
     if machine.state == "Starting":
         return replace(gone, state="Failed", last_error=event.error), (Action.RETRY,)
     return _gone(gone)
 
 
 def _probe_ended(machine: Machine, event: Ready | StartTimedOut | Unrecognised) -> Step:
-    if machine.state != "Starting" or machine.body is not Body.ALIVE:
+    if machine.state != "Starting" or machine.phase is not ProcessPhase.ALIVE:
         return machine, ()
     match event:
         case Ready():
             return replace(machine, state="Running"), (Action.WATCH,)
         case StartTimedOut():
-            return replace(machine, state="Failed", body=Body.ENDING, last_error=event.error), (Action.KILL,)
+            return replace(machine, state="Failed", phase=ProcessPhase.ENDING, last_error=event.error), (Action.KILL,)
         case Unrecognised():
-            return replace(machine, body=Body.ENDING, last_error=event.error), (Action.TERMINATE,)
+            return replace(machine, phase=ProcessPhase.ENDING, last_error=event.error), (Action.TERMINATE,)
 
 
 def _exited(machine: Machine, event: Exited) -> Step:
-    ending = replace(machine, body=Body.ENDING, pid=None)
+    ending = replace(machine, phase=ProcessPhase.ENDING, pid=None)
     if machine.state == "Stopping":
-        return ending, (Action.UNANNOUNCE, Action.KILL)
-    return replace(ending, state="Failed", last_error=event.how), (Action.UNPROBE, Action.KILL)
+        return ending, (Action.CANCEL_WITHDRAWAL, Action.KILL)
+    return replace(ending, state="Failed", last_error=event.how), (Action.STOP_PROBE, Action.KILL)
 
 
 def _gone(machine: Machine) -> Step:

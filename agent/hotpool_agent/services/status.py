@@ -7,7 +7,7 @@ from hotpool_agent.catalogue.model import ServiceSpec
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
+class ServiceStatus:
     """One service as it is now: its catalogue entry and its state."""
 
     spec: ServiceSpec

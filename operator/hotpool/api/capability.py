@@ -12,12 +12,12 @@ from hotpool.api.meta import (
     ApiModel,
     Condition,
     Count,
+    Label63,
     LongText,
-    Serial,
+    SafeCount,
     Text,
     Timestamp,
     Tristate,
-    Word,
     map_by,
 )
 from hotpool.api.names import MAX_INTERVAL_SECONDS
@@ -60,7 +60,7 @@ Short = Annotated[str, StringConstraints(max_length=63)]
 class ServiceIntent(ApiModel):
     """A command to one service of the node. It is new when (desired, requestID) differs from the one last acted on."""
 
-    id: Word
+    id: Label63
     """The id of the service in the node's catalogue."""
     desired: Literal["Running", "Stopped"]
     """What the service shall be."""
@@ -196,9 +196,9 @@ class Report(ApiModel):
     """Random id of the agent's installation, persisted."""
     session: Short
     """Random id of the agent's process."""
-    epoch: Serial
+    epoch: SafeCount
     """Raised by one by each new agent process with its first write."""
-    sequence: Serial
+    sequence: SafeCount
     """Raised by one with each report of a process."""
     time: Timestamp
     """When the reported change was seen, by the node's clock."""

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Final
 
 from pydantic import Field, StringConstraints
 
-from hotpool.api.meta import ApiModel, Condition, Count, Text, Tristate, Word, map_by
+from hotpool.api.meta import ApiModel, Condition, Count, Label63, Text, Tristate, map_by
 from hotpool.api.pool import HASH_MAX, PoolTemplateSpec
 
 LANGUAGES_MAX: Final = 8
@@ -49,7 +49,7 @@ class LanguageSetsRule(ApiModel):
 class AttributeValuesRule(ApiModel):
     """One pool for each value of an attribute of a type, for example for each model."""
 
-    type: Word
+    type: Label63
     """The type whose services declare the attribute."""
     key: Annotated[str, StringConstraints(min_length=1, max_length=63)]
     """The attribute."""

@@ -34,7 +34,7 @@ NAME_TAKEN_SUFFIX: Final = "node-name-taken"
 """The Event by which an agent says that its node's name is another's is called NODE.node-name-taken (behaviour B12)."""
 ELECTION_LEASE: Final = "hotpool-operator"
 """The Lease that elects the operator that writes."""
-CANARY_LEASE: Final = "hotpool-operator-canary"
+PROBE_LEASE: Final = "hotpool-operator-canary"
 """The Lease by which the operator proves that it hears (behaviour C3)."""
 OPERATOR_MANAGER: Final = "hotpool-operator"
 
@@ -44,13 +44,13 @@ SLICE_MAX: Final = 100
 MAX_CONDITIONS: Final = 16
 """Conditions of one object, those of other writers included."""
 
-LARGEST_SERIAL: Final = 2**53 - 1
+MAX_SAFE_INTEGER: Final = 2**53 - 1
 """What JSON readers that know only doubles still tell apart."""
 
 PAIR_PATTERN: Final = r"^[a-z][a-z0-9]{0,14}-[a-z][a-z0-9]{0,14}$"
 PAIR_OR_ANY_PATTERN: Final = r"^([a-z][a-z0-9]{0,14}|\*)-[a-z][a-z0-9]{0,14}$"
 
-Word = Annotated[str, StringConstraints(pattern=LABEL_PATTERN, min_length=1, max_length=63)]
+Label63 = Annotated[str, StringConstraints(pattern=LABEL_PATTERN, min_length=1, max_length=63)]
 """A service id or a type: lower case letters, digits and `-`."""
 NodeName = Annotated[str, StringConstraints(pattern=SUBDOMAIN_PATTERN, min_length=1, max_length=NODE_NAME_MAX)]
 PairOrAny = Annotated[str, StringConstraints(pattern=PAIR_OR_ANY_PATTERN, max_length=31)]
@@ -59,7 +59,7 @@ LongText = Annotated[str, StringConstraints(max_length=1024)]
 Timestamp = Annotated[str, StringConstraints(max_length=40)]
 """RFC 3339 in UTC, with microseconds where an agent or the operator writes it."""
 Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
-Serial = Annotated[int, Field(ge=0, le=LARGEST_SERIAL)]
+SafeCount = Annotated[int, Field(ge=0, le=MAX_SAFE_INTEGER)]
 Tristate = Literal["True", "False", "Unknown"]
 
 
@@ -98,7 +98,7 @@ class Condition(ApiModel):
     """What the condition is about, for example Ready."""
     status: Tristate
     """True, False or Unknown."""
-    observed_generation: Serial = 0
+    observed_generation: SafeCount = 0
     """The metadata.generation that the condition was computed from."""
     last_transition_time: Annotated[str, Field(json_schema_extra={"format": "date-time"}, max_length=40)]
     """When the status last changed."""

@@ -13,12 +13,12 @@ from hotpool.api.meta import (
     ApiModel,
     Condition,
     Count,
+    Label63,
     NodeName,
     PairOrAny,
     Text,
     Timestamp,
     Tristate,
-    Word,
     map_by,
 )
 
@@ -67,7 +67,7 @@ class AttributeRequirement(ApiModel):
 class TypeRequirement(ApiModel):
     """A type that must be ready, by at least one service that meets all attribute requirements."""
 
-    type: Word
+    type: Label63
     """The type: asr, nmt, tts, semantic, llm, ... A type that no node has yet is legal."""
     attributes: Annotated[
         tuple[AttributeRequirement, ...], Field(max_length=MAX_ATTRIBUTES, json_schema_extra=map_by("key"))

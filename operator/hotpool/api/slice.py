@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from hotpool.api.meta import SLICE_MAX, ApiModel, NodeName, Serial, Timestamp
+from hotpool.api.meta import SLICE_MAX, ApiModel, NodeName, SafeCount, Timestamp
 
 MemberState = Literal["Ready", "Suspect", "Draining"]
 
@@ -27,7 +27,7 @@ class NodePoolSlice(ApiModel):
     """At most 100 members of one pool, named `<pool>-<n>` and labelled hotpool.dev/pool."""
 
     term: Annotated[
-        Serial,
+        SafeCount,
         Field(
             json_schema_extra={
                 "x-kubernetes-validations": [

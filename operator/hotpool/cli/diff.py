@@ -11,24 +11,24 @@ import typer
 
 from hotpool.api.meta import timestamp
 from hotpool.cli import json_output
-from hotpool.cli.fleet_reader import Snapshot, read_judged
-from hotpool.cli.manifests import Document, DocumentError, Other, load
+from hotpool.cli.fleet_reader import FleetSnapshot, read_with_kube_nodes
+from hotpool.cli.manifests import Manifest, ManifestError, Other, load
 from hotpool.cli.options import (
     ContextOption,
+    FleetOptions,
     KubeconfigOption,
     NamespaceOption,
-    Output,
+    OutputFormat,
     OutputOption,
-    Place,
     fail,
     print_json,
 )
-from hotpool.cli.query import answer
+from hotpool.cli.query import run_query
 from hotpool.common import cli_help
 from hotpool.core.explain.dry_run import GeneratorChange, PoolChange, Stored, compare_generator, compare_pool
-from hotpool.core.model import OURS, Generator, Pool
+from hotpool.core.model import CUSTOM_KINDS, Generator, Pool
 from hotpool.kube.client import Reader
-from hotpool.kube.decode import Rejection, decode
+from hotpool.kube.decode import DecodeError, decode
 
 _HELP = cli_help.command(
     {
@@ -69,7 +69,7 @@ def register(app: typer.Typer) -> None:
         namespace: NamespaceOption = None,
         context: ContextOption = None,
         kubeconfig: KubeconfigOption = None,
-        output: OutputOption = Output.TEXT,
+        output: OutputOption = OutputFormat.TEXT,
     ) -> None:
         """Show who would join and leave pools if documents were applied.
 
@@ -78,14 +78,14 @@ def register(app: typer.Typer) -> None:
         the nodes stay as they are. Nothing is written, and the API server does not validate.
         """
         documents = _load(files)
-        place = Place.of(_namespace(documents, namespace), kubeconfig, context)
+        place = FleetOptions.of(_namespace(documents, namespace), kubeconfig, context)
 
         async def ask(reader: Reader) -> Difference:
-            return _compare(await read_judged(reader, *OURS), documents)
+            return _compare(await read_with_kube_nodes(reader, *CUSTOM_KINDS), documents)
 
-        found = answer("diff", place, ask)
-        if output is Output.JSON:
-            print_json(_shape(found))
+        found = run_query("diff", place, ask)
+        if output is OutputFormat.JSON:
+            print_json(_to_json(found))
         else:
             from hotpool.cli.render import diff
 
@@ -93,18 +93,18 @@ def register(app: typer.Typer) -> None:
         raise typer.Exit(cli_help.DIFFERENT if found.differs else cli_help.OK)
 
 
-def _load(files: Sequence[str]) -> list[Document]:
+def _load(files: Sequence[str]) -> list[Manifest]:
     try:
         found = load(files)
-    except DocumentError as error:
+    except ManifestError as error:
         fail("diff", str(error), cli_help.USAGE)
     for item in found:
         if isinstance(item, Other):
             typer.echo(f"left out: {item.what} (only NodePools and NodePoolGenerators are compared)", err=True)
-    return [item for item in found if isinstance(item, Document)]
+    return [item for item in found if isinstance(item, Manifest)]
 
 
-def _namespace(documents: Sequence[Document], said: str | None) -> str | None:
+def _namespace(documents: Sequence[Manifest], said: str | None) -> str | None:
     """As kubectl: what the documents say must be one namespace, and that of -n where that is given."""
     named = {document.namespace for document in documents if document.namespace} | ({said} if said else set())
     if len(named) > 1:
@@ -113,18 +113,18 @@ def _namespace(documents: Sequence[Document], said: str | None) -> str | None:
     return next(iter(named), None)
 
 
-def _compare(fleet: Snapshot, documents: Sequence[Document]) -> Difference:
-    fleet.warn()
+def _compare(fleet: FleetSnapshot, documents: Sequence[Manifest]) -> Difference:
+    fleet.warn_unreadable()
     members = {name: fleet.members(name) for name in fleet.pools}
     stored = Stored(fleet.views(), fleet.pools, fleet.generators, members)
-    proposed = [_proposed(fleet, document) for document in documents]
+    proposed = [_dry_run(fleet, document) for document in documents]
     return Difference(
         tuple(compare_pool(item, stored) for item in proposed if isinstance(item, Pool)),
         tuple(compare_generator(item, stored, now=timestamp()) for item in proposed if isinstance(item, Generator)),
     )
 
 
-def _proposed(fleet: Snapshot, document: Document) -> Pool | Generator:
+def _dry_run(fleet: FleetSnapshot, document: Manifest) -> Pool | Generator:
     """The object as it would be stored: that which is stored, with the document's spec and annotations."""
     stored = fleet.bodies.get((document.kind, document.name), {})
     metadata = {"uid": "", "resourceVersion": "0", **(stored.get("metadata") or {}), "name": document.name}
@@ -132,21 +132,21 @@ def _proposed(fleet: Snapshot, document: Document) -> Pool | Generator:
     body = {**stored, "metadata": {**metadata, "annotations": annotations}, "spec": _spec(stored, document)}
     seen = decode(document.kind, body)
     if not isinstance(seen, Pool | Generator):
-        why = seen.why if isinstance(seen, Rejection) else "it is of another kind"
+        why = seen.reason if isinstance(seen, DecodeError) else "it is of another kind"
         fail("diff", f"{document.kind}/{document.name}: {why}", cli_help.USAGE)
     return seen
 
 
-def _spec(stored: Any, document: Document) -> Any:
+def _spec(stored: Any, document: Manifest) -> Any:
     """What a generator wrote into its pool stays there."""
     made = (stored.get("spec") or {}).get("generated")
     spec = document.body.get("spec") or {}
     return {"generated": made, **spec} if made else spec
 
 
-def _shape(found: Difference) -> dict[str, Any]:
+def _to_json(found: Difference) -> dict[str, Any]:
     return {
         "differs": found.differs,
-        "pools": [json_output.of_pool_change(change) for change in found.pools],
-        "generators": [json_output.of_generator_change(change) for change in found.generators],
+        "pools": [json_output.pool_change(change) for change in found.pools],
+        "generators": [json_output.generator_change(change) for change in found.generators],
     }

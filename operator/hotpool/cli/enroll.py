@@ -22,11 +22,11 @@ from hotpool.cli.enrollment import kubeconfig_file
 from hotpool.cli.enrollment import manifests as objects
 from hotpool.cli.enrollment import steps as work
 from hotpool.cli.enrollment.manifests import Credential, ForeignError
-from hotpool.cli.options import CommandError, ContextOption, KubeconfigOption, NamespaceOption, Place, fail
-from hotpool.cli.query import trouble
+from hotpool.cli.options import CommandError, ContextOption, FleetOptions, KubeconfigOption, NamespaceOption, fail
+from hotpool.cli.query import error_message
 from hotpool.common import cli_help
-from hotpool.kube.client import Access, Unavailable
-from hotpool.kube.service_accounts import Accounts, accounts
+from hotpool.kube.client import ApiUnavailable, ClusterTarget
+from hotpool.kube.service_accounts import ServiceAccounts, service_accounts
 
 T = TypeVar("T")
 
@@ -55,11 +55,11 @@ _HELP = cli_help.command(
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class Enrollment:
     """What the user asked for."""
 
     node: str
-    place: Place
+    place: FleetOptions
     output: str
     server: str | None
     wait: float | None
@@ -69,7 +69,7 @@ class Order:
         """Where the kubeconfig goes; None: standard output."""
         return None if self.output == _TO_STDOUT else Path(self.output)
 
-    def say(self, *lines: str) -> None:
+    def progress(self, *lines: str) -> None:
         """Tell the user, beside a kubeconfig on standard output where that is wanted."""
         typer.echo("\n".join(lines), err=self.file is None)
 
@@ -117,48 +117,48 @@ def register(app: typer.Typer) -> None:
             raise typer.BadParameter("--revoke goes with none of -o, --server and --wait")
         if server and not urlsplit(server).scheme == "https":
             raise typer.BadParameter("--server must be https://…: a token is sent there")
-        place = Place.of(namespace, kubeconfig, context)
-        order = Order(node, place, output or f"{objects.account_of(node)}.kubeconfig", server, wait)
+        place = FleetOptions.of(namespace, kubeconfig, context)
+        order = Enrollment(node, place, output or f"{objects.account_of(node)}.kubeconfig", server, wait)
         if revoke:
             _answer(place, lambda door: _revoke(door, order))
             return
-        if order.file and (reason := kubeconfig_file.why_not(order.file, node)):
+        if order.file and (reason := kubeconfig_file.write_error(order.file, node)):
             raise typer.BadParameter(f"-o {order.file}: {reason}")
         _answer(place, lambda door: _enroll(door, order))
 
 
-def _answer(place: Place, task: Callable[[Accounts], Awaitable[T]]) -> T:
+def _answer(place: FleetOptions, task: Callable[[ServiceAccounts], Awaitable[T]]) -> T:
     """Work on the cluster; where it refuses, the command ends with one line and its exit code."""
 
     async def ask() -> T:
-        async with accounts(Access(place.namespace, place.kubeconfig, place.context)) as door:
+        async with service_accounts(ClusterTarget(place.namespace, place.kubeconfig, place.context)) as door:
             return await task(door)
 
     try:
         return asyncio.run(ask())
-    except Unavailable as error:
-        fail("enroll", *trouble(error, place.namespace, role=_ROLE))
+    except ApiUnavailable as error:
+        fail("enroll", *error_message(error, place.namespace, role=_ROLE))
     except (CommandError, ForeignError) as error:
         fail("enroll", str(error), error.code if isinstance(error, CommandError) else cli_help.USAGE)
 
 
-async def _enroll(door: Accounts, order: Order) -> None:
+async def _enroll(door: ServiceAccounts, order: Enrollment) -> None:
     node, namespace = order.node, order.place.namespace
     await work.make_account(door, node, namespace)
     due = objects.step(objects.secrets_of(node), await work.credentials(door, node))
-    await work.insist_on_policy(door, node, namespace, fresh=due.newest is None and due.former is None)
+    await work.require_policy(door, node, namespace, fresh=due.newest is None and due.former is None)
     if due.over:
         await door.delete("Secret", due.over.name, due.over.uid)
     if due.newest is None:
         await door.create_secret(objects.secret(due.make, node, due.serial))
-    newest = await work.filled(door, node, due.newest.name if due.newest else due.make)
+    newest = await work.wait_for_token(door, node, due.newest.name if due.newest else due.make)
     _hand_out(door, order, newest)
-    _say_next(order, due)
+    _print_next_steps(order, due)
     if order.wait is not None:
         await _wait(door, order, newest, due.former)
 
 
-def _hand_out(door: Accounts, order: Order, newest: Credential) -> None:
+def _hand_out(door: ServiceAccounts, order: Enrollment, newest: Credential) -> None:
     server, trusted, name = door.server
     cluster: dict[str, Any] = {"server": order.server or server}
     # Whoever does not check the server must not teach an agent to do so: the cluster's own authority is known.
@@ -180,26 +180,26 @@ def _hand_out(door: Accounts, order: Order, newest: Credential) -> None:
         typer.echo(f"warning: {cluster['server']} is this machine only; other machines need --server", err=True)
 
 
-def _say_next(order: Order, due: objects.Step) -> None:
+def _print_next_steps(order: Enrollment, due: objects.Step) -> None:
     where = str(order.file) if order.file else "what was printed"
     again = f"hotpool enroll {order.node} -n {order.place.namespace}"
     if due.over:
-        order.say(f"The former credential is gone; {where} holds the one that is in use. To rotate again: {again}")
+        order.progress(f"The former credential is gone; {where} holds the one that is in use. To rotate again: {again}")
     elif due.former:
-        order.say(
+        order.progress(
             f"A second credential is in {where}; the former one works until this one was used.",
             "Put it in the former one's place (a running agent takes it up by itself), then remove the former:",
             f"  {again} -o {order.output}",
         )
     else:
-        order.say(
+        order.progress(
             f"The credential is in {where}. Whoever has it can speak for {order.node}: keep it secret.",
             "Put it on the node, and start the agent there:",
             f"  hotpool-agent run --node {order.node} --kubeconfig {order.output} --catalogue node.yaml",
         )
 
 
-async def _wait(door: Accounts, order: Order, newest: Credential, former: Credential | None) -> None:
+async def _wait(door: ServiceAccounts, order: Enrollment, newest: Credential, former: Credential | None) -> None:
     deadline = monotonic() + (order.wait or 0)
     while not (await work.credential(door, order.node, newest.name)).used:
         if monotonic() > deadline:
@@ -208,15 +208,15 @@ async def _wait(door: Accounts, order: Order, newest: Credential, former: Creden
         await asyncio.sleep(work.POLL_SECONDS)
     if former:
         await door.delete("Secret", former.name, former.uid)
-    order.say("It was used." + (" The former credential is gone." if former else ""))
+    order.progress("It was used." + (" The former credential is gone." if former else ""))
 
 
-async def _revoke(door: Accounts, order: Order) -> None:
+async def _revoke(door: ServiceAccounts, order: Enrollment) -> None:
     node, namespace = order.node, order.place.namespace
     await work.check_account(door, node)
     if not await work.remove(door, node):
         raise CommandError(f"nothing of node {node} is enrolled in namespace {namespace}", cli_help.NOT_FOUND)
-    order.say(
+    order.progress(
         f"The agent of {node} is refused from now on; what it said last stays.",
         "The node falls silent, and goes after 10 minutes unless people wrote into its record. To remove it now:",
         f"  kubectl -n {namespace} delete nodecapability/{node} lease/{LEASE_PREFIX}{node}",

@@ -15,18 +15,18 @@ from hotpool.api.capability import Report as WireReport
 from hotpool.api.capability import Service
 from hotpool.cli.options import CommandError
 from hotpool.common import cli_help
-from hotpool.core.cluster_cache import State
+from hotpool.core.cluster_cache import ClusterCache
 from hotpool.core.explain.explain import Membership
-from hotpool.core.explain.remedies import Facts
+from hotpool.core.explain.remedies import NodeFacts
 from hotpool.core.model import Generator, Kind, KubeNode, Node, NodeView, Pool, Report, Slice
 from hotpool.kube.client import Reader
-from hotpool.kube.decode import Rejection, decode
+from hotpool.kube.decode import DecodeError, decode
 
 Json = Mapping[str, Any]
 
 
 @dataclass(slots=True)
-class Snapshot:
+class FleetSnapshot:
     """A fleet as it was read."""
 
     bodies: dict[tuple[Kind, str], Json] = field(default_factory=dict)
@@ -36,14 +36,14 @@ class Snapshot:
     """v1 Nodes, where the operator follows them."""
     pools: dict[str, Pool] = field(default_factory=dict)
     generators: dict[str, Generator] = field(default_factory=dict)
-    unreadable: list[Rejection] = field(default_factory=list)
+    unreadable: list[DecodeError] = field(default_factory=list)
     _slices: dict[str, list[Slice]] = field(default_factory=dict)
 
-    def take(self, kind: Kind, body: Json) -> bool:
+    def add(self, kind: Kind, body: Json) -> bool:
         """Take in one object; False where it cannot be read."""
         seen = decode(kind, body)
         match seen:
-            case Rejection():
+            case DecodeError():
                 self.unreadable.append(seen)
                 return False
             case Node():
@@ -59,11 +59,11 @@ class Snapshot:
         self.bodies[kind, seen.meta.name] = body
         return True
 
-    def must_take(self, kind: Kind, body: Json) -> None:
+    def add_required(self, kind: Kind, body: Json) -> None:
         """Take in the object that was asked for; the command ends where it cannot be read."""
-        if not self.take(kind, body):
+        if not self.add(kind, body):
             lost = self.unreadable[-1]
-            raise CommandError(f"{kind}/{lost.name} cannot be read: {lost.why}", cli_help.UNAVAILABLE)
+            raise CommandError(f"{kind}/{lost.name} cannot be read: {lost.reason}", cli_help.UNAVAILABLE)
 
     def views(self) -> dict[str, NodeView]:
         """The nodes as the judge sees them."""
@@ -87,54 +87,54 @@ class Snapshot:
         except ValidationError:  # the node's `problem` says why
             return ()
 
-    def facts(self, node: str) -> Facts:
+    def facts(self, node: str) -> NodeFacts:
         """All that is known of one node."""
         services = self.services(node)
         potential = _potential(self.bodies[Kind.NODE, node]) if services else None
-        return Facts(self._views([self.nodes[node]])[node], services, potential)
+        return NodeFacts(self._views([self.nodes[node]])[node], services, potential)
 
     def _views(self, nodes: Iterable[Node]) -> dict[str, NodeView]:
         """As a state sees them before its gate: liveness is what the stored conditions say (behaviour C4)."""
-        state = State(kube_nodes=self.kube_nodes)
+        state = ClusterCache(kube_nodes=self.kube_nodes)
         for node in nodes:
-            state.observe(node, 0.0)
+            state.upsert(node, 0.0)
         return {name: record.view for name, record in state.nodes.items()}
 
-    def warn(self) -> None:
+    def warn_unreadable(self) -> None:
         """Say which objects could not be read."""
         for rejection in self.unreadable:
-            typer.echo(f"warning: {rejection.kind}/{rejection.name} cannot be read: {rejection.why}", err=True)
+            typer.echo(f"warning: {rejection.kind}/{rejection.name} cannot be read: {rejection.reason}", err=True)
 
 
-async def read(reader: Reader, *kinds: Kind) -> Snapshot:
+async def read(reader: Reader, *kinds: Kind) -> FleetSnapshot:
     """All objects of these kinds."""
-    found = Snapshot()
+    found = FleetSnapshot()
     for kind in kinds:
         async for body in reader.each(kind):
-            found.take(kind, body)
+            found.add(kind, body)
     return found
 
 
-async def read_node(reader: Reader, found: Snapshot, body: Json) -> None:
+async def read_node(reader: Reader, found: FleetSnapshot, body: Json) -> None:
     """One node that was read already, and the v1 Node of its name where the operator follows it."""
-    found.must_take(Kind.NODE, body)
+    found.add_required(Kind.NODE, body)
     if await reader.follows_nodes() and (kube := await reader.get(Kind.KUBE_NODE, body["metadata"]["name"])):
-        found.must_take(Kind.KUBE_NODE, kube)
+        found.add_required(Kind.KUBE_NODE, kube)
 
 
-async def read_judged(reader: Reader, *kinds: Kind) -> Snapshot:
+async def read_with_kube_nodes(reader: Reader, *kinds: Kind) -> FleetSnapshot:
     """All objects of these kinds, and all v1 Nodes where the operator follows them, so that nodes can be judged."""
     found = await read(reader, *kinds)
     if await reader.follows_nodes():
         async for body in reader.each(Kind.KUBE_NODE):
-            found.take(Kind.KUBE_NODE, body)
+            found.add(Kind.KUBE_NODE, body)
     return found
 
 
-async def read_slices(reader: Reader, found: Snapshot, pool: str) -> None:
+async def read_slices(reader: Reader, found: FleetSnapshot, pool: str) -> None:
     """The slices of one pool."""
     async for body in reader.each(Kind.SLICE, labels=f"{meta.POOL_LABEL}={pool}"):
-        found.take(Kind.SLICE, body)
+        found.add(Kind.SLICE, body)
 
 
 def _potential(body: Json) -> Report | None:

@@ -3,68 +3,68 @@
 from collections.abc import Sequence
 from typing import Any
 
-from hotpool.cli.node_events import Happened
+from hotpool.cli.node_events import HistoryEntry
 from hotpool.core.explain.dry_run import GeneratorChange, PoolChange
-from hotpool.core.explain.explain import Answer, Requirement, Survey
-from hotpool.core.explain.remedies import Facts
+from hotpool.core.explain.explain import Explanation, PoolExplanation, Requirement
+from hotpool.core.explain.remedies import NodeFacts
 from hotpool.core.model import Pool
 
 Json = dict[str, Any]
 
 
-def of_answer(answer: Answer) -> Json:
+def explanation(answer: Explanation) -> Json:
     """`why NODE POOL`."""
     return {
         "node": answer.node,
         "pool": answer.pool,
-        "standing": answer.standing,
-        "state": answer.member.state if answer.member else None,
-        "since": answer.member.since if answer.member else None,
-        "judged": {"state": answer.verdict.state, "gate": answer.verdict.gate},
+        "standing": answer.membership,
+        "state": answer.current.state if answer.current else None,
+        "since": answer.current.since if answer.current else None,
+        "judged": {"state": answer.verdict.state, "gate": answer.verdict.criterion},
         "requirements": [_of_requirement(answer, item) for item in answer.requirements],
-        "remarks": [{"text": r.text, "since": r.since, "flip": list(r.flip)} for r in answer.remarks],
+        "remarks": [{"text": r.text, "since": r.since, "flip": list(r.remedy)} for r in answer.remarks],
     }
 
 
-def _of_requirement(answer: Answer, item: Requirement) -> Json:
+def _of_requirement(answer: Explanation, item: Requirement) -> Json:
     return {
-        "gate": item.gate,
+        "gate": item.criterion,
         "required": item.required,
-        "holds": item.holds,
+        "holds": item.met,
         "decides": item is answer.decided,
         "observed": item.observed,
         "since": item.since,
-        "flip": list(item.flip),
+        "flip": list(item.remedy),
     }
 
 
-def of_survey(pool: Pool, survey: Survey, nearest: Sequence[Answer]) -> Json:
+def pool_explanation(pool: Pool, survey: PoolExplanation, nearest: Sequence[Explanation]) -> Json:
     """`why --pool P`."""
     return {
         "pool": pool.meta.name,
         "mode": pool.spec.mode,
         "paused": pool.paused,
         "members": {state: survey.members[state] for state in ("Ready", "Suspect", "Draining")},
-        "unwritten": survey.unwritten,
+        "unwritten": survey.pending,
         "out": sum(survey.reasons.values()),
         "reasons": [{"reason": gate, "count": count} for gate, count in survey.reasons.most_common()],
         "nearestMisses": [_of_miss(answer) for answer in nearest],
     }
 
 
-def _of_miss(answer: Answer) -> Json:
-    failed = [_of_requirement(answer, item) for item in answer.requirements if not item.holds]
+def _of_miss(answer: Explanation) -> Json:
+    failed = [_of_requirement(answer, item) for item in answer.requirements if not item.met]
     return {"node": answer.node, "fails": len(failed), "failed": failed}
 
 
-def of_node(facts: Facts, answers: Sequence[Answer], last: Sequence[Happened]) -> Json:
+def node_explanation(facts: NodeFacts, answers: Sequence[Explanation], last: Sequence[HistoryEntry]) -> Json:
     """`why --node N`."""
     ready = facts.view.node.conditions.get("Ready")
     return {
         "node": facts.name,
         "ready": {"status": ready.status, "reason": ready.reason, "since": ready.since} if ready else None,
         "services": [{"id": s.id, "type": s.type, "state": s.state, "since": s.since} for s in facts.services],
-        "pools": [of_answer(answer) for answer in answers],
+        "pools": [explanation(answer) for answer in answers],
         "transitions": [
             {
                 "time": item.time,
@@ -78,7 +78,7 @@ def of_node(facts: Facts, answers: Sequence[Answer], last: Sequence[Happened]) -
     }
 
 
-def of_pool_change(change: PoolChange) -> Json:
+def pool_change(change: PoolChange) -> Json:
     """One entry of `pools` of `diff`."""
     return {
         "name": change.name,
@@ -93,13 +93,13 @@ def of_pool_change(change: PoolChange) -> Json:
     }
 
 
-def of_generator_change(change: GeneratorChange) -> Json:
+def generator_change(change: GeneratorChange) -> Json:
     """One entry of `generators` of `diff`."""
     return {
         "name": change.name,
         "change": change.kind,
         "note": change.note,
-        "pools": [of_pool_change(pool) for pool in change.pools],
+        "pools": [pool_change(pool) for pool in change.pools],
         "notAdmitted": [{"key": n.key, "nodes": n.nodes, "reason": n.reason} for n in change.not_admitted],
         "notAdmittedCount": change.not_admitted_count,
     }

@@ -8,7 +8,7 @@ from hotpool.cli.render.top_rows import NodeRow, PoolRow
 Json = dict[str, Any]
 
 
-def shape(nodes: Sequence[NodeRow] | None, pools: Sequence[PoolRow] | None) -> Json:
+def to_json(nodes: Sequence[NodeRow] | None, pools: Sequence[PoolRow] | None) -> Json:
     """Return what was asked for."""
     made: Json = {}
     if nodes is not None:

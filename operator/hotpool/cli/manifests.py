@@ -24,12 +24,12 @@ _SPECS: Final[dict[Kind, type[ApiModel]]] = {Kind.POOL: PoolSpec, Kind.GENERATOR
 _STDIN: Final = "-"
 
 
-class DocumentError(Exception):
+class ManifestError(Exception):
     """A document that cannot be applied; one line for each thing that is wrong."""
 
 
 @dataclass(frozen=True, slots=True)
-class Document:
+class Manifest:
     """One NodePool or NodePoolGenerator."""
 
     kind: Kind
@@ -45,11 +45,11 @@ class Other:
     what: str
 
 
-def load(paths: Iterable[str]) -> list[Document | Other]:
+def load(paths: Iterable[str]) -> list[Manifest | Other]:
     """All documents of some files; raises DocumentError."""
     found = [_document(source, body) for source in paths for body in _bodies(source)]
     if not found:
-        raise DocumentError("no document in what was given with -f")
+        raise ManifestError("no document in what was given with -f")
     return found
 
 
@@ -59,7 +59,7 @@ def _bodies(source: str) -> Iterator[Any]:
         text = sys.stdin.read() if source == _STDIN else Path(source).read_text(encoding="utf-8")
         documents = list(yaml.safe_load_all(text))
     except (OSError, UnicodeError, yaml.YAMLError) as error:
-        raise DocumentError(f"{source}: {' '.join(str(error).split())}") from None
+        raise ManifestError(f"{source}: {' '.join(str(error).split())}") from None
     for document in documents:
         if isinstance(document, dict) and str(document.get("kind", "")).endswith("List"):
             yield from document.get("items") or []
@@ -67,21 +67,21 @@ def _bodies(source: str) -> Iterator[Any]:
             yield document
 
 
-def _document(source: str, body: Any) -> Document | Other:
+def _document(source: str, body: Any) -> Manifest | Other:
     if not isinstance(body, dict) or not isinstance(body.get("metadata") or {}, dict):
-        raise DocumentError(f"{source}: a document is no Kubernetes object")
+        raise ManifestError(f"{source}: a document is no Kubernetes object")
     metadata = body.get("metadata") or {}
     name, where = metadata.get("name"), f"{source}: {body.get('kind')} {metadata.get('name')}"
     kind = _KINDS.get(str(body.get("kind"))) if body.get("apiVersion") == API_VERSION else None
     if kind is None:
         return Other(f"{body.get('apiVersion')} {body.get('kind')} {name}")
     if not isinstance(name, str) or not name:
-        raise DocumentError(f"{where}: metadata.name is missing")
+        raise ManifestError(f"{where}: metadata.name is missing")
     try:
         _SPECS[kind].model_validate(body.get("spec") or {}, extra="forbid", by_alias=True, by_name=False)
     except ValidationError as error:
-        raise DocumentError("\n".join(f"{where}: {line}" for line in _lines(error))) from None
-    return Document(kind, name, metadata.get("namespace"), body)
+        raise ManifestError("\n".join(f"{where}: {line}" for line in _lines(error))) from None
+    return Manifest(kind, name, metadata.get("namespace"), body)
 
 
 def _lines(error: ValidationError) -> Iterator[str]:

@@ -20,7 +20,7 @@ _LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
-class Happened:
+class HistoryEntry:
     """Something that happened to a node."""
 
     time: str | None
@@ -32,7 +32,7 @@ class Happened:
 
 
 @dataclass(frozen=True, slots=True)
-class Redis:
+class RedisSource:
     """Where to ask for what Redis remembers."""
 
     url: str
@@ -40,29 +40,29 @@ class Redis:
     namespace: str
 
 
-async def of_node(reader: Reader, node: str, redis: Redis | None) -> list[Happened]:
+async def of_node(reader: Reader, node: str, redis: RedisSource | None) -> list[HistoryEntry]:
     """The last ten of each source."""
     told = _newest(of_event(event) for event in await reader.events(node))
     return _newest([*told, *(await _remembered(node, redis) if redis else [])], 2 * _KEPT)
 
 
-def _newest(found: Iterable[Happened], limit: int = _KEPT) -> list[Happened]:
+def _newest(found: Iterable[HistoryEntry], limit: int = _KEPT) -> list[HistoryEntry]:
     return sorted(found, key=lambda item: parse(item.time) or _LONG_AGO, reverse=True)[:limit]
 
 
-async def _remembered(node: str, redis: Redis) -> list[Happened]:
+async def _remembered(node: str, redis: RedisSource) -> list[HistoryEntry]:
     """What Redis has of it; where it does not answer, the rest of the answer stands and a warning says so."""
-    from hotpool.lookup import Lookup, LookupFailed
+    from hotpool.lookup import Lookup, LookupUnavailableError
 
     try:
         async with Lookup.from_url(redis.url, namespace=redis.namespace, prefix=redis.prefix) as lookup:
             return [of_redis(item) for item in await lookup.transitions(node)]
-    except (LookupFailed, ValueError) as error:
+    except (LookupUnavailableError, ValueError) as error:
         typer.echo(f"warning: no transitions from Redis: {error}", err=True)
         return []
 
 
-def of_event(event: Mapping[str, Any]) -> Happened:
+def of_event(event: Mapping[str, Any]) -> HistoryEntry:
     """An Event of events.k8s.io; one made through the old API has its times in the deprecated fields."""
     series = event.get("series") or {}
     times = (
@@ -73,10 +73,10 @@ def of_event(event: Mapping[str, Any]) -> Happened:
     )
     count = series.get("count") or event.get("deprecatedCount") or 1
     time = next(filter(None, times), None)
-    return Happened(time, event.get("reason") or "", event.get("note") or "", "Event", int(count))
+    return HistoryEntry(time, event.get("reason") or "", event.get("note") or "", "Event", int(count))
 
 
-def of_redis(item: Transition) -> Happened:
+def of_redis(item: Transition) -> HistoryEntry:
     """A change of the Ready reason, of the types that the node can serve, or of both."""
     lost = [f"{type_} ({why})" for type_, why in item.lost.items()]
     words = [
@@ -84,4 +84,4 @@ def of_redis(item: Transition) -> Happened:
         f"can serve {', '.join(item.gained)}" if item.gained else "",
         f"can no longer serve {', '.join(lost)}" if lost else "",
     ]
-    return Happened(item.at, item.after or "TypesChanged", "; ".join(filter(None, words)), "Redis")
+    return HistoryEntry(item.at, item.after or "TypesChanged", "; ".join(filter(None, words)), "Redis")

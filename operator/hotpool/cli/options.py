@@ -17,18 +17,18 @@ ContextOption = Annotated[str | None, typer.Option("--context", help="Context wi
 KubeconfigOption = Annotated[str | None, typer.Option("--kubeconfig", help="Path. Default: $KUBECONFIG, as kubectl.")]
 
 
-class Output(StrEnum):
+class OutputFormat(StrEnum):
     """How a command prints."""
 
     TEXT = "text"
     JSON = "json"
 
 
-OutputOption = Annotated[Output, typer.Option("--output", "-o", help="For people (text) or programs (json).")]
+OutputOption = Annotated[OutputFormat, typer.Option("--output", "-o", help="For people (text) or programs (json).")]
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class FleetOptions:
     """Which fleet is asked."""
 
     namespace: str
@@ -36,7 +36,7 @@ class Place:
     context: str | None
 
     @classmethod
-    def of(cls, namespace: str | None, kubeconfig: str | None, context: str | None) -> "Place":
+    def of(cls, namespace: str | None, kubeconfig: str | None, context: str | None) -> "FleetOptions":
         """As the options say, else as the kubeconfig says."""
         if not namespace:
             from hotpool.kube.client import namespace_of

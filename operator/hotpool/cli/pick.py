@@ -10,9 +10,17 @@ from typing import Annotated
 
 import typer
 
-from hotpool.cli.options import ContextOption, KubeconfigOption, NamespaceOption, Output, OutputOption, Place, fail
+from hotpool.cli.options import (
+    ContextOption,
+    FleetOptions,
+    KubeconfigOption,
+    NamespaceOption,
+    OutputFormat,
+    OutputOption,
+    fail,
+)
 from hotpool.common import cli_help
-from hotpool.lookup import How, Lookup, LookupFailed, NoMember, Picked, Reason, Strategy
+from hotpool.lookup import Lookup, LookupUnavailableError, NoMember, Picked, PickOptions, Reason, Strategy
 
 _HELP = cli_help.plain(
     {
@@ -50,36 +58,36 @@ def register(app: typer.Typer) -> None:
         namespace: NamespaceOption = None,
         context: ContextOption = None,
         kubeconfig: KubeconfigOption = None,
-        output: OutputOption = Output.TEXT,
+        output: OutputOption = OutputFormat.TEXT,
     ) -> None:
         """Pick a node of a pool, as a dispatcher does.
 
         Ready members by the strategy, Suspect ones only when none is Ready, Draining ones never. Nothing is reserved.
         Redis is asked, not the API server: a kubeconfig is only read for its namespace.
         """
-        place = Place.of(namespace, kubeconfig, context)
+        place = FleetOptions.of(namespace, kubeconfig, context)
         try:
             lookup = Lookup.from_url(redis, namespace=place.namespace, prefix=prefix)
         except ValueError as error:
             fail("pick", str(error), cli_help.UNAVAILABLE)
         try:
-            found = asyncio.run(_pick(lookup, pool, _how(strategy, key, exclude or [], max_age)))
-        except LookupFailed as error:
+            found = asyncio.run(_pick(lookup, pool, _options(strategy, key, exclude or [], max_age)))
+        except LookupUnavailableError as error:
             fail("pick", str(error), cli_help.UNAVAILABLE)
         except ValueError as error:
             fail("pick", str(error), cli_help.USAGE)
-        if output is Output.JSON:
+        if output is OutputFormat.JSON:
             typer.echo(json.dumps(asdict(found)))
         elif isinstance(found, Picked):
             typer.echo(found.node)
         else:
-            typer.echo(f"no member of pool {pool}: {_why(found)}", err=True)
+            typer.echo(f"no member of pool {pool}: {_no_member_reason(found)}", err=True)
         if isinstance(found, NoMember):
             raise typer.Exit(cli_help.NO_MEMBER)
 
 
-def _how(strategy: Strategy | None, key: str | None, exclude: list[str], max_age: float | None) -> How:
-    how: How = {"exclude": exclude}
+def _options(strategy: Strategy | None, key: str | None, exclude: list[str], max_age: float | None) -> PickOptions:
+    how: PickOptions = {"exclude": exclude}
     if strategy:
         how["strategy"] = strategy
     if key is not None:
@@ -89,12 +97,12 @@ def _how(strategy: Strategy | None, key: str | None, exclude: list[str], max_age
     return how
 
 
-async def _pick(lookup: Lookup, pool: str, how: How) -> Picked | NoMember:
+async def _pick(lookup: Lookup, pool: str, how: PickOptions) -> Picked | NoMember:
     async with lookup:
         return await lookup.pick(pool, **how)
 
 
-def _why(found: NoMember) -> str:
+def _no_member_reason(found: NoMember) -> str:
     if found.reason is not Reason.STALE:
         return found.reason
     age = "of unknown age" if found.age_seconds is None else f"{found.age_seconds:.0f} s old"

@@ -9,10 +9,10 @@ from collections.abc import Awaitable, Callable
 from difflib import get_close_matches
 from typing import Any, Final, TypeVar
 
-from hotpool.cli.options import CommandError, Place, fail
+from hotpool.cli.options import CommandError, FleetOptions, fail
 from hotpool.common import cli_help
 from hotpool.core.model import Kind
-from hotpool.kube.client import READ_TIMEOUT, Access, Reader, Unavailable, reading
+from hotpool.kube.client import READ_TIMEOUT, ApiUnavailable, ClusterTarget, Reader, reading
 
 T = TypeVar("T")
 
@@ -22,37 +22,37 @@ SINGULAR: Final = {Kind.NODE: "nodecapability", Kind.POOL: "nodepool", Kind.GENE
 _NEAR: Final = 3
 
 
-def answer(command: str, place: Place, question: Callable[[Reader], Awaitable[T]]) -> T:
+def run_query(command: str, place: FleetOptions, question: Callable[[Reader], Awaitable[T]]) -> T:
     """Ask the cluster; where there is no answer, the command ends with one line and its exit code."""
 
     async def ask() -> T:
-        async with reading(Access(place.namespace, place.kubeconfig, place.context)) as reader:
+        async with reading(ClusterTarget(place.namespace, place.kubeconfig, place.context)) as reader:
             return await question(reader)
 
     try:
         return asyncio.run(ask())
-    except Unavailable as error:
-        fail(command, *trouble(error, place.namespace))
+    except ApiUnavailable as error:
+        fail(command, *error_message(error, place.namespace))
     except CommandError as error:
         fail(command, str(error), error.code)
 
 
-def trouble(error: Unavailable, namespace: str, *, role: str = "hotpool-viewer") -> tuple[str, int]:
+def error_message(error: ApiUnavailable, namespace: str, *, role: str = "hotpool-viewer") -> tuple[str, int]:
     """One line and the exit code for an answer that did not come. `role`: what the command needs."""
     match error.status:
         case 403:
-            if " nodes" in error.asked:
+            if " nodes" in error.request:
                 words = "the operator follows v1 Nodes (cordons, labels), and without them the answer could be wrong"
                 who = f"ClusterRole hotpool-{namespace}-viewer"
-                return f"not allowed to {error.asked}: {words}; ask for {who}", cli_help.FORBIDDEN
-            words = f"not allowed to {error.asked} in namespace {namespace}: ask for Role {role}"
+                return f"not allowed to {error.request}: {words}; ask for {who}", cli_help.FORBIDDEN
+            words = f"not allowed to {error.request} in namespace {namespace}: ask for Role {role}"
             return words, cli_help.FORBIDDEN
         case 401:
             return f"the API server does not accept the credentials: {_line(error)}", cli_help.FORBIDDEN
         case 404:
             words = "hotpool's definitions are not installed: kubectl apply --server-side -f crds/"
-            return f"{words} (asked to {error.asked})", cli_help.NOT_INSTALLED
-        case None if not error.asked:
+            return f"{words} (asked to {error.request})", cli_help.NOT_INSTALLED
+        case None if not error.request:
             return _line(error), cli_help.UNAVAILABLE
         case None:
             late = f"it did not answer in {READ_TIMEOUT:.0f} s"

@@ -59,7 +59,7 @@ def register(app: typer.Typer) -> None:
 
         Every option can also be said in the environment: HOTPOOL_NAMESPACE, HOTPOOL_REDIS_URL, HOTPOOL_LISTEN, …
         """
-        from hotpool.app import Unusable, run
+        from hotpool.app import StartupError, run
 
         said: dict[str, Any] = {
             "namespace": namespace,
@@ -80,7 +80,7 @@ def register(app: typer.Typer) -> None:
         logging_setup.configure(settings.log_level)
         try:
             raise typer.Exit(asyncio.run(run(settings)))
-        except Unusable as error:
+        except StartupError as error:
             fail("operator", str(error), cli_help.FAILED)
 
 

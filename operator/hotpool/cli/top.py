@@ -13,18 +13,18 @@ from typing import Annotated, Final
 
 import typer
 
-from hotpool.cli.fleet_reader import Snapshot, read
-from hotpool.cli.json_top import shape
+from hotpool.cli.fleet_reader import FleetSnapshot, read
+from hotpool.cli.json_top import to_json
 from hotpool.cli.options import (
     ContextOption,
+    FleetOptions,
     KubeconfigOption,
     NamespaceOption,
-    Output,
+    OutputFormat,
     OutputOption,
-    Place,
     print_json,
 )
-from hotpool.cli.query import answer
+from hotpool.cli.query import run_query
 from hotpool.cli.render.top_rows import (
     NODE_ORDERS,
     POOL_ORDERS,
@@ -43,7 +43,7 @@ _SHORT: Final = 10
 """Rows of each table where both are shown."""
 
 
-class What(StrEnum):
+class Resource(StrEnum):
     """What is shown."""
 
     NODES = "nodes"
@@ -64,16 +64,16 @@ _HELP = cli_help.command(
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class TopView:
     """What the user wants to see."""
 
-    what: What | None
+    resource: Resource | None
     order: str | None
 
     @property
     def limit(self) -> int | None:
         """Rows of each table."""
-        return _SHORT if self.what is None else None
+        return _SHORT if self.resource is None else None
 
 
 def register(app: typer.Typer) -> None:
@@ -81,14 +81,16 @@ def register(app: typer.Typer) -> None:
 
     @app.command(cls=_HELP)
     def top(
-        what: Annotated[What | None, typer.Argument(metavar="[nodes|pools]", help="Default: both, ten rows.")] = None,
+        what: Annotated[
+            Resource | None, typer.Argument(metavar="[nodes|pools]", help="Default: both, ten rows.")
+        ] = None,
         *,
         sort_by: Annotated[str | None, typer.Option(help="A column; see above.")] = None,
         watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on, every 2 s, until Ctrl-C.")] = False,
         namespace: NamespaceOption = None,
         context: ContextOption = None,
         kubeconfig: KubeconfigOption = None,
-        output: OutputOption = Output.TEXT,
+        output: OutputOption = OutputFormat.TEXT,
     ) -> None:
         """Show nodes and pools at a glance.
 
@@ -99,29 +101,29 @@ def register(app: typer.Typer) -> None:
         Nodes are sorted by name, last-seen, pools, services or flaps; pools by name, members, ready or changes. Where
         both are shown the longest silent nodes and the pools that change most come first.
         """
-        view = View(what, _order(what, sort_by))
-        place = Place.of(namespace, kubeconfig, context)
-        if watch and (output is Output.JSON or not sys.stdout.isatty()):
+        view = TopView(what, _order(what, sort_by))
+        place = FleetOptions.of(namespace, kubeconfig, context)
+        if watch and (output is OutputFormat.JSON or not sys.stdout.isatty()):
             raise typer.BadParameter("--watch needs a terminal, and prints text")
         if watch:
             _watch(place, view)
             return
-        nodes, pools = answer("top", place, lambda reader: _look(reader, view, None))
-        if output is Output.JSON:
-            print_json(shape(nodes, pools))
+        nodes, pools = run_query("top", place, lambda reader: _look(reader, view, None))
+        if output is OutputFormat.JSON:
+            print_json(to_json(nodes, pools))
         else:
-            from hotpool.cli.render.tables import say
+            from hotpool.cli.render.tables import print_line
             from hotpool.cli.render.top import tables
 
-            say(tables(nodes, pools, limit=view.limit, live=False))
+            print_line(tables(nodes, pools, limit=view.limit, live=False))
 
 
-def _order(what: What | None, said: str | None) -> str | None:
+def _order(what: Resource | None, said: str | None) -> str | None:
     if said is None:
         return None
     if what is None:
         raise typer.BadParameter("--sort-by needs nodes or pools")
-    known = NODE_ORDERS if what is What.NODES else POOL_ORDERS
+    known = NODE_ORDERS if what is Resource.NODES else POOL_ORDERS
     if said not in known:
         raise typer.BadParameter(f"--sort-by {said}: {what} are sorted by {', '.join(known)}")
     return said
@@ -130,30 +132,30 @@ def _order(what: What | None, said: str | None) -> str | None:
 Rows = tuple[list[NodeRow] | None, list[PoolRow] | None]
 
 
-async def _look(reader: Reader, view: View, rates: Rates | None) -> Rows:
+async def _look(reader: Reader, view: TopView, rates: Rates | None) -> Rows:
     """One look at the fleet."""
-    kinds = {What.NODES: (Kind.NODE, Kind.SLICE), What.POOLS: (Kind.POOL, Kind.SLICE)}
-    found = await read(reader, *(kinds[view.what] if view.what else (Kind.NODE, Kind.POOL, Kind.SLICE)))
+    kinds = {Resource.NODES: (Kind.NODE, Kind.SLICE), Resource.POOLS: (Kind.POOL, Kind.SLICE)}
+    found = await read(reader, *(kinds[view.resource] if view.resource else (Kind.NODE, Kind.POOL, Kind.SLICE)))
     if rates is None:
-        found.warn()
+        found.warn_unreadable()
     now = datetime.now(UTC)
     nodes: list[NodeRow] | None = None
-    if view.what is not What.POOLS:
+    if view.resource is not Resource.POOLS:
         nodes = node_rows(found, await reader.leases(), now)
-        nodes.sort(key=NODE_ORDERS[view.order or ("name" if view.what else "last-seen")])
+        nodes.sort(key=NODE_ORDERS[view.order or ("name" if view.resource else "last-seen")])
     return nodes, _pools(found, view, rates, now)
 
 
-def _pools(found: Snapshot, view: View, rates: Rates | None, now: datetime) -> list[PoolRow] | None:
-    if view.what is What.NODES:
+def _pools(found: FleetSnapshot, view: TopView, rates: Rates | None, now: datetime) -> list[PoolRow] | None:
+    if view.resource is Resource.NODES:
         return None
-    rows = pool_rows(found, rates.look(found, monotonic()) if rates else arrivals(found, now))
-    return sorted(rows, key=POOL_ORDERS[view.order or ("name" if view.what else "changes")])
+    rows = pool_rows(found, rates.update(found, monotonic()) if rates else arrivals(found, now))
+    return sorted(rows, key=POOL_ORDERS[view.order or ("name" if view.resource else "changes")])
 
 
-def _watch(place: Place, view: View) -> None:
+def _watch(place: FleetOptions, view: TopView) -> None:
     from hotpool.cli.render.top_live import watch
 
     rates = Rates()
     with suppress(KeyboardInterrupt):
-        answer("top", place, lambda reader: watch(lambda: _look(reader, view, rates), view.limit, place.namespace))
+        run_query("top", place, lambda reader: watch(lambda: _look(reader, view, rates), view.limit, place.namespace))

@@ -9,21 +9,21 @@ from typing import Annotated
 import typer
 
 from hotpool.cli import json_output, node_events
-from hotpool.cli.fleet_reader import Snapshot, read, read_judged, read_node, read_slices
-from hotpool.cli.node_events import Happened, Redis
+from hotpool.cli.fleet_reader import FleetSnapshot, read, read_node, read_slices, read_with_kube_nodes
+from hotpool.cli.node_events import HistoryEntry, RedisSource
 from hotpool.cli.options import (
     ContextOption,
+    FleetOptions,
     KubeconfigOption,
     NamespaceOption,
-    Output,
+    OutputFormat,
     OutputOption,
-    Place,
     print_json,
 )
-from hotpool.cli.query import answer, find
+from hotpool.cli.query import find, run_query
 from hotpool.common import cli_help
-from hotpool.core.explain.explain import Answer, Survey, explain, survey
-from hotpool.core.explain.remedies import Facts
+from hotpool.core.explain.explain import Explanation, PoolExplanation, explain, explain_pool
+from hotpool.core.explain.remedies import NodeFacts
 from hotpool.core.model import Kind, Pool
 from hotpool.kube.client import Reader
 
@@ -63,7 +63,7 @@ def register(app: typer.Typer) -> None:
         namespace: NamespaceOption = None,
         context: ContextOption = None,
         kubeconfig: KubeconfigOption = None,
-        output: OutputOption = Output.TEXT,
+        output: OutputOption = OutputFormat.TEXT,
     ) -> None:
         """Say why a node is in a pool or not, and what would change that.
 
@@ -71,67 +71,67 @@ def register(app: typer.Typer) -> None:
         and from the objects as they are; the node's silence and the brake are the operator's to know, and are read
         from conditions and slices.
         """
-        place = Place.of(namespace, kubeconfig, context)
+        place = FleetOptions.of(namespace, kubeconfig, context)
         if node and pool and not (of_node or of_pool):
             _pair(place, node, pool, output)
         elif of_pool and not (node or pool or of_node):
             _pool(place, of_pool, limit, output)
         elif of_node and not (node or pool or of_pool):
-            _node(place, of_node, Redis(redis, prefix, place.namespace) if redis else None, output)
+            _node(place, of_node, RedisSource(redis, prefix, place.namespace) if redis else None, output)
         else:
             raise typer.BadParameter("give NODE and POOL, or --pool POOL, or --node NODE")
 
 
-def _pair(place: Place, node: str, pool: str, output: Output) -> None:
-    async def ask(reader: Reader) -> Answer:
-        found = Snapshot()
+def _pair(place: FleetOptions, node: str, pool: str, output: OutputFormat) -> None:
+    async def ask(reader: Reader) -> Explanation:
+        found = FleetSnapshot()
         await read_node(reader, found, await find(reader, Kind.NODE, node, place.namespace))
-        found.must_take(Kind.POOL, await find(reader, Kind.POOL, pool, place.namespace))
+        found.add_required(Kind.POOL, await find(reader, Kind.POOL, pool, place.namespace))
         await read_slices(reader, found, pool)
         return explain(found.facts(node), found.pools[pool], found.members(pool).get(node))
 
-    found = answer("why", place, ask)
-    if output is Output.JSON:
-        print_json(json_output.of_answer(found))
+    found = run_query("why", place, ask)
+    if output is OutputFormat.JSON:
+        print_json(json_output.explanation(found))
     else:
-        from hotpool.cli.render.why import show_answer
+        from hotpool.cli.render.why import show_explanation
 
-        show_answer(found, datetime.now(UTC))
+        show_explanation(found, datetime.now(UTC))
 
 
-def _pool(place: Place, pool: str, limit: int, output: Output) -> None:
-    async def ask(reader: Reader) -> tuple[Pool, Survey, list[Answer]]:
+def _pool(place: FleetOptions, pool: str, limit: int, output: OutputFormat) -> None:
+    async def ask(reader: Reader) -> tuple[Pool, PoolExplanation, list[Explanation]]:
         body = await find(reader, Kind.POOL, pool, place.namespace)
-        found = await read_judged(reader, Kind.NODE)
-        found.must_take(Kind.POOL, body)
+        found = await read_with_kube_nodes(reader, Kind.NODE)
+        found.add_required(Kind.POOL, body)
         await read_slices(reader, found, pool)
-        found.warn()
+        found.warn_unreadable()
         wanted = found.pools[pool]
-        made = survey(found.views(), wanted, found.members(pool))
-        return wanted, made, [explain(found.facts(node), wanted, None) for node in made.misses[:limit]]
+        made = explain_pool(found.views(), wanted, found.members(pool))
+        return wanted, made, [explain(found.facts(node), wanted, None) for node in made.candidates[:limit]]
 
-    wanted, made, nearest = answer("why", place, ask)
-    if output is Output.JSON:
-        print_json(json_output.of_survey(wanted, made, nearest))
+    wanted, made, nearest = run_query("why", place, ask)
+    if output is OutputFormat.JSON:
+        print_json(json_output.pool_explanation(wanted, made, nearest))
     else:
-        from hotpool.cli.render.why import show_survey
+        from hotpool.cli.render.why import show_pool
 
-        show_survey(wanted, made, nearest)
+        show_pool(wanted, made, nearest)
 
 
-def _node(place: Place, node: str, redis: Redis | None, output: Output) -> None:
-    async def ask(reader: Reader) -> tuple[Facts, list[Answer], list[Happened]]:
+def _node(place: FleetOptions, node: str, redis: RedisSource | None, output: OutputFormat) -> None:
+    async def ask(reader: Reader) -> tuple[NodeFacts, list[Explanation], list[HistoryEntry]]:
         body = await find(reader, Kind.NODE, node, place.namespace)
         found = await read(reader, Kind.POOL, Kind.SLICE)
         await read_node(reader, found, body)
         facts = found.facts(node)
         answers = [explain(facts, pool, found.members(name).get(node)) for name, pool in sorted(found.pools.items())]
-        found.warn()
+        found.warn_unreadable()
         return facts, answers, await node_events.of_node(reader, node, redis)
 
-    facts, answers, last = answer("why", place, ask)
-    if output is Output.JSON:
-        print_json(json_output.of_node(facts, answers, last))
+    facts, answers, last = run_query("why", place, ask)
+    if output is OutputFormat.JSON:
+        print_json(json_output.node_explanation(facts, answers, last))
     else:
         from hotpool.cli.render.why import show_node
 

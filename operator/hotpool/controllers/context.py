@@ -8,18 +8,18 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from hotpool.clock import Clock
-from hotpool.core.cluster_cache import State
+from hotpool.core.cluster_cache import ClusterCache
 from hotpool.core.model import Key, Kind
-from hotpool.events.recorder import Narrator
-from hotpool.kube.decode import Rejection, decode
-from hotpool.kube.writer import KubeSink
-from hotpool.observability.hotplug_latency import Latency
-from hotpool.projection.publisher import Mirror
+from hotpool.events.recorder import EventRecorder
+from hotpool.kube.decode import DecodeError, decode
+from hotpool.kube.writer import KubeWriter
+from hotpool.observability.hotplug_latency import HotplugLatency
+from hotpool.projection.publisher import Publisher
 
 ROUND_SECONDS: Final = 1.0
 """Slices and urgent status of one pool, and status of a generator, are written at most once in this time (D3)."""
 
-Mark = Callable[[Iterable[Key], float | None], None]
+MarkDirty = Callable[[Iterable[Key], float | None], None]
 """Makes keys due: at a moment (monotonic seconds), or now."""
 Confirm = Callable[[Kind, str, str], Awaitable[bool]]
 """Asks whether the object of this name still has this uid; raises Retryable where there is no answer."""
@@ -28,22 +28,22 @@ Refresh = Callable[[Kind, str], Awaitable[bool]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fleet:
+class ControllerContext:
     """One fleet's state and the ways out of it."""
 
-    state: State
-    kube: KubeSink
-    mirror: Mirror | None
+    cache: ClusterCache
+    kube: KubeWriter
+    publisher: Publisher | None
     clock: Clock
-    mark: Mark
+    mark: MarkDirty
     refresh: Refresh
     confirm: Confirm
-    narrator: Narrator
-    latency: Latency
+    recorder: EventRecorder
+    latency: HotplugLatency
 
     def record(self, kind: Kind, written: Any) -> set[Key]:
         """Take in what was stored, so that its own echo marks nothing."""
         seen = decode(kind, written) if written else None
-        if seen is None or isinstance(seen, Rejection):
+        if seen is None or isinstance(seen, DecodeError):
             return set()
-        return self.state.observe(seen, self.clock())
+        return self.cache.upsert(seen, self.clock())

@@ -1,17 +1,21 @@
 """Which phases a key goes through, by its kind."""
 
-from hotpool.controllers.context import Fleet
-from hotpool.controllers.generator import GeneratorPhases
-from hotpool.controllers.node import NodePhases
-from hotpool.controllers.pool import PoolPhases
+from hotpool.controllers.context import ControllerContext
+from hotpool.controllers.generator import GeneratorController
+from hotpool.controllers.node import NodeController
+from hotpool.controllers.pool import PoolController
 from hotpool.core.model import Key, Kind
 
 
-class Phases:
+class Controllers:
     """What is done for one key, from the state to both sinks and back."""
 
-    def __init__(self, fleet: Fleet) -> None:
-        self._pools, self._nodes, self._generators = PoolPhases(fleet), NodePhases(fleet), GeneratorPhases(fleet)
+    def __init__(self, fleet: ControllerContext) -> None:
+        self._pools, self._nodes, self._generators = (
+            PoolController(fleet),
+            NodeController(fleet),
+            GeneratorController(fleet),
+        )
 
     async def run(self, key: Key) -> bool:
         """Whether the key is settled; False where its writes were put off by the pace, which proves nothing."""

@@ -12,11 +12,11 @@ from math import inf
 from typing import Final
 
 from hotpool.core import node_view
-from hotpool.core.generators.key_index import GeneratorSubject
-from hotpool.core.generators.owner_index import Ownership, concerned, matters
-from hotpool.core.lease_cache import Leases
+from hotpool.core.generators.key_index import GeneratorEntry
+from hotpool.core.generators.owner_index import OwnerIndex, affected_generators, changes_ownership
+from hotpool.core.lease_cache import LeaseCache
 from hotpool.core.model import (
-    KIND_OF,
+    KIND_OF_OBJECT,
     Generator,
     Heartbeat,
     Identity,
@@ -31,9 +31,9 @@ from hotpool.core.model import (
     Report,
     Slice,
 )
-from hotpool.core.node_liveness import NodeRecord, first_record
-from hotpool.core.object_versions import Identities
-from hotpool.core.pool_membership import PoolSubject, Subject
+from hotpool.core.node_liveness import NodeLivenessTracker, initial_liveness
+from hotpool.core.object_versions import ObjectVersions
+from hotpool.core.pool_membership import PoolMembership, PoolOrGenerator
 
 _NODES_PER_TICK = 50
 LARGEST_TERM: Final = 2**30
@@ -43,18 +43,18 @@ _UNPROVEN_PAUSE = 1.0
 
 
 @dataclass(slots=True)
-class State:
+class ClusterCache:
     """All that is observed of one fleet."""
 
     wall_offset: float = 0.0
     """Unix time minus monotonic seconds, to read the times of stored conditions."""
-    identities: Identities = field(default_factory=Identities)
-    nodes: dict[str, NodeRecord] = field(default_factory=dict)
+    versions: ObjectVersions = field(default_factory=ObjectVersions)
+    nodes: dict[str, NodeLivenessTracker] = field(default_factory=dict)
     kube_nodes: dict[str, KubeNode] = field(default_factory=dict)
     """Every v1 Node as it was when it last changed in what matters, also those without an agent of ours."""
-    pools: dict[str, PoolSubject] = field(default_factory=dict)
-    generators: dict[str, GeneratorSubject] = field(default_factory=dict)
-    owned: Ownership = field(default_factory=Ownership)
+    pools: dict[str, PoolMembership] = field(default_factory=dict)
+    generators: dict[str, GeneratorEntry] = field(default_factory=dict)
+    owners: OwnerIndex = field(default_factory=OwnerIndex)
     slices: dict[str, dict[str, Slice]] = field(default_factory=lambda: defaultdict(dict))
     """Pool name → slice name → slice."""
     _pools_of_slice: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -64,53 +64,53 @@ class State:
     """Type → nodes that report it."""
     largest_term: int = 0
     """The largest term that a slice carries, and that can be one."""
-    leases: Leases = field(default_factory=Leases)
+    leases: LeaseCache = field(default_factory=LeaseCache)
     _by_type: dict[str, set[Key]] = field(default_factory=lambda: defaultdict(set))
     _by_pairs: set[Key] = field(default_factory=set)
     _due: list[tuple[float, str]] = field(default_factory=list)
 
-    def observe(self, seen: Observed, now: float, *, restored: bool = False) -> set[Key]:
+    def upsert(self, seen: Observed, now: float, *, restored: bool = False) -> set[Key]:
         """Take in one object; events of an older version, or of an object known to be deleted, are dropped.
 
         `restored`: the API server was asked and holds just this, so what was known is void (behaviour C7).
         """
-        kind, name = KIND_OF[type(seen)], seen.meta.name
-        if not self.identities.accept(kind, name, seen.meta.identity, restored=restored):
+        kind, name = KIND_OF_OBJECT[type(seen)], seen.meta.name
+        if not self.versions.accept(kind, name, seen.meta.identity, restored=restored):
             return set()
         match seen:
             case Node():
-                return self._observe_node(seen, now)
+                return self._upsert_node(seen, now)
             case KubeNode():
-                return self._observe_kube_node(seen)
+                return self._upsert_kube_node(seen)
             case Pool():
-                return self._observe_pool(seen)
+                return self._upsert_pool(seen)
             case Slice():
-                return self._observe_slice(seen)
+                return self._upsert_slice(seen)
             case Generator():
-                return self._observe_generator(seen)
+                return self._upsert_generator(seen)
 
-    def forget(self, kind: Kind, name: str, uid: str) -> set[Key]:
+    def delete(self, kind: Kind, name: str, uid: str) -> set[Key]:
         """An object was deleted; nothing happens when the one known by that name is another one."""
-        if not self.identities.gone(kind, name, uid):
+        if not self.versions.remove(kind, name, uid):
             return set()
         match kind:
             case Kind.NODE:
-                return self._drop_node(name)
+                return self._delete_node(name)
             case Kind.KUBE_NODE:
                 del self.kube_nodes[name]
-                return self._rejoin(name)
+                return self._merge_kube_node(name)
             case Kind.SLICE:
-                return self._drop_slice(name)
+                return self._delete_slice(name)
             case Kind.POOL:
-                return self._drop_pool(name)
+                return self._delete_pool(name)
             case Kind.GENERATOR:
-                return self._drop_generator(name)
+                return self._delete_generator(name)
 
-    def known(self, kind: Kind) -> Mapping[str, Identity]:
+    def exists(self, kind: Kind) -> Mapping[str, Identity]:
         """Name → uid and version of every object of one kind, as it is now."""
-        return self.identities.of(kind)
+        return self.versions.of(kind)
 
-    def heartbeat(self, beat: Heartbeat, now: float) -> set[Key]:
+    def record_heartbeat(self, beat: Heartbeat, now: float) -> set[Key]:
         """Take in a Lease: a heartbeat is a changed renewTime of the accepted epoch (behaviour C2, B8)."""
         before = self.leases.put(beat)
         record = self.nodes.get(beat.node)
@@ -121,9 +121,11 @@ class State:
             record.interval = beat.interval
             self._schedule(beat.node, record)
         changed = before is not None and before.renewed != beat.renewed
-        return self._beat(beat.node, record, now) if changed or (before is None and self.gate_open) else set()
+        return (
+            self._apply_heartbeat(beat.node, record, now) if changed or (before is None and self.gate_open) else set()
+        )
 
-    def tick(self, now: float, proven: float = inf) -> set[Key]:
+    def advance(self, now: float, proven: float = inf) -> set[Key]:
         """Let silence take its effect: nodes become Suspect and Offline, and expire (behaviour C3, C4).
 
         `proven`: until when the Lease stream is known to have brought everything; of a node's silence at most one
@@ -140,27 +142,27 @@ class State:
                 continue
             record.due = None
             until = min(now, proven + record.interval)
-            view = record.age(until)
+            view = record.advance(until)
             if view is not record.view:
                 dirty |= self._set_view(name, record, view)
             self._schedule(name, record, earliest=now + _UNPROVEN_PAUSE if until < now else 0.0)
         return dirty
 
-    def look_for_abandoned(self, now: float) -> set[Key]:
+    def find_orphaned_leases(self, now: float) -> set[Key]:
         """Nodes of which nothing is left but a Lease that nobody renews: somebody deleted the resource (C4)."""
-        return {Key(Kind.NODE, name) for name in self.leases.look(self.nodes, now)}
+        return {Key(Kind.NODE, name) for name in self.leases.scan(self.nodes, now)}
 
     def next_deadline(self) -> float | None:
         """When `tick` may have something to do next, or None."""
         return self._due[0][0] if self._due else None
 
-    def hear_again(self, now: float) -> None:
+    def reset_liveness(self, now: float) -> None:
         """The Lease stream was deaf until now: every node has a fresh period (behaviour C3)."""
         for name, record in self.nodes.items():
-            record.hear_anew(now)
+            record.restart_grace(now)
             self._schedule(name, record)
 
-    def trust_slices(self, now: float) -> set[Key]:
+    def restore_from_slices(self, now: float) -> set[Key]:
         """Everything was listed once: a node that a slice lists was not silent, though no condition says so (C4, D9).
 
         Its condition was not written before the former operator ended.
@@ -170,36 +172,36 @@ class State:
         for name in listed & self.nodes.keys():
             record = self.nodes[name]
             view = record.view
-            if view.node.report and "Ready" not in view.node.conditions and record.beat is None:
-                record.beat, record.silent_since = now, None
-                dirty |= self._set_view(name, record, replace(view, liveness=Liveness.LIVE, heard=True))
+            if view.node.report and "Ready" not in view.node.conditions and record.last_heartbeat is None:
+                record.last_heartbeat, record.silent_since = now, None
+                dirty |= self._set_view(name, record, replace(view, liveness=Liveness.LIVE, seen=True))
                 self._schedule(name, record)
         return dirty
 
-    def take_over(self, now: float) -> set[Key]:
+    def on_leader_acquired(self, now: float) -> set[Key]:
         """We lead from now on: nodes that the former leader found silent are so until a heartbeat (behaviour C4)."""
         dirty: set[Key] = set()
         for name, record in self.nodes.items():
-            view = record.adopt(now, self.wall_offset)
+            view = record.restore(now, self.wall_offset)
             if view is not record.view:
                 dirty |= self._set_view(name, record, view)
             self._schedule(name, record)
         return dirty
 
-    def _observe_node(self, node: Node, now: float) -> set[Key]:
+    def _upsert_node(self, node: Node, now: float) -> set[Key]:
         name = node.meta.name
         record = self.nodes.get(name)
         if record and record.view.node.meta.uid != node.meta.uid:
-            return self._drop_node(name) | self._observe_node(node, now)
+            return self._delete_node(name) | self._upsert_node(node, now)
         if record is None:
             return self._add_node(node, now)
         before = record.view
-        view = node_view.joined(node_view.renewed(before, node), self.kube_nodes.get(name))
-        beats = node.report is not None and node_view.serial(node) != node_view.serial(before.node)
+        view = node_view.merge_kube_node(node_view.with_report(before, node), self.kube_nodes.get(name))
+        beats = node.report is not None and node_view.report_version(node) != node_view.report_version(before.node)
         if node.report and beats:
             record.interval = self._interval(name, node.report)
-            heard = record.hear(now)
-            view = replace(view, liveness=heard.liveness, heard=heard.heard, expired=heard.expired)
+            heard = record.on_heartbeat(now)
+            view = replace(view, liveness=heard.liveness, seen=heard.seen, expired=heard.expired)
         dirty = self._set_view(name, record, view)
         if beats:
             self._schedule(name, record)
@@ -207,47 +209,51 @@ class State:
 
     def _add_node(self, node: Node, now: float) -> set[Key]:
         name = node.meta.name
-        record = first_record(node, now, known_before=not self.gate_open, wall_offset=self.wall_offset)
+        record = initial_liveness(node, now, known_before=not self.gate_open, wall_offset=self.wall_offset)
         if node.report:
             record.interval = self._interval(name, node.report)
-        record.view = node_view.joined(node_view.renewed(record.view, node), self.kube_nodes.get(name))
+        record.view = node_view.merge_kube_node(node_view.with_report(record.view, node), self.kube_nodes.get(name))
         self.nodes[name] = record
         self._schedule(name, record)
-        return self._count_types(frozenset(), node_view.types(record.view)) | self._judge(
-            name, record.view, self._subjects()
+        return self._count_types(frozenset(), node_view.types(record.view)) | self._update_pools(
+            name, record.view, self._entries()
         )
 
-    def _observe_kube_node(self, kube: KubeNode) -> set[Key]:
+    def _upsert_kube_node(self, kube: KubeNode) -> set[Key]:
         """A v1 Node: what else its kubelet says of it (its status, each five minutes) changes nothing (D4)."""
         name = kube.meta.name
         known = self.kube_nodes.get(name)
-        if known and node_view.of_kube(known) == node_view.of_kube(kube):
+        if known and node_view.kube_node_inputs(known) == node_view.kube_node_inputs(kube):
             return set()
         self.kube_nodes[name] = kube
         record = self.nodes.get(name)
         adoptable = {Key(Kind.NODE, name)} if record and record.view.node.owner is None else set()
-        return self._rejoin(name) | adoptable
+        return self._merge_kube_node(name) | adoptable
 
-    def _rejoin(self, name: str) -> set[Key]:
+    def _merge_kube_node(self, name: str) -> set[Key]:
         record = self.nodes.get(name)
         return (
-            self._set_view(name, record, node_view.joined(record.view, self.kube_nodes.get(name))) if record else set()
+            self._set_view(name, record, node_view.merge_kube_node(record.view, self.kube_nodes.get(name)))
+            if record
+            else set()
         )
 
-    def _set_view(self, name: str, record: NodeRecord, view: NodeView) -> set[Key]:
+    def _set_view(self, name: str, record: NodeLivenessTracker, view: NodeView) -> set[Key]:
         before, record.view = record.view, view
-        affected = self._affected(before, view)
-        dirty = self._count_types(node_view.types(before), node_view.types(view)) | self._judge(name, view, affected)
-        return dirty if affected or node_view.shown(before) != node_view.shown(view) else set()
+        affected = self._affected_pools(before, view)
+        dirty = self._count_types(node_view.types(before), node_view.types(view)) | self._update_pools(
+            name, view, affected
+        )
+        return dirty if affected or node_view.status_inputs(before) != node_view.status_inputs(view) else set()
 
-    def _judge(self, name: str, view: NodeView | None, keys: Iterable[Key]) -> set[Key]:
+    def _update_pools(self, name: str, view: NodeView | None, keys: Iterable[Key]) -> set[Key]:
         """Judge one node for some subjects; the node itself is always among the dirty keys."""
-        return {Key(Kind.NODE, name), *(key for key in keys if self._subject(key).update(name, view))}
+        return {Key(Kind.NODE, name), *(key for key in keys if self._entry(key).update(name, view))}
 
-    def _affected(self, before: NodeView, after: NodeView) -> set[Key]:
+    def _affected_pools(self, before: NodeView, after: NodeView) -> set[Key]:
         """The pools and generators that a change of one node can matter to."""
-        if node_view.everywhere(before) != node_view.everywhere(after):
-            return set(self._subjects())
+        if node_view.pool_inputs(before) != node_view.pool_inputs(after):
+            return set(self._entries())
         affected: set[Key] = set()
         for type_ in node_view.changed_types(before, after):
             affected |= self._by_type.get(type_, set())
@@ -269,11 +275,11 @@ class State:
                 dirty |= self._by_type.get(type_, set())
         for key in dirty:
             if key.kind is Kind.POOL:
-                self.pools[key.name].moved = True
+                self.pools[key.name].status_dirty = True
         return dirty
 
-    def _beat(self, name: str, record: NodeRecord, now: float) -> set[Key]:
-        view = record.hear(now)
+    def _apply_heartbeat(self, name: str, record: NodeLivenessTracker, now: float) -> set[Key]:
+        view = record.on_heartbeat(now)
         if view is record.view:
             return set()
         dirty = self._set_view(name, record, view)
@@ -285,7 +291,7 @@ class State:
         lease = self.leases.get(name)
         return lease.interval if lease and lease.interval and lease.holder == report.holder else report.interval
 
-    def _schedule(self, name: str, record: NodeRecord, earliest: float = 0.0) -> None:
+    def _schedule(self, name: str, record: NodeLivenessTracker, earliest: float = 0.0) -> None:
         """See to it that `tick` looks at the node in time; one entry for each node, however often it beats."""
         due = record.next_change
         due = None if due is None else max(due, earliest)
@@ -293,38 +299,40 @@ class State:
             record.due = due
             heapq.heappush(self._due, (due, name))
 
-    def _observe_pool(self, pool: Pool) -> set[Key]:
+    def _upsert_pool(self, pool: Pool) -> set[Key]:
         name = pool.meta.name
         known = self.pools.get(name)
         if known and known.pool.meta.uid == pool.meta.uid and known.pool.spec == pool.spec:
-            before, known.pool, known.moved = known.pool, pool, True
-            self.owned.drop(before)
-            self.owned.put(pool)
-            makers = self._makers(before) | self._makers(pool) if matters(before, pool) else set()
+            before, known.pool, known.status_dirty = known.pool, pool, True
+            self.owners.drop(before)
+            self.owners.put(pool)
+            makers = (
+                self._generators_of(before) | self._generators_of(pool) if changes_ownership(before, pool) else set()
+            )
             return {Key(Kind.POOL, name), *makers}
-        dropped = self._drop_pool(name) if known else set()
-        subject = PoolSubject(pool)
+        dropped = self._delete_pool(name) if known else set()
+        subject = PoolMembership(pool)
         self.pools[name] = subject
-        self.owned.put(pool)
-        dirty = dropped | self._add_subject(Key(Kind.POOL, name), subject) | self._makers(pool)
+        self.owners.put(pool)
+        dirty = dropped | self._insert_entry(Key(Kind.POOL, name), subject) | self._generators_of(pool)
         if known and known.pool.meta.uid == pool.meta.uid:
             subject.carry_over(known)
         return dirty
 
-    def _observe_generator(self, generator: Generator) -> set[Key]:
+    def _upsert_generator(self, generator: Generator) -> set[Key]:
         name = generator.meta.name
         known = self.generators.get(name)
         if known and known.generator.meta.uid == generator.meta.uid and known.generator.spec == generator.spec:
             known.generator = generator
             return {Key(Kind.GENERATOR, name)}
-        dropped = self._drop_generator(name) if known else set()
-        subject = GeneratorSubject(generator)
+        dropped = self._delete_generator(name) if known else set()
+        subject = GeneratorEntry(generator)
         if known and known.generator.meta.uid == generator.meta.uid:
             subject.carry_over(known)
         self.generators[name] = subject
-        return dropped | self._add_subject(Key(Kind.GENERATOR, name), subject)
+        return dropped | self._insert_entry(Key(Kind.GENERATOR, name), subject)
 
-    def _add_subject(self, key: Key, subject: Subject) -> set[Key]:
+    def _insert_entry(self, key: Key, subject: PoolOrGenerator) -> set[Key]:
         for type_ in subject.types:
             self._by_type[type_].add(key)
         if subject.needs_pairs:
@@ -333,25 +341,27 @@ class State:
             subject.update(name, record.view)
         return {key}
 
-    def _drop_subject(self, key: Key, subject: Subject) -> set[Key]:
+    def _delete_entry(self, key: Key, subject: PoolOrGenerator) -> set[Key]:
         for type_ in subject.types:
             self._by_type[type_].discard(key)
         self._by_pairs.discard(key)
         return {key}
 
-    def _drop_pool(self, name: str) -> set[Key]:
+    def _delete_pool(self, name: str) -> set[Key]:
         subject = self.pools.pop(name)
-        self.owned.drop(subject.pool)
-        return self._drop_subject(Key(Kind.POOL, name), subject) | self._makers(subject.pool)
+        self.owners.drop(subject.pool)
+        return self._delete_entry(Key(Kind.POOL, name), subject) | self._generators_of(subject.pool)
 
-    def _drop_generator(self, name: str) -> set[Key]:
-        return self._drop_subject(Key(Kind.GENERATOR, name), self.generators.pop(name))
+    def _delete_generator(self, name: str) -> set[Key]:
+        return self._delete_entry(Key(Kind.GENERATOR, name), self.generators.pop(name))
 
-    def _drop_node(self, name: str) -> set[Key]:
+    def _delete_node(self, name: str) -> set[Key]:
         record = self.nodes.pop(name)
-        return self._count_types(node_view.types(record.view), frozenset()) | self._judge(name, None, self._subjects())
+        return self._count_types(node_view.types(record.view), frozenset()) | self._update_pools(
+            name, None, self._entries()
+        )
 
-    def _observe_slice(self, seen: Slice) -> set[Key]:
+    def _upsert_slice(self, seen: Slice) -> set[Key]:
         """A slice is in the group of each pool that must look at it: to put it right, or to delete it (D10)."""
         name = seen.meta.name
         if seen.term <= LARGEST_TERM:
@@ -367,22 +377,22 @@ class State:
     def _slices_changed(self, *pools: str) -> set[Key]:
         for pool in pools:
             if subject := self.pools.get(pool):
-                subject.foreign = subject.moved = True
+                subject.slices_dirty = subject.status_dirty = True
         return {Key(Kind.POOL, pool) for pool in pools}
 
-    def _drop_slice(self, name: str) -> set[Key]:
+    def _delete_slice(self, name: str) -> set[Key]:
         pools = self._pools_of_slice.pop(name)
         for pool in pools:
             del self.slices[pool][name]
         return self._slices_changed(*pools)
 
-    def _makers(self, pool: Pool) -> set[Key]:
+    def _generators_of(self, pool: Pool) -> set[Key]:
         """The generators that put right what was edited, deleted or made by hand (behaviour D5)."""
-        return {Key(Kind.GENERATOR, name) for name in concerned(pool, self.generators)}
+        return {Key(Kind.GENERATOR, name) for name in affected_generators(pool, self.generators)}
 
-    def _subjects(self) -> Iterable[Key]:
+    def _entries(self) -> Iterable[Key]:
         yield from (Key(Kind.POOL, name) for name in self.pools)
         yield from (Key(Kind.GENERATOR, name) for name in self.generators)
 
-    def _subject(self, key: Key) -> Subject:
+    def _entry(self, key: Key) -> PoolOrGenerator:
         return self.pools[key.name] if key.kind is Kind.POOL else self.generators[key.name]

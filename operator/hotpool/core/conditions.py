@@ -13,7 +13,7 @@ _LONGEST_MESSAGE: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class ConditionUpdate:
     """What a condition shall say."""
 
     type: str
@@ -22,8 +22,8 @@ class Claim:
     message: str = ""
 
 
-def settle(
-    claims: Iterable[Claim], before: Mapping[str, tuple[str, str]], generation: int, now: str
+def set_conditions(
+    claims: Iterable[ConditionUpdate], before: Mapping[str, tuple[str, str]], generation: int, now: str
 ) -> tuple[Condition, ...]:
     """The conditions to write. `before`: type → (status, lastTransitionTime) as stored; `now`: RFC 3339."""
     return tuple(
@@ -31,7 +31,7 @@ def settle(
             type=claim.type,
             status=claim.status,
             reason=claim.reason,
-            message=_cut(claim.message),
+            message=_truncate(claim.message),
             observed_generation=generation,
             last_transition_time=_since(claim, before.get(claim.type), now),
         )
@@ -39,9 +39,9 @@ def settle(
     )
 
 
-def _cut(message: str) -> str:
+def _truncate(message: str) -> str:
     return message if len(message) <= _LONGEST_MESSAGE else f"{message[: _LONGEST_MESSAGE - 1]}…"
 
 
-def _since(claim: Claim, before: tuple[str, str] | None, now: str) -> str:
+def _since(claim: ConditionUpdate, before: tuple[str, str] | None, now: str) -> str:
     return before[1] if before and before[0] == claim.status else now

@@ -11,14 +11,14 @@ from hotpool.core.model import Heartbeat
 
 
 @dataclass(slots=True)
-class Leases:
+class LeaseCache:
     """Node → its Lease."""
 
     _known: dict[str, Heartbeat] = field(default_factory=dict)
     """Without uid where the Lease is not there any more."""
-    _alone: dict[str, tuple[Heartbeat, float]] = field(default_factory=dict)
+    _without_node: dict[str, tuple[Heartbeat, float]] = field(default_factory=dict)
     """Node that has no resource → its Lease, and since when it is known to be as it is."""
-    abandoned: set[str] = field(default_factory=set)
+    orphaned: set[str] = field(default_factory=set)
     """Nodes of which nothing is left but a Lease that nobody renews, as of the last look."""
 
     def get(self, node: str) -> Heartbeat | None:
@@ -28,25 +28,25 @@ class Leases:
     def put(self, beat: Heartbeat) -> Heartbeat | None:
         """Take in a Lease; the one that was known before."""
         before = self._known.get(beat.node)
-        self.abandoned.discard(beat.node)
+        self.orphaned.discard(beat.node)
         self._known[beat.node] = beat
         return before
 
-    def deleted(self, lease: Heartbeat) -> None:
+    def delete(self, lease: Heartbeat) -> None:
         """This Lease was deleted by us, unless there is a newer one; told of once more it is no heartbeat (C2)."""
         if self._known.get(lease.node) == lease:
             self._known[lease.node] = replace(lease, uid="")
-            self.abandoned.discard(lease.node)
+            self.orphaned.discard(lease.node)
 
-    def look(self, nodes: Container[str], now: float) -> set[str]:
+    def scan(self, nodes: Container[str], now: float) -> set[str]:
         """Find the abandoned: without a resource, and the same Lease at each look for 600 s. To be called at times."""
         alone = {name: beat for name, beat in self._known.items() if name not in nodes}
         for name in [name for name, beat in alone.items() if not beat.uid]:
             del self._known[name], alone[name]
-        self._alone = {name: self._since(name, beat, now) for name, beat in alone.items()}
-        self.abandoned = {name for name, (_, since) in self._alone.items() if now - since >= EXPIRED_AFTER}
-        return self.abandoned
+        self._without_node = {name: self._since(name, beat, now) for name, beat in alone.items()}
+        self.orphaned = {name for name, (_, since) in self._without_node.items() if now - since >= EXPIRED_AFTER}
+        return self.orphaned
 
     def _since(self, name: str, beat: Heartbeat, now: float) -> tuple[Heartbeat, float]:
-        known = self._alone.get(name)
+        known = self._without_node.get(name)
         return known if known and known[0] == beat else (beat, now)

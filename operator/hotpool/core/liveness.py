@@ -14,14 +14,14 @@ OFFLINE_AFTER: Final = 4
 """Heartbeat intervals of silence until a node is Offline."""
 EXPIRED_AFTER: Final = 600.0
 """Seconds from Suspect on until everything about the node goes (behaviour C4, D8)."""
-CANARY_SECONDS: Final = 5.0
+PROBE_SECONDS: Final = 5.0
 """How often the canary Lease is renewed."""
-ECHO_SECONDS: Final = 10.0
+PROBE_TIMEOUT_SECONDS: Final = 10.0
 """The renewal must come back through the Lease stream in this time."""
 _RENEWALS_KEPT: Final = 8
 
 
-def assess(beat: float, now: float, interval: float) -> Liveness:
+def liveness_at(beat: float, now: float, interval: float) -> Liveness:
     """The liveness at `now` when the last heartbeat was at `beat`, with H = `interval` seconds."""
     if now >= beat + interval * OFFLINE_AFTER:
         return Liveness.OFFLINE
@@ -36,10 +36,10 @@ def next_change(beat: float, interval: float, liveness: Liveness) -> float | Non
 
 
 @dataclass(slots=True)
-class Hearing:
+class WatchHealth:
     """Whether the Lease stream is proven alive: it is open, and the canary's renewals come back through it in time."""
 
-    proven: float = 0.0
+    confirmed_until: float = 0.0
     """The stream has brought everything that was written until then (monotonic seconds)."""
     _open: bool = False
     _renewed: str | None = None
@@ -47,30 +47,32 @@ class Hearing:
     _sent: dict[str, float] = field(default_factory=dict)
     """renewTime → when we wrote it, of renewals that did not come back yet."""
 
-    def opened(self, now: float) -> None:
+    def on_connect(self, now: float) -> None:
         """Everything was listed, and the stream goes on from there."""
-        self._open, self.proven = True, now
+        self._open, self.confirmed_until = True, now
 
-    def broke(self) -> None:
+    def on_disconnect(self) -> None:
         """The stream ended with an error."""
         self._open = False
 
-    def sent(self, renewed: str, now: float) -> None:
+    def probe_sent(self, renewed: str, now: float) -> None:
         """We are about to renew the canary."""
         self._sent = dict([*self._sent.items(), (renewed, now)][-_RENEWALS_KEPT:])
 
-    def echo(self, renewed: str, now: float) -> None:
+    def probe_received(self, renewed: str, now: float) -> None:
         """The stream brought the canary. Of another leader's renewal only its arrival is known."""
         if renewed != self._renewed:
             self._renewed = renewed
-            self.proven = max(self.proven, self._sent.get(renewed, now if not self._sent else self.proven))
-            self._sent = {text: at for text, at in self._sent.items() if at > self.proven}
+            self.confirmed_until = max(
+                self.confirmed_until, self._sent.get(renewed, now if not self._sent else self.confirmed_until)
+            )
+            self._sent = {text: at for text, at in self._sent.items() if at > self.confirmed_until}
 
-    def deaf(self, now: float) -> bool:
+    def is_stale(self, now: float) -> bool:
         """Whether silence must not count: the stream broke, or a renewal did not come back in time."""
         return not self._open or now > self.deadline
 
     @property
     def deadline(self) -> float:
         """When the stream is no longer proven, unless a newer renewal comes back."""
-        return self.proven + CANARY_SECONDS + ECHO_SECONDS
+        return self.confirmed_until + PROBE_SECONDS + PROBE_TIMEOUT_SECONDS

@@ -21,10 +21,10 @@ from hotpool.api.pool import (
 from hotpool.api.pool import PoolTemplateSpec as Spec
 from hotpool.api.slice import MemberState
 from hotpool.common.hashing import slot
-from hotpool.core.model import Liveness, NodeView, Offer, Report
+from hotpool.core.model import Liveness, NodeView, Report, ServiceOffer
 
 
-class Gate(StrEnum):
+class Criterion(StrEnum):
     """The gates in the order in which they are asked; also the reasons in `status.excluded`.
 
     Offline comes last, so that it means: a member, were it not for its silence.
@@ -33,7 +33,7 @@ class Gate(StrEnum):
     NOT_REPORTED = "NotReported"
     LEAVING = "Leaving"
     EXCLUDED = "ExcludedByName"
-    NOTHING_REQUIRED = "RequiresNothing"
+    EMPTY_REQUIREMENTS = "RequiresNothing"
     NODE_SELECTOR = "NodeSelector"
     HASH = "Hash"
     TYPE = "TypeNotReady"
@@ -43,12 +43,12 @@ class Gate(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class Predicate:
     """One requirement of a spec. `holds` and `observed` may rely on a report being there, but for NotReported."""
 
-    gate: Gate
+    criterion: Criterion
     required: str
-    holds: Callable[[NodeView], bool]
+    met: Callable[[NodeView], bool]
     observed: Callable[[NodeView], str]
 
 
@@ -56,39 +56,39 @@ class Check:
 class Finding:
     """One requirement, what was observed of it, and whether it holds."""
 
-    gate: Gate
-    holds: bool
+    criterion: Criterion
+    met: bool
     required: str
     observed: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class MatchResult:
     """A member's state, or the gate that keeps the node out."""
 
     state: MemberState | None
-    gate: Gate | None = None
+    criterion: Criterion | None = None
 
 
-_MEMBER: dict[MemberState, Verdict] = {
-    "Ready": Verdict("Ready"),
-    "Suspect": Verdict("Suspect"),
-    "Draining": Verdict("Draining"),
+_MATCH: dict[MemberState, MatchResult] = {
+    "Ready": MatchResult("Ready"),
+    "Suspect": MatchResult("Suspect"),
+    "Draining": MatchResult("Draining"),
 }
-_OUT = {gate: Verdict(None, gate) for gate in Gate}
+_NO_MATCH = {gate: MatchResult(None, gate) for gate in Criterion}
 
 
-def judge(view: NodeView, spec: Spec) -> Verdict:
+def match(view: NodeView, spec: Spec) -> MatchResult:
     """The verdict on one node for one pool (or a generator's template)."""
-    return decide(view, checks(spec))
+    return first_failure(view, unmet(spec))
 
 
-def decide(view: NodeView, asked: tuple[Check, ...]) -> Verdict:
+def first_failure(view: NodeView, asked: tuple[Predicate, ...]) -> MatchResult:
     """The verdict by checks made before: the first that does not hold decides."""
     for check in asked:
-        if not check.holds(view):
-            return _OUT[check.gate]
-    return _MEMBER[member_state(view)]
+        if not check.met(view):
+            return _NO_MATCH[check.criterion]
+    return _MATCH[member_state(view)]
 
 
 def member_state(view: NodeView) -> MemberState:
@@ -98,27 +98,27 @@ def member_state(view: NodeView) -> MemberState:
     return "Ready" if view.liveness is Liveness.LIVE else "Suspect"
 
 
-def findings(view: NodeView, spec: Spec) -> Iterator[Finding]:
+def evaluate(view: NodeView, spec: Spec) -> Iterator[Finding]:
     """Every requirement in the order of the gates; the first that does not hold decides."""
-    for check in checks(spec):
-        holds = check.holds(view)
-        yield Finding(check.gate, holds, check.required, check.observed(view))
-        if check.gate is Gate.NOT_REPORTED and not holds:
+    for check in unmet(spec):
+        holds = check.met(view)
+        yield Finding(check.criterion, holds, check.required, check.observed(view))
+        if check.criterion is Criterion.NOT_REPORTED and not holds:
             return
 
 
-def checks(spec: Spec) -> tuple[Check, ...]:
+def unmet(spec: Spec) -> tuple[Predicate, ...]:
     """The checks of a spec in the order of the gates; those that always hold are left out, but for the node's own."""
     return tuple(_checks(spec))
 
 
-def _checks(spec: Spec) -> Iterator[Check]:
+def _checks(spec: Spec) -> Iterator[Predicate]:
     requires = spec.requires
     yield _NOT_REPORTED
     yield _LEAVING
     if spec.exclude_nodes:
         yield _not_excluded(frozenset(spec.exclude_nodes))
-    if requires_nothing(spec):
+    if has_no_requirements(spec):
         yield _NOTHING_REQUIRED
     if requires.node_selector:
         yield _selected(requires.node_selector)
@@ -133,7 +133,7 @@ def _checks(spec: Spec) -> Iterator[Check]:
     yield _OFFLINE
 
 
-def requires_nothing(spec: Spec) -> bool:
+def has_no_requirements(spec: Spec) -> bool:
     """True where a spec would match nothing because it requires nothing and does not say matchAll."""
     requires = spec.requires
     selector = requires.node_selector
@@ -147,36 +147,36 @@ def _report(view: NodeView) -> Report:
 
 
 _NOTHING: Final[frozenset[str]] = frozenset()
-_NOT_REPORTED = Check(
-    Gate.NOT_REPORTED,
+_NOT_REPORTED = Predicate(
+    Criterion.NOT_REPORTED,
     "a valid report",
     lambda view: view.node.report is not None,
     lambda view: "reported" if view.node.report else view.node.problem or "no report",
 )
-_LEAVING = Check(
-    Gate.LEAVING,
+_LEAVING = Predicate(
+    Criterion.LEAVING,
     "not leaving",
     lambda view: not _report(view).leaving,
     lambda view: "leaving" if _report(view).leaving else "staying",
 )
-_NOTHING_REQUIRED = Check(
-    Gate.NOTHING_REQUIRED, "requirements, or matchAll", lambda _: False, lambda _: "spec.requires is empty"
+_NOTHING_REQUIRED = Predicate(
+    Criterion.EMPTY_REQUIREMENTS, "requirements, or matchAll", lambda _: False, lambda _: "spec.requires is empty"
 )
-_OFFLINE = Check(
-    Gate.OFFLINE, "a heartbeat", lambda view: view.liveness is not Liveness.OFFLINE, lambda view: view.liveness
+_OFFLINE = Predicate(
+    Criterion.OFFLINE, "a heartbeat", lambda view: view.liveness is not Liveness.OFFLINE, lambda view: view.liveness
 )
 
 
-def _not_excluded(names: frozenset[str]) -> Check:
-    return Check(
-        Gate.EXCLUDED,
+def _not_excluded(names: frozenset[str]) -> Predicate:
+    return Predicate(
+        Criterion.EXCLUDED,
         "not in excludeNodes",
         lambda view: view.node.meta.name not in names,
         lambda view: "excluded" if view.node.meta.name in names else "not excluded",
     )
 
 
-def _selected(selector: LabelSelector) -> Check:
+def _selected(selector: LabelSelector) -> Predicate:
     keys = [*selector.match_labels, *(expression.key for expression in selector.match_expressions)]
 
     def observed(view: NodeView) -> str:
@@ -184,8 +184,8 @@ def _selected(selector: LabelSelector) -> Check:
 
     words = [f"{key}={value}" for key, value in selector.match_labels.items()]
     words += [" ".join((e.key, e.operator, ",".join(e.values))).strip() for e in selector.match_expressions]
-    return Check(
-        Gate.NODE_SELECTOR,
+    return Predicate(
+        Criterion.NODE_SELECTOR,
         f"labels {'; '.join(words) or 'any'}",
         lambda view: selects(selector, view.labels),
         observed,
@@ -198,20 +198,20 @@ def _label(view: NodeView, key: str) -> str:
     return f"{key}={view.labels[key]}" + ("" if key in view.node.labels else " (label of the Node)")
 
 
-def _in_part(required: HashRequirement) -> Check:
+def _in_part(required: HashRequirement) -> Predicate:
     def part(view: NodeView) -> int:
         return slot(view.node.meta.name, required.seed, required.count)
 
     of = f"of {required.count}, seed {required.seed!r}"
-    return Check(
-        Gate.HASH,
+    return Predicate(
+        Criterion.HASH,
         f"hash part {required.index} {of}",
         lambda view: part(view) == required.index,
         lambda view: f"part {part(view)}",
     )
 
 
-def _type_ready(type_: str) -> Check:
+def _type_ready(type_: str) -> Predicate:
     def holds(view: NodeView) -> bool:
         state = _report(view).types.get(type_)
         return state is not None and state.ready
@@ -220,12 +220,12 @@ def _type_ready(type_: str) -> Check:
         state = _report(view).types.get(type_)
         return "ready" if state and state.ready else (state and state.reason) or "NotInstalled"
 
-    return Check(Gate.TYPE, f"type {type_} ready", holds, observed)
+    return Predicate(Criterion.TYPE, f"type {type_} ready", holds, observed)
 
 
-def _has_attributes(required: TypeRequirement) -> Check:
+def _has_attributes(required: TypeRequirement) -> Predicate:
     """All attribute requirements of a type, met by one and the same service."""
-    asked = tuple(Wanted.of(attribute) for attribute in required.attributes)
+    asked = tuple(AttributeFilter.of(attribute) for attribute in required.attributes)
 
     def holds(view: NodeView) -> bool:
         offers = _report(view).offers.get(required.type, ())
@@ -236,11 +236,11 @@ def _has_attributes(required: TypeRequirement) -> Check:
         return "; ".join(f"{offer.service}: {_declared(offer, required)}" for offer in offers) or "no ready service"
 
     wanted = ", ".join(_wanted(attribute) for attribute in required.attributes)
-    return Check(Gate.ATTRIBUTE, f"one {required.type} service with {wanted}", holds, observed)
+    return Predicate(Criterion.ATTRIBUTE, f"one {required.type} service with {wanted}", holds, observed)
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class AttributeFilter:
     """One attribute requirement as sets, so that asking a service costs what it declares, not what is required."""
 
     key: str
@@ -248,7 +248,7 @@ class Wanted:
     all_of: frozenset[str] | None
 
     @classmethod
-    def of(cls, attribute: AttributeRequirement) -> "Wanted":
+    def of(cls, attribute: AttributeRequirement) -> "AttributeFilter":
         """The requirement of a spec."""
         any_of, all_of = attribute.any_of, attribute.all_of
         return cls(
@@ -257,7 +257,7 @@ class Wanted:
             None if all_of is None else frozenset(all_of),
         )
 
-    def met(self, offer: Offer) -> bool:
+    def met(self, offer: ServiceOffer) -> bool:
         """Whether a service declares what is wanted."""
         declared = offer.attributes.get(self.key, _NOTHING)
         any_of, all_of = self.any_of, self.all_of
@@ -269,12 +269,12 @@ def _wanted(attribute: AttributeRequirement) -> str:
     return f"{attribute.key} " + " and ".join(f"{word} {','.join(values)}" for word, values in said if values)
 
 
-def _declared(offer: Offer, required: TypeRequirement) -> str:
+def _declared(offer: ServiceOffer, required: TypeRequirement) -> str:
     pairs = ((wanted.key, offer.attributes.get(wanted.key)) for wanted in required.attributes)
     return ", ".join(f"{key}={','.join(sorted(values))}" if values else f"no {key}" for key, values in pairs)
 
 
-def _has_pairs(required: LanguageRequirement) -> Iterator[Check]:
+def _has_pairs(required: LanguageRequirement) -> Iterator[Predicate]:
     for pair in required.all_of:
         source, _, target = pair.partition("-")
         target = normalise_language(target) or target
@@ -282,25 +282,32 @@ def _has_pairs(required: LanguageRequirement) -> Iterator[Check]:
         yield _has_target(target, required) if source == "*" else _has_pair(wanted, required)
 
 
-def _has_pair(pair: str, required: LanguageRequirement) -> Check:
+def _has_pair(pair: str, required: LanguageRequirement) -> Predicate:
     def holds(view: NodeView) -> bool:
         return pair in (view.semantic_pairs if required.semantic else view.pairs)
 
-    return Check(Gate.LANGUAGE_PAIR, f"language pair {pair}{_repaired(required)}", holds, _offered(holds))
+    return Predicate(
+        Criterion.LANGUAGE_PAIR, f"language pair {pair}{_repaired(required)}", holds, _services_with_attributes(holds)
+    )
 
 
-def _has_target(target: str, required: LanguageRequirement) -> Check:
+def _has_target(target: str, required: LanguageRequirement) -> Predicate:
     def holds(view: NodeView) -> bool:
         return target in (view.semantic_pairs if required.semantic else view.pairs).targets
 
-    return Check(Gate.LANGUAGE_PAIR, f"language pair *-{target}{_repaired(required)}", holds, _offered(holds))
+    return Predicate(
+        Criterion.LANGUAGE_PAIR,
+        f"language pair *-{target}{_repaired(required)}",
+        holds,
+        _services_with_attributes(holds),
+    )
 
 
 def _repaired(required: LanguageRequirement) -> str:
     return " with semantic repair" if required.semantic else ""
 
 
-def _offered(holds: Callable[[NodeView], bool]) -> Callable[[NodeView], str]:
+def _services_with_attributes(holds: Callable[[NodeView], bool]) -> Callable[[NodeView], str]:
     return lambda view: "offered" if holds(view) else "not offered"
 
 

@@ -28,7 +28,7 @@ class Kind(StrEnum):
     GENERATOR = "nodepoolgenerators"
 
 
-OURS: Final = (Kind.NODE, Kind.POOL, Kind.SLICE, Kind.GENERATOR)
+CUSTOM_KINDS: Final = (Kind.NODE, Kind.POOL, Kind.SLICE, Kind.GENERATOR)
 """The kinds that hotpool defines."""
 
 
@@ -82,7 +82,7 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
+class ServiceOffer:
     """A service that counts: it is Running and its type is ready through it."""
 
     service: str
@@ -115,7 +115,7 @@ class Report:
     """H in seconds."""
     leaving: bool = False
     types: Mapping[str, TypeState] = field(default_factory=dict)
-    offers: Mapping[str, tuple[Offer, ...]] = field(default_factory=dict)
+    offers: Mapping[str, tuple[ServiceOffer, ...]] = field(default_factory=dict)
     """By type; only types that are ready."""
 
     @property
@@ -125,7 +125,7 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
-class Recorded:
+class StoredCondition:
     """The Ready condition that an operator wrote on an object before."""
 
     status: str
@@ -146,9 +146,9 @@ class Node:
     report: Report | None = None
     problem: str | None = None
     """Why a report is there but cannot be used."""
-    conditions: Mapping[str, Recorded] = field(default_factory=dict)
+    conditions: Mapping[str, StoredCondition] = field(default_factory=dict)
     """The operator's own conditions by type, as stored."""
-    untouched: bool = False
+    user_fields_empty: bool = False
     """True while people wrote nothing into it: no spec, no label or annotation of theirs (behaviour C4)."""
     owner: str | None = None
     """uid of the v1 Node that takes it along when it is deleted."""
@@ -241,7 +241,7 @@ class Generator:
 
 
 Observed = Node | KubeNode | Pool | Slice | Generator
-KIND_OF: Final[Mapping[type[Observed], Kind]] = {
+KIND_OF_OBJECT: Final[Mapping[type[Observed], Kind]] = {
     Node: Kind.NODE,
     KubeNode: Kind.KUBE_NODE,
     Pool: Kind.POOL,
@@ -256,7 +256,7 @@ class NodeView:
 
     node: Node
     liveness: Liveness
-    heard: bool = True
+    seen: bool = True
     """False: known from before this operator started, and silent since."""
     expired: bool = False
     """True: silent for 600 s, so that no brake holds it any more (behaviour C4, D8)."""

@@ -42,12 +42,12 @@ class _Shown:
 
 
 @dataclass(slots=True)
-class Transitions:
+class NodeHistory:
     """What was last seen of each node."""
 
     _shown: dict[str, _Shown] = field(default_factory=dict)
 
-    def step(
+    def record(
         self, node: str, reason: str, types: Mapping[str, TypeState], stored: str | None, at: str
     ) -> Transition | None:
         """What changed since the last call for this node.

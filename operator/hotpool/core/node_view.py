@@ -12,7 +12,7 @@ from hotpool.core.model import KubeNode, Node, NodeView
 from hotpool.core.pairs import NO_PAIRS
 
 
-def renewed(before: NodeView, node: Node) -> NodeView:
+def with_report(before: NodeView, node: Node) -> NodeView:
     """The view with a newer node and its pairs; those of an equal report are taken over."""
     known = before.node.report
     if node.report is None:
@@ -23,7 +23,7 @@ def renewed(before: NodeView, node: Node) -> NodeView:
     return replace(before, node=node, pairs=pairs, semantic_pairs=languages.pairs(node.report, semantic=True))
 
 
-def joined(view: NodeView, kube: KubeNode | None) -> NodeView:
+def merge_kube_node(view: NodeView, kube: KubeNode | None) -> NodeView:
     """The view with what the v1 Node of its name says: cordon is drain, and its labels are seen as if on our resource.
 
     Where both bear a label, ours counts. What has the agents' prefix is theirs to say: on a v1 Node it is not seen.
@@ -32,12 +32,12 @@ def joined(view: NodeView, kube: KubeNode | None) -> NodeView:
     return replace(view, kube=kube, joined_labels=seen | dict(view.node.labels) if seen else None)
 
 
-def of_kube(kube: KubeNode) -> tuple[object, ...]:
+def kube_node_inputs(kube: KubeNode) -> tuple[object, ...]:
     """What of a v1 Node matters."""
     return (kube.meta.uid, kube.unschedulable, kube.labels)
 
 
-def serial(node: Node) -> tuple[str, int, int] | None:
+def report_version(node: Node) -> tuple[str, int, int] | None:
     """What changes with each report."""
     report = node.report
     return (report.session, report.epoch, report.sequence) if report else None
@@ -48,18 +48,18 @@ def types(view: NodeView) -> frozenset[str]:
     return frozenset(view.node.report.types) if view.node.report else frozenset()
 
 
-def everywhere(view: NodeView) -> tuple[object, ...]:
+def pool_inputs(view: NodeView) -> tuple[object, ...]:
     """What matters to every pool."""
     report, node = view.node.report, view.node
     leaving = report is not None and report.leaving
     return (view.liveness, view.expired, node.drain, view.cordoned, view.labels, report is None, leaving)
 
 
-def shown(view: NodeView) -> tuple[object, ...]:
+def status_inputs(view: NodeView) -> tuple[object, ...]:
     """What the node's own condition, its owner and its Redis capability are made of."""
     report, node = view.node.report, view.node
     types_ = report.types if report else None
-    return (*everywhere(view), view.heard, node.problem, types_, node.conditions, node.meta.generation, node.owner)
+    return (*pool_inputs(view), view.seen, node.problem, types_, node.conditions, node.meta.generation, node.owner)
 
 
 def changed_types(before: NodeView, after: NodeView) -> set[str]:

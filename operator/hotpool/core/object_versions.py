@@ -10,7 +10,7 @@ from hotpool.core.model import Identity, Key, Kind
 
 
 @dataclass(slots=True)
-class Identities:
+class ObjectVersions:
     """Uid and version of every object, and the uids of those last seen deleted."""
 
     _known: dict[Kind, dict[str, Identity]] = field(default_factory=lambda: {kind: {} for kind in Kind})
@@ -31,7 +31,7 @@ class Identities:
         self._deleted.pop(Key(kind, name), None)
         return True
 
-    def gone(self, kind: Kind, name: str, uid: str) -> bool:
+    def remove(self, kind: Kind, name: str, uid: str) -> bool:
         """Whether the object that is known by this name is deleted hereby; another one of the name is not."""
         known = self._known[kind].get(name)
         if known is not None and known.uid != uid:
@@ -39,7 +39,7 @@ class Identities:
         self._deleted[Key(kind, name)] = uid
         return self._known[kind].pop(name, None) is not None
 
-    def contradicts(self, kind: Kind, name: str, listed: Identity) -> bool:
+    def conflicts(self, kind: Kind, name: str, listed: Identity) -> bool:
         """Whether what is known is newer than what a list holds: the list is late, or the store went back."""
         known = self._known[kind].get(name)
         if known is None:

@@ -17,14 +17,14 @@ QUIET_SECONDS: Final = 10.0
 RATE: Final = 5.0
 """Events in a second, of all objects together, when BURST is used up."""
 BURST: Final = 25
-ROOM: Final = 500
+MAX_TRACKED: Final = 500
 """Events that wait, for each rank; what finds no room is not told."""
 _RANKS: Final = {"Lease": 0, "NodePool": 1, "NodePoolGenerator": 1, "NodeCapability": 2}
 """The fleet's Events go first, those of single nodes last."""
 
 
 @dataclass(frozen=True, slots=True)
-class About:
+class EventObject:
     """The object that an Event regards."""
 
     kind: str
@@ -34,7 +34,7 @@ class About:
 
 
 @dataclass(frozen=True, slots=True)
-class Happening:
+class EventDraft:
     """One thing that happened to an object. `reason` and `action` are CamelCase words for programs."""
 
     reason: str
@@ -47,7 +47,7 @@ class Happening:
 class Event:
     """One Event to post: `count` things that happened from `first` to `last`."""
 
-    about: About
+    about: EventObject
     reason: str
     action: str
     note: str
@@ -59,23 +59,23 @@ class Event:
 
 @dataclass(slots=True)
 class _Waiting:
-    happening: Happening
+    happening: EventDraft
     due: float
     first: str
     last: str
     count: int = 1
 
 
-_Key = tuple[About, str]
+_Key = tuple[EventObject, str]
 
 
 @dataclass(slots=True)
-class Story:
+class EventAggregator:
     """What waits to be told, and what was told lately."""
 
     _waiting: dict[_Key, _Waiting] = field(default_factory=dict)
     _ranks: Counter[int] = field(default_factory=Counter)
-    _told: dict[_Key, float] = field(default_factory=dict)
+    _posted: dict[_Key, float] = field(default_factory=dict)
     """When each was told; only of the last QUIET_SECONDS, so that the rate bounds it."""
     _tokens: float = BURST
     _counted: float | None = None
@@ -86,16 +86,16 @@ class Story:
         """How many Events wait."""
         return len(self._waiting)
 
-    def tell(self, about: About, happening: Happening, at: str, now: float) -> bool:
+    def add(self, about: EventObject, happening: EventDraft, at: str, now: float) -> bool:
         """Take in what happened; False where there is no room for it."""
         key, rank = (about, happening.reason), _RANKS.get(about.kind, 1)
         known = self._waiting.get(key)
         if known:
-            _fold(known, happening, at)
+            _merge(known, happening, at)
             return True
-        if self._ranks[rank] >= ROOM:
+        if self._ranks[rank] >= MAX_TRACKED:
             return False
-        told = self._told.get(key)
+        told = self._posted.get(key)
         due = now if told is None else max(now, told + QUIET_SECONDS)
         self._waiting[key] = _Waiting(happening, due, first=at, last=at)
         self._ranks[rank] += 1
@@ -103,7 +103,7 @@ class Story:
 
     def take(self, now: float) -> list[Event]:
         """The Events that may be posted now, the most important first."""
-        self._told = {key: told for key, told in self._told.items() if now < told + QUIET_SECONDS}
+        self._posted = {key: told for key, told in self._posted.items() if now < told + QUIET_SECONDS}
         due = [key for key, item in self._waiting.items() if item.due <= now]
         due.sort(key=lambda key: (_RANKS.get(key[0].kind, 1), self._waiting[key].due))
         return [self._pop(key, now) for key in due[: self._spend(len(due), now)]]
@@ -120,15 +120,15 @@ class Story:
     def _pop(self, key: _Key, now: float) -> Event:
         item = self._waiting.pop(key)
         self._ranks[_RANKS.get(key[0].kind, 1)] -= 1
-        self._told[key] = now
+        self._posted[key] = now
         what = item.happening
         return Event(
             key[0], what.reason, what.action, what.content.note, what.warning, item.first, item.last, item.count
         )
 
 
-def _fold(known: _Waiting, newer: Happening, at: str) -> None:
+def _merge(known: _Waiting, newer: EventDraft, at: str) -> None:
     content = known.happening.content.fold(newer.content)
-    known.happening = Happening(newer.reason, newer.action, content, newer.warning)
+    known.happening = EventDraft(newer.reason, newer.action, content, newer.warning)
     known.last = at
     known.count += 1

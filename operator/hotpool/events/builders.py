@@ -9,8 +9,8 @@ from typing import Final
 
 from hotpool.api.meta import Condition
 from hotpool.core.model import Kind, Member
-from hotpool.events.aggregator import Happening
-from hotpool.events.messages import Group, Moves, Said
+from hotpool.events.aggregator import EventDraft
+from hotpool.events.messages import MembershipMessage, NameList, TextMessage
 
 KINDS: Final = {Kind.NODE: "NodeCapability", Kind.POOL: "NodePool", Kind.GENERATOR: "NodePoolGenerator"}
 """The kinds that Events regard."""
@@ -22,46 +22,52 @@ _OVER: Final = {"Paused": "Resumed"}
 """How the end of a condition is called, where it is not called …Over."""
 _TOLD_BY_READY: Final = {Kind.NODE: frozenset({"Draining"})}
 
-Standing = Mapping[str, tuple[str, str]]
+StoredConditions = Mapping[str, tuple[str, str]]
 """Condition type → status and reason, as stored before."""
 Members = Mapping[str, tuple[Member, ...]]
 """Slice name → members."""
 
 
-def changed_conditions(kind: Kind, before: Standing, after: Iterable[Condition]) -> list[Happening]:
+def changed_conditions(kind: Kind, before: StoredConditions, after: Iterable[Condition]) -> list[EventDraft]:
     """Every condition that appeared, changed its status or reason, or went.
 
     Ready is told under its own reason on a node, else as Ready and NotReady; others as their type and its end.
     """
     now = {condition.type: condition for condition in after}
     quiet = _TOLD_BY_READY.get(kind, frozenset())
-    found = [_told(kind, before.get(type_), condition) for type_, condition in now.items() if type_ not in quiet]
-    gone = [_over(type_) for type_, stood in before.items() if type_ not in now and type_ not in quiet and _on(stood)]
+    found = [
+        _condition_event(kind, before.get(type_), condition) for type_, condition in now.items() if type_ not in quiet
+    ]
+    gone = [
+        _resolved(type_)
+        for type_, stood in before.items()
+        if type_ not in now and type_ not in quiet and _is_set(stood)
+    ]
     return [happening for happening in (*found, *gone) if happening]
 
 
-def _told(kind: Kind, before: tuple[str, str] | None, now: Condition) -> Happening | None:
+def _condition_event(kind: Kind, before: tuple[str, str] | None, now: Condition) -> EventDraft | None:
     stands = (now.status, now.reason)
     if before == stands:
         return None
-    text = Said(f"{now.reason}: {now.message}" if now.message else now.reason)
+    text = TextMessage(f"{now.reason}: {now.message}" if now.message else now.reason)
     if now.type == "Ready":
         name = now.reason if kind is Kind.NODE else "Ready" if now.status == "True" else "NotReady"
-        return Happening(name, "SetCondition", text, warning=now.status != "True" and now.reason not in _WANTED)
-    if _on(stands):
-        return Happening(now.type, "SetCondition", text, warning=now.reason not in _WANTED)
-    return _over(now.type) if before and _on(before) else None
+        return EventDraft(name, "SetCondition", text, warning=now.status != "True" and now.reason not in _WANTED)
+    if _is_set(stands):
+        return EventDraft(now.type, "SetCondition", text, warning=now.reason not in _WANTED)
+    return _resolved(now.type) if before and _is_set(before) else None
 
 
-def _on(stands: tuple[str, str]) -> bool:
+def _is_set(stands: tuple[str, str]) -> bool:
     return stands[0] != "False"
 
 
-def _over(type_: str) -> Happening:
-    return Happening(_OVER.get(type_, f"{type_}Over"), "SetCondition", Said(f"{type_} does not hold any more"))
+def _resolved(type_: str) -> EventDraft:
+    return EventDraft(_OVER.get(type_, f"{type_}Over"), "SetCondition", TextMessage(f"{type_} does not hold any more"))
 
 
-def moved(before: Members, after: Members, why: Mapping[str, str], *, dry_run: bool) -> Happening | None:
+def membership_changed(before: Members, after: Members, why: Mapping[str, str], *, dry_run: bool) -> EventDraft | None:
     """Who joined, left and changed in a pool's slices; a node that only changed its slice did not move.
 
     `why`: node → the gate that keeps it out; a node that is not known any more was deleted.
@@ -70,15 +76,17 @@ def moved(before: Members, after: Members, why: Mapping[str, str], *, dry_run: b
     joined, left = sorted(new.keys() - old.keys()), sorted(old.keys() - new.keys())
     turned = sorted(node for node in old.keys() & new.keys() if old[node] != new[node])
     if dry_run and left and not any(after.values()):
-        return Happening("DryRunEmptied", "UpdateMembers", Said(f"mode DryRun: all {len(left)} members were taken out"))
-    moves = Moves(
-        Group.of(joined),
-        Group.of(left),
-        Group.of(turned),
+        return EventDraft(
+            "DryRunEmptied", "UpdateMembers", TextMessage(f"mode DryRun: all {len(left)} members were taken out")
+        )
+    moves = MembershipMessage(
+        NameList.of(joined),
+        NameList.of(left),
+        NameList.of(turned),
         Counter(str(why.get(node, "Deleted")) for node in left),
         Counter(new[node] for node in turned),
     )
-    return Happening("MembersChanged", "UpdateMembers", moves) if moves else None
+    return EventDraft("MembersChanged", "UpdateMembers", moves) if moves else None
 
 
 def _different(these: Members, others: Members) -> dict[str, str]:

@@ -23,7 +23,7 @@ class _Left(Generic[T]):
 
 
 @dataclass(slots=True)
-class Footprint(Generic[T]):
+class LastApplied(Generic[T]):
     """Owner → child → how we left it."""
 
     _owners: dict[str, _Left[T]] = field(default_factory=dict)

@@ -15,7 +15,7 @@ _NAMED: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class TextMessage:
     """A sentence; of several the last one counts."""
 
     text: str
@@ -31,19 +31,19 @@ class Said:
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class NameList:
     """A number of things, named while they are few."""
 
     count: int = 0
     names: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, names: list[str]) -> "Group":
+    def of(cls, names: list[str]) -> "NameList":
         """These."""
         return cls(len(names), tuple(sorted(names)[: _NAMED + 1]))
 
-    def __add__(self, other: "Group") -> "Group":
-        return Group(self.count + other.count, (*self.names, *other.names)[: _NAMED + 1])
+    def __add__(self, other: "NameList") -> "NameList":
+        return NameList(self.count + other.count, (*self.names, *other.names)[: _NAMED + 1])
 
     @property
     def listed(self) -> str:
@@ -52,11 +52,11 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
-class Things:
+class ObjectsMessage:
     """Things to which the same happened: `1 slice [llm-0] changed by others: put right`."""
 
     noun: str
-    things: Group
+    things: NameList
     what: str
 
     @property
@@ -67,16 +67,20 @@ class Things:
 
     def fold(self, newer: "Content") -> "Content":
         """Both, as one."""
-        return Things(newer.noun, self.things + newer.things, newer.what) if isinstance(newer, Things) else newer
+        return (
+            ObjectsMessage(newer.noun, self.things + newer.things, newer.what)
+            if isinstance(newer, ObjectsMessage)
+            else newer
+        )
 
 
 @dataclass(frozen=True, slots=True)
-class Moves:
+class MembershipMessage:
     """Members that joined, left (by reason) and changed their state (by the new one); each as often as it happened."""
 
-    joined: Group = Group()
-    left: Group = Group()
-    turned: Group = Group()
+    joined: NameList = NameList()
+    left: NameList = NameList()
+    turned: NameList = NameList()
     reasons: Mapping[str, int] = field(default_factory=dict)
     states: Mapping[str, int] = field(default_factory=dict)
 
@@ -95,9 +99,9 @@ class Moves:
 
     def fold(self, newer: "Content") -> "Content":
         """Both, as one."""
-        if not isinstance(newer, Moves):
+        if not isinstance(newer, MembershipMessage):
             return newer
-        return Moves(
+        return MembershipMessage(
             self.joined + newer.joined,
             self.left + newer.left,
             self.turned + newer.turned,
@@ -106,7 +110,7 @@ class Moves:
         )
 
 
-Content = Said | Things | Moves
+Content = TextMessage | ObjectsMessage | MembershipMessage
 
 
 def clipped(text: str) -> str:

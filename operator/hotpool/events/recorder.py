@@ -17,14 +17,14 @@ from hotpool.api.generator import GeneratorStatus
 from hotpool.api.meta import Condition
 from hotpool.api.pool import PoolSpec, PoolStatus
 from hotpool.clock import Clock
-from hotpool.core.cluster_cache import State
+from hotpool.core.cluster_cache import ClusterCache
 from hotpool.core.model import Generator, Key, Kind, Member, Meta, Node, Pool, Slice
 from hotpool.core.planning.diff import CreateSlice, DeleteSlice, SliceWrite, UpdateSlice
-from hotpool.errors import Rejected, Stale
-from hotpool.events.aggregator import About, Event, Happening, Story
-from hotpool.events.builders import KINDS, changed_conditions, moved
-from hotpool.events.last_applied import Footprint
-from hotpool.events.messages import Group, Said, Things
+from hotpool.errors import RejectedError, StaleError
+from hotpool.events.aggregator import Event, EventAggregator, EventDraft, EventObject
+from hotpool.events.builders import KINDS, changed_conditions, membership_changed
+from hotpool.events.last_applied import LastApplied
+from hotpool.events.messages import NameList, ObjectsMessage, TextMessage
 from hotpool.observability.metrics import EVENTS
 
 log = structlog.get_logger(__name__)
@@ -41,35 +41,35 @@ _SliceLeft = tuple[tuple[Member, ...], str | None, bool]
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
+class _ComponentHealth:
     """A part of the operator: whether it is well, since when, and whether we led and so told it."""
 
-    well: bool
+    healthy: bool
     since: float
-    told: bool
+    reported: bool
 
 
-class Narrator:
+class EventRecorder:
     """One fleet's story."""
 
-    def __init__(self, state: State, clock: Clock) -> None:
+    def __init__(self, state: ClusterCache, clock: Clock) -> None:
         self._state = state
         self._clock = clock
-        self._story = Story()
-        self._fleet: About | None = None
+        self._aggregator = EventAggregator()
+        self._fleet: EventObject | None = None
         """What the fleet's Events regard; None: not leading, nothing is told."""
         self._wake = asyncio.Event()
-        self._slices: Footprint[_SliceLeft] = Footprint()
-        self._pools: Footprint[PoolSpec] = Footprint()
-        self._parts: dict[str, _Part] = {}
+        self._slices: LastApplied[_SliceLeft] = LastApplied()
+        self._pools: LastApplied[PoolSpec] = LastApplied()
+        self._parts: dict[str, _ComponentHealth] = {}
 
     async def run(self, post: Post) -> None:
         """Post for ever; an Event that fails is dropped."""
         while True:
             await self._wake.wait()
-            while self._story.waiting:
+            while self._aggregator.waiting:
                 await asyncio.sleep(TICK_SECONDS)
-                for event in self._story.take(self._clock()):
+                for event in self._aggregator.take(self._clock()):
                     await self._post(post, event)
             self._wake.clear()
 
@@ -84,55 +84,55 @@ class Narrator:
 
     # The fleet.
 
-    def lead(self, term: int, fleet: About) -> None:
+    def leadership(self, term: int, fleet: EventObject) -> None:
         """We lead from now on; `fleet` is the object that stands for it."""
         self._fleet = fleet
-        self._tell(fleet, Happening("Leading", "Elect", Said(f"leads with term {term}")))
+        self._add(fleet, EventDraft("Leading", "Elect", TextMessage(f"leads with term {term}")))
 
-    def hears(self, *, well: bool) -> None:
+    def lease_watch(self, *, well: bool) -> None:
         """Whether heartbeats are heard."""
         deaf = "heartbeats cannot be heard: nobody's silence counts"
-        self._part("LeaseStream", ("Hearing", "heartbeats are heard again"), ("Deaf", deaf), well=well)
+        self._component("LeaseStream", ("Hearing", "heartbeats are heard again"), ("Deaf", deaf), well=well)
 
     def redis(self, well: bool, why: str) -> None:  # noqa: FBT001 - the mirror's callback.
         """Whether Redis takes our writes and holds the whole projection."""
         down = f"Redis does not take our writes; membership in Kubernetes goes on: {why}"
-        self._part("Redis", ("Up", "Redis holds the whole projection again"), ("Down", down), well=well)
+        self._component("Redis", ("Up", "Redis holds the whole projection again"), ("Down", down), well=well)
 
-    def nodes(self, well: bool, why: str) -> None:  # noqa: FBT001 - the stream's callback.
+    def node_watch(self, well: bool, why: str) -> None:  # noqa: FBT001 - the stream's callback.
         """Whether v1 Nodes are heard."""
         up, deaf = "cordons and labels of Nodes are heard again", f"nothing changes because of Nodes: {why}"
-        self._part("NodeStream", ("Hearing", up), ("Deaf", deaf), well=well)
+        self._component("NodeStream", ("Hearing", up), ("Deaf", deaf), well=well)
 
-    def _part(self, name: str, up: tuple[str, str], down: tuple[str, str], *, well: bool) -> None:
+    def _component(self, name: str, up: tuple[str, str], down: tuple[str, str], *, well: bool) -> None:
         """Only changes are told, and that a part is well again only after it was told that it is not."""
         now, known = self._clock(), self._parts.get(name)
-        if known and known.well is well:
+        if known and known.healthy is well:
             return
-        self._parts[name] = _Part(well=well, since=now, told=self._fleet is not None)
+        self._parts[name] = _ComponentHealth(healthy=well, since=now, reported=self._fleet is not None)
         if self._fleet and not well:
-            self._tell(self._fleet, Happening(name + down[0], "Watch", Said(down[1]), warning=True))
-        elif self._fleet and known and known.told:
+            self._add(self._fleet, EventDraft(name + down[0], "Watch", TextMessage(down[1]), warning=True))
+        elif self._fleet and known and known.reported:
             text = f"{up[1]}, after {now - known.since:.0f} s"
-            self._tell(self._fleet, Happening(name + up[0], "Watch", Said(text)))
+            self._add(self._fleet, EventDraft(name + up[0], "Watch", TextMessage(text)))
 
     # Pools.
 
     @contextmanager
-    def round(self, pool: Pool) -> Iterator[None]:
+    def resynced(self, pool: Pool) -> Iterator[None]:
         """Around all writes of a pool's slices in one round: who moved is told when all of it is stored."""
         self._slices.know(pool.meta, self._now_in(pool))
         self._slices.begin(pool.meta)
         yield
         before, after = self._slices.end(pool.meta, self._now_in(pool))
         subject = self._state.pools.get(pool.meta.name)
-        happening = moved(
+        happening = membership_changed(
             {name: left[0] for name, left in before.items()},
             {name: left[0] for name, left in after.items()},
-            subject.gates if subject else {},
+            subject.criteria if subject else {},
             dry_run=pool.spec.mode == "DryRun",
         )
-        self._about(Kind.POOL, pool.meta, happening)
+        self._object(Kind.POOL, pool.meta, happening)
 
     @contextmanager
     def slice_write(self, pool: Pool, write: SliceWrite) -> Iterator[None]:
@@ -145,15 +145,15 @@ class Narrator:
         # The state's own members where they are the same: a second copy of all members would cost memory.
         self._slices.stored(pool.meta, name, stored if stored == wanted else wanted)
         if foreign:
-            text = Things("slice", Group.of([name]), "changed by others: put right")
-            self._about(Kind.POOL, pool.meta, Happening("SlicePutRight", "UpdateMembers", text, warning=True))
+            text = ObjectsMessage("slice", NameList.of([name]), "changed by others: put right")
+            self._object(Kind.POOL, pool.meta, EventDraft("SlicePutRight", "UpdateMembers", text, warning=True))
 
     def _now_in(self, pool: Pool) -> dict[str, _SliceLeft]:
         return {name: _left(item) for name, item in self._state.slices.get(pool.meta.name, {}).items()}
 
     def pool_status(self, pool: Pool, status: PoolStatus) -> None:
         """A pool's status was stored."""
-        self._conditions(Kind.POOL, pool.meta, _standing(pool.status.conditions), status.conditions)
+        self._conditions(Kind.POOL, pool.meta, _stored_conditions(pool.status.conditions), status.conditions)
 
     def forget(self, kind: Kind, name: str) -> None:
         """A pool or generator is gone."""
@@ -161,7 +161,7 @@ class Narrator:
 
     # Generators.
 
-    def generates(self, generator: Generator, wanted: Iterable[str], pools: Mapping[str, Pool]) -> None:
+    def generator(self, generator: Generator, wanted: Iterable[str], pools: Mapping[str, Pool]) -> None:
         """A generator's pools are about to be written. `wanted`: names of pools to make."""
         ours = {name: pool.spec for name, pool in pools.items() if pool.owner == generator.meta.uid}
         self._pools.know(generator.meta, ours)
@@ -178,12 +178,14 @@ class Narrator:
         self._pools.stored(generator.meta, name, wanted)
         if foreign and wanted:
             reason, what = ("PoolPutRight", "edited") if found else ("PoolRecreated", "deleted")
-            text = Things("generated pool", Group.of([name]), f"{what} by others: put right")
-            self._about(Kind.GENERATOR, generator.meta, Happening(reason, "UpdatePools", text, warning=True))
+            text = ObjectsMessage("generated pool", NameList.of([name]), f"{what} by others: put right")
+            self._object(Kind.GENERATOR, generator.meta, EventDraft(reason, "UpdatePools", text, warning=True))
 
     def generator_status(self, generator: Generator, status: GeneratorStatus) -> None:
         """A generator's status was stored."""
-        self._conditions(Kind.GENERATOR, generator.meta, _standing(generator.status.conditions), status.conditions)
+        self._conditions(
+            Kind.GENERATOR, generator.meta, _stored_conditions(generator.status.conditions), status.conditions
+        )
 
     # Nodes.
 
@@ -192,44 +194,48 @@ class Narrator:
         before = {type_: (known.status, known.reason) for type_, known in node.conditions.items()}
         self._conditions(Kind.NODE, node.meta, before, conditions)
 
-    def cleaned_up(self, node: Meta, what: str) -> None:
+    def node_deleted(self, node: Meta, what: str) -> None:
         """A node was silent for 600 s, and what there was of it was deleted."""
-        self._about(Kind.NODE, node, Happening("CleanedUp", "Delete", Said(f"silent for 600 s: {what} deleted")))
+        self._object(
+            Kind.NODE, node, EventDraft("CleanedUp", "Delete", TextMessage(f"silent for 600 s: {what} deleted"))
+        )
 
     # Any of them.
 
-    def refused(self, key: Key, why: str) -> None:
+    def write_rejected(self, key: Key, why: str) -> None:
         """The API server refuses a write about an object, for example because others filled its conditions."""
-        known = self._state.known(key.kind).get(key.name)
+        known = self._state.exists(key.kind).get(key.name)
         if known:
-            about = About(KINDS[key.kind], key.name, known.uid)
-            self._tell(about, Happening("WriteRefused", "Write", Said(f"tried again later: {why}"), warning=True))
+            about = EventObject(KINDS[key.kind], key.name, known.uid)
+            self._add(
+                about, EventDraft("WriteRefused", "Write", TextMessage(f"tried again later: {why}"), warning=True)
+            )
 
     def _conditions(
         self, kind: Kind, meta: Meta, before: Mapping[str, tuple[str, str]], after: Iterable[Condition]
     ) -> None:
         for happening in changed_conditions(kind, before, after):
-            self._about(kind, meta, happening)
+            self._object(kind, meta, happening)
 
-    def _about(self, kind: Kind, meta: Meta, happening: Happening | None) -> None:
+    def _object(self, kind: Kind, meta: Meta, happening: EventDraft | None) -> None:
         if happening:
-            self._tell(About(KINDS[kind], meta.name, meta.uid), happening)
+            self._add(EventObject(KINDS[kind], meta.name, meta.uid), happening)
 
-    def _tell(self, about: About, happening: Happening) -> None:
+    def _add(self, about: EventObject, happening: EventDraft) -> None:
         if self._fleet is None:
             return
-        if not self._story.tell(about, happening, self._clock.timestamp(), self._clock()):
+        if not self._aggregator.add(about, happening, self._clock.timestamp(), self._clock()):
             EVENTS.labels("dropped").inc()
         self._wake.set()
 
 
 @contextmanager
-def _sent(footprint: Footprint[T], owner: Meta, child: str) -> Iterator[None]:
+def _sent(footprint: LastApplied[T], owner: Meta, child: str) -> Iterator[None]:
     """Around one write: what was stored is known again after an answer only."""
     known = footprint.write(owner, child)
     try:
         yield
-    except (Stale, Rejected):  # nothing was stored
+    except (StaleError, RejectedError):  # nothing was stored
         if known:
             footprint.refused(owner, child)
         raise
@@ -250,5 +256,5 @@ def _left(item: Slice) -> _SliceLeft:
     return item.members, item.owner, item.labelled
 
 
-def _standing(conditions: Iterable[Condition]) -> dict[str, tuple[str, str]]:
+def _stored_conditions(conditions: Iterable[Condition]) -> dict[str, tuple[str, str]]:
     return {condition.type: (condition.status, condition.reason) for condition in conditions}

@@ -19,7 +19,7 @@ from yaml import YAMLError
 from hotpool.api import meta
 from hotpool.core.model import Kind
 from hotpool.kube import node_json
-from hotpool.kube.rest import AWAY, explain, path, read, request, send
+from hotpool.kube.rest import CONNECTION_ERRORS, error_text, path, read, request, send
 
 Json = dict[str, Any]
 
@@ -31,11 +31,11 @@ _SERVICE_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespa
 _LEASES = "coordination.k8s.io/v1"
 _ELECTION = f"metadata.name={meta.ELECTION_LEASE}"
 _EVENTS = "events.k8s.io/v1"
-UNUSABLE = (config.ConfigException, YAMLError, LookupError, TypeError, ValueError, AttributeError, OSError)
+KUBECONFIG_ERRORS = (config.ConfigException, YAMLError, LookupError, TypeError, ValueError, AttributeError, OSError)
 """What the loaders raise for a kubeconfig that is missing, half written or of another shape."""
 
 
-class Unavailable(Exception):  # noqa: N818 - an answer of the cluster, not a fault of ours.
+class ApiUnavailable(Exception):  # noqa: N818 - an answer of the cluster, not a fault of ours.
     """The API server could not be reached or refused a read; the text says what and why.
 
     `status`: HTTP's, None where there was no answer. `asked`: verb and resource, empty where nothing was asked.
@@ -44,11 +44,11 @@ class Unavailable(Exception):  # noqa: N818 - an answer of the cluster, not a fa
     def __init__(self, text: str, status: int | None = None, asked: str = "") -> None:
         super().__init__(text)
         self.status = status
-        self.asked = asked
+        self.request = asked
 
 
 @dataclass(frozen=True, slots=True)
-class Access:
+class ClusterTarget:
     """Which cluster and namespace, as the command line or the environment says."""
 
     namespace: str
@@ -61,7 +61,7 @@ class Access:
         return not self.kubeconfig and not self.context and _SERVICE_HOST in os.environ
 
 
-async def connect(access: Access) -> client.ApiClient:
+async def connect(access: ClusterTarget) -> client.ApiClient:
     """A client for the cluster; raises `config.ConfigException` with what is missing."""
     settings = client.Configuration()
     if access.in_cluster:
@@ -78,33 +78,33 @@ async def connect(access: Access) -> client.ApiClient:
 
 
 @asynccontextmanager
-async def reading(access: Access) -> AsyncIterator["Reader"]:
+async def reading(access: ClusterTarget) -> AsyncIterator["Reader"]:
     """A Reader with a connection of its own, for one command; raises Unavailable where none can be made."""
     try:
         api = await connect(access)
-    except UNUSABLE as error:
-        raise no_kubeconfig(access, error) from None
+    except KUBECONFIG_ERRORS as error:
+        raise kubeconfig_error(access, error) from None
     try:
         yield Reader(api, access.namespace)
     finally:
         await api.close()
 
 
-def no_kubeconfig(access: Access, error: BaseException) -> Unavailable:
+def kubeconfig_error(access: ClusterTarget, error: BaseException) -> ApiUnavailable:
     """What to raise where `connect` found nothing to connect with."""
     if access.in_cluster:
-        return Unavailable(f"no usable service account in this pod: {error}")
+        return ApiUnavailable(f"no usable service account in this pod: {error}")
     where = access.kubeconfig or KUBE_CONFIG_DEFAULT_LOCATION
     if not any(Path(path).expanduser().exists() for path in where.split(os.pathsep)):
-        return Unavailable(f"no kubeconfig: {where} does not exist; see --kubeconfig")
-    return Unavailable(f"no usable kubeconfig ({where}): {error}")
+        return ApiUnavailable(f"no kubeconfig: {where} does not exist; see --kubeconfig")
+    return ApiUnavailable(f"no usable kubeconfig ({where}): {error}")
 
 
 def namespace_of(kubeconfig: str | None, context: str | None) -> str | None:
     """The namespace that kubectl would use without -n; None where no file says one."""
-    if Access("", kubeconfig, context).in_cluster:
+    if ClusterTarget("", kubeconfig, context).in_cluster:
         return _SERVICE_NAMESPACE.read_text().strip() if _SERVICE_NAMESPACE.is_file() else None
-    with suppress(*UNUSABLE):
+    with suppress(*KUBECONFIG_ERRORS):
         merged = KubeConfigMerger(kubeconfig or os.path.expanduser(KUBE_CONFIG_DEFAULT_LOCATION)).config  # noqa: PTH111 - may be several paths.
         chosen = merged["contexts"].get_with_name(context or merged["current-context"])
         return chosen["context"].safe_get("namespace") or None
@@ -146,7 +146,7 @@ class Reader:
     async def _get(self, where: str, group: str, resource: str) -> Json | None:
         try:
             found = await request(self._api, "GET", where, seconds=READ_TIMEOUT)
-        except (ApiException, *AWAY) as error:
+        except (ApiException, *CONNECTION_ERRORS) as error:
             if isinstance(error, ApiException) and error.status == 404:  # noqa: PLR2004 - HTTP's own number.
                 return None
             raise _unavailable("get", group, resource, error) from None
@@ -156,9 +156,9 @@ class Reader:
         try:
             answer = await send(self._api, "GET", path("v1", "nodes", name), seconds=READ_TIMEOUT)
             body = await content(answer, f"get nodes/{name}")
-        except AWAY as error:
+        except CONNECTION_ERRORS as error:
             raise _unavailable("get", "", f"nodes/{name}", error) from None
-        except Unavailable as error:
+        except ApiUnavailable as error:
             if error.status == 404:  # noqa: PLR2004 - HTTP's own number.
                 return None
             raise
@@ -194,7 +194,7 @@ class Reader:
         try:
             where = path("v1", "namespaces", SYSTEM_NAMESPACE)
             found = await request(self._api, "GET", where, seconds=READ_TIMEOUT)
-        except (ApiException, *AWAY) as error:
+        except (ApiException, *CONNECTION_ERRORS) as error:
             raise _unavailable("get", "", f"namespaces/{SYSTEM_NAMESPACE}", error) from None
         return str(found["metadata"]["uid"])
 
@@ -206,7 +206,7 @@ class Reader:
             query = selectors | {"limit": str(_PAGE)} | ({"continue": more} if more else {})
             try:
                 page = await request(self._api, "GET", where, query=query, seconds=READ_TIMEOUT)
-            except (ApiException, *AWAY) as error:
+            except (ApiException, *CONNECTION_ERRORS) as error:
                 raise _unavailable("list", group_version.partition("/")[0], plural, error) from None
             more = page["metadata"].get("continue") or ""
             for item in page["items"]:
@@ -223,7 +223,7 @@ async def kube_nodes(api: client.ApiClient) -> AsyncIterator[tuple[list[Json], s
         try:
             answer = await send(api, "GET", path("v1", "nodes"), query=query, seconds=READ_TIMEOUT)
             nodes, version, more = node_json.page(await content(answer, "list nodes"))
-        except AWAY as error:
+        except CONNECTION_ERRORS as error:
             raise _unavailable("list", "", "nodes", error) from None
         yield nodes, version
         if not more:
@@ -235,9 +235,9 @@ async def content(answer: aiohttp.ClientResponse, asked: str) -> bytes:
     try:
         return await read(answer)
     except ApiException as error:
-        raise Unavailable(f"cannot {asked}: {explain(error)}", error.status, asked) from None
+        raise ApiUnavailable(f"cannot {asked}: {error_text(error)}", error.status, asked) from None
 
 
-def _unavailable(verb: str, group: str, resource: str, error: BaseException) -> Unavailable:
+def _unavailable(verb: str, group: str, resource: str, error: BaseException) -> ApiUnavailable:
     status = error.status if isinstance(error, ApiException) else None
-    return Unavailable(f"cannot {verb} {resource}: {explain(error)}", status, f"{verb} {resource} ({group})")
+    return ApiUnavailable(f"cannot {verb} {resource}: {error_text(error)}", status, f"{verb} {resource} ({group})")

@@ -11,19 +11,19 @@ import kopf
 from kubernetes.aio import client
 
 from hotpool.api import meta
-from hotpool.core.model import OURS, Kind
+from hotpool.core.model import CUSTOM_KINDS, Kind
 
 Feed = Callable[[Kind, str | None, Any], None]
 """Called with kind, event type (None: part of a first listing; ADDED, MODIFIED, DELETED) and the object."""
 
-_FOR_EVER = tuple(1.0 for _ in range(100_000))
+_MAX_RETRIES = tuple(1.0 for _ in range(100_000))
 _INACTIVITY_SECONDS = 300.0
 
 
 def registry(feed: Feed, settings: client.Configuration) -> kopf.OperatorRegistry:
     """Kopf's handlers: one for each kind, and the login with the credentials that our own client uses."""
     handlers = kopf.OperatorRegistry()
-    for kind in OURS:
+    for kind in CUSTOM_KINDS:
         kopf.on.event(meta.GROUP, meta.VERSION, kind.value, registry=handlers, id=kind.value)(_handler(kind, feed))
 
     @kopf.on.login(registry=handlers)
@@ -35,7 +35,7 @@ def registry(feed: Feed, settings: client.Configuration) -> kopf.OperatorRegistr
         settings.scanning.disabled = True
         settings.posting.enabled = False
         settings.watching.inactivity_timeout = _INACTIVITY_SECONDS
-        settings.networking.error_backoffs = _FOR_EVER
+        settings.networking.error_backoffs = _MAX_RETRIES
 
     return handlers
 

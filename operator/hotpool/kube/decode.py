@@ -25,10 +25,10 @@ from hotpool.core.model import (
     Node,
     Observed,
     Pool,
-    Recorded,
     Slice,
+    StoredCondition,
 )
-from hotpool.kube.decode_report import usable_report, why
+from hotpool.kube.decode_report import error_text, usable_report
 
 Json = Mapping[str, Any]
 Status = TypeVar("Status", pool.PoolStatus, generator.GeneratorStatus)
@@ -42,15 +42,15 @@ _STATES: Final[Mapping[str, slices.MemberState]] = {state: state for state in ge
 
 
 @dataclass(frozen=True, slots=True)
-class Rejection:
+class DecodeError:
     """An object that cannot be read, and why."""
 
     kind: str
     name: str
-    why: str
+    reason: str
 
 
-def decode(kind: Kind, body: Json) -> Observed | Rejection:
+def decode(kind: Kind, body: Json) -> Observed | DecodeError:
     """One object of a watched kind."""
     try:
         match kind:
@@ -65,7 +65,7 @@ def decode(kind: Kind, body: Json) -> Observed | Rejection:
             case Kind.GENERATOR:
                 return _generator(body)
     except (ValidationError, *_UNREADABLE) as error:
-        return Rejection(kind, _name(body), why(error))
+        return DecodeError(kind, _name(body), error_text(error))
 
 
 def identify(body: Json) -> tuple[str, Identity] | None:
@@ -95,7 +95,9 @@ def _name(body: Any) -> str:
 
 def _meta(body: Json) -> Meta:
     data = body["metadata"]
-    return Meta(_text(data["name"]), _text(data["uid"]), int(data["resourceVersion"]), _serial(data.get("generation")))
+    return Meta(
+        _text(data["name"]), _text(data["uid"]), int(data["resourceVersion"]), _version_number(data.get("generation"))
+    )
 
 
 def _text(value: Any) -> str:
@@ -111,9 +113,9 @@ def _mapping(value: Any) -> Json:
     return value if isinstance(value, Mapping) else {}
 
 
-def _serial(value: Any) -> int:
+def _version_number(value: Any) -> int:
     """A number that is written again; what is none counts as 0."""
-    return value if isinstance(value, int) and 0 <= value <= meta.LARGEST_SERIAL else 0
+    return value if isinstance(value, int) and 0 <= value <= meta.MAX_SAFE_INTEGER else 0
 
 
 def _paused(body: Json) -> bool:
@@ -136,8 +138,8 @@ def _node(body: Json) -> Node:
         drain=spec.get("drain") is True,
         report=report,
         problem=problem,
-        conditions=dict(_recorded(status.get("conditions"))),
-        untouched=not any(spec.values()) and not _touched(body["metadata"]),  # drain: false is the default
+        conditions=dict(_stored_conditions(status.get("conditions"))),
+        user_fields_empty=not any(spec.values()) and not _is_deleted(body["metadata"]),  # drain: false is the default
         owner=_owner(body, "Node", "v1").get("uid"),
     )
 
@@ -152,21 +154,21 @@ def _kube_node(body: Json) -> KubeNode:
     return KubeNode(_meta(body), labels, _mapping(body.get("spec")).get("unschedulable") is True)
 
 
-def _touched(metadata: Json) -> bool:
+def _is_deleted(metadata: Json) -> bool:
     """Whether people set a label or an annotation (behaviour C4); the agent's own have its prefix."""
     words = (*(metadata.get("labels") or {}), *(metadata.get("annotations") or {}))
     return any(not word.startswith(meta.AGENT_PREFIX) for word in words)
 
 
-def _recorded(conditions: Any) -> Iterator[tuple[str, Recorded]]:
+def _stored_conditions(conditions: Any) -> Iterator[tuple[str, StoredCondition]]:
     """Type and content of the conditions that can be read; others may have written there too."""
     for condition in _items(conditions):
         with suppress(*_UNREADABLE):
-            said = Recorded(
+            said = StoredCondition(
                 status=_text(condition["status"]),
                 reason=_text(condition.get("reason") or ""),
                 since=_text(condition["lastTransitionTime"]),
-                generation=_serial(condition.get("observedGeneration")),
+                generation=_version_number(condition.get("observedGeneration")),
             )
             if 0 < len(said.since) <= _LONGEST_TIME:
                 yield _text(condition["type"]), said
@@ -177,7 +179,7 @@ def _pool(body: Json) -> Pool:
     try:
         spec = pool.PoolSpec.model_validate(body.get("spec") or {})
     except ValidationError as error:
-        spec, problem = pool.PoolSpec(), f"spec.{why(error)}"
+        spec, problem = pool.PoolSpec(), f"spec.{error_text(error)}"
     return Pool(
         meta=_meta(body),
         spec=spec,
@@ -204,7 +206,9 @@ def _slice(body: Json) -> Slice:
     if not name:
         raise ValueError(f"neither an owner of kind NodePool nor a label {meta.POOL_LABEL} nor the name of a slice")
     members = tuple(member for item in _items(body.get("members")) if (member := _member(item)))
-    return Slice(_meta(body), name, _serial(body.get("term")), members, owner.get("uid"), labelled=label == name)
+    return Slice(
+        _meta(body), name, _version_number(body.get("term")), members, owner.get("uid"), labelled=label == name
+    )
 
 
 def _items(value: Any) -> Iterable[Any]:
@@ -224,7 +228,7 @@ def _generator(body: Json) -> Generator:
     try:
         spec = generator.GeneratorSpec.model_validate(body.get("spec") or {})
     except ValidationError as error:
-        spec, problem = generator.GeneratorSpec(rule=generator.GeneratorRule()), f"spec.{why(error)}"
+        spec, problem = generator.GeneratorSpec(rule=generator.GeneratorRule()), f"spec.{error_text(error)}"
     return Generator(
         meta=_meta(body),
         spec=spec,

@@ -10,25 +10,25 @@ from pydantic import ValidationError
 
 from hotpool.api import capability
 from hotpool.api.languages import normalise_language, normalise_languages
-from hotpool.core.model import Offer, Report, Rule, TypeState
+from hotpool.core.model import Report, Rule, ServiceOffer, TypeState
 
-_MOST_PARTS: Final = 4
+MAX_SERVICES: Final = 4
 """Two codes of two parts each (zh-cn-en-us): no code in use has more."""
-MOST_WORDS: Final = capability.REPORT_BYTES // len('"",')
+MAX_VALUES: Final = capability.REPORT_BYTES // len('"",')
 """Languages, pairs, attributes, values and ids of services: a report of the size that the agent keeps to has fewer.
 
 The schema bounds each list but not their product, which is what everything that asks about a node takes time for.
 """
-_LONGEST_WHY: Final = 1024
+MAX_ERROR_LENGTH: Final = 1024
 
 
-def why(error: Exception) -> str:
+def error_text(error: Exception) -> str:
     """The first thing that is wrong, for people."""
     text = f"{type(error).__name__}: {error}"
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         text = f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
-    return text if len(text) <= _LONGEST_WHY else f"{text[:_LONGEST_WHY]}…"
+    return text if len(text) <= MAX_ERROR_LENGTH else f"{text[:MAX_ERROR_LENGTH]}…"
 
 
 def usable_report(raw: Mapping[str, Any] | None) -> tuple[Report | None, str | None]:
@@ -38,14 +38,14 @@ def usable_report(raw: Mapping[str, Any] | None) -> tuple[Report | None, str | N
     try:
         report = capability.Report.model_validate(raw)
     except ValidationError as error:
-        return None, f"status.report.{why(error)}"
-    words = sum(map(_words, report.services)) + sum(len(capable.services) for capable in report.capabilities)
-    if words > MOST_WORDS:
-        return None, f"status.report: {words} languages, pairs, attributes, values and ids, {MOST_WORDS} at most"
+        return None, f"status.report.{error_text(error)}"
+    words = sum(map(_count_values, report.services)) + sum(len(capable.services) for capable in report.capabilities)
+    if words > MAX_VALUES:
+        return None, f"status.report: {words} languages, pairs, attributes, values and ids, {MAX_VALUES} at most"
     return _report(report), None
 
 
-def _words(service: capability.Service) -> int:
+def _count_values(service: capability.Service) -> int:
     rules = sum(1 + len(rule.languages) + len(rule.pairs) + len(rule.blocked) for rule in service.rules)
     return len(service.languages) + rules + sum(1 + len(attribute.values) for attribute in service.attributes)
 
@@ -53,7 +53,7 @@ def _words(service: capability.Service) -> int:
 def _report(raw: capability.Report) -> Report:
     types = {c.type: TypeState(c.ready, c.reason, c.services) for c in raw.capabilities}
     ready = {type_: frozenset(state.services) for type_, state in types.items() if state.ready}
-    offers: dict[str, list[Offer]] = {}
+    offers: dict[str, list[ServiceOffer]] = {}
     for service in raw.services:
         if service.state == "Running" and service.id in ready.get(service.type, ()):
             offers.setdefault(service.type, []).append(_offer(service))
@@ -70,14 +70,14 @@ def _report(raw: capability.Report) -> Report:
     )
 
 
-def _offer(service: capability.Service) -> Offer:
+def _offer(service: capability.Service) -> ServiceOffer:
     languages = frozenset(normalise_languages(service.languages))
     attributes = {item.key: frozenset(item.values) for item in service.attributes}
     for key, value in (("model", service.model), ("version", service.version), ("device", service.device)):
         if value is not None:
             attributes.setdefault(key, frozenset({value}))
     attributes.setdefault("languages", languages)
-    return Offer(service.id, service.type, languages, tuple(_rule(rule) for rule in service.rules), attributes)
+    return ServiceOffer(service.id, service.type, languages, tuple(_rule(rule) for rule in service.rules), attributes)
 
 
 def _rule(rule: capability.TranslationRule) -> Rule:
@@ -93,7 +93,7 @@ def _pairs(raw: Iterable[str]) -> Iterable[str]:
     """`src-tgt` with both codes in normal form. A code may itself hold a `-` (zh-cn-en): all splits are tried."""
     for pair in raw:
         parts = pair.lower().split("-")
-        if len(parts) > _MOST_PARTS:
+        if len(parts) > MAX_SERVICES:
             continue
         splits = [("-".join(parts[:cut]), "-".join(parts[cut:])) for cut in range(1, len(parts))]
         known = [(normalise_language(source), normalise_language(target)) for source, target in splits]

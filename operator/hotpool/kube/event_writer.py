@@ -12,9 +12,9 @@ from kubernetes.aio.client import ApiClient
 from kubernetes.aio.client.exceptions import ApiException
 
 from hotpool.api import meta
-from hotpool.errors import NotLeader, Rejected, Retryable
+from hotpool.errors import NotLeaderError, RejectedError, RetryableError
 from hotpool.events.aggregator import Event
-from hotpool.kube.rest import AWAY, explain, path, request
+from hotpool.kube.rest import CONNECTION_ERRORS, error_text, path, request
 
 REPORTING_CONTROLLER: Final = "hotpool.dev/operator"
 POST_TIMEOUT: Final = 2.0
@@ -25,7 +25,7 @@ _NAME_MAX: Final = 230
 """Of the object in the Event's own name, which is at most 253 long."""
 
 
-class EventSink:
+class EventWriter:
     """Posts the Events of one namespace. `leader` says whether our time as leader still runs."""
 
     def __init__(self, api: ApiClient, namespace: str, *, leader: Callable[[], bool], instance: str) -> None:
@@ -37,19 +37,19 @@ class EventSink:
     async def post(self, event: Event) -> None:
         """One request, bounded in time."""
         if not self._leader():
-            raise NotLeader("our time as leader is over, nothing was sent")
-        body = wire(event, self._namespace, self._instance)
+            raise NotLeaderError("our time as leader is over, nothing was sent")
+        body = to_wire(event, self._namespace, self._instance)
         try:
             where = path(_EVENTS, "namespaces", self._namespace, "events")
             query = {"fieldManager": meta.OPERATOR_MANAGER}
             await request(self._api, "POST", where, query=query, body=body, seconds=POST_TIMEOUT)
         except ApiException as error:
-            raise Rejected(explain(error)) from None
-        except AWAY as error:
-            raise Retryable(explain(error)) from None
+            raise RejectedError(error_text(error)) from None
+        except CONNECTION_ERRORS as error:
+            raise RetryableError(error_text(error)) from None
 
 
-def wire(event: Event, namespace: str, instance: str) -> Any:
+def to_wire(event: Event, namespace: str, instance: str) -> Any:
     """The Event as the API server takes it; what was folded is a series."""
     about = event.about
     body: dict[str, Any] = {

@@ -21,8 +21,8 @@ from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 
 from hotpool.api.meta import ELECTION_LEASE
-from hotpool.errors import Retryable
-from hotpool.kube.client import Access
+from hotpool.errors import RetryableError
+from hotpool.kube.client import ClusterTarget
 from hotpool.observability.metrics import LEADER, TERM
 
 LEASE_SECONDS: Final = 6
@@ -40,7 +40,7 @@ _AWAY: Final = (urllib3.exceptions.HTTPError, OSError)
 log = structlog.get_logger(__name__)
 
 
-class Elector(threading.Thread):
+class LeaderElector(threading.Thread):
     """Acquires the Lease, renews it, releases it on `stop()`.
 
     `won` and `lost` are called from the thread, once each. `says`: annotations of the Lease while we hold it.
@@ -48,7 +48,7 @@ class Elector(threading.Thread):
 
     def __init__(
         self,
-        access: Access,
+        access: ClusterTarget,
         *,
         won: Callable[[], None],
         lost: Callable[[], None],
@@ -62,7 +62,7 @@ class Elector(threading.Thread):
         self._minimum: Callable[[], int] = int
         self._won = won
         self._lost = lost
-        self._says = dict(says)
+        self._annotations = dict(says)
         self._until = 0.0
         self._other_until = 0.0
         """Until when another's Lease holds, as far as was seen (monotonic)."""
@@ -73,7 +73,7 @@ class Elector(threading.Thread):
         self._seen: tuple[str, float] = ("", 0.0)
         """The Lease's version last seen of another holder, and when it was first seen (monotonic)."""
 
-    def begin(self, largest_term: Callable[[], int]) -> None:
+    def start_campaign(self, largest_term: Callable[[], int]) -> None:
         """Start to elect; the term will be larger than what `largest_term` says at that time."""
         self._minimum = largest_term
         self.start()
@@ -82,7 +82,7 @@ class Elector(threading.Thread):
         """Whether a write may begin now."""
         return monotonic() < self._until
 
-    def following(self) -> bool:
+    def sees_leader(self) -> bool:
         """Whether another replica leads, as far as its Lease was seen to be renewed."""
         return not self.leading() and monotonic() < self._other_until
 
@@ -128,7 +128,7 @@ class Elector(threading.Thread):
             with self._lock:
                 self._raise(client.CoordinationV1Api(_connect(self._access)), term)
         except (ApiException, *_AWAY) as error:
-            raise Retryable(f"the term {term} was not stored: {type(error).__name__}") from None
+            raise RetryableError(f"the term {term} was not stored: {type(error).__name__}") from None
 
     def _raise(self, api: Any, term: int) -> None:
         lease: Any = copy.deepcopy(self._held) or self._read(api)
@@ -185,7 +185,7 @@ class Elector(threading.Thread):
         lease.spec.holder_identity = self.identity
         lease.spec.lease_duration_seconds = LEASE_SECONDS
         lease.spec.acquire_time = datetime.now(UTC)
-        lease.metadata.annotations = {**(lease.metadata.annotations or {}), **self._says}
+        lease.metadata.annotations = {**(lease.metadata.annotations or {}), **self._annotations}
         try:
             self._put(api, lease, started)
         except ApiException as error:
@@ -224,7 +224,7 @@ class Elector(threading.Thread):
             log.warning("the election Lease was not released; it runs out by itself", error=type(error).__name__)
 
 
-def _connect(access: Access) -> Any:
+def _connect(access: ClusterTarget) -> Any:
     settings: Any = client.Configuration()
     if access.in_cluster:
         config.load_incluster_config(client_configuration=settings)

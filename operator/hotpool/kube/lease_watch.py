@@ -12,19 +12,19 @@ import msgspec
 import structlog
 from kubernetes.aio.client import ApiClient
 
-from hotpool.api.meta import CANARY_LEASE, LEASE_LABEL
+from hotpool.api.meta import LEASE_LABEL, PROBE_LEASE
 from hotpool.core.model import Heartbeat
 from hotpool.kube import list_watch
 from hotpool.kube.client import READ_TIMEOUT, content
 from hotpool.kube.decode import decode_lease
-from hotpool.kube.rest import explain, path, send
+from hotpool.kube.rest import error_text, path, send
 
 log = structlog.get_logger(__name__)
 
 _QUIET_SECONDS = 30.0
 """A stream without a line for so long is opened anew: the canary alone brings one each 5 s."""
-_BURST_PAUSE = 1.0  # seconds; a fifteenth of the usual H
-_PLENTY = 1 << 17
+_BATCH_PAUSE_SECONDS = 1.0  # seconds; a fifteenth of the usual H
+BACKLOG_BYTES = 1 << 17
 _PAGE = 500
 
 
@@ -50,26 +50,26 @@ class _Line(msgspec.Struct):
     object: _Lease
 
 
-class Listener(Protocol):
+class LeaseWatchObserver(Protocol):
     """Whom the stream tells."""
 
-    def heartbeats(self, beats: Sequence[Heartbeat]) -> None:
+    def on_heartbeats(self, beats: Sequence[Heartbeat]) -> None:
         """Leases as listed or changed."""
 
-    def echo(self, renewed: str) -> None:
+    def on_probe_received(self, renewed: str) -> None:
         """The renewTime of the canary Lease, as listed or changed."""
 
-    def deaf(self) -> None:
+    def on_watch_lost(self) -> None:
         """The stream broke: nobody's silence counts from here."""
 
-    def hearing(self) -> None:
+    def on_watch_restored(self) -> None:
         """The stream is open again."""
 
 
-class LeaseStream:
+class LeaseWatch:
     """Lists, then watches the nodes' Leases for ever."""
 
-    def __init__(self, api: ApiClient, namespace: str, listener: Listener) -> None:
+    def __init__(self, api: ApiClient, namespace: str, listener: LeaseWatchObserver) -> None:
         self._api = api
         self._path = path("coordination.k8s.io/v1", "namespaces", namespace, "leases")
         self._listener = listener
@@ -78,11 +78,11 @@ class LeaseStream:
 
     async def run(self) -> None:
         """Never returns; trouble is told as deafness and tried again with growing, jittered delay."""
-        await list_watch.keep(self._list, self._watch, self._broke)
+        await list_watch.run_forever(self._list, self._watch, self._disconnected)
 
-    def _broke(self, error: BaseException, delay: float) -> None:
-        self._listener.deaf()
-        log.warning("lease stream broke", error=explain(error), retry_seconds=round(delay, 1))
+    def _disconnected(self, error: BaseException, delay: float) -> None:
+        self._listener.on_watch_lost()
+        log.warning("lease stream broke", error=error_text(error), retry_seconds=round(delay, 1))
 
     async def _list(self) -> str:
         version = more = ""
@@ -90,10 +90,10 @@ class LeaseStream:
             query = {"labelSelector": LEASE_LABEL, "limit": str(_PAGE)} | ({"continue": more} if more else {})
             page = await send(self._api, "GET", self._path, query=query, seconds=READ_TIMEOUT)
             body = msgspec.json.decode(await content(page, "list leases"))
-            self._tell([msgspec.convert(item, _Lease) for item in body.get("items") or []])
+            self._deliver([msgspec.convert(item, _Lease) for item in body.get("items") or []])
             version, more = body["metadata"]["resourceVersion"], body["metadata"].get("continue") or ""
             if not more:
-                self._listener.hearing()
+                self._listener.on_watch_restored()
                 self.listed.set()
                 return str(version)
 
@@ -107,19 +107,19 @@ class LeaseStream:
             events = [self._decode(line) for line in lines if line]
             if any(event.type == "ERROR" for event in events):
                 return ""
-            self._tell([event.object for event in events if event.type in {"ADDED", "MODIFIED"}])
+            self._deliver([event.object for event in events if event.type in {"ADDED", "MODIFIED"}])
             version = events[-1].object.metadata.resourceVersion if events else version
-            if len(chunk) < _PLENTY:  # of more there is a backlog: no time to pause
+            if len(chunk) < BACKLOG_BYTES:  # of more there is a backlog: no time to pause
                 await _pause(answer)
         return version if answer.status < 400 else ""  # noqa: PLR2004 - HTTP's own number.
 
-    def _tell(self, leases: Sequence[_Lease]) -> None:
+    def _deliver(self, leases: Sequence[_Lease]) -> None:
         """The heartbeats first: the canary says that everything before it was brought."""
         beats = [_heartbeat(lease, lease.spec) for lease in leases if lease.spec]
-        self._listener.heartbeats([beat for beat in beats if beat])
+        self._listener.on_heartbeats([beat for beat in beats if beat])
         for lease in leases:
-            if lease.metadata.name == CANARY_LEASE and lease.spec and lease.spec.renewTime:
-                self._listener.echo(lease.spec.renewTime)
+            if lease.metadata.name == PROBE_LEASE and lease.spec and lease.spec.renewTime:
+                self._listener.on_probe_received(lease.spec.renewTime)
 
 
 def _heartbeat(lease: _Lease, spec: _Spec) -> Heartbeat | None:
@@ -141,7 +141,7 @@ async def _pause(answer: Any) -> None:
         if hasattr(transport, "set_read_buffer_limits"):  # TLS: else each record still wakes the loop
             transport.set_read_buffer_limits(high=1)
         transport.pause_reading()
-    await asyncio.sleep(_BURST_PAUSE)
+    await asyncio.sleep(_BATCH_PAUSE_SECONDS)
     if transport and not transport.is_closing():
         transport.resume_reading()
 

@@ -11,10 +11,10 @@ import structlog
 from kubernetes.aio.client import ApiClient
 from kubernetes.aio.client.exceptions import ApiException
 
-from hotpool.api.meta import CANARY_LEASE, LEASE_LABEL, OPERATOR_MANAGER
+from hotpool.api.meta import LEASE_LABEL, OPERATOR_MANAGER, PROBE_LEASE
 from hotpool.clock import Clock
-from hotpool.core.liveness import CANARY_SECONDS
-from hotpool.kube.rest import APPLY, AWAY, explain, path, request
+from hotpool.core.liveness import PROBE_SECONDS
+from hotpool.kube.rest import APPLY, CONNECTION_ERRORS, error_text, path, request
 
 log = structlog.get_logger(__name__)
 
@@ -23,20 +23,22 @@ _TIMEOUT = 3.0
 _DURATION = 15
 
 
-class Ear(Protocol):
+class ProbeObserver(Protocol):
     """Who waits for the echo."""
 
-    def renewing(self, renewed: str) -> None:
+    def on_probe_sent(self, renewed: str) -> None:
         """The canary is about to be written with this renewTime."""
 
 
-class Canary:
+class LeaseWatchProbe:
     """Renews the canary Lease for ever while `leader` says so."""
 
-    def __init__(self, api: ApiClient, namespace: str, ear: Ear, *, leader: Callable[[], bool], clock: Clock) -> None:
+    def __init__(
+        self, api: ApiClient, namespace: str, ear: ProbeObserver, *, leader: Callable[[], bool], clock: Clock
+    ) -> None:
         self._api = api
-        self._path = path(_LEASES, "namespaces", namespace, "leases", CANARY_LEASE)
-        self._ear = ear
+        self._path = path(_LEASES, "namespaces", namespace, "leases", PROBE_LEASE)
+        self._observer = ear
         self._leader = leader
         self._clock = clock
 
@@ -45,23 +47,23 @@ class Canary:
         while True:
             if self._leader():
                 await self._renew()
-            await asyncio.sleep(CANARY_SECONDS)
+            await asyncio.sleep(PROBE_SECONDS)
 
     async def _renew(self) -> None:
         renewed = self._clock.timestamp()
-        self._ear.renewing(renewed)
+        self._observer.on_probe_sent(renewed)
         try:
             query = {"fieldManager": OPERATOR_MANAGER, "force": "true"}
             body = _lease(renewed)
             await request(self._api, "PATCH", self._path, query=query, body=body, content_type=APPLY, seconds=_TIMEOUT)
-        except (ApiException, *AWAY) as error:
-            log.warning("the canary Lease was not renewed", error=explain(error))
+        except (ApiException, *CONNECTION_ERRORS) as error:
+            log.warning("the canary Lease was not renewed", error=error_text(error))
 
 
 def _lease(renewed: str) -> dict[str, Any]:
     return {
         "apiVersion": _LEASES,
         "kind": "Lease",
-        "metadata": {"name": CANARY_LEASE, "labels": {LEASE_LABEL: "true"}},
+        "metadata": {"name": PROBE_LEASE, "labels": {LEASE_LABEL: "true"}},
         "spec": {"holderIdentity": OPERATOR_MANAGER, "leaseDurationSeconds": _DURATION, "renewTime": renewed},
     }

@@ -11,8 +11,8 @@ from typing import Any, NoReturn
 import msgspec
 from kubernetes.aio.client.exceptions import ApiException
 
-from hotpool.kube.client import Unavailable
-from hotpool.kube.rest import AWAY
+from hotpool.kube.client import ApiUnavailable
+from hotpool.kube.rest import CONNECTION_ERRORS
 
 WATCH_SECONDS = 300
 _CHUNK = 1 << 20
@@ -20,7 +20,7 @@ _FIRST_DELAY = 0.5
 _LONGEST_DELAY = 5.0
 
 
-async def keep(
+async def run_forever(
     list_all: Callable[[], Awaitable[str]],
     watch: Callable[[str], Awaitable[str]],
     broke: Callable[[BaseException, float], None],
@@ -36,7 +36,7 @@ async def keep(
             delay = _FIRST_DELAY
             while version:
                 version = await watch(version)
-        except (Unavailable, ApiException, *AWAY, msgspec.DecodeError) as error:
+        except (ApiUnavailable, ApiException, *CONNECTION_ERRORS, msgspec.DecodeError) as error:
             broke(error, delay)
         await asyncio.sleep(delay * random.uniform(0.5, 1))  # noqa: S311 - jitter, no secret.
         delay = min(2 * delay, _LONGEST_DELAY)

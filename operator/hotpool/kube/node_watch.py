@@ -14,40 +14,40 @@ from kubernetes.aio.client import ApiClient
 
 from hotpool.core.model import Kind
 from hotpool.kube import list_watch, node_json
-from hotpool.kube.client import READ_TIMEOUT, Unavailable, content, kube_nodes
-from hotpool.kube.rest import explain, path, send
-from hotpool.observability.metrics import NODE_STREAM
+from hotpool.kube.client import READ_TIMEOUT, ApiUnavailable, content, kube_nodes
+from hotpool.kube.rest import error_text, path, send
+from hotpool.observability.metrics import NODE_WATCH
 
 log = structlog.get_logger(__name__)
 
 Feed = Callable[[Kind, str | None, Any], None]
 """Called with kind, event type (None: listed; ADDED, MODIFIED, DELETED) and the object."""
 
-Tell = Callable[[bool, str], None]
+OnStateChange = Callable[[bool, str], None]
 """Told whether Nodes are heard, and why not."""
 
 _QUIET_SECONDS = 180.0
 """A stream without a line for so long is opened anew: bookmarks come about once a minute."""
 
 
-class NodeStream:
+class NodeWatch:
     """Lists, then watches all v1 Nodes for ever."""
 
-    def __init__(self, api: ApiClient, feed: Feed, tell: Tell = lambda _well, _why: None) -> None:
+    def __init__(self, api: ApiClient, feed: Feed, tell: OnStateChange = lambda _well, _why: None) -> None:
         self._api = api
         self._feed = feed
-        self._tell = tell
+        self._on_state_change = tell
         self.listed = asyncio.Event()
-        self.why = "Nodes were not listed yet"
+        self.error = "Nodes were not listed yet"
         """Why Nodes are not heard; empty while they are."""
 
     async def run(self) -> None:
         """Never returns; trouble is kept in `why` and tried again with growing, jittered delay."""
-        await list_watch.keep(self._list, self._watch, self._broke)
+        await list_watch.run_forever(self._list, self._watch, self._disconnected)
 
-    def _broke(self, error: BaseException, delay: float) -> None:
-        self._hears(f"Nodes are not heard: {error if isinstance(error, Unavailable) else explain(error)}")
-        log.warning("the stream of Nodes broke", error=self.why, retry_seconds=round(delay, 1))
+    def _disconnected(self, error: BaseException, delay: float) -> None:
+        self._connected(f"Nodes are not heard: {error if isinstance(error, ApiUnavailable) else error_text(error)}")
+        log.warning("the stream of Nodes broke", error=self.error, retry_seconds=round(delay, 1))
 
     async def _list(self) -> str:
         """List everything; the version to watch from. What was deleted meanwhile is the audit's to find (C7)."""
@@ -57,14 +57,14 @@ class NodeStream:
             for node in nodes:
                 self._feed(Kind.KUBE_NODE, None, node)
             await asyncio.sleep(0)
-        self._hears("")
+        self._connected("")
         self.listed.set()
         return version
 
-    def _hears(self, why: str) -> None:
-        self.why = why
-        NODE_STREAM.set(not why)
-        self._tell(not why, why)
+    def _connected(self, why: str) -> None:
+        self.error = why
+        NODE_WATCH.set(not why)
+        self._on_state_change(not why, why)
 
     async def _watch(self, version: str) -> str:
         """Read one watch to its end; the version to go on from, or nothing when it must be listed anew."""

@@ -19,7 +19,7 @@ APPLY: Final = "application/apply-patch+yaml"
 JSON_PATCH: Final = "application/json-patch+json"
 MERGE: Final = "application/merge-patch+json"
 _NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
-AWAY: Final = (aiohttp.ClientError, TimeoutError, OSError)
+CONNECTION_ERRORS: Final = (aiohttp.ClientError, TimeoutError, OSError)
 """Errors of a request to an API server that cannot be reached or does not answer in time."""
 _FAILED: Final = 400
 
@@ -82,7 +82,7 @@ async def read(response: aiohttp.ClientResponse) -> bytes:
     return body
 
 
-def explain(error: BaseException) -> str:
+def error_text(error: BaseException) -> str:
     """Return one line for people: status and message of the API server, or the kind of connection trouble."""
     if isinstance(error, ApiException):
         return f"{error.status} {error.reason}: {_message(error.body)[:500]}"

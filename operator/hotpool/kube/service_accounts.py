@@ -16,8 +16,15 @@ from kubernetes.aio.client.exceptions import ApiException
 
 from hotpool.api import meta
 from hotpool.core.model import Kind
-from hotpool.kube.client import READ_TIMEOUT, UNUSABLE, Access, Unavailable, connect, no_kubeconfig
-from hotpool.kube.rest import APPLY, AWAY, explain, path, request
+from hotpool.kube.client import (
+    KUBECONFIG_ERRORS,
+    READ_TIMEOUT,
+    ApiUnavailable,
+    ClusterTarget,
+    connect,
+    kubeconfig_error,
+)
+from hotpool.kube.rest import APPLY, CONNECTION_ERRORS, error_text, path, request
 
 Json = dict[str, Any]
 
@@ -35,18 +42,18 @@ _MISSING: Final = 404
 _CONFLICT: Final = 409
 
 
-class Trial(Enum):
+class TokenCheck(Enum):
     """What became of a write that no agent may make."""
 
     REFUSED = auto()
     """The policy is in force."""
     ACCEPTED = auto()
     """It is not."""
-    NOT_JUDGED = auto()
+    UNKNOWN = auto()
     """RBAC refused it before."""
 
 
-class Accounts:
+class ServiceAccounts:
     """Requests about accounts in one namespace."""
 
     def __init__(self, api: client.ApiClient, namespace: str) -> None:
@@ -100,7 +107,7 @@ class Accounts:
         asked = request(self._api, "POST", self._path("Secret"), query=query, body=body, seconds=READ_TIMEOUT)
         try:
             await _asked("create", f"secrets/{name}", asked)
-        except Unavailable as error:
+        except ApiUnavailable as error:
             if error.status != _CONFLICT:
                 raise
 
@@ -110,7 +117,7 @@ class Accounts:
         asked = request(self._api, "DELETE", self._path(kind, name), body=body, seconds=READ_TIMEOUT)
         return await _found("delete", f"{kind.lower()}s/{name}", asked) is not None
 
-    async def trial(self, account: str, node: str) -> Trial:
+    async def trial(self, account: str, node: str) -> TokenCheck:
         """Try, as the account and without effect, what no agent may do; ends when the policy refuses, or after 10 s."""
         where = self._path("ServiceAccount", account, "token")
         body = {"spec": {"expirationSeconds": _TRIAL_SECONDS}}
@@ -120,11 +127,11 @@ class Accounts:
         async with _as_account(self._configuration, token) as api:
             while True:
                 outcome = await self._try(api, node)
-                if outcome is Trial.REFUSED or monotonic() > deadline:
+                if outcome is TokenCheck.REFUSED or monotonic() > deadline:
                     return outcome
                 await asyncio.sleep(_POLL_SECONDS)
 
-    async def _try(self, api: client.ApiClient, node: str) -> Trial:
+    async def _try(self, api: client.ApiClient, node: str) -> TokenCheck:
         where = path(meta.API_VERSION, "namespaces", self._namespace, Kind.NODE.value, node)
         query = {"dryRun": "All", "fieldManager": MANAGER}
         metadata = {"name": node, "labels": {f"{meta.GROUP}/enroll": "trial"}}
@@ -132,11 +139,11 @@ class Accounts:
         asked = request(api, "PATCH", where, query=query, body=body, content_type=APPLY, seconds=READ_TIMEOUT)
         try:
             await _asked("patch", f"{Kind.NODE.value}/{node}", asked)
-        except Unavailable as error:
+        except ApiUnavailable as error:
             if error.status != _FORBIDDEN:
                 raise
-            return Trial.REFUSED if "ValidatingAdmissionPolicy" in str(error) else Trial.NOT_JUDGED
-        return Trial.ACCEPTED
+            return TokenCheck.REFUSED if "ValidatingAdmissionPolicy" in str(error) else TokenCheck.UNKNOWN
+        return TokenCheck.ACCEPTED
 
     def _path(self, kind: str, *parts: str) -> str:
         return path(_GROUPS[kind], "namespaces", self._namespace, f"{kind.lower()}s", *parts)
@@ -146,14 +153,14 @@ class Accounts:
 
 
 @asynccontextmanager
-async def accounts(access: Access) -> AsyncIterator[Accounts]:
+async def service_accounts(access: ClusterTarget) -> AsyncIterator[ServiceAccounts]:
     """Accounts with a connection of its own, for one command; raises Unavailable where none can be made."""
     try:
         api = await connect(access)
-    except UNUSABLE as error:
-        raise no_kubeconfig(access, error) from None
+    except KUBECONFIG_ERRORS as error:
+        raise kubeconfig_error(access, error) from None
     try:
-        yield Accounts(api, access.namespace)
+        yield ServiceAccounts(api, access.namespace)
     finally:
         await api.close()
 
@@ -176,16 +183,16 @@ async def _asked(verb: str, what: str, request: Awaitable[Any]) -> Any:
     """The answer; raises Unavailable."""
     try:
         return await request
-    except (ApiException, *AWAY) as error:
+    except (ApiException, *CONNECTION_ERRORS) as error:
         status = error.status if isinstance(error, ApiException) else None
-        raise Unavailable(f"cannot {verb} {what}: {explain(error)}", status, f"{verb} {what}") from None
+        raise ApiUnavailable(f"cannot {verb} {what}: {error_text(error)}", status, f"{verb} {what}") from None
 
 
 async def _found(verb: str, what: str, request: Awaitable[Any]) -> Any:
     """The answer, None where the API server says 404; raises Unavailable."""
     try:
         return await _asked(verb, what, request)
-    except Unavailable as error:
+    except ApiUnavailable as error:
         if error.status != _MISSING:
             raise
         return None

@@ -16,8 +16,8 @@ from hotpool.api.meta import ApiModel, Condition
 from hotpool.api.pool import PoolSpec, PoolStatus
 from hotpool.core.model import Generator, Heartbeat, Kind, Member, Meta, Pool
 from hotpool.core.planning.diff import CreateSlice, DeleteSlice, SliceWrite, UpdateSlice
-from hotpool.errors import NotLeader, Rejected, Retryable, Stale
-from hotpool.kube.rest import APPLY, AWAY, JSON_PATCH, MERGE, explain, path, request
+from hotpool.errors import NotLeaderError, RejectedError, RetryableError, StaleError
+from hotpool.kube.rest import APPLY, CONNECTION_ERRORS, JSON_PATCH, MERGE, error_text, path, request
 from hotpool.observability.metrics import WRITES
 
 Json = dict[str, Any]
@@ -29,7 +29,7 @@ _GONE_OR_CHANGED = {404, 409}
 _LATER = {408, 429, 500, 502, 503, 504}
 
 
-class KubeSink:
+class KubeWriter:
     """Writes of one namespace. `leader` says whether our time as leader still runs; `term` is written into slices."""
 
     def __init__(self, api: ApiClient, namespace: str, *, leader: Callable[[], bool], term: Callable[[], int]) -> None:
@@ -116,16 +116,16 @@ class KubeSink:
     async def delete_lease(self, lease: Heartbeat) -> None:
         """Delete this very Lease of a node; one that was renewed meanwhile stays, and one that is gone is no error."""
         if not self._leader():
-            raise NotLeader("our time as leader is over, nothing was sent")
+            raise NotLeaderError("our time as leader is over, nothing was sent")
         name = f"{meta.LEASE_PREFIX}{lease.node}"
         where = path("coordination.k8s.io/v1", "namespaces", self._namespace, "leases", name)
-        body = _this_very(lease.uid, lease.version)
+        body = _preconditions(lease.uid, lease.version)
         try:
             await request(self._api, "DELETE", where, body=body, seconds=WRITE_TIMEOUT)
-        except (ApiException, *AWAY) as error:
+        except (ApiException, *CONNECTION_ERRORS) as error:
             if not isinstance(error, ApiException) or error.status not in _GONE_OR_CHANGED:
                 WRITES.labels("kubernetes", "delete", "error").inc()
-                raise _translated(error, Kind.NODE, lease.node) from None
+                raise _to_write_error(error, Kind.NODE, lease.node) from None
         WRITES.labels("kubernetes", "delete", "ok").inc()
 
     async def _create(self, kind: Kind, body: Json) -> Json:
@@ -143,7 +143,7 @@ class KubeSink:
         return await self._send("apply", "PATCH", Kind.NODE, name, body=typed, content_type=APPLY, status=status)
 
     async def _delete(self, kind: Kind, known: Meta) -> None:
-        await self._send("delete", "DELETE", kind, known.name, body=_this_very(known.uid, str(known.version)))
+        await self._send("delete", "DELETE", kind, known.name, body=_preconditions(known.uid, str(known.version)))
 
     async def _send(
         self,
@@ -158,7 +158,7 @@ class KubeSink:
     ) -> Json:
         """One request, bounded in time. `status`: for the subresource."""
         if not self._leader():
-            raise NotLeader("our time as leader is over, nothing was sent")
+            raise NotLeaderError("our time as leader is over, nothing was sent")
         parts = [kind.value] if method == "POST" else [kind.value, name, *(["status"] if status else [])]
         where = path(meta.API_VERSION, "namespaces", self._namespace, *parts)
         query = {} if method == "DELETE" else {"fieldManager": meta.OPERATOR_MANAGER}
@@ -168,23 +168,23 @@ class KubeSink:
             answer = await request(
                 self._api, method, where, query=query, body=body, content_type=content_type, seconds=WRITE_TIMEOUT
             )
-        except (ApiException, *AWAY) as error:
+        except (ApiException, *CONNECTION_ERRORS) as error:
             WRITES.labels("kubernetes", verb, "error").inc()
-            raise _translated(error, kind, name) from None
+            raise _to_write_error(error, kind, name) from None
         WRITES.labels("kubernetes", verb, "ok").inc()
         return dict(answer)
 
 
-def _this_very(uid: str, version: str) -> Json:
+def _preconditions(uid: str, version: str) -> Json:
     """Return the options of a deletion that applies to one version of one object."""
     return {"preconditions": {"uid": uid, "resourceVersion": version}}
 
 
-def _translated(error: BaseException, kind: Kind, name: str) -> Retryable | Rejected:
-    text = f"{kind.value}/{name}: {explain(error)}"
+def _to_write_error(error: BaseException, kind: Kind, name: str) -> RetryableError | RejectedError:
+    text = f"{kind.value}/{name}: {error_text(error)}"
     if not isinstance(error, ApiException) or error.status in _LATER:
-        return Retryable(text)
-    return Stale(text, kind, name) if error.status in _GONE_OR_CHANGED else Rejected(text)
+        return RetryableError(text)
+    return StaleError(text, kind, name) if error.status in _GONE_OR_CHANGED else RejectedError(text)
 
 
 def _typed(kind: Kind, body: Json) -> Json:

@@ -16,7 +16,7 @@ from typing import Final
 from hotpool.core.model import Member, Slice
 from hotpool.observability.metrics import HOTPLUG, HOTPLUG_UNKNOWN
 
-ROOM: Final = 20_000
+MAX_TRACKED: Final = 20_000
 """Changes under way; more are not measured."""
 
 GAIN: Final = "gain"
@@ -51,7 +51,7 @@ class _Pool:
         return len(self.seen) + len(self.redis) + len(self.slices)
 
 
-class Latency:
+class HotplugLatency:
     """The changes under way."""
 
     def __init__(self) -> None:
@@ -75,7 +75,7 @@ class Latency:
         pools = list(pools)
         if not pools:
             return
-        if self.under_way + len(pools) > ROOM:
+        if self.under_way + len(pools) > MAX_TRACKED:
             HOTPLUG_UNKNOWN.labels("plan").inc(len(pools))
             return
         seen = _Seen(now, _age(stamp, unix))

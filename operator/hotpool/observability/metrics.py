@@ -51,8 +51,8 @@ DRIFT: Final = Counter(
     ["what"],
     registry=REGISTRY,
 )
-HEARING: Final = Gauge("hotpool_lease_stream_up", "1 while the Lease stream is open", registry=REGISTRY)
-NODE_STREAM: Final = Gauge(
+LEASE_WATCH: Final = Gauge("hotpool_lease_stream_up", "1 while the Lease stream is open", registry=REGISTRY)
+NODE_WATCH: Final = Gauge(
     "hotpool_node_stream_up", "1 while v1 Nodes are heard; 0 also where they are not followed", registry=REGISTRY
 )
 EVENTS: Final = Counter(

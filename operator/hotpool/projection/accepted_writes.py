@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-LEAP = 10**12
+MAX_COUNTER_JUMP = 10**12
 """As in lua/common.lua: no two of our versions lie so far apart."""
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class WriteStamp:
     """Which write it was: the writer's term, the version within it, the digest of the image."""
 
     term: int
@@ -25,19 +25,21 @@ class Mark:
     digest: str
 
 
-class Ledger:
+class AcceptedWrites:
     """Marks of what was written, names being written, and the version counter (one for all names of a kind)."""
 
     def __init__(self) -> None:
         self._version = 0
-        self._marks: dict[str, Mark | None] = {}  # None: outcome unknown or refused, so what is there must differ.
+        self._marks: dict[
+            str, WriteStamp | None
+        ] = {}  # None: outcome unknown or refused, so what is there must differ.
         self._begun: dict[str, int] = {}
         self._busy: list[str] = []
         self._recordings: list[set[str]] = []
 
     def learn(self, version: int) -> None:
         """Note a version seen in Redis: the next ones are higher. One that no counter came to is somebody's garbage."""
-        if version - self._version <= LEAP:
+        if version - self._version <= MAX_COUNTER_JUMP:
             self._version = max(self._version, version)
 
     @contextmanager
@@ -54,17 +56,17 @@ class Ledger:
         finally:
             self._busy.remove(name)
 
-    def wrote(self, name: str, mark: Mark) -> None:
+    def wrote(self, name: str, mark: WriteStamp) -> None:
         """Note that Redis accepted a write. Of two that overlapped the later version stands."""
         former = self._marks.get(name)
         if former is None or (former.term, former.version) < (mark.term, mark.version):
             self._marks[name] = mark
 
-    def found(self, name: str, mark: Mark) -> None:
+    def found(self, name: str, mark: WriteStamp) -> None:
         """Note what another process wrote of a name of which this one wrote nothing yet."""
         self._marks.setdefault(name, mark)
 
-    def refused(self, name: str, mark: Mark) -> None:
+    def refused(self, name: str, mark: WriteStamp) -> None:
         """Note that Redis did nothing of a write: what it held before, `mark`, stands."""
         if self._marks.get(name) is None and name not in self._busy:
             self._marks[name] = mark
@@ -73,7 +75,7 @@ class Ledger:
         """Note that Redis does not hold of a name what this process wrote: only a whole write helps."""
         self._marks[name] = None
 
-    def standing(self, name: str) -> Mark | None:
+    def last_accepted(self, name: str) -> WriteStamp | None:
         """Return the write that Redis holds of a name, as far as we know; None where we do not."""
         return self._marks.get(name)
 
@@ -97,7 +99,7 @@ class Ledger:
         finally:
             self._recordings = [other for other in self._recordings if other is not names]
 
-    def accepts(self, name: str, found: Mark, digest: str) -> bool:
+    def accepts(self, name: str, found: WriteStamp, digest: str) -> bool:
         """Tell whether what Redis says of a name is right: our exact write, or another's with the same digest."""
         if found.digest != digest:
             return False

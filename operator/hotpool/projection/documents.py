@@ -66,7 +66,7 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
-class PoolImage:
+class PoolDocument:
     """All that Redis shall hold of one pool: one member set per state (E4), a node in one of them.
 
     `uid` is the pool's in Kubernetes; `generator` and `key` are None for a pool that people made. `former`: any earlier
@@ -80,13 +80,13 @@ class PoolImage:
     ready: frozenset[str] = field(compare=False)
     suspect: frozenset[str] = field(compare=False)
     draining: frozenset[str] = field(compare=False)
-    former: InitVar[PoolImage | None] = None
+    former: InitVar[PoolDocument | None] = None
     sums: tuple[int, ...] = field(init=False, repr=False, compare=False)
     """Of each member set the sum that is part of the digest."""
     digest: str = field(init=False, repr=False)
     """Two images of the same members have the same; it stands for them in comparisons."""
 
-    def __post_init__(self, former: PoolImage | None) -> None:
+    def __post_init__(self, former: PoolDocument | None) -> None:
         if former:
             self._derive(former)
         else:
@@ -96,7 +96,7 @@ class PoolImage:
             parts += [str(len(members)), f"{total:x}"]
         object.__setattr__(self, "digest", _digest(parts))
 
-    def _derive(self, former: PoolImage) -> None:
+    def _derive(self, former: PoolDocument) -> None:
         change = self.change_from(former)
         parts = zip(former.sums, change.added, change.removed, strict=True)
         object.__setattr__(self, "sums", tuple((was + _sum(new) - _sum(gone)) & _MASK for was, new, gone in parts))
@@ -109,7 +109,7 @@ class PoolImage:
         """The three member sets in the order of keys.STATES."""
         return self.ready, self.suspect, self.draining
 
-    def change_from(self, former: PoolImage) -> Change:
+    def change_from(self, former: PoolDocument) -> Change:
         """Return what turns the members of `former` into ours."""
         (ready, suspect, draining), (was_ready, was_suspect, was_draining) = self.members, former.members
         return Change(
@@ -119,7 +119,7 @@ class PoolImage:
 
 
 @dataclass(frozen=True, slots=True)
-class NodeImage:
+class NodeDocument:
     """All that Redis shall hold of one node: type, ready, reason and the ids of the ready services (E3).
 
     A later entry of the same type wins; a type that begins with a dot is reserved and left out.

@@ -11,22 +11,22 @@ from typing import Final
 
 import structlog
 
-from hotpool.errors import Fenced, NotLeader, SinkError
+from hotpool.errors import FencedError, NotLeaderError, WriteError
 from hotpool.observability.metrics import DRIFT, REDIS_UP, WRITES
-from hotpool.projection.documents import NodeImage, PoolImage
-from hotpool.projection.drift_check import AuditResult
+from hotpool.projection.documents import NodeDocument, PoolDocument
+from hotpool.projection.drift_check import DriftReport
 from hotpool.projection.history import KEPT
 from hotpool.projection.keys import entry
-from hotpool.projection.writer import Writer
+from hotpool.projection.writer import RedisWriter
 
 log = structlog.get_logger(__name__)
 
 ROUND_SECONDS: Final = 5.0
 RETRY_SECONDS: Final = 1.0
-_AT_ONCE: Final = 16
+MAX_CONCURRENT_WRITES: Final = 16
 
 
-class Mirror:
+class Publisher:
     """The wanted images, and whether Redis is believed to hold them.
 
     `term` tells our term; `raise_term` stores a larger one where Redis knows a larger one than ours; `cluster` tells
@@ -35,7 +35,7 @@ class Mirror:
 
     def __init__(
         self,
-        writer: Writer,
+        writer: RedisWriter,
         *,
         term: Callable[[], int],
         raise_term: Callable[[int], Awaitable[None]],
@@ -46,64 +46,64 @@ class Mirror:
         self._term = term
         self._raise_term = raise_term
         self._cluster = cluster
-        self._tell = tell
-        self._pools: dict[str, PoolImage] = {}
-        self._nodes: dict[str, NodeImage] = {}
+        self._on_state_change = tell
+        self._pools: dict[str, PoolDocument] = {}
+        self._nodes: dict[str, NodeDocument] = {}
         self._hidden: set[str] = set()
         """Nodes that are there, of which Redis shall know no capability."""
-        self._untold: dict[str, tuple[str, ...]] = {}
+        self._pending_history: dict[str, tuple[str, ...]] = {}
         """Node → its transitions that Redis did not accept yet, oldest first."""
         self._wake = asyncio.Event()
-        self._room = asyncio.Semaphore(_AT_ONCE)
-        self._repairs = asyncio.Semaphore(_AT_ONCE)
+        self._room = asyncio.Semaphore(MAX_CONCURRENT_WRITES)
+        self._repairs = asyncio.Semaphore(MAX_CONCURRENT_WRITES)
         """Apart from `_room`: a change must not wait behind the repair of a whole fleet."""
-        self._behind = False
+        self._round_incomplete = False
         """An image was not sent, or not accepted, since the last round began: that round may have missed it."""
-        self.up = False
-        self.why = "not compared yet"
+        self.healthy = False
+        self.last_error = "not compared yet"
         """Why it is not up, in plain words; empty when it is."""
 
-    def wanted(self, name: str) -> PoolImage | None:
+    def published(self, name: str) -> PoolDocument | None:
         """What Redis shall hold of a pool, to make the next image from."""
         return self._pools.get(name)
 
-    async def pool(self, image: PoolImage) -> bool:
+    async def publish_pool(self, image: PoolDocument) -> bool:
         """This is what Redis shall hold of a pool from now on; whether it does now."""
         if self._pools.get(image.name) == image:
-            return self.up
+            return self.healthy
         self._pools[image.name] = image
         return await self._send("replace_pool", partial(self._put_pool, image.name))
 
-    async def node(self, image: NodeImage, happened: str | None = None) -> None:
+    async def publish_node(self, image: NodeDocument, happened: str | None = None) -> None:
         """This is what Redis shall hold of a node from now on. `happened`: a transition to keep (history)."""
         self._hidden.discard(image.name)
-        if self._keep(image.name, happened) or self._nodes.get(image.name) != image:
+        if self._queue_history(image.name, happened) or self._nodes.get(image.name) != image:
             self._nodes[image.name] = image
             await self._send("replace_node", partial(self._put_node, image.name))
 
-    async def hide_node(self, name: str, happened: str | None = None) -> None:
+    async def withdraw_node(self, name: str, happened: str | None = None) -> None:
         """Redis shall know nothing that this node can do, but what happened to it."""
         known = self._nodes.pop(name, None)
         self._hidden.add(name)
-        if self._keep(name, happened) or known:
+        if self._queue_history(name, happened) or known:
             await self._send("drop_node", partial(self._put_node, name))
 
-    async def no_pool(self, name: str) -> None:
+    async def delete_pool(self, name: str) -> None:
         """Redis shall not know this pool any more."""
         if self._pools.pop(name, None):
             await self._send("drop_pool", partial(self._put_pool, name))
 
-    async def no_node(self, name: str) -> None:
+    async def delete_node(self, name: str) -> None:
         """Redis shall not know this node any more, nor what happened to it."""
         known = self._nodes.pop(name, None) or name in self._hidden
         self._hidden.discard(name)
-        self._untold.pop(name, None)
+        self._pending_history.pop(name, None)
         if known:
             await self._send("drop_node", partial(self._put_node, name))
 
-    def _keep(self, name: str, happened: str | None) -> bool:
+    def _queue_history(self, name: str, happened: str | None) -> bool:
         if happened:
-            self._untold[name] = (*self._untold.get(name, ()), happened)[-KEPT:]
+            self._pending_history[name] = (*self._pending_history.get(name, ()), happened)[-KEPT:]
         return happened is not None
 
     async def run(self) -> None:
@@ -112,25 +112,25 @@ class Mirror:
             self._wake.clear()
             await self._round()
             try:
-                async with asyncio.timeout(ROUND_SECONDS if self.up else RETRY_SECONDS):
+                async with asyncio.timeout(ROUND_SECONDS if self.healthy else RETRY_SECONDS):
                     await self._wake.wait()
                 await asyncio.sleep(RETRY_SECONDS / 10)
             except TimeoutError:
                 pass
 
     async def _round(self) -> None:
-        self._behind = False
+        self._round_incomplete = False
         try:
             await self._claim()
             clean = await self._compare()
-            await self._writer.stamp(complete=clean and not self._behind)
-        except (Fenced, NotLeader):
+            await self._writer.stamp(complete=clean and not self._round_incomplete)
+        except (FencedError, NotLeaderError):
             raise
-        except SinkError as error:
-            self._fell(error)
+        except WriteError as error:
+            self._mark_unhealthy(error)
             return
         if clean:
-            self._rose()
+            self._mark_healthy()
 
     async def _claim(self) -> None:
         """Claim our term; where Redis knows a larger one, raise ours first (design, promise 2)."""
@@ -140,15 +140,17 @@ class Mirror:
 
     async def _compare(self) -> bool:
         """Compare all and send what differs; whether Redis then holds everything."""
-        found = await self._writer.audit(dict(self._pools), dict(self._nodes))
+        found = await self._writer.check_drift(dict(self._pools), dict(self._nodes))
         _count(found)
         again = [partial(self._put_pool, name) for name in found.pools | found.stray_pools]
-        again += [partial(self._put_node, name) for name in found.nodes | found.stray_nodes | self._untold.keys()]
+        again += [
+            partial(self._put_node, name) for name in found.nodes | found.stray_nodes | self._pending_history.keys()
+        ]
         if found.stray_index:
             again.append(partial(self._drop_index, found.stray_index))
         if again:
             log.info("redis differed", writes=len(again))
-        failures: list[SinkError] = []
+        failures: list[WriteError] = []
         await asyncio.gather(*(self._repair(write, failures) for write in again))
         return not failures
 
@@ -158,74 +160,74 @@ class Mirror:
         await (self._writer.replace_pool(image) if image else self._writer.drop_pool(name))
 
     async def _put_node(self, name: str) -> None:
-        image, told = self._nodes.get(name), self._untold.get(name, ())
+        image, told = self._nodes.get(name), self._pending_history.get(name, ())
         if image:
             await self._writer.replace_node(image, told)
         else:
             await self._writer.drop_node(name, told, forget=name not in self._hidden)
-        rest = tuple(entry for entry in self._untold.pop(name, ()) if entry not in told)
+        rest = tuple(entry for entry in self._pending_history.pop(name, ()) if entry not in told)
         if rest:
-            self._untold[name] = rest
+            self._pending_history[name] = rest
 
     async def _drop_index(self, fields: Iterable[str]) -> None:
         wanted = {entry(image.generator, image.key or "") for image in self._pools.values() if image.generator}
         await self._writer.drop_index(field for field in fields if field not in wanted)
 
-    async def _repair(self, write: Callable[[], Awaitable[None]], failures: list[SinkError]) -> None:
+    async def _repair(self, write: Callable[[], Awaitable[None]], failures: list[WriteError]) -> None:
         """One write of a round, unless so many failed that Redis must be away; adds its own failure."""
         async with self._repairs:
-            if len(failures) >= _AT_ONCE:
+            if len(failures) >= MAX_CONCURRENT_WRITES:
                 return
             try:
                 await write()
-            except (Fenced, NotLeader):
+            except (FencedError, NotLeaderError):
                 raise
-            except SinkError as error:
-                self._fell(error)
+            except WriteError as error:
+                self._mark_unhealthy(error)
                 failures.append(error)
             else:
                 WRITES.labels("redis", "repair", "ok").inc()
 
     async def _send(self, verb: str, write: Callable[[], Awaitable[None]]) -> bool:
         """Send now where Redis is up; whether it was accepted. The next round, which is woken, finds what failed."""
-        if not self.up:
-            self._behind = True
+        if not self.healthy:
+            self._round_incomplete = True
             return False
         try:
             async with self._room:
-                if not self.up:  # it fell while this write waited for its turn
-                    self._behind = True
+                if not self.healthy:  # it fell while this write waited for its turn
+                    self._round_incomplete = True
                     return False
                 await write()
-        except (Fenced, NotLeader):
+        except (FencedError, NotLeaderError):
             raise
-        except SinkError as error:
+        except WriteError as error:
             WRITES.labels("redis", verb, "error").inc()
-            self._fell(error)
-            self._behind = True
+            self._mark_unhealthy(error)
+            self._round_incomplete = True
             self._wake.set()
             return False
         WRITES.labels("redis", verb, "ok").inc()
         return True
 
-    def _rose(self) -> None:
-        if not self.up:
+    def _mark_healthy(self) -> None:
+        if not self.healthy:
             log.info("redis holds the whole projection", pools=len(self._pools), nodes=len(self._nodes))
-        self.up, self.why = True, ""
+        self.healthy, self.last_error = True, ""
         REDIS_UP.set(1)
-        self._tell(True, "")
-        if self._behind:
+        self._on_state_change(True, "")
+        if self._round_incomplete:
             self._wake.set()
 
-    def _fell(self, error: SinkError) -> None:
-        if self.why != str(error):
+    def _mark_unhealthy(self, error: WriteError) -> None:
+        if self.last_error != str(error):
             log.warning("redis does not take our writes; membership in Kubernetes goes on", error=str(error))
-        self.up, self.why = False, str(error)
+        self.healthy, self.last_error = False, str(error)
         REDIS_UP.set(0)
-        self._tell(False, str(error))
+        self._on_state_change(False, str(error))
 
 
-def _count(found: AuditResult) -> None:
+def _count(found: DriftReport) -> None:
     strays = found.stray_pools | found.stray_nodes
     drift = {"pool": found.pools, "node": found.nodes, "index": found.stray_index, "stray": strays}
     for what, names in drift.items():

@@ -22,7 +22,7 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from hotpool.errors import Fenced, Rejected, Retryable, SinkError
+from hotpool.errors import FencedError, RejectedError, RetryableError, WriteError
 
 _REFUSED = (AuthenticationError, AuthorizationError, NoPermissionError)
 _AWAY = (
@@ -66,19 +66,19 @@ _CODES = {
 }
 
 
-class Unclaimed(Retryable):
+class TermNotClaimedError(RetryableError):
     """This server knows no term, or one older than ours (flushed, replaced, restored): claim it, then send again."""
 
 
-class Full(Retryable):
+class RedisFullError(RetryableError):
     """Redis is full (maxmemory) and did nothing."""
 
 
-class OtherCluster(Rejected):
+class OtherClusterError(RejectedError):
     """Another cluster's projection lives under our keys: nothing was written."""
 
 
-class Outdated(Retryable):
+class VersionConflictError(RetryableError):
     """Redis holds the same or a newer version of this name in our term; `version` is the one it holds."""
 
     def __init__(self, message: str, version: int) -> None:
@@ -86,7 +86,7 @@ class Outdated(Retryable):
         self.version = version
 
 
-class Drifted(Outdated):
+class BaseMismatchError(VersionConflictError):
     """Redis does not hold what a change was to build on, and nothing was done: send the whole image."""
 
 
@@ -102,26 +102,26 @@ def explain(error: BaseException) -> tuple[str, str]:
     return next((words for kinds, words in _KINDS if isinstance(error, kinds)), ("other", "Redis refuses"))
 
 
-def translate(error: BaseException, message: str, term: int, cluster: str = "") -> SinkError:
+def translate(error: BaseException, message: str, term: int, cluster: str = "") -> WriteError:
     """Return the sink error for what redis raised; `message` is its text without secrets, `term` and `cluster` ours."""
     code, _, rest = str(error).partition(" ")
     if code == "OTHERCLUSTER":
-        return OtherCluster(message)
+        return OtherClusterError(message)
     if code == "NOTERM":
-        return Unclaimed(message)
+        return TermNotClaimedError(message)
     if code == "STALETERM":
         stored, _, theirs = rest.partition(" ")
         if theirs and theirs != cluster:
-            return OtherCluster(message)
-        return Fenced(message) if int(stored) > term else Unclaimed(message)
+            return OtherClusterError(message)
+        return FencedError(message) if int(stored) > term else TermNotClaimedError(message)
     if code == "STALEVERSION":
-        return Outdated(message, int(rest))
+        return VersionConflictError(message, int(rest))
     if code == "STALEBASE":
-        return Drifted(message, int(rest))
+        return BaseMismatchError(message, int(rest))
     if isinstance(error, OutOfMemoryError):
-        return Full(message)
+        return RedisFullError(message)
     if isinstance(error, _REFUSED):
-        return Rejected(message)
+        return RejectedError(message)
     if isinstance(error, _AWAY) or (isinstance(error, ResponseError) and code in _AWAY_CODES):
-        return Retryable(message)
-    return Rejected(message)
+        return RetryableError(message)
+    return RejectedError(message)

@@ -16,36 +16,43 @@ from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import RedisClusterException, RedisError, ResponseError
 
-from hotpool.errors import NotLeader
+from hotpool.errors import NotLeaderError
 from hotpool.observability.metrics import POOL_WRITES, REDIS_FAILURES
-from hotpool.projection.accepted_writes import Ledger, Mark
+from hotpool.projection.accepted_writes import AcceptedWrites, WriteStamp
 from hotpool.projection.connection.async_connection import describe
-from hotpool.projection.drift_check import Audit, AuditResult, Turns, whole
+from hotpool.projection.drift_check import DriftCheck, DriftReport, Rotation, whole
 from hotpool.projection.functions import Functions
 from hotpool.projection.keys import DEFAULT_PREFIX, FleetKeys, scored
-from hotpool.projection.redis_errors import Drifted, Full, Outdated, Unclaimed, explain, translate
+from hotpool.projection.redis_errors import (
+    BaseMismatchError,
+    RedisFullError,
+    TermNotClaimedError,
+    VersionConflictError,
+    explain,
+    translate,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from hotpool.projection.connection.async_connection import Client
-    from hotpool.projection.documents import Change, NodeImage, PoolImage
+    from hotpool.projection.documents import Change, NodeDocument, PoolDocument
 
 MEMBERS_PER_CALL = 250
 """Redis takes half a millisecond to put in so many, and answers nobody else meanwhile."""
 CHANGED_PART = 0.25
 """A change of more than this part of a pool's members costs about as much as the whole image (docs/design/0005)."""
-SEND_SECONDS = 2.4
+REQUEST_SECONDS = 2.4
 """A write with its connection ends before leadership may have gone to another (election.WRITE_RESERVE)."""
-AUDIT_SECONDS = 60.0
-STAGED_MS = 60_000
-ALIVE_MS = 60_000
+CHECK_SECONDS = 60.0
+STAGING_TTL_MS = 60_000
+STAMP_TTL_MS = 60_000
 """Another cluster's projection that was not claimed or stamped for this long is taken over."""
 
 Arguments = list[str | int | float]
 
 
-class Writer:
+class RedisWriter:
     """One fleet's projection, written by the leader.
 
     `leader` is asked before each write: it says whether our time as leader, with room for one write, still runs.
@@ -61,10 +68,10 @@ class Writer:
         self._owner = secrets.token_hex(8)  # Two processes that came to one term are still told apart.
         self._term = 0
         self._cluster = ""
-        self._pools = Ledger()
-        self._nodes = Ledger()
-        self._turns = Turns()
-        self._images: dict[str, PoolImage] = {}
+        self._pools = AcceptedWrites()
+        self._nodes = AcceptedWrites()
+        self._turns = Rotation()
+        self._documents: dict[str, PoolDocument] = {}
         """Pool → the image of the write that stands in the ledger: what a change builds on."""
 
     async def stored_term(self) -> int:
@@ -85,92 +92,92 @@ class Writer:
         that of another is alive.
         """
         self._cluster = cluster
-        reply = await self._send("claim", (self._keys.meta,), [term, self._owner, cluster, ALIVE_MS], claimed=False)
+        reply = await self._send("claim", (self._keys.meta,), [term, self._owner, cluster, STAMP_TTL_MS], claimed=False)
         stored, ours = int(reply[0]), bool(reply[1])
         if not ours:
             return max(stored, term + 1)
         self._term = term
         return term
 
-    async def replace_pool(self, image: PoolImage) -> None:
+    async def replace_pool(self, image: PoolDocument) -> None:
         """Put a pool's whole image in the place of what is there, at once for every reader (E2).
 
         Where Redis is known to hold our former image and little changed, only that is sent; Redis refuses it if it
         holds anything else. A Redis that is full gets at least who left, and Full is raised.
         """
-        base, former = self._pools.standing(image.name), self._images.pop(image.name, None)
+        base, former = self._pools.last_accepted(image.name), self._documents.pop(image.name, None)
         known = former if base and former and base.digest == former.digest and _same_pool(image, former) else None
         try:
             if not (base and known and await self._changed(image, base, known)):
                 await self._replace_whole(image)
-        except Full:
+        except RedisFullError:
             if base and known:
                 self._pools.refused(image.name, base)
-                self._images[image.name] = known
+                self._documents[image.name] = known
                 await self._withdraw(image, base, known)
             raise
 
-    async def _changed(self, image: PoolImage, base: Mark, former: PoolImage) -> bool:
+    async def _changed(self, image: PoolDocument, base: WriteStamp, former: PoolDocument) -> bool:
         """Send what changed; False where that is too much, or Redis did not hold what it builds on."""
         change = image.change_from(former)
         if change.size > min(MEMBERS_PER_CALL, CHANGED_PART * sum(map(len, image.members))):
             return False
-        with suppress(Drifted):
+        with suppress(BaseMismatchError):
             await self._change(image, base, change)
             return True
         return False
 
-    async def _withdraw(self, image: PoolImage, base: Mark, former: PoolImage) -> None:
+    async def _withdraw(self, image: PoolDocument, base: WriteStamp, former: PoolDocument) -> None:
         """Take out who is in no image or in another state now, as many as one call may; who came has to wait (E5)."""
         left = frozenset(islice(chain.from_iterable(image.change_from(former).removed), MEMBERS_PER_CALL))
         ready, suspect, draining = (members - left for members in former.members)
         rest = replace(former, ready=ready, suspect=suspect, draining=draining, former=former)
         if left:
-            with suppress(Drifted):
+            with suppress(BaseMismatchError):
                 await self._change(rest, base, rest.change_from(former))
 
-    async def _change(self, image: PoolImage, base: Mark, change: Change) -> None:
+    async def _change(self, image: PoolDocument, base: WriteStamp, change: Change) -> None:
         with self._pools.writing(image.name) as version:
-            mark = Mark(self._term, version, image.digest)
+            mark = WriteStamp(self._term, version, image.digest)
             members = [*map(scored, change.added), *map(" ".join, change.removed)]
-            arguments = [*_facts(image, mark), base.term, base.version, base.digest, *members]
+            arguments = [*_pool_arguments(image, mark), base.term, base.version, base.digest, *members]
             try:
                 await self._send("change" if change.grows else "exchange", self._pool_keys(image.name), arguments)
-            except Drifted:
+            except BaseMismatchError:
                 if self._pools.is_last(image.name, version):
                     raise
                 return  # a later write passed this one: the image is not wanted any more
             self._wrote(image, mark, "change")
 
-    async def _replace_whole(self, image: PoolImage) -> None:
+    async def _replace_whole(self, image: PoolDocument) -> None:
         with self._pools.writing(image.name) as version:
-            mark = Mark(self._term, version, image.digest)
+            mark = WriteStamp(self._term, version, image.digest)
             if sum(map(len, image.members)) <= MEMBERS_PER_CALL:
                 members = map(scored, image.members)
-                await self._send("replace", self._pool_keys(image.name), [*_facts(image, mark), *members])
+                await self._send("replace", self._pool_keys(image.name), [*_pool_arguments(image, mark), *members])
             else:
                 await self._replace_large(image, mark)
             self._wrote(image, mark, "whole")
 
-    def _wrote(self, image: PoolImage, mark: Mark, how: str) -> None:
+    def _wrote(self, image: PoolDocument, mark: WriteStamp, how: str) -> None:
         POOL_WRITES.labels(how).inc()
         self._pools.wrote(image.name, mark)
-        if self._pools.standing(image.name) == mark:
-            self._images[image.name] = image
+        if self._pools.last_accepted(image.name) == mark:
+            self._documents[image.name] = image
 
-    async def _replace_large(self, image: PoolImage, mark: Mark) -> None:
+    async def _replace_large(self, image: PoolDocument, mark: WriteStamp) -> None:
         staged = self._keys.staged(image.name, mark.term, mark.version)
         for key, members in zip(staged, image.members, strict=True):
             names = list(members)
             for first in range(0, len(names), MEMBERS_PER_CALL):
                 chunk = scored(names[first : first + MEMBERS_PER_CALL])
-                await self._send("stage", (self._keys.meta, key), [mark.term, STAGED_MS, chunk])
-        await self._send("swap", (*self._pool_keys(image.name), *staged), _facts(image, mark))
+                await self._send("stage", (self._keys.meta, key), [mark.term, STAGING_TTL_MS, chunk])
+        await self._send("swap", (*self._pool_keys(image.name), *staged), _pool_arguments(image, mark))
 
     async def drop_pool(self, name: str, uid: str | None = None) -> None:
         """Remove a pool with its index entry; with `uid`, only if it is the pool that is there."""
         with self._pools.writing(name) as version:
-            self._images.pop(name, None)
+            self._documents.pop(name, None)
             await self._send("drop_pool", self._pool_keys(name), [self._term, version, name, uid or ""])
             self._pools.dropped(name)
 
@@ -181,10 +188,10 @@ class Writer:
             chunk = names[first : first + MEMBERS_PER_CALL]
             await self._send("drop_index", (self._keys.meta, self._keys.index), [self._term, *chunk])
 
-    async def replace_node(self, image: NodeImage, happened: Sequence[str] = ()) -> None:
+    async def replace_node(self, image: NodeDocument, happened: Sequence[str] = ()) -> None:
         """Put a node's whole capability in the place of what is there (E3), and add to its history, oldest first."""
         with self._nodes.writing(image.name) as version:
-            mark = Mark(self._term, version, image.digest)
+            mark = WriteStamp(self._term, version, image.digest)
             fields = [part for field in image.fields().items() for part in field]
             arguments: Arguments = [mark.term, mark.version, image.name, mark.digest, len(happened), *happened, *fields]
             await self._send("replace_node", self._node_keys(image.name), arguments)
@@ -204,19 +211,19 @@ class Writer:
         """Say that the projection is alive now, by the clock of Redis, and whether all of it is there (E2)."""
         await self._send("stamp", (self._keys.meta, *self._keys.load), [self._term, int(complete)])
 
-    async def audit(self, pools: Mapping[str, PoolImage], nodes: Mapping[str, NodeImage]) -> AuditResult:
+    async def check_drift(self, pools: Mapping[str, PoolDocument], nodes: Mapping[str, NodeDocument]) -> DriftReport:
         """Compare what Redis says with these images (E1), all of the fleet; it writes nothing but a lost library.
 
         What this process wrote must be there as written; what an earlier leader wrote only needs to be the same.
         """
         with self._errors():
-            audit = Audit(self._functions, self._keys, self._pools, self._nodes, self._turns)
-            async with asyncio.timeout(AUDIT_SECONDS):
+            audit = DriftCheck(self._functions, self._keys, self._pools, self._nodes, self._turns)
+            async with asyncio.timeout(CHECK_SECONDS):
                 result = await audit.run(self._term, pools, nodes)
         for name, image in pools.items():
-            standing = self._pools.standing(name)
-            if name not in self._images and standing and standing.digest == image.digest:
-                self._images[name] = image  # a former leader's, found right
+            standing = self._pools.last_accepted(name)
+            if name not in self._documents and standing and standing.digest == image.digest:
+                self._documents[name] = image  # a former leader's, found right
         return result
 
     def _pool_keys(self, name: str) -> Sequence[str]:
@@ -227,11 +234,11 @@ class Writer:
 
     async def _send(self, name: str, keys: Sequence[str], arguments: Arguments, *, claimed: bool = True) -> Any:
         if not self._leader():
-            raise NotLeader("our time as leader is over, nothing was sent to Redis")
+            raise NotLeaderError("our time as leader is over, nothing was sent to Redis")
         if claimed and not self._term:
-            raise Unclaimed("no term claimed yet")
+            raise TermNotClaimedError("no term claimed yet")
         with self._errors():
-            async with asyncio.timeout(SEND_SECONDS):
+            async with asyncio.timeout(REQUEST_SECONDS):
                 return await self._functions.call(name, keys, arguments)
 
     @contextmanager
@@ -243,17 +250,17 @@ class Writer:
             REDIS_FAILURES.labels(word).inc()
             message = f"{plain} ({describe(error, self._client)})"
             failure = translate(error, message, self._term, self._cluster)
-            if isinstance(failure, Outdated):
+            if isinstance(failure, VersionConflictError):
                 self._pools.learn(failure.version)
                 self._nodes.learn(failure.version)
             raise failure from None
 
 
-def _same_pool(image: PoolImage, other: PoolImage) -> bool:
+def _same_pool(image: PoolDocument, other: PoolDocument) -> bool:
     return (image.uid, image.generator, image.key) == (other.uid, other.generator, other.key)
 
 
-def _facts(image: PoolImage, mark: Mark) -> Arguments:
+def _pool_arguments(image: PoolDocument, mark: WriteStamp) -> Arguments:
     return [
         mark.term,
         mark.version,

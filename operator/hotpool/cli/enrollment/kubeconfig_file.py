@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from hotpool.cli.enrollment.manifests import is_of
 
 
-def why_not(path: Path, node: str) -> str | None:
+def write_error(path: Path, node: str) -> str | None:
     """Why the node's kubeconfig must not or cannot be written there; None: it may."""
     if path.is_dir() or not os.access(path.absolute().parent, os.W_OK):
         return "no file can be written there"

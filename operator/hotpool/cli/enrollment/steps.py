@@ -11,15 +11,15 @@ from hotpool.cli.enrollment import manifests as objects
 from hotpool.cli.enrollment.manifests import Credential, ForeignError
 from hotpool.cli.options import CommandError
 from hotpool.common import cli_help
-from hotpool.kube.client import Unavailable
-from hotpool.kube.service_accounts import Accounts, Trial
+from hotpool.kube.client import ApiUnavailable
+from hotpool.kube.service_accounts import ServiceAccounts, TokenCheck
 
 POLL_SECONDS: Final = 0.5
 _FILL_SECONDS: Final = 20.0
 """How long the controller-manager may take to put a token into a Secret."""
 
 
-async def check_account(door: Accounts, node: str) -> None:
+async def check_account(door: ServiceAccounts, node: str) -> None:
     """Raises ForeignError where somebody else has made an account of that name."""
     account = objects.account_of(node)
     labels = await door.labels_of(account)
@@ -27,26 +27,26 @@ async def check_account(door: Accounts, node: str) -> None:
         raise ForeignError(f"ServiceAccount {account} was not made by hotpool enroll, which leaves it alone")
 
 
-async def make_account(door: Accounts, node: str, namespace: str) -> None:
+async def make_account(door: ServiceAccounts, node: str, namespace: str) -> None:
     """The account with its rights, made or put right."""
     await check_account(door, node)
     for body in objects.account(node, namespace):
         try:
             await door.apply(body)
-        except Unavailable as error:
+        except ApiUnavailable as error:
             if error.status == 404:  # noqa: PLR2004 - HTTP's own number.
                 raise CommandError(f"no namespace {namespace}", cli_help.NOT_FOUND) from None
             raise
 
 
-async def insist_on_policy(door: Accounts, node: str, namespace: str, *, fresh: bool) -> None:
+async def require_policy(door: ServiceAccounts, node: str, namespace: str, *, fresh: bool) -> None:
     """Fail closed: no credential without the policy; an account that has none yet goes again."""
     outcome = await door.trial(objects.account_of(node), node)
-    if outcome is Trial.REFUSED:
+    if outcome is TokenCheck.REFUSED:
         return
     if fresh:
         await remove(door, node)
-    if outcome is Trial.NOT_JUDGED:
+    if outcome is TokenCheck.UNKNOWN:
         raise CommandError("the API server does not heed the new Role yet; try again", cli_help.UNAVAILABLE)
     raise CommandError(
         f"nothing keeps an agent of namespace {namespace} to its own node: the ValidatingAdmissionPolicy "
@@ -55,13 +55,13 @@ async def insist_on_policy(door: Accounts, node: str, namespace: str, *, fresh: 
     )
 
 
-async def credentials(door: Accounts, node: str) -> list[Credential]:
+async def credentials(door: ServiceAccounts, node: str) -> list[Credential]:
     """Those that there are: two at most."""
     read = [(name, await door.secret(name)) for name in objects.secrets_of(node)]
     return [objects.credential(name, node, found) for name, found in read if found]
 
 
-async def credential(door: Accounts, node: str, name: str) -> Credential:
+async def credential(door: ServiceAccounts, node: str, name: str) -> Credential:
     """One that must be there."""
     found = await door.secret(name)
     if found is None:
@@ -69,7 +69,7 @@ async def credential(door: Accounts, node: str, name: str) -> Credential:
     return objects.credential(name, node, found)
 
 
-async def filled(door: Accounts, node: str, name: str) -> Credential:
+async def wait_for_token(door: ServiceAccounts, node: str, name: str) -> Credential:
     """The credential with its token."""
     deadline = monotonic() + _FILL_SECONDS
     while True:
@@ -82,7 +82,7 @@ async def filled(door: Accounts, node: str, name: str) -> Credential:
         await asyncio.sleep(POLL_SECONDS)
 
 
-async def remove(door: Accounts, node: str) -> bool:
+async def remove(door: ServiceAccounts, node: str) -> bool:
     """Remove rights first, for they end at once; whether there was anything."""
     account = objects.account_of(node)
     parts = [("RoleBinding", account), ("Role", account)]

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from rich.table import Table
 from rich.text import Text
 
-from hotpool.cli.render.tables import BAD, DOUBTFUL, GOOD, HEAD, plural, say
+from hotpool.cli.render.tables import BAD, DOUBTFUL, GOOD, HEAD, plural, print_line
 from hotpool.core.explain.dry_run import GeneratorChange, PoolChange
 
 _Row = tuple[str, str, str, str]
@@ -24,13 +24,13 @@ def show(pools: Sequence[PoolChange], generators: Sequence[GeneratorChange]) -> 
 
 
 def _show_pool(change: PoolChange) -> None:
-    say(Text.assemble((f"nodepool/{change.name} ", HEAD), f"({change.kind}): {_moves(change)}"))
+    print_line(Text.assemble((f"nodepool/{change.name} ", HEAD), f"({change.kind}): {_moves(change)}"))
     if change.ready_before != change.ready_after:
-        say(f"  Ready: {_word(change.ready_before)} -> {_word(change.ready_after)}")
+        print_line(f"  Ready: {_word(change.ready_before)} -> {_word(change.ready_after)}")
     rows: list[_Row] = [("+", node, state, GOOD) for node, state in change.joins.items()]
     rows += [("-", node, why, BAD) for node, why in change.leaves.items()]
     if rows:
-        say(_rows(rows))
+        print_line(_rows(rows))
 
 
 def _word(ready: bool | None) -> str:  # noqa: FBT001 - it is the value, not a switch.
@@ -54,15 +54,15 @@ def _rows(rows: Iterable[_Row]) -> Table:
 def _show_generator(change: GeneratorChange) -> None:
     counts = {kind: sum(pool.kind == kind for pool in change.pools) for kind in ("new", "changed", "removed")}
     words = f"{plural(counts['new'], 'pool')} made, {counts['changed']} changed, {counts['removed']} removed"
-    say(Text.assemble((f"nodepoolgenerator/{change.name} ", HEAD), f"({change.kind}): {words}"))
+    print_line(Text.assemble((f"nodepoolgenerator/{change.name} ", HEAD), f"({change.kind}): {words}"))
     if change.note:
-        say(f"  {change.note}")
+        print_line(f"  {change.note}")
     if change.pools:
-        say(_rows(map(_pool_row, change.pools)))
+        print_line(_rows(map(_pool_row, change.pools)))
     if change.not_admitted_count:
         shown = ", ".join(f"{n.key} ({plural(n.nodes, 'node')}, {n.reason})" for n in change.not_admitted)
         more = change.not_admitted_count - len(change.not_admitted)
-        say(f"  Not admitted: {shown}" + (f" and {more} more" if more else ""))
+        print_line(f"  Not admitted: {shown}" + (f" and {more} more" if more else ""))
 
 
 def _pool_row(change: PoolChange) -> _Row:

@@ -22,7 +22,7 @@ def console() -> Console:
     return Console(highlight=False, markup=False, emoji=False)
 
 
-def say(*parts: RenderableType) -> None:
+def print_line(*parts: RenderableType) -> None:
     """Print, without the blanks that fill a table's lines."""
     out = console()
     with out.capture() as captured:

@@ -10,14 +10,14 @@ from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
-from hotpool.cli.query import trouble
+from hotpool.cli.query import error_message
 from hotpool.cli.render.tables import BAD, console
 from hotpool.cli.render.top import tables
 from hotpool.cli.render.top_rows import NodeRow, PoolRow
-from hotpool.kube.client import Unavailable
+from hotpool.kube.client import ApiUnavailable
 
 REFRESH_SECONDS: Final = 2.0
-_SHARE: Final = 4
+REFRESH_DUTY_FACTOR: Final = 4
 """A look that took long is followed by a pause of so many times as long: a glance must not burden a large fleet."""
 
 Look = Callable[[], Awaitable[tuple[list[NodeRow] | None, list[PoolRow] | None]]]
@@ -33,9 +33,9 @@ async def watch(look: Look, limit: int | None, namespace: str) -> None:
                 nodes, pools = await look()
                 shown = [tables(nodes, pools, limit=limit, live=True)]
                 words = Text(f"{datetime.now().astimezone():%H:%M:%S}  namespace {namespace}  Ctrl-C ends", "dim")
-            except Unavailable as error:
+            except ApiUnavailable as error:
                 if not shown:
                     raise
-                words = Text(f"{trouble(error, namespace)[0]}; trying again", BAD)
+                words = Text(f"{error_message(error, namespace)[0]}; trying again", BAD)
             live.update(Group(words, *shown), refresh=True)
-            await asyncio.sleep(max(REFRESH_SECONDS, _SHARE * (monotonic() - began)))
+            await asyncio.sleep(max(REFRESH_SECONDS, REFRESH_DUTY_FACTOR * (monotonic() - began)))

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from hotpool.api.slice import MemberState
-from hotpool.cli.fleet_reader import Snapshot
+from hotpool.cli.fleet_reader import FleetSnapshot
 from hotpool.common.durations import seconds_since
 from hotpool.kube.decode import decode_lease
 
@@ -53,7 +53,7 @@ class PoolRow:
     """Members that changed in the last minute: while watching all that was seen, else those that came in."""
 
 
-def node_rows(found: Snapshot, leases: Iterable[Json], now: datetime) -> list[NodeRow]:
+def node_rows(found: FleetSnapshot, leases: Iterable[Json], now: datetime) -> list[NodeRow]:
     """All nodes, by name."""
     seen = dict(_renewed(lease) for lease in leases)
     pools = Counter(node for pool in found.pools_with_slices for node in found.members(pool))
@@ -66,7 +66,7 @@ def _renewed(lease: Json) -> tuple[str, str | None]:
     return (beat.node, beat.renewed) if beat else ("", None)
 
 
-def _node_row(found: Snapshot, name: str, renewed: str | None, pools: int, now: datetime) -> NodeRow:
+def _node_row(found: FleetSnapshot, name: str, renewed: str | None, pools: int, now: datetime) -> NodeRow:
     node, services = found.nodes[name], found.services(name)
     ready = node.conditions.get("Ready")
     types = node.report.types if node.report else {}
@@ -83,7 +83,7 @@ def _node_row(found: Snapshot, name: str, renewed: str | None, pools: int, now: 
     )
 
 
-def pool_rows(found: Snapshot, changes: Mapping[str, int]) -> list[PoolRow]:
+def pool_rows(found: FleetSnapshot, changes: Mapping[str, int]) -> list[PoolRow]:
     """All pools, by name."""
     return [
         PoolRow(
@@ -101,7 +101,7 @@ def pool_rows(found: Snapshot, changes: Mapping[str, int]) -> list[PoolRow]:
     ]
 
 
-def arrivals(found: Snapshot, now: datetime) -> dict[str, int]:
+def arrivals(found: FleetSnapshot, now: datetime) -> dict[str, int]:
     """Members that came in during the last minute, by pool: what one look can tell."""
     ages = {pool: [seconds_since(member.since, now) for member in found.members(pool).values()] for pool in found.pools}
     return {pool: sum(age is not None and age < MINUTE for age in each) for pool, each in ages.items()}
@@ -114,7 +114,7 @@ class Rates:
     _before: dict[str, dict[str, MemberState]] | None = None
     _seen: deque[tuple[float, Counter[str]]] = field(default_factory=deque)
 
-    def look(self, found: Snapshot, moment: float) -> Counter[str]:
+    def update(self, found: FleetSnapshot, moment: float) -> Counter[str]:
         """Changes by pool in the last minute, or since the first look. `moment`: monotonic seconds."""
         after = {
             pool: {node: member.state for node, member in found.members(pool).items()}

@@ -9,12 +9,12 @@ from typing import Final
 
 from rich.text import Text
 
-from hotpool.cli.node_events import Happened
-from hotpool.cli.render.tables import BAD, DOUBTFUL, GOOD, HEAD, listing, plural, say, table
+from hotpool.cli.node_events import HistoryEntry
+from hotpool.cli.render.tables import BAD, DOUBTFUL, GOOD, HEAD, listing, plural, print_line, table
 from hotpool.common.durations import ago
-from hotpool.core.explain.explain import Answer, Standing, Survey
-from hotpool.core.explain.remedies import Facts
-from hotpool.core.matching import Verdict
+from hotpool.core.explain.explain import Explanation, MembershipState, PoolExplanation
+from hotpool.core.explain.remedies import NodeFacts
+from hotpool.core.matching import MatchResult
 from hotpool.core.model import Pool
 
 _FAILED_SHOWN: Final = 2
@@ -24,19 +24,19 @@ _CELL: Final = 55
 """Columns for a verdict; a longer one leaves out what is told below."""
 
 
-def show_answer(answer: Answer, now: datetime) -> None:
+def show_explanation(answer: Explanation, now: datetime) -> None:
     """`why NODE POOL`."""
     rows = [
-        (_holds(holds=item.holds), item.required, item.observed, ago(item.since, now)) for item in answer.requirements
+        (_holds(holds=item.met), item.required, item.observed, ago(item.since, now)) for item in answer.requirements
     ]
     head = f"{answer.node} in {answer.pool}: "
-    say(Text.assemble((head, HEAD), _verdict(answer, now, _LINE - len(head))))
-    say("", table(("HOLDS", "REQUIREMENT", "OBSERVED", "SINCE"), rows))
+    print_line(Text.assemble((head, HEAD), _verdict(answer, now, _LINE - len(head))))
+    print_line("", table(("HOLDS", "REQUIREMENT", "OBSERVED", "SINCE"), rows))
     for remark in answer.remarks:
-        say("", f"{_sentence(remark.text)}{f' ({ago(remark.since, now)})' if remark.since else ''}.")
+        print_line("", f"{_sentence(remark.text)}{f' ({ago(remark.since, now)})' if remark.since else ''}.")
     if answer.decided:
-        say("", f"Decided by {answer.decided.gate}: {answer.decided.required}.")
-    _show_flips(answer)
+        print_line("", f"Decided by {answer.decided.criterion}: {answer.decided.required}.")
+    _show_remedies(answer)
 
 
 def _holds(*, holds: bool) -> Text:
@@ -47,37 +47,37 @@ def _sentence(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _show_flips(answer: Answer) -> None:
+def _show_remedies(answer: Explanation) -> None:
     """What would change it: everything that does not hold must."""
-    needed = [way for item in answer.requirements if not item.holds for way in item.flip]
-    ways = dict.fromkeys([*needed, *(way for remark in answer.remarks for way in remark.flip)])
+    needed = [way for item in answer.requirements if not item.met for way in item.remedy]
+    ways = dict.fromkeys([*needed, *(way for remark in answer.remarks for way in remark.remedy)])
     if ways:
         together = ", all of this together" if len(ways) > 1 else ""
-        say("", f"What would change it{together}:", listing(ways))
+        print_line("", f"What would change it{together}:", listing(ways))
 
 
-def _verdict(answer: Answer, now: datetime, room: int) -> Text:
+def _verdict(answer: Explanation, now: datetime, room: int) -> Text:
     """The verdict in one line of so many columns, as far as names allow."""
-    member = answer.member
+    member = answer.current
     is_now = f"member {member.state}, since {ago(member.since, now)}" if member else "out"
-    match answer.standing:
-        case Standing.MEMBER:
+    match answer.membership:
+        case MembershipState.MEMBER:
             return Text(is_now, _colour(answer.verdict))
-        case Standing.HELD if member:
+        case MembershipState.RETAINED if member:
             return Text(f"held by the brake as {member.state}, in the pool since {ago(member.since, now)}", DOUBTFUL)
-        case Standing.OUT:
+        case MembershipState.OUT:
             return Text(_judged(answer, "", "", room), BAD)
-        case Standing.DRY_RUN:
+        case MembershipState.DRY_RUN:
             return Text(_judged(answer, "would be ", " (DryRun)", room), DOUBTFUL)
-        case Standing.PAUSED | Standing.INVALID_SPEC:
-            return Text(_judged(answer, f"{is_now} ({answer.standing}; else ", ")", room), DOUBTFUL)
+        case MembershipState.PAUSED | MembershipState.INVALID_SPEC:
+            return Text(_judged(answer, f"{is_now} ({answer.membership}; else ", ")", room), DOUBTFUL)
         case _:
             return Text(_judged(answer, f"{is_now}, about to be ", "", room), DOUBTFUL)
 
 
-def _judged(answer: Answer, before: str, after: str, room: int) -> str:
+def _judged(answer: Explanation, before: str, after: str, room: int) -> str:
     """What the judge says; what was observed, and what was required, only where there is room for it."""
-    decided, gate = answer.decided, answer.verdict.gate
+    decided, gate = answer.decided, answer.verdict.criterion
     if decided is None:
         return f"{before}member {answer.verdict.state}{after}"
     full = f"{before}out: {gate} ({decided.required}: {decided.observed}){after}"
@@ -85,25 +85,25 @@ def _judged(answer: Answer, before: str, after: str, room: int) -> str:
     return next((text for text in (full, short) if len(text) <= room), f"{before}out: {gate}{after}")
 
 
-def _colour(verdict: Verdict) -> str:
+def _colour(verdict: MatchResult) -> str:
     return GOOD if verdict.state == "Ready" else DOUBTFUL
 
 
-def show_survey(pool: Pool, survey: Survey, nearest: Sequence[Answer]) -> None:
+def show_pool(pool: Pool, survey: PoolExplanation, nearest: Sequence[Explanation]) -> None:
     """`why --pool P`."""
     states = ", ".join(f"{count} {state}" for state, count in sorted(survey.members.items()))
     members = plural(survey.members.total(), "member") + (f" ({states})" if states else "")
-    say(Text.assemble((f"{pool.meta.name}: ", HEAD), f"{members}, {sum(survey.reasons.values())} out"))
-    if survey.unwritten:
-        say(f"{_unwritten(pool, survey.unwritten)}.")
+    print_line(Text.assemble((f"{pool.meta.name}: ", HEAD), f"{members}, {sum(survey.reasons.values())} out"))
+    if survey.pending:
+        print_line(f"{_unwritten(pool, survey.pending)}.")
     if not survey.reasons:
         return
     rows = [(gate, str(count)) for gate, count in survey.reasons.most_common()]
-    say("", table(("OUT BECAUSE", "NODES"), rows, right=["NODES"]))
-    say("", table(("NEAREST MISSES", "FAILS", "WHICH"), map(_miss, nearest), right=["FAILS"]))
-    if len(survey.misses) > len(nearest):
-        say(f"… and {len(survey.misses) - len(nearest)} more: --limit")
-    say("", f"What would flip it: hotpool why {survey.misses[0]} {pool.meta.name}")
+    print_line("", table(("OUT BECAUSE", "NODES"), rows, right=["NODES"]))
+    print_line("", table(("NEAREST MISSES", "FAILS", "WHICH"), map(_miss, nearest), right=["FAILS"]))
+    if len(survey.candidates) > len(nearest):
+        print_line(f"… and {len(survey.candidates) - len(nearest)} more: --limit")
+    print_line("", f"What would flip it: hotpool why {survey.candidates[0]} {pool.meta.name}")
 
 
 def _unwritten(pool: Pool, count: int) -> str:
@@ -115,29 +115,29 @@ def _unwritten(pool: Pool, count: int) -> str:
     return f"{nodes} will come in: the operator has not written it yet, or does not run"
 
 
-def _miss(answer: Answer) -> tuple[str, str, str]:
-    told = [f"{item.required}: {item.observed}" for item in answer.requirements if not item.holds]
+def _miss(answer: Explanation) -> tuple[str, str, str]:
+    told = [f"{item.required}: {item.observed}" for item in answer.requirements if not item.met]
     more = f"; and {len(told) - _FAILED_SHOWN} more" if len(told) > _FAILED_SHOWN else ""
     return answer.node, str(len(told)), "; ".join(told[:_FAILED_SHOWN]) + more
 
 
-def show_node(facts: Facts, answers: Sequence[Answer], last: Sequence[Happened], now: datetime) -> None:
+def show_node(facts: NodeFacts, answers: Sequence[Explanation], last: Sequence[HistoryEntry], now: datetime) -> None:
     """`why --node N`."""
     ready = facts.view.node.conditions.get("Ready")
     said = f"{ready.reason}, since {ago(ready.since, now)}" if ready else "not seen by the operator yet"
     running = sum(service.state == "Running" for service in facts.services)
-    members = sum(answer.member is not None for answer in answers)
+    members = sum(answer.current is not None for answer in answers)
     counts = f"{running}/{len(facts.services)} services run, in {members} of {plural(len(answers), 'pool')}"
-    say(Text.assemble((f"{facts.name}: ", HEAD), f"{said}; {counts}"))
+    print_line(Text.assemble((f"{facts.name}: ", HEAD), f"{said}; {counts}"))
     if answers:
-        say("", table(("POOL", "VERDICT"), ((answer.pool, _verdict(answer, now, _CELL)) for answer in answers)))
+        print_line("", table(("POOL", "VERDICT"), ((answer.pool, _verdict(answer, now, _CELL)) for answer in answers)))
     _show_transitions(last, now)
 
 
-def _show_transitions(last: Iterable[Happened], now: datetime) -> None:
+def _show_transitions(last: Iterable[HistoryEntry], now: datetime) -> None:
     rows = [
         (ago(item.time, now), item.reason, item.message + (f" (x{item.count})" if item.count > 1 else ""))
         for item in last
     ]
     none = "Nothing is known to have happened to it lately."
-    say("", table(("AGO", "REASON", "WHAT"), rows) if rows else none)
+    print_line("", table(("AGO", "REASON", "WHAT"), rows) if rows else none)

@@ -11,8 +11,8 @@ from hotpool.api.generator import NotAdmitted
 from hotpool.api.pool import PoolSpec
 from hotpool.api.slice import MemberState
 from hotpool.core.explain.explain import Membership, brake_holds
-from hotpool.core.generators.key_index import GeneratorSubject
-from hotpool.core.matching import Gate, Verdict, checks, decide, findings
+from hotpool.core.generators.key_index import GeneratorEntry
+from hotpool.core.matching import Criterion, MatchResult, evaluate, first_failure, unmet
 from hotpool.core.model import Generator, Meta, NodeView, Pool
 from hotpool.core.planning.generator_plan import plan_generator
 
@@ -89,13 +89,15 @@ def _membership(pool: Pool | None, views: Mapping[str, NodeView], members: Membe
         return {node: member.state for node, member in members.items()}
     if pool.spec.mode == "DryRun":
         return {}
-    asked = checks(pool.spec)
-    found = ((node, _state(pool, decide(view, asked), members.get(node))) for node, view in sorted(views.items()))
+    asked = unmet(pool.spec)
+    found = (
+        (node, _state(pool, first_failure(view, asked), members.get(node))) for node, view in sorted(views.items())
+    )
     return {node: state for node, state in found if state}
 
 
-def _state(pool: Pool, verdict: Verdict, member: Membership | None) -> MemberState | None:
-    held = member is not None and verdict.gate is Gate.OFFLINE and brake_holds(pool)
+def _state(pool: Pool, verdict: MatchResult, member: Membership | None) -> MemberState | None:
+    held = member is not None and verdict.criterion is Criterion.OFFLINE and brake_holds(pool)
     return member.state if held and member else verdict.state
 
 
@@ -111,9 +113,9 @@ def _why_not(pool: Pool | None, view: NodeView | None) -> str:
         return "the pool is removed"
     if pool.spec.mode == "DryRun":
         return "mode DryRun"
-    failed = (finding for finding in findings(view, pool.spec) if not finding.holds) if view else iter(())
+    failed = (finding for finding in evaluate(view, pool.spec) if not finding.met) if view else iter(())
     first = next(failed, None)
-    return f"{first.gate}: {first.required}" if first else "the node is gone"
+    return f"{first.criterion}: {first.required}" if first else "the node is gone"
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +136,7 @@ def compare_pool(pool: Pool, stored: Stored) -> PoolChange:
 
 def compare_generator(generator: Generator, stored: Stored, *, now: str) -> GeneratorChange:
     """A generator as it would be: its pools when its grace is over, if the nodes stay as they are."""
-    course = _Course(generator, stored, now)
+    course = _Simulation(generator, stored, now)
     at_once, in_the_end = course.run(0.0), course.run(float(generator.spec.grace_seconds))
     changes = [_compared(pool, in_the_end.get(pool), stored) for pool in {**course.before, **in_the_end}]
     late = {pool for pool in course.before if pool in at_once}
@@ -165,35 +167,40 @@ def _kind(generator: Generator, stored: Generator | None) -> ChangeKind:
     return "unchanged" if same else "changed"
 
 
-class _Course:
+class _Simulation:
     """What the operator would do with a generator's pools, plan after plan, while the nodes stay as they are."""
 
     def __init__(self, generator: Generator, stored: Stored, now: str) -> None:
         self._generator, self._stored, self._now = generator, stored, now
-        self._subject = GeneratorSubject(generator)
+        self._subject = GeneratorEntry(generator)
         for node, view in stored.views.items():
             self._subject.update(node, view)
-        self._offered = self._subject.nodes
+        self._key_index = self._subject.nodes
         self.before = {name: pool for name, pool in stored.pools.items() if pool.owner == generator.meta.uid}
         """The generator's pools as they are."""
-        self._own = self.before
-        self._counted: dict[str, PoolSpec] = {}
+        self._generated_pools = self.before
+        self._ready_members: dict[str, PoolSpec] = {}
         self.status = generator.status
         """As the last plan has it."""
 
     def run(self, moment: float) -> Mapping[str, Pool]:
         """The generator's pools when there is nothing left to do at that moment (seconds from now)."""
         while True:
-            self._own = {name: self._emptied(pool) for name, pool in self._own.items()}
-            plan = plan_generator(self._subject, self._own, self._stored.pools, moment, self._now)
+            self._generated_pools = {name: self._emptied(pool) for name, pool in self._generated_pools.items()}
+            plan = plan_generator(self._subject, self._generated_pools, self._stored.pools, moment, self._now)
             self.status = plan.status
             gone = {pool.meta.name for pool in plan.remove}
             new = {name: self._pool(Meta(name, "", 0), spec) for name, spec in plan.create.items()}
-            right = {name: replace(self._own[name], spec=spec, problem=None) for name, spec in plan.correct.items()}
-            self._own = {name: pool for name, pool in {**self._own, **right, **new}.items() if name not in gone}
+            right = {
+                name: replace(self._generated_pools[name], spec=spec, problem=None)
+                for name, spec in plan.correct.items()
+            }
+            self._generated_pools = {
+                name: pool for name, pool in {**self._generated_pools, **right, **new}.items() if name not in gone
+            }
             unfinished = plan.recheck_at is not None and plan.recheck_at <= moment
             if not (gone or new or right or unfinished):
-                return self._own
+                return self._generated_pools
 
     def _pool(self, meta: Meta, spec: PoolSpec) -> Pool:
         return Pool(meta, spec, owner=self._generator.meta.uid)
@@ -201,8 +208,8 @@ class _Course:
     def _emptied(self, pool: Pool) -> Pool:
         """A pool whose key nobody offers goes when it is empty: with the members that its spec gives it."""
         key = self._subject.key(pool)
-        if key is None or key in self._offered or self._counted.get(pool.meta.name) is pool.spec:
+        if key is None or key in self._key_index or self._ready_members.get(pool.meta.name) is pool.spec:
             return pool
-        self._counted[pool.meta.name] = pool.spec
+        self._ready_members[pool.meta.name] = pool.spec
         members = len(_membership(pool, self._stored.views, self._stored.members.get(pool.meta.name, {})))
         return replace(pool, status=pool.status.model_copy(update={"members": members}))

@@ -11,9 +11,9 @@ from enum import StrEnum
 
 from hotpool.api.slice import MemberState
 from hotpool.core.explain import remedies
-from hotpool.core.explain.language_remedies import of_pair
-from hotpool.core.explain.remedies import Facts, Hint
-from hotpool.core.matching import Finding, Gate, Verdict, findings, judge
+from hotpool.core.explain.language_remedies import for_pair
+from hotpool.core.explain.remedies import NodeFacts, Remedy
+from hotpool.core.matching import Criterion, Finding, MatchResult, evaluate, match
 from hotpool.core.model import NodeView, Pool
 
 MASS_SILENCE = "MassSilence"
@@ -21,12 +21,12 @@ _LIVENESS = frozenset({"Live", "Suspect", "Offline", "AwaitingHeartbeat"})
 """Reasons of condition Ready that are about the heartbeat: only their time is its."""
 
 
-class Standing(StrEnum):
+class MembershipState(StrEnum):
     """How what the slices say relates to what the judge says."""
 
     MEMBER = "Member"
     OUT = "Out"
-    HELD = "HeldByBrake"
+    RETAINED = "HeldByBrake"
     """Silent, and a member only because too many are silent at once (behaviour D8)."""
     PENDING = "Pending"
     """The slices are not what the judge says: the operator has not written it yet, or does not run."""
@@ -47,13 +47,13 @@ class Membership:
 class Requirement:
     """One requirement, and what it met."""
 
-    gate: Gate
+    criterion: Criterion
     required: str
-    holds: bool
+    met: bool
     observed: str
     since: str | None
     """RFC 3339."""
-    flip: tuple[str, ...]
+    remedy: tuple[str, ...]
     """What would make it hold: all of these together."""
 
 
@@ -63,66 +63,66 @@ class Remark:
 
     text: str
     since: str | None = None
-    flip: tuple[str, ...] = ()
+    remedy: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Explanation:
     """Why one node is in one pool or not."""
 
     node: str
     pool: str
-    standing: Standing
-    member: Membership | None
-    verdict: Verdict
+    membership: MembershipState
+    current: Membership | None
+    verdict: MatchResult
     requirements: tuple[Requirement, ...]
     remarks: tuple[Remark, ...]
 
     @property
     def decided(self) -> Requirement | None:
         """The requirement that keeps the node out: the first that does not hold."""
-        return next((item for item in self.requirements if not item.holds), None)
+        return next((item for item in self.requirements if not item.met), None)
 
 
 @dataclass(frozen=True, slots=True)
-class Survey:
+class PoolExplanation:
     """One pool and all nodes: who is in, why others are not, and who is nearest to it."""
 
     members: Counter[MemberState]
-    reasons: Counter[Gate]
+    reasons: Counter[Criterion]
     """Nodes that are out, by the gate that decided."""
-    unwritten: int
+    pending: int
     """Nodes that meet all requirements and are no members: a dry run, a paused pool, or not written yet."""
-    misses: tuple[str, ...]
+    candidates: tuple[str, ...]
     """The nodes that are out, nearest first: those that fail the fewest requirements."""
 
 
-def explain(facts: Facts, pool: Pool, member: Membership | None) -> Answer:
+def explain(facts: NodeFacts, pool: Pool, member: Membership | None) -> Explanation:
     """The whole answer for one node and one pool. `member`: what the pool's slices say of the node."""
-    verdict = judge(facts.view, pool.spec)
-    standing = _standing(pool, verdict, member)
-    return Answer(
+    verdict = match(facts.view, pool.spec)
+    standing = _membership_state(pool, verdict, member)
+    return Explanation(
         facts.name,
         pool.meta.name,
         standing,
         member,
         verdict,
         tuple(_requirements(facts, pool)),
-        tuple(_remarks(facts, pool, standing, verdict)),
+        tuple(_node_remarks(facts, pool, standing, verdict)),
     )
 
 
-def _standing(pool: Pool, verdict: Verdict, member: Membership | None) -> Standing:
+def _membership_state(pool: Pool, verdict: MatchResult, member: Membership | None) -> MembershipState:
     if pool.problem:
-        return Standing.INVALID_SPEC
+        return MembershipState.INVALID_SPEC
     if pool.paused:
-        return Standing.PAUSED
+        return MembershipState.PAUSED
     if pool.spec.mode == "DryRun":
-        return Standing.PENDING if member else Standing.DRY_RUN
+        return MembershipState.PENDING if member else MembershipState.DRY_RUN
     if verdict.state == (member.state if member else None):
-        return Standing.MEMBER if member else Standing.OUT
-    held = member is not None and verdict.gate is Gate.OFFLINE and brake_holds(pool)
-    return Standing.HELD if held else Standing.PENDING
+        return MembershipState.MEMBER if member else MembershipState.OUT
+    held = member is not None and verdict.criterion is Criterion.OFFLINE and brake_holds(pool)
+    return MembershipState.RETAINED if held else MembershipState.PENDING
 
 
 def brake_holds(pool: Pool) -> bool:
@@ -130,59 +130,59 @@ def brake_holds(pool: Pool) -> bool:
     return any(item.type == MASS_SILENCE and item.status == "True" for item in pool.status.conditions)
 
 
-def _requirements(facts: Facts, pool: Pool) -> Iterable[Requirement]:
+def _requirements(facts: NodeFacts, pool: Pool) -> Iterable[Requirement]:
     """The judge's findings in its order; the requirements of one gate come in the order of the spec."""
-    seen: Counter[Gate] = Counter()
-    for finding in findings(facts.view, pool.spec):
-        hint = _hint(facts, pool, finding, seen[finding.gate])
-        seen[finding.gate] += 1
-        yield Requirement(finding.gate, finding.required, finding.holds, hint.observed, hint.since, hint.flip)
+    seen: Counter[Criterion] = Counter()
+    for finding in evaluate(facts.view, pool.spec):
+        hint = _remedy(facts, pool, finding, seen[finding.criterion])
+        seen[finding.criterion] += 1
+        yield Requirement(finding.criterion, finding.required, finding.met, hint.observed, hint.since, hint.remedy)
 
 
-def _hint(facts: Facts, pool: Pool, finding: Finding, index: int) -> Hint:
+def _remedy(facts: NodeFacts, pool: Pool, finding: Finding, index: int) -> Remedy:
     """`index`: the how-manieth finding of its gate it is."""
     requires = pool.spec.requires
-    match finding.gate:
-        case Gate.TYPE:
-            return remedies.of_type(facts, requires.types[index].type, finding)
-        case Gate.ATTRIBUTE:
-            return remedies.of_attributes(facts, [item for item in requires.types if item.attributes][index], finding)
-        case Gate.LANGUAGE_PAIR if requires.language_pairs:
-            return of_pair(facts, requires.language_pairs.all_of[index], requires.language_pairs, finding)
-        case Gate.NODE_SELECTOR if requires.node_selector:
-            return remedies.of_labels(facts, requires.node_selector, finding)
+    match finding.criterion:
+        case Criterion.TYPE:
+            return remedies.for_type(facts, requires.types[index].type, finding)
+        case Criterion.ATTRIBUTE:
+            return remedies.for_attributes(facts, [item for item in requires.types if item.attributes][index], finding)
+        case Criterion.LANGUAGE_PAIR if requires.language_pairs:
+            return for_pair(facts, requires.language_pairs.all_of[index], requires.language_pairs, finding)
+        case Criterion.NODE_SELECTOR if requires.node_selector:
+            return remedies.for_labels(facts, requires.node_selector, finding)
         case _:
-            return _of_node(facts, pool, finding)
+            return _node_requirements(facts, pool, finding)
 
 
-def _of_node(facts: Facts, pool: Pool, finding: Finding) -> Hint:
+def _node_requirements(facts: NodeFacts, pool: Pool, finding: Finding) -> Remedy:
     """The requirements that are about the node as a whole, or about the pool's spec."""
     view, report, name = facts.view, facts.view.node.report, facts.name
     observed, since, flip = finding.observed, None, ""
-    match finding.gate:
-        case Gate.NOT_REPORTED if report:
+    match finding.criterion:
+        case Criterion.NOT_REPORTED if report:
             observed, since = f"epoch {report.epoch}, sequence {report.sequence}", report.time
-        case Gate.NOT_REPORTED:
+        case Criterion.NOT_REPORTED:
             since = _since(view, "Ready")
             flip = f"{'mend' if view.node.problem else 'start'} the agent: hotpool-agent run on {name}"
-        case Gate.OFFLINE:
-            observed, since = _heard(view), _since(view, "Ready", _LIVENESS)
+        case Criterion.OFFLINE:
+            observed, since = _liveness_remark(view), _since(view, "Ready", _LIVENESS)
             flip = f"wait for a heartbeat; look at the agent: hotpool-agent status on {name}"
-        case Gate.LEAVING:
+        case Criterion.LEAVING:
             since = report.time if report and report.leaving else None
             flip = f"start the agent again: hotpool-agent run on {name}"
-        case Gate.EXCLUDED:
+        case Criterion.EXCLUDED:
             flip = f"remove {name} from spec.excludeNodes of nodepool {pool.meta.name}"
-        case Gate.NOTHING_REQUIRED:
+        case Criterion.EMPTY_REQUIREMENTS:
             flip = f"require something in spec.requires of nodepool {pool.meta.name}, or say matchAll: true"
-        case Gate.HASH:
+        case Criterion.HASH:
             flip = f"nothing but another name: the part of {name} follows from its name, and another pool has it"
         case _:
             pass
-    return Hint(observed, since, (flip,) if flip and not finding.holds else ())
+    return Remedy(observed, since, (flip,) if flip and not finding.met else ())
 
 
-def _heard(view: NodeView) -> str:
+def _liveness_remark(view: NodeView) -> str:
     recorded = view.node.conditions.get("Ready")
     return f"{view.liveness} (condition Ready)" if recorded else "the operator has not seen the node yet"
 
@@ -195,7 +195,7 @@ def _since(view: NodeView, condition: str, reasons: frozenset[str] | None = None
     return recorded.since or None
 
 
-def _remarks(facts: Facts, pool: Pool, standing: Standing, verdict: Verdict) -> Iterable[Remark]:
+def _node_remarks(facts: NodeFacts, pool: Pool, standing: MembershipState, verdict: MatchResult) -> Iterable[Remark]:
     """What is to be known beside the requirements."""
     view, name = facts.view, pool.meta.name
     if view.node.drain:
@@ -208,35 +208,35 @@ def _remarks(facts: Facts, pool: Pool, standing: Standing, verdict: Verdict) -> 
         text = "no heartbeat for 3 intervals: the node is offered last"
         yield Remark(text, _since(view, "Ready"), (f"wait for a heartbeat of {facts.name}",))
     match standing:
-        case Standing.HELD:
+        case MembershipState.RETAINED:
             said = next(item for item in pool.status.conditions if item.type == MASS_SILENCE)
             text = f"the brake holds the node in the pool, condition {MASS_SILENCE}: {said.message}"
             yield Remark(text, said.last_transition_time)
-        case Standing.PAUSED:
+        case MembershipState.PAUSED:
             undo = f"kubectl annotate nodepool {name} hotpool.dev/paused-"
             yield Remark("the pool is paused: its members stay as they are", None, (undo,))
-        case Standing.DRY_RUN:
+        case MembershipState.DRY_RUN:
             undo = f"set spec.mode to Active in nodepool {name}"
             yield Remark("the pool is in mode DryRun: no membership is written", None, (undo,))
-        case Standing.INVALID_SPEC:
+        case MembershipState.INVALID_SPEC:
             text = f"the pool's spec cannot be used, its members stay as they are: {pool.problem}"
             yield Remark(text, None, ("put the spec right",))
-        case Standing.PENDING:
+        case MembershipState.PENDING:
             text = "the slices do not say so yet: the operator is about to write them, or does not run"
             yield Remark(text)
         case _:
             pass
 
 
-def survey(views: Mapping[str, NodeView], pool: Pool, members: Mapping[str, Membership]) -> Survey:
+def explain_pool(views: Mapping[str, NodeView], pool: Pool, members: Mapping[str, Membership]) -> PoolExplanation:
     """All nodes for one pool. Of a node that does not report nothing more is known: it comes last."""
     outside = {name: view for name, view in views.items() if name not in members}
-    failed = {name: [f.gate for f in findings(view, pool.spec) if not f.holds] for name, view in outside.items()}
+    failed = {name: [f.criterion for f in evaluate(view, pool.spec) if not f.met] for name, view in outside.items()}
     misses = [name for name, gates in failed.items() if gates]
-    misses.sort(key=lambda name: (failed[name][0] is Gate.NOT_REPORTED, len(failed[name]), name))
-    return Survey(
+    misses.sort(key=lambda name: (failed[name][0] is Criterion.NOT_REPORTED, len(failed[name]), name))
+    return PoolExplanation(
         members=Counter(member.state for member in members.values()),
         reasons=Counter(failed[name][0] for name in misses),
-        unwritten=len(outside) - len(misses),
-        misses=tuple(misses),
+        pending=len(outside) - len(misses),
+        candidates=tuple(misses),
     )

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from hotpool.api.languages import normalise_language
 from hotpool.api.pool import LanguageRequirement
 from hotpool.core import languages
-from hotpool.core.explain.remedies import NOBODY, Facts, Hint, either, few, first, last, wake
+from hotpool.core.explain.remedies import NO_SERVICE, NodeFacts, Remedy, any_of, first, last, listed, make_ready
 from hotpool.core.matching import Finding
-from hotpool.core.model import Offer, Report, Rule
+from hotpool.core.model import Report, Rule, ServiceOffer
 
 _LANGUAGES = 8
 """Languages named in one line."""
@@ -29,46 +29,46 @@ class _Part:
     """What to do where there is no such service."""
 
 
-def of_pair(facts: Facts, pair: str, required: LanguageRequirement, finding: Finding) -> Hint:
+def for_pair(facts: NodeFacts, pair: str, required: LanguageRequirement, finding: Finding) -> Remedy:
     """A directed language pair: which part of it is missing."""
     types = [languages.ASR, languages.NMT, languages.TTS, *([languages.SEMANTIC] if required.semantic else [])]
     source, target = (normalise_language(code) or code for code in pair.split("-", 1))
-    if finding.holds:
+    if finding.met:
         sinces = [first(s.since for s in facts.of_type(type_) if s.id in _ids(facts, type_)) for type_ in types]
-        return Hint(f"{source}-{target} is offered", last(sinces))
+        return Remedy(f"{source}-{target} is offered", last(sinces))
     if source == "*":
         return _from_any(facts, target, required)
     missing = list(_missing(facts, source, target, semantic=required.semantic))
     return _unmet(facts, missing)
 
 
-def _ids(facts: Facts, type_: str) -> set[str]:
+def _ids(facts: NodeFacts, type_: str) -> set[str]:
     return {offer.service for offer in facts.offers(type_)}
 
 
-def _unmet(facts: Facts, missing: list[_Part], prefix: str = "") -> Hint:
+def _unmet(facts: NodeFacts, missing: list[_Part], prefix: str = "") -> Remedy:
     involved = {part.type for part in missing}
     flips: dict[str, None] = {}
     for part in missing:
-        ways = (wake(facts, service, "") for service in facts.services if service.id in part.services)
-        flips[either(ways, part.otherwise)] = None
+        ways = (make_ready(facts, service, "") for service in facts.services if service.id in part.services)
+        flips[any_of(ways, part.otherwise)] = None
     since = last(service.since for service in facts.services if service.type in involved)
-    return Hint(prefix + "; ".join(part.words for part in missing), since, tuple(flips))
+    return Remedy(prefix + "; ".join(part.words for part in missing), since, tuple(flips))
 
 
-def _from_any(facts: Facts, target: str, required: LanguageRequirement) -> Hint:
+def _from_any(facts: NodeFacts, target: str, required: LanguageRequirement) -> Remedy:
     """`*-tgt`: the source language for which the least is missing."""
     known = [facts.view.node.report, facts.potential]
     sources = {code for report in known if report for code in languages.languages(report, languages.ASR)} - {target}
     if not sources:
         add = f"add a language to an asr service in the catalogue of {facts.name}"
-        return Hint(f"no asr service with a language other than {target}", None, (add,))
+        return Remedy(f"no asr service with a language other than {target}", None, (add,))
     options = {source: list(_missing(facts, source, target, semantic=required.semantic)) for source in sources}
     source = min(options, key=lambda code: (len(options[code]), code))
     return _unmet(facts, options[source], f"not from any source, the nearest {source}-{target}: ")
 
 
-def _missing(facts: Facts, source: str, target: str, *, semantic: bool) -> Iterator[_Part]:
+def _missing(facts: NodeFacts, source: str, target: str, *, semantic: bool) -> Iterator[_Part]:
     if source == target:
         yield _Part(languages.NMT, "source and target are one language", (), "ask for another pair")
         return
@@ -79,21 +79,21 @@ def _missing(facts: Facts, source: str, target: str, *, semantic: bool) -> Itera
         yield from _language(facts, languages.SEMANTIC, source, target)
 
 
-def _language(facts: Facts, type_: str, *codes: str) -> Iterator[_Part]:
+def _language(facts: NodeFacts, type_: str, *codes: str) -> Iterator[_Part]:
     """Nothing where the type offers the languages."""
     report = facts.view.node.report
     offered = languages.languages(report, type_) if report else frozenset()
     lacking = [code for code in codes if code not in offered]
     if not lacking:
         return
-    counting = f"{type_} offers {few(sorted(offered), _LANGUAGES)}" if offered else f"no {type_} service counts"
+    counting = f"{type_} offers {listed(sorted(offered), _LANGUAGES)}" if offered else f"no {type_} service counts"
     services = tuple(offer.service for offer in facts.could_offer(type_) if offer.languages.issuperset(lacking))
     words = " and ".join(lacking)
     add = f"add {words} to the languages of a running {type_} service in the catalogue of {facts.name}"
     yield _Part(type_, f"{words} {'is' if len(lacking) == 1 else 'are'} not in {type_} ({counting})", services, add)
 
 
-def _rule(facts: Facts, pair: str) -> Iterator[_Part]:
+def _rule(facts: NodeFacts, pair: str) -> Iterator[_Part]:
     """Nothing where a translation rule that counts allows the pair."""
     offers = facts.offers(languages.NMT)
     if any(_allows(rule, pair) for offer in offers for rule in offer.rules):
@@ -104,7 +104,7 @@ def _rule(facts: Facts, pair: str) -> Iterator[_Part]:
     words = f"no nmt rule allows {pair}" if offers else f"no nmt service counts, to translate {pair}"
     add = f"add a rule for {pair} to a running nmt service in the catalogue of {facts.name}"
     if unblocked:
-        words = f"{pair} is blocked in {few(dict.fromkeys(unblocked))}"
+        words = f"{pair} is blocked in {listed(dict.fromkeys(unblocked))}"
         add = f"take {pair} out of the blocked pairs of {unblocked[0]} in the catalogue of {facts.name}"
     possible = facts.could_offer(languages.NMT)
     services = tuple(offer.service for offer in possible if any(_allows(rule, pair) for rule in offer.rules))
@@ -115,9 +115,9 @@ def _allows(rule: Rule, pair: str) -> bool:
     """Whether a rule alone allows a pair: asked of the function that derives pairs, with a node of just that pair."""
     source, _, target = pair.partition("-")
     offers = {
-        languages.ASR: (Offer("asr", languages.ASR, frozenset({source})),),
-        languages.NMT: (Offer("nmt", languages.NMT, rules=(rule,)),),
-        languages.TTS: (Offer("tts", languages.TTS, frozenset({target})),),
+        languages.ASR: (ServiceOffer("asr", languages.ASR, frozenset({source})),),
+        languages.NMT: (ServiceOffer("nmt", languages.NMT, rules=(rule,)),),
+        languages.TTS: (ServiceOffer("tts", languages.TTS, frozenset({target})),),
     }
-    node = Report(*NOBODY, time="", interval=1.0, offers=offers)
+    node = Report(*NO_SERVICE, time="", interval=1.0, offers=offers)
     return pair in languages.pairs(node, semantic=False)

@@ -16,17 +16,17 @@ from hotpool.api.pool import (
     Requirements,
     TypeRequirement,
 )
-from hotpool.core.matching import Finding, judge, selects
-from hotpool.core.model import Liveness, NodeView, Offer, Report, TypeState
+from hotpool.core.matching import Finding, match, selects
+from hotpool.core.model import Liveness, NodeView, Report, ServiceOffer, TypeState
 
-SHOWN = 3
+MAX_LISTED = 3
 """Services named in one line."""
-NOBODY = ("", "", 0, 0)
+NO_SERVICE = ("", "", 0, 0)
 """Instance, session, epoch and sequence of a report that is made up to ask what would be if."""
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class NodeFacts:
     """What is known of one node."""
 
     view: NodeView
@@ -54,46 +54,48 @@ class Facts:
         """The services of one type."""
         return tuple(service for service in self.services if service.type == type_)
 
-    def could_offer(self, type_: str) -> tuple[Offer, ...]:
+    def could_offer(self, type_: str) -> tuple[ServiceOffer, ...]:
         """What the services of a type would offer if they all counted."""
         return self.potential.offers.get(type_, ()) if self.potential else ()
 
-    def offers(self, type_: str) -> tuple[Offer, ...]:
+    def offers(self, type_: str) -> tuple[ServiceOffer, ...]:
         """The services of a type that count now."""
         report = self.view.node.report
         return report.offers.get(type_, ()) if report else ()
 
 
 @dataclass(frozen=True, slots=True)
-class Hint:
+class Remedy:
     """What one requirement met."""
 
     observed: str
     since: str | None = None
     """RFC 3339."""
-    flip: tuple[str, ...] = ()
+    remedy: tuple[str, ...] = ()
     """What would make it hold: all of these together, alternatives within each."""
 
 
-def of_type(facts: Facts, type_: str, finding: Finding) -> Hint:
+def for_type(facts: NodeFacts, type_: str, finding: Finding) -> Remedy:
     """A type that must be ready."""
     services = facts.of_type(type_)
-    if finding.holds:
+    if finding.met:
         counting = tuple(offer.service for offer in facts.offers(type_))
-        return Hint(f"ready: {few(counting)}", first(s.since for s in services if s.id in counting))
-    states = few([f"{service.id} is {service.state}" for service in services])
+        return Remedy(f"ready: {listed(counting)}", first(s.since for s in services if s.id in counting))
+    states = listed([f"{service.id} is {service.state}" for service in services])
     observed = f"{finding.observed}: {states}" if states else finding.observed
     since = last(service.since for service in services)
     add = f"add a service of type {type_} to the catalogue of {facts.name}, and start it"
-    return Hint(observed, since, (either((wake(facts, service, finding.observed) for service in services), add),))
+    return Remedy(
+        observed, since, (any_of((make_ready(facts, service, finding.observed) for service in services), add),)
+    )
 
 
-def either(ways: Iterable[str], otherwise: str) -> str:
+def any_of(ways: Iterable[str], otherwise: str) -> str:
     """The first of some ways, any of which will do; where there is none, another."""
-    return ", or ".join(list(ways)[:SHOWN]) or otherwise
+    return ", or ".join(list(ways)[:MAX_LISTED]) or otherwise
 
 
-def wake(facts: Facts, service: Service, reason: str) -> str:
+def make_ready(facts: NodeFacts, service: Service, reason: str) -> str:
     """How one service comes to count."""
     who = f"{service.id} ({service.type})"
     match service.state:
@@ -110,25 +112,25 @@ def wake(facts: Facts, service: Service, reason: str) -> str:
             return f"start service {who} on {facts.name}: hotpool-agent start {service.id}"
 
 
-def of_attributes(facts: Facts, required: TypeRequirement, finding: Finding) -> Hint:
+def for_attributes(facts: NodeFacts, required: TypeRequirement, finding: Finding) -> Remedy:
     """Attributes that one and the same service must declare."""
     services = facts.of_type(required.type)
-    if finding.holds:
+    if finding.met:
         counting = [offer.service for offer in facts.offers(required.type) if _meets(facts, offer, required)]
-        return Hint(finding.observed, first(s.since for s in services if s.id in counting))
+        return Remedy(finding.observed, first(s.since for s in services if s.id in counting))
     fitting = {offer.service for offer in facts.could_offer(required.type) if _meets(facts, offer, required)}
-    start = (wake(facts, service, "") for service in services if service.id in fitting)
+    start = (make_ready(facts, service, "") for service in services if service.id in fitting)
     words = " and ".join(_wanted(attribute) for attribute in required.attributes)
     declare = f"declare {words} on one running {required.type} service in the catalogue of {facts.name}"
-    return Hint(finding.observed, last(service.since for service in services), (either(start, declare),))
+    return Remedy(finding.observed, last(service.since for service in services), (any_of(start, declare),))
 
 
-def _meets(facts: Facts, offer: Offer, required: TypeRequirement) -> bool:
+def _meets(facts: NodeFacts, offer: ServiceOffer, required: TypeRequirement) -> bool:
     """Whether one service alone meets a requirement: asked of the judge, with a node of just that service."""
     ready = {required.type: TypeState(ready=True)}
-    report = Report(*NOBODY, time="", interval=1.0, types=ready, offers={required.type: (offer,)})
+    report = Report(*NO_SERVICE, time="", interval=1.0, types=ready, offers={required.type: (offer,)})
     view = NodeView(replace(facts.view.node, drain=False, report=report), Liveness.LIVE)
-    return judge(view, PoolTemplateSpec(requires=Requirements(types=(required,)))).state is not None
+    return match(view, PoolTemplateSpec(requires=Requirements(types=(required,)))).state is not None
 
 
 def _wanted(attribute: AttributeRequirement) -> str:
@@ -137,17 +139,17 @@ def _wanted(attribute: AttributeRequirement) -> str:
     return " with ".join(part for part in (one, every) if part)
 
 
-def of_labels(facts: Facts, selector: LabelSelector, finding: Finding) -> Hint:
+def for_labels(facts: NodeFacts, selector: LabelSelector, finding: Finding) -> Remedy:
     """Labels that the NodeCapability must bear; one of the v1 Node can be removed only there."""
     labels, name = facts.view.labels, facts.name
-    if finding.holds:
-        return Hint(finding.observed)
+    if finding.met:
+        return Remedy(finding.observed)
     failing = [e for e in selector.match_expressions if not selects(LabelSelector(match_expressions=(e,)), labels)]
     flips = [f"set label {key}={value}" for key, value in selector.match_labels.items() if labels.get(key) != value]
     flips += [_relabel(item) for item in failing if item.operator != "DoesNotExist" or item.key in facts.own_labels]
     of_kube = [_relabel(item) for item in failing if item.operator == "DoesNotExist" and item.key in facts.kube_labels]
     ways = ((flips, f"nodecapability {name}"), (of_kube, f"node {name}"))
-    return Hint(finding.observed, None, tuple(f"{' and '.join(words)} on {where}" for words, where in ways if words))
+    return Remedy(finding.observed, None, tuple(f"{' and '.join(words)} on {where}" for words, where in ways if words))
 
 
 def _relabel(expression: LabelExpression) -> str:
@@ -163,7 +165,7 @@ def _relabel(expression: LabelExpression) -> str:
             return f"remove label {key}"
 
 
-def few(words: Iterable[str], limit: int = SHOWN) -> str:
+def listed(words: Iterable[str], limit: int = MAX_LISTED) -> str:
     """The first of some words, and how many more there are."""
     found = list(words)
     more = f" and {len(found) - limit} more" if len(found) > limit else ""

@@ -13,16 +13,16 @@ from typing import Any, Final
 from hotpool.api.generator import GeneratorSpec
 from hotpool.api.meta import POOL_NAME_MAX
 from hotpool.api.pool import MAX_ATTRIBUTES, MAX_PAIRS, MAX_TYPES, MAX_VALUES, Generated, PoolSpec, PoolTemplateSpec
-from hotpool.core.generators.key_ranking import Ranking
+from hotpool.core.generators.key_ranking import KeyRanking
 from hotpool.core.generators.key_rule import KeyRule
 from hotpool.core.generators.language_rules import ANY, PairRule, SetRule
 from hotpool.core.generators.value_rules import HashSlotRule, ValueRule
 
-SHOWN: Final = 20
+MAX_LISTED: Final = 20
 """Keys that a status names; of the others it says the number."""
 _HASH_LENGTH: Final = 8
 
-LeftOut = tuple[str, int, str]
+NotAdmittedReason = tuple[str, int, str]
 """Key, nodes that would be in its pool, reason."""
 
 
@@ -31,24 +31,24 @@ class Admission:
     """The keys that a generator has pools for, and those left out."""
 
     admitted: tuple[str, ...]
-    shown: tuple[LeftOut, ...]
+    listed: tuple[NotAdmittedReason, ...]
     """The first left out, by rank."""
     left_out: int
     """All left out."""
-    taken: tuple[str, ...]
+    name_conflicts: tuple[str, ...]
     """Names of pools that are not this generator's, or another key's."""
 
 
-def admit(ranking: Ranking, existing: Collection[str], spec: GeneratorSpec, names: "Names") -> Admission:
+def admit(ranking: KeyRanking, existing: Collection[str], spec: GeneratorSpec, names: "NameAllocator") -> Admission:
     """What has its pool keeps it, the others fill up to maxPools by rank. `existing`: keys whose pools stay for now."""
     kept = dict.fromkeys(existing)
     present = sum(key in ranking.counts for key in kept)
     new: list[str] = []
-    shown: list[LeftOut] = []
+    shown: list[NotAdmittedReason] = []
     taken: list[str] = []
     for key, nodes in ranking.walk(without=kept):
         room = len(kept) + len(new) < spec.max_pools and nodes >= spec.min_nodes
-        if not room and len(shown) >= SHOWN:
+        if not room and len(shown) >= MAX_LISTED:
             break
         if room and names.claim(key):
             new.append(key)
@@ -58,17 +58,17 @@ def admit(ranking: Ranking, existing: Collection[str], spec: GeneratorSpec, name
         if reason == "NameTaken":
             taken.append(names.of(key))
     left_out = len(ranking) - present - len(new)
-    return Admission((*kept, *new), tuple(shown[:SHOWN]), left_out, tuple(taken))
+    return Admission((*kept, *new), tuple(shown[:MAX_LISTED]), left_out, tuple(taken))
 
 
-def with_barred(admission: Admission, barred: Ranking, reason: Callable[[str], str | None]) -> Admission:
+def with_refused_keys(admission: Admission, barred: KeyRanking, reason: Callable[[str], str | None]) -> Admission:
     """The same with the keys that the rule itself refuses, in the order of rank."""
-    first = [(key, nodes, reason(key) or "") for key, nodes in islice(barred.walk(), SHOWN)]
-    shown = sorted((*admission.shown, *first), key=lambda item: (-item[1], item[0]))[:SHOWN]
-    return Admission(admission.admitted, tuple(shown), admission.left_out + len(barred), admission.taken)
+    first = [(key, nodes, reason(key) or "") for key, nodes in islice(barred.walk(), MAX_LISTED)]
+    shown = sorted((*admission.listed, *first), key=lambda item: (-item[1], item[0]))[:MAX_LISTED]
+    return Admission(admission.admitted, tuple(shown), admission.left_out + len(barred), admission.name_conflicts)
 
 
-class Names:
+class NameAllocator:
     """Names of keys of one generator: no two keys have one name, and none that a stranger's pool has."""
 
     def __init__(self, of: Callable[[str], str], free: Callable[[str], bool]) -> None:
@@ -114,7 +114,7 @@ def key_rule(spec: GeneratorSpec) -> KeyRule[Any]:
     raise ValueError("a generator without a rule")
 
 
-def problem(spec: GeneratorSpec) -> str | None:
+def spec_error(spec: GeneratorSpec) -> str | None:
     """Why no pool can be made by rule and template together, though each is valid alone."""
     rule, template = spec.rule, spec.template.spec
     if (
@@ -132,10 +132,10 @@ def problem(spec: GeneratorSpec) -> str | None:
     if own and pairs and len(pairs.all_of) + own > MAX_PAIRS:
         return f"spec.template: languagePairs.allOf leaves no room for the rule's {own} pairs, {MAX_PAIRS} in all"
     values = rule.attribute_values
-    return _no_room(template, values.type, values.key) if values else None
+    return _missing_capacity(template, values.type, values.key) if values else None
 
 
-def _no_room(template: PoolTemplateSpec, type_: str, key: str) -> str | None:
+def _missing_capacity(template: PoolTemplateSpec, type_: str, key: str) -> str | None:
     types = {item.type: item for item in template.requires.types}
     if type_ not in types:
         full = len(types) >= MAX_TYPES

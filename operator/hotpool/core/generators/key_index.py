@@ -11,40 +11,40 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from hotpool.api.pool import PoolSpec, PoolTemplateSpec
-from hotpool.core.generators.admission import key_rule, pool_name, pool_spec, problem
-from hotpool.core.generators.key_ranking import Ranking
-from hotpool.core.generators.key_rule import KeyRule, Offered
+from hotpool.core.generators.admission import key_rule, pool_name, pool_spec, spec_error
+from hotpool.core.generators.key_ranking import KeyRanking
+from hotpool.core.generators.key_rule import KeyRule, KeySet
 from hotpool.core.model import Generator, NodeView, Pool
 
-_MAX_SHARED: Final = 10_000
+MAX_SHARED_KEYS: Final = 10_000
 """Keys that all nodes together may offer by a shared rule: each of them is compared with each group."""
-_TURN: Final = 5_000
+KEYS_PER_STEP: Final = 5_000
 """Keys looked at in one turn of counting: some tens of milliseconds."""
 
 
 @dataclass(slots=True, eq=False)
-class _Group:
+class _NodeGroup:
     """Nodes whose keys follow from the same."""
 
     source: Any
     members: set[str] = field(default_factory=set)
     counted: int = 0
     """Members as the rankings know them."""
-    offered: Offered | None = None
+    offered: KeySet | None = None
     joined: set[str] = field(default_factory=set)
     """Keys that the members count for: their own, and with a shared rule those of others."""
 
 
-class Offers:
+class KeyIndex:
     """The keys that nodes offer, and how many nodes offer each."""
 
     def __init__(self, rule: KeyRule[Any] | None) -> None:
         self.rule = rule
-        self.ranking, self.barred = Ranking(), Ranking()
+        self.ranking, self.refused = KeyRanking(), KeyRanking()
         """Keys that may have pools, and keys that the rule refuses."""
-        self._groups: dict[Any, _Group] = {}
-        self._of: dict[str, _Group] = {}
-        self._stale: set[_Group] = set()
+        self._groups: dict[Any, _NodeGroup] = {}
+        self._of: dict[str, _NodeGroup] = {}
+        self._stale: set[_NodeGroup] = set()
         self._observed: Counter[str] = Counter()
         """With a shared rule: key → groups whose own key it is."""
 
@@ -59,7 +59,7 @@ class Offers:
             self._stale.add(before)
             del self._of[node]
         if source is not None:
-            group = self._of[node] = self._groups.setdefault(source, _Group(source))
+            group = self._of[node] = self._groups.setdefault(source, _NodeGroup(source))
             group.members.add(node)
             self._stale.add(group)
         return True
@@ -67,11 +67,11 @@ class Offers:
     def count(self) -> bool:
         """Bring the rankings up to date, a bounded part at a time; False: more is to be done before they are."""
         looked_at = 0
-        while self._stale and looked_at < _TURN:
+        while self._stale and looked_at < KEYS_PER_STEP:
             group = self._stale.pop()
             if group.offered is None and group.members:
                 group.offered = self._derive(group)
-                looked_at += len(self._observed) + (_TURN if group.offered.cut else 0)
+                looked_at += len(self._observed) + (KEYS_PER_STEP if group.offered.cut else 0)
             looked_at += 50 + len(group.joined)
             change, group.counted = len(group.members) - group.counted, len(group.members)
             for key in group.joined:
@@ -88,10 +88,10 @@ class Offers:
         """Nodes for which the search for keys ended early."""
         return self._members(group for group in self._groups.values() if group.offered and group.offered.cut)
 
-    def _members(self, groups: Iterable[_Group]) -> list[str]:
+    def _members(self, groups: Iterable[_NodeGroup]) -> list[str]:
         return sorted(node for group in groups for node in group.members)
 
-    def _derive(self, group: _Group) -> Offered:
+    def _derive(self, group: _NodeGroup) -> KeySet:
         if self.rule is None:
             raise ValueError("nothing is offered without a rule")
         offered = self.rule.offered(group.source)
@@ -103,9 +103,9 @@ class Offers:
             self._observe(offered.keys, self.rule)
         return offered
 
-    def _bounded(self, offered: Offered) -> Offered:
+    def _bounded(self, offered: KeySet) -> KeySet:
         new = sorted(key for key in offered.keys if key not in self._observed)
-        surplus = new[max(0, _MAX_SHARED - len(self._observed)) :]
+        surplus = new[max(0, MAX_SHARED_KEYS - len(self._observed)) :]
         return replace(offered, keys=offered.keys.difference(surplus), cut=True) if surplus else offered
 
     def _observe(self, keys: Collection[str], rule: KeyRule[Any]) -> None:
@@ -120,7 +120,7 @@ class Offers:
                     other.joined.add(key)
                     self._add(key, other.counted)
 
-    def _dissolve(self, group: _Group) -> None:
+    def _dissolve(self, group: _NodeGroup) -> None:
         del self._groups[group.source]
         if self.rule is None or not self.rule.shared or group.offered is None:
             return
@@ -135,18 +135,18 @@ class Offers:
 
     def _add(self, key: str, nodes: int) -> None:
         barred = self.rule is not None and self.rule.refusal(key) is not None
-        (self.barred if barred else self.ranking).add(key, nodes)
+        (self.refused if barred else self.ranking).add(key, nodes)
 
 
-class GeneratorSubject:
+class GeneratorEntry:
     """A generator with its offers; also what its plans need again: names, specs, and since when keys are empty."""
 
     def __init__(self, generator: Generator) -> None:
         self.generator = generator
-        self.problem = generator.problem or problem(generator.spec)
+        self.problem = generator.problem or spec_error(generator.spec)
         """Why no pools can be made."""
         self.rule: KeyRule[Any] | None = None if self.problem else key_rule(generator.spec)
-        self.offers = Offers(self.rule)
+        self.index = KeyIndex(self.rule)
         self._emptied: dict[str, float] = {}
         self._names: dict[str, str] = {}
         self._keys: dict[str, str] = {}
@@ -171,13 +171,13 @@ class GeneratorSubject:
     @property
     def nodes(self) -> Counter[str]:
         """Key → how many nodes offer it."""
-        while not self.offers.count():
+        while not self.index.count():
             pass
-        return self.offers.ranking.counts
+        return self.index.ranking.counts
 
     def update(self, node: str, view: NodeView | None) -> bool:
         """Take in one node (None: it is gone); True when it offers other keys."""
-        return self.offers.update(node, view)
+        return self.index.update(node, view)
 
     def name(self, key: str) -> str:
         """The name of the key's pool."""
@@ -225,7 +225,7 @@ class GeneratorSubject:
         self._emptied = {key: self._emptied.get(key, now) for key in keys}
         return self._emptied
 
-    def carry_over(self, former: "GeneratorSubject") -> None:
+    def carry_over(self, former: "GeneratorEntry") -> None:
         """The spec changed: what was empty has been so since then."""
         self._emptied = former._emptied  # noqa: SLF001 - of the same class.
 

@@ -9,11 +9,11 @@ from collections import Counter
 from collections.abc import Container, Iterator
 from typing import Final
 
-_FEW: Final = 10_000
+SORT_THRESHOLD: Final = 10_000
 """Keys that are looked through faster than a heap is walked."""
 
 
-class Ranking:
+class KeyRanking:
     """How many nodes offer each key."""
 
     def __init__(self) -> None:
@@ -66,7 +66,7 @@ class _Rank:
 
     def walk(self, without: Container[str]) -> Iterator[str]:
         """The keys in order, without a change of the heap: after a place come the two below it."""
-        if len(self.keys) <= _FEW:
+        if len(self.keys) <= SORT_THRESHOLD:
             yield from sorted(key for key in self.keys if key not in without)
             return
         last, next_ = None, [(self._heap[0], 0)]

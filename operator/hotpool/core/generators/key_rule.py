@@ -12,7 +12,7 @@ from itertools import islice
 from typing import ClassVar, Final, Generic, TypeVar
 
 from hotpool.api.pool import GeneratedKind, PoolTemplateSpec, Requirements
-from hotpool.core.matching import Gate, checks, decide
+from hotpool.core.matching import Criterion, first_failure, unmet
 from hotpool.core.model import NodeView
 from hotpool.core.pairs import Pairs
 
@@ -23,7 +23,7 @@ Source = TypeVar("Source", Pairs, frozenset[str], str)
 
 
 @dataclass(frozen=True, slots=True)
-class Offered:
+class KeySet:
     """The keys of one node; `more`: it has more of them than count; `cut`: the search for them ended early."""
 
     keys: frozenset[str]
@@ -39,7 +39,7 @@ class KeyRule(ABC, Generic[Source]):
     """True where a node also counts for keys that only others offer, where `joins` holds."""
 
     def __init__(self, template: PoolTemplateSpec) -> None:
-        self._checks = tuple(check for check in checks(template) if check.gate is not Gate.NOTHING_REQUIRED)
+        self._checks = tuple(check for check in unmet(template) if check.criterion is not Criterion.EMPTY_REQUIREMENTS)
         self.template = template
         """What a node must meet before it offers any key."""
 
@@ -48,7 +48,7 @@ class KeyRule(ABC, Generic[Source]):
 
         A template that requires nothing is no obstacle: the rule adds the requirement.
         """
-        if decide(view, self._checks).state is None:
+        if first_failure(view, self._checks).state is None:
             return None
         return self._source(view) or None
 
@@ -57,7 +57,7 @@ class KeyRule(ABC, Generic[Source]):
         """As `source`, of a node that meets the template."""
 
     @abstractmethod
-    def offered(self, source: Source) -> Offered:
+    def offered(self, source: Source) -> KeySet:
         """The keys."""
 
     @abstractmethod
@@ -81,7 +81,7 @@ class KeyRule(ABC, Generic[Source]):
         return None
 
 
-def first(keys: Iterable[str]) -> Offered:
+def first(keys: Iterable[str]) -> KeySet:
     """The first keys, which are in sorted order."""
     kept = tuple(islice(keys, MAX_KEYS + 1))
-    return Offered(frozenset(kept[:MAX_KEYS]), more=len(kept) > MAX_KEYS)
+    return KeySet(frozenset(kept[:MAX_KEYS]), more=len(kept) > MAX_KEYS)

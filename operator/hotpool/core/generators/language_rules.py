@@ -14,8 +14,8 @@ from weakref import WeakKeyDictionary
 from hotpool.api.generator import LanguagePairsRule, LanguageSetsRule
 from hotpool.api.meta import PAIR_PATTERN
 from hotpool.api.pool import GeneratedKind, LanguageRequirement, PoolTemplateSpec, Requirements
-from hotpool.core.generators.key_rule import KeyRule, Offered, first
-from hotpool.core.generators.maximal_cliques import Mutual, language_sets, mutual
+from hotpool.core.generators.key_rule import KeyRule, KeySet, first
+from hotpool.core.generators.maximal_cliques import LanguageGraph, language_graph, language_sets
 from hotpool.core.model import NodeView
 from hotpool.core.pairs import Pairs
 
@@ -36,7 +36,7 @@ class PairRule(KeyRule[Pairs]):
     def _source(self, view: NodeView) -> Pairs:
         return view.semantic_pairs if self._semantic else view.pairs
 
-    def offered(self, source: Pairs) -> Offered:
+    def offered(self, source: Pairs) -> KeySet:
         """`*` sorts before all letters: the cap leaves out pairs first."""
         targets = (sys.intern(f"{ANY}-{target}") for target in sorted(source.targets) if self._many)
         return first(chain(targets, source))
@@ -66,15 +66,15 @@ class SetRule(KeyRule[Pairs]):
         super().__init__(template)
         self._semantic = _is_semantic(template)
         self._least, self._most = rule.min_languages, rule.max_languages
-        self._known: WeakKeyDictionary[Pairs, Mutual] = WeakKeyDictionary()
+        self._known: WeakKeyDictionary[Pairs, LanguageGraph] = WeakKeyDictionary()
 
     def _source(self, view: NodeView) -> Pairs:
         return view.semantic_pairs if self._semantic else view.pairs
 
-    def offered(self, source: Pairs) -> Offered:
+    def offered(self, source: Pairs) -> KeySet:
         """The keys."""
         sets = language_sets(self._mutual(source), self._least)
-        return Offered(frozenset(sys.intern("+".join(codes)) for codes in sets.found), cut=sets.cut)
+        return KeySet(frozenset(sys.intern("+".join(codes)) for codes in sets.found), cut=sets.cut)
 
     def kind(self, key: str) -> GeneratedKind:  # noqa: ARG002
         """Which kind of pool the key's is."""
@@ -95,11 +95,11 @@ class SetRule(KeyRule[Pairs]):
         """Whether a node counts for a key that others offer."""
         return self._mutual(source).connects(_codes(key))
 
-    def _mutual(self, source: Pairs) -> Mutual:
+    def _mutual(self, source: Pairs) -> LanguageGraph:
         """Made once for each value: a hostile node has hundreds of languages, and is asked for each key of others."""
         known = self._known.get(source)
         if known is None:
-            known = self._known[source] = mutual(source)
+            known = self._known[source] = language_graph(source)
         return known
 
     def refusal(self, key: str) -> str | None:

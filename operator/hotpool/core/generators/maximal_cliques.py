@@ -28,7 +28,7 @@ class LanguageSets:
 
 
 @dataclass(frozen=True, slots=True)
-class Mutual:
+class LanguageGraph:
     """Which languages of a node are paired in both directions, as bit masks: asked for thousands of sets at a time."""
 
     codes: tuple[str, ...]
@@ -50,15 +50,15 @@ class Mutual:
         return all(wanted & ~self.near[bit] == 1 << bit for bit in map(self.bits.__getitem__, codes))
 
 
-def mutual(pairs: Pairs) -> Mutual:
+def language_graph(pairs: Pairs) -> LanguageGraph:
     """Time in proportion to the rules that the pairs are made of."""
     every = sorted(pairs.sources & pairs.targets)
     codes = tuple(every[:MAX_LANGUAGES])
     bits = {code: number for number, code in enumerate(codes)}
-    return Mutual(codes, bits, tuple(_near(pairs, codes)), cut=len(every) > len(codes))
+    return LanguageGraph(codes, bits, tuple(_near(pairs, codes)), cut=len(every) > len(codes))
 
 
-def language_sets(of: Mutual, smallest: int) -> LanguageSets:
+def language_sets(of: LanguageGraph, smallest: int) -> LanguageSets:
     """The maximal sets of at least `smallest` languages whose ordered pairs are all among the pairs."""
     search = _Search(of.near, smallest)
     search.run()

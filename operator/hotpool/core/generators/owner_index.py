@@ -7,13 +7,13 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Final
 
-from hotpool.core.generators.key_index import GeneratorSubject
+from hotpool.core.generators.key_index import GeneratorEntry
 from hotpool.core.model import Pool
 
 _NONE: Final[Mapping[str, Pool]] = MappingProxyType({})
 
 
-class Ownership:
+class OwnerIndex:
     """Pools by the uid of the generator that owns them."""
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class Ownership:
         return self._pools.get(uid, _NONE)
 
 
-def concerned(pool: Pool, generators: Mapping[str, GeneratorSubject]) -> set[str]:
+def affected_generators(pool: Pool, generators: Mapping[str, GeneratorEntry]) -> set[str]:
     """The generators that made a pool, own it, or would give its name to a pool of theirs."""
     made = pool.spec.generated
     by = {name for name in _prefixes(pool.meta.name) if name in generators}
@@ -44,7 +44,7 @@ def concerned(pool: Pool, generators: Mapping[str, GeneratorSubject]) -> set[str
     return by | {made.by} if made else by
 
 
-def matters(before: Pool, after: Pool) -> bool:
+def changes_ownership(before: Pool, after: Pool) -> bool:
     """Whether a change that left the spec as it was can matter to the generator: most changes are of the status."""
     return _asked(before) != _asked(after)
 

@@ -16,8 +16,8 @@ from hotpool.api.pool import (
     TypeRequirement,
 )
 from hotpool.common.hashing import slot
-from hotpool.core.generators.key_rule import KeyRule, Offered, first
-from hotpool.core.matching import Wanted
+from hotpool.core.generators.key_rule import KeyRule, KeySet, first
+from hotpool.core.matching import AttributeFilter
 from hotpool.core.model import NodeView, Report
 
 _LONGEST_VALUE: Final = 253
@@ -28,9 +28,9 @@ class _LastReport:
 
     def __init__(self) -> None:
         self._report: Report | None = None
-        self._known: dict[tuple[str, str, tuple[Wanted, ...]], frozenset[str]] = {}
+        self._known: dict[tuple[str, str, tuple[AttributeFilter, ...]], frozenset[str]] = {}
 
-    def of(self, report: Report, type_: str, key: str, asked: tuple[Wanted, ...]) -> frozenset[str]:
+    def of(self, report: Report, type_: str, key: str, asked: tuple[AttributeFilter, ...]) -> frozenset[str]:
         """The values of one attribute that can be keys, of the type's services that have what is asked for."""
         if report is not self._report:
             self._report, self._known = report, {}
@@ -57,7 +57,7 @@ class ValueRule(KeyRule[frozenset[str]]):
         known = {item.type: item for item in template.requires.types}
         self._wanted = known.get(rule.type) or TypeRequirement(type=rule.type)
         self._key = rule.key
-        self._asked = tuple(Wanted.of(attribute) for attribute in self._wanted.attributes)
+        self._asked = tuple(AttributeFilter.of(attribute) for attribute in self._wanted.attributes)
         types = tuple({**known, rule.type: self._wanted}.values())
         requires = template.requires.model_copy(update={"types": types})
         super().__init__(template.model_copy(update={"requires": requires}))
@@ -66,7 +66,7 @@ class ValueRule(KeyRule[frozenset[str]]):
         report = view.node.report
         return _LAST.of(report, self._wanted.type, self._key, self._asked) if report else frozenset()
 
-    def offered(self, source: frozenset[str]) -> Offered:
+    def offered(self, source: frozenset[str]) -> KeySet:
         """The keys."""
         return first(sorted(source))
 
@@ -99,9 +99,9 @@ class HashSlotRule(KeyRule[str]):
     def _source(self, view: NodeView) -> str:
         return str(slot(view.node.meta.name, self._seed, self._count))
 
-    def offered(self, source: str) -> Offered:
+    def offered(self, source: str) -> KeySet:
         """The keys."""
-        return Offered(frozenset((sys.intern(source),)))
+        return KeySet(frozenset((sys.intern(source),)))
 
     def kind(self, key: str) -> GeneratedKind:  # noqa: ARG002
         """Which kind of pool the key's is."""

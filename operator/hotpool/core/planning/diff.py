@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from hotpool.api.meta import Condition
 from hotpool.api.pool import PoolStatus
-from hotpool.core.model import Member, Pool, Recorded, Slice
+from hotpool.core.model import Member, Pool, Slice, StoredCondition
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +72,12 @@ def status_is_urgent(stored: PoolStatus, planned: PoolStatus) -> bool:
     return stored.model_copy(update=same) != planned.model_copy(update=same)
 
 
-def conditions_differ(stored: Mapping[str, Recorded], planned: tuple[Condition, ...]) -> bool:
+def conditions_differ(stored: Mapping[str, StoredCondition], planned: tuple[Condition, ...]) -> bool:
     """Whether ours must be written: on transitions (behaviour C6) and after a change of the spec."""
-    return any(not _says(stored.get(condition.type), condition) for condition in planned)
+    return any(not _as_pairs(stored.get(condition.type), condition) for condition in planned)
 
 
-def _says(stored: Recorded | None, planned: Condition) -> bool:
+def _as_pairs(stored: StoredCondition | None, planned: Condition) -> bool:
     return stored is not None and (stored.status, stored.reason, stored.generation) == (
         planned.status,
         planned.reason,

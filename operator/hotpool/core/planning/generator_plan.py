@@ -9,15 +9,15 @@ from typing import Final
 
 from hotpool.api.generator import GeneratorStatus, NotAdmitted
 from hotpool.api.pool import PoolSpec
-from hotpool.core.conditions import Claim, settle
-from hotpool.core.generators.admission import Admission, Names, admit, with_barred
-from hotpool.core.generators.key_index import GeneratorSubject
+from hotpool.core.conditions import ConditionUpdate, set_conditions
+from hotpool.core.generators.admission import Admission, NameAllocator, admit, with_refused_keys
+from hotpool.core.generators.key_index import GeneratorEntry
 from hotpool.core.generators.key_rule import MAX_KEYS
 from hotpool.core.model import Generator, Pool
 
-_AT_ONCE: Final = 500
+MAX_NEW_POOLS: Final = 500
 """Pools compared with what they should be in one plan."""
-_WRITES_AT_ONCE: Final = 100
+MAX_WRITES: Final = 100
 """Pools made, put right or removed in one plan, so that generators take turns; each write brings the next plan."""
 _NAMED: Final = 5
 """Objects that a message names; of the others it says the number."""
@@ -39,7 +39,7 @@ class GeneratorPlan:
 
 
 @dataclass(frozen=True, slots=True)
-class _Standing:
+class _PoolsInUse:
     """The pools of the generator and how long their keys stay."""
 
     keys: Mapping[str, str]
@@ -50,34 +50,34 @@ class _Standing:
 
 
 def plan_generator(
-    subject: GeneratorSubject, own: Mapping[str, Pool], names: Container[str], moment: float, now: str
+    subject: GeneratorEntry, own: Mapping[str, Pool], names: Container[str], moment: float, now: str
 ) -> GeneratorPlan:
     """The whole desired result. `own`: the generator's pools by name; `names`: of all pools; `now`: RFC 3339."""
     generator = subject.generator
     if generator.paused or subject.problem:
         return GeneratorPlan({}, {}, (), _idle_status(subject, now), None)
-    if not subject.offers.count():
+    if not subject.index.count():
         return GeneratorPlan({}, {}, (), generator.status, moment)
-    standing = _standing(subject, own, moment)
-    free = Names(subject.name, lambda name: name in own or name not in names)
+    standing = _pools_in_use(subject, own, moment)
+    free = NameAllocator(subject.name, lambda name: name in own or name not in names)
     for key in standing.staying:
         free.claim(key)
-    admission = admit(subject.offers.ranking, standing.staying, generator.spec, free)
+    admission = admit(subject.index.ranking, standing.staying, generator.spec, free)
     wanted = {subject.name(key): key for key in admission.admitted}
     subject.keep({*admission.admitted, *standing.keys.values()})
     correct, unchecked = _corrections(subject, own, wanted)
     missing = [name for name in wanted if name not in own]
     unwanted = [pool for name, pool in own.items() if name not in wanted and not pool.paused]
     return GeneratorPlan(
-        create={name: subject.wanted(wanted[name]) for name in missing[:_WRITES_AT_ONCE]},
+        create={name: subject.wanted(wanted[name]) for name in missing[:MAX_WRITES]},
         correct=correct,
-        remove=tuple(unwanted[:_WRITES_AT_ONCE]),
+        remove=tuple(unwanted[:MAX_WRITES]),
         status=_status(subject, admission, now),
         recheck_at=moment if unchecked else standing.next_end,
     )
 
 
-def _standing(subject: GeneratorSubject, own: Mapping[str, Pool], moment: float) -> _Standing:
+def _pools_in_use(subject: GeneratorEntry, own: Mapping[str, Pool], moment: float) -> _PoolsInUse:
     """A key stays while a node offers it or is a member of its pool, and for the grace time after that.
 
     A pool of a rule that the generator had before is not asked for its members: it only waits for the end of its grace.
@@ -88,17 +88,17 @@ def _standing(subject: GeneratorSubject, own: Mapping[str, Pool], moment: float)
     empty = subject.empty_since([key for name, key in keys.items() if _is_empty(subject, own[name], key)], moment)
     ends = {key: since + grace for key, since in empty.items() if key not in held}
     staying = tuple(key for key in keys.values() if ends.get(key, moment + 1) > moment)
-    return _Standing(keys, staying, min((end for end in ends.values() if end > moment), default=None))
+    return _PoolsInUse(keys, staying, min((end for end in ends.values() if end > moment), default=None))
 
 
-def _is_empty(subject: GeneratorSubject, pool: Pool, key: str) -> bool:
-    if key in subject.offers.ranking.counts:
+def _is_empty(subject: GeneratorEntry, pool: Pool, key: str) -> bool:
+    if key in subject.index.ranking.counts:
         return False
     return not (subject.fits(pool, key) and pool.status.members)
 
 
 def _corrections(
-    subject: GeneratorSubject, own: Mapping[str, Pool], wanted: Mapping[str, str]
+    subject: GeneratorEntry, own: Mapping[str, Pool], wanted: Mapping[str, str]
 ) -> tuple[dict[str, PoolSpec], bool]:
     """Pools whose spec is not as it should be, and whether more must be looked at. Paused ones are left alone."""
     correct: dict[str, PoolSpec] = {}
@@ -107,9 +107,9 @@ def _corrections(
         pool = own.get(name)
         if pool is None or pool.paused or subject.is_checked(pool):
             continue
-        if key not in subject.offers.ranking.counts and not subject.fits(pool, key):
+        if key not in subject.index.ranking.counts and not subject.fits(pool, key):
             continue
-        if looked_at >= _AT_ONCE or len(correct) >= _WRITES_AT_ONCE:
+        if looked_at >= MAX_NEW_POOLS or len(correct) >= MAX_WRITES:
             return correct, True
         looked_at += 1
         if subject.differs(pool, key):
@@ -117,56 +117,57 @@ def _corrections(
     return correct, False
 
 
-def _status(subject: GeneratorSubject, admission: Admission, now: str) -> GeneratorStatus:
+def _status(subject: GeneratorEntry, admission: Admission, now: str) -> GeneratorStatus:
     generator = subject.generator
-    if subject.rule and subject.offers.barred.counts:
-        admission = with_barred(admission, subject.offers.barred, subject.rule.refusal)
+    if subject.rule and subject.index.refused.counts:
+        admission = with_refused_keys(admission, subject.index.refused, subject.rule.refusal)
     pools, left_out = len(admission.admitted), admission.left_out
     claims = [
-        Claim("Ready", "True", "Generated", f"{pools} pools, {left_out} not admitted"),
+        ConditionUpdate("Ready", "True", "Generated", f"{pools} pools, {left_out} not admitted"),
         *_not_admitted(admission),
-        *_too_much(subject),
+        *_limit_conditions(subject),
     ]
     return GeneratorStatus(
         observed_generation=generator.meta.generation,
         pools=pools,
-        not_admitted=tuple(NotAdmitted(key=_cut(key), nodes=n, reason=why) for key, n, why in admission.shown),
+        not_admitted=tuple(NotAdmitted(key=_truncate(key), nodes=n, reason=why) for key, n, why in admission.listed),
         not_admitted_count=left_out,
-        conditions=settle(claims, _before(generator), generator.meta.generation, now),
+        conditions=set_conditions(claims, _before(generator), generator.meta.generation, now),
         ready="True",
     )
 
 
-def _not_admitted(admission: Admission) -> list[Claim]:
+def _not_admitted(admission: Admission) -> list[ConditionUpdate]:
     claims = []
     if admission.left_out:
-        key, nodes, reason = admission.shown[0]
-        text = f"{admission.left_out} without a pool; first {_cut(key)}: {nodes} nodes, {reason}"
-        claims.append(Claim("NotAdmitted", "True", reason, text))
-    if admission.taken:
-        text = f"pools that this generator did not make, or of other keys, have the names: {_some(admission.taken)}"
-        claims.append(Claim("NameTaken", "True", "NotOurs", f"{text}; they are not touched"))
+        key, nodes, reason = admission.listed[0]
+        text = f"{admission.left_out} without a pool; first {_truncate(key)}: {nodes} nodes, {reason}"
+        claims.append(ConditionUpdate("NotAdmitted", "True", reason, text))
+    if admission.name_conflicts:
+        names = _listed(admission.name_conflicts)
+        text = f"pools that this generator did not make, or of other keys, have the names: {names}"
+        claims.append(ConditionUpdate("NameTaken", "True", "NotOurs", f"{text}; they are not touched"))
     return claims
 
 
-def _too_much(subject: GeneratorSubject) -> list[Claim]:
+def _limit_conditions(subject: GeneratorEntry) -> list[ConditionUpdate]:
     claims = []
-    if more := subject.offers.with_more():
-        text = f"more than {MAX_KEYS} keys, of which the first by name count, are offered by: {_some(more)}"
-        claims.append(Claim("TooManyKeys", "True", "TooManyKeys", text))
-    if cut := subject.offers.with_cut():
-        text = f"too many sets of languages to find them all; those found count, of: {_some(cut)}"
-        claims.append(Claim("SearchCut", "True", "TooManySets", text))
+    if more := subject.index.with_more():
+        text = f"more than {MAX_KEYS} keys, of which the first by name count, are offered by: {_listed(more)}"
+        claims.append(ConditionUpdate("TooManyKeys", "True", "TooManyKeys", text))
+    if cut := subject.index.with_cut():
+        text = f"too many sets of languages to find them all; those found count, of: {_listed(cut)}"
+        claims.append(ConditionUpdate("SearchCut", "True", "TooManySets", text))
     return claims
 
 
-def _idle_status(subject: GeneratorSubject, now: str) -> GeneratorStatus:
+def _idle_status(subject: GeneratorEntry, now: str) -> GeneratorStatus:
     generator = subject.generator
-    claim = Claim("Ready", "False", "InvalidSpec", (subject.problem or "")[:1024])
+    claim = ConditionUpdate("Ready", "False", "InvalidSpec", (subject.problem or "")[:1024])
     if generator.paused:
-        claim = Claim("Ready", "False", "Paused", "annotation hotpool.dev/paused: its pools stay as they are")
+        claim = ConditionUpdate("Ready", "False", "Paused", "annotation hotpool.dev/paused: its pools stay as they are")
     generation = generator.meta.generation
-    conditions = settle([claim], _before(generator), generation, now)
+    conditions = set_conditions([claim], _before(generator), generation, now)
     return generator.status.model_copy(
         update={"observed_generation": generation, "conditions": conditions, "ready": "False"}
     )
@@ -176,10 +177,10 @@ def _before(generator: Generator) -> dict[str, tuple[str, str]]:
     return {c.type: (c.status, c.last_transition_time) for c in generator.status.conditions}
 
 
-def _some(names: tuple[str, ...] | list[str]) -> str:
+def _listed(names: tuple[str, ...] | list[str]) -> str:
     more = len(names) - _NAMED
     return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
-def _cut(key: str) -> str:
+def _truncate(key: str) -> str:
     return key if len(key) <= _LONGEST_KEY else f"{key[: _LONGEST_KEY - 1]}…"

@@ -19,7 +19,7 @@ class Packed(NamedTuple):
     """The slices of a pool, and whether a node came or left."""
 
     slices: Packing
-    moved: bool
+    membership_changed: bool
 
 
 _QUARTER = 4
@@ -53,7 +53,7 @@ def pack(
         _add(result, [Member(node, wanted[node], now) for node in new], size)
     if not result and 0 in current:
         result[0] = ()
-    return Packed(result, moved=shorter or bool(new))
+    return Packed(result, membership_changed=shorter or bool(new))
 
 
 def mergeable(packing: Packing, size: int) -> int | None:
@@ -97,7 +97,7 @@ def _kept(
 
 
 def _add(packing: Packing, new: list[Member], size: int) -> None:
-    for index in _places(packing, size):
+    for index in _slice_of(packing, size):
         if not new:
             return
         members = packing.get(index, ())
@@ -106,7 +106,7 @@ def _add(packing: Packing, new: list[Member], size: int) -> None:
         new = new[room:]
 
 
-def _places(packing: Packing, size: int) -> Iterator[int]:
+def _slice_of(packing: Packing, size: int) -> Iterator[int]:
     """Slices with room: those that are there in their order, then new ones."""
     known = sorted(packing)
     there = set(known)

@@ -16,7 +16,7 @@ from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool, SentinelMan
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from hotpool.projection.connection.config import TIMEOUT_SECONDS, Reach, keys_of, told
+from hotpool.projection.connection.config import TIMEOUT_SECONDS, RedisConnectionConfig, keys_of, redacted
 from hotpool.projection.connection.credentials import Credentials, FreshConnection, FreshSentinelConnection
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def connect(
     for clients that only read: a lost connection is then tried again. Raises ValueError, without the URL, for one that
     cannot be read.
     """
-    reach = Reach(url, sentinels, credentials or Credentials(), timeout)
+    reach = RedisConnectionConfig(url, sentinels, credentials or Credentials(), timeout)
     retry = Retry(NoBackoff(), read_retries, supported_errors=(RedisConnectionError,))
     try:
         settings = reach.settings(parse_url) | {"retry": retry}
@@ -87,7 +87,7 @@ class _Watched(Redis):
             await sentinel.aclose()
 
 
-def _by_sentinels(reach: Reach, settings: dict[str, Any]) -> Redis:
+def _by_sentinels(reach: RedisConnectionConfig, settings: dict[str, Any]) -> Redis:
     for name in ("connection_class", "host", "port"):
         settings.pop(name, None)
     sentinel: Any = Sentinel(reach.addresses, sentinel_kwargs=reach.for_sentinels(settings))  # type: ignore[no-untyped-call]
@@ -102,7 +102,7 @@ def _by_sentinels(reach: Reach, settings: dict[str, Any]) -> Redis:
 
 def describe(error: BaseException, client: Client) -> str:
     """Return kind and text of an error, with the client's password taken out of it."""
-    return told(
+    return redacted(
         error,
         client.connection_kwargs if isinstance(client, RedisCluster) else client.connection_pool.connection_kwargs,
     )

@@ -22,7 +22,7 @@ _FORM = "redis[s]://[user[:password]@]host[:port][/db]"
 
 
 @dataclass(frozen=True, slots=True)
-class Reach:
+class RedisConnectionConfig:
     """A URL, and what it cannot say.
 
     `sentinels`: `host:port` of each; the host of the URL is then the name of the service that they watch. `credentials`
@@ -97,7 +97,7 @@ def keys_of(words: Sequence[Any]) -> tuple[Any, ...] | None:
     return tuple(words[1:2]) or None
 
 
-def told(error: BaseException, settings: Mapping[str, Any]) -> str:
+def redacted(error: BaseException, settings: Mapping[str, Any]) -> str:
     """Return kind and text of an error, with the password of these settings taken out of it."""
     text = f"{type(error).__name__}: {error}"
     provider = settings.get("credential_provider")
@@ -105,6 +105,6 @@ def told(error: BaseException, settings: Mapping[str, Any]) -> str:
     return text.replace(secret, "***") if isinstance(secret, str) and secret else text
 
 
-def text(value: object) -> str:
+def to_text(value: object) -> str:
     """Return what Redis answered as text, whether the client decodes or not; what is not UTF-8 becomes a mark."""
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value)

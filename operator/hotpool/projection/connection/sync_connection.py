@@ -16,7 +16,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelConnectionPool, SentinelManagedConnection
 
-from hotpool.projection.connection.config import TIMEOUT_SECONDS, Reach, keys_of, told
+from hotpool.projection.connection.config import TIMEOUT_SECONDS, RedisConnectionConfig, keys_of, redacted
 from hotpool.projection.connection.credentials import Credentials, trusting
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def connect(
     timeout: float = TIMEOUT_SECONDS,
 ) -> SyncClient:
     """As client.connect for a client that only reads; only a cluster is connected at once, with its errors."""
-    reach = Reach(url, sentinels, credentials or Credentials(), timeout)
+    reach = RedisConnectionConfig(url, sentinels, credentials or Credentials(), timeout)
     retry = Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,))
     try:
         settings = reach.settings(parse_url) | {"retry": retry}
@@ -68,7 +68,7 @@ class _FreshPool(ConnectionPool):
         super().__init__(connection_class=kind, **settings)
 
 
-def _to_cluster(reach: Reach, settings: dict[str, Any]) -> RedisCluster:
+def _to_cluster(reach: RedisConnectionConfig, settings: dict[str, Any]) -> RedisCluster:
     """Not by redis' own reading of the URL, which would come before the credentials."""
     if "path" in settings:
         reach.unreadable()
@@ -113,7 +113,7 @@ class _Watched(Redis):
             sentinel.close()
 
 
-def _by_sentinels(reach: Reach, settings: dict[str, Any]) -> Redis:
+def _by_sentinels(reach: RedisConnectionConfig, settings: dict[str, Any]) -> Redis:
     for name in ("connection_class", "host", "port"):
         settings.pop(name, None)
     sentinel: Any = Sentinel(reach.addresses, sentinel_kwargs=reach.for_sentinels(settings))  # type: ignore[no-untyped-call]
@@ -128,4 +128,4 @@ def _by_sentinels(reach: Reach, settings: dict[str, Any]) -> Redis:
 
 def describe(error: BaseException, client: SyncClient) -> str:
     """Return kind and text of an error, with the client's password taken out of it."""
-    return told(error, client.get_connection_kwargs())
+    return redacted(error, client.get_connection_kwargs())

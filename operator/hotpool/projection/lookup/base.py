@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
 from hotpool.projection.connection.config import TIMEOUT_SECONDS
 from hotpool.projection.keys import DEFAULT_PREFIX
-from hotpool.projection.lookup.protocol import Questions
+from hotpool.projection.lookup.protocol import LookupProtocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 ClientT = TypeVar("ClientT")
 
 
-class Asking(Generic[ClientT]):
+class BaseLookup(Generic[ClientT]):
     """Look-ups in the projection of one fleet, over a client of redis: one server, Sentinel or cluster.
 
     `chance`: the random number in [0, 1) of each pick; that of Python's module random is drawn anew in a forked child.
@@ -35,7 +35,7 @@ class Asking(Generic[ClientT]):
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._client = client
-        self._questions = Questions(namespace=namespace, prefix=prefix, chance=chance)
+        self._protocol = LookupProtocol(namespace=namespace, prefix=prefix, chance=chance)
 
     @classmethod
     def from_url(

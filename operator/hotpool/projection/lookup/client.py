@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Self
 
 from hotpool.projection.connection.async_connection import Client, connect, describe
-from hotpool.projection.lookup.base import Asking
-from hotpool.projection.lookup.protocol import FAILURES, LookupFailed, hint
+from hotpool.projection.lookup.base import BaseLookup
+from hotpool.projection.lookup.protocol import FAILURES, LookupUnavailableError, advice
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
     from hotpool.core.node_history import Transition
     from hotpool.projection.connection.credentials import Credentials
-    from hotpool.projection.lookup.pick_options import How
+    from hotpool.projection.lookup.pick_options import PickOptions
     from hotpool.projection.lookup.protocol import Steps, T
     from hotpool.projection.lookup.results import Capability, Members, NoMember, Picked, Reservation
 
 
-class Lookup(Asking[Client]):
-    """Look-ups in the projection of one fleet. Every method raises LookupFailed when Redis does not answer.
+class Lookup(BaseLookup[Client]):
+    """Look-ups in the projection of one fleet. Every method raises LookupUnavailableError when Redis does not answer.
 
     `client`: any of redis.asyncio. The rest, and from_url, as in Asking.
     """
@@ -38,49 +38,49 @@ class Lookup(Asking[Client]):
             url, cluster=cluster, sentinels=sentinels, credentials=credentials, timeout=timeout, read_retries=1
         )
 
-    async def pick(self, pool: str, **how: Unpack[How]) -> Picked | NoMember:
+    async def pick(self, pool: str, **how: Unpack[PickOptions]) -> Picked | NoMember:
         """Pick a node of a pool, in one round trip. The keywords are those of How; ValueError for wrong ones.
 
         Of the Ready members by the strategy, of the Suspect ones when no Ready one is left, never a Draining one.
         """
-        return await self._answer(self._questions.pick(pool, how))
+        return await self._answer(self._protocol.pick(pool, how))
 
-    async def pick_key(self, generator: str, pair: str, /, **how: Unpack[How]) -> Picked | NoMember:
+    async def pick_key(self, generator: str, pair: str, /, **how: Unpack[PickOptions]) -> Picked | NoMember:
         """Pick a node of the pool that a generator made for a pair (or other key), such as `zh-en`; else as pick.
 
         One round trip, two for a pair not met before: the pool's name is remembered, and Redis checks it in the pick.
         """
-        return await self._answer(self._questions.pick_key(generator, pair, how))
+        return await self._answer(self._protocol.pick_key(generator, pair, how))
 
     async def release(self, reservation: Reservation | str) -> bool:
         """Give a reservation back, by itself or its id; False for one not known (any more), which is harmless."""
-        return await self._answer(self._questions.release(reservation))
+        return await self._answer(self._protocol.release(reservation))
 
     async def renew(self, reservation: Reservation | str, seconds: float) -> Reservation | None:
         """Hold a reservation for so many seconds from now; None for one that is not known (any more)."""
-        return await self._answer(self._questions.renew(reservation, seconds))
+        return await self._answer(self._protocol.renew(reservation, seconds))
 
     async def report_load(self, loads: Mapping[str, float], *, source: str, seconds: float) -> None:
         """Say how loaded nodes are, for so many seconds: in the place of what this source said of them before.
 
         It adds to what others reserve and report; 0 takes a report back. `source`: who says so, such as a host.
         """
-        await self._answer(self._questions.report_load(loads, source, seconds))
+        await self._answer(self._protocol.report_load(loads, source, seconds))
 
     async def capability(self, node: str) -> Capability | None:
         """Return what a node can do, None for one that the projection does not know."""
-        return await self._answer(self._questions.capability(node))
+        return await self._answer(self._protocol.capability(node))
 
     async def transitions(self, node: str) -> tuple[Transition, ...]:
         """Return what changed about a node lately, newest first, at most ten; nothing for one that is not known.
 
         For people: Redis alone holds it, so a flush loses it.
         """
-        return await self._answer(self._questions.transitions(node))
+        return await self._answer(self._protocol.transitions(node))
 
     async def members(self, pool: str) -> Members:
         """Return all members of a pool: for people and tests, a pick does not need it."""
-        return await self._answer(self._questions.members(pool))
+        return await self._answer(self._protocol.members(pool))
 
     async def close(self) -> None:
         """Close the connections."""
@@ -103,4 +103,4 @@ class Lookup(Asking[Client]):
             found: T = end.value
             return found
         except FAILURES as error:
-            raise LookupFailed(describe(error, self._client) + hint(error)) from None
+            raise LookupUnavailableError(describe(error, self._client) + advice(error)) from None

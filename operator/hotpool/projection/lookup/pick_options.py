@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
     from hotpool.projection.functions import Words
 
-MOST_SECONDS = 86_400
+MAX_SECONDS = 86_400
 """The longest that a reservation or a load report holds."""
-LEAST_WEIGHT = 0.001
-MOST_WEIGHT = 1e9
+MIN_WEIGHT = 0.001
+MAX_WEIGHT = 1e9
 _ID_BYTES = 16
 _REPORTED_AT_ONCE = 100
 
@@ -36,7 +36,7 @@ class Strategy(StrEnum):
     """By `key`: always the same one; when members come and go, only the keys of these move."""
 
 
-class How(TypedDict, total=False):
+class PickOptions(TypedDict, total=False):
     """What a pick may be told beside the pool. ValueError for what is out of bounds."""
 
     strategy: Strategy | str
@@ -54,10 +54,10 @@ class How(TypedDict, total=False):
     the projection is incomplete."""
 
 
-_WISHES = frozenset(How.__annotations__)
+_OPTIONS = frozenset(PickOptions.__annotations__)
 
 
-class Choice(NamedTuple):
+class PickRequest(NamedTuple):
     """One pick's wishes, checked; `reservation` is the id of the one that it shall make."""
 
     strategy: str
@@ -67,14 +67,14 @@ class Choice(NamedTuple):
     exclude: tuple[str, ...]
 
     @classmethod
-    def of(cls, how: How, chance: Callable[[], float]) -> Choice:
+    def of(cls, how: PickOptions, chance: Callable[[], float]) -> PickRequest:
         """Check what is asked for. Raises ValueError or TypeError."""
         if not how:
             return cls("uniform", repr(chance()), "", None, ())
         strategy = Strategy(how.get("strategy") or (Strategy.AFFINITY if "key" in how else Strategy.UNIFORM))
         if (strategy is Strategy.AFFINITY) != bool(how.get("key")):
             raise ValueError("a key is for the strategy affinity, which needs one")
-        unknown = how.keys() - _WISHES
+        unknown = how.keys() - _OPTIONS
         if unknown:
             raise TypeError(f"a pick knows no {', '.join(sorted(unknown))}")
         draw = how["key"] if strategy is Strategy.AFFINITY else repr(chance())
@@ -106,16 +106,16 @@ class Choice(NamedTuple):
         """Return the answer where the index has no such entry, as the function `pick` answers for an unknown pool."""
         limit = self.limit
         stale = limit != "" and (age is None or not complete or age * 1000 > float(limit))
-        return NoMember(field, Reason.STALE if stale else Reason.POOL_UNKNOWN, _NOBODY, age, complete)
+        return NoMember(field, Reason.STALE if stale else Reason.POOL_UNKNOWN, _NO_NODES, age, complete)
 
 
-_NOBODY = Counts(members=0, ready=0, suspect=0, draining=0, excluded=0)
+_NO_NODES = Counts(members=0, ready=0, suspect=0, draining=0, excluded=0)
 
 
 def checked_weight(value: float) -> float:
     """Return a weight that the functions accept. Raises ValueError."""
-    if not LEAST_WEIGHT <= value <= MOST_WEIGHT:
-        raise ValueError(f"a weight is from {LEAST_WEIGHT} to {MOST_WEIGHT:g}: {value!r}")
+    if not MIN_WEIGHT <= value <= MAX_WEIGHT:
+        raise ValueError(f"a weight is from {MIN_WEIGHT} to {MAX_WEIGHT:g}: {value!r}")
     return value
 
 
@@ -128,8 +128,8 @@ def whole_milliseconds(seconds: float) -> int:
 
 def milliseconds(seconds: float) -> int:
     """Return how long something holds, in milliseconds. Raises ValueError."""
-    if not 0.001 <= seconds <= MOST_SECONDS:  # noqa: PLR2004 - one millisecond.
-        raise ValueError(f"a reservation or report holds from 0.001 to {MOST_SECONDS} seconds: {seconds!r}")
+    if not 0.001 <= seconds <= MAX_SECONDS:  # noqa: PLR2004 - one millisecond.
+        raise ValueError(f"a reservation or report holds from 0.001 to {MAX_SECONDS} seconds: {seconds!r}")
     return round(seconds * 1000)
 
 

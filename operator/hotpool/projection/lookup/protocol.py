@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from redis.exceptions import RedisClusterException, RedisError
 
-from hotpool.projection.connection.config import text
+from hotpool.projection.connection.config import to_text
 from hotpool.projection.functions import LIBRARY, Words, call_of, is_missing
 from hotpool.projection.history import KEPT, readable
 from hotpool.projection.keys import FleetKeys, entry
-from hotpool.projection.lookup.pick_options import Choice, How, milliseconds, report_arguments
+from hotpool.projection.lookup.pick_options import PickOptions, PickRequest, milliseconds, report_arguments
 from hotpool.projection.lookup.results import (
     Capability,
     Members,
@@ -23,9 +23,9 @@ from hotpool.projection.lookup.results import (
     Picked,
     Reason,
     Reservation,
-    answer,
-    freshness,
-    type_state,
+    parse_freshness,
+    parse_pick,
+    parse_type_state,
 )
 
 if TYPE_CHECKING:
@@ -43,17 +43,17 @@ FAILURES = (RedisError, RedisClusterException, OSError, ValueError, LookupError,
 """What asking raises, and reading a reply that is not as it should be."""
 
 
-class LookupFailed(Exception):  # noqa: N818 - it is what happened, as in "the look-up failed".
+class LookupUnavailableError(Exception):
     """Redis did not answer, or not as it should; nothing is known about the pool then."""
 
 
-def hint(error: BaseException) -> str:
+def advice(error: BaseException) -> str:
     """Return what else to say of an error."""
     missing = isinstance(error, Exception) and is_missing(error)
     return f" (no library {LIBRARY}: has an operator reached this Redis?)" if missing else ""
 
 
-class Questions:
+class LookupProtocol:
     """The questions to one fleet. What is wrong with the arguments raises ValueError before the first step."""
 
     def __init__(self, *, namespace: str, prefix: str, chance: Callable[[], float]) -> None:
@@ -62,36 +62,36 @@ class Questions:
         self._resolved: dict[str, str] = {}
         self._call = lru_cache(_MAX_RESOLVED)(self._call_of)
 
-    def pick(self, pool: str, how: How) -> Steps[Picked | NoMember]:
+    def pick(self, pool: str, how: PickOptions) -> Steps[Picked | NoMember]:
         """Ask for a node of a pool by its name."""
-        return self._picked(pool, "", Choice.of(how, self._chance))
+        return self._picked(pool, "", PickRequest.of(how, self._chance))
 
-    def pick_key(self, generator: str, key: str, how: How) -> Steps[Picked | NoMember]:
+    def pick_key(self, generator: str, key: str, how: PickOptions) -> Steps[Picked | NoMember]:
         """Ask for a node of the pool that a generator made for a key, by the name known for it."""
-        return self._found(entry(generator, key), Choice.of(how, self._chance))
+        return self._found(entry(generator, key), PickRequest.of(how, self._chance))
 
-    def _found(self, field: str, choice: Choice) -> Steps[Picked | NoMember]:
+    def _found(self, field: str, choice: PickRequest) -> Steps[Picked | NoMember]:
         known = self._resolved.get(field)
         if known:
             found = yield from self._picked(known, field, choice)
             if isinstance(found, Picked) or found.reason is not Reason.POOL_UNKNOWN:
                 return found
         age, complete, found = yield call_of("find", (self._keys.meta, self._keys.index), (field,))
-        name = text(found)
+        name = to_text(found)
         if not name:
             self._resolved.pop(field, None)
-            return choice.unknown(field, *freshness(age, complete))
+            return choice.unknown(field, *parse_freshness(age, complete))
         if len(self._resolved) >= _MAX_RESOLVED:
             self._resolved.clear()
         self._resolved[field] = name
         return (yield from self._picked(name, field, choice))
 
-    def _picked(self, pool: str, field: str, choice: Choice) -> Steps[Picked | NoMember]:
+    def _picked(self, pool: str, field: str, choice: PickRequest) -> Steps[Picked | NoMember]:
         arguments = choice.arguments(field)
         if choice.reservation:
             reply = yield self._call("reserve", pool, 3) + arguments
-            return answer(pool, reply, choice.reservation[0])
-        return answer(pool, (yield self._call("pick", pool, 1 if choice.needs_load else 0) + arguments))
+            return parse_pick(pool, reply, choice.reservation[0])
+        return parse_pick(pool, (yield self._call("pick", pool, 1 if choice.needs_load else 0) + arguments))
 
     def _call_of(self, name: str, pool: str, loads: int) -> Words:
         """Begin a call of a pick with the pool's keys and so many of those of the load: bytes, for they are kept."""
@@ -110,7 +110,7 @@ class Questions:
 
     def _renewed(self, identity: str, span: int) -> Steps[Reservation | None]:
         node, expiry = yield call_of("renew", self._keys.load, (identity, span), writes=True)
-        return Reservation(identity, text(node), int(expiry) / 1000) if expiry else None
+        return Reservation(identity, to_text(node), int(expiry) / 1000) if expiry else None
 
     def report_load(self, loads: Mapping[str, float], source: str, seconds: float) -> Steps[None]:
         """Say how loaded nodes are."""
@@ -139,26 +139,26 @@ class Questions:
                 return None
             known = version, digest
             for members, some in zip(lists, names, strict=True):
-                members.extend(map(text, some))
+                members.extend(map(to_text, some))
             first = following
             if not first:
                 ready, suspect, draining = (tuple(sorted(members)) for members in lists)
                 stated = int(version) if version else None
-                return Members(stated, ready, suspect, draining, *freshness(age, complete))
+                return Members(stated, ready, suspect, draining, *parse_freshness(age, complete))
 
     def capability(self, node: str) -> Steps[Capability | None]:
         """Ask what a node can do."""
         age, complete, flat = yield call_of("capability", (self._keys.meta, self._keys.node(node)))
-        fields = {text(name): text(value) for name, value in zip(flat[::2], flat[1::2], strict=True)}
+        fields = {to_text(name): to_text(value) for name, value in zip(flat[::2], flat[1::2], strict=True)}
         if not fields:
             return None
-        types = {kind: type_state(value) for kind, value in fields.items() if not kind.startswith(".")}
-        return Capability(node, types, *freshness(age, complete))
+        types = {kind: parse_type_state(value) for kind, value in fields.items() if not kind.startswith(".")}
+        return Capability(node, types, *parse_freshness(age, complete))
 
     def transitions(self, node: str) -> Steps[tuple[Transition, ...]]:
         """Ask what changed about a node lately."""
         found = yield ("LRANGE", self._keys.history(node), 0, KEPT - 1)
-        return tuple(readable(map(text, found)))
+        return tuple(readable(map(to_text, found)))
 
 
 def _id_of(reservation: Reservation | str) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from hotpool.projection.connection.config import text
+from hotpool.projection.connection.config import to_text
 
 NONE = "-"
 """Where a node would be, in an answer without one."""
@@ -105,20 +105,20 @@ class Capability:
     complete: bool
 
 
-def freshness(age: int, complete: object) -> tuple[float | None, bool]:
+def parse_freshness(age: int, complete: object) -> tuple[float | None, bool]:
     """Return age in seconds (None when never vouched for) and completeness from how a reply begins."""
-    return (age / 1000 if age >= 0 else None), text(complete) == "1"
+    return (age / 1000 if age >= 0 else None), to_text(complete) == "1"
 
 
-def type_state(value: str) -> TypeState:
+def parse_type_state(value: str) -> TypeState:
     """Return one type from the JSON in a node's hash. Raises ValueError, KeyError or TypeError for anything else."""
     parsed = json.loads(value)
     return TypeState(bool(parsed["ready"]), parsed["reason"], tuple(parsed["services"]))
 
 
-def answer(pool: str, reply: Any, reservation: str | None = None) -> Picked | NoMember:
+def parse_pick(pool: str, reply: Any, reservation: str | None = None) -> Picked | NoMember:
     """Return the answer to a pick in this pool from the function's reply; `reservation`: the id that was asked for."""
-    node, word, version, age, complete, *rest = text(reply).split(" ")
+    node, word, version, age, complete, *rest = to_text(reply).split(" ")
     seconds = int(age) / 1000 if age != "-1" else None
     if node == NONE:
         ready, suspect, draining, excluded = map(int, rest)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Self
 from redis.exceptions import RedisClusterException, RedisError
 
 from hotpool.projection.connection.sync_connection import SyncClient, connect, describe
-from hotpool.projection.lookup.base import Asking
-from hotpool.projection.lookup.protocol import FAILURES, LookupFailed, hint
+from hotpool.projection.lookup.base import BaseLookup
+from hotpool.projection.lookup.protocol import FAILURES, LookupUnavailableError, advice
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
     from hotpool.core.node_history import Transition
     from hotpool.projection.connection.credentials import Credentials
-    from hotpool.projection.lookup.pick_options import How
+    from hotpool.projection.lookup.pick_options import PickOptions
     from hotpool.projection.lookup.protocol import Steps, T
     from hotpool.projection.lookup.results import Capability, Members, NoMember, Picked, Reservation
 
 
-class SyncLookup(Asking[SyncClient]):
+class SyncLookup(BaseLookup[SyncClient]):
     """As Lookup, blocking, and as safe between threads as `client`, which is any client of redis."""
 
     @classmethod
@@ -36,39 +36,39 @@ class SyncLookup(Asking[SyncClient]):
         try:
             return connect(url, cluster=cluster, sentinels=sentinels, credentials=credentials, timeout=timeout)
         except (RedisError, RedisClusterException, OSError) as error:
-            raise LookupFailed(f"{type(error).__name__}: no cluster answers") from None
+            raise LookupUnavailableError(f"{type(error).__name__}: no cluster answers") from None
 
-    def pick(self, pool: str, **how: Unpack[How]) -> Picked | NoMember:
+    def pick(self, pool: str, **how: Unpack[PickOptions]) -> Picked | NoMember:
         """As Lookup.pick."""
-        return self._answer(self._questions.pick(pool, how))
+        return self._answer(self._protocol.pick(pool, how))
 
-    def pick_key(self, generator: str, pair: str, /, **how: Unpack[How]) -> Picked | NoMember:
+    def pick_key(self, generator: str, pair: str, /, **how: Unpack[PickOptions]) -> Picked | NoMember:
         """As Lookup.pick_key."""
-        return self._answer(self._questions.pick_key(generator, pair, how))
+        return self._answer(self._protocol.pick_key(generator, pair, how))
 
     def release(self, reservation: Reservation | str) -> bool:
         """As Lookup.release."""
-        return self._answer(self._questions.release(reservation))
+        return self._answer(self._protocol.release(reservation))
 
     def renew(self, reservation: Reservation | str, seconds: float) -> Reservation | None:
         """As Lookup.renew."""
-        return self._answer(self._questions.renew(reservation, seconds))
+        return self._answer(self._protocol.renew(reservation, seconds))
 
     def report_load(self, loads: Mapping[str, float], *, source: str, seconds: float) -> None:
         """As Lookup.report_load."""
-        self._answer(self._questions.report_load(loads, source, seconds))
+        self._answer(self._protocol.report_load(loads, source, seconds))
 
     def capability(self, node: str) -> Capability | None:
         """As Lookup.capability."""
-        return self._answer(self._questions.capability(node))
+        return self._answer(self._protocol.capability(node))
 
     def transitions(self, node: str) -> tuple[Transition, ...]:
         """As Lookup.transitions."""
-        return self._answer(self._questions.transitions(node))
+        return self._answer(self._protocol.transitions(node))
 
     def members(self, pool: str) -> Members:
         """As Lookup.members."""
-        return self._answer(self._questions.members(pool))
+        return self._answer(self._protocol.members(pool))
 
     def close(self) -> None:
         """Close the connections."""
@@ -91,4 +91,4 @@ class SyncLookup(Asking[SyncClient]):
             found: T = end.value
             return found
         except FAILURES as error:
-            raise LookupFailed(describe(error, self._client) + hint(error)) from None
+            raise LookupUnavailableError(describe(error, self._client) + advice(error)) from None
