@@ -12,11 +12,11 @@ from typing import Final
 import structlog
 
 from hotpool.api.meta import timestamp
+from hotpool.common.backoff import Backoff
 from hotpool_agent.kube.errors import MissingError, Problem, RejectedError, StaleError
 from hotpool_agent.kube.node_resources import Cluster
 from hotpool_agent.metrics import Metrics
 from hotpool_agent.notifier import Pulse
-from hotpool_agent.reporting.backoff import Backoff
 from hotpool_agent.reporting.debounce import Throttle
 from hotpool_agent.reporting.name_conflict_event import Notice
 from hotpool_agent.reporting.ownership import Right, Signs, Stored, right, stored_in
