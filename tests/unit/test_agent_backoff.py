@@ -5,7 +5,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hotpool_agent.reporting.backoff import Backoff
+from hotpool.common.backoff import Backoff
 
 AGENTS = 1000
 H = 15.0

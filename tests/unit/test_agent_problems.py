@@ -6,6 +6,7 @@ from email.utils import format_datetime
 
 import pytest
 
+from hotpool.common.backoff import Backoff
 from hotpool_agent.kube.errors import (
     BusyError,
     ConflictError,
@@ -20,7 +21,6 @@ from hotpool_agent.kube.errors import (
     kube_error,
     unreachable,
 )
-from hotpool_agent.reporting.backoff import Backoff
 
 
 def status(message: str, **details: str) -> str:

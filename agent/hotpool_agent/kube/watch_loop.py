@@ -9,8 +9,8 @@ from typing import Final
 
 import structlog
 
+from hotpool.common.backoff import Backoff
 from hotpool_agent.kube.errors import KubeError
-from hotpool_agent.reporting.backoff import Backoff
 from hotpool_agent.settings import Settings
 
 _LOG: Final = structlog.get_logger(__name__)

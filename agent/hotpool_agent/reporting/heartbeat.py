@@ -11,11 +11,11 @@ from typing import Final
 
 import structlog
 
+from hotpool.common.backoff import Backoff
 from hotpool_agent.kube.errors import KubeError, MissingError
 from hotpool_agent.kube.node_resources import NodeResources
 from hotpool_agent.metrics import Metrics
 from hotpool_agent.notifier import Notifier
-from hotpool_agent.reporting.backoff import Backoff
 from hotpool_agent.settings import Settings
 
 _LOG: Final = structlog.get_logger(__name__)

@@ -12,11 +12,11 @@ from typing import Final
 import structlog
 
 from hotpool.api.meta import timestamp
+from hotpool.common.backoff import Backoff
 from hotpool_agent.kube.errors import KubeError, MissingError, RejectedError, StaleError
 from hotpool_agent.kube.node_resources import NodeResources
 from hotpool_agent.metrics import Metrics
 from hotpool_agent.notifier import Notifier
-from hotpool_agent.reporting.backoff import Backoff
 from hotpool_agent.reporting.debounce import Debouncer
 from hotpool_agent.reporting.name_conflict_event import NameConflictEvent
 from hotpool_agent.reporting.ownership import ActivityStamp, OwnershipDecision, StoredReport, decide, stored_in
