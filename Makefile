@@ -32,15 +32,15 @@ lint: venv ## Style, types, layers, generated files
 	@PYTHONPATH=tools $(BIN)/python -m chart --check
 
 unit: venv ## Tests without a cluster: pure core, and real processes in flow
-	@$(PYTEST) tests/unit tests/flow $(ARGS)
+	@$(PYTEST) tests/unit tests/integration $(ARGS)
 
 cluster-test: venv programs ## Tests on a real API server and a real Redis (ARGS="-n0 -k WORD": one test, in a debugger)
-	@$(PYTEST) tests/cluster --ignore=tests/cluster/soak $(ARGS)
+	@$(PYTEST) tests/cluster $(ARGS)
 
 redis-compat: venv ## Tests of Redis on another server of this machine (REDIS=redis-server, or a path; no cluster needed)
 	@command -v $(REDIS) >/dev/null || { echo "$(REDIS) is missing: install redis-server (Debian 12 and later) or valkey-server (Debian 12 backports, Debian 13), or say which: make $@ REDIS=/path/to/server" >&2; exit 1; }
 	@HOTPOOL_TEST_REDIS_SERVER=$$(command -v $(REDIS)) $(PYTEST) -p no:shared-cluster-cluster \
-	  tests/cluster/test_redis_*.py --deselect tests/cluster/test_redis_operator.py $(ARGS)
+	  tests/cluster/redis $(ARGS)
 
 e2e: venv worker-programs images ## The chart on a local cluster with real pods (Linux and root; names the packages that are missing)
 	@$(BIN)/pytest tests/e2e $(ARGS)
@@ -49,13 +49,13 @@ tools-test: venv ## Tests of tools/localkube, needed after a change of it (worke
 	@PYTHONPATH=tools $(BIN)/python -m localkube.tests.run $(ARGS)
 
 soak: soak-pools programs ## Random courses of thousands of steps against the models of operator and agent (two hours)
-	@$(BIN)/pytest tests/cluster/soak $(ARGS)
+	@$(BIN)/pytest tests/soak/cluster $(ARGS)
 
 soak-pools: venv ## Thousands of courses against the oracle of membership, without a cluster (HOTPOOL_SOAK_CASES=2000)
-	@$(BIN)/pytest tests/soak $(ARGS)
+	@$(BIN)/pytest tests/soak/pools $(ARGS)
 
 bench: venv programs ## Measure (ARGS="--json FILE" also writes the figures)
-	@PYTHONPATH=.:tools $(BIN)/python -m tests.bench $(ARGS)
+	@PYTHONPATH=.:tools $(BIN)/python -m benchmarks $(ARGS)
 
 crds: venv ## Generate crds/ from the models in operator/hotpool/api
 	@export PYTHONPATH=tools; $(BIN)/python -m crdgen crds && $(BIN)/python -m crdgen charts/hotpool/crds

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.cluster.attempts import ATTEMPTS, LABEL, Attempt, lease, ncap
-from tests.cluster.identities import Credential
 from tests.e2e.release import Release, until
+from tests.support.attacks import ATTEMPTS, LABEL, Attempt, lease, ncap
+from tests.support.identities import Credential
 
 TOKEN = "/var/run/secrets/kubernetes.io/serviceaccount/token"  # noqa: S105 - a path.
 

@@ -16,11 +16,12 @@ from redis import Redis
 from redis.backoff import ConstantBackoff
 from redis.retry import Retry
 
+from localfleet.kind import REPOSITORY
 from localfleet.ports import free_port
 from localimages import archive, base, images, pip_settings
 from localkube.console import Console
 
-ROOT = Path(__file__).parents[2]
+ROOT = REPOSITORY
 USER = 65532
 LIMITS = {"dependencies": 250_000_000, "own": 10_000_000}
 """Bytes, uncompressed: what a node fetches once, and with each version."""

@@ -12,8 +12,8 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.cluster.projected import claimed, loads, pool
-from tests.cluster.redis_page import PAGE
+from tests.support.redis_fixture_lookup import claimed, loads, pool
+from tests.support.redis_page import PAGE
 
 from hotpool.projection.connection.async_connection import connect
 from localfleet.redis_server import RedisServer

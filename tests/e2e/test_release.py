@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 import pytest
+from benchmarks.nodes import Nodes
 from kubernetes.aio import config
-from tests.bench.nodes import Nodes
-from tests.cluster.fleets import pool
 from tests.e2e.release import Release, until
-from tests.services.watcher import SliceWatcher
+from tests.support.fleet_objects import pool
+from tests.support.slice_watcher import SliceWatcher
 
 READY: Final = "Ready"
 VALUES: Final[dict[str, Any]] = {"operator": {"replicas": 3}, "redis": {"builtin": {"enabled": True}}}

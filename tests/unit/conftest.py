@@ -12,7 +12,7 @@ _GUARD = 30
 _LONG_GUARD = 120
 """For properties, which run many examples, and for tests that start another process. A guard against a hang, not a
 measure: other processes may take the machine meanwhile."""
-_PURE = ("test_core_", "test_decode", "test_workqueue", "test_crdgen")
+_PURE = ("operator/core", "operator/kube", "operator/controllers")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -22,5 +22,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             continue
         function = getattr(item, "obj", None)
         many = getattr(function, "is_hypothesis_test", False) or item.name == "runTest"
-        pure = item.path.name.startswith(_PURE)
+        pure = str(item.path.relative_to(here)).startswith(_PURE)
         item.add_marker(pytest.mark.timeout(_GUARD if pure and not many else _LONG_GUARD))

@@ -22,8 +22,8 @@ from typing import Final
 from rich.console import Console, RenderableType
 from rich.live import Live
 
-from demo.board import board
-from demo.observe import Observer
+from demo.change_watcher import Observer
+from demo.screen import board
 from demo.waiting import Pools, wait_for_pools
 from hotpool.core.generators.admission import pool_name
 from localfleet.catalogue import service, translator

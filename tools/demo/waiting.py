@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Final
 
-from demo.observe import Observer
+from demo.change_watcher import Observer
 from localfleet.process import ManagedProcess, TooLate
 
 _LOOK_SECONDS: Final = 1.0

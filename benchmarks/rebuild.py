@@ -1,0 +1,252 @@
+"""How long a flushed Redis takes to be whole again, what it is blocked by meanwhile, and what a membership costs in it.
+
+One Valkey on loopback, with the operator's mirror and writer in this process over real images: 10,000 nodes of four
+types, all of them in 132 pools (1.3 million memberships), and beside it 10,000 pools of ten. Reading Kubernetes and
+making the images is not in it.
+
+- `rebuild_10k_s`: from FLUSHALL ASYNC until Redis says that it is complete; `rebuild_10k_notice_s`: until a leader
+  claims it again, which waits for its round each 5 s where nothing changes.
+- `rebuild_longest_block_ms`: the longest that one command took by Redis' own clock (SLOWLOG), rebuild and the audits
+  after it together; the wall clock, so with the time for which it had no core. So that this is not our own doing, the
+  thread that executes commands has a core to itself where there are two: writer, readers and the threads that free
+  what was flushed use the others. `rebuild_server_waited_ms` is the time that it waited for that core all the same, of
+  a whole run. `rebuild_blocks_over_*`: commands that took longer, in the run with the fewest. The same for 10,000
+  pools. A run in which the server waited for seconds measures the machine; one without is the figure.
+- `rebuild_ping_ms_*`: what another process sees that sends PING as fast as it can, in a run of its own; `idle` is the
+  same without a rebuild, so what machine and pinger cost by themselves.
+- `redis_bytes_per_membership`: growth of used_memory by the pools, over their memberships; `redis_bytes_per_node`.
+"""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+from benchmarks.synthetic_fleet import NODES, POOLS, name
+from redis import Redis
+
+from hotpool.projection.connection.async_connection import connect
+from hotpool.projection.documents import NodeDocument, PoolDocument
+from hotpool.projection.keys import FleetKeys
+from hotpool.projection.publisher import ROUND_SECONDS, Publisher
+from hotpool.projection.writer import RedisWriter
+from localfleet.kind import REPOSITORY
+from localfleet.metrics_reader import spread
+from localfleet.redis_server import RedisServer
+
+RUNS: Final = 3
+MANY_POOLS: Final = 10_000
+FEW_MEMBERS: Final = 10
+IDLE_SECONDS: Final = 10.0
+LOOK_SECONDS: Final = 0.02
+SLOW_US: Final = 500
+SLOW_KEPT: Final = 100_000
+LIMIT_SECONDS: Final = 300.0
+_KEYS: Final = FleetKeys("hotpool", "fleet")
+_PINGER: Final = """
+import json, socket, sys, threading, time
+stopped = threading.Event()
+threading.Thread(target=lambda: (sys.stdin.read(), stopped.set()), daemon=True).start()
+took = []
+with socket.create_connection(("127.0.0.1", int(sys.argv[1]))) as link:
+    link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    while not stopped.is_set():
+        begun = time.perf_counter()
+        link.sendall(b"PING\\r\\n")
+        link.recv(64)
+        took.append((time.perf_counter() - begun) * 1000)
+took.sort()
+print(json.dumps({"longest": took[-1], "p99": took[len(took) * 99 // 100], "p50": took[len(took) // 2]}))
+"""
+
+
+def _pools(count: int, members: int) -> list[PoolDocument]:
+    empty: frozenset[str] = frozenset()
+    images = []
+    for number in range(count):
+        first = number * members % NODES
+        ready = frozenset(name((first + place) % NODES) for place in range(members))
+        images.append(PoolDocument(f"speech-{number:05}", f"u{number}", "speech", f"{number}", ready, empty, empty))
+    return images
+
+
+def _nodes() -> list[NodeDocument]:
+    types = (("asr", "whisper"), ("nmt", "m2m100"), ("tts", "piper"), ("semantic", "repair"))
+    can = tuple((kind, True, None, (service,)) for kind, service in types)
+    return [NodeDocument(name(number), can) for number in range(NODES)]
+
+
+class _Pinger:
+    """Another client, in a process of its own."""
+
+    def __init__(self, server: RedisServer) -> None:
+        command = [sys.executable, "-c", _PINGER, str(server.port)]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY
+        )
+
+    def stop(self) -> dict[str, float]:
+        """Milliseconds from PING to answer: longest, p99, p50."""
+        return dict(json.loads(self._process.communicate()[0]))
+
+
+class _Run:
+    """A mirror that leads, and what the server says meanwhile."""
+
+    def __init__(self, server: RedisServer, admin: Any) -> None:
+        self._server = server
+        self._admin = admin
+        self.slow: list[list[tuple[float, str]]] = []
+        """Of each rebuild milliseconds and function or command of all that took longer than SLOW_US."""
+        self.waited: list[float] = []
+        """Milliseconds in each rebuild for which the server could have worked and had no core."""
+
+    async def fill(self, pools: Iterable[PoolDocument], nodes: Iterable[NodeDocument]) -> dict[str, float]:
+        """Project all of it; bytes of the pools and of the nodes."""
+        self._client = connect(self._server.url)
+        writer = RedisWriter(self._client, namespace="fleet", leader=lambda: True)
+        self.mirror = Publisher(writer, term=lambda: 1, raise_term=self._no_term, cluster=self._cluster)
+        await writer.claim(1, await self._cluster())
+        await writer.check_drift({}, {})
+        before = self._memory()
+        for image in pools:
+            await self.mirror.publish_pool(image)
+        self._rounds = asyncio.create_task(self.mirror.run())
+        await self._until(lambda: self.mirror.healthy)
+        filled = self._memory()
+        for node in nodes:
+            await self.mirror.publish_node(node)
+        return {"pools": filled - before, "nodes": self._memory() - filled}
+
+    async def _no_term(self, term: int) -> None:
+        raise RuntimeError(f"nobody else leads, and yet: {term}")
+
+    async def _cluster(self) -> str:
+        return "bench"
+
+    def _memory(self) -> int:
+        return int(self._admin.info("memory")["used_memory"])
+
+    async def _until(self, holds: Any) -> float:
+        """The moment since when it holds."""
+        ends = time.monotonic() + LIMIT_SECONDS
+        while not holds():
+            if time.monotonic() > ends:
+                raise TimeoutError("the projection never was complete")
+            await asyncio.sleep(LOOK_SECONDS)
+        return time.monotonic()
+
+    async def rebuild(self) -> tuple[float, float]:
+        """Flush, and wait: seconds until a leader noticed, and until all was there. Two audits follow."""
+        self._admin.config_set("slowlog-log-slower-than", SLOW_US)
+        self._admin.config_set("slowlog-max-len", SLOW_KEPT)
+        self._admin.slowlog_reset()
+        waited, begun = self._no_core(), time.monotonic()
+        self._admin.flushall(asynchronous=True)
+        noticed = await self._until(lambda: self._admin.hexists(_KEYS.meta, "term"))
+        whole = await self._until(lambda: self._admin.hget(_KEYS.meta, "complete") == b"1")
+        await asyncio.sleep(2 * ROUND_SECONDS)
+        self.waited.append(self._no_core() - waited)
+        self._read_slow()
+        return noticed - begun, whole - begun
+
+    def _no_core(self) -> float:
+        pid = self._admin.info("server")["process_id"]
+        return int(Path(f"/proc/{pid}/task/{pid}/schedstat").read_text().split()[1]) / 1e6
+
+    def _read_slow(self) -> None:
+        found: list[tuple[float, str]] = []
+        for entry in self._admin.slowlog_get(SLOW_KEPT):
+            words = entry["command"].split(b" ")
+            what = words[1 if words[0].startswith(b"FCALL") else 0].decode()
+            if what not in {"FLUSHALL", "SLOWLOG", "CONFIG", "INFO"}:
+                found.append((entry["duration"] / 1000, what))
+        self.slow.append(found)
+
+    async def close(self) -> None:
+        """End the mirror."""
+        self._rounds.cancel()
+        await asyncio.gather(self._rounds, return_exceptions=True)
+        await self._client.aclose()
+
+
+def _blocks(run: _Run, prefix: str) -> dict[str, float]:
+    longest = {what: took for took, what in sorted(slow for found in run.slow for slow in found)}
+    told = ", ".join(f"{what} {took:.2f}" for what, took in longest.items())
+    sys.stderr.write(f"{prefix}: longest ms by function: {told}\n")
+    return {
+        **spread(f"{prefix}_longest_block_ms", [max(took for took, _ in found) for found in run.slow]),
+        **{f"{prefix}_blocks_over_{ms}_ms": _over(run, ms) for ms in (2, 5)},
+        **spread(f"{prefix}_server_waited_ms", run.waited),
+    }
+
+
+def _over(run: _Run, milliseconds: float) -> float:
+    """How many took longer, in the rebuild with the fewest."""
+    return min(sum(took > milliseconds for took, _ in found) for found in run.slow)
+
+
+async def _large(server: RedisServer, admin: Any) -> dict[str, float]:
+    """132 pools of 10,000."""
+    run = _Run(server, admin)
+    grown = await run.fill(_pools(POOLS, NODES), _nodes())
+    pinger = _Pinger(server)
+    await asyncio.sleep(IDLE_SECONDS)
+    pings = {"idle": pinger.stop()}
+    pinger = _Pinger(server)
+    await run.rebuild()
+    pings["rebuild"] = pinger.stop()
+    run.slow.clear()
+    run.waited.clear()
+    times = [await run.rebuild() for _ in range(RUNS)]
+    await run.close()
+    return {
+        **spread("rebuild_10k_s", [whole for _, whole in times]),
+        **spread("rebuild_10k_notice_s", [noticed for noticed, _ in times]),
+        **_blocks(run, "rebuild"),
+        **{f"rebuild_ping_ms_{when}_{what}": round(ms, 2) for when, told in pings.items() for what, ms in told.items()},
+        "redis_bytes_per_membership": round(grown["pools"] / (POOLS * NODES), 1),
+        "redis_bytes_per_node": round(grown["nodes"] / NODES, 1),
+    }
+
+
+async def _many(server: RedisServer, admin: Any) -> dict[str, float]:
+    """10,000 pools of ten."""
+    run = _Run(server, admin)
+    await run.fill(_pools(MANY_POOLS, FEW_MEMBERS), _nodes())
+    _, whole = await run.rebuild()
+    await run.close()
+    return {"rebuild_10k_pools_s": round(whole, 3), **_blocks(run, "rebuild_10k_pools")}
+
+
+@contextmanager
+def _apart(admin: Any) -> Iterator[None]:
+    """The server's main thread has the last core to itself, as far as we go, where there is more than one."""
+    pid = int(admin.info("server")["process_id"])
+    ours = os.sched_getaffinity(0)
+    last, *others = sorted(ours, reverse=True)
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        alone = int(thread.name) == pid or not others
+        os.sched_setaffinity(int(thread.name), {last} if alone else others)
+    os.sched_setaffinity(0, others or ours)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, ours)
+
+
+def measure() -> dict[str, float]:
+    """All figures."""
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    figures: dict[str, float] = {}
+    for part in (_large, _many):
+        with RedisServer() as server, Redis.from_url(server.url) as admin, _apart(admin):
+            figures |= asyncio.run(part(server, admin))
+    return figures

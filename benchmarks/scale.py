@@ -1,0 +1,84 @@
+"""What the operator's own work costs at 10,000 nodes and 132 pools; in process, no cluster.
+
+Twelve languages make 132 directed pairs; every node speaks them all, so there are 1.3 million memberships. The
+operator's parts are real, over an API server that is replaced below the client's HTTP session; CPU and time of that
+server are left out. kopf, TLS and Redis are not in these figures.
+
+- `judge_us`, `judge_lease_us`: CPU for a report that changes nothing, and for a Lease renewal, from the bytes of the
+  watch to the state.
+- `plan_5000_ms`: the plan of a pool of 5,000 members after one of them stopped; in this process.
+- `flip_10k_*`: CPU and writes until nothing is left to write, when a service stops or starts that makes its node leave
+  or enter all 132 pools. `flip_10k_one_pool_*`: one language pair is blocked or allowed again.
+- `cold_start_10k_*`: from nothing until every key was worked on, in a fleet on which another operator worked before;
+  the writes are those of the next seconds too.
+- `audit_10k_*`: CPU of the comparison with a list of everything that comes each 5 min, and the longest time for which
+  nobody else had a turn meanwhile: a stop that comes then waits for so long.
+- `memory_*`: growth of the resident memory of a process of its own: nodes alone, and what their memberships add.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Final
+
+from benchmarks.synthetic_fleet import content, name
+from tests.support.builders import node, open_state, pool, requires, slice_
+
+from hotpool.core.planning.pool_plan import plan_pool
+from localfleet.kind import REPOSITORY
+from localfleet.metrics_reader import spread
+
+RUNS: Final = 3
+"""Processes of each kind."""
+MEMBERS: Final = 5000
+PLANS: Final = 50
+_SLICE: Final = 100
+
+
+def plans() -> list[float]:
+    """Milliseconds of each plan."""
+    state = open_state()
+    names = [name(number) for number in range(MEMBERS)]
+    state.upsert(pool("big", requires=requires("asr", "nmt", "tts", languagePairs={"allOf": ["en-de"]})), 0.0)
+    for number in range(MEMBERS):
+        state.upsert(node(names[number], content(number)), 0.0)
+    for index in range(MEMBERS // _SLICE):
+        state.upsert(slice_("big", index, *names[index * _SLICE : (index + 1) * _SLICE]), 0.0)
+    spent: list[float] = []
+    subject = state.pools["big"]
+    plan_pool(subject, state.slices["big"], state.known_types, 0.0, "t")
+    subject.take_dirty()
+    for number in range(PLANS):
+        state.upsert(node(names[number], content(number, 2, asr=False), version=2), 0.0)
+        began = time.perf_counter()
+        plan = plan_pool(subject, state.slices["big"], state.known_types, 0.0, "t")
+        spent.append((time.perf_counter() - began) * 1000)
+        assert len(plan.members) == MEMBERS - 1
+        state.upsert(node(names[number], content(number, 3), version=3), 0.0)
+    return spent
+
+
+def child(part: str, folder: Path) -> dict[str, list[float]]:
+    """Run one process; what it measured."""
+    sys.stderr.write(f"scale: {part} ...\n")
+    command = [sys.executable, "-m", "benchmarks.scale_child", part, str(folder)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=REPOSITORY)
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def measure() -> dict[str, float]:
+    """All figures of one run."""
+    samples: defaultdict[str, list[float]] = defaultdict(list)
+    sys.stderr.write("scale: plan ...\n")
+    samples["plan_5000_ms"] = plans()
+    with tempfile.TemporaryDirectory(prefix="hotpool-bench-") as place:
+        folder = Path(place)
+        child("build", folder)
+        for part in ("cold", "memory") * RUNS:
+            for figure, values in child(part, folder).items():
+                samples[figure] += values
+    return {key: value for figure, values in samples.items() for key, value in spread(figure, values).items()}

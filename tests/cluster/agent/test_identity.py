@@ -1,0 +1,228 @@
+"""An agent's credential writes one node's record, and the API server sees to it (design, promise 5).
+
+Three grounds: as the chart is installed; without the policy's binding, where what only the policy stops must pass; and
+with every right by RBAC, where the policy alone must stop every write.
+"""
+
+import json
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pytest_kind.cluster import KindCluster
+from tests.support.attacks import ATTEMPTS, LEASES, OWN, REPORT, Attempt
+from tests.support.identities import FRESH, NODE, OTHER, PROBE, Credential, Ground
+
+from hotpool.cli.enrollment import manifests
+from localfleet.catalogue import translator
+from localfleet.chart import render
+from localfleet.fleet import Fleet
+from localfleet.process import ManagedProcess, wait_for
+
+BOTH = ("inside", "outside")
+
+
+@pytest.fixture(scope="module")
+def grounds(kind_cluster: KindCluster, redis_address: str) -> Iterator[Callable[..., Ground]]:
+    """Makes a ground in a namespace of its own."""
+    made: dict[tuple[bool, bool], Ground] = {}
+
+    def make(*, bound: bool = True, wide: bool = False) -> Ground:
+        if (bound, wide) not in made:
+            kubeconfig, kubectl = Path(kind_cluster.kubeconfig_path), Path(kind_cluster.kubectl_path)
+            fleet = Fleet(kubeconfig, kubectl, f"identity-{uuid.uuid4().hex[:6]}", redis_address)
+            fleet.install()
+            ground = made[bound, wide] = Ground(fleet, wide=wide)
+            ground.wait_for_policy()
+            if not bound:
+                # No machine is enrolled where the policy is not in force.
+                _ = ground.outside(NODE), ground.outside(FRESH)
+                ground.unbind()
+        return made[bound, wide]
+
+    yield make
+    for ground in made.values():
+        ground.close()
+
+
+def who(ground: Ground, account: str, attempt: Attempt) -> Credential:
+    node = FRESH if attempt.fresh else NODE
+    return ground.inside(node) if account == "inside" else ground.outside(node)
+
+
+@pytest.mark.parametrize("account", BOTH)
+@pytest.mark.parametrize("attempt", ATTEMPTS, ids=lambda attempt: attempt.what)
+def test_p5_an_agent_cannot(grounds: Callable[..., Ground], attempt: Attempt, account: str) -> None:
+    answer = who(grounds(), account, attempt).ask(attempt)
+    assert answer.by == attempt.wall(account), answer
+
+
+@pytest.mark.parametrize("account", BOTH)
+@pytest.mark.parametrize("attempt", ATTEMPTS, ids=lambda attempt: attempt.what)
+def test_p5_without_the_binding_exactly_what_the_policy_stops_passes(
+    grounds: Callable[..., Ground], attempt: Attempt, account: str
+) -> None:
+    ground = grounds(bound=False)
+    answer = who(ground, account, attempt).ask(attempt, dry=True)
+    wall = attempt.wall(account)
+    assert answer.by == ("" if wall == "policy" else wall), answer
+
+
+@pytest.mark.parametrize("account", BOTH)
+@pytest.mark.parametrize("attempt", [item for item in ATTEMPTS if not item.reads], ids=lambda attempt: attempt.what)
+def test_p5_whatever_rbac_grants_the_policy_stops_every_write(
+    grounds: Callable[..., Ground], attempt: Attempt, account: str
+) -> None:
+    answer = who(grounds(wide=True), account, attempt).ask(attempt, dry=True)
+    assert answer.by == ("schema" if attempt.wall(account) == "schema" else "policy"), answer
+
+
+STATUS = Attempt("report", "PATCH", f"{OWN}/status", {"status": {"report": REPORT}})
+
+
+def test_p5_a_token_that_names_no_node_is_refused_every_write(grounds: Callable[..., Ground]) -> None:
+    unbound = grounds().credential("hotpool-agent", "unbound")
+    answer = unbound.ask(STATUS)
+    assert (answer.by, "names no node" in answer.text) == ("policy", True)
+    assert unbound.ask(Attempt("read", "GET", OWN)).status == 200
+
+
+def test_p5_a_token_bound_to_the_node_itself_counts_as_one_of_its_pods(grounds: Callable[..., Ground]) -> None:
+    ground = grounds()
+    ground.pod(OTHER)
+    bound = ground.credential("hotpool-agent", "node", "--bound-object-kind=Node", f"--bound-object-name={OTHER}")
+    assert bound.ask(STATUS, dry=True).by == "policy"
+    assert bound.ask(Attempt("beat", "PATCH", f"{LEASES}/hotpool-node-{{other}}", {"spec": {}}), dry=True).status == 200
+
+
+def test_p5_what_a_token_says_of_a_node_is_nothing_for_an_account_of_one_node(grounds: Callable[..., Ground]) -> None:
+    """A pod of the account of edge-1, on edge-2: it is the agent of edge-1."""
+    ground = grounds(wide=True)
+    ground.outside(NODE)
+    ground.pod(OTHER, account=f"hotpool-agent-{NODE}", name="stray")
+    stray = ground.credential(f"hotpool-agent-{NODE}", "stray", "--bound-object-kind=Pod", "--bound-object-name=stray")
+    assert stray.ask(STATUS, dry=True).status == 200
+    other = Attempt("report", "PATCH", STATUS.path.replace("{node}", "{other}"), STATUS.body)
+    assert stray.ask(other, dry=True).by == "policy"
+
+
+def test_p5_accounts_of_other_names_are_not_judged(grounds: Callable[..., Ground]) -> None:
+    """People, the operator, and whoever is called nearly like an agent."""
+    ground = grounds(wide=True)
+    everything = [{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}]
+    for name in ("hotpool-agents", "hotpool-operator-like", "my-hotpool-agent"):
+        somebody = ground.of_file(ground.account_with(name, everything))
+        wait_for("its Role counts", lambda one=somebody: one.ask(PROBE, dry=True).status == 200, 10)  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("account", BOTH)
+def test_p5_an_agent_does_all_its_work_with_its_credential(fleet: Fleet, account: str) -> None:
+    ground = Ground(fleet)
+    ground.wait_for_policy()
+    credential = ground.inside(NODE) if account == "inside" else ground.outside(NODE)
+    fleet.kubectl("delete", "ncap", NODE)
+    agent = Agent(fleet, credential)
+    fleet.start_operator()
+    agent.start()
+    agent.until("it reports and beats", lambda: agent.report().get("epoch") == 1 and agent.renewed())
+    fleet.wait_leading()
+    agent.until("the operator adds its conditions", lambda: agent.status().get("ready") == "True")
+    agent.process().kill()
+    agent.start()
+    agent.until("a new process claims the next epoch", lambda: agent.report().get("epoch") == 2)
+    fleet.kubectl("delete", "ncap", NODE)
+    agent.until("its record is there again", lambda: agent.report().get("epoch") == 3)
+    fleet.kubectl("delete", "lease", f"hotpool-node-{NODE}")
+    agent.until("it beats again", agent.renewed)
+    wishes = {"drain": True, "services": [{"id": "piper", "desired": "Stopped"}]}
+    people = {"metadata": {"labels": {"zone": "b"}}, "spec": wishes}
+    fleet.kubectl("patch", "ncap", NODE, "--type=merge", "-p", json.dumps(people))
+    agent.until("it obeys and reports so", lambda: agent.state("piper") == "Stopped")
+    agent.until("it is drained", lambda: agent.reason() == "Draining")
+    found = fleet.get("nodecapabilities", NODE) or {}
+    assert (found["metadata"]["labels"], found["spec"]["drain"]) == ({"zone": "b"}, True)
+    second = agent.rival()
+    agent.until("the rival says that the name is taken", agent.told)
+    second.stop()
+    beaten = agent.renewed()
+    agent.until("it still beats", lambda: agent.renewed() != beaten)
+    agent.process().stop()
+    agent.until("it takes its leave", lambda: agent.report().get("leaving"))
+
+
+class Agent:
+    """A real agent of the node, and what the API server holds of it."""
+
+    def __init__(self, fleet: Fleet, credential: Credential) -> None:
+        self._fleet = fleet
+        self._credential = credential
+        self._place(fleet)
+
+    def start(self, fleet: Fleet | None = None) -> ManagedProcess:
+        return (fleet or self._fleet).start_agent(NODE, translator(["zh", "en"]), interval=1, debounce=0.2)
+
+    def process(self) -> ManagedProcess:
+        return self._fleet.agents[NODE]
+
+    def rival(self) -> ManagedProcess:
+        """Another agent of that name, with the same credential and a state of its own."""
+        other = Fleet(self._fleet.admin, self._fleet.kubectl_program, self._fleet.namespace, self._fleet.redis_url)
+        self._place(other)
+        return self.start(other)
+
+    def until(self, what: str, probe: Callable[[], Any]) -> None:
+        wait_for(what, probe, 60)
+
+    def status(self) -> dict[str, Any]:
+        return (self._fleet.get("nodecapabilities", NODE) or {}).get("status") or {}
+
+    def report(self) -> dict[str, Any]:
+        return self.status().get("report") or {}
+
+    def state(self, service: str) -> str:
+        return next((item["state"] for item in self.report().get("services", []) if item["id"] == service), "")
+
+    def reason(self) -> str:
+        return next((item["reason"] for item in self.status().get("conditions", []) if item["type"] == "Ready"), "")
+
+    def renewed(self) -> Any:
+        found: Any = self._fleet.leases.list_namespaced_lease(
+            self._fleet.namespace, field_selector=f"metadata.name=hotpool-node-{NODE}"
+        )
+        return next((item.spec.renew_time for item in found.items), None)
+
+    def told(self) -> bool:
+        return "NodeNameTaken" in self._fleet.kubectl("get", "events", "-o", "jsonpath={.items[*].reason}")
+
+    def _place(self, fleet: Fleet) -> None:
+        shutil.copy(self._credential.kubeconfig, fleet.folder / f"hotpool-agent-{NODE}.kubeconfig")
+
+
+Verbs = set[tuple[str, str, str]]
+
+
+def verbs_of(role: dict[str, Any]) -> Verbs:
+    """Group, resource and verb of everything that a Role allows."""
+    return {
+        (group, resource, verb)
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+
+
+def test_p5_agents_have_the_same_rights_inside_and_outside_and_no_account_of_the_chart_is_taken_for_one() -> None:
+    documents = render("speech", {"kubeNodes": True})
+    roles = {item["metadata"]["name"]: item for item in documents if item["kind"] == "Role"}
+    _, outside, _ = manifests.account(NODE, "speech")
+    assert verbs_of(roles["hotpool-agent"]) == verbs_of(outside)
+    assert all(rule["resourceNames"] for rule in outside["rules"])
+    # Nobody can grant what he does not have.
+    assert verbs_of(outside) < verbs_of(roles["hotpool-enroller"])
+    accounts = {item["metadata"]["name"] for item in documents if item["kind"] == "ServiceAccount"}
+    assert "hotpool-agent" in accounts
+    assert not [name for name in accounts if name.startswith("hotpool-agent-")]

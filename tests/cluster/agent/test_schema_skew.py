@@ -1,0 +1,214 @@
+"""Agent and CRD of different versions (behaviour B11): unknown fields are ignored on both sides, the rest is stored."""
+
+import asyncio
+import copy
+import json
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+import yaml
+from pytest_kind.cluster import KindCluster
+from tests.support.agent_run import Running, agent_running, eventually
+
+from hotpool_agent.kube.node_resources import NodeResources
+from localfleet.clusters import cluster as own_cluster
+from localfleet.clusters import own_name
+from localfleet.kind import OURS, REPOSITORY, kubectl_program
+
+CRDS = REPOSITORY / "crds"
+CRD = CRDS / "nodecapabilities.yaml"
+SERVICES = """\
+- {id: idle, type: nmt, attributes: {languages: [de, en], tier: [gold]}, run: {command: [sleep, '600']}}
+- {id: other, type: asr, run: {command: [sleep, '600']}}
+"""
+
+Json = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def kind_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KindCluster]:
+    """A cluster for this module alone, in place of pytest-kind's: its definitions change."""
+    name, kubeconfig = own_name("skew"), tmp_path_factory.mktemp("skew") / "kubeconfig"
+    with own_cluster(name, kubeconfig, OURS):
+        made = KindCluster(name, kubeconfig, kind_path=OURS, kubectl_path=kubectl_program(OURS))
+        yield made
+        made.path.rmdir()
+
+
+@pytest.fixture(scope="module")
+def namespace(kind_cluster: KindCluster) -> str:
+    """A namespace in a cluster that has our CRDs."""
+    name = f"skew-{uuid4().hex[:8]}"
+    _apply(kind_cluster, CRDS)
+    kind_cluster.kubectl("wait", "--for=condition=Established", "--timeout=30s", "crd/nodecapabilities.hotpool.dev")
+    kind_cluster.kubectl("create", "namespace", name)
+    return name
+
+
+class Place:
+    """One node of the namespace, and what the API server holds of it."""
+
+    def __init__(self, cluster: KindCluster, namespace: str, folder: Path) -> None:
+        self.node = f"edge-{uuid4().hex[:8]}"
+        self.cluster = cluster
+        self.namespace = namespace
+        self.folder = folder
+
+    def agent(self) -> Any:
+        """An agent of the node."""
+        path = Path(self.cluster.kubeconfig_path)
+        return agent_running(self.folder, path, SERVICES, node=self.node, namespace=self.namespace, request_seconds=5.0)
+
+    async def kubectl(self, *words: str) -> str:
+        """What kubectl prints."""
+        command = [str(self.cluster.kubectl_path), "-n", self.namespace]
+        command += ["--kubeconfig", str(self.cluster.kubeconfig_path), *words]
+        done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=True)
+        return done.stdout
+
+    async def report(self) -> Json:
+        """The stored report."""
+        found: Json = json.loads(await self.kubectl("get", "ncap", self.node, "-o", "json"))
+        report: Json = found["status"]["report"]
+        return report
+
+
+@pytest.fixture
+def place(kind_cluster: KindCluster, namespace: str, tmp_path: Path) -> Place:
+    return Place(kind_cluster, namespace, tmp_path)
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[Json]:
+    """The reports as agents send them."""
+    reports: list[Json] = []
+    write = NodeResources.write_report
+
+    async def spy(self: NodeResources, report: Json) -> None:
+        reports.append(copy.deepcopy(report))
+        await write(self, report)
+
+    monkeypatch.setattr(NodeResources, "write_report", spy)
+    return reports
+
+
+async def test_b11_what_a_newer_agent_says_beyond_the_schema_is_pruned_and_the_rest_is_stored(
+    place: Place, sent: list[Json], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = NodeResources.write_report
+
+    async def newer(self: NodeResources, report: Json) -> None:
+        await write(self, _with_future(report))
+
+    monkeypatch.setattr(NodeResources, "write_report", newer)
+    async with place.agent() as it:
+        await it.until("idle", "Stopped")
+        await it.agent.node.command("start", "idle", wait=True)
+        await _reported(it)
+        assert sent[-1]["services"][0]["future"] == "x"
+        stored = await place.report()
+        assert "future" not in json.dumps(stored)
+        # All else is there, lists and the service that runs included.
+        assert _bare(stored) == _bare(_without_future(sent[-1]))
+        assert stored["summary"] == "1/2"
+        assert it.agent.reporter.problem is None
+        await it.shut_down()
+
+
+async def test_b11_an_older_agent_reports_to_a_schema_with_more_optional_fields(place: Place, sent: list[Json]) -> None:
+    with _changed_crd(place, _more_optional_fields):
+        await _until_known(place)
+        async with place.agent() as it:
+            await it.until("idle", "Stopped")
+            await it.agent.node.command("start", "idle", wait=True)
+            await _reported(it)
+            stored = await place.report()
+            assert [service.pop("future") for service in stored["services"]] == ["unknown", "unknown"]
+            assert _bare(stored) == _bare(sent[-1])
+            assert it.agent.reporter.problem is None
+            # The rule that refuses older reports holds as before.
+            with pytest.raises(subprocess.CalledProcessError) as refused:
+                await _patch(place, {"status": {"report": stored | {"sequence": 0}}})
+            assert "stale report" in refused.value.stderr
+            await it.shut_down()
+
+
+async def _reported(it: Running) -> None:
+    """Wait until the API server has the present state."""
+    await eventually(lambda: it.agent.reporter.accepted_at, seconds=30)
+    async with asyncio.timeout(30):
+        await it.agent.reporter.flush()
+
+
+async def _patch(place: Place, patch: Json) -> None:
+    await place.kubectl("patch", "ncap", place.node, "--subresource=status", "--type=merge", "-p", json.dumps(patch))
+
+
+def _with_future(report: Json) -> Json:
+    """As a newer agent might say more: a field of the report, of its objects and of the items of its lists."""
+    more = copy.deepcopy(report) | {"future": {"deep": [1, 2]}}
+    for part in (more["platform"], *more["services"], *more["capabilities"]):
+        part["future"] = "x"
+    return more
+
+
+def _without_future(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_future(item) for key, item in value.items() if key != "future"}
+    return [_without_future(item) for item in value] if isinstance(value, list) else value
+
+
+def _bare(value: Any) -> Any:
+    """Without nulls, which a merge patch stores as absent."""
+    if isinstance(value, dict):
+        return {key: _bare(item) for key, item in value.items() if item is not None}
+    return [_bare(item) for item in value] if isinstance(value, list) else value
+
+
+def _more_optional_fields(report: Json) -> None:
+    report["properties"]["future"] = {"type": "string", "maxLength": 63, "nullable": True}
+    service = report["properties"]["services"]["items"]
+    service["properties"]["future"] = {"type": "string", "maxLength": 63, "default": "unknown"}
+
+
+@contextmanager
+def _changed_crd(place: Place, change: Callable[[Json], None]) -> Iterator[None]:
+    """The CRD with another schema of the report, put back afterwards."""
+    crd: Json = yaml.safe_load(CRD.read_text(encoding="utf-8"))
+    (version,) = crd["spec"]["versions"]
+    change(version["schema"]["openAPIV3Schema"]["properties"]["status"]["properties"]["report"])
+    path = place.folder / "newer.yaml"
+    path.write_text(yaml.safe_dump(crd), encoding="utf-8")
+    try:
+        _apply(place.cluster, path)
+        yield
+    finally:
+        _apply(place.cluster, CRD)
+
+
+async def _until_known(place: Place) -> None:
+    """Wait until the API server serves the changed schema: a status without a report is stored with the new field."""
+    probe = f"probe-{uuid4().hex[:8]}"
+    body = {"apiVersion": "hotpool.dev/v1alpha1", "kind": "NodeCapability", "metadata": {"name": probe}}
+    (place.folder / "probe.json").write_text(json.dumps(body), encoding="utf-8")
+    await place.kubectl("create", "-f", str(place.folder / "probe.json"))
+    report: Json = {"schemaVersion": 1, "agentVersion": "0", "instance": "i", "session": "s", "epoch": 1}
+    async with asyncio.timeout(60):
+        for sequence in range(10**6):
+            more = {"sequence": sequence, "time": "t", "future": str(sequence)}
+            patch = json.dumps({"status": {"report": report | more}})
+            await place.kubectl("patch", "ncap", probe, "--subresource=status", "--type=merge", "-p", patch)
+            found = json.loads(await place.kubectl("get", "ncap", probe, "-o", "json"))
+            if "future" in found["status"]["report"]:
+                break
+            await asyncio.sleep(0.2)
+    await place.kubectl("delete", "ncap", probe)
+
+
+def _apply(cluster: KindCluster, path: Path) -> None:
+    cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(path))

@@ -1,0 +1,186 @@
+"""`hotpool why`, `diff`, `top` and `pick` on the real API server, with the viewer's account (behaviour F2, F5)."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import yaml
+from tests.support.fleet_objects import BOTH, everywhere, pool
+
+from localfleet.catalogue import translator
+from localfleet.fleet import Fleet
+from localfleet.process import wait_for
+
+PROGRAM: Final = str(Path(sys.executable).with_name("hotpool"))
+WIDTH: Final = 80
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def running(fleet: Fleet) -> Fleet:
+    """Two nodes that translate, in two pools."""
+    fleet.apply(pool("zh-en", types=[{"type": "asr"}, {"type": "tts"}], languagePairs={"allOf": ["zh-en"]}))
+    fleet.apply(pool("gold", types=[{"type": "asr", "attributes": [{"key": "tier", "anyOf": ["gold"]}]}]))
+    fleet.start_operator()
+    for node in BOTH:
+        fleet.start_agent(node, translator(["zh", "en"]), debounce=0.2)
+    fleet.wait_leading()
+    for name in ("zh-en", "gold"):
+        wait_for(f"both nodes are in {name}", lambda name=name: everywhere(fleet, name, BOTH), 60)  # type: ignore[misc]
+    return fleet
+
+
+@pytest.fixture
+def hotpool(running: Fleet) -> Run:
+    """Runs `hotpool` as a viewer does: with the account's kubeconfig, and the fleet's namespace."""
+    viewer = running.viewer()
+
+    def run(*words: str, text: str | None = None, kubeconfig: Path = viewer) -> "subprocess.CompletedProcess[str]":
+        environment = {**os.environ, "KUBECONFIG": str(kubeconfig), "COLUMNS": str(WIDTH)}
+        command = [PROGRAM, *words, "-n", running.namespace]
+        done = subprocess.run(command, input=text, capture_output=True, text=True, env=environment, check=False)
+        assert "json" in words or max(map(len, done.stdout.splitlines()), default=0) <= WIDTH, done.stdout
+        return done
+
+    return run
+
+
+def told(done: "subprocess.CompletedProcess[str]") -> Any:
+    assert done.returncode in {0, 1}, done.stderr
+    return json.loads(done.stdout)
+
+
+def event(running: Fleet, reason: str, when: str) -> dict[str, Any]:
+    """What an operator says of a node."""
+    return {
+        "apiVersion": "events.k8s.io/v1",
+        "kind": "Event",
+        "metadata": {"name": f"edge-1.{reason.lower()}", "namespace": running.namespace},
+        "regarding": {
+            "apiVersion": "hotpool.dev/v1alpha1",
+            "kind": "NodeCapability",
+            "name": "edge-1",
+            "namespace": running.namespace,
+        },
+        "eventTime": when,
+        "action": "Judged",
+        "reason": reason,
+        "note": f"it became {reason}",
+        "reportingController": "hotpool-operator",
+        "reportingInstance": "t",
+        "type": "Normal",
+    }
+
+
+def test_f2_why_follows_a_stop_and_the_way_back_that_it_names_works(running: Fleet, hotpool: Run) -> None:
+    first = hotpool("why", "edge-1", "zh-en")
+    assert (first.returncode, first.stderr) == (0, "")
+    assert first.stdout.startswith("edge-1 in zh-en: member Ready, since ")
+    running.agent("edge-1", "stop", "piper")
+    wait_for("it is out", lambda: running.members("zh-en") == {"edge-2": "Ready"})
+    found = told(hotpool("why", "edge-1", "zh-en", "-o", "json"))
+    assert found["judged"]["gate"] == "TypeNotReady"
+    decided = next(item for item in found["requirements"] if item["decides"])
+    assert (decided["observed"], decided["flip"]) == (
+        "Stopped: piper is Stopped",
+        ["start service piper (tts) on edge-1: hotpool-agent start piper"],
+    )
+    nearest = hotpool("why", "--pool", "zh-en").stdout.splitlines()
+    assert nearest[0] == "zh-en: 1 member (1 Ready), 1 out"
+    assert any(line.startswith("edge-1 ") for line in nearest)
+    running.agent("edge-1", *decided["flip"][0].partition(": hotpool-agent ")[2].split())
+    wait_for("it is in again", lambda: everywhere(running, "zh-en", BOTH))
+    assert told(hotpool("why", "edge-1", "zh-en", "-o", "json"))["standing"] == "Member"
+
+
+def test_f2_why_of_a_node_shows_what_happened_to_it(running: Fleet, hotpool: Run) -> None:
+    running.agent("edge-1", "stop", "piper")
+    wait_for("it is out", lambda: running.members("zh-en") == {"edge-2": "Ready"})
+    running.apply(event(running, "First", "2026-01-01T00:00:01.000000Z"))
+    running.apply(event(running, "Second", "2026-01-01T00:00:02.000000Z"))
+
+    def answer() -> Any:
+        return told(hotpool("why", "--node", "edge-1", "--redis", running.redis_url, "-o", "json"))
+
+    def known() -> list[str]:
+        return [item["message"] for item in answer()["transitions"] if item["source"] == "Redis"]
+
+    wait_for("Redis remembers the stop", lambda: "can no longer serve tts (Stopped)" in known(), 60)
+    found = answer()
+    reasons = [item["reason"] for item in found["transitions"] if item["message"].startswith("it became")]
+    assert reasons == ["Second", "First"]
+    assert {item["pool"]: item["state"] for item in found["pools"]} == {"zh-en": None, "gold": "Ready"}
+    other = told(hotpool("why", "--node", "edge-2", "-o", "json"))
+    assert not {"First", "Second"} & {item["reason"] for item in other["transitions"]}
+
+
+def test_f2_what_diff_foretells_is_what_comes(running: Fleet, hotpool: Run) -> None:
+    running.agent("edge-1", "stop", "repair")
+    wait_for("reported", lambda: "semantic" not in running.types_in_redis("edge-1"))
+    narrower = pool("gold", types=[{"type": "asr"}, {"type": "semantic"}])
+    generator = {
+        "apiVersion": "hotpool.dev/v1alpha1",
+        "kind": "NodePoolGenerator",
+        "metadata": {"name": "speech"},
+        "spec": {"rule": {"languagePairs": {"manyToOne": True}}, "maxPools": 3},
+    }
+    documents = yaml.safe_dump_all([narrower, generator])
+    done = hotpool("diff", "-f", "-", "-o", "json", text=documents)
+    assert done.returncode == 1
+    found = json.loads(done.stdout)
+    (changed,) = found["pools"]
+    assert (changed["joins"], [item["node"] for item in changed["leaves"]]) == ([], ["edge-1"])
+    running.kubectl("apply", "-f", "-", text=documents)
+    wait_for("the pool is as foretold", lambda: everywhere(running, "gold", {"edge-2": "Ready"}), 60)
+    made = {item["name"]: item["membersAfter"] for item in found["generators"][0]["pools"]}
+    assert len(made) == 3
+    wait_for("its pools are made", lambda: {name: len(running.members(name)) for name in made} == made, 60)
+    known = {item["metadata"]["name"] for item in running.list("nodepools")}
+    assert known == {"zh-en", "gold", *made}
+    wait_for("it is applied", lambda: hotpool("diff", "-f", "-", text=documents).returncode == 0)
+
+
+def test_f5_a_viewer_gets_every_answer_and_may_do_nothing_else(running: Fleet, hotpool: Run) -> None:
+    def nodes() -> dict[str, Any]:
+        return {item["name"]: item for item in told(hotpool("top", "nodes", "-o", "json"))["nodes"]}
+
+    wait_for("both have renewed their Leases", lambda: all(item["lastSeen"] for item in nodes().values()), 60)
+    found = nodes()
+    assert found.keys() == BOTH.keys()
+    assert all((item["state"], item["pools"], item["servicesRunning"]) == ("Live", 2, 4) for item in found.values())
+    pools = told(hotpool("top", "pools", "-o", "json"))["pools"]
+    assert {item["name"]: item["members"]["Ready"] for item in pools} == {"zh-en": 2, "gold": 2}
+    done = hotpool("top")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert told(hotpool("pick", "zh-en", "--redis", running.redis_url, "-o", "json"))["node"] in BOTH
+    who = f"system:serviceaccount:{running.namespace}:hotpool-viewer"
+    assert running.kubectl("auth", "can-i", "list", "nodepools", "--as", who).strip() == "yes"
+    for verb, what in (
+        ("delete", "nodepools"),
+        ("patch", "nodecapabilities"),
+        ("list", "secrets"),
+        ("watch", "leases"),
+    ):
+        with pytest.raises(RuntimeError):
+            running.kubectl("auth", "can-i", verb, what, "--as", who)
+
+
+def test_f5_who_may_not_and_what_is_not_there_is_told_in_one_line(running: Fleet, hotpool: Run) -> None:
+    agent = running.folder / "hotpool-agent-edge-1.kubeconfig"
+    for words, asked in (
+        (("top",), "list nodecapabilities"),
+        (("why", "edge-2", "zh-en"), "get nodecapabilities/edge-2"),
+    ):
+        done = hotpool(*words, kubeconfig=agent)
+        assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (4, "", 1)
+        assert asked in done.stderr
+    done = hotpool("why", "edge-11", "zh-en")
+    assert (done.returncode, done.stdout) == (5, "")
+    assert "near to it: edge-1" in done.stderr
+    assert hotpool("why", "--pool", "zh-en", "--context", "nowhere").returncode == 3

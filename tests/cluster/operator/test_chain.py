@@ -1,0 +1,114 @@
+"""The whole path on the real API server and the real Redis: a service stops on a node, the node leaves its pools.
+
+Process → agent → NodeCapability → operator → NodePoolSlice, Redis members and Redis capability; and nothing else moves.
+"""
+
+import time
+from datetime import datetime
+from typing import Any
+
+import pytest
+import redis
+from tests.support.fleet_objects import BOTH, everywhere, pool
+
+from localfleet.catalogue import service, translator
+from localfleet.fleet import Fleet
+from localfleet.process import wait_for
+
+OWN_TYPE = "llm"
+SERVICES = {"asr": "whisper", "nmt": "m2m100", "tts": "piper", "semantic": "repair", OWN_TYPE: "qwen"}
+
+
+def last_heartbeat(fleet: Fleet, node: str) -> float:
+    """When the node's Lease was renewed last, in seconds of this machine's clock; 0 while there is none."""
+    selector = f"metadata.name=hotpool-node-{node}"
+    found: Any = fleet.leases.list_namespaced_lease(fleet.namespace, field_selector=selector)
+    renewed = [lease.spec.renew_time for lease in found.items if lease.spec.renew_time]
+    return max(map(datetime.timestamp, renewed), default=0.0)
+
+
+@pytest.fixture
+def running(fleet: Fleet) -> Fleet:
+    """Two nodes that do everything, and a pool for each type."""
+    fleet.apply(*(pool(type_, types=[{"type": type_}]) for type_ in SERVICES))
+    fleet.apply(pool("zh-en", types=[{"type": "asr"}], languagePairs={"allOf": ["zh-en"], "semantic": True}))
+    fleet.start_operator()
+    for node in ("edge-1", "edge-2"):
+        fleet.start_agent(node, [*translator(["zh", "en"]), service("qwen", OWN_TYPE)], debounce=0.2)
+    fleet.wait_leading()
+    for name in (*SERVICES, "zh-en"):
+        wait_for(f"both nodes are in {name}", lambda name=name: everywhere(fleet, name, BOTH), 60)  # type: ignore[misc]
+    return fleet
+
+
+def test_d3_stop_and_start_of_each_type_move_the_node_at_once_and_nothing_else(running: Fleet) -> None:
+    one = {"edge-2": "Ready"}
+    for type_, id_ in SERVICES.items():
+        untouched = {name: running.get("nodepoolslices", f"{name}-0") for name in SERVICES if name != type_}
+        running.agent("edge-1", "stop", id_)
+        wait_for(f"edge-1 left {type_}", lambda type_=type_: everywhere(running, type_, one))  # type: ignore[misc]
+        wait_for("Redis capability", lambda type_=type_: type_ not in running.types_in_redis("edge-1"))  # type: ignore[misc]
+        assert running.types_in_redis("edge-1") == set(SERVICES) - {type_}
+        in_pair_pool = type_ == OWN_TYPE
+        wait_for("pair pool", lambda expected=BOTH if in_pair_pool else one: everywhere(running, "zh-en", expected))  # type: ignore[misc]
+        running.agent("edge-1", "start", id_)
+        wait_for(f"edge-1 is back in {type_}", lambda type_=type_: everywhere(running, type_, BOTH))  # type: ignore[misc]
+        wait_for("Redis capability", lambda: running.types_in_redis("edge-1") == set(SERVICES))
+        wait_for("pair pool", lambda: everywhere(running, "zh-en", BOTH))
+        assert {name: running.get("nodepoolslices", f"{name}-0") for name in untouched} == untouched
+
+
+def test_c3_killed_agent_is_suspect_at_3_h_and_gone_at_4_h_and_back_with_its_next_heartbeat(fleet: Fleet) -> None:
+    fleet.apply(pool("llm", types=[{"type": "llm"}]))
+    fleet.start_operator()
+    catalogue, interval = [service("qwen", "llm")], 3
+    agent = fleet.start_agent("edge-1", catalogue, interval=interval, debounce=0.2)
+    fleet.wait_leading()
+    wait_for("in", lambda: everywhere(fleet, "llm", {"edge-1": "Ready"}))
+    wait_for("it beats", lambda: last_heartbeat(fleet, "edge-1") > 0)
+    agent.kill()
+    renewed = last_heartbeat(fleet, "edge-1")
+    # Integration tests check the delay in simulated time; a busy machine is late here.
+    wait_for("Suspect", lambda: fleet.members("llm") == {"edge-1": "Suspect"})
+    assert time.time() - renewed >= 3 * interval
+    wait_for("gone", lambda: fleet.members("llm") == {})
+    assert time.time() - renewed >= 4 * interval
+    wait_for("gone from Redis", lambda: everywhere(fleet, "llm", {}))
+    wait_for("the condition", lambda: (fleet.get("nodecapabilities", "edge-1") or {})["status"]["ready"] == "Unknown")
+    fleet.start_agent("edge-1", catalogue, interval=interval, debounce=0.2)
+    wait_for("back", lambda: everywhere(fleet, "llm", {"edge-1": "Ready"}))
+
+
+def test_d10_edited_slice_and_garbage_in_redis_are_put_right(running: Fleet) -> None:
+    patch = '{"members":[{"node":"stranger","state":"Ready","since":"2026-01-01T00:00:00Z"}]}'
+    running.kubectl("patch", "nodepoolslice", "llm-0", "--type=merge", "-p", patch)
+    wait_for("healed", lambda: everywhere(running, "llm", BOTH))
+    running.kubectl("delete", "nodepoolslice", "llm-0")
+    wait_for("made again", lambda: everywhere(running, "llm", BOTH))
+    tag = f"{{hotpool:{running.namespace}}}"
+    with redis.Redis.from_url(running.redis_url) as server:
+        server.set(f"{tag}:pool:llm:ready", "garbage")
+        wait_for("garbage overwritten", lambda: server.type(f"{tag}:pool:llm:ready") == b"zset")
+    wait_for("whole", lambda: running.members_in_redis("llm") == BOTH)
+
+
+def test_d11_pool_and_capability_deleted_while_the_operator_is_down_are_put_right(running: Fleet) -> None:
+    assert running.operator
+    running.operator.kill()
+    running.agents["edge-1"].kill()
+    running.kubectl("delete", "nodecapability", "edge-1")
+    running.kubectl("delete", "nodepool", "tts")
+    running.start_operator()
+    running.wait_leading()
+    wait_for("edge-1 is out", lambda: everywhere(running, "llm", {"edge-2": "Ready"}))
+    wait_for("tts is gone", lambda: everywhere(running, "tts", {}))
+
+
+def test_d6_a_drain_is_seen_at_once_and_ends_with_it(running: Fleet) -> None:
+    running.kubectl("patch", "nodecapability", "edge-1", "--type=merge", "-p", '{"spec":{"drain":true}}')
+    draining = {"edge-1": "Draining", "edge-2": "Ready"}
+    for name in (*SERVICES, "zh-en"):
+        wait_for(f"draining in {name}", lambda name=name: everywhere(running, name, draining))  # type: ignore[misc]
+    running.kubectl("patch", "nodecapability", "edge-1", "--type=merge", "-p", '{"spec":{"drain":false}}')
+    for name in (*SERVICES, "zh-en"):
+        wait_for(f"ready in {name}", lambda name=name: everywhere(running, name, BOTH))  # type: ignore[misc]

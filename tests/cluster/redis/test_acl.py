@@ -1,0 +1,123 @@
+"""The rights that docs/redis.md gives the operator: each is needed, and nothing beyond them is possible (E4)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from redis.exceptions import NoPermissionError
+from tests.support.redis_fixture_lookup import TRANSITION
+from tests.support.redis_page import OPERATOR, access
+
+from hotpool.errors import RejectedError, WriteError
+from hotpool.projection.connection.async_connection import Client, connect
+from hotpool.projection.documents import NodeDocument, PoolDocument
+from hotpool.projection.keys import FleetKeys
+from hotpool.projection.redis_errors import TermNotClaimedError
+from hotpool.projection.writer import RedisWriter
+
+if TYPE_CHECKING:
+    from localfleet.redis_server import RedisServer
+
+KEYS = FleetKeys("hotpool", "speech")
+NODES = [f"edge-{number:04}" for number in range(1200)]
+RULES = access()[OPERATOR]
+RIGHTS = [rule for rule in RULES if rule.startswith("+")]
+
+
+def pool(*ready: str, name: str = "zh-en", key: str = "zh-en") -> PoolDocument:
+    return PoolDocument(name, "u1", "speech", key, frozenset(ready), frozenset(), frozenset())
+
+
+async def prepare(client: Client, *without: str) -> None:
+    """The user, and what makes the writer do all that it can: an expired load, and keys of a wrong type."""
+    await client.execute_command("FLUSHALL")
+    await client.execute_command("FUNCTION FLUSH")
+    rules = [rule for rule in RULES if rule not in without]
+    await client.execute_command("ACL", "SETUSER", OPERATOR, "reset", *rules)
+    load, entries, expiries = KEYS.load
+    await client.execute_command("ZADD", load, 2, "edge-1")
+    await client.execute_command("HSET", entries, "expired", "edge-1 1")
+    await client.execute_command("ZADD", expiries, 1, "expired")
+    await client.execute_command("SET", KEYS.pools, "garbage")
+
+
+async def everything(writer: RedisWriter) -> None:
+    """All that the writer does."""
+    await writer.stored_term()
+    assert await writer.claim(3, "cluster-1") == 3
+    await writer.replace_pool(pool(*NODES[:100]))
+    await writer.replace_pool(pool(*NODES[1:101]))
+    await writer.replace_pool(pool(*NODES[1:101], key="zh-de"))
+    await writer.replace_pool(pool(*NODES, name="large", key="large"))
+    node = NodeDocument("edge-1", (("asr", True, None, ("fw",)),))
+    await writer.replace_node(node, [TRANSITION])
+    await writer.stamp(complete=True)
+    images = {"zh-en": pool(*NODES[1:101], key="zh-de"), "large": pool(*NODES, name="large", key="large")}
+    found = await writer.check_drift(images, {"edge-1": node})
+    assert found.clean
+    await writer.drop_index(["speech/none"])
+    await writer.drop_pool("zh-en")
+    await writer.drop_node("edge-1", [TRANSITION], forget=False)
+
+
+@pytest.fixture
+def confined(server: RedisServer) -> Client:
+    return connect(f"redis://{OPERATOR}:CHANGE-ME@127.0.0.1:{server.port}/0")
+
+
+async def test_e4_the_rights_of_the_page_are_enough(client: Client, confined: Client) -> None:
+    await prepare(client)
+    await everything(RedisWriter(confined, namespace="speech", leader=lambda: True))
+    await confined.aclose()
+
+
+@pytest.mark.parametrize("right", RIGHTS)
+async def test_e4_each_right_of_the_page_is_needed(client: Client, confined: Client, right: str) -> None:
+    await prepare(client, right)
+    with pytest.raises(WriteError) as caught:
+        await everything(RedisWriter(confined, namespace="speech", leader=lambda: True))
+    assert isinstance(caught.value, RejectedError)
+    assert not isinstance(caught.value, TermNotClaimedError)
+    assert "denies its user a right" in str(caught.value)
+    await confined.aclose()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("KEYS", "*"),
+        ("SCAN", "0"),
+        ("FLUSHALL",),
+        ("FLUSHDB",),
+        ("CONFIG", "GET", "*"),
+        ("CONFIG SET", "maxmemory", "1"),
+        ("ACL", "LIST"),
+        ("FUNCTION", "FLUSH"),
+        ("FUNCTION", "DUMP"),
+        ("EVAL", "return 1", "0"),
+        ("SHUTDOWN",),
+        ("REPLICAOF", "NO", "ONE"),
+        ("CLIENT", "KILL", "TYPE", "normal"),
+        ("MONITOR",),
+        ("SUBSCRIBE", "x"),
+        ("PUBLISH", "x", "y"),
+        ("GET", "{hotpool:speech}:meta"),
+        ("HGET", "{hotpool:other}:meta", "term"),
+        ("HSET", "others", "a", "b"),
+        ("UNLINK", "hotpool:speech"),
+    ],
+)
+async def test_e4_nothing_else_is_possible(client: Client, confined: Client, words: tuple[str, ...]) -> None:
+    await prepare(client)
+    with pytest.raises(NoPermissionError):
+        await confined.execute_command(*words)
+    await confined.aclose()
+
+
+async def test_e4_another_fleet_is_out_of_reach(client: Client, confined: Client) -> None:
+    await prepare(client)
+    await RedisWriter(confined, namespace="speech", leader=lambda: True).claim(1)
+    with pytest.raises(RejectedError, match="denies its user a right"):
+        await RedisWriter(confined, namespace="other", leader=lambda: True).claim(1)
+    await confined.aclose()

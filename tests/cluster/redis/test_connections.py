@@ -1,0 +1,141 @@
+"""Both look-up clients reach Redis as the operator does: Sentinel, Cluster, TLS, files that rotate (E4, E6)."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import pytest
+from tests.support.certificates import Authority
+from tests.support.redis_fixture_lookup import claimed, names, node_of, pool
+from tests.support.redis_fixture_publisher import until
+from tests.support.tls import either, terminator
+
+from hotpool.lookup import Credentials, Lookup, LookupUnavailableError, NoMember, Picked, SyncLookup
+from hotpool.projection.connection.async_connection import connect
+from localfleet.redis_groups import SERVICE, SentinelGroup
+from localfleet.redis_server import RedisServer
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
+
+    Pick: TypeAlias = Callable[[], Awaitable[Picked | NoMember]]
+    Open: TypeAlias = Callable[..., Awaitable[Pick]]
+
+NODES = names(5)
+
+
+@pytest.fixture(params=[Lookup, SyncLookup])
+async def opened(request: pytest.FixtureRequest) -> Any:
+    """Makes a look-up client from a URL, and gives its pick."""
+    async with AsyncExitStack() as stack:
+
+        async def make(url: str, **reach: Any) -> Pick:
+            if request.param is Lookup:
+                waiting = await stack.enter_async_context(Lookup.from_url(url, namespace="speech", **reach))
+                return lambda: waiting.pick("zh-en")
+            blocking = await asyncio.to_thread(lambda: SyncLookup.from_url(url, namespace="speech", **reach))
+            stack.callback(blocking.close)
+            return lambda: asyncio.to_thread(blocking.pick, "zh-en")
+
+        yield make
+
+
+async def project(server: RedisServer, *, cluster: bool = False) -> None:
+    client = connect(server.url, cluster=cluster)
+    await (await claimed(client)).replace_pool(pool(NODES))
+    await client.aclose()
+
+
+def fails(pick: Pick, text: str) -> Callable[[], Awaitable[bool]]:
+    """Whether the next pick fails, with this in what it says."""
+
+    async def failed() -> bool:
+        try:
+            await pick()
+        except LookupUnavailableError as failure:
+            return text in str(failure)
+        return False
+
+    return failed
+
+
+@pytest.mark.parametrize("cluster", [False, True], ids=["standalone", "cluster"])
+async def test_e4_a_rotated_password_file_is_read_at_the_next_connection(
+    opened: Open, tmp_path: Path, *, cluster: bool
+) -> None:
+    file = tmp_path / "password"
+    file.write_text("first\n")
+    with RedisServer(cluster=cluster) as server:
+        await project(server, cluster=cluster)
+        server.ask("ACL", "SETUSER", "reader", "reset", "on", ">first", "~*", "+@all")
+        url = server.url.replace("//", "//somebody:wr0ng@")
+        pick = await opened(url, cluster=cluster, credentials=Credentials(user="reader", password=str(file)))
+        assert node_of(await pick()) in NODES
+        server.ask("ACL", "SETUSER", "reader", "resetpass", ">second")
+        server.ask("CLIENT", "KILL", "USER", "reader")
+        await until(fails(pick, "" if cluster else "Authentication"))
+        file.write_text("second\n")
+        assert node_of(await pick()) in NODES
+
+
+@pytest.mark.parametrize("cluster", [False, True], ids=["standalone", "cluster"])
+async def test_e4_a_rotated_authority_is_trusted_at_the_next_connection_and_no_other(
+    opened: Open, tmp_path: Path, *, cluster: bool
+) -> None:
+    first, second = Authority(tmp_path / "first"), Authority(tmp_path / "second")
+    file = tmp_path / "ca.crt"
+    file.write_bytes(first.path.read_bytes())
+    with RedisServer(cluster=cluster) as server:
+        await project(server, cluster=cluster)
+        async with terminator(server.port, first.context(first.issue("redis"))) as front:
+            if cluster:
+                server.ask("CONFIG", "SET", "cluster-announce-port", str(front.port))
+            url = f"rediss://127.0.0.1:{front.port}/0"
+            pick = await opened(url, cluster=cluster, credentials=Credentials(ca=str(file)), timeout=1)
+            assert node_of(await pick()) in NODES
+            await front.rotate(second.context(second.issue("redis")))
+            await until(fails(pick, "" if cluster else "CERTIFICATE_VERIFY_FAILED"))
+            file.write_bytes(second.path.read_bytes())
+            assert node_of(await pick()) in NODES
+
+
+async def test_e4_a_sentinel_over_tls_with_a_password_of_its_own_is_followed_to_the_new_master(
+    opened: Open, tmp_path: Path
+) -> None:
+    """All three speak TLS to the client, and to each other what the sentinel's own configuration says: plainly."""
+    authority = Authority(tmp_path / "authority")
+    context = authority.context(authority.issue("redis"))
+    secret = tmp_path / "password"
+    secret.write_text("of the sentinel\n")
+    async with AsyncExitStack() as stack:
+        group = stack.enter_context(SentinelGroup())
+        await project(group.master)
+        ports = [
+            (await stack.enter_async_context(either(server.port, context))).port
+            for server in (group.master, group.replica, group.sentinel)
+        ]
+        await asyncio.to_thread(group.watch_through, *ports[:2])
+        group.sentinel.ask("ACL", "SETUSER", "default", "resetpass", ">of the sentinel")
+        credentials = Credentials(ca=str(authority.path), sentinel_password=str(secret))
+        url, sentinels = f"rediss://{SERVICE}/0", [f"127.0.0.1:{ports[2]}"]
+        pick = await opened(url, sentinels=sentinels, credentials=credentials, timeout=1)
+        assert node_of(await pick()) in NODES
+        await asyncio.to_thread(group.master.kill)
+        await until(lambda: b"role:master" in group.replica.ask("INFO", "replication"))
+
+        async def found_again() -> bool:
+            try:
+                return node_of(await pick()) in NODES
+            except LookupUnavailableError:
+                return False
+
+        await until(found_again)
+
+
+def test_e4_a_file_of_certificates_without_tls_is_a_mistake_for_both() -> None:
+    for kind in (Lookup, SyncLookup):
+        with pytest.raises(ValueError, match="rediss://"):
+            kind.from_url("redis://127.0.0.1:1", namespace="speech", credentials=Credentials(ca="ca.crt"))

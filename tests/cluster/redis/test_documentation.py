@@ -1,0 +1,241 @@
+"""docs/redis.md and the design note on affinity say what the server does (E6): sessions and access lines are run."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from redis import Redis
+from redis.exceptions import NoPermissionError, ResponseError
+from tests.support.redis_fixture_lookup import KEYS, TRANSITION, Ring, claimed, node_of, picked, pool
+from tests.support.redis_page import DOCS, OPERATOR, PAGE, access, sessions, shown, timeless
+
+from hotpool.lookup import Lookup, LookupUnavailableError, SyncLookup
+from hotpool.projection.connection.async_connection import connect
+from hotpool.projection.documents import NodeDocument
+from hotpool.projection.functions import LIBRARY, source
+from hotpool.projection.keys import score
+from localfleet.redis_server import RedisServer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from hotpool.projection.connection.async_connection import Client
+
+NOTE = (DOCS / "design" / "0004-affinity-by-multi-probe-hashing.md").read_text(encoding="utf-8")
+READY = ["edge-017", "edge-021", "edge-042"]
+CLUSTER = ["+cluster|slots", "+cluster|shards", "+command"]
+
+
+USERS = {user: rules for user, rules in access().items() if user != OPERATOR}  # whose rights test_redis_acl.py tries
+READING: dict[str, Callable[[SyncLookup], Any]] = {
+    "uniform": lambda lookup: lookup.pick("zh-en", exclude=["edge-017"], max_age=3600),
+    "least loaded": lambda lookup: lookup.pick("zh-en", strategy="least-loaded"),
+    "affinity": lambda lookup: lookup.pick("zh-en", key="user-42"),
+    "by key": lambda lookup: lookup.pick_key("speech", "zh-en"),
+    "members": lambda lookup: lookup.members("zh-en"),
+    "capability": lambda lookup: lookup.capability("edge-017"),
+    "transitions": lambda lookup: lookup.transitions("edge-017"),
+}
+WRITING: dict[str, Callable[[SyncLookup], Any]] = {
+    "reserve": lambda lookup: lookup.pick("zh-en", strategy="least-loaded", reserve=60),
+    "renew": lambda lookup: lookup.renew("id", 60),
+    "release": lambda lookup: lookup.release("id"),
+    "report": lambda lookup: lookup.report_load({"edge-017": 1}, source="a", seconds=60),
+}
+METHODS = {"hotpool-reader": READING, "hotpool-dispatcher": READING | WRITING}
+
+
+async def project(client: Client) -> None:
+    writer = await claimed(client)
+    await writer.replace_pool(pool(READY, ["edge-033"]))
+    await writer.replace_node(NodeDocument("edge-017", (("asr", True, None, ("faster-whisper",)),)), [TRANSITION])
+    await writer.stamp(complete=True)
+
+
+def enter(server: RedisServer, user: str, rules: list[str], *, damaged: bool = False) -> SyncLookup:
+    """A look-up with these rights, where one load has expired and another, of `id`, has not."""
+    with Redis.from_url(server.url) as admin:
+        admin.acl_setuser(user, reset=True)
+        admin.execute_command("ACL", "SETUSER", user, *rules)
+        admin.delete(*KEYS.load)
+        load, entries, expiries = KEYS.load
+        admin.zadd(load, {"edge-017": 1, "edge-021": 1})
+        admin.hset(entries, mapping={"expired": "edge-017 1", "id": "edge-021 1"})
+        admin.zadd(expiries, {"expired": 1, "id": 9e12})
+        if damaged:
+            admin.delete(expiries)
+    return SyncLookup.from_url(f"redis://{user}:CHANGE-ME@127.0.0.1:{server.port}/0", namespace="speech")
+
+
+async def test_e6_the_sessions_of_redis_cli_are_true(server: RedisServer, client: Client) -> None:
+    await project(client)
+    told = sessions(PAGE)
+    assert len(told) == 9
+    with Redis.from_url(server.url) as plain:
+        for command, answer in told:
+            reply = plain.execute_command(*shlex.split(command))
+            assert timeless(shown(reply)) == timeless(answer), command
+
+
+async def test_e6_the_example_in_python_runs(
+    server: RedisServer, client: Client, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await project(client)
+    program = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)[0]
+    names: dict[str, Any] = {}
+    exec(program, names)  # noqa: S102 - our own page.
+    await names["dispatch"](server.url)
+    assert capsys.readouterr().out.split()[:3] in [[node, "Ready", "1"] for node in READY]
+
+
+def test_e6_the_page_names_every_function_of_dispatchers_and_the_library() -> None:
+    registered = re.findall(r"register\('(\w+)', \w+, \{(.*?)\}\)", source()[0])
+    writers = {"claim", "stamp", "stage", "swap", "replace", "drop_pool", "drop_index", "replace_node", "drop_node"}
+    told = {(name, verb) for verb, name in re.findall(r"^\| (FCALL|FCALL_RO) `(\w+)` \|", PAGE, re.MULTILINE)}
+    calls = {(name, "FCALL_RO" if "no-writes" in flags else "FCALL") for name, flags in registered}
+    assert {name for name, _ in told} == {
+        "pick",
+        "find",
+        "reserve",
+        "renew",
+        "release",
+        "report",
+        "members",
+        "capability",
+    }
+    assert told <= calls
+    assert not writers & {name for name, _ in told}
+    assert set(re.findall(r"\bhotpool_\d+", PAGE)) == {LIBRARY}
+
+
+async def test_e6_the_worked_example_of_affinity_is_what_the_server_does(client: Client, lookup: Lookup) -> None:
+    await project(client)
+    rows = dict(re.findall(r"^\| (.*?) \| `?(\w+)`? \|$", NOTE, re.MULTILINE))
+    assert {name: int(rows[f"place of `{name}`"]) for name in READY} == {name: score(name) for name in READY}
+    digest = rows["SHA-1 of `user-42`"]
+    first, step = int(rows[f"first probe, `{digest[:13]}`"]), int(rows[f"step, `{digest[13:26]}`"])
+    assert (first, step) == (int(digest[:13], 16), int(digest[13:26], 16))
+    number = int(next(name for name in rows if name.startswith("nearest")).split()[2])
+    probe, (what, distance) = (
+        (first + number * step) % (1 << 52),
+        next(item for item in rows.items() if item[0].startswith("its distance")),
+    )
+    node = re.findall(r"`(.*)`", what)[0]
+    assert probe == int(rows[f"nearest, probe {number} (the first is 0)"])
+    assert (score(node) - probe) % (1 << 52) == int(distance)
+    assert node == Ring(READY).node("user-42") == node_of(await lookup.pick("zh-en", key="user-42"))
+
+
+def done(server: RedisServer, user: str, rules: list[str]) -> bool:
+    """Whether these rights suffice for every method, and for load keys of which one was lost."""
+    try:
+        for method in METHODS[user].values():
+            with enter(server, user, rules) as lookup:
+                assert method(lookup) or method is WRITING["report"]
+        if METHODS[user] is not READING:
+            with enter(server, user, rules, damaged=True) as lookup:
+                assert not WRITING["release"](lookup)
+    except LookupUnavailableError:
+        return False
+    return True
+
+
+def without(rules: list[str], word: str) -> list[str]:
+    """The rules without one right, in whichever of them it stands."""
+    return [fewer for rule in rules if (fewer := re.sub(rf"(\(?){re.escape(word)}(?: |$|(?=\)))", r"\1", rule).strip())]
+
+
+@pytest.mark.parametrize("user", USERS)
+async def test_e6_the_access_lines_suffice_and_hold_nothing_that_is_not_needed(
+    server: RedisServer, client: Client, user: str
+) -> None:
+    await project(client)
+    assert done(server, user, USERS[user])
+    rights = {right for rule in USERS[user] for right in re.findall(r"\+\w+|%RW?~[^ )]+", rule)}
+    assert len(rights) > 11
+    assert [right for right in rights if done(server, user, without(USERS[user], right))] == []
+
+
+WRITES = [
+    ("SET", KEYS.meta, "x"),
+    ("DEL", KEYS.pool("zh-en")[0]),
+    ("UNLINK", KEYS.pool("zh-en")[1]),
+    ("HSET", KEYS.meta, "term", "9"),
+    ("HDEL", KEYS.index, "speech/zh-en"),
+    ("ZADD", KEYS.pool("zh-en")[1], "1", "mine"),
+    ("ZREM", KEYS.pool("zh-en")[1], "edge-017"),
+    ("FLUSHALL",),
+    ("FUNCTION", "FLUSH"),
+    ("FUNCTION", "DELETE", LIBRARY),
+    ("EVAL", "return redis.call('DEL', KEYS[1])", "1", KEYS.meta),
+    ("KEYS", "*"),
+    ("CONFIG", "SET", "maxmemory", "1"),
+]
+POOL = (KEYS.meta, KEYS.pools, KEYS.index, *KEYS.pool("zh-en"))
+STAGED = KEYS.staged("zh-en", 3, 99)
+NODE = (KEYS.meta, KEYS.nodes, KEYS.node("edge-017"), KEYS.history("edge-017"))
+FACTS = ("3", "99", "zh-en", "u1", "digest", "", "", "0", "0", "0")
+_BASE = ("3", "1", pool(READY, ["edge-033"]).digest)
+CHANGE = (*FACTS[:7], str(len(READY)), "0", "0", *_BASE, "", "", "", "", "edge-033", "")
+FUNCTIONS = {
+    "claim": ((KEYS.meta,), ("9", "me", "cluster", "0")),
+    "stamp": ((KEYS.meta, *KEYS.load), ("3", "1")),
+    "stage": ((KEYS.meta, STAGED[0]), ("3", "60000", "1 mine")),
+    "swap": ((*POOL, *STAGED), FACTS),
+    "replace": (POOL, (*FACTS, "1 mine", "", "")),
+    "change": (POOL, CHANGE),
+    "exchange": (POOL, CHANGE),
+    "drop_pool": (POOL, ("3", "99", "zh-en", "")),
+    "drop_index": ((KEYS.meta, KEYS.index), ("3", "speech/zh-en")),
+    "replace_node": (NODE, ("3", "99", "edge-017", "digest", "0", "asr", "{}")),
+    "drop_node": (NODE, ("3", "99", "edge-017", "1")),
+}
+
+
+@pytest.mark.parametrize("user", USERS)
+async def test_e6_with_these_credentials_nobody_changes_the_projection(
+    server: RedisServer, client: Client, user: str
+) -> None:
+    await project(client)
+    owned = [key for key in await client.execute_command("KEYS", "*") if b":load" not in key]
+    before = [await client.execute_command("DUMP", key) for key in owned]
+    enter(server, user, USERS[user]).close()
+    with Redis.from_url(f"redis://{user}:CHANGE-ME@127.0.0.1:{server.port}/0") as theirs:
+        for words in WRITES:
+            with pytest.raises(NoPermissionError):
+                theirs.execute_command(*words)
+        for name, (keys, arguments) in FUNCTIONS.items():
+            with pytest.raises(ResponseError, match=r"permission|can't"):
+                theirs.execute_command("FCALL", f"{LIBRARY}_{name}", len(keys), *keys, *arguments)
+    assert sorted(owned) == sorted(key for key in await client.execute_command("KEYS", "*") if b":load" not in key)
+    assert [await client.execute_command("DUMP", key) for key in owned] == before
+
+
+async def test_e6_the_functions_that_were_refused_would_have_written(client: Client) -> None:
+    """The test above would prove nothing with arguments that the functions refuse for another reason."""
+    for name, (keys, arguments) in FUNCTIONS.items():
+        await client.execute_command("FLUSHALL")
+        await project(client)
+        before = await client.execute_command("INFO", "persistence")
+        await client.execute_command("FCALL", f"{LIBRARY}_{name}", len(keys), *keys, *arguments)
+        after = await client.execute_command("INFO", "persistence")
+        assert after["rdb_changes_since_last_save"] > before["rdb_changes_since_last_save"], name
+
+
+@pytest.mark.parametrize("user", USERS)
+async def test_e4_the_access_lines_suffice_in_cluster_mode_with_what_the_page_adds(user: str) -> None:
+    added = re.findall(r"also need `(.*?)`", PAGE)[0].split()
+    assert added == CLUSTER
+    with RedisServer(cluster=True) as server:
+        client = connect(server.url, cluster=True)
+        await project(client)
+        enter(server, user, [*USERS[user], *added]).close()
+        url = f"redis://{user}:CHANGE-ME@127.0.0.1:{server.port}/0"
+        async with Lookup.from_url(url, namespace="speech", cluster=True) as lookup:
+            assert node_of(await lookup.pick_key("speech", "zh-en")) in READY
+        with SyncLookup.from_url(url, namespace="speech", cluster=True) as blocking:
+            assert picked(blocking.pick("zh-en", key="user-42")).node in READY
+        await client.aclose()

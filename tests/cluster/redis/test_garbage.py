@@ -1,0 +1,315 @@
+"""Garbage of every type in every key of ours, and names and numbers beyond what anybody makes (E1, E4).
+
+No reader is told what is not true, no function of the writer is stopped, and one round makes all of it right.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from tests.support.redis_fixture_lookup import KEYS, TRANSITION, claimed, names, node_of, picked
+
+from hotpool.errors import RetryableError
+from hotpool.lookup import Lookup, LookupUnavailableError, NoMember, Picked, Reason
+from hotpool.projection.documents import NodeDocument, PoolDocument
+from hotpool.projection.redis_errors import TermNotClaimedError
+from hotpool.projection.writer import RedisWriter
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from hotpool.projection.connection.async_connection import Client
+
+FACTS, READY, SUSPECT, DRAINING = KEYS.pool("zh-en")
+ABSURD = "9" * 15
+
+
+def pool(name: str, count: int = 9) -> PoolDocument:
+    return PoolDocument(name, f"u-{name}", "speech", name, names(count), frozenset("s"), frozenset("d"))
+
+
+POOLS = {"zh-en": pool("zh-en"), "large": pool("large", 1200)}
+NODE = NodeDocument("edge-1", (("asr", True, None, ("fw",)),))
+EVERY_KEY = {
+    "meta": KEYS.meta,
+    "pools": KEYS.pools,
+    "nodes": KEYS.nodes,
+    "index": KEYS.index,
+    "facts": FACTS,
+    "ready": READY,
+    "suspect": SUSPECT,
+    "draining": DRAINING,
+    "node": KEYS.node("edge-1"),
+    "history": KEYS.history("edge-1"),
+    "load": KEYS.load[0],
+    "entries": KEYS.load[1],
+    "expiries": KEYS.load[2],
+}
+TYPES: dict[str, tuple[str, ...]] = {
+    "string": ("SET", "garbage"),
+    "list": ("RPUSH", "garbage"),
+    "set": ("SADD", "garbage"),
+    "hash": ("HSET", "garbage", "garbage"),
+    "zset": ("ZADD", "1", "garbage"),
+    "stream": ("XADD", "*", "garbage", "garbage"),
+}
+OURS = dict.fromkeys(EVERY_KEY, "zset") | dict.fromkeys(("meta", "index", "facts", "node", "entries"), "hash")
+OURS |= {"pools": "set", "nodes": "set", "history": "list"}
+QUESTIONS: dict[str, Callable[[Lookup], Awaitable[Any]]] = {
+    "pick": lambda lookup: lookup.pick("zh-en"),
+    "exclude": lambda lookup: lookup.pick("zh-en", exclude=[*names(9)]),
+    "least loaded": lambda lookup: lookup.pick("zh-en", strategy="least-loaded"),
+    "affinity": lambda lookup: lookup.pick("zh-en", key="user-1"),
+    "bounded": lambda lookup: lookup.pick("zh-en", max_age=60),
+    "reserve": lambda lookup: lookup.pick("zh-en", reserve=60),
+    "by key": lambda lookup: lookup.pick_key("speech", "zh-en"),
+    "members": lambda lookup: lookup.members("zh-en"),
+    "capability": lambda lookup: lookup.capability("edge-1"),
+    "transitions": lambda lookup: lookup.transitions("edge-1"),
+    "renew": lambda lookup: lookup.renew("none", 60),
+    "release": lambda lookup: lookup.release("none"),
+    "report": lambda lookup: lookup.report_load({"edge-1": 1}, source="a", seconds=60),
+}
+
+
+@pytest.fixture
+async def writer(client: Client) -> RedisWriter:
+    """Everything is there, as written in the term 3."""
+    made = await claimed(client)
+    for image in POOLS.values():
+        await made.replace_pool(image)
+    await made.replace_node(NODE, [TRANSITION])
+    await made.stamp(complete=True)
+    return made
+
+
+@dataclass
+class Answers:
+    """What every question was answered; None for a failure that was said."""
+
+    told: dict[str, Any]
+    failed: set[str]
+
+
+async def asked(lookup: Lookup) -> Answers:
+    found = Answers({}, set())
+    for name, ask in QUESTIONS.items():
+        try:
+            found.told[name] = await ask(lookup)
+        except LookupUnavailableError:
+            found.failed.add(name)
+    return found
+
+
+def believable(name: str, answer: Any) -> bool:
+    """Whether an answer is true, or owns that nothing is known."""
+    if isinstance(answer, Picked):
+        return answer.node in (["s"] if name == "exclude" else names(9)) and answer.version == 1
+    if isinstance(answer, NoMember):
+        return answer.reason is Reason.STALE and not answer.complete
+    if name == "members":
+        return bool(answer.ready == tuple(sorted(names(9))))
+    if name == "capability":
+        return bool(answer.types["asr"].services == ("fw",))
+    if name == "transitions":
+        return [entry.after for entry in answer] == ["Live"]
+    return not answer
+
+
+async def heal(writer: RedisWriter) -> None:
+    """What the mirror does in a round."""
+    await writer.claim(3)
+    found = await writer.check_drift(POOLS, {"edge-1": NODE})
+    for name in found.pools:
+        await writer.replace_pool(POOLS[name])
+    for name in found.stray_pools:
+        await writer.drop_pool(name)
+    await writer.drop_index(found.stray_index)
+    if found.nodes:
+        await writer.replace_node(NODE)
+    for name in found.stray_nodes:
+        await writer.drop_node(name)
+    await writer.stamp(complete=True)
+
+
+async def healed(writer: RedisWriter, lookup: Lookup) -> None:
+    """Everything is true again, and is written once more without a failure; the history with the next transition."""
+    await heal(writer)
+    assert (await writer.check_drift(POOLS, {"edge-1": NODE})).clean
+    found = await asked(lookup)
+    assert found.failed <= {"transitions"}
+    assert found.told["members"].ready == tuple(sorted(names(9)))
+    assert found.told["members"].complete
+    assert node_of(found.told["bounded"]) in names(9)
+    assert node_of(found.told["by key"]) in names(9)
+    assert found.told["capability"].types["asr"].ready
+    await writer.replace_pool(POOLS["large"])
+    await writer.replace_node(NODE, [TRANSITION])
+    assert [entry.after for entry in await lookup.transitions("edge-1")] == ["Live"]
+    assert (await writer.check_drift(POOLS, {"edge-1": NODE})).clean
+
+
+@pytest.mark.parametrize("key", EVERY_KEY)
+@pytest.mark.parametrize("kind", TYPES)
+async def test_e1_no_reader_believes_garbage_of_another_type_and_a_round_heals_it(
+    client: Client, writer: RedisWriter, lookup: Lookup, key: str, kind: str
+) -> None:
+    await client.execute_command("DEL", EVERY_KEY[key])
+    await client.execute_command(TYPES[kind][0], EVERY_KEY[key], *TYPES[kind][1:])
+    if OURS[key] != kind:
+        found = await asked(lookup)
+        assert [name for name, answer in found.told.items() if not believable(name, answer)] == []
+        assert found.failed or key not in {"facts", "ready", "suspect", "draining", "index", "node", "history"}
+    await healed(writer, lookup)
+
+
+WRITES: dict[str, Callable[[RedisWriter], Awaitable[Any]]] = {
+    "claim": lambda writer: writer.claim(3),
+    "replace": lambda writer: writer.replace_pool(pool("zh-en", 40)),
+    "change": lambda writer: writer.replace_pool(pool("zh-en", 10)),
+    "stage and swap": lambda writer: writer.replace_pool(pool("large", 2000)),
+    "drop pool": lambda writer: writer.drop_pool("zh-en"),
+    "drop index": lambda writer: writer.drop_index(["speech/none"]),
+    "node": lambda writer: writer.replace_node(NODE, [TRANSITION]),
+    "drop node": lambda writer: writer.drop_node("edge-1", [TRANSITION], forget=False),
+    "stamp": lambda writer: writer.stamp(complete=True),
+    "audit": lambda writer: writer.check_drift(POOLS, {"edge-1": NODE}),
+}
+
+
+@pytest.mark.parametrize("key", EVERY_KEY)
+async def test_e1_garbage_stops_no_function_of_the_writer(client: Client, writer: RedisWriter, key: str) -> None:
+    for kind, (command, *words) in TYPES.items():
+        for name, write in WRITES.items():
+            await heal(writer)
+            await client.execute_command("DEL", EVERY_KEY[key])
+            await client.execute_command(command, EVERY_KEY[key], *words)
+            try:
+                await write(writer)
+            except TermNotClaimedError:
+                assert key == "meta", (kind, name)
+
+
+@pytest.mark.parametrize("kind", TYPES)
+@pytest.mark.parametrize("place", [0, 1], ids=["a set with members", "a set without"])
+async def test_e1_garbage_where_a_large_pool_is_staged_is_never_taken_for_members(
+    client: Client, writer: RedisWriter, lookup: Lookup, kind: str, place: int
+) -> None:
+    wanted = PoolDocument("large", "u-large", "speech", "large", names(1200, "new"), frozenset(), frozenset())
+    key = KEYS.staged("large", 3, 3)[place]  # of the first write after the fixture's two
+    await client.execute_command(TYPES[kind][0], key, *TYPES[kind][1:])
+    try:
+        await writer.replace_pool(wanted)
+    except RetryableError:
+        assert place == 1 or kind == "zset"
+        assert (await lookup.members("large")).ready == tuple(sorted(names(1200)))
+        await writer.replace_pool(wanted)
+    found = await lookup.members("large")
+    assert (found.ready, found.suspect, found.draining) == (tuple(sorted(wanted.ready)), (), ())
+
+
+ABSURDITIES: dict[str, tuple[str, ...]] = {
+    "term": ("HSET", KEYS.meta, "term", ABSURD),
+    "version": ("HSET", FACTS, "version", ABSURD),
+    "version of a node": ("HSET", KEYS.node("edge-1"), ".facts", f"3 {ABSURD} {NODE.digest}"),
+    "term of a pool": ("HSET", FACTS, "term", ABSURD),
+    "stamp": ("HSET", KEYS.meta, "stampMs", ABSURD),
+    "claim": ("HSET", KEYS.meta, "claimMs", ABSURD),
+    "count": ("HSET", FACTS, "ready", ABSURD),
+    "long": ("HSET", FACTS, "version", "9" * 400),
+    "negative": ("HSET", FACTS, "version", "-5"),
+    "no UTF-8 in the index": ("HSET", KEYS.index, b"\xff\xfe", b"\xff"),  # type: ignore[dict-item]
+    "no UTF-8 in a value of the index": ("HSET", KEYS.index, "speech/zh-en", b"\xff"),  # type: ignore[dict-item]
+    "no UTF-8 in pools": ("SADD", KEYS.pools, b"\xff\xfe"),  # type: ignore[dict-item]
+    "no UTF-8 in nodes": ("SADD", KEYS.nodes, b"\xff\xfe"),  # type: ignore[dict-item]
+    "no UTF-8 among members": ("ZADD", READY, "1", b"\xff\xfe"),  # type: ignore[dict-item]
+    "no UTF-8 in facts": ("HSET", FACTS, "digest", b"\xff", "uid", b"\xfe"),  # type: ignore[dict-item]
+    "no UTF-8 in a node": ("HSET", KEYS.node("edge-1"), b"\xff", b"\xff"),  # type: ignore[dict-item]
+}
+
+
+@pytest.mark.parametrize("name", ABSURDITIES)
+async def test_e1_numbers_and_bytes_that_nobody_of_ours_wrote_are_healed_and_harm_nothing_else(
+    client: Client, writer: RedisWriter, lookup: Lookup, name: str
+) -> None:
+    for _ in range(3):
+        await client.execute_command(*ABSURDITIES[name])
+        await healed(writer, lookup)
+    assert (await lookup.members("zh-en")).version in range(1, 100)
+    assert await writer.stored_term() == 3
+
+
+async def test_e1_the_next_leader_heals_an_absurd_version_too(
+    client: Client, writer: RedisWriter, lookup: Lookup
+) -> None:
+    assert writer
+    await client.execute_command("HSET", FACTS, "version", ABSURD)
+    following = RedisWriter(client, namespace="speech", leader=lambda: True)
+    await following.claim(4)
+    await following.check_drift(POOLS, {"edge-1": NODE})
+    await following.replace_pool(pool("zh-en", 3))
+    await following.replace_pool(pool("zh-en", 4))
+    assert (await following.check_drift(POOLS | {"zh-en": pool("zh-en", 4)}, {"edge-1": NODE})).clean
+    assert (await lookup.members("zh-en")).version in range(1, 100)
+
+
+async def test_e1_index_entries_by_the_thousand_that_nobody_gave_are_dropped(
+    client: Client, writer: RedisWriter, lookup: Lookup
+) -> None:
+    fields = [word for number in range(20_000) for word in (f"speech/{number}", "none")]
+    await client.execute_command("HSET", KEYS.index, *fields)
+    await healed(writer, lookup)
+    assert await client.execute_command("HLEN", KEYS.index) == 2
+
+
+async def test_e6_a_pair_is_not_called_unknown_where_only_the_moment_before_was_a_rebuild(
+    client: Client, writer: RedisWriter
+) -> None:
+    """Whether there is a pool, and whether the projection is complete, is told as of one moment."""
+    await client.execute_command("FLUSHALL")
+    send = client.execute_command
+    rebuilt = False
+
+    class Slow:
+        """The answer to the first question comes when all is there again."""
+
+        connection_pool = client.connection_pool  # type: ignore[union-attr]
+
+        async def execute_command(self, *words: Any) -> Any:
+            nonlocal rebuilt
+            found = await send(*words)
+            if not rebuilt:
+                rebuilt = True
+                await heal(writer)
+            return found
+
+    lookup = Lookup(Slow(), namespace="speech")  # type: ignore[arg-type]
+    answer = await lookup.pick_key("speech", "zh-en")
+    assert isinstance(answer, NoMember)
+    assert (answer.reason, answer.complete, answer.age_seconds) == (Reason.POOL_UNKNOWN, False, None)
+    assert picked(await lookup.pick_key("speech", "zh-en")).complete
+
+
+async def test_e4_the_longest_names_are_projected_found_and_dropped(
+    client: Client, writer: RedisWriter, lookup: Lookup
+) -> None:
+    label = "a" * 63
+    longest = f"{label}.{label}.{label}.{label[:61]}"
+    assert len(longest) == 253
+    members = frozenset(f"{longest[:-4]}{number:04}" for number in range(1200))
+    small, large = (PoolDocument(longest[:-1] + end, "u", longest, f"k{end}" * 100, chosen, frozenset(), frozenset())
+                    for end, chosen in (("s", frozenset(sorted(members)[:9])), ("l", members)))  # fmt: skip
+    node = NodeDocument(longest, (("t" * 253, True, None, ("i" * 253,)),))
+    for image in (small, large):
+        await writer.replace_pool(image)
+    await writer.replace_node(node, [TRANSITION])
+    wanted = POOLS | {small.name: small, large.name: large}
+    assert (await writer.check_drift(wanted, {"edge-1": NODE, longest: node})).clean
+    assert node_of(await lookup.pick_key(longest, large.key or "")) in members
+    assert node_of(await lookup.pick(small.name, exclude=sorted(members)[:8])) == sorted(members)[8]
+    assert frozenset((await lookup.members(large.name)).ready) == members
+    assert (await lookup.capability(longest)) is not None
+    await healed(writer, lookup)
+    assert not [key for key in await client.execute_command("KEYS", "*") if longest[:60].encode() in key]

@@ -1,0 +1,307 @@
+"""The look-up client against a real server, a replica, and a Redis Cluster."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from redis.asyncio import Redis
+from tests.support.redis_fixture_lookup import KEYS, chi_square, claimed, names, node_of, pool, reason_of
+
+from hotpool.lookup import Lookup, LookupUnavailableError, NoMember, Picked, Reason
+from hotpool.projection.connection.async_connection import Client, connect
+from hotpool.projection.documents import NodeDocument, PoolDocument
+from localfleet.redis_server import RedisServer
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Collection, Iterator
+
+    from hotpool.projection.writer import RedisWriter
+
+NODE = NodeDocument("edge-1", (("asr", True, None, ("fw", "fw-2")), ("tts", False, "Stopped", ())))
+CHI_SQUARE = {100: 149.4, 19: 43.82, 14: 36.12}
+"""By degrees of freedom, one in a thousand."""
+
+
+@pytest.fixture(scope="module")
+def cluster_server() -> Iterator[RedisServer]:
+    with RedisServer(cluster=True) as running:
+        yield running
+
+
+@pytest.fixture
+async def writer(client: Client) -> RedisWriter:
+    return await claimed(client)
+
+
+async def sweep(client: Client, count: int, exclude: Collection[str] = ()) -> Counter[str]:
+    """Pick once with each of `count` chances spread evenly over [0, 1)."""
+    chances = iter([(place + 0.5) / count for place in range(count)])
+    lookup = Lookup(client, namespace="speech", chance=lambda: next(chances))
+    return Counter([node_of(await lookup.pick("zh-en", exclude=exclude)) for _ in range(count)])
+
+
+@pytest.mark.parametrize("excluded", [0, 1, 7, 19])
+async def test_e6_every_member_not_excluded_has_the_same_share_of_chances(
+    client: Client, writer: RedisWriter, excluded: int
+) -> None:
+    await writer.replace_pool(pool(names(20), names(3, "suspect"), names(3, "draining")))
+    exclude = sorted(names(20))[:excluded]
+    shares = await sweep(client, 20 - excluded, [*exclude, *exclude, "unknown"])
+    assert shares == Counter(names(20) - set(exclude))
+
+
+@pytest.mark.parametrize(("size", "excluded"), [(20, 0), (20, 5), (101, 0)])
+async def test_e6_picks_are_uniform_by_chi_square_whatever_slice_a_member_is_in(
+    client: Client, writer: RedisWriter, size: int, excluded: int
+) -> None:
+    """101 members are a slice of 100 and a lone one, which a pick by slice would choose half the time."""
+    await writer.replace_pool(pool(names(size), names(3, "suspect"), names(3, "draining")))
+    exclude = sorted(names(size))[3 : 3 + excluded]
+    lookup = Lookup(client, namespace="speech", chance=random.Random(20261123).random)  # noqa: S311 - a fixed seed.
+    answers = [await lookup.pick("zh-en", exclude=exclude) for _ in range(max(2000, 30 * size))]
+    counts = Counter(map(node_of, answers))
+    assert counts.keys() == names(size) - set(exclude)
+    assert chi_square(counts.values()) < CHI_SQUARE[size - excluded - 1]
+
+
+async def test_e6_suspect_members_come_last_and_uniformly_too(
+    client: Client, writer: RedisWriter, lookup: Lookup
+) -> None:
+    await writer.replace_pool(pool(["edge-0"], names(4, "suspect"), ["d"]))
+    assert node_of(await lookup.pick("zh-en")) == "edge-0"
+    assert await sweep(client, 4, ["edge-0"]) == Counter(names(4, "suspect"))
+    assert await sweep(client, 3, ["edge-0", "suspect-2"]) == Counter(names(4, "suspect") - {"suspect-2"})
+    picked = await lookup.pick("zh-en", exclude=["edge-0"])
+    assert isinstance(picked, Picked)
+    assert (picked.state, picked.pool, picked.version) == ("Suspect", "zh-en", 1)
+
+
+async def test_e6_no_member_says_why_and_counts(writer: RedisWriter, lookup: Lookup) -> None:
+    assert reason_of(await lookup.pick("zh-en")) is Reason.POOL_UNKNOWN
+    await writer.replace_pool(pool())
+    assert reason_of(await lookup.pick("zh-en")) is Reason.EMPTY
+    await writer.replace_pool(pool(draining=["d"]))
+    assert reason_of(await lookup.pick("zh-en")) is Reason.ONLY_DRAINING
+    await writer.replace_pool(pool(["a", "b"], ["s"], ["d"]))
+    answer = await lookup.pick("zh-en", exclude=["a", "b", "s", "s", "d", "unknown"])
+    assert isinstance(answer, NoMember)
+    assert answer.reason is Reason.ALL_EXCLUDED
+    counts = answer.counts
+    assert (counts.members, counts.ready, counts.suspect, counts.draining, counts.excluded) == (4, 2, 1, 1, 3)
+
+
+async def test_e6_a_draining_member_is_never_picked(writer: RedisWriter, lookup: Lookup) -> None:
+    await writer.replace_pool(pool(["a"], ["s"], names(50, "draining")))
+    picked = {node_of(await lookup.pick("zh-en")) for _ in range(50)}
+    assert picked == {"a"}
+
+
+async def test_e2_readers_see_age_and_completeness(client: Client, writer: RedisWriter, lookup: Lookup) -> None:
+    await writer.replace_pool(pool(["a"]))
+    fresh = await lookup.pick("zh-en")
+    assert (fresh.age_seconds, fresh.complete) == (None, False)
+    await writer.stamp(complete=True)
+    stamped = await lookup.pick("zh-en")
+    assert stamped.complete
+    assert stamped.age_seconds is not None
+    assert 0 <= stamped.age_seconds < 5
+    stamp = int(await client.execute_command("HGET", KEYS.meta, "stampMs"))
+    await client.execute_command("HSET", KEYS.meta, "stampMs", str(stamp - 60_000))
+    for answer in (await lookup.pick("zh-en"), await lookup.pick("none"), await lookup.members("zh-en")):
+        assert answer.age_seconds is not None
+        assert 60 <= answer.age_seconds < 65
+    await client.execute_command("HSET", KEYS.meta, "stampMs", str(stamp + 60_000))
+    assert (await lookup.pick("zh-en")).age_seconds == 0
+    await writer.stamp(complete=False)
+    assert not (await lookup.pick("zh-en")).complete
+
+
+async def test_e6_a_pool_is_found_by_generator_and_key_and_followed_when_it_moves(
+    writer: RedisWriter, lookup: Lookup
+) -> None:
+    unknown = await lookup.pick_key("speech", "zh-en")
+    assert (reason_of(unknown), unknown.pool) == (Reason.POOL_UNKNOWN, "speech/zh-en")
+    await writer.replace_pool(PoolDocument("first", "u1", "speech", "zh-en", frozenset("a"), frozenset(), frozenset()))
+    assert node_of(await lookup.pick_key("speech", "zh-en")) == "a"
+    await writer.replace_pool(PoolDocument("first", "u1", "speech", "zh-de", frozenset("a"), frozenset(), frozenset()))
+    assert reason_of(await lookup.pick_key("speech", "zh-en")) is Reason.POOL_UNKNOWN
+    await writer.replace_pool(PoolDocument("second", "u2", "speech", "zh-en", frozenset("b"), frozenset(), frozenset()))
+    assert node_of(await lookup.pick_key("speech", "zh-en")) == "b"
+    await writer.drop_pool("second")
+    assert reason_of(await lookup.pick_key("speech", "zh-en")) is Reason.POOL_UNKNOWN
+    assert reason_of(await lookup.pick_key("speech", "zh-en", exclude=["b"])) is Reason.POOL_UNKNOWN
+
+
+async def test_e6_the_chances_next_to_none_and_next_to_one_draw_the_first_and_the_last(
+    client: Client, writer: RedisWriter
+) -> None:
+    for size in (1, 2, 3, 5, 9, 64, 65, 1200):
+        await writer.replace_pool(pool(names(size)))
+        ring = await client.execute_command("ZRANGE", KEYS.pool("zh-en")[1], 0, -1)
+        for chance, node in ((0.0, ring[0]), (1 - 2**-53, ring[-1])):
+            lookup = Lookup(client, namespace="speech", chance=lambda chance=chance: chance)  # type: ignore[misc]
+            assert node_of(await lookup.pick("zh-en")).encode() == node
+            assert node_of(await lookup.pick("zh-en", strategy="least-loaded")) in names(size)
+
+
+async def test_e6_a_pick_is_one_round_trip(client: Client, writer: RedisWriter, lookup: Lookup) -> None:
+    await writer.replace_pool(pool(names(5)))
+    await writer.stamp(complete=True)
+    await lookup.pick_key("speech", "zh-en")
+    await client.execute_command("CONFIG", "RESETSTAT")
+    for _ in range(5):
+        await lookup.pick("zh-en", exclude=["edge-1"])
+        await lookup.pick_key("speech", "zh-en")
+        await lookup.pick("zh-en", key="user-1", max_age=60)
+    stats = await client.execute_command("INFO", "commandstats")
+    assert stats["cmdstat_fcall_ro"]["calls"] == 15
+    assert stats["cmdstat_hget"]["calls"] == 10  # the versions inside of the picks by name: no look into the index
+    await writer.drop_pool("zh-en")
+    await lookup.pick_key("speech", "zh-en")
+    await client.execute_command("CONFIG", "RESETSTAT")
+    await lookup.pick_key("speech", "zh-en")
+    stats = await client.execute_command("INFO", "commandstats")
+    assert (stats["cmdstat_fcall_ro"]["calls"], stats["cmdstat_hget"]["calls"]) == (1, 1)
+
+
+async def test_e6_a_pick_that_reserves_is_one_round_trip_too(
+    client: Client, writer: RedisWriter, lookup: Lookup
+) -> None:
+    await writer.replace_pool(pool(names(5)))
+    await lookup.pick_key("speech", "zh-en")
+    await client.execute_command("CONFIG", "RESETSTAT")
+    for _ in range(5):
+        await lookup.pick_key("speech", "zh-en", strategy="least-loaded", reserve=5)
+    stats = await client.execute_command("INFO", "commandstats")
+    assert stats["cmdstat_fcall"]["calls"] == 5
+    assert "cmdstat_fcall_ro" not in stats
+
+
+async def test_e3_a_nodes_capability_is_told_by_type(writer: RedisWriter, lookup: Lookup) -> None:
+    assert await lookup.capability("edge-1") is None
+    await writer.replace_node(NODE)
+    await writer.stamp(complete=True)
+    found = await lookup.capability("edge-1")
+    assert found is not None
+    assert found.complete
+    types = {kind: (state.ready, state.reason, state.services) for kind, state in found.types.items()}
+    assert types == {"asr": (True, None, ("fw", "fw-2")), "tts": (False, "Stopped", ())}
+
+
+async def test_e6_a_look_up_that_cannot_know_fails_instead_of_answering_none(
+    server: RedisServer, client: Client, writer: RedisWriter
+) -> None:
+    await writer.replace_pool(pool(["a"]))
+    secret = f"redis://default:s3cret@127.0.0.1:{server.port}/0"
+    async with Lookup.from_url(server.url, namespace="speech") as lookup:
+        await client.execute_command("DEL", KEYS.pool("zh-en")[1])
+        await client.execute_command("SET", KEYS.pool("zh-en")[1], "garbage")
+        with pytest.raises(LookupUnavailableError, match="WRONGTYPE"):
+            await lookup.pick("zh-en")
+        await client.execute_command("FUNCTION", "FLUSH")
+        with pytest.raises(LookupUnavailableError, match="has an operator reached"):
+            await lookup.pick("zh-en")
+        server.kill()
+        with pytest.raises(LookupUnavailableError):
+            await lookup.pick("zh-en")
+        async with Lookup.from_url(secret, namespace="speech") as other:
+            with pytest.raises(LookupUnavailableError) as caught:
+                await other.pick("zh-en")
+        assert "s3cret" not in str(caught.value)
+
+
+async def test_e6_a_replica_answers(server: RedisServer, client: Client) -> None:
+    await client.execute_command("CONFIG", "SET", "repl-diskless-sync-delay", "0")
+    patient = connect(server.url, timeout=10)
+    with RedisServer(options=("--replicaof", "127.0.0.1", str(server.port))) as replica:
+        writer = await claimed(patient)
+        await writer.replace_pool(pool(["a"]))
+        await writer.stamp(complete=True)
+        assert await patient.execute_command("WAIT", 1, 8000) == 1
+        async with Lookup.from_url(replica.url, namespace="speech") as lookup:
+            answers = [await lookup.pick("zh-en", strategy=word, max_age=60) for word in ("uniform", "least-loaded")]
+            answers.append(await lookup.pick("zh-en", key="user-1"))
+            with pytest.raises(LookupUnavailableError, match="replica"):
+                await lookup.pick("zh-en", reserve=60)
+    await patient.aclose()
+    assert list(map(node_of, answers)) == ["a", "a", "a"]
+    assert all(answer.complete for answer in answers)
+
+
+@pytest.mark.parametrize("aware", [False, True])
+async def test_e4_the_main_path_runs_in_cluster_mode(cluster_server: RedisServer, *, aware: bool) -> None:
+    cluster_server.ask("FLUSHALL")
+    cluster_server.ask("FUNCTION", "FLUSH")
+    client = connect(cluster_server.url, cluster=aware)
+    pools = {"zh-en": pool(names(20)), "large": pool(names(1200), name="large")}
+    writer = await claimed(client)
+    for image in pools.values():
+        await writer.replace_pool(image)
+    await writer.replace_node(NODE)
+    await writer.stamp(complete=True)
+    assert (await writer.check_drift(pools, {"edge-1": NODE})).clean
+    async with Lookup.from_url(cluster_server.url, namespace="speech", cluster=aware) as lookup:
+        assert node_of(await lookup.pick_key("speech", "large")) in names(1200)
+        assert await lookup.capability("edge-1") is not None
+        made = await lookup.pick("zh-en", strategy="least-loaded", reserve=60)
+        assert isinstance(made, Picked)
+        assert made.reservation
+        assert await lookup.release(made.reservation)
+    await writer.drop_pool("zh-en")
+    await writer.drop_node("edge-1")
+    assert (await writer.check_drift({"large": pools["large"]}, {})).clean
+    slots = {cluster_server.ask("CLUSTER", "KEYSLOT", key) for key in (KEYS.meta, KEYS.index, *KEYS.pool("large"))}
+    assert len(slots) == 1
+    await client.aclose()
+
+
+async def test_e4_functions_touch_only_the_keys_that_they_were_given(
+    server: RedisServer, client: Client, writer: RedisWriter, lookup: Lookup
+) -> None:
+    calls = 0
+    async with Redis.from_url(server.url) as watching, watching.monitor() as monitor:
+        await writer.claim(3)
+        for image in (pool(names(9), ["s"]), pool(names(1200))):
+            await writer.replace_pool(image)
+        await writer.replace_node(NODE)
+        await writer.stamp(complete=True)
+        await lookup.pick_key("speech", "zh-en", exclude=["edge-1"])
+        await lookup.pick("zh-en", key="user-1")
+        made = await lookup.pick("zh-en", strategy="least-loaded", reserve=60, max_age=60)
+        assert isinstance(made, Picked)
+        assert made.reservation
+        await lookup.renew(made.reservation, 60)
+        await lookup.report_load({"edge-1": 2}, source="a", seconds=60)
+        await lookup.release(made.reservation)
+        await lookup.members("zh-en")
+        await lookup.capability("edge-1")
+        await writer.check_drift({"zh-en": pool(names(1200))}, {"edge-1": NODE})
+        await writer.drop_index(["a/b"])
+        await writer.drop_pool("zh-en")
+        await writer.drop_node("edge-1")
+        await client.execute_command("ECHO", "end")
+        given: set[str] = set()
+        inside: set[str] = set()
+        async for words, by_script in commands(monitor):
+            if words[0] in {"FCALL", "FCALL_RO"}:
+                calls += 1
+                given = set(words[3 : 3 + int(words[2])])
+            elif by_script:
+                touched = {word for word in words[1:] if word.startswith("{hotpool:")}
+                assert touched <= given
+                inside.add(words[0].upper())
+    assert calls > 20
+    assert {"ZADD", "RENAME", "HSET", "ZRANGE", "HDEL", "SREM", "ZINCRBY", "ZMSCORE", "ZRANGEBYSCORE"} <= inside
+    assert not inside & {"KEYS", "SCAN"}
+
+
+async def commands(monitor: Any) -> AsyncIterator[tuple[list[str], bool]]:
+    """Yield the words of each command that the server ran, and whether a function did, up to `ECHO end`."""
+    async for line in monitor.listen():
+        words = line["command"].split(" ")
+        if words == ["ECHO", "end"]:
+            return
+        yield words, line["client_type"] == "lua"

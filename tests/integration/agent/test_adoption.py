@@ -1,0 +1,316 @@
+"""Services outlive the agent, and the next one takes them over (behaviour A11): real processes."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from tests.support.agent_run import Running, agent_running, capability, eventually, supervised
+from tests.support.fake_api import FakeApi
+
+from localfleet.ports import free_port
+
+
+def auto(port: int, *arguments: str) -> str:
+    return supervised("s", port, *arguments).replace("  run:", "  autoStart: true\n  run:")
+
+
+@asynccontextmanager
+async def crashed(api: FakeApi, folder: Path, entry: str) -> AsyncIterator[tuple[int, int]]:
+    """An agent of which the service runs dies; the pid of the service, and how many reports were written."""
+    async with agent_running(folder, api.kubeconfig(folder), entry) as it:
+        await it.until("s", "Running")
+        await api.until(lambda: capability(api) == (True, None))
+        pid = it.service("s").machine.pid
+        assert pid
+    yield pid, len(api.writes)
+
+
+def edit_state(folder: Path, **changes: Any) -> None:
+    """Change what the state file remembers of the service."""
+    path = folder / "n1" / "state.json"
+    state = json.loads(path.read_text())
+    state["services"]["s"].update(changes)
+    path.write_text(json.dumps(state))
+
+
+@contextmanager
+def unreaped() -> Iterator[int]:
+    """A process that has ended, as the kernel keeps it until somebody asks how."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as dead:
+        yield dead.pid
+
+
+def edit_boot(folder: Path, boot: str) -> None:
+    """Have the state file say that it was written in another boot of the machine."""
+    path = folder / "n1" / "state.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"boot": boot}))
+
+
+def remembered(folder: Path) -> dict[str, Any]:
+    """What the state file holds of the service."""
+    found: dict[str, Any] = json.loads((folder / "n1" / "state.json").read_text())["services"]["s"]
+    return found
+
+
+def start_ticks(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+
+
+def gone(pid: int) -> bool:
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+async def until_reported(it: Running, api: FakeApi, count: int) -> dict[str, Any]:
+    """The first report of the next agent."""
+    await api.until(lambda: len(api.writes) > count)
+    assert api.writes[count].report["session"] == it.agent.info.session
+    return api.writes[count].report
+
+
+async def test_a11_the_next_agent_adopts_what_runs_without_a_gap(api: FakeApi, tmp_path: Path, port: int) -> None:
+    async with (
+        crashed(api, tmp_path, auto(port)) as (pid, count),
+        agent_running(tmp_path, api.kubeconfig(tmp_path), auto(port)) as it,
+    ):
+        first = await until_reported(it, api, count)
+        before = api.writes[count - 1].report
+        assert [item["ready"] for item in first["capabilities"]] == [True]
+        assert first["services"] == before["services"]
+        assert first["services"][0]["pid"] == it.service("s").machine.pid == pid
+        assert await it.agent.services.command("stop", "s", wait=True) == "s: Stopped"
+        assert gone(pid)
+        await it.shut_down()
+
+
+async def test_a11_an_adopted_service_that_dies_is_run_again(api: FakeApi, tmp_path: Path, port: int) -> None:
+    async with (
+        crashed(api, tmp_path, auto(port)) as (pid, _),
+        agent_running(tmp_path, api.kubeconfig(tmp_path), auto(port)) as it,
+    ):
+        await it.until("s", "Running")
+        os.kill(pid, signal.SIGKILL)
+        await eventually(lambda: it.service("s").machine.pid not in {None, pid} and it.state("s") == "Running")
+        await it.shut_down()
+
+
+async def test_a11_a_pid_that_a_stranger_has_now_is_left_alone(api: FakeApi, tmp_path: Path, port: int) -> None:
+    async with crashed(api, tmp_path, auto(port)) as (pid, _):
+        os.killpg(pid, signal.SIGKILL)
+        await eventually(lambda: gone(pid))
+        stranger = await asyncio.create_subprocess_exec(sys.executable, "-c", "import time; time.sleep(600)")
+        edit_state(tmp_path, pid=stranger.pid)
+        async with agent_running(tmp_path, api.kubeconfig(tmp_path), auto(port)) as it:
+            await it.until("s", "Running")
+            assert it.service("s").machine.pid not in {pid, stranger.pid}
+            await it.shut_down()
+        assert stranger.returncode is None
+        stranger.kill()
+        await stranger.wait()
+
+
+async def test_a11_what_does_not_answer_is_ended_and_run_anew(api: FakeApi, tmp_path: Path, port: int) -> None:
+    async with crashed(api, tmp_path, auto(port)) as (pid, count):
+        os.kill(pid, signal.SIGSTOP)
+        async with agent_running(tmp_path, api.kubeconfig(tmp_path), auto(port)) as it:
+            first = await until_reported(it, api, count)
+            assert [(item["ready"], item["reason"]) for item in first["capabilities"]] == [(False, "Starting")]
+            await it.until("s", "Running", seconds=20)
+            assert gone(pid)
+            await it.shut_down()
+
+
+async def test_a11_a_service_that_still_loads_goes_on_loading(api: FakeApi, tmp_path: Path, port: int) -> None:
+    entry = auto(port, "--start-delay", "1.5")
+    async with agent_running(tmp_path, api.kubeconfig(tmp_path), entry) as it:
+        await it.until("s", "Starting")
+        await eventually(lambda: it.service("s").machine.pid)
+        pid = it.service("s").machine.pid
+    async with agent_running(tmp_path, api.kubeconfig(tmp_path), entry) as it:
+        await it.until("s", "Running")
+        assert it.service("s").machine.pid == pid
+        await it.shut_down()
+
+
+@pytest.mark.parametrize("change", ["wish", "recipe", "catalogue"])
+async def test_a11_what_is_not_wanted_as_it_is_is_ended(api: FakeApi, tmp_path: Path, port: int, change: str) -> None:
+    entries = {"wish": auto(port), "recipe": auto(port, "--type", "other"), "catalogue": ""}
+    async with crashed(api, tmp_path, auto(port)) as (pid, _):
+        if change == "wish":
+            edit_state(tmp_path, desired="Stopped", desiredBy="local")
+        async with agent_running(tmp_path, api.kubeconfig(tmp_path), entries[change]) as it:
+            await eventually(lambda: gone(pid))
+            if change == "recipe":
+                await it.until("s", "Running")
+            elif change == "wish":
+                await it.until("s", "Stopped")
+            else:
+                assert it.agent.services.services == {}
+            await it.shut_down()
+
+
+async def test_a11_a_service_run_just_before_the_agent_died_is_found_by_its_mark(
+    api: FakeApi, tmp_path: Path, port: int
+) -> None:
+    async with crashed(api, tmp_path, auto(port)) as (pid, _):
+        edit_state(tmp_path, pid=None, started=None, recipe=None, since=None)
+        async with agent_running(tmp_path, api.kubeconfig(tmp_path), auto(port)) as it:
+            await it.until("s", "Running")
+            assert it.service("s").machine.pid == pid
+            await it.shut_down()
+
+
+async def test_a11_a_dead_process_that_nobody_has_reaped_is_not_the_service(
+    api: FakeApi, tmp_path: Path, port: int
+) -> None:
+    async with crashed(api, tmp_path, auto(port)) as (pid, _):
+        with unreaped() as dead:
+            await eventually(lambda: psutil.Process(dead).status() == psutil.STATUS_ZOMBIE)
+            edit_state(tmp_path, pid=dead, started=start_ticks(dead))
+            async with agent_running(tmp_path, api.kubeconfig(tmp_path), auto(port)) as it:
+                await it.until("s", "Running")
+                assert it.service("s").machine.pid == pid
+                await it.shut_down()
+
+
+async def test_a11_a_service_of_another_recipe_that_the_file_does_not_name_is_run_anew(
+    api: FakeApi, tmp_path: Path, port: int
+) -> None:
+    async with crashed(api, tmp_path, auto(port)) as (pid, _):
+        edit_state(tmp_path, pid=None, started=None, recipe=None, since=None)
+        async with agent_running(tmp_path, api.kubeconfig(tmp_path), auto(port, "--type", "other")) as it:
+            await it.until("s", "Running")
+            assert it.service("s").machine.pid != pid
+            assert gone(pid)
+            await it.shut_down()
+
+
+async def test_a11_what_was_found_by_its_mark_is_known_to_the_agent_after_the_next(
+    api: FakeApi, tmp_path: Path, port: int
+) -> None:
+    async with crashed(api, tmp_path, auto(port)) as (pid, _):
+        edit_state(tmp_path, pid=None, started=None, recipe=None, since=None)
+    async with crashed(api, tmp_path, auto(port)) as (again, _):
+        assert again == pid
+        assert remembered(tmp_path)["pid"] == pid
+        assert remembered(tmp_path)["since"]
+
+
+async def test_a11_what_ran_before_its_agent_could_write_so_is_not_withdrawn(
+    api: FakeApi, tmp_path: Path, port: int
+) -> None:
+    patient = "  ready: {http: {path: /health}, timeoutSeconds: 4, startSeconds: 20}\n"
+    entry = supervised("s", port, more=patient).replace("  run:", "  autoStart: true\n  run:")
+    async with crashed(api, tmp_path, entry) as (pid, count):
+        edit_state(tmp_path, since=None)
+        # It does not answer at once: that is when a report could overtake its probe.
+        os.kill(pid, signal.SIGSTOP)
+        asyncio.get_running_loop().call_later(0.5, os.kill, pid, signal.SIGCONT)
+        async with agent_running(tmp_path, api.kubeconfig(tmp_path), entry) as it:
+            first = await until_reported(it, api, count)
+            assert [(item["ready"], item["reason"]) for item in first["capabilities"]] == [(True, None)]
+            assert first["services"][0]["pid"] == pid
+            await it.shut_down()
+
+
+async def test_a11_what_still_loads_does_not_hold_up_the_first_report(api: FakeApi, tmp_path: Path, port: int) -> None:
+    entry = auto(port, "--start-delay", "30")
+    async with agent_running(tmp_path, api.kubeconfig(tmp_path), entry) as it:
+        await eventually(lambda: it.agent.services.services and it.service("s").machine.pid)
+    async with agent_running(tmp_path, api.kubeconfig(tmp_path), entry) as it:
+        await api.until(lambda: (api.report("n1") or {}).get("session") == it.agent.info.session)
+        assert it.service("s").probed
+        assert capability(api) == (False, "Starting")
+        await it.shut_down()
+
+
+async def test_a11_a8_a_heavy_service_waits_for_one_that_was_left_loading(
+    api: FakeApi, tmp_path: Path, port: int
+) -> None:
+    heavy = "  heavy: true\n  run:"
+    loading = auto(port, "--start-delay", "1.5").replace("  run:", heavy)
+    first = auto(free_port()).replace("id: s", "id: first").replace("  run:", heavy)
+    async with agent_running(tmp_path, api.kubeconfig(tmp_path), loading) as it:
+        await eventually(lambda: it.agent.services.services and it.service("s").machine.pid)
+    async with agent_running(tmp_path, api.kubeconfig(tmp_path), first + loading) as it:
+        await eventually(lambda: it.agent.services.services and it.service("first").machine.pid)
+        assert it.state("s") == "Running"
+        await it.shut_down()
+
+
+async def test_a11_a_pid_of_an_earlier_boot_is_nobodys(api: FakeApi, tmp_path: Path, port: int) -> None:
+    """Pid and start time, which counts from the boot, may be the same again after the next one."""
+    async with crashed(api, tmp_path, auto(port)) as (pid, _):
+        os.killpg(pid, signal.SIGKILL)
+        await eventually(lambda: gone(pid))
+        stranger = await asyncio.create_subprocess_exec("sleep", "600", start_new_session=True)
+        edit_state(tmp_path, pid=stranger.pid, started=start_ticks(stranger.pid))
+        edit_boot(tmp_path, "another")
+        async with agent_running(tmp_path, api.kubeconfig(tmp_path), auto(port)) as it:
+            await it.until("s", "Running")
+            assert it.service("s").machine.pid != stranger.pid
+            await it.shut_down()
+        assert stranger.returncode is None
+        stranger.kill()
+        await stranger.wait()
+
+
+async def test_a11_children_of_a_service_that_died_meanwhile_are_ended(api: FakeApi, tmp_path: Path, port: int) -> None:
+    async with crashed(api, tmp_path, auto(port, "--child")) as (pid, _):
+        (child,) = psutil.Process(pid).children()
+        os.kill(pid, signal.SIGKILL)
+        await eventually(lambda: gone(pid))
+        async with agent_running(tmp_path, api.kubeconfig(tmp_path), auto(port)) as it:
+            await it.until("s", "Running")
+            await eventually(lambda: gone(child.pid))
+            await it.shut_down()
+
+
+async def test_a11_a_part_of_the_agent_that_dies_takes_no_service_with_it(
+    api: FakeApi, tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with agent_running(tmp_path, api.kubeconfig(tmp_path), auto(port)) as it:
+        await it.until("s", "Running")
+        await api.until(lambda: capability(api) == (True, None))
+        pid, count = it.service("s").machine.pid, len(api.writes)
+
+        async def die(*_: Any) -> None:
+            raise RuntimeError("a defect")
+
+        monkeypatch.setattr(it.agent.resources, "renew_lease", die)
+        with pytest.raises(RuntimeError, match="a defect"):
+            await asyncio.wait_for(it.task, 20)
+    assert pid
+    assert not gone(pid)
+    assert len(api.writes) == count
+    async with agent_running(tmp_path, api.kubeconfig(tmp_path), auto(port)) as it:
+        await until_reported(it, api, count)
+        assert it.service("s").machine.pid == pid
+        await it.shut_down()
+
+
+async def test_a11_b10_keep_leaves_services_running_and_announces_nothing(
+    api: FakeApi, tmp_path: Path, port: int
+) -> None:
+    keep = "onAgentExit: keep\n"
+    async with agent_running(tmp_path, api.kubeconfig(tmp_path), auto(port), head=keep) as it:
+        await it.until("s", "Running")
+        await api.until(lambda: capability(api) == (True, None))
+        pid, count = it.service("s").machine.pid, len(api.writes)
+        await it.shut_down()
+    assert pid
+    assert not gone(pid)
+    assert len(api.writes) == count
+    async with agent_running(tmp_path, api.kubeconfig(tmp_path), auto(port)) as it:
+        first = await until_reported(it, api, count)
+        assert (first["leaving"], first["capabilities"][0]["ready"]) == (False, True)
+        assert it.service("s").machine.pid == pid
+        await it.shut_down()

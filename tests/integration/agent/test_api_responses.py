@@ -1,0 +1,117 @@
+"""What answers do to the agent (behaviour B9): senseless ones end nothing, and none makes it ask in a storm."""
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from tests.support.agent_run import agent_running, eventually
+from tests.support.fake_api import Fault, fake_api, is_watch
+from tests.support.faulty_link import HURRIED, Line, is_write, stamps, stored
+from tests.support.http_services import Plant
+
+from localfleet.relay import Relay
+
+STORM_SECONDS = 2.0
+MOST_ATTEMPTS = 8
+"""Of one asker in that time: pauses of 0.3 s, 0.6 s, 1 s, 1 s …, each halved by jitter at most, leave room for six; and
+those that went well before."""
+MOST_REQUESTS = 2 * MOST_ATTEMPTS
+"""An attempt is a claim and a write, a write and its repetition, or a list and a watch."""
+
+
+def answer(code: int, body: Any, only: Callable[[web.Request], bool] = lambda _: True) -> Fault:
+    text = body if isinstance(body, str) else json.dumps(body)
+    return Fault(only, code=code, body=text, times=10**6)
+
+
+def asker(request: tuple[str, str]) -> str:
+    """Which part of the agent sent it."""
+    method, path = request
+    if "/leases" in path:
+        return "heartbeat"
+    return "watch" if method == "GET" else "report"
+
+
+GONE = {"message": 'nodecapabilities "n1" not found', "details": {"name": "n1", "kind": "nodecapabilities"}}
+STALE = {"message": "status: stale report: a later one is stored"}
+SENSELESS = [
+    *("", "[]", "null", "5", '"text"', "{}", "<html>", "\x00", '{"metadata": 5}', '{"items": 5}'),
+    *('{"items": [5], "metadata": {}}', '{"items": [{"status": 5, "spec": 5}], "metadata": {"resourceVersion": "5"}}'),
+    '{"items": [{"spec": {"services": 5}}], "metadata": {"resourceVersion": "5"}}',
+    '{"items": [{"spec": {"services": [5, {}, {"id": []}]}}], "metadata": {"resourceVersion": "5"}}',
+    '{"status": {"report": {"epoch": "x", "sequence": [], "intervalSeconds": {}}}}',
+    '{"items": [{"status": {"report": {"epoch": {}}}}], "metadata": {"resourceVersion": "1"}}',
+    *('{"type": "ADDED"}\n', '{"type": "MODIFIED", "object": 5}\n', "5\n{}\n[]\n", "x" * 500000),
+]
+
+
+async def test_b9_senseless_answers_end_nothing_and_are_taken_for_none(way: Line, works: Plant, tmp_path: Path) -> None:
+    """As from something that is between the agent and its API server; above all, none is an accepted report."""
+    async with agent_running(tmp_path, way.kubeconfig, works.catalogue(), **HURRIED) as it:
+        await way.api.until(lambda: stored(way.api) == works.up, 30)
+        for text in SENSELESS:
+            fault = answer(200, text)
+            way.api.faults.append(fault)
+            works.up["asr"] = not works.up["asr"]
+            way.api.end_watches()
+            await eventually(lambda: not it.alive() or it.agent.reporter.problem, 30)
+            await eventually(lambda: not it.alive() or it.agent.watch.problem or way.api.watches, 30)
+            fault.times = 0
+            await way.api.until(lambda: stored(way.api) == works.up, 30)
+        await way.api.until(lambda: way.api.watches == 1, 30)
+        assert it.alive()
+        assert stamps(way.api) == sorted(set(stamps(way.api)))
+        await it.shut_down()
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        answer(404, GONE, is_write),
+        answer(422, STALE, is_write),
+        answer(429, "busy"),
+        answer(401, "who?"),
+        answer(302, "elsewhere"),
+        answer(200, "{}"),
+        answer(200, "", is_watch),
+        answer(200, '{"type": "ERROR", "object": {"code": 410}}\n', is_watch),
+        answer(500, "", is_watch),
+    ],
+    ids=["gone", "stale", "busy", "denied", "elsewhere", "senseless", "short watch", "expired watch", "no watch"],
+)
+async def test_b9_no_answer_makes_the_agent_storm(way: Line, works: Plant, tmp_path: Path, fault: Fault) -> None:
+    settings = HURRIED | {"backoff_seconds": 0.3}
+    async with agent_running(tmp_path, way.kubeconfig, works.catalogue(), **settings) as it:
+        await way.api.until(lambda: stored(way.api) == works.up and way.api.watches == 1, 30)
+        way.api.faults.append(fault)
+        works.up["asr"] = False
+        way.api.end_watches()
+        before = len(way.api.requests)
+        await asyncio.wait([it.task], timeout=STORM_SECONDS)
+        assert it.alive()
+        asked = Counter(map(asker, way.api.requests[before:]))
+        assert all(count <= MOST_REQUESTS for count in asked.values()), asked
+        way.api.faults.clear()
+        await way.api.until(lambda: stored(way.api) == works.up and way.api.watches == 1, 30)
+        await it.shut_down()
+
+
+async def test_b9_attempts_to_reach_a_server_that_is_away_are_few(works: Plant, tmp_path: Path) -> None:
+    async with fake_api() as api:
+        port = int(api.url.rpartition(":")[2])
+    settings = HURRIED | {"backoff_seconds": 0.3}
+    with Relay(port) as relay:
+        api.url = f"http://127.0.0.1:{relay.port}"
+        async with agent_running(tmp_path, api.kubeconfig(tmp_path), works.catalogue(), **settings) as it:
+            await asyncio.wait([it.task], timeout=STORM_SECONDS)
+            assert it.alive()
+            # Two that ask: there is no heartbeat before the first report.
+            assert 2 <= relay.accepted <= 2 * MOST_ATTEMPTS
+            async with fake_api(port) as back:
+                await back.until(lambda: stored(back) == works.up, 30)
+                await it.shut_down()

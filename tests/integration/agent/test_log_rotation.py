@@ -1,0 +1,266 @@
+"""Log files of services stay bounded (real processes that write while their file is rotated), and can be read."""
+
+import asyncio
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+import pytest
+from tests.support.agent_process import Command, finish, spawn
+from tests.support.agent_run import eventually
+
+from hotpool_agent.paths import log_file, log_folder, previous_log
+from hotpool_agent.services.log_rotation import RotationLimits, rotate, rotate_forever
+
+LIMIT: Final = 64 * 1024
+ENDLESS: Final = """
+import os, itertools
+for number in itertools.count():
+    os.write(1, b"%09d\\n" % number)
+"""
+BY_ORDER: Final = """
+import os, sys
+number = 0
+for order in sys.stdin:
+    for _ in range(int(order)):
+        os.write(1, b"%09d\\n" % number)
+        number += 1
+    os.write(2, b"done\\n")
+"""
+
+
+@contextmanager
+def writer(path: Path, program: str, flags: int = os.O_APPEND) -> Iterator["subprocess.Popen[bytes]"]:
+    """A process whose standard output is the file, as that of a service."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | flags)
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", program], stdin=pipe, stdout=handle, stderr=pipe) as process:
+        os.close(handle)
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+async def write(process: "subprocess.Popen[bytes]", lines: int) -> None:
+    """Have a BY_ORDER process write; returns when it has."""
+    assert process.stdin
+    assert process.stderr
+    process.stdin.write(b"%d\n" % lines)
+    process.stdin.flush()
+    assert await asyncio.to_thread(process.stderr.readline) == b"done\n"
+
+
+def numbers(path: Path) -> list[int]:
+    """The numbers in the file's lines; a line that was cut is none."""
+    return [int(line) for line in path.read_bytes().split(b"\n") if len(line) == 9]
+
+
+def contiguous(found: list[int]) -> bool:
+    return found == list(range(found[0], found[0] + len(found)))
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(file.name for file in folder.iterdir())
+
+
+def disk(folder: Path) -> int:
+    """How much disk the folder's files take."""
+    return sum(file.stat().st_blocks * 512 for file in folder.iterdir())
+
+
+async def test_a11_a_rotation_under_a_writing_process_loses_at_most_what_came_between_copy_and_truncation(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "s.log"
+    with writer(path, ENDLESS) as process:
+        await eventually(lambda: path.stat().st_size > LIMIT, seconds=60)
+        assert await asyncio.to_thread(rotate, path) is None
+        await eventually(lambda: path.stat().st_size > LIMIT, seconds=60)
+        process.kill()
+        process.wait()
+    kept, now = numbers(previous_log(path)), numbers(path)
+    assert kept[0] == 0
+    assert len(kept) > LIMIT // 20
+    assert contiguous(kept)
+    assert contiguous(now)
+    assert now[0] > kept[-1]
+    assert b"\0" not in path.read_bytes()
+
+
+async def test_a11_a_file_that_nobody_writes_to_loses_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "s.log"
+    path.write_bytes(b"a\nb")
+    assert rotate(path) is None
+    assert (path.read_bytes(), previous_log(path).read_bytes()) == (b"", b"a\nb")
+    assert names(tmp_path) == ["s.log", "s.log.1"]
+
+
+@pytest.mark.parametrize("flags", [os.O_APPEND, 0], ids=["appends", "does not append"])
+async def test_a11_files_stay_bounded_while_a_service_writes_on_and_on(tmp_path: Path, flags: int) -> None:
+    path = tmp_path / "s.log"
+    task = asyncio.create_task(rotate_forever(tmp_path, RotationLimits(size=LIMIT, period=0.01)))
+    with writer(path, BY_ORDER, flags) as process:
+        for _ in range(20):
+            before = _inode(previous_log(path))
+            await write(process, LIMIT // 10 + 1)
+            await eventually(lambda before=before: _inode(previous_log(path)) != before, seconds=60)  # type: ignore[misc]
+            await eventually(lambda: path.stat().st_blocks * 512 < LIMIT, seconds=60)
+    task.cancel()
+    assert disk(tmp_path) < 3 * LIMIT
+    assert contiguous(numbers(previous_log(path)))
+    # A rotation may begin while the last lines are on their way.
+    written = previous_log(path).read_bytes() + path.read_bytes().lstrip(b"\0")
+    assert int(written.split()[-1]) == 20 * (LIMIT // 10 + 1) - 1
+
+
+async def test_a11_a_small_file_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "small.log").write_bytes(b"x" * (LIMIT - 1))
+    (tmp_path / "large.log").write_bytes(b"x" * LIMIT)
+    task = asyncio.create_task(rotate_forever(tmp_path, RotationLimits(size=LIMIT, period=0.01)))
+    await eventually(lambda: (tmp_path / "large.log").stat().st_size == 0)
+    task.cancel()
+    assert names(tmp_path) == ["large.log", "large.log.1", "small.log"]
+
+
+async def test_a11_on_a_full_disk_the_file_is_emptied_and_the_agent_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "s.log"
+    previous_log(path).write_bytes(b"older\n")
+    # Every write to this device fails as on a full disk.
+    (tmp_path / "s.log.1.new").symlink_to("/dev/full")
+    path.write_bytes(b"x" * LIMIT)
+    task = asyncio.create_task(rotate_forever(tmp_path, RotationLimits(size=LIMIT, period=0.01)))
+    await eventually(lambda: path.stat().st_size == 0)
+    assert names(tmp_path) == ["s.log", "s.log.1"]
+    assert previous_log(path).read_bytes() == b"older\n"
+    # Room again: rotated as ever.
+    path.write_bytes(b"y" * LIMIT)
+    await eventually(lambda: previous_log(path).read_bytes() == b"y" * LIMIT)
+    await eventually(lambda: path.stat().st_size == 0)
+    assert not task.done()
+    task.cancel()
+
+
+async def test_a11_trouble_with_one_file_or_the_folder_keeps_nobody_from_the_others(tmp_path: Path) -> None:
+    folder = tmp_path / "logs"
+    task = asyncio.create_task(rotate_forever(folder, RotationLimits(size=LIMIT, period=0.01)))
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "a.log").mkdir()
+    (tmp_path / "new" / "b.log").symlink_to("nowhere")
+    (tmp_path / "new" / "c.log").write_bytes(b"x" * LIMIT)
+    previous_log(tmp_path / "new" / "c.log").mkdir()
+    (tmp_path / "new" / "d.log").write_bytes(b"x" * LIMIT)
+    (tmp_path / "new").rename(folder)
+    await eventually(lambda: (folder / "d.log").stat().st_size == 0)
+    assert previous_log(folder / "d.log").stat().st_size == LIMIT
+    # What cannot be kept is dropped: the file stays bounded.
+    await eventually(lambda: (folder / "c.log").stat().st_size == 0)
+    assert not task.done()
+    task.cancel()
+
+
+async def test_f5_logs_prints_the_last_lines_or_the_previous_file_without_any_agent(
+    tmp_path: Path, hotpool_agent: Command
+) -> None:
+    path = log_file(tmp_path / "state" / "n1", "s")
+    path.parent.mkdir(parents=True)
+    lines = [f"line {number} {'x' * 97}\n" for number in range(3000)]
+    path.write_text("".join(lines) + "no end", encoding="utf-8")
+    previous_log(path).write_text("older\n", encoding="utf-8")
+    for words, expected in (
+        ((), "".join(lines) + "no end"),
+        (("-n", "2000"), "".join(lines[-1999:]) + "no end"),
+        (("-n", "1"), "no end"),
+        (("-n", "9999"), "".join(lines) + "no end"),
+        (("-n", "0"), ""),
+        (("--previous",), "older\n"),
+        (("-p", "-n", "1"), "older\n"),
+    ):
+        result = await hotpool_agent("logs", "s", "--node", "n1", *words)
+        assert (result.code, result.out == expected, result.err) == (0, True, ""), words
+
+
+async def test_f5_logs_of_nothing_says_what_there_is(tmp_path: Path, hotpool_agent: Command) -> None:
+    nothing = await hotpool_agent("logs", "s", "--node", "n1")
+    assert (nothing.code, nothing.out) == (1, "")
+    assert "--node" in nothing.err
+    folder = log_folder(tmp_path / "state" / "n1")
+    folder.mkdir(parents=True)
+    (folder / "other.log").touch()
+    unknown = await hotpool_agent("logs", "s", "--node", "n1")
+    assert unknown.code == 1
+    assert unknown.err.endswith("there are logs of: other\n")
+    assert (await hotpool_agent("logs", "other", "-p", "--node", "n1")).code == 1
+    for words in (("../../etc/x",), ("other", "-f", "-p"), ("other", "-n", "-1")):
+        assert (await hotpool_agent("logs", *words, "--node", "n1")).code == 2
+
+
+async def test_f5_logs_follows_a_file_across_its_rotation_and_misses_nothing(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    path = log_file(tmp_path / "state" / "n1", "s")
+    with writer(path, BY_ORDER) as service:
+        await write(service, 5)
+        process = await spawn(environment, "logs", "s", "-f", "-n", "2", "--node", "n1")
+        assert process.stdout
+        seen = [int(await asyncio.wait_for(process.stdout.readline(), 60)) for _ in range(2)]
+        for round_ in range(1, 4):
+            last = 5 + 100 * round_ - 1
+            await write(service, 50)
+            assert await asyncio.to_thread(rotate, path) is None
+            await write(service, 50)
+            await _read_up_to(process.stdout, seen, last)
+        process.send_signal(signal.SIGINT)
+        result = await finish(process)
+    assert seen == list(range(3, 305))
+    assert (result.code, result.out, result.err) == (130, "", "")
+
+
+async def test_f5_logs_that_follow_wait_for_a_rotation_that_takes_long_and_for_none_that_never_ends(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    """Between the copy and the truncation the rotating agent is held up for a second; then one dies there."""
+    path = log_file(tmp_path / "state" / "n1", "s")
+    with writer(path, BY_ORDER) as service:
+        await write(service, 5)
+        process = await spawn(environment, "logs", "s", "-f", "--node", "n1")
+        assert process.stdout
+        seen = [int(await asyncio.wait_for(process.stdout.readline(), 60)) for _ in range(5)]
+        _copied(path)
+        await asyncio.sleep(1)
+        os.truncate(path, 0)
+        await write(service, 50)
+        await _read_up_to(process.stdout, seen, 54)
+        _copied(path)
+        await write(service, 50)
+        await _read_up_to(process.stdout, seen, 104)
+        process.send_signal(signal.SIGINT)
+        await finish(process)
+    assert seen == list(range(105))
+
+
+async def _read_up_to(stdout: asyncio.StreamReader, seen: list[int], last: int) -> None:
+    """Add the numbers that are printed until the last one is there."""
+    async with asyncio.timeout(60):
+        while seen[-1] < last:
+            seen.append(int(await stdout.readline()))
+
+
+def _copied(path: Path) -> None:
+    """The first half of a rotation."""
+    fresh = path.with_name("fresh")
+    shutil.copyfile(path, fresh)
+    fresh.replace(previous_log(path))
+
+
+def _inode(path: Path) -> int | None:
+    with suppress(FileNotFoundError):
+        return path.stat().st_ino
+    return None

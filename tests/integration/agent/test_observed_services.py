@@ -1,0 +1,128 @@
+"""Observed services in a running agent (behaviour A3, A6): from what is seen to the report at a fake API server."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support.agent_run import agent_running
+from tests.support.fake_api import FakeApi
+from tests.support.fake_bus import FakeBus, Unit, fake_bus
+
+from hotpool_agent.probes.http_tcp import ProbeResult
+from hotpool_agent.probes.prober import Prober
+from localfleet.ports import free_port
+
+UNIT = "whisper.service"
+OK = ProbeResult(ok=True)
+HUNG = ProbeResult(ok=False, detail="no answer in 2 s")
+ABSENT = ProbeResult(ok=False, absent=True, detail="nothing there")
+
+
+def observed(identifier: str, way: str, more: str = "") -> str:
+    """A catalogue entry of an observed service whose type is its id."""
+    return f"- {{id: {identifier}, type: {identifier}, observe: {{{way}, periodSeconds: 0.05{more}}}}}\n"
+
+
+async def until_shown(
+    api: FakeApi, identifier: str, state: str, pid: int | None = None, error: str | None = None
+) -> None:
+    """Wait until the stored report says so of a service."""
+
+    def said() -> bool:
+        services: list[dict[str, Any]] = (api.report("n1") or {"services": []})["services"]
+        found = [(s["state"], s["pid"], s["lastError"]) for s in services if s["id"] == identifier]
+        return found == [(state, pid, error)]
+
+    await api.until(said)
+
+
+@pytest.fixture
+async def bus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FakeBus]:
+    async with fake_bus(tmp_path) as bus:
+        monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", bus.address)
+        yield bus
+
+
+@pytest.fixture
+async def process() -> AsyncIterator[asyncio.subprocess.Process]:
+    """A process that does nothing."""
+    process = await asyncio.create_subprocess_exec("sleep", "600")
+    yield process
+    if process.returncode is None:
+        process.kill()
+    await process.wait()
+
+
+async def test_a3_every_way_reports_alike(
+    api: FakeApi, tmp_path: Path, bus: FakeBus, process: asyncio.subprocess.Process
+) -> None:
+    port, beat = free_port(), tmp_path / "beat"
+    entries = (
+        observed("tcp", f"tcp: {{port: {port}}}")
+        + observed("file", "file: {path: beat}")
+        + observed("systemd", f"systemd: {{unit: {UNIT}}}")
+        + observed("process", "process: {pidFile: run.pid}")
+    )
+    async with agent_running(tmp_path, api.kubeconfig(tmp_path), entries) as it:
+        for way in ("tcp", "file", "systemd", "process"):
+            await until_shown(api, way, "Stopped")
+        with socket.create_server(("127.0.0.1", port)):
+            beat.touch()
+            bus.units[UNIT] = Unit(pid=4711)
+            (tmp_path / "run.pid").write_text(str(process.pid))
+            await until_shown(api, "tcp", "Running")
+            await until_shown(api, "file", "Running")
+            await until_shown(api, "systemd", "Running", 4711)
+            await until_shown(api, "process", "Running", process.pid)
+        beat.unlink()
+        bus.units[UNIT] = Unit("failed")
+        process.kill()
+        for way in ("tcp", "file", "process"):
+            await until_shown(api, way, "Stopped")
+        await until_shown(api, "systemd", "Failed", None, f"{UNIT}: failed")
+        await it.shut_down()
+
+
+async def test_b5_another_main_process_is_reported(api: FakeApi, tmp_path: Path, bus: FakeBus) -> None:
+    bus.units[UNIT] = Unit(pid=1001)
+    entry = observed("asr", f"systemd: {{unit: {UNIT}}}")
+    async with agent_running(tmp_path, api.kubeconfig(tmp_path), entry) as it:
+        await until_shown(api, "asr", "Running", 1001)
+        bus.units[UNIT] = Unit(pid=1002)
+        await until_shown(api, "asr", "Running", 1002)
+        await it.shut_down()
+
+
+@pytest.mark.parametrize(
+    ("answers", "states"),
+    [
+        ([HUNG, OK], ["Failed", "Running"]),
+        ([OK, HUNG, HUNG, OK, HUNG, HUNG], ["Running"] * 6),
+        ([OK, HUNG, HUNG, HUNG, HUNG, OK], ["Running", "Running", "Running", "Failed", "Failed", "Running"]),
+        ([OK, ABSENT, HUNG, OK], ["Running", "Stopped", "Failed", "Running"]),
+        ([OK, HUNG, ABSENT], ["Running", "Running", "Stopped"]),
+    ],
+)
+async def test_a6_failures_in_a_row_and_absence_at_once(
+    api: FakeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answers: list[ProbeResult], states: list[str]
+) -> None:
+    given: Iterator[ProbeResult] = iter(answers)
+    seen: list[str] = []
+    done = asyncio.Event()
+
+    async def ask(*_: object) -> ProbeResult:
+        seen.append(it.state("asr"))
+        if answer := next(given, None):
+            return answer
+        done.set()
+        return await asyncio.Event().wait() and OK
+
+    monkeypatch.setattr(Prober, "probe", ask)
+    entry = observed("asr", "tcp: {port: 1}", ", failures: 3")
+    async with agent_running(tmp_path, api.kubeconfig(tmp_path), entry) as it, asyncio.timeout(20):
+        await done.wait()
+        assert seen[1:] == states
+        await it.shut_down()

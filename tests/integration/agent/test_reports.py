@@ -1,0 +1,448 @@
+"""How reports and heartbeats travel (behaviour B): the agent against an API server that misbehaves on demand."""
+
+import asyncio
+import json
+import os
+import signal
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support.agent_run import agent_running, eventually, supervised, write_catalogue
+from tests.support.fake_api import FakeApi, Fault, fake_api, is_beat, is_report
+
+from hotpool_agent.control.protocol import Request
+from hotpool_agent.kube.credentials import Target
+from hotpool_agent.kube.errors import UnavailableError
+from hotpool_agent.kube.node_resources import NodeResources
+from localfleet.ports import free_port
+
+NMT = "- {id: idle, type: nmt, run: {command: [sleep, '600']}}\n"
+
+
+def stamps(api: FakeApi) -> list[tuple[int, int]]:
+    return [(write.report["epoch"], write.report["sequence"]) for write in api.writes]
+
+
+def claims(api: FakeApi) -> list[str]:
+    """The requests by which the agent read what is stored, in order to claim or go on."""
+    return [
+        path for method, path in api.requests if method == "PATCH" and path.split("?")[0].endswith("capabilities/n1")
+    ]
+
+
+def summary(api: FakeApi) -> str | None:
+    return (api.report("n1") or {}).get("summary")
+
+
+def stranger(**changes: Any) -> dict[str, Any]:
+    report = {
+        "instance": "other",
+        "session": "other",
+        "epoch": 7,
+        "sequence": 3,
+        "leaving": False,
+        "intervalSeconds": 1,
+        "capabilities": [],
+    }
+    return {"metadata": {"name": "n1"}, "status": {"report": report | changes}}
+
+
+async def test_b1_an_instance_persists_and_each_process_claims_the_next_epoch(
+    api: FakeApi, tmp_path: Path, kubeconfig: Path
+) -> None:
+    for _ in range(2):
+        async with agent_running(tmp_path, kubeconfig, NMT) as it:
+            await it.until("idle", "Stopped")
+            await it.agent.reporter.flush()
+            await it.shut_down()
+    reports = [write.report for write in api.writes]
+    assert {report["epoch"] for report in reports} == {1, 2}
+    assert len({report["instance"] for report in reports}) == 1
+    assert len({report["session"] for report in reports}) == 2
+    assert api.objects["nodecapabilities", "n1"]["metadata"].get("labels") is None
+
+
+async def test_b5_no_change_no_extra_report(api: FakeApi, tmp_path: Path, kubeconfig: Path) -> None:
+    async with agent_running(tmp_path, kubeconfig, NMT) as it:
+        await api.until(lambda: len(api.beats) >= 3)
+        assert stamps(api) == [(1, 1)]
+        await it.shut_down()
+
+
+async def test_b6_a_gain_waits_for_d_and_a_withdrawal_for_nothing(
+    api: FakeApi, tmp_path: Path, kubeconfig: Path
+) -> None:
+    async with agent_running(tmp_path, kubeconfig, supervised("s", free_port()), debounce=60.0) as it:
+        await it.until("s", "Stopped")
+        await api.until(lambda: summary(api) == "0/1")
+        await it.agent.services.command("start", "s", wait=True)
+        beats = len(api.beats)
+        await api.until(lambda: len(api.beats) >= beats + 2)
+        assert summary(api) == "0/1"
+        await it.agent.reporter.flush()
+        assert summary(api) == "1/1"
+        pid = it.service("s").machine.pid
+        assert pid
+        os.kill(pid, signal.SIGKILL)
+        await api.until(lambda: summary(api) == "0/1")  # within 10 s, far below D
+        await it.shut_down()
+
+
+async def test_b6_a_gain_is_sent_when_d_is_over(api: FakeApi, tmp_path: Path, kubeconfig: Path) -> None:
+    async with agent_running(tmp_path, kubeconfig, NMT, debounce=0.8) as it:
+        await api.until(lambda: summary(api) == "0/1")
+        asked = time.monotonic()
+        await it.agent.services.command("start", "idle", wait=True)
+        await api.until(lambda: summary(api) == "1/1")
+        assert api.writes[-1].at - asked >= 0.8
+        await it.shut_down()
+
+
+@pytest.mark.parametrize("kind", ["status", "lost", "hang"])
+async def test_b7_a_change_reaches_the_server_whatever_became_of_its_first_attempt(
+    api: FakeApi, tmp_path: Path, kubeconfig: Path, kind: Any
+) -> None:
+    async with agent_running(tmp_path, kubeconfig, NMT, request_seconds=0.4) as it:
+        await api.until(lambda: summary(api) == "0/1")
+        fault = Fault(is_report, kind=kind)
+        api.faults.append(fault)
+        await it.agent.services.command("start", "idle", wait=True)
+        # What took effect although the answer was lost is read, not sent again.
+        await api.until(lambda: len(claims(api)) >= 2)
+        await it.agent.reporter.flush()
+        assert summary(api) == "1/1"
+        assert len(api.writes) == 2
+        assert stamps(api) == sorted(set(stamps(api)))
+        assert api.most_in_flight == 1
+        assert it.agent.reporter.epoch == 1
+        await it.shut_down()
+
+
+async def test_b7_an_attempt_that_arrives_after_it_was_given_up_does_not_stand(
+    api: FakeApi, tmp_path: Path, kubeconfig: Path
+) -> None:
+    late = Fault(is_report, kind="held")
+    async with agent_running(tmp_path, kubeconfig, NMT, request_seconds=0.4) as it:
+        await api.until(lambda: summary(api) == "0/1")
+        api.faults.append(late)
+        write_catalogue(tmp_path, NMT + NMT.replace("idle", "other"))
+        await it.agent.reload()
+        await api.until(lambda: late.times == 0)
+        # The state is again what the API server holds when the outcome of the attempt is looked up.
+        write_catalogue(tmp_path, NMT)
+        await it.agent.reload()
+        await api.until(lambda: len(claims(api)) >= 2)
+        await it.agent.reporter.flush()
+        late.release.set()
+        await api.until(lambda: late.arrived)
+        assert summary(api) == "0/1"
+        await it.shut_down()
+
+
+async def test_b7_a_change_while_disconnected_is_kept_with_its_time(
+    api: FakeApi, tmp_path: Path, kubeconfig: Path
+) -> None:
+    async with agent_running(tmp_path, kubeconfig, NMT, debounce=2.0) as it:
+        await api.until(lambda: summary(api) == "0/1")
+        api.faults.append(Fault(lambda _: True, code=503, times=10**6))
+        await it.agent.services.command("start", "idle", wait=True)
+        since = it.service("idle").since
+        await eventually(lambda: it.agent.reporter.problem)
+        api.faults.clear()
+        await api.until(lambda: summary(api) == "1/1")
+        assert abs(_seconds(since, (api.report("n1") or {})["time"])) < 1.0
+        await it.shut_down()
+
+
+async def test_b7_many_changes_are_single_flight_in_order_and_the_last_is_sent(
+    api: FakeApi, tmp_path: Path, kubeconfig: Path
+) -> None:
+    async with agent_running(tmp_path, kubeconfig, NMT, debounce=0.0) as it:
+        await api.until(lambda: summary(api) == "0/1")
+        for _ in range(5):
+            await it.agent.services.command("start", "idle", wait=True)
+            await it.agent.services.command("stop", "idle", wait=False)
+        await it.agent.services.command("start", "idle", wait=True)
+        await api.until(lambda: summary(api) == "1/1")
+        assert stamps(api) == sorted(set(stamps(api)))
+        assert api.most_in_flight == 1
+        await it.shut_down()
+
+
+async def test_b7_a_second_session_of_one_installation_keeps_the_node(
+    api: FakeApi, tmp_path: Path, kubeconfig: Path
+) -> None:
+    async with agent_running(tmp_path, kubeconfig, NMT, debounce=0.0) as it:
+        await api.until(lambda: summary(api) == "0/1")
+        mine = api.report("n1") or {}
+        later = mine | {"session": "copy", "epoch": 9, "sequence": 1}
+        api.put("nodecapabilities", "n1", {"metadata": {"name": "n1"}, "status": {"report": later}})
+        await eventually(lambda: not it.agent.reporter.holder())
+        await it.agent.services.command("start", "idle", wait=True)
+        # The copy is silent: after its three intervals the node is ours again, with the epoch after its.
+        await api.until(lambda: stamps(api)[-1] == (10, 1))
+        assert summary(api) == "1/1"
+        await it.shut_down()
+
+
+async def test_b8_heartbeats_begin_after_the_first_report_and_name_instance_and_epoch(
+    api: FakeApi, tmp_path: Path, kubeconfig: Path
+) -> None:
+    api.faults.append(Fault(is_report, code=503, times=5))
+    async with agent_running(tmp_path, kubeconfig, NMT) as it:
+        await api.until(lambda: len(api.beats) >= 3)
+        assert api.beats[0].at >= api.writes[0].at
+        instance = it.agent.info.instance
+        lease = api.lease("n1") or {}
+        assert api.objects["leases", "hotpool-node-n1"]["metadata"]["labels"] == {"agent.hotpool.dev/lease": "true"}
+        assert (lease["holderIdentity"], lease["leaseDurationSeconds"]) == (f"{instance}/1", 3)
+        assert [beat.report["renewTime"] for beat in api.beats] == sorted({b.report["renewTime"] for b in api.beats})
+        assert api.beats[-1].at - api.beats[-2].at >= 0.8
+        await it.shut_down()
+
+
+async def test_b8_a_lease_that_was_deleted_comes_back(api: FakeApi, tmp_path: Path, kubeconfig: Path) -> None:
+    async with agent_running(tmp_path, kubeconfig, NMT) as it:
+        await api.until(lambda: api.beats)
+        api.delete("leases", "hotpool-node-n1")
+        await api.until(lambda: api.lease("n1"))
+        await it.shut_down()
+
+
+async def test_b8_heartbeats_that_fail_do_not_stop_reports(api: FakeApi, tmp_path: Path, kubeconfig: Path) -> None:
+    api.faults.append(Fault(is_beat, code=403, times=10**6))
+    async with agent_running(tmp_path, kubeconfig, NMT) as it:
+        await eventually(lambda: it.agent.heartbeat.problem)
+        await it.agent.services.command("start", "idle", wait=True)
+        await api.until(lambda: summary(api) == "1/1")
+        await it.shut_down()
+
+
+async def test_b8_a_deleted_resource_is_reported_again_with_the_next_epoch(
+    api: FakeApi, tmp_path: Path, kubeconfig: Path
+) -> None:
+    async with agent_running(tmp_path, kubeconfig, NMT) as it:
+        await api.until(lambda: ("GET", "watch") in {(m, "watch" if "watch=true" in p else p) for m, p in api.requests})
+        api.delete("nodecapabilities", "n1")
+        await api.until(lambda: stamps(api)[-1] == (2, 1))
+        await it.shut_down()
+
+
+async def test_b8_a_report_that_vanished_is_sent_again(api: FakeApi, tmp_path: Path, kubeconfig: Path) -> None:
+    async with agent_running(tmp_path, kubeconfig, NMT) as it:
+        await api.until(lambda: len(api.writes) == 1)
+        await eventually(it.agent.reporter.holder)
+        api.end_watches()
+        api.put("nodecapabilities", "n1", {"metadata": {"name": "n1"}, "status": {}})
+        await api.until(lambda: len(api.writes) == 2)
+        await it.shut_down()
+
+
+async def test_b8_the_whole_report_is_written_again_at_the_slow_refresh(
+    api: FakeApi, tmp_path: Path, kubeconfig: Path
+) -> None:
+    async with agent_running(tmp_path, kubeconfig, NMT, refresh_seconds=0.2) as it:
+        await api.until(lambda: len(api.writes) >= 3)
+        assert stamps(api)[:3] == [(1, 1), (1, 2), (1, 3)]
+        await it.shut_down()
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        ((401, "Unauthorized"), "refuses this agent's credential"),
+        ((403, '{"message": "forbidden"}'), "forbidden"),
+        ((404, "404 page not found"), "apply the CRDs"),
+        ((404, '{"message": "no", "details": {"kind": "namespaces", "name": "x"}}'), "create the namespace"),
+        ((429, "slow down"), "busy"),
+        ((500, "oops"), "oops"),
+        ((200, '"ok"'), "no JSON object"),
+        ((200, "[]"), "no JSON object"),
+    ],
+)
+async def test_b9_what_is_wrong_is_said_and_recovered_from_without_a_storm(
+    api: FakeApi, tmp_path: Path, kubeconfig: Path, answer: tuple[int, str], words: str
+) -> None:
+    code, body = answer
+    api.faults.append(Fault(lambda request: "watch" not in request.query, code=code, body=body, times=10**6))
+    async with agent_running(tmp_path, kubeconfig, NMT, backoff_seconds=0.2) as it:
+        await eventually(lambda: words in (it.agent.reporter.problem or ""))
+        started, before = time.monotonic(), len(api.requests)
+        await eventually(lambda: time.monotonic() - started > 0.5)
+        assert len(api.requests) - before <= 10
+        api.faults.clear()
+        await api.until(lambda: summary(api) == "0/1")
+        await eventually(lambda: it.agent.reporter.problem is None)
+        await it.shut_down()
+
+
+def expire(api: FakeApi) -> None:
+    """Let the API server refuse the token of `api.kubeconfig` from now on."""
+    api.faults.append(Fault(lambda request: request.headers.get("Authorization") == "Bearer t", code=401, times=10**6))
+
+
+def renew(kubeconfig: Path, api: FakeApi) -> None:
+    """Write a kubeconfig with a fresh token."""
+    path = api.kubeconfig(kubeconfig.parent)
+    path.write_text(path.read_text().replace('"token": "t"', '"token": "fresh"'))
+
+
+def spoil(kubeconfig: Path, text: str | None) -> None:
+    """As a kubeconfig is while somebody replaces it; None: not there."""
+    kubeconfig.unlink()
+    if text is not None:
+        kubeconfig.write_text(text)
+
+
+@pytest.mark.parametrize("broken", ['{"apiVersion": "v1", "clus', "", None], ids=["half", "empty", "absent"])
+async def test_b9_a_kubeconfig_that_cannot_be_read_for_a_while_cuts_nobody_off(
+    api: FakeApi, tmp_path: Path, kubeconfig: Path, broken: str | None
+) -> None:
+    async with agent_running(tmp_path, kubeconfig, NMT) as it:
+        await api.until(lambda: summary(api) == "0/1")
+        spoil(kubeconfig, broken)
+        expire(api)
+        await it.agent.services.command("start", "idle", wait=True)
+        await eventually(lambda: it.agent.reporter.problem)
+        # Several attempts with nothing readable; the last one of them is followed by one that succeeds.
+        count = len(api.requests)
+        await eventually(lambda: len(api.requests) > count + 3)
+        renew(kubeconfig, api)
+        await api.until(lambda: summary(api) == "1/1")
+        await it.shut_down()
+
+
+async def test_b9_an_object_that_is_always_gone_when_the_report_comes_is_no_reason_for_a_storm(
+    api: FakeApi, tmp_path: Path, kubeconfig: Path
+) -> None:
+    gone = json.dumps({"message": "not found", "details": {"name": "n1"}})
+    api.faults.append(Fault(is_report, code=404, body=gone, times=10**6))
+    async with agent_running(tmp_path, kubeconfig, NMT, backoff_seconds=0.2) as it:
+        await eventually(lambda: len(claims(api)) >= 2)
+        started, before = time.monotonic(), len(api.requests)
+        await eventually(lambda: time.monotonic() - started > 0.5)
+        assert len(api.requests) - before <= 10
+        api.faults.clear()
+        await api.until(lambda: summary(api) == "0/1")
+        await it.shut_down()
+
+
+async def test_b9_a_request_that_begins_while_credentials_are_read_has_an_answer_or_a_problem(
+    api: FakeApi, kubeconfig: Path
+) -> None:
+    cluster = NodeResources(Target(kubeconfig=str(kubeconfig)), "n1", 1.0)
+    await cluster.connect()
+    outcomes: list[object] = []
+    for turns in range(60):
+        request = asyncio.create_task(cluster.ensure_capability())
+        renewal = asyncio.create_task(cluster.connect())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        outcomes += await asyncio.gather(
+            request, asyncio.create_task(cluster.ensure_capability()), renewal, return_exceptions=True
+        )
+    await cluster.close()
+    assert {type(outcome) for outcome in outcomes} <= {dict, UnavailableError, type(None)}
+    assert api.objects
+
+
+async def test_b9_heartbeats_find_fresh_credentials_although_there_is_nothing_to_report(
+    api: FakeApi, tmp_path: Path, kubeconfig: Path
+) -> None:
+    async with agent_running(tmp_path, kubeconfig, NMT) as it:
+        await api.until(lambda: api.beats)
+        reports = len(api.writes)
+        renew(kubeconfig, api)
+        expire(api)
+        count = len(api.beats)
+        await api.until(lambda: len(api.beats) > count + 1)
+        await eventually(lambda: it.agent.heartbeat.problem is None)
+        assert len(api.writes) == reports
+        await it.shut_down()
+
+
+async def test_b9_a_server_that_is_away_is_found_again(tmp_path: Path) -> None:
+    async with fake_api() as first:
+        kubeconfig = first.kubeconfig(tmp_path)
+        port = int(first.url.rpartition(":")[2])
+        async with agent_running(tmp_path, kubeconfig, NMT) as it:
+            await first.until(lambda: first.writes)
+            await it.shut_down()
+    async with agent_running(tmp_path, kubeconfig, NMT) as it:
+        await eventually(lambda: "cannot reach" in (it.agent.reporter.problem or ""))
+        async with fake_api(port) as second:
+            await second.until(lambda: second.writes)
+            await it.shut_down()
+
+
+async def test_b10_a_shut_down_says_leaving_before_anything_stops(
+    api: FakeApi, tmp_path: Path, kubeconfig: Path
+) -> None:
+    entry = supervised("s", free_port()).replace("  run:", "  autoStart: true\n  run:")
+    async with agent_running(tmp_path, kubeconfig, entry + NMT) as it:
+        await api.until(lambda: summary(api) == "1/2")
+        await it.shut_down()
+    leaving = [write.report for write in api.writes if write.report["leaving"]]
+    assert [service["state"] for service in leaving[0]["services"]] == ["Stopping", "Stopped"]
+    assert [service["state"] for service in leaving[-1]["services"]] == ["Stopped", "Stopped"]
+    assert [item["ready"] for item in leaving[0]["capabilities"]] == [False, False]
+    assert leaving[-1]["services"][0]["desired"] == "Running"
+    assert ("leases", "hotpool-node-n1") in api.objects or not api.beats
+
+
+async def test_b11_a_report_that_the_schema_refuses_is_replaced_by_nothing_ready(
+    api: FakeApi, tmp_path: Path, kubeconfig: Path
+) -> None:
+    async with agent_running(tmp_path, kubeconfig, NMT) as it:
+        await api.until(lambda: summary(api) == "0/1")
+        refusal = json.dumps({"message": "status.report.services[0].state: Unsupported value"})
+        api.faults.append(Fault(is_report, code=422, body=refusal))
+        await it.agent.services.command("start", "idle", wait=True)
+        await api.until(lambda: (api.report("n1") or {})["services"] == [])
+        (capability,) = (api.report("n1") or {})["capabilities"]
+        assert (capability["ready"], capability["reason"]) == (False, "ReportRejected")
+        await it.agent.services.command("stop", "idle", wait=True)
+        await api.until(lambda: (api.report("n1") or {})["services"])
+        await it.shut_down()
+
+
+async def test_b12_a_newcomer_does_not_write_over_a_live_agent(api: FakeApi, tmp_path: Path, kubeconfig: Path) -> None:
+    api.put("nodecapabilities", "n1", stranger())
+    api.put("leases", "hotpool-node-n1", {"metadata": {}, "spec": {"renewTime": "0"}})
+    async with agent_running(tmp_path, kubeconfig, NMT) as it:
+        alive = asyncio.create_task(_beat(api))
+        await eventually(lambda: "belongs to another live agent (instance other)" in (it.agent.reporter.problem or ""))
+        status = await it.agent.dispatch(_status())
+        assert "another live agent" in status["problems"]["report"]
+        assert api.writes == []
+        assert api.beats == []
+        # When the other one has gone, the node is the newcomer's.
+        alive.cancel()
+        await api.until(lambda: stamps(api) == [(8, 1)], seconds=15)
+        await it.shut_down()
+
+
+async def test_b12_a_node_whose_agent_said_leaving_is_taken_at_once(
+    api: FakeApi, tmp_path: Path, kubeconfig: Path
+) -> None:
+    api.put("nodecapabilities", "n1", stranger(leaving=True, intervalSeconds=120))
+    async with agent_running(tmp_path, kubeconfig, NMT) as it:
+        await api.until(lambda: stamps(api) == [(8, 1)])
+        await it.shut_down()
+
+
+async def _beat(api: FakeApi) -> None:
+    for count in range(10**6):
+        api.put("leases", "hotpool-node-n1", {"metadata": {}, "spec": {"renewTime": str(count)}})
+        await asyncio.sleep(0.1)
+
+
+def _status() -> Request:
+    return Request(op="status")
+
+
+def _seconds(first: str, second: str) -> float:
+    return (datetime.fromisoformat(second) - datetime.fromisoformat(first)).total_seconds()

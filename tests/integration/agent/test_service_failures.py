@@ -1,0 +1,248 @@
+"""What the agent does after each kind of failure (behaviour B7, B9, B11), against a server that fails on demand."""
+
+import json
+import time
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support.agent_run import agent_running, eventually
+from tests.support.certificates import Authority
+from tests.support.fake_api import FakeApi, Fault, fake_api, is_claim, is_report, is_watch
+
+NMT = "- {id: idle, type: nmt, run: {command: [sleep, '600']}}\n"
+
+
+def claims(api: FakeApi) -> int:
+    return sum(method == "PATCH" and path.split("?")[0].endswith("capabilities/n1") for method, path in api.requests)
+
+
+def attempts(api: FakeApi) -> int:
+    return sum(method == "PATCH" and "/status" in path for method, path in api.requests)
+
+
+def summary(api: FakeApi) -> str | None:
+    return (api.report("n1") or {}).get("summary")
+
+
+def refusal(message: str) -> str:
+    return json.dumps({"kind": "Status", "message": message})
+
+
+# TLS.
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ("authority", "check certificate-authority"),
+        ("expired", "has expired"),
+        ("name", "check `server` in the kubeconfig"),
+    ],
+)
+async def test_b9_a_certificate_that_cannot_be_trusted_is_explained_and_nothing_is_sent(
+    tmp_path: Path, wrong: str, words: str
+) -> None:
+    authority = Authority(tmp_path / "pki")
+    address = "127.0.0.9" if wrong == "name" else "127.0.0.1"
+    pair = authority.issue("server", address, days=-1 if wrong == "expired" else 1)
+    trusted = Authority(tmp_path / "other") if wrong == "authority" else authority
+    async with fake_api(tls=authority.context(pair)) as api:
+        path = api.kubeconfig(tmp_path, {"token": "t"}, {"certificate-authority": str(trusted.path)})
+        async with agent_running(tmp_path, path, NMT) as it:
+            await eventually(lambda: words in (it.agent.reporter.problem or ""))
+            await eventually(lambda: words in (it.agent.watch.problem or ""))
+            assert "TLS" in (it.agent.reporter.problem or "")
+            assert api.requests == []
+            # What was wrong is put right in the file, and noticed.
+            if wrong == "authority":
+                api.kubeconfig(tmp_path, {"token": "t"}, {"certificate-authority": str(authority.path)})
+                await api.until(lambda: api.writes)
+            await it.shut_down()
+
+
+async def test_b9_a_server_without_tls_is_explained(tmp_path: Path, api: FakeApi) -> None:
+    path = api.kubeconfig(tmp_path, None, {"server": api.url.replace("http:", "https:")})
+    async with agent_running(tmp_path, path, NMT) as it:
+        await eventually(lambda: "check the scheme and port" in (it.agent.reporter.problem or ""))
+        await it.shut_down()
+
+
+# Answers.
+
+
+async def test_b7_after_a_conflict_the_agent_reads_and_then_decides(
+    api: FakeApi, tmp_path: Path, kubeconfig: Path
+) -> None:
+    async with agent_running(tmp_path, kubeconfig, NMT) as it:
+        await api.until(lambda: summary(api) == "0/1")
+        api.faults.append(Fault(is_report, code=409, body=refusal("the object has been modified")))
+        before = claims(api)
+        await it.agent.services.command("start", "idle", wait=True)
+        await api.until(lambda: summary(api) == "1/1")
+        assert claims(api) == before + 1
+        assert [(write.report["epoch"], write.report["sequence"]) for write in api.writes] == [(1, 1), (1, 3)]
+        await it.shut_down()
+
+
+@pytest.mark.parametrize("code", [400, 413, 422])
+async def test_b11_a_report_that_is_refused_or_too_large_gives_way_to_nothing_ready_and_it_shows(
+    api: FakeApi, tmp_path: Path, kubeconfig: Path, code: int
+) -> None:
+    async with agent_running(tmp_path, kubeconfig, NMT) as it:
+        await api.until(lambda: summary(api) == "0/1")
+        api.faults.append(Fault(is_report, code=code, body=refusal("no")))
+        await it.agent.services.command("start", "idle", wait=True)
+        await api.until(lambda: len(api.writes) == 2)
+        report = api.writes[1].report
+        assert [(item["ready"], item["reason"]) for item in report["capabilities"]] == [(False, "ReportRejected")]
+        await eventually(lambda: "nothing is ready" in (it.agent.reporter.rejected or ""))
+        # Live all the same, and no storm: one refused report, one minimal one.
+        beats = len(api.beats)
+        await api.until(lambda: len(api.beats) >= beats + 2)
+        assert attempts(api) == 3
+        await it.agent.services.command("stop", "idle", wait=True)
+        await api.until(lambda: len(api.writes) == 3)
+        await eventually(lambda: it.agent.reporter.rejected is None)
+        await it.shut_down()
+
+
+async def test_b11_no_heartbeat_confirms_an_older_report_while_even_the_minimal_one_is_refused(
+    api: FakeApi, tmp_path: Path, kubeconfig: Path
+) -> None:
+    async with agent_running(tmp_path, kubeconfig, NMT) as it:
+        await it.until("idle", "Stopped")
+        await it.agent.services.command("start", "idle", wait=True)
+        await api.until(lambda: summary(api) == "1/1" and api.beats)
+        refused = Fault(is_report, code=413, body="too large", times=10**6)
+        api.faults.append(refused)
+        await it.agent.services.command("stop", "idle", wait=True)
+        await eventually(lambda: "413" in (it.agent.reporter.problem or ""))
+        beats, tries = len(api.beats), attempts(api)
+        # Several more attempts, longer than two heartbeats.
+        await api.until(lambda: attempts(api) >= tries + 8, seconds=30)
+        assert len(api.beats) == beats
+        api.faults.remove(refused)
+        await api.until(lambda: summary(api) == "0/1" and len(api.beats) > beats)
+        await it.shut_down()
+
+
+async def test_b7_a_stale_report_is_not_sent_again_but_read_and_decided(
+    api: FakeApi, tmp_path: Path, kubeconfig: Path
+) -> None:
+    async with agent_running(tmp_path, kubeconfig, NMT) as it:
+        await api.until(lambda: summary(api) == "0/1")
+        before = claims(api)
+        api.faults.append(Fault(is_report, code=422, body=refusal("stale report: a later one is stored")))
+        await it.agent.services.command("start", "idle", wait=True)
+        await api.until(lambda: summary(api) == "1/1")
+        assert claims(api) == before + 1
+        assert "services" in (api.report("n1") or {})
+        await it.shut_down()
+
+
+async def test_b8_an_object_that_is_missing_each_time_makes_no_storm(
+    api: FakeApi, tmp_path: Path, kubeconfig: Path
+) -> None:
+    body = json.dumps({"message": "not found", "details": {"kind": "nodecapabilities", "name": "n1"}})
+    api.faults.append(Fault(is_report, code=404, body=body, times=10**6))
+    async with agent_running(tmp_path, kubeconfig, NMT, backoff_seconds=0.2) as it:
+        await api.until(lambda: attempts(api) >= 1)
+        started, before = time.monotonic(), attempts(api)
+        await eventually(lambda: time.monotonic() - started > 0.6)
+        assert attempts(api) - before <= 6
+        api.faults.clear()
+        await api.until(lambda: summary(api) == "0/1")
+        await it.shut_down()
+
+
+@pytest.mark.parametrize("code", [429, 500, 503])
+@pytest.mark.parametrize("form", ["seconds", "date"])
+async def test_b9_the_agent_waits_as_long_as_the_server_asks_and_no_longer_than_h(
+    api: FakeApi, tmp_path: Path, kubeconfig: Path, code: int, form: str
+) -> None:
+    now = datetime.now(UTC)
+    dates = {
+        "Retry-After": format_datetime(now + timedelta(hours=1), usegmt=True),
+        "Date": format_datetime(now, usegmt=True),
+    }
+    headers = {"Retry-After": "3600"} if form == "seconds" else dates
+    api.faults.append(Fault(is_claim, code=code, headers=headers))
+    async with agent_running(tmp_path, kubeconfig, NMT, interval=1) as it:
+        await api.until(lambda: claims(api) == 1)
+        asked = time.monotonic()
+        await api.until(lambda: claims(api) == 2)
+        assert time.monotonic() - asked >= 0.9
+        await api.until(lambda: summary(api) == "0/1")
+        await it.shut_down()
+
+
+@pytest.mark.parametrize("body", ["", "<html>sign in</html>", "{", "[]", "null", '"yes"', "7"])
+async def test_b9_an_answer_that_is_no_object_says_nothing_and_is_asked_for_again(
+    api: FakeApi, tmp_path: Path, kubeconfig: Path, body: str
+) -> None:
+    api.faults.append(Fault(lambda _: True, code=200, body=body, times=12))
+    async with agent_running(tmp_path, kubeconfig, NMT) as it:
+        await eventually(lambda: "no JSON object" in (it.agent.reporter.problem or ""))
+        await api.until(lambda: summary(api) == "0/1" and api.watches)
+        assert api.in_flight == 0
+        await it.shut_down()
+
+
+@pytest.mark.parametrize(
+    "line", ["nonsense\n", "[]\n", "{}\n", '{"type": "MODIFIED"}\n', '{"type": "MODIFIED", "object": 7}\n']
+)
+async def test_b8_a_watch_that_sends_nonsense_is_opened_again(
+    api: FakeApi, tmp_path: Path, kubeconfig: Path, line: str
+) -> None:
+    api.faults.append(Fault(is_watch, code=200, body=line))
+    async with agent_running(tmp_path, kubeconfig, NMT) as it:
+        await api.until(lambda: api.writes and api.watches)
+        api.delete("nodecapabilities", "n1")
+        await api.until(lambda: (api.report("n1") or {}).get("epoch") == 2)
+        await it.shut_down()
+
+
+@pytest.mark.parametrize("code", [410, 500])
+async def test_b8_a_watch_that_ends_with_an_error_is_opened_again(
+    api: FakeApi, tmp_path: Path, kubeconfig: Path, code: int
+) -> None:
+    error = {"type": "ERROR", "object": {"kind": "Status", "code": code, "message": "over"}}
+    api.faults.append(Fault(is_watch, code=200, body=json.dumps(error) + "\n"))
+    async with agent_running(tmp_path, kubeconfig, NMT) as it:
+        await api.until(lambda: api.writes and api.watches)
+        await it.shut_down()
+
+
+async def test_b9_a_watch_that_ends_at_once_each_time_makes_no_storm(
+    api: FakeApi, tmp_path: Path, kubeconfig: Path
+) -> None:
+    api.faults.append(Fault(is_watch, code=200, body="", times=10**6))
+
+    def watches() -> int:
+        return sum("watch=" in path for _, path in api.requests)
+
+    async with agent_running(tmp_path, kubeconfig, NMT, interval=30, backoff_seconds=0.1) as it:
+        await api.until(lambda: watches() >= 3)
+        started, before = time.monotonic(), watches()
+        await eventually(lambda: time.monotonic() - started > 1.0)
+        assert watches() - before <= 5
+        api.faults.clear()
+        await it.shut_down()
+
+
+async def test_b9_what_the_server_never_answers_is_given_up_and_read(
+    api: FakeApi, tmp_path: Path, kubeconfig: Path
+) -> None:
+    async with agent_running(tmp_path, kubeconfig, NMT, request_seconds=0.4) as it:
+        await api.until(lambda: summary(api) == "0/1")
+        before = claims(api)
+        hanging: Any = Fault(is_report, kind="hang")
+        api.faults.append(hanging)
+        await it.agent.services.command("start", "idle", wait=True)
+        await eventually(lambda: "no answer in 0.4 s" in (it.agent.reporter.problem or "") or summary(api) == "1/1")
+        await api.until(lambda: summary(api) == "1/1")
+        assert claims(api) >= before + 1
+        await it.shut_down()

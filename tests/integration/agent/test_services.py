@@ -1,0 +1,308 @@
+"""The agent and real service processes (behaviour A), with a fake API server over HTTP."""
+
+import asyncio
+import errno
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import aiohttp
+import psutil
+import pytest
+from tests.support.agent_run import FAKE, agent_running, capability, eventually, supervised
+from tests.support.fake_api import FakeApi, Fault
+
+from hotpool_agent.service_manager import CommandError
+from hotpool_agent.services import ports, process
+from hotpool_agent.services.process import Command, LaunchError, Process, StuckError
+from localfleet.ports import free_port
+
+HURRIED = (
+    "  ready: {http: {path: /health, expectBody: '\"ok\"'}, periodSeconds: 0.1, timeoutSeconds: 0.2, startSeconds: 1}\n"
+)
+
+
+async def test_a2_start_and_stop_and_their_repetition_succeed(api: FakeApi, tmp_path: Path, port: int) -> None:
+    async with agent_running(tmp_path, api.kubeconfig(tmp_path), supervised("s", port)) as it:
+        await api.until(lambda: capability(api) == (False, "Stopped"))
+        assert await it.agent.services.command("start", "s", wait=True) == "s: Running"
+        assert await it.agent.services.command("start", "s", wait=True) == "s: Running already"
+        pid = it.service("s").machine.pid
+        await api.until(lambda: capability(api) == (True, None))
+        assert await it.agent.services.command("stop", "s", wait=True) == "s: Stopped"
+        assert pid is not None
+        assert not psutil.pid_exists(pid)
+        assert not ports.listening(port)
+        assert await it.agent.services.command("stop", "s", wait=True) == "s: Stopped already"
+        await it.shut_down()
+
+
+async def test_a3_an_observed_service_is_what_its_probe_says(api: FakeApi, tmp_path: Path, port: int) -> None:
+    entry = f"- {{id: o, type: asr, port: {port}, observe: {{http: {{path: /health}}, periodSeconds: 0.05}}}}\n"
+    async with agent_running(tmp_path, api.kubeconfig(tmp_path), entry) as it:
+        await api.until(lambda: capability(api) == (False, "Stopped"))
+        other = await asyncio.create_subprocess_exec("python3", FAKE, "--port", str(port))
+        await api.until(lambda: capability(api) == (True, None))
+        with pytest.raises(CommandError, match="observed"):
+            await it.agent.services.command("stop", "o", wait=True)
+        async with aiohttp.ClientSession() as session:
+            await session.post(f"http://127.0.0.1:{port}/health?status=503")
+        await api.until(lambda: capability(api) == (False, "Failed"))
+        other.kill()
+        await other.wait()
+        await api.until(lambda: capability(api) == (False, "Stopped"))
+        await it.shut_down()
+
+
+async def test_a3_a_port_that_a_stranger_has_is_a_clear_failure(api: FakeApi, tmp_path: Path, port: int) -> None:
+    with socket.create_server(("127.0.0.1", port)):
+        async with agent_running(tmp_path, api.kubeconfig(tmp_path), supervised("s", port)) as it:
+            await it.until("s", "Stopped")
+            with pytest.raises(CommandError, match=f"port {port} is already in use by process {os.getpid()}"):
+                await it.agent.services.command("start", "s", wait=True)
+            await it.shut_down()
+
+
+async def test_a3_without_a_probe_a_service_runs_when_its_port_answers(api: FakeApi, tmp_path: Path, port: int) -> None:
+    entry = supervised("s", port, "--start-delay", "0.3", more="  autoStart: true\n")
+    async with agent_running(tmp_path, api.kubeconfig(tmp_path), entry) as it:
+        await it.until("s", "Running")
+        assert ports.listening(port)
+        await it.shut_down()
+
+
+async def test_a4_stop_during_start_leaves_no_process_and_no_error(api: FakeApi, tmp_path: Path, port: int) -> None:
+    async with agent_running(tmp_path, api.kubeconfig(tmp_path), supervised("s", port, "--start-delay", "30")) as it:
+        await it.until("s", "Stopped")
+        await it.agent.services.command("start", "s", wait=False)
+        await eventually(lambda: it.service("s").machine.pid)
+        pid = it.service("s").machine.pid
+        assert pid
+        assert await it.agent.services.command("stop", "s", wait=True) == "s: Stopped"
+        assert not psutil.pid_exists(pid)
+        assert it.service("s").machine.last_error is None
+        await it.shut_down()
+
+
+async def test_a4_start_during_stop_ends_running(api: FakeApi, tmp_path: Path, port: int) -> None:
+    async with agent_running(tmp_path, api.kubeconfig(tmp_path), supervised("s", port, "--ignore-term")) as it:
+        await it.until("s", "Stopped")
+        await it.agent.services.command("start", "s", wait=True)
+        pid = it.service("s").machine.pid
+        await it.agent.services.command("stop", "s", wait=False)
+        assert it.state("s") == "Stopping"
+        await eventually(lambda: "end" in it.service("s")._tasks)  # noqa: SLF001 - TERM is on its way
+        assert await it.agent.services.command("start", "s", wait=True) == "s: Running"
+        assert it.service("s").machine.pid != pid
+        await it.shut_down()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--health-status", "503"], "status 503"),
+        (["--health-body", "no"], "body 'no'"),
+        (["--hang"], "no answer in 0.2 s"),
+        (["--abort"], "Payload"),
+        (["--start-delay", "30"], "Connect"),
+    ],
+)
+async def test_a5_readiness_fails_closed_and_leaves_no_process(
+    api: FakeApi, tmp_path: Path, port: int, arguments: list[str], words: str
+) -> None:
+    entry = supervised("s", port, *arguments, more=HURRIED)
+    async with agent_running(tmp_path, api.kubeconfig(tmp_path), entry) as it:
+        await it.until("s", "Stopped")
+        await it.agent.services.command("start", "s", wait=False)
+        await eventually(lambda: it.service("s").machine.pid)
+        pid = it.service("s").machine.pid
+        assert pid
+        await it.service("s").wait_settled()
+        assert it.state("s") == "Failed"
+        error = it.service("s").machine.last_error or ""
+        assert error.startswith("not ready after 1 s: GET /health: ")
+        assert words in error
+        assert not psutil.pid_exists(pid)
+        assert not ports.listening(port)
+        await api.until(lambda: capability(api) == (False, "Failed"))
+        assert all(not item["ready"] for write in api.writes for item in write.report["capabilities"])
+        await it.shut_down()
+
+
+async def test_a5_an_exit_during_the_start_is_a_failure_with_its_code(api: FakeApi, tmp_path: Path, port: int) -> None:
+    async with agent_running(tmp_path, api.kubeconfig(tmp_path), supervised("s", port, "--exit-code", "3")) as it:
+        await it.until("s", "Stopped")
+        with pytest.raises(CommandError, match="exited with code 3"):
+            await it.agent.services.command("start", "s", wait=True)
+        await it.shut_down()
+
+
+async def test_a5_a_program_that_is_not_there_is_a_failure(api: FakeApi, tmp_path: Path) -> None:
+    entry = "- {id: s, type: asr, run: {command: [/no/such/program]}}\n"
+    async with agent_running(tmp_path, api.kubeconfig(tmp_path), entry) as it:
+        await it.until("s", "Stopped")
+        with pytest.raises(CommandError, match=r"cannot run '/no/such/program': No such file"):
+            await it.agent.services.command("start", "s", wait=True)
+        await it.shut_down()
+
+
+async def test_a7_a_crash_withdraws_at_once_and_ends_what_is_left_of_the_group(
+    api: FakeApi, tmp_path: Path, port: int
+) -> None:
+    async with agent_running(tmp_path, api.kubeconfig(tmp_path), supervised("s", port, "--child"), debounce=30.0) as it:
+        await it.until("s", "Stopped")
+        await it.agent.services.command("start", "s", wait=True)
+        await it.agent.reporter.flush()
+        await api.until(lambda: capability(api) == (True, None))
+        pid = it.service("s").machine.pid
+        assert pid
+        child = psutil.Process(pid).children()[0]
+        os.kill(pid, signal.SIGSEGV)
+        await api.until(lambda: capability(api) == (False, "Failed"))
+        await it.service("s").wait_settled()
+        assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+        (service,) = (api.report("n1") or {})["services"]
+        assert (service["lastError"], service["desired"], service["pid"]) == ("killed by SIGSEGV", "Running", None)
+        await it.shut_down()
+
+
+async def test_a8_wishes_survive_and_only_a_user_changes_them(api: FakeApi, tmp_path: Path) -> None:
+    first, second = free_port(), free_port()
+    entries = supervised("a", first) + supervised("b", second).replace("  run:", "  autoStart: true\n  run:")
+    async with agent_running(tmp_path, api.kubeconfig(tmp_path), entries) as it:
+        await it.until("b", "Running")
+        await it.agent.services.command("start", "a", wait=True)
+        await it.agent.services.command("stop", "b", wait=True)
+        await it.shut_down()
+    async with agent_running(tmp_path, api.kubeconfig(tmp_path), entries) as it:
+        await it.until("a", "Running")
+        assert it.state("b") == "Stopped"
+        await api.until(lambda: [s["desiredBy"] for s in (api.report("n1") or {})["services"]] == ["local", "local"])
+        await it.shut_down()
+
+
+async def test_a9_term_follows_the_accepted_report(api: FakeApi, tmp_path: Path, port: int) -> None:
+    async with agent_running(tmp_path, api.kubeconfig(tmp_path), supervised("s", port), announce_seconds=20.0) as it:
+        await it.until("s", "Stopped")
+        await it.agent.services.command("start", "s", wait=True)
+        await api.until(lambda: capability(api) == (True, None))
+        pid = it.service("s").machine.pid
+        assert pid
+        held = Fault(lambda request: request.path.endswith("/status"), kind="hang")
+        api.faults.append(held)
+        await it.agent.services.command("stop", "s", wait=False)
+        await api.until(lambda: held.times == 0)
+        assert psutil.pid_exists(pid)
+        assert it.state("s") == "Stopping"
+        held.release.set()
+        await it.until("s", "Stopped")
+        states = [service["state"] for write in api.writes for service in write.report["services"]]
+        assert "Stopping" in states
+        assert not psutil.pid_exists(pid)
+        await it.shut_down()
+
+
+async def test_a9_while_disconnected_term_follows_after_the_limit(api: FakeApi, tmp_path: Path, port: int) -> None:
+    async with agent_running(tmp_path, api.kubeconfig(tmp_path), supervised("s", port), announce_seconds=0.3) as it:
+        await it.until("s", "Stopped")
+        await it.agent.services.command("start", "s", wait=True)
+        await api.until(lambda: capability(api) == (True, None))
+        api.faults.append(Fault(lambda _: True, code=503, times=10**6))
+        assert await it.agent.services.command("stop", "s", wait=True) == "s: Stopped"
+        assert capability(api) == (True, None)
+        api.faults.clear()
+        await api.until(lambda: capability(api) == (False, "Stopped"))
+        await it.shut_down()
+
+
+async def test_a9_kill_follows_term_and_takes_the_whole_group(api: FakeApi, tmp_path: Path, port: int) -> None:
+    entry = supervised("s", port, "--ignore-term", "--child")
+    async with agent_running(tmp_path, api.kubeconfig(tmp_path), entry, stop_seconds=0.2) as it:
+        await it.until("s", "Stopped")
+        await it.agent.services.command("start", "s", wait=True)
+        pid = it.service("s").machine.pid
+        assert pid
+        child = psutil.Process(pid).children()[0].pid
+        assert await it.agent.services.command("stop", "s", wait=True) == "s: Stopped"
+        assert not psutil.pid_exists(pid)
+        assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
+        await it.shut_down()
+
+
+async def sleeper(folder: Path, port: int | None) -> Process:
+    """A process that does nothing, as the agent runs one."""
+    return await Process.launch(Command(("sleep", "600"), {}, folder, folder / "log", port, "mark"))
+
+
+async def test_a9_who_has_the_port_is_looked_up_once_and_not_while_waiting(
+    tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It means to read about every process of the machine, in the event loop."""
+    asked: list[int] = []
+
+    def owner(number: int) -> str:
+        asked.append(number)
+        return "somebody"
+
+    monkeypatch.setattr(process, "KILL_SECONDS", 0.5)
+    monkeypatch.setattr(ports, "owner", owner)
+    ours = await sleeper(tmp_path, port)
+    with socket.create_server(("127.0.0.1", port)), pytest.raises(StuckError, match="in use by somebody"):
+        await ours.end(0.5)
+    assert asked == [port]
+
+
+async def test_a9_a_group_that_has_ended_is_never_signalled_again(
+    tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its number may be a stranger's by the time that somebody tries again to free the port."""
+    monkeypatch.setattr(process, "KILL_SECONDS", 0.2)
+    ours, stranger = await sleeper(tmp_path, port), await sleeper(tmp_path, None)
+    with socket.create_server(("127.0.0.1", port)):
+        with pytest.raises(StuckError, match=f"port {port}"):
+            await ours.end(0)
+        ours.pid = stranger.pid
+        with pytest.raises(StuckError, match=f"port {port}"):
+            await ours.end(0.2)
+    await ours.free()
+    assert psutil.Process(stranger.pid).status() != psutil.STATUS_ZOMBIE
+    await stranger.end(0)
+
+
+async def test_a5_a_process_that_cannot_be_watched_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_more_files(_: int) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    before = set(psutil.Process().children())
+    with monkeypatch.context() as scarce:
+        scarce.setattr(os, "pidfd_open", no_more_files)
+        with pytest.raises(LaunchError, match="Too many open files"):
+            await sleeper(tmp_path, None)
+    assert set(psutil.Process().children()) == before
+
+
+async def test_a3_b11_a_name_that_is_no_text_ends_nothing(api: FakeApi, tmp_path: Path, port: int) -> None:
+    script = (
+        "import socket, time; open('/proc/self/comm', 'wb').write(b'\\xff\\xfe');"
+        f"server = socket.create_server(('127.0.0.1', {port})); time.sleep(600)"
+    )
+    stranger = await asyncio.create_subprocess_exec(sys.executable, "-c", script)
+    await eventually(lambda: ports.listening(port))
+    async with agent_running(tmp_path, api.kubeconfig(tmp_path), supervised("s", port)) as it:
+        await it.until("s", "Stopped")
+        with pytest.raises(CommandError, match="already in use by process"):
+            await it.agent.services.command("start", "s", wait=True)
+        await api.until(lambda: capability(api) == (False, "Failed"))
+        await it.shut_down()
+    stranger.kill()
+    await stranger.wait()
+
+
+async def test_a2_an_unknown_service_is_named(api: FakeApi, tmp_path: Path, port: int) -> None:
+    async with agent_running(tmp_path, api.kubeconfig(tmp_path), supervised("s", port)) as it:
+        await it.until("s", "Stopped")
+        with pytest.raises(CommandError, match="x: no such service; there are: s"):
+            await it.agent.services.command("start", "x", wait=True)
+        await it.shut_down()

@@ -1,0 +1,183 @@
+"""Commands whose work another part does (behaviour A2, A10): the real program against a stand-in behind the socket."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tests.support.agent_process import Command, daemon
+from tests.support.agent_run import supervised
+from tests.support.fake_api import FakeApi, Fault
+
+from hotpool_agent.control import socket_server
+from hotpool_agent.control.protocol import AgentDownError, Request, RequestError, ask
+from hotpool_agent.paths import socket_path
+from localfleet.ports import free_port
+
+BROKEN = "- {id: broken, type: tts, autoStart: true, run: {command: ['false']}}\n"
+NMT = (
+    "- {id: idle, type: nmt, run: {command: [sleep, '600']},\n"
+    "   attributes: {languages: ['no', en], tier: ['on', '1e3'], rules: [{kind: any_to_en, languages: ['no']}]}}\n"
+)
+
+
+class StandIn:
+    """Remembers what it was asked, and answers what it was told to."""
+
+    def __init__(self) -> None:
+        self.asked: list[Request] = []
+        self.answer: Any = "done"
+
+    async def dispatch(self, request: Request) -> Any:
+        self.asked.append(request)
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+@pytest.fixture
+async def agent(tmp_path: Path) -> AsyncIterator[StandIn]:
+    stand_in = StandIn()
+    server = await socket_server.serve(socket_path(tmp_path / "state" / "n1"), stand_in.dispatch)
+    yield stand_in
+    server.close()
+
+
+@pytest.mark.parametrize("command", ["start", "stop", "restart"])
+async def test_a2_a_command_names_the_service_and_waits_unless_told_not_to(
+    agent: StandIn, hotpool_agent: Command, command: str
+) -> None:
+    agent.answer = "s: Running"
+    result = await hotpool_agent(command, "s", "--node", "n1")
+    assert (result.code, result.out, result.err) == (0, "s: Running\n", "")
+    await hotpool_agent(command, "s", "--node", "n1", "--no-wait")
+    assert [asdict(request) for request in agent.asked] == [
+        {"op": command, "id": "s", "wait": True},
+        {"op": command, "id": "s", "wait": False},
+    ]
+
+
+async def test_a10_reload_says_what_changed_or_every_error_of_the_catalogue(
+    agent: StandIn, hotpool_agent: Command
+) -> None:
+    agent.answer = "added: a; removed: b"
+    result = await hotpool_agent("reload", "--node", "n1")
+    assert (result.code, result.out) == (0, "added: a; removed: b\n")
+    agent.answer = RequestError("c.yaml:3: x\nc.yaml:9: y")
+    refused = await hotpool_agent("reload", "--node", "n1")
+    assert (refused.code, refused.out, refused.err) == (1, "", "c.yaml:3: x\nc.yaml:9: y\n")
+    assert [request.op for request in agent.asked] == ["reload", "reload"]
+
+
+@pytest.mark.parametrize("words", [["status"], ["report"], ["reload"], ["restart", "s"], ["start", "s"], ["stop", "s"]])
+async def test_a2_without_an_agent_every_question_ends_with_3(hotpool_agent: Command, words: list[str]) -> None:
+    result = await hotpool_agent(*words, "--node", "n1")
+    assert (result.code, result.out) == (3, "")
+    assert "no agent answers at " in result.err
+
+
+async def test_a2_an_agent_that_ends_before_its_answer_is_not_taken_for_one(tmp_path: Path) -> None:
+    path = tmp_path / "agent.sock"
+
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readline()
+        writer.write(b'{"ok": true, "resu')
+        writer.close()
+
+    server = await asyncio.start_unix_server(hang_up, path)
+    with pytest.raises(AgentDownError, match="ended before it answered"):
+        await asyncio.to_thread(ask, path, Request(op="status"))
+    server.close()
+
+
+async def test_b1_report_prints_the_wire_form_that_the_api_server_gets_next(
+    api: FakeApi, tmp_path: Path, environment: dict[str, str], hotpool_agent: Command
+) -> None:
+    async with daemon(api, tmp_path, environment, NMT):
+        stored = api.report("n1") or {}
+        plain = json.loads((await hotpool_agent("report", "--node", "n1", "-o", "json")).out)
+        assert plain == {**stored, "sequence": plain["sequence"], "time": plain["time"]} | _nulls(plain)
+        assert plain["sequence"] > stored["sequence"]
+        text = (await hotpool_agent("report", "--node", "n1")).out
+        again = yaml.safe_load(text)
+        # In YAML 1.1, as kubectl reads it, a bare `no` would be false.
+        assert again == {**plain, "time": again["time"], "sequence": again["sequence"]}
+        assert list(again) == list(plain)
+        assert again["services"][0]["languages"] == ["no", "en"]
+
+
+def _nulls(plain: dict[str, Any]) -> dict[str, Any]:
+    """What a merge patch leaves out of what is stored: nulls, at the top level here."""
+    return {key: value for key, value in plain.items() if value is None}
+
+
+async def test_a3_status_ends_with_5_when_a_service_that_is_shown_has_failed(
+    api: FakeApi, tmp_path: Path, environment: dict[str, str], hotpool_agent: Command
+) -> None:
+    patient = environment | {"HOTPOOL_AGENT_RESTART_SECONDS": "60"}  # Failed until the end of the test
+    async with daemon(api, tmp_path, patient, BROKEN + NMT):
+        await api.until(lambda: "exited with code 1" in str(api.report("n1")), seconds=30)
+        whole = await hotpool_agent("status", "--node", "n1")
+        assert (whole.code, whole.err) == (5, "")
+        assert (await hotpool_agent("status", "broken", "--node", "n1")).code == 5
+        assert (await hotpool_agent("status", "idle", "--node", "n1")).code == 0
+
+
+async def test_b9_status_ends_with_4_while_the_cluster_does_not_hear_the_agent(
+    api: FakeApi, tmp_path: Path, environment: dict[str, str], hotpool_agent: Command
+) -> None:
+    async with daemon(api, tmp_path, environment, supervised("s", free_port())):
+        assert (await hotpool_agent("status", "--node", "n1")).code == 0
+        fault = Fault(lambda _: True, code=500, times=10**9)
+        api.faults.append(fault)
+        await hotpool_agent("start", "s", "--node", "n1")
+        path = socket_path(tmp_path / "state" / "n1")
+        async with asyncio.timeout(30):
+            while "report" not in (await asyncio.to_thread(ask, path, Request(op="status")))["problems"]:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        deaf = await hotpool_agent("status", "--node", "n1")
+        assert deaf.code == 4
+        assert [line for line in deaf.out.splitlines() if line.startswith("report: ")]
+        shown = json.loads((await hotpool_agent("status", "--node", "n1", "-o", "json")).out)
+        assert shown["problems"]["report"]
+        assert shown["listening"].startswith("127.0.0.1:")
+        fault.times = 0
+
+
+async def test_a1_check_explains_every_error_at_once_or_lists_the_services(
+    tmp_path: Path, hotpool_agent: Command
+) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(
+        "version: 2\ntypes: {asr: {devices: [gpu]}}\nservices:\n- {id: a, type: asr, run: {command: [x]}}\n"
+        "- {id: b, prot: 1}\n- {id: b, type: nmt, observe: {http: {}}}\n",
+        encoding="utf-8",
+    )
+    bad = await hotpool_agent("check", str(path))
+    assert (bad.code, bad.out) == (2, "")
+    assert [line.split(": ")[:2] for line in bad.err.splitlines()] == [
+        [f"{path}:1", "version"],
+        [f"{path}:4", "services[0]"],
+        [f"{path}:5", "services[1].prot"],
+        [f"{path}:5", "services[1].type"],
+        [f"{path}:6", "services[2].id"],
+        [f"{path}:6", "services[2].observe.http"],
+    ]
+    path.write_text(
+        "version: 1\nservices:\n- {id: a, type: asr, device: gpu, port: 1, model: m, autoStart: true,"
+        " run: {command: [x]}}\n- {id: b, type: nmt, port: 2, observe: {http: {}}}\n",
+        encoding="utf-8",
+    )
+    good = await hotpool_agent("check", str(path))
+    assert (good.code, good.err) == (0, "")
+    assert [line.split() for line in good.out.splitlines()] == [
+        ["ID", "TYPE", "DEVICE", "PORT", "MODEL", "HOW", "AUTOSTART"],
+        ["a", "asr", "gpu", "1", "m", "run", "yes"],
+        ["b", "nmt", "-", "2", "-", "observe", "http", "-"],
+    ]
+    plain = json.loads((await hotpool_agent("check", str(path), "-o", "json")).out)
+    assert [(service["id"], service["autoStart"]) for service in plain["services"]] == [("a", True), ("b", False)]

@@ -1,0 +1,166 @@
+"""Observed systemd units (behaviour A3, A5): real D-Bus messages over a real socket; systemd is a stand-in."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+from tests.support.agent_run import eventually
+from tests.support.fake_bus import FakeBus, Unit, fake_bus
+from tests.support.probing import how, observing, until_seen
+
+from hotpool_agent.probes.http_tcp import ProbeResult
+from hotpool_agent.probes.prober import Prober
+
+UNIT: Final = "whisper.service"
+ASKED: Final = {"systemd": {"unit": UNIT}}
+
+
+@pytest.fixture
+async def observer(tmp_path: Path) -> AsyncIterator[Prober]:
+    async with observing(tmp_path) as observer:
+        yield observer
+
+
+@pytest.fixture
+async def bus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FakeBus]:
+    async with fake_bus(tmp_path) as bus:
+        monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", bus.address)
+        yield bus
+
+
+@pytest.mark.parametrize(
+    ("state", "expected"),
+    [
+        ("active", ProbeResult(ok=True, pid=4711)),
+        ("reloading", ProbeResult(ok=True, pid=4711)),
+        ("inactive", ProbeResult(ok=False, absent=True, detail=f"{UNIT}: inactive")),
+        ("failed", ProbeResult(ok=False, certain=True, detail=f"{UNIT}: failed")),
+        ("activating", ProbeResult(ok=False, detail=f"{UNIT}: activating")),
+        ("deactivating", ProbeResult(ok=False, detail=f"{UNIT}: deactivating")),
+        ("what-comes-later", ProbeResult(ok=False, detail=f"{UNIT}: what-comes-later")),
+    ],
+)
+async def test_a3_a_unit_is_what_systemd_says(
+    observer: Prober, bus: FakeBus, state: str, expected: ProbeResult
+) -> None:
+    bus.units[UNIT] = Unit(state, 4711)
+    assert await observer.probe(how(ASKED), None) == expected
+
+
+async def test_a3_a_unit_that_is_not_loaded_is_absent(observer: Prober, bus: FakeBus) -> None:
+    detail = f"{UNIT}: Unit {UNIT} not loaded."
+    assert await observer.probe(how(ASKED), None) == ProbeResult(ok=False, absent=True, detail=detail)
+    assert bus.connections == 1
+
+
+async def test_a3_a_unit_without_a_main_process(observer: Prober, bus: FakeBus) -> None:
+    bus.units |= {UNIT: Unit(), "speech.target": Unit()}
+    assert await observer.probe(how(ASKED), None) == ProbeResult(ok=True)
+    assert await observer.probe(how({"systemd": {"unit": "speech.target"}}), None) == ProbeResult(ok=True)
+
+
+async def test_a3_one_connection_serves_all_questions(observer: Prober, bus: FakeBus) -> None:
+    bus.units |= {f"s{number}.service": Unit(pid=number) for number in range(1, 9)}
+    checks = [how({"systemd": {"unit": unit}}) for unit in bus.units]
+    answers = await asyncio.gather(*(observer.probe(check, None) for check in checks * 3))
+    assert [answer.pid for answer in answers] == [*range(1, 9)] * 3
+    assert bus.connections == 1
+
+
+async def test_a3_the_user_s_systemd_is_on_another_bus(
+    observer: Prober, bus: FakeBus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bus.units[UNIT] = Unit(pid=1)
+    check = how({"systemd": {"unit": UNIT, "user": True}})
+    (tmp_path / "user").mkdir()
+    async with fake_bus(tmp_path / "user") as users:
+        users.units[UNIT] = Unit(pid=2)
+        monkeypatch.setenv("DBUS_SESSION_BUS_ADDRESS", users.address)
+        assert (await observer.probe(how(ASKED), None)).pid == 1
+        assert (await observer.probe(check, None)).pid == 2
+        # Without an address: where systemd itself puts the user's bus.
+        monkeypatch.delenv("DBUS_SESSION_BUS_ADDRESS")
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "user"))
+        async with observing(tmp_path) as another:
+            assert (await another.probe(check, None)).pid == 2
+
+
+async def test_a5_no_bus_is_a_failure_and_no_absence(
+    observer: Prober, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for address, words in (
+        (f"unix:path={tmp_path}/none", "No such file or directory"),
+        ("nonsense", "address did not contain a transport"),
+        ("carrier:pigeon=1", "got unknown address transport: carrier"),
+    ):
+        monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", address)
+        assert await observer.probe(how(ASKED), None) == ProbeResult(ok=False, detail=f"system bus: {words}")
+
+
+async def test_a5_a_bus_without_systemd_or_that_lets_nobody_in(observer: Prober, bus: FakeBus) -> None:
+    bus.systemd = False
+    assert await observer.probe(how(ASKED), None) == ProbeResult(ok=False, detail="systemd is not on the bus")
+    await bus.die()
+    await bus.start()
+    bus.refused = True
+    refused = await observer.probe(how(ASKED), None)
+    assert (refused.ok, refused.absent) == (False, False)
+    assert refused.detail.startswith("system bus: authentication failed")
+
+
+async def test_a5_an_error_is_a_failure_and_no_absence(observer: Prober, bus: FakeBus) -> None:
+    bus.errors["GetUnit"] = "org.freedesktop.DBus.Error.AccessDenied"
+    assert await observer.probe(how(ASKED), None) == ProbeResult(ok=False, detail=f"{UNIT}: No.")
+    bus.errors.clear()
+    bus.units[UNIT] = Unit()
+    assert await observer.probe(how(ASKED), None) == ProbeResult(ok=True)
+    assert bus.connections == 1
+
+
+async def test_a5_a_bus_that_dies_and_comes_back(observer: Prober, bus: FakeBus) -> None:
+    bus.units[UNIT] = Unit(pid=7)
+    assert (await observer.probe(how(ASKED), None)).ok
+    await bus.die()
+    gone = await observer.probe(how(ASKED), None)
+    assert (gone.ok, gone.absent) == (False, False)
+    await bus.start()
+    await until_seen(observer, how(ASKED), lambda answer: answer == ProbeResult(ok=True, pid=7))
+    assert bus.open == 1
+
+
+async def test_a5_a_bus_that_dies_during_a_question(observer: Prober, bus: FakeBus) -> None:
+    bus.silent = {"GetUnit"}
+    asked = asyncio.create_task(observer.probe(how(ASKED), None))
+    await eventually(lambda: "GetUnit" in bus.calls)
+    await bus.die()
+    assert await asked == ProbeResult(ok=False, detail="system bus: the connection was closed")
+
+
+@pytest.mark.parametrize("step", ["AUTH", "Hello", "GetUnit", "Get"])
+async def test_a5_a_bus_that_never_answers(observer: Prober, bus: FakeBus, step: str) -> None:
+    bus.units[UNIT] = Unit()
+    bus.silent = {step}
+    for _ in range(3):
+        assert await observer.probe(how(ASKED, 0.05), None) == ProbeResult(ok=False, detail="no answer in 0.05 s")
+    bus.silent = set()
+    assert await observer.probe(how(ASKED), None) == ProbeResult(ok=True)
+    # Nothing is left of the connections that were given up.
+    await eventually(lambda: bus.open == 1)
+    assert bus.connections > 1
+
+
+async def test_a5_a_question_given_up_does_not_end_another(observer: Prober, bus: FakeBus) -> None:
+    bus.units |= {UNIT: Unit(pid=7), "slow.service": Unit(pid=8)}
+    bus.silent = {UNIT, "slow.service"}
+    slow = asyncio.create_task(observer.probe(how({"systemd": {"unit": "slow.service"}}), None))
+    await eventually(lambda: "GetUnit" in bus.calls)
+    assert not (await observer.probe(how(ASKED, 0.05), None)).ok
+    assert not slow.done()
+    assert bus.open == 1
+    bus.silent = set()
+    assert (await observer.probe(how(ASKED), None)).pid == 7
+    assert bus.open == 2
+    slow.cancel()
+    await eventually(lambda: bus.open == 1)

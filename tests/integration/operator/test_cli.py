@@ -1,0 +1,546 @@
+"""`hotpool why`, `diff`, `top` and `pick` as people type them, against an API server over real HTTP (behaviour F)."""
+
+import asyncio
+import json
+import os
+import pty
+import re
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import yaml
+from tests.support.builders import (
+    condition,
+    generator_object,
+    node_object,
+    pool_object,
+    report,
+    requires,
+    service,
+    slice_object,
+)
+from tests.support.read_api import ReadApi, read_api, viewer_rules
+from typer.testing import CliRunner
+
+from hotpool import __version__
+from hotpool.__main__ import app
+from hotpool.api.meta import LEASE_LABEL, LEASE_PREFIX, timestamp
+from hotpool.cli.node_events import of_event, of_redis
+from hotpool.lookup import Transition
+from localfleet.ports import free_port
+
+WIDTH: Final = 80
+COMMANDS: Final = ("why", "top", "diff", "pick", "enroll")
+LONG_NODE: Final = "edge-" + "x" * 190
+SPEECH: Final = requires("asr", "nmt", "tts", languagePairs={"allOf": ["zh-en"]})
+
+
+def ago(seconds: float) -> str:
+    return timestamp(datetime.now(UTC) - timedelta(seconds=seconds))
+
+
+def translator(**states: str) -> dict[str, Any]:
+    """The report of a node with three services; `states`: those that do not run."""
+    rules = [{"kind": "any_to_any", "languages": ["zh", "en"]}]
+    services = [
+        service("whisper", "asr", languages=["zh", "en"], since=ago(200), restarts=2),
+        service("m2m", "nmt", rules=rules, since=ago(200)),
+        service("piper", "tts", languages=["en"], since=ago(41)),
+    ]
+    made = report(*({**item, "state": states.get(item["id"], "Running")} for item in services))
+    return {**made, "time": ago(30)}
+
+
+def fleet(api: ReadApi) -> None:
+    """Two pools, a generator, and nodes of every sort."""
+    live, off = (
+        [condition(lastTransitionTime=ago(7200))],
+        [condition(status="Unknown", reason="Offline", lastTransitionTime=ago(300))],
+    )
+    flapping = report(service("gemma", "llm"))
+    flapping["capabilities"] = [{"type": "llm", "ready": False, "reason": "Flapping", "services": []}]
+    api.put(
+        node_object("edge-1", translator(), conditions=live),
+        node_object("edge-2", translator(piper="Stopped"), conditions=live),
+        node_object("edge-3", {**flapping, "time": ago(5)}, conditions=live),
+        node_object("edge-4", translator(), conditions=off),
+        node_object(LONG_NODE, None),
+        pool_object("zh-en", requires=SPEECH),
+        pool_object("asr", requires=requires("asr"), minMembers=2),
+        slice_object("zh-en", 0, members=[{"node": "edge-1", "state": "Ready", "since": ago(20)}]),
+        slice_object("asr", 0, members=[{"node": n, "state": "Ready", "since": ago(99)} for n in ("edge-1", "edge-2")]),
+        generator_object("speech"),
+        *(lease(f"edge-{index}", ago(7)) for index in range(1, 5)),
+        event("edge-1", "Live", "the agent reports and beats", 7200),
+        event("edge-1", "Offline", "no heartbeat for 4 intervals", 7300),
+        event("edge-2", "Suspect", "not of edge-1", 10),
+    )
+
+
+def lease(node: str, renewed: str) -> dict[str, Any]:
+    metadata = {"name": f"{LEASE_PREFIX}{node}", "labels": {LEASE_LABEL: "true"}}
+    return {"kind": "Lease", "metadata": metadata, "spec": {"renewTime": renewed, "holderIdentity": "i/1"}}
+
+
+def event(node: str, reason: str, note: str, seconds: float) -> dict[str, Any]:
+    return {
+        "kind": "Event",
+        "metadata": {"name": f"{node}.{reason}"},
+        "regarding": {"kind": "NodeCapability", "name": node},
+        "eventTime": ago(seconds),
+        "reason": reason,
+        "note": note,
+    }
+
+
+class Done:
+    """How a command ended."""
+
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+        assert "\x1b" not in out + err, "colours are for terminals"
+
+    @property
+    def lines(self) -> list[str]:
+        """What was printed, checked to fit 80 columns."""
+        found = self.out.splitlines()
+        assert max(map(len, found), default=0) <= WIDTH, self.out
+        return found
+
+    @property
+    def json(self) -> Any:
+        """What was printed, for programs."""
+        return json.loads(self.out)
+
+
+Run = Callable[..., Awaitable[Done]]
+
+
+@pytest.fixture
+async def reads() -> AsyncIterator[ReadApi]:
+    """An API server that can be read."""
+    async with read_api() as api:
+        fleet(api)
+        yield api
+
+
+@pytest.fixture
+def environment(reads: ReadApi, tmp_path: Path) -> dict[str, str]:
+    """Leads to that API server."""
+    return {"KUBECONFIG": str(reads.kubeconfig(tmp_path)), "COLUMNS": str(WIDTH)}
+
+
+@pytest.fixture
+def hotpool(environment: dict[str, str]) -> Run:
+    """Runs `hotpool` in this process, beside the server."""
+
+    async def run(*words: str, text: str | None = None) -> Done:
+        said = () if {"--kubeconfig", "--help"} & {*words} else ("--kubeconfig", environment["KUBECONFIG"])
+        runner = CliRunner(env=environment)
+        result = await asyncio.to_thread(runner.invoke, app, [*words, *said], input=text)
+        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+        return Done(result.exit_code, result.stdout, result.stderr)
+
+    return run
+
+
+async def test_f2_why_says_the_verdict_first_then_each_requirement_then_the_way_in(hotpool: Run) -> None:
+    done = await hotpool("why", "edge-2", "zh-en")
+    assert done.code == 0
+    assert done.lines[0] == "edge-2 in zh-en: out: TypeNotReady (type tts ready: Stopped: piper is Stopped)"
+    assert any(re.fullmatch(r"yes +type asr ready +ready: whisper +3m\d+s", line) for line in done.lines)
+    assert any(re.fullmatch(r"NO +type tts ready +Stopped: piper is Stopped +4\ds", line) for line in done.lines)
+    assert "Decided by TypeNotReady: type tts ready." in done.lines
+    assert "- start service piper (tts) on edge-2: hotpool-agent start piper" in done.lines
+
+
+async def test_f2_why_of_a_member_says_since_when(hotpool: Run) -> None:
+    done = await hotpool("why", "edge-1", "zh-en")
+    assert re.fullmatch(r"edge-1 in zh-en: member Ready, since 2\ds", done.lines[0])
+    assert not any(line.startswith("NO") for line in done.lines)
+
+
+async def test_f2_why_in_json_has_the_documented_fields(hotpool: Run) -> None:
+    found = (await hotpool("why", "edge-2", "zh-en", "-o", "json")).json
+    assert (found["node"], found["pool"], found["standing"]) == ("edge-2", "zh-en", "Out")
+    assert (found["state"], found["since"]) == (None, None)
+    assert found["judged"] == {"state": None, "gate": "TypeNotReady"}
+    assert [item["required"] for item in found["requirements"] if item["decides"]] == ["type tts ready"]
+    keys = {"gate", "required", "holds", "decides", "observed", "since", "flip"}
+    assert all(item.keys() == keys for item in found["requirements"])
+    assert found["remarks"] == []
+
+
+async def test_f2_why_of_a_pool_counts_reasons_and_shows_the_nearest_misses(hotpool: Run) -> None:
+    done = await hotpool("why", "--pool", "zh-en", "--limit", "3")
+    assert done.lines[0] == "zh-en: 1 member (1 Ready), 4 out"
+    counts = dict(line.split() for line in done.lines[3:6])
+    assert counts == {"TypeNotReady": "2", "NotReported": "1", "Offline": "1"}
+    misses = [line.split()[:2] for line in done.lines if line.startswith("edge-")]
+    assert misses == [["edge-4", "1"], ["edge-2", "2"], ["edge-3", "4"]]
+    assert "… and 1 more: --limit" in done.lines
+    found = (await hotpool("why", "--pool", "zh-en", "-o", "json")).json
+    assert found["members"] == {"Ready": 1, "Suspect": 0, "Draining": 0}
+    assert (found["out"], len(found["nearestMisses"])) == (4, 4)
+    assert [item["required"] for item in found["nearestMisses"][0]["failed"]] == ["a heartbeat"]
+
+
+async def test_f2_why_of_a_node_shows_every_pool_and_its_own_events_newest_first(hotpool: Run) -> None:
+    done = await hotpool("why", "--node", "edge-1")
+    assert done.lines[0] == "edge-1: Live, since 120m; 3/3 services run, in 2 of 2 pools"
+    assert [line.split()[0] for line in done.lines[3:5]] == ["asr", "zh-en"]
+    assert [line.split()[1] for line in done.lines[7:]] == ["Live", "Offline"]
+    found = (await hotpool("why", "--node", "edge-1", "-o", "json")).json
+    assert [item["reason"] for item in found["transitions"]] == ["Live", "Offline"]
+    assert {item["pool"]: item["state"] for item in found["pools"]} == {"asr": "Ready", "zh-en": "Ready"}
+
+
+async def test_f2_why_of_a_node_goes_on_when_redis_does_not_answer(hotpool: Run) -> None:
+    done = await hotpool("why", "--node", "edge-1", "--redis", f"redis://127.0.0.1:{free_port()}")
+    assert (done.code, len(done.err.splitlines())) == (0, 1)
+    assert done.err.startswith("warning: no transitions from Redis")
+    assert done.lines[0].startswith("edge-1: Live")
+
+
+def test_f2_what_redis_remembers_is_one_sentence_each() -> None:
+    changed = Transition("t1", "Live", "Suspect", gained=("asr",), lost={"tts": "Stopped"})
+    assert of_redis(changed).message == "Live -> Suspect; can serve asr; can no longer serve tts (Stopped)"
+    assert (of_redis(Transition("t1", lost={"tts": "Failed"})).reason) == "TypesChanged"
+    assert of_redis(Transition("t1", None, "Live")).message == "new -> Live"
+
+
+def test_f2_of_a_series_of_events_the_last_counts() -> None:
+    series = {**event("n", "Live", "x", 60), "series": {"count": 7, "lastObservedTime": "2026-11-24T10:00:00Z"}}
+    assert (of_event(series).time, of_event(series).count) == ("2026-11-24T10:00:00Z", 7)
+    old = {**event("n", "Live", "x", 60), "eventTime": None, "deprecatedLastTimestamp": "t", "deprecatedCount": 3}
+    assert (of_event(old).time, of_event(old).count) == ("t", 3)
+
+
+async def test_f3_why_of_a_dry_run_says_who_would_be_in(hotpool: Run, reads: ReadApi) -> None:
+    reads.put(pool_object("dry", requires=SPEECH, mode="DryRun"))
+    assert (await hotpool("why", "edge-1", "dry")).lines[0] == "edge-1 in dry: would be member Ready (DryRun)"
+    assert "Mode DryRun: 1 node would be members." in (await hotpool("why", "--pool", "dry")).lines
+
+
+@pytest.mark.parametrize(
+    ("said", "reason", "expected"),
+    [
+        (
+            {"type": "MassSilence", "reason": "BrakeHolds"},
+            "Offline",
+            "held by the brake as Suspect, in the pool since 20s",
+        ),
+        (
+            {"type": "Other", "reason": "Other"},
+            "Offline",
+            "member Suspect, since 20s, about to be out: Offline",
+        ),
+        ({"type": "Other", "reason": "Other"}, "Suspect", "member Suspect, since 20s"),
+    ],
+)
+async def test_d8_why_tells_the_brake_from_a_late_operator(
+    hotpool: Run, reads: ReadApi, said: dict[str, Any], reason: str, expected: str
+) -> None:
+    conditions = [{**condition(said["type"], "True", said["reason"]), "message": "5 of 6 are silent"}]
+    reads.put(
+        {**pool_object("asr", requires=requires("asr")), "status": {"conditions": conditions}},
+        node_object("edge-4", translator(), conditions=[condition(status="Unknown", reason=reason)]),
+        slice_object("asr", 0, members=[{"node": "edge-4", "state": "Suspect", "since": ago(20)}]),
+    )
+    done = await hotpool("why", "edge-4", "asr")
+    assert re.sub(r"2\ds", "20s", done.lines[0]).startswith(f"edge-4 in asr: {expected}")
+    assert ("5 of 6 are silent" in done.out) == ("brake" in expected)
+
+
+async def test_f5_top_shows_both_nodes_and_pools_at_a_glance(hotpool: Run) -> None:
+    done = await hotpool("top")
+    assert done.code == 0
+    nodes = {line.split()[0]: line.split()[1:] for line in done.lines if line.startswith("edge-")}
+    assert re.fullmatch(r"[78]s", nodes["edge-1"][0])
+    assert nodes["edge-1"][1:] == ["Live", "2", "3/3", "2"]
+    assert nodes["edge-3"][-1] == "llm"
+    assert nodes["edge-4"][1:] == ["Offline", "0", "3/3", "2"]
+    pools = {line.split()[0]: line.split()[1:] for line in done.lines if line.startswith(("asr", "zh-en"))}
+    assert pools == {"asr": ["2", "0", "0", "2", "0"], "zh-en": ["1", "0", "0", "1", "1"]}
+
+
+async def test_f5_top_sorts_and_prints_json(hotpool: Run) -> None:
+    done = await hotpool("top", "nodes", "--sort-by", "flaps", "-o", "json")
+    assert [item["name"] for item in done.json["nodes"]][:2] == ["edge-3", "edge-1"]
+    assert "pools" not in done.json
+    keys = {
+        "name",
+        "lastSeen",
+        "lastSeenSeconds",
+        "state",
+        "pools",
+        "servicesRunning",
+        "services",
+        "restarts",
+        "flapping",
+    }
+    assert all(item.keys() == keys for item in done.json["nodes"])
+    done = await hotpool("top", "pools", "--sort-by", "members", "-o", "json")
+    assert [(item["name"], item["joinedLastMinute"]) for item in done.json["pools"]] == [("asr", 0), ("zh-en", 1)]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("top", "--sort-by", "name"),
+        ("top", "nodes", "--sort-by", "members"),
+        ("top", "--watch"),
+        ("why",),
+        ("why", "edge-1"),
+        ("why", "edge-1", "zh-en", "--pool", "zh-en"),
+        ("diff",),
+    ],
+)
+async def test_f5_wrong_usage_is_said_and_ends_with_2(hotpool: Run, words: tuple[str, ...]) -> None:
+    done = await hotpool(*words)
+    assert (done.code, done.out) == (2, "")
+    assert done.err
+
+
+DIFF: Final = """
+apiVersion: hotpool.dev/v1alpha1
+kind: NodePool
+metadata: {name: asr}
+spec: {requires: {types: [{type: tts}]}, minMembers: 2}
+---
+apiVersion: v1
+kind: List
+items:
+- {apiVersion: hotpool.dev/v1alpha1, kind: NodePoolGenerator, metadata: {name: more}, spec: {rule: {languagePairs: {}}}}
+- {apiVersion: v1, kind: ConfigMap, metadata: {name: else}}
+"""
+
+
+async def test_f2_diff_says_who_would_join_and_leave(hotpool: Run, tmp_path: Path) -> None:
+    path = tmp_path / "pool.yaml"
+    path.write_text(DIFF)
+    done = await hotpool("diff", "-f", str(path))
+    assert done.code == 1
+    assert done.lines[0] == "nodepool/asr (changed): 0 would join, 1 leave, 2 -> 1 member"
+    assert done.lines[1:3] == ["  Ready: True -> False", "  -  edge-2  TypeNotReady: type tts ready"]
+    assert done.lines[3] == "nodepoolgenerator/more (new): 1 pool made, 0 changed, 0 removed"
+    assert re.fullmatch(r"  \+  more-zh-en-[0-9a-f]{8}  1 member", done.lines[4])
+    assert done.err.startswith("left out: v1 ConfigMap else")
+
+
+async def test_f2_diff_of_what_is_applied_ends_with_0(hotpool: Run, reads: ReadApi) -> None:
+    stored = yaml.safe_dump_all([reads.objects["nodepools"]["asr"], reads.objects["nodepools"]["zh-en"]])
+    done = await hotpool("diff", "-f", "-", "-o", "json", text=stored)
+    assert (done.code, done.json["differs"], len(done.json["pools"])) == (0, False, 2)
+
+
+_HEAD: Final = "apiVersion: hotpool.dev/v1alpha1\nkind: NodePool\nmetadata: {name: p}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (_HEAD + "spec: {requires: {type: []}}", "-: NodePool p: spec.requires.type: unknown field"),
+        (_HEAD + "spec: {min_members: 1}", "-: NodePool p: spec.min_members: unknown field"),
+        (_HEAD + "spec: {minMembers: many}", "-: NodePool p: spec.minMembers: Input should be a valid integer"),
+        (_HEAD.replace("{name: p}", "{}"), "metadata.name is missing"),
+        ("a: [", "-: while parsing"),
+        ("just words", "-: a document is no Kubernetes object"),
+        ("", "no document"),
+    ],
+)
+async def test_f2_diff_says_what_is_wrong_with_a_document(hotpool: Run, text: str, expected: str) -> None:
+    done = await hotpool("diff", "-f", "-", text=text)
+    assert (done.code, done.out) == (2, "")
+    assert expected in done.err
+
+
+async def test_f2_diff_of_a_missing_file_and_of_two_namespaces_is_wrong_usage(hotpool: Run) -> None:
+    assert "No such file" in (await hotpool("diff", "-f", "/nowhere.yaml")).err
+    done = await hotpool("diff", "-f", "-", "-n", "here", text=_HEAD.replace("name: p", "name: p, namespace: there"))
+    assert (done.code, "here, there" in done.err) == (2, True)
+
+
+async def test_f5_a_document_says_which_namespace_is_asked(hotpool: Run, reads: ReadApi) -> None:
+    await hotpool("diff", "-f", "-", text=_HEAD.replace("name: p", "name: p, namespace: there"))
+    assert reads.namespaces == {"there"}
+
+
+ASKED: Final = [
+    ("why", "edge-2", "zh-en"),
+    ("why", "--pool", "zh-en"),
+    ("why", "--node", "edge-1"),
+    ("top",),
+    ("diff", "-f", "-"),
+]
+
+
+async def test_f5_all_commands_together_ask_for_exactly_what_the_viewer_may(hotpool: Run, reads: ReadApi) -> None:
+    for words in [*ASKED, ("why", "edge-x", "zh-en"), ("why", "edge-1", "zh-ex")]:
+        await hotpool(*words, text=DIFF)
+    allowed = {
+        (verb, group, resource)
+        for rule in viewer_rules("Role")
+        for verb in rule["verbs"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+    }
+    assert reads.asked == allowed
+
+
+@pytest.mark.parametrize("words", ASKED)
+async def test_f5_the_namespace_is_that_of_the_context_or_of_n(
+    hotpool: Run, reads: ReadApi, words: tuple[str, ...]
+) -> None:
+    await hotpool(*words, text=DIFF)
+    assert reads.namespaces == {"fleet"}
+    reads.namespaces.clear()
+    await hotpool(*words, "-n", "other", text=DIFF)
+    assert reads.namespaces == {"other"}
+
+
+@pytest.mark.parametrize("words", ASKED)
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        (403, 4, "not allowed to list "),
+        (401, 4, "credentials"),
+        (404, 6, "not installed"),
+        (500, 3, "refused, as told"),
+    ],
+)
+async def test_f5_a_refusal_is_one_line_that_names_verb_and_resource(
+    hotpool: Run, reads: ReadApi, words: tuple[str, ...], refusal: tuple[int, int, str]
+) -> None:
+    status, code, expected = refusal
+    reads.refused = dict.fromkeys(reads.objects, status)
+    done = await hotpool(*words, text=DIFF)
+    named = expected.replace("list", "get") if words[0] == "why" else expected
+    assert (done.code, done.out) == (code, "")
+    assert len([line for line in done.err.splitlines() if not line.startswith("left out")]) == 1
+    assert named in done.err
+    assert ("nodecapabilities" in done.err or "nodepools" in done.err) or status == 401
+
+
+async def test_f5_a_server_that_is_not_there_is_one_line(hotpool: Run, reads: ReadApi, tmp_path: Path) -> None:
+    reads.url = f"http://127.0.0.1:{free_port()}"
+    path = reads.kubeconfig(tmp_path)
+    done = await hotpool("top", "--kubeconfig", str(path))
+    assert (done.code, done.out, len(done.err.splitlines())) == (3, "", 1)
+    assert "cannot be reached" in done.err
+    done = await hotpool("top", "--kubeconfig", str(tmp_path / "none"))
+    assert (done.code, len(done.err.splitlines())) == (3, 1)
+    assert "none does not exist; see --kubeconfig" in done.err
+    done = await hotpool("top", "--context", "nowhere")
+    assert (done.code, len(done.err.splitlines())) == (3, 1)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("why", "edge-11", "zh-en"), "no nodecapability edge-11 in namespace fleet; near to it: edge-1"),
+        (("why", "edge-1", "zh-em"), "no nodepool zh-em in namespace fleet; near to it: zh-en"),
+        (("why", "--pool", "llama"), "no nodepool llama in namespace fleet; there are 2 others"),
+        (("why", "--node", "edgy-2"), "no nodecapability edgy-2 in namespace fleet; near to it: edge-2"),
+    ],
+)
+async def test_f5_what_is_not_there_is_said_with_near_names(
+    hotpool: Run, words: tuple[str, ...], expected: str
+) -> None:
+    done = await hotpool(*words)
+    assert (done.code, done.out) == (5, "")
+    assert expected in done.err
+
+
+async def test_f2_an_object_that_cannot_be_read_is_a_warning_or_an_error(hotpool: Run, reads: ReadApi) -> None:
+    broken = node_object("edge-9", translator())
+    broken["metadata"]["labels"] = {"site": 7}
+    reads.put(broken)
+    done = await hotpool("top", "nodes")
+    assert (done.code, "nodecapabilities/edge-9 cannot be read" in done.err) == (0, True)
+    done = await hotpool("why", "edge-9", "zh-en")
+    assert (done.code, "cannot be read" in done.err) == (3, True)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+async def test_f5_help_is_a_manual_page_with_exit_codes_and_an_example(hotpool: Run, command: str) -> None:
+    done = await hotpool(command, "--help")
+    assert done.code == 0
+    assert any(line.startswith("  ") and f"hotpool {command} " in line for line in done.lines)
+    codes = re.findall(r"^  (\d) +\S", done.out.partition("Exit codes:")[2], re.MULTILINE)
+    assert codes[0] == "0"
+    assert "2" in codes
+    for option in ("--namespace", "--context", "--kubeconfig", "--output"):
+        assert option in done.out
+
+
+def test_f5_help_of_the_operator_has_exit_codes_and_an_example() -> None:
+    done = CliRunner().invoke(app, ["operator", "--help"], env={"COLUMNS": str(WIDTH)})
+    assert done.exit_code == 0
+    assert max(map(len, done.output.splitlines())) <= WIDTH
+    assert re.findall(r"^  (\d) +\S", done.output.partition("Exit codes:")[2], re.MULTILINE) == ["0", "1", "2"]
+    assert "\n  hotpool operator -n speech\n" in done.output
+
+
+def test_f5_the_program_tells_its_version() -> None:
+    done = CliRunner().invoke(app, ["--version"])
+    assert (done.exit_code, done.output) == (0, f"hotpool {__version__}\n")
+
+
+async def test_f5_pick_takes_the_same_options_and_says_that_redis_is_away(hotpool: Run) -> None:
+    done = await hotpool("pick", "zh-en", "--redis", f"redis://127.0.0.1:{free_port()}", "-n", "x", "-o", "json")
+    assert (done.code, done.out, len(done.err.splitlines())) == (3, "", 1)
+
+
+async def test_f5_top_watches_on_a_terminal_until_ctrl_c(reads: ReadApi, environment: dict[str, str]) -> None:
+    outer, inner = pty.openpty()
+    program = str(Path(sys.executable).with_name("hotpool"))
+    size = {**os.environ, **environment, "LINES": "24", "TERM": "xterm"}
+    process = await asyncio.create_subprocess_exec(
+        program, "top", "pools", "-w", stdin=inner, stdout=inner, stderr=inner, env=size
+    )
+    os.close(inner)
+    seen = bytearray()
+    loop = asyncio.get_running_loop()
+    loop.add_reader(outer, lambda: seen.extend(_read(outer)))
+    try:
+        await _until(lambda: re.search(r"zh-en +1 +0 +0 +1 +0", _plain(seen)))
+        assert b"\x1b[32m" in seen, "colours on a terminal"
+        reads.put(slice_object("zh-en", 0, "edge-1", "edge-2"), slice_object("asr", 0))
+        await _until(lambda: re.search(r"asr +0 +0 +0 +2 +2\b.*zh-en +2 +0 +0 +1 +1", _plain(seen), re.DOTALL))
+        reads.refused = {"nodepools": 500}
+        await _until(lambda: re.search(r"trying again.*zh-en +2 ", _plain(seen), re.DOTALL))
+        process.send_signal(signal.SIGINT)
+        assert await asyncio.wait_for(process.wait(), 60) == 0
+    finally:
+        loop.remove_reader(outer)
+        os.close(outer)
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+
+def _read(descriptor: int) -> bytes:
+    try:
+        return os.read(descriptor, 1 << 16)
+    except OSError:  # the other end is closed
+        return b""
+
+
+def _plain(seen: bytearray) -> str:
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode(errors="replace"))
+
+
+async def _until(holds: Callable[[], object]) -> None:
+    """What comes from a terminal can only be looked at."""
+    for _ in range(1200):
+        if holds():
+            return
+        await asyncio.sleep(0.05)
+    raise TimeoutError("it was never shown")

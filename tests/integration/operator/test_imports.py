@@ -1,0 +1,104 @@
+"""What the programs import, and when: a command that answers in a moment must not load what it does not use."""
+
+import asyncio
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from tests.support.builders import node_object, pool_object, report, requires, service
+from tests.support.read_api import read_api
+from typer.main import get_command
+
+import hotpool
+from hotpool.__main__ import COMMANDS, app
+
+MODULES: Final = """
+import sys
+from hotpool.__main__ import main
+try:
+    main()
+finally:
+    print(*sys.modules, file=sys.stderr)
+"""
+CLIENT: Final = ("kubernetes.client", "kubernetes.config", "kubernetes.aio.client", "kubernetes.aio.config", "aiohttp")
+SLOW: Final = (*CLIENT, "kopf", "pydantic", "redis", "rich", "structlog", "yaml")
+GENERATED: Final = (
+    "kubernetes.client",
+    "kubernetes.config",
+    "kubernetes.aio.client.api.",
+    "kubernetes.aio.client.models.",
+)
+SYNCHRONOUS: Final = ("requests", "oauthlib", "websocket")
+
+
+async def python(*words: str) -> tuple[int | None, str, str]:
+    """Exit code, standard output and standard error of a child."""
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, *words, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    out, err = await child.communicate()
+    return child.returncode, out.decode(), err.decode()
+
+
+async def imported(*words: str) -> set[str]:
+    """The modules that a run of `hotpool` has imported."""
+    code, out, err = await python("-c", MODULES, *words)
+    assert (code, bool(out)) == (0, True), err
+    return set(err.splitlines()[-1].split())
+
+
+def found(modules: set[str], names: tuple[str, ...]) -> list[str]:
+    """Those that are, or are within, one of the names; a name that ends with a dot is a prefix."""
+    return sorted(m for m in modules if any(m == name or m.startswith(f"{name.rstrip('.')}.") for name in names))
+
+
+@pytest.mark.parametrize("word", ["--version", "--help"])
+async def test_version_and_help_import_no_command_and_nothing_slow(word: str) -> None:
+    modules = await imported(word)
+    assert found(modules, (*SLOW, "hotpool.cli", "hotpool.api", "hotpool.core")) == []
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_list_of_commands_says_the_first_paragraph_of_each_commands_own_help(name: str) -> None:
+    program: Any = get_command(app)
+    found = program.load(name)
+    assert (found.name, " ".join(found.help.partition("\n\n")[0].split())) == (name, COMMANDS[name][1])
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS.keys() - {"operator"}))
+async def test_a_command_starts_without_the_generated_and_the_synchronous_client(name: str) -> None:
+    modules = await imported(name, "--help")
+    assert f"hotpool.cli.{name}" in modules
+    assert found(modules, (*GENERATED, *SYNCHRONOUS, "kopf", "rich")) == []
+    assert ("redis" in modules) == (name == "pick")
+
+
+async def test_pick_needs_neither_the_kubernetes_client_nor_the_models_of_the_api() -> None:
+    assert found(await imported("pick", "--help"), (*CLIENT, "hotpool.api")) == []
+
+
+async def test_a_whole_answer_needs_neither_the_generated_client_nor_redis(tmp_path: Path) -> None:
+    async with read_api() as api:
+        api.put(node_object("edge-1", report(service("q", "llm"))), pool_object("llm", requires=requires("llm")))
+        where = ("--kubeconfig", str(api.kubeconfig(tmp_path)))
+        for words in (("why", "edge-1", "llm"), ("top",)):
+            assert found(await imported(*words, *where), (*GENERATED, *SYNCHRONOUS, "redis", "kopf")) == []
+        assert found(await imported("why", "edge-1", "llm", "-o", "json", *where), ("rich",)) == []
+
+
+def importers() -> Iterator[str]:
+    """The modules of hotpool that import kubernetes, and the documented library."""
+    root = Path(next(iter(hotpool.__path__)))
+    for path in sorted(root.rglob("*.py")):
+        if re.search(r"^(from|import) kubernetes", path.read_text(encoding="utf-8"), re.MULTILINE):
+            yield ".".join(["hotpool", *path.relative_to(root).with_suffix("").parts])
+    yield "hotpool.lookup"
+
+
+@pytest.mark.parametrize("module", tuple(importers()))
+async def test_a_library_that_imports_hotpool_finds_the_whole_kubernetes_client(module: str) -> None:
+    code, _, err = await python("-c", f"import {module}, kubernetes; kubernetes.client.CoreV1Api")
+    assert code == 0, err

@@ -1,0 +1,272 @@
+"""The elector's thread over a stand-in for the Lease API, so that answers can be lost and contents be broken.
+
+The real path: tests/cluster/operator/test_chain.py and test_outages.py.
+"""
+
+import copy
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import urllib3
+from kubernetes import client
+from kubernetes.client.exceptions import ApiException
+
+from hotpool.api.meta import ELECTION_LEASE, KUBE_NODES_ANNOTATION
+from hotpool.errors import RetryableError
+from hotpool.kube import leader_election
+from hotpool.kube.client import ClusterTarget
+from hotpool.kube.leader_election import LeaderElector
+from localfleet.process import wait_for
+
+SECONDS = 5.0
+
+
+class Leases:
+    """One Lease in memory."""
+
+    def __init__(self) -> None:
+        self.stored: Any = None
+        self.after_write: Callable[[], None] = lambda: None
+        """Called when a write is stored and before it is answered."""
+        self.before_write: Callable[[], None] = lambda: None
+        """Called when a write arrives."""
+        self.writes = 0
+
+    def read_namespaced_lease(self, *_: Any, **__: Any) -> Any:
+        if self.stored is None:
+            raise ApiException(status=404)
+        return copy.deepcopy(self.stored)
+
+    def create_namespaced_lease(self, _namespace: str, lease: Any, **_: Any) -> Any:
+        self.before_write()
+        return self._store(lease)
+
+    def replace_namespaced_lease(self, _name: str, _namespace: str, lease: Any, **_: Any) -> Any:
+        self.before_write()
+        if self.stored.metadata.resource_version != lease.metadata.resource_version:
+            raise ApiException(status=409)
+        return self._store(lease)
+
+    def _store(self, lease: Any) -> Any:
+        self.writes += 1
+        self.stored = copy.deepcopy(lease)
+        self.stored.metadata.resource_version = str(self.writes)
+        self.after_write()
+        return copy.deepcopy(self.stored)
+
+
+def lease(**spec: Any) -> Any:
+    meta = client.V1ObjectMeta(name=ELECTION_LEASE, resource_version="0")
+    return client.V1Lease(metadata=meta, spec=client.V1LeaseSpec(**spec) if spec else None)
+
+
+@pytest.fixture
+def leases(monkeypatch: pytest.MonkeyPatch) -> Leases:
+    made = Leases()
+    monkeypatch.setattr(leader_election, "_connect", lambda _: None)
+    monkeypatch.setattr(client, "CoordinationV1Api", lambda _: made)
+    monkeypatch.setattr(leader_election, "RENEW_SECONDS", 0.02)
+    return made
+
+
+@pytest.fixture
+def won() -> threading.Event:
+    return threading.Event()
+
+
+@pytest.fixture
+def lost() -> threading.Event:
+    return threading.Event()
+
+
+@pytest.fixture
+def elector(leases: Leases, won: threading.Event, lost: threading.Event) -> Iterator[LeaderElector]:
+    assert leases.writes == 0
+    made = LeaderElector(ClusterTarget("fleet", None, None), won=won.set, lost=lost.set)
+    yield made
+    made.stop()
+
+
+def once(error: Exception) -> Callable[[], None]:
+    """Raise it the first time only."""
+    errors = [error]
+
+    def fail() -> None:
+        if errors:
+            raise errors.pop()
+
+    return fail
+
+
+def test_promise_2_the_term_is_larger_than_that_of_lease_and_slices(
+    leases: Leases, elector: LeaderElector, won: threading.Event
+) -> None:
+    leases.stored = lease(lease_transitions=4, holder_identity="")
+    elector.start_campaign(lambda: 9)
+    assert won.wait(SECONDS)
+    assert (elector.term, leases.stored.spec.lease_transitions) == (10, 10)
+    assert elector.leading()
+    elector.stop()
+    assert not elector.leading()
+    assert leases.stored.spec.holder_identity is None
+
+
+def test_promise_2_an_acquisition_whose_answer_was_lost_still_wins(
+    leases: Leases, elector: LeaderElector, won: threading.Event
+) -> None:
+    leases.after_write = once(urllib3.exceptions.ReadTimeoutError(None, "", "late"))  # type: ignore[arg-type]
+    elector.start_campaign(int)
+    assert won.wait(SECONDS)
+    assert elector.leading()
+    assert elector.term == leases.stored.spec.lease_transitions == 1
+
+
+def test_promise_2_a_lease_without_content_is_free(
+    leases: Leases, elector: LeaderElector, won: threading.Event
+) -> None:
+    leases.stored = lease()
+    elector.start_campaign(int)
+    assert won.wait(SECONDS)
+
+
+def test_promise_2_an_unforeseen_error_is_told_as_a_loss(
+    leases: Leases, elector: LeaderElector, won: threading.Event, lost: threading.Event
+) -> None:
+    elector.start_campaign(int)
+    assert won.wait(SECONDS)
+    leases.before_write = once(ValueError("no JSON at all"))
+    assert lost.wait(SECONDS)
+    assert not elector.leading()
+
+
+def test_promise_2_a_leader_whose_renewal_failed_tries_again_before_its_time_runs_out(
+    leases: Leases, elector: LeaderElector, won: threading.Event, lost: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elector.start_campaign(int)
+    assert won.wait(SECONDS)
+    failed, renewed = threading.Event(), threading.Event()
+
+    def fail() -> None:
+        monkeypatch.setattr(leader_election, "RENEW_SECONDS", 2 * SECONDS)
+        leases.before_write = lambda: None
+        leases.after_write = renewed.set
+        failed.set()
+        raise urllib3.exceptions.ProtocolError("gone")
+
+    leases.before_write = fail
+    assert failed.wait(SECONDS)
+    assert renewed.wait(SECONDS)
+    assert elector.leading()
+    assert not lost.is_set()
+
+
+def test_promise_2_a_slow_api_server_does_not_end_leadership_while_renewals_succeed(
+    leases: Leases, elector: LeaderElector, won: threading.Event, lost: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each write takes 1.4 s, nearly as long as it may; the pause is a part of that time."""
+    monkeypatch.setattr(leader_election, "RENEW_SECONDS", 1.0)
+    elector.start_campaign(int)
+    assert won.wait(SECONDS)
+    leases.before_write = lambda: time.sleep(1.4)
+    written = leases.writes
+    deadline = time.monotonic() + 4 * SECONDS
+    while leases.writes < written + 4 and time.monotonic() < deadline:
+        assert elector.leading()
+        time.sleep(0.01)
+    assert leases.writes >= written + 4
+    assert not lost.is_set()
+
+
+def test_promise_2_a_lease_that_somebody_touched_is_read_and_renewed(
+    leases: Leases, elector: LeaderElector, won: threading.Event, lost: threading.Event
+) -> None:
+    elector.start_campaign(int)
+    assert won.wait(SECONDS)
+    leases.stored.metadata.resource_version = "touched"
+    written = leases.writes
+    wait_for("renewed", lambda: leases.writes > written + 2, SECONDS)
+    assert elector.leading()
+    leases.stored.spec.holder_identity = "a thief"
+    leases.stored.metadata.resource_version = "stolen"
+    assert lost.wait(2 * SECONDS)
+    assert leases.stored.spec.holder_identity == "a thief"
+
+
+def test_promise_2_another_holder_is_waited_for_and_not_robbed(
+    leases: Leases, elector: LeaderElector, won: threading.Event
+) -> None:
+    leases.stored = lease(lease_transitions=4, holder_identity="another", lease_duration_seconds=60)
+    elector.start_campaign(int)
+    assert not won.wait(0.3)
+    assert (leases.writes, elector.term) == (0, 0)
+    leases.stored.spec.holder_identity = ""
+    assert won.wait(SECONDS)
+    assert elector.term == 5
+
+
+def test_promise_2_a_raised_term_is_stored_or_refused_as_retryable(
+    leases: Leases, elector: LeaderElector, won: threading.Event
+) -> None:
+    elector.start_campaign(int)
+    assert won.wait(SECONDS)
+    elector.raise_term(41)
+    assert elector.term == leases.stored.spec.lease_transitions == 41
+
+    def gone() -> None:
+        raise urllib3.exceptions.ProtocolError("gone")
+
+    leases.before_write = gone
+    with pytest.raises(RetryableError):
+        elector.raise_term(42)
+    assert elector.term == 41
+
+
+def test_readyz_a_standby_follows_while_the_lease_of_another_is_renewed(leases: Leases, elector: LeaderElector) -> None:
+    leases.stored = lease(holder_identity="other", lease_duration_seconds=1)
+    assert not elector.sees_leader()
+    elector.start_campaign(int)
+    wait_for("it follows", elector.sees_leader)
+    assert not elector.leading()
+
+
+def test_readyz_nobody_is_followed_whose_lease_is_not_seen_to_be_renewed(
+    leases: Leases, elector: LeaderElector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leases.stored = lease(holder_identity="other", lease_duration_seconds=1)
+    elector.start_campaign(int)
+    wait_for("it follows", elector.sees_leader)
+
+    def away(*_: Any, **__: Any) -> None:
+        raise ApiException(status=503)
+
+    monkeypatch.setattr(leases, "read_namespaced_lease", away)
+    wait_for("it knows of nobody", lambda: not elector.sees_leader())
+    assert not elector.leading()
+
+
+def test_readyz_a_released_lease_is_followed_by_leading(
+    leases: Leases, elector: LeaderElector, won: threading.Event
+) -> None:
+    leases.stored = lease(holder_identity="other", lease_duration_seconds=60)
+    elector.start_campaign(int)
+    wait_for("it follows", elector.sees_leader)
+    leases.stored = lease(holder_identity="", lease_duration_seconds=60)
+    assert won.wait(SECONDS)
+    assert (elector.leading(), elector.sees_leader()) == (True, False)
+
+
+def test_f2_the_lease_says_what_its_holder_follows_and_keeps_what_others_said(
+    leases: Leases, won: threading.Event, lost: threading.Event
+) -> None:
+    leases.stored = lease(holder_identity="")
+    leases.stored.metadata.annotations = {KUBE_NODES_ANNOTATION: "true", "example.org/x": "y"}
+    made = LeaderElector(
+        ClusterTarget("fleet", None, None), won=won.set, lost=lost.set, says={KUBE_NODES_ANNOTATION: "false"}
+    )
+    made.start_campaign(int)
+    assert won.wait(SECONDS)
+    made.stop()
+    assert leases.stored.metadata.annotations == {KUBE_NODES_ANNOTATION: "false", "example.org/x": "y"}

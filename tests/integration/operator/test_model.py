@@ -1,0 +1,25 @@
+"""Fixed courses of real operators in simulated time against a second, naive implementation of membership.
+
+Compared after each step: members, slices, status, conditions, generated pools and Redis (behaviour B4, C2 to C5, C7,
+D1 to D11, E1); watched all the time: promise 1 and D4. `make soak-pools` runs thousands.
+"""
+
+import pytest
+from tests.model.run import check, verdict
+from tests.support.builders import pool_object, service
+
+SEEDS = (0, 2, 3, 5, 9, 13, 15, 18, 26, 28, 34, 36, 37, 41, 51, 58, 59, 62, 64, 70, 75, 81, 20339)
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("seed", SEEDS)
+def test_d1_d8_membership_is_that_of_the_oracle_whatever_happens(seed: int) -> None:
+    told = check(seed)
+    assert told is None, told
+
+
+def test_d7_d10_a_node_that_people_put_into_two_slices_is_left_in_one() -> None:
+    asr = [service("a", "asr", languages=["zh"])]
+    nodes = [("node", f"n{number}", 10, asr) for number in range(5)]
+    pool = pool_object("p0", requires={"matchAll": True}, sliceSize=2)
+    assert verdict([*nodes, ("put", pool), ("pass", 2), ("slice", 2, "twice"), ("pass", 3)]) is None

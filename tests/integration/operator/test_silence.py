@@ -1,0 +1,474 @@
+"""Silence to its end, in simulated time: canary, brake, 600 s, restarts and failovers (behaviour C3, C4, D8, D9)."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from tests.support.builders import H, condition, node_object, pool_object, report, requires, service, stopped
+from tests.support.simulated_fleet import FakeApi, FakeRedis, Fleet, now, operator, simulated, until
+
+from hotpool.core.model import Kind
+
+pytestmark = pytest.mark.timeout(60)
+
+LIVE = [condition(), condition("Draining", "False", "NotRequested")]
+
+
+def fleet_of(count: int, **spec: Any) -> FakeApi:
+    """A pool `llm` and nodes n0, n1, ... that are members of it; people wrote a label into each but n0."""
+    api = FakeApi()
+    api.put(pool_object("llm", requires=requires("llm"), **spec))
+    for number in range(count):
+        labels = {"site": "berlin"} if number else {}
+        api.put(node_object(f"n{number}", report(service("q", "llm")), conditions=LIVE, labels=labels))
+    return api
+
+
+def names(count: int, first: int = 0) -> list[str]:
+    return [f"n{number}" for number in range(first, first + count)]
+
+
+def counted(api: FakeApi, state: str) -> int:
+    return list(api.members("llm").values()).count(state)
+
+
+def braked(api: FakeApi) -> bool:
+    return "MassSilence" in api.conditions(Kind.POOL, "llm")
+
+
+# The brake (D8).
+
+
+@pytest.mark.parametrize(
+    ("nodes", "silent", "leave"),
+    [
+        (10, 3, 3),
+        (10, 4, 0),
+        (10, 6, 0),
+        (10, 10, 0),
+        (1, 1, 1),
+        (2, 1, 1),
+        (2, 2, 0),
+        (3, 1, 1),
+    ],
+)
+@simulated
+async def test_d8_at_most_a_third_leaves_for_silence_and_never_less_than_one_may(
+    nodes: int, silent: int, leave: int
+) -> None:
+    api = fleet_of(nodes)
+    async with operator(api, redis := FakeRedis()) as fleet:
+        await fleet.beating(5)
+        await fleet.beating(6 * H, *(names(nodes - silent, silent) or ["nobody"]))
+        assert counted(api, "Ready") == nodes - silent
+        assert counted(api, "Suspect") == silent - leave
+        assert braked(api) is not bool(leave)
+        held = {node for node, state in api.members("llm").items() if state == "Suspect"}
+        assert redis.pools["llm"].suspect == held
+        status = api.objects[Kind.POOL]["llm"]["status"]
+        assert status["suspectMembers"] == len(held)
+        assert {item["reason"]: item["count"] for item in status["excluded"]} == ({"Offline": leave} if leave else {})
+
+
+@simulated
+async def test_d8_the_percentage_is_the_pools_own() -> None:
+    api = fleet_of(10, brake={"maxSilentPercent": 60})
+    async with operator(api) as fleet:
+        await fleet.beating(6 * H, *names(4, 6))
+        assert api.members("llm") == dict.fromkeys(names(4, 6), "Ready")
+        assert not braked(api)
+
+
+@simulated
+async def test_d8_recovery_is_never_blocked_and_releases_the_brake() -> None:
+    api = fleet_of(10)
+    async with operator(api) as fleet:
+        await fleet.beating(6 * H, *names(5, 5))
+        assert counted(api, "Suspect") == 5
+        fleet.beat("n0")
+        assert await until(lambda: api.members("llm")["n0"] == "Ready") < 1.1
+        assert counted(api, "Suspect") == 4
+        fleet.beat("n1")
+        await until(lambda: not braked(api))
+        assert api.members("llm") == dict.fromkeys(["n0", "n1", *names(5, 5)], "Ready")
+
+
+@simulated
+async def test_d8_change_drain_and_deletion_always_pass() -> None:
+    api = fleet_of(10)
+    async with operator(api) as fleet:
+        await fleet.beating(6 * H, *names(4, 6))
+        assert counted(api, "Suspect") == 6
+        api.delete(Kind.NODE, "n0")
+        api.edit(Kind.NODE, "n1", {"spec": {"drain": True}})
+        api.edit(Kind.POOL, "llm", {"spec": {"excludeNodes": ["n2"]}})
+        api.put({**api.objects[Kind.NODE]["n3"], "status": {"report": report(stopped("q", "llm"), sequence=2)}})
+        await fleet.beating(3, *names(4, 6))
+        assert api.members("llm") == {
+            "n1": "Draining",
+            **dict.fromkeys(["n4", "n5"], "Suspect"),
+            **dict.fromkeys(names(4, 6), "Ready"),
+        }
+
+
+@simulated
+async def test_d8_a_stop_in_between_is_a_stop_and_counts_no_longer_as_silence() -> None:
+    api = fleet_of(10)
+    async with operator(api) as fleet:
+        await fleet.beating(6 * H, *names(6, 4))
+        assert counted(api, "Suspect") == 4
+        api.edit(Kind.NODE, "n0", {"metadata": {"labels": {"x": "y"}}})
+        api.edit(Kind.POOL, "llm", {"spec": {"excludeNodes": ["n0", "n1"]}})
+        await fleet.beating(3, *names(6, 4))
+        assert api.members("llm") == dict.fromkeys(names(6, 4), "Ready")
+
+
+@simulated
+async def test_d8_those_removed_count_so_that_silence_in_portions_does_not_empty_a_pool() -> None:
+    api = fleet_of(10)
+    async with operator(api) as fleet:
+        await fleet.beating(6 * H, *names(8, 2))
+        assert set(api.members("llm")) == set(names(8, 2))
+        await fleet.beating(6 * H, *names(5, 5))
+        assert counted(api, "Suspect") == 3
+        assert counted(api, "Ready") == 5
+
+
+@simulated
+async def test_d8_600_seconds_end_what_the_brake_holds() -> None:
+    api = fleet_of(10)
+    async with operator(api) as fleet:
+        await fleet.beating(3 * H + 550, *names(4, 6))
+        assert counted(api, "Suspect") == 6
+        await fleet.beating(60, *names(4, 6))
+        assert api.members("llm") == dict.fromkeys(names(4, 6), "Ready")
+        assert not braked(api)
+
+
+@simulated
+async def test_d8_a_pool_in_dry_run_and_a_paused_pool_hold_to_their_own_rules() -> None:
+    api = fleet_of(4)
+    api.put(pool_object("dry", requires=requires("llm"), mode="DryRun"))
+    api.put(pool_object("still", requires=requires("llm")))
+    async with operator(api) as fleet:
+        await fleet.beating(3)
+        api.edit(Kind.POOL, "still", {"metadata": {"annotations": {"hotpool.dev/paused": "true"}}})
+        await fleet.beating(6 * H, "n0")
+        assert api.members("dry") == {}
+        assert api.members("still") == dict.fromkeys(names(4), "Ready")
+        api.edit(Kind.POOL, "still", {"metadata": {"annotations": {"hotpool.dev/paused": None}}})
+        await fleet.beating(3, "n0")
+        assert api.members("still") == {"n0": "Ready", **dict.fromkeys(names(3, 1), "Suspect")}
+
+
+# Restart and failover (C4, D9).
+
+
+@simulated
+async def test_d8_a_restart_in_the_middle_of_a_mass_silence_comes_to_the_same_answer_without_a_write() -> None:
+    api = fleet_of(10)
+    async with operator(api) as fleet:
+        await fleet.beating(6 * H, *names(4, 6))
+    before, writes = api.members("llm"), len(api.writes)
+    assert counted(api, "Suspect") == 6
+    async with operator(api) as fleet:
+        await fleet.beating(2 * H, *names(4, 6))
+        assert api.members("llm") == before
+        assert api.writes[writes:] == []
+        await fleet.beating(600 - 8 * H - 10, *names(4, 6))
+        assert api.members("llm") == before
+        await fleet.beating(4 * H, *names(4, 6))
+        assert api.members("llm") == dict.fromkeys(names(4, 6), "Ready")
+
+
+@simulated
+async def test_c4_a_member_whose_condition_was_not_written_before_a_restart_keeps_its_place_for_a_period() -> None:
+    api = fleet_of(2)
+    async with operator(api) as fleet:
+        await fleet.beating(5)
+    api.put({**api.objects[Kind.NODE]["n0"], "status": {"report": report(service("q", "llm")), "conditions": []}})
+    async with operator(api) as fleet:
+        assert api.members("llm") == {"n0": "Ready", "n1": "Ready"}
+        await fleet.beating(5 * H, "n1")
+        assert api.members("llm") == {"n1": "Ready"}
+
+
+@simulated
+async def test_c4_a_held_node_that_was_silent_for_long_may_still_be_heard_after_a_restart() -> None:
+    api = fleet_of(10)
+    async with operator(api) as fleet:
+        await fleet.beating(6 * H, *names(4, 6))
+    await asyncio.sleep(3600)
+    async with operator(api) as fleet:
+        await fleet.beating(3 * H)
+        assert api.members("llm") == dict.fromkeys(names(10), "Ready")
+
+
+@simulated
+async def test_promise_2_a_warm_standby_goes_on_where_the_leader_stopped() -> None:
+    api = fleet_of(10)
+    redis = FakeRedis()
+    standby = Fleet(api, redis)
+    standby.leases_listed()
+    await standby.reconciler.open_gate()
+    warm = asyncio.create_task(standby.reconciler.stand_by())
+    canary = asyncio.create_task(standby.canary())
+    async with operator(api, redis) as leader:
+        feeds = (leader.reconciler.on_object, standby.reconciler.on_object)
+
+        def both(*event: Any) -> None:
+            for feed in feeds:
+                feed(*event)
+
+        api.feed = both
+        for _ in range(6):
+            leader.beat(*names(9, 1))
+            standby.beat(*names(9, 1))
+            await asyncio.sleep(H)
+        assert set(api.members("llm")) == set(names(9, 1))
+        writes = len(api.writes)
+    for task in (warm, canary):
+        task.cancel()
+    standby.watch()
+    await standby.lead()
+    await standby.beating(2 * H, *names(9, 1))
+    assert set(api.members("llm")) == set(names(9, 1))
+    assert api.writes[writes:] == []
+    await standby.stop()
+
+
+@pytest.mark.parametrize(("after", "expected"), [(3.5, "Suspect"), (4.5, None)])
+@simulated
+async def test_c4_a_standby_that_began_to_listen_late_does_not_undo_what_the_leader_found(
+    after: float, expected: str | None
+) -> None:
+    api = fleet_of(10)
+    async with operator(api) as leader:
+        leader.beat()
+        await leader.beating(2 * H - 1, *names(9, 1))
+        standby = Fleet(api)
+        standby.leases_listed()
+        await standby.reconciler.open_gate()
+        warm = [asyncio.create_task(standby.reconciler.stand_by()), asyncio.create_task(standby.canary())]
+        lead = leader.reconciler.on_object
+
+        def both(*event: Any) -> None:
+            lead(*event)
+            standby.reconciler.on_object(*event)
+
+        api.feed = both
+        for _ in range(int((after - 2) * H)):
+            if now() % H < 1:
+                leader.beat(*names(9, 1))
+                standby.beat(*names(9, 1))
+            await asyncio.sleep(1)
+        assert api.members("llm").get("n0") == expected
+    for task in warm:
+        task.cancel()
+    standby.watch()
+    await standby.lead()
+    writes = len(api.writes)
+    await asyncio.sleep(1)
+    assert api.members("llm").get("n0") == expected
+    assert api.writes[writes:] == []
+    standby.beat()
+    await until(lambda: api.members("llm").get("n0") == "Ready")
+    await standby.stop()
+
+
+# The canary (C3).
+
+
+@simulated
+async def test_c3_a_stream_that_is_open_and_brings_nothing_is_deafness() -> None:
+    api = fleet_of(4)
+    async with operator(api) as fleet:
+        await fleet.beating(2 * H)
+        fleet.held = True
+        await asyncio.sleep(16)
+        assert fleet.reconciler.watch_is_stale
+        await asyncio.sleep(900)
+        assert api.members("llm") == dict.fromkeys(names(4), "Ready")
+        fleet.held = False
+        await asyncio.sleep(6)
+        assert not fleet.reconciler.watch_is_stale
+        await asyncio.sleep(3 * H - 8)
+        assert api.members("llm") == dict.fromkeys(names(4), "Ready")
+        await fleet.beating(5 * H, "n1", "n2", "n3")
+        assert api.members("llm") == dict.fromkeys(names(3, 1), "Ready")
+
+
+@simulated
+async def test_c3_silence_counts_at_most_one_interval_beyond_what_is_proven_however_short_h_is() -> None:
+    quick = 1
+    api = FakeApi()
+    api.put(pool_object("llm", requires=requires("llm")))
+    api.put(node_object("n0", report(service("q", "llm"), intervalSeconds=quick), conditions=LIVE))
+    async with operator(api) as fleet:
+        fleet.reconciler.on_heartbeats([])
+        fleet.held = True
+        await asyncio.sleep(9)
+        assert not fleet.reconciler.watch_is_stale
+        assert api.members("llm") == {"n0": "Ready"}
+        fleet.held = False
+        await until(lambda: api.members("llm") == {})
+
+
+# 600 seconds (C4).
+
+
+@simulated
+async def test_c4_after_600_seconds_lease_and_untouched_resource_go_and_what_people_wrote_stays() -> None:
+    api = fleet_of(2)
+    redis = FakeRedis()
+    async with operator(api, redis) as fleet:
+        fleet.beat()
+        began = now()
+        await fleet.beating(3 * H + 598, "nobody")
+        assert set(api.leases) >= {"hotpool-node-n0", "hotpool-node-n1"}
+        await until(lambda: "n0" not in api.objects[Kind.NODE])
+        assert 3 * H + 600 <= now() - began < 3 * H + 603
+        await asyncio.sleep(2)
+        assert not {"hotpool-node-n0", "hotpool-node-n1"} & set(api.leases)
+        assert "n1" in api.objects[Kind.NODE]
+        assert api.members("llm") == {}
+        assert redis.nodes == {}
+        deletions = [write for write in api.writes if write.verb.startswith("delete")]
+        await asyncio.sleep(700)
+        assert [write for write in api.writes if write.verb.startswith("delete")] == deletions
+
+
+@pytest.mark.parametrize(
+    "wrote",
+    [
+        {"spec": {"drain": True}},
+        {"spec": {"services": [{"id": "q", "desired": "Running"}]}},
+        {"metadata": {"labels": {"rack": "7"}}},
+        {"metadata": {"annotations": {"note": "ours"}}},
+    ],
+)
+@simulated
+async def test_c4_a_resource_that_people_wrote_into_is_never_deleted(wrote: dict[str, Any]) -> None:
+    api = fleet_of(1)
+    async with operator(api) as fleet:
+        fleet.beat()
+        api.edit(Kind.NODE, "n0", wrote)
+        await asyncio.sleep(3 * H + 700)
+        assert "n0" in api.objects[Kind.NODE]
+        assert api.conditions(Kind.NODE, "n0")["Ready"] == ("Unknown", "Offline")
+
+
+@simulated
+async def test_c4_labels_of_the_agent_are_not_peoples() -> None:
+    api = fleet_of(1)
+    async with operator(api) as fleet:
+        fleet.beat()
+        api.edit(Kind.NODE, "n0", {"metadata": {"labels": {"agent.hotpool.dev/os": "linux"}}})
+        await until(lambda: "n0" not in api.objects[Kind.NODE], 700)
+
+
+@simulated
+async def test_c4_the_silence_goes_on_counting_after_a_restart_from_what_is_stored() -> None:
+    api = fleet_of(1)
+    async with operator(api) as fleet:
+        fleet.beat()
+        began = now()
+        await asyncio.sleep(5 * H)
+    async with operator(api) as fleet:
+        await asyncio.sleep(1)
+        await until(lambda: "n0" not in api.objects[Kind.NODE], 700)
+        assert 3 * H + 599 <= now() - began < 3 * H + 610
+
+
+@simulated
+async def test_c4_an_agent_that_comes_back_in_the_last_moment_loses_nothing() -> None:
+    api = fleet_of(1)
+    async with operator(api) as fleet:
+        fleet.beat()
+        await asyncio.sleep(3 * H + 590)
+        fleet.beat()
+        await until(lambda: api.members("llm") == {"n0": "Ready"})
+        await fleet.beating(60)
+        assert "n0" in api.objects[Kind.NODE]
+        assert "hotpool-node-n0" in api.leases
+
+
+@simulated
+async def test_c4_a_lease_renewed_meanwhile_is_not_deleted() -> None:
+    api = fleet_of(2)
+    async with operator(api) as fleet:
+        fleet.beat()
+        api.leases["hotpool-node-n1"] = "renewed, and not told yet"
+        await asyncio.sleep(3 * H + 700)
+        assert "hotpool-node-n1" in api.leases
+
+
+@simulated
+async def test_c2_a_lease_that_we_deleted_and_that_is_told_of_once_more_is_no_heartbeat() -> None:
+    api = fleet_of(1)
+    async with operator(api) as fleet:
+        fleet.beat()
+        api.edit(Kind.NODE, "n0", {"metadata": {"labels": {"rack": "7"}}})
+        last = fleet.state.leases.get("n0")
+        assert last
+        await asyncio.sleep(3 * H + 610)
+        assert "hotpool-node-n0" not in api.leases
+        fleet.reconciler.on_heartbeats([last])
+        await asyncio.sleep(5)
+        assert api.conditions(Kind.NODE, "n0")["Ready"] == ("Unknown", "Offline")
+        assert api.members("llm") == {}
+        fleet.beat("n0")
+        await until(lambda: api.members("llm") == {"n0": "Ready"})
+
+
+@simulated
+async def test_c4_a_lease_that_outlives_its_deleted_resource_goes_when_nobody_renews_it() -> None:
+    api = fleet_of(3)
+    async with operator(api) as fleet:
+        fleet.beat()
+        for name in ("n0", "n1"):
+            api.delete(Kind.NODE, name)
+        await fleet.beating(1500, "n1", "n2")
+        assert set(api.leases) == {"hotpool-node-n1", "hotpool-node-n2"}
+        assert api.members("llm") == {"n2": "Ready"}
+
+
+@simulated
+async def test_c4_a_lease_without_a_resource_that_was_renewed_unheard_stays() -> None:
+    api = fleet_of(2)
+    async with operator(api) as fleet:
+        fleet.beat()
+        api.delete(Kind.NODE, "n0")
+        api.leases["hotpool-node-n0"] = "renewed, and not told yet"
+        await fleet.beating(1500, "n1")
+        assert "hotpool-node-n0" in api.leases
+
+
+# Merging (D7).
+
+
+@simulated
+async def test_d7_a_slice_less_than_a_quarter_full_is_emptied_once_a_minute_adding_before_removing() -> None:
+    api = fleet_of(12, sliceSize=4)
+    async with operator(api) as fleet:
+        await fleet.beating(3)
+        assert [len(nodes) for nodes in api.slices("llm").values()] == [4, 4, 4]
+        seen: list[set[str]] = []
+        feed = api.feed
+        assert feed
+
+        def watched(*event: Any) -> None:
+            if event[0] is Kind.SLICE:
+                seen.append(set(api.members("llm")))
+            feed(*event)
+
+        api.feed = watched
+        gone = ["n10", "n11", "n8", "n9", "n4", "n5", "n6"]
+        for name in gone:
+            api.delete(Kind.NODE, name)
+        await fleet.beating(10)
+        left = set(names(12)) - set(gone)
+        assert set(api.members("llm")) == left
+        await fleet.beating(120)
+        assert set(api.members("llm")) == left
+        assert all(left <= members for members in seen)

@@ -1,0 +1,115 @@
+"""What `hotpool operator` says when it cannot work on what is installed (design, section 1)."""
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from tests.support.read_api import ReadApi
+
+from hotpool.api.meta import SCHEMA_REVISION, SCHEMA_REVISION_ANNOTATION
+from localfleet.ports import free_port
+
+PROGRAM = str(Path(sys.executable).with_name("hotpool"))
+NAME = "nodecapabilities.hotpool.dev"
+
+
+class Definitions:
+    """An API server that serves definitions of one revision, or none."""
+
+    def __init__(self) -> None:
+        self.revision: int | None = None
+        self.url = ""
+
+    async def answer(self, request: web.Request) -> web.Response:
+        if self.revision is None:
+            return web.json_response({"kind": "Status", "message": "no such definition"}, status=404)
+        metadata = {
+            "name": request.path.rpartition("/")[2],
+            "annotations": {SCHEMA_REVISION_ANNOTATION: f"{self.revision}"},
+        }
+        names = {"kind": "NodeCapability", "plural": "nodecapabilities"}
+        spec = {"group": "hotpool.dev", "names": names, "scope": "Namespaced", "versions": []}
+        return web.json_response({"metadata": metadata, "spec": spec})
+
+
+@pytest.fixture
+async def definitions() -> AsyncIterator[Definitions]:
+    made, app = Definitions(), web.Application()
+    app.router.add_route("*", "/{tail:.*}", made.answer)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    made.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    yield made
+    await runner.cleanup()
+
+
+@pytest.mark.parametrize(
+    ("revision", "found"),
+    [
+        (None, "is not installed"),
+        (SCHEMA_REVISION - 1, f"has revision {SCHEMA_REVISION - 1}, {SCHEMA_REVISION} is needed"),
+    ],
+)
+async def test_older_definitions_are_refused_with_the_commands_that_renew_them(
+    definitions: Definitions, tmp_path: Path, revision: int | None, found: str
+) -> None:
+    definitions.revision = revision
+    api = ReadApi()
+    api.url = definitions.url
+    code, told = await ended("--kubeconfig", str(api.kubeconfig(tmp_path)), "--listen", f"127.0.0.1:{free_port()}")
+    assert code == 1
+    assert f"{NAME.partition('.')[0]} {found}: kubectl apply --server-side -f crds/" in told
+    way = "helm show crds CHART | kubectl apply --server-side --field-manager=helm --force-conflicts -f -"
+    assert way in told
+
+
+@pytest.mark.parametrize(
+    ("words", "environment", "code", "line"),
+    [
+        (("--listen", "8080"), {}, 2, "--listen: must be ADDRESS:PORT, for example 127.0.0.1:8080 or [::]:8080"),
+        ((), {"HOTPOOL_LISTEN": ":80"}, 2, "HOTPOOL_LISTEN: must be ADDRESS:PORT, for example 127.0.0.1:8080"),
+        ((), {"HOTPOOL_LOG_LEVEL": "loud"}, 2, "HOTPOOL_LOG_LEVEL: Input should be 'debug', 'info', 'warning' or"),
+        (("--redis-prefix", "a/b"), {}, 2, "--redis-prefix: String should match pattern"),
+        (("--kubeconfig", "/no/such/file"), {}, 1, "no kubeconfig: /no/such/file does not exist; see --kubeconfig"),
+        (
+            (),
+            {"KUBERNETES_SERVICE_HOST": "127.0.0.1"},
+            1,
+            "no usable service account in this pod: Service host/port is not set",
+        ),
+    ],
+)
+async def test_bad_input_is_told_in_one_line(
+    words: tuple[str, ...], environment: dict[str, str], code: int, line: str
+) -> None:
+    ending, told = await ended(*words, **environment)
+    assert ending == code
+    assert told.startswith(f"hotpool operator: {line}")
+    assert len(told.splitlines()) == 1
+
+
+async def test_a_port_that_is_taken_is_told_in_one_line(definitions: Definitions, tmp_path: Path) -> None:
+    api = ReadApi()
+    api.url = definitions.url
+    taken = definitions.url.removeprefix("http://")
+    code, told = await ended("--kubeconfig", str(api.kubeconfig(tmp_path)), "--listen", taken)
+    assert code == 1
+    assert told.startswith(f"hotpool operator: cannot listen on {taken}: ")
+    assert len(told.splitlines()) == 1
+
+
+async def ended(*words: str, **environment: str) -> tuple[int | None, str]:
+    """How the real program ends, and what it has printed."""
+    child = await asyncio.create_subprocess_exec(
+        *(PROGRAM, "operator", "-n", "fleet", *words),
+        env={**os.environ, **environment},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    told, _ = await child.communicate()
+    return child.returncode, told.decode()

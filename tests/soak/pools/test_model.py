@@ -1,0 +1,27 @@
+"""Thousands of random courses of operators against the oracle, in simulated time; no cluster. `make soak-pools`.
+
+HOTPOOL_SOAK_CASES says how many (default 2000), HOTPOOL_SOAK_FIRST the first seed, HOTPOOL_SOAK_STEPS their length.
+"""
+
+import os
+
+import pytest
+from tests.model.run import check
+
+CASES = int(os.environ.get("HOTPOOL_SOAK_CASES", "2000"))
+FIRST = int(os.environ.get("HOTPOOL_SOAK_FIRST", "1000"))
+STEPS = int(os.environ.get("HOTPOOL_SOAK_STEPS", "60"))
+_FAILURES_SHOWN = 5
+
+
+@pytest.mark.timeout(6 * 3600)
+def test_d1_d8_membership_is_that_of_the_oracle_for_a_long_time(capsys: pytest.CaptureFixture[str]) -> None:
+    failures: list[str] = []
+    for number, seed in enumerate(range(FIRST, FIRST + CASES), 1):
+        if told := check(seed, STEPS):
+            failures.append(told)
+        with capsys.disabled():
+            print(f"\rseed {seed}: {number} of {CASES} cases, {len(failures)} wrong", end="", flush=True)  # noqa: T201
+        if len(failures) == _FAILURES_SHOWN:
+            break
+    assert not failures, "\n\n".join(failures)

@@ -1,0 +1,94 @@
+"""Fixtures of the cluster tier: pytest-kind's `kind_cluster`, unchanged, and a fleet on it with a real Redis."""
+
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import yaml
+from tests.support.agent_world import QUICK, World
+from tests.support.run import CLUSTERS, share_cluster
+
+from hotpool.lookup import Lookup
+from hotpool.projection.connection.async_connection import Client, connect
+from localfleet.fleet import Fleet
+from localfleet.kind import kind_program, kubectl_program
+from localfleet.redis_server import RedisServer, redis_url
+from localfleet.relay import Relay
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Configure pytest-kind: its programs, so that it downloads none, and in a worker the cluster of the run."""
+    option = config.option
+    kind = kind_program(option.kind_bin)
+    option.kind_bin = str(kind)
+    option.kind_kubectl_bin = option.kind_kubectl_bin or str(kubectl_program(kind))
+    share_cluster(config, "cluster")
+    if shared := config.stash.get(CLUSTERS, {}).get("cluster"):
+        option.cluster_name, option.kubeconfig, option.keep_cluster = shared["name"], shared["kubeconfig"], True
+
+
+@pytest.fixture(scope="session")
+def redis_address() -> Iterator[str]:
+    """The address in $HOTPOOL_TEST_REDIS_URL, else that of a server of our own."""
+    with redis_url() as url:
+        yield url
+
+
+@pytest.fixture
+def fleet(kind_cluster: Any, redis_address: str) -> Iterator[Fleet]:
+    """An empty fleet in a namespace of its own; nothing is started yet."""
+    kubeconfig, kubectl = Path(kind_cluster.kubeconfig_path), Path(kind_cluster.kubectl_path)
+    made = Fleet(kubeconfig, kubectl, f"fleet-{uuid.uuid4().hex[:6]}", redis_address)
+    made.install()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def world_of(
+    kind_cluster: Any, redis_address: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[int], World]]:
+    """Makes the world of a seed: one agent that reaches the API server through a relay."""
+    kubeconfig, kubectl = Path(kind_cluster.kubeconfig_path), Path(kind_cluster.kubectl_path)
+    address = urlsplit(yaml.safe_load(kubeconfig.read_text())["clusters"][0]["cluster"]["server"])
+    for name, value in QUICK.items():
+        monkeypatch.setenv(name, value)
+    with Relay(address.port or 443) as relay:
+        fleet = Fleet(
+            kubeconfig,
+            kubectl,
+            f"fleet-{uuid.uuid4().hex[:6]}",
+            redis_address,
+            server=f"https://127.0.0.1:{relay.port}",
+        )
+        fleet.install()
+        yield lambda seed: World(fleet, relay, seed)
+        fleet.close()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RedisServer]:
+    """An embedded server of one module, to be flushed, stopped and damaged at will."""
+    with RedisServer() as running:
+        yield running
+
+
+@pytest.fixture
+async def client(server: RedisServer) -> AsyncIterator[Client]:
+    """A client of that server, which is empty."""
+    server.start()
+    server.ask("FLUSHALL")
+    server.ask("FUNCTION", "FLUSH")
+    connected = connect(server.url)
+    yield connected
+    await connected.aclose()
+
+
+@pytest.fixture
+async def lookup(server: RedisServer) -> AsyncIterator[Lookup]:
+    """A look-up client of the fleet `speech` on that server."""
+    async with Lookup.from_url(server.url, namespace="speech") as made:
+        yield made

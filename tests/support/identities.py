@@ -1,0 +1,256 @@
+"""A namespace with everything that an agent must not touch, and the credentials of agents in and out of the cluster.
+
+The credentials are real: tokens that the API server made for the chart's accounts, bound to Pods of Nodes; no kubelet
+runs, so the Nodes and Pods are objects only.
+"""
+
+import base64
+import json
+import ssl
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+from tests.support.attacks import LABEL, OWN, READY, Attempt, lease, ncap
+from tests.support.fleet_objects import pool
+from typer.testing import CliRunner
+
+from hotpool.__main__ import app
+from localfleet.chart import render
+from localfleet.fleet import Fleet
+from localfleet.kind import REPOSITORY
+from localfleet.process import wait_for
+
+NODE, OTHER, FRESH = (f"edge-{number}-{uuid.uuid4().hex[:6]}" for number in (1, 2, 3))
+"""Names of v1 Nodes, which have no namespace: other processes use the same cluster."""
+PROBE: Final = Attempt("probe", "PATCH", OWN, {"spec": {"drain": True}})
+"""What only the policy refuses, whoever the agent is."""
+POLICY: Final = "ValidatingAdmissionPolicy"
+RBAC: Final = "rbac.authorization.k8s.io"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the API server said."""
+
+    status: int
+    text: str
+
+    @property
+    def by(self) -> str:
+        """Who refused: the chart's policy, RBAC, or the schema; empty: nobody."""
+        if self.status == 403:
+            return "policy" if f"{POLICY} " in self.text else "rbac"
+        return "schema" if self.status == 422 else "" if self.status < 300 else f"{self.status}"
+
+
+class Credential:
+    """A kubeconfig with a token, and requests made with it."""
+
+    def __init__(self, kubeconfig: Path, words: dict[str, str], look: Callable[[str], Any]) -> None:
+        """`look`: gives the object of a path, as somebody reads it who may."""
+        self.kubeconfig = kubeconfig
+        self._look = look
+        self._words = words
+        content = yaml.safe_load(kubeconfig.read_text())
+        cluster = content["clusters"][0]["cluster"]
+        self._server, self.token = cluster["server"], content["users"][0]["user"]["token"]
+        self._context = ssl.create_default_context(cadata=_authority(cluster))
+
+    @property
+    def encoded_token(self) -> str:
+        """The token as a Secret shows it."""
+        return base64.b64encode(self.token.encode()).decode()
+
+    def ask(self, attempt: Attempt, *, dry: bool = False) -> Answer:
+        """Make the attempt; `dry`: as a dry run, which is judged alike and changes nothing."""
+        path = _filled(attempt.path, self._words)
+        if dry and not attempt.reads:
+            path += f"{'&' if '?' in path else '?'}dryRun=All"
+        if attempt.kind.endswith("apply-patch+yaml"):
+            path += f"{'&' if '?' in path else '?'}fieldManager=hotpool-agent"
+        body = _filled(attempt.body, self._words)
+        if attempt.method == "PUT":
+            body = _merged(self._look(path), body)
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(f"{self._server}{path}", data, method=attempt.method)  # noqa: S310 - ours
+        request.add_header("Authorization", f"Bearer {self.token}")
+        if data:
+            request.add_header("Content-Type", attempt.kind)
+        try:
+            with urllib.request.urlopen(request, timeout=10, context=self._context) as answer:  # noqa: S310
+                return Answer(answer.status, answer.read().decode())
+        except urllib.error.HTTPError as error:
+            return Answer(error.code, error.read().decode())
+
+
+class Ground:
+    """A fleet's namespace with accounts, policy and objects of nodes, pools and people."""
+
+    def __init__(self, fleet: Fleet, *, wide: bool = False) -> None:
+        """`wide`: agents have every right in the namespace."""
+        self.fleet = fleet
+        self.words = {"ns": fleet.namespace, "node": NODE, "other": OTHER, "fresh": FRESH}
+        self._people: dict[str, Path] = {}
+        self._credentials: dict[tuple[str, str], Credential] = {}
+        self.install()
+        if wide:
+            fleet.apply(*_every_right(fleet.namespace))
+        self.fill()
+
+    def install(self) -> None:
+        """What the chart makes for agents, but no pods of theirs."""
+        documents = [item for item in render(self.fleet.namespace, only="agent/*") if item["kind"] != "DaemonSet"]
+        text = yaml.safe_dump_all(documents)
+        self.fleet.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", text=text)
+
+    def inside(self, node: str) -> Credential:
+        """The shared account, with a token that is bound to a pod of the node."""
+        if ("inside", node) not in self._credentials:
+            self.pod(node)
+            bound = ("--bound-object-kind=Pod", f"--bound-object-name=agent-{node}")
+            self._credentials["inside", node] = self.credential("hotpool-agent", f"inside-{node}", *bound)
+        return self._credentials["inside", node]
+
+    def outside(self, node: str) -> Credential:
+        """An account of the node's own, as `hotpool enroll` makes it."""
+        if ("outside", node) not in self._credentials:
+            path = self.fleet.folder / f"outside-{node}.kubeconfig"
+            words = ["enroll", node, "-n", self.fleet.namespace, "--kubeconfig", str(self.fleet.admin)]
+            done = CliRunner().invoke(app, [*words, "-o", str(path)])
+            assert done.exit_code == 0, done.output
+            self._credentials["outside", node] = self.of_file(path)
+        return self._credentials["outside", node]
+
+    def unbind(self) -> None:
+        """Take the policy's binding away, and wait until the API server has heeded that."""
+        who = self.inside(NODE)
+        self.fleet.kubectl("delete", f"{POLICY}Binding".lower(), f"hotpool-{self.fleet.namespace}-agent")
+        wait_for("the policy is out of force", lambda: not who.ask(PROBE, dry=True).by, 30)
+
+    def of_file(self, kubeconfig: Path) -> Credential:
+        """The credential in a kubeconfig."""
+        return Credential(kubeconfig, self.words, self._look)
+
+    def account(self, role: str) -> Path:
+        """A kubeconfig of somebody with a Role of the chart."""
+        if role not in self._people:
+            self._people[role] = self._somebody(f"person-{role}", role)
+        return self._people[role]
+
+    def account_with(self, name: str, rules: list[dict[str, Any]]) -> Path:
+        """A kubeconfig of somebody with exactly these rights."""
+        role = {"apiVersion": f"{RBAC}/v1", "kind": "Role", "metadata": {"name": name}, "rules": rules}
+        return self._somebody(name, name, role)
+
+    def _somebody(self, name: str, role: str, *more: dict[str, Any]) -> Path:
+        account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name}}
+        self.fleet.apply(account, *more, _binding(role, [name], self.fleet.namespace))
+        return self.credential(name, name).kubeconfig
+
+    def credential(self, account: str, name: str, *words: str) -> Credential:
+        """A credential of an account; `words`: of `kubectl create token`."""
+        token = self.fleet.kubectl("create", "token", account, "--duration=2h", *words).strip()
+        view = json.loads(self.fleet.kubectl("config", "view", "--raw", "--minify", "-o", "json"))
+        view["users"] = [{"name": account, "user": {"token": token}}]
+        view["contexts"][0]["context"] |= {"user": account, "namespace": self.fleet.namespace}
+        path = self.fleet.folder / f"{name}.kubeconfig"
+        path.write_text(json.dumps(view))
+        return self.of_file(path)
+
+    def _look(self, path: str) -> Any:
+        return json.loads(self.fleet.kubectl("get", "--raw", path.partition("?")[0].removesuffix("/status")))
+
+    def pod(self, node: str, *, account: str = "hotpool-agent", name: str | None = None) -> None:
+        """A Node and a Pod of the account on it, as objects."""
+        spec = {
+            "nodeName": node,
+            "serviceAccountName": account,
+            "containers": [{"name": "agent", "image": "none"}],
+            "tolerations": [{"operator": "Exists"}],
+        }
+        self.fleet.apply({"apiVersion": "v1", "kind": "Node", "metadata": {"name": node}})
+        metadata = {"name": name or f"agent-{node}"}
+        self.fleet.apply({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
+
+    def wait_for_policy(self) -> None:
+        """Return when the API server has taken up the policy."""
+        who = self.inside(NODE)
+        wait_for("the policy is in force", lambda: who.ask(PROBE, dry=True).by == "policy", 30)
+
+    def close(self) -> None:
+        """End what runs; the Nodes go, for they are the cluster's."""
+        self.fleet.close()
+        self.fleet.kubectl("delete", "pod", "--all", "--force", "--grace-period=0", "--wait=false")
+        self.fleet.kubectl("delete", "node", NODE, OTHER, FRESH, "--ignore-not-found", "--wait=false")
+
+    def fill(self) -> None:
+        """What stands in the namespace: records of two nodes with conditions of the operator, and other people's."""
+        labels = {"zone": "a"}
+        intents = {"services": [{"id": "nmt", "desired": "Running"}]}
+        silent = {**READY, "status": "Unknown", "reason": "Offline"}
+        for node in (NODE, OTHER):
+            self.fleet.apply(ncap(node, spec=intents, labels=labels, annotations={"owner": "ops"}))
+            status = json.dumps({"status": {"conditions": [silent], "ready": "Unknown"}})
+            self.fleet.kubectl("patch", "ncap", node, "--subresource=status", "--type=merge", "-p", status)
+            self.fleet.apply(lease(f"hotpool-node-{node}", **LABEL))
+        self.fleet.apply(*(lease(name) for name in ("hotpool-operator", "hotpool-operator-canary")))
+        self.fleet.apply(
+            pool("p", types=[{"type": "asr"}]),
+            {
+                "apiVersion": "hotpool.dev/v1alpha1",
+                "kind": "NodePoolSlice",
+                "metadata": {"name": "p-0", "labels": {"hotpool.dev/pool": "p"}},
+                "term": 1,
+                "members": [],
+            },
+            yaml.safe_load((REPOSITORY / "crds" / "samples" / "generator.yaml").read_text())
+            | {"metadata": {"name": "g"}},
+            {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "redis"}, "stringData": {"password": "secret"}},
+        )
+
+
+def _every_right(namespace: str) -> list[dict[str, Any]]:
+    """A Role that allows everything, for the accounts of all agents and by mistake."""
+    accounts = ["hotpool-agent", *(f"hotpool-agent-{node}" for node in (NODE, OTHER, FRESH))]
+    rules = [{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}]
+    role = {"apiVersion": f"{RBAC}/v1", "kind": "Role", "metadata": {"name": "mistake"}, "rules": rules}
+    return [role, _binding("mistake", accounts, namespace)]
+
+
+def _binding(role: str, accounts: list[str], namespace: str) -> dict[str, Any]:
+    return {
+        "apiVersion": f"{RBAC}/v1",
+        "kind": "RoleBinding",
+        "metadata": {"name": accounts[0] if len(accounts) == 1 else role},
+        "roleRef": {"apiGroup": RBAC, "kind": "Role", "name": role},
+        "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": namespace} for name in accounts],
+    }
+
+
+def _filled(value: Any, words: dict[str, str]) -> Any:
+    """The value with `{node}` and its like replaced in every string."""
+    if isinstance(value, str):
+        for name, word in words.items():
+            value = value.replace(f"{{{name}}}", word)
+        return value
+    if isinstance(value, dict):
+        return {key: _filled(item, words) for key, item in value.items()}
+    return [_filled(item, words) for item in value] if isinstance(value, list) else value
+
+
+def _merged(stored: Any, patch: Any) -> Any:
+    """What a whole write has to send in order to change so much."""
+    if not isinstance(stored, dict) or not isinstance(patch, dict):
+        return patch
+    return stored | {key: _merged(stored.get(key), value) for key, value in patch.items()}
+
+
+def _authority(cluster: dict[str, Any]) -> str:
+    data = cluster.get("certificate-authority-data")
+    return base64.b64decode(data).decode() if data else Path(cluster["certificate-authority"]).read_text()

@@ -1,0 +1,216 @@
+"""Reading a catalogue (behaviour A1): every error at once, each with its line and field."""
+
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+from hotpool_agent.catalogue.language_pairs import normalise_pair
+from hotpool_agent.catalogue.loader import CatalogueError, parse_catalogue, read_catalogue
+from hotpool_agent.catalogue.model import PROBE_KINDS, Catalogue, ServiceSpec
+from hotpool_agent.node_name import NodeNameError, node_name
+from localfleet.kind import REPOSITORY
+
+WHOLE = """\
+version: 1
+onAgentExit: stop
+types:
+  asr: {devices: [gpu, cpu]}
+services:
+- id: faster-whisper
+  type: asr
+  device: gpu
+  model: large-v3
+  version: 1.4.2
+  port: 6007
+  heavy: true
+  autoStart: true
+  attributes: {languages: [zh, en, no], tier: [gold]}
+  run: {command: [python, -m, whisper_server, --port, "6007"], env: {A: b}, workingDir: .}
+  ready: {http: {path: /health, expectStatus: 200, expectBody: '"ok"'}, timeoutSeconds: 2, startSeconds: 300}
+  live: {http: {path: /health}, periodSeconds: 5, failures: 3}
+- id: nmt-m2m100
+  type: nmt
+  port: 5008
+  attributes: {rules: [{kind: any_to_any, languages: [zh, en, ja], blocked: [ja-zh]}]}
+  observe: {http: {path: /healthz}}
+"""
+
+
+def errors(text: str) -> list[str]:
+    with pytest.raises(CatalogueError) as caught:
+        parse_catalogue(dedent(text), "c.yaml")
+    return caught.value.errors
+
+
+def service(lines: str) -> str:
+    """A catalogue whose only service has these lines, the first of them in line 5."""
+    body = "".join(f"  {line}\n" for line in dedent(lines).strip().splitlines())
+    return f"version: 1\nservices:\n- id: a\n  type: asr\n{body}"
+
+
+def seen_by(item: ServiceSpec) -> list[str]:
+    """The ways in which it is observed."""
+    return [way for way in PROBE_KINDS if getattr(item.observe, way) is not None]
+
+
+def test_a1_a_whole_catalogue_is_read() -> None:
+    catalogue = parse_catalogue(WHOLE, "c.yaml")
+    first, second = catalogue.services
+    assert (first.id, first.port, first.heavy, first.auto_start) == ("faster-whisper", 6007, True, True)
+    assert first.attributes.languages == ("zh", "en", "no")
+    assert first.attributes.others() == {"tier": ("gold",)}
+    assert first.run is not None
+    assert first.run.command[-1] == "6007"
+    assert first.ready.http is not None
+    assert first.ready.http.expect_body == '"ok"'
+    assert second.attributes.rules[0].blocked == ("ja-zh",)
+
+
+def test_a1_every_error_comes_at_once_with_line_and_field() -> None:
+    text = """\
+        version: 1
+        services:
+        - id: a
+          type: asr
+          port: 70000
+          run: {command: [x]}
+        - id: B!
+          type: nmt
+          prot: 5
+          run: {command: []}
+        """
+    assert errors(text) == [
+        "c.yaml:5: services[0].port: must be 1..65535 (got 70000)",
+        "c.yaml:7: services[1].id: must match ^[a-z0-9]([-a-z0-9]*[a-z0-9])?$ (got 'B!')",
+        "c.yaml:9: services[1].prot: unknown field; did you mean 'port'?",
+        "c.yaml:10: services[1].run.command: must not be empty (got [])",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ("run: {command: [x, 1]}", "c.yaml:5: services[0].run.command[1]: must be a string; put it in quotes (got 1)"),
+        ("version: 1.4\nrun: {command: [x]}", "services[0].version: must be a string; put it in quotes (got 1.4)"),
+        ("port: '80'\nrun: {command: [x]}", "services[0].port: must be a whole number (got '80')"),
+        ("device: tpu\nrun: {command: [x]}", "services[0].device: must be 'cpu' or 'gpu' (got 'tpu')"),
+        ("attributes: {tier: gold}\nrun: {command: [x]}", "services[0].attributes.tier: must be a list (got 'gold')"),
+        (
+            "attributes: {rules: [{kind: specific_pairs, pairs: [zh]}]}\nrun: {command: [x]}",
+            "services[0].attributes.rules[0].pairs[0]: must be a directed pair of languages",
+        ),
+        ("port: 80", "services[0]: exactly one of 'run' (supervised) and 'observe' (observed) is required"),
+        ("run: {command: [x]}\nready: {http: {path: /}}", "services[0].ready.http: needs a port"),
+        ("observe: {}", "c.yaml:5: services[0].observe: exactly one of http, tcp, process, systemd, file is required"),
+        ("observe: {tcp: {port: 5}, file: {path: x}}", "services[0].observe: exactly one of http, tcp, process,"),
+        ("observe: {tcp: }", "services[0].observe: exactly one of http, tcp, process, systemd, file is required"),
+        ("observe: {tcp: {}}", "c.yaml:5: services[0].observe.tcp: needs a port: give the service or the probe one"),
+        ("observe: {tcp: {port: 0}}", "services[0].observe.tcp.port: must be 1..65535 (got 0)"),
+        ("observe: {process: {}}", "services[0].observe.process: exactly one of name and pidFile is required"),
+        ("observe: {process: {name: a, pidFile: b}}", "services[0].observe.process: exactly one of name and pidFile"),
+        ("observe: {process: {name: /bin/a}}", "services[0].observe.process.name: must match ^[^/]+$ (got '/bin/a')"),
+        ("observe: {process: {name: a, argument: 1}}", "observe.process.argument: must be a string; put it in quotes"),
+        ("observe: {process: {pidfile: a}}", "observe.process.pidfile: unknown field; did you mean 'pidFile'?"),
+        ("observe: {systemd: {}}", "services[0].observe.systemd.unit: is required"),
+        ("observe: {systemd: {unit: whisper}}", "must be the whole name of a unit, for example whisper.service (got"),
+        ("observe: {systemd: {unit: a b.service}}", "services[0].observe.systemd.unit: must be the whole name of a"),
+        ("observe: {systemd: {unit: a.service, user: 1}}", "observe.systemd.user: must be true or false (got 1)"),
+        ("observe: {file: {path: ''}}", "services[0].observe.file.path: must not be empty (got '')"),
+        ("observe: {file: {path: x, maxAgeSeconds: 0}}", "observe.file.maxAgeSeconds: must be 0.01..86400 (got 0)"),
+        ("observe: {file: {path: x}, failures: 0}", "services[0].observe.failures: must be 1..100 (got 0)"),
+        ("port: 1\nautoStart: true\nobserve: {http: {}}", "c.yaml:6: services[0].autoStart: an observed service"),
+    ],
+)
+def test_a1_what_is_wrong_with_a_service_is_said(lines: str, expected: str) -> None:
+    (found,) = errors(service(lines))
+    assert expected in found
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        "tcp: {port: 5}",
+        "process: {name: whisper-server, argument: --serve}",
+        "process: {pidFile: run/a.pid}",
+        "systemd: {unit: whisper@gpu-0.service}",
+        "systemd: {unit: dev-disk-by\\x2dlabel-models.device, user: true}",
+        "file: {path: beat, maxAgeSeconds: 5}",
+    ],
+)
+def test_a3_a_service_is_observed_in_one_of_five_ways(way: str) -> None:
+    (read,) = parse_catalogue(service(f"observe: {{{way}}}"), "c.yaml").services
+    assert read.observe is not None
+    assert read.observe.failures == 3
+
+
+def test_a3_the_documented_examples_are_valid() -> None:
+    ways = [way for item in documented("agent.md").services for way in seen_by(item)]
+    assert ways == ["http", "tcp", "process", "systemd", "file"]
+    supervised, observed, _ = documented("catalogue.md").services
+    assert (supervised.run is not None, observed.observe is not None) == (True, True)
+
+
+def documented(page: str) -> Catalogue:
+    """The first YAML of a page."""
+    text = (REPOSITORY / "docs" / page).read_text(encoding="utf-8")
+    return parse_catalogue(text.split("```yaml\n")[1].split("```")[0], page)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "c.yaml:1: must be a mapping"),
+        ("- a", "c.yaml:1: must be a mapping"),
+        ("version: 1\nservices: [", "c.yaml:2: not valid YAML"),
+        ("version: 1\nversion: 1\n", "c.yaml:2: version: is there twice"),
+        ("a: \tb: c\n", "not valid YAML"),
+        ("version: 2\n", "c.yaml:1: version: must be 1 (got 2)"),
+        ("services: []\n", "c.yaml:1: version: is required"),
+        ("version: 1\nonAgentExit: go\n", "c.yaml:2: onAgentExit: must be"),
+        ("version: 1\nsevices: []\n", "c.yaml:2: sevices: unknown field; did you mean 'services'?"),
+    ],
+)
+def test_a1_what_is_wrong_with_the_file_is_said(text: str, expected: str) -> None:
+    assert any(expected in error for error in errors(text))
+
+
+def test_a1_ids_must_differ_and_ports_need_not() -> None:
+    one = "- {id: a, type: asr, port: 1, run: {command: [x]}}\n"
+    assert errors("version: 1\nservices:\n" + one + one) == [
+        "c.yaml:4: services[1].id: 'a' is used twice: services[0] has it too"
+    ]
+    parse_catalogue("version: 1\nservices:\n" + one + one.replace("id: a", "id: b"), "c.yaml")
+
+
+def test_b2_a_type_that_counts_devices_needs_services_that_name_theirs() -> None:
+    text = "version: 1\ntypes: {asr: {devices: [gpu]}}\nservices:\n- {id: a, type: asr, run: {command: [x]}}\n"
+    assert errors(text) == ["c.yaml:4: services[0]: device is required: type asr counts only on gpu"]
+
+
+def test_a1_a_file_that_cannot_be_read_is_said(tmp_path: Path) -> None:
+    with pytest.raises(CatalogueError, match=r"missing.yaml: cannot be read: No such file"):
+        read_catalogue(tmp_path / "missing.yaml")
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe")
+    with pytest.raises(CatalogueError, match="not UTF-8"):
+        read_catalogue(tmp_path / "binary.yaml")
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [("zh-en", "zh-en"), ("zh-CN-EN", "zh-en"), ("en_GB-pt_BR", "en-pt"), ("auto-en", None), ("zh", None), ("-", None)],
+)
+def test_b3_pairs_have_a_normal_form(given: str, expected: str | None) -> None:
+    assert normalise_pair(given) == expected
+
+
+@pytest.mark.parametrize("name", ["Edge", "a_b", "", "a..b", "-a", "x" * 201])
+def test_a1_a_node_name_that_is_no_dns_name_is_refused(name: str) -> None:
+    with pytest.raises(NodeNameError, match="DNS name"):
+        node_name(name)
+
+
+def test_a1_the_node_name_defaults_to_the_host_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("socket.gethostname", lambda: "Edge-017")
+    assert node_name(None) == "edge-017"
+    assert node_name("edge.example") == "edge.example"

@@ -1,0 +1,233 @@
+"""A pod as a service (behaviour A1, A3, A5, B3, B11): what is read of it, and that nothing in it can raise."""
+
+import copy
+import json
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.support.fake_pods import SECONDS, pod, status
+from tests.support.pod_services import FACTS, NONE, shown
+
+from hotpool.api.capability import Report
+from hotpool_agent.catalogue.model import ServiceSpec
+from hotpool_agent.catalogue.pod_attributes import MAX_CHARACTERS
+from hotpool_agent.pods.pod_registry import PodRegistry
+from hotpool_agent.pods.pod_service import pod_service
+from hotpool_agent.reporting.report_builder import build, wire
+from localfleet.kind import REPOSITORY
+
+Json = dict[str, Any]
+
+
+def waiting(reason: str, message: str = "", *, last: Json | None = None) -> Json:
+    return {
+        "name": "main",
+        "restartCount": 3,
+        "state": {"waiting": {"reason": reason, "message": message}},
+        "lastState": {"terminated": last} if last else {},
+    }
+
+
+def unready(*containers: Json, phase: str = "Running", init: tuple[Json, ...] = (), **more: Any) -> Json:
+    found = pod("a") | {"status": status(ready=False, at=3) | {"phase": phase, "containerStatuses": list(containers)}}
+    found["status"] |= {"initContainerStatuses": list(init)} | more
+    return found
+
+
+KILLED = {"exitCode": 137, "reason": "OOMKilled"}
+RUNS = {"name": "main", "restartCount": 0, "state": {"running": {"startedAt": SECONDS.format(5)}}}
+
+
+@pytest.mark.parametrize(
+    ("value", "state", "error"),
+    [
+        (pod("a"), "Running", None),
+        (pod("a") | {"status": {}}, "Starting", None),
+        (unready(RUNS), "Starting", None),
+        (unready(waiting("ContainerCreating"), phase="Pending"), "Starting", None),
+        (unready(waiting("PodInitializing"), phase="Pending"), "Starting", None),
+        (
+            unready(waiting("CrashLoopBackOff", "back-off 40s", last=KILLED)),
+            "Failed",
+            "main: exit code 137 (OOMKilled)",
+        ),
+        (unready(waiting("ErrImagePull", "no such image"), phase="Pending"), "Failed", "ErrImagePull: no such image"),
+        (unready({"name": "main", "state": {"terminated": KILLED}}), "Failed", "main: exit code 137 (OOMKilled)"),
+        (unready(RUNS | {"lastState": {"terminated": KILLED}}), "Starting", "main: exit code 137 (OOMKilled)"),
+        (unready(waiting("PodInitializing"), init=(waiting("CrashLoopBackOff", last=KILLED),)), "Failed", "137"),
+        (unready(waiting("PodInitializing"), init=({"name": "i", "state": {"terminated": KILLED}},)), "Failed", "137"),
+        (unready(RUNS, init=({"name": "i", "state": {"terminated": {"exitCode": 0}}},)), "Starting", None),
+        (pod("a") | {"status": status(ready=False, at=9)}, "Failed", "not ready any more"),
+        (
+            unready(phase="Failed", reason="Evicted", message="low on memory"),
+            "Failed",
+            "Failed: Evicted: low on memory",
+        ),
+        (unready(phase="Succeeded"), "Stopped", None),
+        (pod("a") | {"status": status(ready=True) | {"phase": "Unknown"}}, "Failed", "pod Unknown"),
+        (pod("a") | {"status": status(ready=True) | {"phase": "Pending"}}, "Starting", None),
+    ],
+)
+def test_a5_only_what_kubernetes_calls_ready_is_running(value: Json, state: str, error: str | None) -> None:
+    found = shown(value)
+    assert found.state == state
+    assert (error in (found.last_error or "")) if error else found.last_error is None
+
+
+def test_a3_a_pod_that_is_being_deleted_is_stopping_since_it_was_deleted() -> None:
+    value = pod("a")
+    value["metadata"] |= {"deletionTimestamp": SECONDS.format(40), "deletionGracePeriodSeconds": 30}
+    found = shown(value)
+    assert (found.state, found.since) == ("Stopping", "2026-01-01T00:00:10.000000Z")
+
+
+def test_a3_restarts_are_those_of_all_containers_and_since_is_the_turn_of_the_condition() -> None:
+    value = pod("a")
+    value["status"]["containerStatuses"] = [RUNS | {"restartCount": 2}, RUNS | {"restartCount": 3}]
+    assert (shown(value).restarts, shown(value).since) == (5, "2026-01-01T00:00:09.000000Z")
+
+
+def test_a1_what_is_not_said_has_a_default_and_what_is_said_wins() -> None:
+    value = pod("a")
+    value["metadata"]["labels"]["app.kubernetes.io/version"] = "2.1"
+    resources = {"requests": {"cpu": "1"}, "limits": {"nvidia.com/gpu": "1"}}
+    value["spec"]["containers"] = [
+        {},
+        {"ports": [{"containerPort": 8000}, {"containerPort": 1}], "resources": resources},
+    ]
+    spec = shown(value).spec
+    assert (spec.device, spec.port, spec.version, spec.model) == ("gpu", 8000, "2.1", None)
+    value["metadata"]["annotations"] = {"hotpool.dev/device": "cpu", "hotpool.dev/port": "9", "hotpool.dev/model": "m"}
+    spec = shown(value).spec
+    assert (spec.device, spec.port, spec.model) == ("cpu", 9, "m")
+    value["spec"]["containers"] = [{"resources": {"limits": {"nvidia.com/gpu": "0"}}}]
+    value["metadata"]["annotations"] = {}
+    assert (shown(value).spec.device, shown(value).spec.port) == (None, None)
+
+
+PLAIN = {"languages": ["zh", "en"], "rules": [{"kind": "any_to_en"}], "tier": ["a"]}
+
+
+@pytest.mark.parametrize(
+    "text", [json.dumps(PLAIN), "languages: [zh, en]\nrules:\n- kind: any_to_en\ntier: [a]\n"], ids=["json", "yaml"]
+)
+def test_b3_attributes_are_those_of_a_catalogue_entry_as_yaml_or_json(text: str) -> None:
+    said = shown(pod("a", attributes=text)).spec.attributes
+    entry = ServiceSpec.model_validate({"id": "a", "type": "asr", "attributes": PLAIN})
+    assert said == entry.attributes
+
+
+def test_a1_the_example_of_the_docs_is_read_as_it_says() -> None:
+    words = (REPOSITORY / "docs" / "pods.md").read_text(encoding="utf-8")
+    deployment = yaml.safe_load(words.split("```yaml\n")[1].split("```")[0])
+    template = deployment["spec"]["template"]
+    template["metadata"]["name"] = "whisper-1"
+    found = shown(template | {"status": status(ready=True)})
+    spec = found.spec
+    assert (found.state, found.last_error, found.dropped) == ("Running", None, 0)
+    assert (spec.type, spec.version, spec.model, spec.port, spec.device) == ("asr", "2.1", "large-v3", 8000, "gpu")
+    assert (spec.attributes.languages, spec.attributes.others()) == (("en", "zh"), {"tier": ("gold",)})
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "words"),
+    [
+        ("attributes", "{", "line 1"),
+        ("attributes", "[en]", "must be a mapping"),
+        ("attributes", "languages: en", "languages: must be a list (got 'en')"),
+        ("attributes", "languages: [1]", "languages[0]: must be a string"),
+        ("attributes", "languages: [en]\nrules: [{kind: any_to_any, block: [zh-en]}]", "did you mean 'blocked'?"),
+        ("attributes", "languages: [en]\nlanguages: [zh]", "is there twice"),
+        ("attributes", "tier: a", "tier: must be a list"),
+        ("attributes", "x" * (MAX_CHARACTERS + 1), "longer than 16384"),
+        ("device", "tpu", "must be cpu or gpu, not 'tpu'"),
+        ("port", "http", "must be 1..65535, not 'http'"),
+        ("port", "70000", "must be 1..65535"),
+        ("port", "9" * 5000, "must be 1..65535"),
+        ("model", "m" * 254, "longer than 253"),
+    ],
+)
+def test_b11_an_annotation_that_cannot_be_read_counts_for_nothing_and_is_told_of(
+    key: str, text: str, words: str
+) -> None:
+    value = pod("a")
+    value["metadata"]["annotations"][f"hotpool.dev/{key}"] = text
+    found = shown(value)
+    assert found.state == "Running"
+    assert words in (found.last_error or "")
+    assert f"annotation hotpool.dev/{key}: " in (found.last_error or "")
+    assert found.spec == shown(pod("a")).spec
+    report = build(NONE, [found], FACTS, leaving=False).report
+    assert (report.dropped, report.capabilities[0].ready) == (1, True)
+
+
+@pytest.mark.parametrize("type_", ["", "ASR", "a.b", "a_b", "a" * 64, "asr\n"])
+def test_b11_a_pod_whose_type_cannot_be_read_is_no_service(type_: str) -> None:
+    found = pod_service("speech", pod("a", type_))
+    assert found.snapshot is None
+    assert "hotpool.dev/type" in (found.refusal or "")
+
+
+TEXTS = st.one_of(
+    st.text(max_size=20), st.sampled_from([SECONDS.format(1), "0001-01-01T00:00:00+14:00", "Running", "True"])
+)
+JSON = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), TEXTS),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(TEXTS, inner, max_size=3)),
+    max_leaves=8,
+)
+PATHS: list[tuple[str | int, ...]] = []
+
+
+def _walk(value: Any, path: tuple[str | int, ...] = ()) -> None:
+    PATHS.append(path)
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in inner:
+        _walk(item, (*path, key))
+
+
+FULL = pod("a", attributes="languages: [en]", device="gpu", port="8", model="m")
+FULL["metadata"] |= {"deletionTimestamp": SECONDS.format(40), "deletionGracePeriodSeconds": 30}
+FULL["spec"]["containers"][0] |= {"ports": [{"containerPort": 1}], "resources": {"limits": {"a/gpu": "1"}}}
+FULL["status"]["initContainerStatuses"] = [waiting("CrashLoopBackOff", last=KILLED)]
+FULL["status"]["containerStatuses"].append(waiting("x", "y", last=KILLED))
+_walk(FULL)
+
+
+def with_value(path: tuple[str | int, ...], value: Any) -> Any:
+    whole: Any = {"pod": copy.deepcopy(FULL)}
+    place = whole
+    for part in ("pod", *path)[:-1]:
+        place = place[part]
+    place[("pod", *path)[-1]] = value
+    return whole["pod"]
+
+
+@given(st.sampled_from(sorted(PATHS, key=str)), JSON, st.sampled_from(["Stopping", "as its status says"]))
+def test_b11_whatever_stands_in_a_pod_gives_a_service_or_a_refusal_and_a_report_that_the_schema_takes(
+    path: tuple[str | int, ...], junk: Any, state: str
+) -> None:
+    value = with_value(path, junk)
+    if state != "Stopping" and path not in {(), ("metadata",)}:
+        value["metadata"].pop("deletionTimestamp")
+    found = pod_service("speech", value if isinstance(value, dict) else {})
+    assert (found.snapshot is None) != (found.refusal is None)
+    if found.snapshot:
+        report = build(NONE, [found.snapshot], FACTS, leaving=False).report
+        assert Report.model_validate(wire(report)) == report
+
+
+@given(st.dictionaries(st.text(max_size=5), JSON, max_size=5))
+def test_b11_any_object_is_translated(value: Json) -> None:
+    PodRegistry().listed("speech", [value])
+
+
+@given(JSON)
+def test_b11_unknown_fields_change_nothing(more: Any) -> None:
+    value = pod("a")
+    for place in (value, value["metadata"], value["spec"], value["status"], value["status"]["conditions"][0]):
+        place["unknown"] = more
+    assert shown(value) == shown(pod("a"))

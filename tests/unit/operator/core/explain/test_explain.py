@@ -1,0 +1,394 @@
+"""Why a node is in a pool or not: the judge's findings in words, and what would flip them (behaviour F2)."""
+
+from typing import Any, get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.support.builders import (
+    condition,
+    node_object,
+    pool,
+    report,
+    requires,
+    service,
+    slice_object,
+    speech,
+    stopped,
+    view,
+)
+
+from hotpool.api.meta import Condition
+from hotpool.api.pool import PoolStatus
+from hotpool.api.slice import MemberState
+from hotpool.cli.fleet_reader import FleetSnapshot
+from hotpool.core.explain.explain import Explanation, Membership, MembershipState, explain, explain_pool
+from hotpool.core.matching import Criterion, match
+from hotpool.core.model import Kind, Liveness, Pool
+
+AS_READY, AS_SUSPECT, AS_DRAINING = (Membership(state, "t0") for state in get_args(MemberState))
+LIVE = [condition(lastTransitionTime="2026-11-24T10:00:00Z")]
+OFFLINE = [condition(status="Unknown", reason="Offline", lastTransitionTime="2026-11-24T11:00:00Z")]
+RULE = {"kind": "any_to_any", "languages": ["zh", "en", "ja"], "blocked": ["ja-zh"]}
+ASR = service("whisper", "asr", languages=["zh", "ja"], since="2026-11-24T10:00:01Z")
+NMT = service("m2m", "nmt", rules=[RULE], since="2026-11-24T10:00:03Z")
+TTS = service("piper", "tts", languages=["en"], since="2026-11-24T10:00:02Z")
+SPEECH_POOL: dict[str, Any] = {"requires": requires("asr", "nmt", "tts", languagePairs={"allOf": ["zh-en"]})}
+
+
+def asked(content: dict[str, Any] | None, spec: Pool, member: Membership | None = None, **more: Any) -> Explanation:
+    """The answer for a node called n, read as the command line reads it."""
+    found = FleetSnapshot()
+    assert found.add(Kind.NODE, node_object("n", content, **{"conditions": LIVE, **more}))
+    return explain(found.facts("n"), spec, member)
+
+
+def flips(answer: Explanation) -> list[str]:
+    return [way for item in answer.requirements if not item.met for way in item.remedy]
+
+
+def observed(answer: Explanation, gate: Criterion) -> str:
+    return next(item.observed for item in answer.requirements if item.criterion is gate)
+
+
+def off(body: dict[str, Any], state: str = "Stopped", **more: Any) -> dict[str, Any]:
+    return {**body, "state": state, **more}
+
+
+def test_f2_a_member_holds_every_requirement_and_says_since_when() -> None:
+    answer = asked(report(ASR, NMT, TTS), pool("p", **SPEECH_POOL), Membership("Ready", "t0"))
+    assert (answer.membership, answer.decided, flips(answer)) == (MembershipState.MEMBER, None, [])
+    since = {item.required: item.since for item in answer.requirements}
+    assert since["type tts ready"] == TTS["since"]
+    assert since["language pair zh-en"] == NMT["since"], "the last of the services that make the pair"
+    assert since["a heartbeat"] == "2026-11-24T10:00:00Z"
+
+
+@pytest.mark.parametrize(
+    ("services", "reason", "expected"),
+    [
+        ([off(TTS)], "Stopped", "start service piper (tts) on n: hotpool-agent start piper"),
+        ([off(TTS, "Starting")], "Starting", "wait until piper (tts) has started on n"),
+        ([off(TTS, "Failed")], "Failed", "mend piper (tts) on n, which failed: hotpool-agent logs piper"),
+        ([off(TTS, "Failed")], "Flapping", "wait until piper (tts) on n has run without a crash for a while"),
+        ([off(TTS, "Running", device="cpu")], "DeviceNotAccepted", "piper (tts) on n runs on cpu"),
+        ([], "NotInstalled", "add a service of type tts to the catalogue of n, and start it"),
+    ],
+)
+def test_f2_each_reason_of_a_type_has_its_own_way_out(
+    services: list[dict[str, Any]], reason: str, expected: str
+) -> None:
+    content = report(*services)
+    content["capabilities"] = [{"type": "tts", "ready": False, "reason": reason, "services": []}]
+    answer = asked(content, pool("p", requires=requires("tts")))
+    assert answer.decided
+    assert (answer.membership, answer.decided.criterion) == (MembershipState.OUT, Criterion.TYPE)
+    assert answer.decided.observed.startswith(reason)
+    assert expected in flips(answer)[0]
+    assert answer.decided.since == (TTS["since"] if services else None)
+
+
+def test_f2_of_several_services_any_one_will_do() -> None:
+    answer = asked(report(off(TTS), stopped("coqui", "tts")), pool("p", requires=requires("tts")))
+    assert flips(answer) == [
+        (
+            "start service piper (tts) on n: hotpool-agent start piper, "
+            "or start service coqui (tts) on n: hotpool-agent start coqui"
+        )
+    ]
+
+
+PAIRS: list[tuple[list[dict[str, Any]], dict[str, Any], str, list[str]]] = [
+    (
+        [off(ASR), NMT, TTS],
+        {"allOf": ["zh-en"]},
+        "zh is not in asr (no asr service counts)",
+        ["start service whisper (asr) on n: hotpool-agent start whisper"],
+    ),
+    (
+        [ASR, NMT, TTS],
+        {"allOf": ["zh-ja"]},
+        "ja is not in tts (tts offers en)",
+        ["add ja to the languages of a running tts service in the catalogue of n"],
+    ),
+    (
+        [ASR, NMT, service("piper", "tts", languages=["zh"])],
+        {"allOf": ["ja-zh"]},
+        "ja-zh is blocked in m2m",
+        ["take ja-zh out of the blocked pairs of m2m in the catalogue of n"],
+    ),
+    (
+        [ASR, service("opus", "nmt", rules=[{"kind": "en_to_any", "languages": ["zh"]}]), off(NMT), TTS],
+        {"allOf": ["zh-en"]},
+        "no nmt rule allows zh-en",
+        ["start service m2m (nmt) on n: hotpool-agent start m2m"],
+    ),
+    (
+        [ASR, NMT, TTS, service("repair", "semantic", languages=["en"])],
+        {"allOf": ["zh-en"], "semantic": True},
+        "zh is not in semantic (semantic offers en)",
+        ["add zh to the languages of a running semantic service in the catalogue of n"],
+    ),
+    (
+        [ASR, NMT, off(TTS)],
+        {"allOf": ["*-en"]},
+        "not from any source, the nearest ja-en: en is not in tts (no tts service counts)",
+        ["start service piper (tts) on n: hotpool-agent start piper"],
+    ),
+    (
+        [NMT, TTS],
+        {"allOf": ["*-en"]},
+        "no asr service with a language other than en",
+        ["add a language to an asr service in the catalogue of n"],
+    ),
+    ([ASR, NMT, TTS], {"allOf": ["en-en"]}, "source and target are one language", ["ask for another pair"]),
+]
+
+
+@pytest.mark.parametrize(("services", "wanted", "expected", "ways"), PAIRS)
+def test_f2_a_pair_says_which_part_is_missing(
+    services: list[dict[str, Any]], wanted: dict[str, Any], expected: str, ways: list[str]
+) -> None:
+    answer = asked(report(*services), pool("p", requires={"languagePairs": wanted}))
+    assert answer.decided
+    assert answer.decided.criterion is Criterion.LANGUAGE_PAIR
+    assert (answer.decided.observed, flips(answer)) == (expected, ways)
+
+
+def test_f2_a_pair_of_a_node_without_any_service_misses_every_part() -> None:
+    answer = asked(report(), pool("p", requires={"languagePairs": {"allOf": ["zh-en"], "semantic": True}}))
+    found = observed(answer, Criterion.LANGUAGE_PAIR)
+    assert [part.split()[0] for part in found.split("; ")] == ["zh", "no", "en", "zh"]
+    assert len(flips(answer)) == 4
+
+
+_GOLD_ASR = {"type": "asr", "attributes": [{"key": "tier", "anyOf": ["gold", "silver"]}]}
+GOLD: dict[str, Any] = {"requires": {"types": [_GOLD_ASR]}}
+_TIER = {"attributes": [{"key": "tier", "values": ["gold"]}]}
+
+
+def test_f2_an_attribute_names_the_service_that_would_have_it() -> None:
+    answer = asked(report(ASR, stopped("big", "asr", **_TIER)), pool("p", **GOLD))
+    assert answer.decided
+    assert answer.decided.criterion is Criterion.ATTRIBUTE
+    assert "whisper" in answer.decided.observed
+    assert flips(answer) == ["start service big (asr) on n: hotpool-agent start big"]
+    bare = asked(report(ASR), pool("p", **GOLD))
+    assert flips(bare) == ["declare tier=gold or silver on one running asr service in the catalogue of n"]
+    met = asked(report(service("whisper", "asr", since="t1", **_TIER)), pool("p", **GOLD), Membership("Ready", "t"))
+    assert [item.since for item in met.requirements if item.criterion is Criterion.ATTRIBUTE] == ["t1"]
+
+
+def test_f2_labels_say_what_to_set_and_what_to_remove() -> None:
+    selector = {
+        "matchLabels": {"site": "berlin", "zone": "a"},
+        "matchExpressions": [
+            {"key": "tier", "operator": "In", "values": ["x", "y"]},
+            {"key": "old", "operator": "DoesNotExist"},
+            {"key": "new", "operator": "Exists"},
+            {"key": "site", "operator": "NotIn", "values": ["paris"]},
+        ],
+    }
+    answer = asked(
+        report(ASR),
+        pool("p", requires={"nodeSelector": selector}),
+        labels={"site": "paris", "zone": "a", "old": "1"},
+    )
+    assert flips(answer) == [
+        (
+            "set label site=berlin and set label tier=x or y and remove label old and set label new"
+            " and set label site to anything but paris on nodecapability n"
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "spec", "more", "gate", "way"),
+    [
+        (None, SPEECH_POOL, {}, Criterion.NOT_REPORTED, "start the agent: hotpool-agent run on n"),
+        ({"epoch": "x"}, SPEECH_POOL, {}, Criterion.NOT_REPORTED, "mend the agent: hotpool-agent run on n"),
+        (report(ASR, leaving=True), GOLD, {}, Criterion.LEAVING, "start the agent again: hotpool-agent run on n"),
+        (
+            report(ASR),
+            {"requires": requires("asr"), "excludeNodes": ["n"]},
+            {},
+            Criterion.EXCLUDED,
+            "remove n from spec.excludeNodes of nodepool p",
+        ),
+        (
+            report(ASR),
+            {"requires": {"hash": {"count": 1024, "index": 7}}},
+            {},
+            Criterion.HASH,
+            "nothing but another name: the part of n follows from its name, and another pool has it",
+        ),
+        (
+            report(ASR),
+            {},
+            {},
+            Criterion.EMPTY_REQUIREMENTS,
+            "require something in spec.requires of nodepool p, or say matchAll: true",
+        ),
+        (
+            report(ASR),
+            {"requires": requires("asr")},
+            {"conditions": OFFLINE},
+            Criterion.OFFLINE,
+            "wait for a heartbeat; look at the agent: hotpool-agent status on n",
+        ),
+    ],
+)
+def test_f2_each_gate_of_the_node_says_what_would_flip_it(
+    content: dict[str, Any] | None, spec: dict[str, Any], more: dict[str, Any], gate: Criterion, way: str
+) -> None:
+    answer = asked(content, pool("p", **spec), **more)
+    assert answer.decided
+    assert (answer.membership, answer.decided.criterion, answer.decided.remedy) == (MembershipState.OUT, gate, (way,))
+    assert answer.verdict.criterion is gate
+
+
+def test_f2_silence_says_since_when_by_the_condition() -> None:
+    answer = asked(report(ASR), pool("p", requires=requires("asr")), conditions=OFFLINE)
+    assert answer.decided
+    assert (answer.decided.observed, answer.decided.since) == ("Offline (condition Ready)", "2026-11-24T11:00:00Z")
+    drained = [condition(status="False", reason="Draining", lastTransitionTime="2026-11-24T12:00:00Z")]
+    answer = asked(report(ASR), pool("p", requires=requires("asr")), AS_DRAINING, conditions=drained, drain=True)
+    assert answer.requirements[-1].since is None, "when the drain began says nothing of the heartbeat"
+    fresh = asked(report(ASR), pool("p", requires=requires("asr")), conditions=[])
+    assert fresh.decided
+    assert fresh.decided.observed == "the operator has not seen the node yet"
+
+
+def braked(**spec: Any) -> Pool:
+    said = Condition(
+        type="MassSilence", status="True", last_transition_time="t9", reason="BrakeHolds", message="5 of 6"
+    )
+    return pool("p", status=PoolStatus(conditions=(said,)), **spec)
+
+
+NEEDS_ASR: dict[str, Any] = {"requires": requires("asr")}
+_STANDINGS = [
+    (pool("p", **NEEDS_ASR), LIVE, AS_READY, MembershipState.MEMBER),
+    (pool("p", **NEEDS_ASR), LIVE, None, MembershipState.PENDING),
+    (pool("p", **NEEDS_ASR), LIVE, AS_SUSPECT, MembershipState.PENDING),
+    (pool("p", **NEEDS_ASR), OFFLINE, None, MembershipState.OUT),
+    (pool("p", **NEEDS_ASR), OFFLINE, AS_SUSPECT, MembershipState.PENDING),
+    (braked(**NEEDS_ASR), OFFLINE, AS_SUSPECT, MembershipState.RETAINED),
+    (braked(**NEEDS_ASR), OFFLINE, None, MembershipState.OUT),
+    (braked(requires=requires("tts")), OFFLINE, AS_SUSPECT, MembershipState.PENDING),
+    (pool("p", mode="DryRun", **NEEDS_ASR), LIVE, None, MembershipState.DRY_RUN),
+    (pool("p", mode="DryRun", **NEEDS_ASR), LIVE, AS_READY, MembershipState.PENDING),
+    (pool("p", paused=True, **NEEDS_ASR), OFFLINE, AS_READY, MembershipState.PAUSED),
+    (pool("p", problem="spec.x: wrong", **NEEDS_ASR), LIVE, None, MembershipState.INVALID_SPEC),
+]
+
+
+@pytest.mark.parametrize(("spec", "conditions", "member", "expected"), _STANDINGS)
+def test_f2_d8_f3_what_slices_and_judge_say_is_one_standing(
+    spec: Pool, conditions: list[dict[str, Any]], member: Membership | None, expected: MembershipState
+) -> None:
+    answer = asked(report(ASR), spec, member, conditions=conditions)
+    assert answer.membership is expected
+    told = expected not in {MembershipState.MEMBER, MembershipState.OUT}
+    assert bool(answer.remarks) == told
+
+
+def test_f2_a_draining_and_a_late_member_say_how_they_are_offered_again() -> None:
+    drain = [*LIVE, condition("Draining", "True", "Requested", lastTransitionTime="t7")]
+    answer = asked(report(ASR), pool("p", **NEEDS_ASR), Membership("Draining", "t"), drain=True, conditions=drain)
+    assert answer.membership is MembershipState.MEMBER
+    assert [(r.since, r.remedy) for r in answer.remarks] == [
+        ("t7", ("undo the drain: set spec.drain to false in nodecapability n",))
+    ]
+    late = [condition(status="Unknown", reason="Suspect", lastTransitionTime="t8")]
+    answer = asked(report(ASR), pool("p", **NEEDS_ASR), AS_SUSPECT, conditions=late)
+    assert [(r.since, r.remedy) for r in answer.remarks] == [("t8", ("wait for a heartbeat of n",))]
+
+
+def test_f2_the_nearest_misses_fail_the_fewest_and_silent_reports_come_last() -> None:
+    views = {
+        "in": view(speech("zh", "en")),
+        "one": view(report(ASR, NMT, off(TTS), service("say", "tts", languages=["ja"]))),
+        "three": view(report(off(ASR), NMT, off(TTS))),
+        "mute": view(None),
+        "offline": view(speech("zh", "en"), Liveness.OFFLINE),
+    }
+    found = explain_pool(views, pool("p", **SPEECH_POOL), {"in": AS_READY})
+    assert found.candidates == ("offline", "one", "three", "mute")
+    assert found.reasons == {
+        Criterion.OFFLINE: 1,
+        Criterion.LANGUAGE_PAIR: 1,
+        Criterion.TYPE: 1,
+        Criterion.NOT_REPORTED: 1,
+    }
+    assert (found.members, found.pending) == ({"Ready": 1}, 0)
+    assert explain_pool(views, pool("p", **SPEECH_POOL), {}).pending == 1
+
+
+def test_f2_members_are_those_of_all_slices_of_the_pool() -> None:
+    found = FleetSnapshot()
+    for index, names in enumerate((["a", "b"], ["c"])):
+        assert found.add(Kind.SLICE, slice_object("p", index, *names))
+    assert found.add(Kind.SLICE, slice_object("q", 0, "z"))
+    assert found.members("p").keys() == {"a", "b", "c"}
+
+
+_TYPES = st.sampled_from(["asr", "nmt", "tts", "semantic", "llm"])
+_CODES = st.lists(st.sampled_from(["zh", "en", "ja"]), max_size=3, unique=True)
+
+
+@st.composite
+def contents(draw: st.DrawFn) -> dict[str, Any]:
+    made = []
+    for index, type_ in enumerate(draw(st.lists(_TYPES, max_size=5))):
+        body = service(f"s{index}", type_, languages=draw(_CODES), since=f"t{index}")
+        body["state"] = draw(st.sampled_from(["Running", "Stopped", "Failed", "Starting"]))
+        if type_ == "nmt":
+            blocked = draw(st.lists(st.sampled_from(["zh-en", "ja-zh"]), max_size=1))
+            body["rules"] = [{"kind": "any_to_any", "languages": draw(_CODES), "blocked": blocked}]
+        made.append(body)
+    return report(*made, leaving=draw(st.booleans()))
+
+
+@st.composite
+def specs(draw: st.DrawFn) -> dict[str, Any]:
+    wire: dict[str, Any] = {"types": [{"type": type_} for type_ in draw(st.lists(_TYPES, max_size=3, unique=True))]}
+    if draw(st.booleans()):
+        pairs = draw(
+            st.lists(st.sampled_from(["zh-en", "en-ja", "*-en", "ja-zh"]), min_size=1, max_size=2, unique=True)
+        )
+        wire["languagePairs"] = {"allOf": pairs, "semantic": draw(st.booleans())}
+    if draw(st.booleans()):
+        wire["nodeSelector"] = {"matchLabels": {"site": "a"}}
+    return {"requires": wire, "excludeNodes": ["n"] if draw(st.booleans()) else []}
+
+
+@given(contents(), specs(), st.sampled_from(["Live", "Suspect", "Offline"]), st.sampled_from([{}, {"site": "a"}]))
+def test_f2_the_answer_is_the_judges_for_random_nodes_and_pools(
+    content: dict[str, Any], spec: dict[str, Any], reason: str, labels: dict[str, str]
+) -> None:
+    wanted = pool("p", **spec)
+    answer = asked(content, wanted, conditions=[condition(reason=reason)], labels=labels)
+    said = match(view(content, Liveness(reason), labels=labels), wanted.spec)
+    assert answer.verdict == said
+    assert (answer.decided.criterion if answer.decided else None) == said.criterion
+    for item in answer.requirements:
+        assert item.observed
+        assert bool(item.remedy) == (not item.met), item
+
+
+@given(contents(), specs())
+def test_f2_starting_every_service_that_is_named_is_what_flips_it(
+    content: dict[str, Any], spec: dict[str, Any]
+) -> None:
+    """Where every way out is a start, the node is in after these starts."""
+    spec["excludeNodes"] = []
+    wanted = pool("p", **spec)
+    content["leaving"] = False
+    answer = asked(content, wanted, labels={"site": "a"})
+    ways = flips(answer)
+    if not ways or any(not way.startswith("start service") for way in ways):
+        return
+    named = {way.split()[2] for way in ways}
+    services = [off(s, "Running") if s["id"] in named else s for s in content["services"]]
+    assert asked(report(*services), wanted, labels={"site": "a"}).verdict.state == "Ready"

@@ -1,0 +1,215 @@
+"""Wire objects to core values: a bad object is a value, never an exception (design, section 2; behaviour B11)."""
+
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tests.support.builders import (
+    condition,
+    generator_object,
+    kube_node_object,
+    node_object,
+    pool_object,
+    report,
+    service,
+    slice_object,
+    speech,
+    stopped,
+)
+from tests.support.json_mutation import changed, paths
+
+from hotpool.core.cluster_cache import ClusterCache
+from hotpool.core.model import Generator, Heartbeat, Kind, KubeNode, Node, Pool, Rule, Slice
+from hotpool.kube.decode import DecodeError, decode, decode_lease
+
+GOOD: dict[Kind, dict[str, Any]] = {
+    Kind.NODE: node_object("n", speech("zh", "en"), labels={"site": "x"}, conditions=[condition()]),
+    Kind.KUBE_NODE: kube_node_object("n", labels={"site": "x"}, cordoned=True),
+    Kind.POOL: pool_object("p", requires={"types": [{"type": "asr"}], "languagePairs": {"allOf": ["zh-en"]}}),
+    Kind.SLICE: slice_object("p", 0, "a", "b"),
+    Kind.GENERATOR: generator_object("g", template={"spec": {"requires": {"types": [{"type": "asr"}]}}}),
+}
+MADE = {Kind.NODE: Node, Kind.KUBE_NODE: KubeNode, Kind.POOL: Pool, Kind.SLICE: Slice, Kind.GENERATOR: Generator}
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+def works(kind: Kind, body: Any) -> None:
+    """Decoding gives a value of the kind that the state can take in, or a rejection; nothing else."""
+    found = decode(kind, body)
+    if isinstance(found, DecodeError):
+        assert (found.kind, isinstance(found.name, str), bool(found.reason)) == (kind, True, True)
+        return
+    assert isinstance(found, MADE[kind])
+    state = ClusterCache(gate_open=True)
+    for other, good in GOOD.items():
+        seen = decode(other, good)
+        assert not isinstance(seen, DecodeError)
+        state.upsert(seen, 0.0)
+    state.upsert(found, 0.0)
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+@given(body=JSON)
+def test_any_json_is_a_value(kind: Kind, body: Any) -> None:
+    works(kind, body)
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+@given(data=st.data())
+@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+def test_a_good_object_with_anything_in_any_place_is_a_value(kind: Kind, data: st.DataObject) -> None:
+    place = data.draw(st.sampled_from(paths(GOOD[kind])))
+    body = changed(GOOD[kind], place, data.draw(JSON))
+    if isinstance(body, dict) and isinstance(body.get("metadata"), dict) and "resourceVersion" in body["metadata"]:
+        version = {"resourceVersion": "9"} if place[:2] != ("metadata", "resourceVersion") else {}
+        body = {**body, "metadata": {**body["metadata"], **version}}
+    works(kind, body)
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+@pytest.mark.parametrize(
+    "body", [None, [], "x", 7, {}, {"metadata": None}, {"metadata": []}, {"metadata": {"name": 5}}]
+)
+def test_what_is_no_object_is_a_rejection(kind: Kind, body: Any) -> None:
+    assert isinstance(decode(kind, body), DecodeError)
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+def test_good_objects_are_read(kind: Kind) -> None:
+    found = decode(kind, GOOD[kind])
+    assert isinstance(found, MADE[kind])
+
+
+def node_of(**more: Any) -> Node:
+    found = decode(Kind.NODE, node_object("n", **more))
+    assert isinstance(found, Node)
+    return found
+
+
+@pytest.mark.parametrize(
+    "bad", [{"epoch": -1}, {"intervalSeconds": 0}, {"services": [{"id": "x"}]}, {"capabilities": 5}]
+)
+def test_b11_a_report_that_cannot_be_used_is_a_problem_and_the_rest_of_the_node_survives(bad: dict[str, Any]) -> None:
+    found = node_of(content=report(**bad), labels={"a": "b"}, drain=True, conditions=[condition()])
+    assert found.report is None
+    assert found.problem
+    assert found.problem.startswith(f"status.report.{next(iter(bad))}")
+    assert (found.labels, found.drain, set(found.conditions)) == ({"a": "b"}, True, {"Ready"})
+
+
+def test_b11_unknown_fields_and_words_are_ignored() -> None:
+    content = report(service("a", "asr", newField=1, state="Hibernating"), fromTheFuture={"x": 1}, schemaVersion=99)
+    found = node_of(content=content).report
+    assert found
+    assert found.offers == {}
+
+
+def test_b3_only_running_services_through_which_the_type_is_ready_count() -> None:
+    content = report(
+        service("one", "asr", languages=["zh-CN"]),
+        stopped("two", "asr", languages=["ja"]),
+        service("three", "asr", languages=["de"]),
+        service("x", "tts", languages=["fr"]),
+    )
+    content["capabilities"] = [
+        {"type": "asr", "ready": True, "services": ["one", "two"]},
+        {"type": "tts", "ready": False, "reason": "DeviceNotAccepted", "services": ["x"]},
+    ]
+    found = node_of(content=content).report
+    assert found
+    assert {type_: [o.service for o in offers] for type_, offers in found.offers.items()} == {"asr": ["one"]}
+    assert found.offers["asr"][0].languages == {"zh"}
+    assert (found.types["tts"].ready, found.types["tts"].reason) == (False, "DeviceNotAccepted")
+
+
+@pytest.mark.parametrize(
+    ("pair", "expected"),
+    [
+        ("zh-en", {"zh-en"}),
+        ("ZH-CN-en-US", {"zh-en"}),
+        ("pt-br-zh-hans", {"pt-zh"}),
+        ("iw-in", {"he-id"}),
+        ("auto-en", set()),
+        ("zh", set()),
+        ("", set()),
+    ],
+)
+def test_b3_pairs_of_a_rule_are_normalised(pair: str, expected: set[str]) -> None:
+    rule = {"kind": "specific_pairs", "pairs": [pair], "blocked": [pair], "languages": ["zh_TW", "AUTO"]}
+    found = node_of(content=report(service("m", "nmt", rules=[rule]))).report
+    assert found
+    rules = found.offers["nmt"][0].rules
+    assert rules == (Rule("specific_pairs", frozenset({"zh"}), frozenset(expected), frozenset(expected)),)
+
+
+def test_a_pool_whose_spec_cannot_be_used_is_known_by_its_problem() -> None:
+    found = decode(Kind.POOL, pool_object("p", sliceSize=0))
+    assert isinstance(found, Pool)
+    assert found.problem
+    assert found.problem.startswith("spec.sliceSize")
+
+
+@pytest.mark.parametrize("kind", [Kind.POOL, Kind.GENERATOR])
+def test_d11_the_pause_is_an_annotation_that_says_true(kind: Kind) -> None:
+    make = {Kind.POOL: pool_object, Kind.GENERATOR: generator_object}[kind]
+    found = [decode(kind, make("x", paused=paused)) for paused in (True, False)]
+    assert [item.paused for item in found if isinstance(item, Pool | Generator)] == [True, False]
+    body = make("x", paused=True)
+    body["metadata"]["annotations"]["hotpool.dev/paused"] = "false"
+    last = decode(kind, body)
+    assert isinstance(last, Pool | Generator)
+    assert not last.paused
+
+
+# Slices that people edited: each is still known as its pool's, so that it can be put right (D10).
+
+
+@pytest.mark.parametrize(
+    ("edit", "pool", "labelled"),
+    [
+        ({}, "p", True),
+        ({"labels": {}}, "p", False),
+        ({"labels": {"hotpool.dev/pool": "q"}}, "p", False),
+        ({"ownerReferences": []}, "p", True),
+        ({"ownerReferences": [], "labels": None}, "p", False),
+        ({"ownerReferences": [{"kind": "Deployment", "name": "d", "uid": "u"}], "labels": {}}, "p", False),
+    ],
+)
+def test_d10_a_slice_belongs_to_owner_or_label_or_name(edit: dict[str, Any], pool: str, *, labelled: bool) -> None:
+    body = slice_object("p", 0, "a")
+    body["metadata"] |= edit
+    found = decode(Kind.SLICE, body)
+    assert isinstance(found, Slice)
+    assert (found.pool, found.labelled) == (pool, labelled)
+    assert found.owner == ("uid-p" if "ownerReferences" not in edit else None)
+
+
+def test_d10_a_slice_of_nobody_is_a_rejection() -> None:
+    body = slice_object("p", 0)
+    body["metadata"] |= {"name": "nobody", "labels": {}, "ownerReferences": []}
+    assert isinstance(decode(Kind.SLICE, body), DecodeError)
+
+
+# Leases.
+
+
+@pytest.mark.parametrize(
+    ("name", "renewed", "duration", "expected"),
+    [
+        ("hotpool-node-a", "t1", 45, Heartbeat("a", "i/1", "t1", 15.0)),
+        ("hotpool-node-a", "t1", 1, Heartbeat("a", "i/1", "t1", 1.0)),
+        ("hotpool-node-a", "t1", 2**31 - 1, Heartbeat("a", "i/1", "t1", 120.0)),
+        ("hotpool-node-a", "t1", None, Heartbeat("a", "i/1", "t1", None)),
+        ("hotpool-node-a", None, 45, None),
+        ("hotpool-operator", "t1", 45, None),
+        ("kube-node-a", "t1", 45, None),
+    ],
+)
+def test_c2_what_a_lease_says(name: str, renewed: str | None, duration: int | None, expected: Heartbeat | None) -> None:
+    assert decode_lease(name, "i/1", renewed, duration) == expected

@@ -1,0 +1,232 @@
+"""Anything in any place of an object: a value or a rejection, what follows from it is fit to be stored, and in time.
+
+Items of behaviour.md: B11 (an invalid item drops that item) and, for pools, slices and generators, the same; the whole
+way without I/O is walked: identify, decode, observe, plan.
+"""
+
+import copy
+import gc
+import json
+import time
+from collections.abc import Callable
+from functools import partial
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tests.support.builders import (
+    Json,
+    generator_object,
+    node_object,
+    pool_object,
+    report,
+    service,
+    slice_object,
+    speech,
+)
+from tests.support.json_mutation import changed, paths, without
+from tests.support.malformed_objects import JUNK, WHOLE, broken, huge, valid_node, valid_pool, valid_slice
+
+from hotpool.api.capability import CapabilityStatus
+from hotpool.api.generator import GeneratorStatus
+from hotpool.api.meta import ApiModel
+from hotpool.api.pool import PoolStatus
+from hotpool.core.cluster_cache import ClusterCache
+from hotpool.core.model import CUSTOM_KINDS, Generator, Kind, Liveness, Node, NodeView, Observed, Pool, Slice
+from hotpool.core.planning.generator_plan import plan_generator
+from hotpool.core.planning.pool_plan import plan_node, plan_pool
+from hotpool.kube.decode import DecodeError, decode, identify
+from hotpool.kube.decode_report import MAX_VALUES
+
+NOW = "2026-11-23T20:00:00.000000Z"
+MADE = {Kind.NODE: Node, Kind.POOL: Pool, Kind.SLICE: Slice, Kind.GENERATOR: Generator}
+BESIDE = tuple(
+    decode(kind, body)
+    for kind, body in (
+        (Kind.NODE, node_object("beside", speech("zh", "en"), labels={"site": "x"})),
+        (Kind.POOL, pool_object("beside", requires={"types": [{"type": "asr"}]})),
+        (Kind.SLICE, slice_object("beside", 0, "beside")),
+        (Kind.GENERATOR, generator_object("beside")),
+    )
+)
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(st.characters(), max_size=5)
+    | st.sampled_from(JUNK),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+def storable(model: ApiModel) -> None:
+    """What would be written is within the bounds of the schema, and can be written at all."""
+    body = json.dumps(model.model_dump(by_alias=True, mode="json"))
+    assert type(model).model_validate(json.loads(body.encode()))
+
+
+def planned(state: ClusterCache) -> None:
+    """Everything that follows for every object can be computed and stored."""
+    for record in state.nodes.values():
+        storable(CapabilityStatus(conditions=plan_node(record.view, NOW).conditions))
+    for name, pool in state.pools.items():
+        storable(plan_pool(pool, state.slices.get(name, {}), state.known_types, 0.0, NOW).status)
+    for generator in state.generators.values():
+        own = state.owners.of(generator.generator.meta.uid)
+        plan = plan_generator(generator, own, state.pools, 0.0, NOW)
+        storable(plan.status)
+        for spec in (*plan.create.values(), *plan.correct.values()):
+            storable(spec)
+
+
+def walked(kind: Kind, body: Any) -> Observed | DecodeError:
+    """The whole way of an object beside well-behaved ones."""
+    identify(body)
+    found = decode(kind, body)
+    if isinstance(found, DecodeError):
+        assert (found.kind, isinstance(found.name, str), bool(found.reason)) == (kind, True, True)
+        assert len(found.name) + len(found.reason) < 5000
+        return found
+    assert isinstance(found, MADE[kind])
+    state = ClusterCache(gate_open=True)
+    for seen in BESIDE:
+        assert not isinstance(seen, DecodeError)
+        state.upsert(seen, 0.0)
+    state.upsert(found, 0.0)
+    planned(state)
+    return found
+
+
+@pytest.mark.parametrize("kind", CUSTOM_KINDS)
+@pytest.mark.timeout(240)
+def test_b11_junk_in_each_place_is_a_value_of_which_the_rest_can_be_planned(kind: Kind) -> None:
+    for place in paths(WHOLE[kind]):
+        for junk in JUNK:
+            walked(kind, changed(WHOLE[kind], place, junk))
+
+
+@pytest.mark.parametrize("kind", CUSTOM_KINDS)
+@pytest.mark.timeout(120)
+def test_b11_each_field_can_be_missing(kind: Kind) -> None:
+    for place in paths(WHOLE[kind])[1:]:
+        walked(kind, without(WHOLE[kind], place))
+
+
+@pytest.mark.parametrize("kind", CUSTOM_KINDS)
+@given(data=st.data())
+@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow])
+def test_b11_any_json_in_several_places_is_a_value(kind: Kind, data: st.DataObject) -> None:
+    body: Any = WHOLE[kind]
+    for _ in range(data.draw(st.integers(1, 4))):
+        body = changed(body, data.draw(st.sampled_from(paths(WHOLE[kind]))), data.draw(JSON))
+    walked(kind, body)
+
+
+@given(seed=st.integers(0, 2**32))
+@settings(max_examples=60)
+def test_b11_what_the_schema_lets_in_is_never_rejected(seed: int) -> None:
+    rng = Random(seed)  # noqa: S311 - examples, no secret.
+    for kind, body in (
+        (Kind.NODE, valid_node(rng, "n")),
+        (Kind.POOL, valid_pool(rng, "p")),
+        (Kind.SLICE, valid_slice(rng, "p-0", "q")),
+    ):
+        assert not isinstance(walked(kind, body), DecodeError)
+
+
+@given(seed=st.integers(0, 2**32), kind=st.sampled_from(CUSTOM_KINDS))
+@settings(max_examples=200)
+def test_b11_what_no_schema_checked_is_a_value(seed: int, kind: Kind) -> None:
+    walked(kind, broken(Random(seed), kind, "x"))  # noqa: S311 - examples, no secret.
+
+
+# What must survive: one item that is bad takes nothing else along.
+
+
+@pytest.mark.parametrize("bad", [None, 7, {}, {"type": "Ready"}, {"type": [], "status": "True"}, {"status": "True"}])
+def test_b11_a_condition_that_cannot_be_read_is_dropped_alone(bad: Any) -> None:
+    body = copy.deepcopy(WHOLE[Kind.NODE])
+    body["status"]["conditions"].insert(0, bad)
+    found = decode(Kind.NODE, body)
+    assert isinstance(found, Node)
+    assert (list(found.conditions), bool(found.report)) == (["Ready"], True)
+
+
+@pytest.mark.parametrize("kind", [Kind.POOL, Kind.GENERATOR])
+@pytest.mark.parametrize("bad", [7, {"conditions": [{"type": 1}]}, {"members": -1, "pools": -1}])
+def test_b11_a_status_that_cannot_be_read_is_written_anew_and_the_spec_counts(kind: Kind, bad: Any) -> None:
+    found = decode(kind, {**WHOLE[kind], "status": bad})
+    assert isinstance(found, Pool | Generator)
+    assert found.status == {Kind.POOL: PoolStatus(), Kind.GENERATOR: GeneratorStatus()}[kind]
+    good = decode(kind, WHOLE[kind])
+    assert isinstance(good, Pool | Generator)
+    assert found.spec == good.spec
+
+
+def test_d2_the_problem_of_a_spec_is_told_however_long_its_words_are() -> None:
+    found = walked(Kind.POOL, pool_object("p", requires={"nodeSelector": {"matchLabels": {"k" * 100_000: "v"}}}))
+    assert isinstance(found, Pool)
+    state = ClusterCache(gate_open=True)
+    state.upsert(found, 0.0)
+    status = plan_pool(state.pools["p"], {}, {}, 0.0, NOW).status
+    assert [(c.type, c.reason) for c in status.conditions] == [("Ready", "InvalidSpec")]
+    assert "matchLabels" in status.conditions[0].message
+
+
+def test_d11_a_paused_pool_with_as_many_foreign_conditions_as_there_is_room_for_says_that_it_is_paused() -> None:
+    said = [{**WHOLE[Kind.POOL]["status"]["conditions"][0], "type": f"example.org/T{n}"} for n in range(16)]
+    body = {**pool_object("p", paused=True), "status": {"conditions": said}}
+    found = walked(Kind.POOL, body)
+    assert isinstance(found, Pool)
+    state = ClusterCache(gate_open=True)
+    state.upsert(found, 0.0)
+    status = plan_pool(state.pools["p"], {}, {}, 0.0, NOW).status
+    assert "Paused" in {c.type for c in status.conditions}
+    assert len(status.conditions) <= 16
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_b11_a_report_of_more_words_than_an_agent_writes_is_told_and_not_worked_on(more: int) -> None:
+    """Each of its lists is within the schema; what asks about the node would take time for their product."""
+    full, rest = divmod(MAX_VALUES + more, 513)
+    sizes = [*[512] * full, rest - 1]  # and the id of each among those that are ready
+    content = report(*(service(f"s{number}", "llm", languages=["zh"] * size) for number, size in enumerate(sizes)))
+    found = walked(Kind.NODE, node_object("n", content))
+    assert isinstance(found, Node)
+    conditions = {c.type: c for c in plan_node(NodeView(found, Liveness.LIVE), NOW).conditions}
+    assert (found.report is None, conditions["Ready"].reason == "InvalidReport") == (bool(more), bool(more))
+
+
+# Time in proportion to size.
+
+
+def seconds(work: Callable[[], object], rounds: int = 3) -> float:
+    """The shortest of several runs, without collections of garbage."""
+    gc.disable()
+    try:
+        spent = []
+        for _ in range(rounds):
+            began = time.process_time()
+            work()
+            spent.append(time.process_time() - began)
+    finally:
+        gc.enable()
+    return min(spent)
+
+
+FLOORS = 150.0
+"""How many times as long as the parser of JSON decoding may take: 2 to 40 are usual, what is not linear takes more."""
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(("kind", "body"), [pytest.param(k, b, id=what) for what, k, b in huge()])
+def test_b11_the_time_to_decode_is_bounded_by_the_size_of_the_object(kind: Kind, body: Json) -> None:
+    text = json.dumps(body)
+    floor = seconds(partial(json.loads, text)) + 0.000_5
+    ours = seconds(partial(decode, kind, body))
+    assert ours < FLOORS * floor, f"{len(text)} characters: parsed in {floor:.4f} s, decoded in {ours:.4f} s"

@@ -1,0 +1,99 @@
+"""What the chart says in files: definitions, values, alerts and the dashboard agree with the rest of the project."""
+
+import json
+import re
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+
+from hotpool import __version__
+from hotpool.api.meta import SCHEMA_REVISION
+from hotpool.observability.metrics import REGISTRY
+from hotpool_agent.metrics import Metrics
+from localfleet.kind import REPOSITORY
+
+ROOT = REPOSITORY
+CHART = ROOT / "charts/hotpool"
+README, INSTALL = "charts/hotpool/README.md", "docs/install.md"
+METRIC = re.compile(r"\bhotpool_[a-z_]+")
+ASKED = """
+from prometheus_client import generate_latest
+from hotpool.observability.metrics import REGISTRY
+print(generate_latest(REGISTRY).decode())
+"""
+SUFFIXES = re.compile(r"_(total|bucket|sum|count|info)$")
+
+
+def alerts() -> list[dict[str, str]]:
+    found: list[dict[str, str]] = yaml.safe_load((CHART / "files/alerts.yaml").read_text())
+    return found
+
+
+def panels() -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads((CHART / "files/dashboard.json").read_text())["panels"]
+    return found
+
+
+def cells(at: dict[str, int]) -> set[tuple[int, int]]:
+    """The cells of Grafana's grid that a panel takes."""
+    return {(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])}
+
+
+def exported() -> set[str]:
+    """Names of all metrics of operator and agent, without the suffixes of their samples."""
+    agent = Metrics()
+    agent.show(list, lambda: False)
+
+    return {metric.name for registry in (REGISTRY, agent.registry) for metric in registry.collect()}
+
+
+def test_the_definitions_of_the_chart_are_those_of_the_project() -> None:
+    ours = {path.name: path.read_bytes() for path in (ROOT / "crds").glob("*.yaml")}
+    assert {path.name: path.read_bytes() for path in (CHART / "crds").iterdir()} == ours
+
+
+def test_the_chart_has_the_version_and_schema_revision_of_the_project() -> None:
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    assert chart["appVersion"] == __version__
+    assert chart["annotations"]["hotpool.dev/schema-revision"] == str(SCHEMA_REVISION)
+
+
+def test_every_alert_has_a_runbook_and_every_runbook_an_alert() -> None:
+    headings = re.findall(r"^## (\w+)$", (ROOT / "docs/runbooks.md").read_text(), re.MULTILINE)
+    assert headings == [alert["alert"] for alert in alerts()]
+
+
+@pytest.mark.parametrize("text", [alert["expr"] for alert in alerts()] + [json.dumps(panel) for panel in panels()])
+def test_alerts_and_panels_ask_for_metrics_that_are_there(text: str) -> None:
+    asked = {SUFFIXES.sub("", name) for name in METRIC.findall(text)}
+    assert asked
+    assert asked <= exported()
+
+
+def test_counters_that_alerts_ask_for_are_there_before_anything_has_happened() -> None:
+    """Prometheus sees no increase in a series that begins with its first event."""
+    text = subprocess.run([sys.executable, "-c", ASKED], capture_output=True, text=True, check=True).stdout
+    begun = {sample.name for family in text_string_to_metric_families(text) for sample in family.samples}
+    counters = {name for alert in alerts() for name in re.findall(r"increase\((\w+)", alert["expr"])}
+    assert len(counters) == 4
+    assert counters <= begun
+    for series in ('failures_total{error="Rejected"}', 'node_transitions_total{reason="InvalidReport"}'):
+        assert f"hotpool_{series} 0.0" in text
+
+
+def test_every_panel_says_what_it_shows_and_none_hides_another() -> None:
+    fields = [cell for panel in panels() for cell in cells(panel["gridPos"])]
+    assert len(fields) == len(set(fields))
+    assert all(0 <= x < 24 for x, _ in fields)
+    assert all(panel["description"] for panel in panels())
+
+
+def test_the_commands_of_the_charts_readme_are_those_that_the_test_of_the_page_runs() -> None:
+    """docs/install.md is run as a whole by tests/e2e/test_docs.py."""
+    said, run = (re.findall(r"^\$ (.*)$", (ROOT / page).read_text(), re.MULTILINE) for page in (README, INSTALL))
+    assert said
+    assert set(said) <= set(run)
