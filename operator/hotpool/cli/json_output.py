@@ -17,24 +17,24 @@ def explanation(answer: Explanation) -> Json:
     return {
         "node": answer.node,
         "pool": answer.pool,
-        "standing": answer.membership,
+        "membership": answer.membership,
         "state": answer.current.state if answer.current else None,
         "since": answer.current.since if answer.current else None,
-        "judged": {"state": answer.verdict.state, "gate": answer.verdict.criterion},
+        "verdict": {"state": answer.verdict.state, "criterion": answer.verdict.criterion},
         "requirements": [_of_requirement(answer, item) for item in answer.requirements],
-        "remarks": [{"text": r.text, "since": r.since, "flip": list(r.remedy)} for r in answer.remarks],
+        "remarks": [{"text": r.text, "since": r.since, "remedies": list(r.remedy)} for r in answer.remarks],
     }
 
 
 def _of_requirement(answer: Explanation, item: Requirement) -> Json:
     return {
-        "gate": item.criterion,
+        "criterion": item.criterion,
         "required": item.required,
-        "holds": item.met,
+        "met": item.met,
         "decides": item is answer.decided,
         "observed": item.observed,
         "since": item.since,
-        "flip": list(item.remedy),
+        "remedies": list(item.remedy),
     }
 
 
@@ -45,7 +45,7 @@ def pool_explanation(pool: Pool, survey: PoolExplanation, nearest: Sequence[Expl
         "mode": pool.spec.mode,
         "paused": pool.paused,
         "members": {state: survey.members[state] for state in ("Ready", "Suspect", "Draining")},
-        "unwritten": survey.pending,
+        "pending": survey.pending,
         "out": sum(survey.reasons.values()),
         "reasons": [{"reason": gate, "count": count} for gate, count in survey.reasons.most_common()],
         "nearestMisses": [_of_miss(answer) for answer in nearest],

@@ -33,7 +33,7 @@ _HELP = cli_help.command(
         "Who is out of a pool and why, the nearest misses first": "hotpool why --pool zh-en",
         "A node in every pool, and what happened to it last": "hotpool why --node edge-017",
         "The same, with the types that came and went": "hotpool why --node edge-017 --redis redis://127.0.0.1:6379",
-        "The gate that decided, for a script": "hotpool why edge-017 zh-en -o json | jq -r .judged.gate",
+        "The criterion that decided, for a script": "hotpool why edge-017 zh-en -o json | jq -r .verdict.criterion",
     },
     {
         cli_help.OK: "answered, whatever the answer is",

@@ -25,7 +25,7 @@ from hotpool.kube.client import ApiUnavailable, Reader
 from hotpool.kube.decode import DecodeError, decode, identify
 from hotpool.kube.writer import KubeWriter
 from hotpool.observability.hotplug_latency import HotplugLatency
-from hotpool.observability.metrics import APPLY, FAILURES, HEARTBEATS, LEASE_WATCH, NODES, POOLS, REJECTED
+from hotpool.observability.metrics import APPLY, FAILURES, HEARTBEATS, NODES, POOLS, REJECTED, WATCH_UP
 from hotpool.projection.publisher import Publisher
 
 log = structlog.get_logger(__name__)
@@ -163,7 +163,7 @@ class Manager:
             self._state.reset_liveness(self._clock())
             self._wake.set()
         self._was_stale = deaf
-        LEASE_WATCH.set(not deaf)
+        WATCH_UP.labels("leases").set(not deaf)
         self._recorder.lease_watch(well=not deaf)
         return not deaf
 

@@ -33,7 +33,7 @@ class Criterion(StrEnum):
     NOT_REPORTED = "NotReported"
     LEAVING = "Leaving"
     EXCLUDED = "ExcludedByName"
-    EMPTY_REQUIREMENTS = "RequiresNothing"
+    EMPTY_REQUIREMENTS = "EmptyRequirements"
     NODE_SELECTOR = "NodeSelector"
     HASH = "Hash"
     TYPE = "TypeNotReady"

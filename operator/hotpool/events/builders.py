@@ -19,7 +19,7 @@ _WANTED: Final = frozenset(
 )
 """Reasons that people or a start bring about: no warning."""
 _OVER: Final = {"Paused": "Resumed"}
-"""How the end of a condition is called, where it is not called …Over."""
+"""How the end of a condition is called, where it is not called …Resolved."""
 _TOLD_BY_READY: Final = {Kind.NODE: frozenset({"Draining"})}
 
 StoredConditions = Mapping[str, tuple[str, str]]
@@ -64,7 +64,8 @@ def _is_set(stands: tuple[str, str]) -> bool:
 
 
 def _resolved(type_: str) -> EventDraft:
-    return EventDraft(_OVER.get(type_, f"{type_}Over"), "SetCondition", TextMessage(f"{type_} does not hold any more"))
+    reason = _OVER.get(type_, f"{type_}Resolved")
+    return EventDraft(reason, "SetCondition", TextMessage(f"{type_} is no longer true"))
 
 
 def membership_changed(before: Members, after: Members, why: Mapping[str, str], *, dry_run: bool) -> EventDraft | None:

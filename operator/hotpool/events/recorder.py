@@ -92,7 +92,7 @@ class EventRecorder:
     def lease_watch(self, *, well: bool) -> None:
         """Whether heartbeats are heard."""
         deaf = "heartbeats cannot be heard: nobody's silence counts"
-        self._component("LeaseStream", ("Hearing", "heartbeats are heard again"), ("Deaf", deaf), well=well)
+        self._component("LeaseWatch", ("Restored", "heartbeats are heard again"), ("Lost", deaf), well=well)
 
     def redis(self, well: bool, why: str) -> None:  # noqa: FBT001 - the mirror's callback.
         """Whether Redis takes our writes and holds the whole projection."""
@@ -102,7 +102,7 @@ class EventRecorder:
     def node_watch(self, well: bool, why: str) -> None:  # noqa: FBT001 - the stream's callback.
         """Whether v1 Nodes are heard."""
         up, deaf = "cordons and labels of Nodes are heard again", f"nothing changes because of Nodes: {why}"
-        self._component("NodeStream", ("Hearing", up), ("Deaf", deaf), well=well)
+        self._component("NodeWatch", ("Restored", up), ("Lost", deaf), well=well)
 
     def _component(self, name: str, up: tuple[str, str], down: tuple[str, str], *, well: bool) -> None:
         """Only changes are told, and that a part is well again only after it was told that it is not."""
@@ -146,7 +146,7 @@ class EventRecorder:
         self._slices.stored(pool.meta, name, stored if stored == wanted else wanted)
         if foreign:
             text = ObjectsMessage("slice", NameList.of([name]), "changed by others: put right")
-            self._object(Kind.POOL, pool.meta, EventDraft("SlicePutRight", "UpdateMembers", text, warning=True))
+            self._object(Kind.POOL, pool.meta, EventDraft("SliceRepaired", "UpdateMembers", text, warning=True))
 
     def _now_in(self, pool: Pool) -> dict[str, _SliceLeft]:
         return {name: _left(item) for name, item in self._state.slices.get(pool.meta.name, {}).items()}
@@ -177,7 +177,7 @@ class EventRecorder:
             yield
         self._pools.stored(generator.meta, name, wanted)
         if foreign and wanted:
-            reason, what = ("PoolPutRight", "edited") if found else ("PoolRecreated", "deleted")
+            reason, what = ("PoolRepaired", "edited") if found else ("PoolRecreated", "deleted")
             text = ObjectsMessage("generated pool", NameList.of([name]), f"{what} by others: put right")
             self._object(Kind.GENERATOR, generator.meta, EventDraft(reason, "UpdatePools", text, warning=True))
 

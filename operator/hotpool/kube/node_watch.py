@@ -16,7 +16,7 @@ from hotpool.core.model import Kind
 from hotpool.kube import list_watch, node_json
 from hotpool.kube.client import READ_TIMEOUT, ApiUnavailable, content, kube_nodes
 from hotpool.kube.rest import error_text, path, send
-from hotpool.observability.metrics import NODE_WATCH
+from hotpool.observability.metrics import WATCH_UP
 
 log = structlog.get_logger(__name__)
 
@@ -63,7 +63,7 @@ class NodeWatch:
 
     def _connected(self, why: str) -> None:
         self.error = why
-        NODE_WATCH.set(not why)
+        WATCH_UP.labels("nodes").set(not why)
         self._on_state_change(not why, why)
 
     async def _watch(self, version: str) -> str:

@@ -51,10 +51,7 @@ DRIFT: Final = Counter(
     ["what"],
     registry=REGISTRY,
 )
-LEASE_WATCH: Final = Gauge("hotpool_lease_stream_up", "1 while the Lease stream is open", registry=REGISTRY)
-NODE_WATCH: Final = Gauge(
-    "hotpool_node_stream_up", "1 while v1 Nodes are heard; 0 also where they are not followed", registry=REGISTRY
-)
+WATCH_UP: Final = Gauge("hotpool_watch_up", "1 while a watch is open: leases or nodes", ["kind"], registry=REGISTRY)
 EVENTS: Final = Counter(
     "hotpool_events", "Events to post: ok, error (not posted), dropped (no room)", ["result"], registry=REGISTRY
 )

@@ -85,18 +85,18 @@ def test_f2_why_follows_a_stop_and_the_way_back_that_it_names_works(running: Fle
     running.agent("edge-1", "stop", "piper")
     wait_for("it is out", lambda: running.members("zh-en") == {"edge-2": "Ready"})
     found = told(hotpool("why", "edge-1", "zh-en", "-o", "json"))
-    assert found["judged"]["gate"] == "TypeNotReady"
+    assert found["verdict"]["criterion"] == "TypeNotReady"
     decided = next(item for item in found["requirements"] if item["decides"])
-    assert (decided["observed"], decided["flip"]) == (
+    assert (decided["observed"], decided["remedies"]) == (
         "Stopped: piper is Stopped",
         ["start service piper (tts) on edge-1: hotpool-agent start piper"],
     )
     nearest = hotpool("why", "--pool", "zh-en").stdout.splitlines()
     assert nearest[0] == "zh-en: 1 member (1 Ready), 1 out"
     assert any(line.startswith("edge-1 ") for line in nearest)
-    running.agent("edge-1", *decided["flip"][0].partition(": hotpool-agent ")[2].split())
+    running.agent("edge-1", *decided["remedies"][0].partition(": hotpool-agent ")[2].split())
     wait_for("it is in again", lambda: everywhere(running, "zh-en", BOTH))
-    assert told(hotpool("why", "edge-1", "zh-en", "-o", "json"))["standing"] == "Member"
+    assert told(hotpool("why", "edge-1", "zh-en", "-o", "json"))["membership"] == "Member"
 
 
 def test_f2_why_of_a_node_shows_what_happened_to_it(running: Fleet, hotpool: Run) -> None:

@@ -135,6 +135,6 @@ def test_d2_a_pool_that_requires_nothing_says_so_and_wait_works(fleet: Fleet) ->
         found = fleet.get("nodepools", name)
         return {c["reason"] for c in (found or {}).get("status", {}).get("conditions", [])}
 
-    wait_for("RequiresNothing", lambda: "RequiresNothing" in reasons("nothing"))
+    wait_for("EmptyRequirements", lambda: "EmptyRequirements" in reasons("nothing"))
     wait_for("UnknownRequirement", lambda: "UnknownType" in reasons("future"))
     assert fleet.members("nothing") == {}

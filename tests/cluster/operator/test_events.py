@@ -97,9 +97,9 @@ def test_c6_what_happens_to_pool_node_and_fleet_is_told_where_people_look(runnin
 
 def test_d5_d10_d11_what_people_changed_and_what_became_of_it_is_told(running: Fleet) -> None:
     running.kubectl("delete", "nodepoolslice", "llm-0")
-    wait_event(running, "llm", "SlicePutRight", "llm-0")
+    wait_event(running, "llm", "SliceRepaired", "llm-0")
     running.kubectl("patch", "nodepools.hotpool.dev", PAIR_POOL, "--type=merge", "-p", '{"spec":{"minMembers":7}}')
-    edited = wait_event(running, "speech", "PoolPutRight", PAIR_POOL)
+    edited = wait_event(running, "speech", "PoolRepaired", PAIR_POOL)
     assert (edited["regarding"]["kind"], edited["type"]) == ("NodePoolGenerator", "Warning")
     running.kubectl("delete", "nodepools.hotpool.dev", PAIR_POOL)
     wait_event(running, "speech", "PoolRecreated", PAIR_POOL)

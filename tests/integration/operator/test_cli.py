@@ -168,11 +168,11 @@ async def test_f2_why_of_a_member_says_since_when(hotpool: Run) -> None:
 
 async def test_f2_why_in_json_has_the_documented_fields(hotpool: Run) -> None:
     found = (await hotpool("why", "edge-2", "zh-en", "-o", "json")).json
-    assert (found["node"], found["pool"], found["standing"]) == ("edge-2", "zh-en", "Out")
+    assert (found["node"], found["pool"], found["membership"]) == ("edge-2", "zh-en", "Out")
     assert (found["state"], found["since"]) == (None, None)
-    assert found["judged"] == {"state": None, "gate": "TypeNotReady"}
+    assert found["verdict"] == {"state": None, "criterion": "TypeNotReady"}
     assert [item["required"] for item in found["requirements"] if item["decides"]] == ["type tts ready"]
-    keys = {"gate", "required", "holds", "decides", "observed", "since", "flip"}
+    keys = {"criterion", "required", "met", "decides", "observed", "since", "remedies"}
     assert all(item.keys() == keys for item in found["requirements"])
     assert found["remarks"] == []
 

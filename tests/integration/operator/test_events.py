@@ -274,14 +274,14 @@ async def test_d10_a_slice_edited_or_deleted_by_hand_is_told_and_our_own_changes
         await fleet.beating(15)
         publish(api, "n3", no_llm(2))
         await fleet.beating(15)
-        assert "SlicePutRight" not in reasons(api, "llm")
+        assert "SliceRepaired" not in reasons(api, "llm")
         told = len(api.told("llm"))
         api.edit(Kind.SLICE, "llm-0", {"members": []})
         await fleet.beating(15)
-        assert api.told("llm")[told:] == [("SlicePutRight", "1 slice [llm-0] changed by others: put right")]
+        assert api.told("llm")[told:] == [("SliceRepaired", "1 slice [llm-0] changed by others: put right")]
         api.delete(Kind.SLICE, "llm-0")
         await fleet.beating(15)
-        assert reasons(api, "llm")[told:] == ["SlicePutRight", "SlicePutRight"]
+        assert reasons(api, "llm")[told:] == ["SliceRepaired", "SliceRepaired"]
         assert set(api.members("llm")) == {"n0", "n1", "n2"}
 
 
@@ -307,7 +307,7 @@ async def test_d10_a_write_of_ours_that_had_no_answer_is_not_taken_for_anothers(
         publish(api, "n1", no_llm(2))
         await fleet.beating(20)
         assert lost > 0
-        assert "SlicePutRight" not in reasons(api, "llm")
+        assert "SliceRepaired" not in reasons(api, "llm")
         left = [note for reason, note in api.told("llm") if reason == "MembersChanged"][1:]
         assert left == ["1 left (TypeNotReady 1) [n0]", "1 left (TypeNotReady 1) [n1]"]
 
@@ -324,7 +324,7 @@ async def test_d10_an_edit_that_only_the_conflict_of_our_own_write_reveals_is_to
         fleet.reconciler.on_object(Kind.NODE, "MODIFIED", body)
         await fleet.beating(3)
         assert set(api.members("llm")) == {"n1", "n2", "n3"}
-        assert "SlicePutRight" in reasons(api, "llm")
+        assert "SliceRepaired" in reasons(api, "llm")
 
 
 @simulated
@@ -371,7 +371,7 @@ async def test_d10_a_pool_recreated_under_its_name_was_changed_by_nobody() -> No
         api.put(pool_object("llm", requires=requires("llm")))
         await fleet.beating(15)
         assert set(api.members("llm")) == {"n0", "n1"}
-        assert "SlicePutRight" not in reasons(api, "llm")
+        assert "SliceRepaired" not in reasons(api, "llm")
 
 
 # Generators (D5).
@@ -394,7 +394,7 @@ async def test_d5_a_generated_pool_that_comes_back_is_told_and_a_change_of_the_t
         api.delete(Kind.POOL, name)
         await fleet.beating(15)
         assert api.told("g")[told:] == [
-            ("PoolPutRight", f"1 generated pool [{name}] edited by others: put right"),
+            ("PoolRepaired", f"1 generated pool [{name}] edited by others: put right"),
             ("PoolRecreated", f"1 generated pool [{name}] deleted by others: put right"),
         ]
         assert api.objects[Kind.POOL][name]["spec"]["minMembers"] == 2
@@ -459,7 +459,7 @@ async def test_e5_our_own_deafness_is_told_and_how_long_it_was() -> None:
         fleet.held = False
         await fleet.beating(15)
         (_, deaf), (_, hearing) = api.told("hotpool-operator")[1:]
-        assert reasons(api, "hotpool-operator")[1:] == ["LeaseStreamDeaf", "LeaseStreamHearing"]
+        assert reasons(api, "hotpool-operator")[1:] == ["LeaseWatchLost", "LeaseWatchRestored"]
         assert "nobody's silence counts" in deaf
         assert hearing.startswith("heartbeats are heard again, after ")
 

@@ -347,17 +347,17 @@ def hotpool(reads: ReadApi, tmp_path: Path) -> Run:
 
 async def test_f2_why_and_diff_see_what_the_operator_sees(hotpool: Run, reads: ReadApi) -> None:
     found = json.loads((await hotpool("why", "n0", "here", "-o", "json")).out)
-    assert found["judged"] == {"state": "Draining", "gate": None}
-    assert found["remarks"][0]["flip"] == ["kubectl uncordon n0"]
-    assert json.loads((await hotpool("why", "n1", "here", "-o", "json")).out)["judged"]["gate"] == "NodeSelector"
+    assert found["verdict"] == {"state": "Draining", "criterion": None}
+    assert found["remarks"][0]["remedies"] == ["kubectl uncordon n0"]
+    assert json.loads((await hotpool("why", "n1", "here", "-o", "json")).out)["verdict"]["criterion"] == "NodeSelector"
     survey = json.loads((await hotpool("why", "--pool", "here", "-o", "json")).out)
-    assert (survey["unwritten"], survey["out"]) == (1, 1)
+    assert (survey["pending"], survey["out"]) == (1, 1)
     (of_node,) = json.loads((await hotpool("why", "--node", "n0", "-o", "json")).out)["pools"]
-    assert of_node["judged"]["state"] == "Draining"
+    assert of_node["verdict"]["state"] == "Draining"
     (change,) = json.loads((await hotpool("diff", "-f", "-", "-o", "json")).out)["pools"]
     assert (change["membersAfter"], [item["node"] for item in change["leaves"]]) == (0, ["n0"])
     reads.put({**LEASE, "metadata": {"name": ELECTION_LEASE, "annotations": {KUBE_NODES_ANNOTATION: "false"}}})
-    assert json.loads((await hotpool("why", "n0", "here", "-o", "json")).out)["judged"]["gate"] == "NodeSelector"
+    assert json.loads((await hotpool("why", "n0", "here", "-o", "json")).out)["verdict"]["criterion"] == "NodeSelector"
 
 
 @pytest.mark.parametrize("words", ASKED)

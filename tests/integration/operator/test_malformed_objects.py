@@ -312,7 +312,7 @@ async def test_d5_generators_of_a_hundred_thousand_pools_are_capped_say_so_and_h
             "TooManyKeys": ("True", "TooManyKeys"),
         }
         assert sum(name.startswith("few-") for name in api.objects[Kind.POOL]) == 7
-        assert "SearchCut" in api.conditions(Kind.GENERATOR, "sets")
+        assert "LanguageSetsTruncated" in api.conditions(Kind.GENERATOR, "sets")
 
 
 @simulated
@@ -384,7 +384,7 @@ async def test_d2_requirements_that_nobody_can_meet_are_explained_by_condition_a
         assert {name: said["Ready"] for name, said in found.items()} == {
             "both-ways": ("False", "TooFewMembers"),
             "long-key": ("False", "InvalidSpec"),
-            "nothing": ("False", "RequiresNothing"),
+            "nothing": ("False", "EmptyRequirements"),
             "no-such-type": ("False", "TooFewMembers"),
             "excluded": ("False", "TooFewMembers"),
         }

@@ -157,7 +157,7 @@ def _limit_conditions(subject: GeneratorEntry) -> list[ConditionUpdate]:
         claims.append(ConditionUpdate("TooManyKeys", "True", "TooManyKeys", text))
     if cut := subject.index.with_cut():
         text = f"too many sets of languages to find them all; those found count, of: {_listed(cut)}"
-        claims.append(ConditionUpdate("SearchCut", "True", "TooManySets", text))
+        claims.append(ConditionUpdate("LanguageSetsTruncated", "True", "TooManySets", text))
     return claims
 
 

@@ -158,7 +158,7 @@ def _ready(pool: Pool, ready: int) -> ConditionUpdate:
         return ConditionUpdate("Ready", "False", "DryRun", text)
     if has_no_requirements(pool.spec):
         return ConditionUpdate(
-            "Ready", "False", "RequiresNothing", "spec.requires is empty: require something, or say matchAll: true"
+            "Ready", "False", "EmptyRequirements", "spec.requires is empty: require something, or say matchAll: true"
         )
     text = f"{ready} Ready members, {wanted} required"
     return (

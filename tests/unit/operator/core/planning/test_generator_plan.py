@@ -135,8 +135,8 @@ def test_d5_a_search_that_was_cut_is_said() -> None:
     rule = {"kind": "any_to_any", "languages": codes, "blocked": blocked}
     seen = view(report(*heard, service("m", "nmt", rules=[rule])))
     plan = planned(offered(generator("g", rule={"languageSets": {}}), seen))
-    assert said(plan)["SearchCut"] == ("True", "TooManySets")
-    assert message(plan, "SearchCut").endswith("n0")
+    assert said(plan)["LanguageSetsTruncated"] == ("True", "TooManySets")
+    assert message(plan, "LanguageSetsTruncated").endswith("n0")
 
 
 # Strangers.

@@ -97,7 +97,7 @@ def test_d4_nothing_differs_after_applying_a_plan(states: list[str], size: int, 
 
 def test_d2_a_pool_that_requires_nothing_says_so() -> None:
     plan = plan_pool(subject(pool("p"), named("a")), {}, KNOWN, 0.0, NOW)
-    assert said(plan.status) == {"Ready": ("False", "RequiresNothing")}
+    assert said(plan.status) == {"Ready": ("False", "EmptyRequirements")}
     assert (plan.members, plan.slices) == ({}, {})
     everyone = plan_pool(subject(pool("p", requires={"matchAll": True}), named("a")), {}, KNOWN, 0.0, NOW)
     assert said(everyone.status) == {"Ready": ("True", "EnoughMembers")}
