@@ -1,6 +1,6 @@
 """The wiring of a running agent: settings → state → node → reporter, heartbeat, watch, control; and its shut-down.
 
-The only place that knows all parts; holds no rule of its own but the order of start and end (behaviour A9, B10).
+The only place that knows all parts; holds no rule of its own but the order of start and end (requirements A9, B10).
 """
 
 import asyncio
@@ -64,7 +64,7 @@ class Agent:
         self.resources = cluster
         self.info = AgentInfo(
             agent_version=__version__,
-            # What is remembered may be gone with a pod that is replaced; its Node stays (behaviour B12).
+            # What is remembered may be gone with a pod that is replaced; its Node stays (requirement B12).
             instance=node.uid if (node := kube_node(options.target)) else store.state.instance,
             session=uuid4().hex,
             interval=settings.interval,
@@ -120,12 +120,12 @@ class Agent:
         return self.reporter.problem is None and self.reporter.rejected is None and self.heartbeat.problem is None
 
     async def _report(self) -> None:
-        """A report before all services are known would withdraw those that are not (behaviour A11)."""
+        """A report before all services are known would withdraw those that are not (requirement A11)."""
         await self.pods.listed()
         await self.reporter.run()
 
     async def reload(self) -> str:
-        """Read the catalogue again and make it the node's (behaviour A10); a sentence for people.
+        """Read the catalogue again and make it the node's (requirement A10); a sentence for people.
 
         Raises CatalogueError with all that is wrong; the catalogue that holds stays in force then.
         """
@@ -157,7 +157,7 @@ class Agent:
         self.services.intend(intents_in(capability))
 
     async def dispatch(self, request: protocol.Request) -> Any:
-        """Answer the local command line (behaviour A2)."""
+        """Answer the local command line (requirement A2)."""
         match request.op:
             case "status":
                 return self._status(request.id)

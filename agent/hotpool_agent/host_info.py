@@ -1,4 +1,4 @@
-"""What the machine is: platform and hardware for the report (behaviour B1). I/O, once at the agent's start.
+"""What the machine is: platform and hardware for the report (requirement B1). I/O, once at the agent's start.
 
 Nothing found is nothing said; it never fails.
 """

@@ -1,4 +1,4 @@
-"""All services of one node, the wishes about them, and the report of the moment (behaviour A2, A8-A11, B10).
+"""All services of one node, the wishes about them, and the report of the moment (requirements A2, A8-A11, B10).
 
 `control` and the own watch give it commands, `reporter` reads its report. Must not know how reports travel.
 """

@@ -59,23 +59,23 @@ class Settings(BaseSettings):
     interval: Annotated[int, Field(ge=1, le=MAX_INTERVAL_SECONDS)] = 15
     """H, the heartbeat interval."""
     debounce: Annotated[float, Field(ge=0, le=60)] = 2.0
-    """D, how long a gain may wait for others (behaviour B6)."""
+    """D, how long a gain may wait for others (requirement B6)."""
     refresh_seconds: Annotated[float, Field(gt=0)] = 300.0
-    """The whole report is written again after this time without a change (behaviour B8)."""
+    """The whole report is written again after this time without a change (requirement B8)."""
     request_seconds: Annotated[float, Field(gt=0)] = 5.0
-    """Time-out of one request to the API server (behaviour B7)."""
+    """Time-out of one request to the API server (requirement B7)."""
     announce_seconds: Annotated[float, Field(ge=0)] = 5.0
-    """How long a stop waits for its report to be accepted while disconnected (behaviour A9)."""
+    """How long a stop waits for its report to be accepted while disconnected (requirement A9)."""
     stop_seconds: Annotated[float, Field(gt=0)] = 10.0
-    """From TERM to KILL (behaviour A9)."""
+    """From TERM to KILL (requirement A9)."""
     restart_seconds: Annotated[float, Field(gt=0)] = 1.0
-    """First pause before a crashed service runs again; doubled up to `restart_limit_seconds` (behaviour A7)."""
+    """First pause before a crashed service runs again; doubled up to `restart_limit_seconds` (requirement A7)."""
     restart_limit_seconds: Annotated[float, Field(gt=0)] = 60.0
     """Also how long a service must have run for its failures to be forgotten."""
     flap_half_life_seconds: Annotated[float, Field(gt=0)] = 60.0
-    """In this time the penalty of a flapping service halves (behaviour A7)."""
+    """In this time the penalty of a flapping service halves (requirement A7)."""
     backoff_seconds: Annotated[float, Field(gt=0)] = 1.0
-    """First pause before a reconnection; doubled up to H (behaviour B9)."""
+    """First pause before a reconnection; doubled up to H (requirement B9)."""
     listen: Annotated[str, AfterValidator(_address)] = "127.0.0.1:9810"
     """Address of /healthz, /readyz and /metrics; port 0: any free one; `*`: every address of both families."""
     pod_namespaces: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split), AfterValidator(_namespaces)] = ()

@@ -1,4 +1,4 @@
-"""What must survive the agent: its identity, wishes and running processes (behaviour A8, A11). I/O.
+"""What must survive the agent: its identity, wishes and running processes (requirements A8, A11). I/O.
 
 One JSON file per node, replaced atomically and synced; and the lock that keeps a second agent of the same node away.
 Must not decide what a wish or a leftover means.
@@ -35,7 +35,7 @@ class StoredServiceState(BaseModel):
     """Running or Stopped, where a user said so."""
     desired_by: str | None = None
     acted: tuple[str, str] | None = None
-    """(desired, requestID) of the cluster's command last acted on (behaviour A2)."""
+    """(desired, requestID) of the cluster's command last acted on (requirement A2)."""
     pid: int | None = None
     started: int | None = None
     recipe: str | None = None

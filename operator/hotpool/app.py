@@ -166,7 +166,7 @@ class Operator:
             asyncio.get_running_loop().add_signal_handler(number, self._stop.set)
 
     async def _usable(self) -> None:
-        """Wait for the API server, then refuse to work on definitions older than ours (design, section 1)."""
+        """Wait for the API server, then refuse to work on definitions older than ours."""
         for kind in CUSTOM_KINDS:
             while True:
                 try:

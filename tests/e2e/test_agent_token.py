@@ -1,4 +1,4 @@
-"""With the token of a real agent's pod: what an agent must not do, the API server refuses (design, promise 5)."""
+"""With the token of a real agent's pod: what an agent must not do, the API server refuses."""
 
 import json
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The images that are shipped and tested: their archives, without a kubelet (design, section 9). Needs root."""
+"""The images that are shipped and tested: their archives, without a kubelet. Needs root."""
 
 import hashlib
 import json

@@ -89,7 +89,7 @@ def _run(*words: str, folder: Path, url: str = "") -> str:
     return done.stdout
 
 
-def test_e6_the_example_in_node_runs(server: RedisServer) -> None:
+def test_the_example_in_node_runs(server: RedisServer) -> None:
     folder = _folder("node")
     if not (folder / "node_modules" / "ioredis").exists():
         _run(_program("npm"), "install", "--no-audit", "--no-fund", NODE_LIBRARY, folder=folder)
@@ -100,7 +100,7 @@ def test_e6_the_example_in_node_runs(server: RedisServer) -> None:
     )
 
 
-def test_e6_the_example_in_go_runs(server: RedisServer) -> None:
+def test_the_example_in_go_runs(server: RedisServer) -> None:
     folder, go = _folder("go"), str(find_go(GO_NEEDED, Console()))
     (folder / "main.go").write_text(_example("go"), encoding="utf-8")
     if not (folder / "go.mod").exists():

@@ -1,7 +1,7 @@
 """What an operator can know about silence, and which members follow from it: the oracle's memory.
 
 Told by `tests.model.scenario` of each start, heartbeat and listing; asked by `tests.model.checks`. What nodes offer and
-pools require it reads from the API server's objects at the moment of the question. Behaviour C2, C3, C4, D8.
+pools require it reads from the API server's objects at the moment of the question. Requirement C2, C3, C4, D8.
 """
 
 from collections.abc import Iterable

@@ -301,7 +301,7 @@ class World:
         state, blocked = reported["state"], entry.port in self._strangers
         expected = {"Failed", "Starting"} if blocked else {"Running"}
         if not entry.wanted:
-            # A stop has not succeeded while somebody who came in between has the port (behaviour A9).
+            # A stop has not succeeded while somebody who came in between has the port (requirement A9).
             expected = {"Stopped", "Failed"} if blocked else {"Stopped"}
         if state not in expected:
             yield f"{name}: reported {state}, expected {expected}"

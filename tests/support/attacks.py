@@ -1,4 +1,4 @@
-"""What an agent's credential must not do, one request each, and who stops it (design, promise 5).
+"""What an agent's credential must not do, one request each, and who stops it.
 
 `inside` is the shared account of the cluster with the token of one node's pod, `outside` the account of one node.
 Where RBAC would let it pass, the policy alone stands in the way. `{node}` is the agent's own node, `{other}` another

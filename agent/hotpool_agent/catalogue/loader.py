@@ -1,4 +1,4 @@
-"""Reads a catalogue file and reports every error at once, each with its line and field path (behaviour A1).
+"""Reads a catalogue file and reports every error at once, each with its line and field path (requirement A1).
 
 Must not know what the agent does with a catalogue.
 """

@@ -1,4 +1,4 @@
-"""The shapes of a node's catalogue (behaviour A1): which services exist, how they run and how they are probed.
+"""The shapes of a node's catalogue (requirement A1): which services exist, how they run and how they are probed.
 
 Built by `catalogue_file`, read by everything that handles services. Shapes and their own consistency only: no file is
 read here. Field names are those of samples.md; an unknown field is an error, because a typo must not be silent.
@@ -85,7 +85,7 @@ class HttpCheck(Model):
 
 
 class Ready(Model):
-    """When a supervised service counts as started (behaviour A5). Without `http`: its port accepts TCP."""
+    """When a supervised service counts as started (requirement A5). Without `http`: its port accepts TCP."""
 
     http: HttpCheck | None = None
     timeout_seconds: Seconds = 2.0
@@ -94,7 +94,7 @@ class Ready(Model):
 
 
 class Live(Model):
-    """How a hung supervised service is found (behaviour A6). Without `http`: as it was found ready."""
+    """How a hung supervised service is found (requirement A6). Without `http`: as it was found ready."""
 
     http: HttpCheck | None = None
     timeout_seconds: Seconds = 2.0
@@ -137,7 +137,7 @@ class Observe(Model):
     """How a service that something else runs is seen: exactly one of the five ways, and how often.
 
     When the way finds nothing at all the service is out at once; other failures count when there are `failures` in a
-    row (behaviour A6).
+    row (requirement A6).
     """
 
     http: HttpCheck | None = None
@@ -216,7 +216,7 @@ class Catalogue(Model):
 
 
 def accepted(catalogue: Catalogue, service: ServiceSpec) -> bool:
-    """Whether the service's device counts for its type (behaviour B2)."""
+    """Whether the service's device counts for its type (requirement B2)."""
     rule = catalogue.types.get(service.type)
     return rule is None or not rule.devices or service.device in rule.devices
 

@@ -1,4 +1,4 @@
-"""Reads the attributes of a service from an annotation, by the rules of a catalogue entry (behaviour A1, B3): pure.
+"""Reads the attributes of a service from an annotation, by the rules of a catalogue entry (requirements A1, B3): pure.
 
 Whoever may annotate a pod writes here, so that the text is bounded and nothing in it may raise.
 """

@@ -1,4 +1,4 @@
-"""YAML text as plain values and the line of each (behaviour A1), whatever the text is.
+"""YAML text as plain values and the line of each (requirement A1), whatever the text is.
 
 Only mappings with string keys, lists, strings, numbers, booleans and null come out; a date stays a string. Depth, size
 and what aliases expand to are bounded: no text takes long. Must not know catalogues.

@@ -1,4 +1,4 @@
-"""`hotpool-agent check`: whether a catalogue can be used, and what the agent makes of it (behaviour A1)."""
+"""`hotpool-agent check`: whether a catalogue can be used, and what the agent makes of it (requirement A1)."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final

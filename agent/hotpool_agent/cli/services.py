@@ -1,4 +1,4 @@
-"""`hotpool-agent start|stop|restart|reload`: commands to the running agent (behaviour A2, A10)."""
+"""`hotpool-agent start|stop|restart|reload`: commands to the running agent (requirements A2, A10)."""
 
 from typing import Final
 

@@ -1,4 +1,4 @@
-"""`hotpool-agent status|report`: what the running agent knows and says (behaviour A3, B1, B2, F5)."""
+"""`hotpool-agent status|report`: what the running agent knows and says (requirements A3, B1, B2, F5)."""
 
 import json
 from enum import StrEnum

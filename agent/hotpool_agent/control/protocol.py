@@ -1,4 +1,4 @@
-"""Requests to a running agent over its local socket, and the asking side (behaviour A2). I/O.
+"""Requests to a running agent over its local socket, and the asking side (requirement A2). I/O.
 
 One JSON object a line, each way; `control_server` answers. Must stay quick to import.
 

@@ -1,4 +1,4 @@
-"""The answering side of the local socket (behaviour A2). I/O.
+"""The answering side of the local socket (requirement A2). I/O.
 
 Each connection has a task of its own; a bad line gets an error line and never ends the server; a client that asks
 nothing, or does not take its answer, loses its connection after a time. Must not know services: what a request does is

@@ -1,4 +1,4 @@
-"""Watches the node's own NodeCapability, so that a report that vanished is sent again at once (behaviour B8).
+"""Watches the node's own NodeCapability, so that a report that vanished is sent again at once (requirement B8).
 
 Decides nothing.
 """

@@ -1,4 +1,4 @@
-"""Where the API server is and how to log in: from a kubeconfig or a service account (behaviour B9). I/O.
+"""Where the API server is and how to log in: from a kubeconfig or a service account (requirement B9). I/O.
 
 A `Login` remembers what its files held, so that a rotated token, certificate or kubeconfig is noticed by contents, on
 no clock. The client's own loaders read a `tokenFile` once, and judge a token's age by the wall clock; and they do not

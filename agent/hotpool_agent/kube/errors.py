@@ -1,4 +1,4 @@
-"""What goes wrong between the agent and the API server, in words that say what to check (behaviour B7, B9, B11): pure.
+"""What goes wrong between the agent and the API server, in words that say what to check (B7, B9, B11): pure.
 
 `publish` makes one of these errors of every failure; `reporter`, `heartbeat` and `own_watch` decide by their class.
 Must not retry or wait.
@@ -75,7 +75,7 @@ class ExpiredError(KubeError):
 
 
 class StaleError(KubeError):
-    """The API server holds a newer report, or one of another session (behaviour B7)."""
+    """The API server holds a newer report, or one of another session (requirement B7)."""
 
 
 class RejectedError(KubeError):

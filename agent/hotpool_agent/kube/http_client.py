@@ -1,4 +1,4 @@
-"""One request to the API server and its answer, or a watch, over the one session (behaviour B7, B9). I/O.
+"""One request to the API server and its answer, or a watch, over the one session (requirements B7, B9). I/O.
 
 With `session` and `credentials` the only importers of kubernetes. Every failure becomes one of the errors of
 `problems`; when to try again and what to make of an answer is not decided here.

@@ -1,4 +1,4 @@
-"""The node's NodeCapability and Lease at the API server, and the pods of the node (behaviour B7, B8). I/O.
+"""The node's NodeCapability and Lease at the API server, and the pods of the node (requirements B7, B8). I/O.
 
 Knows paths and bodies; how a request travels and what its failure is called is the matter of `door`, what to make of an
 answer that of the callers.
@@ -53,7 +53,7 @@ class NodeResources:
             return None
 
     async def write_report(self, report: Json) -> None:
-        """Replace `status.report` by merge patch; `report` carries every key (behaviour B7).
+        """Replace `status.report` by merge patch; `report` carries every key (requirement B7).
 
         An answer that does not show the report leaves open whether it is stored.
         """

@@ -1,4 +1,4 @@
-"""Which v1 Node this agent runs on, by the token that its pod was given (behaviour B12). I/O: one file.
+"""Which v1 Node this agent runs on, by the token that its pod was given (requirement B12). I/O: one file.
 
 The claims are read without a check of their signature: whoever can put a token here is the agent's own kubelet, and
 nothing is granted by what is read. What the token is worth the API server decides, which does check it with each

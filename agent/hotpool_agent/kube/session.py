@@ -1,4 +1,4 @@
-"""The one client session with the API server, opened anew when credentials were rotated or refused (behaviour B9). I/O.
+"""The one client session with the API server, opened anew when credentials were rotated or refused (B9). I/O.
 
 Before each request it looks whether the login's files changed; then requests under way are awaited, streams and the old
 session are closed, and the next one takes its place: never two at a time.

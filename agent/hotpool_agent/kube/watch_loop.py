@@ -1,4 +1,4 @@
-"""Follows something at the API server for ever: one stream at a time, with pauses between (behaviour B9).
+"""Follows something at the API server for ever: one stream at a time, with pauses between (requirement B9).
 
 Base of `own_watch` and of the watch of pods. Must not know what is followed.
 """

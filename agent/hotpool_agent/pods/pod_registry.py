@@ -1,4 +1,4 @@
-"""The pods that are services of the node, by namespace, and the ids that they have in the report (behaviour B11).
+"""The pods that are services of the node, by namespace, and the ids that they have in the report (requirement B11).
 
 Pure but for what it remembers. Must not know how anything is heard.
 """

@@ -1,4 +1,4 @@
-"""A pod of Kubernetes → a service of the node (behaviour A1, A3, B3, B11): pure.
+"""A pod of Kubernetes → a service of the node (requirements A1, A3, B3, B11): pure.
 
 Anything may stand in a pod's annotations: an annotation that cannot be read counts for nothing and is told of; a pod
 whose type cannot be read is no service. Nothing raises.

@@ -1,4 +1,4 @@
-"""What the status of a pod says in the agent's words (behaviour A3, A5): pure.
+"""What the status of a pod says in the agent's words (requirements A3, A5): pure.
 
 Only what Kubernetes calls Ready is Running. Anything may stand in the JSON; nothing raises.
 """

@@ -1,4 +1,4 @@
-"""Hears of the node's pods in the namespaces that are set (behaviour C7's care, in the agent): I/O through `publish`.
+"""Hears of the node's pods in the namespaces that are set (requirement C7's care, in the agent): I/O through `publish`.
 
 `node` takes the services from here. A list that fails and a watch that breaks are no evidence: the services stay as
 they were heard of last, and it is said.

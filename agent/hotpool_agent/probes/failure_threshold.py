@@ -1,4 +1,4 @@
-"""Counts failures in a row (behaviour A6): pure. Used wherever one failed probe is no proof that a service is gone."""
+"""Counts failures in a row (A6): pure. Used wherever one failed probe is no proof that a service is gone."""
 
 from dataclasses import dataclass, replace
 

@@ -1,4 +1,4 @@
-"""Asks a service whether it is ready (behaviour A5): I/O, fails closed.
+"""Asks a service whether it is ready (requirement A5): I/O, fails closed.
 
 Answers one question once; how often to ask, and what an answer means, is not its business.
 """

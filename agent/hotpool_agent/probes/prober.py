@@ -1,4 +1,4 @@
-"""Sees whether a service that something else runs is there, in one of five ways (behaviour A3, A5): I/O, fails closed.
+"""Sees whether a service that something else runs is there, in one of five ways (A3, A5): I/O, fails closed.
 
 Answers one question once. How often to ask, and how many failures count, is not its business.
 """

@@ -1,4 +1,4 @@
-"""Finds a process that something else runs, by name or by pid file (behaviour A3). Blocking I/O, Linux.
+"""Finds a process that something else runs, by name or by pid file (requirement A3). Blocking I/O, Linux.
 
 Sees only what the agent's user may see in /proc.
 """

@@ -1,4 +1,4 @@
-"""Asks systemd over D-Bus for the state of a unit (behaviour A3). I/O, fails closed.
+"""Asks systemd over D-Bus for the state of a unit (requirement A3). I/O, fails closed.
 
 Only reads, so it needs no privilege. What D-Bus calls a bus, messages and names stays in here.
 """

@@ -1,4 +1,4 @@
-"""What people want of the node's services through the cluster (behaviour A2; design, section 1): pure.
+"""What people want of the node's services through the cluster (requirement A2): pure.
 
 `node` acts on it. An entry is a command when its (desired, requestID) differs from the one last acted on, so that the
 last command wins wherever it came from.

@@ -1,4 +1,4 @@
-"""When a report is due (behaviour B6): pure, on whatever clock the caller's `now` comes from, in seconds.
+"""When a report is due (requirement B6): pure, on whatever clock the caller's `now` comes from, in seconds.
 
 A withdrawal is due at once; the first unsent gain or neutral change opens a window of D that later changes never move.
 Must not know what a report holds.

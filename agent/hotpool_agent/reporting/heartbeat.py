@@ -1,4 +1,4 @@
-"""Renews the node's Lease every H, independent of reports (behaviour B8). I/O through `publish`.
+"""Renews the node's Lease every H, independent of reports (requirement B8). I/O through `publish`.
 
 Beats only while a report of the current epoch is accepted, and starts at a random moment of the first H, so that a
 fleet that starts together does not beat together.

@@ -1,4 +1,4 @@
-"""Says on the NodeCapability that the node's name is taken (behaviour B12). I/O through `publish`.
+"""Says on the NodeCapability that the node's name is taken (requirement B12). I/O through `publish`.
 
 One Event of core/v1, written again under one name with a higher count: events.k8s.io/v1 would freeze all but the
 series, so that an agent that was restarted, or meets another rival, could no longer write it. Must not fail: an Event

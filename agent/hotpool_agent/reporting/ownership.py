@@ -1,4 +1,4 @@
-"""Whose report the stored one is, and what that allows (behaviour B7, B12): pure.
+"""Whose report the stored one is, and what that allows (requirements B7, B12): pure.
 
 The rule for two agents with one node name: a stored report of somebody else may be replaced when it said `leaving`, or
 when for one whole Lease duration (3 H, theirs) neither its Lease's renewTime nor its epoch or sequence changed. Whoever

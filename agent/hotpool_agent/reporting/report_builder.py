@@ -1,4 +1,4 @@
-"""What the node can do, as a report (behaviour B1, B2, B3, B5, B11): pure functions of the catalogue and the states.
+"""What the node can do, as a report (requirements B1, B2, B3, B5, B11): pure functions of the catalogue and the states.
 
 Decides contents and compares them; must not know when or how they are sent.
 """
@@ -55,7 +55,7 @@ class AgentInfo:
 
 
 class Change(IntEnum):
-    """What a report is to the one sent before, the strongest kind last (behaviour B6)."""
+    """What a report is to the one sent before, the strongest kind last (requirement B6)."""
 
     NONE = 0
     NEUTRAL = 1
@@ -111,7 +111,7 @@ def build(
 
 
 def minimal(whole: Report) -> ReportContent:
-    """The report that says nothing is ready: the answer to a refusal by the schema (behaviour B11)."""
+    """The report that says nothing is ready: the answer to a refusal by the schema (requirement B11)."""
     nothing = tuple(
         TypeCapability(type=capability.type, ready=False, reason="ReportRejected") for capability in whole.capabilities
     )

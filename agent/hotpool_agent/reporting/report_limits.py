@@ -1,4 +1,4 @@
-"""Keeps a report within the bounds of its schema (behaviour B11, design section 1): pure.
+"""Keeps a report within the bounds of its schema (requirement B11, design section 1): pure.
 
 An item that breaks a bound is left out and counted, never the whole report; above 64 KiB details go in a fixed order,
 capabilities never. Languages are brought to their normal form here, because a bad one is an item too.

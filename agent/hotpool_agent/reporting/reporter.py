@@ -1,4 +1,4 @@
-"""Sends the node's report: claims an epoch, then one report at a time, in order (behaviour B5-B9, B11, B12).
+"""Sends the node's report: claims an epoch, then one report at a time, in order (requirement B5-B9, B11, B12).
 
 Decides with `claim`, `throttle` and `report`; talks through `publish`. After an outcome that is not known it reads,
 then decides. Must not know services.
@@ -29,7 +29,7 @@ _MAX_READS: Final = 12
 
 
 class NodeNameConflictError(KubeError):
-    """Another live agent has this node's name (behaviour B12)."""
+    """Another live agent has this node's name (requirement B12)."""
 
 
 class ReclaimRequiredError(Exception):
@@ -51,7 +51,7 @@ class Reporter:
         self.sequence = 0
         self.problem: str | None = "not connected yet"
         self.rejected: str | None = None
-        """Why the API server holds the report that nothing is ready in place of the last one (behaviour B11)."""
+        """Why the API server holds the report that nothing is ready in place of the last one (requirement B11)."""
         self.accepted_at: str | None = None
         self.notifier = Notifier()
         self._cluster = cluster
@@ -80,7 +80,7 @@ class Reporter:
         """Numbers of the last look, and of those that were sent and accepted last."""
 
     def holder(self) -> str | None:
-        """The identity for the Lease, while a report of the current epoch is accepted (behaviour B8)."""
+        """The identity for the Lease, while a report of the current epoch is accepted (requirement B8)."""
         return f"{self._info.instance}/{self.epoch}" if self._owns_name and self._accepted else None
 
     def current(self) -> bool:
@@ -105,7 +105,7 @@ class Reporter:
             self._restart("another agent has written this node's report")
 
     async def withdrawn(self, service: str) -> None:
-        """Return when neither the accepted report nor one on its way offers the service (behaviour A9)."""
+        """Return when neither the accepted report nor one on its way offers the service (requirement A9)."""
         await self.notifier.wait_for(lambda: self._is_withdrawn(service))
 
     async def flush(self) -> None:
@@ -124,7 +124,7 @@ class Reporter:
             except ReclaimRequiredError as error:
                 _LOG.warning("reporting again", reason=str(error))
             except (MissingError, StaleError) as error:
-                # Deleted, or refused for good: read, then decide (behaviour B7, B8).
+                # Deleted, or refused for good: read, then decide (requirements B7, B8).
                 _LOG.warning("report not stored", error=str(error))
                 await asyncio.sleep(self._backoff.pause())
             except NodeNameConflictError as error:

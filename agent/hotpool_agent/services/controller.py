@@ -1,4 +1,4 @@
-"""Performs what the state machine of one service decides: processes, probes, waiting (behaviour A3-A9, A11).
+"""Performs what the state machine of one service decides: processes, probes, waiting (requirement A3-A9, A11).
 
 All I/O of one service starts here; each action answers with an event. Must not decide: that is `machine`.
 """

@@ -35,7 +35,7 @@ class Revised:
 
 
 class AdoptionState(Enum):
-    """What is known of a process that an earlier agent left (behaviour A11)."""
+    """What is known of a process that an earlier agent left (requirement A11)."""
 
     WAS_READY = auto()
     WAS_LOADING = auto()

@@ -1,4 +1,4 @@
-"""How often a service failed lately, and what follows from it (behaviour A7): pure.
+"""How often a service failed lately, and what follows from it (requirement A7): pure.
 
 Two answers: how long to wait before a crashed service is run again, and whether a service that comes and goes is
 offered at all. The penalty is that of RFC 2439 (route flap damping): each flap adds to it, it halves in a fixed time,

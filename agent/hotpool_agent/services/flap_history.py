@@ -1,4 +1,4 @@
-"""What a service did lately: how long it ran, how often it failed (behaviour A7).
+"""What a service did lately: how long it ran, how often it failed (requirement A7).
 
 Keeps the count of failures and the flap penalty, and puts the penalty where the state file takes it from; what follows
 from them is decided in `damping`. Times in seconds of a monotonic clock, given by the caller.

@@ -1,4 +1,4 @@
-"""Which processes of earlier agents still run, and what they are to this one (behaviour A11). I/O.
+"""Which processes of earlier agents still run, and what they are to this one (requirement A11). I/O.
 
 Never takes a stranger's process: boot, pid and start time must be those that the state file names; where the agent died
 before it wrote the file, the process must bear the mark of this state folder.

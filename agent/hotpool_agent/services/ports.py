@@ -1,4 +1,4 @@
-"""Who listens on a TCP port of this machine (behaviour A9). I/O, Linux; called by `supervise`."""
+"""Who listens on a TCP port of this machine (requirement A9). I/O, Linux; called by `supervise`."""
 
 import socket
 from contextlib import suppress

@@ -1,4 +1,4 @@
-"""When to probe a supervised service, and what the answers amount to (behaviour A5, A6, A11).
+"""When to probe a supervised service, and what the answers amount to (requirements A5, A6, A11).
 
 Asking itself is `http_tcp`.
 """

@@ -1,4 +1,4 @@
-"""One heavy service loads at a time, in the order of asking (behaviour A8). Pure.
+"""One heavy service loads at a time, in the order of asking (requirement A8). Pure.
 
 Shared by the services of a node. Who asks and when a turn is over is decided by `machine`.
 """

@@ -1,4 +1,4 @@
-"""The states of one service as a pure function: (machine, event) → (machine, actions). Behaviour A3-A9 and A11.
+"""The states of one service as a pure function: (machine, event) → (machine, actions). Requirement A3-A9 and A11.
 
 Must not know time, processes or asyncio. One operation at a time: every command is remembered at once, and acted on
 when the one under way has ended.

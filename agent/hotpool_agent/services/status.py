@@ -20,7 +20,7 @@ class ServiceStatus:
     desired_by: str | None = None
     request_id: str | None = None
     flapping: bool = False
-    """It may run, but it comes and goes too often to be offered (behaviour A7)."""
+    """It may run, but it comes and goes too often to be offered (requirement A7)."""
     pod: str | None = None
     """NAMESPACE/NAME of the pod that it is; None: an entry of the catalogue."""
     dropped: int = 0

@@ -1,7 +1,7 @@
 """NodeCapability: what a node can do now.
 
 `spec` is written by people, `status.report` by the node's agent, the rest of `status` by the operator. The report has
-types and size bounds only, so that a newer agent is never refused for a word (design, section 1).
+types and size bounds only, so that a newer agent is never refused for a word.
 """
 
 from typing import Annotated, ClassVar, Final, Literal
@@ -48,11 +48,11 @@ STALE_REPORT_RULES: Final[list[JsonValue]] = [
 ]
 
 ServiceState = Literal["Stopped", "Starting", "Running", "Stopping", "Failed"]
-"""States of a service (behaviour A3). Only Running counts."""
+"""States of a service (requirement A3). Only Running counts."""
 NotReadyReason = Literal["DeviceNotAccepted", "Failed", "Flapping", "Starting", "Stopped", "NotInstalled"]
-"""Why a type is not ready, in order of precedence (behaviour B2)."""
+"""Why a type is not ready, in order of precedence (requirement B2)."""
 RuleKind = Literal["any_to_any", "any_to_en", "en_to_any", "specific_pairs"]
-"""How an NMT rule makes pairs (behaviour B4)."""
+"""How an NMT rule makes pairs (requirement B4)."""
 
 Short = Annotated[str, StringConstraints(max_length=63)]
 
@@ -112,7 +112,7 @@ class Hardware(ApiModel):
 
 
 class TranslationRule(ApiModel):
-    """Which directed pairs a translation service offers (behaviour B4)."""
+    """Which directed pairs a translation service offers (requirement B4)."""
 
     kind: Short
     """any_to_any, any_to_en, en_to_any or specific_pairs; an unknown kind allows nothing."""
@@ -134,7 +134,7 @@ class Attribute(ApiModel):
 
 
 class Service(ApiModel):
-    """One service of the node's catalogue and its state (behaviour A3)."""
+    """One service of the node's catalogue and its state (requirement A3)."""
 
     id: Short
     """Id in the catalogue."""
@@ -173,7 +173,7 @@ class Service(ApiModel):
 
 
 class TypeCapability(ApiModel):
-    """What the node can do for one type (behaviour B2)."""
+    """What the node can do for one type (requirement B2)."""
 
     type: Short
     """The type."""
@@ -186,7 +186,7 @@ class TypeCapability(ApiModel):
 
 
 class Report(ApiModel):
-    """The agent's account of the node (behaviour B1), written whole."""
+    """The agent's account of the node (requirement B1), written whole."""
 
     schema_version: Count
     """Version of this shape."""
@@ -203,7 +203,7 @@ class Report(ApiModel):
     time: Timestamp
     """When the reported change was seen, by the node's clock."""
     leaving: bool = False
-    """True: the node takes itself out of all pools at once (behaviour B10)."""
+    """True: the node takes itself out of all pools at once (requirement B10)."""
     interval_seconds: Annotated[int, Field(ge=1, le=MAX_INTERVAL_SECONDS)] = 15
     """H, the heartbeat interval in seconds."""
     summary: Short = ""
@@ -228,7 +228,7 @@ class CapabilityStatus(ApiModel):
     model_config: ClassVar = {"json_schema_extra": {"x-kubernetes-validations": STALE_REPORT_RULES}}
 
     report: Report | None = None
-    """The agent's account, written whole; an older one never replaces a newer one (behaviour B7)."""
+    """The agent's account, written whole; an older one never replaces a newer one (requirement B7)."""
     conditions: Annotated[
         tuple[Condition, ...],
         Field(max_length=16, json_schema_extra=map_by("type")),

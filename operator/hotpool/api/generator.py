@@ -1,4 +1,4 @@
-"""NodePoolGenerator: a rule that makes pools from what the nodes offer (behaviour D5).
+"""NodePoolGenerator: a rule that makes pools from what the nodes offer (requirement D5).
 
 `spec` is written by people, `status` by the operator.
 """

@@ -1,4 +1,4 @@
-"""The normal form of language codes (behaviour B3).
+"""The normal form of language codes (requirement B3).
 
 Pure.
 """

@@ -20,7 +20,7 @@ GROUP: Final = "hotpool.dev"
 VERSION: Final = "v1alpha1"
 API_VERSION: Final = f"{GROUP}/{VERSION}"
 SCHEMA_REVISION: Final = 3
-"""Raised with each change of the CRDs; the operator refuses to start on an older one (design, section 1)."""
+"""Raised with each change of the CRDs; the operator refuses to start on an older one."""
 
 SCHEMA_REVISION_ANNOTATION: Final = "hotpool.dev/schema-revision"
 PAUSED_ANNOTATION: Final = "hotpool.dev/paused"
@@ -31,11 +31,11 @@ AGENT_PREFIX: Final = "agent.hotpool.dev/"
 LEASE_LABEL: Final = f"{AGENT_PREFIX}lease"
 LEASE_PREFIX: Final = "hotpool-node-"
 NAME_TAKEN_SUFFIX: Final = "node-name-taken"
-"""The Event by which an agent says that its node's name is another's is called NODE.node-name-taken (behaviour B12)."""
+"""The Event by which an agent says that its node's name is another's is called NODE.node-name-taken (B12)."""
 ELECTION_LEASE: Final = "hotpool-operator"
 """The Lease that elects the operator that writes."""
 PROBE_LEASE: Final = "hotpool-operator-canary"
-"""The Lease by which the operator proves that it hears (behaviour C3)."""
+"""The Lease by which the operator proves that it hears (requirement C3)."""
 OPERATOR_MANAGER: Final = "hotpool-operator"
 
 POOL_NAME_MAX: Final = 57
@@ -64,7 +64,7 @@ Tristate = Literal["True", "False", "Unknown"]
 
 
 class ApiModel(BaseModel):
-    """Base of every shape: camelCase on the wire, unknown fields ignored (behaviour B11), immutable."""
+    """Base of every shape: camelCase on the wire, unknown fields ignored (requirement B11), immutable."""
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore", frozen=True)
 

@@ -76,7 +76,7 @@ class TypeRequirement(ApiModel):
 
 
 class LanguageRequirement(ApiModel):
-    """Directed language pairs that the node must offer (behaviour B4)."""
+    """Directed language pairs that the node must offer (requirement B4)."""
 
     all_of: Annotated[tuple[PairOrAny, ...], Field(min_length=1, max_length=MAX_PAIRS, json_schema_extra=_SET)]
     """Pairs `src-tgt`; `*-tgt` means from at least one source."""
@@ -126,7 +126,7 @@ class LabelSelector(ApiModel):
 
 
 class Requirements(ApiModel):
-    """What a node must have to be a member; everything given must hold (behaviour D2)."""
+    """What a node must have to be a member; everything given must hold (requirement D2)."""
 
     types: Annotated[tuple[TypeRequirement, ...], Field(max_length=MAX_TYPES, json_schema_extra=map_by("type"))] = ()
     """Types that must be ready."""
@@ -141,7 +141,7 @@ class Requirements(ApiModel):
 
 
 class Brake(ApiModel):
-    """How many members of the pool silence may remove at once (behaviour D8)."""
+    """How many members of the pool silence may remove at once (requirement D8)."""
 
     max_silent_percent: Annotated[int, Field(ge=0, le=100)] = 30
     """Silent members are removed only while they are at most this part, in percent, of all."""

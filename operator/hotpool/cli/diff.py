@@ -1,4 +1,4 @@
-"""`hotpool diff`: who would join and leave if documents were applied (behaviour F2, F3).
+"""`hotpool diff`: who would join and leave if documents were applied (requirements F2, F3).
 
 Reads only; the answer is `core.explain.dry_run`'s.
 """

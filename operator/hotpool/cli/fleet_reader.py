@@ -94,7 +94,7 @@ class FleetSnapshot:
         return NodeFacts(self._views([self.nodes[node]])[node], services, potential)
 
     def _views(self, nodes: Iterable[Node]) -> dict[str, NodeView]:
-        """As a state sees them before its gate: liveness is what the stored conditions say (behaviour C4)."""
+        """As a state sees them before its gate: liveness is what the stored conditions say (requirement C4)."""
         state = ClusterCache(kube_nodes=self.kube_nodes)
         for node in nodes:
             state.upsert(node, 0.0)

@@ -1,4 +1,4 @@
-"""A node's last transitions (behaviour F2), newest first: the Events that regard it, and what Redis remembers of it.
+"""A node's last transitions (requirement F2), newest first: the Events that regard it, and what Redis remembers of it.
 
 This is the one place that knows where transitions come from. Redis is asked only where its URL is given; it knows the
 types that came and went, Events know what agents and the operator had to say.

@@ -1,4 +1,4 @@
-"""The options that every command has, as kubectl has them (behaviour F5), and how a command ends without an answer.
+"""The options that every command has, as kubectl has them (requirement F5), and how a command ends without an answer.
 
 It knows no command.
 """

@@ -1,4 +1,4 @@
-"""`hotpool why`: why a node is in a pool or not, who is nearest to a pool, how a node stands everywhere (behaviour F2).
+"""`hotpool why`: why a node is in a pool or not, who is nearest to a pool, how a node stands everywhere (F2).
 
 Reads only; the answer is `core.explain.explain`'s.
 """

@@ -1,4 +1,4 @@
-"""Jittered exponential back-off with an upper limit (behaviour B9)."""
+"""Jittered exponential back-off with an upper limit (requirement B9)."""
 
 import random
 

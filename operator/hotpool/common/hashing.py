@@ -1,4 +1,4 @@
-"""Which part of a hash pool a node belongs to: FNV-1a with 64 bits (behaviour D5).
+"""Which part of a hash pool a node belongs to: FNV-1a with 64 bits (requirement D5).
 
 Pure.
 """

@@ -1,4 +1,4 @@
-"""A generator, from what nodes offer to its pools and its status (behaviour D5).
+"""A generator, from what nodes offer to its pools and its status (requirement D5).
 
 It holds the pace of a generator's plans and writes; it decides nothing and starts no task of its own.
 """

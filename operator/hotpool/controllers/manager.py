@@ -1,4 +1,4 @@
-"""What is due, and when: the dirty set, the deadlines, the gate and the audit (design, section 2).
+"""What is due, and when: the dirty set, the deadlines, the gate and the audit.
 
 Started by `operator`. What is done for one key is in `phases`. It decides nothing about membership and knows no wire
 shape.
@@ -35,7 +35,7 @@ MAX_CONCURRENT_POOLS: Final = 16
 MAX_CONCURRENT_GENERATORS: Final = 4
 """Generators worked on at the same time, apart: each makes many pools, and all that is made must be filled too."""
 MAX_CONCURRENT_NODES: Final = 8
-"""Nodes worked on at the same time, apart: membership must not wait behind its own story (design, section 2)."""
+"""Nodes worked on at the same time, apart: membership must not wait behind its own story."""
 RESYNC_SECONDS: Final = 300.0
 FIRST_RESYNC_SECONDS: Final = 10.0
 """The first audit comes early: it covers what happened between our listing and the start of the watches."""
@@ -116,7 +116,7 @@ class Manager:
             self._mark(self._state.upsert(seen, self._clock()))
 
     def _watched(self, node: Node) -> None:
-        """A watch brought a node: where its report is a new one, what comes of it is measured (behaviour F4)."""
+        """A watch brought a node: where its report is a new one, what comes of it is measured (requirement F4)."""
         known, now = self._state.nodes.get(node.meta.name), self._clock()
         before = known.view.node.report if known else None
         dirty = self._state.upsert(node, now)
@@ -157,7 +157,7 @@ class Manager:
         return self._watch_health.is_stale(self._clock())
 
     def _watched_again(self) -> bool:
-        """Whether silence may count; when we hear again, every node has a fresh period (behaviour C3)."""
+        """Whether silence may count; when we hear again, every node has a fresh period (requirement C3)."""
         deaf = self.watch_is_stale
         if self._was_stale and not deaf:
             self._state.reset_liveness(self._clock())
@@ -168,7 +168,7 @@ class Manager:
         return not deaf
 
     async def open_gate(self) -> None:
-        """List everything once; only then may anything be written (behaviour D9). Waits for the API server for ever."""
+        """List everything once; only then may anything be written (D9). Waits for the API server for ever."""
         while not self._state.gate_open:
             try:
                 await self.resync()
@@ -181,7 +181,7 @@ class Manager:
         log.info("everything is listed", **{kind.value: len(self._state.exists(kind)) for kind in self._kinds})
 
     async def resync(self) -> None:
-        """Compare a completed LIST of each kind with what is known, by uid and version (behaviour C7).
+        """Compare a completed LIST of each kind with what is known, by uid and version (requirement C7).
 
         Absence, and a version older than the one known, are confirmed by a GET.
         """
@@ -198,7 +198,7 @@ class Manager:
                 await self._refresh(kind, name, known.get(name))
 
     async def _yield_to_loop(self) -> None:
-        """Let others run when this has taken long (design, section 2)."""
+        """Let others run when this has taken long."""
         if self._clock() > self._yield_at + YIELD_INTERVAL_SECONDS:
             await asyncio.sleep(0)
             self._yield_at = self._clock()
@@ -323,7 +323,7 @@ class Manager:
         self._mark([key], self._clock() + min(delay, _LONGEST_BACKOFF))
 
     async def _refresh(self, kind: Kind, name: str, before: Identity | None = None) -> bool:
-        """Read one object anew; a 404 is the evidence that it is gone (behaviour C7), and makes it True.
+        """Read one object anew; a 404 is the evidence that it is gone (requirement C7), and makes it True.
 
         `before`: what was known for sure before this; an older version than that is what a restored etcd holds.
         """

@@ -1,4 +1,4 @@
-"""A node, from its view to Redis, its conditions and its owner, and to its end (behaviour C4, C6, E3).
+"""A node, from its view to Redis, its conditions and its owner, and to its end (requirements C4, C6, E3).
 
 Decides nothing and starts no task of its own.
 """
@@ -45,7 +45,7 @@ class NodeController:
     async def _project_node(
         self, mirror: Publisher, name: str, record: NodeLivenessTracker | None, plan: NodePlan | None
     ) -> None:
-        """What Redis shall say of a node, and the last things that changed about it (behaviour E3, F2)."""
+        """What Redis shall say of a node, and the last things that changed about it (requirements E3, F2)."""
         if record is None or plan is None or record.view.expired:
             self._transitions.forget(name)
             await mirror.delete_node(name)

@@ -1,4 +1,4 @@
-"""A pool, from its view to both sinks and back: plan, diff, apply, record (design, section 2).
+"""A pool, from its view to both sinks and back: plan, diff, apply, record.
 
 It holds the pace of a pool's writes; it decides nothing about membership and starts no task of its own.
 """
@@ -72,7 +72,7 @@ class PoolController:
         return results[1] is True
 
     async def _delete_slices(self, name: str) -> None:
-        """Slices of a pool that is gone and that nobody owns: no garbage collector finds them (behaviour D11)."""
+        """Slices of a pool that is gone and that nobody owns: no garbage collector finds them (requirement D11)."""
         orphans = [item for item in self._fleet.cache.slices.get(name, {}).values() if item.owner is None]
         if not orphans:
             return
@@ -94,7 +94,7 @@ class PoolController:
         self._fleet.latency.projected(pool.meta.name, self._fleet.clock(), accepted=accepted)
 
     async def _write_pool(self, key: Key, subject: PoolMembership, plan: PoolPlan) -> bool | None:
-        """Slices, then status; at most one round in a second, the first at once (behaviour D3).
+        """Slices, then status; at most one round in a second, the first at once (requirement D3).
 
         False: put off; None: only its counts by reason were.
         """

@@ -1,4 +1,4 @@
-"""The brake (behaviour D8): how many silent nodes a pool may lose.
+"""The brake (requirement D8): how many silent nodes a pool may lose.
 
 Pure. A level rule: it looks at how many are silent now, not at who fell silent when, so that a restart of the operator
 comes to the same answer (docs/design/0003-the-brake-counts-silence.md).

@@ -59,7 +59,7 @@ class ClusterCache:
     """Pool name → slice name → slice."""
     _pools_of_slice: dict[str, tuple[str, ...]] = field(default_factory=dict)
     gate_open: bool = False
-    """False until everything was listed once: what is seen before may be old (behaviour C2)."""
+    """False until everything was listed once: what is seen before may be old (requirement C2)."""
     known_types: Counter[str] = field(default_factory=Counter)
     """Type → nodes that report it."""
     largest_term: int = 0
@@ -72,7 +72,7 @@ class ClusterCache:
     def upsert(self, seen: Observed, now: float, *, restored: bool = False) -> set[Key]:
         """Take in one object; events of an older version, or of an object known to be deleted, are dropped.
 
-        `restored`: the API server was asked and holds just this, so what was known is void (behaviour C7).
+        `restored`: the API server was asked and holds just this, so what was known is void (requirement C7).
         """
         kind, name = KIND_OF_OBJECT[type(seen)], seen.meta.name
         if not self.versions.accept(kind, name, seen.meta.identity, restored=restored):
@@ -111,7 +111,7 @@ class ClusterCache:
         return self.versions.of(kind)
 
     def record_heartbeat(self, beat: Heartbeat, now: float) -> set[Key]:
-        """Take in a Lease: a heartbeat is a changed renewTime of the accepted epoch (behaviour C2, B8)."""
+        """Take in a Lease: a heartbeat is a changed renewTime of the accepted epoch (requirements C2, B8)."""
         before = self.leases.put(beat)
         record = self.nodes.get(beat.node)
         report = record.view.node.report if record else None
@@ -126,7 +126,7 @@ class ClusterCache:
         )
 
     def advance(self, now: float, proven: float = inf) -> set[Key]:
-        """Let silence take its effect: nodes become Suspect and Offline, and expire (behaviour C3, C4).
+        """Let silence take its effect: nodes become Suspect and Offline, and expire (requirements C3, C4).
 
         `proven`: until when the Lease stream is known to have brought everything; of a node's silence at most one
         interval more counts. Looks at a bounded number of nodes; while more are due, `next_deadline` is not after
@@ -157,7 +157,7 @@ class ClusterCache:
         return self._due[0][0] if self._due else None
 
     def reset_liveness(self, now: float) -> None:
-        """The Lease stream was deaf until now: every node has a fresh period (behaviour C3)."""
+        """The Lease stream was deaf until now: every node has a fresh period (requirement C3)."""
         for name, record in self.nodes.items():
             record.restart_grace(now)
             self._schedule(name, record)
@@ -179,7 +179,7 @@ class ClusterCache:
         return dirty
 
     def on_leader_acquired(self, now: float) -> set[Key]:
-        """We lead from now on: nodes that the former leader found silent are so until a heartbeat (behaviour C4)."""
+        """We lead from now on: nodes that the former leader found silent are so until a heartbeat (requirement C4)."""
         dirty: set[Key] = set()
         for name, record in self.nodes.items():
             view = record.restore(now, self.wall_offset)
@@ -262,7 +262,7 @@ class ClusterCache:
         return affected
 
     def _count_types(self, before: frozenset[str], after: frozenset[str]) -> set[Key]:
-        """Keep `known_types`; the pools that require a type which became known or unknown are dirty (behaviour D2)."""
+        """Keep `known_types`; the pools that require a type which became known or unknown are dirty (D2)."""
         dirty: set[Key] = set()
         for type_ in before - after:
             self.known_types[type_] -= 1
@@ -387,7 +387,7 @@ class ClusterCache:
         return self._slices_changed(*pools)
 
     def _generators_of(self, pool: Pool) -> set[Key]:
-        """The generators that put right what was edited, deleted or made by hand (behaviour D5)."""
+        """The generators that put right what was edited, deleted or made by hand (requirement D5)."""
         return {Key(Kind.GENERATOR, name) for name in affected_generators(pool, self.generators)}
 
     def _entries(self) -> Iterable[Key]:

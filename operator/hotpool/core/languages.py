@@ -1,4 +1,4 @@
-"""Languages and directed pairs that a node offers, derived from its report (behaviour B4).
+"""Languages and directed pairs that a node offers, derived from its report (requirement B4).
 
 Everything is a union over offers, so that a service that stops never adds a pair.
 """

@@ -1,4 +1,4 @@
-"""The nodes' Leases as last seen, and which of them nobody renews any more (behaviour C2, C4).
+"""The nodes' Leases as last seen, and which of them nobody renews any more (requirements C2, C4).
 
 Held by `core.cluster_cache`. Pure: all times are monotonic seconds.
 """
@@ -22,7 +22,7 @@ class LeaseCache:
     """Nodes of which nothing is left but a Lease that nobody renews, as of the last look."""
 
     def get(self, node: str) -> Heartbeat | None:
-        """The Lease as last seen; its deletion is not told, because it is no evidence (behaviour C7)."""
+        """The Lease as last seen; its deletion is not told, because it is no evidence (requirement C7)."""
         return self._known.get(node)
 
     def put(self, beat: Heartbeat) -> Heartbeat | None:

@@ -1,4 +1,4 @@
-"""When a silent node becomes Suspect and Offline, and whether silence may count at all (behaviour C3).
+"""When a silent node becomes Suspect and Offline, and whether silence may count at all (requirement C3).
 
 Pure arithmetic on monotonic seconds. Which events count as a heartbeat is decided by the state.
 """
@@ -13,7 +13,7 @@ SUSPECT_AFTER: Final = 3
 OFFLINE_AFTER: Final = 4
 """Heartbeat intervals of silence until a node is Offline."""
 EXPIRED_AFTER: Final = 600.0
-"""Seconds from Suspect on until everything about the node goes (behaviour C4, D8)."""
+"""Seconds from Suspect on until everything about the node goes (requirements C4, D8)."""
 PROBE_SECONDS: Final = 5.0
 """How often the canary Lease is renewed."""
 PROBE_TIMEOUT_SECONDS: Final = 10.0

@@ -1,4 +1,4 @@
-"""Whether a node is in a pool, and which gate decided (behaviour D2).
+"""Whether a node is in a pool, and which gate decided (requirement D2).
 
 The one place that decides: a spec is made into checks once, and the state, generators, `why`, `diff` and dry run all
 ask the same checks.
@@ -92,7 +92,7 @@ def first_failure(view: NodeView, asked: tuple[Predicate, ...]) -> MatchResult:
 
 
 def member_state(view: NodeView) -> MemberState:
-    """How a member is offered: drain comes before silence (behaviour C1)."""
+    """How a member is offered: drain comes before silence (requirement C1)."""
     if view.draining:
         return "Draining"
     return "Ready" if view.liveness is Liveness.LIVE else "Suspect"

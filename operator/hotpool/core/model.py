@@ -40,7 +40,7 @@ class Key(NamedTuple):
 
 
 class Identity(NamedTuple):
-    """Which object, and which version of it (behaviour C7)."""
+    """Which object, and which version of it (requirement C7)."""
 
     uid: str
     version: int
@@ -64,7 +64,7 @@ class Meta:
 
 
 class Liveness(StrEnum):
-    """Whether a node's heartbeat is heard (behaviour C1, C3)."""
+    """Whether a node's heartbeat is heard (requirements C1, C3)."""
 
     LIVE = "Live"
     SUSPECT = "Suspect"
@@ -73,7 +73,7 @@ class Liveness(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One translation rule, normalised (behaviour B4)."""
+    """One translation rule, normalised (requirement B4)."""
 
     kind: str
     languages: frozenset[str] = frozenset()
@@ -95,7 +95,7 @@ class ServiceOffer:
 
 @dataclass(frozen=True, slots=True)
 class TypeState:
-    """Whether a type is ready, why not, and through which services (behaviour B2)."""
+    """Whether a type is ready, why not, and through which services (requirement B2)."""
 
     ready: bool
     reason: str | None = None
@@ -120,7 +120,7 @@ class Report:
 
     @property
     def holder(self) -> str:
-        """The holderIdentity of the Lease that belongs to this report (design, section 1)."""
+        """The holderIdentity of the Lease that belongs to this report."""
         return f"{self.instance}/{self.epoch}"
 
 
@@ -149,7 +149,7 @@ class Node:
     conditions: Mapping[str, StoredCondition] = field(default_factory=dict)
     """The operator's own conditions by type, as stored."""
     user_fields_empty: bool = False
-    """True while people wrote nothing into it: no spec, no label or annotation of theirs (behaviour C4)."""
+    """True while people wrote nothing into it: no spec, no label or annotation of theirs (requirement C4)."""
     owner: str | None = None
     """uid of the v1 Node that takes it along when it is deleted."""
 
@@ -171,7 +171,7 @@ class Heartbeat:
     node: str
     holder: str
     renewed: str
-    """renewTime as written: compared, never read as a time (behaviour C2)."""
+    """renewTime as written: compared, never read as a time (requirement C2)."""
     interval: float | None = None
     """H in seconds: a third of leaseDurationSeconds."""
     uid: str = ""
@@ -259,7 +259,7 @@ class NodeView:
     seen: bool = True
     """False: known from before this operator started, and silent since."""
     expired: bool = False
-    """True: silent for 600 s, so that no brake holds it any more (behaviour C4, D8)."""
+    """True: silent for 600 s, so that no brake holds it any more (requirements C4, D8)."""
     pairs: Pairs = NO_PAIRS
     """Directed pairs that the node offers; derived once for all pools."""
     semantic_pairs: Pairs = NO_PAIRS

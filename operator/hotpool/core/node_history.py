@@ -1,4 +1,4 @@
-"""The last things that changed about a node, for `why` (behaviour F2): its Ready reason and the types it can serve.
+"""The last things that changed about a node, for `why` (requirement F2): its Ready reason and the types it can serve.
 
 Held by the phases; what is found goes to Redis. Pure, and needed by look-up clients too: it must not import anything
 heavy. What a process did not see, because it was not there, it does not tell.

@@ -1,4 +1,4 @@
-"""What is known of one node: what it reported, when it was heard, and what its silence makes of it (behaviour C2-C4).
+"""What is known of one node: what it reported, when it was heard, and what its silence makes of it (requirement C2-C4).
 
 Held by `core.cluster_cache`, which decides what counts as a heartbeat. Pure: all times are monotonic seconds.
 """
@@ -40,7 +40,7 @@ class NodeLivenessTracker:
         return replace(self.view, liveness=Liveness.LIVE, seen=True, expired=False)
 
     def restart_grace(self, now: float) -> None:
-        """A fresh period: whether the node was silent until now cannot be told (behaviour C3)."""
+        """A fresh period: whether the node was silent until now cannot be told (requirement C3)."""
         self.grace_since = now
         if self.last_heartbeat is not None:
             self.last_heartbeat = now
@@ -90,7 +90,7 @@ class NodeLivenessTracker:
 
     @property
     def _expiry(self) -> float | None:
-        """When an Offline node has been silent for long enough, as far as it could be heard (behaviour C4)."""
+        """When an Offline node has been silent for long enough, as far as it could be heard (requirement C4)."""
         if self.silent_since is None or self.view.expired:
             return None
         return max(self.silent_since + EXPIRED_AFTER, self.grace_since + self.interval * OFFLINE_AFTER)

@@ -22,7 +22,7 @@ class ObjectVersions:
         return self._known[kind]
 
     def accept(self, kind: Kind, name: str, seen: Identity, *, restored: bool) -> bool:
-        """Whether this is news; it is then what is known. `restored`: it is, whatever was known (behaviour C7)."""
+        """Whether this is news; it is then what is known. `restored`: it is, whatever was known (requirement C7)."""
         known = self._known[kind].get(name)
         old = known is not None and known.version >= seen.version
         if not restored and (old or self._deleted.get(Key(kind, name)) == seen.uid):

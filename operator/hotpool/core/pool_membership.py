@@ -64,7 +64,7 @@ class PoolMembership:
 
     @property
     def brakes(self) -> bool:
-        """Whether so many are silent that nobody leaves for silence now (behaviour D8)."""
+        """Whether so many are silent that nobody leaves for silence now (requirement D8)."""
         silent = len(self.suspect) + len(self.unreachable)
         return brakes(silent, len(self.members) - len(self.suspect), self.pool.spec.brake.max_silent_percent)
 

@@ -1,4 +1,4 @@
-"""What happened, found as the difference between what was stored and what is stored now (behaviour C6, D5, D11).
+"""What happened, found as the difference between what was stored and what is stored now (requirements C6, D5, D11).
 
 Pure. Conditions are told by a general rule, so that a new one needs nothing here.
 """

@@ -1,4 +1,4 @@
-"""What we left behind, so that what others changed can be told from what we changed ourselves (behaviour D5, D10).
+"""What we left behind, so that what others changed can be told from what we changed ourselves (requirements D5, D10).
 
 Held by the narrator: one for the slices of pools, one for the pools of generators. Pure. What is not known for certain
 (a process just started, an answer was lost) is never said to be another's doing.

@@ -1,4 +1,4 @@
-"""Tells people as Events what happened to pools, generators, nodes and the fleet (behaviour C6, D5, D10, D11, E5).
+"""Tells people as Events what happened to pools, generators, nodes and the fleet (requirements C6, D5, D10, D11, E5).
 
 The reconciler, the phases and the mirror say what they did; a task of its own posts, one Event at a time, so that
 nothing waits for the story. It is mute until `lead`. It must not decide, write anything but Events, or fail a caller.

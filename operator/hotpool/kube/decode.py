@@ -1,4 +1,4 @@
-"""Wire objects → core values; the only place that knows the wire shape (design, section 2).
+"""Wire objects → core values; the only place that knows the wire shape.
 
 Pure. An object that cannot be read is a `Rejection`, never an exception; a report or spec that cannot be used is a
 `problem` of the value, so that nothing already known is lost.
@@ -155,7 +155,7 @@ def _kube_node(body: Json) -> KubeNode:
 
 
 def _is_deleted(metadata: Json) -> bool:
-    """Whether people set a label or an annotation (behaviour C4); the agent's own have its prefix."""
+    """Whether people set a label or an annotation (requirement C4); the agent's own have its prefix."""
     words = (*(metadata.get("labels") or {}), *(metadata.get("annotations") or {}))
     return any(not word.startswith(meta.AGENT_PREFIX) for word in words)
 

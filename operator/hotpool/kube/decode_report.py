@@ -1,4 +1,4 @@
-"""An agent's report → what the core decides on (behaviour B3, B11); the only place that knows its wire shape.
+"""An agent's report → what the core decides on (requirements B3, B11); the only place that knows its wire shape.
 
 Pure. The time that it takes is bounded by the size of the report, whatever is in it.
 """

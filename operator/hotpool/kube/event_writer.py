@@ -18,7 +18,7 @@ from hotpool.kube.rest import CONNECTION_ERRORS, error_text, path, request
 
 REPORTING_CONTROLLER: Final = "hotpool.dev/operator"
 POST_TIMEOUT: Final = 2.0
-"""Seconds; shorter than what `leader` keeps in reserve (design, promise 2)."""
+"""Seconds; shorter than what `leader` keeps in reserve."""
 _EVENTS: Final = "events.k8s.io/v1"
 _INSTANCE_MAX: Final = 128
 _NAME_MAX: Final = 230

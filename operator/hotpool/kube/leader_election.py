@@ -1,4 +1,4 @@
-"""The elector: who may write, and the term that fences late writes (design, promise 2).
+"""The elector: who may write, and the term that fences late writes.
 
 Runs in its own thread with its own connection, so that a busy event loop cannot lose the Lease; all times are
 monotonic. Others ask `leading()` and `term`. It must not know what is written.

@@ -1,4 +1,4 @@
-"""The canary (behaviour C3): a Lease of ours that must come back through the stream of the nodes' Leases.
+"""The canary (requirement C3): a Lease of ours that must come back through the stream of the nodes' Leases.
 
 It writes nothing else; what the echo means is decided by `core.liveness`.
 """

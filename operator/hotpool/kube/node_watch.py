@@ -1,4 +1,4 @@
-"""The stream of v1 Nodes: cordons, labels and deletions, where the operator is told to follow them (behaviour C5, D2).
+"""The stream of v1 Nodes: cordons, labels and deletions, where the operator is told to follow them (C5, D2).
 
 Feeds the reconciler as the watch of our own kinds does. Read raw, because kopf would hold every Node whole at each
 listing (10,000 are half a gigabyte), and would end where the right to watch is taken away. Decides nothing; a stream

@@ -23,7 +23,7 @@ from hotpool.observability.metrics import WRITES
 Json = dict[str, Any]
 
 WRITE_TIMEOUT = 2.0
-"""Seconds; shorter than what `leader` keeps in reserve (design, promise 2)."""
+"""Seconds; shorter than what `leader` keeps in reserve."""
 
 _GONE_OR_CHANGED = {404, 409}
 _LATER = {408, 429, 500, 502, 503, 504}

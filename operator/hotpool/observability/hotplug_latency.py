@@ -1,4 +1,4 @@
-"""Hot-plug latency by stage (behaviour F4): from an agent's report to Redis and to the slice. A leaf.
+"""Hot-plug latency by stage (requirement F4): from an agent's report to Redis and to the slice. A leaf.
 
 The reconciler says what a watch brought, the phases what became of it. Bookkeeping only: times are given, memory is
 bounded, and nothing here may change what is done. One change is one node in one pool; what a first listing, an audit or

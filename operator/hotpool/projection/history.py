@@ -1,4 +1,4 @@
-"""A node's last transitions as Redis holds them (behaviour F2): each one JSON, newest first, at most KEPT.
+"""A node's last transitions as Redis holds them (requirement F2): each one JSON, newest first, at most KEPT.
 
 Written by the writer's server-side functions, read by the look-up client. Pure. They are kept nowhere else: a flush or
 the loss of Redis loses them, and nothing else than `why` misses them.

@@ -1,4 +1,4 @@
-"""Keeps Redis equal to the last images that the reconciler gave (behaviour E1, E5), whatever happens to Redis.
+"""Keeps Redis equal to the last images that the reconciler gave (requirements E1, E5), whatever happens to Redis.
 
 Its round, each 5 s, compares and re-sends what differs. While Redis is away images are only remembered. It must not
 decide what an image holds.
@@ -133,7 +133,7 @@ class Publisher:
             self._mark_healthy()
 
     async def _claim(self) -> None:
-        """Claim our term; where Redis knows a larger one, raise ours first (design, promise 2)."""
+        """Claim our term; where Redis knows a larger one, raise ours first."""
         cluster = await self._cluster()
         while (known := await self._writer.claim(self._term(), cluster)) != self._term():
             await self._raise_term(known + 1)

@@ -1,4 +1,7 @@
-"""The agent against a real API server: order of reports enforced by the schema, recovery, heartbeat (behaviour B)."""
+"""The agent against a real API server: order of reports enforced by the schema, recovery, heartbeat (requirements B).
+
+Requirements B1, B7, B8, B12.
+"""
 
 import asyncio
 import json
@@ -85,7 +88,7 @@ async def reported(it: Running) -> None:
         await it.agent.reporter.flush()
 
 
-async def test_b1_a_whole_report_is_stored_as_it_was_sent(fleet: Fleet) -> None:
+async def test_a_whole_report_is_stored_as_it_was_sent(fleet: Fleet) -> None:
     entry = supervised("s", free_port()).replace("  run:", "  attributes: {languages: [zh-CN, en], tier: [a]}\n  run:")
     async with fleet.agent(entry + IDLE) as it:
         await it.until("s", "Stopped")
@@ -106,7 +109,7 @@ async def test_b1_a_whole_report_is_stored_as_it_was_sent(fleet: Fleet) -> None:
     assert (report["leaving"], report["services"][0]["state"]) == (True, "Stopped")
 
 
-async def test_b7_the_api_server_refuses_an_older_report(fleet: Fleet) -> None:
+async def test_the_api_server_refuses_an_older_report(fleet: Fleet) -> None:
     async with fleet.agent() as it:
         await reported(it)
         report = (await fleet.get())["status"]["report"]
@@ -115,7 +118,7 @@ async def test_b7_the_api_server_refuses_an_older_report(fleet: Fleet) -> None:
         await it.shut_down()
 
 
-async def test_b7_a_report_cannot_be_removed(fleet: Fleet) -> None:
+async def test_a_report_cannot_be_removed(fleet: Fleet) -> None:
     async with fleet.agent() as it:
         await reported(it)
         for patch in ({"status": None}, {"status": {"report": None}}):
@@ -123,7 +126,7 @@ async def test_b7_a_report_cannot_be_removed(fleet: Fleet) -> None:
         await it.shut_down()
 
 
-async def test_b8_a_deleted_node_capability_is_reported_again(fleet: Fleet) -> None:
+async def test_a_deleted_node_capability_is_reported_again(fleet: Fleet) -> None:
     async with fleet.agent() as it:
         await reported(it)
         before = await fleet.get()
@@ -136,7 +139,7 @@ async def test_b8_a_deleted_node_capability_is_reported_again(fleet: Fleet) -> N
         await it.shut_down()
 
 
-async def test_b8_the_lease_beats_with_instance_and_epoch(fleet: Fleet) -> None:
+async def test_the_lease_beats_with_instance_and_epoch(fleet: Fleet) -> None:
     async with fleet.agent() as it:
         await reported(it)
         name = f"hotpool-node-{fleet.node}"
@@ -153,7 +156,7 @@ async def test_b8_the_lease_beats_with_instance_and_epoch(fleet: Fleet) -> None:
         await it.shut_down()
 
 
-async def test_b12_of_two_agents_with_two_catalogues_one_wins_and_nothing_flaps(fleet: Fleet) -> None:
+async def test_of_two_agents_with_two_catalogues_one_wins_and_nothing_flaps(fleet: Fleet) -> None:
     async with fleet.agent() as first:
         await reported(first)
         async with fleet.agent(IDLE.replace("idle", "other"), folder="two") as second:
@@ -173,7 +176,7 @@ async def test_b12_of_two_agents_with_two_catalogues_one_wins_and_nothing_flaps(
             await second.shut_down()
 
 
-async def test_b12_a_taken_name_is_an_event_that_describe_shows(fleet: Fleet) -> None:
+async def test_a_taken_name_is_an_event_that_describe_shows(fleet: Fleet) -> None:
     async with fleet.agent() as first:
         await reported(first)
         async with fleet.agent(folder="two") as second:

@@ -1,4 +1,4 @@
-"""An agent's credential writes one node's record, and the API server sees to it (design, promise 5).
+"""An agent's credential writes one node's record, and the API server sees to it.
 
 Three grounds: as the chart is installed; without the policy's binding, where what only the policy stops must pass; and
 with every right by RBAC, where the policy alone must stop every write.

@@ -1,7 +1,9 @@
-"""Services that are pods, on a real API server (behaviour A3, A11, B6, B12, C7): no kubelet, so the tests write status.
+"""Services that are pods, on a real API server (A3, A11, B6, B12, C7): no kubelet, so the tests write status.
 
 The API server is stopped for real, so these tests have a local cluster of their own whatever `kind_cluster` is. The
 rights of the agent are exactly those that docs/pods.md names.
+
+Requirements A1, A5, D9.
 """
 
 import asyncio
@@ -231,7 +233,7 @@ def problem(it: Running) -> str:
     return it.agent.health().problems.get("pods", "")
 
 
-async def test_a5_a_pod_counts_from_ready_to_unready(place: Place, in_pod: Callable[..., Any]) -> None:
+async def test_a_pod_counts_from_ready_to_unready(place: Place, in_pod: Callable[..., Any]) -> None:
     async with in_pod(debounce=0.2) as it:
         await place.until(place.report)
         place.create("whisper-0", attributes="languages: [en, zh-CN]", model="large")
@@ -248,9 +250,7 @@ async def test_a5_a_pod_counts_from_ready_to_unready(place: Place, in_pod: Calla
         await it.shut_down()
 
 
-async def test_b6_a_pod_that_is_deleted_or_unready_is_withdrawn_at_once(
-    place: Place, in_pod: Callable[..., Any]
-) -> None:
+async def test_a_pod_that_is_deleted_or_unready_is_withdrawn_at_once(place: Place, in_pod: Callable[..., Any]) -> None:
     for name in ("one", "two", "three"):
         place.create(name)
         place.set(name, ready=True)
@@ -266,7 +266,7 @@ async def test_b6_a_pod_that_is_deleted_or_unready_is_withdrawn_at_once(
         await it.shut_down()
 
 
-async def test_a3_a_deployment_scaled_to_zero_leaves_nothing(place: Place, in_pod: Callable[..., Any]) -> None:
+async def test_a_deployment_scaled_to_zero_leaves_nothing(place: Place, in_pod: Callable[..., Any]) -> None:
     """Its pods are bound to the node by its template, as no scheduler knows this node."""
     labels = {"app": "whisper", "hotpool.dev/type": "asr"}
     template = {
@@ -291,7 +291,7 @@ async def test_a3_a_deployment_scaled_to_zero_leaves_nothing(place: Place, in_po
         await it.shut_down()
 
 
-async def test_a1_only_pods_of_this_node_with_a_type_in_the_namespaces_that_are_set(
+async def test_only_pods_of_this_node_with_a_type_in_the_namespaces_that_are_set(
     place: Place, in_pod: Callable[..., Any]
 ) -> None:
     place.create("mine")
@@ -312,7 +312,7 @@ async def test_a1_only_pods_of_this_node_with_a_type_in_the_namespaces_that_are_
     place.kubectl("-n", "default", "delete", "pod", "elsewhere", "--force", "--grace-period=0")
 
 
-async def test_a11_b12_a_new_pod_of_the_agent_is_the_same_instance_and_withdraws_nothing(
+async def test_a_new_pod_of_the_agent_is_the_same_instance_and_withdraws_nothing(
     place: Place, in_pod: Callable[..., Any]
 ) -> None:
     place.create("whisper-0")
@@ -332,7 +332,7 @@ async def test_a11_b12_a_new_pod_of_the_agent_is_the_same_instance_and_withdraws
     assert {report["platform"]["hostname"] for report in seen} == {place.node}
 
 
-async def test_d9_the_api_server_away_withdraws_nothing_and_what_happened_meanwhile_is_found(
+async def test_the_api_server_away_withdraws_nothing_and_what_happened_meanwhile_is_found(
     place: Place, in_pod: Callable[..., Any], relay: Relay
 ) -> None:
     for name in ("stays", "goes"):
@@ -358,7 +358,7 @@ async def test_d9_the_api_server_away_withdraws_nothing_and_what_happened_meanwh
         await it.shut_down()
 
 
-async def test_d9_a_right_taken_away_is_no_evidence_for_a_running_agent_nor_for_a_new_one(
+async def test_a_right_taken_away_is_no_evidence_for_a_running_agent_nor_for_a_new_one(
     place: Place, in_pod: Callable[..., Any], relay: Relay
 ) -> None:
     place.create("whisper-0")

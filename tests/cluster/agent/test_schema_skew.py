@@ -1,4 +1,4 @@
-"""Agent and CRD of different versions (behaviour B11): unknown fields are ignored on both sides, the rest is stored."""
+"""Agent and CRD of different versions (B11): unknown fields are ignored on both sides, the rest is stored."""
 
 import asyncio
 import copy
@@ -97,7 +97,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[Json]:
     return reports
 
 
-async def test_b11_what_a_newer_agent_says_beyond_the_schema_is_pruned_and_the_rest_is_stored(
+async def test_what_a_newer_agent_says_beyond_the_schema_is_pruned_and_the_rest_is_stored(
     place: Place, sent: list[Json], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write = NodeResources.write_report
@@ -120,7 +120,7 @@ async def test_b11_what_a_newer_agent_says_beyond_the_schema_is_pruned_and_the_r
         await it.shut_down()
 
 
-async def test_b11_an_older_agent_reports_to_a_schema_with_more_optional_fields(place: Place, sent: list[Json]) -> None:
+async def test_an_older_agent_reports_to_a_schema_with_more_optional_fields(place: Place, sent: list[Json]) -> None:
     with _changed_crd(place, _more_optional_fields):
         await _until_known(place)
         async with place.agent() as it:

@@ -1,6 +1,8 @@
-"""The report equals what truly runs, whatever happens to services, agent, catalogue and network (behaviour A, B).
+"""The report equals what truly runs, whatever happens to services, agent, catalogue and network (requirements A, B).
 
 The same course with many more steps: tests/soak/cluster (`make soak`).
+
+Requirements A3, B5.
 """
 
 import random
@@ -11,7 +13,7 @@ from tests.support.agent_world import World
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_a3_b5_the_report_equals_what_runs_whatever_happens(world_of: Callable[[int], World], seed: int) -> None:
+def test_the_report_equals_what_runs_whatever_happens(world_of: Callable[[int], World], seed: int) -> None:
     world = world_of(seed)
     world.begin()
     pauses = random.Random(seed)  # noqa: S311 - a fixed course, no secret

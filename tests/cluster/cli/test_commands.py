@@ -1,4 +1,4 @@
-"""`hotpool why`, `diff`, `top` and `pick` on the real API server, with the viewer's account (behaviour F2, F5)."""
+"""`hotpool why`, `diff`, `top` and `pick` on the real API server, with the viewer's account (requirements F2, F5)."""
 
 import json
 import os
@@ -78,7 +78,7 @@ def event(running: Fleet, reason: str, when: str) -> dict[str, Any]:
     }
 
 
-def test_f2_why_follows_a_stop_and_the_way_back_that_it_names_works(running: Fleet, hotpool: Run) -> None:
+def test_why_follows_a_stop_and_the_way_back_that_it_names_works(running: Fleet, hotpool: Run) -> None:
     first = hotpool("why", "edge-1", "zh-en")
     assert (first.returncode, first.stderr) == (0, "")
     assert first.stdout.startswith("edge-1 in zh-en: member Ready, since ")
@@ -99,7 +99,7 @@ def test_f2_why_follows_a_stop_and_the_way_back_that_it_names_works(running: Fle
     assert told(hotpool("why", "edge-1", "zh-en", "-o", "json"))["membership"] == "Member"
 
 
-def test_f2_why_of_a_node_shows_what_happened_to_it(running: Fleet, hotpool: Run) -> None:
+def test_why_of_a_node_shows_what_happened_to_it(running: Fleet, hotpool: Run) -> None:
     running.agent("edge-1", "stop", "piper")
     wait_for("it is out", lambda: running.members("zh-en") == {"edge-2": "Ready"})
     running.apply(event(running, "First", "2026-01-01T00:00:01.000000Z"))
@@ -120,7 +120,7 @@ def test_f2_why_of_a_node_shows_what_happened_to_it(running: Fleet, hotpool: Run
     assert not {"First", "Second"} & {item["reason"] for item in other["transitions"]}
 
 
-def test_f2_what_diff_foretells_is_what_comes(running: Fleet, hotpool: Run) -> None:
+def test_what_diff_foretells_is_what_comes(running: Fleet, hotpool: Run) -> None:
     running.agent("edge-1", "stop", "repair")
     wait_for("reported", lambda: "semantic" not in running.types_in_redis("edge-1"))
     narrower = pool("gold", types=[{"type": "asr"}, {"type": "semantic"}])
@@ -146,7 +146,7 @@ def test_f2_what_diff_foretells_is_what_comes(running: Fleet, hotpool: Run) -> N
     wait_for("it is applied", lambda: hotpool("diff", "-f", "-", text=documents).returncode == 0)
 
 
-def test_f5_a_viewer_gets_every_answer_and_may_do_nothing_else(running: Fleet, hotpool: Run) -> None:
+def test_a_viewer_gets_every_answer_and_may_do_nothing_else(running: Fleet, hotpool: Run) -> None:
     def nodes() -> dict[str, Any]:
         return {item["name"]: item for item in told(hotpool("top", "nodes", "-o", "json"))["nodes"]}
 
@@ -171,7 +171,7 @@ def test_f5_a_viewer_gets_every_answer_and_may_do_nothing_else(running: Fleet, h
             running.kubectl("auth", "can-i", verb, what, "--as", who)
 
 
-def test_f5_who_may_not_and_what_is_not_there_is_told_in_one_line(running: Fleet, hotpool: Run) -> None:
+def test_who_may_not_and_what_is_not_there_is_told_in_one_line(running: Fleet, hotpool: Run) -> None:
     agent = running.folder / "hotpool-agent-edge-1.kubeconfig"
     for words, asked in (
         (("top",), "list nodecapabilities"),

@@ -1,4 +1,4 @@
-"""`hotpool enroll` as people run it, with the rights of the chart's Role hotpool-enroller only (design, promise 5)."""
+"""`hotpool enroll` as people run it, with the rights of the chart's Role hotpool-enroller only."""
 
 import asyncio
 import shutil

@@ -1,4 +1,4 @@
-"""What docs/kubectl.md shows is what kubectl prints (behaviour F1)."""
+"""What docs/kubectl.md shows is what kubectl prints (requirement F1)."""
 
 import re
 import shlex
@@ -60,7 +60,7 @@ def shown(fleet: Fleet) -> Iterator[Fleet]:
         yield fleet
 
 
-def test_f1_every_command_of_the_page_prints_what_the_page_shows(shown: Fleet) -> None:
+def test_every_command_of_the_page_prints_what_the_page_shows(shown: Fleet) -> None:
     commands = examples()
     assert len(commands) > 10
     for command, expected in commands:

@@ -1,4 +1,4 @@
-"""What the API server itself refuses, and that the samples apply (design, section 1; behaviour B7)."""
+"""What the API server itself refuses, and that the samples apply (requirements B7, B11, D2, F1)."""
 
 import json
 from typing import Any
@@ -36,7 +36,7 @@ def node(fleet: Fleet, name: str = "edge-1") -> str:
         ({"status": None}, "no status"),
     ],
 )
-def test_b7_a_stale_report_is_refused(fleet: Fleet, late: dict[str, Any], why: str) -> None:
+def test_a_stale_report_is_refused(fleet: Fleet, late: dict[str, Any], why: str) -> None:
     name = node(fleet)
     patch_status(fleet, name, report(2, "a", 5))
     with pytest.raises(RuntimeError, match="stale report"):
@@ -46,13 +46,13 @@ def test_b7_a_stale_report_is_refused(fleet: Fleet, late: dict[str, Any], why: s
     assert found["status"]["report"]["sequence"] == 5
 
 
-def test_b7_the_same_sequence_and_the_next_epoch_are_accepted(fleet: Fleet) -> None:
+def test_the_same_sequence_and_the_next_epoch_are_accepted(fleet: Fleet) -> None:
     name = node(fleet)
     for accepted in (report(2, "a", 5), report(2, "a", 5), report(2, "a", 6), report(3, "b", 1)):
         patch_status(fleet, name, accepted)
 
 
-def test_b11_a_field_of_a_newer_agent_is_pruned_and_the_report_kept(fleet: Fleet) -> None:
+def test_a_field_of_a_newer_agent_is_pruned_and_the_report_kept(fleet: Fleet) -> None:
     name = node(fleet)
     patch_status(fleet, name, report(1, "a", 1, novelty={"x": 1}))
     found = fleet.get("nodecapabilities", name)
@@ -110,13 +110,13 @@ def test_slice_size_is_immutable_and_other_changes_pass(fleet: Fleet) -> None:
         fleet.kubectl("patch", "nodepool", "p", "--type=merge", "-p", '{"spec":{"sliceSize":8}}')
 
 
-def test_f1_samples_apply_and_explain_teaches(fleet: Fleet) -> None:
+def test_samples_apply_and_explain_teaches(fleet: Fleet) -> None:
     fleet.kubectl("apply", "-f", str(REPOSITORY / "crds" / "samples"))
     assert "Types that must be ready" in fleet.kubectl("explain", "nodepools.spec.requires.types")
     assert "zh-en" in fleet.kubectl("get", "hotpool", "-o", "name")
 
 
-def test_d2_a_pool_that_requires_nothing_says_so_and_wait_works(fleet: Fleet) -> None:
+def test_a_pool_that_requires_nothing_says_so_and_wait_works(fleet: Fleet) -> None:
     for name, requires in (
         ("nothing", {}),
         ("everyone", {"matchAll": True}),

@@ -1,6 +1,8 @@
 """The whole path on the real API server and the real Redis: a service stops on a node, the node leaves its pools.
 
 Process → agent → NodeCapability → operator → NodePoolSlice, Redis members and Redis capability; and nothing else moves.
+
+Requirements C3, D3, D6, D10, D11.
 """
 
 import time
@@ -41,7 +43,7 @@ def running(fleet: Fleet) -> Fleet:
     return fleet
 
 
-def test_d3_stop_and_start_of_each_type_move_the_node_at_once_and_nothing_else(running: Fleet) -> None:
+def test_stop_and_start_of_each_type_move_the_node_at_once_and_nothing_else(running: Fleet) -> None:
     one = {"edge-2": "Ready"}
     for type_, id_ in SERVICES.items():
         untouched = {name: running.get("nodepoolslices", f"{name}-0") for name in SERVICES if name != type_}
@@ -58,7 +60,7 @@ def test_d3_stop_and_start_of_each_type_move_the_node_at_once_and_nothing_else(r
         assert {name: running.get("nodepoolslices", f"{name}-0") for name in untouched} == untouched
 
 
-def test_c3_killed_agent_is_suspect_at_3_h_and_gone_at_4_h_and_back_with_its_next_heartbeat(fleet: Fleet) -> None:
+def test_killed_agent_is_suspect_at_3_h_and_gone_at_4_h_and_back_with_its_next_heartbeat(fleet: Fleet) -> None:
     fleet.apply(pool("llm", types=[{"type": "llm"}]))
     fleet.start_operator()
     catalogue, interval = [service("qwen", "llm")], 3
@@ -79,7 +81,7 @@ def test_c3_killed_agent_is_suspect_at_3_h_and_gone_at_4_h_and_back_with_its_nex
     wait_for("back", lambda: everywhere(fleet, "llm", {"edge-1": "Ready"}))
 
 
-def test_d10_edited_slice_and_garbage_in_redis_are_put_right(running: Fleet) -> None:
+def test_edited_slice_and_garbage_in_redis_are_put_right(running: Fleet) -> None:
     patch = '{"members":[{"node":"stranger","state":"Ready","since":"2026-01-01T00:00:00Z"}]}'
     running.kubectl("patch", "nodepoolslice", "llm-0", "--type=merge", "-p", patch)
     wait_for("healed", lambda: everywhere(running, "llm", BOTH))
@@ -92,7 +94,7 @@ def test_d10_edited_slice_and_garbage_in_redis_are_put_right(running: Fleet) -> 
     wait_for("whole", lambda: running.members_in_redis("llm") == BOTH)
 
 
-def test_d11_pool_and_capability_deleted_while_the_operator_is_down_are_put_right(running: Fleet) -> None:
+def test_pool_and_capability_deleted_while_the_operator_is_down_are_put_right(running: Fleet) -> None:
     assert running.operator
     running.operator.kill()
     running.agents["edge-1"].kill()
@@ -104,7 +106,7 @@ def test_d11_pool_and_capability_deleted_while_the_operator_is_down_are_put_righ
     wait_for("tts is gone", lambda: everywhere(running, "tts", {}))
 
 
-def test_d6_a_drain_is_seen_at_once_and_ends_with_it(running: Fleet) -> None:
+def test_a_drain_is_seen_at_once_and_ends_with_it(running: Fleet) -> None:
     running.kubectl("patch", "nodecapability", "edge-1", "--type=merge", "-p", '{"spec":{"drain":true}}')
     draining = {"edge-1": "Draining", "edge-2": "Ready"}
     for name in (*SERVICES, "zh-en"):

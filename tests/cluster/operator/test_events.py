@@ -1,4 +1,4 @@
-"""Events, a node's last transitions and hot-plug figures on the real servers (behaviour C6, D5, D10, D11, F2, F4).
+"""Events, a node's last transitions and hot-plug figures on the real servers (requirements C6, D5, D10, D11, F2, F4).
 
 The operator uses the account of its manifest.
 """
@@ -77,7 +77,7 @@ def running(fleet: Fleet) -> Fleet:
     return fleet
 
 
-def test_c6_what_happens_to_pool_node_and_fleet_is_told_where_people_look(running: Fleet) -> None:
+def test_what_happens_to_pool_node_and_fleet_is_told_where_people_look(running: Fleet) -> None:
     leading = wait_event(running, "hotpool-operator", "Leading", "term 1")
     assert leading["regarding"]["kind"] == "Lease"
     assert "Leading" in running.kubectl("describe", "lease", "hotpool-operator")
@@ -95,7 +95,7 @@ def test_c6_what_happens_to_pool_node_and_fleet_is_told_where_people_look(runnin
     wait_for("figures", lambda: hotplug(running) >= {(stage, "gain") for stage in stages})
 
 
-def test_d5_d10_d11_what_people_changed_and_what_became_of_it_is_told(running: Fleet) -> None:
+def test_what_people_changed_and_what_became_of_it_is_told(running: Fleet) -> None:
     running.kubectl("delete", "nodepoolslice", "llm-0")
     wait_event(running, "llm", "SliceRepaired", "llm-0")
     running.kubectl("patch", "nodepools.hotpool.dev", PAIR_POOL, "--type=merge", "-p", '{"spec":{"minMembers":7}}')
@@ -108,7 +108,7 @@ def test_d5_d10_d11_what_people_changed_and_what_became_of_it_is_told(running: F
     assert running.members("llm") == {}
 
 
-def test_c6_the_operator_may_create_events_and_nothing_else_with_them(fleet: Fleet) -> None:
+def test_the_operator_may_create_events_and_nothing_else_with_them(fleet: Fleet) -> None:
     account = f"system:serviceaccount:{fleet.namespace}:hotpool-operator"
 
     def may(verb: str) -> str:

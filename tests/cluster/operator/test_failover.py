@@ -1,4 +1,4 @@
-"""Two operators, one writer (design, promise 2; behaviour D9): nothing unjustified is ever published."""
+"""Two operators, one writer: nothing unjustified is ever published."""
 
 import os
 import random

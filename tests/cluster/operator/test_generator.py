@@ -1,4 +1,4 @@
-"""Pools made by rule, on the real API server: made, filled, put right after edits by hand, removed (behaviour D5)."""
+"""Pools made by rule, on the real API server: made, filled, put right after edits by hand, removed (requirement D5)."""
 
 from typing import Any
 
@@ -41,12 +41,12 @@ def speaking(fleet: Fleet) -> Fleet:
     return fleet
 
 
-def test_d5_a_pool_for_each_pair_and_target_and_nothing_more(speaking: Fleet) -> None:
+def test_a_pool_for_each_pair_and_target_and_nothing_more(speaking: Fleet) -> None:
     assert made(speaking) == {ZH_EN, EN_ZH, ANY_EN, ANY_ZH}
     wait_for("its own account of it", lambda: (said(speaking).get("pools"), said(speaking).get("ready")) == (4, "True"))
 
 
-def test_d5_a_generated_pool_that_was_edited_or_deleted_by_hand_comes_back(speaking: Fleet) -> None:
+def test_a_generated_pool_that_was_edited_or_deleted_by_hand_comes_back(speaking: Fleet) -> None:
     wanted = speaking.get("nodepools", ZH_EN)
     assert wanted
     speaking.kubectl("patch", "nodepool", ZH_EN, "--type=merge", "-p", '{"spec":{"minMembers":9,"generated":null}}')
@@ -60,7 +60,7 @@ def test_d5_a_generated_pool_that_was_edited_or_deleted_by_hand_comes_back(speak
     assert made(speaking) == {ZH_EN, EN_ZH, ANY_EN, ANY_ZH}
 
 
-def test_d5_a_pool_that_nobody_fills_goes_after_the_grace_time_and_the_rest_with_the_generator(speaking: Fleet) -> None:
+def test_a_pool_that_nobody_fills_goes_after_the_grace_time_and_the_rest_with_the_generator(speaking: Fleet) -> None:
     speaking.agent("edge-1", "stop", "piper")
     wait_for("one node left", lambda: everywhere(speaking, ZH_EN, {"edge-2": "Ready"}))
     assert made(speaking) == {ZH_EN, EN_ZH, ANY_EN, ANY_ZH}
@@ -86,7 +86,7 @@ def generator(name: str, rule: dict[str, Any], **more: Any) -> dict[str, Any]:
     }
 
 
-def test_d5_sets_values_and_parts_beside_the_pairs(speaking: Fleet) -> None:
+def test_sets_values_and_parts_beside_the_pairs(speaking: Fleet) -> None:
     speaking.apply(generator("sets", {"languageSets": {}}))
     speaking.apply(generator("spoken", {"attributeValues": {"type": "asr", "key": "languages"}}))
     speaking.apply(generator("part", {"hash": {"count": 2, "seed": "s"}}))
@@ -102,14 +102,14 @@ def test_d5_sets_values_and_parts_beside_the_pairs(speaking: Fleet) -> None:
     wait_for("nothing more", lambda: made(speaking) == {ZH_EN, EN_ZH, ANY_EN, ANY_ZH, *everyone, *inside.values()})
 
 
-def test_d5_a_changed_rule_leaves_the_former_pools_for_the_grace_time(speaking: Fleet) -> None:
+def test_a_changed_rule_leaves_the_former_pools_for_the_grace_time(speaking: Fleet) -> None:
     speaking.apply(generator("speech", {"languageSets": {}}))
     name = pool_name("speech", "en+zh")
     wait_for("the new pool is filled", lambda: everywhere(speaking, name, BOTH), 60)
     wait_for("the former ones are gone", lambda: made(speaking) == {name}, GRACE_SECONDS + 60)
 
 
-def test_d5_a_hand_made_pool_with_the_very_name_is_not_taken_over(speaking: Fleet) -> None:
+def test_a_hand_made_pool_with_the_very_name_is_not_taken_over(speaking: Fleet) -> None:
     name = pool_name("spoken", "zh")
     strange = {"apiVersion": "hotpool.dev/v1alpha1", "kind": "NodePool", "metadata": {"name": name}}
     speaking.apply({**strange, "spec": {"minMembers": 7, "requires": {"types": [{"type": "llm"}]}}})
@@ -132,12 +132,12 @@ def test_d5_a_hand_made_pool_with_the_very_name_is_not_taken_over(speaking: Flee
         {},
     ],
 )
-def test_d5_the_api_server_refuses_what_no_generator_can_mean(fleet: Fleet, rule: dict[str, Any]) -> None:
+def test_the_api_server_refuses_what_no_generator_can_mean(fleet: Fleet, rule: dict[str, Any]) -> None:
     with pytest.raises(RuntimeError):
         fleet.apply(generator("bad", rule))
 
 
-def test_d5_the_api_server_refuses_a_part_that_is_not_there(fleet: Fleet) -> None:
+def test_the_api_server_refuses_a_part_that_is_not_there(fleet: Fleet) -> None:
     pool = {"apiVersion": "hotpool.dev/v1alpha1", "kind": "NodePool", "metadata": {"name": "bad"}}
     with pytest.raises(RuntimeError):
         fleet.apply({**pool, "spec": {"requires": {"hash": {"count": 2, "index": 2}}}})

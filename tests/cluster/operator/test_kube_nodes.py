@@ -1,4 +1,4 @@
-"""v1 Nodes on the real API server and garbage collector, with the operator's own account (behaviour C5, D2, D9)."""
+"""v1 Nodes on the real API server and garbage collector, with the operator's own account (C5, C7, D2, D9)."""
 
 import json
 import os
@@ -72,7 +72,7 @@ def why(fleet: Fleet, account: Path, *words: str) -> "subprocess.CompletedProces
     return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
 
 
-def test_c5_cordon_is_drain_and_spec_drain_stays_independent(running: Fleet, node: str, outside: str) -> None:
+def test_cordon_is_drain_and_spec_drain_stays_independent(running: Fleet, node: str, outside: str) -> None:
     viewer = running.viewer()
     running.kubectl("cordon", node)
     wait_for("it drains", lambda: everywhere(running, "all", {node: "Draining", outside: "Ready"}))
@@ -88,7 +88,7 @@ def test_c5_cordon_is_drain_and_spec_drain_stays_independent(running: Fleet, nod
     wait_for("it is Ready again", lambda: everywhere(running, "all", {node: "Ready", outside: "Ready"}))
 
 
-def test_d2_a_label_of_the_node_counts_unless_people_say_otherwise(running: Fleet, node: str) -> None:
+def test_a_label_of_the_node_counts_unless_people_say_otherwise(running: Fleet, node: str) -> None:
     said = why(running, running.viewer(), node, "zone-a").stdout
     assert "(label of the Node)" in " ".join(said.split()), said
     running.kubectl("label", "node", node, f"{ZONE}=b", "--overwrite")
@@ -99,7 +99,7 @@ def test_d2_a_label_of_the_node_counts_unless_people_say_otherwise(running: Flee
     wait_for("they do no more", lambda: everywhere(running, "zone-a", {}))
 
 
-def test_c7_a_deleted_node_takes_its_nodecapability_along(running: Fleet, node: str, outside: str) -> None:
+def test_a_deleted_node_takes_its_nodecapability_along(running: Fleet, node: str, outside: str) -> None:
     wait_for("the Node owns it", lambda: owners(running, node) == [("Node", uid(running, "node", node))])
     assert owners(running, outside) == []
     kept = uid(running, "nodecapability", outside)
@@ -112,7 +112,7 @@ def test_c7_a_deleted_node_takes_its_nodecapability_along(running: Fleet, node: 
     assert uid(running, "nodecapability", outside) == kept
 
 
-def test_c7_a_node_made_again_owns_what_its_agent_reports(running: Fleet, node: str) -> None:
+def test_a_node_made_again_owns_what_its_agent_reports(running: Fleet, node: str) -> None:
     wait_for("the Node owns it", lambda: owners(running, node) == [("Node", uid(running, "node", node))])
     before, former = uid(running, "node", node), uid(running, "nodecapability", node)
     running.kubectl("delete", "node", node)
@@ -124,7 +124,7 @@ def test_c7_a_node_made_again_owns_what_its_agent_reports(running: Fleet, node: 
     wait_for("it is in again", lambda: everywhere(running, "zone-a", {node: "Ready"}))
 
 
-def test_d9_without_the_right_nothing_is_written_and_a_lost_right_is_no_evidence(
+def test_without_the_right_nothing_is_written_and_a_lost_right_is_no_evidence(
     running: Fleet, node: str, outside: str
 ) -> None:
     running.kubectl("cordon", node)

@@ -109,7 +109,7 @@ def failed(fleet: Fleet) -> set[str]:
     return {line.split('"')[1] for line in text.splitlines() if line.startswith("hotpool_failures_total{")}
 
 
-def test_b11_hundreds_of_hostile_objects_hold_up_nobody_and_each_is_explained(fleet: Fleet) -> None:
+def test_hundreds_of_hostile_objects_hold_up_nobody_and_each_is_explained(fleet: Fleet) -> None:
     hold_up(fleet, 1)
 
 

@@ -1,4 +1,4 @@
-"""What is away comes back: Redis and the API server, when the operator starts and later (behaviour D9, E5).
+"""What is away comes back: Redis and the API server, when the operator starts and later (requirements D9, E1, E5, E6).
 
 The API server is stopped for real, so these tests have a local cluster of their own whatever `kind_cluster` is.
 """
@@ -99,7 +99,7 @@ def settle(fleet: Fleet) -> None:
     wait_for("both are in", lambda: everywhere(fleet, "llm", BOTH))
 
 
-def test_d9_killed_operator_loses_no_membership_and_writes_nothing_when_nothing_changed(fleet: Fleet) -> None:
+def test_killed_operator_loses_no_membership_and_writes_nothing_when_nothing_changed(fleet: Fleet) -> None:
     def stored() -> list[dict[str, Any]]:
         objects = [fleet.list(plural) for plural in ("nodepools", "nodepoolslices", "nodecapabilities")]
         return [item for group in objects for item in group]
@@ -122,7 +122,7 @@ def test_d9_killed_operator_loses_no_membership_and_writes_nothing_when_nothing_
     assert operator.stop() == 0
 
 
-def test_e5_redis_away_at_the_start_and_later_kubernetes_goes_on_and_redis_catches_up(
+def test_redis_away_at_the_start_and_later_kubernetes_goes_on_and_redis_catches_up(
     fleet: Fleet, redis: RedisServer
 ) -> None:
     redis.kill()
@@ -144,7 +144,7 @@ def test_e5_redis_away_at_the_start_and_later_kubernetes_goes_on_and_redis_catch
     wait_for("both again", lambda: everywhere(fleet, "llm", BOTH))
 
 
-def test_e1_flushed_redis_is_whole_again_by_itself(fleet: Fleet, redis: RedisServer) -> None:
+def test_flushed_redis_is_whole_again_by_itself(fleet: Fleet, redis: RedisServer) -> None:
     operator = fleet.start_operator()
     settle(fleet)
     redis.ask("FLUSHALL")
@@ -155,7 +155,7 @@ def test_e1_flushed_redis_is_whole_again_by_itself(fleet: Fleet, redis: RedisSer
     assert operator.running
 
 
-def test_d9_an_operator_that_starts_while_the_api_server_is_away_waits_and_loses_nobody(
+def test_an_operator_that_starts_while_the_api_server_is_away_waits_and_loses_nobody(
     fleet: Fleet, cluster: Cluster
 ) -> None:
     first = fleet.start_operator()
@@ -178,7 +178,7 @@ def test_d9_an_operator_that_starts_while_the_api_server_is_away_waits_and_loses
 
 
 @pytest.mark.parametrize("fault", ["cut", "hold"])
-def test_d9_a_short_outage_of_the_api_server_is_waited_out(fleet: Fleet, relay: Relay, fault: str) -> None:
+def test_a_short_outage_of_the_api_server_is_waited_out(fleet: Fleet, relay: Relay, fault: str) -> None:
     operator = fleet.start_operator()
     settle(fleet)
     before = fleet.list("nodepoolslices")
@@ -199,7 +199,7 @@ def test_d9_a_short_outage_of_the_api_server_is_waited_out(fleet: Fleet, relay: 
     wait_for("it follows", lambda: everywhere(fleet, "llm", {"edge-2": "Ready"}))
 
 
-def test_e1_e6_look_ups_go_on_without_an_api_server_and_say_how_old_they_are(
+def test_look_ups_go_on_without_an_api_server_and_say_how_old_they_are(
     fleet: Fleet, cluster: Cluster, redis: RedisServer
 ) -> None:
     """Static stability: nothing in Redis expires, only the age grows, and a bound on it is kept."""
@@ -236,9 +236,7 @@ def test_e1_e6_look_ups_go_on_without_an_api_server_and_say_how_old_they_are(
         assert isinstance(lookup.pick("llm", max_age=BOUND_SECONDS), Picked)
 
 
-def test_d9_a_long_outage_ends_the_operator_and_a_restart_finds_everybody_in_place(
-    fleet: Fleet, cluster: Cluster
-) -> None:
+def test_a_long_outage_ends_the_operator_and_a_restart_finds_everybody_in_place(fleet: Fleet, cluster: Cluster) -> None:
     """Without the API server nobody can be leader, so the process ends; something starts it again."""
     operator = fleet.start_operator()
     settle(fleet)

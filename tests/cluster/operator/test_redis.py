@@ -1,4 +1,4 @@
-"""The operator's own word on Redis: whose projection it is, and what it needs to know for that (behaviour E4, E5)."""
+"""The operator's own word on Redis: whose projection it is, and what it needs to know for that (E4, E5)."""
 
 import asyncio
 
@@ -49,7 +49,7 @@ def says(fleet: Fleet, text: str) -> bool:
     return status == 503 and f"[-] redis: {text}" in answer
 
 
-def test_e4_another_clusters_projection_is_left_alone_until_it_is_given_up(running: Fleet) -> None:
+def test_another_clusters_projection_is_left_alone_until_it_is_given_up(running: Fleet) -> None:
     assert of_another_cluster(running, alive=True)
     operator = running.start_operator()
     wait_for("slices without Redis", lambda: running.members("llm") == BOTH)
@@ -64,7 +64,7 @@ def test_e4_another_clusters_projection_is_left_alone_until_it_is_given_up(runni
     assert operator.running
 
 
-def test_e4_without_the_right_to_read_the_clusters_id_nothing_is_written_to_redis_and_it_says_so(
+def test_without_the_right_to_read_the_clusters_id_nothing_is_written_to_redis_and_it_says_so(
     running: Fleet,
 ) -> None:
     role = f"hotpool-{running.namespace}-operator"

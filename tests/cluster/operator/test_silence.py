@@ -58,7 +58,7 @@ def conditions(fleet: Fleet, name: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("silent", [3, 6, 10])
-def test_d8_mass_silence_with_a_stop_in_between_and_recovery(running: Fleet, puppets: Puppets, silent: int) -> None:
+def test_mass_silence_with_a_stop_in_between_and_recovery(running: Fleet, puppets: Puppets, silent: int) -> None:
     """Last heartbeats differ by up to H, so the first may be Offline before the last is Suspect: three may leave."""
     gone, rest = set(NODES[:silent]), set(NODES[silent:])
 
@@ -89,7 +89,7 @@ def test_d8_mass_silence_with_a_stop_in_between_and_recovery(running: Fleet, pup
     wait_for("small too", lambda: said(running, "small", "Ready") == {"edge-0", "edge-1"})
 
 
-def test_d8_a_restart_in_the_middle_holds_on(running: Fleet, puppets: Puppets) -> None:
+def test_a_restart_in_the_middle_holds_on(running: Fleet, puppets: Puppets) -> None:
     gone = set(NODES[:6])
     puppets.silence(gone)
     wait_for("the brake holds", lambda: conditions(running, "llm").get("MassSilence") == "BrakeHolds")
@@ -111,7 +111,7 @@ def reason(fleet: Fleet, node: str) -> str | None:
     return next((c["reason"] for c in found["status"]["conditions"] if c["type"] == "Ready"), None) if found else None
 
 
-def test_c4_after_600_seconds_everything_of_a_node_goes_but_what_people_wrote_into(
+def test_after_600_seconds_everything_of_a_node_goes_but_what_people_wrote_into(
     running: Fleet, puppets: Puppets
 ) -> None:
     """The ten minutes are over at once: the stored transition is moved back while the operator is down."""
@@ -154,7 +154,7 @@ def relayed(kind_cluster: Any, redis_address: str) -> Iterator[Callable[[], tupl
         made.close()
 
 
-def test_c3_an_operator_whose_connections_are_held_for_a_minute_removes_nobody_and_says_so(
+def test_an_operator_whose_connections_are_held_for_a_minute_removes_nobody_and_says_so(
     relayed: Callable[[], tuple[Fleet, Relay]],
 ) -> None:
     fleet, relay = relayed()

@@ -66,14 +66,14 @@ def confined(server: RedisServer) -> Client:
     return connect(f"redis://{OPERATOR}:CHANGE-ME@127.0.0.1:{server.port}/0")
 
 
-async def test_e4_the_rights_of_the_page_are_enough(client: Client, confined: Client) -> None:
+async def test_the_rights_of_the_page_are_enough(client: Client, confined: Client) -> None:
     await prepare(client)
     await everything(RedisWriter(confined, namespace="speech", leader=lambda: True))
     await confined.aclose()
 
 
 @pytest.mark.parametrize("right", RIGHTS)
-async def test_e4_each_right_of_the_page_is_needed(client: Client, confined: Client, right: str) -> None:
+async def test_each_right_of_the_page_is_needed(client: Client, confined: Client, right: str) -> None:
     await prepare(client, right)
     with pytest.raises(WriteError) as caught:
         await everything(RedisWriter(confined, namespace="speech", leader=lambda: True))
@@ -108,14 +108,14 @@ async def test_e4_each_right_of_the_page_is_needed(client: Client, confined: Cli
         ("UNLINK", "hotpool:speech"),
     ],
 )
-async def test_e4_nothing_else_is_possible(client: Client, confined: Client, words: tuple[str, ...]) -> None:
+async def test_nothing_else_is_possible(client: Client, confined: Client, words: tuple[str, ...]) -> None:
     await prepare(client)
     with pytest.raises(NoPermissionError):
         await confined.execute_command(*words)
     await confined.aclose()
 
 
-async def test_e4_another_fleet_is_out_of_reach(client: Client, confined: Client) -> None:
+async def test_another_fleet_is_out_of_reach(client: Client, confined: Client) -> None:
     await prepare(client)
     await RedisWriter(confined, namespace="speech", leader=lambda: True).claim(1)
     with pytest.raises(RejectedError, match="denies its user a right"):

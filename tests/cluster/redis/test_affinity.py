@@ -39,7 +39,7 @@ async def homes(lookup: Lookup, exclude: Collection[str] = ()) -> dict[str, str]
 
 
 @pytest.mark.parametrize("gone", ["edge-3", "edge-17"])
-async def test_e6_removing_one_of_n_nodes_moves_its_keys_and_no_other(
+async def test_removing_one_of_n_nodes_moves_its_keys_and_no_other(
     writer: RedisWriter, lookup: Lookup, gone: str
 ) -> None:
     await writer.replace_pool(pool(names(20)))
@@ -52,9 +52,7 @@ async def test_e6_removing_one_of_n_nodes_moves_its_keys_and_no_other(
     assert len({after[user] for user in moved}) > 5
 
 
-async def test_e6_a_new_node_takes_its_share_and_no_key_moves_between_others(
-    writer: RedisWriter, lookup: Lookup
-) -> None:
+async def test_a_new_node_takes_its_share_and_no_key_moves_between_others(writer: RedisWriter, lookup: Lookup) -> None:
     await writer.replace_pool(pool(names(20)))
     before = await homes(lookup)
     await writer.replace_pool(pool(names(20) | {"fresh"}))
@@ -64,7 +62,7 @@ async def test_e6_a_new_node_takes_its_share_and_no_key_moves_between_others(
     assert 0 < len(moved) < 1.3 * len(USERS) / 21
 
 
-async def test_e6_an_excluded_or_suspect_node_is_passed_over_as_if_absent(writer: RedisWriter, lookup: Lookup) -> None:
+async def test_an_excluded_or_suspect_node_is_passed_over_as_if_absent(writer: RedisWriter, lookup: Lookup) -> None:
     await writer.replace_pool(pool(names(20) - {"edge-3", "edge-4"}))
     absent = await homes(lookup)
     await writer.replace_pool(pool(names(20), ["s"]))
@@ -73,7 +71,7 @@ async def test_e6_an_excluded_or_suspect_node_is_passed_over_as_if_absent(writer
     assert await homes(lookup) == absent
 
 
-async def test_e6_the_last_node_left_has_every_key_and_a_pool_of_suspects_keeps_affinity(
+async def test_the_last_node_left_has_every_key_and_a_pool_of_suspects_keeps_affinity(
     writer: RedisWriter, lookup: Lookup
 ) -> None:
     await writer.replace_pool(pool(names(20)))
@@ -83,7 +81,7 @@ async def test_e6_the_last_node_left_has_every_key_and_a_pool_of_suspects_keeps_
     assert await homes(lookup) == ready
 
 
-async def test_e6_the_server_follows_the_documented_recipe_through_every_client(
+async def test_the_server_follows_the_documented_recipe_through_every_client(
     server: RedisServer, client: Client, writer: RedisWriter, lookup: Lookup
 ) -> None:
     nodes = names(300)
@@ -100,7 +98,7 @@ async def test_e6_the_server_follows_the_documented_recipe_through_every_client(
 
 
 @pytest.mark.parametrize("count", [10, 50])
-async def test_e6_no_node_has_much_more_than_its_share_of_keys(writer: RedisWriter, lookup: Lookup, count: int) -> None:
+async def test_no_node_has_much_more_than_its_share_of_keys(writer: RedisWriter, lookup: Lookup, count: int) -> None:
     """Shares of the recipe over many keys; that the server follows it is shown above and on a sample here."""
     await writer.replace_pool(pool(names(count)))
     ring = Ring(names(count))

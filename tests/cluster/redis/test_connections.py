@@ -63,7 +63,7 @@ def fails(pick: Pick, text: str) -> Callable[[], Awaitable[bool]]:
 
 
 @pytest.mark.parametrize("cluster", [False, True], ids=["standalone", "cluster"])
-async def test_e4_a_rotated_password_file_is_read_at_the_next_connection(
+async def test_a_rotated_password_file_is_read_at_the_next_connection(
     opened: Open, tmp_path: Path, *, cluster: bool
 ) -> None:
     file = tmp_path / "password"
@@ -82,7 +82,7 @@ async def test_e4_a_rotated_password_file_is_read_at_the_next_connection(
 
 
 @pytest.mark.parametrize("cluster", [False, True], ids=["standalone", "cluster"])
-async def test_e4_a_rotated_authority_is_trusted_at_the_next_connection_and_no_other(
+async def test_a_rotated_authority_is_trusted_at_the_next_connection_and_no_other(
     opened: Open, tmp_path: Path, *, cluster: bool
 ) -> None:
     first, second = Authority(tmp_path / "first"), Authority(tmp_path / "second")
@@ -102,7 +102,7 @@ async def test_e4_a_rotated_authority_is_trusted_at_the_next_connection_and_no_o
             assert node_of(await pick()) in NODES
 
 
-async def test_e4_a_sentinel_over_tls_with_a_password_of_its_own_is_followed_to_the_new_master(
+async def test_a_sentinel_over_tls_with_a_password_of_its_own_is_followed_to_the_new_master(
     opened: Open, tmp_path: Path
 ) -> None:
     """All three speak TLS to the client, and to each other what the sentinel's own configuration says: plainly."""
@@ -135,7 +135,7 @@ async def test_e4_a_sentinel_over_tls_with_a_password_of_its_own_is_followed_to_
         await until(found_again)
 
 
-def test_e4_a_file_of_certificates_without_tls_is_a_mistake_for_both() -> None:
+def test_a_file_of_certificates_without_tls_is_a_mistake_for_both() -> None:
     for kind in (Lookup, SyncLookup):
         with pytest.raises(ValueError, match="rediss://"):
             kind.from_url("redis://127.0.0.1:1", namespace="speech", credentials=Credentials(ca="ca.crt"))

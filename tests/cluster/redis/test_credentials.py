@@ -1,4 +1,4 @@
-"""User, password and certificates from files, rotated under a running operator (behaviour E4)."""
+"""User, password and certificates from files, rotated under a running operator (requirement E4)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def words(server: RedisServer, *said: str) -> None:
     assert not server.ask(*said).startswith(b"-")
 
 
-async def test_e4_a_rotated_password_file_is_read_at_the_next_connection(guarded: RedisServer, tmp_path: Path) -> None:
+async def test_a_rotated_password_file_is_read_at_the_next_connection(guarded: RedisServer, tmp_path: Path) -> None:
     file = tmp_path / "password"
     file.write_text("first\n")
     credentials = Credentials(user="op", password=str(file))
@@ -55,7 +55,7 @@ async def test_e4_a_rotated_password_file_is_read_at_the_next_connection(guarded
         await until(lambda: ours.mirror.healthy)
 
 
-async def test_e4_the_file_comes_before_the_url_and_its_password_is_in_no_text(tmp_path: Path) -> None:
+async def test_the_file_comes_before_the_url_and_its_password_is_in_no_text(tmp_path: Path) -> None:
     file = tmp_path / "password"
     file.write_text("wr0ng\n")
     with RedisServer() as server:
@@ -69,7 +69,7 @@ async def test_e4_the_file_comes_before_the_url_and_its_password_is_in_no_text(t
         await client.aclose()
 
 
-async def test_e4_tls_with_an_authority_of_ones_own_that_is_rotated(tmp_path: Path) -> None:
+async def test_tls_with_an_authority_of_ones_own_that_is_rotated(tmp_path: Path) -> None:
     first, second = Authority(tmp_path / "first"), Authority(tmp_path / "second")
     file = tmp_path / "ca.crt"
     file.write_bytes(first.path.read_bytes())
@@ -94,7 +94,7 @@ async def test_e4_tls_with_an_authority_of_ones_own_that_is_rotated(tmp_path: Pa
 @pytest.mark.parametrize(
     ("address", "days", "signer"), [("127.0.0.2", 1, "ours"), ("127.0.0.1", -1, "ours"), ("127.0.0.1", 1, "strangers")]
 )
-async def test_e4_a_server_of_another_name_an_expired_one_and_a_strangers_are_refused(
+async def test_a_server_of_another_name_an_expired_one_and_a_strangers_are_refused(
     tmp_path: Path, address: str, days: int, signer: str
 ) -> None:
     ours = Authority(tmp_path / "ours")
@@ -108,7 +108,7 @@ async def test_e4_a_server_of_another_name_an_expired_one_and_a_strangers_are_re
             await client.aclose()
 
 
-async def test_e4_a_cluster_over_tls(tmp_path: Path) -> None:
+async def test_a_cluster_over_tls(tmp_path: Path) -> None:
     """The server announces the terminator's port as its own."""
     authority = Authority(tmp_path / "authority")
     with RedisServer(cluster=True) as server:
@@ -120,6 +120,6 @@ async def test_e4_a_cluster_over_tls(tmp_path: Path) -> None:
                 assert await ours.mirror.publish_pool(pool("edge-3"))
 
 
-def test_e4_a_file_of_certificates_without_tls_is_a_mistake() -> None:
+def test_a_file_of_certificates_without_tls_is_a_mistake() -> None:
     with pytest.raises(ValueError, match="rediss://"):
         connect("redis://127.0.0.1:1/0", credentials=Credentials(ca="ca.crt"))

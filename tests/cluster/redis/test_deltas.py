@@ -33,7 +33,7 @@ def holds(found: PoolDocument | None, wanted: PoolDocument) -> bool:
 
 
 @pytest.mark.parametrize("size", [40, 2000])
-async def test_e2_of_a_small_change_only_what_changed_is_sent(client: Client, size: int) -> None:
+async def test_of_a_small_change_only_what_changed_is_sent(client: Client, size: int) -> None:
     writer = await claimed(client)
     names = [f"edge-{number:04}" for number in range(size)]
     first = ready(*names)
@@ -60,9 +60,7 @@ async def sent_bytes(client: Client) -> int:
         image("zh-en", dict.fromkeys(NODES, "suspect")),
     ],
 )
-async def test_e2_a_large_change_or_another_pool_of_the_name_is_sent_whole(
-    client: Client, second: PoolDocument
-) -> None:
+async def test_a_large_change_or_another_pool_of_the_name_is_sent_whole(client: Client, second: PoolDocument) -> None:
     writer = await claimed(client)
     await writer.replace_pool(ready(*NODES))
     before = counted("whole")
@@ -72,7 +70,7 @@ async def test_e2_a_large_change_or_another_pool_of_the_name_is_sent_whole(
     assert (await writer.check_drift({"zh-en": second}, {})).clean
 
 
-async def test_e2_a_change_is_refused_by_a_replica_that_missed_what_it_builds_on(client: Client) -> None:
+async def test_a_change_is_refused_by_a_replica_that_missed_what_it_builds_on(client: Client) -> None:
     writer = await claimed(client)
     await writer.replace_pool(ready(*NODES[:-1]))
     older = {name: await client.execute_command("DUMP", name) for name in await client.execute_command("KEYS", "*")}
@@ -99,7 +97,7 @@ async def test_e2_a_change_is_refused_by_a_replica_that_missed_what_it_builds_on
         ("DEL", FACTS),
     ],
 )
-async def test_e2_a_change_finds_damage_and_the_whole_image_follows_at_once(
+async def test_a_change_finds_damage_and_the_whole_image_follows_at_once(
     client: Client, damage: tuple[str, ...]
 ) -> None:
     writer = await claimed(client)
@@ -114,7 +112,7 @@ async def test_e2_a_change_finds_damage_and_the_whole_image_follows_at_once(
 
 
 @pytest.mark.parametrize("fault", ["lost", "never", "late"])
-async def test_e2_after_an_unknown_outcome_the_whole_image_is_sent_and_the_late_one_is_refused(
+async def test_after_an_unknown_outcome_the_whole_image_is_sent_and_the_late_one_is_refused(
     client: Client, fault: str
 ) -> None:
     async def nobody() -> None:
@@ -133,7 +131,7 @@ async def test_e2_after_an_unknown_outcome_the_whole_image_is_sent_and_the_late_
     assert holds(await held(client), ready(*NODES[2:]))
 
 
-async def test_e2_a_change_that_a_later_write_passed_puts_no_older_image_in_its_place(
+async def test_a_change_that_a_later_write_passed_puts_no_older_image_in_its_place(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     writer = await claimed(client)
@@ -157,7 +155,7 @@ async def test_e2_a_change_that_a_later_write_passed_puts_no_older_image_in_its_
     assert (await writer.check_drift({"zh-en": third}, {})).clean
 
 
-async def test_e1_a_new_leader_goes_on_with_changes_after_its_first_audit(client: Client) -> None:
+async def test_a_new_leader_goes_on_with_changes_after_its_first_audit(client: Client) -> None:
     first = ready(*NODES)
     await (await claimed(client, 3)).replace_pool(first)
     successor = await claimed(client, 4)
@@ -168,7 +166,7 @@ async def test_e1_a_new_leader_goes_on_with_changes_after_its_first_audit(client
     assert holds(await held(client), ready(*NODES[1:]))
 
 
-async def test_e5_a_full_redis_loses_at_least_who_left_and_the_rest_follows(client: Client) -> None:
+async def test_a_full_redis_loses_at_least_who_left_and_the_rest_follows(client: Client) -> None:
     writer = await claimed(client)
     former = ready(*NODES)
     await writer.replace_pool(former)

@@ -1,4 +1,7 @@
-"""docs/redis.md and the design note on affinity say what the server does (E6): sessions and access lines are run."""
+"""docs/redis.md and the design note on affinity say what the server does (E6): sessions and access lines are run.
+
+Requirement E4.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +73,7 @@ def enter(server: RedisServer, user: str, rules: list[str], *, damaged: bool = F
     return SyncLookup.from_url(f"redis://{user}:CHANGE-ME@127.0.0.1:{server.port}/0", namespace="speech")
 
 
-async def test_e6_the_sessions_of_redis_cli_are_true(server: RedisServer, client: Client) -> None:
+async def test_the_sessions_of_redis_cli_are_true(server: RedisServer, client: Client) -> None:
     await project(client)
     told = sessions(PAGE)
     assert len(told) == 9
@@ -80,7 +83,7 @@ async def test_e6_the_sessions_of_redis_cli_are_true(server: RedisServer, client
             assert timeless(shown(reply)) == timeless(answer), command
 
 
-async def test_e6_the_example_in_python_runs(
+async def test_the_example_in_python_runs(
     server: RedisServer, client: Client, capsys: pytest.CaptureFixture[str]
 ) -> None:
     await project(client)
@@ -91,7 +94,7 @@ async def test_e6_the_example_in_python_runs(
     assert capsys.readouterr().out.split()[:3] in [[node, "Ready", "1"] for node in READY]
 
 
-def test_e6_the_page_names_every_function_of_dispatchers_and_the_library() -> None:
+def test_the_page_names_every_function_of_dispatchers_and_the_library() -> None:
     registered = re.findall(r"register\('(\w+)', \w+, \{(.*?)\}\)", source()[0])
     writers = {"claim", "stamp", "stage", "swap", "replace", "drop_pool", "drop_index", "replace_node", "drop_node"}
     told = {(name, verb) for verb, name in re.findall(r"^\| (FCALL|FCALL_RO) `(\w+)` \|", PAGE, re.MULTILINE)}
@@ -111,7 +114,7 @@ def test_e6_the_page_names_every_function_of_dispatchers_and_the_library() -> No
     assert set(re.findall(r"\bhotpool_\d+", PAGE)) == {LIBRARY}
 
 
-async def test_e6_the_worked_example_of_affinity_is_what_the_server_does(client: Client, lookup: Lookup) -> None:
+async def test_the_worked_example_of_affinity_is_what_the_server_does(client: Client, lookup: Lookup) -> None:
     await project(client)
     rows = dict(re.findall(r"^\| (.*?) \| `?(\w+)`? \|$", NOTE, re.MULTILINE))
     assert {name: int(rows[f"place of `{name}`"]) for name in READY} == {name: score(name) for name in READY}
@@ -149,7 +152,7 @@ def without(rules: list[str], word: str) -> list[str]:
 
 
 @pytest.mark.parametrize("user", USERS)
-async def test_e6_the_access_lines_suffice_and_hold_nothing_that_is_not_needed(
+async def test_the_access_lines_suffice_and_hold_nothing_that_is_not_needed(
     server: RedisServer, client: Client, user: str
 ) -> None:
     await project(client)
@@ -196,7 +199,7 @@ FUNCTIONS = {
 
 
 @pytest.mark.parametrize("user", USERS)
-async def test_e6_with_these_credentials_nobody_changes_the_projection(
+async def test_with_these_credentials_nobody_changes_the_projection(
     server: RedisServer, client: Client, user: str
 ) -> None:
     await project(client)
@@ -214,7 +217,7 @@ async def test_e6_with_these_credentials_nobody_changes_the_projection(
     assert [await client.execute_command("DUMP", key) for key in owned] == before
 
 
-async def test_e6_the_functions_that_were_refused_would_have_written(client: Client) -> None:
+async def test_the_functions_that_were_refused_would_have_written(client: Client) -> None:
     """The test above would prove nothing with arguments that the functions refuse for another reason."""
     for name, (keys, arguments) in FUNCTIONS.items():
         await client.execute_command("FLUSHALL")
@@ -226,7 +229,7 @@ async def test_e6_the_functions_that_were_refused_would_have_written(client: Cli
 
 
 @pytest.mark.parametrize("user", USERS)
-async def test_e4_the_access_lines_suffice_in_cluster_mode_with_what_the_page_adds(user: str) -> None:
+async def test_the_access_lines_suffice_in_cluster_mode_with_what_the_page_adds(user: str) -> None:
     added = re.findall(r"also need `(.*?)`", PAGE)[0].split()
     assert added == CLUSTER
     with RedisServer(cluster=True) as server:

@@ -1,4 +1,7 @@
-"""The audit against a real server: every kind of damage is found, healed, and nothing else is written."""
+"""The audit against a real server: every kind of damage is found, healed, and nothing else is written.
+
+Requirements D11, E1.
+"""
 
 from __future__ import annotations
 
@@ -127,7 +130,7 @@ async def contents(client: Client) -> dict[bytes, object]:
 
 
 @pytest.mark.parametrize("kind", DAMAGE)
-async def test_e1_damage_to_a_pool_is_found_and_only_that_pool_written(
+async def test_damage_to_a_pool_is_found_and_only_that_pool_written(
     client: Client, writer: RedisWriter, kind: str
 ) -> None:
     before = await contents(client)
@@ -141,7 +144,7 @@ async def test_e1_damage_to_a_pool_is_found_and_only_that_pool_written(
     assert await contents(client) == before
 
 
-async def test_e1_a_member_in_anothers_place_is_found_in_a_pool_that_is_read_in_parts(
+async def test_a_member_in_anothers_place_is_found_in_a_pool_that_is_read_in_parts(
     client: Client, writer: RedisWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(auditing, "RANKS_PER_CALL", 100)
@@ -156,7 +159,7 @@ async def test_e1_a_member_in_anothers_place_is_found_in_a_pool_that_is_read_in_
 
 
 @pytest.mark.parametrize("kind", NODE_DAMAGE)
-async def test_e1_damage_to_a_node_is_found_and_only_that_node_written(
+async def test_damage_to_a_node_is_found_and_only_that_node_written(
     client: Client, writer: RedisWriter, kind: str
 ) -> None:
     before = await contents(client)
@@ -170,7 +173,7 @@ async def test_e1_damage_to_a_node_is_found_and_only_that_node_written(
 
 
 @pytest.mark.parametrize("kind", EVERYWHERE)
-async def test_e1_damage_to_all_is_found_and_healed(client: Client, writer: RedisWriter, kind: str) -> None:
+async def test_damage_to_all_is_found_and_healed(client: Client, writer: RedisWriter, kind: str) -> None:
     before = await contents(client)
     await damage(client, EVERYWHERE[kind])
     found = await writer.check_drift(POOLS, NODES)
@@ -181,7 +184,7 @@ async def test_e1_damage_to_all_is_found_and_healed(client: Client, writer: Redi
     assert await contents(client) == before
 
 
-async def test_e1_a_restart_of_an_empty_server_is_found_and_healed(
+async def test_a_restart_of_an_empty_server_is_found_and_healed(
     server: RedisServer, client: Client, writer: RedisWriter
 ) -> None:
     before = await contents(client)
@@ -196,7 +199,7 @@ async def test_e1_a_restart_of_an_empty_server_is_found_and_healed(
 
 
 @pytest.mark.parametrize("change", [("FUNCTION", "FLUSH"), ("FUNCTION", "DELETE", LIBRARY)])
-async def test_e1_a_lost_library_is_loaded_by_the_audit(
+async def test_a_lost_library_is_loaded_by_the_audit(
     client: Client, writer: RedisWriter, change: tuple[str, ...]
 ) -> None:
     await client.execute_command(*change)
@@ -204,7 +207,7 @@ async def test_e1_a_lost_library_is_loaded_by_the_audit(
     assert (await writer.check_drift(POOLS, NODES)).clean
 
 
-async def test_e1_another_library_under_our_name_is_replaced_by_the_audit(client: Client, writer: RedisWriter) -> None:
+async def test_another_library_under_our_name_is_replaced_by_the_audit(client: Client, writer: RedisWriter) -> None:
     answer = "local function overview() return { 'another', '3', {}, {}, {} } end"
     register = (
         f"redis.register_function{{function_name='{LIBRARY}_overview', callback=overview, flags={{'no-writes'}}}}"
@@ -214,7 +217,7 @@ async def test_e1_another_library_under_our_name_is_replaced_by_the_audit(client
     assert (await writer.check_drift(POOLS, NODES)).clean
 
 
-async def test_d11_pools_nodes_and_index_entries_that_nobody_gave_are_found_and_dropped(
+async def test_pools_nodes_and_index_entries_that_nobody_gave_are_found_and_dropped(
     client: Client, writer: RedisWriter
 ) -> None:
     await client.execute_command("HSET", KEYS.index, "speech/none", "zh-en")
@@ -229,14 +232,14 @@ async def test_d11_pools_nodes_and_index_entries_that_nobody_gave_are_found_and_
     assert await client.execute_command("EXISTS", *KEYS.pool("zh-en"), KEYS.node("edge-1")) == 0
 
 
-async def test_e1_a_changed_image_differs_until_it_is_written(writer: RedisWriter) -> None:
+async def test_a_changed_image_differs_until_it_is_written(writer: RedisWriter) -> None:
     changed = POOLS | {"zh-en": pool("zh-en", 11)}
     assert (await writer.check_drift(changed, NODES)).pools == {"zh-en"}
     await writer.replace_pool(changed["zh-en"])
     assert (await writer.check_drift(changed, NODES)).clean
 
 
-async def test_e1_a_restarted_operator_accepts_what_is_there_and_writes_only_claim_and_stamp(
+async def test_a_restarted_operator_accepts_what_is_there_and_writes_only_claim_and_stamp(
     client: Client, writer: RedisWriter
 ) -> None:
     assert await writer.stored_term() == 3
@@ -251,7 +254,7 @@ async def test_e1_a_restarted_operator_accepts_what_is_there_and_writes_only_cla
     assert written == {"hset"}
 
 
-async def test_e1_a_restarted_operators_first_write_has_a_higher_version(client: Client, writer: RedisWriter) -> None:
+async def test_a_restarted_operators_first_write_has_a_higher_version(client: Client, writer: RedisWriter) -> None:
     assert writer is not None
     before = int(await client.execute_command("HGET", FACTS, "version"))
     restarted = RedisWriter(client, namespace="speech", leader=lambda: True)

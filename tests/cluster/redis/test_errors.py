@@ -1,4 +1,7 @@
-"""What can be wrong with a real Redis: said plainly, nobody held up, and caught up by itself afterwards (E1, E5)."""
+"""What can be wrong with a real Redis: said plainly, nobody held up, and caught up by itself afterwards (E1, E5).
+
+Requirements E2.
+"""
 
 from __future__ import annotations
 
@@ -137,7 +140,7 @@ def sample(name: str, **labels: str) -> float:
 
 
 @pytest.mark.parametrize("name", FAULTS)
-async def test_e5_it_is_said_plainly_nobody_waits_and_redis_catches_up(place: Place, name: str) -> None:
+async def test_it_is_said_plainly_nobody_waits_and_redis_catches_up(place: Place, name: str) -> None:
     reason, plain, breaks, mends = FAULTS[name]
     async with running(place.ours()) as ours:
         assert (ours.mirror.last_error, sample("hotpool_redis_up")) == ("", 1)
@@ -170,7 +173,7 @@ async def holds(place: Place, *nodes: str) -> None:
     assert b"complete\r\n$1\r\n1\r\n" in place.server.ask("HGETALL", KEYS.meta)
 
 
-async def test_e2_readers_of_a_full_redis_see_its_age_and_that_it_is_incomplete(place: Place) -> None:
+async def test_readers_of_a_full_redis_see_its_age_and_that_it_is_incomplete(place: Place) -> None:
     def meta(field: str) -> int:
         return int(place.ask("HGET", KEYS.meta, field).split(b"\r\n")[1])
 
@@ -193,7 +196,7 @@ async def test_e2_readers_of_a_full_redis_see_its_age_and_that_it_is_incomplete(
 
 
 @pytest.mark.parametrize("lost", [("FUNCTION", "FLUSH"), ("FUNCTION", "DELETE", LIBRARY), ("SCRIPT", "FLUSH")])
-async def test_e1_flushed_functions_are_loaded_again_without_a_failure(place: Place, lost: tuple[str, ...]) -> None:
+async def test_flushed_functions_are_loaded_again_without_a_failure(place: Place, lost: tuple[str, ...]) -> None:
     async with running(place.ours(timeout=5)) as ours:
         place.ask(*lost)
         assert await ours.mirror.publish_pool(pool("edge-3"))

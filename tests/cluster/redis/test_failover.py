@@ -1,4 +1,7 @@
-"""Failovers of real groups of servers: the projection goes on at the new master, never a mix (E1, E2, E4)."""
+"""Failovers of real groups of servers: the projection goes on at the new master, never a mix (E1, E2, E4).
+
+Requirements E5.
+"""
 
 from __future__ import annotations
 
@@ -92,7 +95,7 @@ async def says(lookup: Lookup, number: int) -> bool:
         return False
 
 
-async def test_e4_a_cluster_takes_the_projection_whole_and_in_changes(cluster: ClusterGroup) -> None:
+async def test_a_cluster_takes_the_projection_whole_and_in_changes(cluster: ClusterGroup) -> None:
     client = connect(cluster.url, cluster=True)
     lookup = Lookup.from_url(cluster.url, namespace="speech", cluster=True)
     async with lookup, reading(lookup) as readers, running(Ours(client)) as ours:
@@ -106,7 +109,7 @@ async def test_e4_a_cluster_takes_the_projection_whole_and_in_changes(cluster: C
         assert found == b":0\r\n" if server is not holder else found != b":0\r\n"
 
 
-async def test_e4_a_shard_of_others_that_is_gone_stops_nothing_of_ours(cluster: ClusterGroup) -> None:
+async def test_a_shard_of_others_that_is_gone_stops_nothing_of_ours(cluster: ClusterGroup) -> None:
     holder, _ = cluster.shard_of(KEYS.meta)
     shards = zip(cluster.masters, cluster.replicas, strict=True)
     others = next(shard for shard in shards if shard[0] is not holder)
@@ -124,7 +127,7 @@ async def test_e4_a_shard_of_others_that_is_gone_stops_nothing_of_ours(cluster: 
     await until(lambda: all(b"cluster_state:ok" in server.ask("CLUSTER", "INFO") for server in cluster.servers))
 
 
-async def test_e2_a_cluster_fails_over_to_a_replica_that_missed_writes_and_a_claim(cluster: ClusterGroup) -> None:
+async def test_a_cluster_fails_over_to_a_replica_that_missed_writes_and_a_claim(cluster: ClusterGroup) -> None:
     master, replica = cluster.shard_of(KEYS.meta)
     seed = next(server for server in cluster.masters if server is not master)
     client = connect(seed.url, cluster=True, timeout=1)
@@ -161,7 +164,7 @@ def acknowledged(master: RedisServer) -> bool:
     return b"slave0" in lines and lines[b"master_repl_offset"] in lines[b"slave0"]
 
 
-async def test_e2_under_a_sentinel_the_projection_goes_on_at_the_new_master(watched: SentinelGroup) -> None:
+async def test_under_a_sentinel_the_projection_goes_on_at_the_new_master(watched: SentinelGroup) -> None:
     url, sentinels = f"redis://{SERVICE}/0", [f"127.0.0.1:{watched.sentinel.port}"]
     client = connect(url, sentinels=sentinels, timeout=1)
     replica = Lookup.from_url(watched.replica.url, namespace="speech")
@@ -179,7 +182,7 @@ async def test_e2_under_a_sentinel_the_projection_goes_on_at_the_new_master(watc
         assert all(len(one.seen) > 1 for one in readers)
 
 
-async def test_e5_a_master_that_became_a_replica_is_left_for_the_new_one(watched: SentinelGroup) -> None:
+async def test_a_master_that_became_a_replica_is_left_for_the_new_one(watched: SentinelGroup) -> None:
     client = connect(f"redis://{SERVICE}/0", sentinels=[f"127.0.0.1:{watched.sentinel.port}"], timeout=1)
     async with running(Ours(client)) as ours:
         await until(lambda: watched.sentinel.ask("SENTINEL", "FAILOVER", SERVICE)[:1] == b"+")
@@ -196,7 +199,7 @@ def _is_replica(server: RedisServer) -> bool:
     return False
 
 
-async def test_e5_an_unknown_service_and_sentinels_that_are_away_are_said(watched: SentinelGroup) -> None:
+async def test_an_unknown_service_and_sentinels_that_are_away_are_said(watched: SentinelGroup) -> None:
     there, gone = f"127.0.0.1:{watched.sentinel.port}", "127.0.0.1:1"
     for service, sentinels in (("another", [there]), (SERVICE, [gone])):
         client = connect(f"redis://{service}/0", sentinels=sentinels, timeout=1)

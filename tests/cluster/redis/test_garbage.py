@@ -1,6 +1,8 @@
 """Garbage of every type in every key of ours, and names and numbers beyond what anybody makes (E1, E4).
 
 No reader is told what is not true, no function of the writer is stopped, and one round makes all of it right.
+
+Requirements E6.
 """
 
 from __future__ import annotations
@@ -153,7 +155,7 @@ async def healed(writer: RedisWriter, lookup: Lookup) -> None:
 
 @pytest.mark.parametrize("key", EVERY_KEY)
 @pytest.mark.parametrize("kind", TYPES)
-async def test_e1_no_reader_believes_garbage_of_another_type_and_a_round_heals_it(
+async def test_no_reader_believes_garbage_of_another_type_and_a_round_heals_it(
     client: Client, writer: RedisWriter, lookup: Lookup, key: str, kind: str
 ) -> None:
     await client.execute_command("DEL", EVERY_KEY[key])
@@ -180,7 +182,7 @@ WRITES: dict[str, Callable[[RedisWriter], Awaitable[Any]]] = {
 
 
 @pytest.mark.parametrize("key", EVERY_KEY)
-async def test_e1_garbage_stops_no_function_of_the_writer(client: Client, writer: RedisWriter, key: str) -> None:
+async def test_garbage_stops_no_function_of_the_writer(client: Client, writer: RedisWriter, key: str) -> None:
     for kind, (command, *words) in TYPES.items():
         for name, write in WRITES.items():
             await heal(writer)
@@ -194,7 +196,7 @@ async def test_e1_garbage_stops_no_function_of_the_writer(client: Client, writer
 
 @pytest.mark.parametrize("kind", TYPES)
 @pytest.mark.parametrize("place", [0, 1], ids=["a set with members", "a set without"])
-async def test_e1_garbage_where_a_large_pool_is_staged_is_never_taken_for_members(
+async def test_garbage_where_a_large_pool_is_staged_is_never_taken_for_members(
     client: Client, writer: RedisWriter, lookup: Lookup, kind: str, place: int
 ) -> None:
     wanted = PoolDocument("large", "u-large", "speech", "large", names(1200, "new"), frozenset(), frozenset())
@@ -231,7 +233,7 @@ ABSURDITIES: dict[str, tuple[str, ...]] = {
 
 
 @pytest.mark.parametrize("name", ABSURDITIES)
-async def test_e1_numbers_and_bytes_that_nobody_of_ours_wrote_are_healed_and_harm_nothing_else(
+async def test_numbers_and_bytes_that_nobody_of_ours_wrote_are_healed_and_harm_nothing_else(
     client: Client, writer: RedisWriter, lookup: Lookup, name: str
 ) -> None:
     for _ in range(3):
@@ -241,9 +243,7 @@ async def test_e1_numbers_and_bytes_that_nobody_of_ours_wrote_are_healed_and_har
     assert await writer.stored_term() == 3
 
 
-async def test_e1_the_next_leader_heals_an_absurd_version_too(
-    client: Client, writer: RedisWriter, lookup: Lookup
-) -> None:
+async def test_the_next_leader_heals_an_absurd_version_too(client: Client, writer: RedisWriter, lookup: Lookup) -> None:
     assert writer
     await client.execute_command("HSET", FACTS, "version", ABSURD)
     following = RedisWriter(client, namespace="speech", leader=lambda: True)
@@ -255,7 +255,7 @@ async def test_e1_the_next_leader_heals_an_absurd_version_too(
     assert (await lookup.members("zh-en")).version in range(1, 100)
 
 
-async def test_e1_index_entries_by_the_thousand_that_nobody_gave_are_dropped(
+async def test_index_entries_by_the_thousand_that_nobody_gave_are_dropped(
     client: Client, writer: RedisWriter, lookup: Lookup
 ) -> None:
     fields = [word for number in range(20_000) for word in (f"speech/{number}", "none")]
@@ -264,7 +264,7 @@ async def test_e1_index_entries_by_the_thousand_that_nobody_gave_are_dropped(
     assert await client.execute_command("HLEN", KEYS.index) == 2
 
 
-async def test_e6_a_pair_is_not_called_unknown_where_only_the_moment_before_was_a_rebuild(
+async def test_a_pair_is_not_called_unknown_where_only_the_moment_before_was_a_rebuild(
     client: Client, writer: RedisWriter
 ) -> None:
     """Whether there is a pool, and whether the projection is complete, is told as of one moment."""
@@ -292,7 +292,7 @@ async def test_e6_a_pair_is_not_called_unknown_where_only_the_moment_before_was_
     assert picked(await lookup.pick_key("speech", "zh-en")).complete
 
 
-async def test_e4_the_longest_names_are_projected_found_and_dropped(
+async def test_the_longest_names_are_projected_found_and_dropped(
     client: Client, writer: RedisWriter, lookup: Lookup
 ) -> None:
     label = "a" * 63

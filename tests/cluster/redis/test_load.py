@@ -44,7 +44,7 @@ async def expire(client: Client, reservation: Reservation) -> None:
     await client.execute_command("ZADD", EXPIRIES, "XX", "CH", 1, reservation.id)
 
 
-async def test_e6_three_reservations_on_three_members_take_one_each(
+async def test_three_reservations_on_three_members_take_one_each(
     client: Client, writer: RedisWriter, lookup: Lookup
 ) -> None:
     await writer.replace_pool(pool(names(3), ["s"]))
@@ -55,13 +55,13 @@ async def test_e6_three_reservations_on_three_members_take_one_each(
     assert {(await reserved(lookup)).node for _ in range(3)} == names(3)
 
 
-async def test_e6_reservations_made_at_once_spread_evenly(client: Client, writer: RedisWriter, lookup: Lookup) -> None:
+async def test_reservations_made_at_once_spread_evenly(client: Client, writer: RedisWriter, lookup: Lookup) -> None:
     await writer.replace_pool(pool(names(20)))
     await asyncio.gather(*(reserved(lookup) for _ in range(100)))
     assert await loads(client) == dict.fromkeys(names(20), 5)
 
 
-async def test_e6_in_a_large_pool_the_least_of_64_drawn_keeps_loads_together(
+async def test_in_a_large_pool_the_least_of_64_drawn_keeps_loads_together(
     client: Client, writer: RedisWriter, lookup: Lookup
 ) -> None:
     await writer.replace_pool(pool(names(400)))
@@ -72,7 +72,7 @@ async def test_e6_in_a_large_pool_the_least_of_64_drawn_keeps_loads_together(
     assert max(found.values()) - min(found.values()) <= 3
 
 
-async def test_e6_equal_nodes_have_equal_chances_also_where_only_64_are_compared(
+async def test_equal_nodes_have_equal_chances_also_where_only_64_are_compared(
     client: Client, writer: RedisWriter
 ) -> None:
     chance = random.Random(20261127).random  # noqa: S311 - a fixed seed.
@@ -89,7 +89,7 @@ async def test_e6_equal_nodes_have_equal_chances_also_where_only_64_are_compared
     assert chi_square(counts.values()) < CHI_SQUARE_9
 
 
-async def test_e6_neighbours_on_the_ring_that_are_equally_unloaded_have_equal_chances(
+async def test_neighbours_on_the_ring_that_are_equally_unloaded_have_equal_chances(
     client: Client, writer: RedisWriter, lookup: Lookup
 ) -> None:
     await writer.replace_pool(pool(names(10)))
@@ -101,7 +101,7 @@ async def test_e6_neighbours_on_the_ring_that_are_equally_unloaded_have_equal_ch
     assert Counter(map(node_of, answers)) == dict.fromkeys(unloaded, 200)
 
 
-async def test_e6_a_loaded_node_is_avoided_until_the_others_are_as_loaded(
+async def test_a_loaded_node_is_avoided_until_the_others_are_as_loaded(
     client: Client, writer: RedisWriter, lookup: Lookup
 ) -> None:
     await writer.replace_pool(pool(names(3)))
@@ -113,7 +113,7 @@ async def test_e6_a_loaded_node_is_avoided_until_the_others_are_as_loaded(
     assert set(map(node_of, answers)) == {"edge-2"}
 
 
-async def test_e6_loads_are_the_nodes_own_and_count_in_every_pool(writer: RedisWriter, lookup: Lookup) -> None:
+async def test_loads_are_the_nodes_own_and_count_in_every_pool(writer: RedisWriter, lookup: Lookup) -> None:
     await writer.replace_pool(pool(names(2)))
     await writer.replace_pool(pool(names(2), name="en-zh"))
     first = await reserved(lookup)
@@ -121,7 +121,7 @@ async def test_e6_loads_are_the_nodes_own_and_count_in_every_pool(writer: RedisW
     assert {first.node, other} == names(2)
 
 
-async def test_e6_a_suspect_node_without_load_still_comes_after_a_loaded_ready_one(
+async def test_a_suspect_node_without_load_still_comes_after_a_loaded_ready_one(
     writer: RedisWriter, lookup: Lookup
 ) -> None:
     await writer.replace_pool(pool(["a"], ["s"], ["d"]))
@@ -130,7 +130,7 @@ async def test_e6_a_suspect_node_without_load_still_comes_after_a_loaded_ready_o
 
 
 @pytest.mark.parametrize("how", [{}, {"strategy": "least-loaded"}, {"key": "user-1"}])
-async def test_e6_every_strategy_can_reserve_and_its_answer_carries_the_reservation(
+async def test_every_strategy_can_reserve_and_its_answer_carries_the_reservation(
     client: Client, writer: RedisWriter, lookup: Lookup, how: dict[str, str]
 ) -> None:
     await writer.replace_pool(pool(names(9)))
@@ -144,7 +144,7 @@ async def test_e6_every_strategy_can_reserve_and_its_answer_carries_the_reservat
     assert await loads(client) == {answer.node: 2.5}
 
 
-async def test_e6_a_release_gives_the_load_back_once(client: Client, writer: RedisWriter, lookup: Lookup) -> None:
+async def test_a_release_gives_the_load_back_once(client: Client, writer: RedisWriter, lookup: Lookup) -> None:
     await writer.replace_pool(pool(["a"]))
     first, second = await reserved(lookup), await reserved(lookup)
     assert await lookup.release(first)
@@ -156,7 +156,7 @@ async def test_e6_a_release_gives_the_load_back_once(client: Client, writer: Red
     assert await counted(client) == (0, 0, 0)
 
 
-async def test_e6_a_reservation_expires_and_a_renewed_one_does_not(
+async def test_a_reservation_expires_and_a_renewed_one_does_not(
     client: Client, writer: RedisWriter, lookup: Lookup
 ) -> None:
     await writer.replace_pool(pool(["a", "b"]))
@@ -173,7 +173,7 @@ async def test_e6_a_reservation_expires_and_a_renewed_one_does_not(
     assert (await reserved(lookup)).node == lost.node
 
 
-async def test_e6_a_real_millisecond_ends_a_reservation(client: Client, writer: RedisWriter, lookup: Lookup) -> None:
+async def test_a_real_millisecond_ends_a_reservation(client: Client, writer: RedisWriter, lookup: Lookup) -> None:
     await writer.replace_pool(pool(["a"]))
     await reserved(lookup, 0.001)
     async with asyncio.timeout(10):
@@ -181,7 +181,7 @@ async def test_e6_a_real_millisecond_ends_a_reservation(client: Client, writer: 
             await lookup.release("unknown")
 
 
-async def test_e6_expired_loads_go_with_any_write_a_hundred_at_a_time_and_with_the_operators_stamp(
+async def test_expired_loads_go_with_any_write_a_hundred_at_a_time_and_with_the_operators_stamp(
     client: Client, writer: RedisWriter, lookup: Lookup
 ) -> None:
     await writer.replace_pool(pool(["a"]))
@@ -199,7 +199,7 @@ async def test_e6_expired_loads_go_with_any_write_a_hundred_at_a_time_and_with_t
     assert await lookup.release(made)
 
 
-async def test_e6_what_has_expired_is_not_known_even_before_its_turn_to_be_removed(
+async def test_what_has_expired_is_not_known_even_before_its_turn_to_be_removed(
     client: Client, writer: RedisWriter, lookup: Lookup
 ) -> None:
     await writer.replace_pool(pool(["a"]))
@@ -211,7 +211,7 @@ async def test_e6_what_has_expired_is_not_known_even_before_its_turn_to_be_remov
     assert await counted(client) == (148, 148, 148)
 
 
-async def test_e6_a_report_replaces_its_sources_former_one_and_adds_to_others(
+async def test_a_report_replaces_its_sources_former_one_and_adds_to_others(
     client: Client, lookup: Lookup, writer: RedisWriter
 ) -> None:
     await writer.stamp(complete=True)
@@ -227,7 +227,7 @@ async def test_e6_a_report_replaces_its_sources_former_one_and_adds_to_others(
     assert await counted(client) == (0, 0, 0)
 
 
-async def test_e6_weights_that_no_double_holds_exactly_leave_nothing_behind(
+async def test_weights_that_no_double_holds_exactly_leave_nothing_behind(
     client: Client, writer: RedisWriter, lookup: Lookup
 ) -> None:
     await writer.replace_pool(pool(["a"]))
@@ -238,7 +238,7 @@ async def test_e6_weights_that_no_double_holds_exactly_leave_nothing_behind(
     assert await counted(client) == (0, 0, 0)
 
 
-async def test_e6_a_reservation_sent_twice_because_the_answer_was_lost_counts_once(
+async def test_a_reservation_sent_twice_because_the_answer_was_lost_counts_once(
     client: Client, writer: RedisWriter
 ) -> None:
     await writer.replace_pool(pool(names(5)))

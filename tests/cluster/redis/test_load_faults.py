@@ -31,7 +31,7 @@ async def writer(client: Client) -> RedisWriter:
     return await claimed(client)
 
 
-async def test_e6_without_a_node_nothing_is_reserved(client: Client, writer: RedisWriter, lookup: Lookup) -> None:
+async def test_without_a_node_nothing_is_reserved(client: Client, writer: RedisWriter, lookup: Lookup) -> None:
     await writer.replace_pool(pool(draining=["d"]))
     for name, reason in (("zh-en", Reason.ONLY_DRAINING), ("none", Reason.POOL_UNKNOWN)):
         answer = await lookup.pick(name, reserve=60)
@@ -46,7 +46,7 @@ async def test_e6_without_a_node_nothing_is_reserved(client: Client, writer: Red
 
 @pytest.mark.parametrize("key", [LOAD, ENTRIES, EXPIRIES])
 @pytest.mark.parametrize("damage", [("DEL",), ("SET", "garbage")])
-async def test_e6_damaged_load_keys_begin_anew_and_never_stop_a_pick(
+async def test_damaged_load_keys_begin_anew_and_never_stop_a_pick(
     client: Client, writer: RedisWriter, lookup: Lookup, key: str, damage: tuple[str, ...]
 ) -> None:
     await writer.replace_pool(pool(names(3)))
@@ -62,7 +62,7 @@ async def test_e6_damaged_load_keys_begin_anew_and_never_stop_a_pick(
     assert await counted(client) == (3, 3, 3)
 
 
-async def test_e6_reservations_are_the_one_thing_that_a_flush_loses(
+async def test_reservations_are_the_one_thing_that_a_flush_loses(
     client: Client, writer: RedisWriter, lookup: Lookup
 ) -> None:
     await writer.replace_pool(pool(names(3)))
@@ -99,7 +99,7 @@ async def test_e6_reservations_are_the_one_thing_that_a_flush_loses(
         ("report", ("one", "1.5", "a", 1)),
     ],
 )
-async def test_e6_the_functions_refuse_wrong_arguments_of_any_language_and_write_nothing(
+async def test_the_functions_refuse_wrong_arguments_of_any_language_and_write_nothing(
     client: Client, writer: RedisWriter, name: str, words: tuple[str | int, ...]
 ) -> None:
     await writer.replace_pool(pool(["a"]))

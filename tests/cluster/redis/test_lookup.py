@@ -1,4 +1,4 @@
-"""The look-up client against a real server, a replica, and a Redis Cluster."""
+"""The look-up client against a real server, a replica, and a Redis Cluster (requirements E2, E3, E4, E6)."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ async def sweep(client: Client, count: int, exclude: Collection[str] = ()) -> Co
 
 
 @pytest.mark.parametrize("excluded", [0, 1, 7, 19])
-async def test_e6_every_member_not_excluded_has_the_same_share_of_chances(
+async def test_every_member_not_excluded_has_the_same_share_of_chances(
     client: Client, writer: RedisWriter, excluded: int
 ) -> None:
     await writer.replace_pool(pool(names(20), names(3, "suspect"), names(3, "draining")))
@@ -54,7 +54,7 @@ async def test_e6_every_member_not_excluded_has_the_same_share_of_chances(
 
 
 @pytest.mark.parametrize(("size", "excluded"), [(20, 0), (20, 5), (101, 0)])
-async def test_e6_picks_are_uniform_by_chi_square_whatever_slice_a_member_is_in(
+async def test_picks_are_uniform_by_chi_square_whatever_slice_a_member_is_in(
     client: Client, writer: RedisWriter, size: int, excluded: int
 ) -> None:
     """101 members are a slice of 100 and a lone one, which a pick by slice would choose half the time."""
@@ -67,9 +67,7 @@ async def test_e6_picks_are_uniform_by_chi_square_whatever_slice_a_member_is_in(
     assert chi_square(counts.values()) < CHI_SQUARE[size - excluded - 1]
 
 
-async def test_e6_suspect_members_come_last_and_uniformly_too(
-    client: Client, writer: RedisWriter, lookup: Lookup
-) -> None:
+async def test_suspect_members_come_last_and_uniformly_too(client: Client, writer: RedisWriter, lookup: Lookup) -> None:
     await writer.replace_pool(pool(["edge-0"], names(4, "suspect"), ["d"]))
     assert node_of(await lookup.pick("zh-en")) == "edge-0"
     assert await sweep(client, 4, ["edge-0"]) == Counter(names(4, "suspect"))
@@ -79,7 +77,7 @@ async def test_e6_suspect_members_come_last_and_uniformly_too(
     assert (picked.state, picked.pool, picked.version) == ("Suspect", "zh-en", 1)
 
 
-async def test_e6_no_member_says_why_and_counts(writer: RedisWriter, lookup: Lookup) -> None:
+async def test_no_member_says_why_and_counts(writer: RedisWriter, lookup: Lookup) -> None:
     assert reason_of(await lookup.pick("zh-en")) is Reason.POOL_UNKNOWN
     await writer.replace_pool(pool())
     assert reason_of(await lookup.pick("zh-en")) is Reason.EMPTY
@@ -93,13 +91,13 @@ async def test_e6_no_member_says_why_and_counts(writer: RedisWriter, lookup: Loo
     assert (counts.members, counts.ready, counts.suspect, counts.draining, counts.excluded) == (4, 2, 1, 1, 3)
 
 
-async def test_e6_a_draining_member_is_never_picked(writer: RedisWriter, lookup: Lookup) -> None:
+async def test_a_draining_member_is_never_picked(writer: RedisWriter, lookup: Lookup) -> None:
     await writer.replace_pool(pool(["a"], ["s"], names(50, "draining")))
     picked = {node_of(await lookup.pick("zh-en")) for _ in range(50)}
     assert picked == {"a"}
 
 
-async def test_e2_readers_see_age_and_completeness(client: Client, writer: RedisWriter, lookup: Lookup) -> None:
+async def test_readers_see_age_and_completeness(client: Client, writer: RedisWriter, lookup: Lookup) -> None:
     await writer.replace_pool(pool(["a"]))
     fresh = await lookup.pick("zh-en")
     assert (fresh.age_seconds, fresh.complete) == (None, False)
@@ -119,7 +117,7 @@ async def test_e2_readers_see_age_and_completeness(client: Client, writer: Redis
     assert not (await lookup.pick("zh-en")).complete
 
 
-async def test_e6_a_pool_is_found_by_generator_and_key_and_followed_when_it_moves(
+async def test_a_pool_is_found_by_generator_and_key_and_followed_when_it_moves(
     writer: RedisWriter, lookup: Lookup
 ) -> None:
     unknown = await lookup.pick_key("speech", "zh-en")
@@ -135,7 +133,7 @@ async def test_e6_a_pool_is_found_by_generator_and_key_and_followed_when_it_move
     assert reason_of(await lookup.pick_key("speech", "zh-en", exclude=["b"])) is Reason.POOL_UNKNOWN
 
 
-async def test_e6_the_chances_next_to_none_and_next_to_one_draw_the_first_and_the_last(
+async def test_the_chances_next_to_none_and_next_to_one_draw_the_first_and_the_last(
     client: Client, writer: RedisWriter
 ) -> None:
     for size in (1, 2, 3, 5, 9, 64, 65, 1200):
@@ -147,7 +145,7 @@ async def test_e6_the_chances_next_to_none_and_next_to_one_draw_the_first_and_th
             assert node_of(await lookup.pick("zh-en", strategy="least-loaded")) in names(size)
 
 
-async def test_e6_a_pick_is_one_round_trip(client: Client, writer: RedisWriter, lookup: Lookup) -> None:
+async def test_a_pick_is_one_round_trip(client: Client, writer: RedisWriter, lookup: Lookup) -> None:
     await writer.replace_pool(pool(names(5)))
     await writer.stamp(complete=True)
     await lookup.pick_key("speech", "zh-en")
@@ -167,9 +165,7 @@ async def test_e6_a_pick_is_one_round_trip(client: Client, writer: RedisWriter, 
     assert (stats["cmdstat_fcall_ro"]["calls"], stats["cmdstat_hget"]["calls"]) == (1, 1)
 
 
-async def test_e6_a_pick_that_reserves_is_one_round_trip_too(
-    client: Client, writer: RedisWriter, lookup: Lookup
-) -> None:
+async def test_a_pick_that_reserves_is_one_round_trip_too(client: Client, writer: RedisWriter, lookup: Lookup) -> None:
     await writer.replace_pool(pool(names(5)))
     await lookup.pick_key("speech", "zh-en")
     await client.execute_command("CONFIG", "RESETSTAT")
@@ -180,7 +176,7 @@ async def test_e6_a_pick_that_reserves_is_one_round_trip_too(
     assert "cmdstat_fcall_ro" not in stats
 
 
-async def test_e3_a_nodes_capability_is_told_by_type(writer: RedisWriter, lookup: Lookup) -> None:
+async def test_a_nodes_capability_is_told_by_type(writer: RedisWriter, lookup: Lookup) -> None:
     assert await lookup.capability("edge-1") is None
     await writer.replace_node(NODE)
     await writer.stamp(complete=True)
@@ -191,7 +187,7 @@ async def test_e3_a_nodes_capability_is_told_by_type(writer: RedisWriter, lookup
     assert types == {"asr": (True, None, ("fw", "fw-2")), "tts": (False, "Stopped", ())}
 
 
-async def test_e6_a_look_up_that_cannot_know_fails_instead_of_answering_none(
+async def test_a_look_up_that_cannot_know_fails_instead_of_answering_none(
     server: RedisServer, client: Client, writer: RedisWriter
 ) -> None:
     await writer.replace_pool(pool(["a"]))
@@ -213,7 +209,7 @@ async def test_e6_a_look_up_that_cannot_know_fails_instead_of_answering_none(
         assert "s3cret" not in str(caught.value)
 
 
-async def test_e6_a_replica_answers(server: RedisServer, client: Client) -> None:
+async def test_a_replica_answers(server: RedisServer, client: Client) -> None:
     await client.execute_command("CONFIG", "SET", "repl-diskless-sync-delay", "0")
     patient = connect(server.url, timeout=10)
     with RedisServer(options=("--replicaof", "127.0.0.1", str(server.port))) as replica:
@@ -232,7 +228,7 @@ async def test_e6_a_replica_answers(server: RedisServer, client: Client) -> None
 
 
 @pytest.mark.parametrize("aware", [False, True])
-async def test_e4_the_main_path_runs_in_cluster_mode(cluster_server: RedisServer, *, aware: bool) -> None:
+async def test_the_main_path_runs_in_cluster_mode(cluster_server: RedisServer, *, aware: bool) -> None:
     cluster_server.ask("FLUSHALL")
     cluster_server.ask("FUNCTION", "FLUSH")
     client = connect(cluster_server.url, cluster=aware)
@@ -258,7 +254,7 @@ async def test_e4_the_main_path_runs_in_cluster_mode(cluster_server: RedisServer
     await client.aclose()
 
 
-async def test_e4_functions_touch_only_the_keys_that_they_were_given(
+async def test_functions_touch_only_the_keys_that_they_were_given(
     server: RedisServer, client: Client, writer: RedisWriter, lookup: Lookup
 ) -> None:
     calls = 0

@@ -21,7 +21,7 @@ def image(number: int) -> PoolDocument:
     return PoolDocument(f"pairs-{number}", f"u{number}", "pairs", str(number), members, frozenset(), frozenset())
 
 
-async def test_e1_two_thousand_pools_are_projected_found_rebuilt_and_dropped(
+async def test_two_thousand_pools_are_projected_found_rebuilt_and_dropped(
     server: RedisServer, client: Client, lookup: Lookup
 ) -> None:
     await come_and_go(server, client, lookup, 2_000)

@@ -1,4 +1,4 @@
-"""`hotpool pick` against a real server: strategies, the bound on age, exit codes (E6, F5)."""
+"""`hotpool pick` against a real server: strategies, the bound on age, exit codes (requirements E2, E6, F5)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def pick(server: RedisServer, client: Client) -> Callable[..., Awaitable[R
     return run
 
 
-async def test_e6_the_command_picks_by_every_strategy(client: Client, pick: Callable[..., Awaitable[Result]]) -> None:
+async def test_the_command_picks_by_every_strategy(client: Client, pick: Callable[..., Awaitable[Result]]) -> None:
     for strategy in ((), ("--strategy", "uniform"), ("--strategy", "least-loaded")):
         done = await pick(*strategy)
         assert (done.exit_code, done.stdout.strip() in names(9)) == (0, True)
@@ -46,7 +46,7 @@ async def test_e6_the_command_picks_by_every_strategy(client: Client, pick: Call
     assert found["node"] == Ring(names(9) - {"edge-4"}).node("user-1")
 
 
-async def test_e2_the_command_tells_how_old_the_projection_is_that_it_refuses(
+async def test_the_command_tells_how_old_the_projection_is_that_it_refuses(
     client: Client, pick: Callable[..., Awaitable[Result]]
 ) -> None:
     done = await pick("--max-age", "30")
@@ -70,7 +70,7 @@ async def test_e2_the_command_tells_how_old_the_projection_is_that_it_refuses(
         ("--max-age", "nan"),
     ],
 )
-async def test_f5_wrong_wishes_are_wrong_usage(pick: Callable[..., Awaitable[Result]], words: tuple[str, ...]) -> None:
+async def test_wrong_wishes_are_wrong_usage(pick: Callable[..., Awaitable[Result]], words: tuple[str, ...]) -> None:
     done = await pick(*words)
     assert (done.exit_code, done.stdout) == (2, "")
     assert done.stderr

@@ -224,7 +224,7 @@ def follow(server: RedisServer, monkeypatch: pytest.MonkeyPatch, courses: int) -
     assert counted("change") > before
 
 
-def test_e1_e2_whatever_happens_redis_holds_the_last_images_and_readers_never_see_a_mix(
+def test_whatever_happens_redis_holds_the_last_images_and_readers_never_see_a_mix(
     server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     follow(server, monkeypatch, 15)

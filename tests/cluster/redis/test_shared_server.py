@@ -46,7 +46,7 @@ async def first(client: Client) -> RedisWriter:
 
 @pytest.mark.parametrize("term", [1, 3, 99])
 @pytest.mark.parametrize("old", [(), ("stampMs",), ("claimMs",)])
-async def test_e4_another_clusters_living_projection_is_not_touched_whatever_our_term(
+async def test_another_clusters_living_projection_is_not_touched_whatever_our_term(
     client: Client, first: RedisWriter, term: int, old: tuple[str, ...]
 ) -> None:
     await age(client, 61, *old)
@@ -57,7 +57,7 @@ async def test_e4_another_clusters_living_projection_is_not_touched_whatever_our
     await first.stamp(complete=True)
 
 
-async def test_e4_a_projection_given_up_is_taken_over_with_a_larger_term(client: Client, first: RedisWriter) -> None:
+async def test_a_projection_given_up_is_taken_over_with_a_larger_term(client: Client, first: RedisWriter) -> None:
     second = make(client)
     await age(client, 59, "stampMs", "claimMs")
     with pytest.raises(OtherClusterError):
@@ -72,13 +72,13 @@ async def test_e4_a_projection_given_up_is_taken_over_with_a_larger_term(client:
         await first.claim(99, "one")
 
 
-async def test_e4_a_moment_to_come_is_no_sign_of_life(client: Client, first: RedisWriter) -> None:
+async def test_a_moment_to_come_is_no_sign_of_life(client: Client, first: RedisWriter) -> None:
     assert first
     await age(client, -1_000_000, "stampMs", "claimMs")
     assert await make(client).claim(4, "two") == 4
 
 
-async def test_e1_our_own_and_a_nameless_projection_is_claimed_at_once(client: Client, first: RedisWriter) -> None:
+async def test_our_own_and_a_nameless_projection_is_claimed_at_once(client: Client, first: RedisWriter) -> None:
     assert first
     assert await make(client).claim(4, "one") == 4
     await client.execute_command("HDEL", META, "cluster")

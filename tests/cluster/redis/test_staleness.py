@@ -31,7 +31,7 @@ HOW = [{}, {"strategy": "least-loaded"}, {"key": "user-1"}, {"reserve": 60}]
 
 
 @pytest.mark.parametrize("how", HOW)
-async def test_e2_an_old_projection_answers_unless_a_bound_was_asked_for(
+async def test_an_old_projection_answers_unless_a_bound_was_asked_for(
     client: Client, writer: RedisWriter, lookup: Lookup, how: dict[str, str]
 ) -> None:
     """Static stability: with no operator for hours look-ups go on, and say how old it is."""
@@ -51,7 +51,7 @@ async def test_e2_an_old_projection_answers_unless_a_bound_was_asked_for(
     assert 3600 <= refused.age_seconds < 3660
 
 
-async def test_e2_a_bound_is_met_by_an_age_up_to_it(client: Client, writer: RedisWriter, lookup: Lookup) -> None:
+async def test_a_bound_is_met_by_an_age_up_to_it(client: Client, writer: RedisWriter, lookup: Lookup) -> None:
     await writer.stamp(complete=True)
     await age(client, -3600)  # the clock of Redis went back: the age is 0, as far as anybody can know
     assert node_of(await lookup.pick("zh-en", max_age=0)) in names(3)
@@ -59,7 +59,7 @@ async def test_e2_a_bound_is_met_by_an_age_up_to_it(client: Client, writer: Redi
     assert reason_of(await lookup.pick("zh-en", max_age=0.1)) is Reason.STALE
 
 
-async def test_e2_who_asks_for_a_bound_gets_nothing_of_unknown_age_or_incomplete(
+async def test_who_asks_for_a_bound_gets_nothing_of_unknown_age_or_incomplete(
     writer: RedisWriter, lookup: Lookup
 ) -> None:
     assert reason_of(await lookup.pick("zh-en", max_age=60)) is Reason.STALE
@@ -72,7 +72,7 @@ async def test_e2_who_asks_for_a_bound_gets_nothing_of_unknown_age_or_incomplete
     assert node_of(await lookup.pick("zh-en", max_age=60)) in names(3)
 
 
-async def test_e2_an_old_projection_does_not_know_which_pools_there_are(
+async def test_an_old_projection_does_not_know_which_pools_there_are(
     client: Client, writer: RedisWriter, lookup: Lookup
 ) -> None:
     await writer.stamp(complete=True)

@@ -1,4 +1,4 @@
-"""The blocking client says what the asyncio one says, on one server and on a cluster (E6)."""
+"""The blocking client says what the asyncio one says, on one server and on a cluster (requirements E4, E6)."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def waiting(client: Client) -> Lookup:
     return Lookup(client, namespace="speech", chance=lambda: 0.4)
 
 
-def test_e6_both_clients_have_the_same_methods() -> None:
+def test_both_clients_have_the_same_methods() -> None:
     surfaces = []
     for kind in (Lookup, SyncLookup):
         methods = {name: found for name, found in vars(kind).items() if not name.startswith("_")}
@@ -67,7 +67,7 @@ def test_e6_both_clients_have_the_same_methods() -> None:
         {"max_age": 60},
     ],
 )
-async def test_e6_both_clients_get_the_same_answers(
+async def test_both_clients_get_the_same_answers(
     writer: RedisWriter, waiting: Lookup, blocking: SyncLookup, how: dict[str, str]
 ) -> None:
     assert blocking.pick("zh-en", **how) == await waiting.pick("zh-en", **how)  # type: ignore[arg-type]
@@ -75,7 +75,7 @@ async def test_e6_both_clients_get_the_same_answers(
     assert writer
 
 
-async def test_e6_both_clients_tell_the_same_of_members_and_nodes(
+async def test_both_clients_tell_the_same_of_members_and_nodes(
     writer: RedisWriter, waiting: Lookup, blocking: SyncLookup
 ) -> None:
     assert blocking.members("zh-en") == await waiting.members("zh-en")
@@ -88,7 +88,7 @@ async def test_e6_both_clients_tell_the_same_of_members_and_nodes(
     assert writer
 
 
-async def test_e6_a_reservation_of_one_client_is_renewed_and_released_by_the_other(
+async def test_a_reservation_of_one_client_is_renewed_and_released_by_the_other(
     writer: RedisWriter, waiting: Lookup, blocking: SyncLookup
 ) -> None:
     made = picked(blocking.pick("zh-en", strategy="least-loaded", reserve=60)).reservation
@@ -104,7 +104,7 @@ async def test_e6_a_reservation_of_one_client_is_renewed_and_released_by_the_oth
     assert writer
 
 
-async def test_e6_threads_share_one_blocking_client(writer: RedisWriter, blocking: SyncLookup) -> None:
+async def test_threads_share_one_blocking_client(writer: RedisWriter, blocking: SyncLookup) -> None:
     with ThreadPoolExecutor(8) as threads:
         answers = list(threads.map(lambda _: blocking.pick_key("speech", "zh-en", key="user-1", reserve=60), range(90)))
     assert len({node_of(answer) for answer in answers}) == 1
@@ -112,7 +112,7 @@ async def test_e6_threads_share_one_blocking_client(writer: RedisWriter, blockin
     assert writer
 
 
-async def test_e6_a_blocking_look_up_that_cannot_know_fails(server: RedisServer, client: Client) -> None:
+async def test_a_blocking_look_up_that_cannot_know_fails(server: RedisServer, client: Client) -> None:
     with SyncLookup.from_url(server.url, namespace="speech") as lookup:
         with pytest.raises(LookupUnavailableError, match="has an operator reached"):
             lookup.pick("zh-en")
@@ -135,7 +135,7 @@ async def test_e6_a_blocking_look_up_that_cannot_know_fails(server: RedisServer,
     assert "s3cret" not in str(unreadable.value)
 
 
-async def test_e4_the_blocking_client_runs_in_cluster_mode() -> None:
+async def test_the_blocking_client_runs_in_cluster_mode() -> None:
     with RedisServer(cluster=True) as server:
         client = connect(server.url, cluster=True)
         writer = await claimed(client)
@@ -149,7 +149,7 @@ async def test_e4_the_blocking_client_runs_in_cluster_mode() -> None:
         await client.aclose()
 
 
-async def test_e6_a_pick_is_one_round_trip_in_cluster_mode_too() -> None:
+async def test_a_pick_is_one_round_trip_in_cluster_mode_too() -> None:
     with RedisServer(cluster=True) as server, Redis.from_url(server.url) as plain:
         client = connect(server.url, cluster=True)
         writer = await claimed(client)

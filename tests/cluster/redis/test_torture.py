@@ -18,7 +18,7 @@ from localfleet.redis_groups import ClusterGroup
 
 
 @pytest.mark.parametrize(("seed", "persist"), [(1, False), (2, True)])
-async def test_e1_e2_readers_are_never_told_what_is_not_true_of_a_server_that_is_hurt_all_the_time(
+async def test_readers_are_never_told_what_is_not_true_of_a_server_that_is_hurt_all_the_time(
     seed: int, *, persist: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = await course_of(seed, monkeypatch, persist=persist)
@@ -26,7 +26,7 @@ async def test_e1_e2_readers_are_never_told_what_is_not_true_of_a_server_that_is
     assert sum(leader.refused for leader in made.leaders) > 100
 
 
-async def test_e1_e2_readers_are_never_told_what_is_not_true_while_a_cluster_fails_over(
+async def test_readers_are_never_told_what_is_not_true_while_a_cluster_fails_over(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Once to a replica that missed writes and a claim, and once, in order, back.

@@ -1,4 +1,7 @@
-"""The writer against a real server: atomic, fenced, versioned, and able to start again from anything."""
+"""The writer against a real server: atomic, fenced, versioned, and able to start again from anything.
+
+Requirements D10, D11, E1, E2, E3, E5, E6.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +62,7 @@ async def everything(client: Client) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("size", [100, 1200])
-async def test_e2_a_concurrent_reader_never_sees_a_mix(client: Client, lookup: Lookup, size: int) -> None:
+async def test_a_concurrent_reader_never_sees_a_mix(client: Client, lookup: Lookup, size: int) -> None:
     writer = await claimed(client)
     images = [pool("old", size=size), pool("new", size=size)]
     await writer.replace_pool(images[0])
@@ -79,7 +82,7 @@ async def test_e2_a_concurrent_reader_never_sees_a_mix(client: Client, lookup: L
 
 
 @pytest.mark.parametrize("name", WRITES)
-async def test_e2_a_former_leaders_late_write_is_refused_by_redis(client: Client, name: str) -> None:
+async def test_a_former_leaders_late_write_is_refused_by_redis(client: Client, name: str) -> None:
     former = await claimed(client, 3)
     await former.replace_pool(pool("a"))
     await former.replace_node(NODE)
@@ -91,7 +94,7 @@ async def test_e2_a_former_leaders_late_write_is_refused_by_redis(client: Client
 
 
 @pytest.mark.parametrize("name", WRITES)
-async def test_e2_a_server_without_a_term_refuses_until_it_is_claimed(client: Client, name: str) -> None:
+async def test_a_server_without_a_term_refuses_until_it_is_claimed(client: Client, name: str) -> None:
     writer = await claimed(client)
     await client.execute_command("FLUSHALL")
     with pytest.raises(TermNotClaimedError):
@@ -101,7 +104,7 @@ async def test_e2_a_server_without_a_term_refuses_until_it_is_claimed(client: Cl
     await WRITES[name](writer)
 
 
-async def test_e1_a_server_that_went_back_to_an_older_term_is_to_be_claimed_again(client: Client) -> None:
+async def test_a_server_that_went_back_to_an_older_term_is_to_be_claimed_again(client: Client) -> None:
     writer = await claimed(client, 8)
     await client.execute_command("HSET", KEYS.meta, "term", "7")
     with pytest.raises(TermNotClaimedError):
@@ -110,14 +113,14 @@ async def test_e1_a_server_that_went_back_to_an_older_term_is_to_be_claimed_agai
     await writer.replace_pool(pool("a"))
 
 
-async def test_e2_a_claim_too_small_answers_what_redis_knows_and_changes_nothing(client: Client) -> None:
+async def test_a_claim_too_small_answers_what_redis_knows_and_changes_nothing(client: Client) -> None:
     leader = await claimed(client, 8)
     assert await make(client).claim(5) == 8
     assert await leader.stored_term() == 8
     await leader.stamp(complete=True)
 
 
-async def test_e2_two_processes_that_came_to_one_term_are_told_apart(client: Client) -> None:
+async def test_two_processes_that_came_to_one_term_are_told_apart(client: Client) -> None:
     leader = await claimed(client, 8)
     assert await make(client).claim(8) > 8
     assert await leader.claim(8) == 8
@@ -125,7 +128,7 @@ async def test_e2_two_processes_that_came_to_one_term_are_told_apart(client: Cli
 
 
 @pytest.mark.parametrize("damage", [("SET", KEYS.meta, "x"), ("HSET", KEYS.meta, "term", "-1e9")])
-async def test_e1_a_damaged_meta_key_counts_as_no_term_and_is_claimed(client: Client, damage: tuple[str, ...]) -> None:
+async def test_a_damaged_meta_key_counts_as_no_term_and_is_claimed(client: Client, damage: tuple[str, ...]) -> None:
     writer = await claimed(client)
     await client.execute_command("DEL", KEYS.meta)
     await client.execute_command(*damage)
@@ -157,7 +160,7 @@ async def test_promise_2_leadership_that_ends_between_two_chunks_stops_the_repla
     assert 0 < await client.execute_command("PTTL", staged[0]) <= 60_000
 
 
-async def test_e2_a_large_pool_leaves_no_staged_key_and_never_expires(client: Client, lookup: Lookup) -> None:
+async def test_a_large_pool_leaves_no_staged_key_and_never_expires(client: Client, lookup: Lookup) -> None:
     writer = await claimed(client)
     await writer.replace_pool(pool("old"))
     image = pool("new", size=1200)
@@ -167,7 +170,7 @@ async def test_e2_a_large_pool_leaves_no_staged_key_and_never_expires(client: Cl
     assert [await client.execute_command("PTTL", key) for key in KEYS.pool("zh-en")] == [-1] * 4
 
 
-async def test_e2_a_swap_whose_staged_members_are_gone_is_refused(client: Client, lookup: Lookup) -> None:
+async def test_a_swap_whose_staged_members_are_gone_is_refused(client: Client, lookup: Lookup) -> None:
     writer = await claimed(client)
     await writer.replace_pool(pool("old"))
     keys = (KEYS.meta, KEYS.pools, KEYS.index, *KEYS.pool("zh-en"), *KEYS.staged("zh-en", 3, 2))
@@ -177,7 +180,7 @@ async def test_e2_a_swap_whose_staged_members_are_gone_is_refused(client: Client
     assert holds(pool("old"), await lookup.members("zh-en"))
 
 
-async def test_e2_an_older_version_is_refused_and_the_next_one_is_higher(client: Client, lookup: Lookup) -> None:
+async def test_an_older_version_is_refused_and_the_next_one_is_higher(client: Client, lookup: Lookup) -> None:
     writer = await claimed(client)
     await writer.replace_pool(pool("a"))
     await client.execute_command("HSET", KEYS.pool("zh-en")[0], "version", "40")
@@ -191,7 +194,7 @@ async def test_e2_an_older_version_is_refused_and_the_next_one_is_higher(client:
     assert found.version == 121
 
 
-async def test_e2_a_late_node_write_is_refused_too(client: Client) -> None:
+async def test_a_late_node_write_is_refused_too(client: Client) -> None:
     writer = await claimed(client)
     await client.execute_command("HSET", KEYS.node("edge-1"), ".facts", "3 40 digest")
     with pytest.raises(VersionConflictError):
@@ -200,7 +203,7 @@ async def test_e2_a_late_node_write_is_refused_too(client: Client) -> None:
     assert await client.execute_command("EXISTS", KEYS.node("edge-1")) == 0
 
 
-async def test_d10_a_pool_recreated_under_its_name_replaces_the_old_one_at_any_version(
+async def test_a_pool_recreated_under_its_name_replaces_the_old_one_at_any_version(
     client: Client, lookup: Lookup
 ) -> None:
     writer = await claimed(client)
@@ -211,7 +214,7 @@ async def test_d10_a_pool_recreated_under_its_name_replaces_the_old_one_at_any_v
     assert holds(image, await lookup.members("zh-en"))
 
 
-async def test_e1_a_lower_term_after_meta_was_lost_still_replaces_what_is_there(client: Client, lookup: Lookup) -> None:
+async def test_a_lower_term_after_meta_was_lost_still_replaces_what_is_there(client: Client, lookup: Lookup) -> None:
     await (await claimed(client, 8)).replace_pool(pool("a"))
     await client.execute_command("DEL", KEYS.meta)
     await (await claimed(client, 2)).replace_pool(pool("b"))
@@ -221,7 +224,7 @@ async def test_e1_a_lower_term_after_meta_was_lost_still_replaces_what_is_there(
 @pytest.mark.parametrize("size", [10, 1200])
 @pytest.mark.parametrize("key", [*KEYS.pool("zh-en"), KEYS.pools, KEYS.index])
 @pytest.mark.parametrize("kind", ["SET", "LPUSH"])
-async def test_e1_garbage_of_another_type_is_overwritten(
+async def test_garbage_of_another_type_is_overwritten(
     client: Client, lookup: Lookup, size: int, key: str, kind: str
 ) -> None:
     writer = await claimed(client)
@@ -239,7 +242,7 @@ async def test_e1_garbage_of_another_type_is_overwritten(
 
 
 @pytest.mark.parametrize("key", [KEYS.node("edge-1"), KEYS.nodes])
-async def test_e1_garbage_in_a_nodes_keys_is_overwritten(client: Client, lookup: Lookup, key: str) -> None:
+async def test_garbage_in_a_nodes_keys_is_overwritten(client: Client, lookup: Lookup, key: str) -> None:
     writer = await claimed(client)
     await client.execute_command("SET", key, "garbage")
     await writer.replace_node(NODE)
@@ -249,7 +252,7 @@ async def test_e1_garbage_in_a_nodes_keys_is_overwritten(client: Client, lookup:
     assert found.types["asr"].services == ("fw",)
 
 
-async def test_e3_a_nodes_capability_is_replaced_whole_never_merged(client: Client, lookup: Lookup) -> None:
+async def test_a_nodes_capability_is_replaced_whole_never_merged(client: Client, lookup: Lookup) -> None:
     writer = await claimed(client)
     await writer.replace_node(NODE)
     await writer.replace_node(NodeDocument("edge-1", (("tts", False, "Failed", ()),)))
@@ -260,7 +263,7 @@ async def test_e3_a_nodes_capability_is_replaced_whole_never_merged(client: Clie
     assert await lookup.capability("edge-1") is None
 
 
-async def test_e6_the_index_follows_a_pool_whose_key_changed_and_goes_with_it(client: Client) -> None:
+async def test_the_index_follows_a_pool_whose_key_changed_and_goes_with_it(client: Client) -> None:
     writer = await claimed(client)
     await writer.replace_pool(pool("a", key="zh-en"))
     await writer.replace_pool(pool("a", key="zh-de"))
@@ -273,7 +276,7 @@ async def test_e6_the_index_follows_a_pool_whose_key_changed_and_goes_with_it(cl
     assert await client.execute_command("HGETALL", KEYS.index) == {b"speech/zh-de": b"another"}
 
 
-async def test_d11_a_dropped_pool_leaves_nothing_but_only_the_one_meant(client: Client, lookup: Lookup) -> None:
+async def test_a_dropped_pool_leaves_nothing_but_only_the_one_meant(client: Client, lookup: Lookup) -> None:
     writer = await claimed(client)
     await writer.replace_pool(pool("a"))
     await writer.drop_pool("zh-en", uid="another")
@@ -285,7 +288,7 @@ async def test_d11_a_dropped_pool_leaves_nothing_but_only_the_one_meant(client: 
     assert answer.reason is Reason.POOL_UNKNOWN
 
 
-async def test_e2_after_an_unknown_outcome_the_newer_write_stands(server: RedisServer, client: Client) -> None:
+async def test_after_an_unknown_outcome_the_newer_write_stands(server: RedisServer, client: Client) -> None:
     await claimed(client)
     hasty = connect(server.url, timeout=1)
     writer = make(hasty)
@@ -302,7 +305,7 @@ async def test_e2_after_an_unknown_outcome_the_newer_write_stands(server: RedisS
     await hasty.aclose()
 
 
-async def test_e5_a_server_that_was_killed_comes_back_empty_and_is_filled_again(
+async def test_a_server_that_was_killed_comes_back_empty_and_is_filled_again(
     server: RedisServer, client: Client, lookup: Lookup
 ) -> None:
     writer = await claimed(client)

@@ -1,4 +1,7 @@
-"""Services outlive the agent, and the next one takes them over (behaviour A11): real processes."""
+"""Services outlive the agent, and the next one takes them over (requirement A11): real processes.
+
+Requirements A8, B10.
+"""
 
 import asyncio
 import json
@@ -76,7 +79,7 @@ async def until_reported(it: Running, api: FakeApi, count: int) -> dict[str, Any
     return api.writes[count].report
 
 
-async def test_a11_the_next_agent_adopts_what_runs_without_a_gap(api: FakeApi, tmp_path: Path, port: int) -> None:
+async def test_the_next_agent_adopts_what_runs_without_a_gap(api: FakeApi, tmp_path: Path, port: int) -> None:
     async with (
         crashed(api, tmp_path, auto(port)) as (pid, count),
         agent_running(tmp_path, api.kubeconfig(tmp_path), auto(port)) as it,
@@ -91,7 +94,7 @@ async def test_a11_the_next_agent_adopts_what_runs_without_a_gap(api: FakeApi, t
         await it.shut_down()
 
 
-async def test_a11_an_adopted_service_that_dies_is_run_again(api: FakeApi, tmp_path: Path, port: int) -> None:
+async def test_an_adopted_service_that_dies_is_run_again(api: FakeApi, tmp_path: Path, port: int) -> None:
     async with (
         crashed(api, tmp_path, auto(port)) as (pid, _),
         agent_running(tmp_path, api.kubeconfig(tmp_path), auto(port)) as it,
@@ -102,7 +105,7 @@ async def test_a11_an_adopted_service_that_dies_is_run_again(api: FakeApi, tmp_p
         await it.shut_down()
 
 
-async def test_a11_a_pid_that_a_stranger_has_now_is_left_alone(api: FakeApi, tmp_path: Path, port: int) -> None:
+async def test_a_pid_that_a_stranger_has_now_is_left_alone(api: FakeApi, tmp_path: Path, port: int) -> None:
     async with crashed(api, tmp_path, auto(port)) as (pid, _):
         os.killpg(pid, signal.SIGKILL)
         await eventually(lambda: gone(pid))
@@ -117,7 +120,7 @@ async def test_a11_a_pid_that_a_stranger_has_now_is_left_alone(api: FakeApi, tmp
         await stranger.wait()
 
 
-async def test_a11_what_does_not_answer_is_ended_and_run_anew(api: FakeApi, tmp_path: Path, port: int) -> None:
+async def test_what_does_not_answer_is_ended_and_run_anew(api: FakeApi, tmp_path: Path, port: int) -> None:
     async with crashed(api, tmp_path, auto(port)) as (pid, count):
         os.kill(pid, signal.SIGSTOP)
         async with agent_running(tmp_path, api.kubeconfig(tmp_path), auto(port)) as it:
@@ -128,7 +131,7 @@ async def test_a11_what_does_not_answer_is_ended_and_run_anew(api: FakeApi, tmp_
             await it.shut_down()
 
 
-async def test_a11_a_service_that_still_loads_goes_on_loading(api: FakeApi, tmp_path: Path, port: int) -> None:
+async def test_a_service_that_still_loads_goes_on_loading(api: FakeApi, tmp_path: Path, port: int) -> None:
     entry = auto(port, "--start-delay", "1.5")
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), entry) as it:
         await it.until("s", "Starting")
@@ -141,7 +144,7 @@ async def test_a11_a_service_that_still_loads_goes_on_loading(api: FakeApi, tmp_
 
 
 @pytest.mark.parametrize("change", ["wish", "recipe", "catalogue"])
-async def test_a11_what_is_not_wanted_as_it_is_is_ended(api: FakeApi, tmp_path: Path, port: int, change: str) -> None:
+async def test_what_is_not_wanted_as_it_is_is_ended(api: FakeApi, tmp_path: Path, port: int, change: str) -> None:
     entries = {"wish": auto(port), "recipe": auto(port, "--type", "other"), "catalogue": ""}
     async with crashed(api, tmp_path, auto(port)) as (pid, _):
         if change == "wish":
@@ -157,7 +160,7 @@ async def test_a11_what_is_not_wanted_as_it_is_is_ended(api: FakeApi, tmp_path: 
             await it.shut_down()
 
 
-async def test_a11_a_service_run_just_before_the_agent_died_is_found_by_its_mark(
+async def test_a_service_run_just_before_the_agent_died_is_found_by_its_mark(
     api: FakeApi, tmp_path: Path, port: int
 ) -> None:
     async with crashed(api, tmp_path, auto(port)) as (pid, _):
@@ -168,7 +171,7 @@ async def test_a11_a_service_run_just_before_the_agent_died_is_found_by_its_mark
             await it.shut_down()
 
 
-async def test_a11_a_dead_process_that_nobody_has_reaped_is_not_the_service(
+async def test_a_dead_process_that_nobody_has_reaped_is_not_the_service(
     api: FakeApi, tmp_path: Path, port: int
 ) -> None:
     async with crashed(api, tmp_path, auto(port)) as (pid, _):
@@ -181,7 +184,7 @@ async def test_a11_a_dead_process_that_nobody_has_reaped_is_not_the_service(
                 await it.shut_down()
 
 
-async def test_a11_a_service_of_another_recipe_that_the_file_does_not_name_is_run_anew(
+async def test_a_service_of_another_recipe_that_the_file_does_not_name_is_run_anew(
     api: FakeApi, tmp_path: Path, port: int
 ) -> None:
     async with crashed(api, tmp_path, auto(port)) as (pid, _):
@@ -193,7 +196,7 @@ async def test_a11_a_service_of_another_recipe_that_the_file_does_not_name_is_ru
             await it.shut_down()
 
 
-async def test_a11_what_was_found_by_its_mark_is_known_to_the_agent_after_the_next(
+async def test_what_was_found_by_its_mark_is_known_to_the_agent_after_the_next(
     api: FakeApi, tmp_path: Path, port: int
 ) -> None:
     async with crashed(api, tmp_path, auto(port)) as (pid, _):
@@ -204,7 +207,7 @@ async def test_a11_what_was_found_by_its_mark_is_known_to_the_agent_after_the_ne
         assert remembered(tmp_path)["since"]
 
 
-async def test_a11_what_ran_before_its_agent_could_write_so_is_not_withdrawn(
+async def test_what_ran_before_its_agent_could_write_so_is_not_withdrawn(
     api: FakeApi, tmp_path: Path, port: int
 ) -> None:
     patient = "  ready: {http: {path: /health}, timeoutSeconds: 4, startSeconds: 20}\n"
@@ -221,7 +224,7 @@ async def test_a11_what_ran_before_its_agent_could_write_so_is_not_withdrawn(
             await it.shut_down()
 
 
-async def test_a11_what_still_loads_does_not_hold_up_the_first_report(api: FakeApi, tmp_path: Path, port: int) -> None:
+async def test_what_still_loads_does_not_hold_up_the_first_report(api: FakeApi, tmp_path: Path, port: int) -> None:
     entry = auto(port, "--start-delay", "30")
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), entry) as it:
         await eventually(lambda: it.agent.services.services and it.service("s").machine.pid)
@@ -232,9 +235,7 @@ async def test_a11_what_still_loads_does_not_hold_up_the_first_report(api: FakeA
         await it.shut_down()
 
 
-async def test_a11_a8_a_heavy_service_waits_for_one_that_was_left_loading(
-    api: FakeApi, tmp_path: Path, port: int
-) -> None:
+async def test_a_heavy_service_waits_for_one_that_was_left_loading(api: FakeApi, tmp_path: Path, port: int) -> None:
     heavy = "  heavy: true\n  run:"
     loading = auto(port, "--start-delay", "1.5").replace("  run:", heavy)
     first = auto(free_port()).replace("id: s", "id: first").replace("  run:", heavy)
@@ -246,7 +247,7 @@ async def test_a11_a8_a_heavy_service_waits_for_one_that_was_left_loading(
         await it.shut_down()
 
 
-async def test_a11_a_pid_of_an_earlier_boot_is_nobodys(api: FakeApi, tmp_path: Path, port: int) -> None:
+async def test_a_pid_of_an_earlier_boot_is_nobodys(api: FakeApi, tmp_path: Path, port: int) -> None:
     """Pid and start time, which counts from the boot, may be the same again after the next one."""
     async with crashed(api, tmp_path, auto(port)) as (pid, _):
         os.killpg(pid, signal.SIGKILL)
@@ -263,7 +264,7 @@ async def test_a11_a_pid_of_an_earlier_boot_is_nobodys(api: FakeApi, tmp_path: P
         await stranger.wait()
 
 
-async def test_a11_children_of_a_service_that_died_meanwhile_are_ended(api: FakeApi, tmp_path: Path, port: int) -> None:
+async def test_children_of_a_service_that_died_meanwhile_are_ended(api: FakeApi, tmp_path: Path, port: int) -> None:
     async with crashed(api, tmp_path, auto(port, "--child")) as (pid, _):
         (child,) = psutil.Process(pid).children()
         os.kill(pid, signal.SIGKILL)
@@ -274,7 +275,7 @@ async def test_a11_children_of_a_service_that_died_meanwhile_are_ended(api: Fake
             await it.shut_down()
 
 
-async def test_a11_a_part_of_the_agent_that_dies_takes_no_service_with_it(
+async def test_a_part_of_the_agent_that_dies_takes_no_service_with_it(
     api: FakeApi, tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), auto(port)) as it:
@@ -297,9 +298,7 @@ async def test_a11_a_part_of_the_agent_that_dies_takes_no_service_with_it(
         await it.shut_down()
 
 
-async def test_a11_b10_keep_leaves_services_running_and_announces_nothing(
-    api: FakeApi, tmp_path: Path, port: int
-) -> None:
+async def test_keep_leaves_services_running_and_announces_nothing(api: FakeApi, tmp_path: Path, port: int) -> None:
     keep = "onAgentExit: keep\n"
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), auto(port), head=keep) as it:
         await it.until("s", "Running")

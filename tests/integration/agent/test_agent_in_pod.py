@@ -1,4 +1,7 @@
-"""The agent as a pod (behaviour A11, B9, B12): its own token says whose node it is, and nothing has to be kept."""
+"""The agent as a pod (requirements A11, B9, B12): its own token says whose node it is, and nothing has to be kept.
+
+Requirement F5.
+"""
 
 import asyncio
 import base64
@@ -57,7 +60,7 @@ def log_in(api: FakeApi, authority: Authority, tmp_path: Path, monkeypatch: pyte
     return put
 
 
-async def test_b12_a_new_pod_of_the_same_node_is_the_same_instance_with_nothing_kept(
+async def test_a_new_pod_of_the_same_node_is_the_same_instance_with_nothing_kept(
     api: FakeApi, tmp_path: Path, log_in: LogIn
 ) -> None:
     api.pods.put(pod("whisper"))
@@ -73,7 +76,7 @@ async def test_b12_a_new_pod_of_the_same_node_is_the_same_instance_with_nothing_
     assert all(report["capabilities"][0]["ready"] and not report["leaving"] for report in reports)
 
 
-async def test_b12_of_two_pods_of_one_node_the_later_one_reports_and_nothing_flaps(
+async def test_of_two_pods_of_one_node_the_later_one_reports_and_nothing_flaps(
     api: FakeApi, tmp_path: Path, log_in: LogIn
 ) -> None:
     """As in a rolling update with a surge."""
@@ -92,7 +95,7 @@ async def test_b12_of_two_pods_of_one_node_the_later_one_reports_and_nothing_fla
     assert all(write.report["capabilities"][0]["ready"] for write in api.writes)
 
 
-async def test_b12_another_machine_that_says_it_is_this_node_is_refused(
+async def test_another_machine_that_says_it_is_this_node_is_refused(
     api: FakeApi, tmp_path: Path, log_in: LogIn
 ) -> None:
     log_in(token("uid-of-the-node"))
@@ -104,7 +107,7 @@ async def test_b12_another_machine_that_says_it_is_this_node_is_refused(
     assert len(api.writes) == 1
 
 
-async def test_b12_a_token_that_names_no_node_leaves_the_instance_of_the_state_file(
+async def test_a_token_that_names_no_node_leaves_the_instance_of_the_state_file(
     api: FakeApi, tmp_path: Path, log_in: LogIn
 ) -> None:
     log_in("unbound")
@@ -113,7 +116,7 @@ async def test_b12_a_token_that_names_no_node_leaves_the_instance_of_the_state_f
         assert (api.report("n1") or {})["instance"] == it.agent.store.state.instance
 
 
-async def test_b9_the_pods_are_watched_on_with_a_rotated_token(api: FakeApi, tmp_path: Path, log_in: LogIn) -> None:
+async def test_the_pods_are_watched_on_with_a_rotated_token(api: FakeApi, tmp_path: Path, log_in: LogIn) -> None:
     log_in(token("u", 1))
     api.pods.put(pod("whisper"))
     async with agent_running(tmp_path / "one", None, None, pod_namespaces="speech,llm") as it:
@@ -141,7 +144,7 @@ def in_pod(environment: dict[str, str]) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-async def test_a11_the_end_of_an_agent_without_a_catalogue_announces_nothing(
+async def test_the_end_of_an_agent_without_a_catalogue_announces_nothing(
     tmp_path: Path, in_pod: dict[str, str], number: int
 ) -> None:
     async with fake_api() as api:
@@ -162,7 +165,7 @@ async def test_a11_the_end_of_an_agent_without_a_catalogue_announces_nothing(
         assert [write.report["summary"] for write in api.writes] == ["2/2", "2/2"]
 
 
-async def test_f5_the_commands_ask_the_node_of_the_environment_and_show_pods(
+async def test_the_commands_ask_the_node_of_the_environment_and_show_pods(
     tmp_path: Path, in_pod: dict[str, str]
 ) -> None:
     async with fake_api() as api:
@@ -190,12 +193,12 @@ async def test_f5_the_commands_ask_the_node_of_the_environment_and_show_pods(
         await finish(process)
 
 
-async def test_f5_an_agent_that_could_report_nothing_does_not_start(hotpool_agent: Command) -> None:
+async def test_an_agent_that_could_report_nothing_does_not_start(hotpool_agent: Command) -> None:
     result = await hotpool_agent("run", "--node", "n1")
     assert (result.code, "--catalogue" in result.err, "--pod-namespaces" in result.err) == (2, True, True)
 
 
 @pytest.mark.parametrize("names", ["Speech", "a.b", "a/b", "a" * 64, "-"])
-async def test_f5_a_namespace_that_is_none_is_told_at_the_start(hotpool_agent: Command, names: str) -> None:
+async def test_a_namespace_that_is_none_is_told_at_the_start(hotpool_agent: Command, names: str) -> None:
     result = await hotpool_agent("run", "--node", "n1", "--pod-namespaces", f"speech,{names}")
     assert (result.code, "--pod-namespaces: " in result.err, names in result.err) == (2, True, True)

@@ -1,4 +1,4 @@
-"""What answers do to the agent (behaviour B9): senseless ones end nothing, and none makes it ask in a storm."""
+"""What answers do to the agent (requirement B9): senseless ones end nothing, and none makes it ask in a storm."""
 
 import asyncio
 import json
@@ -50,7 +50,7 @@ SENSELESS = [
 ]
 
 
-async def test_b9_senseless_answers_end_nothing_and_are_taken_for_none(way: Line, works: Plant, tmp_path: Path) -> None:
+async def test_senseless_answers_end_nothing_and_are_taken_for_none(way: Line, works: Plant, tmp_path: Path) -> None:
     """As from something that is between the agent and its API server; above all, none is an accepted report."""
     async with agent_running(tmp_path, way.kubeconfig, works.catalogue(), **HURRIED) as it:
         await way.api.until(lambda: stored(way.api) == works.up, 30)
@@ -84,7 +84,7 @@ async def test_b9_senseless_answers_end_nothing_and_are_taken_for_none(way: Line
     ],
     ids=["gone", "stale", "busy", "denied", "elsewhere", "senseless", "short watch", "expired watch", "no watch"],
 )
-async def test_b9_no_answer_makes_the_agent_storm(way: Line, works: Plant, tmp_path: Path, fault: Fault) -> None:
+async def test_no_answer_makes_the_agent_storm(way: Line, works: Plant, tmp_path: Path, fault: Fault) -> None:
     settings = HURRIED | {"backoff_seconds": 0.3}
     async with agent_running(tmp_path, way.kubeconfig, works.catalogue(), **settings) as it:
         await way.api.until(lambda: stored(way.api) == works.up and way.api.watches == 1, 30)
@@ -101,7 +101,7 @@ async def test_b9_no_answer_makes_the_agent_storm(way: Line, works: Plant, tmp_p
         await it.shut_down()
 
 
-async def test_b9_attempts_to_reach_a_server_that_is_away_are_few(works: Plant, tmp_path: Path) -> None:
+async def test_attempts_to_reach_a_server_that_is_away_are_few(works: Plant, tmp_path: Path) -> None:
     async with fake_api() as api:
         port = int(api.url.rpartition(":")[2])
     settings = HURRIED | {"backoff_seconds": 0.3}

@@ -1,4 +1,7 @@
-"""Hot-plug by the catalogue (behaviour A10) and commands from the cluster (behaviour A2): real processes."""
+"""Hot-plug by the catalogue (requirement A10) and commands from the cluster (requirement A2): real processes.
+
+Requirement A8.
+"""
 
 import asyncio
 import copy
@@ -37,7 +40,7 @@ def intend(api: FakeApi, **spec: Any) -> None:
     api.put("nodecapabilities", "n1", changed)
 
 
-async def test_a10_services_are_added_and_removed_while_others_go_on(api: FakeApi, tmp_path: Path, port: int) -> None:
+async def test_services_are_added_and_removed_while_others_go_on(api: FakeApi, tmp_path: Path, port: int) -> None:
     other = free_port()
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), auto("s", port)) as it:
         await api.until(lambda: capability(api) == (True, None))
@@ -58,7 +61,7 @@ async def test_a10_services_are_added_and_removed_while_others_go_on(api: FakeAp
         await it.shut_down()
 
 
-async def test_a10_what_the_process_need_not_know_changes_in_place(api: FakeApi, tmp_path: Path, port: int) -> None:
+async def test_what_the_process_need_not_know_changes_in_place(api: FakeApi, tmp_path: Path, port: int) -> None:
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), auto("s", port)) as it:
         await api.until(lambda: capability(api) == (True, None))
         pid = it.service("s").machine.pid
@@ -70,7 +73,7 @@ async def test_a10_what_the_process_need_not_know_changes_in_place(api: FakeApi,
         await it.shut_down()
 
 
-async def test_a10_a_service_that_is_run_otherwise_is_stopped_and_run_anew_and_keeps_its_wish(
+async def test_a_service_that_is_run_otherwise_is_stopped_and_run_anew_and_keeps_its_wish(
     api: FakeApi, tmp_path: Path, port: int
 ) -> None:
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), auto("s", port)) as it:
@@ -85,7 +88,7 @@ async def test_a10_a_service_that_is_run_otherwise_is_stopped_and_run_anew_and_k
         await it.shut_down()
 
 
-async def test_a10_a_port_may_move_from_a_service_to_another(api: FakeApi, tmp_path: Path, port: int) -> None:
+async def test_a_port_may_move_from_a_service_to_another(api: FakeApi, tmp_path: Path, port: int) -> None:
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), auto("old", port)) as it:
         await it.until("old", "Running")
         write_catalogue(tmp_path, auto("new", port))
@@ -96,9 +99,7 @@ async def test_a10_a_port_may_move_from_a_service_to_another(api: FakeApi, tmp_p
         await it.shut_down()
 
 
-async def test_a10_a_bad_catalogue_is_refused_whole_and_the_old_one_holds(
-    api: FakeApi, tmp_path: Path, port: int
-) -> None:
+async def test_a_bad_catalogue_is_refused_whole_and_the_old_one_holds(api: FakeApi, tmp_path: Path, port: int) -> None:
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), auto("s", port)) as it:
         await it.until("s", "Running")
         pid = it.service("s").machine.pid
@@ -114,7 +115,7 @@ async def test_a10_a_bad_catalogue_is_refused_whole_and_the_old_one_holds(
         await it.shut_down()
 
 
-async def test_a10_of_two_reloads_the_catalogue_that_was_written_last_holds(
+async def test_of_two_reloads_the_catalogue_that_was_written_last_holds(
     api: FakeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first of them reads slowly, as from a network drive."""
@@ -142,7 +143,7 @@ async def test_a10_of_two_reloads_the_catalogue_that_was_written_last_holds(
         await it.shut_down()
 
 
-async def test_a10_a_reload_during_the_first_look_waits_for_it(api: FakeApi, tmp_path: Path, port: int) -> None:
+async def test_a_reload_during_the_first_look_waits_for_it(api: FakeApi, tmp_path: Path, port: int) -> None:
     hung = "- {{id: {}, type: asr, observe: {{http: {{path: /}}, timeoutSeconds: 0.6}}, port: {}}}\n"
     with socket.create_server(("127.0.0.1", port)):
         entries = "".join(hung.format(name, port) for name in ("a", "b", "c"))
@@ -155,7 +156,7 @@ async def test_a10_a_reload_during_the_first_look_waits_for_it(api: FakeApi, tmp
             await it.shut_down()
 
 
-async def test_a10_probes_that_changed_are_in_force_at_once(api: FakeApi, tmp_path: Path, port: int) -> None:
+async def test_probes_that_changed_are_in_force_at_once(api: FakeApi, tmp_path: Path, port: int) -> None:
     ready = "  ready: {{http: {{path: /health}}, periodSeconds: 0.05}}\n  live: {{http: {{path: /health}}, {}}}\n"
     entry = supervised("s", port, more=ready.format("periodSeconds: 3600"))
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), entry) as it:
@@ -169,9 +170,7 @@ async def test_a10_probes_that_changed_are_in_force_at_once(api: FakeApi, tmp_pa
         await it.shut_down()
 
 
-async def test_a10_a_start_under_way_is_probed_as_the_catalogue_says_now(
-    api: FakeApi, tmp_path: Path, port: int
-) -> None:
+async def test_a_start_under_way_is_probed_as_the_catalogue_says_now(api: FakeApi, tmp_path: Path, port: int) -> None:
     def entry(path: str) -> str:
         more = f"  ready: {{http: {{path: {path}, expectBody: asr}}, periodSeconds: 0.05, startSeconds: 60}}\n"
         return supervised("s", port, "--type", "asr", more=more)
@@ -186,7 +185,7 @@ async def test_a10_a_start_under_way_is_probed_as_the_catalogue_says_now(
         await it.shut_down()
 
 
-async def test_a10_a8_a_service_that_is_heavy_no_more_does_not_wait_for_its_turn(api: FakeApi, tmp_path: Path) -> None:
+async def test_a_service_that_is_heavy_no_more_does_not_wait_for_its_turn(api: FakeApi, tmp_path: Path) -> None:
     heavy = "  heavy: true\n  run:"
     first = supervised("h1", free_port(), "--start-delay", "30").replace("  run:", heavy)
     second = supervised("h2", free_port())
@@ -203,9 +202,7 @@ async def test_a10_a8_a_service_that_is_heavy_no_more_does_not_wait_for_its_turn
         await it.shut_down()
 
 
-async def test_a2_a_restart_gives_a_new_process_and_withdraws_meanwhile(
-    api: FakeApi, tmp_path: Path, port: int
-) -> None:
+async def test_a_restart_gives_a_new_process_and_withdraws_meanwhile(api: FakeApi, tmp_path: Path, port: int) -> None:
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), auto("s", port)) as it:
         await api.until(lambda: capability(api) == (True, None))
         pid, count = it.service("s").machine.pid, len(api.writes)
@@ -216,7 +213,7 @@ async def test_a2_a_restart_gives_a_new_process_and_withdraws_meanwhile(
         await it.shut_down()
 
 
-async def test_a2_the_cluster_stops_and_starts_a_service_and_the_report_says_who(
+async def test_the_cluster_stops_and_starts_a_service_and_the_report_says_who(
     api: FakeApi, tmp_path: Path, port: int
 ) -> None:
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), auto("s", port)) as it:
@@ -231,9 +228,7 @@ async def test_a2_the_cluster_stops_and_starts_a_service_and_the_report_says_who
         await it.shut_down()
 
 
-async def test_a2_the_last_command_wins_and_is_remembered_across_restarts(
-    api: FakeApi, tmp_path: Path, port: int
-) -> None:
+async def test_the_last_command_wins_and_is_remembered_across_restarts(api: FakeApi, tmp_path: Path, port: int) -> None:
     kubeconfig = api.kubeconfig(tmp_path)
     async with agent_running(tmp_path, kubeconfig, auto("s", port)) as it:
         await api.until(lambda: capability(api) == (True, None))
@@ -257,7 +252,7 @@ async def test_a2_the_last_command_wins_and_is_remembered_across_restarts(
         await it.shut_down()
 
 
-async def test_a2_drain_touches_no_service(api: FakeApi, tmp_path: Path, port: int) -> None:
+async def test_drain_touches_no_service(api: FakeApi, tmp_path: Path, port: int) -> None:
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), auto("s", port)) as it:
         await api.until(lambda: capability(api) == (True, None))
         pid, count = it.service("s").machine.pid, len(api.writes)
@@ -267,9 +262,7 @@ async def test_a2_drain_touches_no_service(api: FakeApi, tmp_path: Path, port: i
         await it.shut_down()
 
 
-async def test_a10_a_command_for_a_service_that_comes_later_waits_for_it(
-    api: FakeApi, tmp_path: Path, port: int
-) -> None:
+async def test_a_command_for_a_service_that_comes_later_waits_for_it(api: FakeApi, tmp_path: Path, port: int) -> None:
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), "") as it:
         await api.until(lambda: api.writes)
         intend(api, services=[{"id": "s", "desired": "Running", "requestID": "1"}])

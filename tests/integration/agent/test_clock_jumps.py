@@ -1,4 +1,7 @@
-"""Suspend and resume, and clocks that jump (behaviour B6, B7, B8): one heartbeat, at most one report, in order."""
+"""Suspend and resume, and clocks that jump (requirements B6, B7, B8): one heartbeat, at most one report, in order.
+
+Requirement B9.
+"""
 
 import os
 import socket
@@ -45,7 +48,7 @@ async def asked(api: FakeApi, times: int) -> None:
 
 
 @jumping
-async def test_b8_after_a_suspend_there_is_one_heartbeat_and_at_most_one_report(tmp_path: Path) -> None:
+async def test_after_a_suspend_there_is_one_heartbeat_and_at_most_one_report(tmp_path: Path) -> None:
     async with fake_api() as api, agent_running(tmp_path, api.kubeconfig(tmp_path), NMT, interval=H) as it:
         await api.until(lambda: api.beats and api.watches)
         for _ in range(2):
@@ -64,7 +67,7 @@ async def test_b8_after_a_suspend_there_is_one_heartbeat_and_at_most_one_report(
 
 
 @jumping
-async def test_b6_a_change_that_waits_over_a_suspend_goes_in_the_one_report_that_is_due(tmp_path: Path) -> None:
+async def test_a_change_that_waits_over_a_suspend_goes_in_the_one_report_that_is_due(tmp_path: Path) -> None:
     async with (
         fake_api() as api,
         agent_running(tmp_path, api.kubeconfig(tmp_path), NMT, interval=H, debounce=60.0) as it,
@@ -80,7 +83,7 @@ async def test_b6_a_change_that_waits_over_a_suspend_goes_in_the_one_report_that
 
 
 @jumping
-async def test_b7_a_report_under_way_in_a_suspend_is_read_and_not_sent_twice(tmp_path: Path) -> None:
+async def test_a_report_under_way_in_a_suspend_is_read_and_not_sent_twice(tmp_path: Path) -> None:
     async with (
         fake_api() as api,
         agent_running(tmp_path, api.kubeconfig(tmp_path), NMT, interval=H, refresh_seconds=1e6) as it,
@@ -100,7 +103,7 @@ async def test_b7_a_report_under_way_in_a_suspend_is_read_and_not_sent_twice(tmp
 
 
 @jumping
-async def test_b9_a_server_that_is_away_meets_no_burst_after_suspends(tmp_path: Path) -> None:
+async def test_a_server_that_is_away_meets_no_burst_after_suspends(tmp_path: Path) -> None:
     async with fake_api() as api, agent_running(tmp_path, api.kubeconfig(tmp_path), NMT, interval=H) as it:
         await api.until(lambda: api.beats and api.watches)
         away = Fault(lambda _: True, code=503, times=10**6)
@@ -121,7 +124,7 @@ async def test_b9_a_server_that_is_away_meets_no_burst_after_suspends(tmp_path: 
 
 
 @jumping
-async def test_b8_a_watch_in_which_nothing_is_heard_is_given_up_after_330_s(tmp_path: Path) -> None:
+async def test_a_watch_in_which_nothing_is_heard_is_given_up_after_330_s(tmp_path: Path) -> None:
     async with (
         fake_api() as api,
         agent_running(tmp_path, api.kubeconfig(tmp_path), NMT, interval=H, refresh_seconds=1e6) as it,
@@ -141,7 +144,7 @@ async def test_b8_a_watch_in_which_nothing_is_heard_is_given_up_after_330_s(tmp_
 
 
 @pytest.mark.parametrize("encrypted", [False, True])
-async def test_b8_the_kernel_asks_after_the_peer_of_a_silent_watch_within_30_s(
+async def test_the_kernel_asks_after_the_peer_of_a_silent_watch_within_30_s(
     tmp_path: Path,
     encrypted: bool,  # noqa: FBT001
 ) -> None:
@@ -157,7 +160,7 @@ async def test_b8_the_kernel_asks_after_the_peer_of_a_silent_watch_within_30_s(
 
 
 @pytest.mark.parametrize("steps", [(-24.0, 24.0, -24.0), (1.0, 0.0, -8000.0)])
-async def test_b8_a_wall_clock_that_jumps_changes_neither_the_order_nor_the_pace(
+async def test_a_wall_clock_that_jumps_changes_neither_the_order_nor_the_pace(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: tuple[float, ...]
 ) -> None:
     async with fake_api() as api, agent_running(tmp_path, api.kubeconfig(tmp_path), NMT, interval=1) as it:

@@ -1,4 +1,7 @@
-"""The command line as people use it (behaviour A2, F5): real agent, real socket, exit codes."""
+"""The command line as people use it (requirements A2, F5): real agent, real socket, exit codes.
+
+Requirements A1, B9, B12.
+"""
 
 import asyncio
 import json
@@ -19,7 +22,7 @@ from localfleet.ports import free_port
 NMT = "- {id: idle, type: nmt, run: {command: [sleep, '600']}}\n"
 
 
-async def test_a2_start_status_stop_and_a_clean_end(
+async def test_start_status_stop_and_a_clean_end(
     api: FakeApi, tmp_path: Path, environment: dict[str, str], hotpool_agent: Command
 ) -> None:
     async with daemon(api, tmp_path, environment, supervised("s", free_port()) + NMT) as process:
@@ -44,7 +47,7 @@ async def test_a2_start_status_stop_and_a_clean_end(
     assert "no agent answers" in gone.err
 
 
-async def test_a2_failures_have_their_own_exit_code_and_words(
+async def test_failures_have_their_own_exit_code_and_words(
     api: FakeApi, tmp_path: Path, environment: dict[str, str], hotpool_agent: Command
 ) -> None:
     async with daemon(api, tmp_path, environment, supervised("s", free_port(), "--exit-code", "4")):
@@ -58,7 +61,7 @@ async def test_a2_failures_have_their_own_exit_code_and_words(
         assert "DNS name" in bad.err
 
 
-async def test_a2_a_second_agent_of_the_node_is_refused_and_one_of_another_node_is_not(
+async def test_a_second_agent_of_the_node_is_refused_and_one_of_another_node_is_not(
     api: FakeApi, tmp_path: Path, environment: dict[str, str], hotpool_agent: Command
 ) -> None:
     async with daemon(api, tmp_path, environment, NMT) as process, daemon(api, tmp_path, environment, NMT, node="n2"):
@@ -69,7 +72,7 @@ async def test_a2_a_second_agent_of_the_node_is_refused_and_one_of_another_node_
         assert (await hotpool_agent("status", "--node", "n2")).code == 0
 
 
-async def test_b12_status_says_that_the_name_is_taken(
+async def test_status_says_that_the_name_is_taken(
     api: FakeApi, tmp_path: Path, environment: dict[str, str], hotpool_agent: Command
 ) -> None:
     report = {"instance": "other", "session": "other", "epoch": 7, "sequence": 3, "intervalSeconds": 1}
@@ -91,7 +94,7 @@ async def _beat(api: FakeApi) -> None:
         await asyncio.sleep(0.1)
 
 
-async def test_a1_a_bad_catalogue_is_a_usage_error_with_all_lines(tmp_path: Path, hotpool_agent: Command) -> None:
+async def test_a_bad_catalogue_is_a_usage_error_with_all_lines(tmp_path: Path, hotpool_agent: Command) -> None:
     path = tmp_path / "c.yaml"
     path.write_text("version: 1\nservices:\n- {id: a, type: asr}\n- {id: b, prot: 1}\n", encoding="utf-8")
     result = await hotpool_agent("run", "--catalogue", str(path), "--node", "n1")
@@ -99,7 +102,7 @@ async def test_a1_a_bad_catalogue_is_a_usage_error_with_all_lines(tmp_path: Path
     assert [line.split(": ")[0] for line in result.err.splitlines()] == [f"{path}:{line}" for line in (3, 4, 4)]
 
 
-async def test_b9_a_missing_kubeconfig_is_a_usage_error(tmp_path: Path, hotpool_agent: Command) -> None:
+async def test_a_missing_kubeconfig_is_a_usage_error(tmp_path: Path, hotpool_agent: Command) -> None:
     path = tmp_path / "c.yaml"
     path.write_text("version: 1\n", encoding="utf-8")
     missing = str(tmp_path / "none")
@@ -108,7 +111,7 @@ async def test_b9_a_missing_kubeconfig_is_a_usage_error(tmp_path: Path, hotpool_
     assert "no usable cluster configuration" in result.err
 
 
-async def test_a2_bad_input_on_the_socket_gets_an_answer_and_ends_nothing(
+async def test_bad_input_on_the_socket_gets_an_answer_and_ends_nothing(
     api: FakeApi, tmp_path: Path, environment: dict[str, str]
 ) -> None:
     async with daemon(api, tmp_path, environment, NMT):
@@ -126,7 +129,7 @@ async def test_a2_bad_input_on_the_socket_gets_an_answer_and_ends_nothing(
         assert answer["services"][0]["id"] == "idle"
 
 
-def test_a2_the_socket_of_a_deep_folder_moves_to_a_short_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_socket_of_a_deep_folder_moves_to_a_short_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", "/tmp")  # noqa: S108 - only the name is used
     deep = tmp_path / ("d" * 120)
     assert socket_path(tmp_path / "n1") == tmp_path / "n1" / "agent.sock"

@@ -1,4 +1,4 @@
-"""The agent's credentials (behaviour B9): read again when rotated, and after a 401; one session at a time."""
+"""The agent's credentials (requirement B9): read again when rotated, and after a 401; one session at a time."""
 
 import asyncio
 import base64
@@ -139,7 +139,7 @@ async def running(place: Place, monkeypatch: pytest.MonkeyPatch, **settings: Any
 
 
 @pytest.mark.parametrize("kind", [Inline, TokenFile, SameLook, Certificates, Embedded, Pod])
-async def test_b9_rotated_credentials_are_used_before_the_old_ones_are_refused(
+async def test_rotated_credentials_are_used_before_the_old_ones_are_refused(
     api: FakeApi,
     authority: Authority,
     tmp_path: Path,
@@ -166,7 +166,7 @@ async def test_b9_rotated_credentials_are_used_before_the_old_ones_are_refused(
         await it.shut_down()
 
 
-async def test_b9_a_401_alone_makes_the_agent_log_in_again(
+async def test_a_401_alone_makes_the_agent_log_in_again(
     api: FakeApi, authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = tmp_path / "secret"
@@ -191,7 +191,7 @@ async def test_b9_a_401_alone_makes_the_agent_log_in_again(
 
 
 @pytest.mark.parametrize("broken", ["", "{", "clusters: []\n", "\x00"])
-async def test_b9_a_kubeconfig_that_is_half_written_leaves_the_session_as_it_is(
+async def test_a_kubeconfig_that_is_half_written_leaves_the_session_as_it_is(
     api: FakeApi, authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
     place = Inline(api, authority, tmp_path)
@@ -207,7 +207,7 @@ async def test_b9_a_kubeconfig_that_is_half_written_leaves_the_session_as_it_is(
         await it.shut_down()
 
 
-async def test_b9_a_certificate_without_its_key_yet_leaves_the_session_as_it_is(
+async def test_a_certificate_without_its_key_yet_leaves_the_session_as_it_is(
     api: FakeApi, authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = Certificates(api, authority, tmp_path)
@@ -224,7 +224,7 @@ async def test_b9_a_certificate_without_its_key_yet_leaves_the_session_as_it_is(
         await it.shut_down()
 
 
-async def test_b9_a_report_under_way_is_not_cut_off_by_a_new_session(
+async def test_a_report_under_way_is_not_cut_off_by_a_new_session(
     api: FakeApi, authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = Inline(api, authority, tmp_path)
@@ -251,7 +251,7 @@ async def test_b9_a_report_under_way_is_not_cut_off_by_a_new_session(
         await it.shut_down()
 
 
-async def test_b9_another_current_context_does_not_move_a_running_agent(
+async def test_another_current_context_does_not_move_a_running_agent(
     api: FakeApi, authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = Inline(api, authority, tmp_path)
@@ -280,7 +280,7 @@ async def test_b9_another_current_context_does_not_move_a_running_agent(
         ({"client-certificate": "empty", "client-key": "empty"}, "no usable cluster configuration"),
     ],
 )
-async def test_b9_what_is_wrong_with_a_kubeconfig_is_said_at_the_start(
+async def test_what_is_wrong_with_a_kubeconfig_is_said_at_the_start(
     api: FakeApi, authority: Authority, tmp_path: Path, user: dict[str, str], words: str
 ) -> None:
     (tmp_path / "empty").write_text("", encoding="utf-8")
@@ -289,7 +289,7 @@ async def test_b9_what_is_wrong_with_a_kubeconfig_is_said_at_the_start(
         await NodeResources(Target(str(path)), "n1", 1).connect()
 
 
-async def test_b9_a_kubeconfig_without_the_contexts_user_is_said_at_the_start(tmp_path: Path, api: FakeApi) -> None:
+async def test_a_kubeconfig_without_the_contexts_user_is_said_at_the_start(tmp_path: Path, api: FakeApi) -> None:
     path = api.kubeconfig(tmp_path)
     content = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps(content | {"users": []}), encoding="utf-8")
@@ -297,7 +297,7 @@ async def test_b9_a_kubeconfig_without_the_contexts_user_is_said_at_the_start(tm
         await NodeResources(Target(str(path)), "n1", 1).connect()
 
 
-async def test_b9_passwords_of_netrc_are_left_alone(
+async def test_passwords_of_netrc_are_left_alone(
     api: FakeApi, authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     netrc = tmp_path / "netrc"

@@ -1,4 +1,4 @@
-"""/healthz, /readyz and /metrics of a running agent, over real HTTP (behaviour B2, B7, B8, B11)."""
+"""/healthz, /readyz and /metrics of a running agent, over real HTTP (requirements A7, B2, B7, B8, B11)."""
 
 import asyncio
 import socket
@@ -69,7 +69,7 @@ async def until_ready(it: Running, status: int = 200) -> Answer:
     return await get(it, "/readyz")
 
 
-async def test_b7_ready_means_that_the_api_server_holds_the_present_report(api: FakeApi, tmp_path: Path) -> None:
+async def test_ready_means_that_the_api_server_holds_the_present_report(api: FakeApi, tmp_path: Path) -> None:
     fault = Fault(is_report, code=500, times=10**9)
     api.faults.append(fault)
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), NMT) as it:
@@ -93,7 +93,7 @@ async def test_b7_ready_means_that_the_api_server_holds_the_present_report(api: 
         assert (api.report("n1") or {})["summary"] == "1/1"
 
 
-async def test_b11_a_rejected_report_is_no_present_one_until_another_is_accepted(api: FakeApi, tmp_path: Path) -> None:
+async def test_a_rejected_report_is_no_present_one_until_another_is_accepted(api: FakeApi, tmp_path: Path) -> None:
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), NMT) as it:
         await until_ready(it)
         api.faults.append(Fault(is_report, code=422, body="too odd"))
@@ -108,7 +108,7 @@ async def test_b11_a_rejected_report_is_no_present_one_until_another_is_accepted
         await until_ready(it)
 
 
-async def test_b8_metrics_count_reports_heartbeats_and_services(api: FakeApi, tmp_path: Path) -> None:
+async def test_metrics_count_reports_heartbeats_and_services(api: FakeApi, tmp_path: Path) -> None:
     services = supervised("s", free_port()) + NMT
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), services) as it:
         await until_ready(it)
@@ -135,15 +135,13 @@ async def test_b8_metrics_count_reports_heartbeats_and_services(api: FakeApi, tm
         await until(counted)
 
 
-async def test_b8_metrics_tell_what_the_process_takes(api: FakeApi, tmp_path: Path) -> None:
+async def test_metrics_tell_what_the_process_takes(api: FakeApi, tmp_path: Path) -> None:
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), NMT) as it:
         told = (await figures(it))["process_resident_memory_bytes",]
     assert told == pytest.approx(psutil.Process().memory_info().rss, rel=0.2)
 
 
-async def test_b8_several_agents_on_one_machine_have_ports_and_figures_of_their_own(
-    api: FakeApi, tmp_path: Path
-) -> None:
+async def test_several_agents_on_one_machine_have_ports_and_figures_of_their_own(api: FakeApi, tmp_path: Path) -> None:
     config = api.kubeconfig(tmp_path)
     async with agent_running(tmp_path, config, NMT) as one, agent_running(tmp_path, config, "", node="n2") as two:
         assert (await figures(one))["services", "Stopped"] == 1
@@ -151,7 +149,7 @@ async def test_b8_several_agents_on_one_machine_have_ports_and_figures_of_their_
         assert one.agent.listening != two.agent.listening
 
 
-async def test_b8_a_taken_port_is_an_error_that_says_what_to_do(
+async def test_a_taken_port_is_an_error_that_says_what_to_do(
     api: FakeApi, tmp_path: Path, hotpool_agent: Command
 ) -> None:
     catalogue = tmp_path / "c.yaml"
@@ -167,20 +165,20 @@ async def test_b8_a_taken_port_is_an_error_that_says_what_to_do(
 
 
 @pytest.mark.parametrize("listen", ["9810", "localhost:9810", "127.0.0.1:", "127.0.0.1:65536", "::1", "[::1]", ":1"])
-async def test_b8_an_address_that_is_none_is_a_usage_error(hotpool_agent: Command, listen: str) -> None:
+async def test_an_address_that_is_none_is_a_usage_error(hotpool_agent: Command, listen: str) -> None:
     result = await hotpool_agent("run", "--catalogue", "none", "--listen", listen)
     assert result.code == 2
     assert result.err.startswith("--listen: ")
 
 
-def test_b8_addresses_of_both_families_are_taken() -> None:
+def test_addresses_of_both_families_are_taken() -> None:
     assert Settings(listen="[::1]:0").listen == "[::1]:0"
     assert Settings.model_fields["listen"].default == "127.0.0.1:9810"
     with pytest.raises(ValidationError):
         Settings(listen="127.0.0.1")
 
 
-async def test_b8_a_star_is_every_address(api: FakeApi, tmp_path: Path) -> None:
+async def test_a_star_is_every_address(api: FakeApi, tmp_path: Path) -> None:
     port = free_port()
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), NMT, listen=f"*:{port}") as it:
         await eventually(lambda: it.agent.listening, seconds=30)
@@ -190,7 +188,7 @@ async def test_b8_a_star_is_every_address(api: FakeApi, tmp_path: Path) -> None:
         assert hosts >= {"0.0.0.0"}  # noqa: S104 - looked at, not listened on.
 
 
-async def test_b8_heartbeats_that_are_refused_are_told(api: FakeApi, tmp_path: Path) -> None:
+async def test_heartbeats_that_are_refused_are_told(api: FakeApi, tmp_path: Path) -> None:
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), NMT) as it:
         await until_ready(it)
         await api.until(lambda: api.beats)
@@ -199,7 +197,7 @@ async def test_b8_heartbeats_that_are_refused_are_told(api: FakeApi, tmp_path: P
         assert (await figures(it))["connected",] == 0
 
 
-def test_a7_restarts_are_counted_by_service_and_a_service_that_is_gone_leaves_no_series() -> None:
+def test_restarts_are_counted_by_service_and_a_service_that_is_gone_leaves_no_series() -> None:
     catalogue = parse_catalogue(f"version: 1\nservices:\n{NMT}", "test")
     snapshots = [ServiceStatus(catalogue.services[0], "Failed", restarts=3)]
     metrics = Metrics()

@@ -1,4 +1,4 @@
-"""`--help` as a manual page (behaviour F5): every command, by the real program."""
+"""`--help` as a manual page (requirement F5): every command, by the real program."""
 
 import re
 from typing import Final
@@ -25,7 +25,7 @@ def sections(text: str) -> dict[str, list[str]]:
     return found
 
 
-async def test_f5_the_program_lists_its_commands_and_exit_codes(hotpool_agent: Command) -> None:
+async def test_the_program_lists_its_commands_and_exit_codes(hotpool_agent: Command) -> None:
     result = await hotpool_agent("--help")
     assert result.code == 0
     page = sections(result.out)
@@ -37,7 +37,7 @@ async def test_f5_the_program_lists_its_commands_and_exit_codes(hotpool_agent: C
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-async def test_f5_help_is_a_manual_page_of_80_columns(hotpool_agent: Command, command: str) -> None:
+async def test_help_is_a_manual_page_of_80_columns(hotpool_agent: Command, command: str) -> None:
     result = await hotpool_agent(command, "--help")
     assert (result.code, result.err) == (0, "")
     assert max(map(len, result.out.splitlines())) <= WIDTH
@@ -49,19 +49,19 @@ async def test_f5_help_is_a_manual_page_of_80_columns(hotpool_agent: Command, co
     assert "2" in codes
 
 
-async def test_f5_help_of_run_names_every_setting_of_the_environment(hotpool_agent: Command) -> None:
+async def test_help_of_run_names_every_setting_of_the_environment(hotpool_agent: Command) -> None:
     page = sections((await hotpool_agent("run", "--help")).out)
     named = {line.split()[0] for line in page["Environment"]}
     assert {f"HOTPOOL_AGENT_{name.upper()}" for name in Settings.model_fields} <= named
 
 
-async def test_f5_status_says_which_code_means_that_the_cluster_does_not_hear_the_agent(hotpool_agent: Command) -> None:
+async def test_status_says_which_code_means_that_the_cluster_does_not_hear_the_agent(hotpool_agent: Command) -> None:
     page = sections((await hotpool_agent("status", "--help")).out)
     words = {line.split()[0]: line for line in page["Exit codes"]}
     assert "does not hear" in words["4"]
     assert "no agent" in words["3"]
 
 
-async def test_f5_the_program_tells_its_version(hotpool_agent: Command) -> None:
+async def test_the_program_tells_its_version(hotpool_agent: Command) -> None:
     result = await hotpool_agent("--version")
     assert (result.code, result.out, result.err) == (0, f"hotpool-agent {__version__}\n", "")

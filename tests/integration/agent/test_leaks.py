@@ -1,7 +1,9 @@
-"""A thousand hot-plugs leave nothing behind (behaviour A4, A7, A9): no process, descriptor, task or memory.
+"""A thousand hot-plugs leave nothing behind (requirements A4, A7, A9): no process, descriptor, task or memory.
 
 The service is `sleep`, which starts as fast as a process can. Measured when written: 1,000 starts and stops, 20
 services at a time, took 9 s on two busy cores, and resident memory grew by 0.8 MiB; 16 MiB are the bound.
+
+Requirement A5.
 """
 
 import asyncio
@@ -99,7 +101,7 @@ async def leaves_nothing(it: Running, api: FakeApi, one_round: Round, rounds: in
     assert after.mebibytes - before.mebibytes < MEBIBYTES
 
 
-async def test_a9_a_thousand_hot_plugs_leave_nothing_behind(api: FakeApi, tmp_path: Path) -> None:
+async def test_a_thousand_hot_plugs_leave_nothing_behind(api: FakeApi, tmp_path: Path) -> None:
     async def hot_plug(it: Running) -> None:
         assert {str(answer).split(": ")[1] for answer in await all_of(it, "start")} == {"Running"}
         # A program that has just begun has no command line for a moment.
@@ -112,7 +114,7 @@ async def test_a9_a_thousand_hot_plugs_leave_nothing_behind(api: FakeApi, tmp_pa
         await it.shut_down()
 
 
-async def test_a7_crashes_leave_nothing_behind(api: FakeApi, tmp_path: Path) -> None:
+async def test_crashes_leave_nothing_behind(api: FakeApi, tmp_path: Path) -> None:
     async def crash(it: Running) -> None:
         await all_of(it, "start")
         services = it.agent.services.services.values()
@@ -130,7 +132,7 @@ async def test_a7_crashes_leave_nothing_behind(api: FakeApi, tmp_path: Path) -> 
         await it.shut_down()
 
 
-async def test_a5_starts_that_fail_leave_nothing_behind(api: FakeApi, tmp_path: Path) -> None:
+async def test_starts_that_fail_leave_nothing_behind(api: FakeApi, tmp_path: Path) -> None:
     async def fail(it: Running) -> None:
         answers = await all_of(it, "start")
         assert all(isinstance(answer, CommandError) for answer in answers)

@@ -1,4 +1,7 @@
-"""Log files of services stay bounded (real processes that write while their file is rotated), and can be read."""
+"""Log files of services stay bounded (real processes that write while their file is rotated), and can be read.
+
+Requirements A11, F5.
+"""
 
 import asyncio
 import os
@@ -76,7 +79,7 @@ def disk(folder: Path) -> int:
     return sum(file.stat().st_blocks * 512 for file in folder.iterdir())
 
 
-async def test_a11_a_rotation_under_a_writing_process_loses_at_most_what_came_between_copy_and_truncation(
+async def test_a_rotation_under_a_writing_process_loses_at_most_what_came_between_copy_and_truncation(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "s.log"
@@ -95,7 +98,7 @@ async def test_a11_a_rotation_under_a_writing_process_loses_at_most_what_came_be
     assert b"\0" not in path.read_bytes()
 
 
-async def test_a11_a_file_that_nobody_writes_to_loses_nothing(tmp_path: Path) -> None:
+async def test_a_file_that_nobody_writes_to_loses_nothing(tmp_path: Path) -> None:
     path = tmp_path / "s.log"
     path.write_bytes(b"a\nb")
     assert rotate(path) is None
@@ -104,7 +107,7 @@ async def test_a11_a_file_that_nobody_writes_to_loses_nothing(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("flags", [os.O_APPEND, 0], ids=["appends", "does not append"])
-async def test_a11_files_stay_bounded_while_a_service_writes_on_and_on(tmp_path: Path, flags: int) -> None:
+async def test_files_stay_bounded_while_a_service_writes_on_and_on(tmp_path: Path, flags: int) -> None:
     path = tmp_path / "s.log"
     task = asyncio.create_task(rotate_forever(tmp_path, RotationLimits(size=LIMIT, period=0.01)))
     with writer(path, BY_ORDER, flags) as process:
@@ -121,7 +124,7 @@ async def test_a11_files_stay_bounded_while_a_service_writes_on_and_on(tmp_path:
     assert int(written.split()[-1]) == 20 * (LIMIT // 10 + 1) - 1
 
 
-async def test_a11_a_small_file_is_left_alone(tmp_path: Path) -> None:
+async def test_a_small_file_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "small.log").write_bytes(b"x" * (LIMIT - 1))
     (tmp_path / "large.log").write_bytes(b"x" * LIMIT)
     task = asyncio.create_task(rotate_forever(tmp_path, RotationLimits(size=LIMIT, period=0.01)))
@@ -130,7 +133,7 @@ async def test_a11_a_small_file_is_left_alone(tmp_path: Path) -> None:
     assert names(tmp_path) == ["large.log", "large.log.1", "small.log"]
 
 
-async def test_a11_on_a_full_disk_the_file_is_emptied_and_the_agent_goes_on(tmp_path: Path) -> None:
+async def test_on_a_full_disk_the_file_is_emptied_and_the_agent_goes_on(tmp_path: Path) -> None:
     path = tmp_path / "s.log"
     previous_log(path).write_bytes(b"older\n")
     # Every write to this device fails as on a full disk.
@@ -148,7 +151,7 @@ async def test_a11_on_a_full_disk_the_file_is_emptied_and_the_agent_goes_on(tmp_
     task.cancel()
 
 
-async def test_a11_trouble_with_one_file_or_the_folder_keeps_nobody_from_the_others(tmp_path: Path) -> None:
+async def test_trouble_with_one_file_or_the_folder_keeps_nobody_from_the_others(tmp_path: Path) -> None:
     folder = tmp_path / "logs"
     task = asyncio.create_task(rotate_forever(folder, RotationLimits(size=LIMIT, period=0.01)))
     (tmp_path / "new").mkdir()
@@ -166,7 +169,7 @@ async def test_a11_trouble_with_one_file_or_the_folder_keeps_nobody_from_the_oth
     task.cancel()
 
 
-async def test_f5_logs_prints_the_last_lines_or_the_previous_file_without_any_agent(
+async def test_logs_prints_the_last_lines_or_the_previous_file_without_any_agent(
     tmp_path: Path, hotpool_agent: Command
 ) -> None:
     path = log_file(tmp_path / "state" / "n1", "s")
@@ -187,7 +190,7 @@ async def test_f5_logs_prints_the_last_lines_or_the_previous_file_without_any_ag
         assert (result.code, result.out == expected, result.err) == (0, True, ""), words
 
 
-async def test_f5_logs_of_nothing_says_what_there_is(tmp_path: Path, hotpool_agent: Command) -> None:
+async def test_logs_of_nothing_says_what_there_is(tmp_path: Path, hotpool_agent: Command) -> None:
     nothing = await hotpool_agent("logs", "s", "--node", "n1")
     assert (nothing.code, nothing.out) == (1, "")
     assert "--node" in nothing.err
@@ -202,7 +205,7 @@ async def test_f5_logs_of_nothing_says_what_there_is(tmp_path: Path, hotpool_age
         assert (await hotpool_agent("logs", *words, "--node", "n1")).code == 2
 
 
-async def test_f5_logs_follows_a_file_across_its_rotation_and_misses_nothing(
+async def test_logs_follows_a_file_across_its_rotation_and_misses_nothing(
     tmp_path: Path, environment: dict[str, str]
 ) -> None:
     path = log_file(tmp_path / "state" / "n1", "s")
@@ -223,7 +226,7 @@ async def test_f5_logs_follows_a_file_across_its_rotation_and_misses_nothing(
     assert (result.code, result.out, result.err) == (130, "", "")
 
 
-async def test_f5_logs_that_follow_wait_for_a_rotation_that_takes_long_and_for_none_that_never_ends(
+async def test_logs_that_follow_wait_for_a_rotation_that_takes_long_and_for_none_that_never_ends(
     tmp_path: Path, environment: dict[str, str]
 ) -> None:
     """Between the copy and the truncation the rotating agent is held up for a second; then one dies there."""

@@ -1,4 +1,4 @@
-"""The Event about a node name that another live agent has (behaviour B12)."""
+"""The Event about a node name that another live agent has (requirement B12)."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -56,7 +56,7 @@ def looks(api: FakeApi) -> int:
 
 
 @jumping
-async def test_b12_a_taken_name_is_an_event_on_the_node_capability_once_in_10_minutes(tmp_path: Path) -> None:
+async def test_a_taken_name_is_an_event_on_the_node_capability_once_in_10_minutes(tmp_path: Path) -> None:
     async with fake_api() as api, newcomer(api, tmp_path) as (it, _):
         await api.until(lambda: events(api))
         first = event(api)
@@ -84,7 +84,7 @@ async def test_b12_a_taken_name_is_an_event_on_the_node_capability_once_in_10_mi
 
 
 @pytest.mark.parametrize("kind", ["status", "hang", "lost"])
-async def test_b12_an_event_that_cannot_be_written_changes_nothing(tmp_path: Path, kind: Any) -> None:
+async def test_an_event_that_cannot_be_written_changes_nothing(tmp_path: Path, kind: Any) -> None:
     async with fake_api() as api, newcomer(api, tmp_path) as (it, heart):
         api.faults.append(
             Fault(lambda request: "/events/" in request.path, kind=kind, code=403, body='{"message": "forbidden"}')

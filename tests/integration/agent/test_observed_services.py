@@ -1,4 +1,7 @@
-"""Observed services in a running agent (behaviour A3, A6): from what is seen to the report at a fake API server."""
+"""Observed services in a running agent (requirements A3, A6): from what is seen to the report at a fake API server.
+
+Requirement B5.
+"""
 
 import asyncio
 import socket
@@ -56,7 +59,7 @@ async def process() -> AsyncIterator[asyncio.subprocess.Process]:
     await process.wait()
 
 
-async def test_a3_every_way_reports_alike(
+async def test_every_way_reports_alike(
     api: FakeApi, tmp_path: Path, bus: FakeBus, process: asyncio.subprocess.Process
 ) -> None:
     port, beat = free_port(), tmp_path / "beat"
@@ -86,7 +89,7 @@ async def test_a3_every_way_reports_alike(
         await it.shut_down()
 
 
-async def test_b5_another_main_process_is_reported(api: FakeApi, tmp_path: Path, bus: FakeBus) -> None:
+async def test_another_main_process_is_reported(api: FakeApi, tmp_path: Path, bus: FakeBus) -> None:
     bus.units[UNIT] = Unit(pid=1001)
     entry = observed("asr", f"systemd: {{unit: {UNIT}}}")
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), entry) as it:
@@ -106,7 +109,7 @@ async def test_b5_another_main_process_is_reported(api: FakeApi, tmp_path: Path,
         ([OK, HUNG, ABSENT], ["Running", "Running", "Stopped"]),
     ],
 )
-async def test_a6_failures_in_a_row_and_absence_at_once(
+async def test_failures_in_a_row_and_absence_at_once(
     api: FakeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answers: list[ProbeResult], states: list[str]
 ) -> None:
     given: Iterator[ProbeResult] = iter(answers)

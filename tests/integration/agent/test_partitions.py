@@ -1,4 +1,4 @@
-"""The agent behind a network that breaks (behaviour B7-B9): cuts, black holes, slow links.
+"""The agent behind a network that breaks (requirement B7-B9): cuts, black holes, slow links (requirement B8).
 
 Everything between the agent and the API server goes through a relay. How many connections the agent may have at once:
 three, because reports are single-flight, heartbeats are, and there is one watch; each waits for its own answer.
@@ -53,7 +53,7 @@ async def trouble(way: Line, it: Running, works: Plant, kind: str, chance: rando
     await asyncio.to_thread(end)
 
 
-async def test_b7_b8_b9_after_twenty_outages_the_last_state_is_there_in_order_over_few_connections(
+async def test_after_twenty_outages_the_last_state_is_there_in_order_over_few_connections(
     way: Line, works: Plant, tmp_path: Path
 ) -> None:
     chance = random.Random(7)  # noqa: S311 - an example, the same in each run
@@ -82,7 +82,7 @@ def said(api: FakeApi) -> str:
     return next(str(item["lastError"]) for item in (api.report("n1") or {})["services"] if item["id"] == "asr")
 
 
-async def test_b7_a_report_that_arrives_after_the_agent_gave_it_up_does_not_stay(
+async def test_a_report_that_arrives_after_the_agent_gave_it_up_does_not_stay(
     way: Line, works: Plant, tmp_path: Path
 ) -> None:
     """The state is again what was accepted before, so nothing but the late report differs from it."""
@@ -104,9 +104,7 @@ async def test_b7_a_report_that_arrives_after_the_agent_gave_it_up_does_not_stay
         await it.shut_down()
 
 
-async def test_b8_heartbeats_name_no_epoch_before_its_report_is_accepted(
-    way: Line, works: Plant, tmp_path: Path
-) -> None:
+async def test_heartbeats_name_no_epoch_before_its_report_is_accepted(way: Line, works: Plant, tmp_path: Path) -> None:
     async with agent_running(tmp_path, way.kubeconfig, works.catalogue(), **HURRIED) as it:
         for epoch in (1, 2, 3):
             await way.api.until(lambda epoch=epoch: stamps(way.api)[-1:] >= [(epoch, 1)], 30)  # type: ignore[misc]
@@ -125,7 +123,7 @@ async def test_b8_heartbeats_name_no_epoch_before_its_report_is_accepted(
         await it.shut_down()
 
 
-async def test_b9_new_credentials_leave_no_connection_of_the_old_session_behind(
+async def test_new_credentials_leave_no_connection_of_the_old_session_behind(
     way: Line, works: Plant, tmp_path: Path
 ) -> None:
     async with agent_running(tmp_path, way.kubeconfig, works.catalogue(), **HURRIED) as it:

@@ -1,6 +1,8 @@
-"""Services that are pods, in a running agent (behaviour A3, A11, B6, B7, B11, B12): from a watch to the report.
+"""Services that are pods, in a running agent (requirements A3, A11, B6, B7, B11, B12): from a watch to the report.
 
 The same path on a real API server: tests/cluster/agent/test_pods.py.
+
+Requirements A1, A2, B5, C7, D9.
 """
 
 import asyncio
@@ -80,7 +82,7 @@ def healthy(api: FakeApi) -> bool:
     return found != [] and all(found) and not any(write.report["leaving"] for write in api.writes)
 
 
-async def test_b5_a_pod_is_a_service_from_the_moment_at_which_kubernetes_calls_it_ready(
+async def test_a_pod_is_a_service_from_the_moment_at_which_kubernetes_calls_it_ready(
     api: FakeApi, tmp_path: Path
 ) -> None:
     async with agent(api, tmp_path) as it:
@@ -101,7 +103,7 @@ async def test_b5_a_pod_is_a_service_from_the_moment_at_which_kubernetes_calls_i
 @pytest.mark.parametrize(
     ("change", "reason"), [("unready", "Failed"), ("deleting", "Stopped"), ("gone", ""), ("no label", "")]
 )
-async def test_b6_a_withdrawal_does_not_wait(api: FakeApi, tmp_path: Path, change: str, reason: str) -> None:
+async def test_a_withdrawal_does_not_wait(api: FakeApi, tmp_path: Path, change: str, reason: str) -> None:
     api.pods.put(pod("whisper"))
     async with agent(api, tmp_path, debounce=60.0) as it:
         await until_state(api, "Running")
@@ -119,9 +121,7 @@ async def test_b6_a_withdrawal_does_not_wait(api: FakeApi, tmp_path: Path, chang
         await it.shut_down()
 
 
-async def test_a11_nothing_is_reported_before_the_pods_of_every_namespace_were_listed(
-    api: FakeApi, tmp_path: Path
-) -> None:
+async def test_nothing_is_reported_before_the_pods_of_every_namespace_were_listed(api: FakeApi, tmp_path: Path) -> None:
     """Not even by an agent that may never list them: what its predecessor saw is no lie for that."""
     api.pods.put(pod("whisper"))
     async with agent(api, tmp_path, namespaces="speech,llm"):
@@ -142,7 +142,7 @@ async def test_a11_nothing_is_reported_before_the_pods_of_every_namespace_were_l
 
 
 @pytest.mark.parametrize("end", ["shut down", "crash"])
-async def test_a11_a_replaced_agent_withdraws_nothing_and_claims_the_next_epoch(
+async def test_a_replaced_agent_withdraws_nothing_and_claims_the_next_epoch(
     api: FakeApi, tmp_path: Path, end: str
 ) -> None:
     api.pods.put(pod("whisper"))
@@ -155,7 +155,7 @@ async def test_a11_a_replaced_agent_withdraws_nothing_and_claims_the_next_epoch(
     assert [write.report["epoch"] for write in api.writes] == [1, 2, 3]
 
 
-async def test_b7_a_watch_that_breaks_goes_on_where_it_was(api: FakeApi, tmp_path: Path) -> None:
+async def test_a_watch_that_breaks_goes_on_where_it_was(api: FakeApi, tmp_path: Path) -> None:
     api.pods.put(pod("whisper"))
     async with agent(api, tmp_path) as it:
         await until_state(api, "Running")
@@ -178,7 +178,7 @@ async def test_b7_a_watch_that_breaks_goes_on_where_it_was(api: FakeApi, tmp_pat
         await it.shut_down()
 
 
-async def test_b7_a_bookmark_keeps_a_quiet_watch_from_a_version_that_is_too_old(api: FakeApi, tmp_path: Path) -> None:
+async def test_a_bookmark_keeps_a_quiet_watch_from_a_version_that_is_too_old(api: FakeApi, tmp_path: Path) -> None:
     api.pods.put(pod("whisper"))
     async with agent(api, tmp_path) as it:
         await until_state(api, "Running")
@@ -196,7 +196,7 @@ async def test_b7_a_bookmark_keeps_a_quiet_watch_from_a_version_that_is_too_old(
         await it.shut_down()
 
 
-async def test_c7_a_version_that_is_too_old_is_listed_again_and_what_was_missed_is_found(
+async def test_a_version_that_is_too_old_is_listed_again_and_what_was_missed_is_found(
     api: FakeApi, tmp_path: Path
 ) -> None:
     api.pods.put(pod("whisper"))
@@ -214,7 +214,7 @@ async def test_c7_a_version_that_is_too_old_is_listed_again_and_what_was_missed_
         await it.shut_down()
 
 
-async def test_c7_what_a_watch_never_told_is_found_by_a_list(
+async def test_what_a_watch_never_told_is_found_by_a_list(
     api: FakeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As after a restore of etcd: a watch from a version that is not reached yet hears nothing, and ends in time."""
@@ -228,7 +228,7 @@ async def test_c7_what_a_watch_never_told_is_found_by_a_list(
         await it.shut_down()
 
 
-async def test_d9_a_right_that_was_taken_away_is_no_evidence(api: FakeApi, tmp_path: Path) -> None:
+async def test_a_right_that_was_taken_away_is_no_evidence(api: FakeApi, tmp_path: Path) -> None:
     api.pods.put(pod("whisper"))
     async with agent(api, tmp_path) as it:
         await until_state(api, "Running")
@@ -246,7 +246,7 @@ async def test_d9_a_right_that_was_taken_away_is_no_evidence(api: FakeApi, tmp_p
         await it.shut_down()
 
 
-async def test_b11_a_pod_of_any_size_passes_through_the_watch(api: FakeApi, tmp_path: Path) -> None:
+async def test_a_pod_of_any_size_passes_through_the_watch(api: FakeApi, tmp_path: Path) -> None:
     async with agent(api, tmp_path) as it:
         await api.until(lambda: api.pods.watches == 1)
         api.pods.put(pod("whisper", attributes="x" * 5_000_000))
@@ -259,7 +259,7 @@ async def test_b11_a_pod_of_any_size_passes_through_the_watch(api: FakeApi, tmp_
         await it.shut_down()
 
 
-async def test_b11_a_pod_that_is_no_service_is_said_where_people_look(api: FakeApi, tmp_path: Path) -> None:
+async def test_a_pod_that_is_no_service_is_said_where_people_look(api: FakeApi, tmp_path: Path) -> None:
     api.pods.put(pod("whisper"))
     api.pods.put(pod("other", "Not A Type"))
     async with agent(api, tmp_path) as it:
@@ -274,7 +274,7 @@ async def test_b11_a_pod_that_is_no_service_is_said_where_people_look(api: FakeA
         await it.shut_down()
 
 
-async def test_a2_pods_take_no_commands_and_it_is_said_why(api: FakeApi, tmp_path: Path) -> None:
+async def test_pods_take_no_commands_and_it_is_said_why(api: FakeApi, tmp_path: Path) -> None:
     api.pods.put(pod("whisper"))
     async with agent(api, tmp_path) as it:
         await until_state(api, "Running")
@@ -293,7 +293,7 @@ async def test_a2_pods_take_no_commands_and_it_is_said_why(api: FakeApi, tmp_pat
         await it.shut_down()
 
 
-async def test_a1_pods_and_a_catalogue_share_a_node(api: FakeApi, tmp_path: Path) -> None:
+async def test_pods_and_a_catalogue_share_a_node(api: FakeApi, tmp_path: Path) -> None:
     """A pod with an id of the catalogue gets another one; the catalogue's rule of devices holds for pods, too."""
     head = "onAgentExit: keep\ntypes:\n  asr: {devices: [gpu]}\n"
     entry = "- {id: whisper, type: nmt, observe: {tcp: {port: 1}}}\n"

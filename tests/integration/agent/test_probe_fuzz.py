@@ -1,4 +1,4 @@
-"""A service may answer a probe with anything (behaviour A5): only the declared success is one, in bounded time."""
+"""A service may answer a probe with anything (requirement A5): only the declared success is one, in bounded time."""
 
 import asyncio
 import re
@@ -96,14 +96,14 @@ CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"
 
 @repeatable
 @given(st.binary(max_size=400), st.sampled_from([PLAIN, EXACT]))
-def test_a5_bytes_that_are_no_http_are_no_success(data: bytes, check: HttpCheck) -> None:
+def test_bytes_that_are_no_http_are_no_success(data: bytes, check: HttpCheck) -> None:
     assume(b"HTTP/" not in data)
     assert not asyncio.run(probed(said(data), check)).ok
 
 
 @repeatable
 @given(parts(GOOD) | parts(CHUNKED), st.sampled_from([PLAIN, EXACT]))
-def test_a5_a_damaged_answer_is_a_success_only_with_the_declared_status_and_body(data: bytes, check: HttpCheck) -> None:
+def test_a_damaged_answer_is_a_success_only_with_the_declared_status_and_body(data: bytes, check: HttpCheck) -> None:
     found = asyncio.run(probed(said(data), check))
     if found.ok:
         assert re.match(rb"[\r\n]*HTTP/1\.\d +200\b", data)
@@ -112,14 +112,14 @@ def test_a5_a_damaged_answer_is_a_success_only_with_the_declared_status_and_body
 
 @pytest.mark.parametrize("check", [PLAIN, EXACT])
 @pytest.mark.parametrize("good", [GOOD, CHUNKED])
-async def test_a5_an_answer_that_breaks_off_anywhere_is_no_success(good: bytes, check: HttpCheck) -> None:
+async def test_an_answer_that_breaks_off_anywhere_is_no_success(good: bytes, check: HttpCheck) -> None:
     assert (await probed(said(good), check)).ok
     cuts = [await probed(said(good[:end]), check) for end in range(len(good))]
     assert [end for end, found in enumerate(cuts) if found.ok] == []
 
 
 @pytest.mark.parametrize("code", [100, 101, 199, 201, 204, 301, 302, 304, 400, 404, 429, 500, 503, 599])
-async def test_a5_no_other_status_is_the_declared_one(code: int) -> None:
+async def test_no_other_status_is_the_declared_one(code: int) -> None:
     data = b"HTTP/1.1 %d X\r\nLocation: /\r\nContent-Length: 0\r\n\r\n" % code
     assert not (await probed(said(data), PLAIN)).ok
     if code >= 200:
@@ -147,7 +147,7 @@ async def test_a5_no_other_status_is_the_declared_one(code: int) -> None:
         *("continues", "dripping body", "dripping headers"),
     ],
 )
-async def test_a5_an_answer_without_end_is_no_success_and_costs_bounded_time_and_memory(answer: Answering) -> None:
+async def test_an_answer_without_end_is_no_success_and_costs_bounded_time_and_memory(answer: Answering) -> None:
     before, began = psutil.Process().memory_info().rss, monotonic()
     assert not (await probed(answer, PLAIN)).ok
     assert monotonic() - began < SECONDS + 5

@@ -1,4 +1,4 @@
-"""Four ways to see an observed service (behaviour A3, A5): real sockets, processes and files."""
+"""Four ways to see an observed service (requirements A3, A5): real sockets, processes and files."""
 
 import asyncio
 import os
@@ -64,7 +64,7 @@ def unreaped(program: Path) -> Iterator[int]:
         child.wait()
 
 
-async def test_a3_http_is_asked_as_for_readiness(observer: Prober) -> None:
+async def test_http_is_asked_as_for_readiness(observer: Prober) -> None:
     port = free_port()
     check = how({"http": {"path": "/health", "expectBody": '"ok"'}})
     assert (await observer.probe(check, port)).absent
@@ -78,7 +78,7 @@ async def test_a3_http_is_asked_as_for_readiness(observer: Prober) -> None:
         await process.wait()
 
 
-async def test_a3_tcp_the_probe_s_port_or_the_service_s(observer: Prober) -> None:
+async def test_tcp_the_probe_s_port_or_the_service_s(observer: Prober) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         assert await observer.probe(how({"tcp": {}}), port) == ProbeResult(ok=True)
@@ -87,7 +87,7 @@ async def test_a3_tcp_the_probe_s_port_or_the_service_s(observer: Prober) -> Non
     assert (answer.ok, answer.absent) == (False, True)
 
 
-async def test_a3_a_process_by_its_program(observer: Prober, tmp_path: Path, name: str) -> None:
+async def test_a_process_by_its_program(observer: Prober, tmp_path: Path, name: str) -> None:
     program = tmp_path / name
     program.symlink_to(sys.executable)
     check = how({"process": {"name": name}})
@@ -99,7 +99,7 @@ async def test_a3_a_process_by_its_program(observer: Prober, tmp_path: Path, nam
     assert (await observer.probe(check, None)).absent
 
 
-async def test_a3_a_process_by_its_first_argument_and_another(observer: Prober, name: str) -> None:
+async def test_a_process_by_its_first_argument_and_another(observer: Prober, name: str) -> None:
     long = f"{name}-longer-than-the-kernel-keeps"
     async with sleeping("--port", "6007", argv0=f"/opt/bin/{long}") as pid:
         assert await observer.probe(how({"process": {"name": long}}), None) == ProbeResult(ok=True, pid=pid)
@@ -111,7 +111,7 @@ async def test_a3_a_process_by_its_first_argument_and_another(observer: Prober, 
             assert await observer.probe(missing, None) == expected
 
 
-async def test_a3_of_several_processes_the_same_one_is_named_while_it_lives(observer: Prober, name: str) -> None:
+async def test_of_several_processes_the_same_one_is_named_while_it_lives(observer: Prober, name: str) -> None:
     check = how({"process": {"name": name}})
     async with sleeping(argv0=name) as first, sleeping(argv0=name) as second:
         lower, higher = sorted((first, second))
@@ -122,7 +122,7 @@ async def test_a3_of_several_processes_the_same_one_is_named_while_it_lives(obse
         await until_seen(observer, check, lambda answer: answer == ProbeResult(ok=True, pid=higher))
 
 
-async def test_a3_a_process_is_looked_for_where_it_was(
+async def test_a_process_is_looked_for_where_it_was(
     observer: Prober, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     check = how({"process": {"name": name}})
@@ -132,7 +132,7 @@ async def test_a3_a_process_is_looked_for_where_it_was(
         assert (await observer.probe(check, None)).pid == pid
 
 
-async def test_a3_neither_a_zombie_nor_the_agent_itself_counts(observer: Prober, tmp_path: Path, name: str) -> None:
+async def test_neither_a_zombie_nor_the_agent_itself_counts(observer: Prober, tmp_path: Path, name: str) -> None:
     (tmp_path / name).symlink_to(sys.executable)
     by_name, by_file = how({"process": {"name": name}}), how({"process": {"pidFile": "run.pid"}})
     with unreaped(tmp_path / name) as child:
@@ -148,7 +148,7 @@ async def test_a3_neither_a_zombie_nor_the_agent_itself_counts(observer: Prober,
     assert (await observer.probe(agent, None)).pid != os.getpid()
 
 
-async def test_a3_a_pid_file_relative_to_the_catalogue(observer: Prober, tmp_path: Path, name: str) -> None:
+async def test_a_pid_file_relative_to_the_catalogue(observer: Prober, tmp_path: Path, name: str) -> None:
     file = tmp_path / "run.pid"
     check = how({"process": {"pidFile": "run.pid", "argument": "--serve"}})
     assert (await observer.probe(check, None)).absent
@@ -161,7 +161,7 @@ async def test_a3_a_pid_file_relative_to_the_catalogue(observer: Prober, tmp_pat
     assert (gone.ok, gone.absent) == (False, True)
 
 
-async def test_a3_a_pid_that_a_stranger_inherited_is_not_the_service(observer: Prober, tmp_path: Path) -> None:
+async def test_a_pid_that_a_stranger_inherited_is_not_the_service(observer: Prober, tmp_path: Path) -> None:
     async with sleeping() as pid:
         (tmp_path / "run.pid").write_text(str(pid))
         assert (await observer.probe(how({"process": {"pidFile": "run.pid"}}), None)).pid == pid
@@ -169,7 +169,7 @@ async def test_a3_a_pid_that_a_stranger_inherited_is_not_the_service(observer: P
         assert (await observer.probe(checked, None)).absent
 
 
-async def test_a3_a_file_that_is_there_and_fresh(observer: Prober, tmp_path: Path) -> None:
+async def test_a_file_that_is_there_and_fresh(observer: Prober, tmp_path: Path) -> None:
     file = tmp_path / "beat"
     exists = how({"file": {"path": "beat"}})
     fresh = how({"file": {"path": str(file), "maxAgeSeconds": 60}})
@@ -185,7 +185,7 @@ async def test_a3_a_file_that_is_there_and_fresh(observer: Prober, tmp_path: Pat
         assert await observer.probe(fresh, None) == ProbeResult(ok=False, detail=f"{file}: not modified within 60 s")
 
 
-async def test_a5_a_look_that_hangs_is_a_failure_and_holds_nothing_up(observer: Prober, tmp_path: Path) -> None:
+async def test_a_look_that_hangs_is_a_failure_and_holds_nothing_up(observer: Prober, tmp_path: Path) -> None:
     pipe = tmp_path / "run.pid"
     os.mkfifo(pipe)  # As a file on a network drive whose server is away: opening it does not return.
     check = how({"process": {"pidFile": "run.pid"}}, 0.05)

@@ -1,4 +1,4 @@
-"""The way through a proxy (behaviour B9): names that only the proxy can lead to, tunnelled and plain."""
+"""The way through a proxy (requirement B9): names that only the proxy can lead to, tunnelled and plain."""
 
 from base64 import b64encode
 from pathlib import Path
@@ -23,7 +23,7 @@ def port_of(api: FakeApi) -> int:
 
 
 @pytest.mark.parametrize("name", ["HTTPS_PROXY", "https_proxy", None])
-async def test_b9_a_tls_server_is_reached_through_a_tunnel(
+async def test_a_tls_server_is_reached_through_a_tunnel(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str | None
 ) -> None:
     authority = Authority(tmp_path / "pki")
@@ -50,7 +50,7 @@ async def test_b9_a_tls_server_is_reached_through_a_tunnel(
 
 
 @pytest.mark.parametrize("name", ["HTTP_PROXY", "http_proxy"])
-async def test_b9_a_plain_server_is_reached_through_plain_requests(
+async def test_a_plain_server_is_reached_through_plain_requests(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     async with fake_api() as api, proxy_to(port_of(api)) as proxy:
@@ -63,7 +63,7 @@ async def test_b9_a_plain_server_is_reached_through_plain_requests(
 
 
 @pytest.mark.parametrize("name", ["NO_PROXY", "no_proxy"])
-async def test_b9_a_network_in_no_proxy_is_reached_directly(
+async def test_a_network_in_no_proxy_is_reached_directly(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     async with fake_api() as api, proxy_to(port_of(api)) as proxy:
@@ -81,7 +81,7 @@ async def test_b9_a_network_in_no_proxy_is_reached_directly(
     ("refuse", "words"),
     [("407 Proxy Authentication Required", "user name and password"), ("403 Forbidden", "the proxy answers 403")],
 )
-async def test_b9_a_proxy_that_refuses_is_named_and_tried_again(tmp_path: Path, refuse: str, words: str) -> None:
+async def test_a_proxy_that_refuses_is_named_and_tried_again(tmp_path: Path, refuse: str, words: str) -> None:
     authority = Authority(tmp_path / "pki")
     async with fake_api(tls=authority.context(authority.issue("server"))) as api, proxy_to(port_of(api)) as proxy:
         proxy.refuse = refuse
@@ -93,7 +93,7 @@ async def test_b9_a_proxy_that_refuses_is_named_and_tried_again(tmp_path: Path, 
             await it.shut_down()
 
 
-async def test_b9_a_proxy_that_is_away_is_named(tmp_path: Path) -> None:
+async def test_a_proxy_that_is_away_is_named(tmp_path: Path) -> None:
     async with fake_api() as api:
         path = api.kubeconfig(tmp_path, {"token": "t"}, {"proxy-url": "http://127.0.0.1:9"})
         async with agent_running(tmp_path, path, NMT) as it:

@@ -1,4 +1,4 @@
-"""Services that hang, crash and flap, and heavy ones that load (behaviour A6, A7, A8): real processes."""
+"""Services that hang, crash and flap, and heavy ones that load (requirements A6, A7, A8): real processes."""
 
 import os
 import signal
@@ -42,9 +42,7 @@ async def flap(it: Running, api: FakeApi) -> None:
 
 
 @pytest.mark.parametrize("how", ["stopped by a signal", "answers 503"])
-async def test_a6_a_hung_service_leaves_running_and_is_run_anew(
-    api: FakeApi, tmp_path: Path, port: int, how: str
-) -> None:
+async def test_a_hung_service_leaves_running_and_is_run_anew(api: FakeApi, tmp_path: Path, port: int, how: str) -> None:
     entry = supervised("s", port, more=LIVELY)
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), entry, restart_seconds=1.0) as it:
         await it.until("s", "Stopped")
@@ -66,7 +64,7 @@ async def test_a6_a_hung_service_leaves_running_and_is_run_anew(
         await it.shut_down()
 
 
-async def test_a7_a_crashed_service_runs_again_by_itself_and_the_wish_is_unchanged(
+async def test_a_crashed_service_runs_again_by_itself_and_the_wish_is_unchanged(
     api: FakeApi, tmp_path: Path, port: int
 ) -> None:
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), supervised("s", port)) as it:
@@ -83,7 +81,7 @@ async def test_a7_a_crashed_service_runs_again_by_itself_and_the_wish_is_unchang
         await it.shut_down()
 
 
-async def test_a7_a_service_that_cannot_start_is_tried_for_ever_until_it_is_stopped(
+async def test_a_service_that_cannot_start_is_tried_for_ever_until_it_is_stopped(
     api: FakeApi, tmp_path: Path, port: int
 ) -> None:
     entry = supervised("s", port, "--exit-code", "3")
@@ -98,9 +96,7 @@ async def test_a7_a_service_that_cannot_start_is_tried_for_ever_until_it_is_stop
 
 
 @jumping
-async def test_a7_a_flapping_service_runs_but_is_not_offered_until_the_penalty_is_over(
-    tmp_path: Path, port: int
-) -> None:
+async def test_a_flapping_service_runs_but_is_not_offered_until_the_penalty_is_over(tmp_path: Path, port: int) -> None:
     async with (
         fake_api() as api,
         agent_running(
@@ -120,7 +116,7 @@ async def test_a7_a_flapping_service_runs_but_is_not_offered_until_the_penalty_i
 
 
 @jumping
-async def test_a7_the_penalty_survives_a_restart_of_the_agent(tmp_path: Path, port: int) -> None:
+async def test_the_penalty_survives_a_restart_of_the_agent(tmp_path: Path, port: int) -> None:
     entry = supervised("s", port)
     async with fake_api() as api:
         kubeconfig = api.kubeconfig(tmp_path)
@@ -136,7 +132,7 @@ async def test_a7_the_penalty_survives_a_restart_of_the_agent(tmp_path: Path, po
             await it.shut_down()
 
 
-async def test_a8_heavy_services_load_one_at_a_time_and_light_ones_do_not_wait(api: FakeApi, tmp_path: Path) -> None:
+async def test_heavy_services_load_one_at_a_time_and_light_ones_do_not_wait(api: FakeApi, tmp_path: Path) -> None:
     def entry(identifier: str, delay: str, words: str) -> str:
         return supervised(identifier, free_port(), "--start-delay", delay).replace("  run:", f"  {words}\n  run:")
 
@@ -157,7 +153,7 @@ async def test_a8_heavy_services_load_one_at_a_time_and_light_ones_do_not_wait(a
         await it.shut_down()
 
 
-async def test_a8_a_heavy_service_that_is_stopped_while_it_waits_lets_the_next_one_load(
+async def test_a_heavy_service_that_is_stopped_while_it_waits_lets_the_next_one_load(
     api: FakeApi, tmp_path: Path
 ) -> None:
     heavy = "  heavy: true\n  run:"

@@ -1,4 +1,7 @@
-"""How reports and heartbeats travel (behaviour B): the agent against an API server that misbehaves on demand."""
+"""How reports and heartbeats travel (requirements B): the agent against an API server that misbehaves on demand.
+
+Requirements B1, B5, B6, B7, B8, B9, B10, B11, B12.
+"""
 
 import asyncio
 import json
@@ -50,7 +53,7 @@ def stranger(**changes: Any) -> dict[str, Any]:
     return {"metadata": {"name": "n1"}, "status": {"report": report | changes}}
 
 
-async def test_b1_an_instance_persists_and_each_process_claims_the_next_epoch(
+async def test_an_instance_persists_and_each_process_claims_the_next_epoch(
     api: FakeApi, tmp_path: Path, kubeconfig: Path
 ) -> None:
     for _ in range(2):
@@ -65,16 +68,14 @@ async def test_b1_an_instance_persists_and_each_process_claims_the_next_epoch(
     assert api.objects["nodecapabilities", "n1"]["metadata"].get("labels") is None
 
 
-async def test_b5_no_change_no_extra_report(api: FakeApi, tmp_path: Path, kubeconfig: Path) -> None:
+async def test_no_change_no_extra_report(api: FakeApi, tmp_path: Path, kubeconfig: Path) -> None:
     async with agent_running(tmp_path, kubeconfig, NMT) as it:
         await api.until(lambda: len(api.beats) >= 3)
         assert stamps(api) == [(1, 1)]
         await it.shut_down()
 
 
-async def test_b6_a_gain_waits_for_d_and_a_withdrawal_for_nothing(
-    api: FakeApi, tmp_path: Path, kubeconfig: Path
-) -> None:
+async def test_a_gain_waits_for_d_and_a_withdrawal_for_nothing(api: FakeApi, tmp_path: Path, kubeconfig: Path) -> None:
     async with agent_running(tmp_path, kubeconfig, supervised("s", free_port()), debounce=60.0) as it:
         await it.until("s", "Stopped")
         await api.until(lambda: summary(api) == "0/1")
@@ -91,7 +92,7 @@ async def test_b6_a_gain_waits_for_d_and_a_withdrawal_for_nothing(
         await it.shut_down()
 
 
-async def test_b6_a_gain_is_sent_when_d_is_over(api: FakeApi, tmp_path: Path, kubeconfig: Path) -> None:
+async def test_a_gain_is_sent_when_d_is_over(api: FakeApi, tmp_path: Path, kubeconfig: Path) -> None:
     async with agent_running(tmp_path, kubeconfig, NMT, debounce=0.8) as it:
         await api.until(lambda: summary(api) == "0/1")
         asked = time.monotonic()
@@ -102,7 +103,7 @@ async def test_b6_a_gain_is_sent_when_d_is_over(api: FakeApi, tmp_path: Path, ku
 
 
 @pytest.mark.parametrize("kind", ["status", "lost", "hang"])
-async def test_b7_a_change_reaches_the_server_whatever_became_of_its_first_attempt(
+async def test_a_change_reaches_the_server_whatever_became_of_its_first_attempt(
     api: FakeApi, tmp_path: Path, kubeconfig: Path, kind: Any
 ) -> None:
     async with agent_running(tmp_path, kubeconfig, NMT, request_seconds=0.4) as it:
@@ -121,7 +122,7 @@ async def test_b7_a_change_reaches_the_server_whatever_became_of_its_first_attem
         await it.shut_down()
 
 
-async def test_b7_an_attempt_that_arrives_after_it_was_given_up_does_not_stand(
+async def test_an_attempt_that_arrives_after_it_was_given_up_does_not_stand(
     api: FakeApi, tmp_path: Path, kubeconfig: Path
 ) -> None:
     late = Fault(is_report, kind="held")
@@ -142,7 +143,7 @@ async def test_b7_an_attempt_that_arrives_after_it_was_given_up_does_not_stand(
         await it.shut_down()
 
 
-async def test_b7_a_change_while_disconnected_is_kept_with_its_time(
+async def test_a_change_while_disconnected_is_kept_with_its_time(
     api: FakeApi, tmp_path: Path, kubeconfig: Path
 ) -> None:
     async with agent_running(tmp_path, kubeconfig, NMT, debounce=2.0) as it:
@@ -157,7 +158,7 @@ async def test_b7_a_change_while_disconnected_is_kept_with_its_time(
         await it.shut_down()
 
 
-async def test_b7_many_changes_are_single_flight_in_order_and_the_last_is_sent(
+async def test_many_changes_are_single_flight_in_order_and_the_last_is_sent(
     api: FakeApi, tmp_path: Path, kubeconfig: Path
 ) -> None:
     async with agent_running(tmp_path, kubeconfig, NMT, debounce=0.0) as it:
@@ -172,7 +173,7 @@ async def test_b7_many_changes_are_single_flight_in_order_and_the_last_is_sent(
         await it.shut_down()
 
 
-async def test_b7_a_second_session_of_one_installation_keeps_the_node(
+async def test_a_second_session_of_one_installation_keeps_the_node(
     api: FakeApi, tmp_path: Path, kubeconfig: Path
 ) -> None:
     async with agent_running(tmp_path, kubeconfig, NMT, debounce=0.0) as it:
@@ -188,7 +189,7 @@ async def test_b7_a_second_session_of_one_installation_keeps_the_node(
         await it.shut_down()
 
 
-async def test_b8_heartbeats_begin_after_the_first_report_and_name_instance_and_epoch(
+async def test_heartbeats_begin_after_the_first_report_and_name_instance_and_epoch(
     api: FakeApi, tmp_path: Path, kubeconfig: Path
 ) -> None:
     api.faults.append(Fault(is_report, code=503, times=5))
@@ -204,7 +205,7 @@ async def test_b8_heartbeats_begin_after_the_first_report_and_name_instance_and_
         await it.shut_down()
 
 
-async def test_b8_a_lease_that_was_deleted_comes_back(api: FakeApi, tmp_path: Path, kubeconfig: Path) -> None:
+async def test_a_lease_that_was_deleted_comes_back(api: FakeApi, tmp_path: Path, kubeconfig: Path) -> None:
     async with agent_running(tmp_path, kubeconfig, NMT) as it:
         await api.until(lambda: api.beats)
         api.delete("leases", "hotpool-node-n1")
@@ -212,7 +213,7 @@ async def test_b8_a_lease_that_was_deleted_comes_back(api: FakeApi, tmp_path: Pa
         await it.shut_down()
 
 
-async def test_b8_heartbeats_that_fail_do_not_stop_reports(api: FakeApi, tmp_path: Path, kubeconfig: Path) -> None:
+async def test_heartbeats_that_fail_do_not_stop_reports(api: FakeApi, tmp_path: Path, kubeconfig: Path) -> None:
     api.faults.append(Fault(is_beat, code=403, times=10**6))
     async with agent_running(tmp_path, kubeconfig, NMT) as it:
         await eventually(lambda: it.agent.heartbeat.problem)
@@ -221,7 +222,7 @@ async def test_b8_heartbeats_that_fail_do_not_stop_reports(api: FakeApi, tmp_pat
         await it.shut_down()
 
 
-async def test_b8_a_deleted_resource_is_reported_again_with_the_next_epoch(
+async def test_a_deleted_resource_is_reported_again_with_the_next_epoch(
     api: FakeApi, tmp_path: Path, kubeconfig: Path
 ) -> None:
     async with agent_running(tmp_path, kubeconfig, NMT) as it:
@@ -231,7 +232,7 @@ async def test_b8_a_deleted_resource_is_reported_again_with_the_next_epoch(
         await it.shut_down()
 
 
-async def test_b8_a_report_that_vanished_is_sent_again(api: FakeApi, tmp_path: Path, kubeconfig: Path) -> None:
+async def test_a_report_that_vanished_is_sent_again(api: FakeApi, tmp_path: Path, kubeconfig: Path) -> None:
     async with agent_running(tmp_path, kubeconfig, NMT) as it:
         await api.until(lambda: len(api.writes) == 1)
         await eventually(it.agent.reporter.holder)
@@ -241,7 +242,7 @@ async def test_b8_a_report_that_vanished_is_sent_again(api: FakeApi, tmp_path: P
         await it.shut_down()
 
 
-async def test_b8_the_whole_report_is_written_again_at_the_slow_refresh(
+async def test_the_whole_report_is_written_again_at_the_slow_refresh(
     api: FakeApi, tmp_path: Path, kubeconfig: Path
 ) -> None:
     async with agent_running(tmp_path, kubeconfig, NMT, refresh_seconds=0.2) as it:
@@ -263,7 +264,7 @@ async def test_b8_the_whole_report_is_written_again_at_the_slow_refresh(
         ((200, "[]"), "no JSON object"),
     ],
 )
-async def test_b9_what_is_wrong_is_said_and_recovered_from_without_a_storm(
+async def test_what_is_wrong_is_said_and_recovered_from_without_a_storm(
     api: FakeApi, tmp_path: Path, kubeconfig: Path, answer: tuple[int, str], words: str
 ) -> None:
     code, body = answer
@@ -298,7 +299,7 @@ def spoil(kubeconfig: Path, text: str | None) -> None:
 
 
 @pytest.mark.parametrize("broken", ['{"apiVersion": "v1", "clus', "", None], ids=["half", "empty", "absent"])
-async def test_b9_a_kubeconfig_that_cannot_be_read_for_a_while_cuts_nobody_off(
+async def test_a_kubeconfig_that_cannot_be_read_for_a_while_cuts_nobody_off(
     api: FakeApi, tmp_path: Path, kubeconfig: Path, broken: str | None
 ) -> None:
     async with agent_running(tmp_path, kubeconfig, NMT) as it:
@@ -315,7 +316,7 @@ async def test_b9_a_kubeconfig_that_cannot_be_read_for_a_while_cuts_nobody_off(
         await it.shut_down()
 
 
-async def test_b9_an_object_that_is_always_gone_when_the_report_comes_is_no_reason_for_a_storm(
+async def test_an_object_that_is_always_gone_when_the_report_comes_is_no_reason_for_a_storm(
     api: FakeApi, tmp_path: Path, kubeconfig: Path
 ) -> None:
     gone = json.dumps({"message": "not found", "details": {"name": "n1"}})
@@ -330,7 +331,7 @@ async def test_b9_an_object_that_is_always_gone_when_the_report_comes_is_no_reas
         await it.shut_down()
 
 
-async def test_b9_a_request_that_begins_while_credentials_are_read_has_an_answer_or_a_problem(
+async def test_a_request_that_begins_while_credentials_are_read_has_an_answer_or_a_problem(
     api: FakeApi, kubeconfig: Path
 ) -> None:
     cluster = NodeResources(Target(kubeconfig=str(kubeconfig)), "n1", 1.0)
@@ -349,7 +350,7 @@ async def test_b9_a_request_that_begins_while_credentials_are_read_has_an_answer
     assert api.objects
 
 
-async def test_b9_heartbeats_find_fresh_credentials_although_there_is_nothing_to_report(
+async def test_heartbeats_find_fresh_credentials_although_there_is_nothing_to_report(
     api: FakeApi, tmp_path: Path, kubeconfig: Path
 ) -> None:
     async with agent_running(tmp_path, kubeconfig, NMT) as it:
@@ -364,7 +365,7 @@ async def test_b9_heartbeats_find_fresh_credentials_although_there_is_nothing_to
         await it.shut_down()
 
 
-async def test_b9_a_server_that_is_away_is_found_again(tmp_path: Path) -> None:
+async def test_a_server_that_is_away_is_found_again(tmp_path: Path) -> None:
     async with fake_api() as first:
         kubeconfig = first.kubeconfig(tmp_path)
         port = int(first.url.rpartition(":")[2])
@@ -378,9 +379,7 @@ async def test_b9_a_server_that_is_away_is_found_again(tmp_path: Path) -> None:
             await it.shut_down()
 
 
-async def test_b10_a_shut_down_says_leaving_before_anything_stops(
-    api: FakeApi, tmp_path: Path, kubeconfig: Path
-) -> None:
+async def test_a_shut_down_says_leaving_before_anything_stops(api: FakeApi, tmp_path: Path, kubeconfig: Path) -> None:
     entry = supervised("s", free_port()).replace("  run:", "  autoStart: true\n  run:")
     async with agent_running(tmp_path, kubeconfig, entry + NMT) as it:
         await api.until(lambda: summary(api) == "1/2")
@@ -393,7 +392,7 @@ async def test_b10_a_shut_down_says_leaving_before_anything_stops(
     assert ("leases", "hotpool-node-n1") in api.objects or not api.beats
 
 
-async def test_b11_a_report_that_the_schema_refuses_is_replaced_by_nothing_ready(
+async def test_a_report_that_the_schema_refuses_is_replaced_by_nothing_ready(
     api: FakeApi, tmp_path: Path, kubeconfig: Path
 ) -> None:
     async with agent_running(tmp_path, kubeconfig, NMT) as it:
@@ -409,7 +408,7 @@ async def test_b11_a_report_that_the_schema_refuses_is_replaced_by_nothing_ready
         await it.shut_down()
 
 
-async def test_b12_a_newcomer_does_not_write_over_a_live_agent(api: FakeApi, tmp_path: Path, kubeconfig: Path) -> None:
+async def test_a_newcomer_does_not_write_over_a_live_agent(api: FakeApi, tmp_path: Path, kubeconfig: Path) -> None:
     api.put("nodecapabilities", "n1", stranger())
     api.put("leases", "hotpool-node-n1", {"metadata": {}, "spec": {"renewTime": "0"}})
     async with agent_running(tmp_path, kubeconfig, NMT) as it:
@@ -425,9 +424,7 @@ async def test_b12_a_newcomer_does_not_write_over_a_live_agent(api: FakeApi, tmp
         await it.shut_down()
 
 
-async def test_b12_a_node_whose_agent_said_leaving_is_taken_at_once(
-    api: FakeApi, tmp_path: Path, kubeconfig: Path
-) -> None:
+async def test_a_node_whose_agent_said_leaving_is_taken_at_once(api: FakeApi, tmp_path: Path, kubeconfig: Path) -> None:
     api.put("nodecapabilities", "n1", stranger(leaving=True, intervalSeconds=120))
     async with agent_running(tmp_path, kubeconfig, NMT) as it:
         await api.until(lambda: stamps(api) == [(8, 1)])

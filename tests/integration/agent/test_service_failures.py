@@ -1,4 +1,7 @@
-"""What the agent does after each kind of failure (behaviour B7, B9, B11), against a server that fails on demand."""
+"""What the agent does after each kind of failure (requirements B7, B9, B11), against a server that fails on demand.
+
+Requirement B8.
+"""
 
 import json
 import time
@@ -42,7 +45,7 @@ def refusal(message: str) -> str:
         ("name", "check `server` in the kubeconfig"),
     ],
 )
-async def test_b9_a_certificate_that_cannot_be_trusted_is_explained_and_nothing_is_sent(
+async def test_a_certificate_that_cannot_be_trusted_is_explained_and_nothing_is_sent(
     tmp_path: Path, wrong: str, words: str
 ) -> None:
     authority = Authority(tmp_path / "pki")
@@ -63,7 +66,7 @@ async def test_b9_a_certificate_that_cannot_be_trusted_is_explained_and_nothing_
             await it.shut_down()
 
 
-async def test_b9_a_server_without_tls_is_explained(tmp_path: Path, api: FakeApi) -> None:
+async def test_a_server_without_tls_is_explained(tmp_path: Path, api: FakeApi) -> None:
     path = api.kubeconfig(tmp_path, None, {"server": api.url.replace("http:", "https:")})
     async with agent_running(tmp_path, path, NMT) as it:
         await eventually(lambda: "check the scheme and port" in (it.agent.reporter.problem or ""))
@@ -73,7 +76,7 @@ async def test_b9_a_server_without_tls_is_explained(tmp_path: Path, api: FakeApi
 # Answers.
 
 
-async def test_b7_after_a_conflict_the_agent_reads_and_then_decides(
+async def test_after_a_conflict_the_agent_reads_and_then_decides(
     api: FakeApi, tmp_path: Path, kubeconfig: Path
 ) -> None:
     async with agent_running(tmp_path, kubeconfig, NMT) as it:
@@ -88,7 +91,7 @@ async def test_b7_after_a_conflict_the_agent_reads_and_then_decides(
 
 
 @pytest.mark.parametrize("code", [400, 413, 422])
-async def test_b11_a_report_that_is_refused_or_too_large_gives_way_to_nothing_ready_and_it_shows(
+async def test_a_report_that_is_refused_or_too_large_gives_way_to_nothing_ready_and_it_shows(
     api: FakeApi, tmp_path: Path, kubeconfig: Path, code: int
 ) -> None:
     async with agent_running(tmp_path, kubeconfig, NMT) as it:
@@ -109,7 +112,7 @@ async def test_b11_a_report_that_is_refused_or_too_large_gives_way_to_nothing_re
         await it.shut_down()
 
 
-async def test_b11_no_heartbeat_confirms_an_older_report_while_even_the_minimal_one_is_refused(
+async def test_no_heartbeat_confirms_an_older_report_while_even_the_minimal_one_is_refused(
     api: FakeApi, tmp_path: Path, kubeconfig: Path
 ) -> None:
     async with agent_running(tmp_path, kubeconfig, NMT) as it:
@@ -129,7 +132,7 @@ async def test_b11_no_heartbeat_confirms_an_older_report_while_even_the_minimal_
         await it.shut_down()
 
 
-async def test_b7_a_stale_report_is_not_sent_again_but_read_and_decided(
+async def test_a_stale_report_is_not_sent_again_but_read_and_decided(
     api: FakeApi, tmp_path: Path, kubeconfig: Path
 ) -> None:
     async with agent_running(tmp_path, kubeconfig, NMT) as it:
@@ -143,7 +146,7 @@ async def test_b7_a_stale_report_is_not_sent_again_but_read_and_decided(
         await it.shut_down()
 
 
-async def test_b8_an_object_that_is_missing_each_time_makes_no_storm(
+async def test_an_object_that_is_missing_each_time_makes_no_storm(
     api: FakeApi, tmp_path: Path, kubeconfig: Path
 ) -> None:
     body = json.dumps({"message": "not found", "details": {"kind": "nodecapabilities", "name": "n1"}})
@@ -160,7 +163,7 @@ async def test_b8_an_object_that_is_missing_each_time_makes_no_storm(
 
 @pytest.mark.parametrize("code", [429, 500, 503])
 @pytest.mark.parametrize("form", ["seconds", "date"])
-async def test_b9_the_agent_waits_as_long_as_the_server_asks_and_no_longer_than_h(
+async def test_the_agent_waits_as_long_as_the_server_asks_and_no_longer_than_h(
     api: FakeApi, tmp_path: Path, kubeconfig: Path, code: int, form: str
 ) -> None:
     now = datetime.now(UTC)
@@ -180,7 +183,7 @@ async def test_b9_the_agent_waits_as_long_as_the_server_asks_and_no_longer_than_
 
 
 @pytest.mark.parametrize("body", ["", "<html>sign in</html>", "{", "[]", "null", '"yes"', "7"])
-async def test_b9_an_answer_that_is_no_object_says_nothing_and_is_asked_for_again(
+async def test_an_answer_that_is_no_object_says_nothing_and_is_asked_for_again(
     api: FakeApi, tmp_path: Path, kubeconfig: Path, body: str
 ) -> None:
     api.faults.append(Fault(lambda _: True, code=200, body=body, times=12))
@@ -194,7 +197,7 @@ async def test_b9_an_answer_that_is_no_object_says_nothing_and_is_asked_for_agai
 @pytest.mark.parametrize(
     "line", ["nonsense\n", "[]\n", "{}\n", '{"type": "MODIFIED"}\n', '{"type": "MODIFIED", "object": 7}\n']
 )
-async def test_b8_a_watch_that_sends_nonsense_is_opened_again(
+async def test_a_watch_that_sends_nonsense_is_opened_again(
     api: FakeApi, tmp_path: Path, kubeconfig: Path, line: str
 ) -> None:
     api.faults.append(Fault(is_watch, code=200, body=line))
@@ -206,7 +209,7 @@ async def test_b8_a_watch_that_sends_nonsense_is_opened_again(
 
 
 @pytest.mark.parametrize("code", [410, 500])
-async def test_b8_a_watch_that_ends_with_an_error_is_opened_again(
+async def test_a_watch_that_ends_with_an_error_is_opened_again(
     api: FakeApi, tmp_path: Path, kubeconfig: Path, code: int
 ) -> None:
     error = {"type": "ERROR", "object": {"kind": "Status", "code": code, "message": "over"}}
@@ -216,7 +219,7 @@ async def test_b8_a_watch_that_ends_with_an_error_is_opened_again(
         await it.shut_down()
 
 
-async def test_b9_a_watch_that_ends_at_once_each_time_makes_no_storm(
+async def test_a_watch_that_ends_at_once_each_time_makes_no_storm(
     api: FakeApi, tmp_path: Path, kubeconfig: Path
 ) -> None:
     api.faults.append(Fault(is_watch, code=200, body="", times=10**6))
@@ -233,7 +236,7 @@ async def test_b9_a_watch_that_ends_at_once_each_time_makes_no_storm(
         await it.shut_down()
 
 
-async def test_b9_what_the_server_never_answers_is_given_up_and_read(
+async def test_what_the_server_never_answers_is_given_up_and_read(
     api: FakeApi, tmp_path: Path, kubeconfig: Path
 ) -> None:
     async with agent_running(tmp_path, kubeconfig, NMT, request_seconds=0.4) as it:

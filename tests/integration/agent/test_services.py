@@ -1,4 +1,7 @@
-"""The agent and real service processes (behaviour A), with a fake API server over HTTP."""
+"""The agent and real service processes (requirements A), with a fake API server over HTTP.
+
+Requirements A2, A3, A4, A5, A7, A8, A9, B11.
+"""
 
 import asyncio
 import errno
@@ -24,7 +27,7 @@ HURRIED = (
 )
 
 
-async def test_a2_start_and_stop_and_their_repetition_succeed(api: FakeApi, tmp_path: Path, port: int) -> None:
+async def test_start_and_stop_and_their_repetition_succeed(api: FakeApi, tmp_path: Path, port: int) -> None:
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), supervised("s", port)) as it:
         await api.until(lambda: capability(api) == (False, "Stopped"))
         assert await it.agent.services.command("start", "s", wait=True) == "s: Running"
@@ -39,7 +42,7 @@ async def test_a2_start_and_stop_and_their_repetition_succeed(api: FakeApi, tmp_
         await it.shut_down()
 
 
-async def test_a3_an_observed_service_is_what_its_probe_says(api: FakeApi, tmp_path: Path, port: int) -> None:
+async def test_an_observed_service_is_what_its_probe_says(api: FakeApi, tmp_path: Path, port: int) -> None:
     entry = f"- {{id: o, type: asr, port: {port}, observe: {{http: {{path: /health}}, periodSeconds: 0.05}}}}\n"
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), entry) as it:
         await api.until(lambda: capability(api) == (False, "Stopped"))
@@ -56,7 +59,7 @@ async def test_a3_an_observed_service_is_what_its_probe_says(api: FakeApi, tmp_p
         await it.shut_down()
 
 
-async def test_a3_a_port_that_a_stranger_has_is_a_clear_failure(api: FakeApi, tmp_path: Path, port: int) -> None:
+async def test_a_port_that_a_stranger_has_is_a_clear_failure(api: FakeApi, tmp_path: Path, port: int) -> None:
     with socket.create_server(("127.0.0.1", port)):
         async with agent_running(tmp_path, api.kubeconfig(tmp_path), supervised("s", port)) as it:
             await it.until("s", "Stopped")
@@ -65,7 +68,7 @@ async def test_a3_a_port_that_a_stranger_has_is_a_clear_failure(api: FakeApi, tm
             await it.shut_down()
 
 
-async def test_a3_without_a_probe_a_service_runs_when_its_port_answers(api: FakeApi, tmp_path: Path, port: int) -> None:
+async def test_without_a_probe_a_service_runs_when_its_port_answers(api: FakeApi, tmp_path: Path, port: int) -> None:
     entry = supervised("s", port, "--start-delay", "0.3", more="  autoStart: true\n")
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), entry) as it:
         await it.until("s", "Running")
@@ -73,7 +76,7 @@ async def test_a3_without_a_probe_a_service_runs_when_its_port_answers(api: Fake
         await it.shut_down()
 
 
-async def test_a4_stop_during_start_leaves_no_process_and_no_error(api: FakeApi, tmp_path: Path, port: int) -> None:
+async def test_stop_during_start_leaves_no_process_and_no_error(api: FakeApi, tmp_path: Path, port: int) -> None:
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), supervised("s", port, "--start-delay", "30")) as it:
         await it.until("s", "Stopped")
         await it.agent.services.command("start", "s", wait=False)
@@ -86,7 +89,7 @@ async def test_a4_stop_during_start_leaves_no_process_and_no_error(api: FakeApi,
         await it.shut_down()
 
 
-async def test_a4_start_during_stop_ends_running(api: FakeApi, tmp_path: Path, port: int) -> None:
+async def test_start_during_stop_ends_running(api: FakeApi, tmp_path: Path, port: int) -> None:
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), supervised("s", port, "--ignore-term")) as it:
         await it.until("s", "Stopped")
         await it.agent.services.command("start", "s", wait=True)
@@ -109,7 +112,7 @@ async def test_a4_start_during_stop_ends_running(api: FakeApi, tmp_path: Path, p
         (["--start-delay", "30"], "Connect"),
     ],
 )
-async def test_a5_readiness_fails_closed_and_leaves_no_process(
+async def test_readiness_fails_closed_and_leaves_no_process(
     api: FakeApi, tmp_path: Path, port: int, arguments: list[str], words: str
 ) -> None:
     entry = supervised("s", port, *arguments, more=HURRIED)
@@ -131,7 +134,7 @@ async def test_a5_readiness_fails_closed_and_leaves_no_process(
         await it.shut_down()
 
 
-async def test_a5_an_exit_during_the_start_is_a_failure_with_its_code(api: FakeApi, tmp_path: Path, port: int) -> None:
+async def test_an_exit_during_the_start_is_a_failure_with_its_code(api: FakeApi, tmp_path: Path, port: int) -> None:
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), supervised("s", port, "--exit-code", "3")) as it:
         await it.until("s", "Stopped")
         with pytest.raises(CommandError, match="exited with code 3"):
@@ -139,7 +142,7 @@ async def test_a5_an_exit_during_the_start_is_a_failure_with_its_code(api: FakeA
         await it.shut_down()
 
 
-async def test_a5_a_program_that_is_not_there_is_a_failure(api: FakeApi, tmp_path: Path) -> None:
+async def test_a_program_that_is_not_there_is_a_failure(api: FakeApi, tmp_path: Path) -> None:
     entry = "- {id: s, type: asr, run: {command: [/no/such/program]}}\n"
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), entry) as it:
         await it.until("s", "Stopped")
@@ -148,7 +151,7 @@ async def test_a5_a_program_that_is_not_there_is_a_failure(api: FakeApi, tmp_pat
         await it.shut_down()
 
 
-async def test_a7_a_crash_withdraws_at_once_and_ends_what_is_left_of_the_group(
+async def test_a_crash_withdraws_at_once_and_ends_what_is_left_of_the_group(
     api: FakeApi, tmp_path: Path, port: int
 ) -> None:
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), supervised("s", port, "--child"), debounce=30.0) as it:
@@ -168,7 +171,7 @@ async def test_a7_a_crash_withdraws_at_once_and_ends_what_is_left_of_the_group(
         await it.shut_down()
 
 
-async def test_a8_wishes_survive_and_only_a_user_changes_them(api: FakeApi, tmp_path: Path) -> None:
+async def test_wishes_survive_and_only_a_user_changes_them(api: FakeApi, tmp_path: Path) -> None:
     first, second = free_port(), free_port()
     entries = supervised("a", first) + supervised("b", second).replace("  run:", "  autoStart: true\n  run:")
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), entries) as it:
@@ -183,7 +186,7 @@ async def test_a8_wishes_survive_and_only_a_user_changes_them(api: FakeApi, tmp_
         await it.shut_down()
 
 
-async def test_a9_term_follows_the_accepted_report(api: FakeApi, tmp_path: Path, port: int) -> None:
+async def test_term_follows_the_accepted_report(api: FakeApi, tmp_path: Path, port: int) -> None:
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), supervised("s", port), announce_seconds=20.0) as it:
         await it.until("s", "Stopped")
         await it.agent.services.command("start", "s", wait=True)
@@ -204,7 +207,7 @@ async def test_a9_term_follows_the_accepted_report(api: FakeApi, tmp_path: Path,
         await it.shut_down()
 
 
-async def test_a9_while_disconnected_term_follows_after_the_limit(api: FakeApi, tmp_path: Path, port: int) -> None:
+async def test_while_disconnected_term_follows_after_the_limit(api: FakeApi, tmp_path: Path, port: int) -> None:
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), supervised("s", port), announce_seconds=0.3) as it:
         await it.until("s", "Stopped")
         await it.agent.services.command("start", "s", wait=True)
@@ -217,7 +220,7 @@ async def test_a9_while_disconnected_term_follows_after_the_limit(api: FakeApi, 
         await it.shut_down()
 
 
-async def test_a9_kill_follows_term_and_takes_the_whole_group(api: FakeApi, tmp_path: Path, port: int) -> None:
+async def test_kill_follows_term_and_takes_the_whole_group(api: FakeApi, tmp_path: Path, port: int) -> None:
     entry = supervised("s", port, "--ignore-term", "--child")
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), entry, stop_seconds=0.2) as it:
         await it.until("s", "Stopped")
@@ -236,7 +239,7 @@ async def sleeper(folder: Path, port: int | None) -> Process:
     return await Process.launch(Command(("sleep", "600"), {}, folder, folder / "log", port, "mark"))
 
 
-async def test_a9_who_has_the_port_is_looked_up_once_and_not_while_waiting(
+async def test_who_has_the_port_is_looked_up_once_and_not_while_waiting(
     tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It means to read about every process of the machine, in the event loop."""
@@ -254,7 +257,7 @@ async def test_a9_who_has_the_port_is_looked_up_once_and_not_while_waiting(
     assert asked == [port]
 
 
-async def test_a9_a_group_that_has_ended_is_never_signalled_again(
+async def test_a_group_that_has_ended_is_never_signalled_again(
     tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its number may be a stranger's by the time that somebody tries again to free the port."""
@@ -271,7 +274,7 @@ async def test_a9_a_group_that_has_ended_is_never_signalled_again(
     await stranger.end(0)
 
 
-async def test_a5_a_process_that_cannot_be_watched_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_process_that_cannot_be_watched_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_more_files(_: int) -> int:
         raise OSError(errno.EMFILE, "Too many open files")
 
@@ -283,7 +286,7 @@ async def test_a5_a_process_that_cannot_be_watched_is_ended(tmp_path: Path, monk
     assert set(psutil.Process().children()) == before
 
 
-async def test_a3_b11_a_name_that_is_no_text_ends_nothing(api: FakeApi, tmp_path: Path, port: int) -> None:
+async def test_a_name_that_is_no_text_ends_nothing(api: FakeApi, tmp_path: Path, port: int) -> None:
     script = (
         "import socket, time; open('/proc/self/comm', 'wb').write(b'\\xff\\xfe');"
         f"server = socket.create_server(('127.0.0.1', {port})); time.sleep(600)"
@@ -300,7 +303,7 @@ async def test_a3_b11_a_name_that_is_no_text_ends_nothing(api: FakeApi, tmp_path
     await stranger.wait()
 
 
-async def test_a2_an_unknown_service_is_named(api: FakeApi, tmp_path: Path, port: int) -> None:
+async def test_an_unknown_service_is_named(api: FakeApi, tmp_path: Path, port: int) -> None:
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), supervised("s", port)) as it:
         await it.until("s", "Stopped")
         with pytest.raises(CommandError, match="x: no such service; there are: s"):

@@ -1,4 +1,7 @@
-"""Commands whose work another part does (behaviour A2, A10): the real program against a stand-in behind the socket."""
+"""Commands whose work another part does (requirements A2, A10): the real program against a stand-in behind the socket.
+
+Requirements A1, A3, B1, B9.
+"""
 
 import asyncio
 import json
@@ -48,7 +51,7 @@ async def agent(tmp_path: Path) -> AsyncIterator[StandIn]:
 
 
 @pytest.mark.parametrize("command", ["start", "stop", "restart"])
-async def test_a2_a_command_names_the_service_and_waits_unless_told_not_to(
+async def test_a_command_names_the_service_and_waits_unless_told_not_to(
     agent: StandIn, hotpool_agent: Command, command: str
 ) -> None:
     agent.answer = "s: Running"
@@ -61,9 +64,7 @@ async def test_a2_a_command_names_the_service_and_waits_unless_told_not_to(
     ]
 
 
-async def test_a10_reload_says_what_changed_or_every_error_of_the_catalogue(
-    agent: StandIn, hotpool_agent: Command
-) -> None:
+async def test_reload_says_what_changed_or_every_error_of_the_catalogue(agent: StandIn, hotpool_agent: Command) -> None:
     agent.answer = "added: a; removed: b"
     result = await hotpool_agent("reload", "--node", "n1")
     assert (result.code, result.out) == (0, "added: a; removed: b\n")
@@ -74,13 +75,13 @@ async def test_a10_reload_says_what_changed_or_every_error_of_the_catalogue(
 
 
 @pytest.mark.parametrize("words", [["status"], ["report"], ["reload"], ["restart", "s"], ["start", "s"], ["stop", "s"]])
-async def test_a2_without_an_agent_every_question_ends_with_3(hotpool_agent: Command, words: list[str]) -> None:
+async def test_without_an_agent_every_question_ends_with_3(hotpool_agent: Command, words: list[str]) -> None:
     result = await hotpool_agent(*words, "--node", "n1")
     assert (result.code, result.out) == (3, "")
     assert "no agent answers at " in result.err
 
 
-async def test_a2_an_agent_that_ends_before_its_answer_is_not_taken_for_one(tmp_path: Path) -> None:
+async def test_an_agent_that_ends_before_its_answer_is_not_taken_for_one(tmp_path: Path) -> None:
     path = tmp_path / "agent.sock"
 
     async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -94,7 +95,7 @@ async def test_a2_an_agent_that_ends_before_its_answer_is_not_taken_for_one(tmp_
     server.close()
 
 
-async def test_b1_report_prints_the_wire_form_that_the_api_server_gets_next(
+async def test_report_prints_the_wire_form_that_the_api_server_gets_next(
     api: FakeApi, tmp_path: Path, environment: dict[str, str], hotpool_agent: Command
 ) -> None:
     async with daemon(api, tmp_path, environment, NMT):
@@ -115,7 +116,7 @@ def _nulls(plain: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in plain.items() if value is None}
 
 
-async def test_a3_status_ends_with_5_when_a_service_that_is_shown_has_failed(
+async def test_status_ends_with_5_when_a_service_that_is_shown_has_failed(
     api: FakeApi, tmp_path: Path, environment: dict[str, str], hotpool_agent: Command
 ) -> None:
     patient = environment | {"HOTPOOL_AGENT_RESTART_SECONDS": "60"}  # Failed until the end of the test
@@ -127,7 +128,7 @@ async def test_a3_status_ends_with_5_when_a_service_that_is_shown_has_failed(
         assert (await hotpool_agent("status", "idle", "--node", "n1")).code == 0
 
 
-async def test_b9_status_ends_with_4_while_the_cluster_does_not_hear_the_agent(
+async def test_status_ends_with_4_while_the_cluster_does_not_hear_the_agent(
     api: FakeApi, tmp_path: Path, environment: dict[str, str], hotpool_agent: Command
 ) -> None:
     async with daemon(api, tmp_path, environment, supervised("s", free_port())):
@@ -148,9 +149,7 @@ async def test_b9_status_ends_with_4_while_the_cluster_does_not_hear_the_agent(
         fault.times = 0
 
 
-async def test_a1_check_explains_every_error_at_once_or_lists_the_services(
-    tmp_path: Path, hotpool_agent: Command
-) -> None:
+async def test_check_explains_every_error_at_once_or_lists_the_services(tmp_path: Path, hotpool_agent: Command) -> None:
     path = tmp_path / "c.yaml"
     path.write_text(
         "version: 2\ntypes: {asr: {devices: [gpu]}}\nservices:\n- {id: a, type: asr, run: {command: [x]}}\n"

@@ -1,4 +1,4 @@
-"""Whatever comes over the local socket (behaviour A2), the server lives and answers the next good request."""
+"""Whatever comes over the local socket (requirement A2), the server lives and answers the next good request."""
 
 import asyncio
 import json
@@ -76,7 +76,7 @@ requests = st.fixed_dictionaries(
 
 @repeatable
 @given(st.lists(st.binary(max_size=200), min_size=1, max_size=8), st.booleans())
-def test_a2_arbitrary_lines_each_get_an_answer_and_end_nothing(lines: list[bytes], wait: bool) -> None:  # noqa: FBT001
+def test_arbitrary_lines_each_get_an_answer_and_end_nothing(lines: list[bytes], wait: bool) -> None:  # noqa: FBT001
     async def work() -> None:
         data = b"\n".join(lines)
         async with serving() as path:
@@ -90,7 +90,7 @@ def test_a2_arbitrary_lines_each_get_an_answer_and_end_nothing(lines: list[bytes
 
 @repeatable
 @given(st.lists(jsons | requests, max_size=8))
-def test_a2_arbitrary_json_is_done_or_refused_line_by_line(values: list[Any]) -> None:
+def test_arbitrary_json_is_done_or_refused_line_by_line(values: list[Any]) -> None:
     async def work() -> None:
         async with serving() as path:
             answers = await said(path, b"".join(json.dumps(value).encode() + b"\n" for value in values))
@@ -116,20 +116,20 @@ def test_a2_arbitrary_json_is_done_or_refused_line_by_line(values: list[Any]) ->
         b"",
     ],
 )
-async def test_a2_bombs_are_answered(line: bytes) -> None:
+async def test_bombs_are_answered(line: bytes) -> None:
     async with serving() as path:
         (answer,) = await said(path, line + b"\n")
         assert "ok" in answer
 
 
-async def test_a2_a_refusal_and_a_fault_of_one_request_leave_the_connection_usable() -> None:
+async def test_a_refusal_and_a_fault_of_one_request_leave_the_connection_usable() -> None:
     lines = [{"op": "stop", "id": word} for word in ("refused", "broken", "fine")]
     async with serving() as path:
         answers = await said(path, "".join(json.dumps(line) + "\n" for line in lines).encode())
     assert [answer["ok"] for answer in answers] == [False, False, True]
 
 
-async def test_a2_many_connections_half_lines_and_silent_readers_leave_nothing_behind() -> None:
+async def test_many_connections_half_lines_and_silent_readers_leave_nothing_behind() -> None:
     async with serving() as path:
         descriptors, tasks = psutil.Process().num_fds(), len(asyncio.all_tasks())
         open_ones = [await asyncio.open_unix_connection(path) for _ in range(socket_server.Limits().connections - 1)]

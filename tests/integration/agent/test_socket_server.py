@@ -1,4 +1,4 @@
-"""The local socket under clients that are slow, dead or too many (behaviour A2): real sockets, a stand-in behind."""
+"""The local socket under clients that are slow, dead or too many (requirement A2): real sockets, a stand-in behind."""
 
 import asyncio
 import json
@@ -59,7 +59,7 @@ async def until_answered(path: Path, *, expected: bool = True) -> None:
             await asyncio.sleep(0.02)
 
 
-async def test_a2_a_silent_client_loses_its_connection_and_blocks_nobody(tmp_path: Path) -> None:
+async def test_a_silent_client_loses_its_connection_and_blocks_nobody(tmp_path: Path) -> None:
     async with serving(tmp_path, StandIn().dispatch, Limits(ask_seconds=0.3)) as path:
         reader, writer = await asyncio.open_unix_connection(path)
         writer.write(b'{"op": "sta')
@@ -68,7 +68,7 @@ async def test_a2_a_silent_client_loses_its_connection_and_blocks_nobody(tmp_pat
         writer.close()
 
 
-async def test_a2_a_client_that_does_not_take_its_answer_blocks_nobody_and_is_cut_off(tmp_path: Path) -> None:
+async def test_a_client_that_does_not_take_its_answer_blocks_nobody_and_is_cut_off(tmp_path: Path) -> None:
     async with serving(tmp_path, StandIn().dispatch, Limits(connections=1, take_seconds=0.3)) as path:
         with socket.socket(socket.AF_UNIX) as slow:
             slow.connect(str(path))
@@ -83,7 +83,7 @@ async def test_a2_a_client_that_does_not_take_its_answer_blocks_nobody_and_is_cu
             assert got < len(BIG)
 
 
-async def test_a2_connections_are_bounded_and_the_one_too_many_is_told_so(tmp_path: Path) -> None:
+async def test_connections_are_bounded_and_the_one_too_many_is_told_so(tmp_path: Path) -> None:
     async with serving(tmp_path, StandIn().dispatch, Limits(connections=3)) as path:
         held = [await asyncio.open_unix_connection(path) for _ in range(3)]
         for reader, writer in held:
@@ -109,7 +109,7 @@ async def leave_a_request(path: Path, stand_in: StandIn) -> None:
     await writer.wait_closed()
 
 
-async def test_a2_a_client_that_goes_gives_its_place_back_and_its_request_goes_on(tmp_path: Path) -> None:
+async def test_a_client_that_goes_gives_its_place_back_and_its_request_goes_on(tmp_path: Path) -> None:
     stand_in = StandIn()
     async with serving(tmp_path, stand_in.dispatch, Limits(connections=2)) as path:
         await leave_a_request(path, stand_in)
@@ -128,7 +128,7 @@ async def test_a2_a_client_that_goes_gives_its_place_back_and_its_request_goes_o
         assert stand_in.finished == 2
 
 
-async def test_a2_a_client_that_has_said_all_still_gets_its_answer(tmp_path: Path) -> None:
+async def test_a_client_that_has_said_all_still_gets_its_answer(tmp_path: Path) -> None:
     stand_in = StandIn()
     async with serving(tmp_path, stand_in.dispatch, Limits()) as path:
         reader, writer = await asyncio.open_unix_connection(path)
@@ -144,7 +144,7 @@ async def test_a2_a_client_that_has_said_all_still_gets_its_answer(tmp_path: Pat
         writer.close()
 
 
-async def test_a2_an_unknown_operation_or_field_is_refused_whole_with_the_agents_version(tmp_path: Path) -> None:
+async def test_an_unknown_operation_or_field_is_refused_whole_with_the_agents_version(tmp_path: Path) -> None:
     async with serving(tmp_path, StandIn().dispatch, Limits()) as path:
         reader, writer = await asyncio.open_unix_connection(path)
         for line in (b'{"op": "levitate"}\n', b'{"op": "start", "id": "s", "gently": true}\n'):

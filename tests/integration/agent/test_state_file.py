@@ -1,4 +1,4 @@
-"""The state file (behaviour A8) when it, or the disk below it, is broken: said, survived, recovered from."""
+"""The state file (requirement A8) when it, or the disk below it, is broken: said, survived, recovered from."""
 
 import asyncio
 import json
@@ -59,7 +59,7 @@ def no_constant(name: str) -> None:
         *("service", "surrogate", "infinite", "huge"),
     ],
 )
-def test_a8_a_file_that_cannot_be_read_is_put_aside_whole_and_said(tmp_path: Path, data: bytes) -> None:
+def test_a_file_that_cannot_be_read_is_put_aside_whole_and_said(tmp_path: Path, data: bytes) -> None:
     path = written(tmp_path, data)
     store = open_store(tmp_path)
     assert store.moved
@@ -70,7 +70,7 @@ def test_a8_a_file_that_cannot_be_read_is_put_aside_whole_and_said(tmp_path: Pat
 
 @settings(derandomize=True, deadline=None, max_examples=150)
 @given(st.data())
-def test_a8_any_bytes_are_a_state_or_put_aside(data: st.DataObject) -> None:
+def test_any_bytes_are_a_state_or_put_aside(data: st.DataObject) -> None:
     good = json.dumps(GOOD).encode()
     at, gone = data.draw(st.integers(0, len(good))), data.draw(st.integers(0, 20))
     damaged = good[:at] + data.draw(st.binary(max_size=12)) + good[at + gone :]
@@ -87,7 +87,7 @@ def test_a8_any_bytes_are_a_state_or_put_aside(data: st.DataObject) -> None:
         assert State.model_validate_json(store.state.model_dump_json(by_alias=True)) == store.state
 
 
-def test_a8_a_file_of_a_newer_agent_is_left_alone(tmp_path: Path) -> None:
+def test_a_file_of_a_newer_agent_is_left_alone(tmp_path: Path) -> None:
     newer = json.dumps({"schemaVersion": 2, "instance": 7, "unknown": []}).encode()
     path = written(tmp_path, newer)
     with pytest.raises(StoreError, match="written by a newer hotpool-agent"):
@@ -113,7 +113,7 @@ def somebody_else() -> Iterator[Path]:
                 os.seteuid(0)
 
 
-def test_a8_a_file_that_may_not_be_read_is_an_error_that_names_it_and_nothing_is_lost() -> None:
+def test_a_file_that_may_not_be_read_is_an_error_that_names_it_and_nothing_is_lost() -> None:
     with somebody_else() as folder:
         with pytest.raises(PermissionError) as caught:
             open_store(folder)
@@ -121,7 +121,7 @@ def test_a8_a_file_that_may_not_be_read_is_an_error_that_names_it_and_nothing_is
         assert (folder / "state.json").exists()
 
 
-async def test_a8_a_state_that_cannot_be_opened_ends_the_start_in_plain_words(
+async def test_a_state_that_cannot_be_opened_ends_the_start_in_plain_words(
     tmp_path: Path, api: FakeApi, hotpool_agent: Command
 ) -> None:
     catalogue = tmp_path / "c.yaml"
@@ -167,7 +167,7 @@ class Asking:
 
 
 @pytest.mark.parametrize("kind", list(DISKS))
-async def test_a8_a_disk_that_fails_costs_no_service_and_no_wish_silently(
+async def test_a_disk_that_fails_costs_no_service_and_no_wish_silently(
     api: FakeApi, tmp_path: Path, environment: dict[str, str], kind: str
 ) -> None:
     disk = DISKS[kind]()
@@ -195,7 +195,7 @@ async def test_a8_a_disk_that_fails_costs_no_service_and_no_wish_silently(
         assert it.wish("b") == "Stopped"
 
 
-async def test_a8_an_agent_that_starts_on_a_full_disk_serves_reports_and_recovers(
+async def test_an_agent_that_starts_on_a_full_disk_serves_reports_and_recovers(
     api: FakeApi, tmp_path: Path, environment: dict[str, str]
 ) -> None:
     disk = Full()

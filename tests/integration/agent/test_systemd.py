@@ -1,4 +1,4 @@
-"""Observed systemd units (behaviour A3, A5): real D-Bus messages over a real socket; systemd is a stand-in."""
+"""Observed systemd units (requirements A3, A5): real D-Bus messages over a real socket; systemd is a stand-in."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -42,26 +42,24 @@ async def bus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
         ("what-comes-later", ProbeResult(ok=False, detail=f"{UNIT}: what-comes-later")),
     ],
 )
-async def test_a3_a_unit_is_what_systemd_says(
-    observer: Prober, bus: FakeBus, state: str, expected: ProbeResult
-) -> None:
+async def test_a_unit_is_what_systemd_says(observer: Prober, bus: FakeBus, state: str, expected: ProbeResult) -> None:
     bus.units[UNIT] = Unit(state, 4711)
     assert await observer.probe(how(ASKED), None) == expected
 
 
-async def test_a3_a_unit_that_is_not_loaded_is_absent(observer: Prober, bus: FakeBus) -> None:
+async def test_a_unit_that_is_not_loaded_is_absent(observer: Prober, bus: FakeBus) -> None:
     detail = f"{UNIT}: Unit {UNIT} not loaded."
     assert await observer.probe(how(ASKED), None) == ProbeResult(ok=False, absent=True, detail=detail)
     assert bus.connections == 1
 
 
-async def test_a3_a_unit_without_a_main_process(observer: Prober, bus: FakeBus) -> None:
+async def test_a_unit_without_a_main_process(observer: Prober, bus: FakeBus) -> None:
     bus.units |= {UNIT: Unit(), "speech.target": Unit()}
     assert await observer.probe(how(ASKED), None) == ProbeResult(ok=True)
     assert await observer.probe(how({"systemd": {"unit": "speech.target"}}), None) == ProbeResult(ok=True)
 
 
-async def test_a3_one_connection_serves_all_questions(observer: Prober, bus: FakeBus) -> None:
+async def test_one_connection_serves_all_questions(observer: Prober, bus: FakeBus) -> None:
     bus.units |= {f"s{number}.service": Unit(pid=number) for number in range(1, 9)}
     checks = [how({"systemd": {"unit": unit}}) for unit in bus.units]
     answers = await asyncio.gather(*(observer.probe(check, None) for check in checks * 3))
@@ -69,7 +67,7 @@ async def test_a3_one_connection_serves_all_questions(observer: Prober, bus: Fak
     assert bus.connections == 1
 
 
-async def test_a3_the_user_s_systemd_is_on_another_bus(
+async def test_the_user_s_systemd_is_on_another_bus(
     observer: Prober, bus: FakeBus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bus.units[UNIT] = Unit(pid=1)
@@ -87,7 +85,7 @@ async def test_a3_the_user_s_systemd_is_on_another_bus(
             assert (await another.probe(check, None)).pid == 2
 
 
-async def test_a5_no_bus_is_a_failure_and_no_absence(
+async def test_no_bus_is_a_failure_and_no_absence(
     observer: Prober, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for address, words in (
@@ -99,7 +97,7 @@ async def test_a5_no_bus_is_a_failure_and_no_absence(
         assert await observer.probe(how(ASKED), None) == ProbeResult(ok=False, detail=f"system bus: {words}")
 
 
-async def test_a5_a_bus_without_systemd_or_that_lets_nobody_in(observer: Prober, bus: FakeBus) -> None:
+async def test_a_bus_without_systemd_or_that_lets_nobody_in(observer: Prober, bus: FakeBus) -> None:
     bus.systemd = False
     assert await observer.probe(how(ASKED), None) == ProbeResult(ok=False, detail="systemd is not on the bus")
     await bus.die()
@@ -110,7 +108,7 @@ async def test_a5_a_bus_without_systemd_or_that_lets_nobody_in(observer: Prober,
     assert refused.detail.startswith("system bus: authentication failed")
 
 
-async def test_a5_an_error_is_a_failure_and_no_absence(observer: Prober, bus: FakeBus) -> None:
+async def test_an_error_is_a_failure_and_no_absence(observer: Prober, bus: FakeBus) -> None:
     bus.errors["GetUnit"] = "org.freedesktop.DBus.Error.AccessDenied"
     assert await observer.probe(how(ASKED), None) == ProbeResult(ok=False, detail=f"{UNIT}: No.")
     bus.errors.clear()
@@ -119,7 +117,7 @@ async def test_a5_an_error_is_a_failure_and_no_absence(observer: Prober, bus: Fa
     assert bus.connections == 1
 
 
-async def test_a5_a_bus_that_dies_and_comes_back(observer: Prober, bus: FakeBus) -> None:
+async def test_a_bus_that_dies_and_comes_back(observer: Prober, bus: FakeBus) -> None:
     bus.units[UNIT] = Unit(pid=7)
     assert (await observer.probe(how(ASKED), None)).ok
     await bus.die()
@@ -130,7 +128,7 @@ async def test_a5_a_bus_that_dies_and_comes_back(observer: Prober, bus: FakeBus)
     assert bus.open == 1
 
 
-async def test_a5_a_bus_that_dies_during_a_question(observer: Prober, bus: FakeBus) -> None:
+async def test_a_bus_that_dies_during_a_question(observer: Prober, bus: FakeBus) -> None:
     bus.silent = {"GetUnit"}
     asked = asyncio.create_task(observer.probe(how(ASKED), None))
     await eventually(lambda: "GetUnit" in bus.calls)
@@ -139,7 +137,7 @@ async def test_a5_a_bus_that_dies_during_a_question(observer: Prober, bus: FakeB
 
 
 @pytest.mark.parametrize("step", ["AUTH", "Hello", "GetUnit", "Get"])
-async def test_a5_a_bus_that_never_answers(observer: Prober, bus: FakeBus, step: str) -> None:
+async def test_a_bus_that_never_answers(observer: Prober, bus: FakeBus, step: str) -> None:
     bus.units[UNIT] = Unit()
     bus.silent = {step}
     for _ in range(3):
@@ -151,7 +149,7 @@ async def test_a5_a_bus_that_never_answers(observer: Prober, bus: FakeBus, step:
     assert bus.connections > 1
 
 
-async def test_a5_a_question_given_up_does_not_end_another(observer: Prober, bus: FakeBus) -> None:
+async def test_a_question_given_up_does_not_end_another(observer: Prober, bus: FakeBus) -> None:
     bus.units |= {UNIT: Unit(pid=7), "slow.service": Unit(pid=8)}
     bus.silent = {UNIT, "slow.service"}
     slow = asyncio.create_task(observer.probe(how({"systemd": {"unit": "slow.service"}}), None))

@@ -1,4 +1,7 @@
-"""`hotpool why`, `diff`, `top` and `pick` as people type them, against an API server over real HTTP (behaviour F)."""
+"""`hotpool why`, `diff`, `top` and `pick` as people type them, against an API server over real HTTP (requirements F).
+
+Requirements D8, F2, F3, F5.
+"""
 
 import asyncio
 import json
@@ -150,7 +153,7 @@ def hotpool(environment: dict[str, str]) -> Run:
     return run
 
 
-async def test_f2_why_says_the_verdict_first_then_each_requirement_then_the_way_in(hotpool: Run) -> None:
+async def test_why_says_the_verdict_first_then_each_requirement_then_the_way_in(hotpool: Run) -> None:
     done = await hotpool("why", "edge-2", "zh-en")
     assert done.code == 0
     assert done.lines[0] == "edge-2 in zh-en: out: TypeNotReady (type tts ready: Stopped: piper is Stopped)"
@@ -160,13 +163,13 @@ async def test_f2_why_says_the_verdict_first_then_each_requirement_then_the_way_
     assert "- start service piper (tts) on edge-2: hotpool-agent start piper" in done.lines
 
 
-async def test_f2_why_of_a_member_says_since_when(hotpool: Run) -> None:
+async def test_why_of_a_member_says_since_when(hotpool: Run) -> None:
     done = await hotpool("why", "edge-1", "zh-en")
     assert re.fullmatch(r"edge-1 in zh-en: member Ready, since 2\ds", done.lines[0])
     assert not any(line.startswith("NO") for line in done.lines)
 
 
-async def test_f2_why_in_json_has_the_documented_fields(hotpool: Run) -> None:
+async def test_why_in_json_has_the_documented_fields(hotpool: Run) -> None:
     found = (await hotpool("why", "edge-2", "zh-en", "-o", "json")).json
     assert (found["node"], found["pool"], found["membership"]) == ("edge-2", "zh-en", "Out")
     assert (found["state"], found["since"]) == (None, None)
@@ -177,7 +180,7 @@ async def test_f2_why_in_json_has_the_documented_fields(hotpool: Run) -> None:
     assert found["remarks"] == []
 
 
-async def test_f2_why_of_a_pool_counts_reasons_and_shows_the_nearest_misses(hotpool: Run) -> None:
+async def test_why_of_a_pool_counts_reasons_and_shows_the_nearest_misses(hotpool: Run) -> None:
     done = await hotpool("why", "--pool", "zh-en", "--limit", "3")
     assert done.lines[0] == "zh-en: 1 member (1 Ready), 4 out"
     counts = dict(line.split() for line in done.lines[3:6])
@@ -191,7 +194,7 @@ async def test_f2_why_of_a_pool_counts_reasons_and_shows_the_nearest_misses(hotp
     assert [item["required"] for item in found["nearestMisses"][0]["failed"]] == ["a heartbeat"]
 
 
-async def test_f2_why_of_a_node_shows_every_pool_and_its_own_events_newest_first(hotpool: Run) -> None:
+async def test_why_of_a_node_shows_every_pool_and_its_own_events_newest_first(hotpool: Run) -> None:
     done = await hotpool("why", "--node", "edge-1")
     assert done.lines[0] == "edge-1: Live, since 120m; 3/3 services run, in 2 of 2 pools"
     assert [line.split()[0] for line in done.lines[3:5]] == ["asr", "zh-en"]
@@ -201,28 +204,28 @@ async def test_f2_why_of_a_node_shows_every_pool_and_its_own_events_newest_first
     assert {item["pool"]: item["state"] for item in found["pools"]} == {"asr": "Ready", "zh-en": "Ready"}
 
 
-async def test_f2_why_of_a_node_goes_on_when_redis_does_not_answer(hotpool: Run) -> None:
+async def test_why_of_a_node_goes_on_when_redis_does_not_answer(hotpool: Run) -> None:
     done = await hotpool("why", "--node", "edge-1", "--redis", f"redis://127.0.0.1:{free_port()}")
     assert (done.code, len(done.err.splitlines())) == (0, 1)
     assert done.err.startswith("warning: no transitions from Redis")
     assert done.lines[0].startswith("edge-1: Live")
 
 
-def test_f2_what_redis_remembers_is_one_sentence_each() -> None:
+def test_what_redis_remembers_is_one_sentence_each() -> None:
     changed = Transition("t1", "Live", "Suspect", gained=("asr",), lost={"tts": "Stopped"})
     assert of_redis(changed).message == "Live -> Suspect; can serve asr; can no longer serve tts (Stopped)"
     assert (of_redis(Transition("t1", lost={"tts": "Failed"})).reason) == "TypesChanged"
     assert of_redis(Transition("t1", None, "Live")).message == "new -> Live"
 
 
-def test_f2_of_a_series_of_events_the_last_counts() -> None:
+def test_of_a_series_of_events_the_last_counts() -> None:
     series = {**event("n", "Live", "x", 60), "series": {"count": 7, "lastObservedTime": "2026-11-24T10:00:00Z"}}
     assert (of_event(series).time, of_event(series).count) == ("2026-11-24T10:00:00Z", 7)
     old = {**event("n", "Live", "x", 60), "eventTime": None, "deprecatedLastTimestamp": "t", "deprecatedCount": 3}
     assert (of_event(old).time, of_event(old).count) == ("t", 3)
 
 
-async def test_f3_why_of_a_dry_run_says_who_would_be_in(hotpool: Run, reads: ReadApi) -> None:
+async def test_why_of_a_dry_run_says_who_would_be_in(hotpool: Run, reads: ReadApi) -> None:
     reads.put(pool_object("dry", requires=SPEECH, mode="DryRun"))
     assert (await hotpool("why", "edge-1", "dry")).lines[0] == "edge-1 in dry: would be member Ready (DryRun)"
     assert "Mode DryRun: 1 node would be members." in (await hotpool("why", "--pool", "dry")).lines
@@ -244,7 +247,7 @@ async def test_f3_why_of_a_dry_run_says_who_would_be_in(hotpool: Run, reads: Rea
         ({"type": "Other", "reason": "Other"}, "Suspect", "member Suspect, since 20s"),
     ],
 )
-async def test_d8_why_tells_the_brake_from_a_late_operator(
+async def test_why_tells_the_brake_from_a_late_operator(
     hotpool: Run, reads: ReadApi, said: dict[str, Any], reason: str, expected: str
 ) -> None:
     conditions = [{**condition(said["type"], "True", said["reason"]), "message": "5 of 6 are silent"}]
@@ -258,7 +261,7 @@ async def test_d8_why_tells_the_brake_from_a_late_operator(
     assert ("5 of 6 are silent" in done.out) == ("brake" in expected)
 
 
-async def test_f5_top_shows_both_nodes_and_pools_at_a_glance(hotpool: Run) -> None:
+async def test_top_shows_both_nodes_and_pools_at_a_glance(hotpool: Run) -> None:
     done = await hotpool("top")
     assert done.code == 0
     nodes = {line.split()[0]: line.split()[1:] for line in done.lines if line.startswith("edge-")}
@@ -270,7 +273,7 @@ async def test_f5_top_shows_both_nodes_and_pools_at_a_glance(hotpool: Run) -> No
     assert pools == {"asr": ["2", "0", "0", "2", "0"], "zh-en": ["1", "0", "0", "1", "1"]}
 
 
-async def test_f5_top_sorts_and_prints_json(hotpool: Run) -> None:
+async def test_top_sorts_and_prints_json(hotpool: Run) -> None:
     done = await hotpool("top", "nodes", "--sort-by", "flaps", "-o", "json")
     assert [item["name"] for item in done.json["nodes"]][:2] == ["edge-3", "edge-1"]
     assert "pools" not in done.json
@@ -302,7 +305,7 @@ async def test_f5_top_sorts_and_prints_json(hotpool: Run) -> None:
         ("diff",),
     ],
 )
-async def test_f5_wrong_usage_is_said_and_ends_with_2(hotpool: Run, words: tuple[str, ...]) -> None:
+async def test_wrong_usage_is_said_and_ends_with_2(hotpool: Run, words: tuple[str, ...]) -> None:
     done = await hotpool(*words)
     assert (done.code, done.out) == (2, "")
     assert done.err
@@ -322,7 +325,7 @@ items:
 """
 
 
-async def test_f2_diff_says_who_would_join_and_leave(hotpool: Run, tmp_path: Path) -> None:
+async def test_diff_says_who_would_join_and_leave(hotpool: Run, tmp_path: Path) -> None:
     path = tmp_path / "pool.yaml"
     path.write_text(DIFF)
     done = await hotpool("diff", "-f", str(path))
@@ -334,7 +337,7 @@ async def test_f2_diff_says_who_would_join_and_leave(hotpool: Run, tmp_path: Pat
     assert done.err.startswith("left out: v1 ConfigMap else")
 
 
-async def test_f2_diff_of_what_is_applied_ends_with_0(hotpool: Run, reads: ReadApi) -> None:
+async def test_diff_of_what_is_applied_ends_with_0(hotpool: Run, reads: ReadApi) -> None:
     stored = yaml.safe_dump_all([reads.objects["nodepools"]["asr"], reads.objects["nodepools"]["zh-en"]])
     done = await hotpool("diff", "-f", "-", "-o", "json", text=stored)
     assert (done.code, done.json["differs"], len(done.json["pools"])) == (0, False, 2)
@@ -355,19 +358,19 @@ _HEAD: Final = "apiVersion: hotpool.dev/v1alpha1\nkind: NodePool\nmetadata: {nam
         ("", "no document"),
     ],
 )
-async def test_f2_diff_says_what_is_wrong_with_a_document(hotpool: Run, text: str, expected: str) -> None:
+async def test_diff_says_what_is_wrong_with_a_document(hotpool: Run, text: str, expected: str) -> None:
     done = await hotpool("diff", "-f", "-", text=text)
     assert (done.code, done.out) == (2, "")
     assert expected in done.err
 
 
-async def test_f2_diff_of_a_missing_file_and_of_two_namespaces_is_wrong_usage(hotpool: Run) -> None:
+async def test_diff_of_a_missing_file_and_of_two_namespaces_is_wrong_usage(hotpool: Run) -> None:
     assert "No such file" in (await hotpool("diff", "-f", "/nowhere.yaml")).err
     done = await hotpool("diff", "-f", "-", "-n", "here", text=_HEAD.replace("name: p", "name: p, namespace: there"))
     assert (done.code, "here, there" in done.err) == (2, True)
 
 
-async def test_f5_a_document_says_which_namespace_is_asked(hotpool: Run, reads: ReadApi) -> None:
+async def test_a_document_says_which_namespace_is_asked(hotpool: Run, reads: ReadApi) -> None:
     await hotpool("diff", "-f", "-", text=_HEAD.replace("name: p", "name: p, namespace: there"))
     assert reads.namespaces == {"there"}
 
@@ -381,7 +384,7 @@ ASKED: Final = [
 ]
 
 
-async def test_f5_all_commands_together_ask_for_exactly_what_the_viewer_may(hotpool: Run, reads: ReadApi) -> None:
+async def test_all_commands_together_ask_for_exactly_what_the_viewer_may(hotpool: Run, reads: ReadApi) -> None:
     for words in [*ASKED, ("why", "edge-x", "zh-en"), ("why", "edge-1", "zh-ex")]:
         await hotpool(*words, text=DIFF)
     allowed = {
@@ -395,7 +398,7 @@ async def test_f5_all_commands_together_ask_for_exactly_what_the_viewer_may(hotp
 
 
 @pytest.mark.parametrize("words", ASKED)
-async def test_f5_the_namespace_is_that_of_the_context_or_of_n(
+async def test_the_namespace_is_that_of_the_context_or_of_n(
     hotpool: Run, reads: ReadApi, words: tuple[str, ...]
 ) -> None:
     await hotpool(*words, text=DIFF)
@@ -415,7 +418,7 @@ async def test_f5_the_namespace_is_that_of_the_context_or_of_n(
         (500, 3, "refused, as told"),
     ],
 )
-async def test_f5_a_refusal_is_one_line_that_names_verb_and_resource(
+async def test_a_refusal_is_one_line_that_names_verb_and_resource(
     hotpool: Run, reads: ReadApi, words: tuple[str, ...], refusal: tuple[int, int, str]
 ) -> None:
     status, code, expected = refusal
@@ -428,7 +431,7 @@ async def test_f5_a_refusal_is_one_line_that_names_verb_and_resource(
     assert ("nodecapabilities" in done.err or "nodepools" in done.err) or status == 401
 
 
-async def test_f5_a_server_that_is_not_there_is_one_line(hotpool: Run, reads: ReadApi, tmp_path: Path) -> None:
+async def test_a_server_that_is_not_there_is_one_line(hotpool: Run, reads: ReadApi, tmp_path: Path) -> None:
     reads.url = f"http://127.0.0.1:{free_port()}"
     path = reads.kubeconfig(tmp_path)
     done = await hotpool("top", "--kubeconfig", str(path))
@@ -450,15 +453,13 @@ async def test_f5_a_server_that_is_not_there_is_one_line(hotpool: Run, reads: Re
         (("why", "--node", "edgy-2"), "no nodecapability edgy-2 in namespace fleet; near to it: edge-2"),
     ],
 )
-async def test_f5_what_is_not_there_is_said_with_near_names(
-    hotpool: Run, words: tuple[str, ...], expected: str
-) -> None:
+async def test_what_is_not_there_is_said_with_near_names(hotpool: Run, words: tuple[str, ...], expected: str) -> None:
     done = await hotpool(*words)
     assert (done.code, done.out) == (5, "")
     assert expected in done.err
 
 
-async def test_f2_an_object_that_cannot_be_read_is_a_warning_or_an_error(hotpool: Run, reads: ReadApi) -> None:
+async def test_an_object_that_cannot_be_read_is_a_warning_or_an_error(hotpool: Run, reads: ReadApi) -> None:
     broken = node_object("edge-9", translator())
     broken["metadata"]["labels"] = {"site": 7}
     reads.put(broken)
@@ -469,7 +470,7 @@ async def test_f2_an_object_that_cannot_be_read_is_a_warning_or_an_error(hotpool
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-async def test_f5_help_is_a_manual_page_with_exit_codes_and_an_example(hotpool: Run, command: str) -> None:
+async def test_help_is_a_manual_page_with_exit_codes_and_an_example(hotpool: Run, command: str) -> None:
     done = await hotpool(command, "--help")
     assert done.code == 0
     assert any(line.startswith("  ") and f"hotpool {command} " in line for line in done.lines)
@@ -480,7 +481,7 @@ async def test_f5_help_is_a_manual_page_with_exit_codes_and_an_example(hotpool: 
         assert option in done.out
 
 
-def test_f5_help_of_the_operator_has_exit_codes_and_an_example() -> None:
+def test_help_of_the_operator_has_exit_codes_and_an_example() -> None:
     done = CliRunner().invoke(app, ["operator", "--help"], env={"COLUMNS": str(WIDTH)})
     assert done.exit_code == 0
     assert max(map(len, done.output.splitlines())) <= WIDTH
@@ -488,17 +489,17 @@ def test_f5_help_of_the_operator_has_exit_codes_and_an_example() -> None:
     assert "\n  hotpool operator -n speech\n" in done.output
 
 
-def test_f5_the_program_tells_its_version() -> None:
+def test_the_program_tells_its_version() -> None:
     done = CliRunner().invoke(app, ["--version"])
     assert (done.exit_code, done.output) == (0, f"hotpool {__version__}\n")
 
 
-async def test_f5_pick_takes_the_same_options_and_says_that_redis_is_away(hotpool: Run) -> None:
+async def test_pick_takes_the_same_options_and_says_that_redis_is_away(hotpool: Run) -> None:
     done = await hotpool("pick", "zh-en", "--redis", f"redis://127.0.0.1:{free_port()}", "-n", "x", "-o", "json")
     assert (done.code, done.out, len(done.err.splitlines())) == (3, "", 1)
 
 
-async def test_f5_top_watches_on_a_terminal_until_ctrl_c(reads: ReadApi, environment: dict[str, str]) -> None:
+async def test_top_watches_on_a_terminal_until_ctrl_c(reads: ReadApi, environment: dict[str, str]) -> None:
     outer, inner = pty.openpty()
     program = str(Path(sys.executable).with_name("hotpool"))
     size = {**os.environ, **environment, "LINES": "24", "TERM": "xterm"}

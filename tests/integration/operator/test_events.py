@@ -1,6 +1,8 @@
-"""What people are told: Events on transitions, folded and bounded, last in the queue (behaviour C6, D5, D10, D11, E5).
+"""What people are told: Events on transitions, folded and bounded, last in the queue (C6, D5, D10, D11, E5).
 
 The real server: tests/cluster/operator/test_events.py.
+
+Requirements C4, D4.
 """
 
 import asyncio
@@ -38,7 +40,7 @@ def reasons(api: FakeApi, name: str) -> list[str]:
 
 
 @simulated
-async def test_c6_a_pool_that_fills_up_says_so_soon() -> None:
+async def test_a_pool_that_fills_up_says_so_soon() -> None:
     api = small(3)
     async with operator(api) as fleet:
         await fleet.beating(1)
@@ -53,7 +55,7 @@ async def test_c6_a_pool_that_fills_up_says_so_soon() -> None:
 
 
 @simulated
-async def test_d4_heartbeats_unchanged_reports_and_a_restart_tell_nothing() -> None:
+async def test_heartbeats_unchanged_reports_and_a_restart_tell_nothing() -> None:
     api = small(3)
     api.put(generator_object("g"))
     api.put(node_object("s", speech("zh", "en")))
@@ -71,7 +73,7 @@ async def test_d4_heartbeats_unchanged_reports_and_a_restart_tell_nothing() -> N
 
 
 @simulated
-async def test_c6_a_storm_of_500_flips_is_a_handful_of_events() -> None:
+async def test_a_storm_of_500_flips_is_a_handful_of_events() -> None:
     api = small(500)
     async with operator(api) as fleet:
         await fleet.beating(30)
@@ -92,7 +94,7 @@ async def test_c6_a_storm_of_500_flips_is_a_handful_of_events() -> None:
 
 
 @simulated
-async def test_c6_nodes_that_fall_silent_together_are_told_within_the_rate_after_their_pool() -> None:
+async def test_nodes_that_fall_silent_together_are_told_within_the_rate_after_their_pool() -> None:
     api = small(400)
     async with operator(api) as fleet:
         fleet.beat()
@@ -109,7 +111,7 @@ async def test_c6_nodes_that_fall_silent_together_are_told_within_the_rate_after
 
 
 @simulated
-async def test_c6_each_transition_of_a_node_is_told() -> None:
+async def test_each_transition_of_a_node_is_told() -> None:
     api = FakeApi()
     api.put(node_object("n0"))
     async with operator(api) as fleet:
@@ -144,7 +146,7 @@ async def test_c6_each_transition_of_a_node_is_told() -> None:
 
 
 @simulated
-async def test_c4_a_node_that_is_cleaned_up_is_told() -> None:
+async def test_a_node_that_is_cleaned_up_is_told() -> None:
     api = small(3)
     async with operator(api) as fleet:
         fleet.beat()
@@ -212,7 +214,7 @@ def undisturbed() -> tuple[list[Any], list[Any], FakeApi]:
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_c6_events_that_fail_or_hang_change_nothing_else_and_are_not_tried_again(
+def test_events_that_fail_or_hang_change_nothing_else_and_are_not_tried_again(
     undisturbed: tuple[list[Any], list[Any], FakeApi], name: str
 ) -> None:
     writes, log, well = undisturbed
@@ -227,7 +229,7 @@ def test_c6_events_that_fail_or_hang_change_nothing_else_and_are_not_tried_again
 
 
 @simulated
-async def test_c6_who_does_not_lead_tells_nothing() -> None:
+async def test_who_does_not_lead_tells_nothing() -> None:
     api = small(2)
     fleet = Fleet(api)
     fleet.leases_listed()
@@ -247,7 +249,7 @@ async def test_c6_who_does_not_lead_tells_nothing() -> None:
 
 
 @simulated
-async def test_e5_what_was_away_before_we_led_is_not_said_to_be_back() -> None:
+async def test_what_was_away_before_we_led_is_not_said_to_be_back() -> None:
     api = small(2)
     fleet = Fleet(api)
     fleet.leases_listed()
@@ -268,7 +270,7 @@ async def test_e5_what_was_away_before_we_led_is_not_said_to_be_back() -> None:
 
 
 @simulated
-async def test_d10_a_slice_edited_or_deleted_by_hand_is_told_and_our_own_changes_are_not() -> None:
+async def test_a_slice_edited_or_deleted_by_hand_is_told_and_our_own_changes_are_not() -> None:
     api = small(4)
     async with operator(api) as fleet:
         await fleet.beating(15)
@@ -286,7 +288,7 @@ async def test_d10_a_slice_edited_or_deleted_by_hand_is_told_and_our_own_changes
 
 
 @simulated
-async def test_d10_a_write_of_ours_that_had_no_answer_is_not_taken_for_anothers() -> None:
+async def test_a_write_of_ours_that_had_no_answer_is_not_taken_for_anothers() -> None:
     api = small(4)
     async with operator(api) as fleet:
         await fleet.beating(15)
@@ -313,7 +315,7 @@ async def test_d10_a_write_of_ours_that_had_no_answer_is_not_taken_for_anothers(
 
 
 @simulated
-async def test_d10_an_edit_that_only_the_conflict_of_our_own_write_reveals_is_told() -> None:
+async def test_an_edit_that_only_the_conflict_of_our_own_write_reveals_is_told() -> None:
     api = small(4)
     async with operator(api) as fleet:
         await fleet.beating(15)
@@ -328,7 +330,7 @@ async def test_d10_an_edit_that_only_the_conflict_of_our_own_write_reveals_is_to
 
 
 @simulated
-async def test_d10_a_round_that_failed_half_way_is_told_whole() -> None:
+async def test_a_round_that_failed_half_way_is_told_whole() -> None:
     api = small(6, sliceSize=2)
     async with operator(api) as fleet:
         await fleet.beating(15)
@@ -343,7 +345,7 @@ async def test_d10_a_round_that_failed_half_way_is_told_whole() -> None:
 
 
 @simulated
-async def test_d11_dry_run_and_pause_are_named() -> None:
+async def test_dry_run_and_pause_are_named() -> None:
     api = small(2)
     async with operator(api) as fleet:
         await fleet.beating(15)
@@ -363,7 +365,7 @@ async def test_d11_dry_run_and_pause_are_named() -> None:
 
 
 @simulated
-async def test_d10_a_pool_recreated_under_its_name_was_changed_by_nobody() -> None:
+async def test_a_pool_recreated_under_its_name_was_changed_by_nobody() -> None:
     api = small(2)
     async with operator(api) as fleet:
         await fleet.beating(15)
@@ -378,7 +380,7 @@ async def test_d10_a_pool_recreated_under_its_name_was_changed_by_nobody() -> No
 
 
 @simulated
-async def test_d5_a_generated_pool_that_comes_back_is_told_and_a_change_of_the_template_is_not() -> None:
+async def test_a_generated_pool_that_comes_back_is_told_and_a_change_of_the_template_is_not() -> None:
     api, name = FakeApi(), pool_name("g", "zh-en")
     api.put(generator_object("g"))
     api.put(node_object("s", speech("zh", "en")))
@@ -401,7 +403,7 @@ async def test_d5_a_generated_pool_that_comes_back_is_told_and_a_change_of_the_t
 
 
 @simulated
-async def test_d5_pools_that_come_and_go_by_rule_are_nobodys_edit_and_what_is_not_admitted_is_told() -> None:
+async def test_pools_that_come_and_go_by_rule_are_nobodys_edit_and_what_is_not_admitted_is_told() -> None:
     api = FakeApi()
     api.put(generator_object("g", maxPools=2, graceSeconds=1))
     api.put(node_object("s", speech("zh", "en")))
@@ -423,7 +425,7 @@ async def test_d5_pools_that_come_and_go_by_rule_are_nobodys_edit_and_what_is_no
 
 
 @simulated
-async def test_e5_redis_that_goes_and_comes_is_told_once_each_time() -> None:
+async def test_redis_that_goes_and_comes_is_told_once_each_time() -> None:
     api, redis = small(5), FakeRedis()
     async with operator(api, redis) as fleet:
         await fleet.beating(15)
@@ -441,7 +443,7 @@ async def test_e5_redis_that_goes_and_comes_is_told_once_each_time() -> None:
 
 
 @simulated
-async def test_e5_redis_that_is_away_from_the_start_is_told() -> None:
+async def test_redis_that_is_away_from_the_start_is_told() -> None:
     api, redis = small(2), FakeRedis(fault=RetryableError("away"))
     async with operator(api, redis) as fleet:
         await fleet.beating(15)
@@ -449,7 +451,7 @@ async def test_e5_redis_that_is_away_from_the_start_is_told() -> None:
 
 
 @simulated
-async def test_e5_our_own_deafness_is_told_and_how_long_it_was() -> None:
+async def test_our_own_deafness_is_told_and_how_long_it_was() -> None:
     api = small(2)
     async with operator(api) as fleet:
         await fleet.beating(15)
@@ -468,7 +470,7 @@ async def test_e5_our_own_deafness_is_told_and_how_long_it_was() -> None:
 
 
 @simulated
-async def test_c6_an_event_is_as_the_api_server_wants_it() -> None:
+async def test_an_event_is_as_the_api_server_wants_it() -> None:
     api = small(1)
     async with operator(api):
         await until(lambda: bool(api.told("llm")))

@@ -1,4 +1,4 @@
-"""`why` beside the operator itself: random fleets in simulated time (behaviour F2).
+"""`why` beside the operator itself: random fleets in simulated time (requirements D8, F2).
 
 The operator judges, writes conditions and slices; the command line reads only these. What it says must be what the
 operator decided, and what the slices hold, whatever happened before: silence, mass silence, drains, stops, pauses.
@@ -112,20 +112,20 @@ async def life(seed: int) -> list[MembershipState]:
 
 @pytest.mark.parametrize("seed", range(12))
 @simulated
-async def test_f2_why_says_what_the_operator_decided_and_what_the_slices_hold(seed: int) -> None:
+async def test_why_says_what_the_operator_decided_and_what_the_slices_hold(seed: int) -> None:
     standings = await life(seed)
     assert MembershipState.PENDING not in standings
     assert MembershipState.DRY_RUN in standings
 
 
 @simulated
-async def test_f2_d8_the_random_fleets_reach_every_standing_that_a_running_operator_leaves() -> None:
+async def test_the_random_fleets_reach_every_standing_that_a_running_operator_leaves() -> None:
     seen = {standing for seed in range(12) for standing in await life(seed)}
     assert seen == {MembershipState.MEMBER, MembershipState.OUT, MembershipState.RETAINED, MembershipState.DRY_RUN}
 
 
 @simulated
-async def test_f2_a_paused_pool_and_a_stopped_operator_are_told_apart() -> None:
+async def test_a_paused_pool_and_a_stopped_operator_are_told_apart() -> None:
     api = FakeApi()
     api.put(node_object("n0", report(service("a", "asr"))))
     api.put(pool_object("held", requires=requires("asr")))

@@ -1,4 +1,7 @@
-"""Generators from event to write: every rule, strangers, changes of the rule, hostile fleets (D5, D11, F3)."""
+"""Generators from event to write: every rule, strangers, changes of the rule, hostile fleets (D5, D11, F3).
+
+Requirements D8.
+"""
 
 from typing import Any
 
@@ -65,7 +68,7 @@ def _hash_fleet() -> dict[str, Any]:
     ],
     ids=["languageSets", "attributeValues", "hash"],
 )
-def test_d5_a_rule_makes_pools_fills_them_and_is_then_quiet(
+def test_a_rule_makes_pools_fills_them_and_is_then_quiet(
     rule: dict[str, Any], fleet: dict[str, Any], expected: dict[str, set[str]]
 ) -> None:
     @simulated
@@ -87,7 +90,7 @@ def test_d5_a_rule_makes_pools_fills_them_and_is_then_quiet(
 
 
 @simulated
-async def test_d5_a_node_that_gains_languages_joins_the_smaller_set_and_one_that_loses_them_leaves_at_once() -> None:
+async def test_a_node_that_gains_languages_joins_the_smaller_set_and_one_that_loses_them_leaves_at_once() -> None:
     api = FakeApi()
     api.put(generator_object("g", rule={"languageSets": {}}))
     api.put(node_object("small", speech("a", "b")))
@@ -101,7 +104,7 @@ async def test_d5_a_node_that_gains_languages_joins_the_smaller_set_and_one_that
 
 
 @simulated
-async def test_f3_pools_of_a_dry_run_template_show_counts_have_no_members_and_stay() -> None:
+async def test_pools_of_a_dry_run_template_show_counts_have_no_members_and_stay() -> None:
     api = FakeApi()
     template = {"spec": {"mode": "DryRun"}}
     api.put(generator_object("g", rule=TIERS, template=template, graceSeconds=5))
@@ -119,7 +122,7 @@ async def test_f3_pools_of_a_dry_run_template_show_counts_have_no_members_and_st
 
 
 @simulated
-async def test_d5_a_hand_made_pool_with_the_very_name_is_left_alone_until_its_owner_takes_it_away() -> None:
+async def test_a_hand_made_pool_with_the_very_name_is_left_alone_until_its_owner_takes_it_away() -> None:
     api = FakeApi()
     api.put(pool_object(named("gold"), requires=requires("asr"), minMembers=7))
     api.put(generator_object("g", rule=TIERS, graceSeconds=0))
@@ -137,7 +140,7 @@ async def test_d5_a_hand_made_pool_with_the_very_name_is_left_alone_until_its_ow
 
 
 @simulated
-async def test_d5_a_generator_deleted_takes_its_own_pools_and_no_others() -> None:
+async def test_a_generator_deleted_takes_its_own_pools_and_no_others() -> None:
     api = FakeApi()
     for name in ("g", "h"):
         api.put(generator_object(name, rule=TIERS))
@@ -155,7 +158,7 @@ async def test_d5_a_generator_deleted_takes_its_own_pools_and_no_others() -> Non
 
 
 @simulated
-async def test_d5_a_generator_made_anew_under_its_name_waits_for_the_former_pools_to_go() -> None:
+async def test_a_generator_made_anew_under_its_name_waits_for_the_former_pools_to_go() -> None:
     api = FakeApi()
     api.put(generator_object("g", rule=TIERS))
     api.put(node_object("n0", llm("gold")))
@@ -174,7 +177,7 @@ async def test_d5_a_generator_made_anew_under_its_name_waits_for_the_former_pool
 
 
 @simulated
-async def test_d5_generators_whose_pools_name_one_another_come_to_rest() -> None:
+async def test_generators_whose_pools_name_one_another_come_to_rest() -> None:
     api = FakeApi()
     for name in ("g", "h"):
         api.put(generator_object(name, rule=TIERS))
@@ -195,7 +198,7 @@ async def test_d5_generators_whose_pools_name_one_another_come_to_rest() -> None
 
 
 @simulated
-async def test_d5_a_changed_rule_leaves_the_former_pools_for_the_grace_time_and_makes_its_own_at_once() -> None:
+async def test_a_changed_rule_leaves_the_former_pools_for_the_grace_time_and_makes_its_own_at_once() -> None:
     api = FakeApi()
     api.put(generator_object("g", graceSeconds=60))
     tiers = service("q", "llm", attributes=[{"key": "tier", "values": ["gold"]}])
@@ -216,7 +219,7 @@ async def test_d5_a_changed_rule_leaves_the_former_pools_for_the_grace_time_and_
 
 
 @simulated
-async def test_d5_an_edit_of_the_rule_does_not_begin_the_grace_time_anew() -> None:
+async def test_an_edit_of_the_rule_does_not_begin_the_grace_time_anew() -> None:
     api = FakeApi()
     api.put(generator_object("g", rule=TIERS, graceSeconds=60))
     api.put(node_object("n0", llm("gold")))
@@ -232,7 +235,7 @@ async def test_d5_an_edit_of_the_rule_does_not_begin_the_grace_time_anew() -> No
 
 
 @simulated
-async def test_d11_a_paused_generator_changes_nothing_and_says_so_until_the_pause_ends() -> None:
+async def test_a_paused_generator_changes_nothing_and_says_so_until_the_pause_ends() -> None:
     api = FakeApi()
     api.put(generator_object("g", rule=TIERS, graceSeconds=5))
     api.put(node_object("n0", llm("gold")))
@@ -252,7 +255,7 @@ async def test_d11_a_paused_generator_changes_nothing_and_says_so_until_the_paus
 
 
 @simulated
-async def test_d5_a_spec_that_cannot_be_read_is_said_and_leaves_the_pools() -> None:
+async def test_a_spec_that_cannot_be_read_is_said_and_leaves_the_pools() -> None:
     api = FakeApi()
     api.put(generator_object("g", rule=TIERS, graceSeconds=0))
     api.put(node_object("n0", llm("gold")))
@@ -270,7 +273,7 @@ async def test_d5_a_spec_that_cannot_be_read_is_said_and_leaves_the_pools() -> N
 
 
 @simulated
-async def test_d8_pools_whose_members_the_brake_holds_are_not_removed_as_empty() -> None:
+async def test_pools_whose_members_the_brake_holds_are_not_removed_as_empty() -> None:
     api = FakeApi()
     api.put(generator_object("g", rule=TIERS, graceSeconds=0))
     for number in range(4):
@@ -286,7 +289,7 @@ async def test_d8_pools_whose_members_the_brake_holds_are_not_removed_as_empty()
 
 
 @simulated
-async def test_d5_a_fleet_that_offers_100000_pairs_gets_max_pools_and_stalls_nobody() -> None:
+async def test_a_fleet_that_offers_100000_pairs_gets_max_pools_and_stalls_nobody() -> None:
     api = FakeApi()
     api.put(generator_object("g", maxPools=30))
     api.put(generator_object("h", rule=TIERS))
@@ -310,7 +313,7 @@ async def test_d5_a_fleet_that_offers_100000_pairs_gets_max_pools_and_stalls_nob
 
 
 @simulated
-async def test_d5_many_refused_pools_are_tried_again_at_a_growing_distance() -> None:
+async def test_many_refused_pools_are_tried_again_at_a_growing_distance() -> None:
     api = FakeApi()
     api.put(generator_object("g", rule=TIERS))
     api.put(node_object("n0", llm(*(f"v{number}" for number in range(50)))))

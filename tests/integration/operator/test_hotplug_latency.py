@@ -1,4 +1,4 @@
-"""A node's last transitions in Redis (behaviour F2) and hot-plug latency (F4), over the fakes in simulated time."""
+"""A node's last transitions in Redis (requirement F2) and hot-plug latency (F4), over the fakes in simulated time."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -52,7 +52,7 @@ EVERY = ("report", "plan", "redis", "slice", "total_redis", "total_slice")
 
 
 @simulated
-async def test_f2_what_changed_about_a_node_is_in_redis_newest_first_also_while_it_is_offline() -> None:
+async def test_what_changed_about_a_node_is_in_redis_newest_first_also_while_it_is_offline() -> None:
     api, redis = small(1), FakeRedis()
     async with operator(api, redis) as fleet:
         await fleet.beating(15)
@@ -76,7 +76,7 @@ async def test_f2_what_changed_about_a_node_is_in_redis_newest_first_also_while_
 
 
 @simulated
-async def test_f2_an_unchanged_node_and_a_restart_add_nothing() -> None:
+async def test_an_unchanged_node_and_a_restart_add_nothing() -> None:
     api, redis = small(2), FakeRedis()
     async with operator(api, redis) as fleet:
         await fleet.beating(15)
@@ -90,7 +90,7 @@ async def test_f2_an_unchanged_node_and_a_restart_add_nothing() -> None:
 
 
 @simulated
-async def test_f2_what_happened_while_redis_was_away_is_told_when_it_is_back_and_at_most_ten() -> None:
+async def test_what_happened_while_redis_was_away_is_told_when_it_is_back_and_at_most_ten() -> None:
     api, redis = small(1), FakeRedis()
     async with operator(api, redis) as fleet:
         await fleet.beating(15)
@@ -105,7 +105,7 @@ async def test_f2_what_happened_while_redis_was_away_is_told_when_it_is_back_and
 
 
 @simulated
-async def test_f2_a_node_that_is_deleted_leaves_no_history_also_when_it_was_offline() -> None:
+async def test_a_node_that_is_deleted_leaves_no_history_also_when_it_was_offline() -> None:
     api, redis = small(2), FakeRedis()
     async with operator(api, redis) as fleet:
         await fleet.beating(15)
@@ -121,7 +121,7 @@ async def test_f2_a_node_that_is_deleted_leaves_no_history_also_when_it_was_offl
 
 
 @simulated
-async def test_f4_a_stop_and_a_start_are_measured_at_every_stage() -> None:
+async def test_a_stop_and_a_start_are_measured_at_every_stage() -> None:
     api, redis = small(2), FakeRedis()
     async with operator(api, redis) as fleet:
         await fleet.beating(15)
@@ -136,7 +136,7 @@ async def test_f4_a_stop_and_a_start_are_measured_at_every_stage() -> None:
 
 
 @simulated
-async def test_f4_listings_restarts_audits_silence_and_drain_are_not_measured() -> None:
+async def test_listings_restarts_audits_silence_and_drain_are_not_measured() -> None:
     seen = Observed()
     api, redis = small(2), FakeRedis()
     async with operator(api, redis) as fleet:
@@ -155,7 +155,7 @@ async def test_f4_listings_restarts_audits_silence_and_drain_are_not_measured() 
 
 
 @simulated
-async def test_f4_a_clock_that_is_ahead_is_counted_as_unknown() -> None:
+async def test_a_clock_that_is_ahead_is_counted_as_unknown() -> None:
     api, redis = small(2), FakeRedis()
     async with operator(api, redis) as fleet:
         await fleet.beating(15)
@@ -171,7 +171,7 @@ async def test_f4_a_clock_that_is_ahead_is_counted_as_unknown() -> None:
 
 
 @simulated
-async def test_f4_redis_that_is_away_is_unknown_and_a_standby_leaves_nothing_to_measure() -> None:
+async def test_redis_that_is_away_is_unknown_and_a_standby_leaves_nothing_to_measure() -> None:
     api, redis = small(2), FakeRedis()
     async with operator(api, redis) as fleet:
         await fleet.beating(15)

@@ -1,4 +1,4 @@
-"""v1 Nodes from their stream to what is written, and in what people ask (behaviour C5, C7, D2, D4, D9, F2)."""
+"""v1 Nodes from their stream to what is written, and in what people ask (requirements C5, C7, D2, D4, D9, F2, F5)."""
 
 import asyncio
 import json
@@ -53,7 +53,7 @@ def made_again(api: FakeApi, name: str) -> str:
 
 
 @simulated
-async def test_c5_a_cordon_is_published_at_once_and_ends() -> None:
+async def test_a_cordon_is_published_at_once_and_ends() -> None:
     api = small()
     async with operator(api, follows=True) as fleet:
         await fleet.beating(2)
@@ -67,7 +67,7 @@ async def test_c5_a_cordon_is_published_at_once_and_ends() -> None:
 
 
 @simulated
-async def test_d4_what_the_kubelet_says_each_five_minutes_is_neither_written_nor_asked() -> None:
+async def test_what_the_kubelet_says_each_five_minutes_is_neither_written_nor_asked() -> None:
     api = small(cordoned=True)
     async with operator(api, follows=True) as fleet:
         await fleet.beating(15)
@@ -89,7 +89,7 @@ async def test_without_the_setting_a_node_means_nothing_and_is_not_asked_for() -
 
 
 @simulated
-async def test_c7_a_node_owns_the_capability_of_its_name_and_takes_it_along() -> None:
+async def test_a_node_owns_the_capability_of_its_name_and_takes_it_along() -> None:
     api = small()
     async with operator(api, follows=True) as fleet:
         await fleet.beating(15)
@@ -103,7 +103,7 @@ async def test_c7_a_node_owns_the_capability_of_its_name_and_takes_it_along() ->
 
 
 @simulated
-async def test_c7_after_a_restart_the_owner_is_known_and_nothing_is_written() -> None:
+async def test_after_a_restart_the_owner_is_known_and_nothing_is_written() -> None:
     api = small(cordoned=True)
     async with operator(api, follows=True) as fleet:
         await fleet.beating(12)
@@ -114,7 +114,7 @@ async def test_c7_after_a_restart_the_owner_is_known_and_nothing_is_written() ->
 
 
 @simulated
-async def test_c7_a_node_that_only_a_deaf_stream_still_knows_owns_nothing() -> None:
+async def test_a_node_that_only_a_deaf_stream_still_knows_owns_nothing() -> None:
     api = small()
     del api.objects[Kind.NODE]["n0"]
     async with operator(api, follows=True) as fleet:
@@ -126,7 +126,7 @@ async def test_c7_a_node_that_only_a_deaf_stream_still_knows_owns_nothing() -> N
 
 
 @simulated
-async def test_c7_an_owner_is_not_given_while_the_api_server_cannot_be_asked() -> None:
+async def test_an_owner_is_not_given_while_the_api_server_cannot_be_asked() -> None:
     api = small()
     del api.objects[Kind.NODE]["n0"]
     async with operator(api, follows=True) as fleet:
@@ -139,7 +139,7 @@ async def test_c7_an_owner_is_not_given_while_the_api_server_cannot_be_asked() -
 
 
 @simulated
-async def test_c7_the_audit_finds_what_the_stream_missed_and_asks_before_it_believes() -> None:
+async def test_the_audit_finds_what_the_stream_missed_and_asks_before_it_believes() -> None:
     api = small(cordoned=True)
     async with operator(api, follows=True) as fleet:
         await fleet.beating(15)  # the first audit is over
@@ -159,7 +159,7 @@ async def test_c7_the_audit_finds_what_the_stream_missed_and_asks_before_it_beli
 
 
 @simulated
-async def test_d9_nothing_is_written_before_nodes_are_listed() -> None:
+async def test_nothing_is_written_before_nodes_are_listed() -> None:
     api = small(cordoned=True)
     async with operator(api, follows=True) as fleet:
         await fleet.beating(12)
@@ -289,7 +289,7 @@ async def test_a_watch_that_ends_goes_on_from_its_last_line_and_an_expired_one_i
 
 
 @pytest.mark.timeout(30)
-async def test_d9_a_refusal_is_told_and_tried_again_for_ever() -> None:
+async def test_a_refusal_is_told_and_tried_again_for_ever() -> None:
     server = Server()
     server.nodes, server.refused = {"n0": kube_node_object("n0")}, 403
     async with streaming(server) as (stream, heard):
@@ -345,7 +345,7 @@ def hotpool(reads: ReadApi, tmp_path: Path) -> Run:
     return run
 
 
-async def test_f2_why_and_diff_see_what_the_operator_sees(hotpool: Run, reads: ReadApi) -> None:
+async def test_why_and_diff_see_what_the_operator_sees(hotpool: Run, reads: ReadApi) -> None:
     found = json.loads((await hotpool("why", "n0", "here", "-o", "json")).out)
     assert found["verdict"] == {"state": "Draining", "criterion": None}
     assert found["remarks"][0]["remedies"] == ["kubectl uncordon n0"]
@@ -361,7 +361,7 @@ async def test_f2_why_and_diff_see_what_the_operator_sees(hotpool: Run, reads: R
 
 
 @pytest.mark.parametrize("words", ASKED)
-async def test_f2_who_may_not_read_nodes_is_told_so_instead_of_a_wrong_answer(
+async def test_who_may_not_read_nodes_is_told_so_instead_of_a_wrong_answer(
     hotpool: Run, reads: ReadApi, words: tuple[str, ...]
 ) -> None:
     reads.refused = {"nodes": 403}
@@ -373,7 +373,7 @@ async def test_f2_who_may_not_read_nodes_is_told_so_instead_of_a_wrong_answer(
     assert (await hotpool(*words)).code in {0, 1}
 
 
-async def test_f5_the_commands_ask_of_nodes_exactly_what_the_viewer_may(hotpool: Run, reads: ReadApi) -> None:
+async def test_the_commands_ask_of_nodes_exactly_what_the_viewer_may(hotpool: Run, reads: ReadApi) -> None:
     for words in ASKED:
         await hotpool(*words)
     (rule,) = viewer_rules("ClusterRole")

@@ -1,6 +1,8 @@
 """The elector's thread over a stand-in for the Lease API, so that answers can be lost and contents be broken.
 
 The real path: tests/cluster/operator/test_chain.py and test_outages.py.
+
+Requirement F2.
 """
 
 import copy
@@ -258,7 +260,7 @@ def test_readyz_a_released_lease_is_followed_by_leading(
     assert (elector.leading(), elector.sees_leader()) == (True, False)
 
 
-def test_f2_the_lease_says_what_its_holder_follows_and_keeps_what_others_said(
+def test_the_lease_says_what_its_holder_follows_and_keeps_what_others_said(
     leases: Leases, won: threading.Event, lost: threading.Event
 ) -> None:
     leases.stored = lease(holder_identity="")

@@ -1,4 +1,4 @@
-"""The Lease stream against a real HTTP server that has more to say than fits one read (behaviour C2)."""
+"""The Lease stream against a real HTTP server that has more to say than fits one read (requirement C2)."""
 
 import asyncio
 import json
@@ -53,7 +53,7 @@ async def answer(request: web.Request) -> web.StreamResponse:
 
 
 @pytest.mark.timeout(30)
-async def test_c2_a_backlog_is_read_without_a_pause_and_nothing_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_backlog_is_read_without_a_pause_and_nothing_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease_watch, "_BATCH_PAUSE_SECONDS", 0.5)
     app = web.Application()
     app.router.add_get("/apis/coordination.k8s.io/v1/namespaces/fleet/leases", answer)

@@ -3,6 +3,8 @@
 The real Manager reconciles the objects of `tests.support.malformed_objects` in simulated time. Writes are checked as
 the API server checks them. What takes computing time, which simulated time does not show, is measured between
 two turns of the loop and compared with a pass over all objects.
+
+Requirements C6, D2, D5, D10.
 """
 
 import asyncio
@@ -262,12 +264,12 @@ async def hold_up(seed: int, count: int) -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 @simulated
-async def test_b11_hundreds_of_hostile_objects_hold_up_nobody_and_each_is_explained(seed: int) -> None:
+async def test_hundreds_of_hostile_objects_hold_up_nobody_and_each_is_explained(seed: int) -> None:
     await hold_up(seed, 4)
 
 
 @simulated
-async def test_d10_thousands_of_slices_that_strangers_made_do_not_hold_up_their_pool() -> None:
+async def test_thousands_of_slices_that_strangers_made_do_not_hold_up_their_pool() -> None:
     """Each write takes its time, so that what waits for the last deletion would wait for 20 s."""
     api, redis = FakeApi(), FakeRedis()
     async with honest_fleet(api, redis) as fleet:
@@ -283,7 +285,7 @@ async def test_d10_thousands_of_slices_that_strangers_made_do_not_hold_up_their_
 
 
 @simulated
-async def test_d5_generators_of_a_hundred_thousand_pools_are_capped_say_so_and_hold_up_nobody() -> None:
+async def test_generators_of_a_hundred_thousand_pools_are_capped_say_so_and_hold_up_nobody() -> None:
     api, redis = FakeApi(), FakeRedis()
     async with honest_fleet(api, redis) as fleet:
         api.delay = 0.01
@@ -316,7 +318,7 @@ async def test_d5_generators_of_a_hundred_thousand_pools_are_capped_say_so_and_h
 
 
 @simulated
-async def test_c6_where_others_left_no_room_for_our_conditions_an_event_says_so_until_there_is_some() -> None:
+async def test_where_others_left_no_room_for_our_conditions_an_event_says_so_until_there_is_some() -> None:
     api, redis = StrictApi(), FakeRedis()
     async with honest_fleet(api, redis) as fleet:
         others = [condition(f"example.org/Type{number}") for number in range(16)]
@@ -331,7 +333,7 @@ async def test_c6_where_others_left_no_room_for_our_conditions_an_event_says_so_
 
 
 @simulated
-async def test_d5_cycles_of_owners_and_claims_end_in_conditions_and_not_in_writes() -> None:
+async def test_cycles_of_owners_and_claims_end_in_conditions_and_not_in_writes() -> None:
     """Pools owned by each other and by themselves; pools that claim to be another generator's; names that are taken."""
     api, redis = StrictApi(), FakeRedis()
     async with honest_fleet(api, redis) as fleet:
@@ -364,7 +366,7 @@ async def test_d5_cycles_of_owners_and_claims_end_in_conditions_and_not_in_write
 
 
 @simulated
-async def test_d2_requirements_that_nobody_can_meet_are_explained_by_condition_and_counts() -> None:
+async def test_requirements_that_nobody_can_meet_are_explained_by_condition_and_counts() -> None:
     api, redis, rng = StrictApi(), FakeRedis(), Random(1)  # noqa: S311 - examples, no secret.
     selector = {"matchExpressions": [{"key": "team", "operator": o} for o in ("Exists", "DoesNotExist")]}
     never = {

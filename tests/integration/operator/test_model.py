@@ -1,7 +1,9 @@
 """Fixed courses of real operators in simulated time against a second, naive implementation of membership.
 
-Compared after each step: members, slices, status, conditions, generated pools and Redis (behaviour B4, C2 to C5, C7,
+Compared after each step: members, slices, status, conditions, generated pools and Redis (requirements B4, C2 to C5, C7,
 D1 to D11, E1); watched all the time: promise 1 and D4. `make soak-pools` runs thousands.
+
+Requirements D7, D8, D10.
 """
 
 import pytest
@@ -13,12 +15,12 @@ SEEDS = (0, 2, 3, 5, 9, 13, 15, 18, 26, 28, 34, 36, 37, 41, 51, 58, 59, 62, 64, 
 
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("seed", SEEDS)
-def test_d1_d8_membership_is_that_of_the_oracle_whatever_happens(seed: int) -> None:
+def test_membership_is_that_of_the_oracle_whatever_happens(seed: int) -> None:
     told = check(seed)
     assert told is None, told
 
 
-def test_d7_d10_a_node_that_people_put_into_two_slices_is_left_in_one() -> None:
+def test_a_node_that_people_put_into_two_slices_is_left_in_one() -> None:
     asr = [service("a", "asr", languages=["zh"])]
     nodes = [("node", f"n{number}", 10, asr) for number in range(5)]
     pool = pool_object("p0", requires={"matchAll": True}, sliceSize=2)

@@ -1,6 +1,8 @@
 """The mirror over a fake Redis in simulated time: what happens when Redis falls, forgets or knows more (E1, E5).
 
 The same path on a real server: tests/cluster/test_redis_*.py and test_outages.py.
+
+Requirements E4.
 """
 
 import asyncio
@@ -76,7 +78,7 @@ async def running(redis: FakeRedis) -> AsyncIterator[Ours]:
 
 
 @simulated
-async def test_e1_nothing_is_sent_before_everything_was_given_and_then_all_of_it() -> None:
+async def test_nothing_is_sent_before_everything_was_given_and_then_all_of_it() -> None:
     redis = FakeRedis()
     ours = Ours(redis)
     await ours.mirror.publish_pool(pool("p", "a"))
@@ -91,7 +93,7 @@ async def test_e1_nothing_is_sent_before_everything_was_given_and_then_all_of_it
 
 
 @simulated
-async def test_e1_a_change_is_sent_at_once_and_the_same_image_never_twice() -> None:
+async def test_a_change_is_sent_at_once_and_the_same_image_never_twice() -> None:
     async with running(FakeRedis()) as ours:
         await ours.mirror.publish_pool(pool("p", "b"))
         assert ours.redis.pools["p"].ready == {"b"}
@@ -103,7 +105,7 @@ async def test_e1_a_change_is_sent_at_once_and_the_same_image_never_twice() -> N
 
 
 @simulated
-async def test_e5_while_redis_is_away_images_are_remembered_and_the_newest_is_sent_when_it_is_back() -> None:
+async def test_while_redis_is_away_images_are_remembered_and_the_newest_is_sent_when_it_is_back() -> None:
     async with running(FakeRedis()) as ours:
         ours.redis.fault = RetryableError("away")
         for members in (("a",), ("b",), ("c",)):
@@ -122,7 +124,7 @@ async def test_e5_while_redis_is_away_images_are_remembered_and_the_newest_is_se
 
 
 @simulated
-async def test_e5_a_redis_that_hangs_in_a_whole_repair_holds_up_no_sender() -> None:
+async def test_a_redis_that_hangs_in_a_whole_repair_holds_up_no_sender() -> None:
     async with running(FakeRedis()) as ours:
         for number in range(500):
             await ours.mirror.publish_pool(pool(f"p{number}", "a"))
@@ -139,7 +141,7 @@ async def test_e5_a_redis_that_hangs_in_a_whole_repair_holds_up_no_sender() -> N
 
 
 @simulated
-async def test_e1_a_change_does_not_wait_behind_the_repair_of_a_whole_fleet() -> None:
+async def test_a_change_does_not_wait_behind_the_repair_of_a_whole_fleet() -> None:
     async with running(FakeRedis()) as ours:
         for number in range(1000):
             await ours.mirror.publish_pool(pool(f"p{number}", "a"))
@@ -153,7 +155,7 @@ async def test_e1_a_change_does_not_wait_behind_the_repair_of_a_whole_fleet() ->
 
 
 @simulated
-async def test_e5_a_slow_redis_delays_its_own_writes_only() -> None:
+async def test_a_slow_redis_delays_its_own_writes_only() -> None:
     async with running(FakeRedis()) as ours:
         ours.redis.delay = 2
         sending = asyncio.create_task(ours.mirror.publish_pool(pool("p", "a")))
@@ -164,7 +166,7 @@ async def test_e5_a_slow_redis_delays_its_own_writes_only() -> None:
 
 
 @simulated
-async def test_e1_what_redis_lost_is_whole_again_within_a_round() -> None:
+async def test_what_redis_lost_is_whole_again_within_a_round() -> None:
     async with running(FakeRedis()) as ours:
         ours.redis.flush()
         assert await until(lambda: ours.redis.complete is True) <= ROUND_SECONDS + 0.2
@@ -174,7 +176,7 @@ async def test_e1_what_redis_lost_is_whole_again_within_a_round() -> None:
 
 
 @simulated
-async def test_e1_what_somebody_changed_is_put_right_and_nothing_else_is_written() -> None:
+async def test_what_somebody_changed_is_put_right_and_nothing_else_is_written() -> None:
     async with running(FakeRedis()) as ours:
         await ours.mirror.publish_pool(pool("q", "a"))
         ours.redis.pools["p"] = pool("p", "stranger")
@@ -190,7 +192,7 @@ async def test_e1_what_somebody_changed_is_put_right_and_nothing_else_is_written
 
 
 @simulated
-async def test_e1_a_pool_wanted_since_the_audit_began_is_not_dropped_as_a_stray() -> None:
+async def test_a_pool_wanted_since_the_audit_began_is_not_dropped_as_a_stray() -> None:
     async with running(FakeRedis()) as ours:
         ours.redis.delay = 0.2
         await until(lambda: len(ours.redis.verbs("")) == 2)
@@ -206,7 +208,7 @@ async def test_e1_a_pool_wanted_since_the_audit_began_is_not_dropped_as_a_stray(
 
 
 @simulated
-async def test_e1_a_stale_repair_never_overtakes_a_newer_image() -> None:
+async def test_a_stale_repair_never_overtakes_a_newer_image() -> None:
     async with running(FakeRedis()) as ours:
         ours.redis.pools["p"] = pool("p", "stranger")
         ours.redis.delay = 0.3
@@ -226,7 +228,7 @@ async def test_promise_2_a_larger_term_in_redis_raises_ours_before_anything_is_w
 
 
 @simulated
-async def test_e1_a_server_that_forgot_our_term_is_claimed_again_at_the_next_write() -> None:
+async def test_a_server_that_forgot_our_term_is_claimed_again_at_the_next_write() -> None:
     async with running(FakeRedis()) as ours:
         ours.redis.flush()
         await ours.mirror.publish_pool(pool("p", "b"))
@@ -259,7 +261,7 @@ async def test_promise_2_lost_leadership_is_told_to_who_gave_the_image(error: Ex
     [RetryableError("away"), TermNotClaimedError("no term"), VersionConflictError("newer", 9), RejectedError("no")],
 )
 @simulated
-async def test_e5_one_refused_name_is_tried_again_and_the_stamp_says_incomplete(error: Exception) -> None:
+async def test_one_refused_name_is_tried_again_and_the_stamp_says_incomplete(error: Exception) -> None:
     redis = FakeRedis(refusals={"replace_pool bad": error})
     async with running(redis) as ours:
         await ours.mirror.publish_pool(pool("bad", "a"))
@@ -274,7 +276,7 @@ async def test_e5_one_refused_name_is_tried_again_and_the_stamp_says_incomplete(
 
 
 @simulated
-async def test_e4_nothing_is_written_before_the_clusters_id_can_be_read() -> None:
+async def test_nothing_is_written_before_the_clusters_id_can_be_read() -> None:
     redis = FakeRedis()
     ours = Ours(redis)
     ours.cluster = RetryableError("cannot get namespaces/kube-system: 403")
@@ -291,7 +293,7 @@ async def test_e4_nothing_is_written_before_the_clusters_id_can_be_read() -> Non
 
 
 @simulated
-async def test_e4_another_clusters_projection_is_waited_for_and_no_image_is_held_up() -> None:
+async def test_another_clusters_projection_is_waited_for_and_no_image_is_held_up() -> None:
     told: list[tuple[bool, str]] = []
     async with running(FakeRedis()) as ours:
         ours.mirror._on_state_change = lambda well, why: told.append((well, why))  # noqa: SLF001 - what `hotpool.app` gives.
@@ -310,7 +312,7 @@ async def test_e4_another_clusters_projection_is_waited_for_and_no_image_is_held
 
 
 @simulated
-async def test_e1_what_the_audit_finds_is_counted_by_what_it_is() -> None:
+async def test_what_the_audit_finds_is_counted_by_what_it_is() -> None:
     def drift() -> dict[str, float]:
         names = ("pool", "node", "index", "stray")
         return {what: REGISTRY.get_sample_value("hotpool_redis_drift_total", {"what": what}) or 0 for what in names}

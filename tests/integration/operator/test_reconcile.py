@@ -1,4 +1,7 @@
-"""Event in, writes out: the reconciler over a fake API server in simulated time (behaviour C, D; design, section 2)."""
+"""Event in, writes out: the reconciler over a fake API server in simulated time (requirements C, D).
+
+Requirements C1, C3, C4, C6, C7, D3, D4, D5, D9, D10, D11, E3, E5, F1.
+"""
 
 import asyncio
 import copy
@@ -36,7 +39,7 @@ ASR = report(service("a", "asr"))
 
 
 @simulated
-async def test_d9_nothing_is_written_before_everything_is_listed() -> None:
+async def test_nothing_is_written_before_everything_is_listed() -> None:
     api = small()
     api.fault = refusing(503, verb="list", kind=Kind.GENERATOR)
     fleet = Fleet(api)
@@ -56,7 +59,7 @@ async def test_d9_nothing_is_written_before_everything_is_listed() -> None:
 
 
 @simulated
-async def test_d9_a_read_that_fails_removes_nobody() -> None:
+async def test_a_read_that_fails_removes_nobody() -> None:
     api = small()
     async with operator(api) as fleet:
         api.fault = away
@@ -69,7 +72,7 @@ async def test_d9_a_read_that_fails_removes_nobody() -> None:
 
 
 @simulated
-async def test_c7_what_the_watch_missed_is_found_by_the_audit() -> None:
+async def test_what_the_watch_missed_is_found_by_the_audit() -> None:
     api = small(3)
     async with operator(api) as fleet:
         await fleet.beating(20)
@@ -83,7 +86,7 @@ async def test_c7_what_the_watch_missed_is_found_by_the_audit() -> None:
 
 
 @simulated
-async def test_c7_a_store_that_went_back_is_believed_after_a_get() -> None:
+async def test_a_store_that_went_back_is_believed_after_a_get() -> None:
     api = small(3)
     async with operator(api) as fleet:
         await fleet.beating(20)
@@ -102,7 +105,7 @@ async def test_c7_a_store_that_went_back_is_believed_after_a_get() -> None:
 
 
 @simulated
-async def test_c7_a_list_that_is_late_takes_nothing_back() -> None:
+async def test_a_list_that_is_late_takes_nothing_back() -> None:
     api = small(2)
     async with operator(api) as fleet:
         await fleet.beating(20)
@@ -119,7 +122,7 @@ async def test_c7_a_list_that_is_late_takes_nothing_back() -> None:
 
 
 @simulated
-async def test_c7_absence_from_a_list_is_no_evidence_until_a_get_confirms_it() -> None:
+async def test_absence_from_a_list_is_no_evidence_until_a_get_confirms_it() -> None:
     api = small(2)
     async with operator(api) as fleet:
         hidden = api.objects[Kind.NODE]["n0"]
@@ -139,7 +142,7 @@ async def test_c7_absence_from_a_list_is_no_evidence_until_a_get_confirms_it() -
 
 
 @simulated
-async def test_c7_a_list_that_breaks_between_two_pages_proves_nothing_and_the_pages_read_count() -> None:
+async def test_a_list_that_breaks_between_two_pages_proves_nothing_and_the_pages_read_count() -> None:
     api = small(4)
     async with operator(api) as fleet:
         await fleet.beating(20)
@@ -167,7 +170,7 @@ async def test_c7_a_list_that_breaks_between_two_pages_proves_nothing_and_the_pa
 
 
 @simulated
-async def test_d3_the_first_change_is_written_at_once_and_then_one_round_in_a_second() -> None:
+async def test_the_first_change_is_written_at_once_and_then_one_round_in_a_second() -> None:
     api = small(30)
     async with operator(api) as fleet:
         await fleet.beating(5)
@@ -187,7 +190,7 @@ async def test_d3_the_first_change_is_written_at_once_and_then_one_round_in_a_se
 
 
 @simulated
-async def test_d3_one_pools_pace_does_not_delay_another() -> None:
+async def test_one_pools_pace_does_not_delay_another() -> None:
     api = small(2)
     api.put(pool_object("asr", requires=requires("asr")))
     async with operator(api) as fleet:
@@ -232,7 +235,7 @@ async def test_nodes_that_join_no_pool_do_not_have_every_pool_planned_each_time(
 
 
 @simulated
-async def test_d4_heartbeats_and_unchanged_reports_write_nothing() -> None:
+async def test_heartbeats_and_unchanged_reports_write_nothing() -> None:
     api = small(5)
     redis = FakeRedis()
     async with operator(api, redis) as fleet:
@@ -250,7 +253,7 @@ async def test_d4_heartbeats_and_unchanged_reports_write_nothing() -> None:
 
 
 @simulated
-async def test_d9_an_unchanged_restart_writes_nothing() -> None:
+async def test_an_unchanged_restart_writes_nothing() -> None:
     api = small(3)
     api.put(pool_object("everyone", requires={"matchAll": True}, sliceSize=2))
     api.put(pool_object("idle"))
@@ -268,7 +271,7 @@ async def test_d9_an_unchanged_restart_writes_nothing() -> None:
 
 
 @simulated
-async def test_c4_a_restart_evicts_no_live_node_and_revives_no_dead_one() -> None:
+async def test_a_restart_evicts_no_live_node_and_revives_no_dead_one() -> None:
     api = small(3)
     async with operator(api) as fleet:
         await fleet.beating(5 * H, "n0", "n1")
@@ -289,7 +292,7 @@ async def test_c4_a_restart_evicts_no_live_node_and_revives_no_dead_one() -> Non
 
 
 @simulated
-async def test_c3_silence_makes_suspect_then_offline_and_the_next_heartbeat_brings_back() -> None:
+async def test_silence_makes_suspect_then_offline_and_the_next_heartbeat_brings_back() -> None:
     api = small(2)
     async with operator(api) as fleet:
         fleet.beat("n0", "n1")
@@ -307,7 +310,7 @@ async def test_c3_silence_makes_suspect_then_offline_and_the_next_heartbeat_brin
 
 
 @simulated
-async def test_c3_our_own_deafness_is_nobodys_silence() -> None:
+async def test_our_own_deafness_is_nobodys_silence() -> None:
     api = small(2)
     async with operator(api) as fleet:
         fleet.beat()
@@ -327,7 +330,7 @@ async def test_c3_our_own_deafness_is_nobodys_silence() -> None:
 
 
 @simulated
-async def test_d3_every_input_moves_membership_at_once() -> None:
+async def test_every_input_moves_membership_at_once() -> None:
     api = small(1)
     api.put(pool_object("berlin", requires=requires("llm", nodeSelector={"matchLabels": {"site": "berlin"}})))
     async with operator(api) as fleet:
@@ -361,7 +364,7 @@ async def test_d3_every_input_moves_membership_at_once() -> None:
     ],
 )
 @simulated
-async def test_d10_a_slice_edited_by_hand_is_healed(edit: dict[str, Any]) -> None:
+async def test_a_slice_edited_by_hand_is_healed(edit: dict[str, Any]) -> None:
     api = small(2)
     api.put(pool_object("asr", requires=requires("asr")))
     async with operator(api) as fleet:
@@ -379,7 +382,7 @@ async def test_d10_a_slice_edited_by_hand_is_healed(edit: dict[str, Any]) -> Non
 
 
 @simulated
-async def test_d10_a_slice_deleted_by_hand_is_made_again() -> None:
+async def test_a_slice_deleted_by_hand_is_made_again() -> None:
     api = small(2)
     async with operator(api) as fleet:
         await fleet.beating(5)
@@ -388,7 +391,7 @@ async def test_d10_a_slice_deleted_by_hand_is_made_again() -> None:
 
 
 @simulated
-async def test_d10_a_pool_recreated_under_its_name_gets_its_members_again() -> None:
+async def test_a_pool_recreated_under_its_name_gets_its_members_again() -> None:
     api = small(2)
     async with operator(api) as fleet:
         await fleet.beating(5)
@@ -402,7 +405,7 @@ async def test_d10_a_pool_recreated_under_its_name_gets_its_members_again() -> N
 
 @pytest.mark.parametrize("labels", [{"hotpool.dev/pool": "llm"}, None], ids=["labelled", "bare"])
 @simulated
-async def test_d11_a_slice_without_owner_goes_with_its_pool_though_no_collector_finds_it(labels: Any) -> None:
+async def test_a_slice_without_owner_goes_with_its_pool_though_no_collector_finds_it(labels: Any) -> None:
     api = small(2)
     async with operator(api) as fleet:
         await fleet.beating(5)
@@ -413,7 +416,7 @@ async def test_d11_a_slice_without_owner_goes_with_its_pool_though_no_collector_
 
 
 @simulated
-async def test_d11_a_slice_without_owner_stays_while_its_pool_is_not_known_to_be_gone() -> None:
+async def test_a_slice_without_owner_stays_while_its_pool_is_not_known_to_be_gone() -> None:
     api = small(1)
     api.put(slice_object("missed", 0, "n0") | {"metadata": {"name": "missed-0"}})
     api.fault = refusing(503, verb="get", kind=Kind.POOL)
@@ -429,7 +432,7 @@ async def test_d11_a_slice_without_owner_stays_while_its_pool_is_not_known_to_be
 
 
 @simulated
-async def test_d11_a_paused_pool_is_left_alone_until_the_pause_ends() -> None:
+async def test_a_paused_pool_is_left_alone_until_the_pause_ends() -> None:
     api = small(2)
     async with operator(api) as fleet:
         await fleet.beating(5)
@@ -494,7 +497,7 @@ def changed(api: FakeApi, name: str, content: dict[str, Any]) -> dict[str, Any]:
 
 
 @simulated
-async def test_d10_a_slice_that_nobody_told_us_of_is_found_by_the_conflict() -> None:
+async def test_a_slice_that_nobody_told_us_of_is_found_by_the_conflict() -> None:
     api = small(1)
     async with operator(api) as fleet:
         await fleet.beating(5)
@@ -566,7 +569,7 @@ async def test_one_failing_pool_does_not_delay_another(status: int) -> None:
 
 
 @simulated
-async def test_c6_membership_never_waits_behind_the_story_of_nodes() -> None:
+async def test_membership_never_waits_behind_the_story_of_nodes() -> None:
     api = small(2)
     for number in range(1000):
         api.put(node_object(f"x{number}", ASR))
@@ -582,7 +585,7 @@ async def test_c6_membership_never_waits_behind_the_story_of_nodes() -> None:
 
 
 @simulated
-async def test_d5_what_is_refused_for_one_generated_pool_holds_up_no_other() -> None:
+async def test_what_is_refused_for_one_generated_pool_holds_up_no_other() -> None:
     api = FakeApi()
     api.put(generator_object("g", graceSeconds=60))
     api.put(node_object("s", speech("zh", "en")))
@@ -637,7 +640,7 @@ async def test_lost_leadership_ends_the_work_and_nothing_is_sent_after_it() -> N
 
 
 @simulated
-async def test_c1_conditions_of_a_node_follow_and_are_written_on_transitions_only() -> None:
+async def test_conditions_of_a_node_follow_and_are_written_on_transitions_only() -> None:
     api = FakeApi()
     api.put(node_object("n0"))
     async with operator(api) as fleet:
@@ -660,7 +663,7 @@ async def test_c1_conditions_of_a_node_follow_and_are_written_on_transitions_onl
 
 
 @simulated
-async def test_f1_a_spec_change_is_answered_with_its_generation() -> None:
+async def test_a_spec_change_is_answered_with_its_generation() -> None:
     api = small(1)
     async with operator(api):
         api.edit(Kind.NODE, "n0", {"spec": {"services": [{"id": "q", "desired": "Stopped"}]}})
@@ -706,7 +709,7 @@ def pair(source_target: str) -> str:
 
 
 @simulated
-async def test_d5_a_generator_makes_pools_and_fills_them() -> None:
+async def test_a_generator_makes_pools_and_fills_them() -> None:
     api = FakeApi()
     api.put(generator_object("g", rule={"languagePairs": {"manyToOne": True}}))
     api.put(node_object("s", speech("zh", "en")))
@@ -723,7 +726,7 @@ async def test_d5_a_generator_makes_pools_and_fills_them() -> None:
 
 
 @simulated
-async def test_d5_a_generated_pool_edited_or_deleted_by_hand_comes_back() -> None:
+async def test_a_generated_pool_edited_or_deleted_by_hand_comes_back() -> None:
     api = FakeApi()
     api.put(generator_object("g"))
     api.put(node_object("s", speech("zh", "en")))
@@ -739,7 +742,7 @@ async def test_d5_a_generated_pool_edited_or_deleted_by_hand_comes_back() -> Non
 
 
 @simulated
-async def test_d5_a_generated_pool_goes_after_it_was_empty_for_the_grace_time() -> None:
+async def test_a_generated_pool_goes_after_it_was_empty_for_the_grace_time() -> None:
     api = FakeApi()
     api.put(generator_object("g", graceSeconds=120))
     api.put(node_object("s", speech("zh", "en")))
@@ -758,7 +761,7 @@ async def test_d5_a_generated_pool_goes_after_it_was_empty_for_the_grace_time() 
 
 
 @simulated
-async def test_d5_one_strange_language_does_not_stop_a_generator() -> None:
+async def test_one_strange_language_does_not_stop_a_generator() -> None:
     api = FakeApi()
     api.put(generator_object("g", rule={"languagePairs": {"manyToOne": True}}))
     api.put(node_object("s", speech("zh", "en", "es-419")))
@@ -771,7 +774,7 @@ async def test_d5_one_strange_language_does_not_stop_a_generator() -> None:
 
 
 @simulated
-async def test_e5_a_redis_outage_does_not_stop_kubernetes_and_is_made_up_for() -> None:
+async def test_a_redis_outage_does_not_stop_kubernetes_and_is_made_up_for() -> None:
     api, redis = small(3), FakeRedis()
     async with operator(api, redis) as fleet:
         await fleet.beating(10)
@@ -791,7 +794,7 @@ async def test_e5_a_redis_outage_does_not_stop_kubernetes_and_is_made_up_for() -
 
 
 @simulated
-async def test_d3_redis_is_told_each_change_without_waiting_for_the_pace_of_slices() -> None:
+async def test_redis_is_told_each_change_without_waiting_for_the_pace_of_slices() -> None:
     api, redis = small(5), FakeRedis()
     async with operator(api, redis) as fleet:
         await fleet.beating(10)
@@ -802,7 +805,7 @@ async def test_d3_redis_is_told_each_change_without_waiting_for_the_pace_of_slic
 
 
 @simulated
-async def test_d11_the_deletion_of_a_pool_and_of_a_node_drops_their_redis_images() -> None:
+async def test_the_deletion_of_a_pool_and_of_a_node_drops_their_redis_images() -> None:
     api, redis = small(2), FakeRedis()
     async with operator(api, redis) as fleet:
         await fleet.beating(10)
@@ -815,7 +818,7 @@ async def test_d11_the_deletion_of_a_pool_and_of_a_node_drops_their_redis_images
 
 
 @simulated
-async def test_e3_a_node_that_is_offline_or_leaves_is_unknown_to_redis() -> None:
+async def test_a_node_that_is_offline_or_leaves_is_unknown_to_redis() -> None:
     api, redis = small(2), FakeRedis()
     async with operator(api, redis) as fleet:
         await fleet.beating(10)
@@ -826,7 +829,7 @@ async def test_e3_a_node_that_is_offline_or_leaves_is_unknown_to_redis() -> None
 
 
 @simulated
-async def test_d11_a_paused_pool_stays_in_redis_after_a_restart_too() -> None:
+async def test_a_paused_pool_stays_in_redis_after_a_restart_too() -> None:
     api, redis = small(2), FakeRedis()
     async with operator(api, redis) as fleet:
         await fleet.beating(10)

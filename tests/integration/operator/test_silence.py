@@ -1,4 +1,7 @@
-"""Silence to its end, in simulated time: canary, brake, 600 s, restarts and failovers (behaviour C3, C4, D8, D9)."""
+"""Silence to its end, in simulated time: canary, brake, 600 s, restarts and failovers (requirements C3, C4, D8, D9).
+
+Requirements C2, D7.
+"""
 
 import asyncio
 from typing import Any
@@ -53,7 +56,7 @@ def braked(api: FakeApi) -> bool:
     ],
 )
 @simulated
-async def test_d8_at_most_a_third_leaves_for_silence_and_never_less_than_one_may(
+async def test_at_most_a_third_leaves_for_silence_and_never_less_than_one_may(
     nodes: int, silent: int, leave: int
 ) -> None:
     api = fleet_of(nodes)
@@ -71,7 +74,7 @@ async def test_d8_at_most_a_third_leaves_for_silence_and_never_less_than_one_may
 
 
 @simulated
-async def test_d8_the_percentage_is_the_pools_own() -> None:
+async def test_the_percentage_is_the_pools_own() -> None:
     api = fleet_of(10, brake={"maxSilentPercent": 60})
     async with operator(api) as fleet:
         await fleet.beating(6 * H, *names(4, 6))
@@ -80,7 +83,7 @@ async def test_d8_the_percentage_is_the_pools_own() -> None:
 
 
 @simulated
-async def test_d8_recovery_is_never_blocked_and_releases_the_brake() -> None:
+async def test_recovery_is_never_blocked_and_releases_the_brake() -> None:
     api = fleet_of(10)
     async with operator(api) as fleet:
         await fleet.beating(6 * H, *names(5, 5))
@@ -94,7 +97,7 @@ async def test_d8_recovery_is_never_blocked_and_releases_the_brake() -> None:
 
 
 @simulated
-async def test_d8_change_drain_and_deletion_always_pass() -> None:
+async def test_change_drain_and_deletion_always_pass() -> None:
     api = fleet_of(10)
     async with operator(api) as fleet:
         await fleet.beating(6 * H, *names(4, 6))
@@ -112,7 +115,7 @@ async def test_d8_change_drain_and_deletion_always_pass() -> None:
 
 
 @simulated
-async def test_d8_a_stop_in_between_is_a_stop_and_counts_no_longer_as_silence() -> None:
+async def test_a_stop_in_between_is_a_stop_and_counts_no_longer_as_silence() -> None:
     api = fleet_of(10)
     async with operator(api) as fleet:
         await fleet.beating(6 * H, *names(6, 4))
@@ -124,7 +127,7 @@ async def test_d8_a_stop_in_between_is_a_stop_and_counts_no_longer_as_silence() 
 
 
 @simulated
-async def test_d8_those_removed_count_so_that_silence_in_portions_does_not_empty_a_pool() -> None:
+async def test_those_removed_count_so_that_silence_in_portions_does_not_empty_a_pool() -> None:
     api = fleet_of(10)
     async with operator(api) as fleet:
         await fleet.beating(6 * H, *names(8, 2))
@@ -135,7 +138,7 @@ async def test_d8_those_removed_count_so_that_silence_in_portions_does_not_empty
 
 
 @simulated
-async def test_d8_600_seconds_end_what_the_brake_holds() -> None:
+async def test_600_seconds_end_what_the_brake_holds() -> None:
     api = fleet_of(10)
     async with operator(api) as fleet:
         await fleet.beating(3 * H + 550, *names(4, 6))
@@ -146,7 +149,7 @@ async def test_d8_600_seconds_end_what_the_brake_holds() -> None:
 
 
 @simulated
-async def test_d8_a_pool_in_dry_run_and_a_paused_pool_hold_to_their_own_rules() -> None:
+async def test_a_pool_in_dry_run_and_a_paused_pool_hold_to_their_own_rules() -> None:
     api = fleet_of(4)
     api.put(pool_object("dry", requires=requires("llm"), mode="DryRun"))
     api.put(pool_object("still", requires=requires("llm")))
@@ -165,7 +168,7 @@ async def test_d8_a_pool_in_dry_run_and_a_paused_pool_hold_to_their_own_rules() 
 
 
 @simulated
-async def test_d8_a_restart_in_the_middle_of_a_mass_silence_comes_to_the_same_answer_without_a_write() -> None:
+async def test_a_restart_in_the_middle_of_a_mass_silence_comes_to_the_same_answer_without_a_write() -> None:
     api = fleet_of(10)
     async with operator(api) as fleet:
         await fleet.beating(6 * H, *names(4, 6))
@@ -182,7 +185,7 @@ async def test_d8_a_restart_in_the_middle_of_a_mass_silence_comes_to_the_same_an
 
 
 @simulated
-async def test_c4_a_member_whose_condition_was_not_written_before_a_restart_keeps_its_place_for_a_period() -> None:
+async def test_a_member_whose_condition_was_not_written_before_a_restart_keeps_its_place_for_a_period() -> None:
     api = fleet_of(2)
     async with operator(api) as fleet:
         await fleet.beating(5)
@@ -194,7 +197,7 @@ async def test_c4_a_member_whose_condition_was_not_written_before_a_restart_keep
 
 
 @simulated
-async def test_c4_a_held_node_that_was_silent_for_long_may_still_be_heard_after_a_restart() -> None:
+async def test_a_held_node_that_was_silent_for_long_may_still_be_heard_after_a_restart() -> None:
     api = fleet_of(10)
     async with operator(api) as fleet:
         await fleet.beating(6 * H, *names(4, 6))
@@ -239,7 +242,7 @@ async def test_promise_2_a_warm_standby_goes_on_where_the_leader_stopped() -> No
 
 @pytest.mark.parametrize(("after", "expected"), [(3.5, "Suspect"), (4.5, None)])
 @simulated
-async def test_c4_a_standby_that_began_to_listen_late_does_not_undo_what_the_leader_found(
+async def test_a_standby_that_began_to_listen_late_does_not_undo_what_the_leader_found(
     after: float, expected: str | None
 ) -> None:
     api = fleet_of(10)
@@ -280,7 +283,7 @@ async def test_c4_a_standby_that_began_to_listen_late_does_not_undo_what_the_lea
 
 
 @simulated
-async def test_c3_a_stream_that_is_open_and_brings_nothing_is_deafness() -> None:
+async def test_a_stream_that_is_open_and_brings_nothing_is_deafness() -> None:
     api = fleet_of(4)
     async with operator(api) as fleet:
         await fleet.beating(2 * H)
@@ -299,7 +302,7 @@ async def test_c3_a_stream_that_is_open_and_brings_nothing_is_deafness() -> None
 
 
 @simulated
-async def test_c3_silence_counts_at_most_one_interval_beyond_what_is_proven_however_short_h_is() -> None:
+async def test_silence_counts_at_most_one_interval_beyond_what_is_proven_however_short_h_is() -> None:
     quick = 1
     api = FakeApi()
     api.put(pool_object("llm", requires=requires("llm")))
@@ -318,7 +321,7 @@ async def test_c3_silence_counts_at_most_one_interval_beyond_what_is_proven_howe
 
 
 @simulated
-async def test_c4_after_600_seconds_lease_and_untouched_resource_go_and_what_people_wrote_stays() -> None:
+async def test_after_600_seconds_lease_and_untouched_resource_go_and_what_people_wrote_stays() -> None:
     api = fleet_of(2)
     redis = FakeRedis()
     async with operator(api, redis) as fleet:
@@ -348,7 +351,7 @@ async def test_c4_after_600_seconds_lease_and_untouched_resource_go_and_what_peo
     ],
 )
 @simulated
-async def test_c4_a_resource_that_people_wrote_into_is_never_deleted(wrote: dict[str, Any]) -> None:
+async def test_a_resource_that_people_wrote_into_is_never_deleted(wrote: dict[str, Any]) -> None:
     api = fleet_of(1)
     async with operator(api) as fleet:
         fleet.beat()
@@ -359,7 +362,7 @@ async def test_c4_a_resource_that_people_wrote_into_is_never_deleted(wrote: dict
 
 
 @simulated
-async def test_c4_labels_of_the_agent_are_not_peoples() -> None:
+async def test_labels_of_the_agent_are_not_peoples() -> None:
     api = fleet_of(1)
     async with operator(api) as fleet:
         fleet.beat()
@@ -368,7 +371,7 @@ async def test_c4_labels_of_the_agent_are_not_peoples() -> None:
 
 
 @simulated
-async def test_c4_the_silence_goes_on_counting_after_a_restart_from_what_is_stored() -> None:
+async def test_the_silence_goes_on_counting_after_a_restart_from_what_is_stored() -> None:
     api = fleet_of(1)
     async with operator(api) as fleet:
         fleet.beat()
@@ -381,7 +384,7 @@ async def test_c4_the_silence_goes_on_counting_after_a_restart_from_what_is_stor
 
 
 @simulated
-async def test_c4_an_agent_that_comes_back_in_the_last_moment_loses_nothing() -> None:
+async def test_an_agent_that_comes_back_in_the_last_moment_loses_nothing() -> None:
     api = fleet_of(1)
     async with operator(api) as fleet:
         fleet.beat()
@@ -394,7 +397,7 @@ async def test_c4_an_agent_that_comes_back_in_the_last_moment_loses_nothing() ->
 
 
 @simulated
-async def test_c4_a_lease_renewed_meanwhile_is_not_deleted() -> None:
+async def test_a_lease_renewed_meanwhile_is_not_deleted() -> None:
     api = fleet_of(2)
     async with operator(api) as fleet:
         fleet.beat()
@@ -404,7 +407,7 @@ async def test_c4_a_lease_renewed_meanwhile_is_not_deleted() -> None:
 
 
 @simulated
-async def test_c2_a_lease_that_we_deleted_and_that_is_told_of_once_more_is_no_heartbeat() -> None:
+async def test_a_lease_that_we_deleted_and_that_is_told_of_once_more_is_no_heartbeat() -> None:
     api = fleet_of(1)
     async with operator(api) as fleet:
         fleet.beat()
@@ -422,7 +425,7 @@ async def test_c2_a_lease_that_we_deleted_and_that_is_told_of_once_more_is_no_he
 
 
 @simulated
-async def test_c4_a_lease_that_outlives_its_deleted_resource_goes_when_nobody_renews_it() -> None:
+async def test_a_lease_that_outlives_its_deleted_resource_goes_when_nobody_renews_it() -> None:
     api = fleet_of(3)
     async with operator(api) as fleet:
         fleet.beat()
@@ -434,7 +437,7 @@ async def test_c4_a_lease_that_outlives_its_deleted_resource_goes_when_nobody_re
 
 
 @simulated
-async def test_c4_a_lease_without_a_resource_that_was_renewed_unheard_stays() -> None:
+async def test_a_lease_without_a_resource_that_was_renewed_unheard_stays() -> None:
     api = fleet_of(2)
     async with operator(api) as fleet:
         fleet.beat()
@@ -448,7 +451,7 @@ async def test_c4_a_lease_without_a_resource_that_was_renewed_unheard_stays() ->
 
 
 @simulated
-async def test_d7_a_slice_less_than_a_quarter_full_is_emptied_once_a_minute_adding_before_removing() -> None:
+async def test_a_slice_less_than_a_quarter_full_is_emptied_once_a_minute_adding_before_removing() -> None:
     api = fleet_of(12, sliceSize=4)
     async with operator(api) as fleet:
         await fleet.beating(3)

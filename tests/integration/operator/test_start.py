@@ -1,4 +1,4 @@
-"""What `hotpool operator` says when it cannot work on what is installed (design, section 1)."""
+"""What `hotpool operator` says when it cannot work on what is installed."""
 
 import asyncio
 import os

@@ -1,4 +1,7 @@
-"""Thousands of steps of the stateful test of the agent; each seed is a fresh fleet. `make soak` shows the progress."""
+"""Thousands of steps of the stateful test of the agent; each seed is a fresh fleet. `make soak` shows the progress.
+
+Requirements A3, B5.
+"""
 
 import random
 from collections.abc import Callable
@@ -11,7 +14,7 @@ STEPS = 250
 
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("seed", range(100, 112))
-def test_a3_b5_the_report_equals_what_runs_for_a_long_time(
+def test_the_report_equals_what_runs_for_a_long_time(
     world_of: Callable[[int], World], seed: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     world, pauses = world_of(seed), random.Random(seed)  # noqa: S311 - a fixed course, no secret

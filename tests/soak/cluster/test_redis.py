@@ -1,4 +1,7 @@
-"""Long courses of the torture of Redis, random courses of its writer, and ten thousand pools. `make soak`."""
+"""Long courses of the torture of Redis, random courses of its writer, and ten thousand pools. `make soak`.
+
+Requirements E1, E2.
+"""
 
 import pytest
 from tests.cluster.redis.test_many_pools import come_and_go
@@ -14,7 +17,7 @@ STEPS = 120
 
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("seed", range(100, 106))
-async def test_e1_e2_readers_are_never_told_what_is_not_true_for_a_long_time(
+async def test_readers_are_never_told_what_is_not_true_for_a_long_time(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = await course_of(seed, monkeypatch, persist=seed % 2 == 0, steps=STEPS)
@@ -22,14 +25,14 @@ async def test_e1_e2_readers_are_never_told_what_is_not_true_for_a_long_time(
 
 
 @pytest.mark.timeout(3600)
-def test_e1_e2_redis_holds_the_last_images_in_hundreds_of_courses(
+def test_redis_holds_the_last_images_in_hundreds_of_courses(
     server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     follow(server, monkeypatch, 300)
 
 
 @pytest.mark.timeout(3600)
-async def test_e1_ten_thousand_pools_are_projected_found_rebuilt_and_dropped(
+async def test_ten_thousand_pools_are_projected_found_rebuilt_and_dropped(
     server: RedisServer, client: Client, lookup: Lookup
 ) -> None:
     await come_and_go(server, client, lookup, 10_000)

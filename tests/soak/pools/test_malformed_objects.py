@@ -1,4 +1,7 @@
-"""Ten thousand hostile objects beside a few honest ones, in simulated time; no cluster. `make soak-pools`."""
+"""Ten thousand hostile objects beside a few honest ones, in simulated time; no cluster. `make soak-pools`.
+
+Requirement B11.
+"""
 
 import pytest
 from tests.integration.operator.test_malformed_objects import hold_up
@@ -8,5 +11,5 @@ from tests.support.simulated_fleet import simulated
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("seed", range(4))
 @simulated
-async def test_b11_thousands_of_hostile_objects_hold_up_nobody_and_each_is_explained(seed: int) -> None:
+async def test_thousands_of_hostile_objects_hold_up_nobody_and_each_is_explained(seed: int) -> None:
     await hold_up(seed, 20)

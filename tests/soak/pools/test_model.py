@@ -1,6 +1,8 @@
 """Thousands of random courses of operators against the oracle, in simulated time; no cluster. `make soak-pools`.
 
 HOTPOOL_SOAK_CASES says how many (default 2000), HOTPOOL_SOAK_FIRST the first seed, HOTPOOL_SOAK_STEPS their length.
+
+Requirements D1, D8.
 """
 
 import os
@@ -15,7 +17,7 @@ _FAILURES_SHOWN = 5
 
 
 @pytest.mark.timeout(6 * 3600)
-def test_d1_d8_membership_is_that_of_the_oracle_for_a_long_time(capsys: pytest.CaptureFixture[str]) -> None:
+def test_membership_is_that_of_the_oracle_for_a_long_time(capsys: pytest.CaptureFixture[str]) -> None:
     failures: list[str] = []
     for number, seed in enumerate(range(FIRST, FIRST + CASES), 1):
         if told := check(seed, STEPS):

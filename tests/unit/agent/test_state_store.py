@@ -1,4 +1,4 @@
-"""The state file (behaviour A8): real files."""
+"""The state file (requirement A8): real files."""
 
 import asyncio
 import json
@@ -13,7 +13,7 @@ from hotpool_agent.state_store import StoredServiceState, StoreError, open_store
 @pytest.mark.parametrize(
     "content", [b"", b"{", b"\xff\xfe", b"\0" * 4096, b"[]", b"7", b"{}", b'{"instance": 3}', b'{"schemaVersion": "x"}']
 )
-def test_a8_a_file_that_cannot_be_read_is_put_aside_and_a_new_one_begun(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_cannot_be_read_is_put_aside_and_a_new_one_begun(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "state.json"
     path.write_bytes(content)
     found = open_store(tmp_path)
@@ -24,7 +24,7 @@ def test_a8_a_file_that_cannot_be_read_is_put_aside_and_a_new_one_begun(tmp_path
     assert not path.exists()
 
 
-def test_a8_a_file_of_a_newer_agent_is_left_alone(tmp_path: Path) -> None:
+def test_a_file_of_a_newer_agent_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "state.json"
     path.write_text(json.dumps({"schemaVersion": 99, "instance": "x"}))
     with pytest.raises(StoreError, match="newer"):
@@ -32,7 +32,7 @@ def test_a8_a_file_of_a_newer_agent_is_left_alone(tmp_path: Path) -> None:
     assert path.exists()
 
 
-async def test_a8_what_was_flushed_is_read_again(tmp_path: Path) -> None:
+async def test_what_was_flushed_is_read_again(tmp_path: Path) -> None:
     first = open_store(tmp_path)
     writer = asyncio.create_task(first.write_forever())
     first.state.services["s"] = StoredServiceState(desired="Running", desired_by="local", acted=("Stopped", ""))
@@ -42,7 +42,7 @@ async def test_a8_what_was_flushed_is_read_again(tmp_path: Path) -> None:
     writer.cancel()
 
 
-async def test_a8_nothing_is_safe_until_the_disk_takes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_nothing_is_safe_until_the_disk_takes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 

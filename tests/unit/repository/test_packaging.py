@@ -1,4 +1,4 @@
-"""What packaging/ says must fit the program and the repository (behaviour A10, A11)."""
+"""What packaging/ says must fit the program and the repository (requirements A10, A11)."""
 
 import configparser
 import os
@@ -42,7 +42,7 @@ def options_of_run() -> set[str]:
     return {option for parameter in program.load("run").params for option in parameter.opts}
 
 
-def test_a11_the_unit_starts_the_program_and_leaves_services_alone() -> None:
+def test_the_unit_starts_the_program_and_leaves_services_alone() -> None:
     said = unit()
     program, verb, *words = shlex.split(said["ExecStart"])
     assert (Path(program).name, verb) == ("hotpool-agent", "run")
@@ -53,13 +53,13 @@ def test_a11_the_unit_starts_the_program_and_leaves_services_alone() -> None:
     assert not {"PrivateTmp", "RuntimeDirectory", "DynamicUser"} & set(said)
 
 
-def test_a11_the_unit_waits_longer_than_an_orderly_end_takes() -> None:
+def test_the_unit_waits_longer_than_an_orderly_end_takes() -> None:
     defaults = {name: field.default for name, field in Settings.model_fields.items()}
     longest = defaults["announce_seconds"] + 1 + defaults["stop_seconds"] + 5 + 2 * defaults["request_seconds"]
     assert int(unit()["TimeoutStopSec"]) > 2 * longest
 
 
-def test_a10_reload_of_the_unit_is_sighup() -> None:
+def test_reload_of_the_unit_is_sighup() -> None:
     assert unit()["ExecReload"].split()[1:] == ["-HUP", "$MAINPID"]
 
 
@@ -69,7 +69,7 @@ def dockerfile() -> list[list[str]]:
     return [line.split() for line in text.splitlines() if line and not line.startswith("#")]
 
 
-def test_a11_the_image_copies_what_exists_and_the_build_can_see() -> None:
+def test_the_image_copies_what_exists_and_the_build_can_see() -> None:
     lines = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
     seen = {line[1:] for line in lines if line.startswith("!")}
     copied = {name for line in dockerfile() if line[0] == "COPY" and "--from" not in line[1] for name in line[1:-1]}
@@ -77,7 +77,7 @@ def test_a11_the_image_copies_what_exists_and_the_build_can_see() -> None:
     assert all((ROOT / name).exists() for name in copied)
 
 
-def test_a11_the_base_is_an_argument_and_the_last_stage_needs_no_shell_and_no_root() -> None:
+def test_the_base_is_an_argument_and_the_last_stage_needs_no_shell_and_no_root() -> None:
     lines = dockerfile()
     assert lines[0][:2] == ["ARG", "BASE=python:3.13-slim"]
     stages = [number for number, line in enumerate(lines) if line[0] == "FROM"]
@@ -88,7 +88,7 @@ def test_a11_the_base_is_an_argument_and_the_last_stage_needs_no_shell_and_no_ro
     assert ["ARG", f"VERSION={project()['version']}"] in last
 
 
-def test_a11_the_image_takes_locked_versions_only() -> None:
+def test_the_image_takes_locked_versions_only() -> None:
     installs = [" ".join(line) for line in dockerfile() if line[0] == "RUN" and "install" in line]
     assert len(installs) == 3
     assert all("--require-hashes" in line or "--no-index --no-deps" in line for line in installs)
@@ -98,7 +98,7 @@ def test_a11_the_image_takes_locked_versions_only() -> None:
     assert all(re.search(rf"^{name}==", lock, re.MULTILINE) for name in names)
 
 
-def test_a11_the_image_needs_what_its_extras_say() -> None:
+def test_the_image_needs_what_its_extras_say() -> None:
     words = [sys.executable, str(PACKAGING / "requirements.py"), "operator"]
     said = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
     extras = project()["optional-dependencies"]

@@ -1,4 +1,4 @@
-"""The generated definitions: equal to the committed ones, described and bounded in every place (design, section 1)."""
+"""The generated definitions: equal to the committed ones, described and bounded in every place (B11, F1)."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -46,7 +46,7 @@ def test_what_is_rendered_is_what_was_meant(kind: Kind) -> None:
 
 
 @EVERY
-def test_f1_every_field_and_the_root_have_a_description(kind: Kind) -> None:
+def test_every_field_and_the_root_have_a_description(kind: Kind) -> None:
     assert schema_of(kind)["description"]
     bare = [p for p, s in fields(schema_of(kind)) if not p.endswith(("[]", "{}")) and not s.get("description")]
     assert bare == []
@@ -85,7 +85,7 @@ def test_a_map_list_has_its_keys_required(kind: Kind) -> None:
             assert set(schema["x-kubernetes-list-map-keys"]) <= set(schema["items"]["required"]), path
 
 
-def test_b11_a_report_has_types_and_size_bounds_only() -> None:
+def test_a_report_has_types_and_size_bounds_only() -> None:
     """No word list inside a report: a newer agent is not refused for a word."""
     node = next(kind for kind in KINDS if kind.kind == "NodeCapability")
     inside = [(path, s) for path, s in fields(schema_of(node)) if path.startswith(".status.report.")]

@@ -1,4 +1,4 @@
-"""Who would join and leave pools if a pool or a generator were applied (behaviour F2, F3).
+"""Who would join and leave pools if a pool or a generator were applied (requirements F2, F3).
 
 Pure; both sides are asked of the same judge, so that an object that is applied already makes no difference.
 """

@@ -1,4 +1,4 @@
-"""Why a node is in a pool or not (behaviour F2): the judge's own findings beside what the objects say.
+"""Why a node is in a pool or not (requirement F2): the judge's own findings beside what the objects say.
 
 Pure. It decides nothing: the verdict is `judge`'s, and what only the leader's clock knows (silence, the brake) is read
 from conditions and slices.
@@ -27,7 +27,7 @@ class MembershipState(StrEnum):
     MEMBER = "Member"
     OUT = "Out"
     RETAINED = "HeldByBrake"
-    """Silent, and a member only because too many are silent at once (behaviour D8)."""
+    """Silent, and a member only because too many are silent at once (requirement D8)."""
     PENDING = "Pending"
     """The slices are not what the judge says: the operator has not written it yet, or does not run."""
     DRY_RUN = "DryRun"

@@ -1,4 +1,4 @@
-"""Which part of a language pair a node lacks, and what would add it (behaviour F2).
+"""Which part of a language pair a node lacks, and what would add it (requirement F2).
 
 Pure. It decides nothing: whether a rule allows a pair is asked of `core.languages`.
 """

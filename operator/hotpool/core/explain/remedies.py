@@ -1,4 +1,4 @@
-"""What was observed of one requirement, since when, and what would flip it (behaviour F2).
+"""What was observed of one requirement, since when, and what would flip it (requirement F2).
 
 Language pairs are in `core.explain.language_remedies`. Pure. It decides nothing: it puts a finding of the judge into a
 person's words, and asks the judge what would be if.

@@ -1,4 +1,4 @@
-"""Names and specs of generated pools, and which keys are admitted (behaviour D5, D6).
+"""Names and specs of generated pools, and which keys are admitted (requirements D5, D6).
 
 Pure.
 """
@@ -83,7 +83,7 @@ class NameAllocator:
 
 
 def pool_name(generator: str, key: str) -> str:
-    """`<generator>-<slug>-<8 hex>`, at most 57 characters; the same key has the same name for ever (behaviour D6)."""
+    """`<generator>-<slug>-<8 hex>`, at most 57 characters; the same key has the same name for ever (requirement D6)."""
     slug = re.sub(r"[^a-z0-9]+", "-", key.lower().replace(ANY, "any")).strip("-")
     digest = hashlib.sha256(f"{generator}/{key}".encode()).hexdigest()[:_HASH_LENGTH]
     room = POOL_NAME_MAX - len(generator) - _HASH_LENGTH - 2

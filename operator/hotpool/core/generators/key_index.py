@@ -1,4 +1,4 @@
-"""A generator, what nodes offer to it, and what it made of that: the standing part of behaviour D5.
+"""A generator, what nodes offer to it, and what it made of that: the standing part of requirement D5.
 
 Nodes from which the same keys follow are one group,
 so that a change of a node costs a comparison, and keys are derived and counted once for each group, when a plan is

@@ -1,4 +1,4 @@
-"""Keys in the order in which a generator admits them (behaviour D5): by distinct nodes descending, then by name.
+"""Keys in the order in which a generator admits them (requirement D5): by distinct nodes descending, then by name.
 
 A change of one node costs its keys and not all
 keys; a walk costs what is taken of it. Pure.

@@ -1,4 +1,4 @@
-"""What a rule of a generator is (behaviour D5): which keys a node offers, and what a key's pool requires.
+"""What a rule of a generator is (requirement D5): which keys a node offers, and what a key's pool requires.
 
 The rules are in `core.generators.language_rules` and `core.generators.value_rules`; made and asked by
 `core.generators.admission` and `core.generators.key_index`. The pools' own specs say all that membership needs, so that

@@ -1,4 +1,4 @@
-"""Pools by language: directed pairs, many-to-one, sets (behaviour D5).
+"""Pools by language: directed pairs, many-to-one, sets (requirement D5).
 
 Made by `core.generators.admission`. Pure.
 """

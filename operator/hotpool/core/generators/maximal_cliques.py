@@ -1,4 +1,4 @@
-"""The largest sets of languages that a node translates in all directions (behaviour D5).
+"""The largest sets of languages that a node translates in all directions (requirement D5).
 
 Bron-Kerbosch with pivots over bit masks; a graph made to have exponentially many such sets ends the search early, which
 is said and never hangs. Pure.

@@ -1,4 +1,4 @@
-"""Which pools each generator owns, and which generators a change of a pool matters to (behaviour D5).
+"""Which pools each generator owns, and which generators a change of a pool matters to (requirement D5).
 
 Kept by `core.cluster_cache`. By owner references, never by names; names only tell whom to ask. Pure.
 """

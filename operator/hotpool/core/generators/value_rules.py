@@ -1,4 +1,4 @@
-"""Pools by the values of an attribute, and by a hash of the nodes' names (behaviour D5).
+"""Pools by the values of an attribute, and by a hash of the nodes' names (requirement D5).
 
 Made by `core.generators.admission`. Pure.
 """
@@ -79,7 +79,7 @@ class ValueRule(KeyRule[frozenset[str]]):
         return _can_be_key(key)
 
     def requires(self, key: str) -> Requirements:
-        """One and the same service has the value and what the template wants (behaviour D2)."""
+        """One and the same service has the value and what the template wants (requirement D2)."""
         known = {item.key: item for item in self._wanted.attributes}
         before = known.get(self._key)
         values = tuple(dict.fromkeys((*((before and before.all_of) or ()), key)))

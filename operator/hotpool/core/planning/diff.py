@@ -1,4 +1,4 @@
-"""What must be written so that what is applied becomes what is planned; empty means stop here (behaviour D4).
+"""What must be written so that what is applied becomes what is planned; empty means stop here (requirement D4).
 
 Pure.
 """
@@ -40,7 +40,7 @@ SliceWrite = CreateSlice | UpdateSlice | DeleteSlice
 def diff_slices(
     pool: Pool, applied: Mapping[str, Slice], planned: Mapping[str, tuple[Member, ...]]
 ) -> list[SliceWrite]:
-    """The writes, deletions last so that a member that moves is added before it is removed (behaviour D7).
+    """The writes, deletions last so that a member that moves is added before it is removed (requirement D7).
 
     None for a pool about which nothing is changed, though others claim to be its slices.
     """
@@ -67,13 +67,13 @@ def status_differs(stored: PoolStatus, planned: PoolStatus) -> bool:
 
 
 def status_is_urgent(stored: PoolStatus, planned: PoolStatus) -> bool:
-    """Whether more than counts by reason differ: those may wait in the slow lane (design, section 2)."""
+    """Whether more than counts by reason differ: those may wait in the slow lane."""
     same = {"excluded": ()}
     return stored.model_copy(update=same) != planned.model_copy(update=same)
 
 
 def conditions_differ(stored: Mapping[str, StoredCondition], planned: tuple[Condition, ...]) -> bool:
-    """Whether ours must be written: on transitions (behaviour C6) and after a change of the spec."""
+    """Whether ours must be written: on transitions (requirement C6) and after a change of the spec."""
     return any(not _as_pairs(stored.get(condition.type), condition) for condition in planned)
 
 

@@ -1,4 +1,4 @@
-"""The desired result for one generator: pools to make, to put right and to remove, and its status (behaviour D5).
+"""The desired result for one generator: pools to make, to put right and to remove, and its status (requirement D5).
 
 Pure; which keys nodes offer is known by `core.generators.key_index`.
 """

@@ -18,7 +18,7 @@ from hotpool.core.planning.slice_packing import Packing, merge, mergeable, pack
 from hotpool.core.pool_membership import PoolMembership
 
 MERGE_SECONDS: Final = 60.0
-"""Slices of one pool are merged at most once in this time (behaviour D7)."""
+"""Slices of one pool are merged at most once in this time (requirement D7)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ def plan_pool(
 
 
 def _retained(subject: PoolMembership, slices: Mapping[str, Slice]) -> dict[str, MemberState]:
-    """The silent that stay in the pool because too many are silent at once (behaviour D8)."""
+    """The silent that stay in the pool because too many are silent at once (requirement D8)."""
     if not subject.unreachable or not subject.brakes:
         return {}
     standing = subject.retained
@@ -184,7 +184,7 @@ def _packing(pool: Pool, slices: Mapping[str, Slice]) -> Packing:
 
 
 def plan_node(view: NodeView, now: str) -> NodePlan:
-    """The conditions of a node (behaviour C1), and what Redis shall say of it (E3)."""
+    """The conditions of a node (requirement C1), and what Redis shall say of it (E3)."""
     node, report = view.node, view.node.report
     before = {kind: (recorded.status, recorded.since) for kind, recorded in node.conditions.items()}
     claims = [_node_ready(view), _draining(view)]

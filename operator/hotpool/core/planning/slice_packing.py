@@ -1,4 +1,4 @@
-"""How the members of a pool are packed into slices (behaviour D7): sticky, lowest free place first, merged by rule.
+"""How the members of a pool are packed into slices (requirement D7): sticky, lowest free place first, merged by rule.
 
 Pure; knows indices and members, not objects.
 """

@@ -1,4 +1,4 @@
-"""User, password and certificates for Redis from files, read again at each new connection (behaviour E4).
+"""User, password and certificates for Redis from files, read again at each new connection (requirement E4).
 
 A connection that stands is not touched by a rotation; the next one uses what the files hold. It must not let a password
 into a text, nor import anything that a dispatcher does not have.

@@ -1,4 +1,4 @@
-"""Reading a catalogue (behaviour A1): every error at once, each with its line and field."""
+"""Reading a catalogue (requirement A1): every error at once, each with its line and field (requirements A3, B2, B3)."""
 
 from pathlib import Path
 from textwrap import dedent
@@ -54,7 +54,7 @@ def seen_by(item: ServiceSpec) -> list[str]:
     return [way for way in PROBE_KINDS if getattr(item.observe, way) is not None]
 
 
-def test_a1_a_whole_catalogue_is_read() -> None:
+def test_a_whole_catalogue_is_read() -> None:
     catalogue = parse_catalogue(WHOLE, "c.yaml")
     first, second = catalogue.services
     assert (first.id, first.port, first.heavy, first.auto_start) == ("faster-whisper", 6007, True, True)
@@ -67,7 +67,7 @@ def test_a1_a_whole_catalogue_is_read() -> None:
     assert second.attributes.rules[0].blocked == ("ja-zh",)
 
 
-def test_a1_every_error_comes_at_once_with_line_and_field() -> None:
+def test_every_error_comes_at_once_with_line_and_field() -> None:
     text = """\
         version: 1
         services:
@@ -122,7 +122,7 @@ def test_a1_every_error_comes_at_once_with_line_and_field() -> None:
         ("port: 1\nautoStart: true\nobserve: {http: {}}", "c.yaml:6: services[0].autoStart: an observed service"),
     ],
 )
-def test_a1_what_is_wrong_with_a_service_is_said(lines: str, expected: str) -> None:
+def test_what_is_wrong_with_a_service_is_said(lines: str, expected: str) -> None:
     (found,) = errors(service(lines))
     assert expected in found
 
@@ -138,13 +138,13 @@ def test_a1_what_is_wrong_with_a_service_is_said(lines: str, expected: str) -> N
         "file: {path: beat, maxAgeSeconds: 5}",
     ],
 )
-def test_a3_a_service_is_observed_in_one_of_five_ways(way: str) -> None:
+def test_a_service_is_observed_in_one_of_five_ways(way: str) -> None:
     (read,) = parse_catalogue(service(f"observe: {{{way}}}"), "c.yaml").services
     assert read.observe is not None
     assert read.observe.failures == 3
 
 
-def test_a3_the_documented_examples_are_valid() -> None:
+def test_the_documented_examples_are_valid() -> None:
     ways = [way for item in documented("agent.md").services for way in seen_by(item)]
     assert ways == ["http", "tcp", "process", "systemd", "file"]
     supervised, observed, _ = documented("catalogue.md").services
@@ -171,11 +171,11 @@ def documented(page: str) -> Catalogue:
         ("version: 1\nsevices: []\n", "c.yaml:2: sevices: unknown field; did you mean 'services'?"),
     ],
 )
-def test_a1_what_is_wrong_with_the_file_is_said(text: str, expected: str) -> None:
+def test_what_is_wrong_with_the_file_is_said(text: str, expected: str) -> None:
     assert any(expected in error for error in errors(text))
 
 
-def test_a1_ids_must_differ_and_ports_need_not() -> None:
+def test_ids_must_differ_and_ports_need_not() -> None:
     one = "- {id: a, type: asr, port: 1, run: {command: [x]}}\n"
     assert errors("version: 1\nservices:\n" + one + one) == [
         "c.yaml:4: services[1].id: 'a' is used twice: services[0] has it too"
@@ -183,12 +183,12 @@ def test_a1_ids_must_differ_and_ports_need_not() -> None:
     parse_catalogue("version: 1\nservices:\n" + one + one.replace("id: a", "id: b"), "c.yaml")
 
 
-def test_b2_a_type_that_counts_devices_needs_services_that_name_theirs() -> None:
+def test_a_type_that_counts_devices_needs_services_that_name_theirs() -> None:
     text = "version: 1\ntypes: {asr: {devices: [gpu]}}\nservices:\n- {id: a, type: asr, run: {command: [x]}}\n"
     assert errors(text) == ["c.yaml:4: services[0]: device is required: type asr counts only on gpu"]
 
 
-def test_a1_a_file_that_cannot_be_read_is_said(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_read_is_said(tmp_path: Path) -> None:
     with pytest.raises(CatalogueError, match=r"missing.yaml: cannot be read: No such file"):
         read_catalogue(tmp_path / "missing.yaml")
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe")
@@ -200,17 +200,17 @@ def test_a1_a_file_that_cannot_be_read_is_said(tmp_path: Path) -> None:
     ("given", "expected"),
     [("zh-en", "zh-en"), ("zh-CN-EN", "zh-en"), ("en_GB-pt_BR", "en-pt"), ("auto-en", None), ("zh", None), ("-", None)],
 )
-def test_b3_pairs_have_a_normal_form(given: str, expected: str | None) -> None:
+def test_pairs_have_a_normal_form(given: str, expected: str | None) -> None:
     assert normalise_pair(given) == expected
 
 
 @pytest.mark.parametrize("name", ["Edge", "a_b", "", "a..b", "-a", "x" * 201])
-def test_a1_a_node_name_that_is_no_dns_name_is_refused(name: str) -> None:
+def test_a_node_name_that_is_no_dns_name_is_refused(name: str) -> None:
     with pytest.raises(NodeNameError, match="DNS name"):
         node_name(name)
 
 
-def test_a1_the_node_name_defaults_to_the_host_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_node_name_defaults_to_the_host_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("socket.gethostname", lambda: "Edge-017")
     assert node_name(None) == "edge-017"
     assert node_name("edge.example") == "edge.example"

@@ -1,4 +1,4 @@
-"""A catalogue may be any text (behaviour A1): it is read, or refused in words that lead to the place."""
+"""A catalogue may be any text (requirement A1): it is read, or refused in words that lead to the place."""
 
 import re
 from typing import Any
@@ -65,22 +65,22 @@ marks = st.sampled_from(list("{}[]:,-?!&*|>%@`#'\"\\ \n\t~=<.0x\x85\ufeff\x00"))
 
 
 @given(st.text(max_size=300) | st.lists(marks | words, max_size=60).map("".join))
-def test_a1_any_text_is_a_catalogue_or_errors_with_their_lines(text: str) -> None:
+def test_any_text_is_a_catalogue_or_errors_with_their_lines(text: str) -> None:
     outcome(text)
 
 
 @given(trees)
-def test_a1_any_tree_is_a_catalogue_or_errors_with_their_lines(tree: Any) -> None:
+def test_any_tree_is_a_catalogue_or_errors_with_their_lines(tree: Any) -> None:
     outcome(yaml.safe_dump(tree, allow_unicode=True))
 
 
 @given(st.fixed_dictionaries({"version": st.just(1), "services": trees, "types": trees}))
-def test_a1_any_services_and_types_are_a_catalogue_or_errors_with_their_lines(tree: Any) -> None:
+def test_any_services_and_types_are_a_catalogue_or_errors_with_their_lines(tree: Any) -> None:
     outcome(yaml.safe_dump(tree, allow_unicode=True))
 
 
 @given(st.data())
-def test_a1_a_good_catalogue_with_a_few_changes_is_still_one_or_is_refused(data: st.DataObject) -> None:
+def test_a_good_catalogue_with_a_few_changes_is_still_one_or_is_refused(data: st.DataObject) -> None:
     text = GOOD
     for _ in range(data.draw(st.integers(1, 4))):
         at = data.draw(st.integers(0, len(text)))
@@ -90,7 +90,7 @@ def test_a1_a_good_catalogue_with_a_few_changes_is_still_one_or_is_refused(data:
 
 
 @given(st.data())
-def test_a1_a_value_of_another_kind_is_refused_at_its_line(data: st.DataObject) -> None:
+def test_a_value_of_another_kind_is_refused_at_its_line(data: st.DataObject) -> None:
     """Every leaf of a good catalogue in turn is replaced by a mapping, which no leaf may be."""
     lines = GOOD.splitlines()
     leaves = [number for number, line in enumerate(lines) if re.fullmatch(r"(- |  )?\w+: [^{]+", line)]
@@ -127,14 +127,14 @@ def test_a1_a_value_of_another_kind_is_refused_at_its_line(data: st.DataObject) 
         ("version: 1\n? " + "k" * 5000 + "\n: x", "unknown field"),
     ],
 )
-def test_a1_bombs_and_oddities_are_refused(text: str, expected: str) -> None:
+def test_bombs_and_oddities_are_refused(text: str, expected: str) -> None:
     found = outcome(text)
     assert isinstance(found, list)
     assert any(expected in line for line in found)
     assert all(len(line) < 300 for line in found)
 
 
-def test_a1_aliases_are_what_they_stand_for() -> None:
+def test_aliases_are_what_they_stand_for() -> None:
     text = """\
 version: 1
 services:

@@ -1,4 +1,4 @@
-"""The table of commands that `hotpool-agent --help` prints, against the commands themselves (behaviour F5)."""
+"""The table of commands that `hotpool-agent --help` prints, against the commands themselves (requirement F5)."""
 
 from importlib import import_module
 from typing import Any

@@ -1,4 +1,4 @@
-"""What an answer, or none, is called, and how long the server asked to wait (behaviour B7, B9, B11)."""
+"""What an answer, or none, is called, and how long the server asked to wait (requirements B7, B9, B11)."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -49,7 +49,7 @@ def status(message: str, **details: str) -> str:
         (504, '{"message": null}', UnavailableError, "504"),
     ],
 )
-def test_b9_each_answer_has_its_kind_and_says_what_to_check(
+def test_each_answer_has_its_kind_and_says_what_to_check(
     code: int, body: str, kind: type[KubeError], words: str
 ) -> None:
     found = kube_error(code, body, {})
@@ -81,20 +81,20 @@ def http(moment: datetime) -> str:
         ({}, 0.0),
     ],
 )
-def test_b9_retry_after_is_seconds_or_a_date(code: int, headers: dict[str, str], seconds: float | None) -> None:
+def test_retry_after_is_seconds_or_a_date(code: int, headers: dict[str, str], seconds: float | None) -> None:
     pause = kube_error(code, "", headers).pause
     assert pause >= 0
     assert seconds is None or pause == seconds
 
 
 @pytest.mark.parametrize("text", ["9" * 400, "999999", http(datetime(9999, 1, 1, tzinfo=UTC))])
-def test_b9_however_long_the_server_asks_for_the_pause_is_bounded(text: str) -> None:
+def test_however_long_the_server_asks_for_the_pause_is_bounded(text: str) -> None:
     assert Backoff(1, 15).pause(kube_error(429, "", {"Retry-After": text}).pause) <= 15
 
 
-def test_b9_no_answer_says_after_how_long() -> None:
+def test_no_answer_says_after_how_long() -> None:
     assert "no answer in 5 s" in str(unreachable(TimeoutError(), 5))
 
 
-def test_b9_an_error_without_words_has_a_name() -> None:
+def test_an_error_without_words_has_a_name() -> None:
     assert "ConnectionResetError" in str(unreachable(ConnectionResetError(), 5))

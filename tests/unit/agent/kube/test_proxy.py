@@ -1,4 +1,4 @@
-"""Which proxy leads to the API server (behaviour B9): as kubectl decides it."""
+"""Which proxy leads to the API server (requirement B9): as kubectl decides it."""
 
 import pytest
 
@@ -9,13 +9,13 @@ P = "http://proxy.test:3128"
 
 
 @pytest.mark.parametrize("name", ["HTTPS_PROXY", "https_proxy"])
-def test_b9_the_environment_names_a_proxy_for_each_scheme_in_both_cases(name: str) -> None:
+def test_the_environment_names_a_proxy_for_each_scheme_in_both_cases(name: str) -> None:
     assert proxy_for(SERVER, None, {name: P}) == P
     assert proxy_for("http://api.test", None, {name: P}) is None
 
 
 @pytest.mark.parametrize("name", ["HTTP_PROXY", "http_proxy"])
-def test_b9_a_plain_server_has_a_proxy_of_its_own(name: str) -> None:
+def test_a_plain_server_has_a_proxy_of_its_own(name: str) -> None:
     assert proxy_for("http://api.test", None, {name: P}) == P
     assert proxy_for(SERVER, None, {name: P}) is None
 
@@ -45,21 +45,21 @@ def test_b9_a_plain_server_has_a_proxy_of_its_own(name: str) -> None:
         ("https://127.0.0.1:6443", "", True),
     ],
 )
-def test_b9_no_proxy_knows_names_networks_and_ports(name: str, server: str, excluded: str, direct: bool) -> None:  # noqa: FBT001
+def test_no_proxy_knows_names_networks_and_ports(name: str, server: str, excluded: str, direct: bool) -> None:  # noqa: FBT001
     assert (proxy_for(server, None, {"HTTPS_PROXY": P, name: excluded}) is None) is direct
 
 
-def test_b9_the_kubeconfigs_proxy_goes_before_the_environment_and_its_exceptions() -> None:
+def test_the_kubeconfigs_proxy_goes_before_the_environment_and_its_exceptions() -> None:
     environ = {"HTTPS_PROXY": "http://other.test:1"}
     assert proxy_for(SERVER, P, environ) == P
     assert proxy_for(SERVER, P, environ | {"NO_PROXY": "*"}) == P
 
 
-def test_b9_a_proxy_without_a_scheme_is_plain_http() -> None:
+def test_a_proxy_without_a_scheme_is_plain_http() -> None:
     assert proxy_for(SERVER, None, {"HTTPS_PROXY": "proxy.test:3128"}) == P
 
 
-def test_b9_a_proxy_of_another_kind_is_said_without_its_password() -> None:
+def test_a_proxy_of_another_kind_is_said_without_its_password() -> None:
     with pytest.raises(ProxyError, match=r"socks5://proxy\.test is not supported") as raised:
         proxy_for(SERVER, "socks5://user:secret@proxy.test:1080", {})
     assert "secret" not in str(raised.value)

@@ -1,4 +1,4 @@
-"""A pod as a service (behaviour A1, A3, A5, B3, B11): what is read of it, and that nothing in it can raise."""
+"""A pod as a service (requirements A1, A3, A5, B3, B11): what is read of it, and that nothing in it can raise."""
 
 import copy
 import json
@@ -71,26 +71,26 @@ RUNS = {"name": "main", "restartCount": 0, "state": {"running": {"startedAt": SE
         (pod("a") | {"status": status(ready=True) | {"phase": "Pending"}}, "Starting", None),
     ],
 )
-def test_a5_only_what_kubernetes_calls_ready_is_running(value: Json, state: str, error: str | None) -> None:
+def test_only_what_kubernetes_calls_ready_is_running(value: Json, state: str, error: str | None) -> None:
     found = shown(value)
     assert found.state == state
     assert (error in (found.last_error or "")) if error else found.last_error is None
 
 
-def test_a3_a_pod_that_is_being_deleted_is_stopping_since_it_was_deleted() -> None:
+def test_a_pod_that_is_being_deleted_is_stopping_since_it_was_deleted() -> None:
     value = pod("a")
     value["metadata"] |= {"deletionTimestamp": SECONDS.format(40), "deletionGracePeriodSeconds": 30}
     found = shown(value)
     assert (found.state, found.since) == ("Stopping", "2026-01-01T00:00:10.000000Z")
 
 
-def test_a3_restarts_are_those_of_all_containers_and_since_is_the_turn_of_the_condition() -> None:
+def test_restarts_are_those_of_all_containers_and_since_is_the_turn_of_the_condition() -> None:
     value = pod("a")
     value["status"]["containerStatuses"] = [RUNS | {"restartCount": 2}, RUNS | {"restartCount": 3}]
     assert (shown(value).restarts, shown(value).since) == (5, "2026-01-01T00:00:09.000000Z")
 
 
-def test_a1_what_is_not_said_has_a_default_and_what_is_said_wins() -> None:
+def test_what_is_not_said_has_a_default_and_what_is_said_wins() -> None:
     value = pod("a")
     value["metadata"]["labels"]["app.kubernetes.io/version"] = "2.1"
     resources = {"requests": {"cpu": "1"}, "limits": {"nvidia.com/gpu": "1"}}
@@ -114,13 +114,13 @@ PLAIN = {"languages": ["zh", "en"], "rules": [{"kind": "any_to_en"}], "tier": ["
 @pytest.mark.parametrize(
     "text", [json.dumps(PLAIN), "languages: [zh, en]\nrules:\n- kind: any_to_en\ntier: [a]\n"], ids=["json", "yaml"]
 )
-def test_b3_attributes_are_those_of_a_catalogue_entry_as_yaml_or_json(text: str) -> None:
+def test_attributes_are_those_of_a_catalogue_entry_as_yaml_or_json(text: str) -> None:
     said = shown(pod("a", attributes=text)).spec.attributes
     entry = ServiceSpec.model_validate({"id": "a", "type": "asr", "attributes": PLAIN})
     assert said == entry.attributes
 
 
-def test_a1_the_example_of_the_docs_is_read_as_it_says() -> None:
+def test_the_example_of_the_docs_is_read_as_it_says() -> None:
     words = (REPOSITORY / "docs" / "pods.md").read_text(encoding="utf-8")
     deployment = yaml.safe_load(words.split("```yaml\n")[1].split("```")[0])
     template = deployment["spec"]["template"]
@@ -150,9 +150,7 @@ def test_a1_the_example_of_the_docs_is_read_as_it_says() -> None:
         ("model", "m" * 254, "longer than 253"),
     ],
 )
-def test_b11_an_annotation_that_cannot_be_read_counts_for_nothing_and_is_told_of(
-    key: str, text: str, words: str
-) -> None:
+def test_an_annotation_that_cannot_be_read_counts_for_nothing_and_is_told_of(key: str, text: str, words: str) -> None:
     value = pod("a")
     value["metadata"]["annotations"][f"hotpool.dev/{key}"] = text
     found = shown(value)
@@ -165,7 +163,7 @@ def test_b11_an_annotation_that_cannot_be_read_counts_for_nothing_and_is_told_of
 
 
 @pytest.mark.parametrize("type_", ["", "ASR", "a.b", "a_b", "a" * 64, "asr\n"])
-def test_b11_a_pod_whose_type_cannot_be_read_is_no_service(type_: str) -> None:
+def test_a_pod_whose_type_cannot_be_read_is_no_service(type_: str) -> None:
     found = pod_service("speech", pod("a", type_))
     assert found.snapshot is None
     assert "hotpool.dev/type" in (found.refusal or "")
@@ -207,7 +205,7 @@ def with_value(path: tuple[str | int, ...], value: Any) -> Any:
 
 
 @given(st.sampled_from(sorted(PATHS, key=str)), JSON, st.sampled_from(["Stopping", "as its status says"]))
-def test_b11_whatever_stands_in_a_pod_gives_a_service_or_a_refusal_and_a_report_that_the_schema_takes(
+def test_whatever_stands_in_a_pod_gives_a_service_or_a_refusal_and_a_report_that_the_schema_takes(
     path: tuple[str | int, ...], junk: Any, state: str
 ) -> None:
     value = with_value(path, junk)
@@ -221,12 +219,12 @@ def test_b11_whatever_stands_in_a_pod_gives_a_service_or_a_refusal_and_a_report_
 
 
 @given(st.dictionaries(st.text(max_size=5), JSON, max_size=5))
-def test_b11_any_object_is_translated(value: Json) -> None:
+def test_any_object_is_translated(value: Json) -> None:
     PodRegistry().listed("speech", [value])
 
 
 @given(JSON)
-def test_b11_unknown_fields_change_nothing(more: Any) -> None:
+def test_unknown_fields_change_nothing(more: Any) -> None:
     value = pod("a")
     for place in (value, value["metadata"], value["spec"], value["status"], value["status"]["conditions"][0]):
         place["unknown"] = more

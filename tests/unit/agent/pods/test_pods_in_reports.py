@@ -1,4 +1,4 @@
-"""Pods in the node's report: their ids, what fits, and whose node it is (behaviour B5, B6, B11, B12)."""
+"""Pods in the node's report: their ids, what fits, and whose node it is (requirements B5, B6, B11, B12)."""
 
 import base64
 import json
@@ -73,7 +73,7 @@ def test_a_list_replaces_and_events_add_to_it() -> None:
     assert ids(roster) == ["two"]
 
 
-def test_b11_pods_without_a_type_are_counted_in_the_report() -> None:
+def test_pods_without_a_type_are_counted_in_the_report() -> None:
     roster = PodRegistry()
     roster.listed("a", [pod("one"), pod("two", "No")])
     services, refused = roster.services(())
@@ -92,13 +92,13 @@ def many(count: int, characters: int) -> ReportContent:
     return build(NONE, roster.services(())[0], FACTS, leaving=False)
 
 
-def test_b11_sixty_pods_of_a_node_fit_into_a_report() -> None:
+def test_sixty_pods_of_a_node_fit_into_a_report() -> None:
     found = many(60, 250)
     assert (len(found.report.capabilities[0].services), found.report.dropped, found.dropped) == (60, 0, ())
     assert len(json.dumps(wire(found.report))) < REPORT_BYTES
 
 
-def test_b11_of_pods_that_do_not_fit_the_oldest_stay_and_the_others_are_counted() -> None:
+def test_of_pods_that_do_not_fit_the_oldest_stay_and_the_others_are_counted() -> None:
     found = many(60, 3000)
     kept = [service.id for service in found.report.services]
     assert 10 < len(kept) < 60
@@ -109,7 +109,7 @@ def test_b11_of_pods_that_do_not_fit_the_oldest_stay_and_the_others_are_counted(
     assert len(json.dumps(wire(found.report))) < REPORT_BYTES
 
 
-def test_b11_pods_take_no_room_from_the_catalogue() -> None:
+def test_pods_take_no_room_from_the_catalogue() -> None:
     spec = {"id": "own", "type": "nmt", "run": {"command": ["x"]}, "attributes": {"tier": ["v" * 250] * 200}}
     catalogue = Catalogue.model_validate({"version": 1, "services": [spec]})
     roster = PodRegistry()
@@ -131,7 +131,7 @@ def test_b11_pods_take_no_room_from_the_catalogue() -> None:
         (pod("a", attributes="languages: [en]", model="m"), Change.NEUTRAL),
     ],
 )
-def test_b6_a_pods_change_is_a_gain_a_withdrawal_or_neutral(after: Json, expected: Change) -> None:
+def test_a_pods_change_is_a_gain_a_withdrawal_or_neutral(after: Json, expected: Change) -> None:
     before = build(NONE, [shown(pod("a", attributes="languages: [en]"))], FACTS, leaving=False)
     assert classify(before, build(NONE, [shown(after)], FACTS, leaving=False)) is expected
 
@@ -141,7 +141,7 @@ def token(claims: Any) -> str:
     return f"head.{payload}.signature"
 
 
-def test_b12_the_node_is_that_of_the_claims() -> None:
+def test_the_node_is_that_of_the_claims() -> None:
     claims = {"kubernetes.io": {"node": {"name": "edge-1", "uid": "u-1"}, "pod": {"name": "p", "uid": "u-2"}}}
     assert node_in(token(claims)) == KubeNode("u-1", "edge-1")
 
@@ -156,5 +156,5 @@ NODES = [5, {}, {"uid": "", "name": "n"}, {"uid": "u" * 64, "name": "n"}, {"uid"
         *(token({"kubernetes.io": {"node": node}}) for node in NODES),
     ],
 )
-def test_b12_a_token_that_names_no_node_is_none(text: str) -> None:
+def test_a_token_that_names_no_node_is_none(text: str) -> None:
     assert node_in(text) is None

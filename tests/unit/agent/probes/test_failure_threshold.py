@@ -1,4 +1,4 @@
-"""How many failures in a row take a service out (behaviour A6)."""
+"""How many failures in a row take a service out (requirement A6)."""
 
 from collections.abc import Sequence
 
@@ -27,13 +27,13 @@ def outs(streak: FailureThreshold, answers: Sequence[str]) -> list[bool]:
         ("-!", [False, True]),
     ],
 )
-def test_a6_a_fixed_number_of_failures_in_a_row_or_one_proof(answers: str, out: list[bool]) -> None:
+def test_a_fixed_number_of_failures_in_a_row_or_one_proof(answers: str, out: list[bool]) -> None:
     assert outs(FailureThreshold(3), answers) == out
 
 
-def test_a6_until_the_first_success_each_failure_is_enough() -> None:
+def test_until_the_first_success_each_failure_is_enough() -> None:
     assert outs(FailureThreshold.is_fresh(3), "-+--") == [True, False, False, False]
 
 
-def test_a6_a_limit_of_one_forgives_nothing() -> None:
+def test_a_limit_of_one_forgives_nothing() -> None:
     assert outs(FailureThreshold(1), "+-+") == [False, True, False]

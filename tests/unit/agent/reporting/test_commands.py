@@ -1,4 +1,4 @@
-"""Commands to services through the cluster (behaviour A2)."""
+"""Commands to services through the cluster (requirements A2, B11)."""
 
 from typing import Any
 
@@ -12,19 +12,19 @@ def entry(identifier: str, desired: str = "Stopped", request: str = "1") -> dict
     return {"id": identifier, "desired": desired, "requestID": request}
 
 
-def test_a2_an_entry_is_a_command_until_it_was_acted_on() -> None:
+def test_an_entry_is_a_command_until_it_was_acted_on() -> None:
     intents = intents_in({"spec": {"services": [entry("a"), entry("b"), entry("c"), entry("x")]}})
     assert intents is not None
     acted = {"a": None, "b": ("Stopped", "1"), "c": ("Running", "1")}
     assert [command.id for command in commands(intents, acted)] == ["a", "c"]
 
 
-def test_a2_another_request_id_repeats_a_command() -> None:
+def test_another_request_id_repeats_a_command() -> None:
     (intent,) = intents_in({"spec": {"services": [entry("a", request="2")]}}) or ()
     assert commands([intent], {"a": ("Stopped", "1")}) == [intent]
 
 
-def test_a2_without_an_object_nothing_is_known() -> None:
+def test_without_an_object_nothing_is_known() -> None:
     assert intents_in(None) is None
 
 
@@ -32,11 +32,11 @@ def test_a2_without_an_object_nothing_is_known() -> None:
     "capability",
     [{}, {"spec": None}, {"spec": "x"}, {"spec": {"services": None}}, {"spec": {"drain": True}}],
 )
-def test_a2_no_entry_is_no_command(capability: dict[str, Any]) -> None:
+def test_no_entry_is_no_command(capability: dict[str, Any]) -> None:
     assert intents_in(capability) == ()
 
 
-def test_b11_an_entry_that_cannot_be_read_is_left_out() -> None:
+def test_an_entry_that_cannot_be_read_is_left_out() -> None:
     entries = [entry("a"), {"id": "b"}, {"id": "c", "desired": "Sleeping"}, 7, entry("d") | {"new": 1}]
     assert intents_in({"spec": {"services": entries}}) == (
         ServiceIntent(id="a", desired="Stopped", request_id="1"),

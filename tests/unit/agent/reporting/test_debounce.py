@@ -1,4 +1,4 @@
-"""When a report is due (behaviour B6), on a simulated clock."""
+"""When a report is due (requirement B6), on a simulated clock (requirement A9)."""
 
 from dataclasses import dataclass, field
 
@@ -48,7 +48,7 @@ class Sim:
             self.throttle.add(Change.NONE, due, "")
 
 
-def test_b6_one_gain_each_1500_ms_for_12_s_makes_4_to_7_reports_none_later_than_d() -> None:
+def test_one_gain_each_1500_ms_for_12_s_makes_4_to_7_reports_none_later_than_d() -> None:
     sim = Sim()
     seen: list[tuple[float, int]] = []
     for index in range(9):
@@ -61,14 +61,14 @@ def test_b6_one_gain_each_1500_ms_for_12_s_makes_4_to_7_reports_none_later_than_
         assert min(when for when, state in sim.reports if state & bit) - at <= D
 
 
-def test_b6_a_withdrawal_goes_at_once_with_all_that_is_pending() -> None:
+def test_a_withdrawal_goes_at_once_with_all_that_is_pending() -> None:
     sim = Sim(sent=0b1, state=0b1)
     sim.change(0b11, 10.0)
     sim.change(0b10, 10.5)
     assert sim.reports == [(10.5, 0b10)]
 
 
-def test_b6_a_gain_that_is_over_before_its_window_ends_is_not_sent() -> None:
+def test_a_gain_that_is_over_before_its_window_ends_is_not_sent() -> None:
     sim = Sim()
     sim.change(1, 0.0)
     sim.change(0, 1.0)
@@ -76,7 +76,7 @@ def test_b6_a_gain_that_is_over_before_its_window_ends_is_not_sent() -> None:
     assert sim.reports == []
 
 
-def test_b6_the_window_opens_with_the_first_unsent_gain_and_does_not_move() -> None:
+def test_the_window_opens_with_the_first_unsent_gain_and_does_not_move() -> None:
     sim = Sim()
     for index in range(4):
         sim.change(sim.state | 1 << index, index * 0.6)
@@ -84,21 +84,21 @@ def test_b6_the_window_opens_with_the_first_unsent_gain_and_does_not_move() -> N
     assert sim.reports == [(2.0, 0b1111)]
 
 
-def test_b6_a_neutral_change_waits_like_a_gain() -> None:
+def test_a_neutral_change_waits_like_a_gain() -> None:
     sim = Sim()
     sim.change(1 << WIDTH, 1.0)
     sim.run_to(100)
     assert sim.reports == [(3.0, 1 << WIDTH)]
 
 
-def test_b6_a_gain_that_joins_a_neutral_change_shares_its_window() -> None:
+def test_a_gain_that_joins_a_neutral_change_shares_its_window() -> None:
     sim = Sim()
     sim.change(1 << WIDTH, 1.0)
     sim.change(1 << WIDTH | 1, 2.0)
     assert sim.throttle.due() == 3.0
 
 
-def test_b6_the_stamp_is_that_of_the_strongest_change() -> None:
+def test_the_stamp_is_that_of_the_strongest_change() -> None:
     throttle = Debouncer(D)
     throttle.add(Change.NEUTRAL, 0, "neutral")
     throttle.add(Change.GAIN, 1, "gain")
@@ -107,7 +107,7 @@ def test_b6_the_stamp_is_that_of_the_strongest_change() -> None:
     assert pending.stamp == "gain"
 
 
-def test_a9_hastening_makes_what_is_pending_due_now() -> None:
+def test_hastening_makes_what_is_pending_due_now() -> None:
     throttle = Debouncer(D)
     throttle.expedite(5)
     assert throttle.due() is None
@@ -120,7 +120,7 @@ schedules = st.lists(st.tuples(st.floats(0, 3), st.integers(0, (1 << (WIDTH + 1)
 
 
 @given(schedules)
-def test_b6_any_schedule_no_withdrawal_waits_no_gain_is_late_and_the_last_state_is_sent(
+def test_any_schedule_no_withdrawal_waits_no_gain_is_late_and_the_last_state_is_sent(
     schedule: list[tuple[float, int]],
 ) -> None:
     sim, now = Sim(), 0.0

@@ -1,4 +1,4 @@
-"""Whose report is stored, and what that allows (behaviour B7, B12)."""
+"""Whose report is stored, and what that allows (requirements B7, B12)."""
 
 import pytest
 
@@ -23,17 +23,15 @@ def stored(**changes: object) -> StoredReport:
         (stored(instance="other", leaving=True), 0, OwnershipDecision.CLAIM),
     ],
 )
-def test_b12_what_the_stored_report_allows(
-    what: StoredReport | None, own_epoch: int, expected: OwnershipDecision
-) -> None:
+def test_what_the_stored_report_allows(what: StoredReport | None, own_epoch: int, expected: OwnershipDecision) -> None:
     assert decide(what, "me", "now", own_epoch) is expected
 
 
 @pytest.mark.parametrize("value", [None, {}, {"status": None}, {"status": {}}, {"status": {"report": None}}])
-def test_b7_no_report_is_no_claim(value: dict[str, object] | None) -> None:
+def test_no_report_is_no_claim(value: dict[str, object] | None) -> None:
     assert stored_in(value) is None
 
 
-def test_b7_the_stamps_are_read_from_the_report() -> None:
+def test_the_stamps_are_read_from_the_report() -> None:
     report = {"instance": "i", "session": "s", "epoch": 2, "sequence": 3, "leaving": True, "intervalSeconds": 5}
     assert stored_in({"status": {"report": report}}) == StoredReport("i", "s", 2, 3, leaving=True, interval=5)

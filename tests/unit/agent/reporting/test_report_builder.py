@@ -1,4 +1,4 @@
-"""What the node can do, as a report (behaviour B1, B2, B3, B5, B11)."""
+"""What the node can do, as a report (requirements B1, B2, B3, B4, B5, B6, B10, B11)."""
 
 import json
 from typing import Any
@@ -50,33 +50,33 @@ def capability(content: ReportContent, type_: str = "asr") -> TypeCapability:
         (["Stopped"], "Stopped"),
     ],
 )
-def test_b2_the_reason_of_a_type_follows_precedence(states: list[ServiceState], reason: str) -> None:
+def test_the_reason_of_a_type_follows_precedence(states: list[ServiceState], reason: str) -> None:
     content = report(*(snapshot(f"s{index}", state) for index, state in enumerate(states)))
     assert capability(content) == TypeCapability(type="asr", ready=False, reason=reason)
 
 
-def test_b2_a_declared_type_without_a_service_is_not_installed() -> None:
+def test_a_declared_type_without_a_service_is_not_installed() -> None:
     assert capability(report(types={"asr": TypeRule()})).reason == "NotInstalled"
 
 
-def test_b2_a_gpu_service_stopped_beside_a_cpu_service_running_has_its_own_reason() -> None:
+def test_a_gpu_service_stopped_beside_a_cpu_service_running_has_its_own_reason() -> None:
     services = (snapshot("big", "Stopped", device="gpu"), snapshot("small", "Running", device="cpu"))
     assert capability(report(*services, types={"asr": TypeRule(devices=("gpu",))})).reason == "DeviceNotAccepted"
     assert capability(report(*services)) == TypeCapability(type="asr", ready=True, services=("small",))
 
 
-def test_b3_languages_are_normalised_and_auto_is_no_language() -> None:
+def test_languages_are_normalised_and_auto_is_no_language() -> None:
     service = report(snapshot("s", attributes={"languages": ["zh-CN", "EN", "auto", "en-US", "iw"]})).report.services[0]
     assert service.languages == ("zh", "en", "he")
 
 
-def test_b3_the_pairs_of_rules_are_normalised() -> None:
+def test_the_pairs_of_rules_are_normalised() -> None:
     rule = {"kind": "specific_pairs", "pairs": ["zh-CN-EN"], "blocked": ["EN-iw"]}
     found = report(snapshot("s", attributes={"rules": [rule]})).report.services[0].rules[0]
     assert (found.pairs, found.blocked) == (("zh-en",), ("en-he",))
 
 
-def test_b1_every_key_is_on_the_wire() -> None:
+def test_every_key_is_on_the_wire() -> None:
     sent = stamped(report(snapshot("s")), 3, 4, "now")
     assert set(sent) == {field.alias or name for name, field in Report.model_fields.items()}
     assert sent["services"][0]["lastError"] is None
@@ -84,7 +84,7 @@ def test_b1_every_key_is_on_the_wire() -> None:
     assert (sent["epoch"], sent["sequence"], sent["time"], sent["summary"]) == (3, 4, "now", "1/1")
 
 
-def test_b5_the_digest_changes_with_any_content_and_with_nothing_else() -> None:
+def test_the_digest_changes_with_any_content_and_with_nothing_else() -> None:
     base = report(snapshot("s"))
     assert classify(base, report(snapshot("s"))) is Change.NONE
     assert report(snapshot("s", model="m")).digest != base.digest
@@ -122,19 +122,19 @@ def test_b5_the_digest_changes_with_any_content_and_with_nothing_else() -> None:
         ),
     ],
 )
-def test_b6_a_change_is_a_gain_a_withdrawal_or_neutral(
+def test_a_change_is_a_gain_a_withdrawal_or_neutral(
     before: list[ServiceStatus], after: list[ServiceStatus], expected: Change
 ) -> None:
     assert classify(report(*before), report(*after)) is expected
 
 
-def test_b10_leaving_is_a_withdrawal() -> None:
+def test_leaving_is_a_withdrawal() -> None:
     assert (
         classify(report(snapshot("a", "Stopped")), report(snapshot("a", "Stopped"), leaving=True)) is Change.WITHDRAWAL
     )
 
 
-def test_b11_an_invalid_item_is_dropped_and_counted() -> None:
+def test_an_invalid_item_is_dropped_and_counted() -> None:
     attributes = {"languages": ["en", "x" * 64], "k" * 64: ["v"], "ok": ["v", "w" * 254]}
     content = report(snapshot("s", attributes=attributes, model="m" * 254))
     service = content.report.services[0]
@@ -143,18 +143,18 @@ def test_b11_an_invalid_item_is_dropped_and_counted() -> None:
     assert [(item.key, item.values) for item in service.attributes] == [("ok", ("v",))]
 
 
-def test_b11_too_many_blocked_pairs_drop_the_rule_and_allow_nothing() -> None:
+def test_too_many_blocked_pairs_drop_the_rule_and_allow_nothing() -> None:
     blocked = [f"a{index}-en" for index in range(3000)]
     content = report(snapshot("s", attributes={"rules": [{"kind": "any_to_any", "blocked": blocked}]}))
     assert (content.report.services[0].rules, content.report.dropped) == ((), 1)
 
 
-def test_b11_more_services_than_the_schema_allows_are_counted() -> None:
+def test_more_services_than_the_schema_allows_are_counted() -> None:
     content = report(*(snapshot(f"s{index}", "Stopped") for index in range(MAX_SERVICES + 3)))
     assert content.report.dropped == 3
 
 
-def test_b11_above_64_kib_errors_go_first_then_details_then_stopped_services() -> None:
+def test_above_64_kib_errors_go_first_then_details_then_stopped_services() -> None:
     def many(count: int, error: int, languages: int) -> ReportContent:
         words = [f"l{index}" for index in range(languages)]
         stopped = (
@@ -179,12 +179,12 @@ def test_b11_above_64_kib_errors_go_first_then_details_then_stopped_services() -
         assert found.capabilities[0].ready
 
 
-def test_b11_a_report_that_fits_is_not_touched() -> None:
+def test_a_report_that_fits_is_not_touched() -> None:
     content = report(snapshot("s", lastError="e")).report
     assert fit(content) is content
 
 
-def test_b11_the_minimal_report_has_nothing_ready() -> None:
+def test_the_minimal_report_has_nothing_ready() -> None:
     small = minimal(report(snapshot("a"), snapshot("b", type_="nmt")).report)
     assert small.report.services == ()
     assert {(item.ready, item.reason) for item in small.report.capabilities} == {(False, "ReportRejected")}
@@ -199,7 +199,7 @@ nodes = st.lists(
 
 
 @given(nodes, st.data(), st.sampled_from(["Stopped", "Stopping", "Failed", "Starting"]))
-def test_b4_stopping_a_service_never_adds_anything(
+def test_stopping_a_service_never_adds_anything(
     services: list[tuple[ServiceState, str, str, list[str]]], data: st.DataObject, ended: ServiceState
 ) -> None:
     index = data.draw(st.integers(0, len(services) - 1))

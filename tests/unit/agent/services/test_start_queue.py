@@ -1,4 +1,4 @@
-"""Heavy services load one at a time (behaviour A8)."""
+"""Heavy services load one at a time (requirement A8)."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,7 +8,7 @@ from hotpool_agent.services.start_queue import StartQueue
 SERVICES = ("a", "b", "c", "d")
 
 
-def test_a8_turns_come_in_the_order_of_asking() -> None:
+def test_turns_come_in_the_order_of_asking() -> None:
     turns, went = StartQueue(), list[str]()
     for name in SERVICES:
         turns.acquire(name, lambda name=name: went.append(name))  # type: ignore[misc]
@@ -20,7 +20,7 @@ def test_a8_turns_come_in_the_order_of_asking() -> None:
     assert went == ["a", "b", "d"]
 
 
-def test_a8_others_wait_for_one_that_was_adopted_while_it_loads() -> None:
+def test_others_wait_for_one_that_was_adopted_while_it_loads() -> None:
     turns, went = StartQueue(), list[str]()
     turns.hold("a")
     turns.acquire("b", lambda: went.append("b"))
@@ -29,7 +29,7 @@ def test_a8_others_wait_for_one_that_was_adopted_while_it_loads() -> None:
     assert went == ["b"]
 
 
-def test_a8_who_asks_again_keeps_its_turn() -> None:
+def test_who_asks_again_keeps_its_turn() -> None:
     turns, went = StartQueue(), list[str]()
     turns.acquire("a", lambda: went.append("a"))
     turns.acquire("b", lambda: went.append("b"))
@@ -38,7 +38,7 @@ def test_a8_who_asks_again_keeps_its_turn() -> None:
 
 
 @given(st.lists(st.tuples(st.booleans(), st.sampled_from(SERVICES)), max_size=40))
-def test_a8_never_two_and_never_none_while_somebody_waits(moves: list[tuple[bool, str]]) -> None:
+def test_never_two_and_never_none_while_somebody_waits(moves: list[tuple[bool, str]]) -> None:
     turns, loading, waiting = StartQueue(), set[str](), set[str]()
 
     def go(name: str) -> None:

@@ -1,4 +1,4 @@
-"""The states of one service (behaviour A3 to A9 and A11)."""
+"""The states of one service (requirement A3 to A9 and A11) (requirements A2, A4, A5, A6, A7, A8, A10, B10)."""
 
 from dataclasses import dataclass, field
 
@@ -25,7 +25,7 @@ def after(*events: Event, start: Machine | None = None) -> tuple[Machine, list[A
 RUNNING = (e.Start(), e.Launched(7), e.Ready())
 
 
-def test_a3_a_start_goes_through_starting_to_running() -> None:
+def test_a_start_goes_through_starting_to_running() -> None:
     machine, actions = after(e.Start())
     assert (machine.state, actions) == ("Starting", [Action.LAUNCH])
     machine, actions = after(*RUNNING)
@@ -33,25 +33,25 @@ def test_a3_a_start_goes_through_starting_to_running() -> None:
 
 
 @pytest.mark.parametrize("events", [(), RUNNING])
-def test_a2_a_repeated_command_does_nothing(events: tuple[Event, ...]) -> None:
+def test_a_repeated_command_does_nothing(events: tuple[Event, ...]) -> None:
     before, _ = after(*events)
     again = e.Start() if events else e.Stop()
     assert step(before, again) == (before, ())
 
 
-def test_a4_stop_while_the_process_is_being_launched_ends_it() -> None:
+def test_stop_while_the_process_is_being_launched_ends_it() -> None:
     machine, actions = after(e.Start(), e.Stop(), e.Launched(7), e.Gone())
     assert machine == Machine()
     assert actions == [Action.LAUNCH, Action.TERMINATE]
 
 
-def test_a4_stop_while_probing_ends_stopped_without_an_error() -> None:
+def test_stop_while_probing_ends_stopped_without_an_error() -> None:
     machine, actions = after(e.Start(), e.Launched(7), e.Stop(), e.Gone())
     assert machine == Machine()
     assert actions[-2:] == [Action.STOP_PROBE, Action.TERMINATE]
 
 
-def test_a4_start_during_stop_ends_running() -> None:
+def test_start_during_stop_ends_running() -> None:
     machine, actions = after(*RUNNING, e.Stop(), e.Announced(), e.Start(), e.Gone(), e.Launched(8), e.Ready())
     assert (machine.state, machine.pid) == ("Running", 8)
     assert actions[3:] == [
@@ -60,30 +60,30 @@ def test_a4_start_during_stop_ends_running() -> None:
     ]
 
 
-def test_a4_start_before_term_was_sent_keeps_the_process() -> None:
+def test_start_before_term_was_sent_keeps_the_process() -> None:
     machine, actions = after(*RUNNING, e.Stop(), e.Start())
     assert (machine.state, machine.pid) == ("Running", 7)
     assert actions[3:] == [Action.STOP_PROBE, Action.WITHDRAW, Action.CANCEL_WITHDRAWAL, Action.WATCH]
 
 
-def test_a5_a_start_that_takes_too_long_fails_and_is_killed() -> None:
+def test_a_start_that_takes_too_long_fails_and_is_killed() -> None:
     machine, actions = after(e.Start(), e.Launched(7), e.StartTimedOut("late"))
     assert (machine.state, machine.last_error, machine.phase) == ("Failed", "late", ProcessPhase.ENDING)
     assert actions[-1] is Action.KILL
 
 
-def test_a7_a_crash_is_failed_with_its_reason_and_keeps_the_wish() -> None:
+def test_a_crash_is_failed_with_its_reason_and_keeps_the_wish() -> None:
     machine, actions = after(*RUNNING, e.Exited("exited with code 3"), e.Gone())
     assert (machine.state, machine.last_error, machine.wanted) == ("Failed", "exited with code 3", True)
     assert Action.KILL in actions
 
 
-def test_a6_a_hung_service_leaves_running_and_is_ended() -> None:
+def test_a_hung_service_leaves_running_and_is_ended() -> None:
     machine, actions = after(*RUNNING, e.Hung("3 probes failed"))
     assert (machine.state, machine.last_error, actions[-1]) == ("Failed", "3 probes failed", Action.TERMINATE)
 
 
-def test_a7_a_retry_follows_the_end_of_what_failed_and_keeps_the_error_visible() -> None:
+def test_a_retry_follows_the_end_of_what_failed_and_keeps_the_error_visible() -> None:
     machine, actions = after(*RUNNING, e.Exited("exited with code 3"))
     assert Action.RETRY not in actions
     machine, actions = after(e.Gone(), start=machine)
@@ -93,18 +93,18 @@ def test_a7_a_retry_follows_the_end_of_what_failed_and_keeps_the_error_visible()
 
 
 @pytest.mark.parametrize("command", [e.Start(), e.Stop(), e.Restart(), e.Halt()])
-def test_a7_a_command_ends_the_wait_for_a_retry(command: Event) -> None:
+def test_a_command_ends_the_wait_for_a_retry(command: Event) -> None:
     machine, actions = after(*RUNNING, e.Exited("x"), e.Gone(), command)
     assert Action.CANCEL_RETRY in actions
     assert machine.restarts == 0
 
 
-def test_a7_a_start_that_fails_is_tried_again_too() -> None:
+def test_a_start_that_fails_is_tried_again_too() -> None:
     assert after(e.Start(), e.LaunchFailed("no such program"))[1][-1] is Action.RETRY
     assert after(e.Start(), e.Launched(7), e.StartTimedOut("late"), e.Gone())[1][-1] is Action.RETRY
 
 
-def test_a8_a_heavy_service_launches_in_its_turn_and_leaves_the_queue_when_stopped() -> None:
+def test_a_heavy_service_launches_in_its_turn_and_leaves_the_queue_when_stopped() -> None:
     heavy = Machine(heavy=True)
     machine, actions = after(e.Start(), start=heavy)
     assert (machine.state, actions) == ("Starting", [Action.QUEUE])
@@ -112,14 +112,14 @@ def test_a8_a_heavy_service_launches_in_its_turn_and_leaves_the_queue_when_stopp
     assert after(e.Stop(), start=machine) == (heavy, [Action.UNQUEUE])
 
 
-def test_a8_a_turn_lasts_until_the_service_runs_or_is_gone() -> None:
+def test_a_turn_lasts_until_the_service_runs_or_is_gone() -> None:
     events = (e.Start(), e.StartAllowed(), e.Launched(7), e.StartTimedOut("late"), e.Gone())
     loading = [m.loads(after(*events[:count], start=Machine(heavy=True))[0]) for count in range(len(events) + 1)]
     assert loading == [False, True, True, True, True, False]
     assert not m.loads(after(e.Start(), e.StartAllowed(), e.Launched(7), e.Ready(), start=Machine(heavy=True))[0])
 
 
-def test_a10_a_queued_service_that_is_heavy_no_more_launches_and_probes_begin_anew() -> None:
+def test_a_queued_service_that_is_heavy_no_more_launches_and_probes_begin_anew() -> None:
     queued, _ = after(e.Start(), start=Machine(heavy=True))
     assert after(e.Revised(heavy=True), start=queued) == (queued, [])
     machine, actions = after(e.Revised(heavy=False), start=queued)
@@ -133,7 +133,7 @@ def test_a10_a_queued_service_that_is_heavy_no_more_launches_and_probes_begin_an
     assert after(*RUNNING, e.Stop(), e.Revised(heavy=False))[1][-1] is Action.WITHDRAW
 
 
-def test_a2_a_restart_stops_and_runs_again() -> None:
+def test_a_restart_stops_and_runs_again() -> None:
     machine, actions = after(*RUNNING, e.Restart(), e.Announced(), e.Gone(), e.Launched(8), e.Ready())
     assert (machine.state, machine.pid, machine.wanted, machine.restarts) == ("Running", 8, True, 0)
     assert actions[3:6] == [Action.STOP_PROBE, Action.WITHDRAW, Action.TERMINATE]
@@ -149,14 +149,14 @@ def test_a2_a_restart_stops_and_runs_again() -> None:
         (e.AdoptionState.WAS_READY, False, "Stopping", Action.TERMINATE),
     ],
 )
-def test_a11_what_still_runs_is_adopted_or_ended(
+def test_what_still_runs_is_adopted_or_ended(
     fitness: e.AdoptionState, *, wanted: bool, state: str, action: Action
 ) -> None:
     machine, actions = after(e.Adopted(7, fitness), start=Machine(wanted=wanted))
     assert (machine.state, machine.pid, actions) == (state, 7, [action])
 
 
-def test_a11_what_is_not_recognised_is_ended_and_run_anew() -> None:
+def test_what_is_not_recognised_is_ended_and_run_anew() -> None:
     machine, actions = after(
         e.Adopted(7, e.AdoptionState.WAS_READY),
         e.Unrecognised("503"),
@@ -166,25 +166,25 @@ def test_a11_what_is_not_recognised_is_ended_and_run_anew() -> None:
     assert (machine.state, actions) == ("Starting", [Action.RECOGNISE, Action.TERMINATE, Action.LAUNCH])
 
 
-def test_a7_a_failed_service_can_be_started_and_loses_its_error() -> None:
+def test_a_failed_service_can_be_started_and_loses_its_error() -> None:
     machine, _ = after(*RUNNING, e.Exited("x"), e.Start(), e.Gone(), e.Launched(9), e.Ready())
     assert (machine.state, machine.last_error) == ("Running", None)
 
 
-def test_a9_term_follows_the_announcement_only() -> None:
+def test_term_follows_the_announcement_only() -> None:
     machine, actions = after(*RUNNING, e.Stop())
     assert (machine.state, actions[-1]) == ("Stopping", Action.WITHDRAW)
     machine, more = step(machine, e.Announced())
     assert more == (Action.TERMINATE,)
 
 
-def test_a9_what_does_not_go_away_is_failed_until_it_does() -> None:
+def test_what_does_not_go_away_is_failed_until_it_does() -> None:
     machine, _ = after(*RUNNING, e.Stop(), e.Announced(), e.Stuck("port 1 is in use"))
     assert (machine.state, m.settled(machine)) == ("Failed", True)
     assert step(machine, e.Gone())[0].state == "Stopped"
 
 
-def test_b10_a_halt_stops_and_keeps_the_wish() -> None:
+def test_a_halt_stops_and_keeps_the_wish() -> None:
     machine, _ = after(*RUNNING, e.Halt(), e.Announced(), e.Gone())
     assert (machine.state, machine.wanted) == ("Stopped", True)
     assert step(machine, e.Start())[1] == ()
@@ -198,12 +198,12 @@ def test_b10_a_halt_stops_and_keeps_the_wish() -> None:
         (e.Unready("", absent=True), "Stopped"),
     ],
 )
-def test_a3_an_observed_service_follows_its_probe(event: Event, state: str) -> None:
+def test_an_observed_service_follows_its_probe(event: Event, state: str) -> None:
     machine, actions = after(e.Ready(), event, start=Machine(observed=True))
     assert (machine.state, actions) == (state, [])
 
 
-def test_a3_an_observed_service_takes_no_command() -> None:
+def test_an_observed_service_takes_no_command() -> None:
     assert after(e.Start(), e.Stop(), e.Halt(), start=Machine(observed=True)) == (
         Machine(observed=True),
         [],
@@ -290,7 +290,7 @@ worlds = st.builds(world_of, heavy=st.booleans(), left=st.none() | st.sampled_fr
 
 
 @given(worlds, moves, commands)
-def test_a4_whatever_happens_the_last_command_wins(
+def test_whatever_happens_the_last_command_wins(
     world: World, sequence: list[Event | tuple[int, int]], last: Event
 ) -> None:
     world.play(sequence)
@@ -306,9 +306,7 @@ def test_a4_whatever_happens_the_last_command_wins(
 
 
 @given(worlds, moves)
-def test_a5_only_a_running_service_has_a_process_in_the_end(
-    world: World, sequence: list[Event | tuple[int, int]]
-) -> None:
+def test_only_a_running_service_has_a_process_in_the_end(world: World, sequence: list[Event | tuple[int, int]]) -> None:
     world.play(sequence)
     world.drain()
     assert m.settled(world.machine)

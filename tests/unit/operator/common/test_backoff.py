@@ -1,4 +1,4 @@
-"""Pauses between attempts (behaviour B9): growing, capped, jittered."""
+"""Pauses between attempts (requirement B9): growing, capped, jittered."""
 
 import random
 
@@ -12,7 +12,7 @@ H = 15.0
 
 
 @given(st.floats(0.01, 5), st.integers(1, 120), st.lists(st.floats(0, 1000), min_size=1, max_size=20))
-def test_b9_a_pause_grows_to_the_limit_and_never_beyond(first: float, limit: int, asked: list[float]) -> None:
+def test_a_pause_grows_to_the_limit_and_never_beyond(first: float, limit: int, asked: list[float]) -> None:
     backoff, base = Backoff(first, limit), min(first, limit)
     for at_least in asked:
         pause = backoff.pause(at_least)
@@ -22,7 +22,7 @@ def test_b9_a_pause_grows_to_the_limit_and_never_beyond(first: float, limit: int
     assert backoff.pause() <= min(first, limit)
 
 
-def test_b9_agents_that_fail_together_do_not_come_back_together() -> None:
+def test_agents_that_fail_together_do_not_come_back_together() -> None:
     random.seed(7)
     fleet = [Backoff(1.0, H) for _ in range(AGENTS)]
     now = [0.0] * AGENTS

@@ -1,4 +1,7 @@
-"""What the state makes of events: heartbeats, silence, restarts, and which pools a change touches (C1-C4, D3, D4)."""
+"""What the state makes of events: heartbeats, silence, restarts, and which pools a change touches (C1-C4, D3, D4).
+
+Requirements C2, C3, C5, C7, D2, D5, D10, F1.
+"""
 
 from collections import Counter
 from dataclasses import replace
@@ -45,7 +48,7 @@ def liveness(state: ClusterCache) -> Liveness:
     return state.nodes["n"].view.liveness
 
 
-def test_c3_suspect_at_3_h_offline_at_4_h_and_not_before() -> None:
+def test_suspect_at_3_h_offline_at_4_h_and_not_before() -> None:
     state = with_node()
     assert not state.advance(3 * H - 0.01)
     assert Key(Kind.POOL, "llm") in state.advance(3 * H)
@@ -58,7 +61,7 @@ def test_c3_suspect_at_3_h_offline_at_4_h_and_not_before() -> None:
     assert state.pools["llm"].members == {"n": "Ready"}
 
 
-def test_c2_only_a_changed_renew_time_of_the_current_epoch_is_a_heartbeat() -> None:
+def test_only_a_changed_renew_time_of_the_current_epoch_is_a_heartbeat() -> None:
     state = with_node()
     state.record_heartbeat(beat("0"), 2 * H)
     state.record_heartbeat(beat("9", "i/0"), 2 * H)
@@ -70,27 +73,27 @@ def test_c2_only_a_changed_renew_time_of_the_current_epoch_is_a_heartbeat() -> N
     assert liveness(state) is Liveness.LIVE
 
 
-def test_c2_a_new_sequence_is_a_heartbeat() -> None:
+def test_a_new_sequence_is_a_heartbeat() -> None:
     state = with_node()
     state.upsert(node("n", report(service("q", "llm"), sequence=2), version=2), 2 * H)
     state.advance(4 * H)
     assert liveness(state) is Liveness.LIVE
 
 
-def test_d4_a_plain_heartbeat_touches_nothing() -> None:
+def test_a_plain_heartbeat_touches_nothing() -> None:
     state = with_node()
     assert state.record_heartbeat(beat("1"), 1) == set()
     assert state.upsert(node("n", report(service("q", "llm"), sequence=2), version=2), 1) == set()
 
 
-def test_d3_a_change_touches_only_the_pools_that_require_it() -> None:
+def test_a_change_touches_only_the_pools_that_require_it() -> None:
     state = with_node()
     dirty = state.upsert(node("n", report({**service("q", "llm"), "state": "Stopped"}, sequence=2), version=2), 1)
     assert {key for key in dirty if key.kind is Kind.POOL} == {Key(Kind.POOL, "llm")}
     assert state.pools["llm"].members == {}
 
 
-def test_c4_after_a_restart_offline_stays_and_live_has_a_full_period() -> None:
+def test_after_a_restart_offline_stays_and_live_has_a_full_period() -> None:
     def restarted(reason: str) -> ClusterCache:
         state = ClusterCache()
         state.upsert(pool("llm", requires={"types": [{"type": "llm"}]}), 100)
@@ -110,7 +113,7 @@ def test_c4_after_a_restart_offline_stays_and_live_has_a_full_period() -> None:
     assert offline.pools["llm"].members == {"n": "Ready"}
 
 
-def test_c3_a_look_at_the_very_deadline_ends_and_takes_effect() -> None:
+def test_a_look_at_the_very_deadline_ends_and_takes_effect() -> None:
     """Sums of floats round: the moment counted with must be the moment asked for."""
     began = next(at for at in (8185.435038924 + step / 1e9 for step in range(10**6)) if (at + 3 * H) - at < 3 * H)
     state = open_state()
@@ -122,7 +125,7 @@ def test_c3_a_look_at_the_very_deadline_ends_and_takes_effect() -> None:
     assert state.next_deadline() == began + 4 * H
 
 
-def test_c3_a_mass_silence_is_looked_at_in_parts_and_whole_in_the_end() -> None:
+def test_a_mass_silence_is_looked_at_in_parts_and_whole_in_the_end() -> None:
     state = open_state()
     for number in range(1000):
         state.upsert(node(f"n{number}", report(service("q", "llm"))), 0)
@@ -133,14 +136,14 @@ def test_c3_a_mass_silence_is_looked_at_in_parts_and_whole_in_the_end() -> None:
     assert {record.view.liveness for record in state.nodes.values()} == {Liveness.SUSPECT}
 
 
-def test_c3_deafness_gives_every_node_a_fresh_period() -> None:
+def test_deafness_gives_every_node_a_fresh_period() -> None:
     state = with_node()
     state.reset_liveness(3.5 * H)
     state.advance(6 * H)
     assert liveness(state) is Liveness.LIVE
 
 
-def test_c5_drain_and_leaving() -> None:
+def test_drain_and_leaving() -> None:
     state = with_node()
     state.upsert(node("n", report(service("q", "llm")), version=2, drain=True), 1)
     assert state.pools["llm"].members == {"n": "Draining"}
@@ -267,7 +270,7 @@ def test_an_older_lease_interval_is_taken_over() -> None:
 # Heartbeats (C2).
 
 
-def test_c2_a_first_listing_is_no_heartbeat_and_neither_is_a_new_one() -> None:
+def test_a_first_listing_is_no_heartbeat_and_neither_is_a_new_one() -> None:
     state = ClusterCache()
     offline = condition(status="Unknown", reason="Offline")
     state.record_heartbeat(beat("0"), 0)
@@ -281,7 +284,7 @@ def test_c2_a_first_listing_is_no_heartbeat_and_neither_is_a_new_one() -> None:
     assert liveness(state) is Liveness.LIVE
 
 
-def test_c2_a_lease_that_appears_after_the_gate_is_a_heartbeat() -> None:
+def test_a_lease_that_appears_after_the_gate_is_a_heartbeat() -> None:
     state = open_state()
     state.upsert(node("n", report()), 0)
     state.record_heartbeat(beat("0"), 2 * H)
@@ -289,7 +292,7 @@ def test_c2_a_lease_that_appears_after_the_gate_is_a_heartbeat() -> None:
     assert liveness(state) is Liveness.LIVE
 
 
-def test_c2_leases_of_no_node_and_of_another_epoch_touch_nothing() -> None:
+def test_leases_of_no_node_and_of_another_epoch_touch_nothing() -> None:
     state = open_state()
     assert state.record_heartbeat(lease("unknown", "0"), 0) == set()
     state.upsert(node("n", None), 0)
@@ -298,7 +301,7 @@ def test_c2_leases_of_no_node_and_of_another_epoch_touch_nothing() -> None:
     assert liveness(state) is Liveness.OFFLINE
 
 
-def test_c2_the_next_epochs_lease_counts_once_its_report_is_accepted() -> None:
+def test_the_next_epochs_lease_counts_once_its_report_is_accepted() -> None:
     state = with_node()
     state.record_heartbeat(beat("1", "i/2"), 2.9 * H)
     state.advance(3 * H)
@@ -312,7 +315,7 @@ def test_c2_the_next_epochs_lease_counts_once_its_report_is_accepted() -> None:
     assert liveness(state) is Liveness.LIVE
 
 
-def test_c7_a_deleted_lease_is_no_evidence_and_a_deleted_node_is_out_at_once() -> None:
+def test_a_deleted_lease_is_no_evidence_and_a_deleted_node_is_out_at_once() -> None:
     state = with_node()
     dirty = state.delete(Kind.NODE, "n", "uid-n")
     assert dirty == {Key(Kind.NODE, "n"), Key(Kind.POOL, "llm"), Key(Kind.POOL, "asr")}
@@ -322,7 +325,7 @@ def test_c7_a_deleted_lease_is_no_evidence_and_a_deleted_node_is_out_at_once() -
     assert state.pools["llm"].members == {"n": "Ready"}
 
 
-def test_c7_a_node_recreated_under_its_name_is_another_node() -> None:
+def test_a_node_recreated_under_its_name_is_another_node() -> None:
     state = with_node()
     dirty = state.upsert(node("n", None, uid="another", version=2), 1)
     assert Key(Kind.POOL, "llm") in dirty
@@ -334,7 +337,7 @@ def test_c7_a_node_recreated_under_its_name_is_another_node() -> None:
 # Silence (C3): H for each node, and one deadline for each node.
 
 
-def test_c3_h_is_what_the_lease_says_also_after_a_report() -> None:
+def test_h_is_what_the_lease_says_also_after_a_report() -> None:
     state = open_state()
     state.record_heartbeat(lease("n", "0", interval=2), 0)
     state.upsert(node("n", report(intervalSeconds=60)), 0)
@@ -345,7 +348,7 @@ def test_c3_h_is_what_the_lease_says_also_after_a_report() -> None:
     assert liveness(state) is Liveness.SUSPECT
 
 
-def test_c3_h_is_each_nodes_own() -> None:
+def test_h_is_each_nodes_own() -> None:
     state = open_state()
     for name, interval in (("fast", 1.0), ("slow", 100.0)):
         state.upsert(node(name, report(intervalSeconds=int(interval))), 0)
@@ -355,7 +358,7 @@ def test_c3_h_is_each_nodes_own() -> None:
     assert found == {"fast": Liveness.OFFLINE, "slow": Liveness.LIVE}
 
 
-def test_c3_a_fresh_period_after_deafness_is_a_whole_one() -> None:
+def test_a_fresh_period_after_deafness_is_a_whole_one() -> None:
     state = with_node()
     state.advance(3 * H)
     state.reset_liveness(3.5 * H)
@@ -370,7 +373,7 @@ def test_c3_a_fresh_period_after_deafness_is_a_whole_one() -> None:
     assert liveness(state) is Liveness.LIVE
 
 
-def test_c3_the_next_deadline_is_never_late() -> None:
+def test_the_next_deadline_is_never_late() -> None:
     state = with_node()
     for now in (1.0, 2 * H, 5 * H):
         state.record_heartbeat(beat(str(now)), now)
@@ -380,7 +383,7 @@ def test_c3_the_next_deadline_is_never_late() -> None:
         state.advance(now)
 
 
-def test_c3_the_work_that_silence_makes_does_not_grow_with_the_age_of_the_fleet() -> None:
+def test_the_work_that_silence_makes_does_not_grow_with_the_age_of_the_fleet() -> None:
     state = with_node()
     for turn in range(1, 200):
         state.upsert(node("n", report(service("q", "llm"), sequence=turn + 1), version=turn + 1), turn * H)
@@ -408,7 +411,7 @@ def test_c3_the_work_that_silence_makes_does_not_grow_with_the_age_of_the_fleet(
         (None, None),
     ],
 )
-def test_c4_state_comes_from_the_stored_condition(reason: str | None, expected: str | None) -> None:
+def test_state_comes_from_the_stored_condition(reason: str | None, expected: str | None) -> None:
     state = ClusterCache()
     state.upsert(pool("llm", requires={"types": [{"type": "llm"}]}), 0)
     conditions = [condition(reason=reason)] if reason else []
@@ -416,7 +419,7 @@ def test_c4_state_comes_from_the_stored_condition(reason: str | None, expected: 
     assert state.pools["llm"].members.get("n") == expected
 
 
-def test_c4_offline_stays_offline_whatever_time_and_people_do() -> None:
+def test_offline_stays_offline_whatever_time_and_people_do() -> None:
     state = ClusterCache()
     offline = condition(status="Unknown", reason="Offline")
     state.upsert(node("n", report(service("q", "llm")), conditions=[offline]), 0)
@@ -432,7 +435,7 @@ def test_c4_offline_stays_offline_whatever_time_and_people_do() -> None:
 # What a change touches (D3), and what a watch brings twice or late.
 
 
-def test_d3_semantic_and_custom_types_move_membership_at_once() -> None:
+def test_semantic_and_custom_types_move_membership_at_once() -> None:
     state = open_state()
     for type_ in ("semantic", "phonetic", "my-own"):
         state.upsert(pool(type_, requires={"types": [{"type": type_}]}), 0)
@@ -443,7 +446,7 @@ def test_d3_semantic_and_custom_types_move_membership_at_once() -> None:
         assert {name for name, subject in state.pools.items() if subject.members} == {*types} - {type_}
 
 
-def test_d3_a_label_or_a_drain_matters_to_every_pool_of_the_node() -> None:
+def test_a_label_or_a_drain_matters_to_every_pool_of_the_node() -> None:
     state = with_node()
     state.upsert(pool("berlin", requires={"nodeSelector": {"matchLabels": {"site": "berlin"}}}), 0)
     dirty = state.upsert(node("n", report(service("q", "llm")), version=2, labels={"site": "berlin"}), 1)
@@ -452,7 +455,7 @@ def test_d3_a_label_or_a_drain_matters_to_every_pool_of_the_node() -> None:
     assert {key for key in drained if key.kind is Kind.POOL} == {Key(Kind.POOL, "berlin"), Key(Kind.POOL, "llm")}
 
 
-def test_d3_a_language_that_no_pool_asks_for_touches_no_pool() -> None:
+def test_a_language_that_no_pool_asks_for_touches_no_pool() -> None:
     state = open_state()
     state.upsert(pool("zh-en", requires={"languagePairs": {"allOf": ["zh-en"]}}), 0)
     state.upsert(node("n", speech("zh", "en")), 0)
@@ -463,7 +466,7 @@ def test_d3_a_language_that_no_pool_asks_for_touches_no_pool() -> None:
     assert Key(Kind.POOL, "zh-en") in gone
 
 
-def test_d2_known_types_and_the_pools_that_speak_of_them() -> None:
+def test_known_types_and_the_pools_that_speak_of_them() -> None:
     state = with_node()
     assert dict(state.known_types) == {"llm": 1}
     dirty = state.upsert(node("m", report(stopped("a", "asr"), service("q", "llm"))), 0)
@@ -475,7 +478,7 @@ def test_d2_known_types_and_the_pools_that_speak_of_them() -> None:
     assert dict(state.known_types) == {"llm": 1}
 
 
-def test_d2_a_type_that_more_nodes_come_to_know_touches_no_pool_that_has_none_of_them() -> None:
+def test_a_type_that_more_nodes_come_to_know_touches_no_pool_that_has_none_of_them() -> None:
     state = with_node()
     state.upsert(node("m", report(stopped("a", "asr"))), 0)
     dirty = state.upsert(node("n", report(service("q", "llm"), stopped("a", "asr"), sequence=2), version=2), 1)
@@ -489,7 +492,7 @@ def test_a_pools_own_status_is_no_reason_to_judge_anew() -> None:
     assert state.pools["llm"] is subject
 
 
-def test_d10_a_pool_recreated_under_its_name_is_judged_anew() -> None:
+def test_a_pool_recreated_under_its_name_is_judged_anew() -> None:
     state = with_node()
     dirty = state.upsert(pool("llm", uid="another", version=9, requires={"types": [{"type": "asr"}]}), 1)
     assert Key(Kind.POOL, "llm") in dirty
@@ -498,7 +501,7 @@ def test_d10_a_pool_recreated_under_its_name_is_judged_anew() -> None:
     assert "llm" in state.pools
 
 
-def test_d10_slices_are_known_by_pool_and_forgotten_by_uid() -> None:
+def test_slices_are_known_by_pool_and_forgotten_by_uid() -> None:
     state = open_state()
     assert state.upsert(slice_("p", 0, "a", version=2), 0) == {Key(Kind.POOL, "p")}
     assert state.upsert(slice_("p", 0, "b", version=2), 0) == set()
@@ -508,7 +511,7 @@ def test_d10_slices_are_known_by_pool_and_forgotten_by_uid() -> None:
     assert state.exists(Kind.SLICE) == {}
 
 
-def test_d10_a_slice_given_to_another_pool_by_hand_is_looked_at_by_both_pools() -> None:
+def test_a_slice_given_to_another_pool_by_hand_is_looked_at_by_both_pools() -> None:
     state = open_state()
     both = {Key(Kind.POOL, "p"), Key(Kind.POOL, "q")}
     state.upsert(slice_("p", 0, "a", version=1), 0)
@@ -528,7 +531,7 @@ def test_a_slice_with_a_term_that_no_lease_could_count_to_does_not_end_all_elect
     assert state.largest_term == 7
 
 
-def test_d5_a_generated_pool_edited_or_deleted_by_hand_marks_its_generator() -> None:
+def test_a_generated_pool_edited_or_deleted_by_hand_marks_its_generator() -> None:
     state = open_state()
     made = {"by": "g", "kind": "LanguagePair", "key": "zh-en"}
     state.upsert(generator("g"), 0)
@@ -538,7 +541,7 @@ def test_d5_a_generated_pool_edited_or_deleted_by_hand_marks_its_generator() -> 
     assert Key(Kind.GENERATOR, "g") in state.delete(Kind.POOL, "p", "uid-p")
 
 
-def test_f1_a_nodes_spec_change_marks_the_node_and_no_pool() -> None:
+def test_a_nodes_spec_change_marks_the_node_and_no_pool() -> None:
     state = with_node()
     dirty = state.upsert(node("n", report(service("q", "llm")), version=2, generation=2), 1)
     assert dirty == {Key(Kind.NODE, "n")}

@@ -1,4 +1,7 @@
-"""v1 Nodes in the core: cordon is drain, labels reach selectors, and nothing else of a Node matters (C5, D2, D4)."""
+"""v1 Nodes in the core: cordon is drain, labels reach selectors, and nothing else of a Node matters (C5, D2, D4).
+
+Requirements C7, D1, F2.
+"""
 
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -42,7 +45,7 @@ def reasons(state: ClusterCache) -> dict[str, tuple[str, str]]:
     return {c.type: (c.reason, c.message) for c in plan_node(state.nodes["n"].view, "t").conditions}
 
 
-def test_c5_cordon_is_drain_and_uncordon_ends_it() -> None:
+def test_cordon_is_drain_and_uncordon_ends_it() -> None:
     state = fleet()
     assert state.upsert(kube_node("n", cordoned=True), 1) >= {NODE, LLM}
     assert state.pools["llm"].members == {"n": "Draining"}
@@ -53,7 +56,7 @@ def test_c5_cordon_is_drain_and_uncordon_ends_it() -> None:
     assert reasons(state)["Draining"][0] == "NotRequested"
 
 
-def test_c5_spec_drain_stays_independent_of_a_cordon() -> None:
+def test_spec_drain_stays_independent_of_a_cordon() -> None:
     state = fleet(drain=True)
     state.upsert(kube_node("n", cordoned=True), 1)
     assert reasons(state)["Ready"][0] == "Draining"
@@ -65,7 +68,7 @@ def test_c5_spec_drain_stays_independent_of_a_cordon() -> None:
     assert reasons(state)["Draining"][0] == "Cordoned"
 
 
-def test_c5_a_cordon_known_before_the_agent_reports_counts() -> None:
+def test_a_cordon_known_before_the_agent_reports_counts() -> None:
     state = open_state()
     state.upsert(pool("llm", requires=requires("llm")), 0)
     assert state.upsert(kube_node("n", cordoned=True), 0) == set()
@@ -73,7 +76,7 @@ def test_c5_a_cordon_known_before_the_agent_reports_counts() -> None:
     assert state.pools["llm"].members == {"n": "Draining"}
 
 
-def test_d2_labels_of_the_node_reach_selectors_and_our_resource_wins_a_clash() -> None:
+def test_labels_of_the_node_reach_selectors_and_our_resource_wins_a_clash() -> None:
     state = fleet()
     assert state.upsert(kube_node("n", labels={"site": "a"}), 1) >= {HERE}
     assert state.pools["here"].members == {"n": "Ready"}
@@ -85,7 +88,7 @@ def test_d2_labels_of_the_node_reach_selectors_and_our_resource_wins_a_clash() -
     assert state.pools["here"].members == {}
 
 
-def test_d2_what_has_the_agents_prefix_is_not_seen_on_a_node() -> None:
+def test_what_has_the_agents_prefix_is_not_seen_on_a_node() -> None:
     state = open_state()
     tier = "agent.hotpool.dev/tier"
     state.upsert(pool("here", requires={"nodeSelector": {"matchLabels": {tier: "gold"}}}), 0)
@@ -96,7 +99,7 @@ def test_d2_what_has_the_agents_prefix_is_not_seen_on_a_node() -> None:
     assert state.pools["here"].members == {"n": "Ready"}
 
 
-def test_d4_a_status_of_the_kubelet_changes_nothing() -> None:
+def test_a_status_of_the_kubelet_changes_nothing() -> None:
     state = fleet()
     state.upsert(kube_node("n", cordoned=True, labels={"site": "a"}), 1)
     view = state.nodes["n"].view
@@ -105,13 +108,13 @@ def test_d4_a_status_of_the_kubelet_changes_nothing() -> None:
     assert state.exists(Kind.KUBE_NODE)["n"].version == 2
 
 
-def test_d4_a_node_of_which_no_agent_reports_touches_nobody() -> None:
+def test_a_node_of_which_no_agent_reports_touches_nobody() -> None:
     state = fleet()
     assert state.upsert(kube_node("m", cordoned=True, labels={"site": "a"}), 1) == set()
     assert state.delete(Kind.KUBE_NODE, "m", "uid-kube-m") == set()
 
 
-def test_c7_only_a_node_that_could_be_its_owner_makes_a_capability_due() -> None:
+def test_only_a_node_that_could_be_its_owner_makes_a_capability_due() -> None:
     state = fleet()
     assert state.upsert(kube_node("n"), 1) == {NODE}
     owned = replace(node("n", report(service("q", "llm")), version=2), owner="uid-kube-n")
@@ -120,7 +123,7 @@ def test_c7_only_a_node_that_could_be_its_owner_makes_a_capability_due() -> None
     assert state.upsert(replace(owned, meta=replace(owned.meta, version=3), owner=None), 4) == {NODE}
 
 
-def test_c7_late_events_of_a_node_that_was_made_again_are_dropped() -> None:
+def test_late_events_of_a_node_that_was_made_again_are_dropped() -> None:
     state = fleet()
     state.upsert(kube_node("n"), 1)
     state.upsert(kube_node("n", version=5, uid="another", cordoned=True), 2)
@@ -133,7 +136,7 @@ def facts(state: ClusterCache) -> NodeFacts:
     return NodeFacts(state.nodes["n"].view)
 
 
-def test_f2_why_tells_the_cordon_and_where_a_label_comes_from() -> None:
+def test_why_tells_the_cordon_and_where_a_label_comes_from() -> None:
     state = fleet(labels={"rack": "7"}, conditions=[condition("Draining", "True", "Cordoned")])
     state.upsert(kube_node("n", cordoned=True, labels={"site": "a", "rack": "8"}), 1)
     both = {"nodeSelector": {"matchLabels": {"site": "a", "rack": "7"}}}
@@ -151,7 +154,7 @@ def test_f2_why_tells_the_cordon_and_where_a_label_comes_from() -> None:
         ({"site": "b"}, ("remove label site on nodecapability n", "remove label site on node n")),
     ],
 )
-def test_f2_a_label_is_removed_where_it_is(own: dict[str, str], flip: tuple[str, ...]) -> None:
+def test_a_label_is_removed_where_it_is(own: dict[str, str], flip: tuple[str, ...]) -> None:
     state = fleet(labels=own)
     state.upsert(kube_node("n", labels={"site": "a"}), 1)
     nowhere = {"nodeSelector": {"matchExpressions": [{"key": "site", "operator": "DoesNotExist"}]}}
@@ -173,7 +176,7 @@ class Truth:
     theirs: dict[str, tuple[dict[str, str], bool] | None] = field(default_factory=lambda: dict.fromkeys(NAMES))
 
     def members(self, selector: dict[str, str]) -> dict[str, str]:
-        """Who has these labels, by the words of behaviour D2 and C5."""
+        """Who has these labels, by the words of requirement D2 and C5."""
         found = {}
         for name in NAMES:
             ours, theirs = self.ours[name], self.theirs[name] or ({}, False)
@@ -191,7 +194,7 @@ STEP = st.tuples(st.booleans(), st.sampled_from(NAMES), st.none() | st.tuples(LA
 
 @given(steps=st.lists(STEP, max_size=30))
 @settings(max_examples=200, deadline=None)
-def test_d1_membership_is_a_function_of_both_objects_in_whatever_order_they_come(
+def test_membership_is_a_function_of_both_objects_in_whatever_order_they_come(
     steps: list[tuple[bool, str, tuple[dict[str, str], bool] | None]],
 ) -> None:
     state, truth = open_state(), Truth()

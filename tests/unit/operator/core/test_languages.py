@@ -1,4 +1,4 @@
-"""Languages and pairs (behaviour B3, B4)."""
+"""Languages and pairs (requirements B3, B4)."""
 
 import gc
 import sys
@@ -41,18 +41,18 @@ def speech(rule: dict[str, Any], **more: Any) -> dict[str, Any]:
         ({"kind": "of_the_future", "languages": ["zh", "en"]}, set()),
     ],
 )
-def test_b4_each_rule_kind(rule: dict[str, Any], expected: set[str]) -> None:
+def test_each_rule_kind(rule: dict[str, Any], expected: set[str]) -> None:
     assert set(pairs(decoded(speech(rule)), semantic=False)) == expected
 
 
-def test_b4_a_rules_blocked_pairs_limit_that_rule_only() -> None:
+def test_a_rules_blocked_pairs_limit_that_rule_only() -> None:
     both = {"languages": ["zh", "en"]}
     rules = [{"kind": "any_to_any", **both, "blocked": ["zh-en"]}, {"kind": "any_to_en", "languages": ["zh"]}]
     content = report(service("a", "asr", **both), service("t", "tts", **both), service("m", "nmt", rules=rules))
     assert set(pairs(decoded(content), semantic=False)) == {"zh-en", "en-zh"}
 
 
-def test_b4_semantic_needs_both_languages() -> None:
+def test_semantic_needs_both_languages() -> None:
     content = speech({"kind": "any_to_any", "languages": list(CODES)})
     content = report(*content["services"], service("r", "semantic", languages=["zh", "en"]))
     assert set(pairs(decoded(content), semantic=True)) == {"zh-en", "en-zh"}
@@ -73,7 +73,7 @@ SERVICES = st.builds(
 
 
 @given(st.lists(SERVICES, min_size=1, max_size=8), st.data())
-def test_b4_stopping_a_service_never_adds_a_pair_a_language_or_a_capability(
+def test_stopping_a_service_never_adds_a_pair_a_language_or_a_capability(
     services: list[dict[str, Any]], data: st.DataObject
 ) -> None:
     running = [{**item, "id": f"s{number}"} for number, item in enumerate(services)]
@@ -101,7 +101,7 @@ RULE = st.builds(
 
 
 def naive(sources: frozenset[str], targets: frozenset[str], rules: list[Rule]) -> set[str]:
-    """As behaviour B4 says it, one pair after the other."""
+    """As requirement B4 says it, one pair after the other."""
     found = set()
     for source, target, rule in product(sources, targets, rules):
         pair = f"{source}-{target}"
@@ -123,7 +123,7 @@ def derived(sources: frozenset[str], targets: frozenset[str], rules: list[Rule],
 
 
 @given(st.frozensets(CODE), st.frozensets(CODE), st.lists(RULE, max_size=4))
-def test_b4_pairs_are_the_naive_product(sources: frozenset[str], targets: frozenset[str], rules: list[Rule]) -> None:
+def test_pairs_are_the_naive_product(sources: frozenset[str], targets: frozenset[str], rules: list[Rule]) -> None:
     found, expected = derived(sources, targets, rules), naive(sources, targets, rules)
     assert list(found) == sorted(expected)
     assert bool(found) == bool(expected)
@@ -136,7 +136,7 @@ def test_b4_pairs_are_the_naive_product(sources: frozenset[str], targets: frozen
 
 
 @given(st.frozensets(CODE), st.frozensets(CODE), st.lists(RULE, max_size=4))
-def test_b4_repaired_pairs_are_those_of_repaired_languages(
+def test_repaired_pairs_are_those_of_repaired_languages(
     sources: frozenset[str], targets: frozenset[str], rules: list[Rule]
 ) -> None:
     expected = naive(sources & {"zh", "en"}, targets & {"zh", "en"}, rules)
@@ -161,7 +161,7 @@ def test_pairs_of_other_languages_differ_and_nothing_is_no_pair() -> None:
     assert "zhen" not in more
 
 
-def test_b4_512_languages_make_no_261632_strings() -> None:
+def test_512_languages_make_no_261632_strings() -> None:
     codes = [f"l{number}" for number in range(512)]
     content = report(
         service("a", "asr", languages=codes),

@@ -1,4 +1,4 @@
-"""Whether the Lease stream is proven, and the arithmetic of the brake (behaviour C3, D8)."""
+"""Whether the Lease stream is proven, and the arithmetic of the brake (requirements C3, D8)."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,7 +7,7 @@ from hotpool.core.brake import brakes
 from hotpool.core.liveness import WatchHealth
 
 
-def test_c3_the_echo_of_a_renewal_proves_the_stream_until_the_renewal() -> None:
+def test_the_echo_of_a_renewal_proves_the_stream_until_the_renewal() -> None:
     ear = WatchHealth()
     assert ear.is_stale(0)
     ear.on_connect(0)
@@ -18,7 +18,7 @@ def test_c3_the_echo_of_a_renewal_proves_the_stream_until_the_renewal() -> None:
     assert ear.is_stale(20.1)
 
 
-def test_c3_a_late_echo_proves_no_more_than_its_renewal() -> None:
+def test_a_late_echo_proves_no_more_than_its_renewal() -> None:
     ear = WatchHealth()
     ear.on_connect(0)
     for second in (5, 10, 15, 20):
@@ -30,7 +30,7 @@ def test_c3_a_late_echo_proves_no_more_than_its_renewal() -> None:
     assert not ear.is_stale(35)
 
 
-def test_c3_a_standby_hears_the_leaders_canary() -> None:
+def test_a_standby_hears_the_leaders_canary() -> None:
     ear = WatchHealth()
     ear.on_connect(0)
     ear.probe_received("the leader's", 9)
@@ -40,7 +40,7 @@ def test_c3_a_standby_hears_the_leaders_canary() -> None:
     assert ear.confirmed_until == 14
 
 
-def test_c3_a_broken_stream_is_deaf_until_it_is_open_again() -> None:
+def test_a_broken_stream_is_deaf_until_it_is_open_again() -> None:
     ear = WatchHealth()
     ear.on_connect(0)
     ear.on_disconnect()
@@ -50,5 +50,5 @@ def test_c3_a_broken_stream_is_deaf_until_it_is_open_again() -> None:
 
 
 @given(st.integers(0, 200), st.integers(0, 200), st.integers(0, 100))
-def test_d8_one_may_always_leave_and_more_only_within_the_percentage(silent: int, live: int, percent: int) -> None:
+def test_one_may_always_leave_and_more_only_within_the_percentage(silent: int, live: int, percent: int) -> None:
     assert brakes(silent, live, percent) == (silent > max(1, percent / 100 * (silent + live)))

@@ -1,4 +1,4 @@
-"""Whether a node is in a pool, and which gate decided (behaviour C1, D2)."""
+"""Whether a node is in a pool, and which gate decided (requirements B2, B3, B4, C1, D2, D3)."""
 
 from typing import Any
 
@@ -56,7 +56,7 @@ NEEDS_ASR = {"requires": requires("asr")}
         (view(speech("zh", "en")), {"requires": {"languagePairs": {"allOf": ["*-ja"]}}}, Criterion.LANGUAGE_PAIR),
     ],
 )
-def test_d2_each_gate_decides(seen: NodeView, wire: dict[str, Any], expected: str) -> None:
+def test_each_gate_decides(seen: NodeView, wire: dict[str, Any], expected: str) -> None:
     assert verdict(seen, **wire) == expected
 
 
@@ -69,18 +69,18 @@ def test_d2_each_gate_decides(seen: NodeView, wire: dict[str, Any], expected: st
         (True, Liveness.SUSPECT, "Draining"),
     ],
 )
-def test_c1_a_members_state(*, drain: bool, liveness: Liveness, state: str) -> None:
+def test_a_members_state(*, drain: bool, liveness: Liveness, state: str) -> None:
     assert verdict(view(ASR, liveness, drain=drain), **NEEDS_ASR) == state
 
 
 @pytest.mark.parametrize("type_", ["asr", "nmt", "tts", "semantic", "phonetic", "llm"])
-def test_d3_every_type_counts_and_only_running_ones(type_: str) -> None:
+def test_every_type_counts_and_only_running_ones(type_: str) -> None:
     wire = {"requires": requires(type_)}
     assert verdict(view(report(service("s", type_))), **wire) == "Ready"
     assert verdict(view(report(stopped("s", type_))), **wire) is Criterion.TYPE
 
 
-def test_b2_a_running_service_on_a_device_that_is_not_accepted_does_not_count() -> None:
+def test_a_running_service_on_a_device_that_is_not_accepted_does_not_count() -> None:
     content = report(service("s", "asr", device="cpu"))
     content["capabilities"] = [{"type": "asr", "ready": False, "reason": "DeviceNotAccepted", "services": []}]
     seen = view(content)
@@ -88,7 +88,7 @@ def test_b2_a_running_service_on_a_device_that_is_not_accepted_does_not_count() 
     assert [f.observed for f in evaluate(seen, spec(**NEEDS_ASR)) if not f.met] == ["DeviceNotAccepted"]
 
 
-def test_b3_languages_count_only_from_services_through_which_the_type_is_ready() -> None:
+def test_languages_count_only_from_services_through_which_the_type_is_ready() -> None:
     content = speech("zh", "en")
     content["services"].append(service("second", "asr", languages=["ja"]))
     rule = {"kind": "any_to_any", "languages": ["zh", "en", "ja"]}
@@ -117,12 +117,12 @@ SILVER_GPU = service("two", "asr", device="gpu", attributes=[{"key": "tier", "va
         ([{"key": "unheard", "anyOf": ["x"]}], False),
     ],
 )
-def test_d2_attributes_are_met_by_one_and_the_same_service(wanted: list[dict[str, Any]], holds: bool) -> None:  # noqa: FBT001
+def test_attributes_are_met_by_one_and_the_same_service(wanted: list[dict[str, Any]], holds: bool) -> None:  # noqa: FBT001
     wire = {"requires": {"types": [{"type": "asr", "attributes": wanted}]}}
     assert verdict(view(report(GOLD_CPU, SILVER_GPU)), **wire) == ("Ready" if holds else Criterion.ATTRIBUTE)
 
 
-def test_d2_attributes_of_a_stopped_service_do_not_count() -> None:
+def test_attributes_of_a_stopped_service_do_not_count() -> None:
     wire = {"requires": {"types": [{"type": "asr", "attributes": [{"key": "tier", "anyOf": ["gold"]}]}]}}
     assert verdict(view(report({**GOLD_CPU, "state": "Stopped"}, SILVER_GPU)), **wire) is Criterion.ATTRIBUTE
 
@@ -130,7 +130,7 @@ def test_d2_attributes_of_a_stopped_service_do_not_count() -> None:
 @pytest.mark.parametrize(
     ("key", "value"), [("languages", "zh"), ("model", "v3"), ("version", "1.4"), ("device", "gpu")]
 )
-def test_d2_languages_model_version_and_device_are_attributes(key: str, value: str) -> None:
+def test_languages_model_version_and_device_are_attributes(key: str, value: str) -> None:
     wire = {"requires": {"types": [{"type": "asr", "attributes": [{"key": key, "anyOf": [value]}]}]}}
     seen = view(report(service("s", "asr", languages=["zh-CN"], model="v3", version="1.4", device="gpu")))
     assert verdict(seen, **wire) == "Ready"
@@ -140,7 +140,7 @@ def test_d2_languages_model_version_and_device_are_attributes(key: str, value: s
 # Languages.
 
 
-def test_b4_semantic_repair_counts_where_the_pool_asks_for_it() -> None:
+def test_semantic_repair_counts_where_the_pool_asks_for_it() -> None:
     wire = {"requires": {"languagePairs": {"allOf": ["zh-en"], "semantic": True}}}
     content = speech("zh", "en", "ja")
     assert verdict(view(content), **wire) is Criterion.LANGUAGE_PAIR
@@ -150,7 +150,7 @@ def test_b4_semantic_repair_counts_where_the_pool_asks_for_it() -> None:
     assert verdict(view(half), **wire) is Criterion.LANGUAGE_PAIR
 
 
-def test_b4_languages_that_no_pool_can_name_make_no_pair_and_spoil_no_other() -> None:
+def test_languages_that_no_pool_can_name_make_no_pair_and_spoil_no_other() -> None:
     seen = view(speech("zh", "en", "es-419", "sr-latn", "x" * 40, "1337", "a b"))
     assert set(seen.pairs) == {"zh-en", "en-zh"}
 
@@ -167,14 +167,14 @@ def test_b4_languages_that_no_pool_can_name_make_no_pair_and_spoil_no_other() ->
         ("DoesNotExist", [], [False, False, False, True]),
     ],
 )
-def test_d2_label_expressions_as_in_kubernetes(operator: str, values: list[str], matching: list[bool]) -> None:
+def test_label_expressions_as_in_kubernetes(operator: str, values: list[str], matching: list[bool]) -> None:
     expression = {"key": "site", "operator": operator, "values": values}
     selector = LabelSelector.model_validate({"matchExpressions": [expression]})
     labels = [{"site": "a"}, {"site": "b"}, {"site": ""}, {"other": "a"}]
     assert [selects(selector, item) for item in labels] == matching
 
 
-def test_d2_all_labels_and_expressions_must_hold() -> None:
+def test_all_labels_and_expressions_must_hold() -> None:
     both = {"matchLabels": {"a": "1", "b": "2"}, "matchExpressions": [{"key": "c", "operator": "Exists"}]}
     selector = LabelSelector.model_validate(both)
     full = {"a": "1", "b": "2", "c": ""}
@@ -219,7 +219,7 @@ POOLS = st.builds(
 
 
 @given(st.lists(SERVICES, min_size=1, max_size=8), st.lists(POOLS, min_size=1, max_size=5), st.data())
-def test_b4_stopping_any_service_never_brings_a_node_into_a_pool(
+def test_stopping_any_service_never_brings_a_node_into_a_pool(
     services: list[dict[str, Any]], pools: list[PoolSpec], data: st.DataObject
 ) -> None:
     running = [{**item, "id": f"s{number}"} for number, item in enumerate(services)]

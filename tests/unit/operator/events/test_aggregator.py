@@ -1,4 +1,4 @@
-"""What is told as Events, and how much of it (behaviour C6)."""
+"""What is told as Events, and how much of it (requirement C6)."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -44,7 +44,7 @@ def told(story: EventAggregator, until: float, step: float = 0.5, since: float =
     return found
 
 
-def test_c6_the_first_of_a_quiet_object_goes_at_once() -> None:
+def test_the_first_of_a_quiet_object_goes_at_once() -> None:
     story = EventAggregator()
     assert story.add(POOL, happening(), "t0", 0.0)
     (event,) = story.take(0.0)
@@ -53,7 +53,7 @@ def test_c6_the_first_of_a_quiet_object_goes_at_once() -> None:
     assert story.waiting == 0
 
 
-def test_c6_a_storm_is_one_event_for_an_object_and_a_reason_in_ten_seconds() -> None:
+def test_a_storm_is_one_event_for_an_object_and_a_reason_in_ten_seconds() -> None:
     story, posted = EventAggregator(), []
     for turn in range(600):
         now = turn / 20
@@ -66,7 +66,7 @@ def test_c6_a_storm_is_one_event_for_an_object_and_a_reason_in_ten_seconds() -> 
     assert (posted[1][1].first, posted[1][1].last) == ("t1", "t200")
 
 
-def test_c6_other_reasons_and_objects_do_not_wait_for_each_other() -> None:
+def test_other_reasons_and_objects_do_not_wait_for_each_other() -> None:
     story = EventAggregator()
     story.add(POOL, happening("NotReady"), "t", 0.0)
     assert len(story.take(0.0)) == 1
@@ -80,7 +80,7 @@ def test_c6_other_reasons_and_objects_do_not_wait_for_each_other() -> None:
     assert [event.reason for event in story.take(QUIET_SECONDS)] == ["NotReady"]
 
 
-def test_c6_the_rate_is_bounded_and_the_important_goes_first() -> None:
+def test_the_rate_is_bounded_and_the_important_goes_first() -> None:
     story = EventAggregator()
     for number in range(300):
         story.add(node(number), happening("Suspect"), "t", 0.0)
@@ -93,7 +93,7 @@ def test_c6_the_rate_is_bounded_and_the_important_goes_first() -> None:
         assert sum(1 for when, _ in posted if when <= at) <= BURST + RATE * at
 
 
-def test_c6_what_finds_no_room_is_not_told_and_takes_no_room_of_the_important() -> None:
+def test_what_finds_no_room_is_not_told_and_takes_no_room_of_the_important() -> None:
     story = EventAggregator()
     told_of = [story.add(node(number), happening("Offline"), "t", 0.0) for number in range(MAX_TRACKED + 100)]
     assert told_of.count(False) == 100
@@ -109,7 +109,7 @@ def test_c6_what_finds_no_room_is_not_told_and_takes_no_room_of_the_important() 
         st.tuples(st.integers(0, 12), st.integers(0, 40), st.sampled_from(["Live", "Suspect", "Offline"])), max_size=300
     )
 )
-def test_c6_whatever_happens_the_bounds_hold_and_nothing_is_lost(steps: list[tuple[int, int, str]]) -> None:
+def test_whatever_happens_the_bounds_hold_and_nothing_is_lost(steps: list[tuple[int, int, str]]) -> None:
     story, now, posted = EventAggregator(), 0.0, list[tuple[float, Event]]()
     for pause, number, reason in steps:
         now += pause / 4
@@ -125,7 +125,7 @@ def test_c6_whatever_happens_the_bounds_hold_and_nothing_is_lost(steps: list[tup
         last[key] = at
 
 
-def test_c6_a_note_says_who_moved_and_why() -> None:
+def test_a_note_says_who_moved_and_why() -> None:
     one = MembershipMessage(NameList.of(["a"]), NameList.of(["b"]), NameList.of(["c"]), {"Offline": 1}, {"Suspect": 1})
     assert one.note == "1 joined [a], 1 left (Offline 1) [b], 1 changed (Suspect 1) [c]"
     many = MembershipMessage(
@@ -138,7 +138,7 @@ def test_c6_a_note_says_who_moved_and_why() -> None:
     assert not MembershipMessage()
 
 
-def test_c6_names_are_few_however_long_the_storm_is() -> None:
+def test_names_are_few_however_long_the_storm_is() -> None:
     group = NameList()
     for number in range(1000):
         group += NameList.of([f"edge-{number}"])
@@ -152,6 +152,6 @@ def test_c6_names_are_few_however_long_the_storm_is() -> None:
 
 
 @given(st.text(max_size=2000))
-def test_c6_a_note_is_never_too_long(text: str) -> None:
+def test_a_note_is_never_too_long(text: str) -> None:
     assert len(clipped(text).encode()) <= NOTE_BYTES
     assert clipped("short") == "short"

@@ -1,4 +1,4 @@
-"""What happened, as the difference of what was stored and what is (behaviour C6, D5, D11)."""
+"""What happened, as the difference of what was stored and what is (requirements C6, D5, D11)."""
 
 import pytest
 
@@ -43,7 +43,7 @@ def members(*nodes: str, state: str = "Ready") -> tuple[Member, ...]:
         ({"Paused": ("True", "Paused")}, [], [("Resumed", False)]),
     ],
 )
-def test_c6_every_condition_that_appears_changes_or_goes_is_told(
+def test_every_condition_that_appears_changes_or_goes_is_told(
     before: dict[str, tuple[str, str]], after: list[tuple[str, str, str]], expected: list[tuple[str, bool]]
 ) -> None:
     assert brief(changed_conditions(Kind.POOL, before, [condition(*words) for words in after])) == expected
@@ -62,19 +62,19 @@ def test_c6_every_condition_that_appears_changes_or_goes_is_told(
         ("Unknown", "AwaitingReport", False),
     ],
 )
-def test_c6_a_node_is_told_by_the_reason_of_ready_alone(status: str, reason: str, warning: bool) -> None:  # noqa: FBT001
+def test_a_node_is_told_by_the_reason_of_ready_alone(status: str, reason: str, warning: bool) -> None:  # noqa: FBT001
     before = {"Ready": ("Unknown", "Other"), "Draining": ("False", "NotRequested")}
     after = [condition("Ready", status, reason), condition("Draining", "True", "Requested")]
     assert brief(changed_conditions(Kind.NODE, before, after)) == [(reason, warning)]
     assert changed_conditions(Kind.NODE, {"Ready": (status, reason)}, after[:1]) == []
 
 
-def test_c6_the_note_holds_reason_and_message() -> None:
+def test_the_note_holds_reason_and_message() -> None:
     (told,) = changed_conditions(Kind.POOL, {}, [condition("Ready", "False", "TooFewMembers", "0 of 1")])
     assert told.content.note == "TooFewMembers: 0 of 1"
 
 
-def test_c6_who_joined_left_and_changed_is_told_with_the_gate() -> None:
+def test_who_joined_left_and_changed_is_told_with_the_gate() -> None:
     before = {"p-0": members("a", "b", "c", "d")}
     after = {"p-0": (*members("a", "e"), *members("b", state="Suspect"))}
     told = membership_changed(before, after, {"c": "TypeNotReady"}, dry_run=False)
@@ -84,14 +84,14 @@ def test_c6_who_joined_left_and_changed_is_told_with_the_gate() -> None:
     assert told.content.note == expected
 
 
-def test_c6_a_member_that_only_moves_to_another_slice_is_no_change() -> None:
+def test_a_member_that_only_moves_to_another_slice_is_no_change() -> None:
     before = {"p-0": members("a"), "p-1": members("b", "c"), "p-2": members("d")}
     after = {"p-0": members("a", "b", "c"), "p-2": members("d")}
     assert membership_changed(before, after, {}, dry_run=False) is None
     assert membership_changed(before, before, {}, dry_run=False) is None
 
 
-def test_d11_dry_run_that_empties_a_pool_has_an_event_of_its_own() -> None:
+def test_dry_run_that_empties_a_pool_has_an_event_of_its_own() -> None:
     told = membership_changed({"p-0": members("a", "b")}, {}, {}, dry_run=True)
     assert told
     assert (told.reason, told.warning) == ("DryRunEmptied", False)

@@ -1,4 +1,4 @@
-"""What others changed, told from what we changed ourselves (behaviour D5, D10)."""
+"""What others changed, told from what we changed ourselves (requirements C6, D5, D10)."""
 
 from hotpool.core.model import Meta
 from hotpool.events.last_applied import LastApplied
@@ -17,7 +17,7 @@ def write(footprint: LastApplied[str], child: str, what: str | None) -> None:
     footprint.stored(OWNER, child, what)
 
 
-def test_d10_what_is_as_we_left_it_is_nobodys_doing() -> None:
+def test_what_is_as_we_left_it_is_nobodys_doing() -> None:
     footprint = known(a="1")
     assert not footprint.foreign(OWNER, "a", "1")
     assert not footprint.foreign(OWNER, "b", None)
@@ -27,7 +27,7 @@ def test_d10_what_is_as_we_left_it_is_nobodys_doing() -> None:
     assert not footprint.foreign(OWNER, "a", None)
 
 
-def test_d10_edited_deleted_and_made_by_others_is_seen() -> None:
+def test_edited_deleted_and_made_by_others_is_seen() -> None:
     footprint = known(a="1")
     write(footprint, "b", "1")
     assert footprint.foreign(OWNER, "a", "edited")
@@ -35,7 +35,7 @@ def test_d10_edited_deleted_and_made_by_others_is_seen() -> None:
     assert footprint.foreign(OWNER, "c", "made")
 
 
-def test_d10_after_a_lost_answer_nothing_is_said_until_it_is_known_again() -> None:
+def test_after_a_lost_answer_nothing_is_said_until_it_is_known_again() -> None:
     footprint = known(a="1")
     assert footprint.write(OWNER, "a")
     assert not footprint.foreign(OWNER, "a", "2")
@@ -44,14 +44,14 @@ def test_d10_after_a_lost_answer_nothing_is_said_until_it_is_known_again() -> No
     assert footprint.foreign(OWNER, "a", "2")
 
 
-def test_d10_a_refused_write_leaves_what_was_known() -> None:
+def test_a_refused_write_leaves_what_was_known() -> None:
     footprint = known(a="1")
     assert footprint.write(OWNER, "a")
     footprint.refused(OWNER, "a")
     assert footprint.foreign(OWNER, "a", "edited")
 
 
-def test_d10_another_owner_of_the_name_starts_anew() -> None:
+def test_another_owner_of_the_name_starts_anew() -> None:
     footprint = known(a="1")
     again = Meta("zh-en", "u2", 9)
     footprint.know(again, {})
@@ -61,14 +61,14 @@ def test_d10_another_owner_of_the_name_starts_anew() -> None:
     assert not footprint.foreign(OWNER, "a", "7")
 
 
-def test_d5_children_of_no_interest_are_forgotten() -> None:
+def test_children_of_no_interest_are_forgotten() -> None:
     footprint = known(a="1", b="1")
     footprint.keep(OWNER, {"b"})
     assert not footprint.foreign(OWNER, "a", None)
     assert footprint.foreign(OWNER, "b", None)
 
 
-def test_c6_a_round_tells_what_was_before_it_also_when_it_needed_several_tries() -> None:
+def test_a_round_tells_what_was_before_it_also_when_it_needed_several_tries() -> None:
     footprint = known(a="1", b="1")
     footprint.begin(OWNER)
     write(footprint, "a", "2")

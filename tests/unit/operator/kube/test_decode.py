@@ -1,4 +1,4 @@
-"""Wire objects to core values: a bad object is a value, never an exception (design, section 2; behaviour B11)."""
+"""Wire objects to core values: a bad object is a value, never an exception (requirements B3, B11, C2, D10, D11)."""
 
 from typing import Any
 
@@ -95,7 +95,7 @@ def node_of(**more: Any) -> Node:
 @pytest.mark.parametrize(
     "bad", [{"epoch": -1}, {"intervalSeconds": 0}, {"services": [{"id": "x"}]}, {"capabilities": 5}]
 )
-def test_b11_a_report_that_cannot_be_used_is_a_problem_and_the_rest_of_the_node_survives(bad: dict[str, Any]) -> None:
+def test_a_report_that_cannot_be_used_is_a_problem_and_the_rest_of_the_node_survives(bad: dict[str, Any]) -> None:
     found = node_of(content=report(**bad), labels={"a": "b"}, drain=True, conditions=[condition()])
     assert found.report is None
     assert found.problem
@@ -103,14 +103,14 @@ def test_b11_a_report_that_cannot_be_used_is_a_problem_and_the_rest_of_the_node_
     assert (found.labels, found.drain, set(found.conditions)) == ({"a": "b"}, True, {"Ready"})
 
 
-def test_b11_unknown_fields_and_words_are_ignored() -> None:
+def test_unknown_fields_and_words_are_ignored() -> None:
     content = report(service("a", "asr", newField=1, state="Hibernating"), fromTheFuture={"x": 1}, schemaVersion=99)
     found = node_of(content=content).report
     assert found
     assert found.offers == {}
 
 
-def test_b3_only_running_services_through_which_the_type_is_ready_count() -> None:
+def test_only_running_services_through_which_the_type_is_ready_count() -> None:
     content = report(
         service("one", "asr", languages=["zh-CN"]),
         stopped("two", "asr", languages=["ja"]),
@@ -140,7 +140,7 @@ def test_b3_only_running_services_through_which_the_type_is_ready_count() -> Non
         ("", set()),
     ],
 )
-def test_b3_pairs_of_a_rule_are_normalised(pair: str, expected: set[str]) -> None:
+def test_pairs_of_a_rule_are_normalised(pair: str, expected: set[str]) -> None:
     rule = {"kind": "specific_pairs", "pairs": [pair], "blocked": [pair], "languages": ["zh_TW", "AUTO"]}
     found = node_of(content=report(service("m", "nmt", rules=[rule]))).report
     assert found
@@ -156,7 +156,7 @@ def test_a_pool_whose_spec_cannot_be_used_is_known_by_its_problem() -> None:
 
 
 @pytest.mark.parametrize("kind", [Kind.POOL, Kind.GENERATOR])
-def test_d11_the_pause_is_an_annotation_that_says_true(kind: Kind) -> None:
+def test_the_pause_is_an_annotation_that_says_true(kind: Kind) -> None:
     make = {Kind.POOL: pool_object, Kind.GENERATOR: generator_object}[kind]
     found = [decode(kind, make("x", paused=paused)) for paused in (True, False)]
     assert [item.paused for item in found if isinstance(item, Pool | Generator)] == [True, False]
@@ -181,7 +181,7 @@ def test_d11_the_pause_is_an_annotation_that_says_true(kind: Kind) -> None:
         ({"ownerReferences": [{"kind": "Deployment", "name": "d", "uid": "u"}], "labels": {}}, "p", False),
     ],
 )
-def test_d10_a_slice_belongs_to_owner_or_label_or_name(edit: dict[str, Any], pool: str, *, labelled: bool) -> None:
+def test_a_slice_belongs_to_owner_or_label_or_name(edit: dict[str, Any], pool: str, *, labelled: bool) -> None:
     body = slice_object("p", 0, "a")
     body["metadata"] |= edit
     found = decode(Kind.SLICE, body)
@@ -190,7 +190,7 @@ def test_d10_a_slice_belongs_to_owner_or_label_or_name(edit: dict[str, Any], poo
     assert found.owner == ("uid-p" if "ownerReferences" not in edit else None)
 
 
-def test_d10_a_slice_of_nobody_is_a_rejection() -> None:
+def test_a_slice_of_nobody_is_a_rejection() -> None:
     body = slice_object("p", 0)
     body["metadata"] |= {"name": "nobody", "labels": {}, "ownerReferences": []}
     assert isinstance(decode(Kind.SLICE, body), DecodeError)
@@ -211,5 +211,5 @@ def test_d10_a_slice_of_nobody_is_a_rejection() -> None:
         ("kube-node-a", "t1", 45, None),
     ],
 )
-def test_c2_what_a_lease_says(name: str, renewed: str | None, duration: int | None, expected: Heartbeat | None) -> None:
+def test_what_a_lease_says(name: str, renewed: str | None, duration: int | None, expected: Heartbeat | None) -> None:
     assert decode_lease(name, "i/1", renewed, duration) == expected

@@ -2,6 +2,8 @@
 
 Items of behaviour.md: B11 (an invalid item drops that item) and, for pools, slices and generators, the same; the whole
 way without I/O is walked: identify, decode, observe, plan.
+
+Requirements D2, D11.
 """
 
 import copy
@@ -104,7 +106,7 @@ def walked(kind: Kind, body: Any) -> Observed | DecodeError:
 
 @pytest.mark.parametrize("kind", CUSTOM_KINDS)
 @pytest.mark.timeout(240)
-def test_b11_junk_in_each_place_is_a_value_of_which_the_rest_can_be_planned(kind: Kind) -> None:
+def test_junk_in_each_place_is_a_value_of_which_the_rest_can_be_planned(kind: Kind) -> None:
     for place in paths(WHOLE[kind]):
         for junk in JUNK:
             walked(kind, changed(WHOLE[kind], place, junk))
@@ -112,7 +114,7 @@ def test_b11_junk_in_each_place_is_a_value_of_which_the_rest_can_be_planned(kind
 
 @pytest.mark.parametrize("kind", CUSTOM_KINDS)
 @pytest.mark.timeout(120)
-def test_b11_each_field_can_be_missing(kind: Kind) -> None:
+def test_each_field_can_be_missing(kind: Kind) -> None:
     for place in paths(WHOLE[kind])[1:]:
         walked(kind, without(WHOLE[kind], place))
 
@@ -120,7 +122,7 @@ def test_b11_each_field_can_be_missing(kind: Kind) -> None:
 @pytest.mark.parametrize("kind", CUSTOM_KINDS)
 @given(data=st.data())
 @settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow])
-def test_b11_any_json_in_several_places_is_a_value(kind: Kind, data: st.DataObject) -> None:
+def test_any_json_in_several_places_is_a_value(kind: Kind, data: st.DataObject) -> None:
     body: Any = WHOLE[kind]
     for _ in range(data.draw(st.integers(1, 4))):
         body = changed(body, data.draw(st.sampled_from(paths(WHOLE[kind]))), data.draw(JSON))
@@ -129,7 +131,7 @@ def test_b11_any_json_in_several_places_is_a_value(kind: Kind, data: st.DataObje
 
 @given(seed=st.integers(0, 2**32))
 @settings(max_examples=60)
-def test_b11_what_the_schema_lets_in_is_never_rejected(seed: int) -> None:
+def test_what_the_schema_lets_in_is_never_rejected(seed: int) -> None:
     rng = Random(seed)  # noqa: S311 - examples, no secret.
     for kind, body in (
         (Kind.NODE, valid_node(rng, "n")),
@@ -141,7 +143,7 @@ def test_b11_what_the_schema_lets_in_is_never_rejected(seed: int) -> None:
 
 @given(seed=st.integers(0, 2**32), kind=st.sampled_from(CUSTOM_KINDS))
 @settings(max_examples=200)
-def test_b11_what_no_schema_checked_is_a_value(seed: int, kind: Kind) -> None:
+def test_what_no_schema_checked_is_a_value(seed: int, kind: Kind) -> None:
     walked(kind, broken(Random(seed), kind, "x"))  # noqa: S311 - examples, no secret.
 
 
@@ -149,7 +151,7 @@ def test_b11_what_no_schema_checked_is_a_value(seed: int, kind: Kind) -> None:
 
 
 @pytest.mark.parametrize("bad", [None, 7, {}, {"type": "Ready"}, {"type": [], "status": "True"}, {"status": "True"}])
-def test_b11_a_condition_that_cannot_be_read_is_dropped_alone(bad: Any) -> None:
+def test_a_condition_that_cannot_be_read_is_dropped_alone(bad: Any) -> None:
     body = copy.deepcopy(WHOLE[Kind.NODE])
     body["status"]["conditions"].insert(0, bad)
     found = decode(Kind.NODE, body)
@@ -159,7 +161,7 @@ def test_b11_a_condition_that_cannot_be_read_is_dropped_alone(bad: Any) -> None:
 
 @pytest.mark.parametrize("kind", [Kind.POOL, Kind.GENERATOR])
 @pytest.mark.parametrize("bad", [7, {"conditions": [{"type": 1}]}, {"members": -1, "pools": -1}])
-def test_b11_a_status_that_cannot_be_read_is_written_anew_and_the_spec_counts(kind: Kind, bad: Any) -> None:
+def test_a_status_that_cannot_be_read_is_written_anew_and_the_spec_counts(kind: Kind, bad: Any) -> None:
     found = decode(kind, {**WHOLE[kind], "status": bad})
     assert isinstance(found, Pool | Generator)
     assert found.status == {Kind.POOL: PoolStatus(), Kind.GENERATOR: GeneratorStatus()}[kind]
@@ -168,7 +170,7 @@ def test_b11_a_status_that_cannot_be_read_is_written_anew_and_the_spec_counts(ki
     assert found.spec == good.spec
 
 
-def test_d2_the_problem_of_a_spec_is_told_however_long_its_words_are() -> None:
+def test_the_problem_of_a_spec_is_told_however_long_its_words_are() -> None:
     found = walked(Kind.POOL, pool_object("p", requires={"nodeSelector": {"matchLabels": {"k" * 100_000: "v"}}}))
     assert isinstance(found, Pool)
     state = ClusterCache(gate_open=True)
@@ -178,7 +180,7 @@ def test_d2_the_problem_of_a_spec_is_told_however_long_its_words_are() -> None:
     assert "matchLabels" in status.conditions[0].message
 
 
-def test_d11_a_paused_pool_with_as_many_foreign_conditions_as_there_is_room_for_says_that_it_is_paused() -> None:
+def test_a_paused_pool_with_as_many_foreign_conditions_as_there_is_room_for_says_that_it_is_paused() -> None:
     said = [{**WHOLE[Kind.POOL]["status"]["conditions"][0], "type": f"example.org/T{n}"} for n in range(16)]
     body = {**pool_object("p", paused=True), "status": {"conditions": said}}
     found = walked(Kind.POOL, body)
@@ -191,7 +193,7 @@ def test_d11_a_paused_pool_with_as_many_foreign_conditions_as_there_is_room_for_
 
 
 @pytest.mark.parametrize("more", [0, 1])
-def test_b11_a_report_of_more_words_than_an_agent_writes_is_told_and_not_worked_on(more: int) -> None:
+def test_a_report_of_more_words_than_an_agent_writes_is_told_and_not_worked_on(more: int) -> None:
     """Each of its lists is within the schema; what asks about the node would take time for their product."""
     full, rest = divmod(MAX_VALUES + more, 513)
     sizes = [*[512] * full, rest - 1]  # and the id of each among those that are ready
@@ -225,7 +227,7 @@ FLOORS = 150.0
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize(("kind", "body"), [pytest.param(k, b, id=what) for what, k, b in huge()])
-def test_b11_the_time_to_decode_is_bounded_by_the_size_of_the_object(kind: Kind, body: Json) -> None:
+def test_the_time_to_decode_is_bounded_by_the_size_of_the_object(kind: Kind, body: Json) -> None:
     text = json.dumps(body)
     floor = seconds(partial(json.loads, text)) + 0.000_5
     ours = seconds(partial(decode, kind, body))

@@ -1,4 +1,4 @@
-"""Hot-plug latency by stage and direction (behaviour F4), with clocks that are given."""
+"""Hot-plug latency by stage and direction (requirement F4), with clocks that are given."""
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -60,7 +60,7 @@ def slices(**states: str) -> Mapping[str, Slice]:
     return {"p-0": slice_("p", 0, members=members)}
 
 
-def test_f4_a_withdrawal_is_measured_stage_by_stage(seen: Seen) -> None:
+def test_a_withdrawal_is_measured_stage_by_stage(seen: Seen) -> None:
     latency = HotplugLatency()
     latency.reported("a", ["p"], stamp(0.02), 100.0, UNIX)
     latency.planned("p", slices(a="Ready", b="Ready"), wanted({"b": "Ready"}), 100.001)
@@ -88,7 +88,7 @@ def test_f4_a_withdrawal_is_measured_stage_by_stage(seen: Seen) -> None:
         ({"a": "Suspect"}, {}, "withdrawal"),
     ],
 )
-def test_f4_direction_is_what_became_of_the_member(
+def test_direction_is_what_became_of_the_member(
     seen: Seen, before: dict[str, str], after: dict[str, str], direction: str
 ) -> None:
     latency = HotplugLatency()
@@ -97,7 +97,7 @@ def test_f4_direction_is_what_became_of_the_member(
     assert {key[1] for key in seen()} == {direction}
 
 
-def test_f4_a_report_that_moves_nobody_is_not_measured(seen: Seen) -> None:
+def test_a_report_that_moves_nobody_is_not_measured(seen: Seen) -> None:
     latency = HotplugLatency()
     latency.reported("a", [], stamp(0), 100.0, UNIX)
     latency.reported("a", ["p"], stamp(0), 100.0, UNIX)
@@ -109,7 +109,7 @@ def test_f4_a_report_that_moves_nobody_is_not_measured(seen: Seen) -> None:
 
 
 @pytest.mark.parametrize("said", [stamp(-5), "t", "", "2026-01-01T00:00:00", "99999-01-01"])
-def test_f4_stages_across_machines_are_unknown_where_clocks_disagree_or_nothing_was_said(seen: Seen, said: str) -> None:
+def test_stages_across_machines_are_unknown_where_clocks_disagree_or_nothing_was_said(seen: Seen, said: str) -> None:
     latency = HotplugLatency()
     latency.reported("a", ["p"], said, 100.0, UNIX)
     latency.planned("p", {}, wanted({"a": "Ready"}), 101.0)
@@ -125,7 +125,7 @@ def test_f4_stages_across_machines_are_unknown_where_clocks_disagree_or_nothing_
     }
 
 
-def test_f4_a_slice_that_waits_for_its_round_is_measured_to_its_end(seen: Seen) -> None:
+def test_a_slice_that_waits_for_its_round_is_measured_to_its_end(seen: Seen) -> None:
     latency = HotplugLatency()
     latency.reported("a", ["p"], stamp(0), 100.0, UNIX)
     for moment in (100.0, 100.5, 101.0):
@@ -136,7 +136,7 @@ def test_f4_a_slice_that_waits_for_its_round_is_measured_to_its_end(seen: Seen) 
     assert seen()["redis", "withdrawal"] == (1, 0)
 
 
-def test_f4_a_change_that_was_taken_back_before_it_was_stored_is_not_measured_there(seen: Seen) -> None:
+def test_a_change_that_was_taken_back_before_it_was_stored_is_not_measured_there(seen: Seen) -> None:
     latency = HotplugLatency()
     latency.reported("a", ["p"], stamp(0), 100.0, UNIX)
     latency.planned("p", slices(a="Ready"), wanted({}), 100.0)
@@ -149,7 +149,7 @@ def test_f4_a_change_that_was_taken_back_before_it_was_stored_is_not_measured_th
     assert latency.under_way == 0
 
 
-def test_f4_without_redis_nothing_is_said_of_it_and_a_redis_that_was_away_is_unknown(seen: Seen) -> None:
+def test_without_redis_nothing_is_said_of_it_and_a_redis_that_was_away_is_unknown(seen: Seen) -> None:
     latency = HotplugLatency()
     for accepted in (None, False):
         latency.reported("a", ["p"], stamp(0), 100.0, UNIX)
@@ -160,7 +160,7 @@ def test_f4_without_redis_nothing_is_said_of_it_and_a_redis_that_was_away_is_unk
     assert ("redis", "gain") not in seen()
 
 
-def test_f4_a_slice_that_was_stored_without_an_answer_is_unknown(seen: Seen) -> None:
+def test_a_slice_that_was_stored_without_an_answer_is_unknown(seen: Seen) -> None:
     latency = HotplugLatency()
     latency.reported("a", ["p"], stamp(0), 100.0, UNIX)
     latency.planned("p", {}, wanted({"a": "Ready"}), 100.0)
@@ -170,7 +170,7 @@ def test_f4_a_slice_that_was_stored_without_an_answer_is_unknown(seen: Seen) -> 
     assert latency.under_way == 0
 
 
-def test_f4_memory_is_bounded_and_what_another_leader_had_to_do_is_forgotten(seen: Seen) -> None:
+def test_memory_is_bounded_and_what_another_leader_had_to_do_is_forgotten(seen: Seen) -> None:
     latency = HotplugLatency()
     for number in range(300):
         latency.reported(f"n{number}", [f"p{pool}" for pool in range(100)], stamp(0), 100.0, UNIX)
@@ -182,7 +182,7 @@ def test_f4_memory_is_bounded_and_what_another_leader_had_to_do_is_forgotten(see
     assert latency.under_way == 0
 
 
-def test_f4_no_label_grows_with_nodes_or_pools() -> None:
+def test_no_label_grows_with_nodes_or_pools() -> None:
     found = [sample for metric in REGISTRY.collect() if "hotplug" in metric.name for sample in metric.samples]
     labels = {name for item in found for name in item.labels}
     assert labels <= {"stage", "direction", "le"}

@@ -1,4 +1,4 @@
-"""Images and their digests."""
+"""Images and their digests (requirements E1, E2, E3)."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ NODE = NodeDocument("edge-1", (("asr", True, None, ("fw",)), ("tts", False, "Sto
         {"draining": frozenset()},
     ],
 )
-def test_e1_every_part_of_a_pool_is_in_its_digest(change: dict[str, object]) -> None:
+def test_every_part_of_a_pool_is_in_its_digest(change: dict[str, object]) -> None:
     values = {field.name: getattr(POOL, field.name) for field in dataclasses.fields(POOL) if field.init}
     assert PoolDocument(**{**values, **change}).digest != POOL.digest
     assert PoolDocument(**values).digest == POOL.digest
 
 
-def test_e1_digests_are_the_same_in_every_process() -> None:
+def test_digests_are_the_same_in_every_process() -> None:
     assert (POOL.digest, NODE.digest) == ("386c8eec330166fd5870205b", "19ad88353a519ce28ede6d38")
 
 
-def test_e1_a_nodes_digest_ignores_the_order_of_types_only() -> None:
+def test_a_nodes_digest_ignores_the_order_of_types_only() -> None:
     assert NodeDocument("edge-1", NODE.capabilities[::-1]).digest == NODE.digest
     changed = (("asr", True, None, ("other",)), NODE.capabilities[1])
     assert NodeDocument("edge-1", changed).digest != NODE.digest
     assert NodeDocument("edge-1", NODE.capabilities[:1]).digest != NODE.digest
 
 
-def test_e3_a_type_is_json_with_ready_reason_and_services() -> None:
+def test_a_type_is_json_with_ready_reason_and_services() -> None:
     fields = {kind: json.loads(value) for kind, value in NODE.fields().items()}
     assert fields == {
         "asr": {"ready": True, "reason": None, "services": ["fw"]},
@@ -54,7 +54,7 @@ def test_e3_a_type_is_json_with_ready_reason_and_services() -> None:
     }
 
 
-def test_e3_a_type_cannot_take_the_place_of_the_facts() -> None:
+def test_a_type_cannot_take_the_place_of_the_facts() -> None:
     assert NodeDocument("edge-1", ((".facts", True, None, ()),)).fields() == {}
 
 
@@ -67,7 +67,7 @@ def made(states: dict[str, str], former: PoolDocument | None = None) -> PoolDocu
 
 
 @given(before=SETS, after=SETS)
-def test_e1_an_image_made_from_a_former_one_is_the_same_as_one_made_alone(
+def test_an_image_made_from_a_former_one_is_the_same_as_one_made_alone(
     before: dict[str, str], after: dict[str, str]
 ) -> None:
     former, alone = made(before), made(after)
@@ -79,7 +79,7 @@ def test_e1_an_image_made_from_a_former_one_is_the_same_as_one_made_alone(
 
 
 @given(before=SETS, after=SETS)
-def test_e2_a_change_turns_one_image_into_the_other(before: dict[str, str], after: dict[str, str]) -> None:
+def test_a_change_turns_one_image_into_the_other(before: dict[str, str], after: dict[str, str]) -> None:
     former, image = made(before), made(after)
     change = image.change_from(former)
     parts = zip(former.members, change.added, change.removed, strict=True)

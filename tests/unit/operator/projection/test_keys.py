@@ -1,4 +1,4 @@
-"""Key names and ring places of the Redis projection."""
+"""Key names and ring places of the Redis projection (requirements E2, E4, E6)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from redis.crc import key_slot
 from hotpool.projection.keys import FleetKeys, fnv1a64, score, scored
 
 
-def test_e4_every_key_of_a_fleet_has_the_same_slot() -> None:
+def test_every_key_of_a_fleet_has_the_same_slot() -> None:
     keys = FleetKeys("hotpool", "speech")
     names = {keys.meta, keys.pools, keys.nodes, keys.index, keys.node("edge-1"), keys.node("edge-2")}
     names |= {keys.history("edge-1"), *keys.pool("zh-en"), *keys.pool("a.b-c"), *keys.staged("zh-en", 3, 7)}
@@ -18,19 +18,19 @@ def test_e4_every_key_of_a_fleet_has_the_same_slot() -> None:
     assert all(name.startswith("{hotpool:speech}:") for name in names)
 
 
-def test_e4_two_fleets_and_two_prefixes_share_no_key() -> None:
+def test_two_fleets_and_two_prefixes_share_no_key() -> None:
     fleets = [FleetKeys(*parts) for parts in (("hotpool", "a"), ("hotpool", "b"), ("other", "a"))]
     assert len({fleet.meta for fleet in fleets}) == 3
 
 
-def test_e2_staged_keys_of_two_writes_never_mix() -> None:
+def test_staged_keys_of_two_writes_never_mix() -> None:
     keys = FleetKeys("hotpool", "speech")
     writes = [("zh-en", 3, 7), ("zh-en", 3, 8), ("zh-en", 4, 7), ("en-zh", 3, 7)]
     assert len({key for write in writes for key in keys.staged(*write)}) == 12
 
 
 @pytest.mark.parametrize("part", ["", "a}b", "{a", "a b", "a\n"])
-def test_e4_a_prefix_that_would_break_the_hash_tag_is_refused(part: str) -> None:
+def test_a_prefix_that_would_break_the_hash_tag_is_refused(part: str) -> None:
     with pytest.raises(ValueError, match="prefix or namespace"):
         FleetKeys(part, "speech")
     with pytest.raises(ValueError, match="prefix or namespace"):
@@ -44,13 +44,13 @@ def test_fnv1a64_gives_the_published_values(data: bytes, expected: int) -> None:
     assert fnv1a64(data) == expected
 
 
-def test_e6_places_on_the_ring_are_exact_doubles_and_never_change() -> None:
+def test_places_on_the_ring_are_exact_doubles_and_never_change() -> None:
     places = {name: score(name) for name in ("edge-001", "edge-002", "a")}
     assert places == {"edge-001": 3776263116993261, "edge-002": 870318732993163, "a": 749148223489649}
     assert all(int(float(score(f"n{number}"))) == score(f"n{number}") < 2**52 for number in range(1000))
 
 
-def test_e6_names_that_differ_in_a_digit_lie_spread_over_the_ring() -> None:
+def test_names_that_differ_in_a_digit_lie_spread_over_the_ring() -> None:
     tenths = [0] * 10
     for number in range(1000):
         tenths[score(f"edge-{number:04d}") * 10 >> 52] += 1

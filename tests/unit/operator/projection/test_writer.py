@@ -1,4 +1,4 @@
-"""Writer, ledger, audit and error texts without a server."""
+"""Writer, ledger, audit and error texts without a server (requirements E1, E2, E5, E6)."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ async def test_promise_2_nothing_is_sent_when_our_time_as_leader_is_over() -> No
     assert len(fake.sent) == sent
 
 
-async def test_e2_nothing_is_sent_before_the_first_claim() -> None:
+async def test_nothing_is_sent_before_the_first_claim() -> None:
     fake = FakeClient(lambda _: 1)
     with pytest.raises(TermNotClaimedError):
         await RedisWriter(fake.client, namespace="speech", leader=lambda: True).stamp(complete=True)
@@ -116,7 +116,7 @@ async def test_e2_nothing_is_sent_before_the_first_claim() -> None:
         (NoPermissionError("no fcall"), RejectedError),
     ],
 )
-def test_e2_errors_of_redis_become_those_of_a_sink(error: Exception, expected: type[WriteError]) -> None:
+def test_errors_of_redis_become_those_of_a_sink(error: Exception, expected: type[WriteError]) -> None:
     failure = translate(error, "text", 8, "ours")
     assert type(failure) is expected
     assert str(failure) == "text"
@@ -154,7 +154,7 @@ def test_a_client_never_sends_twice_and_knows_its_password() -> None:
     assert describe(ValueError("a s3cret b"), client) == "ValueError: a *** b"
 
 
-async def test_e1_a_missing_library_is_loaded_and_the_call_made_once_more() -> None:
+async def test_a_missing_library_is_loaded_and_the_call_made_once_more() -> None:
     loaded = False
 
     def answer(words: tuple[Any, ...]) -> Any:
@@ -173,7 +173,7 @@ async def test_e1_a_missing_library_is_loaded_and_the_call_made_once_more() -> N
         await Functions(fake.client, may_load=False).read("pick", ["{a:b}:meta"])
 
 
-async def test_e2_a_lost_connection_is_never_answered_by_sending_again() -> None:
+async def test_a_lost_connection_is_never_answered_by_sending_again() -> None:
     def lose(_: object) -> None:
         raise RedisConnectionError("lost")
 
@@ -183,7 +183,7 @@ async def test_e2_a_lost_connection_is_never_answered_by_sending_again() -> None
     assert len(fake.sent) == 1
 
 
-def test_e1_what_this_process_wrote_is_compared_exactly() -> None:
+def test_what_this_process_wrote_is_compared_exactly() -> None:
     ledger = AcceptedWrites()
     with ledger.writing("a") as version:
         ledger.wrote("a", WriteStamp(3, version, "d1"))
@@ -193,12 +193,12 @@ def test_e1_what_this_process_wrote_is_compared_exactly() -> None:
     assert not ledger.accepts("a", WriteStamp(3, version, "d1"), "d2")
 
 
-def test_e1_what_another_leader_wrote_needs_the_same_digest_only() -> None:
+def test_what_another_leader_wrote_needs_the_same_digest_only() -> None:
     assert AcceptedWrites().accepts("a", WriteStamp(2, 77, "d1"), "d1")
     assert not AcceptedWrites().accepts("a", WriteStamp(2, 77, "d2"), "d1")
 
 
-def test_e2_after_an_unknown_outcome_nothing_is_accepted_and_the_next_version_is_new() -> None:
+def test_after_an_unknown_outcome_nothing_is_accepted_and_the_next_version_is_new() -> None:
     ledger = AcceptedWrites()
     with pytest.raises(RetryableError), ledger.writing("a") as lost:
         raise RetryableError("lost")
@@ -210,7 +210,7 @@ def test_e2_after_an_unknown_outcome_nothing_is_accepted_and_the_next_version_is
     assert ledger.accepts("a", WriteStamp(3, 41, "d1"), "d1")
 
 
-def test_e2_of_two_overlapping_writes_the_later_version_stands() -> None:
+def test_of_two_overlapping_writes_the_later_version_stands() -> None:
     ledger = AcceptedWrites()
     with ledger.writing("a") as first, ledger.writing("a") as second:
         ledger.wrote("a", WriteStamp(3, second, "new"))
@@ -218,7 +218,7 @@ def test_e2_of_two_overlapping_writes_the_later_version_stands() -> None:
     assert ledger.accepts("a", WriteStamp(3, second, "new"), "new")
 
 
-def test_e1_names_written_during_an_audit_are_recorded_also_those_begun_before() -> None:
+def test_names_written_during_an_audit_are_recorded_also_those_begun_before() -> None:
     ledger = AcceptedWrites()
     with ledger.writing("before"), ledger.recording() as names:
         with ledger.writing("during"):
@@ -231,7 +231,7 @@ def test_e1_names_written_during_an_audit_are_recorded_also_those_begun_before()
     assert later == set()
 
 
-async def test_e1_a_pool_created_during_an_audit_is_no_stray_and_one_dropped_is_not_missed() -> None:
+async def test_a_pool_created_during_an_audit_is_no_stray_and_one_dropped_is_not_missed() -> None:
     keys, pools, nodes = FleetKeys("hotpool", "speech"), AcceptedWrites(), AcceptedWrites()
 
     def answer(words: tuple[Any, ...]) -> Any:
@@ -255,7 +255,7 @@ async def test_e1_a_pool_created_during_an_audit_is_no_stray_and_one_dropped_is_
     assert not result.clean
 
 
-def test_e6_the_look_up_needs_redis_and_nothing_of_the_operator() -> None:
+def test_the_look_up_needs_redis_and_nothing_of_the_operator() -> None:
     program = "import sys, hotpool.lookup; print(*sorted({name.split('.')[0] for name in sys.modules}))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
@@ -263,7 +263,7 @@ def test_e6_the_look_up_needs_redis_and_nothing_of_the_operator() -> None:
     assert not loaded & {"kopf", "kubernetes", "pydantic", "msgspec", "structlog", "typer", "aiohttp"}
 
 
-async def test_e5_a_cluster_that_cannot_be_entered_is_a_failure_like_others_with_its_cause() -> None:
+async def test_a_cluster_that_cannot_be_entered_is_a_failure_like_others_with_its_cause() -> None:
     def refuse(_: object) -> None:
         raise RedisClusterException("cannot be connected") from AuthenticationError("invalid")  # type: ignore[no-untyped-call]
 

@@ -1,4 +1,4 @@
-"""Who would join and leave if a pool or a generator were applied (behaviour F2, F3)."""
+"""Who would join and leave if a pool or a generator were applied (requirements D5, D8, F2, F3)."""
 
 from dataclasses import replace
 from typing import Any
@@ -30,7 +30,7 @@ def stored(*pools: Pool, views: dict[str, NodeView] | None = None, **members: li
     return Stored(views or VIEWS, {item.meta.name: item for item in pools}, {}, held)
 
 
-def test_f2_who_joins_and_who_leaves_and_why() -> None:
+def test_who_joins_and_who_leaves_and_why() -> None:
     change = compare_pool(pool("p", minMembers=2, **TTS), stored(pool("p", **ASR), p=["a", "b"]))
     assert (change.kind, change.joins, change.leaves) == (
         "changed",
@@ -41,37 +41,37 @@ def test_f2_who_joins_and_who_leaves_and_why() -> None:
     assert change.differs
 
 
-def test_f2_an_object_that_is_applied_makes_no_difference_even_when_the_operator_is_late() -> None:
+def test_an_object_that_is_applied_makes_no_difference_even_when_the_operator_is_late() -> None:
     change = compare_pool(pool("p", **ASR), stored(pool("p", **ASR), p=["c"]))
     assert (change.kind, change.differs, change.joins, change.leaves) == ("unchanged", False, {}, {})
 
 
-def test_f2_a_new_pool_is_a_difference_though_nobody_joins() -> None:
+def test_a_new_pool_is_a_difference_though_nobody_joins() -> None:
     change = compare_pool(pool("p", requires=requires("llm")), stored())
     assert (change.kind, change.joins, change.differs) == ("new", {}, True)
     assert (change.ready_before, change.ready_after) == (None, False)
 
 
-def test_f2_more_members_wanted_than_there_are_makes_the_pool_unready() -> None:
+def test_more_members_wanted_than_there_are_makes_the_pool_unready() -> None:
     change = compare_pool(pool("p", minMembers=3, **ASR), stored(pool("p", **ASR)))
     assert (change.joins, change.leaves) == ({}, {})
     assert (change.ready_before, change.ready_after, change.differs) == (True, False, True)
 
 
-def test_f3_a_dry_run_has_no_members_and_going_there_empties_the_pool() -> None:
+def test_a_dry_run_has_no_members_and_going_there_empties_the_pool() -> None:
     change = compare_pool(pool("p", mode="DryRun", **ASR), stored(pool("p", **ASR), p=["a", "b"]))
     assert change.leaves == {"a": "mode DryRun", "b": "mode DryRun"}
     back = compare_pool(pool("p", **ASR), stored(pool("p", mode="DryRun", **ASR)))
     assert back.joins == {"a": "Ready", "b": "Ready"}
 
 
-def test_f2_a_paused_pool_keeps_its_members_whatever_its_spec_says() -> None:
+def test_a_paused_pool_keeps_its_members_whatever_its_spec_says() -> None:
     change = compare_pool(pool("p", paused=True, **TTS), stored(pool("p", paused=True, **ASR), p=["a", "b"]))
     assert (change.kind, change.joins, change.leaves) == ("changed", {}, {})
 
 
 @pytest.mark.parametrize(("spec", "leaves"), [(ASR, {}), ({"requires": requires("llm")}, {"silent": "TypeNotReady"})])
-def test_d8_whom_the_brake_holds_leaves_only_when_the_spec_puts_it_out(
+def test_whom_the_brake_holds_leaves_only_when_the_spec_puts_it_out(
     spec: dict[str, Any], leaves: dict[str, str]
 ) -> None:
     said = Condition(type="MassSilence", status="True", last_transition_time="t", reason="BrakeHolds")
@@ -97,7 +97,7 @@ def fleet(owner: Generator, *pools: Pool) -> Stored:
     return Stored(SPEECH, {item.meta.name: item for item in pools}, {owner.meta.name: owner}, members)
 
 
-def test_d5_a_new_generator_says_which_pools_it_would_make_and_which_not() -> None:
+def test_a_new_generator_says_which_pools_it_would_make_and_which_not() -> None:
     known = Stored(SPEECH, {}, {}, {})
     change = compare_generator(generator("speech", maxPools=2, **MAKES), known, now="t")
     assert change.kind == "new"
@@ -109,14 +109,14 @@ def test_d5_a_new_generator_says_which_pools_it_would_make_and_which_not() -> No
     assert change.not_admitted[0] == NotAdmitted(key="en-ja", nodes=1, reason="MaxPools")
 
 
-def test_d5_a_generator_as_it_is_makes_no_difference() -> None:
+def test_a_generator_as_it_is_makes_no_difference() -> None:
     owner = generator("speech", minNodes=2, **MAKES)
     known = fleet(owner, *made(owner, "zh-en", "en-zh"))
     change = compare_generator(owner, known, now="t")
     assert (change.kind, change.pools, change.differs) == ("unchanged", (), False)
 
 
-def test_d5_what_a_generator_gives_up_goes_when_its_grace_is_over() -> None:
+def test_what_a_generator_gives_up_goes_when_its_grace_is_over() -> None:
     owner = generator("speech", minNodes=2, **MAKES)
     full = PoolStatus(members=2)
     pools = [replace(item, status=full) for item in made(owner, "zh-en", "en-zh")]
@@ -130,7 +130,7 @@ def test_d5_what_a_generator_gives_up_goes_when_its_grace_is_over() -> None:
     assert [item.after_seconds for item in change.pools] == [0, 0]
 
 
-def test_d5_a_changed_template_changes_the_pools_that_stay() -> None:
+def test_a_changed_template_changes_the_pools_that_stay() -> None:
     owner = generator("speech", minNodes=2, **MAKES)
     other = generator("speech", minNodes=2, template={"spec": {**MAKES["template"]["spec"], "minMembers": 3}})
     change = compare_generator(other, fleet(owner, *made(owner, "zh-en")), now="t")
@@ -144,20 +144,20 @@ MANY = [f"m{index:03}" for index in range(504)]
 MODELS = generator("models", rule={"attributeValues": {"type": "llm", "key": "models"}}, maxPools=5000, graceSeconds=60)
 
 
-def test_d5_more_pools_than_one_plan_makes_are_all_told() -> None:
+def test_more_pools_than_one_plan_makes_are_all_told() -> None:
     halves = [{"key": "models", "values": MANY[:252]}, {"key": "models", "values": MANY[252:]}]
     offers = report(*(service(f"s{index}", "llm", attributes=[item]) for index, item in enumerate(halves)))
     change = compare_generator(MODELS, Stored({"n": view(offers)}, {}, {}, {}), now="t")
     assert [item.kind for item in change.pools] == ["new"] * len(MANY)
 
 
-def test_d5_more_pools_than_one_plan_removes_are_all_told() -> None:
+def test_more_pools_than_one_plan_removes_are_all_told() -> None:
     pools = {item.meta.name: item for item in made(MODELS, *MANY)}
     change = compare_generator(MODELS, Stored({}, pools, {"models": MODELS}, {}), now="t")
     assert [(item.kind, item.after_seconds) for item in change.pools] == [("removed", 60)] * len(MANY)
 
 
-def test_d5_a_removed_pool_makes_room_for_what_was_not_admitted() -> None:
+def test_a_removed_pool_makes_room_for_what_was_not_admitted() -> None:
     owner = generator("speech", maxPools=1, graceSeconds=60, **MAKES)
     stale = made(owner, "zu-sw")
     change = compare_generator(owner, fleet(owner, *stale), now="t")
@@ -167,7 +167,7 @@ def test_d5_a_removed_pool_makes_room_for_what_was_not_admitted() -> None:
     }
 
 
-def test_d5_a_paused_generator_says_that_it_does_nothing() -> None:
+def test_a_paused_generator_says_that_it_does_nothing() -> None:
     change = compare_generator(generator("speech", paused=True, **MAKES), Stored(SPEECH, {}, {}, {}), now="t")
     assert change.pools == ()
     assert "paused" in change.note

@@ -1,4 +1,4 @@
-"""Why a node is in a pool or not: the judge's findings in words, and what would flip them (behaviour F2)."""
+"""Why a node is in a pool or not: the judge's findings in words, and what would flip them (requirements D8, F2, F3)."""
 
 from typing import Any, get_args
 
@@ -55,7 +55,7 @@ def off(body: dict[str, Any], state: str = "Stopped", **more: Any) -> dict[str, 
     return {**body, "state": state, **more}
 
 
-def test_f2_a_member_holds_every_requirement_and_says_since_when() -> None:
+def test_a_member_holds_every_requirement_and_says_since_when() -> None:
     answer = asked(report(ASR, NMT, TTS), pool("p", **SPEECH_POOL), Membership("Ready", "t0"))
     assert (answer.membership, answer.decided, flips(answer)) == (MembershipState.MEMBER, None, [])
     since = {item.required: item.since for item in answer.requirements}
@@ -75,9 +75,7 @@ def test_f2_a_member_holds_every_requirement_and_says_since_when() -> None:
         ([], "NotInstalled", "add a service of type tts to the catalogue of n, and start it"),
     ],
 )
-def test_f2_each_reason_of_a_type_has_its_own_way_out(
-    services: list[dict[str, Any]], reason: str, expected: str
-) -> None:
+def test_each_reason_of_a_type_has_its_own_way_out(services: list[dict[str, Any]], reason: str, expected: str) -> None:
     content = report(*services)
     content["capabilities"] = [{"type": "tts", "ready": False, "reason": reason, "services": []}]
     answer = asked(content, pool("p", requires=requires("tts")))
@@ -88,7 +86,7 @@ def test_f2_each_reason_of_a_type_has_its_own_way_out(
     assert answer.decided.since == (TTS["since"] if services else None)
 
 
-def test_f2_of_several_services_any_one_will_do() -> None:
+def test_of_several_services_any_one_will_do() -> None:
     answer = asked(report(off(TTS), stopped("coqui", "tts")), pool("p", requires=requires("tts")))
     assert flips(answer) == [
         (
@@ -146,7 +144,7 @@ PAIRS: list[tuple[list[dict[str, Any]], dict[str, Any], str, list[str]]] = [
 
 
 @pytest.mark.parametrize(("services", "wanted", "expected", "ways"), PAIRS)
-def test_f2_a_pair_says_which_part_is_missing(
+def test_a_pair_says_which_part_is_missing(
     services: list[dict[str, Any]], wanted: dict[str, Any], expected: str, ways: list[str]
 ) -> None:
     answer = asked(report(*services), pool("p", requires={"languagePairs": wanted}))
@@ -155,7 +153,7 @@ def test_f2_a_pair_says_which_part_is_missing(
     assert (answer.decided.observed, flips(answer)) == (expected, ways)
 
 
-def test_f2_a_pair_of_a_node_without_any_service_misses_every_part() -> None:
+def test_a_pair_of_a_node_without_any_service_misses_every_part() -> None:
     answer = asked(report(), pool("p", requires={"languagePairs": {"allOf": ["zh-en"], "semantic": True}}))
     found = observed(answer, Criterion.LANGUAGE_PAIR)
     assert [part.split()[0] for part in found.split("; ")] == ["zh", "no", "en", "zh"]
@@ -167,7 +165,7 @@ GOLD: dict[str, Any] = {"requires": {"types": [_GOLD_ASR]}}
 _TIER = {"attributes": [{"key": "tier", "values": ["gold"]}]}
 
 
-def test_f2_an_attribute_names_the_service_that_would_have_it() -> None:
+def test_an_attribute_names_the_service_that_would_have_it() -> None:
     answer = asked(report(ASR, stopped("big", "asr", **_TIER)), pool("p", **GOLD))
     assert answer.decided
     assert answer.decided.criterion is Criterion.ATTRIBUTE
@@ -179,7 +177,7 @@ def test_f2_an_attribute_names_the_service_that_would_have_it() -> None:
     assert [item.since for item in met.requirements if item.criterion is Criterion.ATTRIBUTE] == ["t1"]
 
 
-def test_f2_labels_say_what_to_set_and_what_to_remove() -> None:
+def test_labels_say_what_to_set_and_what_to_remove() -> None:
     selector = {
         "matchLabels": {"site": "berlin", "zone": "a"},
         "matchExpressions": [
@@ -238,7 +236,7 @@ def test_f2_labels_say_what_to_set_and_what_to_remove() -> None:
         ),
     ],
 )
-def test_f2_each_gate_of_the_node_says_what_would_flip_it(
+def test_each_gate_of_the_node_says_what_would_flip_it(
     content: dict[str, Any] | None, spec: dict[str, Any], more: dict[str, Any], gate: Criterion, way: str
 ) -> None:
     answer = asked(content, pool("p", **spec), **more)
@@ -247,7 +245,7 @@ def test_f2_each_gate_of_the_node_says_what_would_flip_it(
     assert answer.verdict.criterion is gate
 
 
-def test_f2_silence_says_since_when_by_the_condition() -> None:
+def test_silence_says_since_when_by_the_condition() -> None:
     answer = asked(report(ASR), pool("p", requires=requires("asr")), conditions=OFFLINE)
     assert answer.decided
     assert (answer.decided.observed, answer.decided.since) == ("Offline (condition Ready)", "2026-11-24T11:00:00Z")
@@ -284,7 +282,7 @@ _STANDINGS = [
 
 
 @pytest.mark.parametrize(("spec", "conditions", "member", "expected"), _STANDINGS)
-def test_f2_d8_f3_what_slices_and_judge_say_is_one_standing(
+def test_what_slices_and_judge_say_is_one_standing(
     spec: Pool, conditions: list[dict[str, Any]], member: Membership | None, expected: MembershipState
 ) -> None:
     answer = asked(report(ASR), spec, member, conditions=conditions)
@@ -293,7 +291,7 @@ def test_f2_d8_f3_what_slices_and_judge_say_is_one_standing(
     assert bool(answer.remarks) == told
 
 
-def test_f2_a_draining_and_a_late_member_say_how_they_are_offered_again() -> None:
+def test_a_draining_and_a_late_member_say_how_they_are_offered_again() -> None:
     drain = [*LIVE, condition("Draining", "True", "Requested", lastTransitionTime="t7")]
     answer = asked(report(ASR), pool("p", **NEEDS_ASR), Membership("Draining", "t"), drain=True, conditions=drain)
     assert answer.membership is MembershipState.MEMBER
@@ -305,7 +303,7 @@ def test_f2_a_draining_and_a_late_member_say_how_they_are_offered_again() -> Non
     assert [(r.since, r.remedy) for r in answer.remarks] == [("t8", ("wait for a heartbeat of n",))]
 
 
-def test_f2_the_nearest_misses_fail_the_fewest_and_silent_reports_come_last() -> None:
+def test_the_nearest_misses_fail_the_fewest_and_silent_reports_come_last() -> None:
     views = {
         "in": view(speech("zh", "en")),
         "one": view(report(ASR, NMT, off(TTS), service("say", "tts", languages=["ja"]))),
@@ -325,7 +323,7 @@ def test_f2_the_nearest_misses_fail_the_fewest_and_silent_reports_come_last() ->
     assert explain_pool(views, pool("p", **SPEECH_POOL), {}).pending == 1
 
 
-def test_f2_members_are_those_of_all_slices_of_the_pool() -> None:
+def test_members_are_those_of_all_slices_of_the_pool() -> None:
     found = FleetSnapshot()
     for index, names in enumerate((["a", "b"], ["c"])):
         assert found.add(Kind.SLICE, slice_object("p", index, *names))
@@ -364,7 +362,7 @@ def specs(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @given(contents(), specs(), st.sampled_from(["Live", "Suspect", "Offline"]), st.sampled_from([{}, {"site": "a"}]))
-def test_f2_the_answer_is_the_judges_for_random_nodes_and_pools(
+def test_the_answer_is_the_judges_for_random_nodes_and_pools(
     content: dict[str, Any], spec: dict[str, Any], reason: str, labels: dict[str, str]
 ) -> None:
     wanted = pool("p", **spec)
@@ -378,9 +376,7 @@ def test_f2_the_answer_is_the_judges_for_random_nodes_and_pools(
 
 
 @given(contents(), specs())
-def test_f2_starting_every_service_that_is_named_is_what_flips_it(
-    content: dict[str, Any], spec: dict[str, Any]
-) -> None:
+def test_starting_every_service_that_is_named_is_what_flips_it(content: dict[str, Any], spec: dict[str, Any]) -> None:
     """Where every way out is a start, the node is in after these starts."""
     spec["excludeNodes"] = []
     wanted = pool("p", **spec)

@@ -1,4 +1,4 @@
-"""Generated pools: names, admission, and what is made, put right and removed (behaviour D5, D6)."""
+"""Generated pools: names, admission, and what is made, put right and removed (requirements D5, D6)."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -32,7 +32,7 @@ NAME = st.from_regex(r"[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?", fullmatch=True)
 
 
 @given(NAME, st.lists(KEY, min_size=2, max_size=30, unique=True))
-def test_d6_names_are_stable_distinct_dns_labels(by: str, found: list[str]) -> None:
+def test_names_are_stable_distinct_dns_labels(by: str, found: list[str]) -> None:
     assert len(by) <= GENERATOR_NAME_MAX
     names = [pool_name(by, key) for key in found]
     assert len(set(names)) == len(found)
@@ -43,14 +43,14 @@ def test_d6_names_are_stable_distinct_dns_labels(by: str, found: list[str]) -> N
         assert name.startswith(f"{by}-")
 
 
-def test_d6_names_never_change_from_one_version_to_the_next() -> None:
+def test_names_never_change_from_one_version_to_the_next() -> None:
     assert pool_name("speech", "zh-en") == "speech-zh-en-94feb836"
     assert pool_name("speech", "*-en") == "speech-any-en-5ea773c5"
     assert pool_name("speech", "any-en") != pool_name("speech", "*-en")
 
 
 @given(KEY)
-def test_d6_the_key_is_data_in_the_spec_and_the_pool_requires_its_pair(key: str) -> None:
+def test_the_key_is_data_in_the_spec_and_the_pool_requires_its_pair(key: str) -> None:
     template = {"spec": {"requires": requires("llm", languagePairs={"allOf": ["ja-ko"]}), "minMembers": 3}}
     spec = pool_spec("g", key, key_rule(generator("g", template=template).spec))
     assert re.fullmatch(PAIR_OR_ANY_PATTERN, key)
@@ -74,14 +74,14 @@ def admitted(nodes: Mapping[str, int], existing: Iterable[str], by: Generator) -
     return admit(ranked, tuple(existing), by.spec, names)
 
 
-def test_d5_rank_is_by_nodes_then_by_name_and_who_is_left_out_is_reported() -> None:
+def test_rank_is_by_nodes_then_by_name_and_who_is_left_out_is_reported() -> None:
     found = admitted({"b-a": 3, "a-b": 3, "c-d": 9, "x-y": 1}, [], generator("g", minNodes=2, maxPools=2))
     assert found.admitted == ("c-d", "a-b")
     assert found.listed == (("b-a", 3, "MaxPools"), ("x-y", 1, "MinNodes"))
     assert found.left_out == 2
 
 
-def test_d5_who_is_admitted_keeps_its_place() -> None:
+def test_who_is_admitted_keeps_its_place() -> None:
     found = admitted({"c-d": 9, "e-f": 8, "a-b": 1}, ["a-b"], generator("g", minNodes=2, maxPools=2))
     assert found.admitted == ("a-b", "c-d")
     assert found.listed == (("e-f", 8, "MaxPools"),)
@@ -93,7 +93,7 @@ def test_d5_who_is_admitted_keeps_its_place() -> None:
     st.integers(1, 5),
     st.integers(1, 8),
 )
-def test_d5_every_key_is_admitted_or_reported_in_the_order_of_rank(
+def test_every_key_is_admitted_or_reported_in_the_order_of_rank(
     nodes: dict[str, int], existing: list[str], least: int, most: int
 ) -> None:
     found = admitted(nodes, existing, generator("g", minNodes=least, maxPools=most))
@@ -112,7 +112,7 @@ def test_d5_every_key_is_admitted_or_reported_in_the_order_of_rank(
 @given(changes=st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from([-1, 1, 2])), max_size=200))
 @example(changes=[("a", 1), ("b", 1), ("b", -1), ("b", 1)])
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_d5_a_ranking_is_that_of_its_counts(
+def test_a_ranking_is_that_of_its_counts(
     changes: list[tuple[str, int]], few: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(key_ranking, "SORT_THRESHOLD", few)
@@ -128,7 +128,7 @@ def test_d5_a_ranking_is_that_of_its_counts(
 
 
 @given(st.lists(st.booleans(), max_size=400))
-def test_d5_a_key_that_comes_and_goes_for_ever_is_held_once(turns: list[bool]) -> None:
+def test_a_key_that_comes_and_goes_for_ever_is_held_once(turns: list[bool]) -> None:
     found = KeyRanking()
     for number, comes in enumerate(turns * 3):
         found.add("stays" if number == 0 else f"k{number % 3}", 1)
@@ -140,7 +140,7 @@ def test_d5_a_key_that_comes_and_goes_for_ever_is_held_once(turns: list[bool]) -
 # The plan.
 
 
-def test_d5_pools_are_made_for_what_nodes_offer_and_then_nothing_differs() -> None:
+def test_pools_are_made_for_what_nodes_offer_and_then_nothing_differs() -> None:
     by = generator("g")
     subject = offered(by, view(speech("zh", "en")))
     plan = planned(subject)
@@ -152,7 +152,7 @@ def test_d5_pools_are_made_for_what_nodes_offer_and_then_nothing_differs() -> No
     assert planned(subject, made(by, "zh-en"), made(by, "en-zh")).status == again.status
 
 
-def test_d5_those_not_admitted_are_reported() -> None:
+def test_those_not_admitted_are_reported() -> None:
     by = generator("g", maxPools=1)
     status = planned(offered(by, view(speech("zh", "en", "ja")))).status
     assert (status.pools, status.not_admitted_count) == (1, 5)
@@ -160,7 +160,7 @@ def test_d5_those_not_admitted_are_reported() -> None:
     assert {(item.nodes, item.reason) for item in status.not_admitted} == {(1, "MaxPools")}
 
 
-def test_d5_an_empty_pool_stays_for_the_grace_time() -> None:
+def test_an_empty_pool_stays_for_the_grace_time() -> None:
     by = generator("g", graceSeconds=600)
     subject = offered(by, view(speech("zh", "en")))
     pools = made(by, "zh-en"), made(by, "en-zh")
@@ -173,7 +173,7 @@ def test_d5_an_empty_pool_stays_for_the_grace_time() -> None:
     assert ended.status.pools == 0
 
 
-def test_d5_the_grace_starts_anew_when_somebody_came_back() -> None:
+def test_the_grace_starts_anew_when_somebody_came_back() -> None:
     by = generator("g", graceSeconds=600)
     seen = view(speech("zh", "en"))
     subject = offered(by, seen)
@@ -186,7 +186,7 @@ def test_d5_the_grace_starts_anew_when_somebody_came_back() -> None:
     assert planned(subject, *pools, moment=599.0).recheck_at == 1199.0
 
 
-def test_d5_an_admitted_pool_is_not_pushed_out_by_a_key_with_more_nodes() -> None:
+def test_an_admitted_pool_is_not_pushed_out_by_a_key_with_more_nodes() -> None:
     by = generator("g", maxPools=1, minNodes=2)
     ja = view(speech("en", "ja"))
     subject = offered(by, *[view(speech("zh", "en"))] * 5, ja)
@@ -195,7 +195,7 @@ def test_d5_an_admitted_pool_is_not_pushed_out_by_a_key_with_more_nodes() -> Non
     assert {item.key for item in plan.status.not_admitted} == {"en-zh", "zh-en", "ja-en"}
 
 
-def test_d5_a_hand_made_pool_of_the_same_name_is_never_touched() -> None:
+def test_a_hand_made_pool_of_the_same_name_is_never_touched() -> None:
     by = generator("g", graceSeconds=0)
     subject = offered(by, view(speech("zh", "en")))
     by_hand = replace(made(by, "zh-en"), spec=pool("x").spec, owner=None)
@@ -206,14 +206,14 @@ def test_d5_a_hand_made_pool_of_the_same_name_is_never_touched() -> None:
     assert planned(subject, by_hand, moment=1e6).remove == ()
 
 
-def test_d5_pools_of_another_generator_are_never_touched() -> None:
+def test_pools_of_another_generator_are_never_touched() -> None:
     by, other = generator("g"), generator("h")
     plan = planned(offered(by), made(other, "zh-en"), pool("mine"))
     assert (plan.create, plan.correct, plan.remove) == ({}, {}, ())
 
 
 @pytest.mark.parametrize("edit", [{"min_members": 7}, {"generated": None}, {"exclude_nodes": ("n0",)}])
-def test_d5_a_generated_pool_edited_by_hand_is_put_right(edit: dict[str, Any]) -> None:
+def test_a_generated_pool_edited_by_hand_is_put_right(edit: dict[str, Any]) -> None:
     by = generator("g")
     good = made(by, "zh-en")
     edited = replace(good, spec=good.spec.model_copy(update=edit))
@@ -222,7 +222,7 @@ def test_d5_a_generated_pool_edited_by_hand_is_put_right(edit: dict[str, Any]) -
     assert (plan.create, plan.remove) == ({}, ())
 
 
-def test_d5_a_changed_template_reaches_every_pool() -> None:
+def test_a_changed_template_reaches_every_pool() -> None:
     old, new = generator("g"), generator("g", template={"spec": {"minMembers": 4}})
     plan = planned(offered(new, view(speech("zh", "en"))), made(old, "zh-en"), made(old, "en-zh"))
     assert [spec.min_members for spec in plan.correct.values()] == [4, 4]

@@ -50,7 +50,7 @@ def naive_sets(of: Pairs, smallest: int) -> set[tuple[str, ...]]:
     st.sets(PAIR, max_size=20),
     st.integers(2, 4),
 )
-def test_d5_language_sets_are_those_of_a_search_through_all(
+def test_language_sets_are_those_of_a_search_through_all(
     grids: list[Grid], single: set[tuple[str, str]], smallest: int
 ) -> None:
     within = [
@@ -65,7 +65,7 @@ def test_d5_language_sets_are_those_of_a_search_through_all(
     assert all(codes == tuple(sorted(codes)) for codes in found.found)
 
 
-def test_d5_language_sets_of_every_graph_of_five_languages() -> None:
+def test_language_sets_of_every_graph_of_five_languages() -> None:
     edges = list(combinations("abcde", 2))
     for number in range(2 ** len(edges)):
         of = graph({edge for place, edge in enumerate(edges) if number >> place & 1})
@@ -78,7 +78,7 @@ def test_d5_language_sets_of_every_graph_of_five_languages() -> None:
         }
 
 
-def test_d5_a_hostile_graph_ends_the_search_and_it_is_always_the_same_part() -> None:
+def test_a_hostile_graph_ends_the_search_and_it_is_always_the_same_part() -> None:
     """Three languages each that are not paired with one another: 3^40 largest sets."""
     codes = [f"l{number:03}" for number in range(120)]
     of = graph({(a, b) for a, b in combinations(codes, 2) if int(a[1:]) // 3 != int(b[1:]) // 3})
@@ -89,14 +89,14 @@ def test_d5_a_hostile_graph_ends_the_search_and_it_is_always_the_same_part() -> 
     assert all(language_graph(of).connects(frozenset(codes)) for codes in found.found[:10])
 
 
-def test_d5_a_search_that_finds_nothing_ends_too() -> None:
+def test_a_search_that_finds_nothing_ends_too() -> None:
     codes = [f"l{number:03}" for number in range(120)]
     of = graph({(a, b) for a, b in combinations(codes, 2) if int(a[1:]) // 3 != int(b[1:]) // 3})
     found = language_sets(language_graph(of), 41)
     assert found.found == ()
 
 
-def test_d5_as_many_languages_as_a_report_holds_are_one_set() -> None:
+def test_as_many_languages_as_a_report_holds_are_one_set() -> None:
     codes = frozenset(f"l{number:03}" for number in range(MAX_LANGUAGES))
     found = language_sets(language_graph(pairs_of([Grid(codes, codes)], ())), 2)
     assert found.found == (tuple(sorted(codes)),)
@@ -185,7 +185,7 @@ def connects(source: Pairs, codes: list[str]) -> bool:
 TestCounting = Counting.TestCase
 
 
-def test_d5_a_node_with_more_languages_counts_for_the_smaller_sets_of_others() -> None:
+def test_a_node_with_more_languages_counts_for_the_smaller_sets_of_others() -> None:
     kept = KeyIndex(key_rule(generator("g", rule={"languageSets": {"maxLanguages": 3}}).spec))
     for name, codes in (("small", "ab"), ("large", "abcd"), ("other", "bc")):
         kept.update(name, view_of(*codes))
@@ -203,7 +203,7 @@ def view_of(*codes: str) -> NodeView:
     return view(report(*heard, service("m", "nmt", rules=rules)))
 
 
-def test_d5_nodes_that_offer_too_much_are_named() -> None:
+def test_nodes_that_offer_too_much_are_named() -> None:
     kept = KeyIndex(key_rule(generator("g").spec))
     kept.update("modest", view_of("a", "b"))
     kept.update("boaster", view_of(*(f"l{number}" for number in range(120))))
@@ -216,7 +216,7 @@ def test_d5_nodes_that_offer_too_much_are_named() -> None:
     assert dict(kept.ranking.counts) == {"a-b": 2, "b-a": 2}
 
 
-def test_d5_sets_that_all_nodes_together_may_offer_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sets_that_all_nodes_together_may_offer_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(key_index, "MAX_SHARED_KEYS", 2)
     kept = KeyIndex(key_rule(generator("g", rule={"languageSets": {}}).spec))
     for number, codes in enumerate(("ab", "cd", "ef", "ab")):
@@ -226,7 +226,7 @@ def test_d5_sets_that_all_nodes_together_may_offer_are_bounded(monkeypatch: pyte
     assert len(kept.with_cut()) in {1, 2}
 
 
-def test_d5_counting_takes_turns() -> None:
+def test_counting_takes_turns() -> None:
     """What a fleet of boasters offers is not counted in one go; what was counted before stays as it was."""
     kept = KeyIndex(key_rule(generator("g").spec))
     for number in range(6):

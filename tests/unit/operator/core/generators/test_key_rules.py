@@ -41,15 +41,15 @@ def llm(*tiers: str, id_: str = "q", **more: Any) -> dict[str, Any]:
 # Keys.
 
 
-def test_d5_directed_pairs_and_no_pair_of_one_language() -> None:
+def test_directed_pairs_and_no_pair_of_one_language() -> None:
     assert keys(view(speech("zh", "en"))) == {"zh-en", "en-zh"}
 
 
-def test_d5_many_to_one_adds_a_pool_for_each_target() -> None:
+def test_many_to_one_adds_a_pool_for_each_target() -> None:
     assert keys(view(speech("zh", "en")), rule=MANY) == {"zh-en", "en-zh", "*-en", "*-zh"}
 
 
-def test_d5_semantic_pairs_where_the_rule_or_the_template_asks_for_them() -> None:
+def test_semantic_pairs_where_the_rule_or_the_template_asks_for_them() -> None:
     content = speech("zh", "en", "ja")
     seen = view(report(*content["services"], service("r", "semantic", languages=["zh", "en"])))
     assert keys(seen, rule={"languagePairs": {"semantic": True}}) == {"zh-en", "en-zh"}
@@ -58,7 +58,7 @@ def test_d5_semantic_pairs_where_the_rule_or_the_template_asks_for_them() -> Non
     assert keys(seen, template=template, rule=SETS) == {"en+zh"}
 
 
-def test_d5_where_the_rule_asks_for_repair_the_templates_own_pairs_need_it_too() -> None:
+def test_where_the_rule_asks_for_repair_the_templates_own_pairs_need_it_too() -> None:
     spec: dict[str, Any] = {
         "rule": {"languagePairs": {"semantic": True}},
         "template": {"spec": {"requires": {"languagePairs": {"allOf": ["zh-ja"]}}}},
@@ -69,7 +69,7 @@ def test_d5_where_the_rule_asks_for_repair_the_templates_own_pairs_need_it_too()
     assert match(seen, made("zh-en", **spec)).criterion is Criterion.LANGUAGE_PAIR
 
 
-def test_d5_a_node_that_the_template_excludes_offers_nothing() -> None:
+def test_a_node_that_the_template_excludes_offers_nothing() -> None:
     template = {"spec": {"requires": requires("llm"), "excludeNodes": ["other"]}}
     content = speech("zh", "en")
     rules: tuple[dict[str, Any], ...] = ({"languagePairs": {}}, SETS, HASH)
@@ -81,7 +81,7 @@ def test_d5_a_node_that_the_template_excludes_offers_nothing() -> None:
 
 
 @pytest.mark.parametrize("rule", [MANY, SETS, TIERS, HASH], ids=lambda rule: next(iter(rule)))
-def test_d5_a_node_that_is_silent_or_leaves_offers_nothing(rule: dict[str, Any]) -> None:
+def test_a_node_that_is_silent_or_leaves_offers_nothing(rule: dict[str, Any]) -> None:
     content = report(*speech("zh", "en")["services"], llm("gold"))
     assert keys(view(content), rule=rule)
     assert keys(view(content, Liveness.OFFLINE), rule=rule) == set()
@@ -89,7 +89,7 @@ def test_d5_a_node_that_is_silent_or_leaves_offers_nothing(rule: dict[str, Any])
     assert keys(view(None), rule=rule) == set()
 
 
-def test_d5_language_sets_are_the_largest_that_go_in_all_directions() -> None:
+def test_language_sets_are_the_largest_that_go_in_all_directions() -> None:
     rules = [
         {"kind": "any_to_any", "languages": ["zh", "en", "ja"]},
         {"kind": "specific_pairs", "pairs": ["de-en", "en-de", "de-zh"]},
@@ -101,7 +101,7 @@ def test_d5_language_sets_are_the_largest_that_go_in_all_directions() -> None:
     assert keys(view(content), rule={"languageSets": {"minLanguages": 3}}) == {"en+ja+zh"}
 
 
-def test_d5_one_pool_for_each_value_of_services_that_count() -> None:
+def test_one_pool_for_each_value_of_services_that_count() -> None:
     content = report(llm("gold", "fast"), llm("silver", id_="two"), stopped("three", "llm", model="m"))
     assert keys(view(content), rule=TIERS) == {"gold", "fast", "silver"}
     for key, value in (("model", "m1"), ("version", "1.4"), ("device", "gpu")):
@@ -112,7 +112,7 @@ def test_d5_one_pool_for_each_value_of_services_that_count() -> None:
     assert keys(seen, rule={"attributeValues": {"type": "asr", "key": "unheard"}}) == set()
 
 
-def test_d5_values_come_from_services_that_meet_the_templates_own_wishes_of_the_type() -> None:
+def test_values_come_from_services_that_meet_the_templates_own_wishes_of_the_type() -> None:
     wanted = {"type": "llm", "attributes": [{"key": "tier", "anyOf": ["gold", "silver"]}]}
     template = {"spec": {"requires": {"types": [wanted, {"type": "asr"}]}}}
     content = report(llm("gold", "fast"), llm("slow", id_="two"), service("a", "asr"))
@@ -127,7 +127,7 @@ def test_d5_values_come_from_services_that_meet_the_templates_own_wishes_of_the_
 
 
 @given(st.lists(st.text(min_size=0, max_size=300), max_size=5))
-def test_d5_any_value_that_a_pool_can_require_is_a_key(values: list[str]) -> None:
+def test_any_value_that_a_pool_can_require_is_a_key(values: list[str]) -> None:
     fitting = {value for value in values if 1 <= len(value) <= 253}
     seen = view(report(llm(*values)))
     if any(len(value) > 253 for value in values):
@@ -157,17 +157,17 @@ def test_d5_any_value_that_a_pool_can_require_is_a_key(values: list[str]) -> Non
         (b"chongo was here!\n", 0x46810940EFF5F915),
     ],
 )
-def test_d5_fnv_1a_64_gives_the_published_values(data: bytes, expected: int) -> None:
+def test_fnv_1a_64_gives_the_published_values(data: bytes, expected: int) -> None:
     assert fnv1a64(data) == expected
 
 
-def test_d5_a_part_is_that_of_name_zero_byte_and_seed() -> None:
+def test_a_part_is_that_of_name_zero_byte_and_seed() -> None:
     assert slot("edge-017", "speech", 16) == fnv1a64(b"edge-017\0speech") % 16
     assert slot("edge-017", "", 7) == fnv1a64(b"edge-017\0") % 7
     assert {slot(f"n{number}", "s", 8) for number in range(200)} == set(range(8))
 
 
-def test_d5_each_node_is_in_one_hash_pool_and_the_pools_own_spec_says_which() -> None:
+def test_each_node_is_in_one_hash_pool_and_the_pools_own_spec_says_which() -> None:
     for name in ("edge-1", "edge-2", "edge-3", "a.b-c"):
         seen = NodeView(node(name, report()), Liveness.LIVE)
         (key,) = keys(seen, rule=HASH)
@@ -249,7 +249,7 @@ GENERATORS = st.builds(
 
 
 @given(GENERATORS, fleets())
-def test_d5_who_counts_for_a_key_is_in_its_pool_and_nobody_else(by: Generator, views: list[NodeView]) -> None:
+def test_who_counts_for_a_key_is_in_its_pool_and_nobody_else(by: Generator, views: list[NodeView]) -> None:
     rule = key_rule(by.spec)
     sources = [rule.source(seen) for seen in views]
     offered = [rule.offered(source).keys if source is not None else frozenset() for source in sources]
@@ -268,7 +268,7 @@ def test_d5_who_counts_for_a_key_is_in_its_pool_and_nobody_else(by: Generator, v
 # Bounds.
 
 
-def test_d5_one_node_offers_a_bounded_number_of_keys_the_first_by_name() -> None:
+def test_one_node_offers_a_bounded_number_of_keys_the_first_by_name() -> None:
     codes = [f"l{number:03}" for number in range(200)]
     rule = key_rule(generator("g", rule=MANY).spec)
     source = rule.source(view(speech(*codes)))
@@ -310,7 +310,7 @@ def _pairs(number: int) -> dict[str, Any]:
         (TIERS, {"types": [{"type": "llm", "attributes": [{"key": "tier", "allOf": _values(64)}]}]}, "no room"),
     ],
 )
-def test_d5_a_rule_and_a_template_that_contradict_each_other_are_told_apart(
+def test_a_rule_and_a_template_that_contradict_each_other_are_told_apart(
     rule: dict[str, Any], wanted: dict[str, Any], words: str
 ) -> None:
     found = spec_error(generator("g", rule=rule, template={"spec": {"requires": wanted}}).spec)
@@ -328,7 +328,7 @@ def test_d5_a_rule_and_a_template_that_contradict_each_other_are_told_apart(
         (HASH, {}),
     ],
 )
-def test_d5_what_just_fits_into_a_pool_is_made(rule: dict[str, Any], wanted: dict[str, Any]) -> None:
+def test_what_just_fits_into_a_pool_is_made(rule: dict[str, Any], wanted: dict[str, Any]) -> None:
     by = generator("g", rule=rule, template={"spec": {"requires": wanted}})
     assert spec_error(by.spec) is None
     key = {"languagePairs": "a-b", "languageSets": "a+b+c+d+e+f+g+h", "attributeValues": "x", "hash": "3"}
@@ -337,7 +337,7 @@ def test_d5_what_just_fits_into_a_pool_is_made(rule: dict[str, Any], wanted: dic
 
 
 @given(st.text(max_size=40))
-def test_d6_a_rule_says_of_any_text_whether_it_makes_such_pools(key: str) -> None:
+def test_a_rule_says_of_any_text_whether_it_makes_such_pools(key: str) -> None:
     for rule in (MANY, SETS, HASH):
         found = key_rule(generator("g", rule=rule).spec)
         if found.makes(key):
@@ -353,7 +353,7 @@ def test_d6_a_rule_says_of_any_text_whether_it_makes_such_pools(key: str) -> Non
         (HASH, ["0", "3"], ["4", "-1", "03", "", "x", "٣"]),
     ],
 )
-def test_d5_a_rule_makes_no_pools_of_keys_of_other_rules(
+def test_a_rule_makes_no_pools_of_keys_of_other_rules(
     rule: dict[str, Any], made_of: list[str], not_made_of: list[str]
 ) -> None:
     found = key_rule(generator("g", rule=rule).spec)

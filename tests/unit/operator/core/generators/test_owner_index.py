@@ -1,4 +1,4 @@
-"""Which pools a generator owns, and which changes of pools wake it (behaviour D5)."""
+"""Which pools a generator owns, and which changes of pools wake it (requirement D5)."""
 
 from dataclasses import replace
 
@@ -24,7 +24,7 @@ def later(of: Pool, version: int) -> Pool:
     return replace(of, meta=Meta(of.meta.name, of.meta.uid, version, of.meta.generation))
 
 
-def test_d5_pools_are_owned_by_owner_reference_whatever_their_name_and_until_they_go() -> None:
+def test_pools_are_owned_by_owner_reference_whatever_their_name_and_until_they_go() -> None:
     state, own = fleet()
     assert dict(state.owners.of("uid-g")) == {"odd": own}
     assert dict(state.owners.of("uid-h")) == {}
@@ -47,7 +47,7 @@ def test_d5_pools_are_owned_by_owner_reference_whatever_their_name_and_until_the
         (PoolStatus(members=2), True, True),
     ],
 )
-def test_d5_a_generator_is_woken_when_a_pool_becomes_empty_and_not_by_every_change_of_a_status(
+def test_a_generator_is_woken_when_a_pool_becomes_empty_and_not_by_every_change_of_a_status(
     status: PoolStatus, *, paused: bool, wakes: bool
 ) -> None:
     state, own = fleet()
@@ -55,7 +55,7 @@ def test_d5_a_generator_is_woken_when_a_pool_becomes_empty_and_not_by_every_chan
     assert (G in dirty) == wakes
 
 
-def test_d5_a_generator_is_woken_by_pools_that_have_a_name_it_might_give() -> None:
+def test_a_generator_is_woken_by_pools_that_have_a_name_it_might_give() -> None:
     state, _ = fleet()
     assert G in state.upsert(pool("g-zh-en-12345678", requires={"matchAll": True}), 0)
     assert G in state.delete(Kind.POOL, "g-zh-en-12345678", "uid-g-zh-en-12345678")

@@ -1,4 +1,4 @@
-"""Plans of generators that meet strangers, hostile input and changes of their own rule (behaviour D5, D6, D11)."""
+"""Plans of generators that meet strangers, hostile input and changes of their own rule (D5, D6, D11, F3)."""
 
 from dataclasses import replace
 from typing import Any
@@ -48,7 +48,7 @@ def filled(of: Pool, members: int = 1) -> Pool:
         (generator("g", rule={"hash": {"count": "many"}}), "InvalidSpec"),
     ],
 )
-def test_d11_a_generator_that_does_nothing_says_so_and_leaves_its_pools(by: Generator, reason: str) -> None:
+def test_a_generator_that_does_nothing_says_so_and_leaves_its_pools(by: Generator, reason: str) -> None:
     own = replace(pool("g-x-12345678"), owner=by.meta.uid)
     plan = planned(offered(by, ZH_EN), own, moment=1e6)
     assert untouched(plan)
@@ -58,7 +58,7 @@ def test_d11_a_generator_that_does_nothing_says_so_and_leaves_its_pools(by: Gene
     assert planned(again, own).status == plan.status
 
 
-def test_d11_a_paused_generator_goes_on_where_it_was_when_the_pause_ends() -> None:
+def test_a_paused_generator_goes_on_where_it_was_when_the_pause_ends() -> None:
     by = generator("g")
     subject = offered(by, ZH_EN)
     subject.generator = replace(by, paused=True)
@@ -69,7 +69,7 @@ def test_d11_a_paused_generator_goes_on_where_it_was_when_the_pause_ends() -> No
     assert planned(subject, made(by, "zh-en"), moment=2e6 + 600).remove
 
 
-def test_d11_a_paused_pool_of_a_generator_is_neither_put_right_nor_removed_and_keeps_its_place() -> None:
+def test_a_paused_pool_of_a_generator_is_neither_put_right_nor_removed_and_keeps_its_place() -> None:
     by = generator("g", graceSeconds=0, maxPools=1)
     spec = made(by, "zh-en").spec.model_copy(update={"min_members": 9})
     paused = replace(made(by, "zh-en"), spec=spec, paused=True)
@@ -82,7 +82,7 @@ def test_d11_a_paused_pool_of_a_generator_is_neither_put_right_nor_removed_and_k
 # What is not admitted.
 
 
-def test_d5_what_is_not_admitted_is_a_condition_that_goes_again() -> None:
+def test_what_is_not_admitted_is_a_condition_that_goes_again() -> None:
     by = generator("g", maxPools=1)
     subject = offered(by, ZH_EN)
     plan = planned(subject)
@@ -94,7 +94,7 @@ def test_d5_what_is_not_admitted_is_a_condition_that_goes_again() -> None:
     assert said(planned(offered(generator("g"), ZH_EN))) == {"Ready": ("True", "Generated")}
 
 
-def test_d5_sets_that_are_too_large_are_reported_in_their_rank() -> None:
+def test_sets_that_are_too_large_are_reported_in_their_rank() -> None:
     by = generator("g", rule={"languageSets": {"maxLanguages": 2}}, minNodes=2)
     seen = [view(speech(*codes)) for codes in ("abcd", "abcd", "ab", "ac")]
     plan = planned(offered(by, *seen))
@@ -105,7 +105,7 @@ def test_d5_sets_that_are_too_large_are_reported_in_their_rank() -> None:
     assert plan.status.not_admitted_count == 1
 
 
-def test_d5_keys_of_any_length_fit_into_the_status() -> None:
+def test_keys_of_any_length_fit_into_the_status() -> None:
     codes = [f"language{number:03}" for number in range(40)]
     plan = planned(offered(generator("g", rule={"languageSets": {}}), view(speech(*codes))))
     (left_out,) = plan.status.not_admitted
@@ -114,7 +114,7 @@ def test_d5_keys_of_any_length_fit_into_the_status() -> None:
     assert said(plan)["NotAdmitted"] == ("True", "MaxLanguages")
 
 
-def test_d5_a_generator_that_would_make_very_many_pools_makes_max_pools_and_says_the_rest() -> None:
+def test_a_generator_that_would_make_very_many_pools_makes_max_pools_and_says_the_rest() -> None:
     by = generator("g", maxPools=300)
     boasters = [view(speech(*(f"l{part}x{number:03}" for number in range(101)))) for part in range(2)]
     plan = planned(offered(by, *boasters, ZH_EN, ZH_EN))
@@ -128,7 +128,7 @@ def test_d5_a_generator_that_would_make_very_many_pools_makes_max_pools_and_says
     assert len(plan.status.model_dump_json()) < 6_000
 
 
-def test_d5_a_search_that_was_cut_is_said() -> None:
+def test_a_search_that_was_cut_is_said() -> None:
     codes = [f"l{number:02}" for number in range(60)]
     blocked = [f"{a}-{b}" for a in codes for b in codes if a != b and codes.index(a) // 3 == codes.index(b) // 3]
     heard = [service(type_, type_, languages=codes) for type_ in ("asr", "tts")]
@@ -142,7 +142,7 @@ def test_d5_a_search_that_was_cut_is_said() -> None:
 # Strangers.
 
 
-def test_d5_a_hand_made_pool_with_the_very_name_is_not_taken_over_and_it_is_said() -> None:
+def test_a_hand_made_pool_with_the_very_name_is_not_taken_over_and_it_is_said() -> None:
     by = generator("g")
     strange = replace(made(by, "zh-en"), owner=None)
     plan = planned(offered(by, ZH_EN), strange, moment=1e6)
@@ -155,7 +155,7 @@ def test_d5_a_hand_made_pool_with_the_very_name_is_not_taken_over_and_it_is_said
 
 
 @pytest.mark.parametrize("edit", [{"generated": None}, {"generated": {"by": "h", "kind": "Hash", "key": "1"}}])
-def test_d5_a_pool_of_ours_whose_key_is_not_ours_is_removed(edit: dict[str, Any]) -> None:
+def test_a_pool_of_ours_whose_key_is_not_ours_is_removed(edit: dict[str, Any]) -> None:
     by = generator("g")
     odd = replace(pool("odd", **edit), owner=by.meta.uid)
     plan = planned(offered(by, ZH_EN), odd, made(by, "zh-en"), made(by, "en-zh"))
@@ -165,7 +165,7 @@ def test_d5_a_pool_of_ours_whose_key_is_not_ours_is_removed(edit: dict[str, Any]
     assert planned(offered(by, ZH_EN), paused, made(by, "zh-en"), made(by, "en-zh")).remove == ()
 
 
-def test_d5_pools_that_name_another_generator_as_their_maker_are_whose_owner_says_so() -> None:
+def test_pools_that_name_another_generator_as_their_maker_are_whose_owner_says_so() -> None:
     """A cycle by hand: each pool names the other generator. Owners decide, names in specs do not."""
     g, h = generator("g"), generator("h")
     theirs = [made(g, "zh-en"), made(h, "zh-en")]
@@ -180,7 +180,7 @@ def test_d5_pools_that_name_another_generator_as_their_maker_are_whose_owner_say
         assert plan.remove == ()
 
 
-def test_d5_two_generators_with_equal_templates_have_pools_of_their_own() -> None:
+def test_two_generators_with_equal_templates_have_pools_of_their_own() -> None:
     g, h = generator("g"), generator("h")
     every = [made(by, key) for by in (g, h) for key in ("zh-en", "en-zh")]
     assert len({item.meta.name for item in every}) == 4
@@ -190,7 +190,7 @@ def test_d5_two_generators_with_equal_templates_have_pools_of_their_own() -> Non
         assert {item.owner for item in gone.remove} == {by.meta.uid}
 
 
-def test_d6_two_keys_that_would_have_one_name_do_not_get_it_both() -> None:
+def test_two_keys_that_would_have_one_name_do_not_get_it_both() -> None:
     ranking = KeyRanking()
     for key, nodes in (("first", 3), ("second", 2), ("third", 1)):
         ranking.add(key, nodes)
@@ -207,7 +207,7 @@ def test_d6_two_keys_that_would_have_one_name_do_not_get_it_both() -> None:
 # Grace.
 
 
-def test_d5_a_pool_is_not_empty_while_it_has_members_that_offer_nothing_now() -> None:
+def test_a_pool_is_not_empty_while_it_has_members_that_offer_nothing_now() -> None:
     """The brake keeps silent nodes in their pools (D8): the generator must not remove these meanwhile."""
     by = generator("g", graceSeconds=0)
     subject = offered(by)
@@ -216,7 +216,7 @@ def test_d5_a_pool_is_not_empty_while_it_has_members_that_offer_nothing_now() ->
     assert planned(subject, filled(own, 0), moment=20.0).remove
 
 
-def test_d5_pools_of_a_former_rule_stay_as_they_are_for_the_grace_time_and_go() -> None:
+def test_pools_of_a_former_rule_stay_as_they_are_for_the_grace_time_and_go() -> None:
     before, after = generator("g"), generator("g", rule=TIERS)
     tiers = service("q", "llm", attributes=[{"key": "tier", "values": ["gold"]}])
     subject = offered(after, view(report(*speech("zh", "en")["services"], tiers)))
@@ -238,7 +238,7 @@ def test_d5_pools_of_a_former_rule_stay_as_they_are_for_the_grace_time_and_go() 
         ({"languageSets": {}}, {"languageSets": {"maxLanguages": 2}}, ["en+zh"], ["a+b+c"]),
     ],
 )
-def test_d5_keys_that_a_changed_rule_makes_no_more_go_after_the_grace_time(
+def test_keys_that_a_changed_rule_makes_no_more_go_after_the_grace_time(
     before: dict[str, Any], after: dict[str, Any], stays: list[str], goes: list[str]
 ) -> None:
     old, new = generator("g", rule=before), generator("g", rule=after)
@@ -251,7 +251,7 @@ def test_d5_keys_that_a_changed_rule_makes_no_more_go_after_the_grace_time(
     assert {item.meta.name for item in ended.remove} == {pool_name("g", key) for key in goes}
 
 
-def test_d5_a_key_that_both_rules_make_is_put_right_at_once() -> None:
+def test_a_key_that_both_rules_make_is_put_right_at_once() -> None:
     old, new = generator("g", rule={"hash": {"count": 4}}), generator("g", rule={"hash": {"count": 4, "seed": "x"}})
     pools = [filled(made(old, key)) for key in "0123"]
     plan = planned(offered(new), *pools)
@@ -259,7 +259,7 @@ def test_d5_a_key_that_both_rules_make_is_put_right_at_once() -> None:
     assert len(plan.correct) == 4
 
 
-def test_d5_the_key_of_a_pool_of_ours_is_known_though_somebody_took_it_out_of_the_spec() -> None:
+def test_the_key_of_a_pool_of_ours_is_known_though_somebody_took_it_out_of_the_spec() -> None:
     by = generator("g")
     subject = offered(by, ZH_EN)
     good = made(by, "zh-en")
@@ -283,14 +283,14 @@ def test_d5_the_key_of_a_pool_of_ours_is_known_though_somebody_took_it_out_of_th
         {"hash": {"count": 2, "index": 7}},
     ],
 )
-def test_d5_a_template_that_no_node_can_meet_makes_no_pools(wanted: dict[str, Any]) -> None:
+def test_a_template_that_no_node_can_meet_makes_no_pools(wanted: dict[str, Any]) -> None:
     by = generator("g", template={"spec": {"requires": wanted}})
     plan = planned(offered(by, ZH_EN, ZH_EN))
     assert untouched(plan)
     assert (plan.status.pools, plan.status.not_admitted_count) == (0, 0)
 
 
-def test_f3_a_template_in_mode_dry_run_makes_pools_in_mode_dry_run() -> None:
+def test_a_template_in_mode_dry_run_makes_pools_in_mode_dry_run() -> None:
     by = generator("g", template={"spec": {"mode": "DryRun", "requires": requires("asr")}})
     subject = offered(by, ZH_EN)
     plan = planned(subject)
@@ -298,7 +298,7 @@ def test_f3_a_template_in_mode_dry_run_makes_pools_in_mode_dry_run() -> None:
     assert untouched(planned(subject, made(by, "zh-en"), made(by, "en-zh"), moment=1e6))
 
 
-def test_d5_one_plan_makes_removes_and_compares_a_bounded_number_of_pools(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_plan_makes_removes_and_compares_a_bounded_number_of_pools(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan_generator, "MAX_NEW_POOLS", 20)
     monkeypatch.setattr(plan_generator, "MAX_WRITES", 10)
     by = generator("g", graceSeconds=0)
@@ -320,7 +320,7 @@ def test_d5_one_plan_makes_removes_and_compares_a_bounded_number_of_pools(monkey
     assert (compared.correct, compared.recheck_at) == ({}, 1)
 
 
-def test_d5_specs_are_made_and_compared_once_and_again_only_when_they_changed() -> None:
+def test_specs_are_made_and_compared_once_and_again_only_when_they_changed() -> None:
     by = generator("g")
     subject = offered(by, ZH_EN)
     pools = [made(by, "zh-en"), made(by, "en-zh")]
@@ -332,7 +332,7 @@ def test_d5_specs_are_made_and_compared_once_and_again_only_when_they_changed() 
     assert untouched(planned(subject, *pools))
 
 
-def test_d6_what_was_made_for_keys_that_are_gone_is_forgotten() -> None:
+def test_what_was_made_for_keys_that_are_gone_is_forgotten() -> None:
     by = generator("g", rule=TIERS, maxPools=10, graceSeconds=0)
     subject = offered(by)
     for turn in range(130):

@@ -1,4 +1,7 @@
-"""The desired result for a pool and a node, and what must be written for it (behaviour C1, D2, D4, D7, D10, D11)."""
+"""The desired result for a pool and a node, and what must be written for it (requirements C1, D2, D4, D7, D10, D11).
+
+Requirements C6, E3, F1.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -74,7 +77,7 @@ def test_members_states_and_counts() -> None:
     st.integers(1, 4),
     st.dictionaries(st.integers(0, 4), st.lists(st.sampled_from([f"n{i}" for i in range(14)]), max_size=5), max_size=4),
 )
-def test_d4_nothing_differs_after_applying_a_plan(states: list[str], size: int, found: Mapping[int, list[str]]) -> None:
+def test_nothing_differs_after_applying_a_plan(states: list[str], size: int, found: Mapping[int, list[str]]) -> None:
     of = asr_pool(sliceSize=size, minMembers=2)
     made: dict[str, Callable[[str], NodeView]] = {
         "Ready": named,
@@ -95,7 +98,7 @@ def test_d4_nothing_differs_after_applying_a_plan(states: list[str], size: int, 
 # Conditions.
 
 
-def test_d2_a_pool_that_requires_nothing_says_so() -> None:
+def test_a_pool_that_requires_nothing_says_so() -> None:
     plan = plan_pool(subject(pool("p"), named("a")), {}, KNOWN, 0.0, NOW)
     assert said(plan.status) == {"Ready": ("False", "EmptyRequirements")}
     assert (plan.members, plan.slices) == ({}, {})
@@ -103,7 +106,7 @@ def test_d2_a_pool_that_requires_nothing_says_so() -> None:
     assert said(everyone.status) == {"Ready": ("True", "EnoughMembers")}
 
 
-def test_d2_an_unknown_type_is_legal_and_visible() -> None:
+def test_an_unknown_type_is_legal_and_visible() -> None:
     of = pool("p", requires=requires("asr", "llm", "zzz"))
     plan = plan_pool(subject(of, named("a")), {}, {"asr": 1, "llm": 0}, 0.0, NOW)
     assert said(plan.status)["UnknownRequirement"] == ("True", "UnknownType")
@@ -114,7 +117,7 @@ def test_d2_an_unknown_type_is_legal_and_visible() -> None:
 
 
 @pytest.mark.parametrize(("wanted", "expected"), [(0, "True"), (1, "True"), (2, "False")])
-def test_f1_ready_means_enough_ready_members(wanted: int, expected: str) -> None:
+def test_ready_means_enough_ready_members(wanted: int, expected: str) -> None:
     judged = subject(asr_pool(minMembers=wanted), named("a"), named("b", Liveness.SUSPECT), named("c", drain=True))
     assert plan_pool(judged, {}, KNOWN, 0.0, NOW).status.ready == expected
 
@@ -160,7 +163,7 @@ def test_counts_by_reason_alone_are_not_urgent() -> None:
 
 
 @pytest.mark.parametrize("of", [asr_pool(paused=True), asr_pool(problem="spec.x: bad")], ids=["paused", "invalid"])
-def test_d11_a_held_pool_keeps_its_members_everywhere_and_says_so(of: Pool) -> None:
+def test_a_held_pool_keeps_its_members_everywhere_and_says_so(of: Pool) -> None:
     slices = {"asr-0": slice_("asr", 0, "gone", members=[{"node": "gone", "state": "Suspect", "since": "t"}])}
     plan = plan_pool(subject(of, named("new")), slices, KNOWN, 0.0, NOW)
     assert diff_slices(of, slices, plan.slices) == []
@@ -171,7 +174,7 @@ def test_d11_a_held_pool_keeps_its_members_everywhere_and_says_so(of: Pool) -> N
     assert not status_differs(settled.status, plan_pool(subject(settled), slices, KNOWN, 1.0, LATER).status)
 
 
-def test_d11_a_slice_that_claims_a_paused_pool_gives_it_no_member_and_is_not_written() -> None:
+def test_a_slice_that_claims_a_paused_pool_gives_it_no_member_and_is_not_written() -> None:
     of = asr_pool(paused=True)
     slices = {"asr-0": slice_("asr", 0, "a"), "asr-x": slice_("asr", 0, "stranger", name="asr-x", uid="other")}
     plan = plan_pool(subject(of, named("a")), slices, KNOWN, 0.0, NOW)
@@ -179,7 +182,7 @@ def test_d11_a_slice_that_claims_a_paused_pool_gives_it_no_member_and_is_not_wri
     assert diff_slices(of, slices, plan.slices) == []
 
 
-def test_d11_the_pause_ends_and_nothing_more_is_said_of_it() -> None:
+def test_the_pause_ends_and_nothing_more_is_said_of_it() -> None:
     of = asr_pool()
     judged = subject(of, named("a"))
     judged.pool, slices = stored(of, plan_pool(judged, {}, KNOWN, 0.0, NOW))
@@ -196,7 +199,7 @@ def test_d11_the_pause_ends_and_nothing_more_is_said_of_it() -> None:
 # Writes.
 
 
-def test_d10_slices_are_made_updated_and_deleted_deletions_last() -> None:
+def test_slices_are_made_updated_and_deleted_deletions_last() -> None:
     of = asr_pool()
     applied = {
         "asr-0": slice_("asr", 0, "a"),
@@ -209,13 +212,13 @@ def test_d10_slices_are_made_updated_and_deleted_deletions_last() -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"owner": "uid-of-a-former-pool"}, {"owner": None}, {"labelled": False}])
-def test_d10_a_slice_with_a_wrong_owner_or_label_is_put_right(wrong: dict[str, object]) -> None:
+def test_a_slice_with_a_wrong_owner_or_label_is_put_right(wrong: dict[str, object]) -> None:
     item = replace(slice_("asr", 0, "a"), **wrong)  # type: ignore[arg-type]
     assert diff_slices(asr_pool(), {"asr-0": item}, {"asr-0": item.members}) == [UpdateSlice(item, item.members)]
 
 
 @pytest.mark.parametrize("name", ["asr", "asr-", "asr-x", "asr-01", "asr-1-0", "other-0", "asr--1"])
-def test_d10_a_slice_that_is_not_named_as_ours_is_deleted_and_its_members_do_not_count(name: str) -> None:
+def test_a_slice_that_is_not_named_as_ours_is_deleted_and_its_members_do_not_count(name: str) -> None:
     found = {name: slice_("asr", 0, "a", name=name)}
     plan = plan_pool(subject(asr_pool(), named("a")), found, KNOWN, 0.0, NOW)
     assert plan.slices == {"asr-0": (member("a", since=NOW),)}
@@ -239,18 +242,18 @@ def test_d10_a_slice_that_is_not_named_as_ours_is_deleted_and_its_members_do_not
         (view(ASR), "True", "Live", "False"),
     ],
 )
-def test_c1_ready_summarises_liveness_and_draining(seen: NodeView, ready: str, reason: str, draining: str) -> None:
+def test_ready_summarises_liveness_and_draining(seen: NodeView, ready: str, reason: str, draining: str) -> None:
     first, second = plan_node(seen, NOW).conditions
     assert (first.type, first.status, first.reason) == ("Ready", ready, reason)
     assert (second.type, second.status) == ("Draining", draining)
 
 
 @pytest.mark.parametrize("seen", [view(None), view(ASR, Liveness.OFFLINE), view({**ASR, "leaving": True})])
-def test_e3_redis_does_not_know_a_node_that_can_do_nothing_now(seen: NodeView) -> None:
+def test_redis_does_not_know_a_node_that_can_do_nothing_now(seen: NodeView) -> None:
     assert plan_node(seen, NOW).types is None
 
 
-def test_e3_redis_knows_the_types_of_every_other_node() -> None:
+def test_redis_knows_the_types_of_every_other_node() -> None:
     assert plan_node(view(ASR, Liveness.SUSPECT), NOW).types == view(ASR).node.report.types  # type: ignore[union-attr]
 
 
@@ -258,7 +261,7 @@ def wire(conditions: Sequence[Condition]) -> list[dict[str, object]]:
     return [item.model_dump(by_alias=True) for item in conditions]
 
 
-def test_c6_conditions_are_written_on_transitions_only() -> None:
+def test_conditions_are_written_on_transitions_only() -> None:
     planned = plan_node(view(ASR), NOW).conditions
     assert conditions_differ({}, planned)
     known = node("n", ASR, conditions=wire(planned))
@@ -270,7 +273,7 @@ def test_c6_conditions_are_written_on_transitions_only() -> None:
     assert [c.last_transition_time for c in suspect] == [LATER, NOW]
 
 
-def test_f1_a_change_of_the_spec_renews_the_observed_generation() -> None:
+def test_a_change_of_the_spec_renews_the_observed_generation() -> None:
     planned = plan_node(view(ASR), NOW).conditions
     known = node("n", ASR, conditions=wire(planned))
     known = replace(known, meta=Meta("n", "u", 2, generation=2))

@@ -1,4 +1,4 @@
-"""Slices against a model under random joins and leaves (behaviour D7)."""
+"""Slices against a model under random joins and leaves (requirements D7, D10)."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -117,21 +117,21 @@ TestSlices = Slices.TestCase
         ({}, None),
     ],
 )
-def test_d7_a_slice_less_than_a_quarter_full_that_fits_elsewhere_is_merged(
+def test_a_slice_less_than_a_quarter_full_that_fits_elsewhere_is_merged(
     found: dict[int, int], emptied: int | None
 ) -> None:
     packing = {index: tuple(member(f"n{index}{number}") for number in range(held)) for index, held in found.items()}
     assert mergeable(packing, 8) == emptied
 
 
-def test_d7_a_leaving_member_changes_one_slice() -> None:
+def test_a_leaving_member_changes_one_slice() -> None:
     names = [f"n{number:03}" for number in range(250)]
     full = pack({}, dict.fromkeys(names, "Ready"), 100, "now")
     left = pack(full, dict.fromkeys(names[1:], "Ready"), 100, "later")
     assert [index for index in full if full[index] != left[index]] == [0]
 
 
-def test_d7_the_lowest_free_place_is_taken_first_and_a_hole_hides_no_slice() -> None:
+def test_the_lowest_free_place_is_taken_first_and_a_hole_hides_no_slice() -> None:
     found = {0: (member("a"),), 3: (member("b"), member("c"))}
     wanted: dict[str, MemberState] = dict.fromkeys("abcdefg", "Ready")
     packed = pack(found, wanted, 2, "now")
@@ -151,13 +151,13 @@ def test_d7_the_lowest_free_place_is_taken_first_and_a_hole_hides_no_slice() -> 
         ({}, "", {}),
     ],
 )
-def test_d10_edits_by_hand_are_repaired(found: dict[int, str], wanted: str, expected: dict[int, str]) -> None:
+def test_edits_by_hand_are_repaired(found: dict[int, str], wanted: str, expected: dict[int, str]) -> None:
     current = {index: tuple(member(node) for node in nodes) for index, nodes in found.items()}
     packed = pack(current, dict.fromkeys(wanted, "Ready"), 3, "now")
     assert {index: "".join(item.node for item in members) for index, members in packed.items()} == expected
 
 
-def test_d7_who_stays_keeps_since_and_only_who_joins_gets_a_new_one() -> None:
+def test_who_stays_keeps_since_and_only_who_joins_gets_a_new_one() -> None:
     packed = pack({0: (member("a"), member("b"))}, {"a": "Suspect", "c": "Ready"}, 3, "now")
     assert packed[0] == (
         Member(node="a", state="Suspect", since="before"),

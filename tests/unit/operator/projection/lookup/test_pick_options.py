@@ -36,7 +36,7 @@ def half() -> float:
     return 0.5
 
 
-def test_e6_the_look_up_runs_where_nothing_but_redis_can_be_imported() -> None:
+def test_the_look_up_runs_where_nothing_but_redis_can_be_imported() -> None:
     done = subprocess.run([sys.executable, "-c", ONLY_REDIS], capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("alone\n", "")
 
@@ -51,11 +51,11 @@ def test_e6_the_look_up_runs_where_nothing_but_redis_can_be_imported() -> None:
         ({"max_age": 0}, ("uniform", "0.5", "", 0)),
     ],
 )
-def test_e6_wishes_become_the_arguments_of_the_function(how: Any, words: tuple[object, ...]) -> None:
+def test_wishes_become_the_arguments_of_the_function(how: Any, words: tuple[object, ...]) -> None:
     assert PickRequest.of(how, half).arguments("") == words
 
 
-def test_e6_a_reservation_goes_first_with_an_id_of_its_own() -> None:
+def test_a_reservation_goes_first_with_an_id_of_its_own() -> None:
     made = [PickRequest.of({"reserve": 2.5, "weight": 3}, half) for _ in range(2)]
     assert [choice.arguments("speech/zh-en")[1:] for choice in made] == [
         (3, 2500, "uniform", "0.5", "speech/zh-en", "")
@@ -87,18 +87,18 @@ def test_e6_a_reservation_goes_first_with_an_id_of_its_own() -> None:
         {"max_age": math.inf},
     ],
 )
-def test_e6_a_wish_out_of_bounds_is_refused_before_anything_is_sent(how: Any) -> None:
+def test_a_wish_out_of_bounds_is_refused_before_anything_is_sent(how: Any) -> None:
     with pytest.raises(ValueError, match=r"\w+"):
         PickRequest.of(how, half)
 
 
 @pytest.mark.parametrize("how", [{"exclude": "edge-1"}, {"stratgy": "uniform"}])
-def test_e6_a_misspelt_wish_and_a_name_for_a_list_are_refused(how: Any) -> None:
+def test_a_misspelt_wish_and_a_name_for_a_list_are_refused(how: Any) -> None:
     with pytest.raises(TypeError):
         PickRequest.of(how, half)
 
 
-def test_e6_a_load_report_is_checked() -> None:
+def test_a_load_report_is_checked() -> None:
     assert report_arguments({"a": 2, "b": 0}, "one", 1.5) == [("one", 1500, "a", 2, "b", 0)]
     assert report_arguments({}, "one", 1.5) == [("one", 1500)]
     assert [len(words) for words in report_arguments({f"n{number}": 1 for number in range(250)}, "one", 1)] == [
