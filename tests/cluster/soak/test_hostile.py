@@ -7,5 +7,5 @@ from localfleet.fleet import Fleet
 
 
 @pytest.mark.timeout(3600)
-def test_b11_a_thousand_hostile_objects_hold_up_nobody_and_each_is_explained(honest: Fleet) -> None:
-    hold_up(honest, 4)
+def test_b11_a_thousand_hostile_objects_hold_up_nobody_and_each_is_explained(fleet: Fleet) -> None:
+    hold_up(fleet, 4)
