@@ -9,7 +9,7 @@ from collections import Counter
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from tests.support.torture.leaders import MEMBERS_PER_CALL, SIZES, History, Leader, Readers, versions_seen, violations
+from tests.support.torture.leaders import MEMBERS_PER_CALL, SIZES, History, Leader, Readers, violations
 
 from hotpool.lookup import Lookup
 from hotpool.observability.metrics import REGISTRY
@@ -122,7 +122,11 @@ async def torture(seed: int, url: str, patch: pytest.MonkeyPatch, *, cluster: bo
     await made.depose()
     readers = Readers(url, cluster=cluster)
     try:
+        seen_enough = asyncio.create_task(asyncio.to_thread(readers.watch))
         yield made
+        while not seen_enough.done():
+            await made.work(0.05)
+        await seen_enough
         await made.leader.settled()
         await now_holds(made.leader, url, cluster=cluster)
         told = await asyncio.to_thread(readers.stop)
@@ -131,9 +135,6 @@ async def torture(seed: int, url: str, patch: pytest.MonkeyPatch, *, cluster: bo
         await made.close()
     assert [wrong for seen in told for wrong in violations(made.history, seen)] == []
     assert [leader.accepted for leader in made.leaders[:-1] if leader.accepted] == []
-    for seen in told:
-        assert seen["counts"]["answered"] > 100
-        assert all(len(versions_seen(seen, pool)) > 20 for pool in SIZES)
     assert all(written(how) > before[how] for how in before)
 
 

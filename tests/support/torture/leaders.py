@@ -15,7 +15,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-from tests.support.torture.reader import leader_of
+from tests.support.torture.reader import ENOUGH, leader_of
 
 from hotpool.errors import WriteError
 from hotpool.projection.documents import NodeDocument, PoolDocument
@@ -197,6 +197,12 @@ class Readers:
             for _ in range(count)
         ]
 
+    def watch(self) -> None:
+        """Return when each has seen enough versions of each pool. Raise AssertionError where one ends before."""
+        for process in self._processes:
+            assert process.stdout
+            assert process.stdout.readline().strip() == ENOUGH
+
     def stop(self) -> list[dict[str, Any]]:
         """End them; what each saw."""
         return [json.loads(process.communicate(timeout=60)[0]) for process in self._processes]
@@ -228,8 +234,3 @@ def violations(history: History, seen: dict[str, Any]) -> list[str]:
     for node, found in seen["capabilities"].items():
         wrong += [f"{node} never was {types}" for types in found if types not in history.nodes[node]]
     return wrong
-
-
-def versions_seen(seen: dict[str, Any], pool: str) -> set[tuple[int, int]]:
-    """Leader and version of each answer about a pool."""
-    return {(leader_of(node), version) for name, version, node, _ in seen["picks"] if name == pool}

@@ -1,4 +1,6 @@
-"""A dispatcher that asks at full speed until its input ends, and then tells what it saw, as JSON: run by torture.py.
+"""A dispatcher that asks at full speed until its input ends, and then prints what it saw, as JSON.
+
+It prints ENOUGH as soon as it has seen enough versions of each pool.
 
 What it cannot judge alone (which members a version has) it only collects. Names of nodes begin with the number of the
 leader that gave them, as `g2-`, so leader and version tell any two answers apart.
@@ -16,6 +18,9 @@ from typing import Any
 from hotpool.lookup import LookupUnavailableError, NoMember, Picked, SyncLookup
 
 BOUND_SECONDS = 3.0
+ENOUGH_VERSIONS = 20
+"""Versions of each pool that a reader sees before it prints `ENOUGH`."""
+ENOUGH = "enough"
 PAUSE_SECONDS = 0.01
 
 
@@ -35,6 +40,7 @@ class Reader:
         self._begun = 0.0
         self.counts: Counter[str] = Counter()
         self.picks: set[tuple[str, int, str, str]] = set()
+        self._short = {pool: set[tuple[int, int]]() for pool in pools}
         self.wholes: dict[tuple[str, int, int], set[tuple[tuple[str, ...], ...]]] = {}
         self.nones: Counter[tuple[str, str, bool]] = Counter()
         self.backs: list[tuple[str, tuple[int, int], tuple[int, int], float, float]] = []
@@ -79,7 +85,19 @@ class Reader:
             self.nones[pool, str(answer.reason), answer.complete] += 1
             return
         self.picks.add((pool, answer.version, answer.node, answer.state))
-        self._went(pool, (leader_of(answer.node), answer.version))
+        now = leader_of(answer.node), answer.version
+        self._went(pool, now)
+        self._count(pool, now)
+
+    def _count(self, pool: str, version: tuple[int, int]) -> None:
+        if pool not in self._short:
+            return
+        self._short[pool].add(version)
+        if len(self._short[pool]) > ENOUGH_VERSIONS:
+            del self._short[pool]
+            if not self._short:
+                sys.stdout.write(f"{ENOUGH}\n")
+                sys.stdout.flush()
 
     def _bounded(self, pool: str, answer: Picked | NoMember) -> None:
         fresh = answer.complete and answer.age_seconds is not None and answer.age_seconds <= BOUND_SECONDS
