@@ -30,6 +30,7 @@ lint: venv ## Style, types, layers, generated files
 	@PYTHONPATH=tools $(BIN)/lint-imports
 	@export PYTHONPATH=tools; $(BIN)/python -m crdgen --check crds && $(BIN)/python -m crdgen --check charts/hotpool/crds
 	@PYTHONPATH=tools $(BIN)/python -m chart --check
+	@$(BIN)/python tools/vocabulary.py
 
 unit: venv ## Tests without a cluster: pure core, and real processes in flow
 	@$(PYTEST) tests/unit tests/integration $(ARGS)
