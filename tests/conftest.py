@@ -1,4 +1,4 @@
-"""The run: an end that leaves nothing behind, the number of workers, and the log format of the code under test."""
+"""The test run: clean-up at its end, number of workers, and log format of the code under test."""
 
 import os
 
@@ -9,7 +9,7 @@ from tests.support.run import Run, end_on_signals
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Begin the run. Plain tracebacks: the default draws every local variable, for a fleet's state in seconds."""
+    """Start the run. Tracebacks are plain: the default prints every local variable, which takes seconds for a cache."""
     end_on_signals()
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(Run(config), "test-run")

@@ -1,6 +1,6 @@
 """Fixtures of the end-to-end tier: pytest-kind's cluster with a node that runs pods, and images for it.
 
-`tools/kind` itself says, in the error of the fixture, when root or a program is missing and how to install it.
+If root or a program is missing, `tools/kind` names it, and how to install it, in the error of the fixture.
 """
 
 import subprocess
@@ -18,7 +18,7 @@ from localkube.console import Console
 
 @pytest.fixture(scope="session")
 def kind_cluster(request: pytest.FixtureRequest) -> Iterator[KindCluster]:
-    """pytest-kind's own fixture, but with a config file and another name than the cluster without pods."""
+    """pytest-kind's fixture, with a config file and another name than the cluster without pods."""
     option = request.config.option
     kind = kind_program(option.kind_bin)
     kubectl = Path(option.kind_kubectl_bin or kubectl_program(kind))
@@ -32,7 +32,7 @@ def kind_cluster(request: pytest.FixtureRequest) -> Iterator[KindCluster]:
 
 @pytest.fixture(scope="session")
 def load(kind_cluster: KindCluster) -> Callable[[Path], None]:
-    """Loads an image archive onto the node; pods then need `imagePullPolicy: Never`."""
+    """A function that loads an image archive onto the node; pods then need `imagePullPolicy: Never`."""
 
     def run(archive: Path) -> None:
         command = [str(kind_cluster.kind_path), "load", "image-archive", str(archive), "--name", kind_cluster.name]
@@ -43,7 +43,7 @@ def load(kind_cluster: KindCluster) -> Callable[[Path], None]:
 
 @pytest.fixture(scope="session")
 def bare(kind_cluster: KindCluster, load: Callable[[Path], None]) -> Release:
-    """A cluster that has the images that the chart asks for, and no release."""
+    """A cluster with the chart's images, and no release."""
     for image in (images.hotpool(), images.valkey()):
         load(images.ensure(image, Console()))
     return Release(kind_cluster.kubeconfig_path, Path(kind_cluster.kubectl_path), "default")

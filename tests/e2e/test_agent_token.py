@@ -41,18 +41,18 @@ def stolen(bare: Release, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 def credential(release: Release, path: Path, words: dict[str, str]) -> Credential:
-    def look(place: str) -> Any:
+    def read(place: str) -> Any:
         return json.loads(release.kubectl("get", "--raw", place.partition("?")[0].removesuffix("/status")))
 
-    return Credential(path, words, look)
+    return Credential(path, words, read)
 
 
 # A real node is ready, so to say that it is changes nothing.
 @pytest.mark.parametrize(
-    "attempt", [a for a in ATTEMPTS if not a.fresh and a.what != "ready-forged"], ids=lambda attempt: attempt.what
+    "attempt", [a for a in ATTEMPTS if not a.fresh and a.id != "ready-forged"], ids=lambda attempt: attempt.id
 )
 def test_p5_the_agent_of_a_pod_cannot(stolen: Credential, attempt: Attempt) -> None:
     """A forged report is older than the agent's own, so that the schema may refuse it before the policy is asked."""
-    answer = stolen.ask(attempt)
+    answer = stolen.send(attempt)
     forged = '"report"' in json.dumps(attempt.body)
-    assert answer.by in ({attempt.wall("inside"), "schema"} if forged else {attempt.wall("inside")}), answer
+    assert answer.refused_by in ({attempt.expected_barrier("inside"), "schema"} if forged else {attempt.expected_barrier("inside")}), answer

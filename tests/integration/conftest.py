@@ -1,4 +1,4 @@
-"""Fixtures of the flow tests: an API server with faults on demand, the command line, and nothing left behind."""
+"""Fixtures of the integration tests: an API server with faults on demand, the command line, and clean-up."""
 
 import os
 import signal
@@ -27,32 +27,32 @@ async def api() -> AsyncIterator[FakeApi]:
 
 @pytest.fixture
 def authority(tmp_path: Path) -> Authority:
-    """Issues certificates for the test."""
+    """A certificate authority of the test's own."""
     return Authority(tmp_path / "pki")
 
 
 @pytest.fixture
 async def tls_api(authority: Authority) -> AsyncIterator[FakeApi]:
-    """The same by TLS."""
+    """An API server of the test's own, over TLS."""
     async with fake_api(tls=authority.context(authority.issue("server"))) as server:
         yield server
 
 
 @pytest.fixture
 def kubeconfig(api: FakeApi, tmp_path: Path) -> Path:
-    """Leads to that API server."""
+    """A kubeconfig for that API server."""
     return api.kubeconfig(tmp_path)
 
 
 @pytest.fixture
 def port() -> int:
-    """A port that nobody listens on."""
+    """A free port."""
     return free_port()
 
 
 @pytest.fixture(autouse=True)
 def no_process_left() -> Iterator[None]:
-    """No test may leave a service behind; one that simulates a crash does, and it is ended here."""
+    """Kill the services that a test left running, as one that simulates a crash does."""
     yield
     for child in psutil.Process().children(recursive=True):
         with suppress(psutil.Error, ProcessLookupError):
@@ -62,7 +62,7 @@ def no_process_left() -> Iterator[None]:
 
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
-    """HOTPOOL_AGENT_* short times, and a state folder of the test's own."""
+    """An environment with HOTPOOL_AGENT_* for short times and a state folder of the test's own."""
     return os.environ | {
         "HOTPOOL_AGENT_STATE_DIR": str(tmp_path / "state"),
         "HOTPOOL_AGENT_BACKOFF_SECONDS": "0.05",
@@ -81,13 +81,13 @@ def hotpool_agent(environment: dict[str, str]) -> Command:
 
 @pytest.fixture
 async def way(tmp_path: Path) -> AsyncIterator[Line]:
-    """A breakable way to an API server of the test's own."""
+    """A connection that can be broken, to an API server of the test's own."""
     async with line(tmp_path) as made:
         yield made
 
 
 @pytest.fixture
 async def works() -> AsyncIterator[Plant]:
-    """Services to be observed, all of them up."""
+    """Services that the agent observes, all of them up."""
     async with plant(*NAMES) as made:
         yield made

@@ -1,13 +1,13 @@
-"""What agents and people do in a world: the verbs of hot-plug, silence, kubectl and edits by hand.
+"""Actions of agents and people in a simulation: hot-plug, silence, kubectl and edits by hand.
 
-Between `tests.model.simulation` and `tests.model.scenario`. A verb does nothing where it makes no sense.
+An action that is impossible in the present state does nothing.
 """
 
 import asyncio
 from typing import Any
 
 from tests.model.expected_state import is_paused
-from tests.model.simulation import Agent, Ground
+from tests.model.simulation import Agent, Simulation
 from tests.support.builders import node_object
 
 from hotpool.api.meta import LEASE_PREFIX
@@ -16,8 +16,8 @@ from hotpool.core.model import Kind
 Json = dict[str, Any]
 
 
-class People(Ground):
-    """A world with agents and people in it."""
+class Actions(Simulation):
+    """A simulation with agents and people."""
 
     # Agents.
 
@@ -32,47 +32,47 @@ class People(Ground):
         self.api.put({**stored, "status": {**status, "report": agent.report()}})
 
     async def do_node(self, name: str, interval: int, services: list[Json]) -> None:
-        """A node comes for the first time, or is registered again."""
-        if name not in self.agents and not self.blind:
+        """Create a node, unless it exists, with its first report and heartbeat."""
+        if name not in self.agents and not self.events_lost:
             self.agents[name] = Agent(name, interval)
             self.agents[name].services = services
             self._publish(name)
             self._renew(name)
 
     async def do_report(self, name: str, services: list[Json], refused: list[str]) -> None:
-        """Hot-plug."""
+        """Report other services: hot-plug."""
         agent = self.agents.get(name)
-        if agent and agent.beats and (name in self.api.objects[Kind.NODE] or not self.blind):
+        if agent and agent.alive and (name in self.api.objects[Kind.NODE] or not self.events_lost):
             agent.services, agent.refused = services, refused
             self._publish(name)
 
     async def do_epoch(self, name: str) -> None:
-        """The agent's process is a new one."""
+        """Restart the agent's process."""
         agent = self.agents.get(name)
-        if agent and not self.blind:
-            agent.epoch, agent.sequence, agent.beats, agent.leaving = agent.epoch + 1, 0, True, False
+        if agent and not self.events_lost:
+            agent.epoch, agent.sequence, agent.alive, agent.leaving = agent.epoch + 1, 0, True, False
             self._publish(name)
 
     async def do_leave(self, name: str) -> None:
-        """A graceful shut-down."""
+        """Shut the agent down gracefully."""
         agent = self.agents.get(name)
-        if agent and agent.beats and not self.blind:
+        if agent and agent.alive and not self.events_lost:
             agent.leaving = True
             self._publish(name)
-            agent.beats = False
+            agent.alive = False
 
     async def do_silence(self, *names: str) -> None:
-        """Machines die."""
+        """Stop the heartbeats of nodes, as a crash of the machine does."""
         for name in names:
-            if name in self.agents and not self.blind:
-                self.agents[name].beats = False
+            if name in self.agents and not self.events_lost:
+                self.agents[name].alive = False
 
-    async def do_speak(self, *names: str) -> None:
-        """They come back; the agent makes its object again where it is gone."""
+    async def do_resume(self, *names: str) -> None:
+        """Resume the heartbeats of nodes. An agent whose object was deleted creates it again."""
         for name in names:
             agent = self.agents.get(name)
-            if agent and not self.blind:
-                agent.beats = True
+            if agent and not self.events_lost:
+                agent.alive = True
                 if name not in self.api.objects[Kind.NODE] or agent.leaving:
                     agent.leaving = False
                     self._publish(name)
@@ -80,40 +80,40 @@ class People(Ground):
                 self._renew(name)
 
     async def do_stray(self, name: str, epoch: int) -> None:
-        """Something else renews the Lease: no heartbeat (C2)."""
+        """Renew the Lease with another epoch, which is no heartbeat (C2)."""
         agent = self.agents.get(name)
         if agent and epoch != agent.epoch:
-            self.strayed.add(name)
+            self.foreign_leases.add(name)
             self._renew(name, epoch)
 
     async def do_repeat(self, name: str) -> None:
-        """The stream brings a Lease that has not changed (C2)."""
-        if f"{LEASE_PREFIX}{name}" in self.api.leases and self.stream == "open":
-            self._tell_lease(name)
+        """Deliver an unchanged Lease once more (C2)."""
+        if f"{LEASE_PREFIX}{name}" in self.api.leases and self.lease_watch == "open":
+            self._deliver_lease(name)
 
     # People.
 
     async def do_edit(self, kind: str, name: str, patch: Json) -> None:
-        """As kubectl patch."""
+        """Merge-patch an object, as `kubectl patch` does."""
         if name in self.api.objects[Kind(kind)]:
             self.api.edit(Kind(kind), name, patch)
 
     async def do_delete(self, kind: str, name: str) -> None:
-        """As kubectl delete."""
+        """Delete an object, as `kubectl delete` does. A pool with a slice without owner stays until its repair."""
         owned = all(
             self.api.objects[Kind.SLICE][one]["metadata"].get("ownerReferences") for one in self.api.slices(name)
         )
-        if name in self.api.objects[Kind(kind)] and owned:  # a slice without an owner is put right first
+        if name in self.api.objects[Kind(kind)] and owned:
             self.api.delete(Kind(kind), name)
 
     async def do_put(self, body: Json) -> None:
-        """As kubectl create; nothing where there is one."""
+        """Create an object, as `kubectl create` does, unless it exists."""
         kinds = {"NodePool": Kind.POOL, "NodePoolGenerator": Kind.GENERATOR}
         if body["metadata"]["name"] not in self.api.objects[kinds[body["kind"]]]:
             self.api.put(body)
 
-    async def do_slice(self, number: int, what: str) -> None:
-        """Somebody edits or deletes a slice by hand (D10)."""
+    async def do_slice(self, number: int, change: str) -> None:
+        """Edit or delete a slice by hand (D10)."""
         names = sorted(self.api.objects[Kind.SLICE])
         if not names:
             return
@@ -122,7 +122,7 @@ class People(Ground):
         pool = (body["metadata"].get("labels") or {}).get("hotpool.dev/pool")
         if pool not in self.api.objects[Kind.POOL] or is_paused(self.api.objects[Kind.POOL][pool]):
             return
-        self.truth.released |= {(pool, node) for node in self.api.members(pool)}
+        self.expected.removable_by_silence |= {(pool, node) for node in self.api.members(pool)}
         stranger = {"node": "stranger", "state": "Ready", "since": "2026-01-01T00:00:00.000000Z"}
         edits: dict[str, Json] = {
             "empty": {"members": []},
@@ -131,26 +131,26 @@ class People(Ground):
             "owner": {"metadata": {"ownerReferences": None}},
             "label": {"metadata": {"labels": None}},
         }
-        if what == "delete":
+        if change == "delete":
             self.api.delete(Kind.SLICE, name)
         else:
-            self.api.edit(Kind.SLICE, name, edits[what])
+            self.api.edit(Kind.SLICE, name, edits[change])
 
     def _elsewhere(self, pool: str, name: str) -> list[Json]:
-        """The members of the pool's other slices."""
+        """Return the members of the pool's other slices."""
         others = [self.api.objects[Kind.SLICE][other] for other in self.api.slices(pool) if other != name]
         return [item for other in others for item in other["members"]]
 
-    async def do_generated(self, number: int, what: str) -> None:
-        """Somebody edits or deletes a generated pool by hand (D5)."""
+    async def do_generated(self, number: int, change: str) -> None:
+        """Edit or delete a generated pool by hand (D5)."""
         pools = self.api.objects[Kind.POOL]
         names = sorted(name for name, body in pools.items() if body["spec"].get("generated"))
         if not names:
             return
         name = names[number % len(names)]
-        if what == "delete":
-            self.checks.generators.deleted(name)
+        if change == "delete":
+            self.checks.generators.on_deleted(name)
             self.api.delete(Kind.POOL, name)
         else:
-            self.checks.generators.edited.add(name)
+            self.checks.generators.edited_by_hand.add(name)
             self.api.edit(Kind.POOL, name, {"spec": {"minMembers": 77, "generated": None}})

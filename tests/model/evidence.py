@@ -1,6 +1,6 @@
-"""An API server that looks at each write of a slice: promise 1, nobody is removed without evidence.
+"""A fake API server that checks each write of a slice for promise 1: no node is removed without evidence.
 
-What it finds is kept, not raised: it is inside the operator's own call.
+Violations are collected, not raised, because the check runs inside the operator's own call.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -11,42 +11,42 @@ from hotpool.api.meta import POOL_LABEL
 from hotpool.core.model import Kind
 
 if TYPE_CHECKING:
-    from tests.model.expected_state import Truth
+    from tests.model.expected_state import ExpectedState
 
 Json = dict[str, Any]
 
 
-class WatchedApi(FakeApi):
-    """The API server of a world."""
+class EvidenceCheckingApi(FakeApi):
+    """The API server of a simulation."""
 
-    truth: "Truth"
+    expected: "ExpectedState"
 
     def __init__(self) -> None:
         super().__init__()
-        self.unjustified: list[str] = []
+        self.violations: list[str] = []
 
-    def _done(self, verb: str, kind: Kind, name: str, body: Json) -> Json:
+    def _commit(self, verb: str, kind: Kind, name: str, body: Json) -> Json:
         pool, before = self._before_write(kind, name)
-        stored = super()._done(verb, kind, name, body)
-        self._note_pool(verb, kind)
+        stored = super()._commit(verb, kind, name, body)
+        self._note_change(verb, kind)
         self._after_write(pool, before)
         return stored
 
     async def remove(self, kind: Kind, name: str, version: str) -> Json:
-        """As the API server does."""
+        """Delete an object, and check the removal."""
         pool, before = self._before_write(kind, name)
         gone = await super().remove(kind, name, version)
-        self._note_pool("delete", kind)
+        self._note_change("delete", kind)
         self._after_write(pool, before)
         return gone
 
-    def _note_pool(self, verb: str, kind: Kind) -> None:
-        """A pool that a generator makes or removes, or a node that is forgotten, is a change of its own."""
+    def _note_change(self, verb: str, kind: Kind) -> None:
+        """Record a change: a pool created or deleted by a generator, or an expired node deleted."""
         if kind in {Kind.POOL, Kind.NODE} and verb in {"create", "delete"}:
-            self.truth.touched = now()
+            self.expected.last_change = now()
 
     def _before_write(self, kind: Kind, name: str) -> tuple[str | None, set[str]]:
-        self.truth.advance(now())
+        self.expected.advance(now())
         stored = self.objects[Kind.SLICE].get(name) if kind is Kind.SLICE else None
         pool: str | None = (stored["metadata"].get("labels") or {}).get(POOL_LABEL) if stored else None
         return pool, set(self.members(pool)) if pool else set()
@@ -55,17 +55,21 @@ class WatchedApi(FakeApi):
         if pool is None:
             return
         for node in sorted(before - set(self.members(pool))):
-            if why := self._without_evidence(pool, node):
-                self.unjustified.append(f"{now():.2f}: {node} removed from {pool}, but {why}")
+            if why := self._violation(pool, node):
+                self.violations.append(f"{now():.2f}: {node} removed from {pool}, but {why}")
 
-    def _without_evidence(self, pool: str, node: str) -> str | None:
-        """Why a removal is wrong; None where it is right."""
-        body, life = self.objects[Kind.POOL].get(pool), self.truth.lives.get(node)
-        if body is None or life is None or node not in self.objects[Kind.NODE]:
+    def _violation(self, pool: str, node: str) -> str | None:
+        """Return the reason for which a removal is wrong; None if it is right."""
+        body, entry = self.objects[Kind.POOL].get(pool), self.expected.nodes.get(node)
+        if body is None or entry is None or node not in self.objects[Kind.NODE]:
             return None
-        if (pool, node) in self.truth.unfit or not self.truth.belongs(body, node):
+        if (pool, node) in self.expected.removable_otherwise or not self.expected.may_be_member(body, node):
             return None
-        if life.state != "Offline":
-            silent = now() - max(life.heard, self.truth.fresh)
-            return None if (pool, node) in self.truth.released else f"it is {life.state}, silent for {silent:.1f} s"
-        return None if (pool, node) in self.truth.released else "the brake holds"
+        if entry.state != "Offline":
+            silent = now() - max(entry.last_heartbeat, self.expected.counted_from)
+            return (
+                None
+                if (pool, node) in self.expected.removable_by_silence
+                else f"it is {entry.state}, silent for {silent:.1f} s"
+            )
+        return None if (pool, node) in self.expected.removable_by_silence else "the brake holds"

@@ -1,7 +1,7 @@
-"""What an operator can know about silence, and which members follow from it: the oracle's memory.
+"""The oracle's state: silence as far as an operator can know it, and the members that follow from it.
 
-Told by `tests.model.scenario` of each start, heartbeat and listing; asked by `tests.model.checks`. What nodes offer and
-pools require it reads from the API server's objects at the moment of the question. Requirement C2, C3, C4, D8.
+`tests.model.scenario` records each start, heartbeat and listing. Services of nodes and requirements of pools are read
+from the API server's objects whenever members are computed. Requirements C2, C3, C4, D8.
 """
 
 from collections.abc import Iterable
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from tests.model.membership import WINDOW, brakes, meets
+from tests.model.membership import WINDOW, brake_holds, matches
 from tests.support.simulated_fleet import FakeApi
 
 from hotpool.core.model import Kind
@@ -22,230 +22,231 @@ _INSTANT = 1e-4
 
 
 @dataclass(slots=True)
-class Life:
-    """One node: when it was heard last, and what silence made of it since."""
+class ExpectedNode:
+    """One node: its last heartbeat and its liveness."""
 
     uid: str
     interval: float
-    heard: float
+    last_heartbeat: float
     report: tuple[int, int] | None
     state: str = "Live"
     since: float = 0.0
-    """When it became Suspect, as the operator wrote it down."""
+    """The time at which it became Suspect, as stored by the operator."""
     expired: bool = False
 
-    def beat(self, now: float) -> bool:
-        """Heard; whether that changed anything."""
+    def on_heartbeat(self, now: float) -> bool:
+        """Record a heartbeat. Return True if the node was not Live."""
         changed = self.state != "Live"
-        self.heard, self.state, self.expired = now, "Live", False
+        self.last_heartbeat, self.state, self.expired = now, "Live", False
         return changed
 
 
 @dataclass(slots=True)
-class Truth:
-    """All nodes' lives in the eyes of the present operator."""
+class ExpectedState:
+    """All nodes as the present operator can know them."""
 
     api: FakeApi
     now: float = 0.0
-    fresh: float = 0.0
-    """The period of nobody began before this moment."""
-    proven: float = _NEVER
-    """The stream is known alive until then; of a silence, one interval more counts (docs/design/0003)."""
-    deaf: bool = False
-    """The stream is known broken, or nobody listens: no silence counts."""
-    lives: dict[str, Life] = field(default_factory=dict)
+    counted_from: float = 0.0
+    """No node's silence began before this moment."""
+    confirmed_until: float = _NEVER
+    """The Lease watch was alive until then. Silence counts for at most one interval more (docs/design/0003)."""
+    stale: bool = False
+    """The Lease watch is disconnected, or no operator runs: no silence counts."""
+    nodes: dict[str, ExpectedNode] = field(default_factory=dict)
     leases: dict[str, str] = field(default_factory=dict)
-    """Node → the renewTime that the operator saw last."""
-    released: set[tuple[str, str]] = field(default_factory=set)
-    """(pool, node) whom silence was free to remove at some moment since the last comparison."""
-    unfit: set[tuple[str, str]] = field(default_factory=set)
-    """(pool, node) whom anything but silence was free to remove at some moment since the last comparison."""
-    touched: float = 0.0
-    """When anything happened last that may cause a write."""
+    """Node → the renewTime that the operator received last."""
+    removable_by_silence: set[tuple[str, str]] = field(default_factory=set)
+    """(pool, node) pairs that silence could remove at some moment since the last comparison."""
+    removable_otherwise: set[tuple[str, str]] = field(default_factory=set)
+    """(pool, node) pairs that another cause could remove at some moment since the last comparison."""
+    last_change: float = 0.0
+    """The time of the last event that may cause a write."""
 
-    # What happens.
+    # Events.
 
     def start(self, now: float) -> None:
-        """A new operator has listed everything: what it knows is in conditions (C4)."""
-        self.lives = {name: self._listed(body, now) for name, body in self.api.objects[Kind.NODE].items()}
-        self.now = self.fresh = self.touched = now
-        self.hears()
-        self.look()
+        """Restore all nodes from conditions, as a new operator does after its first listing (C4)."""
+        self.nodes = {name: self._listed(body, now) for name, body in self.api.objects[Kind.NODE].items()}
+        self.now = self.counted_from = self.last_change = now
+        self.watch_restored()
+        self.observe()
 
-    def hears(self) -> None:
-        """The stream is alive from here."""
-        self.proven, self.deaf = _NEVER, False
+    def watch_restored(self) -> None:
+        """Let silence count again: the Lease watch is alive."""
+        self.confirmed_until, self.stale = _NEVER, False
 
-    def _listed(self, body: Json, now: float) -> Life:
-        life = Life(body["metadata"]["uid"], interval_of(body), now, serial(body))
-        self._recall(life, body)
+    def _listed(self, body: Json, now: float) -> ExpectedNode:
+        entry = ExpectedNode(body["metadata"]["uid"], interval_of(body), now, report_version(body))
+        self._restore(entry, body)
         slices = self.api.objects[Kind.SLICE].values()
         listed = any(item["node"] == body["metadata"]["name"] for part in slices for item in part["members"])
-        if listed and life.report and condition(body, "Ready") is None:
-            life.state = "Live"  # it was not silent: the condition was not written, or the object was made again
-        return life
+        if listed and entry.report and condition(body, "Ready") is None:
+            entry.state = "Live"  # It was not silent: the condition was not written, or the object is a new one.
+        return entry
 
-    def _recall(self, life: Life, body: Json) -> None:
-        """What an operator reads of a node that it did not hear itself; without a condition it hears first."""
+    def _restore(self, entry: ExpectedNode, body: Json) -> None:
+        """Restore a node from its condition. Without one, an operator waits for its first heartbeat."""
         ready = condition(body, "Ready")
         if ready is None or ready["reason"] == "AwaitingHeartbeat":
-            life.state = "Awaiting"
+            entry.state = "Awaiting"
         elif ready["status"] == "Unknown" and ready["reason"] in {"Suspect", "Offline"}:
-            life.state, life.since = ready["reason"], stamp(ready)
+            entry.state, entry.since = ready["reason"], transition_time(ready)
         else:
-            life.state = "Live"
+            entry.state = "Live"
 
-    def taken_over(self, fresh: float) -> None:
-        """A standby goes on: by its own clock, which began at `fresh`, and with what the leader wrote down last."""
-        self.fresh = max(self.fresh, fresh)
-        for name, life in self.lives.items():
-            if life.state in {"Suspect", "Offline"} and name in self.api.objects[Kind.NODE]:
-                life.expired = False
-                self._recall(life, self.api.objects[Kind.NODE][name])
+    def on_takeover(self, since: float) -> None:
+        """Continue as a standby that has watched since `since`, with the conditions that the leader stored last."""
+        self.counted_from = max(self.counted_from, since)
+        for name, entry in self.nodes.items():
+            if entry.state in {"Suspect", "Offline"} and name in self.api.objects[Kind.NODE]:
+                entry.expired = False
+                self._restore(entry, self.api.objects[Kind.NODE][name])
 
-    def node(self, event: str | None, body: Json, now: float) -> None:
-        """The operator is told of a NodeCapability."""
+    def on_node(self, event: str | None, body: Json, now: float) -> None:
+        """Record an event of a NodeCapability that the operator received."""
         name, uid = body["metadata"]["name"], body["metadata"]["uid"]
-        life = self.lives.get(name)
+        entry = self.nodes.get(name)
         if event == "DELETED":
-            if life and life.uid == uid:
-                del self.lives[name]
+            if entry and entry.uid == uid:
+                del self.nodes[name]
             return
-        if life is None or life.uid != uid:
-            self.lives[name] = Life(uid, interval_of(body), now, serial(body))
-        elif serial(body) not in {None, life.report}:
-            life.report, life.interval = serial(body), interval_of(body)
-            self.touched = now if life.beat(now) else self.touched
+        if entry is None or entry.uid != uid:
+            self.nodes[name] = ExpectedNode(uid, interval_of(body), now, report_version(body))
+        elif report_version(body) not in {None, entry.report}:
+            entry.report, entry.interval = report_version(body), interval_of(body)
+            self.last_change = now if entry.on_heartbeat(now) else self.last_change
 
-    def lease(self, name: str, content: str, epoch: int, now: float) -> None:
-        """The operator is told of a Lease."""
-        life = self.lives.get(name)
-        news = content != self.leases.get(name)
+    def on_lease(self, name: str, content: str, epoch: int, now: float) -> None:
+        """Record an event of a Lease that the operator received."""
+        entry = self.nodes.get(name)
+        renewed = content != self.leases.get(name)
         self.leases[name] = content
-        if news and life and life.report and life.report[0] == epoch and life.beat(now):
-            self.touched = now
-        self.look()
+        if renewed and entry and entry.report and entry.report[0] == epoch and entry.on_heartbeat(now):
+            self.last_change = now
+        self.observe()
 
     def advance(self, now: float) -> None:
-        """Let silence take its effect until now, moment by moment."""
+        """Apply silence until now, one transition after the other."""
         while True:
-            due = min(((self._due(life), name) for name, life in self.lives.items()), default=(_NEVER, ""))
-            if due[0] > now + _INSTANT or self.deaf:
+            due = min(((self._due(entry), name) for name, entry in self.nodes.items()), default=(_NEVER, ""))
+            if due[0] > now + _INSTANT or self.stale:
                 break
-            self.now = self.touched = max(self.now, due[0])
-            self._cross(self.lives[due[1]])
-            self.look()
+            self.now = self.last_change = max(self.now, due[0])
+            self._transition(self.nodes[due[1]])
+            self.observe()
         self.now = now
 
-    def _due(self, life: Life) -> float:
-        when = self._change(life)
-        return when if when <= self.proven + min(life.interval, 15.0) else _NEVER
+    def _due(self, entry: ExpectedNode) -> float:
+        when = self._next_transition(entry)
+        return when if when <= self.confirmed_until + min(entry.interval, 15.0) else _NEVER
 
-    def _change(self, life: Life) -> float:
-        """When silence makes something else of a node."""
-        base = max(life.heard, self.fresh)
-        if life.report is None or life.expired or life.state == "Awaiting":
+    def _next_transition(self, entry: ExpectedNode) -> float:
+        """Return the time at which silence changes the node's state."""
+        base = max(entry.last_heartbeat, self.counted_from)
+        if entry.report is None or entry.expired or entry.state == "Awaiting":
             return _NEVER
-        if life.state == "Offline":
-            return max(life.since + WINDOW, self.fresh + 4 * life.interval)
-        return base + (3 if life.state == "Live" else 4) * life.interval
+        if entry.state == "Offline":
+            return max(entry.since + WINDOW, self.counted_from + 4 * entry.interval)
+        return base + (3 if entry.state == "Live" else 4) * entry.interval
 
-    def _cross(self, life: Life) -> None:
-        if life.state == "Live":
-            life.state, life.since = "Suspect", self.now
-        elif life.state == "Suspect":
-            life.state = "Offline"
+    def _transition(self, entry: ExpectedNode) -> None:
+        if entry.state == "Live":
+            entry.state, entry.since = "Suspect", self.now
+        elif entry.state == "Suspect":
+            entry.state = "Offline"
         else:
-            life.expired = True
+            entry.expired = True
 
-    # What follows.
+    # Members.
 
-    def look(self) -> None:
-        """Note whom the present moment allows to be removed."""
+    def observe(self) -> None:
+        """Record the members that may be removed at this moment."""
         for name, pool in self.api.objects[Kind.POOL].items():
             members = self.api.members(name)
             for node in members:
-                if not self.belongs(pool, node):
-                    self.unfit.add((name, node))
-            offline = [node for node in members if node in self.lives and self.lives[node].state == "Offline"]
+                if not self.may_be_member(pool, node):
+                    self.removable_otherwise.add((name, node))
+            offline = [node for node in members if node in self.nodes and self.nodes[node].state == "Offline"]
             if offline and not is_paused(pool):
-                held, _ = self.holds(pool)
-                self.released |= {(name, node) for node in offline if not held or self.lives[node].expired}
+                braked, _ = self.brake_holds(pool)
+                free = [node for node in offline if not braked or self.nodes[node].expired]
+                self.removable_by_silence |= {(name, node) for node in free}
 
-    def belongs(self, pool: Json, node: str) -> bool:
-        """Whether the node may be a member but for silence."""
+    def may_be_member(self, pool: Json, node: str) -> bool:
+        """Return True if nothing but silence can keep the node out of the pool."""
         body = self.api.objects[Kind.NODE].get(node)
         active = (pool.get("spec") or {}).get("mode", "Active") == "Active"
-        return body is not None and node in self.lives and active and meets(pool, body)
+        return body is not None and node in self.nodes and active and matches(pool, body)
 
-    def fitting(self, pool: Json) -> list[tuple[str, Life]]:
-        """All nodes that meet the requirements; also for a pool that has no members because it is a dry run."""
+    def matching_nodes(self, pool: Json) -> list[tuple[str, ExpectedNode]]:
+        """Return all nodes that meet the requirements, for a pool in mode DryRun too."""
         bodies = self.api.objects[Kind.NODE]
-        return [(name, life) for name, life in self.lives.items() if name in bodies and meets(pool, bodies[name])]
+        return [(name, entry) for name, entry in self.nodes.items() if name in bodies and matches(pool, bodies[name])]
 
-    def holds(self, pool: Json) -> tuple[bool, bool]:
-        """Whether the brake holds in a pool for certain, and whether it may (D8).
+    def brake_holds(self, pool: Json) -> tuple[bool, bool]:
+        """Return whether the brake certainly holds in a pool, and whether it may (D8).
 
-        What a node counts for that has not been heard since an operator began behaviour.md leaves open.
+        The requirements do not say how a node counts before its first heartbeat to a new operator.
         """
-        fit = [life for _, life in self.fitting(pool)]
-        silent = sum(1 for life in fit if life.state in {"Suspect", "Offline"} and not life.expired)
-        live = sum(1 for life in fit if life.state == "Live")
+        fit = [entry for _, entry in self.matching_nodes(pool)]
+        silent = sum(1 for entry in fit if entry.state in {"Suspect", "Offline"} and not entry.expired)
+        live = sum(1 for entry in fit if entry.state == "Live")
         percent = ((pool.get("spec") or {}).get("brake") or {}).get("maxSilentPercent", 30)
-        awaited = sum(1 for life in fit if life.state == "Awaiting")
-        answers = {brakes(silent + some, live, percent) for some in (0, awaited)}
+        awaited = sum(1 for entry in fit if entry.state == "Awaiting")
+        answers = {brake_holds(silent + some, live, percent) for some in (0, awaited)}
         return answers == {True}, True in answers
 
-    def expected(self, name: str, current: Iterable[str] | None) -> tuple[dict[str, str], dict[str, str]]:
-        """Node → state of those who must be members, and of those who may be.
+    def expected_members(self, name: str, current: Iterable[str] | None) -> tuple[dict[str, str], dict[str, str]]:
+        """Return node → state of the nodes that must be members, and of those that may be.
 
-        `current`: who was before; None where nobody can say.
+        `current`: the members before; None if they are unknown.
         """
         pool = self.api.objects[Kind.POOL][name]
-        certain, held = self.holds(pool)
+        certain, possible = self.brake_holds(pool)
         must: dict[str, str] = {}
         may: dict[str, str] = {}
-        for node, life in self.fitting(pool):
+        for node, entry in self.matching_nodes(pool):
             drained = (self.api.objects[Kind.NODE][node].get("spec") or {}).get("drain") is True
             late = "Draining" if drained else "Suspect"
-            if life.state in {"Live", "Suspect"}:
-                must[node] = "Draining" if drained else {"Live": "Ready"}.get(life.state, late)
-            elif life.state == "Awaiting":
-                may[node] = late  # a member's condition may be gone with an object that was made again
-            elif held and not life.expired and (current is None or node in current):
-                sure = certain and current is not None and (name, node) not in self.released
+            if entry.state in {"Live", "Suspect"}:
+                must[node] = "Draining" if drained else {"Live": "Ready"}.get(entry.state, late)
+            elif entry.state == "Awaiting":
+                may[node] = late  # A member loses its condition when its object is deleted and created again.
+            elif possible and not entry.expired and (current is None or node in current):
+                sure = certain and current is not None and (name, node) not in self.removable_by_silence
                 (must if sure else may)[node] = late
         return must, may
 
-    def settled(self) -> None:
-        """Everything was compared: what was allowed until now has happened or will not happen."""
-        self.released.clear()
-        self.unfit.clear()
-        self.look()
+    def on_compared(self) -> None:
+        """Forget past permissions: after a comparison, a removal needs a new cause."""
+        self.removable_by_silence.clear()
+        self.removable_otherwise.clear()
+        self.observe()
 
 
 def is_paused(body: Json) -> bool:
-    """Whether people paused a pool or generator (D11)."""
+    """Return True if a pool or generator is paused (D11)."""
     return bool((body["metadata"].get("annotations") or {}).get("hotpool.dev/paused") == "true")
 
 
-def serial(body: Json) -> tuple[int, int] | None:
-    """Epoch and sequence of a NodeCapability's report."""
+def report_version(body: Json) -> tuple[int, int] | None:
+    """Return epoch and sequence of a NodeCapability's report, if any."""
     report = (body.get("status") or {}).get("report")
     return (report["epoch"], report["sequence"]) if report else None
 
 
 def interval_of(body: Json) -> float:
-    """H of a node."""
+    """Return H of a node in seconds."""
     return float(((body.get("status") or {}).get("report") or {}).get("intervalSeconds", 15))
 
 
 def condition(body: Json, type_: str) -> Json | None:
-    """One condition of an object."""
+    """Return the condition of this type, if any."""
     found = (body.get("status") or {}).get("conditions") or []
     return next((item for item in found if item["type"] == type_), None)
 
 
-def stamp(item: Json) -> float:
-    """The lastTransitionTime of a condition in simulated seconds."""
+def transition_time(item: Json) -> float:
+    """Return the lastTransitionTime of a condition in simulated seconds."""
     return datetime.fromisoformat(item["lastTransitionTime"]).timestamp()

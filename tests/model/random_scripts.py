@@ -1,7 +1,7 @@
 """Random scripts from a seed: fleets, pools, generators, people, silences, faults, restarts and failovers.
 
-Names come from small fixed lists, so that any part of a script still makes sense. Each seed has a theme, which says
-what happens often in it.
+Names come from small fixed lists, so that any part of a script can still run. Each seed has a theme, which sets the
+weights of the actions.
 """
 
 import random
@@ -20,7 +20,7 @@ POOLS = tuple(f"p{number}" for number in range(5))
 GENERATORS = ("g0", "g1")
 SLICE_EDITS = ("empty", "stranger", "twice", "owner", "label", "delete")
 GENERATED = ("pairs", "to-one", "semantic", "sets", "values", "models", "hash")
-"""Rules that courses use."""
+"""Rules of generators in scripts."""
 THEMES: dict[str, dict[str, int]] = {
     "all": {"agents": 6, "silence": 4, "people": 5, "generators": 3, "faults": 2, "operators": 2},
     "silence": {"agents": 2, "silence": 9, "people": 2, "generators": 0, "faults": 1, "operators": 2},
@@ -30,19 +30,19 @@ THEMES: dict[str, dict[str, int]] = {
 }
 
 
-class Course:
-    """One script in the making."""
+class ScriptBuilder:
+    """Builds the script of a seed."""
 
     def __init__(self, seed: int) -> None:
-        self.rng = random.Random(seed)  # noqa: S311 - a fixed course, no secret
+        self.rng = random.Random(seed)  # noqa: S311 - a fixed script, no secret
         self.theme = self.rng.choice(list(THEMES))
         many = {"slices": (8, 25), "silence": (3, 14)}.get(self.theme, (3, 9))
         self.nodes = [f"n{number}" for number in range(self.rng.randint(*many))]
         self.interval = self.rng.choice([5, 10, 15, 30, 0])
         self.steps: list[Step] = []
 
-    def made(self, length: int) -> list[Step]:
-        """The whole script."""
+    def build(self, length: int) -> list[Step]:
+        """Return a script of at least `length` steps."""
         for name in self.rng.sample(POOLS, self.rng.randint(1, 4)):
             self.steps.append(("put", self._pool(name)))
         for name in self.nodes:
@@ -66,7 +66,7 @@ class Course:
 
     def _agents(self) -> None:
         name, rng = self.rng.choice(self.nodes), self.rng
-        match rng.choices(["report", "epoch", "leave", "speak", "stray", "repeat"], [12, 1, 1, 2, 1, 1])[0]:
+        match rng.choices(["report", "epoch", "leave", "resume", "stray", "repeat"], [12, 1, 1, 2, 1, 1])[0]:
             case "report":
                 refused = rng.choices([[], [rng.choice(["asr", "llm", "tts"])]], [12, 1])[0]
                 self._add("report", name, self._services(), refused)
@@ -116,7 +116,7 @@ class Course:
     def _silence(self) -> None:
         rng = self.rng
         some = rng.sample(self.nodes, max(1, int(len(self.nodes) * rng.choice([0, 0, 0.3, 0.6, 1]))))
-        self._add(rng.choices(["silence", "speak"], [3, 2])[0], *some)
+        self._add(rng.choices(["silence", "resume"], [3, 2])[0], *some)
         if rng.random() < 0.1:
             self._add("pass", rng.choice([40, 130]))
 
@@ -130,7 +130,7 @@ class Course:
             case "put":
                 self._add("put", self._pool(name))
             case "edit":
-                self._add("edit", "nodepools", name, self._change())
+                self._add("edit", "nodepools", name, self._pool_change())
             case "delete":
                 self._add("delete", "nodepools", name)
             case "again":
@@ -141,9 +141,9 @@ class Course:
             case "gone":
                 self._add("delete", "nodecapabilities", rng.choice(self.nodes))
             case _:
-                self._add("edit", "nodecapabilities", rng.choice(self.nodes), self._wish())
+                self._add("edit", "nodecapabilities", rng.choice(self.nodes), self._node_change())
 
-    def _wish(self) -> Json:
+    def _node_change(self) -> Json:
         rng = self.rng
         return rng.choice(
             [
@@ -154,7 +154,7 @@ class Course:
             ]
         )
 
-    def _change(self) -> Json:
+    def _pool_change(self) -> Json:
         rng = self.rng
         return rng.choice(
             [
@@ -218,8 +218,8 @@ class Course:
         key = rng.choice(["models", "model"]) if kind == "llm" else "languages"
         known = {"models": ["m1", "m2", "m3"], "model": ["small", "large"], "languages": list(LANGUAGES)}[key]
         need: Json = {"key": key}
-        how = rng.choice(["anyOf", "allOf"])
-        need[how] = rng.sample(known, rng.randint(1, 2))
+        quantifier = rng.choice(["anyOf", "allOf"])
+        need[quantifier] = rng.sample(known, rng.randint(1, 2))
         return need
 
     def _pairs(self) -> Json:
@@ -275,13 +275,13 @@ class Course:
         limits: Json = {"graceSeconds": grace, "maxPools": most, "minNodes": least}
         return generator_object(name, rule=rule, template={"spec": template}, **limits)
 
-    # Trouble.
+    # Faults.
 
     def _faults(self) -> None:
         rng = self.rng
-        match rng.choice(["writes", "redis", "flush", "blind", "hold", "deaf", "slow"]):
+        match rng.choice(["writes", "redis", "flush", "drop_events", "freeze", "disconnect", "slow"]):
             case "writes":
-                kinds = ["away", "writes", "slices", "conflicts", "nodes", "statuses", "pools"]
+                kinds = ["unreachable", "writes", "slices", "conflicts", "nodes", "statuses", "pools"]
                 self._between(("fault", rng.choice(kinds)), ("heal",), [1, 3, 10])
             case "redis":
                 self._between(("redis", "down"), ("redis", "up"), [1, 3, 10])
@@ -289,15 +289,15 @@ class Course:
                 self._add("flush")
             case "slow":
                 self._between(("slow", rng.choice([0.005, 0.05])), ("slow", 0.0), [2, 5])
-            case "blind":
-                self._between(("blind",), ("seeing",), [1, 2])
-            case "hold":
-                self._between(("hold",), ("open",), [1, 2, 5, 15])
+            case "drop_events":
+                self._between(("drop_events",), ("relist",), [1, 2])
+            case "freeze":
+                self._between(("freeze",), ("open",), [1, 2, 5, 15])
             case _:
-                self._between(("deaf",), ("open",), [1, 3, 10, 30, 130])
+                self._between(("disconnect",), ("open",), [1, 3, 10, 30, 130])
 
     def _between(self, first: Step, last: Step, cells: list[int]) -> None:
-        """Trouble, with the usual life in it."""
+        """Add a fault of so many cells, with other actions in them."""
         self.steps.append(first)
         left = self.rng.choice(cells)
         while left > 0:
@@ -320,6 +320,6 @@ def _pause(value: str | None) -> Json:
     return {"metadata": {"annotations": {"hotpool.dev/paused": value}}}
 
 
-def course(seed: int, length: int = 60) -> list[Step]:
-    """The script of a seed."""
-    return Course(seed).made(length)
+def random_script(seed: int, length: int = 60) -> list[Step]:
+    """Return the script of a seed."""
+    return ScriptBuilder(seed).build(length)

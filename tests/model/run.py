@@ -1,4 +1,4 @@
-"""Runs scripts against the oracle, makes a failing one as short as it gets, and prints it."""
+"""Run scripts against the oracle: `python -m tests.model.run SEED|FILE`. A failing script is shortened and printed."""
 
 import ast
 import asyncio
@@ -9,41 +9,41 @@ from pathlib import Path
 from time import monotonic
 
 import structlog
-from tests.model.checks import Wrong
-from tests.model.random_scripts import Step, course
-from tests.model.scenario import World
+from tests.model.checks import MismatchError
+from tests.model.random_scripts import Step, random_script
+from tests.model.scenario import Scenario
 from tests.support.simulated_fleet import SimulatedLoop
 
 _SHORTEN_SECONDS = 60.0
 
 
-def verdict(script: Sequence[Step]) -> Wrong | None:
-    """What is wrong in the course of a script, if anything."""
+def first_mismatch(script: Sequence[Step]) -> MismatchError | None:
+    """Run a script; return the first difference from the oracle, if any."""
 
     async def follow() -> None:
-        world = World()
-        await world.begin()
+        scenario = Scenario()
+        await scenario.begin()
         for step in script:
-            await world.obey(step)
-        await world.end()
+            await scenario.run_step(step)
+        await scenario.end()
 
     with structlog.testing.capture_logs(), asyncio.Runner(loop_factory=SimulatedLoop) as runner:
         try:
             runner.run(follow())
-        except Wrong as wrong:
-            return wrong
+        except MismatchError as mismatch:
+            return mismatch
     return None
 
 
-def shortest(script: Sequence[Step], item: str, seconds: float = _SHORTEN_SECONDS) -> list[Step]:
-    """A script that breaks the same rule and from which nothing can be left out, as far as the time allows."""
+def shrink(script: Sequence[Step], item: str, seconds: float = _SHORTEN_SECONDS) -> list[Step]:
+    """Return a shorter script that breaks the same requirement, as short as the time in seconds allows."""
     until = monotonic() + seconds
     best, size = list(script), len(script) // 2
     while size and monotonic() < until:
         at = 0
         while at < len(best) and monotonic() < until:
             fewer = [*best[:at], *best[at + size :]]
-            found = verdict(fewer)
+            found = first_mismatch(fewer)
             if found and found.item == item:
                 best = fewer
             else:
@@ -53,27 +53,26 @@ def shortest(script: Sequence[Step], item: str, seconds: float = _SHORTEN_SECOND
 
 
 def check(seed: int, length: int = 60) -> str | None:
-    """Run the course of a seed; what to print where it fails."""
-    script = course(seed, length)
-    wrong = verdict(script)
-    if wrong is None:
+    """Run the script of a seed. Return the text to print if it fails."""
+    script = random_script(seed, length)
+    mismatch = first_mismatch(script)
+    if mismatch is None:
         return None
-    short = shortest(script, wrong.item)
-    return (
-        f"seed {seed}: {wrong}\nshortest script: {verdict(short)}\n{pprint.pformat(short, width=140, sort_dicts=False)}"
-    )
+    short = shrink(script, mismatch.item)
+    steps = pprint.pformat(short, width=140, sort_dicts=False)
+    return f"seed {seed}: {mismatch}\nshortest script: {first_mismatch(short)}\n{steps}"
 
 
 def main() -> int:
-    """One seed or one file."""
-    what = sys.argv[1]
-    if what.isdecimal():
-        told = check(int(what), *map(int, sys.argv[2:]))
+    """Run one seed or one file. Return the exit code."""
+    source = sys.argv[1]
+    if source.isdecimal():
+        text = check(int(source), *map(int, sys.argv[2:]))
     else:
-        wrong = verdict(ast.literal_eval(Path(what).read_text(encoding="utf-8")))
-        told = str(wrong) if wrong else None
-    sys.stdout.write(f"{told or 'nothing is wrong'}\n")
-    return 1 if told else 0
+        mismatch = first_mismatch(ast.literal_eval(Path(source).read_text(encoding="utf-8")))
+        text = str(mismatch) if mismatch else None
+    sys.stdout.write(f"{text or 'no difference'}\n")
+    return 1 if text else 0
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
-"""The ground of a world: time in cells, agents, Leases and their stream, and the operators that listen.
+"""The base of simulations: time in cells, agents, Leases, their watch, and operators.
 
-Below `tests.model.actions` and `tests.model.scenario`, which add the verbs of scripts. Time goes in cells of 5 s;
-what happens in a cell happens at its beginning, and at its end everything is compared with the oracle
-(`tests.model.checks`).
+`tests.model.actions` and `tests.model.scenario` add the verbs of scripts. Time passes in cells of 5 s. Steps run at
+the beginning of a cell, and at its end everything is compared with the oracle (`tests.model.checks`).
 """
 
 import asyncio
@@ -10,8 +9,8 @@ import random
 from typing import TYPE_CHECKING, Any
 
 from tests.model.checks import Checks
-from tests.model.evidence import WatchedApi
-from tests.model.expected_state import Truth
+from tests.model.evidence import EvidenceCheckingApi
+from tests.model.expected_state import ExpectedState
 from tests.support.builders import lease, report
 from tests.support.simulated_fleet import FakeRedis, Fleet, now
 
@@ -26,46 +25,46 @@ Json = dict[str, Any]
 Step = tuple[Any, ...]
 
 CELL = 5.0
-PROOF = 1.1
-"""Seconds in which a silence that was not proven is looked at again."""
-_LOOK = 4.8
-"""Seconds of a cell after which things are settled."""
-_DEAF = PROBE_SECONDS + PROBE_TIMEOUT_SECONDS
-_NEAR = 1.5
-_SEND = 0.5
-"""The canary of these operators is quicker, so that silence needs no rounding."""
+CONFIRM_SECONDS = 1.1
+"""Seconds within which an unconfirmed silence is evaluated again."""
+_COMPARE_AT = 4.8
+"""Seconds from the beginning of a cell to its comparison."""
+_STALE_AFTER = PROBE_SECONDS + PROBE_TIMEOUT_SECONDS
+_UNDECIDED_SECONDS = 1.5
+_PROBE_PERIOD = 0.5
+"""Seconds between probes of these operators: so short that silence needs no rounding."""
 
 
 class Operator(Fleet):
-    """One operator of the world; its canary comes back as the world's Lease stream says."""
+    """One operator of a simulation, whose Lease watch delivers probes."""
 
-    def __init__(self, world: "Ground", term: int) -> None:
-        super().__init__(world.api, world.redis)
+    def __init__(self, simulation: "Simulation", term: int) -> None:
+        super().__init__(simulation.api, simulation.redis)
         self.term = term
-        self.world = world
-        self.begun = now()
-        self.warm: list[asyncio.Task[Any]] = []
+        self.simulation = simulation
+        self.started_at = now()
+        self.standby_tasks: list[asyncio.Task[Any]] = []
 
     async def stop(self) -> None:
-        """The process ends; who else watches goes on watching."""
+        """End the process. Other operators keep their watches."""
         feed = self.api.feed
-        for task in (*self.tasks, *self.warm):
+        for task in (*self.tasks, *self.standby_tasks):
             task.cancel()
-        await asyncio.gather(*self.tasks, *self.warm, return_exceptions=True)
-        await self.reconciler.finish()
+        await asyncio.gather(*self.tasks, *self.standby_tasks, return_exceptions=True)
+        await self.manager.finish()
         self.api.feed = feed
 
-    async def canary(self) -> None:
-        """Renew the canary for all who listen, while the stream brings anything."""
+    async def renew_probe_lease(self) -> None:
+        """Renew the probe Lease until cancelled; the simulation delivers it to all operators."""
         while True:
             renewed = f"{now()}"
-            self.reconciler.on_probe_sent(renewed)
-            self.world.echo(renewed)
-            await asyncio.sleep(_SEND)
+            self.manager.on_probe_sent(renewed)
+            self.simulation.deliver_probe(renewed)
+            await asyncio.sleep(_PROBE_PERIOD)
 
 
 class Agent:
-    """One node's agent as far as the wire shows it."""
+    """One node's agent, as visible at the API server."""
 
     def __init__(self, name: str, interval: int) -> None:
         self.name, self.interval = name, interval
@@ -73,125 +72,125 @@ class Agent:
         self.services: list[Json] = []
         self.refused: list[str] = []
         self.leaving = False
-        self.beats = True
+        self.alive = True
 
     def report(self) -> Json:
-        """The whole report."""
+        """Return the next report."""
         self.sequence += 1
-        whole = report(
+        content = report(
             *self.services,
             epoch=self.epoch,
             sequence=self.sequence,
             leaving=self.leaving,
             intervalSeconds=self.interval,
         )
-        for item in whole["capabilities"]:
+        for item in content["capabilities"]:
             if item["type"] in self.refused:
                 item |= {"ready": False, "reason": "DeviceNotAccepted", "services": []}
-        return whole
+        return content
 
 
-class Ground:
-    """Everything that goes on by itself, and the verbs of the Lease stream."""
+class Simulation:
+    """Time, Leases and operators, and the verbs of the Lease watch."""
 
     def __init__(self) -> None:
         self.redis = FakeRedis()
-        self.api: WatchedApi = WatchedApi()
-        self.truth = Truth(self.api)
-        self.api.truth = self.truth
+        self.api: EvidenceCheckingApi = EvidenceCheckingApi()
+        self.expected = ExpectedState(self.api)
+        self.api.expected = self.expected
         self.agents: dict[str, Agent] = {}
         self.leases: dict[str, tuple[str, int]] = {}
-        """Node → renewTime and epoch, as the API server has them."""
-        self.strayed: set[str] = set()
-        """Nodes with a Lease that somebody else renewed."""
+        """Node → renewTime and epoch at the API server."""
+        self.foreign_leases: set[str] = set()
+        """Nodes whose Lease was renewed with another epoch than the agent's."""
         self.leader: Operator | None = None
         self.standby: Operator | None = None
         self.term = 1
         self.cells = 0
-        self.stream = "open"
-        """open, held (nothing comes, nobody says so), deaf (broken, and said so)."""
-        self.echoed = 0.0
-        """When the canary came back last."""
-        self.stopped = 0.0
-        """When the stream or the leader came to a stop."""
-        self.blind = False
+        self.lease_watch = "open"
+        """State of the Lease watch: open, frozen (no events, no error) or disconnected (with an error)."""
+        self.probe_received_at = 0.0
+        """The time at which the probe Lease was delivered last."""
+        self.stopped_at = 0.0
+        """The time at which the Lease watch or the leader stopped."""
+        self.events_lost = False
         self.unseen_deletions = False
         self.unsettled_until = 0.0
         self.redis_unsettled_until = 0.0
         self.checks = Checks(self)
 
-    # The course of time.
+    # Time.
 
-    async def obey(self, step: Step) -> None:
-        """One step."""
+    async def run_step(self, step: Step) -> None:
+        """Run one step of a script."""
         verb, *values = step
         act: Callable[..., Awaitable[None]] = getattr(self, f"do_{verb}")
-        self.truth.advance(now())
+        self.expected.advance(now())
         await act(*values)
         await asyncio.sleep(0.01)
-        self.truth.advance(now())
-        self.look()
+        self.expected.advance(now())
+        self.observe()
         if verb != "pass":
-            self.truth.touched = now()
+            self.expected.last_change = now()
 
     async def do_pass(self, cells: int) -> None:
-        """The present cell ends, and more after it."""
+        """Let so many cells pass, the present one included."""
         for _ in range(cells):
             await self._cell()
 
     async def _cell(self) -> None:
         began = self.cells * CELL + 1000.0
         self.checks.cell_begins()
-        for at, name in sorted(self._beats()):
+        for at, name in sorted(self._due_renewals()):
             await asyncio.sleep(max(0.0, began + at - now()))
-            if self.agents[name].beats:
+            if self.agents[name].alive:
                 self._renew(name)
-        await asyncio.sleep(began + _LOOK - now())
-        self.truth.advance(now())
+        await asyncio.sleep(began + _COMPARE_AT - now())
+        self.expected.advance(now())
         self.checks.cell_ends()
         await asyncio.sleep(began + CELL - now())
         self.cells += 1
 
-    def _beats(self) -> list[tuple[float, str]]:
-        """When in this cell which agent renews."""
+    def _due_renewals(self) -> list[tuple[float, str]]:
+        """Return seconds into this cell and name of each agent that renews its Lease in it."""
         found: list[tuple[float, str]] = []
         for name, agent in self.agents.items():
-            chance = random.Random(f"{self.cells} {name}")  # noqa: S311 - a fixed course, no secret
+            chance = random.Random(f"{self.cells} {name}")  # noqa: S311 - a fixed script, no secret
             turn = self.cells + sum(map(ord, name))
-            if agent.beats and turn % (agent.interval // int(CELL)) == 0:
+            if agent.alive and turn % (agent.interval // int(CELL)) == 0:
                 found.append((0.4 + 0.6 * chance.random(), name))
         return found
 
-    def look(self) -> None:
-        """Note what the present moment allows."""
-        self.truth.look()
-        self.checks.generators.look()
+    def observe(self) -> None:
+        """Record everything that is allowed at this moment."""
+        self.expected.observe()
+        self.checks.generators.observe()
 
     def unsettle(self, seconds: float) -> None:
         """Compare nothing for a while."""
         self.unsettled_until = max(self.unsettled_until, now() + seconds)
         self.redis_unsettled_until = max(self.redis_unsettled_until, now() + seconds)
 
-    # Leases and their stream.
+    # Leases and their watch.
 
     def _renew(self, name: str, epoch: int | None = None) -> None:
         agent = self.agents[name]
         agent.renewals += 1
         self.leases[name] = (f"{agent.renewals}", agent.epoch if epoch is None else epoch)
         self.api.leases[f"{LEASE_PREFIX}{name}"] = f"{agent.renewals}"
-        if self.stream == "open":
-            self._tell_lease(name)
+        if self.lease_watch == "open":
+            self._deliver_lease(name)
 
-    def _tell_lease(self, name: str) -> None:
+    def _deliver_lease(self, name: str) -> None:
         content, epoch = self.leases[name]
-        self.truth.advance(now())
+        self.expected.advance(now())
         for operator in self._operators():
-            operator.reconciler.on_heartbeats([self._beat(name)])
+            operator.manager.on_heartbeats([self._heartbeat(name)])
         if self._operators():
-            self.truth.lease(name, content, epoch, now())
-            self.checks.generators.look()
+            self.expected.on_lease(name, content, epoch, now())
+            self.checks.generators.observe()
 
-    def _beat(self, name: str) -> Heartbeat:
+    def _heartbeat(self, name: str) -> Heartbeat:
         content, epoch = self.leases[name]
         interval = float(self.agents[name].interval)
         return lease(name, content, holder=f"i/{epoch}", interval=interval, version=content)
@@ -199,60 +198,60 @@ class Ground:
     def _operators(self) -> list[Operator]:
         return [one for one in (self.leader, self.standby) if one]
 
-    def echo(self, renewed: str) -> None:
-        """A canary was renewed."""
-        if self.stream == "open":
-            self.echoed = now()
+    def deliver_probe(self, renewed: str) -> None:
+        """Deliver a renewed probe Lease to all operators while the watch is open."""
+        if self.lease_watch == "open":
+            self.probe_received_at = now()
             for operator in self._operators():
-                operator.reconciler.on_probe_received(renewed)
+                operator.manager.on_probe_received(renewed)
 
     def _relist(self) -> None:
-        """The stream brings all Leases as they are."""
+        """Deliver all Leases."""
         for name in list(self.leases):
             if f"{LEASE_PREFIX}{name}" in self.api.leases:
-                self._tell_lease(name)
+                self._deliver_lease(name)
 
-    async def do_hold(self) -> None:
-        """The Lease stream stands still without an error (C3)."""
-        if self.stream == "open" and self.leader:
-            self.truth.proven = self.stopped = self.echoed
-            self.stream = "held"
+    async def do_freeze(self) -> None:
+        """Freeze the Lease watch without an error (C3)."""
+        if self.lease_watch == "open" and self.leader:
+            self.expected.confirmed_until = self.stopped_at = self.probe_received_at
+            self.lease_watch = "frozen"
 
-    async def do_deaf(self) -> None:
-        """The Lease stream breaks with an error (C3)."""
-        if self.stream == "open" and self.leader:
-            self.truth.deaf, self.stopped = True, now()
-            self.stream = "deaf"
+    async def do_disconnect(self) -> None:
+        """Disconnect the Lease watch with an error (C3)."""
+        if self.lease_watch == "open" and self.leader:
+            self.expected.stale, self.stopped_at = True, now()
+            self.lease_watch = "disconnected"
             for operator in self._operators():
-                operator.reconciler.on_watch_lost()
+                operator.manager.on_watch_lost()
 
     async def do_open(self) -> None:
-        """It goes on: where it stopped, or with a new list."""
-        if self.stream != "open":
+        """Reopen the Lease watch: it continues, or starts with a new list."""
+        if self.lease_watch != "open":
             await self._clear_gap()
-            self._reopen(fresh=self.stream == "deaf" or self._was_deaf())
+            self._reopen(fresh=self.lease_watch == "disconnected" or self._was_stale())
             self.unsettle(1.0)
-            await asyncio.sleep(PROOF)
+            await asyncio.sleep(CONFIRM_SECONDS)
 
     async def _clear_gap(self) -> None:
-        """Nobody can say whether a silence of about fifteen seconds made an operator deaf."""
-        while abs(now() - self.stopped - _DEAF) < _NEAR:
+        """Let cells pass while the gap is so near to the limit that an operator may or may not count it as stale."""
+        while abs(now() - self.stopped_at - _STALE_AFTER) < _UNDECIDED_SECONDS:
             await self._cell()
 
-    def _was_deaf(self) -> bool:
-        return now() - self.stopped > _DEAF
+    def _was_stale(self) -> bool:
+        return now() - self.stopped_at > _STALE_AFTER
 
     def _reopen(self, *, fresh: bool) -> None:
-        was, self.stream = self.stream, "open"
+        before, self.lease_watch = self.lease_watch, "open"
         self._relist()
-        if was == "deaf":
+        if before == "disconnected":
             for operator in self._operators():
-                operator.reconciler.on_watch_restored()
+                operator.manager.on_watch_restored()
         if self.leader:
             renewed = f"{now()}"
-            self.leader.reconciler.on_probe_sent(renewed)
-            self.echo(renewed)
-        self.truth.fresh = now() if fresh else self.truth.fresh
-        self.truth.hears()
-        self.truth.touched = now()
-        self.truth.advance(now())
+            self.leader.manager.on_probe_sent(renewed)
+            self.deliver_probe(renewed)
+        self.expected.counted_from = now() if fresh else self.expected.counted_from
+        self.expected.watch_restored()
+        self.expected.last_change = now()
+        self.expected.advance(now())

@@ -1,4 +1,4 @@
-"""Runs `hotpool-agent` as people do: as a process of its own."""
+"""Runs `hotpool-agent` as a process of its own."""
 
 import asyncio
 import signal
@@ -16,7 +16,7 @@ from localfleet.process import ended_with_parent
 
 @dataclass
 class Result:
-    """How a command ended."""
+    """The result of a command."""
 
     code: int
     out: str
@@ -24,15 +24,15 @@ class Result:
 
 
 Command = Callable[..., Awaitable[Result]]
-"""Runs `hotpool-agent` with these words to its end."""
+"""A function that runs `hotpool-agent` with these words to its end."""
 
 
 async def spawn(
     environment: dict[str, str], *arguments: str, inside: Sequence[str] = (), errors: IO[bytes] | None = None
 ) -> asyncio.subprocess.Process:
-    """Start `hotpool-agent` with these words; `inside`: the words of a program that becomes it.
+    """Start `hotpool-agent` with these words.
 
-    `errors`: a file for its standard error; without one, a pipe.
+    `inside`: the words of a program that executes it. `errors`: a file for its standard error; the default is a pipe.
     """
     pipe = asyncio.subprocess.PIPE
     words = (*ended_with_parent(), *inside, sys.executable, "-m", "hotpool_agent", *arguments)
@@ -40,7 +40,7 @@ async def spawn(
 
 
 async def finish(process: asyncio.subprocess.Process) -> Result:
-    """Wait for the end of a process."""
+    """Wait for the end of a process; return its result."""
     out, err = await asyncio.wait_for(process.communicate(), 60)
     assert process.returncode is not None
     return Result(process.returncode, out.decode(), (err or b"").decode())
@@ -56,7 +56,7 @@ async def daemon(
     node: str = "n1",
     inside: Sequence[str] = (),
 ) -> AsyncIterator[asyncio.subprocess.Process]:
-    """An agent as a process of its own, whose first report is accepted; ended by SIGTERM."""
+    """Run an agent as a process of its own, whose first report is accepted; end it by SIGTERM."""
     catalogue = folder / f"{node}.yaml"
     catalogue.write_text(f"version: 1\nservices:\n{services}", encoding="utf-8")
     words = ["run", "--catalogue", str(catalogue), "--node", node, "--kubeconfig", str(api.kubeconfig(folder))]

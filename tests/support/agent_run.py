@@ -35,7 +35,7 @@ QUICK: Final[dict[str, Any]] = {
 
 
 def supervised(identifier: str, port: int, *arguments: str, type_: str = "asr", more: str = "") -> str:
-    """A catalogue entry that runs the fake service; `more`: further fields, one a line, indented by two."""
+    """Return a catalogue entry that runs the fake service; `more`: further fields, one a line, indented by two."""
     command = ", ".join(f'"{word}"' for word in (sys.executable, str(FAKE), "--port", str(port), *arguments))
     return (
         f"- id: {identifier}\n  type: {type_}\n  port: {port}\n  preStopSeconds: 0.02\n"
@@ -53,11 +53,11 @@ class Running:
     task: asyncio.Task[None]
 
     def service(self, identifier: str) -> ServiceController:
-        """One of its services."""
+        """Return one of its services."""
         return self.agent.services.services[identifier]
 
     def state(self, identifier: str) -> str:
-        """The state of a service."""
+        """Return the state of a service."""
         return self.service(identifier).machine.state
 
     async def until(self, identifier: str, *states: str, seconds: float = 10) -> None:
@@ -67,20 +67,20 @@ class Running:
             await self.service(identifier).notifier.wait_for(lambda: self.state(identifier) in states)
 
     def alive(self) -> bool:
-        """Whether the agent runs; raises what it died of."""
+        """Return True if the agent runs; raise the exception that ended it."""
         if self.task.done():
             self.task.result()
         return not self.task.done()
 
     async def shut_down(self) -> None:
-        """As SIGTERM."""
+        """Shut the agent down, as SIGTERM does."""
         self.stop.set()
         async with asyncio.timeout(20):
             await self.task
 
 
 def capability(api: FakeApi, type_: str = "asr") -> tuple[bool, str | None]:
-    """Ready and reason of a type, as stored."""
+    """Return ready and reason of a type in the stored report."""
     report = api.report("n1") or {"capabilities": []}
     return next(
         ((item["ready"], item["reason"]) for item in report["capabilities"] if item["type"] == type_), (False, "")
@@ -88,7 +88,7 @@ def capability(api: FakeApi, type_: str = "asr") -> tuple[bool, str | None]:
 
 
 def write_catalogue(folder: Path, services: str, *, node: str = "n1", head: str = "") -> Path:
-    """The node's catalogue file with these entries; an agent that runs reads it at its next reload."""
+    """Write the node's catalogue file with these entries; a running agent reads it at its next reload."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{node}.yaml"
     path.write_text(f"version: 1\n{head}" + (f"services:\n{services}" if services else ""), encoding="utf-8")
@@ -99,9 +99,10 @@ def write_catalogue(folder: Path, services: str, *, node: str = "n1", head: str 
 async def agent_running(
     folder: Path, kubeconfig: Path | None, services: str | None, *, node: str = "n1", head: str = "", **settings: Any
 ) -> AsyncIterator[Running]:
-    """An agent with these catalogue entries, its state under `folder`; ended as by a crash unless it was shut down.
+    """Run an agent with these catalogue entries and its state under `folder`.
 
-    Without a kubeconfig it finds its cluster by itself. `services` None: no catalogue at all.
+    At the end of the block it ends as by a crash, unless it was shut down. Without a kubeconfig it finds its cluster by
+    itself. `services` None: no catalogue at all.
     """
     source = None if services is None else write_catalogue(folder, services, node=node, head=head)
     target = Target(kubeconfig=str(kubeconfig) if kubeconfig else None, namespace=settings.pop("namespace", None))
@@ -127,7 +128,7 @@ async def agent_running(
 
 
 async def eventually(condition: Callable[[], object], seconds: float = 10, pause: float = 0.01) -> None:
-    """Wait for something that tells nobody, such as a process; TimeoutError after `seconds`."""
+    """Poll a condition that sends no notification, such as a process; raise TimeoutError after `seconds`."""
     async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110 - nothing tells when another process has done it
+        while not condition():  # noqa: ASYNC110 - another process sends no notification
             await asyncio.sleep(pause)

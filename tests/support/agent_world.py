@@ -1,8 +1,8 @@
-"""One real agent with real services on the real API server, and a model of what must come of it.
+"""One real agent with real services on the real API server, and a model of their states.
 
-A step does something to the agent, its services, its catalogue, its network or its port; `settle` waits until three
-accounts agree: the model (what was wished last), the operating system (which processes live and answer, read without
-the agent) and the report that the API server holds.
+A step changes the agent, its services, its catalogue, its network or a port. `settle` waits until three sources agree:
+the model (the desired states), the operating system (the processes that run and answer, read without the agent) and
+the stored report.
 """
 
 import os
@@ -35,7 +35,7 @@ QUICK: Final = {
     "HOTPOOL_AGENT_FLAP_HALF_LIFE_SECONDS": "0.1",
     "HOTPOOL_AGENT_BACKOFF_SECONDS": "0.1",
 }
-"""Short times, in the environment of the agent."""
+"""Environment of the agent: short times."""
 IDS: Final = ("a", "b", "c", "d", "e")
 LANGUAGES: Final = ("zh", "en", "ja", "de")
 SETTLE_SECONDS: Final = 90.0
@@ -43,8 +43,8 @@ _PROBE_SECONDS: Final = 1.0
 
 
 @dataclass
-class Entry:
-    """A service of the catalogue, and the wish about it."""
+class CatalogueEntry:
+    """A service of the catalogue, and its desired state."""
 
     port: int
     wanted: bool
@@ -53,31 +53,31 @@ class Entry:
     variant: int = 0
     languages: list[str] = field(default_factory=list)
 
-    def plain(self, identifier: str) -> dict[str, Any]:
-        """As the catalogue file holds it. Each service has a type of its own."""
-        made = service(identifier, f"type-{identifier}", autoStart=True, heavy=self.heavy, port=self.port)
-        words = [*made["run"]["command"][:2], "--port", str(self.port), "--start-delay", str(self.delay)]
-        made["run"] = {"command": [*words, "--type", f"v{self.variant}"]}
-        made["ready"]["startSeconds"] = 8
-        made["live"] = {"periodSeconds": 0.2, "timeoutSeconds": _PROBE_SECONDS, "failures": 3}
-        made["attributes"] = {"languages": self.languages}
-        return made
+    def to_catalogue(self, identifier: str) -> dict[str, Any]:
+        """Return the entry as in the catalogue file. Each service has a type of its own."""
+        entry = service(identifier, f"type-{identifier}", autoStart=True, heavy=self.heavy, port=self.port)
+        words = [*entry["run"]["command"][:2], "--port", str(self.port), "--start-delay", str(self.delay)]
+        entry["run"] = {"command": [*words, "--type", f"v{self.variant}"]}
+        entry["ready"]["startSeconds"] = 8
+        entry["live"] = {"periodSeconds": 0.2, "timeoutSeconds": _PROBE_SECONDS, "failures": 3}
+        entry["attributes"] = {"languages": self.languages}
+        return entry
 
 
-class World:
-    """The agent, its surroundings and the model. `steps` tells what was done, for the message of a failure."""
+class AgentWorld:
+    """The agent, its environment and the model. `steps` lists the steps so far, for the message of a failure."""
 
     def __init__(self, fleet: Fleet, relay: Relay, seed: int) -> None:
         self.steps: list[str] = []
         self._fleet = fleet
         self._relay = relay
-        self._random = random.Random(seed)  # noqa: S311 - a fixed course, no secret
-        self._entries: dict[str, Entry] = {}
+        self._random = random.Random(seed)  # noqa: S311 - fixed steps, no secret
+        self._entries: dict[str, CatalogueEntry] = {}
         self._exit = "keep"
         self._requests = 0
-        self._intent: tuple[str, bool] | None = None
-        """The command that stands in the object's spec: a service that comes anew obeys it."""
-        self._strangers: dict[int, socket.socket] = {}
+        self._cluster_command: tuple[str, bool] | None = None
+        """The command in the object's spec. A service that is added later follows it."""
+        self._foreign_sockets: dict[int, socket.socket] = {}
         self._agent: ManagedProcess | None = None
 
     def begin(self) -> None:
@@ -88,7 +88,7 @@ class World:
         self.settle()
 
     def step(self) -> None:
-        """Do one thing, chosen by chance."""
+        """Do one random step."""
         moves: list[tuple[int, Callable[[], str | None]]] = [
             (6, self._command),
             (3, self._command_from_cluster),
@@ -107,8 +107,8 @@ class World:
             self.steps.append(done)
 
     def settle(self) -> None:
-        """Wait until model, operating system and report agree; AssertionError with all three if they do not."""
-        self._relay.mend()
+        """Wait until model, operating system and report agree; raise AssertionError with the differences."""
+        self._relay.restore()
         self._relay.resume()
         try:
             wait_for("model, processes and report agree", lambda: not self._differences(), SETTLE_SECONDS)
@@ -120,21 +120,21 @@ class World:
             ) from error
 
     def end(self) -> None:
-        """Shut the agent down for good; nothing of it may be left."""
+        """Shut the agent down, and check that no process is left."""
         self._entries = {identifier: entry for identifier, entry in self._entries.items() if entry.wanted}
         self._exit = "stop"
         self._write_catalogue()
-        self._ask("reload")
+        self._request("reload")
         assert self._agent
         assert self._agent.stop() == 0
         left = self._processes()
         assert left == {}, f"left behind: {left}"
-        for stranger in self._strangers.values():
+        for stranger in self._foreign_sockets.values():
             stranger.close()
 
-    def _new_entry(self) -> Entry:
+    def _new_entry(self) -> CatalogueEntry:
         chance = self._random
-        return Entry(
+        return CatalogueEntry(
             port=free_port(),
             wanted=True,
             delay=chance.choice([0, 0, 0.3]),
@@ -142,24 +142,24 @@ class World:
             languages=chance.sample(LANGUAGES, 2),
         )
 
-    def _some(self, *, wanted: bool | None = None) -> str | None:
+    def _random_name(self, *, wanted: bool | None = None) -> str | None:
         names = [name for name, entry in self._entries.items() if wanted is None or entry.wanted == wanted]
         return self._random.choice(names) if names else None
 
     def _command(self) -> str | None:
-        name, verb = self._some(), self._random.choice(["start", "stop", "restart"])
+        name, verb = self._random_name(), self._random.choice(["start", "stop", "restart"])
         if name is None:
             return None
-        self._ask(verb, name)
+        self._request(verb, name)
         self._entries[name].wanted = verb != "stop"
         return f"{verb} {name}"
 
     def _command_from_cluster(self) -> str | None:
-        """Only on a network that works: else its order among local commands is not defined."""
-        name, wanted = self._some(), self._random.random() < 0.5
+        """Send a command by the cluster, on a working network: else its order among local commands is undefined."""
+        name, wanted = self._random_name(), self._random.random() < 0.5
         if name is None:
             return None
-        self._relay.mend()
+        self._relay.restore()
         self._relay.resume()
         self._requests += 1
         request = f"r{self._requests}"
@@ -169,9 +169,9 @@ class World:
         self._fleet.objects.patch_namespaced_custom_object(
             "hotpool.dev", "v1alpha1", self._fleet.namespace, "nodecapabilities", NODE, patch
         )
-        wait_for("the command was taken", lambda: self._status(name)["requestID"] == request, SETTLE_SECONDS)
+        wait_for("the command is applied", lambda: self._status(name)["requestID"] == request, SETTLE_SECONDS)
         self._entries[name].wanted = wanted
-        self._intent = (name, wanted)
+        self._cluster_command = (name, wanted)
         return f"cluster: {desired} {name}"
 
     def _crash(self) -> str | None:
@@ -181,7 +181,7 @@ class World:
         return self._signal(signal.SIGSTOP)
 
     def _signal(self, number: signal.Signals) -> str | None:
-        name = self._some(wanted=True)
+        name = self._random_name(wanted=True)
         leaders = self._processes().get(name or "", [])
         if not leaders:
             return None
@@ -190,47 +190,47 @@ class World:
         return f"{number.name} {name}"
 
     def _fail_probe(self) -> str | None:
-        name = self._some(wanted=True)
+        name = self._random_name(wanted=True)
         if name is None or self._get(self._entries[name].port, "/health?status=503", "POST") is None:
             return None
         return f"unhealthy {name}"
 
     def _take_port(self) -> str | None:
-        name = self._some(wanted=False)
-        if name is None or self._entries[name].port in self._strangers:
+        name = self._random_name(wanted=False)
+        if name is None or self._entries[name].port in self._foreign_sockets:
             return None
         try:
-            self._strangers[self._entries[name].port] = socket.create_server(("127.0.0.1", self._entries[name].port))
+            self._foreign_sockets[self._entries[name].port] = socket.create_server(("127.0.0.1", self._entries[name].port))
         except OSError:
             return None
         return f"port of {name} taken"
 
     def _free_port(self) -> str | None:
-        if not self._strangers:
+        if not self._foreign_sockets:
             return None
-        port = self._random.choice(list(self._strangers))
-        self._strangers.pop(port).close()
+        port = self._random.choice(list(self._foreign_sockets))
+        self._foreign_sockets.pop(port).close()
         return f"port {port} free"
 
     def _edit(self) -> str:
         name, chance = self._random.choice(IDS), self._random
         if name not in self._entries:
-            self._entries[name], what = self._new_entry(), "add"
-            if self._intent and self._intent[0] == name:
-                self._entries[name].wanted = self._intent[1]
+            self._entries[name], change = self._new_entry(), "add"
+            if self._cluster_command and self._cluster_command[0] == name:
+                self._entries[name].wanted = self._cluster_command[1]
         elif chance.random() < 0.3:
             del self._entries[name]
-            what = "remove"
+            change = "remove"
         elif chance.random() < 0.5:
             self._entries[name].variant += 1
-            what = "run otherwise"
+            change = "change the command of"
         else:
             self._entries[name].languages = chance.sample(LANGUAGES, 2)
-            what = "revise"
+            change = "change the languages of"
         self._exit = chance.choice(["keep", "stop"])
         self._write_catalogue()
-        self._ask("reload")
-        return f"catalogue: {what} {name}, onAgentExit {self._exit}"
+        self._request("reload")
+        return f"catalogue: {change} {name}, onAgentExit {self._exit}"
 
     def _kill_agent(self) -> str:
         assert self._agent
@@ -245,33 +245,33 @@ class World:
         return f"agent: SIGTERM ({self._exit}), started again"
 
     def _disturb_network(self) -> str:
-        what = self._random.choice(["cut", "mend", "hold", "resume"])
-        getattr(self._relay, what)()
-        return f"network: {what}"
+        change = self._random.choice(["cut", "restore", "hold", "resume"])
+        getattr(self._relay, change)()
+        return f"network: {change}"
 
     def _start_agent(self) -> None:
-        self._agent = self._fleet.start_agent(NODE, self._plain(), interval=2, debounce=0.3, onAgentExit=self._exit)
-        wait_for("the agent answers", lambda: self._running_ask("status"), SETTLE_SECONDS)
+        self._agent = self._fleet.start_agent(NODE, self._catalogue(), interval=2, debounce=0.3, onAgentExit=self._exit)
+        wait_for("the agent answers", lambda: self._request_if_up("status"), SETTLE_SECONDS)
 
-    def _plain(self) -> list[dict[str, Any]]:
-        return [entry.plain(name) for name, entry in sorted(self._entries.items())]
+    def _catalogue(self) -> list[dict[str, Any]]:
+        return [entry.to_catalogue(name) for name, entry in sorted(self._entries.items())]
 
     def _write_catalogue(self) -> None:
-        self._fleet.write_catalogue(NODE, self._plain(), onAgentExit=self._exit)
+        self._fleet.write_catalogue(NODE, self._catalogue(), onAgentExit=self._exit)
 
-    def _ask(self, op: Any, name: str | None = None) -> Any:
+    def _request(self, op: Any, name: str | None = None) -> Any:
         return protocol.ask(self._socket, protocol.Request(op=op, id=name, wait=False))
 
-    def _running_ask(self, op: Any) -> Any:
+    def _request_if_up(self, op: Any) -> Any:
         with suppress(protocol.AgentDownError):
-            return self._ask(op)
+            return self._request(op)
 
     @property
     def _socket(self) -> Any:
         return socket_path(self._fleet.folder / "agents" / NODE)
 
     def _status(self, name: str) -> dict[str, Any]:
-        (found,) = self._ask("status", name)["services"]
+        (found,) = self._request("status", name)["services"]
         return dict(found)
 
     def _report(self) -> dict[str, Any]:
@@ -279,7 +279,7 @@ class World:
         return dict((capability.get("status") or {}).get("report") or {"services": [], "capabilities": []})
 
     def _differences(self) -> list[str]:
-        """What does not agree: empty when all is settled."""
+        """Return the differences between model, processes and report; empty when they agree."""
         report, processes = self._report(), self._processes()
         reported = {item["id"]: item for item in report["services"]}
         ready = {name for item in report["capabilities"] if item["ready"] for name in item["services"]}
@@ -289,7 +289,7 @@ class World:
         if reported.keys() != self._entries.keys():
             found.append(f"reported {sorted(reported)}, catalogue {sorted(self._entries)}")
             return found
-        if report.get("session") != self._ask("status")["session"]:
+        if report.get("session") != self._request("status")["session"]:
             found.append("the report is of another session")
         for name, entry in self._entries.items():
             found += self._difference(name, entry, reported[name], processes.get(name, []))
@@ -297,16 +297,16 @@ class World:
             found += [f"{name}: state {reported[name]['state']}, ready {name in ready}"] * (runs != (name in ready))
         return found
 
-    def _difference(self, name: str, entry: Entry, reported: dict[str, Any], leaders: list[int]) -> Iterator[str]:
-        state, blocked = reported["state"], entry.port in self._strangers
+    def _difference(self, name: str, entry: CatalogueEntry, reported: dict[str, Any], leaders: list[int]) -> Iterator[str]:
+        state, blocked = reported["state"], entry.port in self._foreign_sockets
         expected = {"Failed", "Starting"} if blocked else {"Running"}
         if not entry.wanted:
-            # A stop has not succeeded while somebody who came in between has the port (requirement A9).
+            # A stop does not succeed while another process has the port (requirement A9).
             expected = {"Stopped", "Failed"} if blocked else {"Stopped"}
         if state not in expected:
             yield f"{name}: reported {state}, expected {expected}"
         if (reported["desired"] == "Running") != entry.wanted:
-            yield f"{name}: desired {reported['desired']}, wished {entry.wanted}"
+            yield f"{name}: reported desired {reported['desired']}, model {entry.wanted}"
         if reported["languages"] != entry.languages:
             yield f"{name}: languages {reported['languages']}, catalogue {entry.languages}"
         if "Running" not in expected:
@@ -317,10 +317,10 @@ class World:
         elif (
             self._get(entry.port, "/", "GET") != f"v{entry.variant}" or self._get(entry.port, "/health", "GET") is None
         ):
-            yield f"{name}: does not answer as it should"
+            yield f"{name}: wrong response on port {entry.port}"
 
     def _processes(self) -> dict[str, list[int]]:
-        """Service id → living processes of this fleet, by the port on their command line."""
+        """Return service id → living processes of this fleet, by the mark in their environment."""
         found: dict[str, list[int]] = {}
         for process in psutil.process_iter():
             with suppress(psutil.Error):
@@ -338,10 +338,10 @@ class World:
 
     @staticmethod
     def _get(port: int, path: str, method: str) -> str | None:
-        """The body of a success answer, else None."""
+        """Return the body of a success response, else None."""
         request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", method=method)
         try:
-            with urllib.request.urlopen(request, timeout=_PROBE_SECONDS) as answer:  # noqa: S310
-                return str(answer.read().decode())
+            with urllib.request.urlopen(request, timeout=_PROBE_SECONDS) as response:  # noqa: S310
+                return str(response.read().decode())
         except OSError:
             return None

@@ -13,7 +13,7 @@ JSON_PATCH: Final = "application/json-patch+json"
 APPLY: Final = "application/apply-patch+yaml"
 JSON: Final = "application/json"
 
-Wall = Literal["policy", "rbac", "schema"]
+Barrier = Literal["policy", "rbac", "schema"]
 CAPABILITIES: Final = "/apis/hotpool.dev/v1alpha1/namespaces/{ns}/nodecapabilities"
 OWN: Final = f"{CAPABILITIES}/{{node}}"
 OTHER: Final = f"{CAPABILITIES}/{{other}}"
@@ -40,21 +40,21 @@ READY: Final = {"type": "Ready", "status": "True", "reason": "Forged", "lastTran
 class Attempt:
     """One request. `fresh`: made by the agent of the node of which nothing is stored yet."""
 
-    what: str
+    id: str
     method: str
     path: str
     body: Any = None
     kind: str = MERGE
-    inside: Wall = "policy"
-    outside: Wall = "policy"
+    inside: Barrier = "policy"
+    outside: Barrier = "policy"
     fresh: bool = False
 
-    def wall(self, account: str) -> Wall:
+    def expected_barrier(self, account: str) -> Barrier:
         """Who stops it."""
         return self.inside if account == "inside" else self.outside
 
     @property
-    def reads(self) -> bool:
+    def is_read(self) -> bool:
         """No policy can stop a read."""
         return self.method == "GET"
 
@@ -79,7 +79,7 @@ def event(name: str, about: str, kind: str = "NodeCapability", **more: Any) -> d
     return {**whole, "message": "m", "type": "Warning", **more}
 
 
-def of_another_node() -> list[Attempt]:
+def attempts_on_other_nodes() -> list[Attempt]:
     """The Role of an account outside names its objects; inside only the policy tells nodes apart."""
     rbac: dict[str, Any] = {"outside": "rbac"}
     both: dict[str, Any] = {"inside": "rbac", "outside": "rbac"}
@@ -114,7 +114,7 @@ def of_another_node() -> list[Attempt]:
     ]
 
 
-def of_its_own_record() -> list[Attempt]:
+def attempts_on_own_record() -> list[Attempt]:
     """What of its own objects is not the agent's."""
     both: dict[str, Any] = {"inside": "rbac", "outside": "rbac"}
     drain = {"spec": {"drain": True}}
@@ -159,7 +159,7 @@ def of_its_own_record() -> list[Attempt]:
     ]
 
 
-def of_what_is_not_there_yet() -> list[Attempt]:
+def attempts_to_create() -> list[Attempt]:
     """Creations of its own objects with something in them that is not the agent's."""
     its_lease, its_event = f"{LEASES}/hotpool-node-{{fresh}}", f"{EVENTS}/{{fresh}}.node-name-taken"
     name, said = "hotpool-node-{fresh}", "{fresh}.node-name-taken"
@@ -184,7 +184,7 @@ def of_what_is_not_there_yet() -> list[Attempt]:
     return [Attempt(what, "PATCH", path, body, APPLY, fresh=True) for what, path, body in made]
 
 
-def of_what_is_no_agents() -> list[Attempt]:
+def attempts_on_other_kinds() -> list[Attempt]:
     """Objects of other kinds, and other people's of the agent's kinds."""
     both: dict[str, Any] = {"inside": "rbac", "outside": "rbac"}
     rbac: dict[str, Any] = {"outside": "rbac"}
@@ -236,8 +236,8 @@ def _eviction() -> dict[str, Any]:
 
 
 ATTEMPTS: Final = [
-    *of_another_node(),
-    *of_its_own_record(),
-    *of_what_is_not_there_yet(),
-    *of_what_is_no_agents(),
+    *attempts_on_other_nodes(),
+    *attempts_on_own_record(),
+    *attempts_to_create(),
+    *attempts_on_other_kinds(),
 ]

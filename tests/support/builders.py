@@ -1,4 +1,4 @@
-"""Builders with overrides, as wire dicts (`*_object`) and as core values, so that a test states only what matters."""
+"""Builders of wire dicts (`*_object`) and core values, with overrides, so that a test states only what matters."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -34,21 +34,21 @@ from hotpool.kube.decode import DecodeError, decode, decode_lease
 Json = dict[str, Any]
 
 H = 15.0
-"""The heartbeat interval that reports and Leases of these builders state."""
+"""Heartbeat interval in seconds of the reports and Leases of these builders."""
 
 
 def service(id_: str, type_: str, **more: Any) -> Json:
-    """One Running service of a report, as on the wire."""
+    """Return a Running service of a report, as on the wire."""
     return {"id": id_, "type": type_, "state": "Running", **more}
 
 
 def stopped(id_: str, type_: str, **more: Any) -> Json:
-    """One Stopped service of a report, as on the wire."""
+    """Return a Stopped service of a report, as on the wire."""
     return service(id_, type_, **more) | {"state": "Stopped"}
 
 
 def report(*services: Mapping[str, Any], **more: Any) -> Json:
-    """A report as on the wire, with the capabilities that follow from its services."""
+    """Return a report as on the wire, with the capabilities that follow from its services."""
     types = {item["type"] for item in services}
     running = {type_: [s["id"] for s in services if s["type"] == type_ and s["state"] == "Running"] for type_ in types}
     capabilities = [
@@ -60,10 +60,10 @@ def report(*services: Mapping[str, Any], **more: Any) -> Json:
 
 
 def speech(*codes: str, **more: Any) -> Json:
-    """The report of a node that translates between all these languages; `more` as for `report`."""
+    """Return the report of a node that translates between all these languages; `more` as for `report`."""
     rule = {"kind": "any_to_any", "languages": list(codes)}
-    spoken = [service(type_, type_, languages=list(codes)) for type_ in ("asr", "tts")]
-    return report(*spoken, service("nmt", "nmt", rules=[rule]), **more)
+    services = [service(type_, type_, languages=list(codes)) for type_ in ("asr", "tts")]
+    return report(*services, service("nmt", "nmt", rules=[rule]), **more)
 
 
 def _object(kind: str, name: str, version: int, generation: int, **metadata: Any) -> Json:
@@ -80,7 +80,7 @@ def _annotations(*, paused: bool) -> Json:
 
 
 def node_object(name: str, content: Json | None = None, *, version: int = 1, generation: int = 1, **more: Any) -> Json:
-    """A NodeCapability; `more`: uid, labels, drain, conditions."""
+    """Return a NodeCapability; `more`: uid, labels, drain, conditions."""
     metadata = {"uid": more.get("uid", f"uid-{name}"), "labels": more.get("labels", {})}
     status = {"report": content, "conditions": more.get("conditions", [])}
     body = {"spec": {"drain": True} if more.get("drain") else {}, "status": status}
@@ -88,7 +88,7 @@ def node_object(name: str, content: Json | None = None, *, version: int = 1, gen
 
 
 def kube_node_object(name: str, *, version: int = 1, cordoned: bool = False, **more: Any) -> Json:
-    """A v1 Node, with a little of what the operator does not want; `more`: uid, labels."""
+    """Return a v1 Node, with some fields that the operator ignores; `more`: uid, labels."""
     metadata = {"name": name, "uid": more.get("uid", f"uid-kube-{name}"), "resourceVersion": str(version)}
     spec = {"podCIDR": "10.0.0.0/24"} | ({"unschedulable": True} if cordoned else {})
     status = {"conditions": [{"type": "Ready", "status": "True", "lastHeartbeatTime": "t"}]}
@@ -97,7 +97,7 @@ def kube_node_object(name: str, *, version: int = 1, cordoned: bool = False, **m
 
 
 def condition(type_: str = "Ready", status: str = "True", reason: str = "Live", **more: Any) -> Json:
-    """A condition as the operator writes it on an object of generation 1."""
+    """Return a condition as the operator writes it on an object of generation 1."""
     return {
         "type": type_,
         "status": status,
@@ -109,12 +109,12 @@ def condition(type_: str = "Ready", status: str = "True", reason: str = "Live", 
 
 
 def pool_object(name: str, *, version: int = 1, generation: int = 1, paused: bool = False, **spec: Any) -> Json:
-    """A NodePool with a spec in wire words."""
+    """Return a NodePool; `spec` in wire names."""
     return _object("NodePool", name, version, generation, **_annotations(paused=paused)) | {"spec": spec}
 
 
 def slice_object(pool_name: str, index: int, *nodes: str, version: int = 1, term: int = 1, **more: Any) -> Json:
-    """A NodePoolSlice with Ready members; `more`: name, uid (of the pool), members."""
+    """Return a NodePoolSlice with Ready members; `more`: name, uid (of the pool), members."""
     metadata = {
         "labels": {POOL_LABEL: pool_name},
         "ownerReferences": _owner("NodePool", pool_name, _uid(pool_name, more)),
@@ -130,7 +130,7 @@ def _uid(name: str, more: Mapping[str, Any]) -> str:
 
 
 def generator_object(name: str, *, version: int = 1, generation: int = 1, paused: bool = False, **spec: Any) -> Json:
-    """A NodePoolGenerator; without a rule it makes directed pairs."""
+    """Return a NodePoolGenerator; the default rule is one pool per directed language pair."""
     spec = {"rule": {"languagePairs": {}}, **spec}
     return _object("NodePoolGenerator", name, version, generation, **_annotations(paused=paused)) | {"spec": spec}
 
@@ -142,21 +142,21 @@ def _decoded(kind: Kind, body: Json) -> Observed:
 
 
 def node(name: str, content: Json | None = None, *, version: int = 1, **more: Any) -> Node:
-    """A decoded NodeCapability; `more` as for `node_object`."""
+    """Return a decoded NodeCapability; `more` as for `node_object`."""
     found = _decoded(Kind.NODE, node_object(name, content, version=version, **more))
     assert isinstance(found, Node)
     return found
 
 
 def kube_node(name: str, *, version: int = 1, **more: Any) -> KubeNode:
-    """A decoded v1 Node; `more` as for `kube_node_object`."""
+    """Return a decoded v1 Node; `more` as for `kube_node_object`."""
     found = _decoded(Kind.KUBE_NODE, kube_node_object(name, version=version, **more))
     assert isinstance(found, KubeNode)
     return found
 
 
 def view(content: Json | None = None, liveness: Liveness = Liveness.LIVE, **more: Any) -> NodeView:
-    """A node called `n` as the judge sees it; `more` as for `node_object`."""
+    """Return the node `n` as input of matching; `more` as for `node_object`."""
     seen = node("n", content, **more)
     if seen.report is None:
         return NodeView(seen, liveness)
@@ -167,13 +167,13 @@ def view(content: Json | None = None, liveness: Liveness = Liveness.LIVE, **more
 def offer(
     service_id: str, type_: str, *codes: str, rules: Iterable[Rule] = (), **attributes: Iterable[str]
 ) -> ServiceOffer:
-    """A service that counts."""
+    """Return a service that counts."""
     values = {key: frozenset(value) for key, value in attributes.items()}
     return ServiceOffer(service_id, type_, frozenset(codes), tuple(rules), values)
 
 
 def core_report(*offers: ServiceOffer, **more: Any) -> CoreReport:
-    """A report as the core knows it, of services that all count."""
+    """Return a report as a core value, of services that all count."""
     types: dict[str, tuple[ServiceOffer, ...]] = {}
     for item in offers:
         types[item.type] = (*types.get(item.type, ()), item)
@@ -183,21 +183,21 @@ def core_report(*offers: ServiceOffer, **more: Any) -> CoreReport:
 
 
 def pool(name: str, *, version: int = 1, generation: int = 1, **spec: Any) -> Pool:
-    """A pool with a spec in wire words; also: paused, status, owner, uid, problem (of the core value)."""
+    """Return a pool; `spec` in wire names, and paused, status, owner, uid, problem of the core value."""
     core = {key: spec.pop(key) for key in ("paused", "status", "owner", "problem") if key in spec}
     meta = Meta(name, spec.pop("uid", f"uid-{name}"), version, generation)
     return Pool(meta, PoolSpec.model_validate(spec), **{"status": PoolStatus(), **core})
 
 
 def slice_(pool_name: str, index: int, *nodes: str, version: int = 1, **more: Any) -> Slice:
-    """A decoded NodePoolSlice; arguments as for `slice_object`."""
+    """Return a decoded NodePoolSlice; arguments as for `slice_object`."""
     found = _decoded(Kind.SLICE, slice_object(pool_name, index, *nodes, version=version, **more))
     assert isinstance(found, Slice)
     return found
 
 
 def generator(name: str, *, version: int = 1, **spec: Any) -> Generator:
-    """A decoded NodePoolGenerator; also: paused, generation; status (of the core value)."""
+    """Return a decoded NodePoolGenerator; `spec` in wire names, and paused, generation, status (of the core value)."""
     status = spec.pop("status", GeneratorStatus())
     found = _decoded(Kind.GENERATOR, generator_object(name, version=version, **spec))
     assert isinstance(found, Generator)
@@ -205,12 +205,12 @@ def generator(name: str, *, version: int = 1, **spec: Any) -> Generator:
 
 
 def member(name: str, state: MemberState = "Ready", since: str = "t") -> Member:
-    """A member of a slice."""
+    """Return a member of a slice."""
     return Member(node=name, state=state, since=since)
 
 
 def lease(name: str, renewed: str, *, holder: str = "i/1", interval: float | None = H, version: str = "") -> Heartbeat:
-    """What a node's Lease says; the holder is that of the reports of these builders."""
+    """Return the heartbeat in a node's Lease; the default holder is that of the reports of these builders."""
     duration = None if interval is None else int(3 * interval)
     uid = f"uid-{name}" if version else ""
     found = decode_lease(f"{LEASE_PREFIX}{name}", holder, renewed, duration, uid=uid, version=version)
@@ -219,17 +219,17 @@ def lease(name: str, renewed: str, *, holder: str = "i/1", interval: float | Non
 
 
 def requires(*types: str, **more: Any) -> Json:
-    """The requirements of a pool in wire words: these types, and what else is given."""
+    """Return the requirements of a pool in wire names: these types, and `more`."""
     return {"types": [{"type": type_} for type_ in types], **more}
 
 
 def open_state() -> ClusterCache:
-    """A state whose gate is open: what appears is new."""
+    """Return a cache whose gate is open, so that each new object counts as created."""
     state = ClusterCache()
     state.gate_open = True
     return state
 
 
 def valid(content: Json) -> WireReport:
-    """The report as the API's model."""
+    """Return the report as the API's model."""
     return WireReport.model_validate(content)

@@ -1,4 +1,4 @@
-"""Certificates for tests over TLS: an authority of the test's own, and what it signs, as PEM files."""
+"""Certificates for tests over TLS: an authority of the test's own and the certificates it signs, as PEM files."""
 
 import ssl
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ _DAY = timedelta(days=1)
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two PEM files."""
+    """A certificate and its key as PEM files."""
 
     certificate: Path
     key: Path
@@ -30,22 +30,24 @@ class Authority:
         self._folder = folder
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = _name(name)
-        made = _builder(self._name, self._name, self._key.public_key(), 1)
-        made = made.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        made = made.add_extension(_USAGE, critical=True)
-        made = made.add_extension(x509.SubjectKeyIdentifier.from_public_key(self._key.public_key()), critical=False)
+        builder = _builder(self._name, self._name, self._key.public_key(), 1)
+        builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        builder = builder.add_extension(_USAGE, critical=True)
+        identifier = x509.SubjectKeyIdentifier.from_public_key(self._key.public_key())
+        builder = builder.add_extension(identifier, critical=False)
         self.path = folder / f"{name}.crt"
-        self.path.write_bytes(made.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+        self.path.write_bytes(builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
 
     def issue(self, name: str, address: str = "127.0.0.1", days: int = 1) -> Pair:
-        """A certificate for the common name and the address; one of `days` before now has expired."""
+        """Issue a certificate for a common name and an address; with negative `days` it has expired."""
         key = ec.generate_private_key(ec.SECP256R1())
-        made = _builder(_name(name), self._name, key.public_key(), days)
-        made = made.add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address(address))]), critical=False)
+        builder = _builder(_name(name), self._name, key.public_key(), days)
+        addresses = x509.SubjectAlternativeName([x509.IPAddress(ip_address(address))])
+        builder = builder.add_extension(addresses, critical=False)
         identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
-        made = made.add_extension(identifier, critical=False)
+        builder = builder.add_extension(identifier, critical=False)
         pair = Pair(self._folder / f"{name}.crt", self._folder / f"{name}.key")
-        pair.certificate.write_bytes(made.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+        pair.certificate.write_bytes(builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
         pair.key.write_bytes(
             key.private_bytes(
                 serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
@@ -54,7 +56,7 @@ class Authority:
         return pair
 
     def context(self, server: Pair) -> ssl.SSLContext:
-        """What a server needs that asks for, and does not insist on, certificates of this authority."""
+        """Return a server's context that requests, but does not require, client certificates of this authority."""
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(self.path))
         context.load_cert_chain(server.certificate, server.key)
         context.verify_mode = ssl.CERT_OPTIONAL
@@ -82,6 +84,6 @@ def _builder(
     subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, days: int
 ) -> x509.CertificateBuilder:
     now = datetime.now(UTC)
-    made = x509.CertificateBuilder().subject_name(subject).issuer_name(issuer).public_key(key)
-    made = made.serial_number(x509.random_serial_number())
-    return made.not_valid_before(now - 9 * _DAY).not_valid_after(now + days * _DAY)
+    builder = x509.CertificateBuilder().subject_name(subject).issuer_name(issuer).public_key(key)
+    builder = builder.serial_number(x509.random_serial_number())
+    return builder.not_valid_before(now - 9 * _DAY).not_valid_after(now + days * _DAY)

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import yaml
-from tests.support.agent_world import QUICK, World
+from tests.support.agent_world import QUICK, AgentWorld
 from tests.support.run import CLUSTERS, share_cluster
 
 from hotpool.lookup import Lookup
@@ -32,26 +32,26 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def redis_address() -> Iterator[str]:
-    """The address in $HOTPOOL_TEST_REDIS_URL, else that of a server of our own."""
+    """The address in $HOTPOOL_TEST_REDIS_URL, else that of a new server."""
     with redis_url() as url:
         yield url
 
 
 @pytest.fixture
 def fleet(kind_cluster: Any, redis_address: str) -> Iterator[Fleet]:
-    """An empty fleet in a namespace of its own; nothing is started yet."""
+    """An empty fleet in a namespace of its own; no program runs yet."""
     kubeconfig, kubectl = Path(kind_cluster.kubeconfig_path), Path(kind_cluster.kubectl_path)
-    made = Fleet(kubeconfig, kubectl, f"fleet-{uuid.uuid4().hex[:6]}", redis_address)
-    made.install()
-    yield made
-    made.close()
+    fleet = Fleet(kubeconfig, kubectl, f"fleet-{uuid.uuid4().hex[:6]}", redis_address)
+    fleet.install()
+    yield fleet
+    fleet.close()
 
 
 @pytest.fixture
-def world_of(
+def agent_world(
     kind_cluster: Any, redis_address: str, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Callable[[int], World]]:
-    """Makes the world of a seed: one agent that reaches the API server through a relay."""
+) -> Iterator[Callable[[int], AgentWorld]]:
+    """A function that creates the world of a seed: one agent that reaches the API server through a relay."""
     kubeconfig, kubectl = Path(kind_cluster.kubeconfig_path), Path(kind_cluster.kubectl_path)
     address = urlsplit(yaml.safe_load(kubeconfig.read_text())["clusters"][0]["cluster"]["server"])
     for name, value in QUICK.items():
@@ -65,20 +65,20 @@ def world_of(
             server=f"https://127.0.0.1:{relay.port}",
         )
         fleet.install()
-        yield lambda seed: World(fleet, relay, seed)
+        yield lambda seed: AgentWorld(fleet, relay, seed)
         fleet.close()
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[RedisServer]:
-    """An embedded server of one module, to be flushed, stopped and damaged at will."""
+    """A Redis server of one module, which its tests may flush, stop and damage."""
     with RedisServer() as running:
         yield running
 
 
 @pytest.fixture
 async def client(server: RedisServer) -> AsyncIterator[Client]:
-    """A client of that server, which is empty."""
+    """A client of that server, which is emptied first."""
     server.start()
     server.ask("FLUSHALL")
     server.ask("FUNCTION", "FLUSH")
@@ -90,5 +90,5 @@ async def client(server: RedisServer) -> AsyncIterator[Client]:
 @pytest.fixture
 async def lookup(server: RedisServer) -> AsyncIterator[Lookup]:
     """A look-up client of the fleet `speech` on that server."""
-    async with Lookup.from_url(server.url, namespace="speech") as made:
-        yield made
+    async with Lookup.from_url(server.url, namespace="speech") as lookup:
+        yield lookup

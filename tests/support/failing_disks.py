@@ -1,4 +1,4 @@
-"""Disks that fail under a running agent, for real and for it alone."""
+"""Disks that fail under a running agent: real errors, for this agent alone."""
 
 import os
 import subprocess
@@ -10,52 +10,52 @@ import psutil
 
 
 class Disk(Protocol):
-    """A way in which a disk fails. `inside`: what the agent must be started with; see `agent_process`."""
+    """A failure of a disk. `inside`: the words of the program that starts the agent; see `agent_process`."""
 
     inside: Sequence[str]
     reason: str
-    """The system's word for it."""
+    """The system's error message."""
 
-    def spoil(self, pid: int, folder: Path) -> None:
-        """From now on the process can write no file in the folder."""
+    def break_writes(self, pid: int, folder: Path) -> None:
+        """Let the process fail to write any file in the folder from now on."""
 
-    def mend(self, pid: int, folder: Path) -> None:
-        """It can again."""
+    def repair(self, pid: int, folder: Path) -> None:
+        """Let it write again."""
 
 
 class Full:
-    """Every write fails, as on a full disk: by the limit of the size of files, which needs no privilege."""
+    """A full disk: every write fails by the limit of the size of files, which needs no privilege."""
 
     inside: Sequence[str] = ()
     reason = "File too large"
 
-    def spoil(self, pid: int, folder: Path) -> None:  # noqa: ARG002 - it is so everywhere
+    def break_writes(self, pid: int, folder: Path) -> None:  # noqa: ARG002 - it affects all folders
         """Lower the limit."""
         psutil.Process(pid).rlimit(psutil.RLIMIT_FSIZE, (0, psutil.RLIM_INFINITY))
 
-    def mend(self, pid: int, folder: Path) -> None:  # noqa: ARG002
-        """Raise it."""
+    def repair(self, pid: int, folder: Path) -> None:  # noqa: ARG002
+        """Raise the limit."""
         psutil.Process(pid).rlimit(psutil.RLIMIT_FSIZE, (psutil.RLIM_INFINITY, psutil.RLIM_INFINITY))
 
 
 class ReadOnly:
-    """The folder is read-only: a mount in the agent's own namespace for root, whom permissions do not stop."""
+    """A read-only folder: for root, whom permissions do not stop, a mount in the agent's own namespace."""
 
     def __init__(self) -> None:
         self._root = os.geteuid() == 0
         self.inside: Sequence[str] = ("unshare", "--mount") if self._root else ()
         self.reason = "Read-only file system" if self._root else "Permission denied"
 
-    def spoil(self, pid: int, folder: Path) -> None:
-        """Cover the folder by itself, read-only; or take the right to write."""
+    def break_writes(self, pid: int, folder: Path) -> None:
+        """Mount the folder on itself, read-only; or remove the permission to write."""
         if self._root:
             self._run(pid, "mount", "--bind", str(folder), str(folder))
             self._run(pid, "mount", "-o", "remount,bind,ro", str(folder))
         else:
             folder.chmod(0o500)
 
-    def mend(self, pid: int, folder: Path) -> None:
-        """Undo it."""
+    def repair(self, pid: int, folder: Path) -> None:
+        """Unmount it; or add the permission to write."""
         if self._root:
             self._run(pid, "umount", str(folder))
         else:

@@ -35,14 +35,14 @@ RBAC: Final = "rbac.authorization.k8s.io"
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Response:
     """What the API server said."""
 
     status: int
     text: str
 
     @property
-    def by(self) -> str:
+    def refused_by(self) -> str:
         """Who refused: the chart's policy, RBAC, or the schema; empty: nobody."""
         if self.status == 403:
             return "policy" if f"{POLICY} " in self.text else "rbac"
@@ -52,10 +52,10 @@ class Answer:
 class Credential:
     """A kubeconfig with a token, and requests made with it."""
 
-    def __init__(self, kubeconfig: Path, words: dict[str, str], look: Callable[[str], Any]) -> None:
-        """`look`: gives the object of a path, as somebody reads it who may."""
+    def __init__(self, kubeconfig: Path, words: dict[str, str], read: Callable[[str], Any]) -> None:
+        """`read`: gives the object of a path, as somebody reads it who may."""
         self.kubeconfig = kubeconfig
-        self._look = look
+        self._read = read
         self._words = words
         content = yaml.safe_load(kubeconfig.read_text())
         cluster = content["clusters"][0]["cluster"]
@@ -67,16 +67,16 @@ class Credential:
         """The token as a Secret shows it."""
         return base64.b64encode(self.token.encode()).decode()
 
-    def ask(self, attempt: Attempt, *, dry: bool = False) -> Answer:
+    def send(self, attempt: Attempt, *, dry: bool = False) -> Response:
         """Make the attempt; `dry`: as a dry run, which is judged alike and changes nothing."""
         path = _filled(attempt.path, self._words)
-        if dry and not attempt.reads:
+        if dry and not attempt.is_read:
             path += f"{'&' if '?' in path else '?'}dryRun=All"
         if attempt.kind.endswith("apply-patch+yaml"):
             path += f"{'&' if '?' in path else '?'}fieldManager=hotpool-agent"
         body = _filled(attempt.body, self._words)
         if attempt.method == "PUT":
-            body = _merged(self._look(path), body)
+            body = _merged(self._read(path), body)
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"{self._server}{path}", data, method=attempt.method)  # noqa: S310 - ours
         request.add_header("Authorization", f"Bearer {self.token}")
@@ -84,24 +84,24 @@ class Credential:
             request.add_header("Content-Type", attempt.kind)
         try:
             with urllib.request.urlopen(request, timeout=10, context=self._context) as answer:  # noqa: S310
-                return Answer(answer.status, answer.read().decode())
+                return Response(answer.status, answer.read().decode())
         except urllib.error.HTTPError as error:
-            return Answer(error.code, error.read().decode())
+            return Response(error.code, error.read().decode())
 
 
-class Ground:
+class IdentityNamespace:
     """A fleet's namespace with accounts, policy and objects of nodes, pools and people."""
 
     def __init__(self, fleet: Fleet, *, wide: bool = False) -> None:
         """`wide`: agents have every right in the namespace."""
         self.fleet = fleet
         self.words = {"ns": fleet.namespace, "node": NODE, "other": OTHER, "fresh": FRESH}
-        self._people: dict[str, Path] = {}
+        self._accounts: dict[str, Path] = {}
         self._credentials: dict[tuple[str, str], Credential] = {}
         self.install()
         if wide:
             fleet.apply(*_every_right(fleet.namespace))
-        self.fill()
+        self.create_objects()
 
     def install(self) -> None:
         """What the chart makes for agents, but no pods of theirs."""
@@ -124,31 +124,31 @@ class Ground:
             words = ["enroll", node, "-n", self.fleet.namespace, "--kubeconfig", str(self.fleet.admin)]
             done = CliRunner().invoke(app, [*words, "-o", str(path)])
             assert done.exit_code == 0, done.output
-            self._credentials["outside", node] = self.of_file(path)
+            self._credentials["outside", node] = self.credential_in(path)
         return self._credentials["outside", node]
 
-    def unbind(self) -> None:
+    def delete_policy_binding(self) -> None:
         """Take the policy's binding away, and wait until the API server has heeded that."""
         who = self.inside(NODE)
         self.fleet.kubectl("delete", f"{POLICY}Binding".lower(), f"hotpool-{self.fleet.namespace}-agent")
-        wait_for("the policy is out of force", lambda: not who.ask(PROBE, dry=True).by, 30)
+        wait_for("the policy is out of force", lambda: not who.send(PROBE, dry=True).refused_by, 30)
 
-    def of_file(self, kubeconfig: Path) -> Credential:
+    def credential_in(self, kubeconfig: Path) -> Credential:
         """The credential in a kubeconfig."""
-        return Credential(kubeconfig, self.words, self._look)
+        return Credential(kubeconfig, self.words, self._read)
 
     def account(self, role: str) -> Path:
         """A kubeconfig of somebody with a Role of the chart."""
-        if role not in self._people:
-            self._people[role] = self._somebody(f"person-{role}", role)
-        return self._people[role]
+        if role not in self._accounts:
+            self._accounts[role] = self._new_account(f"person-{role}", role)
+        return self._accounts[role]
 
     def account_with(self, name: str, rules: list[dict[str, Any]]) -> Path:
         """A kubeconfig of somebody with exactly these rights."""
         role = {"apiVersion": f"{RBAC}/v1", "kind": "Role", "metadata": {"name": name}, "rules": rules}
-        return self._somebody(name, name, role)
+        return self._new_account(name, name, role)
 
-    def _somebody(self, name: str, role: str, *more: dict[str, Any]) -> Path:
+    def _new_account(self, name: str, role: str, *more: dict[str, Any]) -> Path:
         account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name}}
         self.fleet.apply(account, *more, _binding(role, [name], self.fleet.namespace))
         return self.credential(name, name).kubeconfig
@@ -161,9 +161,9 @@ class Ground:
         view["contexts"][0]["context"] |= {"user": account, "namespace": self.fleet.namespace}
         path = self.fleet.folder / f"{name}.kubeconfig"
         path.write_text(json.dumps(view))
-        return self.of_file(path)
+        return self.credential_in(path)
 
-    def _look(self, path: str) -> Any:
+    def _read(self, path: str) -> Any:
         return json.loads(self.fleet.kubectl("get", "--raw", path.partition("?")[0].removesuffix("/status")))
 
     def pod(self, node: str, *, account: str = "hotpool-agent", name: str | None = None) -> None:
@@ -181,7 +181,7 @@ class Ground:
     def wait_for_policy(self) -> None:
         """Return when the API server has taken up the policy."""
         who = self.inside(NODE)
-        wait_for("the policy is in force", lambda: who.ask(PROBE, dry=True).by == "policy", 30)
+        wait_for("the policy is in force", lambda: who.send(PROBE, dry=True).refused_by == "policy", 30)
 
     def close(self) -> None:
         """End what runs; the Nodes go, for they are the cluster's."""
@@ -189,7 +189,7 @@ class Ground:
         self.fleet.kubectl("delete", "pod", "--all", "--force", "--grace-period=0", "--wait=false")
         self.fleet.kubectl("delete", "node", NODE, OTHER, FRESH, "--ignore-not-found", "--wait=false")
 
-    def fill(self) -> None:
+    def create_objects(self) -> None:
         """What stands in the namespace: records of two nodes with conditions of the operator, and other people's."""
         labels = {"zone": "a"}
         intents = {"services": [{"id": "nmt", "desired": "Running"}]}

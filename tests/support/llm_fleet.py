@@ -1,4 +1,4 @@
-"""A fleet of a few nodes that serve an LLM, and what their agents report, for the fakes of this folder."""
+"""A fleet of a few nodes that serve an LLM, with their reports, in the fake API server."""
 
 from typing import Any
 
@@ -9,17 +9,17 @@ from hotpool.core.model import Kind
 
 
 def llm(sequence: int = 1, **more: Any) -> dict[str, Any]:
-    """A report of a service that runs."""
+    """Return a report of a Running service."""
     return report(service("q", "llm"), sequence=sequence, **more)
 
 
 def no_llm(sequence: int, **more: Any) -> dict[str, Any]:
-    """A report of the service as stopped."""
+    """Return a report of the Stopped service."""
     return report(stopped("q", "llm"), sequence=sequence, **more)
 
 
-def small(nodes: int = 2, **spec: Any) -> FakeApi:
-    """A pool `llm`, and nodes n0, n1, ... that qualify and of which the conditions are stored."""
+def small_fleet(nodes: int = 2, **spec: Any) -> FakeApi:
+    """Return an API server with a pool `llm` and nodes n0, n1, ... that match it and have conditions."""
     api = FakeApi()
     api.put(pool_object("llm", requires=requires("llm"), **spec))
     for number in range(nodes):
@@ -30,5 +30,5 @@ def small(nodes: int = 2, **spec: Any) -> FakeApi:
 
 
 def publish(api: FakeApi, name: str, content: dict[str, Any]) -> None:
-    """The agent's whole report, which is a merge patch with every key."""
+    """Store a node's report as its agent does: by a merge patch with every key."""
     api.put({**api.objects[Kind.NODE][name], "status": {**api.objects[Kind.NODE][name]["status"], "report": content}})

@@ -1,7 +1,7 @@
-"""A fleet in one process and in simulated time: the real Reconciler, State, decode, KubeSink and Mirror over memory.
+"""A fleet in one process and in simulated time: the real manager, cache, decoder, writer and publisher over fakes.
 
-`FakeApi` is the API server as far as the operator asks it (versions, conflicts, merge and JSON patch, owners);
-`FakeRedis` has the methods of the writer. Both can be told to fail. `Fleet` wires them as `hotpool.app` does.
+`FakeApi` implements the part of the API server that the operator uses (versions, conflicts, merge and JSON patch,
+owners); `FakeRedis` has the methods of the writer. Both inject faults. `Fleet` wires them as `hotpool.app` does.
 """
 
 import asyncio
@@ -52,20 +52,20 @@ PLURAL = {
 # Simulated time.
 
 
-class _Jump(selectors.SelectSelector):
-    """Waits for nothing: what would be waited for in silence has passed at once."""
+class _JumpingSelector(selectors.SelectSelector):
+    """Advances its clock by the time-out instead of waiting."""
 
     def __init__(self) -> None:
         super().__init__()
         self.now = 1000.0
-        self.turn: Callable[[], None] | None = None
+        self.on_iteration: Callable[[], None] | None = None
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        if self.turn:
-            self.turn()
+        if self.on_iteration:
+            self.on_iteration()
         ready = super().select(0)
         if not ready and timeout is None:
-            raise RuntimeError("everybody waits, and nothing will ever happen")
+            raise RuntimeError("deadlock: all tasks wait, and no timer is set")
         if not ready and timeout:
             self.now += timeout
         return ready
@@ -75,16 +75,16 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
     """An event loop whose clock jumps to the next timer."""
 
     def __init__(self) -> None:
-        self._jump = _Jump()
-        super().__init__(self._jump)
+        self._clock = _JumpingSelector()
+        super().__init__(self._clock)
 
     def time(self) -> float:
         """Return the simulated seconds."""
-        return self._jump.now
+        return self._clock.now
 
-    def each_turn(self, call: Callable[[], None] | None) -> None:
-        """Call this between any two turns, each of which runs what was ready, without a break."""
-        self._jump.turn = call
+    def on_each_iteration(self, call: Callable[[], None] | None) -> None:
+        """Call this between any two iterations of the loop."""
+        self._clock.on_iteration = call
 
 
 def simulated(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
@@ -99,7 +99,7 @@ def simulated(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]
 
 
 def now() -> float:
-    """The simulated seconds."""
+    """Return the simulated seconds."""
     return asyncio.get_running_loop().time()
 
 
@@ -117,31 +117,31 @@ class Write:
 
 
 Fault = Callable[[str, Kind, str], BaseException | None]
-"""Called with verb, kind and name of each request of the operator; what it returns is raised."""
+"""A function of verb, kind and name of each request of the operator; the exception it returns is raised."""
 
 
-def away(_verb: str, _kind: Kind, _name: str) -> BaseException:
-    """Everything fails: the API server is away."""
+def unreachable(_verb: str, _kind: Kind, _name: str) -> BaseException:
+    """Fail every request: the API server is unreachable."""
     return TimeoutError()
 
 
 def refusing(status: int, *, kind: Kind | None = None, name: str | None = None, verb: str | None = None) -> Fault:
-    """Answer with a status where kind, name and verb are those given."""
+    """Return a fault that answers with a status where kind, name and verb are those given."""
 
     def fault(its_verb: str, its_kind: Kind, its_name: str) -> BaseException | None:
         hit = kind in {None, its_kind} and name in {None, its_name} and verb in {None, its_verb}
-        return ApiException(status=status, reason="as told") if hit else None
+        return ApiException(status=status, reason="injected") if hit else None
 
     return fault
 
 
 class FakeApi:
-    """Objects in memory, with the answers of an API server."""
+    """Objects in memory, with the responses of an API server."""
 
     def __init__(self) -> None:
         self.objects: dict[Kind, dict[str, Json]] = {kind: {} for kind in Kind}
         self.feed: Callable[[Kind, str | None, Json], None] | None = None
-        """Who watches; None: nobody, as while a watch is broken."""
+        """The watch: a callback with each event; None: events are lost, as while a watch is broken."""
         self.fault: Fault | None = None
         self.writes: list[Write] = []
         self.requests: Counter[str] = Counter()
@@ -150,37 +150,37 @@ class FakeApi:
         self.leases: dict[str, str] = {}
         """Name → resourceVersion of the nodes' Leases."""
         self.events: list[tuple[float, Json]] = []
-        """When, and the Event."""
+        """Simulated seconds and Event."""
         self.event_fault: Callable[[], BaseException | None] = lambda: None
-        """What it returns is raised instead of taking an Event."""
+        """The exception it returns is raised instead of storing an Event."""
         self.event_delay = 0.0
         self._version = 100
         self._uids: set[str] = set()
 
-    # What people, agents and the API server itself do.
+    # Actions of people, agents and the API server itself.
 
     def put(self, body: Json) -> Json:
-        """Create an object, or replace spec, metadata and status of the one that is there."""
+        """Create an object, or replace spec, metadata and status of the existing one."""
         kind, name = PLURAL[body["kind"]], body["metadata"]["name"]
         return self._store(kind, {**self.objects[kind].get(name, {}), **body})
 
     def edit(self, kind: Kind, name: str, patch: Json) -> Json:
-        """Merge-patch an object, as kubectl does."""
+        """Merge-patch an object, as `kubectl patch` does."""
         return self._store(kind, merged(self.objects[kind][name], patch))
 
     def delete(self, kind: Kind, name: str) -> None:
-        """Delete an object and, as the garbage collector does, what it owns."""
-        gone = self.objects[kind].pop(name)
+        """Delete an object and, as the garbage collector does, all objects that it owns."""
+        deleted = self.objects[kind].pop(name)
         self._version += 1
-        gone["metadata"]["resourceVersion"] = str(self._version)
-        self._tell(kind, "DELETED", gone)
+        deleted["metadata"]["resourceVersion"] = str(self._version)
+        self._notify(kind, "DELETED", deleted)
         for other in Kind:
             for item in list(self.objects[other].values()):
-                if gone["metadata"]["uid"] in {o["uid"] for o in item["metadata"].get("ownerReferences") or []}:
+                if deleted["metadata"]["uid"] in {o["uid"] for o in item["metadata"].get("ownerReferences") or []}:
                     self.delete(other, item["metadata"]["name"])
 
     def slices(self, pool: str) -> dict[str, list[str]]:
-        """Slice name → the nodes in it."""
+        """Return slice name → its nodes."""
         return {
             name: [item["node"] for item in body["members"]]
             for name, body in sorted(self.objects[Kind.SLICE].items())
@@ -188,17 +188,17 @@ class FakeApi:
         }
 
     def members(self, pool: str) -> dict[str, str]:
-        """Node → state of all members of a pool, as its slices say."""
+        """Return node → state of all members in the slices of a pool."""
         found = [self.objects[Kind.SLICE][name]["members"] for name in self.slices(pool)]
         return {item["node"]: item["state"] for members in found for item in members}
 
     def conditions(self, kind: Kind, name: str) -> dict[str, tuple[str, str]]:
-        """Type → status and reason."""
+        """Return type → status and reason of an object's conditions."""
         status = self.objects[kind][name].get("status") or {}
         return {c["type"]: (c["status"], c["reason"]) for c in status.get("conditions") or []}
 
     def written(self, kind: Kind, name: str | None = None) -> list[Write]:
-        """The operator's writes of one kind, or of one object."""
+        """Return the operator's writes of one kind, or of one object."""
         return [write for write in self.writes if write.kind is kind and name in {None, write.name}]
 
     def _store(self, kind: Kind, body: Json) -> Json:
@@ -215,21 +215,21 @@ class FakeApi:
         if before is None or before.get("spec") != after.get("spec"):
             after["metadata"]["generation"] += 1
         self.objects[kind][name] = after
-        self._tell(kind, "MODIFIED" if before else "ADDED", after)
+        self._notify(kind, "MODIFIED" if before else "ADDED", after)
         return copied(after)
 
     def _new_uid(self, body: Json) -> str:
-        """The uid that the builder gave, unless an object had it before."""
+        """Return the builder's uid, or another one if an object had it before."""
         wanted = str(body["metadata"].get("uid") or f"uid-{body['metadata']['name']}")
         uid = f"{wanted}-{self._version}" if wanted in self._uids else wanted
         self._uids.add(uid)
         return uid
 
-    def _tell(self, kind: Kind, event: str, body: Json) -> None:
+    def _notify(self, kind: Kind, event: str, body: Json) -> None:
         if self.feed:
             asyncio.get_running_loop().call_soon(self.feed, kind, event, copied(body))
 
-    # What the operator asks, by the two methods of an ApiClient that it uses.
+    # Requests of the operator, by the two methods of an ApiClient that it uses.
 
     async def param_serialize(
         self,
@@ -240,16 +240,16 @@ class FakeApi:
         header_params: dict[str, str],
         **_: Any,
     ) -> tuple[str, str, dict[str, str], None, None]:
-        """As of the client: method, URL, headers, and two that are not used."""
+        """Return method, URL, headers and two unused values, as the client does."""
         return method, f"{path}?{urlencode(query_params)}", header_params, None, None
 
-    async def call_api(self, method: str, url: str, headers: dict[str, str], body: Any, **_: Any) -> "Answer":
-        """Answer one request; a refusal is an answer, too."""
+    async def call_api(self, method: str, url: str, headers: dict[str, str], body: Any, **_: Any) -> "FakeResponse":
+        """Answer one request; a refusal is a response, too."""
         try:
             found = await self._serve(method, urlsplit(url), body, apply="apply" in headers["Content-Type"])
         except ApiException as error:
-            return Answer(b"", error.status, error.reason)
-        return Answer(json.dumps(found).encode())
+            return FakeResponse(b"", error.status, error.reason)
+        return FakeResponse(json.dumps(found).encode())
 
     async def _serve(self, method: str, url: SplitResult, body: Any, *, apply: bool) -> Any:
         head, _, tail = unquote(url.path).partition("/namespaces/fleet/")
@@ -274,64 +274,64 @@ class FakeApi:
                 return await patch(Kind(plural), name, body, apply=apply)
 
     async def page(self, kind: Kind, _more: object, /) -> Json:
-        """All objects of a kind, in one page."""
-        self._ask("list", kind, "")
+        """Return all objects of a kind, in one page."""
+        self._raise_fault("list", kind, "")
         await asyncio.sleep(0)
         return {"items": [*self.objects[kind].values()], "metadata": {"resourceVersion": "1"}}
 
     async def _get(self, kind: Kind, name: str) -> Json:
-        """One object, or 404."""
-        self._ask("get", kind, name)
+        """Return an object, or raise 404."""
+        self._raise_fault("get", kind, name)
         await asyncio.sleep(0)
-        return self._known(kind, name)
+        return self._stored(kind, name)
 
     async def create(self, kind: Kind, body: Json) -> Json:
-        """A new object, or 409."""
+        """Store a new object, or raise 409."""
         name = body["metadata"]["name"]
-        await self._before("create", kind, name)
+        await self._start_write("create", kind, name)
         if name in self.objects[kind]:
             raise ApiException(status=409, reason="AlreadyExists")
-        return self._done("create", kind, name, body)
+        return self._commit("create", kind, name, body)
 
     async def patch(self, kind: Kind, name: str, body: Any, *, apply: bool) -> Json:
-        """A merge patch, a JSON patch, or an apply (as of one writer), of all but the status."""
-        await self._before("patch", kind, name)
-        known = self._known(kind, name)
+        """Merge-patch, JSON-patch or apply (for one writer) everything but the status."""
+        await self._start_write("patch", kind, name)
+        known = self._stored(kind, name)
         if apply and body["metadata"].get("uid") != known["metadata"]["uid"]:
             raise ApiException(status=409, reason="Conflict")
         wanted = replaced(known, body) if isinstance(body, list) else merged(known, body)
         self._check(known, wanted["metadata"].get("resourceVersion"))
-        return self._done("patch", kind, name, {**wanted, "status": known.get("status")})
+        return self._commit("patch", kind, name, {**wanted, "status": known.get("status")})
 
     async def patch_status(self, kind: Kind, name: str, body: Json, *, apply: bool) -> Json:
-        """A merge patch of the status, or an apply of conditions beside those of others."""
-        await self._before("status", kind, name)
-        known = self._known(kind, name)
+        """Merge-patch the status, or apply conditions beside those of others."""
+        await self._start_write("status", kind, name)
+        known = self._stored(kind, name)
         if apply and body["metadata"].get("uid") != known["metadata"]["uid"]:
             raise ApiException(status=409, reason="Conflict")
         self._check(known, body["metadata"].get("resourceVersion"))
         status = applied(known.get("status") or {}, body["status"]) if apply else body["status"]
-        return self._done("status", kind, name, merged(known, {"status": status}))
+        return self._commit("status", kind, name, merged(known, {"status": status}))
 
     async def remove(self, kind: Kind, name: str, version: str) -> Json:
-        """Delete this very object."""
-        await self._before("delete", kind, name)
-        known = self._known(kind, name)
+        """Delete an object of this resourceVersion, or raise 409."""
+        await self._start_write("delete", kind, name)
+        known = self._stored(kind, name)
         self._check(known, version)
         self.writes.append(Write(now(), "delete", kind, name))
         self.delete(kind, name)
         return known
 
     async def _delete_lease(self, name: str, version: str) -> Json:
-        """The Lease of a node, if it was not renewed meanwhile."""
-        await self._before("delete_lease", Kind.NODE, name)
+        """Delete the Lease of a node, or raise 409 if it was renewed meanwhile."""
+        await self._start_write("delete_lease", Kind.NODE, name)
         if version != self.leases.get(name):
             raise ApiException(status=409, reason="Conflict")
         del self.leases[name]
         return {}
 
     async def _post_event(self, body: Json) -> Json:
-        """An Event of events.k8s.io/v1."""
+        """Store an Event of events.k8s.io/v1."""
         await asyncio.sleep(self.event_delay)
         self.requests["event"] += 1
         if error := self.event_fault():
@@ -339,20 +339,20 @@ class FakeApi:
         self.events.append((now(), body))
         return body
 
-    def told(self, name: str | None = None) -> list[tuple[str, str]]:
-        """Reason and note of the Events that regard an object, in the order in which they came."""
+    def event_notes(self, name: str | None = None) -> list[tuple[str, str]]:
+        """Return reason and note of the Events about an object, in the order of their arrival."""
         return [(e["reason"], e["note"]) for _, e in self.events if name in {None, e["regarding"]["name"]}]
 
-    def _ask(self, verb: str, kind: Kind, name: str) -> None:
+    def _raise_fault(self, verb: str, kind: Kind, name: str) -> None:
         self.requests[verb] += 1
         if self.fault and (error := self.fault(verb, kind, name)):
             raise error
 
-    async def _before(self, verb: str, kind: Kind, name: str) -> None:
+    async def _start_write(self, verb: str, kind: Kind, name: str) -> None:
         await asyncio.sleep(self.delay)
-        self._ask(verb, kind, name)
+        self._raise_fault(verb, kind, name)
 
-    def _known(self, kind: Kind, name: str) -> Json:
+    def _stored(self, kind: Kind, name: str) -> Json:
         if name not in self.objects[kind]:
             raise ApiException(status=404, reason="NotFound")
         return self.objects[kind][name]
@@ -361,36 +361,36 @@ class FakeApi:
         if version is not None and version != known["metadata"]["resourceVersion"]:
             raise ApiException(status=409, reason="Conflict")
 
-    def _done(self, verb: str, kind: Kind, name: str, body: Json) -> Json:
+    def _commit(self, verb: str, kind: Kind, name: str, body: Json) -> Json:
         self.writes.append(Write(now(), verb, kind, name))
         return self._store(kind, body)
 
 
 @dataclass(slots=True)
-class Answer:
-    """An answer that was not read yet."""
+class FakeResponse:
+    """A response whose body is not read yet."""
 
     body: bytes
     status: int = 200
     reason: str = "OK"
 
     @property
-    def response(self) -> "Answer":
-        """Itself: the client wraps aiohttp's response."""
+    def response(self) -> "FakeResponse":
+        """Return itself: the client wraps aiohttp's response."""
         return self
 
     async def read(self) -> bytes:
-        """The body."""
+        """Return the body."""
         return self.body
 
 
 def copied(value: T) -> T:
-    """As it comes over the wire; much faster than `copy.deepcopy`."""
+    """Return a copy by way of JSON, which is much faster than `copy.deepcopy`."""
     return cast("T", json.loads(json.dumps(value)))
 
 
 def merged(value: Any, patch: Any) -> Any:
-    """A JSON merge patch (RFC 7386)."""
+    """Return the value after a JSON merge patch (RFC 7386)."""
     if not isinstance(patch, dict):
         return patch
     base = dict(value) if isinstance(value, dict) else {}
@@ -403,16 +403,16 @@ def merged(value: Any, patch: Any) -> Any:
 
 
 def replaced(value: Json, operations: list[Json]) -> Json:
-    """A JSON patch of `replace` operations."""
+    """Return the value after a JSON patch of `replace` operations."""
     result = copied(value)
     for operation in operations:
-        *way, last = operation["path"].strip("/").split("/")
-        functools.reduce(lambda inner, key: inner[key], way, result)[last] = operation["value"]
+        *parents, last = operation["path"].strip("/").split("/")
+        functools.reduce(lambda inner, key: inner[key], parents, result)[last] = operation["value"]
     return result
 
 
 def applied(status: Json, ours: Json) -> Json:
-    """A server-side apply of conditions, merged by type with those of others."""
+    """Return the status after a server-side apply of conditions, merged by type with those of others."""
     stored = status.get("conditions") if isinstance(status, dict) else None
     found = [*(stored if isinstance(stored, list) else []), *ours["conditions"]]
     conditions = {c["type"]: c for c in found if isinstance(c, dict) and isinstance(c.get("type"), str)}
@@ -436,60 +436,60 @@ class FakeRedis:
     fault: BaseException | None = None
     """Raised by every method while it is set."""
     refusals: dict[str, BaseException] = field(default_factory=dict)
-    """Method, or method and name → what it raises."""
+    """Method, or method and name → the exception it raises."""
     delay: float = 0.0
     log: list[tuple[float, str, str]] = field(default_factory=list)
-    """When, which method, which name; reads are not in it."""
+    """Simulated seconds, method and name of each write."""
 
     def flush(self) -> None:
-        """Lose everything."""
+        """Delete everything."""
         self.pools, self.nodes, self.index, self.history = {}, {}, {}, {}
         self.term, self.complete = 0, None
 
-    def verbs(self, name: str) -> list[str]:
-        """The writes of one name."""
-        return [verb for _, verb, whose in self.log if whose == name]
+    def writes_of(self, name: str) -> list[str]:
+        """Return the methods that wrote one name."""
+        return [verb for _, verb, written in self.log if written == name]
 
     async def claim(self, term: int, _cluster: str) -> int:
-        """The term that Redis knows."""
-        await self._ask("claim", "")
+        """Return the larger of this term and the stored one."""
+        await self._raise_fault("claim", "")
         self.term = max(self.term, term)
         return self.term
 
-    async def replace_pool(self, image: PoolDocument) -> None:
+    async def replace_pool(self, document: PoolDocument) -> None:
         """Store a pool."""
-        await self._write("replace_pool", image.name)
-        self.pools[image.name] = image
-        if image.generator:
-            self.index[entry(image.generator, image.key or "")] = image.name
+        await self._write("replace_pool", document.name)
+        self.pools[document.name] = document
+        if document.generator:
+            self.index[entry(document.generator, document.key or "")] = document.name
 
     async def drop_pool(self, name: str, _uid: str | None = None) -> None:
-        """Drop a pool and its index entry."""
+        """Delete a pool and its index entry."""
         await self._write("drop_pool", name)
         self.pools.pop(name, None)
         self.index = {key: pool for key, pool in self.index.items() if pool != name}
 
-    async def replace_node(self, image: NodeDocument, happened: Sequence[str] = ()) -> None:
-        """Store a node, and what happened to it."""
-        await self._write("replace_node", image.name)
-        self.nodes[image.name] = image
-        self._remember(image.name, happened)
+    async def replace_node(self, document: NodeDocument, transitions: Sequence[str] = ()) -> None:
+        """Store a node, and add transitions to its history."""
+        await self._write("replace_node", document.name)
+        self.nodes[document.name] = document
+        self._append_history(document.name, transitions)
 
-    async def drop_node(self, name: str, happened: Sequence[str] = (), *, forget: bool = True) -> None:
-        """Drop a node, or all but what happened to it."""
+    async def drop_node(self, name: str, transitions: Sequence[str] = (), *, forget: bool = True) -> None:
+        """Delete a node, with its history if `forget`."""
         await self._write("drop_node", name)
         self.nodes.pop(name, None)
         if forget:
             self.history.pop(name, None)
         else:
-            self._remember(name, happened)
+            self._append_history(name, transitions)
 
-    def _remember(self, name: str, happened: Sequence[str]) -> None:
-        if happened:
-            self.history[name] = [*map(decoded, reversed(happened)), *self.history.get(name, [])][:KEPT]
+    def _append_history(self, name: str, transitions: Sequence[str]) -> None:
+        if transitions:
+            self.history[name] = [*map(decoded, reversed(transitions)), *self.history.get(name, [])][:KEPT]
 
     async def drop_index(self, fields: Any) -> None:
-        """Drop fields of the index."""
+        """Delete fields of the index."""
         names = list(fields)
         if names:
             await self._write("drop_index", ",".join(names))
@@ -497,68 +497,68 @@ class FakeRedis:
             self.index.pop(name, None)
 
     async def stamp(self, *, complete: bool) -> None:
-        """Say that the projection is alive."""
+        """Mark the projection as alive."""
         await self._write("stamp", "")
         self.complete = complete
 
-    async def audit(self, pools: Mapping[str, PoolDocument], nodes: Mapping[str, NodeDocument]) -> DriftReport:
-        """Compare what is there when asked; the answer takes its time."""
-        wanted = {entry(image.generator, image.key or "") for image in pools.values() if image.generator}
+    async def check_drift(self, pools: Mapping[str, PoolDocument], nodes: Mapping[str, NodeDocument]) -> DriftReport:
+        """Compare the state at the time of the call; the response is delayed."""
+        wanted = {entry(document.generator, document.key or "") for document in pools.values() if document.generator}
         result = DriftReport(
             claimed=bool(self.term),
-            pools=frozenset(name for name, image in pools.items() if self.pools.get(name) != image),
+            pools=frozenset(name for name, document in pools.items() if self.pools.get(name) != document),
             stray_pools=frozenset(self.pools.keys() - pools),
             stray_index=frozenset(self.index.keys() - wanted),
-            nodes=frozenset(name for name, image in nodes.items() if self.nodes.get(name) != image),
+            nodes=frozenset(name for name, document in nodes.items() if self.nodes.get(name) != document),
             stray_nodes=frozenset(self.nodes.keys() - nodes),
         )
-        await self._ask("audit", "")
+        await self._raise_fault("check_drift", "")
         return result
 
-    async def _ask(self, verb: str, name: str) -> None:
+    async def _raise_fault(self, verb: str, name: str) -> None:
         await asyncio.sleep(self.delay)
         if error := self.fault or self.refusals.get(verb) or self.refusals.get(f"{verb} {name}"):
             raise error
 
     async def _write(self, verb: str, name: str) -> None:
-        await self._ask(verb, name)
+        await self._raise_fault(verb, name)
         if not self.term:
             raise TermNotClaimedError("no term")
         self.log.append((now(), verb, name))
 
 
-# The whole.
+# The operator.
 
 
-async def one_cluster() -> str:
-    """What tells the cluster from others."""
+async def cluster_id() -> str:
+    """Return the id of the fake cluster."""
     return "cluster-1"
 
 
 class Fleet:
-    """One operator on a fake API server and, unless `redis` is None, a fake Redis; `follows` v1 Nodes or does not."""
+    """One operator on a fake API server and, unless `redis` is None, a fake Redis. `kube_nodes`: watch v1 Nodes."""
 
-    def __init__(self, api: FakeApi | None = None, redis: FakeRedis | None = None, *, follows: bool = False) -> None:
+    def __init__(self, api: FakeApi | None = None, redis: FakeRedis | None = None, *, kube_nodes: bool = False) -> None:
         self.api = api or FakeApi()
         self.redis = redis
         self.leading = True
         self.term = 7
-        self.state = ClusterCache()
+        self.cache = ClusterCache()
         clock = Clock(asyncio.get_running_loop().time, asyncio.get_running_loop().time)
-        self.narrator = EventRecorder(self.state, clock)
-        self.mirror = self._mirror(redis) if redis else None
+        self.recorder = EventRecorder(self.cache, clock)
+        self.publisher = self._new_publisher(redis) if redis else None
         client = cast("Any", self.api)
-        sink = KubeWriter(client, "fleet", leader=lambda: self.leading, term=lambda: self.term)
-        kinds = (Kind.KUBE_NODE, *CUSTOM_KINDS) if follows else CUSTOM_KINDS
-        self.reconciler = Manager(
-            self.state, Reader(client, "fleet"), sink, self.mirror, clock, narrator=self.narrator, kinds=kinds
+        writer = KubeWriter(client, "fleet", leader=lambda: self.leading, term=lambda: self.term)
+        kinds = (Kind.KUBE_NODE, *CUSTOM_KINDS) if kube_nodes else CUSTOM_KINDS
+        self.manager = Manager(
+            self.cache, Reader(client, "fleet"), writer, self.publisher, clock, narrator=self.recorder, kinds=kinds
         )
         self.tasks: list[asyncio.Task[Any]] = []
-        self.held = False
-        """True while the Lease stream is open and brings nothing."""
+        self.watch_frozen = False
+        """True while the Lease watch is open and delivers no events."""
         self._beats = 0
 
-    def _mirror(self, redis: FakeRedis) -> Publisher:
+    def _new_publisher(self, redis: FakeRedis) -> Publisher:
         async def raise_term(term: int) -> None:
             self.term = max(self.term, term)
 
@@ -566,81 +566,81 @@ class Fleet:
             cast("Any", redis),
             term=lambda: self.term,
             raise_term=raise_term,
-            cluster=one_cluster,
-            tell=self.narrator.redis,
+            cluster=cluster_id,
+            tell=self.recorder.redis,
         )
 
-    async def canary(self) -> None:
-        """Renew the canary and bring it back, as Canary and LeaseStream do, while the stream is not `held`."""
+    async def renew_probe_lease(self) -> None:
+        """Renew the probe Lease until cancelled, and deliver it unless the watch is frozen."""
         while True:
             renewed = f"{now()}"
-            self.reconciler.on_probe_sent(renewed)
-            if not self.held:
-                self.reconciler.on_probe_received(renewed)
+            self.manager.on_probe_sent(renewed)
+            if not self.watch_frozen:
+                self.manager.on_probe_received(renewed)
             await asyncio.sleep(PROBE_SECONDS)
 
     def watch(self) -> None:
-        """From now on the operator is told what changes."""
-        self.api.feed = self.reconciler.on_object
+        """Deliver events to the operator from now on."""
+        self.api.feed = self.manager.on_object
 
     def beat(self, *names: str) -> None:
-        """The agents of these nodes (of none given: of all) renew their Leases."""
+        """Renew the Leases of these nodes (without names: of all)."""
         self._beats += 1
-        found = names or tuple(self.api.objects[Kind.NODE])
-        self.api.leases |= {f"{meta.LEASE_PREFIX}{name}": str(self._beats) for name in found}
-        if not self.held:
-            beats = [lease(name, f"{now()}/{self._beats}", version=str(self._beats)) for name in found]
-            self.reconciler.on_heartbeats(beats)
+        nodes = names or tuple(self.api.objects[Kind.NODE])
+        self.api.leases |= {f"{meta.LEASE_PREFIX}{name}": str(self._beats) for name in nodes}
+        if not self.watch_frozen:
+            beats = [lease(name, f"{now()}/{self._beats}", version=str(self._beats)) for name in nodes]
+            self.manager.on_heartbeats(beats)
 
     async def beating(self, seconds: float, *names: str) -> None:
-        """Let time pass with these nodes (of none given: all) beating each H."""
+        """Let so many simulated seconds pass, with a heartbeat of these nodes (without names: of all) each H."""
         end = now() + seconds
         while now() < end:
             self.beat(*names)
             await asyncio.sleep(min(H, end - now()))
 
-    def leases_listed(self) -> None:
-        """The first listing of Leases: one for each node."""
-        self.reconciler.on_heartbeats([lease(name, "listed") for name in self.api.objects[Kind.NODE]])
-        self.reconciler.on_watch_restored()
+    def list_leases(self) -> None:
+        """Deliver the first listing of Leases: one for each node."""
+        self.manager.on_heartbeats([lease(name, "listed") for name in self.api.objects[Kind.NODE]])
+        self.manager.on_watch_restored()
 
     async def lead(self) -> None:
-        """Begin to work, as the leader does."""
-        self.narrator.leadership(
+        """Start to work as the leader."""
+        self.recorder.leadership(
             self.term, EventObject("Lease", "hotpool-operator", "uid-lease", "coordination.k8s.io/v1")
         )
         client = cast("Any", self.api)
         events = EventWriter(client, "fleet", leader=lambda: self.leading, instance="operator-1")
-        parts = (self.reconciler.run(), self.canary(), self.narrator.run(events.post))
+        parts = (self.manager.run(), self.renew_probe_lease(), self.recorder.run(events.post))
         self.tasks += [asyncio.create_task(part) for part in parts]
-        if self.mirror:
-            await self.reconciler.resynced.wait()
-            self.tasks.append(asyncio.create_task(self.mirror.run()))
+        if self.publisher:
+            await self.manager.resynced.wait()
+            self.tasks.append(asyncio.create_task(self.publisher.run()))
 
     async def stop(self) -> None:
-        """The process ends; raises what ended a part before."""
+        """End the process. Raise the exception of a task that had failed before."""
         self.api.feed = None
         done = [task for task in self.tasks if task.done()]
         for task in self.tasks:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
-        await self.reconciler.finish()
+        await self.manager.finish()
         for task in done:
             task.result()
 
     @property
     def keys(self) -> set[Key]:
-        """Everything that is known, as keys."""
-        return {Key(kind, name) for kind in CUSTOM_KINDS for name in self.state.exists(kind)}
+        """Return the keys of all objects in the cache."""
+        return {Key(kind, name) for kind in CUSTOM_KINDS for name in self.cache.exists(kind)}
 
 
 @asynccontextmanager
-async def operator(api: FakeApi, redis: FakeRedis | None = None, *, follows: bool = False) -> AsyncIterator[Fleet]:
-    """An operator that has listed everything, leads and has done its first work; it ends with the block."""
-    fleet = Fleet(api, redis, follows=follows)
-    fleet.leases_listed()
+async def operator(api: FakeApi, redis: FakeRedis | None = None, *, kube_nodes: bool = False) -> AsyncIterator[Fleet]:
+    """Run an operator that has listed everything, leads and has written its first changes; it ends with the block."""
+    fleet = Fleet(api, redis, kube_nodes=kube_nodes)
+    fleet.list_leases()
     fleet.watch()
-    await fleet.reconciler.open_gate()
+    await fleet.manager.open_gate()
     await fleet.lead()
     await asyncio.sleep(0.5)
     try:
@@ -649,10 +649,10 @@ async def operator(api: FakeApi, redis: FakeRedis | None = None, *, follows: boo
         await fleet.stop()
 
 
-async def until(holds: Callable[[], bool], seconds: float = 60.0) -> float:
-    """Let simulated time pass until something holds, and tell how long it took."""
+async def until(condition: Callable[[], bool], seconds: float = 60.0) -> float:
+    """Let simulated time pass until the condition holds; return the simulated seconds that passed."""
     began = now()
-    while not holds():
-        assert now() - began < seconds, "it never came true"
+    while not condition():
+        assert now() - began < seconds, f"the condition does not hold within {seconds} s"
         await asyncio.sleep(0.01)
     return now() - began

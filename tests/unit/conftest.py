@@ -10,8 +10,8 @@ settings.load_profile("repeatable")
 
 _GUARD = 30
 _LONG_GUARD = 120
-"""For properties, which run many examples, and for tests that start another process. A guard against a hang, not a
-measure: other processes may take the machine meanwhile."""
+"""Seconds for properties, which run many examples, and for tests that start another process. A guard against a hang,
+not a measurement: other processes may load the machine."""
 _PURE = ("operator/core", "operator/kube", "operator/controllers")
 
 

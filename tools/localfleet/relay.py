@@ -61,7 +61,7 @@ class Relay:
         """Reset every connection, lose what was on its way, and refuse new ones, as a machine without the program."""
         self._call(self._refuse())
 
-    def mend(self) -> None:
+    def restore(self) -> None:
         """Accept connections again."""
         self._call(self._listen())
 

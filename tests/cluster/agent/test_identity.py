@@ -1,6 +1,6 @@
 """An agent's credential writes one node's record, and the API server sees to it.
 
-Three grounds: as the chart is installed; without the policy's binding, where what only the policy stops must pass; and
+Three namespaces: as the chart is installed; without the policy's binding, where what only the policy stops must pass; and
 with every right by RBAC, where the policy alone must stop every write.
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from pytest_kind.cluster import KindCluster
 from tests.support.attacks import ATTEMPTS, LEASES, OWN, REPORT, Attempt
-from tests.support.identities import FRESH, NODE, OTHER, PROBE, Credential, Ground
+from tests.support.identities import FRESH, NODE, OTHER, PROBE, Credential, IdentityNamespace
 
 from hotpool.cli.enrollment import manifests
 from localfleet.catalogue import translator
@@ -26,103 +26,103 @@ BOTH = ("inside", "outside")
 
 
 @pytest.fixture(scope="module")
-def grounds(kind_cluster: KindCluster, redis_address: str) -> Iterator[Callable[..., Ground]]:
-    """Makes a ground in a namespace of its own."""
-    made: dict[tuple[bool, bool], Ground] = {}
+def namespaces(kind_cluster: KindCluster, redis_address: str) -> Iterator[Callable[..., IdentityNamespace]]:
+    """Makes a namespace in a namespace of its own."""
+    made: dict[tuple[bool, bool], IdentityNamespace] = {}
 
-    def make(*, bound: bool = True, wide: bool = False) -> Ground:
+    def make(*, bound: bool = True, wide: bool = False) -> IdentityNamespace:
         if (bound, wide) not in made:
             kubeconfig, kubectl = Path(kind_cluster.kubeconfig_path), Path(kind_cluster.kubectl_path)
             fleet = Fleet(kubeconfig, kubectl, f"identity-{uuid.uuid4().hex[:6]}", redis_address)
             fleet.install()
-            ground = made[bound, wide] = Ground(fleet, wide=wide)
-            ground.wait_for_policy()
+            namespace = made[bound, wide] = IdentityNamespace(fleet, wide=wide)
+            namespace.wait_for_policy()
             if not bound:
                 # No machine is enrolled where the policy is not in force.
-                _ = ground.outside(NODE), ground.outside(FRESH)
-                ground.unbind()
+                _ = namespace.outside(NODE), namespace.outside(FRESH)
+                namespace.delete_policy_binding()
         return made[bound, wide]
 
     yield make
-    for ground in made.values():
-        ground.close()
+    for namespace in made.values():
+        namespace.close()
 
 
-def who(ground: Ground, account: str, attempt: Attempt) -> Credential:
+def who(namespace: IdentityNamespace, account: str, attempt: Attempt) -> Credential:
     node = FRESH if attempt.fresh else NODE
-    return ground.inside(node) if account == "inside" else ground.outside(node)
+    return namespace.inside(node) if account == "inside" else namespace.outside(node)
 
 
 @pytest.mark.parametrize("account", BOTH)
-@pytest.mark.parametrize("attempt", ATTEMPTS, ids=lambda attempt: attempt.what)
-def test_p5_an_agent_cannot(grounds: Callable[..., Ground], attempt: Attempt, account: str) -> None:
-    answer = who(grounds(), account, attempt).ask(attempt)
-    assert answer.by == attempt.wall(account), answer
+@pytest.mark.parametrize("attempt", ATTEMPTS, ids=lambda attempt: attempt.id)
+def test_p5_an_agent_cannot(namespaces: Callable[..., IdentityNamespace], attempt: Attempt, account: str) -> None:
+    answer = who(namespaces(), account, attempt).send(attempt)
+    assert answer.refused_by == attempt.expected_barrier(account), answer
 
 
 @pytest.mark.parametrize("account", BOTH)
-@pytest.mark.parametrize("attempt", ATTEMPTS, ids=lambda attempt: attempt.what)
+@pytest.mark.parametrize("attempt", ATTEMPTS, ids=lambda attempt: attempt.id)
 def test_p5_without_the_binding_exactly_what_the_policy_stops_passes(
-    grounds: Callable[..., Ground], attempt: Attempt, account: str
+    namespaces: Callable[..., IdentityNamespace], attempt: Attempt, account: str
 ) -> None:
-    ground = grounds(bound=False)
-    answer = who(ground, account, attempt).ask(attempt, dry=True)
-    wall = attempt.wall(account)
-    assert answer.by == ("" if wall == "policy" else wall), answer
+    namespace = namespaces(bound=False)
+    answer = who(namespace, account, attempt).send(attempt, dry=True)
+    wall = attempt.expected_barrier(account)
+    assert answer.refused_by == ("" if wall == "policy" else wall), answer
 
 
 @pytest.mark.parametrize("account", BOTH)
-@pytest.mark.parametrize("attempt", [item for item in ATTEMPTS if not item.reads], ids=lambda attempt: attempt.what)
+@pytest.mark.parametrize("attempt", [item for item in ATTEMPTS if not item.is_read], ids=lambda attempt: attempt.id)
 def test_p5_whatever_rbac_grants_the_policy_stops_every_write(
-    grounds: Callable[..., Ground], attempt: Attempt, account: str
+    namespaces: Callable[..., IdentityNamespace], attempt: Attempt, account: str
 ) -> None:
-    answer = who(grounds(wide=True), account, attempt).ask(attempt, dry=True)
-    assert answer.by == ("schema" if attempt.wall(account) == "schema" else "policy"), answer
+    answer = who(namespaces(wide=True), account, attempt).send(attempt, dry=True)
+    assert answer.refused_by == ("schema" if attempt.expected_barrier(account) == "schema" else "policy"), answer
 
 
 STATUS = Attempt("report", "PATCH", f"{OWN}/status", {"status": {"report": REPORT}})
 
 
-def test_p5_a_token_that_names_no_node_is_refused_every_write(grounds: Callable[..., Ground]) -> None:
-    unbound = grounds().credential("hotpool-agent", "unbound")
-    answer = unbound.ask(STATUS)
-    assert (answer.by, "names no node" in answer.text) == ("policy", True)
-    assert unbound.ask(Attempt("read", "GET", OWN)).status == 200
+def test_p5_a_token_that_names_no_node_is_refused_every_write(namespaces: Callable[..., IdentityNamespace]) -> None:
+    unbound = namespaces().credential("hotpool-agent", "unbound")
+    answer = unbound.send(STATUS)
+    assert (answer.refused_by, "names no node" in answer.text) == ("policy", True)
+    assert unbound.send(Attempt("read", "GET", OWN)).status == 200
 
 
-def test_p5_a_token_bound_to_the_node_itself_counts_as_one_of_its_pods(grounds: Callable[..., Ground]) -> None:
-    ground = grounds()
-    ground.pod(OTHER)
-    bound = ground.credential("hotpool-agent", "node", "--bound-object-kind=Node", f"--bound-object-name={OTHER}")
-    assert bound.ask(STATUS, dry=True).by == "policy"
-    assert bound.ask(Attempt("beat", "PATCH", f"{LEASES}/hotpool-node-{{other}}", {"spec": {}}), dry=True).status == 200
+def test_p5_a_token_bound_to_the_node_itself_counts_as_one_of_its_pods(namespaces: Callable[..., IdentityNamespace]) -> None:
+    namespace = namespaces()
+    namespace.pod(OTHER)
+    bound = namespace.credential("hotpool-agent", "node", "--bound-object-kind=Node", f"--bound-object-name={OTHER}")
+    assert bound.send(STATUS, dry=True).refused_by == "policy"
+    assert bound.send(Attempt("beat", "PATCH", f"{LEASES}/hotpool-node-{{other}}", {"spec": {}}), dry=True).status == 200
 
 
-def test_p5_what_a_token_says_of_a_node_is_nothing_for_an_account_of_one_node(grounds: Callable[..., Ground]) -> None:
+def test_p5_what_a_token_says_of_a_node_is_nothing_for_an_account_of_one_node(namespaces: Callable[..., IdentityNamespace]) -> None:
     """A pod of the account of edge-1, on edge-2: it is the agent of edge-1."""
-    ground = grounds(wide=True)
-    ground.outside(NODE)
-    ground.pod(OTHER, account=f"hotpool-agent-{NODE}", name="stray")
-    stray = ground.credential(f"hotpool-agent-{NODE}", "stray", "--bound-object-kind=Pod", "--bound-object-name=stray")
-    assert stray.ask(STATUS, dry=True).status == 200
+    namespace = namespaces(wide=True)
+    namespace.outside(NODE)
+    namespace.pod(OTHER, account=f"hotpool-agent-{NODE}", name="stray")
+    stray = namespace.credential(f"hotpool-agent-{NODE}", "stray", "--bound-object-kind=Pod", "--bound-object-name=stray")
+    assert stray.send(STATUS, dry=True).status == 200
     other = Attempt("report", "PATCH", STATUS.path.replace("{node}", "{other}"), STATUS.body)
-    assert stray.ask(other, dry=True).by == "policy"
+    assert stray.send(other, dry=True).refused_by == "policy"
 
 
-def test_p5_accounts_of_other_names_are_not_judged(grounds: Callable[..., Ground]) -> None:
+def test_p5_accounts_of_other_names_are_not_judged(namespaces: Callable[..., IdentityNamespace]) -> None:
     """People, the operator, and whoever is called nearly like an agent."""
-    ground = grounds(wide=True)
+    namespace = namespaces(wide=True)
     everything = [{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}]
     for name in ("hotpool-agents", "hotpool-operator-like", "my-hotpool-agent"):
-        somebody = ground.of_file(ground.account_with(name, everything))
-        wait_for("its Role counts", lambda one=somebody: one.ask(PROBE, dry=True).status == 200, 10)  # type: ignore[misc]
+        somebody = namespace.credential_in(namespace.account_with(name, everything))
+        wait_for("its Role counts", lambda one=somebody: one.send(PROBE, dry=True).status == 200, 10)  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("account", BOTH)
 def test_p5_an_agent_does_all_its_work_with_its_credential(fleet: Fleet, account: str) -> None:
-    ground = Ground(fleet)
-    ground.wait_for_policy()
-    credential = ground.inside(NODE) if account == "inside" else ground.outside(NODE)
+    namespace = IdentityNamespace(fleet)
+    namespace.wait_for_policy()
+    credential = namespace.inside(NODE) if account == "inside" else namespace.outside(NODE)
     fleet.kubectl("delete", "ncap", NODE)
     agent = Agent(fleet, credential)
     fleet.start_operator()

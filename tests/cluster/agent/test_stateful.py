@@ -1,6 +1,6 @@
-"""The report equals what truly runs, whatever happens to services, agent, catalogue and network (requirements A, B).
+"""The report equals the running services under random changes of services, agent, catalogue and network.
 
-The same course with many more steps: tests/soak/cluster (`make soak`).
+The same test with many more steps: tests/soak/cluster (`make soak`).
 
 Requirements A3, B5.
 """
@@ -9,14 +9,14 @@ import random
 from collections.abc import Callable
 
 import pytest
-from tests.support.agent_world import World
+from tests.support.agent_world import AgentWorld
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_the_report_equals_what_runs_whatever_happens(world_of: Callable[[int], World], seed: int) -> None:
-    world = world_of(seed)
+def test_the_report_equals_the_running_services_in_random_steps(agent_world: Callable[[int], AgentWorld], seed: int) -> None:
+    world = agent_world(seed)
     world.begin()
-    pauses = random.Random(seed)  # noqa: S311 - a fixed course, no secret
+    pauses = random.Random(seed)  # noqa: S311 - fixed pauses, no secret
     for _ in range(10):
         for _ in range(pauses.randint(1, 6)):
             world.step()

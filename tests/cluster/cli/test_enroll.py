@@ -15,7 +15,7 @@ import yaml
 from kubernetes import client
 from pytest_kind.cluster import KindCluster
 from tests.support.attacks import CAPABILITIES, LEASES, OTHER, OWN, Attempt
-from tests.support.identities import NODE, Credential, Ground
+from tests.support.identities import NODE, Credential, IdentityNamespace
 from typer.testing import CliRunner
 
 from hotpool.__main__ import app
@@ -49,7 +49,7 @@ class Done(NamedTuple):
 class Desk:
     """Where somebody enrolls machines: a namespace, a kubeconfig of Role hotpool-enroller, a folder."""
 
-    def __init__(self, ground: Ground, folder: Path) -> None:
+    def __init__(self, ground: IdentityNamespace, folder: Path) -> None:
         self.ground = ground
         self.fleet = ground.fleet
         self.folder = folder
@@ -78,7 +78,7 @@ class Desk:
         """What the file holds now."""
         kept = self.folder / f"{uuid.uuid4().hex}.kubeconfig"
         shutil.copy(self.file, kept)
-        return self.ground.of_file(kept)
+        return self.ground.credential_in(kept)
 
     def secrets(self) -> dict[str, str | None]:
         """The node's credentials, by name: when each was used."""
@@ -98,7 +98,7 @@ class Desk:
 
     def use(self, credential: Credential) -> None:
         """Log in, which the API server notes on the credential."""
-        assert credential.ask(READ).status in {200, 404}
+        assert credential.send(READ).status in {200, 404}
 
         def noted() -> bool:
             mine = [item for item in self._secrets().values() if item.data["token"] == credential.encoded_token]
@@ -108,18 +108,18 @@ class Desk:
 
 
 @pytest.fixture(scope="module")
-def ground(kind_cluster: KindCluster, redis_address: str) -> Iterator[Ground]:
+def ground(kind_cluster: KindCluster, redis_address: str) -> Iterator[IdentityNamespace]:
     kubeconfig, kubectl = Path(kind_cluster.kubeconfig_path), Path(kind_cluster.kubectl_path)
     fleet = Fleet(kubeconfig, kubectl, f"enroll-{uuid.uuid4().hex[:6]}", redis_address)
     fleet.install()
-    made = Ground(fleet)
+    made = IdentityNamespace(fleet)
     made.wait_for_policy()
     yield made
     made.close()
 
 
 @pytest.fixture
-def desk(ground: Ground, tmp_path: Path) -> Iterator[Desk]:
+def desk(ground: IdentityNamespace, tmp_path: Path) -> Iterator[Desk]:
     made = Desk(ground, tmp_path)
     yield made
     made.run("--revoke")
@@ -132,9 +132,9 @@ def test_an_enrolled_agent_can_write_its_own_record_and_no_other(desk: Desk) -> 
     assert credential.token not in done.stdout + done.stderr
     assert f"hotpool-agent run --node {NODE} --kubeconfig {desk.file} --catalogue node.yaml" in done.stdout
     assert "--server" in done.stderr  # the address of the test's cluster is of use on this machine only
-    assert credential.ask(WRITE).status == 200
-    assert (credential.ask(DRAIN).by, credential.ask(REST).by) == ("policy", "rbac")
-    assert credential.ask(Attempt("list", "GET", CAPABILITIES)).by == "rbac"
+    assert credential.send(WRITE).status == 200
+    assert (credential.send(DRAIN).refused_by, credential.send(REST).refused_by) == ("policy", "rbac")
+    assert credential.send(Attempt("list", "GET", CAPABILITIES)).refused_by == "rbac"
 
 
 def test_the_kubeconfig_alone_goes_to_standard_output(desk: Desk) -> None:
@@ -158,13 +158,13 @@ def test_a_rotation_keeps_the_former_credential_until_the_new_one_has_worked(des
     second = desk.enroll()
     assert second.token != first.token
     assert (len(desk.secrets()), desk.enroll().token) == (2, second.token)
-    assert first.ask(WRITE).status == 200
+    assert first.send(WRITE).status == 200
     desk.use(second)
     done = desk.run("-o", str(desk.file))
     assert "The former credential is gone" in done.stdout
     assert (len(desk.secrets()), desk.credential().token) == (1, second.token)
-    wait_for("the former is refused", lambda: first.ask(WRITE).status == 401, FORGET_SECONDS)
-    assert second.ask(WRITE).status == 200
+    wait_for("the former is refused", lambda: first.send(WRITE).status == 401, FORGET_SECONDS)
+    assert second.send(WRITE).status == 200
     third = desk.enroll()
     assert (len(desk.secrets()), third.token in {first.token, second.token}) == (2, False)
 
@@ -208,11 +208,11 @@ def test_a_running_agent_takes_up_the_new_credential_by_itself(desk: Desk) -> No
 
 def test_a_revoked_agent_is_refused_at_once_and_its_record_stays(desk: Desk) -> None:
     credential = desk.enroll()
-    assert credential.ask(WRITE).status == 200
+    assert credential.send(WRITE).status == 200
     done = desk.run("--revoke")
-    assert credential.ask(WRITE).status in {401, 403}
+    assert credential.send(WRITE).status in {401, 403}
     assert (done.returncode, desk.left()) == (0, [])
-    wait_for("its token is unknown", lambda: credential.ask(READ).status == 401, FORGET_SECONDS)
+    wait_for("its token is unknown", lambda: credential.send(READ).status == 401, FORGET_SECONDS)
     assert desk.fleet.get("nodecapabilities", NODE)
     again = desk.run("--revoke")
     assert (again.returncode, again.stderr.count("\n")) == (5, 1)
@@ -221,21 +221,21 @@ def test_a_revoked_agent_is_refused_at_once_and_its_record_stays(desk: Desk) -> 
     assert words[:3] == ["kubectl", "-n", desk.fleet.namespace]
     desk.fleet.kubectl(*words[3:])
     assert desk.fleet.get("nodecapabilities", NODE) is None
-    desk.ground.fill()
+    desk.ground.create_objects()
 
 
 def test_an_account_enrolled_anew_is_not_opened_by_an_earlier_credential(desk: Desk) -> None:
     former = desk.enroll()
     desk.run("--revoke")
     desk.enroll()
-    wait_for("the former is refused", lambda: former.ask(WRITE).status == 401, FORGET_SECONDS)
+    wait_for("the former is refused", lambda: former.send(WRITE).status == 401, FORGET_SECONDS)
 
 
 def test_a_node_with_the_longest_name_can_be_enrolled(desk: Desk) -> None:
     desk.node = "n" * 100 + "." + "m" * 99
     desk.ground.words["node"] = desk.node
     try:
-        assert desk.enroll().ask(Attempt("read", "GET", OWN)).status == 404
+        assert desk.enroll().send(Attempt("read", "GET", OWN)).status == 404
         desk.run("--revoke")
         assert desk.left() == []
     finally:
@@ -243,7 +243,7 @@ def test_a_node_with_the_longest_name_can_be_enrolled(desk: Desk) -> None:
 
 
 def test_without_the_policy_nothing_is_made(desk: Desk) -> None:
-    desk.ground.unbind()
+    desk.ground.delete_policy_binding()
     try:
         done = desk.run("-o", str(desk.file))
         assert (done.returncode, desk.left(), desk.file.exists()) == (6, [], False)
@@ -256,10 +256,10 @@ def test_without_the_policy_nothing_is_made(desk: Desk) -> None:
 def test_without_the_policy_an_enrolled_agent_gets_no_second_credential(desk: Desk) -> None:
     first = desk.enroll()
     desk.use(first)
-    desk.ground.unbind()
+    desk.ground.delete_policy_binding()
     try:
         assert (desk.run("-o", str(desk.file)).returncode, len(desk.secrets())) == (6, 1)
-        assert first.ask(WRITE).status == 200
+        assert first.send(WRITE).status == 200
     finally:
         desk.ground.install()
         desk.ground.wait_for_policy()
@@ -343,12 +343,12 @@ def test_a_run_cut_off_at_any_request_is_put_right_by_the_next(
                 assert at > 6
                 return
         if working and begun != "revoking":
-            assert working.ask(WRITE).status == 200
+            assert working.send(WRITE).status == 200
         if begun == "revoking":
             desk.run("--revoke")
             assert desk.left() == []
             continue
-        assert desk.enroll().ask(WRITE).status == 200
+        assert desk.enroll().send(WRITE).status == 200
         assert len(desk.secrets()) in {"new": {1}, "rotated": {1, 2}}.get(begun, {2})
     pytest.fail("it never came to its end")
 

@@ -177,7 +177,7 @@ async def test_a_disk_that_fails_costs_no_service_and_no_wish_silently(
         it = Asking(process, tmp_path / "state" / "n1")
         await it.ask("start", "a")
         before = await it.service("a")
-        disk.spoil(it.pid, it.folder)
+        disk.break_writes(it.pid, it.folder)
         # The command is done, and answered with an error, because its wish would not survive.
         with pytest.raises(protocol.RequestError, match="the wish cannot be written to disk"):
             await it.ask("start", "b")
@@ -188,7 +188,7 @@ async def test_a_disk_that_fails_costs_no_service_and_no_wish_silently(
         # What crashes meanwhile comes back.
         os.kill(before["pid"], signal.SIGKILL)
         await api.until(lambda: _pid(api, "a") not in {None, before["pid"]}, 30)
-        disk.mend(it.pid, it.folder)
+        disk.repair(it.pid, it.folder)
         await it.until_problem(there=False)
         assert (it.wish("a"), it.wish("b")) == ("Running", "Running")
         assert await it.ask("stop", "b") == "b: Stopped"
@@ -204,7 +204,7 @@ async def test_an_agent_that_starts_on_a_full_disk_serves_reports_and_recovers(
         it = Asking(process, tmp_path / "state" / "n1")
         await api.until(lambda: capability(api) == (True, None), 30)
         assert disk.reason in (await it.problem() or "")
-        disk.mend(it.pid, it.folder)
+        disk.repair(it.pid, it.folder)
         await it.until_problem(there=False)
         instance = (await it.ask("status"))["instance"]
         kept = State.model_validate_json((it.folder / "state.json").read_bytes())

@@ -21,7 +21,7 @@ from tests.support.builders import (
     requires,
     speech,
 )
-from tests.support.llm_fleet import llm, no_llm, publish, small
+from tests.support.llm_fleet import llm, no_llm, publish, small_fleet
 from tests.support.simulated_fleet import FakeApi, FakeRedis, Fleet, now, operator, refusing, simulated, until
 
 from hotpool.core.generators.admission import pool_name
@@ -36,27 +36,27 @@ Fault = Callable[[], BaseException | None]
 
 
 def reasons(api: FakeApi, name: str) -> list[str]:
-    return [reason for reason, _ in api.told(name)]
+    return [reason for reason, _ in api.event_notes(name)]
 
 
 @simulated
 async def test_a_pool_that_fills_up_says_so_soon() -> None:
-    api = small(3)
+    api = small_fleet(3)
     async with operator(api) as fleet:
         await fleet.beating(1)
-        assert api.told("llm") == [
+        assert api.event_notes("llm") == [
             ("MembersChanged", "3 joined [n0, n1, n2]"),
             ("Ready", "EnoughMembers: 3 Ready members, 1 required"),
         ]
         at, event = api.events[0]
         assert at < 1002
         assert event["regarding"]["name"] == "hotpool-operator"
-        assert api.told("hotpool-operator") == [LEADING]
+        assert api.event_notes("hotpool-operator") == [LEADING]
 
 
 @simulated
 async def test_heartbeats_unchanged_reports_and_a_restart_tell_nothing() -> None:
-    api = small(3)
+    api = small_fleet(3)
     api.put(generator_object("g"))
     api.put(node_object("s", speech("zh", "en")))
     api.put(pool_object("idle", requires=requires("tts", "odd")))
@@ -74,7 +74,7 @@ async def test_heartbeats_unchanged_reports_and_a_restart_tell_nothing() -> None
 
 @simulated
 async def test_a_storm_of_500_flips_is_a_handful_of_events() -> None:
-    api = small(500)
+    api = small_fleet(500)
     async with operator(api) as fleet:
         await fleet.beating(30)
         told = len(api.events)
@@ -95,7 +95,7 @@ async def test_a_storm_of_500_flips_is_a_handful_of_events() -> None:
 
 @simulated
 async def test_nodes_that_fall_silent_together_are_told_within_the_rate_after_their_pool() -> None:
-    api = small(400)
+    api = small_fleet(400)
     async with operator(api) as fleet:
         fleet.beat()
         await asyncio.sleep(2 * H)
@@ -147,13 +147,15 @@ async def test_each_transition_of_a_node_is_told() -> None:
 
 @simulated
 async def test_a_node_that_is_cleaned_up_is_told() -> None:
-    api = small(3)
+    api = small_fleet(3)
     async with operator(api) as fleet:
         fleet.beat()
         api.edit(Kind.NODE, "n1", {"metadata": {"labels": {"site": "berlin"}}})
         await fleet.beating(720, "n2")
         assert set(api.objects[Kind.NODE]) == {"n1", "n2"}
-        cleaned = {name: [note for reason, note in api.told(name) if reason == "CleanedUp"] for name in ("n0", "n1")}
+        cleaned = {
+            name: [note for reason, note in api.event_notes(name) if reason == "CleanedUp"] for name in ("n0", "n1")
+        }
         assert cleaned["n0"][-1] == "silent for 600 s: its Lease and its NodeCapability were deleted"
         assert cleaned["n1"] == ["silent for 600 s: its Lease was deleted"]
 
@@ -178,7 +180,7 @@ FAULTS: dict[str, tuple[Fault, float]] = {
 
 async def _course(fault: Fault, delay: float) -> tuple[list[Any], list[Any], FakeApi]:
     """A fixed course of everything that is told; what was written, and when."""
-    api, redis = small(30), FakeRedis()
+    api, redis = small_fleet(30), FakeRedis()
     api.put(generator_object("g"))
     api.event_fault, api.event_delay = fault, delay
     async with operator(api, redis) as fleet:
@@ -230,12 +232,12 @@ def test_events_that_fail_or_hang_change_nothing_else_and_are_not_tried_again(
 
 @simulated
 async def test_who_does_not_lead_tells_nothing() -> None:
-    api = small(2)
+    api = small_fleet(2)
     fleet = Fleet(api)
-    fleet.leases_listed()
+    fleet.list_leases()
     fleet.watch()
-    await fleet.reconciler.open_gate()
-    standby = asyncio.create_task(fleet.reconciler.stand_by())
+    await fleet.manager.open_gate()
+    standby = asyncio.create_task(fleet.manager.stand_by())
     await asyncio.sleep(10 * H)
     assert api.requests["event"] == 0
     standby.cancel()
@@ -250,18 +252,18 @@ async def test_who_does_not_lead_tells_nothing() -> None:
 
 @simulated
 async def test_what_was_away_before_we_led_is_not_said_to_be_back() -> None:
-    api = small(2)
+    api = small_fleet(2)
     fleet = Fleet(api)
-    fleet.leases_listed()
+    fleet.list_leases()
     fleet.watch()
-    await fleet.reconciler.open_gate()
-    standby = asyncio.create_task(fleet.reconciler.stand_by())
+    await fleet.manager.open_gate()
+    standby = asyncio.create_task(fleet.manager.stand_by())
     await asyncio.sleep(60)
-    assert fleet.reconciler.watch_is_stale
+    assert fleet.manager.watch_is_stale
     standby.cancel()
     await fleet.lead()
     await fleet.beating(30)
-    assert not fleet.reconciler.watch_is_stale
+    assert not fleet.manager.watch_is_stale
     assert reasons(api, "hotpool-operator") == ["Leading"]
     await fleet.stop()
 
@@ -271,16 +273,16 @@ async def test_what_was_away_before_we_led_is_not_said_to_be_back() -> None:
 
 @simulated
 async def test_a_slice_edited_or_deleted_by_hand_is_told_and_our_own_changes_are_not() -> None:
-    api = small(4)
+    api = small_fleet(4)
     async with operator(api) as fleet:
         await fleet.beating(15)
         publish(api, "n3", no_llm(2))
         await fleet.beating(15)
         assert "SliceRepaired" not in reasons(api, "llm")
-        told = len(api.told("llm"))
+        told = len(api.event_notes("llm"))
         api.edit(Kind.SLICE, "llm-0", {"members": []})
         await fleet.beating(15)
-        assert api.told("llm")[told:] == [("SliceRepaired", "1 slice [llm-0] changed by others: put right")]
+        assert api.event_notes("llm")[told:] == [("SliceRepaired", "1 slice [llm-0] changed by others: put right")]
         api.delete(Kind.SLICE, "llm-0")
         await fleet.beating(15)
         assert reasons(api, "llm")[told:] == ["SliceRepaired", "SliceRepaired"]
@@ -289,7 +291,7 @@ async def test_a_slice_edited_or_deleted_by_hand_is_told_and_our_own_changes_are
 
 @simulated
 async def test_a_write_of_ours_that_had_no_answer_is_not_taken_for_anothers() -> None:
-    api = small(4)
+    api = small_fleet(4)
     async with operator(api) as fleet:
         await fleet.beating(15)
         patch = api.patch
@@ -310,20 +312,20 @@ async def test_a_write_of_ours_that_had_no_answer_is_not_taken_for_anothers() ->
         await fleet.beating(20)
         assert lost > 0
         assert "SliceRepaired" not in reasons(api, "llm")
-        left = [note for reason, note in api.told("llm") if reason == "MembersChanged"][1:]
+        left = [note for reason, note in api.event_notes("llm") if reason == "MembersChanged"][1:]
         assert left == ["1 left (TypeNotReady 1) [n0]", "1 left (TypeNotReady 1) [n1]"]
 
 
 @simulated
 async def test_an_edit_that_only_the_conflict_of_our_own_write_reveals_is_told() -> None:
-    api = small(4)
+    api = small_fleet(4)
     async with operator(api) as fleet:
         await fleet.beating(15)
         api.feed = None
         api.edit(Kind.SLICE, "llm-0", {"members": []})
         body = {**api.objects[Kind.NODE]["n0"], "status": {"report": no_llm(2), "conditions": []}}
         body["metadata"] = {**body["metadata"], "resourceVersion": "100000"}
-        fleet.reconciler.on_object(Kind.NODE, "MODIFIED", body)
+        fleet.manager.on_object(Kind.NODE, "MODIFIED", body)
         await fleet.beating(3)
         assert set(api.members("llm")) == {"n1", "n2", "n3"}
         assert "SliceRepaired" in reasons(api, "llm")
@@ -331,7 +333,7 @@ async def test_an_edit_that_only_the_conflict_of_our_own_write_reveals_is_told()
 
 @simulated
 async def test_a_round_that_failed_half_way_is_told_whole() -> None:
-    api = small(6, sliceSize=2)
+    api = small_fleet(6, sliceSize=2)
     async with operator(api) as fleet:
         await fleet.beating(15)
         api.fault = refusing(503, kind=Kind.SLICE, name="llm-1")
@@ -340,19 +342,19 @@ async def test_a_round_that_failed_half_way_is_told_whole() -> None:
         await fleet.beating(15)
         api.fault = None
         await fleet.beating(45)
-        notes = [note for reason, note in api.told("llm") if reason == "MembersChanged"][1:]
+        notes = [note for reason, note in api.event_notes("llm") if reason == "MembersChanged"][1:]
         assert notes == ["3 left (TypeNotReady 3) [n0, n2, n4]"]
 
 
 @simulated
 async def test_dry_run_and_pause_are_named() -> None:
-    api = small(2)
+    api = small_fleet(2)
     async with operator(api) as fleet:
         await fleet.beating(15)
-        told = len(api.told("llm"))
+        told = len(api.event_notes("llm"))
         api.edit(Kind.POOL, "llm", {"spec": {"mode": "DryRun"}})
         await fleet.beating(15)
-        assert ("DryRunEmptied", "mode DryRun: all 2 members were taken out") in api.told("llm")[told:]
+        assert ("DryRunEmptied", "mode DryRun: all 2 members were taken out") in api.event_notes("llm")[told:]
         assert "MembersChanged" not in reasons(api, "llm")[told:]
         api.edit(Kind.POOL, "llm", {"spec": {"mode": "Active"}})
         await fleet.beating(15)
@@ -366,7 +368,7 @@ async def test_dry_run_and_pause_are_named() -> None:
 
 @simulated
 async def test_a_pool_recreated_under_its_name_was_changed_by_nobody() -> None:
-    api = small(2)
+    api = small_fleet(2)
     async with operator(api) as fleet:
         await fleet.beating(15)
         api.delete(Kind.POOL, "llm")
@@ -386,16 +388,16 @@ async def test_a_generated_pool_that_comes_back_is_told_and_a_change_of_the_temp
     api.put(node_object("s", speech("zh", "en")))
     async with operator(api) as fleet:
         await fleet.beating(15)
-        told = len(api.told("g"))
+        told = len(api.event_notes("g"))
         api.edit(Kind.GENERATOR, "g", {"spec": {"template": {"spec": {"minMembers": 2}}}})
         await fleet.beating(15)
         assert api.objects[Kind.POOL][name]["spec"]["minMembers"] == 2
-        assert api.told("g")[told:] == []
+        assert api.event_notes("g")[told:] == []
         api.edit(Kind.POOL, name, {"spec": {"minMembers": 7}})
         await fleet.beating(15)
         api.delete(Kind.POOL, name)
         await fleet.beating(15)
-        assert api.told("g")[told:] == [
+        assert api.event_notes("g")[told:] == [
             ("PoolRepaired", f"1 generated pool [{name}] edited by others: put right"),
             ("PoolRecreated", f"1 generated pool [{name}] deleted by others: put right"),
         ]
@@ -426,7 +428,7 @@ async def test_pools_that_come_and_go_by_rule_are_nobodys_edit_and_what_is_not_a
 
 @simulated
 async def test_redis_that_goes_and_comes_is_told_once_each_time() -> None:
-    api, redis = small(5), FakeRedis()
+    api, redis = small_fleet(5), FakeRedis()
     async with operator(api, redis) as fleet:
         await fleet.beating(15)
         redis.fault = RetryableError("connection refused")
@@ -435,7 +437,7 @@ async def test_redis_that_goes_and_comes_is_told_once_each_time() -> None:
             await fleet.beating(12)
         redis.fault = None
         await fleet.beating(15)
-        down, up = api.told("hotpool-operator")[1:]
+        down, up = api.event_notes("hotpool-operator")[1:]
         assert down[0] == "RedisDown"
         assert down[1].endswith("goes on: connection refused")
         assert up[0] == "RedisUp"
@@ -444,7 +446,7 @@ async def test_redis_that_goes_and_comes_is_told_once_each_time() -> None:
 
 @simulated
 async def test_redis_that_is_away_from_the_start_is_told() -> None:
-    api, redis = small(2), FakeRedis(fault=RetryableError("away"))
+    api, redis = small_fleet(2), FakeRedis(fault=RetryableError("away"))
     async with operator(api, redis) as fleet:
         await fleet.beating(15)
         assert reasons(api, "hotpool-operator") == ["Leading", "RedisDown"]
@@ -452,15 +454,15 @@ async def test_redis_that_is_away_from_the_start_is_told() -> None:
 
 @simulated
 async def test_our_own_deafness_is_told_and_how_long_it_was() -> None:
-    api = small(2)
+    api = small_fleet(2)
     async with operator(api) as fleet:
         await fleet.beating(15)
         assert reasons(api, "hotpool-operator") == ["Leading"]
-        fleet.held = True
+        fleet.watch_frozen = True
         await fleet.beating(60)
-        fleet.held = False
+        fleet.watch_frozen = False
         await fleet.beating(15)
-        (_, deaf), (_, hearing) = api.told("hotpool-operator")[1:]
+        (_, deaf), (_, hearing) = api.event_notes("hotpool-operator")[1:]
         assert reasons(api, "hotpool-operator")[1:] == ["LeaseWatchLost", "LeaseWatchRestored"]
         assert "nobody's silence counts" in deaf
         assert hearing.startswith("heartbeats are heard again, after ")
@@ -471,9 +473,9 @@ async def test_our_own_deafness_is_told_and_how_long_it_was() -> None:
 
 @simulated
 async def test_an_event_is_as_the_api_server_wants_it() -> None:
-    api = small(1)
+    api = small_fleet(1)
     async with operator(api):
-        await until(lambda: bool(api.told("llm")))
+        await until(lambda: bool(api.event_notes("llm")))
         event = next(event for _, event in api.events if event["reason"] == "MembersChanged")
         assert (event["apiVersion"], event["kind"], event["type"]) == ("events.k8s.io/v1", "Event", "Normal")
         assert event["reportingController"] == "hotpool.dev/operator"

@@ -64,7 +64,7 @@ async def course(random: Random, fleet: Fleet) -> None:
 
 async def rest(fleet: Fleet) -> None:
     """Let everything be written, at a time at which no silence takes effect."""
-    await until(lambda: (due := fleet.state.next_deadline()) is None or due > now() + 3)
+    await until(lambda: (due := fleet.cache.next_deadline()) is None or due > now() + 3)
     await asyncio.sleep(2.5)
 
 
@@ -80,7 +80,7 @@ def answers_agree(fleet: Fleet) -> list[MembershipState]:
     """Compare every answer with the operator's own state and with the slices."""
     found, standings = read(fleet.api), []
     for name, spec in found.pools.items():
-        subject, written = fleet.state.pools[name], fleet.api.members(name)
+        subject, written = fleet.cache.pools[name], fleet.api.members(name)
         for node in found.nodes:
             answer = explain(found.facts(node), spec, found.members(name).get(node))
             where = (name, node, answer)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from tests.support.builders import H
-from tests.support.llm_fleet import llm, no_llm, publish, small
+from tests.support.llm_fleet import llm, no_llm, publish, small_fleet
 from tests.support.simulated_fleet import FakeRedis, now, operator, simulated, until
 
 from hotpool.api.meta import timestamp
@@ -53,7 +53,7 @@ EVERY = ("report", "plan", "redis", "slice", "total_redis", "total_slice")
 
 @simulated
 async def test_what_changed_about_a_node_is_in_redis_newest_first_also_while_it_is_offline() -> None:
-    api, redis = small(1), FakeRedis()
+    api, redis = small_fleet(1), FakeRedis()
     async with operator(api, redis) as fleet:
         await fleet.beating(15)
         assert told(redis, "n0") == []
@@ -77,7 +77,7 @@ async def test_what_changed_about_a_node_is_in_redis_newest_first_also_while_it_
 
 @simulated
 async def test_an_unchanged_node_and_a_restart_add_nothing() -> None:
-    api, redis = small(2), FakeRedis()
+    api, redis = small_fleet(2), FakeRedis()
     async with operator(api, redis) as fleet:
         await fleet.beating(15)
         publish(api, "n0", no_llm(2))
@@ -91,7 +91,7 @@ async def test_an_unchanged_node_and_a_restart_add_nothing() -> None:
 
 @simulated
 async def test_what_happened_while_redis_was_away_is_told_when_it_is_back_and_at_most_ten() -> None:
-    api, redis = small(1), FakeRedis()
+    api, redis = small_fleet(1), FakeRedis()
     async with operator(api, redis) as fleet:
         await fleet.beating(15)
         redis.fault = RetryableError("away")
@@ -106,7 +106,7 @@ async def test_what_happened_while_redis_was_away_is_told_when_it_is_back_and_at
 
 @simulated
 async def test_a_node_that_is_deleted_leaves_no_history_also_when_it_was_offline() -> None:
-    api, redis = small(2), FakeRedis()
+    api, redis = small_fleet(2), FakeRedis()
     async with operator(api, redis) as fleet:
         await fleet.beating(15)
         await fleet.beating(5 * H, "n1")
@@ -122,7 +122,7 @@ async def test_a_node_that_is_deleted_leaves_no_history_also_when_it_was_offline
 
 @simulated
 async def test_a_stop_and_a_start_are_measured_at_every_stage() -> None:
-    api, redis = small(2), FakeRedis()
+    api, redis = small_fleet(2), FakeRedis()
     async with operator(api, redis) as fleet:
         await fleet.beating(15)
         seen = Observed()
@@ -138,7 +138,7 @@ async def test_a_stop_and_a_start_are_measured_at_every_stage() -> None:
 @simulated
 async def test_listings_restarts_audits_silence_and_drain_are_not_measured() -> None:
     seen = Observed()
-    api, redis = small(2), FakeRedis()
+    api, redis = small_fleet(2), FakeRedis()
     async with operator(api, redis) as fleet:
         await fleet.beating(15)
         api.feed = None
@@ -156,7 +156,7 @@ async def test_listings_restarts_audits_silence_and_drain_are_not_measured() -> 
 
 @simulated
 async def test_a_clock_that_is_ahead_is_counted_as_unknown() -> None:
-    api, redis = small(2), FakeRedis()
+    api, redis = small_fleet(2), FakeRedis()
     async with operator(api, redis) as fleet:
         await fleet.beating(15)
         seen = Observed()
@@ -172,7 +172,7 @@ async def test_a_clock_that_is_ahead_is_counted_as_unknown() -> None:
 
 @simulated
 async def test_redis_that_is_away_is_unknown_and_a_standby_leaves_nothing_to_measure() -> None:
-    api, redis = small(2), FakeRedis()
+    api, redis = small_fleet(2), FakeRedis()
     async with operator(api, redis) as fleet:
         await fleet.beating(15)
         redis.fault = RetryableError("away")

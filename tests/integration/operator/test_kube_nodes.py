@@ -55,7 +55,7 @@ def made_again(api: FakeApi, name: str) -> str:
 @simulated
 async def test_a_cordon_is_published_at_once_and_ends() -> None:
     api = small()
-    async with operator(api, follows=True) as fleet:
+    async with operator(api, kube_nodes=True) as fleet:
         await fleet.beating(2)
         assert api.members("here") == {"n0": "Ready"}
         api.edit(Kind.KUBE_NODE, "n0", {"spec": {"unschedulable": True}})
@@ -69,7 +69,7 @@ async def test_a_cordon_is_published_at_once_and_ends() -> None:
 @simulated
 async def test_what_the_kubelet_says_each_five_minutes_is_neither_written_nor_asked() -> None:
     api = small(cordoned=True)
-    async with operator(api, follows=True) as fleet:
+    async with operator(api, kube_nodes=True) as fleet:
         await fleet.beating(15)
         writes, asked = len(api.writes), api.requests.copy()
         for beat in range(20):
@@ -91,7 +91,7 @@ async def test_without_the_setting_a_node_means_nothing_and_is_not_asked_for() -
 @simulated
 async def test_a_node_owns_the_capability_of_its_name_and_takes_it_along() -> None:
     api = small()
-    async with operator(api, follows=True) as fleet:
+    async with operator(api, kube_nodes=True) as fleet:
         await fleet.beating(15)
         assert (owners(api, "n0"), owners(api, "n1")) == (["uid-kube-n0"], [])
         writes = len(api.writes)
@@ -105,10 +105,10 @@ async def test_a_node_owns_the_capability_of_its_name_and_takes_it_along() -> No
 @simulated
 async def test_after_a_restart_the_owner_is_known_and_nothing_is_written() -> None:
     api = small(cordoned=True)
-    async with operator(api, follows=True) as fleet:
+    async with operator(api, kube_nodes=True) as fleet:
         await fleet.beating(12)
     writes = len(api.writes)
-    async with operator(api, follows=True) as fleet:
+    async with operator(api, kube_nodes=True) as fleet:
         await fleet.beating(12)
         assert len(api.writes) == writes
 
@@ -117,11 +117,11 @@ async def test_after_a_restart_the_owner_is_known_and_nothing_is_written() -> No
 async def test_a_node_that_only_a_deaf_stream_still_knows_owns_nothing() -> None:
     api = small()
     del api.objects[Kind.NODE]["n0"]
-    async with operator(api, follows=True) as fleet:
+    async with operator(api, kube_nodes=True) as fleet:
         uid = made_again(api, "n0")
         api.put(node_object("n0", report(service("q", "llm"))))
         assert await until(lambda: owners(api, "n0") == [uid]) < 1
-        assert fleet.state.kube_nodes["n0"].meta.uid == uid
+        assert fleet.cache.kube_nodes["n0"].meta.uid == uid
         assert [w.verb for w in api.written(Kind.NODE, "n0")].count("patch") == 1
 
 
@@ -129,7 +129,7 @@ async def test_a_node_that_only_a_deaf_stream_still_knows_owns_nothing() -> None
 async def test_an_owner_is_not_given_while_the_api_server_cannot_be_asked() -> None:
     api = small()
     del api.objects[Kind.NODE]["n0"]
-    async with operator(api, follows=True) as fleet:
+    async with operator(api, kube_nodes=True) as fleet:
         api.fault = refusing(403, kind=Kind.KUBE_NODE)
         api.put(node_object("n0", report(service("q", "llm"))))
         await fleet.beating(40)
@@ -141,19 +141,19 @@ async def test_an_owner_is_not_given_while_the_api_server_cannot_be_asked() -> N
 @simulated
 async def test_the_audit_finds_what_the_stream_missed_and_asks_before_it_believes() -> None:
     api = small(cordoned=True)
-    async with operator(api, follows=True) as fleet:
+    async with operator(api, kube_nodes=True) as fleet:
         await fleet.beating(15)  # the first audit is over
         feed, api.feed = api.feed, None
         api.edit(Kind.KUBE_NODE, "n0", {"spec": {"unschedulable": None}})
-        await fleet.reconciler.resync()
-        assert fleet.state.pools["here"].members == {"n0": "Ready"}
+        await fleet.manager.resync()
+        assert fleet.cache.pools["here"].members == {"n0": "Ready"}
         gone = api.objects[Kind.KUBE_NODE].pop("n0")
         api.fault = refusing(503, kind=Kind.KUBE_NODE, verb="get")
-        await fleet.reconciler.resync()
-        assert fleet.state.pools["here"].members == {"n0": "Ready"}
+        await fleet.manager.resync()
+        assert fleet.cache.pools["here"].members == {"n0": "Ready"}
         api.fault = None
-        await fleet.reconciler.resync()
-        assert fleet.state.pools["here"].members == {}
+        await fleet.manager.resync()
+        assert fleet.cache.pools["here"].members == {}
         api.objects[Kind.KUBE_NODE]["n0"] = gone
         api.feed = feed
 
@@ -161,17 +161,17 @@ async def test_the_audit_finds_what_the_stream_missed_and_asks_before_it_believe
 @simulated
 async def test_nothing_is_written_before_nodes_are_listed() -> None:
     api = small(cordoned=True)
-    async with operator(api, follows=True) as fleet:
+    async with operator(api, kube_nodes=True) as fleet:
         await fleet.beating(12)
     assert api.members("here") == {"n0": "Draining"}
     writes = len(api.writes)
     api.fault = refusing(403, kind=Kind.KUBE_NODE)
-    fleet = Fleet(api, follows=True)
-    fleet.leases_listed()
+    fleet = Fleet(api, kube_nodes=True)
+    fleet.list_leases()
     fleet.watch()
-    opening = asyncio.create_task(fleet.reconciler.open_gate())
+    opening = asyncio.create_task(fleet.manager.open_gate())
     await asyncio.sleep(600)
-    assert (fleet.state.gate_open, opening.done(), len(api.writes)) == (False, False, writes)
+    assert (fleet.cache.gate_open, opening.done(), len(api.writes)) == (False, False, writes)
     api.fault = None
     await opening
     await fleet.lead()

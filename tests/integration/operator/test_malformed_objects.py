@@ -134,11 +134,11 @@ def measured() -> Iterator[Turns]:
     assert isinstance(loop, SimulatedLoop)
     gc.collect()
     gc.disable()
-    loop.each_turn(turns)
+    loop.on_each_iteration(turns)
     try:
         yield turns
     finally:
-        loop.each_turn(None)
+        loop.on_each_iteration(None)
         gc.enable()
 
 
@@ -325,7 +325,7 @@ async def test_where_others_left_no_room_for_our_conditions_an_event_says_so_unt
         api.put(node_object("full", can(1), conditions=others))
         await fleet.beating(40)
         assert "Ready" not in api.conditions(Kind.NODE, "full")
-        assert {reason for reason, _ in api.told("full")} >= {"WriteRefused"}
+        assert {reason for reason, _ in api.event_notes("full")} >= {"WriteRefused"}
         known = api.objects[Kind.NODE]["full"]
         api.put({**known, "status": {**known["status"], "conditions": others[:14]}})
         await fleet.beating(1)

@@ -195,7 +195,7 @@ async def test_what_somebody_changed_is_put_right_and_nothing_else_is_written() 
 async def test_a_pool_wanted_since_the_audit_began_is_not_dropped_as_a_stray() -> None:
     async with running(FakeRedis()) as ours:
         ours.redis.delay = 0.2
-        await until(lambda: len(ours.redis.verbs("")) == 2)
+        await until(lambda: len(ours.redis.writes_of("")) == 2)
         ours.redis.pools["late"] = pool("late", "x", key="zh-en")
         ours.redis.index[entry("pairs", "zh-en")] = "late"
         await asyncio.sleep(ROUND_SECONDS + 1.5 * ours.redis.delay)  # the claim is made, the audit under way
@@ -204,7 +204,7 @@ async def test_a_pool_wanted_since_the_audit_began_is_not_dropped_as_a_stray() -
         await asyncio.sleep(ROUND_SECONDS / 2)
         assert ours.redis.pools["late"] == wanted
         assert ours.redis.index == {entry("pairs", "zh-en"): "late"}
-        assert "drop_pool" not in ours.redis.verbs("late")
+        assert "drop_pool" not in ours.redis.writes_of("late")
 
 
 @simulated
@@ -238,7 +238,7 @@ async def test_a_server_that_forgot_our_term_is_claimed_again_at_the_next_write(
 
 
 @pytest.mark.parametrize("error", [FencedError("another"), NotLeaderError("over")])
-@pytest.mark.parametrize("where", ["claim", "audit", "stamp", "replace_pool p"])
+@pytest.mark.parametrize("where", ["claim", "check_drift", "stamp", "replace_pool p"])
 @simulated
 async def test_promise_2_lost_leadership_ends_the_rounds(error: Exception, where: str) -> None:
     redis = FakeRedis(refusals={where: error})

@@ -21,8 +21,18 @@ from tests.support.builders import (
     slice_object,
     speech,
 )
-from tests.support.llm_fleet import llm, no_llm, publish, small
-from tests.support.simulated_fleet import FakeApi, FakeRedis, Fleet, away, now, operator, refusing, simulated, until
+from tests.support.llm_fleet import llm, no_llm, publish, small_fleet
+from tests.support.simulated_fleet import (
+    FakeApi,
+    FakeRedis,
+    Fleet,
+    now,
+    operator,
+    refusing,
+    simulated,
+    unreachable,
+    until,
+)
 
 from hotpool.core.generators.admission import pool_name
 from hotpool.core.model import CUSTOM_KINDS, Key, Kind
@@ -40,15 +50,15 @@ ASR = report(service("a", "asr"))
 
 @simulated
 async def test_nothing_is_written_before_everything_is_listed() -> None:
-    api = small()
+    api = small_fleet()
     api.fault = refusing(503, verb="list", kind=Kind.GENERATOR)
     fleet = Fleet(api)
-    fleet.leases_listed()
+    fleet.list_leases()
     fleet.watch()
-    opening = asyncio.create_task(fleet.reconciler.open_gate())
+    opening = asyncio.create_task(fleet.manager.open_gate())
     await asyncio.sleep(30)
-    assert fleet.state.pools["llm"].members
-    assert not fleet.state.gate_open
+    assert fleet.cache.pools["llm"].members
+    assert not fleet.cache.gate_open
     assert api.writes == []
     api.fault = None
     await opening
@@ -60,11 +70,11 @@ async def test_nothing_is_written_before_everything_is_listed() -> None:
 
 @simulated
 async def test_a_read_that_fails_removes_nobody() -> None:
-    api = small()
+    api = small_fleet()
     async with operator(api) as fleet:
-        api.fault = away
+        api.fault = unreachable
         await fleet.beating(650)
-        assert len(fleet.state.nodes) == 2
+        assert len(fleet.cache.nodes) == 2
         api.fault = None
         await fleet.beating(10)
         assert api.members("llm") == {"n0": "Ready", "n1": "Ready"}
@@ -73,7 +83,7 @@ async def test_a_read_that_fails_removes_nobody() -> None:
 
 @simulated
 async def test_what_the_watch_missed_is_found_by_the_audit() -> None:
-    api = small(3)
+    api = small_fleet(3)
     async with operator(api) as fleet:
         await fleet.beating(20)
         api.feed = None
@@ -87,7 +97,7 @@ async def test_what_the_watch_missed_is_found_by_the_audit() -> None:
 
 @simulated
 async def test_a_store_that_went_back_is_believed_after_a_get() -> None:
-    api = small(3)
+    api = small_fleet(3)
     async with operator(api) as fleet:
         await fleet.beating(20)
         old = copy.deepcopy(api.objects)
@@ -99,14 +109,14 @@ async def test_a_store_that_went_back_is_believed_after_a_get() -> None:
         api.objects = old
         await fleet.beating(305)
         assert api.members("llm") == {"n0": "Ready", "n1": "Ready", "n2": "Ready"}
-        assert fleet.state.exists(Kind.POOL)["llm"].version == int(
+        assert fleet.cache.exists(Kind.POOL)["llm"].version == int(
             api.objects[Kind.POOL]["llm"]["metadata"]["resourceVersion"]
         )
 
 
 @simulated
 async def test_a_list_that_is_late_takes_nothing_back() -> None:
-    api = small(2)
+    api = small_fleet(2)
     async with operator(api) as fleet:
         await fleet.beating(20)
         listing, old = api.page, copy.deepcopy(api.objects)
@@ -117,13 +127,13 @@ async def test_a_list_that_is_late_takes_nothing_back() -> None:
         api.page = late  # type: ignore[method-assign]
         publish(api, "n0", no_llm(2))
         await asyncio.sleep(1)
-        await fleet.reconciler.resync()
+        await fleet.manager.resync()
         assert api.members("llm") == {"n1": "Ready"}
 
 
 @simulated
 async def test_absence_from_a_list_is_no_evidence_until_a_get_confirms_it() -> None:
-    api = small(2)
+    api = small_fleet(2)
     async with operator(api) as fleet:
         hidden = api.objects[Kind.NODE]["n0"]
         listing = api.page
@@ -134,16 +144,16 @@ async def test_absence_from_a_list_is_no_evidence_until_a_get_confirms_it() -> N
             return page
 
         api.page = lossy  # type: ignore[method-assign]
-        await fleet.reconciler.resync()
-        assert hidden["metadata"]["name"] in fleet.state.nodes
+        await fleet.manager.resync()
+        assert hidden["metadata"]["name"] in fleet.cache.nodes
         api.fault = refusing(503, verb="get")
-        await fleet.reconciler.resync()
-        assert "n0" in fleet.state.nodes
+        await fleet.manager.resync()
+        assert "n0" in fleet.cache.nodes
 
 
 @simulated
 async def test_a_list_that_breaks_between_two_pages_proves_nothing_and_the_pages_read_count() -> None:
-    api = small(4)
+    api = small_fleet(4)
     async with operator(api) as fleet:
         await fleet.beating(20)
         api.feed = None
@@ -159,10 +169,10 @@ async def test_a_list_that_breaks_between_two_pages_proves_nothing_and_the_pages
         api.page = broken  # type: ignore[method-assign]
         before = api.requests["get"]
         with pytest.raises(ApiUnavailable):
-            await fleet.reconciler.resync()
+            await fleet.manager.resync()
         await fleet.beating(5)
         assert api.requests["get"] == before
-        assert set(fleet.state.nodes) == {"n0", "n1", "n2", "n3"}
+        assert set(fleet.cache.nodes) == {"n0", "n1", "n2", "n3"}
         assert set(api.members("llm")) == {"n1", "n2", "n3"}
 
 
@@ -171,7 +181,7 @@ async def test_a_list_that_breaks_between_two_pages_proves_nothing_and_the_pages
 
 @simulated
 async def test_the_first_change_is_written_at_once_and_then_one_round_in_a_second() -> None:
-    api = small(30)
+    api = small_fleet(30)
     async with operator(api) as fleet:
         await fleet.beating(5)
         began, before = now(), len(api.writes)
@@ -191,7 +201,7 @@ async def test_the_first_change_is_written_at_once_and_then_one_round_in_a_secon
 
 @simulated
 async def test_one_pools_pace_does_not_delay_another() -> None:
-    api = small(2)
+    api = small_fleet(2)
     api.put(pool_object("asr", requires=requires("asr")))
     async with operator(api) as fleet:
         await fleet.beating(5)
@@ -203,7 +213,7 @@ async def test_one_pools_pace_does_not_delay_another() -> None:
 
 @simulated
 async def test_counts_by_reason_wait_for_the_slow_lane() -> None:
-    api = small(1)
+    api = small_fleet(1)
     async with operator(api) as fleet:
         await fleet.beating(15)
         before = len(api.written(Kind.POOL))
@@ -219,7 +229,7 @@ async def test_counts_by_reason_wait_for_the_slow_lane() -> None:
 
 @simulated
 async def test_nodes_that_join_no_pool_do_not_have_every_pool_planned_each_time() -> None:
-    api = small(1)
+    api = small_fleet(1)
     for number in range(50):
         api.put(pool_object(f"p{number}", requires=requires("llm", "of-the-future")))
     async with operator(api) as fleet:
@@ -236,7 +246,7 @@ async def test_nodes_that_join_no_pool_do_not_have_every_pool_planned_each_time(
 
 @simulated
 async def test_heartbeats_and_unchanged_reports_write_nothing() -> None:
-    api = small(5)
+    api = small_fleet(5)
     redis = FakeRedis()
     async with operator(api, redis) as fleet:
         await fleet.beating(30)
@@ -254,7 +264,7 @@ async def test_heartbeats_and_unchanged_reports_write_nothing() -> None:
 
 @simulated
 async def test_an_unchanged_restart_writes_nothing() -> None:
-    api = small(3)
+    api = small_fleet(3)
     api.put(pool_object("everyone", requires={"matchAll": True}, sliceSize=2))
     api.put(pool_object("idle"))
     api.put(pool_object("paused", paused=True, requires=requires("llm")))
@@ -272,7 +282,7 @@ async def test_an_unchanged_restart_writes_nothing() -> None:
 
 @simulated
 async def test_a_restart_evicts_no_live_node_and_revives_no_dead_one() -> None:
-    api = small(3)
+    api = small_fleet(3)
     async with operator(api) as fleet:
         await fleet.beating(5 * H, "n0", "n1")
         assert set(api.members("llm")) == {"n0", "n1"}
@@ -293,7 +303,7 @@ async def test_a_restart_evicts_no_live_node_and_revives_no_dead_one() -> None:
 
 @simulated
 async def test_silence_makes_suspect_then_offline_and_the_next_heartbeat_brings_back() -> None:
-    api = small(2)
+    api = small_fleet(2)
     async with operator(api) as fleet:
         fleet.beat("n0", "n1")
         began = now()
@@ -311,15 +321,15 @@ async def test_silence_makes_suspect_then_offline_and_the_next_heartbeat_brings_
 
 @simulated
 async def test_our_own_deafness_is_nobodys_silence() -> None:
-    api = small(2)
+    api = small_fleet(2)
     async with operator(api) as fleet:
         fleet.beat()
         await asyncio.sleep(2 * H)
-        fleet.reconciler.on_watch_lost()
-        assert fleet.reconciler.watch_is_stale
+        fleet.manager.on_watch_lost()
+        assert fleet.manager.watch_is_stale
         await asyncio.sleep(100 * H)
         assert set(api.members("llm").values()) == {"Ready"}
-        fleet.reconciler.on_watch_restored()
+        fleet.manager.on_watch_restored()
         await asyncio.sleep(3 * H - 1)
         assert set(api.members("llm").values()) == {"Ready"}
         await asyncio.sleep(1.1)
@@ -331,7 +341,7 @@ async def test_our_own_deafness_is_nobodys_silence() -> None:
 
 @simulated
 async def test_every_input_moves_membership_at_once() -> None:
-    api = small(1)
+    api = small_fleet(1)
     api.put(pool_object("berlin", requires=requires("llm", nodeSelector={"matchLabels": {"site": "berlin"}})))
     async with operator(api) as fleet:
         await fleet.beating(5)
@@ -365,7 +375,7 @@ async def test_every_input_moves_membership_at_once() -> None:
 )
 @simulated
 async def test_a_slice_edited_by_hand_is_healed(edit: dict[str, Any]) -> None:
-    api = small(2)
+    api = small_fleet(2)
     api.put(pool_object("asr", requires=requires("asr")))
     async with operator(api) as fleet:
         await fleet.beating(5)
@@ -383,7 +393,7 @@ async def test_a_slice_edited_by_hand_is_healed(edit: dict[str, Any]) -> None:
 
 @simulated
 async def test_a_slice_deleted_by_hand_is_made_again() -> None:
-    api = small(2)
+    api = small_fleet(2)
     async with operator(api) as fleet:
         await fleet.beating(5)
         api.delete(Kind.SLICE, "llm-0")
@@ -392,7 +402,7 @@ async def test_a_slice_deleted_by_hand_is_made_again() -> None:
 
 @simulated
 async def test_a_pool_recreated_under_its_name_gets_its_members_again() -> None:
-    api = small(2)
+    api = small_fleet(2)
     async with operator(api) as fleet:
         await fleet.beating(5)
         api.delete(Kind.POOL, "llm")
@@ -406,7 +416,7 @@ async def test_a_pool_recreated_under_its_name_gets_its_members_again() -> None:
 @pytest.mark.parametrize("labels", [{"hotpool.dev/pool": "llm"}, None], ids=["labelled", "bare"])
 @simulated
 async def test_a_slice_without_owner_goes_with_its_pool_though_no_collector_finds_it(labels: Any) -> None:
-    api = small(2)
+    api = small_fleet(2)
     async with operator(api) as fleet:
         await fleet.beating(5)
         api.edit(Kind.SLICE, "llm-0", {"metadata": {"ownerReferences": None, "labels": labels}})
@@ -417,7 +427,7 @@ async def test_a_slice_without_owner_goes_with_its_pool_though_no_collector_find
 
 @simulated
 async def test_a_slice_without_owner_stays_while_its_pool_is_not_known_to_be_gone() -> None:
-    api = small(1)
+    api = small_fleet(1)
     api.put(slice_object("missed", 0, "n0") | {"metadata": {"name": "missed-0"}})
     api.fault = refusing(503, verb="get", kind=Kind.POOL)
     async with operator(api) as fleet:
@@ -433,7 +443,7 @@ async def test_a_slice_without_owner_stays_while_its_pool_is_not_known_to_be_gon
 
 @simulated
 async def test_a_paused_pool_is_left_alone_until_the_pause_ends() -> None:
-    api = small(2)
+    api = small_fleet(2)
     async with operator(api) as fleet:
         await fleet.beating(5)
         api.edit(Kind.POOL, "llm", {"metadata": {"annotations": {"hotpool.dev/paused": "true"}}})
@@ -451,12 +461,12 @@ async def test_a_paused_pool_is_left_alone_until_the_pause_ends() -> None:
 @simulated
 async def test_a_report_that_only_the_answer_of_our_own_write_brings_is_heeded() -> None:
     """An apply of conditions builds on no version: its answer may hold a report that no watch has told of yet."""
-    api = small(1)
+    api = small_fleet(1)
     async with operator(api) as fleet:
         await fleet.beating(5)
         api.feed = None
         publish(api, "n0", no_llm(2))
-        fleet.reconciler.on_object(Kind.NODE, "MODIFIED", node_with_drain(api))
+        fleet.manager.on_object(Kind.NODE, "MODIFIED", node_with_drain(api))
         await fleet.beating(2)
         assert api.members("llm") == {}
 
@@ -478,13 +488,13 @@ def node_with_drain(api: FakeApi) -> dict[str, Any]:
 
 @simulated
 async def test_a_conflict_is_read_anew_and_tried_again_at_once() -> None:
-    api = small(2)
+    api = small_fleet(2)
     async with operator(api) as fleet:
         await fleet.beating(5)
         api.feed = None
         api.edit(Kind.SLICE, "llm-0", {"metadata": {"annotations": {"somebody": "was here"}}})
         api.edit(Kind.POOL, "llm", {"metadata": {"annotations": {"somebody": "was here"}}})
-        fleet.reconciler.on_object(Kind.NODE, "MODIFIED", changed(api, "n0", no_llm(2)))
+        fleet.manager.on_object(Kind.NODE, "MODIFIED", changed(api, "n0", no_llm(2)))
         assert await until(lambda: set(api.members("llm")) == {"n1"}) < 0.5
         await fleet.beating(2)
         assert api.objects[Kind.POOL]["llm"]["status"]["members"] == 1
@@ -498,21 +508,21 @@ def changed(api: FakeApi, name: str, content: dict[str, Any]) -> dict[str, Any]:
 
 @simulated
 async def test_a_slice_that_nobody_told_us_of_is_found_by_the_conflict() -> None:
-    api = small(1)
+    api = small_fleet(1)
     async with operator(api) as fleet:
         await fleet.beating(5)
         api.feed = None
         api.put(pool_object("asr", requires=requires("asr")))
         api.put(slice_object("asr", 0, "stranger"))
         fleet.watch()
-        fleet.reconciler.on_object(Kind.POOL, "ADDED", api.objects[Kind.POOL]["asr"])
+        fleet.manager.on_object(Kind.POOL, "ADDED", api.objects[Kind.POOL]["asr"])
         api.put(node_object("a", ASR))
         assert await until(lambda: api.members("asr") == {"a": "Ready"}) < 3
 
 
 @simulated
 async def test_what_is_retryable_backs_off_and_comes_true_in_the_end() -> None:
-    api = small(2)
+    api = small_fleet(2)
     async with operator(api) as fleet:
         await fleet.beating(5)
         asked: list[float] = []
@@ -537,7 +547,7 @@ async def test_what_is_retryable_backs_off_and_comes_true_in_the_end() -> None:
 
 @simulated
 async def test_after_trouble_the_pace_is_that_of_a_healthy_pool() -> None:
-    api = small(2)
+    api = small_fleet(2)
     async with operator(api) as fleet:
         api.fault = refusing(500, kind=Kind.SLICE)
         publish(api, "n0", no_llm(2))
@@ -555,7 +565,7 @@ async def test_after_trouble_the_pace_is_that_of_a_healthy_pool() -> None:
 @pytest.mark.parametrize("status", [422, 500])
 @simulated
 async def test_one_failing_pool_does_not_delay_another(status: int) -> None:
-    api = small(2)
+    api = small_fleet(2)
     for number in range(40):
         api.put(pool_object(f"bad{number}", requires=requires("llm")))
     async with operator(api) as fleet:
@@ -570,7 +580,7 @@ async def test_one_failing_pool_does_not_delay_another(status: int) -> None:
 
 @simulated
 async def test_membership_never_waits_behind_the_story_of_nodes() -> None:
-    api = small(2)
+    api = small_fleet(2)
     for number in range(1000):
         api.put(node_object(f"x{number}", ASR))
     async with operator(api) as fleet:
@@ -605,7 +615,7 @@ async def test_what_is_refused_for_one_generated_pool_holds_up_no_other() -> Non
 
 @simulated
 async def test_an_error_in_one_keys_work_ends_nobody_elses() -> None:
-    api = small(2)
+    api = small_fleet(2)
     api.put(pool_object("broken", requires=requires("llm")))
     async with operator(api) as fleet:
         await fleet.beating(5)
@@ -623,7 +633,7 @@ async def test_an_error_in_one_keys_work_ends_nobody_elses() -> None:
 
 @simulated
 async def test_lost_leadership_ends_the_work_and_nothing_is_sent_after_it() -> None:
-    api = small(2)
+    api = small_fleet(2)
     async with operator(api) as fleet:
         await fleet.beating(5)
         fleet.leading = False
@@ -664,7 +674,7 @@ async def test_conditions_of_a_node_follow_and_are_written_on_transitions_only()
 
 @simulated
 async def test_a_spec_change_is_answered_with_its_generation() -> None:
-    api = small(1)
+    api = small_fleet(1)
     async with operator(api):
         api.edit(Kind.NODE, "n0", {"spec": {"services": [{"id": "q", "desired": "Stopped"}]}})
         await asyncio.sleep(0.1)
@@ -675,7 +685,7 @@ async def test_a_spec_change_is_answered_with_its_generation() -> None:
 
 @simulated
 async def test_conditions_of_others_stay_and_cause_no_write() -> None:
-    api = small(1)
+    api = small_fleet(1)
     async with operator(api) as fleet:
         stored = api.objects[Kind.NODE]["n0"]["status"]
         api.edit(Kind.NODE, "n0", {"status": {"conditions": [*stored["conditions"], condition("GpuHealthy")]}})
@@ -690,12 +700,12 @@ async def test_conditions_of_others_stay_and_cause_no_write() -> None:
 
 @simulated
 async def test_an_object_that_cannot_be_read_stops_nothing() -> None:
-    api = small(2)
+    api = small_fleet(2)
     async with operator(api) as fleet:
         bodies: list[Any] = [None, [], {"metadata": {}}, {"metadata": {"name": "n1"}, "status": []}]
         for body in bodies:
             for kind in CUSTOM_KINDS:
-                fleet.reconciler.on_object(kind, "MODIFIED", body)
+                fleet.manager.on_object(kind, "MODIFIED", body)
         publish(api, "n0", no_llm(2))
         await fleet.beating(2)
         assert set(api.members("llm")) == {"n1"}
@@ -775,7 +785,7 @@ async def test_one_strange_language_does_not_stop_a_generator() -> None:
 
 @simulated
 async def test_a_redis_outage_does_not_stop_kubernetes_and_is_made_up_for() -> None:
-    api, redis = small(3), FakeRedis()
+    api, redis = small_fleet(3), FakeRedis()
     async with operator(api, redis) as fleet:
         await fleet.beating(10)
         assert set(redis.pools["llm"].ready) == {"n0", "n1", "n2"}
@@ -795,7 +805,7 @@ async def test_a_redis_outage_does_not_stop_kubernetes_and_is_made_up_for() -> N
 
 @simulated
 async def test_redis_is_told_each_change_without_waiting_for_the_pace_of_slices() -> None:
-    api, redis = small(5), FakeRedis()
+    api, redis = small_fleet(5), FakeRedis()
     async with operator(api, redis) as fleet:
         await fleet.beating(10)
         for number in range(4):
@@ -806,7 +816,7 @@ async def test_redis_is_told_each_change_without_waiting_for_the_pace_of_slices(
 
 @simulated
 async def test_the_deletion_of_a_pool_and_of_a_node_drops_their_redis_images() -> None:
-    api, redis = small(2), FakeRedis()
+    api, redis = small_fleet(2), FakeRedis()
     async with operator(api, redis) as fleet:
         await fleet.beating(10)
         assert set(redis.nodes) == {"n0", "n1"}
@@ -814,12 +824,12 @@ async def test_the_deletion_of_a_pool_and_of_a_node_drops_their_redis_images() -
         api.delete(Kind.NODE, "n0")
         await fleet.beating(0.1)
         assert (set(redis.pools), set(redis.nodes)) == (set(), {"n1"})
-        assert "drop_pool" in redis.verbs("llm")
+        assert "drop_pool" in redis.writes_of("llm")
 
 
 @simulated
 async def test_a_node_that_is_offline_or_leaves_is_unknown_to_redis() -> None:
-    api, redis = small(2), FakeRedis()
+    api, redis = small_fleet(2), FakeRedis()
     async with operator(api, redis) as fleet:
         await fleet.beating(10)
         publish(api, "n0", llm(2, leaving=True))
@@ -830,7 +840,7 @@ async def test_a_node_that_is_offline_or_leaves_is_unknown_to_redis() -> None:
 
 @simulated
 async def test_a_paused_pool_stays_in_redis_after_a_restart_too() -> None:
-    api, redis = small(2), FakeRedis()
+    api, redis = small_fleet(2), FakeRedis()
     async with operator(api, redis) as fleet:
         await fleet.beating(10)
         api.edit(Kind.POOL, "llm", {"metadata": {"annotations": {"hotpool.dev/paused": "true"}}})

@@ -1,5 +1,5 @@
-"""Long random courses on the cluster of the cluster tier."""
+"""Fixtures of the long random tests, on the cluster of the cluster tier."""
 
-from tests.support.cluster_fixtures import client, fleet, lookup, pytest_configure, redis_address, server, world_of
+from tests.support.cluster_fixtures import agent_world, client, fleet, lookup, pytest_configure, redis_address, server
 
-__all__ = ["client", "fleet", "lookup", "pytest_configure", "redis_address", "server", "world_of"]
+__all__ = ["agent_world", "client", "fleet", "lookup", "pytest_configure", "redis_address", "server"]

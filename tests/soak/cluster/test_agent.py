@@ -1,4 +1,4 @@
-"""Thousands of steps of the stateful test of the agent; each seed is a fresh fleet. `make soak` shows the progress.
+"""Thousands of random steps of the stateful test of the agent; each seed is a new fleet. `make soak` shows progress.
 
 Requirements A3, B5.
 """
@@ -7,17 +7,17 @@ import random
 from collections.abc import Callable
 
 import pytest
-from tests.support.agent_world import World
+from tests.support.agent_world import AgentWorld
 
 STEPS = 250
 
 
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("seed", range(100, 112))
-def test_the_report_equals_what_runs_for_a_long_time(
-    world_of: Callable[[int], World], seed: int, capsys: pytest.CaptureFixture[str]
+def test_the_report_equals_the_running_services_for_thousands_of_steps(
+    agent_world: Callable[[int], AgentWorld], seed: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    world, pauses = world_of(seed), random.Random(seed)  # noqa: S311 - a fixed course, no secret
+    world, pauses = agent_world(seed), random.Random(seed)  # noqa: S311 - fixed pauses, no secret
     world.begin()
     while len(world.steps) < STEPS:
         for _ in range(pauses.randint(1, 8)):

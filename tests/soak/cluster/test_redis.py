@@ -1,4 +1,4 @@
-"""Long courses of the torture of Redis, random courses of its writer, and ten thousand pools. `make soak`.
+"""Long torture tests of Redis, random scripts of its writer, and ten thousand pools. `make soak`.
 
 Requirements E1, E2.
 """
@@ -17,7 +17,7 @@ STEPS = 120
 
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("seed", range(100, 106))
-async def test_readers_are_never_told_what_is_not_true_for_a_long_time(
+async def test_readers_never_get_a_false_answer_in_long_torture_tests(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = await course_of(seed, monkeypatch, persist=seed % 2 == 0, steps=STEPS)
@@ -25,7 +25,7 @@ async def test_readers_are_never_told_what_is_not_true_for_a_long_time(
 
 
 @pytest.mark.timeout(3600)
-def test_redis_holds_the_last_images_in_hundreds_of_courses(
+def test_redis_holds_the_last_documents_in_hundreds_of_random_scripts(
     server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     follow(server, monkeypatch, 300)

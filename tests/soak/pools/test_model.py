@@ -1,6 +1,7 @@
-"""Thousands of random courses of operators against the oracle, in simulated time; no cluster. `make soak-pools`.
+"""Thousands of random scripts of operators against the oracle, in simulated time; no cluster. `make soak-pools`.
 
-HOTPOOL_SOAK_CASES says how many (default 2000), HOTPOOL_SOAK_FIRST the first seed, HOTPOOL_SOAK_STEPS their length.
+HOTPOOL_SOAK_CASES is the number of scripts (default 2000), HOTPOOL_SOAK_FIRST the first seed, HOTPOOL_SOAK_STEPS the
+number of steps of each.
 
 Requirements D1, D8.
 """
@@ -17,11 +18,11 @@ _FAILURES_SHOWN = 5
 
 
 @pytest.mark.timeout(6 * 3600)
-def test_membership_is_that_of_the_oracle_for_a_long_time(capsys: pytest.CaptureFixture[str]) -> None:
+def test_membership_equals_that_of_the_oracle_in_thousands_of_scripts(capsys: pytest.CaptureFixture[str]) -> None:
     failures: list[str] = []
     for number, seed in enumerate(range(FIRST, FIRST + CASES), 1):
-        if told := check(seed, STEPS):
-            failures.append(told)
+        if failure := check(seed, STEPS):
+            failures.append(failure)
         with capsys.disabled():
             print(f"\rseed {seed}: {number} of {CASES} cases, {len(failures)} wrong", end="", flush=True)  # noqa: T201
         if len(failures) == _FAILURES_SHOWN:
