@@ -91,7 +91,7 @@ class Release:
         found: dict[str, str] = json.loads(self.kubectl(*where))
         return found
 
-    def everywhere(self, pool: str, expected: Mapping[str, str]) -> None:
+    def published(self, pool: str, expected: Mapping[str, str]) -> None:
         """Wait until slices and Redis both say so."""
         until(lambda: self.members(pool), expected)
         until(lambda: self.in_redis(pool), expected)

@@ -1,4 +1,4 @@
-"""With the token of a real agent's pod: what an agent must not do, the API server refuses."""
+"""The API server refuses forbidden requests with the token of a real agent's pod."""
 
 import json
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ INTENT = {"services": [{"id": "nmt", "desired": "Running"}]}
 
 @pytest.fixture(scope="module")
 def stolen(bare: Release, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Credential]:
-    """The token that the kubelet gave to the agent of the node."""
+    """The token that the kubelet gave to the agent's pod."""
     bare.namespace = "identity"
     bare.run("kubectl create namespace identity")
     bare.helm("install", "--wait", "--timeout", "3m", values={})
@@ -47,12 +47,13 @@ def credential(release: Release, path: Path, words: dict[str, str]) -> Credentia
     return Credential(path, words, read)
 
 
-# A real node is ready, so to say that it is changes nothing.
+# A real node is ready, so a forged condition Ready changes nothing.
 @pytest.mark.parametrize(
     "attempt", [a for a in ATTEMPTS if not a.fresh and a.id != "ready-forged"], ids=lambda attempt: attempt.id
 )
-def test_p5_the_agent_of_a_pod_cannot(stolen: Credential, attempt: Attempt) -> None:
-    """A forged report is older than the agent's own, so that the schema may refuse it before the policy is asked."""
+def test_a_forbidden_request_with_the_token_of_an_agents_pod_is_refused(stolen: Credential, attempt: Attempt) -> None:
+    """A forged report is older than the agent's own, so that the schema may refuse it before the policy does."""
     answer = stolen.send(attempt)
     forged = '"report"' in json.dumps(attempt.body)
-    assert answer.refused_by in ({attempt.expected_barrier("inside"), "schema"} if forged else {attempt.expected_barrier("inside")}), answer
+    barriers = {attempt.expected_barrier("inside"), *(["schema"] if forged else [])}
+    assert answer.refused_by in barriers, answer

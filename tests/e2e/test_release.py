@@ -111,7 +111,7 @@ def test_a_deployment_scaled_to_zero_and_back(release: Release, node: str) -> No
 def test_a_deleted_pod_is_replaced_and_so_is_membership(release: Release, node: str) -> None:
     with SliceWatcher(release.kubeconfig, release.namespace) as watcher:
         release.kubectl("delete", "pod", "-l", "app=whisper", "--wait=true")
-        until(lambda: {} in watcher.seen["speech"], True)
+        until(lambda: {} in watcher.memberships["speech"], True)
         release.everywhere("speech", {node: READY})
 
 
@@ -208,10 +208,10 @@ def test_nothing_moves_that_nobody_asked_for(release: Release, node: str, steady
             python(release, "import os; os.unlink('/tmp/ready')")
             release.everywhere("speech", {})
             release.everywhere("steady", steady)
-        assert all(seen == steady for seen in watcher.seen["steady"])
-        assert watcher.seen["speech"][-1] == {}
-        assert all(seen == {node: READY} for seen in watcher.seen["speech"][:-1])
-        assert watcher.seen["busy"]
+        assert all(seen == steady for seen in watcher.memberships["steady"])
+        assert watcher.memberships["speech"][-1] == {}
+        assert all(seen == {node: READY} for seen in watcher.memberships["speech"][:-1])
+        assert watcher.memberships["busy"]
     python(release, "open('/tmp/ready', 'w')")
     release.everywhere("speech", {node: READY})
 
@@ -230,8 +230,8 @@ def test_definitions_that_are_too_old_hold_up_the_new_operator_only(release: Rel
             "helm show crds charts/hotpool | kubectl apply --server-side --field-manager=helm --force-conflicts -f -"
         )
         release.kubectl("rollout", "status", "deployment/hotpool-operator", "--timeout=150s")
-    assert watcher.seen["speech"]
-    assert all(seen == {node: READY} for seen in watcher.seen["speech"])
+    assert watcher.memberships["speech"]
+    assert all(seen == {node: READY} for seen in watcher.memberships["speech"])
 
 
 def restarts(release: Release, before: set[str]) -> int:

@@ -91,7 +91,7 @@ class Checks:
     def _tasks_alive(self) -> None:
         simulation = self.simulation
         if simulation.api.violations:
-            raise MismatchError("promise 1", simulation.api.violations[0])
+            raise MismatchError("evidence", simulation.api.violations[0])
         for operator in (simulation.leader, simulation.standby):
             for task in [*operator.tasks, *operator.standby_tasks] if operator else ():
                 if task.done() and not task.cancelled() and task.exception():

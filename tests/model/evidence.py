@@ -1,4 +1,4 @@
-"""A fake API server that checks each write of a slice for promise 1: no node is removed without evidence.
+"""A fake API server that checks each write of a slice: no node is removed without evidence.
 
 Violations are collected, not raised, because the check runs inside the operator's own call.
 """

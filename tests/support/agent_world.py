@@ -200,7 +200,9 @@ class AgentWorld:
         if name is None or self._entries[name].port in self._foreign_sockets:
             return None
         try:
-            self._foreign_sockets[self._entries[name].port] = socket.create_server(("127.0.0.1", self._entries[name].port))
+            self._foreign_sockets[self._entries[name].port] = socket.create_server(
+                ("127.0.0.1", self._entries[name].port)
+            )
         except OSError:
             return None
         return f"port of {name} taken"
@@ -297,7 +299,9 @@ class AgentWorld:
             found += [f"{name}: state {reported[name]['state']}, ready {name in ready}"] * (runs != (name in ready))
         return found
 
-    def _difference(self, name: str, entry: CatalogueEntry, reported: dict[str, Any], leaders: list[int]) -> Iterator[str]:
+    def _difference(
+        self, name: str, entry: CatalogueEntry, reported: dict[str, Any], leaders: list[int]
+    ) -> Iterator[str]:
         state, blocked = reported["state"], entry.port in self._foreign_sockets
         expected = {"Failed", "Starting"} if blocked else {"Running"}
         if not entry.wanted:

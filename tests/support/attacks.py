@@ -1,8 +1,8 @@
-"""What an agent's credential must not do, one request each, and who stops it.
+"""Forbidden requests with an agent's credential, each with the barrier that refuses it.
 
 `inside` is the shared account of the cluster with the token of one node's pod, `outside` the account of one node.
-Where RBAC would let it pass, the policy alone stands in the way. `{node}` is the agent's own node, `{other}` another
-one; `{fresh}` is a node of which nothing is stored yet.
+Where RBAC allows a request, only the policy refuses it. `{node}` is the agent's own node, `{other}` another one, and
+`{fresh}` a node without stored objects.
 """
 
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ READY: Final = {"type": "Ready", "status": "True", "reason": "Forged", "lastTran
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One request. `fresh`: made by the agent of the node of which nothing is stored yet."""
+    """One request. `fresh`: sent by the agent of the node without stored objects."""
 
     id: str
     method: str
@@ -50,12 +50,12 @@ class Attempt:
     fresh: bool = False
 
     def expected_barrier(self, account: str) -> Barrier:
-        """Who stops it."""
+        """Return the barrier that refuses the request of an account, `inside` or `outside`."""
         return self.inside if account == "inside" else self.outside
 
     @property
     def is_read(self) -> bool:
-        """No policy can stop a read."""
+        """Return True for a read, which no policy can refuse."""
         return self.method == "GET"
 
 
@@ -80,7 +80,7 @@ def event(name: str, about: str, kind: str = "NodeCapability", **more: Any) -> d
 
 
 def attempts_on_other_nodes() -> list[Attempt]:
-    """The Role of an account outside names its objects; inside only the policy tells nodes apart."""
+    """Return requests on other nodes. Outside, a Role names the objects; inside, only the policy does."""
     rbac: dict[str, Any] = {"outside": "rbac"}
     both: dict[str, Any] = {"inside": "rbac", "outside": "rbac"}
     return [
@@ -115,7 +115,7 @@ def attempts_on_other_nodes() -> list[Attempt]:
 
 
 def attempts_on_own_record() -> list[Attempt]:
-    """What of its own objects is not the agent's."""
+    """Return forbidden changes of the agent's own objects."""
     both: dict[str, Any] = {"inside": "rbac", "outside": "rbac"}
     drain = {"spec": {"drain": True}}
     remove = [{"op": "remove", "path": "/status/conditions"}]
@@ -160,40 +160,44 @@ def attempts_on_own_record() -> list[Attempt]:
 
 
 def attempts_to_create() -> list[Attempt]:
-    """Creations of its own objects with something in them that is not the agent's."""
+    """Return creations of the agent's own objects with forbidden fields."""
     its_lease, its_event = f"{LEASES}/hotpool-node-{{fresh}}", f"{EVENTS}/{{fresh}}.node-name-taken"
-    name, said = "hotpool-node-{fresh}", "{fresh}.node-name-taken"
+    name, event_name = "hotpool-node-{fresh}", "{fresh}.node-name-taken"
     intents = {"services": [{"id": "asr", "desired": "Running"}]}
-    made: list[tuple[str, str, Any]] = [
+    created: list[tuple[str, str, Any]] = [
         ("new-drained", FRESH, ncap("{fresh}", spec={"drain": True})),
         ("new-not-drained", FRESH, ncap("{fresh}", spec={"drain": False})),
         ("new-with-intent", FRESH, ncap("{fresh}", spec=intents)),
         ("new-labelled", FRESH, ncap("{fresh}", labels={"zone": "b"})),
         ("new-annotated", FRESH, ncap("{fresh}", annotations={"hotpool.dev/paused": "true"})),
         ("new-owned", FRESH, ncap("{fresh}", ownerReferences=OWNERS)),
-        ("new-for-ever", FRESH, ncap("{fresh}", finalizers=["example.com/stay"])),
+        ("new-with-finalizer", FRESH, ncap("{fresh}", finalizers=["example.com/stay"])),
         ("lease-without-label", its_lease, lease(name)),
         ("lease-with-another-label", its_lease, lease(name, labels={**LABEL["labels"], "zone": "b"})),
         ("lease-labelled-false", its_lease, lease(name, labels={"agent.hotpool.dev/lease": "false"})),
         ("lease-owned", its_lease, lease(name, ownerReferences=OWNERS, **LABEL)),
-        ("event-about-another", its_event, event(said, "{other}")),
-        ("event-about-a-pool", its_event, event(said, "{fresh}", "NodePool")),
-        ("event-related", its_event, event(said, "{fresh}", related={"kind": "NodePool", "name": "p"})),
-        ("event-labelled", its_event, event(said, "{fresh}", metadata={"labels": {"zone": "b"}})),
+        ("event-about-another", its_event, event(event_name, "{other}")),
+        ("event-about-a-pool", its_event, event(event_name, "{fresh}", "NodePool")),
+        ("event-related", its_event, event(event_name, "{fresh}", related={"kind": "NodePool", "name": "p"})),
+        ("event-labelled", its_event, event(event_name, "{fresh}", metadata={"labels": {"zone": "b"}})),
     ]
-    return [Attempt(what, "PATCH", path, body, APPLY, fresh=True) for what, path, body in made]
+    return [Attempt(id_, "PATCH", path, body, APPLY, fresh=True) for id_, path, body in created]
 
 
 def attempts_on_other_kinds() -> list[Attempt]:
-    """Objects of other kinds, and other people's of the agent's kinds."""
+    """Return requests on objects of other kinds, and on other people's objects of the agent's kinds."""
     both: dict[str, Any] = {"inside": "rbac", "outside": "rbac"}
     rbac: dict[str, Any] = {"outside": "rbac"}
     pool = {"apiVersion": "hotpool.dev/v1alpha1", "kind": "NodePool", "metadata": {"name": "mine"}}
     token = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
     election = f"{LEASES}/hotpool-operator"
-    said = {"apiVersion": "events.k8s.io/v1", "kind": "Event", "metadata": {"name": "{node}.node-name-taken"}}
-    said |= {"eventTime": "2026-01-01T00:00:00.000000Z", "action": "a", "reason": "r", "type": "Normal"}
-    said |= {"reportingController": "c", "reportingInstance": "i", "regarding": {"kind": "Pod", "namespace": "{ns}"}}
+    new_event = {"apiVersion": "events.k8s.io/v1", "kind": "Event", "metadata": {"name": "{node}.node-name-taken"}}
+    new_event |= {"eventTime": "2026-01-01T00:00:00.000000Z", "action": "a", "reason": "r", "type": "Normal"}
+    new_event |= {
+        "reportingController": "c",
+        "reportingInstance": "i",
+        "regarding": {"kind": "Pod", "namespace": "{ns}"},
+    }
     config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "mine"}}
     secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "mine"}}
     role = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "mine"}}
@@ -214,7 +218,9 @@ def attempts_on_other_kinds() -> list[Attempt]:
         Attempt("generator-deleted", "DELETE", f"{HOTPOOL}/nodepoolgenerators/g", **both),
         Attempt("event-of-any-name", "PATCH", f"{EVENTS}/mine", event("mine", "{node}"), APPLY, **rbac),
         Attempt("event-posted", "POST", EVENTS, event("mine", "p", "NodePool"), JSON, **rbac),
-        Attempt("event-of-the-new-group", "POST", "/apis/events.k8s.io/v1/namespaces/{ns}/events", said, JSON, **both),
+        Attempt(
+            "event-of-the-new-group", "POST", "/apis/events.k8s.io/v1/namespaces/{ns}/events", new_event, JSON, **both
+        ),
         Attempt("secret-read", "GET", f"{CORE}/secrets/redis", **both),
         Attempt("secrets-read", "GET", f"{CORE}/secrets", **both),
         Attempt("secret-made", "POST", f"{CORE}/secrets", secret, JSON, **both),

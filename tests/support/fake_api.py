@@ -1,8 +1,8 @@
 """An API server for one namespace of NodeCapabilities and Leases, over real HTTP, with faults on demand.
 
-It knows what the agent relies on: apply, merge patch of status with the stale-report rule, Lease patches, watches by
-name, and who asks (token, or common name of the client certificate). `faults` decides what happens to the next requests
-that match.
+It implements the requests of the agent: apply, merge patch of status with the stale-report rule, Lease patches, watches
+by name, and authentication (token, or common name of the client certificate). `faults` apply to the next requests that
+match.
 """
 
 import asyncio
@@ -27,11 +27,11 @@ Kind = Literal["status", "lost", "late", "held", "hang"]
 
 @dataclass
 class Fault:
-    """What happens to the next request for which `matches` holds: `times` times, then no more.
+    """A fault of the next `times` requests for which `matches` returns True.
 
-    `status`: answer with `code`, `body` and `headers`; `lost`: take effect, then cut the connection; `late`: take
-    effect, and answer when `release` is set; `held`: take effect when it is set, whether or not the sender still waits;
-    `hang`: no answer until then.
+    `status`: answer with `code`, `body` and `headers`; `lost`: apply the request, then cut the connection; `late`:
+    apply it, and answer when `release` is set; `held`: apply it when `release` is set, even if the sender is gone;
+    `hang`: answer 503 when `release` is set.
     """
 
     matches: Callable[[web.Request], bool]
@@ -42,12 +42,12 @@ class Fault:
     times: int = 1
     release: asyncio.Event = field(default_factory=asyncio.Event)
     arrived: bool = False
-    """Whether what was held has taken effect, or was refused."""
+    """True when a held request was applied or refused."""
 
 
 @dataclass
 class Write:
-    """One accepted report: when, by the monotonic clock, and what."""
+    """One accepted write: monotonic seconds and content."""
 
     at: float
     report: Json
@@ -63,35 +63,35 @@ class FakeApi:
         self.requests: list[tuple[str, str]] = []
         self.faults: list[Fault] = []
         self.allowed: set[str] | None = None
-        """Tokens and common names that are let in; None: everybody."""
+        """Tokens and common names that are authenticated; None: all."""
         self.connections: dict[asyncio.Transport, set[str]] = {}
-        """Every connection, also those that are closed, and who asked through it."""
+        """Every connection, closed ones too, with the identities that sent requests on it."""
         self.in_flight = 0
         self.most_in_flight = 0
         self.url = ""
-        self.pods = FakePods(self._pulse)
+        self.pods = FakePods(self._notify)
         self._version = 0
         self._watchers: list[asyncio.Queue[Json | None]] = []
         self._changed = asyncio.Event()
 
     def report(self, node: str) -> Json | None:
-        """The stored report of a node."""
+        """Return the stored report of a node, if any."""
         found: Json = self.objects.get(("nodecapabilities", node), {})
         report: Json | None = (found.get("status") or {}).get("report")
         return report
 
     def lease(self, node: str) -> Json | None:
-        """The spec of the node's Lease."""
+        """Return the spec of the node's Lease, if any."""
         found = self.objects.get(("leases", f"hotpool-node-{node}"))
         return None if found is None else found.get("spec") or {}
 
     def put(self, resource: str, name: str, value: Json) -> None:
-        """Write an object as somebody else; watchers see it."""
+        """Write an object as another client; watches deliver it."""
         kind = "MODIFIED" if (resource, name) in self.objects else "ADDED"
         self._store(resource, name, copy.deepcopy(value), kind)
 
     def delete(self, resource: str, name: str) -> None:
-        """Delete an object as somebody else."""
+        """Delete an object as another client."""
         self._store(resource, name, self.objects[resource, name], "DELETED")
 
     def end_watches(self) -> None:
@@ -100,23 +100,23 @@ class FakeApi:
             queue.put_nowait(None)
 
     def connected(self) -> set[str]:
-        """Who has a connection open."""
-        who = (names for transport, names in self.connections.items() if not transport.is_closing())
-        return set[str]().union(*who)
+        """Return the identities with an open connection."""
+        open_ = (names for transport, names in self.connections.items() if not transport.is_closing())
+        return set[str]().union(*open_)
 
     @property
     def watches(self) -> int:
-        """How many watches are open."""
+        """Return the number of open watches."""
         return len(self._watchers)
 
     async def until(self, condition: Callable[[], object], seconds: float = 10.0) -> None:
-        """Wait for a condition on the server's state, looked at after each request; TimeoutError after `seconds`."""
+        """Wait for a condition, checked after each request; raise TimeoutError after `seconds`."""
         async with asyncio.timeout(seconds):
             while not condition():
                 await self._changed.wait()
 
     def kubeconfig(self, folder: Path, user: Json | None = None, cluster: Json | None = None) -> Path:
-        """A kubeconfig that leads here, with this user and further fields of the cluster."""
+        """Write a kubeconfig for this server, with this user and further fields of the cluster; return its path."""
         path = folder / "kubeconfig.json"
         named = {"name": "fake"}
         path.write_text(
@@ -137,11 +137,11 @@ class FakeApi:
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Every request comes here."""
         self.requests.append((request.method, request.path_qs))
-        who = _who(request)
+        who = _identity(request)
         if request.transport:
             self.connections.setdefault(request.transport, set()).add(who)
         if self.allowed is not None and who not in self.allowed:
-            self._pulse()
+            self._notify()
             return _failure(401, "Unauthorized", "Unauthorized", {})
         writing = request.method == "PATCH" and request.path.endswith("/status")
         self.in_flight += writing
@@ -150,7 +150,7 @@ class FakeApi:
             return await self._with_faults(request)
         finally:
             self.in_flight -= writing
-            self._pulse()
+            self._notify()
 
     async def _with_faults(self, request: web.Request) -> web.StreamResponse:
         fault = next((item for item in self.faults if item.times > 0 and item.matches(request)), None)
@@ -164,11 +164,11 @@ class FakeApi:
             return web.Response(status=503)
         if fault.kind == "held":
             return await asyncio.shield(self._held(request, fault))
-        answer = await self._serve(request)
+        response = await self._serve(request)
         if fault.kind == "late":
-            self._pulse()
+            self._notify()
             await fault.release.wait()
-            return answer
+            return response
         if request.transport:
             request.transport.close()
         return web.Response(status=500)
@@ -176,9 +176,9 @@ class FakeApi:
     async def _held(self, request: web.Request, fault: Fault) -> web.StreamResponse:
         await request.read()
         await fault.release.wait()
-        answer = await self._serve(request)
+        response = await self._serve(request)
         fault.arrived = True
-        return answer
+        return response
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
         namespace, *parts = request.path.split("/namespaces/", 1)[1].split("/")
@@ -232,7 +232,7 @@ class FakeApi:
         if resource == "nodecapabilities":
             for queue in self._watchers:
                 queue.put_nowait({"type": event, "object": copy.deepcopy(value)})
-        self._pulse()
+        self._notify()
 
     async def _watch(self, request: web.Request) -> web.StreamResponse:
         name = request.query["fieldSelector"].removeprefix("metadata.name=")
@@ -252,34 +252,34 @@ class FakeApi:
             self._watchers.remove(queue)
         return response
 
-    def _pulse(self) -> None:
+    def _notify(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
 
 
 def is_report(request: web.Request) -> bool:
-    """A report is written."""
+    """Return True for the write of a report."""
     return request.path.endswith("/status")
 
 
 def is_beat(request: web.Request) -> bool:
-    """A Lease is renewed."""
+    """Return True for the renewal of a Lease."""
     return request.method == "PATCH" and "/leases/" in request.path and "merge" in request.content_type
 
 
 def is_claim(request: web.Request) -> bool:
-    """The object is made, or read, by an apply of its metadata."""
+    """Return True for an apply of the object's metadata, which creates or reads it."""
     return request.method == "PATCH" and request.path.endswith("/nodecapabilities/n1")
 
 
 def is_watch(request: web.Request) -> bool:
-    """A watch is opened."""
+    """Return True for the start of a watch."""
     return "watch" in request.query
 
 
 @asynccontextmanager
 async def fake_api(port: int | None = None, tls: ssl.SSLContext | None = None) -> AsyncIterator[FakeApi]:
-    """A running server on the port, or one of its own; with `tls` over HTTPS."""
+    """Run a server on the port, or on a free one; with `tls` over HTTPS."""
     api = FakeApi()
     app = web.Application(client_max_size=2**22)
     app.router.add_route("*", "/{tail:.*}", api.handle)
@@ -298,8 +298,8 @@ async def fake_api(port: int | None = None, tls: ssl.SSLContext | None = None) -
         await runner.cleanup()
 
 
-def _who(request: web.Request) -> str:
-    """The token, or the common name of the client certificate, or nobody."""
+def _identity(request: web.Request) -> str:
+    """Return the token, or the common name of the client certificate, or `nobody`."""
     certificate = request.transport.get_extra_info("peercert") if request.transport else None
     names = dict(pair for part in (certificate or {}).get("subject", ()) for pair in part)
     return request.headers.get("Authorization", "").partition(" ")[2] or names.get("commonName", "nobody")

@@ -1,6 +1,6 @@
-"""A stand-in for a D-Bus daemon with systemd on it: real messages over a real unix socket, and units that a test sets.
+"""A fake D-Bus daemon with systemd: real messages over a real unix socket, and units that a test sets.
 
-Speaks what a client needs to ask for a unit: SASL EXTERNAL, Hello, GetUnit, Properties.Get.
+It implements the calls that read a unit: SASL EXTERNAL, Hello, GetUnit, Properties.Get.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ _ERROR: Final = "org.freedesktop.DBus.Error"
 
 @dataclass
 class Unit:
-    """What systemd says of a unit that it has loaded."""
+    """A unit that systemd has loaded."""
 
     state: str = "active"
     pid: int = 0
@@ -33,20 +33,20 @@ class Unit:
 
 @dataclass
 class FakeBus:
-    """The daemon. Tests set `units` and the faults, and read what was asked."""
+    """The daemon. Tests set `units` and faults, and read `calls`."""
 
     socket: Path
     units: dict[str, Unit] = field(default_factory=dict)
     systemd: bool = True
-    """Whether systemd is on the bus."""
+    """True if systemd is on the bus."""
     silent: set[str] = field(default_factory=set)
-    """What is read and never answered: members of messages, `AUTH`, or units."""
+    """Messages without a reply: members of messages, `AUTH`, or units."""
     errors: dict[str, str] = field(default_factory=dict)
-    """Members that are answered with an error, and its name."""
+    """Member → the name of the error that it is answered with."""
     refused: bool = False
-    """Nobody is let in."""
+    """True if all clients are refused."""
     connections: int = 0
-    """How many were ever made."""
+    """Number of connections so far."""
     calls: list[str] = field(default_factory=list)
     """Members of all messages, in order."""
     _server: asyncio.Server | None = None
@@ -54,12 +54,12 @@ class FakeBus:
 
     @property
     def address(self) -> str:
-        """As in $DBUS_SYSTEM_BUS_ADDRESS."""
+        """Return the address, as in $DBUS_SYSTEM_BUS_ADDRESS."""
         return f"unix:path={self.socket}"
 
     @property
     def open(self) -> int:
-        """How many connections are open."""
+        """Return the number of open connections."""
         return len(self._clients)
 
     async def start(self) -> None:
@@ -83,7 +83,7 @@ class FakeBus:
         try:
             with suppress(asyncio.IncompleteReadError, ConnectionError):
                 await self._authenticate(reader, writer)
-                await self._converse(reader, writer)
+                await self._serve(reader, writer)
         finally:
             del self._clients[task]
             writer.close()
@@ -100,7 +100,7 @@ class FakeBus:
         writer.write(b"OK 0123456789abcdef0123456789abcdef\r\n")
         assert await reader.readuntil(b"\r\n") == b"BEGIN\r\n"
 
-    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         serial = 0
         while True:
             message = await _read(reader)
@@ -108,12 +108,12 @@ class FakeBus:
             if self.silent & {message.member, *message.body}:
                 continue
             serial += 1
-            answer = self._answer(message)
-            answer.serial = serial
-            # The client takes its messages unix-fd-less, as it negotiated.
-            writer.write(answer._marshall(False))  # noqa: SLF001 - as the import above
+            reply = self._reply(message)
+            reply.serial = serial
+            # The client has not negotiated unix file descriptors.
+            writer.write(reply._marshall(False))  # noqa: SLF001 - as the import above
 
-    def _answer(self, message: Message) -> Message:
+    def _reply(self, message: Message) -> Message:
         if message.member == "Hello":
             return Message.new_method_return(message, "s", [":1.1"])
         if error := self.errors.get(message.member or ""):
@@ -146,7 +146,7 @@ class FakeBus:
 
 @asynccontextmanager
 async def fake_bus(folder: Path) -> AsyncIterator[FakeBus]:
-    """A bus that listens in the folder."""
+    """Run a bus that listens in the folder."""
     bus = FakeBus(folder / "bus")
     await bus.start()
     try:
@@ -167,6 +167,6 @@ async def _read(reader: asyncio.StreamReader) -> Message:
 
 
 def _path(unit: str) -> str:
-    """As systemd escapes a unit's name in its object path."""
+    """Return the object path of a unit, escaped as by systemd."""
     escaped = "".join(letter if letter.isalnum() else f"_{ord(letter):02x}" for letter in unit)
     return f"/org/freedesktop/systemd1/unit/{escaped}"

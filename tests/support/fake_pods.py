@@ -1,4 +1,4 @@
-"""The pods of an API server, as a watch with selectors shows them; part of `fake_api`."""
+"""Pods of the fake API server `fake_api`: lists and watches with selectors."""
 
 import asyncio
 import copy
@@ -15,7 +15,7 @@ SECONDS = "2026-01-01T00:00:{:02}Z"
 
 
 def pod(name: str, type_: str = "asr", *, node: str = "n1", ready: bool = True, **annotations: str) -> Json:
-    """A pod that runs on the node; `annotations`: words after hotpool.dev/."""
+    """Return a pod that runs on the node; `annotations`: keys without the prefix hotpool.dev/."""
     return {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -32,11 +32,11 @@ def pod(name: str, type_: str = "asr", *, node: str = "n1", ready: bool = True, 
 
 
 def status(*, ready: bool, at: int = 9) -> Json:
-    """That of a pod whose container began in second 5, and is ready, or no more, since `at`."""
-    said = "True" if ready else "False"
+    """Return the status of a pod whose container started in second 5, and is ready or unready since second `at`."""
+    value = "True" if ready else "False"
     return {
         "phase": "Running",
-        "conditions": [{"type": "Ready", "status": said, "lastTransitionTime": SECONDS.format(at)}],
+        "conditions": [{"type": "Ready", "status": value, "lastTransitionTime": SECONDS.format(at)}],
         "containerStatuses": [
             {"name": "main", "restartCount": 0, "state": {"running": {"startedAt": SECONDS.format(5)}}}
         ],
@@ -52,48 +52,48 @@ class _Watcher:
 
 
 class FakePods:
-    """Pods by (namespace, name). `pulse` is called when something was asked for."""
+    """Pods by (namespace, name). `on_watch` is called at the start of each watch."""
 
-    def __init__(self, pulse: Callable[[], None]) -> None:
+    def __init__(self, on_watch: Callable[[], None]) -> None:
         self.objects: dict[tuple[str, str], Json] = {}
         self.lists: list[str] = []
-        """Namespaces, one for each list."""
+        """The namespace of each list request."""
         self.oldest = 0
-        """A watch from an older version is refused."""
-        self._pulse = pulse
+        """The oldest version from which a watch can start."""
+        self._on_watch = on_watch
         self._version = 0
         self._history: list[tuple[int, str, Json]] = []
         self._watchers: list[_Watcher] = []
 
     @property
     def watches(self) -> int:
-        """How many watches are open."""
+        """Return the number of open watches."""
         return len(self._watchers)
 
     def put(self, value: Json, namespace: str = "speech") -> None:
-        """Make or replace a pod."""
+        """Create or replace a pod."""
         key = namespace, value["metadata"]["name"]
         self._store(key, copy.deepcopy(value), "MODIFIED" if key in self.objects else "ADDED")
 
     def delete(self, name: str, namespace: str = "speech") -> None:
-        """A pod is gone."""
+        """Delete a pod."""
         self._store((namespace, name), copy.deepcopy(self.objects[namespace, name]), "DELETED")
 
-    def forget(self, name: str, namespace: str = "speech") -> None:
-        """A pod is gone, and no watch tells so."""
+    def delete_without_event(self, name: str, namespace: str = "speech") -> None:
+        """Delete a pod without a watch event."""
         del self.objects[namespace, name]
         self._version += 1
 
     def compact(self) -> None:
-        """No watch can begin before this moment any more."""
+        """Refuse watches from older versions from now on."""
         self.oldest = self._version
 
     def bookmark(self) -> None:
-        """Tell every watch that asked for it that it has heard everything so far."""
-        told = {"type": "BOOKMARK", "object": {"kind": "Pod", "metadata": {"resourceVersion": str(self._version)}}}
+        """Send a bookmark with the present version to every watch that asked for bookmarks."""
+        event = {"type": "BOOKMARK", "object": {"kind": "Pod", "metadata": {"resourceVersion": str(self._version)}}}
         for watcher in self._watchers:
             if watcher.bookmarks:
-                watcher.queue.put_nowait(told)
+                watcher.queue.put_nowait(event)
 
     def end_watches(self) -> None:
         """Close all watch streams."""
@@ -101,7 +101,7 @@ class FakePods:
             watcher.queue.put_nowait(None)
 
     async def serve(self, namespace: str, request: web.Request) -> web.StreamResponse:
-        """A list or a watch."""
+        """Answer a list or a watch."""
         matches = _selection(request)
         if request.query.get("watch"):
             return await self._watch(namespace, request, matches)
@@ -126,21 +126,21 @@ class FakePods:
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
         await response.prepare(request)
         if since < self.oldest:
-            gone = {"type": "ERROR", "object": {"kind": "Status", "code": 410, "message": "too old resource version"}}
-            await response.write(json.dumps(gone).encode() + b"\n")
+            error = {"type": "ERROR", "object": {"kind": "Status", "code": 410, "message": "too old resource version"}}
+            await response.write(json.dumps(error).encode() + b"\n")
             return response
         watcher = _Watcher(namespace, matches, asyncio.Queue(), request.query.get("allowWatchBookmarks") == "true")
         for version, space, event in self._history:
             if version > since and space == namespace and matches(event["object"]):
                 watcher.queue.put_nowait(event)
         self._watchers.append(watcher)
-        self._pulse()
+        self._on_watch()
         end = asyncio.get_running_loop().call_later(
             int(request.query["timeoutSeconds"]), watcher.queue.put_nowait, None
         )
         try:
-            while (told := await watcher.queue.get()) is not None:
-                await response.write(json.dumps(told).encode() + b"\n")
+            while (item := await watcher.queue.get()) is not None:
+                await response.write(json.dumps(item).encode() + b"\n")
         except ConnectionError:
             pass
         finally:

@@ -1,4 +1,4 @@
-"""The agent's way to a fake API server, through a relay that breaks it."""
+"""The agent's connection to a fake API server, through a relay that injects faults."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -17,7 +17,7 @@ HURRIED: Final[dict[str, Any]] = {"debounce": 0.05, "request_seconds": 0.5, "bac
 
 
 class Line:
-    """The agent's way to the API server, and what may be asked of it."""
+    """A fake API server behind a relay, and the agent's kubeconfig for it. `most`: the most connections so far."""
 
     def __init__(self, api: FakeApi, relay: Relay, folder: Path) -> None:
         self.api = api
@@ -27,16 +27,12 @@ class Line:
         self.most = 0
 
     def connections(self) -> int:
-        """The agent's connections to the relay: its ends, not the relay's."""
-        found = [
-            one
-            for one in psutil.Process().net_connections("tcp4")
-            if one.raddr and one.raddr.port == self.relay.port and one.status == psutil.CONN_ESTABLISHED
-        ]
-        return len(found)
+        """Return the number of the agent's connections to the relay: its ends, not the relay's."""
+        port, connections = self.relay.port, psutil.Process().net_connections("tcp4")
+        return sum(bool(c.raddr) and c.raddr.port == port and c.status == psutil.CONN_ESTABLISHED for c in connections)
 
     async def count(self) -> None:
-        """Remember the most connections ever seen, until cancelled."""
+        """Record the largest number of connections, until cancelled."""
         while True:
             self.most = max(self.most, self.connections())
             await asyncio.sleep(0.02)
@@ -44,32 +40,32 @@ class Line:
 
 @asynccontextmanager
 async def line(folder: Path) -> AsyncIterator[Line]:
-    """A server, and a whole line to it."""
+    """Run a server, and a relay to it without faults."""
     async with fake_api() as api:
         port = int(api.url.rpartition(":")[2])
-        # Its thread forwards to the loop of this test: entered and left without blocking that loop.
+        # The relay's thread forwards to the loop of this test, which start and stop must not block.
         relay = Relay(port)
         await asyncio.to_thread(relay.__enter__)
-        made = Line(api, relay, folder)
-        counting = asyncio.create_task(made.count())
+        link = Line(api, relay, folder)
+        counting = asyncio.create_task(link.count())
         try:
-            yield made
+            yield link
         finally:
             counting.cancel()
             await asyncio.to_thread(relay.__exit__)
 
 
 def stored(api: FakeApi) -> dict[str, bool]:
-    """Which types are ready in the stored report."""
+    """Return type → ready of the stored report."""
     report = api.report("n1") or {"capabilities": []}
     return {item["type"]: item["ready"] for item in report["capabilities"]}
 
 
 def stamps(api: FakeApi) -> list[tuple[int, int]]:
-    """Epoch and sequence of each report that was accepted."""
+    """Return epoch and sequence of each accepted report."""
     return [(write.report["epoch"], write.report["sequence"]) for write in api.writes]
 
 
 def is_write(request: web.Request) -> bool:
-    """Whether a report is written."""
+    """Return True for the write of a report."""
     return request.path.endswith("/status")

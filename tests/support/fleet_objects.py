@@ -1,15 +1,15 @@
-"""What the tests of whole fleets share: objects to apply, and looks at what is published and written."""
+"""Objects and checks for tests of whole fleets."""
 
 from typing import Any
 
 from localfleet.fleet import Fleet
 
 BOTH = {"edge-1": "Ready", "edge-2": "Ready"}
-"""Membership of a pool that two nodes qualify for."""
+"""Members of a pool that matches the two nodes."""
 
 
 def pool(name: str, **requires: Any) -> dict[str, Any]:
-    """A pool by hand."""
+    """Return a pool with these requirements."""
     return {
         "apiVersion": "hotpool.dev/v1alpha1",
         "kind": "NodePool",
@@ -18,6 +18,6 @@ def pool(name: str, **requires: Any) -> dict[str, Any]:
     }
 
 
-def everywhere(fleet: Fleet, name: str, expected: dict[str, str]) -> bool:
-    """Whether slices and Redis both say so."""
+def published(fleet: Fleet, name: str, expected: dict[str, str]) -> bool:
+    """Return True if slices and Redis both hold the expected members."""
     return fleet.members(name) == expected and fleet.members_in_redis(name) == expected

@@ -1,4 +1,4 @@
-"""Generators as the core knows them: what nodes offer, the pools made of it, plans."""
+"""Generators as core values, with nodes, pools and plans."""
 
 from dataclasses import replace
 from typing import Any
@@ -14,22 +14,22 @@ NOW = "2026-01-01T00:00:00.000000Z"
 
 
 def offered(by: Generator, *views: NodeView) -> GeneratorEntry:
-    """A generator to which nodes n0, n1, ... offer what they can."""
-    found = GeneratorEntry(by)
-    for number, seen in enumerate(views):
-        found.update(f"n{number}", seen)
-    return found
+    """Return the entry of a generator with nodes n0, n1, ..."""
+    entry = GeneratorEntry(by)
+    for number, view in enumerate(views):
+        entry.update(f"n{number}", view)
+    return entry
 
 
 def made(by: Generator, key: str, **more: Any) -> Pool:
-    """The pool that the generator makes for a key, as stored."""
+    """Return the stored pool of a generator's key."""
     name = pool_name(by.meta.name, key)
     spec = pool_spec(by.meta.name, key, key_rule(by.spec))
     return replace(pool(name, **more), spec=spec, owner=by.meta.uid)
 
 
 def planned(subject: GeneratorEntry, *pools: Pool, moment: float = 0.0) -> GeneratorPlan:
-    """The plan when these are all pools of the fleet."""
+    """Return the plan for a fleet with exactly these pools."""
     uid = subject.generator.meta.uid
     own = {item.meta.name: item for item in pools if item.owner == uid}
     while True:

@@ -1,4 +1,4 @@
-"""Services that something else runs: one HTTP server whose paths answer as a test says."""
+"""Services that the agent only observes: one HTTP server with a path for each, up or down as a test sets."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,15 +9,15 @@ from aiohttp import web
 
 @dataclass
 class Plant:
-    """The services by id, and whether each is up. Change `up`; the agent's next probe sees it."""
+    """Services by id; `up`: the state of each, which the agent's next probe finds."""
 
     up: dict[str, bool]
     down_status: int = 503
-    """What a service that is down answers."""
+    """HTTP status of a service that is down."""
     port: int = 0
 
     def catalogue(self, period: float = 0.05) -> str:
-        """An entry for each: observed, of a type that bears its name."""
+        """Return a catalogue entry for each: observed, of a type with its name."""
         return "".join(
             f"- {{id: {name}, type: {name}, port: {self.port}, "
             f"observe: {{http: {{path: /{name}}}, periodSeconds: {period}}}}}\n"
@@ -25,21 +25,21 @@ class Plant:
         )
 
     async def answer(self, request: web.Request) -> web.Response:
-        """One probe."""
+        """Answer one probe."""
         return web.Response(status=200 if self.up[request.path[1:]] else self.down_status)
 
 
 @asynccontextmanager
 async def plant(*names: str) -> AsyncIterator[Plant]:
-    """A running plant in which everything is up."""
-    made = Plant(dict.fromkeys(names, True))
+    """Run the server with these services, all up."""
+    services = Plant(dict.fromkeys(names, True))
     app = web.Application()
-    app.router.add_get("/{name}", made.answer)
+    app.router.add_get("/{name}", services.answer)
     runner = web.AppRunner(app, shutdown_timeout=0.1, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
-    made.port = int(runner.addresses[0][1])
+    services.port = int(runner.addresses[0][1])
     try:
-        yield made
+        yield services
     finally:
         await runner.cleanup()

@@ -1,6 +1,6 @@
-"""A namespace with everything that an agent must not touch, and the credentials of agents in and out of the cluster.
+"""A namespace with objects that an agent must not change, and credentials of agents inside and outside the cluster.
 
-The credentials are real: tokens that the API server made for the chart's accounts, bound to Pods of Nodes; no kubelet
+The credentials are tokens that the API server issues for the chart's accounts, bound to Pods of Nodes. No kubelet
 runs, so the Nodes and Pods are objects only.
 """
 
@@ -27,23 +27,23 @@ from localfleet.kind import REPOSITORY
 from localfleet.process import wait_for
 
 NODE, OTHER, FRESH = (f"edge-{number}-{uuid.uuid4().hex[:6]}" for number in (1, 2, 3))
-"""Names of v1 Nodes, which have no namespace: other processes use the same cluster."""
+"""Names of v1 Nodes, unique because Nodes have no namespace and other processes use the same cluster."""
 PROBE: Final = Attempt("probe", "PATCH", OWN, {"spec": {"drain": True}})
-"""What only the policy refuses, whoever the agent is."""
+"""A request that only the policy refuses, for every agent."""
 POLICY: Final = "ValidatingAdmissionPolicy"
 RBAC: Final = "rbac.authorization.k8s.io"
 
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """What the API server said."""
+    """A response of the API server."""
 
     status: int
     text: str
 
     @property
     def refused_by(self) -> str:
-        """Who refused: the chart's policy, RBAC, or the schema; empty: nobody."""
+        """Return the barrier that refused: `policy`, `rbac` or `schema`; empty if the request was accepted."""
         if self.status == 403:
             return "policy" if f"{POLICY} " in self.text else "rbac"
         return "schema" if self.status == 422 else "" if self.status < 300 else f"{self.status}"
@@ -53,7 +53,7 @@ class Credential:
     """A kubeconfig with a token, and requests made with it."""
 
     def __init__(self, kubeconfig: Path, words: dict[str, str], read: Callable[[str], Any]) -> None:
-        """`read`: gives the object of a path, as somebody reads it who may."""
+        """Initialize. `read`: returns the object of a path with an administrator's rights."""
         self.kubeconfig = kubeconfig
         self._read = read
         self._words = words
@@ -64,11 +64,11 @@ class Credential:
 
     @property
     def encoded_token(self) -> str:
-        """The token as a Secret shows it."""
+        """Return the token in base64, as in a Secret."""
         return base64.b64encode(self.token.encode()).decode()
 
     def send(self, attempt: Attempt, *, dry: bool = False) -> Response:
-        """Make the attempt; `dry`: as a dry run, which is judged alike and changes nothing."""
+        """Send the request; `dry`: as a dry run, which is authorized alike and changes nothing."""
         path = _filled(attempt.path, self._words)
         if dry and not attempt.is_read:
             path += f"{'&' if '?' in path else '?'}dryRun=All"
@@ -83,17 +83,17 @@ class Credential:
         if data:
             request.add_header("Content-Type", attempt.kind)
         try:
-            with urllib.request.urlopen(request, timeout=10, context=self._context) as answer:  # noqa: S310
-                return Response(answer.status, answer.read().decode())
+            with urllib.request.urlopen(request, timeout=10, context=self._context) as response:  # noqa: S310
+                return Response(response.status, response.read().decode())
         except urllib.error.HTTPError as error:
             return Response(error.code, error.read().decode())
 
 
 class IdentityNamespace:
-    """A fleet's namespace with accounts, policy and objects of nodes, pools and people."""
+    """A fleet's namespace with accounts, policy, and objects of nodes, pools and people."""
 
     def __init__(self, fleet: Fleet, *, wide: bool = False) -> None:
-        """`wide`: agents have every right in the namespace."""
+        """Install everything. `wide`: agents have every right in the namespace."""
         self.fleet = fleet
         self.words = {"ns": fleet.namespace, "node": NODE, "other": OTHER, "fresh": FRESH}
         self._accounts: dict[str, Path] = {}
@@ -104,13 +104,13 @@ class IdentityNamespace:
         self.create_objects()
 
     def install(self) -> None:
-        """What the chart makes for agents, but no pods of theirs."""
+        """Install the chart's objects for agents, without the DaemonSet."""
         documents = [item for item in render(self.fleet.namespace, only="agent/*") if item["kind"] != "DaemonSet"]
         text = yaml.safe_dump_all(documents)
         self.fleet.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", text=text)
 
     def inside(self, node: str) -> Credential:
-        """The shared account, with a token that is bound to a pod of the node."""
+        """Return a credential of the shared account, with a token bound to a pod of the node."""
         if ("inside", node) not in self._credentials:
             self.pod(node)
             bound = ("--bound-object-kind=Pod", f"--bound-object-name=agent-{node}")
@@ -118,7 +118,7 @@ class IdentityNamespace:
         return self._credentials["inside", node]
 
     def outside(self, node: str) -> Credential:
-        """An account of the node's own, as `hotpool enroll` makes it."""
+        """Return a credential of the node's own account, created by `hotpool enroll`."""
         if ("outside", node) not in self._credentials:
             path = self.fleet.folder / f"outside-{node}.kubeconfig"
             words = ["enroll", node, "-n", self.fleet.namespace, "--kubeconfig", str(self.fleet.admin)]
@@ -128,23 +128,23 @@ class IdentityNamespace:
         return self._credentials["outside", node]
 
     def delete_policy_binding(self) -> None:
-        """Take the policy's binding away, and wait until the API server has heeded that."""
-        who = self.inside(NODE)
+        """Delete the policy's binding, and wait until the API server does not enforce the policy."""
+        credential = self.inside(NODE)
         self.fleet.kubectl("delete", f"{POLICY}Binding".lower(), f"hotpool-{self.fleet.namespace}-agent")
-        wait_for("the policy is out of force", lambda: not who.send(PROBE, dry=True).refused_by, 30)
+        wait_for("the policy is not enforced", lambda: not credential.send(PROBE, dry=True).refused_by, 30)
 
     def credential_in(self, kubeconfig: Path) -> Credential:
-        """The credential in a kubeconfig."""
+        """Return the credential in a kubeconfig."""
         return Credential(kubeconfig, self.words, self._read)
 
     def account(self, role: str) -> Path:
-        """A kubeconfig of somebody with a Role of the chart."""
+        """Return a kubeconfig of an account with a Role of the chart."""
         if role not in self._accounts:
             self._accounts[role] = self._new_account(f"person-{role}", role)
         return self._accounts[role]
 
     def account_with(self, name: str, rules: list[dict[str, Any]]) -> Path:
-        """A kubeconfig of somebody with exactly these rights."""
+        """Return a kubeconfig of an account with exactly these rules."""
         role = {"apiVersion": f"{RBAC}/v1", "kind": "Role", "metadata": {"name": name}, "rules": rules}
         return self._new_account(name, name, role)
 
@@ -154,7 +154,7 @@ class IdentityNamespace:
         return self.credential(name, name).kubeconfig
 
     def credential(self, account: str, name: str, *words: str) -> Credential:
-        """A credential of an account; `words`: of `kubectl create token`."""
+        """Return a credential of an account; `words`: arguments of `kubectl create token`."""
         token = self.fleet.kubectl("create", "token", account, "--duration=2h", *words).strip()
         view = json.loads(self.fleet.kubectl("config", "view", "--raw", "--minify", "-o", "json"))
         view["users"] = [{"name": account, "user": {"token": token}}]
@@ -167,7 +167,7 @@ class IdentityNamespace:
         return json.loads(self.fleet.kubectl("get", "--raw", path.partition("?")[0].removesuffix("/status")))
 
     def pod(self, node: str, *, account: str = "hotpool-agent", name: str | None = None) -> None:
-        """A Node and a Pod of the account on it, as objects."""
+        """Create a Node, and a Pod of the account on it, as objects."""
         spec = {
             "nodeName": node,
             "serviceAccountName": account,
@@ -179,18 +179,18 @@ class IdentityNamespace:
         self.fleet.apply({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
 
     def wait_for_policy(self) -> None:
-        """Return when the API server has taken up the policy."""
-        who = self.inside(NODE)
-        wait_for("the policy is in force", lambda: who.send(PROBE, dry=True).refused_by == "policy", 30)
+        """Wait until the API server enforces the policy."""
+        credential = self.inside(NODE)
+        wait_for("the policy is enforced", lambda: credential.send(PROBE, dry=True).refused_by == "policy", 30)
 
     def close(self) -> None:
-        """End what runs; the Nodes go, for they are the cluster's."""
+        """End all programs, and delete the Nodes, which have no namespace."""
         self.fleet.close()
         self.fleet.kubectl("delete", "pod", "--all", "--force", "--grace-period=0", "--wait=false")
         self.fleet.kubectl("delete", "node", NODE, OTHER, FRESH, "--ignore-not-found", "--wait=false")
 
     def create_objects(self) -> None:
-        """What stands in the namespace: records of two nodes with conditions of the operator, and other people's."""
+        """Create records of two nodes with conditions of the operator, a pool, a slice, a generator and a Secret."""
         labels = {"zone": "a"}
         intents = {"services": [{"id": "nmt", "desired": "Running"}]}
         silent = {**READY, "status": "Unknown", "reason": "Offline"}
@@ -216,7 +216,7 @@ class IdentityNamespace:
 
 
 def _every_right(namespace: str) -> list[dict[str, Any]]:
-    """A Role that allows everything, for the accounts of all agents and by mistake."""
+    """Return a Role that allows everything, and its binding to the accounts of all agents."""
     accounts = ["hotpool-agent", *(f"hotpool-agent-{node}" for node in (NODE, OTHER, FRESH))]
     rules = [{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}]
     role = {"apiVersion": f"{RBAC}/v1", "kind": "Role", "metadata": {"name": "mistake"}, "rules": rules}
@@ -234,7 +234,7 @@ def _binding(role: str, accounts: list[str], namespace: str) -> dict[str, Any]:
 
 
 def _filled(value: Any, words: dict[str, str]) -> Any:
-    """The value with `{node}` and its like replaced in every string."""
+    """Return the value with `{node}` and similar placeholders replaced in every string."""
     if isinstance(value, str):
         for name, word in words.items():
             value = value.replace(f"{{{name}}}", word)
@@ -245,7 +245,7 @@ def _filled(value: Any, words: dict[str, str]) -> Any:
 
 
 def _merged(stored: Any, patch: Any) -> Any:
-    """What a whole write has to send in order to change so much."""
+    """Return the object that a PUT sends to make the change of a merge patch."""
     if not isinstance(stored, dict) or not isinstance(patch, dict):
         return patch
     return stored | {key: _merged(stored.get(key), value) for key, value in patch.items()}

@@ -1,4 +1,4 @@
-"""An event loop whose clock jumps ahead on demand, as after a suspend; real sockets and processes go on as ever."""
+"""An event loop whose clock jumps ahead on demand, as after a suspend, with real sockets and processes."""
 
 import asyncio
 import functools
@@ -9,7 +9,7 @@ P = ParamSpec("P")
 
 
 class JumpingLoop(asyncio.SelectorEventLoop):
-    """`ahead`: seconds that its clock is ahead of the real monotonic one."""
+    """A loop whose clock is `ahead` seconds ahead of the monotonic clock."""
 
     ahead = 0.0
 
@@ -19,7 +19,7 @@ class JumpingLoop(asyncio.SelectorEventLoop):
 
 
 def jumping(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
-    """Run a coroutine test in such a loop."""
+    """Run a coroutine test in a loop whose clock can jump."""
 
     @functools.wraps(test)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:

@@ -1,7 +1,7 @@
-"""Objects that nobody should make and somebody will: hostile by content, or of a shape that no schema lets through.
+"""Malformed objects: extreme values that the schema allows, and values that it refuses.
 
 Everything follows from a `random.Random`, so that a seed gives the same objects on every run. `valid_*` are within the
-bounds of the schema (crds/); `broken` is anything at all.
+bounds of the schema (crds/); `broken` has values of any type.
 """
 
 import copy
@@ -50,7 +50,7 @@ TEXTS = (
     "NaN",
     "null",
 )
-"""Words that a schema without patterns lets through."""
+"""Strings that a schema without patterns accepts."""
 
 LONE_SURROGATE = json.loads('"\\ud800"')
 JUNK: tuple[Any, ...] = (
@@ -88,10 +88,10 @@ JUNK: tuple[Any, ...] = (
     {LONE_SURROGATE: LONE_SURROGATE},
     {"name": {"name": {}}},
 )
-"""Values of every wrong sort, as a JSON parser may give them."""
+"""Values of wrong types and ranges, as a JSON parser may return them."""
 
 
-def _whole_service() -> Json:
+def _complete_service() -> Json:
     return service(
         "s",
         "nmt",
@@ -112,7 +112,7 @@ def _whole_service() -> Json:
     )
 
 
-def _whole_metadata(body: Json) -> Json:
+def _complete_metadata(body: Json) -> Json:
     owner = {"apiVersion": "v1", "kind": "NodePoolGenerator", "name": "g", "uid": "u", "controller": True}
     body["metadata"] |= {
         "annotations": {"hotpool.dev/paused": "false"},
@@ -124,13 +124,13 @@ def _whole_metadata(body: Json) -> Json:
     return body
 
 
-def whole(kind: Kind) -> Json:
-    """An object of a kind in which every field is set, so that each can be spoilt."""
-    said = [condition(lastTransitionTime=LONG_AGO, message="m")]
+def complete_object(kind: Kind) -> Json:
+    """Return an object of a kind in which every field is set, so that each can be replaced."""
+    conditions = [condition(lastTransitionTime=LONG_AGO, message="m")]
     match kind:
         case Kind.NODE:
             content = report(
-                _whole_service(),
+                _complete_service(),
                 service("a", "asr", languages=["zh"]),
                 service("t", "tts", languages=["en"]),
                 leaving=False,
@@ -141,11 +141,11 @@ def whole(kind: Kind) -> Json:
                 dropped=0,
                 truncated=0,
             )
-            body = node_object("n", content, labels={"site": "x"}, conditions=said, drain=True)
+            body = node_object("n", content, labels={"site": "x"}, conditions=conditions, drain=True)
             body["spec"]["services"] = [{"id": "s", "desired": "Running", "requestID": "1"}]
             body["status"]["ready"] = "True"
         case Kind.POOL:
-            body = pool_object("p", **_whole_spec(), generated={"by": "g", "kind": "LanguagePair", "key": "zh-en"})
+            body = pool_object("p", **_complete_spec(), generated={"by": "g", "kind": "LanguagePair", "key": "zh-en"})
             body["status"] = {
                 "observedGeneration": 1,
                 "members": 1,
@@ -155,7 +155,7 @@ def whole(kind: Kind) -> Json:
                 "slices": 1,
                 "excluded": [{"reason": "Offline", "count": 1}],
                 "lastChange": LONG_AGO,
-                "conditions": said,
+                "conditions": conditions,
                 "ready": "True",
             }
         case Kind.SLICE:
@@ -164,7 +164,7 @@ def whole(kind: Kind) -> Json:
             body = generator_object(
                 "g",
                 rule={"languagePairs": {"manyToOne": True, "semantic": False}},
-                template={"spec": _whole_spec()},
+                template={"spec": _complete_spec()},
                 minNodes=1,
                 maxPools=2,
                 graceSeconds=0,
@@ -174,13 +174,13 @@ def whole(kind: Kind) -> Json:
                 "pools": 1,
                 "notAdmitted": [{"key": "zh-en", "nodes": 1, "reason": "MaxPools"}],
                 "notAdmittedCount": 1,
-                "conditions": said,
+                "conditions": conditions,
                 "ready": "True",
             }
-    return _whole_metadata(body)
+    return _complete_metadata(body)
 
 
-def _whole_spec() -> Json:
+def _complete_spec() -> Json:
     return {
         "mode": "Active",
         "requires": {
@@ -200,43 +200,43 @@ def _whole_spec() -> Json:
 
 
 _FREE = ("spec", "status", "term", "members")
-WHOLE = {kind: whole(kind) for kind in CUSTOM_KINDS}
-_PLACES = {kind: [place for place in paths(WHOLE[kind]) if place and place[0] in _FREE] for kind in CUSTOM_KINDS}
+COMPLETE_OBJECTS = {kind: complete_object(kind) for kind in CUSTOM_KINDS}
+_PATHS = {kind: [path for path in paths(COMPLETE_OBJECTS[kind]) if path and path[0] in _FREE] for kind in CUSTOM_KINDS}
 
 
 def broken(rng: Random, kind: Kind, name: str) -> Json:
-    """An object with junk in one to three places, but not in its metadata, which every API server checks."""
-    body: Any = copy.deepcopy(WHOLE[kind])
+    """Return an object with junk at one to three paths, but not in its metadata, which every API server checks."""
+    body: Any = copy.deepcopy(COMPLETE_OBJECTS[kind])
     for _ in range(rng.randint(1, 3)):
-        body = changed(body, rng.choice(_PLACES[kind]), rng.choice(JUNK))
+        body = changed(body, rng.choice(_PATHS[kind]), rng.choice(JUNK))
     owner = {"name": f"p-{name}", "uid": f"uid-p-{name}"}
     references = [{**reference, **owner} for reference in body["metadata"]["ownerReferences"]]
     body["metadata"] |= {"name": name, "uid": f"uid-{name}", "labels": {}, "ownerReferences": references}
     return dict(body)
 
 
-# Objects within the schema. Of some only a few are made, because they are as large as the API server takes.
+# Objects within the schema. Some kinds are rare, because they are as large as the API server accepts.
 
 
-def some(rng: Random, count: int, size: int = 12) -> list[str]:
-    """Words of letters."""
+def random_words(rng: Random, count: int, size: int = 12) -> list[str]:
+    """Return random words of letters."""
     return ["".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=size)) for _ in range(count)]
 
 
-def codes(count: int) -> list[str]:
-    """Languages that pools can name."""
+def language_codes(count: int) -> list[str]:
+    """Return so many different language codes that pools can name."""
     return ["".join(letters) for letters in itertools.islice(itertools.product("abcdefgh", repeat=3), count)]
 
 
 def _many_attributes(rng: Random, services: int = 6, values: int = 6) -> Json:
     def attributes() -> list[Json]:
-        return [{"key": f"k{number}", "values": some(rng, values, 6)} for number in range(32)]
+        return [{"key": f"k{number}", "values": random_words(rng, values, 6)} for number in range(32)]
 
     return report(*(service(f"s{number}", "llm", attributes=attributes()) for number in range(services)))
 
 
 def _many_languages(rng: Random, languages: int = 24, rules: int = 8, blocked: int = 20) -> Json:
-    known = codes(languages)
+    known = language_codes(languages)
     kinds = ("any_to_any", "any_to_en", "en_to_any", "specific_pairs", "of_the_future")
 
     def pairs(count: int) -> list[str]:
@@ -246,8 +246,8 @@ def _many_languages(rng: Random, languages: int = 24, rules: int = 8, blocked: i
         {"kind": kinds[n % len(kinds)], "languages": known, "pairs": pairs(blocked), "blocked": pairs(blocked)}
         for n in range(rules)
     ]
-    spoken = [service(type_, type_, languages=known) for type_ in ("asr", "tts", "semantic")]
-    return report(*spoken, service("m", "nmt", rules=made))
+    services = [service(type_, type_, languages=known) for type_ in ("asr", "tts", "semantic")]
+    return report(*services, service("m", "nmt", rules=made))
 
 
 def _deep_pairs(rng: Random, pairs: int = 16) -> Json:
@@ -301,7 +301,7 @@ _REPORTS: tuple[Callable[[Random], Json], ...] = (
 
 
 def foreign_conditions(rng: Random, count: int) -> list[Json]:
-    """Conditions that somebody else wrote, ours among them."""
+    """Return conditions of another writer, with the operator's types among them."""
     ours = [condition(type_, "Unknown", "Offline", lastTransitionTime=FAR) for type_ in ("Ready", "Draining")]
     times = (LONG_AGO, FAR, "2026-11-23T20:00:00+14:00")
     others = [
@@ -314,7 +314,7 @@ def foreign_conditions(rng: Random, count: int) -> list[Json]:
 
 
 def valid_node(rng: Random, name: str) -> Json:
-    """A NodeCapability that the schema lets in."""
+    """Return a NodeCapability that the schema accepts."""
     make = rng.choice(_REPORTS)
     content = make(rng) if rng.random() < 0.9 else None
     conditions = foreign_conditions(rng, rng.choice((0, 2, 14)))
@@ -326,7 +326,7 @@ def valid_node(rng: Random, name: str) -> Json:
 
 
 def _owned(rng: Random, body: Json) -> None:
-    """Owners that are nobody, itself, or many; a pause that is none."""
+    """Set owners that do not exist, the object itself, or many; or an invalid pause annotation."""
     kinds = ("NodePool", "NodePoolGenerator", "Deployment")
     owners = [
         {"apiVersion": "example.org/v1", "kind": rng.choice(kinds), "name": f"o{number}", "uid": f"uid-o{number}"}
@@ -339,7 +339,7 @@ def _owned(rng: Random, body: Json) -> None:
 
 
 def _contradicting_selector(rng: Random) -> Json:
-    values = some(rng, 64)
+    values = random_words(rng, 64)
     expressions = [
         {"key": "site", "operator": "In", "values": values},
         {"key": "site", "operator": "NotIn", "values": values},
@@ -352,8 +352,10 @@ def _contradicting_selector(rng: Random) -> Json:
 
 
 def _contradicting_types(rng: Random) -> Json:
-    wanted = [{"key": f"k{number}", "anyOf": some(rng, 8), "allOf": some(rng, 8)} for number in range(16)]
-    return {"types": [{"type": "llm", "attributes": wanted}, *({"type": word} for word in some(rng, 31))]}
+    wanted = [
+        {"key": f"k{number}", "anyOf": random_words(rng, 8), "allOf": random_words(rng, 8)} for number in range(16)
+    ]
+    return {"types": [{"type": "llm", "attributes": wanted}, *({"type": word} for word in random_words(rng, 31))]}
 
 
 def _long_keys(rng: Random) -> Json:
@@ -362,7 +364,7 @@ def _long_keys(rng: Random) -> Json:
 
 
 def _many_pairs(rng: Random) -> Json:
-    known = codes(512)
+    known = language_codes(512)
     pairs = {f"{rng.choice((*known, '*'))}-{rng.choice(known)}" for _ in range(63)} | {"zh-zh"}
     return {"languagePairs": {"allOf": sorted(pairs), "semantic": rng.random() < 0.5}}
 
@@ -379,7 +381,7 @@ _REQUIRED: tuple[Callable[[Random], Json], ...] = (
 
 
 def valid_pool(rng: Random, name: str) -> Json:
-    """A NodePool that the schema lets in."""
+    """Return a NodePool that the schema accepts."""
     body = pool_object(
         name,
         requires=rng.choice(_REQUIRED)(rng),
@@ -387,7 +389,7 @@ def valid_pool(rng: Random, name: str) -> Json:
         minMembers=rng.choice((0, 1, 1_000_000)),
         sliceSize=rng.choice((7, 100)),
         brake={"maxSilentPercent": rng.choice((0, 100))},
-        excludeNodes=[f"{word}.example" for word in some(rng, rng.choice((0, 100)))],
+        excludeNodes=[f"{word}.example" for word in random_words(rng, rng.choice((0, 100)))],
     )
     if rng.random() < 0.2:
         key = rng.choice(("zh-en", "*", "", "ﷺ"))
@@ -411,7 +413,7 @@ _RULES: tuple[Json, ...] = (
 
 
 def valid_generator(rng: Random, name: str) -> Json:
-    """A NodePoolGenerator that the schema lets in; its pools would be many, or never have members."""
+    """Return a NodePoolGenerator that the schema accepts; its pools would be many, or never have members."""
     body = generator_object(
         name,
         rule=rng.choice(_RULES),
@@ -426,17 +428,21 @@ def valid_generator(rng: Random, name: str) -> Json:
     return body
 
 
-def speech_of_sets(count: int) -> Json:
-    """A report of languages of which each can do with all but two others: 3^(count / 3) largest sets."""
-    known = codes(count)
+def report_with_many_language_sets(count: int) -> Json:
+    """Return a report in which each language pairs with all but two others: 3^(count / 3) maximal sets."""
+    known = language_codes(count)
     blocked = [f"{a}-{b}" for n, a in enumerate(known) for m, b in enumerate(known) if a != b and n // 3 == m // 3]
-    spoken = [service(type_, type_, languages=known) for type_ in ("asr", "tts")]
-    return report(*spoken, service("m", "nmt", rules=[{"kind": "any_to_any", "languages": known, "blocked": blocked}]))
+    services = [service(type_, type_, languages=known) for type_ in ("asr", "tts")]
+    return report(
+        *services, service("m", "nmt", rules=[{"kind": "any_to_any", "languages": known, "blocked": blocked}])
+    )
 
 
 def valid_slice(rng: Random, name: str, pool: str) -> Json:
-    """A NodePoolSlice that claims to be of a pool, in one or another way, and is full of nobody."""
-    members = [{"node": word, "state": "Ready", "since": rng.choice((LONG_AGO, FAR, ""))} for word in some(rng, 100)]
+    """Return a NodePoolSlice that refers to a pool by label or owner, full of unknown nodes."""
+    members = [
+        {"node": word, "state": "Ready", "since": rng.choice((LONG_AGO, FAR, ""))} for word in random_words(rng, 100)
+    ]
     body = slice_object(pool, 0, name=name, members=members, term=rng.choice((0, 1, 2**31, LARGEST)))
     if rng.random() < 0.5:
         body["metadata"]["ownerReferences"] = []
@@ -445,8 +451,8 @@ def valid_slice(rng: Random, name: str, pool: str) -> Json:
     return body
 
 
-def huge() -> Iterator[tuple[str, Kind, Json]]:
-    """One object of each sort that is as large as the API server stores, or as the schema allows."""
+def largest_objects() -> Iterator[tuple[str, Kind, Json]]:
+    """Yield objects as large as the API server stores, or as the schema allows: name, kind and object."""
     rng = Random(0)  # noqa: S311 - examples, no secret.
     yield "attributes", Kind.NODE, node_object("huge-0", _many_attributes(rng, services=120, values=24))
     yield "services", Kind.NODE, node_object("huge-1", report(*(service(f"s{n}", "llm") for n in range(1000))))
@@ -458,8 +464,8 @@ def huge() -> Iterator[tuple[str, Kind, Json]]:
     body = node_object("huge-6")
     body["metadata"]["annotations"] = {"a": "x" * 262_000}
     yield "annotation", Kind.NODE, body
-    wanted = [{"key": f"k{n}", "anyOf": some(rng, 64), "allOf": some(rng, 64)} for n in range(16)]
-    types = [{"type": f"t{n}", "attributes": wanted} for n in range(32)]
+    attributes = [{"key": f"k{n}", "anyOf": random_words(rng, 64), "allOf": random_words(rng, 64)} for n in range(16)]
+    types = [{"type": f"t{n}", "attributes": attributes} for n in range(32)]
     yield "requirements", Kind.POOL, pool_object("huge-7", requires={"types": types})
     wrong_pool = pool_object("huge-8", requires={"types": [{"type": n} for n in range(20_000)]})
     yield "numbers for types", Kind.POOL, wrong_pool
@@ -470,5 +476,5 @@ def huge() -> Iterator[tuple[str, Kind, Json]]:
 def _types(types: int, services: int) -> Json:
     content = report(*(service(f"s{n}", f"t{n % types}") for n in range(1000)))
     names = [f"s{n}" for n in range(services)]
-    made = [{"type": f"t{n}", "ready": True, "services": names} for n in range(types)]
-    return {**content, "capabilities": made}
+    capabilities = [{"type": f"t{n}", "ready": True, "services": names} for n in range(types)]
+    return {**content, "capabilities": capabilities}

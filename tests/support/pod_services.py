@@ -1,4 +1,4 @@
-"""What tests of pods in the report share: a catalogue without services, facts of an agent, and a pod as a service."""
+"""Values for tests of pods in reports: an empty catalogue, an agent, and the service of a pod."""
 
 from typing import Any, Final
 
@@ -13,7 +13,7 @@ NONE: Final = Catalogue(version=1, onAgentExit="keep")
 
 
 def shown(pod: dict[str, Any]) -> ServiceStatus:
-    """The service that a pod is."""
+    """Return the service of a pod."""
     found = pod_service("speech", pod).snapshot
     assert found
     return found

@@ -1,4 +1,4 @@
-"""Asks an observer in a test."""
+"""A prober, and its probes, for tests."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -12,27 +12,27 @@ from hotpool_agent.probes.http_tcp import ProbeResult
 from hotpool_agent.probes.prober import Prober
 
 PATIENT: Final = 20.0
-"""A time-out that nobody is to meet."""
+"""Seconds of a time-out that must not expire."""
 
 
 @asynccontextmanager
 async def observing(base: Path) -> AsyncIterator[Prober]:
-    """An observer whose catalogue is in the folder."""
+    """Run a prober whose catalogue is in the folder `base`."""
     async with http_tcp.new_session() as session:
-        observer = Prober(session, base)
-        yield observer
-        await observer.close()
+        prober = Prober(session, base)
+        yield prober
+        await prober.close()
 
 
-def how(way: dict[str, Any], seconds: float = PATIENT) -> Observe:
-    """An `observe` of the catalogue."""
-    return Observe.model_validate(way | {"timeoutSeconds": seconds})
+def how(fields: dict[str, Any], seconds: float = PATIENT) -> Observe:
+    """Return an `observe` of the catalogue with these fields."""
+    return Observe.model_validate(fields | {"timeoutSeconds": seconds})
 
 
 async def until_seen(
-    observer: Prober, check: Observe, good: Callable[[ProbeResult], bool], port: int | None = None
+    prober: Prober, check: Observe, condition: Callable[[ProbeResult], bool], port: int | None = None
 ) -> None:
-    """Ask until the answer is good."""
+    """Probe until the result meets the condition."""
     async with asyncio.timeout(PATIENT):
-        while not good(await observer.probe(check, port)):  # noqa: ASYNC110 - nothing tells when others have done it
+        while not condition(await prober.probe(check, port)):  # noqa: ASYNC110 - services send no notification
             await asyncio.sleep(0.01)

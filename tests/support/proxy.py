@@ -1,4 +1,4 @@
-"""A proxy on the loopback interface: CONNECT tunnels and plain requests, all led to one port whatever their name."""
+"""A proxy on the loopback interface: CONNECT tunnels and plain requests, all forwarded to one port."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -8,26 +8,26 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Proxy:
-    """What it was asked for: first lines and credentials. `refuse`: answer with this status line instead."""
+    """A proxy. `requests`: the first line of each; `refuse`: the status line of every response, if set."""
 
     url: str = ""
-    asked: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
     credentials: set[str] = field(default_factory=set)
     refuse: str | None = None
 
 
 @asynccontextmanager
 async def proxy_to(port: int) -> AsyncIterator[Proxy]:
-    """A running proxy before that port of this machine."""
+    """Run a proxy to a port of this machine."""
     proxy = Proxy()
-    talks: set[asyncio.Task[None]] = set()
+    tasks: set[asyncio.Task[None]] = set()
 
     async def client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         if task:
-            talks.add(task)
+            tasks.add(task)
         with suppress(OSError, asyncio.IncompleteReadError):
-            await _talk(proxy, port, reader, writer)
+            await _forward(proxy, port, reader, writer)
         writer.close()
 
     server = await asyncio.start_server(client, "127.0.0.1", 0)
@@ -36,31 +36,31 @@ async def proxy_to(port: int) -> AsyncIterator[Proxy]:
         yield proxy
     finally:
         server.close()
-        for talk in talks:
-            talk.cancel()
-        await asyncio.gather(*talks, return_exceptions=True)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _talk(proxy: Proxy, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _forward(proxy: Proxy, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     head = await reader.readuntil(b"\r\n\r\n")
     line, *headers = head.decode().split("\r\n")
-    proxy.asked.append(line)
+    proxy.requests.append(line)
     proxy.credentials |= {text.partition(": ")[2] for text in headers if text.lower().startswith("proxy-authorization")}
     if proxy.refuse:
         writer.write(f"HTTP/1.1 {proxy.refuse}\r\nContent-Length: 0\r\n\r\n".encode())
         await writer.drain()
         return
-    far_reader, far_writer = await asyncio.open_connection("127.0.0.1", port)
+    server_reader, server_writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         if line.startswith("CONNECT "):
             writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
         else:
-            far_writer.write(head)
+            server_writer.write(head)
         async with asyncio.TaskGroup() as both:
-            both.create_task(_pump(reader, far_writer))
-            both.create_task(_pump(far_reader, writer))
+            both.create_task(_pump(reader, server_writer))
+            both.create_task(_pump(server_reader, writer))
     finally:
-        far_writer.close()
+        server_writer.close()
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,4 +1,4 @@
-"""An API server that can be read, over real HTTP: lists in pages and single objects, with refusals on demand.
+"""A read-only API server over real HTTP: lists in pages and single objects, with refusals on demand.
 
 For the commands of `hotpool` that only read.
 """
@@ -26,20 +26,20 @@ PLURALS = {
     "Event": "events",
 }
 _PAGE = 2
-"""Objects in one page at most, however many are asked for, so that every list has pages."""
+"""Maximum of objects in a page, whatever `limit` is, so that every list has pages."""
 
 
 class ReadApi:
-    """The server's state; whoever tests fills `objects` by plural and name."""
+    """The server's state; tests fill `objects` by plural and name."""
 
     def __init__(self) -> None:
         self.objects: dict[str, dict[str, Json]] = {plural: {} for plural in PLURALS.values()}
         self.refused: dict[str, int] = {}
-        """Plural → the status that answers every request for it."""
-        self.asked: set[tuple[str, str, str]] = set()
-        """(verb, group, plural), as a Role has to allow them."""
+        """Plural → the HTTP status of every request for it."""
+        self.requests: set[tuple[str, str, str]] = set()
+        """(verb, group, plural) of all requests, as a Role has to allow them."""
         self.namespaces: set[str] = set()
-        """Those that were asked for."""
+        """The namespaces of all requests."""
         self.url = ""
 
     def put(self, *objects: Json) -> None:
@@ -48,7 +48,7 @@ class ReadApi:
             self.objects[PLURALS[item["kind"]]][item["metadata"]["name"]] = item
 
     def kubeconfig(self, folder: Path) -> Path:
-        """A kubeconfig that leads here, into namespace `fleet`."""
+        """Write a kubeconfig for this server and namespace `fleet`; return its path."""
         named = {"name": "fake"}
         path = folder / "read.kubeconfig"
         content = {
@@ -63,15 +63,15 @@ class ReadApi:
         return path
 
     async def handle(self, request: web.Request) -> web.Response:
-        """Every request comes here: /apis/GROUP/VERSION/namespaces/NAMESPACE/PLURAL[/NAME], /api/v1/nodes[/NAME]."""
+        """Answer a request: /apis/GROUP/VERSION/namespaces/NAMESPACE/PLURAL[/NAME] or /api/v1/nodes[/NAME]."""
         if request.path.startswith("/api/v1/nodes"):
             group, plural, rest = "", "nodes", request.path.split("/")[4:]
         else:
             _, _, group, _, _, namespace, plural, *rest = request.path.split("/")
             self.namespaces.add(namespace)
-        self.asked.add((("get" if rest else "list") if request.method == "GET" else request.method, group, plural))
+        self.requests.add((("get" if rest else "list") if request.method == "GET" else request.method, group, plural))
         if plural in self.refused:
-            return _failure(self.refused[plural], "refused, as told")
+            return _failure(self.refused[plural], "refused by the test")
         if rest:
             found = self.objects[plural].get(rest[0])
             return web.json_response(found) if found else _failure(404, f"{rest[0]} not found")
@@ -83,7 +83,7 @@ class ReadApi:
 
 
 def _selected(item: Json, request: web.Request) -> bool:
-    """Equality selectors of labels, of names, and of what an Event regards."""
+    """Return True if the item matches the equality selectors of labels, name, and an Event's `regarding`."""
     labels = item["metadata"].get("labels") or {}
     for word in filter(None, request.query.get("labelSelector", "").split(",")):
         key, _, value = word.partition("=")
@@ -101,7 +101,7 @@ def _failure(code: int, message: str) -> web.Response:
 
 @asynccontextmanager
 async def read_api() -> AsyncIterator[ReadApi]:
-    """A running server on a port of its own."""
+    """Run a server on a free port."""
     api = ReadApi()
     app = web.Application()
     app.router.add_route("*", "/{tail:.*}", api.handle)
@@ -116,8 +116,8 @@ async def read_api() -> AsyncIterator[ReadApi]:
 
 
 def viewer_rules(kind: str) -> list[dict[str, Any]]:
-    """Rules of the viewer's Role or ClusterRole in the chart, whose rules hold no template."""
+    """Return the rules of the viewer's Role or ClusterRole in the chart; these rules contain no template."""
     text = (REPOSITORY / "charts/hotpool/templates/viewer/rbac.yaml").read_text()
     (part,) = (part for part in text.split("\n---\n") if f"\nkind: {kind}\n" in part)
-    found: list[dict[str, Any]] = yaml.safe_load(part[part.index("\nrules:\n") :])["rules"]
-    return found
+    rules: list[dict[str, Any]] = yaml.safe_load(part[part.index("\nrules:\n") :])["rules"]
+    return rules

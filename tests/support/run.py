@@ -1,4 +1,4 @@
-"""One test run on this machine: its id, its temporary folder, its clusters, and an end that leaves nothing behind.
+"""One test run on this machine: its id, temporary folder, clusters and clean-up.
 
 A run is one pytest command: with pytest-xdist its controller, otherwise the process itself. Workers inherit the id and
 the temporary folder by the environment.
@@ -23,11 +23,11 @@ from localfleet.signals import ignore_signals
 from localfleet.sweep import RUN, sweep
 
 CLUSTERS: Final = pytest.StashKey[dict[str, dict[str, str]]]()
-"""In a worker: tier → name and kubeconfig of the run's cluster."""
+"""Stash of a worker: tier → name and kubeconfig of the run's cluster."""
 
 
 class Run:
-    """The plugin of a run: begins with pytest, and removes at its end whatever the tests left."""
+    """The plugin of a run, which removes at its end everything that the tests left."""
 
     def __init__(self, config: pytest.Config) -> None:
         self.id = f"t{secrets.token_hex(3)}"
@@ -35,13 +35,13 @@ class Run:
         parent = tempfile.gettempdir()
         self._folder = Path(tempfile.mkdtemp(prefix="hp-"))
         self._folder.chmod(0o711)  # Some tests act as another user, in folders that they open.
-        # pytest's own folders are kept, for a look at tests that failed.
+        # pytest's own folders are kept, so that failed tests can be analysed.
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", parent)
         os.environ |= {RUN: self.id, "TMPDIR": str(self._folder)}
         tempfile.tempdir = None
 
     def pytest_unconfigure(self) -> None:
-        """End processes, clusters and folders of this run. A test that was interrupted did not."""
+        """Delete processes, clusters and folders of this run, which an interrupted test leaves."""
         ignore_signals()
         sweep(self.id)
         if not self._keep:
@@ -50,7 +50,7 @@ class Run:
 
 
 class SharedCluster:
-    """The one cluster of a run with several workers: made before they start, deleted after they have ended.
+    """The cluster of a run with several workers: created before they start, deleted after they have ended.
 
     Without it each worker would create and delete the cluster of the session-scoped fixture. `tier`: its key in the
     workers' input; `file`: kind's configuration.
@@ -70,16 +70,16 @@ class SharedCluster:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionstart(self) -> None:
-        """Create the cluster, or find the one that an earlier run kept. Ends the run where that fails."""
+        """Create the cluster, or find the one that an earlier run kept. Exit the run if that fails."""
         try:
             self._cluster.create(self._file)
         except subprocess.CalledProcessError as error:
             pytest.exit(f"no cluster for the tests: {error}", returncode=1)
 
     def pytest_configure_node(self, node: Any) -> None:
-        """Hand the cluster to a worker."""
-        made = {"name": self._cluster.name, "kubeconfig": str(self._cluster.kubeconfig_path)}
-        node.workerinput.setdefault("clusters", {})[self._tier] = made
+        """Pass the cluster to a worker."""
+        cluster = {"name": self._cluster.name, "kubeconfig": str(self._cluster.kubeconfig_path)}
+        node.workerinput.setdefault("clusters", {})[self._tier] = cluster
 
     def pytest_unconfigure(self) -> None:
         """Delete the cluster."""
@@ -90,7 +90,7 @@ class SharedCluster:
 
 
 def share_cluster(config: pytest.Config, tier: str, file: Path | None = None) -> None:
-    """Give all workers of a run one cluster: in the controller make it, in a worker note it in the stash."""
+    """Give all workers of a run one cluster: the controller creates it, a worker stores it in its stash."""
     if worker := getattr(config, "workerinput", None):
         config.stash[CLUSTERS] = worker.get("clusters", {})
     elif config.option.numprocesses:
@@ -100,7 +100,7 @@ def share_cluster(config: pytest.Config, tier: str, file: Path | None = None) ->
 def end_on_signals() -> None:
     """Make SIGTERM and SIGHUP end this process as Ctrl-C does: with the clean-up of fixtures.
 
-    A job of a shell's background ignores SIGINT, and so would each program that it starts.
+    Restore the handler of SIGINT, which a background job of a shell, and each program that it starts, ignores.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGTERM, signal.SIGHUP):

@@ -1,6 +1,6 @@
-"""Made-up nodes on a real API server: reports and Leases as agents write them, many in one process.
+"""Simulated agents on a real API server: reports and Leases as agents write them, many in one process.
 
-What an agent does is tested with real agents elsewhere.
+Other tests cover the behaviour of real agents.
 """
 
 import asyncio
@@ -20,11 +20,11 @@ T = TypeVar("T")
 
 _MERGE: Final = "application/merge-patch+json"
 _CALL_SECONDS: Final = 60.0
-_AT_ONCE: Final = 16
+_MAX_CONCURRENT: Final = 16
 
 
-class Puppets:
-    """Nodes that beat each `interval` seconds from a thread, but for those told to be silent."""
+class SimulatedAgents:
+    """Nodes whose Leases a thread renews each `interval` seconds, except for the silenced ones."""
 
     def __init__(self, kubeconfig: Path, namespace: str, interval: int) -> None:
         self._kubeconfig = kubeconfig
@@ -34,61 +34,61 @@ class Puppets:
         self._sequence: dict[str, int] = {}
         self._silent: set[str] = set()
         self.reported: dict[str, list[tuple[float, dict[str, bool]]]] = {}
-        """Node → when which readiness of types was sent (monotonic seconds, before the request)."""
+        """Node → (monotonic seconds before the request, type → ready) of each report."""
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="puppets", daemon=True)
+        self._thread = threading.Thread(target=self._loop.run_forever, name="agents", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
-        self._call(self._begin())
+        self._call(self._connect())
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._call(self._end())
+        self._call(self._disconnect())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(_CALL_SECONDS)
         self._loop.close()
 
     def create(self, names: Iterable[str], types: Sequence[str]) -> None:
-        """Nodes with a Running service of each type, which beat from now on."""
-        self._call(self._together(self._create(name, types) for name in names))
+        """Create nodes with a Running service of each type, and heartbeats from now on."""
+        self._call(self._run_all(self._create(name, types) for name in names))
 
     def report(self, name: str, **ready: bool) -> None:
-        """The node's types become ready or not."""
+        """Report types of a node as ready or not."""
         self._call(self._report(name, ready))
 
-    def storm(self, changes: Sequence[tuple[str, dict[str, bool]]], per_second: float) -> Future[None]:
-        """Reports one after the other at a pace, in the background."""
-        return asyncio.run_coroutine_threadsafe(self._storm(changes, per_second), self._loop)
+    def report_at_rate(self, changes: Sequence[tuple[str, dict[str, bool]]], per_second: float) -> Future[None]:
+        """Send reports one after the other in the background, so many per second."""
+        return asyncio.run_coroutine_threadsafe(self._report_at_rate(changes, per_second), self._loop)
 
     def silence(self, names: Iterable[str]) -> None:
-        """These beat no more."""
+        """Stop the heartbeats of nodes."""
         self._silent |= set(names)
 
-    def beat_again(self, names: Iterable[str]) -> None:
-        """These go on beating."""
+    def resume(self, names: Iterable[str]) -> None:
+        """Resume the heartbeats of nodes."""
         self._silent -= set(names)
 
     def _call(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(_CALL_SECONDS)
 
-    async def _begin(self) -> None:
+    async def _connect(self) -> None:
         self._api: Any = await config.new_client_from_config(str(self._kubeconfig))
         self._objects = client.CustomObjectsApi(self._api)
         self._leases = client.CoordinationV1Api(self._api)
-        self._room = asyncio.Semaphore(_AT_ONCE)
-        self._beating = asyncio.create_task(self._beat())
+        self._slots = asyncio.Semaphore(_MAX_CONCURRENT)
+        self._heartbeats = asyncio.create_task(self._renew_all())
 
-    async def _end(self) -> None:
-        if self._beating.done():
-            self._beating.result()
-        self._beating.cancel()
-        await asyncio.gather(self._beating, return_exceptions=True)
+    async def _disconnect(self) -> None:
+        if self._heartbeats.done():
+            self._heartbeats.result()
+        self._heartbeats.cancel()
+        await asyncio.gather(self._heartbeats, return_exceptions=True)
         await self._api.close()
 
-    async def _together(self, work: Iterable[Coroutine[Any, Any, None]]) -> None:
+    async def _run_all(self, work: Iterable[Coroutine[Any, Any, None]]) -> None:
         async def one(item: Coroutine[Any, Any, None]) -> None:
-            async with self._room:
+            async with self._slots:
                 await item
 
         await asyncio.gather(*(one(item) for item in work))
@@ -113,16 +113,16 @@ class Puppets:
             *where, {"status": {"report": content}}, _content_type=_MERGE
         )
 
-    async def _storm(self, changes: Sequence[tuple[str, dict[str, bool]]], per_second: float) -> None:
+    async def _report_at_rate(self, changes: Sequence[tuple[str, dict[str, bool]]], per_second: float) -> None:
         began = time.monotonic()
         for number, (name, ready) in enumerate(changes):
             await asyncio.sleep(max(0.0, began + number / per_second - time.monotonic()))
             await self._report(name, ready)
 
-    async def _beat(self) -> None:
+    async def _renew_all(self) -> None:
         while True:
             began = time.monotonic()
-            await self._together(self._renew(name) for name in self._ready if name not in self._silent)
+            await self._run_all(self._renew(name) for name in self._ready if name not in self._silent)
             await asyncio.sleep(max(0.0, began + self._interval - time.monotonic()))
 
     async def _renew(self, name: str) -> None:
@@ -137,11 +137,11 @@ class Puppets:
 
 def _report(name: str, sequence: int, ready: dict[str, bool], interval: int) -> dict[str, Any]:
     services = [
-        {"id": type_, "type": type_, "state": "Running" if well else "Stopped"} for type_, well in ready.items()
+        {"id": type_, "type": type_, "state": "Running" if runs else "Stopped"} for type_, runs in ready.items()
     ]
     capabilities = [
-        {"type": type_, "ready": well, "reason": None if well else "Stopped", "services": [type_] if well else []}
-        for type_, well in ready.items()
+        {"type": type_, "ready": runs, "reason": None if runs else "Stopped", "services": [type_] if runs else []}
+        for type_, runs in ready.items()
     ]
     return {
         "schemaVersion": 1,

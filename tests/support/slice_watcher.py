@@ -1,4 +1,4 @@
-"""A watcher of slices, as a reader of the API sees them: every membership that was ever published, in order."""
+"""A watcher of slices, which records every published membership in order."""
 
 import threading
 import time
@@ -16,7 +16,7 @@ _JOIN_SECONDS: Final = 20.0
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A node came into a pool, or left it."""
+    """A node joined or left a pool."""
 
     at: float
     """Monotonic seconds."""
@@ -24,7 +24,7 @@ class Change:
     node: str
     joined: bool
     term: int
-    """Of the slice that told of it."""
+    """Term of the slice that changed."""
 
 
 class SliceWatcher:
@@ -39,8 +39,8 @@ class SliceWatcher:
         self._slices: dict[str, tuple[str, dict[str, str]]] = {}
         self.changes: list[Change] = []
         self.terms: list[int] = []
-        """Of the writes, in the order in which they came."""
-        self.seen: defaultdict[str, list[dict[str, str]]] = defaultdict(list)
+        """Terms of all writes, in order."""
+        self.memberships: defaultdict[str, list[dict[str, str]]] = defaultdict(list)
         """Pool → membership (node → state) at the start, if it has slices then, and after each write."""
         self._thread = threading.Thread(target=self._run, name="slice watcher", daemon=True)
         self._stopping = False
@@ -50,14 +50,14 @@ class SliceWatcher:
         listed: Any = self._list(*self._where)
         self._version = listed["metadata"]["resourceVersion"]
         for body in listed["items"]:
-            self._keep(body)
+            self._store(body)
         for pool in {pool for pool, _ in self._slices.values()}:
-            self.seen[pool].append(self._of(pool))
+            self.memberships[pool].append(self._members(pool))
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Raises RuntimeError if the watch ended early, because then not everything was seen."""
+        """Raise RuntimeError if the watch ended early, because then changes are missing."""
         self._stopping = True
         self._watch.stop()
         self._thread.join(_JOIN_SECONDS)
@@ -65,11 +65,11 @@ class SliceWatcher:
             raise RuntimeError("the watch of slices ended early") from self._failed
 
     def members(self, pool: str) -> set[str]:
-        """Who is in a pool now."""
-        return set(self._of(pool))
+        """Return the present members of a pool."""
+        return set(self._members(pool))
 
-    def left(self, pool: str) -> list[Change]:
-        """Every departure from a pool."""
+    def departures(self, pool: str) -> list[Change]:
+        """Return every departure from a pool."""
         return [change for change in self.changes if change.pool == pool and not change.joined]
 
     def _run(self) -> None:
@@ -79,26 +79,27 @@ class SliceWatcher:
                 for event in self._watch.stream(
                     self._list, *self._where, resource_version=self._version, timeout_seconds=seconds
                 ):
-                    self._take(event["type"], event["object"])
-        except Exception as error:  # noqa: BLE001 - told by __exit__; a stop closes the connection under the reader.
+                    self._apply(event["type"], event["object"])
+        except Exception as error:  # noqa: BLE001 - raised by __exit__; a stop closes the connection under the reader.
             self._failed = None if self._stopping else error
 
-    def _take(self, event: str, body: dict[str, Any]) -> None:
+    def _apply(self, event: str, body: dict[str, Any]) -> None:
         self._version = body["metadata"]["resourceVersion"]
         pool, term = body["metadata"]["labels"]["hotpool.dev/pool"], body["term"]
-        before = set(self._of(pool))
+        before = set(self._members(pool))
         if event == "DELETED":
             self._slices.pop(body["metadata"]["name"], None)
         else:
-            self._keep(body)
+            self._store(body)
             self.terms.append(term)
-        now, after = time.monotonic(), self._of(pool)
-        self.seen[pool].append(after)
+        now, after = time.monotonic(), self._members(pool)
+        self.memberships[pool].append(after)
         self.changes += [Change(now, pool, node, node in after, term) for node in sorted(before ^ set(after))]
 
-    def _keep(self, body: dict[str, Any]) -> None:
+    def _store(self, body: dict[str, Any]) -> None:
         members = {member["node"]: member["state"] for member in body.get("members") or []}
         self._slices[body["metadata"]["name"]] = (body["metadata"]["labels"]["hotpool.dev/pool"], members)
 
-    def _of(self, pool: str) -> dict[str, str]:
-        return {node: state for owner, held in self._slices.values() if owner == pool for node, state in held.items()}
+    def _members(self, pool: str) -> dict[str, str]:
+        slices = [members for owner, members in self._slices.values() if owner == pool]
+        return {node: state for members in slices for node, state in members.items()}

@@ -1,4 +1,4 @@
-"""A TLS terminator on loopback before a server that speaks none: tests over TLS, with certificates that rotate."""
+"""A TLS terminator on loopback in front of a plain server, with certificates that rotate."""
 
 import asyncio
 import ssl
@@ -12,50 +12,50 @@ _HANDSHAKE = b"\x16"
 
 
 class Terminator:
-    """Connections with the context that is there now; `port` stays."""
+    """Ends TLS with the present context, always on the same `port`."""
 
     def __init__(self, target: int, context: ssl.SSLContext) -> None:
         self.port = free_port()
         self._target = target
         self._context = context
         self._server: asyncio.Server | None = None
-        self._talks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
-        """Listen, each time on the same port."""
-        self._server = await asyncio.start_server(self._talk, "127.0.0.1", self.port, ssl=self._context)
+        """Listen."""
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, ssl=self._context)
 
     async def stop(self) -> None:
         """End every connection."""
         if self._server:
             self._server.close()
-        for talk in self._talks:
-            talk.cancel()
-        await asyncio.gather(*self._talks, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def rotate(self, context: ssl.SSLContext) -> None:
-        """From now on show another certificate; what was connected is not any more."""
+        """Use another certificate from now on, and end every connection."""
         await self.stop()
         self._context = context
         await self.start()
 
-    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task
-        self._talks.add(task)
-        task.add_done_callback(self._talks.discard)
-        far_reader, far_writer = await self._far(reader)
-        pumps = [asyncio.create_task(_pump(reader, far_writer)), asyncio.create_task(_pump(far_reader, writer))]
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        server_reader, server_writer = await self._connect(reader)
+        pumps = [asyncio.create_task(_pump(reader, server_writer)), asyncio.create_task(_pump(server_reader, writer))]
         try:
             await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for pump in pumps:
                 pump.cancel()
             await asyncio.gather(*pumps, return_exceptions=True)
-            for end in (writer, far_writer):
+            for end in (writer, server_writer):
                 end.transport.abort()
 
-    async def _far(self, reader: asyncio.StreamReader) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:  # noqa: ARG002 - Either looks.
+    async def _connect(self, reader: asyncio.StreamReader) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:  # noqa: ARG002 - PlainOrTls reads.
         return await asyncio.open_connection("127.0.0.1", self._target)
 
 
@@ -68,44 +68,44 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 @asynccontextmanager
 async def terminator(target: int, context: ssl.SSLContext) -> AsyncIterator[Terminator]:
-    """A running terminator before that port of this machine."""
-    made = Terminator(target, context)
-    await made.start()
+    """Run a terminator in front of a port of this machine."""
+    front = Terminator(target, context)
+    await front.start()
     try:
-        yield made
+        yield front
     finally:
-        await made.stop()
+        await front.stop()
 
 
-class Either(Terminator):
-    """A port where TLS is ended, and what is said plainly goes through as it is: for servers that also meet there."""
+class PlainOrTls(Terminator):
+    """A port that ends TLS and forwards plain connections, for servers that connect to each other by it."""
 
     async def start(self) -> None:
-        """Listen, and listen beside it for those who speak TLS."""
+        """Listen, and start an inner terminator for TLS connections."""
         self._inner = Terminator(self._target, self._context)
         await self._inner.start()
-        self._server = await asyncio.start_server(self._talk, "127.0.0.1", self.port)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
 
     async def stop(self) -> None:
         """End every connection, of both kinds."""
         await super().stop()
         await self._inner.stop()
 
-    async def _far(self, reader: asyncio.StreamReader) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        begun = await reader.read(_CHUNK)
-        far_reader, far_writer = await asyncio.open_connection(
-            "127.0.0.1", self._inner.port if begun.startswith(_HANDSHAKE) else self._target
+    async def _connect(self, reader: asyncio.StreamReader) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        head = await reader.read(_CHUNK)
+        server_reader, server_writer = await asyncio.open_connection(
+            "127.0.0.1", self._inner.port if head.startswith(_HANDSHAKE) else self._target
         )
-        far_writer.write(begun)
-        return far_reader, far_writer
+        server_writer.write(head)
+        return server_reader, server_writer
 
 
 @asynccontextmanager
-async def either(target: int, context: ssl.SSLContext) -> AsyncIterator[Either]:
-    """A running port of both kinds before that port of this machine."""
-    made = Either(target, context)
-    await made.start()
+async def plain_or_tls(target: int, context: ssl.SSLContext) -> AsyncIterator[PlainOrTls]:
+    """Run a port for both in front of a port of this machine."""
+    front = PlainOrTls(target, context)
+    await front.start()
     try:
-        yield made
+        yield front
     finally:
-        await made.stop()
+        await front.stop()

@@ -1,7 +1,7 @@
-"""An agent's credential writes one node's record, and the API server sees to it.
+"""An agent's credential can write one node's record only, which the API server enforces.
 
-Three namespaces: as the chart is installed; without the policy's binding, where what only the policy stops must pass; and
-with every right by RBAC, where the policy alone must stop every write.
+Three namespaces: as the chart is installed; without the policy's binding, where requests that only the policy refuses
+must pass; and with every right by RBAC, where the policy alone must refuse every write.
 """
 
 import json
@@ -27,99 +27,107 @@ BOTH = ("inside", "outside")
 
 @pytest.fixture(scope="module")
 def namespaces(kind_cluster: KindCluster, redis_address: str) -> Iterator[Callable[..., IdentityNamespace]]:
-    """Makes a namespace in a namespace of its own."""
-    made: dict[tuple[bool, bool], IdentityNamespace] = {}
+    """A function that returns a namespace of one kind, created at its first use."""
+    created: dict[tuple[bool, bool], IdentityNamespace] = {}
 
     def make(*, bound: bool = True, wide: bool = False) -> IdentityNamespace:
-        if (bound, wide) not in made:
+        if (bound, wide) not in created:
             kubeconfig, kubectl = Path(kind_cluster.kubeconfig_path), Path(kind_cluster.kubectl_path)
             fleet = Fleet(kubeconfig, kubectl, f"identity-{uuid.uuid4().hex[:6]}", redis_address)
             fleet.install()
-            namespace = made[bound, wide] = IdentityNamespace(fleet, wide=wide)
+            namespace = created[bound, wide] = IdentityNamespace(fleet, wide=wide)
             namespace.wait_for_policy()
             if not bound:
-                # No machine is enrolled where the policy is not in force.
+                # `hotpool enroll` refuses to enroll a node where the policy is not enforced.
                 _ = namespace.outside(NODE), namespace.outside(FRESH)
                 namespace.delete_policy_binding()
-        return made[bound, wide]
+        return created[bound, wide]
 
     yield make
-    for namespace in made.values():
+    for namespace in created.values():
         namespace.close()
 
 
-def who(namespace: IdentityNamespace, account: str, attempt: Attempt) -> Credential:
+def credential_of(namespace: IdentityNamespace, account: str, attempt: Attempt) -> Credential:
     node = FRESH if attempt.fresh else NODE
     return namespace.inside(node) if account == "inside" else namespace.outside(node)
 
 
 @pytest.mark.parametrize("account", BOTH)
 @pytest.mark.parametrize("attempt", ATTEMPTS, ids=lambda attempt: attempt.id)
-def test_p5_an_agent_cannot(namespaces: Callable[..., IdentityNamespace], attempt: Attempt, account: str) -> None:
-    answer = who(namespaces(), account, attempt).send(attempt)
+def test_a_forbidden_request_of_an_agent_is_refused(
+    namespaces: Callable[..., IdentityNamespace], attempt: Attempt, account: str
+) -> None:
+    answer = credential_of(namespaces(), account, attempt).send(attempt)
     assert answer.refused_by == attempt.expected_barrier(account), answer
 
 
 @pytest.mark.parametrize("account", BOTH)
 @pytest.mark.parametrize("attempt", ATTEMPTS, ids=lambda attempt: attempt.id)
-def test_p5_without_the_binding_exactly_what_the_policy_stops_passes(
+def test_without_the_binding_only_the_requests_that_the_policy_refuses_pass(
     namespaces: Callable[..., IdentityNamespace], attempt: Attempt, account: str
 ) -> None:
     namespace = namespaces(bound=False)
-    answer = who(namespace, account, attempt).send(attempt, dry=True)
-    wall = attempt.expected_barrier(account)
-    assert answer.refused_by == ("" if wall == "policy" else wall), answer
+    answer = credential_of(namespace, account, attempt).send(attempt, dry=True)
+    barrier = attempt.expected_barrier(account)
+    assert answer.refused_by == ("" if barrier == "policy" else barrier), answer
 
 
 @pytest.mark.parametrize("account", BOTH)
 @pytest.mark.parametrize("attempt", [item for item in ATTEMPTS if not item.is_read], ids=lambda attempt: attempt.id)
-def test_p5_whatever_rbac_grants_the_policy_stops_every_write(
+def test_the_policy_refuses_every_write_that_rbac_allows(
     namespaces: Callable[..., IdentityNamespace], attempt: Attempt, account: str
 ) -> None:
-    answer = who(namespaces(wide=True), account, attempt).send(attempt, dry=True)
+    answer = credential_of(namespaces(wide=True), account, attempt).send(attempt, dry=True)
     assert answer.refused_by == ("schema" if attempt.expected_barrier(account) == "schema" else "policy"), answer
 
 
 STATUS = Attempt("report", "PATCH", f"{OWN}/status", {"status": {"report": REPORT}})
 
 
-def test_p5_a_token_that_names_no_node_is_refused_every_write(namespaces: Callable[..., IdentityNamespace]) -> None:
+def test_every_write_with_a_token_without_node_is_refused(namespaces: Callable[..., IdentityNamespace]) -> None:
     unbound = namespaces().credential("hotpool-agent", "unbound")
     answer = unbound.send(STATUS)
     assert (answer.refused_by, "names no node" in answer.text) == ("policy", True)
     assert unbound.send(Attempt("read", "GET", OWN)).status == 200
 
 
-def test_p5_a_token_bound_to_the_node_itself_counts_as_one_of_its_pods(namespaces: Callable[..., IdentityNamespace]) -> None:
+def test_a_token_bound_to_a_node_has_the_rights_of_its_pods(namespaces: Callable[..., IdentityNamespace]) -> None:
     namespace = namespaces()
     namespace.pod(OTHER)
     bound = namespace.credential("hotpool-agent", "node", "--bound-object-kind=Node", f"--bound-object-name={OTHER}")
     assert bound.send(STATUS, dry=True).refused_by == "policy"
-    assert bound.send(Attempt("beat", "PATCH", f"{LEASES}/hotpool-node-{{other}}", {"spec": {}}), dry=True).status == 200
+    assert (
+        bound.send(Attempt("beat", "PATCH", f"{LEASES}/hotpool-node-{{other}}", {"spec": {}}), dry=True).status == 200
+    )
 
 
-def test_p5_what_a_token_says_of_a_node_is_nothing_for_an_account_of_one_node(namespaces: Callable[..., IdentityNamespace]) -> None:
-    """A pod of the account of edge-1, on edge-2: it is the agent of edge-1."""
+def test_the_node_in_a_token_is_ignored_for_an_account_of_one_node(
+    namespaces: Callable[..., IdentityNamespace],
+) -> None:
+    """A pod of the account of edge-1, on edge-2, is the agent of edge-1."""
     namespace = namespaces(wide=True)
     namespace.outside(NODE)
     namespace.pod(OTHER, account=f"hotpool-agent-{NODE}", name="stray")
-    stray = namespace.credential(f"hotpool-agent-{NODE}", "stray", "--bound-object-kind=Pod", "--bound-object-name=stray")
+    stray = namespace.credential(
+        f"hotpool-agent-{NODE}", "stray", "--bound-object-kind=Pod", "--bound-object-name=stray"
+    )
     assert stray.send(STATUS, dry=True).status == 200
     other = Attempt("report", "PATCH", STATUS.path.replace("{node}", "{other}"), STATUS.body)
     assert stray.send(other, dry=True).refused_by == "policy"
 
 
-def test_p5_accounts_of_other_names_are_not_judged(namespaces: Callable[..., IdentityNamespace]) -> None:
-    """People, the operator, and whoever is called nearly like an agent."""
+def test_the_policy_ignores_accounts_of_other_names(namespaces: Callable[..., IdentityNamespace]) -> None:
+    """People, the operator, and accounts with a name similar to an agent's."""
     namespace = namespaces(wide=True)
     everything = [{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}]
     for name in ("hotpool-agents", "hotpool-operator-like", "my-hotpool-agent"):
-        somebody = namespace.credential_in(namespace.account_with(name, everything))
-        wait_for("its Role counts", lambda one=somebody: one.send(PROBE, dry=True).status == 200, 10)  # type: ignore[misc]
+        credential = namespace.credential_in(namespace.account_with(name, everything))
+        wait_for("its Role counts", lambda one=credential: one.send(PROBE, dry=True).status == 200, 10)  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("account", BOTH)
-def test_p5_an_agent_does_all_its_work_with_its_credential(fleet: Fleet, account: str) -> None:
+def test_an_agents_credential_allows_all_its_work(fleet: Fleet, account: str) -> None:
     namespace = IdentityNamespace(fleet)
     namespace.wait_for_policy()
     credential = namespace.inside(NODE) if account == "inside" else namespace.outside(NODE)
@@ -127,39 +135,39 @@ def test_p5_an_agent_does_all_its_work_with_its_credential(fleet: Fleet, account
     agent = Agent(fleet, credential)
     fleet.start_operator()
     agent.start()
-    agent.until("it reports and beats", lambda: agent.report().get("epoch") == 1 and agent.renewed())
+    agent.until("it reports and renews its Lease", lambda: agent.report().get("epoch") == 1 and agent.renewed())
     fleet.wait_leading()
     agent.until("the operator adds its conditions", lambda: agent.status().get("ready") == "True")
     agent.process().kill()
     agent.start()
     agent.until("a new process claims the next epoch", lambda: agent.report().get("epoch") == 2)
     fleet.kubectl("delete", "ncap", NODE)
-    agent.until("its record is there again", lambda: agent.report().get("epoch") == 3)
+    agent.until("its record exists again", lambda: agent.report().get("epoch") == 3)
     fleet.kubectl("delete", "lease", f"hotpool-node-{NODE}")
-    agent.until("it beats again", agent.renewed)
-    wishes = {"drain": True, "services": [{"id": "piper", "desired": "Stopped"}]}
-    people = {"metadata": {"labels": {"zone": "b"}}, "spec": wishes}
+    agent.until("it renews its Lease again", agent.renewed)
+    spec = {"drain": True, "services": [{"id": "piper", "desired": "Stopped"}]}
+    people = {"metadata": {"labels": {"zone": "b"}}, "spec": spec}
     fleet.kubectl("patch", "ncap", NODE, "--type=merge", "-p", json.dumps(people))
-    agent.until("it obeys and reports so", lambda: agent.state("piper") == "Stopped")
+    agent.until("it stops the service and reports it", lambda: agent.state("piper") == "Stopped")
     agent.until("it is drained", lambda: agent.reason() == "Draining")
     found = fleet.get("nodecapabilities", NODE) or {}
     assert (found["metadata"]["labels"], found["spec"]["drain"]) == ({"zone": "b"}, True)
-    second = agent.rival()
-    agent.until("the rival says that the name is taken", agent.told)
+    second = agent.start_second()
+    agent.until("the second agent reports the conflict", agent.has_conflict_event)
     second.stop()
-    beaten = agent.renewed()
-    agent.until("it still beats", lambda: agent.renewed() != beaten)
+    renewed = agent.renewed()
+    agent.until("it still renews its Lease", lambda: agent.renewed() != renewed)
     agent.process().stop()
-    agent.until("it takes its leave", lambda: agent.report().get("leaving"))
+    agent.until("it reports that it leaves", lambda: agent.report().get("leaving"))
 
 
 class Agent:
-    """A real agent of the node, and what the API server holds of it."""
+    """A real agent of the node, and its stored objects."""
 
     def __init__(self, fleet: Fleet, credential: Credential) -> None:
         self._fleet = fleet
         self._credential = credential
-        self._place(fleet)
+        self._copy_kubeconfig(fleet)
 
     def start(self, fleet: Fleet | None = None) -> ManagedProcess:
         return (fleet or self._fleet).start_agent(NODE, translator(["zh", "en"]), interval=1, debounce=0.2)
@@ -167,14 +175,14 @@ class Agent:
     def process(self) -> ManagedProcess:
         return self._fleet.agents[NODE]
 
-    def rival(self) -> ManagedProcess:
-        """Another agent of that name, with the same credential and a state of its own."""
+    def start_second(self) -> ManagedProcess:
+        """Start another agent of that name, with the same credential and a state of its own."""
         other = Fleet(self._fleet.admin, self._fleet.kubectl_program, self._fleet.namespace, self._fleet.redis_url)
-        self._place(other)
+        self._copy_kubeconfig(other)
         return self.start(other)
 
-    def until(self, what: str, probe: Callable[[], Any]) -> None:
-        wait_for(what, probe, 60)
+    def until(self, description: str, condition: Callable[[], Any]) -> None:
+        wait_for(description, condition, 60)
 
     def status(self) -> dict[str, Any]:
         return (self._fleet.get("nodecapabilities", NODE) or {}).get("status") or {}
@@ -194,10 +202,10 @@ class Agent:
         )
         return next((item.spec.renew_time for item in found.items), None)
 
-    def told(self) -> bool:
+    def has_conflict_event(self) -> bool:
         return "NodeNameTaken" in self._fleet.kubectl("get", "events", "-o", "jsonpath={.items[*].reason}")
 
-    def _place(self, fleet: Fleet) -> None:
+    def _copy_kubeconfig(self, fleet: Fleet) -> None:
         shutil.copy(self._credential.kubeconfig, fleet.folder / f"hotpool-agent-{NODE}.kubeconfig")
 
 

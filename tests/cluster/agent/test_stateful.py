@@ -13,7 +13,9 @@ from tests.support.agent_world import AgentWorld
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_the_report_equals_the_running_services_in_random_steps(agent_world: Callable[[int], AgentWorld], seed: int) -> None:
+def test_the_report_equals_the_running_services_in_random_steps(
+    agent_world: Callable[[int], AgentWorld], seed: int
+) -> None:
     world = agent_world(seed)
     world.begin()
     pauses = random.Random(seed)  # noqa: S311 - fixed pauses, no secret

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import pytest
 import yaml
-from tests.support.fleet_objects import BOTH, everywhere, pool
+from tests.support.fleet_objects import BOTH, pool, published
 
 from localfleet.catalogue import translator
 from localfleet.fleet import Fleet
@@ -32,7 +32,7 @@ def running(fleet: Fleet) -> Fleet:
         fleet.start_agent(node, translator(["zh", "en"]), debounce=0.2)
     fleet.wait_leading()
     for name in ("zh-en", "gold"):
-        wait_for(f"both nodes are in {name}", lambda name=name: everywhere(fleet, name, BOTH), 60)  # type: ignore[misc]
+        wait_for(f"both nodes are in {name}", lambda name=name: published(fleet, name, BOTH), 60)  # type: ignore[misc]
     return fleet
 
 
@@ -95,7 +95,7 @@ def test_why_follows_a_stop_and_the_way_back_that_it_names_works(running: Fleet,
     assert nearest[0] == "zh-en: 1 member (1 Ready), 1 out"
     assert any(line.startswith("edge-1 ") for line in nearest)
     running.agent("edge-1", *decided["remedies"][0].partition(": hotpool-agent ")[2].split())
-    wait_for("it is in again", lambda: everywhere(running, "zh-en", BOTH))
+    wait_for("it is in again", lambda: published(running, "zh-en", BOTH))
     assert told(hotpool("why", "edge-1", "zh-en", "-o", "json"))["membership"] == "Member"
 
 
@@ -137,7 +137,7 @@ def test_what_diff_foretells_is_what_comes(running: Fleet, hotpool: Run) -> None
     (changed,) = found["pools"]
     assert (changed["joins"], [item["node"] for item in changed["leaves"]]) == ([], ["edge-1"])
     running.kubectl("apply", "-f", "-", text=documents)
-    wait_for("the pool is as foretold", lambda: everywhere(running, "gold", {"edge-2": "Ready"}), 60)
+    wait_for("the pool is as foretold", lambda: published(running, "gold", {"edge-2": "Ready"}), 60)
     made = {item["name"]: item["membersAfter"] for item in found["generators"][0]["pools"]}
     assert len(made) == 3
     wait_for("its pools are made", lambda: {name: len(running.members(name)) for name in made} == made, 60)

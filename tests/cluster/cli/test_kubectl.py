@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Iterator
 
 import pytest
-from tests.support.simulated_agents import Puppets
+from tests.support.simulated_agents import SimulatedAgents
 
 from localfleet.fleet import Fleet
 from localfleet.kind import REPOSITORY
@@ -43,12 +43,12 @@ def steady(text: str) -> str:
 @pytest.fixture
 def shown(fleet: Fleet) -> Iterator[Fleet]:
     """The fleet of the page, settled."""
-    with Puppets(fleet.admin, fleet.namespace, interval=15) as puppets:
+    with SimulatedAgents(fleet.admin, fleet.namespace, interval=15) as agents:
         fleet.kubectl("apply", "-f", "-", text=blocks("yaml")[0])
-        puppets.create(["edge-1"], ["asr", "llm"])
-        puppets.create(["edge-2"], ["llm"])
-        puppets.create(["edge-3"], ["asr", "llm"])
-        puppets.report("edge-3", asr=False, llm=False)
+        agents.create(["edge-1"], ["asr", "llm"])
+        agents.create(["edge-2"], ["llm"])
+        agents.create(["edge-3"], ["asr", "llm"])
+        agents.report("edge-3", asr=False, llm=False)
         fleet.start_operator()
         fleet.wait_leading()
         wait_for("settled", lambda: set(fleet.members("llm")) == {"edge-1", "edge-2"})

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import redis
-from tests.support.fleet_objects import BOTH, everywhere, pool
+from tests.support.fleet_objects import BOTH, pool, published
 
 from localfleet.catalogue import service, translator
 from localfleet.fleet import Fleet
@@ -39,7 +39,7 @@ def running(fleet: Fleet) -> Fleet:
         fleet.start_agent(node, [*translator(["zh", "en"]), service("qwen", OWN_TYPE)], debounce=0.2)
     fleet.wait_leading()
     for name in (*SERVICES, "zh-en"):
-        wait_for(f"both nodes are in {name}", lambda name=name: everywhere(fleet, name, BOTH), 60)  # type: ignore[misc]
+        wait_for(f"both nodes are in {name}", lambda name=name: published(fleet, name, BOTH), 60)  # type: ignore[misc]
     return fleet
 
 
@@ -48,15 +48,15 @@ def test_stop_and_start_of_each_type_move_the_node_at_once_and_nothing_else(runn
     for type_, id_ in SERVICES.items():
         untouched = {name: running.get("nodepoolslices", f"{name}-0") for name in SERVICES if name != type_}
         running.agent("edge-1", "stop", id_)
-        wait_for(f"edge-1 left {type_}", lambda type_=type_: everywhere(running, type_, one))  # type: ignore[misc]
+        wait_for(f"edge-1 left {type_}", lambda type_=type_: published(running, type_, one))  # type: ignore[misc]
         wait_for("Redis capability", lambda type_=type_: type_ not in running.types_in_redis("edge-1"))  # type: ignore[misc]
         assert running.types_in_redis("edge-1") == set(SERVICES) - {type_}
         in_pair_pool = type_ == OWN_TYPE
-        wait_for("pair pool", lambda expected=BOTH if in_pair_pool else one: everywhere(running, "zh-en", expected))  # type: ignore[misc]
+        wait_for("pair pool", lambda expected=BOTH if in_pair_pool else one: published(running, "zh-en", expected))  # type: ignore[misc]
         running.agent("edge-1", "start", id_)
-        wait_for(f"edge-1 is back in {type_}", lambda type_=type_: everywhere(running, type_, BOTH))  # type: ignore[misc]
+        wait_for(f"edge-1 is back in {type_}", lambda type_=type_: published(running, type_, BOTH))  # type: ignore[misc]
         wait_for("Redis capability", lambda: running.types_in_redis("edge-1") == set(SERVICES))
-        wait_for("pair pool", lambda: everywhere(running, "zh-en", BOTH))
+        wait_for("pair pool", lambda: published(running, "zh-en", BOTH))
         assert {name: running.get("nodepoolslices", f"{name}-0") for name in untouched} == untouched
 
 
@@ -66,7 +66,7 @@ def test_killed_agent_is_suspect_at_3_h_and_gone_at_4_h_and_back_with_its_next_h
     catalogue, interval = [service("qwen", "llm")], 3
     agent = fleet.start_agent("edge-1", catalogue, interval=interval, debounce=0.2)
     fleet.wait_leading()
-    wait_for("in", lambda: everywhere(fleet, "llm", {"edge-1": "Ready"}))
+    wait_for("in", lambda: published(fleet, "llm", {"edge-1": "Ready"}))
     wait_for("it beats", lambda: last_heartbeat(fleet, "edge-1") > 0)
     agent.kill()
     renewed = last_heartbeat(fleet, "edge-1")
@@ -75,18 +75,18 @@ def test_killed_agent_is_suspect_at_3_h_and_gone_at_4_h_and_back_with_its_next_h
     assert time.time() - renewed >= 3 * interval
     wait_for("gone", lambda: fleet.members("llm") == {})
     assert time.time() - renewed >= 4 * interval
-    wait_for("gone from Redis", lambda: everywhere(fleet, "llm", {}))
+    wait_for("gone from Redis", lambda: published(fleet, "llm", {}))
     wait_for("the condition", lambda: (fleet.get("nodecapabilities", "edge-1") or {})["status"]["ready"] == "Unknown")
     fleet.start_agent("edge-1", catalogue, interval=interval, debounce=0.2)
-    wait_for("back", lambda: everywhere(fleet, "llm", {"edge-1": "Ready"}))
+    wait_for("back", lambda: published(fleet, "llm", {"edge-1": "Ready"}))
 
 
 def test_edited_slice_and_garbage_in_redis_are_put_right(running: Fleet) -> None:
     patch = '{"members":[{"node":"stranger","state":"Ready","since":"2026-01-01T00:00:00Z"}]}'
     running.kubectl("patch", "nodepoolslice", "llm-0", "--type=merge", "-p", patch)
-    wait_for("healed", lambda: everywhere(running, "llm", BOTH))
+    wait_for("healed", lambda: published(running, "llm", BOTH))
     running.kubectl("delete", "nodepoolslice", "llm-0")
-    wait_for("made again", lambda: everywhere(running, "llm", BOTH))
+    wait_for("made again", lambda: published(running, "llm", BOTH))
     tag = f"{{hotpool:{running.namespace}}}"
     with redis.Redis.from_url(running.redis_url) as server:
         server.set(f"{tag}:pool:llm:ready", "garbage")
@@ -102,15 +102,15 @@ def test_pool_and_capability_deleted_while_the_operator_is_down_are_put_right(ru
     running.kubectl("delete", "nodepool", "tts")
     running.start_operator()
     running.wait_leading()
-    wait_for("edge-1 is out", lambda: everywhere(running, "llm", {"edge-2": "Ready"}))
-    wait_for("tts is gone", lambda: everywhere(running, "tts", {}))
+    wait_for("edge-1 is out", lambda: published(running, "llm", {"edge-2": "Ready"}))
+    wait_for("tts is gone", lambda: published(running, "tts", {}))
 
 
 def test_a_drain_is_seen_at_once_and_ends_with_it(running: Fleet) -> None:
     running.kubectl("patch", "nodecapability", "edge-1", "--type=merge", "-p", '{"spec":{"drain":true}}')
     draining = {"edge-1": "Draining", "edge-2": "Ready"}
     for name in (*SERVICES, "zh-en"):
-        wait_for(f"draining in {name}", lambda name=name: everywhere(running, name, draining))  # type: ignore[misc]
+        wait_for(f"draining in {name}", lambda name=name: published(running, name, draining))  # type: ignore[misc]
     running.kubectl("patch", "nodecapability", "edge-1", "--type=merge", "-p", '{"spec":{"drain":false}}')
     for name in (*SERVICES, "zh-en"):
-        wait_for(f"ready in {name}", lambda name=name: everywhere(running, name, BOTH))  # type: ignore[misc]
+        wait_for(f"ready in {name}", lambda name=name: published(running, name, BOTH))  # type: ignore[misc]

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 from tests.support.fleet_objects import pool
-from tests.support.simulated_agents import Puppets
+from tests.support.simulated_agents import SimulatedAgents
 from tests.support.slice_watcher import Change, SliceWatcher
 
 from localfleet.fleet import Fleet
@@ -23,8 +23,8 @@ REPLICAS = ("one", "two")
 
 
 @pytest.fixture
-def puppets(fleet: Fleet) -> Iterator[Puppets]:
-    with Puppets(fleet.admin, fleet.namespace, interval=15) as made:
+def agents(fleet: Fleet) -> Iterator[SimulatedAgents]:
+    with SimulatedAgents(fleet.admin, fleet.namespace, interval=15) as made:
         yield made
 
 
@@ -35,10 +35,10 @@ def watcher(fleet: Fleet) -> Iterator[SliceWatcher]:
 
 
 @pytest.fixture
-def replicas(fleet: Fleet, puppets: Puppets) -> dict[str, ManagedProcess]:
+def replicas(fleet: Fleet, agents: SimulatedAgents) -> dict[str, ManagedProcess]:
     """Two operators, of which the first leads and has published everything."""
     fleet.apply(*(pool(type_, types=[{"type": type_}]) for type_ in TYPES))
-    puppets.create([*NODES, *STABLE], TYPES)
+    agents.create([*NODES, *STABLE], TYPES)
     started = {"one": fleet.start_operator("one")}
     fleet.wait_leading(name="one")
     started["two"] = fleet.start_operator("two")
@@ -59,56 +59,56 @@ def storm() -> list[tuple[str, dict[str, bool]]]:
     return course
 
 
-def justified(change: Change, puppets: Puppets) -> bool:
+def justified(change: Change, agents: SimulatedAgents) -> bool:
     """Whether the node said that it is not ready, at any time since it was sent in last and before it left."""
-    told = [(at, ready[change.pool]) for at, ready in puppets.reported[change.node] if at <= change.at]
+    told = [(at, ready[change.pool]) for at, ready in agents.reported[change.node] if at <= change.at]
     return any(not ready for _, ready in told)
 
 
-def truth(puppets: Puppets, type_: str) -> set[str]:
-    return {node for node, reports in puppets.reported.items() if reports[-1][1][type_]}
+def truth(agents: SimulatedAgents, type_: str) -> set[str]:
+    return {node for node, reports in agents.reported.items() if reports[-1][1][type_]}
 
 
-def never_unjustified(watcher: SliceWatcher, puppets: Puppets) -> None:
-    departures = [change for type_ in TYPES for change in watcher.left(type_)]
+def never_unjustified(watcher: SliceWatcher, agents: SimulatedAgents) -> None:
+    departures = [change for type_ in TYPES for change in watcher.departures(type_)]
     assert departures
     assert not {change.node for change in departures} & set(STABLE)
-    assert all(justified(change, puppets) for change in departures)
+    assert all(justified(change, agents) for change in departures)
 
 
-def everything_is_true(fleet: Fleet, watcher: SliceWatcher, puppets: Puppets) -> bool:
+def everything_is_true(fleet: Fleet, watcher: SliceWatcher, agents: SimulatedAgents) -> bool:
     for type_ in TYPES:
         published = (watcher.members(type_), set(fleet.members(type_)), set(fleet.members_in_redis(type_) or ()))
-        if any(members != truth(puppets, type_) for members in published):
+        if any(members != truth(agents, type_) for members in published):
             return False
     return True
 
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
-def test_promise_2_a_leader_that_ends_in_a_storm_loses_and_invents_no_member(
+def test_a_leader_that_ends_in_a_storm_loses_and_invents_no_member(
     fleet: Fleet,
-    puppets: Puppets,
+    agents: SimulatedAgents,
     watcher: SliceWatcher,
     replicas: dict[str, ManagedProcess],
     end: signal.Signals,
 ) -> None:
-    blowing = puppets.storm(storm(), PER_SECOND)
-    wait_for("the storm blows", lambda: sum(map(len, puppets.reported.values())) > len(NODES) + FLIPS / 3)
+    blowing = agents.report_at_rate(storm(), PER_SECOND)
+    wait_for("the storm blows", lambda: sum(map(len, agents.reported.values())) > len(NODES) + FLIPS / 3)
     os.kill(replicas["one"].pid, end)
     fleet.wait_leading(name="two")
     wait_for("the storm is over", blowing.done)
     blowing.result()
-    wait_for("everything is true", lambda: everything_is_true(fleet, watcher, puppets), 30)
-    never_unjustified(watcher, puppets)
+    wait_for("everything is true", lambda: everything_is_true(fleet, watcher, agents), 30)
+    never_unjustified(watcher, agents)
     assert watcher.terms[-1] > watcher.terms[0]
     assert watcher.terms == sorted(watcher.terms)
 
 
-def test_promise_2_a_leader_that_slept_writes_nothing_when_it_wakes(
-    fleet: Fleet, puppets: Puppets, watcher: SliceWatcher, replicas: dict[str, ManagedProcess]
+def test_a_leader_that_slept_writes_nothing_when_it_wakes(
+    fleet: Fleet, agents: SimulatedAgents, watcher: SliceWatcher, replicas: dict[str, ManagedProcess]
 ) -> None:
-    blowing = puppets.storm(storm(), PER_SECOND)
-    wait_for("the storm blows", lambda: sum(map(len, puppets.reported.values())) > len(NODES) + FLIPS / 3)
+    blowing = agents.report_at_rate(storm(), PER_SECOND)
+    wait_for("the storm blows", lambda: sum(map(len, agents.reported.values())) > len(NODES) + FLIPS / 3)
     os.kill(replicas["one"].pid, signal.SIGSTOP)
     fleet.wait_leading(name="two")
     wait_for("the storm is over", blowing.done)
@@ -117,13 +117,13 @@ def test_promise_2_a_leader_that_slept_writes_nothing_when_it_wakes(
     os.kill(replicas["one"].pid, signal.SIGCONT)
     wait_for("the former leader has ended", lambda: not replicas["one"].running)
     assert replicas["one"].stop() == 1
-    wait_for("everything is true", lambda: everything_is_true(fleet, watcher, puppets), 30)
-    never_unjustified(watcher, puppets)
+    wait_for("everything is true", lambda: everything_is_true(fleet, watcher, agents), 30)
+    never_unjustified(watcher, agents)
     assert set(watcher.terms[terms:]) <= {max(watcher.terms)}
     assert watcher.terms == sorted(watcher.terms)
 
 
-def test_promise_2_a_smaller_term_is_refused_by_the_api_server(
+def test_a_smaller_term_is_refused_by_the_api_server(
     fleet: Fleet, replicas: dict[str, ManagedProcess]
 ) -> None:
     assert replicas

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.support.fleet_objects import BOTH, everywhere
+from tests.support.fleet_objects import BOTH, published
 
 from hotpool.common.hashing import slot
 from hotpool.core.generators.admission import pool_name
@@ -37,7 +37,7 @@ def speaking(fleet: Fleet) -> Fleet:
         fleet.start_agent(node, translator(["zh", "en"]), debounce=0.2)
     fleet.wait_leading()
     for name in (ZH_EN, EN_ZH, ANY_EN, ANY_ZH):
-        wait_for(f"both nodes are in {name}", lambda name=name: everywhere(fleet, name, BOTH), 60)  # type: ignore[misc]
+        wait_for(f"both nodes are in {name}", lambda name=name: published(fleet, name, BOTH), 60)  # type: ignore[misc]
     return fleet
 
 
@@ -52,7 +52,7 @@ def test_a_generated_pool_that_was_edited_or_deleted_by_hand_comes_back(speaking
     speaking.kubectl("patch", "nodepool", ZH_EN, "--type=merge", "-p", '{"spec":{"minMembers":9,"generated":null}}')
     wait_for("its spec again", lambda: (speaking.get("nodepools", ZH_EN) or {})["spec"] == wanted["spec"])
     speaking.kubectl("delete", "nodepool", ZH_EN)
-    wait_for("filled again", lambda: everywhere(speaking, ZH_EN, BOTH))
+    wait_for("filled again", lambda: published(speaking, ZH_EN, BOTH))
     again = speaking.get("nodepools", ZH_EN)
     assert again
     assert again["metadata"]["uid"] != wanted["metadata"]["uid"]
@@ -62,14 +62,14 @@ def test_a_generated_pool_that_was_edited_or_deleted_by_hand_comes_back(speaking
 
 def test_a_pool_that_nobody_fills_goes_after_the_grace_time_and_the_rest_with_the_generator(speaking: Fleet) -> None:
     speaking.agent("edge-1", "stop", "piper")
-    wait_for("one node left", lambda: everywhere(speaking, ZH_EN, {"edge-2": "Ready"}))
+    wait_for("one node left", lambda: published(speaking, ZH_EN, {"edge-2": "Ready"}))
     assert made(speaking) == {ZH_EN, EN_ZH, ANY_EN, ANY_ZH}
     speaking.agent("edge-2", "stop", "piper")
-    wait_for("empty", lambda: everywhere(speaking, ZH_EN, {}))
+    wait_for("empty", lambda: published(speaking, ZH_EN, {}))
     wait_for("removed", lambda: made(speaking) == set(), GRACE_SECONDS + 20)
     wait_for("not in Redis either", lambda: speaking.members_in_redis(ZH_EN) == {})
     speaking.agent("edge-2", "start", "piper")
-    wait_for("made again", lambda: everywhere(speaking, ZH_EN, {"edge-2": "Ready"}))
+    wait_for("made again", lambda: published(speaking, ZH_EN, {"edge-2": "Ready"}))
     speaking.kubectl("delete", "nodepoolgenerator", "speech")
     wait_for("gone with its owner", lambda: made(speaking) == set())
     wait_for("slices too", lambda: speaking.list("nodepoolslices") == [])
@@ -92,7 +92,7 @@ def test_sets_values_and_parts_beside_the_pairs(speaking: Fleet) -> None:
     speaking.apply(generator("part", {"hash": {"count": 2, "seed": "s"}}))
     everyone = [pool_name("sets", "en+zh"), pool_name("spoken", "zh"), pool_name("spoken", "en")]
     for name in everyone:
-        wait_for(f"both nodes are in {name}", lambda name=name: everywhere(speaking, name, BOTH), 60)  # type: ignore[misc]
+        wait_for(f"both nodes are in {name}", lambda name=name: published(speaking, name, BOTH), 60)  # type: ignore[misc]
     inside = {node: pool_name("part", str(slot(node, "s", 2))) for node in BOTH}
     wait_for(
         "each node is in its part",
@@ -105,7 +105,7 @@ def test_sets_values_and_parts_beside_the_pairs(speaking: Fleet) -> None:
 def test_a_changed_rule_leaves_the_former_pools_for_the_grace_time(speaking: Fleet) -> None:
     speaking.apply(generator("speech", {"languageSets": {}}))
     name = pool_name("speech", "en+zh")
-    wait_for("the new pool is filled", lambda: everywhere(speaking, name, BOTH), 60)
+    wait_for("the new pool is filled", lambda: published(speaking, name, BOTH), 60)
     wait_for("the former ones are gone", lambda: made(speaking) == {name}, GRACE_SECONDS + 60)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from tests.support.fleet_objects import everywhere, pool
+from tests.support.fleet_objects import pool, published
 
 from localfleet.catalogue import translator
 from localfleet.fleet import Fleet
@@ -46,8 +46,8 @@ def running(fleet: Fleet, node: str, outside: str) -> Fleet:
     for name in (node, outside):
         fleet.start_agent(name, translator(["zh", "en"]), debounce=0.2)
     fleet.wait_leading()
-    wait_for("both are in", lambda: everywhere(fleet, "all", {node: "Ready", outside: "Ready"}), 60)
-    wait_for("the Node's zone counts", lambda: everywhere(fleet, "zone-a", {node: "Ready"}))
+    wait_for("both are in", lambda: published(fleet, "all", {node: "Ready", outside: "Ready"}), 60)
+    wait_for("the Node's zone counts", lambda: published(fleet, "zone-a", {node: "Ready"}))
     return fleet
 
 
@@ -75,7 +75,7 @@ def why(fleet: Fleet, account: Path, *words: str) -> "subprocess.CompletedProces
 def test_cordon_is_drain_and_spec_drain_stays_independent(running: Fleet, node: str, outside: str) -> None:
     viewer = running.viewer()
     running.kubectl("cordon", node)
-    wait_for("it drains", lambda: everywhere(running, "all", {node: "Draining", outside: "Ready"}))
+    wait_for("it drains", lambda: published(running, "all", {node: "Draining", outside: "Ready"}))
     wait_for("it says why", lambda: conditions(running, node) == {"Ready": "Cordoned", "Draining": "Cordoned"})
     found = why(running, viewer, node, "all")
     assert f"kubectl uncordon {node}" in found.stdout, found
@@ -85,18 +85,18 @@ def test_cordon_is_drain_and_spec_drain_stays_independent(running: Fleet, node: 
     wait_for("told", lambda: "kubectl uncordon" not in why(running, viewer, node, "all").stdout)
     assert running.members("all")[node] == "Draining"
     running.kubectl("patch", "nodecapability", node, "--type=merge", "-p", '{"spec":{"drain":false}}')
-    wait_for("it is Ready again", lambda: everywhere(running, "all", {node: "Ready", outside: "Ready"}))
+    wait_for("it is Ready again", lambda: published(running, "all", {node: "Ready", outside: "Ready"}))
 
 
 def test_a_label_of_the_node_counts_unless_people_say_otherwise(running: Fleet, node: str) -> None:
     said = why(running, running.viewer(), node, "zone-a").stdout
     assert "(label of the Node)" in " ".join(said.split()), said
     running.kubectl("label", "node", node, f"{ZONE}=b", "--overwrite")
-    wait_for("it left the zone", lambda: everywhere(running, "zone-a", {}))
+    wait_for("it left the zone", lambda: published(running, "zone-a", {}))
     running.kubectl("label", "nodecapability", node, f"{ZONE}=a")
-    wait_for("people say otherwise", lambda: everywhere(running, "zone-a", {node: "Ready"}))
+    wait_for("people say otherwise", lambda: published(running, "zone-a", {node: "Ready"}))
     running.kubectl("label", "nodecapability", node, f"{ZONE}-")
-    wait_for("they do no more", lambda: everywhere(running, "zone-a", {}))
+    wait_for("they do no more", lambda: published(running, "zone-a", {}))
 
 
 def test_a_deleted_node_takes_its_nodecapability_along(running: Fleet, node: str, outside: str) -> None:
@@ -104,7 +104,7 @@ def test_a_deleted_node_takes_its_nodecapability_along(running: Fleet, node: str
     assert owners(running, outside) == []
     kept = uid(running, "nodecapability", outside)
     running.agents[node].stop()
-    wait_for("it left", lambda: everywhere(running, "all", {outside: "Ready"}))
+    wait_for("it left", lambda: published(running, "all", {outside: "Ready"}))
     assert running.operator
     running.operator.stop()
     running.kubectl("delete", "node", node)
@@ -121,14 +121,14 @@ def test_a_node_made_again_owns_what_its_agent_reports(running: Fleet, node: str
     assert after != before
     wait_for("the new Node owns it", lambda: owners(running, node) == [("Node", after)], 60)
     assert uid(running, "nodecapability", node) != former
-    wait_for("it is in again", lambda: everywhere(running, "zone-a", {node: "Ready"}))
+    wait_for("it is in again", lambda: published(running, "zone-a", {node: "Ready"}))
 
 
 def test_without_the_right_nothing_is_written_and_a_lost_right_is_no_evidence(
     running: Fleet, node: str, outside: str
 ) -> None:
     running.kubectl("cordon", node)
-    wait_for("it drains", lambda: everywhere(running, "zone-a", {node: "Draining"}))
+    wait_for("it drains", lambda: published(running, "zone-a", {node: "Draining"}))
     viewer, binding = running.viewer(), f"hotpool-{running.namespace}-nodes"
     role = json.loads(running.kubectl("get", "clusterrolebinding", binding, "-o", "json"))
     running.kubectl("delete", "clusterrolebinding", binding, f"hotpool-{running.namespace}-viewer")
@@ -145,10 +145,10 @@ def test_without_the_right_nothing_is_written_and_a_lost_right_is_no_evidence(
     running.apply({key: role[key] for key in ("apiVersion", "kind", "metadata", "roleRef", "subjects")})
     running.wait_leading()
     running.kubectl("uncordon", node)
-    wait_for("it hears again", lambda: everywhere(running, "all", {node: "Ready", outside: "Ready"}))
+    wait_for("it hears again", lambda: published(running, "all", {node: "Ready", outside: "Ready"}))
 
 
-def test_readyz_a_standby_that_has_listed_everything_is_ready(running: Fleet) -> None:
+def test_a_standby_that_has_listed_everything_is_ready(running: Fleet) -> None:
     running.start_operator("two", "--kube-nodes")
     wait_for("the standby is ready", lambda: running.probe("readyz", "two") == 200, 60)
     assert "[+] following" in running.ask_operator("readyz", "two")[1]

@@ -34,30 +34,30 @@ VALID: dict[Kind, Callable[[Random, str], Json]] = {
 EXPECTED_FAILURES = {"Stale", "Retryable", "Rejected"}
 
 
-def begin(fleet: Fleet) -> None:
+def start(fleet: Fleet) -> None:
     """Start one node with one service, and the pool of its type."""
     fleet.apply(pool(OWN_TYPE, types=[{"type": OWN_TYPE}]))
     fleet.start_operator()
     fleet.start_agent("edge-1", [service("mine", OWN_TYPE)], debounce=0.2)
     fleet.wait_leading()
-    wait_for("the node is in", lambda: here(fleet) == OURS)
+    wait_for("the node is in", lambda: members(fleet) == OURS)
 
 
-def here(fleet: Fleet) -> dict[str, str] | None:
+def members(fleet: Fleet) -> dict[str, str] | None:
     """The honest pool's members where slices and Redis agree; None while they do not."""
     found = fleet.get("nodepoolslices", f"{OWN_TYPE}-0") or {}
     members = {member["node"]: member["state"] for member in found.get("members") or []}
     return members if fleet.members_in_redis(OWN_TYPE) == members else None
 
 
-def flip(fleet: Fleet) -> None:
+def stop_and_start(fleet: Fleet) -> None:
     fleet.agent("edge-1", "stop", "mine")
-    wait_for("the node left", lambda: here(fleet) == {})
+    wait_for("the node left", lambda: members(fleet) == {})
     fleet.agent("edge-1", "start", "mine")
-    wait_for("the node is back", lambda: here(fleet) == OURS)
+    wait_for("the node is back", lambda: members(fleet) == OURS)
 
 
-def wanted(seed: int, times: int) -> list[tuple[Kind, Json]]:
+def objects(seed: int, times: int) -> list[tuple[Kind, Json]]:
     """Half of it within the schema; without what only the API server itself writes."""
     rng = Random(seed)  # noqa: S311 - examples, no secret.
     made = []
@@ -91,7 +91,7 @@ def put(fleet: Fleet, kind: Kind, body: Json) -> list[int]:
     return codes
 
 
-def mute(fleet: Fleet) -> list[tuple[str, str]]:
+def without_condition(fleet: Fleet) -> list[tuple[str, str]]:
     """The pools, generators and nodes on which no condition says how they are."""
     found = []
     for kind in (Kind.POOL, Kind.GENERATOR, Kind.NODE):
@@ -110,22 +110,22 @@ def failed(fleet: Fleet) -> set[str]:
 
 
 def test_hundreds_of_hostile_objects_hold_up_nobody_and_each_is_explained(fleet: Fleet) -> None:
-    hold_up(fleet, 1)
+    run_malformed_objects(fleet, 1)
 
 
-def hold_up(fleet: Fleet, times: int) -> None:
+def run_malformed_objects(fleet: Fleet, times: int) -> None:
     """Send the objects, so many times their shares, while a service stops and starts."""
-    begin(fleet)
+    start(fleet)
     assert fleet.operator
     with ThreadPoolExecutor(CONNECTIONS) as room:
-        answers = [room.submit(put, fleet, kind, body) for kind, body in wanted(1, times)]
-        flip(fleet)
+        answers = [room.submit(put, fleet, kind, body) for kind, body in objects(1, times)]
+        stop_and_start(fleet)
         codes = Counter(code for answer in answers for code in answer.result())
-    flip(fleet)
+    stop_and_start(fleet)
     assert codes[201] > times * sum(SHARES.values()) // 2
     assert {code for code in codes if code >= 500} == set(), codes
-    wait_for("a condition on everything", lambda: not mute(fleet), 120)
+    wait_for("a condition on everything", lambda: not without_condition(fleet), 120)
     assert failed(fleet) <= EXPECTED_FAILURES
     assert fleet.operator.running, "the very process that was started"
     assert fleet.probe("readyz") == 200
-    flip(fleet)
+    stop_and_start(fleet)

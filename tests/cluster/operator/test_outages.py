@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from redis import Redis
-from tests.support.fleet_objects import BOTH, everywhere, pool
+from tests.support.fleet_objects import BOTH, pool, published
 
 from hotpool.lookup import Picked, Reason, SyncLookup
 from localfleet.catalogue import service
@@ -96,7 +96,7 @@ def operator_writes(fleet: Fleet) -> float:
 
 def settle(fleet: Fleet) -> None:
     fleet.wait_leading()
-    wait_for("both are in", lambda: everywhere(fleet, "llm", BOTH))
+    wait_for("both are in", lambda: published(fleet, "llm", BOTH))
 
 
 def test_killed_operator_loses_no_membership_and_writes_nothing_when_nothing_changed(fleet: Fleet) -> None:
@@ -118,7 +118,7 @@ def test_killed_operator_loses_no_membership_and_writes_nothing_when_nothing_cha
     time.sleep(LOOK_SECONDS)
     assert operator_writes(fleet) == writes
     assert stored() == before
-    assert all(everywhere(fleet, name, BOTH) for name in ("llm", "also", "too"))
+    assert all(published(fleet, name, BOTH) for name in ("llm", "also", "too"))
     assert operator.stop() == 0
 
 
@@ -137,11 +137,11 @@ def test_redis_away_at_the_start_and_later_kubernetes_goes_on_and_redis_catches_
     wait_for("it says so", lambda: fleet.probe("readyz") == UNWELL)
     redis.start()
     wait_for("Redis has caught up", lambda: fleet.probe("readyz") == WELL)
-    assert everywhere(fleet, "llm", {"edge-2": "Ready"})
+    assert published(fleet, "llm", {"edge-2": "Ready"})
     assert fleet.types_in_redis("edge-1") == set()
     assert operator.running
     fleet.agent("edge-1", "start", "qwen")
-    wait_for("both again", lambda: everywhere(fleet, "llm", BOTH))
+    wait_for("both again", lambda: published(fleet, "llm", BOTH))
 
 
 def test_flushed_redis_is_whole_again_by_itself(fleet: Fleet, redis: RedisServer) -> None:
@@ -149,7 +149,7 @@ def test_flushed_redis_is_whole_again_by_itself(fleet: Fleet, redis: RedisServer
     settle(fleet)
     redis.ask("FLUSHALL")
     redis.ask("FUNCTION", "FLUSH")
-    wait_for("members again", lambda: everywhere(fleet, "llm", BOTH))
+    wait_for("members again", lambda: published(fleet, "llm", BOTH))
     for node in BOTH:
         wait_for("capability again", lambda node=node: fleet.types_in_redis(node) == {"llm"})  # type: ignore[misc]
     assert operator.running
@@ -196,7 +196,7 @@ def test_a_short_outage_of_the_api_server_is_waited_out(fleet: Fleet, relay: Rel
     assert operator.running
     assert fleet.list("nodepoolslices") == before
     fleet.agent("edge-1", "stop", "qwen")
-    wait_for("it follows", lambda: everywhere(fleet, "llm", {"edge-2": "Ready"}))
+    wait_for("it follows", lambda: published(fleet, "llm", {"edge-2": "Ready"}))
 
 
 def test_look_ups_go_on_without_an_api_server_and_say_how_old_they_are(
@@ -252,7 +252,7 @@ def test_a_long_outage_ends_the_operator_and_a_restart_finds_everybody_in_place(
     cluster.process("kube-apiserver").start()
     cluster.wait_apiserver()
     fleet.wait_leading(60)
-    wait_for("what happened meanwhile", lambda: everywhere(fleet, "llm", {"edge-2": "Ready"}))
+    wait_for("what happened meanwhile", lambda: published(fleet, "llm", {"edge-2": "Ready"}))
     (item,) = fleet.list("nodepoolslices")
     assert item["metadata"]["uid"] == before[0]["metadata"]["uid"]
     since = {member["node"]: member["since"] for member in before[0]["members"]}

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 from tests.cluster.operator.test_events import wait_event
-from tests.support.fleet_objects import BOTH, everywhere, pool
+from tests.support.fleet_objects import BOTH, pool, published
 
 from hotpool.projection.connection.async_connection import connect
 from hotpool.projection.keys import FleetKeys
@@ -59,7 +59,7 @@ def test_another_clusters_projection_is_left_alone_until_it_is_given_up(running:
     assert running.members_in_redis("llm") == {}
     assert of_another_cluster(running, alive=False)
     running.wait_leading()
-    assert everywhere(running, "llm", BOTH)
+    assert published(running, "llm", BOTH)
     assert not of_another_cluster(running, alive=True)
     assert operator.running
 
@@ -78,4 +78,4 @@ def test_without_the_right_to_read_the_clusters_id_nothing_is_written_to_redis_a
     finally:
         running.install()
     running.wait_leading()
-    wait_for("members in both", lambda: everywhere(running, "llm", BOTH))
+    wait_for("members in both", lambda: published(running, "llm", BOTH))

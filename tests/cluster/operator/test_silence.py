@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 from tests.support.fleet_objects import pool
-from tests.support.simulated_agents import Puppets
+from tests.support.simulated_agents import SimulatedAgents
 from tests.support.slice_watcher import SliceWatcher
 
 from hotpool.api.meta import timestamp
@@ -28,18 +28,18 @@ LLM = [{"type": "llm"}]
 
 
 @pytest.fixture
-def puppets(fleet: Fleet) -> Iterator[Puppets]:
-    with Puppets(fleet.admin, fleet.namespace, INTERVAL) as made:
+def agents(fleet: Fleet) -> Iterator[SimulatedAgents]:
+    with SimulatedAgents(fleet.admin, fleet.namespace, INTERVAL) as made:
         yield made
 
 
 @pytest.fixture
-def running(fleet: Fleet, puppets: Puppets) -> Fleet:
+def running(fleet: Fleet, agents: SimulatedAgents) -> Fleet:
     """Ten nodes in `llm`, of which two are in `small` and one in `single`."""
     small: dict[str, Any] = {"small": {"size": "small"}, "single": {"only": "one"}}
     pools = [pool(name, types=LLM, nodeSelector={"matchLabels": labels}) for name, labels in small.items()]
     fleet.apply(pool("llm", types=LLM), *pools)
-    puppets.create(NODES, ["llm"])
+    agents.create(NODES, ["llm"])
     fleet.kubectl("label", "nodecapability", "edge-0", "size=small", "only=one")
     fleet.kubectl("label", "nodecapability", "edge-1", "size=small")
     fleet.start_operator()
@@ -58,7 +58,7 @@ def conditions(fleet: Fleet, name: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("silent", [3, 6, 10])
-def test_mass_silence_with_a_stop_in_between_and_recovery(running: Fleet, puppets: Puppets, silent: int) -> None:
+def test_mass_silence_with_a_stop_in_between_and_recovery(running: Fleet, agents: SimulatedAgents, silent: int) -> None:
     """Last heartbeats differ by up to H, so the first may be Offline before the last is Suspect: three may leave."""
     gone, rest = set(NODES[:silent]), set(NODES[silent:])
 
@@ -66,7 +66,7 @@ def test_mass_silence_with_a_stop_in_between_and_recovery(running: Fleet, puppet
         held = said(running, "llm", "Suspect")
         return said(running, "llm", "Ready") == rest and held <= gone and len(held) >= silent - MAY_LEAVE
 
-    puppets.silence(gone)
+    agents.silence(gone)
     if silent > MAY_LEAVE:
         wait_for("the brake holds", lambda: conditions(running, "llm").get("MassSilence") == "BrakeHolds")
         running.kubectl("wait", "nodepool/llm", "--for=condition=MassSilence", "--timeout=10s")
@@ -79,19 +79,19 @@ def test_mass_silence_with_a_stop_in_between_and_recovery(running: Fleet, puppet
     wait_for("small", lambda: not said(running, "small", "Ready") and said(running, "small", "Suspect"))
     if rest:
         stopped = min(rest)
-        puppets.report(stopped, llm=False)
+        agents.report(stopped, llm=False)
         wait_for("a stop passes", lambda: said(running, "llm", "Ready") == rest - {stopped})
-        puppets.report(stopped, llm=True)
+        agents.report(stopped, llm=True)
         wait_for("the others stay", settled)
-    puppets.beat_again(gone)
+    agents.resume(gone)
     wait_for("all are back", lambda: said(running, "llm", "Ready") == set(NODES))
     wait_for("it is over", lambda: "MassSilence" not in conditions(running, "llm"))
     wait_for("small too", lambda: said(running, "small", "Ready") == {"edge-0", "edge-1"})
 
 
-def test_a_restart_in_the_middle_holds_on(running: Fleet, puppets: Puppets) -> None:
+def test_a_restart_in_the_middle_holds_on(running: Fleet, agents: SimulatedAgents) -> None:
     gone = set(NODES[:6])
-    puppets.silence(gone)
+    agents.silence(gone)
     wait_for("the brake holds", lambda: conditions(running, "llm").get("MassSilence") == "BrakeHolds")
     wait_for("Offline", lambda: all(reason(running, node) == "Offline" for node in gone))
     held = said(running, "llm", "Suspect")
@@ -103,7 +103,7 @@ def test_a_restart_in_the_middle_holds_on(running: Fleet, puppets: Puppets) -> N
         running.wait_leading()
         time.sleep(6 * INTERVAL)
         assert said(running, "llm", "Suspect") == held
-        assert watcher.left("llm") == []
+        assert watcher.departures("llm") == []
 
 
 def reason(fleet: Fleet, node: str) -> str | None:
@@ -112,11 +112,11 @@ def reason(fleet: Fleet, node: str) -> str | None:
 
 
 def test_after_600_seconds_everything_of_a_node_goes_but_what_people_wrote_into(
-    running: Fleet, puppets: Puppets
+    running: Fleet, agents: SimulatedAgents
 ) -> None:
     """The ten minutes are over at once: the stored transition is moved back while the operator is down."""
     gone = ["edge-1", "edge-2"]  # people labelled edge-1
-    puppets.silence(gone)
+    agents.silence(gone)
     for node in gone:
         wait_for("Offline", lambda node=node: reason(running, node) == "Offline")  # type: ignore[misc]
     assert running.operator
@@ -159,11 +159,11 @@ def test_an_operator_whose_connections_are_held_for_a_minute_removes_nobody_and_
 ) -> None:
     fleet, relay = relayed()
     with (
-        Puppets(fleet.admin, fleet.namespace, INTERVAL) as puppets,
+        SimulatedAgents(fleet.admin, fleet.namespace, INTERVAL) as agents,
         SliceWatcher(fleet.admin, fleet.namespace) as watcher,
     ):
         fleet.apply(pool("llm", types=LLM))
-        puppets.create(NODES, ["llm"])
+        agents.create(NODES, ["llm"])
         operator = fleet.start_operator()
         fleet.wait_leading()
         wait_for("all are in", lambda: said(fleet, "llm", "Ready") == set(NODES))
@@ -181,4 +181,4 @@ def test_an_operator_whose_connections_are_held_for_a_minute_removes_nobody_and_
         fleet.wait_leading()
         time.sleep(5 * INTERVAL)
         assert said(fleet, "llm", "Ready") == set(NODES)
-        assert watcher.left("llm") == []
+        assert watcher.departures("llm") == []

@@ -10,7 +10,7 @@ import pytest
 from tests.support.certificates import Authority
 from tests.support.redis_fixture_lookup import claimed, names, node_of, pool
 from tests.support.redis_fixture_publisher import until
-from tests.support.tls import either, terminator
+from tests.support.tls import plain_or_tls, terminator
 
 from hotpool.lookup import Credentials, Lookup, LookupUnavailableError, NoMember, Picked, SyncLookup
 from hotpool.projection.connection.async_connection import connect
@@ -114,7 +114,7 @@ async def test_a_sentinel_over_tls_with_a_password_of_its_own_is_followed_to_the
         group = stack.enter_context(SentinelGroup())
         await project(group.master)
         ports = [
-            (await stack.enter_async_context(either(server.port, context))).port
+            (await stack.enter_async_context(plain_or_tls(server.port, context))).port
             for server in (group.master, group.replica, group.sentinel)
         ]
         await asyncio.to_thread(group.watch_through, *ports[:2])

@@ -204,7 +204,7 @@ async def test_a_version_that_is_too_old_is_listed_again_and_what_was_missed_is_
     async with agent(api, tmp_path) as it:
         await until_state(api, "Running")
         await api.until(lambda: api.pods.watches == 1)
-        api.pods.forget("whisper")
+        api.pods.delete_without_event("whisper")
         api.pods.compact()
         api.pods.end_watches()
         await until_state(api, None)
@@ -222,7 +222,7 @@ async def test_what_a_watch_never_told_is_found_by_a_list(
     api.pods.put(pod("whisper"))
     async with agent(api, tmp_path) as it:
         await until_state(api, "Running")
-        api.pods.forget("whisper")
+        api.pods.delete_without_event("whisper")
         await until_state(api, None)
         assert it.agent.health().problems == {}
         await it.shut_down()

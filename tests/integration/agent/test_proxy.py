@@ -43,7 +43,7 @@ async def test_a_tls_server_is_reached_through_a_tunnel(
         path = api.kubeconfig(tmp_path, {"token": "t"}, cluster)
         async with agent_running(tmp_path, path, NMT) as it:
             await api.until(lambda: api.beats and api.watches)
-            assert {line.split(" HTTP")[0] for line in proxy.asked} == {"CONNECT api.test:6443"}
+            assert {line.split(" HTTP")[0] for line in proxy.requests} == {"CONNECT api.test:6443"}
             assert proxy.credentials == {f"Basic {b64encode(b'user:pass').decode()}"}
             assert api.connected() == {"t"}
             await it.shut_down()
@@ -58,7 +58,7 @@ async def test_a_plain_server_is_reached_through_plain_requests(
         path = api.kubeconfig(tmp_path, {"token": "t"}, {"server": "http://api.test"})
         async with agent_running(tmp_path, path, NMT) as it:
             await api.until(lambda: api.beats and api.watches)
-            assert all(line.split()[1].startswith("http://api.test/") for line in proxy.asked)
+            assert all(line.split()[1].startswith("http://api.test/") for line in proxy.requests)
             await it.shut_down()
 
 
@@ -73,7 +73,7 @@ async def test_a_network_in_no_proxy_is_reached_directly(
         path = api.kubeconfig(tmp_path, {"token": "t"}, {"server": f"http://0.0.0.0:{port_of(api)}"})
         async with agent_running(tmp_path, path, NMT) as it:
             await api.until(lambda: api.beats)
-            assert proxy.asked == []
+            assert proxy.requests == []
             await it.shut_down()
 
 

@@ -394,7 +394,7 @@ async def test_all_commands_together_ask_for_exactly_what_the_viewer_may(hotpool
         for group in rule["apiGroups"]
         for resource in rule["resources"]
     }
-    assert reads.asked == allowed
+    assert reads.requests == allowed
 
 
 @pytest.mark.parametrize("words", ASKED)
@@ -415,7 +415,7 @@ async def test_the_namespace_is_that_of_the_context_or_of_n(
         (403, 4, "not allowed to list "),
         (401, 4, "credentials"),
         (404, 6, "not installed"),
-        (500, 3, "refused, as told"),
+        (500, 3, "refused by the test"),
     ],
 )
 async def test_a_refusal_is_one_line_that_names_verb_and_resource(

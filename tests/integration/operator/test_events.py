@@ -1,6 +1,6 @@
-"""What people are told: Events on transitions, folded and bounded, last in the queue (C6, D5, D10, D11, E5).
+"""Events on transitions: aggregated, rate-limited, last in the queue (requirements C6, D5, D10, D11, E5).
 
-The real server: tests/cluster/operator/test_events.py.
+On a real API server: tests/cluster/operator/test_events.py.
 
 Requirements C4, D4.
 """
@@ -40,7 +40,7 @@ def reasons(api: FakeApi, name: str) -> list[str]:
 
 
 @simulated
-async def test_a_pool_that_fills_up_says_so_soon() -> None:
+async def test_a_pool_whose_members_join_gets_events_within_two_seconds() -> None:
     api = small_fleet(3)
     async with operator(api) as fleet:
         await fleet.beating(1)
@@ -55,36 +55,36 @@ async def test_a_pool_that_fills_up_says_so_soon() -> None:
 
 
 @simulated
-async def test_heartbeats_unchanged_reports_and_a_restart_tell_nothing() -> None:
+async def test_heartbeats_unchanged_reports_and_a_restart_cause_no_event() -> None:
     api = small_fleet(3)
     api.put(generator_object("g"))
     api.put(node_object("s", speech("zh", "en")))
     api.put(pool_object("idle", requires=requires("tts", "odd")))
     async with operator(api) as fleet:
         await fleet.beating(60)
-        told = len(api.events)
+        before = len(api.events)
         await fleet.beating(700)
         publish(api, "n0", llm(2, time="later"))
         await fleet.beating(10)
-        assert len(api.events) == told
+        assert len(api.events) == before
     async with operator(api) as fleet:
         await fleet.beating(60)
-    assert [event["reason"] for _, event in api.events[told:]] == ["Leading"]
+    assert [event["reason"] for _, event in api.events[before:]] == ["Leading"]
 
 
 @simulated
-async def test_a_storm_of_500_flips_is_a_handful_of_events() -> None:
+async def test_a_storm_of_500_changes_is_a_handful_of_events() -> None:
     api = small_fleet(500)
     async with operator(api) as fleet:
         await fleet.beating(30)
-        told = len(api.events)
+        before = len(api.events)
         for turn in range(500):
             publish(api, f"n{turn}", no_llm(2))
             await asyncio.sleep(0.01)
         fleet.beat()
         await fleet.beating(30)
         assert api.members("llm") == {}
-        storm = [event for _, event in api.events[told:]]
+        storm = [event for _, event in api.events[before:]]
         moves = [event for event in storm if event["reason"] == "MembersChanged"]
         assert Counter(event["reason"] for event in storm) == {"MembersChanged": 2, "NotReady": 1}
         assert moves[0]["note"] == "1 left (TypeNotReady 1) [n0]"
@@ -94,14 +94,14 @@ async def test_a_storm_of_500_flips_is_a_handful_of_events() -> None:
 
 
 @simulated
-async def test_nodes_that_fall_silent_together_are_told_within_the_rate_after_their_pool() -> None:
+async def test_events_of_nodes_silent_together_stay_within_the_rate_and_follow_that_of_their_pool() -> None:
     api = small_fleet(400)
     async with operator(api) as fleet:
         fleet.beat()
         await asyncio.sleep(2 * H)
-        began, told = now(), len(api.events)
+        began, before = now(), len(api.events)
         await asyncio.sleep(3 * H)
-        posted = api.events[told:]
+        posted = api.events[before:]
         assert len(posted) <= BURST + RATE * (now() - began)
         assert len(posted) > 100
         assert reasons(api, "llm").count("MassSilence") == 1
@@ -111,7 +111,7 @@ async def test_nodes_that_fall_silent_together_are_told_within_the_rate_after_th
 
 
 @simulated
-async def test_each_transition_of_a_node_is_told() -> None:
+async def test_each_transition_of_a_node_has_an_event() -> None:
     api = FakeApi()
     api.put(node_object("n0"))
     async with operator(api) as fleet:
@@ -146,7 +146,7 @@ async def test_each_transition_of_a_node_is_told() -> None:
 
 
 @simulated
-async def test_a_node_that_is_cleaned_up_is_told() -> None:
+async def test_the_clean_up_of_a_node_has_an_event() -> None:
     api = small_fleet(3)
     async with operator(api) as fleet:
         fleet.beat()
@@ -160,11 +160,11 @@ async def test_a_node_that_is_cleaned_up_is_told() -> None:
         assert cleaned["n1"] == ["silent for 600 s: its Lease was deleted"]
 
 
-# Trouble with Events changes nothing else.
+# Failures to write Events.
 
 
 def _failing(status: int) -> Fault:
-    return lambda: ApiException(status=status, reason="as told")
+    return lambda: ApiException(status=status, reason="injected")
 
 
 FAULTS: dict[str, tuple[Fault, float]] = {
@@ -173,13 +173,13 @@ FAULTS: dict[str, tuple[Fault, float]] = {
     "broken": (_failing(500), 0.0),
     "away": (TimeoutError, 2.0),
     "refused": (lambda: OSError("refused"), 0.0),
-    "nonsense": (lambda: ValueError("a fault of ours"), 0.0),
+    "unexpected": (lambda: ValueError("injected"), 0.0),
     "slow": (lambda: None, 1.9),
 }
 
 
-async def _course(fault: Fault, delay: float) -> tuple[list[Any], list[Any], FakeApi]:
-    """A fixed course of everything that is told; what was written, and when."""
+async def _script(fault: Fault, delay: float) -> tuple[list[Any], list[Any], FakeApi]:
+    """Run a fixed script that causes Events of all kinds; return the writes, the log of Redis and the API server."""
     api, redis = small_fleet(30), FakeRedis()
     api.put(generator_object("g"))
     api.event_fault, api.event_delay = fault, delay
@@ -195,43 +195,43 @@ async def _course(fault: Fault, delay: float) -> tuple[list[Any], list[Any], Fak
         await asyncio.sleep(5 * H)
         await fleet.beating(20)
         writes = [(round(write.at, 3), *write.__getstate__()[1:]) for write in api.writes]  # type: ignore[index]
-        return writes, [(round(at, 3), *what) for at, *what in redis.log], api
+        return writes, [(round(at, 3), *command) for at, *command in redis.log], api
 
 
 def _run(fault: Fault, delay: float) -> tuple[list[Any], list[Any], FakeApi]:
-    found: list[Any] = []
+    results: list[Any] = []
 
     @simulated
-    async def course() -> None:
-        found.append(await _course(fault, delay))
+    async def script() -> None:
+        results.append(await _script(fault, delay))
 
-    course()
-    return found[0]  # type: ignore[no-any-return]
+    script()
+    return results[0]  # type: ignore[no-any-return]
 
 
 @pytest.fixture(scope="module")
 def undisturbed() -> tuple[list[Any], list[Any], FakeApi]:
-    """The course without trouble."""
+    """The result of the script without a fault."""
     return _run(lambda: None, 0.0)
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_events_that_fail_or_hang_change_nothing_else_and_are_not_tried_again(
+def test_events_that_fail_or_hang_affect_nothing_else_and_are_not_retried(
     undisturbed: tuple[list[Any], list[Any], FakeApi], name: str
 ) -> None:
-    writes, log, well = undisturbed
-    troubled_writes, troubled_log, troubled = _run(*FAULTS[name])
+    writes, log, healthy = undisturbed
+    faulty_writes, faulty_log, faulty = _run(*FAULTS[name])
     assert len(writes) > 30
-    assert troubled_writes == writes
-    assert troubled_log == log
-    assert len(well.events) > 20
-    assert troubled.requests["event"] <= well.requests["event"]
+    assert faulty_writes == writes
+    assert faulty_log == log
+    assert len(healthy.events) > 20
+    assert faulty.requests["event"] <= healthy.requests["event"]
     if name != "slow":
-        assert troubled.events == []
+        assert faulty.events == []
 
 
 @simulated
-async def test_who_does_not_lead_tells_nothing() -> None:
+async def test_an_operator_that_does_not_lead_posts_no_events() -> None:
     api = small_fleet(2)
     fleet = Fleet(api)
     fleet.list_leases()
@@ -251,7 +251,7 @@ async def test_who_does_not_lead_tells_nothing() -> None:
 
 
 @simulated
-async def test_what_was_away_before_we_led_is_not_said_to_be_back() -> None:
+async def test_an_outage_before_leadership_has_no_event_of_recovery() -> None:
     api = small_fleet(2)
     fleet = Fleet(api)
     fleet.list_leases()
@@ -272,34 +272,34 @@ async def test_what_was_away_before_we_led_is_not_said_to_be_back() -> None:
 
 
 @simulated
-async def test_a_slice_edited_or_deleted_by_hand_is_told_and_our_own_changes_are_not() -> None:
+async def test_a_slice_edited_or_deleted_by_hand_has_an_event_and_own_changes_have_none() -> None:
     api = small_fleet(4)
     async with operator(api) as fleet:
         await fleet.beating(15)
         publish(api, "n3", no_llm(2))
         await fleet.beating(15)
         assert "SliceRepaired" not in reasons(api, "llm")
-        told = len(api.event_notes("llm"))
+        before = len(api.event_notes("llm"))
         api.edit(Kind.SLICE, "llm-0", {"members": []})
         await fleet.beating(15)
-        assert api.event_notes("llm")[told:] == [("SliceRepaired", "1 slice [llm-0] changed by others: put right")]
+        assert api.event_notes("llm")[before:] == [("SliceRepaired", "1 slice [llm-0] changed by others: put right")]
         api.delete(Kind.SLICE, "llm-0")
         await fleet.beating(15)
-        assert reasons(api, "llm")[told:] == ["SliceRepaired", "SliceRepaired"]
+        assert reasons(api, "llm")[before:] == ["SliceRepaired", "SliceRepaired"]
         assert set(api.members("llm")) == {"n0", "n1", "n2"}
 
 
 @simulated
-async def test_a_write_of_ours_that_had_no_answer_is_not_taken_for_anothers() -> None:
+async def test_an_own_write_without_a_response_does_not_count_as_a_foreign_edit() -> None:
     api = small_fleet(4)
     async with operator(api) as fleet:
         await fleet.beating(15)
         patch = api.patch
         lost = 0
 
-        async def lossy(*where: Any, **more: Any) -> Any:
+        async def lossy(*arguments: Any, **more: Any) -> Any:
             nonlocal lost
-            await patch(*where, **more)
+            await patch(*arguments, **more)
             lost += 1
             raise TimeoutError
 
@@ -317,7 +317,7 @@ async def test_a_write_of_ours_that_had_no_answer_is_not_taken_for_anothers() ->
 
 
 @simulated
-async def test_an_edit_that_only_the_conflict_of_our_own_write_reveals_is_told() -> None:
+async def test_a_foreign_edit_found_by_a_conflict_of_an_own_write_has_an_event() -> None:
     api = small_fleet(4)
     async with operator(api) as fleet:
         await fleet.beating(15)
@@ -332,7 +332,7 @@ async def test_an_edit_that_only_the_conflict_of_our_own_write_reveals_is_told()
 
 
 @simulated
-async def test_a_round_that_failed_half_way_is_told_whole() -> None:
+async def test_changes_of_a_round_that_failed_half_way_are_one_event() -> None:
     api = small_fleet(6, sliceSize=2)
     async with operator(api) as fleet:
         await fleet.beating(15)
@@ -347,15 +347,15 @@ async def test_a_round_that_failed_half_way_is_told_whole() -> None:
 
 
 @simulated
-async def test_dry_run_and_pause_are_named() -> None:
+async def test_dry_run_and_pause_have_events() -> None:
     api = small_fleet(2)
     async with operator(api) as fleet:
         await fleet.beating(15)
-        told = len(api.event_notes("llm"))
+        before = len(api.event_notes("llm"))
         api.edit(Kind.POOL, "llm", {"spec": {"mode": "DryRun"}})
         await fleet.beating(15)
-        assert ("DryRunEmptied", "mode DryRun: all 2 members were taken out") in api.event_notes("llm")[told:]
-        assert "MembersChanged" not in reasons(api, "llm")[told:]
+        assert ("DryRunEmptied", "mode DryRun: all 2 members were taken out") in api.event_notes("llm")[before:]
+        assert "MembersChanged" not in reasons(api, "llm")[before:]
         api.edit(Kind.POOL, "llm", {"spec": {"mode": "Active"}})
         await fleet.beating(15)
         api.edit(Kind.POOL, "llm", {"metadata": {"annotations": {"hotpool.dev/paused": "true"}}})
@@ -367,7 +367,7 @@ async def test_dry_run_and_pause_are_named() -> None:
 
 
 @simulated
-async def test_a_pool_recreated_under_its_name_was_changed_by_nobody() -> None:
+async def test_a_pool_recreated_under_its_name_does_not_count_as_edited() -> None:
     api = small_fleet(2)
     async with operator(api) as fleet:
         await fleet.beating(15)
@@ -382,22 +382,22 @@ async def test_a_pool_recreated_under_its_name_was_changed_by_nobody() -> None:
 
 
 @simulated
-async def test_a_generated_pool_that_comes_back_is_told_and_a_change_of_the_template_is_not() -> None:
+async def test_the_repair_of_a_generated_pool_has_an_event_and_a_change_of_the_template_has_none() -> None:
     api, name = FakeApi(), pool_name("g", "zh-en")
     api.put(generator_object("g"))
     api.put(node_object("s", speech("zh", "en")))
     async with operator(api) as fleet:
         await fleet.beating(15)
-        told = len(api.event_notes("g"))
+        before = len(api.event_notes("g"))
         api.edit(Kind.GENERATOR, "g", {"spec": {"template": {"spec": {"minMembers": 2}}}})
         await fleet.beating(15)
         assert api.objects[Kind.POOL][name]["spec"]["minMembers"] == 2
-        assert api.event_notes("g")[told:] == []
+        assert api.event_notes("g")[before:] == []
         api.edit(Kind.POOL, name, {"spec": {"minMembers": 7}})
         await fleet.beating(15)
         api.delete(Kind.POOL, name)
         await fleet.beating(15)
-        assert api.event_notes("g")[told:] == [
+        assert api.event_notes("g")[before:] == [
             ("PoolRepaired", f"1 generated pool [{name}] edited by others: put right"),
             ("PoolRecreated", f"1 generated pool [{name}] deleted by others: put right"),
         ]
@@ -405,7 +405,7 @@ async def test_a_generated_pool_that_comes_back_is_told_and_a_change_of_the_temp
 
 
 @simulated
-async def test_pools_that_come_and_go_by_rule_are_nobodys_edit_and_what_is_not_admitted_is_told() -> None:
+async def test_pools_created_and_removed_by_rule_do_not_count_as_edited_and_not_admitted_keys_have_an_event() -> None:
     api = FakeApi()
     api.put(generator_object("g", maxPools=2, graceSeconds=1))
     api.put(node_object("s", speech("zh", "en")))
@@ -420,14 +420,14 @@ async def test_pools_that_come_and_go_by_rule_are_nobodys_edit_and_what_is_not_a
         publish(api, "s", speech("zh", "en", sequence=4))
         await fleet.beating(15)
         assert len(api.objects[Kind.POOL]) == 2
-        assert set(reasons(api, "g")) <= {"Ready", "NotAdmitted", "NotAdmittedOver"}
+        assert set(reasons(api, "g")) <= {"Ready", "NotAdmitted", "NotAdmittedResolved"}
 
 
 # The fleet (E5).
 
 
 @simulated
-async def test_redis_that_goes_and_comes_is_told_once_each_time() -> None:
+async def test_each_outage_of_redis_has_one_event_at_its_start_and_one_at_its_end() -> None:
     api, redis = small_fleet(5), FakeRedis()
     async with operator(api, redis) as fleet:
         await fleet.beating(15)
@@ -445,7 +445,7 @@ async def test_redis_that_goes_and_comes_is_told_once_each_time() -> None:
 
 
 @simulated
-async def test_redis_that_is_away_from_the_start_is_told() -> None:
+async def test_redis_unreachable_from_the_start_has_an_event() -> None:
     api, redis = small_fleet(2), FakeRedis(fault=RetryableError("away"))
     async with operator(api, redis) as fleet:
         await fleet.beating(15)
@@ -453,7 +453,7 @@ async def test_redis_that_is_away_from_the_start_is_told() -> None:
 
 
 @simulated
-async def test_our_own_deafness_is_told_and_how_long_it_was() -> None:
+async def test_a_stale_lease_watch_has_events_with_its_duration() -> None:
     api = small_fleet(2)
     async with operator(api) as fleet:
         await fleet.beating(15)
@@ -462,17 +462,17 @@ async def test_our_own_deafness_is_told_and_how_long_it_was() -> None:
         await fleet.beating(60)
         fleet.watch_frozen = False
         await fleet.beating(15)
-        (_, deaf), (_, hearing) = api.event_notes("hotpool-operator")[1:]
+        (_, lost), (_, restored) = api.event_notes("hotpool-operator")[1:]
         assert reasons(api, "hotpool-operator")[1:] == ["LeaseWatchLost", "LeaseWatchRestored"]
-        assert "nobody's silence counts" in deaf
-        assert hearing.startswith("heartbeats are heard again, after ")
+        assert "nobody's silence counts" in lost
+        assert restored.startswith("heartbeats are heard again, after ")
 
 
-# The wire.
+# The object.
 
 
 @simulated
-async def test_an_event_is_as_the_api_server_wants_it() -> None:
+async def test_an_event_has_all_required_fields() -> None:
     api = small_fleet(1)
     async with operator(api):
         await until(lambda: bool(api.event_notes("llm")))

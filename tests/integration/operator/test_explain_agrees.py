@@ -1,7 +1,7 @@
-"""`why` beside the operator itself: random fleets in simulated time (requirements D8, F2).
+"""`why` compared with the operator on random fleets in simulated time (requirements D8, F2).
 
-The operator judges, writes conditions and slices; the command line reads only these. What it says must be what the
-operator decided, and what the slices hold, whatever happened before: silence, mass silence, drains, stops, pauses.
+The operator matches, and writes conditions and slices, which are all that the command line reads. Its answer must be
+the operator's decision and the content of the slices after any silence, mass silence, drain, stop or pause.
 """
 
 import asyncio
@@ -28,19 +28,18 @@ POOLS: dict[str, dict[str, Any]] = {
 
 
 def content(random: Random, sequence: int) -> dict[str, Any]:
-    """What a node reports next."""
+    """Return a random report."""
     codes = random.sample(["zh", "en", "ja"], random.randint(1, 3))
-    made = random.choice([speech(*codes), report(service("a", "asr")), report(), speech("zh", "en", "ja")])
-    return {**made, "sequence": sequence, "leaving": random.random() < 0.1}
+    chosen = random.choice([speech(*codes), report(service("a", "asr")), report(), speech("zh", "en", "ja")])
+    return {**chosen, "sequence": sequence, "leaving": random.random() < 0.1}
 
 
 def change(random: Random, api: FakeApi, sequence: int) -> None:
-    """One thing that a person or an agent does."""
+    """Make one random change of a person or an agent."""
     name = random.choice(sorted(api.objects[Kind.NODE]))
     match random.randrange(5):
         case 0 | 1:
-            made = content(random, sequence)
-            api.put({**api.objects[Kind.NODE][name], "status": {"report": made}})
+            api.put({**api.objects[Kind.NODE][name], "status": {"report": content(random, sequence)}})
         case 2:
             api.edit(Kind.NODE, name, {"spec": {"drain": random.random() < 0.5}})
         case 3:
@@ -51,38 +50,38 @@ def change(random: Random, api: FakeApi, sequence: int) -> None:
             )
 
 
-async def course(random: Random, fleet: Fleet) -> None:
-    """Some periods in each of which a few nodes are silent and things are changed, then rest."""
+async def random_changes(random: Random, fleet: Fleet) -> None:
+    """Run some periods, each with a few silent nodes and changes."""
     for period in range(5):
         beating = random.sample(NODES, random.randint(2, len(NODES)))
         for _ in range(random.randrange(4)):
             change(random, fleet.api, 2 + period * 10)
             await fleet.beating(random.choice([0.5, 3.0, H]), *beating)
         await fleet.beating(random.choice([2 * H, 5 * H, 8 * H]), *beating)
-    await fleet.beating(12.0, *beating)  # the slow lane
+    await fleet.beating(12.0, *beating)  # until delayed statuses are written
 
 
-async def rest(fleet: Fleet) -> None:
-    """Let everything be written, at a time at which no silence takes effect."""
+async def settle(fleet: Fleet) -> None:
+    """Wait until everything is written, at a time without a transition by silence."""
     await until(lambda: (due := fleet.cache.next_deadline()) is None or due > now() + 3)
     await asyncio.sleep(2.5)
 
 
 def read(api: FakeApi) -> FleetSnapshot:
-    found = FleetSnapshot()
+    snapshot = FleetSnapshot()
     for kind in CUSTOM_KINDS:
         for body in api.objects[kind].values():
-            assert found.add(kind, body)
-    return found
+            assert snapshot.add(kind, body)
+    return snapshot
 
 
-def answers_agree(fleet: Fleet) -> list[MembershipState]:
-    """Compare every answer with the operator's own state and with the slices."""
-    found, standings = read(fleet.api), []
-    for name, spec in found.pools.items():
+def check_answers(fleet: Fleet) -> list[MembershipState]:
+    """Compare every answer with the operator's cache and with the slices; return the memberships."""
+    snapshot, memberships = read(fleet.api), []
+    for name, spec in snapshot.pools.items():
         subject, written = fleet.cache.pools[name], fleet.api.members(name)
-        for node in found.nodes:
-            answer = explain(found.facts(node), spec, found.members(name).get(node))
+        for node in snapshot.nodes:
+            answer = explain(snapshot.facts(node), spec, snapshot.members(name).get(node))
             where = (name, node, answer)
             assert answer.verdict.state == subject.members.get(node), where
             assert answer.verdict.criterion == subject.criteria.get(node), where
@@ -91,12 +90,12 @@ def answers_agree(fleet: Fleet) -> list[MembershipState]:
                 node in written and answer.verdict.state is None
             ), where
             assert answer.membership is not MembershipState.RETAINED or brake_holds(spec), where
-            standings.append(answer.membership)
-    return standings
+            memberships.append(answer.membership)
+    return memberships
 
 
-async def life(seed: int) -> list[MembershipState]:
-    """One fleet; how its nodes stand when everything is written."""
+async def run_fleet(seed: int) -> list[MembershipState]:
+    """Run a random fleet; return the memberships of its nodes when everything is written."""
     random = Random(seed)  # noqa: S311 - an example, no secret
     api = FakeApi()
     for name in NODES:
@@ -104,28 +103,28 @@ async def life(seed: int) -> list[MembershipState]:
     for name, spec in POOLS.items():
         api.put(pool_object(name, **spec))
     async with operator(api) as fleet:
-        await course(random, fleet)
+        await random_changes(random, fleet)
         api.edit(Kind.POOL, "here", {"metadata": {"annotations": None}})
-        await rest(fleet)
-        return answers_agree(fleet)
+        await settle(fleet)
+        return check_answers(fleet)
 
 
 @pytest.mark.parametrize("seed", range(12))
 @simulated
-async def test_why_says_what_the_operator_decided_and_what_the_slices_hold(seed: int) -> None:
-    standings = await life(seed)
-    assert MembershipState.PENDING not in standings
-    assert MembershipState.DRY_RUN in standings
+async def test_why_agrees_with_the_operator_and_the_slices(seed: int) -> None:
+    memberships = await run_fleet(seed)
+    assert MembershipState.PENDING not in memberships
+    assert MembershipState.DRY_RUN in memberships
 
 
 @simulated
-async def test_the_random_fleets_reach_every_standing_that_a_running_operator_leaves() -> None:
-    seen = {standing for seed in range(12) for standing in await life(seed)}
+async def test_the_random_fleets_reach_every_membership_state_of_a_running_operator() -> None:
+    seen = {membership for seed in range(12) for membership in await run_fleet(seed)}
     assert seen == {MembershipState.MEMBER, MembershipState.OUT, MembershipState.RETAINED, MembershipState.DRY_RUN}
 
 
 @simulated
-async def test_a_paused_pool_and_a_stopped_operator_are_told_apart() -> None:
+async def test_why_distinguishes_a_paused_pool_from_a_stopped_operator() -> None:
     api = FakeApi()
     api.put(node_object("n0", report(service("a", "asr"))))
     api.put(pool_object("held", requires=requires("asr")))
@@ -140,12 +139,13 @@ async def test_a_paused_pool_and_a_stopped_operator_are_told_apart() -> None:
             "status": {**api.objects[Kind.NODE]["n0"]["status"], "report": report(sequence=2)},
         }
     )
-    found = read(api)
-    stands = {
-        name: explain(found.facts("n0"), found.pools[name], found.members(name).get("n0")) for name in found.pools
+    snapshot = read(api)
+    answers = {
+        name: explain(snapshot.facts("n0"), pool, snapshot.members(name).get("n0"))
+        for name, pool in snapshot.pools.items()
     }
-    assert {name: answer.membership for name, answer in stands.items()} == {
+    assert {name: answer.membership for name, answer in answers.items()} == {
         "held": MembershipState.PAUSED,
         "late": MembershipState.PENDING,
     }
-    assert all(answer.current and answer.current.state == "Ready" for answer in stands.values())
+    assert all(answer.current and answer.current.state == "Ready" for answer in answers.values())

@@ -1,4 +1,4 @@
-"""Generators from event to write: every rule, strangers, changes of the rule, hostile fleets (D5, D11, F3).
+"""Generators from event to write: every rule, foreign pools, changes of the rule, large fleets (D5, D11, F3).
 
 Requirements D8.
 """
@@ -68,7 +68,7 @@ def _hash_fleet() -> dict[str, Any]:
     ],
     ids=["languageSets", "attributeValues", "hash"],
 )
-def test_a_rule_makes_pools_fills_them_and_is_then_quiet(
+def test_a_rule_creates_pools_with_members_and_then_writes_nothing(
     rule: dict[str, Any], fleet: dict[str, Any], expected: dict[str, set[str]]
 ) -> None:
     @simulated
@@ -77,13 +77,13 @@ def test_a_rule_makes_pools_fills_them_and_is_then_quiet(
         api.put(generator_object("g", rule=rule))
         for name, content in fleet.items():
             api.put(node_object(name, content))
-        async with operator(api) as found:
-            await found.beating(5)
+        async with operator(api) as operated:
+            await operated.beating(5)
             assert {named(key): nodes for key, nodes in expected.items()} == {
                 name: set(api.members(name)) for name in pools(api)
             }
             before = len(api.writes)
-            await found.beating(60)
+            await operated.beating(60)
             assert api.writes[before:] == []
 
     run()
@@ -104,7 +104,7 @@ async def test_a_node_that_gains_languages_joins_the_smaller_set_and_one_that_lo
 
 
 @simulated
-async def test_pools_of_a_dry_run_template_show_counts_have_no_members_and_stay() -> None:
+async def test_pools_of_a_dry_run_template_have_counts_but_no_members_and_stay() -> None:
     api = FakeApi()
     template = {"spec": {"mode": "DryRun"}}
     api.put(generator_object("g", rule=TIERS, template=template, graceSeconds=5))
@@ -118,11 +118,11 @@ async def test_pools_of_a_dry_run_template_show_counts_have_no_members_and_stay(
         assert pools(api) == {named("silver")}
 
 
-# Strangers.
+# Foreign pools.
 
 
 @simulated
-async def test_a_hand_made_pool_with_the_very_name_is_left_alone_until_its_owner_takes_it_away() -> None:
+async def test_a_hand_made_pool_with_a_generated_name_is_never_changed_and_blocks_the_key_until_it_is_deleted() -> None:
     api = FakeApi()
     api.put(pool_object(named("gold"), requires=requires("asr"), minMembers=7))
     api.put(generator_object("g", rule=TIERS, graceSeconds=0))
@@ -140,7 +140,7 @@ async def test_a_hand_made_pool_with_the_very_name_is_left_alone_until_its_owner
 
 
 @simulated
-async def test_a_generator_deleted_takes_its_own_pools_and_no_others() -> None:
+async def test_the_deletion_of_a_generator_deletes_its_own_pools_and_no_others() -> None:
     api = FakeApi()
     for name in ("g", "h"):
         api.put(generator_object(name, rule=TIERS))
@@ -158,26 +158,26 @@ async def test_a_generator_deleted_takes_its_own_pools_and_no_others() -> None:
 
 
 @simulated
-async def test_a_generator_made_anew_under_its_name_waits_for_the_former_pools_to_go() -> None:
+async def test_a_generator_recreated_under_its_name_waits_for_the_deletion_of_the_former_pools() -> None:
     api = FakeApi()
     api.put(generator_object("g", rule=TIERS))
     api.put(node_object("n0", llm("gold")))
     async with operator(api) as fleet:
         await fleet.beating(5)
-        left = api.objects[Kind.POOL].pop(named("gold"))
+        former = api.objects[Kind.POOL].pop(named("gold"))
         api.delete(Kind.GENERATOR, "g")
-        api.objects[Kind.POOL][named("gold")] = left  # the garbage collector has not come yet
-        anew = api.put(generator_object("g", rule=TIERS))
+        api.objects[Kind.POOL][named("gold")] = former  # not garbage-collected yet
+        recreated = api.put(generator_object("g", rule=TIERS))
         await fleet.beating(5)
         assert api.conditions(Kind.GENERATOR, "g")["NameTaken"] == ("True", "NotOurs")
         api.delete(Kind.POOL, named("gold"))
         await until(lambda: api.members(named("gold")) == {"n0": "Ready"})
         owners = api.objects[Kind.POOL][named("gold")]["metadata"]["ownerReferences"]
-        assert [owner["uid"] for owner in owners] == [anew["metadata"]["uid"]]
+        assert [owner["uid"] for owner in owners] == [recreated["metadata"]["uid"]]
 
 
 @simulated
-async def test_generators_whose_pools_name_one_another_come_to_rest() -> None:
+async def test_two_generators_restore_pools_that_name_each_other_and_then_write_nothing() -> None:
     api = FakeApi()
     for name in ("g", "h"):
         api.put(generator_object(name, rule=TIERS))
@@ -198,7 +198,7 @@ async def test_generators_whose_pools_name_one_another_come_to_rest() -> None:
 
 
 @simulated
-async def test_a_changed_rule_leaves_the_former_pools_for_the_grace_time_and_makes_its_own_at_once() -> None:
+async def test_a_changed_rule_keeps_the_former_pools_for_the_grace_time_and_creates_new_ones_at_once() -> None:
     api = FakeApi()
     api.put(generator_object("g", graceSeconds=60))
     tiers = service("q", "llm", attributes=[{"key": "tier", "values": ["gold"]}])
@@ -219,7 +219,7 @@ async def test_a_changed_rule_leaves_the_former_pools_for_the_grace_time_and_mak
 
 
 @simulated
-async def test_an_edit_of_the_rule_does_not_begin_the_grace_time_anew() -> None:
+async def test_an_edit_of_the_generator_does_not_restart_the_grace_time() -> None:
     api = FakeApi()
     api.put(generator_object("g", rule=TIERS, graceSeconds=60))
     api.put(node_object("n0", llm("gold")))
@@ -235,7 +235,7 @@ async def test_an_edit_of_the_rule_does_not_begin_the_grace_time_anew() -> None:
 
 
 @simulated
-async def test_a_paused_generator_changes_nothing_and_says_so_until_the_pause_ends() -> None:
+async def test_a_paused_generator_changes_nothing_and_has_a_condition_until_the_pause_ends() -> None:
     api = FakeApi()
     api.put(generator_object("g", rule=TIERS, graceSeconds=5))
     api.put(node_object("n0", llm("gold")))
@@ -255,7 +255,7 @@ async def test_a_paused_generator_changes_nothing_and_says_so_until_the_pause_en
 
 
 @simulated
-async def test_a_spec_that_cannot_be_read_is_said_and_leaves_the_pools() -> None:
+async def test_an_invalid_spec_sets_a_condition_and_keeps_the_pools() -> None:
     api = FakeApi()
     api.put(generator_object("g", rule=TIERS, graceSeconds=0))
     api.put(node_object("n0", llm("gold")))
@@ -269,11 +269,11 @@ async def test_a_spec_that_cannot_be_read_is_said_and_leaves_the_pools() -> None
         await until(lambda: api.conditions(Kind.GENERATOR, "g")["Ready"] == ("True", "Generated"))
 
 
-# Silence, hostile fleets.
+# Silence, large fleets.
 
 
 @simulated
-async def test_pools_whose_members_the_brake_holds_are_not_removed_as_empty() -> None:
+async def test_pools_whose_members_the_brake_retains_are_not_removed_as_empty() -> None:
     api = FakeApi()
     api.put(generator_object("g", rule=TIERS, graceSeconds=0))
     for number in range(4):
@@ -289,7 +289,7 @@ async def test_pools_whose_members_the_brake_holds_are_not_removed_as_empty() ->
 
 
 @simulated
-async def test_a_fleet_that_offers_100000_pairs_gets_max_pools_and_stalls_nobody() -> None:
+async def test_a_fleet_with_100000_pairs_gets_max_pools_and_delays_no_other_generator() -> None:
     api = FakeApi()
     api.put(generator_object("g", maxPools=30))
     api.put(generator_object("h", rule=TIERS))
@@ -304,16 +304,16 @@ async def test_a_fleet_that_offers_100000_pairs_gets_max_pools_and_stalls_nobody
         assert len(pools(api)) == 31
         assert status(api)["notAdmittedCount"] == 100_000 - 30
         assert len(status(api)["notAdmitted"]) == 20
-        said = api.conditions(Kind.GENERATOR, "g")
-        assert said["TooManyKeys"] == ("True", "TooManyKeys")
-        assert said["NotAdmitted"] == ("True", "MaxPools")
+        conditions = api.conditions(Kind.GENERATOR, "g")
+        assert conditions["TooManyKeys"] == ("True", "TooManyKeys")
+        assert conditions["NotAdmitted"] == ("True", "MaxPools")
         before = len(api.writes)
         await fleet.beating(60)
         assert api.writes[before:] == []
 
 
 @simulated
-async def test_many_refused_pools_are_tried_again_at_a_growing_distance() -> None:
+async def test_refused_pools_are_retried_with_growing_back_off() -> None:
     api = FakeApi()
     api.put(generator_object("g", rule=TIERS))
     api.put(node_object("n0", llm(*(f"v{number}" for number in range(50)))))

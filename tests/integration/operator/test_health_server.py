@@ -1,4 +1,4 @@
-"""/healthz and /readyz over real HTTP: what a kubelet is told."""
+"""/healthz, /readyz and /metrics over real HTTP."""
 
 import asyncio
 import threading
@@ -18,7 +18,7 @@ SECONDS = 10
 
 
 class Served:
-    """Probes in an event loop of their own, which can be hung."""
+    """A health server in an event loop of its own, which a test can block."""
 
     def __init__(self, host: str = "127.0.0.1") -> None:
         self.checks: dict[str, str] = {}
@@ -31,14 +31,14 @@ class Served:
         )
         self._runner = starting.result(SECONDS)
 
-    def ask(self, path: str, timeout: float = SECONDS) -> tuple[int, str]:
+    def get(self, path: str, timeout: float = SECONDS) -> tuple[int, str]:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/{path}", timeout=timeout) as answer:
-                return int(answer.status), answer.read().decode()
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/{path}", timeout=timeout) as response:
+                return int(response.status), response.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
 
-    def end(self) -> None:
+    def close(self) -> None:
         asyncio.run_coroutine_threadsafe(self._runner.cleanup(), self.loop).result(SECONDS)
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join(SECONDS)
@@ -47,9 +47,9 @@ class Served:
 
 @pytest.fixture
 def served() -> Iterator[Served]:
-    made = Served()
-    yield made
-    made.end()
+    server = Served()
+    yield server
+    server.close()
 
 
 def test_healthz_does_not_answer_while_the_event_loop_hangs(served: Served) -> None:
@@ -59,32 +59,32 @@ def test_healthz_does_not_answer_while_the_event_loop_hangs(served: Served) -> N
         hung.set()
         again.wait(SECONDS)
 
-    assert served.ask("healthz") == (200, "ok\n")
+    assert served.get("healthz") == (200, "ok\n")
     served.loop.call_soon_threadsafe(hang)
     assert hung.wait(SECONDS)
     with pytest.raises(TimeoutError):
-        served.ask("healthz", timeout=1)
+        served.get("healthz", timeout=1)
     again.set()
-    assert served.ask("healthz") == (200, "ok\n")
+    assert served.get("healthz") == (200, "ok\n")
 
 
-def test_readyz_says_of_each_part_whether_it_is_well(served: Served) -> None:
+def test_readyz_lists_the_state_of_each_part(served: Served) -> None:
     served.checks = {"listed": "", "following": ""}
-    assert served.ask("readyz") == (200, "[+] listed\n[+] following\n")
-    served.checks = {"listed": "", "leading": "nobody leads"}
-    assert served.ask("readyz") == (503, "[+] listed\n[-] leading: nobody leads\n")
+    assert served.get("readyz") == (200, "[+] listed\n[+] following\n")
+    served.checks = {"listed": "", "leading": "no leader"}
+    assert served.get("readyz") == (503, "[+] listed\n[-] leading: no leader\n")
 
 
-def test_metrics_tell_what_the_process_takes(served: Served) -> None:
-    status, text = served.ask("metrics")
+def test_metrics_include_the_memory_of_the_process(served: Served) -> None:
+    status, text = served.get("metrics")
     assert status == 200
-    told = {sample.name: sample.value for family in text_string_to_metric_families(text) for sample in family.samples}
-    assert told["process_resident_memory_bytes"] == pytest.approx(psutil.Process().memory_info().rss, rel=0.2)
+    values = {sample.name: sample.value for family in text_string_to_metric_families(text) for sample in family.samples}
+    assert values["process_resident_memory_bytes"] == pytest.approx(psutil.Process().memory_info().rss, rel=0.2)
 
 
-def test_a_star_is_every_address() -> None:
-    made = Served("*")
+def test_a_star_listens_on_every_address() -> None:
+    server = Served("*")
     try:
-        assert made.ask("healthz") == (200, "ok\n")
+        assert server.get("healthz") == (200, "ok\n")
     finally:
-        made.end()
+        server.close()

@@ -17,16 +17,16 @@ from hotpool.observability.metrics import REGISTRY
 pytestmark = pytest.mark.timeout(60)
 
 
-def stamp() -> str:
+def report_time() -> str:
     return timestamp(datetime.fromtimestamp(now(), UTC))
 
 
-def told(redis: FakeRedis, name: str) -> list[tuple[Any, ...]]:
+def transitions(redis: FakeRedis, name: str) -> list[tuple[Any, ...]]:
     return [(t.before, t.after, t.gained, dict(t.lost)) for t in redis.history.get(name, [])]
 
 
 def counts() -> dict[tuple[str, str], float]:
-    """Stage and direction → observations so far."""
+    """Return (stage, direction) → number of observations so far."""
     found: dict[tuple[str, str], float] = {}
     for metric in REGISTRY.collect():
         for sample in metric.samples:
@@ -37,8 +37,8 @@ def counts() -> dict[tuple[str, str], float]:
     return found
 
 
-class Observed:
-    """What was observed since it was made."""
+class ObservationCounter:
+    """Counts observations since its creation."""
 
     def __init__(self) -> None:
         self._before = counts()
@@ -48,15 +48,15 @@ class Observed:
         return {key: value for key, value in after.items() if value}
 
 
-EVERY = ("report", "plan", "redis", "slice", "total_redis", "total_slice")
+STAGES = ("report", "plan", "redis", "slice", "total_redis", "total_slice")
 
 
 @simulated
-async def test_what_changed_about_a_node_is_in_redis_newest_first_also_while_it_is_offline() -> None:
+async def test_transitions_of_a_node_are_in_redis_newest_first_even_while_it_is_offline() -> None:
     api, redis = small_fleet(1), FakeRedis()
     async with operator(api, redis) as fleet:
         await fleet.beating(15)
-        assert told(redis, "n0") == []
+        assert transitions(redis, "n0") == []
         publish(api, "n0", no_llm(2))
         await fleet.beating(2)
         publish(api, "n0", llm(3))
@@ -65,7 +65,7 @@ async def test_what_changed_about_a_node_is_in_redis_newest_first_also_while_it_
         assert redis.nodes == {}
         fleet.beat()
         await asyncio.sleep(1)
-        assert told(redis, "n0") == [
+        assert transitions(redis, "n0") == [
             ("Offline", "Live", (), {}),
             ("Suspect", "Offline", (), {}),
             ("Live", "Suspect", (), {}),
@@ -76,21 +76,21 @@ async def test_what_changed_about_a_node_is_in_redis_newest_first_also_while_it_
 
 
 @simulated
-async def test_an_unchanged_node_and_a_restart_add_nothing() -> None:
+async def test_an_unchanged_node_and_a_restart_add_no_transition() -> None:
     api, redis = small_fleet(2), FakeRedis()
     async with operator(api, redis) as fleet:
         await fleet.beating(15)
         publish(api, "n0", no_llm(2))
         await fleet.beating(400)
-        before = told(redis, "n0")
+        before = transitions(redis, "n0")
     async with operator(api, redis) as fleet:
         await fleet.beating(60)
-    assert told(redis, "n0") == before
+    assert transitions(redis, "n0") == before
     assert len(before) == 1
 
 
 @simulated
-async def test_what_happened_while_redis_was_away_is_told_when_it_is_back_and_at_most_ten() -> None:
+async def test_the_last_ten_transitions_during_an_outage_of_redis_are_written_when_it_is_back() -> None:
     api, redis = small_fleet(1), FakeRedis()
     async with operator(api, redis) as fleet:
         await fleet.beating(15)
@@ -99,21 +99,21 @@ async def test_what_happened_while_redis_was_away_is_told_when_it_is_back_and_at
             publish(api, "n0", llm(turn + 2) if turn % 2 else no_llm(turn + 2))
             await fleet.beating(2)
         redis.fault = None
-        assert await until(lambda: bool(told(redis, "n0"))) < 10
-        assert len(told(redis, "n0")) == 10
-        assert told(redis, "n0")[0] == (None, None, ("llm",), {})
+        assert await until(lambda: bool(transitions(redis, "n0"))) < 10
+        assert len(transitions(redis, "n0")) == 10
+        assert transitions(redis, "n0")[0] == (None, None, ("llm",), {})
 
 
 @simulated
-async def test_a_node_that_is_deleted_leaves_no_history_also_when_it_was_offline() -> None:
+async def test_a_deleted_node_leaves_no_history_even_if_it_was_offline() -> None:
     api, redis = small_fleet(2), FakeRedis()
     async with operator(api, redis) as fleet:
         await fleet.beating(15)
         await fleet.beating(5 * H, "n1")
         publish(api, "n1", no_llm(2))
         await fleet.beating(2, "n1")
-        assert told(redis, "n0")
-        assert told(redis, "n1")
+        assert transitions(redis, "n0")
+        assert transitions(redis, "n1")
         api.delete(Kind.NODE, "n0")
         api.delete(Kind.NODE, "n1")
         await asyncio.sleep(2)
@@ -125,24 +125,24 @@ async def test_a_stop_and_a_start_are_measured_at_every_stage() -> None:
     api, redis = small_fleet(2), FakeRedis()
     async with operator(api, redis) as fleet:
         await fleet.beating(15)
-        seen = Observed()
-        publish(api, "n0", no_llm(2, time=stamp()))
+        seen = ObservationCounter()
+        publish(api, "n0", no_llm(2, time=report_time()))
         await fleet.beating(3)
-        assert seen() == dict.fromkeys([(stage, "withdrawal") for stage in EVERY], 1)
-        seen = Observed()
-        publish(api, "n0", llm(3, time=stamp()))
+        assert seen() == dict.fromkeys([(stage, "withdrawal") for stage in STAGES], 1)
+        seen = ObservationCounter()
+        publish(api, "n0", llm(3, time=report_time()))
         await fleet.beating(3)
-        assert seen() == dict.fromkeys([(stage, "gain") for stage in EVERY], 1)
+        assert seen() == dict.fromkeys([(stage, "gain") for stage in STAGES], 1)
 
 
 @simulated
-async def test_listings_restarts_audits_silence_and_drain_are_not_measured() -> None:
-    seen = Observed()
+async def test_listings_restarts_resyncs_silence_and_drain_are_not_measured() -> None:
+    seen = ObservationCounter()
     api, redis = small_fleet(2), FakeRedis()
     async with operator(api, redis) as fleet:
         await fleet.beating(15)
         api.feed = None
-        publish(api, "n0", no_llm(2, time=stamp()))
+        publish(api, "n0", no_llm(2, time=report_time()))
         fleet.watch()
         await fleet.beating(310)
         assert set(api.members("llm")) == {"n1"}
@@ -155,11 +155,11 @@ async def test_listings_restarts_audits_silence_and_drain_are_not_measured() -> 
 
 
 @simulated
-async def test_a_clock_that_is_ahead_is_counted_as_unknown() -> None:
+async def test_a_report_from_the_future_counts_as_unknown() -> None:
     api, redis = small_fleet(2), FakeRedis()
     async with operator(api, redis) as fleet:
         await fleet.beating(15)
-        seen = Observed()
+        seen = ObservationCounter()
         publish(api, "n0", no_llm(2, time=timestamp(datetime.fromtimestamp(now() + 60, UTC))))
         await fleet.beating(3)
         known = {("plan", "withdrawal"): 1, ("redis", "withdrawal"): 1, ("slice", "withdrawal"): 1}
@@ -171,15 +171,15 @@ async def test_a_clock_that_is_ahead_is_counted_as_unknown() -> None:
 
 
 @simulated
-async def test_redis_that_is_away_is_unknown_and_a_standby_leaves_nothing_to_measure() -> None:
+async def test_a_change_during_an_outage_of_redis_counts_as_unknown_for_redis() -> None:
     api, redis = small_fleet(2), FakeRedis()
     async with operator(api, redis) as fleet:
         await fleet.beating(15)
         redis.fault = RetryableError("away")
-        publish(api, "n0", no_llm(2, time=stamp()))
+        publish(api, "n0", no_llm(2, time=report_time()))
         await fleet.beating(3)
-        seen = Observed()
-        publish(api, "n1", no_llm(2, time=stamp()))
+        seen = ObservationCounter()
+        publish(api, "n1", no_llm(2, time=report_time()))
         await fleet.beating(3)
         assert seen()["redis", "unknown"] == 1
         assert ("redis", "withdrawal") not in seen()

@@ -1,4 +1,4 @@
-"""What the programs import, and when: a command that answers in a moment must not load what it does not use."""
+"""Imports of the programs: a quick command must not load modules that it does not use."""
 
 import asyncio
 import re
@@ -35,7 +35,7 @@ SYNCHRONOUS: Final = ("requests", "oauthlib", "websocket")
 
 
 async def python(*words: str) -> tuple[int | None, str, str]:
-    """Exit code, standard output and standard error of a child."""
+    """Run a child; return exit code, standard output and standard error."""
     child = await asyncio.create_subprocess_exec(
         sys.executable, *words, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )
@@ -44,28 +44,28 @@ async def python(*words: str) -> tuple[int | None, str, str]:
 
 
 async def imported(*words: str) -> set[str]:
-    """The modules that a run of `hotpool` has imported."""
+    """Return the modules that a run of `hotpool` imports."""
     code, out, err = await python("-c", MODULES, *words)
     assert (code, bool(out)) == (0, True), err
     return set(err.splitlines()[-1].split())
 
 
 def found(modules: set[str], names: tuple[str, ...]) -> list[str]:
-    """Those that are, or are within, one of the names; a name that ends with a dot is a prefix."""
+    """Return the modules that are, or are within, one of the names; a name that ends with a dot is a prefix."""
     return sorted(m for m in modules if any(m == name or m.startswith(f"{name.rstrip('.')}.") for name in names))
 
 
 @pytest.mark.parametrize("word", ["--version", "--help"])
-async def test_version_and_help_import_no_command_and_nothing_slow(word: str) -> None:
+async def test_version_and_help_import_no_command_and_no_slow_module(word: str) -> None:
     modules = await imported(word)
     assert found(modules, (*SLOW, "hotpool.cli", "hotpool.api", "hotpool.core")) == []
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_the_list_of_commands_says_the_first_paragraph_of_each_commands_own_help(name: str) -> None:
+def test_the_list_of_commands_has_the_first_paragraph_of_each_commands_help(name: str) -> None:
     program: Any = get_command(app)
-    found = program.load(name)
-    assert (found.name, " ".join(found.help.partition("\n\n")[0].split())) == (name, COMMANDS[name][1])
+    command = program.load(name)
+    assert (command.name, " ".join(command.help.partition("\n\n")[0].split())) == (name, COMMANDS[name][1])
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS.keys() - {"operator"}))
@@ -80,17 +80,17 @@ async def test_pick_needs_neither_the_kubernetes_client_nor_the_models_of_the_ap
     assert found(await imported("pick", "--help"), (*CLIENT, "hotpool.api")) == []
 
 
-async def test_a_whole_answer_needs_neither_the_generated_client_nor_redis(tmp_path: Path) -> None:
+async def test_why_and_top_need_neither_the_generated_client_nor_redis(tmp_path: Path) -> None:
     async with read_api() as api:
         api.put(node_object("edge-1", report(service("q", "llm"))), pool_object("llm", requires=requires("llm")))
-        where = ("--kubeconfig", str(api.kubeconfig(tmp_path)))
+        options = ("--kubeconfig", str(api.kubeconfig(tmp_path)))
         for words in (("why", "edge-1", "llm"), ("top",)):
-            assert found(await imported(*words, *where), (*GENERATED, *SYNCHRONOUS, "redis", "kopf")) == []
-        assert found(await imported("why", "edge-1", "llm", "-o", "json", *where), ("rich",)) == []
+            assert found(await imported(*words, *options), (*GENERATED, *SYNCHRONOUS, "redis", "kopf")) == []
+        assert found(await imported("why", "edge-1", "llm", "-o", "json", *options), ("rich",)) == []
 
 
 def importers() -> Iterator[str]:
-    """The modules of hotpool that import kubernetes, and the documented library."""
+    """Yield the modules of hotpool that import kubernetes, and the public library."""
     root = Path(next(iter(hotpool.__path__)))
     for path in sorted(root.rglob("*.py")):
         if re.search(r"^(from|import) kubernetes", path.read_text(encoding="utf-8"), re.MULTILINE):
@@ -99,6 +99,6 @@ def importers() -> Iterator[str]:
 
 
 @pytest.mark.parametrize("module", tuple(importers()))
-async def test_a_library_that_imports_hotpool_finds_the_whole_kubernetes_client(module: str) -> None:
+async def test_a_program_that_imports_hotpool_can_use_the_whole_kubernetes_client(module: str) -> None:
     code, _, err = await python("-c", f"import {module}, kubernetes; kubernetes.client.CoreV1Api")
     assert code == 0, err

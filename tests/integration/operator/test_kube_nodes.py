@@ -1,4 +1,4 @@
-"""v1 Nodes from their stream to what is written, and in what people ask (requirements C5, C7, D2, D4, D9, F2, F5)."""
+"""v1 Nodes from their watch to writes, and in `why` and `diff` (requirements C5, C7, D2, D4, D9, F2, F5)."""
 
 import asyncio
 import json
@@ -28,8 +28,8 @@ Json = dict[str, Any]
 SITE = {"nodeSelector": {"matchLabels": {"site": "a"}}}
 
 
-def small(*, cordoned: bool = False) -> FakeApi:
-    """A v1 Node in site a with an agent, and an agent outside; a pool of all and a pool of the site."""
+def two_nodes(*, cordoned: bool = False) -> FakeApi:
+    """Return an API server: a v1 Node in site a with an agent, an agent outside, pools of all and of the site."""
     api = FakeApi()
     api.put(kube_node_object("n0", labels={"site": "a"}, cordoned=cordoned))
     for name in ("n0", "n1"):
@@ -43,18 +43,18 @@ def owners(api: FakeApi, name: str) -> list[str]:
     return [o["uid"] for o in api.objects[Kind.NODE][name]["metadata"].get("ownerReferences") or []]
 
 
-def made_again(api: FakeApi, name: str) -> str:
-    """The v1 Node is deleted and another one has its name, while nobody watches; the uid of the new one."""
+def recreate_node(api: FakeApi, name: str) -> str:
+    """Delete a v1 Node and create another one of its name, without events; return the uid of the new one."""
     feed, api.feed = api.feed, None
     del api.objects[Kind.KUBE_NODE][name]
-    again = api.put(kube_node_object(name, labels={"site": "a"}))
+    recreated = api.put(kube_node_object(name, labels={"site": "a"}))
     api.feed = feed
-    return str(again["metadata"]["uid"])
+    return str(recreated["metadata"]["uid"])
 
 
 @simulated
-async def test_a_cordon_is_published_at_once_and_ends() -> None:
-    api = small()
+async def test_a_cordon_and_its_end_are_published_at_once() -> None:
+    api = two_nodes()
     async with operator(api, kube_nodes=True) as fleet:
         await fleet.beating(2)
         assert api.members("here") == {"n0": "Ready"}
@@ -67,20 +67,20 @@ async def test_a_cordon_is_published_at_once_and_ends() -> None:
 
 
 @simulated
-async def test_what_the_kubelet_says_each_five_minutes_is_neither_written_nor_asked() -> None:
-    api = small(cordoned=True)
+async def test_status_updates_of_a_kubelet_cause_no_request() -> None:
+    api = two_nodes(cordoned=True)
     async with operator(api, kube_nodes=True) as fleet:
         await fleet.beating(15)
-        writes, asked = len(api.writes), api.requests.copy()
+        writes, requests = len(api.writes), api.requests.copy()
         for beat in range(20):
             api.edit(Kind.KUBE_NODE, "n0", {"status": {"images": [f"{beat}"]}})
             await fleet.beating(1)
-        assert (len(api.writes), api.requests) == (writes, asked)
+        assert (len(api.writes), api.requests) == (writes, requests)
 
 
 @simulated
-async def test_without_the_setting_a_node_means_nothing_and_is_not_asked_for() -> None:
-    api = small(cordoned=True)
+async def test_without_the_setting_v1_nodes_are_neither_read_nor_used() -> None:
+    api = two_nodes(cordoned=True)
     api.fault = refusing(403, kind=Kind.KUBE_NODE)
     async with operator(api) as fleet:
         await fleet.beating(15)
@@ -89,8 +89,8 @@ async def test_without_the_setting_a_node_means_nothing_and_is_not_asked_for() -
 
 
 @simulated
-async def test_a_node_owns_the_capability_of_its_name_and_takes_it_along() -> None:
-    api = small()
+async def test_a_node_owns_the_capability_of_its_name_and_its_deletion_deletes_it() -> None:
+    api = two_nodes()
     async with operator(api, kube_nodes=True) as fleet:
         await fleet.beating(15)
         assert (owners(api, "n0"), owners(api, "n1")) == (["uid-kube-n0"], [])
@@ -103,8 +103,8 @@ async def test_a_node_owns_the_capability_of_its_name_and_takes_it_along() -> No
 
 
 @simulated
-async def test_after_a_restart_the_owner_is_known_and_nothing_is_written() -> None:
-    api = small(cordoned=True)
+async def test_a_restart_with_stored_owners_writes_nothing() -> None:
+    api = two_nodes(cordoned=True)
     async with operator(api, kube_nodes=True) as fleet:
         await fleet.beating(12)
     writes = len(api.writes)
@@ -114,11 +114,11 @@ async def test_after_a_restart_the_owner_is_known_and_nothing_is_written() -> No
 
 
 @simulated
-async def test_a_node_that_only_a_deaf_stream_still_knows_owns_nothing() -> None:
-    api = small()
+async def test_a_deleted_node_that_a_stale_watch_still_has_becomes_no_owner() -> None:
+    api = two_nodes()
     del api.objects[Kind.NODE]["n0"]
     async with operator(api, kube_nodes=True) as fleet:
-        uid = made_again(api, "n0")
+        uid = recreate_node(api, "n0")
         api.put(node_object("n0", report(service("q", "llm"))))
         assert await until(lambda: owners(api, "n0") == [uid]) < 1
         assert fleet.cache.kube_nodes["n0"].meta.uid == uid
@@ -126,8 +126,8 @@ async def test_a_node_that_only_a_deaf_stream_still_knows_owns_nothing() -> None
 
 
 @simulated
-async def test_an_owner_is_not_given_while_the_api_server_cannot_be_asked() -> None:
-    api = small()
+async def test_an_owner_is_not_set_while_the_node_cannot_be_read() -> None:
+    api = two_nodes()
     del api.objects[Kind.NODE]["n0"]
     async with operator(api, kube_nodes=True) as fleet:
         api.fault = refusing(403, kind=Kind.KUBE_NODE)
@@ -139,28 +139,28 @@ async def test_an_owner_is_not_given_while_the_api_server_cannot_be_asked() -> N
 
 
 @simulated
-async def test_the_audit_finds_what_the_stream_missed_and_asks_before_it_believes() -> None:
-    api = small(cordoned=True)
+async def test_a_resync_finds_missed_events_and_confirms_a_deletion_by_a_get() -> None:
+    api = two_nodes(cordoned=True)
     async with operator(api, kube_nodes=True) as fleet:
-        await fleet.beating(15)  # the first audit is over
+        await fleet.beating(15)  # the first resync is over
         feed, api.feed = api.feed, None
         api.edit(Kind.KUBE_NODE, "n0", {"spec": {"unschedulable": None}})
         await fleet.manager.resync()
         assert fleet.cache.pools["here"].members == {"n0": "Ready"}
-        gone = api.objects[Kind.KUBE_NODE].pop("n0")
+        deleted = api.objects[Kind.KUBE_NODE].pop("n0")
         api.fault = refusing(503, kind=Kind.KUBE_NODE, verb="get")
         await fleet.manager.resync()
         assert fleet.cache.pools["here"].members == {"n0": "Ready"}
         api.fault = None
         await fleet.manager.resync()
         assert fleet.cache.pools["here"].members == {}
-        api.objects[Kind.KUBE_NODE]["n0"] = gone
+        api.objects[Kind.KUBE_NODE]["n0"] = deleted
         api.feed = feed
 
 
 @simulated
 async def test_nothing_is_written_before_nodes_are_listed() -> None:
-    api = small(cordoned=True)
+    api = two_nodes(cordoned=True)
     async with operator(api, kube_nodes=True) as fleet:
         await fleet.beating(12)
     assert api.members("here") == {"n0": "Draining"}
@@ -180,11 +180,11 @@ async def test_nothing_is_written_before_nodes_are_listed() -> None:
     await fleet.stop()
 
 
-# The stream, against a real HTTP server.
+# The watch, against a real HTTP server.
 
 
 class Server:
-    """Lists Nodes in pages of one, and sends the lines that it is given."""
+    """Lists Nodes in pages of one, and sends the lines of a queue."""
 
     def __init__(self) -> None:
         self.nodes: dict[str, Json] = {}
@@ -195,7 +195,7 @@ class Server:
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         if self.refused:
-            return web.json_response({"kind": "Status", "message": "as told"}, status=self.refused)
+            return web.json_response({"kind": "Status", "message": "refused by the test"}, status=self.refused)
         if "watch" in request.query:
             return await self._watch(request)
         self.lists.append(request.query.get("continue", ""))
@@ -216,8 +216,8 @@ class Server:
         self.lines.put_nowait(json.dumps({"type": event, "object": body}).encode() + b"\n")
 
 
-class Heard:
-    """What the stream fed."""
+class ReceivedEvents:
+    """The events that the watch delivered."""
 
     def __init__(self) -> None:
         self.events: list[tuple[str | None, str]] = []
@@ -228,22 +228,22 @@ class Heard:
         self.events.append((event, body["metadata"]["name"]))
         self.bodies.append(body)
 
-    async def until(self, holds: Callable[[], bool]) -> None:
-        while not holds():  # noqa: ASYNC110 - ended by the hang guard.
+    async def until(self, condition: Callable[[], bool]) -> None:
+        while not condition():  # noqa: ASYNC110 - ended by the hang guard.
             await asyncio.sleep(0.01)
 
 
 @asynccontextmanager
-async def streaming(server: Server) -> AsyncIterator[tuple[NodeWatch, Heard]]:
-    routes, heard = web.Application(), Heard()
+async def streaming(server: Server) -> AsyncIterator[tuple[NodeWatch, ReceivedEvents]]:
+    routes, received = web.Application(), ReceivedEvents()
     routes.router.add_get("/api/v1/nodes", server.answer)
     async with TestServer(routes) as http:
         api = client.ApiClient(client.Configuration(host=str(http.make_url("/")).rstrip("/")))
         async with api:
-            stream = NodeWatch(api, heard.feed)
-            running = asyncio.create_task(stream.run())
+            watch = NodeWatch(api, received.feed)
+            running = asyncio.create_task(watch.run())
             try:
-                yield stream, heard
+                yield watch, received
             finally:
                 running.cancel()
                 server.lines.put_nowait(None)
@@ -256,75 +256,75 @@ def no_delay(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.timeout(30)
-async def test_nodes_are_listed_in_pages_and_only_what_matters_is_kept() -> None:
+async def test_nodes_are_listed_in_pages_and_reduced_to_the_needed_fields() -> None:
     server = Server()
     server.nodes = {name: kube_node_object(name, labels={"site": "a"}) for name in ("n0", "n1", "n2")}
-    async with streaming(server) as (stream, heard):
-        await stream.listed.wait()
-        await heard.until(lambda: bool(server.watches))
-        assert (server.lists, server.watches, stream.error) == (["", "1", "2"], ["103"], "")
-        assert heard.events == [(None, "n0"), (None, "n1"), (None, "n2")]
+    async with streaming(server) as (watch, received):
+        await watch.listed.wait()
+        await received.until(lambda: bool(server.watches))
+        assert (server.lists, server.watches, watch.error) == (["", "1", "2"], ["103"], "")
+        assert received.events == [(None, "n0"), (None, "n1"), (None, "n2")]
         metadata = {"name": "n0", "uid": "uid-kube-n0", "resourceVersion": "1", "labels": {"site": "a"}}
-        assert heard.bodies[0] == {"metadata": metadata, "spec": {"unschedulable": False}}
+        assert received.bodies[0] == {"metadata": metadata, "spec": {"unschedulable": False}}
         server.send("MODIFIED", kube_node_object("n1", version=110, cordoned=True))
         server.send("BOOKMARK", {"kind": "Node", "metadata": {"resourceVersion": "115"}})
         server.send("DELETED", kube_node_object("n2", version=120))
-        await heard.until(lambda: len(heard.events) == 5)
-        assert heard.events[3:] == [("MODIFIED", "n1"), ("DELETED", "n2")]
-        assert heard.bodies[3]["spec"] == {"unschedulable": True}
+        await received.until(lambda: len(received.events) == 5)
+        assert received.events[3:] == [("MODIFIED", "n1"), ("DELETED", "n2")]
+        assert received.bodies[3]["spec"] == {"unschedulable": True}
 
 
 @pytest.mark.timeout(30)
-async def test_a_watch_that_ends_goes_on_from_its_last_line_and_an_expired_one_is_listed_anew() -> None:
+async def test_a_watch_resumes_from_its_last_line_and_an_expired_one_starts_with_a_new_list() -> None:
     server = Server()
     server.nodes = {"n0": kube_node_object("n0")}
-    async with streaming(server) as (stream, heard):
-        await stream.listed.wait()
+    async with streaming(server) as (watch, received):
+        await watch.listed.wait()
         server.send("BOOKMARK", {"kind": "Node", "metadata": {"resourceVersion": "115"}})
         server.lines.put_nowait(None)
-        await heard.until(lambda: server.watches == ["101", "115"])
+        await received.until(lambda: server.watches == ["101", "115"])
         server.send("ERROR", {"kind": "Status", "code": 410, "metadata": {}})
-        await heard.until(lambda: len(server.lists) == 2)
-        assert heard.events == [(None, "n0")] * 2
+        await received.until(lambda: len(server.lists) == 2)
+        assert received.events == [(None, "n0")] * 2
 
 
 @pytest.mark.timeout(30)
-async def test_a_refusal_is_told_and_tried_again_for_ever() -> None:
+async def test_a_refusal_is_reported_and_retried_without_end() -> None:
     server = Server()
     server.nodes, server.refused = {"n0": kube_node_object("n0")}, 403
-    async with streaming(server) as (stream, heard):
-        await heard.until(lambda: "403" in stream.error)
-        assert "cannot list nodes: 403 Forbidden: as told" in stream.error
-        assert not stream.listed.is_set()
+    async with streaming(server) as (watch, received):
+        await received.until(lambda: "403" in watch.error)
+        assert "cannot list nodes: 403 Forbidden: refused by the test" in watch.error
+        assert not watch.listed.is_set()
         server.refused = 0
-        await stream.listed.wait()
+        await watch.listed.wait()
         server.refused = 403
         server.lines.put_nowait(None)
-        await heard.until(lambda: "cannot watch nodes: 403" in stream.error or "cannot list nodes" in stream.error)
-        assert heard.events == [(None, "n0")]
+        await received.until(lambda: "cannot watch nodes: 403" in watch.error or "cannot list nodes" in watch.error)
+        assert received.events == [(None, "n0")]
         server.refused = 0
-        await heard.until(lambda: not stream.error)
+        await received.until(lambda: not watch.error)
 
 
-# What people ask.
+# Commands.
 
 
-class Done:
-    """How a command ended."""
+class Result:
+    """The result of a command."""
 
     def __init__(self, code: int, out: str, err: str) -> None:
         self.code, self.out, self.err = code, out, err
 
 
-Run = Callable[..., Awaitable[Done]]
+Run = Callable[..., Awaitable[Result]]
 LEASE: Json = {"kind": "Lease", "metadata": {"name": ELECTION_LEASE, "annotations": {KUBE_NODES_ANNOTATION: "true"}}}
 POOL = yaml.safe_dump({**pool_object("here", requires=requires("asr")), "metadata": {"name": "here"}})
-ASKED = (("why", "n0", "here"), ("why", "--pool", "here"), ("why", "--node", "n0"), ("diff", "-f", "-"))
+COMMANDS = (("why", "n0", "here"), ("why", "--pool", "here"), ("why", "--node", "n0"), ("diff", "-f", "-"))
 
 
 @pytest.fixture
 async def reads() -> AsyncIterator[ReadApi]:
-    """The small fleet, of which the operator follows v1 Nodes."""
+    """A readable API server with the two nodes, whose operator watches v1 Nodes."""
     async with read_api() as api:
         api.put(LEASE, kube_node_object("n0", labels={"site": "a"}, cordoned=True), pool_object("here", requires=SITE))
         for name in ("n0", "n1"):
@@ -334,18 +334,18 @@ async def reads() -> AsyncIterator[ReadApi]:
 
 @pytest.fixture
 def hotpool(reads: ReadApi, tmp_path: Path) -> Run:
-    """Runs `hotpool` in this process, beside the server."""
-    words_for = ("--kubeconfig", str(reads.kubeconfig(tmp_path)))
+    """A function that runs `hotpool` in this process with that server."""
+    options = ("--kubeconfig", str(reads.kubeconfig(tmp_path)))
 
-    async def run(*words: str) -> Done:
+    async def run(*words: str) -> Result:
         runner = CliRunner(env={"COLUMNS": "80"})
-        result = await asyncio.to_thread(runner.invoke, app, [*words, *words_for], input=POOL)
-        return Done(result.exit_code, result.stdout, result.stderr)
+        result = await asyncio.to_thread(runner.invoke, app, [*words, *options], input=POOL)
+        return Result(result.exit_code, result.stdout, result.stderr)
 
     return run
 
 
-async def test_why_and_diff_see_what_the_operator_sees(hotpool: Run, reads: ReadApi) -> None:
+async def test_why_and_diff_use_v1_nodes_as_the_operator_does(hotpool: Run, reads: ReadApi) -> None:
     found = json.loads((await hotpool("why", "n0", "here", "-o", "json")).out)
     assert found["verdict"] == {"state": "Draining", "criterion": None}
     assert found["remarks"][0]["remedies"] == ["kubectl uncordon n0"]
@@ -360,8 +360,8 @@ async def test_why_and_diff_see_what_the_operator_sees(hotpool: Run, reads: Read
     assert json.loads((await hotpool("why", "n0", "here", "-o", "json")).out)["verdict"]["criterion"] == "NodeSelector"
 
 
-@pytest.mark.parametrize("words", ASKED)
-async def test_who_may_not_read_nodes_is_told_so_instead_of_a_wrong_answer(
+@pytest.mark.parametrize("words", COMMANDS)
+async def test_a_user_without_the_right_to_read_nodes_gets_an_error_instead_of_a_wrong_answer(
     hotpool: Run, reads: ReadApi, words: tuple[str, ...]
 ) -> None:
     reads.refused = {"nodes": 403}
@@ -373,8 +373,8 @@ async def test_who_may_not_read_nodes_is_told_so_instead_of_a_wrong_answer(
     assert (await hotpool(*words)).code in {0, 1}
 
 
-async def test_the_commands_ask_of_nodes_exactly_what_the_viewer_may(hotpool: Run, reads: ReadApi) -> None:
-    for words in ASKED:
+async def test_the_commands_need_exactly_the_viewers_rights_on_nodes(hotpool: Run, reads: ReadApi) -> None:
+    for words in COMMANDS:
         await hotpool(*words)
     (rule,) = viewer_rules("ClusterRole")
-    assert {verb for verb, group, what in reads.asked if (group, what) == ("", "nodes")} == set(rule["verbs"])
+    assert {verb for verb, group, plural in reads.requests if (group, plural) == ("", "nodes")} == set(rule["verbs"])

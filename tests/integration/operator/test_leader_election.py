@@ -1,6 +1,6 @@
-"""The elector's thread over a stand-in for the Lease API, so that answers can be lost and contents be broken.
+"""The elector's thread over a fake Lease API, so that responses can be lost and contents be malformed.
 
-The real path: tests/cluster/operator/test_chain.py and test_outages.py.
+On a real API server: tests/cluster/operator/test_chain.py and test_outages.py.
 
 Requirement F2.
 """
@@ -32,9 +32,9 @@ class Leases:
     def __init__(self) -> None:
         self.stored: Any = None
         self.after_write: Callable[[], None] = lambda: None
-        """Called when a write is stored and before it is answered."""
+        """A hook that runs between storing a write and its response."""
         self.before_write: Callable[[], None] = lambda: None
-        """Called when a write arrives."""
+        """A hook that runs before a write is stored."""
         self.writes = 0
 
     def read_namespaced_lease(self, *_: Any, **__: Any) -> Any:
@@ -67,11 +67,11 @@ def lease(**spec: Any) -> Any:
 
 @pytest.fixture
 def leases(monkeypatch: pytest.MonkeyPatch) -> Leases:
-    made = Leases()
+    api = Leases()
     monkeypatch.setattr(leader_election, "_connect", lambda _: None)
-    monkeypatch.setattr(client, "CoordinationV1Api", lambda _: made)
+    monkeypatch.setattr(client, "CoordinationV1Api", lambda _: api)
     monkeypatch.setattr(leader_election, "RENEW_SECONDS", 0.02)
-    return made
+    return api
 
 
 @pytest.fixture
@@ -87,13 +87,13 @@ def lost() -> threading.Event:
 @pytest.fixture
 def elector(leases: Leases, won: threading.Event, lost: threading.Event) -> Iterator[LeaderElector]:
     assert leases.writes == 0
-    made = LeaderElector(ClusterTarget("fleet", None, None), won=won.set, lost=lost.set)
-    yield made
-    made.stop()
+    elector = LeaderElector(ClusterTarget("fleet", None, None), won=won.set, lost=lost.set)
+    yield elector
+    elector.stop()
 
 
 def once(error: Exception) -> Callable[[], None]:
-    """Raise it the first time only."""
+    """Return a function that raises the error at its first call only."""
     errors = [error]
 
     def fail() -> None:
@@ -103,7 +103,7 @@ def once(error: Exception) -> Callable[[], None]:
     return fail
 
 
-def test_promise_2_the_term_is_larger_than_that_of_lease_and_slices(
+def test_the_term_is_larger_than_that_of_lease_and_slices(
     leases: Leases, elector: LeaderElector, won: threading.Event
 ) -> None:
     leases.stored = lease(lease_transitions=4, holder_identity="")
@@ -116,7 +116,7 @@ def test_promise_2_the_term_is_larger_than_that_of_lease_and_slices(
     assert leases.stored.spec.holder_identity is None
 
 
-def test_promise_2_an_acquisition_whose_answer_was_lost_still_wins(
+def test_an_acquisition_with_a_lost_response_still_wins(
     leases: Leases, elector: LeaderElector, won: threading.Event
 ) -> None:
     leases.after_write = once(urllib3.exceptions.ReadTimeoutError(None, "", "late"))  # type: ignore[arg-type]
@@ -126,15 +126,13 @@ def test_promise_2_an_acquisition_whose_answer_was_lost_still_wins(
     assert elector.term == leases.stored.spec.lease_transitions == 1
 
 
-def test_promise_2_a_lease_without_content_is_free(
-    leases: Leases, elector: LeaderElector, won: threading.Event
-) -> None:
+def test_a_lease_without_content_is_free(leases: Leases, elector: LeaderElector, won: threading.Event) -> None:
     leases.stored = lease()
     elector.start_campaign(int)
     assert won.wait(SECONDS)
 
 
-def test_promise_2_an_unforeseen_error_is_told_as_a_loss(
+def test_an_unexpected_error_counts_as_lost_leadership(
     leases: Leases, elector: LeaderElector, won: threading.Event, lost: threading.Event
 ) -> None:
     elector.start_campaign(int)
@@ -144,7 +142,7 @@ def test_promise_2_an_unforeseen_error_is_told_as_a_loss(
     assert not elector.leading()
 
 
-def test_promise_2_a_leader_whose_renewal_failed_tries_again_before_its_time_runs_out(
+def test_a_failed_renewal_is_retried_before_leadership_expires(
     leases: Leases, elector: LeaderElector, won: threading.Event, lost: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     elector.start_campaign(int)
@@ -156,7 +154,7 @@ def test_promise_2_a_leader_whose_renewal_failed_tries_again_before_its_time_run
         leases.before_write = lambda: None
         leases.after_write = renewed.set
         failed.set()
-        raise urllib3.exceptions.ProtocolError("gone")
+        raise urllib3.exceptions.ProtocolError("connection closed")
 
     leases.before_write = fail
     assert failed.wait(SECONDS)
@@ -165,10 +163,10 @@ def test_promise_2_a_leader_whose_renewal_failed_tries_again_before_its_time_run
     assert not lost.is_set()
 
 
-def test_promise_2_a_slow_api_server_does_not_end_leadership_while_renewals_succeed(
+def test_a_slow_api_server_does_not_end_leadership_while_renewals_succeed(
     leases: Leases, elector: LeaderElector, won: threading.Event, lost: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each write takes 1.4 s, nearly as long as it may; the pause is a part of that time."""
+    """Each write takes 1.4 s, nearly the limit; the pause between renewals is a part of that time."""
     monkeypatch.setattr(leader_election, "RENEW_SECONDS", 1.0)
     elector.start_campaign(int)
     assert won.wait(SECONDS)
@@ -182,22 +180,22 @@ def test_promise_2_a_slow_api_server_does_not_end_leadership_while_renewals_succ
     assert not lost.is_set()
 
 
-def test_promise_2_a_lease_that_somebody_touched_is_read_and_renewed(
+def test_a_lease_changed_by_another_client_is_read_again_and_renewed(
     leases: Leases, elector: LeaderElector, won: threading.Event, lost: threading.Event
 ) -> None:
     elector.start_campaign(int)
     assert won.wait(SECONDS)
-    leases.stored.metadata.resource_version = "touched"
+    leases.stored.metadata.resource_version = "changed"
     written = leases.writes
     wait_for("renewed", lambda: leases.writes > written + 2, SECONDS)
     assert elector.leading()
-    leases.stored.spec.holder_identity = "a thief"
-    leases.stored.metadata.resource_version = "stolen"
+    leases.stored.spec.holder_identity = "another"
+    leases.stored.metadata.resource_version = "changed again"
     assert lost.wait(2 * SECONDS)
-    assert leases.stored.spec.holder_identity == "a thief"
+    assert leases.stored.spec.holder_identity == "another"
 
 
-def test_promise_2_another_holder_is_waited_for_and_not_robbed(
+def test_an_elector_waits_for_another_holder_to_release_the_lease(
     leases: Leases, elector: LeaderElector, won: threading.Event
 ) -> None:
     leases.stored = lease(lease_transitions=4, holder_identity="another", lease_duration_seconds=60)
@@ -209,7 +207,7 @@ def test_promise_2_another_holder_is_waited_for_and_not_robbed(
     assert elector.term == 5
 
 
-def test_promise_2_a_raised_term_is_stored_or_refused_as_retryable(
+def test_a_raised_term_is_stored_or_the_error_is_retryable(
     leases: Leases, elector: LeaderElector, won: threading.Event
 ) -> None:
     elector.start_campaign(int)
@@ -217,58 +215,58 @@ def test_promise_2_a_raised_term_is_stored_or_refused_as_retryable(
     elector.raise_term(41)
     assert elector.term == leases.stored.spec.lease_transitions == 41
 
-    def gone() -> None:
-        raise urllib3.exceptions.ProtocolError("gone")
+    def fail() -> None:
+        raise urllib3.exceptions.ProtocolError("connection closed")
 
-    leases.before_write = gone
+    leases.before_write = fail
     with pytest.raises(RetryableError):
         elector.raise_term(42)
     assert elector.term == 41
 
 
-def test_readyz_a_standby_follows_while_the_lease_of_another_is_renewed(leases: Leases, elector: LeaderElector) -> None:
+def test_a_standby_sees_a_leader_while_another_holder_renews_the_lease(leases: Leases, elector: LeaderElector) -> None:
     leases.stored = lease(holder_identity="other", lease_duration_seconds=1)
     assert not elector.sees_leader()
     elector.start_campaign(int)
-    wait_for("it follows", elector.sees_leader)
+    wait_for("it sees a leader", elector.sees_leader)
     assert not elector.leading()
 
 
-def test_readyz_nobody_is_followed_whose_lease_is_not_seen_to_be_renewed(
+def test_a_standby_sees_no_leader_when_renewals_cannot_be_read(
     leases: Leases, elector: LeaderElector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     leases.stored = lease(holder_identity="other", lease_duration_seconds=1)
     elector.start_campaign(int)
-    wait_for("it follows", elector.sees_leader)
+    wait_for("it sees a leader", elector.sees_leader)
 
-    def away(*_: Any, **__: Any) -> None:
+    def unavailable(*_: Any, **__: Any) -> None:
         raise ApiException(status=503)
 
-    monkeypatch.setattr(leases, "read_namespaced_lease", away)
-    wait_for("it knows of nobody", lambda: not elector.sees_leader())
+    monkeypatch.setattr(leases, "read_namespaced_lease", unavailable)
+    wait_for("it sees no leader", lambda: not elector.sees_leader())
     assert not elector.leading()
 
 
-def test_readyz_a_released_lease_is_followed_by_leading(
+def test_a_standby_leads_when_the_lease_is_released(
     leases: Leases, elector: LeaderElector, won: threading.Event
 ) -> None:
     leases.stored = lease(holder_identity="other", lease_duration_seconds=60)
     elector.start_campaign(int)
-    wait_for("it follows", elector.sees_leader)
+    wait_for("it sees a leader", elector.sees_leader)
     leases.stored = lease(holder_identity="", lease_duration_seconds=60)
     assert won.wait(SECONDS)
     assert (elector.leading(), elector.sees_leader()) == (True, False)
 
 
-def test_the_lease_says_what_its_holder_follows_and_keeps_what_others_said(
+def test_the_holder_sets_its_annotations_on_the_lease_and_keeps_those_of_others(
     leases: Leases, won: threading.Event, lost: threading.Event
 ) -> None:
     leases.stored = lease(holder_identity="")
     leases.stored.metadata.annotations = {KUBE_NODES_ANNOTATION: "true", "example.org/x": "y"}
-    made = LeaderElector(
+    elector = LeaderElector(
         ClusterTarget("fleet", None, None), won=won.set, lost=lost.set, says={KUBE_NODES_ANNOTATION: "false"}
     )
-    made.start_campaign(int)
+    elector.start_campaign(int)
     assert won.wait(SECONDS)
-    made.stop()
+    elector.stop()
     assert leases.stored.metadata.annotations == {KUBE_NODES_ANNOTATION: "false", "example.org/x": "y"}

@@ -1,4 +1,4 @@
-"""The Lease stream against a real HTTP server that has more to say than fits one read (requirement C2)."""
+"""The Lease watch against a real HTTP server that sends more than fits one read (requirement C2)."""
 
 import asyncio
 import json
@@ -23,8 +23,8 @@ def line(number: int) -> bytes:
     return json.dumps({"type": "MODIFIED", "object": {"metadata": metadata, "spec": spec}}).encode() + b"\n"
 
 
-class Listener:
-    """Counts."""
+class RecordingObserver:
+    """Records heartbeats."""
 
     def __init__(self) -> None:
         self.beats: list[Heartbeat] = []
@@ -33,16 +33,16 @@ class Listener:
         self.beats += beats
 
     def on_probe_received(self, renewed: str) -> None:
-        raise AssertionError(f"no canary here: {renewed}")
+        raise AssertionError(f"no probe was sent: {renewed}")
 
     def on_watch_lost(self) -> None:
-        raise AssertionError("nothing broke")
+        raise AssertionError("the watch is connected")
 
     def on_watch_restored(self) -> None:
         pass
 
 
-async def answer(request: web.Request) -> web.StreamResponse:
+async def serve(request: web.Request) -> web.StreamResponse:
     if "watch" not in request.query:
         return web.json_response({"metadata": {"resourceVersion": "1"}, "items": []})
     stream = web.StreamResponse()
@@ -53,13 +53,13 @@ async def answer(request: web.Request) -> web.StreamResponse:
 
 
 @pytest.mark.timeout(30)
-async def test_a_backlog_is_read_without_a_pause_and_nothing_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_backlog_is_read_with_few_pauses_and_no_line_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease_watch, "_BATCH_PAUSE_SECONDS", 0.5)
     app = web.Application()
-    app.router.add_get("/apis/coordination.k8s.io/v1/namespaces/fleet/leases", answer)
-    listener = Listener()
+    app.router.add_get("/apis/coordination.k8s.io/v1/namespaces/fleet/leases", serve)
+    observer = RecordingObserver()
     pauses: list[float] = []
-    pause = lease_watch._pause  # noqa: SLF001 - what is counted is inside.
+    pause = lease_watch._pause  # noqa: SLF001 - the pauses are private.
 
     async def counted(response: object) -> None:
         pauses.append(asyncio.get_running_loop().time())
@@ -69,9 +69,9 @@ async def test_a_backlog_is_read_without_a_pause_and_nothing_is_lost(monkeypatch
     async with TestServer(app) as server:
         api = client.ApiClient(client.Configuration(host=str(server.make_url("/")).rstrip("/")))
         async with api, asyncio.TaskGroup() as group:
-            running = group.create_task(LeaseWatch(api, "fleet", listener).run())
-            while len(listener.beats) < LINES:  # noqa: ASYNC110 - ended by the hang guard.
+            running = group.create_task(LeaseWatch(api, "fleet", observer).run())
+            while len(observer.beats) < LINES:  # noqa: ASYNC110 - ended by the hang guard.
                 await asyncio.sleep(0.01)
             running.cancel()
-    assert [beat.node for beat in listener.beats] == [f"n{number}" for number in range(LINES)]
+    assert [beat.node for beat in observer.beats] == [f"n{number}" for number in range(LINES)]
     assert len(pauses) <= LINES * len(line(0)) / lease_watch.BACKLOG_BYTES / 4

@@ -1,7 +1,7 @@
 """Fixed scripts of real operators in simulated time against a second, naive implementation of membership.
 
 Compared after each step: members, slices, status, conditions, generated pools and Redis (requirements B4, C2 to C5, C7,
-D1 to D11, E1). Checked at all times: promise 1 and D4. `make soak-pools` runs thousands.
+D1 to D11, E1). Checked at all times: removals have evidence (D9), and D4. `make soak-pools` runs thousands.
 
 Requirements D7, D8, D10.
 """

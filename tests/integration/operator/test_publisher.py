@@ -1,6 +1,6 @@
-"""The mirror over a fake Redis in simulated time: what happens when Redis falls, forgets or knows more (E1, E5).
+"""The publisher over a fake Redis in simulated time: outages, lost data and newer terms of Redis (E1, E5).
 
-The same path on a real server: tests/cluster/test_redis_*.py and test_outages.py.
+On a real server: tests/cluster/redis and tests/cluster/operator/test_outages.py.
 
 Requirements E4.
 """
@@ -26,18 +26,18 @@ NODE = NodeDocument("a", (("asr", True, None, ("asr-1",)),))
 
 
 def pool(name: str, *ready: str, key: str | None = None) -> PoolDocument:
-    made_by = "pairs" if key else None
-    return PoolDocument(name, f"uid-{name}", made_by, key, frozenset(ready), frozenset(), frozenset())
+    generator = "pairs" if key else None
+    return PoolDocument(name, f"uid-{name}", generator, key, frozenset(ready), frozenset(), frozenset())
 
 
-class Ours:
-    """A mirror, its Redis and its term."""
+class RunningPublisher:
+    """A publisher, its Redis and its term."""
 
     def __init__(self, redis: FakeRedis) -> None:
         self.redis = redis
         self.term = 7
         self.raised: list[int] = []
-        self.mirror = Publisher(
+        self.publisher = Publisher(
             cast("Any", redis), term=lambda: self.term, raise_term=self._raise_term, cluster=self._cluster
         )
         self.task: asyncio.Task[None] | None = None
@@ -53,7 +53,7 @@ class Ours:
         self.term = term
 
     def start(self) -> None:
-        self.task = asyncio.create_task(self.mirror.run())
+        self.task = asyncio.create_task(self.publisher.run())
 
     async def ended(self) -> BaseException | None:
         assert self.task
@@ -62,198 +62,198 @@ class Ours:
 
 
 @asynccontextmanager
-async def running(redis: FakeRedis) -> AsyncIterator[Ours]:
-    """A mirror that holds pool `p` with a and b, and node `a`; it has done its first round."""
-    ours = Ours(redis)
-    await ours.mirror.publish_pool(pool("p", "a", "b"))
-    await ours.mirror.publish_node(NODE)
-    ours.start()
+async def running(redis: FakeRedis) -> AsyncIterator[RunningPublisher]:
+    """Run a publisher with pool `p` of a and b, and node `a`, that has finished its first round."""
+    it = RunningPublisher(redis)
+    await it.publisher.publish_pool(pool("p", "a", "b"))
+    await it.publisher.publish_node(NODE)
+    it.start()
     await asyncio.sleep(0.5)
     try:
-        yield ours
+        yield it
     finally:
-        if ours.task:
-            ours.task.cancel()
-            await asyncio.gather(ours.task, return_exceptions=True)
+        if it.task:
+            it.task.cancel()
+            await asyncio.gather(it.task, return_exceptions=True)
 
 
 @simulated
-async def test_nothing_is_sent_before_everything_was_given_and_then_all_of_it() -> None:
+async def test_nothing_is_sent_before_the_publisher_runs_and_then_everything() -> None:
     redis = FakeRedis()
-    ours = Ours(redis)
-    await ours.mirror.publish_pool(pool("p", "a"))
+    it = RunningPublisher(redis)
+    await it.publisher.publish_pool(pool("p", "a"))
     await asyncio.sleep(60)
     assert redis.log == []
-    ours.start()
+    it.start()
     assert await until(lambda: redis.complete is True) < 1
     assert redis.pools == {"p": pool("p", "a")}
-    assert ours.mirror.healthy
-    assert ours.task
-    ours.task.cancel()
+    assert it.publisher.healthy
+    assert it.task
+    it.task.cancel()
 
 
 @simulated
-async def test_a_change_is_sent_at_once_and_the_same_image_never_twice() -> None:
-    async with running(FakeRedis()) as ours:
-        await ours.mirror.publish_pool(pool("p", "b"))
-        assert ours.redis.pools["p"].ready == {"b"}
-        sent = len(ours.redis.log)
+async def test_a_change_is_sent_at_once_and_an_unchanged_document_never() -> None:
+    async with running(FakeRedis()) as it:
+        await it.publisher.publish_pool(pool("p", "b"))
+        assert it.redis.pools["p"].ready == {"b"}
+        sent = len(it.redis.log)
         for _ in range(5):
-            await ours.mirror.publish_pool(pool("p", "b"))
-            await ours.mirror.publish_node(NODE)
-        assert len(ours.redis.log) == sent
+            await it.publisher.publish_pool(pool("p", "b"))
+            await it.publisher.publish_node(NODE)
+        assert len(it.redis.log) == sent
 
 
 @simulated
-async def test_while_redis_is_away_images_are_remembered_and_the_newest_is_sent_when_it_is_back() -> None:
-    async with running(FakeRedis()) as ours:
-        ours.redis.fault = RetryableError("away")
+async def test_the_newest_documents_are_sent_after_an_outage_of_redis() -> None:
+    async with running(FakeRedis()) as it:
+        it.redis.fault = RetryableError("away")
         for members in (("a",), ("b",), ("c",)):
-            await ours.mirror.publish_pool(pool("p", *members))
-        assert not ours.mirror.healthy
-        await ours.mirror.publish_pool(pool("new", "a"))
-        await ours.mirror.delete_node("a")
+            await it.publisher.publish_pool(pool("p", *members))
+        assert not it.publisher.healthy
+        await it.publisher.publish_pool(pool("new", "a"))
+        await it.publisher.delete_node("a")
         await asyncio.sleep(30)
-        sent = len(ours.redis.log)
-        ours.redis.fault = None
-        assert await until(lambda: ours.mirror.healthy) <= RETRY_SECONDS + 0.2
-        assert ours.redis.pools == {"p": pool("p", "c"), "new": pool("new", "a")}
-        assert ours.redis.nodes == {}
-        assert ours.redis.complete is True
-        assert [verb for _, verb, name in ours.redis.log[sent:] if name == "p"] == ["replace_pool"]
+        sent = len(it.redis.log)
+        it.redis.fault = None
+        assert await until(lambda: it.publisher.healthy) <= RETRY_SECONDS + 0.2
+        assert it.redis.pools == {"p": pool("p", "c"), "new": pool("new", "a")}
+        assert it.redis.nodes == {}
+        assert it.redis.complete is True
+        assert [verb for _, verb, name in it.redis.log[sent:] if name == "p"] == ["replace_pool"]
 
 
 @simulated
-async def test_a_redis_that_hangs_in_a_whole_repair_holds_up_no_sender() -> None:
-    async with running(FakeRedis()) as ours:
+async def test_a_redis_that_hangs_during_a_rebuild_delays_no_caller() -> None:
+    async with running(FakeRedis()) as it:
         for number in range(500):
-            await ours.mirror.publish_pool(pool(f"p{number}", "a"))
-        ours.redis.flush()
-        await until(lambda: ours.redis.term > 0)
-        ours.redis.delay, ours.redis.fault = 2, RetryableError("timed out")
+            await it.publisher.publish_pool(pool(f"p{number}", "a"))
+        it.redis.flush()
+        await until(lambda: it.redis.term > 0)
+        it.redis.delay, it.redis.fault = 2, RetryableError("timed out")
         began = now()
-        await asyncio.gather(*(ours.mirror.publish_pool(pool(f"p{number}", "b")) for number in range(100)))
+        await asyncio.gather(*(it.publisher.publish_pool(pool(f"p{number}", "b")) for number in range(100)))
         assert now() - began <= 5
-        ours.redis.delay, ours.redis.fault = 0, None
-        await until(lambda: ours.mirror.healthy)
-        assert ours.redis.pools["p99"] == pool("p99", "b")
-        assert len(ours.redis.pools) == 501
+        it.redis.delay, it.redis.fault = 0, None
+        await until(lambda: it.publisher.healthy)
+        assert it.redis.pools["p99"] == pool("p99", "b")
+        assert len(it.redis.pools) == 501
 
 
 @simulated
-async def test_a_change_does_not_wait_behind_the_repair_of_a_whole_fleet() -> None:
-    async with running(FakeRedis()) as ours:
+async def test_a_change_does_not_wait_for_the_rebuild_of_a_whole_fleet() -> None:
+    async with running(FakeRedis()) as it:
         for number in range(1000):
-            await ours.mirror.publish_pool(pool(f"p{number}", "a"))
-        ours.redis.delay = 0.1
-        ours.redis.flush()
-        await until(lambda: len(ours.redis.pools) > 0)
+            await it.publisher.publish_pool(pool(f"p{number}", "a"))
+        it.redis.delay = 0.1
+        it.redis.flush()
+        await until(lambda: len(it.redis.pools) > 0)
         began = now()
-        await ours.mirror.publish_pool(pool("p", "c"))
+        await it.publisher.publish_pool(pool("p", "c"))
         assert now() - began < 0.2
-        assert len(ours.redis.pools) < 200
+        assert len(it.redis.pools) < 200
 
 
 @simulated
 async def test_a_slow_redis_delays_its_own_writes_only() -> None:
-    async with running(FakeRedis()) as ours:
-        ours.redis.delay = 2
-        sending = asyncio.create_task(ours.mirror.publish_pool(pool("p", "a")))
+    async with running(FakeRedis()) as it:
+        it.redis.delay = 2
+        sending = asyncio.create_task(it.publisher.publish_pool(pool("p", "a")))
         await asyncio.sleep(0)
         assert not sending.done()
         await sending
-        assert ours.redis.pools["p"].ready == {"a"}
+        assert it.redis.pools["p"].ready == {"a"}
 
 
 @simulated
-async def test_what_redis_lost_is_whole_again_within_a_round() -> None:
-    async with running(FakeRedis()) as ours:
-        ours.redis.flush()
-        assert await until(lambda: ours.redis.complete is True) <= ROUND_SECONDS + 0.2
-        assert ours.redis.pools == {"p": pool("p", "a", "b")}
-        assert ours.redis.nodes == {"a": NODE}
-        assert ours.redis.term == ours.term
+async def test_lost_data_is_written_again_within_a_round() -> None:
+    async with running(FakeRedis()) as it:
+        it.redis.flush()
+        assert await until(lambda: it.redis.complete is True) <= ROUND_SECONDS + 0.2
+        assert it.redis.pools == {"p": pool("p", "a", "b")}
+        assert it.redis.nodes == {"a": NODE}
+        assert it.redis.term == it.term
 
 
 @simulated
-async def test_what_somebody_changed_is_put_right_and_nothing_else_is_written() -> None:
-    async with running(FakeRedis()) as ours:
-        await ours.mirror.publish_pool(pool("q", "a"))
-        ours.redis.pools["p"] = pool("p", "stranger")
-        ours.redis.pools["stray"] = pool("stray", "a", key="zh-en")
-        ours.redis.nodes["ghost"] = NodeDocument("ghost", ())
-        ours.redis.index[entry("pairs", "zh-en")] = "stray"
-        sent = len(ours.redis.log)
+async def test_foreign_changes_are_repaired_and_nothing_else_is_written() -> None:
+    async with running(FakeRedis()) as it:
+        await it.publisher.publish_pool(pool("q", "a"))
+        it.redis.pools["p"] = pool("p", "stranger")
+        it.redis.pools["stray"] = pool("stray", "a", key="zh-en")
+        it.redis.nodes["ghost"] = NodeDocument("ghost", ())
+        it.redis.index[entry("pairs", "zh-en")] = "stray"
+        sent = len(it.redis.log)
         await asyncio.sleep(ROUND_SECONDS + 0.2)
-        assert ours.redis.pools == {"p": pool("p", "a", "b"), "q": pool("q", "a")}
-        assert (ours.redis.nodes, ours.redis.index) == ({"a": NODE}, {})
-        touched = {name for _, verb, name in ours.redis.log[sent:] if verb != "stamp"}
+        assert it.redis.pools == {"p": pool("p", "a", "b"), "q": pool("q", "a")}
+        assert (it.redis.nodes, it.redis.index) == ({"a": NODE}, {})
+        touched = {name for _, verb, name in it.redis.log[sent:] if verb != "stamp"}
         assert touched == {"p", "stray", "ghost", entry("pairs", "zh-en")}
 
 
 @simulated
-async def test_a_pool_wanted_since_the_audit_began_is_not_dropped_as_a_stray() -> None:
-    async with running(FakeRedis()) as ours:
-        ours.redis.delay = 0.2
-        await until(lambda: len(ours.redis.writes_of("")) == 2)
-        ours.redis.pools["late"] = pool("late", "x", key="zh-en")
-        ours.redis.index[entry("pairs", "zh-en")] = "late"
-        await asyncio.sleep(ROUND_SECONDS + 1.5 * ours.redis.delay)  # the claim is made, the audit under way
+async def test_a_pool_published_during_a_drift_check_is_not_deleted_as_a_stray() -> None:
+    async with running(FakeRedis()) as it:
+        it.redis.delay = 0.2
+        await until(lambda: len(it.redis.writes_of("")) == 2)
+        it.redis.pools["late"] = pool("late", "x", key="zh-en")
+        it.redis.index[entry("pairs", "zh-en")] = "late"
+        await asyncio.sleep(ROUND_SECONDS + 1.5 * it.redis.delay)  # claimed, and the drift check runs
         wanted = pool("late", "a", key="zh-en")
-        await ours.mirror.publish_pool(wanted)
+        await it.publisher.publish_pool(wanted)
         await asyncio.sleep(ROUND_SECONDS / 2)
-        assert ours.redis.pools["late"] == wanted
-        assert ours.redis.index == {entry("pairs", "zh-en"): "late"}
-        assert "drop_pool" not in ours.redis.writes_of("late")
+        assert it.redis.pools["late"] == wanted
+        assert it.redis.index == {entry("pairs", "zh-en"): "late"}
+        assert "drop_pool" not in it.redis.writes_of("late")
 
 
 @simulated
-async def test_a_stale_repair_never_overtakes_a_newer_image() -> None:
-    async with running(FakeRedis()) as ours:
-        ours.redis.pools["p"] = pool("p", "stranger")
-        ours.redis.delay = 0.3
+async def test_a_stale_repair_never_replaces_a_newer_document() -> None:
+    async with running(FakeRedis()) as it:
+        it.redis.pools["p"] = pool("p", "stranger")
+        it.redis.delay = 0.3
         await asyncio.sleep(ROUND_SECONDS)
-        await ours.mirror.publish_pool(pool("p", "b"))
+        await it.publisher.publish_pool(pool("p", "b"))
         await asyncio.sleep(2 * ROUND_SECONDS)
-        assert ours.redis.pools["p"] == pool("p", "b")
+        assert it.redis.pools["p"] == pool("p", "b")
 
 
 @simulated
-async def test_promise_2_a_larger_term_in_redis_raises_ours_before_anything_is_written() -> None:
+async def test_a_larger_term_in_redis_raises_the_own_term_before_the_first_write() -> None:
     redis = FakeRedis()
     redis.term = 41
-    async with running(redis) as ours:
-        assert ours.raised == [42]
+    async with running(redis) as it:
+        assert it.raised == [42]
         assert (redis.term, redis.complete) == (42, True)
 
 
 @simulated
-async def test_a_server_that_forgot_our_term_is_claimed_again_at_the_next_write() -> None:
-    async with running(FakeRedis()) as ours:
-        ours.redis.flush()
-        await ours.mirror.publish_pool(pool("p", "b"))
-        assert await until(lambda: ours.mirror.healthy) <= RETRY_SECONDS + 0.2
-        assert ours.redis.pools == {"p": pool("p", "b")}
-        assert ours.redis.nodes == {"a": NODE}
+async def test_a_server_that_lost_the_term_is_claimed_again_at_the_next_write() -> None:
+    async with running(FakeRedis()) as it:
+        it.redis.flush()
+        await it.publisher.publish_pool(pool("p", "b"))
+        assert await until(lambda: it.publisher.healthy) <= RETRY_SECONDS + 0.2
+        assert it.redis.pools == {"p": pool("p", "b")}
+        assert it.redis.nodes == {"a": NODE}
 
 
 @pytest.mark.parametrize("error", [FencedError("another"), NotLeaderError("over")])
-@pytest.mark.parametrize("where", ["claim", "check_drift", "stamp", "replace_pool p"])
+@pytest.mark.parametrize("method", ["claim", "check_drift", "stamp", "replace_pool p"])
 @simulated
-async def test_promise_2_lost_leadership_ends_the_rounds(error: Exception, where: str) -> None:
-    redis = FakeRedis(refusals={where: error})
-    async with running(redis) as ours:
-        assert await ours.ended() is error
-        ours.task = None
+async def test_lost_leadership_ends_the_rounds(error: Exception, method: str) -> None:
+    redis = FakeRedis(refusals={method: error})
+    async with running(redis) as it:
+        assert await it.ended() is error
+        it.task = None
 
 
 @pytest.mark.parametrize("error", [FencedError("another"), NotLeaderError("over")])
 @simulated
-async def test_promise_2_lost_leadership_is_told_to_who_gave_the_image(error: Exception) -> None:
-    async with running(FakeRedis()) as ours:
-        ours.redis.fault = error
+async def test_lost_leadership_is_raised_to_the_caller(error: Exception) -> None:
+    async with running(FakeRedis()) as it:
+        it.redis.fault = error
         with pytest.raises(type(error)):
-            await ours.mirror.publish_pool(pool("p", "b"))
+            await it.publisher.publish_pool(pool("p", "b"))
 
 
 @pytest.mark.parametrize(
@@ -261,16 +261,16 @@ async def test_promise_2_lost_leadership_is_told_to_who_gave_the_image(error: Ex
     [RetryableError("away"), TermNotClaimedError("no term"), VersionConflictError("newer", 9), RejectedError("no")],
 )
 @simulated
-async def test_one_refused_name_is_tried_again_and_the_stamp_says_incomplete(error: Exception) -> None:
+async def test_a_refused_document_is_retried_and_marks_the_projection_incomplete(error: Exception) -> None:
     redis = FakeRedis(refusals={"replace_pool bad": error})
-    async with running(redis) as ours:
-        await ours.mirror.publish_pool(pool("bad", "a"))
+    async with running(redis) as it:
+        await it.publisher.publish_pool(pool("bad", "a"))
         await asyncio.sleep(10)
-        assert not ours.mirror.healthy
+        assert not it.publisher.healthy
         assert redis.complete is False
         assert redis.pools["p"] == pool("p", "a", "b")
         redis.refusals.clear()
-        assert await until(lambda: ours.mirror.healthy) <= RETRY_SECONDS + 0.2
+        assert await until(lambda: it.publisher.healthy) <= RETRY_SECONDS + 0.2
         assert redis.pools["bad"] == pool("bad", "a")
         assert redis.complete is True
 
@@ -278,55 +278,55 @@ async def test_one_refused_name_is_tried_again_and_the_stamp_says_incomplete(err
 @simulated
 async def test_nothing_is_written_before_the_clusters_id_can_be_read() -> None:
     redis = FakeRedis()
-    ours = Ours(redis)
-    ours.cluster = RetryableError("cannot get namespaces/kube-system: 403")
-    await ours.mirror.publish_pool(pool("p", "a"))
-    ours.start()
+    it = RunningPublisher(redis)
+    it.cluster = RetryableError("cannot get namespaces/kube-system: 403")
+    await it.publisher.publish_pool(pool("p", "a"))
+    it.start()
     await asyncio.sleep(60)
-    assert (redis.log, redis.term, ours.mirror.last_error) == ([], 0, "cannot get namespaces/kube-system: 403")
-    ours.cluster = "cluster-1"
-    assert await until(lambda: ours.mirror.healthy) <= RETRY_SECONDS + 0.2
-    assert ours.mirror.last_error == ""
+    assert (redis.log, redis.term, it.publisher.last_error) == ([], 0, "cannot get namespaces/kube-system: 403")
+    it.cluster = "cluster-1"
+    assert await until(lambda: it.publisher.healthy) <= RETRY_SECONDS + 0.2
+    assert it.publisher.last_error == ""
     assert redis.pools == {"p": pool("p", "a")}
-    assert ours.task
-    ours.task.cancel()
+    assert it.task
+    it.task.cancel()
 
 
 @simulated
-async def test_another_clusters_projection_is_waited_for_and_no_image_is_held_up() -> None:
-    told: list[tuple[bool, str]] = []
-    async with running(FakeRedis()) as ours:
-        ours.mirror._on_state_change = lambda well, why: told.append((well, why))  # noqa: SLF001 - what `hotpool.app` gives.
-        ours.redis.fault = OtherClusterError("another cluster writes here")
+async def test_the_projection_of_another_cluster_is_not_changed_and_delays_no_caller() -> None:
+    changes: list[tuple[bool, str]] = []
+    async with running(FakeRedis()) as it:
+        it.publisher._on_state_change = lambda healthy, error: changes.append((healthy, error))  # noqa: SLF001 - as in `hotpool.app`.
+        it.redis.fault = OtherClusterError("another cluster writes here")
         began = now()
-        assert not await ours.mirror.publish_pool(pool("p", "b"))
-        assert not await ours.mirror.publish_pool(pool("p", "c"))
+        assert not await it.publisher.publish_pool(pool("p", "b"))
+        assert not await it.publisher.publish_pool(pool("p", "c"))
         assert now() == began
         await asyncio.sleep(60)
-        assert ours.mirror.last_error == "another cluster writes here"
-        assert set(told) == {(False, "another cluster writes here")}
+        assert it.publisher.last_error == "another cluster writes here"
+        assert set(changes) == {(False, "another cluster writes here")}
         assert REGISTRY.get_sample_value("hotpool_redis_up") == 0
-        ours.redis.fault = None
-        assert await until(lambda: ours.mirror.healthy) <= RETRY_SECONDS + 0.2
-        assert ours.redis.pools["p"] == pool("p", "c")
+        it.redis.fault = None
+        assert await until(lambda: it.publisher.healthy) <= RETRY_SECONDS + 0.2
+        assert it.redis.pools["p"] == pool("p", "c")
 
 
 @simulated
-async def test_what_the_audit_finds_is_counted_by_what_it_is() -> None:
+async def test_drift_is_counted_by_kind() -> None:
     def drift() -> dict[str, float]:
         names = ("pool", "node", "index", "stray")
-        return {what: REGISTRY.get_sample_value("hotpool_redis_drift_total", {"what": what}) or 0 for what in names}
+        return {name: REGISTRY.get_sample_value("hotpool_redis_drift_total", {"what": name}) or 0 for name in names}
 
-    async with running(FakeRedis()) as ours:
-        await ours.mirror.publish_pool(pool("q", "a"))
+    async with running(FakeRedis()) as it:
+        await it.publisher.publish_pool(pool("q", "a"))
         before = drift()
         await asyncio.sleep(3 * ROUND_SECONDS)
         assert drift() == before
-        ours.redis.pools["p"] = pool("p", "stranger")
-        ours.redis.pools["stray"] = pool("stray", "a")
-        ours.redis.nodes["ghost"] = NodeDocument("ghost", ())
-        ours.redis.nodes["a"] = NodeDocument("a", ())
-        ours.redis.index[entry("pairs", "zh-en")] = "stray"
+        it.redis.pools["p"] = pool("p", "stranger")
+        it.redis.pools["stray"] = pool("stray", "a")
+        it.redis.nodes["ghost"] = NodeDocument("ghost", ())
+        it.redis.nodes["a"] = NodeDocument("a", ())
+        it.redis.index[entry("pairs", "zh-en")] = "stray"
         await asyncio.sleep(3 * ROUND_SECONDS)
-        found = drift()
-        assert {what: found[what] - before[what] for what in found} == {"pool": 1, "node": 1, "index": 1, "stray": 2}
+        after = drift()
+        assert {name: after[name] - before[name] for name in after} == {"pool": 1, "node": 1, "index": 1, "stray": 2}

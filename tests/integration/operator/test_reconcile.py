@@ -1,4 +1,4 @@
-"""Event in, writes out: the reconciler over a fake API server in simulated time (requirements C, D).
+"""The manager over a fake API server in simulated time: events in, writes out.
 
 Requirements C1, C3, C4, C6, C7, D3, D4, D5, D9, D10, D11, E3, E5, F1.
 """
@@ -69,7 +69,7 @@ async def test_nothing_is_written_before_everything_is_listed() -> None:
 
 
 @simulated
-async def test_a_read_that_fails_removes_nobody() -> None:
+async def test_a_failed_read_removes_no_member() -> None:
     api = small_fleet()
     async with operator(api) as fleet:
         api.fault = unreachable
@@ -82,7 +82,7 @@ async def test_a_read_that_fails_removes_nobody() -> None:
 
 
 @simulated
-async def test_what_the_watch_missed_is_found_by_the_audit() -> None:
+async def test_a_resync_finds_missed_events() -> None:
     api = small_fleet(3)
     async with operator(api) as fleet:
         await fleet.beating(20)
@@ -96,7 +96,7 @@ async def test_what_the_watch_missed_is_found_by_the_audit() -> None:
 
 
 @simulated
-async def test_a_store_that_went_back_is_believed_after_a_get() -> None:
+async def test_a_restored_older_store_is_accepted_after_a_get() -> None:
     api = small_fleet(3)
     async with operator(api) as fleet:
         await fleet.beating(20)
@@ -115,7 +115,7 @@ async def test_a_store_that_went_back_is_believed_after_a_get() -> None:
 
 
 @simulated
-async def test_a_list_that_is_late_takes_nothing_back() -> None:
+async def test_a_late_list_reverts_no_newer_event() -> None:
     api = small_fleet(2)
     async with operator(api) as fleet:
         await fleet.beating(20)
@@ -152,14 +152,14 @@ async def test_absence_from_a_list_is_no_evidence_until_a_get_confirms_it() -> N
 
 
 @simulated
-async def test_a_list_that_breaks_between_two_pages_proves_nothing_and_the_pages_read_count() -> None:
+async def test_a_list_that_fails_between_two_pages_is_no_evidence_of_absence_and_its_pages_count() -> None:
     api = small_fleet(4)
     async with operator(api) as fleet:
         await fleet.beating(20)
         api.feed = None
         publish(api, "n0", no_llm(2))
-        whole = await api.page(Kind.NODE, None)
-        first = {"items": whole["items"][:2], "metadata": {"continue": "more"}}
+        page = await api.page(Kind.NODE, None)
+        first = {"items": page["items"][:2], "metadata": {"continue": "more"}}
 
         async def broken(_kind: Kind, more: object) -> Any:
             if more:
@@ -180,7 +180,7 @@ async def test_a_list_that_breaks_between_two_pages_proves_nothing_and_the_pages
 
 
 @simulated
-async def test_the_first_change_is_written_at_once_and_then_one_round_in_a_second() -> None:
+async def test_the_first_change_is_written_at_once_and_then_one_round_a_second() -> None:
     api = small_fleet(30)
     async with operator(api) as fleet:
         await fleet.beating(5)
@@ -212,7 +212,7 @@ async def test_one_pools_pace_does_not_delay_another() -> None:
 
 
 @simulated
-async def test_counts_by_reason_wait_for_the_slow_lane() -> None:
+async def test_counts_by_reason_are_written_with_a_delay() -> None:
     api = small_fleet(1)
     async with operator(api) as fleet:
         await fleet.beating(15)
@@ -228,7 +228,7 @@ async def test_counts_by_reason_wait_for_the_slow_lane() -> None:
 
 
 @simulated
-async def test_nodes_that_join_no_pool_do_not_have_every_pool_planned_each_time() -> None:
+async def test_nodes_that_join_no_pool_do_not_cause_a_plan_of_every_pool() -> None:
     api = small_fleet(1)
     for number in range(50):
         api.put(pool_object(f"p{number}", requires=requires("llm", "of-the-future")))
@@ -281,7 +281,7 @@ async def test_an_unchanged_restart_writes_nothing() -> None:
 
 
 @simulated
-async def test_a_restart_evicts_no_live_node_and_revives_no_dead_one() -> None:
+async def test_a_restart_removes_no_live_node_and_restores_no_offline_one() -> None:
     api = small_fleet(3)
     async with operator(api) as fleet:
         await fleet.beating(5 * H, "n0", "n1")
@@ -302,7 +302,7 @@ async def test_a_restart_evicts_no_live_node_and_revives_no_dead_one() -> None:
 
 
 @simulated
-async def test_silence_makes_suspect_then_offline_and_the_next_heartbeat_brings_back() -> None:
+async def test_a_silent_node_becomes_suspect_then_offline_and_returns_with_its_next_heartbeat() -> None:
     api = small_fleet(2)
     async with operator(api) as fleet:
         fleet.beat("n0", "n1")
@@ -320,7 +320,7 @@ async def test_silence_makes_suspect_then_offline_and_the_next_heartbeat_brings_
 
 
 @simulated
-async def test_our_own_deafness_is_nobodys_silence() -> None:
+async def test_a_stale_lease_watch_does_not_count_as_silence() -> None:
     api = small_fleet(2)
     async with operator(api) as fleet:
         fleet.beat()
@@ -340,7 +340,7 @@ async def test_our_own_deafness_is_nobodys_silence() -> None:
 
 
 @simulated
-async def test_every_input_moves_membership_at_once() -> None:
+async def test_a_change_of_any_input_changes_membership_at_once() -> None:
     api = small_fleet(1)
     api.put(pool_object("berlin", requires=requires("llm", nodeSelector={"matchLabels": {"site": "berlin"}})))
     async with operator(api) as fleet:
@@ -374,7 +374,7 @@ async def test_every_input_moves_membership_at_once() -> None:
     ],
 )
 @simulated
-async def test_a_slice_edited_by_hand_is_healed(edit: dict[str, Any]) -> None:
+async def test_a_slice_edited_by_hand_is_repaired(edit: dict[str, Any]) -> None:
     api = small_fleet(2)
     api.put(pool_object("asr", requires=requires("asr")))
     async with operator(api) as fleet:
@@ -382,17 +382,17 @@ async def test_a_slice_edited_by_hand_is_healed(edit: dict[str, Any]) -> None:
         good = dict(api.objects[Kind.SLICE]["llm-0"])
         api.edit(Kind.SLICE, "llm-0", edit)
         await fleet.beating(3)
-        healed = api.objects[Kind.SLICE]["llm-0"]
-        assert [item["node"] for item in healed["members"]] == ["n0", "n1"]
+        repaired = api.objects[Kind.SLICE]["llm-0"]
+        assert [item["node"] for item in repaired["members"]] == ["n0", "n1"]
         for field in ("labels", "ownerReferences"):
-            assert healed["metadata"][field] == good["metadata"][field]
+            assert repaired["metadata"][field] == good["metadata"][field]
         before = len(api.writes)
         await fleet.beating(5)
         assert api.writes[before:] == []
 
 
 @simulated
-async def test_a_slice_deleted_by_hand_is_made_again() -> None:
+async def test_a_slice_deleted_by_hand_is_created_again() -> None:
     api = small_fleet(2)
     async with operator(api) as fleet:
         await fleet.beating(5)
@@ -415,7 +415,7 @@ async def test_a_pool_recreated_under_its_name_gets_its_members_again() -> None:
 
 @pytest.mark.parametrize("labels", [{"hotpool.dev/pool": "llm"}, None], ids=["labelled", "bare"])
 @simulated
-async def test_a_slice_without_owner_goes_with_its_pool_though_no_collector_finds_it(labels: Any) -> None:
+async def test_a_slice_without_owner_is_deleted_with_its_pool(labels: Any) -> None:
     api = small_fleet(2)
     async with operator(api) as fleet:
         await fleet.beating(5)
@@ -426,7 +426,7 @@ async def test_a_slice_without_owner_goes_with_its_pool_though_no_collector_find
 
 
 @simulated
-async def test_a_slice_without_owner_stays_while_its_pool_is_not_known_to_be_gone() -> None:
+async def test_a_slice_without_owner_stays_until_the_deletion_of_its_pool_is_confirmed() -> None:
     api = small_fleet(1)
     api.put(slice_object("missed", 0, "n0") | {"metadata": {"name": "missed-0"}})
     api.fault = refusing(503, verb="get", kind=Kind.POOL)
@@ -442,7 +442,7 @@ async def test_a_slice_without_owner_stays_while_its_pool_is_not_known_to_be_gon
 
 
 @simulated
-async def test_a_paused_pool_is_left_alone_until_the_pause_ends() -> None:
+async def test_a_paused_pool_does_not_change_until_the_pause_ends() -> None:
     api = small_fleet(2)
     async with operator(api) as fleet:
         await fleet.beating(5)
@@ -459,8 +459,8 @@ async def test_a_paused_pool_is_left_alone_until_the_pause_ends() -> None:
 
 
 @simulated
-async def test_a_report_that_only_the_answer_of_our_own_write_brings_is_heeded() -> None:
-    """An apply of conditions builds on no version: its answer may hold a report that no watch has told of yet."""
+async def test_a_report_in_the_response_to_an_own_write_is_used() -> None:
+    """An apply of conditions needs no version, so its response may have a report that the watch did not deliver yet."""
     api = small_fleet(1)
     async with operator(api) as fleet:
         await fleet.beating(5)
@@ -472,7 +472,7 @@ async def test_a_report_that_only_the_answer_of_our_own_write_brings_is_heeded()
 
 
 def node_with_drain(api: FakeApi) -> dict[str, Any]:
-    """An event of a drain that came just before what is stored now."""
+    """Return an event of a drain with the version before the stored one."""
     body = node_object("n0", llm(), drain=True)
     stored = api.objects[Kind.NODE]["n0"]
     body["metadata"] |= {"uid": stored["metadata"]["uid"]}
@@ -483,17 +483,17 @@ def node_with_drain(api: FakeApi) -> dict[str, Any]:
     return body
 
 
-# Trouble with writes.
+# Failures of writes.
 
 
 @simulated
-async def test_a_conflict_is_read_anew_and_tried_again_at_once() -> None:
+async def test_a_write_with_a_conflict_is_retried_at_once_after_a_read() -> None:
     api = small_fleet(2)
     async with operator(api) as fleet:
         await fleet.beating(5)
         api.feed = None
-        api.edit(Kind.SLICE, "llm-0", {"metadata": {"annotations": {"somebody": "was here"}}})
-        api.edit(Kind.POOL, "llm", {"metadata": {"annotations": {"somebody": "was here"}}})
+        api.edit(Kind.SLICE, "llm-0", {"metadata": {"annotations": {"example.org/edited": "true"}}})
+        api.edit(Kind.POOL, "llm", {"metadata": {"annotations": {"example.org/edited": "true"}}})
         fleet.manager.on_object(Kind.NODE, "MODIFIED", changed(api, "n0", no_llm(2)))
         assert await until(lambda: set(api.members("llm")) == {"n1"}) < 0.5
         await fleet.beating(2)
@@ -501,13 +501,13 @@ async def test_a_conflict_is_read_anew_and_tried_again_at_once() -> None:
 
 
 def changed(api: FakeApi, name: str, content: dict[str, Any]) -> dict[str, Any]:
-    """Publish a report; the event that a watch would bring."""
+    """Publish a report; return the event that a watch would deliver."""
     publish(api, name, content)
     return api.objects[Kind.NODE][name]
 
 
 @simulated
-async def test_a_slice_that_nobody_told_us_of_is_found_by_the_conflict() -> None:
+async def test_a_slice_without_a_watch_event_is_found_by_the_conflict() -> None:
     api = small_fleet(1)
     async with operator(api) as fleet:
         await fleet.beating(5)
@@ -521,23 +521,23 @@ async def test_a_slice_that_nobody_told_us_of_is_found_by_the_conflict() -> None
 
 
 @simulated
-async def test_what_is_retryable_backs_off_and_comes_true_in_the_end() -> None:
+async def test_a_retryable_error_is_retried_with_growing_back_off_until_it_succeeds() -> None:
     api = small_fleet(2)
     async with operator(api) as fleet:
         await fleet.beating(5)
-        asked: list[float] = []
+        attempts: list[float] = []
 
         def fault(verb: str, kind: Kind, name: str) -> BaseException | None:
             if (kind, name) == (Kind.SLICE, "llm-0") and verb == "patch":
-                asked.append(now())
+                attempts.append(now())
                 return TimeoutError()
             return None
 
         api.fault = fault
         publish(api, "n0", no_llm(2))
         await fleet.beating(300)
-        gaps = [later - earlier for earlier, later in itertools.pairwise(asked)]
-        assert len(asked) < 20
+        gaps = [later - earlier for earlier, later in itertools.pairwise(attempts)]
+        assert len(attempts) < 20
         assert gaps[0] <= 1.1
         assert max(gaps) > 25
         assert max(gaps) <= 30.1
@@ -546,7 +546,7 @@ async def test_what_is_retryable_backs_off_and_comes_true_in_the_end() -> None:
 
 
 @simulated
-async def test_after_trouble_the_pace_is_that_of_a_healthy_pool() -> None:
+async def test_a_success_resets_the_back_off_of_a_pool() -> None:
     api = small_fleet(2)
     async with operator(api) as fleet:
         api.fault = refusing(500, kind=Kind.SLICE)
@@ -579,7 +579,7 @@ async def test_one_failing_pool_does_not_delay_another(status: int) -> None:
 
 
 @simulated
-async def test_membership_never_waits_behind_the_story_of_nodes() -> None:
+async def test_membership_never_waits_behind_conditions_of_nodes() -> None:
     api = small_fleet(2)
     for number in range(1000):
         api.put(node_object(f"x{number}", ASR))
@@ -590,12 +590,12 @@ async def test_membership_never_waits_behind_the_story_of_nodes() -> None:
             api.edit(Kind.NODE, f"x{number}", {"spec": {"drain": True}})
         publish(api, "n0", no_llm(2))
         assert await until(lambda: set(api.members("llm")) == {"n1"}) < 0.2
-        story = [write for write in api.written(Kind.NODE) if write.at > now() - 0.2]
-        assert len(story) < 100
+        conditions = [write for write in api.written(Kind.NODE) if write.at > now() - 0.2]
+        assert len(conditions) < 100
 
 
 @simulated
-async def test_what_is_refused_for_one_generated_pool_holds_up_no_other() -> None:
+async def test_a_refused_generated_pool_delays_no_other() -> None:
     api = FakeApi()
     api.put(generator_object("g", graceSeconds=60))
     api.put(node_object("s", speech("zh", "en")))
@@ -614,7 +614,7 @@ async def test_what_is_refused_for_one_generated_pool_holds_up_no_other() -> Non
 
 
 @simulated
-async def test_an_error_in_one_keys_work_ends_nobody_elses() -> None:
+async def test_an_error_of_one_key_does_not_end_the_work_on_others() -> None:
     api = small_fleet(2)
     api.put(pool_object("broken", requires=requires("llm")))
     async with operator(api) as fleet:
@@ -632,7 +632,7 @@ async def test_an_error_in_one_keys_work_ends_nobody_elses() -> None:
 
 
 @simulated
-async def test_lost_leadership_ends_the_work_and_nothing_is_sent_after_it() -> None:
+async def test_lost_leadership_ends_the_manager_and_all_writes() -> None:
     api = small_fleet(2)
     async with operator(api) as fleet:
         await fleet.beating(5)
@@ -650,7 +650,7 @@ async def test_lost_leadership_ends_the_work_and_nothing_is_sent_after_it() -> N
 
 
 @simulated
-async def test_conditions_of_a_node_follow_and_are_written_on_transitions_only() -> None:
+async def test_conditions_of_a_node_are_written_on_transitions_only() -> None:
     api = FakeApi()
     api.put(node_object("n0"))
     async with operator(api) as fleet:
@@ -673,7 +673,7 @@ async def test_conditions_of_a_node_follow_and_are_written_on_transitions_only()
 
 
 @simulated
-async def test_a_spec_change_is_answered_with_its_generation() -> None:
+async def test_conditions_have_the_generation_of_a_changed_spec() -> None:
     api = small_fleet(1)
     async with operator(api):
         api.edit(Kind.NODE, "n0", {"spec": {"services": [{"id": "q", "desired": "Stopped"}]}})
@@ -684,7 +684,7 @@ async def test_a_spec_change_is_answered_with_its_generation() -> None:
 
 
 @simulated
-async def test_conditions_of_others_stay_and_cause_no_write() -> None:
+async def test_conditions_of_other_writers_stay_and_cause_no_write() -> None:
     api = small_fleet(1)
     async with operator(api) as fleet:
         stored = api.objects[Kind.NODE]["n0"]["status"]
@@ -699,7 +699,7 @@ async def test_conditions_of_others_stay_and_cause_no_write() -> None:
 
 
 @simulated
-async def test_an_object_that_cannot_be_read_stops_nothing() -> None:
+async def test_an_object_that_cannot_be_decoded_stops_no_other() -> None:
     api = small_fleet(2)
     async with operator(api) as fleet:
         bodies: list[Any] = [None, [], {"metadata": {}}, {"metadata": {"name": "n1"}, "status": []}]
@@ -719,7 +719,7 @@ def pair(source_target: str) -> str:
 
 
 @simulated
-async def test_a_generator_makes_pools_and_fills_them() -> None:
+async def test_a_generator_creates_pools_with_members() -> None:
     api = FakeApi()
     api.put(generator_object("g", rule={"languagePairs": {"manyToOne": True}}))
     api.put(node_object("s", speech("zh", "en")))
@@ -736,7 +736,7 @@ async def test_a_generator_makes_pools_and_fills_them() -> None:
 
 
 @simulated
-async def test_a_generated_pool_edited_or_deleted_by_hand_comes_back() -> None:
+async def test_a_generated_pool_edited_or_deleted_by_hand_is_restored() -> None:
     api = FakeApi()
     api.put(generator_object("g"))
     api.put(node_object("s", speech("zh", "en")))
@@ -752,7 +752,7 @@ async def test_a_generated_pool_edited_or_deleted_by_hand_comes_back() -> None:
 
 
 @simulated
-async def test_a_generated_pool_goes_after_it_was_empty_for_the_grace_time() -> None:
+async def test_a_generated_pool_is_deleted_after_it_was_empty_for_the_grace_time() -> None:
     api = FakeApi()
     api.put(generator_object("g", graceSeconds=120))
     api.put(node_object("s", speech("zh", "en")))
@@ -771,7 +771,7 @@ async def test_a_generated_pool_goes_after_it_was_empty_for_the_grace_time() -> 
 
 
 @simulated
-async def test_one_strange_language_does_not_stop_a_generator() -> None:
+async def test_an_unsupported_language_code_does_not_stop_a_generator() -> None:
     api = FakeApi()
     api.put(generator_object("g", rule={"languagePairs": {"manyToOne": True}}))
     api.put(node_object("s", speech("zh", "en", "es-419")))
@@ -780,11 +780,11 @@ async def test_one_strange_language_does_not_stop_a_generator() -> None:
         assert set(api.objects[Kind.POOL]) == {pair(key) for key in ("zh-en", "en-zh", "*-en", "*-zh")}
 
 
-# Redis beside it (E5).
+# Redis (E5).
 
 
 @simulated
-async def test_a_redis_outage_does_not_stop_kubernetes_and_is_made_up_for() -> None:
+async def test_an_outage_of_redis_does_not_affect_kubernetes_and_redis_catches_up() -> None:
     api, redis = small_fleet(3), FakeRedis()
     async with operator(api, redis) as fleet:
         await fleet.beating(10)
@@ -804,7 +804,7 @@ async def test_a_redis_outage_does_not_stop_kubernetes_and_is_made_up_for() -> N
 
 
 @simulated
-async def test_redis_is_told_each_change_without_waiting_for_the_pace_of_slices() -> None:
+async def test_each_change_is_sent_to_redis_without_waiting_for_the_pace_of_slices() -> None:
     api, redis = small_fleet(5), FakeRedis()
     async with operator(api, redis) as fleet:
         await fleet.beating(10)
@@ -815,7 +815,7 @@ async def test_redis_is_told_each_change_without_waiting_for_the_pace_of_slices(
 
 
 @simulated
-async def test_the_deletion_of_a_pool_and_of_a_node_drops_their_redis_images() -> None:
+async def test_the_deletion_of_a_pool_and_of_a_node_deletes_them_in_redis() -> None:
     api, redis = small_fleet(2), FakeRedis()
     async with operator(api, redis) as fleet:
         await fleet.beating(10)
@@ -828,7 +828,7 @@ async def test_the_deletion_of_a_pool_and_of_a_node_drops_their_redis_images() -
 
 
 @simulated
-async def test_a_node_that_is_offline_or_leaves_is_unknown_to_redis() -> None:
+async def test_a_node_that_is_offline_or_leaves_is_not_in_redis() -> None:
     api, redis = small_fleet(2), FakeRedis()
     async with operator(api, redis) as fleet:
         await fleet.beating(10)
@@ -839,7 +839,7 @@ async def test_a_node_that_is_offline_or_leaves_is_unknown_to_redis() -> None:
 
 
 @simulated
-async def test_a_paused_pool_stays_in_redis_after_a_restart_too() -> None:
+async def test_a_paused_pool_stays_in_redis_even_after_a_restart() -> None:
     api, redis = small_fleet(2), FakeRedis()
     async with operator(api, redis) as fleet:
         await fleet.beating(10)

@@ -1,4 +1,4 @@
-"""Silence to its end, in simulated time: canary, brake, 600 s, restarts and failovers (requirements C3, C4, D8, D9).
+"""Silence in simulated time: probe Lease, brake, expiry, restarts and failovers (requirements C3, C4, D8, D9).
 
 Requirements C2, D7.
 """
@@ -18,7 +18,7 @@ LIVE = [condition(), condition("Draining", "False", "NotRequested")]
 
 
 def fleet_of(count: int, **spec: Any) -> FakeApi:
-    """A pool `llm` and nodes n0, n1, ... that are members of it; people wrote a label into each but n0."""
+    """Return an API server with a pool `llm` and its members n0, n1, ...; each but n0 has a label of a person."""
     api = FakeApi()
     api.put(pool_object("llm", requires=requires("llm"), **spec))
     for number in range(count):
@@ -31,11 +31,11 @@ def names(count: int, first: int = 0) -> list[str]:
     return [f"n{number}" for number in range(first, first + count)]
 
 
-def counted(api: FakeApi, state: str) -> int:
+def count_of(api: FakeApi, state: str) -> int:
     return list(api.members("llm").values()).count(state)
 
 
-def braked(api: FakeApi) -> bool:
+def has_mass_silence(api: FakeApi) -> bool:
     return "MassSilence" in api.conditions(Kind.POOL, "llm")
 
 
@@ -56,30 +56,28 @@ def braked(api: FakeApi) -> bool:
     ],
 )
 @simulated
-async def test_at_most_a_third_leaves_for_silence_and_never_less_than_one_may(
-    nodes: int, silent: int, leave: int
-) -> None:
+async def test_at_most_30_percent_leave_for_silence_and_at_least_one_may(nodes: int, silent: int, leave: int) -> None:
     api = fleet_of(nodes)
     async with operator(api, redis := FakeRedis()) as fleet:
         await fleet.beating(5)
-        await fleet.beating(6 * H, *(names(nodes - silent, silent) or ["nobody"]))
-        assert counted(api, "Ready") == nodes - silent
-        assert counted(api, "Suspect") == silent - leave
-        assert braked(api) is not bool(leave)
-        held = {node for node, state in api.members("llm").items() if state == "Suspect"}
-        assert redis.pools["llm"].suspect == held
+        await fleet.beating(6 * H, *(names(nodes - silent, silent) or ["absent"]))
+        assert count_of(api, "Ready") == nodes - silent
+        assert count_of(api, "Suspect") == silent - leave
+        assert has_mass_silence(api) is not bool(leave)
+        retained = {node for node, state in api.members("llm").items() if state == "Suspect"}
+        assert redis.pools["llm"].suspect == retained
         status = api.objects[Kind.POOL]["llm"]["status"]
-        assert status["suspectMembers"] == len(held)
+        assert status["suspectMembers"] == len(retained)
         assert {item["reason"]: item["count"] for item in status["excluded"]} == ({"Offline": leave} if leave else {})
 
 
 @simulated
-async def test_the_percentage_is_the_pools_own() -> None:
+async def test_the_brake_uses_the_percentage_of_the_pool() -> None:
     api = fleet_of(10, brake={"maxSilentPercent": 60})
     async with operator(api) as fleet:
         await fleet.beating(6 * H, *names(4, 6))
         assert api.members("llm") == dict.fromkeys(names(4, 6), "Ready")
-        assert not braked(api)
+        assert not has_mass_silence(api)
 
 
 @simulated
@@ -87,21 +85,21 @@ async def test_recovery_is_never_blocked_and_releases_the_brake() -> None:
     api = fleet_of(10)
     async with operator(api) as fleet:
         await fleet.beating(6 * H, *names(5, 5))
-        assert counted(api, "Suspect") == 5
+        assert count_of(api, "Suspect") == 5
         fleet.beat("n0")
         assert await until(lambda: api.members("llm")["n0"] == "Ready") < 1.1
-        assert counted(api, "Suspect") == 4
+        assert count_of(api, "Suspect") == 4
         fleet.beat("n1")
-        await until(lambda: not braked(api))
+        await until(lambda: not has_mass_silence(api))
         assert api.members("llm") == dict.fromkeys(["n0", "n1", *names(5, 5)], "Ready")
 
 
 @simulated
-async def test_change_drain_and_deletion_always_pass() -> None:
+async def test_a_change_a_drain_and_a_deletion_always_take_effect() -> None:
     api = fleet_of(10)
     async with operator(api) as fleet:
         await fleet.beating(6 * H, *names(4, 6))
-        assert counted(api, "Suspect") == 6
+        assert count_of(api, "Suspect") == 6
         api.delete(Kind.NODE, "n0")
         api.edit(Kind.NODE, "n1", {"spec": {"drain": True}})
         api.edit(Kind.POOL, "llm", {"spec": {"excludeNodes": ["n2"]}})
@@ -115,11 +113,11 @@ async def test_change_drain_and_deletion_always_pass() -> None:
 
 
 @simulated
-async def test_a_stop_in_between_is_a_stop_and_counts_no_longer_as_silence() -> None:
+async def test_excluded_silent_nodes_leave_and_do_not_count_as_silent() -> None:
     api = fleet_of(10)
     async with operator(api) as fleet:
         await fleet.beating(6 * H, *names(6, 4))
-        assert counted(api, "Suspect") == 4
+        assert count_of(api, "Suspect") == 4
         api.edit(Kind.NODE, "n0", {"metadata": {"labels": {"x": "y"}}})
         api.edit(Kind.POOL, "llm", {"spec": {"excludeNodes": ["n0", "n1"]}})
         await fleet.beating(3, *names(6, 4))
@@ -127,29 +125,29 @@ async def test_a_stop_in_between_is_a_stop_and_counts_no_longer_as_silence() -> 
 
 
 @simulated
-async def test_those_removed_count_so_that_silence_in_portions_does_not_empty_a_pool() -> None:
+async def test_removed_silent_nodes_count_so_that_gradual_silence_does_not_empty_a_pool() -> None:
     api = fleet_of(10)
     async with operator(api) as fleet:
         await fleet.beating(6 * H, *names(8, 2))
         assert set(api.members("llm")) == set(names(8, 2))
         await fleet.beating(6 * H, *names(5, 5))
-        assert counted(api, "Suspect") == 3
-        assert counted(api, "Ready") == 5
+        assert count_of(api, "Suspect") == 3
+        assert count_of(api, "Ready") == 5
 
 
 @simulated
-async def test_600_seconds_end_what_the_brake_holds() -> None:
+async def test_after_600_seconds_the_brake_retains_no_silent_node() -> None:
     api = fleet_of(10)
     async with operator(api) as fleet:
         await fleet.beating(3 * H + 550, *names(4, 6))
-        assert counted(api, "Suspect") == 6
+        assert count_of(api, "Suspect") == 6
         await fleet.beating(60, *names(4, 6))
         assert api.members("llm") == dict.fromkeys(names(4, 6), "Ready")
-        assert not braked(api)
+        assert not has_mass_silence(api)
 
 
 @simulated
-async def test_a_pool_in_dry_run_and_a_paused_pool_hold_to_their_own_rules() -> None:
+async def test_mass_silence_changes_neither_a_pool_in_dry_run_nor_a_paused_pool() -> None:
     api = fleet_of(4)
     api.put(pool_object("dry", requires=requires("llm"), mode="DryRun"))
     api.put(pool_object("still", requires=requires("llm")))
@@ -168,12 +166,12 @@ async def test_a_pool_in_dry_run_and_a_paused_pool_hold_to_their_own_rules() -> 
 
 
 @simulated
-async def test_a_restart_in_the_middle_of_a_mass_silence_comes_to_the_same_answer_without_a_write() -> None:
+async def test_a_restart_during_mass_silence_keeps_the_members_without_a_write() -> None:
     api = fleet_of(10)
     async with operator(api) as fleet:
         await fleet.beating(6 * H, *names(4, 6))
     before, writes = api.members("llm"), len(api.writes)
-    assert counted(api, "Suspect") == 6
+    assert count_of(api, "Suspect") == 6
     async with operator(api) as fleet:
         await fleet.beating(2 * H, *names(4, 6))
         assert api.members("llm") == before
@@ -185,7 +183,7 @@ async def test_a_restart_in_the_middle_of_a_mass_silence_comes_to_the_same_answe
 
 
 @simulated
-async def test_a_member_whose_condition_was_not_written_before_a_restart_keeps_its_place_for_a_period() -> None:
+async def test_a_member_without_a_condition_keeps_its_place_for_one_period_after_a_restart() -> None:
     api = fleet_of(2)
     async with operator(api) as fleet:
         await fleet.beating(5)
@@ -197,7 +195,7 @@ async def test_a_member_whose_condition_was_not_written_before_a_restart_keeps_i
 
 
 @simulated
-async def test_a_held_node_that_was_silent_for_long_may_still_be_heard_after_a_restart() -> None:
+async def test_a_retained_node_has_a_period_for_its_heartbeat_after_a_long_stop_of_the_operator() -> None:
     api = fleet_of(10)
     async with operator(api) as fleet:
         await fleet.beating(6 * H, *names(4, 6))
@@ -208,14 +206,14 @@ async def test_a_held_node_that_was_silent_for_long_may_still_be_heard_after_a_r
 
 
 @simulated
-async def test_promise_2_a_warm_standby_goes_on_where_the_leader_stopped() -> None:
+async def test_a_warm_standby_continues_where_the_leader_stopped() -> None:
     api = fleet_of(10)
     redis = FakeRedis()
     standby = Fleet(api, redis)
     standby.list_leases()
     await standby.manager.open_gate()
-    warm = asyncio.create_task(standby.manager.stand_by())
-    canary = asyncio.create_task(standby.renew_probe_lease())
+    watching = asyncio.create_task(standby.manager.stand_by())
+    probing = asyncio.create_task(standby.renew_probe_lease())
     async with operator(api, redis) as leader:
         feeds = (leader.manager.on_object, standby.manager.on_object)
 
@@ -230,7 +228,7 @@ async def test_promise_2_a_warm_standby_goes_on_where_the_leader_stopped() -> No
             await asyncio.sleep(H)
         assert set(api.members("llm")) == set(names(9, 1))
         writes = len(api.writes)
-    for task in (warm, canary):
+    for task in (watching, probing):
         task.cancel()
     standby.watch()
     await standby.lead()
@@ -242,7 +240,7 @@ async def test_promise_2_a_warm_standby_goes_on_where_the_leader_stopped() -> No
 
 @pytest.mark.parametrize(("after", "expected"), [(3.5, "Suspect"), (4.5, None)])
 @simulated
-async def test_a_standby_that_began_to_listen_late_does_not_undo_what_the_leader_found(
+async def test_a_standby_that_started_late_does_not_revert_the_state_of_the_leader(
     after: float, expected: str | None
 ) -> None:
     api = fleet_of(10)
@@ -252,7 +250,7 @@ async def test_a_standby_that_began_to_listen_late_does_not_undo_what_the_leader
         standby = Fleet(api)
         standby.list_leases()
         await standby.manager.open_gate()
-        warm = [asyncio.create_task(standby.manager.stand_by()), asyncio.create_task(standby.renew_probe_lease())]
+        tasks = [asyncio.create_task(standby.manager.stand_by()), asyncio.create_task(standby.renew_probe_lease())]
         lead = leader.manager.on_object
 
         def both(*event: Any) -> None:
@@ -266,7 +264,7 @@ async def test_a_standby_that_began_to_listen_late_does_not_undo_what_the_leader
                 standby.beat(*names(9, 1))
             await asyncio.sleep(1)
         assert api.members("llm").get("n0") == expected
-    for task in warm:
+    for task in tasks:
         task.cancel()
     standby.watch()
     await standby.lead()
@@ -279,11 +277,11 @@ async def test_a_standby_that_began_to_listen_late_does_not_undo_what_the_leader
     await standby.stop()
 
 
-# The canary (C3).
+# The probe Lease (C3).
 
 
 @simulated
-async def test_a_stream_that_is_open_and_brings_nothing_is_deafness() -> None:
+async def test_an_open_watch_without_events_is_stale() -> None:
     api = fleet_of(4)
     async with operator(api) as fleet:
         await fleet.beating(2 * H)
@@ -302,11 +300,11 @@ async def test_a_stream_that_is_open_and_brings_nothing_is_deafness() -> None:
 
 
 @simulated
-async def test_silence_counts_at_most_one_interval_beyond_what_is_proven_however_short_h_is() -> None:
-    quick = 1
+async def test_silence_counts_for_at_most_one_interval_after_the_last_probe_however_short_it_is() -> None:
+    interval = 1
     api = FakeApi()
     api.put(pool_object("llm", requires=requires("llm")))
-    api.put(node_object("n0", report(service("q", "llm"), intervalSeconds=quick), conditions=LIVE))
+    api.put(node_object("n0", report(service("q", "llm"), intervalSeconds=interval), conditions=LIVE))
     async with operator(api) as fleet:
         fleet.manager.on_heartbeats([])
         fleet.watch_frozen = True
@@ -321,13 +319,13 @@ async def test_silence_counts_at_most_one_interval_beyond_what_is_proven_however
 
 
 @simulated
-async def test_after_600_seconds_lease_and_untouched_resource_go_and_what_people_wrote_stays() -> None:
+async def test_after_600_seconds_the_lease_and_a_record_without_changes_of_people_are_deleted() -> None:
     api = fleet_of(2)
     redis = FakeRedis()
     async with operator(api, redis) as fleet:
         fleet.beat()
         began = now()
-        await fleet.beating(3 * H + 598, "nobody")
+        await fleet.beating(3 * H + 598, "absent")
         assert set(api.leases) >= {"hotpool-node-n0", "hotpool-node-n1"}
         await until(lambda: "n0" not in api.objects[Kind.NODE])
         assert 3 * H + 600 <= now() - began < 3 * H + 603
@@ -342,7 +340,7 @@ async def test_after_600_seconds_lease_and_untouched_resource_go_and_what_people
 
 
 @pytest.mark.parametrize(
-    "wrote",
+    "patch",
     [
         {"spec": {"drain": True}},
         {"spec": {"services": [{"id": "q", "desired": "Running"}]}},
@@ -351,18 +349,18 @@ async def test_after_600_seconds_lease_and_untouched_resource_go_and_what_people
     ],
 )
 @simulated
-async def test_a_resource_that_people_wrote_into_is_never_deleted(wrote: dict[str, Any]) -> None:
+async def test_a_record_changed_by_people_is_never_deleted(patch: dict[str, Any]) -> None:
     api = fleet_of(1)
     async with operator(api) as fleet:
         fleet.beat()
-        api.edit(Kind.NODE, "n0", wrote)
+        api.edit(Kind.NODE, "n0", patch)
         await asyncio.sleep(3 * H + 700)
         assert "n0" in api.objects[Kind.NODE]
         assert api.conditions(Kind.NODE, "n0")["Ready"] == ("Unknown", "Offline")
 
 
 @simulated
-async def test_labels_of_the_agent_are_not_peoples() -> None:
+async def test_labels_of_the_agent_do_not_count_as_changes_of_people() -> None:
     api = fleet_of(1)
     async with operator(api) as fleet:
         fleet.beat()
@@ -371,7 +369,7 @@ async def test_labels_of_the_agent_are_not_peoples() -> None:
 
 
 @simulated
-async def test_the_silence_goes_on_counting_after_a_restart_from_what_is_stored() -> None:
+async def test_silence_counts_from_the_stored_transition_after_a_restart() -> None:
     api = fleet_of(1)
     async with operator(api) as fleet:
         fleet.beat()
@@ -384,7 +382,7 @@ async def test_the_silence_goes_on_counting_after_a_restart_from_what_is_stored(
 
 
 @simulated
-async def test_an_agent_that_comes_back_in_the_last_moment_loses_nothing() -> None:
+async def test_nothing_is_deleted_of_an_agent_that_returns_after_590_seconds() -> None:
     api = fleet_of(1)
     async with operator(api) as fleet:
         fleet.beat()
@@ -401,13 +399,13 @@ async def test_a_lease_renewed_meanwhile_is_not_deleted() -> None:
     api = fleet_of(2)
     async with operator(api) as fleet:
         fleet.beat()
-        api.leases["hotpool-node-n1"] = "renewed, and not told yet"
+        api.leases["hotpool-node-n1"] = "renewed, not delivered yet"
         await asyncio.sleep(3 * H + 700)
         assert "hotpool-node-n1" in api.leases
 
 
 @simulated
-async def test_a_lease_that_we_deleted_and_that_is_told_of_once_more_is_no_heartbeat() -> None:
+async def test_a_late_event_of_a_deleted_lease_is_no_heartbeat() -> None:
     api = fleet_of(1)
     async with operator(api) as fleet:
         fleet.beat()
@@ -425,7 +423,7 @@ async def test_a_lease_that_we_deleted_and_that_is_told_of_once_more_is_no_heart
 
 
 @simulated
-async def test_a_lease_that_outlives_its_deleted_resource_goes_when_nobody_renews_it() -> None:
+async def test_a_lease_without_a_record_is_deleted_when_it_is_not_renewed() -> None:
     api = fleet_of(3)
     async with operator(api) as fleet:
         fleet.beat()
@@ -437,12 +435,12 @@ async def test_a_lease_that_outlives_its_deleted_resource_goes_when_nobody_renew
 
 
 @simulated
-async def test_a_lease_without_a_resource_that_was_renewed_unheard_stays() -> None:
+async def test_a_lease_without_a_record_whose_renewal_was_not_delivered_is_not_deleted() -> None:
     api = fleet_of(2)
     async with operator(api) as fleet:
         fleet.beat()
         api.delete(Kind.NODE, "n0")
-        api.leases["hotpool-node-n0"] = "renewed, and not told yet"
+        api.leases["hotpool-node-n0"] = "renewed, not delivered yet"
         await fleet.beating(1500, "n1")
         assert "hotpool-node-n0" in api.leases
 
@@ -451,7 +449,7 @@ async def test_a_lease_without_a_resource_that_was_renewed_unheard_stays() -> No
 
 
 @simulated
-async def test_a_slice_less_than_a_quarter_full_is_emptied_once_a_minute_adding_before_removing() -> None:
+async def test_a_slice_less_than_a_quarter_full_is_merged_once_a_minute_and_adds_before_it_removes() -> None:
     api = fleet_of(12, sliceSize=4)
     async with operator(api) as fleet:
         await fleet.beating(3)
@@ -460,18 +458,18 @@ async def test_a_slice_less_than_a_quarter_full_is_emptied_once_a_minute_adding_
         feed = api.feed
         assert feed
 
-        def watched(*event: Any) -> None:
+        def record(*event: Any) -> None:
             if event[0] is Kind.SLICE:
                 seen.append(set(api.members("llm")))
             feed(*event)
 
-        api.feed = watched
-        gone = ["n10", "n11", "n8", "n9", "n4", "n5", "n6"]
-        for name in gone:
+        api.feed = record
+        deleted = ["n10", "n11", "n8", "n9", "n4", "n5", "n6"]
+        for name in deleted:
             api.delete(Kind.NODE, name)
         await fleet.beating(10)
-        left = set(names(12)) - set(gone)
-        assert set(api.members("llm")) == left
+        rest = set(names(12)) - set(deleted)
+        assert set(api.members("llm")) == rest
         await fleet.beating(120)
-        assert set(api.members("llm")) == left
-        assert all(left <= members for members in seen)
+        assert set(api.members("llm")) == rest
+        assert all(rest <= members for members in seen)

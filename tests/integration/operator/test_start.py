@@ -1,4 +1,4 @@
-"""What `hotpool operator` says when it cannot work on what is installed."""
+"""Error messages of `hotpool operator` at its start: old definitions, bad input, a port in use."""
 
 import asyncio
 import os
@@ -18,7 +18,7 @@ NAME = "nodecapabilities.hotpool.dev"
 
 
 class Definitions:
-    """An API server that serves definitions of one revision, or none."""
+    """An API server that serves CustomResourceDefinitions of one revision, or none."""
 
     def __init__(self) -> None:
         self.revision: int | None = None
@@ -38,13 +38,13 @@ class Definitions:
 
 @pytest.fixture
 async def definitions() -> AsyncIterator[Definitions]:
-    made, app = Definitions(), web.Application()
-    app.router.add_route("*", "/{tail:.*}", made.answer)
+    served, app = Definitions(), web.Application()
+    app.router.add_route("*", "/{tail:.*}", served.answer)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
-    made.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    yield made
+    served.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    yield served
     await runner.cleanup()
 
 
@@ -55,17 +55,19 @@ async def definitions() -> AsyncIterator[Definitions]:
         (SCHEMA_REVISION - 1, f"has revision {SCHEMA_REVISION - 1}, {SCHEMA_REVISION} is needed"),
     ],
 )
-async def test_older_definitions_are_refused_with_the_commands_that_renew_them(
+async def test_older_definitions_are_refused_with_the_commands_that_update_them(
     definitions: Definitions, tmp_path: Path, revision: int | None, found: str
 ) -> None:
     definitions.revision = revision
     api = ReadApi()
     api.url = definitions.url
-    code, told = await ended("--kubeconfig", str(api.kubeconfig(tmp_path)), "--listen", f"127.0.0.1:{free_port()}")
+    code, output = await run_operator(
+        "--kubeconfig", str(api.kubeconfig(tmp_path)), "--listen", f"127.0.0.1:{free_port()}"
+    )
     assert code == 1
-    assert f"{NAME.partition('.')[0]} {found}: kubectl apply --server-side -f crds/" in told
-    way = "helm show crds CHART | kubectl apply --server-side --field-manager=helm --force-conflicts -f -"
-    assert way in told
+    assert f"{NAME.partition('.')[0]} {found}: kubectl apply --server-side -f crds/" in output
+    helm = "helm show crds CHART | kubectl apply --server-side --field-manager=helm --force-conflicts -f -"
+    assert helm in output
 
 
 @pytest.mark.parametrize(
@@ -84,32 +86,32 @@ async def test_older_definitions_are_refused_with_the_commands_that_renew_them(
         ),
     ],
 )
-async def test_bad_input_is_told_in_one_line(
+async def test_bad_input_is_an_error_of_one_line(
     words: tuple[str, ...], environment: dict[str, str], code: int, line: str
 ) -> None:
-    ending, told = await ended(*words, **environment)
-    assert ending == code
-    assert told.startswith(f"hotpool operator: {line}")
-    assert len(told.splitlines()) == 1
+    exit_code, output = await run_operator(*words, **environment)
+    assert exit_code == code
+    assert output.startswith(f"hotpool operator: {line}")
+    assert len(output.splitlines()) == 1
 
 
-async def test_a_port_that_is_taken_is_told_in_one_line(definitions: Definitions, tmp_path: Path) -> None:
+async def test_a_port_in_use_is_an_error_of_one_line(definitions: Definitions, tmp_path: Path) -> None:
     api = ReadApi()
     api.url = definitions.url
     taken = definitions.url.removeprefix("http://")
-    code, told = await ended("--kubeconfig", str(api.kubeconfig(tmp_path)), "--listen", taken)
+    code, output = await run_operator("--kubeconfig", str(api.kubeconfig(tmp_path)), "--listen", taken)
     assert code == 1
-    assert told.startswith(f"hotpool operator: cannot listen on {taken}: ")
-    assert len(told.splitlines()) == 1
+    assert output.startswith(f"hotpool operator: cannot listen on {taken}: ")
+    assert len(output.splitlines()) == 1
 
 
-async def ended(*words: str, **environment: str) -> tuple[int | None, str]:
-    """How the real program ends, and what it has printed."""
+async def run_operator(*words: str, **environment: str) -> tuple[int | None, str]:
+    """Run the real program; return its exit code and output."""
     child = await asyncio.create_subprocess_exec(
         *(PROGRAM, "operator", "-n", "fleet", *words),
         env={**os.environ, **environment},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
-    told, _ = await child.communicate()
-    return child.returncode, told.decode()
+    output, _ = await child.communicate()
+    return child.returncode, output.decode()

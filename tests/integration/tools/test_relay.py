@@ -1,4 +1,4 @@
-"""The relay that tests break networks with (tools/localfleet/relay.py): each fault is what it says."""
+"""The relay that injects network faults in tests (tools/localfleet/relay.py)."""
 
 import socket
 import threading
@@ -16,10 +16,10 @@ ALREADY = 0.2
 
 
 class Echo:
-    """Answers each chunk with the same; counts what it got."""
+    """Sends each chunk back; `received`: all bytes so far."""
 
     def __init__(self) -> None:
-        self.got = b""
+        self.received = b""
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listening.getsockname()[1])
         threading.Thread(target=self._accept, daemon=True).start()
@@ -40,7 +40,7 @@ class Echo:
         with connection:
             try:
                 while chunk := connection.recv(65536):
-                    self.got += chunk
+                    self.received += chunk
                     connection.sendall(chunk)
             except OSError:
                 return
@@ -48,9 +48,9 @@ class Echo:
 
 @pytest.fixture
 def echo() -> Iterator[Echo]:
-    made = Echo()
-    yield made
-    made.close()
+    server = Echo()
+    yield server
+    server.close()
 
 
 @pytest.fixture
@@ -63,16 +63,16 @@ def connect(relay: Relay) -> socket.socket:
     return socket.create_connection(("127.0.0.1", relay.port), SECONDS)
 
 
-def told(connection: socket.socket, text: bytes) -> bytes:
+def echoed(connection: socket.socket, text: bytes) -> bytes:
     connection.sendall(text)
-    return heard(connection, len(text))
+    return received(connection, len(text))
 
 
-def heard(connection: socket.socket, size: int) -> bytes:
-    got = b""
-    while len(got) < size and (chunk := connection.recv(size - len(got))):
-        got += chunk
-    return got
+def received(connection: socket.socket, size: int) -> bytes:
+    content = b""
+    while len(content) < size and (chunk := connection.recv(size - len(content))):
+        content += chunk
+    return content
 
 
 def is_silent(connection: socket.socket) -> bool:
@@ -86,24 +86,24 @@ def is_silent(connection: socket.socket) -> bool:
 
 
 def is_over(connection: socket.socket) -> bool:
-    """Whether it is ended, in whichever way that shows."""
+    """Return True if the connection is closed or reset."""
     try:
-        return told(connection, b"?") == b""
+        return echoed(connection, b"?") == b""
     except ConnectionError:
         return True
 
 
-def test_it_forwards_both_ways_and_counts(relay: Relay) -> None:
+def test_the_relay_forwards_both_ways_and_counts_connections(relay: Relay) -> None:
     with connect(relay) as one, connect(relay) as other:
-        assert (told(one, b"a"), told(other, b"b" * 10**6)) == (b"a", b"b" * 10**6)
+        assert (echoed(one, b"a"), echoed(other, b"b" * 10**6)) == (b"a", b"b" * 10**6)
         assert (relay.accepted, relay.connections) == (2, 2)
     wait_for("both are over", lambda: relay.connections == 0)
     assert relay.accepted == 2
 
 
-def test_a_cut_resets_and_refuses_until_it_is_mended(relay: Relay) -> None:
+def test_a_cut_resets_and_refuses_connections_until_it_is_restored(relay: Relay) -> None:
     with connect(relay) as one:
-        assert told(one, b"a") == b"a"
+        assert echoed(one, b"a") == b"a"
         relay.cut()
         relay.cut()
         with pytest.raises(ConnectionResetError):
@@ -114,34 +114,34 @@ def test_a_cut_resets_and_refuses_until_it_is_mended(relay: Relay) -> None:
     relay.restore()
     relay.restore()
     with connect(relay) as one:
-        assert told(one, b"a") == b"a"
+        assert echoed(one, b"a") == b"a"
 
 
-def test_what_is_held_arrives_in_order_after_it_resumes(relay: Relay, echo: Echo) -> None:
+def test_held_bytes_arrive_in_order_after_it_resumes(relay: Relay, echo: Echo) -> None:
     with connect(relay) as before:
-        assert told(before, b"0") == b"0"
+        assert echoed(before, b"0") == b"0"
         relay.hold()
         before.sendall(b"12")
         with connect(relay) as during:
             during.sendall(b"x")
             assert is_silent(before)
             assert is_silent(during)
-            assert echo.got == b"0"
+            assert echo.received == b"0"
             relay.resume()
-            assert (heard(before, 2), heard(during, 1)) == (b"12", b"x")
+            assert (received(before, 2), received(during, 1)) == (b"12", b"x")
 
 
-def test_what_was_sent_into_a_held_connection_arrives_even_when_the_sender_has_gone(relay: Relay, echo: Echo) -> None:
+def test_bytes_of_a_held_connection_arrive_even_if_the_sender_has_closed_it(relay: Relay, echo: Echo) -> None:
     with connect(relay) as one:
-        assert told(one, b"0") == b"0"
+        assert echoed(one, b"0") == b"0"
         relay.hold()
         one.sendall(b"late")
         assert is_silent(one)
     relay.resume()
-    wait_for("it arrives", lambda: echo.got == b"0late")
+    wait_for("it arrives", lambda: echo.received == b"0late")
 
 
-def test_a_cut_loses_what_is_held(relay: Relay, echo: Echo) -> None:
+def test_a_cut_loses_held_bytes(relay: Relay, echo: Echo) -> None:
     relay.hold()
     with connect(relay) as one:
         one.sendall(b"lost")
@@ -153,11 +153,11 @@ def test_a_cut_loses_what_is_held(relay: Relay, echo: Echo) -> None:
     relay.restore()
     relay.resume()
     with connect(relay) as one:
-        assert told(one, b"a") == b"a"
-    assert echo.got == b"a"
+        assert echoed(one, b"a") == b"a"
+    assert echo.received == b"a"
 
 
-def test_no_connection_survives_a_cut_that_it_races_with(relay: Relay) -> None:
+def test_no_connection_survives_a_concurrent_cut(relay: Relay) -> None:
     for _ in range(20):
         with ExitStack() as stack:
             ready = threading.Barrier(9)
@@ -185,27 +185,27 @@ def test_no_connection_survives_a_cut_that_it_races_with(relay: Relay) -> None:
         relay.restore()
 
 
-def test_a_delay_makes_each_way_late(relay: Relay) -> None:
+def test_a_delay_applies_to_each_direction(relay: Relay) -> None:
     with connect(relay) as one:
-        assert told(one, b"a") == b"a"
+        assert echoed(one, b"a") == b"a"
         relay.delay = 0.2
         began = time.monotonic()
-        assert told(one, b"b") == b"b"
+        assert echoed(one, b"b") == b"b"
         assert time.monotonic() - began >= 0.4
 
 
-def test_a_target_that_is_away_ends_the_connection() -> None:
-    with socket.socket() as place:
-        place.bind(("127.0.0.1", 0))
-        with Relay(int(place.getsockname()[1])) as relay:
-            # The reset may come while the connection is still being made.
+def test_an_unreachable_target_ends_the_connection() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        with Relay(int(unused.getsockname()[1])) as relay:
+            # The reset may come while the connection is still being established.
             with suppress(ConnectionResetError), connect(relay) as one:
                 assert is_over(one)
             wait_for("it was tried", lambda: relay.accepted == 1)
             wait_for("it is over", lambda: relay.connections == 0)
 
 
-def test_the_block_ends_everything(echo: Echo) -> None:
+def test_the_end_of_the_block_closes_all_connections_and_the_thread(echo: Echo) -> None:
     threads = threading.active_count()
     with ExitStack() as stack:
         with Relay(echo.port) as relay:
@@ -216,5 +216,5 @@ def test_the_block_ends_everything(echo: Echo) -> None:
             one.recv(1)
         with pytest.raises(ConnectionRefusedError):
             connect(relay)
-    assert echo.got == b""
+    assert echo.received == b""
     wait_for("its thread is over", lambda: threading.active_count() <= threads)

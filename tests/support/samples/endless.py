@@ -1,6 +1,6 @@
-"""Tests that do not end: each reports itself in the folder $READY, then waits for the end of its run.
+"""Tests that do not end: each writes a report to the folder $READY, then waits for the end of its run.
 
-Not collected by its name; run by the tests of interrupted runs.
+pytest does not collect this file by its name. The tests of interrupted runs name it.
 """
 
 import os
@@ -15,7 +15,7 @@ import pytest
 
 
 def hang(number: int, redis: str) -> None:
-    """Leave a process and a folder behind, report them, and wait."""
+    """Create a process and a folder, report them, and wait."""
     folder = tempfile.mkdtemp()
     subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
     part = Path(os.environ["READY"]) / f"{number}.part"

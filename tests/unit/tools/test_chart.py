@@ -1,4 +1,4 @@
-"""What the chart says in files: definitions, values, alerts and the dashboard agree with the rest of the project."""
+"""The chart's files agree with the project: definitions, versions, alerts, dashboard and README."""
 
 import json
 import re
@@ -20,7 +20,7 @@ ROOT = REPOSITORY
 CHART = ROOT / "charts/hotpool"
 README, INSTALL = "charts/hotpool/README.md", "docs/install.md"
 METRIC = re.compile(r"\bhotpool_[a-z_]+")
-ASKED = """
+EXPORTED = """
 from prometheus_client import generate_latest
 from hotpool.observability.metrics import REGISTRY
 print(generate_latest(REGISTRY).decode())
@@ -39,12 +39,12 @@ def panels() -> list[dict[str, Any]]:
 
 
 def cells(at: dict[str, int]) -> set[tuple[int, int]]:
-    """The cells of Grafana's grid that a panel takes."""
+    """Return the cells of Grafana's grid that a panel covers."""
     return {(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])}
 
 
 def exported() -> set[str]:
-    """Names of all metrics of operator and agent, without the suffixes of their samples."""
+    """Return the names of all metrics of operator and agent, without the suffixes of their samples."""
     agent = Metrics()
     agent.show(list, lambda: False)
 
@@ -68,32 +68,32 @@ def test_every_alert_has_a_runbook_and_every_runbook_an_alert() -> None:
 
 
 @pytest.mark.parametrize("text", [alert["expr"] for alert in alerts()] + [json.dumps(panel) for panel in panels()])
-def test_alerts_and_panels_ask_for_metrics_that_are_there(text: str) -> None:
-    asked = {SUFFIXES.sub("", name) for name in METRIC.findall(text)}
-    assert asked
-    assert asked <= exported()
+def test_alerts_and_panels_use_existing_metrics(text: str) -> None:
+    used = {SUFFIXES.sub("", name) for name in METRIC.findall(text)}
+    assert used
+    assert used <= exported()
 
 
-def test_counters_that_alerts_ask_for_are_there_before_anything_has_happened() -> None:
-    """Prometheus sees no increase in a series that begins with its first event."""
-    text = subprocess.run([sys.executable, "-c", ASKED], capture_output=True, text=True, check=True).stdout
-    begun = {sample.name for family in text_string_to_metric_families(text) for sample in family.samples}
+def test_counters_in_alerts_are_exported_before_their_first_event() -> None:
+    """Prometheus computes no increase of a series that starts with its first event."""
+    text = subprocess.run([sys.executable, "-c", EXPORTED], capture_output=True, text=True, check=True).stdout
+    samples = {sample.name for family in text_string_to_metric_families(text) for sample in family.samples}
     counters = {name for alert in alerts() for name in re.findall(r"increase\((\w+)", alert["expr"])}
     assert len(counters) == 4
-    assert counters <= begun
+    assert counters <= samples
     for series in ('failures_total{error="Rejected"}', 'node_transitions_total{reason="InvalidReport"}'):
         assert f"hotpool_{series} 0.0" in text
 
 
-def test_every_panel_says_what_it_shows_and_none_hides_another() -> None:
+def test_every_panel_has_a_description_and_no_two_overlap() -> None:
     fields = [cell for panel in panels() for cell in cells(panel["gridPos"])]
     assert len(fields) == len(set(fields))
     assert all(0 <= x < 24 for x, _ in fields)
     assert all(panel["description"] for panel in panels())
 
 
-def test_the_commands_of_the_charts_readme_are_those_that_the_test_of_the_page_runs() -> None:
-    """docs/install.md is run as a whole by tests/e2e/test_docs.py."""
-    said, run = (re.findall(r"^\$ (.*)$", (ROOT / page).read_text(), re.MULTILINE) for page in (README, INSTALL))
-    assert said
-    assert set(said) <= set(run)
+def test_the_commands_of_the_charts_readme_are_those_of_the_tested_page() -> None:
+    """tests/e2e/test_docs.py runs docs/install.md as a whole."""
+    shown, run = (re.findall(r"^\$ (.*)$", (ROOT / page).read_text(), re.MULTILINE) for page in (README, INSTALL))
+    assert shown
+    assert set(shown) <= set(run)

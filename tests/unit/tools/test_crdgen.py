@@ -1,4 +1,4 @@
-"""The generated definitions: equal to the committed ones, described and bounded in every place (B11, F1)."""
+"""The generated definitions: equal to the committed ones, with descriptions and bounds for all fields (B11, F1)."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -11,7 +11,7 @@ from crdgen import KINDS, Kind, definition, render, structural
 from localfleet.kind import REPOSITORY
 
 ROOT = REPOSITORY
-EVERY = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.kind)
+EACH_KIND = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.kind)
 
 
 def schema_of(kind: Kind) -> dict[str, Any]:
@@ -20,7 +20,7 @@ def schema_of(kind: Kind) -> dict[str, Any]:
 
 
 def fields(schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every node of a schema with its path; `metadata` is the API server's."""
+    """Yield every node of a schema with its path, without `metadata`, which the API server defines."""
     yield path, schema
     for name, child in schema.get("properties", {}).items():
         if path or name not in {"metadata", "apiVersion", "kind"}:
@@ -40,12 +40,12 @@ def test_no_other_definition_is_committed() -> None:
     assert {path.name for path in (ROOT / "crds").glob("*.yaml")} == set(render())
 
 
-@EVERY
-def test_what_is_rendered_is_what_was_meant(kind: Kind) -> None:
+@EACH_KIND
+def test_the_rendered_yaml_equals_the_definition(kind: Kind) -> None:
     assert yaml.safe_load(render()[f"{kind.plural}.yaml"]) == definition(kind)
 
 
-@EVERY
+@EACH_KIND
 def test_every_field_and_the_root_have_a_description(kind: Kind) -> None:
     assert schema_of(kind)["description"]
     bare = [p for p, s in fields(schema_of(kind)) if not p.endswith(("[]", "{}")) and not s.get("description")]
@@ -66,19 +66,19 @@ def _unbounded(schema: dict[str, Any]) -> bool:
             return schema.get("type") != "boolean"
 
 
-@EVERY
+@EACH_KIND
 def test_every_string_list_and_map_has_a_bound(kind: Kind) -> None:
     assert [path for path, schema in fields(schema_of(kind)) if _unbounded(schema)] == []
 
 
-@EVERY
+@EACH_KIND
 def test_every_node_is_structural(kind: Kind) -> None:
-    """One type each, and nothing that Kubernetes refuses in a structural schema."""
+    """Each node has one type, and no keyword that Kubernetes refuses in a structural schema."""
     refused = {"$ref", "$defs", "anyOf", "oneOf", "allOf", "title", "const", "propertyNames", "patternProperties"}
     assert [path for path, schema in fields(schema_of(kind)) if refused & schema.keys() or "type" not in schema] == []
 
 
-@EVERY
+@EACH_KIND
 def test_a_map_list_has_its_keys_required(kind: Kind) -> None:
     for path, schema in fields(schema_of(kind)):
         if schema.get("x-kubernetes-list-type") == "map":
@@ -86,7 +86,7 @@ def test_a_map_list_has_its_keys_required(kind: Kind) -> None:
 
 
 def test_a_report_has_types_and_size_bounds_only() -> None:
-    """No word list inside a report: a newer agent is not refused for a word."""
+    """A report has no enumeration, so that a newer agent is not refused for an unknown word."""
     node = next(kind for kind in KINDS if kind.kind == "NodeCapability")
     inside = [(path, s) for path, s in fields(schema_of(node)) if path.startswith(".status.report.")]
     assert inside
@@ -95,20 +95,20 @@ def test_a_report_has_types_and_size_bounds_only() -> None:
 
 
 def test_members_of_a_slice_are_one_atomic_list() -> None:
-    """As endpoints of an EndpointSlice: one writer, and no managedFields for each member, which would double it."""
+    """One writer, as for endpoints of an EndpointSlice; managedFields for each member would double the size."""
     kind = next(kind for kind in KINDS if kind.kind == "NodePoolSlice")
     assert schema_of(kind)["properties"]["members"]["x-kubernetes-list-type"] == "atomic"
 
 
-@EVERY
-def test_columns_and_selectable_fields_point_to_fields_that_are_there(kind: Kind) -> None:
+@EACH_KIND
+def test_columns_and_selectable_fields_name_existing_fields(kind: Kind) -> None:
     known = {path.split("[")[0] for path, _ in fields(schema_of(kind))}
     shown = [path for _, _, path, _ in kind.columns if not path.startswith(".metadata")]
     assert {path.split("[")[0] for path in [*shown, *kind.selectable]} <= known
 
 
-@EVERY
-def test_names_that_kubectl_knows(kind: Kind) -> None:
+@EACH_KIND
+def test_kubectl_has_short_names_and_the_category(kind: Kind) -> None:
     names = definition(kind)["spec"]["names"]
     assert names["plural"] == kind.plural
     assert names["shortNames"] == [kind.short]
@@ -117,7 +117,7 @@ def test_names_that_kubectl_knows(kind: Kind) -> None:
 
 
 def conforms(value: Any, schema: dict[str, Any], path: str = "") -> list[str]:
-    """The places of a value that the schema does not know, or that are of another type."""
+    """Return the paths of a value that the schema does not have, or that have another type."""
     if value is None:
         return [] if schema.get("nullable") else [path]
     if schema["type"] == "object" and isinstance(value, dict):
@@ -150,12 +150,12 @@ def conforms(value: Any, schema: dict[str, Any], path: str = "") -> list[str]:
     ],
     ids=lambda body: body["kind"],
 )
-def test_the_objects_of_the_builders_are_those_of_the_definitions(body: dict[str, Any]) -> None:
+def test_the_objects_of_the_builders_conform_to_the_definitions(body: dict[str, Any]) -> None:
     kind = next(kind for kind in KINDS if kind.kind == body["kind"])
     assert conforms(body, schema_of(kind)) == []
 
 
-def test_every_sample_is_what_the_definitions_know() -> None:
+def test_every_sample_conforms_to_the_definitions() -> None:
     found = [
         item for path in (ROOT / "crds" / "samples").glob("*.yaml") for item in yaml.safe_load_all(path.read_text())
     ]
@@ -165,6 +165,6 @@ def test_every_sample_is_what_the_definitions_know() -> None:
         assert conforms(body, schema_of(kind)) == []
 
 
-def test_a_model_that_kubernetes_could_not_have_is_refused() -> None:
+def test_a_model_without_a_structural_schema_is_refused() -> None:
     with pytest.raises(ValueError, match="one type or null"):
         structural({"anyOf": [{"type": "string"}, {"type": "integer"}]}, {})

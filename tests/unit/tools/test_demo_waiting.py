@@ -1,4 +1,4 @@
-"""The demo's wait for pools: it ends with them, and shows the reason meanwhile when they do not come."""
+"""The demo's wait for pools, with the reason while they are not as expected."""
 
 from typing import Any, cast
 
@@ -26,7 +26,7 @@ class Program:
 
 @pytest.fixture
 def seen() -> Observer:
-    """An observer that nothing is reported to, but what a test hands it."""
+    """An observer without watches, whose state a test sets."""
     return Observer(cast("Any", None))
 
 
@@ -35,7 +35,7 @@ def see(seen: Observer, *, slices: set[str], redis: set[str]) -> None:
 
 
 def report(seen: Observer, state: str, error: str | None = None) -> None:
-    """Let a node report its one service."""
+    """Report one service of a node."""
     service = {"id": "piper", "state": state, "lastError": error}
     status = {"report": {"time": "2026-01-01T00:00:00Z", "capabilities": [], "services": [service]}}
     body: dict[str, Any] = {"metadata": {"name": "edge-1"}, "status": status}
@@ -43,7 +43,7 @@ def report(seen: Observer, state: str, error: str | None = None) -> None:
 
 
 def wait(seen: Observer, *, seconds: float = 0.0, running: bool = True) -> list[str]:
-    """Wait for one node in one pool; return the lines that are shown."""
+    """Wait for one node in one pool; return the lines shown."""
     shown: list[str] = []
     programs: Any = [Program(running=running)]
     wait_for_pools(seen, programs, {"zh-en": {"edge-1"}, "llm": set()}, seconds, shown.append)
@@ -58,7 +58,7 @@ def wait(seen: Observer, *, seconds: float = 0.0, running: bool = True) -> list[
         ({"edge-1", "edge-2"}, {"edge-1"}, "pool zh-en still has edge-2 in its slices"),
     ],
 )
-def test_what_is_missing_is_named_in_one_line(
+def test_the_error_names_the_missing_or_extra_node_in_one_line(
     seen: Observer, slices: set[str], redis: set[str], reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(waiting, "_LOOK_SECONDS", 0.01)
@@ -68,7 +68,7 @@ def test_what_is_missing_is_named_in_one_line(
     assert str(caught.value) == f"not within 0 s: {reason}"
 
 
-def test_it_ends_when_slices_and_redis_are_as_expected(seen: Observer) -> None:
+def test_the_wait_ends_when_slices_and_redis_are_as_expected(seen: Observer) -> None:
     see(seen, slices={"edge-1"}, redis={"edge-1"})
     assert wait(seen) == []
 
@@ -88,7 +88,7 @@ def test_a_failed_service_is_shown_once_with_its_error(seen: Observer, monkeypat
     assert shown == [f"piper on edge-1 failed: {ERROR}", "waiting: pool zh-en lacks edge-1 in its slices"]
 
 
-def test_a_service_that_has_recovered_has_not_failed(seen: Observer) -> None:
+def test_a_service_that_has_recovered_does_not_count_as_failed(seen: Observer) -> None:
     report(seen, "Failed", ERROR)
     report(seen, "Running")
     assert seen.failures == {}

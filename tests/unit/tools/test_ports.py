@@ -1,4 +1,4 @@
-"""Ports for programs: handed out once, to one process of this machine, and only while nobody listens on them."""
+"""Free ports for programs: each handed out once, to one process of this machine."""
 
 import socket
 import subprocess
@@ -21,7 +21,7 @@ sys.stdin.read()
 
 @contextmanager
 def holder() -> Iterator[set[int]]:
-    """The ports that another process was given, which lives."""
+    """Run another process that takes ports; yield them."""
     pipe = subprocess.PIPE
     with subprocess.Popen(
         [sys.executable, "-c", HOLDER], stdin=pipe, stdout=pipe, text=True, cwd=REPOSITORY / "tools"
@@ -33,16 +33,16 @@ def holder() -> Iterator[set[int]]:
 
 @pytest.fixture
 def block() -> range:
-    """Four ports of this process's own: a lease, and three to hand out."""
+    """Four ports of this process: one as lock, and three to hand out."""
     first = next(port for port in iter(ports.free_port, None) if port % 256 < 252)
     return range(first, first + 4)
 
 
 @pytest.fixture
 def small(block: range) -> Iterator[ports.Ports]:
-    made = ports.Ports([block])
-    yield made
-    made.close()
+    pool = ports.Ports([block])
+    yield pool
+    pool.close()
 
 
 def test_no_port_is_handed_out_twice() -> None:
@@ -51,13 +51,13 @@ def test_no_port_is_handed_out_twice() -> None:
     assert set(given) <= set(ports.RANGE)
 
 
-def test_processes_side_by_side_are_given_other_ports() -> None:
+def test_concurrent_processes_get_different_ports() -> None:
     ours = {ports.free_port() for _ in range(300)}
     with holder() as first, holder() as second:
         assert len(ours | first | second) == 900
 
 
-def test_a_block_is_leased_by_one_and_by_the_next_when_that_has_ended(small: ports.Ports, block: range) -> None:
+def test_a_block_has_one_owner_until_that_has_closed_it(small: ports.Ports, block: range) -> None:
     assert small.take() in block
     other = ports.Ports([block])
     with pytest.raises(ports.PortsExhaustedError):
@@ -68,7 +68,7 @@ def test_a_block_is_leased_by_one_and_by_the_next_when_that_has_ended(small: por
     again.close()
 
 
-def test_the_block_of_a_process_that_was_killed_is_leased_again() -> None:
+def test_the_block_of_a_killed_process_can_be_taken_again() -> None:
     with holder() as given:
         blocks = [block for block in ports.blocks(ports.RANGE.stop) if not given.isdisjoint(block)]
         taken = ports.Ports(blocks)
@@ -84,14 +84,14 @@ def test_the_block_of_a_process_that_was_killed_is_leased_again() -> None:
     [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET, ""), (socket.AF_INET6, "::1")],
     ids=["loopback", "every address", "IPv6"],
 )
-def test_a_port_on_which_a_stranger_listens_is_left_out(
+def test_a_port_in_use_by_another_program_is_skipped(
     small: ports.Ports, block: range, family: socket.AddressFamily, address: str
 ) -> None:
     with socket.create_server((address, block[1]), family=family):
         assert {small.take() for _ in range(4)} == {block[2], block[3]}
 
 
-def test_when_all_are_used_up_the_oldest_free_one_comes_again(small: ports.Ports, block: range) -> None:
+def test_after_the_last_port_the_oldest_free_one_is_reused(small: ports.Ports, block: range) -> None:
     assert [small.take() for _ in range(5)] == [*block[1:], block[1], block[2]]
     with socket.create_server(("127.0.0.1", block[3])):
         assert [small.take() for _ in range(2)] == [block[1], block[2]]

@@ -1,4 +1,4 @@
-"""The end of what a test run left behind: processes by a mark in their environment."""
+"""Clean-up of a test run: processes with its mark in their environment."""
 
 import os
 import subprocess
@@ -31,10 +31,10 @@ print("lives")
 
 @pytest.fixture
 def start() -> Iterator[Callable[[str], tuple[int, int]]]:
-    """Starts a process that heeds no SIGTERM, with a child in a session of its own, in a run."""
+    """A function that starts a process of a run, which ignores SIGTERM, and its child in a session of its own."""
     with ExitStack() as stack:
 
-        def make(run: str) -> tuple[int, int]:
+        def start_process(run: str) -> tuple[int, int]:
             process = stack.enter_context(
                 subprocess.Popen(
                     [sys.executable, "-c", STUBBORN], env={**os.environ, RUN: run}, stdout=subprocess.PIPE, text=True
@@ -44,7 +44,7 @@ def start() -> Iterator[Callable[[str], tuple[int, int]]]:
             assert process.stdout
             return process.pid, int(process.stdout.readline())
 
-        yield make
+        yield start_process
         sweep(OTHER_RUN)
 
 
@@ -58,14 +58,14 @@ def test_every_process_of_the_run_is_ended_and_no_other(start: Callable[[str], t
     assert [lives(pid) for pid in (*ours, *others)] == [False, False, True, True]
 
 
-def test_a_redis_is_found_although_servers_may_overwrite_their_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_redis_is_ended_although_a_server_may_overwrite_its_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(RUN, RUN_OF_OURS)
     with RedisServer() as server:
         sweep(RUN_OF_OURS)
         assert not server.running
 
 
-def test_the_process_that_sweeps_goes_on() -> None:
+def test_the_sweeping_process_itself_is_not_ended() -> None:
     environment = {**os.environ, RUN: RUN_OF_OURS, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     command = [sys.executable, "-c", SWEEPER, RUN_OF_OURS]
     assert subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout == "lives\n"

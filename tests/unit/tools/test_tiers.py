@@ -19,13 +19,13 @@ JUNIT = """<testsuites><testsuite>
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A Makefile with three tiers, one of which writes results as pytest does, and their budget."""
+    """A Makefile with four tiers, one of which writes results as pytest does, and their budgets."""
     (tmp_path / "results.xml").write_text(JUNIT)
     (tmp_path / "Makefile").write_text(
         "lint:\n\t@true\n"
         "unit:\n\t@cp results.xml $${PYTEST_ADDOPTS##*--junitxml=}\n"
         "broken:\n\t@exit 3\n"
-        "endless:\n\t@echo begun; exec sleep 600\n"
+        "endless:\n\t@echo started; exec sleep 600\n"
     )
     (tmp_path / "tests").mkdir()
     (tmp_path / "tests" / "budget.toml").write_text("[seconds]\nlint = 60\nunit = 60\nbroken = 60\nendless = 60\n")
@@ -46,7 +46,7 @@ def test_each_tier_and_the_slowest_tests_are_shown(project: Path) -> None:
     assert [line.split()[-1] for line in lines[-2:]] == ["tests.unit.test_b::test_slow", "tests.unit.test_a::test_fast"]
 
 
-def test_the_first_failure_ends_the_run_with_a_failure(project: Path) -> None:
+def test_the_first_failed_tier_ends_the_run_with_an_error(project: Path) -> None:
     done = run(project, "broken", "unit")
     assert (done.returncode, "unit" in done.stdout) == (2, False)
     assert "make broken" in done.stderr
@@ -59,16 +59,16 @@ def test_only_ci_fails_above_twice_the_budget(project: Path, budget: float, code
     assert (done.returncode, "above" in done.stdout) == (code, budget < 1)
 
 
-def test_a_tier_between_once_and_twice_its_budget_is_a_warning() -> None:
+def test_a_tier_between_one_and_two_times_its_budget_is_a_warning() -> None:
     done = [tiers.Tier("unit", 0, seconds, []) for seconds in (10.0, 15.0, 21.0)]
     assert tiers.over(done, {"unit": 10.0}, 1) == done[1:]
     assert tiers.over(done, {"unit": 10.0}, tiers.LIMIT) == done[2:]
 
 
-def test_sigterm_ends_the_tier_and_is_a_failure(project: Path) -> None:
+def test_sigterm_ends_the_tier_with_an_error(project: Path) -> None:
     with subprocess.Popen([*PROGRAM, "endless"], cwd=project, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
-        assert process.stdout.readline() == "begun\n"
+        assert process.stdout.readline() == "started\n"
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=20)
     assert process.returncode not in {0, -signal.SIGTERM}

@@ -29,7 +29,15 @@ from tests.support.builders import (
     speech,
 )
 from tests.support.json_mutation import changed, paths, without
-from tests.support.malformed_objects import JUNK, WHOLE, broken, huge, valid_node, valid_pool, valid_slice
+from tests.support.malformed_objects import (
+    COMPLETE_OBJECTS,
+    JUNK,
+    broken,
+    largest_objects,
+    valid_node,
+    valid_pool,
+    valid_slice,
+)
 
 from hotpool.api.capability import CapabilityStatus
 from hotpool.api.generator import GeneratorStatus
@@ -107,25 +115,25 @@ def walked(kind: Kind, body: Any) -> Observed | DecodeError:
 @pytest.mark.parametrize("kind", CUSTOM_KINDS)
 @pytest.mark.timeout(240)
 def test_junk_in_each_place_is_a_value_of_which_the_rest_can_be_planned(kind: Kind) -> None:
-    for place in paths(WHOLE[kind]):
+    for place in paths(COMPLETE_OBJECTS[kind]):
         for junk in JUNK:
-            walked(kind, changed(WHOLE[kind], place, junk))
+            walked(kind, changed(COMPLETE_OBJECTS[kind], place, junk))
 
 
 @pytest.mark.parametrize("kind", CUSTOM_KINDS)
 @pytest.mark.timeout(120)
 def test_each_field_can_be_missing(kind: Kind) -> None:
-    for place in paths(WHOLE[kind])[1:]:
-        walked(kind, without(WHOLE[kind], place))
+    for place in paths(COMPLETE_OBJECTS[kind])[1:]:
+        walked(kind, without(COMPLETE_OBJECTS[kind], place))
 
 
 @pytest.mark.parametrize("kind", CUSTOM_KINDS)
 @given(data=st.data())
 @settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow])
 def test_any_json_in_several_places_is_a_value(kind: Kind, data: st.DataObject) -> None:
-    body: Any = WHOLE[kind]
+    body: Any = COMPLETE_OBJECTS[kind]
     for _ in range(data.draw(st.integers(1, 4))):
-        body = changed(body, data.draw(st.sampled_from(paths(WHOLE[kind]))), data.draw(JSON))
+        body = changed(body, data.draw(st.sampled_from(paths(COMPLETE_OBJECTS[kind]))), data.draw(JSON))
     walked(kind, body)
 
 
@@ -152,7 +160,7 @@ def test_what_no_schema_checked_is_a_value(seed: int, kind: Kind) -> None:
 
 @pytest.mark.parametrize("bad", [None, 7, {}, {"type": "Ready"}, {"type": [], "status": "True"}, {"status": "True"}])
 def test_a_condition_that_cannot_be_read_is_dropped_alone(bad: Any) -> None:
-    body = copy.deepcopy(WHOLE[Kind.NODE])
+    body = copy.deepcopy(COMPLETE_OBJECTS[Kind.NODE])
     body["status"]["conditions"].insert(0, bad)
     found = decode(Kind.NODE, body)
     assert isinstance(found, Node)
@@ -162,10 +170,10 @@ def test_a_condition_that_cannot_be_read_is_dropped_alone(bad: Any) -> None:
 @pytest.mark.parametrize("kind", [Kind.POOL, Kind.GENERATOR])
 @pytest.mark.parametrize("bad", [7, {"conditions": [{"type": 1}]}, {"members": -1, "pools": -1}])
 def test_a_status_that_cannot_be_read_is_written_anew_and_the_spec_counts(kind: Kind, bad: Any) -> None:
-    found = decode(kind, {**WHOLE[kind], "status": bad})
+    found = decode(kind, {**COMPLETE_OBJECTS[kind], "status": bad})
     assert isinstance(found, Pool | Generator)
     assert found.status == {Kind.POOL: PoolStatus(), Kind.GENERATOR: GeneratorStatus()}[kind]
-    good = decode(kind, WHOLE[kind])
+    good = decode(kind, COMPLETE_OBJECTS[kind])
     assert isinstance(good, Pool | Generator)
     assert found.spec == good.spec
 
@@ -181,7 +189,7 @@ def test_the_problem_of_a_spec_is_told_however_long_its_words_are() -> None:
 
 
 def test_a_paused_pool_with_as_many_foreign_conditions_as_there_is_room_for_says_that_it_is_paused() -> None:
-    said = [{**WHOLE[Kind.POOL]["status"]["conditions"][0], "type": f"example.org/T{n}"} for n in range(16)]
+    said = [{**COMPLETE_OBJECTS[Kind.POOL]["status"]["conditions"][0], "type": f"example.org/T{n}"} for n in range(16)]
     body = {**pool_object("p", paused=True), "status": {"conditions": said}}
     found = walked(Kind.POOL, body)
     assert isinstance(found, Pool)
@@ -226,7 +234,7 @@ FLOORS = 150.0
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize(("kind", "body"), [pytest.param(k, b, id=what) for what, k, b in huge()])
+@pytest.mark.parametrize(("kind", "body"), [pytest.param(k, b, id=what) for what, k, b in largest_objects()])
 def test_the_time_to_decode_is_bounded_by_the_size_of_the_object(kind: Kind, body: Json) -> None:
     text = json.dumps(body)
     floor = seconds(partial(json.loads, text)) + 0.000_5
