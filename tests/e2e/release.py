@@ -1,4 +1,4 @@
-"""The chart installed on a cluster with pods: helm and kubectl as people type them, and looks at what is published."""
+"""The chart's release on a cluster with pods: helm and kubectl as people type them, and published members."""
 
 import base64
 import json
@@ -15,9 +15,9 @@ from localfleet.chart import CHART, helm_program
 from localfleet.kind import REPOSITORY
 
 PATIENCE: Final = 180.0
-"""Seconds for what should take some; two cores run everything."""
+"""Seconds until a wait fails; two cores run everything."""
 _PAUSE: Final = 0.3
-_ASK_REDIS: Final = """
+_READ_REDIS: Final = """
 import json, sys
 import redis
 from hotpool.lookup import SyncLookup
@@ -45,7 +45,7 @@ class Release:
         }
 
     def run(self, command: str, *, text: str | None = None, seconds: float = PATIENCE) -> str:
-        """Run a line as a person would, in the repository's folder; its output. Raises RuntimeError."""
+        """Run a shell command in the repository's folder; return its output. Raise RuntimeError on failure."""
         done = subprocess.run(
             ["/bin/sh", "-c", command],
             cwd=REPOSITORY,
@@ -61,17 +61,17 @@ class Release:
         return done.stdout
 
     def kubectl(self, *words: str, text: str | None = None) -> str:
-        """Kubectl in the release's namespace."""
+        """Run kubectl in the release's namespace; return its output."""
         return self.run(shlex.join(["kubectl", "-n", self.namespace, *words]), text=text)
 
     def helm(self, verb: str, *words: str, values: Mapping[str, Any] | None = None) -> str:
-        """Helm about the release; `values` for install and upgrade."""
+        """Run helm for the release; `values` for install and upgrade. Return its output."""
         chart = [str(CHART), "--values", "-"] if values is not None else []
         command = ["helm", verb, "hotpool", *chart, "-n", self.namespace, *words]
         return self.run(shlex.join(command), text=json.dumps(values) if values is not None else None)
 
     def get(self, *words: str) -> Any:
-        """What kubectl gets, as objects."""
+        """Return the JSON of `kubectl get`."""
         return json.loads(self.kubectl("get", *words, "-o", "json"))
 
     def apply(self, *objects: Mapping[str, Any]) -> None:
@@ -79,49 +79,49 @@ class Release:
         self.kubectl("apply", "-f", "-", text=json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}))
 
     def members(self, pool: str) -> dict[str, str]:
-        """Who is in a pool by its slices: node → state."""
+        """Return node → state of a pool's members in its slices."""
         slices = self.get("nodepoolslices", "-l", f"hotpool.dev/pool={pool}")["items"]
         return {member["node"]: member["state"] for found in slices for member in found.get("members", [])}
 
-    def in_redis(self, pool: str) -> dict[str, str]:
-        """Who is in a pool by Redis, asked in the operator's pod with the dispatchers' account."""
+    def members_in_redis(self, pool: str) -> dict[str, str]:
+        """Return node → state of a pool's members in Redis, read in the operator's pod as a dispatcher."""
         login = self.get("secret", "hotpool-redis")["data"]["dispatcher-password"]
         password = base64.b64decode(login).decode()
-        where = ["exec", "deploy/hotpool-operator", "--", "python3", "-c", _ASK_REDIS, password, self.namespace, pool]
-        found: dict[str, str] = json.loads(self.kubectl(*where))
-        return found
+        command = ["python3", "-c", _READ_REDIS, password, self.namespace, pool]
+        members: dict[str, str] = json.loads(self.kubectl("exec", "deploy/hotpool-operator", "--", *command))
+        return members
 
-    def published(self, pool: str, expected: Mapping[str, str]) -> None:
-        """Wait until slices and Redis both say so."""
+    def wait_for_members(self, pool: str, expected: Mapping[str, str]) -> None:
+        """Wait until slices and Redis both hold the expected members."""
         until(lambda: self.members(pool), expected)
-        until(lambda: self.in_redis(pool), expected)
+        until(lambda: self.members_in_redis(pool), expected)
 
     def leader(self) -> str:
-        """The name of the pod that leads."""
+        """Return the name of the leading pod, or an empty string."""
         holder: str = self.get("lease", "hotpool-operator")["spec"]["holderIdentity"] or ""
         pods = [pod["metadata"]["name"] for pod in self.pods("operator")]
         return next((pod for pod in pods if holder.startswith(pod)), "")
 
-    def led(self) -> str:
-        """Wait until a pod leads that nobody has deleted; its name as it was seen then."""
-        seen = [""]
+    def wait_for_leader(self) -> str:
+        """Wait until a pod leads that is not being deleted; return its name."""
+        leaders = [""]
 
-        def look() -> bool:
+        def leads() -> bool:
             pods = [pod["metadata"] for pod in self.pods("operator")]
-            living = {pod["name"] for pod in pods if "deletionTimestamp" not in pod}
-            seen[0] = self.leader()
-            return seen[0] in living
+            running = {pod["name"] for pod in pods if "deletionTimestamp" not in pod}
+            leaders[0] = self.leader()
+            return leaders[0] in running
 
-        until(look, True)
-        return seen[0]
+        until(leads, True)
+        return leaders[0]
 
     def pods(self, component: str) -> list[dict[str, Any]]:
-        """Pods of a part of the release."""
+        """Return the pods of a component of the release."""
         found: list[dict[str, Any]] = self.get("pods", "-l", f"app.kubernetes.io/component={component}")["items"]
         return found
 
     def processes(self, pod: str) -> list[int]:
-        """Ids, on this machine, of the processes of a pod of ours except its pause container."""
+        """Return the ids on this machine of a pod's processes, without its pause container."""
         uid = self.get("pod", pod)["metadata"]["uid"]
         found = []
         for folder in Path("/proc").glob("[0-9]*"):
@@ -136,10 +136,10 @@ class Release:
         return found
 
 
-def until(look: Callable[[], T], wanted: T) -> None:
-    """Look again and again until it is as wanted; not in a loop as fast as it goes, because each look is a program."""
+def until(read: Callable[[], T], expected: T) -> None:
+    """Poll until a value is as expected, with pauses, because each read starts a program. Raise TimeoutError."""
     deadline = time.monotonic() + PATIENCE
-    while (found := look()) != wanted:
+    while (found := read()) != expected:
         if time.monotonic() > deadline:
-            raise TimeoutError(f"wanted {wanted!r}, found {found!r}")
+            raise TimeoutError(f"expected {expected!r}, found {found!r}")
         time.sleep(_PAUSE)

@@ -1,6 +1,6 @@
 """Every command of docs/install.md, in its order, by a person who has kubectl and helm and nothing else.
 
-Also what `helm uninstall` leaves, and that the page's last commands leave nothing.
+Also checks the objects that `helm uninstall` leaves, and that the page's last commands delete everything.
 """
 
 import re
@@ -26,13 +26,13 @@ Object = tuple[str, str, str]
 
 
 def commands() -> list[str]:
-    """What the page says to type."""
+    """Return the commands of the page."""
     blocks = CONSOLE.findall(PAGE.read_text())
     return [line.removeprefix("$ ") for block in blocks for line in block.splitlines() if line.startswith("$ ")]
 
 
 def objects(release: Release) -> set[Object]:
-    """Everything that the API server stores, but Events."""
+    """Return everything that the API server stores, except Events."""
     kinds = release.run("kubectl api-resources --verbs=list -o name").split()
     wanted = ",".join(kind for kind in kinds if not kind.startswith(("events", "componentstatuses")))
     form = r'{range .items[*]}{.kind}{"\t"}{.metadata.namespace}{"\t"}{.metadata.name}{"\n"}{end}'
@@ -41,24 +41,24 @@ def objects(release: Release) -> set[Object]:
 
 
 def of_hotpool(found: set[Object]) -> set[Object]:
-    """Without what the API server makes of definitions, and the sample service, which the page does not remove."""
+    """Return objects without the API server's own, and without the sample service, which the page does not remove."""
     return {one for one in found if "whisper" not in one[2] and one[0] != "APIService" and one[1] != "kube-node-lease"}
 
 
-def forgotten(release: Release) -> None:
-    """Wait until the API server does not offer our kinds any more."""
+def wait_for_removed_kinds(release: Release) -> None:
+    """Wait until the API server does not serve hotpool's kinds any more."""
     until(lambda: "hotpool.dev" in release.run("kubectl api-resources -o name"), False)
 
 
-def test_every_command_of_the_page_does_what_it_says(bare: Release) -> None:
+def test_every_command_of_the_page_has_the_described_result(bare: Release) -> None:
     release = bare
     release.namespace = "speech"
-    release.run("kubectl delete -f crds/ --ignore-not-found")  # of a release before
-    forgotten(release)
+    release.run("kubectl delete -f crds/ --ignore-not-found")  # of an earlier release
+    wait_for_removed_kinds(release)
     before = objects(release)
     release.run("kubectl create namespace speech")
-    for made in ("serviceaccount/default", "configmap/kube-root-ca.crt"):
-        release.run(f"kubectl -n speech wait --for=create --timeout=60s {made}")
+    for created in ("serviceaccount/default", "configmap/kube-root-ca.crt"):
+        release.run(f"kubectl -n speech wait --for=create --timeout=60s {created}")
     empty = objects(release) - before
     for command in commands():
         output = release.run(command, seconds=400)
@@ -69,6 +69,6 @@ def test_every_command_of_the_page_does_what_it_says(bare: Release) -> None:
         if command.startswith("helm uninstall hotpool -n speech"):
             until(lambda: release.get("pods", "-l", "app.kubernetes.io/name=hotpool")["items"], [])
             until(lambda: {kind for kind, _, _ in of_hotpool(objects(release) - before - empty)}, STAYS)
-    forgotten(release)
+    wait_for_removed_kinds(release)
     nothing: set[Object] = set()
     until(lambda: of_hotpool(objects(release) - before - empty), nothing)

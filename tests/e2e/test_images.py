@@ -1,4 +1,4 @@
-"""The images that are shipped and tested: their archives, without a kubelet. Needs root."""
+"""The released images and those for tests: their archives, without a kubelet. Needs root."""
 
 import hashlib
 import json
@@ -49,13 +49,13 @@ def path() -> Path:
 
 @pytest.fixture(scope="module")
 def root(path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Its files as a container sees them."""
+    """The files of the image, as in a container."""
     return unpacked(path, tmp_path_factory.mktemp("root"))
 
 
 @pytest.fixture(scope="module")
 def members(path: Path) -> list[tarfile.TarInfo]:
-    """What is in the layers above the base."""
+    """All files of the layers above the base."""
     found: list[tarfile.TarInfo] = []
     for name in archive.manifest(path)["Layers"][1:]:
         with archive.layer(path, name) as tar:
@@ -64,22 +64,22 @@ def members(path: Path) -> list[tarfile.TarInfo]:
 
 
 def unpacked(path: Path, folder: Path) -> Path:
-    """The folder with an image's files in it, open to others than root."""
+    """Unpack an image into a folder, readable for others than root; return the folder."""
     archive.unpack(path, folder)
     folder.chmod(0o755)
     return folder
 
 
-def start(root: Path, path: Path, *command: str, **said: Any) -> subprocess.Popen[str]:
-    """Start a program as the image says: its user and environment, a read-only root, and shells that do not run."""
+def start(root: Path, path: Path, *command: str, **options: Any) -> subprocess.Popen[str]:
+    """Start a program with the image's user and environment, a read-only root, and shells that cannot run."""
     config = archive.config(path)["config"]
     words = ["unshare", "--mount", "--propagation", "private", "bash", "-c", ENTERED, root, config["User"], *command]
     environment = dict(pair.split("=", 1) for pair in config["Env"])
-    return subprocess.Popen(words, env=environment, text=True, **said)
+    return subprocess.Popen(words, env=environment, text=True, **options)
 
 
 def run(root: Path, path: Path, *command: str) -> str:
-    """Run a program so; its standard output."""
+    """Run a program as `start` does; return its standard output."""
     process = start(root, path, *command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
@@ -87,7 +87,7 @@ def run(root: Path, path: Path, *command: str) -> str:
 
 
 def locked() -> dict[str, str]:
-    """Distribution → version in requirements.lock."""
+    """Return distribution → version in requirements.lock."""
     lines = (ROOT / "requirements.lock").read_text(encoding="utf-8")
     return {normal(name): version for name, version in re.findall(r"^([\w.-]+)==([^\s;]+)", lines, re.MULTILINE)}
 
@@ -96,17 +96,17 @@ def normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def test_the_archive_is_what_its_manifest_says(path: Path) -> None:
-    said = archive.manifest(path)
-    assert said["RepoTags"] == [images.hotpool().reference]
+def test_the_archive_agrees_with_its_manifest(path: Path) -> None:
+    manifest = archive.manifest(path)
+    assert manifest["RepoTags"] == [images.hotpool().reference]
     with tarfile.open(path) as tar:
-        for name, digest in zip(said["Layers"], archive.config(path)["rootfs"]["diff_ids"], strict=True):
+        for name, digest in zip(manifest["Layers"], archive.config(path)["rootfs"]["diff_ids"], strict=True):
             layer = tar.extractfile(name)
             assert layer
             assert f"sha256:{hashlib.file_digest(layer, 'sha256').hexdigest()}" == digest  # type: ignore[arg-type]
 
 
-def test_it_says_what_it_is_and_names_no_root_and_no_entry_point(path: Path) -> None:
+def test_the_image_has_labels_a_user_other_than_root_and_no_entry_point(path: Path) -> None:
     config = archive.config(path)["config"]
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     labels = {name.removeprefix("org.opencontainers.image."): value for name, value in config["Labels"].items()}
@@ -122,7 +122,7 @@ def test_it_says_what_it_is_and_names_no_root_and_no_entry_point(path: Path) -> 
     assert (config["User"], config.get("Entrypoint"), config["Cmd"]) == (f"{USER}:{USER}", None, ["hotpool", "--help"])
 
 
-def test_both_programs_run_as_nobody_in_a_read_only_root_without_a_shell(root: Path, path: Path) -> None:
+def test_both_programs_run_without_root_rights_in_a_read_only_root_without_a_shell(root: Path, path: Path) -> None:
     assert "operator" in run(root, path, "hotpool", "--help")
     assert "run" in run(root, path, "hotpool-agent", "run", "--help")
     attempt = "import os; print(os.getuid(), os.getgid(), os.access('/opt/hotpool', os.W_OK), os.path.expanduser('~'))"
@@ -138,7 +138,7 @@ def test_nothing_is_compiled_at_the_start(root: Path, path: Path) -> None:
     assert {line.split()[1] for line in modules} == {"1"}  # by hash, unchecked (PEP 552)
 
 
-def test_the_sbom_lists_what_is_installed_in_the_locked_versions(root: Path, path: Path) -> None:
+def test_the_sbom_lists_the_installed_distributions_in_the_locked_versions(root: Path, path: Path) -> None:
     sbom = json.loads((root / images.SBOM).read_text(encoding="utf-8"))
     own = sbom["metadata"]["component"]
     listed = {normal(part["name"]): part["version"] for part in sbom["components"]}
@@ -150,13 +150,15 @@ def test_the_sbom_lists_what_is_installed_in_the_locked_versions(root: Path, pat
     assert path.with_name("sbom.cdx.json").read_bytes() == (root / images.SBOM).read_bytes()
 
 
-def test_the_image_holds_no_installer_and_no_address_of_one(path: Path, members: list[tarfile.TarInfo]) -> None:
+def test_the_image_contains_no_installer_and_no_address_of_a_registry(
+    path: Path, members: list[tarfile.TarInfo]
+) -> None:
     names = [member.name for member in members]
     assert [name for name in names if name.startswith(("opt/build", "source", "root", "run", "tmp"))] == []
     assert [name for name in names if re.search(r"/(pip|uv|setuptools|hatchling|cyclonedx\w*)([-/]|$)", name)] == []
     assert [name for name in names if name.endswith(("pip.conf", "uv.toml", ".pyo", "/.cache"))] == []
-    said = pip_settings.settings()
-    secrets = [word for name, value in said.items() if name not in {"timeout", "retries"} for word in value.split()]
+    settings = pip_settings.settings()
+    secrets = [word for name, value in settings.items() if name not in {"timeout", "retries"} for word in value.split()]
     assert not [word for word in secrets if word in json.dumps(archive.config(path))]
     for name in archive.manifest(path)["Layers"][1:]:
         with archive.layer(path, name) as tar:
@@ -166,7 +168,7 @@ def test_the_image_holds_no_installer_and_no_address_of_one(path: Path, members:
                 assert not [word for word in secrets if len(word) > 8 and word.encode() in text], member.name
 
 
-def test_files_are_roots_and_nobody_else_can_change_them(members: list[tarfile.TarInfo]) -> None:
+def test_all_files_belong_to_root_and_no_other_user_can_change_them(members: list[tarfile.TarInfo]) -> None:
     others = [member for member in members if (member.uid, member.gid) != (0, 0)]
     assert [(member.name, member.uid, stat.S_IMODE(member.mode)) for member in others] == [
         ("var/lib/hotpool-agent", USER, 0o700)
@@ -182,7 +184,7 @@ def test_a_new_version_is_a_small_layer(path: Path) -> None:
     assert own < LIMITS["own"]
 
 
-def test_an_archive_that_is_there_needs_no_program(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_existing_archive_needs_no_program(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     image = images.hotpool()
     monkeypatch.setenv("PATH", os.devnull)
     assert images.ensure(image, Console()) == path

@@ -1,6 +1,6 @@
-"""The examples in Node and Go of docs/redis.md run as they stand, with the client libraries that they name (E6).
+"""The examples in Node and Go of docs/redis.md run unchanged, with the client libraries that they name (E6).
 
-The libraries come over the network once and stay in the cache folder. A program that is missing is a failure.
+The libraries are downloaded once into the cache folder. A missing program is a failure.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.timeout(1500)
 
 @pytest.fixture
 def server() -> Iterator[RedisServer]:
-    """A server that holds the pool of the page."""
+    """A server with the pool of the page."""
     with RedisServer() as running:
         asyncio.run(_project(running.url))
         yield running
@@ -94,8 +94,8 @@ def test_the_example_in_node_runs(server: RedisServer) -> None:
     if not (folder / "node_modules" / "ioredis").exists():
         _run(_program("npm"), "install", "--no-audit", "--no-fund", NODE_LIBRARY, folder=folder)
     (folder / "pick.mjs").write_text(_example("javascript"), encoding="utf-8")
-    told = _run(_program("node"), "pick.mjs", folder=folder, url=server.url)
-    assert re.sub(r"age: \d+", "age: 1", " ".join(told.split())) == (
+    output = _run(_program("node"), "pick.mjs", folder=folder, url=server.url)
+    assert re.sub(r"age: \d+", "age: 1", " ".join(output.split())) == (
         "{ node: 'edge-021', state: 'Ready', version: '1', age: 1, complete: true }"
     )
 

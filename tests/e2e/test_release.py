@@ -24,7 +24,7 @@ LOAD: Final = 20
 
 
 def service(name: str, *, replicas: int = 1) -> dict[str, Any]:
-    """A Deployment whose pods recognise speech while there is a file `ready`."""
+    """Return a Deployment of type asr whose pods are ready while a file `ready` exists."""
     server = (
         "import http.server as server, pathlib\n"
         "pathlib.Path('ready').touch()\n"
@@ -79,14 +79,14 @@ def release(bare: Release) -> Iterator[Release]:
 
 @pytest.fixture
 def node(release: Release) -> str:
-    """The worker's name; it is in the pool."""
+    """The name of the worker node, which is in the pool."""
     (name,) = (found["metadata"]["name"] for found in release.get("nodes")["items"])
-    release.everywhere("speech", {name: READY})
+    release.wait_for_members("speech", {name: READY})
     return str(name)
 
 
 def python(release: Release, program: str) -> str:
-    """Run Python in the service's pod."""
+    """Run Python in the service's pod; return its output."""
     return release.kubectl("exec", "deploy/whisper", "--", "python3", "-c", program)
 
 
@@ -94,82 +94,83 @@ def test_helm_test_passes(release: Release) -> None:
     assert "Succeeded" in release.helm("test", "--timeout", "2m")
 
 
-def test_readiness_as_kubernetes_sees_it_is_hot_plug(release: Release, node: str) -> None:
+def test_readiness_of_a_pod_changes_membership(release: Release, node: str) -> None:
     python(release, "import os; os.unlink('/tmp/ready')")
-    release.everywhere("speech", {})
+    release.wait_for_members("speech", {})
     python(release, "open('/tmp/ready', 'w')")
-    release.everywhere("speech", {node: READY})
+    release.wait_for_members("speech", {node: READY})
 
 
-def test_a_deployment_scaled_to_zero_and_back(release: Release, node: str) -> None:
+def test_a_deployment_scaled_to_zero_and_back_leaves_the_pool_and_returns(release: Release, node: str) -> None:
     release.kubectl("scale", "deployment/whisper", "--replicas=0")
-    release.everywhere("speech", {})
+    release.wait_for_members("speech", {})
     release.kubectl("scale", "deployment/whisper", "--replicas=1")
-    release.everywhere("speech", {node: READY})
+    release.wait_for_members("speech", {node: READY})
 
 
-def test_a_deleted_pod_is_replaced_and_so_is_membership(release: Release, node: str) -> None:
+def test_a_deleted_pod_leaves_the_pool_and_its_replacement_joins(release: Release, node: str) -> None:
     with SliceWatcher(release.kubeconfig, release.namespace) as watcher:
         release.kubectl("delete", "pod", "-l", "app=whisper", "--wait=true")
         until(lambda: {} in watcher.memberships["speech"], True)
-        release.everywhere("speech", {node: READY})
+        release.wait_for_members("speech", {node: READY})
 
 
 def test_a_cordon_is_a_drain(release: Release, node: str) -> None:
     release.kubectl("cordon", node)
     try:
-        release.everywhere("speech", {node: "Draining"})
+        release.wait_for_members("speech", {node: "Draining"})
     finally:
         release.kubectl("uncordon", node)
-    release.everywhere("speech", {node: READY})
+    release.wait_for_members("speech", {node: READY})
 
 
 @pytest.mark.parametrize(("component", "port"), [("operator", 8080), ("agent", 9810)])
-def test_pods_take_less_memory_than_the_chart_asks_for(release: Release, component: str, port: int) -> None:
+def test_pods_use_less_memory_than_the_chart_requests(release: Release, component: str, port: int) -> None:
     pods = release.pods(component)
     assert pods
     for pod in pods:
         program = f"import urllib.request as r; print(r.urlopen('http://127.0.0.1:{port}/metrics').read().decode())"
         text = release.kubectl("exec", pod["metadata"]["name"], "--", "python3", "-c", program)
-        (taken,) = re.findall(r"^process_resident_memory_bytes (\S+)$", text, re.MULTILINE)
+        (used,) = re.findall(r"^process_resident_memory_bytes (\S+)$", text, re.MULTILINE)
         (container,) = pod["spec"]["containers"]
-        asked = container["resources"]["requests"]["memory"]
-        assert 0 < float(taken) < int(asked.removesuffix("Mi")) * MEBIBYTE, (pod["metadata"]["name"], taken, asked)
+        requested = container["resources"]["requests"]["memory"]
+        limit = int(requested.removesuffix("Mi")) * MEBIBYTE
+        assert 0 < float(used) < limit, (pod["metadata"]["name"], used, requested)
 
 
 @contextmanager
 def load(release: Release) -> Iterator[None]:
-    """Twenty more nodes that beat; the odd ones stop and start all the time."""
+    """Simulate twenty more nodes with heartbeats; the odd ones stop and start all the time."""
     stop = threading.Event()
     failed: list[BaseException] = []
-    begun = threading.Event()
+    started = threading.Event()
 
     async def run() -> None:
         api = await config.new_client_from_config(str(release.kubeconfig))
         async with api:
             nodes = Nodes(api, release.namespace, LOAD, lambda number: "tts" if number % 2 else "nmt")
             await nodes.create()
-            begun.set()
-            beating = asyncio.create_task(nodes.beat())
-            flips = 0
+            started.set()
+            heartbeats = asyncio.create_task(nodes.beat())
+            changes = 0
             while not stop.is_set():
-                flips += 1
-                if beating.done():
-                    beating.result()
-                await nodes.report(2 * (flips % (LOAD // 2)) + 1, ready=flips // (LOAD // 2) % 2 == 1)
+                changes += 1
+                if heartbeats.done():
+                    heartbeats.result()
+                await nodes.report(2 * (changes % (LOAD // 2)) + 1, ready=changes // (LOAD // 2) % 2 == 1)
                 await asyncio.sleep(0.05)
-            beating.cancel()
+            heartbeats.cancel()
 
     def guarded() -> None:
         try:
             asyncio.run(run())
-        except BaseException as error:  # noqa: BLE001 - told by the test.
+        except BaseException as error:  # noqa: BLE001 - asserted below.
             failed.append(error)
-            begun.set()
+            started.set()
 
     thread = threading.Thread(target=guarded, daemon=True)
     thread.start()
-    begun.wait(60)
+    started.wait(60)
     try:
         yield
     finally:
@@ -180,45 +181,45 @@ def load(release: Release) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def steady(release: Release) -> dict[str, str]:
-    """Members of the pool `steady`, which nothing below should move."""
+    """Members of the pool `steady`, which must not change in the tests below."""
     release.apply(pool("steady", types=[{"type": "nmt"}]), pool("busy", types=[{"type": "tts"}]))
     return {f"node-{number}": READY for number in range(0, LOAD, 2)}
 
 
-def ends_leader(release: Release) -> None:
+def kill_leader(release: Release) -> None:
     """Kill the leader's program, and wait until another leads."""
-    leader = release.led()
+    leader = release.wait_for_leader()
     for process in release.processes(leader):
         os.kill(process, signal.SIGKILL)
     until(lambda: release.leader() not in {leader, ""}, True)
 
 
-def test_nothing_moves_that_nobody_asked_for(release: Release, node: str, steady: dict[str, str]) -> None:
-    """Upgrade, rollback, a deleted operator and a killed leader, all under load."""
+def test_upgrades_and_failovers_change_no_membership(release: Release, node: str, steady: dict[str, str]) -> None:
+    """Upgrade, rollback, deletion of an operator's pod and a kill of the leader, all under load."""
     changed = {**VALUES, "operator": {"replicas": 3, "podAnnotations": {"turn": "2"}}}
     changed["agent"] = {"podAnnotations": {"turn": "2"}}
     with load(release):
-        release.everywhere("steady", steady)
+        release.wait_for_members("steady", steady)
         with SliceWatcher(release.kubeconfig, release.namespace) as watcher:
-            release.led()
+            release.wait_for_leader()
             release.helm("upgrade", "--wait", "--timeout", "3m", values=changed)
             release.helm("rollback", "--wait", "--timeout", "3m")
-            release.kubectl("delete", "pod", release.led())
-            ends_leader(release)
+            release.kubectl("delete", "pod", release.wait_for_leader())
+            kill_leader(release)
             python(release, "import os; os.unlink('/tmp/ready')")
-            release.everywhere("speech", {})
-            release.everywhere("steady", steady)
+            release.wait_for_members("speech", {})
+            release.wait_for_members("steady", steady)
         assert all(seen == steady for seen in watcher.memberships["steady"])
         assert watcher.memberships["speech"][-1] == {}
         assert all(seen == {node: READY} for seen in watcher.memberships["speech"][:-1])
         assert watcher.memberships["busy"]
     python(release, "open('/tmp/ready', 'w')")
-    release.everywhere("speech", {node: READY})
+    release.wait_for_members("speech", {node: READY})
 
 
-def test_definitions_that_are_too_old_hold_up_the_new_operator_only(release: Release, node: str) -> None:
-    """The upgrade path of docs/install.md, forgotten and then done."""
-    leader = release.led()
+def test_too_old_definitions_block_only_the_new_operator(release: Release, node: str) -> None:
+    """The upgrade step of docs/install.md, first omitted, then done."""
+    leader = release.wait_for_leader()
     before = {pod["metadata"]["name"] for pod in release.pods("operator")}
     new = next(pod["metadata"]["name"] for pod in release.pods("operator") if pod["metadata"]["name"] != leader)
     release.run("kubectl annotate crd nodepools.hotpool.dev hotpool.dev/schema-revision=2 --overwrite")
@@ -235,7 +236,7 @@ def test_definitions_that_are_too_old_hold_up_the_new_operator_only(release: Rel
 
 
 def restarts(release: Release, before: set[str]) -> int:
-    """How often programs of operators that are not ready ended, in pods that were not there before."""
+    """Return the number of restarts of operators that are not ready, in pods created since `before`."""
     pods = [pod for pod in release.pods("operator") if pod["metadata"]["name"] not in before]
     found = [status for pod in pods for status in pod["status"].get("containerStatuses", [])]
     return sum(status["restartCount"] for status in found if not status["ready"])

@@ -1,4 +1,4 @@
-"""The agent against a real API server: order of reports enforced by the schema, recovery, heartbeat (requirements B).
+"""The agent against a real API server: order of reports enforced by the schema, recovery, heartbeat.
 
 Requirements B1, B7, B8, B12.
 """
@@ -7,6 +7,7 @@ import asyncio
 import json
 import subprocess
 from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -34,7 +35,7 @@ def namespace(kind_cluster: KindCluster) -> Iterator[str]:
 
 
 class Fleet:
-    """The namespace as kubectl shows it."""
+    """A namespace, read and changed by kubectl."""
 
     def __init__(self, cluster: KindCluster, namespace: str, folder: Path) -> None:
         self.node = f"edge-{uuid4().hex[:8]}"
@@ -42,8 +43,8 @@ class Fleet:
         self.namespace = namespace
         self._cluster = cluster
 
-    def agent(self, services: str = IDLE, folder: str = "one", **settings: Any) -> Any:
-        """An agent of this test's node."""
+    def agent(self, services: str = IDLE, folder: str = "one", **settings: Any) -> AbstractAsyncContextManager[Running]:
+        """Return a context manager that runs an agent of this test's node."""
         return agent_running(
             self.folder / folder,
             Path(self._cluster.kubeconfig_path),
@@ -54,19 +55,19 @@ class Fleet:
         )
 
     async def kubectl(self, *words: str) -> str:
-        """What kubectl prints. Raises CalledProcessError; its `stderr` says why."""
+        """Return the output of kubectl. Raise CalledProcessError with the reason in `stderr`."""
         command = [str(self._cluster.kubectl_path), "-n", self.namespace, "--kubeconfig"]
         command += [str(self._cluster.kubeconfig_path), *words]
         done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=True)
         return done.stdout
 
     async def get(self, kind: str = "ncap", name: str | None = None) -> dict[str, Any]:
-        """An object; the node's NodeCapability unless told otherwise."""
+        """Return an object, by default the node's NodeCapability."""
         found: dict[str, Any] = json.loads(await self.kubectl("get", kind, name or self.node, "-o", "json"))
         return found
 
     async def patch(self, patch: Any) -> str:
-        """Merge-patch the status of the node's NodeCapability; the refusal, or nothing."""
+        """Merge-patch the status of the node's NodeCapability; return the error message, or an empty string."""
         try:
             await self.kubectl(
                 "patch", "ncap", self.node, "--subresource=status", "--type=merge", "-p", json.dumps(patch)
@@ -82,17 +83,17 @@ def fleet(kind_cluster: KindCluster, namespace: str, tmp_path: Path) -> Fleet:
 
 
 async def reported(it: Running) -> None:
-    """Wait until the API server has the present state."""
+    """Wait until the API server has the present report."""
     await eventually(lambda: it.agent.reporter.accepted_at, seconds=30)
     async with asyncio.timeout(30):
         await it.agent.reporter.flush()
 
 
-async def test_a_whole_report_is_stored_as_it_was_sent(fleet: Fleet) -> None:
+async def test_a_report_is_stored_completely(fleet: Fleet) -> None:
     entry = supervised("s", free_port()).replace("  run:", "  attributes: {languages: [zh-CN, en], tier: [a]}\n  run:")
     async with fleet.agent(entry + IDLE) as it:
         await it.until("s", "Stopped")
-        await it.agent.node.command("start", "s", wait=True)
+        await it.agent.services.command("start", "s", wait=True)
         await reported(it)
         found = await fleet.get()
         report = found["status"]["report"]
@@ -101,7 +102,7 @@ async def test_a_whole_report_is_stored_as_it_was_sent(fleet: Fleet) -> None:
         assert report["services"][0]["attributes"] == [{"key": "tier", "values": ["a"]}]
         assert [item["ready"] for item in report["capabilities"]] == [True, False]
         assert "labels" not in found["metadata"]
-        await it.agent.node.command("stop", "s", wait=True)
+        await it.agent.services.command("stop", "s", wait=True)
         await reported(it)
         assert (await fleet.get())["status"]["report"]["capabilities"][0]["services"] == []
         await it.shut_down()
@@ -139,7 +140,7 @@ async def test_a_deleted_node_capability_is_reported_again(fleet: Fleet) -> None
         await it.shut_down()
 
 
-async def test_the_lease_beats_with_instance_and_epoch(fleet: Fleet) -> None:
+async def test_the_lease_is_renewed_with_instance_and_epoch(fleet: Fleet) -> None:
     async with fleet.agent() as it:
         await reported(it)
         name = f"hotpool-node-{fleet.node}"
@@ -151,32 +152,32 @@ async def test_the_lease_beats_with_instance_and_epoch(fleet: Fleet) -> None:
                 seen |= {item["spec"]["renewTime"] for item in mine if item.get("spec")}
                 await asyncio.sleep(0.2)
         spec = (await fleet.get("lease", name))["spec"]
-        assert spec["holderIdentity"] == f"{it.agent.facts.instance}/1"
+        assert spec["holderIdentity"] == f"{it.agent.info.instance}/1"
         assert spec["leaseDurationSeconds"] == 3
         await it.shut_down()
 
 
-async def test_of_two_agents_with_two_catalogues_one_wins_and_nothing_flaps(fleet: Fleet) -> None:
+async def test_of_two_agents_of_one_name_the_first_keeps_the_node_until_it_leaves(fleet: Fleet) -> None:
     async with fleet.agent() as first:
         await reported(first)
         async with fleet.agent(IDLE.replace("idle", "other"), folder="two") as second:
             await eventually(lambda: "another live agent" in (second.agent.reporter.problem or ""), seconds=30)
             assert second.agent.reporter.accepted_at is None
             report = (await fleet.get())["status"]["report"]
-            assert report["instance"] == first.agent.facts.instance
+            assert report["instance"] == first.agent.info.instance
             assert [service["id"] for service in report["services"]] == ["idle"]
-            # The winner has noticed nothing: it never had to claim its node again.
+            # The first agent is unaffected: it never claimed its node again.
             assert (first.agent.reporter.epoch, first.agent.reporter.problem) == (1, None)
             await first.shut_down()
-            # `leaving` frees the name: the newcomer takes it.
+            # `leaving` releases the name to the second agent.
             await reported(second)
             report = (await fleet.get())["status"]["report"]
-            assert (report["instance"], report["epoch"]) == (second.agent.facts.instance, 2)
+            assert (report["instance"], report["epoch"]) == (second.agent.info.instance, 2)
             assert [service["id"] for service in report["services"]] == ["other"]
             await second.shut_down()
 
 
-async def test_a_taken_name_is_an_event_that_describe_shows(fleet: Fleet) -> None:
+async def test_a_name_conflict_is_an_event_that_describe_shows(fleet: Fleet) -> None:
     async with fleet.agent() as first:
         await reported(first)
         async with fleet.agent(folder="two") as second:

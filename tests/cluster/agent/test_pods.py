@@ -13,6 +13,7 @@ import subprocess
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +32,13 @@ from localkube.cluster import Cluster
 
 KIND = REPOSITORY / "tools" / "kind"
 Json = dict[str, Any]
+AgentInPod = Callable[..., AbstractAsyncContextManager[Running]]
 READY = (True, None)
 POD_RIGHTS = [{"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch"]}]
 
 
 def fleet_rights(node: str) -> list[Json]:
-    """What the agent of a node may do in the fleet's namespace."""
+    """Return the rights of a node's agent in the fleet's namespace."""
     return [
         {
             "apiGroups": ["hotpool.dev"],
@@ -60,35 +62,37 @@ def fleet_rights(node: str) -> list[Json]:
 
 
 def granted(namespace: str, name: str, rules: list[Json], account: Json) -> list[Json]:
-    """A Role and its binding."""
-    about = {"name": name, "namespace": namespace}
+    """Return a Role and its binding."""
+    metadata = {"name": name, "namespace": namespace}
     group = "rbac.authorization.k8s.io"
     return [
-        {"apiVersion": f"{group}/v1", "kind": "Role", "metadata": about, "rules": rules},
+        {"apiVersion": f"{group}/v1", "kind": "Role", "metadata": metadata, "rules": rules},
         {
             "apiVersion": f"{group}/v1",
             "kind": "RoleBinding",
-            "metadata": about,
+            "metadata": metadata,
             "roleRef": {"apiGroup": group, "kind": "Role", "name": name},
             "subjects": [{"kind": "ServiceAccount", "name": account["name"], "namespace": account["namespace"]}],
         },
     ]
 
 
-class Place:
-    """A node of its own with its account, and two namespaces of pods; all that was reported of it is kept."""
+class PodNode:
+    """A node with its account, and two namespaces of pods."""
 
     def __init__(self, cluster: Cluster, kubeconfig: Path, folder: Path) -> None:
-        word = uuid.uuid4().hex[:6]
+        suffix = uuid.uuid4().hex[:6]
         self.cluster = cluster
         self.folder = folder
-        self.node, self.fleet, self.speech, self.llm = (f"{kind}-{word}" for kind in ("edge", "fleet", "speech", "llm"))
+        self.name, self.fleet, self.speech, self.llm = (
+            f"{kind}-{suffix}" for kind in ("edge", "fleet", "speech", "llm")
+        )
         self.account = {"name": "hotpool-agent", "namespace": self.fleet}
         self._kubeconfig = kubeconfig
         self._uid = ""
 
     def kubectl(self, *words: str, text: str | None = None) -> str:
-        """What kubectl prints for the administrator."""
+        """Return the output of kubectl with the administrator's kubeconfig."""
         command = [str(kubectl_program(KIND)), "--kubeconfig", str(self._kubeconfig), *words]
         return subprocess.run(command, input=text, capture_output=True, text=True, check=True).stdout
 
@@ -97,12 +101,12 @@ class Place:
         self.kubectl("apply", "-f", "-", text=yaml.safe_dump_all(objects))
 
     def install(self) -> None:
-        """Node, namespaces, account and rights."""
+        """Create node, namespaces, account and rights."""
         namespaces = (self.fleet, self.speech, self.llm)
         self.apply(*({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}} for name in namespaces))
-        self.apply({"apiVersion": "v1", "kind": "Node", "metadata": {"name": self.node}})
+        self.apply({"apiVersion": "v1", "kind": "Node", "metadata": {"name": self.name}})
         self.apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": self.account})
-        self.apply(*granted(self.fleet, "hotpool-agent", fleet_rights(self.node), self.account))
+        self.apply(*granted(self.fleet, "hotpool-agent", fleet_rights(self.name), self.account))
         for namespace in (self.speech, self.llm):
             self.kubectl("-n", namespace, "wait", "--for=create", "--timeout=30s", "serviceaccount/default")
             self.allow(namespace)
@@ -112,14 +116,16 @@ class Place:
         self.apply(*granted(namespace, "hotpool-agent-pods", POD_RIGHTS, self.account))
 
     def forbid(self, namespace: str) -> None:
-        """Take them away, and wait until the API server knows, because a watch that it still opens lasts minutes."""
+        """Remove them, and wait until the API server enforces it, because a watch opened before lasts minutes."""
         self.kubectl("-n", namespace, "delete", "rolebinding", "hotpool-agent-pods")
         ask = [str(kubectl_program(KIND)), "--kubeconfig", str(self._kubeconfig), "-n", namespace, "auth", "can-i"]
         ask += ["watch", "pods", "--as", f"system:serviceaccount:{self.fleet}:hotpool-agent"]
-        wait_for("the right is gone", lambda: subprocess.run(ask, capture_output=True, check=False).returncode == 1, 30)
+        wait_for(
+            "the right is removed", lambda: subprocess.run(ask, capture_output=True, check=False).returncode == 1, 30
+        )
 
     def create(self, name: str, *, namespace: str | None = None, node: str | None = None, **annotations: str) -> None:
-        """A pod of type asr that Kubernetes has bound to the node; not ready yet."""
+        """Create a pod of type asr that is bound to the node and not ready yet."""
         metadata = {
             "name": name,
             "namespace": namespace or self.speech,
@@ -127,51 +133,60 @@ class Place:
             "annotations": {f"hotpool.dev/{key}": value for key, value in annotations.items()},
         }
         containers = [{"name": "main", "image": "none", "ports": [{"containerPort": 8000}]}]
-        spec = {"nodeName": node or self.node, "containers": containers}
+        spec = {"nodeName": node or self.name, "containers": containers}
         self.apply({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
 
     def set(self, name: str, *, ready: bool, namespace: str | None = None) -> None:
-        """What kubelet would write."""
+        """Set the status of a pod as kubelet does."""
         patch = json.dumps({"status": status(ready=ready)})
-        where = ("-n", namespace or self.speech)
-        self.kubectl(*where, "patch", "pod", name, "--subresource=status", "--type=strategic", "-p", patch)
+        self.kubectl(
+            "-n",
+            namespace or self.speech,
+            "patch",
+            "pod",
+            name,
+            "--subresource=status",
+            "--type=strategic",
+            "-p",
+            patch,
+        )
 
     def delete(self, name: str, *words: str) -> None:
-        """Delete a pod, which stays until kubelet says that it has ended, or with `--force`."""
+        """Delete a pod, which stays until kubelet reports its end, unless `--force` is given."""
         self.kubectl("-n", self.speech, "delete", "pod", name, "--wait=false", *words)
 
     def token(self) -> str:
-        """As kubelet gives it to the agent's pod on the node: bound to that pod, it names the node."""
+        """Return a token as kubelet gives it to the agent's pod: bound to a new pod on the node, it names the node."""
         name = f"agent-{uuid.uuid4().hex[:6]}"
         metadata = {"name": name, "namespace": self.fleet}
-        spec = {"nodeName": self.node, "serviceAccountName": "hotpool-agent", "automountServiceAccountToken": False}
+        spec = {"nodeName": self.name, "serviceAccountName": "hotpool-agent", "automountServiceAccountToken": False}
         spec["containers"] = [{"name": "agent", "image": "none"}]
         self.apply({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
         words = ("--bound-object-kind=Pod", f"--bound-object-name={name}")
         return self.kubectl("-n", self.fleet, "create", "token", "hotpool-agent", *words).strip()
 
     def node_uid(self) -> str:
-        """The uid of the v1 Node."""
-        return self.kubectl("get", "node", self.node, "-o", "jsonpath={.metadata.uid}")
+        """Return the uid of the v1 Node."""
+        return self.kubectl("get", "node", self.name, "-o", "jsonpath={.metadata.uid}")
 
     def report(self) -> Json:
-        """The stored report; empty where there is none."""
-        words = ("-n", self.fleet, "get", "ncap", self.node, "--ignore-not-found", "-o", "json")
+        """Return the stored report, or an empty one."""
+        words = ("-n", self.fleet, "get", "ncap", self.name, "--ignore-not-found", "-o", "json")
         found: Json = json.loads(self.kubectl(*words) or "{}")
         report: Json = found.get("status", {}).get("report", {})
         return report
 
     def states(self) -> dict[str, str]:
-        """Service → state, as reported."""
+        """Return service → state of the stored report."""
         return {service["id"]: service["state"] for service in self.report().get("services", [])}
 
     def asr(self) -> tuple[bool, str | None]:
-        """Ready and reason of the type, as reported; absent is not ready."""
+        """Return ready and reason of the type in the stored report; an absent type is not ready."""
         types = {item["type"]: item for item in self.report().get("capabilities", [])}
         return (types["asr"]["ready"], types["asr"].get("reason")) if "asr" in types else (False, "")
 
     async def until(self, condition: Callable[[], object], seconds: float = 20) -> float:
-        """Wait until the condition holds at the API server; the seconds that it took."""
+        """Wait until the condition holds at the API server; return the seconds that passed."""
         began = time.monotonic()
         async with asyncio.timeout(seconds):
             while not await asyncio.to_thread(condition):
@@ -181,7 +196,7 @@ class Place:
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Cluster, Path]]:
-    """A cluster whose API server may be stopped, with our definitions, and its administrator's kubeconfig."""
+    """A cluster whose API server tests may stop, with the CRDs, and its administrator's kubeconfig."""
     name = own_name("pods")
     kubeconfig = tmp_path_factory.mktemp("pods") / "kubeconfig"
     with own_cluster(name, kubeconfig, KIND):
@@ -192,15 +207,15 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Cluster,
 
 
 @pytest.fixture
-def place(cluster: tuple[Cluster, Path], tmp_path: Path) -> Place:
-    made = Place(*cluster, tmp_path)
-    made.install()
-    return made
+def node(cluster: tuple[Cluster, Path], tmp_path: Path) -> PodNode:
+    created = PodNode(*cluster, tmp_path)
+    created.install()
+    return created
 
 
 @pytest.fixture
 def relay(cluster: tuple[Cluster, Path]) -> Iterator[Relay]:
-    """The agent's way to the API server."""
+    """The relay between the agent and the API server."""
     facts = cluster[0].facts()
     assert facts
     with Relay(facts.ports.apiserver) as made:
@@ -208,175 +223,175 @@ def relay(cluster: tuple[Cluster, Path]) -> Iterator[Relay]:
 
 
 @pytest.fixture
-def in_pod(place: Place, relay: Relay, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    """Makes an agent as in a new pod: a token of that pod, and an empty state folder."""
-    authority = yaml.safe_load(place.kubectl("config", "view", "--raw", "--minify"))["clusters"][0]["cluster"]
+def in_pod(node: PodNode, relay: Relay, monkeypatch: pytest.MonkeyPatch) -> AgentInPod:
+    """A function that runs an agent as in a new pod: with a token of that pod and an empty state folder."""
+    authority = yaml.safe_load(node.kubectl("config", "view", "--raw", "--minify"))["clusters"][0]["cluster"]
 
-    def agent(**settings: Any) -> Any:
-        folder = place.folder / uuid.uuid4().hex[:6]
+    def agent(**settings: Any) -> AbstractAsyncContextManager[Running]:
+        folder = node.folder / uuid.uuid4().hex[:6]
         (folder / "account").mkdir(parents=True)
-        (folder / "account" / "token").write_text(place.token(), encoding="utf-8")
+        (folder / "account" / "token").write_text(node.token(), encoding="utf-8")
         (folder / "account" / "ca.crt").write_bytes(base64.b64decode(authority["certificate-authority-data"]))
-        (folder / "account" / "namespace").write_text(place.fleet, encoding="utf-8")
+        (folder / "account" / "namespace").write_text(node.fleet, encoding="utf-8")
         monkeypatch.setattr(credentials, "SERVICE_ACCOUNT", folder / "account")
         monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
         monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(relay.port))
         monkeypatch.delenv("KUBECONFIG", raising=False)
-        chosen: Json = {"pod_namespaces": f"{place.speech},{place.llm}", "request_seconds": 5.0} | settings
-        return agent_running(folder, None, None, node=place.node, **chosen)
+        chosen: Json = {"pod_namespaces": f"{node.speech},{node.llm}", "request_seconds": 5.0} | settings
+        return agent_running(folder, None, None, node=node.name, **chosen)
 
     return agent
 
 
 def problem(it: Running) -> str:
-    """What is wrong with the pods."""
+    """Return the agent's problem with pods, or an empty string."""
     return it.agent.health().problems.get("pods", "")
 
 
-async def test_a_pod_counts_from_ready_to_unready(place: Place, in_pod: Callable[..., Any]) -> None:
+async def test_a_pod_counts_while_it_is_ready(node: PodNode, in_pod: AgentInPod) -> None:
     async with in_pod(debounce=0.2) as it:
-        await place.until(place.report)
-        place.create("whisper-0", attributes="languages: [en, zh-CN]", model="large")
-        await place.until(lambda: place.states() == {"whisper-0": "Starting"})
-        place.set("whisper-0", ready=True)
-        await place.until(lambda: place.asr() == READY)
-        (service,) = place.report()["services"]
+        await node.until(node.report)
+        node.create("whisper-0", attributes="languages: [en, zh-CN]", model="large")
+        await node.until(lambda: node.states() == {"whisper-0": "Starting"})
+        node.set("whisper-0", ready=True)
+        await node.until(lambda: node.asr() == READY)
+        (service,) = node.report()["services"]
         assert (service["languages"], service["model"], service["port"]) == (["en", "zh"], "large", 8000)
-        place.set("whisper-0", ready=False)
-        await place.until(lambda: place.asr() == (False, "Failed"))
-        place.set("whisper-0", ready=True)
-        await place.until(lambda: place.asr() == READY)
+        node.set("whisper-0", ready=False)
+        await node.until(lambda: node.asr() == (False, "Failed"))
+        node.set("whisper-0", ready=True)
+        await node.until(lambda: node.asr() == READY)
         assert it.agent.health().problems == {}
         await it.shut_down()
 
 
-async def test_a_pod_that_is_deleted_or_unready_is_withdrawn_at_once(place: Place, in_pod: Callable[..., Any]) -> None:
+async def test_a_deleted_or_unready_pod_is_withdrawn_at_once(node: PodNode, in_pod: AgentInPod) -> None:
     for name in ("one", "two", "three"):
-        place.create(name)
-        place.set(name, ready=True)
+        node.create(name)
+        node.set(name, ready=True)
     async with in_pod(debounce=60.0) as it:
-        await place.until(lambda: len(place.states()) == 3)
-        await place.until(lambda: it.agent.watch.problem is None)
-        place.set("one", ready=False)
-        await place.until(lambda: place.states() == {"one": "Failed", "two": "Running", "three": "Running"}, 5)
-        place.delete("two")
-        await place.until(lambda: place.states() == {"one": "Failed", "two": "Stopping", "three": "Running"}, 5)
-        place.delete("three", "--force", "--grace-period=0")
-        await place.until(lambda: place.asr() == (False, "Failed"), 5)
+        await node.until(lambda: len(node.states()) == 3)
+        await node.until(lambda: it.agent.watch.problem is None)
+        node.set("one", ready=False)
+        await node.until(lambda: node.states() == {"one": "Failed", "two": "Running", "three": "Running"}, 5)
+        node.delete("two")
+        await node.until(lambda: node.states() == {"one": "Failed", "two": "Stopping", "three": "Running"}, 5)
+        node.delete("three", "--force", "--grace-period=0")
+        await node.until(lambda: node.asr() == (False, "Failed"), 5)
         await it.shut_down()
 
 
-async def test_a_deployment_scaled_to_zero_leaves_nothing(place: Place, in_pod: Callable[..., Any]) -> None:
+async def test_a_deployment_scaled_to_zero_leaves_no_service(node: PodNode, in_pod: AgentInPod) -> None:
     """Its pods are bound to the node by its template, as no scheduler knows this node."""
     labels = {"app": "whisper", "hotpool.dev/type": "asr"}
     template = {
         "metadata": {"labels": labels},
-        "spec": {"nodeName": place.node, "containers": [{"name": "main", "image": "none"}]},
+        "spec": {"nodeName": node.name, "containers": [{"name": "main", "image": "none"}]},
     }
     spec = {"replicas": 2, "selector": {"matchLabels": {"app": "whisper"}}, "template": template}
-    metadata = {"name": "whisper", "namespace": place.speech}
+    metadata = {"name": "whisper", "namespace": node.speech}
     async with in_pod(debounce=0.2) as it:
-        place.apply({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": spec})
-        await place.until(lambda: len(place.states()) == 2)
-        for name in place.states():
-            place.set(name, ready=True)
-        await place.until(lambda: set(place.states().values()) == {"Running"})
-        assert place.asr() == READY
-        place.kubectl("-n", place.speech, "scale", "deployment", "whisper", "--replicas=0")
-        await place.until(lambda: place.asr() == (False, "Stopped"))
-        for name in place.states():
-            place.delete(name, "--force", "--grace-period=0")
-        await place.until(lambda: place.report()["services"] == [])
-        assert place.asr() == (False, "")
+        node.apply({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": spec})
+        await node.until(lambda: len(node.states()) == 2)
+        for name in node.states():
+            node.set(name, ready=True)
+        await node.until(lambda: set(node.states().values()) == {"Running"})
+        assert node.asr() == READY
+        node.kubectl("-n", node.speech, "scale", "deployment", "whisper", "--replicas=0")
+        await node.until(lambda: node.asr() == (False, "Stopped"))
+        for name in node.states():
+            node.delete(name, "--force", "--grace-period=0")
+        await node.until(lambda: node.report()["services"] == [])
+        assert node.asr() == (False, "")
         await it.shut_down()
 
 
-async def test_only_pods_of_this_node_with_a_type_in_the_namespaces_that_are_set(
-    place: Place, in_pod: Callable[..., Any]
+async def test_only_labelled_pods_of_this_node_in_the_configured_namespaces_are_services(
+    node: PodNode, in_pod: AgentInPod
 ) -> None:
-    place.create("mine")
-    place.create("others", node="another-node")
-    place.create("mine", namespace=place.llm)
-    place.create("elsewhere", namespace="default")
-    place.create("unlabelled")
-    place.kubectl("-n", place.speech, "label", "pod", "unlabelled", "hotpool.dev/type-")
+    node.create("mine")
+    node.create("others", node="another-node")
+    node.create("mine", namespace=node.llm)
+    node.create("elsewhere", namespace="default")
+    node.create("unlabelled")
+    node.kubectl("-n", node.speech, "label", "pod", "unlabelled", "hotpool.dev/type-")
     async with in_pod(debounce=0.2) as it:
-        await place.until(lambda: len(place.states()) == 2)
-        first = set(place.states())
+        await node.until(lambda: len(node.states()) == 2)
+        first = set(node.states())
         assert "mine" in first
-        place.kubectl("-n", place.speech, "label", "pod", "unlabelled", "hotpool.dev/type=tts")
-        await place.until(lambda: set(place.states()) == first | {"unlabelled"})
-        place.kubectl("-n", place.speech, "label", "pod", "unlabelled", "hotpool.dev/type-")
-        await place.until(lambda: set(place.states()) == first)
+        node.kubectl("-n", node.speech, "label", "pod", "unlabelled", "hotpool.dev/type=tts")
+        await node.until(lambda: set(node.states()) == first | {"unlabelled"})
+        node.kubectl("-n", node.speech, "label", "pod", "unlabelled", "hotpool.dev/type-")
+        await node.until(lambda: set(node.states()) == first)
         await it.shut_down()
-    place.kubectl("-n", "default", "delete", "pod", "elsewhere", "--force", "--grace-period=0")
+    node.kubectl("-n", "default", "delete", "pod", "elsewhere", "--force", "--grace-period=0")
 
 
 async def test_a_new_pod_of_the_agent_is_the_same_instance_and_withdraws_nothing(
-    place: Place, in_pod: Callable[..., Any]
+    node: PodNode, in_pod: AgentInPod
 ) -> None:
-    place.create("whisper-0")
-    place.set("whisper-0", ready=True)
+    node.create("whisper-0")
+    node.set("whisper-0", ready=True)
     seen: list[Json] = []
     for epoch in (1, 2, 3):
         async with in_pod() as it:
-            # Every report of this agent is looked at: there is one.
-            await place.until(lambda epoch=epoch: place.report().get("epoch") == epoch)  # type: ignore[misc]
+            # This agent sends one report, which is checked below.
+            await node.until(lambda epoch=epoch: node.report().get("epoch") == epoch)  # type: ignore[misc]
             await eventually(lambda: it.agent.health().ready)
-            seen.append(place.report())
+            seen.append(node.report())
             assert it.agent.reporter.sequence == 1
             if epoch == 2:
                 await it.shut_down()
-    assert {report["instance"] for report in seen} == {place.node_uid()}
+    assert {report["instance"] for report in seen} == {node.name_uid()}
     assert all(report["capabilities"][0]["ready"] and not report["leaving"] for report in seen)
-    assert {report["platform"]["hostname"] for report in seen} == {place.node}
+    assert {report["platform"]["hostname"] for report in seen} == {node.name}
 
 
-async def test_the_api_server_away_withdraws_nothing_and_what_happened_meanwhile_is_found(
-    place: Place, in_pod: Callable[..., Any], relay: Relay
+async def test_an_outage_of_the_api_server_withdraws_nothing_and_changes_in_it_are_found_later(
+    node: PodNode, in_pod: AgentInPod, relay: Relay
 ) -> None:
     for name in ("stays", "goes"):
-        place.create(name)
-        place.set(name, ready=True)
+        node.create(name)
+        node.set(name, ready=True)
     async with in_pod() as it:
-        await place.until(lambda: place.states() == {"stays": "Running", "goes": "Running"})
+        await node.until(lambda: node.states() == {"stays": "Running", "goes": "Running"})
         relay.cut()
         await eventually(lambda: "stay as they were" in problem(it), 30)
-        place.delete("goes", "--force", "--grace-period=0")
+        node.delete("goes", "--force", "--grace-period=0")
         relay.restore()
-        await place.until(lambda: place.states() == {"stays": "Running"})
+        await node.until(lambda: node.states() == {"stays": "Running"})
         await eventually(lambda: it.agent.health().problems == {}, 30)
-        api = place.cluster.process("kube-apiserver")
+        api = node.cluster.process("kube-apiserver")
         api.stop()
         await eventually(lambda: "stay as they were" in problem(it), 30)
         api.start()
-        await asyncio.to_thread(place.cluster.wait_ready)
+        await asyncio.to_thread(node.cluster.wait_ready)
         await eventually(lambda: it.agent.health().problems == {}, 60)
-        assert place.states() == {"stays": "Running"}
-        place.delete("stays", "--force", "--grace-period=0")
-        await place.until(lambda: place.report()["services"] == [])
+        assert node.states() == {"stays": "Running"}
+        node.delete("stays", "--force", "--grace-period=0")
+        await node.until(lambda: node.report()["services"] == [])
         await it.shut_down()
 
 
-async def test_a_right_taken_away_is_no_evidence_for_a_running_agent_nor_for_a_new_one(
-    place: Place, in_pod: Callable[..., Any], relay: Relay
+async def test_a_lost_right_to_read_pods_is_no_evidence_for_a_running_or_a_new_agent(
+    node: PodNode, in_pod: AgentInPod, relay: Relay
 ) -> None:
-    place.create("whisper-0")
-    place.set("whisper-0", ready=True)
+    node.create("whisper-0")
+    node.set("whisper-0", ready=True)
     async with in_pod() as it:
-        await place.until(lambda: place.states() == {"whisper-0": "Running"})
-        place.forbid(place.speech)
-        # A watch that is open goes on without the right.
+        await node.until(lambda: node.states() == {"whisper-0": "Running"})
+        node.forbid(node.speech)
+        # An open watch continues without the right.
         relay.cut()
         relay.restore()
         await eventually(lambda: "403" in problem(it), 30)
         await eventually(lambda: it.agent.reporter.problem is None and it.agent.heartbeat.problem is None, 30)
-        assert place.states() == {"whisper-0": "Running"}
+        assert node.states() == {"whisper-0": "Running"}
     async with in_pod() as it:
         await eventually(lambda: "nothing is reported before" in problem(it) and "403" in problem(it), 30)
-        assert (place.report()["epoch"], place.states()) == (1, {"whisper-0": "Running"})
-        place.allow(place.speech)
-        await place.until(lambda: place.report()["epoch"] == 2)
+        assert (node.report()["epoch"], node.states()) == (1, {"whisper-0": "Running"})
+        node.allow(node.speech)
+        await node.until(lambda: node.report()["epoch"] == 2)
         await eventually(lambda: it.agent.health().problems == {}, 30)
-        assert place.asr() == READY
+        assert node.asr() == READY
         await it.shut_down()

@@ -1,4 +1,4 @@
-"""What the API server itself refuses, and that the samples apply (requirements B7, B11, D2, F1)."""
+"""Validation by the API server, and the samples (requirements B7, B11, D2, F1)."""
 
 import json
 from typing import Any
@@ -27,7 +27,7 @@ def node(fleet: Fleet, name: str = "edge-1") -> str:
 
 
 @pytest.mark.parametrize(
-    ("late", "why"),
+    ("older", "reason"),
     [
         (report(2, "a", 4), "an older sequence"),
         (report(1, "a", 9), "an older epoch"),
@@ -36,13 +36,13 @@ def node(fleet: Fleet, name: str = "edge-1") -> str:
         ({"status": None}, "no status"),
     ],
 )
-def test_a_stale_report_is_refused(fleet: Fleet, late: dict[str, Any], why: str) -> None:
+def test_a_stale_report_is_refused(fleet: Fleet, older: dict[str, Any], reason: str) -> None:
     name = node(fleet)
     patch_status(fleet, name, report(2, "a", 5))
     with pytest.raises(RuntimeError, match="stale report"):
-        patch_status(fleet, name, late)
+        patch_status(fleet, name, older)
     found = fleet.get("nodecapabilities", name)
-    assert found, why
+    assert found, reason
     assert found["status"]["report"]["sequence"] == 5
 
 
@@ -52,7 +52,7 @@ def test_the_same_sequence_and_the_next_epoch_are_accepted(fleet: Fleet) -> None
         patch_status(fleet, name, accepted)
 
 
-def test_a_field_of_a_newer_agent_is_pruned_and_the_report_kept(fleet: Fleet) -> None:
+def test_a_field_of_a_newer_agent_is_pruned_and_the_report_stored(fleet: Fleet) -> None:
     name = node(fleet)
     patch_status(fleet, name, report(1, "a", 1, novelty={"x": 1}))
     found = fleet.get("nodecapabilities", name)
@@ -60,7 +60,7 @@ def test_a_field_of_a_newer_agent_is_pruned_and_the_report_kept(fleet: Fleet) ->
     assert "novelty" not in found["status"]["report"]
 
 
-def test_a_capability_with_ten_thousand_services_is_refused_and_nothing_is_lost(fleet: Fleet) -> None:
+def test_a_report_with_ten_thousand_services_is_refused_and_the_stored_one_stays(fleet: Fleet) -> None:
     name = node(fleet)
     patch_status(fleet, name, report(1, "a", 1))
     services = [{"id": f"s{n}", "type": "t", "state": "Running"} for n in range(10_000)]
@@ -89,7 +89,7 @@ def test_a_capability_with_ten_thousand_services_is_refused_and_nothing_is_lost(
         ("NodeCapability", "edge-1", {"services": [{"id": "a", "desired": "Maybe"}]}, "supported values"),
     ],
 )
-def test_an_invalid_object_is_refused_with_what_is_wrong(
+def test_an_invalid_object_is_refused_with_the_reason(
     fleet: Fleet, kind: str, name: str, spec: dict[str, Any], message: str
 ) -> None:
     body = {"apiVersion": "hotpool.dev/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec}
@@ -97,7 +97,7 @@ def test_an_invalid_object_is_refused_with_what_is_wrong(
         fleet.apply(body)
 
 
-def test_slice_size_is_immutable_and_other_changes_pass(fleet: Fleet) -> None:
+def test_slice_size_is_immutable_and_other_fields_can_change(fleet: Fleet) -> None:
     body = {
         "apiVersion": "hotpool.dev/v1alpha1",
         "kind": "NodePool",
@@ -110,13 +110,13 @@ def test_slice_size_is_immutable_and_other_changes_pass(fleet: Fleet) -> None:
         fleet.kubectl("patch", "nodepool", "p", "--type=merge", "-p", '{"spec":{"sliceSize":8}}')
 
 
-def test_samples_apply_and_explain_teaches(fleet: Fleet) -> None:
+def test_the_samples_apply_and_explain_shows_descriptions(fleet: Fleet) -> None:
     fleet.kubectl("apply", "-f", str(REPOSITORY / "crds" / "samples"))
     assert "Types that must be ready" in fleet.kubectl("explain", "nodepools.spec.requires.types")
     assert "zh-en" in fleet.kubectl("get", "hotpool", "-o", "name")
 
 
-def test_a_pool_that_requires_nothing_says_so_and_wait_works(fleet: Fleet) -> None:
+def test_a_pool_without_requirements_has_a_condition_and_kubectl_wait_works(fleet: Fleet) -> None:
     for name, requires in (
         ("nothing", {}),
         ("everyone", {"matchAll": True}),

@@ -1,6 +1,6 @@
-"""The whole path on the real API server and the real Redis: a service stops on a node, the node leaves its pools.
+"""The whole path on a real API server and a real Redis: a service stops on a node, and the node leaves its pools.
 
-Process → agent → NodeCapability → operator → NodePoolSlice, Redis members and Redis capability; and nothing else moves.
+Process → agent → NodeCapability → operator → NodePoolSlice, Redis members and Redis capability, without other changes.
 
 Requirements C3, D3, D6, D10, D11.
 """
@@ -22,7 +22,7 @@ SERVICES = {"asr": "whisper", "nmt": "m2m100", "tts": "piper", "semantic": "repa
 
 
 def last_heartbeat(fleet: Fleet, node: str) -> float:
-    """When the node's Lease was renewed last, in seconds of this machine's clock; 0 while there is none."""
+    """Return the time of the last renewal of the node's Lease, in seconds of this machine's clock, or 0."""
     selector = f"metadata.name=hotpool-node-{node}"
     found: Any = fleet.leases.list_namespaced_lease(fleet.namespace, field_selector=selector)
     renewed = [lease.spec.renew_time for lease in found.items if lease.spec.renew_time]
@@ -31,7 +31,7 @@ def last_heartbeat(fleet: Fleet, node: str) -> float:
 
 @pytest.fixture
 def running(fleet: Fleet) -> Fleet:
-    """Two nodes that do everything, and a pool for each type."""
+    """Two nodes with a service of each type, and a pool for each type."""
     fleet.apply(*(pool(type_, types=[{"type": type_}]) for type_ in SERVICES))
     fleet.apply(pool("zh-en", types=[{"type": "asr"}], languagePairs={"allOf": ["zh-en"], "semantic": True}))
     fleet.start_operator()
@@ -43,7 +43,7 @@ def running(fleet: Fleet) -> Fleet:
     return fleet
 
 
-def test_stop_and_start_of_each_type_move_the_node_at_once_and_nothing_else(running: Fleet) -> None:
+def test_stop_and_start_of_each_type_change_its_pools_at_once_and_no_others(running: Fleet) -> None:
     one = {"edge-2": "Ready"}
     for type_, id_ in SERVICES.items():
         untouched = {name: running.get("nodepoolslices", f"{name}-0") for name in SERVICES if name != type_}
@@ -60,33 +60,35 @@ def test_stop_and_start_of_each_type_move_the_node_at_once_and_nothing_else(runn
         assert {name: running.get("nodepoolslices", f"{name}-0") for name in untouched} == untouched
 
 
-def test_killed_agent_is_suspect_at_3_h_and_gone_at_4_h_and_back_with_its_next_heartbeat(fleet: Fleet) -> None:
+def test_a_killed_agent_is_suspect_after_3_intervals_and_out_after_4_and_back_with_its_next_heartbeat(
+    fleet: Fleet,
+) -> None:
     fleet.apply(pool("llm", types=[{"type": "llm"}]))
     fleet.start_operator()
     catalogue, interval = [service("qwen", "llm")], 3
     agent = fleet.start_agent("edge-1", catalogue, interval=interval, debounce=0.2)
     fleet.wait_leading()
     wait_for("in", lambda: published(fleet, "llm", {"edge-1": "Ready"}))
-    wait_for("it beats", lambda: last_heartbeat(fleet, "edge-1") > 0)
+    wait_for("it renews its Lease", lambda: last_heartbeat(fleet, "edge-1") > 0)
     agent.kill()
     renewed = last_heartbeat(fleet, "edge-1")
     # Integration tests check the delay in simulated time; a busy machine is late here.
     wait_for("Suspect", lambda: fleet.members("llm") == {"edge-1": "Suspect"})
     assert time.time() - renewed >= 3 * interval
-    wait_for("gone", lambda: fleet.members("llm") == {})
+    wait_for("out", lambda: fleet.members("llm") == {})
     assert time.time() - renewed >= 4 * interval
-    wait_for("gone from Redis", lambda: published(fleet, "llm", {}))
+    wait_for("out of Redis", lambda: published(fleet, "llm", {}))
     wait_for("the condition", lambda: (fleet.get("nodecapabilities", "edge-1") or {})["status"]["ready"] == "Unknown")
     fleet.start_agent("edge-1", catalogue, interval=interval, debounce=0.2)
     wait_for("back", lambda: published(fleet, "llm", {"edge-1": "Ready"}))
 
 
-def test_edited_slice_and_garbage_in_redis_are_put_right(running: Fleet) -> None:
+def test_an_edited_slice_and_garbage_in_redis_are_repaired(running: Fleet) -> None:
     patch = '{"members":[{"node":"stranger","state":"Ready","since":"2026-01-01T00:00:00Z"}]}'
     running.kubectl("patch", "nodepoolslice", "llm-0", "--type=merge", "-p", patch)
-    wait_for("healed", lambda: published(running, "llm", BOTH))
+    wait_for("repaired", lambda: published(running, "llm", BOTH))
     running.kubectl("delete", "nodepoolslice", "llm-0")
-    wait_for("made again", lambda: published(running, "llm", BOTH))
+    wait_for("created again", lambda: published(running, "llm", BOTH))
     tag = f"{{hotpool:{running.namespace}}}"
     with redis.Redis.from_url(running.redis_url) as server:
         server.set(f"{tag}:pool:llm:ready", "garbage")
@@ -94,7 +96,7 @@ def test_edited_slice_and_garbage_in_redis_are_put_right(running: Fleet) -> None
     wait_for("whole", lambda: running.members_in_redis("llm") == BOTH)
 
 
-def test_pool_and_capability_deleted_while_the_operator_is_down_are_put_right(running: Fleet) -> None:
+def test_deletions_of_a_pool_and_a_record_while_the_operator_is_down_take_effect_later(running: Fleet) -> None:
     assert running.operator
     running.operator.kill()
     running.agents["edge-1"].kill()
@@ -106,7 +108,7 @@ def test_pool_and_capability_deleted_while_the_operator_is_down_are_put_right(ru
     wait_for("tts is gone", lambda: published(running, "tts", {}))
 
 
-def test_a_drain_is_seen_at_once_and_ends_with_it(running: Fleet) -> None:
+def test_a_drain_and_its_end_take_effect_at_once(running: Fleet) -> None:
     running.kubectl("patch", "nodecapability", "edge-1", "--type=merge", "-p", '{"spec":{"drain":true}}')
     draining = {"edge-1": "Draining", "edge-2": "Ready"}
     for name in (*SERVICES, "zh-en"):

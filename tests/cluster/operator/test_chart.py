@@ -1,6 +1,6 @@
-"""The chart's manifests as the API server takes them: every kind of value, PodSecurity `restricted` enforced.
+"""The API server accepts the chart's manifests for every kind of value, with PodSecurity `restricted` enforced.
 
-Nothing runs here; `tests/e2e` installs the chart on a cluster with pods.
+No program runs here; `tests/e2e` installs the chart on a cluster with pods.
 """
 
 import json
@@ -72,20 +72,20 @@ BAD: Final[list[tuple[dict[str, Any], str]]] = [
 
 @pytest.fixture(scope="module")
 def namespace(kind_cluster: Any) -> Iterator[str]:
-    """A namespace that enforces PodSecurity `restricted`, on an API server that knows our kinds."""
+    """A namespace that enforces PodSecurity `restricted`, on an API server with the CRDs."""
     kind_cluster.kubectl("apply", "--server-side", "-f", str(CHART / "crds"))
     name = f"chart-{uuid.uuid4().hex[:6]}"
     kind_cluster.kubectl("create", "namespace", name)
     for mode in ("enforce", "warn"):
         kind_cluster.kubectl("label", "namespace", name, f"pod-security.kubernetes.io/{mode}=restricted")
-    # The API server looks the account of a pod up, even if it stores neither.
+    # The API server reads the account of a pod, even in a dry run.
     kind_cluster.kubectl("create", "serviceaccount", "hotpool-viewer", "-n", name)
     yield name
     kind_cluster.kubectl("delete", "namespace", name, "--wait=false")
 
 
 def dry_run(kind_cluster: Any, documents: list[dict[str, Any]]) -> subprocess.CompletedProcess[str]:
-    """What the API server says of the objects, which it does not store."""
+    """Apply objects as a dry run; return the result of kubectl."""
     command = [kind_cluster.kubectl_path, "--kubeconfig", kind_cluster.kubeconfig_path]
     command += ["apply", "--server-side", "--dry-run=server", "--validate=strict", "-f", "-"]
     text = json.dumps({"apiVersion": "v1", "kind": "List", "items": documents})
@@ -93,7 +93,7 @@ def dry_run(kind_cluster: Any, documents: list[dict[str, Any]]) -> subprocess.Co
 
 
 @pytest.mark.parametrize("values", MATRIX.values(), ids=MATRIX)
-def test_the_api_server_takes_what_the_chart_renders(kind_cluster: Any, namespace: str, values: dict[str, Any]) -> None:
+def test_the_api_server_accepts_the_rendered_chart(kind_cluster: Any, namespace: str, values: dict[str, Any]) -> None:
     documents = render(namespace, values)
     done = dry_run(kind_cluster, documents)
     assert done.returncode == 0, done.stderr
@@ -101,7 +101,7 @@ def test_the_api_server_takes_what_the_chart_renders(kind_cluster: Any, namespac
     assert "violate PodSecurity" not in done.stderr
 
 
-def test_a_host_mount_is_more_than_restricted_allows(kind_cluster: Any, namespace: str) -> None:
+def test_a_host_mount_violates_restricted(kind_cluster: Any, namespace: str) -> None:
     done = dry_run(kind_cluster, render(namespace, HOST_PATH))
     assert "violate PodSecurity" in done.stderr
     assert "hostPath" in done.stderr
@@ -123,15 +123,15 @@ def test_helm_lint_finds_nothing(values: dict[str, Any], tmp_path: Path) -> None
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize(("values", "where"), BAD, ids=[where for _, where in BAD])
-def test_values_that_mean_nothing_are_refused_by_name(values: dict[str, Any], where: str) -> None:
-    with pytest.raises(RuntimeError, match=where):
+@pytest.mark.parametrize(("values", "path"), BAD, ids=[path for _, path in BAD])
+def test_invalid_values_are_refused_by_name(values: dict[str, Any], path: str) -> None:
+    with pytest.raises(RuntimeError, match=path):
         render("speech", values)
 
 
 @pytest.mark.parametrize("values", MATRIX.values(), ids=MATRIX)
 def test_every_object_is_in_the_namespace_or_named_after_it(values: dict[str, Any]) -> None:
-    """Two fleets of one cluster do not touch each other's objects."""
+    """Two fleets of one cluster share no object."""
     here, there = (
         {
             (found["kind"], found["metadata"].get("namespace"), found["metadata"]["name"])
@@ -143,7 +143,7 @@ def test_every_object_is_in_the_namespace_or_named_after_it(values: dict[str, An
     assert not here & there
 
 
-def test_the_kinds_of_monitoring_are_rendered_as_their_operator_reads_them() -> None:
+def test_objects_of_the_prometheus_operator_select_services_pods_and_ports_of_the_chart() -> None:
     on = {name: {"enabled": True} for name in ("serviceMonitor", "prometheusRule")}
     found = {document["kind"]: document for document in render("speech", {"monitoring": on})}
     (endpoint,) = found["ServiceMonitor"]["spec"]["endpoints"]
@@ -160,31 +160,31 @@ def test_the_kinds_of_monitoring_are_rendered_as_their_operator_reads_them() -> 
 
 
 @pytest.mark.parametrize(
-    ("values", "there"),
+    ("values", "expected"),
     [
         ({"kubeNodes": False}, {"HotpoolRedisDown": False, "HotpoolNodesUnseen": False}),
         ({"redis": {"url": "redis://redis.example:6379"}}, {"HotpoolRedisDown": True, "HotpoolNodesUnseen": True}),
     ],
 )
-def test_what_a_fleet_does_not_have_raises_no_alert(values: dict[str, Any], there: dict[str, bool]) -> None:
+def test_features_that_a_fleet_does_not_use_have_no_alert(values: dict[str, Any], expected: dict[str, bool]) -> None:
     names = {alert["alert"] for alert in alerts(values)}
-    assert {name: name in names for name in there} == there
+    assert {name: name in names for name in expected} == expected
 
 
-def test_alerts_say_of_which_fleet_they_are() -> None:
+def test_alerts_have_the_namespace_of_their_fleet() -> None:
     assert {alert["labels"]["namespace"] for alert in alerts({})} == {"speech"}
 
 
 def alerts(values: dict[str, Any]) -> list[dict[str, Any]]:
-    """What is rendered for the fleet `speech` with these values."""
+    """Return the alerts that are rendered for the fleet `speech` with these values."""
     documents = render("speech", {"monitoring": {"prometheusRule": {"enabled": True}}, **values})
     (rule,) = (document for document in documents if document["kind"] == "PrometheusRule")
     found: list[dict[str, Any]] = rule["spec"]["groups"][0]["rules"]
     return found
 
 
-def test_the_builtin_redis_begins_anew_with_the_users_of_its_secret() -> None:
-    """It reads them once; what renders without a cluster makes new passwords each time."""
+def test_the_builtin_redis_restarts_when_the_users_of_its_secret_change() -> None:
+    """Redis reads them once. A chart rendered without a cluster has new passwords each time."""
 
     def rendered() -> tuple[str, str]:
         found = {
@@ -201,16 +201,16 @@ def test_the_builtin_redis_begins_anew_with_the_users_of_its_secret() -> None:
     assert digest != another
 
 
-def test_a_namespace_of_digits_stays_a_word() -> None:
-    """YAML would make it a number, which the API server refuses."""
-    numbers = [found["metadata"]["name"] for found in render("123", MATRIX["trying"]) if 123 in words(found)]
+def test_a_namespace_of_digits_is_rendered_as_a_string() -> None:
+    """Unquoted, YAML reads it as a number, which the API server refuses."""
+    numbers = [found["metadata"]["name"] for found in render("123", MATRIX["trying"]) if 123 in scalars(found)]
     assert numbers == []
 
 
-def words(value: Any) -> Iterator[Any]:
-    """Every scalar within."""
+def scalars(value: Any) -> Iterator[Any]:
+    """Yield every scalar in a value."""
     if isinstance(value, dict | list):
         for item in value.values() if isinstance(value, dict) else value:
-            yield from words(item)
+            yield from scalars(item)
     else:
         yield value

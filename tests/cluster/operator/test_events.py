@@ -1,4 +1,4 @@
-"""Events, a node's last transitions and hot-plug figures on the real servers (requirements C6, D5, D10, D11, F2, F4).
+"""Events, a node's last transitions and hot-plug metrics on real servers (requirements C6, D5, D10, D11, F2, F4).
 
 The operator uses the account of its manifest.
 """
@@ -20,20 +20,20 @@ PAIR_POOL = pool_name("speech", "zh-en")
 
 
 def events(fleet: Fleet, name: str) -> dict[str, dict[str, Any]]:
-    """Reason → the last Event of it that regards an object."""
+    """Return reason → the last Event about an object."""
     listed = json.loads(fleet.kubectl("get", "events.events.k8s.io", "-o", "json"))["items"]
     ours = [e for e in listed if e["regarding"]["name"] == name and e["reportingController"] == "hotpool.dev/operator"]
     return {event["reason"]: event for event in sorted(ours, key=lambda event: str(event["eventTime"]))}
 
 
 def wait_event(fleet: Fleet, name: str, reason: str, note: str = "") -> dict[str, Any]:
-    """The Event, when it is there."""
+    """Wait for an Event with this note; return it."""
 
-    def told() -> bool:
+    def found() -> bool:
         event = events(fleet, name).get(reason)
         return event is not None and note in event["note"]
 
-    wait_for(f"{name} {reason}", told, 60)
+    wait_for(f"{name} {reason}", found, 60)
     return events(fleet, name)[reason]
 
 
@@ -46,7 +46,7 @@ def transitions(fleet: Fleet, node: str) -> tuple[Transition, ...]:
 
 
 def hotplug(fleet: Fleet) -> set[tuple[str, str]]:
-    """Stages and directions that were observed."""
+    """Return stages and directions of all observations."""
     lines = fleet.ask_operator("metrics")[1].splitlines()
     found = [line for line in lines if line.startswith("hotpool_hotplug_seconds_count")]
     labels = [
@@ -57,7 +57,7 @@ def hotplug(fleet: Fleet) -> set[tuple[str, str]]:
 
 @pytest.fixture
 def running(fleet: Fleet) -> Fleet:
-    """Two nodes in a pool by hand, and a generator."""
+    """Two nodes in a hand-made pool, and a generator."""
     fleet.apply(pool("llm", types=[{"type": "llm"}]))
     generator = {"rule": {"languagePairs": {}}, "template": {"spec": {"requires": {"types": [{"type": "asr"}]}}}}
     fleet.apply(
@@ -77,7 +77,7 @@ def running(fleet: Fleet) -> Fleet:
     return fleet
 
 
-def test_what_happens_to_pool_node_and_fleet_is_told_where_people_look(running: Fleet) -> None:
+def test_pool_node_and_leader_have_events_transitions_and_metrics(running: Fleet) -> None:
     leading = wait_event(running, "hotpool-operator", "Leading", "term 1")
     assert leading["regarding"]["kind"] == "Lease"
     assert "Leading" in running.kubectl("describe", "lease", "hotpool-operator")
@@ -89,13 +89,13 @@ def test_what_happens_to_pool_node_and_fleet_is_told_where_people_look(running: 
     wait_for("the last transition", lambda: bool(transitions(running, "edge-1")))
     wait_for("lost llm", lambda: transitions(running, "edge-1")[0].lost == {"llm": "Stopped"})
     stages = {"plan", "redis", "slice", "report", "total_redis", "total_slice"}
-    wait_for("figures", lambda: hotplug(running) >= {(stage, "withdrawal") for stage in stages})
+    wait_for("metrics", lambda: hotplug(running) >= {(stage, "withdrawal") for stage in stages})
     running.agent("edge-1", "start", "qwen")
     wait_for("gained llm", lambda: transitions(running, "edge-1")[0].gained == ("llm",))
-    wait_for("figures", lambda: hotplug(running) >= {(stage, "gain") for stage in stages})
+    wait_for("metrics", lambda: hotplug(running) >= {(stage, "gain") for stage in stages})
 
 
-def test_what_people_changed_and_what_became_of_it_is_told(running: Fleet) -> None:
+def test_repairs_of_changes_by_hand_have_events(running: Fleet) -> None:
     running.kubectl("delete", "nodepoolslice", "llm-0")
     wait_event(running, "llm", "SliceRepaired", "llm-0")
     running.kubectl("patch", "nodepools.hotpool.dev", PAIR_POOL, "--type=merge", "-p", '{"spec":{"minMembers":7}}')

@@ -1,4 +1,4 @@
-"""v1 Nodes on the real API server and garbage collector, with the operator's own account (C5, C7, D2, D9)."""
+"""v1 Nodes on a real API server with garbage collector, and the operator's own account (C5, C7, D2, D9)."""
 
 import json
 import os
@@ -25,7 +25,7 @@ def kube_node(name: str, **labels: str) -> dict[str, Any]:
 
 @pytest.fixture
 def node(fleet: Fleet) -> Iterator[str]:
-    """The name of a v1 Node in zone a, on which nothing runs."""
+    """The name of a v1 Node in zone a, on which no program runs."""
     name = f"{fleet.namespace}-1"
     fleet.apply(kube_node(name, **{ZONE: "a"}))
     yield name
@@ -34,13 +34,13 @@ def node(fleet: Fleet) -> Iterator[str]:
 
 @pytest.fixture
 def outside(fleet: Fleet) -> str:
-    """The name of a node that is no v1 Node."""
+    """The name of a node without a v1 Node."""
     return f"{fleet.namespace}-2"
 
 
 @pytest.fixture
 def running(fleet: Fleet, node: str, outside: str) -> Fleet:
-    """An agent on each, in a pool of all that translate; one of them in a pool of the zone, too."""
+    """An agent on each, in a pool of all nodes with speech recognition; one of them also in a pool of the zone."""
     fleet.apply(pool("all", types=[{"type": "asr"}]), pool("zone-a", nodeSelector={"matchLabels": {ZONE: "a"}}))
     fleet.start_operator("operator", "--kube-nodes")
     for name in (node, outside):
@@ -52,7 +52,7 @@ def running(fleet: Fleet, node: str, outside: str) -> Fleet:
 
 
 def owners(fleet: Fleet, name: str) -> list[tuple[str, str]]:
-    """Kind and uid of what takes a NodeCapability along."""
+    """Return kind and uid of the owners of a NodeCapability."""
     found = fleet.get("nodecapabilities", name) or {"metadata": {}}
     return [(owner["kind"], owner["uid"]) for owner in found["metadata"].get("ownerReferences") or []]
 
@@ -72,34 +72,34 @@ def why(fleet: Fleet, account: Path, *words: str) -> "subprocess.CompletedProces
     return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
 
 
-def test_cordon_is_drain_and_spec_drain_stays_independent(running: Fleet, node: str, outside: str) -> None:
+def test_a_cordon_is_a_drain_and_independent_of_spec_drain(running: Fleet, node: str, outside: str) -> None:
     viewer = running.viewer()
     running.kubectl("cordon", node)
     wait_for("it drains", lambda: published(running, "all", {node: "Draining", outside: "Ready"}))
-    wait_for("it says why", lambda: conditions(running, node) == {"Ready": "Cordoned", "Draining": "Cordoned"})
+    wait_for("its conditions", lambda: conditions(running, node) == {"Ready": "Cordoned", "Draining": "Cordoned"})
     found = why(running, viewer, node, "all")
     assert f"kubectl uncordon {node}" in found.stdout, found
     running.kubectl("patch", "nodecapability", node, "--type=merge", "-p", '{"spec":{"drain":true}}')
     wait_for("both", lambda: conditions(running, node) == {"Ready": "Draining", "Draining": "Requested"})
     running.kubectl("uncordon", node)
-    wait_for("told", lambda: "kubectl uncordon" not in why(running, viewer, node, "all").stdout)
+    wait_for("the cordon is over", lambda: "kubectl uncordon" not in why(running, viewer, node, "all").stdout)
     assert running.members("all")[node] == "Draining"
     running.kubectl("patch", "nodecapability", node, "--type=merge", "-p", '{"spec":{"drain":false}}')
     wait_for("it is Ready again", lambda: published(running, "all", {node: "Ready", outside: "Ready"}))
 
 
-def test_a_label_of_the_node_counts_unless_people_say_otherwise(running: Fleet, node: str) -> None:
-    said = why(running, running.viewer(), node, "zone-a").stdout
-    assert "(label of the Node)" in " ".join(said.split()), said
+def test_a_label_of_the_node_counts_unless_the_record_has_it(running: Fleet, node: str) -> None:
+    shown = why(running, running.viewer(), node, "zone-a").stdout
+    assert "(label of the Node)" in " ".join(shown.split()), shown
     running.kubectl("label", "node", node, f"{ZONE}=b", "--overwrite")
     wait_for("it left the zone", lambda: published(running, "zone-a", {}))
     running.kubectl("label", "nodecapability", node, f"{ZONE}=a")
-    wait_for("people say otherwise", lambda: published(running, "zone-a", {node: "Ready"}))
+    wait_for("the record's label counts", lambda: published(running, "zone-a", {node: "Ready"}))
     running.kubectl("label", "nodecapability", node, f"{ZONE}-")
-    wait_for("they do no more", lambda: published(running, "zone-a", {}))
+    wait_for("the Node's label counts again", lambda: published(running, "zone-a", {}))
 
 
-def test_a_deleted_node_takes_its_nodecapability_along(running: Fleet, node: str, outside: str) -> None:
+def test_the_deletion_of_a_node_deletes_its_nodecapability(running: Fleet, node: str, outside: str) -> None:
     wait_for("the Node owns it", lambda: owners(running, node) == [("Node", uid(running, "node", node))])
     assert owners(running, outside) == []
     kept = uid(running, "nodecapability", outside)
@@ -112,7 +112,7 @@ def test_a_deleted_node_takes_its_nodecapability_along(running: Fleet, node: str
     assert uid(running, "nodecapability", outside) == kept
 
 
-def test_a_node_made_again_owns_what_its_agent_reports(running: Fleet, node: str) -> None:
+def test_a_recreated_node_owns_the_new_record_of_its_agent(running: Fleet, node: str) -> None:
     wait_for("the Node owns it", lambda: owners(running, node) == [("Node", uid(running, "node", node))])
     before, former = uid(running, "node", node), uid(running, "nodecapability", node)
     running.kubectl("delete", "node", node)
@@ -124,7 +124,7 @@ def test_a_node_made_again_owns_what_its_agent_reports(running: Fleet, node: str
     wait_for("it is in again", lambda: published(running, "zone-a", {node: "Ready"}))
 
 
-def test_without_the_right_nothing_is_written_and_a_lost_right_is_no_evidence(
+def test_without_the_right_to_read_nodes_nothing_is_written_and_no_member_removed(
     running: Fleet, node: str, outside: str
 ) -> None:
     running.kubectl("cordon", node)
@@ -135,7 +135,7 @@ def test_without_the_right_nothing_is_written_and_a_lost_right_is_no_evidence(
     assert running.operator
     running.operator.stop()
     running.start_operator("operator", "--kube-nodes")
-    wait_for("it says so", lambda: "403" in running.ask_operator("readyz")[1], 60)
+    wait_for("readyz shows it", lambda: "403" in running.ask_operator("readyz")[1], 60)
     assert "[-] listed" in running.ask_operator("readyz")[1]
     refused = why(running, viewer, node, "all")
     assert (refused.returncode, refused.stdout) == (4, "")
@@ -145,7 +145,7 @@ def test_without_the_right_nothing_is_written_and_a_lost_right_is_no_evidence(
     running.apply({key: role[key] for key in ("apiVersion", "kind", "metadata", "roleRef", "subjects")})
     running.wait_leading()
     running.kubectl("uncordon", node)
-    wait_for("it hears again", lambda: published(running, "all", {node: "Ready", outside: "Ready"}))
+    wait_for("it follows again", lambda: published(running, "all", {node: "Ready", outside: "Ready"}))
 
 
 def test_a_standby_that_has_listed_everything_is_ready(running: Fleet) -> None:

@@ -1,6 +1,6 @@
-"""Hundreds of hostile objects on the real API server beside an honest service, with the real operator (B11, D2, D5).
+"""Hundreds of malformed objects on a real API server beside a valid service, with the real operator (B11, D2, D5).
 
-The API server refuses what breaks the schema; what it lets in costs nobody else anything, and says why it has nobody.
+The API server refuses objects that break the schema. The others delay no pool, and each has a condition.
 """
 
 from collections import Counter
@@ -19,11 +19,11 @@ from localfleet.catalogue import service
 from localfleet.fleet import GROUP, Fleet
 from localfleet.process import wait_for
 
-OWN_TYPE = "honest"
-"""No hostile node has it."""
+OWN_TYPE = "valid"
+"""A type that no malformed node has."""
 OURS = {"edge-1": "Ready"}
 CONNECTIONS = 2
-"""So few that the API server of a small machine still answers in time: what is tested is what the objects do."""
+"""Concurrent requests: so few that the API server of a small machine answers in time."""
 SHARES = {Kind.NODE: 100, Kind.POOL: 100, Kind.GENERATOR: 30, Kind.SLICE: 20}
 VALID: dict[Kind, Callable[[Random, str], Json]] = {
     Kind.NODE: valid_node,
@@ -44,7 +44,7 @@ def start(fleet: Fleet) -> None:
 
 
 def members(fleet: Fleet) -> dict[str, str] | None:
-    """The honest pool's members where slices and Redis agree; None while they do not."""
+    """Return the valid pool's members if slices and Redis agree, else None."""
     found = fleet.get("nodepoolslices", f"{OWN_TYPE}-0") or {}
     members = {member["node"]: member["state"] for member in found.get("members") or []}
     return members if fleet.members_in_redis(OWN_TYPE) == members else None
@@ -58,22 +58,22 @@ def stop_and_start(fleet: Fleet) -> None:
 
 
 def objects(seed: int, times: int) -> list[tuple[Kind, Json]]:
-    """Half of it within the schema; without what only the API server itself writes."""
+    """Return random objects, half of them within the schema, without fields that only the API server sets."""
     rng = Random(seed)  # noqa: S311 - examples, no secret.
-    made = []
+    created = []
     for kind, share in SHARES.items():
         for number in range(times * share):
             name = f"x-{number}-valid" if number % 2 else f"x-{number}-broken"
             body = VALID[kind](rng, name) if number % 2 else broken(rng, kind, name)
             for key in ("uid", "resourceVersion", "generation", "creationTimestamp", "finalizers"):
                 body["metadata"].pop(key, None)
-            made.append((kind, body))
-    rng.shuffle(made)
-    return made
+            created.append((kind, body))
+    rng.shuffle(created)
+    return created
 
 
 def put(fleet: Fleet, kind: Kind, body: Json) -> list[int]:
-    """Create an object and write its status; the answers' HTTP codes, 0 where JSON cannot hold the object."""
+    """Create an object and write its status; return the HTTP status codes, 0 if JSON cannot encode the object."""
     where = (*GROUP, fleet.namespace, kind.value)
     objects: Any = fleet.objects
     codes = []
@@ -92,7 +92,7 @@ def put(fleet: Fleet, kind: Kind, body: Json) -> list[int]:
 
 
 def without_condition(fleet: Fleet) -> list[tuple[str, str]]:
-    """The pools, generators and nodes on which no condition says how they are."""
+    """Return the pools, generators and nodes without a condition Ready or Paused."""
     found = []
     for kind in (Kind.POOL, Kind.GENERATOR, Kind.NODE):
         for item in fleet.list(kind.value):
@@ -103,22 +103,22 @@ def without_condition(fleet: Fleet) -> list[tuple[str, str]]:
 
 
 def failed(fleet: Fleet) -> set[str]:
-    """The kinds of errors with which work on a key of the operator ended."""
+    """Return the errors of failed reconciles."""
     status, text = fleet.ask_operator("metrics")
     assert status == 200
     return {line.split('"')[1] for line in text.splitlines() if line.startswith("hotpool_failures_total{")}
 
 
-def test_hundreds_of_hostile_objects_hold_up_nobody_and_each_is_explained(fleet: Fleet) -> None:
+def test_hundreds_of_malformed_objects_delay_no_others_and_each_has_a_condition(fleet: Fleet) -> None:
     run_malformed_objects(fleet, 1)
 
 
 def run_malformed_objects(fleet: Fleet, times: int) -> None:
-    """Send the objects, so many times their shares, while a service stops and starts."""
+    """Send `times` the usual numbers of objects while a service stops and starts."""
     start(fleet)
     assert fleet.operator
-    with ThreadPoolExecutor(CONNECTIONS) as room:
-        answers = [room.submit(put, fleet, kind, body) for kind, body in objects(1, times)]
+    with ThreadPoolExecutor(CONNECTIONS) as pool_:
+        answers = [pool_.submit(put, fleet, kind, body) for kind, body in objects(1, times)]
         stop_and_start(fleet)
         codes = Counter(code for answer in answers for code in answer.result())
     stop_and_start(fleet)
@@ -126,6 +126,6 @@ def run_malformed_objects(fleet: Fleet, times: int) -> None:
     assert {code for code in codes if code >= 500} == set(), codes
     wait_for("a condition on everything", lambda: not without_condition(fleet), 120)
     assert failed(fleet) <= EXPECTED_FAILURES
-    assert fleet.operator.running, "the very process that was started"
+    assert fleet.operator.running, "the first process still runs"
     assert fleet.probe("readyz") == 200
     stop_and_start(fleet)

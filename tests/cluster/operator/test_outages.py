@@ -1,4 +1,4 @@
-"""What is away comes back: Redis and the API server, when the operator starts and later (requirements D9, E1, E5, E6).
+"""Outages of Redis and of the API server, at the operator's start and later (requirements D9, E1, E5, E6).
 
 The API server is stopped for real, so these tests have a local cluster of their own whatever `kind_cluster` is.
 """
@@ -25,21 +25,21 @@ from localfleet.relay import Relay
 from localkube.cluster import Cluster
 
 KIND = REPOSITORY / "tools" / "kind"
-WELL, UNWELL = 200, 503
-BLINK_SECONDS = 1.0
+READY, NOT_READY = 200, 503
+SHORT_OUTAGE_SECONDS = 1.0
 """Shorter than the operator's leadership lasts without a renewal: 3.5 s, of which 1 s may be over."""
 OUTAGE_SECONDS = 20.0
 """Longer than 4 H of the agents and than the election's Lease."""
 INTERVAL = 3
-LOOK_SECONDS = 12.0
-"""How long nothing may be written after a restart; the operator's first audit comes 10 s after it leads."""
+QUIET_SECONDS = 12.0
+"""Seconds after a restart in which the operator must not write; its first resync comes 10 s after it leads."""
 BOUND_SECONDS = 12.0
-"""A dispatcher's bound on the age: longer than the leader's round, shorter than the outage."""
+"""A dispatcher's limit of the age: longer than the leader's round, shorter than the outage."""
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """A cluster whose programs may be stopped."""
+    """A cluster whose programs tests may stop."""
     name = own_name("outages")
     with own_cluster(name, tmp_path_factory.mktemp("outages") / "kubeconfig", KIND):
         yield Cluster(name)
@@ -47,14 +47,14 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 @pytest.fixture
 def redis() -> Iterator[RedisServer]:
-    """A Redis that may be stopped."""
+    """A Redis that tests may stop."""
     with RedisServer() as server:
         yield server
 
 
 @pytest.fixture
 def relay(cluster: Cluster) -> Iterator[Relay]:
-    """The way of operator and agents to the API server, which may be cut for an exact time."""
+    """The relay of operator and agents to the API server, which can be cut for an exact time."""
     facts = cluster.facts()
     assert facts
     with Relay(facts.ports.apiserver) as made:
@@ -65,7 +65,7 @@ def relay(cluster: Cluster) -> Iterator[Relay]:
 def fleet(
     cluster: Cluster, redis: RedisServer, relay: Relay, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Fleet]:
-    """A pool `llm`, and two agents whose services qualify for it; no operator yet."""
+    """A pool `llm`, and two agents whose services match it; no operator yet."""
     kubeconfig = tmp_path_factory.getbasetemp() / f"{cluster.name}.kubeconfig"
     kubeconfig.write_text(
         subprocess.run(
@@ -90,8 +90,8 @@ def fleet(
 
 
 def operator_writes(fleet: Fleet) -> float:
-    """Return the writes to our kinds that the API server has counted in all namespaces, without agents' reports."""
-    return sum(count for what, count in fleet.writes().items() if what != ("PATCH", "nodecapabilities"))
+    """Return the number of writes to hotpool's kinds in all namespaces, without agents' reports."""
+    return sum(count for key, count in fleet.writes().items() if key != ("PATCH", "nodecapabilities"))
 
 
 def settle(fleet: Fleet) -> None:
@@ -99,7 +99,7 @@ def settle(fleet: Fleet) -> None:
     wait_for("both are in", lambda: published(fleet, "llm", BOTH))
 
 
-def test_killed_operator_loses_no_membership_and_writes_nothing_when_nothing_changed(fleet: Fleet) -> None:
+def test_a_restart_after_a_kill_loses_no_member_and_writes_nothing(fleet: Fleet) -> None:
     def stored() -> list[dict[str, Any]]:
         objects = [fleet.list(plural) for plural in ("nodepools", "nodepoolslices", "nodecapabilities")]
         return [item for group in objects for item in group]
@@ -115,28 +115,28 @@ def test_killed_operator_loses_no_membership_and_writes_nothing_when_nothing_cha
     before, writes = stored(), operator_writes(fleet)
     operator = fleet.start_operator()
     fleet.wait_leading()
-    time.sleep(LOOK_SECONDS)
+    time.sleep(QUIET_SECONDS)
     assert operator_writes(fleet) == writes
     assert stored() == before
     assert all(published(fleet, name, BOTH) for name in ("llm", "also", "too"))
     assert operator.stop() == 0
 
 
-def test_redis_away_at_the_start_and_later_kubernetes_goes_on_and_redis_catches_up(
+def test_an_outage_of_redis_at_the_start_or_later_does_not_affect_kubernetes_and_redis_catches_up(
     fleet: Fleet, redis: RedisServer
 ) -> None:
     redis.kill()
     operator = fleet.start_operator()
     wait_for("slices without Redis", lambda: fleet.members("llm") == BOTH)
-    assert (fleet.probe("healthz"), fleet.probe("readyz")) == (WELL, UNWELL)
+    assert (fleet.probe("healthz"), fleet.probe("readyz")) == (READY, NOT_READY)
     redis.start()
     settle(fleet)
     redis.kill()
     fleet.agent("edge-1", "stop", "qwen")
     wait_for("slices follow", lambda: fleet.members("llm") == {"edge-2": "Ready"})
-    wait_for("it says so", lambda: fleet.probe("readyz") == UNWELL)
+    wait_for("readyz shows it", lambda: fleet.probe("readyz") == NOT_READY)
     redis.start()
-    wait_for("Redis has caught up", lambda: fleet.probe("readyz") == WELL)
+    wait_for("Redis has caught up", lambda: fleet.probe("readyz") == READY)
     assert published(fleet, "llm", {"edge-2": "Ready"})
     assert fleet.types_in_redis("edge-1") == set()
     assert operator.running
@@ -144,7 +144,7 @@ def test_redis_away_at_the_start_and_later_kubernetes_goes_on_and_redis_catches_
     wait_for("both again", lambda: published(fleet, "llm", BOTH))
 
 
-def test_flushed_redis_is_whole_again_by_itself(fleet: Fleet, redis: RedisServer) -> None:
+def test_a_flushed_redis_is_rebuilt(fleet: Fleet, redis: RedisServer) -> None:
     operator = fleet.start_operator()
     settle(fleet)
     redis.ask("FLUSHALL")
@@ -155,7 +155,7 @@ def test_flushed_redis_is_whole_again_by_itself(fleet: Fleet, redis: RedisServer
     assert operator.running
 
 
-def test_an_operator_that_starts_while_the_api_server_is_away_waits_and_loses_nobody(
+def test_an_operator_started_during_an_outage_of_the_api_server_waits_and_loses_no_member(
     fleet: Fleet, cluster: Cluster
 ) -> None:
     first = fleet.start_operator()
@@ -165,10 +165,10 @@ def test_an_operator_that_starts_while_the_api_server_is_away_waits_and_loses_no
     cluster.process("kube-apiserver").stop()
     operator = fleet.start_operator()
     wait_for(
-        "it is up and says that it is not ready",
-        lambda: (fleet.probe("healthz"), fleet.probe("readyz")) == (WELL, UNWELL),
+        "it is up and not ready",
+        lambda: (fleet.probe("healthz"), fleet.probe("readyz")) == (READY, NOT_READY),
     )
-    time.sleep(BLINK_SECONDS)
+    time.sleep(SHORT_OUTAGE_SECONDS)
     assert operator.running
     assert fleet.members_in_redis("llm") == BOTH
     cluster.process("kube-apiserver").start()
@@ -178,37 +178,37 @@ def test_an_operator_that_starts_while_the_api_server_is_away_waits_and_loses_no
 
 
 @pytest.mark.parametrize("fault", ["cut", "hold"])
-def test_a_short_outage_of_the_api_server_is_waited_out(fleet: Fleet, relay: Relay, fault: str) -> None:
+def test_an_operator_survives_a_short_outage_of_the_api_server(fleet: Fleet, relay: Relay, fault: str) -> None:
     operator = fleet.start_operator()
     settle(fleet)
     before = fleet.list("nodepoolslices")
     accepted = relay.accepted
     if fault == "cut":
         relay.cut()
-        time.sleep(BLINK_SECONDS)
+        time.sleep(SHORT_OUTAGE_SECONDS)
         relay.restore()
         wait_for("operator and agents are back", lambda: relay.accepted > accepted)
     else:
         relay.hold()
-        time.sleep(BLINK_SECONDS)
+        time.sleep(SHORT_OUTAGE_SECONDS)
         relay.resume()
-    wait_for("ready again", lambda: fleet.probe("readyz") == WELL)
+    wait_for("ready again", lambda: fleet.probe("readyz") == READY)
     assert operator.running
     assert fleet.list("nodepoolslices") == before
     fleet.agent("edge-1", "stop", "qwen")
     wait_for("it follows", lambda: published(fleet, "llm", {"edge-2": "Ready"}))
 
 
-def test_look_ups_go_on_without_an_api_server_and_say_how_old_they_are(
+def test_look_ups_work_without_an_api_server_and_return_their_age(
     fleet: Fleet, cluster: Cluster, redis: RedisServer
 ) -> None:
-    """Static stability: nothing in Redis expires, only the age grows, and a bound on it is kept."""
+    """Static stability: nothing in Redis expires, only the age grows, and its limit is enforced."""
     operator = fleet.start_operator()
     settle(fleet)
     with SyncLookup.from_url(redis.url, namespace=fleet.namespace) as lookup:
         assert isinstance(lookup.pick("llm", max_age=BOUND_SECONDS), Picked)
         cluster.process("kube-apiserver").stop()
-        wait_for("nobody leads", lambda: not operator.running)
+        wait_for("the operator ends", lambda: not operator.running)
         assert operator.stop() == 1
         begun, first = time.monotonic(), lookup.pick("llm")
         assert first.age_seconds is not None
@@ -236,8 +236,8 @@ def test_look_ups_go_on_without_an_api_server_and_say_how_old_they_are(
         assert isinstance(lookup.pick("llm", max_age=BOUND_SECONDS), Picked)
 
 
-def test_a_long_outage_ends_the_operator_and_a_restart_finds_everybody_in_place(fleet: Fleet, cluster: Cluster) -> None:
-    """Without the API server nobody can be leader, so the process ends; something starts it again."""
+def test_a_long_outage_ends_the_operator_and_a_restart_keeps_all_members(fleet: Fleet, cluster: Cluster) -> None:
+    """Without the API server no process can lead, so the operator ends, and kubelet starts it again."""
     operator = fleet.start_operator()
     settle(fleet)
     before = fleet.list("nodepoolslices")
@@ -252,7 +252,7 @@ def test_a_long_outage_ends_the_operator_and_a_restart_finds_everybody_in_place(
     cluster.process("kube-apiserver").start()
     cluster.wait_apiserver()
     fleet.wait_leading(60)
-    wait_for("what happened meanwhile", lambda: published(fleet, "llm", {"edge-2": "Ready"}))
+    wait_for("the change during the outage", lambda: published(fleet, "llm", {"edge-2": "Ready"}))
     (item,) = fleet.list("nodepoolslices")
     assert item["metadata"]["uid"] == before[0]["metadata"]["uid"]
     since = {member["node"]: member["since"] for member in before[0]["members"]}

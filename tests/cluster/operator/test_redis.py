@@ -1,4 +1,4 @@
-"""The operator's own word on Redis: whose projection it is, and what it needs to know for that (E4, E5)."""
+"""One projection for one cluster: another cluster's is not changed, and the cluster's id must be readable (E4, E5)."""
 
 import asyncio
 
@@ -24,8 +24,8 @@ def running(fleet: Fleet) -> Fleet:
     return fleet
 
 
-def of_another_cluster(fleet: Fleet, *, alive: bool) -> bool:
-    """Claim the fleet's keys for another cluster, as if 61 s ago unless `alive`; whether that was not refused."""
+def claim_for_another_cluster(fleet: Fleet, *, alive: bool) -> bool:
+    """Claim the fleet's keys for another cluster, as if 61 s ago unless `alive`. Return False if it was refused."""
 
     async def claim() -> bool:
         client = connect(fleet.redis_url)
@@ -44,27 +44,27 @@ def of_another_cluster(fleet: Fleet, *, alive: bool) -> bool:
     return asyncio.run(claim())
 
 
-def says(fleet: Fleet, text: str) -> bool:
+def not_ready(fleet: Fleet, text: str) -> bool:
     status, answer = fleet.ask_operator("readyz")
     return status == 503 and f"[-] redis: {text}" in answer
 
 
-def test_another_clusters_projection_is_left_alone_until_it_is_given_up(running: Fleet) -> None:
-    assert of_another_cluster(running, alive=True)
+def test_the_projection_of_another_cluster_is_not_changed_until_it_is_abandoned(running: Fleet) -> None:
+    assert claim_for_another_cluster(running, alive=True)
     operator = running.start_operator()
     wait_for("slices without Redis", lambda: running.members("llm") == BOTH)
-    wait_for("it says why", lambda: says(running, "another cluster writes to this Redis"))
+    wait_for("readyz has the reason", lambda: not_ready(running, "another cluster writes to this Redis"))
     assert "hotpool_redis_up 0.0" in running.ask_operator("metrics")[1]
     wait_event(running, "hotpool-operator", "RedisDown", "give one of them another --redis-prefix")
     assert running.members_in_redis("llm") == {}
-    assert of_another_cluster(running, alive=False)
+    assert claim_for_another_cluster(running, alive=False)
     running.wait_leading()
     assert published(running, "llm", BOTH)
-    assert not of_another_cluster(running, alive=True)
+    assert not claim_for_another_cluster(running, alive=True)
     assert operator.running
 
 
-def test_without_the_right_to_read_the_clusters_id_nothing_is_written_to_redis_and_it_says_so(
+def test_without_the_right_to_read_the_clusters_id_nothing_is_written_to_redis_and_readyz_shows_it(
     running: Fleet,
 ) -> None:
     role = f"hotpool-{running.namespace}-operator"
@@ -72,7 +72,9 @@ def test_without_the_right_to_read_the_clusters_id_nothing_is_written_to_redis_a
     try:
         running.start_operator()
         wait_for("slices without Redis", lambda: running.members("llm") == BOTH)
-        wait_for("it says which right", lambda: says(running, "nothing is written to Redis before this cluster's id"))
+        wait_for(
+            "readyz names the right", lambda: not_ready(running, "nothing is written to Redis before this cluster's id")
+        )
         assert "namespaces/kube-system: 403 Forbidden" in running.ask_operator("readyz")[1]
         assert running.members_in_redis("llm") == {}
     finally:

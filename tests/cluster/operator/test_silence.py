@@ -1,4 +1,4 @@
-"""Silence on the real API server: mass silence, deafness of the operator, and the end after 600 s (C3, C4, D8)."""
+"""Silence on a real API server: mass silence, a stale Lease watch, and expiry after 600 s (C3, C4, D8)."""
 
 import json
 import time
@@ -29,8 +29,8 @@ LLM = [{"type": "llm"}]
 
 @pytest.fixture
 def agents(fleet: Fleet) -> Iterator[SimulatedAgents]:
-    with SimulatedAgents(fleet.admin, fleet.namespace, INTERVAL) as made:
-        yield made
+    with SimulatedAgents(fleet.admin, fleet.namespace, INTERVAL) as running:
+        yield running
 
 
 @pytest.fixture
@@ -44,11 +44,11 @@ def running(fleet: Fleet, agents: SimulatedAgents) -> Fleet:
     fleet.kubectl("label", "nodecapability", "edge-1", "size=small")
     fleet.start_operator()
     fleet.wait_leading()
-    wait_for("all are in", lambda: said(fleet, "llm", "Ready") == set(NODES))
+    wait_for("all are in", lambda: members_in(fleet, "llm", "Ready") == set(NODES))
     return fleet
 
 
-def said(fleet: Fleet, name: str, state: str) -> set[str]:
+def members_in(fleet: Fleet, name: str, state: str) -> set[str]:
     return {node for node, found in fleet.members(name).items() if found == state}
 
 
@@ -58,51 +58,53 @@ def conditions(fleet: Fleet, name: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("silent", [3, 6, 10])
-def test_mass_silence_with_a_stop_in_between_and_recovery(running: Fleet, agents: SimulatedAgents, silent: int) -> None:
+def test_mass_silence_retains_members_a_stop_takes_effect_and_all_recover(
+    running: Fleet, agents: SimulatedAgents, silent: int
+) -> None:
     """Last heartbeats differ by up to H, so the first may be Offline before the last is Suspect: three may leave."""
-    gone, rest = set(NODES[:silent]), set(NODES[silent:])
+    lost, rest = set(NODES[:silent]), set(NODES[silent:])
 
     def settled() -> bool:
-        held = said(running, "llm", "Suspect")
-        return said(running, "llm", "Ready") == rest and held <= gone and len(held) >= silent - MAY_LEAVE
+        suspect = members_in(running, "llm", "Suspect")
+        return members_in(running, "llm", "Ready") == rest and suspect <= lost and len(suspect) >= silent - MAY_LEAVE
 
-    agents.silence(gone)
+    agents.silence(lost)
     if silent > MAY_LEAVE:
         wait_for("the brake holds", lambda: conditions(running, "llm").get("MassSilence") == "BrakeHolds")
         running.kubectl("wait", "nodepool/llm", "--for=condition=MassSilence", "--timeout=10s")
-    wait_for("Offline", lambda: all(reason(running, node) == "Offline" for node in gone))
+    wait_for("Offline", lambda: all(reason(running, node) == "Offline" for node in lost))
     wait_for("settled", settled)
     if silent <= MAY_LEAVE:
-        wait_for("they left", lambda: not said(running, "llm", "Suspect"))
-    # Of a pool of one, one may leave; of two, one may, and not both.
+        wait_for("they left", lambda: not members_in(running, "llm", "Suspect"))
+    # Of a pool of one, one may leave; of a pool of two, only one.
     wait_for("single", lambda: running.members("single") == {})
-    wait_for("small", lambda: not said(running, "small", "Ready") and said(running, "small", "Suspect"))
+    wait_for("small", lambda: not members_in(running, "small", "Ready") and members_in(running, "small", "Suspect"))
     if rest:
         stopped = min(rest)
         agents.report(stopped, llm=False)
-        wait_for("a stop passes", lambda: said(running, "llm", "Ready") == rest - {stopped})
+        wait_for("the stopped node leaves", lambda: members_in(running, "llm", "Ready") == rest - {stopped})
         agents.report(stopped, llm=True)
         wait_for("the others stay", settled)
-    agents.resume(gone)
-    wait_for("all are back", lambda: said(running, "llm", "Ready") == set(NODES))
-    wait_for("it is over", lambda: "MassSilence" not in conditions(running, "llm"))
-    wait_for("small too", lambda: said(running, "small", "Ready") == {"edge-0", "edge-1"})
+    agents.resume(lost)
+    wait_for("all are back", lambda: members_in(running, "llm", "Ready") == set(NODES))
+    wait_for("the brake is released", lambda: "MassSilence" not in conditions(running, "llm"))
+    wait_for("small too", lambda: members_in(running, "small", "Ready") == {"edge-0", "edge-1"})
 
 
-def test_a_restart_in_the_middle_holds_on(running: Fleet, agents: SimulatedAgents) -> None:
-    gone = set(NODES[:6])
-    agents.silence(gone)
+def test_a_restart_during_mass_silence_retains_the_members(running: Fleet, agents: SimulatedAgents) -> None:
+    lost = set(NODES[:6])
+    agents.silence(lost)
     wait_for("the brake holds", lambda: conditions(running, "llm").get("MassSilence") == "BrakeHolds")
-    wait_for("Offline", lambda: all(reason(running, node) == "Offline" for node in gone))
-    held = said(running, "llm", "Suspect")
-    assert held
+    wait_for("Offline", lambda: all(reason(running, node) == "Offline" for node in lost))
+    retained = members_in(running, "llm", "Suspect")
+    assert retained
     with SliceWatcher(running.admin, running.namespace) as watcher:
         assert running.operator
         running.operator.kill()
         running.start_operator()
         running.wait_leading()
         time.sleep(6 * INTERVAL)
-        assert said(running, "llm", "Suspect") == held
+        assert members_in(running, "llm", "Suspect") == retained
         assert watcher.departures("llm") == []
 
 
@@ -111,17 +113,17 @@ def reason(fleet: Fleet, node: str) -> str | None:
     return next((c["reason"] for c in found["status"]["conditions"] if c["type"] == "Ready"), None) if found else None
 
 
-def test_after_600_seconds_everything_of_a_node_goes_but_what_people_wrote_into(
+def test_after_600_seconds_everything_of_a_node_is_deleted_except_records_changed_by_people(
     running: Fleet, agents: SimulatedAgents
 ) -> None:
-    """The ten minutes are over at once: the stored transition is moved back while the operator is down."""
-    gone = ["edge-1", "edge-2"]  # people labelled edge-1
-    agents.silence(gone)
-    for node in gone:
+    """To skip ten minutes, the stored transition is moved back while the operator is down."""
+    expired = ["edge-1", "edge-2"]  # edge-1 has a label of a person
+    agents.silence(expired)
+    for node in expired:
         wait_for("Offline", lambda node=node: reason(running, node) == "Offline")  # type: ignore[misc]
     assert running.operator
     running.operator.kill()
-    for node in gone:
+    for node in expired:
         found: Any = running.get("nodecapabilities", node)
         for condition in found["status"]["conditions"]:
             condition["lastTransitionTime"] = timestamp(datetime.now(UTC) - timedelta(minutes=11))
@@ -129,11 +131,11 @@ def test_after_600_seconds_everything_of_a_node_goes_but_what_people_wrote_into(
         running.kubectl("patch", "nodecapability", node, "--subresource=status", "--type=merge", "-p", patch)
     running.start_operator()
     running.wait_leading()
-    wait_for("edge-2 is gone", lambda: running.get("nodecapabilities", "edge-2") is None)
-    wait_for("Leases are gone", lambda: not {f"hotpool-node-{node}" for node in gone} & leases(running))
+    wait_for("edge-2 is deleted", lambda: running.get("nodecapabilities", "edge-2") is None)
+    wait_for("Leases are deleted", lambda: not {f"hotpool-node-{node}" for node in expired} & leases(running))
     assert reason(running, "edge-1") == "Offline"
-    assert not set(gone) & set(running.members("llm"))
-    assert {f"hotpool-node-{node}" for node in NODES if node not in gone} <= leases(running)
+    assert not set(expired) & set(running.members("llm"))
+    assert {f"hotpool-node-{node}" for node in NODES if node not in expired} <= leases(running)
 
 
 def leases(fleet: Fleet) -> set[str]:
@@ -143,18 +145,18 @@ def leases(fleet: Fleet) -> set[str]:
 
 @pytest.fixture
 def relayed(kind_cluster: Any, redis_address: str) -> Iterator[Callable[[], tuple[Fleet, Relay]]]:
-    """A fleet whose operator reaches the API server through a relay."""
+    """A function that returns a fleet whose operator reaches the API server through a relay, and the relay."""
     kubeconfig, kubectl = Path(kind_cluster.kubeconfig_path), Path(kind_cluster.kubectl_path)
     address = urlsplit(yaml.safe_load(kubeconfig.read_text())["clusters"][0]["cluster"]["server"])
     with Relay(address.port or 443) as relay:
         namespace = f"held-{time.time_ns() % 10**6}"
-        made = Fleet(kubeconfig, kubectl, namespace, redis_address, server=f"https://127.0.0.1:{relay.port}")
-        made.install()
-        yield lambda: (made, relay)
-        made.close()
+        fleet = Fleet(kubeconfig, kubectl, namespace, redis_address, server=f"https://127.0.0.1:{relay.port}")
+        fleet.install()
+        yield lambda: (fleet, relay)
+        fleet.close()
 
 
-def test_an_operator_whose_connections_are_held_for_a_minute_removes_nobody_and_says_so(
+def test_an_operator_whose_connections_hang_for_a_minute_removes_no_member_and_is_not_ready(
     relayed: Callable[[], tuple[Fleet, Relay]],
 ) -> None:
     fleet, relay = relayed()
@@ -166,11 +168,11 @@ def test_an_operator_whose_connections_are_held_for_a_minute_removes_nobody_and_
         agents.create(NODES, ["llm"])
         operator = fleet.start_operator()
         fleet.wait_leading()
-        wait_for("all are in", lambda: said(fleet, "llm", "Ready") == set(NODES))
+        wait_for("all are in", lambda: members_in(fleet, "llm", "Ready") == set(NODES))
         relay.hold()
         held_until = time.monotonic() + HOLD_SECONDS
-        wait_for("it says so", lambda: fleet.probe("readyz") != 200)
-        wait_for("it may not lead any more", lambda: not operator.running)
+        wait_for("it is not ready", lambda: fleet.probe("readyz") != 200)
+        wait_for("it ends as leader", lambda: not operator.running)
         assert operator.stop() == 1
         fleet.start_operator()  # as a kubelet does
         wait_for("it waits", lambda: fleet.probe("healthz") == 200)
@@ -180,5 +182,5 @@ def test_an_operator_whose_connections_are_held_for_a_minute_removes_nobody_and_
         relay.resume()
         fleet.wait_leading()
         time.sleep(5 * INTERVAL)
-        assert said(fleet, "llm", "Ready") == set(NODES)
+        assert members_in(fleet, "llm", "Ready") == set(NODES)
         assert watcher.departures("llm") == []

@@ -1,4 +1,4 @@
-"""A test run that is ended from outside leaves no cluster, no server, no process and no temporary folder."""
+"""An interrupted test run leaves no cluster, no server, no process and no temporary folder."""
 
 import os
 import signal
@@ -19,7 +19,7 @@ SAMPLE = REPOSITORY / "tests" / "support" / "samples" / "endless.py"
 WORKERS = 2
 
 
-class Begun(NamedTuple):
+class SampleReport(NamedTuple):
     """A report of a test of the sample."""
 
     worker: int
@@ -38,13 +38,13 @@ def terminate_after_a_crash(run: subprocess.Popen[bytes], worker: int) -> None:
     run.send_signal(signal.SIGTERM)
 
 
-def report(ready: Path, number: int) -> Begun | None:
-    """Return what test `number` of the sample reported, None before."""
+def report(ready: Path, number: int) -> SampleReport | None:
+    """Return the report of test `number` of the sample, if any."""
     path = ready / str(number)
     if not path.exists():
         return None
     worker, *rest = path.read_text().splitlines()
-    return Begun(int(worker), *rest)
+    return SampleReport(int(worker), *rest)
 
 
 @pytest.mark.parametrize(
@@ -71,16 +71,16 @@ def test_an_interrupted_run_leaves_nothing(
         )
     try:
         wait_for("both tests run", lambda: all(report(tmp_path, n) for n in (1, 2)) or run.poll() is not None, 120)
-        begun = [found for n in (1, 2) if (found := report(tmp_path, n))]
-        assert len(begun) == WORKERS, (tmp_path / "log").read_text()
-        name = psutil.Process(begun[0].worker).environ()[RUN]
+        reports = [found for n in (1, 2) if (found := report(tmp_path, n))]
+        assert len(reports) == WORKERS, (tmp_path / "log").read_text()
+        name = psutil.Process(reports[0].worker).environ()[RUN]
         assert len([*marked(RUN, name)]) >= 2 * WORKERS
-        end(run, begun[0].worker)
+        end(run, reports[0].worker)
         assert run.wait(90) != 0
         clusters = subprocess.check_output([str(kind_program()), "get", "clusters"], text=True).split()
         assert [one for one in clusters if one.startswith(name)] == []
         assert [*marked(RUN, name)] == []
-        assert [found.folder for found in begun if Path(found.folder).exists()] == []
+        assert [found.folder for found in reports if Path(found.folder).exists()] == []
     finally:
         run.kill()
         run.wait()

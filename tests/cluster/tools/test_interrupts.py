@@ -24,10 +24,10 @@ END_SECONDS = 60
 
 
 def home(folder: Path) -> Path:
-    """Make a home by whose path the end of this test run finds clusters."""
-    made = folder / os.environ.get(RUN, "run")
-    made.mkdir()
-    return made
+    """Create a home folder by whose path the clean-up of this test run finds clusters."""
+    path = folder / os.environ.get(RUN, "run")
+    path.mkdir()
+    return path
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def folder() -> Iterator[Path]:
 
 @contextmanager
 def demo(kind: Kind, folder: Path) -> Iterator["subprocess.Popen[str]"]:
-    """`make demo ARGS=--once` in a session, a home and a temporary folder of its own."""
+    """Run `make demo ARGS=--once` in a session, a home and a temporary folder of its own."""
     own = {MARK: str(folder), "TMPDIR": str(folder), "PYTHONPATH": "tools", "HOTPOOL_KIND": str(KIND)}
     command = ["/usr/bin/env", "--default-signal=INT,TERM,HUP", sys.executable, "-u", "-m", "demo", "--once"]
     with subprocess.Popen(
@@ -81,7 +81,7 @@ def test_an_interrupted_demo_leaves_nothing(kind: Kind, folder: Path, moment: st
     with demo(kind, folder) as running:
         until(running, moment)
         assert wait_until(lambda: bool(kind.processes()), END_SECONDS)
-        # As Ctrl-C on a terminal, which reaches the children too; again while everything is being removed.
+        # As Ctrl-C on a terminal, which reaches the children too; and again during the clean-up.
         os.killpg(running.pid, number)
         until(running, "removing everything")
         os.killpg(running.pid, number)
@@ -92,7 +92,7 @@ def test_an_interrupted_demo_leaves_nothing(kind: Kind, folder: Path, moment: st
     assert kind.left() == ([], [])
 
 
-def test_the_clusters_of_a_run_are_found_by_its_name_wherever_their_home_is(
+def test_the_clusters_of_a_run_are_found_by_its_name_in_any_home(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(RUN, TEST_RUN)
@@ -106,6 +106,6 @@ def test_the_clusters_of_a_run_are_found_by_its_name_wherever_their_home_is(
     monkeypatch.undo()
 
 
-def test_no_name_of_a_run_deletes_nothing() -> None:
+def test_an_empty_name_of_a_run_is_refused() -> None:
     with pytest.raises(ValueError, match="every cluster"):
         delete_clusters("")

@@ -1,4 +1,4 @@
-"""What packaging/ says must fit the program and the repository (requirements A10, A11)."""
+"""The files in packaging/ agree with the programs and the repository (requirements A10, A11)."""
 
 import configparser
 import os
@@ -25,12 +25,12 @@ PACKAGING = ROOT / "packaging"
 
 
 def project() -> dict[str, Any]:
-    """The table `project` of pyproject.toml."""
+    """Return the table `project` of pyproject.toml."""
     return dict(tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"])
 
 
 def unit() -> dict[str, str]:
-    """Key → value of the unit; each key stands once."""
+    """Return key → value of the systemd unit, in which each key occurs once."""
     lines = (PACKAGING / "hotpool-agent.service").read_text(encoding="utf-8").splitlines()
     pairs = [line.split("=", 1) for line in lines if re.match(r"[A-Z]\w*=", line)]
     assert len({key for key, _ in pairs}) == len(pairs)
@@ -42,38 +42,38 @@ def options_of_run() -> set[str]:
     return {option for parameter in program.load("run").params for option in parameter.opts}
 
 
-def test_the_unit_starts_the_program_and_leaves_services_alone() -> None:
-    said = unit()
-    program, verb, *words = shlex.split(said["ExecStart"])
+def test_the_unit_starts_the_program_and_does_not_end_its_services() -> None:
+    values = unit()
+    program, verb, *words = shlex.split(values["ExecStart"])
     assert (Path(program).name, verb) == ("hotpool-agent", "run")
     assert {word for word in words if word.startswith("-")} <= options_of_run()
-    assert (said["KillMode"], said["Restart"], said["OOMPolicy"]) == ("process", "always", "continue")
-    assert said["Environment"] == f"HOTPOOL_AGENT_STATE_DIR=%S/{said['StateDirectory']}"
-    # Their folders would go with the agent, while services live on.
-    assert not {"PrivateTmp", "RuntimeDirectory", "DynamicUser"} & set(said)
+    assert (values["KillMode"], values["Restart"], values["OOMPolicy"]) == ("process", "always", "continue")
+    assert values["Environment"] == f"HOTPOOL_AGENT_STATE_DIR=%S/{values['StateDirectory']}"
+    # systemd would delete their folders at the agent's end, while services still run.
+    assert not {"PrivateTmp", "RuntimeDirectory", "DynamicUser"} & set(values)
 
 
-def test_the_unit_waits_longer_than_an_orderly_end_takes() -> None:
+def test_the_unit_waits_longer_than_a_graceful_stop_takes() -> None:
     defaults = {name: field.default for name, field in Settings.model_fields.items()}
     longest = defaults["announce_seconds"] + 1 + defaults["stop_seconds"] + 5 + 2 * defaults["request_seconds"]
     assert int(unit()["TimeoutStopSec"]) > 2 * longest
 
 
-def test_reload_of_the_unit_is_sighup() -> None:
+def test_a_reload_of_the_unit_sends_sighup() -> None:
     assert unit()["ExecReload"].split()[1:] == ["-HUP", "$MAINPID"]
 
 
 def dockerfile() -> list[list[str]]:
-    """Its instructions as words, in order, continued lines joined."""
+    """Return the instructions of the Dockerfile as words, with continued lines joined."""
     text = (PACKAGING / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", " ")
     return [line.split() for line in text.splitlines() if line and not line.startswith("#")]
 
 
-def test_the_image_copies_what_exists_and_the_build_can_see() -> None:
+def test_the_image_copies_existing_files_of_the_build_context() -> None:
     lines = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
-    seen = {line[1:] for line in lines if line.startswith("!")}
+    context = {line[1:] for line in lines if line.startswith("!")}
     copied = {name for line in dockerfile() if line[0] == "COPY" and "--from" not in line[1] for name in line[1:-1]}
-    assert copied == seen
+    assert copied == context
     assert all((ROOT / name).exists() for name in copied)
 
 
@@ -88,7 +88,7 @@ def test_the_base_is_an_argument_and_the_last_stage_needs_no_shell_and_no_root()
     assert ["ARG", f"VERSION={project()['version']}"] in last
 
 
-def test_the_image_takes_locked_versions_only() -> None:
+def test_the_image_installs_locked_versions_only() -> None:
     installs = [" ".join(line) for line in dockerfile() if line[0] == "RUN" and "install" in line]
     assert len(installs) == 3
     assert all("--require-hashes" in line or "--no-index --no-deps" in line for line in installs)
@@ -98,12 +98,12 @@ def test_the_image_takes_locked_versions_only() -> None:
     assert all(re.search(rf"^{name}==", lock, re.MULTILINE) for name in names)
 
 
-def test_the_image_needs_what_its_extras_say() -> None:
+def test_the_image_installs_the_requirements_of_its_extras() -> None:
     words = [sys.executable, str(PACKAGING / "requirements.py"), "operator"]
-    said = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    listed = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
     extras = project()["optional-dependencies"]
     own = {line for line in extras["operator"] if not line.startswith("hotpool[")}
-    assert set(said) == {*project()["dependencies"], *own, *extras["lookup"]}
+    assert set(listed) == {*project()["dependencies"], *own, *extras["lookup"]}
 
 
 def test_building_an_image_without_its_programs_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,15 +113,13 @@ def test_building_an_image_without_its_programs_names_the_command(monkeypatch: p
         check_machine()
 
 
-def test_building_an_image_without_root_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_building_an_image_without_root_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     with pytest.raises(ImageError, match="root"):
         check_machine()
 
 
-def test_a_build_gets_the_settings_of_pip_that_say_where_packages_are(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_build_gets_the_pip_settings_for_package_indexes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     certificate = tmp_path / "ca.crt"
     certificate.touch()
     (tmp_path / "pip.conf").write_text("[global]\nindex-url = https://one.example\nrequire-virtualenv = true\n")
@@ -132,11 +130,11 @@ def test_a_build_gets_the_settings_of_pip_that_say_where_packages_are(
         "PIP_FIND_LINKS": f"{tmp_path / 'absent'} https://three.example",
     }.items():
         monkeypatch.setenv(name, value)
-    said = pip_settings.settings()
-    text = pip_settings.pip_conf(said)
+    values = pip_settings.settings()
+    text = pip_settings.pip_conf(values)
     parser = configparser.RawConfigParser()
     parser.read_string(text)
     assert parser["global"]["index-url"] == "https://user:word@two.example/simple"
     assert parser["global"]["find-links"].split() == [str(tmp_path / "absent"), "https://three.example"]
     assert "require-virtualenv" not in text
-    assert pip_settings.paths(said) == [certificate]
+    assert pip_settings.paths(values) == [certificate]
