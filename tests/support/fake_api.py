@@ -299,10 +299,10 @@ async def fake_api(port: int | None = None, tls: ssl.SSLContext | None = None) -
 
 
 def _identity(request: web.Request) -> str:
-    """Return the token, or the common name of the client certificate, or `nobody`."""
+    """Return the token, or the common name of the client certificate, or `anonymous`."""
     certificate = request.transport.get_extra_info("peercert") if request.transport else None
     names = dict(pair for part in (certificate or {}).get("subject", ()) for pair in part)
-    return request.headers.get("Authorization", "").partition(" ")[2] or names.get("commonName", "nobody")
+    return request.headers.get("Authorization", "").partition(" ")[2] or names.get("commonName", "anonymous")
 
 
 def _newer(before: Json, after: Json | None) -> bool:

@@ -266,7 +266,7 @@ def _contradiction(rng: Random) -> Json:
     content = report(service("q", "llm"), service("q", "llm", state="Failed"), service("x", "asr"))
     capabilities = [
         {"type": "llm", "ready": True, "services": ["q"]},
-        {"type": "llm", "ready": False, "reason": rng.choice(TEXTS)[:63], "services": ["nobody"] * 50},
+        {"type": "llm", "ready": False, "reason": rng.choice(TEXTS)[:63], "services": ["absent"] * 50},
         {"type": "asr", "ready": True, "services": []},
         *({"type": f"t{number}", "ready": True, "services": []} for number in range(200)),
     ]
@@ -393,7 +393,7 @@ def valid_pool(rng: Random, name: str) -> Json:
     )
     if rng.random() < 0.2:
         key = rng.choice(("zh-en", "*", "", "ﷺ"))
-        body["spec"]["generated"] = {"by": rng.choice(("nobody", "g")), "kind": "LanguagePair", "key": key}
+        body["spec"]["generated"] = {"by": rng.choice(("absent", "g")), "kind": "LanguagePair", "key": key}
     if rng.random() < 0.3:
         body["status"] = {"conditions": foreign_conditions(rng, 16), "members": 2**31 - 1, "ready": "True"}
     _owned(rng, body)

@@ -312,7 +312,7 @@ class Manager:
             self._wake.set()
 
     def _retry(self, key: Key, error: Exception) -> None:
-        FAILURES.labels(type(error).__name__.removesuffix("Error")).inc()
+        FAILURES.labels(type(error).__name__).inc()
         at_once = isinstance(error, StaleError) and not self._attempts[key]
         if at_once:
             self._controllers.forget_pace(key)

@@ -229,7 +229,7 @@ def test_p5_agents_have_the_same_rights_inside_and_outside_and_no_account_of_the
     _, outside, _ = manifests.account(NODE, "speech")
     assert verbs_of(roles["hotpool-agent"]) == verbs_of(outside)
     assert all(rule["resourceNames"] for rule in outside["rules"])
-    # Nobody can grant what he does not have.
+    # An account cannot grant rights that it does not have.
     assert verbs_of(outside) < verbs_of(roles["hotpool-enroller"])
     accounts = {item["metadata"]["name"] for item in documents if item["kind"] == "ServiceAccount"}
     assert "hotpool-agent" in accounts

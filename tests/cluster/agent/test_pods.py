@@ -342,7 +342,7 @@ async def test_a_new_pod_of_the_agent_is_the_same_instance_and_withdraws_nothing
             assert it.agent.reporter.sequence == 1
             if epoch == 2:
                 await it.shut_down()
-    assert {report["instance"] for report in seen} == {node.name_uid()}
+    assert {report["instance"] for report in seen} == {node.node_uid()}
     assert all(report["capabilities"][0]["ready"] and not report["leaving"] for report in seen)
     assert {report["platform"]["hostname"] for report in seen} == {node.name}
 

@@ -29,7 +29,7 @@ VALID: dict[Kind, Callable[[Random, str], Json]] = {
     Kind.NODE: valid_node,
     Kind.POOL: valid_pool,
     Kind.GENERATOR: valid_generator,
-    Kind.SLICE: lambda rng, name: valid_slice(rng, name, rng.choice((OWN_TYPE, "x-1-valid", "nobody"))),
+    Kind.SLICE: lambda rng, name: valid_slice(rng, name, rng.choice((OWN_TYPE, "x-1-valid", "absent"))),
 }
 EXPECTED_FAILURES = {"Stale", "Retryable", "Rejected"}
 

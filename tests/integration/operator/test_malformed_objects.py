@@ -211,7 +211,7 @@ def malformed(rng: Random, name: str) -> tuple[Kind, Json]:
         case Kind.GENERATOR:
             return kind, valid_generator(rng, name)
         case Kind.SLICE:
-            return kind, valid_slice(rng, name, rng.choice(("llm", PAIR_POOL, "nobody")))
+            return kind, valid_slice(rng, name, rng.choice(("llm", PAIR_POOL, "absent")))
         case Kind.KUBE_NODE:
             raise ValueError("hotpool does not write v1 Nodes")
 
@@ -276,7 +276,7 @@ async def test_thousands_of_foreign_slices_do_not_delay_their_pool() -> None:
     async with valid_fleet(api, redis) as fleet:
         api.delay = 0.01
         for number in range(2000):
-            api.put(slice_object("llm", 0, "nobody", name=f"foreign-{number}"))
+            api.put(slice_object("llm", 0, "absent", name=f"foreign-{number}"))
         assert await stop_and_start(fleet, redis, 2) < 2.5
         assert len(api.slices("llm")) > 1000
         assert await stop_and_start(fleet, redis, 4) < 2.5
@@ -344,7 +344,7 @@ async def test_cycles_of_owners_and_generators_end_in_conditions_without_further
                 {"apiVersion": "v1", "kind": kind, "name": owner, "uid": f"uid-{owner}"}
             ]
             api.put(body)
-        for number, by in enumerate(("speech", "claimer", "nobody")):
+        for number, by in enumerate(("speech", "claimer", "absent")):
             api.put(pool_object(f"claims-{number}", generated={"by": by, "kind": "LanguagePair", "key": "zh-en"}))
         api.put(pool_object(pool_name("claimer", "zh-en"), generated={"by": "speech", "kind": "Hash", "key": "zh-en"}))
         template = {"spec": {"requires": {"nodeSelector": TEAM_SELECTOR, "languagePairs": {"allOf": ["zh-en"]}}}}
