@@ -26,7 +26,7 @@ _INDEX_SWEEP = 12.0
 _QUIET_AFTER = 40.0
 """Seconds after a change in which the operator may still write."""
 _MERGE_WITHIN = 75.0
-_EXPECTED_FAILURES = {"Retryable", "Stale", "Rejected", "Unavailable", "NotLeader"}
+_EXPECTED_FAILURES = {"RetryableError", "StaleError", "RejectedError", "ApiUnavailable", "NotLeaderError"}
 
 
 class MismatchError(AssertionError):
