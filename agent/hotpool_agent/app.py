@@ -82,10 +82,10 @@ class Agent:
         self.reporter = Reporter(cluster, self.info, settings, self.services.content, self.metrics)
         self.heartbeat = Heartbeat(cluster, settings, self.reporter.holder, self.reporter.notifier, self.metrics)
         self.watch = CapabilityWatch(cluster, settings, self._observe)
-        self.metrics.show(
-            self.services.snapshots,
+        self.metrics.expose(
+            self.services.statuses,
             connected=self._on_stored_report,
-            pods=lambda: {watch.namespace: watch.words is None for watch in self.pods.watches},
+            pods=lambda: {watch.namespace: watch.problem_text is None for watch in self.pods.watches},
         )
         self.listening: str | None = None
         """Where /healthz, /readyz and /metrics are served."""
@@ -121,7 +121,7 @@ class Agent:
 
     async def _report(self) -> None:
         """A report before all services are known would withdraw those that are not (requirement A11)."""
-        await self.pods.listed()
+        await self.pods.wait_listed()
         await self.reporter.run()
 
     async def reload(self) -> str:
@@ -154,7 +154,7 @@ class Agent:
 
     def _observe(self, capability: dict[str, Any] | None) -> None:
         self.reporter.observe(stored_in(capability))
-        self.services.intend(intents_in(capability))
+        self.services.apply_intents(intents_in(capability))
 
     async def dispatch(self, request: protocol.Request) -> Any:
         """Answer the local command line (requirement A2)."""
@@ -195,7 +195,7 @@ class Agent:
             raise protocol.RequestError(str(error)) from error
 
     def _status(self, identifier: str | None) -> dict[str, Any]:
-        known = {snapshot.spec.id: snapshot for snapshot in self.services.snapshots()}
+        known = {snapshot.spec.id: snapshot for snapshot in self.services.statuses()}
         if identifier is not None and identifier not in known:
             raise protocol.RequestError(f"{identifier}: no such service; there are: {', '.join(known) or 'none'}")
         wanted = [snapshot for name, snapshot in known.items() if identifier in {None, name}]
@@ -229,7 +229,7 @@ class Agent:
         with suppress(TimeoutError):
             async with asyncio.timeout(self.settings.announce_seconds):
                 await self.reporter.flush()
-        await self.services.settle()
+        await self.services.wait_settled()
         with suppress(TimeoutError):
             async with asyncio.timeout(self.settings.request_seconds if self.reporter.problem is None else 0):
                 await self.reporter.flush()
@@ -243,8 +243,8 @@ async def run_agent(options: Options) -> None:
     path = socket_path(folder)
     with lock(folder, options.node):
         store = open_store(folder)
-        if store.moved:
-            _LOG.error("state file was unreadable; beginning anew", moved_to=str(store.moved))
+        if store.unreadable_copy:
+            _LOG.error("state file was unreadable; beginning anew", moved_to=str(store.unreadable_copy))
         cluster = NodeResources(options.target, options.node, options.settings.request_seconds)
         await cluster.connect()
         agent = Agent(options, cluster, store)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from hotpool_agent.services.status import ServiceStatus
 
 ACCEPTED: Final = "accepted"
-Snapshots = Callable[[], Iterable["ServiceStatus"]]
+Statuses = Callable[[], Iterable["ServiceStatus"]]
 
 
 class Metrics:
@@ -48,15 +48,15 @@ class Metrics:
         for counter in (self._reports, self._heartbeats):
             counter.labels(ACCEPTED)
 
-    def show(
-        self, snapshots: Snapshots, connected: Callable[[], bool], pods: Callable[[], Mapping[str, bool]] = dict
+    def expose(
+        self, snapshots: Statuses, connected: Callable[[], bool], pods: Callable[[], Mapping[str, bool]] = dict
     ) -> None:
         """Say where the values of the moment come from. Call it once.
 
         `pods`: namespace → whether its pods are watched.
         """
         self._connected.set_function(lambda: float(connected()))
-        self.registry.register(_Services(snapshots))
+        self.registry.register(_ServiceCollector(snapshots))
         watched = Gauge(
             "hotpool_agent_pods_watched",
             "1 while pods of the namespace are watched; while 0, their services stay as they were seen last",
@@ -65,7 +65,7 @@ class Metrics:
             registry=self.registry,
         )
         for namespace in pods():
-            watched.labels(namespace).set_function(partial(_watching, pods, namespace))
+            watched.labels(namespace).set_function(partial(_is_watched, pods, namespace))
 
     @contextmanager
     def report(self, size: int) -> Iterator[None]:
@@ -82,7 +82,7 @@ class Metrics:
             yield
 
 
-def _watching(pods: Callable[[], Mapping[str, bool]], namespace: str) -> float:
+def _is_watched(pods: Callable[[], Mapping[str, bool]], namespace: str) -> float:
     return float(pods()[namespace])
 
 
@@ -97,10 +97,10 @@ def _counted(counter: Counter) -> Iterator[None]:
     counter.labels(ACCEPTED).inc()
 
 
-class _Services(Collector):
+class _ServiceCollector(Collector):
     """The services as they are when somebody looks; a service that is gone leaves no series behind."""
 
-    def __init__(self, snapshots: Snapshots) -> None:
+    def __init__(self, snapshots: Statuses) -> None:
         self._snapshots = snapshots
 
     def describe(self) -> Iterable[Metric]:

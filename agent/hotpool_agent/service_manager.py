@@ -28,12 +28,12 @@ from hotpool_agent.settings import Settings
 from hotpool_agent.state_store import StateStore, StoredServiceState
 
 Verb = Literal["start", "stop", "restart"]
-_GOAL: Final[dict[Verb, ServiceState]] = {"start": "Running", "stop": "Stopped", "restart": "Running"}
+_TARGET_STATE: Final[dict[Verb, ServiceState]] = {"start": "Running", "stop": "Stopped", "restart": "Running"}
 _EVENT: Final[dict[Verb, events.Event]] = {"start": events.Start(), "stop": events.Stop(), "restart": events.Restart()}
 _LOG: Final = structlog.get_logger(__name__)
 _OBSERVED: Final = "observed only; Kubernetes starts and stops it, by kubectl scale or kubectl delete pod"
 FIRST_PROBE_SECONDS: Final = 5.0
-_DISK_SECONDS: Final = 5.0
+_FLUSH_SECONDS: Final = 5.0
 
 
 class CommandError(Exception):
@@ -45,7 +45,7 @@ class ReportingPort:
     """How the node reaches what reports it. Set before the services start."""
 
     changed: Callable[[], None]
-    withdrawn: Callable[[str], Awaitable[None]]
+    wait_withdrawn: Callable[[str], Awaitable[None]]
 
 
 class ServiceManager:
@@ -71,20 +71,20 @@ class ServiceManager:
         self._pods = pods
         self._context: ServiceContext | None = None
         self._intents: tuple[ServiceIntent, ...] = ()
-        self._endings: set[asyncio.Task[None]] = set()
+        self._orphan_tasks: set[asyncio.Task[None]] = set()
 
     def content(self) -> ReportContent:
         """The report of this moment."""
         _, refused = self._pods.services(self.services.keys())
-        return build(self.catalogue, self.snapshots(), self._info, leaving=self.leaving, refused=len(refused))
+        return build(self.catalogue, self.statuses(), self._info, leaving=self.leaving, refused=len(refused))
 
-    def snapshots(self) -> list[ServiceStatus]:
+    def statuses(self) -> list[ServiceStatus]:
         """All services as they are now: those of the catalogue, then pods."""
         pods, _ = self._pods.services(self.services.keys())
         asked_for = {entry.id for entry in self._intents}
         return [
             *(service.status() for service in self.services.values()),
-            *(_dropped_services(pod) if pod.spec.id in asked_for else pod for pod in pods),
+            *(_with_ignored_command(pod) if pod.spec.id in asked_for else pod for pod in pods),
         ]
 
     def pods_problem(self) -> str | None:
@@ -109,8 +109,8 @@ class ServiceManager:
             session=session,
             prober=Prober(session, self._base),
             changed=links.changed,
-            remember=self._store.save,
-            withdrawn=links.withdrawn,
+            save_state=self._store.save,
+            wait_withdrawn=links.wait_withdrawn,
             start_queue=StartQueue(),
         )
         specs = {spec.id: spec for spec in self.catalogue.services}
@@ -121,13 +121,13 @@ class ServiceManager:
             self._add(spec, self._context)
         # First what was left, because one that loads still has the turn that others will ask for.
         for name, service in sorted(self.services.items(), key=lambda item: item[0] not in left.adoptable):
-            service.begin(left.adoptable.pop(name, None) if service.spec.run else None)
+            service.adopt_or_start(left.adoptable.pop(name, None) if service.spec.run else None)
         for name, process in (*left.unclaimed, *left.adoptable.items()):
             self._end_in_background(name, process)
         self._store.save()
         # The identity must be on disk before the first report bears it.
-        await self._store.flush_within(_DISK_SECONDS)
-        await self._first_look()
+        await self._store.flush_within(_FLUSH_SECONDS)
+        await self._wait_first_probes()
 
     async def reload(self, catalogue: Catalogue) -> str:
         """Make the catalogue the node's: what it has no more is stopped, what is new or run otherwise starts (A10).
@@ -146,7 +146,7 @@ class ServiceManager:
         await asyncio.gather(*(self._remove(name) for name in (*removed, *replaced)))
         for name in removed:
             del self._store.state.services[name]
-        self._arrange(new)
+        self._add_missing(new)
         counts = (len(new.keys() - old.keys()), len(removed), len(replaced), len(revised))
         return "added {}, removed {}, replaced {}, revised {}".format(*counts)
 
@@ -156,18 +156,18 @@ class ServiceManager:
         Returns a sentence for people; a repetition is a success. Raises CommandError.
         """
         service = self._find(identifier)
-        repeated = service.machine.state == _GOAL[verb] and verb != "restart"
-        self._set_desired(service, _GOAL[verb], "local")
+        repeated = service.machine.state == _TARGET_STATE[verb] and verb != "restart"
+        self._set_desired(service, _TARGET_STATE[verb], "local")
         service.handle(_EVENT[verb])
         # The wish is safe on disk before anybody is told that it holds.
-        if not await self._store.flush_within(_DISK_SECONDS):
+        if not await self._store.flush_within(_FLUSH_SECONDS):
             raise CommandError(f"{identifier}: done, but the wish cannot be written to disk; see the agent's log")
         if not wait:
             return f"{identifier}: {service.machine.state}"
         await service.wait_settled()
         return self._outcome(service, verb, repeated=repeated)
 
-    def intend(self, intents: Iterable[ServiceIntent] | None) -> None:
+    def apply_intents(self, intents: Iterable[ServiceIntent] | None) -> None:
         """Act on what people want through the cluster, where it is new. None: the object is not there."""
         if intents is not None:
             self._intents = tuple(intents)
@@ -181,9 +181,9 @@ class ServiceManager:
             for name, service in self.services.items()
             if not service.machine.observed and not service.machine.halted
         }
-        for entry in commands(self._intents, {name: service.remembered.acted for name, service in obedient.items()}):
+        for entry in commands(self._intents, {name: service.stored.acted for name, service in obedient.items()}):
             service = obedient[entry.id]
-            service.remembered.acted = (entry.desired, entry.request_id)
+            service.stored.acted = (entry.desired, entry.request_id)
             self._set_desired(service, entry.desired, "cluster")
             self._store.save()
             service.handle(events.Start() if entry.desired == "Running" else events.Stop())
@@ -196,16 +196,16 @@ class ServiceManager:
             service.handle(events.Halt())
         self._changed()
 
-    async def settle(self) -> None:
+    async def wait_settled(self) -> None:
         """Return when nothing is under way in any service."""
-        await asyncio.gather(*(service.wait_settled() for service in self.services.values()), *self._endings)
+        await asyncio.gather(*(service.wait_settled() for service in self.services.values()), *self._orphan_tasks)
 
     async def close(self) -> None:
         """End all tasks; processes are left alone."""
-        for task in self._endings:
+        for task in self._orphan_tasks:
             task.cancel()
         await asyncio.gather(*(service.close() for service in self.services.values()))
-        await asyncio.gather(*self._endings, return_exceptions=True)
+        await asyncio.gather(*self._orphan_tasks, return_exceptions=True)
         if self._context:
             await self._context.prober.close()
 
@@ -226,7 +226,7 @@ class ServiceManager:
         await service.close()
         del self.services[identifier]
 
-    def _arrange(self, specs: dict[str, ServiceSpec]) -> None:
+    def _add_missing(self, specs: dict[str, ServiceSpec]) -> None:
         """Add what is missing, in the order of the catalogue, and start it."""
         if self._context is None or self.leaving:
             return
@@ -235,7 +235,7 @@ class ServiceManager:
             self._add(spec, self._context)
         self.services = {name: self.services[name] for name in specs}
         for spec in missing:
-            self.services[spec.id].begin(None)
+            self.services[spec.id].adopt_or_start(None)
         self._store.save()
         self._apply_commands()
         self._changed()
@@ -243,7 +243,7 @@ class ServiceManager:
     def _find(self, identifier: str) -> ServiceController:
         service = self.services.get(identifier)
         if service is None:
-            known = {snapshot.spec.id: snapshot.pod for snapshot in self.snapshots()}
+            known = {snapshot.spec.id: snapshot.pod for snapshot in self.statuses()}
             if pod := known.get(identifier):
                 raise CommandError(f"{identifier} is pod {pod}: {_OBSERVED}")
             raise CommandError(f"{identifier}: no such service; there are: {', '.join(known) or 'none'}")
@@ -256,7 +256,7 @@ class ServiceManager:
         return service
 
     def _set_desired(self, service: ServiceController, desired: str, by: str) -> None:
-        remembered = service.remembered
+        remembered = service.stored
         if (remembered.desired, remembered.desired_by) != (desired, by):
             remembered.desired, remembered.desired_by = desired, by
             self._store.save()
@@ -264,7 +264,7 @@ class ServiceManager:
 
     def _outcome(self, service: ServiceController, verb: Verb, *, repeated: bool) -> str:
         state, error, identifier = service.machine.state, service.machine.last_error, service.spec.id
-        if state == _GOAL[verb]:
+        if state == _TARGET_STATE[verb]:
             return f"{identifier}: {state}{' already' if repeated else ''}"
         if state == "Failed":
             raise CommandError(f"{identifier}: {error}")
@@ -279,10 +279,10 @@ class ServiceManager:
                 _LOG.error("not ended", id=identifier, error=str(error))
 
         task = asyncio.create_task(end())
-        self._endings.add(task)
-        task.add_done_callback(self._endings.discard)
+        self._orphan_tasks.add(task)
+        task.add_done_callback(self._orphan_tasks.discard)
 
-    async def _first_look(self) -> None:
+    async def _wait_first_probes(self) -> None:
         try:
             async with asyncio.timeout(FIRST_PROBE_SECONDS):
                 for service in self.services.values():
@@ -291,7 +291,7 @@ class ServiceManager:
             _LOG.warning("reporting before everything that exists was looked at")
 
 
-def _dropped_services(pod: ServiceStatus) -> ServiceStatus:
+def _with_ignored_command(pod: ServiceStatus) -> ServiceStatus:
     """A pod to which people gave a command through the cluster."""
     ignored = f"the command in spec.services is ignored: a pod is {_OBSERVED}"
     return replace(pod, last_error="; ".join(filter(None, (pod.last_error, ignored))))

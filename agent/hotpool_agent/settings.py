@@ -32,7 +32,7 @@ def host_and_port(listen: str) -> tuple[str | None, int]:
     return bare, int(port)
 
 
-def _address(listen: str) -> str:
+def _check_address(listen: str) -> str:
     host_and_port(listen)
     return listen
 
@@ -44,7 +44,7 @@ def _split(given: Any) -> Any:
     return tuple(dict.fromkeys(word for part in given.split(",") if (word := part.strip())))
 
 
-def _namespaces(names: tuple[str, ...]) -> tuple[str, ...]:
+def _check_namespaces(names: tuple[str, ...]) -> tuple[str, ...]:
     for name in names:
         if len(name) > _NAMESPACE_MAX or not _NAMESPACE.fullmatch(name):
             raise ValueError(f"{name!r} is no name of a namespace; give some, with commas between them")
@@ -76,7 +76,9 @@ class Settings(BaseSettings):
     """In this time the penalty of a flapping service halves (requirement A7)."""
     backoff_seconds: Annotated[float, Field(gt=0)] = 1.0
     """First pause before a reconnection; doubled up to H (requirement B9)."""
-    listen: Annotated[str, AfterValidator(_address)] = "127.0.0.1:9810"
+    listen: Annotated[str, AfterValidator(_check_address)] = "127.0.0.1:9810"
     """Address of /healthz, /readyz and /metrics; port 0: any free one; `*`: every address of both families."""
-    pod_namespaces: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split), AfterValidator(_namespaces)] = ()
+    pod_namespaces: Annotated[
+        tuple[str, ...], NoDecode, BeforeValidator(_split), AfterValidator(_check_namespaces)
+    ] = ()
     """Where pods of this node are services; with commas between them. Empty: nowhere."""

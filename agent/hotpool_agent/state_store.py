@@ -71,7 +71,7 @@ class StateStore:
 
     folder: Path
     state: State
-    moved: Path | None = None
+    unreadable_copy: Path | None = None
     """Where a state file that could not be read was put."""
     problem: str | None = None
     """Why the file does not show the present state."""
@@ -131,7 +131,7 @@ def open_store(folder: Path) -> StateStore:
     except ValidationError:
         aside = path.with_suffix(".unreadable")
         path.rename(aside)
-        return StateStore(folder, fresh, moved=aside)
+        return StateStore(folder, fresh, unreadable_copy=aside)
 
 
 def write_atomically(path: Path, text: str) -> None:

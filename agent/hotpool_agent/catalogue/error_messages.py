@@ -36,14 +36,14 @@ def dotted(path: yaml_source.Path) -> str:
 
 
 def _name(part: str) -> str:
-    return part if part.isprintable() and len(part) <= _SHOWN else _shown(part)
+    return part if part.isprintable() and len(part) <= _SHOWN else _quoted(part)
 
 
 def message_of(item: ErrorDetails, prefix: yaml_source.Path = ()) -> str:
     """What is wrong there. `prefix`: where in a catalogue what was checked has its place."""
     kind, given = item["type"], item.get("input")
     if kind == "extra_forbidden":
-        return _unknown((*prefix, *item["loc"]))
+        return _unknown_field((*prefix, *item["loc"]))
     context = item.get("ctx", {})
     if kind == "literal_error":
         words = f"must be {context['expected']}"
@@ -55,23 +55,23 @@ def message_of(item: ErrorDetails, prefix: yaml_source.Path = ()) -> str:
         words = f"must have at most {context['max_length']} characters"
     else:
         words = _WORDS.get(kind, item["msg"])
-    return words if kind == "missing" else f"{words} (got {_shown(given)})"
+    return words if kind == "missing" else f"{words} (got {_quoted(given)})"
 
 
-def _shown(given: Any) -> str:
+def _quoted(given: Any) -> str:
     if given is None:
         return "nothing"
     text = repr(given)
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
 
 
-def _unknown(path: yaml_source.Path) -> str:
-    known = _fields_at(path[:-1])
+def _unknown_field(path: yaml_source.Path) -> str:
+    known = _known_fields(path[:-1])
     close = difflib.get_close_matches(str(path[-1]), known, n=1)
     return f"unknown field; did you mean {close[0]!r}?" if close else f"unknown field; known: {', '.join(known)}"
 
 
-def _fields_at(path: yaml_source.Path) -> list[str]:
+def _known_fields(path: yaml_source.Path) -> list[str]:
     """Names that are allowed at the path, found by walking the models' own fields."""
     model: type[BaseModel] = Catalogue
     for part in path:

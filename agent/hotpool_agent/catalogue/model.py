@@ -215,7 +215,7 @@ class Catalogue(Model):
     services: Annotated[tuple[ServiceSpec, ...], Field(strict=False)] = ()
 
 
-def accepted(catalogue: Catalogue, service: ServiceSpec) -> bool:
+def device_accepted(catalogue: Catalogue, service: ServiceSpec) -> bool:
     """Whether the service's device counts for its type (requirement B2)."""
     rule = catalogue.types.get(service.type)
     return rule is None or not rule.devices or service.device in rule.devices

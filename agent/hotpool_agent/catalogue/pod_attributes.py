@@ -32,28 +32,28 @@ class PodAttributes:
 def read_attributes(text: str) -> PodAttributes:
     """What the text, YAML or JSON, declares. One wrong field makes all of it count for nothing: half may say more."""
     if len(text) > MAX_CHARACTERS:
-        return _wrong(f"longer than {MAX_CHARACTERS} characters")
+        return _invalid(f"longer than {MAX_CHARACTERS} characters")
     try:
         tree = yaml_source.load(text)
     except yaml_source.YamlError as error:
-        return _wrong(f"line {error.line}: {error}")
+        return _invalid(f"line {error.line}: {error}")
     if tree.value is None and not tree.problems:
         return PodAttributes(_NONE)
     if not isinstance(tree.value, dict):
-        return _wrong("must be a mapping")
+        return _invalid("must be a mapping")
     if tree.problems:
         line, path, message = tree.problems[0]
-        return _wrong(f"line {line}: {_at(path)}{message}")
+        return _invalid(f"line {line}: {_field_prefix(path)}{message}")
     try:
         return PodAttributes(Attributes.model_validate(tree.value))
     except ValidationError as error:
         first = error.errors()[0]
-        return _wrong(_at(first["loc"]) + message_of(first, _PLACE))
+        return _invalid(_field_prefix(first["loc"]) + message_of(first, _PLACE))
 
 
-def _wrong(error: str) -> PodAttributes:
+def _invalid(error: str) -> PodAttributes:
     return PodAttributes(_NONE, error)
 
 
-def _at(path: yaml_source.Path) -> str:
+def _field_prefix(path: yaml_source.Path) -> str:
     return f"{dotted(path)}: " if path else ""

@@ -46,7 +46,7 @@ def load(text: str) -> YamlDocument:
     if len(text) > MAX_CHARACTERS:
         raise YamlError(1, f"must have at most {MAX_CHARACTERS} characters")
     reader = _Reader()
-    return YamlDocument(reader.plain(_compose(text), ()), reader.lines, reader.problems)
+    return YamlDocument(reader.to_plain(_compose(text), ()), reader.lines, reader.problems)
 
 
 class _ShallowComposer(Composer):
@@ -94,7 +94,7 @@ class _Reader:
     problems: list[tuple[int, Path, str]] = field(default_factory=list)
     count: int = 0
 
-    def plain(self, node: Node | None, path: Path) -> Any:
+    def to_plain(self, node: Node | None, path: Path) -> Any:
         if node is None:
             return None
         self.count += 1
@@ -106,8 +106,8 @@ class _Reader:
         if node.tag not in {_STANDARD + "map", _STANDARD + "seq"}:
             self._add_problem(node, path, f"tag {node.tag!r} is not supported")
         if isinstance(node, MappingNode):
-            return {key: self.plain(value, (*path, key)) for key, value in self._items(node, path)}
-        return [self.plain(item, (*path, index)) for index, item in enumerate(node.value)]
+            return {key: self.to_plain(value, (*path, key)) for key, value in self._items(node, path)}
+        return [self.to_plain(item, (*path, index)) for index, item in enumerate(node.value)]
 
     def _items(self, node: MappingNode, path: Path) -> Iterator[tuple[str, Node]]:
         seen: set[str] = set()

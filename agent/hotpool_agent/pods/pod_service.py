@@ -40,8 +40,8 @@ class Pod:
     name: str
     created: str
     """As the API writes it, so that it sorts."""
-    snapshot: ServiceStatus | None = None
-    refusal: str | None = None
+    status: ServiceStatus | None = None
+    rejection: str | None = None
 
     @property
     def title(self) -> str:
@@ -56,12 +56,12 @@ def pod_service(namespace: str, pod: Json) -> Pod:
     name, created = text(metadata.get("name")) or "", text(metadata.get("creationTimestamp")) or ""
     type_ = labels.get(TYPE_LABEL)
     if not name:
-        return Pod(namespace, name, created, refusal="has no name")
+        return Pod(namespace, name, created, rejection="has no name")
     if not _is_word(type_):
         why = f"label {TYPE_LABEL}: {_quoted(type_)} is no type: 1 to 63 lower case letters, digits and '-'"
-        return Pod(namespace, name, created, refusal=why)
+        return Pod(namespace, name, created, rejection=why)
     found, notes = readiness(pod), _Annotations(mapping(metadata.get("annotations")))
-    spec = _spec(name if _is_word(name) else other_id(namespace, name), pod, labels, notes)
+    spec = _spec(name if _is_word(name) else hashed_id(namespace, name), pod, labels, notes)
     said = "; ".join(filter(None, (found.error, *notes.problems))) or None
     shown = ServiceStatus(
         spec,
@@ -75,7 +75,7 @@ def pod_service(namespace: str, pod: Json) -> Pod:
     return Pod(namespace, name, created, shown)
 
 
-def other_id(namespace: str, name: str) -> str:
+def hashed_id(namespace: str, name: str) -> str:
     """An id for a pod whose name cannot be one: a part of the name, and a hash that only this pod has."""
     plain = re.sub(r"[^a-z0-9]+", "-", name.lower())[: _WORD_MAX - _HASH - 1].strip("-") or "pod"
     return f"{plain}-{hashlib.sha256(f'{namespace}/{name}'.encode(errors='replace')).hexdigest()[:_HASH]}"

@@ -36,9 +36,9 @@ def readiness(pod: Json) -> Readiness:
     changed = parse_timestamp(condition.get("lastTransitionTime")) or parse_timestamp(metadata.get("creationTimestamp"))
     restarts = min(sum(count(container.get("restartCount")) for container in containers), _MOST_RESTARTS)
     if metadata.get("deletionTimestamp") is not None:
-        return Readiness("Stopping", _shown(_deleted(metadata)), restarts)
+        return Readiness("Stopping", _timestamp(_deleted_at(metadata)), restarts)
     state, error = _state(status, condition, containers)
-    return Readiness(state, _shown(changed), restarts, error)
+    return Readiness(state, _timestamp(changed), restarts, error)
 
 
 def parse_timestamp(value: Any) -> datetime | None:
@@ -63,7 +63,7 @@ def _state(status: Json, condition: Json, containers: list[Json]) -> tuple[Servi
         return "Failed", trouble
     if _was_ready(condition, containers):
         return "Failed", f"not ready any more: {text(condition.get('message')) or 'no reason given'}"
-    return "Starting", next(filter(None, map(_last_end, containers)), None)
+    return "Starting", next(filter(None, map(_last_termination, containers)), None)
 
 
 def _condition(status: Json) -> Json:
@@ -75,15 +75,17 @@ def _container_errors(status: Json, containers: list[Json]) -> Iterator[str]:
     for container in (*items(status.get("initContainerStatuses")), *containers):
         reason = text(mapping(mapping(container.get("state")).get("waiting")).get("reason"))
         if reason not in _PENDING_REASONS:
-            last = _last_end(container)
-            yield f"{last}; {reason}" if last else f"{_named(container)}: {reason}{_why(container)}"
+            last = _last_termination(container)
+            yield (
+                f"{last}; {reason}" if last else f"{_container_name(container)}: {reason}{_waiting_message(container)}"
+            )
     for container in items(status.get("initContainerStatuses")):
         ended = mapping(mapping(container.get("state")).get("terminated"))
         if ended and ended.get("exitCode") != 0:
-            yield _end(container, ended)
+            yield _termination(container, ended)
     for container in containers:
         if ended := mapping(mapping(container.get("state")).get("terminated")):
-            yield _end(container, ended)
+            yield _termination(container, ended)
 
 
 def _was_ready(condition: Json, containers: list[Json]) -> bool:
@@ -100,28 +102,28 @@ def _was_ready(condition: Json, containers: list[Json]) -> bool:
     return all(time is not None and turned > time for time in begun)
 
 
-def _last_end(container: Json) -> str | None:
+def _last_termination(container: Json) -> str | None:
     """How the container ended last, if it has."""
     ended = mapping(mapping(container.get("lastState")).get("terminated"))
-    return _end(container, ended) if ended else None
+    return _termination(container, ended) if ended else None
 
 
-def _end(container: Json, ended: Json) -> str:
+def _termination(container: Json, ended: Json) -> str:
     code, reason = ended.get("exitCode"), text(ended.get("reason"))
     how = f"exit code {code}" if isinstance(code, int) else "ended"
-    return f"{_named(container)}: {how}{f' ({reason})' if reason else ''}"
+    return f"{_container_name(container)}: {how}{f' ({reason})' if reason else ''}"
 
 
-def _why(container: Json) -> str:
+def _waiting_message(container: Json) -> str:
     message = text(mapping(mapping(container.get("state")).get("waiting")).get("message"))
     return f": {message}" if message else ""
 
 
-def _named(container: Json) -> str:
+def _container_name(container: Json) -> str:
     return f"container {text(container.get('name')) or '?'}"
 
 
-def _deleted(metadata: Json) -> datetime | None:
+def _deleted_at(metadata: Json) -> datetime | None:
     """When the pod was deleted: its deletionTimestamp is when it must be gone."""
     until = parse_timestamp(metadata.get("deletionTimestamp"))
     grace = min(count(metadata.get("deletionGracePeriodSeconds")), _MOST_GRACE)
@@ -131,5 +133,5 @@ def _deleted(metadata: Json) -> datetime | None:
         return None
 
 
-def _shown(time: datetime | None) -> str | None:
+def _timestamp(time: datetime | None) -> str | None:
     return timestamp(time) if time else None

@@ -20,7 +20,7 @@ from hotpool_agent.pods.pod_service import TYPE_LABEL
 from hotpool_agent.services.status import ServiceStatus
 from hotpool_agent.settings import Settings
 
-_TOLD: Final = 3
+_MAX_NAMED: Final = 3
 """So many pods are named, of those that are no services."""
 
 
@@ -42,11 +42,11 @@ class PodWatch(WatchLoop):
     ) -> None:
         super().__init__(f"pods of {namespace}", settings)
         self.namespace = namespace
-        self.listed_at: str | None = None
+        self.synced_at: str | None = None
         """When it was certain last that everything was heard; None: the pods were never listed."""
         self._cluster = cluster
-        self._roster = roster
-        self._on_pods = heard
+        self._registry = roster
+        self._on_update = heard
         self._version: str | None = None
         """To watch from."""
         self._list_again_at = 0.0
@@ -66,64 +66,64 @@ class PodWatch(WatchLoop):
             raise
 
     @property
-    def words(self) -> str | None:
+    def problem_text(self) -> str | None:
         """What is wrong, and what that means, for people."""
-        if self.listed_at is None:
+        if self.synced_at is None:
             why = self.problem or "not listed yet"
             return f"namespace {self.namespace}: {why}; nothing is reported before its pods were listed"
         if self.problem is None:
             return None
-        return f"namespace {self.namespace}: {self.problem}; its services stay as they were at {self.listed_at}"
+        return f"namespace {self.namespace}: {self.problem}; its services stay as they were at {self.synced_at}"
 
     async def _list(self) -> None:
         found = await self._cluster.list_pods(self.namespace, TYPE_LABEL)
         self._version = found.version
         # Agents that began together must not list together for ever.
         self._list_again_at = self.clock() + random.uniform(0.8, 1.0) * WATCH_SECONDS  # noqa: S311 - guards no secret
-        self._roster.listed(self.namespace, found.items)
-        self._is_well()
+        self._registry.replace(self.namespace, found.items)
+        self._mark_synced()
 
     async def _watch(self, version: str) -> None:
         seconds = math.ceil(self._list_again_at - self.clock())
         async with self._cluster.watching_pods(self.namespace, TYPE_LABEL, version, seconds) as events:
-            self._is_well()
+            self._mark_synced()
             async for kind, pod in events:
                 self._version = str(part(pod, "metadata").get("resourceVersion") or "") or None
-                self._roster.update(self.namespace, kind, pod)
-                self._is_well()
+                self._registry.apply_event(self.namespace, kind, pod)
+                self._mark_synced()
 
-    def _is_well(self) -> None:
+    def _mark_synced(self) -> None:
         self.problem = None
-        self.listed_at = timestamp()
-        self._on_pods()
+        self.synced_at = timestamp()
+        self._on_update()
 
 
 class PodServices:
     """All pods of the node that are services. `changed` is called when they may have changed."""
 
     def __init__(self, cluster: NodeResources, settings: Settings, changed: Callable[[], None]) -> None:
-        self._roster = PodRegistry()
-        self._pulse = Notifier()
+        self._registry = PodRegistry()
+        self._notifier = Notifier()
         self._changed = changed
         self.watches = [
-            PodWatch(namespace, cluster, settings, roster=self._roster, heard=self._update)
+            PodWatch(namespace, cluster, settings, roster=self._registry, heard=self._update)
             for namespace in settings.pod_namespaces
         ]
 
-    async def listed(self) -> None:
+    async def wait_listed(self) -> None:
         """Return when the pods of every namespace were listed once: before, nobody knows which services there are."""
-        await self._pulse.wait_for(lambda: all(watch.listed_at for watch in self.watches))
+        await self._notifier.wait_for(lambda: all(watch.synced_at for watch in self.watches))
 
     def services(self, taken: Collection[str]) -> tuple[list[ServiceStatus], list[str]]:
         """The services, with ids that are none of those `taken`; and which pods are none, and why."""
-        return self._roster.services(taken)
+        return self._registry.services(taken)
 
     def problem(self, refused: Sequence[str]) -> str | None:
         """What is not heard, and which pods are no services, for people."""
-        more = [f"and {len(refused) - _TOLD} pods more"] if len(refused) > _TOLD else []
-        deaf = [words for watch in self.watches if (words := watch.words)]
-        return "; ".join((*deaf, *refused[:_TOLD], *more)) or None
+        more = [f"and {len(refused) - _MAX_NAMED} pods more"] if len(refused) > _MAX_NAMED else []
+        deaf = [words for watch in self.watches if (words := watch.problem_text)]
+        return "; ".join((*deaf, *refused[:_MAX_NAMED], *more)) or None
 
     def _update(self) -> None:
-        self._pulse.notify()
+        self._notifier.notify()
         self._changed()

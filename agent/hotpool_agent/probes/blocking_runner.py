@@ -17,18 +17,18 @@ class SingleFlightRunner:
     """One thread for each look-up, and never two at once for the same key: who asks again waits for the first."""
 
     def __init__(self) -> None:
-        self._under_way: dict[Hashable, Future[Any]] = {}
+        self._running: dict[Hashable, Future[Any]] = {}
 
     async def run(self, key: Hashable, work: Callable[[], T]) -> T:
         """What `work` returns or raises; a caller that gives up leaves it running."""
-        future = self._under_way.get(key)
+        future = self._running.get(key)
         if future is None or future.done():
-            future = self._under_way[key] = _begin(work)
+            future = self._running[key] = _run_in_thread(work)
         result: T = await asyncio.wrap_future(future)
         return result
 
 
-def _begin(work: Callable[[], T]) -> "Future[T]":
+def _run_in_thread(work: Callable[[], T]) -> "Future[T]":
     future: Future[T] = Future()
     future.set_running_or_notify_cancel()  # From here on, cancelling one who waits does not cancel it for the others.
 

@@ -11,7 +11,7 @@ class FailureThreshold:
     failed: int = 0
 
     @classmethod
-    def is_fresh(cls, limit: int) -> "FailureThreshold":
+    def initially_failed(cls, limit: int) -> "FailureThreshold":
         """Nothing has succeeded yet: until something does, each failure is enough."""
         return cls(limit, failed=limit)
 

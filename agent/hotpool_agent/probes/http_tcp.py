@@ -27,7 +27,7 @@ class ProbeResult:
     ok: bool
     absent: bool = False
     detail: str = ""
-    certain: bool = False
+    conclusive: bool = False
     """It was seen that the service has failed: one such answer is enough."""
     pid: int | None = None
     """The process that the probe saw, where it is known."""

@@ -25,7 +25,7 @@ class Prober:
     def __init__(self, session: aiohttp.ClientSession, base: Path) -> None:
         self._session = session
         self._base = base
-        self._aside = SingleFlightRunner()
+        self._runner = SingleFlightRunner()
         self._systemd: dict[bool, Systemd] = {}
         """By `user` of the checks."""
         self._pids: dict[ProcessCheck, int] = {}
@@ -56,13 +56,13 @@ class Prober:
         if how.process:
             return await self._process(how.process)
         if how.systemd:
-            return await self._manager(user=how.systemd.user).probe(how.systemd.unit)
+            return await self._systemd_of(user=how.systemd.user).probe(how.systemd.unit)
         if how.file:
             check = how.file
-            return await self._aside.run(check, lambda: _file(self._base / check.path, check))
+            return await self._runner.run(check, lambda: _file(self._base / check.path, check))
         return ProbeResult(ok=False, detail="nothing says how to see it")
 
-    def _manager(self, *, user: bool) -> "Systemd":
+    def _systemd_of(self, *, user: bool) -> "Systemd":
         # Imported with the first service that needs it, because D-Bus takes 2 MB.
         from hotpool_agent.probes.systemd import Systemd  # noqa: PLC0415
 
@@ -71,9 +71,9 @@ class Prober:
     async def _process(self, check: ProcessCheck) -> ProbeResult:
         if check.name is None:
             path = self._base / (check.pid_file or "")
-            return await self._aside.run(check, lambda: processes.by_pid_file(path, check.argument))
+            return await self._runner.run(check, lambda: processes.by_pid_file(path, check.argument))
         name, last = check.name, self._pids.get(check)
-        answer = await self._aside.run(check, lambda: processes.by_name(name, check.argument, last))
+        answer = await self._runner.run(check, lambda: processes.by_name(name, check.argument, last))
         if answer.pid is not None:
             self._pids[check] = answer.pid
         return answer

@@ -17,7 +17,7 @@ def by_name(name: str, argument: str | None, first: int | None) -> ProbeResult:
     """The process with this name and, if given, this argument: `first` if it still is one, else the lowest pid."""
     for pid in _candidates(first):
         # The agent runs under an interpreter's name too; it is not what is looked for.
-        if pid != os.getpid() and _is(pid, name, argument):
+        if pid != os.getpid() and _matches(pid, name, argument):
             return ProbeResult(ok=True, pid=pid)
     return ProbeResult(ok=False, absent=True, detail=f"no process {name}{_with(argument)}")
 
@@ -33,7 +33,7 @@ def by_pid_file(path: Path, argument: str | None) -> ProbeResult:
     if not text.isdecimal():
         return ProbeResult(ok=False, detail=f"{path}: holds no process id")
     pid = int(text)
-    if _is(pid, None, argument):
+    if _matches(pid, None, argument):
         return ProbeResult(ok=True, pid=pid)
     return ProbeResult(ok=False, absent=True, detail=f"{path}: no process {pid}{_with(argument)}")
 
@@ -44,7 +44,7 @@ def _candidates(first: int | None) -> Iterable[int]:
     yield from sorted(int(entry.name) for entry in _PROC.iterdir() if entry.name.isdecimal())
 
 
-def _is(pid: int, name: str | None, argument: str | None) -> bool:
+def _matches(pid: int, name: str | None, argument: str | None) -> bool:
     try:
         words = (_PROC / str(pid) / "cmdline").read_bytes().removesuffix(b"\0").split(b"\0")
         known_as = (_PROC / str(pid) / "comm").read_bytes().removesuffix(b"\n")

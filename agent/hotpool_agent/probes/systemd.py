@@ -25,13 +25,13 @@ _RUNNING: Final = {"active", "reloading", "refreshing"}
 
 
 @dataclass(eq=False)
-class _Link:
+class _Connection:
     """An open connection and how many questions are under way on it."""
 
     bus: MessageBus
-    over: asyncio.Task[None]
+    closed: asyncio.Task[None]
     """Ends when the connection does."""
-    questions: int = 0
+    pending: int = 0
 
 
 class Systemd:
@@ -39,8 +39,8 @@ class Systemd:
 
     def __init__(self, *, user: bool) -> None:
         self._user = user
-        self._link: _Link | None = None
-        self._open: set[_Link] = set()
+        self._connection: _Connection | None = None
+        self._open: set[_Connection] = set()
         self._opening = asyncio.Lock()
 
     async def probe(self, unit: str) -> ProbeResult:
@@ -53,11 +53,11 @@ class Systemd:
 
     async def close(self) -> None:
         """End the connections."""
-        self._link = None
+        self._connection = None
         links = list(self._open)
         for link in links:
             link.bus.disconnect()
-        await asyncio.gather(*(link.over for link in links))
+        await asyncio.gather(*(link.closed for link in links))
 
     @asynccontextmanager
     async def _bus(self) -> AsyncIterator[MessageBus]:
@@ -66,30 +66,30 @@ class Systemd:
         Other questions may be under way on the old one: it ends with the last of them.
         """
         link = await self._connected()
-        link.questions += 1
+        link.pending += 1
         try:
             yield link.bus
         except BaseException:
-            if self._link is link:
-                self._link = None
+            if self._connection is link:
+                self._connection = None
             raise
         finally:
-            link.questions -= 1
-            if self._link is not link and link.questions == 0:
+            link.pending -= 1
+            if self._connection is not link and link.pending == 0:
                 link.bus.disconnect()
 
-    async def _connected(self) -> _Link:
+    async def _connected(self) -> _Connection:
         async with self._opening:
-            if self._link is None or not self._link.bus.connected:
-                self._link = await self._connect()
-            return self._link
+            if self._connection is None or not self._connection.bus.connected:
+                self._connection = await self._connect()
+            return self._connection
 
-    async def _connect(self) -> _Link:
+    async def _connect(self) -> _Connection:
         bus = MessageBus(_user_bus()) if self._user else MessageBus(bus_type=BusType.SYSTEM)
         await bus.connect()
-        link = _Link(bus, asyncio.create_task(_until_over(bus)))
+        link = _Connection(bus, asyncio.create_task(_wait_closed(bus)))
         self._open.add(link)
-        link.over.add_done_callback(lambda _: self._open.discard(link))
+        link.closed.add_done_callback(lambda _: self._open.discard(link))
         return link
 
 
@@ -105,7 +105,7 @@ async def _state(bus: MessageBus, unit: str) -> ProbeResult:
             return ProbeResult(ok=False, detail="systemd is not on the bus")
         # A unit that nobody needs is not loaded, whether or not its file exists.
         return ProbeResult(ok=False, absent=error.type == _NO_SUCH_UNIT, detail=f"{unit}: {error.text}")
-    return ProbeResult(ok=False, absent=state == "inactive", certain=state == "failed", detail=f"{unit}: {state}")
+    return ProbeResult(ok=False, absent=state == "inactive", conclusive=state == "failed", detail=f"{unit}: {state}")
 
 
 async def _property(bus: MessageBus, path: str, interface: str, name: str) -> Any:
@@ -130,7 +130,7 @@ async def _call(bus: MessageBus, path: str, interface: str, member: str, *words:
     return reply.body[0]
 
 
-async def _until_over(bus: MessageBus) -> None:
+async def _wait_closed(bus: MessageBus) -> None:
     # Why it ended is told to those whose question is under way; if there is none, it does not matter.
     with suppress(Exception):
         await bus.wait_for_disconnect()  # type: ignore[no-untyped-call]  # has no annotations

@@ -21,7 +21,7 @@ from hotpool.api.capability import (
     ServiceState,
     TypeCapability,
 )
-from hotpool_agent.catalogue.model import Catalogue, accepted
+from hotpool_agent.catalogue.model import Catalogue, device_accepted
 from hotpool_agent.reporting.report_limits import DropCounter, affordable, bounded_services, fit
 from hotpool_agent.services.status import ServiceStatus
 
@@ -169,7 +169,7 @@ def _why_not(catalogue: Catalogue, snapshot: ServiceStatus) -> NotReadyReason | 
     """Why the service does not count for its type; None: it does."""
     if snapshot.state != "Running":
         return _REASONS[snapshot.state]
-    if not accepted(catalogue, snapshot.spec):
+    if not device_accepted(catalogue, snapshot.spec):
         return "DeviceNotAccepted"
     return "Flapping" if snapshot.flapping else None
 

@@ -93,7 +93,7 @@ class StartTimedOut:
 
 
 @dataclass(frozen=True, slots=True)
-class Unrecognised:
+class AdoptionFailed:
     """The adopted process does not answer as the service would."""
 
     error: str
@@ -115,11 +115,11 @@ class Retry:
 class Exited:
     """The process ended; `how` names its exit code or signal."""
 
-    how: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
-class Announced:
+class Withdrawn:
     """The withdrawal was accepted, or waiting for it was given up."""
 
 
@@ -148,11 +148,11 @@ Event = (
     | Ready
     | Unready
     | StartTimedOut
-    | Unrecognised
+    | AdoptionFailed
     | Hung
     | Retry
     | Exited
-    | Announced
+    | Withdrawn
     | Gone
     | Stuck
 )

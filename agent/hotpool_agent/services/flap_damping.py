@@ -40,9 +40,9 @@ class FlapDamping:
 
     def suppresses(self, now: float) -> bool:
         """Whether the service is not offered although it runs."""
-        return self.suppressed and now < self.over_at()
+        return self.suppressed and now < self.suppressed_until()
 
-    def over_at(self) -> float:
+    def suppressed_until(self) -> float:
         """When the penalty will have decayed enough."""
         return self.at + self.half_life * math.log2(max(self.penalty, REUSE) / REUSE)
 

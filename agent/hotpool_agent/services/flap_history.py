@@ -57,4 +57,4 @@ class FlapHistory:
 
     def flapping_until(self, now: float) -> float | None:
         """When it may be offered again; None: now."""
-        return self._damping.over_at() if self._damping.suppresses(now) else None
+        return self._damping.suppressed_until() if self._damping.suppresses(now) else None

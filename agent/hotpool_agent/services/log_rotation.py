@@ -28,7 +28,7 @@ class RotationLimits:
     period: float = 5.0
 
 
-def due(length: int, taken: int, limit: int) -> bool:
+def is_due(length: int, taken: int, limit: int) -> bool:
     """Whether a file of `length` bytes that takes `taken` bytes of disk is to be rotated.
 
     Both count: a service that writes without O_APPEND leaves a long file with a hole, which takes no disk.
@@ -67,7 +67,7 @@ def _rotate_all(folder: Path, limit: int) -> list[tuple[Path, str]]:
         for path in sorted(folder.glob(f"*{LOG_SUFFIX}")):
             try:
                 stat = path.stat()
-                if due(stat.st_size, stat.st_blocks * 512, limit) and (problem := rotate(path)):
+                if is_due(stat.st_size, stat.st_blocks * 512, limit) and (problem := rotate(path)):
                     problems.append((path, problem))
             except OSError as error:
                 problems.append((path, f"not rotated: {error.strerror}"))

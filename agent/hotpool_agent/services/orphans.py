@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from hotpool_agent.services.process import Group, Process, remaining_groups
+from hotpool_agent.services.process import ProcessGroup, Process, remaining_groups
 from hotpool_agent.state_store import State
 
 _BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
@@ -39,7 +39,7 @@ def find(folder: Path, state: State, ports: Mapping[str, int | None]) -> Orphane
     recorded = set(found.adoptable)
     for name, groups in remaining_groups(folder).items():
         if name not in recorded:
-            _sort(name, groups, ports.get(name), found)
+            _classify(name, groups, ports.get(name), found)
             if name in found.adoptable and name in state.services:
                 state.services[name].recipe = next(group.digest for group in groups if group.started >= 0)
     return found
@@ -51,7 +51,7 @@ def _boot() -> str:
     return ""
 
 
-def _sort(name: str, groups: list[Group], port: int | None, found: OrphanedProcesses) -> None:
+def _classify(name: str, groups: list[ProcessGroup], port: int | None, found: OrphanedProcesses) -> None:
     """Of groups that the state file does not name the oldest with a leader is the service's; the others are strays."""
     for group in groups:
         if group.started >= 0 and name not in found.adoptable:

@@ -12,7 +12,7 @@ _LISTEN: Final = "0A"
 _ANY: Final = ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::"))  # noqa: S104 - tried, never listened on
 
 
-def listening(port: int) -> bool:
+def is_listening(port: int) -> bool:
     """Whether any address of this machine has a listener on the port; a client's own port does not count."""
     # Binding takes microseconds, reading the kernel's tables ten milliseconds. That a port cannot be bound proves
     # nothing yet: a client may have it, or the port may be a privileged one.

@@ -35,10 +35,10 @@ async def until_ready(
     return events.Ready()
 
 
-async def recognise(session: aiohttp.ClientSession, spec: ServiceSpec) -> events.Ready | events.Unrecognised:
+async def probe_adopted(session: aiohttp.ClientSession, spec: ServiceSpec) -> events.Ready | events.AdoptionFailed:
     """Probe once."""
     answer = await _probe(session, spec, spec.ready.http, spec.ready.timeout_seconds)
-    return events.Ready() if answer.ok else events.Unrecognised(f"not adopted: {answer.detail}")
+    return events.Ready() if answer.ok else events.AdoptionFailed(f"not adopted: {answer.detail}")
 
 
 async def until_hung(session: aiohttp.ClientSession, spec: ServiceSpec) -> events.Hung:

@@ -44,7 +44,7 @@ class Command:
     working_dir: Path
     log: Path
     port: int | None
-    mark: str
+    ownership_tag: str
 
 
 class Process:
@@ -66,7 +66,7 @@ class Process:
     @classmethod
     async def launch(cls, command: Command) -> "Process":
         """Run the command. Raises LaunchError, leaving nothing, if the port is taken or it cannot be run."""
-        if command.port is not None and ports.listening(command.port):
+        if command.port is not None and ports.is_listening(command.port):
             raise LaunchError(f"port {command.port} is already in use by {ports.owner(command.port)}")
         child = await asyncio.to_thread(_popen, command)
         try:
@@ -145,7 +145,7 @@ class Process:
         return True
 
     def _is_free(self) -> bool:
-        return not self._is_alive() and not (self._port is not None and ports.listening(self._port))
+        return not self._is_alive() and not (self._port is not None and ports.is_listening(self._port))
 
     def _is_alive(self) -> bool:
         """Whether the group has a member. Once it has none, its number may become a stranger's."""
@@ -161,7 +161,7 @@ class Process:
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Group:
+class ProcessGroup:
     """A process group that an earlier agent started. `started`: -1 if its leader has ended and only others live."""
 
     started: int
@@ -175,9 +175,9 @@ def ownership_tag(folder: Path, service: str, recipe: str) -> str:
     return f"{folder}:{service}:{recipe}"
 
 
-def remaining_groups(folder: Path) -> dict[str, list[Group]]:
+def remaining_groups(folder: Path) -> dict[str, list[ProcessGroup]]:
     """What earlier agents of this state folder started and still runs: groups by service id, oldest first."""
-    found: dict[str, dict[int, Group]] = {}
+    found: dict[str, dict[int, ProcessGroup]] = {}
     prefix = f"{OWNERSHIP_VARIABLE}={folder}:".encode()
     for pid in psutil.pids():
         with suppress(OSError):
@@ -185,11 +185,11 @@ def remaining_groups(folder: Path) -> dict[str, list[Group]]:
             marks = [word.removeprefix(prefix).decode(errors="replace") for word in words if word.startswith(prefix)]
             if marks and group != os.getpgid(0):
                 service, _, recipe = marks[0].partition(":")
-                found.setdefault(service, {})[group] = Group(_start_ticks(group), group, recipe)
+                found.setdefault(service, {})[group] = ProcessGroup(_start_ticks(group), group, recipe)
     return {service: sorted(groups.values()) for service, groups in found.items()}
 
 
-def _log(command: Command) -> BinaryIO:
+def _open_log(command: Command) -> BinaryIO:
     try:
         return command.log.open("ab")
     except OSError as error:
@@ -200,14 +200,14 @@ def _log(command: Command) -> BinaryIO:
 
 def _popen(command: Command) -> "subprocess.Popen[bytes]":
     try:
-        with _log(command) as log:
+        with _open_log(command) as log:
             return subprocess.Popen(  # noqa: S603 - running what the catalogue says is the job
                 command.argv,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=command.working_dir,
-                env={**os.environ, **command.env, OWNERSHIP_VARIABLE: command.mark},
+                env={**os.environ, **command.env, OWNERSHIP_VARIABLE: command.ownership_tag},
                 start_new_session=True,
             )
     except (OSError, ValueError) as error:

@@ -17,9 +17,9 @@ class StartQueue:
         """Call `go` when it is the service's turn, which may be at once."""
         self._waiting[service] = go
         if service in self._loading:
-            self._give(service)
+            self._grant(service)
         else:
-            self._next()
+            self._grant_next()
 
     def hold(self, service: str) -> None:
         """The service loads already: others wait for it."""
@@ -30,12 +30,12 @@ class StartQueue:
         self._waiting.pop(service, None)
         if service in self._loading:
             self._loading.remove(service)
-            self._next()
+            self._grant_next()
 
-    def _next(self) -> None:
+    def _grant_next(self) -> None:
         if self._waiting and not self._loading:
-            self._give(next(iter(self._waiting)))
+            self._grant(next(iter(self._waiting)))
 
-    def _give(self, service: str) -> None:
+    def _grant(self, service: str) -> None:
         self._loading.add(service)
         self._waiting.pop(service)()

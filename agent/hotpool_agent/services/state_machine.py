@@ -11,7 +11,7 @@ from hotpool.api.capability import ServiceState
 from hotpool_agent.services.events import (
     Adopted,
     AdoptionState,
-    Announced,
+    Withdrawn,
     Event,
     Exited,
     Gone,
@@ -29,7 +29,7 @@ from hotpool_agent.services.events import (
     Stop,
     Stuck,
     Unready,
-    Unrecognised,
+    AdoptionFailed,
 )
 
 
@@ -55,9 +55,9 @@ class Action(Enum):
     """Run the process; answer Launched or LaunchFailed."""
     PROBE = auto()
     """Probe until it is ready; answer Ready or StartTimedOut."""
-    RECOGNISE = auto()
+    PROBE_ADOPTED = auto()
     """Probe an adopted process once; answer Ready or Unrecognised."""
-    WATCH = auto()
+    PROBE_LIVENESS = auto()
     """Probe for as long as it runs; answer Hung."""
     STOP_PROBE = auto()
     """End PROBE, RECOGNISE or WATCH."""
@@ -81,7 +81,7 @@ class Machine:
     heavy: bool = False
     state: ServiceState = "Stopped"
     phase: ProcessPhase = ProcessPhase.NONE
-    wanted: bool = False
+    should_run: bool = False
     """The wish: only Start, Stop and Restart change it."""
     halted: bool = False
     pid: int | None = None
@@ -103,29 +103,29 @@ def step(machine: Machine, event: Event) -> Step:
         case Start():
             return _start(replace(machine, wanted=True))
         case Stop():
-            return _wind_down(replace(machine, wanted=False))
+            return _stop(replace(machine, wanted=False))
         case Restart():
             return _restart(replace(machine, wanted=True, last_error=None))
         case Halt():
-            return _wind_down(replace(machine, halted=True))
+            return _stop(replace(machine, halted=True))
         case Revised():
             return _revised(replace(machine, heavy=event.heavy))
-    return _happened(machine, event)
+    return _on_outcome(machine, event)
 
 
-def settled(machine: Machine) -> bool:
+def is_settled(machine: Machine) -> bool:
     """Whether nothing is under way: the state stays until a command, a retry or the outside world changes it."""
     if machine.state == "Failed":
         return machine.phase is ProcessPhase.NONE or machine.stuck
     return machine.state in {"Stopped", "Running"}
 
 
-def loads(machine: Machine) -> bool:
+def is_loading(machine: Machine) -> bool:
     """Whether a heavy service has its turn, or waits for it: from its launch until it runs or is gone."""
     return machine.heavy and machine.state != "Running" and machine.phase is not ProcessPhase.NONE and not machine.stuck
 
 
-def _happened(machine: Machine, event: Event) -> Step:
+def _on_outcome(machine: Machine, event: Event) -> Step:
     match event:
         case Adopted() if machine.state == "Stopped" and machine.phase is ProcessPhase.NONE:
             return _adopted(machine, event)
@@ -133,16 +133,16 @@ def _happened(machine: Machine, event: Event) -> Step:
             return replace(machine, phase=ProcessPhase.LAUNCHING), (Action.LAUNCH,)
         case Launched() | LaunchFailed():
             return _launch_ended(machine, event)
-        case Ready() | StartTimedOut() | Unrecognised():
+        case Ready() | StartTimedOut() | AdoptionFailed():
             return _probe_ended(machine, event)
-        case Retry() if machine.state == "Failed" and machine.phase is ProcessPhase.NONE and _goes_on(machine):
+        case Retry() if machine.state == "Failed" and machine.phase is ProcessPhase.NONE and _may_run(machine):
             return _launch(replace(machine, restarts=machine.restarts + 1))
-        case Announced() if machine.state == "Stopping" and machine.phase is ProcessPhase.ALIVE:
+        case Withdrawn() if machine.state == "Stopping" and machine.phase is ProcessPhase.ALIVE:
             return replace(machine, phase=ProcessPhase.ENDING), (Action.TERMINATE,)
-    return _ended(machine, event)
+    return _on_process_end(machine, event)
 
 
-def _ended(machine: Machine, event: Event) -> Step:
+def _on_process_end(machine: Machine, event: Event) -> Step:
     match event:
         case Hung() if machine.state == "Running" and machine.phase is ProcessPhase.ALIVE:
             return replace(machine, state="Failed", phase=ProcessPhase.ENDING, last_error=event.error), (
@@ -168,8 +168,8 @@ def _observe(machine: Machine, event: Event) -> Machine:
     return machine
 
 
-def _goes_on(machine: Machine) -> bool:
-    return machine.wanted and not machine.halted
+def _may_run(machine: Machine) -> bool:
+    return machine.should_run and not machine.halted
 
 
 def _launch(machine: Machine) -> Step:
@@ -192,7 +192,7 @@ def _start(machine: Machine) -> Step:
         case ("Failed", _):
             return replace(fresh, state="Starting"), (Action.KILL,)
         case ("Stopping", ProcessPhase.ALIVE):
-            return replace(machine, state="Running"), (Action.CANCEL_WITHDRAWAL, Action.WATCH)
+            return replace(machine, state="Running"), (Action.CANCEL_WITHDRAWAL, Action.PROBE_LIVENESS)
         case ("Stopping", ProcessPhase.LAUNCHING):
             return replace(fresh, state="Starting"), ()
         case ("Starting" | "Stopping", _):
@@ -203,7 +203,7 @@ def _start(machine: Machine) -> Step:
 def _restart(machine: Machine) -> Step:
     match machine.state, machine.phase:
         case ("Running", _) | ("Starting", ProcessPhase.ALIVE):
-            return _wind_down(machine)
+            return _stop(machine)
         case ("Stopping", _):
             return machine, ()
     return _start(machine)
@@ -216,11 +216,11 @@ def _revised(machine: Machine) -> Step:
         case ("Starting", ProcessPhase.ALIVE):
             return machine, (Action.PROBE,)
         case ("Running", _):
-            return machine, (Action.WATCH,)
+            return machine, (Action.PROBE_LIVENESS,)
     return machine, ()
 
 
-def _wind_down(machine: Machine) -> Step:
+def _stop(machine: Machine) -> Step:
     match machine.state, machine.phase:
         case ("Running", _):
             return replace(machine, state="Stopping"), (Action.STOP_PROBE, Action.WITHDRAW)
@@ -243,12 +243,12 @@ def _stopped(machine: Machine) -> Machine:
 
 def _adopted(machine: Machine, event: Adopted) -> Step:
     alive = replace(machine, phase=ProcessPhase.ALIVE, pid=event.pid)
-    if not machine.wanted:
+    if not machine.should_run:
         return replace(alive, state="Stopping", phase=ProcessPhase.ENDING), (Action.TERMINATE,)
     starting = replace(alive, state="Starting")
     match event.state:
         case AdoptionState.WAS_READY:
-            return starting, (Action.RECOGNISE,)
+            return starting, (Action.PROBE_ADOPTED,)
         case AdoptionState.WAS_LOADING:
             return starting, (Action.PROBE,)
         case AdoptionState.UNFIT:
@@ -269,15 +269,15 @@ def _launch_ended(machine: Machine, event: Launched | LaunchFailed) -> Step:
     return _gone(gone)
 
 
-def _probe_ended(machine: Machine, event: Ready | StartTimedOut | Unrecognised) -> Step:
+def _probe_ended(machine: Machine, event: Ready | StartTimedOut | AdoptionFailed) -> Step:
     if machine.state != "Starting" or machine.phase is not ProcessPhase.ALIVE:
         return machine, ()
     match event:
         case Ready():
-            return replace(machine, state="Running"), (Action.WATCH,)
+            return replace(machine, state="Running"), (Action.PROBE_LIVENESS,)
         case StartTimedOut():
             return replace(machine, state="Failed", phase=ProcessPhase.ENDING, last_error=event.error), (Action.KILL,)
-        case Unrecognised():
+        case AdoptionFailed():
             return replace(machine, phase=ProcessPhase.ENDING, last_error=event.error), (Action.TERMINATE,)
 
 
@@ -285,12 +285,12 @@ def _exited(machine: Machine, event: Exited) -> Step:
     ending = replace(machine, phase=ProcessPhase.ENDING, pid=None)
     if machine.state == "Stopping":
         return ending, (Action.CANCEL_WITHDRAWAL, Action.KILL)
-    return replace(ending, state="Failed", last_error=event.how), (Action.STOP_PROBE, Action.KILL)
+    return replace(ending, state="Failed", last_error=event.reason), (Action.STOP_PROBE, Action.KILL)
 
 
 def _gone(machine: Machine) -> Step:
     if machine.state == "Failed":
-        if machine.wanted:
-            return machine, (Action.RETRY,) if _goes_on(machine) else ()
+        if machine.should_run:
+            return machine, (Action.RETRY,) if _may_run(machine) else ()
         return _stopped(machine), ()
-    return _launch(machine) if _goes_on(machine) else (_stopped(machine), ())
+    return _launch(machine) if _may_run(machine) else (_stopped(machine), ())

@@ -178,7 +178,7 @@ async def test_a_start_under_way_is_probed_as_the_catalogue_says_now(api: FakeAp
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), entry("/health")) as it:
         await it.until("s", "Stopped")
         await it.agent.services.command("start", "s", wait=False)
-        await eventually(lambda: ports.listening(port))
+        await eventually(lambda: ports.is_listening(port))
         write_catalogue(tmp_path, entry("/"))
         await it.agent.reload()
         await it.until("s", "Running")

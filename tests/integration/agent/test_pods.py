@@ -185,9 +185,9 @@ async def test_a_bookmark_keeps_a_quiet_watch_from_a_version_that_is_too_old(api
         await api.until(lambda: api.pods.watches == 1)
         api.pods.put(pod("busy"), "elsewhere")
         api.pods.compact()
-        began = it.agent.pods.watches[0].listed_at
+        began = it.agent.pods.watches[0].synced_at
         api.pods.bookmark()
-        await eventually(lambda: it.agent.pods.watches[0].listed_at != began)
+        await eventually(lambda: it.agent.pods.watches[0].synced_at != began)
         api.pods.end_watches()
         api.pods.put(pod("piper", "tts"))
         await until_state(api, "Running", "piper")

@@ -37,7 +37,7 @@ async def test_start_and_stop_and_their_repetition_succeed(api: FakeApi, tmp_pat
         assert await it.agent.services.command("stop", "s", wait=True) == "s: Stopped"
         assert pid is not None
         assert not psutil.pid_exists(pid)
-        assert not ports.listening(port)
+        assert not ports.is_listening(port)
         assert await it.agent.services.command("stop", "s", wait=True) == "s: Stopped already"
         await it.shut_down()
 
@@ -72,7 +72,7 @@ async def test_without_a_probe_a_service_runs_when_its_port_answers(api: FakeApi
     entry = supervised("s", port, "--start-delay", "0.3", more="  autoStart: true\n")
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), entry) as it:
         await it.until("s", "Running")
-        assert ports.listening(port)
+        assert ports.is_listening(port)
         await it.shut_down()
 
 
@@ -128,7 +128,7 @@ async def test_readiness_fails_closed_and_leaves_no_process(
         assert error.startswith("not ready after 1 s: GET /health: ")
         assert words in error
         assert not psutil.pid_exists(pid)
-        assert not ports.listening(port)
+        assert not ports.is_listening(port)
         await api.until(lambda: capability(api) == (False, "Failed"))
         assert all(not item["ready"] for write in api.writes for item in write.report["capabilities"])
         await it.shut_down()
@@ -292,7 +292,7 @@ async def test_a_name_that_is_no_text_ends_nothing(api: FakeApi, tmp_path: Path,
         f"server = socket.create_server(('127.0.0.1', {port})); time.sleep(600)"
     )
     stranger = await asyncio.create_subprocess_exec(sys.executable, "-c", script)
-    await eventually(lambda: ports.listening(port))
+    await eventually(lambda: ports.is_listening(port))
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), supervised("s", port)) as it:
         await it.until("s", "Stopped")
         with pytest.raises(CommandError, match="already in use by process"):

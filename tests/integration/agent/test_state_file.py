@@ -62,8 +62,8 @@ def no_constant(name: str) -> None:
 def test_a_file_that_cannot_be_read_is_put_aside_whole_and_said(tmp_path: Path, data: bytes) -> None:
     path = written(tmp_path, data)
     store = open_store(tmp_path)
-    assert store.moved
-    assert store.moved.read_bytes() == data
+    assert store.unreadable_copy
+    assert store.unreadable_copy.read_bytes() == data
     assert not path.exists()
     assert (store.state.services, len(store.state.instance)) == ({}, 32)
 
@@ -82,7 +82,7 @@ def test_any_bytes_are_a_state_or_put_aside(data: st.DataObject) -> None:
         except StoreError:
             assert json.loads(content, parse_constant=no_constant)["schemaVersion"] > 1
             return
-        assert (store.moved is None) == (Path(name) / "state.json").exists()
+        assert (store.unreadable_copy is None) == (Path(name) / "state.json").exists()
         # What was taken can be written again.
         assert State.model_validate_json(store.state.model_dump_json(by_alias=True)) == store.state
 

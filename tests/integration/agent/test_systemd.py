@@ -36,7 +36,7 @@ async def bus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
         ("active", ProbeResult(ok=True, pid=4711)),
         ("reloading", ProbeResult(ok=True, pid=4711)),
         ("inactive", ProbeResult(ok=False, absent=True, detail=f"{UNIT}: inactive")),
-        ("failed", ProbeResult(ok=False, certain=True, detail=f"{UNIT}: failed")),
+        ("failed", ProbeResult(ok=False, conclusive=True, detail=f"{UNIT}: failed")),
         ("activating", ProbeResult(ok=False, detail=f"{UNIT}: activating")),
         ("deactivating", ProbeResult(ok=False, detail=f"{UNIT}: deactivating")),
         ("what-comes-later", ProbeResult(ok=False, detail=f"{UNIT}: what-comes-later")),

@@ -19,8 +19,8 @@ def test_a_file_that_cannot_be_read_is_put_aside_and_a_new_one_begun(tmp_path: P
     found = open_store(tmp_path)
     assert found.state.services == {}
     assert len(found.state.instance) == 32
-    assert found.moved is not None
-    assert found.moved.read_bytes() == content
+    assert found.unreadable_copy is not None
+    assert found.unreadable_copy.read_bytes() == content
     assert not path.exists()
 
 

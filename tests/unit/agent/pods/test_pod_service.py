@@ -165,8 +165,8 @@ def test_an_annotation_that_cannot_be_read_counts_for_nothing_and_is_told_of(key
 @pytest.mark.parametrize("type_", ["", "ASR", "a.b", "a_b", "a" * 64, "asr\n"])
 def test_a_pod_whose_type_cannot_be_read_is_no_service(type_: str) -> None:
     found = pod_service("speech", pod("a", type_))
-    assert found.snapshot is None
-    assert "hotpool.dev/type" in (found.refusal or "")
+    assert found.status is None
+    assert "hotpool.dev/type" in (found.rejection or "")
 
 
 TEXTS = st.one_of(
@@ -212,15 +212,15 @@ def test_whatever_stands_in_a_pod_gives_a_service_or_a_refusal_and_a_report_that
     if state != "Stopping" and path not in {(), ("metadata",)}:
         value["metadata"].pop("deletionTimestamp")
     found = pod_service("speech", value if isinstance(value, dict) else {})
-    assert (found.snapshot is None) != (found.refusal is None)
-    if found.snapshot:
-        report = build(NONE, [found.snapshot], FACTS, leaving=False).report
+    assert (found.status is None) != (found.rejection is None)
+    if found.status:
+        report = build(NONE, [found.status], FACTS, leaving=False).report
         assert Report.model_validate(wire(report)) == report
 
 
 @given(st.dictionaries(st.text(max_size=5), JSON, max_size=5))
 def test_any_object_is_translated(value: Json) -> None:
-    PodRegistry().listed("speech", [value])
+    PodRegistry().replace("speech", [value])
 
 
 @given(JSON)

@@ -24,21 +24,21 @@ def ids(roster: PodRegistry, *taken: str) -> list[str]:
 
 def test_the_id_is_the_name_and_of_two_equal_names_the_first_keeps_it() -> None:
     roster = PodRegistry()
-    roster.listed("b", [pod("asr-0")])
+    roster.replace("b", [pod("asr-0")])
     assert ids(roster) == ["asr-0"]
-    roster.listed("a", [pod("asr-0")])
+    roster.replace("a", [pod("asr-0")])
     services, refused = roster.services(())
     assert {service.pod: service.spec.id for service in services}["b/asr-0"] == "asr-0"
     assert len({service.spec.id for service in services}) == 2
     assert refused == []
     other = {service.pod: service.spec.id for service in services}["a/asr-0"]
-    roster.update("b", "DELETED", pod("asr-0"))
+    roster.apply_event("b", "DELETED", pod("asr-0"))
     assert ids(roster) == [other]
 
 
 def test_an_id_of_the_catalogue_is_never_a_pods() -> None:
     roster = PodRegistry()
-    roster.listed("a", [pod("whisper")])
+    roster.replace("a", [pod("whisper")])
     assert ids(roster) == ["whisper"]
     (other,) = ids(roster, "whisper")
     assert other.startswith("whisper-")
@@ -48,34 +48,34 @@ def test_an_id_of_the_catalogue_is_never_a_pods() -> None:
 @pytest.mark.parametrize("name", ["a.b", "a" * 200, "x" * 60 + ".b"])
 def test_a_name_that_is_no_id_gets_one_that_only_this_pod_has(name: str) -> None:
     roster = PodRegistry()
-    roster.listed("a", [pod(name)])
-    roster.listed("b", [pod(name)])
+    roster.replace("a", [pod(name)])
+    roster.replace("b", [pod(name)])
     found = ids(roster)
     assert len(set(found)) == 2
     assert all(len(identifier) <= 63 and "." not in identifier for identifier in found)
     again = PodRegistry()
-    again.listed("b", [pod(name)])
-    again.listed("a", [pod(name)])
+    again.replace("b", [pod(name)])
+    again.replace("a", [pod(name)])
     assert ids(again) == found
 
 
 def test_a_list_replaces_and_events_add_to_it() -> None:
     roster = PodRegistry()
-    roster.listed("a", [pod("one"), pod("two")])
-    roster.update("a", "ADDED", pod("three"))
-    roster.update("a", "MODIFIED", pod("one", "tts"))
+    roster.replace("a", [pod("one"), pod("two")])
+    roster.apply_event("a", "ADDED", pod("three"))
+    roster.apply_event("a", "MODIFIED", pod("one", "tts"))
     assert [(s.spec.id, s.spec.type) for s in roster.services(())[0]] == [
         ("one", "tts"),
         ("three", "asr"),
         ("two", "asr"),
     ]
-    roster.listed("a", [pod("two")])
+    roster.replace("a", [pod("two")])
     assert ids(roster) == ["two"]
 
 
 def test_pods_without_a_type_are_counted_in_the_report() -> None:
     roster = PodRegistry()
-    roster.listed("a", [pod("one"), pod("two", "No")])
+    roster.replace("a", [pod("one"), pod("two", "No")])
     services, refused = roster.services(())
     assert [words.split(":")[0] for words in refused] == ["pod a/two"]
     assert build(NONE, services, FACTS, leaving=False, refused=len(refused)).report.dropped == 1
@@ -88,7 +88,7 @@ def many(count: int, characters: int) -> ReportContent:
         for index in range(count)
     ]
     roster = PodRegistry()
-    roster.listed("speech", pods)
+    roster.replace("speech", pods)
     return build(NONE, roster.services(())[0], FACTS, leaving=False)
 
 
@@ -113,7 +113,9 @@ def test_pods_take_no_room_from_the_catalogue() -> None:
     spec = {"id": "own", "type": "nmt", "run": {"command": ["x"]}, "attributes": {"tier": ["v" * 250] * 200}}
     catalogue = Catalogue.model_validate({"version": 1, "services": [spec]})
     roster = PodRegistry()
-    roster.listed("speech", [pod(f"pod-{index}", attributes=json.dumps({"t": ["v" * 250] * 8})) for index in range(20)])
+    roster.replace(
+        "speech", [pod(f"pod-{index}", attributes=json.dumps({"t": ["v" * 250] * 8})) for index in range(20)]
+    )
     own = ServiceStatus(catalogue.services[0], "Running")
     found = build(catalogue, [own, *roster.services(())[0]], FACTS, leaving=False)
     assert found.report.services[0].id == "own"

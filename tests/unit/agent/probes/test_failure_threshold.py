@@ -32,7 +32,7 @@ def test_a_fixed_number_of_failures_in_a_row_or_one_proof(answers: str, out: lis
 
 
 def test_until_the_first_success_each_failure_is_enough() -> None:
-    assert outs(FailureThreshold.is_fresh(3), "-+--") == [True, False, False, False]
+    assert outs(FailureThreshold.initially_failed(3), "-+--") == [True, False, False, False]
 
 
 def test_a_limit_of_one_forgives_nothing() -> None:

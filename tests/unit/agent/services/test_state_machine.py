@@ -29,7 +29,7 @@ def test_a_start_goes_through_starting_to_running() -> None:
     machine, actions = after(e.Start())
     assert (machine.state, actions) == ("Starting", [Action.LAUNCH])
     machine, actions = after(*RUNNING)
-    assert (machine.state, machine.pid, actions) == ("Running", 7, [Action.LAUNCH, Action.PROBE, Action.WATCH])
+    assert (machine.state, machine.pid, actions) == ("Running", 7, [Action.LAUNCH, Action.PROBE, Action.PROBE_LIVENESS])
 
 
 @pytest.mark.parametrize("events", [(), RUNNING])
@@ -52,18 +52,18 @@ def test_stop_while_probing_ends_stopped_without_an_error() -> None:
 
 
 def test_start_during_stop_ends_running() -> None:
-    machine, actions = after(*RUNNING, e.Stop(), e.Announced(), e.Start(), e.Gone(), e.Launched(8), e.Ready())
+    machine, actions = after(*RUNNING, e.Stop(), e.Withdrawn(), e.Start(), e.Gone(), e.Launched(8), e.Ready())
     assert (machine.state, machine.pid) == ("Running", 8)
     assert actions[3:] == [
         *(Action.STOP_PROBE, Action.WITHDRAW, Action.TERMINATE),
-        *(Action.LAUNCH, Action.PROBE, Action.WATCH),
+        *(Action.LAUNCH, Action.PROBE, Action.PROBE_LIVENESS),
     ]
 
 
 def test_start_before_term_was_sent_keeps_the_process() -> None:
     machine, actions = after(*RUNNING, e.Stop(), e.Start())
     assert (machine.state, machine.pid) == ("Running", 7)
-    assert actions[3:] == [Action.STOP_PROBE, Action.WITHDRAW, Action.CANCEL_WITHDRAWAL, Action.WATCH]
+    assert actions[3:] == [Action.STOP_PROBE, Action.WITHDRAW, Action.CANCEL_WITHDRAWAL, Action.PROBE_LIVENESS]
 
 
 def test_a_start_that_takes_too_long_fails_and_is_killed() -> None:
@@ -74,7 +74,7 @@ def test_a_start_that_takes_too_long_fails_and_is_killed() -> None:
 
 def test_a_crash_is_failed_with_its_reason_and_keeps_the_wish() -> None:
     machine, actions = after(*RUNNING, e.Exited("exited with code 3"), e.Gone())
-    assert (machine.state, machine.last_error, machine.wanted) == ("Failed", "exited with code 3", True)
+    assert (machine.state, machine.last_error, machine.should_run) == ("Failed", "exited with code 3", True)
     assert Action.KILL in actions
 
 
@@ -114,28 +114,28 @@ def test_a_heavy_service_launches_in_its_turn_and_leaves_the_queue_when_stopped(
 
 def test_a_turn_lasts_until_the_service_runs_or_is_gone() -> None:
     events = (e.Start(), e.StartAllowed(), e.Launched(7), e.StartTimedOut("late"), e.Gone())
-    loading = [m.loads(after(*events[:count], start=Machine(heavy=True))[0]) for count in range(len(events) + 1)]
+    loading = [m.is_loading(after(*events[:count], start=Machine(heavy=True))[0]) for count in range(len(events) + 1)]
     assert loading == [False, True, True, True, True, False]
-    assert not m.loads(after(e.Start(), e.StartAllowed(), e.Launched(7), e.Ready(), start=Machine(heavy=True))[0])
+    assert not m.is_loading(after(e.Start(), e.StartAllowed(), e.Launched(7), e.Ready(), start=Machine(heavy=True))[0])
 
 
 def test_a_queued_service_that_is_heavy_no_more_launches_and_probes_begin_anew() -> None:
     queued, _ = after(e.Start(), start=Machine(heavy=True))
     assert after(e.Revised(heavy=True), start=queued) == (queued, [])
     machine, actions = after(e.Revised(heavy=False), start=queued)
-    assert (machine.phase, m.loads(machine), actions) == (
+    assert (machine.phase, m.is_loading(machine), actions) == (
         ProcessPhase.LAUNCHING,
         False,
         [Action.UNQUEUE, Action.LAUNCH],
     )
     assert after(e.Start(), e.Launched(7), e.Revised(heavy=False))[1][-1] is Action.PROBE
-    assert after(*RUNNING, e.Revised(heavy=False))[1][-1] is Action.WATCH
+    assert after(*RUNNING, e.Revised(heavy=False))[1][-1] is Action.PROBE_LIVENESS
     assert after(*RUNNING, e.Stop(), e.Revised(heavy=False))[1][-1] is Action.WITHDRAW
 
 
 def test_a_restart_stops_and_runs_again() -> None:
-    machine, actions = after(*RUNNING, e.Restart(), e.Announced(), e.Gone(), e.Launched(8), e.Ready())
-    assert (machine.state, machine.pid, machine.wanted, machine.restarts) == ("Running", 8, True, 0)
+    machine, actions = after(*RUNNING, e.Restart(), e.Withdrawn(), e.Gone(), e.Launched(8), e.Ready())
+    assert (machine.state, machine.pid, machine.should_run, machine.restarts) == ("Running", 8, True, 0)
     assert actions[3:6] == [Action.STOP_PROBE, Action.WITHDRAW, Action.TERMINATE]
     assert after(e.Restart())[1] == [Action.LAUNCH]
 
@@ -143,7 +143,7 @@ def test_a_restart_stops_and_runs_again() -> None:
 @pytest.mark.parametrize(
     ("fitness", "wanted", "state", "action"),
     [
-        (e.AdoptionState.WAS_READY, True, "Starting", Action.RECOGNISE),
+        (e.AdoptionState.WAS_READY, True, "Starting", Action.PROBE_ADOPTED),
         (e.AdoptionState.WAS_LOADING, True, "Starting", Action.PROBE),
         (e.AdoptionState.UNFIT, True, "Starting", Action.TERMINATE),
         (e.AdoptionState.WAS_READY, False, "Stopping", Action.TERMINATE),
@@ -152,18 +152,18 @@ def test_a_restart_stops_and_runs_again() -> None:
 def test_what_still_runs_is_adopted_or_ended(
     fitness: e.AdoptionState, *, wanted: bool, state: str, action: Action
 ) -> None:
-    machine, actions = after(e.Adopted(7, fitness), start=Machine(wanted=wanted))
+    machine, actions = after(e.Adopted(7, fitness), start=Machine(should_run=wanted))
     assert (machine.state, machine.pid, actions) == (state, 7, [action])
 
 
 def test_what_is_not_recognised_is_ended_and_run_anew() -> None:
     machine, actions = after(
         e.Adopted(7, e.AdoptionState.WAS_READY),
-        e.Unrecognised("503"),
+        e.AdoptionFailed("503"),
         e.Gone(),
-        start=Machine(wanted=True),
+        start=Machine(should_run=True),
     )
-    assert (machine.state, actions) == ("Starting", [Action.RECOGNISE, Action.TERMINATE, Action.LAUNCH])
+    assert (machine.state, actions) == ("Starting", [Action.PROBE_ADOPTED, Action.TERMINATE, Action.LAUNCH])
 
 
 def test_a_failed_service_can_be_started_and_loses_its_error() -> None:
@@ -174,19 +174,19 @@ def test_a_failed_service_can_be_started_and_loses_its_error() -> None:
 def test_term_follows_the_announcement_only() -> None:
     machine, actions = after(*RUNNING, e.Stop())
     assert (machine.state, actions[-1]) == ("Stopping", Action.WITHDRAW)
-    machine, more = step(machine, e.Announced())
+    machine, more = step(machine, e.Withdrawn())
     assert more == (Action.TERMINATE,)
 
 
 def test_what_does_not_go_away_is_failed_until_it_does() -> None:
-    machine, _ = after(*RUNNING, e.Stop(), e.Announced(), e.Stuck("port 1 is in use"))
-    assert (machine.state, m.settled(machine)) == ("Failed", True)
+    machine, _ = after(*RUNNING, e.Stop(), e.Withdrawn(), e.Stuck("port 1 is in use"))
+    assert (machine.state, m.is_settled(machine)) == ("Failed", True)
     assert step(machine, e.Gone())[0].state == "Stopped"
 
 
 def test_a_halt_stops_and_keeps_the_wish() -> None:
-    machine, _ = after(*RUNNING, e.Halt(), e.Announced(), e.Gone())
-    assert (machine.state, machine.wanted) == ("Stopped", True)
+    machine, _ = after(*RUNNING, e.Halt(), e.Withdrawn(), e.Gone())
+    assert (machine.state, machine.should_run) == ("Stopped", True)
     assert step(machine, e.Start())[1] == ()
 
 
@@ -232,16 +232,16 @@ class World:
             self.answers["process"] = [e.Launched(1), e.LaunchFailed("no such program")]
         elif action is Action.PROBE:
             self.answers["probe"] = [e.Ready(), e.StartTimedOut("late")]
-        elif action is Action.RECOGNISE:
-            self.answers["probe"] = [e.Ready(), e.Unrecognised("not it")]
-        elif action is Action.WATCH:
+        elif action is Action.PROBE_ADOPTED:
+            self.answers["probe"] = [e.Ready(), e.AdoptionFailed("not it")]
+        elif action is Action.PROBE_LIVENESS:
             self.answers["probe"] = [e.Hung("hung")]
         elif action is Action.QUEUE:
             self.answers["queue"] = [e.StartAllowed()]
         elif action is Action.RETRY:
             self.answers["retry"] = [e.Retry()]
         elif action is Action.WITHDRAW:
-            self.answers["announce"] = [e.Announced()]
+            self.answers["announce"] = [e.Withdrawn()]
         elif action in {Action.TERMINATE, Action.KILL}:
             self.answers["end"] = [e.Gone()]
         else:
@@ -275,7 +275,7 @@ class World:
 
 def world_of(*, heavy: bool, left: e.AdoptionState | None) -> World:
     """A world with nothing in it, or with a process that an earlier agent left."""
-    world = World(Machine(heavy=heavy, wanted=left is not None))
+    world = World(Machine(heavy=heavy, should_run=left is not None))
     if left:
         world.alive = True
         world.answers["process"] = [e.Exited("ended")]
@@ -309,7 +309,7 @@ def test_whatever_happens_the_last_command_wins(
 def test_only_a_running_service_has_a_process_in_the_end(world: World, sequence: list[Event | tuple[int, int]]) -> None:
     world.play(sequence)
     world.drain()
-    assert m.settled(world.machine)
-    assert not m.loads(world.machine)
+    assert m.is_settled(world.machine)
+    assert not m.is_loading(world.machine)
     assert world.alive == (world.machine.state == "Running")
-    assert (world.machine.state == "Running") == world.machine.wanted
+    assert (world.machine.state == "Running") == world.machine.should_run
