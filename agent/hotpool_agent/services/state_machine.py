@@ -1,7 +1,7 @@
-"""The states of one service as a pure function: (machine, event) → (machine, actions). Requirement A3-A9 and A11.
+"""State machine of one service, a pure function (machine, event) → (machine, actions) (requirements A3 to A9, A11).
 
-Must not know time, processes or asyncio. One operation at a time: every command is remembered at once, and acted on
-when the one under way has ended.
+Must not know time, processes or asyncio. One operation runs at a time: a command is recorded at once, and takes effect
+when the current operation has ended.
 """
 
 from dataclasses import dataclass, replace
@@ -10,8 +10,8 @@ from enum import Enum, auto
 from hotpool.api.capability import ServiceState
 from hotpool_agent.services.events import (
     Adopted,
+    AdoptionFailed,
     AdoptionState,
-    Withdrawn,
     Event,
     Exited,
     Gone,
@@ -29,83 +29,85 @@ from hotpool_agent.services.events import (
     Stop,
     Stuck,
     Unready,
-    AdoptionFailed,
+    Withdrawn,
 )
 
 
 class ProcessPhase(Enum):
-    """What exists of a supervised service's process."""
+    """Phase of a supervised service's process."""
 
     NONE = auto()
     QUEUED = auto()
-    """It waits for its turn: heavy services load one at a time."""
+    """Waits in the start queue: heavy services load one at a time."""
     LAUNCHING = auto()
     ALIVE = auto()
     ENDING = auto()
-    """It shall go, or its remains shall; `Gone` follows."""
+    """The process, or the rest of its group, is being ended; `Gone` follows."""
 
 
 class Action(Enum):
-    """What `service` must do now."""
+    """Side effects that the machine requests. Each description names the events that report the outcome.
+
+    No action leaves the start queue: a service that `is_loading` no more has left it.
+    """
 
     QUEUE = auto()
-    """Wait for the turn to load; answer Turn."""
-    UNQUEUE = auto()
+    """Wait in the start queue: StartAllowed."""
     LAUNCH = auto()
-    """Run the process; answer Launched or LaunchFailed."""
+    """Start the process: Launched or LaunchFailed."""
     PROBE = auto()
-    """Probe until it is ready; answer Ready or StartTimedOut."""
+    """Probe until the service is ready: Ready or StartTimedOut."""
     PROBE_ADOPTED = auto()
-    """Probe an adopted process once; answer Ready or Unrecognised."""
+    """Probe an adopted process once: Ready or AdoptionFailed."""
     PROBE_LIVENESS = auto()
-    """Probe for as long as it runs; answer Hung."""
+    """Probe for as long as the service runs: Hung."""
     STOP_PROBE = auto()
     """End PROBE, RECOGNISE or WATCH."""
     RETRY = auto()
-    """Wait for the back-off; answer Retry."""
+    """Wait for the back-off: Retry."""
     CANCEL_RETRY = auto()
     WITHDRAW = auto()
-    """Wait until the report that withdraws the service is out; answer Announced."""
+    """Wait until the report that withdraws the service is accepted: Withdrawn."""
     CANCEL_WITHDRAWAL = auto()
     TERMINATE = auto()
-    """TERM, later KILL, to the whole process group; answer Gone when group and port are free, Stuck if they stay."""
+    """Send TERM, later KILL, to the process group: Gone when group and port are free, Stuck if they are not."""
     KILL = auto()
-    """As TERMINATE, beginning with KILL."""
+    """As TERMINATE, but with KILL at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """Everything that decides what happens next to one service."""
+    """Complete state of one service."""
 
     observed: bool = False
     heavy: bool = False
     state: ServiceState = "Stopped"
     phase: ProcessPhase = ProcessPhase.NONE
     should_run: bool = False
-    """The wish: only Start, Stop and Restart change it."""
+    """Desired state is Running; only Start, Stop and Restart change it."""
     halted: bool = False
     pid: int | None = None
     last_error: str | None = None
     restarts: int = 0
     """Retries since the agent started."""
     stuck: bool = False
-    """Group or port did not become free; until `Gone` says so."""
+    """Group or port did not become free; True until `Gone`."""
 
 
 Step = tuple[Machine, tuple[Action, ...]]
 
 
 def step(machine: Machine, event: Event) -> Step:
-    """The machine after the event, and what to do. An event that does not fit the state changes nothing."""
+    """Return the machine after the event, and the actions. An event that does not fit the state changes nothing."""
     if machine.observed:
         return _observe(machine, event), ()
     match event:
         case Start():
-            return _start(replace(machine, wanted=True))
+            return _start(replace(machine, should_run=True))
         case Stop():
-            return _stop(replace(machine, wanted=False))
+            return _stop(replace(machine, should_run=False))
         case Restart():
-            return _restart(replace(machine, wanted=True, last_error=None))
+            return _restart(replace(machine, should_run=True, last_error=None))
         case Halt():
             return _stop(replace(machine, halted=True))
         case Revised():
@@ -114,14 +116,14 @@ def step(machine: Machine, event: Event) -> Step:
 
 
 def is_settled(machine: Machine) -> bool:
-    """Whether nothing is under way: the state stays until a command, a retry or the outside world changes it."""
+    """Return True if no operation runs: only a command, a retry or an outside change can alter the state."""
     if machine.state == "Failed":
         return machine.phase is ProcessPhase.NONE or machine.stuck
     return machine.state in {"Stopped", "Running"}
 
 
 def is_loading(machine: Machine) -> bool:
-    """Whether a heavy service has its turn, or waits for it: from its launch until it runs or is gone."""
+    """Return True if a heavy service loads or waits in the start queue: until it runs or its process has ended."""
     return machine.heavy and machine.state != "Running" and machine.phase is not ProcessPhase.NONE and not machine.stuck
 
 
@@ -173,7 +175,7 @@ def _may_run(machine: Machine) -> bool:
 
 
 def _launch(machine: Machine) -> Step:
-    """An error of an earlier attempt stays visible until a user's command or a stop."""
+    """Start the process. The error of an earlier attempt stays visible until a command or a stop."""
     if machine.heavy:
         return replace(machine, state="Starting", phase=ProcessPhase.QUEUED), (Action.QUEUE,)
     return replace(machine, state="Starting", phase=ProcessPhase.LAUNCHING), (Action.LAUNCH,)
@@ -212,7 +214,7 @@ def _restart(machine: Machine) -> Step:
 def _revised(machine: Machine) -> Step:
     match machine.state, machine.phase:
         case ("Starting", ProcessPhase.QUEUED) if not machine.heavy:
-            return replace(machine, phase=ProcessPhase.LAUNCHING), (Action.UNQUEUE, Action.LAUNCH)
+            return replace(machine, phase=ProcessPhase.LAUNCHING), (Action.LAUNCH,)
         case ("Starting", ProcessPhase.ALIVE):
             return machine, (Action.PROBE,)
         case ("Running", _):
@@ -227,7 +229,7 @@ def _stop(machine: Machine) -> Step:
         case ("Starting", ProcessPhase.ALIVE):
             return replace(machine, state="Stopping", phase=ProcessPhase.ENDING), (Action.STOP_PROBE, Action.TERMINATE)
         case ("Starting", ProcessPhase.QUEUED):
-            return _stopped(replace(machine, phase=ProcessPhase.NONE)), (Action.UNQUEUE,)
+            return _stopped(replace(machine, phase=ProcessPhase.NONE)), ()
         case ("Starting", _):
             return replace(machine, state="Stopping"), ()
         case ("Failed", ProcessPhase.NONE):
