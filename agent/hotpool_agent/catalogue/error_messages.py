@@ -1,6 +1,6 @@
-"""What pydantic finds wrong, in words of the catalogue: pure.
+"""Messages for validation errors of pydantic, in terms of the catalogue: pure.
 
-Must not decide what a wrong item leads to.
+Must not decide what an invalid item leads to.
 """
 
 import difflib
@@ -29,7 +29,7 @@ _WORDS: Final = {
 
 
 def dotted(path: yaml_source.Path) -> str:
-    """The path as people write it: services[0].attributes.rules."""
+    """Return the path in dotted form: services[0].attributes.rules."""
     # pydantic calls a mapping's key "[key]".
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{_name(part)}" for part in path if part != "[key]")
     return text.removeprefix(".")
@@ -40,7 +40,7 @@ def _name(part: str) -> str:
 
 
 def message_of(item: ErrorDetails, prefix: yaml_source.Path = ()) -> str:
-    """What is wrong there. `prefix`: where in a catalogue what was checked has its place."""
+    """Return the message for one error. `prefix`: path in a catalogue of the value that was validated."""
     kind, given = item["type"], item.get("input")
     if kind == "extra_forbidden":
         return _unknown_field((*prefix, *item["loc"]))
@@ -72,7 +72,7 @@ def _unknown_field(path: yaml_source.Path) -> str:
 
 
 def _known_fields(path: yaml_source.Path) -> list[str]:
-    """Names that are allowed at the path, found by walking the models' own fields."""
+    """Return the field names that are allowed at the path, from the models' own fields."""
     model: type[BaseModel] = Catalogue
     for part in path:
         field = next((f for f in model.model_fields.values() if f.alias == part), None)
@@ -83,4 +83,4 @@ def _known_fields(path: yaml_source.Path) -> list[str]:
 def _model_in(annotation: Any) -> type[BaseModel] | None:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    return next((found for part in getattr(annotation, "__args__", ()) if (found := _model_in(part))), None)
+    return next((model for part in getattr(annotation, "__args__", ()) if (model := _model_in(part))), None)

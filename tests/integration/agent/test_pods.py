@@ -266,7 +266,7 @@ async def test_a_pod_that_is_no_service_is_said_where_people_look(api: FakeApi, 
         await until_state(api, "Running")
         assert (api.report("n1") or {})["dropped"] == 1
         problem = it.agent.health().problems["pods"]
-        assert "pod speech/other: label hotpool.dev/type: 'Not A Type' is no type" in problem
+        assert "pod speech/other: label hotpool.dev/type: 'Not A Type' is not a type" in problem
         async with aiohttp.ClientSession() as session, session.get(f"http://{it.agent.listening}/healthz") as answer:
             assert (await answer.json())["problems"]["pods"] == problem
         api.pods.delete("other")

@@ -179,7 +179,7 @@ async def test_a_disk_that_fails_costs_no_service_and_no_wish_silently(
         before = await it.service("a")
         disk.spoil(it.pid, it.folder)
         # The command is done, and answered with an error, because its wish would not survive.
-        with pytest.raises(protocol.RequestError, match="the wish cannot be written to disk"):
+        with pytest.raises(protocol.RequestError, match="the desired state cannot be written to disk"):
             await it.ask("start", "b")
         assert disk.reason in (await it.problem() or "")
         assert it.wish("b") is None

@@ -60,7 +60,7 @@ RUNS = {"name": "main", "restartCount": 0, "state": {"running": {"startedAt": SE
         (unready(waiting("PodInitializing"), init=(waiting("CrashLoopBackOff", last=KILLED),)), "Failed", "137"),
         (unready(waiting("PodInitializing"), init=({"name": "i", "state": {"terminated": KILLED}},)), "Failed", "137"),
         (unready(RUNS, init=({"name": "i", "state": {"terminated": {"exitCode": 0}}},)), "Starting", None),
-        (pod("a") | {"status": status(ready=False, at=9)}, "Failed", "not ready any more"),
+        (pod("a") | {"status": status(ready=False, at=9)}, "Failed", "no longer ready"),
         (
             unready(phase="Failed", reason="Evicted", message="low on memory"),
             "Failed",
