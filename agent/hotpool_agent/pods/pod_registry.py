@@ -36,7 +36,7 @@ class PodRegistry:
             known.pop(text(mapping(pod.get("metadata")).get("name")) or "", None)
 
     def services(self, taken: Collection[str]) -> tuple[list[ServiceStatus], list[str]]:
-        """Return the services, oldest pod first, with unique ids that are not `taken`, and the reasons of rejected pods.
+        """Return the services, oldest pod first, with unique ids not in `taken`, and the reasons of rejected pods.
 
         The id of a pod is its name. A later pod of the same name in another namespace gets a hashed id.
         """

@@ -1,4 +1,4 @@
-"""Back-off and flap penalty of one service (requirement A7)."""
+"""Back-off, flap penalty and flap history of one service (requirement A7)."""
 
 import pytest
 from hypothesis import given
