@@ -109,15 +109,15 @@ async def test_a_foreign_process_that_reuses_the_pid_is_left_alone(api: FakeApi,
     async with crashed(api, tmp_path, auto(port)) as (pid, _):
         os.killpg(pid, signal.SIGKILL)
         await eventually(lambda: gone(pid))
-        stranger = await asyncio.create_subprocess_exec(sys.executable, "-c", "import time; time.sleep(600)")
-        edit_state(tmp_path, pid=stranger.pid)
+        foreign = await asyncio.create_subprocess_exec(sys.executable, "-c", "import time; time.sleep(600)")
+        edit_state(tmp_path, pid=foreign.pid)
         async with agent_running(tmp_path, api.kubeconfig(tmp_path), auto(port)) as it:
             await it.until("s", "Running")
-            assert it.service("s").machine.pid not in {pid, stranger.pid}
+            assert it.service("s").machine.pid not in {pid, foreign.pid}
             await it.shut_down()
-        assert stranger.returncode is None
-        stranger.kill()
-        await stranger.wait()
+        assert foreign.returncode is None
+        foreign.kill()
+        await foreign.wait()
 
 
 async def test_a_process_that_does_not_answer_is_ended_and_the_service_run_again(
@@ -256,16 +256,16 @@ async def test_a_pid_of_an_earlier_boot_is_not_adopted(api: FakeApi, tmp_path: P
     async with crashed(api, tmp_path, auto(port)) as (pid, _):
         os.killpg(pid, signal.SIGKILL)
         await eventually(lambda: gone(pid))
-        stranger = await asyncio.create_subprocess_exec("sleep", "600", start_new_session=True)
-        edit_state(tmp_path, pid=stranger.pid, started=start_ticks(stranger.pid))
+        foreign = await asyncio.create_subprocess_exec("sleep", "600", start_new_session=True)
+        edit_state(tmp_path, pid=foreign.pid, started=start_ticks(foreign.pid))
         edit_boot(tmp_path, "another")
         async with agent_running(tmp_path, api.kubeconfig(tmp_path), auto(port)) as it:
             await it.until("s", "Running")
-            assert it.service("s").machine.pid != stranger.pid
+            assert it.service("s").machine.pid != foreign.pid
             await it.shut_down()
-        assert stranger.returncode is None
-        stranger.kill()
-        await stranger.wait()
+        assert foreign.returncode is None
+        foreign.kill()
+        await foreign.wait()
 
 
 async def test_children_of_a_service_that_died_without_an_agent_are_ended(
