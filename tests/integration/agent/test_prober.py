@@ -191,7 +191,7 @@ async def test_a_probe_that_hangs_is_a_failure_and_delays_no_other(prober: Probe
     check = how({"process": {"pidFile": "run.pid"}}, 0.05)
     threads = threading.active_count()
     for _ in range(5):
-        assert await prober.probe(check, None) == ProbeResult(ok=False, detail="no result in 0.05 s")
+        assert await prober.probe(check, None) == ProbeResult(ok=False, detail="no answer in 0.05 s")
     assert threading.active_count() == threads + 1
     (tmp_path / "beat").touch()
     assert (await prober.probe(how({"file": {"path": "beat"}}), None)).ok

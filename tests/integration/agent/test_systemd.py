@@ -143,7 +143,7 @@ async def test_a_bus_that_never_answers_is_a_failure(prober: Prober, bus: FakeBu
     bus.units[UNIT] = Unit()
     bus.silent = {step}
     for _ in range(3):
-        assert await prober.probe(how(CHECK, 0.05), None) == ProbeResult(ok=False, detail="no result in 0.05 s")
+        assert await prober.probe(how(CHECK, 0.05), None) == ProbeResult(ok=False, detail="no answer in 0.05 s")
     bus.silent = set()
     assert await prober.probe(how(CHECK), None) == ProbeResult(ok=True)
     # The connections of cancelled probes are closed.
