@@ -162,7 +162,7 @@ class ServiceController:
         state = self.machine.state
         adopted = state == "Running" and not self.probed and not self.machine.observed
         self.since = (self.stored.since if adopted else None) or timestamp()
-        _LOG.info("service", id=self.spec.id, state=state, error=self.machine.last_error)
+        _LOG.info("service state changed", id=self.spec.id, state=state, error=self.machine.last_error)
         self.probed = self.probed or (not self.machine.observed and state != "Starting")
         if state == "Running":
             self._flaps.started(_now())

@@ -62,7 +62,7 @@ class Action(Enum):
     PROBE_LIVENESS = auto()
     """Probe for as long as the service runs: Hung."""
     STOP_PROBE = auto()
-    """End PROBE, RECOGNISE or WATCH."""
+    """Cancel PROBE, PROBE_ADOPTED or PROBE_LIVENESS."""
     RETRY = auto()
     """Wait for the back-off: Retry."""
     CANCEL_RETRY = auto()
