@@ -56,7 +56,7 @@ class PoolController:
         now = self._fleet.clock()
         applied = self._fleet.cache.slices.get(key.name, {})
         plan = plan_pool(subject, applied, self._fleet.cache.known_types, now, self._fleet.clock.timestamp())
-        subject.planned(plan.retained, plan.merge_at)
+        subject.record_plan(plan.retained, plan.merge_at)
         self._fleet.latency.planned(key.name, applied, plan.slices, now)
         if plan.recheck_at is not None:
             self._fleet.mark([key], plan.recheck_at)

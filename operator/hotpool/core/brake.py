@@ -7,7 +7,7 @@ comes to the same answer (docs/design/0003-the-brake-counts-silence.md).
 _PERCENT = 100
 
 
-def brakes(silent: int, live: int, max_silent_percent: int) -> bool:
+def too_many_silent(silent: int, live: int, max_silent_percent: int) -> bool:
     """Whether a pool keeps its silent members as Suspect.
 
     `silent`: nodes that meet all requirements and are silent for 3 H or more, but not yet for 600 s; `live`: those

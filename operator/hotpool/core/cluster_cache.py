@@ -36,9 +36,9 @@ from hotpool.core.object_versions import ObjectVersions
 from hotpool.core.pool_membership import PoolMembership, PoolOrGenerator
 
 _NODES_PER_TICK = 50
-LARGEST_TERM: Final = 2**30
+MAX_TERM: Final = 2**30
 """No fleet elects so often: a slice that says more was not written by a leader, and a Lease could not count on."""
-_UNPROVEN_PAUSE = 1.0
+_UNCONFIRMED_PAUSE_SECONDS = 1.0
 """Seconds until a node is looked at again whose silence is not proven yet."""
 
 
@@ -106,9 +106,9 @@ class ClusterCache:
             case Kind.GENERATOR:
                 return self._delete_generator(name)
 
-    def exists(self, kind: Kind) -> Mapping[str, Identity]:
+    def identities(self, kind: Kind) -> Mapping[str, Identity]:
         """Name → uid and version of every object of one kind, as it is now."""
-        return self.versions.of(kind)
+        return self.versions.of_kind(kind)
 
     def record_heartbeat(self, beat: Heartbeat, now: float) -> set[Key]:
         """Take in a Lease: a heartbeat is a changed renewTime of the accepted epoch (requirements C2, B8)."""
@@ -145,7 +145,7 @@ class ClusterCache:
             view = record.advance(until)
             if view is not record.view:
                 dirty |= self._set_view(name, record, view)
-            self._schedule(name, record, earliest=now + _UNPROVEN_PAUSE if until < now else 0.0)
+            self._schedule(name, record, earliest=now + _UNCONFIRMED_PAUSE_SECONDS if until < now else 0.0)
         return dirty
 
     def find_orphaned_leases(self, now: float) -> set[Key]:
@@ -215,7 +215,7 @@ class ClusterCache:
         record.view = node_view.merge_kube_node(node_view.with_report(record.view, node), self.kube_nodes.get(name))
         self.nodes[name] = record
         self._schedule(name, record)
-        return self._count_types(frozenset(), node_view.types(record.view)) | self._update_pools(
+        return self._update_known_types(frozenset(), node_view.types(record.view)) | self._update_pools(
             name, record.view, self._entries()
         )
 
@@ -241,7 +241,7 @@ class ClusterCache:
     def _set_view(self, name: str, record: NodeLivenessTracker, view: NodeView) -> set[Key]:
         before, record.view = record.view, view
         affected = self._affected_pools(before, view)
-        dirty = self._count_types(node_view.types(before), node_view.types(view)) | self._update_pools(
+        dirty = self._update_known_types(node_view.types(before), node_view.types(view)) | self._update_pools(
             name, view, affected
         )
         return dirty if affected or node_view.status_inputs(before) != node_view.status_inputs(view) else set()
@@ -261,7 +261,7 @@ class ClusterCache:
             affected |= self._by_pairs
         return affected
 
-    def _count_types(self, before: frozenset[str], after: frozenset[str]) -> set[Key]:
+    def _update_known_types(self, before: frozenset[str], after: frozenset[str]) -> set[Key]:
         """Keep `known_types`; the pools that require a type which became known or unknown are dirty (D2)."""
         dirty: set[Key] = set()
         for type_ in before - after:
@@ -307,14 +307,16 @@ class ClusterCache:
             self.owners.drop(before)
             self.owners.put(pool)
             makers = (
-                self._generators_of(before) | self._generators_of(pool) if changes_ownership(before, pool) else set()
+                self._affected_generators(before) | self._affected_generators(pool)
+                if changes_ownership(before, pool)
+                else set()
             )
             return {Key(Kind.POOL, name), *makers}
         dropped = self._delete_pool(name) if known else set()
         subject = PoolMembership(pool)
         self.pools[name] = subject
         self.owners.put(pool)
-        dirty = dropped | self._insert_entry(Key(Kind.POOL, name), subject) | self._generators_of(pool)
+        dirty = dropped | self._insert_entry(Key(Kind.POOL, name), subject) | self._affected_generators(pool)
         if known and known.pool.meta.uid == pool.meta.uid:
             subject.carry_over(known)
         return dirty
@@ -350,21 +352,21 @@ class ClusterCache:
     def _delete_pool(self, name: str) -> set[Key]:
         subject = self.pools.pop(name)
         self.owners.drop(subject.pool)
-        return self._delete_entry(Key(Kind.POOL, name), subject) | self._generators_of(subject.pool)
+        return self._delete_entry(Key(Kind.POOL, name), subject) | self._affected_generators(subject.pool)
 
     def _delete_generator(self, name: str) -> set[Key]:
         return self._delete_entry(Key(Kind.GENERATOR, name), self.generators.pop(name))
 
     def _delete_node(self, name: str) -> set[Key]:
         record = self.nodes.pop(name)
-        return self._count_types(node_view.types(record.view), frozenset()) | self._update_pools(
+        return self._update_known_types(node_view.types(record.view), frozenset()) | self._update_pools(
             name, None, self._entries()
         )
 
     def _upsert_slice(self, seen: Slice) -> set[Key]:
         """A slice is in the group of each pool that must look at it: to put it right, or to delete it (D10)."""
         name = seen.meta.name
-        if seen.term <= LARGEST_TERM:
+        if seen.term <= MAX_TERM:
             self.largest_term = max(self.largest_term, seen.term)
         before = self._pools_of_slice.get(name, ())
         for pool in before:
@@ -372,9 +374,9 @@ class ClusterCache:
         for pool in seen.pools:
             self.slices[pool][name] = seen
         self._pools_of_slice[name] = seen.pools
-        return self._slices_changed(*before, *seen.pools)
+        return self._mark_slices_dirty(*before, *seen.pools)
 
-    def _slices_changed(self, *pools: str) -> set[Key]:
+    def _mark_slices_dirty(self, *pools: str) -> set[Key]:
         for pool in pools:
             if subject := self.pools.get(pool):
                 subject.slices_dirty = subject.status_dirty = True
@@ -384,9 +386,9 @@ class ClusterCache:
         pools = self._pools_of_slice.pop(name)
         for pool in pools:
             del self.slices[pool][name]
-        return self._slices_changed(*pools)
+        return self._mark_slices_dirty(*pools)
 
-    def _generators_of(self, pool: Pool) -> set[Key]:
+    def _affected_generators(self, pool: Pool) -> set[Key]:
         """The generators that put right what was edited, deleted or made by hand (requirement D5)."""
         return {Key(Kind.GENERATOR, name) for name in affected_generators(pool, self.generators)}
 

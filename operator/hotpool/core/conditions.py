@@ -9,7 +9,7 @@ from typing import Final
 
 from hotpool.api.meta import Condition, Tristate
 
-_LONGEST_MESSAGE: Final = 4096
+_MAX_MESSAGE_LENGTH: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ def set_conditions(
 
 
 def _truncate(message: str) -> str:
-    return message if len(message) <= _LONGEST_MESSAGE else f"{message[: _LONGEST_MESSAGE - 1]}…"
+    return message if len(message) <= _MAX_MESSAGE_LENGTH else f"{message[: _MAX_MESSAGE_LENGTH - 1]}…"
 
 
 def _since(claim: ConditionUpdate, before: tuple[str, str] | None, now: str) -> str:

@@ -35,7 +35,7 @@ def pairs(report: Report, *, semantic: bool) -> Pairs:
         sources, targets = sources & repaired, targets & repaired
     rules = {rule for offer in report.offers.get(NMT, ()) for rule in offer.rules}
     grids = [grid for rule in rules if (grid := _grid(rule, sources, targets))]
-    return pairs_of(grids, (pair for rule in rules for pair in _single(rule, sources, targets)))
+    return pairs_of(grids, (pair for rule in rules for pair in _single_pairs(rule, sources, targets)))
 
 
 def _grid(rule: Rule, sources: frozenset[str], targets: frozenset[str]) -> Grid | None:
@@ -49,15 +49,15 @@ def _grid(rule: Rule, sources: frozenset[str], targets: frozenset[str]) -> Grid 
             sources, targets = sources & _ENGLISH, targets & rule.languages
         case _:
             return None
-    return Grid(sources, targets, frozenset(_within(rule.blocked, sources, targets)))
+    return Grid(sources, targets, frozenset(_offered_pairs(rule.blocked, sources, targets)))
 
 
-def _single(rule: Rule, sources: frozenset[str], targets: frozenset[str]) -> Iterable[Pair]:
+def _single_pairs(rule: Rule, sources: frozenset[str], targets: frozenset[str]) -> Iterable[Pair]:
     """The pairs that a rule names one by one."""
-    return _within(rule.pairs - rule.blocked, sources, targets) if rule.kind == "specific_pairs" else ()
+    return _offered_pairs(rule.pairs - rule.blocked, sources, targets) if rule.kind == "specific_pairs" else ()
 
 
-def _within(pairs: Iterable[str], sources: frozenset[str], targets: frozenset[str]) -> Iterable[Pair]:
+def _offered_pairs(pairs: Iterable[str], sources: frozenset[str], targets: frozenset[str]) -> Iterable[Pair]:
     for pair in pairs:
         source, _, target = pair.partition("-")
         if source != target and source in sources and target in targets:

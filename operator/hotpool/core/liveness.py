@@ -18,7 +18,7 @@ PROBE_SECONDS: Final = 5.0
 """How often the canary Lease is renewed."""
 PROBE_TIMEOUT_SECONDS: Final = 10.0
 """The renewal must come back through the Lease stream in this time."""
-_RENEWALS_KEPT: Final = 8
+_MAX_PENDING_PROBES: Final = 8
 
 
 def liveness_at(beat: float, now: float, interval: float) -> Liveness:
@@ -42,9 +42,9 @@ class WatchHealth:
     confirmed_until: float = 0.0
     """The stream has brought everything that was written until then (monotonic seconds)."""
     _open: bool = False
-    _renewed: str | None = None
+    _last_received: str | None = None
     """The canary's renewTime that was seen last."""
-    _sent: dict[str, float] = field(default_factory=dict)
+    _pending: dict[str, float] = field(default_factory=dict)
     """renewTime → when we wrote it, of renewals that did not come back yet."""
 
     def on_connect(self, now: float) -> None:
@@ -57,16 +57,16 @@ class WatchHealth:
 
     def probe_sent(self, renewed: str, now: float) -> None:
         """We are about to renew the canary."""
-        self._sent = dict([*self._sent.items(), (renewed, now)][-_RENEWALS_KEPT:])
+        self._pending = dict([*self._pending.items(), (renewed, now)][-_MAX_PENDING_PROBES:])
 
     def probe_received(self, renewed: str, now: float) -> None:
         """The stream brought the canary. Of another leader's renewal only its arrival is known."""
-        if renewed != self._renewed:
-            self._renewed = renewed
+        if renewed != self._last_received:
+            self._last_received = renewed
             self.confirmed_until = max(
-                self.confirmed_until, self._sent.get(renewed, now if not self._sent else self.confirmed_until)
+                self.confirmed_until, self._pending.get(renewed, now if not self._pending else self.confirmed_until)
             )
-            self._sent = {text: at for text, at in self._sent.items() if at > self.confirmed_until}
+            self._pending = {text: at for text, at in self._pending.items() if at > self.confirmed_until}
 
     def is_stale(self, now: float) -> bool:
         """Whether silence must not count: the stream broke, or a renewal did not come back in time."""

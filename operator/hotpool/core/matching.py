@@ -80,7 +80,7 @@ _NO_MATCH = {gate: MatchResult(None, gate) for gate in Criterion}
 
 def match(view: NodeView, spec: Spec) -> MatchResult:
     """The verdict on one node for one pool (or a generator's template)."""
-    return first_failure(view, unmet(spec))
+    return first_failure(view, predicates(spec))
 
 
 def first_failure(view: NodeView, asked: tuple[Predicate, ...]) -> MatchResult:
@@ -100,36 +100,36 @@ def member_state(view: NodeView) -> MemberState:
 
 def evaluate(view: NodeView, spec: Spec) -> Iterator[Finding]:
     """Every requirement in the order of the gates; the first that does not hold decides."""
-    for check in unmet(spec):
+    for check in predicates(spec):
         holds = check.met(view)
         yield Finding(check.criterion, holds, check.required, check.observed(view))
         if check.criterion is Criterion.NOT_REPORTED and not holds:
             return
 
 
-def unmet(spec: Spec) -> tuple[Predicate, ...]:
+def predicates(spec: Spec) -> tuple[Predicate, ...]:
     """The checks of a spec in the order of the gates; those that always hold are left out, but for the node's own."""
-    return tuple(_checks(spec))
+    return tuple(_predicates(spec))
 
 
-def _checks(spec: Spec) -> Iterator[Predicate]:
+def _predicates(spec: Spec) -> Iterator[Predicate]:
     requires = spec.requires
     yield _NOT_REPORTED
     yield _LEAVING
     if spec.exclude_nodes:
-        yield _not_excluded(frozenset(spec.exclude_nodes))
+        yield _exclusion_predicate(frozenset(spec.exclude_nodes))
     if has_no_requirements(spec):
-        yield _NOTHING_REQUIRED
+        yield _EMPTY_REQUIREMENTS
     if requires.node_selector:
-        yield _selected(requires.node_selector)
+        yield _selector_predicate(requires.node_selector)
     if requires.hash:
-        yield _in_part(requires.hash)
+        yield _hash_predicate(requires.hash)
     for required in requires.types:
-        yield _type_ready(required.type)
+        yield _type_predicate(required.type)
         if required.attributes:
-            yield _has_attributes(required)
+            yield _attribute_predicate(required)
     if requires.language_pairs:
-        yield from _has_pairs(requires.language_pairs)
+        yield from _language_predicates(requires.language_pairs)
     yield _OFFLINE
 
 
@@ -141,7 +141,7 @@ def has_no_requirements(spec: Spec) -> bool:
     return not (requires.match_all or requires.types or requires.language_pairs or requires.hash or selecting)
 
 
-def _report(view: NodeView) -> Report:
+def _report_of(view: NodeView) -> Report:
     """The report that the gate NotReported has made sure of."""
     return cast("Report", view.node.report)
 
@@ -156,10 +156,10 @@ _NOT_REPORTED = Predicate(
 _LEAVING = Predicate(
     Criterion.LEAVING,
     "not leaving",
-    lambda view: not _report(view).leaving,
-    lambda view: "leaving" if _report(view).leaving else "staying",
+    lambda view: not _report_of(view).leaving,
+    lambda view: "leaving" if _report_of(view).leaving else "staying",
 )
-_NOTHING_REQUIRED = Predicate(
+_EMPTY_REQUIREMENTS = Predicate(
     Criterion.EMPTY_REQUIREMENTS, "requirements, or matchAll", lambda _: False, lambda _: "spec.requires is empty"
 )
 _OFFLINE = Predicate(
@@ -167,7 +167,7 @@ _OFFLINE = Predicate(
 )
 
 
-def _not_excluded(names: frozenset[str]) -> Predicate:
+def _exclusion_predicate(names: frozenset[str]) -> Predicate:
     return Predicate(
         Criterion.EXCLUDED,
         "not in excludeNodes",
@@ -176,11 +176,11 @@ def _not_excluded(names: frozenset[str]) -> Predicate:
     )
 
 
-def _selected(selector: LabelSelector) -> Predicate:
+def _selector_predicate(selector: LabelSelector) -> Predicate:
     keys = [*selector.match_labels, *(expression.key for expression in selector.match_expressions)]
 
     def observed(view: NodeView) -> str:
-        return ", ".join(_label(view, key) for key in keys)
+        return ", ".join(_describe_label(view, key) for key in keys)
 
     words = [f"{key}={value}" for key, value in selector.match_labels.items()]
     words += [" ".join((e.key, e.operator, ",".join(e.values))).strip() for e in selector.match_expressions]
@@ -192,13 +192,13 @@ def _selected(selector: LabelSelector) -> Predicate:
     )
 
 
-def _label(view: NodeView, key: str) -> str:
+def _describe_label(view: NodeView, key: str) -> str:
     if key not in view.labels:
         return f"no {key}"
     return f"{key}={view.labels[key]}" + ("" if key in view.node.labels else " (label of the Node)")
 
 
-def _in_part(required: HashRequirement) -> Predicate:
+def _hash_predicate(required: HashRequirement) -> Predicate:
     def part(view: NodeView) -> int:
         return slot(view.node.meta.name, required.seed, required.count)
 
@@ -211,31 +211,34 @@ def _in_part(required: HashRequirement) -> Predicate:
     )
 
 
-def _type_ready(type_: str) -> Predicate:
+def _type_predicate(type_: str) -> Predicate:
     def holds(view: NodeView) -> bool:
-        state = _report(view).types.get(type_)
+        state = _report_of(view).types.get(type_)
         return state is not None and state.ready
 
     def observed(view: NodeView) -> str:
-        state = _report(view).types.get(type_)
+        state = _report_of(view).types.get(type_)
         return "ready" if state and state.ready else (state and state.reason) or "NotInstalled"
 
     return Predicate(Criterion.TYPE, f"type {type_} ready", holds, observed)
 
 
-def _has_attributes(required: TypeRequirement) -> Predicate:
+def _attribute_predicate(required: TypeRequirement) -> Predicate:
     """All attribute requirements of a type, met by one and the same service."""
     asked = tuple(AttributeFilter.of(attribute) for attribute in required.attributes)
 
     def holds(view: NodeView) -> bool:
-        offers = _report(view).offers.get(required.type, ())
+        offers = _report_of(view).offers.get(required.type, ())
         return any(all(wanted.met(offer) for wanted in asked) for offer in offers)
 
     def observed(view: NodeView) -> str:
-        offers = _report(view).offers.get(required.type, ())
-        return "; ".join(f"{offer.service}: {_declared(offer, required)}" for offer in offers) or "no ready service"
+        offers = _report_of(view).offers.get(required.type, ())
+        return (
+            "; ".join(f"{offer.service}: {_describe_declared(offer, required)}" for offer in offers)
+            or "no ready service"
+        )
 
-    wanted = ", ".join(_wanted(attribute) for attribute in required.attributes)
+    wanted = ", ".join(_describe_filter(attribute) for attribute in required.attributes)
     return Predicate(Criterion.ATTRIBUTE, f"one {required.type} service with {wanted}", holds, observed)
 
 
@@ -264,60 +267,60 @@ class AttributeFilter:
         return (any_of is None or not declared.isdisjoint(any_of)) and (all_of is None or declared >= all_of)
 
 
-def _wanted(attribute: AttributeRequirement) -> str:
+def _describe_filter(attribute: AttributeRequirement) -> str:
     said = (("any of", attribute.any_of), ("all of", attribute.all_of))
     return f"{attribute.key} " + " and ".join(f"{word} {','.join(values)}" for word, values in said if values)
 
 
-def _declared(offer: ServiceOffer, required: TypeRequirement) -> str:
+def _describe_declared(offer: ServiceOffer, required: TypeRequirement) -> str:
     pairs = ((wanted.key, offer.attributes.get(wanted.key)) for wanted in required.attributes)
     return ", ".join(f"{key}={','.join(sorted(values))}" if values else f"no {key}" for key, values in pairs)
 
 
-def _has_pairs(required: LanguageRequirement) -> Iterator[Predicate]:
+def _language_predicates(required: LanguageRequirement) -> Iterator[Predicate]:
     for pair in required.all_of:
         source, _, target = pair.partition("-")
         target = normalise_language(target) or target
         wanted = f"{normalise_language(source)}-{target}"
-        yield _has_target(target, required) if source == "*" else _has_pair(wanted, required)
+        yield _target_predicate(target, required) if source == "*" else _pair_predicate(wanted, required)
 
 
-def _has_pair(pair: str, required: LanguageRequirement) -> Predicate:
+def _pair_predicate(pair: str, required: LanguageRequirement) -> Predicate:
     def holds(view: NodeView) -> bool:
         return pair in (view.semantic_pairs if required.semantic else view.pairs)
 
     return Predicate(
-        Criterion.LANGUAGE_PAIR, f"language pair {pair}{_repaired(required)}", holds, _services_with_attributes(holds)
+        Criterion.LANGUAGE_PAIR, f"language pair {pair}{_semantic_suffix(required)}", holds, _offered_text(holds)
     )
 
 
-def _has_target(target: str, required: LanguageRequirement) -> Predicate:
+def _target_predicate(target: str, required: LanguageRequirement) -> Predicate:
     def holds(view: NodeView) -> bool:
         return target in (view.semantic_pairs if required.semantic else view.pairs).targets
 
     return Predicate(
         Criterion.LANGUAGE_PAIR,
-        f"language pair *-{target}{_repaired(required)}",
+        f"language pair *-{target}{_semantic_suffix(required)}",
         holds,
-        _services_with_attributes(holds),
+        _offered_text(holds),
     )
 
 
-def _repaired(required: LanguageRequirement) -> str:
+def _semantic_suffix(required: LanguageRequirement) -> str:
     return " with semantic repair" if required.semantic else ""
 
 
-def _services_with_attributes(holds: Callable[[NodeView], bool]) -> Callable[[NodeView], str]:
+def _offered_text(holds: Callable[[NodeView], bool]) -> Callable[[NodeView], str]:
     return lambda view: "offered" if holds(view) else "not offered"
 
 
 def selects(selector: LabelSelector, labels: Mapping[str, str]) -> bool:
     """Whether labels match a selector, by the rules of metav1.LabelSelector."""
     exact = all(labels.get(key) == value for key, value in selector.match_labels.items())
-    return exact and all(_expression_holds(expression, labels) for expression in selector.match_expressions)
+    return exact and all(_expression_matches(expression, labels) for expression in selector.match_expressions)
 
 
-def _expression_holds(expression: LabelExpression, labels: Mapping[str, str]) -> bool:
+def _expression_matches(expression: LabelExpression, labels: Mapping[str, str]) -> bool:
     value = labels.get(expression.key)
     match expression.operator:
         case "In":

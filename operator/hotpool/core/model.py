@@ -13,7 +13,7 @@ from hotpool.api.pool import PoolSpec, PoolStatus
 from hotpool.api.slice import MemberState
 from hotpool.core.pairs import NO_PAIRS, Pairs
 
-_LONGEST_INDEX: Final = 9
+_MAX_INDEX_DIGITS: Final = 9
 
 
 class Kind(StrEnum):
@@ -224,7 +224,7 @@ class Slice:
 def stem_and_index(name: str) -> tuple[str, int | None]:
     """`zh-en-0` → `zh-en`, 0; the index is None where no pool names a slice so."""
     stem, _, suffix = name.rpartition("-")
-    canonical = stem and suffix.isdecimal() and len(suffix) <= _LONGEST_INDEX and str(int(suffix)) == suffix
+    canonical = stem and suffix.isdecimal() and len(suffix) <= _MAX_INDEX_DIGITS and str(int(suffix)) == suffix
     return stem, int(suffix) if canonical else None
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from hotpool.core.model import TypeState
 
 NOT_REPORTED: Final = "NotReported"
-_NAMED: Final = 20
+_MAX_TYPES: Final = 20
 """Types of one transition that are told at most."""
 
 
@@ -36,7 +36,7 @@ class Transition:
 
 
 @dataclass(frozen=True, slots=True)
-class _Shown:
+class _LastState:
     reason: str
     types: Mapping[str, TypeState]
 
@@ -45,7 +45,7 @@ class _Shown:
 class NodeHistory:
     """What was last seen of each node."""
 
-    _shown: dict[str, _Shown] = field(default_factory=dict)
+    _last: dict[str, _LastState] = field(default_factory=dict)
 
     def record(
         self, node: str, reason: str, types: Mapping[str, TypeState], stored: str | None, at: str
@@ -54,8 +54,8 @@ class NodeHistory:
 
         `stored`: the reason that its condition had, which counts at the first call; None: the node is new.
         """
-        known = self._shown.get(node)
-        self._shown[node] = _Shown(reason, types)
+        known = self._last.get(node)
+        self._last[node] = _LastState(reason, types)
         old = known.types if known else {} if stored is None else types
         before = known.reason if known else stored
         gained, lost = _gained(old, types), _lost(old, types)
@@ -67,7 +67,7 @@ class NodeHistory:
 
     def forget(self, node: str) -> None:
         """The node is gone."""
-        self._shown.pop(node, None)
+        self._last.pop(node, None)
 
 
 def _ready(types: Mapping[str, TypeState]) -> set[str]:
@@ -75,11 +75,11 @@ def _ready(types: Mapping[str, TypeState]) -> set[str]:
 
 
 def _gained(old: Mapping[str, TypeState], new: Mapping[str, TypeState]) -> tuple[str, ...]:
-    return () if old is new else tuple(sorted(_ready(new) - _ready(old))[:_NAMED])
+    return () if old is new else tuple(sorted(_ready(new) - _ready(old))[:_MAX_TYPES])
 
 
 def _lost(old: Mapping[str, TypeState], new: Mapping[str, TypeState]) -> dict[str, str]:
     if old is new:
         return {}
-    gone = sorted(_ready(old) - _ready(new))[:_NAMED]
+    gone = sorted(_ready(old) - _ready(new))[:_MAX_TYPES]
     return {type_: (new[type_].reason or NOT_REPORTED) if type_ in new else NOT_REPORTED for type_ in gone}

@@ -17,7 +17,7 @@ class ObjectVersions:
     _deleted: dict[Key, str] = field(default_factory=dict)
     """Key → uid of the object last seen deleted; late events of it are dropped."""
 
-    def of(self, kind: Kind) -> Mapping[str, Identity]:
+    def of_kind(self, kind: Kind) -> Mapping[str, Identity]:
         """Name → uid and version of every object of one kind, as it is now."""
         return self._known[kind]
 

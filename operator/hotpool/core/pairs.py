@@ -23,7 +23,7 @@ class Grid:
     blocked: frozenset[Pair] = frozenset()
     """Only pairs that the grid would have: more would make equal grids unequal."""
 
-    def reached(self) -> frozenset[str]:
+    def reachable_targets(self) -> frozenset[str]:
         """The targets that have a source."""
         blocked = Counter(target for _, target in self.blocked)
         total = len(self.sources)
@@ -48,8 +48,8 @@ class Pairs:
 
     def __iter__(self) -> Iterator[str]:
         """All pairs `src-tgt` in sorted order, one source at a time."""
-        rows = [(grid, _rows(grid.blocked)) for grid in self.grids]
-        single = _rows(self.single)
+        rows = [(grid, _by_source(grid.blocked)) for grid in self.grids]
+        single = _by_source(self.single)
         for source in sorted(self.sources):
             found = set(single.get(source, ()))
             for grid, blocked in rows:
@@ -69,22 +69,22 @@ class Pairs:
         )
 
 
-_KNOWN: WeakValueDictionary[tuple[frozenset[Grid], frozenset[Pair]], Pairs] = WeakValueDictionary()
+_CACHE: WeakValueDictionary[tuple[frozenset[Grid], frozenset[Pair]], Pairs] = WeakValueDictionary()
 """One object for equal values, for as long as somebody holds it."""
 
 
 def pairs_of(grids: Iterable[Grid], single: Iterable[Pair]) -> Pairs:
     """The pairs of grids and of single pairs; what gives no pair makes no difference."""
-    reached = {grid: targets for grid in grids if (targets := grid.reached())}
+    reached = {grid: targets for grid in grids if (targets := grid.reachable_targets())}
     inputs = frozenset(reached), frozenset(pair for pair in single if pair[0] != pair[1])
-    known = _KNOWN.get(inputs)
+    known = _CACHE.get(inputs)
     if known is None:
         targets = frozenset().union(*reached.values(), (target for _, target in inputs[1]))
-        known = _KNOWN[inputs] = Pairs(*inputs, targets)
+        known = _CACHE[inputs] = Pairs(*inputs, targets)
     return known
 
 
-def _rows(pairs: Iterable[Pair]) -> dict[str, set[str]]:
+def _by_source(pairs: Iterable[Pair]) -> dict[str, set[str]]:
     """Source → targets."""
     rows: dict[str, set[str]] = defaultdict(set)
     for source, target in pairs:

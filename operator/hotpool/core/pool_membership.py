@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 
 from hotpool.api.pool import PoolTemplateSpec
 from hotpool.api.slice import MemberState
-from hotpool.core.brake import brakes
+from hotpool.core.brake import too_many_silent
 from hotpool.core.generators.key_index import GeneratorEntry
-from hotpool.core.matching import Criterion, MatchResult, Predicate, first_failure, member_state, unmet
+from hotpool.core.matching import Criterion, MatchResult, Predicate, first_failure, member_state, predicates
 from hotpool.core.model import Liveness, NodeView, Pool
 
 _GONE = MatchResult(None)
@@ -42,10 +42,10 @@ class PoolMembership:
     """True while more than counts by reason may differ from what the last plan made of it."""
     merge_at: float | None = None
     """When slices may be merged next (monotonic seconds)."""
-    _checks: tuple[Predicate, ...] = ()
+    _predicates: tuple[Predicate, ...] = ()
 
     def __post_init__(self) -> None:
-        self._checks = unmet(self.pool.spec)
+        self._predicates = predicates(self.pool.spec)
 
     @property
     def spec(self) -> PoolTemplateSpec:
@@ -63,14 +63,14 @@ class PoolMembership:
         return frozenset(required.type for required in self.pool.spec.requires.types)
 
     @property
-    def brakes(self) -> bool:
+    def brake_active(self) -> bool:
         """Whether so many are silent that nobody leaves for silence now (requirement D8)."""
         silent = len(self.suspect) + len(self.unreachable)
-        return brakes(silent, len(self.members) - len(self.suspect), self.pool.spec.brake.max_silent_percent)
+        return too_many_silent(silent, len(self.members) - len(self.suspect), self.pool.spec.brake.max_silent_percent)
 
     def update(self, node: str, view: NodeView | None) -> bool:
         """Judge one node (None: it is gone); True when the verdict is another one than before."""
-        verdict = first_failure(view, self._checks) if view else _GONE
+        verdict = first_failure(view, self._predicates) if view else _GONE
         state, gate = verdict.state, verdict.criterion
         late = state is not None and view is not None and view.liveness is Liveness.SUSPECT
         silent = member_state(view) if view and gate is Criterion.OFFLINE and not view.expired else None
@@ -79,7 +79,7 @@ class PoolMembership:
         if stood == stands and self.criteria.get(node) == gate:
             return False
         self.status_dirty = self.status_dirty or stood != stands
-        self._drop(node, before)
+        self._remove(node, before)
         self.dirty_nodes.add(node)
         if state is not None:
             self.members[node] = state
@@ -101,13 +101,13 @@ class PoolMembership:
         if former.retained is not None:
             self.retained = former.retained & self.unreachable.keys()
 
-    def planned(self, held: Iterable[str] | None, merge_at: float | None) -> None:
+    def record_plan(self, held: Iterable[str] | None, merge_at: float | None) -> None:
         """Take note of what a plan decided. `held`: the silent that stay; None: nothing was decided on them."""
         self.retained = None if held is None else set(held)
         self.merge_at = merge_at
 
     @property
-    def is_dirty(self) -> set[str] | None:
+    def nodes_to_compare(self) -> set[str] | None:
         """The nodes of which the slices may say something else than what is wanted; None: any."""
         return None if self.slices_dirty else self.dirty_nodes | self.unreachable.keys() | (self.retained or set())
 
@@ -128,7 +128,7 @@ class PoolMembership:
         self.slices_dirty = self.slices_dirty or taken[1]
         self.status_dirty = self.status_dirty or (taken[2] and not planned)
 
-    def _drop(self, node: str, state: MemberState | None) -> None:
+    def _remove(self, node: str, state: MemberState | None) -> None:
         if state is not None:
             del self.members[node]
             self.counts[state] -= 1

@@ -10,9 +10,9 @@ from typing import Literal
 from hotpool.api.generator import NotAdmitted
 from hotpool.api.pool import PoolSpec
 from hotpool.api.slice import MemberState
-from hotpool.core.explain.explain import Membership, brake_holds
+from hotpool.core.explain.explain import Membership, brake_active
 from hotpool.core.generators.key_index import GeneratorEntry
-from hotpool.core.matching import Criterion, MatchResult, evaluate, first_failure, unmet
+from hotpool.core.matching import Criterion, MatchResult, evaluate, first_failure, predicates
 from hotpool.core.model import Generator, Meta, NodeView, Pool
 from hotpool.core.planning.generator_plan import plan_generator
 
@@ -73,7 +73,7 @@ def compare(before: Pool | None, after: Pool | None, views: Mapping[str, NodeVie
         name=next(pool.meta.name for pool in (after, before) if pool),
         kind=kind,
         joins={node: state for node, state in will.items() if node not in was},
-        leaves={node: _why_not(after, views.get(node)) for node in was if node not in will},
+        leaves={node: _leave_reason(after, views.get(node)) for node in was if node not in will},
         members_before=len(was),
         members_after=len(will),
         ready_before=_ready(before, was.values()),
@@ -89,7 +89,7 @@ def _membership(pool: Pool | None, views: Mapping[str, NodeView], members: Membe
         return {node: member.state for node, member in members.items()}
     if pool.spec.mode == "DryRun":
         return {}
-    asked = unmet(pool.spec)
+    asked = predicates(pool.spec)
     found = (
         (node, _state(pool, first_failure(view, asked), members.get(node))) for node, view in sorted(views.items())
     )
@@ -97,7 +97,7 @@ def _membership(pool: Pool | None, views: Mapping[str, NodeView], members: Membe
 
 
 def _state(pool: Pool, verdict: MatchResult, member: Membership | None) -> MemberState | None:
-    held = member is not None and verdict.criterion is Criterion.OFFLINE and brake_holds(pool)
+    held = member is not None and verdict.criterion is Criterion.OFFLINE and brake_active(pool)
     return member.state if held and member else verdict.state
 
 
@@ -107,7 +107,7 @@ def _ready(pool: Pool | None, states: Iterable[MemberState]) -> bool | None:
     return pool.spec.mode != "DryRun" and sum(state == "Ready" for state in states) >= pool.spec.min_members
 
 
-def _why_not(pool: Pool | None, view: NodeView | None) -> str:
+def _leave_reason(pool: Pool | None, view: NodeView | None) -> str:
     """Why a node would not be in a pool any more."""
     if pool is None:
         return "the pool is removed"
@@ -119,7 +119,7 @@ def _why_not(pool: Pool | None, view: NodeView | None) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class StoredFleet:
     """The fleet as it is stored."""
 
     views: Mapping[str, NodeView]
@@ -129,16 +129,16 @@ class Stored:
     """What the slices say, by pool."""
 
 
-def compare_pool(pool: Pool, stored: Stored) -> PoolChange:
+def compare_pool(pool: Pool, stored: StoredFleet) -> PoolChange:
     """A pool as it would be."""
-    return _compared(pool.meta.name, pool, stored)
+    return _compare_stored(pool.meta.name, pool, stored)
 
 
-def compare_generator(generator: Generator, stored: Stored, *, now: str) -> GeneratorChange:
+def compare_generator(generator: Generator, stored: StoredFleet, *, now: str) -> GeneratorChange:
     """A generator as it would be: its pools when its grace is over, if the nodes stay as they are."""
     course = _Simulation(generator, stored, now)
     at_once, in_the_end = course.run(0.0), course.run(float(generator.spec.grace_seconds))
-    changes = [_compared(pool, in_the_end.get(pool), stored) for pool in {**course.before, **in_the_end}]
+    changes = [_compare_stored(pool, in_the_end.get(pool), stored) for pool in {**course.before, **in_the_end}]
     late = {pool for pool in course.before if pool in at_once}
     grace = generator.spec.grace_seconds
     status = course.status
@@ -156,7 +156,7 @@ def compare_generator(generator: Generator, stored: Stored, *, now: str) -> Gene
     )
 
 
-def _compared(name: str, after: Pool | None, stored: Stored) -> PoolChange:
+def _compare_stored(name: str, after: Pool | None, stored: StoredFleet) -> PoolChange:
     return compare(stored.pools.get(name), after, stored.views, stored.members.get(name, {}))
 
 
@@ -170,12 +170,12 @@ def _kind(generator: Generator, stored: Generator | None) -> ChangeKind:
 class _Simulation:
     """What the operator would do with a generator's pools, plan after plan, while the nodes stay as they are."""
 
-    def __init__(self, generator: Generator, stored: Stored, now: str) -> None:
+    def __init__(self, generator: Generator, stored: StoredFleet, now: str) -> None:
         self._generator, self._stored, self._now = generator, stored, now
-        self._subject = GeneratorEntry(generator)
+        self._entry = GeneratorEntry(generator)
         for node, view in stored.views.items():
-            self._subject.update(node, view)
-        self._key_index = self._subject.nodes
+            self._entry.update(node, view)
+        self._key_index = self._entry.node_counts
         self.before = {name: pool for name, pool in stored.pools.items() if pool.owner == generator.meta.uid}
         """The generator's pools as they are."""
         self._generated_pools = self.before
@@ -186,8 +186,10 @@ class _Simulation:
     def run(self, moment: float) -> Mapping[str, Pool]:
         """The generator's pools when there is nothing left to do at that moment (seconds from now)."""
         while True:
-            self._generated_pools = {name: self._emptied(pool) for name, pool in self._generated_pools.items()}
-            plan = plan_generator(self._subject, self._generated_pools, self._stored.pools, moment, self._now)
+            self._generated_pools = {
+                name: self._with_member_count(pool) for name, pool in self._generated_pools.items()
+            }
+            plan = plan_generator(self._entry, self._generated_pools, self._stored.pools, moment, self._now)
             self.status = plan.status
             gone = {pool.meta.name for pool in plan.remove}
             new = {name: self._pool(Meta(name, "", 0), spec) for name, spec in plan.create.items()}
@@ -205,9 +207,9 @@ class _Simulation:
     def _pool(self, meta: Meta, spec: PoolSpec) -> Pool:
         return Pool(meta, spec, owner=self._generator.meta.uid)
 
-    def _emptied(self, pool: Pool) -> Pool:
+    def _with_member_count(self, pool: Pool) -> Pool:
         """A pool whose key nobody offers goes when it is empty: with the members that its spec gives it."""
-        key = self._subject.key(pool)
+        key = self._entry.key(pool)
         if key is None or key in self._key_index or self._ready_members.get(pool.meta.name) is pool.spec:
             return pool
         self._ready_members[pool.meta.name] = pool.spec

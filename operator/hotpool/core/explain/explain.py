@@ -12,7 +12,7 @@ from enum import StrEnum
 from hotpool.api.slice import MemberState
 from hotpool.core.explain import remedies
 from hotpool.core.explain.language_remedies import for_pair
-from hotpool.core.explain.remedies import NodeFacts, Remedy
+from hotpool.core.explain.remedies import Diagnosis, NodeFacts
 from hotpool.core.matching import Criterion, Finding, MatchResult, evaluate, match
 from hotpool.core.model import NodeView, Pool
 
@@ -53,7 +53,7 @@ class Requirement:
     observed: str
     since: str | None
     """RFC 3339."""
-    remedy: tuple[str, ...]
+    remedies: tuple[str, ...]
     """What would make it hold: all of these together."""
 
 
@@ -63,7 +63,7 @@ class Remark:
 
     text: str
     since: str | None = None
-    remedy: tuple[str, ...] = ()
+    remedies: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ class Explanation:
     remarks: tuple[Remark, ...]
 
     @property
-    def decided(self) -> Requirement | None:
+    def first_unmet(self) -> Requirement | None:
         """The requirement that keeps the node out: the first that does not hold."""
         return next((item for item in self.requirements if not item.met), None)
 
@@ -121,11 +121,11 @@ def _membership_state(pool: Pool, verdict: MatchResult, member: Membership | Non
         return MembershipState.PENDING if member else MembershipState.DRY_RUN
     if verdict.state == (member.state if member else None):
         return MembershipState.MEMBER if member else MembershipState.OUT
-    held = member is not None and verdict.criterion is Criterion.OFFLINE and brake_holds(pool)
+    held = member is not None and verdict.criterion is Criterion.OFFLINE and brake_active(pool)
     return MembershipState.RETAINED if held else MembershipState.PENDING
 
 
-def brake_holds(pool: Pool) -> bool:
+def brake_active(pool: Pool) -> bool:
     """Whether the leader says that the brake keeps silent members of the pool."""
     return any(item.type == MASS_SILENCE and item.status == "True" for item in pool.status.conditions)
 
@@ -134,12 +134,12 @@ def _requirements(facts: NodeFacts, pool: Pool) -> Iterable[Requirement]:
     """The judge's findings in its order; the requirements of one gate come in the order of the spec."""
     seen: Counter[Criterion] = Counter()
     for finding in evaluate(facts.view, pool.spec):
-        hint = _remedy(facts, pool, finding, seen[finding.criterion])
+        hint = _diagnose(facts, pool, finding, seen[finding.criterion])
         seen[finding.criterion] += 1
-        yield Requirement(finding.criterion, finding.required, finding.met, hint.observed, hint.since, hint.remedy)
+        yield Requirement(finding.criterion, finding.required, finding.met, hint.observed, hint.since, hint.remedies)
 
 
-def _remedy(facts: NodeFacts, pool: Pool, finding: Finding, index: int) -> Remedy:
+def _diagnose(facts: NodeFacts, pool: Pool, finding: Finding, index: int) -> Diagnosis:
     """`index`: the how-manieth finding of its gate it is."""
     requires = pool.spec.requires
     match finding.criterion:
@@ -155,7 +155,7 @@ def _remedy(facts: NodeFacts, pool: Pool, finding: Finding, index: int) -> Remed
             return _node_requirements(facts, pool, finding)
 
 
-def _node_requirements(facts: NodeFacts, pool: Pool, finding: Finding) -> Remedy:
+def _node_requirements(facts: NodeFacts, pool: Pool, finding: Finding) -> Diagnosis:
     """The requirements that are about the node as a whole, or about the pool's spec."""
     view, report, name = facts.view, facts.view.node.report, facts.name
     observed, since, flip = finding.observed, None, ""
@@ -179,7 +179,7 @@ def _node_requirements(facts: NodeFacts, pool: Pool, finding: Finding) -> Remedy
             flip = f"nothing but another name: the part of {name} follows from its name, and another pool has it"
         case _:
             pass
-    return Remedy(observed, since, (flip,) if flip and not finding.met else ())
+    return Diagnosis(observed, since, (flip,) if flip and not finding.met else ())
 
 
 def _liveness_remark(view: NodeView) -> str:

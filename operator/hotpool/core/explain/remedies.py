@@ -50,11 +50,11 @@ class NodeFacts:
         """The labels of the v1 Node of its name."""
         return self.view.kube.labels if self.view.kube else {}
 
-    def of_type(self, type_: str) -> tuple[Service, ...]:
+    def services_of_type(self, type_: str) -> tuple[Service, ...]:
         """The services of one type."""
         return tuple(service for service in self.services if service.type == type_)
 
-    def could_offer(self, type_: str) -> tuple[ServiceOffer, ...]:
+    def potential_offers(self, type_: str) -> tuple[ServiceOffer, ...]:
         """What the services of a type would offer if they all counted."""
         return self.potential.offers.get(type_, ()) if self.potential else ()
 
@@ -65,32 +65,34 @@ class NodeFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class Remedy:
+class Diagnosis:
     """What one requirement met."""
 
     observed: str
     since: str | None = None
     """RFC 3339."""
-    remedy: tuple[str, ...] = ()
+    remedies: tuple[str, ...] = ()
     """What would make it hold: all of these together, alternatives within each."""
 
 
-def for_type(facts: NodeFacts, type_: str, finding: Finding) -> Remedy:
+def for_type(facts: NodeFacts, type_: str, finding: Finding) -> Diagnosis:
     """A type that must be ready."""
-    services = facts.of_type(type_)
+    services = facts.services_of_type(type_)
     if finding.met:
         counting = tuple(offer.service for offer in facts.offers(type_))
-        return Remedy(f"ready: {listed(counting)}", first(s.since for s in services if s.id in counting))
-    states = listed([f"{service.id} is {service.state}" for service in services])
+        return Diagnosis(f"ready: {list_some(counting)}", earliest(s.since for s in services if s.id in counting))
+    states = list_some([f"{service.id} is {service.state}" for service in services])
     observed = f"{finding.observed}: {states}" if states else finding.observed
-    since = last(service.since for service in services)
+    since = latest(service.since for service in services)
     add = f"add a service of type {type_} to the catalogue of {facts.name}, and start it"
-    return Remedy(
-        observed, since, (any_of((make_ready(facts, service, finding.observed) for service in services), add),)
+    return Diagnosis(
+        observed,
+        since,
+        (join_alternatives((make_ready(facts, service, finding.observed) for service in services), add),),
     )
 
 
-def any_of(ways: Iterable[str], otherwise: str) -> str:
+def join_alternatives(ways: Iterable[str], otherwise: str) -> str:
     """The first of some ways, any of which will do; where there is none, another."""
     return ", or ".join(list(ways)[:MAX_LISTED]) or otherwise
 
@@ -112,17 +114,19 @@ def make_ready(facts: NodeFacts, service: Service, reason: str) -> str:
             return f"start service {who} on {facts.name}: hotpool-agent start {service.id}"
 
 
-def for_attributes(facts: NodeFacts, required: TypeRequirement, finding: Finding) -> Remedy:
+def for_attributes(facts: NodeFacts, required: TypeRequirement, finding: Finding) -> Diagnosis:
     """Attributes that one and the same service must declare."""
-    services = facts.of_type(required.type)
+    services = facts.services_of_type(required.type)
     if finding.met:
         counting = [offer.service for offer in facts.offers(required.type) if _meets(facts, offer, required)]
-        return Remedy(finding.observed, first(s.since for s in services if s.id in counting))
-    fitting = {offer.service for offer in facts.could_offer(required.type) if _meets(facts, offer, required)}
+        return Diagnosis(finding.observed, earliest(s.since for s in services if s.id in counting))
+    fitting = {offer.service for offer in facts.potential_offers(required.type) if _meets(facts, offer, required)}
     start = (make_ready(facts, service, "") for service in services if service.id in fitting)
-    words = " and ".join(_wanted(attribute) for attribute in required.attributes)
+    words = " and ".join(_describe_attribute(attribute) for attribute in required.attributes)
     declare = f"declare {words} on one running {required.type} service in the catalogue of {facts.name}"
-    return Remedy(finding.observed, last(service.since for service in services), (any_of(start, declare),))
+    return Diagnosis(
+        finding.observed, latest(service.since for service in services), (join_alternatives(start, declare),)
+    )
 
 
 def _meets(facts: NodeFacts, offer: ServiceOffer, required: TypeRequirement) -> bool:
@@ -133,26 +137,32 @@ def _meets(facts: NodeFacts, offer: ServiceOffer, required: TypeRequirement) -> 
     return match(view, PoolTemplateSpec(requires=Requirements(types=(required,)))).state is not None
 
 
-def _wanted(attribute: AttributeRequirement) -> str:
+def _describe_attribute(attribute: AttributeRequirement) -> str:
     one = f"{attribute.key}={' or '.join(attribute.any_of)}" if attribute.any_of else ""
     every = f"{attribute.key}={' and '.join(attribute.all_of)}" if attribute.all_of else ""
     return " with ".join(part for part in (one, every) if part)
 
 
-def for_labels(facts: NodeFacts, selector: LabelSelector, finding: Finding) -> Remedy:
+def for_labels(facts: NodeFacts, selector: LabelSelector, finding: Finding) -> Diagnosis:
     """Labels that the NodeCapability must bear; one of the v1 Node can be removed only there."""
     labels, name = facts.view.labels, facts.name
     if finding.met:
-        return Remedy(finding.observed)
+        return Diagnosis(finding.observed)
     failing = [e for e in selector.match_expressions if not selects(LabelSelector(match_expressions=(e,)), labels)]
     flips = [f"set label {key}={value}" for key, value in selector.match_labels.items() if labels.get(key) != value]
-    flips += [_relabel(item) for item in failing if item.operator != "DoesNotExist" or item.key in facts.own_labels]
-    of_kube = [_relabel(item) for item in failing if item.operator == "DoesNotExist" and item.key in facts.kube_labels]
+    flips += [
+        _label_change(item) for item in failing if item.operator != "DoesNotExist" or item.key in facts.own_labels
+    ]
+    of_kube = [
+        _label_change(item) for item in failing if item.operator == "DoesNotExist" and item.key in facts.kube_labels
+    ]
     ways = ((flips, f"nodecapability {name}"), (of_kube, f"node {name}"))
-    return Remedy(finding.observed, None, tuple(f"{' and '.join(words)} on {where}" for words, where in ways if words))
+    return Diagnosis(
+        finding.observed, None, tuple(f"{' and '.join(words)} on {where}" for words, where in ways if words)
+    )
 
 
-def _relabel(expression: LabelExpression) -> str:
+def _label_change(expression: LabelExpression) -> str:
     key, values = expression.key, " or ".join(expression.values)
     match expression.operator:
         case "In":
@@ -165,18 +175,18 @@ def _relabel(expression: LabelExpression) -> str:
             return f"remove label {key}"
 
 
-def listed(words: Iterable[str], limit: int = MAX_LISTED) -> str:
+def list_some(words: Iterable[str], limit: int = MAX_LISTED) -> str:
     """The first of some words, and how many more there are."""
     found = list(words)
     more = f" and {len(found) - limit} more" if len(found) > limit else ""
     return ", ".join(found[:limit]) + more
 
 
-def first(times: Iterable[str | None]) -> str | None:
+def earliest(times: Iterable[str | None]) -> str | None:
     """The earliest of times that one clock has written."""
     return min((time for time in times if time), default=None)
 
 
-def last(times: Iterable[str | None]) -> str | None:
+def latest(times: Iterable[str | None]) -> str | None:
     """The latest of times that one clock has written."""
     return max((time for time in times if time), default=None)

@@ -22,7 +22,7 @@ MAX_LISTED: Final = 20
 """Keys that a status names; of the others it says the number."""
 _HASH_LENGTH: Final = 8
 
-NotAdmittedReason = tuple[str, int, str]
+RankedKey = tuple[str, int, str]
 """Key, nodes that would be in its pool, reason."""
 
 
@@ -31,9 +31,9 @@ class Admission:
     """The keys that a generator has pools for, and those left out."""
 
     admitted: tuple[str, ...]
-    listed: tuple[NotAdmittedReason, ...]
+    not_admitted: tuple[RankedKey, ...]
     """The first left out, by rank."""
-    left_out: int
+    not_admitted_count: int
     """All left out."""
     name_conflicts: tuple[str, ...]
     """Names of pools that are not this generator's, or another key's."""
@@ -44,7 +44,7 @@ def admit(ranking: KeyRanking, existing: Collection[str], spec: GeneratorSpec, n
     kept = dict.fromkeys(existing)
     present = sum(key in ranking.counts for key in kept)
     new: list[str] = []
-    shown: list[NotAdmittedReason] = []
+    shown: list[RankedKey] = []
     taken: list[str] = []
     for key, nodes in ranking.walk(without=kept):
         room = len(kept) + len(new) < spec.max_pools and nodes >= spec.min_nodes
@@ -64,8 +64,10 @@ def admit(ranking: KeyRanking, existing: Collection[str], spec: GeneratorSpec, n
 def with_refused_keys(admission: Admission, barred: KeyRanking, reason: Callable[[str], str | None]) -> Admission:
     """The same with the keys that the rule itself refuses, in the order of rank."""
     first = [(key, nodes, reason(key) or "") for key, nodes in islice(barred.walk(), MAX_LISTED)]
-    shown = sorted((*admission.listed, *first), key=lambda item: (-item[1], item[0]))[:MAX_LISTED]
-    return Admission(admission.admitted, tuple(shown), admission.left_out + len(barred), admission.name_conflicts)
+    shown = sorted((*admission.not_admitted, *first), key=lambda item: (-item[1], item[0]))[:MAX_LISTED]
+    return Admission(
+        admission.admitted, tuple(shown), admission.not_admitted_count + len(barred), admission.name_conflicts
+    )
 
 
 class NameAllocator:
@@ -95,7 +97,7 @@ def pool_spec(generator: str, key: str, rule: KeyRule[Any]) -> PoolSpec:
     template = rule.template
     return PoolSpec(
         **{name: getattr(template, name) for name in type(template).model_fields if name != "requires"},
-        requires=rule.requires(key),
+        requires=rule.requirements(key),
         generated=Generated(by=generator, kind=rule.kind(key), key=key),
     )
 
@@ -132,10 +134,10 @@ def spec_error(spec: GeneratorSpec) -> str | None:
     if own and pairs and len(pairs.all_of) + own > MAX_PAIRS:
         return f"spec.template: languagePairs.allOf leaves no room for the rule's {own} pairs, {MAX_PAIRS} in all"
     values = rule.attribute_values
-    return _missing_capacity(template, values.type, values.key) if values else None
+    return _capacity_error(template, values.type, values.key) if values else None
 
 
-def _missing_capacity(template: PoolTemplateSpec, type_: str, key: str) -> str | None:
+def _capacity_error(template: PoolTemplateSpec, type_: str, key: str) -> str | None:
     types = {item.type: item for item in template.requires.types}
     if type_ not in types:
         full = len(types) >= MAX_TYPES

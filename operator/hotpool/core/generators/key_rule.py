@@ -12,7 +12,7 @@ from itertools import islice
 from typing import ClassVar, Final, Generic, TypeVar
 
 from hotpool.api.pool import GeneratedKind, PoolTemplateSpec, Requirements
-from hotpool.core.matching import Criterion, first_failure, unmet
+from hotpool.core.matching import Criterion, first_failure, predicates
 from hotpool.core.model import NodeView
 from hotpool.core.pairs import Pairs
 
@@ -27,8 +27,8 @@ class KeySet:
     """The keys of one node; `more`: it has more of them than count; `cut`: the search for them ended early."""
 
     keys: frozenset[str]
-    more: bool = False
-    cut: bool = False
+    over_limit: bool = False
+    truncated: bool = False
 
 
 class KeyRule(ABC, Generic[Source]):
@@ -39,7 +39,9 @@ class KeyRule(ABC, Generic[Source]):
     """True where a node also counts for keys that only others offer, where `joins` holds."""
 
     def __init__(self, template: PoolTemplateSpec) -> None:
-        self._checks = tuple(check for check in unmet(template) if check.criterion is not Criterion.EMPTY_REQUIREMENTS)
+        self._predicates = tuple(
+            check for check in predicates(template) if check.criterion is not Criterion.EMPTY_REQUIREMENTS
+        )
         self.template = template
         """What a node must meet before it offers any key."""
 
@@ -48,7 +50,7 @@ class KeyRule(ABC, Generic[Source]):
 
         A template that requires nothing is no obstacle: the rule adds the requirement.
         """
-        if first_failure(view, self._checks).state is None:
+        if first_failure(view, self._predicates).state is None:
             return None
         return self._source(view) or None
 
@@ -65,23 +67,23 @@ class KeyRule(ABC, Generic[Source]):
         """Which kind of pool the key's is."""
 
     @abstractmethod
-    def makes(self, key: str) -> bool:
+    def is_valid_key(self, key: str) -> bool:
         """Whether the rule makes pools of such a key at all."""
 
     @abstractmethod
-    def requires(self, key: str) -> Requirements:
+    def requirements(self, key: str) -> Requirements:
         """The template's requirements and the rule's own."""
 
     def joins(self, source: Source, key: str) -> bool:  # noqa: ARG002 - where `shared`.
         """Whether a node counts for a key that others offer."""
         return False
 
-    def refusal(self, key: str) -> str | None:  # noqa: ARG002 - most rules refuse nothing.
+    def refusal_reason(self, key: str) -> str | None:  # noqa: ARG002 - most rules refuse nothing.
         """Why no pool is made of a key that nodes offer."""
         return None
 
 
-def first(keys: Iterable[str]) -> KeySet:
+def first_keys(keys: Iterable[str]) -> KeySet:
     """The first keys, which are in sorted order."""
     kept = tuple(islice(keys, MAX_KEYS + 1))
-    return KeySet(frozenset(kept[:MAX_KEYS]), more=len(kept) > MAX_KEYS)
+    return KeySet(frozenset(kept[:MAX_KEYS]), over_limit=len(kept) > MAX_KEYS)

@@ -23,8 +23,8 @@ _MAX_WORK: Final = 30_000
 class LanguageSets:
     """Maximal sets, each in sorted order; `cut`: there may be more."""
 
-    found: tuple[tuple[str, ...], ...]
-    cut: bool = False
+    sets: tuple[tuple[str, ...], ...]
+    truncated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +35,9 @@ class LanguageGraph:
     """The languages that are looked at, in sorted order."""
     bits: Mapping[str, int]
     """Language → its place in `codes`."""
-    near: tuple[int, ...]
+    neighbours: tuple[int, ...]
     """For each language, as a mask, the others with which it is paired in both directions."""
-    cut: bool
+    truncated: bool
     """True where the node has more languages than are looked at."""
 
     def connects(self, codes: AbstractSet[str]) -> bool:
@@ -47,7 +47,7 @@ class LanguageGraph:
         wanted = 0
         for code in codes:
             wanted |= 1 << self.bits[code]
-        return all(wanted & ~self.near[bit] == 1 << bit for bit in map(self.bits.__getitem__, codes))
+        return all(wanted & ~self.neighbours[bit] == 1 << bit for bit in map(self.bits.__getitem__, codes))
 
 
 def language_graph(pairs: Pairs) -> LanguageGraph:
@@ -55,22 +55,22 @@ def language_graph(pairs: Pairs) -> LanguageGraph:
     every = sorted(pairs.sources & pairs.targets)
     codes = tuple(every[:MAX_LANGUAGES])
     bits = {code: number for number, code in enumerate(codes)}
-    return LanguageGraph(codes, bits, tuple(_near(pairs, codes)), cut=len(every) > len(codes))
+    return LanguageGraph(codes, bits, tuple(_neighbour_masks(pairs, codes)), truncated=len(every) > len(codes))
 
 
 def language_sets(of: LanguageGraph, smallest: int) -> LanguageSets:
     """The maximal sets of at least `smallest` languages whose ordered pairs are all among the pairs."""
-    search = _Search(of.near, smallest)
+    search = _CliqueSearch(of.neighbours, smallest)
     search.run()
     found = tuple(tuple(of.codes[bit] for bit in _bits(mask)) for mask in search.found)
-    return LanguageSets(found, cut=search.cut or of.cut)
+    return LanguageSets(found, truncated=search.truncated or of.truncated)
 
 
-def _near(pairs: Pairs, codes: Sequence[str]) -> list[int]:
+def _neighbour_masks(pairs: Pairs, codes: Sequence[str]) -> list[int]:
     bit = {code: 1 << number for number, code in enumerate(codes)}
     out, back = dict.fromkeys(codes, 0), dict.fromkeys(codes, 0)
     for grid in pairs.grids:
-        _add(grid, bit, out, back)
+        _add_grid(grid, bit, out, back)
     for source, target in pairs.single:
         if source in bit and target in bit:
             out[source] |= bit[target]
@@ -78,7 +78,7 @@ def _near(pairs: Pairs, codes: Sequence[str]) -> list[int]:
     return [out[code] & back[code] & ~bit[code] for code in codes]
 
 
-def _add(grid: Grid, bit: dict[str, int], out: dict[str, int], back: dict[str, int]) -> None:
+def _add_grid(grid: Grid, bit: dict[str, int], out: dict[str, int], back: dict[str, int]) -> None:
     not_out: dict[str, int] = defaultdict(int)
     not_back: dict[str, int] = defaultdict(int)
     for source, target in grid.blocked:
@@ -105,20 +105,20 @@ def _bits(mask: int) -> Iterator[int]:
         mask ^= low
 
 
-class _Search:
+class _CliqueSearch:
     def __init__(self, neighbours: Sequence[int], smallest: int) -> None:
         self._neighbours = neighbours
         self._smallest = smallest
         self._work = 0
         self.found: list[int] = []
-        self.cut = False
+        self.truncated = False
 
     def run(self) -> None:
         """Find all, or as many as the bounds allow; always the same ones for the same graph."""
         stack = [(0, (1 << len(self._neighbours)) - 1, 0)]
         while stack:
             if self._work > _MAX_WORK or len(self.found) >= _MAX_SETS:
-                self.cut = True
+                self.truncated = True
                 return
             chosen, open_, closed = stack.pop()
             if not open_ and not closed and chosen.bit_count() >= self._smallest:

@@ -31,7 +31,7 @@ class OwnerIndex:
         if not owned:
             self._pools.pop(pool.owner or "", None)
 
-    def of(self, uid: str) -> Mapping[str, Pool]:
+    def pools_of(self, uid: str) -> Mapping[str, Pool]:
         """The pools of one generator by name."""
         return self._pools.get(uid, _NONE)
 
@@ -46,10 +46,10 @@ def affected_generators(pool: Pool, generators: Mapping[str, GeneratorEntry]) ->
 
 def changes_ownership(before: Pool, after: Pool) -> bool:
     """Whether a change that left the spec as it was can matter to the generator: most changes are of the status."""
-    return _asked(before) != _asked(after)
+    return _ownership_inputs(before) != _ownership_inputs(after)
 
 
-def _asked(pool: Pool) -> tuple[object, ...]:
+def _ownership_inputs(pool: Pool) -> tuple[object, ...]:
     return pool.owner, pool.paused, pool.problem, bool(pool.status.members)
 
 

@@ -16,14 +16,14 @@ from hotpool.api.pool import (
     TypeRequirement,
 )
 from hotpool.common.hashing import slot
-from hotpool.core.generators.key_rule import KeyRule, KeySet, first
+from hotpool.core.generators.key_rule import KeyRule, KeySet, first_keys
 from hotpool.core.matching import AttributeFilter
 from hotpool.core.model import NodeView, Report
 
-_LONGEST_VALUE: Final = 253
+_MAX_VALUE_LENGTH: Final = 253
 
 
-class _LastReport:
+class _LastReportCache:
     """The values in the report asked about last: of one node that has thousands, any number of generators ask."""
 
     def __init__(self) -> None:
@@ -39,15 +39,15 @@ class _LastReport:
             offers = report.offers.get(type_, ())
             able = (offer for offer in offers if all(wanted.met(offer) for wanted in asked))
             values = frozenset().union(*(offer.attributes.get(key, frozenset()) for offer in able))
-            found = self._known[type_, key, asked] = frozenset(filter(_can_be_key, values))
+            found = self._known[type_, key, asked] = frozenset(filter(_is_valid_value, values))
         return found
 
 
-_LAST: Final = _LastReport()
+_CACHE: Final = _LastReportCache()
 
 
-def _can_be_key(value: str) -> bool:
-    return 1 <= len(value) <= _LONGEST_VALUE
+def _is_valid_value(value: str) -> bool:
+    return 1 <= len(value) <= _MAX_VALUE_LENGTH
 
 
 class ValueRule(KeyRule[frozenset[str]]):
@@ -64,21 +64,21 @@ class ValueRule(KeyRule[frozenset[str]]):
 
     def _source(self, view: NodeView) -> frozenset[str]:
         report = view.node.report
-        return _LAST.of(report, self._wanted.type, self._key, self._asked) if report else frozenset()
+        return _CACHE.of(report, self._wanted.type, self._key, self._asked) if report else frozenset()
 
     def offered(self, source: frozenset[str]) -> KeySet:
         """The keys."""
-        return first(sorted(source))
+        return first_keys(sorted(source))
 
     def kind(self, key: str) -> GeneratedKind:  # noqa: ARG002
         """Which kind of pool the key's is."""
         return "AttributeValue"
 
-    def makes(self, key: str) -> bool:
+    def is_valid_key(self, key: str) -> bool:
         """Whether the rule makes pools of such a key at all."""
-        return _can_be_key(key)
+        return _is_valid_value(key)
 
-    def requires(self, key: str) -> Requirements:
+    def requirements(self, key: str) -> Requirements:
         """One and the same service has the value and what the template wants (requirement D2)."""
         known = {item.key: item for item in self._wanted.attributes}
         before = known.get(self._key)
@@ -107,11 +107,11 @@ class HashSlotRule(KeyRule[str]):
         """Which kind of pool the key's is."""
         return "Hash"
 
-    def makes(self, key: str) -> bool:
+    def is_valid_key(self, key: str) -> bool:
         """Whether the rule makes pools of such a key at all."""
         return key.isascii() and key.isdecimal() and str(int(key)) == key and int(key) < self._count
 
-    def requires(self, key: str) -> Requirements:
+    def requirements(self, key: str) -> Requirements:
         """The template's requirements and the rule's own."""
         wanted = HashRequirement(count=self._count, seed=self._seed, index=int(key))
         return self.template.requires.model_copy(update={"hash": wanted})

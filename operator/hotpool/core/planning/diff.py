@@ -51,12 +51,12 @@ def diff_slices(
         known = applied.get(name)
         if known is None:
             writes.append(CreateSlice(name, members))
-        elif _differs(known.members, members) or known.owner != pool.meta.uid or not known.labelled:
+        elif _members_differ(known.members, members) or known.owner != pool.meta.uid or not known.labelled:
             writes.append(UpdateSlice(known, members))
     return [*writes, *(DeleteSlice(item) for name, item in applied.items() if name not in planned)]
 
 
-def _differs(applied: tuple[Member, ...], planned: tuple[Member, ...]) -> bool:
+def _members_differ(applied: tuple[Member, ...], planned: tuple[Member, ...]) -> bool:
     """Most slices of a plan are the very tuples that are applied."""
     return applied is not planned and applied != planned
 
@@ -74,10 +74,10 @@ def status_is_urgent(stored: PoolStatus, planned: PoolStatus) -> bool:
 
 def conditions_differ(stored: Mapping[str, StoredCondition], planned: tuple[Condition, ...]) -> bool:
     """Whether ours must be written: on transitions (requirement C6) and after a change of the spec."""
-    return any(not _as_pairs(stored.get(condition.type), condition) for condition in planned)
+    return any(not _is_stored(stored.get(condition.type), condition) for condition in planned)
 
 
-def _as_pairs(stored: StoredCondition | None, planned: Condition) -> bool:
+def _is_stored(stored: StoredCondition | None, planned: Condition) -> bool:
     return stored is not None and (stored.status, stored.reason, stored.generation) == (
         planned.status,
         planned.reason,

@@ -15,13 +15,13 @@ from hotpool.core.generators.key_index import GeneratorEntry
 from hotpool.core.generators.key_rule import MAX_KEYS
 from hotpool.core.model import Generator, Pool
 
-MAX_NEW_POOLS: Final = 500
+MAX_COMPARED_POOLS: Final = 500
 """Pools compared with what they should be in one plan."""
 MAX_WRITES: Final = 100
 """Pools made, put right or removed in one plan, so that generators take turns; each write brings the next plan."""
-_NAMED: Final = 5
+_MAX_NAMED: Final = 5
 """Objects that a message names; of the others it says the number."""
-_LONGEST_KEY: Final = 253
+_MAX_KEY_LENGTH: Final = 253
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class _PoolsInUse:
     """Name → key, of pools that have one."""
     staying: tuple[str, ...]
     """Keys whose pools may not go yet."""
-    next_end: float | None
+    next_expiry: float | None
 
 
 def plan_generator(
@@ -56,7 +56,7 @@ def plan_generator(
     generator = subject.generator
     if generator.paused or subject.problem:
         return GeneratorPlan({}, {}, (), _idle_status(subject, now), None)
-    if not subject.index.count():
+    if not subject.index.count_step():
         return GeneratorPlan({}, {}, (), generator.status, moment)
     standing = _pools_in_use(subject, own, moment)
     free = NameAllocator(subject.name, lambda name: name in own or name not in names)
@@ -64,16 +64,16 @@ def plan_generator(
         free.claim(key)
     admission = admit(subject.index.ranking, standing.staying, generator.spec, free)
     wanted = {subject.name(key): key for key in admission.admitted}
-    subject.keep({*admission.admitted, *standing.keys.values()})
+    subject.prune({*admission.admitted, *standing.keys.values()})
     correct, unchecked = _corrections(subject, own, wanted)
     missing = [name for name in wanted if name not in own]
     unwanted = [pool for name, pool in own.items() if name not in wanted and not pool.paused]
     return GeneratorPlan(
-        create={name: subject.wanted(wanted[name]) for name in missing[:MAX_WRITES]},
+        create={name: subject.desired_spec(wanted[name]) for name in missing[:MAX_WRITES]},
         correct=correct,
         remove=tuple(unwanted[:MAX_WRITES]),
         status=_status(subject, admission, now),
-        recheck_at=moment if unchecked else standing.next_end,
+        recheck_at=moment if unchecked else standing.next_expiry,
     )
 
 
@@ -94,7 +94,7 @@ def _pools_in_use(subject: GeneratorEntry, own: Mapping[str, Pool], moment: floa
 def _is_empty(subject: GeneratorEntry, pool: Pool, key: str) -> bool:
     if key in subject.index.ranking.counts:
         return False
-    return not (subject.fits(pool, key) and pool.status.members)
+    return not (subject.made_by_current_rule(pool, key) and pool.status.members)
 
 
 def _corrections(
@@ -105,43 +105,45 @@ def _corrections(
     looked_at = 0
     for name, key in wanted.items():
         pool = own.get(name)
-        if pool is None or pool.paused or subject.is_checked(pool):
+        if pool is None or pool.paused or subject.is_known_equal(pool):
             continue
-        if key not in subject.index.ranking.counts and not subject.fits(pool, key):
+        if key not in subject.index.ranking.counts and not subject.made_by_current_rule(pool, key):
             continue
-        if looked_at >= MAX_NEW_POOLS or len(correct) >= MAX_WRITES:
+        if looked_at >= MAX_COMPARED_POOLS or len(correct) >= MAX_WRITES:
             return correct, True
         looked_at += 1
         if subject.differs(pool, key):
-            correct[name] = subject.wanted(key)
+            correct[name] = subject.desired_spec(key)
     return correct, False
 
 
 def _status(subject: GeneratorEntry, admission: Admission, now: str) -> GeneratorStatus:
     generator = subject.generator
     if subject.rule and subject.index.refused.counts:
-        admission = with_refused_keys(admission, subject.index.refused, subject.rule.refusal)
-    pools, left_out = len(admission.admitted), admission.left_out
+        admission = with_refused_keys(admission, subject.index.refused, subject.rule.refusal_reason)
+    pools, left_out = len(admission.admitted), admission.not_admitted_count
     claims = [
         ConditionUpdate("Ready", "True", "Generated", f"{pools} pools, {left_out} not admitted"),
-        *_not_admitted(admission),
+        *_admission_conditions(admission),
         *_limit_conditions(subject),
     ]
     return GeneratorStatus(
         observed_generation=generator.meta.generation,
         pools=pools,
-        not_admitted=tuple(NotAdmitted(key=_truncate(key), nodes=n, reason=why) for key, n, why in admission.listed),
+        not_admitted=tuple(
+            NotAdmitted(key=_truncate(key), nodes=n, reason=why) for key, n, why in admission.not_admitted
+        ),
         not_admitted_count=left_out,
-        conditions=set_conditions(claims, _before(generator), generator.meta.generation, now),
+        conditions=set_conditions(claims, _stored_conditions(generator), generator.meta.generation, now),
         ready="True",
     )
 
 
-def _not_admitted(admission: Admission) -> list[ConditionUpdate]:
+def _admission_conditions(admission: Admission) -> list[ConditionUpdate]:
     claims = []
-    if admission.left_out:
-        key, nodes, reason = admission.listed[0]
-        text = f"{admission.left_out} without a pool; first {_truncate(key)}: {nodes} nodes, {reason}"
+    if admission.not_admitted_count:
+        key, nodes, reason = admission.not_admitted[0]
+        text = f"{admission.not_admitted_count} without a pool; first {_truncate(key)}: {nodes} nodes, {reason}"
         claims.append(ConditionUpdate("NotAdmitted", "True", reason, text))
     if admission.name_conflicts:
         names = _listed(admission.name_conflicts)
@@ -152,10 +154,10 @@ def _not_admitted(admission: Admission) -> list[ConditionUpdate]:
 
 def _limit_conditions(subject: GeneratorEntry) -> list[ConditionUpdate]:
     claims = []
-    if more := subject.index.with_more():
+    if more := subject.index.nodes_over_key_limit():
         text = f"more than {MAX_KEYS} keys, of which the first by name count, are offered by: {_listed(more)}"
         claims.append(ConditionUpdate("TooManyKeys", "True", "TooManyKeys", text))
-    if cut := subject.index.with_cut():
+    if cut := subject.index.nodes_with_truncated_search():
         text = f"too many sets of languages to find them all; those found count, of: {_listed(cut)}"
         claims.append(ConditionUpdate("LanguageSetsTruncated", "True", "TooManySets", text))
     return claims
@@ -167,20 +169,20 @@ def _idle_status(subject: GeneratorEntry, now: str) -> GeneratorStatus:
     if generator.paused:
         claim = ConditionUpdate("Ready", "False", "Paused", "annotation hotpool.dev/paused: its pools stay as they are")
     generation = generator.meta.generation
-    conditions = set_conditions([claim], _before(generator), generation, now)
+    conditions = set_conditions([claim], _stored_conditions(generator), generation, now)
     return generator.status.model_copy(
         update={"observed_generation": generation, "conditions": conditions, "ready": "False"}
     )
 
 
-def _before(generator: Generator) -> dict[str, tuple[str, str]]:
+def _stored_conditions(generator: Generator) -> dict[str, tuple[str, str]]:
     return {c.type: (c.status, c.last_transition_time) for c in generator.status.conditions}
 
 
 def _listed(names: tuple[str, ...] | list[str]) -> str:
-    more = len(names) - _NAMED
-    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+    more = len(names) - _MAX_NAMED
+    return ", ".join(names[:_MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _truncate(key: str) -> str:
-    return key if len(key) <= _LONGEST_KEY else f"{key[: _LONGEST_KEY - 1]}…"
+    return key if len(key) <= _MAX_KEY_LENGTH else f"{key[: _MAX_KEY_LENGTH - 1]}…"

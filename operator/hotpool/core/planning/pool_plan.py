@@ -14,7 +14,7 @@ from hotpool.api.slice import MemberState
 from hotpool.core.conditions import ConditionUpdate, set_conditions
 from hotpool.core.matching import Criterion, has_no_requirements
 from hotpool.core.model import Liveness, Member, NodeView, Pool, Slice, TypeState, stem_and_index
-from hotpool.core.planning.slice_packing import Packing, merge, mergeable, pack
+from hotpool.core.planning.slice_packing import Packing, merge, pack, slice_to_merge
 from hotpool.core.pool_membership import PoolMembership
 
 MERGE_SECONDS: Final = 60.0
@@ -57,8 +57,8 @@ def plan_pool(
     wanted = {**subject.members, **held} if held else subject.members
     published = {} if pool.spec.mode == "DryRun" else wanted
     current = _packing(pool, slices)
-    packed = pack(current, published, pool.spec.slice_size, now, subject.is_dirty)
-    packing, merge_at, recheck_at = _merged(subject, packed.slices, moment)
+    packed = pack(current, published, pool.spec.slice_size, now, subject.nodes_to_compare)
+    packing, merge_at, recheck_at = _merge_if_due(subject, packed.slices, moment)
     counts = subject.counts + Counter(held.values())
     status = PoolStatus(
         observed_generation=pool.meta.generation,
@@ -87,7 +87,7 @@ def plan_pool(
 
 def _retained(subject: PoolMembership, slices: Mapping[str, Slice]) -> dict[str, MemberState]:
     """The silent that stay in the pool because too many are silent at once (requirement D8)."""
-    if not subject.unreachable or not subject.brakes:
+    if not subject.unreachable or not subject.brake_active:
         return {}
     standing = subject.retained
     if standing is None:
@@ -96,14 +96,14 @@ def _retained(subject: PoolMembership, slices: Mapping[str, Slice]) -> dict[str,
     return {node: state for node, state in subject.unreachable.items() if node in standing}
 
 
-def _merged(subject: PoolMembership, packing: Packing, moment: float) -> tuple[Packing, float, float | None]:
+def _merge_if_due(subject: PoolMembership, packing: Packing, moment: float) -> tuple[Packing, float, float | None]:
     """The slices, with one emptied into the others where the pace allows it; when that is allowed next, and is due."""
     size = subject.pool.spec.slice_size
     allowed = moment + MERGE_SECONDS if subject.merge_at is None else subject.merge_at
-    index = mergeable(packing, size)
+    index = slice_to_merge(packing, size)
     if index is not None and moment >= allowed:
         packing, allowed = merge(packing, index, size), moment + MERGE_SECONDS
-        index = mergeable(packing, size)
+        index = slice_to_merge(packing, size)
     return packing, allowed, None if index is None else allowed
 
 

@@ -23,7 +23,7 @@ class Packed(NamedTuple):
 
 
 _QUARTER = 4
-_node = itemgetter(0)
+_node_of = itemgetter(0)
 
 
 def pack(
@@ -41,10 +41,10 @@ def pack(
     shorter = False
     for index in sorted(current):
         members = current[index]
-        if members and changed is not None and changed.isdisjoint(map(_node, members)):
+        if members and changed is not None and changed.isdisjoint(map(_node_of, members)):
             result[index] = members
             continue
-        kept = _kept(members, wanted, placed, size)
+        kept = _keep_members(members, wanted, placed, size)
         shorter = shorter or len(kept) < len(members)
         if kept:
             result[index] = kept
@@ -56,7 +56,7 @@ def pack(
     return Packed(result, membership_changed=shorter or bool(new))
 
 
-def mergeable(packing: Packing, size: int) -> int | None:
+def slice_to_merge(packing: Packing, size: int) -> int | None:
     """The slice to empty next: less than a quarter full, and its members fit into the free places of the others.
 
     Of several the one with the highest index, so that slices stay dense from 0 on.
@@ -76,7 +76,7 @@ def merge(packing: Packing, index: int, size: int) -> Packing:
     return others
 
 
-def _kept(
+def _keep_members(
     members: tuple[Member, ...], wanted: Mapping[str, MemberState], placed: set[str], size: int
 ) -> tuple[Member, ...]:
     """The members that stay; the very tuple where nothing changes, which is what most slices are."""
@@ -97,7 +97,7 @@ def _kept(
 
 
 def _add(packing: Packing, new: list[Member], size: int) -> None:
-    for index in _slice_of(packing, size):
+    for index in _indices_with_room(packing, size):
         if not new:
             return
         members = packing.get(index, ())
@@ -106,7 +106,7 @@ def _add(packing: Packing, new: list[Member], size: int) -> None:
         new = new[room:]
 
 
-def _slice_of(packing: Packing, size: int) -> Iterator[int]:
+def _indices_with_room(packing: Packing, size: int) -> Iterator[int]:
     """Slices with room: those that are there in their order, then new ones."""
     known = sorted(packing)
     there = set(known)

@@ -242,7 +242,7 @@ class Incremental(RuleBasedStateMachine):
             by = admission.key_rule(subject.generator.spec)
             sources = [by.source(record.view) for record in self.state.nodes.values()]
             found = Counter(key for source in sources if source for key in by.offered(source).keys)
-            assert subject.nodes == found
+            assert subject.node_counts == found
 
     @invariant()
     def types_are_counted(self) -> None:
@@ -508,7 +508,7 @@ def test_slices_are_known_by_pool_and_forgotten_by_uid() -> None:
     assert state.delete(Kind.SLICE, "p-0", "another") == set()
     assert state.delete(Kind.SLICE, "p-0", "uid-p-0") == {Key(Kind.POOL, "p")}
     assert state.upsert(slice_("p", 0, "a", version=3), 0) == set()
-    assert state.exists(Kind.SLICE) == {}
+    assert state.identities(Kind.SLICE) == {}
 
 
 def test_a_slice_given_to_another_pool_by_hand_is_looked_at_by_both_pools() -> None:

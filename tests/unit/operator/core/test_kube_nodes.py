@@ -105,7 +105,7 @@ def test_a_status_of_the_kubelet_changes_nothing() -> None:
     view = state.nodes["n"].view
     assert state.upsert(kube_node("n", version=2, cordoned=True, labels={"site": "a"}), 2) == set()
     assert state.nodes["n"].view is view
-    assert state.exists(Kind.KUBE_NODE)["n"].version == 2
+    assert state.identities(Kind.KUBE_NODE)["n"].version == 2
 
 
 def test_a_node_of_which_no_agent_reports_touches_nobody() -> None:
@@ -144,7 +144,7 @@ def test_why_tells_the_cordon_and_where_a_label_comes_from() -> None:
     (selected,) = [item for item in answer.requirements if item.criterion is Criterion.NODE_SELECTOR]
     assert selected.observed == "site=a (label of the Node), rack=7"
     (cordon,) = answer.remarks[:1]
-    assert (cordon.since, cordon.remedy) == ("t", ("kubectl uncordon n",))
+    assert (cordon.since, cordon.remedies) == ("t", ("kubectl uncordon n",))
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_a_label_is_removed_where_it_is(own: dict[str, str], flip: tuple[str, ..
     state.upsert(kube_node("n", labels={"site": "a"}), 1)
     nowhere = {"nodeSelector": {"matchExpressions": [{"key": "site", "operator": "DoesNotExist"}]}}
     answer = explain(facts(state), pool("p", requires=nowhere), None)
-    assert [item.remedy for item in answer.requirements if item.criterion is Criterion.NODE_SELECTOR] == [flip]
+    assert [item.remedies for item in answer.requirements if item.criterion is Criterion.NODE_SELECTOR] == [flip]
 
 
 # The two objects of a name, in any order.
@@ -204,7 +204,7 @@ def test_membership_is_a_function_of_both_objects_in_whatever_order_they_come(
     for version, (ours, name, wanted) in enumerate(steps, 2):
         kind, uid = (Kind.NODE, f"{version}") if ours else (Kind.KUBE_NODE, f"{version}")
         stored = truth.ours if ours else truth.theirs
-        known = state.exists(kind).get(name)
+        known = state.identities(kind).get(name)
         uid = known.uid if known else uid
         if wanted is None:
             dirty = state.delete(kind, name, uid)

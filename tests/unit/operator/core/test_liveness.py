@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hotpool.core.brake import brakes
+from hotpool.core.brake import too_many_silent
 from hotpool.core.liveness import WatchHealth
 
 
@@ -51,4 +51,4 @@ def test_a_broken_stream_is_deaf_until_it_is_open_again() -> None:
 
 @given(st.integers(0, 200), st.integers(0, 200), st.integers(0, 100))
 def test_one_may_always_leave_and_more_only_within_the_percentage(silent: int, live: int, percent: int) -> None:
-    assert brakes(silent, live, percent) == (silent > max(1, percent / 100 * (silent + live)))
+    assert too_many_silent(silent, live, percent) == (silent > max(1, percent / 100 * (silent + live)))

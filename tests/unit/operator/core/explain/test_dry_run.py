@@ -9,7 +9,7 @@ from tests.support.builders import generator, pool, report, requires, service, s
 from hotpool.api.generator import NotAdmitted
 from hotpool.api.meta import Condition
 from hotpool.api.pool import PoolStatus
-from hotpool.core.explain.dry_run import Stored, compare_generator, compare_pool
+from hotpool.core.explain.dry_run import StoredFleet, compare_generator, compare_pool
 from hotpool.core.explain.explain import Membership
 from hotpool.core.generators.admission import key_rule, pool_name, pool_spec
 from hotpool.core.model import Generator, Liveness, Meta, NodeView, Pool
@@ -25,9 +25,9 @@ TTS: dict[str, Any] = {"requires": requires("tts")}
 IN = Membership("Ready", "t")
 
 
-def stored(*pools: Pool, views: dict[str, NodeView] | None = None, **members: list[str]) -> Stored:
+def stored(*pools: Pool, views: dict[str, NodeView] | None = None, **members: list[str]) -> StoredFleet:
     held = {name: dict.fromkeys(nodes, IN) for name, nodes in members.items()}
-    return Stored(views or VIEWS, {item.meta.name: item for item in pools}, {}, held)
+    return StoredFleet(views or VIEWS, {item.meta.name: item for item in pools}, {}, held)
 
 
 def test_who_joins_and_who_leaves_and_why() -> None:
@@ -76,7 +76,7 @@ def test_whom_the_brake_holds_leaves_only_when_the_spec_puts_it_out(
 ) -> None:
     said = Condition(type="MassSilence", status="True", last_transition_time="t", reason="BrakeHolds")
     before = pool("p", status=PoolStatus(conditions=(said,)), **TTS)
-    held = Stored(VIEWS, {"p": before}, {}, {"p": {"silent": Membership("Suspect", "t")}})
+    held = StoredFleet(VIEWS, {"p": before}, {}, {"p": {"silent": Membership("Suspect", "t")}})
     change = compare_pool(replace(before, spec=pool("p", **spec).spec), held)
     assert {node: why.partition(":")[0] for node, why in change.leaves.items() if node == "silent"} == leaves
 
@@ -92,13 +92,13 @@ def made(owner: Generator, *keys: str) -> list[Pool]:
     return [Pool(Meta(known, f"uid-{known}", 1), spec, owner=owner.meta.uid) for known, spec in specs.items()]
 
 
-def fleet(owner: Generator, *pools: Pool) -> Stored:
+def fleet(owner: Generator, *pools: Pool) -> StoredFleet:
     members = {item.meta.name: dict.fromkeys(SPEECH, IN) for item in pools}
-    return Stored(SPEECH, {item.meta.name: item for item in pools}, {owner.meta.name: owner}, members)
+    return StoredFleet(SPEECH, {item.meta.name: item for item in pools}, {owner.meta.name: owner}, members)
 
 
 def test_a_new_generator_says_which_pools_it_would_make_and_which_not() -> None:
-    known = Stored(SPEECH, {}, {}, {})
+    known = StoredFleet(SPEECH, {}, {}, {})
     change = compare_generator(generator("speech", maxPools=2, **MAKES), known, now="t")
     assert change.kind == "new"
     assert {item.name: item.members_after for item in change.pools} == {
@@ -147,13 +147,13 @@ MODELS = generator("models", rule={"attributeValues": {"type": "llm", "key": "mo
 def test_more_pools_than_one_plan_makes_are_all_told() -> None:
     halves = [{"key": "models", "values": MANY[:252]}, {"key": "models", "values": MANY[252:]}]
     offers = report(*(service(f"s{index}", "llm", attributes=[item]) for index, item in enumerate(halves)))
-    change = compare_generator(MODELS, Stored({"n": view(offers)}, {}, {}, {}), now="t")
+    change = compare_generator(MODELS, StoredFleet({"n": view(offers)}, {}, {}, {}), now="t")
     assert [item.kind for item in change.pools] == ["new"] * len(MANY)
 
 
 def test_more_pools_than_one_plan_removes_are_all_told() -> None:
     pools = {item.meta.name: item for item in made(MODELS, *MANY)}
-    change = compare_generator(MODELS, Stored({}, pools, {"models": MODELS}, {}), now="t")
+    change = compare_generator(MODELS, StoredFleet({}, pools, {"models": MODELS}, {}), now="t")
     assert [(item.kind, item.after_seconds) for item in change.pools] == [("removed", 60)] * len(MANY)
 
 
@@ -168,6 +168,6 @@ def test_a_removed_pool_makes_room_for_what_was_not_admitted() -> None:
 
 
 def test_a_paused_generator_says_that_it_does_nothing() -> None:
-    change = compare_generator(generator("speech", paused=True, **MAKES), Stored(SPEECH, {}, {}, {}), now="t")
+    change = compare_generator(generator("speech", paused=True, **MAKES), StoredFleet(SPEECH, {}, {}, {}), now="t")
     assert change.pools == ()
     assert "paused" in change.note

@@ -44,7 +44,7 @@ def asked(content: dict[str, Any] | None, spec: Pool, member: Membership | None 
 
 
 def flips(answer: Explanation) -> list[str]:
-    return [way for item in answer.requirements if not item.met for way in item.remedy]
+    return [way for item in answer.requirements if not item.met for way in item.remedies]
 
 
 def observed(answer: Explanation, gate: Criterion) -> str:
@@ -57,7 +57,7 @@ def off(body: dict[str, Any], state: str = "Stopped", **more: Any) -> dict[str, 
 
 def test_a_member_holds_every_requirement_and_says_since_when() -> None:
     answer = asked(report(ASR, NMT, TTS), pool("p", **SPEECH_POOL), Membership("Ready", "t0"))
-    assert (answer.membership, answer.decided, flips(answer)) == (MembershipState.MEMBER, None, [])
+    assert (answer.membership, answer.first_unmet, flips(answer)) == (MembershipState.MEMBER, None, [])
     since = {item.required: item.since for item in answer.requirements}
     assert since["type tts ready"] == TTS["since"]
     assert since["language pair zh-en"] == NMT["since"], "the last of the services that make the pair"
@@ -79,11 +79,11 @@ def test_each_reason_of_a_type_has_its_own_way_out(services: list[dict[str, Any]
     content = report(*services)
     content["capabilities"] = [{"type": "tts", "ready": False, "reason": reason, "services": []}]
     answer = asked(content, pool("p", requires=requires("tts")))
-    assert answer.decided
-    assert (answer.membership, answer.decided.criterion) == (MembershipState.OUT, Criterion.TYPE)
-    assert answer.decided.observed.startswith(reason)
+    assert answer.first_unmet
+    assert (answer.membership, answer.first_unmet.criterion) == (MembershipState.OUT, Criterion.TYPE)
+    assert answer.first_unmet.observed.startswith(reason)
     assert expected in flips(answer)[0]
-    assert answer.decided.since == (TTS["since"] if services else None)
+    assert answer.first_unmet.since == (TTS["since"] if services else None)
 
 
 def test_of_several_services_any_one_will_do() -> None:
@@ -148,9 +148,9 @@ def test_a_pair_says_which_part_is_missing(
     services: list[dict[str, Any]], wanted: dict[str, Any], expected: str, ways: list[str]
 ) -> None:
     answer = asked(report(*services), pool("p", requires={"languagePairs": wanted}))
-    assert answer.decided
-    assert answer.decided.criterion is Criterion.LANGUAGE_PAIR
-    assert (answer.decided.observed, flips(answer)) == (expected, ways)
+    assert answer.first_unmet
+    assert answer.first_unmet.criterion is Criterion.LANGUAGE_PAIR
+    assert (answer.first_unmet.observed, flips(answer)) == (expected, ways)
 
 
 def test_a_pair_of_a_node_without_any_service_misses_every_part() -> None:
@@ -167,9 +167,9 @@ _TIER = {"attributes": [{"key": "tier", "values": ["gold"]}]}
 
 def test_an_attribute_names_the_service_that_would_have_it() -> None:
     answer = asked(report(ASR, stopped("big", "asr", **_TIER)), pool("p", **GOLD))
-    assert answer.decided
-    assert answer.decided.criterion is Criterion.ATTRIBUTE
-    assert "whisper" in answer.decided.observed
+    assert answer.first_unmet
+    assert answer.first_unmet.criterion is Criterion.ATTRIBUTE
+    assert "whisper" in answer.first_unmet.observed
     assert flips(answer) == ["start service big (asr) on n: hotpool-agent start big"]
     bare = asked(report(ASR), pool("p", **GOLD))
     assert flips(bare) == ["declare tier=gold or silver on one running asr service in the catalogue of n"]
@@ -240,21 +240,28 @@ def test_each_gate_of_the_node_says_what_would_flip_it(
     content: dict[str, Any] | None, spec: dict[str, Any], more: dict[str, Any], gate: Criterion, way: str
 ) -> None:
     answer = asked(content, pool("p", **spec), **more)
-    assert answer.decided
-    assert (answer.membership, answer.decided.criterion, answer.decided.remedy) == (MembershipState.OUT, gate, (way,))
+    assert answer.first_unmet
+    assert (answer.membership, answer.first_unmet.criterion, answer.first_unmet.remedies) == (
+        MembershipState.OUT,
+        gate,
+        (way,),
+    )
     assert answer.verdict.criterion is gate
 
 
 def test_silence_says_since_when_by_the_condition() -> None:
     answer = asked(report(ASR), pool("p", requires=requires("asr")), conditions=OFFLINE)
-    assert answer.decided
-    assert (answer.decided.observed, answer.decided.since) == ("Offline (condition Ready)", "2026-11-24T11:00:00Z")
+    assert answer.first_unmet
+    assert (answer.first_unmet.observed, answer.first_unmet.since) == (
+        "Offline (condition Ready)",
+        "2026-11-24T11:00:00Z",
+    )
     drained = [condition(status="False", reason="Draining", lastTransitionTime="2026-11-24T12:00:00Z")]
     answer = asked(report(ASR), pool("p", requires=requires("asr")), AS_DRAINING, conditions=drained, drain=True)
     assert answer.requirements[-1].since is None, "when the drain began says nothing of the heartbeat"
     fresh = asked(report(ASR), pool("p", requires=requires("asr")), conditions=[])
-    assert fresh.decided
-    assert fresh.decided.observed == "the operator has not seen the node yet"
+    assert fresh.first_unmet
+    assert fresh.first_unmet.observed == "the operator has not seen the node yet"
 
 
 def braked(**spec: Any) -> Pool:
@@ -295,12 +302,12 @@ def test_a_draining_and_a_late_member_say_how_they_are_offered_again() -> None:
     drain = [*LIVE, condition("Draining", "True", "Requested", lastTransitionTime="t7")]
     answer = asked(report(ASR), pool("p", **NEEDS_ASR), Membership("Draining", "t"), drain=True, conditions=drain)
     assert answer.membership is MembershipState.MEMBER
-    assert [(r.since, r.remedy) for r in answer.remarks] == [
+    assert [(r.since, r.remedies) for r in answer.remarks] == [
         ("t7", ("undo the drain: set spec.drain to false in nodecapability n",))
     ]
     late = [condition(status="Unknown", reason="Suspect", lastTransitionTime="t8")]
     answer = asked(report(ASR), pool("p", **NEEDS_ASR), AS_SUSPECT, conditions=late)
-    assert [(r.since, r.remedy) for r in answer.remarks] == [("t8", ("wait for a heartbeat of n",))]
+    assert [(r.since, r.remedies) for r in answer.remarks] == [("t8", ("wait for a heartbeat of n",))]
 
 
 def test_the_nearest_misses_fail_the_fewest_and_silent_reports_come_last() -> None:
@@ -369,10 +376,10 @@ def test_the_answer_is_the_judges_for_random_nodes_and_pools(
     answer = asked(content, wanted, conditions=[condition(reason=reason)], labels=labels)
     said = match(view(content, Liveness(reason), labels=labels), wanted.spec)
     assert answer.verdict == said
-    assert (answer.decided.criterion if answer.decided else None) == said.criterion
+    assert (answer.first_unmet.criterion if answer.first_unmet else None) == said.criterion
     for item in answer.requirements:
         assert item.observed
-        assert bool(item.remedy) == (not item.met), item
+        assert bool(item.remedies) == (not item.met), item
 
 
 @given(contents(), specs())

@@ -77,14 +77,14 @@ def admitted(nodes: Mapping[str, int], existing: Iterable[str], by: Generator) -
 def test_rank_is_by_nodes_then_by_name_and_who_is_left_out_is_reported() -> None:
     found = admitted({"b-a": 3, "a-b": 3, "c-d": 9, "x-y": 1}, [], generator("g", minNodes=2, maxPools=2))
     assert found.admitted == ("c-d", "a-b")
-    assert found.listed == (("b-a", 3, "MaxPools"), ("x-y", 1, "MinNodes"))
-    assert found.left_out == 2
+    assert found.not_admitted == (("b-a", 3, "MaxPools"), ("x-y", 1, "MinNodes"))
+    assert found.not_admitted_count == 2
 
 
 def test_who_is_admitted_keeps_its_place() -> None:
     found = admitted({"c-d": 9, "e-f": 8, "a-b": 1}, ["a-b"], generator("g", minNodes=2, maxPools=2))
     assert found.admitted == ("a-b", "c-d")
-    assert found.listed == (("e-f", 8, "MaxPools"),)
+    assert found.not_admitted == (("e-f", 8, "MaxPools"),)
 
 
 @given(
@@ -102,10 +102,10 @@ def test_every_key_is_admitted_or_reported_in_the_order_of_rank(
     new = [key for key in ranked if nodes[key] >= least][:room]
     assert found.admitted == (*existing, *new)
     out = [key for key in ranked if key not in new]
-    assert [key for key, _, _ in found.listed] == out[:20]
-    assert found.left_out == len(out)
-    assert {why for _, number, why in found.listed if number < least} <= {"MinNodes"}
-    assert {why for _, number, why in found.listed if number >= least} <= {"MaxPools"}
+    assert [key for key, _, _ in found.not_admitted] == out[:20]
+    assert found.not_admitted_count == len(out)
+    assert {why for _, number, why in found.not_admitted if number < least} <= {"MinNodes"}
+    assert {why for _, number, why in found.not_admitted if number >= least} <= {"MaxPools"}
 
 
 @pytest.mark.parametrize("few", [10_000, 0], ids=["few", "many"])
@@ -234,8 +234,8 @@ def test_nodes_are_counted_once_for_each_key_and_forgotten_when_they_leave() -> 
     assert subject.update("a", first)
     assert subject.update("b", second)
     assert not subject.update("b", second)
-    assert subject.nodes["zh-en"] == 2
+    assert subject.node_counts["zh-en"] == 2
     assert subject.update("b", NodeView(node("b", speech("zh", "en")), Liveness.OFFLINE))
-    assert dict(subject.nodes) == {"zh-en": 1, "en-zh": 1}
+    assert dict(subject.node_counts) == {"zh-en": 1, "en-zh": 1}
     assert subject.update("a", None)
-    assert dict(subject.nodes) == {}
+    assert dict(subject.node_counts) == {}

@@ -59,17 +59,17 @@ def test_language_sets_are_those_of_a_search_through_all(
     ]
     of = pairs_of(within, single)
     found = language_sets(language_graph(of), smallest)
-    assert not found.cut
-    assert len(found.found) == len(set(found.found))
-    assert set(found.found) == naive_sets(of, smallest)
-    assert all(codes == tuple(sorted(codes)) for codes in found.found)
+    assert not found.truncated
+    assert len(found.sets) == len(set(found.sets))
+    assert set(found.sets) == naive_sets(of, smallest)
+    assert all(codes == tuple(sorted(codes)) for codes in found.sets)
 
 
 def test_language_sets_of_every_graph_of_five_languages() -> None:
     edges = list(combinations("abcde", 2))
     for number in range(2 ** len(edges)):
         of = graph({edge for place, edge in enumerate(edges) if number >> place & 1})
-        found = language_sets(language_graph(of), 2).found
+        found = language_sets(language_graph(of), 2).sets
         paired = {code: {b for a, b in of.single if a == code} for code in "abcde"}
         assert all(not set.intersection(*(paired[code] for code in codes)) for codes in found), "one could be larger"
         assert all({*codes} - {code} <= paired[code] for codes in found for code in codes)
@@ -83,26 +83,26 @@ def test_a_hostile_graph_ends_the_search_and_it_is_always_the_same_part() -> Non
     codes = [f"l{number:03}" for number in range(120)]
     of = graph({(a, b) for a, b in combinations(codes, 2) if int(a[1:]) // 3 != int(b[1:]) // 3})
     found = language_sets(language_graph(of), 2)
-    assert found.cut
-    assert 0 < len(found.found) <= 1000
+    assert found.truncated
+    assert 0 < len(found.sets) <= 1000
     assert found == language_sets(language_graph(of), 2)
-    assert all(language_graph(of).connects(frozenset(codes)) for codes in found.found[:10])
+    assert all(language_graph(of).connects(frozenset(codes)) for codes in found.sets[:10])
 
 
 def test_a_search_that_finds_nothing_ends_too() -> None:
     codes = [f"l{number:03}" for number in range(120)]
     of = graph({(a, b) for a, b in combinations(codes, 2) if int(a[1:]) // 3 != int(b[1:]) // 3})
     found = language_sets(language_graph(of), 41)
-    assert found.found == ()
+    assert found.sets == ()
 
 
 def test_as_many_languages_as_a_report_holds_are_one_set() -> None:
     codes = frozenset(f"l{number:03}" for number in range(MAX_LANGUAGES))
     found = language_sets(language_graph(pairs_of([Grid(codes, codes)], ())), 2)
-    assert found.found == (tuple(sorted(codes)),)
-    assert not found.cut
+    assert found.sets == (tuple(sorted(codes)),)
+    assert not found.truncated
     more = codes | {"x", "y"}
-    assert language_sets(language_graph(pairs_of([Grid(more, more)], ())), 2).cut
+    assert language_sets(language_graph(pairs_of([Grid(more, more)], ())), 2).truncated
 
 
 # Counting.
@@ -117,7 +117,7 @@ KEY_RULES: dict[str, Any] = {
 
 
 def count(kept: KeyIndex) -> None:
-    while not kept.count():
+    while not kept.count_step():
         pass
 
 
@@ -160,7 +160,7 @@ class Counting(RuleBasedStateMachine):
             expected = self.expected(name)
             found = {**kept.ranking.counts, **kept.refused.counts}
             assert found == expected
-            assert set(kept.refused.counts) == {key for key in expected if kept.rule.refusal(key)}
+            assert set(kept.refused.counts) == {key for key in expected if kept.rule.refusal_reason(key)}
 
     @invariant()
     def no_group_is_left_behind(self) -> None:
@@ -208,11 +208,11 @@ def test_nodes_that_offer_too_much_are_named() -> None:
     kept.update("modest", view_of("a", "b"))
     kept.update("boaster", view_of(*(f"l{number}" for number in range(120))))
     count(kept)
-    assert kept.with_more() == ["boaster"]
+    assert kept.nodes_over_key_limit() == ["boaster"]
     assert len(kept.ranking) == 10_002
     kept.update("boaster", view_of("a", "b"))
     count(kept)
-    assert kept.with_more() == []
+    assert kept.nodes_over_key_limit() == []
     assert dict(kept.ranking.counts) == {"a-b": 2, "b-a": 2}
 
 
@@ -223,7 +223,7 @@ def test_sets_that_all_nodes_together_may_offer_are_bounded(monkeypatch: pytest.
         kept.update(f"n{number}", view_of(*codes))
     count(kept)
     assert len(kept.ranking) == 2
-    assert len(kept.with_cut()) in {1, 2}
+    assert len(kept.nodes_with_truncated_search()) in {1, 2}
 
 
 def test_counting_takes_turns() -> None:
@@ -231,6 +231,6 @@ def test_counting_takes_turns() -> None:
     kept = KeyIndex(key_rule(generator("g").spec))
     for number in range(6):
         kept.update(f"n{number}", view_of(*(f"l{number}x{place}" for place in range(80))))
-    assert not kept.count()
+    assert not kept.count_step()
     count(kept)
     assert len(kept.ranking) == 6 * 6_320

@@ -261,8 +261,8 @@ def test_who_counts_for_a_key_is_in_its_pool_and_nobody_else(by: Generator, view
         ]
         assert counting == [match(seen, spec).state is not None for seen in views]
         assert PoolSpec.model_validate(spec.model_dump(by_alias=True, exclude_none=True)) == spec
-        if rule.refusal(key) is None:
-            assert rule.makes(key)
+        if rule.refusal_reason(key) is None:
+            assert rule.is_valid_key(key)
 
 
 # Bounds.
@@ -274,7 +274,7 @@ def test_one_node_offers_a_bounded_number_of_keys_the_first_by_name() -> None:
     source = rule.source(view(speech(*codes)))
     assert source
     found = rule.offered(source)
-    assert found.more
+    assert found.over_limit
     assert len(found.keys) == MAX_KEYS
     assert {f"*-{code}" for code in codes} <= found.keys
     every = sorted(f"{a}-{b}" for a in codes for b in codes if a != b)
@@ -340,7 +340,7 @@ def test_what_just_fits_into_a_pool_is_made(rule: dict[str, Any], wanted: dict[s
 def test_a_rule_says_of_any_text_whether_it_makes_such_pools(key: str) -> None:
     for rule in (MANY, SETS, HASH):
         found = key_rule(generator("g", rule=rule).spec)
-        if found.makes(key):
+        if found.is_valid_key(key):
             assert pool_spec("g", key, found).generated
 
 
@@ -357,4 +357,4 @@ def test_a_rule_makes_no_pools_of_keys_of_other_rules(
     rule: dict[str, Any], made_of: list[str], not_made_of: list[str]
 ) -> None:
     found = key_rule(generator("g", rule=rule).spec)
-    assert [key for key in [*made_of, *not_made_of] if found.makes(key)] == made_of
+    assert [key for key in [*made_of, *not_made_of] if found.is_valid_key(key)] == made_of

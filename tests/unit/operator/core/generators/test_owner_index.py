@@ -26,16 +26,16 @@ def later(of: Pool, version: int) -> Pool:
 
 def test_pools_are_owned_by_owner_reference_whatever_their_name_and_until_they_go() -> None:
     state, own = fleet()
-    assert dict(state.owners.of("uid-g")) == {"odd": own}
-    assert dict(state.owners.of("uid-h")) == {}
+    assert dict(state.owners.pools_of("uid-g")) == {"odd": own}
+    assert dict(state.owners.pools_of("uid-h")) == {}
     given_away = replace(later(own, 2), owner=None)
     assert G in state.upsert(given_away, 1)
-    assert dict(state.owners.of("uid-g")) == {}
+    assert dict(state.owners.pools_of("uid-g")) == {}
     back = later(own, 3)
     assert G in state.upsert(back, 1)
-    assert dict(state.owners.of("uid-g")) == {"odd": back}
+    assert dict(state.owners.pools_of("uid-g")) == {"odd": back}
     assert G in state.delete(Kind.POOL, "odd", "uid-odd")
-    assert dict(state.owners.of("uid-g")) == {}
+    assert dict(state.owners.pools_of("uid-g")) == {}
 
 
 @pytest.mark.parametrize(

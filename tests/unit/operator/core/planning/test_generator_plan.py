@@ -197,7 +197,7 @@ def test_two_keys_that_would_have_one_name_do_not_get_it_both() -> None:
     names = NameAllocator(lambda key: "g-x-00000000" if key != "third" else "g-third-1", lambda _: True)
     found = admit(ranking, (), generator("g").spec, names)
     assert found.admitted == ("first", "third")
-    assert found.listed == (("second", 2, "NameTaken"),)
+    assert found.not_admitted == (("second", 2, "NameTaken"),)
     names = NameAllocator(lambda _: "g-x-00000000", lambda _: True)
     assert names.claim("second")
     kept = admit(ranking, ("second",), generator("g").spec, names)
@@ -299,7 +299,7 @@ def test_a_template_in_mode_dry_run_makes_pools_in_mode_dry_run() -> None:
 
 
 def test_one_plan_makes_removes_and_compares_a_bounded_number_of_pools(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan_generator, "MAX_NEW_POOLS", 20)
+    monkeypatch.setattr(plan_generator, "MAX_COMPARED_POOLS", 20)
     monkeypatch.setattr(plan_generator, "MAX_WRITES", 10)
     by = generator("g", graceSeconds=0)
     codes = "abcdef"
@@ -325,8 +325,8 @@ def test_specs_are_made_and_compared_once_and_again_only_when_they_changed() -> 
     subject = offered(by, ZH_EN)
     pools = [made(by, "zh-en"), made(by, "en-zh")]
     planned(subject, *pools)
-    assert all(subject.is_checked(item) for item in pools)
-    assert subject.wanted("zh-en") is subject.wanted("zh-en")
+    assert all(subject.is_known_equal(item) for item in pools)
+    assert subject.desired_spec("zh-en") is subject.desired_spec("zh-en")
     edited = replace(pools[0], spec=pools[0].spec.model_copy(update={"min_members": 3}))
     assert set(planned(subject, edited, pools[1]).correct) == {edited.meta.name}
     assert untouched(planned(subject, *pools))

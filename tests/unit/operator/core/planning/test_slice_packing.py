@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from hotpool.api.slice import MemberState
 from hotpool.core.model import Member
 from hotpool.core.planning import slice_packing
-from hotpool.core.planning.slice_packing import Packing, merge, mergeable
+from hotpool.core.planning.slice_packing import Packing, merge, slice_to_merge
 
 SIZE = 5
 NODES = [f"n{number}" for number in range(16)]
@@ -65,7 +65,7 @@ class Slices(RuleBasedStateMachine):
 
     @rule()
     def merged(self) -> None:
-        index = mergeable(self.packing, SIZE)
+        index = slice_to_merge(self.packing, SIZE)
         if index is None:
             return
         packed = merge(self.packing, index, SIZE)
@@ -121,7 +121,7 @@ def test_a_slice_less_than_a_quarter_full_that_fits_elsewhere_is_merged(
     found: dict[int, int], emptied: int | None
 ) -> None:
     packing = {index: tuple(member(f"n{index}{number}") for number in range(held)) for index, held in found.items()}
-    assert mergeable(packing, 8) == emptied
+    assert slice_to_merge(packing, 8) == emptied
 
 
 def test_a_leaving_member_changes_one_slice() -> None:
