@@ -65,7 +65,7 @@ class PoolController:
             self._project_pool(subject.pool, plan), self._write_pool(key, subject, plan), return_exceptions=True
         )
         if results[1] is not True or plan.retained is None:
-            subject.restore_dirty(taken, planned=results[1] in {True, None})
+            subject.restore_dirty(taken, status_current=results[1] in {True, None})
         for result in results:
             if isinstance(result, BaseException):
                 raise result

@@ -1,6 +1,6 @@
-"""Languages and directed pairs that a node offers, derived from its report (requirement B4).
+"""Languages and directed pairs of a node, derived from its report (requirement B4).
 
-Everything is a union over offers, so that a service that stops never adds a pair.
+All results are unions over ready services, so that a stopped service never adds a pair. Pure.
 """
 
 import re
@@ -18,17 +18,17 @@ LANGUAGE_TYPES: Final = frozenset({ASR, NMT, TTS, SEMANTIC})
 
 _ENGLISH: Final = frozenset({"en"})
 _CODE: Final = re.compile(r"[a-z][a-z0-9]{0,14}")
-"""What a pool can name (meta.PAIR_PATTERN); of any other code no pair is made, or it would spoil its generator."""
+"""Codes that a pool can name (meta.PAIR_PATTERN). A pair with any other code would make a generator's spec invalid."""
 
 
 def languages(report: Report, type_: str) -> frozenset[str]:
-    """The languages of the type's ready services, as far as pools can name them."""
+    """Return the languages of the type's ready services, without codes that a pool cannot name."""
     offered = frozenset().union(*(offer.languages for offer in report.offers.get(type_, ())))
     return frozenset(code for code in offered if _CODE.fullmatch(code))
 
 
 def pairs(report: Report, *, semantic: bool) -> Pairs:
-    """The directed pairs that the node offers; with `semantic`, both languages also in semantic repair."""
+    """Return the directed pairs of the node. With `semantic`, semantic repair must support both languages, too."""
     sources, targets = languages(report, ASR), languages(report, TTS)
     if semantic:
         repaired = languages(report, SEMANTIC)
@@ -39,7 +39,7 @@ def pairs(report: Report, *, semantic: bool) -> Pairs:
 
 
 def _grid(rule: Rule, sources: frozenset[str], targets: frozenset[str]) -> Grid | None:
-    """Which sources a rule allows with which targets; a rule of unknown kind allows nothing."""
+    """Return the sources and targets that a rule allows, or None for single pairs and for unknown kinds."""
     match rule.kind:
         case "any_to_any":
             sources, targets = sources & rule.languages, targets & rule.languages
@@ -53,7 +53,7 @@ def _grid(rule: Rule, sources: frozenset[str], targets: frozenset[str]) -> Grid 
 
 
 def _single_pairs(rule: Rule, sources: frozenset[str], targets: frozenset[str]) -> Iterable[Pair]:
-    """The pairs that a rule names one by one."""
+    """Return the pairs that a rule lists one by one."""
     return _offered_pairs(rule.pairs - rule.blocked, sources, targets) if rule.kind == "specific_pairs" else ()
 
 

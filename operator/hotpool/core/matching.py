@@ -1,7 +1,7 @@
-"""Whether a node is in a pool, and which gate decided (requirement D2).
+"""Match of a node with a pool, and the criterion that keeps a node out (requirement D2).
 
-The one place that decides: a spec is made into checks once, and the state, generators, `why`, `diff` and dry run all
-ask the same checks.
+The only place of this decision. A spec is compiled into predicates once; membership, generators, `hotpool why`,
+`hotpool diff` and DryRun evaluate the same predicates. Pure.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -25,9 +25,9 @@ from hotpool.core.model import Liveness, NodeView, Report, ServiceOffer
 
 
 class Criterion(StrEnum):
-    """The gates in the order in which they are asked; also the reasons in `status.excluded`.
+    """Criteria in the order of their evaluation; also the reasons in `status.excluded`.
 
-    Offline comes last, so that it means: a member, were it not for its silence.
+    Offline is the last, so that it means: would be a member but for its silence.
     """
 
     NOT_REPORTED = "NotReported"
@@ -44,7 +44,7 @@ class Criterion(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Predicate:
-    """One requirement of a spec. `holds` and `observed` may rely on a report being there, but for NotReported."""
+    """One requirement of a spec. Except for NotReported, `met` and `observed` need a view with a report."""
 
     criterion: Criterion
     required: str
@@ -54,7 +54,7 @@ class Predicate:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One requirement, what was observed of it, and whether it holds."""
+    """Result of one requirement: met or not, and the observed value."""
 
     criterion: Criterion
     met: bool
@@ -64,7 +64,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class MatchResult:
-    """A member's state, or the gate that keeps the node out."""
+    """State of a member, or the criterion that keeps the node out."""
 
     state: MemberState | None
     criterion: Criterion | None = None
@@ -75,40 +75,43 @@ _MATCH: dict[MemberState, MatchResult] = {
     "Suspect": MatchResult("Suspect"),
     "Draining": MatchResult("Draining"),
 }
-_NO_MATCH = {gate: MatchResult(None, gate) for gate in Criterion}
+_NO_MATCH = {criterion: MatchResult(None, criterion) for criterion in Criterion}
 
 
 def match(view: NodeView, spec: Spec) -> MatchResult:
-    """The verdict on one node for one pool (or a generator's template)."""
+    """Match one node against the spec of a pool, or the template of a generator."""
     return first_failure(view, predicates(spec))
 
 
-def first_failure(view: NodeView, asked: tuple[Predicate, ...]) -> MatchResult:
-    """The verdict by checks made before: the first that does not hold decides."""
-    for check in asked:
-        if not check.met(view):
-            return _NO_MATCH[check.criterion]
+def first_failure(view: NodeView, compiled: tuple[Predicate, ...]) -> MatchResult:
+    """Match one node against the predicates of a spec: the first that is not met decides."""
+    for predicate in compiled:
+        if not predicate.met(view):
+            return _NO_MATCH[predicate.criterion]
     return _MATCH[member_state(view)]
 
 
 def member_state(view: NodeView) -> MemberState:
-    """How a member is offered: drain comes before silence (requirement C1)."""
+    """Return the state of a member: Draining has precedence over Suspect (requirement C1)."""
     if view.draining:
         return "Draining"
     return "Ready" if view.liveness is Liveness.LIVE else "Suspect"
 
 
 def evaluate(view: NodeView, spec: Spec) -> Iterator[Finding]:
-    """Every requirement in the order of the gates; the first that does not hold decides."""
-    for check in predicates(spec):
-        holds = check.met(view)
-        yield Finding(check.criterion, holds, check.required, check.observed(view))
-        if check.criterion is Criterion.NOT_REPORTED and not holds:
+    """Yield the result of every requirement in order; the first that is not met decides.
+
+    Ends after NotReported if it is not met.
+    """
+    for predicate in predicates(spec):
+        met = predicate.met(view)
+        yield Finding(predicate.criterion, met, predicate.required, predicate.observed(view))
+        if predicate.criterion is Criterion.NOT_REPORTED and not met:
             return
 
 
 def predicates(spec: Spec) -> tuple[Predicate, ...]:
-    """The checks of a spec in the order of the gates; those that always hold are left out, but for the node's own."""
+    """Return the predicates of a spec in order: those of every pool, and one for each requirement that it states."""
     return tuple(_predicates(spec))
 
 
@@ -134,7 +137,7 @@ def _predicates(spec: Spec) -> Iterator[Predicate]:
 
 
 def has_no_requirements(spec: Spec) -> bool:
-    """True where a spec would match nothing because it requires nothing and does not say matchAll."""
+    """Return True if a spec matches no node because it requires nothing and does not set matchAll."""
     requires = spec.requires
     selector = requires.node_selector
     selecting = selector is not None and bool(selector.match_labels or selector.match_expressions)
@@ -142,7 +145,7 @@ def has_no_requirements(spec: Spec) -> bool:
 
 
 def _report_of(view: NodeView) -> Report:
-    """The report that the gate NotReported has made sure of."""
+    """Return the report, which the criterion NotReported guarantees."""
     return cast("Report", view.node.report)
 
 
@@ -199,20 +202,20 @@ def _describe_label(view: NodeView, key: str) -> str:
 
 
 def _hash_predicate(required: HashRequirement) -> Predicate:
-    def part(view: NodeView) -> int:
+    def slot_of(view: NodeView) -> int:
         return slot(view.node.meta.name, required.seed, required.count)
 
     of = f"of {required.count}, seed {required.seed!r}"
     return Predicate(
         Criterion.HASH,
         f"hash part {required.index} {of}",
-        lambda view: part(view) == required.index,
-        lambda view: f"part {part(view)}",
+        lambda view: slot_of(view) == required.index,
+        lambda view: f"part {slot_of(view)}",
     )
 
 
 def _type_predicate(type_: str) -> Predicate:
-    def holds(view: NodeView) -> bool:
+    def met(view: NodeView) -> bool:
         state = _report_of(view).types.get(type_)
         return state is not None and state.ready
 
@@ -220,16 +223,16 @@ def _type_predicate(type_: str) -> Predicate:
         state = _report_of(view).types.get(type_)
         return "ready" if state and state.ready else (state and state.reason) or "NotInstalled"
 
-    return Predicate(Criterion.TYPE, f"type {type_} ready", holds, observed)
+    return Predicate(Criterion.TYPE, f"type {type_} ready", met, observed)
 
 
 def _attribute_predicate(required: TypeRequirement) -> Predicate:
-    """All attribute requirements of a type, met by one and the same service."""
-    asked = tuple(AttributeFilter.of(attribute) for attribute in required.attributes)
+    """Return the predicate that one service meets all attribute requirements of its type."""
+    filters = tuple(AttributeFilter.of(attribute) for attribute in required.attributes)
 
-    def holds(view: NodeView) -> bool:
+    def met(view: NodeView) -> bool:
         offers = _report_of(view).offers.get(required.type, ())
-        return any(all(wanted.met(offer) for wanted in asked) for offer in offers)
+        return any(all(item.met(offer) for item in filters) for offer in offers)
 
     def observed(view: NodeView) -> str:
         offers = _report_of(view).offers.get(required.type, ())
@@ -239,12 +242,12 @@ def _attribute_predicate(required: TypeRequirement) -> Predicate:
         )
 
     wanted = ", ".join(_describe_filter(attribute) for attribute in required.attributes)
-    return Predicate(Criterion.ATTRIBUTE, f"one {required.type} service with {wanted}", holds, observed)
+    return Predicate(Criterion.ATTRIBUTE, f"one {required.type} service with {wanted}", met, observed)
 
 
 @dataclass(frozen=True, slots=True)
 class AttributeFilter:
-    """One attribute requirement as sets, so that asking a service costs what it declares, not what is required."""
+    """One attribute requirement as sets, so that the cost depends on the values of the service, not of the spec."""
 
     key: str
     any_of: frozenset[str] | None
@@ -252,7 +255,7 @@ class AttributeFilter:
 
     @classmethod
     def of(cls, attribute: AttributeRequirement) -> "AttributeFilter":
-        """The requirement of a spec."""
+        """Convert the requirement of a spec."""
         any_of, all_of = attribute.any_of, attribute.all_of
         return cls(
             attribute.key,
@@ -261,15 +264,15 @@ class AttributeFilter:
         )
 
     def met(self, offer: ServiceOffer) -> bool:
-        """Whether a service declares what is wanted."""
+        """Return True if a service declares the required values."""
         declared = offer.attributes.get(self.key, _NOTHING)
         any_of, all_of = self.any_of, self.all_of
         return (any_of is None or not declared.isdisjoint(any_of)) and (all_of is None or declared >= all_of)
 
 
 def _describe_filter(attribute: AttributeRequirement) -> str:
-    said = (("any of", attribute.any_of), ("all of", attribute.all_of))
-    return f"{attribute.key} " + " and ".join(f"{word} {','.join(values)}" for word, values in said if values)
+    parts = (("any of", attribute.any_of), ("all of", attribute.all_of))
+    return f"{attribute.key} " + " and ".join(f"{word} {','.join(values)}" for word, values in parts if values)
 
 
 def _describe_declared(offer: ServiceOffer, required: TypeRequirement) -> str:
@@ -286,23 +289,23 @@ def _language_predicates(required: LanguageRequirement) -> Iterator[Predicate]:
 
 
 def _pair_predicate(pair: str, required: LanguageRequirement) -> Predicate:
-    def holds(view: NodeView) -> bool:
+    def met(view: NodeView) -> bool:
         return pair in (view.semantic_pairs if required.semantic else view.pairs)
 
     return Predicate(
-        Criterion.LANGUAGE_PAIR, f"language pair {pair}{_semantic_suffix(required)}", holds, _offered_text(holds)
+        Criterion.LANGUAGE_PAIR, f"language pair {pair}{_semantic_suffix(required)}", met, _offered_text(met)
     )
 
 
 def _target_predicate(target: str, required: LanguageRequirement) -> Predicate:
-    def holds(view: NodeView) -> bool:
+    def met(view: NodeView) -> bool:
         return target in (view.semantic_pairs if required.semantic else view.pairs).targets
 
     return Predicate(
         Criterion.LANGUAGE_PAIR,
         f"language pair *-{target}{_semantic_suffix(required)}",
-        holds,
-        _offered_text(holds),
+        met,
+        _offered_text(met),
     )
 
 
@@ -310,12 +313,12 @@ def _semantic_suffix(required: LanguageRequirement) -> str:
     return " with semantic repair" if required.semantic else ""
 
 
-def _offered_text(holds: Callable[[NodeView], bool]) -> Callable[[NodeView], str]:
-    return lambda view: "offered" if holds(view) else "not offered"
+def _offered_text(met: Callable[[NodeView], bool]) -> Callable[[NodeView], str]:
+    return lambda view: "offered" if met(view) else "not offered"
 
 
 def selects(selector: LabelSelector, labels: Mapping[str, str]) -> bool:
-    """Whether labels match a selector, by the rules of metav1.LabelSelector."""
+    """Return True if labels match a selector, by the rules of metav1.LabelSelector."""
     exact = all(labels.get(key) == value for key, value in selector.match_labels.items())
     return exact and all(_expression_matches(expression, labels) for expression in selector.match_expressions)
 
