@@ -120,7 +120,9 @@ def _compare(fleet: FleetSnapshot, documents: Sequence[Manifest]) -> Difference:
     proposed = [_dry_run(fleet, document) for document in documents]
     return Difference(
         tuple(compare_pool(item, stored) for item in proposed if isinstance(item, Pool)),
-        tuple(compare_generator(item, stored, now=timestamp()) for item in proposed if isinstance(item, Generator)),
+        tuple(
+            compare_generator(item, stored, timestamp=timestamp()) for item in proposed if isinstance(item, Generator)
+        ),
     )
 
 

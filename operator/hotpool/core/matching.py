@@ -99,10 +99,7 @@ def member_state(view: NodeView) -> MemberState:
 
 
 def evaluate(view: NodeView, spec: Spec) -> Iterator[Finding]:
-    """Yield the result of every requirement in order; the first that is not met decides.
-
-    Ends after NotReported if it is not met.
-    """
+    """Yield the result of every requirement in order; the first unmet one decides. Stop after an unmet NotReported."""
     for predicate in predicates(spec):
         met = predicate.met(view)
         yield Finding(predicate.criterion, met, predicate.required, predicate.observed(view))
@@ -236,10 +233,7 @@ def _attribute_predicate(required: TypeRequirement) -> Predicate:
 
     def observed(view: NodeView) -> str:
         offers = _report_of(view).offers.get(required.type, ())
-        return (
-            "; ".join(f"{offer.service}: {_describe_declared(offer, required)}" for offer in offers)
-            or "no ready service"
-        )
+        return "; ".join(f"{offer.service}: {_declared(offer, required)}" for offer in offers) or "no ready service"
 
     wanted = ", ".join(_describe_filter(attribute) for attribute in required.attributes)
     return Predicate(Criterion.ATTRIBUTE, f"one {required.type} service with {wanted}", met, observed)
@@ -275,7 +269,7 @@ def _describe_filter(attribute: AttributeRequirement) -> str:
     return f"{attribute.key} " + " and ".join(f"{word} {','.join(values)}" for word, values in parts if values)
 
 
-def _describe_declared(offer: ServiceOffer, required: TypeRequirement) -> str:
+def _declared(offer: ServiceOffer, required: TypeRequirement) -> str:
     pairs = ((wanted.key, offer.attributes.get(wanted.key)) for wanted in required.attributes)
     return ", ".join(f"{key}={','.join(sorted(values))}" if values else f"no {key}" for key, values in pairs)
 

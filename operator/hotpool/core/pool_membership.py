@@ -34,10 +34,7 @@ class PoolMembership:
     suspect: set[str] = field(default_factory=set)
     """Members that have been silent for 3 H, but not yet for 4 H."""
     retained: set[str] | None = None
-    """Unreachable nodes that the brake may retain: retained by the last plan, or members until they became unreachable.
-
-    None before the first plan.
-    """
+    """Unreachable nodes that the brake may retain because they were members before; None before the first plan."""
     counts: Counter[MemberState] = field(default_factory=Counter)
     """Number of members by state."""
     dirty_nodes: set[str] = field(default_factory=set)

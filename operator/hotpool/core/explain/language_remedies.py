@@ -1,6 +1,6 @@
-"""Which part of a language pair a node lacks, and what would add it (requirement F2).
+"""Missing parts of a language pair on a node, and changes that would add them (requirement F2).
 
-Pure. It decides nothing: whether a rule allows a pair is asked of `core.languages`.
+Pure. Makes no decision: `core.languages` decides if a rule allows a pair.
 """
 
 from collections.abc import Iterator
@@ -9,67 +9,55 @@ from dataclasses import dataclass, replace
 from hotpool.api.languages import normalise_language
 from hotpool.api.pool import LanguageRequirement
 from hotpool.core import languages
-from hotpool.core.explain.remedies import (
-    NO_SERVICE,
-    Diagnosis,
-    NodeFacts,
-    earliest,
-    join_alternatives,
-    latest,
-    list_some,
-    make_ready,
-)
+from hotpool.core.explain.remedies import NO_SERVICE, Diagnosis, NodeFacts, earliest, latest, listed, make_ready, one_of
 from hotpool.core.matching import Finding
 from hotpool.core.model import Report, Rule, ServiceOffer
 
 _MAX_LANGUAGES = 8
-"""Languages named in one line."""
+"""Bound of the languages named in one line."""
 
 
 @dataclass(frozen=True, slots=True)
 class _MissingPart:
-    """One part of a pair that is missing."""
+    """Missing part of a pair."""
 
     type: str
     text: str
     services: tuple[str, ...]
-    """Services that would add it."""
+    """Services that would add it if they were ready."""
     fallback: str
-    """What to do where there is no such service."""
+    """Remedy if there is no such service."""
 
 
 def for_pair(facts: NodeFacts, pair: str, required: LanguageRequirement, finding: Finding) -> Diagnosis:
-    """A directed language pair: which part of it is missing."""
+    """Diagnose a directed language pair: its missing parts."""
     types = [languages.ASR, languages.NMT, languages.TTS, *([languages.SEMANTIC] if required.semantic else [])]
     source, target = (normalise_language(code) or code for code in pair.split("-", 1))
     if finding.met:
-        sinces = [
-            earliest(s.since for s in facts.services_of_type(type_) if s.id in _ready_services(facts, type_))
-            for type_ in types
-        ]
-        return Diagnosis(f"{source}-{target} is offered", latest(sinces))
+        times = [earliest(s.since for s in facts.services_of_type(t) if s.id in _ready_ids(facts, t)) for t in types]
+        return Diagnosis(f"{source}-{target} is offered", latest(times))
     if source == "*":
         return _diagnose_any_source(facts, target, required)
     missing = list(_missing_parts(facts, source, target, semantic=required.semantic))
     return _diagnose(facts, missing)
 
 
-def _ready_services(facts: NodeFacts, type_: str) -> set[str]:
+def _ready_ids(facts: NodeFacts, type_: str) -> set[str]:
     return {offer.service for offer in facts.offers(type_)}
 
 
 def _diagnose(facts: NodeFacts, missing: list[_MissingPart], prefix: str = "") -> Diagnosis:
-    involved = {part.type for part in missing}
-    flips: dict[str, None] = {}
+    types = {part.type for part in missing}
+    remedies: dict[str, None] = {}
     for part in missing:
-        ways = (make_ready(facts, service, "") for service in facts.services if service.id in part.services)
-        flips[join_alternatives(ways, part.fallback)] = None
-    since = latest(service.since for service in facts.services if service.type in involved)
-    return Diagnosis(prefix + "; ".join(part.text for part in missing), since, tuple(flips))
+        alternatives = (make_ready(facts, service, "") for service in facts.services if service.id in part.services)
+        remedies[one_of(alternatives, part.fallback)] = None
+    since = latest(service.since for service in facts.services if service.type in types)
+    return Diagnosis(prefix + "; ".join(part.text for part in missing), since, tuple(remedies))
 
 
 def _diagnose_any_source(facts: NodeFacts, target: str, required: LanguageRequirement) -> Diagnosis:
-    """`*-tgt`: the source language for which the least is missing."""
+    """Diagnose `*-tgt` for the source language with the fewest missing parts."""
     known = [facts.view.node.report, facts.potential]
     sources = {code for report in known if report for code in languages.languages(report, languages.ASR)} - {target}
     if not sources:
@@ -92,25 +80,21 @@ def _missing_parts(facts: NodeFacts, source: str, target: str, *, semantic: bool
 
 
 def _missing_languages(facts: NodeFacts, type_: str, *codes: str) -> Iterator[_MissingPart]:
-    """Nothing where the type offers the languages."""
+    """Yield a missing part unless the type offers all these languages."""
     report = facts.view.node.report
     offered = languages.languages(report, type_) if report else frozenset()
-    lacking = [code for code in codes if code not in offered]
-    if not lacking:
+    missing = [code for code in codes if code not in offered]
+    if not missing:
         return
-    counting = (
-        f"{type_} offers {list_some(sorted(offered), _MAX_LANGUAGES)}" if offered else f"no {type_} service counts"
-    )
-    services = tuple(offer.service for offer in facts.potential_offers(type_) if offer.languages.issuperset(lacking))
-    words = " and ".join(lacking)
+    state = f"{type_} offers {listed(sorted(offered), _MAX_LANGUAGES)}" if offered else f"no {type_} service counts"
+    services = tuple(offer.service for offer in facts.potential_offers(type_) if offer.languages.issuperset(missing))
+    words = " and ".join(missing)
     add = f"add {words} to the languages of a running {type_} service in the catalogue of {facts.name}"
-    yield _MissingPart(
-        type_, f"{words} {'is' if len(lacking) == 1 else 'are'} not in {type_} ({counting})", services, add
-    )
+    yield _MissingPart(type_, f"{words} {'is' if len(missing) == 1 else 'are'} not in {type_} ({state})", services, add)
 
 
 def _missing_rule(facts: NodeFacts, pair: str) -> Iterator[_MissingPart]:
-    """Nothing where a translation rule that counts allows the pair."""
+    """Yield a missing part unless a rule of a ready service allows the pair."""
     offers = facts.offers(languages.NMT)
     if any(_allows(rule, pair) for offer in offers for rule in offer.rules):
         return
@@ -120,7 +104,7 @@ def _missing_rule(facts: NodeFacts, pair: str) -> Iterator[_MissingPart]:
     words = f"no nmt rule allows {pair}" if offers else f"no nmt service counts, to translate {pair}"
     add = f"add a rule for {pair} to a running nmt service in the catalogue of {facts.name}"
     if unblocked:
-        words = f"{pair} is blocked in {list_some(dict.fromkeys(unblocked))}"
+        words = f"{pair} is blocked in {listed(dict.fromkeys(unblocked))}"
         add = f"take {pair} out of the blocked pairs of {unblocked[0]} in the catalogue of {facts.name}"
     possible = facts.potential_offers(languages.NMT)
     services = tuple(offer.service for offer in possible if any(_allows(rule, pair) for rule in offer.rules))
@@ -128,7 +112,7 @@ def _missing_rule(facts: NodeFacts, pair: str) -> Iterator[_MissingPart]:
 
 
 def _allows(rule: Rule, pair: str) -> bool:
-    """Whether a rule alone allows a pair: asked of the function that derives pairs, with a node of just that pair."""
+    """Return True if a rule alone allows a pair, by deriving the pairs of a node with this pair only."""
     source, _, target = pair.partition("-")
     offers = {
         languages.ASR: (ServiceOffer("asr", languages.ASR, frozenset({source})),),

@@ -105,7 +105,7 @@ class KeyIndex:
     def _limit_shared_keys(self, offered: KeySet) -> KeySet:
         new = sorted(key for key in offered.keys if key not in self._own_key_counts)
         surplus = new[max(0, MAX_SHARED_KEYS - len(self._own_key_counts)) :]
-        return replace(offered, keys=offered.keys.difference(surplus), cut=True) if surplus else offered
+        return replace(offered, keys=offered.keys.difference(surplus), truncated=True) if surplus else offered
 
     def _add_shared_keys(self, keys: Collection[str], rule: KeyRule[Any]) -> None:
         """Add the keys of a group. Count other groups for each new key that they join."""

@@ -99,7 +99,7 @@ def fleet(owner: Generator, *pools: Pool) -> StoredFleet:
 
 def test_a_new_generator_says_which_pools_it_would_make_and_which_not() -> None:
     known = StoredFleet(SPEECH, {}, {}, {})
-    change = compare_generator(generator("speech", maxPools=2, **MAKES), known, now="t")
+    change = compare_generator(generator("speech", maxPools=2, **MAKES), known, timestamp="t")
     assert change.kind == "new"
     assert {item.name: item.members_after for item in change.pools} == {
         pool_name("speech", "en-zh"): 2,
@@ -112,7 +112,7 @@ def test_a_new_generator_says_which_pools_it_would_make_and_which_not() -> None:
 def test_a_generator_as_it_is_makes_no_difference() -> None:
     owner = generator("speech", minNodes=2, **MAKES)
     known = fleet(owner, *made(owner, "zh-en", "en-zh"))
-    change = compare_generator(owner, known, now="t")
+    change = compare_generator(owner, known, timestamp="t")
     assert (change.kind, change.pools, change.differs) == ("unchanged", (), False)
 
 
@@ -121,19 +121,19 @@ def test_what_a_generator_gives_up_goes_when_its_grace_is_over() -> None:
     full = PoolStatus(members=2)
     pools = [replace(item, status=full) for item in made(owner, "zh-en", "en-zh")]
     other = generator("speech", minNodes=2, graceSeconds=60, template={"spec": {"requires": requires("llm")}})
-    change = compare_generator(other, fleet(owner, *pools), now="t")
+    change = compare_generator(other, fleet(owner, *pools), timestamp="t")
     assert [(item.name, item.kind, item.after_seconds) for item in change.pools] == [
         (name, "removed", 60) for name in sorted(item.meta.name for item in pools)
     ]
     at_once = generator("speech", graceSeconds=0, template={"spec": {"requires": requires("llm")}})
-    change = compare_generator(at_once, fleet(owner, *pools), now="t")
+    change = compare_generator(at_once, fleet(owner, *pools), timestamp="t")
     assert [item.after_seconds for item in change.pools] == [0, 0]
 
 
 def test_a_changed_template_changes_the_pools_that_stay() -> None:
     owner = generator("speech", minNodes=2, **MAKES)
     other = generator("speech", minNodes=2, template={"spec": {**MAKES["template"]["spec"], "minMembers": 3}})
-    change = compare_generator(other, fleet(owner, *made(owner, "zh-en")), now="t")
+    change = compare_generator(other, fleet(owner, *made(owner, "zh-en")), timestamp="t")
     kinds = {item.name: (item.kind, item.ready_before, item.ready_after) for item in change.pools}
     assert kinds[pool_name("speech", "zh-en")] == ("changed", True, False)
     assert kinds[pool_name("speech", "en-zh")] == ("new", None, False)
@@ -147,20 +147,20 @@ MODELS = generator("models", rule={"attributeValues": {"type": "llm", "key": "mo
 def test_more_pools_than_one_plan_makes_are_all_told() -> None:
     halves = [{"key": "models", "values": MANY[:252]}, {"key": "models", "values": MANY[252:]}]
     offers = report(*(service(f"s{index}", "llm", attributes=[item]) for index, item in enumerate(halves)))
-    change = compare_generator(MODELS, StoredFleet({"n": view(offers)}, {}, {}, {}), now="t")
+    change = compare_generator(MODELS, StoredFleet({"n": view(offers)}, {}, {}, {}), timestamp="t")
     assert [item.kind for item in change.pools] == ["new"] * len(MANY)
 
 
 def test_more_pools_than_one_plan_removes_are_all_told() -> None:
     pools = {item.meta.name: item for item in made(MODELS, *MANY)}
-    change = compare_generator(MODELS, StoredFleet({}, pools, {"models": MODELS}, {}), now="t")
+    change = compare_generator(MODELS, StoredFleet({}, pools, {"models": MODELS}, {}), timestamp="t")
     assert [(item.kind, item.after_seconds) for item in change.pools] == [("removed", 60)] * len(MANY)
 
 
 def test_a_removed_pool_makes_room_for_what_was_not_admitted() -> None:
     owner = generator("speech", maxPools=1, graceSeconds=60, **MAKES)
     stale = made(owner, "zu-sw")
-    change = compare_generator(owner, fleet(owner, *stale), now="t")
+    change = compare_generator(owner, fleet(owner, *stale), timestamp="t")
     assert {item.name: item.kind for item in change.pools} == {
         stale[0].meta.name: "removed",
         pool_name("speech", "en-zh"): "new",
@@ -168,6 +168,6 @@ def test_a_removed_pool_makes_room_for_what_was_not_admitted() -> None:
 
 
 def test_a_paused_generator_says_that_it_does_nothing() -> None:
-    change = compare_generator(generator("speech", paused=True, **MAKES), StoredFleet(SPEECH, {}, {}, {}), now="t")
+    change = compare_generator(generator("speech", paused=True, **MAKES), StoredFleet(SPEECH, {}, {}, {}), timestamp="t")
     assert change.pools == ()
     assert "paused" in change.note

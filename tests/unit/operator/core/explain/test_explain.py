@@ -69,7 +69,7 @@ def test_a_member_holds_every_requirement_and_says_since_when() -> None:
     [
         ([off(TTS)], "Stopped", "start service piper (tts) on n: hotpool-agent start piper"),
         ([off(TTS, "Starting")], "Starting", "wait until piper (tts) has started on n"),
-        ([off(TTS, "Failed")], "Failed", "mend piper (tts) on n, which failed: hotpool-agent logs piper"),
+        ([off(TTS, "Failed")], "Failed", "fix piper (tts) on n, which failed: hotpool-agent logs piper"),
         ([off(TTS, "Failed")], "Flapping", "wait until piper (tts) on n has run without a crash for a while"),
         ([off(TTS, "Running", device="cpu")], "DeviceNotAccepted", "piper (tts) on n runs on cpu"),
         ([], "NotInstalled", "add a service of type tts to the catalogue of n, and start it"),
@@ -204,7 +204,7 @@ def test_labels_say_what_to_set_and_what_to_remove() -> None:
     ("content", "spec", "more", "gate", "way"),
     [
         (None, SPEECH_POOL, {}, Criterion.NOT_REPORTED, "start the agent: hotpool-agent run on n"),
-        ({"epoch": "x"}, SPEECH_POOL, {}, Criterion.NOT_REPORTED, "mend the agent: hotpool-agent run on n"),
+        ({"epoch": "x"}, SPEECH_POOL, {}, Criterion.NOT_REPORTED, "fix the agent: hotpool-agent run on n"),
         (report(ASR, leaving=True), GOLD, {}, Criterion.LEAVING, "start the agent again: hotpool-agent run on n"),
         (
             report(ASR),
@@ -225,7 +225,7 @@ def test_labels_say_what_to_set_and_what_to_remove() -> None:
             {},
             {},
             Criterion.EMPTY_REQUIREMENTS,
-            "require something in spec.requires of nodepool p, or say matchAll: true",
+            "require something in spec.requires of nodepool p, or set matchAll: true",
         ),
         (
             report(ASR),
