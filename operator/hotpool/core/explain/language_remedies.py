@@ -70,7 +70,7 @@ def _diagnose_any_source(facts: NodeFacts, target: str, required: LanguageRequir
 
 def _missing_parts(facts: NodeFacts, source: str, target: str, *, semantic: bool) -> Iterator[_MissingPart]:
     if source == target:
-        yield _MissingPart(languages.NMT, "source and target are one language", (), "ask for another pair")
+        yield _MissingPart(languages.NMT, "source and target are one language", (), "require another pair")
         return
     yield from _missing_languages(facts, languages.ASR, source)
     yield from _missing_rule(facts, f"{source}-{target}")

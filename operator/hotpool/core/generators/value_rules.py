@@ -30,7 +30,7 @@ class _LastReportCache:
         self._report: Report | None = None
         self._values: dict[tuple[str, str, tuple[AttributeFilter, ...]], frozenset[str]] = {}
 
-    def of(self, report: Report, type_: str, key: str, filters: tuple[AttributeFilter, ...]) -> frozenset[str]:
+    def values_of(self, report: Report, type_: str, key: str, filters: tuple[AttributeFilter, ...]) -> frozenset[str]:
         """Return the values of an attribute that can be keys, of the type's services that pass all filters."""
         if report is not self._report:
             self._report, self._values = report, {}
@@ -64,7 +64,7 @@ class ValueRule(KeyRule[frozenset[str]]):
 
     def _source(self, view: NodeView) -> frozenset[str]:
         report = view.node.report
-        return _CACHE.of(report, self._required.type, self._key, self._filters) if report else frozenset()
+        return _CACHE.values_of(report, self._required.type, self._key, self._filters) if report else frozenset()
 
     def offered(self, source: frozenset[str]) -> KeySet:
         """Return the keys that nodes with this source offer."""

@@ -139,7 +139,7 @@ PAIRS: list[tuple[list[dict[str, Any]], dict[str, Any], str, list[str]]] = [
         "no asr service with a language other than en",
         ["add a language to an asr service in the catalogue of n"],
     ),
-    ([ASR, NMT, TTS], {"allOf": ["en-en"]}, "source and target are one language", ["ask for another pair"]),
+    ([ASR, NMT, TTS], {"allOf": ["en-en"]}, "source and target are one language", ["require another pair"]),
 ]
 
 

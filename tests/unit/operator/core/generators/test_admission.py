@@ -108,7 +108,7 @@ def test_every_key_is_admitted_or_reported_in_the_order_of_rank(
     assert {why for _, number, why in found.not_admitted if number >= least} <= {"MaxPools"}
 
 
-@pytest.mark.parametrize("few", [10_000, 0], ids=["few", "many"])
+@pytest.mark.parametrize("threshold", [10_000, 0], ids=["few", "many"])
 @given(changes=st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from([-1, 1, 2])), max_size=200))
 @example(changes=[("a", 1), ("b", 1), ("b", -1), ("b", 1)])
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
