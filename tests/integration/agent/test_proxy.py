@@ -79,7 +79,7 @@ async def test_a_network_in_no_proxy_is_reached_directly(
 
 @pytest.mark.parametrize(
     ("refuse", "words"),
-    [("407 Proxy Authentication Required", "user name and password"), ("403 Forbidden", "the proxy answers 403")],
+    [("407 Proxy Authentication Required", "user name and password"), ("403 Forbidden", "the proxy returns 403")],
 )
 async def test_a_proxy_that_refuses_is_named_and_tried_again(tmp_path: Path, refuse: str, words: str) -> None:
     authority = Authority(tmp_path / "pki")

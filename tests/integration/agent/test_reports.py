@@ -181,7 +181,7 @@ async def test_a_second_session_of_one_installation_keeps_the_node(
         mine = api.report("n1") or {}
         later = mine | {"session": "copy", "epoch": 9, "sequence": 1}
         api.put("nodecapabilities", "n1", {"metadata": {"name": "n1"}, "status": {"report": later}})
-        await eventually(lambda: not it.agent.reporter.holder())
+        await eventually(lambda: not it.agent.reporter.lease_holder())
         await it.agent.services.command("start", "idle", wait=True)
         # The copy is silent: after its three intervals the node is ours again, with the epoch after its.
         await api.until(lambda: stamps(api)[-1] == (10, 1))
@@ -235,7 +235,7 @@ async def test_a_deleted_resource_is_reported_again_with_the_next_epoch(
 async def test_a_report_that_vanished_is_sent_again(api: FakeApi, tmp_path: Path, kubeconfig: Path) -> None:
     async with agent_running(tmp_path, kubeconfig, NMT) as it:
         await api.until(lambda: len(api.writes) == 1)
-        await eventually(it.agent.reporter.holder)
+        await eventually(it.agent.reporter.lease_holder)
         api.end_watches()
         api.put("nodecapabilities", "n1", {"metadata": {"name": "n1"}, "status": {}})
         await api.until(lambda: len(api.writes) == 2)
@@ -254,14 +254,14 @@ async def test_the_whole_report_is_written_again_at_the_slow_refresh(
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        ((401, "Unauthorized"), "refuses this agent's credential"),
+        ((401, "Unauthorized"), "rejects this agent's credential"),
         ((403, '{"message": "forbidden"}'), "forbidden"),
         ((404, "404 page not found"), "apply the CRDs"),
         ((404, '{"message": "no", "details": {"kind": "namespaces", "name": "x"}}'), "create the namespace"),
         ((429, "slow down"), "busy"),
         ((500, "oops"), "oops"),
-        ((200, '"ok"'), "no JSON object"),
-        ((200, "[]"), "no JSON object"),
+        ((200, '"ok"'), "not a JSON object"),
+        ((200, "[]"), "not a JSON object"),
     ],
 )
 async def test_what_is_wrong_is_said_and_recovered_from_without_a_storm(

@@ -37,7 +37,7 @@ def status(message: str, **details: str) -> str:
         (404, status("no", kind="namespaces", name="x"), NotServedError, "create the namespace"),
         (404, "404 page not found", NotServedError, "apply the CRDs"),
         (404, status("no", kind="nodecapabilities", name="n1"), MissingError, "no"),
-        (407, "", UnavailableError, "the proxy asks"),
+        (407, "", UnavailableError, "the proxy requires"),
         (409, status("the object has been modified"), ConflictError, "modified"),
         (413, "<html>too large</html>", RejectedError, "too large"),
         (422, status("status: Invalid value: stale report: a later one is stored"), StaleError, "stale"),
@@ -82,18 +82,18 @@ def http(moment: datetime) -> str:
     ],
 )
 def test_retry_after_is_seconds_or_a_date(code: int, headers: dict[str, str], seconds: float | None) -> None:
-    pause = kube_error(code, "", headers).pause
+    pause = kube_error(code, "", headers).retry_after
     assert pause >= 0
     assert seconds is None or pause == seconds
 
 
 @pytest.mark.parametrize("text", ["9" * 400, "999999", http(datetime(9999, 1, 1, tzinfo=UTC))])
 def test_however_long_the_server_asks_for_the_pause_is_bounded(text: str) -> None:
-    assert Backoff(1, 15).pause(kube_error(429, "", {"Retry-After": text}).pause) <= 15
+    assert Backoff(1, 15).pause(kube_error(429, "", {"Retry-After": text}).retry_after) <= 15
 
 
 def test_no_answer_says_after_how_long() -> None:
-    assert "no answer in 5 s" in str(unreachable(TimeoutError(), 5))
+    assert "no response in 5 s" in str(unreachable(TimeoutError(), 5))
 
 
 def test_an_error_without_words_has_a_name() -> None:

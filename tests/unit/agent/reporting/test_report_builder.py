@@ -17,9 +17,9 @@ from hotpool_agent.reporting.report_builder import (
     classify,
     minimal,
     stamped,
-    wire,
+    to_json,
 )
-from hotpool_agent.reporting.report_limits import fit
+from hotpool_agent.reporting.report_limits import truncate
 from hotpool_agent.services.status import ServiceStatus
 
 FACTS = AgentInfo("0.1.0", "instance", "session", 15, Platform(os="linux"), Hardware(cpus=2))
@@ -174,14 +174,14 @@ def test_above_64_kib_errors_go_first_then_details_then_stopped_services() -> No
     services = many(400, 10, 10).report
     assert len(services.services) < 401
     for found in (errors, details, services):
-        assert len(json.dumps(wire(found))) <= REPORT_BYTES
+        assert len(json.dumps(to_json(found))) <= REPORT_BYTES
         assert found.services[0].languages == ("en",)
         assert found.capabilities[0].ready
 
 
 def test_a_report_that_fits_is_not_touched() -> None:
     content = report(snapshot("s", lastError="e")).report
-    assert fit(content) is content
+    assert truncate(content) is content
 
 
 def test_the_minimal_report_has_nothing_ready() -> None:
