@@ -30,7 +30,7 @@ from hotpool_agent.pods.pod_watch import PodServices
 from hotpool_agent.probes import http_tcp
 from hotpool_agent.reporting.commands import parse_intents
 from hotpool_agent.reporting.heartbeat import Heartbeat
-from hotpool_agent.reporting.ownership import parse_stored_report
+from hotpool_agent.reporting.ownership import parse_stored
 from hotpool_agent.reporting.report_builder import AgentInfo, stamped
 from hotpool_agent.reporting.report_limits import DropCounter, bounded_services
 from hotpool_agent.reporting.reporter import Reporter
@@ -80,9 +80,7 @@ class Agent:
         self.services = ServiceManager(options.catalogue, base, self.info, store, settings, pods=self.pods)
         self.metrics = Metrics()
         self.reporter = Reporter(resources, self.info, settings, self.services.content, self.metrics)
-        self.heartbeat = Heartbeat(
-            resources, settings, self.reporter.lease_holder, self.reporter.notifier, self.metrics
-        )
+        self.heartbeat = Heartbeat(resources, settings, self.reporter.holder, self.reporter.notifier, self.metrics)
         self.watch = CapabilityWatch(resources, settings, self._on_capability)
         self.metrics.show(
             self.services.snapshots,
@@ -155,7 +153,7 @@ class Agent:
         self.reporter.changed()
 
     def _on_capability(self, capability: dict[str, Any] | None) -> None:
-        self.reporter.on_stored_report(parse_stored_report(capability))
+        self.reporter.on_stored_report(parse_stored(capability))
         self.services.intend(parse_intents(capability))
 
     async def dispatch(self, request: protocol.Request) -> Any:

@@ -42,7 +42,7 @@ class OwnershipDecision(Enum):
     """Another agent may be alive: watch its activity before claiming."""
 
 
-def parse_stored_report(capability: dict[str, Any] | None) -> StoredReport | None:
+def parse_stored(capability: dict[str, Any] | None) -> StoredReport | None:
     """Return the stamps of the report in a NodeCapability, or None without a report or with one of another shape."""
     status = (capability or {}).get("status")
     report = status.get("report") if isinstance(status, dict) else None

@@ -22,7 +22,7 @@ from hotpool.api.capability import (
     TypeCapability,
 )
 from hotpool_agent.catalogue.model import Catalogue, accepted
-from hotpool_agent.reporting.report_limits import DropCounter, bounded_services, select_within, truncate
+from hotpool_agent.reporting.report_limits import DropCounter, bounded_services, fitting, truncate
 from hotpool_agent.services.status import ServiceStatus
 
 PRECEDENCE: Final[tuple[NotReadyReason, ...]] = (
@@ -86,7 +86,7 @@ def build(
     `refused`: the number of invalid pods, which are not among the statuses.
     """
     dropped = DropCounter()
-    statuses, left_out = select_within(statuses)
+    statuses, left_out = fitting(statuses)
     services = bounded_services(statuses, dropped)
     capabilities = _capabilities(catalogue, statuses)
     running = sum(status.state == "Running" for status in statuses)

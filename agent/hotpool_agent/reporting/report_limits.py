@@ -67,9 +67,7 @@ def bounded_services(statuses: Sequence["ServiceStatus"], dropped: DropCounter) 
     return dropped.limit_items((_service(status, dropped) for status in statuses), MAX_SERVICES)
 
 
-def select_within(
-    statuses: Sequence["ServiceStatus"], limit: int = REPORT_BYTES
-) -> tuple[list["ServiceStatus"], list[str]]:
+def fitting(statuses: Sequence["ServiceStatus"], limit: int = REPORT_BYTES) -> tuple[list["ServiceStatus"], list[str]]:
     """Return the services that fit into a report of `limit` bytes, and the pods that do not.
 
     Entries of the catalogue always fit: they are few, and written by the node's administrators. Pods are taken in their
@@ -78,12 +76,8 @@ def select_within(
     if all(status.pod is None for status in statuses):
         return list(statuses), []
     sizes = [_reserved_bytes(status) for status in statuses]
-    room = (
-        limit
-        - _STAMP_BYTES
-        - _HEADER_BYTES
-        - sum(size for size, item in zip(sizes, statuses, strict=True) if item.pod is None)
-    )
+    room = limit - _STAMP_BYTES - _HEADER_BYTES
+    room -= sum(size for size, item in zip(sizes, statuses, strict=True) if item.pod is None)
     kept: list[ServiceStatus] = []
     left_out: list[str] = []
     for size, status in zip(sizes, statuses, strict=True):
@@ -173,9 +167,8 @@ def _attributes(spec: "ServiceSpec", dropped: DropCounter) -> tuple[Attribute, .
             return None
         return Attribute(key=key, values=dropped.limit_items((_limited(v, _TEXT_MAX) for v in values), MAX_VALUES))
 
-    return dropped.limit_items(
-        (bounded(key, values) for key, values in spec.attributes.others().items()), MAX_ATTRIBUTES
-    )
+    others = spec.attributes.others().items()
+    return dropped.limit_items((bounded(key, values) for key, values in others), MAX_ATTRIBUTES)
 
 
 def _limited(text: str, limit: int) -> str | None:

@@ -19,13 +19,7 @@ from hotpool_agent.metrics import Metrics
 from hotpool_agent.notifier import Notifier
 from hotpool_agent.reporting.debounce import Debouncer
 from hotpool_agent.reporting.name_conflict_event import NameConflictEvent
-from hotpool_agent.reporting.ownership import (
-    ActivityStamp,
-    OwnershipDecision,
-    StoredReport,
-    decide,
-    parse_stored_report,
-)
+from hotpool_agent.reporting.ownership import ActivityStamp, OwnershipDecision, StoredReport, decide, parse_stored
 from hotpool_agent.reporting.report_builder import AgentInfo, Change, ReportContent, classify, minimal, stamped
 from hotpool_agent.settings import Settings
 
@@ -85,7 +79,7 @@ class Reporter:
         self._reads = self._sent_read = self._accepted_read = 0
         """Numbers of the last reading of the content, and of the readings that were sent and accepted last."""
 
-    def lease_holder(self) -> str | None:
+    def holder(self) -> str | None:
         """Return the holder identity for the Lease, or None unless a report of the current epoch is accepted (B8)."""
         return f"{self._info.instance}/{self.epoch}" if self._owns_name and self._accepted else None
 
@@ -152,7 +146,7 @@ class Reporter:
     async def _claim(self) -> None:
         """Read the stored report; determine epoch, sequence and which report of ours was accepted."""
         self._reclaim_reason = None
-        stored = parse_stored_report(await self._resources.ensure_capability())
+        stored = parse_stored(await self._resources.ensure_capability())
         decision = decide(stored, self._info.instance, self._info.session, self._accepted_epoch)
         if stored and decision is OwnershipDecision.WATCH:
             await self._observe_other_agent(stored)
@@ -196,7 +190,7 @@ class Reporter:
                 )
 
     async def _activity(self) -> ActivityStamp:
-        stored = parse_stored_report(await self._resources.read_capability())
+        stored = parse_stored(await self._resources.read_capability())
         renew_time = await self._resources.lease_renew_time()
         return ActivityStamp(stored.epoch if stored else 0, stored.sequence if stored else 0, renew_time)
 

@@ -181,7 +181,7 @@ async def test_a_second_session_of_one_installation_keeps_the_node(
         mine = api.report("n1") or {}
         later = mine | {"session": "copy", "epoch": 9, "sequence": 1}
         api.put("nodecapabilities", "n1", {"metadata": {"name": "n1"}, "status": {"report": later}})
-        await eventually(lambda: not it.agent.reporter.lease_holder())
+        await eventually(lambda: not it.agent.reporter.holder())
         await it.agent.services.command("start", "idle", wait=True)
         # The copy is silent: after its three intervals the node is ours again, with the epoch after its.
         await api.until(lambda: stamps(api)[-1] == (10, 1))
@@ -235,7 +235,7 @@ async def test_a_deleted_resource_is_reported_again_with_the_next_epoch(
 async def test_a_report_that_vanished_is_sent_again(api: FakeApi, tmp_path: Path, kubeconfig: Path) -> None:
     async with agent_running(tmp_path, kubeconfig, NMT) as it:
         await api.until(lambda: len(api.writes) == 1)
-        await eventually(it.agent.reporter.lease_holder)
+        await eventually(it.agent.reporter.holder)
         api.end_watches()
         api.put("nodecapabilities", "n1", {"metadata": {"name": "n1"}, "status": {}})
         await api.until(lambda: len(api.writes) == 2)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hotpool_agent.reporting.ownership import OwnershipDecision, StoredReport, decide, parse_stored_report
+from hotpool_agent.reporting.ownership import OwnershipDecision, StoredReport, decide, parse_stored
 
 
 def stored(**changes: object) -> StoredReport:
@@ -29,9 +29,9 @@ def test_what_the_stored_report_allows(what: StoredReport | None, own_epoch: int
 
 @pytest.mark.parametrize("value", [None, {}, {"status": None}, {"status": {}}, {"status": {"report": None}}])
 def test_no_report_is_no_claim(value: dict[str, object] | None) -> None:
-    assert parse_stored_report(value) is None
+    assert parse_stored(value) is None
 
 
 def test_the_stamps_are_read_from_the_report() -> None:
     report = {"instance": "i", "session": "s", "epoch": 2, "sequence": 3, "leaving": True, "intervalSeconds": 5}
-    assert parse_stored_report({"status": {"report": report}}) == StoredReport("i", "s", 2, 3, leaving=True, interval=5)
+    assert parse_stored({"status": {"report": report}}) == StoredReport("i", "s", 2, 3, leaving=True, interval=5)
