@@ -1,4 +1,4 @@
-"""Whose report is stored, and what that allows (requirements B7, B12)."""
+"""Ownership of the stored report, and whether this agent may replace it (requirements B7, B12)."""
 
 import pytest
 
@@ -11,7 +11,7 @@ def stored(**changes: object) -> StoredReport:
 
 
 @pytest.mark.parametrize(
-    ("what", "own_epoch", "expected"),
+    ("report", "own_epoch", "expected"),
     [
         (None, 0, OwnershipDecision.CLAIM),
         (None, 3, OwnershipDecision.CLAIM),
@@ -23,12 +23,12 @@ def stored(**changes: object) -> StoredReport:
         (stored(instance="other", leaving=True), 0, OwnershipDecision.CLAIM),
     ],
 )
-def test_what_the_stored_report_allows(what: StoredReport | None, own_epoch: int, expected: OwnershipDecision) -> None:
-    assert decide(what, "me", "now", own_epoch) is expected
+def test_the_stored_report_decides(report: StoredReport | None, own_epoch: int, expected: OwnershipDecision) -> None:
+    assert decide(report, "me", "now", own_epoch) is expected
 
 
 @pytest.mark.parametrize("value", [None, {}, {"status": None}, {"status": {}}, {"status": {"report": None}}])
-def test_no_report_is_no_claim(value: dict[str, object] | None) -> None:
+def test_an_object_without_a_report_has_no_stamps(value: dict[str, object] | None) -> None:
     assert parse_stored(value) is None
 
 
