@@ -16,7 +16,7 @@ from hotpool_agent.catalogue.model import ServiceSpec
 from hotpool_agent.catalogue.pod_attributes import MAX_CHARACTERS
 from hotpool_agent.pods.pod_registry import PodRegistry
 from hotpool_agent.pods.pod_service import pod_service
-from hotpool_agent.reporting.report_builder import build, wire
+from hotpool_agent.reporting.report_builder import build, to_json
 from localfleet.kind import REPOSITORY
 
 Json = dict[str, Any]
@@ -215,7 +215,7 @@ def test_whatever_stands_in_a_pod_gives_a_service_or_a_refusal_and_a_report_that
     assert (found.snapshot is None) != (found.refusal is None)
     if found.snapshot:
         report = build(NONE, [found.snapshot], FACTS, leaving=False).report
-        assert Report.model_validate(wire(report)) == report
+        assert Report.model_validate(to_json(report)) == report
 
 
 @given(st.dictionaries(st.text(max_size=5), JSON, max_size=5))
