@@ -9,7 +9,7 @@ from typing import Any
 from localfleet.kind import REPOSITORY
 
 DOCS = REPOSITORY / "docs"
-PAGE = (DOCS / "redis.md").read_text(encoding="utf-8")
+PAGE = (DOCS / "reference" / "redis.md").read_text(encoding="utf-8")
 OPERATOR = "hotpool-operator"
 PROMPT = "127.0.0.1:6379> "
 

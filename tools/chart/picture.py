@@ -1,7 +1,7 @@
-"""Draws the dashboard as SVG from what a Prometheus answers to its queries, for the docs.
+"""Draw the dashboard as SVG, for the docs, from the query results of a Prometheus.
 
-`python -m chart.picture http://127.0.0.1:9090 NAMESPACE FROM TO > docs/dashboard.svg`, the times as Unix seconds. Not
-Grafana: the same panels in the same places, plainly.
+`python -m chart.picture http://127.0.0.1:9090 NAMESPACE FROM TO > docs/how-to/dashboard.svg`, times in Unix seconds.
+The picture has Grafana's panels in Grafana's places, drawn plainly.
 """
 
 import json
