@@ -212,7 +212,7 @@ class Fleet:
     def members_in_redis(self, pool: str) -> dict[str, str] | None:
         """Return node → state, as a dispatcher sees them; None while the look-up fails, which proves nothing."""
 
-        async def ask() -> dict[str, str] | None:
+        async def look_up() -> dict[str, str] | None:
             async with Lookup.from_url(self.redis_url, namespace=self.namespace) as lookup:
                 try:
                     found = await lookup.members(pool)
@@ -221,17 +221,17 @@ class Fleet:
             states = (("Ready", found.ready), ("Suspect", found.suspect), ("Draining", found.draining))
             return {node: state for state, nodes in states for node in nodes}
 
-        return asyncio.run(ask())
+        return asyncio.run(look_up())
 
     def types_in_redis(self, node: str) -> set[str]:
         """Return the types that are ready on a node, as a dispatcher sees them."""
 
-        async def ask() -> set[str]:
+        async def look_up() -> set[str]:
             async with Lookup.from_url(self.redis_url, namespace=self.namespace) as lookup:
                 found = await lookup.capability(node)
             return {type_ for type_, state in found.types.items() if state.ready} if found else set()
 
-        return asyncio.run(ask())
+        return asyncio.run(look_up())
 
     def writes(self) -> dict[tuple[str, str], float]:
         """Return verb and resource → number of writes to hotpool's kinds since the API server started."""
@@ -240,9 +240,9 @@ class Fleet:
             if not line.startswith("apiserver_request_total{") or 'group="hotpool.dev"' not in line:
                 continue
             labels, count = line[line.index("{") + 1 :].rsplit("} ", 1)
-            said = {name: text.strip('"') for name, text in (pair.split("=", 1) for pair in labels.split(","))}
-            if said["verb"] in _WRITES:
-                key = (said["verb"], said["resource"])
+            values = {name: text.strip('"') for name, text in (pair.split("=", 1) for pair in labels.split(","))}
+            if values["verb"] in _WRITES:
+                key = (values["verb"], values["resource"])
                 total[key] = total.get(key, 0.0) + float(count)
         return total
 
@@ -270,9 +270,9 @@ class Fleet:
         path = self.folder / f"{account}.kubeconfig"
         if not path.exists():
             body: Any = {"spec": {"expirationSeconds": 24 * 3600}}
-            asked: Any = self._core.create_namespaced_service_account_token(account, self.namespace, body)
+            request: Any = self._core.create_namespaced_service_account_token(account, self.namespace, body)
             view = json.loads(_view(self.admin, self.kubectl_program))
-            view["users"] = [{"name": account, "user": {"token": asked.status.token}}]
+            view["users"] = [{"name": account, "user": {"token": request.status.token}}]
             view["contexts"][0]["context"]["user"] = account
             if self._server:
                 view["clusters"][0]["cluster"]["server"] = self._server

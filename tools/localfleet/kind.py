@@ -23,16 +23,16 @@ def kind_program(explicit: str | None = None) -> Path:
             raise FileNotFoundError(f"{chosen}: no such program; choose another with HOTPOOL_KIND or --kind-bin")
         return Path(found)
     real = shutil.which("kind")
-    return Path(real) if real and _docker_answers() else OURS
+    return Path(real) if real and _docker_responds() else OURS
 
 
-def _docker_answers() -> bool:
+def _docker_responds() -> bool:
     """Return True if a Docker engine responds; a client alone is not enough."""
     docker = shutil.which("docker")
     if not docker:
         return False
-    asked = subprocess.run([docker, "info"], capture_output=True, timeout=20, check=False)
-    return asked.returncode == 0
+    done = subprocess.run([docker, "info"], capture_output=True, timeout=20, check=False)
+    return done.returncode == 0
 
 
 @cache

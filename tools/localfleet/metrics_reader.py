@@ -15,7 +15,7 @@ _ENDS = ("_min", "_max")
 
 
 @dataclass(frozen=True)
-class Wanted:
+class Options:
     """Options of the command line."""
 
     parts: tuple[str, ...]
@@ -23,13 +23,13 @@ class Wanted:
     """File that the figures are also written to."""
 
 
-def wanted(description: str | None, parts: Sequence[str]) -> Wanted:
+def parse_options(description: str | None, parts: Sequence[str]) -> Options:
     """Parse the command line; without `--only` every part is selected."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures there")
-    parser.add_argument("--only", choices=parts, action="append", help="this part (may be said several times)")
-    said = parser.parse_args()
-    return Wanted(tuple(part for part in parts if not said.only or part in said.only), said.json)
+    parser.add_argument("--only", choices=parts, action="append", help="run this part (may be given several times)")
+    options = parser.parse_args()
+    return Options(tuple(part for part in parts if not options.only or part in options.only), options.json)
 
 
 def percentiles(name: str, values: Sequence[float]) -> dict[str, float]:

@@ -48,12 +48,12 @@ class ManagedProcess:
     def __init__(self, name: str, command: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:
         self.name = name
         self.log = log
-        with log.open("ab") as sink:
+        with log.open("ab") as output:
             self._process = subprocess.Popen(
                 [*ended_with_parent(), *command],
                 stdin=subprocess.DEVNULL,
-                stdout=sink,
-                stderr=sink,
+                stdout=output,
+                stderr=output,
                 env={**os.environ, **environment},
                 start_new_session=True,
             )

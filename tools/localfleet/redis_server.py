@@ -77,10 +77,10 @@ class RedisServer:
             self._directory = Path(tempfile.mkdtemp(prefix="hotpool-redis-"))
             atexit.register(self.close)
         log = self._directory / "server.log"
-        with log.open("wb") as sink:
+        with log.open("wb") as output:
             # In a session of its own, so that Ctrl-C does not end it before its clients.
             self._process = subprocess.Popen(
-                self._command(), stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, start_new_session=True
+                self._command(), stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
             )
         try:
             self._wait_until(b"+PONG", "PING")

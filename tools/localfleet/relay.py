@@ -60,7 +60,7 @@ class Relay:
         """Reset every connection, drop data in transit, and refuse new ones, as a machine without the program."""
         self._call(self._refuse())
 
-    def mend(self) -> None:
+    def restore(self) -> None:
         """Accept connections again."""
         self._call(self._listen())
 
