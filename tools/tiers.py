@@ -79,8 +79,8 @@ def run(name: str, results: Path) -> Tier:
         signal.signal(number, forward)
     started = time.monotonic()
     process = subprocess.Popen([os.environ.get("MAKE", "/usr/bin/make"), "--no-print-directory", name], env=environment)
-    for number in early_signals:
-        process.send_signal(number)
+    for early in early_signals:
+        process.send_signal(early)
     code = process.wait()
     return Tier(name, abs(code), time.monotonic() - started, read(results))
 
