@@ -45,7 +45,7 @@ async def outage(way: Line, it: Running, works: Plant, kind: str, chance: random
             await flip(works, it, chance)
         relay.delay = 0.0
         return
-    begin, end = (relay.cut, relay.mend) if kind == "cut" else (relay.hold, relay.resume)
+    begin, end = (relay.cut, relay.restore) if kind == "cut" else (relay.hold, relay.resume)
     await asyncio.to_thread(begin)
     await flip(works, it, chance)
     await eventually(lambda: it.agent.reporter.problem, 30)
@@ -115,7 +115,7 @@ async def test_heartbeats_have_no_epoch_before_its_report_is_accepted(way: Line,
             way.api.faults.append(refused)
             works.up["asr"] = not works.up["asr"]
             await eventually(lambda: it.agent.reporter.problem, 30)
-            await asyncio.to_thread(way.relay.mend)
+            await asyncio.to_thread(way.relay.restore)
         await way.api.until(lambda: stamps(way.api)[-1] >= (4, 1), 30)
         assert misplaced_heartbeats(way.api) == []
         await it.shut_down()

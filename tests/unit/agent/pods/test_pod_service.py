@@ -121,7 +121,7 @@ def test_attributes_are_those_of_a_catalogue_entry_as_yaml_or_json(text: str) ->
 
 
 def test_the_example_of_the_docs_is_read_as_it_says() -> None:
-    words = (REPOSITORY / "docs" / "pods.md").read_text(encoding="utf-8")
+    words = (REPOSITORY / "docs" / "how-to" / "pods.md").read_text(encoding="utf-8")
     deployment = yaml.safe_load(words.split("```yaml\n")[1].split("```")[0])
     template = deployment["spec"]["template"]
     template["metadata"]["name"] = "whisper-1"
