@@ -101,7 +101,7 @@ async def test_a_rejected_report_is_replaced_by_a_minimal_one_without_ready_type
         await api.until(lambda: len(api.writes) == 2)
         report = api.writes[1].report
         assert [(item["ready"], item["reason"]) for item in report["capabilities"]] == [(False, "ReportRejected")]
-        await eventually(lambda: "nothing is ready" in (it.agent.reporter.rejected or ""))
+        await eventually(lambda: "no type as ready" in (it.agent.reporter.rejected or ""))
         # The node stays live, and there is no storm: one rejected report, one minimal one.
         beats = len(api.beats)
         await api.until(lambda: len(api.beats) >= beats + 2)
@@ -188,7 +188,7 @@ async def test_a_response_that_is_not_an_object_is_ignored_and_the_request_repea
 ) -> None:
     api.faults.append(Fault(lambda _: True, code=200, body=body, times=12))
     async with agent_running(tmp_path, kubeconfig, NMT) as it:
-        await eventually(lambda: "no JSON object" in (it.agent.reporter.problem or ""))
+        await eventually(lambda: "not a JSON object" in (it.agent.reporter.problem or ""))
         await api.until(lambda: summary(api) == "0/1" and api.watches)
         assert api.in_flight == 0
         await it.shut_down()
@@ -245,7 +245,7 @@ async def test_a_request_without_a_response_times_out_and_the_object_is_read(
         hanging: Any = Fault(is_report, kind="hang")
         api.faults.append(hanging)
         await it.agent.services.command("start", "idle", wait=True)
-        await eventually(lambda: "no answer in 0.4 s" in (it.agent.reporter.problem or "") or summary(api) == "1/1")
+        await eventually(lambda: "no response in 0.4 s" in (it.agent.reporter.problem or "") or summary(api) == "1/1")
         await api.until(lambda: summary(api) == "1/1")
         assert claims(api) >= before + 1
         await it.shut_down()
