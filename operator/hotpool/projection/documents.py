@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 
 _LAYOUT = "2"  # Part of each digest: after a change of the layout every document differs and is rewritten.
 
-Capability = tuple[
-    str, bool, str | None, tuple[str, ...]
-]  # type, ready, reason if not ready, ids of the ready services
+Capability = tuple[str, bool, str | None, tuple[str, ...]]  # type, ready, reason if not, ids of the ready services
 
 
 def _digest(parts: Iterable[str]) -> str:

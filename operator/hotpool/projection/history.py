@@ -1,6 +1,6 @@
 """Format of a node's last transitions in Redis (F2): JSON each, newest first, at most MAX_TRANSITIONS.
 
-Pure. Redis has the only copy: a flush or the loss of Redis deletes the history, which only `hotpool why` reads.
+Pure. Redis has the only copy: a flush or the loss of Redis deletes the history, which only `hotpool why` shows.
 """
 
 from __future__ import annotations

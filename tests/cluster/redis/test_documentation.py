@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 NOTE = (DOCS / "design" / "0004-affinity-by-multi-probe-hashing.md").read_text(encoding="utf-8")
 READY = ["edge-017", "edge-021", "edge-042"]
 CLUSTER = ["+cluster|slots", "+cluster|shards", "+command"]
-
-
 USERS = {user: rules for user, rules in acl_rules().items() if user != OPERATOR}  # tested in test_acl.py
 READING: dict[str, Callable[[SyncLookup], Any]] = {
     "uniform": lambda lookup: lookup.pick("zh-en", exclude=["edge-017"], max_age=3600),

@@ -185,9 +185,7 @@ async def test_a_restart_with_an_empty_server_is_found_and_repaired(
     server: RedisServer, client: Client, writer: RedisWriter
 ) -> None:
     before = await contents(client)
-    await asyncio.to_thread(
-        server.restart
-    )  # The event loop runs meanwhile, so the client notices the closed connection.
+    await asyncio.to_thread(server.restart)  # The event loop must run, so the client notices the closed connection.
     drift = await writer.check_drift(POOLS, NODES)
     assert not drift.claimed
     with pytest.raises(TermNotClaimedError):

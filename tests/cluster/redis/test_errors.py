@@ -110,21 +110,21 @@ FAULTS: dict[str, tuple[str, str, Callable[[RedisWithRelay], object], Callable[[
         ],
         lambda redis: redis.ask("ACL", "SETUSER", "op", "resetpass", ">right"),
     ),
-    "no reply": (
+    "no answer": (
         "slow",
-        "did not reply in time",
+        "did not answer in time",
         lambda redis: redis.relay.hold(),
         lambda redis: redis.relay.resume(),
     ),
     "slow": (
         "slow",
-        "did not reply in time",
+        "did not answer in time",
         lambda redis: setattr(redis.relay, "delay", 2 * TIMEOUT_SECONDS),
         lambda redis: setattr(redis.relay, "delay", 0.0),
     ),
     "paused": (
         "slow",
-        "did not reply in time",
+        "did not answer in time",
         lambda redis: redis.server.pause(),
         lambda redis: redis.server.resume(),
     ),

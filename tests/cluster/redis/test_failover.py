@@ -55,12 +55,12 @@ class Reader:
     async def run(self) -> None:
         while not self.stopped:
             try:
-                found = await self.lookup.members("zh-en")
+                members = await self.lookup.members("zh-en")
             except LookupUnavailableError:
                 await asyncio.sleep(0.05)
                 continue
-            if found.version is not None:
-                self.seen.add(frozenset(found.ready))
+            if members.version is not None:
+                self.seen.add(frozenset(members.ready))
             await asyncio.sleep(0.001)
 
 

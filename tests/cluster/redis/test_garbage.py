@@ -94,13 +94,13 @@ class Results:
 
 
 async def run_all(lookup: Lookup) -> Results:
-    found = Results({}, set())
+    results = Results({}, set())
     for name, ask in LOOKUPS.items():
         try:
-            found.values[name] = await ask(lookup)
+            results.values[name] = await ask(lookup)
         except LookupUnavailableError:
-            found.failed.add(name)
-    return found
+            results.failed.add(name)
+    return results
 
 
 def is_plausible(name: str, answer: Any) -> bool:
@@ -121,15 +121,15 @@ def is_plausible(name: str, answer: Any) -> bool:
 async def repair(writer: RedisWriter) -> None:
     """Do one round of the publisher."""
     await writer.claim(3)
-    found = await writer.check_drift(POOLS, {"edge-1": NODE})
-    for name in found.pools:
+    drift = await writer.check_drift(POOLS, {"edge-1": NODE})
+    for name in drift.pools:
         await writer.replace_pool(POOLS[name])
-    for name in found.stray_pools:
+    for name in drift.stray_pools:
         await writer.drop_pool(name)
-    await writer.drop_index(found.stray_index)
-    if found.nodes:
+    await writer.drop_index(drift.stray_index)
+    if drift.nodes:
         await writer.replace_node(NODE)
-    for name in found.stray_nodes:
+    for name in drift.stray_nodes:
         await writer.drop_node(name)
     await writer.stamp(complete=True)
 
@@ -138,13 +138,13 @@ async def check_repaired(writer: RedisWriter, lookup: Lookup) -> None:
     """Check that one round repairs everything and writes succeed. The history returns with the next transition."""
     await repair(writer)
     assert await writer.check_drift(POOLS, {"edge-1": NODE}) == NO_DRIFT
-    found = await run_all(lookup)
-    assert found.failed <= {"transitions"}
-    assert found.values["members"].ready == tuple(sorted(names(9)))
-    assert found.values["members"].complete
-    assert node_of(found.values["bounded"]) in names(9)
-    assert node_of(found.values["by key"]) in names(9)
-    assert found.values["capability"].types["asr"].ready
+    results = await run_all(lookup)
+    assert results.failed <= {"transitions"}
+    assert results.values["members"].ready == tuple(sorted(names(9)))
+    assert results.values["members"].complete
+    assert node_of(results.values["bounded"]) in names(9)
+    assert node_of(results.values["by key"]) in names(9)
+    assert results.values["capability"].types["asr"].ready
     await writer.replace_pool(POOLS["large"])
     await writer.replace_node(NODE, [TRANSITION])
     assert [entry.after for entry in await lookup.transitions("edge-1")] == ["Live"]
@@ -159,9 +159,9 @@ async def test_garbage_of_another_type_misleads_no_reader_and_one_round_repairs_
     await client.execute_command("DEL", EVERY_KEY[key])
     await client.execute_command(TYPES[kind][0], EVERY_KEY[key], *TYPES[kind][1:])
     if OURS[key] != kind:
-        found = await run_all(lookup)
-        assert [name for name, answer in found.values.items() if not is_plausible(name, answer)] == []
-        assert found.failed or key not in {"facts", "ready", "suspect", "draining", "index", "node", "history"}
+        results = await run_all(lookup)
+        assert [name for name, answer in results.values.items() if not is_plausible(name, answer)] == []
+        assert results.failed or key not in {"facts", "ready", "suspect", "draining", "index", "node", "history"}
     await check_repaired(writer, lookup)
 
 
@@ -175,7 +175,7 @@ WRITES: dict[str, Callable[[RedisWriter], Awaitable[Any]]] = {
     "node": lambda writer: writer.replace_node(NODE, [TRANSITION]),
     "drop node": lambda writer: writer.drop_node("edge-1", [TRANSITION], delete_history=False),
     "stamp": lambda writer: writer.stamp(complete=True),
-    "audit": lambda writer: writer.check_drift(POOLS, {"edge-1": NODE}),
+    "drift check": lambda writer: writer.check_drift(POOLS, {"edge-1": NODE}),
 }
 
 

@@ -80,10 +80,10 @@ class ProjectionMachine(RuleBasedStateMachine):
 
     def publish(self, name: str, states: dict[str, str]) -> None:
         former = self.wanted.get(name)
-        made = make_document(name, states, former.uid if former else f"u{self.term}", former)
-        assert made == make_document(name, states, made.uid)
-        self.wanted[name] = made
-        self.runner.run(self.attempt(self.writer.replace_pool(made)))
+        document = make_document(name, states, former.uid if former else f"u{self.term}", former)
+        assert document == make_document(name, states, document.uid)
+        self.wanted[name] = document
+        self.runner.run(self.attempt(self.writer.replace_pool(document)))
 
     @rule(name=st.sampled_from(POOLS), states=st.dictionaries(st.sampled_from(NODES), st.sampled_from(STATES)))
     def replace(self, name: str, states: dict[str, str]) -> None:
