@@ -1,4 +1,4 @@
-"""ACL rules of docs/redis.md for the operator: each permission is needed, other commands are refused (E4)."""
+"""ACL rules of docs/reference/redis.md for the operator: each is needed, other commands are refused (E4)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/redis.md and the design note on affinity match the server: their sessions and ACL rules are run (E4, E6)."""
+"""Run the sessions, ACL rules and examples of docs/reference/redis.md and of the design note on affinity (E4, E6)."""
 
 from __future__ import annotations
 
