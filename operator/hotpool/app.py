@@ -119,7 +119,7 @@ class Operator:
             term=lambda: self._elector.term,
             raise_term=raise_term,
             cluster=self._cluster_id,
-            tell=self._recorder.redis,
+            on_state_change=self._recorder.redis,
         )
 
     async def _cluster_id(self) -> str:
