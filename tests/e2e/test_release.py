@@ -218,7 +218,7 @@ def test_upgrades_and_failovers_change_no_membership(release: Release, node: str
 
 
 def test_too_old_definitions_block_only_the_new_operator(release: Release, node: str) -> None:
-    """The upgrade step of docs/install.md, first omitted, then done."""
+    """The upgrade step of docs/how-to/install.md, first omitted, then done."""
     leader = release.wait_for_leader()
     before = {pod["metadata"]["name"] for pod in release.pods("operator")}
     new = next(pod["metadata"]["name"] for pod in release.pods("operator") if pod["metadata"]["name"] != leader)

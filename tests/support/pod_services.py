@@ -14,6 +14,6 @@ NONE: Final = Catalogue(version=1, onAgentExit="keep")
 
 def shown(pod: dict[str, Any]) -> ServiceStatus:
     """Return the service of a pod."""
-    found = pod_service("speech", pod).snapshot
+    found = pod_service("speech", pod).status
     assert found
     return found

@@ -32,8 +32,8 @@ from hotpool.kube.event_writer import EventWriter
 from hotpool.kube.writer import KubeWriter
 from hotpool.projection.documents import NodeDocument, PoolDocument
 from hotpool.projection.drift_check import DriftReport
-from hotpool.projection.history import KEPT, decoded
-from hotpool.projection.keys import entry
+from hotpool.projection.history import MAX_TRANSITIONS, decode
+from hotpool.projection.keys import index_field
 from hotpool.projection.publisher import Publisher
 from hotpool.projection.redis_errors import TermNotClaimedError
 
@@ -461,9 +461,9 @@ class FakeRedis:
         await self._write("replace_pool", document.name)
         self.pools[document.name] = document
         if document.generator:
-            self.index[entry(document.generator, document.key or "")] = document.name
+            self.index[index_field(document.generator, document.key or "")] = document.name
 
-    async def drop_pool(self, name: str, _uid: str | None = None) -> None:
+    async def drop_pool(self, name: str) -> None:
         """Delete a pool and its index entry."""
         await self._write("drop_pool", name)
         self.pools.pop(name, None)
@@ -475,18 +475,18 @@ class FakeRedis:
         self.nodes[document.name] = document
         self._append_history(document.name, transitions)
 
-    async def drop_node(self, name: str, transitions: Sequence[str] = (), *, forget: bool = True) -> None:
-        """Delete a node, with its history if `forget`."""
+    async def drop_node(self, name: str, transitions: Sequence[str] = (), *, delete_history: bool = True) -> None:
+        """Delete a node, with its history if `delete_history`."""
         await self._write("drop_node", name)
         self.nodes.pop(name, None)
-        if forget:
+        if delete_history:
             self.history.pop(name, None)
         else:
             self._append_history(name, transitions)
 
     def _append_history(self, name: str, transitions: Sequence[str]) -> None:
         if transitions:
-            self.history[name] = [*map(decoded, reversed(transitions)), *self.history.get(name, [])][:KEPT]
+            self.history[name] = [*map(decode, reversed(transitions)), *self.history.get(name, [])][:MAX_TRANSITIONS]
 
     async def drop_index(self, fields: Any) -> None:
         """Delete fields of the index."""
@@ -503,7 +503,9 @@ class FakeRedis:
 
     async def check_drift(self, pools: Mapping[str, PoolDocument], nodes: Mapping[str, NodeDocument]) -> DriftReport:
         """Compare the state at the time of the call; the response is delayed."""
-        wanted = {entry(document.generator, document.key or "") for document in pools.values() if document.generator}
+        wanted = {
+            index_field(document.generator, document.key or "") for document in pools.values() if document.generator
+        }
         result = DriftReport(
             claimed=bool(self.term),
             pools=frozenset(name for name, document in pools.items() if self.pools.get(name) != document),
@@ -567,7 +569,7 @@ class Fleet:
             term=lambda: self.term,
             raise_term=raise_term,
             cluster=cluster_id,
-            tell=self.recorder.redis,
+            on_state_change=self.recorder.redis,
         )
 
     async def renew_probe_lease(self) -> None:
@@ -631,7 +633,7 @@ class Fleet:
     @property
     def keys(self) -> set[Key]:
         """Return the keys of all objects in the cache."""
-        return {Key(kind, name) for kind in CUSTOM_KINDS for name in self.cache.exists(kind)}
+        return {Key(kind, name) for kind in CUSTOM_KINDS for name in self.cache.identities(kind)}
 
 
 @asynccontextmanager

@@ -11,7 +11,7 @@ from hotpool.core.planning.diff import conditions_differ
 from hotpool.core.planning.pool_plan import NodePlan, plan_node
 from hotpool.observability.metrics import TRANSITIONS
 from hotpool.projection.documents import NodeDocument
-from hotpool.projection.history import encoded
+from hotpool.projection.history import encode
 from hotpool.projection.publisher import Publisher
 
 
@@ -56,7 +56,7 @@ class NodeController:
         step = self._transitions.record(
             name, ready.reason, types, stored.reason if stored else None, self._fleet.clock.timestamp()
         )
-        happened = encoded(step) if step else None
+        happened = encode(step) if step else None
         if plan.types is None:
             await mirror.withdraw_node(name, happened)
         else:

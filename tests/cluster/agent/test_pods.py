@@ -1,7 +1,7 @@
 """Services that are pods, on a real API server (A3, A11, B6, B12, C7): no kubelet, so the tests write status.
 
 The API server is stopped for real, so these tests have a local cluster of their own whatever `kind_cluster` is. The
-rights of the agent are exactly those that docs/pods.md names.
+rights of the agent are exactly those that docs/how-to/pods.md names.
 
 Requirements A1, A5, D9.
 """

@@ -16,7 +16,7 @@ from tests.support.simulated_fleet import FakeRedis, now, simulated, until
 from hotpool.errors import FencedError, NotLeaderError, RejectedError, RetryableError
 from hotpool.observability.metrics import REGISTRY
 from hotpool.projection.documents import NodeDocument, PoolDocument
-from hotpool.projection.keys import entry
+from hotpool.projection.keys import index_field
 from hotpool.projection.publisher import RETRY_SECONDS, ROUND_SECONDS, Publisher
 from hotpool.projection.redis_errors import OtherClusterError, TermNotClaimedError, VersionConflictError
 
@@ -182,13 +182,13 @@ async def test_foreign_changes_are_repaired_and_nothing_else_is_written() -> Non
         it.redis.pools["p"] = pool("p", "stranger")
         it.redis.pools["stray"] = pool("stray", "a", key="zh-en")
         it.redis.nodes["ghost"] = NodeDocument("ghost", ())
-        it.redis.index[entry("pairs", "zh-en")] = "stray"
+        it.redis.index[index_field("pairs", "zh-en")] = "stray"
         sent = len(it.redis.log)
         await asyncio.sleep(ROUND_SECONDS + 0.2)
         assert it.redis.pools == {"p": pool("p", "a", "b"), "q": pool("q", "a")}
         assert (it.redis.nodes, it.redis.index) == ({"a": NODE}, {})
         touched = {name for _, verb, name in it.redis.log[sent:] if verb != "stamp"}
-        assert touched == {"p", "stray", "ghost", entry("pairs", "zh-en")}
+        assert touched == {"p", "stray", "ghost", index_field("pairs", "zh-en")}
 
 
 @simulated
@@ -197,13 +197,13 @@ async def test_a_pool_published_during_a_drift_check_is_not_deleted_as_a_stray()
         it.redis.delay = 0.2
         await until(lambda: len(it.redis.writes_of("")) == 2)
         it.redis.pools["late"] = pool("late", "x", key="zh-en")
-        it.redis.index[entry("pairs", "zh-en")] = "late"
+        it.redis.index[index_field("pairs", "zh-en")] = "late"
         await asyncio.sleep(ROUND_SECONDS + 1.5 * it.redis.delay)  # claimed, and the drift check runs
         wanted = pool("late", "a", key="zh-en")
         await it.publisher.publish_pool(wanted)
         await asyncio.sleep(ROUND_SECONDS / 2)
         assert it.redis.pools["late"] == wanted
-        assert it.redis.index == {entry("pairs", "zh-en"): "late"}
+        assert it.redis.index == {index_field("pairs", "zh-en"): "late"}
         assert "drop_pool" not in it.redis.writes_of("late")
 
 
@@ -326,7 +326,7 @@ async def test_drift_is_counted_by_kind() -> None:
         it.redis.pools["stray"] = pool("stray", "a")
         it.redis.nodes["ghost"] = NodeDocument("ghost", ())
         it.redis.nodes["a"] = NodeDocument("a", ())
-        it.redis.index[entry("pairs", "zh-en")] = "stray"
+        it.redis.index[index_field("pairs", "zh-en")] = "stray"
         await asyncio.sleep(3 * ROUND_SECONDS)
         after = drift()
         assert {name: after[name] - before[name] for name in after} == {"pool": 1, "node": 1, "index": 1, "stray": 2}

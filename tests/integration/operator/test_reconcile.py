@@ -109,7 +109,7 @@ async def test_a_restored_older_store_is_accepted_after_a_get() -> None:
         api.objects = old
         await fleet.beating(305)
         assert api.members("llm") == {"n0": "Ready", "n1": "Ready", "n2": "Ready"}
-        assert fleet.cache.exists(Kind.POOL)["llm"].version == int(
+        assert fleet.cache.identities(Kind.POOL)["llm"].version == int(
             api.objects[Kind.POOL]["llm"]["metadata"]["resourceVersion"]
         )
 

@@ -18,7 +18,7 @@ from localfleet.kind import REPOSITORY
 
 ROOT = REPOSITORY
 CHART = ROOT / "charts/hotpool"
-README, INSTALL = "charts/hotpool/README.md", "docs/install.md"
+README, INSTALL = "charts/hotpool/README.md", "docs/how-to/install.md"
 METRIC = re.compile(r"\bhotpool_[a-z_]+")
 EXPORTED = """
 from prometheus_client import generate_latest
@@ -46,7 +46,7 @@ def cells(at: dict[str, int]) -> set[tuple[int, int]]:
 def exported() -> set[str]:
     """Return the names of all metrics of operator and agent, without the suffixes of their samples."""
     agent = Metrics()
-    agent.show(list, lambda: False)
+    agent.expose(list, lambda: False)
 
     return {metric.name for registry in (REGISTRY, agent.registry) for metric in registry.collect()}
 
@@ -63,7 +63,7 @@ def test_the_chart_has_the_version_and_schema_revision_of_the_project() -> None:
 
 
 def test_every_alert_has_a_runbook_and_every_runbook_an_alert() -> None:
-    headings = re.findall(r"^## (\w+)$", (ROOT / "docs/runbooks.md").read_text(), re.MULTILINE)
+    headings = re.findall(r"^## (\w+)$", (ROOT / "docs/how-to/runbooks.md").read_text(), re.MULTILINE)
     assert headings == [alert["alert"] for alert in alerts()]
 
 
@@ -93,7 +93,7 @@ def test_every_panel_has_a_description_and_no_two_overlap() -> None:
 
 
 def test_the_commands_of_the_charts_readme_are_those_of_the_tested_page() -> None:
-    """tests/e2e/test_docs.py runs docs/install.md as a whole."""
+    """tests/e2e/test_docs.py runs docs/how-to/install.md as a whole."""
     shown, run = (re.findall(r"^\$ (.*)$", (ROOT / page).read_text(), re.MULTILINE) for page in (README, INSTALL))
     assert shown
     assert set(shown) <= set(run)
