@@ -15,7 +15,7 @@ from kubernetes.aio import client
 
 from hotpool.api.meta import ELECTION_LEASE, KUBE_NODES_ANNOTATION, SCHEMA_REVISION
 from hotpool.clock import Clock
-from hotpool.common.health_server import serve
+from hotpool.common.health_server import ListenError, check_lines, serving
 from hotpool.controllers.manager import Manager
 from hotpool.core.cluster_cache import ClusterCache
 from hotpool.core.model import CUSTOM_KINDS, Kind
@@ -137,9 +137,17 @@ class Operator:
         """Run all parts until the first of them ends."""
         self._handle_signals()
         try:
-            probes = await serve(self._settings.listen, REGISTRY, self._checks)
-        except OSError as error:
-            raise StartupError(f"cannot listen on {self._settings.listen}: {error.strerror}; see --listen") from None
+            async with serving(
+                self._settings.listen,
+                REGISTRY,
+                healthz=lambda: (True, "ok\n"),
+                readyz=lambda: check_lines(self._checks()),
+            ):
+                return await self._run_parts()
+        except ListenError as error:
+            raise StartupError(f"{error} or HOTPOOL_LISTEN") from None
+
+    async def _run_parts(self) -> int:
         await self._usable()
         parts = {
             "signal": self._stop.wait(),
@@ -155,7 +163,6 @@ class Operator:
         watcher = asyncio.create_task(watching, name="watch")  # last: kopf ends what was made after it
         done, _ = await asyncio.wait([*tasks, watcher], return_when=asyncio.FIRST_COMPLETED)
         hung = await self._end(tasks, watcher)
-        await probes.cleanup()
         if hung:
             log.error("parts did not end in time", parts=hung)
             os._exit(1)  # leadership is released; waiting for what does not end would only keep the next one waiting

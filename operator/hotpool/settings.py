@@ -3,19 +3,12 @@
 Read by `operator` and its command only; everybody else is given what it needs.
 """
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+from pydantic import BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-_PORT_MAX: Final = 65535
-
-
-def _address(listen: str) -> str:
-    host, _, port = listen.rpartition(":")
-    if not host or not port.isdecimal() or int(port) > _PORT_MAX:
-        raise ValueError("must be ADDRESS:PORT, for example 127.0.0.1:8080 or [::]:8080; *:8080 is every address")
-    return listen
+from hotpool.common.listen_address import ListenAddress
 
 
 class Settings(BaseSettings):
@@ -47,7 +40,7 @@ class Settings(BaseSettings):
     """First part of every key's hash tag."""
     kube_nodes: bool = False
     """Whether v1 Nodes are followed: cordon is drain, their labels count, and they take their NodeCapability along."""
-    listen: Annotated[str, AfterValidator(_address)] = "127.0.0.1:8080"
+    listen: ListenAddress = "127.0.0.1:8080"
     """Address of /healthz, /readyz and /metrics; `*`: every one of both families."""
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(str.lower)] = "info"
     """From which level on the operator logs."""

@@ -5,7 +5,7 @@ Reads only; the answer is `core.explain.dry_run`'s.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -23,25 +23,27 @@ from hotpool.cli.options import (
     fail,
     print_json,
 )
-from hotpool.cli.query import run_query
-from hotpool.common import cli_help
+from hotpool.cli.query import ERROR_CODES, run_query
+from hotpool.common import exit_codes
+from hotpool.common.cli_help import HelpSections, command
 from hotpool.core.explain.dry_run import GeneratorChange, PoolChange, Stored, compare_generator, compare_pool
 from hotpool.core.model import CUSTOM_KINDS, Generator, Pool
 from hotpool.kube.client import Reader
 from hotpool.kube.decode import DecodeError, decode
 
-_HELP = cli_help.command(
-    {
+_HELP: Final = HelpSections(
+    examples={
         "Who would join and leave": "hotpool diff -f pool.yaml -n speech",
         "Several files, one of them from standard input": "kustomize build | hotpool diff -f - -f more.yaml",
         "Fail in a pipeline when somebody would leave": (
             "hotpool diff -f pool.yaml -o json | jq -e '[.pools[].leaves[]] == []'"
         ),
     },
-    {
-        cli_help.OK: "no difference: nobody joins or leaves, no pool is made or removed",
-        cli_help.DIFFERENT: "there is a difference",
-        cli_help.USAGE: "wrong usage, or a document that is not valid",
+    codes={
+        **ERROR_CODES,
+        exit_codes.OK: "no difference: nobody joins or leaves, no pool is made or removed",
+        exit_codes.DIFFERENT: "there is a difference",
+        exit_codes.USAGE: "wrong usage, or a document that is not valid",
     },
 )
 
@@ -62,7 +64,7 @@ class Difference:
 def register(app: typer.Typer) -> None:
     """Add the command to the program."""
 
-    @app.command(cls=_HELP)
+    @app.command(cls=command(_HELP))
     def diff(
         files: Annotated[list[str], typer.Option("--filename", "-f", help="A file, or -; may be repeated.")],
         *,
@@ -90,14 +92,14 @@ def register(app: typer.Typer) -> None:
             from hotpool.cli.render import diff
 
             diff.show(found.pools, found.generators)
-        raise typer.Exit(cli_help.DIFFERENT if found.differs else cli_help.OK)
+        raise typer.Exit(exit_codes.DIFFERENT if found.differs else exit_codes.OK)
 
 
 def _load(files: Sequence[str]) -> list[Manifest]:
     try:
         found = load(files)
     except ManifestError as error:
-        fail("diff", str(error), cli_help.USAGE)
+        fail("diff", str(error), exit_codes.USAGE)
     for item in found:
         if isinstance(item, Other):
             typer.echo(f"left out: {item.what} (only NodePools and NodePoolGenerators are compared)", err=True)
@@ -109,7 +111,7 @@ def _namespace(documents: Sequence[Manifest], said: str | None) -> str | None:
     named = {document.namespace for document in documents if document.namespace} | ({said} if said else set())
     if len(named) > 1:
         words = f"the documents and -n name several namespaces: {', '.join(sorted(named))}; compare one at a time"
-        fail("diff", words, cli_help.USAGE)
+        fail("diff", words, exit_codes.USAGE)
     return next(iter(named), None)
 
 
@@ -133,7 +135,7 @@ def _dry_run(fleet: FleetSnapshot, document: Manifest) -> Pool | Generator:
     seen = decode(document.kind, body)
     if not isinstance(seen, Pool | Generator):
         why = seen.reason if isinstance(seen, DecodeError) else "it is of another kind"
-        fail("diff", f"{document.kind}/{document.name}: {why}", cli_help.USAGE)
+        fail("diff", f"{document.kind}/{document.name}: {why}", exit_codes.USAGE)
     return seen
 
 

@@ -23,8 +23,9 @@ from hotpool.cli.enrollment import manifests as objects
 from hotpool.cli.enrollment import steps as work
 from hotpool.cli.enrollment.manifests import Credential, ForeignError
 from hotpool.cli.options import CommandError, ContextOption, FleetOptions, KubeconfigOption, NamespaceOption, fail
-from hotpool.cli.query import error_message
-from hotpool.common import cli_help
+from hotpool.cli.query import ERROR_CODES, error_message
+from hotpool.common import exit_codes
+from hotpool.common.cli_help import HelpSections, command
 from hotpool.kube.client import ApiUnavailable, ClusterTarget
 from hotpool.kube.service_accounts import ServiceAccounts, service_accounts
 
@@ -33,8 +34,8 @@ T = TypeVar("T")
 _ROLE: Final = "hotpool-enroller"
 _TO_STDOUT: Final = "-"
 
-_HELP = cli_help.command(
-    {
+_HELP: Final = HelpSections(
+    examples={
         "An account for edge-017, and its kubeconfig": "hotpool enroll edge-017 -n speech -o edge-017.kubeconfig",
         "Agents reach the API server by another address": (
             "hotpool enroll edge-017 --server https://api.example.com:6443"
@@ -45,11 +46,12 @@ _HELP = cli_help.command(
         ),
         "The machine was stolen": "hotpool enroll edge-017 --revoke",
     },
-    {
-        cli_help.OK: "done",
-        cli_help.NOT_YET: "--wait: the credential was not used in time",
-        cli_help.NOT_FOUND: "no such namespace; --revoke: there was nothing of this node",
-        cli_help.NOT_INSTALLED: "hotpool's definitions or its policy for agents are not installed",
+    codes={
+        **ERROR_CODES,
+        exit_codes.OK: "done",
+        exit_codes.NOT_YET: "--wait: the credential was not used in time",
+        exit_codes.NOT_FOUND: "no such namespace; --revoke: there was nothing of this node",
+        exit_codes.NOT_INSTALLED: "hotpool's definitions or its policy for agents are not installed",
     },
 )
 
@@ -77,7 +79,7 @@ class Enrollment:
 def register(app: typer.Typer) -> None:
     """Add the command to the program."""
 
-    @app.command(cls=_HELP)
+    @app.command(cls=command(_HELP))
     def enroll(
         node: Annotated[str, typer.Argument(metavar="NODE", help="The node's name, as the agent's --node says it.")],
         *,
@@ -139,7 +141,7 @@ def _answer(place: FleetOptions, task: Callable[[ServiceAccounts], Awaitable[T]]
     except ApiUnavailable as error:
         fail("enroll", *error_message(error, place.namespace, role=_ROLE))
     except (CommandError, ForeignError) as error:
-        fail("enroll", str(error), error.code if isinstance(error, CommandError) else cli_help.USAGE)
+        fail("enroll", str(error), error.code if isinstance(error, CommandError) else exit_codes.USAGE)
 
 
 async def _enroll(door: ServiceAccounts, order: Enrollment) -> None:
@@ -175,7 +177,7 @@ def _hand_out(door: ServiceAccounts, order: Enrollment, newest: Credential) -> N
             kubeconfig_file.write(order.file, text)
         except OSError as error:
             words = f"{order.file} cannot be written: {error.strerror}; run it again, it hands out the same credential"
-            raise CommandError(words, cli_help.USAGE) from None
+            raise CommandError(words, exit_codes.USAGE) from None
     if kubeconfig_file.is_loopback(cluster["server"]):
         typer.echo(f"warning: {cluster['server']} is this machine only; other machines need --server", err=True)
 
@@ -204,7 +206,7 @@ async def _wait(door: ServiceAccounts, order: Enrollment, newest: Credential, fo
     while not (await work.credential(door, order.node, newest.name)).used:
         if monotonic() > deadline:
             words = "the former one works, too" if former else "it works"
-            raise CommandError(f"the credential was not used in time; {words}", cli_help.NOT_YET)
+            raise CommandError(f"the credential was not used in time; {words}", exit_codes.NOT_YET)
         await asyncio.sleep(work.POLL_SECONDS)
     if former:
         await door.delete("Secret", former.name, former.uid)
@@ -215,7 +217,7 @@ async def _revoke(door: ServiceAccounts, order: Enrollment) -> None:
     node, namespace = order.node, order.place.namespace
     await work.check_account(door, node)
     if not await work.remove(door, node):
-        raise CommandError(f"nothing of node {node} is enrolled in namespace {namespace}", cli_help.NOT_FOUND)
+        raise CommandError(f"nothing of node {node} is enrolled in namespace {namespace}", exit_codes.NOT_FOUND)
     order.progress(
         f"The agent of {node} is refused from now on; what it said last stays.",
         "The node falls silent, and goes after 10 minutes unless people wrote into its record. To remove it now:",

@@ -14,7 +14,7 @@ from hotpool.api import meta
 from hotpool.api.capability import Report as WireReport
 from hotpool.api.capability import Service
 from hotpool.cli.options import CommandError
-from hotpool.common import cli_help
+from hotpool.common import exit_codes
 from hotpool.core.cluster_cache import ClusterCache
 from hotpool.core.explain.explain import Membership
 from hotpool.core.explain.remedies import NodeFacts
@@ -63,7 +63,7 @@ class FleetSnapshot:
         """Take in the object that was asked for; the command ends where it cannot be read."""
         if not self.add(kind, body):
             lost = self.unreadable[-1]
-            raise CommandError(f"{kind}/{lost.name} cannot be read: {lost.reason}", cli_help.UNAVAILABLE)
+            raise CommandError(f"{kind}/{lost.name} cannot be read: {lost.reason}", exit_codes.UNAVAILABLE)
 
     def views(self) -> dict[str, NodeView]:
         """The nodes as the judge sees them."""

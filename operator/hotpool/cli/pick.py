@@ -6,7 +6,7 @@ Reads only; the cluster is not asked.
 import asyncio
 import json
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -19,21 +19,22 @@ from hotpool.cli.options import (
     OutputOption,
     fail,
 )
-from hotpool.common import cli_help
+from hotpool.common import exit_codes
+from hotpool.common.cli_help import HelpSections, command
 from hotpool.lookup import Lookup, LookupUnavailableError, NoMember, Picked, PickOptions, Reason, Strategy
 
-_HELP = cli_help.plain(
-    {
+_HELP: Final = HelpSections(
+    examples={
         "A node of a pool": "hotpool pick zh-en -n speech --redis redis://127.0.0.1:6379",
         "Another one than edge-017, for a script": "hotpool pick zh-en --exclude edge-017 -o json | jq -r .node",
         "The one that a session stays on": "hotpool pick zh-en --key session-42",
         "The least loaded one, if what Redis says is good": "hotpool pick zh-en --strategy least-loaded --max-age 30",
     },
-    {
-        cli_help.OK: "a node was picked",
-        cli_help.NO_MEMBER: "there is none: the message says why",
-        cli_help.USAGE: "wrong usage",
-        cli_help.UNAVAILABLE: "Redis cannot be reached, or holds no projection",
+    codes={
+        exit_codes.OK: "a node was picked",
+        exit_codes.NO_MEMBER: "there is none: the message says why",
+        exit_codes.USAGE: "wrong usage",
+        exit_codes.UNAVAILABLE: "Redis cannot be reached, or holds no projection",
     },
 )
 
@@ -41,7 +42,7 @@ _HELP = cli_help.plain(
 def register(app: typer.Typer) -> None:
     """Add the command to the program."""
 
-    @app.command(cls=_HELP)
+    @app.command(cls=command(_HELP))
     def pick(
         pool: Annotated[str, typer.Argument(help="Name of the NodePool.")],
         *,
@@ -69,13 +70,13 @@ def register(app: typer.Typer) -> None:
         try:
             lookup = Lookup.from_url(redis, namespace=place.namespace, prefix=prefix)
         except ValueError as error:
-            fail("pick", str(error), cli_help.UNAVAILABLE)
+            fail("pick", str(error), exit_codes.UNAVAILABLE)
         try:
             found = asyncio.run(_pick(lookup, pool, _options(strategy, key, exclude or [], max_age)))
         except LookupUnavailableError as error:
-            fail("pick", str(error), cli_help.UNAVAILABLE)
+            fail("pick", str(error), exit_codes.UNAVAILABLE)
         except ValueError as error:
-            fail("pick", str(error), cli_help.USAGE)
+            fail("pick", str(error), exit_codes.USAGE)
         if output is OutputFormat.JSON:
             typer.echo(json.dumps(asdict(found)))
         elif isinstance(found, Picked):
@@ -83,7 +84,7 @@ def register(app: typer.Typer) -> None:
         else:
             typer.echo(f"no member of pool {pool}: {_no_member_reason(found)}", err=True)
         if isinstance(found, NoMember):
-            raise typer.Exit(cli_help.NO_MEMBER)
+            raise typer.Exit(exit_codes.NO_MEMBER)
 
 
 def _options(strategy: Strategy | None, key: str | None, exclude: list[str], max_age: float | None) -> PickOptions:

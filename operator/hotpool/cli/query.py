@@ -5,12 +5,12 @@ It knows no command.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from difflib import get_close_matches
 from typing import Any, Final, TypeVar
 
 from hotpool.cli.options import CommandError, FleetOptions, fail
-from hotpool.common import cli_help
+from hotpool.common import exit_codes
 from hotpool.core.model import Kind
 from hotpool.kube.client import READ_TIMEOUT, ApiUnavailable, ClusterTarget, Reader, reading
 
@@ -20,6 +20,13 @@ logging.getLogger("kubernetes").addHandler(logging.NullHandler())  # what it war
 
 SINGULAR: Final = {Kind.NODE: "nodecapability", Kind.POOL: "nodepool", Kind.GENERATOR: "nodepoolgenerator"}
 _NEAR: Final = 3
+ERROR_CODES: Final[Mapping[int, str]] = {
+    exit_codes.USAGE: "wrong usage",
+    exit_codes.UNAVAILABLE: "the API server cannot be reached or answers with an error",
+    exit_codes.FORBIDDEN: "not allowed: the message names verb and resource",
+    exit_codes.NOT_INSTALLED: "hotpool's definitions are not installed in the cluster",
+}
+"""Exit codes of every command that reads the cluster."""
 
 
 def run_query(command: str, place: FleetOptions, question: Callable[[Reader], Awaitable[T]]) -> T:
@@ -44,22 +51,22 @@ def error_message(error: ApiUnavailable, namespace: str, *, role: str = "hotpool
             if " nodes" in error.request:
                 words = "the operator follows v1 Nodes (cordons, labels), and without them the answer could be wrong"
                 who = f"ClusterRole hotpool-{namespace}-viewer"
-                return f"not allowed to {error.request}: {words}; ask for {who}", cli_help.FORBIDDEN
+                return f"not allowed to {error.request}: {words}; ask for {who}", exit_codes.FORBIDDEN
             words = f"not allowed to {error.request} in namespace {namespace}: ask for Role {role}"
-            return words, cli_help.FORBIDDEN
+            return words, exit_codes.FORBIDDEN
         case 401:
-            return f"the API server does not accept the credentials: {_line(error)}", cli_help.FORBIDDEN
+            return f"the API server does not accept the credentials: {_line(error)}", exit_codes.FORBIDDEN
         case 404:
             words = "hotpool's definitions are not installed: kubectl apply --server-side -f crds/"
-            return f"{words} (asked to {error.request})", cli_help.NOT_INSTALLED
+            return f"{words} (asked to {error.request})", exit_codes.NOT_INSTALLED
         case None if not error.request:
-            return _line(error), cli_help.UNAVAILABLE
+            return _line(error), exit_codes.UNAVAILABLE
         case None:
             late = f"it did not answer in {READ_TIMEOUT:.0f} s"
             why = str(error).partition(": ")[2].partition(": ")[2] or late
-            return f"the API server cannot be reached: {why}", cli_help.UNAVAILABLE
+            return f"the API server cannot be reached: {why}", exit_codes.UNAVAILABLE
         case _:
-            return _line(error), cli_help.UNAVAILABLE
+            return _line(error), exit_codes.UNAVAILABLE
 
 
 def _line(error: Exception) -> str:
@@ -73,4 +80,4 @@ async def find(reader: Reader, kind: Kind, name: str, namespace: str) -> dict[st
     known = [item["metadata"]["name"] async for item in reader.each(kind)]
     near = get_close_matches(name, known, _NEAR, 0.5)
     hint = f"; near to it: {', '.join(near)}" if near else f"; there are {len(known)} others" if known else ""
-    raise CommandError(f"no {SINGULAR[kind]} {name} in namespace {namespace}{hint}", cli_help.NOT_FOUND)
+    raise CommandError(f"no {SINGULAR[kind]} {name} in namespace {namespace}{hint}", exit_codes.NOT_FOUND)

@@ -10,25 +10,28 @@ import typer
 from pydantic import ValidationError
 
 from hotpool.cli.options import fail
-from hotpool.common import cli_help
+from hotpool.common import exit_codes
+from hotpool.common.cli_help import HelpSections, command
 from hotpool.observability import logging_setup
 from hotpool.settings import Settings
 
-_EXAMPLES: Final = {
-    "The operator of the fleet speech": "hotpool operator -n speech",
-    "With a projection for dispatchers": "hotpool operator -n speech --redis redis://127.0.0.1:6379",
-}
-_CODES: Final = {
-    cli_help.OK: "SIGTERM, SIGINT or Ctrl-C ended it in order",
-    cli_help.FAILED: "leadership or a part was lost, which a restart puts right; or standard error says what to do",
-    cli_help.USAGE: "wrong usage",
-}
+_HELP: Final = HelpSections(
+    examples={
+        "The operator of the fleet speech": "hotpool operator -n speech",
+        "With a projection for dispatchers": "hotpool operator -n speech --redis redis://127.0.0.1:6379",
+    },
+    codes={
+        exit_codes.OK: "SIGTERM, SIGINT or Ctrl-C ended it in order",
+        exit_codes.FAILED: "leadership or a part was lost, which a restart puts right; or standard error says what to do",
+        exit_codes.USAGE: "wrong usage",
+    },
+)
 
 
 def register(app: typer.Typer) -> None:
     """Add the command to the program."""
 
-    @app.command(cls=cli_help.plain(_EXAMPLES, _CODES))
+    @app.command(cls=command(_HELP))
     def operator(
         *,
         namespace: Annotated[str | None, typer.Option("-n", "--namespace", help="The fleet.")] = None,
@@ -81,7 +84,7 @@ def register(app: typer.Typer) -> None:
         try:
             raise typer.Exit(asyncio.run(run(settings)))
         except StartupError as error:
-            fail("operator", str(error), cli_help.FAILED)
+            fail("operator", str(error), exit_codes.FAILED)
 
 
 def _settings(said: dict[str, Any]) -> Settings:
@@ -93,4 +96,4 @@ def _settings(said: dict[str, Any]) -> Settings:
         name = str(first["loc"][0])
         option = f"--{name.removesuffix('_url').replace('_', '-')}"
         where = option if name in said else f"HOTPOOL_{name.upper()}"
-        fail("operator", f"{where}: {first['msg'].removeprefix('Value error, ')}", cli_help.USAGE)
+        fail("operator", f"{where}: {first['msg'].removeprefix('Value error, ')}", exit_codes.USAGE)

@@ -24,7 +24,7 @@ from hotpool.cli.options import (
     OutputOption,
     print_json,
 )
-from hotpool.cli.query import run_query
+from hotpool.cli.query import ERROR_CODES, run_query
 from hotpool.cli.render.top_rows import (
     NODE_ORDERS,
     POOL_ORDERS,
@@ -35,7 +35,8 @@ from hotpool.cli.render.top_rows import (
     node_rows,
     pool_rows,
 )
-from hotpool.common import cli_help
+from hotpool.common import exit_codes
+from hotpool.common.cli_help import HelpSections, command
 from hotpool.core.model import Kind
 from hotpool.kube.client import Reader
 
@@ -50,8 +51,8 @@ class Resource(StrEnum):
     POOLS = "pools"
 
 
-_HELP = cli_help.command(
-    {
+_HELP: Final = HelpSections(
+    examples={
         "Nodes and pools, ten of each": "hotpool top -n speech",
         "All nodes, the longest silent first": "hotpool top nodes --sort-by last-seen",
         "Pools, live, those that change most first": "hotpool top pools --watch --sort-by changes",
@@ -59,7 +60,7 @@ _HELP = cli_help.command(
             "hotpool top nodes -o json | jq -r '.nodes[] | select(.flapping != []).name'"
         ),
     },
-    {cli_help.OK: "shown"},
+    codes={**ERROR_CODES, exit_codes.OK: "shown"},
 )
 
 
@@ -79,7 +80,7 @@ class TopView:
 def register(app: typer.Typer) -> None:
     """Add the command to the program."""
 
-    @app.command(cls=_HELP)
+    @app.command(cls=command(_HELP))
     def top(
         what: Annotated[
             Resource | None, typer.Argument(metavar="[nodes|pools]", help="Default: both, ten rows.")

@@ -4,7 +4,7 @@ Reads only; the answer is `core.explain.explain`'s.
 """
 
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -20,24 +20,26 @@ from hotpool.cli.options import (
     OutputOption,
     print_json,
 )
-from hotpool.cli.query import find, run_query
-from hotpool.common import cli_help
+from hotpool.cli.query import ERROR_CODES, find, run_query
+from hotpool.common import exit_codes
+from hotpool.common.cli_help import HelpSections, command
 from hotpool.core.explain.explain import Explanation, PoolExplanation, explain, explain_pool
 from hotpool.core.explain.remedies import NodeFacts
 from hotpool.core.model import Kind, Pool
 from hotpool.kube.client import Reader
 
-_HELP = cli_help.command(
-    {
+_HELP: Final = HelpSections(
+    examples={
         "One node and one pool: each requirement, and what would flip it": "hotpool why edge-017 zh-en -n speech",
         "Who is out of a pool and why, the nearest misses first": "hotpool why --pool zh-en",
         "A node in every pool, and what happened to it last": "hotpool why --node edge-017",
         "The same, with the types that came and went": "hotpool why --node edge-017 --redis redis://127.0.0.1:6379",
         "The criterion that decided, for a script": "hotpool why edge-017 zh-en -o json | jq -r .verdict.criterion",
     },
-    {
-        cli_help.OK: "answered, whatever the answer is",
-        cli_help.NOT_FOUND: "there is no such node or pool",
+    codes={
+        **ERROR_CODES,
+        exit_codes.OK: "answered, whatever the answer is",
+        exit_codes.NOT_FOUND: "there is no such node or pool",
     },
 )
 
@@ -45,7 +47,7 @@ _HELP = cli_help.command(
 def register(app: typer.Typer) -> None:
     """Add the command to the program."""
 
-    @app.command(cls=_HELP)
+    @app.command(cls=command(_HELP))
     def why(
         node: Annotated[str | None, typer.Argument(metavar="NODE", help="Name of the NodeCapability.")] = None,
         pool: Annotated[str | None, typer.Argument(metavar="POOL", help="Name of the NodePool.")] = None,

@@ -99,7 +99,7 @@ async def test_a_port_that_is_taken_is_told_in_one_line(definitions: Definitions
     taken = definitions.url.removeprefix("http://")
     code, told = await ended("--kubeconfig", str(api.kubeconfig(tmp_path)), "--listen", taken)
     assert code == 1
-    assert told.startswith(f"hotpool operator: cannot listen on {taken}: ")
+    assert told.startswith(f"hotpool operator: cannot serve /metrics and /healthz on {taken}: the port is taken by ")
     assert len(told.splitlines()) == 1
 
 

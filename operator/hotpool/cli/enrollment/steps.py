@@ -10,7 +10,7 @@ from typing import Final
 from hotpool.cli.enrollment import manifests as objects
 from hotpool.cli.enrollment.manifests import Credential, ForeignError
 from hotpool.cli.options import CommandError
-from hotpool.common import cli_help
+from hotpool.common import exit_codes
 from hotpool.kube.client import ApiUnavailable
 from hotpool.kube.service_accounts import ServiceAccounts, TokenCheck
 
@@ -35,7 +35,7 @@ async def make_account(door: ServiceAccounts, node: str, namespace: str) -> None
             await door.apply(body)
         except ApiUnavailable as error:
             if error.status == 404:  # noqa: PLR2004 - HTTP's own number.
-                raise CommandError(f"no namespace {namespace}", cli_help.NOT_FOUND) from None
+                raise CommandError(f"no namespace {namespace}", exit_codes.NOT_FOUND) from None
             raise
 
 
@@ -47,11 +47,11 @@ async def require_policy(door: ServiceAccounts, node: str, namespace: str, *, fr
     if fresh:
         await remove(door, node)
     if outcome is TokenCheck.UNKNOWN:
-        raise CommandError("the API server does not heed the new Role yet; try again", cli_help.UNAVAILABLE)
+        raise CommandError("the API server does not heed the new Role yet; try again", exit_codes.UNAVAILABLE)
     raise CommandError(
         f"nothing keeps an agent of namespace {namespace} to its own node: the ValidatingAdmissionPolicy "
         f"hotpool-{namespace}-agent or its binding is missing. Install the chart there. No credential was made",
-        cli_help.NOT_INSTALLED,
+        exit_codes.NOT_INSTALLED,
     )
 
 
@@ -65,7 +65,7 @@ async def credential(door: ServiceAccounts, node: str, name: str) -> Credential:
     """One that must be there."""
     found = await door.secret(name)
     if found is None:
-        raise CommandError(f"Secret {name} was deleted meanwhile; try again", cli_help.UNAVAILABLE)
+        raise CommandError(f"Secret {name} was deleted meanwhile; try again", exit_codes.UNAVAILABLE)
     return objects.credential(name, node, found)
 
 
@@ -78,7 +78,7 @@ async def wait_for_token(door: ServiceAccounts, node: str, name: str) -> Credent
             return found
         if monotonic() > deadline:
             words = f"the cluster's controller-manager put no token into Secret {name}; the next run waits again"
-            raise CommandError(words, cli_help.UNAVAILABLE)
+            raise CommandError(words, exit_codes.UNAVAILABLE)
         await asyncio.sleep(POLL_SECONDS)
 
 
