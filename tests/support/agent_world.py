@@ -260,10 +260,10 @@ class World:
         self._fleet.write_catalogue(NODE, self._plain(), onAgentExit=self._exit)
 
     def _ask(self, op: Any, name: str | None = None) -> Any:
-        return protocol.ask(self._socket, protocol.Request(op=op, id=name, wait=False))
+        return protocol.send(self._socket, protocol.Request(op=op, id=name, wait=False))
 
     def _running_ask(self, op: Any) -> Any:
-        with suppress(protocol.AgentDownError):
+        with suppress(protocol.AgentUnreachableError):
             return self._ask(op)
 
     @property

@@ -41,8 +41,8 @@ OutputOption = Annotated[OutputFormat, typer.Option("--output", "-o", help="For 
 def send_request(node: str | None, request: protocol.Request) -> Any:
     """Return the response of the running agent; end the command if the request fails."""
     try:
-        return protocol.ask(socket_path(folder_of(node)), request)
-    except protocol.AgentDownError as error:
+        return protocol.send(socket_path(node_folder(node)), request)
+    except protocol.AgentUnreachableError as error:
         exit_with_error(str(error), exit_codes.NOT_RUNNING)
     except protocol.RequestError as error:
         exit_with_error(str(error), exit_codes.FAILED)
@@ -50,7 +50,7 @@ def send_request(node: str | None, request: protocol.Request) -> Any:
         exit_with_error(str(error), exit_codes.USAGE)
 
 
-def folder_of(node: str | None) -> Path:
+def node_folder(node: str | None) -> Path:
     """Return the state folder of the node; end the command if the node name is invalid."""
     try:
         return state_folder(node_name(node))

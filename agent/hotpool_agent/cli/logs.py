@@ -11,7 +11,7 @@ import typer
 from hotpool.api.names import LABEL_PATTERN
 from hotpool.common import exit_codes
 from hotpool.common.cli_help import command
-from hotpool_agent.cli.common import NodeOption, ServiceId, exit_with_error, folder_of
+from hotpool_agent.cli.common import NodeOption, ServiceId, exit_with_error, node_folder
 from hotpool_agent.cli.help import LOGS, AgentHelp
 from hotpool_agent.paths import LOG_SUFFIX, log_file, previous_log
 
@@ -59,7 +59,7 @@ def logs(
     """
     if follow and previous:
         exit_with_error("--follow and --previous exclude each other: a previous log does not grow", exit_codes.USAGE)
-    path = _path(folder_of(node), identifier)
+    path = _path(node_folder(node), identifier)
     try:
         _print(previous_log(path) if previous else path, tail, follow=follow)
     except FileNotFoundError:
@@ -165,7 +165,7 @@ def _missing(path: Path, *, previous: bool) -> str:
         return f"{path} was not rotated yet: there is no previous log"
     known = sorted(file.name.removesuffix(LOG_SUFFIX) for file in path.parent.glob(f"*{LOG_SUFFIX}"))
     if known:
-        return f"no log {path}; there are logs of {', '.join(known)}"
+        return f"no log {path}; there are logs of: {', '.join(known)}"
     return f"no log {path}; check --node and HOTPOOL_AGENT_STATE_DIR. For the log of a pod: kubectl logs"
 
 

@@ -34,12 +34,12 @@ class RequestError(Exception):
     """The request failed; the message is for the user."""
 
 
-class AgentDownError(Exception):
+class AgentUnreachableError(Exception):
     """The agent does not respond; the message has the path of the socket."""
 
 
-def ask(path: Path, request: Request) -> Any:
-    """Send a request and return the result; wait without limit. Raises AgentDownError, or RequestError of the agent."""
+def send(path: Path, request: Request) -> Any:
+    """Send a request and return the result; wait without limit. Raises AgentUnreachableError or RequestError."""
     with socket.socket(socket.AF_UNIX) as connection:
         try:
             connection.connect(str(path))
@@ -49,9 +49,9 @@ def ask(path: Path, request: Request) -> Any:
             with connection.makefile("rb") as lines:
                 line = lines.readline()
         except OSError as error:
-            raise AgentDownError(f"no agent responds at {path}: {error.strerror}") from error
+            raise AgentUnreachableError(f"no agent responds at {path}: {error.strerror}") from error
     if not line.endswith(b"\n"):
-        raise AgentDownError(f"the agent at {path} ended before it responded")
+        raise AgentUnreachableError(f"the agent at {path} ended before it responded")
     response = json.loads(line)
     if not response["ok"]:
         raise RequestError(response["error"])

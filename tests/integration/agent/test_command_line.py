@@ -125,7 +125,7 @@ async def test_invalid_input_on_the_socket_gets_a_response_and_the_server_contin
         writer.write(b"x" * (2 * protocol.LINE_BYTES) + b"\n")
         assert "at most" in json.loads(await reader.readline())["error"]
         writer.close()
-        status = await asyncio.to_thread(protocol.ask, path, protocol.Request(op="status"))
+        status = await asyncio.to_thread(protocol.send, path, protocol.Request(op="status"))
         assert status["services"][0]["id"] == "idle"
 
 

@@ -12,7 +12,7 @@ from tests.support.agent_process import Command, finish, spawn
 from tests.support.agent_run import write_catalogue
 from tests.support.fake_api import FakeApi, Fault, is_report
 
-from hotpool_agent.control.protocol import Request, RequestError, ask
+from hotpool_agent.control.protocol import Request, RequestError, send
 from hotpool_agent.paths import socket_path
 
 SLEEP = "- {id: a, type: asr, autoStart: true, run: {command: [sleep, '600']}}\n"
@@ -79,7 +79,7 @@ async def _much_happens(api: FakeApi, folder: Path) -> None:
     """A service crashes, the API server fails, the catalogue gets services and errors, people ask and command."""
 
     async def say(request: Request) -> dict[str, object]:
-        answer = await asyncio.to_thread(ask, socket_path(folder / "state" / "n1"), request)
+        answer = await asyncio.to_thread(send, socket_path(folder / "state" / "n1"), request)
         return answer if isinstance(answer, dict) else {}
 
     def service(report: dict[str, object] | None, name: str) -> dict[str, object]:

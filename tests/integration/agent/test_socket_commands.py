@@ -17,7 +17,7 @@ from tests.support.agent_run import supervised
 from tests.support.fake_api import FakeApi, Fault
 
 from hotpool_agent.control import socket_server
-from hotpool_agent.control.protocol import AgentDownError, Request, RequestError, ask
+from hotpool_agent.control.protocol import AgentUnreachableError, Request, RequestError, send
 from hotpool_agent.paths import socket_path
 from localfleet.ports import free_port
 
@@ -92,8 +92,8 @@ async def test_an_incomplete_response_is_an_error(tmp_path: Path) -> None:
         writer.close()
 
     server = await asyncio.start_unix_server(hang_up, path)
-    with pytest.raises(AgentDownError, match="ended before it responded"):
-        await asyncio.to_thread(ask, path, Request(op="status"))
+    with pytest.raises(AgentUnreachableError, match="ended before it responded"):
+        await asyncio.to_thread(send, path, Request(op="status"))
     server.close()
 
 
@@ -142,7 +142,7 @@ async def test_status_ends_with_4_while_the_agent_is_not_connected(
         await hotpool_agent("start", "s", "--node", "n1")
         path = socket_path(tmp_path / "state" / "n1")
         async with asyncio.timeout(30):
-            while "report" not in (await asyncio.to_thread(ask, path, Request(op="status")))["problems"]:  # noqa: ASYNC110
+            while "report" not in (await asyncio.to_thread(send, path, Request(op="status")))["problems"]:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
         disconnected = await hotpool_agent("status", "--node", "n1")
         assert disconnected.code == 4

@@ -39,7 +39,7 @@ async def serving() -> AsyncIterator[Path]:
         server = await socket_server.serve(path, dispatch)
         try:
             yield path
-            result = await asyncio.wait_for(asyncio.to_thread(protocol.ask, path, STATUS), 20)
+            result = await asyncio.wait_for(asyncio.to_thread(protocol.send, path, STATUS), 20)
             assert result == asdict(STATUS)
         finally:
             server.close()
@@ -136,7 +136,7 @@ async def test_many_connections_incomplete_lines_and_silent_readers_leak_nothing
         for number, (_, writer) in enumerate(connections):
             # An incomplete line; many requests whose responses are not read; nothing.
             writer.write((b'{"op": "sta', json.dumps(asdict(STATUS)).encode() + b"\n", b"")[number % 3] * 500)
-        assert await asyncio.to_thread(protocol.ask, path, STATUS)
+        assert await asyncio.to_thread(protocol.send, path, STATUS)
         for _, writer in connections:
             writer.transport.abort()
         await eventually(lambda: psutil.Process().num_fds() <= descriptors)

@@ -11,7 +11,7 @@ from typing import Any
 from tests.support.agent_run import eventually
 
 from hotpool_agent.control import socket_server
-from hotpool_agent.control.protocol import Request, RequestError, ask
+from hotpool_agent.control.protocol import Request, RequestError, send
 from hotpool_agent.control.socket_server import Limits
 
 BIG = "x" * (8 * 1024 * 1024)
@@ -48,7 +48,7 @@ async def serving(folder: Path, dispatch: Callable[[Request], Awaitable[Any]], l
 async def is_served(path: Path) -> bool:
     """Return True if a new client gets its response."""
     with suppress(RequestError):
-        return bool(await asyncio.wait_for(asyncio.to_thread(ask, path, Request(op="status")), 30) == "status")
+        return bool(await asyncio.wait_for(asyncio.to_thread(send, path, Request(op="status")), 30) == "status")
     return False
 
 

@@ -143,7 +143,7 @@ class Asking:
     async def ask(self, op: Any, identifier: str | None = None) -> Any:
         """The agent's answer; raises protocol.RequestError."""
         request = protocol.Request(op=op, id=identifier)
-        return await asyncio.wait_for(asyncio.to_thread(protocol.ask, self.folder / "agent.sock", request), 60)
+        return await asyncio.wait_for(asyncio.to_thread(protocol.send, self.folder / "agent.sock", request), 60)
 
     async def service(self, identifier: str) -> dict[str, Any]:
         """What status says of it."""

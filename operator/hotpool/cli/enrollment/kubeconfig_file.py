@@ -1,4 +1,4 @@
-"""The file in which a credential is handed out: written whole and private, and never over somebody else's."""
+"""Kubeconfig file with a credential: written atomically, readable by its owner only, replacing only its own kind."""
 
 import os
 import tempfile
@@ -6,22 +6,22 @@ from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from hotpool.cli.enrollment.manifests import is_of
+from hotpool.cli.enrollment.manifests import belongs_to
 
 
 def write_error(path: Path, node: str) -> str | None:
-    """Why the node's kubeconfig must not or cannot be written there; None: it may."""
+    """Return the reason why the kubeconfig of the node must not or cannot be written there, or None."""
     if path.is_dir() or not os.access(path.absolute().parent, os.W_OK):
-        return "no file can be written there"
+        return "the file cannot be written"
     try:
-        foreign = path.exists() and not is_of(path.read_text(encoding="utf-8", errors="replace"), node)
+        foreign = path.exists() and not belongs_to(path.read_text(encoding="utf-8", errors="replace"), node)
     except OSError as error:
         return str(error)
-    return f"it is there and is no credential of {node}; choose another file" if foreign else None
+    return f"the file exists and is not a kubeconfig of {node}; choose another file" if foreign else None
 
 
 def write(path: Path, text: str) -> None:
-    """Replace the file in one step, so that an agent never reads a part; only its owner may read it."""
+    """Replace the file atomically, with mode 0600, so that an agent never reads a part of it."""
     descriptor, name = tempfile.mkstemp(dir=path.absolute().parent, prefix=f".{path.name[:100]}.")
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
@@ -35,7 +35,7 @@ def write(path: Path, text: str) -> None:
 
 
 def is_loopback(server: str) -> bool:
-    """Whether an address is of use on this machine only."""
+    """Return True if the address is valid on this machine only."""
     host = urlsplit(server).hostname or ""
     try:
         return ip_address(host).is_loopback
