@@ -130,20 +130,20 @@ def test_diff_predicts_the_effect_of_apply(running: Fleet, hotpool: Run) -> None
         "metadata": {"name": "speech"},
         "spec": {"rule": {"languagePairs": {"manyToOne": True}}, "maxPools": 3},
     }
-    documents = yaml.safe_dump_all([narrower, generator])
-    result = hotpool("diff", "-f", "-", "-o", "json", text=documents)
+    manifests = yaml.safe_dump_all([narrower, generator])
+    result = hotpool("diff", "-f", "-", "-o", "json", text=manifests)
     assert result.returncode == 1
     document = json.loads(result.stdout)
     (changed,) = document["pools"]
     assert (changed["joins"], [item["node"] for item in changed["leaves"]]) == ([], ["edge-1"])
-    running.kubectl("apply", "-f", "-", text=documents)
+    running.kubectl("apply", "-f", "-", text=manifests)
     wait_for("the pool is as predicted", lambda: everywhere(running, "gold", {"edge-2": "Ready"}), 60)
     predicted = {item["name"]: item["membersAfter"] for item in document["generators"][0]["pools"]}
     assert len(predicted) == 3
     wait_for("its pools are created", lambda: {name: len(running.members(name)) for name in predicted} == predicted, 60)
     names = {item["metadata"]["name"] for item in running.list("nodepools")}
     assert names == {"zh-en", "gold", *predicted}
-    wait_for("it is applied", lambda: hotpool("diff", "-f", "-", text=documents).returncode == 0)
+    wait_for("it is applied", lambda: hotpool("diff", "-f", "-", text=manifests).returncode == 0)
 
 
 def test_a_viewer_can_run_every_query_and_nothing_else(running: Fleet, hotpool: Run) -> None:
@@ -151,9 +151,9 @@ def test_a_viewer_can_run_every_query_and_nothing_else(running: Fleet, hotpool: 
         return {item["name"]: item for item in parsed(hotpool("top", "nodes", "-o", "json"))["nodes"]}
 
     wait_for("both have renewed their Leases", lambda: all(item["lastSeen"] for item in nodes().values()), 60)
-    document = nodes()
-    assert document.keys() == BOTH.keys()
-    assert all((item["state"], item["pools"], item["servicesRunning"]) == ("Live", 2, 4) for item in document.values())
+    rows = nodes()
+    assert rows.keys() == BOTH.keys()
+    assert all((item["state"], item["pools"], item["servicesRunning"]) == ("Live", 2, 4) for item in rows.values())
     pools = parsed(hotpool("top", "pools", "-o", "json"))["pools"]
     assert {item["name"]: item["members"]["Ready"] for item in pools} == {"zh-en": 2, "gold": 2}
     result = hotpool("top")
