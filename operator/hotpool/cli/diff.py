@@ -26,7 +26,7 @@ from hotpool.cli.options import (
 from hotpool.cli.query import ERROR_CODES, run_query
 from hotpool.common import exit_codes
 from hotpool.common.cli_help import HelpSections, command
-from hotpool.core.explain.dry_run import GeneratorChange, PoolChange, Stored, compare_generator, compare_pool
+from hotpool.core.explain.dry_run import GeneratorChange, PoolChange, StoredFleet, compare_generator, compare_pool
 from hotpool.core.model import CUSTOM_KINDS, Generator, Pool
 from hotpool.kube.client import Reader
 from hotpool.kube.decode import DecodeError, decode
@@ -120,11 +120,13 @@ def _namespace(manifests: Sequence[Manifest], option: str | None) -> str | None:
 def _compare(fleet: FleetSnapshot, manifests: Sequence[Manifest]) -> Difference:
     fleet.warn_unreadable()
     members = {name: fleet.members(name) for name in fleet.pools}
-    stored = Stored(fleet.views(), fleet.pools, fleet.generators, members)
+    stored = StoredFleet(fleet.views(), fleet.pools, fleet.generators, members)
     proposed = [_dry_run(fleet, manifest) for manifest in manifests]
     return Difference(
         tuple(compare_pool(item, stored) for item in proposed if isinstance(item, Pool)),
-        tuple(compare_generator(item, stored, now=timestamp()) for item in proposed if isinstance(item, Generator)),
+        tuple(
+            compare_generator(item, stored, timestamp=timestamp()) for item in proposed if isinstance(item, Generator)
+        ),
     )
 
 

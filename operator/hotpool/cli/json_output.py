@@ -1,4 +1,4 @@
-"""JSON of `why` and `diff`, documented in docs/why.md. Fields may be added, but not renamed or removed."""
+"""JSON of `why` and `diff`, see docs/reference/commands.md. Fields may be added, but not renamed or removed."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -22,7 +22,7 @@ def explanation(item: Explanation) -> Json:
         "since": item.current.since if item.current else None,
         "verdict": {"state": item.verdict.state, "criterion": item.verdict.criterion},
         "requirements": [_requirement(item, requirement) for requirement in item.requirements],
-        "remarks": [{"text": r.text, "since": r.since, "remedies": list(r.remedy)} for r in item.remarks],
+        "remarks": [{"text": r.text, "since": r.since, "remedies": list(r.remedies)} for r in item.remarks],
     }
 
 
@@ -31,10 +31,10 @@ def _requirement(explained: Explanation, item: Requirement) -> Json:
         "criterion": item.criterion,
         "required": item.required,
         "met": item.met,
-        "decides": item is explained.decided,
+        "decides": item is explained.first_unmet,
         "observed": item.observed,
         "since": item.since,
-        "remedies": list(item.remedy),
+        "remedies": list(item.remedies),
     }
 
 

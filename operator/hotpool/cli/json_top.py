@@ -1,4 +1,4 @@
-"""JSON of `top`, documented in docs/why.md. Fields may be added, but not renamed or removed."""
+"""JSON of `top`, see docs/reference/commands.md. Fields may be added, but not renamed or removed."""
 
 from collections.abc import Sequence
 from typing import Any

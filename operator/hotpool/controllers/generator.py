@@ -42,7 +42,7 @@ class GeneratorController:
         if began < allowed:
             self._fleet.mark([key], allowed)
             return False
-        pools = dict(self._fleet.cache.owners.of(subject.generator.meta.uid))
+        pools = dict(self._fleet.cache.owners.pools_of(subject.generator.meta.uid))
         plan = plan_generator(subject, pools, self._fleet.cache.pools, began, self._fleet.clock.timestamp())
         self._next_plan[key] = self._fleet.clock() + PLAN_IDLE_FACTOR * (self._fleet.clock() - began)
         if plan.recheck_at is not None:

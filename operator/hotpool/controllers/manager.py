@@ -102,7 +102,7 @@ class Manager:
     def on_object(self, kind: Kind, event: str | None, body: Any) -> None:
         """One watch event or listed object: decode, observe, mark. A version that is known is not read again."""
         found = identify(body)
-        if event != "DELETED" and found and self._state.exists(kind).get(found[0]) == found[1]:
+        if event != "DELETED" and found and self._state.identities(kind).get(found[0]) == found[1]:
             return
         seen = decode(kind, body)
         if isinstance(seen, DecodeError):
@@ -178,7 +178,7 @@ class Manager:
             else:
                 self._state.gate_open = True
                 self._mark(self._state.restore_from_slices(self._clock()))
-        log.info("everything is listed", **{kind.value: len(self._state.exists(kind)) for kind in self._kinds})
+        log.info("everything is listed", **{kind.value: len(self._state.identities(kind)) for kind in self._kinds})
 
     async def resync(self) -> None:
         """Compare a completed LIST of each kind with what is known, by uid and version (requirement C7).
@@ -186,7 +186,7 @@ class Manager:
         Absence, and a version older than the one known, are confirmed by a GET.
         """
         for kind in self._kinds:
-            known = dict(self._state.exists(kind))
+            known = dict(self._state.identities(kind))
             present: dict[str, Identity] = {}
             async for body in self._reader.each(kind):
                 present |= [found] if (found := identify(body)) else []
@@ -227,7 +227,7 @@ class Manager:
         """Everything is due once: what is stored may be what another leader made of it."""
         self._latency.clear()
         self._mark(self._state.on_leader_acquired(self._clock()))
-        known = self._state.exists
+        known = self._state.identities
         self._kinds_not_listed = {
             Key(kind, name) for kind in (Kind.NODE, Kind.POOL, Kind.GENERATOR) for name in known(kind)
         }
@@ -327,7 +327,7 @@ class Manager:
 
         `before`: what was known for sure before this; an older version than that is what a restored etcd holds.
         """
-        before = before or self._state.exists(kind).get(name)
+        before = before or self._state.identities(kind).get(name)
         try:
             body = await self._reader.get(kind, name)
         except ApiUnavailable as error:

@@ -56,7 +56,7 @@ class PoolController:
         now = self._fleet.clock()
         applied = self._fleet.cache.slices.get(key.name, {})
         plan = plan_pool(subject, applied, self._fleet.cache.known_types, now, self._fleet.clock.timestamp())
-        subject.planned(plan.retained, plan.merge_at)
+        subject.record_plan(plan.retained, plan.merge_at)
         self._fleet.latency.planned(key.name, applied, plan.slices, now)
         if plan.recheck_at is not None:
             self._fleet.mark([key], plan.recheck_at)
@@ -65,7 +65,7 @@ class PoolController:
             self._project_pool(subject.pool, plan), self._write_pool(key, subject, plan), return_exceptions=True
         )
         if results[1] is not True or plan.retained is None:
-            subject.restore_dirty(taken, planned=results[1] in {True, None})
+            subject.restore_dirty(taken, status_current=results[1] in {True, None})
         for result in results:
             if isinstance(result, BaseException):
                 raise result

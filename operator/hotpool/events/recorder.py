@@ -204,7 +204,7 @@ class EventRecorder:
 
     def write_rejected(self, key: Key, why: str) -> None:
         """The API server refuses a write about an object, for example because others filled its conditions."""
-        known = self._state.exists(key.kind).get(key.name)
+        known = self._state.identities(key.kind).get(key.name)
         if known:
             about = EventObject(KINDS[key.kind], key.name, known.uid)
             self._add(

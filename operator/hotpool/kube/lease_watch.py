@@ -1,7 +1,7 @@
 """The raw Lease stream: who beats (requirements C2, C3).
 
 Feeds the reconciler. Read in bursts, because liveness needs no millisecond and one wake-up for each line would cost ten
-times as much (measured: docs/benchmarks.md). Decides nothing; a Lease deleted tells nothing.
+times as much (measured: docs/reference/benchmarks.md). Decides nothing; a Lease deleted tells nothing.
 """
 
 import asyncio

@@ -30,8 +30,8 @@ def show_explanation(explanation: Explanation, now: datetime) -> None:
     print_line("", table(("MET", "REQUIREMENT", "OBSERVED", "SINCE"), rows))
     for remark in explanation.remarks:
         print_line("", f"{_sentence(remark.text)}{f' ({ago(remark.since, now)})' if remark.since else ''}.")
-    if explanation.decided:
-        print_line("", f"Decided by {explanation.decided.criterion}: {explanation.decided.required}.")
+    if explanation.first_unmet:
+        print_line("", f"Decided by {explanation.first_unmet.criterion}: {explanation.first_unmet.required}.")
     _show_remedies(explanation)
 
 
@@ -45,8 +45,8 @@ def _sentence(text: str) -> str:
 
 def _show_remedies(explanation: Explanation) -> None:
     """Print the remedies of all unmet requirements and of the remarks."""
-    needed = [remedy for item in explanation.requirements if not item.met for remedy in item.remedy]
-    remedies = dict.fromkeys([*needed, *(remedy for remark in explanation.remarks for remedy in remark.remedy)])
+    needed = [remedy for item in explanation.requirements if not item.met for remedy in item.remedies]
+    remedies = dict.fromkeys([*needed, *(remedy for remark in explanation.remarks for remedy in remark.remedies)])
     if remedies:
         print_line("", "Remedies, all needed:" if len(remedies) > 1 else "Remedy:", listing(remedies))
 
@@ -72,7 +72,7 @@ def _verdict(explanation: Explanation, now: datetime, width: int) -> Text:
 
 def _match_text(explanation: Explanation, before: str, after: str, width: int) -> str:
     """Return the result of matching; leave out the observation, then the requirement, if it is longer than `width`."""
-    decided, criterion = explanation.decided, explanation.verdict.criterion
+    decided, criterion = explanation.first_unmet, explanation.verdict.criterion
     if decided is None:
         return f"{before}member {explanation.verdict.state}{after}"
     full = f"{before}out: {criterion} ({decided.required}: {decided.observed}){after}"

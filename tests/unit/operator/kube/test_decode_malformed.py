@@ -79,7 +79,7 @@ def planned(state: ClusterCache) -> None:
     for name, pool in state.pools.items():
         storable(plan_pool(pool, state.slices.get(name, {}), state.known_types, 0.0, NOW).status)
     for generator in state.generators.values():
-        own = state.owners.of(generator.generator.meta.uid)
+        own = state.owners.pools_of(generator.generator.meta.uid)
         plan = plan_generator(generator, own, state.pools, 0.0, NOW)
         storable(plan.status)
         for spec in (*plan.create.values(), *plan.correct.values()):
