@@ -98,7 +98,7 @@ class Operator:
             self._state, self._reader, kube, self._publisher, clock, narrator=self._recorder, kinds=kinds
         )
         self._node_watch = (
-            NodeWatch(api, self._manager.on_object, self._recorder.node_watch) if settings.kube_nodes else None
+            NodeWatch(api, self._manager.on_object, self._recorder.node_watch_health) if settings.kube_nodes else None
         )
         self._lease_watch = LeaseWatch(api, settings.namespace, self._manager)
         self._lease_watch_probe = LeaseWatchProbe(
@@ -119,7 +119,7 @@ class Operator:
             term=lambda: self._elector.term,
             raise_term=raise_term,
             cluster=self._cluster_id,
-            tell=self._recorder.redis,
+            tell=self._recorder.redis_health,
         )
 
     async def _cluster_id(self) -> str:
@@ -192,13 +192,13 @@ class Operator:
         await self._stand_by()
         log.info("leading", term=self._elector.term, identity=self._elector.identity)
         lease = EventObject("Lease", ELECTION_LEASE, self._elector.lease_uid, "coordination.k8s.io/v1")
-        self._recorder.leadership(self._elector.term, lease)
+        self._recorder.leader_elected(self._elector.term, lease)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._recorder.run(self._events.post))
             group.create_task(self._lease_watch_probe.run())
             group.create_task(self._manager.run())
             if self._publisher:
-                await self._manager.resynced.wait()
+                await self._manager.all_reconciled.wait()
                 group.create_task(self._publisher.run())
 
     async def _stand_by(self) -> None:

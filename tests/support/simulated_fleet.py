@@ -567,7 +567,7 @@ class Fleet:
             term=lambda: self.term,
             raise_term=raise_term,
             cluster=one_cluster,
-            tell=self.narrator.redis,
+            tell=self.narrator.redis_health,
         )
 
     async def canary(self) -> None:
@@ -606,7 +606,7 @@ class Fleet:
 
     async def lead(self) -> None:
         """Begin to work, as the leader does."""
-        self.narrator.leadership(
+        self.narrator.leader_elected(
             self.term, EventObject("Lease", "hotpool-operator", "uid-lease", "coordination.k8s.io/v1")
         )
         client = cast("Any", self.api)
@@ -614,7 +614,7 @@ class Fleet:
         parts = (self.reconciler.run(), self.canary(), self.narrator.run(events.post))
         self.tasks += [asyncio.create_task(part) for part in parts]
         if self.mirror:
-            await self.reconciler.resynced.wait()
+            await self.reconciler.all_reconciled.wait()
             self.tasks.append(asyncio.create_task(self.mirror.run()))
 
     async def stop(self) -> None:

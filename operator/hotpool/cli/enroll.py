@@ -162,7 +162,7 @@ def _hand_out(door: ServiceAccounts, order: Enrollment, newest: Credential) -> N
     server, trusted, name = door.server
     cluster: dict[str, Any] = {"server": order.server or server}
     # Whoever does not check the server must not teach an agent to do so: the cluster's own authority is known.
-    authority = trusted if door.verified else newest.authority
+    authority = trusted if door.verifies_server else newest.authority
     if authority:
         cluster["certificate-authority-data"] = objects.encoded(authority)
     if name and not order.server:

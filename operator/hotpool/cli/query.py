@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 from hotpool.cli.options import CommandError, FleetOptions, fail
 from hotpool.common import cli_help
 from hotpool.core.model import Kind
-from hotpool.kube.client import READ_TIMEOUT, ApiUnavailable, ClusterTarget, Reader, reading
+from hotpool.kube.client import READ_TIMEOUT, ApiUnavailable, ClusterTarget, Reader, open_reader
 
 T = TypeVar("T")
 
@@ -26,7 +26,7 @@ def run_query(command: str, place: FleetOptions, question: Callable[[Reader], Aw
     """Ask the cluster; where there is no answer, the command ends with one line and its exit code."""
 
     async def ask() -> T:
-        async with reading(ClusterTarget(place.namespace, place.kubeconfig, place.context)) as reader:
+        async with open_reader(ClusterTarget(place.namespace, place.kubeconfig, place.context)) as reader:
             return await question(reader)
 
     try:

@@ -41,7 +41,7 @@ class ControllerContext:
     recorder: EventRecorder
     latency: HotplugLatency
 
-    def record(self, kind: Kind, written: Any) -> set[Key]:
+    def apply_response(self, kind: Kind, written: Any) -> set[Key]:
         """Take in what was stored, so that its own echo marks nothing."""
         seen = decode(kind, written) if written else None
         if seen is None or isinstance(seen, DecodeError):

@@ -21,11 +21,11 @@ class Controllers:
         """Whether the key is settled; False where its writes were put off by the pace, which proves nothing."""
         match key.kind:
             case Kind.POOL:
-                return await self._pools.run(key)
+                return await self._pools.reconcile(key)
             case Kind.NODE:
-                await self._nodes.run(key)
+                await self._nodes.reconcile(key)
             case Kind.GENERATOR:
-                return await self._generators.run(key)
+                return await self._generators.reconcile(key)
             case Kind.SLICE | Kind.KUBE_NODE:
                 raise ValueError("a slice is reconciled with its pool, a v1 Node with the node of its name")
         return True
@@ -37,6 +37,6 @@ class Controllers:
     def forget_pace(self, key: Key) -> None:
         """What was written built on something stale: the next round is due at once."""
         if key.kind is Kind.POOL:
-            self._pools.forget_pace(key)
+            self._pools.reset_pacing(key)
         elif key.kind is Kind.GENERATOR:
-            self._generators.forget_pace(key)
+            self._generators.reset_pacing(key)

@@ -26,11 +26,11 @@ class GeneratorController:
         self._next_plan: dict[Key, float] = {}
         self._next_status: dict[Key, float] = {}
 
-    def forget_pace(self, key: Key) -> None:
+    def reset_pacing(self, key: Key) -> None:
         """What was written built on something stale: the status may be written at once."""
         self._next_status.pop(key, None)
 
-    async def run(self, key: Key) -> bool:
+    async def reconcile(self, key: Key) -> bool:
         """Pools at once; a plan that takes long comes less often, and status is written at most once in a second."""
         subject = self._fleet.cache.generators.get(key.name)
         if subject is None:
@@ -47,7 +47,7 @@ class GeneratorController:
         self._next_plan[key] = self._fleet.clock() + PLAN_IDLE_FACTOR * (self._fleet.clock() - began)
         if plan.recheck_at is not None:
             self._fleet.mark([key], plan.recheck_at)
-        self._fleet.recorder.generator(subject.generator, plan.create, pools)
+        self._fleet.recorder.begin_pool_writes(subject.generator, plan.create, pools)
         refused = await self._write_pools(subject, plan, pools)
         settled = await self._write_generator_status(key, subject.generator, plan.status)
         if refused:
@@ -63,7 +63,7 @@ class GeneratorController:
             self._fleet.mark([key], allowed)
             return False
         self._next_status[key] = now + ROUND_SECONDS
-        self._fleet.record(Kind.GENERATOR, await self._fleet.kube.write_generator_status(generator, status))
+        self._fleet.apply_response(Kind.GENERATOR, await self._fleet.kube.write_generator_status(generator, status))
         self._fleet.recorder.generator_status(generator, status)
         return True
 
@@ -95,9 +95,9 @@ class GeneratorController:
     async def _create_pool(self, generator: Generator, name: str, spec: PoolSpec) -> None:
         with self._fleet.recorder.pool_write(generator, name, None, spec):
             created = await self._fleet.kube.create_pool(generator, name, spec)
-        self._fleet.mark(self._fleet.record(Kind.POOL, created), None)
+        self._fleet.mark(self._fleet.apply_response(Kind.POOL, created), None)
 
     async def _correct_pool(self, generator: Generator, pool: Pool, spec: PoolSpec) -> None:
         with self._fleet.recorder.pool_write(generator, pool.meta.name, pool.spec, spec):
             corrected = await self._fleet.kube.correct_pool(pool, spec)
-        self._fleet.mark(self._fleet.record(Kind.POOL, corrected), None)
+        self._fleet.mark(self._fleet.apply_response(Kind.POOL, corrected), None)

@@ -96,7 +96,7 @@ class Manager:
         self._failed: BaseException | None = None
         self._kinds_not_listed: set[Key] = set()
         """Keys not worked on since we lead; when there are none left, Redis may be compared."""
-        self.resynced = asyncio.Event()
+        self.all_reconciled = asyncio.Event()
         self._attempts: Counter[Key] = Counter()
 
     def on_object(self, kind: Kind, event: str | None, body: Any) -> None:
@@ -164,7 +164,7 @@ class Manager:
             self._wake.set()
         self._was_stale = deaf
         WATCH_UP.labels("leases").set(not deaf)
-        self._recorder.lease_watch(well=not deaf)
+        self._recorder.lease_watch_health(well=not deaf)
         return not deaf
 
     async def open_gate(self) -> None:
@@ -233,7 +233,7 @@ class Manager:
         }
         self._kinds_not_listed |= {Key(Kind.POOL, pool) for pool in self._state.slices}
         if not self._kinds_not_listed:
-            self.resynced.set()
+            self.all_reconciled.set()
         self._mark(self._kinds_not_listed)
 
     def _run_forever(self, next_audit: float) -> float:
@@ -308,7 +308,7 @@ class Manager:
             self._queues[key.kind].done(key)
             self._kinds_not_listed.discard(key)
             if not self._kinds_not_listed:
-                self.resynced.set()
+                self.all_reconciled.set()
             self._wake.set()
 
     def _retry(self, key: Key, error: Exception) -> None:

@@ -22,7 +22,7 @@ class NodeController:
         self._fleet = fleet
         self._transitions = NodeHistory()
 
-    async def run(self, key: Key) -> None:
+    async def reconcile(self, key: Key) -> None:
         """Redis first, then conditions; then its owner, or what there is of a node that is silent for too long goes."""
         record = self._fleet.cache.nodes.get(key.name)
         plan = plan_node(record.view, self._fleet.clock.timestamp()) if record else None
@@ -33,7 +33,7 @@ class NodeController:
             written = await self._fleet.kube.write_node_conditions(node.meta, plan.conditions)
             TRANSITIONS.labels(plan.conditions[0].reason).inc()
             self._fleet.recorder.node_conditions(node, plan.conditions)
-            touched = self._fleet.record(Kind.NODE, written)  # it may hold a report that no watch has brought yet
+            touched = self._fleet.apply_response(Kind.NODE, written)  # it may hold a report that no watch has brought yet
             self._fleet.mark(touched, None)
         if record and record.view.expired:
             await self._clean_up(key.name, record)
@@ -84,8 +84,8 @@ class NodeController:
         if kube is None or node.owner is not None:
             return
         if await self._fleet.confirm(Kind.KUBE_NODE, name, kube.meta.uid):
-            written = await self._fleet.kube.give_owner(node.meta, kube.meta)
-            self._fleet.mark(self._fleet.record(Kind.NODE, written), None)
+            written = await self._fleet.kube.set_owner(node.meta, kube.meta)
+            self._fleet.mark(self._fleet.apply_response(Kind.NODE, written), None)
 
     async def _delete_lease(self, name: str) -> bool:
         """Whether there was one, as it was last seen; one renewed meanwhile stays."""

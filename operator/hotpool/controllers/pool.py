@@ -37,11 +37,11 @@ class PoolController:
         subject = self._fleet.cache.pools.get(key.name)
         return now if subject is None or subject.urgent else max(now, self._next_slow.get(key, 0.0))
 
-    def forget_pace(self, key: Key) -> None:
+    def reset_pacing(self, key: Key) -> None:
         """What was written built on something stale: the next round is due at once."""
         self._next_round.pop(key, None)
 
-    async def run(self, key: Key) -> bool:
+    async def reconcile(self, key: Key) -> bool:
         """Whether the pool is settled; False where its writes were put off by the pace, which proves nothing."""
         subject = self._fleet.cache.pools.get(key.name)
         if subject is None:
@@ -91,7 +91,7 @@ class PoolController:
             accepted = await self._fleet.publisher.publish_pool(
                 _pool_document(pool, plan, self._fleet.publisher.published(pool.meta.name))
             )
-        self._fleet.latency.projected(pool.meta.name, self._fleet.clock(), accepted=accepted)
+        self._fleet.latency.published(pool.meta.name, self._fleet.clock(), accepted=accepted)
 
     async def _write_pool(self, key: Key, subject: PoolMembership, plan: PoolPlan) -> bool | None:
         """Slices, then status; at most one round in a second, the first at once (requirement D3).
@@ -111,7 +111,7 @@ class PoolController:
         self._next_round[key] = now + ROUND_SECONDS
         self._next_slow[key] = now + SLOW_SECONDS
         surplus = [write for write in writes if isinstance(write, DeleteSlice)][_DELETIONS_AT_ONCE:]
-        with self._fleet.recorder.resynced(pool):
+        with self._fleet.recorder.slice_round(pool):
             for write in writes[: len(writes) - len(surplus)]:
                 with self._fleet.recorder.slice_write(pool, write):
                     self._record_slice(subject, write, await self._fleet.kube.write_slice(pool, write))
@@ -125,7 +125,7 @@ class PoolController:
         if status_differs(pool.status, status):
             written = await self._fleet.kube.write_pool_status(pool, status)
             moved = subject.status_dirty
-            touched = self._fleet.record(Kind.POOL, written)
+            touched = self._fleet.apply_response(Kind.POOL, written)
             subject.status_dirty = moved
             self._fleet.mark({key for key in touched if key.kind is Kind.GENERATOR}, None)  # the pool may be empty now
             self._fleet.recorder.pool_status(pool, status)
@@ -133,7 +133,7 @@ class PoolController:
     def _record_slice(self, subject: PoolMembership, write: SliceWrite, written: Any) -> None:
         """Our own write tells nothing new about the slices of the pool."""
         foreign, moved = subject.slices_dirty, subject.status_dirty
-        self._fleet.record(Kind.SLICE, written)
+        self._fleet.apply_response(Kind.SLICE, written)
         if isinstance(write, DeleteSlice):
             self._fleet.cache.delete(Kind.SLICE, write.slice.meta.name, write.slice.meta.uid)
         subject.slices_dirty, subject.status_dirty = foreign, moved

@@ -16,7 +16,7 @@ _SLACK = 64
 class WorkQueue:
     """Keys with due times, and the keys in flight, of which there are at most `room`."""
 
-    room: int
+    capacity: int
     _due: dict[Key, float] = field(default_factory=dict)
     _heap: list[tuple[float, Key]] = field(default_factory=list)
     _busy: set[Key] = field(default_factory=set)
@@ -51,7 +51,7 @@ class WorkQueue:
 
     def next_due(self) -> float | None:
         """When the next key that is not in flight is due; None: there is none, or no room for it."""
-        if len(self._busy) >= self.room:
+        if len(self._busy) >= self.capacity:
             return None
         while self._heap and self._due.get(self._heap[0][1]) != self._heap[0][0]:
             heapq.heappop(self._heap)

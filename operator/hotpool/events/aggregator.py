@@ -47,7 +47,7 @@ class EventDraft:
 class Event:
     """One Event to post: `count` things that happened from `first` to `last`."""
 
-    about: EventObject
+    regarding: EventObject
     reason: str
     action: str
     note: str
@@ -59,7 +59,7 @@ class Event:
 
 @dataclass(slots=True)
 class _Waiting:
-    happening: EventDraft
+    draft: EventDraft
     due: float
     first: str
     last: str
@@ -121,14 +121,14 @@ class EventAggregator:
         item = self._waiting.pop(key)
         self._ranks[_RANKS.get(key[0].kind, 1)] -= 1
         self._posted[key] = now
-        what = item.happening
+        what = item.draft
         return Event(
             key[0], what.reason, what.action, what.content.note, what.warning, item.first, item.last, item.count
         )
 
 
 def _merge(known: _Waiting, newer: EventDraft, at: str) -> None:
-    content = known.happening.content.fold(newer.content)
-    known.happening = EventDraft(newer.reason, newer.action, content, newer.warning)
+    content = known.draft.content.fold(newer.content)
+    known.draft = EventDraft(newer.reason, newer.action, content, newer.warning)
     known.last = at
     known.count += 1

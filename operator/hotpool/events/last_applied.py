@@ -28,19 +28,19 @@ class LastApplied(Generic[T]):
 
     _owners: dict[str, _Left[T]] = field(default_factory=dict)
 
-    def know(self, owner: Meta, found: Mapping[str, T]) -> None:
+    def track(self, owner: Meta, found: Mapping[str, T]) -> None:
         """Before all else. `found`: the children as they are, which count where nothing is known of this owner."""
         left = self._owners.get(owner.name)
         if left is None or left.uid != owner.uid:
             self._owners[owner.name] = _Left(owner.uid, dict(found))
 
-    def begin(self, owner: Meta) -> None:
+    def begin_round(self, owner: Meta) -> None:
         """A round of writes begins, or one that failed is tried again."""
         left = self._owners[owner.name]
         if left.before is None:
             left.before = dict(left.children)
 
-    def end(self, owner: Meta, found: Mapping[str, T]) -> tuple[Mapping[str, T], Mapping[str, T]]:
+    def end_round(self, owner: Meta, found: Mapping[str, T]) -> tuple[Mapping[str, T], Mapping[str, T]]:
         """The round ended well: the children before and after it, and after those before it that failed."""
         left = self._owners[owner.name]
         for child in left.unsure:
@@ -49,29 +49,29 @@ class LastApplied(Generic[T]):
         before, left.before = left.before or {}, None
         return before, left.children
 
-    def foreign(self, owner: Meta, child: str, found: T | None) -> bool:
+    def changed_by_others(self, owner: Meta, child: str, found: T | None) -> bool:
         """Whether somebody else made the child what it is (None: deleted it, or never made it)."""
         left = self._owners[owner.name]
         return child not in left.unsure and left.children.get(child) != found
 
-    def write(self, owner: Meta, child: str) -> bool:
+    def begin_write(self, owner: Meta, child: str) -> bool:
         """A write of the child is sent: what it is now is not known. Whether it was known until now."""
         left = self._owners[owner.name]
         known = child not in left.unsure
         left.unsure.add(child)
         return known
 
-    def refused(self, owner: Meta, child: str) -> None:
+    def write_rejected(self, owner: Meta, child: str) -> None:
         """That write changed nothing, so what was known before is known still."""
         self._owners[owner.name].unsure.discard(child)
 
-    def stored(self, owner: Meta, child: str, what: T | None) -> None:
+    def write_stored(self, owner: Meta, child: str, what: T | None) -> None:
         """That write was stored (None: the child was deleted)."""
         left = self._owners[owner.name]
         left.unsure.discard(child)
         _put(left.children, child, what)
 
-    def keep(self, owner: Meta, children: set[str]) -> None:
+    def retain(self, owner: Meta, children: set[str]) -> None:
         """Other children than these are of no interest any more."""
         left = self._owners[owner.name]
         left.children = {child: what for child, what in left.children.items() if child in children}

@@ -23,7 +23,7 @@ class TextMessage:
     @property
     def note(self) -> str:
         """What the Event says."""
-        return clipped(self.text)
+        return truncate(self.text)
 
     def fold(self, newer: "Content") -> "Content":
         """Both, as one."""
@@ -56,19 +56,19 @@ class ObjectsMessage:
     """Things to which the same happened: `1 slice [llm-0] changed by others: put right`."""
 
     noun: str
-    things: NameList
-    what: str
+    objects: NameList
+    change: str
 
     @property
     def note(self) -> str:
         """What the Event says."""
-        plural = "" if self.things.count == 1 else "s"
-        return clipped(f"{self.things.count} {self.noun}{plural}{self.things.listed} {self.what}")
+        plural = "" if self.objects.count == 1 else "s"
+        return truncate(f"{self.objects.count} {self.noun}{plural}{self.objects.listed} {self.change}")
 
     def fold(self, newer: "Content") -> "Content":
         """Both, as one."""
         return (
-            ObjectsMessage(newer.noun, self.things + newer.things, newer.what)
+            ObjectsMessage(newer.noun, self.objects + newer.objects, newer.change)
             if isinstance(newer, ObjectsMessage)
             else newer
         )
@@ -80,12 +80,12 @@ class MembershipMessage:
 
     joined: NameList = NameList()
     left: NameList = NameList()
-    turned: NameList = NameList()
+    changed: NameList = NameList()
     reasons: Mapping[str, int] = field(default_factory=dict)
     states: Mapping[str, int] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
-        return bool(self.joined.count or self.left.count or self.turned.count)
+        return bool(self.joined.count or self.left.count or self.changed.count)
 
     @property
     def note(self) -> str:
@@ -93,9 +93,9 @@ class MembershipMessage:
         parts = [f"{self.joined.count} joined{self.joined.listed}"] if self.joined.count else []
         if self.left.count:
             parts.append(f"{self.left.count} left ({_counts(self.reasons)}){self.left.listed}")
-        if self.turned.count:
-            parts.append(f"{self.turned.count} changed ({_counts(self.states)}){self.turned.listed}")
-        return clipped(", ".join(parts))
+        if self.changed.count:
+            parts.append(f"{self.changed.count} changed ({_counts(self.states)}){self.changed.listed}")
+        return truncate(", ".join(parts))
 
     def fold(self, newer: "Content") -> "Content":
         """Both, as one."""
@@ -104,7 +104,7 @@ class MembershipMessage:
         return MembershipMessage(
             self.joined + newer.joined,
             self.left + newer.left,
-            self.turned + newer.turned,
+            self.changed + newer.changed,
             Counter(self.reasons) + Counter(newer.reasons),
             Counter(self.states) + Counter(newer.states),
         )
@@ -113,7 +113,7 @@ class MembershipMessage:
 Content = TextMessage | ObjectsMessage | MembershipMessage
 
 
-def clipped(text: str) -> str:
+def truncate(text: str) -> str:
     """The text, cut where it would be too long for a note."""
     raw = text.encode()
     return text if len(raw) <= NOTE_BYTES else raw[: NOTE_BYTES - 3].decode(errors="ignore") + "…"

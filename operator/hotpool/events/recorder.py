@@ -78,28 +78,28 @@ class EventRecorder:
             await post(event)
         except Exception as error:  # noqa: BLE001 - a story that fails, for whatever reason, must not end the operator.
             EVENTS.labels("error").inc()
-            log.warning("event not posted", reason=event.reason, about=event.about.name, error=repr(error))
+            log.warning("event not posted", reason=event.reason, about=event.regarding.name, error=repr(error))
         else:
             EVENTS.labels("ok").inc()
 
     # The fleet.
 
-    def leadership(self, term: int, fleet: EventObject) -> None:
+    def leader_elected(self, term: int, fleet: EventObject) -> None:
         """We lead from now on; `fleet` is the object that stands for it."""
         self._fleet = fleet
         self._add(fleet, EventDraft("Leading", "Elect", TextMessage(f"leads with term {term}")))
 
-    def lease_watch(self, *, well: bool) -> None:
+    def lease_watch_health(self, *, well: bool) -> None:
         """Whether heartbeats are heard."""
         deaf = "heartbeats cannot be heard: nobody's silence counts"
         self._component("LeaseWatch", ("Restored", "heartbeats are heard again"), ("Lost", deaf), well=well)
 
-    def redis(self, well: bool, why: str) -> None:  # noqa: FBT001 - the mirror's callback.
+    def redis_health(self, well: bool, why: str) -> None:  # noqa: FBT001 - the mirror's callback.
         """Whether Redis takes our writes and holds the whole projection."""
         down = f"Redis does not take our writes; membership in Kubernetes goes on: {why}"
         self._component("Redis", ("Up", "Redis holds the whole projection again"), ("Down", down), well=well)
 
-    def node_watch(self, well: bool, why: str) -> None:  # noqa: FBT001 - the stream's callback.
+    def node_watch_health(self, well: bool, why: str) -> None:  # noqa: FBT001 - the stream's callback.
         """Whether v1 Nodes are heard."""
         up, deaf = "cordons and labels of Nodes are heard again", f"nothing changes because of Nodes: {why}"
         self._component("NodeWatch", ("Restored", up), ("Lost", deaf), well=well)
@@ -119,12 +119,12 @@ class EventRecorder:
     # Pools.
 
     @contextmanager
-    def resynced(self, pool: Pool) -> Iterator[None]:
+    def slice_round(self, pool: Pool) -> Iterator[None]:
         """Around all writes of a pool's slices in one round: who moved is told when all of it is stored."""
-        self._slices.know(pool.meta, self._now_in(pool))
-        self._slices.begin(pool.meta)
+        self._slices.track(pool.meta, self._now_in(pool))
+        self._slices.begin_round(pool.meta)
         yield
-        before, after = self._slices.end(pool.meta, self._now_in(pool))
+        before, after = self._slices.end_round(pool.meta, self._now_in(pool))
         subject = self._state.pools.get(pool.meta.name)
         happening = membership_changed(
             {name: left[0] for name, left in before.items()},
@@ -138,12 +138,12 @@ class EventRecorder:
     def slice_write(self, pool: Pool, write: SliceWrite) -> Iterator[None]:
         """Around one write of a slice and the taking in of its answer."""
         name, found, wanted = _sides(pool, write)
-        foreign = self._slices.foreign(pool.meta, name, found)
+        foreign = self._slices.changed_by_others(pool.meta, name, found)
         with _sent(self._slices, pool.meta, name):
             yield
         stored = self._now_in(pool).get(name)
         # The state's own members where they are the same: a second copy of all members would cost memory.
-        self._slices.stored(pool.meta, name, stored if stored == wanted else wanted)
+        self._slices.write_stored(pool.meta, name, stored if stored == wanted else wanted)
         if foreign:
             text = ObjectsMessage("slice", NameList.of([name]), "changed by others: put right")
             self._object(Kind.POOL, pool.meta, EventDraft("SliceRepaired", "UpdateMembers", text, warning=True))
@@ -161,21 +161,21 @@ class EventRecorder:
 
     # Generators.
 
-    def generator(self, generator: Generator, wanted: Iterable[str], pools: Mapping[str, Pool]) -> None:
+    def begin_pool_writes(self, generator: Generator, wanted: Iterable[str], pools: Mapping[str, Pool]) -> None:
         """A generator's pools are about to be written. `wanted`: names of pools to make."""
         ours = {name: pool.spec for name, pool in pools.items() if pool.owner == generator.meta.uid}
-        self._pools.know(generator.meta, ours)
-        self._pools.keep(generator.meta, {*ours, *wanted})
+        self._pools.track(generator.meta, ours)
+        self._pools.retain(generator.meta, {*ours, *wanted})
 
     @contextmanager
     def pool_write(
         self, generator: Generator, name: str, found: PoolSpec | None, wanted: PoolSpec | None
     ) -> Iterator[None]:
         """Around one write of a generated pool; None: it is not there, or shall not be."""
-        foreign = self._pools.foreign(generator.meta, name, found)
+        foreign = self._pools.changed_by_others(generator.meta, name, found)
         with _sent(self._pools, generator.meta, name):
             yield
-        self._pools.stored(generator.meta, name, wanted)
+        self._pools.write_stored(generator.meta, name, wanted)
         if foreign and wanted:
             reason, what = ("PoolRepaired", "edited") if found else ("PoolRecreated", "deleted")
             text = ObjectsMessage("generated pool", NameList.of([name]), f"{what} by others: put right")
@@ -232,12 +232,12 @@ class EventRecorder:
 @contextmanager
 def _sent(footprint: LastApplied[T], owner: Meta, child: str) -> Iterator[None]:
     """Around one write: what was stored is known again after an answer only."""
-    known = footprint.write(owner, child)
+    known = footprint.begin_write(owner, child)
     try:
         yield
     except (StaleError, RejectedError):  # nothing was stored
         if known:
-            footprint.refused(owner, child)
+            footprint.write_rejected(owner, child)
         raise
 
 

@@ -78,7 +78,7 @@ async def connect(access: ClusterTarget) -> client.ApiClient:
 
 
 @asynccontextmanager
-async def reading(access: ClusterTarget) -> AsyncIterator["Reader"]:
+async def open_reader(access: ClusterTarget) -> AsyncIterator["Reader"]:
     """A Reader with a connection of its own, for one command; raises Unavailable where none can be made."""
     try:
         api = await connect(access)
@@ -155,7 +155,7 @@ class Reader:
     async def _kube_node(self, name: str) -> Json | None:
         try:
             answer = await send(self._api, "GET", path("v1", "nodes", name), seconds=READ_TIMEOUT)
-            body = await content(answer, f"get nodes/{name}")
+            body = await read_body(answer, f"get nodes/{name}")
         except CONNECTION_ERRORS as error:
             raise _unavailable("get", "", f"nodes/{name}", error) from None
         except ApiUnavailable as error:
@@ -222,7 +222,7 @@ async def kube_nodes(api: client.ApiClient) -> AsyncIterator[tuple[list[Json], s
         query = {"limit": str(_PAGE)} | ({"continue": more} if more else {})
         try:
             answer = await send(api, "GET", path("v1", "nodes"), query=query, seconds=READ_TIMEOUT)
-            nodes, version, more = node_json.page(await content(answer, "list nodes"))
+            nodes, version, more = node_json.page(await read_body(answer, "list nodes"))
         except CONNECTION_ERRORS as error:
             raise _unavailable("list", "", "nodes", error) from None
         yield nodes, version
@@ -230,7 +230,7 @@ async def kube_nodes(api: client.ApiClient) -> AsyncIterator[tuple[list[Json], s
             return
 
 
-async def content(answer: aiohttp.ClientResponse, asked: str) -> bytes:
+async def read_body(answer: aiohttp.ClientResponse, asked: str) -> bytes:
     """The body of an answer that was not read yet; raises Unavailable where it is a refusal of what was `asked`."""
     try:
         return await read(answer)

@@ -12,7 +12,7 @@ from hotpool.api import capability
 from hotpool.api.languages import normalise_language, normalise_languages
 from hotpool.core.model import Report, Rule, ServiceOffer, TypeState
 
-MAX_SERVICES: Final = 4
+MAX_PAIR_PARTS: Final = 4
 """Two codes of two parts each (zh-cn-en-us): no code in use has more."""
 MAX_VALUES: Final = capability.REPORT_BYTES // len('"",')
 """Languages, pairs, attributes, values and ids of services: a report of the size that the agent keeps to has fewer.
@@ -93,7 +93,7 @@ def _pairs(raw: Iterable[str]) -> Iterable[str]:
     """`src-tgt` with both codes in normal form. A code may itself hold a `-` (zh-cn-en): all splits are tried."""
     for pair in raw:
         parts = pair.lower().split("-")
-        if len(parts) > MAX_SERVICES:
+        if len(parts) > MAX_PAIR_PARTS:
             continue
         splits = [("-".join(parts[:cut]), "-".join(parts[cut:])) for cut in range(1, len(parts))]
         known = [(normalise_language(source), normalise_language(target)) for source, target in splits]

@@ -51,7 +51,7 @@ class EventWriter:
 
 def to_wire(event: Event, namespace: str, instance: str) -> Any:
     """The Event as the API server takes it; what was folded is a series."""
-    about = event.about
+    about = event.regarding
     body: dict[str, Any] = {
         "apiVersion": _EVENTS,
         "kind": "Event",

@@ -15,7 +15,7 @@ from kubernetes.aio.client import ApiClient
 from hotpool.api.meta import LEASE_LABEL, PROBE_LEASE
 from hotpool.core.model import Heartbeat
 from hotpool.kube import list_watch
-from hotpool.kube.client import READ_TIMEOUT, content
+from hotpool.kube.client import READ_TIMEOUT, read_body
 from hotpool.kube.decode import decode_lease
 from hotpool.kube.rest import error_text, path, send
 
@@ -89,7 +89,7 @@ class LeaseWatch:
         while True:
             query = {"labelSelector": LEASE_LABEL, "limit": str(_PAGE)} | ({"continue": more} if more else {})
             page = await send(self._api, "GET", self._path, query=query, seconds=READ_TIMEOUT)
-            body = msgspec.json.decode(await content(page, "list leases"))
+            body = msgspec.json.decode(await read_body(page, "list leases"))
             self._deliver([msgspec.convert(item, _Lease) for item in body.get("items") or []])
             version, more = body["metadata"]["resourceVersion"], body["metadata"].get("continue") or ""
             if not more:

@@ -14,7 +14,7 @@ from kubernetes.aio.client import ApiClient
 
 from hotpool.core.model import Kind
 from hotpool.kube import list_watch, node_json
-from hotpool.kube.client import READ_TIMEOUT, ApiUnavailable, content, kube_nodes
+from hotpool.kube.client import READ_TIMEOUT, ApiUnavailable, read_body, kube_nodes
 from hotpool.kube.rest import error_text, path, send
 from hotpool.observability.metrics import WATCH_UP
 
@@ -72,7 +72,7 @@ class NodeWatch:
         answer = await send(self._api, "GET", path("v1", "nodes"), query=query, seconds=seconds)
         try:
             if answer.status >= 400:  # noqa: PLR2004 - HTTP's own number.
-                await content(answer, "watch nodes")
+                await read_body(answer, "watch nodes")
             return await self._follow(answer, version)
         finally:
             answer.close()

@@ -42,7 +42,7 @@ _MISSING: Final = 404
 _CONFLICT: Final = 409
 
 
-class TokenCheck(Enum):
+class PolicyCheck(Enum):
     """What became of a write that no agent may make."""
 
     REFUSED = auto()
@@ -69,7 +69,7 @@ class ServiceAccounts:
         return str(known.host), trusted, known.tls_server_name
 
     @property
-    def verified(self) -> bool:
+    def verifies_server(self) -> bool:
         """Whether our own kubeconfig asks who the API server is."""
         return bool(self._configuration.verify_ssl)
 
@@ -117,7 +117,7 @@ class ServiceAccounts:
         asked = request(self._api, "DELETE", self._path(kind, name), body=body, seconds=READ_TIMEOUT)
         return await _found("delete", f"{kind.lower()}s/{name}", asked) is not None
 
-    async def trial(self, account: str, node: str) -> TokenCheck:
+    async def check_policy(self, account: str, node: str) -> PolicyCheck:
         """Try, as the account and without effect, what no agent may do; ends when the policy refuses, or after 10 s."""
         where = self._path("ServiceAccount", account, "token")
         body = {"spec": {"expirationSeconds": _TRIAL_SECONDS}}
@@ -127,11 +127,11 @@ class ServiceAccounts:
         async with _as_account(self._configuration, token) as api:
             while True:
                 outcome = await self._try(api, node)
-                if outcome is TokenCheck.REFUSED or monotonic() > deadline:
+                if outcome is PolicyCheck.REFUSED or monotonic() > deadline:
                     return outcome
                 await asyncio.sleep(_POLL_SECONDS)
 
-    async def _try(self, api: client.ApiClient, node: str) -> TokenCheck:
+    async def _try(self, api: client.ApiClient, node: str) -> PolicyCheck:
         where = path(meta.API_VERSION, "namespaces", self._namespace, Kind.NODE.value, node)
         query = {"dryRun": "All", "fieldManager": MANAGER}
         metadata = {"name": node, "labels": {f"{meta.GROUP}/enroll": "trial"}}
@@ -142,8 +142,8 @@ class ServiceAccounts:
         except ApiUnavailable as error:
             if error.status != _FORBIDDEN:
                 raise
-            return TokenCheck.REFUSED if "ValidatingAdmissionPolicy" in str(error) else TokenCheck.UNKNOWN
-        return TokenCheck.ACCEPTED
+            return PolicyCheck.REFUSED if "ValidatingAdmissionPolicy" in str(error) else PolicyCheck.UNKNOWN
+        return PolicyCheck.ACCEPTED
 
     def _path(self, kind: str, *parts: str) -> str:
         return path(_GROUPS[kind], "namespaces", self._namespace, f"{kind.lower()}s", *parts)

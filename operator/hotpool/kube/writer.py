@@ -84,7 +84,7 @@ class KubeWriter:
         }
         return await self._apply(node.name, body, status=True)
 
-    async def give_owner(self, node: Meta, kube: Meta) -> Json:
+    async def set_owner(self, node: Meta, kube: Meta) -> Json:
         """Let the garbage collector delete this very NodeCapability with a v1 Node; what else owns it stays."""
         owner = {"apiVersion": "v1", "kind": "Node", "name": kube.name, "uid": kube.uid}
         body = {"metadata": {"name": node.name, "uid": node.uid, "ownerReferences": [owner]}}

@@ -58,7 +58,7 @@ class HotplugLatency:
         self._pools: defaultdict[str, _Pool] = defaultdict(_Pool)
 
     @property
-    def under_way(self) -> int:
+    def in_progress(self) -> int:
         """How many times are kept."""
         return sum(map(len, self._pools.values()))
 
@@ -75,7 +75,7 @@ class HotplugLatency:
         pools = list(pools)
         if not pools:
             return
-        if self.under_way + len(pools) > MAX_TRACKED:
+        if self.in_progress + len(pools) > MAX_TRACKED:
             HOTPLUG_UNKNOWN.labels("plan").inc(len(pools))
             return
         seen = _Seen(now, _age(stamp, unix))
@@ -105,7 +105,7 @@ class HotplugLatency:
                 _observe("plan", change.direction, now - seen.at)
         known.seen.clear()
 
-    def projected(self, pool: str, now: float, *, accepted: bool | None) -> None:
+    def published(self, pool: str, now: float, *, accepted: bool | None) -> None:
         """What was planned was sent to Redis. `accepted`: None where there is no Redis, False where it was away."""
         known = self._pools.get(pool)
         if not known:

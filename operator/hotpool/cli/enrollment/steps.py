@@ -12,7 +12,7 @@ from hotpool.cli.enrollment.manifests import Credential, ForeignError
 from hotpool.cli.options import CommandError
 from hotpool.common import cli_help
 from hotpool.kube.client import ApiUnavailable
-from hotpool.kube.service_accounts import ServiceAccounts, TokenCheck
+from hotpool.kube.service_accounts import ServiceAccounts, PolicyCheck
 
 POLL_SECONDS: Final = 0.5
 _FILL_SECONDS: Final = 20.0
@@ -41,12 +41,12 @@ async def make_account(door: ServiceAccounts, node: str, namespace: str) -> None
 
 async def require_policy(door: ServiceAccounts, node: str, namespace: str, *, fresh: bool) -> None:
     """Fail closed: no credential without the policy; an account that has none yet goes again."""
-    outcome = await door.trial(objects.account_of(node), node)
-    if outcome is TokenCheck.REFUSED:
+    outcome = await door.check_policy(objects.account_of(node), node)
+    if outcome is PolicyCheck.REFUSED:
         return
     if fresh:
         await remove(door, node)
-    if outcome is TokenCheck.UNKNOWN:
+    if outcome is PolicyCheck.UNKNOWN:
         raise CommandError("the API server does not heed the new Role yet; try again", cli_help.UNAVAILABLE)
     raise CommandError(
         f"nothing keeps an agent of namespace {namespace} to its own node: the ValidatingAdmissionPolicy "

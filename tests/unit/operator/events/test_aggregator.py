@@ -20,7 +20,7 @@ from hotpool.events.messages import (
     NameList,
     ObjectsMessage,
     TextMessage,
-    clipped,
+    truncate,
 )
 
 POOL = EventObject("NodePool", "zh-en", "u1")
@@ -48,7 +48,7 @@ def test_the_first_of_a_quiet_object_goes_at_once() -> None:
     story = EventAggregator()
     assert story.add(POOL, happening(), "t0", 0.0)
     (event,) = story.take(0.0)
-    assert (event.about, event.reason, event.note, event.count) == (POOL, "NotReady", "NotReady", 1)
+    assert (event.regarding, event.reason, event.note, event.count) == (POOL, "NotReady", "NotReady", 1)
     assert (event.first, event.last) == ("t0", "t0")
     assert story.waiting == 0
 
@@ -73,7 +73,7 @@ def test_other_reasons_and_objects_do_not_wait_for_each_other() -> None:
     story.add(POOL, happening("Ready"), "t", 1.0)
     story.add(POOL, happening("NotReady"), "t", 1.0)
     story.add(node(1), happening("NotReady"), "t", 1.0)
-    assert [(event.about.name, event.reason) for event in story.take(1.0)] == [
+    assert [(event.regarding.name, event.reason) for event in story.take(1.0)] == [
         ("zh-en", "Ready"),
         ("edge-1", "NotReady"),
     ]
@@ -120,7 +120,7 @@ def test_whatever_happens_the_bounds_hold_and_nothing_is_lost(steps: list[tuple[
     assert story.waiting == 0
     last: dict[tuple[EventObject, str], float] = {}
     for at, event in posted:
-        key = (event.about, event.reason)
+        key = (event.regarding, event.reason)
         assert at - last.get(key, -QUIET_SECONDS) >= QUIET_SECONDS
         last[key] = at
 
@@ -145,7 +145,7 @@ def test_names_are_few_however_long_the_storm_is() -> None:
     assert (group.count, len(group.names), group.listed) == (1000, 4, "")
     things = ObjectsMessage("slice", NameList.of(["p-0"]), "changed by others: put right")
     assert things.note == "1 slice [p-0] changed by others: put right"
-    assert things.fold(ObjectsMessage("slice", NameList.of(["p-1"]), things.what)).note.startswith(
+    assert things.fold(ObjectsMessage("slice", NameList.of(["p-1"]), things.change)).note.startswith(
         "2 slices [p-0, p-1] changed"
     )
     assert TextMessage("old").fold(TextMessage("new")).note == "new"
@@ -153,5 +153,5 @@ def test_names_are_few_however_long_the_storm_is() -> None:
 
 @given(st.text(max_size=2000))
 def test_a_note_is_never_too_long(text: str) -> None:
-    assert len(clipped(text).encode()) <= NOTE_BYTES
-    assert clipped("short") == "short"
+    assert len(truncate(text).encode()) <= NOTE_BYTES
+    assert truncate("short") == "short"

@@ -64,7 +64,7 @@ def test_a_withdrawal_is_measured_stage_by_stage(seen: Seen) -> None:
     latency = HotplugLatency()
     latency.reported("a", ["p"], stamp(0.02), 100.0, UNIX)
     latency.planned("p", slices(a="Ready", b="Ready"), wanted({"b": "Ready"}), 100.001)
-    latency.projected("p", 100.003, accepted=True)
+    latency.published("p", 100.003, accepted=True)
     latency.stored("p", 100.008)
     assert seen() == {
         ("report", "withdrawal"): (1, 0.02),
@@ -74,7 +74,7 @@ def test_a_withdrawal_is_measured_stage_by_stage(seen: Seen) -> None:
         ("total_redis", "withdrawal"): (1, 0.023),
         ("total_slice", "withdrawal"): (1, 0.028),
     }
-    assert latency.under_way == 0
+    assert latency.in_progress == 0
 
 
 @pytest.mark.parametrize(
@@ -102,10 +102,10 @@ def test_a_report_that_moves_nobody_is_not_measured(seen: Seen) -> None:
     latency.reported("a", [], stamp(0), 100.0, UNIX)
     latency.reported("a", ["p"], stamp(0), 100.0, UNIX)
     latency.planned("p", slices(a="Ready"), wanted({"a": "Ready"}), 100.0)
-    latency.projected("p", 100.0, accepted=True)
+    latency.published("p", 100.0, accepted=True)
     latency.stored("p", 100.0)
     assert seen() == {}
-    assert latency.under_way == 0
+    assert latency.in_progress == 0
 
 
 @pytest.mark.parametrize("said", [stamp(-5), "t", "", "2026-01-01T00:00:00", "99999-01-01"])
@@ -113,7 +113,7 @@ def test_stages_across_machines_are_unknown_where_clocks_disagree_or_nothing_was
     latency = HotplugLatency()
     latency.reported("a", ["p"], said, 100.0, UNIX)
     latency.planned("p", {}, wanted({"a": "Ready"}), 101.0)
-    latency.projected("p", 102.0, accepted=True)
+    latency.published("p", 102.0, accepted=True)
     latency.stored("p", 110.0)
     assert seen() == {
         ("report", "unknown"): (1, 0),
@@ -130,7 +130,7 @@ def test_a_slice_that_waits_for_its_round_is_measured_to_its_end(seen: Seen) -> 
     latency.reported("a", ["p"], stamp(0), 100.0, UNIX)
     for moment in (100.0, 100.5, 101.0):
         latency.planned("p", slices(a="Ready"), wanted({}), moment)
-        latency.projected("p", moment, accepted=True)
+        latency.published("p", moment, accepted=True)
     latency.stored("p", 101.0)
     assert seen()["slice", "withdrawal"] == (1, 1)
     assert seen()["redis", "withdrawal"] == (1, 0)
@@ -140,13 +140,13 @@ def test_a_change_that_was_taken_back_before_it_was_stored_is_not_measured_there
     latency = HotplugLatency()
     latency.reported("a", ["p"], stamp(0), 100.0, UNIX)
     latency.planned("p", slices(a="Ready"), wanted({}), 100.0)
-    latency.projected("p", 100.0, accepted=True)
+    latency.published("p", 100.0, accepted=True)
     latency.reported("a", ["p"], stamp(0), 100.3, UNIX)
     latency.planned("p", slices(a="Ready"), wanted({"a": "Ready"}), 100.3)
-    latency.projected("p", 100.3, accepted=True)
+    latency.published("p", 100.3, accepted=True)
     latency.stored("p", 101.0)
     assert not any(stage.endswith("slice") for stage, _ in seen())
-    assert latency.under_way == 0
+    assert latency.in_progress == 0
 
 
 def test_without_redis_nothing_is_said_of_it_and_a_redis_that_was_away_is_unknown(seen: Seen) -> None:
@@ -154,7 +154,7 @@ def test_without_redis_nothing_is_said_of_it_and_a_redis_that_was_away_is_unknow
     for accepted in (None, False):
         latency.reported("a", ["p"], stamp(0), 100.0, UNIX)
         latency.planned("p", {}, wanted({"a": "Ready"}), 100.0)
-        latency.projected("p", 100.0, accepted=accepted)
+        latency.published("p", 100.0, accepted=accepted)
         latency.stored("p", 100.0)
     assert seen()["redis", "unknown"] == (1, 0)
     assert ("redis", "gain") not in seen()
@@ -165,21 +165,21 @@ def test_a_slice_that_was_stored_without_an_answer_is_unknown(seen: Seen) -> Non
     latency.reported("a", ["p"], stamp(0), 100.0, UNIX)
     latency.planned("p", {}, wanted({"a": "Ready"}), 100.0)
     latency.planned("p", slices(a="Ready"), wanted({"a": "Ready"}), 103.0)
-    latency.projected("p", 103.0, accepted=True)
+    latency.published("p", 103.0, accepted=True)
     assert seen()["slice", "unknown"] == (1, 0)
-    assert latency.under_way == 0
+    assert latency.in_progress == 0
 
 
 def test_memory_is_bounded_and_what_another_leader_had_to_do_is_forgotten(seen: Seen) -> None:
     latency = HotplugLatency()
     for number in range(300):
         latency.reported(f"n{number}", [f"p{pool}" for pool in range(100)], stamp(0), 100.0, UNIX)
-    assert latency.under_way == MAX_TRACKED
+    assert latency.in_progress == MAX_TRACKED
     assert seen()["plan", "unknown"] == (300 * 100 - MAX_TRACKED, 0)
     latency.forget("p0")
-    assert latency.under_way == MAX_TRACKED - MAX_TRACKED // 100
+    assert latency.in_progress == MAX_TRACKED - MAX_TRACKED // 100
     latency.clear()
-    assert latency.under_way == 0
+    assert latency.in_progress == 0
 
 
 def test_no_label_grows_with_nodes_or_pools() -> None:
