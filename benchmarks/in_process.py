@@ -17,8 +17,8 @@ from kubernetes.aio import client
 from hotpool.controllers.manager import Manager
 from hotpool.core.cluster_cache import ClusterCache
 from hotpool.core.model import Heartbeat, Kind
-from hotpool.kube.client import Reader
 from hotpool.kube.lease_watch import LeaseWatch
+from hotpool.kube.reader import Reader
 from hotpool.kube.writer import KubeWriter
 from hotpool.observability import logging_setup
 
@@ -35,15 +35,15 @@ class _CountingObserver:
     """Between the Lease stream and the reconciler: counts what was told."""
 
     def __init__(self, reconciler: Manager) -> None:
-        self.on_watch_restored = reconciler.on_watch_restored
-        self.on_watch_lost = reconciler.on_watch_lost
-        self.on_probe_received = reconciler.on_probe_received
+        self.on_watch_restored = reconciler.ingest.on_watch_restored
+        self.on_watch_lost = reconciler.ingest.on_watch_lost
+        self.on_probe_received = reconciler.ingest.on_probe_received
         self.told = 0
         self._reconciler = reconciler
 
     def on_heartbeats(self, beats: Sequence[Heartbeat]) -> None:
         """Hand them on."""
-        self._reconciler.on_heartbeats(beats)
+        self._reconciler.ingest.on_heartbeats(beats)
         self.told += len(beats)
 
 
@@ -64,7 +64,7 @@ class InProcess:
 
     def watch(self, kind: Kind, event: str | None, line: bytes) -> None:
         """One line of a watch."""
-        self.reconciler.on_object(kind, event, json.loads(line))
+        self.reconciler.ingest.on_object(kind, event, json.loads(line))
 
     async def watch_all(self, kind: Kind) -> None:
         """The listing with which a watch begins; the time to read it from the file is the server's."""

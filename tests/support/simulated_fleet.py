@@ -27,8 +27,8 @@ from hotpool.core.model import CUSTOM_KINDS, Key, Kind
 from hotpool.core.node_history import Transition
 from hotpool.events.aggregator import EventObject
 from hotpool.events.recorder import EventRecorder
-from hotpool.kube.client import Reader
 from hotpool.kube.event_writer import EventWriter
+from hotpool.kube.reader import Reader
 from hotpool.kube.writer import KubeWriter
 from hotpool.projection.documents import NodeDocument, PoolDocument
 from hotpool.projection.drift_check import DriftReport
@@ -551,7 +551,7 @@ class Fleet:
         sink = KubeWriter(client, "fleet", leader=lambda: self.leading, term=lambda: self.term)
         kinds = (Kind.KUBE_NODE, *CUSTOM_KINDS) if follows else CUSTOM_KINDS
         self.reconciler = Manager(
-            self.state, Reader(client, "fleet"), sink, self.mirror, clock, narrator=self.narrator, kinds=kinds
+            self.state, Reader(client, "fleet"), sink, self.mirror, clock, recorder=self.narrator, kinds=kinds
         )
         self.tasks: list[asyncio.Task[Any]] = []
         self.held = False
@@ -574,14 +574,14 @@ class Fleet:
         """Renew the canary and bring it back, as Canary and LeaseStream do, while the stream is not `held`."""
         while True:
             renewed = f"{now()}"
-            self.reconciler.on_probe_sent(renewed)
+            self.reconciler.ingest.on_probe_sent(renewed)
             if not self.held:
-                self.reconciler.on_probe_received(renewed)
+                self.reconciler.ingest.on_probe_received(renewed)
             await asyncio.sleep(PROBE_SECONDS)
 
     def watch(self) -> None:
         """From now on the operator is told what changes."""
-        self.api.feed = self.reconciler.on_object
+        self.api.feed = self.reconciler.ingest.on_object
 
     def beat(self, *names: str) -> None:
         """The agents of these nodes (of none given: of all) renew their Leases."""
@@ -590,7 +590,7 @@ class Fleet:
         self.api.leases |= {f"{meta.LEASE_PREFIX}{name}": str(self._beats) for name in found}
         if not self.held:
             beats = [lease(name, f"{now()}/{self._beats}", version=str(self._beats)) for name in found]
-            self.reconciler.on_heartbeats(beats)
+            self.reconciler.ingest.on_heartbeats(beats)
 
     async def beating(self, seconds: float, *names: str) -> None:
         """Let time pass with these nodes (of none given: all) beating each H."""
@@ -601,8 +601,8 @@ class Fleet:
 
     def leases_listed(self) -> None:
         """The first listing of Leases: one for each node."""
-        self.reconciler.on_heartbeats([lease(name, "listed") for name in self.api.objects[Kind.NODE]])
-        self.reconciler.on_watch_restored()
+        self.reconciler.ingest.on_heartbeats([lease(name, "listed") for name in self.api.objects[Kind.NODE]])
+        self.reconciler.ingest.on_watch_restored()
 
     async def lead(self) -> None:
         """Begin to work, as the leader does."""

@@ -27,8 +27,8 @@ from hotpool.cli.query import run_query
 from hotpool.common import cli_help
 from hotpool.core.explain.dry_run import GeneratorChange, PoolChange, Stored, compare_generator, compare_pool
 from hotpool.core.model import CUSTOM_KINDS, Generator, Pool
-from hotpool.kube.client import Reader
 from hotpool.kube.decode import DecodeError, decode
+from hotpool.kube.reader import Reader
 
 _HELP = cli_help.command(
     {

@@ -13,7 +13,7 @@ import typer
 
 from hotpool.common.durations import parse
 from hotpool.core.node_history import Transition
-from hotpool.kube.client import Reader
+from hotpool.kube.reader import Reader
 
 _KEPT: Final = 10
 _LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)

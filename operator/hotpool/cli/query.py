@@ -12,7 +12,8 @@ from typing import Any, Final, TypeVar
 from hotpool.cli.options import CommandError, FleetOptions, fail
 from hotpool.common import cli_help
 from hotpool.core.model import Kind
-from hotpool.kube.client import READ_TIMEOUT, ApiUnavailable, ClusterTarget, Reader, open_reader
+from hotpool.kube.client import ApiUnavailable, ClusterTarget
+from hotpool.kube.reader import READ_TIMEOUT, Reader, open_reader
 
 T = TypeVar("T")
 

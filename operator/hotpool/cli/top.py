@@ -37,7 +37,7 @@ from hotpool.cli.render.top_rows import (
 )
 from hotpool.common import cli_help
 from hotpool.core.model import Kind
-from hotpool.kube.client import Reader
+from hotpool.kube.reader import Reader
 
 _SHORT: Final = 10
 """Rows of each table where both are shown."""

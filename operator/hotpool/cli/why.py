@@ -25,7 +25,7 @@ from hotpool.common import cli_help
 from hotpool.core.explain.explain import Explanation, PoolExplanation, explain, explain_pool
 from hotpool.core.explain.remedies import NodeFacts
 from hotpool.core.model import Kind, Pool
-from hotpool.kube.client import Reader
+from hotpool.kube.reader import Reader
 
 _HELP = cli_help.command(
     {

@@ -1,4 +1,4 @@
-"""The sections of `--help` below the options: exit codes and examples, in one form for every command.
+"""Sections of `--help` below the options, exit codes and examples, in one form for every command.
 
 Must stay quick to import.
 """
@@ -21,19 +21,19 @@ NOT_INSTALLED: Final = 6
 
 _CODES: Final[Mapping[int, str]] = {
     USAGE: "wrong usage",
-    UNAVAILABLE: "the API server cannot be reached or answers with an error",
+    UNAVAILABLE: "the API server cannot be reached or returns an error",
     FORBIDDEN: "not allowed: the message names verb and resource",
     NOT_INSTALLED: "hotpool's definitions are not installed in the cluster",
 }
 
 
 def command(examples: Mapping[str, str], codes: Mapping[int, str]) -> type[TyperCommand]:
-    """The class of a command that reads the cluster. `examples`: purpose → command; `codes`: beside those of all."""
+    """Return the class of a command that reads the cluster. `examples`: purpose → command. `codes`: additional ones."""
     return plain(examples, {**_CODES, **codes})
 
 
 def plain(examples: Mapping[str, str], codes: Mapping[int, str]) -> type[TyperCommand]:
-    """The class of a command with exactly these exit codes."""
+    """Return the class of a command with exactly these exit codes."""
 
     class Command(TyperCommand):
         def format_epilog(self, ctx: Any, formatter: Any) -> None:

@@ -1,4 +1,4 @@
-"""Times of the API, and durations in text as kubectl writes them."""
+"""Times of the API, and durations as text in kubectl's form."""
 
 from datetime import UTC, datetime
 from typing import Final
@@ -9,22 +9,22 @@ _DAY: Final = 86400
 
 
 def parse(time: str | None) -> datetime | None:
-    """A time of the API; None for what is none."""
+    """Return a time of the API, or None if it is invalid. UTC is the default time zone."""
     try:
-        found = datetime.fromisoformat(time) if time else None
+        parsed = datetime.fromisoformat(time) if time else None
     except ValueError:
         return None
-    return found if found is None or found.tzinfo else found.replace(tzinfo=UTC)
+    return parsed if parsed is None or parsed.tzinfo else parsed.replace(tzinfo=UTC)
 
 
 def seconds_since(time: str | None, now: datetime) -> float | None:
-    """How long ago that was; negative where the clock that wrote it is ahead of ours."""
-    found = parse(time)
-    return None if found is None else (now - found).total_seconds()
+    """Return the seconds since a time of the API, negative if the writer's clock is ahead. None: invalid time."""
+    parsed = parse(time)
+    return None if parsed is None else (now - parsed).total_seconds()
 
 
 def age(seconds: float | None) -> str:
-    """A duration in at most two units, as kubectl writes it; a dash where it is not known."""
+    """Return a duration in at most two units, as kubectl does, or a dash for None."""
     if seconds is None:
         return "-"
     sign, whole = ("-" if seconds <= -1 else ""), int(abs(seconds))
@@ -44,5 +44,5 @@ def _two(first: int, unit: str, second: int, smaller: str) -> str:
 
 
 def ago(time: str | None, now: datetime) -> str:
-    """How long ago a time of the API was."""
+    """Return the age of a time of the API as text."""
     return age(seconds_since(time, now))

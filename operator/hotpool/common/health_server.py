@@ -1,7 +1,4 @@
-"""/healthz, /readyz and /metrics on one port.
-
-Serves nothing else and changes nothing.
-"""
+"""HTTP server of /healthz, /readyz and /metrics on one port. Must not serve or change anything else."""
 
 from collections.abc import Callable, Mapping
 
@@ -9,11 +6,11 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 Checks = Callable[[], Mapping[str, str]]
-"""Name → why it is not well, empty where it is."""
+"""Returns check name → problem, empty if the check passes."""
 
 
 async def serve(listen: str, registry: CollectorRegistry, ready: Checks) -> web.AppRunner:
-    """Listen on `host:port` (`*`: everywhere); /readyz is 200 when all checks are well, else 503; a line for each."""
+    """Listen on `host:port` (`*`: all addresses). /readyz returns 200 if all checks pass, else 503; a line for each."""
     app = web.Application()
 
     async def healthz(_: web.Request) -> web.Response:
@@ -21,7 +18,7 @@ async def serve(listen: str, registry: CollectorRegistry, ready: Checks) -> web.
 
     async def readyz(_: web.Request) -> web.Response:
         checks = ready()
-        text = "".join(f"[-] {name}: {why}\n" if why else f"[+] {name}\n" for name, why in checks.items())
+        text = "".join(f"[-] {name}: {problem}\n" if problem else f"[+] {name}\n" for name, problem in checks.items())
         return web.Response(text=text, status=503 if any(checks.values()) else 200)
 
     async def metrics(_: web.Request) -> web.Response:

@@ -297,7 +297,7 @@ class Cut(BaseException):
 
 def cutting(monkeypatch: pytest.MonkeyPatch, at: int, *, done: bool) -> None:
     """Let the command die at its request number `at`, before it is sent or (`done`) before its answer is heard."""
-    real, count = door._asked, 0  # noqa: SLF001 - the one door through which all requests go
+    real, count = door._send, 0  # noqa: SLF001 - the one door through which all requests go
 
     async def asked(verb: str, what: str, request: Any) -> Any:
         nonlocal count

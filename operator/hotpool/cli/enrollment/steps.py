@@ -12,7 +12,7 @@ from hotpool.cli.enrollment.manifests import Credential, ForeignError
 from hotpool.cli.options import CommandError
 from hotpool.common import cli_help
 from hotpool.kube.client import ApiUnavailable
-from hotpool.kube.service_accounts import ServiceAccounts, PolicyCheck
+from hotpool.kube.service_accounts import PolicyCheck, ServiceAccounts
 
 POLL_SECONDS: Final = 0.5
 _FILL_SECONDS: Final = 20.0
