@@ -311,7 +311,7 @@ def cutting(monkeypatch: pytest.MonkeyPatch, at: int, *, done: bool) -> None:
             if count == at:
                 raise Cut
 
-    monkeypatch.setattr(door, "_asked", asked)
+    monkeypatch.setattr(door, "_send", asked)
 
 
 # Before a request differs from after the one before it only by what is done on this machine in between: the file.
