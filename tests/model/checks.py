@@ -26,7 +26,7 @@ _ROUND = 12.0
 _QUIET = 40.0
 """Seconds after which no change can still have a write to come."""
 _MERGE = 75.0
-_EXPECTED_FAILURES = {"Retryable", "Stale", "Rejected", "Unavailable", "NotLeader"}
+_EXPECTED_FAILURES = {"RetryableError", "StaleError", "RejectedError", "ApiUnavailable", "NotLeaderError"}
 
 
 class Wrong(AssertionError):  # noqa: N818 - the oracle's word.

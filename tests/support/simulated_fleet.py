@@ -501,7 +501,7 @@ class FakeRedis:
         await self._write("stamp", "")
         self.complete = complete
 
-    async def audit(self, pools: Mapping[str, PoolDocument], nodes: Mapping[str, NodeDocument]) -> DriftReport:
+    async def check_drift(self, pools: Mapping[str, PoolDocument], nodes: Mapping[str, NodeDocument]) -> DriftReport:
         """Compare what is there when asked; the answer takes its time."""
         wanted = {entry(image.generator, image.key or "") for image in pools.values() if image.generator}
         result = DriftReport(

@@ -73,5 +73,5 @@ for _kind in Kind:
     REJECTED.labels(_kind.value)
 for _what in ("pool", "node", "index", "stray"):
     DRIFT.labels(_what)
-FAILURES.labels("Rejected")
+FAILURES.labels("RejectedError")
 TRANSITIONS.labels("InvalidReport")

@@ -31,7 +31,7 @@ VALID: dict[Kind, Callable[[Random, str], Json]] = {
     Kind.GENERATOR: valid_generator,
     Kind.SLICE: lambda rng, name: valid_slice(rng, name, rng.choice((OWN_TYPE, "x-1-valid", "nobody"))),
 }
-EXPECTED_FAILURES = {"Stale", "Retryable", "Rejected"}
+EXPECTED_FAILURES = {"StaleError", "RetryableError", "RejectedError"}
 
 
 def begin(fleet: Fleet) -> None:

@@ -418,7 +418,7 @@ async def test_pools_that_come_and_go_by_rule_are_nobodys_edit_and_what_is_not_a
         publish(api, "s", speech("zh", "en", sequence=4))
         await fleet.beating(15)
         assert len(api.objects[Kind.POOL]) == 2
-        assert set(reasons(api, "g")) <= {"Ready", "NotAdmitted", "NotAdmittedOver"}
+        assert set(reasons(api, "g")) <= {"Ready", "NotAdmitted", "NotAdmittedResolved"}
 
 
 # The fleet (E5).

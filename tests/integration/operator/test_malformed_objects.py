@@ -63,7 +63,7 @@ MINE = {"matchLabels": {"team": "honest"}}
 ALL_READY = dict.fromkeys(HONEST, "Ready")
 OWN_PAIR = pool_name("speech", "zh-en")
 MIX = (Kind.NODE,) * 5 + (Kind.POOL,) * 3 + (Kind.GENERATOR, Kind.SLICE)
-EXPECTED_FAILURES = {"Stale", "Retryable", "Rejected"}
+EXPECTED_FAILURES = {"StaleError", "RetryableError", "RejectedError"}
 
 
 SCHEMAS: dict[Kind, dict[str, type[ApiModel]]] = {

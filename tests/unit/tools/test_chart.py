@@ -81,7 +81,7 @@ def test_counters_that_alerts_ask_for_are_there_before_anything_has_happened() -
     counters = {name for alert in alerts() for name in re.findall(r"increase\((\w+)", alert["expr"])}
     assert len(counters) == 4
     assert counters <= begun
-    for series in ('failures_total{error="Rejected"}', 'node_transitions_total{reason="InvalidReport"}'):
+    for series in ('failures_total{error="RejectedError"}', 'node_transitions_total{reason="InvalidReport"}'):
         assert f"hotpool_{series} 0.0" in text
 
 
