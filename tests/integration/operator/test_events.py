@@ -437,7 +437,7 @@ async def test_redis_that_goes_and_comes_is_told_once_each_time() -> None:
         await fleet.beating(15)
         down, up = api.told("hotpool-operator")[1:]
         assert down[0] == "RedisDown"
-        assert down[1].endswith("goes on: connection refused")
+        assert down[1].endswith("is unaffected: connection refused")
         assert up[0] == "RedisUp"
         assert "after 6" in up[1]
 
