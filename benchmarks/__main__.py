@@ -1,24 +1,24 @@
-"""All benchmarks of one run, one after the other; about half an hour. `make bench`, or `ARGS="--only scale"`."""
+"""Run all benchmarks sequentially, in about half an hour. `make bench`, or `ARGS="--only scale"`."""
 
 import importlib
 import sys
 from typing import Final
 
-from localfleet.metrics_reader import show, wanted
+from localfleet.metrics_reader import parse_options, show
 from localfleet.signals import unwind_on_signals
 
 PARTS: Final = ("hotplug", "endpointslice", "failover", "scale", "agent", "lookup", "rebuild", "startup")
 
 
 def main() -> None:
-    """Measure and print."""
-    asked = wanted(__doc__, PARTS)
+    """Measure and print the figures."""
+    options = parse_options(__doc__, PARTS)
     unwind_on_signals()
     figures: dict[str, float] = {}
-    for part in asked.parts:
+    for part in options.parts:
         sys.stderr.write(f"{part} ...\n")
-        figures |= importlib.import_module(f"tests.bench.{part}").measure()
-    show(figures, asked.path)
+        figures |= importlib.import_module(f"benchmarks.{part}").measure()
+    show(figures, options.path)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,16 @@
-"""What the node agent costs and how fast it is; all from one run, of about four minutes.
+"""Cost and speed of the node agent; all from one run of about four minutes.
 
-The agent is `hotpool-agent run`, a process of its own; the API server is the fake of the tests, in this process, so
-that no API server's time is in the figures.
+The agent is `hotpool-agent run`, a process of its own. The API server is the fake of the tests, in this process, so
+the figures contain no API server's time.
 
-- `agent_idle_cpu_percent`: with ten services that run and are probed for liveness each 5 s, in 60 s in
-  which nothing happens, at the default H of 15 s. Per cent of one core.
-- `exit_to_patch_ms`: from just before SIGKILL is sent to a service's process until the PATCH that withdraws it is at
-  the server; 200 times, over ten services in turn, each of them running and reported ready before.
-- `agent_idle_*_patches_per_hour`: counted in a run at H = 1 s and a refresh each 2 s, as writes for each H and for each
-  refresh; times the number of these in an hour at the defaults (H 15 s, refresh 300 s).
-- `agent_500_*`: 500 services that are observed by HTTP each second, and 500 that are supervised, without probes.
-  `first_report_s`, `all_ready_s`: since the process was started.
+- `agent_idle_cpu_percent`: with ten running services whose liveness is probed every 5 s, in 60 s without changes, at
+  the default H of 15 s. Per cent of one core.
+- `exit_to_patch_ms`: from just before SIGKILL is sent to a service's process until the PATCH that withdraws it arrives
+  at the server; 200 times, over ten services in turn, each of them running and reported ready before.
+- `agent_idle_*_patches_per_hour`: writes per H and per refresh, counted in a run at H = 1 s and a refresh every 2 s,
+  times the number of these in an hour at the defaults (H 15 s, refresh 300 s).
+- `agent_500_*`: 500 services observed by HTTP every second, and 500 supervised ones without probes.
+  `first_report_s`, `all_ready_s`: since the start of the process.
 """
 
 import asyncio
@@ -53,34 +53,34 @@ Figures = dict[str, float]
 
 @dataclass
 class Bench:
-    """An agent that runs, and the server that it reports to."""
+    """A running agent, and the server that it reports to."""
 
     api: FakeApi
     process: psutil.Process
     started: float
 
     async def until(self, condition: Callable[[], object]) -> float:
-        """Wait until a condition holds at the server; seconds since the agent was started."""
+        """Wait until a condition holds at the server; return the seconds since the start of the agent."""
         await self.api.until(condition, DEADLINE_SECONDS)
         return time.monotonic() - self.started
 
     def services(self) -> list[dict[str, Any]]:
-        """The services in the report that is stored."""
+        """Return the services in the stored report."""
         found: list[dict[str, Any]] = (self.api.report(NODE) or {}).get("services") or []
         return found
 
     def summary(self) -> str:
-        """How many services run, as the stored report says."""
+        """Return the number of running services in the stored report."""
         return str((self.api.report(NODE) or {}).get("summary"))
 
     async def cpu_percent(self, seconds: float) -> float:
-        """What the agent spends in a while, of one core."""
+        """Return the agent's CPU in so many seconds, in per cent of one core."""
         before = _cpu(self.process)
         await asyncio.sleep(seconds)
         return (_cpu(self.process) - before) / seconds * 100
 
     def rss_mb(self) -> float:
-        """Resident memory of the agent."""
+        """Return the resident memory of the agent in MB."""
         return self.process.memory_info().rss / _MIB
 
 
@@ -91,7 +91,7 @@ def _cpu(process: psutil.Process) -> float:
 
 @asynccontextmanager
 async def agent(services: list[dict[str, Any]], **settings: object) -> AsyncIterator[Bench]:
-    """An agent with these services; ended, with them, at the end of the block."""
+    """Run an agent with these services for the duration of the block."""
     with tempfile.TemporaryDirectory(prefix="hotpool-bench-") as name:
         folder = Path(name)
         catalogue = folder / "node.yaml"
@@ -111,7 +111,7 @@ async def agent(services: list[dict[str, Any]], **settings: object) -> AsyncIter
 
 
 def sleepers(count: int) -> list[dict[str, Any]]:
-    """Supervised services without port and probe, each of a type of its own."""
+    """Return supervised services without port and probe, each of a type of its own."""
     return [
         {"id": f"s{n}", "type": f"t{n}", "autoStart": True, "preStopSeconds": 0, "run": {"command": ["sleep", "86400"]}}
         for n in range(count)
@@ -119,7 +119,7 @@ def sleepers(count: int) -> list[dict[str, Any]]:
 
 
 async def idle() -> Figures:
-    """CPU while nothing happens."""
+    """Measure CPU without changes."""
     live = {"http": {"path": "/health"}}
     services = [service(f"s{n}", f"t{n}", live=live) for n in range(IDLE_SERVICES)]
     async with agent(services) as bench:
@@ -129,8 +129,8 @@ async def idle() -> Figures:
 
 
 async def exits() -> Figures:
-    """How long a crash takes to reach the server."""
-    # A service that crashes again and again runs at once, and counts at once, so that each crash is a withdrawal.
+    """Measure the time from a crash to the PATCH at the server."""
+    # A crashed service runs and counts again at once, so that each crash is a withdrawal.
     restless = {"restart_seconds": 0.01, "restart_limit_seconds": 0.01, "flap_half_life_seconds": 0.001}
     spent: list[float] = []
     async with agent(sleepers(IDLE_SERVICES), debounce=0.02, **restless) as bench:
@@ -156,7 +156,7 @@ def _ready_in(report: dict[str, Any]) -> int:
 
 
 async def patches() -> Figures:
-    """How often an idle agent writes."""
+    """Count the writes of an idle agent."""
     async with agent(sleepers(IDLE_SERVICES), interval=1, refresh_seconds=SHORT_REFRESH) as bench:
         await bench.until(lambda: bench.summary() == f"{IDLE_SERVICES}/{IDLE_SERVICES}" and bench.api.beats)
         reports, beats = len(bench.api.writes), len(bench.api.beats)
@@ -171,7 +171,7 @@ async def patches() -> Figures:
 
 
 async def many_observed() -> Figures:
-    """500 services that are looked at each second."""
+    """Measure with 500 services observed every second."""
     async with plant(*(f"s{n}" for n in range(MANY))) as works:
         services = [
             {"id": name, "type": f"t{n % 10}", "port": works.port, "observe": {"http": {"path": f"/{name}"}}}
@@ -197,12 +197,12 @@ async def _many(kind: str, services: list[dict[str, Any]]) -> Figures:
 
 
 async def many_supervised() -> Figures:
-    """500 processes."""
+    """Measure with 500 processes."""
     return await _many("supervised", sleepers(MANY))
 
 
 def measure() -> Figures:
-    """All figures of one run."""
+    """Return all figures of one run."""
     return asyncio.run(_measure())
 
 

@@ -1,4 +1,4 @@
-"""A cluster of the bench's own, ended afterwards."""
+"""A cluster for a benchmark, deleted afterwards."""
 
 import tempfile
 from collections.abc import Iterator
@@ -17,21 +17,21 @@ NAMESPACE: Final = "bench"
 
 @contextmanager
 def fleets(number: int = 1) -> Iterator[tuple[list[Fleet], Path]]:
-    """So many fleets on one new namespace, each for an operator of its own, with one Redis; and the kubeconfig."""
+    """Yield fleets in one new namespace, each for an operator of its own, with one Redis; and the kubeconfig."""
     kind = kind_program()
     with ExitStack() as stack:
         kubeconfig = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hotpool-bench-"))) / "kubeconfig"
         stack.enter_context(cluster(CLUSTER, kubeconfig, kind))
         redis = stack.enter_context(RedisServer())
-        made = [Fleet(kubeconfig, kubectl_program(kind), NAMESPACE, redis.url) for _ in range(number)]
-        for fleet in made:
+        created = [Fleet(kubeconfig, kubectl_program(kind), NAMESPACE, redis.url) for _ in range(number)]
+        for fleet in created:
             stack.callback(fleet.close)
-        made[0].install()
-        yield made, kubeconfig
+        created[0].install()
+        yield created, kubeconfig
 
 
 def pools(number: int) -> list[dict[str, Any]]:
-    """Pools that require the types `type-0`, `type-1`, and so on."""
+    """Return pools that require the types `type-0`, `type-1`, and so on."""
     head = {"apiVersion": "/".join(GROUP), "kind": "NodePool"}
     return [
         {**head, "metadata": {"name": f"pool-{n}"}, "spec": {"requires": {"types": [{"type": f"type-{n}"}]}}}

@@ -1,9 +1,9 @@
-"""How fast a stop reaches a slice, beside how fast the EndpointSlice controller tells of a pod that is not ready.
+"""Time from a stop to a NodePoolSlice, compared with that from an unready pod to an EndpointSlice.
 
-Both on one cluster in one run, with 1,000 Leases of nodes beating at 15 s beside them. Theirs: from before the PATCH of
-a pod's Ready condition until a watch of EndpointSlices tells. Ours: from before the PATCH of a report until a watch of
-NodePoolSlices tells. 25 Services of 8 pods, 25 pools of 8 members; the two are measured in turn, and which of them
-comes first alternates. The pods are on a made-up Node whose Lease is renewed.
+Both on one cluster in one run, while 1,000 Leases of nodes are renewed every 15 s. EndpointSlice: from before the PATCH
+of a pod's Ready condition until a watch of EndpointSlices delivers it. NodePoolSlice: from before the PATCH of a report
+until a watch of NodePoolSlices delivers it. 25 Services of 8 pods, 25 pools of 8 members. The two are measured in turn,
+in alternating order. The pods are on a simulated Node whose Lease is renewed.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from typing import Any, Final
 from benchmarks.cluster import fleets, pools
 from benchmarks.nodes import Nodes
 from benchmarks.pods import Pods
-from benchmarks.watch_latency import Facts, Told, ours
+from benchmarks.watch_latency import ArrivalTimes, Observations, custom_objects
 from kubernetes.aio import client, config
 
 from localfleet.fleet import Fleet
@@ -42,11 +42,11 @@ class Bench:
         self._fleet = fleet
         self._nodes = Nodes(api, fleet.namespace, LEASES, _type_of)
         self._pods = Pods(api, fleet.namespace, GROUPS, MEMBERS)
-        self._told = Told()
+        self._arrivals = ArrivalTimes()
         self._change = {"node": self._nodes.report, "pod": self._pods.ready}
 
     async def run(self) -> dict[str, float]:
-        """All figures, in milliseconds and as ratios of one round."""
+        """Return all figures, in milliseconds and as ratios of one round."""
         await self._nodes.create()
         await self._pods.create()
         self._fleet.start_operator()
@@ -54,8 +54,10 @@ class Bench:
         helpers = [
             asyncio.create_task(self._nodes.beat()),
             asyncio.create_task(self._pods.beat()),
-            asyncio.create_task(self._told.watch(ours(self._api, self._fleet.namespace, "nodepoolslices"), _members)),
-            asyncio.create_task(self._told.watch(self._pods.listing, _endpoints)),
+            asyncio.create_task(
+                self._arrivals.watch(custom_objects(self._api, self._fleet.namespace, "nodepoolslices"), _members)
+            ),
+            asyncio.create_task(self._arrivals.watch(self._pods.listing, _endpoints)),
         ]
         await self._until_settled()
         rounds: dict[str, list[float]] = defaultdict(list)
@@ -71,7 +73,7 @@ class Bench:
         return {key: value for name, values in rounds.items() for key, value in spread(name, values).items()}
 
     async def _until_settled(self) -> None:
-        """Every Lease has beaten, every pool is full, and the conditions of all nodes are written."""
+        """Wait until every Lease is renewed, every pool is full, and the conditions of all nodes are written."""
         async with asyncio.timeout(SETTLE_SECONDS):
             while not await asyncio.to_thread(self._settled):  # noqa: ASYNC110 - the server has no event for it.
                 await asyncio.sleep(LOOK_SECONDS)
@@ -91,38 +93,38 @@ class Bench:
                 if not ready:
                     spent[what].append(milliseconds)
                 await asyncio.sleep(PAUSE_SECONDS)
-        theirs, our = percentiles("", spent["pod"]), percentiles("", spent["node"])
+        pods, nodes = percentiles("", spent["pod"]), percentiles("", spent["node"])
         return {
-            **{f"stop_to_slice_ratio_endpointslice{part}": our[part] / theirs[part] for part in theirs},
-            **{f"stop_to_slice_1000_leases_ms{part}": value for part, value in our.items()},
-            **{f"stop_to_endpointslice_ms{part}": value for part, value in theirs.items()},
+            **{f"stop_to_slice_ratio_endpointslice{part}": nodes[part] / pods[part] for part in pods},
+            **{f"stop_to_slice_1000_leases_ms{part}": value for part, value in nodes.items()},
+            **{f"stop_to_endpointslice_ms{part}": value for part, value in pods.items()},
         }
 
     async def _flip(self, what: str, number: int, *, ready: bool) -> float:
-        moment = self._told.expect(what, number, ready=ready)
+        arrival = self._arrivals.expect(what, number, ready=ready)
         started = time.monotonic()
         await self._change[what](number, ready=ready)
         try:
             async with asyncio.timeout(DEADLINE_SECONDS):
-                return (await moment - started) * 1000
+                return (await arrival - started) * 1000
         except TimeoutError:
             assert self._fleet.operator
-            said = (
+            operator = (
                 f"the operator {'runs' if self._fleet.operator.running else 'has ended'}: {self._fleet.operator.tail()}"
             )
-            raise TooLate(f"{what} {number} was not told of within {DEADLINE_SECONDS:g} s; {said}") from None
+            raise TooLate(f"{what} {number} was not delivered within {DEADLINE_SECONDS:g} s; {operator}") from None
 
 
 def _type_of(node: int) -> str:
     return f"type-{node % GROUPS}" if node < GROUPS * MEMBERS else "spare"
 
 
-def _members(body: Any) -> Facts:
+def _members(body: Any) -> Observations:
     number = int(body["metadata"]["name"].split("-")[1])
     yield "node", number, any(member["node"] == f"node-{number}" for member in body["members"])
 
 
-def _endpoints(body: Any) -> Facts:
+def _endpoints(body: Any) -> Observations:
     number = int(body["metadata"]["labels"]["kubernetes.io/service-name"].split("-")[1])
     for endpoint in body["endpoints"] or []:
         if endpoint["targetRef"]["name"] == f"pod-{number}-0":
@@ -136,7 +138,7 @@ async def _measure(fleet: Fleet, kubeconfig: Path) -> dict[str, float]:
 
 
 def measure() -> dict[str, float]:
-    """All figures of one run."""
+    """Return all figures of one run."""
     with fleets() as ([fleet], kubeconfig):
         fleet.apply(*pools(GROUPS))
         return asyncio.run(_measure(fleet, kubeconfig))

@@ -1,7 +1,7 @@
-"""How long the fleet is without a leader: two operators, 50 nodes whose Leases beat, and the leader's end.
+"""Time without a leader: two operators, 50 nodes with heartbeats, and a signal that ends the leader.
 
-A node's stop is reported right after the leader was sent SIGKILL, or SIGTERM; the time is from the signal until a
-watch of the slices tells of the stop. Then the ended operator is started again, as the standby, and the roles change.
+A node's stop is reported right after SIGKILL or SIGTERM to the leader. The time is from the signal until a watch of the
+slices delivers the stop. Then the ended operator is started again as the standby, and the roles change.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from benchmarks.cluster import fleets, pools
 from benchmarks.nodes import Nodes
-from benchmarks.watch_latency import Facts, Told, ours
+from benchmarks.watch_latency import ArrivalTimes, Observations, custom_objects
 from kubernetes.aio import client, config
 
 from localfleet.fleet import Fleet
@@ -25,24 +25,24 @@ NODES: Final = 50
 TIMES: Final = 5
 DEADLINE_SECONDS: Final = 60.0
 SETTLE_SECONDS: Final = 3.0
-"""Between an operator's listing and the next end of a leader: the standby has looked at the election several times."""
+"""Time from an operator's listing to the next signal, in which the standby reads the election Lease several times."""
 
 
 class Bench:
-    """One run; `fleets`: the leader's and the standby's."""
+    """One run; `pair`: the leader's fleet and the standby's."""
 
     def __init__(self, pair: list[Fleet], api: client.ApiClient) -> None:
         self._leader, self._standby = pair
         self._nodes = Nodes(api, self._leader.namespace, NODES, lambda _: "type-0")
-        self._told = Told()
-        self._listing = ours(api, self._leader.namespace, "nodepoolslices")
+        self._arrivals = ArrivalTimes()
+        self._listing = custom_objects(api, self._leader.namespace, "nodepoolslices")
 
     async def run(self) -> dict[str, float]:
-        """Seconds."""
+        """Return all figures, in seconds."""
         await self._nodes.create()
         helpers = [
             asyncio.create_task(self._nodes.beat()),
-            asyncio.create_task(self._told.watch(self._listing, _members)),
+            asyncio.create_task(self._arrivals.watch(self._listing, _members)),
         ]
         await asyncio.sleep(SETTLE_SECONDS)
         figures: dict[str, float] = {}
@@ -55,7 +55,7 @@ class Bench:
         return figures
 
     async def _end(self, name: str, number: signal.Signals, node: int) -> float:
-        """End the leader, report a stop, wait until it is in a slice; then put everything back."""
+        """End the leader, report a stop, return the seconds until it is in a slice. Restores two running operators."""
         sys.stderr.write(f"{name}: {node + 1} of {TIMES}\n")
         assert self._leader.operator
         started = time.monotonic()
@@ -70,19 +70,19 @@ class Bench:
         return seconds
 
     async def _flip(self, node: int, *, ready: bool) -> float:
-        moment = self._told.expect("slice", node, ready=ready)
+        arrival = self._arrivals.expect("slice", node, ready=ready)
         await self._nodes.report(node, ready=ready)
         async with asyncio.timeout(DEADLINE_SECONDS):
-            return await moment
+            return await arrival
 
 
-def _members(body: Any) -> Facts:
+def _members(body: Any) -> Observations:
     members = {member["node"] for member in body["members"]}
     return (("slice", node, f"node-{node}" in members) for node in range(NODES))
 
 
 def _wait_listed(fleet: Fleet) -> None:
-    """Until an operator has listed everything: from then on it is a warm standby."""
+    """Wait until an operator has listed everything and is a warm standby."""
     wait_for(
         "the standby has listed everything", lambda: "[+] listed" in fleet.ask_operator("readyz")[1], DEADLINE_SECONDS
     )
@@ -95,7 +95,7 @@ async def _measure(pair: list[Fleet], kubeconfig: Path) -> dict[str, float]:
 
 
 def measure() -> dict[str, float]:
-    """All figures of one run."""
+    """Return all figures of one run."""
     with fleets(2) as (pair, kubeconfig):
         leader, standby = pair
         leader.apply(*pools(1))

@@ -1,7 +1,6 @@
-"""One operator in this process: everything that `hotpool operator` wires, but for the watch, the election and HTTP.
+"""An operator in this process: all parts of `hotpool operator` except the kopf watch, the election and HTTP.
 
-Watch lines are parsed here as the watch does it and fed as it feeds them; what kopf itself costs for each event is not
-in the figures.
+Watch lines are parsed here as the watch parses them. The figures do not contain kopf's own cost for each event.
 """
 
 import asyncio
@@ -23,28 +22,28 @@ from hotpool.kube.writer import KubeWriter
 from hotpool.observability import logging_setup
 
 NAMESPACE: Final = "fleet"
-_AT_ONCE: Final = 200
-"""Lines fed before others get their turn."""
+_LINES_PER_STEP: Final = 200
+"""Lines processed before the event loop runs other tasks."""
 QUIET_SECONDS: Final = 0.15
-"""One look whether the operator asks the server for anything."""
-_TURN_SECONDS: Final = 0.02
+"""Seconds of one check for new requests of the operator."""
+_STEP_SECONDS: Final = 0.02
 _DEADLINE_SECONDS: Final = 600.0
 
 
 class _CountingObserver:
-    """Between the Lease stream and the reconciler: counts what was told."""
+    """Observer between the Lease watch and the manager that counts heartbeats."""
 
-    def __init__(self, reconciler: Manager) -> None:
-        self.on_watch_restored = reconciler.ingest.on_watch_restored
-        self.on_watch_lost = reconciler.ingest.on_watch_lost
-        self.on_probe_received = reconciler.ingest.on_probe_received
-        self.told = 0
-        self._reconciler = reconciler
+    def __init__(self, manager: Manager) -> None:
+        self.on_watch_restored = manager.ingest.on_watch_restored
+        self.on_watch_lost = manager.ingest.on_watch_lost
+        self.on_probe_received = manager.ingest.on_probe_received
+        self.count = 0
+        self._manager = manager
 
     def on_heartbeats(self, beats: Sequence[Heartbeat]) -> None:
-        """Hand them on."""
-        self._reconciler.ingest.on_heartbeats(beats)
-        self.told += len(beats)
+        """Pass them to the manager."""
+        self._manager.ingest.on_heartbeats(beats)
+        self.count += len(beats)
 
 
 class InProcess:
@@ -56,22 +55,22 @@ class InProcess:
         api = client.ApiClient()
         session: Any = server
         api.rest_client.pool_manager = session
-        self.state = ClusterCache()
-        sink = KubeWriter(api, NAMESPACE, leader=lambda: True, term=lambda: 1)
-        self.reconciler = Manager(self.state, Reader(api, NAMESPACE), sink, None)
-        self.observer = _CountingObserver(self.reconciler)
+        self.cache = ClusterCache()
+        writer = KubeWriter(api, NAMESPACE, leader=lambda: True, term=lambda: 1)
+        self.manager = Manager(self.cache, Reader(api, NAMESPACE), writer, None)
+        self.observer = _CountingObserver(self.manager)
         self.leases = LeaseWatch(api, NAMESPACE, self.observer)
 
     def watch(self, kind: Kind, event: str | None, line: bytes) -> None:
-        """One line of a watch."""
-        self.reconciler.ingest.on_object(kind, event, json.loads(line))
+        """Process one line of a watch."""
+        self.manager.ingest.on_object(kind, event, json.loads(line))
 
     async def watch_all(self, kind: Kind) -> None:
-        """The listing with which a watch begins; the time to read it from the file is the server's."""
+        """Process the first listing of a watch; the time to read it from the file counts for the server."""
         lines = self.server.lines(kind.value)
         for number, line in enumerate(self._timed(lines)):
             self.watch(kind, None, line)
-            if number % _AT_ONCE == 0:
+            if number % _LINES_PER_STEP == 0:
                 await asyncio.sleep(0)
 
     def _timed(self, lines: Any) -> Any:
@@ -84,44 +83,44 @@ class InProcess:
             yield line
 
     def cpu(self) -> float:
-        """CPU seconds of the operator so far: this thread's without the server's."""
+        """Return the operator's CPU seconds so far: those of this thread without the server's."""
         return time.thread_time() - self.server.cpu_seconds
 
     async def until(self, holds: Callable[[], object]) -> None:
-        """Wait for something, with a deadline."""
+        """Wait for a condition. Raises TimeoutError."""
         async with asyncio.timeout(_DEADLINE_SECONDS):
-            while not holds():  # noqa: ASYNC110 - nobody tells of a change of what is looked at.
+            while not holds():  # noqa: ASYNC110 - the condition has no event.
                 await asyncio.sleep(0.005)
 
     async def quiet(self, rounds: int = 3) -> None:
-        """Wait until nothing was asked of the server in so many looks one after the other."""
+        """Wait until `rounds` consecutive checks find no new request to the server."""
         still = 0
         while still < rounds:
             before = self.server.requests
             await asyncio.sleep(QUIET_SECONDS)
             still = still + 1 if self.server.requests == before else 0
 
-    async def longest_turn(self, work: Awaitable[None]) -> float:
-        """The longest time, in seconds, for which the loop gave nobody a turn while `work` was under way."""
+    async def longest_step(self, work: Awaitable[None]) -> float:
+        """Return the longest time, in seconds, for which the event loop was blocked during `work`."""
         longest = 0.0
         task = asyncio.ensure_future(work)
         while not task.done():
             began = time.perf_counter()
-            await asyncio.sleep(_TURN_SECONDS)
-            longest = max(longest, time.perf_counter() - began - _TURN_SECONDS)
+            await asyncio.sleep(_STEP_SECONDS)
+            longest = max(longest, time.perf_counter() - began - _STEP_SECONDS)
         await task
         return longest
 
-    async def hear(self, lines: Sequence[bytes]) -> None:
-        """Leases are renewed: send these lines of the watch, and wait until the state was told of all of them."""
-        expected = self.observer.told + len(lines)
+    async def renew_leases(self, lines: Sequence[bytes]) -> None:
+        """Send renewals as lines of the Lease watch, and wait until the cache has received all of them."""
+        expected = self.observer.count + len(lines)
         for first in range(0, len(lines), 2000):
             self.server.lease_lines.put_nowait(b"\n".join([*lines[first : first + 2000], b""]))
-        await self.until(lambda: self.observer.told >= expected)
+        await self.until(lambda: self.observer.count >= expected)
 
     @asynccontextmanager
-    async def listening(self) -> AsyncIterator[None]:
-        """The Lease stream runs in this block; it has listed when the block begins."""
+    async def watching_leases(self) -> AsyncIterator[None]:
+        """Run the Lease watch in this block; it has listed when the block begins."""
         self.leases.listed.clear()
         task = asyncio.create_task(self.leases.run())
         await self.leases.listed.wait()
@@ -132,18 +131,18 @@ class InProcess:
 
     @asynccontextmanager
     async def listed(self) -> AsyncIterator[None]:
-        """In this block the gate is open: after the listing of each watch, the Leases, and the operator's own lists."""
+        """Open the gate for this block, after the listing of each watch, the Leases, and the operator's own lists."""
         for kind in (Kind.NODE, Kind.GENERATOR, Kind.POOL, Kind.SLICE):
             await self.watch_all(kind)
-        async with self.listening():
-            await self.reconciler.open_gate()
+        async with self.watching_leases():
+            await self.manager.open_gate()
             yield
 
     @asynccontextmanager
     async def leading(self) -> AsyncIterator[None]:
-        """The reconciler works in this block, and hears of what is written."""
+        """Run the manager in this block, with a watch event for each write."""
         self.server.watcher = self.watch
-        task = asyncio.create_task(self.reconciler.run())
+        task = asyncio.create_task(self.manager.run())
         try:
             yield
         finally:
@@ -151,4 +150,4 @@ class InProcess:
             if task.done():
                 task.result()
             task.cancel()
-            await self.reconciler.finish()
+            await self.manager.finish()

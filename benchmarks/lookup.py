@@ -1,11 +1,11 @@
-"""How fast a dispatcher picks, beside a bare SRANDMEMBER and beside the predecessor's way to pick.
+"""Speed of a pick, compared with a bare SRANDMEMBER and with the predecessor's script.
 
-One Valkey on loopback, one blocking client that picks one after the other, so a rate is one over the mean time of a
-pick, client and network included; all variants over clients of the same settings, time-outs included, as the look-up
-makes its own. In each round every variant has a batch in turn. The floor is SRANDMEMBER of a set
-with the same members: one command, no exclusion, no version, no age. The predecessor is one script, written afresh from
-its description: count the shards one by one, draw a non-empty one, draw of it, look whether the node is alive. Its
-shards hold 100; `shards_1000` is 10,000 members in 1,000 of them. Server times are Redis' own, of a whole call.
+One Valkey on loopback and one blocking client that picks sequentially, so a rate is one over the mean time of a pick,
+client and network included. All clients have the settings of the look-up, time-outs included. In each round every
+variant has a batch in turn. The floor is SRANDMEMBER of a set with the same members: one command, no exclusion, no
+version, no age. The predecessor is one script, written from its description: count the shards one by one, draw a
+non-empty one, draw a member of it, check that the node is alive. Its shards hold 100; `shards_1000` is 10,000 members
+in 1,000 of them. Server times are from Redis, for a whole call.
 """
 
 import asyncio
@@ -64,7 +64,7 @@ async def _project(url: str, lengths: tuple[int, ...]) -> None:
 
 
 def _fill(redis: Any, size: int, shards: int) -> str:
-    """Put the members where the floor and the predecessor look for them; returns the beginning of its keys."""
+    """Store the members for the floor and the predecessor; return the prefix of the predecessor's keys."""
     names = _names(size)
     base = f"old:pool:{size}:{shards}:"
     with redis.pipeline(transaction=False) as pipe:
@@ -99,7 +99,7 @@ def _by_some_key(lookup: SyncLookup, pool: str) -> Any:
 
 
 def _batch(pick: Pick) -> list[float]:
-    """Milliseconds of each."""
+    """Return the milliseconds of each pick. Raises TypeError if one finds no node."""
     took = []
     for _ in range(BATCH):
         begun = time.perf_counter()
@@ -124,7 +124,7 @@ def _connected(url: str) -> Redis:
 
 
 def measure() -> dict[str, float]:
-    """All figures; ratios are rates over rates of one round."""
+    """Return all figures; ratios are rates over rates of one round."""
     with RedisServer() as server, _connected(server.url) as redis:
         asyncio.run(_project(server.url, SIZES))
         with SyncLookup.from_url(server.url, namespace="speech") as lookup:
@@ -149,8 +149,8 @@ def _figures(times: dict[str, list[list[float]]], server_us: dict[str, float]) -
         figures[f"pick_{name}_server_us"] = server_us[name]
     for size in SIZES:
         for strategy in ("uniform", "least_loaded", "affinity", "reserve"):
-            ours = rates[f"{strategy}_{size}"]
-            figures |= _ratio(f"pick_ratio_to_floor_{strategy}_{size}", ours, rates[f"floor_{size}"])
+            mine = rates[f"{strategy}_{size}"]
+            figures |= _ratio(f"pick_ratio_to_floor_{strategy}_{size}", mine, rates[f"floor_{size}"])
         old = rates[f"predecessor_{size}"]
         figures |= _ratio(f"pick_ratio_to_predecessor_{size}", rates[f"uniform_{size}"], old)
     largest = rates[f"uniform_{SIZES[-1]}"]
@@ -158,5 +158,5 @@ def _figures(times: dict[str, list[list[float]]], server_us: dict[str, float]) -
     return figures | _ratio("pick_ratio_to_predecessor", largest, rates["predecessor_shards_1000"])
 
 
-def _ratio(name: str, ours: list[float], theirs: list[float]) -> dict[str, float]:
-    return spread(name, [mine / other for mine, other in zip(ours, theirs, strict=True)])
+def _ratio(name: str, rates: list[float], others: list[float]) -> dict[str, float]:
+    return spread(name, [rate / other for rate, other in zip(rates, others, strict=True)])

@@ -1,7 +1,8 @@
-"""An API server in this process, under the real client: its HTTP session is replaced, everything above it is real.
+"""An API server in this process, below the real client: only its HTTP session is replaced.
 
-Objects lie in files, a JSON text a line, so that a fleet of 10,000 nodes weighs nothing in the memory that is measured;
-what was written since is in memory. It counts the operator's writes, and its own CPU, which is not the operator's.
+Stored objects are in files, one JSON text per line, so that a fleet of 10,000 nodes adds nothing to the measured
+memory. Objects written later are in memory. It counts the operator's writes, and its own CPU, which is no part of
+the operator's.
 """
 
 import asyncio
@@ -24,8 +25,8 @@ LEASES: Final = "leases"
 
 
 @dataclass
-class Answer:
-    """What the client reads of an aiohttp response."""
+class Response:
+    """The part of an aiohttp response that the client reads."""
 
     body: bytes
     status: int = 200
@@ -35,19 +36,19 @@ class Answer:
     connection: None = None
 
     @property
-    def content(self) -> "Answer":
-        """Itself: the stream of a watch."""
+    def content(self) -> "Response":
+        """The response itself, as the stream of a watch."""
         return self
 
     async def read(self) -> bytes:
-        """The whole body."""
+        """Return the whole body."""
         return self.body
 
     def close(self) -> None:
-        """Nothing to close."""
+        """Do nothing: there is no connection."""
 
     async def iter_chunked(self, _: int) -> AsyncIterator[bytes]:
-        """The chunks of a watch, for ever."""
+        """Yield the chunks of a watch, without end."""
         while self.chunks:
             yield await self.chunks.get()
 
@@ -58,32 +59,32 @@ class MemoryApi:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.watcher: Callable[[Kind, str, bytes], None] | None = None
-        """Told kind, event type and JSON text of each object that changes."""
+        """Callback with kind, event type and JSON text of each changed object."""
         self.lease_lines: asyncio.Queue[bytes] = asyncio.Queue()
-        """What the watch of Leases sends next."""
+        """The next chunks of the Lease watch."""
         self.writes: Counter[str] = Counter()
         self.requests = 0
         self.lists = 0
         self.cpu_seconds = 0.0
         self._changed: dict[str, dict[str, bytes | None]] = {kind.value: {} for kind in CUSTOM_KINDS}
         self._places: dict[str, dict[str, int]] = {}
-        self._version = time.time_ns() // 1000  # larger than all that an earlier server stored
+        self._version = time.time_ns() // 1000  # larger than any version of an earlier server
 
-    # For the bench.
+    # For the benchmark.
 
     def lines(self, plural: str) -> Iterator[bytes]:
-        """Every stored object of a kind."""
+        """Return every stored object of a kind."""
         return (line for _, line in self._lines(plural, 0))
 
     def read(self, plural: str, name: str) -> Json:
-        """One object."""
+        """Return one object. Raises LookupError."""
         found = self._find(plural, name)
         if found is None:
             raise LookupError(f"{plural}/{name}")
         return dict(json.loads(found))
 
     def put(self, plural: str, body: Json) -> bytes:
-        """Store an object as somebody else writes it; its JSON text. Nobody is told."""
+        """Store an object as another client would, without a watch event; return its JSON text."""
         self._version += 1
         body["metadata"]["resourceVersion"] = str(self._version)
         text = _text(body)
@@ -91,40 +92,40 @@ class MemoryApi:
         return text
 
     def save(self) -> None:
-        """Write everything into the files, for servers that start later."""
+        """Write all objects into the files, for servers that start later."""
         for kind in CUSTOM_KINDS:
             texts = list(self.lines(kind.value))
             write_lines(self.folder, kind.value, texts)
 
-    # What the client calls.
+    # For the client.
 
-    async def request(self, *, method: str, url: str, data: str | None = None, **more: Any) -> Answer:
-        """One request."""
+    async def request(self, *, method: str, url: str, data: str | None = None, **more: Any) -> Response:
+        """Handle one request."""
         await asyncio.sleep(0)
         began = time.thread_time()
         try:
             self.requests += 1
             parts = urlsplit(url)
-            asked = {key: values[0] for key, values in parse_qs(parts.query).items()}
+            query = {key: values[0] for key, values in parse_qs(parts.query).items()}
             words = parts.path.split("/")
             if LEASES in words:
-                return self._leases(asked)
+                return self._leases(query)
             where = words[words.index("namespaces") + 2 :]
-            return self._answer(method, where, asked, data, more["headers"]["Content-Type"])
+            return self._respond(method, where, query, data, more["headers"]["Content-Type"])
         finally:
             self.cpu_seconds += time.thread_time() - began
 
     async def close(self) -> None:
-        """Nothing to close."""
+        """Do nothing: there is no connection."""
 
-    def _answer(self, method: str, where: list[str], asked: Json, data: str | None, content: str) -> Answer:
+    def _respond(self, method: str, where: list[str], query: Json, data: str | None, content: str) -> Response:
         plural = where[0]
         if method == "GET" and len(where) == 1:
             self.lists += 1
-            return Answer(self._list(plural, asked))
+            return Response(self._list(plural, query))
         if method == "GET":
             found = self._find(plural, where[1])
-            return Answer(found) if found else _refusal(404)
+            return Response(found) if found else _refusal(404)
         self.writes[f"{method} {'/'.join([plural, *where[2:]])}"] += 1
         sent = json.loads(data or "null")
         name = where[1] if len(where) > 1 else sent["metadata"]["name"]
@@ -138,31 +139,31 @@ class MemoryApi:
         if method == "DELETE":
             self._changed[plural][name] = None
             self._tell(Kind(plural), "DELETED", known)
-            return Answer(known)
+            return Response(known)
         after = _patched(before, sent, status=len(where) > 2, content=content)
         if after["metadata"]["resourceVersion"] != before["metadata"]["resourceVersion"]:
             return _refusal(409)
         after["metadata"]["generation"] += before.get("spec") != after.get("spec")
         return self._store("MODIFIED", after)
 
-    def _store(self, event: str, body: Json, status: int = 200) -> Answer:
+    def _store(self, event: str, body: Json, status: int = 200) -> Response:
         kind = PLURAL[body["kind"]]
         if kind is Kind.SLICE:
             body["metadata"]["managedFields"] = _managed_fields(body)
         text = self.put(kind.value, body)
         self._tell(kind, event, text)
-        return Answer(text, status)
+        return Response(text, status)
 
     def _tell(self, kind: Kind, event: str, text: bytes) -> None:
         if self.watcher:
             asyncio.get_running_loop().call_soon(self.watcher, kind, event, text)
 
-    def _leases(self, asked: Json) -> Answer:
-        return Answer(b"", chunks=self.lease_lines) if "watch" in asked else Answer(self._list(LEASES, asked))
+    def _leases(self, query: Json) -> Response:
+        return Response(b"", chunks=self.lease_lines) if "watch" in query else Response(self._list(LEASES, query))
 
-    def _list(self, plural: str, asked: Json) -> bytes:
-        """A page; the token is the place in the file."""
-        limit, start, more = int(asked["limit"]), int(asked.get("continue", 0)), ""
+    def _list(self, plural: str, query: Json) -> bytes:
+        """Return a page; the continue token is the offset in the file."""
+        limit, start, more = int(query["limit"]), int(query.get("continue", 0)), ""
         found: list[bytes] = []
         for place, line in self._lines(plural, start):
             if len(found) == limit and place >= 0:
@@ -173,7 +174,7 @@ class MemoryApi:
         return b'{"metadata":%b,"items":[%b]}' % (_text(head), b",".join(found))
 
     def _lines(self, plural: str, start: int) -> Iterator[tuple[int, bytes]]:
-        """Place in the file (-1: not in it) and JSON text, from a place on."""
+        """Yield offset in the file (-1: not in the file) and JSON text, from an offset on."""
         changed = dict(self._changed.get(plural, {}))
         path = self.folder / plural
         if path.exists():
@@ -206,7 +207,7 @@ class MemoryApi:
 
 
 def write_lines(folder: Path, plural: str, texts: Iterable[bytes]) -> None:
-    """Write objects into the file of their kind, each after its name."""
+    """Write objects into the file of their kind, each line with its name first."""
     fresh = folder / f"{plural}.new"
     with fresh.open("wb") as file:
         for text in texts:
@@ -234,14 +235,14 @@ def _patched(before: Json, sent: Any, *, status: bool, content: str) -> Json:
 
 
 def _managed_fields(body: Json) -> list[Json]:
-    """As the API server keeps them: members are an atomic list, so their number does not matter."""
+    """Return field ownership as the API server stores it. Members are an atomic list: their number is irrelevant."""
     fields: Json = {"f:members": {}, "f:metadata": {"f:labels": {}, "f:ownerReferences": {}}, "f:term": {}}
     head = {"manager": "hotpool-operator", "operation": "Update", "apiVersion": body["apiVersion"]}
     return [{**head, "time": "2026-11-24T00:00:00Z", "fieldsType": "FieldsV1", "fieldsV1": fields}]
 
 
-def _refusal(status: int) -> Answer:
-    return Answer(b'{"kind":"Status"}', status, "refused")
+def _refusal(status: int) -> Response:
+    return Response(b'{"kind":"Status"}', status, "refused")
 
 
 def _text(value: Any) -> bytes:

@@ -1,4 +1,4 @@
-"""Nodes as their agents write them, all from this process: a report with one service, and a Lease that beats."""
+"""Nodes as their agents write them, all from this process: a report with one service, and a renewed Lease."""
 
 import asyncio
 import itertools
@@ -17,7 +17,7 @@ _MERGE: Final = "application/merge-patch+json"
 
 
 class Nodes:
-    """`number` nodes called node-0, node-1, and so on; `type_of` says the type of each node's service."""
+    """`number` nodes called node-0, node-1, and so on; `type_of` returns the type of each node's service."""
 
     def __init__(self, api: client.ApiClient, namespace: str, number: int, type_of: Callable[[int], str]) -> None:
         self._objects = client.CustomObjectsApi(api)
@@ -29,7 +29,7 @@ class Nodes:
         self._beaten = 0
 
     async def create(self) -> None:
-        """All of them, ready; not all at once, which would stall the API server of one machine for seconds."""
+        """Create all nodes, ready. Limits concurrency: all at once would stall a local API server for seconds."""
         room = asyncio.Semaphore(_AT_ONCE)
 
         async def create(node: int) -> None:
@@ -56,9 +56,9 @@ class Nodes:
         await self._objects.patch_namespaced_custom_object_status(*where, body, _content_type=_MERGE)
 
     async def beat(self) -> None:
-        """Renew every Lease once in an interval, spread evenly, until cancelled; goes on where it was cancelled.
+        """Renew every Lease once per interval, spread evenly, until cancelled; the next call continues there.
 
-        Several workers, so that a slow answer delays no other renewal.
+        Several workers, so that a slow response delays no other renewal.
         """
         async with asyncio.TaskGroup() as group:
             for worker in range(_AT_ONCE):

@@ -1,4 +1,4 @@
-"""Services and their pods on a made-up Node, as a kubelet would report them."""
+"""Services and their pods on a simulated Node, as a kubelet would report them."""
 
 import asyncio
 import json
@@ -9,7 +9,7 @@ from kubernetes.aio.client.exceptions import ApiException
 
 from hotpool.api.meta import timestamp
 
-NODE: Final = "made-up"
+NODE: Final = "simulated"
 _BEAT_SECONDS: Final = 10.0
 _LEASE_SECONDS: Final = 40
 _AT_ONCE: Final = 16
@@ -20,7 +20,7 @@ _MERGE: Final = "application/merge-patch+json"
 
 
 class Pods:
-    """So many Services called service-0, service-1, ..., each of so many pods called pod-<service>-<n>."""
+    """Services called service-0, service-1, ..., each with pods called pod-<service>-<n>."""
 
     def __init__(self, api: client.ApiClient, namespace: str, services: int, each: int) -> None:
         self._core = client.CoreV1Api(api)
@@ -31,11 +31,11 @@ class Pods:
         self._each = each
 
     async def create(self) -> None:
-        """Everything, ready; returns when the EndpointSlices say so."""
+        """Create all objects, ready, and wait until the EndpointSlices show it."""
         lease = {"holderIdentity": NODE, "leaseDurationSeconds": _LEASE_SECONDS, "renewTime": timestamp()}
         await self._leases.create_namespaced_lease("kube-node-lease", _object(NODE, spec=lease))
         await self._core.create_node(_object(NODE))
-        ready = {"type": "Ready", "status": "True", "reason": "KubeletReady", "message": "made up"}
+        ready = {"type": "Ready", "status": "True", "reason": "KubeletReady", "message": "simulated"}
         await self._core.patch_node_status(NODE, {"status": {"conditions": [ready]}}, _content_type=_STRATEGIC)
         await self._until_account()
         room = asyncio.Semaphore(_AT_ONCE)
@@ -46,7 +46,7 @@ class Pods:
             await self._until_endpoints(len(wanted))
 
     async def ready(self, number: int, *, ready: bool) -> None:
-        """Tell of the first pod of a Service as kubelet does when its probe changes."""
+        """Set condition Ready of a Service's first pod, as kubelet does when its probe changes."""
         await self._status(f"pod-{number}-0", {"conditions": _conditions(ready=ready)})
 
     async def beat(self) -> None:
@@ -57,11 +57,11 @@ class Pods:
             await asyncio.sleep(_BEAT_SECONDS)
 
     async def listing(self, **more: Any) -> Any:
-        """The list call of EndpointSlices, for a watch."""
+        """List EndpointSlices, also as a watch."""
         return await self._discovery.list_namespaced_endpoint_slice_without_preload_content(self._namespace, **more)
 
     async def _until_account(self) -> None:
-        """A pod needs its namespace's service account, which a controller makes."""
+        """Wait for the namespace's service account, which a controller makes and a pod needs."""
         async with asyncio.timeout(_WAIT_SECONDS):
             while True:
                 try:
@@ -82,7 +82,7 @@ class Pods:
         spec = {
             "nodeName": NODE,
             "automountServiceAccountToken": False,
-            "containers": [{"name": "main", "image": "made-up"}],
+            "containers": [{"name": "main", "image": "simulated"}],
         }
         address = f"10.{service}.{number // 200}.{number % 200 + 1}"
         async with room:
@@ -97,7 +97,7 @@ class Pods:
         )
 
     async def _until_endpoints(self, number: int) -> None:
-        """The controller has told of so many pods as ready."""
+        """Wait until the EndpointSlices have the expected number of ready pods."""
         while True:
             answer = await self.listing()
             items = json.loads(await answer.read())["items"]

@@ -1,19 +1,19 @@
-"""How long a flushed Redis takes to be whole again, what it is blocked by meanwhile, and what a membership costs in it.
+"""Time to rebuild a flushed Redis, blocking commands meanwhile, and memory of a membership.
 
-One Valkey on loopback, with the operator's mirror and writer in this process over real images: 10,000 nodes of four
-types, all of them in 132 pools (1.3 million memberships), and beside it 10,000 pools of ten. Reading Kubernetes and
-making the images is not in it.
+One Valkey on loopback, with the operator's publisher and writer in this process and real documents: 10,000 nodes of
+four types, all of them in 132 pools (1.3 million memberships), and separately 10,000 pools of ten. Reading Kubernetes
+and making the documents is not measured.
 
-- `rebuild_10k_s`: from FLUSHALL ASYNC until Redis says that it is complete; `rebuild_10k_notice_s`: until a leader
-  claims it again, which waits for its round each 5 s where nothing changes.
-- `rebuild_longest_block_ms`: the longest that one command took by Redis' own clock (SLOWLOG), rebuild and the audits
-  after it together; the wall clock, so with the time for which it had no core. So that this is not our own doing, the
-  thread that executes commands has a core to itself where there are two: writer, readers and the threads that free
-  what was flushed use the others. `rebuild_server_waited_ms` is the time that it waited for that core all the same, of
-  a whole run. `rebuild_blocks_over_*`: commands that took longer, in the run with the fewest. The same for 10,000
-  pools. A run in which the server waited for seconds measures the machine; one without is the figure.
-- `rebuild_ping_ms_*`: what another process sees that sends PING as fast as it can, in a run of its own; `idle` is the
-  same without a rebuild, so what machine and pinger cost by themselves.
+- `rebuild_10k_s`: from FLUSHALL ASYNC until the projection is complete; `rebuild_10k_notice_s`: until a leader claims
+  it again, which happens in its round every 5 s if nothing changes.
+- `rebuild_longest_block_ms`: the longest command by the clock of Redis (SLOWLOG), of the rebuild and the drift checks
+  after it. It is wall-clock time, so it includes time without a core. To keep this benchmark out of it, the thread that
+  executes commands has a core to itself if there are two; writer, readers and the threads that free flushed memory use
+  the others. `rebuild_server_waited_ms` is the time for which it still waited for that core, of a whole run.
+  `rebuild_blocks_over_*`: number of longer commands, in the run with the fewest. The same for 10,000 pools. A run in
+  which the server waited for seconds measures the machine; use one without.
+- `rebuild_ping_ms_*`: times of another process that sends PING as fast as it can, in a run of its own; `idle` is the
+  same without a rebuild, so the cost of machine and pinger alone.
 - `redis_bytes_per_membership`: growth of used_memory by the pools, over their memberships; `redis_bytes_per_node`.
 """
 
@@ -69,12 +69,12 @@ print(json.dumps({"longest": took[-1], "p99": took[len(took) * 99 // 100], "p50"
 
 def _pools(count: int, members: int) -> list[PoolDocument]:
     empty: frozenset[str] = frozenset()
-    images = []
+    documents = []
     for number in range(count):
         first = number * members % NODES
         ready = frozenset(name((first + place) % NODES) for place in range(members))
-        images.append(PoolDocument(f"speech-{number:05}", f"u{number}", "speech", f"{number}", ready, empty, empty))
-    return images
+        documents.append(PoolDocument(f"speech-{number:05}", f"u{number}", "speech", f"{number}", ready, empty, empty))
+    return documents
 
 
 def _nodes() -> list[NodeDocument]:
@@ -84,7 +84,7 @@ def _nodes() -> list[NodeDocument]:
 
 
 class _Pinger:
-    """Another client, in a process of its own."""
+    """A client that sends PING, in a process of its own."""
 
     def __init__(self, server: RedisServer) -> None:
         command = [sys.executable, "-c", _PINGER, str(server.port)]
@@ -93,40 +93,40 @@ class _Pinger:
         )
 
     def stop(self) -> dict[str, float]:
-        """Milliseconds from PING to answer: longest, p99, p50."""
+        """End the client; return milliseconds from PING to reply: longest, p99, p50."""
         return dict(json.loads(self._process.communicate()[0]))
 
 
 class _Run:
-    """A mirror that leads, and what the server says meanwhile."""
+    """A leading publisher, and measurements of the server."""
 
     def __init__(self, server: RedisServer, admin: Any) -> None:
         self._server = server
         self._admin = admin
         self.slow: list[list[tuple[float, str]]] = []
-        """Of each rebuild milliseconds and function or command of all that took longer than SLOW_US."""
+        """For each rebuild, milliseconds and function or command of every call that took longer than SLOW_US."""
         self.waited: list[float] = []
-        """Milliseconds in each rebuild for which the server could have worked and had no core."""
+        """For each rebuild, milliseconds for which the server was runnable and had no core."""
 
     async def fill(self, pools: Iterable[PoolDocument], nodes: Iterable[NodeDocument]) -> dict[str, float]:
-        """Project all of it; bytes of the pools and of the nodes."""
+        """Publish everything; return the bytes of the pools and of the nodes."""
         self._client = connect(self._server.url)
         writer = RedisWriter(self._client, namespace="fleet", leader=lambda: True)
-        self.mirror = Publisher(writer, term=lambda: 1, raise_term=self._no_term, cluster=self._cluster)
+        self.publisher = Publisher(writer, term=lambda: 1, raise_term=self._no_term, cluster=self._cluster)
         await writer.claim(1, await self._cluster())
         await writer.check_drift({}, {})
         before = self._memory()
-        for image in pools:
-            await self.mirror.publish_pool(image)
-        self._rounds = asyncio.create_task(self.mirror.run())
-        await self._until(lambda: self.mirror.healthy)
+        for document in pools:
+            await self.publisher.publish_pool(document)
+        self._rounds = asyncio.create_task(self.publisher.run())
+        await self._until(lambda: self.publisher.healthy)
         filled = self._memory()
         for node in nodes:
-            await self.mirror.publish_node(node)
+            await self.publisher.publish_node(node)
         return {"pools": filled - before, "nodes": self._memory() - filled}
 
     async def _no_term(self, term: int) -> None:
-        raise RuntimeError(f"nobody else leads, and yet: {term}")
+        raise RuntimeError(f"unexpected larger term: {term}")
 
     async def _cluster(self) -> str:
         return "bench"
@@ -135,16 +135,16 @@ class _Run:
         return int(self._admin.info("memory")["used_memory"])
 
     async def _until(self, holds: Any) -> float:
-        """The moment since when it holds."""
+        """Wait for a condition; return the monotonic time. Raises TimeoutError."""
         ends = time.monotonic() + LIMIT_SECONDS
         while not holds():
             if time.monotonic() > ends:
-                raise TimeoutError("the projection never was complete")
+                raise TimeoutError(f"the projection was not complete within {LIMIT_SECONDS:g} s")
             await asyncio.sleep(LOOK_SECONDS)
         return time.monotonic()
 
     async def rebuild(self) -> tuple[float, float]:
-        """Flush, and wait: seconds until a leader noticed, and until all was there. Two audits follow."""
+        """Flush Redis; return the seconds until claimed and until complete. Two drift checks follow."""
         self._admin.config_set("slowlog-log-slower-than", SLOW_US)
         self._admin.config_set("slowlog-max-len", SLOW_KEPT)
         self._admin.slowlog_reset()
@@ -171,7 +171,7 @@ class _Run:
         self.slow.append(found)
 
     async def close(self) -> None:
-        """End the mirror."""
+        """End the publisher."""
         self._rounds.cancel()
         await asyncio.gather(self._rounds, return_exceptions=True)
         await self._client.aclose()
@@ -179,8 +179,8 @@ class _Run:
 
 def _blocks(run: _Run, prefix: str) -> dict[str, float]:
     longest = {what: took for took, what in sorted(slow for found in run.slow for slow in found)}
-    told = ", ".join(f"{what} {took:.2f}" for what, took in longest.items())
-    sys.stderr.write(f"{prefix}: longest ms by function: {told}\n")
+    listed = ", ".join(f"{what} {took:.2f}" for what, took in longest.items())
+    sys.stderr.write(f"{prefix}: longest ms by function: {listed}\n")
     return {
         **spread(f"{prefix}_longest_block_ms", [max(took for took, _ in found) for found in run.slow]),
         **{f"{prefix}_blocks_over_{ms}_ms": _over(run, ms) for ms in (2, 5)},
@@ -189,12 +189,12 @@ def _blocks(run: _Run, prefix: str) -> dict[str, float]:
 
 
 def _over(run: _Run, milliseconds: float) -> float:
-    """How many took longer, in the rebuild with the fewest."""
+    """Return the number of longer commands, in the rebuild with the fewest."""
     return min(sum(took > milliseconds for took, _ in found) for found in run.slow)
 
 
 async def _large(server: RedisServer, admin: Any) -> dict[str, float]:
-    """132 pools of 10,000."""
+    """Measure 132 pools of 10,000."""
     run = _Run(server, admin)
     grown = await run.fill(_pools(POOLS, NODES), _nodes())
     pinger = _Pinger(server)
@@ -211,14 +211,18 @@ async def _large(server: RedisServer, admin: Any) -> dict[str, float]:
         **spread("rebuild_10k_s", [whole for _, whole in times]),
         **spread("rebuild_10k_notice_s", [noticed for noticed, _ in times]),
         **_blocks(run, "rebuild"),
-        **{f"rebuild_ping_ms_{when}_{what}": round(ms, 2) for when, told in pings.items() for what, ms in told.items()},
+        **{
+            f"rebuild_ping_ms_{when}_{what}": round(ms, 2)
+            for when, times in pings.items()
+            for what, ms in times.items()
+        },
         "redis_bytes_per_membership": round(grown["pools"] / (POOLS * NODES), 1),
         "redis_bytes_per_node": round(grown["nodes"] / NODES, 1),
     }
 
 
 async def _many(server: RedisServer, admin: Any) -> dict[str, float]:
-    """10,000 pools of ten."""
+    """Measure 10,000 pools of ten."""
     run = _Run(server, admin)
     await run.fill(_pools(MANY_POOLS, FEW_MEMBERS), _nodes())
     _, whole = await run.rebuild()
@@ -227,26 +231,26 @@ async def _many(server: RedisServer, admin: Any) -> dict[str, float]:
 
 
 @contextmanager
-def _apart(admin: Any) -> Iterator[None]:
-    """The server's main thread has the last core to itself, as far as we go, where there is more than one."""
+def _dedicated_core(admin: Any) -> Iterator[None]:
+    """Give the server's main thread the last core to itself, if there is more than one; others may still use it."""
     pid = int(admin.info("server")["process_id"])
-    ours = os.sched_getaffinity(0)
-    last, *others = sorted(ours, reverse=True)
+    own_cores = os.sched_getaffinity(0)
+    last, *others = sorted(own_cores, reverse=True)
     for thread in Path(f"/proc/{pid}/task").iterdir():
         alone = int(thread.name) == pid or not others
         os.sched_setaffinity(int(thread.name), {last} if alone else others)
-    os.sched_setaffinity(0, others or ours)
+    os.sched_setaffinity(0, others or own_cores)
     try:
         yield
     finally:
-        os.sched_setaffinity(0, ours)
+        os.sched_setaffinity(0, own_cores)
 
 
 def measure() -> dict[str, float]:
-    """All figures."""
+    """Return all figures."""
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     figures: dict[str, float] = {}
     for part in (_large, _many):
-        with RedisServer() as server, Redis.from_url(server.url) as admin, _apart(admin):
+        with RedisServer() as server, Redis.from_url(server.url) as admin, _dedicated_core(admin):
             figures |= asyncio.run(part(server, admin))
     return figures

@@ -1,18 +1,18 @@
-"""What the operator's own work costs at 10,000 nodes and 132 pools; in process, no cluster.
+"""Cost of the operator's own work at 10,000 nodes and 132 pools; in process, no cluster.
 
-Twelve languages make 132 directed pairs; every node speaks them all, so there are 1.3 million memberships. The
-operator's parts are real, over an API server that is replaced below the client's HTTP session; CPU and time of that
+Twelve languages make 132 directed pairs. Every node offers them all, so there are 1.3 million memberships. The
+operator's parts are real, with an API server that is replaced below the client's HTTP session; CPU and time of that
 server are left out. kopf, TLS and Redis are not in these figures.
 
 - `judge_us`, `judge_lease_us`: CPU for a report that changes nothing, and for a Lease renewal, from the bytes of the
-  watch to the state.
+  watch to the cache.
 - `plan_5000_ms`: the plan of a pool of 5,000 members after one of them stopped; in this process.
-- `flip_10k_*`: CPU and writes until nothing is left to write, when a service stops or starts that makes its node leave
-  or enter all 132 pools. `flip_10k_one_pool_*`: one language pair is blocked or allowed again.
-- `cold_start_10k_*`: from nothing until every key was worked on, in a fleet on which another operator worked before;
-  the writes are those of the next seconds too.
-- `audit_10k_*`: CPU of the comparison with a list of everything that comes each 5 min, and the longest time for which
-  nobody else had a turn meanwhile: a stop that comes then waits for so long.
+- `flip_10k_*`: CPU and writes until nothing is left to write, after a service stops or starts and its node leaves or
+  joins all 132 pools. `flip_10k_one_pool_*`: one language pair is blocked or allowed again.
+- `cold_start_10k_*`: from an empty cache until every key was reconciled, in a fleet of a former operator; the writes
+  include those of the next seconds.
+- `audit_10k_*`: CPU of the resync every 5 min, and the longest time for which it blocks the event loop: a stop at that
+  moment waits so long.
 - `memory_*`: growth of the resident memory of a process of its own: nodes alone, and what their memberships add.
 """
 
@@ -40,30 +40,30 @@ _SLICE: Final = 100
 
 
 def plans() -> list[float]:
-    """Milliseconds of each plan."""
-    state = open_state()
+    """Return the milliseconds of each plan."""
+    cache = open_state()
     names = [name(number) for number in range(MEMBERS)]
-    state.upsert(pool("big", requires=requires("asr", "nmt", "tts", languagePairs={"allOf": ["en-de"]})), 0.0)
+    cache.upsert(pool("big", requires=requires("asr", "nmt", "tts", languagePairs={"allOf": ["en-de"]})), 0.0)
     for number in range(MEMBERS):
-        state.upsert(node(names[number], content(number)), 0.0)
+        cache.upsert(node(names[number], content(number)), 0.0)
     for index in range(MEMBERS // _SLICE):
-        state.upsert(slice_("big", index, *names[index * _SLICE : (index + 1) * _SLICE]), 0.0)
+        cache.upsert(slice_("big", index, *names[index * _SLICE : (index + 1) * _SLICE]), 0.0)
     spent: list[float] = []
-    subject = state.pools["big"]
-    plan_pool(subject, state.slices["big"], state.known_types, 0.0, "t")
+    subject = cache.pools["big"]
+    plan_pool(subject, cache.slices["big"], cache.known_types, 0.0, "t")
     subject.take_dirty()
     for number in range(PLANS):
-        state.upsert(node(names[number], content(number, 2, asr=False), version=2), 0.0)
+        cache.upsert(node(names[number], content(number, 2, asr=False), version=2), 0.0)
         began = time.perf_counter()
-        plan = plan_pool(subject, state.slices["big"], state.known_types, 0.0, "t")
+        plan = plan_pool(subject, cache.slices["big"], cache.known_types, 0.0, "t")
         spent.append((time.perf_counter() - began) * 1000)
         assert len(plan.members) == MEMBERS - 1
-        state.upsert(node(names[number], content(number, 3), version=3), 0.0)
+        cache.upsert(node(names[number], content(number, 3), version=3), 0.0)
     return spent
 
 
 def child(part: str, folder: Path) -> dict[str, list[float]]:
-    """Run one process; what it measured."""
+    """Run one process; return its measurements."""
     sys.stderr.write(f"scale: {part} ...\n")
     command = [sys.executable, "-m", "benchmarks.scale_child", part, str(folder)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=REPOSITORY)
@@ -71,7 +71,7 @@ def child(part: str, folder: Path) -> dict[str, list[float]]:
 
 
 def measure() -> dict[str, float]:
-    """All figures of one run."""
+    """Return all figures of one run."""
     samples: defaultdict[str, list[float]] = defaultdict(list)
     sys.stderr.write("scale: plan ...\n")
     samples["plan_5000_ms"] = plans()

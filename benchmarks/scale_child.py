@@ -1,10 +1,10 @@
 """One process of the scale figures, so that each starts with clean memory: `build`, `cold` or `memory`, and a folder.
 
-The last line that it prints is one JSON object.
+Its last line of output is one JSON object.
 
-- build: an operator that has never run makes 132 pools for 10,000 nodes; what it wrote is stored in the folder.
-- cold: an operator starts on what is stored; then heartbeats and flips are measured on it.
-- memory: the same start, with looks at the resident memory on the way.
+- build: an operator without former state makes 132 pools for 10,000 nodes; its writes are stored in the folder.
+- cold: an operator starts with the stored objects; then heartbeats and flips are measured.
+- memory: the same start, with measurements of the resident memory.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 import psutil
 from benchmarks.in_process import QUIET_SECONDS, InProcess
 from benchmarks.memory_api import MemoryApi
-from benchmarks.synthetic_fleet import NODES, POOLS, content, lay, lease_line, name
+from benchmarks.synthetic_fleet import NODES, POOLS, content, create_fleet, lease_line, name
 
 from hotpool.core.model import Kind
 
@@ -29,40 +29,40 @@ if TYPE_CHECKING:
 HEARTBEATS: Final = 2000
 FLIPS: Final = 5
 ROUND_SECONDS: Final = 1.2
-"""More than the operator's own pace: each flip is the first of its round."""
+"""Longer than the operator's interval between writes: each flip is the first of its round."""
 SETTLED: Final = int(11.0 / QUIET_SECONDS)
-"""Quiet looks of more than the slow lane's ten seconds, and of the first audit."""
+"""Quiet checks, longer than the ten seconds of slow status writes and than the first resync."""
 _MIB: Final = 1 << 20
 
 Samples = dict[str, list[float]]
 
 
 async def build(folder: Path, nodes: int) -> Samples:
-    """The fleet's own operator makes the pools and fills them."""
-    server = lay(folder, nodes)
+    """Let an operator make the pools and fill them."""
+    server = create_fleet(folder, nodes)
     server.save()
     server = MemoryApi(folder)
     fleet = InProcess(server)
     async with fleet.listed(), fleet.leading():
-        await fleet.hear([lease_line(number, 1) for number in range(nodes)])
-        await fleet.until(lambda: len(fleet.state.pools) == POOLS)
+        await fleet.renew_leases([lease_line(number, 1) for number in range(nodes)])
+        await fleet.until(lambda: len(fleet.cache.pools) == POOLS)
         await fleet.quiet(SETTLED)
-        members = [server.read(Kind.POOL.value, pool)["status"]["members"] for pool in fleet.state.pools]
+        members = [server.read(Kind.POOL.value, pool)["status"]["members"] for pool in fleet.cache.pools]
         assert members == [nodes] * POOLS, members
     server.save()
     return {}
 
 
 async def cold(folder: Path, nodes: int) -> Samples:
-    """From nothing to consistent, then heartbeats and flips."""
+    """Measure the start from an empty cache, then heartbeats and flips."""
     server = MemoryApi(folder)
     fleet = InProcess(server)
     began, before = time.perf_counter(), fleet.cpu()
     async with fleet.listed(), fleet.leading():
-        await fleet.reconciler.all_reconciled.wait()
+        await fleet.manager.all_reconciled.wait()
         seconds, cpu = time.perf_counter() - began - server.cpu_seconds, fleet.cpu() - before
         before = fleet.cpu()
-        turn = await fleet.longest_turn(fleet.quiet(SETTLED))  # the first audit, and what the slow lane would write
+        step = await fleet.longest_step(fleet.quiet(SETTLED))  # the first resync, and slow status writes
         audit = fleet.cpu() - before
         writes = sum(server.writes.values())
         samples: Samples = {
@@ -70,7 +70,7 @@ async def cold(folder: Path, nodes: int) -> Samples:
             "cold_start_10k_cpu_s": [cpu],
             "cold_start_10k_writes": [writes],
             "audit_10k_cpu_ms": [audit * 1000],
-            "audit_10k_longest_turn_ms": [turn * 1000],
+            "audit_10k_longest_turn_ms": [step * 1000],
         }
         samples |= await _heartbeats(fleet, nodes)
         samples |= await _flips(fleet, "flip_10k", {"asr": False})
@@ -78,17 +78,17 @@ async def cold(folder: Path, nodes: int) -> Samples:
 
 
 async def memory(folder: Path, nodes: int) -> Samples:
-    """What nodes weigh, and what their memberships add."""
+    """Measure the memory of nodes, and of their memberships."""
     fleet = InProcess(MemoryApi(folder))
     at_first = _rss()
-    async with fleet.listening():
+    async with fleet.watching_leases():
         await fleet.watch_all(Kind.NODE)
         of_nodes = _rss() - at_first
     async with fleet.listed(), fleet.leading():
-        await fleet.reconciler.all_reconciled.wait()
+        await fleet.manager.all_reconciled.wait()
         await fleet.quiet(SETTLED)
         whole = _rss() - at_first
-    memberships = sum(len(subject.members) for subject in fleet.state.pools.values())
+    memberships = sum(len(subject.members) for subject in fleet.cache.pools.values())
     return {
         "memory_mb_per_1000_nodes": [whole / _MIB / nodes * 1000],
         "memory_kb_per_node": [of_nodes / 1024 / nodes],
@@ -99,7 +99,7 @@ async def memory(folder: Path, nodes: int) -> Samples:
 
 
 async def _heartbeats(fleet: InProcess, nodes: int) -> Samples:
-    """Reports that change nothing, and Lease renewals; each through parsing, decode and state."""
+    """Measure reports that change nothing, and Lease renewals; each through parsing, decoding and cache."""
     count = min(HEARTBEATS, nodes)
     lines = []
     for number in range(count):
@@ -114,14 +114,14 @@ async def _heartbeats(fleet: InProcess, nodes: int) -> Samples:
     await fleet.quiet()
     renewed = [lease_line(number, 2) for number in range(nodes)]
     before = fleet.cpu()
-    await fleet.hear(renewed)
+    await fleet.renew_leases(renewed)
     renewal = (fleet.cpu() - before) / nodes
     assert sum(fleet.server.writes.values()) == written, fleet.server.writes
     return {"judge_us": [report * 1e6], "judge_lease_us": [renewal * 1e6]}
 
 
 async def _flips(fleet: InProcess, figure: str, change: dict[str, Any]) -> Samples:
-    """One service stops and starts again, on one node after the other; each until nothing is left to write."""
+    """Stop and start one service, node by node; measure each until nothing is left to write."""
     spent: list[float] = []
     writes: list[float] = []
     while len(spent) < 2 * FLIPS:
@@ -132,7 +132,7 @@ async def _flips(fleet: InProcess, figure: str, change: dict[str, Any]) -> Sampl
         before, written = fleet.cpu(), sum(fleet.server.writes.values())
         fleet.watch(Kind.NODE, "MODIFIED", line)
         await fleet.quiet()
-        if fleet.server.lists == listed:  # else an audit came between: once more
+        if fleet.server.lists == listed:  # otherwise a resync interfered: repeat
             spent.append((fleet.cpu() - before) * 1000)
             writes.append(sum(fleet.server.writes.values()) - written)
     return {f"{figure}_cpu_ms": spent, f"{figure}_writes": writes}
@@ -145,7 +145,7 @@ def _report(fleet: InProcess, number: int, change: dict[str, Any]) -> bytes:
 
 
 def _rss() -> int:
-    """Resident memory without what nobody holds any more."""
+    """Return the resident memory after freeing unused memory."""
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
     return int(psutil.Process().memory_info().rss)
@@ -157,7 +157,7 @@ def _peak() -> int:
 
 
 def main() -> None:
-    """Do one part."""
+    """Run one part."""
     parts: dict[str, Callable[[Path, int], Coroutine[Any, Any, Samples]]] = {
         "build": build,
         "cold": cold,

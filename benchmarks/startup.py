@@ -1,15 +1,15 @@
-"""How long the programs take to start and to answer, beside an empty Python and kubectl, and what an agent takes.
+"""Start and response times of the programs, compared with an empty Python and kubectl, and memory of an agent.
 
-A real API server, an operator, one agent and one pool. In each round every program runs once, one after the other, so
-that what is compared was measured within seconds; of each round one ratio or one difference. One more round before.
+A real API server, an operator, one agent and one pool. In each round every program runs once, sequentially, so that
+compared times are measured within seconds; each round gives one ratio or one difference. One warm-up round precedes.
 
 - `start_version_ratio`, `start_version_ratio_kubectl`: `hotpool --version` over `python -c pass`, and over
   `kubectl version --client`.
 - `start_why_ms_over_kubectl` and the like: `hotpool why NODE POOL` minus `kubectl get nodepools`, in ms; `top`, `pick`.
 - `agent_status_ms`: `hotpool-agent status` minus `python -c pass`.
-- `start_*_ms`, `start_*_cpu_ms`: each program by itself, by the clock and by the CPU that it took. Other load stretches
-  the clock much, and CPU a little.
-- `agent_rss_mb`: resident memory of an agent with ten services, which run, after its first accepted report; the API
+- `start_*_ms`, `start_*_cpu_ms`: each program by itself, wall-clock time and CPU. Other load increases the former much,
+  and CPU a little.
+- `agent_rss_mb`: resident memory of an agent with ten running services, after its first accepted report; the API
   server is the fake of the tests.
 """
 
@@ -39,7 +39,7 @@ DEADLINE_SECONDS: Final = 60.0
 _BIN: Final = Path(sys.executable).parent
 
 Round = Mapping[str, tuple[float, float]]
-"""Seconds by program: by the clock, and of CPU."""
+"""Program → seconds of wall-clock time and of CPU."""
 
 
 def _programs(fleet: Fleet) -> dict[str, list[str]]:
@@ -68,7 +68,7 @@ def _round(fleet: Fleet) -> Round:
 
 
 def _cpu() -> float:
-    """Seconds of CPU of all children that have ended."""
+    """Return the CPU seconds of all ended child processes."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
@@ -104,9 +104,8 @@ async def _agent_rss() -> float:
 
 
 def measure() -> dict[str, float]:
-    """All figures of one run."""
-    with fleets() as (made, _):
-        (fleet,) = made
+    """Return all figures of one run."""
+    with fleets() as ([fleet], _):
         fleet.apply(*pools(1))
         fleet.start_operator()
         fleet.wait_leading()

@@ -1,6 +1,6 @@
-"""The fleet of the scale figures on the wire: 10,000 nodes that translate between twelve languages, all in 132 pools.
+"""The fleet of the scale figures as API objects: 10,000 nodes that translate between twelve languages, in 132 pools.
 
-A node's report is as full as an agent's; pools are made by one generator.
+A node's report is as full as an agent's. One generator makes the pools.
 """
 
 import json
@@ -20,17 +20,17 @@ NODES: Final = 10_000
 LANGUAGES: Final = ("ar", "de", "en", "es", "fr", "hi", "it", "ja", "ko", "pt", "ru", "zh")
 POOLS: Final = len(LANGUAGES) * (len(LANGUAGES) - 1)
 H_SECONDS: Final = 120
-"""The longest interval: nobody shall be silent while the bench is busy."""
+"""The longest interval, so that no node is silent while the benchmark is busy."""
 _TIME: Final = "2026-11-24T00:00:00.000000Z"
 
 
 def name(number: int) -> str:
-    """The name of a node."""
+    """Return the name of a node."""
     return f"node-{number:05}"
 
 
 def content(number: int, sequence: int = 1, *, asr: bool = True, blocked: tuple[str, ...] = ()) -> Json:
-    """A node's report; without `asr` it is in no pool, with a blocked pair in one pool less."""
+    """Return a node's report; without `asr` it is in no pool, with a blocked pair in one pool less."""
     spoken = {"languages": list(LANGUAGES)}
     rule = {"kind": "any_to_any", "languages": list(LANGUAGES), "pairs": [], "blocked": list(blocked)}
     services = [
@@ -69,12 +69,12 @@ def _details(number: int) -> Json:
 
 
 def lease_line(number: int, beat: int, event: str = "MODIFIED") -> bytes:
-    """A line of the watch of Leases."""
+    """Return a line of the Lease watch."""
     return json.dumps({"type": event, "object": lease(number, beat)}, separators=(",", ":")).encode()
 
 
 def lease(number: int, beat: int) -> Json:
-    """A node's Lease as stored."""
+    """Return a node's Lease as stored."""
     instance = f"5f0c{number:028x}/1"
     fields: Json = {"f:spec": {"f:holderIdentity": {}, "f:leaseDurationSeconds": {}, "f:renewTime": {}}}
     head = {"manager": "hotpool-agent", "operation": "Update", "apiVersion": "coordination.k8s.io/v1"}
@@ -98,8 +98,8 @@ def lease(number: int, beat: int) -> Json:
     }
 
 
-def lay(folder: Path, nodes: int = NODES) -> MemoryApi:
-    """The fleet before an operator ever saw it: reports, Leases and a generator."""
+def create_fleet(folder: Path, nodes: int = NODES) -> MemoryApi:
+    """Create the fleet without any operator's writes: reports, Leases and a generator."""
     server = MemoryApi(folder)
     for number in range(nodes):
         server.put(Kind.NODE.value, node_object(name(number), content(number), labels={"site": f"s{number % 10}"}))

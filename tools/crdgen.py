@@ -1,7 +1,7 @@
-"""Generates `crds/*.yaml` from the models of `hotpool.api`; run by `make crds`, compared by a unit test.
+"""Generate `crds/*.yaml` from the models of `hotpool.api` (`make crds`).
 
-Turns pydantic's JSON schema into the structural OpenAPI that Kubernetes wants. Must not know more of a kind than its
-table entry here.
+Converts pydantic's JSON schema into the structural OpenAPI that Kubernetes requires. Must not know more of a kind than
+its entry in `KINDS`.
 """
 
 import json
@@ -20,7 +20,7 @@ _DROPPED: Final = {"title", "$defs", "additionalProperties", "patternProperties"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kind:
-    """One custom resource definition: its names, its model and what the API server shows of it."""
+    """One custom resource definition: its names, its model, and the columns that the API server prints."""
 
     kind: str
     plural: str
@@ -122,7 +122,7 @@ KINDS: Final = (
 
 
 def structural(node: Any, definitions: Json) -> Any:
-    """A JSON schema node as structural OpenAPI v3: references inlined, `null` as nullable, no titles."""
+    """Convert a JSON schema node to structural OpenAPI v3: references inlined, `null` as nullable, no titles."""
     if isinstance(node, list):
         return [structural(item, definitions) for item in node]
     if not isinstance(node, dict):
@@ -178,7 +178,7 @@ def _open_api(kind: Kind) -> Json:
 
 
 def definition(kind: Kind) -> Json:
-    """The CustomResourceDefinition of one kind, as a JSON object."""
+    """Return the CustomResourceDefinition of one kind, as a JSON object."""
     version: Json = {
         "name": meta.VERSION,
         "served": True,
@@ -217,12 +217,12 @@ def definition(kind: Kind) -> Json:
 
 
 def render() -> dict[str, str]:
-    """File name → content (YAML) of all definitions."""
+    """Return file name → content (YAML) of all definitions."""
     return {f"{kind.plural}.yaml": _yaml(definition(kind)) for kind in KINDS}
 
 
 def _yaml(value: Any, indent: int = 0) -> str:
-    """Block YAML with JSON scalars: enough for definitions, and no dependency for the operator's image."""
+    """Return block YAML with JSON scalars: enough for definitions, and no dependency for the operator's image."""
     pad = "  " * indent
     if isinstance(value, dict) and value:
         return "".join(f"{pad}{key}:{_nested(item, indent)}" for key, item in value.items())
@@ -236,7 +236,7 @@ def _nested(item: Any, indent: int) -> str:
 
 
 def main() -> None:
-    """`crdgen FOLDER` writes all definitions; `crdgen --check FOLDER` ends with 1 where a file is not as generated."""
+    """Write all definitions (`crdgen FOLDER`), or exit with 1 if a file differs (`crdgen --check FOLDER`)."""
     folder = Path(sys.argv[-1])
     if "--check" not in sys.argv:
         for name, text in render().items():

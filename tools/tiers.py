@@ -62,16 +62,16 @@ def main() -> int:
 
 
 def run(name: str, results: Path) -> Tier:
-    """Run one target of the Makefile. Signals that ask for an end are passed on and the end is awaited."""
+    """Run one target of the Makefile. Termination signals are forwarded, and the end is awaited."""
     environment = os.environ | {"PYTEST_ADDOPTS": f"{os.environ.get('PYTEST_ADDOPTS', '')} --junitxml={results}"}
-    asked: list[int] = []
+    early_signals: list[int] = []
     process: subprocess.Popen[bytes] | None = None
 
     def forward(number: int, _frame: FrameType | None) -> None:
         if process:
             process.send_signal(number)
         else:
-            asked.append(number)
+            early_signals.append(number)
 
     # A terminal sends Ctrl-C to the whole process group itself.
     signal.signal(signal.SIGINT, lambda *_: None)
@@ -79,7 +79,7 @@ def run(name: str, results: Path) -> Tier:
         signal.signal(number, forward)
     started = time.monotonic()
     process = subprocess.Popen([os.environ.get("MAKE", "/usr/bin/make"), "--no-print-directory", name], env=environment)
-    for early in asked:
+    for early in early_signals:
         process.send_signal(early)
     code = process.wait()
     return Tier(name, abs(code), time.monotonic() - started, read(results))

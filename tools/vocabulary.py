@@ -1,7 +1,7 @@
 """Find words and forms that the project's prose does not use: `python tools/vocabulary.py [PATH...]`.
 
 Checks tracked text files, or those below the paths. Prints `file:line: form` for each finding, then a count. The exit
-code is 1 where there is one. docs/glossary.md has the words to use instead.
+code is 1 if there is a finding. docs/glossary.md has the words to use instead.
 """
 
 import ast
@@ -45,7 +45,7 @@ def _files(paths: list[str]) -> Iterator[Path]:
 
 
 def _docstrings(source: str) -> Iterator[tuple[int, str]]:
-    """Return line and text of each docstring, those below fields and constants included."""
+    """Yield line and text of each docstring, also of those below fields and constants."""
     for owner in ast.walk(ast.parse(source)):
         for statement in owner.body if isinstance(owner, _OWNERS) else ():
             match statement:
@@ -54,7 +54,7 @@ def _docstrings(source: str) -> Iterator[tuple[int, str]]:
 
 
 def findings(path: Path) -> Iterator[Finding]:
-    """Return what a file has that it should not."""
+    """Yield the findings of one file."""
     source = path.read_text(encoding="utf-8")
     for number, line in enumerate(source.splitlines(), 1):
         for found in (*_WORDS.finditer(line), *_CODE_IN_NAME.finditer(line)):

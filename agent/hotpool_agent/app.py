@@ -1,6 +1,6 @@
-"""The wiring of a running agent: settings → state → node → reporter, heartbeat, watch, control; and its shut-down.
+"""Wiring of the agent: settings, state, services, reporter, heartbeat, watches and control socket; and its shut-down.
 
-The only place that knows all parts; holds no rule of its own but the order of start and end (requirements A9, B10).
+The only module that knows all parts. Its only rules are the order of start and shut-down (requirements A9, B10).
 """
 
 import asyncio
@@ -28,9 +28,9 @@ from hotpool_agent.metrics import Metrics
 from hotpool_agent.paths import log_folder, socket_path, state_folder
 from hotpool_agent.pods.pod_watch import PodServices
 from hotpool_agent.probes import http_tcp
-from hotpool_agent.reporting.commands import intents_in
+from hotpool_agent.reporting.commands import parse_intents
 from hotpool_agent.reporting.heartbeat import Heartbeat
-from hotpool_agent.reporting.ownership import stored_in
+from hotpool_agent.reporting.ownership import parse_stored
 from hotpool_agent.reporting.report_builder import AgentInfo, stamped
 from hotpool_agent.reporting.report_limits import DropCounter, bounded_services
 from hotpool_agent.reporting.reporter import Reporter
@@ -44,27 +44,27 @@ _LOG: Final = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the command line said."""
+    """Options of the command line."""
 
     catalogue: Catalogue
     source: Path | None
-    """The catalogue's file, which is read again on SIGHUP; None: there is none, and `catalogue` is empty."""
+    """File of the catalogue, read again on SIGHUP. None: no file, and `catalogue` is empty."""
     node: str
     target: Target
     settings: Settings
 
 
 class Agent:
-    """All parts of one agent, connected; nothing runs yet."""
+    """All parts of one agent, connected to each other. Nothing runs before `run`."""
 
-    def __init__(self, options: Options, cluster: NodeResources, store: StateStore) -> None:
+    def __init__(self, options: Options, resources: NodeResources, store: StateStore) -> None:
         settings = options.settings
         self.settings = settings
         self.store = store
-        self.resources = cluster
+        self.resources = resources
         self.info = AgentInfo(
             agent_version=__version__,
-            # What is remembered may be gone with a pod that is replaced; its Node stays (requirement B12).
+            # The state folder may be lost with a replaced pod; the Node's uid stays the same (requirement B12).
             instance=node.uid if (node := kube_node(options.target)) else store.state.instance,
             session=uuid4().hex,
             interval=settings.interval,
@@ -73,65 +73,65 @@ class Agent:
         )
         self.catalogue_problem: str | None = None
         self._source = options.source
-        self._starting = asyncio.Lock()
-        """Held from the reading of a catalogue until it is the node's."""
+        self._catalogue_lock = asyncio.Lock()
+        """Held from the reading of a catalogue until its services are in place."""
         base = (options.source or store.folder).absolute().parent
-        self.pods = PodServices(cluster, settings, self._pods_changed)
+        self.pods = PodServices(resources, settings, self._pods_changed)
         self.services = ServiceManager(options.catalogue, base, self.info, store, settings, pods=self.pods)
         self.metrics = Metrics()
-        self.reporter = Reporter(cluster, self.info, settings, self.services.content, self.metrics)
-        self.heartbeat = Heartbeat(cluster, settings, self.reporter.holder, self.reporter.notifier, self.metrics)
-        self.watch = CapabilityWatch(cluster, settings, self._observe)
+        self.reporter = Reporter(resources, self.info, settings, self.services.content, self.metrics)
+        self.heartbeat = Heartbeat(resources, settings, self.reporter.holder, self.reporter.notifier, self.metrics)
+        self.watch = CapabilityWatch(resources, settings, self._on_capability)
         self.metrics.show(
             self.services.snapshots,
-            connected=self._on_stored_report,
+            connected=self._is_connected,
             pods=lambda: {watch.namespace: watch.words is None for watch in self.pods.watches},
         )
         self.listening: str | None = None
-        """Where /healthz, /readyz and /metrics are served."""
+        """Address that serves /healthz, /readyz and /metrics."""
 
-    async def run(self, stop: asyncio.Event, hangups: asyncio.Queue[None] | None = None) -> None:
-        """Run until `stop`, then shut down in order. Raises what a part died of."""
-        housework = (self.store.write_forever(), rotate_forever(log_folder(self.store.folder)))
+    async def run(self, stop: asyncio.Event, reload_requests: asyncio.Queue[None] | None = None) -> None:
+        """Run until `stop`, then shut down in order. Raises the error that ended a part."""
+        maintenance = (self.store.write_forever(), rotate_forever(log_folder(self.store.folder)))
         async with (
             serving(self.settings.listen, self.metrics.registry, self.health) as self.listening,
             http_tcp.new_session() as session,
-            _background(housework) as background,
+            _background(maintenance) as background,
         ):
-            async with self._starting:
-                await self.services.start(session, ReportingPort(self.reporter.changed, self.reporter.withdrawn))
+            async with self._catalogue_lock:
+                await self.services.start(session, ReportingPort(self.reporter.changed, self.reporter.wait_withdrawn))
             background.extend(
-                asyncio.create_task(work)
-                for work in (
+                asyncio.create_task(coroutine)
+                for coroutine in (
                     *(watch.run() for watch in self.pods.watches),
                     self._report(),
                     self.heartbeat.run(),
                     self.watch.run(),
-                    self.reload_on_sighup(hangups or asyncio.Queue()),
+                    self.reload_on_sighup(reload_requests or asyncio.Queue()),
                 )
             )
-            ended = asyncio.create_task(stop.wait())
-            await asyncio.wait([ended, *background], return_when=asyncio.FIRST_COMPLETED)
-            ended.cancel()
-            await self._shut_down(asked=stop.is_set())
+            stopped = asyncio.create_task(stop.wait())
+            await asyncio.wait([stopped, *background], return_when=asyncio.FIRST_COMPLETED)
+            stopped.cancel()
+            await self._shut_down(requested=stop.is_set())
 
-    def _on_stored_report(self) -> bool:
-        """Whether the API server takes what we say: reports, as they are, and heartbeats."""
+    def _is_connected(self) -> bool:
+        """Return True if the API server accepts heartbeats, and reports unabridged."""
         return self.reporter.problem is None and self.reporter.rejected is None and self.heartbeat.problem is None
 
     async def _report(self) -> None:
-        """A report before all services are known would withdraw those that are not (requirement A11)."""
+        """Report after the first listing of pods: an earlier report would withdraw those not listed (A11)."""
         await self.pods.listed()
         await self.reporter.run()
 
     async def reload(self) -> str:
-        """Read the catalogue again and make it the node's (requirement A10); a sentence for people.
+        """Read the catalogue again and apply it (requirement A10). Return a summary for people.
 
-        Raises CatalogueError with all that is wrong; the catalogue that holds stays in force then.
+        Raises CatalogueError with all errors; the current catalogue then stays in force.
         """
         if self._source is None:
             raise CatalogueError(["this agent has no catalogue; give it one with --catalogue"])
-        async with self._starting:
+        async with self._catalogue_lock:
             try:
                 catalogue = await asyncio.to_thread(read_catalogue, self._source)
             except CatalogueError as error:
@@ -140,24 +140,24 @@ class Agent:
             self.catalogue_problem = None
             return await self.services.reload(catalogue)
 
-    async def reload_on_sighup(self, hangups: asyncio.Queue[None]) -> None:
-        """Reload once for each SIGHUP."""
+    async def reload_on_sighup(self, reload_requests: asyncio.Queue[None]) -> None:
+        """Reload the catalogue once for each SIGHUP."""
         while True:
-            await hangups.get()
+            await reload_requests.get()
             try:
-                _LOG.info("catalogue read again", outcome=await self.reload())
+                _LOG.info("catalogue reloaded", outcome=await self.reload())
             except CatalogueError as error:
-                _LOG.error("catalogue not taken over", errors=error.errors)
+                _LOG.error("catalogue invalid; keeping the current one", errors=error.errors)
 
     def _pods_changed(self) -> None:
         self.reporter.changed()
 
-    def _observe(self, capability: dict[str, Any] | None) -> None:
-        self.reporter.observe(stored_in(capability))
-        self.services.intend(intents_in(capability))
+    def _on_capability(self, capability: dict[str, Any] | None) -> None:
+        self.reporter.on_stored_report(parse_stored(capability))
+        self.services.intend(parse_intents(capability))
 
     async def dispatch(self, request: protocol.Request) -> Any:
-        """Answer the local command line (requirement A2)."""
+        """Carry out a request of the local command line (requirement A2). Raises RequestError."""
         match request.op:
             case "status":
                 return self._status(request.id)
@@ -169,7 +169,7 @@ class Agent:
                 return await self._command(verb, request)
 
     def health(self) -> Health:
-        """How the agent is, for those who watch over it."""
+        """Return readiness and the current problem of each part."""
         parts = {
             "report": self.reporter.problem or self.reporter.rejected,
             "heartbeat": self.heartbeat.problem,
@@ -178,7 +178,7 @@ class Agent:
             "state": self.store.problem,
             "pods": self.services.pods_problem(),
         }
-        return Health(self.reporter.current(), {part: problem for part, problem in parts.items() if problem})
+        return Health(self.reporter.is_current(), {part: problem for part, problem in parts.items() if problem})
 
     async def _command(self, verb: Verb, request: protocol.Request) -> str:
         if request.id is None:
@@ -195,10 +195,10 @@ class Agent:
             raise protocol.RequestError(str(error)) from error
 
     def _status(self, identifier: str | None) -> dict[str, Any]:
-        known = {snapshot.spec.id: snapshot for snapshot in self.services.snapshots()}
-        if identifier is not None and identifier not in known:
-            raise protocol.RequestError(f"{identifier}: no such service; there are: {', '.join(known) or 'none'}")
-        wanted = [snapshot for name, snapshot in known.items() if identifier in {None, name}]
+        statuses = {status.spec.id: status for status in self.services.snapshots()}
+        if identifier is not None and identifier not in statuses:
+            raise protocol.RequestError(f"{identifier}: no such service; there are: {', '.join(statuses) or 'none'}")
+        selected = [status for name, status in statuses.items() if identifier in {None, name}]
         return {
             "node": self.resources.node,
             "namespace": self.resources.namespace,
@@ -211,17 +211,17 @@ class Agent:
             "agentVersion": self.info.agent_version,
             "listening": self.listening,
             "problems": self.health().problems,
-            "services": [s.model_dump(mode="json", by_alias=True) for s in bounded_services(wanted, DropCounter())],
+            "services": [s.model_dump(mode="json", by_alias=True) for s in bounded_services(selected, DropCounter())],
         }
 
-    async def _shut_down(self, *, asked: bool) -> None:
-        """`leaving` is reported first; then services end, side by side; then the last state is reported (B10).
+    async def _shut_down(self, *, requested: bool) -> None:
+        """Report `leaving`, stop all services in parallel, then report the last state (B10).
 
-        With `onAgentExit: keep`, or when nobody asked for it because a part has died, nothing is reported and nothing
-        ends: the next agent goes on with what runs (A11).
+        With `onAgentExit: keep`, or when a part of the agent failed, nothing is reported and no service is stopped: the
+        next agent adopts the running processes (A11).
         """
-        _LOG.info("shutting down", asked=asked, on_agent_exit=self.services.catalogue.on_agent_exit)
-        if not asked or self.services.catalogue.on_agent_exit == "keep":
+        _LOG.info("shutting down", requested=requested, on_agent_exit=self.services.catalogue.on_agent_exit)
+        if not requested or self.services.catalogue.on_agent_exit == "keep":
             await self.store.flush_within(self.settings.request_seconds)
             await self.services.close()
             return
@@ -244,39 +244,39 @@ async def run_agent(options: Options) -> None:
     with lock(folder, options.node):
         store = open_store(folder)
         if store.moved:
-            _LOG.error("state file was unreadable; beginning anew", moved_to=str(store.moved))
-        cluster = NodeResources(options.target, options.node, options.settings.request_seconds)
-        await cluster.connect()
-        agent = Agent(options, cluster, store)
+            _LOG.error("state file unreadable; starting with an empty state", moved_to=str(store.moved))
+        resources = NodeResources(options.target, options.node, options.settings.request_seconds)
+        await resources.connect()
+        agent = Agent(options, resources, store)
         server = await socket_server.serve(path, agent.dispatch)
         try:
             await agent.run(*_signals())
         finally:
             server.close()
             path.unlink(missing_ok=True)
-            await cluster.close()
+            await resources.close()
 
 
 def _signals() -> tuple[asyncio.Event, asyncio.Queue[None]]:
-    """Set at SIGTERM and SIGINT; filled at each SIGHUP."""
-    stop, hangups = asyncio.Event(), asyncio.Queue[None]()
+    """Return an event that SIGTERM and SIGINT set, and a queue that gets an item at each SIGHUP."""
+    stop, reload_requests = asyncio.Event(), asyncio.Queue[None]()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    loop.add_signal_handler(signal.SIGHUP, hangups.put_nowait, None)
-    return stop, hangups
+    loop.add_signal_handler(signal.SIGHUP, reload_requests.put_nowait, None)
+    return stop, reload_requests
 
 
 @asynccontextmanager
-async def _background(works: Iterable[Any]) -> AsyncIterator[list[asyncio.Task[None]]]:
-    """Tasks that end with the block; what one of them died of is raised at its end."""
-    tasks = [asyncio.create_task(work) for work in works]
+async def _background(coroutines: Iterable[Any]) -> AsyncIterator[list[asyncio.Task[None]]]:
+    """Run tasks for the length of the block, then cancel them. Raises the error of a task that failed in the block."""
+    tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
     try:
         yield tasks
     finally:
-        died = [task for task in tasks if task.done()]
+        ended = [task for task in tasks if task.done()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-    for task in died:
+    for task in ended:
         task.result()

@@ -17,7 +17,7 @@ from hotpool_agent.catalogue.model import Catalogue, ServiceSpec
 from hotpool_agent.paths import log_folder
 from hotpool_agent.pods.pod_watch import PodServices
 from hotpool_agent.probes.prober import Prober
-from hotpool_agent.reporting.commands import commands
+from hotpool_agent.reporting.commands import new_commands
 from hotpool_agent.reporting.report_builder import AgentInfo, ReportContent, build
 from hotpool_agent.services import events, orphans
 from hotpool_agent.services.controller import ServiceContext, ServiceController, launch_digest
@@ -181,7 +181,8 @@ class ServiceManager:
             for name, service in self.services.items()
             if not service.machine.observed and not service.machine.halted
         }
-        for entry in commands(self._intents, {name: service.remembered.acted for name, service in obedient.items()}):
+        acted = {name: service.remembered.acted for name, service in obedient.items()}
+        for entry in new_commands(self._intents, acted):
             service = obedient[entry.id]
             service.remembered.acted = (entry.desired, entry.request_id)
             self._set_desired(service, entry.desired, "cluster")

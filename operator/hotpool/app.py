@@ -39,7 +39,7 @@ from hotpool.settings import Settings
 log = structlog.get_logger(__name__)
 
 APPLY_DEFINITIONS: Final = (
-    "kubectl apply --server-side -f crds/ (with the chart, as docs/install.md says: "
+    "kubectl apply --server-side -f crds/ (with the chart, as docs/how-to/install.md says: "
     "helm show crds CHART | kubectl apply --server-side --field-manager=helm --force-conflicts -f -)"
 )
 _WAIT_SECONDS = 1.0

@@ -1,4 +1,4 @@
-"""Every command of docs/install.md, in its order, by a person who has kubectl and helm and nothing else.
+"""Every command of docs/how-to/install.md, in its order, by a person who has kubectl and helm and nothing else.
 
 Also what `helm uninstall` leaves, and that the page's last commands leave nothing.
 """
@@ -10,7 +10,7 @@ from tests.e2e.release import Release, until
 
 from localfleet.kind import REPOSITORY
 
-PAGE: Final = REPOSITORY / "docs/install.md"
+PAGE: Final = REPOSITORY / "docs/how-to/install.md"
 CONSOLE: Final = re.compile(r"^```console\n(.*?)^```", re.MULTILINE | re.DOTALL)
 STAYS: Final = {
     "CustomResourceDefinition",

@@ -1,4 +1,4 @@
-"""The examples in Node and Go of docs/redis.md run as they stand, with the client libraries that they name (E6).
+"""Run the examples in Node and Go of docs/how-to/look-up.md as they stand, with the client libraries they name (E6).
 
 The libraries come over the network once and stay in the cache folder. A program that is missing is a failure.
 """

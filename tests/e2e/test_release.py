@@ -217,7 +217,7 @@ def test_nothing_moves_that_nobody_asked_for(release: Release, node: str, steady
 
 
 def test_definitions_that_are_too_old_hold_up_the_new_operator_only(release: Release, node: str) -> None:
-    """The upgrade path of docs/install.md, forgotten and then done."""
+    """The upgrade path of docs/how-to/install.md, forgotten and then done."""
     leader = release.led()
     before = {pod["metadata"]["name"] for pod in release.pods("operator")}
     new = next(pod["metadata"]["name"] for pod in release.pods("operator") if pod["metadata"]["name"] != leader)

@@ -108,7 +108,7 @@ class World:
 
     def settle(self) -> None:
         """Wait until model, operating system and report agree; AssertionError with all three if they do not."""
-        self._relay.mend()
+        self._relay.restore()
         self._relay.resume()
         try:
             wait_for("model, processes and report agree", lambda: not self._differences(), SETTLE_SECONDS)
@@ -159,7 +159,7 @@ class World:
         name, wanted = self._some(), self._random.random() < 0.5
         if name is None:
             return None
-        self._relay.mend()
+        self._relay.restore()
         self._relay.resume()
         self._requests += 1
         request = f"r{self._requests}"

@@ -1,4 +1,4 @@
-"""The page of the documentation about Redis: its sessions with redis-cli, what that shows, and its access lines."""
+"""The pages of the documentation about Redis: sessions with redis-cli, their output, access lines, programs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from localfleet.kind import REPOSITORY
 
 DOCS = REPOSITORY / "docs"
-PAGE = (DOCS / "redis.md").read_text(encoding="utf-8")
+PAGE = "".join((DOCS / page).read_text(encoding="utf-8") for page in ("reference/redis.md", "how-to/look-up.md"))
 OPERATOR = "hotpool-operator"
 PROMPT = "127.0.0.1:6379> "
 

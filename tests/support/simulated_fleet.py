@@ -631,7 +631,7 @@ class Fleet:
     @property
     def keys(self) -> set[Key]:
         """Everything that is known, as keys."""
-        return {Key(kind, name) for kind in CUSTOM_KINDS for name in self.state.exists(kind)}
+        return {Key(kind, name) for kind in CUSTOM_KINDS for name in self.state.identities(kind)}
 
 
 @asynccontextmanager

@@ -1,6 +1,6 @@
-"""Writes what the chart holds in two places: the table of values, from values.schema.json and values.yaml.
+"""Generate the table of values in charts/hotpool/README.md from values.schema.json and values.yaml.
 
-`python -m chart` writes charts/hotpool/README.md between its two marks; with `--check` it only says whether it would.
+`python -m chart` writes the README between its two marks. With `--check` it writes nothing and reports a difference.
 """
 
 import json
@@ -14,13 +14,13 @@ import yaml
 CHART: Final = Path(__file__).parents[2] / "charts/hotpool"
 _BEGIN, _END = "<!-- values: begin -->\n", "<!-- values: end -->\n"
 _HELMS: Final = "global"
-"""What Helm itself gives to charts within others."""
+"""Value that Helm adds for subcharts."""
 Row = tuple[str, str, str]
 """Name with dots, default as JSON, description."""
 
 
 def rows(schema: Mapping[str, Any], values: Mapping[str, Any], prefix: str = "") -> Iterator[Row]:
-    """One row for each value; what has no default or no description raises KeyError with its name."""
+    """Return one row for each value. Raises KeyError, with its name, for one without default or description."""
     for name, described in schema["properties"].items():
         if name == _HELMS:
             continue
@@ -36,7 +36,7 @@ def rows(schema: Mapping[str, Any], values: Mapping[str, Any], prefix: str = "")
 
 
 def readme(text: str) -> str:
-    """The README with the table as it should be."""
+    """Return the README with the generated table."""
     schema = json.loads((CHART / "values.schema.json").read_text())
     values = yaml.safe_load((CHART / "values.yaml").read_text())
     lines = ["| value | default | what |", "|---|---|---|"]
@@ -46,7 +46,7 @@ def readme(text: str) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Write, or compare."""
+    """Write the README, or compare it."""
     path = CHART / "README.md"
     found = path.read_text()
     wanted = readme(found)

@@ -1,7 +1,7 @@
-"""Draws the dashboard as SVG from what a Prometheus answers to its queries, for the docs.
+"""Draw the dashboard as SVG, for the docs, from the query results of a Prometheus.
 
-`python -m chart.picture http://127.0.0.1:9090 NAMESPACE FROM TO > docs/dashboard.svg`, the times as Unix seconds. Not
-Grafana: the same panels in the same places, plainly.
+`python -m chart.picture http://127.0.0.1:9090 NAMESPACE FROM TO > docs/how-to/dashboard.svg`, times in Unix seconds.
+The picture has Grafana's panels in Grafana's places, drawn plainly.
 """
 
 import json
@@ -25,7 +25,7 @@ Series = tuple[str, list[tuple[float, float]]]
 
 
 def answers(server: str, query: str, legend: str, start: float, end: float) -> list[Series]:
-    """The series of one query. Raises OSError."""
+    """Return the series of one query. Raises OSError."""
     words = {"query": query, "start": start, "end": end, "step": (end - start) / _POINTS}
     with urllib.request.urlopen(f"{server}/api/v1/query_range?{urllib.parse.urlencode(words)}") as answer:  # noqa: S310
         found = json.load(answer)["data"]["result"]
@@ -38,7 +38,7 @@ def answers(server: str, query: str, legend: str, start: float, end: float) -> l
 def picture(
     panels: Sequence[Mapping[str, Any]], found: Mapping[int, Sequence[Series]], start: float, end: float
 ) -> str:
-    """The whole dashboard."""
+    """Return the SVG of the whole dashboard."""
     height = max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in panels) * _UNIT_Y
     head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{24 * _UNIT_X}" height="{height}" font-family="sans-serif">'
     parts = [head, '<rect width="100%" height="100%" fill="#111217"/>']
@@ -89,7 +89,7 @@ def _name(legend: str, labels: Mapping[str, str]) -> str:
 
 
 def main(server: str, namespace: str, start: str, end: str) -> int:
-    """Ask and draw."""
+    """Query and draw."""
     panels = json.loads((CHART / "files/dashboard.json").read_text())["panels"]
     span = (float(start), float(end))
     found = {

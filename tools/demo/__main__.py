@@ -1,8 +1,8 @@
-"""`make demo`: six nodes with real services; a service stops, its node leaves the pools, and comes back.
+"""`make demo`: six nodes with real services. A service stops, its node leaves the pools, and comes back.
 
-Brings up a cluster, a Redis, the operator and six agents, plays a scripted hot-plug in both directions, then stays up
-for people to try. `--once` ends after the script: 0 when every expectation held, else 1. Everything is removed at
-the end, and after Ctrl-C, SIGTERM or SIGHUP at any moment.
+Starts a cluster, a Redis, the operator and six agents, runs a scripted hot-plug in both directions, then stays up for
+manual commands. `--once` exits after the script: 0 if every expectation was met, else 1. Everything is removed at the
+end, and after Ctrl-C, SIGTERM or SIGHUP at any moment.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 
 from demo.change_watcher import Observer
-from demo.screen import board
+from demo.screen import render_screen
 from demo.waiting import Pools, wait_for_pools
 from hotpool.core.generators.admission import pool_name
 from localfleet.catalogue import service, translator
@@ -53,7 +53,7 @@ SCRIPT: Final = (
     ("edge-5", "stop", "qwen", "llm"),
     ("edge-5", "start", "qwen", "llm"),
 )
-"""Node, command, service id, and the pool that the node leaves or comes back to."""
+"""Node, command, service id, and the pool that the node leaves or joins again."""
 PAIRS: Final = {pair for spoken in LANGUAGES.values() for pair in permutations(spoken, 2)}
 EXPECTED: Final = {
     "zh-en": {"edge-1", "edge-2", "edge-4", "edge-6"},
@@ -65,18 +65,18 @@ EXPECTED: Final = {
     },
     **{pool_name("speech", f"*-{b}"): {n for n in LANGUAGES if b in LANGUAGES[n]} for _, b in PAIRS},
 }
-"""Pool → its members while every service runs: pools by hand, then those by language pair and by target."""
+"""Pool → its members while every service runs: pools made by hand, by language pair and by target."""
 READY_SECONDS: Final = 120.0
 STEP_SECONDS: Final = 20.0
 BETWEEN_SECONDS: Final = 2.0
-"""Between two steps: a pool's slices are written at most once in a second, and people want to look."""
+"""Pause between two steps: a pool's slices are written at most once per second, and people need time to read."""
 
 screen = Console(highlight=False)
 
 
 @contextmanager
 def step(text: str) -> Iterator[None]:
-    """Say that something goes on, and how long it took."""
+    """Print the text while the block runs, then its duration."""
     started = time.monotonic()
     with screen.status(f"{text} ..."):
         if not screen.is_terminal:
@@ -96,7 +96,7 @@ class Demo:
         self.seen = Observer(fleet)
 
     def up(self) -> None:
-        """Operator, agents, pools; returns when all pools are as expected."""
+        """Start operator and agents, apply the pools, and wait until all pools have the expected members."""
         with step("definitions, accounts, pools"):
             self.fleet.install()
             for sample in ("pools", "generator"):
@@ -111,14 +111,14 @@ class Demo:
             self._wait(EXPECTED, READY_SECONDS)
 
     def play(self) -> None:
-        """The scripted hot-plug; raises TooLate where an expectation does not hold in time."""
+        """Run the scripted hot-plug. Raises TooLate if an expectation is not met in time."""
         for node, command, id_, pool in SCRIPT:
             time.sleep(BETWEEN_SECONDS)
             self._plug(node, command, id_, pool)
         self._wait(EXPECTED, STEP_SECONDS)
 
     def hints(self) -> None:
-        """What to try."""
+        """Print commands to try."""
         state = f"HOTPOOL_AGENT_STATE_DIR={self.fleet.agent_environment['HOTPOOL_AGENT_STATE_DIR']}"
         lines = (
             f"export KUBECONFIG={self._folder / 'kubeconfig'} {state}",
@@ -133,7 +133,7 @@ class Demo:
         screen.print()
 
     def explain(self) -> None:
-        """Print the ends of the logs, unless a failed service explains it."""
+        """Print the ends of the logs, unless a failed service explains the failure."""
         if self.seen.failures:
             return
         for process in self._processes():
@@ -174,7 +174,7 @@ def run(stack: ExitStack, folder: Path, *, once: bool) -> int:
     stack.callback(demo.close)
 
     def view() -> RenderableType:
-        return board(demo.seen, list(LANGUAGES))
+        return render_screen(demo.seen, list(LANGUAGES))
 
     try:
         demo.up()
@@ -183,7 +183,7 @@ def run(stack: ExitStack, folder: Path, *, once: bool) -> int:
         with Live(get_renderable=view, console=screen, refresh_per_second=8) if screen.is_terminal else ExitStack():
             demo.play()
             if not once:
-                # Ctrl-C is the way to end it now.
+                # From now on Ctrl-C is the regular end.
                 with suppress(SystemExit):
                     signal.pause()
     except (TooLate, RuntimeError, subprocess.CalledProcessError) as error:
@@ -196,14 +196,16 @@ def run(stack: ExitStack, folder: Path, *, once: bool) -> int:
 
 
 def main() -> int:
-    """Run the demo; the exit code."""
+    """Parse the command line, run the demo and return its exit code."""
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
-    parser.add_argument("--once", action="store_true", help="end after the script: 0 when it went as expected, else 1")
+    parser.add_argument(
+        "--once", action="store_true", help="exit after the script: 0 if every expectation was met, else 1"
+    )
     options = parser.parse_args()
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="hotpool-demo-"))
-        # Other temporary folders, of children too, are made in this one, and removed with it whatever is interrupted.
+        # Temporary folders, also of child processes, are made in this one and removed with it after any interrupt.
         os.environ["TMPDIR"] = tempfile.tempdir = folder
         unwind_on_signals()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
@@ -214,7 +216,7 @@ def main() -> int:
             return 1
         finally:
             ignore_signals()
-            # The terminal may be gone.
+            # The terminal may be closed.
             with suppress(OSError):
                 screen.print("  removing everything ...")
 

@@ -1,7 +1,6 @@
-"""The view of the demo: pools, slices and reports by watches of the API server, membership in Redis by look-ups.
+"""Observation of the fleet: pools, slices and reports by watches of the API server, Redis by look-ups.
 
-All times are seconds of this machine's one clock, so that a stage can
-be counted from the moment that the agent stamped.
+All times are seconds of this machine's clock, so that a stage can be measured from the agent's timestamp.
 """
 
 import asyncio
@@ -25,7 +24,7 @@ _REMEMBERED: Final = 50
 
 @dataclass(slots=True)
 class Change:
-    """A node began or ceased to offer services, and what came of it; moments in seconds, `at` by the agent's stamp."""
+    """A change of a node's ready services and its effects. Times in seconds; `at` is the agent's timestamp."""
 
     node: str
     at: float
@@ -38,7 +37,7 @@ class Change:
 
 
 class Observer:
-    """The fleet as it is told to us; `changed` is notified with each news."""
+    """The last observed state of the fleet; `changed` is notified at each change."""
 
     def __init__(self, fleet: Fleet) -> None:
         self.changed = threading.Condition()
@@ -49,7 +48,7 @@ class Observer:
         """Pool → nodes."""
         self.changes: list[Change] = []
         self.failures: dict[str, str] = {}
-        """A failed service on a node → both with its last error."""
+        """Failed service and node → text with its last error."""
         self._fleet = fleet
         self._offers: dict[str, frozenset[str]] = {}
         self._bodies: dict[str, Any] = {}
@@ -57,17 +56,17 @@ class Observer:
         self._ended = threading.Event()
 
     def start(self) -> None:
-        """Begin to watch."""
+        """Start the watches."""
         for plural in _KINDS:
             threading.Thread(target=self._watch, args=(plural,), daemon=True).start()
         threading.Thread(target=lambda: asyncio.run(self._look()), daemon=True).start()
 
     def stop(self) -> None:
-        """The fleet is about to go: say nothing more."""
+        """Stop observing, before the fleet is removed."""
         self._ended.set()
 
     def focus(self, pool: str) -> None:
-        """Look at this pool in Redis all the time."""
+        """Read this pool from Redis continuously."""
         self._focus = pool
 
     def _watch(self, plural: str) -> None:
@@ -122,7 +121,7 @@ class Observer:
         return next((change for change in reversed(self.changes) if change.node == node), None)
 
     async def _look(self) -> None:
-        """Look into Redis: at the pool in focus all the time, at all now and then."""
+        """Read Redis: the pool in focus continuously, all pools periodically."""
         sweep_at = 0.0
         async with Lookup.from_url(self._fleet.redis_url, namespace=self._fleet.namespace) as lookup:
             while not self._ended.is_set():

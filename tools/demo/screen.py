@@ -1,4 +1,4 @@
-"""How the demo shows a fleet: who is in which pool, and what happened; nothing here asks or changes anything."""
+"""The demo's screen: members of each pool and the last changes. Must not query or change anything."""
 
 import time
 from collections.abc import Collection, Sequence
@@ -16,8 +16,8 @@ _FRESH_SECONDS: Final = 3.0
 _BOTH, _ONE, _NONE = "●", "◐", "·"
 
 
-def board(seen: Observer, nodes: Sequence[str]) -> RenderableType:
-    """The whole picture: 80 columns, one row for each pool."""
+def render_screen(seen: Observer, nodes: Sequence[str]) -> RenderableType:
+    """Return the whole screen: 80 columns, one row for each pool."""
     with seen.changed:
         return Group(_pools(seen, nodes), _legend(), _changes(seen.changes[-_SHOWN_CHANGES:]))
 
@@ -48,11 +48,11 @@ def _cell(seen: Observer, pool: str, node: str, *, fresh: bool) -> Text:
 
 def _legend() -> Text:
     marks = f"{_BOTH} in slices and Redis   {_ONE} in one of them   {_NONE} not a member"
-    return Text(f"\n{marks}\nWorse is reported at once; better after two seconds of calm.\n", style="dim")
+    return Text(f"\n{marks}\nA loss is reported at once, a gain after two quiet seconds.\n", style="dim")
 
 
 def _changes(changes: Sequence[Change]) -> Table:
-    """When, who, what, and the milliseconds of each stage since the agent's stamp."""
+    """Return the table of changes: time, node, change, and milliseconds of each stage since the agent's timestamp."""
     table = Table(box=None, padding=(0, 1), pad_edge=False)
     for title in ("when", "what changed", "and so"):
         table.add_column(title)
@@ -71,6 +71,6 @@ def _changes(changes: Sequence[Change]) -> Table:
 
 
 def _words(names: Collection[str]) -> str:
-    """The first name, and how many more."""
+    """Return the first name and the number of others."""
     first, *more = sorted(names, key=lambda name: (len(name), name))
     return first + (f" and {len(more)} more" if more else "")

@@ -1,4 +1,4 @@
-"""A wait for pools that is never silent: missing members and failed services are shown, an ended process ends it."""
+"""Wait for the members of pools. Missing members and failed services are printed; an ended process ends the wait."""
 
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -21,9 +21,9 @@ def wait_for_pools(
     seconds: float,
     show: Callable[[str], None],
 ) -> None:
-    """Return when slices and Redis hold the expected members.
+    """Return when slices and Redis have the expected members.
 
-    Raises TooLate, and RuntimeError when a process that it needs has ended.
+    Raises TooLate, or RuntimeError if a required process has ended.
     """
     began = shown_at = time.monotonic()
     shown: set[str] = set()

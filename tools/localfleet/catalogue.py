@@ -1,7 +1,4 @@
-"""Catalogues for nodes of the local fleet: real tiny HTTP services, each on its own free port.
-
-Pure but for the choice of ports.
-"""
+"""Catalogues for nodes of the local fleet, of small real HTTP services, each on its own free port."""
 
 import json
 import sys
@@ -15,7 +12,7 @@ SERVICE = Path(__file__).with_name("service.py")
 
 
 def service(id_: str, type_: str, **more: Any) -> dict[str, Any]:
-    """One supervised service of the catalogue; `more` overrides or adds fields."""
+    """Return one supervised service of the catalogue; `more` overrides or adds fields."""
     port = free_port()
     return {
         "id": id_,
@@ -30,7 +27,7 @@ def service(id_: str, type_: str, **more: Any) -> dict[str, Any]:
 
 
 def translator(languages: Sequence[str]) -> list[dict[str, Any]]:
-    """The services of a node that translates speech between some languages."""
+    """Return the services of a node that translates speech between some languages."""
     spoken = {"languages": list(languages)}
     return [
         service("whisper", "asr", attributes={**spoken, "tier": ["gold"]}),
@@ -41,5 +38,5 @@ def translator(languages: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def render(services: Sequence[dict[str, Any]], **head: Any) -> str:
-    """The catalogue as YAML (JSON is YAML); `head`: its other fields."""
+    """Return the catalogue as YAML (JSON is YAML); `head`: its other fields."""
     return json.dumps({"version": 1, **head, "services": list(services)}, indent=1)

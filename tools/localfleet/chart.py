@@ -1,6 +1,6 @@
 """The Helm chart of this repository as objects, as `helm install` would send them.
 
-Helm: $HOTPOOL_HELM, else the one built beside the local cluster's programs.
+The helm program: $HOTPOOL_HELM, else the one built beside the local cluster's programs.
 """
 
 import json
@@ -18,7 +18,7 @@ CHART: Final = REPOSITORY / "charts" / "hotpool"
 
 
 def helm_program() -> Path:
-    """The helm to call. Raises FileNotFoundError."""
+    """Return the path of helm. Raises FileNotFoundError."""
     chosen = os.environ.get("HOTPOOL_HELM")
     program = Path(chosen) if chosen else kubectl_program(kind_program()).with_name("helm")
     if not program.is_file():
@@ -29,7 +29,7 @@ def helm_program() -> Path:
 def render(
     namespace: str, values: Mapping[str, Any] | None = None, *, only: str = "*", release: str = "hotpool"
 ) -> list[dict[str, Any]]:
-    """What the chart makes of these values; `only`: a pattern below templates/. Raises RuntimeError."""
+    """Render the chart with these values. `only`: a pattern below templates/. Raises RuntimeError."""
     command = [str(helm_program()), "template", release, str(CHART), "--namespace", namespace, "--values", "-"]
     if only != "*":
         command += ["--show-only", f"templates/{only}"]

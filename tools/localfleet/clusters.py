@@ -1,4 +1,4 @@
-"""Clusters that live as long as a block, and the removal of those that an interrupted test run left."""
+"""Create clusters for the duration of a block, and delete those that an interrupted test run left."""
 
 import os
 import subprocess
@@ -20,13 +20,13 @@ class ClusterError(RuntimeError):
 
 
 def own_name(purpose: str) -> str:
-    """Return a new name for a cluster, which begins with the test run's where $HOTPOOL_TEST_RUN gives one."""
+    """Return a new name for a cluster, prefixed with the name of the test run in $HOTPOOL_TEST_RUN, if set."""
     return "-".join(filter(None, (os.environ.get(RUN), purpose, uuid.uuid4().hex[:6])))
 
 
 @contextmanager
 def cluster(name: str, kubeconfig: Path, kind: Path | None = None) -> Iterator[None]:
-    """Create a cluster, in place of one of this name, and delete it, however the block ends. Raises ClusterError."""
+    """Create a cluster, replacing one of the same name, and delete it at the end of the block. Raises ClusterError."""
     kind = kind or kind_program()
     words = ("cluster", "--name", name, "--kubeconfig", str(kubeconfig))
     _run(kind, "delete", *words)
@@ -38,9 +38,9 @@ def cluster(name: str, kubeconfig: Path, kind: Path | None = None) -> Iterator[N
 
 
 def delete_clusters(run: str) -> None:
-    """Delete every cluster whose name, or a folder above whose state, begins with the name of a test run."""
+    """Delete every cluster of a test run: its name, or a parent folder of its state, begins with the run's name."""
     if not run:
-        raise ValueError("the name of a run is needed: every cluster's begins with an empty one")
+        raise ValueError("the name of a run must not be empty: every name of a cluster begins with an empty one")
     for folder in _folders(run):
         state = {"XDG_STATE_HOME": str(folder.parents[2])}
         _run(OURS, "delete", "cluster", "--name", folder.name, environment=state)
@@ -53,7 +53,7 @@ def delete_clusters(run: str) -> None:
 
 
 def _folders(run: str) -> set[Path]:
-    """Return the states of our own clusters: of this user's home, and of others by the programs that run there."""
+    """Return the state folders of localkube clusters: those of this user, and others found by running programs."""
     found = {one.folder for one in all_clusters()}
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):
@@ -63,9 +63,9 @@ def _folders(run: str) -> set[Path]:
 
 
 def _run(kind: Path, verb: str, *words: str, environment: dict[str, str] | None = None) -> None:
-    """Run a command of kind, in a session of its own, where Ctrl-C does not reach it.
+    """Run a command of kind, in a session of its own, which Ctrl-C does not reach.
 
-    When we are interrupted, a creation is ended in order, and everything else goes on to its end.
+    At an interrupt, a creation is terminated in order; any other command continues to its end.
     """
     process = subprocess.Popen(
         [str(kind), verb, *words],

@@ -1,7 +1,7 @@
-"""A fleet in one namespace: definitions, accounts, the operator and the agents, as the demo and the tests need them.
+"""A fleet in one namespace: definitions, accounts, the operator and the agents, for the demo and the tests.
 
-Everything is done as people do it: kubectl with the administrator's kubeconfig for installing, and for the operator
-and each agent a kubeconfig with a token of its own account only.
+Installs as people do, by kubectl with the administrator's kubeconfig. The operator and each agent have a kubeconfig
+with a token of their own account only.
 """
 
 import asyncio
@@ -43,7 +43,7 @@ _ANY_NAMESPACE: Final = "any-namespace"
 
 @cache
 def _rights(part: str) -> str:
-    """Return the accounts and rights of a part of the chart as YAML, for _ANY_NAMESPACE: helm takes half a second."""
+    """Return the accounts and rights of a part of the chart as YAML, cached because helm takes half a second."""
     return yaml.safe_dump_all(
         found for found in render_chart(_ANY_NAMESPACE, only=f"{part}/*") if found["kind"] in _RIGHTS
     )
@@ -51,7 +51,7 @@ def _rights(part: str) -> str:
 
 @cache
 def install_definitions(kubeconfig: Path, kubectl: Path) -> None:
-    """Apply the definitions to a cluster and wait until they are served; once in this process."""
+    """Apply the definitions to a cluster and wait until they are served, once per process."""
     words = [str(kubectl), "--kubeconfig", str(kubeconfig)]
     for command in (
         ("apply", "--server-side", "--force-conflicts", "-f", str(REPOSITORY / "crds")),
@@ -82,7 +82,7 @@ class Fleet:
         self.folder = Path(tempfile.mkdtemp(prefix=f"hotpool-{namespace}-"))
         atexit.register(self.close)
         self.operator: ManagedProcess | None = None
-        """The operator that was started last."""
+        """The operator started last."""
         self.agents: dict[str, ManagedProcess] = {}
         self._started: list[ManagedProcess] = []
         self._probe_ports: dict[str, int] = {}
@@ -95,7 +95,7 @@ class Fleet:
         self._core = client.CoreV1Api(api)
 
     def kubectl(self, *words: str, text: str | None = None) -> str:
-        """Run kubectl as the administrator in this namespace; its output."""
+        """Run kubectl as the administrator in this namespace and return its output. Raises RuntimeError."""
         command = [str(self.kubectl_program), "--kubeconfig", str(self.admin), "-n", self.namespace, *words]
         done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
         if done.returncode:
@@ -103,7 +103,7 @@ class Fleet:
         return done.stdout
 
     def install(self) -> None:
-        """Definitions, namespace, and the operator's account."""
+        """Create definitions, namespace, and the operator's account."""
         self.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.namespace}})
         install_definitions(self.admin, self.kubectl_program)
         self._account("operator")
@@ -113,7 +113,7 @@ class Fleet:
         self.kubectl("apply", "-f", "-", text=yaml.safe_dump_all(objects))
 
     def start_operator(self, name: str = "operator", *more: str) -> ManagedProcess:
-        """Start the operator, or another replica of it; it may take a while until one leads (`wait_leading`).
+        """Start the operator, or another replica of it, without waiting for a leader (`wait_leading`).
 
         `more`: further words of its command line.
         """
@@ -126,7 +126,7 @@ class Fleet:
         return self.operator
 
     def wait_leading(self, seconds: float = 60.0, name: str = "operator") -> None:
-        """Wait until the operator says that it leads, and is well."""
+        """Wait until the operator's /readyz reports that it leads and is healthy."""
 
         def leads() -> bool:
             status, text = self.ask_operator("readyz", name)
@@ -135,11 +135,11 @@ class Fleet:
         wait_for("the operator leads", leads, seconds)
 
     def probe(self, path: str, name: str = "operator") -> int:
-        """The operator's answer to /healthz or /readyz as an HTTP status; 0: nobody listens."""
+        """Return the HTTP status of the operator's /healthz or /readyz; 0: connection failed."""
         return self.ask_operator(path, name)[0]
 
     def ask_operator(self, path: str, name: str = "operator") -> tuple[int, str]:
-        """Status (0: nobody listens) and text of /healthz, /readyz or /metrics."""
+        """Return status (0: connection failed) and text of /healthz, /readyz or /metrics."""
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self._probe_ports[name]}/{path}", timeout=10) as answer:
                 return int(answer.status), answer.read().decode()
@@ -168,18 +168,18 @@ class Fleet:
         return agent
 
     def write_catalogue(self, node: str, services: Sequence[dict[str, Any]], **head: Any) -> Path:
-        """Write the node's catalogue, which its agent reads at its start and on SIGHUP."""
+        """Write the node's catalogue and return its path; the agent reads it at its start and on SIGHUP."""
         path = self.folder / f"{node}.yaml"
         path.write_text(render(services, **head))
         return path
 
     @property
     def agent_environment(self) -> dict[str, str]:
-        """What selects this fleet's agents for `hotpool-agent`."""
+        """Environment in which `hotpool-agent` finds this fleet's agents."""
         return {"HOTPOOL_AGENT_STATE_DIR": str(self.folder / "agents")}
 
     def agent(self, node: str, *words: str) -> str:
-        """Run a `hotpool-agent` command against a node's agent; its output."""
+        """Run a `hotpool-agent` command for a node's agent and return its output."""
         command = [str(_BIN / "hotpool-agent"), *words, "--node", node]
         environment = {**os.environ, **self.agent_environment}
         done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
@@ -188,7 +188,7 @@ class Fleet:
         return done.stdout
 
     def get(self, plural: str, name: str) -> dict[str, Any] | None:
-        """One of our objects, or None."""
+        """Return one custom object, or None."""
         try:
             found: Any = self.objects.get_namespaced_custom_object(*GROUP, self.namespace, plural, name)
         except client.exceptions.ApiException as error:
@@ -198,21 +198,21 @@ class Fleet:
         return dict(found)
 
     def list(self, plural: str) -> list[dict[str, Any]]:
-        """All of our objects of one kind."""
+        """Return all custom objects of one kind."""
         found: Any = self.objects.list_namespaced_custom_object(*GROUP, self.namespace, plural)
         return list(found["items"])
 
     def members(self, pool: str) -> dict[str, str]:
-        """Node → state, as the pool's slices say."""
+        """Return node → state, from the pool's slices."""
         slices = (
             item for item in self.list("nodepoolslices") if item["metadata"]["labels"]["hotpool.dev/pool"] == pool
         )
         return {member["node"]: member["state"] for item in slices for member in item.get("members") or []}
 
     def members_in_redis(self, pool: str) -> dict[str, str] | None:
-        """Node → state, as a dispatcher sees them; None while the look-up fails, which proves nothing."""
+        """Return node → state, as a dispatcher sees them; None while the look-up fails, which proves nothing."""
 
-        async def ask() -> dict[str, str] | None:
+        async def look_up() -> dict[str, str] | None:
             async with Lookup.from_url(self.redis_url, namespace=self.namespace) as lookup:
                 try:
                     found = await lookup.members(pool)
@@ -221,38 +221,38 @@ class Fleet:
             states = (("Ready", found.ready), ("Suspect", found.suspect), ("Draining", found.draining))
             return {node: state for state, nodes in states for node in nodes}
 
-        return asyncio.run(ask())
+        return asyncio.run(look_up())
 
     def types_in_redis(self, node: str) -> set[str]:
-        """The types that a node is ready for, as a dispatcher sees them."""
+        """Return the types that are ready on a node, as a dispatcher sees them."""
 
-        async def ask() -> set[str]:
+        async def look_up() -> set[str]:
             async with Lookup.from_url(self.redis_url, namespace=self.namespace) as lookup:
                 found = await lookup.capability(node)
             return {type_ for type_, state in found.types.items() if state.ready} if found else set()
 
-        return asyncio.run(ask())
+        return asyncio.run(look_up())
 
     def writes(self) -> dict[tuple[str, str], float]:
-        """Verb and resource → writes to our kinds that the API server has counted since it started."""
+        """Return verb and resource → number of writes to hotpool's kinds since the API server started."""
         total: dict[tuple[str, str], float] = {}
         for line in self.kubectl("get", "--raw", "/metrics").splitlines():
             if not line.startswith("apiserver_request_total{") or 'group="hotpool.dev"' not in line:
                 continue
             labels, count = line[line.index("{") + 1 :].rsplit("} ", 1)
-            said = {name: text.strip('"') for name, text in (pair.split("=", 1) for pair in labels.split(","))}
-            if said["verb"] in _WRITES:
-                key = (said["verb"], said["resource"])
+            values = {name: text.strip('"') for name, text in (pair.split("=", 1) for pair in labels.split(","))}
+            if values["verb"] in _WRITES:
+                key = (values["verb"], values["resource"])
                 total[key] = total.get(key, 0.0) + float(count)
         return total
 
     def viewer(self) -> Path:
-        """A kubeconfig of the account that may read, as the chart makes it."""
+        """Return a kubeconfig of the chart's viewer account."""
         self._account("viewer")
         return self._kubeconfig("hotpool-viewer")
 
     def close(self) -> None:
-        """End every process, services that outlive their agents too, and remove the folder; the namespace stays."""
+        """End every process, also services that outlive their agents, and remove the folder. The namespace stays."""
         atexit.unregister(self.close)
         with contextlib.ExitStack() as stack:
             stack.callback(shutil.rmtree, self.folder, ignore_errors=True)
@@ -262,17 +262,17 @@ class Fleet:
                 stack.callback(process.stop)
 
     def _account(self, part: str) -> None:
-        """The account of a part of the chart, and its rights."""
+        """Create the account of a part of the chart, and its rights."""
         self.kubectl("apply", "-f", "-", text=_rights(part).replace(_ANY_NAMESPACE, self.namespace))
 
     def _kubeconfig(self, account: str) -> Path:
-        """A kubeconfig with nothing but the account's token, readable by its owner only."""
+        """Write a kubeconfig with only the account's token, readable by its owner only; return its path."""
         path = self.folder / f"{account}.kubeconfig"
         if not path.exists():
             body: Any = {"spec": {"expirationSeconds": 24 * 3600}}
-            asked: Any = self._core.create_namespaced_service_account_token(account, self.namespace, body)
+            request: Any = self._core.create_namespaced_service_account_token(account, self.namespace, body)
             view = json.loads(_view(self.admin, self.kubectl_program))
-            view["users"] = [{"name": account, "user": {"token": asked.status.token}}]
+            view["users"] = [{"name": account, "user": {"token": request.status.token}}]
             view["contexts"][0]["context"]["user"] = account
             if self._server:
                 view["clusters"][0]["cluster"]["server"] = self._server

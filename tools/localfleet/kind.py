@@ -1,6 +1,6 @@
-"""Which kind and kubectl to use: an explicit choice, else kind where a Docker engine answers, else tools/kind.
+"""Selection of kind and kubectl: an explicit choice, else kind if a Docker engine responds, else tools/kind.
 
-It starts nothing but `docker info`.
+Starts nothing but `docker info`.
 """
 
 import os
@@ -15,7 +15,7 @@ OURS: Final = REPOSITORY / "tools" / "kind"
 
 
 def kind_program(explicit: str | None = None) -> Path:
-    """The kind to call: `explicit`, else $HOTPOOL_KIND, else kind with a Docker engine, else our own."""
+    """Return the path of kind: `explicit`, else $HOTPOOL_KIND, else kind with a Docker engine, else tools/kind."""
     chosen = explicit or os.environ.get("HOTPOOL_KIND")
     if chosen:
         found = shutil.which(chosen)
@@ -23,21 +23,21 @@ def kind_program(explicit: str | None = None) -> Path:
             raise FileNotFoundError(f"{chosen}: no such program; choose another with HOTPOOL_KIND or --kind-bin")
         return Path(found)
     real = shutil.which("kind")
-    return Path(real) if real and _docker_answers() else OURS
+    return Path(real) if real and _docker_responds() else OURS
 
 
-def _docker_answers() -> bool:
-    """A client alone is no engine: ask the engine."""
+def _docker_responds() -> bool:
+    """Return True if a Docker engine responds; a client alone is not enough."""
     docker = shutil.which("docker")
     if not docker:
         return False
-    asked = subprocess.run([docker, "info"], capture_output=True, timeout=20, check=False)
-    return asked.returncode == 0
+    done = subprocess.run([docker, "info"], capture_output=True, timeout=20, check=False)
+    return done.returncode == 0
 
 
 @cache
 def kubectl_program(kind: Path) -> Path:
-    """The kubectl of our own cluster's version, built where it is missing; with real kind the one on PATH."""
+    """Return the kubectl of the local cluster's version, built if it is missing; with real kind the one on PATH."""
     if kind != OURS:
         found = shutil.which("kubectl")
         if not found:

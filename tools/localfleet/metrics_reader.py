@@ -1,4 +1,4 @@
-"""What the benchmarks share: their command line, percentiles, spreads, and how figures are shown.
+"""Command line of the benchmarks, percentiles, spreads, and output of figures.
 
 Must not measure anything.
 """
@@ -15,31 +15,31 @@ _ENDS = ("_min", "_max")
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What the command line asks for."""
+class Options:
+    """Options of the command line."""
 
     parts: tuple[str, ...]
     path: Path | None
-    """Where the figures shall also be written."""
+    """File that the figures are also written to."""
 
 
-def wanted(description: str | None, parts: Sequence[str]) -> Wanted:
-    """Read the command line; without `--only` every part is wanted."""
+def parse_options(description: str | None, parts: Sequence[str]) -> Options:
+    """Parse the command line; without `--only` every part is selected."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures there")
-    parser.add_argument("--only", choices=parts, action="append", help="this part (may be said several times)")
-    said = parser.parse_args()
-    return Wanted(tuple(part for part in parts if not said.only or part in said.only), said.json)
+    parser.add_argument("--only", choices=parts, action="append", help="run this part (may be given several times)")
+    options = parser.parse_args()
+    return Options(tuple(part for part in parts if not options.only or part in options.only), options.json)
 
 
 def percentiles(name: str, values: Sequence[float]) -> dict[str, float]:
-    """The median and the 99th percentile."""
+    """Return the median and the 99th percentile."""
     cuts = statistics.quantiles(values, n=100)
     return {f"{name}_p50": round(cuts[49], 2), f"{name}_p99": round(cuts[98], 2)}
 
 
 def spread(name: str, values: Sequence[float]) -> dict[str, float]:
-    """The median of several measurements, under the name itself, with the smallest and the largest."""
+    """Return the median of several measurements, under the name itself, with the smallest and the largest."""
     ends = dict(zip(_ENDS, (min(values), max(values)), strict=True))
     return {name: round(statistics.median(values), 3), **{name + end: round(ends[end], 3) for end in _ENDS}}
 

@@ -1,8 +1,8 @@
-"""Ports for programs of this machine: none is handed out twice, in this process or in two that run at a time.
+"""Ports for programs of this machine: no port is allocated twice, in this process or in two that run at a time.
 
 A process leases a block of ports by binding its first one, for as long as it lives. Such a lease holds across users and
-temporary folders, leaves no file behind, and ends with the process. The range lies below the ports that the kernel
-takes for outgoing connections, and below those of the local clusters.
+temporary folders, leaves no file behind, and ends with the process. The range is below the ports that the kernel uses
+for outgoing connections, and below those of the local clusters.
 """
 
 import socket
@@ -19,11 +19,11 @@ _EPHEMERAL: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
 class PortsExhaustedError(RuntimeError):
-    """Every block is leased to others, or every port of our own is in use."""
+    """Every block is leased to others, or every port of this process's blocks is in use."""
 
 
 class Ports:
-    """Hands out each port of its blocks once; when all are used up, the one that was handed out the longest ago.
+    """Allocator of the ports of its blocks, each once; when all are used up, the least recently allocated first.
 
     `blocks`: in the order in which they are leased; the first port of each is the lease.
     """
@@ -31,7 +31,7 @@ class Ports:
     def __init__(self, blocks: Sequence[range]) -> None:
         self._leases: list[socket.socket] = []
         self._own: deque[int] = deque()
-        """Ports of our blocks that were tried, the oldest first."""
+        """Ports of this process's blocks that were tried, the oldest first."""
         self._fresh = self._lease(blocks)
         self._lock = threading.Lock()
 
@@ -81,7 +81,7 @@ def _first_ephemeral() -> int:
 
 
 def _is_free(port: int) -> bool:
-    """Bind the port at every address, of IPv4 and IPv6, for a moment."""
+    """Return True if the port can be bound at every address of IPv4 and IPv6."""
     both = socket.has_dualstack_ipv6()
     with socket.socket(socket.AF_INET6 if both else socket.AF_INET) as probe:
         if both:
@@ -97,5 +97,5 @@ _PORTS: Final = Ports(blocks(_first_ephemeral()))
 
 
 def free_port() -> int:
-    """Return a port that no program listens on, and that no other process of this machine is given."""
+    """Return a port that no program listens on, and that no other process of this machine can allocate."""
     return _PORTS.take()

@@ -1,4 +1,4 @@
-"""One process of the fleet: started with its output in a file, ended by its own id, waited for with a deadline."""
+"""A process of the fleet, with its output in a file, ended by its own id, awaited with a deadline."""
 
 import os
 import shutil
@@ -21,7 +21,7 @@ class TooLate(AssertionError):  # noqa: N818 - what happened.
 
 
 def wait_for(what: str, probe: Callable[[], T], seconds: float = 60.0) -> T:
-    """Poll until `probe` returns something true, and return it; raises TooLate with `what` and the last answer."""
+    """Poll until `probe` returns a true value, and return it. Raises TooLate with `what` and the last value."""
     deadline = time.monotonic() + seconds
     while True:
         found = probe()
@@ -33,9 +33,9 @@ def wait_for(what: str, probe: Callable[[], T], seconds: float = 60.0) -> T:
 
 
 def ended_with_parent() -> list[str]:
-    """Return the words before a command that make the kernel kill the program when this process is killed.
+    """Return a command prefix that makes the kernel kill the program when this process is killed.
 
-    None in other threads than the main one: the kernel would kill the program at the end of the thread.
+    Empty in other threads than the main one: the kernel would kill the program at the end of the thread.
     """
     setpriv = shutil.which("setpriv")
     main = threading.current_thread() is threading.main_thread()
@@ -48,12 +48,12 @@ class ManagedProcess:
     def __init__(self, name: str, command: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:
         self.name = name
         self.log = log
-        with log.open("ab") as sink:
+        with log.open("ab") as output:
             self._process = subprocess.Popen(
                 [*ended_with_parent(), *command],
                 stdin=subprocess.DEVNULL,
-                stdout=sink,
-                stderr=sink,
+                stdout=output,
+                stderr=output,
                 env={**os.environ, **environment},
                 start_new_session=True,
             )
@@ -65,16 +65,16 @@ class ManagedProcess:
 
     @property
     def running(self) -> bool:
-        """Whether it lives."""
+        """True while the process lives."""
         return self._process.poll() is None
 
     def kill(self) -> None:
-        """End it as a crash would; what it had started goes on."""
+        """Kill the process as a crash would; its children continue."""
         self._process.kill()
         self._process.wait()
 
     def stop(self) -> int:
-        """SIGTERM; its exit code. Killed when it takes too long."""
+        """Send SIGTERM and return the exit code. Kills the process if it takes too long."""
         if self.running:
             self._process.send_signal(signal.SIGTERM)
         try:
@@ -84,5 +84,5 @@ class ManagedProcess:
             raise TooLate(f"{self.name} did not end within {END_SECONDS:g} s of SIGTERM: {self.tail()}") from None
 
     def tail(self, lines: int = 20) -> str:
-        """The end of its output."""
+        """Return the end of its output."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])

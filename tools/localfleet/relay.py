@@ -1,7 +1,6 @@
-"""A relay on loopback in front of one address: a network whose faults a test commands.
+"""A relay on loopback in front of one port: a network that a test can cut, stop or slow down.
 
-Its job: forward bytes, until told to cut, to stand still or to be slow. Called by: tests of outages and partitions.
-It must not: look into what it forwards.
+Must not inspect the forwarded bytes.
 """
 
 import asyncio
@@ -23,13 +22,13 @@ _CALL_SECONDS: Final = 10.0
 
 
 class Relay:
-    """Forwards connections on `port` to the target's port, both on loopback, while its block lasts."""
+    """Forwarder of connections from `port` to the target's port, both on loopback, for the duration of its block."""
 
     def __init__(self, target_port: int) -> None:
         self.accepted = 0
         """Connections accepted since the beginning."""
         self.delay = 0.0
-        """Seconds by which each chunk is late, in both directions."""
+        """Seconds of delay of each chunk, in both directions."""
         self._target = target_port
         self.port = free_port()
         self._place = _bound(self.port)
@@ -58,19 +57,19 @@ class Relay:
         return len(self._open)
 
     def cut(self) -> None:
-        """Reset every connection, lose what was on its way, and refuse new ones, as a machine without the program."""
+        """Reset every connection, drop data in transit, and refuse new ones, as a machine without the program."""
         self._call(self._refuse())
 
-    def mend(self) -> None:
+    def restore(self) -> None:
         """Accept connections again."""
         self._call(self._listen())
 
     def hold(self) -> None:
-        """Accept connections and forward nothing, as a broken path does."""
+        """Accept connections and forward nothing, as a broken network path."""
         self._call(self._flow(on=False))
 
     def resume(self) -> None:
-        """Forward again, beginning with what was held."""
+        """Forward again, beginning with the held data."""
         self._call(self._flow(on=True))
 
     def _call(self, work: Coroutine[Any, Any, T]) -> T:
@@ -91,7 +90,7 @@ class Relay:
     async def _refuse(self) -> None:
         self._listening = False
         self._loop.remove_reader(self._place)
-        # Bound and not listening: the port stays ours, and a connection to it is refused.
+        # Bound and not listening: the port stays reserved, and a connection to it is refused.
         self._place.close()
         self._place = _bound(self.port)
         ending = set(self._open)
@@ -100,7 +99,7 @@ class Relay:
         await asyncio.gather(*ending, return_exceptions=True)
 
     def _accept(self) -> None:
-        # asyncio's own ways to accept lose a connection, and never close it, when they end in the same moment.
+        # asyncio's own accept loses a connection, and never closes it, when it is cancelled at the same moment.
         try:
             near, _ = self._place.accept()
         except BlockingIOError:
@@ -110,7 +109,7 @@ class Relay:
         task = self._loop.create_task(self._serve(near))
         self._open.add(task)
         task.add_done_callback(self._open.discard)
-        # A task that is cancelled before it began closes nothing.
+        # A task that is cancelled before it started closes nothing.
         task.add_done_callback(lambda _: near.close())
 
     async def _serve(self, near: socket.socket) -> None:
@@ -125,7 +124,7 @@ class Relay:
                     end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
 
     async def _forward(self, near: socket.socket, far: socket.socket) -> None:
-        """Pump both ways until one of them ends. Raises OSError when that was by a reset."""
+        """Copy both ways until one of them ends. Raises OSError if it was reset."""
         pumps = [asyncio.create_task(self._pump(*way)) for way in ((near, far), (far, near))]
         try:
             ended, _ = await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
@@ -136,16 +135,16 @@ class Relay:
         for pump in ended:
             pump.result()
 
-    async def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+    async def _pump(self, source: socket.socket, target: socket.socket) -> None:
         while chunk := await self._loop.sock_recv(source, _CHUNK):
             if self.delay:
                 await asyncio.sleep(self.delay)
             await self._flowing.wait()
-            await self._loop.sock_sendall(sink, chunk)
+            await self._loop.sock_sendall(target, chunk)
 
 
 def _bound(port: int) -> socket.socket:
-    """A socket that has the port of loopback and does not listen."""
+    """Return a socket that is bound to the port of loopback and does not listen."""
     place = socket.socket()
     place.setblocking(False)
     place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

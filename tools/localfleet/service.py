@@ -1,6 +1,6 @@
-"""A real, tiny HTTP service for tests and the demo: starts in well under 100 ms, standard library only.
+"""A small real HTTP service for tests and the demo: starts in well under 100 ms, standard library only.
 
-GET /health answers the health status and body; POST /health?status=503 changes it; SIGTERM ends it at once.
+GET /health returns the health status and body; POST /health?status=503 changes it; SIGTERM ends it at once.
 
     python tools/localfleet/service.py --port 6007 --start-delay 0.5
 """
@@ -20,23 +20,23 @@ RESPONSE = (
 
 
 def arguments() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--type", default="any", help="shown by GET / only")
     parser.add_argument("--start-delay", type=float, default=0.0, help="seconds before it listens")
     parser.add_argument("--health-status", type=int, default=200)
     parser.add_argument("--health-body", default='"ok"')
-    parser.add_argument("--hang", action="store_true", help="accept, and never answer")
-    parser.add_argument("--abort", action="store_true", help="close the connection in the middle of the answer")
-    parser.add_argument("--exit-code", type=int, help="exit with it instead of serving, after the start delay")
+    parser.add_argument("--hang", action="store_true", help="accept connections and never respond")
+    parser.add_argument("--abort", action="store_true", help="close the connection in the middle of the response")
+    parser.add_argument("--exit-code", type=int, help="exit with this code after the start delay, without serving")
     parser.add_argument("--ignore-term", action="store_true", help="only KILL ends it")
     parser.add_argument("--child", action="store_true", help="leave a child process in the group")
     return parser.parse_args()
 
 
 def main() -> int:
-    """Serve until a signal comes."""
+    """Serve until a signal arrives."""
     options = arguments()
     signal.signal(signal.SIGTERM, signal.SIG_IGN if options.ignore_term else _end)
     if options.child:

@@ -1,4 +1,4 @@
-"""An orderly end by a signal: the first one unwinds the program, and none interrupts the removal of what it made."""
+"""Orderly end by a signal: the first one unwinds the program, and none interrupts its clean-up."""
 
 import signal
 import sys
@@ -9,14 +9,14 @@ SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def unwind_on_signals() -> None:
-    """Exit by SystemExit, with 128 and the number as in a shell; a signal that is ignored (nohup) stays so."""
+    """Make signals raise SystemExit with 128 plus the number, as in a shell. Ignored signals (nohup) stay ignored."""
     for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _unwind)
 
 
 def ignore_signals() -> None:
-    """Ignore them from now on, also in programs that are started from now on."""
+    """Ignore these signals from now on, also in programs started later."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 

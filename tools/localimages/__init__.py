@@ -1,1 +1,1 @@
-"""Images as archives, built here: Debian by debootstrap below, packaging/Dockerfile by buildah above; no registry."""
+"""Images as archives, built without a registry: Debian by debootstrap, and packaging/Dockerfile on it by buildah."""

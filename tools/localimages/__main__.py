@@ -8,7 +8,7 @@ from localkube.console import Console
 
 
 def main() -> int:
-    """Return the exit code."""
+    """Build the images and return the exit code."""
     console = Console()
     try:
         for image in (images.hotpool(), images.valkey()):

@@ -1,7 +1,6 @@
-"""Reading an image's archive, as `docker save` writes it.
+"""Read an image's archive, in the format of `docker save`: configuration, and files as a container sees them.
 
-Its job: the image's configuration, and its files as a container would see them. Called by: images, tests.
-It must not: run anything.
+Must not run anything.
 """
 
 import io
@@ -14,27 +13,27 @@ from typing import Any
 
 
 def manifest(archive: Path) -> dict[str, Any]:
-    """The entry of the archive's only image: Config, RepoTags, Layers."""
+    """Return the entry of the archive's only image: Config, RepoTags, Layers."""
     with tarfile.open(archive) as tar:
         (entry,) = json.loads(_content(tar, "manifest.json"))
     return dict(entry)
 
 
 def config(archive: Path) -> dict[str, Any]:
-    """The image's configuration, with `config`, `rootfs` and `history`."""
+    """Return the image's configuration, with `config`, `rootfs` and `history`."""
     with tarfile.open(archive) as tar:
         return dict(json.loads(_content(tar, manifest(archive)["Config"])))
 
 
 @contextmanager
 def layer(archive: Path, name: str) -> Iterator[tarfile.TarFile]:
-    """One of the manifest's Layers, open for reading."""
+    """Open one of the manifest's Layers for reading."""
     with tarfile.open(archive) as tar, tarfile.open(fileobj=tar.extractfile(name)) as inner:
         yield inner
 
 
 def read(archive: Path, path: str) -> bytes:
-    """A file of the topmost layer that has it; `path` without a leading slash. Raises FileNotFoundError."""
+    """Return a file of the topmost layer that has it; `path` without a leading slash. Raises FileNotFoundError."""
     for name in reversed(manifest(archive)["Layers"]):
         with layer(archive, name) as tar:
             if path in tar.getnames():
@@ -43,7 +42,7 @@ def read(archive: Path, path: str) -> bytes:
 
 
 def unpack(archive: Path, folder: Path, *, above: int = 0) -> None:
-    """Lay the layers over each other, without the lowest `above`; owners and modes are kept, so it needs root."""
+    """Extract the layers in order, without the lowest `above`. Keeps owners and modes, so it needs root."""
     for name in manifest(archive)["Layers"][above:]:
         with layer(archive, name) as tar:
             tar.extractall(folder, numeric_owner=True, filter="fully_trusted")  # noqa: S202 - we built it.

@@ -1,6 +1,6 @@
-"""The image below: a small Debian with Python, made by debootstrap from the machine's Debian mirror.
+"""The base image: a small Debian with Python, made by debootstrap from the machine's Debian mirror.
 
-Its job: make it once and name it. Called by: images. It must not: hold anything of hotpool or of this machine.
+Must not contain anything of hotpool or of this machine.
 """
 
 import hashlib
@@ -21,13 +21,13 @@ _DOCKERFILE = 'FROM scratch\nCOPY root/ /\nCMD ["python3"]\n'
 
 
 def tag() -> str:
-    """The image's name: another recipe or another machine's architecture is another image."""
+    """Return the image's name, which depends on the recipe and on the machine's architecture."""
     recipe = repr([platform.machine(), _COMMAND, _EMPTIED, _OF_THIS_MACHINE, _DOCKERFILE])
     return f"localhost/hotpool-base:{SUITE}-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
 
 
 def make(buildah: Buildah) -> None:
-    """Put the image into the storage; takes a minute and needs the mirror. Raises ImageError."""
+    """Build the image into the storage. Takes a minute and needs the mirror. Raises ImageError."""
     with tempfile.TemporaryDirectory(prefix="hotpool-base-") as name:
         folder = Path(name)
         root = folder / "root"
@@ -42,8 +42,10 @@ def make(buildah: Buildah) -> None:
 
 
 def _debootstrap(root: Path, log: Path) -> None:
-    with log.open("wb") as sink:
-        done = subprocess.run([*_COMMAND, str(root)], stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, check=False)
+    with log.open("wb") as output:
+        done = subprocess.run(
+            [*_COMMAND, str(root)], stdin=subprocess.DEVNULL, stdout=output, stderr=output, check=False
+        )
     if done.returncode:
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-20:])
         raise ImageError(f"debootstrap failed (is the package debian-archive-keyring installed?):\n{tail}")

@@ -1,6 +1,6 @@
 """Debian's buildah with a storage of its own: no daemon, no settings of the machine, root only.
 
-Its job: run it, keep what it says for a failure. Called by: base, images. It must not: touch other storages.
+An error contains the end of its output. Must not touch other storages.
 """
 
 import os
@@ -17,7 +17,7 @@ _POLICY = '{"default": [{"type": "insecureAcceptAnything"}]}'
 
 
 def check_machine() -> None:
-    """Raise ImageError, with the command that helps, where an image cannot be built here."""
+    """Raise ImageError, with the command to run, if this machine cannot build an image."""
     if os.geteuid():
         raise ImageError("building an image needs root: run 'sudo -E make images'")
     missing = [package for program, package in _PACKAGES.items() if not shutil.which(program)]
@@ -26,7 +26,7 @@ def check_machine() -> None:
 
 
 class Buildah:
-    """One storage of images and layers; its caller sees that nobody else uses it meanwhile."""
+    """One storage of images and layers, for one user at a time; the caller has to lock it."""
 
     def __init__(self, folder: Path) -> None:
         self._options = ["--root", str(folder / "storage"), "--runroot", str(folder / "run")]
@@ -35,23 +35,23 @@ class Buildah:
         self._policy.write_text(_POLICY, encoding="utf-8")
 
     def has(self, tag: str) -> bool:
-        """Tell whether an image is in the storage."""
+        """Return True if the image is in the storage."""
         command = ["buildah", *self._options, "inspect", "--type", "image", tag]
         return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
     def build(self, tag: str, dockerfile: Path, context: Path, words: Sequence[str] = ()) -> None:
-        """Build a Dockerfile, or one stage of it; times of files and of the image are those of `words`."""
+        """Build a Dockerfile, or one stage of it. `words`: further options, such as the time of files and image."""
         self._run(
             *("build", "--isolation", "chroot", "--layers", "--signature-policy", str(self._policy)),
             *("--file", str(dockerfile), "--tag", tag, *words, str(context)),
         )
 
     def save(self, tag: str, archive: Path) -> None:
-        """Write an image as a docker archive, which `ctr`, `docker load`, `podman load` and kind read."""
+        """Write an image as a docker archive, a format that `ctr`, `docker load`, `podman load` and kind read."""
         self._run("push", "--signature-policy", str(self._policy), tag, f"docker-archive:{archive}:{tag}")
 
     def tidy(self) -> None:
-        """Remove what a killed build left, and layers that no named image needs."""
+        """Remove the remains of a killed build, and layers that no named image needs."""
         self._run("rm", "--all")
         self._run("rmi", "--prune")
 

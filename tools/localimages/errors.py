@@ -1,4 +1,4 @@
-"""The error that a person can act on: a message, printed after ``ERROR:``."""
+"""The error for the user, printed after ``ERROR:``."""
 
 
 class ImageError(Exception):

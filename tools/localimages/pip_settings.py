@@ -1,7 +1,6 @@
-"""The machine's settings of pip, for a build that cannot see them.
+"""The machine's pip settings, from files and PIP_… variables, as one pip.conf, and the paths that they name.
 
-Its job: what pip here was told by its files and by PIP_… variables, as one pip.conf, and the paths that this names.
-Called by: hotpool. It must not: leave any of it in an image; the build gets it as a secret.
+The build receives them as a secret. Must not leave any of them in an image.
 """
 
 import ast
@@ -14,7 +13,7 @@ _FILES = ("cert", "client-cert")
 
 
 def settings() -> dict[str, str]:
-    """Options that say where packages are and how they are reached; a variable wins over a file, as in pip."""
+    """Return the options for the location of packages and the connection; a variable wins over a file, as in pip."""
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "config", "list"]
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     pairs = [line.split("=", 1) for line in lines]
@@ -24,13 +23,13 @@ def settings() -> dict[str, str]:
     return {name: value for name, value in found.items() if name in (*_OPTIONS, *_FILES)}
 
 
-def pip_conf(said: dict[str, str]) -> str:
-    """Return them as the text of a pip.conf."""
-    lines = [f"{name} = {' '.join(value.split())}" for name, value in said.items()]
+def pip_conf(settings: dict[str, str]) -> str:
+    """Return the settings as the text of a pip.conf."""
+    lines = [f"{name} = {' '.join(value.split())}" for name, value in settings.items()]
     return "\n".join(["[global]", *lines, ""])
 
 
-def paths(said: dict[str, str]) -> list[Path]:
-    """Files and folders of this machine that the settings name and that are there."""
-    words = [word for name in ("find-links", *_FILES) for word in said.get(name, "").split()]
+def paths(settings: dict[str, str]) -> list[Path]:
+    """Return the existing files and folders of this machine that the settings name."""
+    words = [word for name in ("find-links", *_FILES) for word in settings.get(name, "").split()]
     return sorted({Path(word) for word in words if Path(word).is_absolute() and Path(word).exists()})

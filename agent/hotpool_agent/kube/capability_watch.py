@@ -1,6 +1,6 @@
-"""Watches the node's own NodeCapability, so that a report that vanished is sent again at once (requirement B8).
+"""Watch of the node's own NodeCapability, so that a report that vanished is sent again at once (requirement B8).
 
-Decides nothing.
+Must not decide anything.
 """
 
 from collections.abc import Callable
@@ -12,17 +12,17 @@ from hotpool_agent.settings import Settings
 
 
 class CapabilityWatch(WatchLoop):
-    """A stream that ends is opened again with a list first."""
+    """Watch of one object. After each end of the watch it begins with a list again."""
 
     def __init__(
-        self, cluster: NodeResources, settings: Settings, observe: Callable[[dict[str, Any] | None], None]
+        self, resources: NodeResources, settings: Settings, on_change: Callable[[dict[str, Any] | None], None]
     ) -> None:
         super().__init__("NodeCapability", settings)
-        self._cluster = cluster
-        self._observe = observe
+        self._resources = resources
+        self._on_change = on_change
 
-    async def follow(self) -> None:
-        """Hear what is stored, now and after each change."""
-        async for capability in self._cluster.watch_capability():
+    async def watch_once(self) -> None:
+        """Pass on the stored object, now and after each change."""
+        async for capability in self._resources.watch_capability():
             self.problem = None
-            self._observe(capability)
+            self._on_change(capability)

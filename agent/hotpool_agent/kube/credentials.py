@@ -1,8 +1,8 @@
-"""Where the API server is and how to log in: from a kubeconfig or a service account (requirement B9). I/O.
+"""Address of the API server and credentials, from a kubeconfig or a service account (requirement B9). I/O.
 
-A `Login` remembers what its files held, so that a rotated token, certificate or kubeconfig is noticed by contents, on
-no clock. The client's own loaders read a `tokenFile` once, and judge a token's age by the wall clock; and they do not
-strip the newline at a token's end. Must not send requests.
+A `Login` keeps digests of its files: a rotated token, certificate or kubeconfig is detected by content, not by time.
+The client's own loaders read a `tokenFile` once, judge a token's age by the wall clock, and do not strip the newline at
+its end. Must not send requests.
 """
 
 import hashlib
@@ -22,20 +22,20 @@ from hotpool_agent.kube.proxy import proxy_for
 
 SERVICE_ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _HOME_CONFIG: Final = "~/.kube/config"
-_TOKEN: Final = "BearerToken"  # noqa: S105 - the name that the client gives to the header
+_TOKEN: Final = "BearerToken"  # noqa: S105 - the client's name of the header
 _UNUSABLE: Final = (ConfigException, YAMLError, OSError, LookupError, TypeError, ValueError, AttributeError)
-"""What the loaders raise for files that are missing, half written or of another shape."""
+"""Errors of the loaders for files that are missing, half written or of another shape."""
 
-FileContents = tuple[tuple[Path, bytes | None], ...]
+FileDigests = tuple[tuple[Path, bytes | None], ...]
 
 
 class TargetError(Exception):
-    """No usable cluster configuration; the message says what was looked for."""
+    """No usable cluster configuration; the message names the file."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Which cluster; None: $KUBECONFIG, else in a pod its service account, else ~/.kube/config."""
+    """Cluster to connect to. None: $KUBECONFIG, else in a pod its service account, else ~/.kube/config."""
 
     kubeconfig: str | None = None
     context: str | None = None
@@ -44,69 +44,69 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """A client with the credentials of one moment; no connection is open yet."""
+    """A client with the present credentials; no connection is open yet."""
 
     client: ApiClient
     target: Target
-    """With the context and namespace that were chosen."""
-    files: FileContents
+    """The target with its context and namespace resolved."""
+    files: FileDigests
 
-    def rotated(self) -> bool:
-        """Whether a file that it was made from holds something else now."""
-        return any(_mark(path) != mark for path, mark in self.files)
-
-
-def in_pod(target: Target) -> bool:
-    """Whether the target stands for the service account of the pod that this is."""
-    given = target.kubeconfig or target.context or os.environ.get("KUBECONFIG")
-    return "KUBERNETES_SERVICE_HOST" in os.environ and not given
+    def files_changed(self) -> bool:
+        """Return True if the content of one of its files has changed."""
+        return any(_digest(path) != digest for path, digest in self.files)
 
 
-async def read(target: Target) -> Login:
-    """A login with the present contents of the files. Raises TargetError."""
+def uses_service_account(target: Target) -> bool:
+    """Return True if the target means the service account of this pod."""
+    kubeconfig = target.kubeconfig or target.context or os.environ.get("KUBECONFIG")
+    return "KUBERNETES_SERVICE_HOST" in os.environ and not kubeconfig
+
+
+async def load_login(target: Target) -> Login:
+    """Load a login from the present contents of the files. Raises TargetError."""
     path = target.kubeconfig or os.environ.get("KUBECONFIG")
-    inside = in_pod(target)
+    in_pod = uses_service_account(target)
     try:
-        if inside:
-            return _inside(target)
-        # $KUBECONFIG may be a list of files, so it is no Path.
-        return await _outside(target, path or _HOME_CONFIG)
+        if in_pod:
+            return _from_service_account(target)
+        # $KUBECONFIG may be a list of files, so it cannot be a Path.
+        return await _from_kubeconfig(target, path or _HOME_CONFIG)
     except _UNUSABLE as error:
-        place = path or (f"in the pod, {SERVICE_ACCOUNT}" if inside else _HOME_CONFIG)
-        raise TargetError(f"no usable cluster configuration ({place}): {_error_text(error)}") from error
+        source = path or (f"in the pod, {SERVICE_ACCOUNT}" if in_pod else _HOME_CONFIG)
+        raise TargetError(f"no usable cluster configuration ({source}): {_error_text(error)}") from error
     finally:
-        # The loader leaves keys in temporary files and later trusts that they are still there. They are loaded by now.
+        # The loader leaves keys in temporary files, and would reuse them later. They are loaded by now, so delete them.
         _cleanup_temp_files()
 
 
-def _inside(target: Target) -> Login:
+def _from_service_account(target: Target) -> Login:
     token, authority, namespace = (SERVICE_ACCOUNT / name for name in ("token", "ca.crt", "namespace"))
-    marks = _marks([token, authority])
+    digests = _digests([token, authority])
     configuration = Configuration()
     InClusterConfigLoader(str(token), str(authority), try_refresh_token=False).load_and_set(configuration)
-    chosen = Target(namespace=target.namespace or namespace.read_text(encoding="utf-8").strip())
-    return Login(_client(configuration, token), chosen, marks)
+    resolved = Target(namespace=target.namespace or namespace.read_text(encoding="utf-8").strip())
+    return Login(_client(configuration, token), resolved, digests)
 
 
-async def _outside(target: Target, place: str) -> Login:
-    marks = _marks(_paths(place))
-    if all(mark is None for _, mark in marks):
-        raise FileNotFoundError(f"no such file, or not readable: {place}")
-    content = KubeConfigMerger(place).config
+async def _from_kubeconfig(target: Target, paths: str) -> Login:
+    digests = _digests(_split(paths))
+    if all(digest is None for _, digest in digests):
+        raise FileNotFoundError(f"no such file, or not readable: {paths}")
+    content = KubeConfigMerger(paths).config
     name = target.context or content["current-context"]
     context = content["contexts"].get_with_name(name)["context"]
     cluster = content["clusters"].get_with_name(context["cluster"])
     user = content["users"].get_with_name(context.safe_get("user"), safe=True)
     if user is None and str(cluster["cluster"]["server"]).startswith("https"):
-        raise LookupError(f"context {name!r} has no user that the file knows")
+        raise LookupError(f"context {name!r} has no user in the file")
     files = _files(cluster, "cluster", "certificate-authority")
     token_files = _files(user, "user", "tokenFile")
     files += _files(user, "user", "client-certificate", "client-key")
-    marks += _marks(files + token_files)
+    digests += _digests(files + token_files)
     configuration = Configuration()
     await KubeConfigLoader(content, active_context=name, config_base_path=None).load_and_set(configuration)
-    chosen = Target(target.kubeconfig, name, target.namespace or str(context.safe_get("namespace") or "default"))
-    return Login(_client(configuration, *token_files), chosen, marks)
+    resolved = Target(target.kubeconfig, name, target.namespace or str(context.safe_get("namespace") or "default"))
+    return Login(_client(configuration, *token_files), resolved, digests)
 
 
 def _client(configuration: Configuration, *token_files: Path) -> ApiClient:
@@ -122,23 +122,23 @@ def _client(configuration: Configuration, *token_files: Path) -> ApiClient:
     return ApiClient(configuration)
 
 
-def _files(named: Any, kind: str, *keys: str) -> list[Path]:
-    """The files that an entry of the kubeconfig names, relative to the kubeconfig's folder."""
-    entry = named[kind] if named else None
-    folder = Path(named.path).absolute().parent if named else Path()
+def _files(item: Any, kind: str, *keys: str) -> list[Path]:
+    """Return the files that an entry of the kubeconfig names, relative to the kubeconfig's folder."""
+    entry = item[kind] if item else None
+    folder = Path(item.path).absolute().parent if item else Path()
     return [folder / entry[key] for key in keys if entry and entry.safe_get(key)]
 
 
-def _paths(place: str) -> list[Path]:
-    return [Path(item).expanduser() for item in place.split(os.pathsep) if item]
+def _split(paths: str) -> list[Path]:
+    return [Path(item).expanduser() for item in paths.split(os.pathsep) if item]
 
 
-def _marks(paths: Iterable[Path]) -> FileContents:
-    """What the files hold. To be taken before they are read, so that no change falls in between."""
-    return tuple((path, _mark(path)) for path in paths)
+def _digests(paths: Iterable[Path]) -> FileDigests:
+    """Return digests of the files. Must be taken before the files are read, so that no change is missed."""
+    return tuple((path, _digest(path)) for path in paths)
 
 
-def _mark(path: Path) -> bytes | None:
+def _digest(path: Path) -> bytes | None:
     try:
         return hashlib.sha256(path.read_bytes()).digest()
     except OSError:

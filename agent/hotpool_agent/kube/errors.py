@@ -1,7 +1,6 @@
-"""What goes wrong between the agent and the API server, in words that say what to check (B7, B9, B11): pure.
+"""Errors between the agent and the API server, with messages that say what to check (B7, B9, B11): pure.
 
-`publish` makes one of these errors of every failure; `reporter`, `heartbeat` and `own_watch` decide by their class.
-Must not retry or wait.
+Every failure of a request or a watch becomes one of these classes. Must not retry or wait.
 """
 
 import json
@@ -15,35 +14,35 @@ import aiohttp
 
 Json = dict[str, Any]
 
-_TRUST: Final = (
+_TRUST_HINT: Final = (
     "is not signed by an authority that this agent trusts; check certificate-authority(-data) in the kubeconfig, "
     "or ca.crt of the service account"
 )
-_NAME: Final = "is for another name; check `server` in the kubeconfig, or set tls-server-name"
-_CERTIFICATE: Final = {
+_NAME_HINT: Final = "is for another name; check `server` in the kubeconfig, or set tls-server-name"
+_CERTIFICATE_HINTS: Final = {
     9: "is not valid yet; check this machine's clock",
     10: "has expired; renew it on the server, or check this machine's clock",
-    18: _TRUST,
-    19: _TRUST,
-    20: _TRUST,
-    21: _TRUST,
-    62: _NAME,
-    64: _NAME,
+    18: _TRUST_HINT,
+    19: _TRUST_HINT,
+    20: _TRUST_HINT,
+    21: _TRUST_HINT,
+    62: _NAME_HINT,
+    64: _NAME_HINT,
 }
 """By OpenSSL's verification code (X509_V_ERR_*)."""
-_NO_TLS: Final = {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE"}
+_PLAIN_TEXT_REASONS: Final = {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE"}
 
 
 class KubeError(Exception):
-    """A request that did not succeed. `pause`: seconds that the server asked to wait."""
+    """A failed request. `retry_after`: seconds that the server asked to wait."""
 
-    def __init__(self, message: str, pause: float = 0.0) -> None:
+    def __init__(self, message: str, retry_after: float = 0.0) -> None:
         super().__init__(message)
-        self.pause = pause
+        self.retry_after = retry_after
 
 
 class UnavailableError(KubeError):
-    """No answer, or one that does not say whether the request took effect."""
+    """No response, or one that does not show whether the request took effect."""
 
 
 class DeniedError(KubeError):
@@ -51,7 +50,7 @@ class DeniedError(KubeError):
 
 
 class UnauthorizedError(DeniedError):
-    """401: the credential itself is not accepted."""
+    """401: the credential itself is invalid."""
 
 
 class NotServedError(KubeError):
@@ -63,15 +62,15 @@ class BusyError(KubeError):
 
 
 class ConflictError(KubeError):
-    """409: somebody else wrote at the same time; what holds now must be read."""
+    """409: another writer was first; the present object must be read."""
 
 
 class MissingError(KubeError):
-    """The object is not there."""
+    """404: the object does not exist."""
 
 
 class ExpiredError(KubeError):
-    """410: the version to watch from is too old; what holds now must be listed."""
+    """410: the version to watch from is too old; the objects must be listed again."""
 
 
 class StaleError(KubeError):
@@ -79,65 +78,65 @@ class StaleError(KubeError):
 
 
 class RejectedError(KubeError):
-    """The object breaks the schema, or is too large."""
+    """The object violates the schema, or is too large."""
 
 
 def kube_error(status: int, body: str, headers: Mapping[str, str]) -> KubeError:
-    """The error that an answer of the API server, or of a proxy before it, stands for."""
-    details, message = _parsed(status, body)
-    pause = _pause(headers)
+    """Return the error for a response of the API server, or of a proxy before it."""
+    details, message = _parse_status(status, body)
+    retry_after = _retry_after(headers)
     match status:
         case 401:
             return UnauthorizedError(
-                f"401: the API server refuses this agent's credential: {message}; "
+                f"401: the API server rejects this agent's credential: {message}; "
                 "its token or client certificate may have expired or been revoked"
             )
         case 403:
-            return DeniedError(_forbidden(message))
+            return DeniedError(_forbidden_message(message))
         case 404:
             return _not_found(details, message)
         case 407:
-            return UnavailableError("407: the proxy asks for a user name and password; check the proxy's address")
+            return UnavailableError("407: the proxy requires a user name and password; add them to the proxy's address")
         case 409:
-            return ConflictError(f"409: {message}", pause)
+            return ConflictError(f"409: {message}", retry_after)
         case 410:
             return ExpiredError(f"410: {message}")
         case 400 | 413 | 422:
-            return _refused(status, message)
+            return _rejected(status, message)
         case 429:
-            return BusyError(f"429: the API server is busy: {message}", pause)
-    return UnavailableError(f"{status}: {message}", pause)
+            return BusyError(f"429: the API server is busy: {message}", retry_after)
+    return UnavailableError(f"{status}: {message}", retry_after)
 
 
-def _refused(status: int, message: str) -> KubeError:
+def _rejected(status: int, message: str) -> KubeError:
     if status == 413:  # noqa: PLR2004 - HTTP's own number
-        return RejectedError(f"413: the API server, or a proxy before it, finds the report too large: {message}")
+        return RejectedError(f"413: the report is too large for the API server, or for a proxy before it: {message}")
     if status == 422 and "stale report" in message:  # noqa: PLR2004 - as above
         return StaleError(message)
     return RejectedError(f"{status}: {message}")
 
 
 def unreachable(error: Exception, seconds: float) -> UnavailableError:
-    """The error that a request without a usable answer stands for."""
+    """Return the error for a request without a usable response within `seconds`."""
     if isinstance(error, TimeoutError):
-        return UnavailableError(f"cannot reach the API server: no answer in {seconds:g} s")
+        return UnavailableError(f"cannot reach the API server: no response in {seconds:g} s")
     if isinstance(error, aiohttp.ClientHttpProxyError):
         hint = "its user name and password" if error.status == 407 else "proxy-url or HTTPS_PROXY"  # noqa: PLR2004
-        return UnavailableError(f"cannot reach the API server: the proxy answers {error.status}; check {hint}")
+        return UnavailableError(f"cannot reach the API server: the proxy returns {error.status}; check {hint}")
     if isinstance(error, aiohttp.ClientProxyConnectionError):
         return UnavailableError(f"cannot reach the proxy: {error}; check proxy-url or HTTPS_PROXY")
-    # aiohttp's own errors pass for SSL errors, too, but have none of their details.
+    # Some aiohttp errors are subclasses of SSLError, but lack its details.
     tls = [
         cause
         for cause in _causes(error)
         if isinstance(cause, ssl.SSLError) and not isinstance(cause, aiohttp.ClientError)
     ]
     if tls:
-        return UnavailableError(f"cannot reach the API server: TLS: {_tls(tls[0])}")
+        return UnavailableError(f"cannot reach the API server: TLS: {_tls_message(tls[0])}")
     return UnavailableError(f"cannot reach the API server: {str(error) or type(error).__name__}")
 
 
-def _parsed(status: int, body: str) -> tuple[Json, str]:
+def _parse_status(status: int, body: str) -> tuple[Json, str]:
     try:
         details = json.loads(body)
         return details, str(details["message"])
@@ -145,8 +144,8 @@ def _parsed(status: int, body: str) -> tuple[Json, str]:
         return {}, body.strip()[:200] or f"HTTP {status}"
 
 
-def _pause(headers: Mapping[str, str]) -> float:
-    """Retry-After, in seconds or as a date, which is compared with the server's own clock where it states it."""
+def _retry_after(headers: Mapping[str, str]) -> float:
+    """Return Retry-After in seconds. A date is compared with the server's own clock if the response has a Date."""
     text = headers.get("Retry-After", "").strip()
     if text.isascii() and text.isdecimal():
         return float(text)
@@ -158,21 +157,21 @@ def _pause(headers: Mapping[str, str]) -> float:
         return 0.0
 
 
-def _forbidden(message: str) -> str:
+def _forbidden_message(message: str) -> str:
     if "system:anonymous" in message:
         return f"403: no credential was sent: {message}; check the context's user in the kubeconfig"
     if "ValidatingAdmissionPolicy" in message:
-        return f"403: {message}; is --node the node of this agent's account, or of its pod?"
+        return f"403: {message}; check that --node is the node of this agent's account, or of its pod"
     return f"403: {message}; check the Role of this node's account"
 
 
 def _not_found(details: Json, message: str) -> KubeError:
-    about = details.get("details") or {}
-    if about.get("kind") == "namespaces":
+    resource = details.get("details") or {}
+    if resource.get("kind") == "namespaces":
         return NotServedError(f"404: {message}; create the namespace")
-    if about.get("name"):
+    if resource.get("name"):
         return MissingError(f"404: {message}")
-    return NotServedError("404: the API server does not know NodeCapability; apply the CRDs (crds/*.yaml)")
+    return NotServedError("404: the API server does not serve NodeCapability; apply the CRDs (crds/*.yaml)")
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -181,13 +180,13 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _tls(error: ssl.SSLError) -> str:
+def _tls_message(error: ssl.SSLError) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
-        words = _CERTIFICATE.get(error.verify_code, "is not accepted")
-        return f"the API server's certificate {words} ({error.verify_message})"
+        hint = _CERTIFICATE_HINTS.get(error.verify_code, "is not accepted")
+        return f"the API server's certificate {hint} ({error.verify_message})"
     reason = error.reason or str(error)
-    if reason in _NO_TLS:
-        return "no TLS is spoken there; check the scheme and port of `server` in the kubeconfig"
+    if reason in _PLAIN_TEXT_REASONS:
+        return "the server does not use TLS; check the scheme and port of `server` in the kubeconfig"
     if "ALERT" in reason:
-        return f"the server refuses this agent's client certificate ({reason}); check client-certificate and client-key"
+        return f"the server rejects this agent's client certificate ({reason}); check client-certificate and client-key"
     return reason

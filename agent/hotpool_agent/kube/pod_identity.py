@@ -1,8 +1,7 @@
-"""Which v1 Node this agent runs on, by the token that its pod was given (requirement B12). I/O: one file.
+"""The v1 Node of this agent, from the service account token of its pod (requirement B12). I/O: one file.
 
-The claims are read without a check of their signature: whoever can put a token here is the agent's own kubelet, and
-nothing is granted by what is read. What the token is worth the API server decides, which does check it with each
-request; a forged one would only have this agent refused.
+The claims are read without a check of their signature, because nothing is granted by them. Only the kubelet can place a
+token here. The API server verifies it with each request: with a forged token this agent would only be refused.
 """
 
 import base64
@@ -12,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from hotpool_agent.kube import credentials
-from hotpool_agent.kube.credentials import Target, in_pod
+from hotpool_agent.kube.credentials import Target, uses_service_account
 
 _UID_MAX: Final = 63
 _NAME_MAX: Final = 253
@@ -20,24 +19,24 @@ _NAME_MAX: Final = 253
 
 @dataclass(frozen=True, slots=True)
 class KubeNode:
-    """A v1 Node: its uid stays when a pod on it is replaced, and is another one when the Node is made anew."""
+    """A v1 Node. Its uid stays when a pod on it is replaced, and changes when the Node is created again."""
 
     uid: str
     name: str
 
 
 def kube_node(target: Target) -> KubeNode | None:
-    """The v1 Node of the pod that this is; None outside one, or where the token does not name it."""
-    if not in_pod(target):
+    """Return the v1 Node of this pod, or None outside a pod or if the token does not name a Node."""
+    if not uses_service_account(target):
         return None
     try:
-        return node_in((credentials.SERVICE_ACCOUNT / "token").read_text(encoding="utf-8").strip())
+        return parse_node((credentials.SERVICE_ACCOUNT / "token").read_text(encoding="utf-8").strip())
     except (OSError, UnicodeDecodeError):
         return None
 
 
-def node_in(token: str) -> KubeNode | None:
-    """The v1 Node in the claims of a node-bound service account token (Kubernetes >= 1.32)."""
+def parse_node(token: str) -> KubeNode | None:
+    """Return the v1 Node in the claims of a node-bound service account token (Kubernetes >= 1.32), or None."""
     try:
         payload = token.split(".")[1]
         claims: Any = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))

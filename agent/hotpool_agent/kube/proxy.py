@@ -1,7 +1,7 @@
-"""Which proxy leads to the API server, as kubectl decides it: pure.
+"""Choice of the proxy to the API server, by kubectl's rules: pure.
 
-The HTTP client's own reading of the environment is not used: it knows no networks in NO_PROXY (10.0.0.0/8), and it
-would take passwords from ~/.netrc beside the agent's credential.
+The HTTP client's own reading of the environment is not used: it does not support networks in NO_PROXY (10.0.0.0/8), and
+it would also send passwords from ~/.netrc.
 """
 
 from collections.abc import Mapping
@@ -13,16 +13,16 @@ _PORTS: Final = {"http": 80, "https": 443}
 
 
 class ProxyError(ValueError):
-    """A proxy that cannot be used; the message says which, without its password."""
+    """An unsupported proxy; the message names it without its password."""
 
 
-def proxy_for(server: str, stated: str | None, environ: Mapping[str, str]) -> str | None:
-    """The proxy's address, or None. `stated`, the kubeconfig's proxy-url, goes before the environment."""
+def proxy_for(server: str, configured: str | None, environ: Mapping[str, str]) -> str | None:
+    """Return the proxy's address, or None. `configured`, the kubeconfig's proxy-url, overrides the environment."""
     target = urlsplit(server)
-    found = stated or _from_environment(target, environ)
-    if not found:
+    proxy = configured or _from_environment(target, environ)
+    if not proxy:
         return None
-    address = found if "://" in found else f"http://{found}"
+    address = proxy if "://" in proxy else f"http://{proxy}"
     parts = urlsplit(address)
     if parts.scheme not in _PORTS or not parts.hostname:
         raise ProxyError(f"proxy {parts.scheme}://{parts.hostname} is not supported; use http:// or https://")
@@ -31,9 +31,9 @@ def proxy_for(server: str, stated: str | None, environ: Mapping[str, str]) -> st
 
 def _from_environment(target: SplitResult, environ: Mapping[str, str]) -> str | None:
     name = f"{target.scheme}_proxy"
-    found = environ.get(name) or environ.get(name.upper())
+    proxy = environ.get(name) or environ.get(name.upper())
     excluded = environ.get("no_proxy") or environ.get("NO_PROXY") or ""
-    return None if not found or _is_direct(target, excluded) else found
+    return None if not proxy or _is_direct(target, excluded) else proxy
 
 
 def _is_direct(target: SplitResult, excluded: str) -> bool:
@@ -55,12 +55,12 @@ def _matches(entry: str, host: str, port: int | None) -> bool:
         pass
     else:
         return address is not None and address in network
-    name, colon, its_port = entry.rpartition(":")
-    if colon and its_port.isdecimal():
-        return int(its_port) == port and _matches(name.strip("[]"), host, port)
+    name, colon, entry_port = entry.rpartition(":")
+    if colon and entry_port.isdecimal():
+        return int(entry_port) == port and _matches(name.strip("[]"), host, port)
     if address:
         return False
-    # As in Go: `example.com` covers its subdomains too, `.example.com` and `*.example.com` cover them alone.
+    # As in Go: `example.com` includes its subdomains; `.example.com` and `*.example.com` are only the subdomains.
     suffix = entry.removeprefix("*")
     return host.endswith(suffix) if suffix.startswith(".") else host == suffix or host.endswith(f".{suffix}")
 

@@ -1,6 +1,6 @@
-"""Follows something at the API server for ever: one stream at a time, with pauses between (requirement B9).
+"""Loop of a watch at the API server: one watch after the other, with pauses between (requirement B9).
 
-Base of `own_watch` and of the watch of pods. Must not know what is followed.
+Must not know the watched kind.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ _LOG: Final = structlog.get_logger(__name__)
 
 
 class WatchLoop(ABC):
-    """What goes wrong is told in `problem`, for as long as it lasts; `name` is for the log."""
+    """Base of a watch. `problem` is the present error; `name` is for the log."""
 
     def __init__(self, name: str, settings: Settings) -> None:
         self.problem: str | None = None
@@ -26,26 +26,26 @@ class WatchLoop(ABC):
         self._backoff = Backoff(settings.backoff_seconds, settings.interval)
 
     @abstractmethod
-    async def follow(self) -> None:
-        """One stream, from its opening to its end. Raises Problem; whoever hears something clears `problem`."""
+    async def watch_once(self) -> None:
+        """Run one watch from its opening to its end. Raises KubeError. Must clear `problem` when data arrive."""
 
     async def run(self) -> None:
-        """Follow for ever."""
+        """Watch until cancelled."""
         while True:
             pause = 0.0
             opened = self.clock()
             try:
-                await self.follow()
+                await self.watch_once()
             except KubeError as error:
                 if self.problem != str(error):
                     _LOG.warning("not watching", what=self._name, error=str(error))
-                self.problem, pause = str(error), error.pause
-            # A stream that ends as soon as it is opened, as behind a broken proxy, must not be opened in a hurry.
+                self.problem, pause = str(error), error.retry_after
+            # A watch that ends as soon as it is opened, as behind a broken proxy, must not be reopened without a pause.
             if self.clock() - opened >= self._interval:
                 self._backoff.reset()
             await asyncio.sleep(self._backoff.pause(pause))
 
     @staticmethod
     def clock() -> float:
-        """Seconds of a monotonic clock."""
+        """Return seconds of a monotonic clock."""
         return asyncio.get_running_loop().time()

@@ -11,7 +11,7 @@ from typing import Final
 
 from hotpool.api.meta import timestamp
 from hotpool_agent.kube.errors import BusyError, ExpiredError, KubeError, UnavailableError
-from hotpool_agent.kube.http_client import WATCH_SECONDS, part
+from hotpool_agent.kube.http_client import WATCH_SECONDS, object_at
 from hotpool_agent.kube.node_resources import NodeResources
 from hotpool_agent.kube.watch_loop import WatchLoop
 from hotpool_agent.notifier import Notifier
@@ -51,7 +51,7 @@ class PodWatch(WatchLoop):
         """To watch from."""
         self._list_again_at = 0.0
 
-    async def follow(self) -> None:
+    async def watch_once(self) -> None:
         """List where need be, then hear each change."""
         try:
             if self._version is None or self.clock() >= self._list_again_at:
@@ -85,10 +85,10 @@ class PodWatch(WatchLoop):
 
     async def _watch(self, version: str) -> None:
         seconds = math.ceil(self._list_again_at - self.clock())
-        async with self._cluster.watching_pods(self.namespace, TYPE_LABEL, version, seconds) as events:
+        async with self._cluster.watch_pods(self.namespace, TYPE_LABEL, version, seconds) as events:
             self._is_well()
             async for kind, pod in events:
-                self._version = str(part(pod, "metadata").get("resourceVersion") or "") or None
+                self._version = str(object_at(pod, "metadata").get("resourceVersion") or "") or None
                 self._roster.update(self.namespace, kind, pod)
                 self._is_well()
 

@@ -1,1 +1,1 @@
-"""Reports, heartbeats and commands: what the agent sends to the API server and reads from it, and when."""
+"""Content and timing of reports and heartbeats, and commands from the cluster."""

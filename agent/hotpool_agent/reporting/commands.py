@@ -1,7 +1,7 @@
-"""What people want of the node's services through the cluster (requirement A2): pure.
+"""Commands to services in `spec.services` of the NodeCapability (requirement A2): pure.
 
-`node` acts on it. An entry is a command when its (desired, requestID) differs from the one last acted on, so that the
-last command wins wherever it came from.
+An entry is a command if its (desired, requestID) differs from the last one carried out. So the last command wins,
+whether it came through the cluster or the local socket.
 """
 
 from collections.abc import Iterable, Mapping
@@ -11,26 +11,26 @@ from pydantic import ValidationError
 
 from hotpool.api.capability import ServiceIntent
 
-Acted = tuple[str, str]
-"""(desired, requestID)"""
+CommandKey = tuple[str, str]
+"""(desired, requestID) of a command that was carried out."""
 
 
-def intents_in(capability: Mapping[str, Any] | None) -> tuple[ServiceIntent, ...] | None:
-    """The entries of `spec.services`; None when there is no object. Entries that cannot be read are left out."""
+def parse_intents(capability: Mapping[str, Any] | None) -> tuple[ServiceIntent, ...] | None:
+    """Return the valid entries of `spec.services`, or None without an object. Invalid entries are left out."""
     if capability is None:
         return None
     spec = capability.get("spec")
     entries = spec.get("services") if isinstance(spec, dict) else None
-    return tuple(found for entry in entries if (found := _entry(entry))) if isinstance(entries, list) else ()
+    return tuple(intent for entry in entries if (intent := _parse_intent(entry))) if isinstance(entries, list) else ()
 
 
-def commands(intents: Iterable[ServiceIntent], acted: Mapping[str, Acted | None]) -> list[ServiceIntent]:
-    """The entries that are commands; `acted`: what was acted on last, of each service that takes commands."""
+def new_commands(intents: Iterable[ServiceIntent], acted: Mapping[str, CommandKey | None]) -> list[ServiceIntent]:
+    """Return the entries that are new commands. `acted`: the last command of each service that accepts commands."""
     return [entry for entry in intents if entry.id in acted and (entry.desired, entry.request_id) != acted[entry.id]]
 
 
-def _entry(plain: Any) -> ServiceIntent | None:
+def _parse_intent(entry: Any) -> ServiceIntent | None:
     try:
-        return ServiceIntent.model_validate(plain)
+        return ServiceIntent.model_validate(entry)
     except ValidationError:
         return None

@@ -1,7 +1,7 @@
-"""When a report is due (requirement B6): pure, on whatever clock the caller's `now` comes from, in seconds.
+"""Due time of the next report (requirement B6): pure. Times are seconds of the clock that `now` is taken from.
 
-A withdrawal is due at once; the first unsent gain or neutral change opens a window of D that later changes never move.
-Must not know what a report holds.
+A withdrawal is due at once. The first unsent gain or neutral change opens a window of D, which later changes do not
+move. Must not know the contents of a report.
 """
 
 from dataclasses import dataclass, replace
@@ -10,27 +10,27 @@ from hotpool_agent.reporting.report_builder import Change
 
 
 @dataclass(frozen=True, slots=True)
-class Pending:
-    """What is not sent yet."""
+class PendingChange:
+    """A change that is not sent yet."""
 
     change: Change
     opened: float
     due: float
     stamp: str
-    """When the strongest part of it was seen."""
+    """Wall clock time at which the strongest part of the change was seen."""
 
 
 class Debouncer:
-    """Remembers the unsent change."""
+    """Holder of the unsent change, and of its due time."""
 
     def __init__(self, debounce: float) -> None:
         self._debounce = debounce
-        self.pending: Pending | None = None
+        self.pending: PendingChange | None = None
 
     def add(self, change: Change, now: float, stamp: str) -> None:
-        """The state now differs by `change` from the one sent last; seen first at `stamp` (a wall clock time).
+        """Record that the state differs by `change` from the one sent last, first seen at `stamp` (a wall clock time).
 
-        Call it with every state, also with Change.NONE when the state is again what was sent.
+        Must be called with every state, also with Change.NONE for a state that equals the one sent last.
         """
         before = self.pending
         if change is Change.NONE:
@@ -41,18 +41,18 @@ class Debouncer:
         due = now if change is Change.WITHDRAWAL else opened + self._debounce
         if before is not None and change is before.change:
             due = before.due
-        self.pending = Pending(change, opened, due, before.stamp if before and same else stamp)
+        self.pending = PendingChange(change, opened, due, before.stamp if before and same else stamp)
 
     def expedite(self, now: float) -> None:
-        """What is pending is due now."""
+        """Make the pending change due now."""
         if self.pending:
             self.pending = replace(self.pending, due=min(self.pending.due, now))
 
     def due(self) -> float | None:
-        """When to send what is pending; None: nothing is."""
+        """Return the due time of the pending change, or None."""
         return self.pending.due if self.pending else None
 
-    def take(self) -> Pending | None:
-        """What is pending, which is sent now."""
+    def take(self) -> PendingChange | None:
+        """Return the pending change and forget it, because it is sent now."""
         taken, self.pending = self.pending, None
         return taken

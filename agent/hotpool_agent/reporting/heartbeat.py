@@ -1,7 +1,7 @@
-"""Renews the node's Lease every H, independent of reports (requirement B8). I/O through `publish`.
+"""Renewal of the node's Lease every H, independent of reports (requirement B8). I/O through `node_resources`.
 
-Beats only while a report of the current epoch is accepted, and starts at a random moment of the first H, so that a
-fleet that starts together does not beat together.
+Renews only while a report of the current epoch is accepted. Starts at a random moment of the first H, so that the
+renewals of a fleet that starts together are spread.
 """
 
 import asyncio
@@ -23,26 +23,26 @@ _LEASE_INTERVALS: Final = 3
 
 
 class Heartbeat:
-    """The only writer of the node's Lease. `holder` gives its identity, None while there is nothing to say."""
+    """The only writer of the node's Lease. `holder` returns the holder identity, or None while there must be none."""
 
     def __init__(
         self,
-        cluster: NodeResources,
+        resources: NodeResources,
         settings: Settings,
         holder: Callable[[], str | None],
-        news: Notifier,
+        notifier: Notifier,
         metrics: Metrics,
     ) -> None:
         self.problem: str | None = None
-        self._cluster = cluster
+        self._resources = resources
         self._interval = settings.interval
         self._backoff = Backoff(settings.backoff_seconds, settings.interval)
         self._holder = holder
-        self._notifier = news
+        self._notifier = notifier
         self._metrics = metrics
 
     async def run(self) -> None:
-        """Beat for ever."""
+        """Renew the Lease until cancelled."""
         await self._notifier.wait_for(lambda: self._holder() is not None)
         await asyncio.sleep(random.uniform(0, self._interval))  # noqa: S311 - spreads load, guards no secret
         while True:
@@ -51,9 +51,9 @@ class Heartbeat:
                 await self._renew()
             except KubeError as error:
                 if self.problem != str(error):
-                    _LOG.warning("no heartbeat", error=str(error))
+                    _LOG.warning("Lease not renewed", error=str(error))
                 self.problem = str(error)
-                await asyncio.sleep(self._backoff.pause(error.pause))
+                await asyncio.sleep(self._backoff.pause(error.retry_after))
                 continue
             self.problem = None
             self._backoff.reset()
@@ -65,7 +65,7 @@ class Heartbeat:
             return
         with self._metrics.heartbeat():
             try:
-                await self._cluster.renew_lease(holder, duration)
+                await self._resources.renew_lease(holder, duration)
             except MissingError:
-                await self._cluster.ensure_lease()
-                await self._cluster.renew_lease(holder, duration)
+                await self._resources.ensure_lease()
+                await self._resources.renew_lease(holder, duration)

@@ -1,8 +1,8 @@
-"""Says on the NodeCapability that the node's name is taken (requirement B12). I/O through `publish`.
+"""Event about a node name that another live agent owns (requirement B12). I/O through `node_resources`.
 
-One Event of core/v1, written again under one name with a higher count: events.k8s.io/v1 would freeze all but the
-series, so that an agent that was restarted, or meets another rival, could no longer write it. Must not fail: an Event
-is a courtesy.
+A single core/v1 Event, rewritten under the same name with a higher count. In events.k8s.io/v1 all but the series is
+immutable: a restarted agent, or one in conflict with a third agent, could not rewrite it. Must not fail: the Event is
+optional.
 """
 
 import asyncio
@@ -12,61 +12,61 @@ import structlog
 
 from hotpool.api.meta import API_VERSION, NAME_TAKEN_SUFFIX, timestamp
 from hotpool_agent.kube.errors import KubeError
-from hotpool_agent.kube.http_client import MANAGER
+from hotpool_agent.kube.http_client import FIELD_MANAGER
 from hotpool_agent.kube.node_resources import NodeResources
 from hotpool_agent.reporting.report_builder import AgentInfo
 
 _LOG: Final = structlog.get_logger(__name__)
-_SECONDS: Final = 600.0
-"""No Event again for so long."""
+_MIN_INTERVAL_SECONDS: Final = 600.0
+"""Minimum time between two Events."""
 
 
 class NameConflictEvent:
     """The only writer of the node's Event."""
 
-    def __init__(self, cluster: NodeResources, facts: AgentInfo) -> None:
-        self._cluster = cluster
-        self._facts = facts
+    def __init__(self, resources: NodeResources, info: AgentInfo) -> None:
+        self._resources = resources
+        self._info = info
         self._count = 0
         self._first = ""
         self._not_before: float | None = None
 
-    async def publish(self, words: str) -> None:
-        """Write the Event, unless one was tried in the last 10 minutes."""
+    async def publish(self, message: str) -> None:
+        """Write the Event, unless it was attempted in the last 10 minutes. Errors are logged."""
         now = asyncio.get_running_loop().time()
         if self._not_before is not None and now < self._not_before:
             return
-        self._not_before = now + _SECONDS
+        self._not_before = now + _MIN_INTERVAL_SECONDS
         self._count += 1
-        self._first = self._first or _stamp()
+        self._first = self._first or _event_time()
         try:
-            capability = await self._cluster.read_capability()
+            capability = await self._resources.read_capability()
             uid = ((capability or {}).get("metadata") or {}).get("uid")
-            await self._cluster.write_event(f"{self._cluster.node}.{NAME_TAKEN_SUFFIX}", self._event(words, uid))
+            await self._resources.write_event(f"{self._resources.node}.{NAME_TAKEN_SUFFIX}", self._event(message, uid))
         except KubeError as error:
-            _LOG.warning("no Event about the node's name", error=str(error))
+            _LOG.warning("Event about the node name conflict not written", error=str(error))
 
-    def _event(self, words: str, uid: str | None) -> dict[str, object]:
-        node, namespace = self._cluster.node, self._cluster.namespace
-        about = {"apiVersion": API_VERSION, "kind": "NodeCapability", "name": node, "namespace": namespace}
-        platform = self._facts.platform
+    def _event(self, message: str, uid: str | None) -> dict[str, object]:
+        node, namespace = self._resources.node, self._resources.namespace
+        regarding = {"apiVersion": API_VERSION, "kind": "NodeCapability", "name": node, "namespace": namespace}
+        platform = self._info.platform
         return {
             "apiVersion": "v1",
             "kind": "Event",
             "metadata": {"name": f"{node}.{NAME_TAKEN_SUFFIX}", "namespace": namespace},
-            "involvedObject": about | ({"uid": uid} if uid else {}),
+            "involvedObject": regarding | ({"uid": uid} if uid else {}),
             "type": "Warning",
             "reason": "NodeNameTaken",
-            "message": words,
+            "message": message,
             "count": self._count,
             "firstTimestamp": self._first,
-            "lastTimestamp": _stamp(),
-            "source": {"component": MANAGER} | ({"host": platform.hostname} if platform.hostname else {}),
-            "reportingComponent": MANAGER,
-            "reportingInstance": self._facts.instance,
+            "lastTimestamp": _event_time(),
+            "source": {"component": FIELD_MANAGER} | ({"host": platform.hostname} if platform.hostname else {}),
+            "reportingComponent": FIELD_MANAGER,
+            "reportingInstance": self._info.instance,
         }
 
 
-def _stamp() -> str:
-    """Now, in whole seconds, as an Event of core/v1 has it."""
+def _event_time() -> str:
+    """Return the present time in whole seconds, as a core/v1 Event requires."""
     return f"{timestamp()[:19]}Z"

@@ -1,8 +1,8 @@
-"""Whose report the stored one is, and what that allows (requirements B7, B12): pure.
+"""Ownership of the stored report, and whether this agent may replace it (requirements B7, B12): pure.
 
-The rule for two agents with one node name: a stored report of somebody else may be replaced when it said `leaving`, or
-when for one whole Lease duration (3 H, theirs) neither its Lease's renewTime nor its epoch or sequence changed. Whoever
-changes one of these is alive, and the newcomer does not write.
+The rule for two agents with one node name: a stored report of another agent may be replaced if it has `leaving` set, or
+if for one Lease duration (3 H of that agent) neither the Lease's renewTime nor the report's epoch or sequence changed.
+An agent that changes one of these is alive, and this agent must not write.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class StoredReport:
-    """The stamps of the report that the API server holds."""
+    """Stamps of the report that the API server holds. `interval` is in seconds."""
 
     instance: str
     session: str
@@ -24,7 +24,7 @@ class StoredReport:
 
 @dataclass(frozen=True, slots=True)
 class ActivityStamp:
-    """What a living agent changes: compared for equality only."""
+    """Values that a live agent changes. Compared for equality only."""
 
     epoch: int
     sequence: int
@@ -32,18 +32,18 @@ class ActivityStamp:
 
 
 class OwnershipDecision(Enum):
-    """What the stored report allows."""
+    """Next step of this agent, given the stored report."""
 
     CONTINUE = auto()
-    """It is of this process: go on with its epoch."""
+    """The report is of this process: continue its epoch."""
     CLAIM = auto()
     """Claim the next epoch."""
     WATCH = auto()
-    """Somebody else may be alive: watch before deciding."""
+    """Another agent may be alive: watch its activity before claiming."""
 
 
-def stored_in(capability: dict[str, Any] | None) -> StoredReport | None:
-    """The stamps in a NodeCapability, or None when there is no report (or nothing that could be one)."""
+def parse_stored(capability: dict[str, Any] | None) -> StoredReport | None:
+    """Return the stamps of the report in a NodeCapability, or None without a report or with one of another shape."""
     status = (capability or {}).get("status")
     report = status.get("report") if isinstance(status, dict) else None
     if not isinstance(report, dict):
@@ -51,25 +51,25 @@ def stored_in(capability: dict[str, Any] | None) -> StoredReport | None:
     return StoredReport(
         instance=str(report.get("instance")),
         session=str(report.get("session")),
-        epoch=_count(report.get("epoch"), 0),
-        sequence=_count(report.get("sequence"), 0),
+        epoch=_non_negative(report.get("epoch"), 0),
+        sequence=_non_negative(report.get("sequence"), 0),
         leaving=bool(report.get("leaving")),
-        interval=_count(report.get("intervalSeconds"), 15),
+        interval=_non_negative(report.get("intervalSeconds"), 15),
     )
 
 
-def _count(value: Any, default: int) -> int:
+def _non_negative(value: Any, default: int) -> int:
     return value if isinstance(value, int) and value >= 0 else default
 
 
 def decide(stored: StoredReport | None, instance: str, session: str, own_epoch: int) -> OwnershipDecision:
-    """What the stored report allows this process, which has reported in `own_epoch` (0: not yet)."""
+    """Return the next step of this process, whose last accepted epoch is `own_epoch` (0: none)."""
     if stored is None:
         return OwnershipDecision.CLAIM
     if stored.session == session:
         return OwnershipDecision.CONTINUE
-    # A restart of this installation continues at once; but if a process of ours is superseded by another one of the
-    # same installation (a copied state folder), the later one keeps the node.
+    # A restarted agent of this installation claims at once. If this process was superseded by another one of the same
+    # installation (a copied state folder), the later one keeps the node.
     if stored.instance == instance and own_epoch == 0:
         return OwnershipDecision.CLAIM
     return OwnershipDecision.CLAIM if stored.leaving else OwnershipDecision.WATCH

@@ -1,6 +1,6 @@
-"""What the node can do, as a report (requirements B1, B2, B3, B5, B11): pure functions of the catalogue and the states.
+"""Content of a report, from the catalogue and the states of services (requirements B1, B2, B3, B5, B11): pure.
 
-Decides contents and compares them; must not know when or how they are sent.
+Builds and compares contents. Must not know when or how they are sent.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from hotpool.api.capability import (
     TypeCapability,
 )
 from hotpool_agent.catalogue.model import Catalogue, accepted
-from hotpool_agent.reporting.report_limits import DropCounter, affordable, bounded_services, fit
+from hotpool_agent.reporting.report_limits import DropCounter, bounded_services, fitting, truncate
 from hotpool_agent.services.status import ServiceStatus
 
 PRECEDENCE: Final[tuple[NotReadyReason, ...]] = (
@@ -44,7 +44,7 @@ _STAMPS: Final = {"time", "epoch", "sequence", "session"}
 
 @dataclass(frozen=True, slots=True)
 class AgentInfo:
-    """What does not change while the agent runs."""
+    """Facts that do not change while the agent runs. `interval` is H in seconds."""
 
     agent_version: str
     instance: str
@@ -55,7 +55,7 @@ class AgentInfo:
 
 
 class Change(IntEnum):
-    """What a report is to the one sent before, the strongest kind last (requirement B6)."""
+    """Kind of a change between two reports, in ascending strength (requirement B6)."""
 
     NONE = 0
     NEUTRAL = 1
@@ -65,70 +65,70 @@ class Change(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class ReportContent:
-    """A report without stamps, its digest, and everything that the node can do as comparable words."""
+    """A report without stamps, its digest, and the node's capabilities as comparable tuples."""
 
     report: Report
     digest: str
     capabilities: frozenset[tuple[str, ...]]
     dropped: tuple[str, ...] = ()
-    """Pods, as NAMESPACE/NAME, that the report has no room for; `dropped` counts them."""
+    """Pods, as NAMESPACE/NAME, that do not fit into the report. `report.dropped` includes their number."""
 
     def offers(self, service: str) -> bool:
-        """Whether the service counts for a type in this report."""
+        """Return True if the service counts for a type in this report."""
         return any(service in capability.services for capability in self.report.capabilities)
 
 
 def build(
-    catalogue: Catalogue, snapshots: Sequence[ServiceStatus], facts: AgentInfo, *, leaving: bool, refused: int = 0
+    catalogue: Catalogue, statuses: Sequence[ServiceStatus], info: AgentInfo, *, leaving: bool, refused: int = 0
 ) -> ReportContent:
-    """The report of this moment; invalid items are left out and counted in `dropped`, length in `truncated`.
+    """Return the report of these states. `dropped` counts invalid items, `truncated` details left out for size.
 
-    `refused`: what is no service because it is invalid, and so is not among the snapshots.
+    `refused`: the number of invalid pods, which are not among the statuses.
     """
     dropped = DropCounter()
-    snapshots, left_out = affordable(snapshots)
-    services = bounded_services(snapshots, dropped)
-    capabilities = _capabilities(catalogue, snapshots)
-    running = sum(snapshot.state == "Running" for snapshot in snapshots)
+    statuses, left_out = fitting(statuses)
+    services = bounded_services(statuses, dropped)
+    capabilities = _capabilities(catalogue, statuses)
+    running = sum(status.state == "Running" for status in statuses)
     report = Report(
         schema_version=REPORT_SCHEMA_VERSION,
-        agent_version=facts.agent_version,
-        instance=facts.instance,
-        session=facts.session,
+        agent_version=info.agent_version,
+        instance=info.instance,
+        session=info.session,
         epoch=0,
         sequence=0,
         time="",
         leaving=leaving,
-        interval_seconds=facts.interval,
-        summary=f"{running}/{len(snapshots)}",
-        platform=facts.platform,
-        hardware=facts.hardware,
+        interval_seconds=info.interval,
+        summary=f"{running}/{len(statuses)}",
+        platform=info.platform,
+        hardware=info.hardware,
         services=services,
         capabilities=capabilities[:MAX_TYPES],
         dropped=dropped.count + len(left_out) + refused + max(0, len(capabilities) - MAX_TYPES),
     )
-    return replace(content(fit(report)), dropped=tuple(left_out))
+    return replace(with_digest(truncate(report)), dropped=tuple(left_out))
 
 
 def minimal(whole: Report) -> ReportContent:
-    """The report that says nothing is ready: the answer to a refusal by the schema (requirement B11)."""
-    nothing = tuple(
+    """Return the report in which no type is ready, sent after the API server rejected a report (requirement B11)."""
+    unready = tuple(
         TypeCapability(type=capability.type, ready=False, reason="ReportRejected") for capability in whole.capabilities
     )
-    return content(
-        whole.model_copy(update={"services": (), "capabilities": nothing, "platform": None, "hardware": None})
+    return with_digest(
+        whole.model_copy(update={"services": (), "capabilities": unready, "platform": None, "hardware": None})
     )
 
 
-def content(report: Report) -> ReportContent:
-    """The report with its digest and reach."""
-    plain = {key: value for key, value in wire(report).items() if key not in _STAMPS}
-    digest = hashlib.sha256(json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-    return ReportContent(report, digest, frozenset(_ready_capabilities(report)))
+def with_digest(report: Report) -> ReportContent:
+    """Return the report with its digest and capability tuples."""
+    unstamped = {key: value for key, value in to_json(report).items() if key not in _STAMPS}
+    digest = hashlib.sha256(json.dumps(unstamped, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return ReportContent(report, digest, frozenset(_capability_tuples(report)))
 
 
 def classify(before: ReportContent | None, now: ReportContent) -> Change:
-    """What `now` is to the report sent before; a mixed change is a withdrawal."""
+    """Return the kind of change from `before`, the report sent last. A mixed change is a withdrawal."""
     if before is None:
         return Change.WITHDRAWAL
     if before.digest == now.digest:
@@ -138,44 +138,43 @@ def classify(before: ReportContent | None, now: ReportContent) -> Change:
     return Change.GAIN if now.capabilities - before.capabilities else Change.NEUTRAL
 
 
-def stamped(what: ReportContent, epoch: int, sequence: int, time: str) -> dict[str, Any]:
-    """The wire form with its stamps: every key is there, null where absent."""
-    return wire(what.report) | {"epoch": epoch, "sequence": sequence, "time": time}
+def stamped(content: ReportContent, epoch: int, sequence: int, time: str) -> dict[str, Any]:
+    """Return the JSON form with its stamps. Absent values are null, because a merge patch must replace every key."""
+    return to_json(content.report) | {"epoch": epoch, "sequence": sequence, "time": time}
 
 
-def wire(report: Report) -> dict[str, Any]:
-    """The JSON form of a report, every key present."""
+def to_json(report: Report) -> dict[str, Any]:
+    """Return the JSON form of a report, with every key."""
     return report.model_dump(mode="json", by_alias=True)
 
 
-def _capabilities(catalogue: Catalogue, snapshots: Sequence[ServiceStatus]) -> tuple[TypeCapability, ...]:
-    types = sorted({*catalogue.types, *(snapshot.spec.type for snapshot in snapshots)})
+def _capabilities(catalogue: Catalogue, statuses: Sequence[ServiceStatus]) -> tuple[TypeCapability, ...]:
+    types = sorted({*catalogue.types, *(status.spec.type for status in statuses)})
     return tuple(
-        _capability(catalogue, type_, [snapshot for snapshot in snapshots if snapshot.spec.type == type_])
-        for type_ in types
+        _capability(catalogue, type_, [status for status in statuses if status.spec.type == type_]) for type_ in types
     )
 
 
-def _capability(catalogue: Catalogue, type_: str, snapshots: Sequence[ServiceStatus]) -> TypeCapability:
-    why_not = {snapshot.spec.id: _why_not(catalogue, snapshot) for snapshot in snapshots}
-    ready = tuple(identifier for identifier, reason in why_not.items() if reason is None)
+def _capability(catalogue: Catalogue, type_: str, statuses: Sequence[ServiceStatus]) -> TypeCapability:
+    reasons_by_id = {status.spec.id: _not_ready_reason(catalogue, status) for status in statuses}
+    ready = tuple(identifier for identifier, reason in reasons_by_id.items() if reason is None)
     if ready:
         return TypeCapability(type=type_, ready=True, services=ready)
-    reasons = {reason for reason in why_not.values() if reason} or {"NotInstalled"}
+    reasons = {reason for reason in reasons_by_id.values() if reason} or {"NotInstalled"}
     return TypeCapability(type=type_, ready=False, reason=min(reasons, key=PRECEDENCE.index))
 
 
-def _why_not(catalogue: Catalogue, snapshot: ServiceStatus) -> NotReadyReason | None:
-    """Why the service does not count for its type; None: it does."""
-    if snapshot.state != "Running":
-        return _REASONS[snapshot.state]
-    if not accepted(catalogue, snapshot.spec):
+def _not_ready_reason(catalogue: Catalogue, status: ServiceStatus) -> NotReadyReason | None:
+    """Return the reason why the service does not count for its type, or None if it counts."""
+    if status.state != "Running":
+        return _REASONS[status.state]
+    if not accepted(catalogue, status.spec):
         return "DeviceNotAccepted"
-    return "Flapping" if snapshot.flapping else None
+    return "Flapping" if status.flapping else None
 
 
-def _ready_capabilities(report: Report) -> Iterable[tuple[str, ...]]:
-    """One word for each thing that the node can do; nothing when it is leaving."""
+def _capability_tuples(report: Report) -> Iterable[tuple[str, ...]]:
+    """Yield one tuple for each capability of the node; none if the node is leaving."""
     if report.leaving:
         return
     yield ("node",)
@@ -184,10 +183,10 @@ def _ready_capabilities(report: Report) -> Iterable[tuple[str, ...]]:
     for service in report.services:
         if service.id in ready:
             yield ("service", service.type, service.id)
-            yield from _offers(service)
+            yield from _service_tuples(service)
 
 
-def _offers(service: Service) -> Iterable[tuple[str, ...]]:
+def _service_tuples(service: Service) -> Iterable[tuple[str, ...]]:
     yield from (("language", service.id, language) for language in service.languages)
     yield from (("rule", service.id, rule.model_dump_json()) for rule in service.rules)
     for attribute in service.attributes:

@@ -1,7 +1,7 @@
-"""Keeps a report within the bounds of its schema (requirement B11, design section 1): pure.
+"""Bounds of a report (requirement B11): pure.
 
-An item that breaks a bound is left out and counted, never the whole report; above 64 KiB details go in a fixed order,
-capabilities never. Languages are brought to their normal form here, because a bad one is an item too.
+An item that breaks a bound is left out and counted; the rest of the report stays. Above 64 KiB details are left out
+in a fixed order, capabilities never. Languages are normalised here, because an invalid language is such an item, too.
 """
 
 import json
@@ -30,124 +30,123 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_SHORT: Final = 63
-_TEXT: Final = 253
-_LONG: Final = 1024
-_STAMPS: Final = 256
-"""Bytes set aside for the stamps and the envelope of a report."""
-_HEAD: Final = 4096
-"""Bytes set aside for what a report holds beside its services: platform, hardware, what types are not ready."""
-_NAMED: Final = 160
-"""Bytes by which a running service adds to the capabilities: its id, and its type where it is the first."""
+_SHORT_MAX: Final = 63
+_TEXT_MAX: Final = 253
+_LONG_TEXT_MAX: Final = 1024
+_STAMP_BYTES: Final = 256
+"""Bytes reserved for the stamps and the envelope of a report."""
+_HEADER_BYTES: Final = 4096
+"""Bytes reserved for all but the services of a report: platform, hardware, types that are not ready."""
+_CAPABILITY_BYTES: Final = 160
+"""Bytes that a running service adds to the capabilities: its id, and its type if it is the first of the type."""
 
 
 class DropCounter:
-    """Counts what was left out."""
+    """Counter of items that were left out."""
 
     def __init__(self) -> None:
         self.count = 0
 
-    def short(self, text: str | None, limit: int = _TEXT) -> str | None:
-        """The text, or None (and one more) if it is too long."""
+    def limit_text(self, text: str | None, limit: int = _TEXT_MAX) -> str | None:
+        """Return the text, or None if it is too long, which counts as one item left out."""
         if text is None or len(text) <= limit:
             return text
         self.count += 1
         return None
 
-    def kept(self, items: Iterable[T | None], limit: int) -> tuple[T, ...]:
-        """The valid items, at most `limit`; None stands for an invalid one."""
-        given = list(items)
-        valid = [item for item in given if item is not None]
-        self.count += len(given) - min(len(valid), limit)
+    def limit_items(self, items: Iterable[T | None], limit: int) -> tuple[T, ...]:
+        """Return at most `limit` valid items and count the others. None stands for an invalid item."""
+        candidates = list(items)
+        valid = [item for item in candidates if item is not None]
+        self.count += len(candidates) - min(len(valid), limit)
         return tuple(valid[:limit])
 
 
-def bounded_services(snapshots: Sequence["ServiceStatus"], dropped: DropCounter) -> tuple[Service, ...]:
-    """The services as the report holds them, normalised and within bounds."""
-    return dropped.kept((_service(snapshot, dropped) for snapshot in snapshots), MAX_SERVICES)
+def bounded_services(statuses: Sequence["ServiceStatus"], dropped: DropCounter) -> tuple[Service, ...]:
+    """Return the services as the report holds them, normalised and within bounds."""
+    return dropped.limit_items((_service(status, dropped) for status in statuses), MAX_SERVICES)
 
 
-def affordable(
-    snapshots: Sequence["ServiceStatus"], limit: int = REPORT_BYTES
-) -> tuple[list["ServiceStatus"], list[str]]:
-    """The snapshots whose running services have room in a report of `limit` bytes, and the pods that have none.
+def fitting(statuses: Sequence["ServiceStatus"], limit: int = REPORT_BYTES) -> tuple[list["ServiceStatus"], list[str]]:
+    """Return the services that fit into a report of `limit` bytes, and the pods that do not.
 
-    Entries of the catalogue always have: they are few, and of the node's own people. Of pods the first come first, so
-    that a new one takes nobody's place. What does not run needs no room here: `fit` leaves it out.
+    Entries of the catalogue always fit: they are few, and written by the node's administrators. Pods are taken in their
+    order, so that a new pod displaces no other. A service that does not run needs no room: `truncate` leaves it out.
     """
-    if all(snapshot.pod is None for snapshot in snapshots):
-        return list(snapshots), []
-    sizes = [_room(snapshot) for snapshot in snapshots]
-    free = limit - _STAMPS - _HEAD - sum(size for size, item in zip(sizes, snapshots, strict=True) if item.pod is None)
+    if all(status.pod is None for status in statuses):
+        return list(statuses), []
+    sizes = [_reserved_bytes(status) for status in statuses]
+    room = limit - _STAMP_BYTES - _HEADER_BYTES
+    room -= sum(size for size, item in zip(sizes, statuses, strict=True) if item.pod is None)
     kept: list[ServiceStatus] = []
     left_out: list[str] = []
-    for size, snapshot in zip(sizes, snapshots, strict=True):
-        if snapshot.pod is None or size <= free:
-            kept.append(snapshot)
-            free -= 0 if snapshot.pod is None else size
+    for size, status in zip(sizes, statuses, strict=True):
+        if status.pod is None or size <= room:
+            kept.append(status)
+            room -= 0 if status.pod is None else size
         else:
-            left_out.append(snapshot.pod)
+            left_out.append(status.pod)
     return kept, left_out
 
 
-def _room(snapshot: "ServiceStatus") -> int:
-    return _bytes(_service(snapshot, DropCounter())) + _NAMED if snapshot.state == "Running" else 0
+def _reserved_bytes(status: "ServiceStatus") -> int:
+    return _service_bytes(_service(status, DropCounter())) + _CAPABILITY_BYTES if status.state == "Running" else 0
 
 
-def fit(report: Report, limit: int = REPORT_BYTES) -> Report:
-    """The report in at most `limit` bytes of JSON as far as possible; `truncated` counts what was left out for that.
+def truncate(report: Report, limit: int = REPORT_BYTES) -> Report:
+    """Return the report in at most `limit` bytes of JSON, if possible. `truncated` counts what was left out.
 
-    In order: last errors, details of services that do not run, those services. What runs is never left out, so a report
-    of very many running services may stay larger; the schema's own bounds still hold.
+    Left out are, in this order: last errors, details of services that do not run, those services. Running services are
+    never left out, so a report of very many of them may be larger. The bounds of the schema still hold.
     """
-    excess = _size(report.model_dump(mode="json", by_alias=True)) + _STAMPS - limit
+    excess = _json_bytes(report.model_dump(mode="json", by_alias=True)) + _STAMP_BYTES - limit
     if excess <= 0:
         return report
     services: list[Service | None] = list(report.services)
     count = 0
-    for shorten in (_without_error, _without_details, _nothing):
+    for shorten in (_without_error, _without_details, _running_only):
         for index in reversed(range(len(services))):
             service = services[index]
             if excess > 0 and service is not None and (shorter := shorten(service)) != service:
-                excess -= _bytes(service) - _bytes(shorter)
+                excess -= _service_bytes(service) - _service_bytes(shorter)
                 services[index] = shorter
                 count += 1
     kept = tuple(service for service in services if service is not None)
     return report.model_copy(update={"services": kept, "truncated": count})
 
 
-def _service(snapshot: "ServiceStatus", dropped: DropCounter) -> Service:
-    spec = snapshot.spec
-    dropped.count += snapshot.dropped
+def _service(status: "ServiceStatus", dropped: DropCounter) -> Service:
+    spec = status.spec
+    dropped.count += status.dropped
     return Service(
         id=spec.id,
         type=spec.type,
         device=spec.device,
-        state=snapshot.state,
-        since=snapshot.since,
+        state=status.state,
+        since=status.since,
         port=spec.port,
-        pid=snapshot.pid,
-        version=dropped.short(spec.version),
-        model=dropped.short(spec.model),
-        restarts=snapshot.restarts,
-        last_error=snapshot.last_error[:_LONG] if snapshot.last_error else None,
-        desired=snapshot.desired,
-        desired_by=snapshot.desired_by,
-        request_id=snapshot.request_id,
+        pid=status.pid,
+        version=dropped.limit_text(spec.version),
+        model=dropped.limit_text(spec.model),
+        restarts=status.restarts,
+        last_error=status.last_error[:_LONG_TEXT_MAX] if status.last_error else None,
+        desired=status.desired,
+        desired_by=status.desired_by,
+        request_id=status.request_id,
         languages=_languages(spec.attributes.languages, dropped),
-        rules=dropped.kept((_rule(rule, dropped) for rule in spec.attributes.rules), MAX_RULES),
+        rules=dropped.limit_items((_rule(rule, dropped) for rule in spec.attributes.rules), MAX_RULES),
         attributes=_attributes(spec, dropped),
     )
 
 
 def _languages(codes: Iterable[str], dropped: DropCounter) -> tuple[str, ...]:
-    # `auto` is no language, and its absence is no loss: it is not counted.
-    normal = [code for raw in codes if (code := normalise_language(raw))]
-    return dropped.kept((_unless_long(code, _SHORT) for code in dict.fromkeys(normal)), MAX_LANGUAGES)
+    # `auto` is not a language, so leaving it out is not counted.
+    normalised = [code for raw in codes if (code := normalise_language(raw))]
+    return dropped.limit_items((_limited(code, _SHORT_MAX) for code in dict.fromkeys(normalised)), MAX_LANGUAGES)
 
 
 def _rule(rule: "Rule", dropped: DropCounter) -> TranslationRule | None:
-    # Leaving out one blocked pair would allow it: the whole rule goes instead.
+    # Leaving out one blocked pair would allow it, so the whole rule is left out.
     if len(rule.blocked) > MAX_BLOCKED:
         return None
     return TranslationRule(
@@ -158,21 +157,22 @@ def _rule(rule: "Rule", dropped: DropCounter) -> TranslationRule | None:
     )
 
 
-def _pairs(given: Iterable[str], dropped: DropCounter) -> tuple[str, ...]:
-    return dropped.kept(dict.fromkeys(normalise_pair(pair) for pair in given), MAX_BLOCKED)
+def _pairs(pairs: Iterable[str], dropped: DropCounter) -> tuple[str, ...]:
+    return dropped.limit_items(dict.fromkeys(normalise_pair(pair) for pair in pairs), MAX_BLOCKED)
 
 
 def _attributes(spec: "ServiceSpec", dropped: DropCounter) -> tuple[Attribute, ...]:
-    def one(key: str, values: Iterable[str]) -> Attribute | None:
-        if _unless_long(key, _SHORT) is None:
+    def bounded(key: str, values: Iterable[str]) -> Attribute | None:
+        if _limited(key, _SHORT_MAX) is None:
             return None
-        return Attribute(key=key, values=dropped.kept((_unless_long(v, _TEXT) for v in values), MAX_VALUES))
+        return Attribute(key=key, values=dropped.limit_items((_limited(v, _TEXT_MAX) for v in values), MAX_VALUES))
 
-    return dropped.kept((one(key, values) for key, values in spec.attributes.others().items()), MAX_ATTRIBUTES)
+    others = spec.attributes.others().items()
+    return dropped.limit_items((bounded(key, values) for key, values in others), MAX_ATTRIBUTES)
 
 
-def _unless_long(text: str, limit: int) -> str | None:
-    """The text, or None if it is too long."""
+def _limited(text: str, limit: int) -> str | None:
+    """Return the text, or None if it is too long."""
     return text if len(text) <= limit else None
 
 
@@ -183,17 +183,17 @@ def _without_error(service: Service) -> Service:
 def _without_details(service: Service) -> Service:
     if service.state == "Running":
         return service
-    bare: dict[str, Any] = {"languages": (), "rules": (), "attributes": (), "model": None, "version": None}
-    return service.model_copy(update=bare)
+    stripped: dict[str, Any] = {"languages": (), "rules": (), "attributes": (), "model": None, "version": None}
+    return service.model_copy(update=stripped)
 
 
-def _nothing(service: Service) -> Service | None:
+def _running_only(service: Service) -> Service | None:
     return service if service.state == "Running" else None
 
 
-def _bytes(service: Service | None) -> int:
-    return _size(service.model_dump(mode="json", by_alias=True)) + 1 if service else 0
+def _service_bytes(service: Service | None) -> int:
+    return _json_bytes(service.model_dump(mode="json", by_alias=True)) + 1 if service else 0
 
 
-def _size(plain: dict[str, Any]) -> int:
-    return len(json.dumps(plain))
+def _json_bytes(document: dict[str, Any]) -> int:
+    return len(json.dumps(document))

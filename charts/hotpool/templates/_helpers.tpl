@@ -1,4 +1,4 @@
-{{/* Labels of every object. Called with a dict: root (the top context), component (operator, agent, redis, viewer). */}}
+{{/* Labels of every object. Argument: dict of root (the top context) and component (operator, agent, redis, viewer, test). */}}
 {{- define "hotpool.labels" -}}
 {{ include "hotpool.selector" . }}
 app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
@@ -7,7 +7,7 @@ app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name (.root.Chart.Version | replace "+" "_") }}
 {{- end }}
 
-{{/* Labels that select pods; they never change. */}}
+{{/* Labels that select pods. They must never change. */}}
 {{- define "hotpool.selector" -}}
 app.kubernetes.io/name: hotpool
 app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
@@ -24,7 +24,7 @@ app.kubernetes.io/component: {{ .component }}
 {{- end -}}
 {{- end }}
 
-{{/* What PodSecurity `restricted` asks of a pod. */}}
+{{/* Settings of a pod that PodSecurity `restricted` requires. */}}
 {{- define "hotpool.podSecurity" -}}
 runAsNonRoot: true
 runAsUser: 65532
@@ -33,14 +33,14 @@ fsGroup: 65532
 seccompProfile: {type: RuntimeDefault}
 {{- end }}
 
-{{/* What PodSecurity `restricted` asks of a container, and a root file system that nobody can write. */}}
+{{/* Settings of a container that PodSecurity `restricted` requires, and a read-only root file system. */}}
 {{- define "hotpool.containerSecurity" -}}
 allowPrivilegeEscalation: false
 readOnlyRootFilesystem: true
 capabilities: {drop: [ALL]}
 {{- end }}
 
-{{/* Where pods may run, for operator, agent and Redis. Called with their values. */}}
+{{/* Scheduling of operator, agent and Redis. Argument: the values of the component. */}}
 {{- define "hotpool.placement" -}}
 {{- with .nodeSelector }}
 nodeSelector: {{- toYaml . | nindent 2 }}
@@ -56,7 +56,7 @@ priorityClassName: {{ . }}
 {{- end }}
 {{- end }}
 
-{{/* Whether there is a Redis to write to. */}}
+{{/* Non-empty if a Redis is configured. */}}
 {{- define "hotpool.redis" -}}
 {{- if or .Values.redis.builtin.enabled .Values.redis.url }}true{{ end -}}
 {{- end }}

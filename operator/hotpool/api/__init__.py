@@ -1,4 +1,4 @@
-"""The contract with agents, people and dispatchers: pydantic models and the names that go with them.
+"""Models, names and normal forms of the four kinds. The CRDs are generated from these models.
 
-Read by the core, the agent and the CRD generator. Holds shapes and normal forms only: no decision, no I/O.
+Must not decide or do I/O.
 """

@@ -1,7 +1,7 @@
-"""NodeCapability: what a node can do now.
+"""NodeCapability: the present capability of a node.
 
-`spec` is written by people, `status.report` by the node's agent, the rest of `status` by the operator. The report has
-types and size bounds only, so that a newer agent is never refused for a word.
+People write `spec`, the node's agent `status.report`, the operator the rest of `status`. The report has only types and
+size bounds: enums would reject the reports of a newer agent.
 """
 
 from typing import Annotated, ClassVar, Final, Literal
@@ -50,34 +50,34 @@ STALE_REPORT_RULES: Final[list[JsonValue]] = [
 ServiceState = Literal["Stopped", "Starting", "Running", "Stopping", "Failed"]
 """States of a service (requirement A3). Only Running counts."""
 NotReadyReason = Literal["DeviceNotAccepted", "Failed", "Flapping", "Starting", "Stopped", "NotInstalled"]
-"""Why a type is not ready, in order of precedence (requirement B2)."""
+"""Reasons why a type is not ready, in order of precedence (requirement B2)."""
 RuleKind = Literal["any_to_any", "any_to_en", "en_to_any", "specific_pairs"]
-"""How an NMT rule makes pairs (requirement B4)."""
+"""Kinds of translation rules (requirement B4)."""
 
 Short = Annotated[str, StringConstraints(max_length=63)]
 
 
 class ServiceIntent(ApiModel):
-    """A command to one service of the node. It is new when (desired, requestID) differs from the one last acted on."""
+    """A command to one service of the node. It is new if (desired, requestID) differs from the last one carried out."""
 
     id: Label63
-    """The id of the service in the node's catalogue."""
+    """Id of the service in the node's catalogue."""
     desired: Literal["Running", "Stopped"]
-    """What the service shall be."""
+    """Desired state of the service: Running or Stopped."""
     request_id: Annotated[str, Field(alias="requestID", max_length=63)] = ""
-    """Any word; change it to repeat a command."""
+    """Arbitrary id of the command. Change it to repeat the command."""
 
 
 class CapabilitySpec(ApiModel):
-    """What people want of the node."""
+    """Desired state of the node, written by people."""
 
     drain: bool = False
-    """True: the node stays in its pools as Draining and is offered no new work. Services go on."""
+    """True: the node stays in its pools as Draining and is offered no new work. Its services continue to run."""
     services: Annotated[
         tuple[ServiceIntent, ...],
         Field(max_length=MAX_SERVICES, json_schema_extra=map_by("id")),
     ] = ()
-    """Commands to services, one for each service id."""
+    """Commands to services, at most one for each service id."""
 
 
 class Platform(ApiModel):
@@ -86,13 +86,13 @@ class Platform(ApiModel):
     os: Short | None = None
     """Operating system, for example linux."""
     arch: Short | None = None
-    """Processor architecture in Go's words, for example amd64."""
+    """Processor architecture as in Go's GOARCH, for example amd64."""
     hostname: Text | None = None
-    """The machine's own name for itself."""
+    """Host name of the machine."""
 
 
 class Gpu(ApiModel):
-    """One graphics processor."""
+    """One GPU."""
 
     model: Text | None = None
     """Model name."""
@@ -108,20 +108,20 @@ class Hardware(ApiModel):
     memory_mib: Annotated[Count | None, Field(alias="memoryMiB")] = None
     """Main memory in MiB."""
     gpus: Annotated[tuple[Gpu, ...], Field(max_length=64)] = ()
-    """Graphics processors."""
+    """GPUs."""
 
 
 class TranslationRule(ApiModel):
-    """Which directed pairs a translation service offers (requirement B4)."""
+    """A rule that defines the directed language pairs of a translation service (requirement B4)."""
 
     kind: Short
-    """any_to_any, any_to_en, en_to_any or specific_pairs; an unknown kind allows nothing."""
+    """any_to_any, any_to_en, en_to_any or specific_pairs. A rule of an unknown kind allows no pair."""
     languages: Annotated[tuple[Short, ...], Field(max_length=MAX_LANGUAGES)] = ()
-    """Languages that `any` stands for; not used by specific_pairs."""
+    """Languages that `any` includes. Not used by specific_pairs."""
     pairs: Annotated[tuple[Short, ...], Field(max_length=MAX_BLOCKED)] = ()
-    """The pairs `src-tgt` of specific_pairs."""
+    """Pairs `src-tgt` of specific_pairs."""
     blocked: Annotated[tuple[Short, ...], Field(max_length=MAX_BLOCKED)] = ()
-    """Pairs `src-tgt` that this rule, and only this rule, does not allow."""
+    """Pairs `src-tgt` that this rule does not allow. Other rules may allow them."""
 
 
 class Attribute(ApiModel):
@@ -130,24 +130,24 @@ class Attribute(ApiModel):
     key: Short
     """Name, for example tier or models."""
     values: Annotated[tuple[Text, ...], Field(max_length=MAX_VALUES)] = ()
-    """Its values."""
+    """Values of the attribute."""
 
 
 class Service(ApiModel):
     """One service of the node's catalogue and its state (requirement A3)."""
 
     id: Short
-    """Id in the catalogue."""
+    """Id of the service in the catalogue."""
     type: Short
-    """An open word: asr, nmt, tts, semantic, llm, ..."""
+    """Type of the service: asr, nmt, tts, semantic, llm or any other word."""
     device: Short | None = None
-    """cpu or gpu."""
+    """Device of the service: cpu or gpu."""
     state: Short
-    """Stopped, Starting, Running, Stopping or Failed. Only Running counts."""
+    """Stopped, Starting, Running, Stopping or Failed. Only a Running service counts."""
     since: Timestamp | None = None
-    """When the state began."""
+    """Time at which the state began."""
     port: Count | None = None
-    """TCP port on which the service answers."""
+    """TCP port of the service."""
     pid: Count | None = None
     """Process id of a supervised service."""
     version: Text | None = None
@@ -155,15 +155,15 @@ class Service(ApiModel):
     model: Text | None = None
     """Declared model of the service."""
     restarts: Count = 0
-    """Restarts after crashes since the agent started."""
+    """Number of restarts after crashes since the agent started."""
     last_error: LongText | None = None
-    """The last failure in one sentence."""
+    """The last failure, in one sentence."""
     desired: Short | None = None
-    """Running or Stopped: the wish that holds."""
+    """Desired state in force: Running or Stopped."""
     desired_by: Short | None = None
-    """Who wished it: local, cluster or catalogue."""
+    """Source of the desired state: local, cluster or catalogue."""
     request_id: Annotated[str | None, Field(alias="requestID", max_length=63)] = None
-    """The requestID of the command last acted on."""
+    """The requestID of the last command that was carried out."""
     languages: Annotated[tuple[Short, ...], Field(max_length=MAX_LANGUAGES)] = ()
     """Declared languages, normalised."""
     rules: Annotated[tuple[TranslationRule, ...], Field(max_length=MAX_RULES)] = ()
@@ -173,75 +173,75 @@ class Service(ApiModel):
 
 
 class TypeCapability(ApiModel):
-    """What the node can do for one type (requirement B2)."""
+    """Capability of the node for one type (requirement B2)."""
 
     type: Short
-    """The type."""
+    """Type of service."""
     ready: bool
-    """True when a service of the type runs on a device that counts."""
+    """True if a service of the type counts: it runs, on an accepted device, and is not flapping."""
     reason: Short | None = None
-    """Why not: DeviceNotAccepted, Failed, Flapping, Starting, Stopped or NotInstalled."""
+    """Reason why it is not ready: DeviceNotAccepted, Failed, Flapping, Starting, Stopped or NotInstalled."""
     services: Annotated[tuple[Short, ...], Field(max_length=MAX_SERVICES)] = ()
     """Ids of the ready services."""
 
 
 class Report(ApiModel):
-    """The agent's account of the node (requirement B1), written whole."""
+    """The agent's report of the node (requirement B1), always written as a whole."""
 
     schema_version: Count
-    """Version of this shape."""
+    """Version of the report's schema."""
     agent_version: Short
     """Version of the agent."""
     instance: Short
-    """Random id of the agent's installation, persisted."""
+    """Persistent random id of the agent's installation."""
     session: Short
-    """Random id of the agent's process."""
+    """Random id of the agent process."""
     epoch: SafeCount
-    """Raised by one by each new agent process with its first write."""
+    """Number that each new agent process increases by one with its first write."""
     sequence: SafeCount
-    """Raised by one with each report of a process."""
+    """Number that increases by one with each report of a process."""
     time: Timestamp
-    """When the reported change was seen, by the node's clock."""
+    """Time at which the agent saw the reported change, by the node's clock."""
     leaving: bool = False
-    """True: the node takes itself out of all pools at once (requirement B10)."""
+    """True: the agent shuts down, and the node leaves all pools at once (requirement B10)."""
     interval_seconds: Annotated[int, Field(ge=1, le=MAX_INTERVAL_SECONDS)] = 15
     """H, the heartbeat interval in seconds."""
     summary: Short = ""
-    """Running services of all services, for example 3/4."""
+    """Number of running services and of all services, for example 3/4."""
     platform: Platform | None = None
     """The machine's platform."""
     hardware: Hardware | None = None
     """The machine's hardware."""
     services: Annotated[tuple[Service, ...], Field(max_length=MAX_SERVICES), FailFast()] = ()
-    """Every service of the catalogue."""
+    """All services of the node."""
     capabilities: Annotated[tuple[TypeCapability, ...], Field(max_length=MAX_TYPES)] = ()
-    """What the node can do, one entry for each type."""
+    """Capabilities of the node, one for each type."""
     dropped: Count = 0
-    """Invalid items that the agent left out."""
+    """Number of invalid items that the agent left out."""
     truncated: Count = 0
-    """Details left out to keep the report under 64 KiB; capabilities are never left out."""
+    """Number of details left out to keep the report under 64 KiB. Capabilities are never left out."""
 
 
 class CapabilityStatus(ApiModel):
-    """What is observed of the node: `report` by its agent, the rest by the operator."""
+    """Observed state of the node: `report` is written by its agent, the rest by the operator."""
 
     model_config: ClassVar = {"json_schema_extra": {"x-kubernetes-validations": STALE_REPORT_RULES}}
 
     report: Report | None = None
-    """The agent's account, written whole; an older one never replaces a newer one (requirement B7)."""
+    """The agent's report, always written as a whole. An older report never replaces a newer one (requirement B7)."""
     conditions: Annotated[
         tuple[Condition, ...],
         Field(max_length=16, json_schema_extra=map_by("type")),
     ] = ()
-    """Ready and Draining, by the operator."""
+    """Conditions Ready and Draining, written by the operator."""
     ready: Tristate | None = None
-    """The status of condition Ready, for field selectors and columns."""
+    """Status of condition Ready, for field selectors and columns."""
 
 
 class NodeCapability(ApiModel):
-    """What one node can do right now: its services as its agent reports them, and what people want of it."""
+    """The present capability of one node: its services as its agent reports them, and its desired state."""
 
     spec: CapabilitySpec = CapabilitySpec()
-    """What people want of the node."""
+    """Desired state of the node, written by people."""
     status: CapabilityStatus | None = None
-    """What is observed of the node."""
+    """Observed state of the node."""

@@ -1,6 +1,6 @@
-"""NodePoolGenerator: a rule that makes pools from what the nodes offer (requirement D5).
+"""NodePoolGenerator: a rule that generates pools from the capabilities of the nodes (requirement D5).
 
-`spec` is written by people, `status` by the operator.
+People write `spec`, the operator `status`.
 """
 
 from typing import Annotated, ClassVar, Final
@@ -11,14 +11,14 @@ from hotpool.api.meta import ApiModel, Condition, Count, Label63, Text, Tristate
 from hotpool.api.pool import HASH_MAX, PoolTemplateSpec
 
 LANGUAGES_MAX: Final = 8
-"""Languages of a set at most: its 56 ordered pairs must fit into a pool's languagePairs.allOf."""
+"""Maximum size of a language set: its 56 ordered pairs must fit into a pool's languagePairs.allOf."""
 
 
 class LanguagePairsRule(ApiModel):
     """One pool for each directed pair `src-tgt` that nodes offer."""
 
     many_to_one: bool = False
-    """True: also one pool `*-tgt` for each target, for sources that are detected later."""
+    """True: also one pool `*-tgt` for each target language, for sources that are detected later."""
     semantic: bool = False
     """True: both languages must also be languages of the node's semantic services."""
 
@@ -26,7 +26,7 @@ class LanguagePairsRule(ApiModel):
 class LanguageSetsRule(ApiModel):
     """One pool for each set of languages that nodes offer in all directions.
 
-    A set is observed where it is as large as a node's pairs allow; a node is also in the smaller ones that others have.
+    The sets are the maximal ones of each node. A node is also a member of the smaller sets that come from other nodes.
     """
 
     model_config: ClassVar = {
@@ -41,31 +41,31 @@ class LanguageSetsRule(ApiModel):
     }
 
     min_languages: Annotated[int, Field(ge=2, le=LANGUAGES_MAX)] = 2
-    """Smallest set."""
+    """Minimum number of languages in a set."""
     max_languages: Annotated[int, Field(ge=2, le=LANGUAGES_MAX)] = 4
-    """Largest set; larger ones are reported as not admitted."""
+    """Maximum number of languages in a set. Larger sets are reported in status.notAdmitted."""
 
 
 class AttributeValuesRule(ApiModel):
     """One pool for each value of an attribute of a type, for example for each model."""
 
     type: Label63
-    """The type whose services declare the attribute."""
+    """Type whose services declare the attribute."""
     key: Annotated[str, StringConstraints(min_length=1, max_length=63)]
-    """The attribute."""
+    """Name of the attribute."""
 
 
 class HashRule(ApiModel):
-    """A fixed number of pools; a node is in the one that FNV-1a-64 of its name and the seed gives."""
+    """A fixed number of hash buckets, one pool for each. FNV-1a-64 of name and seed selects the bucket of a node."""
 
     count: Annotated[int, Field(ge=1, le=HASH_MAX)]
-    """Number of pools; one that no node is in is not made."""
+    """Number of hash buckets. A bucket without nodes gets no pool."""
     seed: Annotated[str, StringConstraints(max_length=63)] = ""
     """Another seed gives another distribution."""
 
 
 class GeneratorRule(ApiModel):
-    """What makes the pools; exactly one."""
+    """The rule that generates the pools. Exactly one field must be set."""
 
     model_config: ClassVar = {
         "json_schema_extra": {
@@ -88,66 +88,66 @@ class GeneratorRule(ApiModel):
     attribute_values: AttributeValuesRule | None = None
     """One pool for each value of an attribute."""
     hash: HashRule | None = None
-    """A fixed number of pools."""
+    """One pool for each of a fixed number of hash buckets."""
 
 
 class PoolTemplate(ApiModel):
-    """The pools' common spec."""
+    """Template of the generated pools."""
 
     spec: PoolTemplateSpec = PoolTemplateSpec()
-    """As the spec of a NodePool; the rule adds its own requirement."""
+    """Spec of the generated pools, as of a NodePool. The rule adds its own requirement."""
 
 
 class GeneratorSpec(ApiModel):
-    """The rule and its limits."""
+    """Rule, template and limits of the generator."""
 
     rule: GeneratorRule
-    """What makes the pools; exactly one."""
+    """The rule that generates the pools. Exactly one field must be set."""
     template: PoolTemplate = PoolTemplate()
-    """What the pools have in common."""
+    """Template of the generated pools."""
     min_nodes: Annotated[int, Field(ge=1, le=1_000_000)] = 1
-    """A pool is admitted when at least this many nodes would be in it."""
+    """Minimum number of members of a pool. Smaller pools are not admitted."""
     max_pools: Annotated[int, Field(ge=1, le=10_000)] = 200
-    """Pools of this generator at most; those left out are reported."""
+    """Maximum number of pools of this generator. Further pools are reported in status.notAdmitted."""
     grace_seconds: Annotated[int, Field(ge=0, le=7 * 24 * 3600)] = 600
-    """A pool that was empty for this long is removed."""
+    """Time in seconds after which a pool without members is deleted."""
 
 
 class NotAdmitted(ApiModel):
-    """A pool that the generator did not make."""
+    """A pool that the generator did not admit."""
 
     key: Text
-    """Its key, for example sw-zu; cut where it is very long."""
+    """Key of the pool, for example sw-zu. A very long key is truncated."""
     nodes: Count
-    """Nodes that would be in it."""
+    """Number of nodes that would be its members."""
     reason: Text
-    """MinNodes, MaxPools, MaxLanguages, or NameTaken: a pool of that name is not of this generator."""
+    """MinNodes, MaxPools, MaxLanguages, or NameTaken: a pool with the same name does not belong to this generator."""
 
 
 class GeneratorStatus(ApiModel):
-    """What the operator observes of the generator."""
+    """Observed state of the generator, written by the operator."""
 
     observed_generation: Annotated[int | None, Field(ge=0)] = None
-    """The metadata.generation that this status was computed from."""
+    """The metadata.generation that this status is based on."""
     pools: Count | None = None
-    """Pools of this generator."""
+    """Number of pools of this generator."""
     not_admitted: Annotated[tuple[NotAdmitted, ...], Field(max_length=20)] = ()
-    """The first pools by rank that were not admitted."""
+    """The first pools by rank that were not admitted, at most 20."""
     not_admitted_count: Count | None = None
-    """All pools that were not admitted."""
+    """Number of all pools that were not admitted."""
     conditions: Annotated[
         tuple[Condition, ...],
         Field(max_length=16, json_schema_extra=map_by("type")),
     ] = ()
-    """Ready, and others that hold."""
+    """Condition Ready, and others that apply."""
     ready: Tristate | None = None
-    """The status of condition Ready, for field selectors and columns."""
+    """Status of condition Ready, for field selectors and columns."""
 
 
 class NodePoolGenerator(ApiModel):
-    """A rule that makes NodePools from what the nodes offer, and removes them when nobody offers it any more."""
+    """A rule that generates NodePools from the capabilities of the nodes, and deletes them when they stay empty."""
 
     spec: GeneratorSpec
-    """The rule and its limits."""
+    """Rule, template and limits of the generator."""
     status: GeneratorStatus | None = None
-    """What the operator observes of the generator."""
+    """Observed state of the generator, written by the operator."""

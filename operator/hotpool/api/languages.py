@@ -1,7 +1,4 @@
-"""The normal form of language codes (requirement B3).
-
-Pure.
-"""
+"""Normal form of language codes (requirement B3): pure."""
 
 from collections.abc import Iterable
 from functools import lru_cache
@@ -23,11 +20,11 @@ _ALIASES: Final = {
 
 @lru_cache(maxsize=4096)
 def normalise_language(code: str) -> str | None:
-    """The normal form of one code, or None for `auto`, which is no language."""
+    """Return the normal form of a code, or None for `auto`, which is not a language."""
     lowered = code.strip().lower().replace("_", "-")
     return None if lowered in {"auto", ""} else _ALIASES.get(lowered, lowered)
 
 
 def normalise_languages(codes: Iterable[str]) -> tuple[str, ...]:
-    """The distinct normal forms, in the order of their first appearance."""
+    """Return the distinct normal forms, in the order of their first appearance."""
     return tuple(dict.fromkeys(code for raw in codes if (code := normalise_language(raw))))

@@ -1,4 +1,4 @@
-"""Names, bounds and base classes that every kind of the API shares.
+"""Names, bounds and base classes common to all kinds of the API.
 
 Must not decide or do I/O.
 """
@@ -20,32 +20,32 @@ GROUP: Final = "hotpool.dev"
 VERSION: Final = "v1alpha1"
 API_VERSION: Final = f"{GROUP}/{VERSION}"
 SCHEMA_REVISION: Final = 3
-"""Raised with each change of the CRDs; the operator refuses to start on an older one."""
+"""Revision of the CRDs, raised with each change of their schema. The operator refuses to start on an older one."""
 
 SCHEMA_REVISION_ANNOTATION: Final = "hotpool.dev/schema-revision"
 PAUSED_ANNOTATION: Final = "hotpool.dev/paused"
 KUBE_NODES_ANNOTATION: Final = "hotpool.dev/kube-nodes"
-"""On the election Lease: `true` while the operator that leads follows v1 Nodes, so that the command line does, too."""
+"""On the election Lease: `true` while the leader watches v1 Nodes, so that the command line reads them, too."""
 POOL_LABEL: Final = "hotpool.dev/pool"
 AGENT_PREFIX: Final = "agent.hotpool.dev/"
 LEASE_LABEL: Final = f"{AGENT_PREFIX}lease"
 LEASE_PREFIX: Final = "hotpool-node-"
 NAME_TAKEN_SUFFIX: Final = "node-name-taken"
-"""The Event by which an agent says that its node's name is another's is called NODE.node-name-taken (B12)."""
+"""Suffix of the name of the Event about a node name that another agent owns: NODE.node-name-taken (B12)."""
 ELECTION_LEASE: Final = "hotpool-operator"
-"""The Lease that elects the operator that writes."""
+"""The Lease that elects the leading operator."""
 PROBE_LEASE: Final = "hotpool-operator-canary"
-"""The Lease by which the operator proves that it hears (requirement C3)."""
+"""The probe Lease, by which the operator proves that its Lease watch is alive (requirement C3)."""
 OPERATOR_MANAGER: Final = "hotpool-operator"
 
 POOL_NAME_MAX: Final = 57
 GENERATOR_NAME_MAX: Final = 40
 SLICE_MAX: Final = 100
 MAX_CONDITIONS: Final = 16
-"""Conditions of one object, those of other writers included."""
+"""Maximum number of conditions of one object, including those of other writers."""
 
 MAX_SAFE_INTEGER: Final = 2**53 - 1
-"""What JSON readers that know only doubles still tell apart."""
+"""Largest integer that is exact in JSON readers that use doubles."""
 
 PAIR_PATTERN: Final = r"^[a-z][a-z0-9]{0,14}-[a-z][a-z0-9]{0,14}$"
 PAIR_OR_ANY_PATTERN: Final = r"^([a-z][a-z0-9]{0,14}|\*)-[a-z][a-z0-9]{0,14}$"
@@ -57,20 +57,20 @@ PairOrAny = Annotated[str, StringConstraints(pattern=PAIR_OR_ANY_PATTERN, max_le
 Text = Annotated[str, StringConstraints(max_length=253)]
 LongText = Annotated[str, StringConstraints(max_length=1024)]
 Timestamp = Annotated[str, StringConstraints(max_length=40)]
-"""RFC 3339 in UTC, with microseconds where an agent or the operator writes it."""
+"""RFC 3339 in UTC. Agents and operator write microseconds."""
 Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
 SafeCount = Annotated[int, Field(ge=0, le=MAX_SAFE_INTEGER)]
 Tristate = Literal["True", "False", "Unknown"]
 
 
 class ApiModel(BaseModel):
-    """Base of every shape: camelCase on the wire, unknown fields ignored (requirement B11), immutable."""
+    """Base of all models: camelCase in JSON, unknown fields ignored (requirement B11), immutable."""
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore", frozen=True)
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core_schema: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        """Describe each field by the docstring below it.
+        """Add the docstring below each field as its description.
 
         pydantic's own `use_attribute_docstrings` reads the sources in every process, which takes 0.06 s.
         """
@@ -82,7 +82,7 @@ class ApiModel(BaseModel):
 
 
 def _docstrings(model: type[ApiModel]) -> Iterator[tuple[str, str]]:
-    """Return name and docstring of each field, those of the parents first."""
+    """Yield name and docstring of each field, those of base classes first."""
     for owner in reversed(model.__mro__[: model.__mro__.index(ApiModel)]):
         (declared,) = ast.parse(inspect.getsource(owner)).body
         for field, below in pairwise(getattr(declared, "body", [])):
@@ -95,24 +95,24 @@ class Condition(ApiModel):
     """One aspect of the current state, as metav1.Condition."""
 
     type: Text
-    """What the condition is about, for example Ready."""
+    """Type of the condition, for example Ready."""
     status: Tristate
     """True, False or Unknown."""
     observed_generation: SafeCount = 0
-    """The metadata.generation that the condition was computed from."""
+    """The metadata.generation that the condition is based on."""
     last_transition_time: Annotated[str, Field(json_schema_extra={"format": "date-time"}, max_length=40)]
-    """When the status last changed."""
+    """Time of the last change of the status."""
     reason: Text
-    """One CamelCase word for programs."""
+    """Machine-readable reason in CamelCase."""
     message: Annotated[str, StringConstraints(max_length=4096)] = ""
-    """A sentence for people."""
+    """Human-readable message."""
 
 
 def map_by(key: str) -> JsonDict:
-    """Schema of a list whose items are merged by one key, where people or several writers write."""
+    """Return the schema of a list that server-side apply merges by one key."""
     return {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [key]}
 
 
 def timestamp(moment: datetime | None = None) -> str:
-    """A moment (default: now) as RFC 3339 in UTC with microseconds, the form of every time in the API."""
+    """Format a time (default: now) as RFC 3339 in UTC with microseconds, as all times in the API."""
     return (moment or datetime.now(UTC)).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -1,6 +1,6 @@
-"""NodePool: which nodes belong together, by rule.
+"""NodePool: a set of nodes that meet the same requirements.
 
-`spec` is written by people or a generator, `status` by the operator and never grows with the number of nodes.
+People or a generator write `spec`, the operator `status`. The size of `status` does not depend on the number of nodes.
 """
 
 from typing import Annotated, ClassVar, Final, Literal
@@ -25,14 +25,14 @@ from hotpool.api.meta import (
 _SET: JsonDict = {"x-kubernetes-list-type": "set"}
 
 HASH_MAX: Final = 1024
-"""Parts at most into which a hash divides the nodes."""
+"""Maximum number of hash buckets."""
 MAX_PAIRS: Final = 64
 MAX_VALUES: Final = 64
 MAX_TYPES: Final = 32
 MAX_ATTRIBUTES: Final = 16
 
 GeneratedKind = Literal["LanguagePair", "ManyToOne", "LanguageSet", "AttributeValue", "Hash"]
-"""Which rule of a generator made a pool."""
+"""Kinds of generated pools, by the rule of the generator."""
 
 LabelKey = Annotated[str, StringConstraints(min_length=1, max_length=317)]
 LabelValue = Annotated[str, StringConstraints(max_length=63)]
@@ -44,7 +44,7 @@ def _rule(rule: str, message: str) -> JsonDict:
 
 
 class AttributeRequirement(ApiModel):
-    """A condition on one declared attribute; `anyOf` and `allOf` must both hold where both are given."""
+    """A requirement on one declared attribute. If both `anyOf` and `allOf` are set, both must be met."""
 
     model_config: ClassVar = {
         "json_schema_extra": _rule(
@@ -53,48 +53,48 @@ class AttributeRequirement(ApiModel):
     }
 
     key: Annotated[str, StringConstraints(min_length=1, max_length=63)]
-    """The attribute: a declared key, or one of languages, model, version, device."""
+    """Name of the attribute: a declared key, or one of languages, model, version, device."""
     any_of: Annotated[tuple[Value, ...] | None, Field(min_length=1, max_length=MAX_VALUES, json_schema_extra=_SET)] = (
         None
     )
-    """At least one of these values is declared."""
+    """Values of which at least one must be declared."""
     all_of: Annotated[tuple[Value, ...] | None, Field(min_length=1, max_length=MAX_VALUES, json_schema_extra=_SET)] = (
         None
     )
-    """All of these values are declared."""
+    """Values that must all be declared."""
 
 
 class TypeRequirement(ApiModel):
-    """A type that must be ready, by at least one service that meets all attribute requirements."""
+    """A type of which at least one service must be ready and meet all attribute requirements."""
 
     type: Label63
-    """The type: asr, nmt, tts, semantic, llm, ... A type that no node has yet is legal."""
+    """The type: asr, nmt, tts, semantic, llm or any other word. A type that no node offers yet is valid."""
     attributes: Annotated[
         tuple[AttributeRequirement, ...], Field(max_length=MAX_ATTRIBUTES, json_schema_extra=map_by("key"))
     ] = ()
-    """Conditions on the attributes of one and the same service of the type."""
+    """Requirements on attributes. A single service of the type must meet them all."""
 
 
 class LanguageRequirement(ApiModel):
     """Directed language pairs that the node must offer (requirement B4)."""
 
     all_of: Annotated[tuple[PairOrAny, ...], Field(min_length=1, max_length=MAX_PAIRS, json_schema_extra=_SET)]
-    """Pairs `src-tgt`; `*-tgt` means from at least one source."""
+    """Pairs `src-tgt`. `*-tgt` is met by at least one source language."""
     semantic: bool = False
     """True: both languages of a pair must also be languages of the node's semantic services."""
 
 
 class HashRequirement(ApiModel):
-    """A part of all nodes, by FNV-1a-64 over the node's name, a zero byte and the seed, modulo the count."""
+    """A hash bucket: FNV-1a-64 over the node's name, a zero byte and the seed, modulo the count."""
 
     model_config: ClassVar = {"json_schema_extra": _rule("self.index < self.count", "index must be smaller than count")}
 
     count: Annotated[int, Field(ge=1, le=HASH_MAX)]
-    """Number of parts."""
+    """Number of hash buckets."""
     seed: Annotated[str, StringConstraints(max_length=63)] = ""
     """Another seed gives another distribution."""
     index: Annotated[int, Field(ge=0, le=HASH_MAX - 1)]
-    """Which part, from 0."""
+    """Index of the bucket, from 0."""
 
 
 class LabelExpression(ApiModel):
@@ -111,120 +111,120 @@ class LabelExpression(ApiModel):
     key: LabelKey
     """Label key."""
     operator: Literal["In", "NotIn", "Exists", "DoesNotExist"]
-    """How the label relates to the values."""
+    """Operator: In, NotIn, Exists or DoesNotExist."""
     values: Annotated[tuple[LabelValue, ...], Field(max_length=64)] = ()
     """Values for In and NotIn."""
 
 
 class LabelSelector(ApiModel):
-    """Labels of the NodeCapability that must match, as metav1.LabelSelector."""
+    """A selector of labels of the NodeCapability, as metav1.LabelSelector."""
 
     match_labels: Annotated[dict[LabelKey, LabelValue], Field(max_length=32, default_factory=dict)]
     """Labels that must have exactly these values."""
     match_expressions: Annotated[tuple[LabelExpression, ...], Field(max_length=32)] = ()
-    """Requirements that must all hold."""
+    """Label requirements that must all be met."""
 
 
 class Requirements(ApiModel):
-    """What a node must have to be a member; everything given must hold (requirement D2)."""
+    """Requirements that a node must meet to be a member. All that are set must be met (requirement D2)."""
 
     types: Annotated[tuple[TypeRequirement, ...], Field(max_length=MAX_TYPES, json_schema_extra=map_by("type"))] = ()
     """Types that must be ready."""
     language_pairs: LanguageRequirement | None = None
     """Language pairs that the node must offer."""
     hash: HashRequirement | None = None
-    """Which part of the nodes, by a hash of their names."""
+    """Hash bucket that the node must be in, by its name."""
     node_selector: LabelSelector | None = None
     """Labels that the NodeCapability must have."""
     match_all: bool = False
-    """True: empty requirements match every reporting node; without it they match none."""
+    """True: empty requirements match every reporting node. False: they match none."""
 
 
 class Brake(ApiModel):
-    """How many members of the pool silence may remove at once (requirement D8)."""
+    """Limit of silent nodes above which the pool retains its members (requirement D8)."""
 
     max_silent_percent: Annotated[int, Field(ge=0, le=100)] = 30
-    """Silent members are removed only while they are at most this part, in percent, of all."""
+    """Maximum percentage of silent members. Above it, none is removed."""
 
 
 class PoolTemplateSpec(ApiModel):
-    """The part of a pool's spec that a generator's template also has."""
+    """Fields of a pool's spec that a generator's template has, too."""
 
     mode: Literal["Active", "DryRun"] = "Active"
-    """Active, or DryRun: compute and show, write no membership."""
+    """Active, or DryRun: compute and show the membership without writing it."""
     requires: Requirements = Requirements()
-    """What a node must have to be a member."""
+    """Requirements that a node must meet to be a member."""
     exclude_nodes: Annotated[tuple[NodeName, ...], Field(max_length=100, json_schema_extra=_SET)] = ()
     """Nodes that are never members."""
     min_members: Annotated[int, Field(ge=0, le=1_000_000)] = 1
-    """The pool is Ready when it has at least this many Ready members."""
+    """Minimum number of Ready members for the pool to be Ready."""
     slice_size: Annotated[
         int,
         Field(
             ge=1, le=SLICE_MAX, json_schema_extra=_rule("self == oldSelf", "sliceSize is immutable: make a new pool")
         ),
     ] = SLICE_MAX
-    """Members in one NodePoolSlice at most. Immutable."""
+    """Maximum number of members in one NodePoolSlice. Immutable."""
     brake: Brake = Brake()
-    """How many members silence may remove at once."""
+    """Limit of silent nodes above which the pool retains its members."""
 
 
 class Generated(ApiModel):
-    """Where a generated pool comes from. Written by the operator."""
+    """Origin of a generated pool. Written by the operator."""
 
     by: Annotated[str, StringConstraints(min_length=1, max_length=40)]
     """Name of the NodePoolGenerator."""
     kind: GeneratedKind
-    """Which rule made it."""
+    """Kind of the rule that generated the pool."""
     key: Text
-    """The key, for example zh-en; names are derived from it, never the other way round."""
+    """Key of the pool, for example zh-en. The pool's name is derived from the key, never the key from the name."""
 
 
 class PoolSpec(PoolTemplateSpec):
-    """The rule of the pool."""
+    """Desired state of the pool: its requirements and options."""
 
     generated: Generated | None = None
-    """Set on pools that a generator made."""
+    """Origin of the pool. Set only on generated pools."""
 
 
 class ExcludedCount(ApiModel):
-    """How many nodes are not members, for one reason."""
+    """Number of nodes that are not members for one reason."""
 
     reason: Text
-    """The gate that decided, for example TypeNotReady."""
+    """The first criterion that is not met, for example TypeNotReady."""
     count: Count
     """Number of nodes."""
 
 
 class PoolStatus(ApiModel):
-    """What the operator observes of the pool. Members are in NodePoolSlices."""
+    """Observed state of the pool, written by the operator. The members are in NodePoolSlices."""
 
     observed_generation: Annotated[int | None, Field(ge=0)] = None
-    """The metadata.generation that this status was computed from."""
+    """The metadata.generation that this status is based on."""
     members: Count | None = None
-    """Members in all three states."""
+    """Number of members in all three states."""
     ready_members: Count | None = None
-    """Members that may be offered work."""
+    """Number of Ready members, which are offered work."""
     suspect_members: Count | None = None
-    """Members whose heartbeat is late; offered last."""
+    """Number of Suspect members, whose heartbeat is late. They are offered last."""
     draining_members: Count | None = None
-    """Members that are being drained; never offered."""
+    """Number of Draining members. They are never offered."""
     slices: Count | None = None
     """Number of NodePoolSlices."""
     excluded: Annotated[tuple[ExcludedCount, ...], Field(max_length=64)] = ()
-    """Nodes that are not members, counted by reason."""
+    """Numbers of nodes that are not members, by reason."""
     last_change: Timestamp | None = None
-    """When membership last changed."""
+    """Time of the last change of membership."""
     conditions: Annotated[tuple[Condition, ...], Field(max_length=16, json_schema_extra=map_by("type"))] = ()
-    """Ready, MassSilence, UnknownRequirement and others that hold."""
+    """Conditions Ready, MassSilence, UnknownRequirement and others that apply."""
     ready: Tristate | None = None
-    """The status of condition Ready, for field selectors and columns."""
+    """Status of condition Ready, for field selectors and columns."""
 
 
 class NodePool(ApiModel):
-    """A set of nodes by rule: every node that meets the requirements right now is a member."""
+    """A set of nodes by rule: every node that meets the requirements at the moment is a member."""
 
     spec: PoolSpec = PoolSpec()
-    """The rule of the pool."""
+    """Desired state of the pool: its requirements and options."""
     status: PoolStatus | None = None
-    """What the operator observes of the pool."""
+    """Observed state of the pool, written by the operator."""

@@ -1,6 +1,6 @@
-"""NodePoolSlice: a part of a pool's members, at most 100, for people, API readers and the operator's restart.
+"""NodePoolSlice: at most 100 members of a pool, for people, API clients and the restart of the operator.
 
-Written by the operator only; owned by its pool. Like EndpointSlice it has no spec and status.
+Only the operator writes it, and its pool owns it. Like EndpointSlice it has neither spec nor status.
 """
 
 from typing import Annotated, Literal
@@ -20,11 +20,11 @@ class Member(ApiModel):
     state: MemberState
     """Ready: offered. Suspect: offered last. Draining: never offered."""
     since: Timestamp
-    """When the node came into the pool."""
+    """Time at which the node became a member."""
 
 
 class NodePoolSlice(ApiModel):
-    """At most 100 members of one pool, named `<pool>-<n>` and labelled hotpool.dev/pool."""
+    """At most 100 members of one pool. Its name is `<pool>-<n>`, its label hotpool.dev/pool."""
 
     term: Annotated[
         SafeCount,
@@ -36,6 +36,6 @@ class NodePoolSlice(ApiModel):
             }
         ),
     ]
-    """The writer's term of leadership; never smaller than before."""
+    """Term of the leader that wrote the slice. It never decreases."""
     members: Annotated[tuple[Member, ...], Field(max_length=SLICE_MAX)] = ()
-    """The members, each once. Written whole, so that the API server keeps no field ownership for each."""
+    """The members, each once. The list is atomic, so that the API server keeps no field ownership of each member."""

@@ -25,7 +25,7 @@ from hotpool.cli.options import (
 )
 from hotpool.cli.query import run_query
 from hotpool.common import cli_help
-from hotpool.core.explain.dry_run import GeneratorChange, PoolChange, Stored, compare_generator, compare_pool
+from hotpool.core.explain.dry_run import GeneratorChange, PoolChange, StoredFleet, compare_generator, compare_pool
 from hotpool.core.model import CUSTOM_KINDS, Generator, Pool
 from hotpool.kube.decode import DecodeError, decode
 from hotpool.kube.reader import Reader
@@ -116,11 +116,13 @@ def _namespace(documents: Sequence[Manifest], said: str | None) -> str | None:
 def _compare(fleet: FleetSnapshot, documents: Sequence[Manifest]) -> Difference:
     fleet.warn_unreadable()
     members = {name: fleet.members(name) for name in fleet.pools}
-    stored = Stored(fleet.views(), fleet.pools, fleet.generators, members)
+    stored = StoredFleet(fleet.views(), fleet.pools, fleet.generators, members)
     proposed = [_dry_run(fleet, document) for document in documents]
     return Difference(
         tuple(compare_pool(item, stored) for item in proposed if isinstance(item, Pool)),
-        tuple(compare_generator(item, stored, now=timestamp()) for item in proposed if isinstance(item, Generator)),
+        tuple(
+            compare_generator(item, stored, timestamp=timestamp()) for item in proposed if isinstance(item, Generator)
+        ),
     )
 
 

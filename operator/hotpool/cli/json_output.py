@@ -1,4 +1,4 @@
-"""The JSON of `why` and `diff`, documented in docs/why.md: fields may be added, none is renamed or removed."""
+"""The JSON of `why` and `diff` (docs/reference/commands.md): fields may be added, none is renamed or removed."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -22,7 +22,7 @@ def explanation(answer: Explanation) -> Json:
         "since": answer.current.since if answer.current else None,
         "verdict": {"state": answer.verdict.state, "criterion": answer.verdict.criterion},
         "requirements": [_of_requirement(answer, item) for item in answer.requirements],
-        "remarks": [{"text": r.text, "since": r.since, "remedies": list(r.remedy)} for r in answer.remarks],
+        "remarks": [{"text": r.text, "since": r.since, "remedies": list(r.remedies)} for r in answer.remarks],
     }
 
 
@@ -31,10 +31,10 @@ def _of_requirement(answer: Explanation, item: Requirement) -> Json:
         "criterion": item.criterion,
         "required": item.required,
         "met": item.met,
-        "decides": item is answer.decided,
+        "decides": item is answer.first_unmet,
         "observed": item.observed,
         "since": item.since,
-        "remedies": list(item.remedy),
+        "remedies": list(item.remedies),
     }
 
 

@@ -1,4 +1,4 @@
-"""The JSON of `top`, documented in docs/why.md: fields may be added, none is renamed or removed."""
+"""The JSON of `top` (docs/reference/commands.md): fields may be added, none is renamed or removed."""
 
 from collections.abc import Sequence
 from typing import Any

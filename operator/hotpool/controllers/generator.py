@@ -41,7 +41,7 @@ class GeneratorController:
         if started < allowed:
             self._context.mark([key], allowed)
             return False
-        pools = dict(self._context.cache.owners.of(entry.generator.meta.uid))
+        pools = dict(self._context.cache.owners.pools_of(entry.generator.meta.uid))
         plan = plan_generator(entry, pools, self._context.cache.pools, started, self._context.clock.timestamp())
         self._next_plan[key] = self._context.clock() + PLAN_IDLE_FACTOR * (self._context.clock() - started)
         if plan.recheck_at is not None:

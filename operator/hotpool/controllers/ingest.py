@@ -29,7 +29,7 @@ class Ingest:
     def on_object(self, kind: Kind, event: str | None, body: Any) -> None:
         """Store a watched or listed object and mark the affected keys. A version in the cache is not decoded again."""
         identity = identify(body)
-        if event != "DELETED" and identity and self._cache.exists(kind).get(identity[0]) == identity[1]:
+        if event != "DELETED" and identity and self._cache.identities(kind).get(identity[0]) == identity[1]:
             return
         decoded = decode(kind, body)
         if isinstance(decoded, DecodeError):

@@ -98,7 +98,7 @@ class Manager:
             else:
                 self._cache.gate_open = True
                 self._mark(self._cache.restore_from_slices(self._clock()))
-        log.info("all objects listed", **{kind.value: len(self._cache.exists(kind)) for kind in self.resync.kinds})
+        log.info("all objects listed", **{kind.value: len(self._cache.identities(kind)) for kind in self.resync.kinds})
 
     async def stand_by(self) -> None:
         """Keep the cache current without a write: advance silence and resync until cancelled."""
@@ -124,7 +124,7 @@ class Manager:
         """Mark every key, because another leader may have written the stored objects."""
         self._latency.clear()
         self._mark(self._cache.on_leader_acquired(self._clock()))
-        self._unreconciled = {Key(kind, name) for kind in self._queues for name in self._cache.exists(kind)}
+        self._unreconciled = {Key(kind, name) for kind in self._queues for name in self._cache.identities(kind)}
         self._unreconciled |= {Key(Kind.POOL, pool) for pool in self._cache.slices}
         if not self._unreconciled:
             self.all_reconciled.set()

@@ -55,7 +55,7 @@ class PoolController:
         now = self._context.clock()
         stored = self._context.cache.slices.get(key.name, {})
         plan = plan_pool(membership, stored, self._context.cache.known_types, now, self._context.clock.timestamp())
-        membership.planned(plan.retained, plan.merge_at)
+        membership.record_plan(plan.retained, plan.merge_at)
         self._context.latency.planned(key.name, stored, plan.slices, now)
         if plan.recheck_at is not None:
             self._context.mark([key], plan.recheck_at)
@@ -64,7 +64,7 @@ class PoolController:
             self._publish(membership.pool, plan), self._write(key, membership, plan), return_exceptions=True
         )
         if results[1] is not True or plan.retained is None:
-            membership.restore_dirty(dirty, planned=results[1] in {True, None})
+            membership.restore_dirty(dirty, status_current=results[1] in {True, None})
         for result in results:
             if isinstance(result, BaseException):
                 raise result

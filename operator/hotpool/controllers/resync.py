@@ -36,7 +36,7 @@ class Resync:
         Absence, and a version older than the cached one, are confirmed by a GET. Raises ApiUnavailable.
         """
         for kind in self.kinds:
-            known = dict(self._cache.exists(kind))
+            known = dict(self._cache.identities(kind))
             listed: dict[str, Identity] = {}
             async for body in self._reader.each(kind):
                 listed |= [identity] if (identity := identify(body)) else []
@@ -58,7 +58,7 @@ class Resync:
 
         `before`: the identity confirmed before this read. An older version than that comes from a restored etcd.
         """
-        before = before or self._cache.exists(kind).get(name)
+        before = before or self._cache.identities(kind).get(name)
         try:
             body = await self._reader.get(kind, name)
         except ApiUnavailable as error:

@@ -1,4 +1,4 @@
-"""The decision: pure functions and one state, without I/O, clocks or tasks.
+"""Membership decisions: pure functions and one cache, without I/O, clocks or tasks.
 
-Sources feed it, the reconciler asks it; it calls nobody.
+Must not import watches, writers or controllers.
 """

@@ -1,16 +1,16 @@
-"""The brake (requirement D8): how many silent nodes a pool may lose.
+"""The brake (requirement D8): the limit of silent nodes that may leave a pool.
 
-Pure. A level rule: it looks at how many are silent now, not at who fell silent when, so that a restart of the operator
-comes to the same answer (docs/design/0003-the-brake-counts-silence.md).
+Pure. It depends only on the number of nodes that are silent now, not on when they became silent, so that the result is
+the same after a restart of the operator (docs/design/0003-the-brake-counts-silence.md).
 """
 
 _PERCENT = 100
 
 
-def brakes(silent: int, live: int, max_silent_percent: int) -> bool:
-    """Whether a pool keeps its silent members as Suspect.
+def too_many_silent(silent: int, live: int, max_silent_percent: int) -> bool:
+    """Return True if a pool retains its silent members as Suspect.
 
-    `silent`: nodes that meet all requirements and are silent for 3 H or more, but not yet for 600 s; `live`: those
-    that meet them and beat. At most max(1, max_silent_percent % of both) may leave.
+    `silent`: number of nodes that meet all other requirements and are silent for 3 H or more, but less than 600 s;
+    `live`: number of those with heartbeats. At most max(1, max_silent_percent % of the sum) may leave.
     """
     return silent > 1 and _PERCENT * silent > max_silent_percent * (silent + live)

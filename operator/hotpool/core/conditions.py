@@ -1,4 +1,4 @@
-"""Conditions that keep their lastTransitionTime while their status stays, as Kubernetes' convention wants.
+"""Conditions with a stable lastTransitionTime: it changes only with the status, as Kubernetes' API conventions require.
 
 Pure.
 """
@@ -9,12 +9,12 @@ from typing import Final
 
 from hotpool.api.meta import Condition, Tristate
 
-_LONGEST_MESSAGE: Final = 4096
+_MAX_MESSAGE_LENGTH: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class ConditionUpdate:
-    """What a condition shall say."""
+    """Desired type, status, reason and message of a condition."""
 
     type: str
     status: Tristate
@@ -23,25 +23,25 @@ class ConditionUpdate:
 
 
 def set_conditions(
-    claims: Iterable[ConditionUpdate], before: Mapping[str, tuple[str, str]], generation: int, now: str
+    updates: Iterable[ConditionUpdate], before: Mapping[str, tuple[str, str]], generation: int, timestamp: str
 ) -> tuple[Condition, ...]:
-    """The conditions to write. `before`: type → (status, lastTransitionTime) as stored; `now`: RFC 3339."""
+    """Return the conditions to write. `before`: type → stored (status, lastTransitionTime); `timestamp`: RFC 3339."""
     return tuple(
         Condition(
-            type=claim.type,
-            status=claim.status,
-            reason=claim.reason,
-            message=_truncate(claim.message),
+            type=update.type,
+            status=update.status,
+            reason=update.reason,
+            message=_truncate(update.message),
             observed_generation=generation,
-            last_transition_time=_since(claim, before.get(claim.type), now),
+            last_transition_time=_since(update, before.get(update.type), timestamp),
         )
-        for claim in claims
+        for update in updates
     )
 
 
 def _truncate(message: str) -> str:
-    return message if len(message) <= _LONGEST_MESSAGE else f"{message[: _LONGEST_MESSAGE - 1]}…"
+    return message if len(message) <= _MAX_MESSAGE_LENGTH else f"{message[: _MAX_MESSAGE_LENGTH - 1]}…"
 
 
-def _since(claim: ConditionUpdate, before: tuple[str, str] | None, now: str) -> str:
-    return before[1] if before and before[0] == claim.status else now
+def _since(update: ConditionUpdate, before: tuple[str, str] | None, timestamp: str) -> str:
+    return before[1] if before and before[0] == update.status else timestamp

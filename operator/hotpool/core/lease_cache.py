@@ -1,6 +1,6 @@
-"""The nodes' Leases as last seen, and which of them nobody renews any more (requirements C2, C4).
+"""The last observed Leases of nodes, and orphaned ones (requirements C2, C4).
 
-Held by `core.cluster_cache`. Pure: all times are monotonic seconds.
+Pure: all times are monotonic seconds.
 """
 
 from collections.abc import Container
@@ -12,41 +12,41 @@ from hotpool.core.model import Heartbeat
 
 @dataclass(slots=True)
 class LeaseCache:
-    """Node → its Lease."""
+    """Leases by node."""
 
-    _known: dict[str, Heartbeat] = field(default_factory=dict)
-    """Without uid where the Lease is not there any more."""
+    _leases: dict[str, Heartbeat] = field(default_factory=dict)
+    """Node → its Lease; with an empty uid after we deleted it."""
     _without_node: dict[str, tuple[Heartbeat, float]] = field(default_factory=dict)
-    """Node that has no resource → its Lease, and since when it is known to be as it is."""
+    """Node without a NodeCapability → its Lease, and the time since which the Lease has not changed."""
     orphaned: set[str] = field(default_factory=set)
-    """Nodes of which nothing is left but a Lease that nobody renews, as of the last look."""
+    """Nodes without a NodeCapability whose Lease is not renewed, as of the last `scan`."""
 
     def get(self, node: str) -> Heartbeat | None:
-        """The Lease as last seen; its deletion is not told, because it is no evidence (requirement C7)."""
-        return self._known.get(node)
+        """Return the last observed Lease. It stays after a deletion by others: that is no evidence (C7)."""
+        return self._leases.get(node)
 
-    def put(self, beat: Heartbeat) -> Heartbeat | None:
-        """Take in a Lease; the one that was known before."""
-        before = self._known.get(beat.node)
-        self.orphaned.discard(beat.node)
-        self._known[beat.node] = beat
+    def put(self, lease: Heartbeat) -> Heartbeat | None:
+        """Store a Lease. Return the previous one."""
+        before = self._leases.get(lease.node)
+        self.orphaned.discard(lease.node)
+        self._leases[lease.node] = lease
         return before
 
     def delete(self, lease: Heartbeat) -> None:
-        """This Lease was deleted by us, unless there is a newer one; told of once more it is no heartbeat (C2)."""
-        if self._known.get(lease.node) == lease:
-            self._known[lease.node] = replace(lease, uid="")
+        """Record our deletion of this Lease, unless a newer one is known. A late event of it is no heartbeat (C2)."""
+        if self._leases.get(lease.node) == lease:
+            self._leases[lease.node] = replace(lease, uid="")
             self.orphaned.discard(lease.node)
 
     def scan(self, nodes: Container[str], now: float) -> set[str]:
-        """Find the abandoned: without a resource, and the same Lease at each look for 600 s. To be called at times."""
-        alone = {name: beat for name, beat in self._known.items() if name not in nodes}
-        for name in [name for name, beat in alone.items() if not beat.uid]:
-            del self._known[name], alone[name]
-        self._without_node = {name: self._since(name, beat, now) for name, beat in alone.items()}
+        """Find orphaned Leases: no NodeCapability, and no change between scans for 600 s. Needs regular calls."""
+        alone = {name: lease for name, lease in self._leases.items() if name not in nodes}
+        for name in [name for name, lease in alone.items() if not lease.uid]:
+            del self._leases[name], alone[name]
+        self._without_node = {name: self._since(name, lease, now) for name, lease in alone.items()}
         self.orphaned = {name for name, (_, since) in self._without_node.items() if now - since >= EXPIRED_AFTER}
         return self.orphaned
 
-    def _since(self, name: str, beat: Heartbeat, now: float) -> tuple[Heartbeat, float]:
+    def _since(self, name: str, lease: Heartbeat, now: float) -> tuple[Heartbeat, float]:
         known = self._without_node.get(name)
-        return known if known and known[0] == beat else (beat, now)
+        return known if known and known[0] == lease else (lease, now)

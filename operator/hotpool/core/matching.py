@@ -1,7 +1,7 @@
-"""Whether a node is in a pool, and which gate decided (requirement D2).
+"""Match of a node with a pool, and the criterion that keeps a node out (requirement D2).
 
-The one place that decides: a spec is made into checks once, and the state, generators, `why`, `diff` and dry run all
-ask the same checks.
+The only place of this decision. A spec is compiled into predicates once; membership, generators, `hotpool why`,
+`hotpool diff` and DryRun evaluate the same predicates. Pure.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -25,9 +25,9 @@ from hotpool.core.model import Liveness, NodeView, Report, ServiceOffer
 
 
 class Criterion(StrEnum):
-    """The gates in the order in which they are asked; also the reasons in `status.excluded`.
+    """Criteria in the order of their evaluation; also the reasons in `status.excluded`.
 
-    Offline comes last, so that it means: a member, were it not for its silence.
+    Offline is the last, so that it means: would be a member but for its silence.
     """
 
     NOT_REPORTED = "NotReported"
@@ -44,7 +44,7 @@ class Criterion(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Predicate:
-    """One requirement of a spec. `holds` and `observed` may rely on a report being there, but for NotReported."""
+    """One requirement of a spec. Except for NotReported, `met` and `observed` need a view with a report."""
 
     criterion: Criterion
     required: str
@@ -54,7 +54,7 @@ class Predicate:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One requirement, what was observed of it, and whether it holds."""
+    """Result of one requirement: met or not, and the observed value."""
 
     criterion: Criterion
     met: bool
@@ -64,7 +64,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class MatchResult:
-    """A member's state, or the gate that keeps the node out."""
+    """State of a member, or the criterion that keeps the node out."""
 
     state: MemberState | None
     criterion: Criterion | None = None
@@ -75,74 +75,74 @@ _MATCH: dict[MemberState, MatchResult] = {
     "Suspect": MatchResult("Suspect"),
     "Draining": MatchResult("Draining"),
 }
-_NO_MATCH = {gate: MatchResult(None, gate) for gate in Criterion}
+_NO_MATCH = {criterion: MatchResult(None, criterion) for criterion in Criterion}
 
 
 def match(view: NodeView, spec: Spec) -> MatchResult:
-    """The verdict on one node for one pool (or a generator's template)."""
-    return first_failure(view, unmet(spec))
+    """Match one node against the spec of a pool, or the template of a generator."""
+    return first_failure(view, predicates(spec))
 
 
-def first_failure(view: NodeView, asked: tuple[Predicate, ...]) -> MatchResult:
-    """The verdict by checks made before: the first that does not hold decides."""
-    for check in asked:
-        if not check.met(view):
-            return _NO_MATCH[check.criterion]
+def first_failure(view: NodeView, compiled: tuple[Predicate, ...]) -> MatchResult:
+    """Match one node against the predicates of a spec: the first that is not met decides."""
+    for predicate in compiled:
+        if not predicate.met(view):
+            return _NO_MATCH[predicate.criterion]
     return _MATCH[member_state(view)]
 
 
 def member_state(view: NodeView) -> MemberState:
-    """How a member is offered: drain comes before silence (requirement C1)."""
+    """Return the state of a member: Draining has precedence over Suspect (requirement C1)."""
     if view.draining:
         return "Draining"
     return "Ready" if view.liveness is Liveness.LIVE else "Suspect"
 
 
 def evaluate(view: NodeView, spec: Spec) -> Iterator[Finding]:
-    """Every requirement in the order of the gates; the first that does not hold decides."""
-    for check in unmet(spec):
-        holds = check.met(view)
-        yield Finding(check.criterion, holds, check.required, check.observed(view))
-        if check.criterion is Criterion.NOT_REPORTED and not holds:
+    """Yield the result of every requirement in order; the first unmet one decides. Stop after an unmet NotReported."""
+    for predicate in predicates(spec):
+        met = predicate.met(view)
+        yield Finding(predicate.criterion, met, predicate.required, predicate.observed(view))
+        if predicate.criterion is Criterion.NOT_REPORTED and not met:
             return
 
 
-def unmet(spec: Spec) -> tuple[Predicate, ...]:
-    """The checks of a spec in the order of the gates; those that always hold are left out, but for the node's own."""
-    return tuple(_checks(spec))
+def predicates(spec: Spec) -> tuple[Predicate, ...]:
+    """Return the predicates of a spec in order: those of every pool, and one for each requirement that it states."""
+    return tuple(_predicates(spec))
 
 
-def _checks(spec: Spec) -> Iterator[Predicate]:
+def _predicates(spec: Spec) -> Iterator[Predicate]:
     requires = spec.requires
     yield _NOT_REPORTED
     yield _LEAVING
     if spec.exclude_nodes:
-        yield _not_excluded(frozenset(spec.exclude_nodes))
+        yield _exclusion_predicate(frozenset(spec.exclude_nodes))
     if has_no_requirements(spec):
-        yield _NOTHING_REQUIRED
+        yield _EMPTY_REQUIREMENTS
     if requires.node_selector:
-        yield _selected(requires.node_selector)
+        yield _selector_predicate(requires.node_selector)
     if requires.hash:
-        yield _in_part(requires.hash)
+        yield _hash_predicate(requires.hash)
     for required in requires.types:
-        yield _type_ready(required.type)
+        yield _type_predicate(required.type)
         if required.attributes:
-            yield _has_attributes(required)
+            yield _attribute_predicate(required)
     if requires.language_pairs:
-        yield from _has_pairs(requires.language_pairs)
+        yield from _language_predicates(requires.language_pairs)
     yield _OFFLINE
 
 
 def has_no_requirements(spec: Spec) -> bool:
-    """True where a spec would match nothing because it requires nothing and does not say matchAll."""
+    """Return True if a spec matches no node because it requires nothing and does not set matchAll."""
     requires = spec.requires
     selector = requires.node_selector
     selecting = selector is not None and bool(selector.match_labels or selector.match_expressions)
     return not (requires.match_all or requires.types or requires.language_pairs or requires.hash or selecting)
 
 
-def _report(view: NodeView) -> Report:
-    """The report that the gate NotReported has made sure of."""
+def _report_of(view: NodeView) -> Report:
+    """Return the report, which the criterion NotReported guarantees."""
     return cast("Report", view.node.report)
 
 
@@ -156,10 +156,10 @@ _NOT_REPORTED = Predicate(
 _LEAVING = Predicate(
     Criterion.LEAVING,
     "not leaving",
-    lambda view: not _report(view).leaving,
-    lambda view: "leaving" if _report(view).leaving else "staying",
+    lambda view: not _report_of(view).leaving,
+    lambda view: "leaving" if _report_of(view).leaving else "staying",
 )
-_NOTHING_REQUIRED = Predicate(
+_EMPTY_REQUIREMENTS = Predicate(
     Criterion.EMPTY_REQUIREMENTS, "requirements, or matchAll", lambda _: False, lambda _: "spec.requires is empty"
 )
 _OFFLINE = Predicate(
@@ -167,7 +167,7 @@ _OFFLINE = Predicate(
 )
 
 
-def _not_excluded(names: frozenset[str]) -> Predicate:
+def _exclusion_predicate(names: frozenset[str]) -> Predicate:
     return Predicate(
         Criterion.EXCLUDED,
         "not in excludeNodes",
@@ -176,11 +176,11 @@ def _not_excluded(names: frozenset[str]) -> Predicate:
     )
 
 
-def _selected(selector: LabelSelector) -> Predicate:
+def _selector_predicate(selector: LabelSelector) -> Predicate:
     keys = [*selector.match_labels, *(expression.key for expression in selector.match_expressions)]
 
     def observed(view: NodeView) -> str:
-        return ", ".join(_label(view, key) for key in keys)
+        return ", ".join(_describe_label(view, key) for key in keys)
 
     words = [f"{key}={value}" for key, value in selector.match_labels.items()]
     words += [" ".join((e.key, e.operator, ",".join(e.values))).strip() for e in selector.match_expressions]
@@ -192,56 +192,56 @@ def _selected(selector: LabelSelector) -> Predicate:
     )
 
 
-def _label(view: NodeView, key: str) -> str:
+def _describe_label(view: NodeView, key: str) -> str:
     if key not in view.labels:
         return f"no {key}"
     return f"{key}={view.labels[key]}" + ("" if key in view.node.labels else " (label of the Node)")
 
 
-def _in_part(required: HashRequirement) -> Predicate:
-    def part(view: NodeView) -> int:
+def _hash_predicate(required: HashRequirement) -> Predicate:
+    def slot_of(view: NodeView) -> int:
         return slot(view.node.meta.name, required.seed, required.count)
 
     of = f"of {required.count}, seed {required.seed!r}"
     return Predicate(
         Criterion.HASH,
         f"hash part {required.index} {of}",
-        lambda view: part(view) == required.index,
-        lambda view: f"part {part(view)}",
+        lambda view: slot_of(view) == required.index,
+        lambda view: f"part {slot_of(view)}",
     )
 
 
-def _type_ready(type_: str) -> Predicate:
-    def holds(view: NodeView) -> bool:
-        state = _report(view).types.get(type_)
+def _type_predicate(type_: str) -> Predicate:
+    def met(view: NodeView) -> bool:
+        state = _report_of(view).types.get(type_)
         return state is not None and state.ready
 
     def observed(view: NodeView) -> str:
-        state = _report(view).types.get(type_)
+        state = _report_of(view).types.get(type_)
         return "ready" if state and state.ready else (state and state.reason) or "NotInstalled"
 
-    return Predicate(Criterion.TYPE, f"type {type_} ready", holds, observed)
+    return Predicate(Criterion.TYPE, f"type {type_} ready", met, observed)
 
 
-def _has_attributes(required: TypeRequirement) -> Predicate:
-    """All attribute requirements of a type, met by one and the same service."""
-    asked = tuple(AttributeFilter.of(attribute) for attribute in required.attributes)
+def _attribute_predicate(required: TypeRequirement) -> Predicate:
+    """Return the predicate that one service meets all attribute requirements of its type."""
+    filters = tuple(AttributeFilter.of(attribute) for attribute in required.attributes)
 
-    def holds(view: NodeView) -> bool:
-        offers = _report(view).offers.get(required.type, ())
-        return any(all(wanted.met(offer) for wanted in asked) for offer in offers)
+    def met(view: NodeView) -> bool:
+        offers = _report_of(view).offers.get(required.type, ())
+        return any(all(item.met(offer) for item in filters) for offer in offers)
 
     def observed(view: NodeView) -> str:
-        offers = _report(view).offers.get(required.type, ())
+        offers = _report_of(view).offers.get(required.type, ())
         return "; ".join(f"{offer.service}: {_declared(offer, required)}" for offer in offers) or "no ready service"
 
-    wanted = ", ".join(_wanted(attribute) for attribute in required.attributes)
-    return Predicate(Criterion.ATTRIBUTE, f"one {required.type} service with {wanted}", holds, observed)
+    wanted = ", ".join(_describe_filter(attribute) for attribute in required.attributes)
+    return Predicate(Criterion.ATTRIBUTE, f"one {required.type} service with {wanted}", met, observed)
 
 
 @dataclass(frozen=True, slots=True)
 class AttributeFilter:
-    """One attribute requirement as sets, so that asking a service costs what it declares, not what is required."""
+    """One attribute requirement as sets, so that the cost depends on the values of the service, not of the spec."""
 
     key: str
     any_of: frozenset[str] | None
@@ -249,7 +249,7 @@ class AttributeFilter:
 
     @classmethod
     def of(cls, attribute: AttributeRequirement) -> "AttributeFilter":
-        """The requirement of a spec."""
+        """Convert the requirement of a spec."""
         any_of, all_of = attribute.any_of, attribute.all_of
         return cls(
             attribute.key,
@@ -258,15 +258,15 @@ class AttributeFilter:
         )
 
     def met(self, offer: ServiceOffer) -> bool:
-        """Whether a service declares what is wanted."""
+        """Return True if a service declares the required values."""
         declared = offer.attributes.get(self.key, _NOTHING)
         any_of, all_of = self.any_of, self.all_of
         return (any_of is None or not declared.isdisjoint(any_of)) and (all_of is None or declared >= all_of)
 
 
-def _wanted(attribute: AttributeRequirement) -> str:
-    said = (("any of", attribute.any_of), ("all of", attribute.all_of))
-    return f"{attribute.key} " + " and ".join(f"{word} {','.join(values)}" for word, values in said if values)
+def _describe_filter(attribute: AttributeRequirement) -> str:
+    parts = (("any of", attribute.any_of), ("all of", attribute.all_of))
+    return f"{attribute.key} " + " and ".join(f"{word} {','.join(values)}" for word, values in parts if values)
 
 
 def _declared(offer: ServiceOffer, required: TypeRequirement) -> str:
@@ -274,50 +274,50 @@ def _declared(offer: ServiceOffer, required: TypeRequirement) -> str:
     return ", ".join(f"{key}={','.join(sorted(values))}" if values else f"no {key}" for key, values in pairs)
 
 
-def _has_pairs(required: LanguageRequirement) -> Iterator[Predicate]:
+def _language_predicates(required: LanguageRequirement) -> Iterator[Predicate]:
     for pair in required.all_of:
         source, _, target = pair.partition("-")
         target = normalise_language(target) or target
         wanted = f"{normalise_language(source)}-{target}"
-        yield _has_target(target, required) if source == "*" else _has_pair(wanted, required)
+        yield _target_predicate(target, required) if source == "*" else _pair_predicate(wanted, required)
 
 
-def _has_pair(pair: str, required: LanguageRequirement) -> Predicate:
-    def holds(view: NodeView) -> bool:
+def _pair_predicate(pair: str, required: LanguageRequirement) -> Predicate:
+    def met(view: NodeView) -> bool:
         return pair in (view.semantic_pairs if required.semantic else view.pairs)
 
     return Predicate(
-        Criterion.LANGUAGE_PAIR, f"language pair {pair}{_repaired(required)}", holds, _services_with_attributes(holds)
+        Criterion.LANGUAGE_PAIR, f"language pair {pair}{_semantic_suffix(required)}", met, _offered_text(met)
     )
 
 
-def _has_target(target: str, required: LanguageRequirement) -> Predicate:
-    def holds(view: NodeView) -> bool:
+def _target_predicate(target: str, required: LanguageRequirement) -> Predicate:
+    def met(view: NodeView) -> bool:
         return target in (view.semantic_pairs if required.semantic else view.pairs).targets
 
     return Predicate(
         Criterion.LANGUAGE_PAIR,
-        f"language pair *-{target}{_repaired(required)}",
-        holds,
-        _services_with_attributes(holds),
+        f"language pair *-{target}{_semantic_suffix(required)}",
+        met,
+        _offered_text(met),
     )
 
 
-def _repaired(required: LanguageRequirement) -> str:
+def _semantic_suffix(required: LanguageRequirement) -> str:
     return " with semantic repair" if required.semantic else ""
 
 
-def _services_with_attributes(holds: Callable[[NodeView], bool]) -> Callable[[NodeView], str]:
-    return lambda view: "offered" if holds(view) else "not offered"
+def _offered_text(met: Callable[[NodeView], bool]) -> Callable[[NodeView], str]:
+    return lambda view: "offered" if met(view) else "not offered"
 
 
 def selects(selector: LabelSelector, labels: Mapping[str, str]) -> bool:
-    """Whether labels match a selector, by the rules of metav1.LabelSelector."""
+    """Return True if labels match a selector, by the rules of metav1.LabelSelector."""
     exact = all(labels.get(key) == value for key, value in selector.match_labels.items())
-    return exact and all(_expression_holds(expression, labels) for expression in selector.match_expressions)
+    return exact and all(_expression_matches(expression, labels) for expression in selector.match_expressions)
 
 
-def _expression_holds(expression: LabelExpression, labels: Mapping[str, str]) -> bool:
+def _expression_matches(expression: LabelExpression, labels: Mapping[str, str]) -> bool:
     value = labels.get(expression.key)
     match expression.operator:
         case "In":

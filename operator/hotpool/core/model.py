@@ -1,6 +1,6 @@
-"""The values that the decision works on: nodes, pools, slices and generators as last observed.
+"""Immutable values of the core: nodes, pools, slices and generators as last observed.
 
-Made by `kube.decode`, held by `core.cluster_cache`, read by everything in `core`. All frozen; no wire shapes here.
+Independent of the JSON of the API server, which `kube.decode` converts.
 """
 
 from collections.abc import Mapping
@@ -13,14 +13,14 @@ from hotpool.api.pool import PoolSpec, PoolStatus
 from hotpool.api.slice import MemberState
 from hotpool.core.pairs import NO_PAIRS, Pairs
 
-_LONGEST_INDEX: Final = 9
+_MAX_INDEX_DIGITS: Final = 9
 
 
 class Kind(StrEnum):
     """The kinds that the operator watches; the values are the plurals of the API."""
 
     KUBE_NODE = "nodes"
-    """v1 Node: not ours, and watched only where the operator is told to follow it."""
+    """v1 Node, not a kind of hotpool; watched only if the settings say so."""
 
     NODE = "nodecapabilities"
     POOL = "nodepools"
@@ -33,14 +33,14 @@ CUSTOM_KINDS: Final = (Kind.NODE, Kind.POOL, Kind.SLICE, Kind.GENERATOR)
 
 
 class Key(NamedTuple):
-    """One thing to reconcile."""
+    """Kind and name of an object to reconcile."""
 
     kind: Kind
     name: str
 
 
 class Identity(NamedTuple):
-    """Which object, and which version of it (requirement C7)."""
+    """Uid and version of an object (requirement C7)."""
 
     uid: str
     version: int
@@ -49,7 +49,7 @@ class Identity(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Meta:
-    """Identity and version of one object."""
+    """Metadata of one object."""
 
     name: str
     uid: str
@@ -64,7 +64,7 @@ class Meta:
 
 
 class Liveness(StrEnum):
-    """Whether a node's heartbeat is heard (requirements C1, C3)."""
+    """Liveness of a node by its heartbeats (requirements C1, C3)."""
 
     LIVE = "Live"
     SUSPECT = "Suspect"
@@ -83,7 +83,7 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class ServiceOffer:
-    """A service that counts: it is Running and its type is ready through it."""
+    """Ready service: it is Running, and its type is ready through it."""
 
     service: str
     type: str
@@ -95,7 +95,7 @@ class ServiceOffer:
 
 @dataclass(frozen=True, slots=True)
 class TypeState:
-    """Whether a type is ready, why not, and through which services (requirement B2)."""
+    """Readiness of a type, the reason if not ready, and its ready services (requirement B2)."""
 
     ready: bool
     reason: str | None = None
@@ -104,7 +104,7 @@ class TypeState:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """An agent's account of its node, as far as the operator decides on it."""
+    """Report of an agent, reduced to the fields that membership depends on."""
 
     instance: str
     session: str
@@ -116,17 +116,17 @@ class Report:
     leaving: bool = False
     types: Mapping[str, TypeState] = field(default_factory=dict)
     offers: Mapping[str, tuple[ServiceOffer, ...]] = field(default_factory=dict)
-    """By type; only types that are ready."""
+    """Type → its ready services; only ready types."""
 
     @property
     def holder(self) -> str:
-        """The holderIdentity of the Lease that belongs to this report."""
+        """Value of holderIdentity in the Lease that belongs to this report."""
         return f"{self.instance}/{self.epoch}"
 
 
 @dataclass(frozen=True, slots=True)
 class StoredCondition:
-    """The Ready condition that an operator wrote on an object before."""
+    """Condition of a node as stored by the operator."""
 
     status: str
     reason: str
@@ -145,18 +145,18 @@ class Node:
     drain: bool = False
     report: Report | None = None
     problem: str | None = None
-    """Why a report is there but cannot be used."""
+    """Reason why a stored report is invalid."""
     conditions: Mapping[str, StoredCondition] = field(default_factory=dict)
-    """The operator's own conditions by type, as stored."""
+    """Stored conditions of the operator, by type."""
     user_fields_empty: bool = False
-    """True while people wrote nothing into it: no spec, no label or annotation of theirs (requirement C4)."""
+    """True while no user has written a spec, a label or an annotation into it (requirement C4)."""
     owner: str | None = None
-    """uid of the v1 Node that takes it along when it is deleted."""
+    """uid of the v1 Node that owns it; the garbage collector deletes it with that Node."""
 
 
 @dataclass(frozen=True, slots=True)
 class KubeNode:
-    """One v1 Node, as far as it matters to the node of its name."""
+    """One v1 Node, reduced to the fields that membership depends on."""
 
     meta: Meta
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -166,12 +166,12 @@ class KubeNode:
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """What one Lease says."""
+    """Content of one node's Lease."""
 
     node: str
     holder: str
     renewed: str
-    """renewTime as written: compared, never read as a time (requirement C2)."""
+    """renewTime as written; only compared, never parsed as a time (requirement C2)."""
     interval: float | None = None
     """H in seconds: a third of leaseDurationSeconds."""
     uid: str = ""
@@ -190,7 +190,7 @@ class Pool:
     owner: str | None = None
     """uid of the generator that owns it."""
     problem: str | None = None
-    """Why the spec cannot be used."""
+    """Reason why the spec is invalid."""
 
 
 class Member(NamedTuple):
@@ -199,7 +199,7 @@ class Member(NamedTuple):
     node: str
     state: MemberState
     since: str
-    """RFC 3339: when the node came into the pool."""
+    """Time when the node joined the pool, RFC 3339."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,15 +216,15 @@ class Slice:
 
     @property
     def pools(self) -> tuple[str, ...]:
-        """The pool that it claims to be of, and the one that needs its name: two where people edited it."""
+        """The pool of its spec, and the pool to which its name belongs; they differ after an edit by hand."""
         stem, index = stem_and_index(self.meta.name)
         return (self.pool,) if index is None or stem == self.pool else (self.pool, stem)
 
 
 def stem_and_index(name: str) -> tuple[str, int | None]:
-    """`zh-en-0` → `zh-en`, 0; the index is None where no pool names a slice so."""
+    """Split a slice name: `zh-en-0` → `zh-en`, 0. The index is None if no pool names a slice like this."""
     stem, _, suffix = name.rpartition("-")
-    canonical = stem and suffix.isdecimal() and len(suffix) <= _LONGEST_INDEX and str(int(suffix)) == suffix
+    canonical = stem and suffix.isdecimal() and len(suffix) <= _MAX_INDEX_DIGITS and str(int(suffix)) == suffix
     return stem, int(suffix) if canonical else None
 
 
@@ -237,7 +237,7 @@ class Generator:
     status: GeneratorStatus = field(default_factory=GeneratorStatus)
     paused: bool = False
     problem: str | None = None
-    """Why the spec cannot be used."""
+    """Reason why the spec is invalid."""
 
 
 Observed = Node | KubeNode | Pool | Slice | Generator
@@ -252,34 +252,34 @@ KIND_OF_OBJECT: Final[Mapping[type[Observed], Kind]] = {
 
 @dataclass(frozen=True, slots=True)
 class NodeView:
-    """A node as the judge sees it: what was reported, and how alive it is."""
+    """Input of `core.matching` for one node: its report, liveness, labels and language pairs."""
 
     node: Node
     liveness: Liveness
     seen: bool = True
-    """False: known from before this operator started, and silent since."""
+    """False: silent since the start of this operator, and reported before it."""
     expired: bool = False
-    """True: silent for 600 s, so that no brake holds it any more (requirements C4, D8)."""
+    """True: silent for 600 s, so that the brake no longer retains it (requirements C4, D8)."""
     pairs: Pairs = NO_PAIRS
-    """Directed pairs that the node offers; derived once for all pools."""
+    """Directed language pairs of the node; derived once for all pools."""
     semantic_pairs: Pairs = NO_PAIRS
-    """Those of them with both languages in semantic repair."""
+    """Language pairs of which semantic repair supports both languages."""
     kube: KubeNode | None = None
-    """The v1 Node of its name; None: there is none, or they are not followed."""
+    """The v1 Node of the same name; None: there is none, or v1 Nodes are not watched."""
     joined_labels: Mapping[str, str] | None = None
-    """Its own labels and those of the v1 Node; None: its own alone."""
+    """Labels of the NodeCapability and of the v1 Node; None: those of the NodeCapability alone."""
 
     @property
     def cordoned(self) -> bool:
-        """True while the v1 Node of its name is cordoned."""
+        """True while the v1 Node of the same name is cordoned."""
         return self.kube is not None and self.kube.unschedulable
 
     @property
     def draining(self) -> bool:
-        """True while people drain the node, or cordon the v1 Node of its name."""
+        """True while the node is drained, or the v1 Node of the same name is cordoned."""
         return self.node.drain or self.cordoned
 
     @property
     def labels(self) -> Mapping[str, str]:
-        """What pools select by."""
+        """Labels that a pool's nodeSelector is matched against."""
         return self.node.labels if self.joined_labels is None else self.joined_labels

@@ -1,7 +1,6 @@
-"""The last things that changed about a node, for `why` (requirement F2): its Ready reason and the types it can serve.
+"""Transitions of a node for `hotpool why` (requirement F2): changes of its Ready reason and of its ready types.
 
-Held by the phases; what is found goes to Redis. Pure, and needed by look-up clients too: it must not import anything
-heavy. What a process did not see, because it was not there, it does not tell.
+Changes while no operator ran are not recorded. Pure. Must not import anything heavy: look-up clients import it.
 """
 
 from __future__ import annotations
@@ -15,47 +14,47 @@ if TYPE_CHECKING:
     from hotpool.core.model import TypeState
 
 NOT_REPORTED: Final = "NotReported"
-_NAMED: Final = 20
-"""Types of one transition that are told at most."""
+_MAX_TYPES: Final = 20
+"""Bound of the types listed in one transition."""
 
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """One change of a node."""
+    """One change of a node's Ready reason or ready types."""
 
     at: str
     """RFC 3339, by the operator's clock."""
     before: str | None = None
-    """The reason of condition Ready before; None: there was none, or it stayed."""
+    """Former reason of condition Ready; None: there was none, or it did not change."""
     after: str | None = None
-    """The reason of condition Ready from now on; None: it stayed."""
+    """New reason of condition Ready; None: it did not change."""
     gained: tuple[str, ...] = ()
     """Types that became ready."""
     lost: Mapping[str, str] = field(default_factory=dict)
-    """Types that are not ready any more, with the reason."""
+    """Type that is not ready any more → reason."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Shown:
+class _LastState:
     reason: str
     types: Mapping[str, TypeState]
 
 
 @dataclass(slots=True)
 class NodeHistory:
-    """What was last seen of each node."""
+    """Last recorded reason and types of each node."""
 
-    _shown: dict[str, _Shown] = field(default_factory=dict)
+    _last: dict[str, _LastState] = field(default_factory=dict)
 
     def record(
         self, node: str, reason: str, types: Mapping[str, TypeState], stored: str | None, at: str
     ) -> Transition | None:
-        """What changed since the last call for this node.
+        """Return the change since the previous call for this node, or None.
 
-        `stored`: the reason that its condition had, which counts at the first call; None: the node is new.
+        `stored`: reason of its stored condition, compared at the first call; None: the node is new.
         """
-        known = self._shown.get(node)
-        self._shown[node] = _Shown(reason, types)
+        known = self._last.get(node)
+        self._last[node] = _LastState(reason, types)
         old = known.types if known else {} if stored is None else types
         before = known.reason if known else stored
         gained, lost = _gained(old, types), _lost(old, types)
@@ -66,8 +65,8 @@ class NodeHistory:
         return Transition(at, before, reason, gained, lost)
 
     def forget(self, node: str) -> None:
-        """The node is gone."""
-        self._shown.pop(node, None)
+        """Delete the state of a node."""
+        self._last.pop(node, None)
 
 
 def _ready(types: Mapping[str, TypeState]) -> set[str]:
@@ -75,11 +74,11 @@ def _ready(types: Mapping[str, TypeState]) -> set[str]:
 
 
 def _gained(old: Mapping[str, TypeState], new: Mapping[str, TypeState]) -> tuple[str, ...]:
-    return () if old is new else tuple(sorted(_ready(new) - _ready(old))[:_NAMED])
+    return () if old is new else tuple(sorted(_ready(new) - _ready(old))[:_MAX_TYPES])
 
 
 def _lost(old: Mapping[str, TypeState], new: Mapping[str, TypeState]) -> dict[str, str]:
     if old is new:
         return {}
-    gone = sorted(_ready(old) - _ready(new))[:_NAMED]
+    gone = sorted(_ready(old) - _ready(new))[:_MAX_TYPES]
     return {type_: (new[type_].reason or NOT_REPORTED) if type_ in new else NOT_REPORTED for type_ in gone}

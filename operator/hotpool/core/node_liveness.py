@@ -1,6 +1,6 @@
-"""What is known of one node: what it reported, when it was heard, and what its silence makes of it (requirement C2-C4).
+"""Liveness of one node, tracked from its heartbeats and its silence (requirements C2 to C4).
 
-Held by `core.cluster_cache`, which decides what counts as a heartbeat. Pure: all times are monotonic seconds.
+Pure: all times are monotonic seconds. `core.cluster_cache` decides which events are heartbeats.
 """
 
 from dataclasses import dataclass, replace
@@ -11,42 +11,43 @@ from hotpool.core.liveness import EXPIRED_AFTER, OFFLINE_AFTER, liveness_at, nex
 from hotpool.core.model import Liveness, Node, NodeView, StoredCondition
 
 DEFAULT_INTERVAL: Final = 15.0
+"""H of a node without a report or a Lease, in seconds."""
 _SILENT_REASONS: Final = frozenset({"Offline", "AwaitingHeartbeat"})
 
 
 @dataclass(slots=True)
 class NodeLivenessTracker:
-    """One node."""
+    """View of one node, and the times that its liveness depends on."""
 
     view: NodeView
     last_heartbeat: float | None = None
-    """Since when its silence counts: its last heartbeat, or the beginning of a fresh period; None: it is silent."""
+    """Start of its current silence: its last heartbeat, or the start of a fresh period. None: it is Offline."""
     seen_at: float | None = None
-    """When this process heard it last; None: never, `beat` is then when it began to listen."""
+    """Time of the last heartbeat that this process received; None: none yet."""
     interval: float = DEFAULT_INTERVAL
-    """H."""
+    """H in seconds."""
     silent_since: float | None = None
-    """When it became Suspect (before this process for what was stored); None while it beats."""
+    """Time when it became Suspect, from the stored condition if before this process; None while it has heartbeats."""
     grace_since: float = 0.0
-    """Since when a heartbeat of it could have been heard: what was before is no evidence of silence."""
+    """Time since which a heartbeat would have been received; earlier silence is no evidence."""
     due: float | None = None
-    """The one deadline of the node that counts; other entries of the state's heap are leftovers."""
+    """The node's valid deadline; its other entries in the heap of `ClusterCache` are obsolete."""
 
     def on_heartbeat(self, now: float) -> NodeView:
-        """A heartbeat: the view that the node has from now on."""
+        """Record a heartbeat. Return the node's new view."""
         self.last_heartbeat, self.seen_at, self.silent_since = now, now, None
         if self.view.liveness is Liveness.LIVE and self.view.seen:
             return self.view
         return replace(self.view, liveness=Liveness.LIVE, seen=True, expired=False)
 
     def restart_grace(self, now: float) -> None:
-        """A fresh period: whether the node was silent until now cannot be told (requirement C3)."""
+        """Start a fresh period, because silence until now is not confirmed (requirement C3)."""
         self.grace_since = now
         if self.last_heartbeat is not None:
             self.last_heartbeat = now
 
     def advance(self, now: float) -> NodeView:
-        """The view after silence until `now`."""
+        """Return the view after silence until `now`."""
         if self.view.liveness is Liveness.OFFLINE:
             expiry = self._expiry
             return replace(self.view, expired=True) if expiry is not None and now >= expiry else self.view
@@ -62,26 +63,26 @@ class NodeLivenessTracker:
         return replace(self.view, liveness=liveness)
 
     def restore(self, now: float, wall_offset: float) -> NodeView:
-        """The view of a standby that takes over: silence that the former leader stored holds until a heartbeat (C4)."""
-        recorded = self.view.node.conditions.get("Ready")
-        if recorded is None or recorded.status != "Unknown" or self.view.node.report is None:
+        """Return the view of a new leader: silence stored by the former leader holds until a heartbeat (C4)."""
+        stored = self.view.node.conditions.get("Ready")
+        if stored is None or stored.status != "Unknown" or self.view.node.report is None:
             return self.view
-        since = _stored_since(recorded, now, wall_offset)
+        since = _stored_since(stored, now, wall_offset)
         if self.seen_at is not None and self.seen_at > since:
             return self.view
         if self.silent_since is not None:
             self.silent_since = min(self.silent_since, since)
-        if recorded.reason in _SILENT_REASONS and self.view.liveness is not Liveness.OFFLINE:
+        if stored.reason in _SILENT_REASONS and self.view.liveness is not Liveness.OFFLINE:
             self.last_heartbeat, self.silent_since = None, since
-            return replace(self.view, liveness=Liveness.OFFLINE, seen=recorded.reason == "Offline")
-        if recorded.reason == "Suspect" and self.view.liveness is Liveness.LIVE:
+            return replace(self.view, liveness=Liveness.OFFLINE, seen=stored.reason == "Offline")
+        if stored.reason == "Suspect" and self.view.liveness is Liveness.LIVE:
             self.silent_since = since
             return replace(self.view, liveness=Liveness.SUSPECT)
         return self.view
 
     @property
     def next_change(self) -> float | None:
-        """When silence changes the view next; None: never."""
+        """Time at which silence changes the view next; None: never."""
         if self.view.liveness is Liveness.OFFLINE:
             return self._expiry
         return (
@@ -90,36 +91,36 @@ class NodeLivenessTracker:
 
     @property
     def _expiry(self) -> float | None:
-        """When an Offline node has been silent for long enough, as far as it could be heard (requirement C4)."""
+        """Time at which an Offline node expires, not before a heartbeat could have arrived (requirement C4)."""
         if self.silent_since is None or self.view.expired:
             return None
         return max(self.silent_since + EXPIRED_AFTER, self.grace_since + self.interval * OFFLINE_AFTER)
 
 
 def initial_liveness(node: Node, now: float, *, known_before: bool, wall_offset: float) -> NodeLivenessTracker:
-    """A node not known yet: new, or known before this process, where its stored condition says how it was (C4).
+    """Return the tracker of a node seen first; with `known_before`, its stored condition decides (requirement C4).
 
     Live and Suspect nodes get a full period, silent ones stay silent until a heartbeat. `wall_offset`: Unix time minus
     monotonic seconds.
     """
-    recorded = node.conditions.get("Ready")
-    silent = node.report is None or (known_before and (recorded is None or recorded.reason in _SILENT_REASONS))
-    suspect = known_before and recorded is not None and recorded.reason == "Suspect"
+    stored = node.conditions.get("Ready")
+    silent = node.report is None or (known_before and (stored is None or stored.reason in _SILENT_REASONS))
+    suspect = known_before and stored is not None and stored.reason == "Suspect"
     liveness = Liveness.OFFLINE if silent else Liveness.SUSPECT if suspect else Liveness.LIVE
-    heard = not silent or (recorded is not None and recorded.reason == "Offline")
-    record = NodeLivenessTracker(
-        NodeView(node, liveness, heard), last_heartbeat=None if silent else now, grace_since=now
+    seen = not silent or (stored is not None and stored.reason == "Offline")
+    tracker = NodeLivenessTracker(
+        NodeView(node, liveness, seen), last_heartbeat=None if silent else now, grace_since=now
     )
     if node.report is not None and liveness is not Liveness.LIVE:
-        record.silent_since = _stored_since(recorded, now, wall_offset)
-    return record
+        tracker.silent_since = _stored_since(stored, now, wall_offset)
+    return tracker
 
 
-def _stored_since(recorded: StoredCondition | None, now: float, wall_offset: float) -> float:
-    """When the silence began that a condition tells of; never in the future, and now where it tells of none."""
-    if recorded is None or recorded.status != "Unknown":
+def _stored_since(stored: StoredCondition | None, now: float, wall_offset: float) -> float:
+    """Return the start of the silence that a condition records: never in the future, and `now` if it records none."""
+    if stored is None or stored.status != "Unknown":
         return now
     try:
-        return min(now, datetime.fromisoformat(recorded.since).timestamp() - wall_offset)
+        return min(now, datetime.fromisoformat(stored.since).timestamp() - wall_offset)
     except (ValueError, OverflowError):
         return now

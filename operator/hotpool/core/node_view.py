@@ -1,4 +1,4 @@
-"""Views of nodes: made from what is observed, and compared, so that a change touches only what it can matter to (D3).
+"""Construction and comparison of node views, so that a change marks only the pools that it can affect (D3).
 
 Pure.
 """
@@ -13,7 +13,7 @@ from hotpool.core.pairs import NO_PAIRS
 
 
 def with_report(before: NodeView, node: Node) -> NodeView:
-    """The view with a newer node and its pairs; those of an equal report are taken over."""
+    """Return the view with a newer node. Derive its language pairs again only if its offers changed."""
     known = before.node.report
     if node.report is None:
         return replace(before, node=node, pairs=NO_PAIRS, semantic_pairs=NO_PAIRS)
@@ -24,46 +24,47 @@ def with_report(before: NodeView, node: Node) -> NodeView:
 
 
 def merge_kube_node(view: NodeView, kube: KubeNode | None) -> NodeView:
-    """The view with what the v1 Node of its name says: cordon is drain, and its labels are seen as if on our resource.
+    """Return the view with cordon and labels of the v1 Node of the same name.
 
-    Where both bear a label, ours counts. What has the agents' prefix is theirs to say: on a v1 Node it is not seen.
+    A label of the NodeCapability overrides one of the v1 Node. Labels with the agents' prefix are ignored on a v1 Node,
+    because only the agent may set them.
     """
-    seen = {key: value for key, value in kube.labels.items() if not key.startswith(AGENT_PREFIX)} if kube else {}
-    return replace(view, kube=kube, joined_labels=seen | dict(view.node.labels) if seen else None)
+    inherited = {key: value for key, value in kube.labels.items() if not key.startswith(AGENT_PREFIX)} if kube else {}
+    return replace(view, kube=kube, joined_labels=inherited | dict(view.node.labels) if inherited else None)
 
 
 def kube_node_inputs(kube: KubeNode) -> tuple[object, ...]:
-    """What of a v1 Node matters."""
+    """Return the fields of a v1 Node that membership or ownership depends on."""
     return (kube.meta.uid, kube.unschedulable, kube.labels)
 
 
 def report_version(node: Node) -> tuple[str, int, int] | None:
-    """What changes with each report."""
+    """Return a value that differs for each report of a node; None without a report."""
     report = node.report
     return (report.session, report.epoch, report.sequence) if report else None
 
 
 def types(view: NodeView) -> frozenset[str]:
-    """The types that the node reports, ready or not."""
+    """Return the types that the node reports, ready or not."""
     return frozenset(view.node.report.types) if view.node.report else frozenset()
 
 
 def pool_inputs(view: NodeView) -> tuple[object, ...]:
-    """What matters to every pool."""
+    """Return the inputs that every pool depends on."""
     report, node = view.node.report, view.node
     leaving = report is not None and report.leaving
     return (view.liveness, view.expired, node.drain, view.cordoned, view.labels, report is None, leaving)
 
 
 def status_inputs(view: NodeView) -> tuple[object, ...]:
-    """What the node's own condition, its owner and its Redis capability are made of."""
+    """Return the inputs of the node's conditions, of its owner reference and of its capability in Redis."""
     report, node = view.node.report, view.node
     types_ = report.types if report else None
     return (*pool_inputs(view), view.seen, node.problem, types_, node.conditions, node.meta.generation, node.owner)
 
 
 def changed_types(before: NodeView, after: NodeView) -> set[str]:
-    """The types of which readiness, reason, services or offers differ."""
+    """Return the types whose readiness, reason, services or offers differ."""
     old, new = before.node.report, after.node.report
     if old is None or new is None:
         return set()

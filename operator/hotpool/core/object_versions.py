@@ -1,6 +1,6 @@
-"""Which object of each name is known, and in which version: what is older, or known to be deleted, is dropped.
+"""Uid and resourceVersion of each known object, to detect old versions and late events of deleted objects.
 
-Held by `core.cluster_cache`. Pure. It knows nothing of what the objects say.
+Pure. Independent of the objects' content.
 """
 
 from collections.abc import Mapping
@@ -11,28 +11,28 @@ from hotpool.core.model import Identity, Key, Kind
 
 @dataclass(slots=True)
 class ObjectVersions:
-    """Uid and version of every object, and the uids of those last seen deleted."""
+    """Uid and version of every object, and the uids of deleted ones."""
 
     _known: dict[Kind, dict[str, Identity]] = field(default_factory=lambda: {kind: {} for kind in Kind})
     _deleted: dict[Key, str] = field(default_factory=dict)
-    """Key → uid of the object last seen deleted; late events of it are dropped."""
+    """Key → uid of the object deleted last; late events of it are ignored."""
 
-    def of(self, kind: Kind) -> Mapping[str, Identity]:
-        """Name → uid and version of every object of one kind, as it is now."""
+    def of_kind(self, kind: Kind) -> Mapping[str, Identity]:
+        """Return name → uid and version of all objects of a kind: a live view, not a copy."""
         return self._known[kind]
 
-    def accept(self, kind: Kind, name: str, seen: Identity, *, restored: bool) -> bool:
-        """Whether this is news; it is then what is known. `restored`: it is, whatever was known (requirement C7)."""
+    def accept(self, kind: Kind, name: str, identity: Identity, *, restored: bool) -> bool:
+        """Record this version. Return False if it is old or its object deleted. `restored`: accept it anyway (C7)."""
         known = self._known[kind].get(name)
-        old = known is not None and known.version >= seen.version
-        if not restored and (old or self._deleted.get(Key(kind, name)) == seen.uid):
+        not_newer = known is not None and known.version >= identity.version
+        if not restored and (not_newer or self._deleted.get(Key(kind, name)) == identity.uid):
             return False
-        self._known[kind][name] = seen
+        self._known[kind][name] = identity
         self._deleted.pop(Key(kind, name), None)
         return True
 
     def remove(self, kind: Kind, name: str, uid: str) -> bool:
-        """Whether the object that is known by this name is deleted hereby; another one of the name is not."""
+        """Remove the object. Return False if it is not known, or if the known object has another uid."""
         known = self._known[kind].get(name)
         if known is not None and known.uid != uid:
             return False
@@ -40,7 +40,7 @@ class ObjectVersions:
         return self._known[kind].pop(name, None) is not None
 
     def conflicts(self, kind: Kind, name: str, listed: Identity) -> bool:
-        """Whether what is known is newer than what a list holds: the list is late, or the store went back."""
+        """Return True if the cache is newer than a listed object: the list is stale, or etcd was restored."""
         known = self._known[kind].get(name)
         if known is None:
             return self._deleted.get(Key(kind, name)) == listed.uid

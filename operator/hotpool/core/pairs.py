@@ -1,7 +1,7 @@
-"""The directed language pairs of a node as one small value: rules, not a product of sources and targets.
+"""Directed language pairs of a node as a compact value: rules instead of the product of sources and targets.
 
-Made by `core.languages`, asked by the judge, the state and generators. 512 languages are some sets of 512 codes and
-never 261,632 strings. Equal values are one object, so that equal nodes share it. Pure.
+512 languages take a few sets of 512 codes and never 261,632 strings. Equal values are one object, so that equal nodes
+share it. Pure.
 """
 
 import sys
@@ -11,20 +11,20 @@ from dataclasses import dataclass, field
 from weakref import WeakValueDictionary
 
 Pair = tuple[str, str]
-"""Source and target."""
+"""Source and target language."""
 
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """Every source with every target, but the blocked pairs and those of one language."""
+    """Product of sources and targets, without blocked pairs and pairs of one language."""
 
     sources: frozenset[str]
     targets: frozenset[str]
     blocked: frozenset[Pair] = frozenset()
-    """Only pairs that the grid would have: more would make equal grids unequal."""
+    """Only pairs that the grid would contain: with others, equal grids would compare unequal."""
 
-    def reached(self) -> frozenset[str]:
-        """The targets that have a source."""
+    def reachable_targets(self) -> frozenset[str]:
+        """Return the targets with at least one source."""
         blocked = Counter(target for _, target in self.blocked)
         total = len(self.sources)
         return frozenset(t for t in self.targets if total - (t in self.sources) > blocked[t])
@@ -32,12 +32,12 @@ class Grid:
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)
 class Pairs:
-    """What a node translates. Equal where rules and languages are equal; false where there is no pair."""
+    """Pairs that a node translates. Equal if rules and languages are equal; false without any pair."""
 
     grids: frozenset[Grid] = frozenset()
     single: frozenset[Pair] = frozenset()
     targets: frozenset[str] = field(default=frozenset(), compare=False)
-    """The targets with at least one source."""
+    """Targets with at least one source."""
 
     def __contains__(self, pair: object) -> bool:
         source, _, target = pair.partition("-") if isinstance(pair, str) else ("", "", "")
@@ -47,19 +47,19 @@ class Pairs:
         return bool(self.targets)
 
     def __iter__(self) -> Iterator[str]:
-        """All pairs `src-tgt` in sorted order, one source at a time."""
-        rows = [(grid, _rows(grid.blocked)) for grid in self.grids]
-        single = _rows(self.single)
+        """Yield all pairs `src-tgt` in sorted order, one source at a time."""
+        rows = [(grid, _by_source(grid.blocked)) for grid in self.grids]
+        single = _by_source(self.single)
         for source in sorted(self.sources):
-            found = set(single.get(source, ()))
+            targets = set(single.get(source, ()))
             for grid, blocked in rows:
                 if source in grid.sources:
-                    found |= grid.targets - blocked.get(source, frozenset()) - {source}
-            yield from (sys.intern(f"{source}-{target}") for target in sorted(found))
+                    targets |= grid.targets - blocked.get(source, frozenset()) - {source}
+            yield from (sys.intern(f"{source}-{target}") for target in sorted(targets))
 
     @property
     def sources(self) -> set[str]:
-        """The languages that may have a target."""
+        """Languages that may have a target."""
         return {source for grid in self.grids for source in grid.sources} | {source for source, _ in self.single}
 
     def _has(self, source: str, target: str) -> bool:
@@ -69,23 +69,23 @@ class Pairs:
         )
 
 
-_KNOWN: WeakValueDictionary[tuple[frozenset[Grid], frozenset[Pair]], Pairs] = WeakValueDictionary()
-"""One object for equal values, for as long as somebody holds it."""
+_CACHE: WeakValueDictionary[tuple[frozenset[Grid], frozenset[Pair]], Pairs] = WeakValueDictionary()
+"""The only object of each value, while it is referenced."""
 
 
 def pairs_of(grids: Iterable[Grid], single: Iterable[Pair]) -> Pairs:
-    """The pairs of grids and of single pairs; what gives no pair makes no difference."""
-    reached = {grid: targets for grid in grids if (targets := grid.reached())}
-    inputs = frozenset(reached), frozenset(pair for pair in single if pair[0] != pair[1])
-    known = _KNOWN.get(inputs)
+    """Return the pairs of grids and single pairs. A grid or pair without effect does not change the result."""
+    reachable = {grid: targets for grid in grids if (targets := grid.reachable_targets())}
+    inputs = frozenset(reachable), frozenset(pair for pair in single if pair[0] != pair[1])
+    known = _CACHE.get(inputs)
     if known is None:
-        targets = frozenset().union(*reached.values(), (target for _, target in inputs[1]))
-        known = _KNOWN[inputs] = Pairs(*inputs, targets)
+        targets = frozenset().union(*reachable.values(), (target for _, target in inputs[1]))
+        known = _CACHE[inputs] = Pairs(*inputs, targets)
     return known
 
 
-def _rows(pairs: Iterable[Pair]) -> dict[str, set[str]]:
-    """Source → targets."""
+def _by_source(pairs: Iterable[Pair]) -> dict[str, set[str]]:
+    """Return source → targets."""
     rows: dict[str, set[str]] = defaultdict(set)
     for source, target in pairs:
         rows[source].add(target)

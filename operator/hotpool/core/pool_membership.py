@@ -1,7 +1,7 @@
-"""What nodes are judged for: a pool's members. What they offer to a generator is in `core.generators.key_index`.
+"""A pool, and the match of every node with it.
 
-It keeps one entry for each node, so that a change costs one
-judgement and not a scan.
+Holds the last result for each node, so that a change of one node costs one match and no scan. Pure.
+`core.generators.key_index` does the same for generators.
 """
 
 from collections import Counter
@@ -10,134 +10,142 @@ from dataclasses import dataclass, field
 
 from hotpool.api.pool import PoolTemplateSpec
 from hotpool.api.slice import MemberState
-from hotpool.core.brake import brakes
+from hotpool.core.brake import too_many_silent
 from hotpool.core.generators.key_index import GeneratorEntry
-from hotpool.core.matching import Criterion, MatchResult, Predicate, first_failure, member_state, unmet
+from hotpool.core.matching import Criterion, MatchResult, Predicate, first_failure, member_state, predicates
 from hotpool.core.model import Liveness, NodeView, Pool
 
-_GONE = MatchResult(None)
+_DELETED = MatchResult(None)
 
 
 @dataclass(slots=True)
 class PoolMembership:
-    """A pool, the verdict on every node, and the counts that its status shows."""
+    """A pool, the match result of every node, and the counts for the pool's status."""
 
     pool: Pool
     members: dict[str, MemberState] = field(default_factory=dict)
+    """Node → state in which it is listed."""
     criteria: dict[str, Criterion] = field(default_factory=dict)
+    """Node that is no member → first criterion that it does not meet."""
     excluded: Counter[Criterion] = field(default_factory=Counter)
+    """Number of nodes by the first criterion that they do not meet."""
     unreachable: dict[str, MemberState] = field(default_factory=dict)
-    """Nodes that nothing but their silence keeps out, and how they are listed while the brake holds them."""
+    """Node that only its silence keeps out (4 H to 600 s) → its member state if the brake retains it."""
     suspect: set[str] = field(default_factory=set)
-    """Members that are silent for 3 H."""
+    """Members that have been silent for 3 H, but not yet for 4 H."""
     retained: set[str] | None = None
-    """Silent nodes that the last plan kept, or that were members when they fell silent; None before the first plan."""
+    """Unreachable nodes that the brake may retain because they were members before; None before the first plan."""
     counts: Counter[MemberState] = field(default_factory=Counter)
-    """Members by state."""
+    """Number of members by state."""
     dirty_nodes: set[str] = field(default_factory=set)
-    """Nodes whose verdict changed since the slices were last known to say what is wanted."""
+    """Nodes whose match result changed since the last successful write of the slices."""
     slices_dirty: bool = True
-    """True while the slices may hold what we did not write."""
+    """True if any slice may differ from the last write: after an edit by others, or a restart."""
     status_dirty: bool = True
-    """True while more than counts by reason may differ from what the last plan made of it."""
+    """True if the next plan may change more of the status than the counts in `status.excluded`."""
     merge_at: float | None = None
-    """When slices may be merged next (monotonic seconds)."""
-    _checks: tuple[Predicate, ...] = ()
+    """Earliest time of the next merge of slices (monotonic seconds)."""
+    _predicates: tuple[Predicate, ...] = ()
 
     def __post_init__(self) -> None:
-        self._checks = unmet(self.pool.spec)
+        self._predicates = predicates(self.pool.spec)
 
     @property
     def spec(self) -> PoolTemplateSpec:
-        """What the pool requires."""
+        """Requirements of the pool."""
         return self.pool.spec
 
     @property
     def needs_pairs(self) -> bool:
-        """True where a change of languages can matter."""
+        """True if a change of a node's language pairs can affect the pool."""
         return self.pool.spec.requires.language_pairs is not None
 
     @property
     def types(self) -> frozenset[str]:
-        """The types of which a change can matter."""
+        """Types whose readiness can affect the pool."""
         return frozenset(required.type for required in self.pool.spec.requires.types)
 
     @property
-    def brakes(self) -> bool:
-        """Whether so many are silent that nobody leaves for silence now (requirement D8)."""
+    def brake_active(self) -> bool:
+        """True if so many nodes are silent that none leaves the pool because of silence (requirement D8)."""
         silent = len(self.suspect) + len(self.unreachable)
-        return brakes(silent, len(self.members) - len(self.suspect), self.pool.spec.brake.max_silent_percent)
+        return too_many_silent(silent, len(self.members) - len(self.suspect), self.pool.spec.brake.max_silent_percent)
 
     def update(self, node: str, view: NodeView | None) -> bool:
-        """Judge one node (None: it is gone); True when the verdict is another one than before."""
-        verdict = first_failure(view, self._checks) if view else _GONE
-        state, gate = verdict.state, verdict.criterion
-        late = state is not None and view is not None and view.liveness is Liveness.SUSPECT
-        silent = member_state(view) if view and gate is Criterion.OFFLINE and not view.expired else None
-        before = self.members.get(node)
-        stood, stands = (before, node in self.suspect, self.unreachable.get(node)), (state, late, silent)
-        if stood == stands and self.criteria.get(node) == gate:
+        """Match one node (None: deleted). Return True if the result differs from the previous one."""
+        result = first_failure(view, self._predicates) if view else _DELETED
+        state, criterion = result.state, result.criterion
+        suspect = state is not None and view is not None and view.liveness is Liveness.SUSPECT
+        unreachable = member_state(view) if view and criterion is Criterion.OFFLINE and not view.expired else None
+        former = self.members.get(node)
+        before, after = (former, node in self.suspect, self.unreachable.get(node)), (state, suspect, unreachable)
+        if before == after and self.criteria.get(node) == criterion:
             return False
-        self.status_dirty = self.status_dirty or stood != stands
-        self._drop(node, before)
+        self.status_dirty = self.status_dirty or before != after
+        self._remove(node, former)
         self.dirty_nodes.add(node)
         if state is not None:
             self.members[node] = state
             self.counts[state] += 1
-            if late:
+            if suspect:
                 self.suspect.add(node)
-        elif gate is not None:
-            self.criteria[node] = gate
-            self.excluded[gate] += 1
-        if silent is not None:
-            self.unreachable[node] = silent
-            if before is not None and self.retained is not None:
+        elif criterion is not None:
+            self.criteria[node] = criterion
+            self.excluded[criterion] += 1
+        if unreachable is not None:
+            self.unreachable[node] = unreachable
+            if former is not None and self.retained is not None:
                 self.retained.add(node)
         return True
 
     def carry_over(self, former: "PoolMembership") -> None:
-        """The spec changed: who stood in the pool in spite of its silence stands there still, where it qualifies."""
+        """Take over the state from before a change of the spec; retained nodes must meet the new requirements."""
         self.merge_at = former.merge_at
         if former.retained is not None:
             self.retained = former.retained & self.unreachable.keys()
 
-    def planned(self, held: Iterable[str] | None, merge_at: float | None) -> None:
-        """Take note of what a plan decided. `held`: the silent that stay; None: nothing was decided on them."""
-        self.retained = None if held is None else set(held)
+    def record_plan(self, retained: Iterable[str] | None, merge_at: float | None) -> None:
+        """Record the result of a plan. `retained`: silent nodes that stay; None: the plan did not decide on them."""
+        self.retained = None if retained is None else set(retained)
         self.merge_at = merge_at
 
     @property
-    def is_dirty(self) -> set[str] | None:
-        """The nodes of which the slices may say something else than what is wanted; None: any."""
+    def nodes_to_compare(self) -> set[str] | None:
+        """Nodes whose entry in the slices may differ from the desired one; None: any node."""
         return None if self.slices_dirty else self.dirty_nodes | self.unreachable.keys() | (self.retained or set())
 
     @property
     def urgent(self) -> bool:
-        """Whether more than counts by reason is to be planned, which cannot wait for the slow lane."""
+        """True if the next plan must not wait: more than the counts in `status.excluded` may change."""
         return self.status_dirty
 
     def take_dirty(self) -> tuple[set[str], bool, bool]:
-        """What a plan is about to settle; what changes from now on is for the next one."""
+        """Return the dirty flags and clear them, before a write. Later changes set them again for the next write."""
         taken = self.dirty_nodes, self.slices_dirty, self.status_dirty
         self.dirty_nodes, self.slices_dirty, self.status_dirty = set(), False, False
         return taken
 
-    def restore_dirty(self, taken: tuple[set[str], bool, bool], *, planned: bool) -> None:
-        """It was not settled after all. `planned`: the plan decided nothing, and until the pool itself changes."""
-        self.dirty_nodes |= taken[0]
-        self.slices_dirty = self.slices_dirty or taken[1]
-        self.status_dirty = self.status_dirty or (taken[2] and not planned)
+    def restore_dirty(self, taken: tuple[set[str], bool, bool], *, status_current: bool) -> None:
+        """Set the dirty flags again after a write that failed, was postponed, or decided nothing (a paused pool).
 
-    def _drop(self, node: str, state: MemberState | None) -> None:
+        `status_current`: of the status, at most the counts in `status.excluded` are unwritten, so that the next write
+        may wait.
+        """
+        nodes, slices, status = taken
+        self.dirty_nodes |= nodes
+        self.slices_dirty = self.slices_dirty or slices
+        self.status_dirty = self.status_dirty or (status and not status_current)
+
+    def _remove(self, node: str, state: MemberState | None) -> None:
         if state is not None:
             del self.members[node]
             self.counts[state] -= 1
             self.suspect.discard(node)
             return
         self.unreachable.pop(node, None)
-        gate = self.criteria.pop(node, None)
-        if gate is not None:
-            self.excluded[gate] -= 1
+        criterion = self.criteria.pop(node, None)
+        if criterion is not None:
+            self.excluded[criterion] -= 1
 
 
 PoolOrGenerator = PoolMembership | GeneratorEntry

@@ -194,7 +194,7 @@ class EventRecorder:
 
     def write_rejected(self, key: Key, error: str) -> None:
         """Record that the API server refused a write, for example because other clients filled the conditions."""
-        known = self._cache.exists(key.kind).get(key.name)
+        known = self._cache.identities(key.kind).get(key.name)
         if known:
             regarding = EventObject(KINDS[key.kind], key.name, known.uid)
             self._add(

@@ -1,7 +1,7 @@
 """Watch of the nodes' Leases (requirements C2, C3).
 
 Read in bursts, because liveness does not need milliseconds and one wake-up per line would cost ten times as much
-(measured: docs/benchmarks.md). Decides nothing; the deletion of a Lease is ignored.
+(measured: docs/reference/benchmarks.md). Decides nothing; the deletion of a Lease is ignored.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """Services that are pods, on a real API server (A3, A11, B6, B12, C7): no kubelet, so the tests write status.
 
 The API server is stopped for real, so these tests have a local cluster of their own whatever `kind_cluster` is. The
-rights of the agent are exactly those that docs/pods.md names.
+rights of the agent are exactly those that docs/how-to/pods.md names.
 
 Requirements A1, A5, D9.
 """
@@ -343,7 +343,7 @@ async def test_the_api_server_away_withdraws_nothing_and_what_happened_meanwhile
         relay.cut()
         await eventually(lambda: "stay as they were" in problem(it), 30)
         place.delete("goes", "--force", "--grace-period=0")
-        relay.mend()
+        relay.restore()
         await place.until(lambda: place.states() == {"stays": "Running"})
         await eventually(lambda: it.agent.health().problems == {}, 30)
         api = place.cluster.process("kube-apiserver")
@@ -368,7 +368,7 @@ async def test_a_right_taken_away_is_no_evidence_for_a_running_agent_nor_for_a_n
         place.forbid(place.speech)
         # A watch that is open goes on without the right.
         relay.cut()
-        relay.mend()
+        relay.restore()
         await eventually(lambda: "403" in problem(it), 30)
         await eventually(lambda: it.agent.reporter.problem is None and it.agent.heartbeat.problem is None, 30)
         assert place.states() == {"whisper-0": "Running"}

@@ -1,4 +1,4 @@
-"""What docs/kubectl.md shows is what kubectl prints (requirement F1)."""
+"""What docs/how-to/kubectl.md shows is what kubectl prints (requirement F1)."""
 
 import re
 import shlex
@@ -11,7 +11,7 @@ from localfleet.fleet import Fleet
 from localfleet.kind import REPOSITORY
 from localfleet.process import wait_for
 
-PAGE = REPOSITORY / "docs" / "kubectl.md"
+PAGE = REPOSITORY / "docs" / "how-to" / "kubectl.md"
 OWN_TIMES = [
     (re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z"), "TIME"),
     (re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"), "UID"),

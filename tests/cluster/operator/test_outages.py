@@ -186,7 +186,7 @@ def test_a_short_outage_of_the_api_server_is_waited_out(fleet: Fleet, relay: Rel
     if fault == "cut":
         relay.cut()
         time.sleep(BLINK_SECONDS)
-        relay.mend()
+        relay.restore()
         wait_for("operator and agents are back", lambda: relay.accepted > accepted)
     else:
         relay.hold()

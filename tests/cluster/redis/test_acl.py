@@ -1,4 +1,4 @@
-"""The rights that docs/redis.md gives the operator: each is needed, and nothing beyond them is possible (E4)."""
+"""Check the rights that docs/reference/redis.md gives the operator: each is needed, and together they suffice (E4)."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""docs/redis.md and the design note on affinity say what the server does (E6): sessions and access lines are run.
+"""Run the sessions and access lines of docs/reference/redis.md, and the example of the design note on affinity.
 
-Requirement E4.
+Requirements E4 and E6.
 """
 
 from __future__ import annotations

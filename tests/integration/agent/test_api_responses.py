@@ -1,4 +1,4 @@
-"""What answers do to the agent (requirement B9): senseless ones end nothing, and none makes it ask in a storm."""
+"""The agent and faulty responses (requirement B9): malformed ones do not end it, and none causes a request storm."""
 
 import asyncio
 import json
@@ -18,19 +18,19 @@ from localfleet.relay import Relay
 
 STORM_SECONDS = 2.0
 MOST_ATTEMPTS = 8
-"""Of one asker in that time: pauses of 0.3 s, 0.6 s, 1 s, 1 s …, each halved by jitter at most, leave room for six; and
-those that went well before."""
+"""Maximum for one part of the agent in that time: pauses of 0.3 s, 0.6 s, 1 s, 1 s …, each at most halved by jitter,
+allow six attempts. The others are attempts that succeeded before."""
 MOST_REQUESTS = 2 * MOST_ATTEMPTS
-"""An attempt is a claim and a write, a write and its repetition, or a list and a watch."""
+"""An attempt has two requests: a claim and a write, a write and its repetition, or a list and a watch."""
 
 
-def answer(code: int, body: Any, only: Callable[[web.Request], bool] = lambda _: True) -> Fault:
+def response(code: int, body: Any, only: Callable[[web.Request], bool] = lambda _: True) -> Fault:
     text = body if isinstance(body, str) else json.dumps(body)
     return Fault(only, code=code, body=text, times=10**6)
 
 
-def asker(request: tuple[str, str]) -> str:
-    """Which part of the agent sent it."""
+def sender(request: tuple[str, str]) -> str:
+    """Return the part of the agent that sent the request."""
     method, path = request
     if "/leases" in path:
         return "heartbeat"
@@ -39,7 +39,7 @@ def asker(request: tuple[str, str]) -> str:
 
 GONE = {"message": 'nodecapabilities "n1" not found', "details": {"name": "n1", "kind": "nodecapabilities"}}
 STALE = {"message": "status: stale report: a later one is stored"}
-SENSELESS = [
+MALFORMED = [
     *("", "[]", "null", "5", '"text"', "{}", "<html>", "\x00", '{"metadata": 5}', '{"items": 5}'),
     *('{"items": [5], "metadata": {}}', '{"items": [{"status": 5, "spec": 5}], "metadata": {"resourceVersion": "5"}}'),
     '{"items": [{"spec": {"services": 5}}], "metadata": {"resourceVersion": "5"}}',
@@ -50,12 +50,12 @@ SENSELESS = [
 ]
 
 
-async def test_senseless_answers_end_nothing_and_are_taken_for_none(way: Line, works: Plant, tmp_path: Path) -> None:
-    """As from something that is between the agent and its API server; above all, none is an accepted report."""
+async def test_malformed_responses_do_not_end_the_agent(way: Line, works: Plant, tmp_path: Path) -> None:
+    """Such responses may come from a proxy before the API server. None may count as an accepted report."""
     async with agent_running(tmp_path, way.kubeconfig, works.catalogue(), **HURRIED) as it:
         await way.api.until(lambda: stored(way.api) == works.up, 30)
-        for text in SENSELESS:
-            fault = answer(200, text)
+        for text in MALFORMED:
+            fault = response(200, text)
             way.api.faults.append(fault)
             works.up["asr"] = not works.up["asr"]
             way.api.end_watches()
@@ -72,19 +72,19 @@ async def test_senseless_answers_end_nothing_and_are_taken_for_none(way: Line, w
 @pytest.mark.parametrize(
     "fault",
     [
-        answer(404, GONE, is_write),
-        answer(422, STALE, is_write),
-        answer(429, "busy"),
-        answer(401, "who?"),
-        answer(302, "elsewhere"),
-        answer(200, "{}"),
-        answer(200, "", is_watch),
-        answer(200, '{"type": "ERROR", "object": {"code": 410}}\n', is_watch),
-        answer(500, "", is_watch),
+        response(404, GONE, is_write),
+        response(422, STALE, is_write),
+        response(429, "busy"),
+        response(401, "who?"),
+        response(302, "redirect"),
+        response(200, "{}"),
+        response(200, "", is_watch),
+        response(200, '{"type": "ERROR", "object": {"code": 410}}\n', is_watch),
+        response(500, "", is_watch),
     ],
-    ids=["gone", "stale", "busy", "denied", "elsewhere", "senseless", "short watch", "expired watch", "no watch"],
+    ids=["gone", "stale", "busy", "denied", "redirect", "malformed", "short watch", "expired watch", "no watch"],
 )
-async def test_no_answer_makes_the_agent_storm(way: Line, works: Plant, tmp_path: Path, fault: Fault) -> None:
+async def test_no_response_causes_a_request_storm(way: Line, works: Plant, tmp_path: Path, fault: Fault) -> None:
     settings = HURRIED | {"backoff_seconds": 0.3}
     async with agent_running(tmp_path, way.kubeconfig, works.catalogue(), **settings) as it:
         await way.api.until(lambda: stored(way.api) == works.up and way.api.watches == 1, 30)
@@ -94,14 +94,14 @@ async def test_no_answer_makes_the_agent_storm(way: Line, works: Plant, tmp_path
         before = len(way.api.requests)
         await asyncio.wait([it.task], timeout=STORM_SECONDS)
         assert it.alive()
-        asked = Counter(map(asker, way.api.requests[before:]))
-        assert all(count <= MOST_REQUESTS for count in asked.values()), asked
+        requests = Counter(map(sender, way.api.requests[before:]))
+        assert all(count <= MOST_REQUESTS for count in requests.values()), requests
         way.api.faults.clear()
         await way.api.until(lambda: stored(way.api) == works.up and way.api.watches == 1, 30)
         await it.shut_down()
 
 
-async def test_attempts_to_reach_a_server_that_is_away_are_few(works: Plant, tmp_path: Path) -> None:
+async def test_an_unreachable_server_causes_few_attempts(works: Plant, tmp_path: Path) -> None:
     async with fake_api() as api:
         port = int(api.url.rpartition(":")[2])
     settings = HURRIED | {"backoff_seconds": 0.3}
@@ -110,7 +110,7 @@ async def test_attempts_to_reach_a_server_that_is_away_are_few(works: Plant, tmp
         async with agent_running(tmp_path, api.kubeconfig(tmp_path), works.catalogue(), **settings) as it:
             await asyncio.wait([it.task], timeout=STORM_SECONDS)
             assert it.alive()
-            # Two that ask: there is no heartbeat before the first report.
+            # Two parts send requests: there is no heartbeat before the first report.
             assert 2 <= relay.accepted <= 2 * MOST_ATTEMPTS
             async with fake_api(port) as back:
                 await back.until(lambda: stored(back) == works.up, 30)

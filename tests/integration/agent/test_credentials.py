@@ -1,4 +1,4 @@
-"""The agent's credentials (requirement B9): read again when rotated, and after a 401; one session at a time."""
+"""The agent's credentials (requirement B9): reloaded after a rotation and after a 401, with one session at a time."""
 
 import asyncio
 import base64
@@ -32,7 +32,7 @@ def api(tls_api: FakeApi) -> FakeApi:
 
 @pytest.fixture(autouse=True)
 def _no_leftovers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Whatever happens, no key stays in the folder for temporary files."""
+    """Check that no key stays in the folder for temporary files."""
     folder = tmp_path / "tmp"
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
@@ -40,8 +40,8 @@ def _no_leftovers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[N
     assert list(folder.iterdir()) == []
 
 
-class Place:
-    """Where an agent finds its credential: `path` of a kubeconfig, or None in a pod. `log_in` rotates it."""
+class CredentialSource:
+    """Source of a credential: `path` of a kubeconfig, or None in a pod. `log_in` rotates it."""
 
     def __init__(self, api: FakeApi, authority: Authority, folder: Path) -> None:
         self.api = api
@@ -53,22 +53,22 @@ class Place:
         return self.folder / "kubeconfig.json"
 
     def log_in(self, who: str) -> None:
-        """The credential is this one from now on."""
+        """Replace the credential by that of a user."""
         raise NotImplementedError
 
     def _write(self, user: dict[str, Any], cluster: dict[str, Any] | None = None) -> None:
         self.api.kubeconfig(self.folder, user, cluster or {"certificate-authority": str(self.authority.path)})
 
 
-class Inline(Place):
+class Inline(CredentialSource):
     """A token in the kubeconfig."""
 
     def log_in(self, who: str) -> None:
         self._write({"token": who})
 
 
-class TokenFile(Place):
-    """A token file, named relative to the kubeconfig and with a newline at its end; a token beside it is older."""
+class TokenFile(CredentialSource):
+    """A token file, with a path relative to the kubeconfig and a newline at its end. The kubeconfig has an old one."""
 
     def log_in(self, who: str) -> None:
         token = self.folder / "token"
@@ -77,15 +77,15 @@ class TokenFile(Place):
         token.write_text(f"{who}\n", encoding="utf-8")
 
 
-class SameLook(TokenFile):
-    """A token file that looks the same from outside: same size, same time of change."""
+class SameStat(TokenFile):
+    """A token file whose size and time of change stay the same."""
 
     def log_in(self, who: str) -> None:
         super().log_in(who)
         os.utime(self.folder / "token", (1, 1))
 
 
-class Certificates(Place):
+class Certificates(CredentialSource):
     """Certificate and key files."""
 
     def log_in(self, who: str) -> None:
@@ -97,8 +97,8 @@ class Certificates(Place):
             self._write({"client-certificate": names[0], "client-key": names[1]})
 
 
-class Embedded(Place):
-    """Certificates in the kubeconfig itself."""
+class Embedded(CredentialSource):
+    """Certificates embedded in the kubeconfig."""
 
     def log_in(self, who: str) -> None:
         pair = self.authority.issue(who)
@@ -106,8 +106,8 @@ class Embedded(Place):
         self._write(user, {"certificate-authority-data": _data(self.authority.path)})
 
 
-class Pod(Place):
-    """A service account; kubelet replaces the token through a symbolic link to a folder."""
+class Pod(CredentialSource):
+    """A service account token, which the kubelet replaces through a symbolic link to a folder."""
 
     path = None
 
@@ -126,35 +126,35 @@ class Pod(Place):
 
 
 @asynccontextmanager
-async def running(place: Place, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> AsyncIterator[Running]:
-    """An agent that logs in from there."""
-    host, _, port = place.api.url.removeprefix("https://").partition(":")
-    if place.path is None:
-        monkeypatch.setattr(credentials, "SERVICE_ACCOUNT", place.folder)
+async def running(source: CredentialSource, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> AsyncIterator[Running]:
+    """Run an agent with the credential."""
+    host, _, port = source.api.url.removeprefix("https://").partition(":")
+    if source.path is None:
+        monkeypatch.setattr(credentials, "SERVICE_ACCOUNT", source.folder)
         monkeypatch.setenv("KUBERNETES_SERVICE_HOST", host)
         monkeypatch.setenv("KUBERNETES_SERVICE_PORT", port)
         monkeypatch.delenv("KUBECONFIG", raising=False)
-    async with agent_running(place.folder / "state", place.path, NMT, **settings) as it:
+    async with agent_running(source.folder / "state", source.path, NMT, **settings) as it:
         yield it
 
 
-@pytest.mark.parametrize("kind", [Inline, TokenFile, SameLook, Certificates, Embedded, Pod])
+@pytest.mark.parametrize("kind", [Inline, TokenFile, SameStat, Certificates, Embedded, Pod])
 async def test_rotated_credentials_are_used_before_the_old_ones_are_refused(
     api: FakeApi,
     authority: Authority,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    kind: Callable[[FakeApi, Authority, Path], Place],
+    kind: Callable[[FakeApi, Authority, Path], CredentialSource],
 ) -> None:
-    place = kind(api, authority, tmp_path)
-    place.log_in("first")
-    async with running(place, monkeypatch) as it:
+    source = kind(api, authority, tmp_path)
+    source.log_in("first")
+    async with running(source, monkeypatch) as it:
         await api.until(lambda: api.beats and api.watches == 1)
         assert api.connected() == {"first"}
         for who in ("other", "third"):
-            place.log_in(who)
-            # The old session is closed, its watch ended, and the new one has a watch.
-            await api.until(partial(_alone, api, who), seconds=30)
+            source.log_in(who)
+            # The old session and its watch are closed, and the new one has a watch.
+            await api.until(partial(_only_session, api, who), seconds=30)
         assert all(len(names) == 1 for names in api.connections.values())
         assert it.agent.reporter.problem is None
         assert it.agent.heartbeat.problem is None
@@ -166,22 +166,22 @@ async def test_rotated_credentials_are_used_before_the_old_ones_are_refused(
         await it.shut_down()
 
 
-async def test_a_401_alone_makes_the_agent_log_in_again(
+async def test_a_401_only_session_makes_the_agent_reload_its_credential(
     api: FakeApi, authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = tmp_path / "secret"
+    secret = tmp_path / "secret"
     script = (
         "import json, sys; print(json.dumps({'apiVersion': 'client.authentication.k8s.io/v1', 'kind': 'ExecCredential',"
-        f" 'status': {{'token': open({str(source)!r}).read()}}}}))"
+        f" 'status': {{'token': open({str(secret)!r}).read()}}}}))"
     )
     run = {"apiVersion": "client.authentication.k8s.io/v1", "command": sys.executable, "args": ["-c", script]}
-    source.write_text("first", encoding="utf-8")
-    place = Place(api, authority, tmp_path)
+    secret.write_text("first", encoding="utf-8")
+    source = CredentialSource(api, authority, tmp_path)
     api.kubeconfig(tmp_path, {"exec": run}, {"certificate-authority": str(authority.path)})
-    # The reporter has nothing to say: the heartbeat's 401 must do.
-    async with running(place, monkeypatch, request_seconds=10.0) as it:
+    # There is nothing to report, so only the heartbeat gets a 401.
+    async with running(source, monkeypatch, request_seconds=10.0) as it:
         await api.until(lambda: api.beats and api.connected() == {"first"}, seconds=30)
-        source.write_text("second", encoding="utf-8")
+        secret.write_text("second", encoding="utf-8")
         api.allowed = {"second"}
         beats = len(api.beats)
         await api.until(lambda: len(api.beats) > beats and api.connected() == {"second"}, seconds=30)
@@ -191,28 +191,28 @@ async def test_a_401_alone_makes_the_agent_log_in_again(
 
 
 @pytest.mark.parametrize("broken", ["", "{", "clusters: []\n", "\x00"])
-async def test_a_kubeconfig_that_is_half_written_leaves_the_session_as_it_is(
+async def test_an_incomplete_kubeconfig_does_not_replace_the_session(
     api: FakeApi, authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
-    place = Inline(api, authority, tmp_path)
-    place.log_in("first")
-    async with running(place, monkeypatch) as it:
+    source = Inline(api, authority, tmp_path)
+    source.log_in("first")
+    async with running(source, monkeypatch) as it:
         await api.until(lambda: api.beats)
         (tmp_path / "kubeconfig.json").write_text(broken, encoding="utf-8")
         beats = len(api.beats)
         await api.until(lambda: len(api.beats) >= beats + 2)
         assert api.connected() == {"first"}
-        place.log_in("second")
+        source.log_in("second")
         await api.until(lambda: api.connected() == {"second"})
         await it.shut_down()
 
 
-async def test_a_certificate_without_its_key_yet_leaves_the_session_as_it_is(
+async def test_a_certificate_before_its_key_does_not_replace_the_session(
     api: FakeApi, authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    place = Certificates(api, authority, tmp_path)
-    place.log_in("first")
-    async with running(place, monkeypatch) as it:
+    source = Certificates(api, authority, tmp_path)
+    source.log_in("first")
+    async with running(source, monkeypatch) as it:
         await api.until(lambda: api.beats)
         pair: Pair = authority.issue("second")
         shutil.copy(pair.certificate, tmp_path / "client.crt")
@@ -224,20 +224,20 @@ async def test_a_certificate_without_its_key_yet_leaves_the_session_as_it_is(
         await it.shut_down()
 
 
-async def test_a_report_under_way_is_not_cut_off_by_a_new_session(
+async def test_a_report_in_flight_is_not_ended_by_a_new_session(
     api: FakeApi, authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    place = Inline(api, authority, tmp_path)
-    place.log_in("first")
-    async with running(place, monkeypatch, request_seconds=30.0) as it:
+    source = Inline(api, authority, tmp_path)
+    source.log_in("first")
+    async with running(source, monkeypatch, request_seconds=30.0) as it:
         await api.until(lambda: api.beats)
         late = Fault(lambda request: request.path.endswith("/status"), kind="late")
         api.faults.append(late)
         await it.agent.services.command("start", "idle", wait=True)
         await api.until(lambda: len(api.writes) == 2)
         before = claims(api)
-        place.log_in("second")
-        # The next request finds the rotation, and waits for the report's answer.
+        source.log_in("second")
+        # The next request detects the rotation, and waits for the response to the report.
         other = asyncio.create_task(it.agent.resources.read_capability())
         await asyncio.sleep(0)
         late.release.set()
@@ -245,7 +245,7 @@ async def test_a_report_under_way_is_not_cut_off_by_a_new_session(
         await it.agent.reporter.flush()
         await api.until(lambda: api.connected() == {"second"})
         assert len(api.writes) == 2
-        # Its answer was heard: nothing had to be read.
+        # The response to the report was received, so nothing had to be read.
         assert claims(api) == before
         assert it.agent.reporter.problem is None
         await it.shut_down()
@@ -254,11 +254,11 @@ async def test_a_report_under_way_is_not_cut_off_by_a_new_session(
 async def test_another_current_context_does_not_move_a_running_agent(
     api: FakeApi, authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    place = Inline(api, authority, tmp_path)
-    place.log_in("first")
-    async with running(place, monkeypatch) as it:
+    source = Inline(api, authority, tmp_path)
+    source.log_in("first")
+    async with running(source, monkeypatch) as it:
         await api.until(lambda: api.beats)
-        place.log_in("second")
+        source.log_in("second")
         path = tmp_path / "kubeconfig.json"
         content = json.loads(path.read_text(encoding="utf-8"))
         content["contexts"][0]["context"]["namespace"] = "elsewhere"
@@ -272,7 +272,7 @@ async def test_another_current_context_does_not_move_a_running_agent(
 
 
 @pytest.mark.parametrize(
-    ("user", "words"),
+    ("user", "hint"),
     [
         ({"tokenFile": "none"}, "none"),
         ({"tokenFile": "empty"}, "is empty"),
@@ -280,16 +280,16 @@ async def test_another_current_context_does_not_move_a_running_agent(
         ({"client-certificate": "empty", "client-key": "empty"}, "no usable cluster configuration"),
     ],
 )
-async def test_what_is_wrong_with_a_kubeconfig_is_said_at_the_start(
-    api: FakeApi, authority: Authority, tmp_path: Path, user: dict[str, str], words: str
+async def test_errors_in_a_kubeconfig_are_reported_at_the_start(
+    api: FakeApi, authority: Authority, tmp_path: Path, user: dict[str, str], hint: str
 ) -> None:
     (tmp_path / "empty").write_text("", encoding="utf-8")
     path = api.kubeconfig(tmp_path, user, {"certificate-authority": str(authority.path)})
-    with pytest.raises(TargetError, match=words):
+    with pytest.raises(TargetError, match=hint):
         await NodeResources(Target(str(path)), "n1", 1).connect()
 
 
-async def test_a_kubeconfig_without_the_contexts_user_is_said_at_the_start(tmp_path: Path, api: FakeApi) -> None:
+async def test_a_kubeconfig_without_the_contexts_user_is_reported_at_the_start(tmp_path: Path, api: FakeApi) -> None:
     path = api.kubeconfig(tmp_path)
     content = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps(content | {"users": []}), encoding="utf-8")
@@ -297,27 +297,27 @@ async def test_a_kubeconfig_without_the_contexts_user_is_said_at_the_start(tmp_p
         await NodeResources(Target(str(path)), "n1", 1).connect()
 
 
-async def test_passwords_of_netrc_are_left_alone(
+async def test_passwords_in_netrc_are_not_used(
     api: FakeApi, authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     netrc = tmp_path / "netrc"
     netrc.write_text("machine 127.0.0.1 login a password b\n", encoding="utf-8")
     netrc.chmod(0o600)
     monkeypatch.setenv("NETRC", str(netrc))
-    place = Inline(api, authority, tmp_path)
-    place.log_in("first")
-    async with running(place, monkeypatch) as it:
+    source = Inline(api, authority, tmp_path)
+    source.log_in("first")
+    async with running(source, monkeypatch) as it:
         await api.until(lambda: api.beats)
         assert api.connected() == {"first"}
         await it.shut_down()
 
 
 def claims(api: FakeApi) -> int:
-    """How often the agent read what is stored, in order to claim or go on."""
+    """Return how often the agent read the stored report in order to claim or continue an epoch."""
     return sum(method == "PATCH" and path.split("?")[0].endswith("capabilities/n1") for method, path in api.requests)
 
 
-def _alone(api: FakeApi, who: str) -> bool:
+def _only_session(api: FakeApi, who: str) -> bool:
     return api.connected() == {who} and api.watches == 1
 
 

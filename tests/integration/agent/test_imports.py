@@ -1,4 +1,4 @@
-"""Modules that the program imports, and when: it starts at once, stays small, and needs no file later (A2, F5)."""
+"""Imports of the program, and their time: it starts fast, stays small, and reads no module file later (A2, F5)."""
 
 import asyncio
 import os
@@ -28,44 +28,44 @@ UNUSED = {"dbus_fast", "kubernetes.aio.dynamic", "kubernetes.client", "requests"
 
 @pytest.fixture
 def environment(environment: dict[str, str]) -> dict[str, str]:
-    """Python writes the name of each module to standard error when it is imported."""
+    """Return an environment in which Python writes the name of each imported module to standard error."""
     return environment | {"PYTHONPROFILEIMPORTTIME": "1"}
 
 
 def imported(trace: str) -> set[str]:
-    """Modules that were imported, or looked for."""
+    """Return the modules that were imported or searched."""
     return {line.rpartition("|")[2].strip() for line in trace.splitlines() if line.startswith("import time:")}
 
 
-@pytest.mark.parametrize("words", ["--version", "--help"])
-async def test_the_program_says_what_it_is_without_pydantic(hotpool_agent: Command, words: str) -> None:
-    result = await hotpool_agent(words)
-    found = imported(result.err)
-    assert (result.code, "typer" in found) == (0, True)
-    assert found & (HEAVY | {"pydantic", "hotpool_agent.cli.common"}) == set()
+@pytest.mark.parametrize("option", ["--version", "--help"])
+async def test_version_and_help_do_not_import_pydantic(hotpool_agent: Command, option: str) -> None:
+    result = await hotpool_agent(option)
+    modules = imported(result.err)
+    assert (result.code, "typer" in modules) == (0, True)
+    assert modules & (HEAVY | {"pydantic", "hotpool_agent.cli.common"}) == set()
 
 
 @pytest.mark.parametrize(
-    "words",
+    "arguments",
     ["start s", "stop s", "restart s", "reload", "status", "report", "logs s", "run --help", "check --help"],
 )
-async def test_a_command_imports_no_part_of_the_agent(hotpool_agent: Command, words: str) -> None:
-    found = imported((await hotpool_agent(*words.split())).err)
-    assert "hotpool_agent.cli.common" in found
-    assert found & HEAVY == set()
+async def test_a_command_imports_no_part_of_the_agent(hotpool_agent: Command, arguments: str) -> None:
+    modules = imported((await hotpool_agent(*arguments.split())).err)
+    assert "hotpool_agent.cli.common" in modules
+    assert modules & HEAVY == set()
 
 
-async def test_an_agent_has_all_that_it_needs_at_its_first_report_and_no_more(
+async def test_an_agent_imports_nothing_after_its_first_report(
     api: FakeApi, tmp_path: Path, environment: dict[str, str]
 ) -> None:
     catalogue, trace = write_catalogue(tmp_path, SLEEP), tmp_path / "trace"
-    words = ["run", "--catalogue", str(catalogue), "--node", "n1", "--kubeconfig", str(api.kubeconfig(tmp_path))]
+    arguments = ["run", "--catalogue", str(catalogue), "--node", "n1", "--kubeconfig", str(api.kubeconfig(tmp_path))]
     with trace.open("wb") as file:
-        process = await spawn(environment, *words, "--interval", "1", "--debounce", "0.1", errors=file)
+        process = await spawn(environment, *arguments, "--interval", "1", "--debounce", "0.1", errors=file)
     try:
         await api.until(lambda: api.report("n1"), seconds=30)
         at_first = imported(trace.read_text(encoding="utf-8"))
-        await _much_happens(api, tmp_path)
+        await _cause_many_changes(api, tmp_path)
     finally:
         process.send_signal(signal.SIGTERM)
         await finish(process)
@@ -75,17 +75,17 @@ async def test_an_agent_has_all_that_it_needs_at_its_first_report_and_no_more(
     assert imported(trace.read_text(encoding="utf-8")) - at_first == set()
 
 
-async def _much_happens(api: FakeApi, folder: Path) -> None:
-    """A service crashes, the API server fails, the catalogue gets services and errors, people ask and command."""
+async def _cause_many_changes(api: FakeApi, folder: Path) -> None:
+    """Crash a service, fail requests, change the catalogue, with errors, too, and send local commands."""
 
-    async def say(request: Request) -> dict[str, object]:
-        answer = await asyncio.to_thread(ask, socket_path(folder / "state" / "n1"), request)
-        return answer if isinstance(answer, dict) else {}
+    async def send(request: Request) -> dict[str, object]:
+        response = await asyncio.to_thread(ask, socket_path(folder / "state" / "n1"), request)
+        return response if isinstance(response, dict) else {}
 
     def service(report: dict[str, object] | None, name: str) -> dict[str, object]:
-        found: object = (report or {}).get("services") or []
-        assert isinstance(found, list)
-        return next((item for item in found if item["id"] == name), {})
+        services: object = (report or {}).get("services") or []
+        assert isinstance(services, list)
+        return next((item for item in services if item["id"] == name), {})
 
     await api.until(lambda: service(api.report("n1"), "a").get("state") == "Running", seconds=30)
     api.faults += [Fault(is_report, code=500), Fault(is_report, kind="lost")]
@@ -93,19 +93,19 @@ async def _much_happens(api: FakeApi, folder: Path) -> None:
     os.kill(int(str(service(api.report("n1"), "a")["pid"])), signal.SIGKILL)
     await api.until(lambda: service(api.report("n1"), "a").get("restarts") == 1, seconds=30)
     write_catalogue(folder, MORE)
-    await say(Request(op="reload"))
+    await send(Request(op="reload"))
     write_catalogue(folder, "- [{\n")
     with pytest.raises(RequestError, match="not valid YAML"):
-        await say(Request(op="reload"))
+        await send(Request(op="reload"))
     write_catalogue(folder, "", head="servises: []\n")
     with pytest.raises(RequestError, match="did you mean 'services'"):
-        await say(Request(op="reload"))
-    await say(Request(op="restart", id="a"))
-    assert (await say(Request(op="status")))["node"] == "n1"
+        await send(Request(op="reload"))
+    await send(Request(op="restart", id="a"))
+    assert (await send(Request(op="status")))["node"] == "n1"
     await api.until(lambda: service(api.report("n1"), "d").get("state") == "Stopped", seconds=30)
 
 
-def test_parts_of_the_agent_leave_the_kubernetes_client_of_their_user_whole() -> None:
+def test_importing_a_part_of_the_agent_leaves_the_kubernetes_client_complete() -> None:
     script = "import hotpool_agent.kube.node_resources, kubernetes; kubernetes.client.CoreV1Api"
     subprocess.run([sys.executable, "-c", script], check=True)
 

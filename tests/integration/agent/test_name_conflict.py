@@ -1,4 +1,4 @@
-"""The Event about a node name that another live agent has (requirement B12)."""
+"""The Event about a node name that another live agent owns (requirement B12)."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -17,7 +17,7 @@ NAME = "n1.node-name-taken"
 
 @asynccontextmanager
 async def newcomer(api: FakeApi, folder: Path) -> AsyncIterator[tuple[Running, asyncio.Task[None]]]:
-    """An agent whose name a live one has, and the heart of that one."""
+    """Run an agent whose node name a live agent owns; yield it with the other agent's heartbeat task."""
     report = {"instance": "other", "session": "other", "epoch": 7, "sequence": 3, "leaving": False}
     api.put(
         "nodecapabilities",
@@ -28,12 +28,12 @@ async def newcomer(api: FakeApi, folder: Path) -> AsyncIterator[tuple[Running, a
         },
     )
     api.put("leases", "hotpool-node-n1", {"metadata": {}, "spec": {"renewTime": "0"}})
-    heart = asyncio.create_task(_beat(api))
+    heartbeat = asyncio.create_task(_beat(api))
     try:
         async with agent_running(folder, api.kubeconfig(folder), NMT) as it:
-            yield it, heart
+            yield it, heartbeat
     finally:
-        heart.cancel()
+        heartbeat.cancel()
 
 
 async def _beat(api: FakeApi) -> None:
@@ -50,18 +50,18 @@ def event(api: FakeApi) -> dict[str, Any]:
     return api.objects["events", NAME]
 
 
-def looks(api: FakeApi) -> int:
-    """How often the newcomer has begun to look whether the other one lives."""
+def checks(api: FakeApi) -> int:
+    """Return how often the new agent began to check whether the other one is alive."""
     return sum(method == "PATCH" and path.split("?")[0].endswith("capabilities/n1") for method, path in api.requests)
 
 
 @jumping
-async def test_a_taken_name_is_an_event_on_the_node_capability_once_in_10_minutes(tmp_path: Path) -> None:
+async def test_a_taken_name_causes_an_event_on_the_node_capability_once_in_10_minutes(tmp_path: Path) -> None:
     async with fake_api() as api, newcomer(api, tmp_path) as (it, _):
         await api.until(lambda: events(api))
         first = event(api)
-        about = first["involvedObject"]
-        assert (about["kind"], about["name"], about["namespace"], about["uid"]) == (
+        regarding = first["involvedObject"]
+        assert (regarding["kind"], regarding["name"], regarding["namespace"], regarding["uid"]) == (
             "NodeCapability",
             "n1",
             "fleet",
@@ -70,9 +70,9 @@ async def test_a_taken_name_is_an_event_on_the_node_capability_once_in_10_minute
         assert (first["type"], first["reason"], first["count"]) == ("Warning", "NodeNameTaken", 1)
         assert first["metadata"]["namespace"] == "fleet"
         assert "another live agent (instance other)" in first["message"]
-        # Two more times it finds the name taken, and says nothing.
-        before = looks(api)
-        await api.until(lambda: looks(api) >= before + 2, seconds=30)
+        # The new agent finds the name taken two more times, and writes no Event.
+        before = checks(api)
+        await api.until(lambda: checks(api) >= before + 2, seconds=30)
         assert events(api) == [f"/api/v1/namespaces/fleet/events/{NAME}"]
         jump(600)
         await api.until(lambda: len(events(api)) == 2, seconds=30)
@@ -84,16 +84,16 @@ async def test_a_taken_name_is_an_event_on_the_node_capability_once_in_10_minute
 
 
 @pytest.mark.parametrize("kind", ["status", "hang", "lost"])
-async def test_an_event_that_cannot_be_written_changes_nothing(tmp_path: Path, kind: Any) -> None:
-    async with fake_api() as api, newcomer(api, tmp_path) as (it, heart):
+async def test_a_failure_to_write_the_event_has_no_effect(tmp_path: Path, kind: Any) -> None:
+    async with fake_api() as api, newcomer(api, tmp_path) as (it, heartbeat):
         api.faults.append(
             Fault(lambda request: "/events/" in request.path, kind=kind, code=403, body='{"message": "forbidden"}')
         )
         await api.until(lambda: events(api))
-        before = looks(api)
-        await api.until(lambda: looks(api) > before, seconds=30)
+        before = checks(api)
+        await api.until(lambda: checks(api) > before, seconds=30)
         assert "another live agent" in (it.agent.reporter.problem or "")
-        heart.cancel()
+        heartbeat.cancel()
         await api.until(lambda: (api.report("n1") or {})["epoch"] == 8, seconds=30)
         await eventually(lambda: it.agent.reporter.problem is None)
         await it.shut_down()

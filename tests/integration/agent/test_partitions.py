@@ -1,7 +1,7 @@
-"""The agent behind a network that breaks (requirement B7-B9): cuts, black holes, slow links (requirement B8).
+"""The agent and network failures (requirements B7-B9): cuts, black holes, slow links.
 
-Everything between the agent and the API server goes through a relay. How many connections the agent may have at once:
-three, because reports are single-flight, heartbeats are, and there is one watch; each waits for its own answer.
+All connections to the API server go through a relay. The agent may have three at once: one report in flight, one
+heartbeat and one watch.
 """
 
 import asyncio
@@ -17,27 +17,27 @@ MOST_CONNECTIONS = 3
 ROUNDS = 20
 
 
-def beats_out_of_place(api: FakeApi) -> list[str]:
-    """Heartbeats of an epoch that no accepted report had, or of an older one after those of a newer one."""
-    found, last = [], 0
+def misplaced_heartbeats(api: FakeApi) -> list[str]:
+    """Return heartbeats with an epoch that no accepted report had, or with an older epoch than a former heartbeat."""
+    misplaced, last = [], 0
     for beat in api.beats:
         epoch = int(beat.report["holderIdentity"].rpartition("/")[2])
         accepted = {write.report["epoch"] for write in api.writes if write.at <= beat.at}
         if epoch not in accepted or epoch < last:
-            found.append(f"{epoch}, accepted {accepted}, last {last}")
+            misplaced.append(f"{epoch}, accepted {accepted}, last {last}")
         last = max(last, epoch)
-    return found
+    return misplaced
 
 
 async def flip(works: Plant, it: Running, chance: random.Random) -> None:
-    """Change some services, at least one, and let the agent see it."""
+    """Change the health of at least one service; wait until the agent has seen it."""
     for name in chance.sample(NAMES, chance.randint(1, len(NAMES))):
         works.up[name] = not works.up[name]
     await eventually(lambda: {name: it.state(name) == "Running" for name in NAMES} == works.up, 30)
 
 
-async def trouble(way: Line, it: Running, works: Plant, kind: str, chance: random.Random) -> None:
-    """One outage, with changes before, in and after it; over when the agent has felt it."""
+async def outage(way: Line, it: Running, works: Plant, kind: str, chance: random.Random) -> None:
+    """Cause one outage, with changes during it. Return after the agent has noticed it and the network is restored."""
     relay = way.relay
     if kind == "delay":
         relay.delay = 0.1
@@ -45,7 +45,7 @@ async def trouble(way: Line, it: Running, works: Plant, kind: str, chance: rando
             await flip(works, it, chance)
         relay.delay = 0.0
         return
-    begin, end = (relay.cut, relay.mend) if kind == "cut" else (relay.hold, relay.resume)
+    begin, end = (relay.cut, relay.restore) if kind == "cut" else (relay.hold, relay.resume)
     await asyncio.to_thread(begin)
     await flip(works, it, chance)
     await eventually(lambda: it.agent.reporter.problem, 30)
@@ -53,7 +53,7 @@ async def trouble(way: Line, it: Running, works: Plant, kind: str, chance: rando
     await asyncio.to_thread(end)
 
 
-async def test_after_twenty_outages_the_last_state_is_there_in_order_over_few_connections(
+async def test_after_twenty_outages_the_last_state_is_stored_in_order_over_few_connections(
     way: Line, works: Plant, tmp_path: Path
 ) -> None:
     chance = random.Random(7)  # noqa: S311 - an example, the same in each run
@@ -61,31 +61,29 @@ async def test_after_twenty_outages_the_last_state_is_there_in_order_over_few_co
     async with agent_running(tmp_path, way.kubeconfig, works.catalogue(), **HURRIED) as it:
         await way.api.until(lambda: stored(way.api) == works.up, 30)
         for kind in kinds:
-            await trouble(way, it, works, kind, chance)
+            await outage(way, it, works, kind, chance)
             await way.api.until(lambda: stored(way.api) == works.up, 30)
         await eventually(lambda: it.agent.reporter.problem is None, 30)
         await eventually(lambda: way.api.watches == 1, 30)
-        # What a black hole swallowed may still arrive, and must not win.
+        # Requests held by a black hole may still arrive, and must not take effect.
         await eventually(lambda: way.relay.connections <= MOST_CONNECTIONS, 30)
         assert stored(way.api) == works.up
         assert stamps(way.api) == sorted(set(stamps(way.api)))
         assert {epoch for epoch, _ in stamps(way.api)} == {1}
-        assert beats_out_of_place(way.api) == []
+        assert misplaced_heartbeats(way.api) == []
         assert way.most <= MOST_CONNECTIONS
         await it.shut_down()
     await eventually(lambda: way.relay.connections == 0, 30)
     await eventually(lambda: way.api.watches == 0, 30)
 
 
-def said(api: FakeApi) -> str:
-    """What the stored report says is wrong with asr."""
+def stored_error(api: FakeApi) -> str:
+    """Return the last error of asr in the stored report."""
     return next(str(item["lastError"]) for item in (api.report("n1") or {})["services"] if item["id"] == "asr")
 
 
-async def test_a_report_that_arrives_after_the_agent_gave_it_up_does_not_stay(
-    way: Line, works: Plant, tmp_path: Path
-) -> None:
-    """The state is again what was accepted before, so nothing but the late report differs from it."""
+async def test_a_report_that_arrives_after_its_timeout_is_replaced(way: Line, works: Plant, tmp_path: Path) -> None:
+    """The state equals the one accepted before, so only the late report differs from it."""
     works.up["asr"] = False
     async with agent_running(tmp_path, way.kubeconfig, works.catalogue(), **HURRIED) as it:
         await way.api.until(lambda: stored(way.api) == works.up, 30)
@@ -100,26 +98,26 @@ async def test_a_report_that_arrives_after_the_agent_gave_it_up_does_not_stay(
         await eventually(lambda: it.agent.reporter.problem is None, 30)
         late.release.set()
         await eventually(lambda: late.arrived, 30)
-        assert "503" in said(way.api)
+        assert "503" in stored_error(way.api)
         await it.shut_down()
 
 
-async def test_heartbeats_name_no_epoch_before_its_report_is_accepted(way: Line, works: Plant, tmp_path: Path) -> None:
+async def test_heartbeats_have_no_epoch_before_its_report_is_accepted(way: Line, works: Plant, tmp_path: Path) -> None:
     async with agent_running(tmp_path, way.kubeconfig, works.catalogue(), **HURRIED) as it:
         for epoch in (1, 2, 3):
             await way.api.until(lambda epoch=epoch: stamps(way.api)[-1:] >= [(epoch, 1)], 30)  # type: ignore[misc]
             seen = len(way.api.beats)
             await way.api.until(lambda seen=seen: len(way.api.beats) > seen, 30)  # type: ignore[misc]
             await asyncio.to_thread(way.relay.cut)
-            # Deleted while nobody can tell the agent: it must claim anew, and be accepted, before it beats.
+            # Deleted while the agent is cut off: it must claim again, and be accepted, before it renews its Lease.
             way.api.delete("nodecapabilities", "n1")
             refused = Fault(lambda request: request.path.endswith("/status"), code=503, times=3)
             way.api.faults.append(refused)
             works.up["asr"] = not works.up["asr"]
             await eventually(lambda: it.agent.reporter.problem, 30)
-            await asyncio.to_thread(way.relay.mend)
+            await asyncio.to_thread(way.relay.restore)
         await way.api.until(lambda: stamps(way.api)[-1] >= (4, 1), 30)
-        assert beats_out_of_place(way.api) == []
+        assert misplaced_heartbeats(way.api) == []
         await it.shut_down()
 
 

@@ -1,4 +1,4 @@
-"""The way through a proxy (requirement B9): names that only the proxy can lead to, tunnelled and plain."""
+"""Connections through a proxy (requirement B9): host names that only the proxy resolves, over TLS and plain HTTP."""
 
 from base64 import b64encode
 from pathlib import Path
@@ -28,7 +28,7 @@ async def test_a_tls_server_is_reached_through_a_tunnel(
 ) -> None:
     authority = Authority(tmp_path / "pki")
     async with fake_api(tls=authority.context(authority.issue("server"))) as api, proxy_to(port_of(api)) as proxy:
-        # Without a name server's help; the certificate is for another name, which is stated.
+        # The name does not resolve here. The certificate has another name, set as tls-server-name.
         cluster = {
             "server": "https://api.test:6443",
             "tls-server-name": "127.0.0.1",
@@ -69,7 +69,7 @@ async def test_a_network_in_no_proxy_is_reached_directly(
     async with fake_api() as api, proxy_to(port_of(api)) as proxy:
         monkeypatch.setenv("HTTP_PROXY", proxy.url)
         monkeypatch.setenv(name, "0.0.0.0/8")
-        # On Linux this address leads to this machine, and it is not one that goes past every proxy.
+        # On Linux this address is the local machine, but not exempt from proxies as loopback addresses are.
         path = api.kubeconfig(tmp_path, {"token": "t"}, {"server": f"http://0.0.0.0:{port_of(api)}"})
         async with agent_running(tmp_path, path, NMT) as it:
             await api.until(lambda: api.beats)
@@ -78,22 +78,22 @@ async def test_a_network_in_no_proxy_is_reached_directly(
 
 
 @pytest.mark.parametrize(
-    ("refuse", "words"),
-    [("407 Proxy Authentication Required", "user name and password"), ("403 Forbidden", "the proxy answers 403")],
+    ("refuse", "hint"),
+    [("407 Proxy Authentication Required", "user name and password"), ("403 Forbidden", "the proxy returns 403")],
 )
-async def test_a_proxy_that_refuses_is_named_and_tried_again(tmp_path: Path, refuse: str, words: str) -> None:
+async def test_a_proxy_that_refuses_is_reported_and_tried_again(tmp_path: Path, refuse: str, hint: str) -> None:
     authority = Authority(tmp_path / "pki")
     async with fake_api(tls=authority.context(authority.issue("server"))) as api, proxy_to(port_of(api)) as proxy:
         proxy.refuse = refuse
         cluster = {"certificate-authority": str(authority.path), "proxy-url": proxy.url}
         async with agent_running(tmp_path, api.kubeconfig(tmp_path, {"token": "t"}, cluster), NMT) as it:
-            await eventually(lambda: words in (it.agent.reporter.problem or ""))
+            await eventually(lambda: hint in (it.agent.reporter.problem or ""))
             proxy.refuse = None
             await api.until(lambda: api.writes)
             await it.shut_down()
 
 
-async def test_a_proxy_that_is_away_is_named(tmp_path: Path) -> None:
+async def test_an_unreachable_proxy_is_reported(tmp_path: Path) -> None:
     async with fake_api() as api:
         path = api.kubeconfig(tmp_path, {"token": "t"}, {"proxy-url": "http://127.0.0.1:9"})
         async with agent_running(tmp_path, path, NMT) as it:

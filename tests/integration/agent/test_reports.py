@@ -1,4 +1,4 @@
-"""How reports and heartbeats travel (requirements B): the agent against an API server that misbehaves on demand.
+"""Reports and heartbeats (requirements B): the agent against an API server with faults on demand.
 
 Requirements B1, B5, B6, B7, B8, B9, B10, B11, B12.
 """
@@ -30,7 +30,7 @@ def stamps(api: FakeApi) -> list[tuple[int, int]]:
 
 
 def claims(api: FakeApi) -> list[str]:
-    """The requests by which the agent read what is stored, in order to claim or go on."""
+    """Return the requests by which the agent read the stored report in order to claim or continue an epoch."""
     return [
         path for method, path in api.requests if method == "PATCH" and path.split("?")[0].endswith("capabilities/n1")
     ]
@@ -40,7 +40,7 @@ def summary(api: FakeApi) -> str | None:
     return (api.report("n1") or {}).get("summary")
 
 
-def stranger(**changes: Any) -> dict[str, Any]:
+def foreign_report(**changes: Any) -> dict[str, Any]:
     report = {
         "instance": "other",
         "session": "other",
@@ -75,7 +75,7 @@ async def test_no_change_no_extra_report(api: FakeApi, tmp_path: Path, kubeconfi
         await it.shut_down()
 
 
-async def test_a_gain_waits_for_d_and_a_withdrawal_for_nothing(api: FakeApi, tmp_path: Path, kubeconfig: Path) -> None:
+async def test_a_gain_waits_for_d_and_a_withdrawal_does_not(api: FakeApi, tmp_path: Path, kubeconfig: Path) -> None:
     async with agent_running(tmp_path, kubeconfig, supervised("s", free_port()), debounce=60.0) as it:
         await it.until("s", "Stopped")
         await api.until(lambda: summary(api) == "0/1")
@@ -95,15 +95,15 @@ async def test_a_gain_waits_for_d_and_a_withdrawal_for_nothing(api: FakeApi, tmp
 async def test_a_gain_is_sent_when_d_is_over(api: FakeApi, tmp_path: Path, kubeconfig: Path) -> None:
     async with agent_running(tmp_path, kubeconfig, NMT, debounce=0.8) as it:
         await api.until(lambda: summary(api) == "0/1")
-        asked = time.monotonic()
+        started = time.monotonic()
         await it.agent.services.command("start", "idle", wait=True)
         await api.until(lambda: summary(api) == "1/1")
-        assert api.writes[-1].at - asked >= 0.8
+        assert api.writes[-1].at - started >= 0.8
         await it.shut_down()
 
 
 @pytest.mark.parametrize("kind", ["status", "lost", "hang"])
-async def test_a_change_reaches_the_server_whatever_became_of_its_first_attempt(
+async def test_a_change_reaches_the_server_after_any_failure_of_its_first_attempt(
     api: FakeApi, tmp_path: Path, kubeconfig: Path, kind: Any
 ) -> None:
     async with agent_running(tmp_path, kubeconfig, NMT, request_seconds=0.4) as it:
@@ -111,7 +111,7 @@ async def test_a_change_reaches_the_server_whatever_became_of_its_first_attempt(
         fault = Fault(is_report, kind=kind)
         api.faults.append(fault)
         await it.agent.services.command("start", "idle", wait=True)
-        # What took effect although the answer was lost is read, not sent again.
+        # A write that took effect although its response was lost is read, not sent again.
         await api.until(lambda: len(claims(api)) >= 2)
         await it.agent.reporter.flush()
         assert summary(api) == "1/1"
@@ -122,7 +122,7 @@ async def test_a_change_reaches_the_server_whatever_became_of_its_first_attempt(
         await it.shut_down()
 
 
-async def test_an_attempt_that_arrives_after_it_was_given_up_does_not_stand(
+async def test_an_attempt_that_arrives_after_its_timeout_is_replaced(
     api: FakeApi, tmp_path: Path, kubeconfig: Path
 ) -> None:
     late = Fault(is_report, kind="held")
@@ -132,7 +132,7 @@ async def test_an_attempt_that_arrives_after_it_was_given_up_does_not_stand(
         write_catalogue(tmp_path, NMT + NMT.replace("idle", "other"))
         await it.agent.reload()
         await api.until(lambda: late.times == 0)
-        # The state is again what the API server holds when the outcome of the attempt is looked up.
+        # The state again equals the stored one when the agent reads the outcome of the attempt.
         write_catalogue(tmp_path, NMT)
         await it.agent.reload()
         await api.until(lambda: len(claims(api)) >= 2)
@@ -183,13 +183,13 @@ async def test_a_second_session_of_one_installation_keeps_the_node(
         api.put("nodecapabilities", "n1", {"metadata": {"name": "n1"}, "status": {"report": later}})
         await eventually(lambda: not it.agent.reporter.holder())
         await it.agent.services.command("start", "idle", wait=True)
-        # The copy is silent: after its three intervals the node is ours again, with the epoch after its.
+        # The copy is silent: after three of its intervals this agent claims the node with the next epoch.
         await api.until(lambda: stamps(api)[-1] == (10, 1))
         assert summary(api) == "1/1"
         await it.shut_down()
 
 
-async def test_heartbeats_begin_after_the_first_report_and_name_instance_and_epoch(
+async def test_heartbeats_begin_after_the_first_report_and_have_instance_and_epoch(
     api: FakeApi, tmp_path: Path, kubeconfig: Path
 ) -> None:
     api.faults.append(Fault(is_report, code=503, times=5))
@@ -205,7 +205,7 @@ async def test_heartbeats_begin_after_the_first_report_and_name_instance_and_epo
         await it.shut_down()
 
 
-async def test_a_lease_that_was_deleted_comes_back(api: FakeApi, tmp_path: Path, kubeconfig: Path) -> None:
+async def test_a_deleted_lease_is_created_again(api: FakeApi, tmp_path: Path, kubeconfig: Path) -> None:
     async with agent_running(tmp_path, kubeconfig, NMT) as it:
         await api.until(lambda: api.beats)
         api.delete("leases", "hotpool-node-n1")
@@ -252,25 +252,25 @@ async def test_the_whole_report_is_written_again_at_the_slow_refresh(
 
 
 @pytest.mark.parametrize(
-    ("answer", "words"),
+    ("response", "hint"),
     [
-        ((401, "Unauthorized"), "refuses this agent's credential"),
+        ((401, "Unauthorized"), "rejects this agent's credential"),
         ((403, '{"message": "forbidden"}'), "forbidden"),
         ((404, "404 page not found"), "apply the CRDs"),
         ((404, '{"message": "no", "details": {"kind": "namespaces", "name": "x"}}'), "create the namespace"),
         ((429, "slow down"), "busy"),
         ((500, "oops"), "oops"),
-        ((200, '"ok"'), "no JSON object"),
-        ((200, "[]"), "no JSON object"),
+        ((200, '"ok"'), "not a JSON object"),
+        ((200, "[]"), "not a JSON object"),
     ],
 )
-async def test_what_is_wrong_is_said_and_recovered_from_without_a_storm(
-    api: FakeApi, tmp_path: Path, kubeconfig: Path, answer: tuple[int, str], words: str
+async def test_errors_are_reported_and_recovered_from_without_a_request_storm(
+    api: FakeApi, tmp_path: Path, kubeconfig: Path, response: tuple[int, str], hint: str
 ) -> None:
-    code, body = answer
+    code, body = response
     api.faults.append(Fault(lambda request: "watch" not in request.query, code=code, body=body, times=10**6))
     async with agent_running(tmp_path, kubeconfig, NMT, backoff_seconds=0.2) as it:
-        await eventually(lambda: words in (it.agent.reporter.problem or ""))
+        await eventually(lambda: hint in (it.agent.reporter.problem or ""))
         started, before = time.monotonic(), len(api.requests)
         await eventually(lambda: time.monotonic() - started > 0.5)
         assert len(api.requests) - before <= 10
@@ -281,42 +281,42 @@ async def test_what_is_wrong_is_said_and_recovered_from_without_a_storm(
 
 
 def expire(api: FakeApi) -> None:
-    """Let the API server refuse the token of `api.kubeconfig` from now on."""
+    """Make the API server reject the token of `api.kubeconfig`."""
     api.faults.append(Fault(lambda request: request.headers.get("Authorization") == "Bearer t", code=401, times=10**6))
 
 
-def renew(kubeconfig: Path, api: FakeApi) -> None:
+def rotate(kubeconfig: Path, api: FakeApi) -> None:
     """Write a kubeconfig with a fresh token."""
     path = api.kubeconfig(kubeconfig.parent)
     path.write_text(path.read_text().replace('"token": "t"', '"token": "fresh"'))
 
 
-def spoil(kubeconfig: Path, text: str | None) -> None:
-    """As a kubeconfig is while somebody replaces it; None: not there."""
+def replace_text(kubeconfig: Path, text: str | None) -> None:
+    """Replace the kubeconfig by an incomplete one, as during a rotation. None: delete it."""
     kubeconfig.unlink()
     if text is not None:
         kubeconfig.write_text(text)
 
 
 @pytest.mark.parametrize("broken", ['{"apiVersion": "v1", "clus', "", None], ids=["half", "empty", "absent"])
-async def test_a_kubeconfig_that_cannot_be_read_for_a_while_cuts_nobody_off(
+async def test_a_temporarily_unreadable_kubeconfig_does_not_disconnect_the_agent(
     api: FakeApi, tmp_path: Path, kubeconfig: Path, broken: str | None
 ) -> None:
     async with agent_running(tmp_path, kubeconfig, NMT) as it:
         await api.until(lambda: summary(api) == "0/1")
-        spoil(kubeconfig, broken)
+        replace_text(kubeconfig, broken)
         expire(api)
         await it.agent.services.command("start", "idle", wait=True)
         await eventually(lambda: it.agent.reporter.problem)
-        # Several attempts with nothing readable; the last one of them is followed by one that succeeds.
+        # Several attempts fail without a readable kubeconfig; the next one succeeds.
         count = len(api.requests)
         await eventually(lambda: len(api.requests) > count + 3)
-        renew(kubeconfig, api)
+        rotate(kubeconfig, api)
         await api.until(lambda: summary(api) == "1/1")
         await it.shut_down()
 
 
-async def test_an_object_that_is_always_gone_when_the_report_comes_is_no_reason_for_a_storm(
+async def test_an_object_that_is_missing_at_each_report_causes_no_request_storm(
     api: FakeApi, tmp_path: Path, kubeconfig: Path
 ) -> None:
     gone = json.dumps({"message": "not found", "details": {"name": "n1"}})
@@ -331,32 +331,30 @@ async def test_an_object_that_is_always_gone_when_the_report_comes_is_no_reason_
         await it.shut_down()
 
 
-async def test_a_request_that_begins_while_credentials_are_read_has_an_answer_or_a_problem(
-    api: FakeApi, kubeconfig: Path
-) -> None:
-    cluster = NodeResources(Target(kubeconfig=str(kubeconfig)), "n1", 1.0)
-    await cluster.connect()
+async def test_a_request_during_a_reload_of_credentials_succeeds_or_raises(api: FakeApi, kubeconfig: Path) -> None:
+    resources = NodeResources(Target(kubeconfig=str(kubeconfig)), "n1", 1.0)
+    await resources.connect()
     outcomes: list[object] = []
-    for turns in range(60):
-        request = asyncio.create_task(cluster.ensure_capability())
-        renewal = asyncio.create_task(cluster.connect())
-        for _ in range(turns):
+    for steps in range(60):
+        request = asyncio.create_task(resources.ensure_capability())
+        renewal = asyncio.create_task(resources.connect())
+        for _ in range(steps):
             await asyncio.sleep(0)
         outcomes += await asyncio.gather(
-            request, asyncio.create_task(cluster.ensure_capability()), renewal, return_exceptions=True
+            request, asyncio.create_task(resources.ensure_capability()), renewal, return_exceptions=True
         )
-    await cluster.close()
+    await resources.close()
     assert {type(outcome) for outcome in outcomes} <= {dict, UnavailableError, type(None)}
     assert api.objects
 
 
-async def test_heartbeats_find_fresh_credentials_although_there_is_nothing_to_report(
+async def test_heartbeats_use_fresh_credentials_although_there_is_nothing_to_report(
     api: FakeApi, tmp_path: Path, kubeconfig: Path
 ) -> None:
     async with agent_running(tmp_path, kubeconfig, NMT) as it:
         await api.until(lambda: api.beats)
         reports = len(api.writes)
-        renew(kubeconfig, api)
+        rotate(kubeconfig, api)
         expire(api)
         count = len(api.beats)
         await api.until(lambda: len(api.beats) > count + 1)
@@ -365,7 +363,7 @@ async def test_heartbeats_find_fresh_credentials_although_there_is_nothing_to_re
         await it.shut_down()
 
 
-async def test_a_server_that_is_away_is_found_again(tmp_path: Path) -> None:
+async def test_the_agent_reconnects_to_a_server_that_was_unreachable(tmp_path: Path) -> None:
     async with fake_api() as first:
         kubeconfig = first.kubeconfig(tmp_path)
         port = int(first.url.rpartition(":")[2])
@@ -379,7 +377,7 @@ async def test_a_server_that_is_away_is_found_again(tmp_path: Path) -> None:
             await it.shut_down()
 
 
-async def test_a_shut_down_says_leaving_before_anything_stops(api: FakeApi, tmp_path: Path, kubeconfig: Path) -> None:
+async def test_a_shut_down_reports_leaving_before_stops(api: FakeApi, tmp_path: Path, kubeconfig: Path) -> None:
     entry = supervised("s", free_port()).replace("  run:", "  autoStart: true\n  run:")
     async with agent_running(tmp_path, kubeconfig, entry + NMT) as it:
         await api.until(lambda: summary(api) == "1/2")
@@ -392,7 +390,7 @@ async def test_a_shut_down_says_leaving_before_anything_stops(api: FakeApi, tmp_
     assert ("leases", "hotpool-node-n1") in api.objects or not api.beats
 
 
-async def test_a_report_that_the_schema_refuses_is_replaced_by_nothing_ready(
+async def test_a_report_that_the_schema_rejects_is_replaced_by_one_without_ready_types(
     api: FakeApi, tmp_path: Path, kubeconfig: Path
 ) -> None:
     async with agent_running(tmp_path, kubeconfig, NMT) as it:
@@ -408,24 +406,24 @@ async def test_a_report_that_the_schema_refuses_is_replaced_by_nothing_ready(
         await it.shut_down()
 
 
-async def test_a_newcomer_does_not_write_over_a_live_agent(api: FakeApi, tmp_path: Path, kubeconfig: Path) -> None:
-    api.put("nodecapabilities", "n1", stranger())
+async def test_a_new_agent_does_not_overwrite_a_live_one(api: FakeApi, tmp_path: Path, kubeconfig: Path) -> None:
+    api.put("nodecapabilities", "n1", foreign_report())
     api.put("leases", "hotpool-node-n1", {"metadata": {}, "spec": {"renewTime": "0"}})
     async with agent_running(tmp_path, kubeconfig, NMT) as it:
-        alive = asyncio.create_task(_beat(api))
+        heartbeat = asyncio.create_task(_beat(api))
         await eventually(lambda: "belongs to another live agent (instance other)" in (it.agent.reporter.problem or ""))
         status = await it.agent.dispatch(_status())
         assert "another live agent" in status["problems"]["report"]
         assert api.writes == []
         assert api.beats == []
-        # When the other one has gone, the node is the newcomer's.
-        alive.cancel()
+        # When the other agent has ended, the new one claims the node.
+        heartbeat.cancel()
         await api.until(lambda: stamps(api) == [(8, 1)], seconds=15)
         await it.shut_down()
 
 
-async def test_a_node_whose_agent_said_leaving_is_taken_at_once(api: FakeApi, tmp_path: Path, kubeconfig: Path) -> None:
-    api.put("nodecapabilities", "n1", stranger(leaving=True, intervalSeconds=120))
+async def test_a_node_with_leaving_is_claimed_at_once(api: FakeApi, tmp_path: Path, kubeconfig: Path) -> None:
+    api.put("nodecapabilities", "n1", foreign_report(leaving=True, intervalSeconds=120))
     async with agent_running(tmp_path, kubeconfig, NMT) as it:
         await api.until(lambda: stamps(api) == [(8, 1)])
         await it.shut_down()

@@ -101,7 +101,7 @@ async def test_a_report_that_is_refused_or_too_large_gives_way_to_nothing_ready_
         await api.until(lambda: len(api.writes) == 2)
         report = api.writes[1].report
         assert [(item["ready"], item["reason"]) for item in report["capabilities"]] == [(False, "ReportRejected")]
-        await eventually(lambda: "nothing is ready" in (it.agent.reporter.rejected or ""))
+        await eventually(lambda: "no type as ready" in (it.agent.reporter.rejected or ""))
         # Live all the same, and no storm: one refused report, one minimal one.
         beats = len(api.beats)
         await api.until(lambda: len(api.beats) >= beats + 2)
@@ -188,7 +188,7 @@ async def test_an_answer_that_is_no_object_says_nothing_and_is_asked_for_again(
 ) -> None:
     api.faults.append(Fault(lambda _: True, code=200, body=body, times=12))
     async with agent_running(tmp_path, kubeconfig, NMT) as it:
-        await eventually(lambda: "no JSON object" in (it.agent.reporter.problem or ""))
+        await eventually(lambda: "not a JSON object" in (it.agent.reporter.problem or ""))
         await api.until(lambda: summary(api) == "0/1" and api.watches)
         assert api.in_flight == 0
         await it.shut_down()
@@ -245,7 +245,7 @@ async def test_what_the_server_never_answers_is_given_up_and_read(
         hanging: Any = Fault(is_report, kind="hang")
         api.faults.append(hanging)
         await it.agent.services.command("start", "idle", wait=True)
-        await eventually(lambda: "no answer in 0.4 s" in (it.agent.reporter.problem or "") or summary(api) == "1/1")
+        await eventually(lambda: "no response in 0.4 s" in (it.agent.reporter.problem or "") or summary(api) == "1/1")
         await api.until(lambda: summary(api) == "1/1")
         assert claims(api) >= before + 1
         await it.shut_down()

@@ -13,7 +13,7 @@ from tests.support.builders import H, node_object, pool_object, report, requires
 from tests.support.simulated_fleet import FakeApi, Fleet, now, operator, simulated, until
 
 from hotpool.cli.fleet_reader import FleetSnapshot
-from hotpool.core.explain.explain import MembershipState, brake_holds, explain
+from hotpool.core.explain.explain import MembershipState, brake_active, explain
 from hotpool.core.model import CUSTOM_KINDS, Kind
 
 NODES = [f"n{index}" for index in range(8)]
@@ -90,7 +90,7 @@ def answers_agree(fleet: Fleet) -> list[MembershipState]:
             assert (answer.membership is MembershipState.RETAINED) == (
                 node in written and answer.verdict.state is None
             ), where
-            assert answer.membership is not MembershipState.RETAINED or brake_holds(spec), where
+            assert answer.membership is not MembershipState.RETAINED or brake_active(spec), where
             standings.append(answer.membership)
     return standings
 

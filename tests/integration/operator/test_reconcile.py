@@ -99,7 +99,7 @@ async def test_a_store_that_went_back_is_believed_after_a_get() -> None:
         api.objects = old
         await fleet.beating(305)
         assert api.members("llm") == {"n0": "Ready", "n1": "Ready", "n2": "Ready"}
-        assert fleet.state.exists(Kind.POOL)["llm"].version == int(
+        assert fleet.state.identities(Kind.POOL)["llm"].version == int(
             api.objects[Kind.POOL]["llm"]["metadata"]["resourceVersion"]
         )
 

@@ -111,8 +111,8 @@ def test_a_cut_resets_and_refuses_until_it_is_mended(relay: Relay) -> None:
     assert relay.connections == 0
     with pytest.raises(ConnectionRefusedError):
         connect(relay)
-    relay.mend()
-    relay.mend()
+    relay.restore()
+    relay.restore()
     with connect(relay) as one:
         assert told(one, b"a") == b"a"
 
@@ -150,7 +150,7 @@ def test_a_cut_loses_what_is_held(relay: Relay, echo: Echo) -> None:
         assert relay.connections == 0
         with pytest.raises(ConnectionResetError):
             one.recv(1)
-    relay.mend()
+    relay.restore()
     relay.resume()
     with connect(relay) as one:
         assert told(one, b"a") == b"a"
@@ -182,7 +182,7 @@ def test_no_connection_survives_a_cut_that_it_races_with(relay: Relay) -> None:
                 one.settimeout(SECONDS)
                 assert is_over(one)
             assert relay.connections == 0
-        relay.mend()
+        relay.restore()
 
 
 def test_a_delay_makes_each_way_late(relay: Relay) -> None:

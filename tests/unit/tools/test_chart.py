@@ -18,7 +18,7 @@ from localfleet.kind import REPOSITORY
 
 ROOT = REPOSITORY
 CHART = ROOT / "charts/hotpool"
-README, INSTALL = "charts/hotpool/README.md", "docs/install.md"
+README, INSTALL = "charts/hotpool/README.md", "docs/how-to/install.md"
 METRIC = re.compile(r"\bhotpool_[a-z_]+")
 ASKED = """
 from prometheus_client import generate_latest
@@ -63,7 +63,7 @@ def test_the_chart_has_the_version_and_schema_revision_of_the_project() -> None:
 
 
 def test_every_alert_has_a_runbook_and_every_runbook_an_alert() -> None:
-    headings = re.findall(r"^## (\w+)$", (ROOT / "docs/runbooks.md").read_text(), re.MULTILINE)
+    headings = re.findall(r"^## (\w+)$", (ROOT / "docs/how-to/runbooks.md").read_text(), re.MULTILINE)
     assert headings == [alert["alert"] for alert in alerts()]
 
 
@@ -93,7 +93,7 @@ def test_every_panel_says_what_it_shows_and_none_hides_another() -> None:
 
 
 def test_the_commands_of_the_charts_readme_are_those_that_the_test_of_the_page_runs() -> None:
-    """docs/install.md is run as a whole by tests/e2e/test_docs.py."""
+    """docs/how-to/install.md is run as a whole by tests/e2e/test_docs.py."""
     said, run = (re.findall(r"^\$ (.*)$", (ROOT / page).read_text(), re.MULTILINE) for page in (README, INSTALL))
     assert said
     assert set(said) <= set(run)

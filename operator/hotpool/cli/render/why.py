@@ -34,8 +34,8 @@ def show_explanation(answer: Explanation, now: datetime) -> None:
     print_line("", table(("HOLDS", "REQUIREMENT", "OBSERVED", "SINCE"), rows))
     for remark in answer.remarks:
         print_line("", f"{_sentence(remark.text)}{f' ({ago(remark.since, now)})' if remark.since else ''}.")
-    if answer.decided:
-        print_line("", f"Decided by {answer.decided.criterion}: {answer.decided.required}.")
+    if answer.first_unmet:
+        print_line("", f"Decided by {answer.first_unmet.criterion}: {answer.first_unmet.required}.")
     _show_remedies(answer)
 
 
@@ -49,8 +49,8 @@ def _sentence(text: str) -> str:
 
 def _show_remedies(answer: Explanation) -> None:
     """What would change it: everything that does not hold must."""
-    needed = [way for item in answer.requirements if not item.met for way in item.remedy]
-    ways = dict.fromkeys([*needed, *(way for remark in answer.remarks for way in remark.remedy)])
+    needed = [way for item in answer.requirements if not item.met for way in item.remedies]
+    ways = dict.fromkeys([*needed, *(way for remark in answer.remarks for way in remark.remedies)])
     if ways:
         together = ", all of this together" if len(ways) > 1 else ""
         print_line("", f"What would change it{together}:", listing(ways))
@@ -77,7 +77,7 @@ def _verdict(answer: Explanation, now: datetime, room: int) -> Text:
 
 def _judged(answer: Explanation, before: str, after: str, room: int) -> str:
     """What the judge says; what was observed, and what was required, only where there is room for it."""
-    decided, gate = answer.decided, answer.verdict.criterion
+    decided, gate = answer.first_unmet, answer.verdict.criterion
     if decided is None:
         return f"{before}member {answer.verdict.state}{after}"
     full = f"{before}out: {gate} ({decided.required}: {decided.observed}){after}"

@@ -1,1 +1,1 @@
-"""Explanations for people, computed by the functions that decide: why, dry run, remedies."""
+"""Explanations for users, computed by the functions that decide: why, dry run, remedies."""

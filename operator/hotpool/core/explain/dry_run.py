@@ -1,6 +1,6 @@
-"""Who would join and leave pools if a pool or a generator were applied (requirements F2, F3).
+"""Nodes that would join or leave pools if a pool or a generator were applied (requirements F2, F3).
 
-Pure; both sides are asked of the same judge, so that an object that is applied already makes no difference.
+Pure. `core.matching` evaluates both the stored and the new spec, so that an object already applied shows no difference.
 """
 
 from collections.abc import Iterable, Mapping
@@ -10,9 +10,9 @@ from typing import Literal
 from hotpool.api.generator import NotAdmitted
 from hotpool.api.pool import PoolSpec
 from hotpool.api.slice import MemberState
-from hotpool.core.explain.explain import Membership, brake_holds
+from hotpool.core.explain.explain import Membership, brake_active
 from hotpool.core.generators.key_index import GeneratorEntry
-from hotpool.core.matching import Criterion, MatchResult, evaluate, first_failure, unmet
+from hotpool.core.matching import Criterion, MatchResult, evaluate, first_failure, predicates
 from hotpool.core.model import Generator, Meta, NodeView, Pool
 from hotpool.core.planning.generator_plan import plan_generator
 
@@ -22,83 +22,83 @@ Members = Mapping[str, Membership]
 
 @dataclass(frozen=True, slots=True)
 class PoolChange:
-    """What would happen to one pool."""
+    """Changes of one pool."""
 
     name: str
     kind: ChangeKind
     joins: Mapping[str, MemberState]
     leaves: Mapping[str, str]
-    """Node → why."""
+    """Node → reason."""
     members_before: int
     members_after: int
     ready_before: bool | None
-    """Whether there are minMembers Ready members; None where there is no pool."""
+    """True if the pool has at least minMembers Ready members; None: no such pool."""
     ready_after: bool | None
     after_seconds: int = 0
-    """When it would happen: what a generator gives up is removed when it was empty for so long."""
+    """Delay of the change: a generator removes a surplus pool after its grace."""
 
     @property
     def differs(self) -> bool:
-        """Whether anything would be seen of it."""
-        moved = bool(self.joins or self.leaves) or self.ready_before != self.ready_after
-        return moved or self.kind in {"new", "removed"}
+        """True if the change is visible."""
+        changed = bool(self.joins or self.leaves) or self.ready_before != self.ready_after
+        return changed or self.kind in {"new", "removed"}
 
 
 @dataclass(frozen=True, slots=True)
 class GeneratorChange:
-    """What would happen to the pools of one generator."""
+    """Changes of the pools of one generator."""
 
     name: str
     kind: ChangeKind
     pools: tuple[PoolChange, ...]
-    """Those that would differ."""
+    """Pools with a visible change."""
     not_admitted: tuple[NotAdmitted, ...] = ()
     not_admitted_count: int = 0
     note: str = ""
-    """Why nothing is made, where that is so."""
+    """Reason why the generator makes no pools, or empty."""
 
     @property
     def differs(self) -> bool:
-        """Whether anything would be seen of it."""
+        """True if the change is visible."""
         return bool(self.pools) or self.kind == "new"
 
 
 def compare(before: Pool | None, after: Pool | None, views: Mapping[str, NodeView], members: Members) -> PoolChange:
-    """One pool as it is and as it would be. `members`: what its slices say now."""
-    was, will = _membership(before, views, members), _membership(after, views, members)
+    """Compare one pool before and after. `members`: node → membership in its slices now."""
+    old, new = _membership(before, views, members), _membership(after, views, members)
     kind: ChangeKind = "new" if before is None else "removed" if after is None else "changed"
     if before and after and (before.spec, before.paused) == (after.spec, after.paused):
         kind = "unchanged"
     return PoolChange(
         name=next(pool.meta.name for pool in (after, before) if pool),
         kind=kind,
-        joins={node: state for node, state in will.items() if node not in was},
-        leaves={node: _why_not(after, views.get(node)) for node in was if node not in will},
-        members_before=len(was),
-        members_after=len(will),
-        ready_before=_ready(before, was.values()),
-        ready_after=_ready(after, will.values()),
+        joins={node: state for node, state in new.items() if node not in old},
+        leaves={node: _leave_reason(after, views.get(node)) for node in old if node not in new},
+        members_before=len(old),
+        members_after=len(new),
+        ready_before=_ready(before, old.values()),
+        ready_after=_ready(after, new.values()),
     )
 
 
 def _membership(pool: Pool | None, views: Mapping[str, NodeView], members: Members) -> dict[str, MemberState]:
-    """Who the operator would have in a pool; what only its clock knows (the brake) stays as it is."""
+    """Return the members that the operator would list. Members retained by the brake, known only to it, stay."""
     if pool is None:
         return {}
     if pool.problem or pool.paused:
         return {node: member.state for node, member in members.items()}
     if pool.spec.mode == "DryRun":
         return {}
-    asked = unmet(pool.spec)
-    found = (
-        (node, _state(pool, first_failure(view, asked), members.get(node))) for node, view in sorted(views.items())
+    compiled = predicates(pool.spec)
+    states = (
+        (node, _state(pool, first_failure(view, compiled), members.get(node))) for node, view in sorted(views.items())
     )
-    return {node: state for node, state in found if state}
+    return {node: state for node, state in states if state}
 
 
 def _state(pool: Pool, verdict: MatchResult, member: Membership | None) -> MemberState | None:
-    held = member is not None and verdict.criterion is Criterion.OFFLINE and brake_holds(pool)
-    return member.state if held and member else verdict.state
+    retained = member is not None and verdict.criterion is Criterion.OFFLINE and brake_active(pool)
+    return member.state if retained and member else verdict.state
 
 
 def _ready(pool: Pool | None, states: Iterable[MemberState]) -> bool | None:
@@ -107,8 +107,8 @@ def _ready(pool: Pool | None, states: Iterable[MemberState]) -> bool | None:
     return pool.spec.mode != "DryRun" and sum(state == "Ready" for state in states) >= pool.spec.min_members
 
 
-def _why_not(pool: Pool | None, view: NodeView | None) -> str:
-    """Why a node would not be in a pool any more."""
+def _leave_reason(pool: Pool | None, view: NodeView | None) -> str:
+    """Return the reason why a node would leave a pool."""
     if pool is None:
         return "the pool is removed"
     if pool.spec.mode == "DryRun":
@@ -119,34 +119,36 @@ def _why_not(pool: Pool | None, view: NodeView | None) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
-    """The fleet as it is stored."""
+class StoredFleet:
+    """Stored state of a fleet."""
 
     views: Mapping[str, NodeView]
     pools: Mapping[str, Pool]
     generators: Mapping[str, Generator]
     members: Mapping[str, Members]
-    """What the slices say, by pool."""
+    """Pool → its members in slices."""
 
 
-def compare_pool(pool: Pool, stored: Stored) -> PoolChange:
-    """A pool as it would be."""
-    return _compared(pool.meta.name, pool, stored)
+def compare_pool(pool: Pool, stored: StoredFleet) -> PoolChange:
+    """Return the changes of a pool, if it were applied."""
+    return _compare_stored(pool.meta.name, pool, stored)
 
 
-def compare_generator(generator: Generator, stored: Stored, *, now: str) -> GeneratorChange:
-    """A generator as it would be: its pools when its grace is over, if the nodes stay as they are."""
-    course = _Simulation(generator, stored, now)
-    at_once, in_the_end = course.run(0.0), course.run(float(generator.spec.grace_seconds))
-    changes = [_compared(pool, in_the_end.get(pool), stored) for pool in {**course.before, **in_the_end}]
-    late = {pool for pool in course.before if pool in at_once}
-    grace = generator.spec.grace_seconds
-    status = course.status
+def compare_generator(generator: Generator, stored: StoredFleet, *, timestamp: str) -> GeneratorChange:
+    """Return the changes of a generator's pools at the end of its grace. `timestamp`: RFC 3339.
+
+    Assumes that the nodes do not change meanwhile.
+    """
+    simulation, grace = _Simulation(generator, stored, timestamp), generator.spec.grace_seconds
+    immediate, final = simulation.run(0.0), simulation.run(float(grace))
+    changes = [_compare_stored(pool, final.get(pool), stored) for pool in {**simulation.before, **final}]
+    delayed = {pool for pool in simulation.before if pool in immediate}
+    status = simulation.status
     return GeneratorChange(
         name=generator.meta.name,
         kind=_kind(generator, stored.generators.get(generator.meta.name)),
         pools=tuple(
-            replace(change, after_seconds=grace) if change.kind == "removed" and change.name in late else change
+            replace(change, after_seconds=grace) if change.kind == "removed" and change.name in delayed else change
             for change in sorted(changes, key=lambda change: change.name)
             if change.differs
         ),
@@ -156,7 +158,7 @@ def compare_generator(generator: Generator, stored: Stored, *, now: str) -> Gene
     )
 
 
-def _compared(name: str, after: Pool | None, stored: Stored) -> PoolChange:
+def _compare_stored(name: str, after: Pool | None, stored: StoredFleet) -> PoolChange:
     return compare(stored.pools.get(name), after, stored.views, stored.members.get(name, {}))
 
 
@@ -168,48 +170,46 @@ def _kind(generator: Generator, stored: Generator | None) -> ChangeKind:
 
 
 class _Simulation:
-    """What the operator would do with a generator's pools, plan after plan, while the nodes stay as they are."""
+    """Simulation of the operator's successive plans for one generator, with unchanged nodes."""
 
-    def __init__(self, generator: Generator, stored: Stored, now: str) -> None:
-        self._generator, self._stored, self._now = generator, stored, now
-        self._subject = GeneratorEntry(generator)
+    def __init__(self, generator: Generator, stored: StoredFleet, timestamp: str) -> None:
+        self._generator, self._stored, self._timestamp = generator, stored, timestamp
+        self._entry = GeneratorEntry(generator)
         for node, view in stored.views.items():
-            self._subject.update(node, view)
-        self._key_index = self._subject.nodes
+            self._entry.update(node, view)
+        self._node_counts = self._entry.node_counts
         self.before = {name: pool for name, pool in stored.pools.items() if pool.owner == generator.meta.uid}
-        """The generator's pools as they are."""
-        self._generated_pools = self.before
-        self._ready_members: dict[str, PoolSpec] = {}
+        """Stored pools of the generator."""
+        self._pools = self.before
+        self._counted_specs: dict[str, PoolSpec] = {}
+        """Pool name → spec for which its members were counted."""
         self.status = generator.status
-        """As the last plan has it."""
+        """Status from the last plan."""
 
-    def run(self, moment: float) -> Mapping[str, Pool]:
-        """The generator's pools when there is nothing left to do at that moment (seconds from now)."""
+    def run(self, now: float) -> Mapping[str, Pool]:
+        """Plan until nothing is left to do at `now` (seconds from the start). Return the generator's pools."""
         while True:
-            self._generated_pools = {name: self._emptied(pool) for name, pool in self._generated_pools.items()}
-            plan = plan_generator(self._subject, self._generated_pools, self._stored.pools, moment, self._now)
+            self._pools = {name: self._with_member_count(pool) for name, pool in self._pools.items()}
+            plan = plan_generator(self._entry, self._pools, self._stored.pools, now, self._timestamp)
             self.status = plan.status
-            gone = {pool.meta.name for pool in plan.remove}
-            new = {name: self._pool(Meta(name, "", 0), spec) for name, spec in plan.create.items()}
-            right = {
-                name: replace(self._generated_pools[name], spec=spec, problem=None)
-                for name, spec in plan.correct.items()
+            removed = {pool.meta.name for pool in plan.remove}
+            created = {name: self._pool(Meta(name, "", 0), spec) for name, spec in plan.create.items()}
+            corrected = {
+                name: replace(self._pools[name], spec=spec, problem=None) for name, spec in plan.correct.items()
             }
-            self._generated_pools = {
-                name: pool for name, pool in {**self._generated_pools, **right, **new}.items() if name not in gone
-            }
-            unfinished = plan.recheck_at is not None and plan.recheck_at <= moment
-            if not (gone or new or right or unfinished):
-                return self._generated_pools
+            self._pools = {n: pool for n, pool in {**self._pools, **corrected, **created}.items() if n not in removed}
+            unfinished = plan.recheck_at is not None and plan.recheck_at <= now
+            if not (removed or created or corrected or unfinished):
+                return self._pools
 
     def _pool(self, meta: Meta, spec: PoolSpec) -> Pool:
         return Pool(meta, spec, owner=self._generator.meta.uid)
 
-    def _emptied(self, pool: Pool) -> Pool:
-        """A pool whose key nobody offers goes when it is empty: with the members that its spec gives it."""
-        key = self._subject.key(pool)
-        if key is None or key in self._key_index or self._ready_members.get(pool.meta.name) is pool.spec:
+    def _with_member_count(self, pool: Pool) -> Pool:
+        """Set the member count that the spec results in, if no node offers the pool's key: it is removed when empty."""
+        key = self._entry.key(pool)
+        if key is None or key in self._node_counts or self._counted_specs.get(pool.meta.name) is pool.spec:
             return pool
-        self._ready_members[pool.meta.name] = pool.spec
+        self._counted_specs[pool.meta.name] = pool.spec
         members = len(_membership(pool, self._stored.views, self._stored.members.get(pool.meta.name, {})))
         return replace(pool, status=pool.status.model_copy(update={"members": members}))

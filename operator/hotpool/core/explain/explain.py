@@ -1,6 +1,6 @@
-"""Why a node is in a pool or not (requirement F2): the judge's own findings beside what the objects say.
+"""Explanation why a node is in a pool or not (requirement F2): match results beside the stored objects.
 
-Pure. It decides nothing: the verdict is `judge`'s, and what only the leader's clock knows (silence, the brake) is read
+Pure. Makes no decision: the verdict comes from `core.matching`. Silence and the brake, known only to the leader, come
 from conditions and slices.
 """
 
@@ -12,24 +12,24 @@ from enum import StrEnum
 from hotpool.api.slice import MemberState
 from hotpool.core.explain import remedies
 from hotpool.core.explain.language_remedies import for_pair
-from hotpool.core.explain.remedies import NodeFacts, Remedy
+from hotpool.core.explain.remedies import Diagnosis, NodeFacts
 from hotpool.core.matching import Criterion, Finding, MatchResult, evaluate, match
 from hotpool.core.model import NodeView, Pool
 
 MASS_SILENCE = "MassSilence"
 _LIVENESS = frozenset({"Live", "Suspect", "Offline", "AwaitingHeartbeat"})
-"""Reasons of condition Ready that are about the heartbeat: only their time is its."""
+"""Reasons of condition Ready that depend on the heartbeat; only their transition time is that of the heartbeat."""
 
 
 class MembershipState(StrEnum):
-    """How what the slices say relates to what the judge says."""
+    """Membership by the slices, compared with the match result."""
 
     MEMBER = "Member"
     OUT = "Out"
     RETAINED = "HeldByBrake"
-    """Silent, and a member only because too many are silent at once (requirement D8)."""
+    """Silent, and a member only because too many nodes are silent at once (requirement D8)."""
     PENDING = "Pending"
-    """The slices are not what the judge says: the operator has not written it yet, or does not run."""
+    """Slices and match result differ: the operator has not written them yet, or is not running."""
     DRY_RUN = "DryRun"
     PAUSED = "Paused"
     INVALID_SPEC = "InvalidSpec"
@@ -37,7 +37,7 @@ class MembershipState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """What the slices say of one node."""
+    """Entry of one node in the slices of a pool."""
 
     state: MemberState
     since: str
@@ -45,7 +45,7 @@ class Membership:
 
 @dataclass(frozen=True, slots=True)
 class Requirement:
-    """One requirement, and what it met."""
+    """One requirement, and the observed value."""
 
     criterion: Criterion
     required: str
@@ -53,22 +53,22 @@ class Requirement:
     observed: str
     since: str | None
     """RFC 3339."""
-    remedy: tuple[str, ...]
-    """What would make it hold: all of these together."""
+    remedies: tuple[str, ...]
+    """Changes that would make it met, all of them together."""
 
 
 @dataclass(frozen=True, slots=True)
 class Remark:
-    """Something beside the requirements that matters: draining, silence, pause, ..."""
+    """Remark beside the requirements: draining, silence, pause, ..."""
 
     text: str
     since: str | None = None
-    remedy: tuple[str, ...] = ()
+    remedies: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Why one node is in one pool or not."""
+    """Explanation for one node and one pool."""
 
     node: str
     pool: str
@@ -79,36 +79,36 @@ class Explanation:
     remarks: tuple[Remark, ...]
 
     @property
-    def decided(self) -> Requirement | None:
-        """The requirement that keeps the node out: the first that does not hold."""
+    def first_unmet(self) -> Requirement | None:
+        """First requirement that is not met: the one that keeps the node out."""
         return next((item for item in self.requirements if not item.met), None)
 
 
 @dataclass(frozen=True, slots=True)
 class PoolExplanation:
-    """One pool and all nodes: who is in, why others are not, and who is nearest to it."""
+    """Explanation for one pool and all nodes: members, reasons of the others, and the nearest candidates."""
 
     members: Counter[MemberState]
     reasons: Counter[Criterion]
-    """Nodes that are out, by the gate that decided."""
+    """Number of nodes that are no members, by deciding criterion."""
     pending: int
-    """Nodes that meet all requirements and are no members: a dry run, a paused pool, or not written yet."""
+    """Nodes that meet all requirements and are no members: mode DryRun, a paused pool, or not written yet."""
     candidates: tuple[str, ...]
-    """The nodes that are out, nearest first: those that fail the fewest requirements."""
+    """Nodes that are no members, those with the fewest unmet requirements first."""
 
 
 def explain(facts: NodeFacts, pool: Pool, member: Membership | None) -> Explanation:
-    """The whole answer for one node and one pool. `member`: what the pool's slices say of the node."""
+    """Explain one node and one pool. `member`: the node's entry in the pool's slices."""
     verdict = match(facts.view, pool.spec)
-    standing = _membership_state(pool, verdict, member)
+    membership = _membership_state(pool, verdict, member)
     return Explanation(
         facts.name,
         pool.meta.name,
-        standing,
+        membership,
         member,
         verdict,
         tuple(_requirements(facts, pool)),
-        tuple(_node_remarks(facts, pool, standing, verdict)),
+        tuple(_node_remarks(facts, pool, membership, verdict)),
     )
 
 
@@ -121,26 +121,26 @@ def _membership_state(pool: Pool, verdict: MatchResult, member: Membership | Non
         return MembershipState.PENDING if member else MembershipState.DRY_RUN
     if verdict.state == (member.state if member else None):
         return MembershipState.MEMBER if member else MembershipState.OUT
-    held = member is not None and verdict.criterion is Criterion.OFFLINE and brake_holds(pool)
-    return MembershipState.RETAINED if held else MembershipState.PENDING
+    retained = member is not None and verdict.criterion is Criterion.OFFLINE and brake_active(pool)
+    return MembershipState.RETAINED if retained else MembershipState.PENDING
 
 
-def brake_holds(pool: Pool) -> bool:
-    """Whether the leader says that the brake keeps silent members of the pool."""
+def brake_active(pool: Pool) -> bool:
+    """Return True if the pool's condition MassSilence is True: the brake retains silent members."""
     return any(item.type == MASS_SILENCE and item.status == "True" for item in pool.status.conditions)
 
 
 def _requirements(facts: NodeFacts, pool: Pool) -> Iterable[Requirement]:
-    """The judge's findings in its order; the requirements of one gate come in the order of the spec."""
+    """Yield the requirements in order of criteria, those of one criterion in the order of the spec."""
     seen: Counter[Criterion] = Counter()
     for finding in evaluate(facts.view, pool.spec):
-        hint = _remedy(facts, pool, finding, seen[finding.criterion])
+        found = _diagnose(facts, pool, finding, seen[finding.criterion])
         seen[finding.criterion] += 1
-        yield Requirement(finding.criterion, finding.required, finding.met, hint.observed, hint.since, hint.remedy)
+        yield Requirement(finding.criterion, finding.required, finding.met, found.observed, found.since, found.remedies)
 
 
-def _remedy(facts: NodeFacts, pool: Pool, finding: Finding, index: int) -> Remedy:
-    """`index`: the how-manieth finding of its gate it is."""
+def _diagnose(facts: NodeFacts, pool: Pool, finding: Finding, index: int) -> Diagnosis:
+    """Diagnose one finding. `index`: zero-based position among the findings of the same criterion."""
     requires = pool.spec.requires
     match finding.criterion:
         case Criterion.TYPE:
@@ -155,48 +155,48 @@ def _remedy(facts: NodeFacts, pool: Pool, finding: Finding, index: int) -> Remed
             return _node_requirements(facts, pool, finding)
 
 
-def _node_requirements(facts: NodeFacts, pool: Pool, finding: Finding) -> Remedy:
-    """The requirements that are about the node as a whole, or about the pool's spec."""
+def _node_requirements(facts: NodeFacts, pool: Pool, finding: Finding) -> Diagnosis:
+    """Diagnose a requirement of the node as a whole, or of the pool's spec."""
     view, report, name = facts.view, facts.view.node.report, facts.name
-    observed, since, flip = finding.observed, None, ""
+    observed, since, remedy = finding.observed, None, ""
     match finding.criterion:
         case Criterion.NOT_REPORTED if report:
             observed, since = f"epoch {report.epoch}, sequence {report.sequence}", report.time
         case Criterion.NOT_REPORTED:
             since = _since(view, "Ready")
-            flip = f"{'mend' if view.node.problem else 'start'} the agent: hotpool-agent run on {name}"
+            remedy = f"{'fix' if view.node.problem else 'start'} the agent: hotpool-agent run on {name}"
         case Criterion.OFFLINE:
             observed, since = _liveness_remark(view), _since(view, "Ready", _LIVENESS)
-            flip = f"wait for a heartbeat; look at the agent: hotpool-agent status on {name}"
+            remedy = f"wait for a heartbeat; look at the agent: hotpool-agent status on {name}"
         case Criterion.LEAVING:
             since = report.time if report and report.leaving else None
-            flip = f"start the agent again: hotpool-agent run on {name}"
+            remedy = f"start the agent again: hotpool-agent run on {name}"
         case Criterion.EXCLUDED:
-            flip = f"remove {name} from spec.excludeNodes of nodepool {pool.meta.name}"
+            remedy = f"remove {name} from spec.excludeNodes of nodepool {pool.meta.name}"
         case Criterion.EMPTY_REQUIREMENTS:
-            flip = f"require something in spec.requires of nodepool {pool.meta.name}, or say matchAll: true"
+            remedy = f"require something in spec.requires of nodepool {pool.meta.name}, or set matchAll: true"
         case Criterion.HASH:
-            flip = f"nothing but another name: the part of {name} follows from its name, and another pool has it"
+            remedy = f"nothing but another name: the part of {name} follows from its name, and another pool has it"
         case _:
             pass
-    return Remedy(observed, since, (flip,) if flip and not finding.met else ())
+    return Diagnosis(observed, since, (remedy,) if remedy and not finding.met else ())
 
 
 def _liveness_remark(view: NodeView) -> str:
-    recorded = view.node.conditions.get("Ready")
-    return f"{view.liveness} (condition Ready)" if recorded else "the operator has not seen the node yet"
+    stored = view.node.conditions.get("Ready")
+    return f"{view.liveness} (condition Ready)" if stored else "the operator has not seen the node yet"
 
 
 def _since(view: NodeView, condition: str, reasons: frozenset[str] | None = None) -> str | None:
-    """When a condition of the node last changed, where it stands for one of these reasons."""
-    recorded = view.node.conditions.get(condition)
-    if recorded is None or (reasons is not None and recorded.reason not in reasons):
+    """Return the last transition time of a node's condition, or None if its reason is not one of `reasons`."""
+    stored = view.node.conditions.get(condition)
+    if stored is None or (reasons is not None and stored.reason not in reasons):
         return None
-    return recorded.since or None
+    return stored.since or None
 
 
-def _node_remarks(facts: NodeFacts, pool: Pool, standing: MembershipState, verdict: MatchResult) -> Iterable[Remark]:
-    """What is to be known beside the requirements."""
+def _node_remarks(facts: NodeFacts, pool: Pool, membership: MembershipState, verdict: MatchResult) -> Iterable[Remark]:
+    """Yield remarks on drain, silence, pause and pending writes."""
     view, name = facts.view, pool.meta.name
     if view.node.drain:
         undo = f"undo the drain: set spec.drain to false in nodecapability {facts.name}"
@@ -207,11 +207,11 @@ def _node_remarks(facts: NodeFacts, pool: Pool, standing: MembershipState, verdi
     if verdict.state == "Suspect":
         text = "no heartbeat for 3 intervals: the node is offered last"
         yield Remark(text, _since(view, "Ready"), (f"wait for a heartbeat of {facts.name}",))
-    match standing:
+    match membership:
         case MembershipState.RETAINED:
-            said = next(item for item in pool.status.conditions if item.type == MASS_SILENCE)
-            text = f"the brake holds the node in the pool, condition {MASS_SILENCE}: {said.message}"
-            yield Remark(text, said.last_transition_time)
+            mass_silence = next(item for item in pool.status.conditions if item.type == MASS_SILENCE)
+            text = f"the brake holds the node in the pool, condition {MASS_SILENCE}: {mass_silence.message}"
+            yield Remark(text, mass_silence.last_transition_time)
         case MembershipState.PAUSED:
             undo = f"kubectl annotate nodepool {name} hotpool.dev/paused-"
             yield Remark("the pool is paused: its members stay as they are", None, (undo,))
@@ -220,19 +220,19 @@ def _node_remarks(facts: NodeFacts, pool: Pool, standing: MembershipState, verdi
             yield Remark("the pool is in mode DryRun: no membership is written", None, (undo,))
         case MembershipState.INVALID_SPEC:
             text = f"the pool's spec cannot be used, its members stay as they are: {pool.problem}"
-            yield Remark(text, None, ("put the spec right",))
+            yield Remark(text, None, ("correct the spec",))
         case MembershipState.PENDING:
-            text = "the slices do not say so yet: the operator is about to write them, or does not run"
+            text = "the slices do not show it yet: the operator is about to write them, or is not running"
             yield Remark(text)
         case _:
             pass
 
 
 def explain_pool(views: Mapping[str, NodeView], pool: Pool, members: Mapping[str, Membership]) -> PoolExplanation:
-    """All nodes for one pool. Of a node that does not report nothing more is known: it comes last."""
+    """Explain all nodes for one pool. Nodes without a report come last, because nothing else is known of them."""
     outside = {name: view for name, view in views.items() if name not in members}
     failed = {name: [f.criterion for f in evaluate(view, pool.spec) if not f.met] for name, view in outside.items()}
-    misses = [name for name, gates in failed.items() if gates]
+    misses = [name for name, criteria in failed.items() if criteria]
     misses.sort(key=lambda name: (failed[name][0] is Criterion.NOT_REPORTED, len(failed[name]), name))
     return PoolExplanation(
         members=Counter(member.state for member in members.values()),

@@ -1,7 +1,7 @@
-"""What was observed of one requirement, since when, and what would flip it (requirement F2).
+"""Diagnosis of one requirement: observed value, since when, and remedies (requirement F2).
 
-Language pairs are in `core.explain.language_remedies`. Pure. It decides nothing: it puts a finding of the judge into a
-person's words, and asks the judge what would be if.
+Language pairs are in `core.explain.language_remedies`. Pure. Makes no decision: `core.matching` evaluates the node,
+also with assumed changes.
 """
 
 from collections.abc import Iterable, Mapping
@@ -20,89 +20,88 @@ from hotpool.core.matching import Finding, match, selects
 from hotpool.core.model import Liveness, NodeView, Report, ServiceOffer, TypeState
 
 MAX_LISTED = 3
-"""Services named in one line."""
+"""Bound of the services named in one line."""
 NO_SERVICE = ("", "", 0, 0)
-"""Instance, session, epoch and sequence of a report that is made up to ask what would be if."""
+"""Instance, session, epoch and sequence of a hypothetical report."""
 
 
 @dataclass(frozen=True, slots=True)
 class NodeFacts:
-    """What is known of one node."""
+    """All data of one node that explanations use."""
 
     view: NodeView
     services: tuple[Service, ...] = ()
-    """As reported."""
+    """Reported services."""
     potential: Report | None = None
-    """What the node would report if every service of its catalogue ran and counted."""
+    """Report that the node would write if every service of its catalogue were ready."""
 
     @property
     def name(self) -> str:
-        """The node's name."""
+        """Name of the node."""
         return self.view.node.meta.name
 
     @property
     def own_labels(self) -> Mapping[str, str]:
-        """The labels of the NodeCapability."""
+        """Labels of the NodeCapability."""
         return self.view.node.labels
 
     @property
     def kube_labels(self) -> Mapping[str, str]:
-        """The labels of the v1 Node of its name."""
+        """Labels of the v1 Node of the same name."""
         return self.view.kube.labels if self.view.kube else {}
 
-    def of_type(self, type_: str) -> tuple[Service, ...]:
-        """The services of one type."""
+    def services_of_type(self, type_: str) -> tuple[Service, ...]:
+        """Return the reported services of a type."""
         return tuple(service for service in self.services if service.type == type_)
 
-    def could_offer(self, type_: str) -> tuple[ServiceOffer, ...]:
-        """What the services of a type would offer if they all counted."""
+    def potential_offers(self, type_: str) -> tuple[ServiceOffer, ...]:
+        """Return the offers of a type if all its services were ready."""
         return self.potential.offers.get(type_, ()) if self.potential else ()
 
     def offers(self, type_: str) -> tuple[ServiceOffer, ...]:
-        """The services of a type that count now."""
+        """Return the offers of a type's ready services."""
         report = self.view.node.report
         return report.offers.get(type_, ()) if report else ()
 
 
 @dataclass(frozen=True, slots=True)
-class Remedy:
-    """What one requirement met."""
+class Diagnosis:
+    """Observed value of one requirement, and its remedies."""
 
     observed: str
     since: str | None = None
     """RFC 3339."""
-    remedy: tuple[str, ...] = ()
-    """What would make it hold: all of these together, alternatives within each."""
+    remedies: tuple[str, ...] = ()
+    """Changes that would make it met, all of them together; each may list alternatives."""
 
 
-def for_type(facts: NodeFacts, type_: str, finding: Finding) -> Remedy:
-    """A type that must be ready."""
-    services = facts.of_type(type_)
+def for_type(facts: NodeFacts, type_: str, finding: Finding) -> Diagnosis:
+    """Diagnose the requirement that a type is ready."""
+    services = facts.services_of_type(type_)
     if finding.met:
-        counting = tuple(offer.service for offer in facts.offers(type_))
-        return Remedy(f"ready: {listed(counting)}", first(s.since for s in services if s.id in counting))
+        ready = tuple(offer.service for offer in facts.offers(type_))
+        return Diagnosis(f"ready: {listed(ready)}", earliest(s.since for s in services if s.id in ready))
     states = listed([f"{service.id} is {service.state}" for service in services])
     observed = f"{finding.observed}: {states}" if states else finding.observed
-    since = last(service.since for service in services)
+    since = latest(service.since for service in services)
     add = f"add a service of type {type_} to the catalogue of {facts.name}, and start it"
-    return Remedy(
-        observed, since, (any_of((make_ready(facts, service, finding.observed) for service in services), add),)
-    )
+    starts = (make_ready(facts, service, finding.observed) for service in services)
+    return Diagnosis(observed, since, (one_of(starts, add),))
 
 
-def any_of(ways: Iterable[str], otherwise: str) -> str:
-    """The first of some ways, any of which will do; where there is none, another."""
-    return ", or ".join(list(ways)[:MAX_LISTED]) or otherwise
+def one_of(alternatives: Iterable[str], fallback: str) -> str:
+    """Join the first alternatives, each of which suffices; without any, return `fallback`."""
+    return ", or ".join(list(alternatives)[:MAX_LISTED]) or fallback
 
 
 def make_ready(facts: NodeFacts, service: Service, reason: str) -> str:
-    """How one service comes to count."""
+    """Return the remedy that makes one service ready."""
     who = f"{service.id} ({service.type})"
     match service.state:
         case "Starting":
             return f"wait until {who} has started on {facts.name}"
         case "Failed" if reason != "Flapping":
-            return f"mend {who} on {facts.name}, which failed: hotpool-agent logs {service.id}"
+            return f"fix {who} on {facts.name}, which failed: hotpool-agent logs {service.id}"
         case "Running" if reason == "DeviceNotAccepted":
             device = f"runs on {service.device}" if service.device else "states no device"
             return f"run {service.type} on a device that its type accepts: {who} on {facts.name} {device}"
@@ -112,44 +111,46 @@ def make_ready(facts: NodeFacts, service: Service, reason: str) -> str:
             return f"start service {who} on {facts.name}: hotpool-agent start {service.id}"
 
 
-def for_attributes(facts: NodeFacts, required: TypeRequirement, finding: Finding) -> Remedy:
-    """Attributes that one and the same service must declare."""
-    services = facts.of_type(required.type)
+def for_attributes(facts: NodeFacts, required: TypeRequirement, finding: Finding) -> Diagnosis:
+    """Diagnose the requirement that one service declares all these attributes."""
+    services = facts.services_of_type(required.type)
     if finding.met:
-        counting = [offer.service for offer in facts.offers(required.type) if _meets(facts, offer, required)]
-        return Remedy(finding.observed, first(s.since for s in services if s.id in counting))
-    fitting = {offer.service for offer in facts.could_offer(required.type) if _meets(facts, offer, required)}
-    start = (make_ready(facts, service, "") for service in services if service.id in fitting)
-    words = " and ".join(_wanted(attribute) for attribute in required.attributes)
+        ready = [offer.service for offer in facts.offers(required.type) if _meets(facts, offer, required)]
+        return Diagnosis(finding.observed, earliest(s.since for s in services if s.id in ready))
+    matching = {offer.service for offer in facts.potential_offers(required.type) if _meets(facts, offer, required)}
+    start = (make_ready(facts, service, "") for service in services if service.id in matching)
+    words = " and ".join(_describe_attribute(attribute) for attribute in required.attributes)
     declare = f"declare {words} on one running {required.type} service in the catalogue of {facts.name}"
-    return Remedy(finding.observed, last(service.since for service in services), (any_of(start, declare),))
+    since = latest(service.since for service in services)
+    return Diagnosis(finding.observed, since, (one_of(start, declare),))
 
 
 def _meets(facts: NodeFacts, offer: ServiceOffer, required: TypeRequirement) -> bool:
-    """Whether one service alone meets a requirement: asked of the judge, with a node of just that service."""
+    """Return True if one service alone meets a requirement, by matching a node with this service only."""
     ready = {required.type: TypeState(ready=True)}
     report = Report(*NO_SERVICE, time="", interval=1.0, types=ready, offers={required.type: (offer,)})
     view = NodeView(replace(facts.view.node, drain=False, report=report), Liveness.LIVE)
     return match(view, PoolTemplateSpec(requires=Requirements(types=(required,)))).state is not None
 
 
-def _wanted(attribute: AttributeRequirement) -> str:
-    one = f"{attribute.key}={' or '.join(attribute.any_of)}" if attribute.any_of else ""
-    every = f"{attribute.key}={' and '.join(attribute.all_of)}" if attribute.all_of else ""
-    return " with ".join(part for part in (one, every) if part)
+def _describe_attribute(attribute: AttributeRequirement) -> str:
+    any_of = f"{attribute.key}={' or '.join(attribute.any_of)}" if attribute.any_of else ""
+    all_of = f"{attribute.key}={' and '.join(attribute.all_of)}" if attribute.all_of else ""
+    return " with ".join(part for part in (any_of, all_of) if part)
 
 
-def for_labels(facts: NodeFacts, selector: LabelSelector, finding: Finding) -> Remedy:
-    """Labels that the NodeCapability must bear; one of the v1 Node can be removed only there."""
+def for_labels(facts: NodeFacts, selector: LabelSelector, finding: Finding) -> Diagnosis:
+    """Diagnose required labels. A label of the v1 Node can be removed only there."""
     labels, name = facts.view.labels, facts.name
     if finding.met:
-        return Remedy(finding.observed)
+        return Diagnosis(finding.observed)
     failing = [e for e in selector.match_expressions if not selects(LabelSelector(match_expressions=(e,)), labels)]
-    flips = [f"set label {key}={value}" for key, value in selector.match_labels.items() if labels.get(key) != value]
-    flips += [_relabel(item) for item in failing if item.operator != "DoesNotExist" or item.key in facts.own_labels]
+    changes = [f"set label {key}={value}" for key, value in selector.match_labels.items() if labels.get(key) != value]
+    changes += [_relabel(item) for item in failing if item.operator != "DoesNotExist" or item.key in facts.own_labels]
     of_kube = [_relabel(item) for item in failing if item.operator == "DoesNotExist" and item.key in facts.kube_labels]
-    ways = ((flips, f"nodecapability {name}"), (of_kube, f"node {name}"))
-    return Remedy(finding.observed, None, tuple(f"{' and '.join(words)} on {where}" for words, where in ways if words))
+    places = ((changes, f"nodecapability {name}"), (of_kube, f"node {name}"))
+    remedies = tuple(f"{' and '.join(words)} on {where}" for words, where in places if words)
+    return Diagnosis(finding.observed, None, remedies)
 
 
 def _relabel(expression: LabelExpression) -> str:
@@ -166,17 +167,17 @@ def _relabel(expression: LabelExpression) -> str:
 
 
 def listed(words: Iterable[str], limit: int = MAX_LISTED) -> str:
-    """The first of some words, and how many more there are."""
-    found = list(words)
-    more = f" and {len(found) - limit} more" if len(found) > limit else ""
-    return ", ".join(found[:limit]) + more
+    """Join the first words, and the number of the others."""
+    items = list(words)
+    more = f" and {len(items) - limit} more" if len(items) > limit else ""
+    return ", ".join(items[:limit]) + more
 
 
-def first(times: Iterable[str | None]) -> str | None:
-    """The earliest of times that one clock has written."""
+def earliest(times: Iterable[str | None]) -> str | None:
+    """Return the earliest of RFC 3339 times written by one clock, or None."""
     return min((time for time in times if time), default=None)
 
 
-def last(times: Iterable[str | None]) -> str | None:
-    """The latest of times that one clock has written."""
+def latest(times: Iterable[str | None]) -> str | None:
+    """Return the latest of RFC 3339 times written by one clock, or None."""
     return max((time for time in times if time), default=None)

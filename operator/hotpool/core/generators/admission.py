@@ -1,4 +1,4 @@
-"""Names and specs of generated pools, and which keys are admitted (requirements D5, D6).
+"""Names and specs of generated pools, and admission of keys (requirements D5, D6).
 
 Pure.
 """
@@ -19,71 +19,72 @@ from hotpool.core.generators.language_rules import ANY, PairRule, SetRule
 from hotpool.core.generators.value_rules import HashSlotRule, ValueRule
 
 MAX_LISTED: Final = 20
-"""Keys that a status names; of the others it says the number."""
+"""Keys named in a status; of the others it has the number."""
 _HASH_LENGTH: Final = 8
 
-NotAdmittedReason = tuple[str, int, str]
-"""Key, nodes that would be in its pool, reason."""
+NotAdmittedKey = tuple[str, int, str]
+"""Key, number of nodes that offer it, reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """The keys that a generator has pools for, and those left out."""
+    """Keys that have a pool, and keys that have none."""
 
     admitted: tuple[str, ...]
-    listed: tuple[NotAdmittedReason, ...]
-    """The first left out, by rank."""
-    left_out: int
-    """All left out."""
+    not_admitted: tuple[NotAdmittedKey, ...]
+    """The first keys that are not admitted, by rank."""
+    not_admitted_count: int
+    """Number of all keys that are not admitted."""
     name_conflicts: tuple[str, ...]
-    """Names of pools that are not this generator's, or another key's."""
+    """Names that pools of other owners, or of other keys, have already."""
 
 
 def admit(ranking: KeyRanking, existing: Collection[str], spec: GeneratorSpec, names: "NameAllocator") -> Admission:
-    """What has its pool keeps it, the others fill up to maxPools by rank. `existing`: keys whose pools stay for now."""
+    """Admit the `existing` keys, whose pools stay, then others by rank up to maxPools."""
     kept = dict.fromkeys(existing)
     present = sum(key in ranking.counts for key in kept)
     new: list[str] = []
-    shown: list[NotAdmittedReason] = []
-    taken: list[str] = []
+    not_admitted: list[NotAdmittedKey] = []
+    conflicts: list[str] = []
     for key, nodes in ranking.walk(without=kept):
         room = len(kept) + len(new) < spec.max_pools and nodes >= spec.min_nodes
-        if not room and len(shown) >= MAX_LISTED:
+        if not room and len(not_admitted) >= MAX_LISTED:
             break
         if room and names.claim(key):
             new.append(key)
             continue
         reason = "MinNodes" if nodes < spec.min_nodes else "NameTaken" if room else "MaxPools"
-        shown.append((key, nodes, reason))
+        not_admitted.append((key, nodes, reason))
         if reason == "NameTaken":
-            taken.append(names.of(key))
-    left_out = len(ranking) - present - len(new)
-    return Admission((*kept, *new), tuple(shown[:MAX_LISTED]), left_out, tuple(taken))
+            conflicts.append(names.name_of(key))
+    count = len(ranking) - present - len(new)
+    return Admission((*kept, *new), tuple(not_admitted[:MAX_LISTED]), count, tuple(conflicts))
 
 
-def with_refused_keys(admission: Admission, barred: KeyRanking, reason: Callable[[str], str | None]) -> Admission:
-    """The same with the keys that the rule itself refuses, in the order of rank."""
-    first = [(key, nodes, reason(key) or "") for key, nodes in islice(barred.walk(), MAX_LISTED)]
-    shown = sorted((*admission.listed, *first), key=lambda item: (-item[1], item[0]))[:MAX_LISTED]
-    return Admission(admission.admitted, tuple(shown), admission.left_out + len(barred), admission.name_conflicts)
+def with_refused_keys(admission: Admission, refused: KeyRanking, reason: Callable[[str], str | None]) -> Admission:
+    """Return the admission with the keys that the rule refuses added to those not admitted, by rank."""
+    first = [(key, nodes, reason(key) or "") for key, nodes in islice(refused.walk(), MAX_LISTED)]
+    listed = sorted((*admission.not_admitted, *first), key=lambda item: (-item[1], item[0]))[:MAX_LISTED]
+    count = admission.not_admitted_count + len(refused)
+    return Admission(admission.admitted, tuple(listed), count, admission.name_conflicts)
 
 
 class NameAllocator:
-    """Names of keys of one generator: no two keys have one name, and none that a stranger's pool has."""
+    """Pool names of one generator's keys: no two keys share one, and none belongs to a pool of another owner."""
 
-    def __init__(self, of: Callable[[str], str], free: Callable[[str], bool]) -> None:
-        self.of = of
-        self._free = free
+    def __init__(self, name_of: Callable[[str], str], is_free: Callable[[str], bool]) -> None:
+        self.name_of = name_of
+        self._is_free = is_free
         self._claimed: dict[str, str] = {}
 
     def claim(self, key: str) -> bool:
-        """Whether the key can have its name; the first to claim it has it."""
-        name = self.of(key)
-        return self._free(name) and self._claimed.setdefault(name, key) == key
+        """Assign the key its name. Return False if a pool of another owner, or an earlier key, has it."""
+        name = self.name_of(key)
+        return self._is_free(name) and self._claimed.setdefault(name, key) == key
 
 
 def pool_name(generator: str, key: str) -> str:
-    """`<generator>-<slug>-<8 hex>`, at most 57 characters; the same key has the same name for ever (requirement D6)."""
+    """Return `<generator>-<slug>-<8 hex>`, at most 57 characters. A key's name must never change (D6)."""
     slug = re.sub(r"[^a-z0-9]+", "-", key.lower().replace(ANY, "any")).strip("-")
     digest = hashlib.sha256(f"{generator}/{key}".encode()).hexdigest()[:_HASH_LENGTH]
     room = POOL_NAME_MAX - len(generator) - _HASH_LENGTH - 2
@@ -91,17 +92,17 @@ def pool_name(generator: str, key: str) -> str:
 
 
 def pool_spec(generator: str, key: str, rule: KeyRule[Any]) -> PoolSpec:
-    """The whole spec of the pool for one key: the template, and the rule's own requirement."""
+    """Return the spec of the pool for one key: the template, and the requirement of the rule."""
     template = rule.template
     return PoolSpec(
         **{name: getattr(template, name) for name in type(template).model_fields if name != "requires"},
-        requires=rule.requires(key),
+        requires=rule.requirements(key),
         generated=Generated(by=generator, kind=rule.kind(key), key=key),
     )
 
 
 def key_rule(spec: GeneratorSpec) -> KeyRule[Any]:
-    """The rule of a generator whose spec has no problem (see `problem`)."""
+    """Return the rule of a generator. Raise ValueError if its spec has none; check with `spec_error` first."""
     rule, template = spec.rule, spec.template.spec
     if rule.language_pairs:
         return PairRule(rule.language_pairs, template)
@@ -111,11 +112,11 @@ def key_rule(spec: GeneratorSpec) -> KeyRule[Any]:
         return ValueRule(rule.attribute_values, template)
     if rule.hash:
         return HashSlotRule(rule.hash, template)
-    raise ValueError("a generator without a rule")
+    raise ValueError("the generator has no rule")
 
 
 def spec_error(spec: GeneratorSpec) -> str | None:
-    """Why no pool can be made by rule and template together, though each is valid alone."""
+    """Return the reason why rule and template are invalid together, or None."""
     rule, template = spec.rule, spec.template.spec
     if (
         sum(item is not None for item in (rule.language_pairs, rule.language_sets, rule.attribute_values, rule.hash))
@@ -123,7 +124,7 @@ def spec_error(spec: GeneratorSpec) -> str | None:
     ):
         return "spec.rule: exactly one of languagePairs, languageSets, attributeValues and hash is required"
     if rule.hash and template.requires.hash:
-        return "spec.template: requires.hash is the rule's own, a pool has only one"
+        return "spec.template: requires.hash conflicts with spec.rule.hash, a pool has only one"
     sets = rule.language_sets
     if sets and sets.min_languages > sets.max_languages:
         return "spec.rule.languageSets: minLanguages is larger than maxLanguages"
@@ -132,10 +133,10 @@ def spec_error(spec: GeneratorSpec) -> str | None:
     if own and pairs and len(pairs.all_of) + own > MAX_PAIRS:
         return f"spec.template: languagePairs.allOf leaves no room for the rule's {own} pairs, {MAX_PAIRS} in all"
     values = rule.attribute_values
-    return _missing_capacity(template, values.type, values.key) if values else None
+    return _capacity_error(template, values.type, values.key) if values else None
 
 
-def _missing_capacity(template: PoolTemplateSpec, type_: str, key: str) -> str | None:
+def _capacity_error(template: PoolTemplateSpec, type_: str, key: str) -> str | None:
     types = {item.type: item for item in template.requires.types}
     if type_ not in types:
         full = len(types) >= MAX_TYPES

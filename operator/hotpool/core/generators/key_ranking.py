@@ -1,7 +1,6 @@
-"""Keys in the order in which a generator admits them (requirement D5): by distinct nodes descending, then by name.
+"""Order in which a generator admits keys (requirement D5): by number of nodes descending, then by name.
 
-A change of one node costs its keys and not all
-keys; a walk costs what is taken of it. Pure.
+The cost of a change is that of the changed keys; the cost of a walk is that of the keys taken. Pure.
 """
 
 import heapq
@@ -10,22 +9,22 @@ from collections.abc import Container, Iterator
 from typing import Final
 
 SORT_THRESHOLD: Final = 10_000
-"""Keys that are looked through faster than a heap is walked."""
+"""Number of keys up to which sorting is faster than walking the heap."""
 
 
 class KeyRanking:
-    """How many nodes offer each key."""
+    """Keys ranked by the number of nodes that offer them."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
         self._ranks: dict[int, _Rank] = {}
-        """Number of nodes → the keys that so many offer."""
+        """Number of nodes → keys that this number of nodes offer."""
 
     def __len__(self) -> int:
         return len(self.counts)
 
     def add(self, key: str, nodes: int) -> None:
-        """So many nodes more (or fewer) offer the key."""
+        """Add this number of nodes, which may be negative, to a key."""
         before = self.counts.get(key, 0)
         after = before + nodes
         if before == after:
@@ -41,14 +40,14 @@ class KeyRanking:
             self.counts.pop(key, None)
 
     def walk(self, without: Container[str] = ()) -> Iterator[tuple[str, int]]:
-        """Keys and their nodes, best first."""
+        """Yield keys and their number of nodes, by rank."""
         for nodes in sorted(self._ranks, reverse=True):
             for key in self._ranks[nodes].walk(without):
                 yield key, nodes
 
 
 class _Rank:
-    """Keys of one rank. The heap also holds keys that have left, until they are more than those that are there."""
+    """Keys of one rank. The heap also contains removed keys, until they outnumber the current ones."""
 
     def __init__(self) -> None:
         self.keys: set[str] = set()
@@ -65,7 +64,7 @@ class _Rank:
             heapq.heapify(self._heap)
 
     def walk(self, without: Container[str]) -> Iterator[str]:
-        """The keys in order, without a change of the heap: after a place come the two below it."""
+        """Yield the keys in order without changing the heap: a place is followed by the two below it."""
         if len(self.keys) <= SORT_THRESHOLD:
             yield from sorted(key for key in self.keys if key not in without)
             return

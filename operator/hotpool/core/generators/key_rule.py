@@ -1,8 +1,7 @@
-"""What a rule of a generator is (requirement D5): which keys a node offers, and what a key's pool requires.
+"""Interface of a generator's rule (requirement D5): keys that a node offers, and requirements of a key's pool.
 
-The rules are in `core.generators.language_rules` and `core.generators.value_rules`; made and asked by
-`core.generators.admission` and `core.generators.key_index`. The pools' own specs say all that membership needs, so that
-`why` and the look at one pool know nothing of rules. Pure.
+`core.generators.language_rules` and `core.generators.value_rules` implement it. The spec of a generated pool contains
+all that membership needs, so that matching and `hotpool why` do not depend on rules. Pure.
 """
 
 from abc import ABC, abstractmethod
@@ -12,76 +11,78 @@ from itertools import islice
 from typing import ClassVar, Final, Generic, TypeVar
 
 from hotpool.api.pool import GeneratedKind, PoolTemplateSpec, Requirements
-from hotpool.core.matching import Criterion, first_failure, unmet
+from hotpool.core.matching import Criterion, first_failure, predicates
 from hotpool.core.model import NodeView
 from hotpool.core.pairs import Pairs
 
 MAX_KEYS: Final = 10_000
-"""Keys that one node may offer to one generator: the first by name."""
+"""Bound of the keys that one node offers to one generator; the first by name count."""
 
 Source = TypeVar("Source", Pairs, frozenset[str], str)
 
 
 @dataclass(frozen=True, slots=True)
 class KeySet:
-    """The keys of one node; `more`: it has more of them than count; `cut`: the search for them ended early."""
+    """Keys of one node. `over_limit`: it has more than MAX_KEYS; `truncated`: the search for keys ended early."""
 
     keys: frozenset[str]
-    more: bool = False
-    cut: bool = False
+    over_limit: bool = False
+    truncated: bool = False
 
 
 class KeyRule(ABC, Generic[Source]):
-    """One rule with its template. A node's keys follow from its `source`: equal sources, equal keys."""
+    """One rule with its template. A node's keys depend only on its `source`."""
 
     needs_pairs: ClassVar[bool] = False
     shared: ClassVar[bool] = False
-    """True where a node also counts for keys that only others offer, where `joins` holds."""
+    """True if a node also counts for keys of other nodes, for which `joins` is true."""
 
     def __init__(self, template: PoolTemplateSpec) -> None:
-        self._checks = tuple(check for check in unmet(template) if check.criterion is not Criterion.EMPTY_REQUIREMENTS)
+        self._predicates = tuple(
+            item for item in predicates(template) if item.criterion is not Criterion.EMPTY_REQUIREMENTS
+        )
         self.template = template
-        """What a node must meet before it offers any key."""
+        """Requirements that a node must meet to offer any key."""
 
     def source(self, view: NodeView) -> Source | None:
-        """What the node's keys follow from; None where it offers none.
+        """Return the value that the node's keys depend on; None if it offers none.
 
-        A template that requires nothing is no obstacle: the rule adds the requirement.
+        A template without requirements is allowed, because the rule adds one.
         """
-        if first_failure(view, self._checks).state is None:
+        if first_failure(view, self._predicates).state is None:
             return None
         return self._source(view) or None
 
     @abstractmethod
     def _source(self, view: NodeView) -> Source | None:
-        """As `source`, of a node that meets the template."""
+        """Return the source of a node that meets the template."""
 
     @abstractmethod
     def offered(self, source: Source) -> KeySet:
-        """The keys."""
+        """Return the keys that nodes with this source offer."""
 
     @abstractmethod
     def kind(self, key: str) -> GeneratedKind:
-        """Which kind of pool the key's is."""
+        """Return the kind of the key's pool."""
 
     @abstractmethod
-    def makes(self, key: str) -> bool:
-        """Whether the rule makes pools of such a key at all."""
+    def is_valid_key(self, key: str) -> bool:
+        """Return True if the rule can make a pool for this key."""
 
     @abstractmethod
-    def requires(self, key: str) -> Requirements:
-        """The template's requirements and the rule's own."""
+    def requirements(self, key: str) -> Requirements:
+        """Return the requirements of the template and of the rule."""
 
-    def joins(self, source: Source, key: str) -> bool:  # noqa: ARG002 - where `shared`.
-        """Whether a node counts for a key that others offer."""
+    def joins(self, source: Source, key: str) -> bool:  # noqa: ARG002 - only shared rules need it.
+        """Return True if nodes with this source count for a key that others offer."""
         return False
 
-    def refusal(self, key: str) -> str | None:  # noqa: ARG002 - most rules refuse nothing.
-        """Why no pool is made of a key that nodes offer."""
+    def refusal_reason(self, key: str) -> str | None:  # noqa: ARG002 - most rules refuse nothing.
+        """Return the reason why an offered key gets no pool, or None."""
         return None
 
 
-def first(keys: Iterable[str]) -> KeySet:
-    """The first keys, which are in sorted order."""
+def first_keys(keys: Iterable[str]) -> KeySet:
+    """Return the first MAX_KEYS of sorted keys."""
     kept = tuple(islice(keys, MAX_KEYS + 1))
-    return KeySet(frozenset(kept[:MAX_KEYS]), more=len(kept) > MAX_KEYS)
+    return KeySet(frozenset(kept[:MAX_KEYS]), over_limit=len(kept) > MAX_KEYS)

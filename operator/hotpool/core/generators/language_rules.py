@@ -1,6 +1,6 @@
-"""Pools by language: directed pairs, many-to-one, sets (requirement D5).
+"""Rules for pools by language: directed pairs, many-to-one pairs, language sets (requirement D5).
 
-Made by `core.generators.admission`. Pure.
+Pure.
 """
 
 import re
@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 from hotpool.api.generator import LanguagePairsRule, LanguageSetsRule
 from hotpool.api.meta import PAIR_PATTERN
 from hotpool.api.pool import GeneratedKind, LanguageRequirement, PoolTemplateSpec, Requirements
-from hotpool.core.generators.key_rule import KeyRule, KeySet, first
+from hotpool.core.generators.key_rule import KeyRule, KeySet, first_keys
 from hotpool.core.generators.maximal_cliques import LanguageGraph, language_graph, language_sets
 from hotpool.core.model import NodeView
 from hotpool.core.pairs import Pairs
@@ -24,40 +24,40 @@ _PAIR: Final = re.compile(PAIR_PATTERN)
 
 
 class PairRule(KeyRule[Pairs]):
-    """`src-tgt`, and `*-tgt` for sources detected later."""
+    """Keys `src-tgt`, and `*-tgt` for a source language detected later."""
 
     needs_pairs = True
 
     def __init__(self, rule: LanguagePairsRule, template: PoolTemplateSpec) -> None:
-        super().__init__(_semantic(template) if rule.semantic else template)
+        super().__init__(_with_semantic(template) if rule.semantic else template)
         self._semantic = rule.semantic or _is_semantic(template)
-        self._many = rule.many_to_one
+        self._many_to_one = rule.many_to_one
 
     def _source(self, view: NodeView) -> Pairs:
         return view.semantic_pairs if self._semantic else view.pairs
 
     def offered(self, source: Pairs) -> KeySet:
-        """`*` sorts before all letters: the cap leaves out pairs first."""
-        targets = (sys.intern(f"{ANY}-{target}") for target in sorted(source.targets) if self._many)
-        return first(chain(targets, source))
+        """Return the keys. `*` sorts before all letters, so that the bound on keys leaves out directed pairs first."""
+        targets = (sys.intern(f"{ANY}-{target}") for target in sorted(source.targets) if self._many_to_one)
+        return first_keys(chain(targets, source))
 
     def kind(self, key: str) -> GeneratedKind:
-        """Which kind of pool the key's is."""
+        """Return the kind of the key's pool."""
         return "ManyToOne" if key.startswith(ANY) else "LanguagePair"
 
-    def makes(self, key: str) -> bool:
-        """Whether the rule makes pools of such a key at all."""
+    def is_valid_key(self, key: str) -> bool:
+        """Return True if the rule can make a pool for this key."""
         source, _, target = key.partition("-")
-        named = key if source != ANY else f"x-{target}"
-        return source != target and (source != ANY or self._many) and _PAIR.fullmatch(named) is not None
+        checked = key if source != ANY else f"x-{target}"
+        return source != target and (source != ANY or self._many_to_one) and _PAIR.fullmatch(checked) is not None
 
-    def requires(self, key: str) -> Requirements:
-        """The template's requirements and the rule's own."""
+    def requirements(self, key: str) -> Requirements:
+        """Return the requirements of the template and of the rule."""
         return _with_pairs(self.template, [key], semantic=self._semantic)
 
 
 class SetRule(KeyRule[Pairs]):
-    """`a+b+c`: languages that nodes translate in all directions."""
+    """Keys `a+b+c`: languages that a node translates in all directions."""
 
     needs_pairs = True
     shared = True
@@ -65,52 +65,52 @@ class SetRule(KeyRule[Pairs]):
     def __init__(self, rule: LanguageSetsRule, template: PoolTemplateSpec) -> None:
         super().__init__(template)
         self._semantic = _is_semantic(template)
-        self._least, self._most = rule.min_languages, rule.max_languages
-        self._known: WeakKeyDictionary[Pairs, LanguageGraph] = WeakKeyDictionary()
+        self._min_languages, self._max_languages = rule.min_languages, rule.max_languages
+        self._graphs: WeakKeyDictionary[Pairs, LanguageGraph] = WeakKeyDictionary()
 
     def _source(self, view: NodeView) -> Pairs:
         return view.semantic_pairs if self._semantic else view.pairs
 
     def offered(self, source: Pairs) -> KeySet:
-        """The keys."""
-        sets = language_sets(self._mutual(source), self._least)
-        return KeySet(frozenset(sys.intern("+".join(codes)) for codes in sets.found), cut=sets.cut)
+        """Return the keys that nodes with this source offer."""
+        found = language_sets(self._graph(source), self._min_languages)
+        return KeySet(frozenset(sys.intern("+".join(codes)) for codes in found.sets), truncated=found.truncated)
 
     def kind(self, key: str) -> GeneratedKind:  # noqa: ARG002
-        """Which kind of pool the key's is."""
+        """Return the kind of the key's pool."""
         return "LanguageSet"
 
-    def makes(self, key: str) -> bool:
-        """Whether the rule makes pools of such a key at all."""
+    def is_valid_key(self, key: str) -> bool:
+        """Return True if the rule can make a pool for this key."""
         codes = key.split("+")
-        named = all(_PAIR.fullmatch(f"{code}-x") for code in codes)
-        return named and codes == sorted({*codes}) and self._least <= len(codes) <= self._most
+        valid = all(_PAIR.fullmatch(f"{code}-x") for code in codes)
+        return valid and codes == sorted({*codes}) and self._min_languages <= len(codes) <= self._max_languages
 
-    def requires(self, key: str) -> Requirements:
-        """The template's requirements and the rule's own."""
+    def requirements(self, key: str) -> Requirements:
+        """Return the requirements of the template and of the rule."""
         pairs = (f"{source}-{target}" for source, target in permutations(key.split("+"), 2))
         return _with_pairs(self.template, pairs, semantic=self._semantic)
 
     def joins(self, source: Pairs, key: str) -> bool:
-        """Whether a node counts for a key that others offer."""
-        return self._mutual(source).connects(_codes(key))
+        """Return True if nodes with this source count for a key that others offer."""
+        return self._graph(source).connects(_codes(key))
 
-    def _mutual(self, source: Pairs) -> LanguageGraph:
-        """Made once for each value: a hostile node has hundreds of languages, and is asked for each key of others."""
-        known = self._known.get(source)
-        if known is None:
-            known = self._known[source] = language_graph(source)
-        return known
+    def _graph(self, source: Pairs) -> LanguageGraph:
+        """Return the cached graph. A hostile node with hundreds of languages is compared with each key of others."""
+        graph = self._graphs.get(source)
+        if graph is None:
+            graph = self._graphs[source] = language_graph(source)
+        return graph
 
-    def refusal(self, key: str) -> str | None:
-        """Why no pool is made of a key that nodes offer."""
-        return "MaxLanguages" if len(_codes(key)) > self._most else None
+    def refusal_reason(self, key: str) -> str | None:
+        """Return the reason why an offered key gets no pool, or None."""
+        return "MaxLanguages" if len(_codes(key)) > self._max_languages else None
 
 
 def _with_pairs(template: PoolTemplateSpec, pairs: Iterable[str], *, semantic: bool) -> Requirements:
-    known = template.requires.language_pairs
-    wanted = tuple(dict.fromkeys((*(known.all_of if known else ()), *pairs)))
-    required = LanguageRequirement(all_of=wanted, semantic=semantic)
+    own = template.requires.language_pairs
+    every = tuple(dict.fromkeys((*(own.all_of if own else ()), *pairs)))
+    required = LanguageRequirement(all_of=every, semantic=semantic)
     return template.requires.model_copy(update={"language_pairs": required})
 
 
@@ -124,8 +124,8 @@ def _is_semantic(template: PoolTemplateSpec) -> bool:
     return pairs is not None and pairs.semantic
 
 
-def _semantic(template: PoolTemplateSpec) -> PoolTemplateSpec:
-    """A pool has one `semantic` for all its pairs: where the rule asks for it, it holds for the template's too."""
+def _with_semantic(template: PoolTemplateSpec) -> PoolTemplateSpec:
+    """Set `semantic` for the template's pairs, too, because a pool has one value for all its pairs."""
     pairs = template.requires.language_pairs
     if pairs is None:
         return template

@@ -1,7 +1,7 @@
-"""The largest sets of languages that a node translates in all directions (requirement D5).
+"""Maximal sets of languages that a node translates in all directions (requirement D5).
 
-Bron-Kerbosch with pivots over bit masks; a graph made to have exponentially many such sets ends the search early, which
-is said and never hangs. Pure.
+Bron-Kerbosch algorithm with pivots, on bit masks. A graph can have exponentially many maximal sets; the search then
+ends early and its result is marked as truncated. Pure.
 """
 
 from collections import defaultdict
@@ -13,88 +13,88 @@ from typing import Final
 from hotpool.core.pairs import Grid, Pairs
 
 MAX_LANGUAGES: Final = 512
-"""Languages of one node that are looked at: the first by name."""
+"""Bound of the languages of one node; the first by name count."""
 _MAX_SETS: Final = 1000
-_MAX_WORK: Final = 30_000
-"""Steps of one search: about ten milliseconds."""
+_MAX_STEPS: Final = 30_000
+"""Bound of the steps of one search: about ten milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class LanguageSets:
-    """Maximal sets, each in sorted order; `cut`: there may be more."""
+    """Maximal sets, each in sorted order; `truncated`: there may be more."""
 
-    found: tuple[tuple[str, ...], ...]
-    cut: bool = False
+    sets: tuple[tuple[str, ...], ...]
+    truncated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class LanguageGraph:
-    """Which languages of a node are paired in both directions, as bit masks: asked for thousands of sets at a time."""
+    """Languages of a node paired in both directions, as bit masks, because thousands of sets are tested at a time."""
 
     codes: tuple[str, ...]
-    """The languages that are looked at, in sorted order."""
-    bits: Mapping[str, int]
-    """Language → its place in `codes`."""
-    near: tuple[int, ...]
-    """For each language, as a mask, the others with which it is paired in both directions."""
-    cut: bool
-    """True where the node has more languages than are looked at."""
+    """Languages in sorted order, at most MAX_LANGUAGES."""
+    index_of: Mapping[str, int]
+    """Language → its index in `codes`."""
+    neighbours: tuple[int, ...]
+    """For each language, the mask of the others with which it is paired in both directions."""
+    truncated: bool
+    """True if the node has more languages."""
 
     def connects(self, codes: AbstractSet[str]) -> bool:
-        """Whether all ordered pairs of these languages are among the pairs, as far as they are looked at."""
-        if not self.bits.keys() >= codes:
+        """Return True if all ordered pairs of these languages exist, and all languages are within the bound."""
+        if not self.index_of.keys() >= codes:
             return False
-        wanted = 0
+        mask = 0
         for code in codes:
-            wanted |= 1 << self.bits[code]
-        return all(wanted & ~self.near[bit] == 1 << bit for bit in map(self.bits.__getitem__, codes))
+            mask |= 1 << self.index_of[code]
+        return all(mask & ~self.neighbours[index] == 1 << index for index in map(self.index_of.__getitem__, codes))
 
 
 def language_graph(pairs: Pairs) -> LanguageGraph:
-    """Time in proportion to the rules that the pairs are made of."""
-    every = sorted(pairs.sources & pairs.targets)
-    codes = tuple(every[:MAX_LANGUAGES])
-    bits = {code: number for number, code in enumerate(codes)}
-    return LanguageGraph(codes, bits, tuple(_near(pairs, codes)), cut=len(every) > len(codes))
+    """Build the graph of a node's pairs, in time linear in the size of its rules."""
+    languages = sorted(pairs.sources & pairs.targets)
+    codes = tuple(languages[:MAX_LANGUAGES])
+    index_of = {code: index for index, code in enumerate(codes)}
+    return LanguageGraph(codes, index_of, tuple(_neighbour_masks(pairs, codes)), truncated=len(languages) > len(codes))
 
 
-def language_sets(of: LanguageGraph, smallest: int) -> LanguageSets:
-    """The maximal sets of at least `smallest` languages whose ordered pairs are all among the pairs."""
-    search = _Search(of.near, smallest)
+def language_sets(graph: LanguageGraph, min_size: int) -> LanguageSets:
+    """Return the maximal sets of at least `min_size` languages, all of whose ordered pairs exist."""
+    search = _CliqueSearch(graph.neighbours, min_size)
     search.run()
-    found = tuple(tuple(of.codes[bit] for bit in _bits(mask)) for mask in search.found)
-    return LanguageSets(found, cut=search.cut or of.cut)
+    sets = tuple(tuple(graph.codes[index] for index in _bits(mask)) for mask in search.cliques)
+    return LanguageSets(sets, truncated=search.truncated or graph.truncated)
 
 
-def _near(pairs: Pairs, codes: Sequence[str]) -> list[int]:
-    bit = {code: 1 << number for number, code in enumerate(codes)}
-    out, back = dict.fromkeys(codes, 0), dict.fromkeys(codes, 0)
+def _neighbour_masks(pairs: Pairs, codes: Sequence[str]) -> list[int]:
+    bit_of = {code: 1 << index for index, code in enumerate(codes)}
+    outgoing, incoming = dict.fromkeys(codes, 0), dict.fromkeys(codes, 0)
     for grid in pairs.grids:
-        _add(grid, bit, out, back)
+        _add_grid(grid, bit_of, outgoing, incoming)
     for source, target in pairs.single:
-        if source in bit and target in bit:
-            out[source] |= bit[target]
-            back[target] |= bit[source]
-    return [out[code] & back[code] & ~bit[code] for code in codes]
+        if source in bit_of and target in bit_of:
+            outgoing[source] |= bit_of[target]
+            incoming[target] |= bit_of[source]
+    return [outgoing[code] & incoming[code] & ~bit_of[code] for code in codes]
 
 
-def _add(grid: Grid, bit: dict[str, int], out: dict[str, int], back: dict[str, int]) -> None:
-    not_out: dict[str, int] = defaultdict(int)
-    not_back: dict[str, int] = defaultdict(int)
+def _add_grid(grid: Grid, bit_of: dict[str, int], outgoing: dict[str, int], incoming: dict[str, int]) -> None:
+    blocked_out: dict[str, int] = defaultdict(int)
+    blocked_in: dict[str, int] = defaultdict(int)
     for source, target in grid.blocked:
-        not_out[source] |= bit.get(target, 0)
-        not_back[target] |= bit.get(source, 0)
-    sources, targets = _mask(grid.sources, bit), _mask(grid.targets, bit)
-    for source in grid.sources & bit.keys():
-        out[source] |= targets & ~not_out[source]
-    for target in grid.targets & bit.keys():
-        back[target] |= sources & ~not_back[target]
+        blocked_out[source] |= bit_of.get(target, 0)
+        blocked_in[target] |= bit_of.get(source, 0)
+    sources, targets = _mask(grid.sources, bit_of), _mask(grid.targets, bit_of)
+    for source in grid.sources & bit_of.keys():
+        outgoing[source] |= targets & ~blocked_out[source]
+    for target in grid.targets & bit_of.keys():
+        incoming[target] |= sources & ~blocked_in[target]
 
 
-def _mask(codes: Iterable[str], bit: dict[str, int]) -> int:
+def _mask(codes: Iterable[str], bit_of: dict[str, int]) -> int:
     mask = 0
     for code in codes:
-        mask |= bit.get(code, 0)
+        mask |= bit_of.get(code, 0)
     return mask
 
 
@@ -105,44 +105,47 @@ def _bits(mask: int) -> Iterator[int]:
         mask ^= low
 
 
-class _Search:
-    def __init__(self, neighbours: Sequence[int], smallest: int) -> None:
+class _CliqueSearch:
+    """One bounded search for the maximal cliques of a graph given as neighbour masks."""
+
+    def __init__(self, neighbours: Sequence[int], min_size: int) -> None:
         self._neighbours = neighbours
-        self._smallest = smallest
-        self._work = 0
-        self.found: list[int] = []
-        self.cut = False
+        self._min_size = min_size
+        self._steps = 0
+        self.cliques: list[int] = []
+        """Masks of the maximal cliques found."""
+        self.truncated = False
 
     def run(self) -> None:
-        """Find all, or as many as the bounds allow; always the same ones for the same graph."""
+        """Find all maximal cliques, or as many as the bounds allow. The result for a graph is deterministic."""
         stack = [(0, (1 << len(self._neighbours)) - 1, 0)]
         while stack:
-            if self._work > _MAX_WORK or len(self.found) >= _MAX_SETS:
-                self.cut = True
+            if self._steps > _MAX_STEPS or len(self.cliques) >= _MAX_SETS:
+                self.truncated = True
                 return
-            chosen, open_, closed = stack.pop()
-            if not open_ and not closed and chosen.bit_count() >= self._smallest:
-                self.found.append(chosen)
-            elif open_ and (chosen | open_).bit_count() >= self._smallest:
-                stack.extend(self._branches(chosen, open_, closed))
+            clique, candidates, excluded = stack.pop()
+            if not candidates and not excluded and clique.bit_count() >= self._min_size:
+                self.cliques.append(clique)
+            elif candidates and (clique | candidates).bit_count() >= self._min_size:
+                stack.extend(self._branches(clique, candidates, excluded))
 
-    def _branches(self, chosen: int, open_: int, closed: int) -> Iterator[tuple[int, int, int]]:
-        for number in _bits(open_ & ~self._neighbours[self._pivot(open_, closed)]):
-            bit, near = 1 << number, self._neighbours[number]
-            self._work += 1
-            yield chosen | bit, open_ & near, closed & near
-            open_ &= ~bit
-            closed |= bit
+    def _branches(self, clique: int, candidates: int, excluded: int) -> Iterator[tuple[int, int, int]]:
+        for index in _bits(candidates & ~self._neighbours[self._pivot(candidates, excluded)]):
+            bit, neighbours = 1 << index, self._neighbours[index]
+            self._steps += 1
+            yield clique | bit, candidates & neighbours, excluded & neighbours
+            candidates &= ~bit
+            excluded |= bit
 
-    def _pivot(self, open_: int, closed: int) -> int:
-        """The language that leaves the fewest branches; the first that leaves none but itself is good enough."""
+    def _pivot(self, candidates: int, excluded: int) -> int:
+        """Return the language that leaves the fewest branches; stop at the first that leaves only itself."""
         best, most = -1, -1
-        enough = open_.bit_count() - 1
-        for number in _bits(open_ | closed):
-            self._work += 1
-            near = (open_ & self._neighbours[number]).bit_count()
-            if near > most:
-                best, most = number, near
-            if near >= enough:
+        enough = candidates.bit_count() - 1
+        for index in _bits(candidates | excluded):
+            self._steps += 1
+            degree = (candidates & self._neighbours[index]).bit_count()
+            if degree > most:
+                best, most = index, degree
+            if degree >= enough:
                 break
         return best

@@ -1,4 +1,4 @@
-"""What must be written so that what is applied becomes what is planned; empty means stop here (requirement D4).
+"""Differences between stored and planned state. Without a difference nothing is written (requirement D4).
 
 Pure.
 """
@@ -13,7 +13,7 @@ from hotpool.core.model import Member, Pool, Slice, StoredCondition
 
 @dataclass(frozen=True, slots=True)
 class CreateSlice:
-    """A slice that is not there yet."""
+    """Creation of a missing slice."""
 
     name: str
     members: tuple[Member, ...]
@@ -21,7 +21,7 @@ class CreateSlice:
 
 @dataclass(frozen=True, slots=True)
 class UpdateSlice:
-    """A slice with other members, or with an owner or a label that is not right."""
+    """Update of a slice with wrong members, a wrong owner or a wrong label."""
 
     slice: Slice
     members: tuple[Member, ...]
@@ -29,7 +29,7 @@ class UpdateSlice:
 
 @dataclass(frozen=True, slots=True)
 class DeleteSlice:
-    """A slice that is not wanted."""
+    """Deletion of a surplus slice."""
 
     slice: Slice
 
@@ -37,47 +37,45 @@ class DeleteSlice:
 SliceWrite = CreateSlice | UpdateSlice | DeleteSlice
 
 
-def diff_slices(
-    pool: Pool, applied: Mapping[str, Slice], planned: Mapping[str, tuple[Member, ...]]
-) -> list[SliceWrite]:
-    """The writes, deletions last so that a member that moves is added before it is removed (requirement D7).
+def diff_slices(pool: Pool, stored: Mapping[str, Slice], planned: Mapping[str, tuple[Member, ...]]) -> list[SliceWrite]:
+    """Return the writes. Deletions are last, so that a move adds a member before it removes it (requirement D7).
 
-    None for a pool about which nothing is changed, though others claim to be its slices.
+    Return no writes for a pool that is paused or whose spec is invalid, even if there are surplus slices.
     """
     if pool.paused or pool.problem:
         return []
     writes: list[SliceWrite] = []
     for name, members in planned.items():
-        known = applied.get(name)
-        if known is None:
+        current = stored.get(name)
+        if current is None:
             writes.append(CreateSlice(name, members))
-        elif _differs(known.members, members) or known.owner != pool.meta.uid or not known.labelled:
-            writes.append(UpdateSlice(known, members))
-    return [*writes, *(DeleteSlice(item) for name, item in applied.items() if name not in planned)]
+        elif _members_differ(current.members, members) or current.owner != pool.meta.uid or not current.labelled:
+            writes.append(UpdateSlice(current, members))
+    return [*writes, *(DeleteSlice(item) for name, item in stored.items() if name not in planned)]
 
 
-def _differs(applied: tuple[Member, ...], planned: tuple[Member, ...]) -> bool:
-    """Most slices of a plan are the very tuples that are applied."""
-    return applied is not planned and applied != planned
+def _members_differ(stored: tuple[Member, ...], planned: tuple[Member, ...]) -> bool:
+    """Compare members; most unchanged slices share one tuple with the stored slice, which is fast."""
+    return stored is not planned and stored != planned
 
 
 def status_differs(stored: PoolStatus, planned: PoolStatus) -> bool:
-    """Whether a pool's status must be written at all."""
+    """Return True if a pool's status must be written."""
     return stored != planned
 
 
 def status_is_urgent(stored: PoolStatus, planned: PoolStatus) -> bool:
-    """Whether more than counts by reason differ: those may wait in the slow lane."""
-    same = {"excluded": ()}
-    return stored.model_copy(update=same) != planned.model_copy(update=same)
+    """Return True if more than the counts in `status.excluded` differs; only the counts may wait."""
+    without_counts = {"excluded": ()}
+    return stored.model_copy(update=without_counts) != planned.model_copy(update=without_counts)
 
 
 def conditions_differ(stored: Mapping[str, StoredCondition], planned: tuple[Condition, ...]) -> bool:
-    """Whether ours must be written: on transitions (requirement C6) and after a change of the spec."""
-    return any(not _as_pairs(stored.get(condition.type), condition) for condition in planned)
+    """Return True if conditions must be written: after a transition (C6) or a change of the spec."""
+    return any(not _is_stored(stored.get(condition.type), condition) for condition in planned)
 
 
-def _as_pairs(stored: StoredCondition | None, planned: Condition) -> bool:
+def _is_stored(stored: StoredCondition | None, planned: Condition) -> bool:
     return stored is not None and (stored.status, stored.reason, stored.generation) == (
         planned.status,
         planned.reason,

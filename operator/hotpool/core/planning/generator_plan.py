@@ -1,6 +1,6 @@
-"""The desired result for one generator: pools to make, to put right and to remove, and its status (requirement D5).
+"""Desired state of one generator: pools to create, correct and remove, and its status (requirement D5).
 
-Pure; which keys nodes offer is known by `core.generators.key_index`.
+Pure. `core.generators.key_index` counts the keys that nodes offer.
 """
 
 from collections.abc import Container, Mapping
@@ -15,172 +15,173 @@ from hotpool.core.generators.key_index import GeneratorEntry
 from hotpool.core.generators.key_rule import MAX_KEYS
 from hotpool.core.model import Generator, Pool
 
-MAX_NEW_POOLS: Final = 500
-"""Pools compared with what they should be in one plan."""
+MAX_COMPARED_POOLS: Final = 500
+"""Bound of the pools whose spec one plan compares."""
 MAX_WRITES: Final = 100
-"""Pools made, put right or removed in one plan, so that generators take turns; each write brings the next plan."""
-_NAMED: Final = 5
-"""Objects that a message names; of the others it says the number."""
-_LONGEST_KEY: Final = 253
+"""Bound of the writes of one plan, so that generators take turns. Each write leads to the next plan."""
+_MAX_NAMED: Final = 5
+"""Objects named in a message; of the others it has the number."""
+_MAX_KEY_LENGTH: Final = 253
 
 
 @dataclass(frozen=True, slots=True)
 class GeneratorPlan:
-    """What shall be done for one generator."""
+    """Changes for one generator, and its status."""
 
     create: Mapping[str, PoolSpec]
-    """Pool name → spec."""
+    """Name of a missing pool → spec."""
     correct: Mapping[str, PoolSpec]
-    """Pools that differ from what the generator wants, for example edited by hand."""
+    """Name of a pool with a wrong spec, for example after an edit by hand → correct spec."""
     remove: tuple[Pool, ...]
     status: GeneratorStatus
     recheck_at: float | None
-    """When to plan again (monotonic seconds): at the end of the next grace, or now where a turn was not enough."""
+    """Time of the next plan (monotonic seconds): at the end of the next grace, or now if this plan left work."""
 
 
 @dataclass(frozen=True, slots=True)
 class _PoolsInUse:
-    """The pools of the generator and how long their keys stay."""
+    """Keys of the generator's pools, and how long they stay."""
 
     keys: Mapping[str, str]
-    """Name → key, of pools that have one."""
+    """Pool name → key, of pools whose key is known."""
     staying: tuple[str, ...]
-    """Keys whose pools may not go yet."""
-    next_end: float | None
+    """Keys whose pools stay for now."""
+    next_expiry: float | None
+    """End of the next grace (monotonic seconds)."""
 
 
 def plan_generator(
-    subject: GeneratorEntry, own: Mapping[str, Pool], names: Container[str], moment: float, now: str
+    entry: GeneratorEntry, own: Mapping[str, Pool], names: Container[str], now: float, timestamp: str
 ) -> GeneratorPlan:
-    """The whole desired result. `own`: the generator's pools by name; `names`: of all pools; `now`: RFC 3339."""
-    generator = subject.generator
-    if generator.paused or subject.problem:
-        return GeneratorPlan({}, {}, (), _idle_status(subject, now), None)
-    if not subject.index.count():
-        return GeneratorPlan({}, {}, (), generator.status, moment)
-    standing = _pools_in_use(subject, own, moment)
-    free = NameAllocator(subject.name, lambda name: name in own or name not in names)
-    for key in standing.staying:
-        free.claim(key)
-    admission = admit(subject.index.ranking, standing.staying, generator.spec, free)
-    wanted = {subject.name(key): key for key in admission.admitted}
-    subject.keep({*admission.admitted, *standing.keys.values()})
-    correct, unchecked = _corrections(subject, own, wanted)
-    missing = [name for name in wanted if name not in own]
-    unwanted = [pool for name, pool in own.items() if name not in wanted and not pool.paused]
+    """Plan one generator. `own`: its pools by name; `names`: of all pools; `now`: monotonic; `timestamp`: RFC 3339."""
+    generator = entry.generator
+    if generator.paused or entry.problem:
+        return GeneratorPlan({}, {}, (), _idle_status(entry, timestamp), None)
+    if not entry.index.count_step():
+        return GeneratorPlan({}, {}, (), generator.status, now)
+    in_use = _pools_in_use(entry, own, now)
+    allocator = NameAllocator(entry.name, lambda name: name in own or name not in names)
+    for key in in_use.staying:
+        allocator.claim(key)
+    admission = admit(entry.index.ranking, in_use.staying, generator.spec, allocator)
+    desired = {entry.name(key): key for key in admission.admitted}
+    entry.prune({*admission.admitted, *in_use.keys.values()})
+    correct, incomplete = _corrections(entry, own, desired)
+    missing = [name for name in desired if name not in own]
+    surplus = [pool for name, pool in own.items() if name not in desired and not pool.paused]
     return GeneratorPlan(
-        create={name: subject.wanted(wanted[name]) for name in missing[:MAX_WRITES]},
+        create={name: entry.desired_spec(desired[name]) for name in missing[:MAX_WRITES]},
         correct=correct,
-        remove=tuple(unwanted[:MAX_WRITES]),
-        status=_status(subject, admission, now),
-        recheck_at=moment if unchecked else standing.next_end,
+        remove=tuple(surplus[:MAX_WRITES]),
+        status=_status(entry, admission, timestamp),
+        recheck_at=now if incomplete else in_use.next_expiry,
     )
 
 
-def _pools_in_use(subject: GeneratorEntry, own: Mapping[str, Pool], moment: float) -> _PoolsInUse:
-    """A key stays while a node offers it or is a member of its pool, and for the grace time after that.
+def _pools_in_use(entry: GeneratorEntry, own: Mapping[str, Pool], now: float) -> _PoolsInUse:
+    """Return the keys that stay: while a node offers them or is a member of their pool, and then for the grace.
 
-    A pool of a rule that the generator had before is not asked for its members: it only waits for the end of its grace.
+    A pool of a former rule of the generator stays for the grace only, whether it has members or not.
     """
-    grace = subject.generator.spec.grace_seconds
-    keys = {name: key for name, pool in own.items() if (key := subject.key(pool)) is not None}
-    held = {key for name, key in keys.items() if own[name].paused}
-    empty = subject.empty_since([key for name, key in keys.items() if _is_empty(subject, own[name], key)], moment)
-    ends = {key: since + grace for key, since in empty.items() if key not in held}
-    staying = tuple(key for key in keys.values() if ends.get(key, moment + 1) > moment)
-    return _PoolsInUse(keys, staying, min((end for end in ends.values() if end > moment), default=None))
+    grace = entry.generator.spec.grace_seconds
+    keys = {name: key for name, pool in own.items() if (key := entry.key(pool)) is not None}
+    paused = {key for name, key in keys.items() if own[name].paused}
+    empty_since = entry.empty_since([key for name, key in keys.items() if _is_empty(entry, own[name], key)], now)
+    ends = {key: since + grace for key, since in empty_since.items() if key not in paused}
+    staying = tuple(key for key in keys.values() if ends.get(key, now + 1) > now)
+    return _PoolsInUse(keys, staying, min((end for end in ends.values() if end > now), default=None))
 
 
-def _is_empty(subject: GeneratorEntry, pool: Pool, key: str) -> bool:
-    if key in subject.index.ranking.counts:
+def _is_empty(entry: GeneratorEntry, pool: Pool, key: str) -> bool:
+    if key in entry.index.ranking.counts:
         return False
-    return not (subject.fits(pool, key) and pool.status.members)
+    return not (entry.made_by_current_rule(pool, key) and pool.status.members)
 
 
 def _corrections(
-    subject: GeneratorEntry, own: Mapping[str, Pool], wanted: Mapping[str, str]
+    entry: GeneratorEntry, own: Mapping[str, Pool], desired: Mapping[str, str]
 ) -> tuple[dict[str, PoolSpec], bool]:
-    """Pools whose spec is not as it should be, and whether more must be looked at. Paused ones are left alone."""
+    """Return the pools with a wrong spec, and True if more pools must be compared. Ignore paused pools."""
     correct: dict[str, PoolSpec] = {}
-    looked_at = 0
-    for name, key in wanted.items():
+    compared = 0
+    for name, key in desired.items():
         pool = own.get(name)
-        if pool is None or pool.paused or subject.is_checked(pool):
+        if pool is None or pool.paused or entry.is_known_equal(pool):
             continue
-        if key not in subject.index.ranking.counts and not subject.fits(pool, key):
+        if key not in entry.index.ranking.counts and not entry.made_by_current_rule(pool, key):
             continue
-        if looked_at >= MAX_NEW_POOLS or len(correct) >= MAX_WRITES:
+        if compared >= MAX_COMPARED_POOLS or len(correct) >= MAX_WRITES:
             return correct, True
-        looked_at += 1
-        if subject.differs(pool, key):
-            correct[name] = subject.wanted(key)
+        compared += 1
+        if entry.differs(pool, key):
+            correct[name] = entry.desired_spec(key)
     return correct, False
 
 
-def _status(subject: GeneratorEntry, admission: Admission, now: str) -> GeneratorStatus:
-    generator = subject.generator
-    if subject.rule and subject.index.refused.counts:
-        admission = with_refused_keys(admission, subject.index.refused, subject.rule.refusal)
-    pools, left_out = len(admission.admitted), admission.left_out
-    claims = [
-        ConditionUpdate("Ready", "True", "Generated", f"{pools} pools, {left_out} not admitted"),
-        *_not_admitted(admission),
-        *_limit_conditions(subject),
+def _status(entry: GeneratorEntry, admission: Admission, timestamp: str) -> GeneratorStatus:
+    generator = entry.generator
+    if entry.rule and entry.index.refused.counts:
+        admission = with_refused_keys(admission, entry.index.refused, entry.rule.refusal_reason)
+    pools, not_admitted = len(admission.admitted), admission.not_admitted_count
+    updates = [
+        ConditionUpdate("Ready", "True", "Generated", f"{pools} pools, {not_admitted} not admitted"),
+        *_admission_conditions(admission),
+        *_limit_conditions(entry),
     ]
     return GeneratorStatus(
         observed_generation=generator.meta.generation,
         pools=pools,
-        not_admitted=tuple(NotAdmitted(key=_truncate(key), nodes=n, reason=why) for key, n, why in admission.listed),
-        not_admitted_count=left_out,
-        conditions=set_conditions(claims, _before(generator), generator.meta.generation, now),
+        not_admitted=tuple(NotAdmitted(key=_truncate(k), nodes=n, reason=r) for k, n, r in admission.not_admitted),
+        not_admitted_count=not_admitted,
+        conditions=set_conditions(updates, _stored_conditions(generator), generator.meta.generation, timestamp),
         ready="True",
     )
 
 
-def _not_admitted(admission: Admission) -> list[ConditionUpdate]:
-    claims = []
-    if admission.left_out:
-        key, nodes, reason = admission.listed[0]
-        text = f"{admission.left_out} without a pool; first {_truncate(key)}: {nodes} nodes, {reason}"
-        claims.append(ConditionUpdate("NotAdmitted", "True", reason, text))
+def _admission_conditions(admission: Admission) -> list[ConditionUpdate]:
+    updates = []
+    if admission.not_admitted_count:
+        key, nodes, reason = admission.not_admitted[0]
+        text = f"{admission.not_admitted_count} without a pool; first {_truncate(key)}: {nodes} nodes, {reason}"
+        updates.append(ConditionUpdate("NotAdmitted", "True", reason, text))
     if admission.name_conflicts:
         names = _listed(admission.name_conflicts)
-        text = f"pools that this generator did not make, or of other keys, have the names: {names}"
-        claims.append(ConditionUpdate("NameTaken", "True", "NotOurs", f"{text}; they are not touched"))
-    return claims
+        text = f"pools of other owners or of other keys have these names: {names}"
+        updates.append(ConditionUpdate("NameTaken", "True", "NotOurs", f"{text}; they stay unchanged"))
+    return updates
 
 
-def _limit_conditions(subject: GeneratorEntry) -> list[ConditionUpdate]:
-    claims = []
-    if more := subject.index.with_more():
-        text = f"more than {MAX_KEYS} keys, of which the first by name count, are offered by: {_listed(more)}"
-        claims.append(ConditionUpdate("TooManyKeys", "True", "TooManyKeys", text))
-    if cut := subject.index.with_cut():
-        text = f"too many sets of languages to find them all; those found count, of: {_listed(cut)}"
-        claims.append(ConditionUpdate("LanguageSetsTruncated", "True", "TooManySets", text))
-    return claims
+def _limit_conditions(entry: GeneratorEntry) -> list[ConditionUpdate]:
+    updates = []
+    if more := entry.index.nodes_over_key_limit():
+        text = f"more than {MAX_KEYS} keys, only the first by name count; nodes: {_listed(more)}"
+        updates.append(ConditionUpdate("TooManyKeys", "True", "TooManyKeys", text))
+    if truncated := entry.index.nodes_with_truncated_search():
+        text = f"too many language sets to find all, only those found count; nodes: {_listed(truncated)}"
+        updates.append(ConditionUpdate("LanguageSetsTruncated", "True", "TooManySets", text))
+    return updates
 
 
-def _idle_status(subject: GeneratorEntry, now: str) -> GeneratorStatus:
-    generator = subject.generator
-    claim = ConditionUpdate("Ready", "False", "InvalidSpec", (subject.problem or "")[:1024])
+def _idle_status(entry: GeneratorEntry, timestamp: str) -> GeneratorStatus:
+    generator = entry.generator
+    ready = ConditionUpdate("Ready", "False", "InvalidSpec", (entry.problem or "")[:1024])
     if generator.paused:
-        claim = ConditionUpdate("Ready", "False", "Paused", "annotation hotpool.dev/paused: its pools stay as they are")
+        ready = ConditionUpdate("Ready", "False", "Paused", "annotation hotpool.dev/paused: its pools stay as they are")
     generation = generator.meta.generation
-    conditions = set_conditions([claim], _before(generator), generation, now)
+    conditions = set_conditions([ready], _stored_conditions(generator), generation, timestamp)
     return generator.status.model_copy(
         update={"observed_generation": generation, "conditions": conditions, "ready": "False"}
     )
 
 
-def _before(generator: Generator) -> dict[str, tuple[str, str]]:
+def _stored_conditions(generator: Generator) -> dict[str, tuple[str, str]]:
     return {c.type: (c.status, c.last_transition_time) for c in generator.status.conditions}
 
 
 def _listed(names: tuple[str, ...] | list[str]) -> str:
-    more = len(names) - _NAMED
-    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+    more = len(names) - _MAX_NAMED
+    return ", ".join(names[:_MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _truncate(key: str) -> str:
-    return key if len(key) <= _LONGEST_KEY else f"{key[: _LONGEST_KEY - 1]}…"
+    return key if len(key) <= _MAX_KEY_LENGTH else f"{key[: _MAX_KEY_LENGTH - 1]}…"

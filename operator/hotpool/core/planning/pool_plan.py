@@ -1,6 +1,6 @@
-"""The desired result for one pool or one node, whole: slices, status, what Redis shall say, conditions.
+"""Desired state of one pool (slices, status, members in Redis) or of one node (conditions, types in Redis).
 
-Compared by `core.planning.diff` with what is applied. Pure.
+`core.planning.diff` compares it with the stored state. Pure.
 """
 
 from collections import Counter
@@ -14,156 +14,156 @@ from hotpool.api.slice import MemberState
 from hotpool.core.conditions import ConditionUpdate, set_conditions
 from hotpool.core.matching import Criterion, has_no_requirements
 from hotpool.core.model import Liveness, Member, NodeView, Pool, Slice, TypeState, stem_and_index
-from hotpool.core.planning.slice_packing import Packing, merge, mergeable, pack
+from hotpool.core.planning.slice_packing import Packing, merge, pack, slice_to_merge
 from hotpool.core.pool_membership import PoolMembership
 
 MERGE_SECONDS: Final = 60.0
-"""Slices of one pool are merged at most once in this time (requirement D7)."""
+"""Least time between two merges of slices of one pool (requirement D7)."""
 
 
 @dataclass(frozen=True, slots=True)
 class PoolPlan:
-    """What shall be true of one pool."""
+    """Desired state of one pool."""
 
     slices: Mapping[str, tuple[Member, ...]]
     """Slice name → members, in order."""
     status: PoolStatus
     members: Mapping[str, MemberState]
-    """What Redis shall say."""
+    """Node → state, for Redis."""
     retained: frozenset[str] | None = None
-    """Members that only the brake keeps; None: nothing about the pool was decided."""
+    """Members that only the brake retains; None: the pool is paused or its spec invalid, so nothing was decided."""
     merge_at: float | None = None
-    """When slices may be merged next (monotonic seconds)."""
+    """Earliest time of the next merge of slices (monotonic seconds)."""
     recheck_at: float | None = None
-    """When to plan again though nothing happened (monotonic seconds)."""
+    """Time of the next plan even if nothing changes (monotonic seconds); None: no need."""
 
 
 @dataclass(frozen=True, slots=True)
 class NodePlan:
-    """What shall be true of one node. `types` is None where Redis shall not know the node."""
+    """Desired state of one node. `types` is None if Redis must not list the node."""
 
     conditions: tuple[Condition, ...]
     types: Mapping[str, TypeState] | None
 
 
 def plan_pool(
-    subject: PoolMembership, slices: Mapping[str, Slice], known_types: Mapping[str, int], moment: float, now: str
+    membership: PoolMembership, slices: Mapping[str, Slice], known_types: Mapping[str, int], now: float, timestamp: str
 ) -> PoolPlan:
-    """The whole desired result. `slices`: those observed, by name; `moment`: monotonic seconds; `now`: RFC 3339."""
-    pool = subject.pool
+    """Plan one pool. `slices`: observed ones by name; `now`: monotonic seconds; `timestamp`: RFC 3339."""
+    pool = membership.pool
     if pool.paused or pool.problem:
-        return _unchanged(pool, slices, now)
-    held = _retained(subject, slices)
-    wanted = {**subject.members, **held} if held else subject.members
-    published = {} if pool.spec.mode == "DryRun" else wanted
+        return _unchanged(pool, slices, timestamp)
+    retained = _retained(membership, slices)
+    members = {**membership.members, **retained} if retained else membership.members
+    published = {} if pool.spec.mode == "DryRun" else members
     current = _packing(pool, slices)
-    packed = pack(current, published, pool.spec.slice_size, now, subject.is_dirty)
-    packing, merge_at, recheck_at = _merged(subject, packed.slices, moment)
-    counts = subject.counts + Counter(held.values())
+    packed = pack(current, published, pool.spec.slice_size, timestamp, membership.nodes_to_compare)
+    packing, merge_at, recheck_at = _merge_if_due(membership, packed.slices, now)
+    counts = membership.counts + Counter(retained.values())
+    changed = packed.membership_changed or pool.status.last_change is None
     status = PoolStatus(
         observed_generation=pool.meta.generation,
-        members=len(wanted),
+        members=len(members),
         ready_members=counts["Ready"],
         suspect_members=counts["Suspect"],
         draining_members=counts["Draining"],
         slices=len(packing),
-        excluded=_excluded(subject, len(held)),
-        last_change=now if packed.membership_changed or pool.status.last_change is None else pool.status.last_change,
+        excluded=_excluded(membership, len(retained)),
+        last_change=timestamp if changed else pool.status.last_change,
     )
-    claims = [
+    updates = [
         _ready(pool, counts["Ready"]),
-        *_mass_silence_conditions(subject, held),
+        *_mass_silence_conditions(membership, retained),
         *_unknown_types(pool, known_types),
     ]
     return PoolPlan(
         slices={f"{pool.meta.name}-{index}": members for index, members in packing.items()},
-        status=_with_conditions(status, pool, claims, now),
+        status=_with_conditions(status, pool, updates, timestamp),
         members=published,
-        retained=frozenset(held if published else ()),
+        retained=frozenset(retained if published else ()),
         merge_at=merge_at,
         recheck_at=recheck_at,
     )
 
 
-def _retained(subject: PoolMembership, slices: Mapping[str, Slice]) -> dict[str, MemberState]:
-    """The silent that stay in the pool because too many are silent at once (requirement D8)."""
-    if not subject.unreachable or not subject.brakes:
+def _retained(membership: PoolMembership, slices: Mapping[str, Slice]) -> dict[str, MemberState]:
+    """Return the silent nodes that the brake retains as members (requirement D8)."""
+    if not membership.unreachable or not membership.brake_active:
         return {}
-    standing = subject.retained
-    if standing is None:
-        ours = (item for item in slices.values() if item.owner == subject.pool.meta.uid)
-        standing = {member.node for item in ours for member in item.members}
-    return {node: state for node, state in subject.unreachable.items() if node in standing}
+    eligible = membership.retained
+    if eligible is None:
+        owned = (item for item in slices.values() if item.owner == membership.pool.meta.uid)
+        eligible = {member.node for item in owned for member in item.members}
+    return {node: state for node, state in membership.unreachable.items() if node in eligible}
 
 
-def _merged(subject: PoolMembership, packing: Packing, moment: float) -> tuple[Packing, float, float | None]:
-    """The slices, with one emptied into the others where the pace allows it; when that is allowed next, and is due."""
-    size = subject.pool.spec.slice_size
-    allowed = moment + MERGE_SECONDS if subject.merge_at is None else subject.merge_at
-    index = mergeable(packing, size)
-    if index is not None and moment >= allowed:
-        packing, allowed = merge(packing, index, size), moment + MERGE_SECONDS
-        index = mergeable(packing, size)
+def _merge_if_due(membership: PoolMembership, packing: Packing, now: float) -> tuple[Packing, float, float | None]:
+    """Merge one slice into the others if allowed now. Return slices, time of the next allowed merge, time to plan."""
+    size = membership.pool.spec.slice_size
+    allowed = now + MERGE_SECONDS if membership.merge_at is None else membership.merge_at
+    index = slice_to_merge(packing, size)
+    if index is not None and now >= allowed:
+        packing, allowed = merge(packing, index, size), now + MERGE_SECONDS
+        index = slice_to_merge(packing, size)
     return packing, allowed, None if index is None else allowed
 
 
-def _excluded(subject: PoolMembership, held: int) -> tuple[ExcludedCount, ...]:
-    counts = {**subject.excluded, Criterion.OFFLINE: subject.excluded[Criterion.OFFLINE] - held}
-    return tuple(ExcludedCount(reason=gate, count=number) for gate, number in sorted(counts.items()) if number)
+def _excluded(membership: PoolMembership, retained: int) -> tuple[ExcludedCount, ...]:
+    counts = {**membership.excluded, Criterion.OFFLINE: membership.excluded[Criterion.OFFLINE] - retained}
+    return tuple(ExcludedCount(reason=reason, count=count) for reason, count in sorted(counts.items()) if count)
 
 
-def _mass_silence_conditions(subject: PoolMembership, held: Mapping[str, MemberState]) -> list[ConditionUpdate]:
-    if not held:
+def _mass_silence_conditions(membership: PoolMembership, retained: Mapping[str, MemberState]) -> list[ConditionUpdate]:
+    if not retained:
         return []
-    silent = len(subject.unreachable) + len(subject.suspect)
+    silent = len(membership.unreachable) + len(membership.suspect)
     text = (
-        f"{silent} of {silent + len(subject.members) - len(subject.suspect)} nodes are silent, more than "
-        f"brake.maxSilentPercent {subject.pool.spec.brake.max_silent_percent} lets go at once: "
-        f"{len(held)} stay as Suspect until they beat again or 600 s are over"
+        f"{silent} of {silent + len(membership.members) - len(membership.suspect)} nodes are silent, more than "
+        f"brake.maxSilentPercent {membership.pool.spec.brake.max_silent_percent} lets go at once: "
+        f"{len(retained)} stay as Suspect until they beat again or 600 s are over"
     )
     return [ConditionUpdate("MassSilence", "True", "BrakeHolds", text)]
 
 
-def _unchanged(pool: Pool, slices: Mapping[str, Slice], now: str) -> PoolPlan:
-    """A pool about which nothing is changed: paused by people, or with a spec that cannot be read.
+def _unchanged(pool: Pool, slices: Mapping[str, Slice], timestamp: str) -> PoolPlan:
+    """Return the plan of a pool that is paused or whose spec is invalid: its members stay unchanged.
 
-    Its members are those of its slices (not of others that claim to be): Redis, too, goes on to say what it said, after
-    a restart or a flush as well.
+    Redis gets the members of the pool's regular slices, so that a restart or a flush of Redis does not change them.
     """
-    stays = ConditionUpdate(
+    paused = ConditionUpdate(
         "Paused", "True", "Paused", "annotation hotpool.dev/paused: nothing about the pool is changed"
     )
-    broken = ConditionUpdate("Ready", "False", "InvalidSpec", pool.problem or "")
+    invalid = ConditionUpdate("Ready", "False", "InvalidSpec", pool.problem or "")
     before = pool.status.conditions
     kept = [ConditionUpdate(c.type, c.status, c.reason, c.message) for c in before if c.type not in {"Paused", "Ready"}]
     ready = [ConditionUpdate(c.type, c.status, c.reason, c.message) for c in before if c.type == "Ready"]
-    claims = [*([broken] if pool.problem else ready), *([stays] if pool.paused else []), *kept][:MAX_CONDITIONS]
+    updates = [*([invalid] if pool.problem else ready), *([paused] if pool.paused else []), *kept][:MAX_CONDITIONS]
     status = pool.status.model_copy(update={"observed_generation": pool.meta.generation})
-    members = {member.node: member.state for found in _packing(pool, slices).values() for member in found}
-    conditions = _with_conditions(status, pool, claims, now)
+    members = {member.node: member.state for listed in _packing(pool, slices).values() for member in listed}
+    conditions = _with_conditions(status, pool, updates, timestamp)
     return PoolPlan({name: item.members for name, item in slices.items()}, conditions, members)
 
 
-def _with_conditions(status: PoolStatus, pool: Pool, claims: list[ConditionUpdate], now: str) -> PoolStatus:
+def _with_conditions(status: PoolStatus, pool: Pool, updates: list[ConditionUpdate], timestamp: str) -> PoolStatus:
     before = {c.type: (c.status, c.last_transition_time) for c in pool.status.conditions}
-    conditions = set_conditions(claims, before, pool.meta.generation, now)
+    conditions = set_conditions(updates, before, pool.meta.generation, timestamp)
     ready = next((c.status for c in conditions if c.type == "Ready"), None)
     return status.model_copy(update={"conditions": conditions, "ready": ready})
 
 
 def _ready(pool: Pool, ready: int) -> ConditionUpdate:
-    wanted = pool.spec.min_members
+    required = pool.spec.min_members
     if pool.spec.mode == "DryRun":
         text = f"mode DryRun: {ready} nodes would be Ready members; no membership is written"
         return ConditionUpdate("Ready", "False", "DryRun", text)
     if has_no_requirements(pool.spec):
         return ConditionUpdate(
-            "Ready", "False", "EmptyRequirements", "spec.requires is empty: require something, or say matchAll: true"
+            "Ready", "False", "EmptyRequirements", "spec.requires is empty: require something, or set matchAll: true"
         )
-    text = f"{ready} Ready members, {wanted} required"
+    text = f"{ready} Ready members, {required} required"
     return (
         ConditionUpdate("Ready", "True", "EnoughMembers", text)
-        if ready >= wanted
+        if ready >= required
         else ConditionUpdate("Ready", "False", "TooFewMembers", text)
     )
 
@@ -178,19 +178,19 @@ def _unknown_types(pool: Pool, known: Mapping[str, int]) -> list[ConditionUpdate
 
 
 def _packing(pool: Pool, slices: Mapping[str, Slice]) -> Packing:
-    """Slice index → members, of those slices whose names are a pool's slice names."""
-    found = ((stem_and_index(name), item) for name, item in slices.items())
-    return {index: item.members for (stem, index), item in found if stem == pool.meta.name and index is not None}
+    """Return slice index → members, of slices whose name is one that the pool would give."""
+    named = ((stem_and_index(name), item) for name, item in slices.items())
+    return {index: item.members for (stem, index), item in named if stem == pool.meta.name and index is not None}
 
 
-def plan_node(view: NodeView, now: str) -> NodePlan:
-    """The conditions of a node (requirement C1), and what Redis shall say of it (E3)."""
+def plan_node(view: NodeView, timestamp: str) -> NodePlan:
+    """Plan one node: its conditions (requirement C1), and its types for Redis (E3). `timestamp`: RFC 3339."""
     node, report = view.node, view.node.report
     before = {kind: (recorded.status, recorded.since) for kind, recorded in node.conditions.items()}
-    claims = [_node_ready(view), _draining(view)]
+    updates = [_node_ready(view), _draining(view)]
     hidden = report is None or report.leaving or view.liveness is Liveness.OFFLINE
     types = None if hidden or report is None else report.types
-    return NodePlan(set_conditions(claims, before, node.meta.generation, now), types)
+    return NodePlan(set_conditions(updates, before, node.meta.generation, timestamp), types)
 
 
 def _node_ready(view: NodeView) -> ConditionUpdate:
@@ -200,9 +200,7 @@ def _node_ready(view: NodeView) -> ConditionUpdate:
     if report is None:
         return ConditionUpdate("Ready", "Unknown", "AwaitingReport", "no agent has reported yet")
     if view.liveness is Liveness.OFFLINE and not view.seen:
-        return ConditionUpdate(
-            "Ready", "Unknown", "AwaitingHeartbeat", "no heartbeat was heard since the operator started"
-        )
+        return ConditionUpdate("Ready", "Unknown", "AwaitingHeartbeat", "no heartbeat since the operator started")
     if view.liveness is Liveness.OFFLINE:
         return ConditionUpdate("Ready", "Unknown", "Offline", "no heartbeat for 4 intervals: out of all pools")
     if report.leaving:

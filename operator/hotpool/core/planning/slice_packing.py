@@ -1,6 +1,6 @@
-"""How the members of a pool are packed into slices (requirement D7): sticky, lowest free place first, merged by rule.
+"""Packing of a pool's members into slices (requirement D7): sticky, lowest free place first, merged by rule.
 
-Pure; knows indices and members, not objects.
+Pure. Works on slice indices and members, not on objects.
 """
 
 from collections.abc import Iterator, Mapping
@@ -12,79 +12,79 @@ from hotpool.api.slice import MemberState
 from hotpool.core.model import Member
 
 Packing = dict[int, tuple[Member, ...]]
-"""Slice index → its members."""
+"""Slice index → members."""
 
 
 class Packed(NamedTuple):
-    """The slices of a pool, and whether a node came or left."""
+    """Slices of a pool; `membership_changed` is True if a node joined or left."""
 
     slices: Packing
     membership_changed: bool
 
 
 _QUARTER = 4
-_node = itemgetter(0)
+_node_of = itemgetter(0)
 
 
 def pack(
-    current: Packing, wanted: Mapping[str, MemberState], size: int, now: str, changed: set[str] | None = None
+    current: Packing, desired: Mapping[str, MemberState], size: int, timestamp: str, changed: set[str] | None = None
 ) -> Packed:
-    """The slices that hold exactly `wanted`: who is in stays in place, who is new takes the lowest free place.
+    """Return slices with exactly the `desired` members: members keep their place, new ones take the lowest free place.
 
-    Places in slices that are there come first, then the lowest index that is free. A node that stands twice keeps its
-    first place. An empty slice goes, but for slice 0 of an empty pool, so that its first member costs an update and no
-    deletion stands between them. `now` becomes `since` of new members. `changed`: the only nodes of which `wanted` can
-    differ from `current`, which saves a look at all others; None: any.
+    Places in existing slices come first, then the lowest free index. A node listed twice keeps its first place. An
+    empty slice is removed, except slice 0 of an empty pool: its next member then needs an update only, and no deletion
+    comes between. `timestamp` becomes `since` of new members. `changed`: the only nodes of which `desired` can differ
+    from `current`, to skip all others; None: any node.
     """
     result: Packing = {}
     placed: set[str] = set()
-    shorter = False
+    removed = False
     for index in sorted(current):
         members = current[index]
-        if members and changed is not None and changed.isdisjoint(map(_node, members)):
+        if members and changed is not None and changed.isdisjoint(map(_node_of, members)):
             result[index] = members
             continue
-        kept = _kept(members, wanted, placed, size)
-        shorter = shorter or len(kept) < len(members)
+        kept = _keep_members(members, desired, placed, size)
+        removed = removed or len(kept) < len(members)
         if kept:
             result[index] = kept
-    new = sorted((wanted.keys() if changed is None else wanted.keys() & changed) - placed)
+    new = sorted((desired.keys() if changed is None else desired.keys() & changed) - placed)
     if new:
-        _add(result, [Member(node, wanted[node], now) for node in new], size)
+        _add(result, [Member(node, desired[node], timestamp) for node in new], size)
     if not result and 0 in current:
         result[0] = ()
-    return Packed(result, membership_changed=shorter or bool(new))
+    return Packed(result, membership_changed=removed or bool(new))
 
 
-def mergeable(packing: Packing, size: int) -> int | None:
-    """The slice to empty next: less than a quarter full, and its members fit into the free places of the others.
+def slice_to_merge(packing: Packing, size: int) -> int | None:
+    """Return a slice less than a quarter full whose members fit into the free places of the others, or None.
 
-    Of several the one with the highest index, so that slices stay dense from 0 on.
+    Of several, return the highest index, so that the indices stay dense from 0.
     """
     free = sum(size - len(members) for members in packing.values())
     for index in sorted(packing, reverse=True):
-        held = len(packing[index])
-        if held and _QUARTER * held < size and held <= free - (size - held):
+        members = len(packing[index])
+        if members and _QUARTER * members < size and members <= free - (size - members):
             return index
     return None
 
 
 def merge(packing: Packing, index: int, size: int) -> Packing:
-    """The slices after one is emptied into the free places of the others; `since` of the moved stays."""
+    """Return the slices without one, whose members moved to free places of the others; their `since` stays."""
     others = {number: members for number, members in packing.items() if number != index}
     _add(others, list(packing[index]), size)
     return others
 
 
-def _kept(
-    members: tuple[Member, ...], wanted: Mapping[str, MemberState], placed: set[str], size: int
+def _keep_members(
+    members: tuple[Member, ...], desired: Mapping[str, MemberState], placed: set[str], size: int
 ) -> tuple[Member, ...]:
-    """The members that stay; the very tuple where nothing changes, which is what most slices are."""
+    """Return the members that stay. An unchanged slice returns the same tuple, which is fast to compare."""
     kept: list[Member] = []
     same = True
     for member in members:
         node = member.node
-        state = wanted.get(node)
+        state = desired.get(node)
         if state is None or node in placed or len(kept) == size:
             same = False
             continue
@@ -97,7 +97,7 @@ def _kept(
 
 
 def _add(packing: Packing, new: list[Member], size: int) -> None:
-    for index in _slice_of(packing, size):
+    for index in _indices_with_room(packing, size):
         if not new:
             return
         members = packing.get(index, ())
@@ -106,9 +106,9 @@ def _add(packing: Packing, new: list[Member], size: int) -> None:
         new = new[room:]
 
 
-def _slice_of(packing: Packing, size: int) -> Iterator[int]:
-    """Slices with room: those that are there in their order, then new ones."""
-    known = sorted(packing)
-    there = set(known)
-    yield from (index for index in known if len(packing[index]) < size)
-    yield from (index for index in count() if index not in there)
+def _indices_with_room(packing: Packing, size: int) -> Iterator[int]:
+    """Yield the indices of slices with room: existing ones in order, then new ones."""
+    existing = sorted(packing)
+    used = set(existing)
+    yield from (index for index in existing if len(packing[index]) < size)
+    yield from (index for index in count() if index not in used)

@@ -153,7 +153,7 @@ def test_the_documented_examples_are_valid() -> None:
 
 def documented(page: str) -> Catalogue:
     """The first YAML of a page."""
-    text = (REPOSITORY / "docs" / page).read_text(encoding="utf-8")
+    text = (REPOSITORY / "docs/reference" / page).read_text(encoding="utf-8")
     return parse_catalogue(text.split("```yaml\n")[1].split("```")[0], page)
 
 

@@ -1,4 +1,4 @@
-"""What an answer, or none, is called, and how long the server asked to wait (requirements B7, B9, B11)."""
+"""Errors of failed requests, and the wait that the server asked for (requirements B7, B9, B11)."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -28,7 +28,7 @@ def status(message: str, **details: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("code", "body", "kind", "words"),
+    ("code", "body", "kind", "hint"),
     [
         (401, status("Unauthorized"), UnauthorizedError, "expired or been revoked"),
         (403, status("cannot patch leases"), DeniedError, "check the Role"),
@@ -37,7 +37,7 @@ def status(message: str, **details: str) -> str:
         (404, status("no", kind="namespaces", name="x"), NotServedError, "create the namespace"),
         (404, "404 page not found", NotServedError, "apply the CRDs"),
         (404, status("no", kind="nodecapabilities", name="n1"), MissingError, "no"),
-        (407, "", UnavailableError, "the proxy asks"),
+        (407, "", UnavailableError, "the proxy requires"),
         (409, status("the object has been modified"), ConflictError, "modified"),
         (413, "<html>too large</html>", RejectedError, "too large"),
         (422, status("status: Invalid value: stale report: a later one is stored"), StaleError, "stale"),
@@ -49,12 +49,10 @@ def status(message: str, **details: str) -> str:
         (504, '{"message": null}', UnavailableError, "504"),
     ],
 )
-def test_each_answer_has_its_kind_and_says_what_to_check(
-    code: int, body: str, kind: type[KubeError], words: str
-) -> None:
-    found = kube_error(code, body, {})
-    assert type(found) is kind
-    assert words in str(found)
+def test_each_response_has_its_error_with_a_hint(code: int, body: str, kind: type[KubeError], hint: str) -> None:
+    error = kube_error(code, body, {})
+    assert type(error) is kind
+    assert hint in str(error)
 
 
 NOW = datetime(2026, 11, 23, 20, 0, tzinfo=UTC)
@@ -69,7 +67,7 @@ def http(moment: datetime) -> str:
     ("headers", "seconds"),
     [
         ({"Retry-After": "7"}, 7.0),
-        # The server's own clock counts, so that a wrong one of ours is harmless.
+        # Compared with the server's own clock, so that a wrong local clock is harmless.
         ({"Retry-After": http(NOW + timedelta(seconds=9)), "Date": http(NOW)}, 9.0),
         ({"Retry-After": http(NOW - timedelta(hours=1)), "Date": http(NOW)}, 0.0),
         ({"Retry-After": http(NOW)}, None),
@@ -82,19 +80,19 @@ def http(moment: datetime) -> str:
     ],
 )
 def test_retry_after_is_seconds_or_a_date(code: int, headers: dict[str, str], seconds: float | None) -> None:
-    pause = kube_error(code, "", headers).pause
+    pause = kube_error(code, "", headers).retry_after
     assert pause >= 0
     assert seconds is None or pause == seconds
 
 
 @pytest.mark.parametrize("text", ["9" * 400, "999999", http(datetime(9999, 1, 1, tzinfo=UTC))])
 def test_however_long_the_server_asks_for_the_pause_is_bounded(text: str) -> None:
-    assert Backoff(1, 15).pause(kube_error(429, "", {"Retry-After": text}).pause) <= 15
+    assert Backoff(1, 15).pause(kube_error(429, "", {"Retry-After": text}).retry_after) <= 15
 
 
-def test_no_answer_says_after_how_long() -> None:
-    assert "no answer in 5 s" in str(unreachable(TimeoutError(), 5))
+def test_a_timeout_names_its_length() -> None:
+    assert "no response in 5 s" in str(unreachable(TimeoutError(), 5))
 
 
-def test_an_error_without_words_has_a_name() -> None:
+def test_an_error_without_a_message_shows_its_class() -> None:
     assert "ConnectionResetError" in str(unreachable(ConnectionResetError(), 5))

@@ -1,4 +1,4 @@
-"""Which proxy leads to the API server (requirement B9): as kubectl decides it."""
+"""Choice of the proxy to the API server by kubectl's rules (requirement B9)."""
 
 import pytest
 
@@ -15,7 +15,7 @@ def test_the_environment_names_a_proxy_for_each_scheme_in_both_cases(name: str) 
 
 
 @pytest.mark.parametrize("name", ["HTTP_PROXY", "http_proxy"])
-def test_a_plain_server_has_a_proxy_of_its_own(name: str) -> None:
+def test_a_plain_http_server_uses_http_proxy(name: str) -> None:
     assert proxy_for("http://api.test", None, {name: P}) == P
     assert proxy_for(SERVER, None, {name: P}) is None
 
@@ -45,11 +45,11 @@ def test_a_plain_server_has_a_proxy_of_its_own(name: str) -> None:
         ("https://127.0.0.1:6443", "", True),
     ],
 )
-def test_no_proxy_knows_names_networks_and_ports(name: str, server: str, excluded: str, direct: bool) -> None:  # noqa: FBT001
+def test_no_proxy_supports_names_networks_and_ports(name: str, server: str, excluded: str, direct: bool) -> None:  # noqa: FBT001
     assert (proxy_for(server, None, {"HTTPS_PROXY": P, name: excluded}) is None) is direct
 
 
-def test_the_kubeconfigs_proxy_goes_before_the_environment_and_its_exceptions() -> None:
+def test_the_kubeconfigs_proxy_overrides_the_environment_and_no_proxy() -> None:
     environ = {"HTTPS_PROXY": "http://other.test:1"}
     assert proxy_for(SERVER, P, environ) == P
     assert proxy_for(SERVER, P, environ | {"NO_PROXY": "*"}) == P
@@ -59,7 +59,7 @@ def test_a_proxy_without_a_scheme_is_plain_http() -> None:
     assert proxy_for(SERVER, None, {"HTTPS_PROXY": "proxy.test:3128"}) == P
 
 
-def test_a_proxy_of_another_kind_is_said_without_its_password() -> None:
+def test_an_unsupported_proxy_is_named_without_its_password() -> None:
     with pytest.raises(ProxyError, match=r"socks5://proxy\.test is not supported") as raised:
         proxy_for(SERVER, "socks5://user:secret@proxy.test:1080", {})
     assert "secret" not in str(raised.value)

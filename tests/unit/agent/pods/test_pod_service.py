@@ -16,7 +16,7 @@ from hotpool_agent.catalogue.model import ServiceSpec
 from hotpool_agent.catalogue.pod_attributes import MAX_CHARACTERS
 from hotpool_agent.pods.pod_registry import PodRegistry
 from hotpool_agent.pods.pod_service import pod_service
-from hotpool_agent.reporting.report_builder import build, wire
+from hotpool_agent.reporting.report_builder import build, to_json
 from localfleet.kind import REPOSITORY
 
 Json = dict[str, Any]
@@ -121,7 +121,7 @@ def test_attributes_are_those_of_a_catalogue_entry_as_yaml_or_json(text: str) ->
 
 
 def test_the_example_of_the_docs_is_read_as_it_says() -> None:
-    words = (REPOSITORY / "docs" / "pods.md").read_text(encoding="utf-8")
+    words = (REPOSITORY / "docs" / "how-to" / "pods.md").read_text(encoding="utf-8")
     deployment = yaml.safe_load(words.split("```yaml\n")[1].split("```")[0])
     template = deployment["spec"]["template"]
     template["metadata"]["name"] = "whisper-1"
@@ -215,7 +215,7 @@ def test_whatever_stands_in_a_pod_gives_a_service_or_a_refusal_and_a_report_that
     assert (found.snapshot is None) != (found.refusal is None)
     if found.snapshot:
         report = build(NONE, [found.snapshot], FACTS, leaving=False).report
-        assert Report.model_validate(wire(report)) == report
+        assert Report.model_validate(to_json(report)) == report
 
 
 @given(st.dictionaries(st.text(max_size=5), JSON, max_size=5))

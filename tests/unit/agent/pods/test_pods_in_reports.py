@@ -10,9 +10,9 @@ from tests.support.pod_services import FACTS, NONE, shown
 
 from hotpool.api.capability import REPORT_BYTES
 from hotpool_agent.catalogue.model import Catalogue
-from hotpool_agent.kube.pod_identity import KubeNode, node_in
+from hotpool_agent.kube.pod_identity import KubeNode, parse_node
 from hotpool_agent.pods.pod_registry import PodRegistry
-from hotpool_agent.reporting.report_builder import Change, ReportContent, build, classify, wire
+from hotpool_agent.reporting.report_builder import Change, ReportContent, build, classify, to_json
 from hotpool_agent.services.status import ServiceStatus
 
 Json = dict[str, Any]
@@ -95,7 +95,7 @@ def many(count: int, characters: int) -> ReportContent:
 def test_sixty_pods_of_a_node_fit_into_a_report() -> None:
     found = many(60, 250)
     assert (len(found.report.capabilities[0].services), found.report.dropped, found.dropped) == (60, 0, ())
-    assert len(json.dumps(wire(found.report))) < REPORT_BYTES
+    assert len(json.dumps(to_json(found.report))) < REPORT_BYTES
 
 
 def test_of_pods_that_do_not_fit_the_oldest_stay_and_the_others_are_counted() -> None:
@@ -106,7 +106,7 @@ def test_of_pods_that_do_not_fit_the_oldest_stay_and_the_others_are_counted() ->
     assert tuple(kept) == found.report.capabilities[0].services
     assert found.dropped == tuple(f"speech/pod-{index:03}" for index in range(len(kept), 60))
     assert found.report.dropped == 60 - len(kept)
-    assert len(json.dumps(wire(found.report))) < REPORT_BYTES
+    assert len(json.dumps(to_json(found.report))) < REPORT_BYTES
 
 
 def test_pods_take_no_room_from_the_catalogue() -> None:
@@ -118,7 +118,7 @@ def test_pods_take_no_room_from_the_catalogue() -> None:
     found = build(catalogue, [own, *roster.services(())[0]], FACTS, leaving=False)
     assert found.report.services[0].id == "own"
     assert found.dropped
-    assert len(json.dumps(wire(found.report))) < REPORT_BYTES
+    assert len(json.dumps(to_json(found.report))) < REPORT_BYTES
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def token(claims: Any) -> str:
 
 def test_the_node_is_that_of_the_claims() -> None:
     claims = {"kubernetes.io": {"node": {"name": "edge-1", "uid": "u-1"}, "pod": {"name": "p", "uid": "u-2"}}}
-    assert node_in(token(claims)) == KubeNode("u-1", "edge-1")
+    assert parse_node(token(claims)) == KubeNode("u-1", "edge-1")
 
 
 NODES = [5, {}, {"uid": "", "name": "n"}, {"uid": "u" * 64, "name": "n"}, {"uid": "u", "name": None}]
@@ -157,4 +157,4 @@ NODES = [5, {}, {"uid": "", "name": "n"}, {"uid": "u" * 64, "name": "n"}, {"uid"
     ],
 )
 def test_a_token_that_names_no_node_is_none(text: str) -> None:
-    assert node_in(text) is None
+    assert parse_node(text) is None

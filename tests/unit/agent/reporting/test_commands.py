@@ -5,27 +5,27 @@ from typing import Any
 import pytest
 
 from hotpool.api.capability import ServiceIntent
-from hotpool_agent.reporting.commands import commands, intents_in
+from hotpool_agent.reporting.commands import new_commands, parse_intents
 
 
 def entry(identifier: str, desired: str = "Stopped", request: str = "1") -> dict[str, Any]:
     return {"id": identifier, "desired": desired, "requestID": request}
 
 
-def test_an_entry_is_a_command_until_it_was_acted_on() -> None:
-    intents = intents_in({"spec": {"services": [entry("a"), entry("b"), entry("c"), entry("x")]}})
+def test_an_entry_is_a_command_until_it_was_carried_out() -> None:
+    intents = parse_intents({"spec": {"services": [entry("a"), entry("b"), entry("c"), entry("x")]}})
     assert intents is not None
-    acted = {"a": None, "b": ("Stopped", "1"), "c": ("Running", "1")}
-    assert [command.id for command in commands(intents, acted)] == ["a", "c"]
+    carried_out = {"a": None, "b": ("Stopped", "1"), "c": ("Running", "1")}
+    assert [command.id for command in new_commands(intents, carried_out)] == ["a", "c"]
 
 
 def test_another_request_id_repeats_a_command() -> None:
-    (intent,) = intents_in({"spec": {"services": [entry("a", request="2")]}}) or ()
-    assert commands([intent], {"a": ("Stopped", "1")}) == [intent]
+    (intent,) = parse_intents({"spec": {"services": [entry("a", request="2")]}}) or ()
+    assert new_commands([intent], {"a": ("Stopped", "1")}) == [intent]
 
 
-def test_without_an_object_nothing_is_known() -> None:
-    assert intents_in(None) is None
+def test_without_an_object_there_are_no_intents() -> None:
+    assert parse_intents(None) is None
 
 
 @pytest.mark.parametrize(
@@ -33,12 +33,12 @@ def test_without_an_object_nothing_is_known() -> None:
     [{}, {"spec": None}, {"spec": "x"}, {"spec": {"services": None}}, {"spec": {"drain": True}}],
 )
 def test_no_entry_is_no_command(capability: dict[str, Any]) -> None:
-    assert intents_in(capability) == ()
+    assert parse_intents(capability) == ()
 
 
-def test_an_entry_that_cannot_be_read_is_left_out() -> None:
+def test_an_invalid_entry_is_left_out() -> None:
     entries = [entry("a"), {"id": "b"}, {"id": "c", "desired": "Sleeping"}, 7, entry("d") | {"new": 1}]
-    assert intents_in({"spec": {"services": entries}}) == (
+    assert parse_intents({"spec": {"services": entries}}) == (
         ServiceIntent(id="a", desired="Stopped", request_id="1"),
         ServiceIntent(id="d", desired="Stopped", request_id="1"),
     )

@@ -1,8 +1,8 @@
-"""Whose report is stored, and what that allows (requirements B7, B12)."""
+"""Ownership of the stored report, and whether this agent may replace it (requirements B7, B12)."""
 
 import pytest
 
-from hotpool_agent.reporting.ownership import OwnershipDecision, StoredReport, decide, stored_in
+from hotpool_agent.reporting.ownership import OwnershipDecision, StoredReport, decide, parse_stored
 
 
 def stored(**changes: object) -> StoredReport:
@@ -11,7 +11,7 @@ def stored(**changes: object) -> StoredReport:
 
 
 @pytest.mark.parametrize(
-    ("what", "own_epoch", "expected"),
+    ("report", "own_epoch", "expected"),
     [
         (None, 0, OwnershipDecision.CLAIM),
         (None, 3, OwnershipDecision.CLAIM),
@@ -23,15 +23,15 @@ def stored(**changes: object) -> StoredReport:
         (stored(instance="other", leaving=True), 0, OwnershipDecision.CLAIM),
     ],
 )
-def test_what_the_stored_report_allows(what: StoredReport | None, own_epoch: int, expected: OwnershipDecision) -> None:
-    assert decide(what, "me", "now", own_epoch) is expected
+def test_the_stored_report_decides(report: StoredReport | None, own_epoch: int, expected: OwnershipDecision) -> None:
+    assert decide(report, "me", "now", own_epoch) is expected
 
 
 @pytest.mark.parametrize("value", [None, {}, {"status": None}, {"status": {}}, {"status": {"report": None}}])
-def test_no_report_is_no_claim(value: dict[str, object] | None) -> None:
-    assert stored_in(value) is None
+def test_an_object_without_a_report_has_no_stamps(value: dict[str, object] | None) -> None:
+    assert parse_stored(value) is None
 
 
 def test_the_stamps_are_read_from_the_report() -> None:
     report = {"instance": "i", "session": "s", "epoch": 2, "sequence": 3, "leaving": True, "intervalSeconds": 5}
-    assert stored_in({"status": {"report": report}}) == StoredReport("i", "s", 2, 3, leaving=True, interval=5)
+    assert parse_stored({"status": {"report": report}}) == StoredReport("i", "s", 2, 3, leaving=True, interval=5)

@@ -1,4 +1,4 @@
-"""What the node can do, as a report (requirements B1, B2, B3, B4, B5, B6, B10, B11)."""
+"""Content of a report (requirements B1, B2, B3, B4, B5, B6, B10, B11)."""
 
 import json
 from typing import Any
@@ -17,12 +17,12 @@ from hotpool_agent.reporting.report_builder import (
     classify,
     minimal,
     stamped,
-    wire,
+    to_json,
 )
-from hotpool_agent.reporting.report_limits import fit
+from hotpool_agent.reporting.report_limits import truncate
 from hotpool_agent.services.status import ServiceStatus
 
-FACTS = AgentInfo("0.1.0", "instance", "session", 15, Platform(os="linux"), Hardware(cpus=2))
+INFO = AgentInfo("0.1.0", "instance", "session", 15, Platform(os="linux"), Hardware(cpus=2))
 STATES: tuple[ServiceState, ...] = ("Stopped", "Starting", "Running", "Stopping", "Failed")
 
 
@@ -34,7 +34,7 @@ def snapshot(identifier: str, state: ServiceState = "Running", type_: str = "asr
 
 def report(*snapshots: ServiceStatus, leaving: bool = False, types: dict[str, TypeRule] | None = None) -> ReportContent:
     catalogue = Catalogue(version=1, types=types or {}, services=tuple(s.spec for s in snapshots))
-    return build(catalogue, snapshots, FACTS, leaving=leaving)
+    return build(catalogue, snapshots, INFO, leaving=leaving)
 
 
 def capability(content: ReportContent, type_: str = "asr") -> TypeCapability:
@@ -65,18 +65,18 @@ def test_a_gpu_service_stopped_beside_a_cpu_service_running_has_its_own_reason()
     assert capability(report(*services)) == TypeCapability(type="asr", ready=True, services=("small",))
 
 
-def test_languages_are_normalised_and_auto_is_no_language() -> None:
+def test_languages_are_normalised_and_auto_is_not_a_language() -> None:
     service = report(snapshot("s", attributes={"languages": ["zh-CN", "EN", "auto", "en-US", "iw"]})).report.services[0]
     assert service.languages == ("zh", "en", "he")
 
 
 def test_the_pairs_of_rules_are_normalised() -> None:
     rule = {"kind": "specific_pairs", "pairs": ["zh-CN-EN"], "blocked": ["EN-iw"]}
-    found = report(snapshot("s", attributes={"rules": [rule]})).report.services[0].rules[0]
-    assert (found.pairs, found.blocked) == (("zh-en",), ("en-he",))
+    reported = report(snapshot("s", attributes={"rules": [rule]})).report.services[0].rules[0]
+    assert (reported.pairs, reported.blocked) == (("zh-en",), ("en-he",))
 
 
-def test_every_key_is_on_the_wire() -> None:
+def test_every_key_is_in_the_json() -> None:
     sent = stamped(report(snapshot("s")), 3, 4, "now")
     assert set(sent) == {field.alias or name for name, field in Report.model_fields.items()}
     assert sent["services"][0]["lastError"] is None
@@ -84,7 +84,7 @@ def test_every_key_is_on_the_wire() -> None:
     assert (sent["epoch"], sent["sequence"], sent["time"], sent["summary"]) == (3, 4, "now", "1/1")
 
 
-def test_the_digest_changes_with_any_content_and_with_nothing_else() -> None:
+def test_the_digest_changes_with_the_content_only() -> None:
     base = report(snapshot("s"))
     assert classify(base, report(snapshot("s"))) is Change.NONE
     assert report(snapshot("s", model="m")).digest != base.digest
@@ -173,18 +173,18 @@ def test_above_64_kib_errors_go_first_then_details_then_stopped_services() -> No
     assert not all(service.languages for service in details.services)
     services = many(400, 10, 10).report
     assert len(services.services) < 401
-    for found in (errors, details, services):
-        assert len(json.dumps(wire(found))) <= REPORT_BYTES
-        assert found.services[0].languages == ("en",)
-        assert found.capabilities[0].ready
+    for truncated in (errors, details, services):
+        assert len(json.dumps(to_json(truncated))) <= REPORT_BYTES
+        assert truncated.services[0].languages == ("en",)
+        assert truncated.capabilities[0].ready
 
 
-def test_a_report_that_fits_is_not_touched() -> None:
+def test_a_report_within_the_limit_is_not_changed() -> None:
     content = report(snapshot("s", lastError="e")).report
-    assert fit(content) is content
+    assert truncate(content) is content
 
 
-def test_the_minimal_report_has_nothing_ready() -> None:
+def test_the_minimal_report_has_no_ready_type() -> None:
     small = minimal(report(snapshot("a"), snapshot("b", type_="nmt")).report)
     assert small.report.services == ()
     assert {(item.ready, item.reason) for item in small.report.capabilities} == {(False, "ReportRejected")}
@@ -199,7 +199,7 @@ nodes = st.lists(
 
 
 @given(nodes, st.data(), st.sampled_from(["Stopped", "Stopping", "Failed", "Starting"]))
-def test_stopping_a_service_never_adds_anything(
+def test_stopping_a_service_never_adds_a_capability(
     services: list[tuple[ServiceState, str, str, list[str]]], data: st.DataObject, ended: ServiceState
 ) -> None:
     index = data.draw(st.integers(0, len(services) - 1))

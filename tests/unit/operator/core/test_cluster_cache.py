@@ -1,4 +1,4 @@
-"""What the state makes of events: heartbeats, silence, restarts, and which pools a change touches (C1-C4, D3, D4).
+"""Effects of events on the cache: heartbeats, silence, restarts, and the pools marked by a change (C1-C4, D3, D4).
 
 Requirements C2, C3, C5, C7, D2, D5, D10, F1.
 """
@@ -31,76 +31,76 @@ from hotpool.core.matching import match
 from hotpool.core.model import Heartbeat, Key, Kind, Liveness
 
 
-def beat(renewed: str, holder: str = "i/1") -> Heartbeat:
+def lease_of_n(renewed: str, holder: str = "i/1") -> Heartbeat:
     return Heartbeat("n", holder, renewed, H)
 
 
-def with_node(**more: Any) -> ClusterCache:
-    state = open_state()
-    state.upsert(pool("llm", requires={"types": [{"type": "llm"}]}), 0)
-    state.upsert(pool("asr", requires={"types": [{"type": "asr"}]}), 0)
-    state.upsert(node("n", report(service("q", "llm")), **more), 0)
-    state.record_heartbeat(beat("0"), 0)
-    return state
+def cache_with_node(**more: Any) -> ClusterCache:
+    cache = open_state()
+    cache.upsert(pool("llm", requires={"types": [{"type": "llm"}]}), 0)
+    cache.upsert(pool("asr", requires={"types": [{"type": "asr"}]}), 0)
+    cache.upsert(node("n", report(service("q", "llm")), **more), 0)
+    cache.record_heartbeat(lease_of_n("0"), 0)
+    return cache
 
 
-def liveness(state: ClusterCache) -> Liveness:
-    return state.nodes["n"].view.liveness
+def liveness(cache: ClusterCache) -> Liveness:
+    return cache.nodes["n"].view.liveness
 
 
 def test_suspect_at_3_h_offline_at_4_h_and_not_before() -> None:
-    state = with_node()
-    assert not state.advance(3 * H - 0.01)
-    assert Key(Kind.POOL, "llm") in state.advance(3 * H)
-    assert state.pools["llm"].members == {"n": "Suspect"}
-    state.advance(4 * H - 0.01)
-    assert liveness(state) is Liveness.SUSPECT
-    assert Key(Kind.POOL, "llm") in state.advance(4 * H)
-    assert state.pools["llm"].members == {}
-    assert Key(Kind.POOL, "llm") in state.record_heartbeat(beat("1"), 5 * H)
-    assert state.pools["llm"].members == {"n": "Ready"}
+    cache = cache_with_node()
+    assert not cache.advance(3 * H - 0.01)
+    assert Key(Kind.POOL, "llm") in cache.advance(3 * H)
+    assert cache.pools["llm"].members == {"n": "Suspect"}
+    cache.advance(4 * H - 0.01)
+    assert liveness(cache) is Liveness.SUSPECT
+    assert Key(Kind.POOL, "llm") in cache.advance(4 * H)
+    assert cache.pools["llm"].members == {}
+    assert Key(Kind.POOL, "llm") in cache.record_heartbeat(lease_of_n("1"), 5 * H)
+    assert cache.pools["llm"].members == {"n": "Ready"}
 
 
 def test_only_a_changed_renew_time_of_the_current_epoch_is_a_heartbeat() -> None:
-    state = with_node()
-    state.record_heartbeat(beat("0"), 2 * H)
-    state.record_heartbeat(beat("9", "i/0"), 2 * H)
-    state.record_heartbeat(beat("9", "other/1"), 2 * H)
-    state.upsert(node("n", report(service("q", "llm")), version=2, labels={"a": "b"}), 2 * H)
-    state.advance(3 * H)
-    assert liveness(state) is Liveness.SUSPECT
-    state.record_heartbeat(beat("10"), 3 * H)
-    assert liveness(state) is Liveness.LIVE
+    cache = cache_with_node()
+    cache.record_heartbeat(lease_of_n("0"), 2 * H)
+    cache.record_heartbeat(lease_of_n("9", "i/0"), 2 * H)
+    cache.record_heartbeat(lease_of_n("9", "other/1"), 2 * H)
+    cache.upsert(node("n", report(service("q", "llm")), version=2, labels={"a": "b"}), 2 * H)
+    cache.advance(3 * H)
+    assert liveness(cache) is Liveness.SUSPECT
+    cache.record_heartbeat(lease_of_n("10"), 3 * H)
+    assert liveness(cache) is Liveness.LIVE
 
 
 def test_a_new_sequence_is_a_heartbeat() -> None:
-    state = with_node()
-    state.upsert(node("n", report(service("q", "llm"), sequence=2), version=2), 2 * H)
-    state.advance(4 * H)
-    assert liveness(state) is Liveness.LIVE
+    cache = cache_with_node()
+    cache.upsert(node("n", report(service("q", "llm"), sequence=2), version=2), 2 * H)
+    cache.advance(4 * H)
+    assert liveness(cache) is Liveness.LIVE
 
 
-def test_a_plain_heartbeat_touches_nothing() -> None:
-    state = with_node()
-    assert state.record_heartbeat(beat("1"), 1) == set()
-    assert state.upsert(node("n", report(service("q", "llm"), sequence=2), version=2), 1) == set()
+def test_a_heartbeat_without_a_change_marks_nothing() -> None:
+    cache = cache_with_node()
+    assert cache.record_heartbeat(lease_of_n("1"), 1) == set()
+    assert cache.upsert(node("n", report(service("q", "llm"), sequence=2), version=2), 1) == set()
 
 
-def test_a_change_touches_only_the_pools_that_require_it() -> None:
-    state = with_node()
-    dirty = state.upsert(node("n", report({**service("q", "llm"), "state": "Stopped"}, sequence=2), version=2), 1)
+def test_a_change_marks_only_the_pools_that_require_it() -> None:
+    cache = cache_with_node()
+    dirty = cache.upsert(node("n", report({**service("q", "llm"), "state": "Stopped"}, sequence=2), version=2), 1)
     assert {key for key in dirty if key.kind is Kind.POOL} == {Key(Kind.POOL, "llm")}
-    assert state.pools["llm"].members == {}
+    assert cache.pools["llm"].members == {}
 
 
 def test_after_a_restart_offline_stays_and_live_has_a_full_period() -> None:
     def restarted(reason: str) -> ClusterCache:
-        state = ClusterCache()
-        state.upsert(pool("llm", requires={"types": [{"type": "llm"}]}), 100)
-        state.upsert(node("n", report(service("q", "llm")), conditions=[condition(reason=reason)]), 100)
-        state.record_heartbeat(beat("0"), 100)
-        state.gate_open = True
-        return state
+        cache = ClusterCache()
+        cache.upsert(pool("llm", requires={"types": [{"type": "llm"}]}), 100)
+        cache.upsert(node("n", report(service("q", "llm")), conditions=[condition(reason=reason)]), 100)
+        cache.record_heartbeat(lease_of_n("0"), 100)
+        cache.gate_open = True
+        return cache
 
     assert restarted("Offline").pools["llm"].members == {}
     assert restarted("Suspect").pools["llm"].members == {"n": "Suspect"}
@@ -109,58 +109,58 @@ def test_after_a_restart_offline_stays_and_live_has_a_full_period() -> None:
     live.advance(100 + 4 * H - 0.01)
     assert liveness(live) is Liveness.SUSPECT
     offline = restarted("Offline")
-    offline.record_heartbeat(beat("1"), 101)
+    offline.record_heartbeat(lease_of_n("1"), 101)
     assert offline.pools["llm"].members == {"n": "Ready"}
 
 
-def test_a_look_at_the_very_deadline_ends_and_takes_effect() -> None:
-    """Sums of floats round: the moment counted with must be the moment asked for."""
-    began = next(at for at in (8185.435038924 + step / 1e9 for step in range(10**6)) if (at + 3 * H) - at < 3 * H)
-    state = open_state()
-    state.upsert(node("n", report(service("q", "llm"))), began)
-    due = state.next_deadline()
+def test_a_check_at_the_exact_deadline_takes_effect() -> None:
+    """Rounding of float sums must not move the checked time before the deadline."""
+    start = next(at for at in (8185.435038924 + step / 1e9 for step in range(10**6)) if (at + 3 * H) - at < 3 * H)
+    cache = open_state()
+    cache.upsert(node("n", report(service("q", "llm"))), start)
+    due = cache.next_deadline()
     assert due is not None
-    state.advance(due)
-    assert liveness(state) is Liveness.SUSPECT
-    assert state.next_deadline() == began + 4 * H
+    cache.advance(due)
+    assert liveness(cache) is Liveness.SUSPECT
+    assert cache.next_deadline() == start + 4 * H
 
 
-def test_a_mass_silence_is_looked_at_in_parts_and_whole_in_the_end() -> None:
-    state = open_state()
+def test_a_mass_silence_is_processed_in_bounded_parts() -> None:
+    cache = open_state()
     for number in range(1000):
-        state.upsert(node(f"n{number}", report(service("q", "llm"))), 0)
-    seen = [len(state.advance(3 * H))]
-    while (due := state.next_deadline()) is not None and due <= 3 * H:
-        seen.append(len(state.advance(3 * H)))
+        cache.upsert(node(f"n{number}", report(service("q", "llm"))), 0)
+    seen = [len(cache.advance(3 * H))]
+    while (due := cache.next_deadline()) is not None and due <= 3 * H:
+        seen.append(len(cache.advance(3 * H)))
     assert max(seen) <= 100
-    assert {record.view.liveness for record in state.nodes.values()} == {Liveness.SUSPECT}
+    assert {tracker.view.liveness for tracker in cache.nodes.values()} == {Liveness.SUSPECT}
 
 
-def test_deafness_gives_every_node_a_fresh_period() -> None:
-    state = with_node()
-    state.reset_liveness(3.5 * H)
-    state.advance(6 * H)
-    assert liveness(state) is Liveness.LIVE
+def test_a_recovered_watch_gives_every_node_a_fresh_period() -> None:
+    cache = cache_with_node()
+    cache.reset_liveness(3.5 * H)
+    cache.advance(6 * H)
+    assert liveness(cache) is Liveness.LIVE
 
 
 def test_drain_and_leaving() -> None:
-    state = with_node()
-    state.upsert(node("n", report(service("q", "llm")), version=2, drain=True), 1)
-    assert state.pools["llm"].members == {"n": "Draining"}
-    state.upsert(node("n", report(service("q", "llm"), leaving=True, sequence=2), version=3, drain=True), 1)
-    assert state.pools["llm"].members == {}
+    cache = cache_with_node()
+    cache.upsert(node("n", report(service("q", "llm")), version=2, drain=True), 1)
+    assert cache.pools["llm"].members == {"n": "Draining"}
+    cache.upsert(node("n", report(service("q", "llm"), leaving=True, sequence=2), version=3, drain=True), 1)
+    assert cache.pools["llm"].members == {}
 
 
-def test_events_of_older_versions_and_of_deleted_objects_are_dropped() -> None:
-    state = with_node(version=5)
-    assert state.upsert(node("n", report(), version=4), 1) == set()
-    assert Key(Kind.POOL, "llm") in state.delete(Kind.NODE, "n", "uid-n")
-    assert state.upsert(node("n", report(service("q", "llm")), version=6), 1) == set()
-    assert state.delete(Kind.NODE, "n", "another") == set()
+def test_events_of_older_versions_and_of_deleted_objects_are_ignored() -> None:
+    cache = cache_with_node(version=5)
+    assert cache.upsert(node("n", report(), version=4), 1) == set()
+    assert Key(Kind.POOL, "llm") in cache.delete(Kind.NODE, "n", "uid-n")
+    assert cache.upsert(node("n", report(service("q", "llm")), version=6), 1) == set()
+    assert cache.delete(Kind.NODE, "n", "another") == set()
 
 
 class Incremental(RuleBasedStateMachine):
-    """The verdicts kept by the state are those that judging everything anew would give."""
+    """The match results in the cache equal those of a match of everything."""
 
     names = st.sampled_from(["a", "b", "c"])
     types = st.lists(st.sampled_from(["asr", "nmt", "tts", "semantic", "llm"]), unique=True)
@@ -168,13 +168,13 @@ class Incremental(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.state = open_state()
+        self.cache = open_state()
         self.version = 0
         self.now = 0.0
         self.before: dict[str, tuple[Any, Any]] = {}
         self.dirty: set[Key] = set()
 
-    def took(self, dirty: set[Key]) -> None:
+    def mark(self, dirty: set[Key]) -> None:
         self.dirty = dirty
 
     @rule(
@@ -188,12 +188,12 @@ class Incremental(RuleBasedStateMachine):
         services = [service(type_, type_, languages=codes, rules=rules) for type_ in types]
         content = {"epoch": "bad"} if more is None else report(*services, sequence=self.version, **more)
         labels = {"site": "x"} if self.version % 2 else {}
-        self.took(self.state.upsert(node(name, content, version=self.version, drain=drain, labels=labels), self.now))
+        self.mark(self.cache.upsert(node(name, content, version=self.version, drain=drain, labels=labels), self.now))
 
     @rule(name=names)
     def node_goes(self, name: str) -> None:
-        self.took(self.state.delete(Kind.NODE, name, f"uid-{name}"))
-        self.state.versions._deleted.clear()  # noqa: SLF001 - the next of this name is a new one.
+        self.mark(self.cache.delete(Kind.NODE, name, f"uid-{name}"))
+        self.cache.versions._deleted.clear()  # noqa: SLF001 - the next one of this name is new.
 
     @rule(name=names, types=types, pair=st.sampled_from([None, "zh-en", "*-ja"]), semantic=st.booleans())
     def pool_changes(self, *, name: str, types: list[str], pair: str | None, semantic: bool) -> None:
@@ -203,198 +203,198 @@ class Incremental(RuleBasedStateMachine):
             requires["languagePairs"] = {"allOf": [pair], "semantic": semantic}
         if semantic:
             requires["nodeSelector"] = {"matchLabels": {"site": "x"}}
-        self.took(self.state.upsert(pool(name, version=self.version, requires=requires), self.now))
+        self.mark(self.cache.upsert(pool(name, version=self.version, requires=requires), self.now))
 
     @rule(types=types, many=st.booleans(), semantic=st.booleans())
     def generator_changes(self, *, types: list[str], many: bool, semantic: bool) -> None:
         self.version += 1
         template = {"spec": {"requires": {"types": [{"type": type_} for type_ in types]}}}
         by = {"languagePairs": {"manyToOne": many, "semantic": semantic}}
-        self.took(self.state.upsert(generator("g", version=self.version, rule=by, template=template), self.now))
+        self.mark(self.cache.upsert(generator("g", version=self.version, rule=by, template=template), self.now))
 
     @rule(name=names)
     def pool_goes(self, name: str) -> None:
-        self.took(self.state.delete(Kind.POOL, name, f"uid-{name}"))
-        self.state.versions._deleted.clear()  # noqa: SLF001
+        self.mark(self.cache.delete(Kind.POOL, name, f"uid-{name}"))
+        self.cache.versions._deleted.clear()  # noqa: SLF001
 
     @rule(seconds=st.sampled_from([1.0, H, 3 * H]))
     def time_passes(self, seconds: float) -> None:
         self.now += seconds
-        self.took(self.state.advance(self.now))
+        self.mark(self.cache.advance(self.now))
 
     @rule(name=names)
     def beats(self, name: str) -> None:
         self.version += 1
-        self.took(self.state.record_heartbeat(lease(name, str(self.version)), self.now))
+        self.mark(self.cache.record_heartbeat(lease(name, str(self.version)), self.now))
 
     @invariant()
-    def verdicts_are_those_of_a_new_judgement(self) -> None:
-        for subject in self.state.pools.values():
-            verdicts = {name: match(record.view, subject.spec) for name, record in self.state.nodes.items()}
-            assert subject.members == {name: v.state for name, v in verdicts.items() if v.state}
-            assert subject.criteria == {name: v.criterion for name, v in verdicts.items() if v.criterion}
-            counted = Counter(v.criterion for v in verdicts.values() if v.criterion)
-            assert {gate: count for gate, count in subject.excluded.items() if count} == counted
+    def results_equal_those_of_a_new_match(self) -> None:
+        for entry in self.cache.pools.values():
+            results = {name: match(tracker.view, entry.spec) for name, tracker in self.cache.nodes.items()}
+            assert entry.members == {name: result.state for name, result in results.items() if result.state}
+            assert entry.criteria == {name: result.criterion for name, result in results.items() if result.criterion}
+            counted = Counter(result.criterion for result in results.values() if result.criterion)
+            assert {criterion: count for criterion, count in entry.excluded.items() if count} == counted
 
     @invariant()
-    def keys_are_those_of_a_new_derivation(self) -> None:
-        for subject in self.state.generators.values():
-            by = admission.key_rule(subject.generator.spec)
-            sources = [by.source(record.view) for record in self.state.nodes.values()]
+    def keys_equal_those_of_a_new_derivation(self) -> None:
+        for entry in self.cache.generators.values():
+            by = admission.key_rule(entry.generator.spec)
+            sources = [by.source(tracker.view) for tracker in self.cache.nodes.values()]
             found = Counter(key for source in sources if source for key in by.offered(source).keys)
-            assert subject.nodes == found
+            assert entry.node_counts == found
 
     @invariant()
     def types_are_counted(self) -> None:
-        reports = [record.view.node.report for record in self.state.nodes.values()]
-        assert self.state.known_types == Counter(type_ for seen in reports if seen for type_ in seen.types)
+        reports = [tracker.view.node.report for tracker in self.cache.nodes.values()]
+        assert self.cache.known_types == Counter(type_ for seen in reports if seen for type_ in seen.types)
 
     @invariant()
-    def every_flip_is_told(self) -> None:
-        after = {name: (dict(found.members), dict(found.criteria)) for name, found in self.state.pools.items()}
-        flipped = {name for name in {*after, *self.before} if after.get(name) != self.before.get(name)}
+    def every_change_is_marked(self) -> None:
+        after = {name: (dict(found.members), dict(found.criteria)) for name, found in self.cache.pools.items()}
+        changed = {name for name in {*after, *self.before} if after.get(name) != self.before.get(name)}
         self.before = after
-        assert {Key(Kind.POOL, name) for name in flipped} <= self.dirty
+        assert {Key(Kind.POOL, name) for name in changed} <= self.dirty
 
 
 TestIncremental = Incremental.TestCase
 
 
-def test_an_older_lease_interval_is_taken_over() -> None:
-    state = with_node()
-    state.record_heartbeat(replace(beat("1"), interval=2.0), 1)
-    state.advance(1 + 3 * 2.0)
-    assert liveness(state) is Liveness.SUSPECT
+def test_the_interval_of_a_lease_is_adopted() -> None:
+    cache = cache_with_node()
+    cache.record_heartbeat(replace(lease_of_n("1"), interval=2.0), 1)
+    cache.advance(1 + 3 * 2.0)
+    assert liveness(cache) is Liveness.SUSPECT
 
 
 # Heartbeats (C2).
 
 
 def test_a_first_listing_is_no_heartbeat_and_neither_is_a_new_one() -> None:
-    state = ClusterCache()
+    cache = ClusterCache()
     offline = condition(status="Unknown", reason="Offline")
-    state.record_heartbeat(beat("0"), 0)
-    state.upsert(node("n", report(service("q", "llm")), conditions=[offline]), 0)
-    state.record_heartbeat(beat("0"), 1)
-    state.gate_open = True
-    state.record_heartbeat(beat("0"), 2)
-    state.upsert(node("n", report(service("q", "llm")), conditions=[offline], version=2), 3)
-    assert liveness(state) is Liveness.OFFLINE
-    state.record_heartbeat(beat("1"), 4)
-    assert liveness(state) is Liveness.LIVE
+    cache.record_heartbeat(lease_of_n("0"), 0)
+    cache.upsert(node("n", report(service("q", "llm")), conditions=[offline]), 0)
+    cache.record_heartbeat(lease_of_n("0"), 1)
+    cache.gate_open = True
+    cache.record_heartbeat(lease_of_n("0"), 2)
+    cache.upsert(node("n", report(service("q", "llm")), conditions=[offline], version=2), 3)
+    assert liveness(cache) is Liveness.OFFLINE
+    cache.record_heartbeat(lease_of_n("1"), 4)
+    assert liveness(cache) is Liveness.LIVE
 
 
 def test_a_lease_that_appears_after_the_gate_is_a_heartbeat() -> None:
-    state = open_state()
-    state.upsert(node("n", report()), 0)
-    state.record_heartbeat(beat("0"), 2 * H)
-    state.advance(3 * H)
-    assert liveness(state) is Liveness.LIVE
+    cache = open_state()
+    cache.upsert(node("n", report()), 0)
+    cache.record_heartbeat(lease_of_n("0"), 2 * H)
+    cache.advance(3 * H)
+    assert liveness(cache) is Liveness.LIVE
 
 
-def test_leases_of_no_node_and_of_another_epoch_touch_nothing() -> None:
-    state = open_state()
-    assert state.record_heartbeat(lease("unknown", "0"), 0) == set()
-    state.upsert(node("n", None), 0)
-    assert state.record_heartbeat(beat("0"), 0) == set()
-    assert state.record_heartbeat(beat("1"), 0) == set()
-    assert liveness(state) is Liveness.OFFLINE
+def test_leases_without_a_node_or_of_another_epoch_mark_nothing() -> None:
+    cache = open_state()
+    assert cache.record_heartbeat(lease("unknown", "0"), 0) == set()
+    cache.upsert(node("n", None), 0)
+    assert cache.record_heartbeat(lease_of_n("0"), 0) == set()
+    assert cache.record_heartbeat(lease_of_n("1"), 0) == set()
+    assert liveness(cache) is Liveness.OFFLINE
 
 
 def test_the_next_epochs_lease_counts_once_its_report_is_accepted() -> None:
-    state = with_node()
-    state.record_heartbeat(beat("1", "i/2"), 2.9 * H)
-    state.advance(3 * H)
-    assert liveness(state) is Liveness.SUSPECT
-    state.upsert(node("n", report(service("q", "llm"), epoch=2, session="z"), version=2), 3 * H)
-    assert liveness(state) is Liveness.LIVE
-    state.record_heartbeat(beat("2", "i/1"), 5.9 * H)
-    state.advance(6 * H)
-    assert liveness(state) is Liveness.SUSPECT
-    state.record_heartbeat(beat("3", "i/2"), 6 * H)
-    assert liveness(state) is Liveness.LIVE
+    cache = cache_with_node()
+    cache.record_heartbeat(lease_of_n("1", "i/2"), 2.9 * H)
+    cache.advance(3 * H)
+    assert liveness(cache) is Liveness.SUSPECT
+    cache.upsert(node("n", report(service("q", "llm"), epoch=2, session="z"), version=2), 3 * H)
+    assert liveness(cache) is Liveness.LIVE
+    cache.record_heartbeat(lease_of_n("2", "i/1"), 5.9 * H)
+    cache.advance(6 * H)
+    assert liveness(cache) is Liveness.SUSPECT
+    cache.record_heartbeat(lease_of_n("3", "i/2"), 6 * H)
+    assert liveness(cache) is Liveness.LIVE
 
 
 def test_a_deleted_lease_is_no_evidence_and_a_deleted_node_is_out_at_once() -> None:
-    state = with_node()
-    dirty = state.delete(Kind.NODE, "n", "uid-n")
+    cache = cache_with_node()
+    dirty = cache.delete(Kind.NODE, "n", "uid-n")
     assert dirty == {Key(Kind.NODE, "n"), Key(Kind.POOL, "llm"), Key(Kind.POOL, "asr")}
-    assert state.pools["llm"].members == {}
-    again = state.upsert(node("n", report(service("q", "llm")), uid="another", version=2), 1)
-    assert Key(Kind.POOL, "llm") in again
-    assert state.pools["llm"].members == {"n": "Ready"}
+    assert cache.pools["llm"].members == {}
+    dirty = cache.upsert(node("n", report(service("q", "llm")), uid="another", version=2), 1)
+    assert Key(Kind.POOL, "llm") in dirty
+    assert cache.pools["llm"].members == {"n": "Ready"}
 
 
 def test_a_node_recreated_under_its_name_is_another_node() -> None:
-    state = with_node()
-    dirty = state.upsert(node("n", None, uid="another", version=2), 1)
+    cache = cache_with_node()
+    dirty = cache.upsert(node("n", None, uid="another", version=2), 1)
     assert Key(Kind.POOL, "llm") in dirty
-    assert state.pools["llm"].members == {}
-    assert state.delete(Kind.NODE, "n", "uid-n") == set()
-    assert "n" in state.nodes
+    assert cache.pools["llm"].members == {}
+    assert cache.delete(Kind.NODE, "n", "uid-n") == set()
+    assert "n" in cache.nodes
 
 
 # Silence (C3): H for each node, and one deadline for each node.
 
 
-def test_h_is_what_the_lease_says_also_after_a_report() -> None:
-    state = open_state()
-    state.record_heartbeat(lease("n", "0", interval=2), 0)
-    state.upsert(node("n", report(intervalSeconds=60)), 0)
-    state.upsert(node("n", report(intervalSeconds=60, sequence=2), version=2), 100)
-    state.advance(105.9)
-    assert liveness(state) is Liveness.LIVE
-    state.advance(106)
-    assert liveness(state) is Liveness.SUSPECT
+def test_the_interval_comes_from_the_lease_also_after_a_report() -> None:
+    cache = open_state()
+    cache.record_heartbeat(lease("n", "0", interval=2), 0)
+    cache.upsert(node("n", report(intervalSeconds=60)), 0)
+    cache.upsert(node("n", report(intervalSeconds=60, sequence=2), version=2), 100)
+    cache.advance(105.9)
+    assert liveness(cache) is Liveness.LIVE
+    cache.advance(106)
+    assert liveness(cache) is Liveness.SUSPECT
 
 
-def test_h_is_each_nodes_own() -> None:
-    state = open_state()
+def test_each_node_has_its_own_interval() -> None:
+    cache = open_state()
     for name, interval in (("fast", 1.0), ("slow", 100.0)):
-        state.upsert(node(name, report(intervalSeconds=int(interval))), 0)
-        state.record_heartbeat(lease(name, "0", interval=interval), 0)
-    state.advance(4)
-    found = {name: record.view.liveness for name, record in state.nodes.items()}
+        cache.upsert(node(name, report(intervalSeconds=int(interval))), 0)
+        cache.record_heartbeat(lease(name, "0", interval=interval), 0)
+    cache.advance(4)
+    found = {name: tracker.view.liveness for name, tracker in cache.nodes.items()}
     assert found == {"fast": Liveness.OFFLINE, "slow": Liveness.LIVE}
 
 
-def test_a_fresh_period_after_deafness_is_a_whole_one() -> None:
-    state = with_node()
-    state.advance(3 * H)
-    state.reset_liveness(3.5 * H)
-    state.advance(7.5 * H - 0.01)
-    assert liveness(state) is Liveness.SUSPECT
-    state.advance(7.5 * H)
-    assert liveness(state) is Liveness.OFFLINE
-    state.reset_liveness(100 * H)
-    state.advance(101 * H)
-    assert liveness(state) is Liveness.OFFLINE
-    state.record_heartbeat(beat("1"), 102 * H)
-    assert liveness(state) is Liveness.LIVE
+def test_a_fresh_period_after_a_stale_watch_is_a_full_one() -> None:
+    cache = cache_with_node()
+    cache.advance(3 * H)
+    cache.reset_liveness(3.5 * H)
+    cache.advance(7.5 * H - 0.01)
+    assert liveness(cache) is Liveness.SUSPECT
+    cache.advance(7.5 * H)
+    assert liveness(cache) is Liveness.OFFLINE
+    cache.reset_liveness(100 * H)
+    cache.advance(101 * H)
+    assert liveness(cache) is Liveness.OFFLINE
+    cache.record_heartbeat(lease_of_n("1"), 102 * H)
+    assert liveness(cache) is Liveness.LIVE
 
 
 def test_the_next_deadline_is_never_late() -> None:
-    state = with_node()
+    cache = cache_with_node()
     for now in (1.0, 2 * H, 5 * H):
-        state.record_heartbeat(beat(str(now)), now)
-        due = state.next_deadline()
+        cache.record_heartbeat(lease_of_n(str(now)), now)
+        due = cache.next_deadline()
         assert due is not None
         assert due <= now + 3 * H
-        state.advance(now)
+        cache.advance(now)
 
 
-def test_the_work_that_silence_makes_does_not_grow_with_the_age_of_the_fleet() -> None:
-    state = with_node()
+def test_the_cost_of_silence_does_not_grow_with_the_age_of_the_fleet() -> None:
+    cache = cache_with_node()
     for turn in range(1, 200):
-        state.upsert(node("n", report(service("q", "llm"), sequence=turn + 1), version=turn + 1), turn * H)
-        state.reset_liveness(turn * H)
-        state.advance(turn * H)
-    looks = 0
-    while (due := state.next_deadline()) is not None and due <= 205 * H:
-        state.advance(due)
-        looks += 1
-    assert liveness(state) is Liveness.OFFLINE
-    assert looks <= 5
+        cache.upsert(node("n", report(service("q", "llm"), sequence=turn + 1), version=turn + 1), turn * H)
+        cache.reset_liveness(turn * H)
+        cache.advance(turn * H)
+    checks = 0
+    while (due := cache.next_deadline()) is not None and due <= 205 * H:
+        cache.advance(due)
+        checks += 1
+    assert liveness(cache) is Liveness.OFFLINE
+    assert checks <= 5
 
 
 # Restarts (C4).
@@ -412,136 +412,136 @@ def test_the_work_that_silence_makes_does_not_grow_with_the_age_of_the_fleet() -
     ],
 )
 def test_state_comes_from_the_stored_condition(reason: str | None, expected: str | None) -> None:
-    state = ClusterCache()
-    state.upsert(pool("llm", requires={"types": [{"type": "llm"}]}), 0)
+    cache = ClusterCache()
+    cache.upsert(pool("llm", requires={"types": [{"type": "llm"}]}), 0)
     conditions = [condition(reason=reason)] if reason else []
-    state.upsert(node("n", report(service("q", "llm")), conditions=conditions), 0)
-    assert state.pools["llm"].members.get("n") == expected
+    cache.upsert(node("n", report(service("q", "llm")), conditions=conditions), 0)
+    assert cache.pools["llm"].members.get("n") == expected
 
 
-def test_offline_stays_offline_whatever_time_and_people_do() -> None:
-    state = ClusterCache()
+def test_offline_stays_offline_with_time_and_edits() -> None:
+    cache = ClusterCache()
     offline = condition(status="Unknown", reason="Offline")
-    state.upsert(node("n", report(service("q", "llm")), conditions=[offline]), 0)
-    state.gate_open = True
-    state.advance(10 * H)
-    state.reset_liveness(11 * H)
+    cache.upsert(node("n", report(service("q", "llm")), conditions=[offline]), 0)
+    cache.gate_open = True
+    cache.advance(10 * H)
+    cache.reset_liveness(11 * H)
     labelled = node("n", report(service("q", "llm")), conditions=[offline], version=2, labels={"a": "b"}, drain=True)
-    state.upsert(labelled, 12 * H)
-    assert liveness(state) is Liveness.OFFLINE
-    assert state.next_deadline() == 600
+    cache.upsert(labelled, 12 * H)
+    assert liveness(cache) is Liveness.OFFLINE
+    assert cache.next_deadline() == 600
 
 
-# What a change touches (D3), and what a watch brings twice or late.
+# Pools marked by a change (D3), and repeated or late events.
 
 
-def test_semantic_and_custom_types_move_membership_at_once() -> None:
-    state = open_state()
+def test_semantic_and_custom_types_change_membership_at_once() -> None:
+    cache = open_state()
     for type_ in ("semantic", "phonetic", "my-own"):
-        state.upsert(pool(type_, requires={"types": [{"type": type_}]}), 0)
+        cache.upsert(pool(type_, requires={"types": [{"type": type_}]}), 0)
     types = ["semantic", "phonetic", "my-own"]
     for turn, type_ in enumerate(types, start=1):
         content = report(*(service(t, t) for t in types if t != type_), sequence=turn)
-        state.upsert(node("n", content, version=turn), 1)
-        assert {name for name, subject in state.pools.items() if subject.members} == {*types} - {type_}
+        cache.upsert(node("n", content, version=turn), 1)
+        assert {name for name, entry in cache.pools.items() if entry.members} == {*types} - {type_}
 
 
-def test_a_label_or_a_drain_matters_to_every_pool_of_the_node() -> None:
-    state = with_node()
-    state.upsert(pool("berlin", requires={"nodeSelector": {"matchLabels": {"site": "berlin"}}}), 0)
-    dirty = state.upsert(node("n", report(service("q", "llm")), version=2, labels={"site": "berlin"}), 1)
+def test_a_label_or_a_drain_affects_every_pool_of_the_node() -> None:
+    cache = cache_with_node()
+    cache.upsert(pool("berlin", requires={"nodeSelector": {"matchLabels": {"site": "berlin"}}}), 0)
+    dirty = cache.upsert(node("n", report(service("q", "llm")), version=2, labels={"site": "berlin"}), 1)
     assert {key for key in dirty if key.kind is Kind.POOL} == {Key(Kind.POOL, "berlin")}
-    drained = state.upsert(node("n", report(service("q", "llm")), version=3, drain=True), 1)
+    drained = cache.upsert(node("n", report(service("q", "llm")), version=3, drain=True), 1)
     assert {key for key in drained if key.kind is Kind.POOL} == {Key(Kind.POOL, "berlin"), Key(Kind.POOL, "llm")}
 
 
-def test_a_language_that_no_pool_asks_for_touches_no_pool() -> None:
-    state = open_state()
-    state.upsert(pool("zh-en", requires={"languagePairs": {"allOf": ["zh-en"]}}), 0)
-    state.upsert(node("n", speech("zh", "en")), 0)
-    dirty = state.upsert(node("n", speech("zh", "en", "ja", sequence=2), version=2), 1)
+def test_a_language_that_no_pool_requires_marks_no_pool() -> None:
+    cache = open_state()
+    cache.upsert(pool("zh-en", requires={"languagePairs": {"allOf": ["zh-en"]}}), 0)
+    cache.upsert(node("n", speech("zh", "en")), 0)
+    dirty = cache.upsert(node("n", speech("zh", "en", "ja", sequence=2), version=2), 1)
     assert {key for key in dirty if key.kind is Kind.POOL} == set()
-    assert state.pools["zh-en"].members == {"n": "Ready"}
-    gone = state.upsert(node("n", speech("zh", "ja", sequence=3), version=3), 1)
+    assert cache.pools["zh-en"].members == {"n": "Ready"}
+    gone = cache.upsert(node("n", speech("zh", "ja", sequence=3), version=3), 1)
     assert Key(Kind.POOL, "zh-en") in gone
 
 
-def test_known_types_and_the_pools_that_speak_of_them() -> None:
-    state = with_node()
-    assert dict(state.known_types) == {"llm": 1}
-    dirty = state.upsert(node("m", report(stopped("a", "asr"), service("q", "llm"))), 0)
+def test_known_types_and_the_pools_that_require_them() -> None:
+    cache = cache_with_node()
+    assert dict(cache.known_types) == {"llm": 1}
+    dirty = cache.upsert(node("m", report(stopped("a", "asr"), service("q", "llm"))), 0)
     assert Key(Kind.POOL, "asr") in dirty
-    assert dict(state.known_types) == {"llm": 2, "asr": 1}
-    dirty = state.upsert(node("m", report(service("q", "llm"), sequence=2), version=2), 0)
+    assert dict(cache.known_types) == {"llm": 2, "asr": 1}
+    dirty = cache.upsert(node("m", report(service("q", "llm"), sequence=2), version=2), 0)
     assert Key(Kind.POOL, "asr") in dirty
-    state.delete(Kind.NODE, "n", "uid-n")
-    assert dict(state.known_types) == {"llm": 1}
+    cache.delete(Kind.NODE, "n", "uid-n")
+    assert dict(cache.known_types) == {"llm": 1}
 
 
-def test_a_type_that_more_nodes_come_to_know_touches_no_pool_that_has_none_of_them() -> None:
-    state = with_node()
-    state.upsert(node("m", report(stopped("a", "asr"))), 0)
-    dirty = state.upsert(node("n", report(service("q", "llm"), stopped("a", "asr"), sequence=2), version=2), 1)
+def test_a_type_reported_by_another_node_marks_no_pool_without_that_node() -> None:
+    cache = cache_with_node()
+    cache.upsert(node("m", report(stopped("a", "asr"))), 0)
+    dirty = cache.upsert(node("n", report(service("q", "llm"), stopped("a", "asr"), sequence=2), version=2), 1)
     assert Key(Kind.POOL, "asr") not in dirty
 
 
-def test_a_pools_own_status_is_no_reason_to_judge_anew() -> None:
-    state = with_node()
-    subject = state.pools["llm"]
-    state.upsert(replace(subject.pool, meta=replace(subject.pool.meta, version=2)), 1)
-    assert state.pools["llm"] is subject
+def test_a_change_of_a_pools_status_does_not_match_again() -> None:
+    cache = cache_with_node()
+    entry = cache.pools["llm"]
+    cache.upsert(replace(entry.pool, meta=replace(entry.pool.meta, version=2)), 1)
+    assert cache.pools["llm"] is entry
 
 
-def test_a_pool_recreated_under_its_name_is_judged_anew() -> None:
-    state = with_node()
-    dirty = state.upsert(pool("llm", uid="another", version=9, requires={"types": [{"type": "asr"}]}), 1)
+def test_a_pool_recreated_under_its_name_is_matched_again() -> None:
+    cache = cache_with_node()
+    dirty = cache.upsert(pool("llm", uid="another", version=9, requires={"types": [{"type": "asr"}]}), 1)
     assert Key(Kind.POOL, "llm") in dirty
-    assert state.pools["llm"].members == {}
-    assert state.delete(Kind.POOL, "llm", "uid-llm") == set()
-    assert "llm" in state.pools
+    assert cache.pools["llm"].members == {}
+    assert cache.delete(Kind.POOL, "llm", "uid-llm") == set()
+    assert "llm" in cache.pools
 
 
-def test_slices_are_known_by_pool_and_forgotten_by_uid() -> None:
-    state = open_state()
-    assert state.upsert(slice_("p", 0, "a", version=2), 0) == {Key(Kind.POOL, "p")}
-    assert state.upsert(slice_("p", 0, "b", version=2), 0) == set()
-    assert state.delete(Kind.SLICE, "p-0", "another") == set()
-    assert state.delete(Kind.SLICE, "p-0", "uid-p-0") == {Key(Kind.POOL, "p")}
-    assert state.upsert(slice_("p", 0, "a", version=3), 0) == set()
-    assert state.exists(Kind.SLICE) == {}
+def test_slices_are_stored_by_pool_and_deleted_by_uid() -> None:
+    cache = open_state()
+    assert cache.upsert(slice_("p", 0, "a", version=2), 0) == {Key(Kind.POOL, "p")}
+    assert cache.upsert(slice_("p", 0, "b", version=2), 0) == set()
+    assert cache.delete(Kind.SLICE, "p-0", "another") == set()
+    assert cache.delete(Kind.SLICE, "p-0", "uid-p-0") == {Key(Kind.POOL, "p")}
+    assert cache.upsert(slice_("p", 0, "a", version=3), 0) == set()
+    assert cache.identities(Kind.SLICE) == {}
 
 
-def test_a_slice_given_to_another_pool_by_hand_is_looked_at_by_both_pools() -> None:
-    state = open_state()
+def test_a_slice_moved_to_another_pool_by_hand_marks_both_pools() -> None:
+    cache = open_state()
     both = {Key(Kind.POOL, "p"), Key(Kind.POOL, "q")}
-    state.upsert(slice_("p", 0, "a", version=1), 0)
+    cache.upsert(slice_("p", 0, "a", version=1), 0)
     moved = slice_("q", 0, "a", version=2, name="p-0")
-    assert state.upsert(moved, 0) == both
-    assert state.slices["p"] == state.slices["q"] == {"p-0": moved}
-    assert state.upsert(slice_("p", 0, "a", version=3), 0) == both
-    assert (list(state.slices["p"]), state.slices["q"]) == (["p-0"], {})
-    assert state.delete(Kind.SLICE, "p-0", "uid-p-0") == {Key(Kind.POOL, "p")}
+    assert cache.upsert(moved, 0) == both
+    assert cache.slices["p"] == cache.slices["q"] == {"p-0": moved}
+    assert cache.upsert(slice_("p", 0, "a", version=3), 0) == both
+    assert (list(cache.slices["p"]), cache.slices["q"]) == (["p-0"], {})
+    assert cache.delete(Kind.SLICE, "p-0", "uid-p-0") == {Key(Kind.POOL, "p")}
 
 
 @pytest.mark.parametrize("term", [2**31 - 1, 2**53 - 1])
-def test_a_slice_with_a_term_that_no_lease_could_count_to_does_not_end_all_elections(term: int) -> None:
-    state = open_state()
-    state.upsert(slice_("p", 0, term=7), 0)
-    state.upsert(slice_("q", 0, term=term), 0)
-    assert state.largest_term == 7
+def test_a_slice_with_an_incredible_term_does_not_end_all_elections(term: int) -> None:
+    cache = open_state()
+    cache.upsert(slice_("p", 0, term=7), 0)
+    cache.upsert(slice_("q", 0, term=term), 0)
+    assert cache.largest_term == 7
 
 
 def test_a_generated_pool_edited_or_deleted_by_hand_marks_its_generator() -> None:
-    state = open_state()
-    made = {"by": "g", "kind": "LanguagePair", "key": "zh-en"}
-    state.upsert(generator("g"), 0)
-    assert Key(Kind.GENERATOR, "g") in state.upsert(pool("p", generated=made), 0)
-    assert Key(Kind.GENERATOR, "g") in state.upsert(pool("p", version=2), 0)
-    state.upsert(pool("p", version=3, generated=made), 0)
-    assert Key(Kind.GENERATOR, "g") in state.delete(Kind.POOL, "p", "uid-p")
+    cache = open_state()
+    generated = {"by": "g", "kind": "LanguagePair", "key": "zh-en"}
+    cache.upsert(generator("g"), 0)
+    assert Key(Kind.GENERATOR, "g") in cache.upsert(pool("p", generated=generated), 0)
+    assert Key(Kind.GENERATOR, "g") in cache.upsert(pool("p", version=2), 0)
+    cache.upsert(pool("p", version=3, generated=generated), 0)
+    assert Key(Kind.GENERATOR, "g") in cache.delete(Kind.POOL, "p", "uid-p")
 
 
 def test_a_nodes_spec_change_marks_the_node_and_no_pool() -> None:
-    state = with_node()
-    dirty = state.upsert(node("n", report(service("q", "llm")), version=2, generation=2), 1)
+    cache = cache_with_node()
+    dirty = cache.upsert(node("n", report(service("q", "llm")), version=2, generation=2), 1)
     assert dirty == {Key(Kind.NODE, "n")}

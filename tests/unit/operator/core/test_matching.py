@@ -1,4 +1,4 @@
-"""Whether a node is in a pool, and which gate decided (requirements B2, B3, B4, C1, D2, D3)."""
+"""Match of a node with a pool, and the deciding criterion (requirements B2, B3, B4, C1, D2, D3)."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ def spec(**wire: Any) -> PoolSpec:
     return pool("p", **wire).spec
 
 
-def verdict(seen: NodeView, **wire: Any) -> str | None:
+def result(seen: NodeView, **wire: Any) -> str | None:
     found = match(seen, spec(**wire))
     return found.state or found.criterion
 
@@ -45,7 +45,7 @@ NEEDS_ASR = {"requires": requires("asr")}
         (view(ASR, labels={"site": "a"}), {"requires": {"nodeSelector": {"matchLabels": {"site": "a"}}}}, "Ready"),
         (view(ASR), {"requires": {"nodeSelector": {"matchLabels": {"site": "a"}}}}, Criterion.NODE_SELECTOR),
         (view(report(stopped("a", "asr"))), NEEDS_ASR, Criterion.TYPE),
-        (view(ASR), {"requires": requires("asr", "never-heard-of")}, Criterion.TYPE),
+        (view(ASR), {"requires": requires("asr", "unknown")}, Criterion.TYPE),
         (view(speech("zh", "en")), {"requires": {"languagePairs": {"allOf": ["zh-en"]}}}, "Ready"),
         (
             view(speech("zh", "en")),
@@ -56,8 +56,8 @@ NEEDS_ASR = {"requires": requires("asr")}
         (view(speech("zh", "en")), {"requires": {"languagePairs": {"allOf": ["*-ja"]}}}, Criterion.LANGUAGE_PAIR),
     ],
 )
-def test_each_gate_decides(seen: NodeView, wire: dict[str, Any], expected: str) -> None:
-    assert verdict(seen, **wire) == expected
+def test_each_criterion_decides(seen: NodeView, wire: dict[str, Any], expected: str) -> None:
+    assert result(seen, **wire) == expected
 
 
 @pytest.mark.parametrize(
@@ -70,21 +70,21 @@ def test_each_gate_decides(seen: NodeView, wire: dict[str, Any], expected: str) 
     ],
 )
 def test_a_members_state(*, drain: bool, liveness: Liveness, state: str) -> None:
-    assert verdict(view(ASR, liveness, drain=drain), **NEEDS_ASR) == state
+    assert result(view(ASR, liveness, drain=drain), **NEEDS_ASR) == state
 
 
 @pytest.mark.parametrize("type_", ["asr", "nmt", "tts", "semantic", "phonetic", "llm"])
 def test_every_type_counts_and_only_running_ones(type_: str) -> None:
     wire = {"requires": requires(type_)}
-    assert verdict(view(report(service("s", type_))), **wire) == "Ready"
-    assert verdict(view(report(stopped("s", type_))), **wire) is Criterion.TYPE
+    assert result(view(report(service("s", type_))), **wire) == "Ready"
+    assert result(view(report(stopped("s", type_))), **wire) is Criterion.TYPE
 
 
 def test_a_running_service_on_a_device_that_is_not_accepted_does_not_count() -> None:
     content = report(service("s", "asr", device="cpu"))
     content["capabilities"] = [{"type": "asr", "ready": False, "reason": "DeviceNotAccepted", "services": []}]
     seen = view(content)
-    assert verdict(seen, **NEEDS_ASR) is Criterion.TYPE
+    assert result(seen, **NEEDS_ASR) is Criterion.TYPE
     assert [f.observed for f in evaluate(seen, spec(**NEEDS_ASR)) if not f.met] == ["DeviceNotAccepted"]
 
 
@@ -103,7 +103,7 @@ SILVER_GPU = service("two", "asr", device="gpu", attributes=[{"key": "tier", "va
 
 
 @pytest.mark.parametrize(
-    ("wanted", "holds"),
+    ("wanted", "met"),
     [
         ([{"key": "tier", "anyOf": ["gold", "bronze"]}], True),
         ([{"key": "tier", "anyOf": ["bronze"]}], False),
@@ -114,17 +114,17 @@ SILVER_GPU = service("two", "asr", device="gpu", attributes=[{"key": "tier", "va
         ([{"key": "tier", "anyOf": ["gold"]}, {"key": "device", "anyOf": ["cpu"]}], True),
         ([{"key": "tier", "anyOf": ["gold"]}, {"key": "device", "anyOf": ["gpu"]}], False),
         ([{"key": "tier", "anyOf": ["silver"]}, {"key": "device", "anyOf": ["gpu"]}], True),
-        ([{"key": "unheard", "anyOf": ["x"]}], False),
+        ([{"key": "unknown", "anyOf": ["x"]}], False),
     ],
 )
-def test_attributes_are_met_by_one_and_the_same_service(wanted: list[dict[str, Any]], holds: bool) -> None:  # noqa: FBT001
+def test_attributes_are_met_by_one_and_the_same_service(wanted: list[dict[str, Any]], met: bool) -> None:  # noqa: FBT001
     wire = {"requires": {"types": [{"type": "asr", "attributes": wanted}]}}
-    assert verdict(view(report(GOLD_CPU, SILVER_GPU)), **wire) == ("Ready" if holds else Criterion.ATTRIBUTE)
+    assert result(view(report(GOLD_CPU, SILVER_GPU)), **wire) == ("Ready" if met else Criterion.ATTRIBUTE)
 
 
 def test_attributes_of_a_stopped_service_do_not_count() -> None:
     wire = {"requires": {"types": [{"type": "asr", "attributes": [{"key": "tier", "anyOf": ["gold"]}]}]}}
-    assert verdict(view(report({**GOLD_CPU, "state": "Stopped"}, SILVER_GPU)), **wire) is Criterion.ATTRIBUTE
+    assert result(view(report({**GOLD_CPU, "state": "Stopped"}, SILVER_GPU)), **wire) is Criterion.ATTRIBUTE
 
 
 @pytest.mark.parametrize(
@@ -133,24 +133,24 @@ def test_attributes_of_a_stopped_service_do_not_count() -> None:
 def test_languages_model_version_and_device_are_attributes(key: str, value: str) -> None:
     wire = {"requires": {"types": [{"type": "asr", "attributes": [{"key": key, "anyOf": [value]}]}]}}
     seen = view(report(service("s", "asr", languages=["zh-CN"], model="v3", version="1.4", device="gpu")))
-    assert verdict(seen, **wire) == "Ready"
-    assert verdict(view(report(service("s", "asr"))), **wire) is Criterion.ATTRIBUTE
+    assert result(seen, **wire) == "Ready"
+    assert result(view(report(service("s", "asr"))), **wire) is Criterion.ATTRIBUTE
 
 
 # Languages.
 
 
-def test_semantic_repair_counts_where_the_pool_asks_for_it() -> None:
+def test_semantic_repair_counts_if_the_pool_requires_it() -> None:
     wire = {"requires": {"languagePairs": {"allOf": ["zh-en"], "semantic": True}}}
     content = speech("zh", "en", "ja")
-    assert verdict(view(content), **wire) is Criterion.LANGUAGE_PAIR
+    assert result(view(content), **wire) is Criterion.LANGUAGE_PAIR
     repaired = report(*content["services"], service("r", "semantic", languages=["zh", "en"]))
-    assert verdict(view(repaired), **wire) == "Ready"
+    assert result(view(repaired), **wire) == "Ready"
     half = report(*content["services"], service("r", "semantic", languages=["zh"]))
-    assert verdict(view(half), **wire) is Criterion.LANGUAGE_PAIR
+    assert result(view(half), **wire) is Criterion.LANGUAGE_PAIR
 
 
-def test_languages_that_no_pool_can_name_make_no_pair_and_spoil_no_other() -> None:
+def test_languages_that_no_pool_can_name_make_no_pair_and_do_not_affect_others() -> None:
     seen = view(speech("zh", "en", "es-419", "sr-latn", "x" * 40, "1337", "a b"))
     assert set(seen.pairs) == {"zh-en", "en-zh"}
 
@@ -183,7 +183,7 @@ def test_all_labels_and_expressions_must_hold() -> None:
     assert not selects(selector, {**full, "a": "2"})
 
 
-# Property: the promise of B4 for pools.
+# Property: requirement B4 for pools.
 
 CODES = ("zh", "en", "ja")
 _KINDS = ["any_to_any", "any_to_en", "en_to_any", "specific_pairs", "from_the_future"]
@@ -233,7 +233,7 @@ def test_stopping_any_service_never_brings_a_node_into_a_pool(
         assert match(before, wanted).state or not match(after, wanted).state
 
 
-def test_findings_tell_the_first_gate_that_does_not_hold_and_what_was_seen() -> None:
+def test_findings_have_the_first_unmet_criterion_and_the_observed_value() -> None:
     broken = NodeView(node("n", {"epoch": "x"}), Liveness.LIVE)
     found = next(f for f in evaluate(broken, spec(**NEEDS_ASR)) if not f.met)
     assert found.criterion is Criterion.NOT_REPORTED

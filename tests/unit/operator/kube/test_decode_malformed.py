@@ -77,7 +77,7 @@ def assert_all_planned(cache: ClusterCache) -> None:
     for name, pool in cache.pools.items():
         assert_storable(plan_pool(pool, cache.slices.get(name, {}), cache.known_types, 0.0, NOW).status)
     for generator in cache.generators.values():
-        own = cache.owners.of(generator.generator.meta.uid)
+        own = cache.owners.pools_of(generator.generator.meta.uid)
         plan = plan_generator(generator, own, cache.pools, 0.0, NOW)
         assert_storable(plan.status)
         for spec in (*plan.create.values(), *plan.correct.values()):

@@ -1,4 +1,4 @@
-"""Why a node is in a pool or not: the judge's findings in words, and what would flip them (requirements D8, F2, F3)."""
+"""Explanations why a node is in a pool or not, and remedies (requirements D8, F2, F3)."""
 
 from typing import Any, get_args
 
@@ -36,28 +36,28 @@ TTS = service("piper", "tts", languages=["en"], since="2026-11-24T10:00:02Z")
 SPEECH_POOL: dict[str, Any] = {"requires": requires("asr", "nmt", "tts", languagePairs={"allOf": ["zh-en"]})}
 
 
-def asked(content: dict[str, Any] | None, spec: Pool, member: Membership | None = None, **more: Any) -> Explanation:
-    """The answer for a node called n, read as the command line reads it."""
+def explained(content: dict[str, Any] | None, spec: Pool, member: Membership | None = None, **more: Any) -> Explanation:
+    """Return the explanation for a node named n, read like by the command line."""
     found = FleetSnapshot()
     assert found.add(Kind.NODE, node_object("n", content, **{"conditions": LIVE, **more}))
     return explain(found.facts("n"), spec, member)
 
 
-def flips(answer: Explanation) -> list[str]:
-    return [way for item in answer.requirements if not item.met for way in item.remedy]
+def remedies_of(answer: Explanation) -> list[str]:
+    return [remedy for item in answer.requirements if not item.met for remedy in item.remedies]
 
 
-def observed(answer: Explanation, gate: Criterion) -> str:
-    return next(item.observed for item in answer.requirements if item.criterion is gate)
+def observed(answer: Explanation, criterion: Criterion) -> str:
+    return next(item.observed for item in answer.requirements if item.criterion is criterion)
 
 
 def off(body: dict[str, Any], state: str = "Stopped", **more: Any) -> dict[str, Any]:
     return {**body, "state": state, **more}
 
 
-def test_a_member_holds_every_requirement_and_says_since_when() -> None:
-    answer = asked(report(ASR, NMT, TTS), pool("p", **SPEECH_POOL), Membership("Ready", "t0"))
-    assert (answer.membership, answer.decided, flips(answer)) == (MembershipState.MEMBER, None, [])
+def test_a_member_meets_every_requirement_with_times() -> None:
+    answer = explained(report(ASR, NMT, TTS), pool("p", **SPEECH_POOL), Membership("Ready", "t0"))
+    assert (answer.membership, answer.first_unmet, remedies_of(answer)) == (MembershipState.MEMBER, None, [])
     since = {item.required: item.since for item in answer.requirements}
     assert since["type tts ready"] == TTS["since"]
     assert since["language pair zh-en"] == NMT["since"], "the last of the services that make the pair"
@@ -69,26 +69,26 @@ def test_a_member_holds_every_requirement_and_says_since_when() -> None:
     [
         ([off(TTS)], "Stopped", "start service piper (tts) on n: hotpool-agent start piper"),
         ([off(TTS, "Starting")], "Starting", "wait until piper (tts) has started on n"),
-        ([off(TTS, "Failed")], "Failed", "mend piper (tts) on n, which failed: hotpool-agent logs piper"),
+        ([off(TTS, "Failed")], "Failed", "fix piper (tts) on n, which failed: hotpool-agent logs piper"),
         ([off(TTS, "Failed")], "Flapping", "wait until piper (tts) on n has run without a crash for a while"),
         ([off(TTS, "Running", device="cpu")], "DeviceNotAccepted", "piper (tts) on n runs on cpu"),
         ([], "NotInstalled", "add a service of type tts to the catalogue of n, and start it"),
     ],
 )
-def test_each_reason_of_a_type_has_its_own_way_out(services: list[dict[str, Any]], reason: str, expected: str) -> None:
+def test_each_reason_of_a_type_has_its_own_remedy(services: list[dict[str, Any]], reason: str, expected: str) -> None:
     content = report(*services)
     content["capabilities"] = [{"type": "tts", "ready": False, "reason": reason, "services": []}]
-    answer = asked(content, pool("p", requires=requires("tts")))
-    assert answer.decided
-    assert (answer.membership, answer.decided.criterion) == (MembershipState.OUT, Criterion.TYPE)
-    assert answer.decided.observed.startswith(reason)
-    assert expected in flips(answer)[0]
-    assert answer.decided.since == (TTS["since"] if services else None)
+    answer = explained(content, pool("p", requires=requires("tts")))
+    assert answer.first_unmet
+    assert (answer.membership, answer.first_unmet.criterion) == (MembershipState.OUT, Criterion.TYPE)
+    assert answer.first_unmet.observed.startswith(reason)
+    assert expected in remedies_of(answer)[0]
+    assert answer.first_unmet.since == (TTS["since"] if services else None)
 
 
-def test_of_several_services_any_one_will_do() -> None:
-    answer = asked(report(off(TTS), stopped("coqui", "tts")), pool("p", requires=requires("tts")))
-    assert flips(answer) == [
+def test_several_services_are_alternatives() -> None:
+    answer = explained(report(off(TTS), stopped("coqui", "tts")), pool("p", requires=requires("tts")))
+    assert remedies_of(answer) == [
         (
             "start service piper (tts) on n: hotpool-agent start piper, "
             "or start service coqui (tts) on n: hotpool-agent start coqui"
@@ -139,25 +139,25 @@ PAIRS: list[tuple[list[dict[str, Any]], dict[str, Any], str, list[str]]] = [
         "no asr service with a language other than en",
         ["add a language to an asr service in the catalogue of n"],
     ),
-    ([ASR, NMT, TTS], {"allOf": ["en-en"]}, "source and target are one language", ["ask for another pair"]),
+    ([ASR, NMT, TTS], {"allOf": ["en-en"]}, "source and target are one language", ["require another pair"]),
 ]
 
 
-@pytest.mark.parametrize(("services", "wanted", "expected", "ways"), PAIRS)
-def test_a_pair_says_which_part_is_missing(
-    services: list[dict[str, Any]], wanted: dict[str, Any], expected: str, ways: list[str]
+@pytest.mark.parametrize(("services", "wanted", "expected", "remedies"), PAIRS)
+def test_missing_parts_of_a_pair_have_text_and_remedy(
+    services: list[dict[str, Any]], wanted: dict[str, Any], expected: str, remedies: list[str]
 ) -> None:
-    answer = asked(report(*services), pool("p", requires={"languagePairs": wanted}))
-    assert answer.decided
-    assert answer.decided.criterion is Criterion.LANGUAGE_PAIR
-    assert (answer.decided.observed, flips(answer)) == (expected, ways)
+    answer = explained(report(*services), pool("p", requires={"languagePairs": wanted}))
+    assert answer.first_unmet
+    assert answer.first_unmet.criterion is Criterion.LANGUAGE_PAIR
+    assert (answer.first_unmet.observed, remedies_of(answer)) == (expected, remedies)
 
 
-def test_a_pair_of_a_node_without_any_service_misses_every_part() -> None:
-    answer = asked(report(), pool("p", requires={"languagePairs": {"allOf": ["zh-en"], "semantic": True}}))
+def test_a_node_without_services_lacks_every_part_of_a_pair() -> None:
+    answer = explained(report(), pool("p", requires={"languagePairs": {"allOf": ["zh-en"], "semantic": True}}))
     found = observed(answer, Criterion.LANGUAGE_PAIR)
     assert [part.split()[0] for part in found.split("; ")] == ["zh", "no", "en", "zh"]
-    assert len(flips(answer)) == 4
+    assert len(remedies_of(answer)) == 4
 
 
 _GOLD_ASR = {"type": "asr", "attributes": [{"key": "tier", "anyOf": ["gold", "silver"]}]}
@@ -165,19 +165,19 @@ GOLD: dict[str, Any] = {"requires": {"types": [_GOLD_ASR]}}
 _TIER = {"attributes": [{"key": "tier", "values": ["gold"]}]}
 
 
-def test_an_attribute_names_the_service_that_would_have_it() -> None:
-    answer = asked(report(ASR, stopped("big", "asr", **_TIER)), pool("p", **GOLD))
-    assert answer.decided
-    assert answer.decided.criterion is Criterion.ATTRIBUTE
-    assert "whisper" in answer.decided.observed
-    assert flips(answer) == ["start service big (asr) on n: hotpool-agent start big"]
-    bare = asked(report(ASR), pool("p", **GOLD))
-    assert flips(bare) == ["declare tier=gold or silver on one running asr service in the catalogue of n"]
-    met = asked(report(service("whisper", "asr", since="t1", **_TIER)), pool("p", **GOLD), Membership("Ready", "t"))
+def test_the_remedy_of_an_attribute_names_a_suitable_service() -> None:
+    answer = explained(report(ASR, stopped("big", "asr", **_TIER)), pool("p", **GOLD))
+    assert answer.first_unmet
+    assert answer.first_unmet.criterion is Criterion.ATTRIBUTE
+    assert "whisper" in answer.first_unmet.observed
+    assert remedies_of(answer) == ["start service big (asr) on n: hotpool-agent start big"]
+    bare = explained(report(ASR), pool("p", **GOLD))
+    assert remedies_of(bare) == ["declare tier=gold or silver on one running asr service in the catalogue of n"]
+    met = explained(report(service("whisper", "asr", since="t1", **_TIER)), pool("p", **GOLD), Membership("Ready", "t"))
     assert [item.since for item in met.requirements if item.criterion is Criterion.ATTRIBUTE] == ["t1"]
 
 
-def test_labels_say_what_to_set_and_what_to_remove() -> None:
+def test_the_remedy_of_labels_lists_those_to_set_and_to_remove() -> None:
     selector = {
         "matchLabels": {"site": "berlin", "zone": "a"},
         "matchExpressions": [
@@ -187,12 +187,12 @@ def test_labels_say_what_to_set_and_what_to_remove() -> None:
             {"key": "site", "operator": "NotIn", "values": ["paris"]},
         ],
     }
-    answer = asked(
+    answer = explained(
         report(ASR),
         pool("p", requires={"nodeSelector": selector}),
         labels={"site": "paris", "zone": "a", "old": "1"},
     )
-    assert flips(answer) == [
+    assert remedies_of(answer) == [
         (
             "set label site=berlin and set label tier=x or y and remove label old and set label new"
             " and set label site to anything but paris on nodecapability n"
@@ -201,10 +201,10 @@ def test_labels_say_what_to_set_and_what_to_remove() -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "spec", "more", "gate", "way"),
+    ("content", "spec", "more", "criterion", "remedy"),
     [
         (None, SPEECH_POOL, {}, Criterion.NOT_REPORTED, "start the agent: hotpool-agent run on n"),
-        ({"epoch": "x"}, SPEECH_POOL, {}, Criterion.NOT_REPORTED, "mend the agent: hotpool-agent run on n"),
+        ({"epoch": "x"}, SPEECH_POOL, {}, Criterion.NOT_REPORTED, "fix the agent: hotpool-agent run on n"),
         (report(ASR, leaving=True), GOLD, {}, Criterion.LEAVING, "start the agent again: hotpool-agent run on n"),
         (
             report(ASR),
@@ -225,7 +225,7 @@ def test_labels_say_what_to_set_and_what_to_remove() -> None:
             {},
             {},
             Criterion.EMPTY_REQUIREMENTS,
-            "require something in spec.requires of nodepool p, or say matchAll: true",
+            "require something in spec.requires of nodepool p, or set matchAll: true",
         ),
         (
             report(ASR),
@@ -236,36 +236,43 @@ def test_labels_say_what_to_set_and_what_to_remove() -> None:
         ),
     ],
 )
-def test_each_gate_of_the_node_says_what_would_flip_it(
-    content: dict[str, Any] | None, spec: dict[str, Any], more: dict[str, Any], gate: Criterion, way: str
+def test_each_criterion_of_the_node_has_a_remedy(
+    content: dict[str, Any] | None, spec: dict[str, Any], more: dict[str, Any], criterion: Criterion, remedy: str
 ) -> None:
-    answer = asked(content, pool("p", **spec), **more)
-    assert answer.decided
-    assert (answer.membership, answer.decided.criterion, answer.decided.remedy) == (MembershipState.OUT, gate, (way,))
-    assert answer.verdict.criterion is gate
+    answer = explained(content, pool("p", **spec), **more)
+    assert answer.first_unmet
+    assert (answer.membership, answer.first_unmet.criterion, answer.first_unmet.remedies) == (
+        MembershipState.OUT,
+        criterion,
+        (remedy,),
+    )
+    assert answer.verdict.criterion is criterion
 
 
-def test_silence_says_since_when_by_the_condition() -> None:
-    answer = asked(report(ASR), pool("p", requires=requires("asr")), conditions=OFFLINE)
-    assert answer.decided
-    assert (answer.decided.observed, answer.decided.since) == ("Offline (condition Ready)", "2026-11-24T11:00:00Z")
+def test_the_time_of_silence_comes_from_the_condition() -> None:
+    answer = explained(report(ASR), pool("p", requires=requires("asr")), conditions=OFFLINE)
+    assert answer.first_unmet
+    assert (answer.first_unmet.observed, answer.first_unmet.since) == (
+        "Offline (condition Ready)",
+        "2026-11-24T11:00:00Z",
+    )
     drained = [condition(status="False", reason="Draining", lastTransitionTime="2026-11-24T12:00:00Z")]
-    answer = asked(report(ASR), pool("p", requires=requires("asr")), AS_DRAINING, conditions=drained, drain=True)
-    assert answer.requirements[-1].since is None, "when the drain began says nothing of the heartbeat"
-    fresh = asked(report(ASR), pool("p", requires=requires("asr")), conditions=[])
-    assert fresh.decided
-    assert fresh.decided.observed == "the operator has not seen the node yet"
+    answer = explained(report(ASR), pool("p", requires=requires("asr")), AS_DRAINING, conditions=drained, drain=True)
+    assert answer.requirements[-1].since is None, "the start of the drain is not that of the silence"
+    fresh = explained(report(ASR), pool("p", requires=requires("asr")), conditions=[])
+    assert fresh.first_unmet
+    assert fresh.first_unmet.observed == "the operator has not seen the node yet"
 
 
 def braked(**spec: Any) -> Pool:
-    said = Condition(
+    mass_silence = Condition(
         type="MassSilence", status="True", last_transition_time="t9", reason="BrakeHolds", message="5 of 6"
     )
-    return pool("p", status=PoolStatus(conditions=(said,)), **spec)
+    return pool("p", status=PoolStatus(conditions=(mass_silence,)), **spec)
 
 
 NEEDS_ASR: dict[str, Any] = {"requires": requires("asr")}
-_STANDINGS = [
+_MEMBERSHIP_CASES = [
     (pool("p", **NEEDS_ASR), LIVE, AS_READY, MembershipState.MEMBER),
     (pool("p", **NEEDS_ASR), LIVE, None, MembershipState.PENDING),
     (pool("p", **NEEDS_ASR), LIVE, AS_SUSPECT, MembershipState.PENDING),
@@ -281,38 +288,38 @@ _STANDINGS = [
 ]
 
 
-@pytest.mark.parametrize(("spec", "conditions", "member", "expected"), _STANDINGS)
-def test_what_slices_and_judge_say_is_one_standing(
+@pytest.mark.parametrize(("spec", "conditions", "member", "expected"), _MEMBERSHIP_CASES)
+def test_slices_and_match_result_give_one_membership_state(
     spec: Pool, conditions: list[dict[str, Any]], member: Membership | None, expected: MembershipState
 ) -> None:
-    answer = asked(report(ASR), spec, member, conditions=conditions)
+    answer = explained(report(ASR), spec, member, conditions=conditions)
     assert answer.membership is expected
-    told = expected not in {MembershipState.MEMBER, MembershipState.OUT}
-    assert bool(answer.remarks) == told
+    has_remark = expected not in {MembershipState.MEMBER, MembershipState.OUT}
+    assert bool(answer.remarks) == has_remark
 
 
-def test_a_draining_and_a_late_member_say_how_they_are_offered_again() -> None:
+def test_draining_and_suspect_members_have_a_remedy() -> None:
     drain = [*LIVE, condition("Draining", "True", "Requested", lastTransitionTime="t7")]
-    answer = asked(report(ASR), pool("p", **NEEDS_ASR), Membership("Draining", "t"), drain=True, conditions=drain)
+    answer = explained(report(ASR), pool("p", **NEEDS_ASR), Membership("Draining", "t"), drain=True, conditions=drain)
     assert answer.membership is MembershipState.MEMBER
-    assert [(r.since, r.remedy) for r in answer.remarks] == [
+    assert [(r.since, r.remedies) for r in answer.remarks] == [
         ("t7", ("undo the drain: set spec.drain to false in nodecapability n",))
     ]
-    late = [condition(status="Unknown", reason="Suspect", lastTransitionTime="t8")]
-    answer = asked(report(ASR), pool("p", **NEEDS_ASR), AS_SUSPECT, conditions=late)
-    assert [(r.since, r.remedy) for r in answer.remarks] == [("t8", ("wait for a heartbeat of n",))]
+    suspect = [condition(status="Unknown", reason="Suspect", lastTransitionTime="t8")]
+    answer = explained(report(ASR), pool("p", **NEEDS_ASR), AS_SUSPECT, conditions=suspect)
+    assert [(r.since, r.remedies) for r in answer.remarks] == [("t8", ("wait for a heartbeat of n",))]
 
 
-def test_the_nearest_misses_fail_the_fewest_and_silent_reports_come_last() -> None:
+def test_the_nearest_misses_fail_the_fewest_and_nodes_without_a_report_are_last() -> None:
     views = {
         "in": view(speech("zh", "en")),
         "one": view(report(ASR, NMT, off(TTS), service("say", "tts", languages=["ja"]))),
         "three": view(report(off(ASR), NMT, off(TTS))),
-        "mute": view(None),
+        "unreported": view(None),
         "offline": view(speech("zh", "en"), Liveness.OFFLINE),
     }
     found = explain_pool(views, pool("p", **SPEECH_POOL), {"in": AS_READY})
-    assert found.candidates == ("offline", "one", "three", "mute")
+    assert found.candidates == ("offline", "one", "three", "unreported")
     assert found.reasons == {
         Criterion.OFFLINE: 1,
         Criterion.LANGUAGE_PAIR: 1,
@@ -337,15 +344,15 @@ _CODES = st.lists(st.sampled_from(["zh", "en", "ja"]), max_size=3, unique=True)
 
 @st.composite
 def contents(draw: st.DrawFn) -> dict[str, Any]:
-    made = []
+    services = []
     for index, type_ in enumerate(draw(st.lists(_TYPES, max_size=5))):
         body = service(f"s{index}", type_, languages=draw(_CODES), since=f"t{index}")
         body["state"] = draw(st.sampled_from(["Running", "Stopped", "Failed", "Starting"]))
         if type_ == "nmt":
             blocked = draw(st.lists(st.sampled_from(["zh-en", "ja-zh"]), max_size=1))
             body["rules"] = [{"kind": "any_to_any", "languages": draw(_CODES), "blocked": blocked}]
-        made.append(body)
-    return report(*made, leaving=draw(st.booleans()))
+        services.append(body)
+    return report(*services, leaving=draw(st.booleans()))
 
 
 @st.composite
@@ -362,29 +369,29 @@ def specs(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @given(contents(), specs(), st.sampled_from(["Live", "Suspect", "Offline"]), st.sampled_from([{}, {"site": "a"}]))
-def test_the_answer_is_the_judges_for_random_nodes_and_pools(
+def test_the_explanation_agrees_with_the_match_for_random_nodes_and_pools(
     content: dict[str, Any], spec: dict[str, Any], reason: str, labels: dict[str, str]
 ) -> None:
     wanted = pool("p", **spec)
-    answer = asked(content, wanted, conditions=[condition(reason=reason)], labels=labels)
-    said = match(view(content, Liveness(reason), labels=labels), wanted.spec)
-    assert answer.verdict == said
-    assert (answer.decided.criterion if answer.decided else None) == said.criterion
+    answer = explained(content, wanted, conditions=[condition(reason=reason)], labels=labels)
+    result = match(view(content, Liveness(reason), labels=labels), wanted.spec)
+    assert answer.verdict == result
+    assert (answer.first_unmet.criterion if answer.first_unmet else None) == result.criterion
     for item in answer.requirements:
         assert item.observed
-        assert bool(item.remedy) == (not item.met), item
+        assert bool(item.remedies) == (not item.met), item
 
 
 @given(contents(), specs())
-def test_starting_every_service_that_is_named_is_what_flips_it(content: dict[str, Any], spec: dict[str, Any]) -> None:
-    """Where every way out is a start, the node is in after these starts."""
+def test_starting_every_named_service_makes_the_node_a_member(content: dict[str, Any], spec: dict[str, Any]) -> None:
+    """If every remedy is a start, the node is a member after these starts."""
     spec["excludeNodes"] = []
     wanted = pool("p", **spec)
     content["leaving"] = False
-    answer = asked(content, wanted, labels={"site": "a"})
-    ways = flips(answer)
-    if not ways or any(not way.startswith("start service") for way in ways):
+    answer = explained(content, wanted, labels={"site": "a"})
+    remedies = remedies_of(answer)
+    if not remedies or any(not remedy.startswith("start service") for remedy in remedies):
         return
-    named = {way.split()[2] for way in ways}
+    named = {remedy.split()[2] for remedy in remedies}
     services = [off(s, "Running") if s["id"] in named else s for s in content["services"]]
-    assert asked(report(*services), wanted, labels={"site": "a"}).verdict.state == "Ready"
+    assert explained(report(*services), wanted, labels={"site": "a"}).verdict.state == "Ready"

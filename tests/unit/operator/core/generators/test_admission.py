@@ -1,4 +1,4 @@
-"""Generated pools: names, admission, and what is made, put right and removed (requirements D5, D6)."""
+"""Generated pools: names, admission, and pools created, corrected and removed (requirements D5, D6)."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -74,17 +74,17 @@ def admitted(nodes: Mapping[str, int], existing: Iterable[str], by: Generator) -
     return admit(ranked, tuple(existing), by.spec, names)
 
 
-def test_rank_is_by_nodes_then_by_name_and_who_is_left_out_is_reported() -> None:
+def test_rank_is_by_nodes_then_by_name_and_keys_not_admitted_are_reported() -> None:
     found = admitted({"b-a": 3, "a-b": 3, "c-d": 9, "x-y": 1}, [], generator("g", minNodes=2, maxPools=2))
     assert found.admitted == ("c-d", "a-b")
-    assert found.listed == (("b-a", 3, "MaxPools"), ("x-y", 1, "MinNodes"))
-    assert found.left_out == 2
+    assert found.not_admitted == (("b-a", 3, "MaxPools"), ("x-y", 1, "MinNodes"))
+    assert found.not_admitted_count == 2
 
 
-def test_who_is_admitted_keeps_its_place() -> None:
+def test_an_admitted_key_keeps_its_place() -> None:
     found = admitted({"c-d": 9, "e-f": 8, "a-b": 1}, ["a-b"], generator("g", minNodes=2, maxPools=2))
     assert found.admitted == ("a-b", "c-d")
-    assert found.listed == (("e-f", 8, "MaxPools"),)
+    assert found.not_admitted == (("e-f", 8, "MaxPools"),)
 
 
 @given(
@@ -102,20 +102,20 @@ def test_every_key_is_admitted_or_reported_in_the_order_of_rank(
     new = [key for key in ranked if nodes[key] >= least][:room]
     assert found.admitted == (*existing, *new)
     out = [key for key in ranked if key not in new]
-    assert [key for key, _, _ in found.listed] == out[:20]
-    assert found.left_out == len(out)
-    assert {why for _, number, why in found.listed if number < least} <= {"MinNodes"}
-    assert {why for _, number, why in found.listed if number >= least} <= {"MaxPools"}
+    assert [key for key, _, _ in found.not_admitted] == out[:20]
+    assert found.not_admitted_count == len(out)
+    assert {why for _, number, why in found.not_admitted if number < least} <= {"MinNodes"}
+    assert {why for _, number, why in found.not_admitted if number >= least} <= {"MaxPools"}
 
 
-@pytest.mark.parametrize("few", [10_000, 0], ids=["few", "many"])
+@pytest.mark.parametrize("threshold", [10_000, 0], ids=["few", "many"])
 @given(changes=st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from([-1, 1, 2])), max_size=200))
 @example(changes=[("a", 1), ("b", 1), ("b", -1), ("b", 1)])
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_a_ranking_is_that_of_its_counts(
-    changes: list[tuple[str, int]], few: int, monkeypatch: pytest.MonkeyPatch
+def test_a_ranking_follows_its_counts(
+    changes: list[tuple[str, int]], threshold: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(key_ranking, "SORT_THRESHOLD", few)
+    monkeypatch.setattr(key_ranking, "SORT_THRESHOLD", threshold)
     found, counts = KeyRanking(), dict.fromkeys("abcd", 0)
     for key, by in changes:
         change = max(by, -counts[key])
@@ -128,9 +128,9 @@ def test_a_ranking_is_that_of_its_counts(
 
 
 @given(st.lists(st.booleans(), max_size=400))
-def test_a_key_that_comes_and_goes_for_ever_is_held_once(turns: list[bool]) -> None:
+def test_a_key_added_and_removed_many_times_does_not_grow_the_heap(steps: list[bool]) -> None:
     found = KeyRanking()
-    for number, comes in enumerate(turns * 3):
+    for number, comes in enumerate(steps * 3):
         found.add("stays" if number == 0 else f"k{number % 3}", 1)
         if comes:
             found.add("stays" if number == 0 else f"k{number % 3}", -1)
@@ -142,14 +142,14 @@ def test_a_key_that_comes_and_goes_for_ever_is_held_once(turns: list[bool]) -> N
 
 def test_pools_are_made_for_what_nodes_offer_and_then_nothing_differs() -> None:
     by = generator("g")
-    subject = offered(by, view(speech("zh", "en")))
-    plan = planned(subject)
+    entry = offered(by, view(speech("zh", "en")))
+    plan = planned(entry)
     assert keys_of(plan) == {"zh-en", "en-zh"}
-    again = planned(subject, made(by, "zh-en"), made(by, "en-zh"))
+    again = planned(entry, made(by, "zh-en"), made(by, "en-zh"))
     assert (again.create, again.correct, again.remove, again.recheck_at) == ({}, {}, (), None)
     assert (again.status.pools, again.status.not_admitted_count, again.status.ready) == (2, 0, "True")
-    subject.generator = replace(by, status=again.status)
-    assert planned(subject, made(by, "zh-en"), made(by, "en-zh")).status == again.status
+    entry.generator = replace(by, status=again.status)
+    assert planned(entry, made(by, "zh-en"), made(by, "en-zh")).status == again.status
 
 
 def test_those_not_admitted_are_reported() -> None:
@@ -162,48 +162,48 @@ def test_those_not_admitted_are_reported() -> None:
 
 def test_an_empty_pool_stays_for_the_grace_time() -> None:
     by = generator("g", graceSeconds=600)
-    subject = offered(by, view(speech("zh", "en")))
+    entry = offered(by, view(speech("zh", "en")))
     pools = made(by, "zh-en"), made(by, "en-zh")
-    subject.update("n0", None)
-    assert planned(subject, *pools, moment=100.0).recheck_at == 700.0
-    waiting = planned(subject, *pools, moment=699.9)
+    entry.update("n0", None)
+    assert planned(entry, *pools, moment=100.0).recheck_at == 700.0
+    waiting = planned(entry, *pools, moment=699.9)
     assert (waiting.remove, waiting.create, waiting.recheck_at) == ((), {}, 700.0)
-    ended = planned(subject, *pools, moment=700.0)
+    ended = planned(entry, *pools, moment=700.0)
     assert {item.meta.name for item in ended.remove} == {item.meta.name for item in pools}
     assert ended.status.pools == 0
 
 
-def test_the_grace_starts_anew_when_somebody_came_back() -> None:
+def test_the_grace_restarts_after_a_node_returned() -> None:
     by = generator("g", graceSeconds=600)
     seen = view(speech("zh", "en"))
-    subject = offered(by, seen)
+    entry = offered(by, seen)
     pools = made(by, "zh-en"), made(by, "en-zh")
-    subject.update("n0", None)
-    planned(subject, *pools, moment=0.0)
-    subject.update("n0", seen)
-    assert planned(subject, *pools, moment=500.0).recheck_at is None
-    subject.update("n0", None)
-    assert planned(subject, *pools, moment=599.0).recheck_at == 1199.0
+    entry.update("n0", None)
+    planned(entry, *pools, moment=0.0)
+    entry.update("n0", seen)
+    assert planned(entry, *pools, moment=500.0).recheck_at is None
+    entry.update("n0", None)
+    assert planned(entry, *pools, moment=599.0).recheck_at == 1199.0
 
 
-def test_an_admitted_pool_is_not_pushed_out_by_a_key_with_more_nodes() -> None:
+def test_an_admitted_pool_is_not_replaced_by_a_key_with_more_nodes() -> None:
     by = generator("g", maxPools=1, minNodes=2)
     ja = view(speech("en", "ja"))
-    subject = offered(by, *[view(speech("zh", "en"))] * 5, ja)
-    plan = planned(subject, made(by, "en-ja"))
+    entry = offered(by, *[view(speech("zh", "en"))] * 5, ja)
+    plan = planned(entry, made(by, "en-ja"))
     assert (plan.create, plan.remove) == ({}, ())
     assert {item.key for item in plan.status.not_admitted} == {"en-zh", "zh-en", "ja-en"}
 
 
 def test_a_hand_made_pool_of_the_same_name_is_never_touched() -> None:
     by = generator("g", graceSeconds=0)
-    subject = offered(by, view(speech("zh", "en")))
+    entry = offered(by, view(speech("zh", "en")))
     by_hand = replace(made(by, "zh-en"), spec=pool("x").spec, owner=None)
-    plan = planned(subject, by_hand)
+    plan = planned(entry, by_hand)
     assert keys_of(plan) == {"en-zh"}
     assert plan.correct == {}
-    subject.update("n0", None)
-    assert planned(subject, by_hand, moment=1e6).remove == ()
+    entry.update("n0", None)
+    assert planned(entry, by_hand, moment=1e6).remove == ()
 
 
 def test_pools_of_another_generator_are_never_touched() -> None:
@@ -213,7 +213,7 @@ def test_pools_of_another_generator_are_never_touched() -> None:
 
 
 @pytest.mark.parametrize("edit", [{"min_members": 7}, {"generated": None}, {"exclude_nodes": ("n0",)}])
-def test_a_generated_pool_edited_by_hand_is_put_right(edit: dict[str, Any]) -> None:
+def test_a_generated_pool_edited_by_hand_is_corrected(edit: dict[str, Any]) -> None:
     by = generator("g")
     good = made(by, "zh-en")
     edited = replace(good, spec=good.spec.model_copy(update=edit))
@@ -228,14 +228,14 @@ def test_a_changed_template_reaches_every_pool() -> None:
     assert [spec.min_members for spec in plan.correct.values()] == [4, 4]
 
 
-def test_nodes_are_counted_once_for_each_key_and_forgotten_when_they_leave() -> None:
-    subject = offered(generator("g"))
+def test_nodes_are_counted_once_for_each_key_and_no_longer_after_deletion() -> None:
+    entry = offered(generator("g"))
     first, second = view(speech("zh", "en")), view(speech("zh", "en", "ja"))
-    assert subject.update("a", first)
-    assert subject.update("b", second)
-    assert not subject.update("b", second)
-    assert subject.nodes["zh-en"] == 2
-    assert subject.update("b", NodeView(node("b", speech("zh", "en")), Liveness.OFFLINE))
-    assert dict(subject.nodes) == {"zh-en": 1, "en-zh": 1}
-    assert subject.update("a", None)
-    assert dict(subject.nodes) == {}
+    assert entry.update("a", first)
+    assert entry.update("b", second)
+    assert not entry.update("b", second)
+    assert entry.node_counts["zh-en"] == 2
+    assert entry.update("b", NodeView(node("b", speech("zh", "en")), Liveness.OFFLINE))
+    assert dict(entry.node_counts) == {"zh-en": 1, "en-zh": 1}
+    assert entry.update("a", None)
+    assert dict(entry.node_counts) == {}

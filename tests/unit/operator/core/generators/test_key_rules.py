@@ -1,4 +1,4 @@
-"""The rules of generators: which keys nodes offer, and that a key's pool holds just the nodes that count (D5, D6)."""
+"""Rules of generators: offered keys, and a key's pool contains exactly the nodes that count for it (D5, D6)."""
 
 import re
 from typing import Any
@@ -30,7 +30,7 @@ def keys(seen: NodeView, **spec: Any) -> set[str]:
     return set() if source is None else set(rule.offered(source).keys)
 
 
-def made(key: str, **spec: Any) -> PoolSpec:
+def spec_of(key: str, **spec: Any) -> PoolSpec:
     return pool_spec("g", key, key_rule(generator("g", **spec).spec))
 
 
@@ -49,7 +49,7 @@ def test_many_to_one_adds_a_pool_for_each_target() -> None:
     assert keys(view(speech("zh", "en")), rule=MANY) == {"zh-en", "en-zh", "*-en", "*-zh"}
 
 
-def test_semantic_pairs_where_the_rule_or_the_template_asks_for_them() -> None:
+def test_semantic_pairs_if_the_rule_or_the_template_requires_them() -> None:
     content = speech("zh", "en", "ja")
     seen = view(report(*content["services"], service("r", "semantic", languages=["zh", "en"])))
     assert keys(seen, rule={"languagePairs": {"semantic": True}}) == {"zh-en", "en-zh"}
@@ -58,7 +58,7 @@ def test_semantic_pairs_where_the_rule_or_the_template_asks_for_them() -> None:
     assert keys(seen, template=template, rule=SETS) == {"en+zh"}
 
 
-def test_where_the_rule_asks_for_repair_the_templates_own_pairs_need_it_too() -> None:
+def test_a_semantic_rule_makes_the_pairs_of_its_template_semantic() -> None:
     spec: dict[str, Any] = {
         "rule": {"languagePairs": {"semantic": True}},
         "template": {"spec": {"requires": {"languagePairs": {"allOf": ["zh-ja"]}}}},
@@ -66,7 +66,7 @@ def test_where_the_rule_asks_for_repair_the_templates_own_pairs_need_it_too() ->
     content = speech("zh", "en", "ja")
     seen = view(report(*content["services"], service("r", "semantic", languages=["zh", "en"])))
     assert keys(seen, **spec) == set()
-    assert match(seen, made("zh-en", **spec)).criterion is Criterion.LANGUAGE_PAIR
+    assert match(seen, spec_of("zh-en", **spec)).criterion is Criterion.LANGUAGE_PAIR
 
 
 def test_a_node_that_the_template_excludes_offers_nothing() -> None:
@@ -89,14 +89,14 @@ def test_a_node_that_is_silent_or_leaves_offers_nothing(rule: dict[str, Any]) ->
     assert keys(view(None), rule=rule) == set()
 
 
-def test_language_sets_are_the_largest_that_go_in_all_directions() -> None:
+def test_language_sets_are_the_largest_with_all_directions() -> None:
     rules = [
         {"kind": "any_to_any", "languages": ["zh", "en", "ja"]},
         {"kind": "specific_pairs", "pairs": ["de-en", "en-de", "de-zh"]},
     ]
     codes = ["zh", "en", "ja", "de"]
-    heard = [service("a", "asr", languages=codes), service("t", "tts", languages=codes)]
-    content = report(*heard, service("m", "nmt", rules=rules))
+    spoken = [service("a", "asr", languages=codes), service("t", "tts", languages=codes)]
+    content = report(*spoken, service("m", "nmt", rules=rules))
     assert keys(view(content), rule=SETS) == {"en+ja+zh", "de+en"}
     assert keys(view(content), rule={"languageSets": {"minLanguages": 3}}) == {"en+ja+zh"}
 
@@ -109,15 +109,15 @@ def test_one_pool_for_each_value_of_services_that_count() -> None:
         assert keys(seen, rule={"attributeValues": {"type": "llm", "key": key}}) == {value}
     seen = view(speech("zh", "en"))
     assert keys(seen, rule={"attributeValues": {"type": "asr", "key": "languages"}}) == {"zh", "en"}
-    assert keys(seen, rule={"attributeValues": {"type": "asr", "key": "unheard"}}) == set()
+    assert keys(seen, rule={"attributeValues": {"type": "asr", "key": "unknown"}}) == set()
 
 
-def test_values_come_from_services_that_meet_the_templates_own_wishes_of_the_type() -> None:
+def test_values_come_from_services_that_meet_the_requirements_of_the_template() -> None:
     wanted = {"type": "llm", "attributes": [{"key": "tier", "anyOf": ["gold", "silver"]}]}
     template = {"spec": {"requires": {"types": [wanted, {"type": "asr"}]}}}
     content = report(llm("gold", "fast"), llm("slow", id_="two"), service("a", "asr"))
     assert keys(view(content), rule=TIERS, template=template) == {"gold", "fast"}
-    spec = made("fast", rule=TIERS, template=template)
+    spec = spec_of("fast", rule=TIERS, template=template)
     (attribute,) = spec.requires.types[0].attributes
     assert (attribute.any_of, attribute.all_of) == (("gold", "silver"), ("fast",))
     assert [item.type for item in spec.requires.types] == ["llm", "asr"]
@@ -135,7 +135,7 @@ def test_any_value_that_a_pool_can_require_is_a_key(values: list[str]) -> None:
     else:
         assert keys(seen, rule=TIERS) == fitting
     for value in fitting:
-        name, spec = pool_name("g", value), made(value, rule=TIERS)
+        name, spec = pool_name("g", value), spec_of(value, rule=TIERS)
         assert re.fullmatch(LABEL_PATTERN, name)
         assert len(name) <= POOL_NAME_MAX
         assert spec.generated
@@ -161,24 +161,24 @@ def test_fnv_1a_64_gives_the_published_values(data: bytes, expected: int) -> Non
     assert fnv1a64(data) == expected
 
 
-def test_a_part_is_that_of_name_zero_byte_and_seed() -> None:
+def test_the_slot_is_a_hash_of_name_zero_byte_and_seed() -> None:
     assert slot("edge-017", "speech", 16) == fnv1a64(b"edge-017\0speech") % 16
     assert slot("edge-017", "", 7) == fnv1a64(b"edge-017\0") % 7
     assert {slot(f"n{number}", "s", 8) for number in range(200)} == set(range(8))
 
 
-def test_each_node_is_in_one_hash_pool_and_the_pools_own_spec_says_which() -> None:
+def test_each_node_is_in_one_hash_pool_by_the_spec_of_the_pool() -> None:
     for name in ("edge-1", "edge-2", "edge-3", "a.b-c"):
         seen = NodeView(node(name, report()), Liveness.LIVE)
         (key,) = keys(seen, rule=HASH)
-        inside = [index for index in range(4) if match(seen, made(str(index), rule=HASH)).state]
+        inside = [index for index in range(4) if match(seen, spec_of(str(index), rule=HASH)).state]
         assert inside == [int(key)] == [slot(name, "s", 4)]
-        other = made(str((int(key) + 1) % 4), rule=HASH)
+        other = spec_of(str((int(key) + 1) % 4), rule=HASH)
         (found,) = [f for f in evaluate(seen, other) if not f.met]
         assert (found.criterion, found.observed) == (Criterion.HASH, f"part {key}")
 
 
-# The promise: who counts for a key is in its pool, and nobody else.
+# Property: exactly the nodes that count for a key are in its pool.
 
 CODES = ["zh", "en", "ja", "de"]
 CODE_LISTS = st.lists(st.sampled_from(CODES), unique=True, max_size=4)
@@ -249,7 +249,7 @@ GENERATORS = st.builds(
 
 
 @given(GENERATORS, fleets())
-def test_who_counts_for_a_key_is_in_its_pool_and_nobody_else(by: Generator, views: list[NodeView]) -> None:
+def test_exactly_the_nodes_that_count_for_a_key_are_in_its_pool(by: Generator, views: list[NodeView]) -> None:
     rule = key_rule(by.spec)
     sources = [rule.source(seen) for seen in views]
     offered = [rule.offered(source).keys if source is not None else frozenset() for source in sources]
@@ -261,8 +261,8 @@ def test_who_counts_for_a_key_is_in_its_pool_and_nobody_else(by: Generator, view
         ]
         assert counting == [match(seen, spec).state is not None for seen in views]
         assert PoolSpec.model_validate(spec.model_dump(by_alias=True, exclude_none=True)) == spec
-        if rule.refusal(key) is None:
-            assert rule.makes(key)
+        if rule.refusal_reason(key) is None:
+            assert rule.is_valid_key(key)
 
 
 # Bounds.
@@ -274,7 +274,7 @@ def test_one_node_offers_a_bounded_number_of_keys_the_first_by_name() -> None:
     source = rule.source(view(speech(*codes)))
     assert source
     found = rule.offered(source)
-    assert found.more
+    assert found.over_limit
     assert len(found.keys) == MAX_KEYS
     assert {f"*-{code}" for code in codes} <= found.keys
     every = sorted(f"{a}-{b}" for a in codes for b in codes if a != b)
@@ -310,7 +310,7 @@ def _pairs(number: int) -> dict[str, Any]:
         (TIERS, {"types": [{"type": "llm", "attributes": [{"key": "tier", "allOf": _values(64)}]}]}, "no room"),
     ],
 )
-def test_a_rule_and_a_template_that_contradict_each_other_are_told_apart(
+def test_a_rule_and_a_template_that_contradict_each_other_are_an_error(
     rule: dict[str, Any], wanted: dict[str, Any], words: str
 ) -> None:
     found = spec_error(generator("g", rule=rule, template={"spec": {"requires": wanted}}).spec)
@@ -328,7 +328,7 @@ def test_a_rule_and_a_template_that_contradict_each_other_are_told_apart(
         (HASH, {}),
     ],
 )
-def test_what_just_fits_into_a_pool_is_made(rule: dict[str, Any], wanted: dict[str, Any]) -> None:
+def test_requirements_that_just_fit_into_a_pool_are_valid(rule: dict[str, Any], wanted: dict[str, Any]) -> None:
     by = generator("g", rule=rule, template={"spec": {"requires": wanted}})
     assert spec_error(by.spec) is None
     key = {"languagePairs": "a-b", "languageSets": "a+b+c+d+e+f+g+h", "attributeValues": "x", "hash": "3"}
@@ -337,10 +337,10 @@ def test_what_just_fits_into_a_pool_is_made(rule: dict[str, Any], wanted: dict[s
 
 
 @given(st.text(max_size=40))
-def test_a_rule_says_of_any_text_whether_it_makes_such_pools(key: str) -> None:
+def test_a_spec_can_be_built_for_any_text_that_is_a_valid_key(key: str) -> None:
     for rule in (MANY, SETS, HASH):
         found = key_rule(generator("g", rule=rule).spec)
-        if found.makes(key):
+        if found.is_valid_key(key):
             assert pool_spec("g", key, found).generated
 
 
@@ -353,8 +353,6 @@ def test_a_rule_says_of_any_text_whether_it_makes_such_pools(key: str) -> None:
         (HASH, ["0", "3"], ["4", "-1", "03", "", "x", "٣"]),
     ],
 )
-def test_a_rule_makes_no_pools_of_keys_of_other_rules(
-    rule: dict[str, Any], made_of: list[str], not_made_of: list[str]
-) -> None:
+def test_keys_of_other_rules_are_not_valid(rule: dict[str, Any], made_of: list[str], not_made_of: list[str]) -> None:
     found = key_rule(generator("g", rule=rule).spec)
-    assert [key for key in [*made_of, *not_made_of] if found.makes(key)] == made_of
+    assert [key for key in [*made_of, *not_made_of] if found.is_valid_key(key)] == made_of

@@ -1,4 +1,4 @@
-"""The desired result for a pool and a node, and what must be written for it (requirements C1, D2, D4, D7, D10, D11).
+"""Desired state of a pool and a node, and the writes that it needs (requirements C1, D2, D4, D7, D10, D11).
 
 Requirements C6, E3, F1.
 """
@@ -38,23 +38,23 @@ def named(
     return NodeView(node(name, report(*(service(t, t) for t in types)), drain=drain), liveness)
 
 
-def subject(of: Pool, *views: NodeView) -> PoolMembership:
-    found = PoolMembership(of)
+def membership_of(of: Pool, *views: NodeView) -> PoolMembership:
+    membership = PoolMembership(of)
     for seen in views:
-        found.update(seen.node.meta.name, seen)
-    return found
+        membership.update(seen.node.meta.name, seen)
+    return membership
 
 
 def asr_pool(name: str = "asr", **more: Any) -> Pool:
     return pool(name, requires=requires("asr"), **more)
 
 
-def said(status: PoolStatus) -> dict[str, tuple[str, str]]:
+def conditions_of(status: PoolStatus) -> dict[str, tuple[str, str]]:
     return {c.type: (c.status, c.reason) for c in status.conditions}
 
 
 def stored(of: Pool, plan: PoolPlan) -> tuple[Pool, dict[str, Slice]]:
-    """What is stored after the plan was written."""
+    """Return the pool and slices stored after a write of the plan."""
     slices = {
         name: replace(slice_(of.meta.name, 0, name=name, uid=of.meta.uid), members=m) for name, m in plan.slices.items()
     }
@@ -63,7 +63,7 @@ def stored(of: Pool, plan: PoolPlan) -> tuple[Pool, dict[str, Slice]]:
 
 def test_members_states_and_counts() -> None:
     views = [named("a"), named("b", Liveness.SUSPECT), named("c", drain=True), named("d", types=["tts"])]
-    plan = plan_pool(subject(asr_pool(), *views), {}, KNOWN, 0.0, NOW)
+    plan = plan_pool(membership_of(asr_pool(), *views), {}, KNOWN, 0.0, NOW)
     assert plan.members == {"a": "Ready", "b": "Suspect", "c": "Draining"}
     assert plan.slices == {"asr-0": (member("a", since=NOW), member("b", "Suspect", NOW), member("c", "Draining", NOW))}
     status = plan.status
@@ -79,127 +79,129 @@ def test_members_states_and_counts() -> None:
 )
 def test_nothing_differs_after_applying_a_plan(states: list[str], size: int, found: Mapping[int, list[str]]) -> None:
     of = asr_pool(sliceSize=size, minMembers=2)
-    made: dict[str, Callable[[str], NodeView]] = {
+    builders: dict[str, Callable[[str], NodeView]] = {
         "Ready": named,
         "Suspect": lambda name: named(name, Liveness.SUSPECT),
         "Draining": lambda name: named(name, drain=True),
         "Out": lambda name: named(name, types=["tts"]),
     }
-    judged = subject(of, *(made[state](f"n{number}") for number, state in enumerate(states)))
+    membership = membership_of(of, *(builders[state](f"n{number}") for number, state in enumerate(states)))
     slices = {f"asr-{index}": slice_("asr", index, *names) for index, names in found.items()}
-    plan = plan_pool(judged, slices, KNOWN, 0.0, NOW)
-    judged.pool, applied = stored(of, plan)
-    again = plan_pool(judged, applied, KNOWN, 1.0, LATER)
-    assert diff_slices(judged.pool, applied, again.slices) == []
-    assert not status_differs(judged.pool.status, again.status)
+    plan = plan_pool(membership, slices, KNOWN, 0.0, NOW)
+    membership.pool, applied = stored(of, plan)
+    again = plan_pool(membership, applied, KNOWN, 1.0, LATER)
+    assert diff_slices(membership.pool, applied, again.slices) == []
+    assert not status_differs(membership.pool.status, again.status)
     assert again.members == plan.members
 
 
 # Conditions.
 
 
-def test_a_pool_that_requires_nothing_says_so() -> None:
-    plan = plan_pool(subject(pool("p"), named("a")), {}, KNOWN, 0.0, NOW)
-    assert said(plan.status) == {"Ready": ("False", "EmptyRequirements")}
+def test_a_pool_without_requirements_has_a_condition() -> None:
+    plan = plan_pool(membership_of(pool("p"), named("a")), {}, KNOWN, 0.0, NOW)
+    assert conditions_of(plan.status) == {"Ready": ("False", "EmptyRequirements")}
     assert (plan.members, plan.slices) == ({}, {})
-    everyone = plan_pool(subject(pool("p", requires={"matchAll": True}), named("a")), {}, KNOWN, 0.0, NOW)
-    assert said(everyone.status) == {"Ready": ("True", "EnoughMembers")}
+    everyone = plan_pool(membership_of(pool("p", requires={"matchAll": True}), named("a")), {}, KNOWN, 0.0, NOW)
+    assert conditions_of(everyone.status) == {"Ready": ("True", "EnoughMembers")}
 
 
 def test_an_unknown_type_is_legal_and_visible() -> None:
     of = pool("p", requires=requires("asr", "llm", "zzz"))
-    plan = plan_pool(subject(of, named("a")), {}, {"asr": 1, "llm": 0}, 0.0, NOW)
-    assert said(plan.status)["UnknownRequirement"] == ("True", "UnknownType")
+    plan = plan_pool(membership_of(of, named("a")), {}, {"asr": 1, "llm": 0}, 0.0, NOW)
+    assert conditions_of(plan.status)["UnknownRequirement"] == ("True", "UnknownType")
     message = next(c.message for c in plan.status.conditions if c.type == "UnknownRequirement")
     assert message.endswith("llm, zzz")
-    known = plan_pool(subject(of, named("a")), {}, {"asr": 1, "llm": 1, "zzz": 1}, 0.0, NOW)
-    assert "UnknownRequirement" not in said(known.status)
+    known = plan_pool(membership_of(of, named("a")), {}, {"asr": 1, "llm": 1, "zzz": 1}, 0.0, NOW)
+    assert "UnknownRequirement" not in conditions_of(known.status)
 
 
 @pytest.mark.parametrize(("wanted", "expected"), [(0, "True"), (1, "True"), (2, "False")])
 def test_ready_means_enough_ready_members(wanted: int, expected: str) -> None:
-    judged = subject(asr_pool(minMembers=wanted), named("a"), named("b", Liveness.SUSPECT), named("c", drain=True))
-    assert plan_pool(judged, {}, KNOWN, 0.0, NOW).status.ready == expected
+    membership = membership_of(
+        asr_pool(minMembers=wanted), named("a"), named("b", Liveness.SUSPECT), named("c", drain=True)
+    )
+    assert plan_pool(membership, {}, KNOWN, 0.0, NOW).status.ready == expected
 
 
-def test_conditions_keep_the_time_of_their_transition_while_their_status_stays() -> None:
+def test_conditions_keep_their_transition_time_while_their_status_stays() -> None:
     of = asr_pool(minMembers=2)
-    judged = subject(of, named("a"))
-    judged.pool, _ = stored(of, plan_pool(judged, {}, KNOWN, 0.0, NOW))
-    none = subject(judged.pool)
+    membership = membership_of(of, named("a"))
+    membership.pool, _ = stored(of, plan_pool(membership, {}, KNOWN, 0.0, NOW))
+    none = membership_of(membership.pool)
     same = plan_pool(none, {}, KNOWN, 1.0, LATER).status.conditions[0]
     assert (same.status, same.last_transition_time, same.message) == ("False", NOW, "0 Ready members, 2 required")
-    enough = subject(judged.pool, named("a"), named("b"))
+    enough = membership_of(membership.pool, named("a"), named("b"))
     assert plan_pool(enough, {}, KNOWN, 1.0, LATER).status.conditions[0].last_transition_time == LATER
 
 
-def test_last_change_is_that_of_membership_only() -> None:
+def test_last_change_changes_with_membership_only() -> None:
     of = asr_pool()
-    judged = subject(of, named("a"))
-    judged.pool, slices = stored(of, plan_pool(judged, {}, KNOWN, 0.0, NOW))
-    judged.update("a", named("a", Liveness.SUSPECT))
-    assert plan_pool(judged, slices, KNOWN, 1.0, LATER).status.last_change == NOW
-    judged.update("b", named("b"))
-    assert plan_pool(judged, slices, KNOWN, 1.0, LATER).status.last_change == LATER
+    membership = membership_of(of, named("a"))
+    membership.pool, slices = stored(of, plan_pool(membership, {}, KNOWN, 0.0, NOW))
+    membership.update("a", named("a", Liveness.SUSPECT))
+    assert plan_pool(membership, slices, KNOWN, 1.0, LATER).status.last_change == NOW
+    membership.update("b", named("b"))
+    assert plan_pool(membership, slices, KNOWN, 1.0, LATER).status.last_change == LATER
 
 
-# Urgent or slow.
+# Urgent or not.
 
 
 def test_counts_by_reason_alone_are_not_urgent() -> None:
     of = asr_pool()
-    judged = subject(of, named("a"))
-    before = plan_pool(judged, {}, KNOWN, 0.0, NOW)
-    judged.pool, slices = stored(of, before)
-    judged.update("x", named("x", types=["tts"]))
-    slow = plan_pool(judged, slices, KNOWN, 1.0, LATER)
+    membership = membership_of(of, named("a"))
+    before = plan_pool(membership, {}, KNOWN, 0.0, NOW)
+    membership.pool, slices = stored(of, before)
+    membership.update("x", named("x", types=["tts"]))
+    slow = plan_pool(membership, slices, KNOWN, 1.0, LATER)
     assert status_differs(before.status, slow.status)
     assert not status_is_urgent(before.status, slow.status)
-    judged.update("b", named("b"))
-    assert status_is_urgent(before.status, plan_pool(judged, slices, KNOWN, 1.0, LATER).status)
+    membership.update("b", named("b"))
+    assert status_is_urgent(before.status, plan_pool(membership, slices, KNOWN, 1.0, LATER).status)
 
 
-# A pool that must not be touched.
+# A pool that must not change.
 
 
 @pytest.mark.parametrize("of", [asr_pool(paused=True), asr_pool(problem="spec.x: bad")], ids=["paused", "invalid"])
-def test_a_held_pool_keeps_its_members_everywhere_and_says_so(of: Pool) -> None:
+def test_a_paused_or_invalid_pool_keeps_its_members_everywhere_and_has_a_condition(of: Pool) -> None:
     slices = {"asr-0": slice_("asr", 0, "gone", members=[{"node": "gone", "state": "Suspect", "since": "t"}])}
-    plan = plan_pool(subject(of, named("new")), slices, KNOWN, 0.0, NOW)
+    plan = plan_pool(membership_of(of, named("new")), slices, KNOWN, 0.0, NOW)
     assert diff_slices(of, slices, plan.slices) == []
     assert plan.members == {"gone": "Suspect"}
     expected = {"Paused": ("True", "Paused")} if of.paused else {"Ready": ("False", "InvalidSpec")}
-    assert said(plan.status) == expected
-    settled, _ = stored(of, plan)
-    assert not status_differs(settled.status, plan_pool(subject(settled), slices, KNOWN, 1.0, LATER).status)
+    assert conditions_of(plan.status) == expected
+    written, _ = stored(of, plan)
+    assert not status_differs(written.status, plan_pool(membership_of(written), slices, KNOWN, 1.0, LATER).status)
 
 
-def test_a_slice_that_claims_a_paused_pool_gives_it_no_member_and_is_not_written() -> None:
+def test_a_foreign_slice_of_a_paused_pool_adds_no_member_and_is_not_written() -> None:
     of = asr_pool(paused=True)
     slices = {"asr-0": slice_("asr", 0, "a"), "asr-x": slice_("asr", 0, "stranger", name="asr-x", uid="other")}
-    plan = plan_pool(subject(of, named("a")), slices, KNOWN, 0.0, NOW)
+    plan = plan_pool(membership_of(of, named("a")), slices, KNOWN, 0.0, NOW)
     assert plan.members == {"a": "Ready"}
     assert diff_slices(of, slices, plan.slices) == []
 
 
-def test_the_pause_ends_and_nothing_more_is_said_of_it() -> None:
+def test_the_condition_paused_is_removed_when_the_pause_ends() -> None:
     of = asr_pool()
-    judged = subject(of, named("a"))
-    judged.pool, slices = stored(of, plan_pool(judged, {}, KNOWN, 0.0, NOW))
-    judged.pool = replace(judged.pool, paused=True)
-    held = plan_pool(judged, slices, KNOWN, 1.0, LATER)
-    assert said(held.status) == {"Ready": ("True", "EnoughMembers"), "Paused": ("True", "Paused")}
-    assert held.status.members == 1
-    judged.pool = replace(judged.pool, paused=False, status=held.status)
-    ended = plan_pool(judged, slices, KNOWN, 1.0, LATER)
-    assert said(ended.status) == {"Ready": ("True", "EnoughMembers")}
+    membership = membership_of(of, named("a"))
+    membership.pool, slices = stored(of, plan_pool(membership, {}, KNOWN, 0.0, NOW))
+    membership.pool = replace(membership.pool, paused=True)
+    paused = plan_pool(membership, slices, KNOWN, 1.0, LATER)
+    assert conditions_of(paused.status) == {"Ready": ("True", "EnoughMembers"), "Paused": ("True", "Paused")}
+    assert paused.status.members == 1
+    membership.pool = replace(membership.pool, paused=False, status=paused.status)
+    ended = plan_pool(membership, slices, KNOWN, 1.0, LATER)
+    assert conditions_of(ended.status) == {"Ready": ("True", "EnoughMembers")}
     assert ended.status.conditions[0].last_transition_time == NOW
 
 
 # Writes.
 
 
-def test_slices_are_made_updated_and_deleted_deletions_last() -> None:
+def test_slices_are_created_updated_and_deleted_deletions_last() -> None:
     of = asr_pool()
     applied = {
         "asr-0": slice_("asr", 0, "a"),
@@ -212,15 +214,15 @@ def test_slices_are_made_updated_and_deleted_deletions_last() -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"owner": "uid-of-a-former-pool"}, {"owner": None}, {"labelled": False}])
-def test_a_slice_with_a_wrong_owner_or_label_is_put_right(wrong: dict[str, object]) -> None:
+def test_a_slice_with_a_wrong_owner_or_label_is_corrected(wrong: dict[str, object]) -> None:
     item = replace(slice_("asr", 0, "a"), **wrong)  # type: ignore[arg-type]
     assert diff_slices(asr_pool(), {"asr-0": item}, {"asr-0": item.members}) == [UpdateSlice(item, item.members)]
 
 
 @pytest.mark.parametrize("name", ["asr", "asr-", "asr-x", "asr-01", "asr-1-0", "other-0", "asr--1"])
-def test_a_slice_that_is_not_named_as_ours_is_deleted_and_its_members_do_not_count(name: str) -> None:
+def test_a_slice_with_an_irregular_name_is_deleted_and_its_members_do_not_count(name: str) -> None:
     found = {name: slice_("asr", 0, "a", name=name)}
-    plan = plan_pool(subject(asr_pool(), named("a")), found, KNOWN, 0.0, NOW)
+    plan = plan_pool(membership_of(asr_pool(), named("a")), found, KNOWN, 0.0, NOW)
     assert plan.slices == {"asr-0": (member("a", since=NOW),)}
     assert DeleteSlice(found[name]) in diff_slices(asr_pool(), found, plan.slices)
 
@@ -249,11 +251,11 @@ def test_ready_summarises_liveness_and_draining(seen: NodeView, ready: str, reas
 
 
 @pytest.mark.parametrize("seen", [view(None), view(ASR, Liveness.OFFLINE), view({**ASR, "leaving": True})])
-def test_redis_does_not_know_a_node_that_can_do_nothing_now(seen: NodeView) -> None:
+def test_redis_does_not_list_a_node_without_capability(seen: NodeView) -> None:
     assert plan_node(seen, NOW).types is None
 
 
-def test_redis_knows_the_types_of_every_other_node() -> None:
+def test_redis_lists_the_types_of_every_other_node() -> None:
     assert plan_node(view(ASR, Liveness.SUSPECT), NOW).types == view(ASR).node.report.types  # type: ignore[union-attr]
 
 
@@ -280,7 +282,7 @@ def test_a_change_of_the_spec_renews_the_observed_generation() -> None:
     assert conditions_differ(known.conditions, plan_node(NodeView(known, Liveness.LIVE), LATER).conditions)
 
 
-def test_conditions_of_others_are_none_of_our_business() -> None:
+def test_conditions_of_others_are_ignored() -> None:
     planned = plan_node(view(ASR), NOW).conditions
     known = node("n", ASR, conditions=[*wire(planned), condition("GpuHealthy")])
     assert not conditions_differ(known.conditions, plan_node(NodeView(known, Liveness.LIVE), LATER).conditions)
@@ -288,5 +290,5 @@ def test_conditions_of_others_are_none_of_our_business() -> None:
 
 def test_members_keep_their_since_when_their_state_changes() -> None:
     slices = {"asr-0": slice_("asr", 0, "a")}
-    plan = plan_pool(subject(asr_pool(), named("a", Liveness.SUSPECT)), slices, KNOWN, 0.0, NOW)
+    plan = plan_pool(membership_of(asr_pool(), named("a", Liveness.SUSPECT)), slices, KNOWN, 0.0, NOW)
     assert plan.slices["asr-0"] == (Member(node="a", state="Suspect", since="t"),)

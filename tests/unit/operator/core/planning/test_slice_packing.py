@@ -1,4 +1,4 @@
-"""Slices against a model under random joins and leaves (requirements D7, D10)."""
+"""Slices compared with a model, for random joins and leaves (requirements D7, D10)."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from hotpool.api.slice import MemberState
 from hotpool.core.model import Member
 from hotpool.core.planning import slice_packing
-from hotpool.core.planning.slice_packing import Packing, merge, mergeable
+from hotpool.core.planning.slice_packing import Packing, merge, slice_to_merge
 
 SIZE = 5
 NODES = [f"n{number}" for number in range(16)]
@@ -18,7 +18,7 @@ STATES: list[MemberState] = ["Ready", "Suspect", "Draining"]
 
 
 def pack(current: Packing, wanted: Mapping[str, MemberState], size: int, now: str) -> Packing:
-    """The whole packing, which must also be that of the nodes alone that changed."""
+    """Pack all nodes. Packing only the changed nodes must give the same result."""
     whole = slice_packing.pack(current, wanted, size, now)
     found = {item.node: item.state for members in current.values() for item in members}
     changed = {node for node in {*found, *wanted} if found.get(node) != wanted.get(node)}
@@ -33,7 +33,7 @@ def member(node: str) -> Member:
 
 
 class Slices(RuleBasedStateMachine):
-    """Wanted members change; the packing follows."""
+    """Packing of members that change."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class Slices(RuleBasedStateMachine):
         self.fills_lowest_places_first(set(after) - set(before), known)
 
     def fills_lowest_places_first(self, joined: set[str], known: set[int]) -> None:
-        """Of the slices that were there the lower ones first; then the lowest index that was free."""
+        """Check that existing slices are filled in order, then the lowest free indices."""
         order = [*sorted(known & set(self.packing)), *sorted(set(range(20)) - known)]
         used = [order.index(self.places()[node]) for node in joined if self.places()[node] in order]
         assert all(len(self.packing[index]) == SIZE for index in order[: max(used, default=0)])
@@ -65,7 +65,7 @@ class Slices(RuleBasedStateMachine):
 
     @rule()
     def merged(self) -> None:
-        index = mergeable(self.packing, SIZE)
+        index = slice_to_merge(self.packing, SIZE)
         if index is None:
             return
         packed = merge(self.packing, index, SIZE)
@@ -87,11 +87,11 @@ class Slices(RuleBasedStateMachine):
         assert stay.items() <= self.places().items()
 
     @invariant()
-    def nothing_is_changed_twice(self) -> None:
+    def a_second_packing_changes_nothing(self) -> None:
         assert pack(self.packing, self.wanted, SIZE, "later") == self.packing
 
     @invariant()
-    def holds_exactly_the_wanted_once(self) -> None:
+    def contains_exactly_the_desired_members_once(self) -> None:
         listed = [(item.node, item.state) for members in self.packing.values() for item in members]
         assert sorted(listed) == sorted(self.wanted.items())
 
@@ -121,7 +121,7 @@ def test_a_slice_less_than_a_quarter_full_that_fits_elsewhere_is_merged(
     found: dict[int, int], emptied: int | None
 ) -> None:
     packing = {index: tuple(member(f"n{index}{number}") for number in range(held)) for index, held in found.items()}
-    assert mergeable(packing, 8) == emptied
+    assert slice_to_merge(packing, 8) == emptied
 
 
 def test_a_leaving_member_changes_one_slice() -> None:
@@ -157,7 +157,7 @@ def test_edits_by_hand_are_repaired(found: dict[int, str], wanted: str, expected
     assert {index: "".join(item.node for item in members) for index, members in packed.items()} == expected
 
 
-def test_who_stays_keeps_since_and_only_who_joins_gets_a_new_one() -> None:
+def test_members_that_stay_keep_since_and_only_new_members_get_a_new_one() -> None:
     packed = pack({0: (member("a"), member("b"))}, {"a": "Suspect", "c": "Ready"}, 3, "now")
     assert packed[0] == (
         Member(node="a", state="Suspect", since="before"),
