@@ -18,65 +18,67 @@ _PORT_MAX: Final = 65535
 
 
 def host_and_port(listen: str) -> tuple[str | None, int]:
-    """The parts of `127.0.0.1:9810` or `[::1]:9810`; None: every address, from `*:9810`. Raises ValueError."""
+    """Split `127.0.0.1:9810` or `[::1]:9810`. The host is None for every address, as in `*:9810`. Raises ValueError."""
     host, _, port = listen.rpartition(":")
     if not port.isdecimal() or int(port) > _PORT_MAX:
-        raise ValueError("must be ADDRESS:PORT, for example 127.0.0.1:9810; port 0 takes any free one")
+        raise ValueError("must be ADDRESS:PORT, for example 127.0.0.1:9810; port 0 means any free port")
     if host == "*":
         return None, int(port)
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     try:
         ip_address(bare)
     except ValueError as error:
-        raise ValueError(f"{host!r} is no IP address; for example 127.0.0.1:9810, [::1]:9810 or *:9810") from error
+        raise ValueError(f"{host!r} is not an IP address; for example 127.0.0.1:9810, [::1]:9810 or *:9810") from error
     return bare, int(port)
 
 
-def _address(listen: str) -> str:
+def _check_address(listen: str) -> str:
     host_and_port(listen)
     return listen
 
 
 def _split(given: Any) -> Any:
-    """The words between commas, each once; what is no text is left to the type."""
+    """Return the words between commas, each once. Values other than str are returned as they are, to be validated."""
     if not isinstance(given, str):
         return given
     return tuple(dict.fromkeys(word for part in given.split(",") if (word := part.strip())))
 
 
-def _namespaces(names: tuple[str, ...]) -> tuple[str, ...]:
+def _check_namespaces(names: tuple[str, ...]) -> tuple[str, ...]:
     for name in names:
         if len(name) > _NAMESPACE_MAX or not _NAMESPACE.fullmatch(name):
-            raise ValueError(f"{name!r} is no name of a namespace; give some, with commas between them")
+            raise ValueError(f"{name!r} is not a namespace name; give a list of names, separated by commas")
     return names
 
 
 class Settings(BaseSettings):
-    """Everything that can be set; all times in seconds."""
+    """Settings of the agent; all times in seconds."""
 
     model_config = SettingsConfigDict(env_prefix="HOTPOOL_AGENT_", frozen=True)
 
     interval: Annotated[int, Field(ge=1, le=MAX_INTERVAL_SECONDS)] = 15
     """H, the heartbeat interval."""
     debounce: Annotated[float, Field(ge=0, le=60)] = 2.0
-    """D, how long a gain may wait for others (requirement B6)."""
+    """D, the longest delay of a gain, in which further gains join its report (requirement B6)."""
     refresh_seconds: Annotated[float, Field(gt=0)] = 300.0
-    """The whole report is written again after this time without a change (requirement B8)."""
+    """Time without a change after which the whole report is written again (requirement B8)."""
     request_seconds: Annotated[float, Field(gt=0)] = 5.0
     """Time-out of one request to the API server (requirement B7)."""
     announce_seconds: Annotated[float, Field(ge=0)] = 5.0
-    """How long a stop waits for its report to be accepted while disconnected (requirement A9)."""
+    """Longest wait of a stop for the acceptance of its withdrawal, as while disconnected (requirement A9)."""
     stop_seconds: Annotated[float, Field(gt=0)] = 10.0
-    """From TERM to KILL (requirement A9)."""
+    """Time from TERM to KILL (requirement A9)."""
     restart_seconds: Annotated[float, Field(gt=0)] = 1.0
     """First pause before a crashed service runs again; doubled up to `restart_limit_seconds` (requirement A7)."""
     restart_limit_seconds: Annotated[float, Field(gt=0)] = 60.0
-    """Also how long a service must have run for its failures to be forgotten."""
+    """Also the time that a service must run before its failures are reset."""
     flap_half_life_seconds: Annotated[float, Field(gt=0)] = 60.0
-    """In this time the penalty of a flapping service halves (requirement A7)."""
+    """Time in which the penalty of a flapping service halves (requirement A7)."""
     backoff_seconds: Annotated[float, Field(gt=0)] = 1.0
     """First pause before a reconnection; doubled up to H (requirement B9)."""
-    listen: Annotated[str, AfterValidator(_address)] = "127.0.0.1:9810"
-    """Address of /healthz, /readyz and /metrics; port 0: any free one; `*`: every address of both families."""
-    pod_namespaces: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split), AfterValidator(_namespaces)] = ()
-    """Where pods of this node are services; with commas between them. Empty: nowhere."""
+    listen: Annotated[str, AfterValidator(_check_address)] = "127.0.0.1:9810"
+    """Address of /healthz, /readyz and /metrics; port 0: any free port; `*`: every address of both families."""
+    pod_namespaces: Annotated[
+        tuple[str, ...], NoDecode, BeforeValidator(_split), AfterValidator(_check_namespaces)
+    ] = ()
+    """Namespaces whose pods on this node are services, separated by commas. Empty: none."""

@@ -116,7 +116,7 @@ class Operator:
             term=lambda: self._elector.term,
             raise_term=raise_term,
             cluster=self._cluster_id,
-            tell=self._recorder.redis_health,
+            on_state_change=self._recorder.redis_health,
         )
 
     async def _cluster_id(self) -> str:

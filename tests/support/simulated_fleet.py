@@ -32,8 +32,8 @@ from hotpool.kube.reader import Reader
 from hotpool.kube.writer import KubeWriter
 from hotpool.projection.documents import NodeDocument, PoolDocument
 from hotpool.projection.drift_check import DriftReport
-from hotpool.projection.history import KEPT, decoded
-from hotpool.projection.keys import entry
+from hotpool.projection.history import MAX_TRANSITIONS, decode
+from hotpool.projection.keys import index_field
 from hotpool.projection.publisher import Publisher
 from hotpool.projection.redis_errors import TermNotClaimedError
 
@@ -461,9 +461,9 @@ class FakeRedis:
         await self._write("replace_pool", image.name)
         self.pools[image.name] = image
         if image.generator:
-            self.index[entry(image.generator, image.key or "")] = image.name
+            self.index[index_field(image.generator, image.key or "")] = image.name
 
-    async def drop_pool(self, name: str, _uid: str | None = None) -> None:
+    async def drop_pool(self, name: str) -> None:
         """Drop a pool and its index entry."""
         await self._write("drop_pool", name)
         self.pools.pop(name, None)
@@ -475,18 +475,18 @@ class FakeRedis:
         self.nodes[image.name] = image
         self._remember(image.name, happened)
 
-    async def drop_node(self, name: str, happened: Sequence[str] = (), *, forget: bool = True) -> None:
+    async def drop_node(self, name: str, happened: Sequence[str] = (), *, delete_history: bool = True) -> None:
         """Drop a node, or all but what happened to it."""
         await self._write("drop_node", name)
         self.nodes.pop(name, None)
-        if forget:
+        if delete_history:
             self.history.pop(name, None)
         else:
             self._remember(name, happened)
 
     def _remember(self, name: str, happened: Sequence[str]) -> None:
         if happened:
-            self.history[name] = [*map(decoded, reversed(happened)), *self.history.get(name, [])][:KEPT]
+            self.history[name] = [*map(decode, reversed(happened)), *self.history.get(name, [])][:MAX_TRANSITIONS]
 
     async def drop_index(self, fields: Any) -> None:
         """Drop fields of the index."""
@@ -503,7 +503,7 @@ class FakeRedis:
 
     async def check_drift(self, pools: Mapping[str, PoolDocument], nodes: Mapping[str, NodeDocument]) -> DriftReport:
         """Compare what is there when asked; the answer takes its time."""
-        wanted = {entry(image.generator, image.key or "") for image in pools.values() if image.generator}
+        wanted = {index_field(image.generator, image.key or "") for image in pools.values() if image.generator}
         result = DriftReport(
             claimed=bool(self.term),
             pools=frozenset(name for name, image in pools.items() if self.pools.get(name) != image),
@@ -567,7 +567,7 @@ class Fleet:
             term=lambda: self.term,
             raise_term=raise_term,
             cluster=one_cluster,
-            tell=self.narrator.redis_health,
+            on_state_change=self.narrator.redis_health,
         )
 
     async def canary(self) -> None:

@@ -25,6 +25,7 @@ from hotpool.cli.enrollment.manifests import Credential, ForeignError
 from hotpool.cli.options import CommandError, ContextOption, FleetOptions, KubeconfigOption, NamespaceOption, fail
 from hotpool.cli.query import error_message
 from hotpool.common import cli_help
+from hotpool.common.atomic_file import write_atomically
 from hotpool.kube.client import ApiUnavailable, ClusterTarget
 from hotpool.kube.service_accounts import ServiceAccounts, service_accounts
 
@@ -172,7 +173,7 @@ def _hand_out(door: ServiceAccounts, order: Enrollment, newest: Credential) -> N
         sys.stdout.write(text)
     else:
         try:
-            kubeconfig_file.write(order.file, text)
+            write_atomically(order.file, text)
         except OSError as error:
             words = f"{order.file} cannot be written: {error.strerror}; run it again, it hands out the same credential"
             raise CommandError(words, cli_help.USAGE) from None

@@ -9,7 +9,7 @@ from hotpool.core.planning.diff import conditions_differ
 from hotpool.core.planning.pool_plan import NodePlan, plan_node
 from hotpool.observability.metrics import TRANSITIONS
 from hotpool.projection.documents import NodeDocument
-from hotpool.projection.history import encoded
+from hotpool.projection.history import encode
 from hotpool.projection.publisher import Publisher
 
 
@@ -59,7 +59,7 @@ class NodeController:
         transition = self._history.record(
             name, ready.reason, reported, stored.reason if stored else None, self._context.clock.timestamp()
         )
-        history_entry = encoded(transition) if transition else None
+        history_entry = encode(transition) if transition else None
         if plan.types is None:
             await publisher.withdraw_node(name, history_entry)
         else:

@@ -201,7 +201,7 @@ def test_restarts_are_counted_by_service_and_a_service_that_is_gone_leaves_no_se
     catalogue = parse_catalogue(f"version: 1\nservices:\n{NMT}", "test")
     snapshots = [ServiceStatus(catalogue.services[0], "Failed", restarts=3)]
     metrics = Metrics()
-    metrics.show(lambda: snapshots, connected=lambda: False)
+    metrics.expose(lambda: snapshots, connected=lambda: False)
     before = read(generate_latest(metrics.registry).decode())
     assert before["service_restarts_total", "idle"] == 3
     assert before["services", "Failed"] == 1
