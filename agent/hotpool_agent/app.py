@@ -91,10 +91,10 @@ class Agent:
         self.reporter = Reporter(resources, self.info, settings, self.services.content, self.metrics)
         self.heartbeat = Heartbeat(resources, settings, self.reporter.holder, self.reporter.notifier, self.metrics)
         self.watch = CapabilityWatch(resources, settings, self._on_capability)
-        self.metrics.show(
-            self.services.snapshots,
+        self.metrics.expose(
+            self.services.statuses,
             connected=self._is_connected,
-            pods=lambda: {watch.namespace: watch.words is None for watch in self.pods.watches},
+            pods=lambda: {watch.namespace: watch.problem_text is None for watch in self.pods.watches},
         )
         self.listening: str | None = None
         """Address that serves /healthz, /readyz and /metrics."""
@@ -137,7 +137,7 @@ class Agent:
 
     async def _report(self) -> None:
         """Report after the first listing of pods: an earlier report would withdraw those not listed (A11)."""
-        await self.pods.listed()
+        await self.pods.wait_listed()
         await self.reporter.run()
 
     async def reload(self) -> str:
@@ -170,7 +170,7 @@ class Agent:
 
     def _on_capability(self, capability: dict[str, Any] | None) -> None:
         self.reporter.on_stored_report(parse_stored(capability))
-        self.services.intend(parse_intents(capability))
+        self.services.apply_intents(parse_intents(capability))
 
     async def dispatch(self, request: protocol.Request) -> Any:
         """Carry out a request of the local command line (requirement A2). Raises RequestError."""
@@ -211,7 +211,7 @@ class Agent:
             raise protocol.RequestError(str(error)) from error
 
     def _status(self, identifier: str | None) -> dict[str, Any]:
-        statuses = {status.spec.id: status for status in self.services.snapshots()}
+        statuses = {status.spec.id: status for status in self.services.statuses()}
         if identifier is not None and identifier not in statuses:
             raise protocol.RequestError(f"{identifier}: no such service; there are: {', '.join(statuses) or 'none'}")
         selected = [status for name, status in statuses.items() if identifier in {None, name}]
@@ -245,7 +245,7 @@ class Agent:
         with suppress(TimeoutError):
             async with asyncio.timeout(self.settings.announce_seconds):
                 await self.reporter.flush()
-        await self.services.settle()
+        await self.services.wait_settled()
         with suppress(TimeoutError):
             async with asyncio.timeout(self.settings.request_seconds if self.reporter.problem is None else 0):
                 await self.reporter.flush()
@@ -259,8 +259,8 @@ async def run_agent(options: Options) -> None:
     path = socket_path(folder)
     with lock(folder, options.node):
         store = open_store(folder)
-        if store.moved:
-            _LOG.error("state file unreadable; starting with an empty state", moved_to=str(store.moved))
+        if store.unreadable_copy:
+            _LOG.error("state file unreadable; starting with an empty state", moved_to=str(store.unreadable_copy))
         resources = NodeResources(options.target, options.node, options.settings.request_seconds)
         await resources.connect()
         agent = Agent(options, resources, store)

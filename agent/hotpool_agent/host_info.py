@@ -1,6 +1,6 @@
-"""What the machine is: platform and hardware for the report (requirement B1). I/O, once at the agent's start.
+"""Platform and hardware of the machine, for the report (requirement B1). I/O, once at the agent's start.
 
-Nothing found is nothing said; it never fails.
+Never fails: a value that cannot be determined is None or empty.
 """
 
 import os
@@ -20,16 +20,16 @@ _ARCH: Final = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": 
 
 
 def this_platform(node: str | None) -> Platform:
-    """Operating system and processor in Go's words, and the host name.
+    """Return operating system and processor in Go's terms (GOOS, GOARCH), and the host name.
 
-    `node`: the name of the v1 Node where it is known: a pod's own host name is another one with each pod.
+    `node`: name of the v1 Node if known, used as host name because that of a pod differs from pod to pod.
     """
     machine, hostname = platform.machine().lower(), node or socket.gethostname()
     return Platform(os=platform.system().lower(), arch=_ARCH.get(machine, machine), hostname=hostname[:253])
 
 
 def this_hardware() -> Hardware:
-    """Processors, memory and NVIDIA GPUs."""
+    """Return processors, memory and at most 64 NVIDIA GPUs."""
     return Hardware(cpus=os.cpu_count(), memory_mib=psutil.virtual_memory().total // _MIB, gpus=_gpus()[:64])
 
 
@@ -39,10 +39,10 @@ def _gpus() -> tuple[Gpu, ...]:
         return ()
     query = [program, "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
     try:
-        found = subprocess.run(query, capture_output=True, text=True, timeout=_GPU_SECONDS, check=True)  # noqa: S603 - fixed
+        result = subprocess.run(query, capture_output=True, text=True, timeout=_GPU_SECONDS, check=True)  # noqa: S603 - fixed
     except (OSError, subprocess.SubprocessError):
         return ()
-    return tuple(_gpu(line) for line in found.stdout.splitlines() if line.strip())
+    return tuple(_gpu(line) for line in result.stdout.splitlines() if line.strip())
 
 
 def _gpu(line: str) -> Gpu:

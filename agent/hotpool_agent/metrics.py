@@ -1,7 +1,6 @@
-"""What the agent counts, in Prometheus' terms: hotpool_agent_…, and process_… about its process.
+"""Prometheus metrics of the agent: hotpool_agent_…, and process_… of its process.
 
-A leaf with one instance an agent and no global state: `reporter` and `heartbeat` count here, the wiring says where the
-present values come from, `endpoints` serves it. Must not know how anything is done.
+One instance per agent, no global state. Must not know how reports and heartbeats are sent.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -20,11 +19,11 @@ if TYPE_CHECKING:
     from hotpool_agent.services.status import ServiceStatus
 
 ACCEPTED: Final = "accepted"
-Snapshots = Callable[[], Iterable["ServiceStatus"]]
+Statuses = Callable[[], Iterable["ServiceStatus"]]
 
 
 class Metrics:
-    """The figures of one agent."""
+    """Metrics of one agent, in a registry of their own."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -48,28 +47,28 @@ class Metrics:
         for counter in (self._reports, self._heartbeats):
             counter.labels(ACCEPTED)
 
-    def show(
-        self, snapshots: Snapshots, connected: Callable[[], bool], pods: Callable[[], Mapping[str, bool]] = dict
+    def expose(
+        self, statuses: Statuses, connected: Callable[[], bool], pods: Callable[[], Mapping[str, bool]] = dict
     ) -> None:
-        """Say where the values of the moment come from. Call it once.
+        """Register the functions that return current values. Call it once.
 
-        `pods`: namespace → whether its pods are watched.
+        `pods`: namespace → True while its pods are watched.
         """
         self._connected.set_function(lambda: float(connected()))
-        self.registry.register(_Services(snapshots))
+        self.registry.register(_ServiceCollector(statuses))
         watched = Gauge(
             "hotpool_agent_pods_watched",
-            "1 while pods of the namespace are watched; while 0, their services stay as they were seen last",
-            # Not `namespace`: that is what Prometheus calls the one of the agent itself.
+            "1 while pods of the namespace are watched; while 0, their services keep the last known state",
+            # Not `namespace`, which Prometheus sets to the agent's own.
             ["pod_namespace"],
             registry=self.registry,
         )
         for namespace in pods():
-            watched.labels(namespace).set_function(partial(_watching, pods, namespace))
+            watched.labels(namespace).set_function(partial(_is_watched, pods, namespace))
 
     @contextmanager
     def report(self, size: int) -> Iterator[None]:
-        """Count the sending of a report of `size` bytes, which the block does."""
+        """Count a report of `size` bytes that the block sends."""
         self._bytes.set(size)
         with _counted(self._reports):
             yield
@@ -77,18 +76,18 @@ class Metrics:
 
     @contextmanager
     def heartbeat(self) -> Iterator[None]:
-        """Count a heartbeat, which the block sends."""
+        """Count a heartbeat that the block sends."""
         with _counted(self._heartbeats):
             yield
 
 
-def _watching(pods: Callable[[], Mapping[str, bool]], namespace: str) -> float:
+def _is_watched(pods: Callable[[], Mapping[str, bool]], namespace: str) -> float:
     return float(pods()[namespace])
 
 
 @contextmanager
 def _counted(counter: Counter) -> Iterator[None]:
-    """Count what the block does as accepted, or by the error that it raises: UnavailableError is `unavailable`."""
+    """Count the block as accepted, or by the exception that it raises: UnavailableError is `unavailable`."""
     try:
         yield
     except Exception as error:
@@ -97,22 +96,22 @@ def _counted(counter: Counter) -> Iterator[None]:
     counter.labels(ACCEPTED).inc()
 
 
-class _Services(Collector):
-    """The services as they are when somebody looks; a service that is gone leaves no series behind."""
+class _ServiceCollector(Collector):
+    """Metrics of the services at each scrape. A removed service leaves no series behind."""
 
-    def __init__(self, snapshots: Snapshots) -> None:
-        self._snapshots = snapshots
+    def __init__(self, statuses: Statuses) -> None:
+        self._statuses = statuses
 
     def describe(self) -> Iterable[Metric]:
         return self._families()
 
     def collect(self) -> Iterable[Metric]:
         states, restarts = self._families()
-        snapshots = list(self._snapshots())
+        statuses = list(self._statuses())
         for state in get_args(ServiceState):
-            states.add_metric([state], sum(snapshot.state == state for snapshot in snapshots))
-        for snapshot in snapshots:
-            restarts.add_metric([snapshot.spec.id], snapshot.restarts)
+            states.add_metric([state], sum(status.state == state for status in statuses))
+        for status in statuses:
+            restarts.add_metric([status.spec.id], status.restarts)
         return states, restarts
 
     @staticmethod

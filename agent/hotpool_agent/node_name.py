@@ -1,4 +1,4 @@
-"""The name of the agent's node. Quick to import, for the commands that ask a running agent."""
+"""Name of the agent's node. Quick to import, for the commands that query a running agent."""
 
 import re
 import socket
@@ -7,11 +7,11 @@ from hotpool.api.names import NODE_NAME_MAX, SUBDOMAIN_PATTERN
 
 
 class NodeNameError(ValueError):
-    """A node name that Kubernetes would not take; the message says what is allowed."""
+    """A node name that Kubernetes would reject; the message says what is allowed."""
 
 
 def node_name(given: str | None) -> str:
-    """Return the name as given, or the host name in lower case. Raises NodeNameError if it is no DNS name."""
+    """Return the given name, or the host name in lower case. Raises NodeNameError if it is not a DNS name."""
     name = given if given is not None else socket.gethostname().lower()
     if len(name) > NODE_NAME_MAX or not re.fullmatch(SUBDOMAIN_PATTERN, name):
         raise NodeNameError(

@@ -1,21 +1,21 @@
-"""Waiting for conditions that change in the event loop. knows nothing of either."""
+"""Waiting in the event loop for conditions that other tasks change."""
 
 import asyncio
 from collections.abc import Callable
 
 
 class Notifier:
-    """Wakes all that wait each time something happened."""
+    """Condition variable for any number of waiting tasks."""
 
     def __init__(self) -> None:
         self._event = asyncio.Event()
 
     def notify(self) -> None:
-        """Something happened."""
+        """Wake all waiting tasks to test their conditions."""
         self._event.set()
         self._event = asyncio.Event()
 
     async def wait_for(self, condition: Callable[[], bool]) -> None:
-        """Return when the condition holds; it is looked at now and after each beat."""
+        """Return when the condition holds. It is tested now and after each `notify`."""
         while not condition():
             await self._event.wait()

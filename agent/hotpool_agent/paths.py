@@ -1,6 +1,6 @@
 """Paths of an agent's state, its socket and the logs of its services; creates nothing.
 
-Quick to import, for the commands that ask a running agent.
+Quick to import, for the commands that query a running agent.
 """
 
 import hashlib
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 SOCKET_BYTES: Final = 107
-"""Longest path of a unix socket on Linux."""
+"""Longest path of a unix socket on Linux, in bytes."""
 LOG_SUFFIX: Final = ".log"
 
 
@@ -25,22 +25,22 @@ def state_folder(node: str) -> Path:
 
 
 def log_folder(folder: Path) -> Path:
-    """Where in the state folder the output of services goes."""
+    """Return the folder of the services' log files."""
     return folder / "logs"
 
 
 def log_file(folder: Path, service: str) -> Path:
-    """Where the output of a service goes."""
+    """Return the log file of a service."""
     return log_folder(folder) / f"{service}{LOG_SUFFIX}"
 
 
 def previous_log(path: Path) -> Path:
-    """Where what was in a log file before its last rotation is kept."""
+    """Return the file that keeps the content of a log file from before its last rotation."""
     return path.with_name(f"{path.name}.1")
 
 
 def socket_path(folder: Path) -> Path:
-    """The socket that belongs to a state folder: in it, or where that is too long, in a runtime folder under a hash.
+    """Return the socket of a state folder: in it, or if that path is too long, in a temporary folder under a hash.
 
     Depends on the folder and the user only, so that agent and command line agree. Raises PathError.
     """
@@ -48,7 +48,7 @@ def socket_path(folder: Path) -> Path:
     if _fits(own):
         return own
     short = hashlib.sha256(str(folder).encode()).hexdigest()[:16]
-    # Only now: to find the folder for temporary files Python writes one, which fails on a full disk.
+    # Not earlier: gettempdir() writes a test file, which fails on a full disk.
     shared = Path(tempfile.gettempdir()) / f"hotpool-agent-{os.getuid()}" / f"{short}.sock"
     if _fits(shared):
         return shared

@@ -1,6 +1,6 @@
-"""All services of one node, the wishes about them, and the report of the moment (requirements A2, A8-A11, B10).
+"""Manager of all services of one node: commands, desired states, report (requirements A2, A8 to A11, B10).
 
-`control` and the own watch give it commands, `reporter` reads its report. Must not know how reports travel.
+Must not know how reports are sent.
 """
 
 import asyncio
@@ -28,34 +28,36 @@ from hotpool_agent.settings import Settings
 from hotpool_agent.state_store import StateStore, StoredServiceState
 
 Verb = Literal["start", "stop", "restart"]
-_GOAL: Final[dict[Verb, ServiceState]] = {"start": "Running", "stop": "Stopped", "restart": "Running"}
+_TARGET_STATE: Final[dict[Verb, ServiceState]] = {"start": "Running", "stop": "Stopped", "restart": "Running"}
 _EVENT: Final[dict[Verb, events.Event]] = {"start": events.Start(), "stop": events.Stop(), "restart": events.Restart()}
 _LOG: Final = structlog.get_logger(__name__)
 _OBSERVED: Final = "observed only; Kubernetes starts and stops it, by kubectl scale or kubectl delete pod"
 FIRST_PROBE_SECONDS: Final = 5.0
-_DISK_SECONDS: Final = 5.0
+_FLUSH_SECONDS: Final = 5.0
 
 
 class CommandError(Exception):
-    """A command that could not be carried out; the message says why."""
+    """A command could not be carried out; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReportingPort:
-    """How the node reaches what reports it. Set before the services start."""
+    """Functions of the reporter."""
 
     changed: Callable[[], None]
-    withdrawn: Callable[[str], Awaitable[None]]
+    """Notify the reporter that the report may differ."""
+    wait_withdrawn: Callable[[str], Awaitable[None]]
+    """Return when the last accepted report does not offer the service."""
 
 
 class ServiceManager:
-    """The services of a catalogue, and those that are pods. `base` is the catalogue's folder."""
+    """The services of a catalogue, and those that are pods. `base`: the catalogue's folder."""
 
     def __init__(
         self,
         catalogue: Catalogue,
         base: Path,
-        facts: AgentInfo,
+        info: AgentInfo,
         store: StateStore,
         settings: Settings,
         *,
@@ -65,40 +67,40 @@ class ServiceManager:
         self.leaving = False
         self.catalogue = catalogue
         self._base = base
-        self._info = facts
+        self._info = info
         self._store = store
         self._settings = settings
         self._pods = pods
         self._context: ServiceContext | None = None
         self._intents: tuple[ServiceIntent, ...] = ()
-        self._endings: set[asyncio.Task[None]] = set()
+        self._orphan_tasks: set[asyncio.Task[None]] = set()
 
     def content(self) -> ReportContent:
-        """The report of this moment."""
-        _, refused = self._pods.services(self.services.keys())
-        return build(self.catalogue, self.snapshots(), self._info, leaving=self.leaving, refused=len(refused))
+        """Build the current report."""
+        _, rejected = self._pods.services(self.services.keys())
+        return build(self.catalogue, self.statuses(), self._info, leaving=self.leaving, refused=len(rejected))
 
-    def snapshots(self) -> list[ServiceStatus]:
-        """All services as they are now: those of the catalogue, then pods."""
+    def statuses(self) -> list[ServiceStatus]:
+        """Return the status of all services: those of the catalogue, then pods."""
         pods, _ = self._pods.services(self.services.keys())
-        asked_for = {entry.id for entry in self._intents}
+        commanded = {entry.id for entry in self._intents}
         return [
             *(service.status() for service in self.services.values()),
-            *(_dropped_services(pod) if pod.spec.id in asked_for else pod for pod in pods),
+            *(_with_ignored_command(pod) if pod.spec.id in commanded else pod for pod in pods),
         ]
 
     def pods_problem(self) -> str | None:
-        """What of the pods is not heard, or not reported, for people."""
+        """Return failed pod watches, and pods that are not reported, as text. None without a problem."""
         if not self._pods.watches:
             return None
-        _, refused = self._pods.services(self.services.keys())
-        left_out = [f"pod {pod}: the report has no room for it" for pod in self.content().dropped]
-        return self._pods.problem([*refused, *left_out])
+        _, rejected = self._pods.services(self.services.keys())
+        dropped = [f"pod {pod}: the report has no room for it" for pod in self.content().dropped]
+        return self._pods.problem([*rejected, *dropped])
 
-    async def start(self, session: aiohttp.ClientSession, links: ReportingPort) -> None:
-        """Adopt what an earlier agent left, then start what is wished for, in the catalogue's order.
+    async def start(self, session: aiohttp.ClientSession, reporting: ReportingPort) -> None:
+        """Adopt orphaned processes, then start the services whose desired state is Running, in the catalogue's order.
 
-        Returns when everything that exists already was looked at, or after 5 s.
+        Return when all services that exist already were probed, or after 5 s.
         """
         folder = self._store.folder
         log_folder(folder).mkdir(mode=0o700, exist_ok=True)
@@ -108,31 +110,31 @@ class ServiceManager:
             base=self._base,
             session=session,
             prober=Prober(session, self._base),
-            changed=links.changed,
-            remember=self._store.save,
-            withdrawn=links.withdrawn,
+            changed=reporting.changed,
+            save_state=self._store.save,
+            wait_withdrawn=reporting.wait_withdrawn,
             start_queue=StartQueue(),
         )
         specs = {spec.id: spec for spec in self.catalogue.services}
-        left = orphans.find(folder, self._store.state, {name: spec.port for name, spec in specs.items()})
+        orphaned = orphans.find(folder, self._store.state, {name: spec.port for name, spec in specs.items()})
         for name in self._store.state.services.keys() - specs.keys():
             del self._store.state.services[name]
         for spec in specs.values():
             self._add(spec, self._context)
-        # First what was left, because one that loads still has the turn that others will ask for.
-        for name, service in sorted(self.services.items(), key=lambda item: item[0] not in left.adoptable):
-            service.begin(left.adoptable.pop(name, None) if service.spec.run else None)
-        for name, process in (*left.unclaimed, *left.adoptable.items()):
+        # Orphaned processes first: one that still loads must be in the start queue before others request it.
+        for name, service in sorted(self.services.items(), key=lambda item: item[0] not in orphaned.adoptable):
+            service.adopt_or_start(orphaned.adoptable.pop(name, None) if service.spec.run else None)
+        for name, process in (*orphaned.unclaimed, *orphaned.adoptable.items()):
             self._end_in_background(name, process)
         self._store.save()
-        # The identity must be on disk before the first report bears it.
-        await self._store.flush_within(_DISK_SECONDS)
-        await self._first_look()
+        # The instance must be on disk before the first report contains it.
+        await self._store.flush_within(_FLUSH_SECONDS)
+        await self._wait_first_probes()
 
     async def reload(self, catalogue: Catalogue) -> str:
-        """Make the catalogue the node's: what it has no more is stopped, what is new or run otherwise starts (A10).
+        """Apply a catalogue: stop removed services, start new ones, replace those with another `launch_digest` (A10).
 
-        Returns a sentence for people, when what had to stop has stopped. One at a time, and not during `start`.
+        Return a summary when the services that must stop have stopped. Call one at a time, and not during `start`.
         """
         old = {name: service.spec for name, service in self.services.items()}
         new = {spec.id: spec for spec in catalogue.services}
@@ -146,67 +148,69 @@ class ServiceManager:
         await asyncio.gather(*(self._remove(name) for name in (*removed, *replaced)))
         for name in removed:
             del self._store.state.services[name]
-        self._arrange(new)
+        self._add_missing(new)
         counts = (len(new.keys() - old.keys()), len(removed), len(replaced), len(revised))
         return "added {}, removed {}, replaced {}, revised {}".format(*counts)
 
     async def command(self, verb: Verb, identifier: str, *, wait: bool) -> str:
-        """Start, stop or restart a service for a user: remember the wish, act, and (`wait`) return when it is so.
+        """Start, stop or restart a service for a user: store the desired state, then act. `wait`: until it is reached.
 
-        Returns a sentence for people; a repetition is a success. Raises CommandError.
+        Return a sentence for the user; a repeated command is a success. Raises CommandError.
         """
         service = self._find(identifier)
-        repeated = service.machine.state == _GOAL[verb] and verb != "restart"
-        self._set_desired(service, _GOAL[verb], "local")
+        repeated = service.machine.state == _TARGET_STATE[verb] and verb != "restart"
+        self._set_desired(service, _TARGET_STATE[verb], "local")
         service.handle(_EVENT[verb])
-        # The wish is safe on disk before anybody is told that it holds.
-        if not await self._store.flush_within(_DISK_SECONDS):
-            raise CommandError(f"{identifier}: done, but the wish cannot be written to disk; see the agent's log")
+        # The desired state must be on disk before the command is confirmed.
+        if not await self._store.flush_within(_FLUSH_SECONDS):
+            raise CommandError(
+                f"{identifier}: done, but the desired state cannot be written to disk; see the agent's log"
+            )
         if not wait:
             return f"{identifier}: {service.machine.state}"
         await service.wait_settled()
         return self._outcome(service, verb, repeated=repeated)
 
-    def intend(self, intents: Iterable[ServiceIntent] | None) -> None:
-        """Act on what people want through the cluster, where it is new. None: the object is not there."""
+    def apply_intents(self, intents: Iterable[ServiceIntent] | None) -> None:
+        """Carry out new commands from the cluster. None: the object is missing."""
         if intents is not None:
             self._intents = tuple(intents)
             self._apply_commands()
-            # Commands to pods are answered in the report.
+            # The report says that commands to pods are ignored.
             self._changed()
 
     def _apply_commands(self) -> None:
-        obedient = {
+        controllable = {
             name: service
             for name, service in self.services.items()
             if not service.machine.observed and not service.machine.halted
         }
-        acted = {name: service.remembered.acted for name, service in obedient.items()}
+        acted = {name: service.stored.acted for name, service in controllable.items()}
         for entry in new_commands(self._intents, acted):
-            service = obedient[entry.id]
-            service.remembered.acted = (entry.desired, entry.request_id)
+            service = controllable[entry.id]
+            service.stored.acted = (entry.desired, entry.request_id)
             self._set_desired(service, entry.desired, "cluster")
             self._store.save()
             service.handle(events.Start() if entry.desired == "Running" else events.Stop())
             self._changed()
 
     def shut_down(self) -> None:
-        """Begin the shut-down: the next report says `leaving`, all services stop, wishes stay as they are."""
+        """Begin the shut-down: the next report has `leaving`, all services stop, desired states are kept."""
         self.leaving = True
         for service in self.services.values():
             service.handle(events.Halt())
         self._changed()
 
-    async def settle(self) -> None:
-        """Return when nothing is under way in any service."""
-        await asyncio.gather(*(service.wait_settled() for service in self.services.values()), *self._endings)
+    async def wait_settled(self) -> None:
+        """Return when no operation of any service runs."""
+        await asyncio.gather(*(service.wait_settled() for service in self.services.values()), *self._orphan_tasks)
 
     async def close(self) -> None:
-        """End all tasks; processes are left alone."""
-        for task in self._endings:
+        """Cancel all tasks; processes keep running."""
+        for task in self._orphan_tasks:
             task.cancel()
         await asyncio.gather(*(service.close() for service in self.services.values()))
-        await asyncio.gather(*self._endings, return_exceptions=True)
+        await asyncio.gather(*self._orphan_tasks, return_exceptions=True)
         if self._context:
             await self._context.prober.close()
 
@@ -214,21 +218,21 @@ class ServiceManager:
         if self._context:
             self._context.changed()
 
-    def _add(self, spec: ServiceSpec, around: ServiceContext) -> None:
-        remembered = self._store.state.services.setdefault(spec.id, StoredServiceState())
-        self.services[spec.id] = ServiceController(spec, remembered, around)
+    def _add(self, spec: ServiceSpec, context: ServiceContext) -> None:
+        stored = self._store.state.services.setdefault(spec.id, StoredServiceState())
+        self.services[spec.id] = ServiceController(spec, stored, context)
 
     async def _remove(self, identifier: str) -> None:
         service = self.services[identifier]
         service.handle(events.Halt())
         await service.wait_settled()
         if service.machine.stuck:
-            _LOG.error("removed, but not ended", id=identifier, error=service.machine.last_error)
+            _LOG.error("service removed, but its process did not end", id=identifier, error=service.machine.last_error)
         await service.close()
         del self.services[identifier]
 
-    def _arrange(self, specs: dict[str, ServiceSpec]) -> None:
-        """Add what is missing, in the order of the catalogue, and start it."""
+    def _add_missing(self, specs: dict[str, ServiceSpec]) -> None:
+        """Add and start the missing services, in the order of the catalogue."""
         if self._context is None or self.leaving:
             return
         missing = [spec for spec in specs.values() if spec.id not in self.services]
@@ -236,7 +240,7 @@ class ServiceManager:
             self._add(spec, self._context)
         self.services = {name: self.services[name] for name in specs}
         for spec in missing:
-            self.services[spec.id].begin(None)
+            self.services[spec.id].adopt_or_start(None)
         self._store.save()
         self._apply_commands()
         self._changed()
@@ -244,28 +248,28 @@ class ServiceManager:
     def _find(self, identifier: str) -> ServiceController:
         service = self.services.get(identifier)
         if service is None:
-            known = {snapshot.spec.id: snapshot.pod for snapshot in self.snapshots()}
+            known = {status.spec.id: status.pod for status in self.statuses()}
             if pod := known.get(identifier):
                 raise CommandError(f"{identifier} is pod {pod}: {_OBSERVED}")
             raise CommandError(f"{identifier}: no such service; there are: {', '.join(known) or 'none'}")
         if service.machine.observed:
-            raise CommandError(f"{identifier} is observed only: something else starts and stops it")
+            raise CommandError(f"{identifier} is observed only: another program starts and stops it")
         if self.leaving:
             raise CommandError("the agent is shutting down")
         if service.machine.halted:
-            raise CommandError(f"{identifier} is being removed or replaced, as the catalogue says")
+            raise CommandError(f"{identifier} is being removed or replaced because the catalogue changed")
         return service
 
     def _set_desired(self, service: ServiceController, desired: str, by: str) -> None:
-        remembered = service.remembered
-        if (remembered.desired, remembered.desired_by) != (desired, by):
-            remembered.desired, remembered.desired_by = desired, by
+        stored = service.stored
+        if (stored.desired, stored.desired_by) != (desired, by):
+            stored.desired, stored.desired_by = desired, by
             self._store.save()
             self._changed()
 
     def _outcome(self, service: ServiceController, verb: Verb, *, repeated: bool) -> str:
         state, error, identifier = service.machine.state, service.machine.last_error, service.spec.id
-        if state == _GOAL[verb]:
+        if state == _TARGET_STATE[verb]:
             return f"{identifier}: {state}{' already' if repeated else ''}"
         if state == "Failed":
             raise CommandError(f"{identifier}: {error}")
@@ -273,26 +277,26 @@ class ServiceManager:
 
     def _end_in_background(self, identifier: str, process: Process) -> None:
         async def end() -> None:
-            _LOG.info("ending what an earlier agent left", id=identifier, pid=process.pid)
+            _LOG.info("ending orphaned process of an earlier agent", id=identifier, pid=process.pid)
             try:
                 await process.end(self._settings.stop_seconds)
             except StuckError as error:
-                _LOG.error("not ended", id=identifier, error=str(error))
+                _LOG.error("orphaned process did not end", id=identifier, error=str(error))
 
         task = asyncio.create_task(end())
-        self._endings.add(task)
-        task.add_done_callback(self._endings.discard)
+        self._orphan_tasks.add(task)
+        task.add_done_callback(self._orphan_tasks.discard)
 
-    async def _first_look(self) -> None:
+    async def _wait_first_probes(self) -> None:
         try:
             async with asyncio.timeout(FIRST_PROBE_SECONDS):
                 for service in self.services.values():
                     await service.notifier.wait_for(lambda service=service: service.probed)  # type: ignore[misc]
         except TimeoutError:
-            _LOG.warning("reporting before everything that exists was looked at")
+            _LOG.warning("first report sent before all existing services were probed (timeout)")
 
 
-def _dropped_services(pod: ServiceStatus) -> ServiceStatus:
-    """A pod to which people gave a command through the cluster."""
+def _with_ignored_command(pod: ServiceStatus) -> ServiceStatus:
+    """Add to a pod's error that its command from the cluster is ignored."""
     ignored = f"the command in spec.services is ignored: a pod is {_OBSERVED}"
     return replace(pod, last_error="; ".join(filter(None, (pod.last_error, ignored))))

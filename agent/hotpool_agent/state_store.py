@@ -1,7 +1,7 @@
-"""What must survive the agent: its identity, wishes and running processes (requirements A8, A11). I/O.
+"""State that must survive the agent: its identity, desired states and running processes (requirements A8, A11). I/O.
 
-One JSON file per node, replaced atomically and synced; and the lock that keeps a second agent of the same node away.
-Must not decide what a wish or a leftover means.
+One JSON file per node, replaced atomically and synced, and the lock that excludes a second agent of the same node. Must
+not decide what a desired state or an orphaned process means.
 """
 
 import asyncio
@@ -17,6 +17,8 @@ import structlog
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 
+from hotpool.common.atomic_file import write_atomically
+
 SCHEMA: Final = 1
 _RETRY_SECONDS: Final = 1.0
 _LOG: Final = structlog.get_logger(__name__)
@@ -27,29 +29,29 @@ class StoreError(Exception):
 
 
 class StoredServiceState(BaseModel):
-    """What is remembered of one service."""
+    """Stored state of one service."""
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
 
     desired: str | None = None
-    """Running or Stopped, where a user said so."""
+    """Running or Stopped, as a user last commanded; None without a command."""
     desired_by: str | None = None
     acted: tuple[str, str] | None = None
-    """(desired, requestID) of the cluster's command last acted on (requirement A2)."""
+    """(desired, requestID) of the last command from the cluster that was carried out (requirement A2)."""
     pid: int | None = None
     started: int | None = None
     recipe: str | None = None
-    """Digest of how the process was run; another one in the catalogue makes it unfit for adoption."""
+    """Launch digest of the process; it is not adopted if the catalogue has another one."""
     since: str | None = None
-    """When it became Running; None while it loads."""
+    """Time at which it became Running; None while it loads."""
     penalty: float = 0.0
-    """Flap penalty at `penalty_at`, seconds of the wall clock, because it must outlast the machine's boot."""
+    """Flap penalty at `penalty_at`, in seconds of the wall clock because it must survive a reboot."""
     penalty_at: float = 0.0
     suppressed: bool = False
 
 
 class _Version(BaseModel):
-    """What every version of the state file has."""
+    """Fields of every version of the state file."""
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
 
@@ -57,50 +59,50 @@ class _Version(BaseModel):
 
 
 class State(_Version):
-    """The whole state file."""
+    """Content of the state file."""
 
     instance: str
     boot: str = ""
-    """The machine's boot in which the processes below were started: pids and start times repeat in the next one."""
+    """Id of the boot in which the processes below were started; pids and start times may repeat after the next one."""
     services: dict[str, StoredServiceState] = {}
 
 
 @dataclass
 class StateStore:
-    """The state file of one node. Change `state`, then `save`; a wish is safe when `flush_within` said so."""
+    """State file of one node. Change `state`, then call `save`. A change is on disk once `flush_within` is True."""
 
     folder: Path
     state: State
-    moved: Path | None = None
-    """Where a state file that could not be read was put."""
+    unreadable_copy: Path | None = None
+    """Path to which an unreadable state file was moved."""
     problem: str | None = None
-    """Why the file does not show the present state."""
+    """Error of the last write; None after a success."""
     _dirty: asyncio.Event = field(default_factory=asyncio.Event)
     _clean: asyncio.Condition = field(default_factory=asyncio.Condition)
     _saved: int = 0
     _changed: int = 0
 
     def save(self) -> None:
-        """Have the state written soon; several changes become one write."""
+        """Schedule a write of the state. Several changes become one write."""
         self._changed += 1
         self._dirty.set()
 
     async def flush_within(self, seconds: float) -> bool:
-        """Wait until everything changed so far is on disk; False if it is not within the time."""
-        wanted = self._changed
+        """Wait until all changes so far are on disk. Return False after a time-out."""
+        target = self._changed
         try:
             async with asyncio.timeout(seconds), self._clean:
-                await self._clean.wait_for(lambda: self._saved >= wanted)
+                await self._clean.wait_for(lambda: self._saved >= target)
         except TimeoutError:
             return False
         return True
 
     async def write_forever(self) -> None:
-        """The only writer: off the event loop, one write at a time."""
+        """Write changes as the only writer, in a thread and one at a time. Failed writes are retried."""
         while True:
             await self._dirty.wait()
             self._dirty.clear()
-            mark, text = self._changed, self.state.model_dump_json(by_alias=True, indent=1)
+            version, text = self._changed, self.state.model_dump_json(by_alias=True, indent=1)
             try:
                 await asyncio.to_thread(write_atomically, self.folder / "state.json", text)
             except OSError as error:
@@ -112,13 +114,18 @@ class StateStore:
                 continue
             self.problem = None
             async with self._clean:
-                self._saved = mark
+                self._saved = version
                 self._clean.notify_all()
 
 
 def open_store(folder: Path) -> StateStore:
-    """The store in the folder, made anew if there is none. Raises StoreError for one that a newer agent wrote."""
+    """Open the folder's store, with a new state if the file is missing or unreadable, and delete temporary files.
+
+    Raises StoreError if a newer agent wrote the file.
+    """
     path = folder / "state.json"
+    for temporary in folder.glob(f".{path.name}.*"):
+        temporary.unlink(missing_ok=True)
     fresh = State(instance=uuid4().hex)
     try:
         data = path.read_bytes()
@@ -131,26 +138,11 @@ def open_store(folder: Path) -> StateStore:
     except ValidationError:
         aside = path.with_suffix(".unreadable")
         path.rename(aside)
-        return StateStore(folder, fresh, moved=aside)
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Replace the file so that after a power loss either the old or the new text is there, whole."""
-    temporary = path.with_suffix(".new")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    handle = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        return StateStore(folder, fresh, unreadable_copy=aside)
 
 
 def lock(folder: Path, node: str) -> IO[str]:
-    """Take the node's lock for as long as the returned file is open. Raises StoreError if another agent has it."""
+    """Lock the node until the returned file is closed. Raises StoreError if another agent holds the lock."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder.chmod(0o700)
     file = (folder / "lock").open("a+", encoding="utf-8")
@@ -164,7 +156,7 @@ def lock(folder: Path, node: str) -> IO[str]:
             f"an agent of node {node!r} runs on this machine already (pid {holder}); "
             "stop it, or give this one another --node"
         ) from error
-    # The pid is for people: a full disk must not keep the agent away.
+    # The pid is only for the message above, so the agent must start even if a full disk refuses it.
     with suppress(OSError):
         os.ftruncate(file.fileno(), 0)
         os.write(file.fileno(), str(os.getpid()).encode())

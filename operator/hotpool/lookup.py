@@ -1,6 +1,6 @@
 """Look-up of nodes for dispatchers: the documented import path of the extra `hotpool[lookup]`.
 
-It must not need more than redis and the standard library.
+Must need only redis and the standard library.
 """
 
 from hotpool.core.node_history import Transition

@@ -12,7 +12,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.support.redis_fixture_lookup import claimed, loads, pool
+from tests.support.redis_fixture_lookup import claimed_writer, node_loads, pool
 from tests.support.redis_page import PAGE
 
 from hotpool.projection.connection.async_connection import connect
@@ -43,7 +43,7 @@ def server() -> Iterator[RedisServer]:
 
 async def _project(url: str) -> None:
     client = connect(url)
-    writer = await claimed(client)
+    writer = await claimed_writer(client)
     await writer.replace_pool(pool(READY, ["edge-033"]))
     await writer.stamp(complete=True)
     await client.aclose()
@@ -52,7 +52,7 @@ async def _project(url: str) -> None:
 async def _loads(url: str) -> dict[str, float]:
     client = connect(url)
     try:
-        return await loads(client)
+        return await node_loads(client)
     finally:
         await client.aclose()
 

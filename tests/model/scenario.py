@@ -92,7 +92,7 @@ class World(People):
             return
         self.truth.advance(now())
         for operator in self._operators():
-            operator.reconciler.on_object(kind, event, body)
+            operator.reconciler.ingest.on_object(kind, event, body)
         if kind is Kind.NODE and self._operators():
             self.truth.node(event, body, now())
         self.look()
@@ -147,10 +147,10 @@ class World(People):
     def _made(self) -> Operator:
         self.term += 1
         operator = Operator(self, self.term)
-        operator.reconciler.on_heartbeats(
+        operator.reconciler.ingest.on_heartbeats(
             [self._beat(name) for name in self.leases if f"{LEASE_PREFIX}{name}" in self.api.leases]
         )
-        operator.reconciler.on_watch_restored()
+        operator.reconciler.ingest.on_watch_restored()
         self.api.feed = self._feed
         return operator
 

@@ -59,7 +59,7 @@ class Operator(Fleet):
         """Renew the canary for all who listen, while the stream brings anything."""
         while True:
             renewed = f"{now()}"
-            self.reconciler.on_probe_sent(renewed)
+            self.reconciler.ingest.on_probe_sent(renewed)
             self.world.echo(renewed)
             await asyncio.sleep(_SEND)
 
@@ -186,7 +186,7 @@ class Ground:
         content, epoch = self.leases[name]
         self.truth.advance(now())
         for operator in self._operators():
-            operator.reconciler.on_heartbeats([self._beat(name)])
+            operator.reconciler.ingest.on_heartbeats([self._beat(name)])
         if self._operators():
             self.truth.lease(name, content, epoch, now())
             self.checks.generators.look()
@@ -204,7 +204,7 @@ class Ground:
         if self.stream == "open":
             self.echoed = now()
             for operator in self._operators():
-                operator.reconciler.on_probe_received(renewed)
+                operator.reconciler.ingest.on_probe_received(renewed)
 
     def _relist(self) -> None:
         """The stream brings all Leases as they are."""
@@ -224,7 +224,7 @@ class Ground:
             self.truth.deaf, self.stopped = True, now()
             self.stream = "deaf"
             for operator in self._operators():
-                operator.reconciler.on_watch_lost()
+                operator.reconciler.ingest.on_watch_lost()
 
     async def do_open(self) -> None:
         """It goes on: where it stopped, or with a new list."""
@@ -247,10 +247,10 @@ class Ground:
         self._relist()
         if was == "deaf":
             for operator in self._operators():
-                operator.reconciler.on_watch_restored()
+                operator.reconciler.ingest.on_watch_restored()
         if self.leader:
             renewed = f"{now()}"
-            self.leader.reconciler.on_probe_sent(renewed)
+            self.leader.reconciler.ingest.on_probe_sent(renewed)
             self.echo(renewed)
         self.truth.fresh = now() if fresh else self.truth.fresh
         self.truth.hears()

@@ -1,4 +1,4 @@
-"""A writer's client that loses what it is told to lose, and what Redis then holds of a pool."""
+"""A client that loses or delays chosen writes, and the stored state of a pool."""
 
 from __future__ import annotations
 
@@ -21,60 +21,62 @@ KEYS = FleetKeys("hotpool", "speech")
 NODES = [f"edge-{number:02}" for number in range(40)]
 
 
-def image(name: str, states: dict[str, str], uid: str = "u1", former: PoolDocument | None = None) -> PoolDocument:
+def make_document(
+    name: str, states: dict[str, str], uid: str = "u1", former: PoolDocument | None = None
+) -> PoolDocument:
     ready, suspect, draining = (
         frozenset(node for node, state in states.items() if state == wanted) for wanted in STATES
     )
     return PoolDocument(name, uid, "pairs", name, ready, suspect, draining, former)
 
 
-async def stored(client: Client, name: str, *, at_once: bool = True) -> tuple[list[str | None], PoolDocument | None]:
-    """Term, version and digest that Redis states of a pool, and the image of what it holds, as one reader sees it.
+async def stored(client: Client, name: str, *, atomic: bool = True) -> tuple[list[str | None], PoolDocument | None]:
+    """Return stored term, version and digest of a pool, and the document of the stored members, read atomically.
 
-    Not `at_once` where nothing else happens: Redis 7.0 refuses any transaction while it is full.
+    Without `atomic` the read is not atomic: Redis 7.0 refuses any transaction while it is full.
     """
-    facts, *sets = KEYS.pool(name)
-    async with client.pipeline(transaction=at_once) as asked:
-        asked.hmget(facts, ["uid", "term", "version", "digest", "generator", "key"])
-        for key in sets:
-            asked.zrange(key, 0, -1)
-        found, *members = await asked.execute()
-    told = [part.decode() if part is not None else None for part in found]
-    if told[0] is None:
+    facts_key, *set_keys = KEYS.pool(name)
+    async with client.pipeline(transaction=atomic) as pipeline:
+        pipeline.hmget(facts_key, ["uid", "term", "version", "digest", "generator", "key"])
+        for key in set_keys:
+            pipeline.zrange(key, 0, -1)
+        reply, *members = await pipeline.execute()
+    facts = [part.decode() if part is not None else None for part in reply]
+    if facts[0] is None:
         return [None, None, None], None
-    groups = [frozenset(member.decode() for member in group) for group in members]
-    return told[1:4], PoolDocument(name, told[0], told[4], told[5], groups[0], groups[1], groups[2])
+    sets = [frozenset(member.decode() for member in group) for group in members]
+    return facts[1:4], PoolDocument(name, facts[0], facts[4], facts[5], sets[0], sets[1], sets[2])
 
 
-def counted(how: str) -> float:
+def pool_write_count(how: str) -> float:
     return REGISTRY.get_sample_value("hotpool_redis_pool_writes_total", {"how": how}) or 0.0
 
 
-class Line:
-    """The writer's client: what it is told to lose is lost, and after each command a reader looks."""
+class LossyClient:
+    """A client that injects `fault` into the next write, and calls `on_command` after each command."""
 
-    def __init__(self, client: Client, look: Callable[[], Any]) -> None:
+    def __init__(self, client: Client, on_command: Callable[[], Any]) -> None:
         self.client = client
         self.connection_pool = client.connection_pool  # type: ignore[union-attr]
-        self.look = look
+        self.on_command = on_command
         self.fault: str | None = None
-        """Of the next write: `lost` (done, unanswered), `never` (not done) or `late` (done at the next `deliver`)."""
+        """For the next write: `lost` (executed, no reply), `never` (not executed) or `late` (executed by `deliver`)."""
         self.late: list[tuple[Any, ...]] = []
 
     async def execute_command(self, *words: Any) -> Any:
         fault, self.fault = (self.fault, None) if words[0] == "FCALL" else (None, self.fault)
         if fault in {"never", "late"}:
             self.late += [words] if fault == "late" else []
-            raise RedisTimeoutError("as told")
+            raise RedisTimeoutError("injected fault")
         try:
             return await self.client.execute_command(*words)
         finally:
-            await self.look()
+            await self.on_command()
             if fault == "lost":
-                raise RedisTimeoutError("as told")
+                raise RedisTimeoutError("injected fault")
 
     async def deliver(self) -> None:
-        """Now the server reads what came late."""
+        """Execute the delayed writes."""
         for words in self.late:
             with suppress(RedisError):
                 await self.client.execute_command(*words)

@@ -14,6 +14,6 @@ NONE: Final = Catalogue(version=1, onAgentExit="keep")
 
 def shown(pod: dict[str, Any]) -> ServiceStatus:
     """The service that a pod is."""
-    found = pod_service("speech", pod).snapshot
+    found = pod_service("speech", pod).status
     assert found
     return found

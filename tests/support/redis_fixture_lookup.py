@@ -1,4 +1,4 @@
-"""What the tests of the look-up share: pools to project, a writer that may, and what an answer should have been."""
+"""Fixtures for tests of the look-up: pools, a writer with a claimed term, and expected results."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from hotpool.lookup import Lookup, NoMember, Picked, Reason, Reservation
 from hotpool.projection.documents import PoolDocument
+from hotpool.projection.drift_check import DriftReport
 from hotpool.projection.keys import FleetKeys, score
 from hotpool.projection.writer import RedisWriter
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 KEYS = FleetKeys("hotpool", "speech")
 LOAD, ENTRIES, EXPIRIES = KEYS.load
 RING = 1 << 52
+_NO_NAMES: frozenset[str] = frozenset()
+NO_DRIFT = DriftReport(True, _NO_NAMES, _NO_NAMES, _NO_NAMES, _NO_NAMES, _NO_NAMES)
 TRANSITION = '{"at":"2026-11-27T00:00:00Z","from":null,"to":"Live","gained":["asr"],"lost":{}}'
 
 
@@ -32,20 +35,20 @@ def pool(
     return PoolDocument(name, "u1", "speech", name, frozenset(ready), frozenset(suspect), frozenset(draining))
 
 
-async def claimed(client: Client, term: int = 3) -> RedisWriter:
-    """A writer whose term the server knows."""
-    made = RedisWriter(client, namespace="speech", leader=lambda: True)
-    assert await made.claim(term) == term
-    return made
+async def claimed_writer(client: Client, term: int = 3) -> RedisWriter:
+    """Return a writer that has claimed `term`."""
+    writer = RedisWriter(client, namespace="speech", leader=lambda: True)
+    assert await writer.claim(term) == term
+    return writer
 
 
-def picked(answer: Picked | NoMember) -> Picked:
+def expect_picked(answer: Picked | NoMember) -> Picked:
     assert isinstance(answer, Picked), answer
     return answer
 
 
 def node_of(answer: Picked | NoMember) -> str:
-    return picked(answer).node
+    return expect_picked(answer).node
 
 
 def reason_of(answer: Picked | NoMember) -> Reason:
@@ -54,42 +57,44 @@ def reason_of(answer: Picked | NoMember) -> Reason:
 
 
 def chi_square(counts: Collection[int]) -> float:
-    """How far counts are from all being equal."""
+    """Return the chi-square statistic of counts against equal counts."""
     expected = sum(counts) / len(counts)
     return sum((count - expected) ** 2 / expected for count in counts)
 
 
-async def loads(client: Client) -> dict[str, float]:
-    """What the server counts."""
+async def node_loads(client: Client) -> dict[str, float]:
+    """Return the stored load of each node."""
     flat = await client.execute_command("ZRANGE", LOAD, 0, -1, "WITHSCORES")
     return {node.decode(): float(load) for node, load in zip(flat[::2], flat[1::2], strict=True)}
 
 
-async def counted(client: Client) -> tuple[int, int, int]:
-    """Sizes of the three keys."""
-    words = (("ZCARD", LOAD), ("HLEN", ENTRIES), ("ZCARD", EXPIRIES))
-    found = [int(await client.execute_command(*command)) for command in words]
-    return found[0], found[1], found[2]
+async def load_key_sizes(client: Client) -> tuple[int, int, int]:
+    """Return the sizes of the three load keys."""
+    commands = (("ZCARD", LOAD), ("HLEN", ENTRIES), ("ZCARD", EXPIRIES))
+    sizes = [int(await client.execute_command(*command)) for command in commands]
+    return sizes[0], sizes[1], sizes[2]
 
 
-async def reserved(lookup: Lookup, seconds: float = 60) -> Reservation:
-    made = picked(await lookup.pick("zh-en", strategy="least-loaded", reserve=seconds)).reservation
-    assert made is not None
-    return made
+async def reserve(lookup: Lookup, seconds: float = 60) -> Reservation:
+    reservation = expect_picked(await lookup.pick("zh-en", strategy="least-loaded", reserve=seconds)).reservation
+    assert reservation is not None
+    return reservation
 
 
 class Ring:
-    """The recipe of docs/design/0004 in plain Python."""
+    """The algorithm of docs/design/0004 in Python."""
 
     def __init__(self, nodes: Collection[str]) -> None:
-        self._places = sorted((score(node), node) for node in nodes)
+        self._positions = sorted((score(node), node) for node in nodes)
 
     def node(self, key: str) -> str:
         digest = hashlib.sha1(key.encode(), usedforsecurity=False).hexdigest()
         first, step = int(digest[:13], 16), int(digest[13:26], 16)
-        nearest = min((self._after((first + turn * step) % RING) for turn in range(21)), key=lambda found: found[0])
+        nearest = min(
+            (self._distance_and_node((first + number * step) % RING) for number in range(21)), key=lambda item: item[0]
+        )
         return nearest[1]
 
-    def _after(self, probe: int) -> tuple[int, str]:
-        place, node = self._places[bisect_left(self._places, (probe, "")) % len(self._places)]
-        return (place - probe) % RING, node
+    def _distance_and_node(self, probe: int) -> tuple[int, str]:
+        position, node = self._positions[bisect_left(self._positions, (probe, "")) % len(self._positions)]
+        return (position - probe) % RING, node

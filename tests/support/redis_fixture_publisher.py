@@ -1,4 +1,4 @@
-"""A mirror with a real writer over a real server, and what it says: for tests of what goes wrong with Redis."""
+"""A publisher with a real writer and server, and its reported state, for tests of failures of Redis."""
 
 from __future__ import annotations
 
@@ -24,31 +24,31 @@ def pool(*nodes: str) -> PoolDocument:
     return PoolDocument("zh-en", "u1", "pairs", "zh-en", frozenset(nodes), frozenset(), frozenset())
 
 
-async def until(holds: Callable[[], Awaitable[bool] | bool], seconds: float = HANG_SECONDS) -> None:
-    """Wait until something holds; fails when it hangs."""
-    ends = time.monotonic() + seconds
+async def until(condition: Callable[[], Awaitable[bool] | bool], seconds: float = HANG_SECONDS) -> None:
+    """Wait until the condition is true. Raise AssertionError after `seconds`."""
+    deadline = time.monotonic() + seconds
     while True:
-        found = holds()
-        if found if isinstance(found, bool) else await found:
+        result = condition()
+        if result if isinstance(result, bool) else await result:
             return
-        assert time.monotonic() < ends, "it never came true"
+        assert time.monotonic() < deadline, f"not true after {seconds} s"
         await asyncio.sleep(0.01)
 
 
-class Ours:
-    """A mirror with a real writer; what it says."""
+class PublisherHarness:
+    """A publisher with a real writer, and the state changes that it reports."""
 
     def __init__(self, client: Client) -> None:
         self.client = client
         writer = RedisWriter(client, namespace="speech", leader=lambda: True)
-        self.told: list[tuple[bool, str]] = []
+        self.state_changes: list[tuple[bool, str]] = []
         self.term = 3
-        self.mirror = Publisher(
+        self.publisher = Publisher(
             writer,
             term=lambda: self.term,
             raise_term=self._raise_term,
             cluster=self._cluster,
-            tell=lambda well, why: self.told.append((well, why)),
+            on_state_change=lambda healthy, error: self.state_changes.append((healthy, error)),
         )
 
     async def _raise_term(self, term: int) -> None:
@@ -59,16 +59,16 @@ class Ours:
 
 
 @asynccontextmanager
-async def running(ours: Ours) -> AsyncIterator[Ours]:
-    """Its first round is done: Redis holds a pool of two and a node."""
-    await ours.mirror.publish_pool(pool("edge-1", "edge-2"))
-    await ours.mirror.publish_node(NODE)
-    task = asyncio.create_task(ours.mirror.run())
+async def running(harness: PublisherHarness) -> AsyncIterator[PublisherHarness]:
+    """Run the publisher. Redis holds a pool of two and a node, and the first round has ended."""
+    await harness.publisher.publish_pool(pool("edge-1", "edge-2"))
+    await harness.publisher.publish_node(NODE)
+    task = asyncio.create_task(harness.publisher.run())
     try:
-        await until(lambda: ours.mirror.healthy)
-        yield ours
+        await until(lambda: harness.publisher.healthy)
+        yield harness
         assert not task.done()
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        await ours.client.aclose()
+        await harness.client.aclose()

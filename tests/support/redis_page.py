@@ -1,4 +1,4 @@
-"""The pages of the documentation about Redis: sessions with redis-cli, their output, access lines, programs."""
+"""Documentation pages about Redis: sessions with redis-cli, their output, ACL rules, programs."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ OPERATOR = "hotpool-operator"
 PROMPT = "127.0.0.1:6379> "
 
 
-def shown(reply: Any) -> str:
-    """A reply as redis-cli shows it to people."""
+def format_reply(reply: Any) -> str:
+    """Format a reply as redis-cli does in a terminal."""
     return "\n".join(_lines(reply))
 
 
@@ -29,33 +29,33 @@ def _lines(reply: Any) -> list[str]:
     if not reply:
         return ["(empty array)"]
     width = len(str(len(reply)))
-    told = []
+    lines = []
     for number, item in enumerate(reply, start=1):
         first, *rest = _lines(item)
-        told.append(f"{number:>{width}}) {first}")
-        told += [" " * (width + 2) + line for line in rest]
-    return told
+        lines.append(f"{number:>{width}}) {first}")
+        lines += [" " * (width + 2) + line for line in rest]
+    return lines
 
 
 def sessions(page: str) -> list[tuple[str, str]]:
-    """Each command of the page's blocks `redis-cli`, and what it says comes of it."""
-    found = []
+    """Return each command of the page's `redis-cli` blocks with its documented output."""
+    results = []
     for block in re.findall(r"^```redis-cli\n(.*?)^```", page, re.MULTILINE | re.DOTALL):
         assert block.startswith(PROMPT)
         for part in block.split(PROMPT)[1:]:
             command, _, answer = part.partition("\n")
-            found.append((command, answer.rstrip("\n")))
-    return found
+            results.append((command, answer.rstrip("\n")))
+    return results
 
 
-def timeless(text: str) -> str:
-    """The same with every moment in ms since 1970, and every age of an answer to a pick, left out."""
+def without_times(text: str) -> str:
+    """Replace each Unix time in ms, and each age in a reply to a pick."""
     aged = re.sub(r'^("\S+ \w+ \S+) \d+ ', r"\1 <age> ", text)
     return re.sub(r"\b\d{13}\b", "<ms>", aged)
 
 
-def access() -> dict[str, list[str]]:
-    """The rules of each user of the page."""
+def acl_rules() -> dict[str, list[str]]:
+    """Return the ACL rules of each user of the page."""
     blocks = re.findall(r"^```sh\nredis-cli (ACL SETUSER.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
     lines = [shlex.split(block.replace("\\\n", " ")) for block in blocks]
     return {words[2]: words[3:] for words in lines}

@@ -27,13 +27,13 @@ from hotpool.core.model import CUSTOM_KINDS, Key, Kind
 from hotpool.core.node_history import Transition
 from hotpool.events.aggregator import EventObject
 from hotpool.events.recorder import EventRecorder
-from hotpool.kube.client import Reader
 from hotpool.kube.event_writer import EventWriter
+from hotpool.kube.reader import Reader
 from hotpool.kube.writer import KubeWriter
 from hotpool.projection.documents import NodeDocument, PoolDocument
 from hotpool.projection.drift_check import DriftReport
-from hotpool.projection.history import KEPT, decoded
-from hotpool.projection.keys import entry
+from hotpool.projection.history import MAX_TRANSITIONS, decode
+from hotpool.projection.keys import index_field
 from hotpool.projection.publisher import Publisher
 from hotpool.projection.redis_errors import TermNotClaimedError
 
@@ -461,9 +461,9 @@ class FakeRedis:
         await self._write("replace_pool", image.name)
         self.pools[image.name] = image
         if image.generator:
-            self.index[entry(image.generator, image.key or "")] = image.name
+            self.index[index_field(image.generator, image.key or "")] = image.name
 
-    async def drop_pool(self, name: str, _uid: str | None = None) -> None:
+    async def drop_pool(self, name: str) -> None:
         """Drop a pool and its index entry."""
         await self._write("drop_pool", name)
         self.pools.pop(name, None)
@@ -475,18 +475,18 @@ class FakeRedis:
         self.nodes[image.name] = image
         self._remember(image.name, happened)
 
-    async def drop_node(self, name: str, happened: Sequence[str] = (), *, forget: bool = True) -> None:
+    async def drop_node(self, name: str, happened: Sequence[str] = (), *, delete_history: bool = True) -> None:
         """Drop a node, or all but what happened to it."""
         await self._write("drop_node", name)
         self.nodes.pop(name, None)
-        if forget:
+        if delete_history:
             self.history.pop(name, None)
         else:
             self._remember(name, happened)
 
     def _remember(self, name: str, happened: Sequence[str]) -> None:
         if happened:
-            self.history[name] = [*map(decoded, reversed(happened)), *self.history.get(name, [])][:KEPT]
+            self.history[name] = [*map(decode, reversed(happened)), *self.history.get(name, [])][:MAX_TRANSITIONS]
 
     async def drop_index(self, fields: Any) -> None:
         """Drop fields of the index."""
@@ -503,7 +503,7 @@ class FakeRedis:
 
     async def check_drift(self, pools: Mapping[str, PoolDocument], nodes: Mapping[str, NodeDocument]) -> DriftReport:
         """Compare what is there when asked; the answer takes its time."""
-        wanted = {entry(image.generator, image.key or "") for image in pools.values() if image.generator}
+        wanted = {index_field(image.generator, image.key or "") for image in pools.values() if image.generator}
         result = DriftReport(
             claimed=bool(self.term),
             pools=frozenset(name for name, image in pools.items() if self.pools.get(name) != image),
@@ -551,7 +551,7 @@ class Fleet:
         sink = KubeWriter(client, "fleet", leader=lambda: self.leading, term=lambda: self.term)
         kinds = (Kind.KUBE_NODE, *CUSTOM_KINDS) if follows else CUSTOM_KINDS
         self.reconciler = Manager(
-            self.state, Reader(client, "fleet"), sink, self.mirror, clock, narrator=self.narrator, kinds=kinds
+            self.state, Reader(client, "fleet"), sink, self.mirror, clock, recorder=self.narrator, kinds=kinds
         )
         self.tasks: list[asyncio.Task[Any]] = []
         self.held = False
@@ -567,21 +567,21 @@ class Fleet:
             term=lambda: self.term,
             raise_term=raise_term,
             cluster=one_cluster,
-            tell=self.narrator.redis,
+            on_state_change=self.narrator.redis_health,
         )
 
     async def canary(self) -> None:
         """Renew the canary and bring it back, as Canary and LeaseStream do, while the stream is not `held`."""
         while True:
             renewed = f"{now()}"
-            self.reconciler.on_probe_sent(renewed)
+            self.reconciler.ingest.on_probe_sent(renewed)
             if not self.held:
-                self.reconciler.on_probe_received(renewed)
+                self.reconciler.ingest.on_probe_received(renewed)
             await asyncio.sleep(PROBE_SECONDS)
 
     def watch(self) -> None:
         """From now on the operator is told what changes."""
-        self.api.feed = self.reconciler.on_object
+        self.api.feed = self.reconciler.ingest.on_object
 
     def beat(self, *names: str) -> None:
         """The agents of these nodes (of none given: of all) renew their Leases."""
@@ -590,7 +590,7 @@ class Fleet:
         self.api.leases |= {f"{meta.LEASE_PREFIX}{name}": str(self._beats) for name in found}
         if not self.held:
             beats = [lease(name, f"{now()}/{self._beats}", version=str(self._beats)) for name in found]
-            self.reconciler.on_heartbeats(beats)
+            self.reconciler.ingest.on_heartbeats(beats)
 
     async def beating(self, seconds: float, *names: str) -> None:
         """Let time pass with these nodes (of none given: all) beating each H."""
@@ -601,12 +601,12 @@ class Fleet:
 
     def leases_listed(self) -> None:
         """The first listing of Leases: one for each node."""
-        self.reconciler.on_heartbeats([lease(name, "listed") for name in self.api.objects[Kind.NODE]])
-        self.reconciler.on_watch_restored()
+        self.reconciler.ingest.on_heartbeats([lease(name, "listed") for name in self.api.objects[Kind.NODE]])
+        self.reconciler.ingest.on_watch_restored()
 
     async def lead(self) -> None:
         """Begin to work, as the leader does."""
-        self.narrator.leadership(
+        self.narrator.leader_elected(
             self.term, EventObject("Lease", "hotpool-operator", "uid-lease", "coordination.k8s.io/v1")
         )
         client = cast("Any", self.api)
@@ -614,7 +614,7 @@ class Fleet:
         parts = (self.reconciler.run(), self.canary(), self.narrator.run(events.post))
         self.tasks += [asyncio.create_task(part) for part in parts]
         if self.mirror:
-            await self.reconciler.resynced.wait()
+            await self.reconciler.all_reconciled.wait()
             self.tasks.append(asyncio.create_task(self.mirror.run()))
 
     async def stop(self) -> None:

@@ -1,1 +1,1 @@
-"""What a node's catalogue says: its shapes, and the reader that tells every error at once."""
+"""Catalogue of a node: its models, and a loader that reports every error at once."""

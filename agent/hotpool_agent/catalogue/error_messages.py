@@ -1,6 +1,6 @@
-"""What pydantic finds wrong, in words of the catalogue: pure.
+"""Messages for validation errors of pydantic, in terms of the catalogue: pure.
 
-Must not decide what a wrong item leads to.
+Must not decide what an invalid item leads to.
 """
 
 import difflib
@@ -29,21 +29,21 @@ _WORDS: Final = {
 
 
 def dotted(path: yaml_source.Path) -> str:
-    """The path as people write it: services[0].attributes.rules."""
+    """Return the path in dotted form: services[0].attributes.rules."""
     # pydantic calls a mapping's key "[key]".
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{_name(part)}" for part in path if part != "[key]")
     return text.removeprefix(".")
 
 
 def _name(part: str) -> str:
-    return part if part.isprintable() and len(part) <= _SHOWN else _shown(part)
+    return part if part.isprintable() and len(part) <= _SHOWN else _quoted(part)
 
 
 def message_of(item: ErrorDetails, prefix: yaml_source.Path = ()) -> str:
-    """What is wrong there. `prefix`: where in a catalogue what was checked has its place."""
+    """Return the message for one error. `prefix`: path in a catalogue of the value that was validated."""
     kind, given = item["type"], item.get("input")
     if kind == "extra_forbidden":
-        return _unknown((*prefix, *item["loc"]))
+        return _unknown_field((*prefix, *item["loc"]))
     context = item.get("ctx", {})
     if kind == "literal_error":
         words = f"must be {context['expected']}"
@@ -55,24 +55,24 @@ def message_of(item: ErrorDetails, prefix: yaml_source.Path = ()) -> str:
         words = f"must have at most {context['max_length']} characters"
     else:
         words = _WORDS.get(kind, item["msg"])
-    return words if kind == "missing" else f"{words} (got {_shown(given)})"
+    return words if kind == "missing" else f"{words} (got {_quoted(given)})"
 
 
-def _shown(given: Any) -> str:
+def _quoted(given: Any) -> str:
     if given is None:
         return "nothing"
     text = repr(given)
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
 
 
-def _unknown(path: yaml_source.Path) -> str:
-    known = _fields_at(path[:-1])
+def _unknown_field(path: yaml_source.Path) -> str:
+    known = _known_fields(path[:-1])
     close = difflib.get_close_matches(str(path[-1]), known, n=1)
     return f"unknown field; did you mean {close[0]!r}?" if close else f"unknown field; known: {', '.join(known)}"
 
 
-def _fields_at(path: yaml_source.Path) -> list[str]:
-    """Names that are allowed at the path, found by walking the models' own fields."""
+def _known_fields(path: yaml_source.Path) -> list[str]:
+    """Return the field names that are allowed at the path, from the models' own fields."""
     model: type[BaseModel] = Catalogue
     for part in path:
         field = next((f for f in model.model_fields.values() if f.alias == part), None)
@@ -83,4 +83,4 @@ def _fields_at(path: yaml_source.Path) -> list[str]:
 def _model_in(annotation: Any) -> type[BaseModel] | None:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    return next((found for part in getattr(annotation, "__args__", ()) if (found := _model_in(part))), None)
+    return next((model for part in getattr(annotation, "__args__", ()) if (model := _model_in(part))), None)

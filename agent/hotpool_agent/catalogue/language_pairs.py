@@ -1,4 +1,4 @@
-"""The normal form of a directed language pair. Pure; called by `catalogue` (to refuse) and `bounds` (to report)."""
+"""Normal form of a directed language pair. Pure."""
 
 import re
 from typing import Final
@@ -9,7 +9,7 @@ _LANGUAGE: Final = re.compile(r"[a-z][a-z0-9]{0,14}")
 
 
 def normalise_pair(text: str) -> str | None:
-    """`src-tgt` with both sides in normal form (`zh-CN-en` → `zh-en`); None if it is no directed pair."""
+    """Return `src-tgt` with both sides in normal form (`zh-CN-en` → `zh-en`), or None for an invalid pair."""
     parts = text.strip().replace("_", "-").split("-")
     for cut in range(1, len(parts)):
         sides = [normalise_language("-".join(side)) for side in (parts[:cut], parts[cut:])]

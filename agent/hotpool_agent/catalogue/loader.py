@@ -1,4 +1,4 @@
-"""Reads a catalogue file and reports every error at once, each with its line and field path (requirement A1).
+"""Loader of a catalogue file, which reports every error at once with its line and field path (requirement A1).
 
 Must not know what the agent does with a catalogue.
 """
@@ -17,7 +17,7 @@ _PARTS: Final = {field.alias for field in Catalogue.model_fields.values()}
 
 
 class CatalogueError(Exception):
-    """A catalogue that cannot be used. `errors`: one `file:line: field: message` for each thing that is wrong."""
+    """The catalogue is invalid or cannot be read. `errors`: one `file:line: field: message` for each error."""
 
     def __init__(self, errors: list[str]) -> None:
         super().__init__("\n".join(errors))
@@ -25,12 +25,12 @@ class CatalogueError(Exception):
 
 
 def empty_catalogue() -> Catalogue:
-    """The catalogue of an agent that has none. Its end says nothing of services that others start and stop."""
+    """Return the catalogue of an agent without one. Its exit withdraws nothing: other programs run the services."""
     return Catalogue(version=1, onAgentExit="keep")
 
 
 def read_catalogue(path: Path) -> Catalogue:
-    """The catalogue in the file. Raises CatalogueError with all that is wrong."""
+    """Return the catalogue in the file. Raises CatalogueError with all errors."""
     try:
         with path.open(encoding="utf-8") as file:
             text = file.read(yaml_source.MAX_CHARACTERS + 1)
@@ -41,14 +41,14 @@ def read_catalogue(path: Path) -> Catalogue:
 
 
 def parse_catalogue(text: str, name: str) -> Catalogue:
-    """The catalogue in the text; `name` stands for the file in errors. Raises CatalogueError with all that is wrong."""
+    """Return the catalogue in the text. `name`: file name in messages. Raises CatalogueError with all errors."""
     try:
         tree = yaml_source.load(text)
     except yaml_source.YamlError as error:
         raise CatalogueError([f"{name}:{error.line}: {error}"]) from error
     if not isinstance(tree.value, dict):
         raise CatalogueError([f"{name}:1: must be a mapping with 'version' and 'services'"])
-    found = list(tree.problems)
+    errors = list(tree.problems)
     try:
         catalogue = Catalogue.model_validate(tree.value)
     except ValidationError as error:
@@ -56,16 +56,16 @@ def parse_catalogue(text: str, name: str) -> Catalogue:
         paths += inconsistencies(_valid_parts(tree.value, {path[:2] for path, _ in paths}))
     else:
         paths = inconsistencies(catalogue)
-        if not paths and not found:
+        if not paths and not errors:
             return catalogue
-    found += [(_line(path, tree.lines), path, message) for path, message in paths]
-    raise CatalogueError(_rendered(found, name))
+    errors += [(_line(path, tree.lines), path, message) for path, message in paths]
+    raise CatalogueError(_rendered(errors, name))
 
 
 def _valid_parts(plain: dict[Any, Any], broken: set[yaml_source.Path]) -> Catalogue:
-    """What of a broken catalogue is sound, so that its inconsistencies are told at once, too.
+    """Return the valid parts of an invalid catalogue, so that their inconsistencies are reported at once, too.
 
-    `broken`: first two parts of the paths with errors. A broken service keeps its place, and its id where it has one.
+    `broken`: first two parts of the paths with errors. An invalid service keeps its index, and its id if it has one.
     """
     fields = {path[0] for path in broken}
     whole = Catalogue.model_validate({"version": 1} | {key: plain[key] for key in plain if key in _PARTS - fields})
@@ -79,17 +79,17 @@ def _valid_parts(plain: dict[Any, Any], broken: set[yaml_source.Path]) -> Catalo
 
 
 def _placeholder(item: Any) -> ServiceSpec:
-    """A service in which nothing is wrong, but with the same id."""
+    """Return a valid service with the same id, or with a random one."""
     given = item.get("id") if isinstance(item, dict) else None
-    known = given if isinstance(given, str) else uuid4().hex
-    return ServiceSpec.model_construct(id=known, type="", run=Run(command=("broken",)))
+    identifier = given if isinstance(given, str) else uuid4().hex
+    return ServiceSpec.model_construct(id=identifier, type="", run=Run(command=("broken",)))
 
 
-def _rendered(found: list[tuple[int, yaml_source.Path, str]], name: str) -> list[str]:
-    placed = sorted((line, dotted(path), message) for line, path, message in found)
+def _rendered(errors: list[tuple[int, yaml_source.Path, str]], name: str) -> list[str]:
+    ordered = sorted((line, dotted(path), message) for line, path, message in errors)
     return [
         f"{name}:{line}: {field}: {message}" if field else f"{name}:{line}: {message}"
-        for line, field, message in placed
+        for line, field, message in ordered
     ]
 
 

@@ -1,7 +1,6 @@
-"""The shapes of a node's catalogue (requirement A1): which services exist, how they run and how they are probed.
+"""Models of a node's catalogue (requirement A1): services, their commands and their probes.
 
-Built by `catalogue_file`, read by everything that handles services. Shapes and their own consistency only: no file is
-read here. Field names are those of samples.md; an unknown field is an error, because a typo must not be silent.
+Models and their own consistency only: no file is read here. An unknown field is an error, so that no typo is ignored.
 """
 
 import re
@@ -17,7 +16,7 @@ from hotpool_agent.catalogue.language_pairs import normalise_pair
 
 SPECIAL_ATTRIBUTES: Final = ("languages", "rules")
 PROBE_KINDS: Final = ("http", "tcp", "process", "systemd", "file")
-"""Ways to see an observed service; fields of `Observe`."""
+"""Kinds of probe of an observed service; fields of `Observe`."""
 _UNIT: Final = re.compile(
     r"[-\w:.\\@]{1,240}\.(service|socket|device|mount|automount|swap|target|path|timer|slice|scope)", re.ASCII
 )
@@ -56,14 +55,14 @@ def _unit(text: str) -> str:
 
 Pair = Annotated[str, AfterValidator(_pair)]
 UnitName = Annotated[str, AfterValidator(_unit)]
-# Strict is for scalars: YAML has lists, the models have tuples.
+# Strict mode only for scalars: YAML has lists, the models have tuples.
 Strings = Annotated[tuple[str, ...], Field(strict=False)]
 Pairs = Annotated[tuple[Pair, ...], Field(strict=False)]
 Device = Literal["cpu", "gpu"]
 
 
 class Model(BaseModel):
-    """Base of all catalogue shapes: camelCase, immutable, no silent conversion, no unknown field."""
+    """Base of all catalogue models: camelCase, immutable, no implicit conversion, no unknown field."""
 
     model_config = ConfigDict(
         alias_generator=to_camel,
@@ -76,7 +75,7 @@ class Model(BaseModel):
 
 
 class HttpCheck(Model):
-    """A GET to 127.0.0.1 that counts as success only with this status and, if given, exactly this body (stripped)."""
+    """GET to 127.0.0.1, a success only with this status and, if given, exactly this body (stripped)."""
 
     path: UrlPath = "/"
     port: Port | None = None
@@ -85,7 +84,7 @@ class HttpCheck(Model):
 
 
 class Ready(Model):
-    """When a supervised service counts as started (requirement A5). Without `http`: its port accepts TCP."""
+    """Readiness probe of a supervised service (requirement A5). Without `http`: its port accepts TCP."""
 
     http: HttpCheck | None = None
     timeout_seconds: Seconds = 2.0
@@ -94,7 +93,7 @@ class Ready(Model):
 
 
 class Live(Model):
-    """How a hung supervised service is found (requirement A6). Without `http`: as it was found ready."""
+    """Liveness probe of a supervised service, to detect a hang (requirement A6). Without `http`: that of `ready`."""
 
     http: HttpCheck | None = None
     timeout_seconds: Seconds = 2.0
@@ -103,13 +102,13 @@ class Live(Model):
 
 
 class TcpCheck(Model):
-    """A connection to a port of 127.0.0.1; without one, to the service's."""
+    """Connection to a port of 127.0.0.1; without one, to the service's."""
 
     port: Port | None = None
 
 
 class ProcessCheck(Model):
-    """A process of this machine, by exactly one of name and pid file; `argument` must be one of its arguments.
+    """Process of this machine, by exactly one of name and pid file; `argument` must be one of its arguments.
 
     The name is that of /proc/PID/comm or the last part of argv[0]; a pid file is relative to the catalogue's folder.
     """
@@ -120,24 +119,24 @@ class ProcessCheck(Model):
 
 
 class SystemdCheck(Model):
-    """A unit of the system's systemd or (`user`) of the systemd of the agent's own user."""
+    """Unit of the system's systemd, or with `user` of the systemd of the agent's own user."""
 
     unit: UnitName
     user: bool = False
 
 
 class FileCheck(Model):
-    """A file that is there and, if an age is given, was modified within it; relative to the catalogue's folder."""
+    """File that exists and, if an age is given, was modified within it; relative to the catalogue's folder."""
 
     path: FilePath
     max_age_seconds: Seconds | None = None
 
 
 class Observe(Model):
-    """How a service that something else runs is seen: exactly one of the five ways, and how often.
+    """Probe of an observed service: exactly one of the five kinds, and its period.
 
-    When the way finds nothing at all the service is out at once; other failures count when there are `failures` in a
-    row (requirement A6).
+    A probe that finds nothing at all takes the service out at once. Other failures count after `failures` in a row
+    (requirement A6).
     """
 
     http: HttpCheck | None = None
@@ -151,7 +150,7 @@ class Observe(Model):
 
 
 class Run(Model):
-    """How the agent runs a supervised service; `workingDir` is relative to the catalogue's folder."""
+    """Command of a supervised service; `workingDir` is relative to the catalogue's folder."""
 
     command: Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
     env: dict[str, str] = {}
@@ -159,7 +158,7 @@ class Run(Model):
 
 
 class Rule(Model):
-    """Which directed pairs a translation service offers; its blocked pairs limit this rule only."""
+    """Directed pairs that a translation service offers; `blocked` excludes pairs from this rule only."""
 
     kind: RuleKind
     languages: Strings = ()
@@ -168,7 +167,7 @@ class Rule(Model):
 
 
 class Attributes(Model):
-    """`languages` and `rules` have a meaning of their own; any other key holds a list of words."""
+    """Attributes of a service. `languages` and `rules` have a meaning of their own; other keys hold lists of words."""
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, Strings]
@@ -177,12 +176,12 @@ class Attributes(Model):
     rules: Annotated[tuple[Rule, ...], Field(strict=False)] = ()
 
     def others(self) -> dict[str, tuple[str, ...]]:
-        """All attributes but `languages` and `rules`."""
+        """Return all attributes but `languages` and `rules`."""
         return dict(self.__pydantic_extra__)
 
 
 class ServiceSpec(Model):
-    """One service: supervised (`run`) or observed (`observe`), exactly one of them."""
+    """One service, either supervised (`run`) or observed (`observe`)."""
 
     id: Label63
     type: Label63
@@ -201,7 +200,7 @@ class ServiceSpec(Model):
 
 
 class TypeRule(Model):
-    """Which devices count for a type; empty: any."""
+    """Devices that count for a type; empty: any."""
 
     devices: Annotated[tuple[Device, ...], Field(strict=False)] = ()
 
@@ -215,26 +214,26 @@ class Catalogue(Model):
     services: Annotated[tuple[ServiceSpec, ...], Field(strict=False)] = ()
 
 
-def accepted(catalogue: Catalogue, service: ServiceSpec) -> bool:
-    """Whether the service's device counts for its type (requirement B2)."""
+def device_accepted(catalogue: Catalogue, service: ServiceSpec) -> bool:
+    """Return True if the service's device counts for its type (requirement B2)."""
     rule = catalogue.types.get(service.type)
     return rule is None or not rule.devices or service.device in rule.devices
 
 
 def inconsistencies(catalogue: Catalogue) -> list[tuple[tuple[str | int, ...], str]]:
-    """What is wrong although every field alone is right: (path, message) of each, in the catalogue's order."""
-    found: list[tuple[tuple[str | int, ...], str]] = []
+    """Return (path, message) of each error between fields that are valid alone, in the catalogue's order."""
+    errors: list[tuple[tuple[str | int, ...], str]] = []
     first: dict[str, int] = {}
     for index, service in enumerate(catalogue.services):
         where: tuple[str | int, ...] = ("services", index)
         if first.setdefault(service.id, index) != index:
-            found.append(((*where, "id"), f"{service.id!r} is used twice: services[{first[service.id]}] has it too"))
+            errors.append(((*where, "id"), f"{service.id!r} is used twice: services[{first[service.id]}] has it too"))
         rule = catalogue.types.get(service.type)
         if rule and rule.devices and service.device is None:
             devices = ", ".join(rule.devices)
-            found.append((where, f"device is required: type {service.type} counts only on {devices}"))
-        found.extend(((*where, *path), message) for path, message in _service_problems(service))
-    return found
+            errors.append((where, f"device is required: type {service.type} counts only on {devices}"))
+        errors.extend(((*where, *path), message) for path, message in _service_problems(service))
+    return errors
 
 
 def _service_problems(service: ServiceSpec) -> list[tuple[tuple[str, ...], str]]:
@@ -248,14 +247,14 @@ def _service_problems(service: ServiceSpec) -> list[tuple[tuple[str, ...], str]]
 
 
 def _observe_problems(service: ServiceSpec, observe: Observe) -> list[tuple[tuple[str, ...], str]]:
-    found: list[tuple[tuple[str, ...], str]] = []
-    if sum(getattr(observe, way) is not None for way in PROBE_KINDS) != 1:
-        found.append((("observe",), f"exactly one of {', '.join(PROBE_KINDS)} is required"))
-    for way, check in (("http", observe.http), ("tcp", observe.tcp)):
+    errors: list[tuple[tuple[str, ...], str]] = []
+    if sum(getattr(observe, kind) is not None for kind in PROBE_KINDS) != 1:
+        errors.append((("observe",), f"exactly one of {', '.join(PROBE_KINDS)} is required"))
+    for kind, check in (("http", observe.http), ("tcp", observe.tcp)):
         if check and not (check.port or service.port):
-            found.append((("observe", way), "needs a port: give the service or the probe one"))
+            errors.append((("observe", kind), "needs a port: give the service or the probe one"))
     if observe.process and (observe.process.name is None) == (observe.process.pid_file is None):
-        found.append((("observe", "process"), "exactly one of name and pidFile is required"))
+        errors.append((("observe", "process"), "exactly one of name and pidFile is required"))
     if service.auto_start:
-        found.append((("autoStart",), "an observed service is started by something else"))
-    return found
+        errors.append((("autoStart",), "an observed service is started by another program; remove autoStart"))
+    return errors

@@ -1,6 +1,6 @@
-"""Reads the attributes of a service from an annotation, by the rules of a catalogue entry (requirements A1, B3): pure.
+"""Attributes of a service in a pod's annotation, by the rules of a catalogue entry (requirements A1, B3): pure.
 
-Whoever may annotate a pod writes here, so that the text is bounded and nothing in it may raise.
+The text is untrusted: any user who may annotate a pod writes it. Therefore its length is bounded, and nothing raises.
 """
 
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ from hotpool_agent.catalogue.error_messages import dotted, message_of
 from hotpool_agent.catalogue.model import Attributes
 
 MAX_CHARACTERS: Final = 16 * 1024
-"""A quarter of a whole report."""
+"""Limit of an annotation, a quarter of the limit of a report."""
 _PLACE: Final = ("services", 0, "attributes")
 _NONE: Final = Attributes()
 
 
 @dataclass(frozen=True, slots=True)
 class PodAttributes:
-    """The attributes; with an `error`, which says what is wrong, there are none."""
+    """Attributes of a pod; empty if there is an `error`."""
 
     attributes: Attributes
     error: str | None = None
@@ -30,30 +30,30 @@ class PodAttributes:
 # The status of a pod changes often, and its annotations hardly ever.
 @lru_cache(maxsize=256)
 def read_attributes(text: str) -> PodAttributes:
-    """What the text, YAML or JSON, declares. One wrong field makes all of it count for nothing: half may say more."""
+    """Parse attributes, YAML or JSON. One invalid field discards all: without a field, the rest may offer too much."""
     if len(text) > MAX_CHARACTERS:
-        return _wrong(f"longer than {MAX_CHARACTERS} characters")
+        return _invalid(f"longer than {MAX_CHARACTERS} characters")
     try:
         tree = yaml_source.load(text)
     except yaml_source.YamlError as error:
-        return _wrong(f"line {error.line}: {error}")
+        return _invalid(f"line {error.line}: {error}")
     if tree.value is None and not tree.problems:
         return PodAttributes(_NONE)
     if not isinstance(tree.value, dict):
-        return _wrong("must be a mapping")
+        return _invalid("must be a mapping")
     if tree.problems:
         line, path, message = tree.problems[0]
-        return _wrong(f"line {line}: {_at(path)}{message}")
+        return _invalid(f"line {line}: {_field_prefix(path)}{message}")
     try:
         return PodAttributes(Attributes.model_validate(tree.value))
     except ValidationError as error:
         first = error.errors()[0]
-        return _wrong(_at(first["loc"]) + message_of(first, _PLACE))
+        return _invalid(_field_prefix(first["loc"]) + message_of(first, _PLACE))
 
 
-def _wrong(error: str) -> PodAttributes:
+def _invalid(error: str) -> PodAttributes:
     return PodAttributes(_NONE, error)
 
 
-def _at(path: yaml_source.Path) -> str:
+def _field_prefix(path: yaml_source.Path) -> str:
     return f"{dotted(path)}: " if path else ""

@@ -1,7 +1,7 @@
-"""YAML text as plain values and the line of each (requirement A1), whatever the text is.
+"""Parser of untrusted YAML, which returns plain values and the line of each (requirement A1).
 
-Only mappings with string keys, lists, strings, numbers, booleans and null come out; a date stays a string. Depth, size
-and what aliases expand to are bounded: no text takes long. Must not know catalogues.
+Values are mappings with string keys, lists, strings, numbers, booleans and null; a date stays a string. Depth, size and
+the expansion of aliases are bounded, so the time is, too. Must not know catalogues.
 """
 
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ Path = tuple[str | int, ...]
 
 
 class YamlError(Exception):
-    """Text that gives no values at all."""
+    """The text cannot be parsed, or exceeds a limit."""
 
     def __init__(self, line: int, message: str) -> None:
         super().__init__(message)
@@ -34,7 +34,7 @@ class YamlError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class YamlDocument:
-    """What was read. `problems`: line, path and message of each item that was left out or not understood."""
+    """Parsed document. `problems`: line, path and message of each item that was dropped or not understood."""
 
     value: Any
     lines: dict[Path, int]
@@ -42,15 +42,15 @@ class YamlDocument:
 
 
 def load(text: str) -> YamlDocument:
-    """The text's one document. Raises TreeError."""
+    """Parse the text, which must be one document. Raises YamlError."""
     if len(text) > MAX_CHARACTERS:
         raise YamlError(1, f"must have at most {MAX_CHARACTERS} characters")
     reader = _Reader()
-    return YamlDocument(reader.plain(_compose(text), ()), reader.lines, reader.problems)
+    return YamlDocument(reader.to_plain(_compose(text), ()), reader.lines, reader.problems)
 
 
 class _ShallowComposer(Composer):
-    """ruamel's, which without a limit ends in a RecursionError."""
+    """ruamel's composer with a limit of depth, to avoid its RecursionError."""
 
     def __init__(self, loader: Any) -> None:
         super().__init__(loader)
@@ -88,13 +88,13 @@ def _first_line(text: str) -> str:
 
 @dataclass
 class _Reader:
-    """One walk through the nodes. An aliased node counts, and is read, each time that it is used."""
+    """Converter of nodes to plain values. An aliased node is counted and converted at each use."""
 
     lines: dict[Path, int] = field(default_factory=dict)
     problems: list[tuple[int, Path, str]] = field(default_factory=list)
     count: int = 0
 
-    def plain(self, node: Node | None, path: Path) -> Any:
+    def to_plain(self, node: Node | None, path: Path) -> Any:
         if node is None:
             return None
         self.count += 1
@@ -106,8 +106,8 @@ class _Reader:
         if node.tag not in {_STANDARD + "map", _STANDARD + "seq"}:
             self._add_problem(node, path, f"tag {node.tag!r} is not supported")
         if isinstance(node, MappingNode):
-            return {key: self.plain(value, (*path, key)) for key, value in self._items(node, path)}
-        return [self.plain(item, (*path, index)) for index, item in enumerate(node.value)]
+            return {key: self.to_plain(value, (*path, key)) for key, value in self._items(node, path)}
+        return [self.to_plain(item, (*path, index)) for index, item in enumerate(node.value)]
 
     def _items(self, node: MappingNode, path: Path) -> Iterator[tuple[str, Node]]:
         seen: set[str] = set()
@@ -146,7 +146,7 @@ def _line(node: Node) -> int:
 
 
 def _number(kind: str, text: str) -> bool | int | float:
-    """A boolean or a number of YAML 1.2."""
+    """Parse a boolean or a number of YAML 1.2. Raises ValueError or KeyError."""
     if len(text) > _MAX_NUMBER:
         raise ValueError(text)
     word = text.lower()

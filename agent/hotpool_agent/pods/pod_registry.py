@@ -1,13 +1,13 @@
-"""The pods that are services of the node, by namespace, and the ids that they have in the report (requirement B11).
+"""Pods that are services of the node, by namespace, and their ids in the report (requirement B11).
 
-Pure but for what it remembers. Must not know how anything is heard.
+Pure apart from its own state. Must not know how pods are watched.
 """
 
 from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 from hotpool_agent.pods.json_access import Json, mapping, text
-from hotpool_agent.pods.pod_service import Pod, other_id, pod_service
+from hotpool_agent.pods.pod_service import Pod, hashed_id, pod_service
 from hotpool_agent.services.status import ServiceStatus
 
 Key = tuple[str, str]
@@ -15,56 +15,56 @@ Key = tuple[str, str]
 
 
 class PodRegistry:
-    """What was heard last. A pod keeps its id for as long as it is there."""
+    """Last known pods. A pod keeps its id for as long as it exists."""
 
     def __init__(self) -> None:
         self._pods: dict[str, dict[str, Pod]] = {}
         self._ids: dict[Key, str] = {}
 
-    def listed(self, namespace: str, pods: Iterable[Json]) -> None:
-        """These are all pods of the namespace."""
-        found = [pod_service(namespace, pod) for pod in pods]
-        self._pods[namespace] = {pod.name: pod for pod in found}
+    def replace(self, namespace: str, pods: Iterable[Json]) -> None:
+        """Replace all pods of the namespace."""
+        translated = [pod_service(namespace, pod) for pod in pods]
+        self._pods[namespace] = {pod.name: pod for pod in translated}
 
-    def update(self, namespace: str, kind: str, pod: Json) -> None:
-        """An event of the namespace's watch; a bookmark changes nothing."""
+    def apply_event(self, namespace: str, kind: str, pod: Json) -> None:
+        """Apply an event of the namespace's watch; a bookmark changes nothing."""
         known = self._pods.setdefault(namespace, {})
         if kind in {"ADDED", "MODIFIED"}:
-            found = pod_service(namespace, pod)
-            known[found.name] = found
+            translated = pod_service(namespace, pod)
+            known[translated.name] = translated
         elif kind == "DELETED":
             known.pop(text(mapping(pod.get("metadata")).get("name")) or "", None)
 
     def services(self, taken: Collection[str]) -> tuple[list[ServiceStatus], list[str]]:
-        """The services, oldest pod first, with ids of their own that are not `taken`; and of the others, why not.
+        """Return the services, oldest pod first, with unique ids not in `taken`, and the reasons of rejected pods.
 
-        Who comes first has its name as its id. What has the same name elsewhere gets an id that nobody else has.
+        The id of a pod is its name. A later pod of the same name in another namespace gets a hashed id.
         """
         pods = sorted((pod for known in self._pods.values() for pod in known.values()), key=_age)
-        refused = [f"pod {pod.title}: {pod.refusal}" for pod in pods if pod.snapshot is None]
+        rejected = [f"pod {pod.title}: {pod.rejection}" for pod in pods if pod.status is None]
         ids: dict[Key, str] = {}
         used = set(taken)
-        for choose in (self._kept, _requested_id, _other):
+        for choose in (self._kept_id, _requested_id, _hashed_id):
             for pod in pods:
                 identifier = choose(pod)
-                if pod.snapshot and identifier and (key := _key(pod)) not in ids and identifier not in used:
+                if pod.status and identifier and (key := _key(pod)) not in ids and identifier not in used:
                     ids[key] = identifier
                     used.add(identifier)
         self._ids = ids
-        shown = [_renamed(pod.snapshot, ids[_key(pod)]) for pod in pods if pod.snapshot and _key(pod) in ids]
-        refused += [f"pod {pod.title}: no free id" for pod in pods if pod.snapshot and _key(pod) not in ids]
-        return shown, refused
+        shown = [_with_id(pod.status, ids[_key(pod)]) for pod in pods if pod.status and _key(pod) in ids]
+        rejected += [f"pod {pod.title}: no free id" for pod in pods if pod.status and _key(pod) not in ids]
+        return shown, rejected
 
-    def _kept(self, pod: Pod) -> str | None:
+    def _kept_id(self, pod: Pod) -> str | None:
         return self._ids.get(_key(pod))
 
 
 def _requested_id(pod: Pod) -> str | None:
-    return pod.snapshot.spec.id if pod.snapshot else None
+    return pod.status.spec.id if pod.status else None
 
 
-def _other(pod: Pod) -> str:
-    return other_id(pod.namespace, pod.name)
+def _hashed_id(pod: Pod) -> str:
+    return hashed_id(pod.namespace, pod.name)
 
 
 def _key(pod: Pod) -> Key:
@@ -75,7 +75,7 @@ def _age(pod: Pod) -> tuple[str, str, str]:
     return pod.created, pod.namespace, pod.name
 
 
-def _renamed(snapshot: ServiceStatus, identifier: str) -> ServiceStatus:
-    if snapshot.spec.id == identifier:
-        return snapshot
-    return replace(snapshot, spec=snapshot.spec.model_copy(update={"id": identifier}))
+def _with_id(status: ServiceStatus, identifier: str) -> ServiceStatus:
+    if status.spec.id == identifier:
+        return status
+    return replace(status, spec=status.spec.model_copy(update={"id": identifier}))

@@ -1,7 +1,7 @@
-"""A pod of Kubernetes → a service of the node (requirements A1, A3, B3, B11): pure.
+"""Translation of a v1 Pod to a service of the node (requirements A1, A3, B3, B11): pure.
 
-Anything may stand in a pod's annotations: an annotation that cannot be read counts for nothing and is told of; a pod
-whose type cannot be read is no service. Nothing raises.
+Annotations are untrusted. An invalid one is ignored and reported in `last_error`; a pod with an invalid type is
+rejected. Nothing raises.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ DEVICE: Final = "hotpool.dev/device"
 PORT: Final = "hotpool.dev/port"
 MODEL: Final = "hotpool.dev/model"
 _GPU: Final = "/gpu"
-"""How the extended resources for whole GPUs end: nvidia.com/gpu, amd.com/gpu."""
+"""Suffix of the extended resources for whole GPUs: nvidia.com/gpu, amd.com/gpu."""
 _WORD: Final = re.compile(LABEL_PATTERN)
 _WORD_MAX: Final = 63
 _TEXT_MAX: Final = 253
@@ -34,127 +34,126 @@ _SHOWN: Final = 60
 
 @dataclass(frozen=True, slots=True)
 class Pod:
-    """A pod as a service: `snapshot`, whose id is the wished one; or `refusal`, why it is none."""
+    """Pod with either `status`, the service with its preferred id, or `rejection`, the reason why it is no service."""
 
     namespace: str
     name: str
     created: str
-    """As the API writes it, so that it sorts."""
-    snapshot: ServiceStatus | None = None
-    refusal: str | None = None
+    """creationTimestamp as text, which sorts by time."""
+    status: ServiceStatus | None = None
+    rejection: str | None = None
 
     @property
     def title(self) -> str:
-        """The pod as people name it."""
+        """NAMESPACE/NAME."""
         return f"{self.namespace}/{self.name}"
 
 
 def pod_service(namespace: str, pod: Json) -> Pod:
-    """The service that the pod of this namespace is."""
+    """Translate a pod of this namespace."""
     metadata = mapping(pod.get("metadata"))
     labels = mapping(metadata.get("labels"))
     name, created = text(metadata.get("name")) or "", text(metadata.get("creationTimestamp")) or ""
     type_ = labels.get(TYPE_LABEL)
     if not name:
-        return Pod(namespace, name, created, refusal="has no name")
+        return Pod(namespace, name, created, rejection="has no name")
     if not _is_word(type_):
-        why = f"label {TYPE_LABEL}: {_quoted(type_)} is no type: 1 to 63 lower case letters, digits and '-'"
-        return Pod(namespace, name, created, refusal=why)
-    found, notes = readiness(pod), _Annotations(mapping(metadata.get("annotations")))
-    spec = _spec(name if _is_word(name) else other_id(namespace, name), pod, labels, notes)
-    said = "; ".join(filter(None, (found.error, *notes.problems))) or None
-    shown = ServiceStatus(
+        reason = f"label {TYPE_LABEL}: {_quoted(type_)} is not a type: use 1 to 63 lower case letters, digits and '-'"
+        return Pod(namespace, name, created, rejection=reason)
+    current, annotations = readiness(pod), _Annotations(mapping(metadata.get("annotations")))
+    spec = _spec(name if _is_word(name) else hashed_id(namespace, name), pod, labels, annotations)
+    status = ServiceStatus(
         spec,
-        found.state,
-        since=found.since,
-        restarts=found.restarts,
-        last_error=said,
+        current.state,
+        since=current.since,
+        restarts=current.restarts,
+        last_error="; ".join(filter(None, (current.error, *annotations.problems))) or None,
         pod=f"{namespace}/{name}",
-        dropped=len(notes.problems),
+        dropped=len(annotations.problems),
     )
-    return Pod(namespace, name, created, shown)
+    return Pod(namespace, name, created, status)
 
 
-def other_id(namespace: str, name: str) -> str:
-    """An id for a pod whose name cannot be one: a part of the name, and a hash that only this pod has."""
+def hashed_id(namespace: str, name: str) -> str:
+    """Return an id for a pod whose name cannot be one: a part of the name, and a hash of namespace and name."""
     plain = re.sub(r"[^a-z0-9]+", "-", name.lower())[: _WORD_MAX - _HASH - 1].strip("-") or "pod"
     return f"{plain}-{hashlib.sha256(f'{namespace}/{name}'.encode(errors='replace')).hexdigest()[:_HASH]}"
 
 
 class _Annotations:
-    """The annotations of one pod; each that cannot be read is complained of, and is as if it were not there."""
+    """Annotations of one pod. An invalid one is treated as absent and added to `problems`."""
 
     def __init__(self, annotations: Json) -> None:
         self.problems: list[str] = []
         self._annotations = annotations
 
     def attributes(self) -> Attributes:
-        """As in a catalogue entry; none where anything is wrong with them."""
-        found = read_attributes(self._text(ATTRIBUTES) or "")
-        if found.error:
-            self._add_problem(ATTRIBUTES, found.error)
-        return found.attributes
+        """Return the attributes as in a catalogue entry; empty if any of them is invalid."""
+        parsed = read_attributes(self._text(ATTRIBUTES) or "")
+        if parsed.error:
+            self._add_problem(ATTRIBUTES, parsed.error)
+        return parsed.attributes
 
     def device(self, containers: list[Json]) -> Device | None:
-        """As said; where nothing is said, gpu for a pod that asks for one."""
+        """Return the declared device. Without the annotation: gpu for a pod that requests one."""
         match self._text(DEVICE):
             case None:
-                asks = DEVICE not in self._annotations and any(map(_requests_gpu, containers))
-                return "gpu" if asks else None
-            case ("cpu" | "gpu") as said:
-                return said
+                requested = DEVICE not in self._annotations and any(map(_requests_gpu, containers))
+                return "gpu" if requested else None
+            case ("cpu" | "gpu") as value:
+                return value
             case other:
                 self._add_problem(DEVICE, f"must be cpu or gpu, not {_quoted(other)}")
         return None
 
     def port(self, containers: list[Json]) -> int | None:
-        """As said; where nothing is said, the first port of a container."""
-        said = self._text(PORT)
-        if said is None:
+        """Return the declared port. Without the annotation: the first port of a container."""
+        value = self._text(PORT)
+        if value is None:
             return None if PORT in self._annotations else _first_port(containers)
-        if said.isascii() and said.isdecimal() and len(said) <= len(str(_PORT_MAX)) and 1 <= int(said) <= _PORT_MAX:
-            return int(said)
-        self._add_problem(PORT, f"must be 1..{_PORT_MAX}, not {_quoted(said)}")
+        if value.isascii() and value.isdecimal() and len(value) <= len(str(_PORT_MAX)) and 1 <= int(value) <= _PORT_MAX:
+            return int(value)
+        self._add_problem(PORT, f"must be 1..{_PORT_MAX}, not {_quoted(value)}")
         return None
 
     def model(self) -> str | None:
-        """As said."""
-        said = self._text(MODEL)
-        if said is None or len(said) <= _TEXT_MAX:
-            return said
+        """Return the declared model."""
+        value = self._text(MODEL)
+        if value is None or len(value) <= _TEXT_MAX:
+            return value
         self._add_problem(MODEL, f"longer than {_TEXT_MAX} characters")
         return None
 
     def _text(self, key: str) -> str | None:
-        said = self._annotations.get(key)
-        if said is None or isinstance(said, str):
-            return said
+        value = self._annotations.get(key)
+        if value is None or isinstance(value, str):
+            return value
         self._add_problem(key, "must be a string")
         return None
 
-    def _add_problem(self, key: str, words: str) -> None:
-        self.problems.append(f"annotation {key}: {words}")
+    def _add_problem(self, key: str, problem: str) -> None:
+        self.problems.append(f"annotation {key}: {problem}")
 
 
-def _spec(identifier: str, pod: Json, labels: Json, notes: _Annotations) -> ServiceSpec:
+def _spec(identifier: str, pod: Json, labels: Json, annotations: _Annotations) -> ServiceSpec:
     containers = items(mapping(pod.get("spec")).get("containers"))
     version = text(labels.get(VERSION_LABEL))
     return ServiceSpec(
         id=identifier,
         type=labels[TYPE_LABEL],
-        device=notes.device(containers),
-        model=notes.model(),
-        # The API server keeps a label's value to 63 characters.
+        device=annotations.device(containers),
+        model=annotations.model(),
+        # The API server limits a label's value to 63 characters.
         version=version[:_WORD_MAX] if version else None,
-        port=notes.port(containers),
-        attributes=notes.attributes(),
+        port=annotations.port(containers),
+        attributes=annotations.attributes(),
     )
 
 
 def _requests_gpu(container: Json) -> bool:
     resources = mapping(container.get("resources"))
-    asked = mapping(resources.get("limits")) | mapping(resources.get("requests"))
-    return any(name.endswith(_GPU) and str(quantity) != "0" for name, quantity in asked.items())
+    requested = mapping(resources.get("limits")) | mapping(resources.get("requests"))
+    return any(name.endswith(_GPU) and str(quantity) != "0" for name, quantity in requested.items())
 
 
 def _first_port(containers: list[Json]) -> int | None:

@@ -1,7 +1,6 @@
-"""Hears of the node's pods in the namespaces that are set (requirement C7's care, in the agent): I/O through `publish`.
+"""Watch of the node's pods in the configured namespaces (with the care of requirement C7): I/O.
 
-`node` takes the services from here. A list that fails and a watch that breaks are no evidence: the services stay as
-they were heard of last, and it is said.
+A failed list or a broken watch is no evidence: the services keep their last known state, and the problem is reported.
 """
 
 import math
@@ -20,15 +19,15 @@ from hotpool_agent.pods.pod_service import TYPE_LABEL
 from hotpool_agent.services.status import ServiceStatus
 from hotpool_agent.settings import Settings
 
-_TOLD: Final = 3
-"""So many pods are named, of those that are no services."""
+_MAX_NAMED: Final = 3
+"""Number of rejected pods that a problem names."""
 
 
 class PodWatch(WatchLoop):
-    """The pods of one namespace.
+    """Watch of the pods of one namespace.
 
-    A watch that breaks goes on where it was; after 5 min, and when the API server says that this cannot be, the pods
-    are listed again: that finds what a watch missed, also after etcd went back to an older state.
+    A broken watch resumes from its last resourceVersion. After 5 min, and when the API server refuses that version, the
+    pods are listed again, which finds changes that the watch missed, also after a restore of etcd.
     """
 
     def __init__(
@@ -37,22 +36,22 @@ class PodWatch(WatchLoop):
         cluster: NodeResources,
         settings: Settings,
         *,
-        roster: PodRegistry,
-        heard: Callable[[], None],
+        registry: PodRegistry,
+        on_update: Callable[[], None],
     ) -> None:
         super().__init__(f"pods of {namespace}", settings)
         self.namespace = namespace
-        self.listed_at: str | None = None
-        """When it was certain last that everything was heard; None: the pods were never listed."""
+        self.synced_at: str | None = None
+        """Last time at which the registry was up to date; None: the pods were never listed."""
         self._cluster = cluster
-        self._roster = roster
-        self._on_pods = heard
+        self._registry = registry
+        self._on_update = on_update
         self._version: str | None = None
-        """To watch from."""
+        """resourceVersion from which to watch; None: list first."""
         self._list_again_at = 0.0
 
     async def watch_once(self) -> None:
-        """List where need be, then hear each change."""
+        """List if necessary, then apply each event of the watch."""
         try:
             if self._version is None or self.clock() >= self._list_again_at:
                 await self._list()
@@ -66,64 +65,64 @@ class PodWatch(WatchLoop):
             raise
 
     @property
-    def words(self) -> str | None:
-        """What is wrong, and what that means, for people."""
-        if self.listed_at is None:
-            why = self.problem or "not listed yet"
-            return f"namespace {self.namespace}: {why}; nothing is reported before its pods were listed"
+    def problem_text(self) -> str | None:
+        """Problem of the watch and its consequence, as text; None without one."""
+        if self.synced_at is None:
+            reason = self.problem or "not listed yet"
+            return f"namespace {self.namespace}: {reason}; nothing is reported before its pods were listed"
         if self.problem is None:
             return None
-        return f"namespace {self.namespace}: {self.problem}; its services stay as they were at {self.listed_at}"
+        return f"namespace {self.namespace}: {self.problem}; its services stay as they were at {self.synced_at}"
 
     async def _list(self) -> None:
-        found = await self._cluster.list_pods(self.namespace, TYPE_LABEL)
-        self._version = found.version
-        # Agents that began together must not list together for ever.
+        listed = await self._cluster.list_pods(self.namespace, TYPE_LABEL)
+        self._version = listed.version
+        # A random period, so that agents that started together do not keep listing together.
         self._list_again_at = self.clock() + random.uniform(0.8, 1.0) * WATCH_SECONDS  # noqa: S311 - guards no secret
-        self._roster.listed(self.namespace, found.items)
-        self._is_well()
+        self._registry.replace(self.namespace, listed.items)
+        self._mark_synced()
 
     async def _watch(self, version: str) -> None:
         seconds = math.ceil(self._list_again_at - self.clock())
         async with self._cluster.watch_pods(self.namespace, TYPE_LABEL, version, seconds) as events:
-            self._is_well()
+            self._mark_synced()
             async for kind, pod in events:
                 self._version = str(object_at(pod, "metadata").get("resourceVersion") or "") or None
-                self._roster.update(self.namespace, kind, pod)
-                self._is_well()
+                self._registry.apply_event(self.namespace, kind, pod)
+                self._mark_synced()
 
-    def _is_well(self) -> None:
+    def _mark_synced(self) -> None:
         self.problem = None
-        self.listed_at = timestamp()
-        self._on_pods()
+        self.synced_at = timestamp()
+        self._on_update()
 
 
 class PodServices:
-    """All pods of the node that are services. `changed` is called when they may have changed."""
+    """All pods of the node that are services. `on_change` is called when they may have changed."""
 
-    def __init__(self, cluster: NodeResources, settings: Settings, changed: Callable[[], None]) -> None:
-        self._roster = PodRegistry()
-        self._pulse = Notifier()
-        self._changed = changed
+    def __init__(self, cluster: NodeResources, settings: Settings, on_change: Callable[[], None]) -> None:
+        self._registry = PodRegistry()
+        self._notifier = Notifier()
+        self._on_change = on_change
         self.watches = [
-            PodWatch(namespace, cluster, settings, roster=self._roster, heard=self._update)
+            PodWatch(namespace, cluster, settings, registry=self._registry, on_update=self._update)
             for namespace in settings.pod_namespaces
         ]
 
-    async def listed(self) -> None:
-        """Return when the pods of every namespace were listed once: before, nobody knows which services there are."""
-        await self._pulse.wait_for(lambda: all(watch.listed_at for watch in self.watches))
+    async def wait_listed(self) -> None:
+        """Return when the pods of every namespace were listed once; until then the services are unknown."""
+        await self._notifier.wait_for(lambda: all(watch.synced_at for watch in self.watches))
 
     def services(self, taken: Collection[str]) -> tuple[list[ServiceStatus], list[str]]:
-        """The services, with ids that are none of those `taken`; and which pods are none, and why."""
-        return self._roster.services(taken)
+        """Return the services, with ids that are not `taken`, and the reasons of rejected pods."""
+        return self._registry.services(taken)
 
-    def problem(self, refused: Sequence[str]) -> str | None:
-        """What is not heard, and which pods are no services, for people."""
-        more = [f"and {len(refused) - _TOLD} pods more"] if len(refused) > _TOLD else []
-        deaf = [words for watch in self.watches if (words := watch.words)]
-        return "; ".join((*deaf, *refused[:_TOLD], *more)) or None
+    def problem(self, rejected: Sequence[str]) -> str | None:
+        """Return the problems of all watches and the first rejected pods as text; None without any."""
+        more = [f"and {len(rejected) - _MAX_NAMED} more pods"] if len(rejected) > _MAX_NAMED else []
+        broken = [text for watch in self.watches if (text := watch.problem_text)]
+        return "; ".join((*broken, *rejected[:_MAX_NAMED], *more)) or None
 
     def _update(self) -> None:
-        self._pulse.notify()
-        self._changed()
+        self._notifier.notify()
+        self._on_change()

@@ -1,7 +1,7 @@
-"""Runs look-ups that may block, such as those of files on a network drive, beside the event loop. I/O.
+"""Runner of functions that may block, such as file access on a network drive, in threads of their own. I/O.
 
-The loop's own pool of threads is not for them: look-ups that hang would use it up, and the agent would wait for them at
-its end.
+The event loop's thread pool is unsuitable: functions that hang would exhaust it, and the agent would wait for them when
+it exits.
 """
 
 import asyncio
@@ -14,29 +14,29 @@ T = TypeVar("T")
 
 
 class SingleFlightRunner:
-    """One thread for each look-up, and never two at once for the same key: who asks again waits for the first."""
+    """One thread per call, and at most one for the same key: a second caller waits for the first call's result."""
 
     def __init__(self) -> None:
-        self._under_way: dict[Hashable, Future[Any]] = {}
+        self._running: dict[Hashable, Future[Any]] = {}
 
     async def run(self, key: Hashable, work: Callable[[], T]) -> T:
-        """What `work` returns or raises; a caller that gives up leaves it running."""
-        future = self._under_way.get(key)
+        """Return or raise the outcome of `work`. Cancellation of the caller leaves the thread running."""
+        future = self._running.get(key)
         if future is None or future.done():
-            future = self._under_way[key] = _begin(work)
+            future = self._running[key] = _run_in_thread(work)
         result: T = await asyncio.wrap_future(future)
         return result
 
 
-def _begin(work: Callable[[], T]) -> "Future[T]":
+def _run_in_thread(work: Callable[[], T]) -> "Future[T]":
     future: Future[T] = Future()
-    future.set_running_or_notify_cancel()  # From here on, cancelling one who waits does not cancel it for the others.
+    future.set_running_or_notify_cancel()  # From here on, a cancelled caller does not cancel it for the others.
 
     def run() -> None:
         try:
             future.set_result(work())
-        except Exception as error:  # noqa: BLE001 - raised again where it is waited for
+        except Exception as error:  # noqa: BLE001 - raised again in the waiting callers
             future.set_exception(error)
 
-    threading.Thread(target=run, name="look-up", daemon=True).start()
+    threading.Thread(target=run, name="blocking probe", daemon=True).start()
     return future

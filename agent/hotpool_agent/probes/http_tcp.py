@@ -1,6 +1,6 @@
-"""Asks a service whether it is ready (requirement A5): I/O, fails closed.
+"""HTTP and TCP probes (requirement A5): I/O, any error is a failure.
 
-Answers one question once; how often to ask, and what an answer means, is not its business.
+Each function probes once. Must not know how often to probe, or how many failures count.
 """
 
 import asyncio
@@ -18,28 +18,28 @@ _SHOWN: Final = 200
 
 @dataclass(frozen=True, slots=True)
 class ProbeResult:
-    """What a probe saw. `absent`: nothing is there at all. `detail`: why it is no success, for people.
+    """Result of one probe. `absent`: nothing was found at all. `detail`: reason of the failure, as text.
 
-    The detail goes into the report, and a changed report is sent: what changes with each probe, such as an age, must
-    not be in it.
+    The detail is in the report, and each change of the report is sent. Therefore it must not contain values that change
+    with each probe, such as an age.
     """
 
     ok: bool
     absent: bool = False
     detail: str = ""
-    certain: bool = False
-    """It was seen that the service has failed: one such answer is enough."""
+    conclusive: bool = False
+    """True if this one result proves that the service has failed."""
     pid: int | None = None
-    """The process that the probe saw, where it is known."""
+    """Pid of the service's process, if the probe found it."""
 
 
 def new_session() -> aiohttp.ClientSession:
-    """A session for probes: each on a connection of its own, so that no old one stands for a new process."""
+    """Return a session with a new connection for each probe: a kept one could still lead to an ended process."""
     return aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True, limit=0), trust_env=False)
 
 
 async def http(session: aiohttp.ClientSession, check: HttpCheck, port: int, seconds: float) -> ProbeResult:
-    """GET the check's path on loopback; only the expected status and body are a success. Never raises."""
+    """Send GET to the check's path on loopback. Only the expected status and body are a success. Never raises."""
     url = f"http://{LOOPBACK}:{check.port or port}{check.path}"
     try:
         async with asyncio.timeout(seconds), session.get(url, allow_redirects=False) as response:
@@ -47,7 +47,7 @@ async def http(session: aiohttp.ClientSession, check: HttpCheck, port: int, seco
                 return ProbeResult(
                     ok=False, detail=f"GET {check.path}: status {response.status}, not {check.expect_status}"
                 )
-            # An answer that breaks off is none, whether or not anybody wants its body.
+            # A truncated response is a failure, even if the body is not compared.
             body = await _read_body(response)
     except TimeoutError:
         return ProbeResult(ok=False, detail=f"GET {check.path}: no answer in {seconds:g} s")
@@ -62,7 +62,7 @@ async def http(session: aiohttp.ClientSession, check: HttpCheck, port: int, seco
 
 
 async def tcp(port: int, seconds: float) -> ProbeResult:
-    """Whether the port accepts a connection on loopback. Never raises."""
+    """Connect to the port on loopback. Never raises."""
     try:
         async with asyncio.timeout(seconds):
             _, writer = await asyncio.open_connection(LOOPBACK, port)
@@ -76,7 +76,7 @@ async def tcp(port: int, seconds: float) -> ProbeResult:
 
 
 def _error_text(error: Exception) -> str:
-    """What went wrong, on one short line: aiohttp quotes what it could not read, whole."""
+    """Return the error as one short line, because aiohttp quotes the whole unreadable input."""
     text = " ".join(f"{type(error).__name__}: {str(error)[: 2 * _SHOWN]}".split())
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
 

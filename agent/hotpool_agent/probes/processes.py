@@ -1,6 +1,6 @@
-"""Finds a process that something else runs, by name or by pid file (requirement A3). Blocking I/O, Linux.
+"""Search for the process of an observed service, by name or by pid file (requirement A3). Blocking I/O, Linux.
 
-Sees only what the agent's user may see in /proc.
+Finds only processes that the agent's user may see in /proc.
 """
 
 import os
@@ -14,16 +14,16 @@ _PROC: Final = Path("/proc")
 
 
 def by_name(name: str, argument: str | None, first: int | None) -> ProbeResult:
-    """The process with this name and, if given, this argument: `first` if it still is one, else the lowest pid."""
+    """Find a process with this name and, if given, this argument: `first` if it matches, else the lowest pid."""
     for pid in _candidates(first):
-        # The agent runs under an interpreter's name too; it is not what is looked for.
-        if pid != os.getpid() and _is(pid, name, argument):
+        # The agent itself runs under an interpreter's name, and must not match.
+        if pid != os.getpid() and _matches(pid, name, argument):
             return ProbeResult(ok=True, pid=pid)
     return ProbeResult(ok=False, absent=True, detail=f"no process {name}{_with(argument)}")
 
 
 def by_pid_file(path: Path, argument: str | None) -> ProbeResult:
-    """The process whose pid the file holds; one without the argument has only inherited the pid."""
+    """Find the process whose pid is in the file. A process without the argument has reused the pid."""
     try:
         text = path.read_text(encoding="ascii", errors="replace").strip()
     except (FileNotFoundError, NotADirectoryError):
@@ -33,7 +33,7 @@ def by_pid_file(path: Path, argument: str | None) -> ProbeResult:
     if not text.isdecimal():
         return ProbeResult(ok=False, detail=f"{path}: holds no process id")
     pid = int(text)
-    if _is(pid, None, argument):
+    if _matches(pid, None, argument):
         return ProbeResult(ok=True, pid=pid)
     return ProbeResult(ok=False, absent=True, detail=f"{path}: no process {pid}{_with(argument)}")
 
@@ -44,13 +44,13 @@ def _candidates(first: int | None) -> Iterable[int]:
     yield from sorted(int(entry.name) for entry in _PROC.iterdir() if entry.name.isdecimal())
 
 
-def _is(pid: int, name: str | None, argument: str | None) -> bool:
+def _matches(pid: int, name: str | None, argument: str | None) -> bool:
     try:
         words = (_PROC / str(pid) / "cmdline").read_bytes().removesuffix(b"\0").split(b"\0")
         known_as = (_PROC / str(pid) / "comm").read_bytes().removesuffix(b"\n")
     except OSError:
         return False
-    # Zombies and threads of the kernel have no arguments at all, not even a name.
+    # Zombies and kernel threads have no arguments at all, not even a name.
     if words == [b""]:
         return False
     if name is not None and os.fsencode(name) not in {known_as, words[0].rpartition(b"/")[2]}:

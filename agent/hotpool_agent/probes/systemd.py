@@ -1,6 +1,6 @@
-"""Asks systemd over D-Bus for the state of a unit (requirement A3). I/O, fails closed.
+"""State of a systemd unit, read over D-Bus (requirement A3). I/O, any error is a failure.
 
-Only reads, so it needs no privilege. What D-Bus calls a bus, messages and names stays in here.
+It only reads, so it needs no privilege. The only module that knows D-Bus.
 """
 
 import asyncio
@@ -21,30 +21,30 @@ _PATH: Final = "/org/freedesktop/systemd1"
 _NO_SUCH_UNIT: Final = f"{_NAME}.NoSuchUnit"
 _NO_SYSTEMD: Final = {"org.freedesktop.DBus.Error.ServiceUnknown", "org.freedesktop.DBus.Error.NameHasNoOwner"}
 _RUNNING: Final = {"active", "reloading", "refreshing"}
-"""As `systemctl is-active` has it: a unit that reads its configuration again goes on running."""
+"""States that `systemctl is-active` counts as active: a unit that reloads its configuration keeps running."""
 
 
 @dataclass(eq=False)
-class _Link:
-    """An open connection and how many questions are under way on it."""
+class _Connection:
+    """Open connection and the number of pending calls on it."""
 
     bus: MessageBus
-    over: asyncio.Task[None]
-    """Ends when the connection does."""
-    questions: int = 0
+    closed: asyncio.Task[None]
+    """Task that ends with the connection."""
+    pending: int = 0
 
 
 class Systemd:
-    """The systemd of the system or of the agent's own user. One connection, opened when it is first needed."""
+    """Client of the system's systemd, or of that of the agent's own user. One connection, opened when first needed."""
 
     def __init__(self, *, user: bool) -> None:
         self._user = user
-        self._link: _Link | None = None
-        self._open: set[_Link] = set()
+        self._connection: _Connection | None = None
+        self._open: set[_Connection] = set()
         self._opening = asyncio.Lock()
 
     async def probe(self, unit: str) -> ProbeResult:
-        """Whether the unit is active, and its main process. Raises nothing but cancellation."""
+        """Return the unit's state and its main process. Raises nothing but cancellation."""
         try:
             async with self._bus() as bus:
                 return await _state(bus, unit)
@@ -52,45 +52,45 @@ class Systemd:
             return ProbeResult(ok=False, detail=f"{'user' if self._user else 'system'} bus: {_reason(error)}")
 
     async def close(self) -> None:
-        """End the connections."""
-        self._link = None
-        links = list(self._open)
-        for link in links:
-            link.bus.disconnect()
-        await asyncio.gather(*(link.over for link in links))
+        """Close the connections."""
+        self._connection = None
+        connections = list(self._open)
+        for connection in connections:
+            connection.bus.disconnect()
+        await asyncio.gather(*(connection.closed for connection in connections))
 
     @asynccontextmanager
     async def _bus(self) -> AsyncIterator[MessageBus]:
-        """The connection for one question. If that fails, or is given up, the next one gets a new connection.
+        """Provide the connection for one probe. If the probe fails or is cancelled, the next one gets a new connection.
 
-        Other questions may be under way on the old one: it ends with the last of them.
+        The old connection may have other pending probes, and is closed after the last of them.
         """
-        link = await self._connected()
-        link.questions += 1
+        connection = await self._connected()
+        connection.pending += 1
         try:
-            yield link.bus
+            yield connection.bus
         except BaseException:
-            if self._link is link:
-                self._link = None
+            if self._connection is connection:
+                self._connection = None
             raise
         finally:
-            link.questions -= 1
-            if self._link is not link and link.questions == 0:
-                link.bus.disconnect()
+            connection.pending -= 1
+            if self._connection is not connection and connection.pending == 0:
+                connection.bus.disconnect()
 
-    async def _connected(self) -> _Link:
+    async def _connected(self) -> _Connection:
         async with self._opening:
-            if self._link is None or not self._link.bus.connected:
-                self._link = await self._connect()
-            return self._link
+            if self._connection is None or not self._connection.bus.connected:
+                self._connection = await self._connect()
+            return self._connection
 
-    async def _connect(self) -> _Link:
+    async def _connect(self) -> _Connection:
         bus = MessageBus(_user_bus()) if self._user else MessageBus(bus_type=BusType.SYSTEM)
         await bus.connect()
-        link = _Link(bus, asyncio.create_task(_until_over(bus)))
-        self._open.add(link)
-        link.over.add_done_callback(lambda _: self._open.discard(link))
-        return link
+        connection = _Connection(bus, asyncio.create_task(_wait_closed(bus)))
+        self._open.add(connection)
+        connection.closed.add_done_callback(lambda _: self._open.discard(connection))
+        return connection
 
 
 async def _state(bus: MessageBus, unit: str) -> ProbeResult:
@@ -103,9 +103,9 @@ async def _state(bus: MessageBus, unit: str) -> ProbeResult:
     except DBusError as error:
         if error.type in _NO_SYSTEMD:
             return ProbeResult(ok=False, detail="systemd is not on the bus")
-        # A unit that nobody needs is not loaded, whether or not its file exists.
+        # systemd may not have loaded an inactive unit, even if its file exists.
         return ProbeResult(ok=False, absent=error.type == _NO_SUCH_UNIT, detail=f"{unit}: {error.text}")
-    return ProbeResult(ok=False, absent=state == "inactive", certain=state == "failed", detail=f"{unit}: {state}")
+    return ProbeResult(ok=False, absent=state == "inactive", conclusive=state == "failed", detail=f"{unit}: {state}")
 
 
 async def _property(bus: MessageBus, path: str, interface: str, name: str) -> Any:
@@ -114,8 +114,8 @@ async def _property(bus: MessageBus, path: str, interface: str, name: str) -> An
 
 
 async def _call(bus: MessageBus, path: str, interface: str, member: str, *words: str) -> Any:
-    """The first value of the reply. Raises DBusError if that is an error."""
-    question = Message(
+    """Call a method and return the first value of the reply. Raises DBusError for an error reply."""
+    call = Message(
         destination=_NAME,
         path=path,
         interface=interface,
@@ -124,14 +124,14 @@ async def _call(bus: MessageBus, path: str, interface: str, member: str, *words:
         signature="s" * len(words),
         body=list(words),
     )
-    reply = await bus.call(question)
+    reply = await bus.call(call)
     if reply.message_type is MessageType.ERROR:
         raise DBusError(reply.error_name or "", str(reply.body[0]) if reply.body else "", reply)
     return reply.body[0]
 
 
-async def _until_over(bus: MessageBus) -> None:
-    # Why it ended is told to those whose question is under way; if there is none, it does not matter.
+async def _wait_closed(bus: MessageBus) -> None:
+    # Pending calls raise the reason of the end. Without pending calls it does not matter.
     with suppress(Exception):
         await bus.wait_for_disconnect()  # type: ignore[no-untyped-call]  # has no annotations
 

@@ -21,7 +21,7 @@ from hotpool.api.capability import (
     ServiceState,
     TypeCapability,
 )
-from hotpool_agent.catalogue.model import Catalogue, accepted
+from hotpool_agent.catalogue.model import Catalogue, device_accepted
 from hotpool_agent.reporting.report_limits import DropCounter, bounded_services, fitting, truncate
 from hotpool_agent.services.status import ServiceStatus
 
@@ -168,7 +168,7 @@ def _not_ready_reason(catalogue: Catalogue, status: ServiceStatus) -> NotReadyRe
     """Return the reason why the service does not count for its type, or None if it counts."""
     if status.state != "Running":
         return _REASONS[status.state]
-    if not accepted(catalogue, status.spec):
+    if not device_accepted(catalogue, status.spec):
         return "DeviceNotAccepted"
     return "Flapping" if status.flapping else None
 

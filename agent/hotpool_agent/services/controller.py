@@ -1,10 +1,11 @@
-"""Performs what the state machine of one service decides: processes, probes, waiting (requirement A3-A9, A11).
+"""Controller of one service: processes, probes and delays (requirements A3 to A9, A11).
 
-All I/O of one service starts here; each action answers with an event. Must not decide: that is `machine`.
+All I/O of one service starts here, and the outcome of each action is an event. Must not decide: `state_machine` does.
 """
 
 import asyncio
 import hashlib
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from hotpool_agent.probes.prober import Prober
 from hotpool_agent.services import events, probing
 from hotpool_agent.services import state_machine as m
 from hotpool_agent.services.events import Event
-from hotpool_agent.services.flap_history import FlapHistory
+from hotpool_agent.services.flap_damping import FlapDamping, FlapHistory
 from hotpool_agent.services.process import Command, LaunchError, Process, StuckError, ownership_tag
 from hotpool_agent.services.start_queue import StartQueue
 from hotpool_agent.services.state_machine import Action, Machine
@@ -36,71 +37,77 @@ _LOG: Final = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceContext:
-    """What all services of a node share."""
+    """Objects that all services of a node share."""
 
     settings: Settings
     folder: Path
     """The agent's state folder."""
     base: Path
-    """Folder that `workingDir` is relative to."""
+    """Folder to which `workingDir` is relative."""
     session: aiohttp.ClientSession
     prober: Prober
     changed: Callable[[], None]
-    """Something that the report may show has changed."""
-    remember: Callable[[], None]
-    """What is remembered of the service has changed."""
-    withdrawn: Callable[[str], Awaitable[None]]
-    """Returns when no accepted report offers the service."""
+    """Notify the reporter that the report may differ."""
+    save_state: Callable[[], None]
+    """Schedule a write of the state file."""
+    wait_withdrawn: Callable[[str], Awaitable[None]]
+    """Return when the last accepted report does not offer the service."""
     start_queue: StartQueue
-    """Of heavy services to load."""
+    """Queue of heavy services."""
 
 
 class ServiceController:
-    """One service: its machine, and the tasks that serve it. `remembered` is what the state file holds of it."""
+    """One service: its state machine, and its tasks by name. `stored`: its entry in the state file."""
 
-    def __init__(self, spec: ServiceSpec, remembered: StoredServiceState, around: ServiceContext) -> None:
+    def __init__(self, spec: ServiceSpec, stored: StoredServiceState, context: ServiceContext) -> None:
         self.spec = spec
-        self.remembered = remembered
-        wish = remembered.desired
-        wanted = spec.run is not None and (wish == "Running" or (wish is None and spec.auto_start))
-        self.machine = Machine(observed=spec.observe is not None, heavy=spec.heavy, wanted=wanted)
+        self.stored = stored
+        desired = stored.desired
+        should_run = spec.run is not None and (desired == "Running" or (desired is None and spec.auto_start))
+        self.machine = Machine(observed=spec.observe is not None, heavy=spec.heavy, should_run=should_run)
         self.since = timestamp()
         self.probed = spec.observe is None
-        """Whether what exists already, observed or adopted, was probed at least once."""
+        """True once an observed or adopted service was probed, or if no first probe is needed."""
         self.notifier = Notifier()
-        self._context = around
+        self._context = context
         self._process: Process | None = None
         self._events: deque[Event] = deque()
         self._tasks: dict[str, asyncio.Task[Event | None]] = {}
-        self._track = FlapHistory(remembered, around.settings, _now())
-        self._damp()
+        penalty_at = _now() - max(0.0, time.time() - stored.penalty_at)
+        half_life = context.settings.flap_half_life_seconds
+        self._flaps = FlapHistory(
+            FlapDamping(half_life, stored.penalty, penalty_at, stored.suppressed),
+            context.settings.restart_seconds,
+            context.settings.restart_limit_seconds,
+        )
+        self._schedule_reuse()
         if spec.observe is not None:
             self._spawn("probe", self._observe(spec.observe))
 
-    def begin(self, left: Process | None) -> None:
-        """Adopt what an earlier agent left; else start if that is wished for."""
-        if left is None:
-            if self.machine.wanted:
+    def adopt_or_start(self, orphan: Process | None) -> None:
+        """Adopt the process that an earlier agent left, else start one if the desired state is Running."""
+        if orphan is None:
+            if self.machine.should_run:
                 self.handle(events.Start())
             return
-        self._process = left
-        fitness = self._adoption_state()
-        # One that was found by its mark is recorded only now.
-        self._remember(pid=left.pid, started=left.started)
-        self.probed = fitness is events.AdoptionState.UNFIT or not self.machine.wanted
-        self._spawn("process", self._exit(left))
-        if self.spec.heavy and fitness is events.AdoptionState.WAS_LOADING:
+        self._process = orphan
+        adoption_state = self._adoption_state()
+        # A process that was found by its ownership tag is not in the state file yet.
+        self._store(pid=orphan.pid, started=orphan.started)
+        self.probed = adoption_state is events.AdoptionState.UNFIT or not self.machine.should_run
+        self._spawn("process", self._wait_exit(orphan))
+        if self.spec.heavy and adoption_state is events.AdoptionState.WAS_LOADING:
             self._context.start_queue.hold(self.spec.id)
-        self.handle(events.Adopted(left.pid, fitness))
+        self.handle(events.Adopted(orphan.pid, adoption_state))
 
     def revise(self, spec: ServiceSpec) -> None:
-        """Take over a catalogue entry that asks for no new process (`recipe` is the same)."""
+        """Apply a changed catalogue entry that needs no new process (`launch_digest` is the same)."""
         before, self.spec = self.spec, spec
         if (spec.heavy, spec.ready, spec.live) != (before.heavy, before.ready, before.live):
             self.handle(events.Revised(spec.heavy))
 
     def handle(self, event: Event) -> None:
-        """Give the machine an event and do what it answers; safe to call from within an action."""
+        """Pass an event to the state machine and perform its actions; safe to call from within an action."""
         self._events.append(event)
         if len(self._events) > 1:
             return
@@ -111,7 +118,7 @@ class ServiceController:
                 self._events.popleft()
 
     def status(self) -> ServiceStatus:
-        """The service as it is now."""
+        """Return the current status."""
         now, supervised = self.machine, not self.machine.observed
         return ServiceStatus(
             spec=self.spec,
@@ -119,19 +126,19 @@ class ServiceController:
             since=self.since,
             pid=now.pid,
             last_error=now.last_error,
-            desired=("Running" if now.wanted else "Stopped") if supervised else None,
-            desired_by=(self.remembered.desired_by or "catalogue") if supervised else None,
+            desired=("Running" if now.should_run else "Stopped") if supervised else None,
+            desired_by=(self.stored.desired_by or "catalogue") if supervised else None,
             restarts=now.restarts,
-            request_id=self.remembered.acted[1] if self.remembered.acted else None,
-            flapping=self._track.flapping_until(_now()) is not None,
+            request_id=self.stored.acted[1] if self.stored.acted else None,
+            flapping=self._flaps.flapping_until(_now()) is not None,
         )
 
     async def wait_settled(self) -> None:
-        """Return when nothing is under way."""
-        await self.notifier.wait_for(lambda: m.settled(self.machine))
+        """Return when no operation runs."""
+        await self.notifier.wait_for(lambda: m.is_settled(self.machine))
 
     async def close(self) -> None:
-        """End the tasks; processes are left alone."""
+        """Cancel the tasks; processes keep running."""
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
@@ -142,71 +149,73 @@ class ServiceController:
         self.machine, actions = m.step(before, event)
         if self.machine != before:
             if self.machine.state != before.state:
-                self._entered(before)
-            # First the report, then the work: a withdrawal must not wait for it.
+                self._on_state_change(before)
+            # Notify the reporter before the actions: a withdrawal must not wait for them.
             self._context.changed()
             self.notifier.notify()
         for action in actions:
             self._perform(action)
-        if not m.loads(self.machine):
+        if not m.is_loading(self.machine):
             self._context.start_queue.release(self.spec.id)
 
-    def _entered(self, before: Machine) -> None:
+    def _on_state_change(self, before: Machine) -> None:
         state = self.machine.state
         adopted = state == "Running" and not self.probed and not self.machine.observed
-        self.since = (self.remembered.since if adopted else None) or timestamp()
-        _LOG.info("service", id=self.spec.id, state=state, error=self.machine.last_error)
+        self.since = (self.stored.since if adopted else None) or timestamp()
+        _LOG.info("service state changed", id=self.spec.id, state=state, error=self.machine.last_error)
         self.probed = self.probed or (not self.machine.observed and state != "Starting")
         if state == "Running":
-            self._track.started(_now())
-            self._remember(since=self.since)
+            self._flaps.started(_now())
+            self._store(since=self.since)
         elif state != "Stopping":
-            self._track.ended(_now(), wished=before.state != "Running")
-            self._remember()
-            self._damp()
+            if self._flaps.stopped(_now(), requested=before.state != "Running"):
+                self.stored.penalty, self.stored.penalty_at = self._flaps.damping.penalty, time.time()
+                self.stored.suppressed = self._flaps.damping.suppressed
+            self._store()
+            self._schedule_reuse()
         if state == "Stopped":
-            self._track.reset_failures()
+            self._flaps.reset_failures()
 
     def _perform(self, action: Action) -> None:
         match action:
             case Action.QUEUE:
                 self._context.start_queue.acquire(self.spec.id, lambda: self.handle(events.StartAllowed()))
             case Action.LAUNCH:
-                self._spawn("process", self._run())
+                self._spawn("process", self._launch())
             case Action.PROBE:
-                self._spawn("probe", probing.until_ready(self._context.session, self.spec, self._probed_once))
-            case Action.RECOGNISE:
-                self._spawn("probe", self._recognise())
-            case Action.WATCH:
+                self._spawn("probe", probing.until_ready(self._context.session, self.spec, self._mark_probed))
+            case Action.PROBE_ADOPTED:
+                self._spawn("probe", self._probe_adopted())
+            case Action.PROBE_LIVENESS:
                 self._spawn("probe", probing.until_hung(self._context.session, self.spec))
             case Action.RETRY:
                 self._spawn("retry", self._retry())
             case Action.WITHDRAW:
-                self._spawn("announce", self._announce())
+                self._spawn("withdraw", self._withdraw())
             case Action.TERMINATE:
-                self._spawn("end", self._end(self._context.settings.stop_seconds))
+                self._spawn("end", self._terminate(self._context.settings.stop_seconds))
             case Action.KILL:
-                self._spawn("end", self._end(0))
+                self._spawn("end", self._terminate(0))
             case _:
-                self._undo(action)
+                self._cancel_action(action)
 
-    def _undo(self, action: Action) -> None:
+    def _cancel_action(self, action: Action) -> None:
         match action:
             case Action.STOP_PROBE:
                 self._cancel("probe")
             case Action.CANCEL_RETRY:
-                self._track.reset_failures()
+                self._flaps.reset_failures()
                 self._cancel("retry")
             case Action.CANCEL_WITHDRAWAL:
-                self._cancel("announce")
+                self._cancel("withdraw")
 
     def _spawn(self, name: str, work: Coroutine[Any, Any, Event | None]) -> None:
-        """Do the work beside others, in place of what has the name; the machine gets what it returns."""
+        """Run a task, replacing one of the same name. Its result is passed to the state machine as an event."""
         self._cancel(name)
         task = self._tasks[name] = asyncio.create_task(work, name=f"{self.spec.id}: {name}")
-        task.add_done_callback(lambda _: self._answered(name, task))
+        task.add_done_callback(lambda _: self._on_task_done(name, task))
 
-    def _answered(self, name: str, task: asyncio.Task[Event | None]) -> None:
+    def _on_task_done(self, name: str, task: asyncio.Task[Event | None]) -> None:
         if task.cancelled() or self._tasks.get(name) is not task:
             return
         if error := task.exception():
@@ -218,66 +227,65 @@ class ServiceController:
         if task := self._tasks.pop(name, None):
             task.cancel()
 
-    async def _run(self) -> Event:
+    async def _launch(self) -> Event:
         try:
             process = await Process.launch(self._command())
         except LaunchError as error:
             return events.LaunchFailed(str(error))
         self._process = process
-        self._remember(pid=process.pid, started=process.started, recipe=launch_digest(self.spec), since=None)
+        self._store(pid=process.pid, started=process.started, recipe=launch_digest(self.spec), since=None)
         self.handle(events.Launched(process.pid))
-        return await self._exit(process)
+        return await self._wait_exit(process)
 
-    async def _exit(self, process: Process) -> Event:
+    async def _wait_exit(self, process: Process) -> Event:
         return events.Exited(await process.exited())
 
-    async def _recognise(self) -> Event:
-        answer = await probing.recognise(self._context.session, self.spec)
-        self.probed = isinstance(answer, events.Unrecognised)  # of success the machine tells
-        return answer
+    async def _probe_adopted(self) -> Event:
+        outcome = await probing.probe_adopted(self._context.session, self.spec)
+        self.probed = isinstance(outcome, events.AdoptionFailed)  # after a success, the change to Running sets it
+        return outcome
 
     async def _retry(self) -> Event:
-        await asyncio.sleep(self._track.retry_pause())
+        await asyncio.sleep(self._flaps.retry_pause())
         return events.Retry()
 
-    def _damp(self) -> None:
-        """Have the report looked at again when a flapping service may be offered."""
-        if (until := self._track.flapping_until(_now())) is not None:
-            self._spawn("damping", self._offer_again(until))
+    def _schedule_reuse(self) -> None:
+        """Schedule a new report for the moment at which a flapping service may be offered again."""
+        if (until := self._flaps.flapping_until(_now())) is not None:
+            self._spawn("damping", self._wait_reuse(until))
 
-    async def _offer_again(self, until: float) -> None:
+    async def _wait_reuse(self, until: float) -> None:
         await asyncio.sleep(until - _now())
         self._context.changed()
 
-    async def _observe(self, how: Observe) -> None:
-        streak = FailureThreshold.is_fresh(how.failures)
+    async def _observe(self, observe: Observe) -> None:
+        threshold = FailureThreshold.initially_failed(observe.failures)
         while True:
-            answer = await self._context.prober.probe(how, self.spec.port)
-            streak = streak.add(ok=answer.ok, proof=answer.absent or answer.certain)
-            if answer.ok:
-                self.handle(events.Ready(answer.pid))
-            elif streak.is_reached:
-                self.handle(events.Unready(answer.detail, answer.absent))
-            self._probed_once()
-            await asyncio.sleep(how.period_seconds)
+            result = await self._context.prober.probe(observe, self.spec.port)
+            threshold = threshold.add(ok=result.ok, conclusive=result.absent or result.conclusive)
+            if result.ok:
+                self.handle(events.Ready(result.pid))
+            elif threshold.is_reached:
+                self.handle(events.Unready(result.detail, result.absent))
+            self._mark_probed()
+            await asyncio.sleep(observe.period_seconds)
 
-    def _probed_once(self) -> None:
-        """A probe was answered."""
+    def _mark_probed(self) -> None:
         if not self.probed:
             self.probed = True
             self.notifier.notify()
 
-    async def _announce(self) -> Event:
+    async def _withdraw(self) -> Event:
         try:
             async with asyncio.timeout(self._context.settings.announce_seconds):
-                await self._context.withdrawn(self.spec.id)
+                await self._context.wait_withdrawn(self.spec.id)
         except TimeoutError:
-            _LOG.warning("stopping without an accepted report", id=self.spec.id)
+            _LOG.warning("stopping before the withdrawal was accepted (timeout)", id=self.spec.id)
         else:
             await asyncio.sleep(self.spec.pre_stop_seconds)
-        return events.Announced()
+        return events.Withdrawn()
 
-    async def _end(self, grace: float) -> Event:
+    async def _terminate(self, grace: float) -> Event:
         if process := self._process:
             try:
                 await process.end(grace)
@@ -285,18 +293,18 @@ class ServiceController:
                 self.handle(events.Stuck(str(error)))
                 await process.free()
         self._process = None
-        self._remember(pid=None, started=None, recipe=None, since=None)
+        self._store(pid=None, started=None, recipe=None, since=None)
         return events.Gone()
 
-    def _remember(self, **what: Any) -> None:
-        for name, value in what.items():
-            setattr(self.remembered, name, value)
-        self._context.remember()
+    def _store(self, **changes: Any) -> None:
+        for name, value in changes.items():
+            setattr(self.stored, name, value)
+        self._context.save_state()
 
     def _adoption_state(self) -> events.AdoptionState:
-        if self.remembered.recipe != launch_digest(self.spec):
+        if self.stored.recipe != launch_digest(self.spec):
             return events.AdoptionState.UNFIT
-        return events.AdoptionState.WAS_READY if self.remembered.since else events.AdoptionState.WAS_LOADING
+        return events.AdoptionState.WAS_READY if self.stored.since else events.AdoptionState.WAS_LOADING
 
     def _command(self) -> Command:
         run = self.spec.run or Run(command=("false",))
@@ -306,12 +314,12 @@ class ServiceController:
             working_dir=self._context.base / run.working_dir,
             log=log_file(self._context.folder, self.spec.id),
             port=self.spec.port,
-            mark=ownership_tag(self._context.folder, self.spec.id, launch_digest(self.spec)),
+            ownership_tag=ownership_tag(self._context.folder, self.spec.id, launch_digest(self.spec)),
         )
 
 
 def launch_digest(spec: ServiceSpec) -> str:
-    """Digest of what a running process cannot follow when it changes: how it is run or seen, and its port."""
+    """Return the digest of the fields whose change needs a new process: `run`, `observe` and `port`."""
     return hashlib.sha256(spec.model_dump_json(include={"run", "observe", "port"}).encode()).hexdigest()[:16]
 
 

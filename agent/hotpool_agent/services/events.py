@@ -1,7 +1,4 @@
-"""What happens to a service: commands, and outcomes of the actions that its machine asked for. Plain values.
-
-Made by `node`, `service` and `checks`; `machine` decides what follows from them.
-"""
+"""Events of one service: commands, and outcomes of the actions that its state machine requested. Plain values."""
 
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -9,43 +6,43 @@ from enum import Enum, auto
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """A user, or auto-start, wants the service to run."""
+    """Command of a user, or of auto-start, to run the service."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """A user wants the service to stop."""
+    """Command of a user to stop the service."""
 
 
 @dataclass(frozen=True, slots=True)
 class Restart:
-    """A user wants the service to run in a new process."""
+    """Command of a user to run the service in a new process."""
 
 
 @dataclass(frozen=True, slots=True)
 class Halt:
-    """The agent shuts down, or the catalogue has the service no more: stop, and leave the wish as it is."""
+    """Stop without a change of the desired state: the agent shuts down, or the service left the catalogue."""
 
 
 @dataclass(frozen=True, slots=True)
 class Revised:
-    """The catalogue says otherwise how the process is probed, or whether it is heavy."""
+    """Change of the probes or of `heavy` in the catalogue; the process stays."""
 
     heavy: bool
 
 
 class AdoptionState(Enum):
-    """What is known of a process that an earlier agent left (requirement A11)."""
+    """State of a process that an earlier agent left (requirement A11)."""
 
     WAS_READY = auto()
     WAS_LOADING = auto()
     UNFIT = auto()
-    """It is not what the catalogue says any more."""
+    """Its catalogue entry has changed, so it must not be adopted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Adopted:
-    """There is a process of the service already; the first event of its machine."""
+    """A process of the service exists already; the first event of its state machine."""
 
     pid: int
     state: AdoptionState
@@ -53,7 +50,7 @@ class Adopted:
 
 @dataclass(frozen=True, slots=True)
 class StartAllowed:
-    """No other heavy service loads."""
+    """No other heavy service is loading."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,21 +62,21 @@ class Launched:
 
 @dataclass(frozen=True, slots=True)
 class LaunchFailed:
-    """There is no process, because of `error`."""
+    """The process could not be started, because of `error`."""
 
     error: str
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """A probe succeeded. `pid`: of an observed service, where the probe knows it."""
+    """A probe succeeded. `pid`: of an observed service, where the probe found it."""
 
     pid: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Unready:
-    """Probes say that an observed service is out. `absent`: nothing is there at all, so it is stopped, not failed."""
+    """Probes of an observed service failed. `absent`: nothing was found at all, so it is stopped, not failed."""
 
     error: str
     absent: bool
@@ -87,50 +84,50 @@ class Unready:
 
 @dataclass(frozen=True, slots=True)
 class StartTimedOut:
-    """No probe succeeded in time."""
+    """No probe succeeded within the start time-out."""
 
     error: str
 
 
 @dataclass(frozen=True, slots=True)
-class Unrecognised:
-    """The adopted process does not answer as the service would."""
+class AdoptionFailed:
+    """The first probe of an adopted process failed."""
 
     error: str
 
 
 @dataclass(frozen=True, slots=True)
 class Hung:
-    """A fixed number of probes in a row failed while it ran."""
+    """As many liveness probes in a row failed as the catalogue allows."""
 
     error: str
 
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """The back-off is over."""
+    """The back-off has ended."""
 
 
 @dataclass(frozen=True, slots=True)
 class Exited:
-    """The process ended; `how` names its exit code or signal."""
+    """The process ended; `reason` names its exit code or signal."""
 
-    how: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
-class Announced:
-    """The withdrawal was accepted, or waiting for it was given up."""
+class Withdrawn:
+    """The API server accepted the withdrawal, or the time to wait for it is over."""
 
 
 @dataclass(frozen=True, slots=True)
 class Gone:
-    """Process group and port are free."""
+    """The process group has ended and the port is free."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stuck:
-    """Process group or port are not free although KILL was sent."""
+    """The process group still lives, or the port is still in use, after KILL."""
 
     error: str
 
@@ -148,11 +145,11 @@ Event = (
     | Ready
     | Unready
     | StartTimedOut
-    | Unrecognised
+    | AdoptionFailed
     | Hung
     | Retry
     | Exited
-    | Announced
+    | Withdrawn
     | Gone
     | Stuck
 )

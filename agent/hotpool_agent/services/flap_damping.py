@@ -1,9 +1,9 @@
-"""How often a service failed lately, and what follows from it (requirement A7): pure.
+"""Restart back-off and flap damping of one service (requirement A7): pure.
 
-Two answers: how long to wait before a crashed service is run again, and whether a service that comes and goes is
-offered at all. The penalty is that of RFC 2439 (route flap damping): each flap adds to it, it halves in a fixed time,
-and between two limits lies the span in which a service stays suppressed. It never delays a withdrawal. Times in seconds
-on any one clock.
+The back-off is the pause before a crashed service is run again. Flap damping keeps a service that comes and goes from
+being offered, by the penalty of RFC 2439 (route flap damping): each flap adds to it, it halves in a fixed time, and a
+service that exceeds one limit stays suppressed until the penalty is below a second one. It never delays a withdrawal.
+Times in seconds on any one clock.
 """
 
 import math
@@ -12,21 +12,21 @@ from typing import Final
 
 FLAP: Final = 1.0
 SUPPRESS: Final = 2.5
-"""Above it a service is suppressed: at the third flap in a row."""
+"""Penalty above which a service is suppressed, reached by the third flap in a row."""
 REUSE: Final = 1.0
-"""Below it the service is offered again."""
+"""Penalty below which the service is offered again."""
 LIMIT: Final = 8.0
-"""The penalty grows no further, so that a service is never suppressed for more than three half-lives."""
+"""Maximum of the penalty, so that a service is never suppressed for more than three half-lives."""
 
 
 def retry_pause(failures: int, first: float, limit: float) -> float:
-    """Seconds until the next attempt after `failures` (1 or more) in a row."""
+    """Return the seconds until the next attempt after `failures` (1 or more) in a row."""
     return float(min(first * 2 ** min(failures - 1, 32), limit))
 
 
 @dataclass(frozen=True, slots=True)
 class FlapDamping:
-    """The penalty of one service as it was at a moment. `half_life`: seconds in which it halves."""
+    """Penalty of one service at the time `at`. `half_life`: seconds in which it halves."""
 
     half_life: float
     penalty: float = 0.0
@@ -34,18 +34,62 @@ class FlapDamping:
     suppressed: bool = False
 
     def flapped(self, now: float) -> "FlapDamping":
-        """After one more unwished end of Running."""
+        """Return the penalty after one more stop that was not requested."""
         penalty = min(self.level(now) + FLAP, LIMIT)
         return replace(self, penalty=penalty, at=now, suppressed=self.suppresses(now) or penalty > SUPPRESS)
 
     def suppresses(self, now: float) -> bool:
-        """Whether the service is not offered although it runs."""
-        return self.suppressed and now < self.over_at()
+        """Return True if the service must not be offered even if it runs."""
+        return self.suppressed and now < self.suppressed_until()
 
-    def over_at(self) -> float:
-        """When the penalty will have decayed enough."""
+    def suppressed_until(self) -> float:
+        """Return the time at which the penalty will have decayed to REUSE."""
         return self.at + self.half_life * math.log2(max(self.penalty, REUSE) / REUSE)
 
     def level(self, now: float) -> float:
-        """The penalty that is left; a clock that went back counts as one that stood still."""
+        """Return the remaining penalty. A clock that went back counts as one that stood still."""
         return self.penalty * math.exp2(-max(0.0, now - self.at) / self.half_life)
+
+
+class FlapHistory:
+    """Failures and flaps of one service. Pauses in seconds, `damping` on the same monotonic clock as `now`."""
+
+    def __init__(self, damping: FlapDamping, first_pause: float, pause_limit: float) -> None:
+        self.damping = damping
+        self._first_pause = first_pause
+        self._pause_limit = pause_limit
+        self._failures = 0
+        """Failures in a row, without a run longer than the pause limit between them."""
+        self._running_since: float | None = None
+
+    def started(self, now: float) -> None:
+        """Record that the service is Running."""
+        if self._running_since is None:
+            self._running_since = now
+
+    def stopped(self, now: float, *, requested: bool) -> bool:
+        """Record that the service stopped running. Return True for a flap, a stop that was not requested.
+
+        No effect if it was not running.
+        """
+        if self._running_since is None:
+            return False
+        duration, self._running_since = now - self._running_since, None
+        if duration > self._pause_limit:
+            self._failures = 0
+        if not requested:
+            self.damping = self.damping.flapped(now)
+        return not requested
+
+    def reset_failures(self) -> None:
+        """Make the next attempt the first one, as after a user's command."""
+        self._failures = 0
+
+    def retry_pause(self) -> float:
+        """Count one more failure; return the seconds until the next attempt."""
+        self._failures += 1
+        return retry_pause(self._failures, self._first_pause, self._pause_limit)
+
+    def flapping_until(self, now: float) -> float | None:
+        """Return the time at which the service may be offered again; None if it may be now."""
+        return self.damping.suppressed_until() if self.damping.suppresses(now) else None

@@ -1,8 +1,8 @@
-"""Keeps the log files of services bounded: at 10 MiB a file becomes `.log.1`, one previous file. I/O in threads.
+"""Rotation of the log files of services: at 10 MiB a file is copied to `.log.1`, the only previous one. I/O in threads.
 
-Run by the wiring. Services hold the file open (they outlive the agent), so it is copied and truncated, never renamed:
-they append (O_APPEND) and go on at its beginning. What is written between the end of the copy and the truncation is
-lost, a moment of microseconds. Must not know services: it looks at a folder.
+Services hold the file open because they outlive the agent. Therefore it is copied and truncated, never renamed; they
+append (O_APPEND) and continue at its beginning. Output between the end of the copy and the truncation, a moment of
+microseconds, is lost. Must not know services: it only scans a folder.
 """
 
 import asyncio
@@ -22,41 +22,41 @@ _CHUNK: Final = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class RotationLimits:
-    """At which size a file is rotated, and how often it is looked at."""
+    """Size in bytes at which a file is rotated, and seconds between two checks."""
 
     size: int = 10 * 1024 * 1024
     period: float = 5.0
 
 
-def due(length: int, taken: int, limit: int) -> bool:
-    """Whether a file of `length` bytes that takes `taken` bytes of disk is to be rotated.
+def is_due(length: int, allocated: int, limit: int) -> bool:
+    """Return True if a file of `length` bytes, of which `allocated` bytes are on disk, must be rotated.
 
-    Both count: a service that writes without O_APPEND leaves a long file with a hole, which takes no disk.
+    Both must reach the limit: a writer without O_APPEND leaves a long file with a hole, which takes no disk space.
     """
-    return min(length, taken) >= limit
+    return min(length, allocated) >= limit
 
 
 async def rotate_forever(folder: Path, limits: RotationLimits | None = None) -> None:
-    """Look at the folder's log files for ever; one rotation at a time. Trouble is logged and ends nothing."""
+    """Check the folder's log files periodically, one rotation at a time. Errors are logged and do not end the loop."""
     limits = limits or RotationLimits()
     while True:
         for path, problem in await asyncio.to_thread(_rotate_all, folder, limits.size):
-            _LOG.warning("log file", path=str(path), problem=problem)
+            _LOG.warning("log rotation incomplete", path=str(path), problem=problem)
         await asyncio.sleep(limits.period)
 
 
 def rotate(path: Path) -> str | None:
-    """Copy the file to `.1`, then empty it. Returns what went wrong, for people.
+    """Copy the file to `.1`, then truncate it. Return the error of a failed copy as text.
 
-    When no copy can be made (the disk is full), the file is emptied all the same: a service and its machine suffer more
-    from a full disk than from lost lines, and emptying is what gives the disk back.
+    If the copy fails because the disk is full, the file is truncated all the same: a full disk harms a service and its
+    machine more than lost lines do, and truncation frees the disk.
     """
     with path.open("r+b") as source:
         try:
             _copy(source.fileno(), previous_log(path))
         except OSError as error:
             os.ftruncate(source.fileno(), 0)
-            return f"not kept when it became too long: {error.strerror}"
+            return f"truncated without a copy: {error.strerror}"
         os.ftruncate(source.fileno(), 0)
     return None
 
@@ -67,7 +67,7 @@ def _rotate_all(folder: Path, limit: int) -> list[tuple[Path, str]]:
         for path in sorted(folder.glob(f"*{LOG_SUFFIX}")):
             try:
                 stat = path.stat()
-                if due(stat.st_size, stat.st_blocks * 512, limit) and (problem := rotate(path)):
+                if is_due(stat.st_size, stat.st_blocks * 512, limit) and (problem := rotate(path)):
                     problems.append((path, problem))
             except OSError as error:
                 problems.append((path, f"not rotated: {error.strerror}"))
@@ -75,13 +75,13 @@ def _rotate_all(folder: Path, limit: int) -> list[tuple[Path, str]]:
 
 
 def _copy(source: int, target: Path) -> None:
-    """Replace the target by what the source holds, leaving no half copy. Raises OSError."""
+    """Replace the target by a copy of the source. Raises OSError and leaves no partial copy."""
     fresh = target.with_name(f"{target.name}.new")
     try:
         with fresh.open("wb", buffering=0) as copy:
             at = _append(source, _first_byte(source), copy.fileno())
             fresh.replace(target)
-            # What came in meanwhile: now only this last, short copy is between the service and the truncation.
+            # Copy the output of the meantime. Only this short copy precedes the truncation, so little can be lost.
             _append(source, at, copy.fileno())
     except OSError:
         fresh.unlink(missing_ok=True)
@@ -89,7 +89,7 @@ def _copy(source: int, target: Path) -> None:
 
 
 def _first_byte(source: int) -> int:
-    """Where the data begins, behind the hole that a writer without O_APPEND leaves."""
+    """Return the offset of the data, behind the hole that a writer without O_APPEND leaves."""
     try:
         return os.lseek(source, 0, os.SEEK_DATA)
     except OSError:
@@ -97,7 +97,7 @@ def _first_byte(source: int) -> int:
 
 
 def _append(source: int, start: int, target: int) -> int:
-    """Copy from `start` up to the source's present end; returns that end. A source that grows on does not hold us."""
+    """Copy from `start` to the source's current end and return that end. Data appended meanwhile is not copied."""
     at, end = start, os.fstat(source).st_size
     while at < end and (chunk := os.pread(source, min(_CHUNK, end - at), at)):
         view = memoryview(chunk)

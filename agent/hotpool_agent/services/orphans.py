@@ -1,7 +1,7 @@
-"""Which processes of earlier agents still run, and what they are to this one (requirement A11). I/O.
+"""Search for processes that earlier agents left running (requirement A11). I/O.
 
-Never takes a stranger's process: boot, pid and start time must be those that the state file names; where the agent died
-before it wrote the file, the process must bear the mark of this state folder.
+Never adopts a foreign process: boot, pid and start time must equal those in the state file. If the agent died before it
+wrote the file, the process must have the ownership tag of this state folder.
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from hotpool_agent.services.process import Group, Process, remaining_groups
+from hotpool_agent.services.process import Process, ProcessGroup, remaining_groups
 from hotpool_agent.state_store import State
 
 _BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
@@ -18,31 +18,31 @@ _BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
 
 @dataclass(slots=True)
 class OrphanedProcesses:
-    """`mine`: one process for each service, to be adopted or ended by it. `strays`: what has to be ended."""
+    """`adoptable`: at most one process for each service, to adopt or end. `unclaimed`: processes to end."""
 
     adoptable: dict[str, Process] = field(default_factory=dict)
     unclaimed: list[tuple[str, Process]] = field(default_factory=list)
 
 
 def find(folder: Path, state: State, ports: Mapping[str, int | None]) -> OrphanedProcesses:
-    """What still runs. Forgets in `state` the processes that do not, and those of an earlier boot."""
-    found = OrphanedProcesses()
-    before, state.boot = state.boot, _boot()
-    for name, kept in state.services.items():
+    """Return the processes that still run. Remove ended ones, and those of an earlier boot, from `state`."""
+    orphaned = OrphanedProcesses()
+    last_boot, state.boot = state.boot, _boot()
+    for name, stored in state.services.items():
         process = None
-        if before == state.boot and kept.pid is not None and kept.started is not None:
-            process = Process.find(kept.pid, kept.started, ports.get(name))
+        if last_boot == state.boot and stored.pid is not None and stored.started is not None:
+            process = Process.find(stored.pid, stored.started, ports.get(name))
         if process:
-            found.adoptable[name] = process
+            orphaned.adoptable[name] = process
         else:
-            kept.pid = kept.started = kept.recipe = kept.since = None
-    recorded = set(found.adoptable)
+            stored.pid = stored.started = stored.recipe = stored.since = None
+    recorded = set(orphaned.adoptable)
     for name, groups in remaining_groups(folder).items():
         if name not in recorded:
-            _sort(name, groups, ports.get(name), found)
-            if name in found.adoptable and name in state.services:
+            _classify(name, groups, ports.get(name), orphaned)
+            if name in orphaned.adoptable and name in state.services:
                 state.services[name].recipe = next(group.digest for group in groups if group.started >= 0)
-    return found
+    return orphaned
 
 
 def _boot() -> str:
@@ -51,10 +51,10 @@ def _boot() -> str:
     return ""
 
 
-def _sort(name: str, groups: list[Group], port: int | None, found: OrphanedProcesses) -> None:
-    """Of groups that the state file does not name the oldest with a leader is the service's; the others are strays."""
+def _classify(name: str, groups: list[ProcessGroup], port: int | None, orphaned: OrphanedProcesses) -> None:
+    """Add groups that are not in the state file: the oldest one with a leader is adoptable, the others are not."""
     for group in groups:
-        if group.started >= 0 and name not in found.adoptable:
-            found.adoptable[name] = Process(group.leader, group.started, port)
+        if group.started >= 0 and name not in orphaned.adoptable:
+            orphaned.adoptable[name] = Process(group.leader, group.started, port)
         else:
-            found.unclaimed.append((name, Process(group.leader, group.started, None)))
+            orphaned.unclaimed.append((name, Process(group.leader, group.started, None)))

@@ -1,4 +1,4 @@
-"""Who listens on a TCP port of this machine (requirement A9). I/O, Linux; called by `supervise`."""
+"""Listeners on TCP ports of this machine (requirement A9). I/O, Linux."""
 
 import socket
 from contextlib import suppress
@@ -9,13 +9,13 @@ import psutil
 
 _TABLES: Final = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
 _LISTEN: Final = "0A"
-_ANY: Final = ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::"))  # noqa: S104 - tried, never listened on
+_ANY: Final = ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::"))  # noqa: S104 - bound as a test, never listened on
 
 
-def listening(port: int) -> bool:
-    """Whether any address of this machine has a listener on the port; a client's own port does not count."""
-    # Binding takes microseconds, reading the kernel's tables ten milliseconds. That a port cannot be bound proves
-    # nothing yet: a client may have it, or the port may be a privileged one.
+def is_listening(port: int) -> bool:
+    """Return True if any address of this machine has a listener on the port. A client's local port does not count."""
+    # Binding takes microseconds, reading the kernel's tables ten milliseconds. A failed bind alone proves nothing: a
+    # client may use the port, or the port may be privileged.
     if all(_can_bind(family, address, port) for family, address in _ANY):
         return False
     wanted = f":{port:04X}"
@@ -23,12 +23,12 @@ def listening(port: int) -> bool:
 
 
 def owner(port: int) -> str:
-    """Who listens there, for people: pid and program, or `another process` where that may not be seen."""
+    """Return the listener as text: pid and program, or `another process` without permission to see it."""
     with suppress(psutil.Error):
         for connection in psutil.net_connections("tcp"):
             here = connection.laddr
             if connection.status == psutil.CONN_LISTEN and connection.pid and here and here.port == port:
-                # A process may call itself by bytes that are no text, which would spoil a report.
+                # A process name may be invalid UTF-8, which a report must not contain.
                 name = psutil.Process(connection.pid).name().encode(errors="replace").decode()
                 return f"process {connection.pid} ({name})"
     return "another process"
@@ -38,7 +38,7 @@ def _can_bind(family: socket.AddressFamily, address: str, port: int) -> bool:
     try:
         attempt = socket.socket(family, socket.SOCK_STREAM)
     except OSError:
-        return True  # Without IPv6 nobody listens on it.
+        return True  # Without IPv6 there is no listener on it.
     with attempt:
         attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family is socket.AF_INET6:

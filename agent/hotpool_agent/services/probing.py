@@ -1,7 +1,4 @@
-"""When to probe a supervised service, and what the answers amount to (requirements A5, A6, A11).
-
-Asking itself is `http_tcp`.
-"""
+"""Probe loops of a supervised service, each of which ends with an event (requirements A5, A6, A11)."""
 
 import asyncio
 from collections.abc import Callable
@@ -15,19 +12,19 @@ from hotpool_agent.probes.failure_threshold import FailureThreshold
 from hotpool_agent.services import events
 
 _FIRST_PAUSE: Final = 0.05
-"""Seconds between the first two probes of a start; doubled up to the probe's period."""
+"""Seconds between the first two probes of a start, doubled up to the probe's period."""
 
 
 async def until_ready(
-    session: aiohttp.ClientSession, spec: ServiceSpec, failed: Callable[[], None]
+    session: aiohttp.ClientSession, spec: ServiceSpec, on_failure: Callable[[], None]
 ) -> events.Ready | events.StartTimedOut:
-    """Probe until a success, or until the time for a start is over; `failed` is called after each other answer."""
+    """Probe until a success or the start time-out. `on_failure` is called after each failed probe."""
     ready, pause, last = spec.ready, _FIRST_PAUSE, "no probe finished"
     try:
         async with asyncio.timeout(ready.start_seconds):
-            while not (answer := await _probe(session, spec, ready.http, ready.timeout_seconds)).ok:
-                last = answer.detail
-                failed()
+            while not (result := await _probe(session, spec, ready.http, ready.timeout_seconds)).ok:
+                last = result.detail
+                on_failure()
                 await asyncio.sleep(min(pause, ready.period_seconds))
                 pause *= 2
     except TimeoutError:
@@ -35,27 +32,27 @@ async def until_ready(
     return events.Ready()
 
 
-async def recognise(session: aiohttp.ClientSession, spec: ServiceSpec) -> events.Ready | events.Unrecognised:
-    """Probe once."""
-    answer = await _probe(session, spec, spec.ready.http, spec.ready.timeout_seconds)
-    return events.Ready() if answer.ok else events.Unrecognised(f"not adopted: {answer.detail}")
+async def probe_adopted(session: aiohttp.ClientSession, spec: ServiceSpec) -> events.Ready | events.AdoptionFailed:
+    """Probe an adopted process once."""
+    result = await _probe(session, spec, spec.ready.http, spec.ready.timeout_seconds)
+    return events.Ready() if result.ok else events.AdoptionFailed(f"not adopted: {result.detail}")
 
 
 async def until_hung(session: aiohttp.ClientSession, spec: ServiceSpec) -> events.Hung:
-    """Probe until a fixed number of probes in a row have failed."""
+    """Probe until `live.failures` probes in a row have failed."""
     live = spec.live
-    streak, last = FailureThreshold(live.failures), ""
-    while not streak.is_reached:
+    threshold, last = FailureThreshold(live.failures), ""
+    while not threshold.is_reached:
         await asyncio.sleep(live.period_seconds)
-        answer = await _probe(session, spec, live.http or spec.ready.http, live.timeout_seconds)
-        streak, last = streak.add(ok=answer.ok), answer.detail
+        result = await _probe(session, spec, live.http or spec.ready.http, live.timeout_seconds)
+        threshold, last = threshold.add(ok=result.ok), result.detail
     return events.Hung(f"{live.failures} probes in a row failed: {last}")
 
 
 async def _probe(
     session: aiohttp.ClientSession, spec: ServiceSpec, http: HttpCheck | None, seconds: float
 ) -> http_tcp.ProbeResult:
-    """By HTTP where that is declared, else whether the port answers; without either it runs while its process does."""
+    """Probe by HTTP if the catalogue declares it, else by TCP. Without a port, a living process is ready."""
     if http:
         return await http_tcp.http(session, http, spec.port or 0, seconds)
     if spec.port:

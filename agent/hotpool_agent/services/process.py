@@ -1,7 +1,7 @@
-"""Processes of supervised services: run, see them end at once, end them with all their children (A3, A5, A9, A11).
+"""Processes of supervised services: launch, immediate detection of exit, termination of the group (A3, A5, A9, A11).
 
-I/O only: it decides nothing about states. Processes have a session of their own and are not tied to the agent, because
-services outlive it.
+I/O only: it decides nothing about states. Processes have a session of their own and are independent of the agent,
+because services outlive it.
 """
 
 import asyncio
@@ -21,52 +21,52 @@ from hotpool_agent.services import ports
 _LOG: Final = structlog.get_logger(__name__)
 
 OWNERSHIP_VARIABLE: Final = "HOTPOOL_AGENT_SERVICE"
-"""In the environment of every service: the agent's state folder and the service's id, so that its remains are found."""
+"""Environment variable of every service that holds its ownership tag, by which a later agent finds its processes."""
 KILL_SECONDS: Final = 5.0
-"""After KILL, group and port must be free within this time."""
+"""Seconds after KILL in which group and port must become free."""
 _POLL: Final = 0.02
 
 
 class LaunchError(Exception):
-    """The process could not be run; the message says why."""
+    """The process could not be started; the message says why."""
 
 
 class StuckError(Exception):
-    """Process group or port stayed although KILL was sent; the message says which."""
+    """The process group still lives, or the port is still in use, after KILL; the message names it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What to run. `log` gets standard output and error, appended. `mark`: see MARK."""
+    """Program to run. Standard output and error are appended to `log`. `ownership_tag`: see OWNERSHIP_VARIABLE."""
 
     argv: tuple[str, ...]
     env: dict[str, str]
     working_dir: Path
     log: Path
     port: int | None
-    mark: str
+    ownership_tag: str
 
 
 class Process:
-    """A process group that this agent, or an earlier one, started; the leader's pid is the group's."""
+    """Process group that this agent, or an earlier one, started; the leader's pid is the group's id."""
 
     def __init__(
         self, pid: int, started: int, port: int | None, child: "subprocess.Popen[bytes] | None" = None
     ) -> None:
         self.pid = pid
         self.started = started
-        """Start time in ticks since boot, which with the pid identifies the process."""
+        """Start time in clock ticks since boot; together with the pid it identifies the process."""
         self._port = port
         self._child = child
         self._ended = False
-        """The whole group."""
+        """True once the group has no member."""
         self._exit: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._watch()
 
     @classmethod
     async def launch(cls, command: Command) -> "Process":
-        """Run the command. Raises LaunchError, leaving nothing, if the port is taken or it cannot be run."""
-        if command.port is not None and ports.listening(command.port):
+        """Start the command. Raises LaunchError, and leaves no process, if the port is in use or the start fails."""
+        if command.port is not None and ports.is_listening(command.port):
             raise LaunchError(f"port {command.port} is already in use by {ports.owner(command.port)}")
         child = await asyncio.to_thread(_popen, command)
         try:
@@ -78,17 +78,17 @@ class Process:
 
     @classmethod
     def find(cls, pid: int, started: int, port: int | None) -> "Process | None":
-        """The process that an earlier agent recorded, if it still is the same one."""
+        """Return the process that an earlier agent recorded. None if it has ended or the pid was reused."""
         return cls(pid, started, port) if _start_ticks(pid) == started and started >= 0 else None
 
     async def exited(self) -> str:
-        """Wait until the leader has ended; how, in words. Seen at once, by a pidfd."""
+        """Wait until the leader has ended; return its exit code or signal as text. A pidfd detects the end at once."""
         return await asyncio.shield(self._exit)
 
     async def end(self, grace: float) -> None:
-        """TERM to the group, KILL after `grace` seconds (at once when 0), until group and port are free.
+        """Send TERM to the group, and KILL after `grace` seconds (at once if 0). Return when group and port are free.
 
-        Raises StuckError when they are not free 5 s after KILL.
+        Raises StuckError if they are not free 5 s after KILL.
         """
         if grace > 0:
             self._signal(signal.SIGTERM)
@@ -99,8 +99,8 @@ class Process:
             raise StuckError(self._port_owner())
 
     async def free(self) -> None:
-        """Wait, for ever if need be, until group and port are free."""
-        # Nothing tells when a group's last member or a port's listener goes: it must be looked at.
+        """Wait without a limit until group and port are free."""
+        # The kernel sends no notification when the last member of a group ends or a port is closed.
         while not self._is_free():  # noqa: ASYNC110
             await asyncio.sleep(KILL_SECONDS / 10)
 
@@ -145,69 +145,69 @@ class Process:
         return True
 
     def _is_free(self) -> bool:
-        return not self._is_alive() and not (self._port is not None and ports.listening(self._port))
+        return not self._is_alive() and not (self._port is not None and ports.is_listening(self._port))
 
     def _is_alive(self) -> bool:
-        """Whether the group has a member. Once it has none, its number may become a stranger's."""
+        """Return True if the group has a member. The id of an ended group may be reused, so the end is final."""
         if not self._ended:
             self._ended = self._exit.done() and not _group_members(self.pid)
         return not self._ended
 
     def _port_owner(self) -> str:
-        """What is in the way, for people. It reads about all processes: not to be asked often."""
+        """Return as text what still lives or listens. Expensive, because it reads about all processes."""
         if self._is_alive():
             return f"process group {self.pid} did not end after KILL"
         return f"port {self._port} is still in use by {ports.owner(self._port or 0)}"
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Group:
-    """A process group that an earlier agent started. `started`: -1 if its leader has ended and only others live."""
+class ProcessGroup:
+    """Process group that an earlier agent started. `started`: -1 if its leader has ended and only others live."""
 
     started: int
     leader: int
     digest: str
-    """As it was run (see `service.recipe`)."""
+    """Launch digest of the service when the group was started."""
 
 
-def ownership_tag(folder: Path, service: str, recipe: str) -> str:
-    """What marks the processes of a service of the agent with this state folder."""
-    return f"{folder}:{service}:{recipe}"
+def ownership_tag(folder: Path, service: str, digest: str) -> str:
+    """Return the tag of a service's processes: the agent's state folder, the service's id and its launch digest."""
+    return f"{folder}:{service}:{digest}"
 
 
-def remaining_groups(folder: Path) -> dict[str, list[Group]]:
-    """What earlier agents of this state folder started and still runs: groups by service id, oldest first."""
-    found: dict[str, dict[int, Group]] = {}
+def remaining_groups(folder: Path) -> dict[str, list[ProcessGroup]]:
+    """Return the living groups that earlier agents of this state folder started, by service id, oldest first."""
+    found: dict[str, dict[int, ProcessGroup]] = {}
     prefix = f"{OWNERSHIP_VARIABLE}={folder}:".encode()
     for pid in psutil.pids():
         with suppress(OSError):
             group, words = os.getpgid(pid), Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-            marks = [word.removeprefix(prefix).decode(errors="replace") for word in words if word.startswith(prefix)]
-            if marks and group != os.getpgid(0):
-                service, _, recipe = marks[0].partition(":")
-                found.setdefault(service, {})[group] = Group(_start_ticks(group), group, recipe)
+            tags = [word.removeprefix(prefix).decode(errors="replace") for word in words if word.startswith(prefix)]
+            if tags and group != os.getpgid(0):
+                service, _, digest = tags[0].partition(":")
+                found.setdefault(service, {})[group] = ProcessGroup(_start_ticks(group), group, digest)
     return {service: sorted(groups.values()) for service, groups in found.items()}
 
 
-def _log(command: Command) -> BinaryIO:
+def _open_log(command: Command) -> BinaryIO:
     try:
         return command.log.open("ab")
     except OSError as error:
-        # A disk that takes no log keeps no service from running.
+        # A service must run even if its log file cannot be opened.
         _LOG.warning("running without a log", log=str(command.log), error=error.strerror)
         return Path(os.devnull).open("wb")
 
 
 def _popen(command: Command) -> "subprocess.Popen[bytes]":
     try:
-        with _log(command) as log:
+        with _open_log(command) as log:
             return subprocess.Popen(  # noqa: S603 - running what the catalogue says is the job
                 command.argv,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=command.working_dir,
-                env={**os.environ, **command.env, OWNERSHIP_VARIABLE: command.mark},
+                env={**os.environ, **command.env, OWNERSHIP_VARIABLE: command.ownership_tag},
                 start_new_session=True,
             )
     except (OSError, ValueError) as error:
@@ -216,9 +216,9 @@ def _popen(command: Command) -> "subprocess.Popen[bytes]":
 
 
 def _start_ticks(pid: int) -> int:
-    """When the process started, in clock ticks since boot: with the pid, its identity; no clock change moves it.
+    """Return the process's start time in clock ticks since boot, which no clock change alters.
 
-    -1 if it does not live: nobody may have reaped it yet.
+    -1 if it has ended, even if it is still a zombie.
     """
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
@@ -229,7 +229,7 @@ def _start_ticks(pid: int) -> int:
 
 
 def _group_members(group: int) -> bool:
-    """Whether the process group has a living member; zombies, which nobody may reap in a container, do not live."""
+    """Return True if the process group has a living member. Zombies, which may stay in a container, do not count."""
     try:
         os.killpg(group, 0)
     except ProcessLookupError:

@@ -1,7 +1,7 @@
-"""The states of one service as a pure function: (machine, event) → (machine, actions). Requirement A3-A9 and A11.
+"""State machine of one service, a pure function (machine, event) → (machine, actions) (requirements A3 to A9, A11).
 
-Must not know time, processes or asyncio. One operation at a time: every command is remembered at once, and acted on
-when the one under way has ended.
+Must not know time, processes or asyncio. One operation runs at a time: a command is recorded at once, and takes effect
+when the current operation has ended.
 """
 
 from dataclasses import dataclass, replace
@@ -10,8 +10,8 @@ from enum import Enum, auto
 from hotpool.api.capability import ServiceState
 from hotpool_agent.services.events import (
     Adopted,
+    AdoptionFailed,
     AdoptionState,
-    Announced,
     Event,
     Exited,
     Gone,
@@ -29,103 +29,105 @@ from hotpool_agent.services.events import (
     Stop,
     Stuck,
     Unready,
-    Unrecognised,
+    Withdrawn,
 )
 
 
 class ProcessPhase(Enum):
-    """What exists of a supervised service's process."""
+    """Phase of a supervised service's process."""
 
     NONE = auto()
     QUEUED = auto()
-    """It waits for its turn: heavy services load one at a time."""
+    """Waits in the start queue: heavy services load one at a time."""
     LAUNCHING = auto()
     ALIVE = auto()
     ENDING = auto()
-    """It shall go, or its remains shall; `Gone` follows."""
+    """The process, or the rest of its group, is being ended; `Gone` follows."""
 
 
 class Action(Enum):
-    """What `service` must do now."""
+    """Side effects that the machine requests. Each description names the events that report the outcome.
+
+    No action leaves the start queue: a service that `is_loading` no more has left it.
+    """
 
     QUEUE = auto()
-    """Wait for the turn to load; answer Turn."""
-    UNQUEUE = auto()
+    """Wait in the start queue: StartAllowed."""
     LAUNCH = auto()
-    """Run the process; answer Launched or LaunchFailed."""
+    """Start the process: Launched or LaunchFailed."""
     PROBE = auto()
-    """Probe until it is ready; answer Ready or StartTimedOut."""
-    RECOGNISE = auto()
-    """Probe an adopted process once; answer Ready or Unrecognised."""
-    WATCH = auto()
-    """Probe for as long as it runs; answer Hung."""
+    """Probe until the service is ready: Ready or StartTimedOut."""
+    PROBE_ADOPTED = auto()
+    """Probe an adopted process once: Ready or AdoptionFailed."""
+    PROBE_LIVENESS = auto()
+    """Probe for as long as the service runs: Hung."""
     STOP_PROBE = auto()
-    """End PROBE, RECOGNISE or WATCH."""
+    """Cancel PROBE, PROBE_ADOPTED or PROBE_LIVENESS."""
     RETRY = auto()
-    """Wait for the back-off; answer Retry."""
+    """Wait for the back-off: Retry."""
     CANCEL_RETRY = auto()
     WITHDRAW = auto()
-    """Wait until the report that withdraws the service is out; answer Announced."""
+    """Wait until the report that withdraws the service is accepted: Withdrawn."""
     CANCEL_WITHDRAWAL = auto()
     TERMINATE = auto()
-    """TERM, later KILL, to the whole process group; answer Gone when group and port are free, Stuck if they stay."""
+    """Send TERM, later KILL, to the process group: Gone when group and port are free, Stuck if they are not."""
     KILL = auto()
-    """As TERMINATE, beginning with KILL."""
+    """As TERMINATE, but with KILL at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """Everything that decides what happens next to one service."""
+    """Complete state of one service."""
 
     observed: bool = False
     heavy: bool = False
     state: ServiceState = "Stopped"
     phase: ProcessPhase = ProcessPhase.NONE
-    wanted: bool = False
-    """The wish: only Start, Stop and Restart change it."""
+    should_run: bool = False
+    """Desired state is Running; only Start, Stop and Restart change it."""
     halted: bool = False
     pid: int | None = None
     last_error: str | None = None
     restarts: int = 0
     """Retries since the agent started."""
     stuck: bool = False
-    """Group or port did not become free; until `Gone` says so."""
+    """Group or port did not become free; True until `Gone`."""
 
 
 Step = tuple[Machine, tuple[Action, ...]]
 
 
 def step(machine: Machine, event: Event) -> Step:
-    """The machine after the event, and what to do. An event that does not fit the state changes nothing."""
+    """Return the machine after the event, and the actions. An event that does not fit the state changes nothing."""
     if machine.observed:
         return _observe(machine, event), ()
     match event:
         case Start():
-            return _start(replace(machine, wanted=True))
+            return _start(replace(machine, should_run=True))
         case Stop():
-            return _wind_down(replace(machine, wanted=False))
+            return _stop(replace(machine, should_run=False))
         case Restart():
-            return _restart(replace(machine, wanted=True, last_error=None))
+            return _restart(replace(machine, should_run=True, last_error=None))
         case Halt():
-            return _wind_down(replace(machine, halted=True))
+            return _stop(replace(machine, halted=True))
         case Revised():
             return _revised(replace(machine, heavy=event.heavy))
-    return _happened(machine, event)
+    return _on_outcome(machine, event)
 
 
-def settled(machine: Machine) -> bool:
-    """Whether nothing is under way: the state stays until a command, a retry or the outside world changes it."""
+def is_settled(machine: Machine) -> bool:
+    """Return True if no operation runs: only a command, a retry or an outside change can alter the state."""
     if machine.state == "Failed":
         return machine.phase is ProcessPhase.NONE or machine.stuck
     return machine.state in {"Stopped", "Running"}
 
 
-def loads(machine: Machine) -> bool:
-    """Whether a heavy service has its turn, or waits for it: from its launch until it runs or is gone."""
+def is_loading(machine: Machine) -> bool:
+    """Return True if a heavy service loads or waits in the start queue: until it runs or its process has ended."""
     return machine.heavy and machine.state != "Running" and machine.phase is not ProcessPhase.NONE and not machine.stuck
 
 
-def _happened(machine: Machine, event: Event) -> Step:
+def _on_outcome(machine: Machine, event: Event) -> Step:
     match event:
         case Adopted() if machine.state == "Stopped" and machine.phase is ProcessPhase.NONE:
             return _adopted(machine, event)
@@ -133,16 +135,16 @@ def _happened(machine: Machine, event: Event) -> Step:
             return replace(machine, phase=ProcessPhase.LAUNCHING), (Action.LAUNCH,)
         case Launched() | LaunchFailed():
             return _launch_ended(machine, event)
-        case Ready() | StartTimedOut() | Unrecognised():
+        case Ready() | StartTimedOut() | AdoptionFailed():
             return _probe_ended(machine, event)
-        case Retry() if machine.state == "Failed" and machine.phase is ProcessPhase.NONE and _goes_on(machine):
+        case Retry() if machine.state == "Failed" and machine.phase is ProcessPhase.NONE and _may_run(machine):
             return _launch(replace(machine, restarts=machine.restarts + 1))
-        case Announced() if machine.state == "Stopping" and machine.phase is ProcessPhase.ALIVE:
+        case Withdrawn() if machine.state == "Stopping" and machine.phase is ProcessPhase.ALIVE:
             return replace(machine, phase=ProcessPhase.ENDING), (Action.TERMINATE,)
-    return _ended(machine, event)
+    return _on_process_end(machine, event)
 
 
-def _ended(machine: Machine, event: Event) -> Step:
+def _on_process_end(machine: Machine, event: Event) -> Step:
     match event:
         case Hung() if machine.state == "Running" and machine.phase is ProcessPhase.ALIVE:
             return replace(machine, state="Failed", phase=ProcessPhase.ENDING, last_error=event.error), (
@@ -168,12 +170,12 @@ def _observe(machine: Machine, event: Event) -> Machine:
     return machine
 
 
-def _goes_on(machine: Machine) -> bool:
-    return machine.wanted and not machine.halted
+def _may_run(machine: Machine) -> bool:
+    return machine.should_run and not machine.halted
 
 
 def _launch(machine: Machine) -> Step:
-    """An error of an earlier attempt stays visible until a user's command or a stop."""
+    """Start the process. The error of an earlier attempt stays visible until a command or a stop."""
     if machine.heavy:
         return replace(machine, state="Starting", phase=ProcessPhase.QUEUED), (Action.QUEUE,)
     return replace(machine, state="Starting", phase=ProcessPhase.LAUNCHING), (Action.LAUNCH,)
@@ -192,7 +194,7 @@ def _start(machine: Machine) -> Step:
         case ("Failed", _):
             return replace(fresh, state="Starting"), (Action.KILL,)
         case ("Stopping", ProcessPhase.ALIVE):
-            return replace(machine, state="Running"), (Action.CANCEL_WITHDRAWAL, Action.WATCH)
+            return replace(machine, state="Running"), (Action.CANCEL_WITHDRAWAL, Action.PROBE_LIVENESS)
         case ("Stopping", ProcessPhase.LAUNCHING):
             return replace(fresh, state="Starting"), ()
         case ("Starting" | "Stopping", _):
@@ -203,7 +205,7 @@ def _start(machine: Machine) -> Step:
 def _restart(machine: Machine) -> Step:
     match machine.state, machine.phase:
         case ("Running", _) | ("Starting", ProcessPhase.ALIVE):
-            return _wind_down(machine)
+            return _stop(machine)
         case ("Stopping", _):
             return machine, ()
     return _start(machine)
@@ -212,22 +214,22 @@ def _restart(machine: Machine) -> Step:
 def _revised(machine: Machine) -> Step:
     match machine.state, machine.phase:
         case ("Starting", ProcessPhase.QUEUED) if not machine.heavy:
-            return replace(machine, phase=ProcessPhase.LAUNCHING), (Action.UNQUEUE, Action.LAUNCH)
+            return replace(machine, phase=ProcessPhase.LAUNCHING), (Action.LAUNCH,)
         case ("Starting", ProcessPhase.ALIVE):
             return machine, (Action.PROBE,)
         case ("Running", _):
-            return machine, (Action.WATCH,)
+            return machine, (Action.PROBE_LIVENESS,)
     return machine, ()
 
 
-def _wind_down(machine: Machine) -> Step:
+def _stop(machine: Machine) -> Step:
     match machine.state, machine.phase:
         case ("Running", _):
             return replace(machine, state="Stopping"), (Action.STOP_PROBE, Action.WITHDRAW)
         case ("Starting", ProcessPhase.ALIVE):
             return replace(machine, state="Stopping", phase=ProcessPhase.ENDING), (Action.STOP_PROBE, Action.TERMINATE)
         case ("Starting", ProcessPhase.QUEUED):
-            return _stopped(replace(machine, phase=ProcessPhase.NONE)), (Action.UNQUEUE,)
+            return _stopped(replace(machine, phase=ProcessPhase.NONE)), ()
         case ("Starting", _):
             return replace(machine, state="Stopping"), ()
         case ("Failed", ProcessPhase.NONE):
@@ -243,12 +245,12 @@ def _stopped(machine: Machine) -> Machine:
 
 def _adopted(machine: Machine, event: Adopted) -> Step:
     alive = replace(machine, phase=ProcessPhase.ALIVE, pid=event.pid)
-    if not machine.wanted:
+    if not machine.should_run:
         return replace(alive, state="Stopping", phase=ProcessPhase.ENDING), (Action.TERMINATE,)
     starting = replace(alive, state="Starting")
     match event.state:
         case AdoptionState.WAS_READY:
-            return starting, (Action.RECOGNISE,)
+            return starting, (Action.PROBE_ADOPTED,)
         case AdoptionState.WAS_LOADING:
             return starting, (Action.PROBE,)
         case AdoptionState.UNFIT:
@@ -269,15 +271,15 @@ def _launch_ended(machine: Machine, event: Launched | LaunchFailed) -> Step:
     return _gone(gone)
 
 
-def _probe_ended(machine: Machine, event: Ready | StartTimedOut | Unrecognised) -> Step:
+def _probe_ended(machine: Machine, event: Ready | StartTimedOut | AdoptionFailed) -> Step:
     if machine.state != "Starting" or machine.phase is not ProcessPhase.ALIVE:
         return machine, ()
     match event:
         case Ready():
-            return replace(machine, state="Running"), (Action.WATCH,)
+            return replace(machine, state="Running"), (Action.PROBE_LIVENESS,)
         case StartTimedOut():
             return replace(machine, state="Failed", phase=ProcessPhase.ENDING, last_error=event.error), (Action.KILL,)
-        case Unrecognised():
+        case AdoptionFailed():
             return replace(machine, phase=ProcessPhase.ENDING, last_error=event.error), (Action.TERMINATE,)
 
 
@@ -285,12 +287,12 @@ def _exited(machine: Machine, event: Exited) -> Step:
     ending = replace(machine, phase=ProcessPhase.ENDING, pid=None)
     if machine.state == "Stopping":
         return ending, (Action.CANCEL_WITHDRAWAL, Action.KILL)
-    return replace(ending, state="Failed", last_error=event.how), (Action.STOP_PROBE, Action.KILL)
+    return replace(ending, state="Failed", last_error=event.reason), (Action.STOP_PROBE, Action.KILL)
 
 
 def _gone(machine: Machine) -> Step:
     if machine.state == "Failed":
-        if machine.wanted:
-            return machine, (Action.RETRY,) if _goes_on(machine) else ()
+        if machine.should_run:
+            return machine, (Action.RETRY,) if _may_run(machine) else ()
         return _stopped(machine), ()
-    return _launch(machine) if _goes_on(machine) else (_stopped(machine), ())
+    return _launch(machine) if _may_run(machine) else (_stopped(machine), ())

@@ -1,4 +1,4 @@
-"""What `service` shows of itself and `report` and `bounds` make words of. Pure data."""
+"""Status of one service, from which reports and listings are built. Pure data."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from hotpool_agent.catalogue.model import ServiceSpec
 
 @dataclass(frozen=True, slots=True)
 class ServiceStatus:
-    """One service as it is now: its catalogue entry and its state."""
+    """Catalogue entry and current state of one service."""
 
     spec: ServiceSpec
     state: ServiceState
@@ -20,8 +20,8 @@ class ServiceStatus:
     desired_by: str | None = None
     request_id: str | None = None
     flapping: bool = False
-    """It may run, but it comes and goes too often to be offered (requirement A7)."""
+    """True while flap damping keeps the service not ready, even if it runs (requirement A7)."""
     pod: str | None = None
-    """NAMESPACE/NAME of the pod that it is; None: an entry of the catalogue."""
+    """NAMESPACE/NAME of its pod; None for an entry of the catalogue."""
     dropped: int = 0
-    """What of its declaration could not be read, and counts for nothing."""
+    """Number of its annotations that are ignored because they cannot be read."""

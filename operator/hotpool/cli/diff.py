@@ -28,8 +28,8 @@ from hotpool.common import exit_codes
 from hotpool.common.cli_help import HelpSections, command
 from hotpool.core.explain.dry_run import GeneratorChange, PoolChange, StoredFleet, compare_generator, compare_pool
 from hotpool.core.model import CUSTOM_KINDS, Generator, Pool
-from hotpool.kube.client import Reader
 from hotpool.kube.decode import DecodeError, decode
+from hotpool.kube.reader import Reader
 
 _HELP: Final = HelpSections(
     examples={

@@ -23,6 +23,7 @@ from hotpool.cli.enrollment.manifests import Credential, ForeignError
 from hotpool.cli.options import CommandError, ContextOption, FleetOptions, KubeconfigOption, NamespaceOption, fail
 from hotpool.cli.query import ERROR_CODES, error_message
 from hotpool.common import exit_codes
+from hotpool.common.atomic_file import write_atomically
 from hotpool.common.cli_help import HelpSections, command
 from hotpool.kube.client import ApiUnavailable, ClusterTarget
 from hotpool.kube.service_accounts import ServiceAccounts, service_accounts
@@ -162,7 +163,7 @@ def _write_kubeconfig(accounts: ServiceAccounts, options: EnrollOptions, newest:
     server, trusted, name = accounts.server
     cluster: dict[str, Any] = {"server": options.server or server}
     # Without TLS verification in our kubeconfig, the agent still verifies: it gets the CA of the cluster itself.
-    authority = trusted if accounts.verified else newest.authority
+    authority = trusted if accounts.verifies_server else newest.authority
     if authority:
         cluster["certificate-authority-data"] = manifests.encode_authority(authority)
     if name and not options.server:
@@ -172,7 +173,7 @@ def _write_kubeconfig(accounts: ServiceAccounts, options: EnrollOptions, newest:
         sys.stdout.write(text)
     else:
         try:
-            kubeconfig_file.write(options.file, text)
+            write_atomically(options.file, text)
         except OSError as error:
             message = f"{options.file} cannot be written: {error.strerror}; run again for the same credential"
             raise CommandError(message, exit_codes.USAGE) from None

@@ -16,8 +16,8 @@ from hotpool.core.cluster_cache import ClusterCache
 from hotpool.core.explain.explain import Membership
 from hotpool.core.explain.remedies import NodeFacts
 from hotpool.core.model import Generator, Kind, KubeNode, Node, NodeView, Pool, Report, Slice
-from hotpool.kube.client import Reader
 from hotpool.kube.decode import DecodeError, decode
+from hotpool.kube.reader import Reader
 
 Json = Mapping[str, Any]
 

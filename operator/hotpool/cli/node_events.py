@@ -12,7 +12,7 @@ import typer
 
 from hotpool.common.durations import parse
 from hotpool.core.node_history import Transition
-from hotpool.kube.client import Reader
+from hotpool.kube.reader import Reader
 
 _PER_SOURCE: Final = 10
 _EARLIEST: Final = datetime.min.replace(tzinfo=UTC)

@@ -9,7 +9,8 @@ from typing import Any, Final, TypeVar
 from hotpool.cli.options import CommandError, FleetOptions, fail
 from hotpool.common import exit_codes
 from hotpool.core.model import Kind
-from hotpool.kube.client import READ_TIMEOUT, ApiUnavailable, ClusterTarget, Reader, reading
+from hotpool.kube.client import ApiUnavailable, ClusterTarget
+from hotpool.kube.reader import READ_TIMEOUT, Reader, open_reader
 
 T = TypeVar("T")
 
@@ -30,7 +31,7 @@ def run_query(command: str, fleet: FleetOptions, query: Callable[[Reader], Await
     """Run a query and return its result; end the command with one line and an exit code if it fails."""
 
     async def connect() -> T:
-        async with reading(ClusterTarget(fleet.namespace, fleet.kubeconfig, fleet.context)) as reader:
+        async with open_reader(ClusterTarget(fleet.namespace, fleet.kubeconfig, fleet.context)) as reader:
             return await query(reader)
 
     try:

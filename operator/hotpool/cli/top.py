@@ -35,7 +35,7 @@ from hotpool.cli.render.top_rows import (
 from hotpool.common import exit_codes
 from hotpool.common.cli_help import HelpSections, command
 from hotpool.core.model import Kind
-from hotpool.kube.client import Reader
+from hotpool.kube.reader import Reader
 
 _SUMMARY_ROWS: Final = 10
 """Maximum of rows in each table if both are shown."""

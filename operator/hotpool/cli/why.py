@@ -26,7 +26,7 @@ from hotpool.common.cli_help import HelpSections, command
 from hotpool.core.explain.explain import Explanation, PoolExplanation, explain, explain_pool
 from hotpool.core.explain.remedies import NodeFacts
 from hotpool.core.model import Kind, Pool
-from hotpool.kube.client import Reader
+from hotpool.kube.reader import Reader
 
 _HELP: Final = HelpSections(
     examples={

@@ -23,5 +23,5 @@ class LazyGroup(TyperGroup):
 
     @staticmethod
     def load(name: str) -> Any:
-        """Import a command; return a TyperCommand."""
+        """Import a command and return its TyperCommand."""
         raise NotImplementedError

@@ -1,5 +1,4 @@
-"""The projection of pools and nodes into Redis, and the look-up of dispatchers.
+"""Projection of pools and nodes into Redis, and the look-up library of dispatchers (hotpool.lookup).
 
-Called by the reconciler (writer) and by dispatchers (look-up, through hotpool.lookup). The only importer of redis.
-It must not decide anything about membership: it copies what it is given, and says how old and how complete that is.
+The only importer of redis. Must not decide membership: it copies given documents, with their age and completeness.
 """

@@ -1,6 +1,6 @@
-"""What this process wrote of each name, so that the audit can tell a foreign change from a write under way.
+"""Last accepted write of each name, which lets the drift check distinguish foreign changes from writes in progress.
 
-It must not do I/O. One ledger for pools, one for nodes.
+Must not do I/O. One instance for pools, one for nodes.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MAX_COUNTER_JUMP = 10**12
-"""As in lua/common.lua: no two of our versions lie so far apart."""
+"""Must equal the constant in lua/common.lua. Two valid versions never differ by more."""
 
 
 @dataclass(frozen=True, slots=True)
 class WriteStamp:
-    """Which write it was: the writer's term, the version within it, the digest of the image."""
+    """Identity of a write: the writer's term, the version within it, the digest of the document."""
 
     term: int
     version: int
@@ -26,81 +26,80 @@ class WriteStamp:
 
 
 class AcceptedWrites:
-    """Marks of what was written, names being written, and the version counter (one for all names of a kind)."""
+    """Stamps of accepted writes, names with a write in progress, and the version counter (one for all names)."""
 
     def __init__(self) -> None:
         self._version = 0
-        self._marks: dict[
-            str, WriteStamp | None
-        ] = {}  # None: outcome unknown or refused, so what is there must differ.
-        self._begun: dict[str, int] = {}
-        self._busy: list[str] = []
-        self._recordings: list[set[str]] = []
+        self._stamps: dict[str, WriteStamp | None] = {}
+        """None: the outcome is unknown or refused, so the stored state counts as different."""
+        self._latest_versions: dict[str, int] = {}
+        self._in_progress: list[str] = []
+        self._trackers: list[set[str]] = []
 
-    def learn(self, version: int) -> None:
-        """Note a version seen in Redis: the next ones are higher. One that no counter came to is somebody's garbage."""
+    def observe_version(self, version: int) -> None:
+        """Continue above a version read from Redis. An implausibly large one is ignored."""
         if version - self._version <= MAX_COUNTER_JUMP:
             self._version = max(self._version, version)
 
     @contextmanager
     def writing(self, name: str) -> Iterator[int]:
-        """Yield the version of a write of this name. Unless `wrote` or `dropped` follows, its outcome is unknown."""
+        """Yield the version of a write. Its outcome is unknown unless record_accepted or record_dropped follows."""
         self._version += 1
-        self._begun[name] = self._version
-        self._marks[name] = None
-        self._busy.append(name)
-        for names in self._recordings:
+        self._latest_versions[name] = self._version
+        self._stamps[name] = None
+        self._in_progress.append(name)
+        for names in self._trackers:
             names.add(name)
         try:
             yield self._version
         finally:
-            self._busy.remove(name)
+            self._in_progress.remove(name)
 
-    def wrote(self, name: str, mark: WriteStamp) -> None:
-        """Note that Redis accepted a write. Of two that overlapped the later version stands."""
-        former = self._marks.get(name)
-        if former is None or (former.term, former.version) < (mark.term, mark.version):
-            self._marks[name] = mark
+    def record_accepted(self, name: str, stamp: WriteStamp) -> None:
+        """Record an accepted write. Of two overlapping writes the later version wins."""
+        former = self._stamps.get(name)
+        if former is None or (former.term, former.version) < (stamp.term, stamp.version):
+            self._stamps[name] = stamp
 
-    def found(self, name: str, mark: WriteStamp) -> None:
-        """Note what another process wrote of a name of which this one wrote nothing yet."""
-        self._marks.setdefault(name, mark)
+    def record_existing(self, name: str, stamp: WriteStamp) -> None:
+        """Record the write of another process, if this one has not written the name yet."""
+        self._stamps.setdefault(name, stamp)
 
-    def refused(self, name: str, mark: WriteStamp) -> None:
-        """Note that Redis did nothing of a write: what it held before, `mark`, stands."""
-        if self._marks.get(name) is None and name not in self._busy:
-            self._marks[name] = mark
+    def record_refused(self, name: str, stamp: WriteStamp) -> None:
+        """Record that Redis refused a write and still holds the previous one, `stamp`."""
+        if self._stamps.get(name) is None and name not in self._in_progress:
+            self._stamps[name] = stamp
 
-    def doubt(self, name: str) -> None:
-        """Note that Redis does not hold of a name what this process wrote: only a whole write helps."""
-        self._marks[name] = None
+    def mark_unknown(self, name: str) -> None:
+        """Record that Redis does not hold the last write of a name. The next write must be a whole document."""
+        self._stamps[name] = None
 
     def last_accepted(self, name: str) -> WriteStamp | None:
-        """Return the write that Redis holds of a name, as far as we know; None where we do not."""
-        return self._marks.get(name)
+        """Return the last write of a name that Redis accepted, or None if it is unknown."""
+        return self._stamps.get(name)
 
-    def is_last(self, name: str, version: int) -> bool:
-        """Tell whether no later write of the name has begun."""
-        return self._begun.get(name) == version
+    def is_latest(self, name: str, version: int) -> bool:
+        """Return True if no later write of the name has begun."""
+        return self._latest_versions.get(name) == version
 
-    def dropped(self, name: str) -> None:
-        """Note that Redis dropped the name."""
-        self._marks.pop(name, None)
-        if self._busy.count(name) <= 1:  # the drop itself
-            self._begun.pop(name, None)
+    def record_dropped(self, name: str) -> None:
+        """Record that Redis deleted the name."""
+        self._stamps.pop(name, None)
+        if self._in_progress.count(name) <= 1:  # the deletion itself
+            self._latest_versions.pop(name, None)
 
     @contextmanager
-    def recording(self) -> Iterator[set[str]]:
-        """Yield a set that collects the names written meanwhile: what is read of these in this time proves nothing."""
-        names = set(self._busy)
-        self._recordings.append(names)
+    def track_names(self) -> Iterator[set[str]]:
+        """Yield a set that collects the names written in the block. Reads of these names in the block prove nothing."""
+        names = set(self._in_progress)
+        self._trackers.append(names)
         try:
             yield names
         finally:
-            self._recordings = [other for other in self._recordings if other is not names]
+            self._trackers = [other for other in self._trackers if other is not names]
 
-    def accepts(self, name: str, found: WriteStamp, digest: str) -> bool:
-        """Tell whether what Redis says of a name is right: our exact write, or another's with the same digest."""
-        if found.digest != digest:
+    def matches(self, name: str, stored: WriteStamp, digest: str) -> bool:
+        """Return True if the stored write is exactly ours, or another process's with the same digest."""
+        if stored.digest != digest:
             return False
-        return name not in self._marks or self._marks[name] == found
+        return name not in self._stamps or self._stamps[name] == stored

@@ -1,7 +1,6 @@
-"""A node's last transitions as Redis holds them (requirement F2): each one JSON, newest first, at most KEPT.
+"""Format of a node's last transitions in Redis (F2): JSON each, newest first, at most MAX_TRANSITIONS.
 
-Written by the writer's server-side functions, read by the look-up client. Pure. They are kept nowhere else: a flush or
-the loss of Redis loses them, and nothing else than `why` misses them.
+Pure. Redis has the only copy: a flush or the loss of Redis deletes the history, which only `hotpool why` shows.
 """
 
 from __future__ import annotations
@@ -15,31 +14,31 @@ from hotpool.core.node_history import Transition
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-KEPT: Final = 10
-"""As in lua/nodes.lua."""
+MAX_TRANSITIONS: Final = 10
+"""Must equal the constant in lua/nodes.lua."""
 
 
-def encoded(transition: Transition) -> str:
-    """Return one transition as it is stored: no two of a node are equal, since each says when it was."""
-    told = {
+def encode(transition: Transition) -> str:
+    """Encode one transition. No two transitions of a node are equal, because each has its time."""
+    fields = {
         "at": transition.at,
         "from": transition.before,
         "to": transition.after,
         "gained": list(transition.gained),
         "lost": dict(transition.lost),
     }
-    return json.dumps(told, separators=(",", ":"))
+    return json.dumps(fields, separators=(",", ":"))
 
 
-def decoded(value: str) -> Transition:
-    """Return one stored transition. Raises ValueError, KeyError, TypeError or AttributeError for anything else."""
-    told = json.loads(value)
-    lost = {str(type_): str(reason) for type_, reason in told["lost"].items()}
-    return Transition(told["at"], told["from"], told["to"], tuple(told["gained"]), lost)
+def decode(value: str) -> Transition:
+    """Decode one transition. Raises ValueError, KeyError, TypeError or AttributeError for invalid input."""
+    fields = json.loads(value)
+    lost = {str(type_): str(reason) for type_, reason in fields["lost"].items()}
+    return Transition(fields["at"], fields["from"], fields["to"], tuple(fields["gained"]), lost)
 
 
-def readable(values: Iterable[str]) -> Iterator[Transition]:
-    """Yield the stored transitions, without what nobody of ours wrote."""
+def decode_valid(values: Iterable[str]) -> Iterator[Transition]:
+    """Decode the stored transitions, and skip invalid ones."""
     for value in values:
         with suppress(ValueError, LookupError, TypeError, AttributeError):
-            yield decoded(value)
+            yield decode(value)

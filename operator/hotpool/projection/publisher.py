@@ -1,7 +1,7 @@
-"""Keeps Redis equal to the last images that the reconciler gave (requirements E1, E5), whatever happens to Redis.
+"""Publisher: keeps Redis equal to the latest desired documents (E1, E5).
 
-Its round, each 5 s, compares and re-sends what differs. While Redis is away images are only remembered. It must not
-decide what an image holds.
+A round every 5 s compares all documents and rewrites those that differ. While Redis is unavailable, documents are only
+stored. Must not decide the content of a document.
 """
 
 import asyncio
@@ -15,8 +15,8 @@ from hotpool.errors import FencedError, NotLeaderError, WriteError
 from hotpool.observability.metrics import DRIFT, REDIS_UP, WRITES
 from hotpool.projection.documents import NodeDocument, PoolDocument
 from hotpool.projection.drift_check import DriftReport
-from hotpool.projection.history import KEPT
-from hotpool.projection.keys import entry
+from hotpool.projection.history import MAX_TRANSITIONS
+from hotpool.projection.keys import index_field
 from hotpool.projection.writer import RedisWriter
 
 log = structlog.get_logger(__name__)
@@ -27,10 +27,10 @@ MAX_CONCURRENT_WRITES: Final = 16
 
 
 class Publisher:
-    """The wanted images, and whether Redis is believed to hold them.
+    """The desired documents, and the health of Redis.
 
-    `term` tells our term; `raise_term` stores a larger one where Redis knows a larger one than ours; `cluster` tells
-    what tells our cluster from others, or raises SinkError; `tell` is told whether Redis is well, and why not.
+    `term` returns our term. `raise_term` stores a larger one after Redis returned a larger term than ours. `cluster`
+    returns an id that identifies our cluster, or raises WriteError. `on_state_change` receives health and error.
     """
 
     def __init__(
@@ -40,74 +40,77 @@ class Publisher:
         term: Callable[[], int],
         raise_term: Callable[[int], Awaitable[None]],
         cluster: Callable[[], Awaitable[str]],
-        tell: Callable[[bool, str], None] = lambda _well, _why: None,
+        on_state_change: Callable[[bool, str], None] = lambda _healthy, _error: None,
     ) -> None:
         self._writer = writer
         self._term = term
         self._raise_term = raise_term
         self._cluster = cluster
-        self._on_state_change = tell
+        self._on_state_change = on_state_change
         self._pools: dict[str, PoolDocument] = {}
         self._nodes: dict[str, NodeDocument] = {}
         self._hidden: set[str] = set()
-        """Nodes that are there, of which Redis shall know no capability."""
+        """Existing nodes whose capability must be absent from Redis."""
         self._pending_history: dict[str, tuple[str, ...]] = {}
-        """Node → its transitions that Redis did not accept yet, oldest first."""
+        """Node → transitions that Redis has not accepted yet, oldest first."""
         self._wake = asyncio.Event()
-        self._room = asyncio.Semaphore(MAX_CONCURRENT_WRITES)
-        self._repairs = asyncio.Semaphore(MAX_CONCURRENT_WRITES)
-        """Apart from `_room`: a change must not wait behind the repair of a whole fleet."""
+        self._write_slots = asyncio.Semaphore(MAX_CONCURRENT_WRITES)
+        self._repair_slots = asyncio.Semaphore(MAX_CONCURRENT_WRITES)
+        """Separate from `_write_slots`, because a change must not wait behind the repair of a whole fleet."""
         self._round_incomplete = False
-        """An image was not sent, or not accepted, since the last round began: that round may have missed it."""
+        """A document was not sent, or not accepted, since the last round began. That round may have missed it."""
         self.healthy = False
         self.last_error = "not compared yet"
-        """Why it is not up, in plain words; empty when it is."""
+        """Reason why Redis is not healthy; empty if it is."""
 
     def published(self, name: str) -> PoolDocument | None:
-        """What Redis shall hold of a pool, to make the next image from."""
+        """Return the desired document of a pool, the base of the next one."""
         return self._pools.get(name)
 
-    async def publish_pool(self, image: PoolDocument) -> bool:
-        """This is what Redis shall hold of a pool from now on; whether it does now."""
-        if self._pools.get(image.name) == image:
+    async def publish_pool(self, document: PoolDocument) -> bool:
+        """Set the desired document of a pool and send it. Return True if Redis holds it."""
+        if self._pools.get(document.name) == document:
             return self.healthy
-        self._pools[image.name] = image
-        return await self._send("replace_pool", partial(self._put_pool, image.name))
+        self._pools[document.name] = document
+        return await self._send("replace_pool", partial(self._put_pool, document.name))
 
-    async def publish_node(self, image: NodeDocument, happened: str | None = None) -> None:
-        """This is what Redis shall hold of a node from now on. `happened`: a transition to keep (history)."""
-        self._hidden.discard(image.name)
-        if self._queue_history(image.name, happened) or self._nodes.get(image.name) != image:
-            self._nodes[image.name] = image
-            await self._send("replace_node", partial(self._put_node, image.name))
+    async def publish_node(self, document: NodeDocument, transition: str | None = None) -> None:
+        """Set the desired document of a node and send it. `transition`: an encoded entry for the history."""
+        self._hidden.discard(document.name)
+        if self._queue_history(document.name, transition) or self._nodes.get(document.name) != document:
+            self._nodes[document.name] = document
+            await self._send("replace_node", partial(self._put_node, document.name))
 
-    async def withdraw_node(self, name: str, happened: str | None = None) -> None:
-        """Redis shall know nothing that this node can do, but what happened to it."""
+    async def withdraw_node(self, name: str, transition: str | None = None) -> None:
+        """Delete the node's capability from Redis, and keep its history."""
         known = self._nodes.pop(name, None)
         self._hidden.add(name)
-        if self._queue_history(name, happened) or known:
+        if self._queue_history(name, transition) or known:
             await self._send("drop_node", partial(self._put_node, name))
 
     async def delete_pool(self, name: str) -> None:
-        """Redis shall not know this pool any more."""
+        """Delete a pool from Redis."""
         if self._pools.pop(name, None):
             await self._send("drop_pool", partial(self._put_pool, name))
 
     async def delete_node(self, name: str) -> None:
-        """Redis shall not know this node any more, nor what happened to it."""
+        """Delete a node and its history from Redis."""
         known = self._nodes.pop(name, None) or name in self._hidden
         self._hidden.discard(name)
         self._pending_history.pop(name, None)
         if known:
             await self._send("drop_node", partial(self._put_node, name))
 
-    def _queue_history(self, name: str, happened: str | None) -> bool:
-        if happened:
-            self._pending_history[name] = (*self._pending_history.get(name, ()), happened)[-KEPT:]
-        return happened is not None
+    def _queue_history(self, name: str, transition: str | None) -> bool:
+        if transition:
+            self._pending_history[name] = (*self._pending_history.get(name, ()), transition)[-MAX_TRANSITIONS:]
+        return transition is not None
 
     async def run(self) -> None:
-        """Rounds for ever; to be started when every pool and node was given once. Raises Fenced and NotLeader."""
+        """Run rounds until cancelled.
+
+        Start only after every pool and node was published. Raises FencedError and NotLeaderError.
+        """
         while True:
             self._wake.clear()
             await self._round()
@@ -133,49 +136,49 @@ class Publisher:
             self._mark_healthy()
 
     async def _claim(self) -> None:
-        """Claim our term; where Redis knows a larger one, raise ours first."""
+        """Claim our term. If Redis has a larger one, raise ours first."""
         cluster = await self._cluster()
-        while (known := await self._writer.claim(self._term(), cluster)) != self._term():
-            await self._raise_term(known + 1)
+        while (stored := await self._writer.claim(self._term(), cluster)) != self._term():
+            await self._raise_term(stored + 1)
 
     async def _compare(self) -> bool:
-        """Compare all and send what differs; whether Redis then holds everything."""
-        found = await self._writer.check_drift(dict(self._pools), dict(self._nodes))
-        _count(found)
-        again = [partial(self._put_pool, name) for name in found.pools | found.stray_pools]
-        again += [
-            partial(self._put_node, name) for name in found.nodes | found.stray_nodes | self._pending_history.keys()
+        """Compare everything and write the differences. Return True if all writes succeeded."""
+        drift = await self._writer.check_drift(dict(self._pools), dict(self._nodes))
+        _count_drift(drift)
+        repairs = [partial(self._put_pool, name) for name in drift.pools | drift.stray_pools]
+        repairs += [
+            partial(self._put_node, name) for name in drift.nodes | drift.stray_nodes | self._pending_history.keys()
         ]
-        if found.stray_index:
-            again.append(partial(self._drop_index, found.stray_index))
-        if again:
-            log.info("redis differed", writes=len(again))
+        if drift.stray_index:
+            repairs.append(partial(self._drop_index, drift.stray_index))
+        if repairs:
+            log.info("redis drift found, rewriting", writes=len(repairs))
         failures: list[WriteError] = []
-        await asyncio.gather(*(self._repair(write, failures) for write in again))
+        await asyncio.gather(*(self._repair(write, failures) for write in repairs))
         return not failures
 
     async def _put_pool(self, name: str) -> None:
-        """Make Redis hold what is wanted of a pool now that it is this write's turn, not what was when it was found."""
-        image = self._pools.get(name)
-        await (self._writer.replace_pool(image) if image else self._writer.drop_pool(name))
+        """Write the latest desired document of the pool, not the one that was current when drift was found."""
+        document = self._pools.get(name)
+        await (self._writer.replace_pool(document) if document else self._writer.drop_pool(name))
 
     async def _put_node(self, name: str) -> None:
-        image, told = self._nodes.get(name), self._pending_history.get(name, ())
-        if image:
-            await self._writer.replace_node(image, told)
+        document, sent = self._nodes.get(name), self._pending_history.get(name, ())
+        if document:
+            await self._writer.replace_node(document, sent)
         else:
-            await self._writer.drop_node(name, told, forget=name not in self._hidden)
-        rest = tuple(entry for entry in self._pending_history.pop(name, ()) if entry not in told)
-        if rest:
-            self._pending_history[name] = rest
+            await self._writer.drop_node(name, sent, delete_history=name not in self._hidden)
+        unsent = tuple(entry for entry in self._pending_history.pop(name, ()) if entry not in sent)
+        if unsent:
+            self._pending_history[name] = unsent
 
     async def _drop_index(self, fields: Iterable[str]) -> None:
-        wanted = {entry(image.generator, image.key or "") for image in self._pools.values() if image.generator}
+        wanted = {index_field(pool.generator, pool.key or "") for pool in self._pools.values() if pool.generator}
         await self._writer.drop_index(field for field in fields if field not in wanted)
 
     async def _repair(self, write: Callable[[], Awaitable[None]], failures: list[WriteError]) -> None:
-        """One write of a round, unless so many failed that Redis must be away; adds its own failure."""
-        async with self._repairs:
+        """Run one write of a round and append its error. Skip it after many failures: Redis is then unavailable."""
+        async with self._repair_slots:
             if len(failures) >= MAX_CONCURRENT_WRITES:
                 return
             try:
@@ -189,13 +192,13 @@ class Publisher:
                 WRITES.labels("redis", "repair", "ok").inc()
 
     async def _send(self, verb: str, write: Callable[[], Awaitable[None]]) -> bool:
-        """Send now where Redis is up; whether it was accepted. The next round, which is woken, finds what failed."""
+        """Send now if Redis is healthy. Return True if accepted. After a failure, start the next round at once."""
         if not self.healthy:
             self._round_incomplete = True
             return False
         try:
-            async with self._room:
-                if not self.healthy:  # it fell while this write waited for its turn
+            async with self._write_slots:
+                if not self.healthy:  # became unhealthy while this write waited for a slot
                     self._round_incomplete = True
                     return False
                 await write()
@@ -212,7 +215,7 @@ class Publisher:
 
     def _mark_healthy(self) -> None:
         if not self.healthy:
-            log.info("redis holds the whole projection", pools=len(self._pools), nodes=len(self._nodes))
+            log.info("redis projection complete", pools=len(self._pools), nodes=len(self._nodes))
         self.healthy, self.last_error = True, ""
         REDIS_UP.set(1)
         self._on_state_change(True, "")
@@ -221,14 +224,14 @@ class Publisher:
 
     def _mark_unhealthy(self, error: WriteError) -> None:
         if self.last_error != str(error):
-            log.warning("redis does not take our writes; membership in Kubernetes goes on", error=str(error))
+            log.warning("redis writes failing; Kubernetes membership is unaffected", error=str(error))
         self.healthy, self.last_error = False, str(error)
         REDIS_UP.set(0)
         self._on_state_change(False, str(error))
 
 
-def _count(found: DriftReport) -> None:
-    strays = found.stray_pools | found.stray_nodes
-    drift = {"pool": found.pools, "node": found.nodes, "index": found.stray_index, "stray": strays}
-    for what, names in drift.items():
+def _count_drift(drift: DriftReport) -> None:
+    strays = drift.stray_pools | drift.stray_nodes
+    counts = {"pool": drift.pools, "node": drift.nodes, "index": drift.stray_index, "stray": strays}
+    for what, names in counts.items():
         DRIFT.labels(what).inc(len(names))

@@ -1,6 +1,6 @@
-"""Errors of redis as the three errors that every sink has, and the reasons that only this one knows.
+"""Translation of redis errors to errors of writes, and their reasons in plain words.
 
-It must not let the password of the URL into a text.
+Must not let the password of the URL into a text.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from hotpool.errors import FencedError, RejectedError, RetryableError, WriteError
 
-_REFUSED = (AuthenticationError, AuthorizationError, NoPermissionError)
-_AWAY = (
+_REJECTED = (AuthenticationError, AuthorizationError, NoPermissionError)
+_RETRYABLE = (
     RedisConnectionError,
     RedisTimeoutError,
     OSError,
@@ -37,20 +37,23 @@ _AWAY = (
     RedisClusterException,
     TryAgainError,
 )
-_AWAY_CODES = frozenset({"BUSY", "MISCONF", "NOREPLICAS", "NOSTAGE", "READONLY", "UNKILLABLE"})
+_RETRYABLE_CODES = frozenset({"BUSY", "MISCONF", "NOREPLICAS", "NOSTAGE", "READONLY", "UNKILLABLE"})
 _DENIED = ("denied", "the ACL of Redis denies its user a right")
-_DENIED_INSIDE = ("ACL failure in script", "The user executing the script can't")  # of Valkey and later Redis; of 7.0
-_KINDS: tuple[tuple[tuple[type[BaseException], ...], tuple[str, str]], ...] = (
+_DENIED_IN_FUNCTION = (
+    "ACL failure in script",
+    "The user executing the script can't",
+)  # Valkey and later Redis; Redis 7.0
+_BY_TYPE: tuple[tuple[tuple[type[BaseException], ...], tuple[str, str]], ...] = (
     ((OutOfMemoryError,), ("full", "Redis is full (maxmemory)")),
     ((ReadOnlyError,), ("replica", "this Redis is a read-only replica, writes need its master")),
     ((BusyLoadingError,), ("loading", "Redis is loading its data")),
     ((AuthenticationError, AuthorizationError), ("password", "Redis does not accept the user or the password")),
     ((NoPermissionError,), _DENIED),
     ((RedisTimeoutError, TimeoutError), ("slow", "Redis did not answer in time")),
-    ((ClusterDownError, MasterDownError, RedisClusterException), ("cluster", "the Redis Cluster is not whole")),
+    ((ClusterDownError, MasterDownError, RedisClusterException), ("cluster", "the Redis Cluster is incomplete")),
     ((RedisConnectionError, OSError), ("away", "Redis cannot be reached")),
 )
-_CODES = {
+_BY_CODE = {
     "OTHERCLUSTER": (
         "shared",
         (
@@ -59,27 +62,27 @@ _CODES = {
         ),
     ),
     "NOTERM": ("unclaimed", "Redis has lost the projection"),
-    "STALETERM": ("unclaimed", "Redis knows another leader"),
+    "STALETERM": ("unclaimed", "Redis has the term of another leader"),
     "MISCONF": ("disk", "Redis cannot save to its disk and refuses writes"),
-    "BUSY": ("busy", "Redis is busy with somebody's script"),
+    "BUSY": ("busy", "Redis is busy with a script"),
     "NOREPLICAS": ("replicas", "Redis has too few replicas and refuses writes"),
 }
 
 
 class TermNotClaimedError(RetryableError):
-    """This server knows no term, or one older than ours (flushed, replaced, restored): claim it, then send again."""
+    """The server has no term or an older one (flushed, replaced, restored). Claim the term, then send again."""
 
 
 class RedisFullError(RetryableError):
-    """Redis is full (maxmemory) and did nothing."""
+    """Redis is full (maxmemory). The write had no effect."""
 
 
 class OtherClusterError(RejectedError):
-    """Another cluster's projection lives under our keys: nothing was written."""
+    """Another cluster writes its projection to our keys. The write had no effect."""
 
 
 class VersionConflictError(RetryableError):
-    """Redis holds the same or a newer version of this name in our term; `version` is the one it holds."""
+    """Redis has the same or a newer version of this name in our term. `version`: the stored version."""
 
     def __init__(self, message: str, version: int) -> None:
         super().__init__(message)
@@ -87,31 +90,33 @@ class VersionConflictError(RetryableError):
 
 
 class BaseMismatchError(VersionConflictError):
-    """Redis does not hold what a change was to build on, and nothing was done: send the whole image."""
+    """Redis does not hold the base of a change. The write had no effect. Send the whole document."""
 
 
-def explain(error: BaseException) -> tuple[str, str]:
-    """Return a word for the metric and, in plain words, what is wrong with Redis."""
+def failure_reason(error: BaseException) -> tuple[str, str]:
+    """Return the value of the metric label `reason`, and the reason in plain words."""
     if isinstance(error, RedisClusterException) and error.__cause__:
-        error = error.__cause__  # what the last of its nodes answered
+        error = error.__cause__  # the error of the last node tried
     code = str(error).partition(" ")[0]
-    if code in _CODES:
-        return _CODES[code]
-    if str(error).startswith(_DENIED_INSIDE):
+    if code in _BY_CODE:
+        return _BY_CODE[code]
+    if str(error).startswith(_DENIED_IN_FUNCTION):
         return _DENIED
-    return next((words for kinds, words in _KINDS if isinstance(error, kinds)), ("other", "Redis refuses"))
+    return next(
+        (words for kinds, words in _BY_TYPE if isinstance(error, kinds)), ("other", "Redis refuses the command")
+    )
 
 
 def translate(error: BaseException, message: str, term: int, cluster: str = "") -> WriteError:
-    """Return the sink error for what redis raised; `message` is its text without secrets, `term` and `cluster` ours."""
+    """Return the write error for an error of redis. `message`: text without secrets. `term`, `cluster`: ours."""
     code, _, rest = str(error).partition(" ")
     if code == "OTHERCLUSTER":
         return OtherClusterError(message)
     if code == "NOTERM":
         return TermNotClaimedError(message)
     if code == "STALETERM":
-        stored, _, theirs = rest.partition(" ")
-        if theirs and theirs != cluster:
+        stored, _, stored_cluster = rest.partition(" ")
+        if stored_cluster and stored_cluster != cluster:
             return OtherClusterError(message)
         return FencedError(message) if int(stored) > term else TermNotClaimedError(message)
     if code == "STALEVERSION":
@@ -120,8 +125,8 @@ def translate(error: BaseException, message: str, term: int, cluster: str = "") 
         return BaseMismatchError(message, int(rest))
     if isinstance(error, OutOfMemoryError):
         return RedisFullError(message)
-    if isinstance(error, _REFUSED):
+    if isinstance(error, _REJECTED):
         return RejectedError(message)
-    if isinstance(error, _AWAY) or (isinstance(error, ResponseError) and code in _AWAY_CODES):
+    if isinstance(error, _RETRYABLE) or (isinstance(error, ResponseError) and code in _RETRYABLE_CODES):
         return RetryableError(message)
     return RejectedError(message)

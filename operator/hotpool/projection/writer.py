@@ -1,8 +1,8 @@
-"""The sink that keeps Redis equal to what the reconciler gives it: whole images, fenced by term, ordered by version.
+"""Writer of the projection: whole documents or changes of them, fenced by term and ordered by version.
 
-It must not decide about membership, retry on its own, or write while `leader()` is false. Each method is one write;
-overlapping writes of one name are safe, the later wins. Errors: Retryable (Unclaimed: call claim, then send again),
-Rejected (NotLeader: nothing was sent), Fenced: stop.
+Must not decide membership, retry on its own, or write while `leader()` is false. Each method is one write. Overlapping
+writes of one name are safe: the later wins. Raises RetryableError (TermNotClaimedError: call claim, then send again),
+RejectedError, NotLeaderError (nothing was sent) and FencedError (stop).
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from dataclasses import replace
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
-from redis.exceptions import RedisClusterException, RedisError, ResponseError
+from redis.exceptions import RedisClusterException, RedisError
 
 from hotpool.errors import NotLeaderError
 from hotpool.observability.metrics import POOL_WRITES, REDIS_FAILURES
 from hotpool.projection.accepted_writes import AcceptedWrites, WriteStamp
 from hotpool.projection.connection.async_connection import describe
-from hotpool.projection.drift_check import DriftCheck, DriftReport, Rotation, whole
+from hotpool.projection.drift_check import DriftCheck, DriftReport, Rotation
 from hotpool.projection.functions import Functions
-from hotpool.projection.keys import DEFAULT_PREFIX, FleetKeys, scored
+from hotpool.projection.keys import DEFAULT_PREFIX, FleetKeys, scored_members
 from hotpool.projection.redis_errors import (
     BaseMismatchError,
     RedisFullError,
     TermNotClaimedError,
     VersionConflictError,
-    explain,
+    failure_reason,
     translate,
 )
 
@@ -36,18 +36,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from hotpool.projection.connection.async_connection import Client
-    from hotpool.projection.documents import Change, NodeDocument, PoolDocument
+    from hotpool.projection.documents import MembershipChange, NodeDocument, PoolDocument
 
 MEMBERS_PER_CALL = 250
-"""Redis takes half a millisecond to put in so many, and answers nobody else meanwhile."""
-CHANGED_PART = 0.25
-"""A change of more than this part of a pool's members costs about as much as the whole image (docs/design/0005)."""
+"""Limit per call. Redis inserts so many in half a millisecond, and the call blocks the server."""
+MAX_CHANGED_FRACTION = 0.25
+"""A change of a larger fraction of the members costs about as much as the whole document (docs/design/0005)."""
 REQUEST_SECONDS = 2.4
-"""A write with its connection ends before leadership may have gone to another (election.WRITE_RESERVE)."""
+"""Time limit of a write with its connection. It ends before another leader may take over (WRITE_RESERVE)."""
 CHECK_SECONDS = 60.0
 STAGING_TTL_MS = 60_000
 STAMP_TTL_MS = 60_000
-"""Another cluster's projection that was not claimed or stamped for this long is taken over."""
+"""Time without claim or stamp after which another cluster's projection is taken over."""
 
 Arguments = list[str | int | float]
 
@@ -55,7 +55,7 @@ Arguments = list[str | int | float]
 class RedisWriter:
     """One fleet's projection, written by the leader.
 
-    `leader` is asked before each write: it says whether our time as leader, with room for one write, still runs.
+    `leader` is called before each write. It returns True if our leadership lasts for at least one more write.
     """
 
     def __init__(
@@ -65,31 +65,21 @@ class RedisWriter:
         self._keys = FleetKeys(prefix, namespace)
         self._leader = leader
         self._functions = Functions(client, may_load=True)
-        self._owner = secrets.token_hex(8)  # Two processes that came to one term are still told apart.
+        self._owner = secrets.token_hex(8)  # Distinguishes two processes with the same term.
         self._term = 0
         self._cluster = ""
-        self._pools = AcceptedWrites()
-        self._nodes = AcceptedWrites()
-        self._turns = Rotation()
+        self._pool_writes = AcceptedWrites()
+        self._node_writes = AcceptedWrites()
+        self._rotation = Rotation()
         self._documents: dict[str, PoolDocument] = {}
-        """Pool → the image of the write that stands in the ledger: what a change builds on."""
-
-    async def stored_term(self) -> int:
-        """Return the term that Redis knows, 0 for none: read before an election's winner chooses its own."""
-        with self._errors():
-            try:
-                return whole(await self._client.execute_command("HGET", self._keys.meta, "term") or "") or 0
-            except ResponseError as error:
-                if str(error).startswith("WRONGTYPE"):
-                    return 0
-                raise
+        """Pool → document of the last accepted write, the base of the next change."""
 
     async def claim(self, term: int, cluster: str = "") -> int:
-        """Make Redis refuse all other writers from now on; return `term`, or a larger number when it is too small.
+        """Claim `term`: Redis then refuses all other writers. Return `term`, or a larger number if it is too small.
 
-        A larger number is known to Redis, or `term` was claimed by another process: choose one larger than that.
-        Also sees to it that the library is loaded. `cluster` tells whose projection this is: raises OtherCluster where
-        that of another is alive.
+        The larger number is the stored term, or `term` + 1 if another process claimed `term`. The next claim needs a
+        term above it. Also loads the library if it is missing. `cluster`: id of our cluster. Raises OtherClusterError
+        if the projection of another cluster is in use.
         """
         self._cluster = cluster
         reply = await self._send("claim", (self._keys.meta,), [term, self._owner, cluster, STAMP_TTL_MS], claimed=False)
@@ -99,131 +89,141 @@ class RedisWriter:
         self._term = term
         return term
 
-    async def replace_pool(self, image: PoolDocument) -> None:
-        """Put a pool's whole image in the place of what is there, at once for every reader (E2).
+    async def replace_pool(self, document: PoolDocument) -> None:
+        """Replace a pool atomically for every reader (E2).
 
-        Where Redis is known to hold our former image and little changed, only that is sent; Redis refuses it if it
-        holds anything else. A Redis that is full gets at least who left, and Full is raised.
+        If Redis holds our former document and little changed, only the change is sent. Redis refuses a change if it
+        holds anything else. If Redis is full, at least departed members are removed, and RedisFullError is raised.
         """
-        base, former = self._pools.last_accepted(image.name), self._documents.pop(image.name, None)
-        known = former if base and former and base.digest == former.digest and _same_pool(image, former) else None
+        base, former = self._pool_writes.last_accepted(document.name), self._documents.pop(document.name, None)
+        known = former if base and former and base.digest == former.digest and _same_pool(document, former) else None
         try:
-            if not (base and known and await self._changed(image, base, known)):
-                await self._replace_whole(image)
+            if not (base and known and await self._try_change(document, base, known)):
+                await self._replace_whole(document)
         except RedisFullError:
             if base and known:
-                self._pools.refused(image.name, base)
-                self._documents[image.name] = known
-                await self._withdraw(image, base, known)
+                self._pool_writes.record_refused(document.name, base)
+                self._documents[document.name] = known
+                await self._remove_departed(document, base, known)
             raise
 
-    async def _changed(self, image: PoolDocument, base: WriteStamp, former: PoolDocument) -> bool:
-        """Send what changed; False where that is too much, or Redis did not hold what it builds on."""
-        change = image.change_from(former)
-        if change.size > min(MEMBERS_PER_CALL, CHANGED_PART * sum(map(len, image.members))):
+    async def _try_change(self, document: PoolDocument, base: WriteStamp, former: PoolDocument) -> bool:
+        """Send only the change. Return False if it is too large, or if Redis does not hold its base."""
+        change = document.change_from(former)
+        if change.size > min(MEMBERS_PER_CALL, MAX_CHANGED_FRACTION * sum(map(len, document.members))):
             return False
         with suppress(BaseMismatchError):
-            await self._change(image, base, change)
+            await self._send_change(document, base, change)
             return True
         return False
 
-    async def _withdraw(self, image: PoolDocument, base: WriteStamp, former: PoolDocument) -> None:
-        """Take out who is in no image or in another state now, as many as one call may; who came has to wait (E5)."""
-        left = frozenset(islice(chain.from_iterable(image.change_from(former).removed), MEMBERS_PER_CALL))
-        ready, suspect, draining = (members - left for members in former.members)
-        rest = replace(former, ready=ready, suspect=suspect, draining=draining, former=former)
-        if left:
+    async def _remove_departed(self, document: PoolDocument, base: WriteStamp, former: PoolDocument) -> None:
+        """Remove members that left or changed their state, at most MEMBERS_PER_CALL. Additions must wait (E5)."""
+        departed = frozenset(islice(chain.from_iterable(document.change_from(former).removed), MEMBERS_PER_CALL))
+        ready, suspect, draining = (members - departed for members in former.members)
+        reduced = replace(former, ready=ready, suspect=suspect, draining=draining, former=former)
+        if departed:
             with suppress(BaseMismatchError):
-                await self._change(rest, base, rest.change_from(former))
+                await self._send_change(reduced, base, reduced.change_from(former))
 
-    async def _change(self, image: PoolDocument, base: WriteStamp, change: Change) -> None:
-        with self._pools.writing(image.name) as version:
-            mark = WriteStamp(self._term, version, image.digest)
-            members = [*map(scored, change.added), *map(" ".join, change.removed)]
-            arguments = [*_pool_arguments(image, mark), base.term, base.version, base.digest, *members]
+    async def _send_change(self, document: PoolDocument, base: WriteStamp, change: MembershipChange) -> None:
+        with self._pool_writes.writing(document.name) as version:
+            stamp = WriteStamp(self._term, version, document.digest)
+            members = [*map(scored_members, change.added), *map(" ".join, change.removed)]
+            arguments = [*_pool_arguments(document, stamp), base.term, base.version, base.digest, *members]
             try:
-                await self._send("change" if change.grows else "exchange", self._pool_keys(image.name), arguments)
+                await self._send("change" if change.grows else "exchange", self._pool_keys(document.name), arguments)
             except BaseMismatchError:
-                if self._pools.is_last(image.name, version):
+                if self._pool_writes.is_latest(document.name, version):
                     raise
-                return  # a later write passed this one: the image is not wanted any more
-            self._wrote(image, mark, "change")
+                return  # A later write overtook this one, so this document is obsolete.
+            self._record_accepted(document, stamp, "change")
 
-    async def _replace_whole(self, image: PoolDocument) -> None:
-        with self._pools.writing(image.name) as version:
-            mark = WriteStamp(self._term, version, image.digest)
-            if sum(map(len, image.members)) <= MEMBERS_PER_CALL:
-                members = map(scored, image.members)
-                await self._send("replace", self._pool_keys(image.name), [*_pool_arguments(image, mark), *members])
+    async def _replace_whole(self, document: PoolDocument) -> None:
+        with self._pool_writes.writing(document.name) as version:
+            stamp = WriteStamp(self._term, version, document.digest)
+            if sum(map(len, document.members)) <= MEMBERS_PER_CALL:
+                members = map(scored_members, document.members)
+                await self._send(
+                    "replace", self._pool_keys(document.name), [*_pool_arguments(document, stamp), *members]
+                )
             else:
-                await self._replace_large(image, mark)
-            self._wrote(image, mark, "whole")
+                await self._replace_large(document, stamp)
+            self._record_accepted(document, stamp, "whole")
 
-    def _wrote(self, image: PoolDocument, mark: WriteStamp, how: str) -> None:
-        POOL_WRITES.labels(how).inc()
-        self._pools.wrote(image.name, mark)
-        if self._pools.last_accepted(image.name) == mark:
-            self._documents[image.name] = image
+    def _record_accepted(self, document: PoolDocument, stamp: WriteStamp, kind: str) -> None:
+        POOL_WRITES.labels(kind).inc()
+        self._pool_writes.record_accepted(document.name, stamp)
+        if self._pool_writes.last_accepted(document.name) == stamp:
+            self._documents[document.name] = document
 
-    async def _replace_large(self, image: PoolDocument, mark: WriteStamp) -> None:
-        staged = self._keys.staged(image.name, mark.term, mark.version)
-        for key, members in zip(staged, image.members, strict=True):
+    async def _replace_large(self, document: PoolDocument, stamp: WriteStamp) -> None:
+        staged = self._keys.staged(document.name, stamp.term, stamp.version)
+        for key, members in zip(staged, document.members, strict=True):
             names = list(members)
             for first in range(0, len(names), MEMBERS_PER_CALL):
-                chunk = scored(names[first : first + MEMBERS_PER_CALL])
-                await self._send("stage", (self._keys.meta, key), [mark.term, STAGING_TTL_MS, chunk])
-        await self._send("swap", (*self._pool_keys(image.name), *staged), _pool_arguments(image, mark))
+                chunk = scored_members(names[first : first + MEMBERS_PER_CALL])
+                await self._send("stage", (self._keys.meta, key), [stamp.term, STAGING_TTL_MS, chunk])
+        await self._send("swap", (*self._pool_keys(document.name), *staged), _pool_arguments(document, stamp))
 
-    async def drop_pool(self, name: str, uid: str | None = None) -> None:
-        """Remove a pool with its index entry; with `uid`, only if it is the pool that is there."""
-        with self._pools.writing(name) as version:
+    async def drop_pool(self, name: str) -> None:
+        """Delete a pool and its index field."""
+        with self._pool_writes.writing(name) as version:
             self._documents.pop(name, None)
-            await self._send("drop_pool", self._pool_keys(name), [self._term, version, name, uid or ""])
-            self._pools.dropped(name)
+            await self._send("drop_pool", self._pool_keys(name), [self._term, version, name])
+            self._pool_writes.record_dropped(name)
 
     async def drop_index(self, fields: Iterable[str]) -> None:
-        """Remove fields of the index that the audit found to point nowhere."""
+        """Delete fields of the index that have no pool."""
         names = list(fields)
         for first in range(0, len(names), MEMBERS_PER_CALL):
             chunk = names[first : first + MEMBERS_PER_CALL]
             await self._send("drop_index", (self._keys.meta, self._keys.index), [self._term, *chunk])
 
-    async def replace_node(self, image: NodeDocument, happened: Sequence[str] = ()) -> None:
-        """Put a node's whole capability in the place of what is there (E3), and add to its history, oldest first."""
-        with self._nodes.writing(image.name) as version:
-            mark = WriteStamp(self._term, version, image.digest)
-            fields = [part for field in image.fields().items() for part in field]
-            arguments: Arguments = [mark.term, mark.version, image.name, mark.digest, len(happened), *happened, *fields]
-            await self._send("replace_node", self._node_keys(image.name), arguments)
-            self._nodes.wrote(image.name, mark)
+    async def replace_node(self, document: NodeDocument, transitions: Sequence[str] = ()) -> None:
+        """Replace a node's capability (E3), and append transitions, oldest first, to its history."""
+        with self._node_writes.writing(document.name) as version:
+            stamp = WriteStamp(self._term, version, document.digest)
+            fields = [part for field in document.fields().items() for part in field]
+            arguments: Arguments = [
+                stamp.term,
+                stamp.version,
+                document.name,
+                stamp.digest,
+                len(transitions),
+                *transitions,
+                *fields,
+            ]
+            await self._send("replace_node", self._node_keys(document.name), arguments)
+            self._node_writes.record_accepted(document.name, stamp)
 
-    async def drop_node(self, name: str, happened: Sequence[str] = (), *, forget: bool = True) -> None:
-        """Remove a node's capability; its memberships are its pools' matter.
+    async def drop_node(self, name: str, transitions: Sequence[str] = (), *, delete_history: bool = True) -> None:
+        """Delete a node's capability, but not its memberships, which are part of the pools.
 
-        `forget`: its history, too; else that is added to, and kept for a week.
+        Without `delete_history`, the transitions are appended to the history, which expires after a week.
         """
-        with self._nodes.writing(name) as version:
-            arguments: Arguments = [self._term, version, name, int(forget), *happened]
+        with self._node_writes.writing(name) as version:
+            arguments: Arguments = [self._term, version, name, int(delete_history), *transitions]
             await self._send("drop_node", self._node_keys(name), arguments)
-            self._nodes.dropped(name)
+            self._node_writes.record_dropped(name)
 
     async def stamp(self, *, complete: bool) -> None:
-        """Say that the projection is alive now, by the clock of Redis, and whether all of it is there (E2)."""
+        """Store the time, by the clock of Redis, and whether the projection is complete (E2)."""
         await self._send("stamp", (self._keys.meta, *self._keys.load), [self._term, int(complete)])
 
     async def check_drift(self, pools: Mapping[str, PoolDocument], nodes: Mapping[str, NodeDocument]) -> DriftReport:
-        """Compare what Redis says with these images (E1), all of the fleet; it writes nothing but a lost library.
+        """Compare Redis with all documents of the fleet (E1). Writes nothing, but loads a missing library.
 
-        What this process wrote must be there as written; what an earlier leader wrote only needs to be the same.
+        Writes of this process must be stored exactly. Those of a former leader only need the same content.
         """
         with self._errors():
-            audit = DriftCheck(self._functions, self._keys, self._pools, self._nodes, self._turns)
+            check = DriftCheck(self._functions, self._keys, self._pool_writes, self._node_writes, self._rotation)
             async with asyncio.timeout(CHECK_SECONDS):
-                result = await audit.run(self._term, pools, nodes)
-        for name, image in pools.items():
-            standing = self._pools.last_accepted(name)
-            if name not in self._documents and standing and standing.digest == image.digest:
-                self._documents[name] = image  # a former leader's, found right
+                result = await check.run(self._term, pools, nodes)
+        for name, document in pools.items():
+            accepted = self._pool_writes.last_accepted(name)
+            if name not in self._documents and accepted and accepted.digest == document.digest:
+                self._documents[name] = document  # written by a former leader, and equal
         return result
 
     def _pool_keys(self, name: str) -> Sequence[str]:
@@ -234,7 +234,7 @@ class RedisWriter:
 
     async def _send(self, name: str, keys: Sequence[str], arguments: Arguments, *, claimed: bool = True) -> Any:
         if not self._leader():
-            raise NotLeaderError("our time as leader is over, nothing was sent to Redis")
+            raise NotLeaderError("leadership has ended; nothing was sent to Redis")
         if claimed and not self._term:
             raise TermNotClaimedError("no term claimed yet")
         with self._errors():
@@ -245,29 +245,29 @@ class RedisWriter:
     def _errors(self) -> Iterator[None]:
         try:
             yield
-        except (RedisError, RedisClusterException, OSError) as error:  # the second is none of the first
-            word, plain = explain(error)
-            REDIS_FAILURES.labels(word).inc()
-            message = f"{plain} ({describe(error, self._client)})"
-            failure = translate(error, message, self._term, self._cluster)
-            if isinstance(failure, VersionConflictError):
-                self._pools.learn(failure.version)
-                self._nodes.learn(failure.version)
-            raise failure from None
+        except (RedisError, RedisClusterException, OSError) as error:  # RedisClusterException is no RedisError
+            label, reason = failure_reason(error)
+            REDIS_FAILURES.labels(label).inc()
+            message = f"{reason} ({describe(error, self._client)})"
+            translated = translate(error, message, self._term, self._cluster)
+            if isinstance(translated, VersionConflictError):
+                self._pool_writes.observe_version(translated.version)
+                self._node_writes.observe_version(translated.version)
+            raise translated from None
 
 
-def _same_pool(image: PoolDocument, other: PoolDocument) -> bool:
-    return (image.uid, image.generator, image.key) == (other.uid, other.generator, other.key)
+def _same_pool(document: PoolDocument, other: PoolDocument) -> bool:
+    return (document.uid, document.generator, document.key) == (other.uid, other.generator, other.key)
 
 
-def _pool_arguments(image: PoolDocument, mark: WriteStamp) -> Arguments:
+def _pool_arguments(document: PoolDocument, stamp: WriteStamp) -> Arguments:
     return [
-        mark.term,
-        mark.version,
-        image.name,
-        image.uid,
-        mark.digest,
-        image.generator or "",
-        image.key or "",
-        *map(len, image.members),
+        stamp.term,
+        stamp.version,
+        document.name,
+        document.uid,
+        stamp.digest,
+        document.generator or "",
+        document.key or "",
+        *map(len, document.members),
     ]

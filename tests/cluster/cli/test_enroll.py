@@ -292,9 +292,9 @@ class Interrupted(BaseException):
 
 def interrupt(monkeypatch: pytest.MonkeyPatch, at: int, *, done: bool) -> None:
     """Interrupt the command at its request number `at`: before it is sent, or with `done` before its response."""
-    real, count = service_accounts._asked, 0  # noqa: SLF001 - all requests go through it
+    real, count = service_accounts._send, 0  # noqa: SLF001 - all requests go through it
 
-    async def asked(verb: str, what: str, request: Any) -> Any:
+    async def send(verb: str, what: str, request: Any) -> Any:
         nonlocal count
         count += 1
         if count == at and not done:
@@ -306,7 +306,7 @@ def interrupt(monkeypatch: pytest.MonkeyPatch, at: int, *, done: bool) -> None:
             if count == at:
                 raise Interrupted
 
-    monkeypatch.setattr(service_accounts, "_asked", asked)
+    monkeypatch.setattr(service_accounts, "_send", send)
 
 
 # Interruptions before a request and after the one before it differ only in local work between them: the file.

@@ -1,4 +1,4 @@
-"""Check the rights that docs/reference/redis.md gives the operator: each is needed, and together they suffice (E4)."""
+"""ACL rules of docs/reference/redis.md for the operator: each is needed, other commands are refused (E4)."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from redis.exceptions import NoPermissionError
-from tests.support.redis_fixture_lookup import TRANSITION
-from tests.support.redis_page import OPERATOR, access
+from tests.support.redis_fixture_lookup import NO_DRIFT, TRANSITION
+from tests.support.redis_page import OPERATOR, acl_rules
 
 from hotpool.errors import RejectedError, WriteError
 from hotpool.projection.connection.async_connection import Client, connect
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 KEYS = FleetKeys("hotpool", "speech")
 NODES = [f"edge-{number:04}" for number in range(1200)]
-RULES = access()[OPERATOR]
-RIGHTS = [rule for rule in RULES if rule.startswith("+")]
+RULES = acl_rules()[OPERATOR]
+PERMISSIONS = [rule for rule in RULES if rule.startswith("+")]
 
 
 def pool(*ready: str, name: str = "zh-en", key: str = "zh-en") -> PoolDocument:
@@ -30,7 +30,7 @@ def pool(*ready: str, name: str = "zh-en", key: str = "zh-en") -> PoolDocument:
 
 
 async def prepare(client: Client, *without: str) -> None:
-    """The user, and what makes the writer do all that it can: an expired load, and keys of a wrong type."""
+    """Create the user, an expired load and a key of a wrong type, so that the writer needs every permission."""
     await client.execute_command("FLUSHALL")
     await client.execute_command("FUNCTION FLUSH")
     rules = [rule for rule in RULES if rule not in without]
@@ -42,9 +42,8 @@ async def prepare(client: Client, *without: str) -> None:
     await client.execute_command("SET", KEYS.pools, "garbage")
 
 
-async def everything(writer: RedisWriter) -> None:
-    """All that the writer does."""
-    await writer.stored_term()
+async def use_all_methods(writer: RedisWriter) -> None:
+    """Call every method of the writer."""
     assert await writer.claim(3, "cluster-1") == 3
     await writer.replace_pool(pool(*NODES[:100]))
     await writer.replace_pool(pool(*NODES[1:101]))
@@ -53,34 +52,34 @@ async def everything(writer: RedisWriter) -> None:
     node = NodeDocument("edge-1", (("asr", True, None, ("fw",)),))
     await writer.replace_node(node, [TRANSITION])
     await writer.stamp(complete=True)
-    images = {"zh-en": pool(*NODES[1:101], key="zh-de"), "large": pool(*NODES, name="large", key="large")}
-    found = await writer.check_drift(images, {"edge-1": node})
-    assert found.clean
+    documents = {"zh-en": pool(*NODES[1:101], key="zh-de"), "large": pool(*NODES, name="large", key="large")}
+    drift = await writer.check_drift(documents, {"edge-1": node})
+    assert drift == NO_DRIFT
     await writer.drop_index(["speech/none"])
     await writer.drop_pool("zh-en")
-    await writer.drop_node("edge-1", [TRANSITION], forget=False)
+    await writer.drop_node("edge-1", [TRANSITION], delete_history=False)
 
 
 @pytest.fixture
-def confined(server: RedisServer) -> Client:
+def operator_client(server: RedisServer) -> Client:
     return connect(f"redis://{OPERATOR}:CHANGE-ME@127.0.0.1:{server.port}/0")
 
 
-async def test_the_rights_of_the_page_are_enough(client: Client, confined: Client) -> None:
+async def test_the_documented_permissions_suffice(client: Client, operator_client: Client) -> None:
     await prepare(client)
-    await everything(RedisWriter(confined, namespace="speech", leader=lambda: True))
-    await confined.aclose()
+    await use_all_methods(RedisWriter(operator_client, namespace="speech", leader=lambda: True))
+    await operator_client.aclose()
 
 
-@pytest.mark.parametrize("right", RIGHTS)
-async def test_each_right_of_the_page_is_needed(client: Client, confined: Client, right: str) -> None:
-    await prepare(client, right)
+@pytest.mark.parametrize("permission", PERMISSIONS)
+async def test_each_documented_permission_is_needed(client: Client, operator_client: Client, permission: str) -> None:
+    await prepare(client, permission)
     with pytest.raises(WriteError) as caught:
-        await everything(RedisWriter(confined, namespace="speech", leader=lambda: True))
+        await use_all_methods(RedisWriter(operator_client, namespace="speech", leader=lambda: True))
     assert isinstance(caught.value, RejectedError)
     assert not isinstance(caught.value, TermNotClaimedError)
     assert "denies its user a right" in str(caught.value)
-    await confined.aclose()
+    await operator_client.aclose()
 
 
 @pytest.mark.parametrize(
@@ -108,16 +107,16 @@ async def test_each_right_of_the_page_is_needed(client: Client, confined: Client
         ("UNLINK", "hotpool:speech"),
     ],
 )
-async def test_nothing_else_is_possible(client: Client, confined: Client, words: tuple[str, ...]) -> None:
+async def test_other_commands_are_refused(client: Client, operator_client: Client, words: tuple[str, ...]) -> None:
     await prepare(client)
     with pytest.raises(NoPermissionError):
-        await confined.execute_command(*words)
-    await confined.aclose()
+        await operator_client.execute_command(*words)
+    await operator_client.aclose()
 
 
-async def test_another_fleet_is_out_of_reach(client: Client, confined: Client) -> None:
+async def test_the_keys_of_another_fleet_are_refused(client: Client, operator_client: Client) -> None:
     await prepare(client)
-    await RedisWriter(confined, namespace="speech", leader=lambda: True).claim(1)
+    await RedisWriter(operator_client, namespace="speech", leader=lambda: True).claim(1)
     with pytest.raises(RejectedError, match="denies its user a right"):
-        await RedisWriter(confined, namespace="other", leader=lambda: True).claim(1)
-    await confined.aclose()
+        await RedisWriter(operator_client, namespace="other", leader=lambda: True).claim(1)
+    await operator_client.aclose()

@@ -1,4 +1,4 @@
-"""Both look-up clients reach Redis as the operator does: Sentinel, Cluster, TLS, files that rotate (E4, E6)."""
+"""Both look-up clients connect as the operator does: Sentinel, Cluster, TLS, rotated files (E4, E6)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pytest
 from tests.support.certificates import Authority
-from tests.support.redis_fixture_lookup import claimed, names, node_of, pool
+from tests.support.redis_fixture_lookup import claimed_writer, names, node_of, pool
 from tests.support.redis_fixture_publisher import until
 from tests.support.tls import either, terminator
 
@@ -29,28 +29,28 @@ NODES = names(5)
 
 @pytest.fixture(params=[Lookup, SyncLookup])
 async def opened(request: pytest.FixtureRequest) -> Any:
-    """Makes a look-up client from a URL, and gives its pick."""
+    """Yield a function that opens a look-up client for a URL and returns its pick."""
     async with AsyncExitStack() as stack:
 
-        async def make(url: str, **reach: Any) -> Pick:
+        async def make(url: str, **options: Any) -> Pick:
             if request.param is Lookup:
-                waiting = await stack.enter_async_context(Lookup.from_url(url, namespace="speech", **reach))
-                return lambda: waiting.pick("zh-en")
-            blocking = await asyncio.to_thread(lambda: SyncLookup.from_url(url, namespace="speech", **reach))
-            stack.callback(blocking.close)
-            return lambda: asyncio.to_thread(blocking.pick, "zh-en")
+                lookup = await stack.enter_async_context(Lookup.from_url(url, namespace="speech", **options))
+                return lambda: lookup.pick("zh-en")
+            sync_lookup = await asyncio.to_thread(lambda: SyncLookup.from_url(url, namespace="speech", **options))
+            stack.callback(sync_lookup.close)
+            return lambda: asyncio.to_thread(sync_lookup.pick, "zh-en")
 
         yield make
 
 
 async def project(server: RedisServer, *, cluster: bool = False) -> None:
     client = connect(server.url, cluster=cluster)
-    await (await claimed(client)).replace_pool(pool(NODES))
+    await (await claimed_writer(client)).replace_pool(pool(NODES))
     await client.aclose()
 
 
 def fails(pick: Pick, text: str) -> Callable[[], Awaitable[bool]]:
-    """Whether the next pick fails, with this in what it says."""
+    """Return a condition: the next pick fails, and its error contains `text`."""
 
     async def failed() -> bool:
         try:
@@ -71,7 +71,7 @@ async def test_a_rotated_password_file_is_read_at_the_next_connection(
     with RedisServer(cluster=cluster) as server:
         await project(server, cluster=cluster)
         server.ask("ACL", "SETUSER", "reader", "reset", "on", ">first", "~*", "+@all")
-        url = server.url.replace("//", "//somebody:wr0ng@")
+        url = server.url.replace("//", "//other:wr0ng@")
         pick = await opened(url, cluster=cluster, credentials=Credentials(user="reader", password=str(file)))
         assert node_of(await pick()) in NODES
         server.ask("ACL", "SETUSER", "reader", "resetpass", ">second")
@@ -82,7 +82,7 @@ async def test_a_rotated_password_file_is_read_at_the_next_connection(
 
 
 @pytest.mark.parametrize("cluster", [False, True], ids=["standalone", "cluster"])
-async def test_a_rotated_authority_is_trusted_at_the_next_connection_and_no_other(
+async def test_only_the_rotated_authority_is_trusted_at_the_next_connection(
     opened: Open, tmp_path: Path, *, cluster: bool
 ) -> None:
     first, second = Authority(tmp_path / "first"), Authority(tmp_path / "second")
@@ -102,10 +102,10 @@ async def test_a_rotated_authority_is_trusted_at_the_next_connection_and_no_othe
             assert node_of(await pick()) in NODES
 
 
-async def test_a_sentinel_over_tls_with_a_password_of_its_own_is_followed_to_the_new_master(
+async def test_the_new_master_is_found_through_a_sentinel_with_tls_and_its_own_password(
     opened: Open, tmp_path: Path
 ) -> None:
-    """All three speak TLS to the client, and to each other what the sentinel's own configuration says: plainly."""
+    """All three servers use TLS with the client, and plain connections with each other."""
     authority = Authority(tmp_path / "authority")
     context = authority.context(authority.issue("redis"))
     secret = tmp_path / "password"
@@ -126,16 +126,16 @@ async def test_a_sentinel_over_tls_with_a_password_of_its_own_is_followed_to_the
         await asyncio.to_thread(group.master.kill)
         await until(lambda: b"role:master" in group.replica.ask("INFO", "replication"))
 
-        async def found_again() -> bool:
+        async def picks_again() -> bool:
             try:
                 return node_of(await pick()) in NODES
             except LookupUnavailableError:
                 return False
 
-        await until(found_again)
+        await until(picks_again)
 
 
-def test_a_file_of_certificates_without_tls_is_a_mistake_for_both() -> None:
+def test_a_ca_file_without_tls_is_rejected_by_both_clients() -> None:
     for kind in (Lookup, SyncLookup):
         with pytest.raises(ValueError, match="rediss://"):
             kind.from_url("redis://127.0.0.1:1", namespace="speech", credentials=Credentials(ca="ca.crt"))

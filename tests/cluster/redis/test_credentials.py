@@ -1,4 +1,4 @@
-"""User, password and certificates from files, rotated under a running operator (requirement E4)."""
+"""User, password and certificates from files, rotated while the operator runs (E4)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.support.certificates import Authority
-from tests.support.redis_fixture_publisher import Ours, pool, running, until
+from tests.support.redis_fixture_publisher import PublisherHarness, pool, running, until
 from tests.support.tls import terminator
 
 from hotpool.errors import RejectedError, RetryableError
@@ -23,43 +23,43 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(params=[False, True], ids=["standalone", "cluster"])
-def guarded(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
-    """A server with one user, `op`, whose password is `first`; nobody else may do anything."""
+def protected(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
+    """A server with a user `op`, whose password is `first`."""
     with RedisServer(cluster=request.param) as server:
         server.ask("ACL", "SETUSER", "op", "reset", "on", ">first", "~*", "+@all")
         yield server
 
 
-def words(server: RedisServer, *said: str) -> None:
-    assert not server.ask(*said).startswith(b"-")
+def execute(server: RedisServer, *command: str) -> None:
+    assert not server.ask(*command).startswith(b"-")
 
 
-async def test_a_rotated_password_file_is_read_at_the_next_connection(guarded: RedisServer, tmp_path: Path) -> None:
+async def test_a_rotated_password_file_is_read_at_the_next_connection(protected: RedisServer, tmp_path: Path) -> None:
     file = tmp_path / "password"
     file.write_text("first\n")
     credentials = Credentials(user="op", password=str(file))
-    clustered = b"cluster_enabled:1" in guarded.ask("INFO", "cluster")
-    client = connect(guarded.url, cluster=clustered, credentials=credentials, timeout=1)
-    async with running(Ours(client)) as ours:
-        words(guarded, "ACL", "SETUSER", "op", "resetpass", ">second")
-        assert await ours.mirror.publish_pool(pool("edge-3"))  # what is connected stays
-        words(guarded, "CLIENT", "KILL", "USER", "op")
-        await until(lambda: "does not accept the user or the password" in ours.mirror.last_error)
-        assert "first" not in ours.mirror.last_error
+    clustered = b"cluster_enabled:1" in protected.ask("INFO", "cluster")
+    client = connect(protected.url, cluster=clustered, credentials=credentials, timeout=1)
+    async with running(PublisherHarness(client)) as harness:
+        execute(protected, "ACL", "SETUSER", "op", "resetpass", ">second")
+        assert await harness.publisher.publish_pool(pool("edge-3"))  # an open connection stays
+        execute(protected, "CLIENT", "KILL", "USER", "op")
+        await until(lambda: "does not accept the user or the password" in harness.publisher.last_error)
+        assert "first" not in harness.publisher.last_error
         file.write_text("second\n")
-        await until(lambda: ours.mirror.healthy)
+        await until(lambda: harness.publisher.healthy)
         file.unlink()
-        words(guarded, "CLIENT", "KILL", "USER", "op")
-        await until(lambda: "cannot read the password file" in ours.mirror.last_error)
+        execute(protected, "CLIENT", "KILL", "USER", "op")
+        await until(lambda: "cannot read the password file" in harness.publisher.last_error)
         file.write_text("second")
-        await until(lambda: ours.mirror.healthy)
+        await until(lambda: harness.publisher.healthy)
 
 
-async def test_the_file_comes_before_the_url_and_its_password_is_in_no_text(tmp_path: Path) -> None:
+async def test_the_password_file_overrides_the_url_and_no_error_contains_the_password(tmp_path: Path) -> None:
     file = tmp_path / "password"
     file.write_text("wr0ng\n")
     with RedisServer() as server:
-        words(server, "ACL", "SETUSER", "op", "reset", "on", ">first", "~*", "+@all")
+        execute(server, "ACL", "SETUSER", "op", "reset", "on", ">first", "~*", "+@all")
         client = connect(server.url.replace("//", "//op:first@"), credentials=Credentials(password=str(file)))
         with pytest.raises(RejectedError) as caught:
             await RedisWriter(client, namespace="speech", leader=lambda: True).claim(1)
@@ -69,7 +69,7 @@ async def test_the_file_comes_before_the_url_and_its_password_is_in_no_text(tmp_
         await client.aclose()
 
 
-async def test_tls_with_an_authority_of_ones_own_that_is_rotated(tmp_path: Path) -> None:
+async def test_a_rotated_ca_file_is_used_at_the_next_connection(tmp_path: Path) -> None:
     first, second = Authority(tmp_path / "first"), Authority(tmp_path / "second")
     file = tmp_path / "ca.crt"
     file.write_bytes(first.path.read_bytes())
@@ -77,49 +77,50 @@ async def test_tls_with_an_authority_of_ones_own_that_is_rotated(tmp_path: Path)
         async with terminator(server.port, first.context(first.issue("redis"))) as front:
             url = f"rediss://127.0.0.1:{front.port}/0"
             client = connect(url, credentials=Credentials(ca=str(file)), timeout=1)
-            async with running(Ours(client)) as ours:
+            async with running(PublisherHarness(client)) as harness:
                 await front.rotate(second.context(second.issue("redis")))
-                await until(lambda: "CERTIFICATE_VERIFY_FAILED" in ours.mirror.last_error)
-                assert not await ours.mirror.publish_pool(pool("edge-3"))
+                await until(lambda: "CERTIFICATE_VERIFY_FAILED" in harness.publisher.last_error)
+                assert not await harness.publisher.publish_pool(pool("edge-3"))
                 file.write_bytes(second.path.read_bytes())
-                await until(lambda: ours.mirror.healthy)
+                await until(lambda: harness.publisher.healthy)
                 await front.rotate(second.context(second.issue("redis-2")))
-                await until(lambda: ours.mirror.healthy)
-                await ours.mirror.publish_pool(pool("edge-4"))
-                await until(lambda: ours.mirror.healthy)
+                await until(lambda: harness.publisher.healthy)
+                await harness.publisher.publish_pool(pool("edge-4"))
+                await until(lambda: harness.publisher.healthy)
         async with Lookup.from_url(server.url, namespace="speech") as lookup:
             assert (await lookup.members("zh-en")).ready == ("edge-4",)
 
 
 @pytest.mark.parametrize(
-    ("address", "days", "signer"), [("127.0.0.2", 1, "ours"), ("127.0.0.1", -1, "ours"), ("127.0.0.1", 1, "strangers")]
+    ("address", "days", "signer"),
+    [("127.0.0.2", 1, "trusted"), ("127.0.0.1", -1, "trusted"), ("127.0.0.1", 1, "other")],
 )
-async def test_a_server_of_another_name_an_expired_one_and_a_strangers_are_refused(
+async def test_certificates_with_a_wrong_name_expired_or_of_another_authority_are_refused(
     tmp_path: Path, address: str, days: int, signer: str
 ) -> None:
-    ours = Authority(tmp_path / "ours")
-    theirs = ours if signer == "ours" else Authority(tmp_path / signer)
+    trusted = Authority(tmp_path / "trusted")
+    authority = trusted if signer == "trusted" else Authority(tmp_path / signer)
     with RedisServer() as server:
-        async with terminator(server.port, theirs.context(theirs.issue("redis", address, days))) as front:
+        async with terminator(server.port, authority.context(authority.issue("redis", address, days))) as front:
             url = f"rediss://127.0.0.1:{front.port}/0"
-            client = connect(url, credentials=Credentials(ca=str(ours.path)), timeout=1)
+            client = connect(url, credentials=Credentials(ca=str(trusted.path)), timeout=1)
             with pytest.raises(RetryableError, match="CERTIFICATE_VERIFY_FAILED"):
                 await RedisWriter(client, namespace="speech", leader=lambda: True).claim(1)
             await client.aclose()
 
 
-async def test_a_cluster_over_tls(tmp_path: Path) -> None:
+async def test_the_publisher_connects_to_a_cluster_over_tls(tmp_path: Path) -> None:
     """The server announces the terminator's port as its own."""
     authority = Authority(tmp_path / "authority")
     with RedisServer(cluster=True) as server:
         async with terminator(server.port, authority.context(authority.issue("redis"))) as front:
-            await asyncio.to_thread(words, server, "CONFIG", "SET", "cluster-announce-port", str(front.port))
+            await asyncio.to_thread(execute, server, "CONFIG", "SET", "cluster-announce-port", str(front.port))
             url = f"rediss://127.0.0.1:{front.port}/0"
             client = connect(url, cluster=True, credentials=Credentials(ca=str(authority.path)), timeout=1)
-            async with running(Ours(client)) as ours:
-                assert await ours.mirror.publish_pool(pool("edge-3"))
+            async with running(PublisherHarness(client)) as harness:
+                assert await harness.publisher.publish_pool(pool("edge-3"))
 
 
-def test_a_file_of_certificates_without_tls_is_a_mistake() -> None:
+def test_a_ca_file_without_tls_is_rejected() -> None:
     with pytest.raises(ValueError, match="rediss://"):
         connect("redis://127.0.0.1:1/0", credentials=Credentials(ca="ca.crt"))

@@ -1,7 +1,4 @@
-"""Run the sessions and access lines of docs/reference/redis.md, and the example of the design note on affinity.
-
-Requirements E4 and E6.
-"""
+"""Run the sessions, ACL rules and examples of docs/reference/redis.md and of the design note on affinity (E4, E6)."""
 
 from __future__ import annotations
 
@@ -12,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from redis import Redis
 from redis.exceptions import NoPermissionError, ResponseError
-from tests.support.redis_fixture_lookup import KEYS, TRANSITION, Ring, claimed, node_of, picked, pool
-from tests.support.redis_page import DOCS, OPERATOR, PAGE, access, sessions, shown, timeless
+from tests.support.redis_fixture_lookup import KEYS, TRANSITION, Ring, claimed_writer, expect_picked, node_of, pool
+from tests.support.redis_page import DOCS, OPERATOR, PAGE, acl_rules, format_reply, sessions, without_times
 
 from hotpool.lookup import Lookup, LookupUnavailableError, SyncLookup
 from hotpool.projection.connection.async_connection import connect
 from hotpool.projection.documents import NodeDocument
-from hotpool.projection.functions import LIBRARY, source
+from hotpool.projection.functions import LIBRARY, library_source
 from hotpool.projection.keys import score
 from localfleet.redis_server import RedisServer
 
@@ -30,9 +27,7 @@ if TYPE_CHECKING:
 NOTE = (DOCS / "design" / "0004-affinity-by-multi-probe-hashing.md").read_text(encoding="utf-8")
 READY = ["edge-017", "edge-021", "edge-042"]
 CLUSTER = ["+cluster|slots", "+cluster|shards", "+command"]
-
-
-USERS = {user: rules for user, rules in access().items() if user != OPERATOR}  # whose rights test_redis_acl.py tries
+USERS = {user: rules for user, rules in acl_rules().items() if user != OPERATOR}  # tested in test_acl.py
 READING: dict[str, Callable[[SyncLookup], Any]] = {
     "uniform": lambda lookup: lookup.pick("zh-en", exclude=["edge-017"], max_age=3600),
     "least loaded": lambda lookup: lookup.pick("zh-en", strategy="least-loaded"),
@@ -52,14 +47,14 @@ METHODS = {"hotpool-reader": READING, "hotpool-dispatcher": READING | WRITING}
 
 
 async def project(client: Client) -> None:
-    writer = await claimed(client)
+    writer = await claimed_writer(client)
     await writer.replace_pool(pool(READY, ["edge-033"]))
     await writer.replace_node(NodeDocument("edge-017", (("asr", True, None, ("faster-whisper",)),)), [TRANSITION])
     await writer.stamp(complete=True)
 
 
-def enter(server: RedisServer, user: str, rules: list[str], *, damaged: bool = False) -> SyncLookup:
-    """A look-up with these rights, where one load has expired and another, of `id`, has not."""
+def open_as(server: RedisServer, user: str, rules: list[str], *, damaged: bool = False) -> SyncLookup:
+    """Return a look-up with these ACL rules. One stored load has expired; that of `id` has not."""
     with Redis.from_url(server.url) as admin:
         admin.acl_setuser(user, reset=True)
         admin.execute_command("ACL", "SETUSER", user, *rules)
@@ -73,17 +68,17 @@ def enter(server: RedisServer, user: str, rules: list[str], *, damaged: bool = F
     return SyncLookup.from_url(f"redis://{user}:CHANGE-ME@127.0.0.1:{server.port}/0", namespace="speech")
 
 
-async def test_the_sessions_of_redis_cli_are_true(server: RedisServer, client: Client) -> None:
+async def test_the_documented_redis_cli_sessions_match_the_server(server: RedisServer, client: Client) -> None:
     await project(client)
-    told = sessions(PAGE)
-    assert len(told) == 9
+    documented = sessions(PAGE)
+    assert len(documented) == 9
     with Redis.from_url(server.url) as plain:
-        for command, answer in told:
+        for command, answer in documented:
             reply = plain.execute_command(*shlex.split(command))
-            assert timeless(shown(reply)) == timeless(answer), command
+            assert without_times(format_reply(reply)) == without_times(answer), command
 
 
-async def test_the_example_in_python_runs(
+async def test_the_documented_python_example_runs(
     server: RedisServer, client: Client, capsys: pytest.CaptureFixture[str]
 ) -> None:
     await project(client)
@@ -94,12 +89,12 @@ async def test_the_example_in_python_runs(
     assert capsys.readouterr().out.split()[:3] in [[node, "Ready", "1"] for node in READY]
 
 
-def test_the_page_names_every_function_of_dispatchers_and_the_library() -> None:
-    registered = re.findall(r"register\('(\w+)', \w+, \{(.*?)\}\)", source()[0])
+def test_the_page_lists_every_function_of_dispatchers_and_the_library_name() -> None:
+    registered = re.findall(r"register\('(\w+)', \w+, \{(.*?)\}\)", library_source()[0])
     writers = {"claim", "stamp", "stage", "swap", "replace", "drop_pool", "drop_index", "replace_node", "drop_node"}
-    told = {(name, verb) for verb, name in re.findall(r"^\| (FCALL|FCALL_RO) `(\w+)` \|", PAGE, re.MULTILINE)}
+    documented = {(name, verb) for verb, name in re.findall(r"^\| (FCALL|FCALL_RO) `(\w+)` \|", PAGE, re.MULTILINE)}
     calls = {(name, "FCALL_RO" if "no-writes" in flags else "FCALL") for name, flags in registered}
-    assert {name for name, _ in told} == {
+    assert {name for name, _ in documented} == {
         "pick",
         "find",
         "reserve",
@@ -109,12 +104,12 @@ def test_the_page_names_every_function_of_dispatchers_and_the_library() -> None:
         "members",
         "capability",
     }
-    assert told <= calls
-    assert not writers & {name for name, _ in told}
+    assert documented <= calls
+    assert not writers & {name for name, _ in documented}
     assert set(re.findall(r"\bhotpool_\d+", PAGE)) == {LIBRARY}
 
 
-async def test_the_worked_example_of_affinity_is_what_the_server_does(client: Client, lookup: Lookup) -> None:
+async def test_the_worked_example_of_affinity_matches_the_server(client: Client, lookup: Lookup) -> None:
     await project(client)
     rows = dict(re.findall(r"^\| (.*?) \| `?(\w+)`? \|$", NOTE, re.MULTILINE))
     assert {name: int(rows[f"place of `{name}`"]) for name in READY} == {name: score(name) for name in READY}
@@ -132,14 +127,14 @@ async def test_the_worked_example_of_affinity_is_what_the_server_does(client: Cl
     assert node == Ring(READY).node("user-42") == node_of(await lookup.pick("zh-en", key="user-42"))
 
 
-def done(server: RedisServer, user: str, rules: list[str]) -> bool:
-    """Whether these rights suffice for every method, and for load keys of which one was lost."""
+def rules_suffice(server: RedisServer, user: str, rules: list[str]) -> bool:
+    """Return True if these rules suffice for every method, and for load keys of which one is missing."""
     try:
         for method in METHODS[user].values():
-            with enter(server, user, rules) as lookup:
+            with open_as(server, user, rules) as lookup:
                 assert method(lookup) or method is WRITING["report"]
         if METHODS[user] is not READING:
-            with enter(server, user, rules, damaged=True) as lookup:
+            with open_as(server, user, rules, damaged=True) as lookup:
                 assert not WRITING["release"](lookup)
     except LookupUnavailableError:
         return False
@@ -147,19 +142,21 @@ def done(server: RedisServer, user: str, rules: list[str]) -> bool:
 
 
 def without(rules: list[str], word: str) -> list[str]:
-    """The rules without one right, in whichever of them it stands."""
+    """Return the rules without one permission, in whichever rule it is."""
     return [fewer for rule in rules if (fewer := re.sub(rf"(\(?){re.escape(word)}(?: |$|(?=\)))", r"\1", rule).strip())]
 
 
 @pytest.mark.parametrize("user", USERS)
-async def test_the_access_lines_suffice_and_hold_nothing_that_is_not_needed(
+async def test_the_acl_rules_suffice_and_each_permission_is_needed(
     server: RedisServer, client: Client, user: str
 ) -> None:
     await project(client)
-    assert done(server, user, USERS[user])
-    rights = {right for rule in USERS[user] for right in re.findall(r"\+\w+|%RW?~[^ )]+", rule)}
-    assert len(rights) > 11
-    assert [right for right in rights if done(server, user, without(USERS[user], right))] == []
+    assert rules_suffice(server, user, USERS[user])
+    permissions = {permission for rule in USERS[user] for permission in re.findall(r"\+\w+|%RW?~[^ )]+", rule)}
+    assert len(permissions) > 11
+    assert [
+        permission for permission in permissions if rules_suffice(server, user, without(USERS[user], permission))
+    ] == []
 
 
 WRITES = [
@@ -191,7 +188,7 @@ FUNCTIONS = {
     "replace": (POOL, (*FACTS, "1 mine", "", "")),
     "change": (POOL, CHANGE),
     "exchange": (POOL, CHANGE),
-    "drop_pool": (POOL, ("3", "99", "zh-en", "")),
+    "drop_pool": (POOL, ("3", "99", "zh-en")),
     "drop_index": ((KEYS.meta, KEYS.index), ("3", "speech/zh-en")),
     "replace_node": (NODE, ("3", "99", "edge-017", "digest", "0", "asr", "{}")),
     "drop_node": (NODE, ("3", "99", "edge-017", "1")),
@@ -199,13 +196,13 @@ FUNCTIONS = {
 
 
 @pytest.mark.parametrize("user", USERS)
-async def test_with_these_credentials_nobody_changes_the_projection(
+async def test_users_of_dispatchers_cannot_change_the_projection(
     server: RedisServer, client: Client, user: str
 ) -> None:
     await project(client)
     owned = [key for key in await client.execute_command("KEYS", "*") if b":load" not in key]
     before = [await client.execute_command("DUMP", key) for key in owned]
-    enter(server, user, USERS[user]).close()
+    open_as(server, user, USERS[user]).close()
     with Redis.from_url(f"redis://{user}:CHANGE-ME@127.0.0.1:{server.port}/0") as theirs:
         for words in WRITES:
             with pytest.raises(NoPermissionError):
@@ -217,8 +214,8 @@ async def test_with_these_credentials_nobody_changes_the_projection(
     assert [await client.execute_command("DUMP", key) for key in owned] == before
 
 
-async def test_the_functions_that_were_refused_would_have_written(client: Client) -> None:
-    """The test above would prove nothing with arguments that the functions refuse for another reason."""
+async def test_the_refused_calls_write_with_sufficient_permissions(client: Client) -> None:
+    """Check that the arguments of the test above are valid, so only missing permissions refused the calls."""
     for name, (keys, arguments) in FUNCTIONS.items():
         await client.execute_command("FLUSHALL")
         await project(client)
@@ -229,16 +226,16 @@ async def test_the_functions_that_were_refused_would_have_written(client: Client
 
 
 @pytest.mark.parametrize("user", USERS)
-async def test_the_access_lines_suffice_in_cluster_mode_with_what_the_page_adds(user: str) -> None:
+async def test_the_acl_rules_with_the_documented_additions_suffice_in_cluster_mode(user: str) -> None:
     added = re.findall(r"also need `(.*?)`", PAGE)[0].split()
     assert added == CLUSTER
     with RedisServer(cluster=True) as server:
         client = connect(server.url, cluster=True)
         await project(client)
-        enter(server, user, [*USERS[user], *added]).close()
+        open_as(server, user, [*USERS[user], *added]).close()
         url = f"redis://{user}:CHANGE-ME@127.0.0.1:{server.port}/0"
         async with Lookup.from_url(url, namespace="speech", cluster=True) as lookup:
             assert node_of(await lookup.pick_key("speech", "zh-en")) in READY
-        with SyncLookup.from_url(url, namespace="speech", cluster=True) as blocking:
-            assert picked(blocking.pick("zh-en", key="user-42")).node in READY
+        with SyncLookup.from_url(url, namespace="speech", cluster=True) as sync_lookup:
+            assert expect_picked(sync_lookup.pick("zh-en", key="user-42")).node in READY
         await client.aclose()

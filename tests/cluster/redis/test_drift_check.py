@@ -1,7 +1,4 @@
-"""The audit against a real server: every kind of damage is found, healed, and nothing else is written.
-
-Requirements D11, E1.
-"""
+"""The drift check against a real server: all damage is found and repaired, and nothing else is written (D11, E1)."""
 
 from __future__ import annotations
 
@@ -9,9 +6,9 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.support.redis_fixture_lookup import claimed
+from tests.support.redis_fixture_lookup import NO_DRIFT, claimed_writer
 
-from hotpool.projection import drift_check as auditing
+from hotpool.projection import drift_check
 from hotpool.projection.documents import NodeDocument, PoolDocument
 from hotpool.projection.functions import LIBRARY
 from hotpool.projection.keys import FleetKeys
@@ -40,7 +37,7 @@ NODES = {name: NodeDocument(name, (("asr", True, None, ("fw",)),)) for name in (
 DAMAGE: dict[str, list[tuple[str, ...]]] = {
     "a member taken": [("ZREM", READY, "edge-5")],
     "a member added": [("ZADD", DRAINING, "1", "foreign")],
-    "a member in another's place": [("ZREM", READY, "edge-5"), ("ZADD", READY, "1", "foreign")],
+    "a member replaced": [("ZREM", READY, "edge-5"), ("ZADD", READY, "1", "foreign")],
     "a set gone": [("DEL", SUSPECT)],
     "a set of another type": [("SET", READY, "x")],
     "facts gone": [("DEL", FACTS)],
@@ -50,7 +47,7 @@ DAMAGE: dict[str, list[tuple[str, ...]]] = {
     "uid": [("HSET", FACTS, "uid", "x")],
     "newer version": [("HINCRBY", FACTS, "version", "5")],
     "older version": [("HSET", FACTS, "version", "0")],
-    "version that is none": [("HSET", FACTS, "version", "nan")],
+    "invalid version": [("HSET", FACTS, "version", "nan")],
     "older term": [("HSET", FACTS, "term", "2")],
     "newer term": [("HSET", FACTS, "term", "99")],
     "not in the set of pools": [("SREM", KEYS.pools, "zh-en")],
@@ -85,28 +82,28 @@ WRITING = {"hset", "hdel", "sadd", "srem", "zadd", "zrem"} | {
 
 @pytest.fixture
 async def writer(client: Client) -> RedisWriter:
-    made = await claimed(client)
-    for image in POOLS.values():
-        await made.replace_pool(image)
+    writer = await claimed_writer(client)
+    for document in POOLS.values():
+        await writer.replace_pool(document)
     for node in NODES.values():
-        await made.replace_node(node)
-    await made.stamp(complete=True)
-    assert (await made.check_drift(POOLS, NODES)).clean
-    return made
+        await writer.replace_node(node)
+    await writer.stamp(complete=True)
+    assert await writer.check_drift(POOLS, NODES) == NO_DRIFT
+    return writer
 
 
-async def heal(writer: RedisWriter, found: DriftReport) -> None:
-    """Do what the reconciler does with an audit."""
-    if not found.claimed:
+async def repair(writer: RedisWriter, drift: DriftReport) -> None:
+    """Write the differences, as the publisher does."""
+    if not drift.claimed:
         await writer.claim(3)
-    for name in found.pools:
+    for name in drift.pools:
         await writer.replace_pool(POOLS[name])
-    for name in found.stray_pools:
+    for name in drift.stray_pools:
         await writer.drop_pool(name)
-    await writer.drop_index(found.stray_index)
-    for name in found.nodes:
+    await writer.drop_index(drift.stray_index)
+    for name in drift.nodes:
         await writer.replace_node(NODES[name])
-    for name in found.stray_nodes:
+    for name in drift.stray_nodes:
         await writer.drop_node(name)
 
 
@@ -120,13 +117,13 @@ async def damage(client: Client, commands: list[tuple[str, ...]]) -> None:
 async def contents(client: Client) -> dict[bytes, object]:
     """Return members of every pool and fields of every node, by key."""
     sets = [key for name in POOLS for key in KEYS.pool(name)[1:]]
-    found: dict[bytes, object] = {key.encode(): await client.execute_command("ZRANGE", key, 0, -1) for key in sets}
+    values: dict[bytes, object] = {key.encode(): await client.execute_command("ZRANGE", key, 0, -1) for key in sets}
     for name in NODES:
         fields = await client.execute_command("HGETALL", KEYS.node(name))
-        found[name.encode()] = {field: value for field, value in fields.items() if field != b".facts"}
-    found[b"index"] = await client.execute_command("HGETALL", KEYS.index)
-    found[b"names"] = [sorted(await client.execute_command("SMEMBERS", key)) for key in (KEYS.pools, KEYS.nodes)]
-    return found
+        values[name.encode()] = {field: value for field, value in fields.items() if field != b".facts"}
+    values[b"index"] = await client.execute_command("HGETALL", KEYS.index)
+    values[b"names"] = [sorted(await client.execute_command("SMEMBERS", key)) for key in (KEYS.pools, KEYS.nodes)]
+    return values
 
 
 @pytest.mark.parametrize("kind", DAMAGE)
@@ -135,27 +132,27 @@ async def test_damage_to_a_pool_is_found_and_only_that_pool_written(
 ) -> None:
     before = await contents(client)
     await damage(client, DAMAGE[kind])
-    found = await writer.check_drift(POOLS, NODES)
-    assert found.pools == {"zh-en"}
-    assert found.claimed
-    assert found.stray_pools | found.nodes | found.stray_nodes == set()
-    await heal(writer, found)
-    assert (await writer.check_drift(POOLS, NODES)).clean
+    drift = await writer.check_drift(POOLS, NODES)
+    assert drift.pools == {"zh-en"}
+    assert drift.claimed
+    assert drift.stray_pools | drift.nodes | drift.stray_nodes == set()
+    await repair(writer, drift)
+    assert await writer.check_drift(POOLS, NODES) == NO_DRIFT
     assert await contents(client) == before
 
 
-async def test_a_member_in_anothers_place_is_found_in_a_pool_that_is_read_in_parts(
+async def test_a_replaced_member_is_found_in_a_pool_that_is_read_in_parts(
     client: Client, writer: RedisWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(auditing, "RANKS_PER_CALL", 100)
-    assert (await writer.check_drift(POOLS, NODES)).clean
+    monkeypatch.setattr(drift_check, "RANKS_PER_CALL", 100)
+    assert await writer.check_drift(POOLS, NODES) == NO_DRIFT
     (last,) = await client.execute_command("ZRANGE", KEYS.pool("large")[1], -1, -1)
     await client.execute_command("ZREM", KEYS.pool("large")[1], last)
     await client.execute_command("ZADD", KEYS.pool("large")[1], "inf", "foreign")
-    found = await writer.check_drift(POOLS, NODES)
-    assert found.pools == {"large"}
-    await heal(writer, found)
-    assert (await writer.check_drift(POOLS, NODES)).clean
+    drift = await writer.check_drift(POOLS, NODES)
+    assert drift.pools == {"large"}
+    await repair(writer, drift)
+    assert await writer.check_drift(POOLS, NODES) == NO_DRIFT
 
 
 @pytest.mark.parametrize("kind", NODE_DAMAGE)
@@ -164,90 +161,91 @@ async def test_damage_to_a_node_is_found_and_only_that_node_written(
 ) -> None:
     before = await contents(client)
     await damage(client, NODE_DAMAGE[kind])
-    found = await writer.check_drift(POOLS, NODES)
-    assert found.nodes == {"edge-1"}
-    assert found.pools | found.stray_pools | found.stray_nodes == set()
-    await heal(writer, found)
-    assert (await writer.check_drift(POOLS, NODES)).clean
+    drift = await writer.check_drift(POOLS, NODES)
+    assert drift.nodes == {"edge-1"}
+    assert drift.pools | drift.stray_pools | drift.stray_nodes == set()
+    await repair(writer, drift)
+    assert await writer.check_drift(POOLS, NODES) == NO_DRIFT
     assert await contents(client) == before
 
 
 @pytest.mark.parametrize("kind", EVERYWHERE)
-async def test_damage_to_all_is_found_and_healed(client: Client, writer: RedisWriter, kind: str) -> None:
+async def test_damage_to_all_is_found_and_repaired(client: Client, writer: RedisWriter, kind: str) -> None:
     before = await contents(client)
     await damage(client, EVERYWHERE[kind])
-    found = await writer.check_drift(POOLS, NODES)
-    assert found.pools == POOLS.keys()
-    assert found.nodes == NODES.keys()
-    await heal(writer, found)
-    assert (await writer.check_drift(POOLS, NODES)).clean
+    drift = await writer.check_drift(POOLS, NODES)
+    assert drift.pools == POOLS.keys()
+    assert drift.nodes == NODES.keys()
+    await repair(writer, drift)
+    assert await writer.check_drift(POOLS, NODES) == NO_DRIFT
     assert await contents(client) == before
 
 
-async def test_a_restart_of_an_empty_server_is_found_and_healed(
+async def test_a_restart_with_an_empty_server_is_found_and_repaired(
     server: RedisServer, client: Client, writer: RedisWriter
 ) -> None:
     before = await contents(client)
-    await asyncio.to_thread(server.restart)  # The loop goes on, so the client notices that its connection is closed.
-    found = await writer.check_drift(POOLS, NODES)
-    assert not found.claimed
+    await asyncio.to_thread(server.restart)  # The event loop must run, so the client notices the closed connection.
+    drift = await writer.check_drift(POOLS, NODES)
+    assert not drift.claimed
     with pytest.raises(TermNotClaimedError):
         await writer.stamp(complete=True)
-    await heal(writer, found)
-    assert (await writer.check_drift(POOLS, NODES)).clean
+    await repair(writer, drift)
+    assert await writer.check_drift(POOLS, NODES) == NO_DRIFT
     assert await contents(client) == before
 
 
 @pytest.mark.parametrize("change", [("FUNCTION", "FLUSH"), ("FUNCTION", "DELETE", LIBRARY)])
-async def test_a_lost_library_is_loaded_by_the_audit(
+async def test_a_lost_library_is_loaded_by_the_drift_check(
     client: Client, writer: RedisWriter, change: tuple[str, ...]
 ) -> None:
     await client.execute_command(*change)
-    assert (await writer.check_drift(POOLS, NODES)).clean
-    assert (await writer.check_drift(POOLS, NODES)).clean
+    assert await writer.check_drift(POOLS, NODES) == NO_DRIFT
+    assert await writer.check_drift(POOLS, NODES) == NO_DRIFT
 
 
-async def test_another_library_under_our_name_is_replaced_by_the_audit(client: Client, writer: RedisWriter) -> None:
+async def test_another_library_with_our_name_is_replaced_by_the_drift_check(
+    client: Client, writer: RedisWriter
+) -> None:
     answer = "local function overview() return { 'another', '3', {}, {}, {} } end"
     register = (
         f"redis.register_function{{function_name='{LIBRARY}_overview', callback=overview, flags={{'no-writes'}}}}"
     )
     foreign = f"#!lua name={LIBRARY}\n{answer}\n{register}"
     await client.execute_command("FUNCTION LOAD", "REPLACE", foreign)
-    assert (await writer.check_drift(POOLS, NODES)).clean
+    assert await writer.check_drift(POOLS, NODES) == NO_DRIFT
 
 
-async def test_pools_nodes_and_index_entries_that_nobody_gave_are_found_and_dropped(
-    client: Client, writer: RedisWriter
-) -> None:
+async def test_stray_pools_nodes_and_index_fields_are_found_and_deleted(client: Client, writer: RedisWriter) -> None:
     await client.execute_command("HSET", KEYS.index, "speech/none", "zh-en")
-    without = {name: image for name, image in POOLS.items() if name != "zh-en"}
-    found = await writer.check_drift(without, {"edge-2": NODES["edge-2"]})
-    assert found.stray_pools == {"zh-en"}
-    assert found.stray_nodes == {"edge-1"}
-    assert found.stray_index == {"speech/zh-en", "speech/none"}
-    assert found.pools | found.nodes == set()
-    await heal(writer, found)
-    assert (await writer.check_drift(without, {"edge-2": NODES["edge-2"]})).clean
+    without = {name: document for name, document in POOLS.items() if name != "zh-en"}
+    drift = await writer.check_drift(without, {"edge-2": NODES["edge-2"]})
+    assert drift.stray_pools == {"zh-en"}
+    assert drift.stray_nodes == {"edge-1"}
+    assert drift.stray_index == {"speech/zh-en", "speech/none"}
+    assert drift.pools | drift.nodes == set()
+    await repair(writer, drift)
+    assert await writer.check_drift(without, {"edge-2": NODES["edge-2"]}) == NO_DRIFT
     assert await client.execute_command("EXISTS", *KEYS.pool("zh-en"), KEYS.node("edge-1")) == 0
 
 
-async def test_a_changed_image_differs_until_it_is_written(writer: RedisWriter) -> None:
+async def test_a_changed_document_differs_until_it_is_written(writer: RedisWriter) -> None:
     changed = POOLS | {"zh-en": pool("zh-en", 11)}
     assert (await writer.check_drift(changed, NODES)).pools == {"zh-en"}
     await writer.replace_pool(changed["zh-en"])
-    assert (await writer.check_drift(changed, NODES)).clean
+    assert await writer.check_drift(changed, NODES) == NO_DRIFT
 
 
-async def test_a_restarted_operator_accepts_what_is_there_and_writes_only_claim_and_stamp(
+async def test_a_restarted_operator_accepts_the_stored_projection_and_writes_only_claim_and_stamp(
     client: Client, writer: RedisWriter
 ) -> None:
-    assert await writer.stored_term() == 3
+    assert await client.execute_command("HGET", KEYS.meta, "term") == b"3"
+    assert writer is not None
     await client.execute_command("CONFIG", "RESETSTAT")
     dumps = await keyspace(client)
     restarted = RedisWriter(client, namespace="speech", leader=lambda: True)
     await restarted.claim(4)
-    assert (await restarted.check_drift(POOLS, NODES)).clean
+    assert await restarted.check_drift(POOLS, NODES) == NO_DRIFT
     await restarted.stamp(complete=True)
     assert await keyspace(client) == dumps
     written = {name for name in await commands_run(client) if name in WRITING}
@@ -262,7 +260,7 @@ async def test_a_restarted_operators_first_write_has_a_higher_version(client: Cl
     await restarted.check_drift(POOLS, NODES)
     await restarted.replace_pool(POOLS["zh-en"])
     assert int(await client.execute_command("HGET", FACTS, "version")) > before
-    assert (await restarted.check_drift(POOLS, NODES)).clean
+    assert await restarted.check_drift(POOLS, NODES) == NO_DRIFT
 
 
 async def commands_run(client: Client) -> set[str]:

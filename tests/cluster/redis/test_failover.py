@@ -1,7 +1,4 @@
-"""Failovers of real groups of servers: the projection goes on at the new master, never a mix (E1, E2, E4).
-
-Requirements E5.
-"""
+"""Failovers of real server groups: the projection continues at the new master, and is never a mix (E1, E2, E4, E5)."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.support.redis_fixture_publisher import Ours, pool, running, until
+from tests.support.redis_fixture_publisher import PublisherHarness, pool, running, until
 
 from hotpool.errors import RetryableError
 from hotpool.lookup import Lookup, LookupUnavailableError
@@ -31,24 +28,24 @@ NUMBERS = range(100)
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[ClusterGroup]:
-    """Three masters and three replicas, of which only the third third has failed over when a test is over."""
+    """Three masters and three replicas. Only the shard of our keys has failed over when a test ends."""
     with ClusterGroup() as group:
         yield group
 
 
 @pytest.fixture
-def watched() -> Iterator[SentinelGroup]:
+def sentinel_group() -> Iterator[SentinelGroup]:
     with SentinelGroup() as group:
         yield group
 
 
 def members_of(number: int) -> frozenset[str]:
-    """Members of the image of a number: a window, so that any mix of two is none of them."""
+    """Return the members of a document by number: a window of nodes, so a mix of two documents equals none."""
     return frozenset(NODES[number : number + 600])
 
 
 class Reader:
-    """Reads until it is told to stop; what it saw."""
+    """Reads members until it is stopped, and collects them."""
 
     def __init__(self, lookup: Lookup) -> None:
         self.lookup = lookup
@@ -58,18 +55,18 @@ class Reader:
     async def run(self) -> None:
         while not self.stopped:
             try:
-                found = await self.lookup.members("zh-en")
+                members = await self.lookup.members("zh-en")
             except LookupUnavailableError:
                 await asyncio.sleep(0.05)
                 continue
-            if found.version is not None:
-                self.seen.add(frozenset(found.ready))
+            if members.version is not None:
+                self.seen.add(frozenset(members.ready))
             await asyncio.sleep(0.001)
 
 
 @asynccontextmanager
 async def reading(*lookups: Lookup) -> AsyncIterator[list[Reader]]:
-    """Readers beside what happens, each of which must see nothing but whole images."""
+    """Run readers in the block. Each must see only whole documents."""
     readers = [Reader(lookup) for lookup in lookups]
     tasks = [asyncio.create_task(reader.run()) for reader in readers]
     try:
@@ -82,26 +79,26 @@ async def reading(*lookups: Lookup) -> AsyncIterator[list[Reader]]:
     assert all(reader.seen <= whole for reader in readers)
 
 
-async def change(ours: Ours, numbers: range) -> None:
+async def change(harness: PublisherHarness, numbers: range) -> None:
     for number in numbers:
-        await ours.mirror.publish_pool(pool(*members_of(number)))
+        await harness.publisher.publish_pool(pool(*members_of(number)))
         await asyncio.sleep(0.01)
 
 
-async def says(lookup: Lookup, number: int) -> bool:
+async def returns_document(lookup: Lookup, number: int) -> bool:
     try:
         return frozenset((await lookup.members("zh-en")).ready) == members_of(number)
     except LookupUnavailableError:
         return False
 
 
-async def test_a_cluster_takes_the_projection_whole_and_in_changes(cluster: ClusterGroup) -> None:
+async def test_a_cluster_accepts_whole_documents_and_changes(cluster: ClusterGroup) -> None:
     client = connect(cluster.url, cluster=True)
     lookup = Lookup.from_url(cluster.url, namespace="speech", cluster=True)
-    async with lookup, reading(lookup) as readers, running(Ours(client)) as ours:
-        await change(ours, range(30))
-        assert ours.mirror.healthy
-        await until(lambda: says(lookup, 29))
+    async with lookup, reading(lookup) as readers, running(PublisherHarness(client)) as harness:
+        await change(harness, range(30))
+        assert harness.publisher.healthy
+        await until(lambda: returns_document(lookup, 29))
     assert len(readers[0].seen) > 3
     holder, _ = cluster.shard_of(KEYS.meta)
     for server in cluster.masters:
@@ -109,7 +106,7 @@ async def test_a_cluster_takes_the_projection_whole_and_in_changes(cluster: Clus
         assert found == b":0\r\n" if server is not holder else found != b":0\r\n"
 
 
-async def test_a_shard_of_others_that_is_gone_stops_nothing_of_ours(cluster: ClusterGroup) -> None:
+async def test_an_unreachable_other_shard_does_not_affect_the_projection(cluster: ClusterGroup) -> None:
     holder, _ = cluster.shard_of(KEYS.meta)
     shards = zip(cluster.masters, cluster.replicas, strict=True)
     others = next(shard for shard in shards if shard[0] is not holder)
@@ -117,90 +114,90 @@ async def test_a_shard_of_others_that_is_gone_stops_nothing_of_ours(cluster: Clu
     try:
         for server in others:
             await asyncio.to_thread(server.kill)
-        async with running(Ours(client)) as ours:
+        async with running(PublisherHarness(client)) as harness:
             holder.ask("FUNCTION", "FLUSH")
-            await ours.mirror.publish_pool(pool(*members_of(1)))
-            await until(lambda: ours.mirror.healthy)
+            await harness.publisher.publish_pool(pool(*members_of(1)))
+            await until(lambda: harness.publisher.healthy)
     finally:
         for server in others:
             await asyncio.to_thread(server.start)
     await until(lambda: all(b"cluster_state:ok" in server.ask("CLUSTER", "INFO") for server in cluster.servers))
 
 
-async def test_a_cluster_fails_over_to_a_replica_that_missed_writes_and_a_claim(cluster: ClusterGroup) -> None:
+async def test_the_projection_recovers_at_a_replica_that_missed_writes_and_a_claim(cluster: ClusterGroup) -> None:
     master, replica = cluster.shard_of(KEYS.meta)
     seed = next(server for server in cluster.masters if server is not master)
     client = connect(seed.url, cluster=True, timeout=1)
     lookup = Lookup.from_url(seed.url, namespace="speech", cluster=True)
-    async with lookup, reading(lookup), running(Ours(client)) as ours:
-        await change(ours, range(5))
+    async with lookup, reading(lookup), running(PublisherHarness(client)) as harness:
+        await change(harness, range(5))
         await until(lambda: acknowledged(master))
         replica.pause()
         late = connect(seed.url, cluster=True, timeout=1)
         former = RedisWriter(late, namespace="speech", leader=lambda: True)
         assert await former.claim(3, "cluster-1") > 3
-        ours.term = 9  # the next leader; the replica knows nothing of it
+        harness.term = 9  # term of the next leader, which the replica misses
         await until(lambda: b"\r\n9\r\n" in master.ask("HGET", KEYS.meta, "term"))
-        await change(ours, range(5, 20))
+        await change(harness, range(5, 20))
         await asyncio.to_thread(master.kill)
         replica.resume()
-        writing = asyncio.create_task(change(ours, range(20, 40)))
+        writing = asyncio.create_task(change(harness, range(20, 40)))
         await until(lambda: b"role:master" in replica.ask("INFO", "replication"))
         await writing
-        await until(lambda: ours.mirror.healthy)
-        await until(lambda: says(lookup, 39))
+        await until(lambda: harness.publisher.healthy)
+        await until(lambda: returns_document(lookup, 39))
         assert b"\r\n9\r\n" in replica.ask("HGET", KEYS.meta, "term")
         await late.aclose()
         await asyncio.to_thread(master.start)
         await until(lambda: b"role:slave" in master.ask("INFO", "replication"))
-        await change(ours, range(40, 50))
-        await until(lambda: ours.mirror.healthy)
-        await until(lambda: says(lookup, 49))
+        await change(harness, range(40, 50))
+        await until(lambda: harness.publisher.healthy)
+        await until(lambda: returns_document(lookup, 49))
 
 
 def acknowledged(master: RedisServer) -> bool:
-    """Whether the replica has all that the master wrote."""
+    """Return True if the replica has all writes of the master."""
     lines = dict(line.split(b":", 1) for line in master.ask("INFO", "replication").split(b"\r\n") if b":" in line)
     return b"slave0" in lines and lines[b"master_repl_offset"] in lines[b"slave0"]
 
 
-async def test_under_a_sentinel_the_projection_goes_on_at_the_new_master(watched: SentinelGroup) -> None:
-    url, sentinels = f"redis://{SERVICE}/0", [f"127.0.0.1:{watched.sentinel.port}"]
+async def test_the_projection_continues_at_the_new_master_of_a_sentinel(sentinel_group: SentinelGroup) -> None:
+    url, sentinels = f"redis://{SERVICE}/0", [f"127.0.0.1:{sentinel_group.sentinel.port}"]
     client = connect(url, sentinels=sentinels, timeout=1)
-    replica = Lookup.from_url(watched.replica.url, namespace="speech")
+    replica = Lookup.from_url(sentinel_group.replica.url, namespace="speech")
     reader = Lookup(connect(url, sentinels=sentinels, timeout=1, read_retries=1), namespace="speech")
-    async with replica, reader, reading(reader, replica) as readers, running(Ours(client)) as ours:
-        await change(ours, range(20))
-        assert ours.mirror.healthy
-        await asyncio.to_thread(watched.master.kill)
-        writing = asyncio.create_task(change(ours, range(20, 40)))
-        await until(lambda: b"role:master" in watched.replica.ask("INFO", "replication"))
+    async with replica, reader, reading(reader, replica) as readers, running(PublisherHarness(client)) as harness:
+        await change(harness, range(20))
+        assert harness.publisher.healthy
+        await asyncio.to_thread(sentinel_group.master.kill)
+        writing = asyncio.create_task(change(harness, range(20, 40)))
+        await until(lambda: b"role:master" in sentinel_group.replica.ask("INFO", "replication"))
         await writing
-        await until(lambda: ours.mirror.healthy)
-        await until(lambda: says(reader, 39))
-        await until(lambda: says(replica, 39))
+        await until(lambda: harness.publisher.healthy)
+        await until(lambda: returns_document(reader, 39))
+        await until(lambda: returns_document(replica, 39))
         assert all(len(one.seen) > 1 for one in readers)
 
 
-async def test_a_master_that_became_a_replica_is_left_for_the_new_one(watched: SentinelGroup) -> None:
-    client = connect(f"redis://{SERVICE}/0", sentinels=[f"127.0.0.1:{watched.sentinel.port}"], timeout=1)
-    async with running(Ours(client)) as ours:
-        await until(lambda: watched.sentinel.ask("SENTINEL", "FAILOVER", SERVICE)[:1] == b"+")
-        await until(lambda: _is_replica(watched.master))
-        await ours.mirror.publish_pool(pool(*members_of(7)))
-        await until(lambda: ours.mirror.healthy)
-        async with Lookup.from_url(watched.replica.url, namespace="speech") as lookup:
-            await until(lambda: says(lookup, 7))
+async def test_the_publisher_leaves_a_demoted_master_for_the_new_one(sentinel_group: SentinelGroup) -> None:
+    client = connect(f"redis://{SERVICE}/0", sentinels=[f"127.0.0.1:{sentinel_group.sentinel.port}"], timeout=1)
+    async with running(PublisherHarness(client)) as harness:
+        await until(lambda: sentinel_group.sentinel.ask("SENTINEL", "FAILOVER", SERVICE)[:1] == b"+")
+        await until(lambda: _is_replica(sentinel_group.master))
+        await harness.publisher.publish_pool(pool(*members_of(7)))
+        await until(lambda: harness.publisher.healthy)
+        async with Lookup.from_url(sentinel_group.replica.url, namespace="speech") as lookup:
+            await until(lambda: returns_document(lookup, 7))
 
 
 def _is_replica(server: RedisServer) -> bool:
-    with suppress(ConnectionResetError):  # it ends its clients when it is told that it is one
+    with suppress(ConnectionResetError):  # a new replica closes its connections
         return b"role:slave" in server.ask("INFO", "replication")
     return False
 
 
-async def test_an_unknown_service_and_sentinels_that_are_away_are_said(watched: SentinelGroup) -> None:
-    there, gone = f"127.0.0.1:{watched.sentinel.port}", "127.0.0.1:1"
+async def test_an_unknown_service_and_unreachable_sentinels_are_reported(sentinel_group: SentinelGroup) -> None:
+    there, gone = f"127.0.0.1:{sentinel_group.sentinel.port}", "127.0.0.1:1"
     for service, sentinels in (("another", [there]), (SERVICE, [gone])):
         client = connect(f"redis://{service}/0", sentinels=sentinels, timeout=1)
         with pytest.raises(RetryableError, match=f"No master found for '{service}'"):

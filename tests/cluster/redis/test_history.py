@@ -1,7 +1,4 @@
-"""A node's last transitions on a real server: written with its image, fenced, capped, newest first (requirement F2).
-
-Requirements E4.
-"""
+"""A node's last transitions on a real server: written with its document, fenced, limited, newest first (E4, F2)."""
 
 from __future__ import annotations
 
@@ -9,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 from redis.crc import key_slot
-from tests.support.redis_fixture_lookup import claimed
+from tests.support.redis_fixture_lookup import NO_DRIFT, claimed_writer
 
 from hotpool.core.node_history import Transition
 from hotpool.errors import FencedError
 from hotpool.lookup import Lookup, LookupUnavailableError
 from hotpool.projection.connection.async_connection import Client, connect
 from hotpool.projection.documents import NodeDocument
-from hotpool.projection.history import KEPT, encoded
+from hotpool.projection.history import MAX_TRANSITIONS, encode
 from hotpool.projection.keys import FleetKeys
 
 if TYPE_CHECKING:
@@ -32,48 +29,48 @@ def at(number: int) -> Transition:
     return Transition(f"2026-01-01T00:00:{number:02}Z", "Live", "Suspect")
 
 
-async def test_transitions_come_with_the_image_newest_first_and_whole(client: Client, lookup: Lookup) -> None:
-    writer = await claimed(client)
+async def test_transitions_are_written_with_the_document_and_read_newest_first(client: Client, lookup: Lookup) -> None:
+    writer = await claimed_writer(client)
     assert await lookup.transitions("edge-1") == ()
-    await writer.replace_node(NODE, [encoded(STOPPED)])
-    await writer.replace_node(NODE, [encoded(SILENT)])
+    await writer.replace_node(NODE, [encode(STOPPED)])
+    await writer.replace_node(NODE, [encode(SILENT)])
     assert await lookup.transitions("edge-1") == (SILENT, STOPPED)
     found = await lookup.capability("edge-1")
     assert found
     assert set(found.types) == {"asr"}
 
 
-async def test_ten_are_kept_also_of_many_that_come_at_once(client: Client, lookup: Lookup) -> None:
-    writer = await claimed(client)
-    await writer.replace_node(NODE, [encoded(at(number)) for number in range(8)])
-    await writer.replace_node(NODE, [encoded(at(number)) for number in range(8, 15)])
-    assert await lookup.transitions("edge-1") == tuple(at(number) for number in range(14, 14 - KEPT, -1))
+async def test_only_the_last_ten_are_kept(client: Client, lookup: Lookup) -> None:
+    writer = await claimed_writer(client)
+    await writer.replace_node(NODE, [encode(at(number)) for number in range(8)])
+    await writer.replace_node(NODE, [encode(at(number)) for number in range(8, 15)])
+    assert await lookup.transitions("edge-1") == tuple(at(number) for number in range(14, 14 - MAX_TRANSITIONS, -1))
 
 
-async def test_one_that_is_sent_again_because_its_answer_was_lost_is_kept_once(client: Client, lookup: Lookup) -> None:
-    writer = await claimed(client)
-    await writer.replace_node(NODE, [encoded(STOPPED)])
-    await writer.replace_node(NODE, [encoded(STOPPED), encoded(SILENT)])
+async def test_a_transition_resent_after_a_lost_reply_is_stored_once(client: Client, lookup: Lookup) -> None:
+    writer = await claimed_writer(client)
+    await writer.replace_node(NODE, [encode(STOPPED)])
+    await writer.replace_node(NODE, [encode(STOPPED), encode(SILENT)])
     assert await lookup.transitions("edge-1") == (SILENT, STOPPED)
 
 
-async def test_a_former_leader_adds_nothing(client: Client, lookup: Lookup) -> None:
-    former = await claimed(client, 3)
-    await former.replace_node(NODE, [encoded(STOPPED)])
-    await claimed(client, 4)
+async def test_a_former_leader_adds_no_transition(client: Client, lookup: Lookup) -> None:
+    former = await claimed_writer(client, 3)
+    await former.replace_node(NODE, [encode(STOPPED)])
+    await claimed_writer(client, 4)
     with pytest.raises(FencedError):
-        await former.replace_node(NODE, [encoded(SILENT)])
+        await former.replace_node(NODE, [encode(SILENT)])
     with pytest.raises(FencedError):
-        await former.drop_node("edge-1", [encoded(SILENT)], forget=False)
+        await former.drop_node("edge-1", [encode(SILENT)], delete_history=False)
     assert await lookup.transitions("edge-1") == (STOPPED,)
 
 
-async def test_a_node_without_capability_keeps_its_history_for_a_week_and_for_good_when_it_is_back(
+async def test_a_history_expires_a_week_after_the_capability_is_deleted_unless_it_returns(
     client: Client, lookup: Lookup
 ) -> None:
-    writer, key = await claimed(client), KEYS.history("edge-1")
-    await writer.replace_node(NODE, [encoded(STOPPED)])
-    await writer.drop_node("edge-1", [encoded(SILENT)], forget=False)
+    writer, key = await claimed_writer(client), KEYS.history("edge-1")
+    await writer.replace_node(NODE, [encode(STOPPED)])
+    await writer.drop_node("edge-1", [encode(SILENT)], delete_history=False)
     assert await lookup.capability("edge-1") is None
     assert await lookup.transitions("edge-1") == (SILENT, STOPPED)
     assert 0 < await client.execute_command("PTTL", key) <= 7 * 24 * 3600 * 1000
@@ -82,40 +79,40 @@ async def test_a_node_without_capability_keeps_its_history_for_a_week_and_for_go
     assert await lookup.transitions("edge-1") == (SILENT, STOPPED)
 
 
-async def test_a_node_that_is_gone_leaves_nothing(client: Client, lookup: Lookup) -> None:
-    writer = await claimed(client)
-    await writer.replace_node(NODE, [encoded(STOPPED)])
+async def test_a_deleted_node_leaves_no_key(client: Client, lookup: Lookup) -> None:
+    writer = await claimed_writer(client)
+    await writer.replace_node(NODE, [encode(STOPPED)])
     await writer.drop_node("edge-1")
     assert await lookup.transitions("edge-1") == ()
     assert await client.execute_command("EXISTS", KEYS.history("edge-1")) == 0
 
 
-async def test_garbage_in_its_place_is_overwritten_and_no_trouble_to_the_capability(
+async def test_garbage_in_the_history_is_overwritten_and_does_not_affect_the_capability(
     client: Client, lookup: Lookup
 ) -> None:
-    writer = await claimed(client)
+    writer = await claimed_writer(client)
     await client.execute_command("SET", KEYS.history("edge-1"), "garbage")
     with pytest.raises(LookupUnavailableError):
         await lookup.transitions("edge-1")
-    await writer.replace_node(NODE, [encoded(STOPPED)])
+    await writer.replace_node(NODE, [encode(STOPPED)])
     assert await lookup.transitions("edge-1") == (STOPPED,)
     await client.execute_command("LPUSH", KEYS.history("edge-1"), "[]")
     assert await lookup.transitions("edge-1") == (STOPPED,)
     assert await lookup.capability("edge-1") is not None
 
 
-async def test_no_audit_finds_fault_with_a_history(client: Client) -> None:
-    writer = await claimed(client)
-    await writer.replace_node(NODE, [encoded(STOPPED)])
-    await writer.drop_node("edge-2", [encoded(SILENT)], forget=False)
-    assert (await writer.check_drift({}, {"edge-1": NODE})).clean
+async def test_the_drift_check_ignores_histories(client: Client) -> None:
+    writer = await claimed_writer(client)
+    await writer.replace_node(NODE, [encode(STOPPED)])
+    await writer.drop_node("edge-2", [encode(SILENT)], delete_history=False)
+    assert await writer.check_drift({}, {"edge-1": NODE}) == NO_DRIFT
 
 
-async def test_its_key_is_in_the_fleets_slot_and_readable_for_who_may_only_read(
+async def test_the_key_is_in_the_fleets_slot_and_needs_only_read_permission(
     server: RedisServer, client: Client
 ) -> None:
     assert key_slot(KEYS.history("edge-1").encode()) == key_slot(KEYS.meta.encode())
-    await (await claimed(client)).replace_node(NODE, [encoded(STOPPED)])
+    await (await claimed_writer(client)).replace_node(NODE, [encode(STOPPED)])
     await client.execute_command("ACL", "SETUSER", "reader", "reset", "on", ">pass", "%R~{hotpool:speech}:*", "+@read")
     reader = connect(server.url.replace("://", "://reader:pass@"))
     assert await Lookup(reader, namespace="speech").transitions("edge-1") == (STOPPED,)

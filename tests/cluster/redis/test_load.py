@@ -12,14 +12,14 @@ from tests.support.redis_fixture_lookup import (
     EXPIRIES,
     KEYS,
     chi_square,
-    claimed,
-    counted,
-    loads,
+    claimed_writer,
+    expect_picked,
+    load_key_sizes,
     names,
+    node_loads,
     node_of,
-    picked,
     pool,
-    reserved,
+    reserve,
 )
 
 from hotpool.lookup import Lookup, Reservation
@@ -36,11 +36,11 @@ CHI_SQUARE_9 = 27.88
 
 @pytest.fixture
 async def writer(client: Client) -> RedisWriter:
-    return await claimed(client)
+    return await claimed_writer(client)
 
 
 async def expire(client: Client, reservation: Reservation) -> None:
-    """Let its time be over, without waiting for it."""
+    """Let a reservation expire without waiting."""
     await client.execute_command("ZADD", EXPIRIES, "XX", "CH", 1, reservation.id)
 
 
@@ -48,26 +48,26 @@ async def test_three_reservations_on_three_members_take_one_each(
     client: Client, writer: RedisWriter, lookup: Lookup
 ) -> None:
     await writer.replace_pool(pool(names(3), ["s"]))
-    made = [await reserved(lookup) for _ in range(3)]
+    made = [await reserve(lookup) for _ in range(3)]
     assert {one.node for one in made} == names(3)
     assert len({one.id for one in made}) == 3
-    assert await loads(client) == dict.fromkeys(names(3), 1)
-    assert {(await reserved(lookup)).node for _ in range(3)} == names(3)
+    assert await node_loads(client) == dict.fromkeys(names(3), 1)
+    assert {(await reserve(lookup)).node for _ in range(3)} == names(3)
 
 
-async def test_reservations_made_at_once_spread_evenly(client: Client, writer: RedisWriter, lookup: Lookup) -> None:
+async def test_concurrent_reservations_spread_evenly(client: Client, writer: RedisWriter, lookup: Lookup) -> None:
     await writer.replace_pool(pool(names(20)))
-    await asyncio.gather(*(reserved(lookup) for _ in range(100)))
-    assert await loads(client) == dict.fromkeys(names(20), 5)
+    await asyncio.gather(*(reserve(lookup) for _ in range(100)))
+    assert await node_loads(client) == dict.fromkeys(names(20), 5)
 
 
-async def test_in_a_large_pool_the_least_of_64_drawn_keeps_loads_together(
+async def test_the_least_loaded_of_64_random_members_keeps_loads_even_in_a_large_pool(
     client: Client, writer: RedisWriter, lookup: Lookup
 ) -> None:
     await writer.replace_pool(pool(names(400)))
     for _ in range(1200):
-        await reserved(lookup)
-    found = await loads(client)
+        await reserve(lookup)
+    found = await node_loads(client)
     assert found.keys() == names(400)
     assert max(found.values()) - min(found.values()) <= 3
 
@@ -89,7 +89,7 @@ async def test_equal_nodes_have_equal_chances_also_where_only_64_are_compared(
     assert chi_square(counts.values()) < CHI_SQUARE_9
 
 
-async def test_neighbours_on_the_ring_that_are_equally_unloaded_have_equal_chances(
+async def test_unloaded_neighbours_on_the_ring_have_equal_chances(
     client: Client, writer: RedisWriter, lookup: Lookup
 ) -> None:
     await writer.replace_pool(pool(names(10)))
@@ -106,61 +106,61 @@ async def test_a_loaded_node_is_avoided_until_the_others_are_as_loaded(
 ) -> None:
     await writer.replace_pool(pool(names(3)))
     await lookup.report_load({"edge-0": 2.5, "edge-1": 0.5}, source="a", seconds=60)
-    assert [(await reserved(lookup)).node for _ in range(2)] == ["edge-2", "edge-1"]
-    assert (await reserved(lookup)).node == "edge-2"
-    assert await loads(client) == {"edge-0": 2.5, "edge-1": 1.5, "edge-2": 2}
+    assert [(await reserve(lookup)).node for _ in range(2)] == ["edge-2", "edge-1"]
+    assert (await reserve(lookup)).node == "edge-2"
+    assert await node_loads(client) == {"edge-0": 2.5, "edge-1": 1.5, "edge-2": 2}
     answers = [await lookup.pick("zh-en", strategy="least-loaded", exclude=["edge-1"]) for _ in range(5)]
     assert set(map(node_of, answers)) == {"edge-2"}
 
 
-async def test_loads_are_the_nodes_own_and_count_in_every_pool(writer: RedisWriter, lookup: Lookup) -> None:
+async def test_a_load_belongs_to_the_node_and_counts_in_every_pool(writer: RedisWriter, lookup: Lookup) -> None:
     await writer.replace_pool(pool(names(2)))
     await writer.replace_pool(pool(names(2), name="en-zh"))
-    first = await reserved(lookup)
+    first = await reserve(lookup)
     other = node_of(await lookup.pick("en-zh", strategy="least-loaded"))
     assert {first.node, other} == names(2)
 
 
-async def test_a_suspect_node_without_load_still_comes_after_a_loaded_ready_one(
+async def test_a_suspect_node_without_load_is_picked_after_a_loaded_ready_one(
     writer: RedisWriter, lookup: Lookup
 ) -> None:
     await writer.replace_pool(pool(["a"], ["s"], ["d"]))
-    assert [(await reserved(lookup)).node for _ in range(3)] == ["a", "a", "a"]
+    assert [(await reserve(lookup)).node for _ in range(3)] == ["a", "a", "a"]
     assert node_of(await lookup.pick("zh-en", strategy="least-loaded", exclude=["a"])) == "s"
 
 
-@pytest.mark.parametrize("how", [{}, {"strategy": "least-loaded"}, {"key": "user-1"}])
-async def test_every_strategy_can_reserve_and_its_answer_carries_the_reservation(
-    client: Client, writer: RedisWriter, lookup: Lookup, how: dict[str, str]
+@pytest.mark.parametrize("options", [{}, {"strategy": "least-loaded"}, {"key": "user-1"}])
+async def test_every_strategy_can_reserve_and_returns_the_reservation(
+    client: Client, writer: RedisWriter, lookup: Lookup, options: dict[str, str]
 ) -> None:
     await writer.replace_pool(pool(names(9)))
     seconds, micros = await client.execute_command("TIME")
-    answer = picked(await lookup.pick("zh-en", reserve=30, weight=2.5, **how))  # type: ignore[arg-type]
+    answer = expect_picked(await lookup.pick("zh-en", reserve=30, weight=2.5, **options))  # type: ignore[arg-type]
     assert answer.reservation is not None
     assert answer.reservation.node == answer.node
     assert 30 <= answer.reservation.expires - (int(seconds) + int(micros) / 1e6) + 0.001 < 40
-    assert await loads(client) == {answer.node: 2.5}
-    assert picked(await lookup.pick("zh-en", **how)).reservation is None  # type: ignore[arg-type]
-    assert await loads(client) == {answer.node: 2.5}
+    assert await node_loads(client) == {answer.node: 2.5}
+    assert expect_picked(await lookup.pick("zh-en", **options)).reservation is None  # type: ignore[arg-type]
+    assert await node_loads(client) == {answer.node: 2.5}
 
 
-async def test_a_release_gives_the_load_back_once(client: Client, writer: RedisWriter, lookup: Lookup) -> None:
+async def test_a_release_subtracts_the_load_once(client: Client, writer: RedisWriter, lookup: Lookup) -> None:
     await writer.replace_pool(pool(["a"]))
-    first, second = await reserved(lookup), await reserved(lookup)
+    first, second = await reserve(lookup), await reserve(lookup)
     assert await lookup.release(first)
-    assert await loads(client) == {"a": 1}
+    assert await node_loads(client) == {"a": 1}
     assert not await lookup.release(first)
     assert not await lookup.release("unknown")
-    assert await loads(client) == {"a": 1}
+    assert await node_loads(client) == {"a": 1}
     assert await lookup.release(second.id)
-    assert await counted(client) == (0, 0, 0)
+    assert await load_key_sizes(client) == (0, 0, 0)
 
 
 async def test_a_reservation_expires_and_a_renewed_one_does_not(
     client: Client, writer: RedisWriter, lookup: Lookup
 ) -> None:
     await writer.replace_pool(pool(["a", "b"]))
-    lost, kept = await reserved(lookup), await reserved(lookup)
+    lost, kept = await reserve(lookup), await reserve(lookup)
     renewed = await lookup.renew(kept, 300)
     assert renewed is not None
     assert (renewed.id, renewed.node) == (kept.id, kept.node)
@@ -168,20 +168,20 @@ async def test_a_reservation_expires_and_a_renewed_one_does_not(
     await expire(client, lost)
     assert await lookup.renew(lost, 60) is None
     assert not await lookup.release(lost)
-    assert await loads(client) == {kept.node: 1}
+    assert await node_loads(client) == {kept.node: 1}
     assert await lookup.renew("unknown", 60) is None
-    assert (await reserved(lookup)).node == lost.node
+    assert (await reserve(lookup)).node == lost.node
 
 
-async def test_a_real_millisecond_ends_a_reservation(client: Client, writer: RedisWriter, lookup: Lookup) -> None:
+async def test_a_reservation_of_one_millisecond_expires(client: Client, writer: RedisWriter, lookup: Lookup) -> None:
     await writer.replace_pool(pool(["a"]))
-    await reserved(lookup, 0.001)
+    await reserve(lookup, 0.001)
     async with asyncio.timeout(10):
-        while await counted(client) != (0, 0, 0):
+        while await load_key_sizes(client) != (0, 0, 0):
             await lookup.release("unknown")
 
 
-async def test_expired_loads_go_with_any_write_a_hundred_at_a_time_and_with_the_operators_stamp(
+async def test_each_write_and_each_stamp_purges_up_to_a_hundred_expired_loads(
     client: Client, writer: RedisWriter, lookup: Lookup
 ) -> None:
     await writer.replace_pool(pool(["a"]))
@@ -189,17 +189,17 @@ async def test_expired_loads_go_with_any_write_a_hundred_at_a_time_and_with_the_
     for number in range(250):
         await client.execute_command("ZADD", EXPIRIES, 1, f"report:a:node-{number}")
     await lookup.pick("zh-en", strategy="least-loaded")
-    assert await counted(client) == (250, 250, 250)
+    assert await load_key_sizes(client) == (250, 250, 250)
     await lookup.release("unknown")
-    assert await counted(client) == (150, 150, 150)
+    assert await load_key_sizes(client) == (150, 150, 150)
     await writer.stamp(complete=True)
-    assert await counted(client) == (50, 50, 50)
-    made = await reserved(lookup)
-    assert await loads(client) == {"a": 1}
+    assert await load_key_sizes(client) == (50, 50, 50)
+    made = await reserve(lookup)
+    assert await node_loads(client) == {"a": 1}
     assert await lookup.release(made)
 
 
-async def test_what_has_expired_is_not_known_even_before_its_turn_to_be_removed(
+async def test_an_expired_load_is_unknown_even_before_it_is_purged(
     client: Client, writer: RedisWriter, lookup: Lookup
 ) -> None:
     await writer.replace_pool(pool(["a"]))
@@ -208,7 +208,7 @@ async def test_what_has_expired_is_not_known_even_before_its_turn_to_be_removed(
         await client.execute_command("ZADD", EXPIRIES, number + 1, f"report:a:node-{number}")
     assert not await lookup.release("report:a:node-349")
     assert await lookup.renew("report:a:node-348", 60) is None
-    assert await counted(client) == (148, 148, 148)
+    assert await load_key_sizes(client) == (148, 148, 148)
 
 
 async def test_a_report_replaces_its_sources_former_one_and_adds_to_others(
@@ -217,33 +217,32 @@ async def test_a_report_replaces_its_sources_former_one_and_adds_to_others(
     await writer.stamp(complete=True)
     await lookup.report_load({"a": 3, "b": 1}, source="one", seconds=60)
     await lookup.report_load({"a": 0.25}, source="two", seconds=60)
-    assert await loads(client) == {"a": 3.25, "b": 1}
+    assert await node_loads(client) == {"a": 3.25, "b": 1}
     await lookup.report_load({"a": 1}, source="one", seconds=60)
-    assert await loads(client) == {"a": 1.25, "b": 1}
+    assert await node_loads(client) == {"a": 1.25, "b": 1}
     await lookup.report_load({"a": 0, "b": 0, "c": 0}, source="one", seconds=60)
-    assert await loads(client) == {"a": 0.25}
+    assert await node_loads(client) == {"a": 0.25}
     await client.execute_command("ZADD", EXPIRIES, 1, "report:two:a")
     await lookup.report_load({}, source="one", seconds=60)
-    assert await counted(client) == (0, 0, 0)
+    assert await load_key_sizes(client) == (0, 0, 0)
 
 
-async def test_weights_that_no_double_holds_exactly_leave_nothing_behind(
-    client: Client, writer: RedisWriter, lookup: Lookup
-) -> None:
+async def test_inexact_weights_leave_no_residue(client: Client, writer: RedisWriter, lookup: Lookup) -> None:
     await writer.replace_pool(pool(["a"]))
-    made = [picked(await lookup.pick("zh-en", reserve=60, weight=0.1 * number)).reservation for number in range(1, 30)]
+    made = [
+        expect_picked(await lookup.pick("zh-en", reserve=60, weight=0.1 * number)).reservation
+        for number in range(1, 30)
+    ]
     for one in made:
         assert one is not None
         assert await lookup.release(one)
-    assert await counted(client) == (0, 0, 0)
+    assert await load_key_sizes(client) == (0, 0, 0)
 
 
-async def test_a_reservation_sent_twice_because_the_answer_was_lost_counts_once(
-    client: Client, writer: RedisWriter
-) -> None:
+async def test_a_reservation_resent_after_a_lost_reply_counts_once(client: Client, writer: RedisWriter) -> None:
     await writer.replace_pool(pool(names(5)))
     keys = (KEYS.meta, *KEYS.pool("zh-en")[:3], *KEYS.load)
     words = ("FCALL", f"{LIBRARY}_reserve", 7, *keys, "some-id", 1, 60_000, "uniform", "0.3")
     nodes = [(await client.execute_command(*words)).decode().split()[0] for _ in range(2)]
     assert nodes[0] == nodes[1]
-    assert await loads(client) == {nodes[0]: 1}
+    assert await node_loads(client) == {nodes[0]: 1}

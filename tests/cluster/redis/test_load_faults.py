@@ -1,4 +1,4 @@
-"""Reservations and load reports where something is wrong: no node, damaged keys, a flush, wrong arguments (E6)."""
+"""Reservations and load reports under faults: no node, damaged keys, a flush, invalid arguments (E6)."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from tests.support.redis_fixture_lookup import (
     EXPIRIES,
     KEYS,
     LOAD,
-    claimed,
-    counted,
+    claimed_writer,
+    load_key_sizes,
     names,
     node_of,
     pool,
-    reserved,
+    reserve,
 )
 
 from hotpool.lookup import Lookup, NoMember, Reason
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 async def writer(client: Client) -> RedisWriter:
-    return await claimed(client)
+    return await claimed_writer(client)
 
 
-async def test_without_a_node_nothing_is_reserved(client: Client, writer: RedisWriter, lookup: Lookup) -> None:
+async def test_a_pick_without_a_node_reserves_nothing(client: Client, writer: RedisWriter, lookup: Lookup) -> None:
     await writer.replace_pool(pool(draining=["d"]))
     for name, reason in (("zh-en", Reason.ONLY_DRAINING), ("none", Reason.POOL_UNKNOWN)):
         answer = await lookup.pick(name, reserve=60)
@@ -41,40 +41,38 @@ async def test_without_a_node_nothing_is_reserved(client: Client, writer: RedisW
     answer = await lookup.pick("zh-en", reserve=60, max_age=10)
     assert isinstance(answer, NoMember)
     assert answer.reason is Reason.STALE
-    assert await counted(client) == (0, 0, 0)
+    assert await load_key_sizes(client) == (0, 0, 0)
 
 
 @pytest.mark.parametrize("key", [LOAD, ENTRIES, EXPIRIES])
 @pytest.mark.parametrize("damage", [("DEL",), ("SET", "garbage")])
-async def test_damaged_load_keys_begin_anew_and_never_stop_a_pick(
+async def test_damaged_load_keys_are_reset_and_never_fail_a_pick(
     client: Client, writer: RedisWriter, lookup: Lookup, key: str, damage: tuple[str, ...]
 ) -> None:
     await writer.replace_pool(pool(names(3)))
-    old = [await reserved(lookup) for _ in range(6)]
+    old = [await reserve(lookup) for _ in range(6)]
     await client.execute_command("DEL", key)
     if damage[0] == "SET":
         await client.execute_command("SET", key, damage[1])
     assert node_of(await lookup.pick("zh-en", strategy="least-loaded")) in names(3)
     assert not await lookup.release(old[0])
-    assert await counted(client) == (0, 0, 0)
-    assert {(await reserved(lookup)).node for _ in range(3)} == names(3)
+    assert await load_key_sizes(client) == (0, 0, 0)
+    assert {(await reserve(lookup)).node for _ in range(3)} == names(3)
     await writer.stamp(complete=True)
-    assert await counted(client) == (3, 3, 3)
+    assert await load_key_sizes(client) == (3, 3, 3)
 
 
-async def test_reservations_are_the_one_thing_that_a_flush_loses(
-    client: Client, writer: RedisWriter, lookup: Lookup
-) -> None:
+async def test_a_flush_loses_only_reservations(client: Client, writer: RedisWriter, lookup: Lookup) -> None:
     await writer.replace_pool(pool(names(3)))
-    made = await reserved(lookup)
+    reservation = await reserve(lookup)
     await client.execute_command("FLUSHALL")
-    again = await claimed(client)
-    await again.replace_pool(pool(names(3)))
-    await again.stamp(complete=True)
-    assert not await lookup.release(made)
-    assert await lookup.renew(made, 60) is None
+    restarted = await claimed_writer(client)
+    await restarted.replace_pool(pool(names(3)))
+    await restarted.stamp(complete=True)
+    assert not await lookup.release(reservation)
+    assert await lookup.renew(reservation, 60) is None
     assert (await lookup.members("zh-en")).ready == tuple(sorted(names(3)))
-    assert {(await reserved(lookup)).node for _ in range(3)} == names(3)
+    assert {(await reserve(lookup)).node for _ in range(3)} == names(3)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +97,7 @@ async def test_reservations_are_the_one_thing_that_a_flush_loses(
         ("report", ("one", "1.5", "a", 1)),
     ],
 )
-async def test_the_functions_refuse_wrong_arguments_of_any_language_and_write_nothing(
+async def test_the_functions_refuse_invalid_arguments_and_write_nothing(
     client: Client, writer: RedisWriter, name: str, words: tuple[str | int, ...]
 ) -> None:
     await writer.replace_pool(pool(["a"]))
@@ -109,4 +107,4 @@ async def test_the_functions_refuse_wrong_arguments_of_any_language_and_write_no
     }.get(name, KEYS.load)
     with pytest.raises(Exception, match="BADARGUMENT"):
         await client.execute_command("FCALL", f"{LIBRARY}_{name}", len(keys), *keys, *words)
-    assert await counted(client) == (0, 0, 0)
+    assert await load_key_sizes(client) == (0, 0, 0)

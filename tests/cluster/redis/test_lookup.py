@@ -1,4 +1,4 @@
-"""The look-up client against a real server, a replica, and a Redis Cluster (requirements E2, E3, E4, E6)."""
+"""The look-up client against a real server, a replica, and a Redis Cluster (E2, E3, E4, E6)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from redis.asyncio import Redis
-from tests.support.redis_fixture_lookup import KEYS, chi_square, claimed, names, node_of, pool, reason_of
+from tests.support.redis_fixture_lookup import (
+    KEYS,
+    NO_DRIFT,
+    chi_square,
+    claimed_writer,
+    names,
+    node_of,
+    pool,
+    reason_of,
+)
 
 from hotpool.lookup import Lookup, LookupUnavailableError, NoMember, Picked, Reason
 from hotpool.projection.connection.async_connection import Client, connect
@@ -22,7 +31,7 @@ if TYPE_CHECKING:
 
 NODE = NodeDocument("edge-1", (("asr", True, None, ("fw", "fw-2")), ("tts", False, "Stopped", ())))
 CHI_SQUARE = {100: 149.4, 19: 43.82, 14: 36.12}
-"""By degrees of freedom, one in a thousand."""
+"""Critical values at one in a thousand, by degrees of freedom."""
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +42,7 @@ def cluster_server() -> Iterator[RedisServer]:
 
 @pytest.fixture
 async def writer(client: Client) -> RedisWriter:
-    return await claimed(client)
+    return await claimed_writer(client)
 
 
 async def sweep(client: Client, count: int, exclude: Collection[str] = ()) -> Counter[str]:
@@ -57,7 +66,7 @@ async def test_every_member_not_excluded_has_the_same_share_of_chances(
 async def test_picks_are_uniform_by_chi_square_whatever_slice_a_member_is_in(
     client: Client, writer: RedisWriter, size: int, excluded: int
 ) -> None:
-    """101 members are a slice of 100 and a lone one, which a pick by slice would choose half the time."""
+    """101 members are a slice of 100 and a slice of 1, which a pick by slice would choose half the time."""
     await writer.replace_pool(pool(names(size), names(3, "suspect"), names(3, "draining")))
     exclude = sorted(names(size))[3 : 3 + excluded]
     lookup = Lookup(client, namespace="speech", chance=random.Random(20261123).random)  # noqa: S311 - a fixed seed.
@@ -67,7 +76,9 @@ async def test_picks_are_uniform_by_chi_square_whatever_slice_a_member_is_in(
     assert chi_square(counts.values()) < CHI_SQUARE[size - excluded - 1]
 
 
-async def test_suspect_members_come_last_and_uniformly_too(client: Client, writer: RedisWriter, lookup: Lookup) -> None:
+async def test_suspect_members_are_picked_last_and_uniformly(
+    client: Client, writer: RedisWriter, lookup: Lookup
+) -> None:
     await writer.replace_pool(pool(["edge-0"], names(4, "suspect"), ["d"]))
     assert node_of(await lookup.pick("zh-en")) == "edge-0"
     assert await sweep(client, 4, ["edge-0"]) == Counter(names(4, "suspect"))
@@ -77,7 +88,7 @@ async def test_suspect_members_come_last_and_uniformly_too(client: Client, write
     assert (picked.state, picked.pool, picked.version) == ("Suspect", "zh-en", 1)
 
 
-async def test_no_member_says_why_and_counts(writer: RedisWriter, lookup: Lookup) -> None:
+async def test_a_pick_without_a_node_returns_reason_and_counts(writer: RedisWriter, lookup: Lookup) -> None:
     assert reason_of(await lookup.pick("zh-en")) is Reason.POOL_UNKNOWN
     await writer.replace_pool(pool())
     assert reason_of(await lookup.pick("zh-en")) is Reason.EMPTY
@@ -117,7 +128,7 @@ async def test_readers_see_age_and_completeness(client: Client, writer: RedisWri
     assert not (await lookup.pick("zh-en")).complete
 
 
-async def test_a_pool_is_found_by_generator_and_key_and_followed_when_it_moves(
+async def test_a_pool_is_found_by_generator_and_key_and_followed_when_it_is_replaced(
     writer: RedisWriter, lookup: Lookup
 ) -> None:
     unknown = await lookup.pick_key("speech", "zh-en")
@@ -133,7 +144,7 @@ async def test_a_pool_is_found_by_generator_and_key_and_followed_when_it_moves(
     assert reason_of(await lookup.pick_key("speech", "zh-en", exclude=["b"])) is Reason.POOL_UNKNOWN
 
 
-async def test_the_chances_next_to_none_and_next_to_one_draw_the_first_and_the_last(
+async def test_the_smallest_and_the_largest_chance_draw_the_first_and_the_last_member(
     client: Client, writer: RedisWriter
 ) -> None:
     for size in (1, 2, 3, 5, 9, 64, 65, 1200):
@@ -156,7 +167,7 @@ async def test_a_pick_is_one_round_trip(client: Client, writer: RedisWriter, loo
         await lookup.pick("zh-en", key="user-1", max_age=60)
     stats = await client.execute_command("INFO", "commandstats")
     assert stats["cmdstat_fcall_ro"]["calls"] == 15
-    assert stats["cmdstat_hget"]["calls"] == 10  # the versions inside of the picks by name: no look into the index
+    assert stats["cmdstat_hget"]["calls"] == 10  # the version of the pool in picks by name; the index is not read
     await writer.drop_pool("zh-en")
     await lookup.pick_key("speech", "zh-en")
     await client.execute_command("CONFIG", "RESETSTAT")
@@ -165,7 +176,7 @@ async def test_a_pick_is_one_round_trip(client: Client, writer: RedisWriter, loo
     assert (stats["cmdstat_fcall_ro"]["calls"], stats["cmdstat_hget"]["calls"]) == (1, 1)
 
 
-async def test_a_pick_that_reserves_is_one_round_trip_too(client: Client, writer: RedisWriter, lookup: Lookup) -> None:
+async def test_a_pick_that_reserves_is_one_round_trip(client: Client, writer: RedisWriter, lookup: Lookup) -> None:
     await writer.replace_pool(pool(names(5)))
     await lookup.pick_key("speech", "zh-en")
     await client.execute_command("CONFIG", "RESETSTAT")
@@ -176,7 +187,7 @@ async def test_a_pick_that_reserves_is_one_round_trip_too(client: Client, writer
     assert "cmdstat_fcall_ro" not in stats
 
 
-async def test_a_nodes_capability_is_told_by_type(writer: RedisWriter, lookup: Lookup) -> None:
+async def test_a_nodes_capability_is_returned_by_type(writer: RedisWriter, lookup: Lookup) -> None:
     assert await lookup.capability("edge-1") is None
     await writer.replace_node(NODE)
     await writer.stamp(complete=True)
@@ -187,7 +198,7 @@ async def test_a_nodes_capability_is_told_by_type(writer: RedisWriter, lookup: L
     assert types == {"asr": (True, None, ("fw", "fw-2")), "tts": (False, "Stopped", ())}
 
 
-async def test_a_look_up_that_cannot_know_fails_instead_of_answering_none(
+async def test_a_look_up_without_a_valid_reply_fails_instead_of_returning_no_member(
     server: RedisServer, client: Client, writer: RedisWriter
 ) -> None:
     await writer.replace_pool(pool(["a"]))
@@ -209,11 +220,11 @@ async def test_a_look_up_that_cannot_know_fails_instead_of_answering_none(
         assert "s3cret" not in str(caught.value)
 
 
-async def test_a_replica_answers(server: RedisServer, client: Client) -> None:
+async def test_a_replica_answers_look_ups(server: RedisServer, client: Client) -> None:
     await client.execute_command("CONFIG", "SET", "repl-diskless-sync-delay", "0")
     patient = connect(server.url, timeout=10)
     with RedisServer(options=("--replicaof", "127.0.0.1", str(server.port))) as replica:
-        writer = await claimed(patient)
+        writer = await claimed_writer(patient)
         await writer.replace_pool(pool(["a"]))
         await writer.stamp(complete=True)
         assert await patient.execute_command("WAIT", 1, 8000) == 1
@@ -227,19 +238,19 @@ async def test_a_replica_answers(server: RedisServer, client: Client) -> None:
     assert all(answer.complete for answer in answers)
 
 
-@pytest.mark.parametrize("aware", [False, True])
-async def test_the_main_path_runs_in_cluster_mode(cluster_server: RedisServer, *, aware: bool) -> None:
+@pytest.mark.parametrize("cluster_client", [False, True])
+async def test_the_main_path_runs_in_cluster_mode(cluster_server: RedisServer, *, cluster_client: bool) -> None:
     cluster_server.ask("FLUSHALL")
     cluster_server.ask("FUNCTION", "FLUSH")
-    client = connect(cluster_server.url, cluster=aware)
+    client = connect(cluster_server.url, cluster=cluster_client)
     pools = {"zh-en": pool(names(20)), "large": pool(names(1200), name="large")}
-    writer = await claimed(client)
-    for image in pools.values():
-        await writer.replace_pool(image)
+    writer = await claimed_writer(client)
+    for document in pools.values():
+        await writer.replace_pool(document)
     await writer.replace_node(NODE)
     await writer.stamp(complete=True)
-    assert (await writer.check_drift(pools, {"edge-1": NODE})).clean
-    async with Lookup.from_url(cluster_server.url, namespace="speech", cluster=aware) as lookup:
+    assert await writer.check_drift(pools, {"edge-1": NODE}) == NO_DRIFT
+    async with Lookup.from_url(cluster_server.url, namespace="speech", cluster=cluster_client) as lookup:
         assert node_of(await lookup.pick_key("speech", "large")) in names(1200)
         assert await lookup.capability("edge-1") is not None
         made = await lookup.pick("zh-en", strategy="least-loaded", reserve=60)
@@ -248,20 +259,20 @@ async def test_the_main_path_runs_in_cluster_mode(cluster_server: RedisServer, *
         assert await lookup.release(made.reservation)
     await writer.drop_pool("zh-en")
     await writer.drop_node("edge-1")
-    assert (await writer.check_drift({"large": pools["large"]}, {})).clean
+    assert await writer.check_drift({"large": pools["large"]}, {}) == NO_DRIFT
     slots = {cluster_server.ask("CLUSTER", "KEYSLOT", key) for key in (KEYS.meta, KEYS.index, *KEYS.pool("large"))}
     assert len(slots) == 1
     await client.aclose()
 
 
-async def test_functions_touch_only_the_keys_that_they_were_given(
+async def test_functions_access_only_the_keys_passed_to_them(
     server: RedisServer, client: Client, writer: RedisWriter, lookup: Lookup
 ) -> None:
     calls = 0
-    async with Redis.from_url(server.url) as watching, watching.monitor() as monitor:
+    async with Redis.from_url(server.url) as admin, admin.monitor() as monitor:
         await writer.claim(3)
-        for image in (pool(names(9), ["s"]), pool(names(1200))):
-            await writer.replace_pool(image)
+        for document in (pool(names(9), ["s"]), pool(names(1200))):
+            await writer.replace_pool(document)
         await writer.replace_node(NODE)
         await writer.stamp(complete=True)
         await lookup.pick_key("speech", "zh-en", exclude=["edge-1"])
@@ -279,15 +290,15 @@ async def test_functions_touch_only_the_keys_that_they_were_given(
         await writer.drop_pool("zh-en")
         await writer.drop_node("edge-1")
         await client.execute_command("ECHO", "end")
-        given: set[str] = set()
+        passed: set[str] = set()
         inside: set[str] = set()
         async for words, by_script in commands(monitor):
             if words[0] in {"FCALL", "FCALL_RO"}:
                 calls += 1
-                given = set(words[3 : 3 + int(words[2])])
+                passed = set(words[3 : 3 + int(words[2])])
             elif by_script:
-                touched = {word for word in words[1:] if word.startswith("{hotpool:")}
-                assert touched <= given
+                accessed = {word for word in words[1:] if word.startswith("{hotpool:")}
+                assert accessed <= passed
                 inside.add(words[0].upper())
     assert calls > 20
     assert {"ZADD", "RENAME", "HSET", "ZRANGE", "HDEL", "SREM", "ZINCRBY", "ZMSCORE", "ZRANGEBYSCORE"} <= inside
@@ -295,7 +306,7 @@ async def test_functions_touch_only_the_keys_that_they_were_given(
 
 
 async def commands(monitor: Any) -> AsyncIterator[tuple[list[str], bool]]:
-    """Yield the words of each command that the server ran, and whether a function did, up to `ECHO end`."""
+    """Yield the words of each executed command, and True if a function ran it, up to `ECHO end`."""
     async for line in monitor.listen():
         words = line["command"].split(" ")
         if words == ["ECHO", "end"]:

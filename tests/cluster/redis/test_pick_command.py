@@ -1,4 +1,4 @@
-"""`hotpool pick` against a real server: strategies, the bound on age, exit codes (requirements E2, E6, F5)."""
+"""`hotpool pick` against a real server: strategies, maximum age, exit codes (E2, E6, F5)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.support.redis_fixture_lookup import KEYS, Ring, claimed, names, pool
+from tests.support.redis_fixture_lookup import KEYS, Ring, claimed_writer, names, pool
 from typer.testing import CliRunner
 
 from hotpool.__main__ import app
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 async def pick(server: RedisServer, client: Client) -> Callable[..., Awaitable[Result]]:
-    """Runs the command on a server that holds a pool of nine."""
-    writer = await claimed(client)
+    """Return a function that runs the command on a server with a pool of nine Ready nodes."""
+    writer = await claimed_writer(client)
     await writer.replace_pool(pool(names(9), ["s"]))
 
     async def run(*words: str) -> Result:
@@ -36,26 +36,26 @@ async def pick(server: RedisServer, client: Client) -> Callable[..., Awaitable[R
 
 async def test_the_command_picks_by_every_strategy(client: Client, pick: Callable[..., Awaitable[Result]]) -> None:
     for strategy in ((), ("--strategy", "uniform"), ("--strategy", "least-loaded")):
-        done = await pick(*strategy)
-        assert (done.exit_code, done.stdout.strip() in names(9)) == (0, True)
+        result = await pick(*strategy)
+        assert (result.exit_code, result.stdout.strip() in names(9)) == (0, True)
     await client.execute_command("ZADD", KEYS.load[0], *(part for node in names(9) - {"edge-4"} for part in (1, node)))
     assert (await pick("--strategy", "least-loaded")).stdout == "edge-4\n"
-    for how in (["--key", "user-1"], ["--key", "user-1", "--strategy", "affinity"]):
-        assert (await pick(*how)).stdout.strip() == Ring(names(9)).node("user-1")
+    for options in (["--key", "user-1"], ["--key", "user-1", "--strategy", "affinity"]):
+        assert (await pick(*options)).stdout.strip() == Ring(names(9)).node("user-1")
     found = json.loads((await pick("--key", "user-1", "--exclude", "edge-4", "-o", "json")).stdout)
     assert found["node"] == Ring(names(9) - {"edge-4"}).node("user-1")
 
 
-async def test_the_command_tells_how_old_the_projection_is_that_it_refuses(
+async def test_the_command_reports_the_age_of_a_projection_that_is_too_old(
     client: Client, pick: Callable[..., Awaitable[Result]]
 ) -> None:
-    done = await pick("--max-age", "30")
-    assert (done.exit_code, done.stdout) == (1, "")
-    assert done.stderr == "no member of pool zh-en: Stale, of unknown age, incomplete\n"
+    result = await pick("--max-age", "30")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == "no member of pool zh-en: Stale, of unknown age, incomplete\n"
     seconds = int((await client.execute_command("TIME"))[0])
     await client.execute_command("HSET", KEYS.meta, "stampMs", (seconds - 100) * 1000, "complete", 1)
-    done = await pick("--max-age", "30", "-o", "json")
-    assert (done.exit_code, json.loads(done.stdout)["reason"]) == (1, "Stale")
+    result = await pick("--max-age", "30", "-o", "json")
+    assert (result.exit_code, json.loads(result.stdout)["reason"]) == (1, "Stale")
     assert (await pick("--max-age", "200")).exit_code == 0
 
 
@@ -70,7 +70,7 @@ async def test_the_command_tells_how_old_the_projection_is_that_it_refuses(
         ("--max-age", "nan"),
     ],
 )
-async def test_wrong_wishes_are_wrong_usage(pick: Callable[..., Awaitable[Result]], words: tuple[str, ...]) -> None:
-    done = await pick(*words)
-    assert (done.exit_code, done.stdout) == (2, "")
-    assert done.stderr
+async def test_invalid_options_are_usage_errors(pick: Callable[..., Awaitable[Result]], words: tuple[str, ...]) -> None:
+    result = await pick(*words)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr

@@ -1,4 +1,4 @@
-"""Random courses of images, faults, damage and failovers: Redis holds the last images, and never a mix (E1, E2)."""
+"""Random documents, faults, damage and failovers: Redis ends with the last documents, and never has a mix (E1, E2)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, cast
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
-from tests.support.lossy_redis import KEYS, NODES, Line, counted, image, stored
+from tests.support.lossy_redis import KEYS, NODES, LossyClient, make_document, pool_write_count, stored
+from tests.support.redis_fixture_lookup import NO_DRIFT
 
 from hotpool.errors import RetryableError
 from hotpool.projection import writer as writing
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
 POOLS = ("zh-en", "en-zh")
 
 
-class Course(RuleBasedStateMachine):
-    """Random images, faults, damage and leaders; `wanted` is the model."""
+class ProjectionMachine(RuleBasedStateMachine):
+    """Random documents, faults, damage and leaders. `wanted` is the model."""
 
     def __init__(self, port: int) -> None:
         super().__init__()
@@ -38,11 +39,11 @@ class Course(RuleBasedStateMachine):
         self.replica: dict[bytes, bytes] = {}
         self.replica_damaged: set[str] = set()
         self.term = 0
-        self.line = Line(self.client, self.look)
+        self.lossy = LossyClient(self.client, self.check_readers)
 
     @initialize()
     def begin(self) -> None:
-        self.ask("FLUSHALL")
+        self.execute("FLUSHALL")
         self.elect()
         for name in POOLS:
             self.fill(name, "ready")
@@ -51,8 +52,8 @@ class Course(RuleBasedStateMachine):
         self.runner.run(self.client.aclose())
         self.runner.close()
 
-    async def look(self) -> None:
-        """What any reader sees now is exactly what was given for the version that it states."""
+    async def check_readers(self) -> None:
+        """Check that a reader sees exactly the document of the version it reads."""
         for name in POOLS:
             if name not in self.damaged:
                 (_, _, digest), held = await stored(self.client, name)
@@ -60,37 +61,37 @@ class Course(RuleBasedStateMachine):
 
     @rule()
     def elect(self) -> None:
-        """Another process leads from now on; it has written nothing yet."""
+        """Start another leader, which has written nothing yet."""
         self.term += 1
-        self.writer = RedisWriter(cast("Client", self.line), namespace="speech", leader=lambda: True)
-        self.runner.run(self.sent(self.writer.claim(self.term)))
+        self.writer = RedisWriter(cast("Client", self.lossy), namespace="speech", leader=lambda: True)
+        self.runner.run(self.attempt(self.writer.claim(self.term)))
 
-    def ask(self, *words: str) -> Any:
-        """Answer of the server to a stranger."""
+    def execute(self, *words: str) -> Any:
+        """Return the server's reply to another client."""
 
-        async def asked() -> Any:
+        async def run_command() -> Any:
             return await self.client.execute_command(*words)
 
-        return self.runner.run(asked())
+        return self.runner.run(run_command())
 
-    async def sent(self, write: Any) -> None:
+    async def attempt(self, write: Any) -> None:
         with suppress(RetryableError):
             await write
 
-    def put(self, name: str, states: dict[str, str]) -> None:
+    def publish(self, name: str, states: dict[str, str]) -> None:
         former = self.wanted.get(name)
-        made = image(name, states, former.uid if former else f"u{self.term}", former)
-        assert made == image(name, states, made.uid)
-        self.wanted[name] = made
-        self.runner.run(self.sent(self.writer.replace_pool(made)))
+        document = make_document(name, states, former.uid if former else f"u{self.term}", former)
+        assert document == make_document(name, states, document.uid)
+        self.wanted[name] = document
+        self.runner.run(self.attempt(self.writer.replace_pool(document)))
 
     @rule(name=st.sampled_from(POOLS), states=st.dictionaries(st.sampled_from(NODES), st.sampled_from(STATES)))
     def replace(self, name: str, states: dict[str, str]) -> None:
-        self.put(name, states)
+        self.publish(name, states)
 
     @rule(name=st.sampled_from(POOLS), state=st.sampled_from(STATES))
     def fill(self, name: str, state: str) -> None:
-        self.put(name, dict.fromkeys(NODES, state))
+        self.publish(name, dict.fromkeys(NODES, state))
 
     @rule(
         name=st.sampled_from(POOLS),
@@ -98,7 +99,7 @@ class Course(RuleBasedStateMachine):
         state=st.sampled_from([*STATES, None]),
     )
     def move(self, name: str, nodes: list[str], state: str | None) -> None:
-        """Some nodes come, leave or change their state."""
+        """Add, remove or change the state of some nodes."""
         former = self.wanted.get(name)
         groups = zip(STATES, former.members, strict=True) if former else ()
         states = {node: known for known, members in groups for node in members}
@@ -106,21 +107,21 @@ class Course(RuleBasedStateMachine):
             states.pop(node, None)
             if state:
                 states[node] = state
-        self.put(name, states)
+        self.publish(name, states)
 
     @rule(name=st.sampled_from(POOLS))
     def drop(self, name: str) -> None:
         self.wanted.pop(name, None)
-        self.runner.run(self.sent(self.writer.drop_pool(name)))
+        self.runner.run(self.attempt(self.writer.drop_pool(name)))
 
     @rule(kind=st.sampled_from(["lost", "never", "late"]))
     def fail_next(self, kind: str) -> None:
-        self.line.fault = kind
+        self.lossy.fault = kind
 
     @rule()
     def deliver(self) -> None:
-        """The look between two steps is not for us here: the order of what comes late is the network's."""
-        self.runner.run(self.line.deliver())
+        """Execute the delayed writes without a check in between, because the network decides their order."""
+        self.runner.run(self.lossy.deliver())
 
     @rule(
         name=st.sampled_from(POOLS),
@@ -139,81 +140,81 @@ class Course(RuleBasedStateMachine):
         ),
     )
     def damage(self, name: str, words: tuple[str, ...]) -> None:
-        """Somebody changes a pool that is there by hand."""
+        """Change an existing pool by hand."""
         facts = KEYS.pool(name)[0]
         key = f"{facts}:{words[1]}" if words[1] else facts
-        if self.ask("EXISTS", facts):
+        if self.execute("EXISTS", facts):
             self.damaged.add(name)
-            self.ask(words[0], key, *words[2:])
+            self.execute(words[0], key, *words[2:])
 
     @rule()
     def replicate(self) -> None:
-        """A replica has all of this."""
-        self.replica = self.runner.run(self.dumped())
+        """Copy everything to a replica."""
+        self.replica = self.runner.run(self.dump_all())
         self.replica_damaged = set(self.damaged)
 
-    async def dumped(self) -> dict[bytes, bytes]:
+    async def dump_all(self) -> dict[bytes, bytes]:
         names = await self.client.execute_command("KEYS", "*")
         return {name: await self.client.execute_command("DUMP", name) for name in names}
 
     @rule()
     def fail_over(self) -> None:
-        """That replica, which may have missed a lot since, is the server now."""
-        self.runner.run(self.restored())
+        """Promote the replica, which may have missed later writes."""
+        self.runner.run(self.restore_dump())
         self.damaged = set(self.replica_damaged)
 
-    async def restored(self) -> None:
-        async with self.client.pipeline(transaction=True) as asked:
-            asked.flushall()
+    async def restore_dump(self) -> None:
+        async with self.client.pipeline(transaction=True) as pipeline:
+            pipeline.flushall()
             for name, dump in self.replica.items():
-                asked.restore(name, 0, dump)
-            await asked.execute()
+                pipeline.restore(name, 0, dump)
+            await pipeline.execute()
 
     @rule(words=st.sampled_from([("FLUSHALL",), ("FUNCTION FLUSH",), ("DEL", KEYS.meta)]))
     def lose(self, words: tuple[str, ...]) -> None:
-        self.ask(*words)
+        self.execute(*words)
 
     @rule()
     def round(self) -> None:
-        self.runner.run(self.sent(self.heal()))
+        self.runner.run(self.attempt(self.repair()))
 
-    async def heal(self) -> None:
-        """What the mirror does in a round."""
+    async def repair(self) -> None:
+        """Do one round of the publisher."""
         assert await self.writer.claim(self.term) == self.term
-        found = await self.writer.check_drift(self.wanted, {})
-        for name in found.pools:
+        drift = await self.writer.check_drift(self.wanted, {})
+        for name in drift.pools:
             await self.writer.replace_pool(self.wanted[name])
-        for name in found.stray_pools:
+        for name in drift.stray_pools:
             await self.writer.drop_pool(name)
-        await self.writer.drop_index(found.stray_index)
-        if found.clean:
+        await self.writer.drop_index(drift.stray_index)
+        if drift == NO_DRIFT:
             self.damaged.clear()
 
     @rule()
     def quiet(self) -> None:
-        """Without further faults Redis holds the last images within two rounds."""
-        self.line.fault = None
-        self.runner.run(self.line.deliver())
+        """Check that Redis holds the last documents after three rounds without faults."""
+        self.lossy.fault = None
+        self.runner.run(self.lossy.deliver())
         for _ in range(3):
-            self.runner.run(self.sent(self.heal()))
+            self.runner.run(self.attempt(self.repair()))
         for name in POOLS:
             _, held = self.runner.run(stored(self.client, name))
             assert held == self.wanted.get(name)
             assert held is None or held.members == self.wanted[name].members
-        assert {name.decode() for name in self.ask("HVALS", KEYS.index)} == self.wanted.keys()
+        assert {name.decode() for name in self.execute("HVALS", KEYS.index)} == self.wanted.keys()
 
     @invariant()
-    def seen(self) -> None:
-        self.runner.run(self.look())
+    def readers_see_no_mix(self) -> None:
+        self.runner.run(self.check_readers())
 
 
-def follow(server: RedisServer, monkeypatch: pytest.MonkeyPatch, courses: int) -> None:
-    """Run so many random courses of thirty steps."""
+def run_random_courses(server: RedisServer, monkeypatch: pytest.MonkeyPatch, courses: int) -> None:
+    """Run `courses` random courses of thirty steps."""
     monkeypatch.setattr(writing, "MEMBERS_PER_CALL", 12)
     server.start()
-    before = counted("change")
+    before = pool_write_count("change")
     run_state_machine_as_test(
-        cast("type[RuleBasedStateMachine]", lambda: Course(server.port)),
+        cast("type[RuleBasedStateMachine]", lambda: ProjectionMachine(server.port)),
         settings=settings(
             max_examples=courses,
             stateful_step_count=30,
@@ -221,10 +222,10 @@ def follow(server: RedisServer, monkeypatch: pytest.MonkeyPatch, courses: int) -
             suppress_health_check=list(HealthCheck),
         ),
     )
-    assert counted("change") > before
+    assert pool_write_count("change") > before
 
 
-def test_whatever_happens_redis_holds_the_last_images_and_readers_never_see_a_mix(
+def test_redis_ends_with_the_last_documents_and_readers_never_see_a_mix(
     server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    follow(server, monkeypatch, 15)
+    run_random_courses(server, monkeypatch, 15)

@@ -1,4 +1,4 @@
-"""Two clusters that share a Redis, a prefix and the name of a namespace: told apart, never mixed (E1, E4)."""
+"""Two clusters with the same Redis, prefix and namespace name: distinguished and never mixed (E1, E4)."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ META = FleetKeys("hotpool", "speech").meta
 POOL = PoolDocument("zh-en", "u1", None, None, frozenset("ab"), frozenset(), frozenset())
 
 
-def make(client: Client) -> RedisWriter:
+def make_writer(client: Client) -> RedisWriter:
     return RedisWriter(client, namespace="speech", leader=lambda: True)
 
 
-async def everything(client: Client) -> dict[bytes, bytes]:
+async def dump_all(client: Client) -> dict[bytes, bytes]:
     names = await client.execute_command("KEYS", "*")
     return {name: await client.execute_command("DUMP", name) for name in names}
 
 
-async def age(client: Client, seconds: int, *fields: str) -> None:
-    """Put these moments of the projection back."""
+async def make_older(client: Client, seconds: int, *fields: str) -> None:
+    """Make these times of the projection `seconds` older."""
     for field in fields:
         if await client.execute_command("HEXISTS", META, field):
             await client.execute_command("HINCRBY", META, field, str(-seconds * 1000))
@@ -36,50 +36,50 @@ async def age(client: Client, seconds: int, *fields: str) -> None:
 
 @pytest.fixture
 async def first(client: Client) -> RedisWriter:
-    """The projection of cluster `one`."""
-    made = make(client)
-    assert await made.claim(3, "one") == 3
-    await made.replace_pool(POOL)
-    await made.stamp(complete=True)
-    return made
+    """Writer of the projection of cluster `one`."""
+    writer = make_writer(client)
+    assert await writer.claim(3, "one") == 3
+    await writer.replace_pool(POOL)
+    await writer.stamp(complete=True)
+    return writer
 
 
 @pytest.mark.parametrize("term", [1, 3, 99])
 @pytest.mark.parametrize("old", [(), ("stampMs",), ("claimMs",)])
-async def test_another_clusters_living_projection_is_not_touched_whatever_our_term(
+async def test_another_clusters_projection_in_use_is_not_changed_at_any_term(
     client: Client, first: RedisWriter, term: int, old: tuple[str, ...]
 ) -> None:
-    await age(client, 61, *old)
-    before = await everything(client)
+    await make_older(client, 61, *old)
+    before = await dump_all(client)
     with pytest.raises(OtherClusterError, match="give one of them another --redis-prefix"):
-        await make(client).claim(term, "two")
-    assert await everything(client) == before
+        await make_writer(client).claim(term, "two")
+    assert await dump_all(client) == before
     await first.stamp(complete=True)
 
 
-async def test_a_projection_given_up_is_taken_over_with_a_larger_term(client: Client, first: RedisWriter) -> None:
-    second = make(client)
-    await age(client, 59, "stampMs", "claimMs")
+async def test_an_abandoned_projection_is_taken_over_with_a_larger_term(client: Client, first: RedisWriter) -> None:
+    second = make_writer(client)
+    await make_older(client, 59, "stampMs", "claimMs")
     with pytest.raises(OtherClusterError):
         await second.claim(1, "two")
-    await age(client, 2, "stampMs", "claimMs")
+    await make_older(client, 2, "stampMs", "claimMs")
     assert await second.claim(1, "two") == 3
     assert await second.claim(4, "two") == 4
     assert (await second.check_drift({}, {})).stray_pools == {"zh-en"}
-    with pytest.raises(OtherClusterError):  # not Fenced: its operator leads its own cluster as before
+    with pytest.raises(OtherClusterError):  # not FencedError: the operator still leads its own cluster
         await first.replace_pool(POOL)
     with pytest.raises(OtherClusterError):
         await first.claim(99, "one")
 
 
-async def test_a_moment_to_come_is_no_sign_of_life(client: Client, first: RedisWriter) -> None:
+async def test_a_time_in_the_future_is_no_sign_of_life(client: Client, first: RedisWriter) -> None:
     assert first
-    await age(client, -1_000_000, "stampMs", "claimMs")
-    assert await make(client).claim(4, "two") == 4
+    await make_older(client, -1_000_000, "stampMs", "claimMs")
+    assert await make_writer(client).claim(4, "two") == 4
 
 
-async def test_our_own_and_a_nameless_projection_is_claimed_at_once(client: Client, first: RedisWriter) -> None:
+async def test_our_projection_and_one_without_a_cluster_are_claimed_at_once(client: Client, first: RedisWriter) -> None:
     assert first
-    assert await make(client).claim(4, "one") == 4
+    assert await make_writer(client).claim(4, "one") == 4
     await client.execute_command("HDEL", META, "cluster")
-    assert await make(client).claim(5, "two") == 5
+    assert await make_writer(client).claim(5, "two") == 5

@@ -1,4 +1,4 @@
-"""The blocking client says what the asyncio one says, on one server and on a cluster (requirements E4, E6)."""
+"""The synchronous client returns the results of the asynchronous one, on one server and on a cluster (E4, E6)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from redis import Redis
 from redis.cluster import RedisCluster
-from tests.support.redis_fixture_lookup import claimed, names, node_of, picked, pool, reason_of
+from tests.support.redis_fixture_lookup import claimed_writer, expect_picked, names, node_of, pool, reason_of
 
 from hotpool.lookup import Lookup, LookupUnavailableError, Reason, SyncLookup
 from hotpool.projection.connection.async_connection import connect
@@ -29,20 +29,20 @@ TRANSITION = '{"at":"2026-11-27T00:00:00Z","from":null,"to":"Live","gained":["as
 
 @pytest.fixture
 async def writer(client: Client) -> RedisWriter:
-    made = await claimed(client)
-    await made.replace_pool(pool(names(9), ["s"], ["d"]))
-    await made.replace_node(NODE, [TRANSITION])
-    return made
+    writer = await claimed_writer(client)
+    await writer.replace_pool(pool(names(9), ["s"], ["d"]))
+    await writer.replace_node(NODE, [TRANSITION])
+    return writer
 
 
 @pytest.fixture
-def blocking(server: RedisServer) -> Iterator[SyncLookup]:
-    with Redis.from_url(server.url) as client, SyncLookup(client, namespace="speech", chance=lambda: 0.4) as made:
-        yield made
+def sync_lookup(server: RedisServer) -> Iterator[SyncLookup]:
+    with Redis.from_url(server.url) as client, SyncLookup(client, namespace="speech", chance=lambda: 0.4) as lookup:
+        yield lookup
 
 
 @pytest.fixture
-def waiting(client: Client) -> Lookup:
+def async_lookup(client: Client) -> Lookup:
     return Lookup(client, namespace="speech", chance=lambda: 0.4)
 
 
@@ -53,11 +53,11 @@ def test_both_clients_have_the_same_methods() -> None:
         surfaces.append({name: str(inspect.signature(getattr(kind, name))) for name in methods})
     assert surfaces[0] == surfaces[1]
     assert len(surfaces[0]) == 9
-    assert "from_url" not in surfaces[0]  # they inherit it
+    assert "from_url" not in surfaces[0]  # inherited
 
 
 @pytest.mark.parametrize(
-    "how",
+    "options",
     [
         {},
         {"strategy": "least-loaded"},
@@ -67,59 +67,62 @@ def test_both_clients_have_the_same_methods() -> None:
         {"max_age": 60},
     ],
 )
-async def test_both_clients_get_the_same_answers(
-    writer: RedisWriter, waiting: Lookup, blocking: SyncLookup, how: dict[str, str]
+async def test_both_clients_return_the_same_picks(
+    writer: RedisWriter, async_lookup: Lookup, sync_lookup: SyncLookup, options: dict[str, str]
 ) -> None:
-    assert blocking.pick("zh-en", **how) == await waiting.pick("zh-en", **how)  # type: ignore[arg-type]
-    assert blocking.pick_key("speech", "zh-en", **how) == await waiting.pick_key("speech", "zh-en", **how)  # type: ignore[arg-type]
+    assert sync_lookup.pick("zh-en", **options) == await async_lookup.pick("zh-en", **options)  # type: ignore[arg-type]
+    expected = await async_lookup.pick_key("speech", "zh-en", **options)  # type: ignore[arg-type]
+    assert sync_lookup.pick_key("speech", "zh-en", **options) == expected  # type: ignore[arg-type]
     assert writer
 
 
-async def test_both_clients_tell_the_same_of_members_and_nodes(
-    writer: RedisWriter, waiting: Lookup, blocking: SyncLookup
+async def test_both_clients_return_the_same_members_and_capabilities(
+    writer: RedisWriter, async_lookup: Lookup, sync_lookup: SyncLookup
 ) -> None:
-    assert blocking.members("zh-en") == await waiting.members("zh-en")
-    assert blocking.members("zh-en").ready == tuple(sorted(names(9)))
-    assert blocking.capability("edge-1") == await waiting.capability("edge-1")
-    assert blocking.capability("none") is None
-    assert blocking.transitions("edge-1") == await waiting.transitions("edge-1")
-    assert len(blocking.transitions("edge-1")) == 1
-    assert reason_of(blocking.pick("none")) is Reason.POOL_UNKNOWN
+    assert sync_lookup.members("zh-en") == await async_lookup.members("zh-en")
+    assert sync_lookup.members("zh-en").ready == tuple(sorted(names(9)))
+    assert sync_lookup.capability("edge-1") == await async_lookup.capability("edge-1")
+    assert sync_lookup.capability("none") is None
+    assert sync_lookup.transitions("edge-1") == await async_lookup.transitions("edge-1")
+    assert len(sync_lookup.transitions("edge-1")) == 1
+    assert reason_of(sync_lookup.pick("none")) is Reason.POOL_UNKNOWN
     assert writer
 
 
 async def test_a_reservation_of_one_client_is_renewed_and_released_by_the_other(
-    writer: RedisWriter, waiting: Lookup, blocking: SyncLookup
+    writer: RedisWriter, async_lookup: Lookup, sync_lookup: SyncLookup
 ) -> None:
-    made = picked(blocking.pick("zh-en", strategy="least-loaded", reserve=60)).reservation
+    made = expect_picked(sync_lookup.pick("zh-en", strategy="least-loaded", reserve=60)).reservation
     assert made is not None
-    renewed = await waiting.renew(made, 120)
+    renewed = await async_lookup.renew(made, 120)
     assert renewed is not None
     assert renewed.node == made.node
-    assert await waiting.release(renewed)
-    assert not blocking.release(made)
-    assert blocking.renew(made, 60) is None
-    blocking.report_load(dict.fromkeys(names(9) - {"edge-4"}, 2), source="a", seconds=60)
-    assert node_of(await waiting.pick("zh-en", strategy="least-loaded")) == "edge-4"
+    assert await async_lookup.release(renewed)
+    assert not sync_lookup.release(made)
+    assert sync_lookup.renew(made, 60) is None
+    sync_lookup.report_load(dict.fromkeys(names(9) - {"edge-4"}, 2), source="a", seconds=60)
+    assert node_of(await async_lookup.pick("zh-en", strategy="least-loaded")) == "edge-4"
     assert writer
 
 
-async def test_threads_share_one_blocking_client(writer: RedisWriter, blocking: SyncLookup) -> None:
+async def test_threads_share_one_synchronous_client(writer: RedisWriter, sync_lookup: SyncLookup) -> None:
     with ThreadPoolExecutor(8) as threads:
-        answers = list(threads.map(lambda _: blocking.pick_key("speech", "zh-en", key="user-1", reserve=60), range(90)))
+        answers = list(
+            threads.map(lambda _: sync_lookup.pick_key("speech", "zh-en", key="user-1", reserve=60), range(90))
+        )
     assert len({node_of(answer) for answer in answers}) == 1
-    assert len({picked(answer).reservation for answer in answers}) == 90
+    assert len({expect_picked(answer).reservation for answer in answers}) == 90
     assert writer
 
 
-async def test_a_blocking_look_up_that_cannot_know_fails(server: RedisServer, client: Client) -> None:
+async def test_a_synchronous_look_up_without_a_valid_reply_fails(server: RedisServer, client: Client) -> None:
     with SyncLookup.from_url(server.url, namespace="speech") as lookup:
         with pytest.raises(LookupUnavailableError, match="has an operator reached"):
             lookup.pick("zh-en")
-        await claimed(client)
+        await claimed_writer(client)
         assert reason_of(lookup.pick("zh-en")) is Reason.POOL_UNKNOWN
     with (
-        SyncLookup.from_url(f"redis://nobody:s3cret@127.0.0.1:{server.port}/0", namespace="speech") as refused,
+        SyncLookup.from_url(f"redis://unknown:s3cret@127.0.0.1:{server.port}/0", namespace="speech") as refused,
         pytest.raises(LookupUnavailableError) as caught,
     ):
         refused.pick("zh-en")
@@ -135,13 +138,13 @@ async def test_a_blocking_look_up_that_cannot_know_fails(server: RedisServer, cl
     assert "s3cret" not in str(unreadable.value)
 
 
-async def test_the_blocking_client_runs_in_cluster_mode() -> None:
+async def test_the_synchronous_client_runs_in_cluster_mode() -> None:
     with RedisServer(cluster=True) as server:
         client = connect(server.url, cluster=True)
-        writer = await claimed(client)
+        writer = await claimed_writer(client)
         await writer.replace_pool(pool(names(20)))
         with SyncLookup.from_url(server.url, namespace="speech", cluster=True) as lookup:
-            made = picked(lookup.pick_key("speech", "zh-en", strategy="least-loaded", reserve=60))
+            made = expect_picked(lookup.pick_key("speech", "zh-en", strategy="least-loaded", reserve=60))
             assert made.reservation is not None
             assert lookup.release(made.reservation)
         with SyncLookup(RedisCluster.from_url(server.url), namespace="speech") as lookup:
@@ -149,18 +152,18 @@ async def test_the_blocking_client_runs_in_cluster_mode() -> None:
         await client.aclose()
 
 
-async def test_a_pick_is_one_round_trip_in_cluster_mode_too() -> None:
+async def test_a_pick_is_one_round_trip_in_cluster_mode() -> None:
     with RedisServer(cluster=True) as server, Redis.from_url(server.url) as plain:
         client = connect(server.url, cluster=True)
-        writer = await claimed(client)
+        writer = await claimed_writer(client)
         await writer.replace_pool(pool(names(20)))
         async with Lookup.from_url(server.url, namespace="speech", cluster=True) as lookup:
-            with SyncLookup.from_url(server.url, namespace="speech", cluster=True) as blocking:
-                for warm in (await lookup.pick("zh-en"), blocking.pick("zh-en")):
+            with SyncLookup.from_url(server.url, namespace="speech", cluster=True) as sync_lookup:
+                for warm in (await lookup.pick("zh-en"), sync_lookup.pick("zh-en")):
                     assert node_of(warm)
                 plain.config_resetstat()
                 await lookup.pick("zh-en", key="user-1")
-                blocking.pick("zh-en", key="user-1")
+                sync_lookup.pick("zh-en", key="user-1")
                 stats = plain.info("commandstats")
         assert stats["cmdstat_fcall_ro"]["calls"] == 2
         assert [name for name in stats if name.startswith(("cmdstat_command", "cmdstat_cluster"))] == []

@@ -28,7 +28,7 @@ def auto(port: int, *arguments: str) -> str:
 
 @asynccontextmanager
 async def crashed(api: FakeApi, folder: Path, entry: str) -> AsyncIterator[tuple[int, int]]:
-    """An agent of which the service runs dies; the pid of the service, and how many reports were written."""
+    """Crash an agent whose service runs; provide the service's pid and the number of reports written."""
     async with agent_running(folder, api.kubeconfig(folder), entry) as it:
         await it.until("s", "Running")
         await api.until(lambda: capability(api) == (True, None))
@@ -38,7 +38,7 @@ async def crashed(api: FakeApi, folder: Path, entry: str) -> AsyncIterator[tuple
 
 
 def edit_state(folder: Path, **changes: Any) -> None:
-    """Change what the state file remembers of the service."""
+    """Change the service's entry in the state file."""
     path = folder / "n1" / "state.json"
     state = json.loads(path.read_text())
     state["services"]["s"].update(changes)
@@ -47,21 +47,21 @@ def edit_state(folder: Path, **changes: Any) -> None:
 
 @contextmanager
 def unreaped() -> Iterator[int]:
-    """A process that has ended, as the kernel keeps it until somebody asks how."""
+    """Provide the pid of a zombie: it has ended, but its parent has not read its exit status."""
     with subprocess.Popen([sys.executable, "-c", ""]) as dead:
         yield dead.pid
 
 
 def edit_boot(folder: Path, boot: str) -> None:
-    """Have the state file say that it was written in another boot of the machine."""
+    """Change the boot id in the state file."""
     path = folder / "n1" / "state.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"boot": boot}))
 
 
-def remembered(folder: Path) -> dict[str, Any]:
-    """What the state file holds of the service."""
-    found: dict[str, Any] = json.loads((folder / "n1" / "state.json").read_text())["services"]["s"]
-    return found
+def stored_service(folder: Path) -> dict[str, Any]:
+    """Return the service's entry in the state file."""
+    entry: dict[str, Any] = json.loads((folder / "n1" / "state.json").read_text())["services"]["s"]
+    return entry
 
 
 def start_ticks(pid: int) -> int:
@@ -73,13 +73,13 @@ def gone(pid: int) -> bool:
 
 
 async def until_reported(it: Running, api: FakeApi, count: int) -> dict[str, Any]:
-    """The first report of the next agent."""
+    """Return the first report of the next agent."""
     await api.until(lambda: len(api.writes) > count)
     assert api.writes[count].report["session"] == it.agent.info.session
     return api.writes[count].report
 
 
-async def test_the_next_agent_adopts_what_runs_without_a_gap(api: FakeApi, tmp_path: Path, port: int) -> None:
+async def test_the_next_agent_adopts_a_running_service_without_a_gap(api: FakeApi, tmp_path: Path, port: int) -> None:
     async with (
         crashed(api, tmp_path, auto(port)) as (pid, count),
         agent_running(tmp_path, api.kubeconfig(tmp_path), auto(port)) as it,
@@ -105,22 +105,24 @@ async def test_an_adopted_service_that_dies_is_run_again(api: FakeApi, tmp_path:
         await it.shut_down()
 
 
-async def test_a_pid_that_a_stranger_has_now_is_left_alone(api: FakeApi, tmp_path: Path, port: int) -> None:
+async def test_a_foreign_process_that_reuses_the_pid_is_left_alone(api: FakeApi, tmp_path: Path, port: int) -> None:
     async with crashed(api, tmp_path, auto(port)) as (pid, _):
         os.killpg(pid, signal.SIGKILL)
         await eventually(lambda: gone(pid))
-        stranger = await asyncio.create_subprocess_exec(sys.executable, "-c", "import time; time.sleep(600)")
-        edit_state(tmp_path, pid=stranger.pid)
+        foreign = await asyncio.create_subprocess_exec(sys.executable, "-c", "import time; time.sleep(600)")
+        edit_state(tmp_path, pid=foreign.pid)
         async with agent_running(tmp_path, api.kubeconfig(tmp_path), auto(port)) as it:
             await it.until("s", "Running")
-            assert it.service("s").machine.pid not in {pid, stranger.pid}
+            assert it.service("s").machine.pid not in {pid, foreign.pid}
             await it.shut_down()
-        assert stranger.returncode is None
-        stranger.kill()
-        await stranger.wait()
+        assert foreign.returncode is None
+        foreign.kill()
+        await foreign.wait()
 
 
-async def test_what_does_not_answer_is_ended_and_run_anew(api: FakeApi, tmp_path: Path, port: int) -> None:
+async def test_a_process_that_does_not_answer_is_ended_and_the_service_run_again(
+    api: FakeApi, tmp_path: Path, port: int
+) -> None:
     async with crashed(api, tmp_path, auto(port)) as (pid, count):
         os.kill(pid, signal.SIGSTOP)
         async with agent_running(tmp_path, api.kubeconfig(tmp_path), auto(port)) as it:
@@ -143,24 +145,26 @@ async def test_a_service_that_still_loads_goes_on_loading(api: FakeApi, tmp_path
         await it.shut_down()
 
 
-@pytest.mark.parametrize("change", ["wish", "recipe", "catalogue"])
-async def test_what_is_not_wanted_as_it_is_is_ended(api: FakeApi, tmp_path: Path, port: int, change: str) -> None:
-    entries = {"wish": auto(port), "recipe": auto(port, "--type", "other"), "catalogue": ""}
+@pytest.mark.parametrize("change", ["desired state", "command", "removal"])
+async def test_a_process_that_the_catalogue_or_the_desired_state_excludes_is_ended(
+    api: FakeApi, tmp_path: Path, port: int, change: str
+) -> None:
+    entries = {"desired state": auto(port), "command": auto(port, "--type", "other"), "removal": ""}
     async with crashed(api, tmp_path, auto(port)) as (pid, _):
-        if change == "wish":
+        if change == "desired state":
             edit_state(tmp_path, desired="Stopped", desiredBy="local")
         async with agent_running(tmp_path, api.kubeconfig(tmp_path), entries[change]) as it:
             await eventually(lambda: gone(pid))
-            if change == "recipe":
+            if change == "command":
                 await it.until("s", "Running")
-            elif change == "wish":
+            elif change == "desired state":
                 await it.until("s", "Stopped")
             else:
                 assert it.agent.services.services == {}
             await it.shut_down()
 
 
-async def test_a_service_run_just_before_the_agent_died_is_found_by_its_mark(
+async def test_a_service_started_just_before_the_agent_died_is_found_by_its_ownership_tag(
     api: FakeApi, tmp_path: Path, port: int
 ) -> None:
     async with crashed(api, tmp_path, auto(port)) as (pid, _):
@@ -171,9 +175,7 @@ async def test_a_service_run_just_before_the_agent_died_is_found_by_its_mark(
             await it.shut_down()
 
 
-async def test_a_dead_process_that_nobody_has_reaped_is_not_the_service(
-    api: FakeApi, tmp_path: Path, port: int
-) -> None:
+async def test_a_zombie_is_not_taken_for_the_service(api: FakeApi, tmp_path: Path, port: int) -> None:
     async with crashed(api, tmp_path, auto(port)) as (pid, _):
         with unreaped() as dead:
             await eventually(lambda: psutil.Process(dead).status() == psutil.STATUS_ZOMBIE)
@@ -184,7 +186,7 @@ async def test_a_dead_process_that_nobody_has_reaped_is_not_the_service(
                 await it.shut_down()
 
 
-async def test_a_service_of_another_recipe_that_the_file_does_not_name_is_run_anew(
+async def test_a_service_with_another_launch_digest_that_is_not_in_the_file_is_run_again(
     api: FakeApi, tmp_path: Path, port: int
 ) -> None:
     async with crashed(api, tmp_path, auto(port)) as (pid, _):
@@ -196,25 +198,25 @@ async def test_a_service_of_another_recipe_that_the_file_does_not_name_is_run_an
             await it.shut_down()
 
 
-async def test_what_was_found_by_its_mark_is_known_to_the_agent_after_the_next(
+async def test_a_process_found_by_its_ownership_tag_is_written_to_the_state_file(
     api: FakeApi, tmp_path: Path, port: int
 ) -> None:
     async with crashed(api, tmp_path, auto(port)) as (pid, _):
         edit_state(tmp_path, pid=None, started=None, recipe=None, since=None)
     async with crashed(api, tmp_path, auto(port)) as (again, _):
         assert again == pid
-        assert remembered(tmp_path)["pid"] == pid
-        assert remembered(tmp_path)["since"]
+        assert stored_service(tmp_path)["pid"] == pid
+        assert stored_service(tmp_path)["since"]
 
 
-async def test_what_ran_before_its_agent_could_write_so_is_not_withdrawn(
+async def test_a_service_that_ran_before_its_agent_could_store_it_is_not_withdrawn(
     api: FakeApi, tmp_path: Path, port: int
 ) -> None:
     patient = "  ready: {http: {path: /health}, timeoutSeconds: 4, startSeconds: 20}\n"
     entry = supervised("s", port, more=patient).replace("  run:", "  autoStart: true\n  run:")
     async with crashed(api, tmp_path, entry) as (pid, count):
         edit_state(tmp_path, since=None)
-        # It does not answer at once: that is when a report could overtake its probe.
+        # The delay of its answer is the moment in which a report could overtake its probe.
         os.kill(pid, signal.SIGSTOP)
         asyncio.get_running_loop().call_later(0.5, os.kill, pid, signal.SIGCONT)
         async with agent_running(tmp_path, api.kubeconfig(tmp_path), entry) as it:
@@ -224,7 +226,9 @@ async def test_what_ran_before_its_agent_could_write_so_is_not_withdrawn(
             await it.shut_down()
 
 
-async def test_what_still_loads_does_not_hold_up_the_first_report(api: FakeApi, tmp_path: Path, port: int) -> None:
+async def test_a_service_that_still_loads_does_not_delay_the_first_report(
+    api: FakeApi, tmp_path: Path, port: int
+) -> None:
     entry = auto(port, "--start-delay", "30")
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), entry) as it:
         await eventually(lambda: it.agent.services.services and it.service("s").machine.pid)
@@ -247,24 +251,26 @@ async def test_a_heavy_service_waits_for_one_that_was_left_loading(api: FakeApi,
         await it.shut_down()
 
 
-async def test_a_pid_of_an_earlier_boot_is_nobodys(api: FakeApi, tmp_path: Path, port: int) -> None:
-    """Pid and start time, which counts from the boot, may be the same again after the next one."""
+async def test_a_pid_of_an_earlier_boot_is_not_adopted(api: FakeApi, tmp_path: Path, port: int) -> None:
+    """Pid and start time, which is relative to the boot, may repeat after the next boot."""
     async with crashed(api, tmp_path, auto(port)) as (pid, _):
         os.killpg(pid, signal.SIGKILL)
         await eventually(lambda: gone(pid))
-        stranger = await asyncio.create_subprocess_exec("sleep", "600", start_new_session=True)
-        edit_state(tmp_path, pid=stranger.pid, started=start_ticks(stranger.pid))
+        foreign = await asyncio.create_subprocess_exec("sleep", "600", start_new_session=True)
+        edit_state(tmp_path, pid=foreign.pid, started=start_ticks(foreign.pid))
         edit_boot(tmp_path, "another")
         async with agent_running(tmp_path, api.kubeconfig(tmp_path), auto(port)) as it:
             await it.until("s", "Running")
-            assert it.service("s").machine.pid != stranger.pid
+            assert it.service("s").machine.pid != foreign.pid
             await it.shut_down()
-        assert stranger.returncode is None
-        stranger.kill()
-        await stranger.wait()
+        assert foreign.returncode is None
+        foreign.kill()
+        await foreign.wait()
 
 
-async def test_children_of_a_service_that_died_meanwhile_are_ended(api: FakeApi, tmp_path: Path, port: int) -> None:
+async def test_children_of_a_service_that_died_without_an_agent_are_ended(
+    api: FakeApi, tmp_path: Path, port: int
+) -> None:
     async with crashed(api, tmp_path, auto(port, "--child")) as (pid, _):
         (child,) = psutil.Process(pid).children()
         os.kill(pid, signal.SIGKILL)
@@ -275,7 +281,7 @@ async def test_children_of_a_service_that_died_meanwhile_are_ended(api: FakeApi,
             await it.shut_down()
 
 
-async def test_a_part_of_the_agent_that_dies_takes_no_service_with_it(
+async def test_a_defect_that_ends_the_agent_ends_no_service(
     api: FakeApi, tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), auto(port)) as it:

@@ -1,4 +1,4 @@
-"""The agent as a pod (requirements A11, B9, B12): its own token says whose node it is, and nothing has to be kept.
+"""The agent as a pod (requirements A11, B9, B12): its own token names its node, and it needs no stored state.
 
 Requirement F5.
 """
@@ -22,7 +22,7 @@ from hotpool_agent.kube import credentials
 
 
 def token(uid: str, number: int = 0) -> str:
-    """A node-bound token; `number` makes it another one."""
+    """Return a node-bound token, another one for each `number`."""
     claims = {"jti": str(number), "kubernetes.io": {"node": {"name": "n1", "uid": uid}}}
     return f"e30.{base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip('=')}.c2ln"
 
@@ -32,12 +32,12 @@ def api(tls_api: FakeApi) -> FakeApi:
     return tls_api
 
 
-LogIn = Callable[[str], None]
+PutToken = Callable[[str], None]
 
 
 @pytest.fixture
-def log_in(api: FakeApi, authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LogIn:
-    """Puts a token where kubelet puts it, in place of the one before: this process is a pod from now on."""
+def put_token(api: FakeApi, authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PutToken:
+    """Return a function that replaces the token where kubelet puts it, which makes this process a pod."""
     folder = tmp_path / "account"
     host, _, port = api.url.removeprefix("https://").partition(":")
     monkeypatch.setattr(credentials, "SERVICE_ACCOUNT", folder)
@@ -60,28 +60,28 @@ def log_in(api: FakeApi, authority: Authority, tmp_path: Path, monkeypatch: pyte
     return put
 
 
-async def test_a_new_pod_of_the_same_node_is_the_same_instance_with_nothing_kept(
-    api: FakeApi, tmp_path: Path, log_in: LogIn
+async def test_a_new_pod_of_the_same_node_has_the_same_instance_without_stored_state(
+    api: FakeApi, tmp_path: Path, put_token: PutToken
 ) -> None:
     api.pods.put(pod("whisper"))
     for number in (1, 2, 3):
-        log_in(token("uid-of-the-node", number))
+        put_token(token("uid-of-the-node", number))
         async with agent_running(tmp_path / str(number), None, None, pod_namespaces="speech") as it:
             await api.until(lambda number=number: (api.report("n1") or {}).get("epoch") == number)  # type: ignore[misc]
             await eventually(lambda: it.agent.reporter.problem is None)
     reports = [write.report for write in api.writes]
     assert {report["instance"] for report in reports} == {"uid-of-the-node"}
-    # A pod's own host name is another one each time; it would be a change.
+    # The host name of each pod differs, and would change the report.
     assert {report["platform"]["hostname"] for report in reports} == {"n1"}
     assert all(report["capabilities"][0]["ready"] and not report["leaving"] for report in reports)
 
 
 async def test_of_two_pods_of_one_node_the_later_one_reports_and_nothing_flaps(
-    api: FakeApi, tmp_path: Path, log_in: LogIn
+    api: FakeApi, tmp_path: Path, put_token: PutToken
 ) -> None:
-    """As in a rolling update with a surge."""
+    """A rolling update with a surge runs two pods at a time."""
     api.pods.put(pod("whisper"))
-    log_in(token("uid-of-the-node"))
+    put_token(token("uid-of-the-node"))
     async with agent_running(tmp_path / "old", None, None, pod_namespaces="speech") as old:
         await api.until(lambda: api.report("n1"))
         async with agent_running(tmp_path / "new", None, None, pod_namespaces="speech") as new:
@@ -95,34 +95,36 @@ async def test_of_two_pods_of_one_node_the_later_one_reports_and_nothing_flaps(
     assert all(write.report["capabilities"][0]["ready"] for write in api.writes)
 
 
-async def test_another_machine_that_says_it_is_this_node_is_refused(
-    api: FakeApi, tmp_path: Path, log_in: LogIn
+async def test_another_machine_with_the_same_node_name_reports_nothing(
+    api: FakeApi, tmp_path: Path, put_token: PutToken
 ) -> None:
-    log_in(token("uid-of-the-node"))
+    put_token(token("uid-of-the-node"))
     async with agent_running(tmp_path / "one", None, None, pod_namespaces="speech"):
         await api.until(lambda: api.beats)
-        log_in(token("uid-of-another"))
+        put_token(token("uid-of-another"))
         async with agent_running(tmp_path / "two", None, None, pod_namespaces="speech") as other:
             await eventually(lambda: "another live agent" in (other.agent.reporter.problem or ""), 20)
     assert len(api.writes) == 1
 
 
-async def test_a_token_that_names_no_node_leaves_the_instance_of_the_state_file(
-    api: FakeApi, tmp_path: Path, log_in: LogIn
+async def test_without_a_node_in_the_token_the_instance_is_that_of_the_state_file(
+    api: FakeApi, tmp_path: Path, put_token: PutToken
 ) -> None:
-    log_in("unbound")
+    put_token("unbound")
     async with agent_running(tmp_path / "one", None, None, pod_namespaces="speech") as it:
         await api.until(lambda: api.report("n1"))
         assert (api.report("n1") or {})["instance"] == it.agent.store.state.instance
 
 
-async def test_the_pods_are_watched_on_with_a_rotated_token(api: FakeApi, tmp_path: Path, log_in: LogIn) -> None:
-    log_in(token("u", 1))
+async def test_the_watches_of_pods_continue_with_a_rotated_token(
+    api: FakeApi, tmp_path: Path, put_token: PutToken
+) -> None:
+    put_token(token("u", 1))
     api.pods.put(pod("whisper"))
     async with agent_running(tmp_path / "one", None, None, pod_namespaces="speech,llm") as it:
         await api.until(lambda: api.pods.watches == 2 and api.watches == 1)
         for number in (2, 3):
-            log_in(token("u", number))
+            put_token(token("u", number))
             await api.until(
                 lambda number=number: (  # type: ignore[misc]
                     api.connected() == {token("u", number)} and api.pods.watches == 2 and api.watches == 1
@@ -139,33 +141,33 @@ async def test_the_pods_are_watched_on_with_a_rotated_token(api: FakeApi, tmp_pa
 
 @pytest.fixture
 def in_pod(environment: dict[str, str]) -> dict[str, str]:
-    """As the chart sets it."""
+    """Return the environment that the chart sets."""
     return environment | {"HOTPOOL_AGENT_NODE": "n1", "HOTPOOL_AGENT_POD_NAMESPACES": "speech, llm"}
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-async def test_the_end_of_an_agent_without_a_catalogue_announces_nothing(
+async def test_the_exit_of_an_agent_without_a_catalogue_withdraws_nothing(
     tmp_path: Path, in_pod: dict[str, str], number: int
 ) -> None:
     async with fake_api() as api:
-        words = ["run", "--kubeconfig", str(api.kubeconfig(tmp_path)), "--interval", "1", "--debounce", "0.1"]
+        arguments = ["run", "--kubeconfig", str(api.kubeconfig(tmp_path)), "--interval", "1", "--debounce", "0.1"]
         api.pods.put(pod("whisper"))
         api.pods.put(pod("llama", "llm"), "llm")
-        process = await spawn(in_pod, *words)
+        process = await spawn(in_pod, *arguments)
         await api.until(lambda: len((api.report("n1") or {"services": []})["services"]) == 2, seconds=30)
         assert process.returncode is None
         os.kill(process.pid, number)
         result = await finish(process)
         assert result.code == (0 if number == signal.SIGTERM else -signal.SIGKILL)
         assert len(api.writes) == 1
-        again = await spawn(in_pod, *words)
+        again = await spawn(in_pod, *arguments)
         await api.until(lambda: (api.report("n1") or {})["epoch"] == 2, seconds=30)
         again.send_signal(signal.SIGTERM)
         await finish(again)
         assert [write.report["summary"] for write in api.writes] == ["2/2", "2/2"]
 
 
-async def test_the_commands_ask_the_node_of_the_environment_and_show_pods(
+async def test_the_commands_query_the_node_of_the_environment_and_show_pods(
     tmp_path: Path, in_pod: dict[str, str]
 ) -> None:
     async with fake_api() as api:
@@ -174,31 +176,31 @@ async def test_the_commands_ask_the_node_of_the_environment_and_show_pods(
         process = await spawn(in_pod, "run", "--kubeconfig", str(api.kubeconfig(tmp_path)))
         await api.until(lambda: api.report("n1"), seconds=30)
 
-        async def ask(*arguments: str) -> tuple[int, str]:
+        async def run(*arguments: str) -> tuple[int, str]:
             result = await finish(await spawn(in_pod, *arguments))
             return result.code, result.out + result.err
 
-        # Not all of the node is reported.
-        code, out = await ask("status")
+        # The report is incomplete, so the exit code is 4.
+        code, out = await run("status")
         assert (code, "pod speech/other: label hotpool.dev/type" in " ".join(out.split())) == (4, True)
         assert "whisper" in out
-        assert (await ask("stop", "whisper"))[0] == 1
-        assert "Kubernetes starts and stops it" in (await ask("stop", "whisper"))[1]
-        assert (await ask("reload")) == (1, "this agent has no catalogue; give it one with --catalogue\n")
+        assert (await run("stop", "whisper"))[0] == 1
+        assert "Kubernetes starts and stops it" in (await run("stop", "whisper"))[1]
+        assert (await run("reload")) == (1, "this agent has no catalogue; give it one with --catalogue\n")
         api.pods.delete("other")
         async with asyncio.timeout(20):
-            while (await ask("status"))[0]:
+            while (await run("status"))[0]:
                 pass
         process.send_signal(signal.SIGTERM)
         await finish(process)
 
 
-async def test_an_agent_that_could_report_nothing_does_not_start(hotpool_agent: Command) -> None:
+async def test_an_agent_without_catalogue_and_namespaces_does_not_start(hotpool_agent: Command) -> None:
     result = await hotpool_agent("run", "--node", "n1")
     assert (result.code, "--catalogue" in result.err, "--pod-namespaces" in result.err) == (2, True, True)
 
 
 @pytest.mark.parametrize("names", ["Speech", "a.b", "a/b", "a" * 64, "-"])
-async def test_a_namespace_that_is_none_is_told_at_the_start(hotpool_agent: Command, names: str) -> None:
+async def test_an_invalid_namespace_is_rejected_at_the_start(hotpool_agent: Command, names: str) -> None:
     result = await hotpool_agent("run", "--node", "n1", "--pod-namespaces", f"speech,{names}")
     assert (result.code, "--pod-namespaces: " in result.err, names in result.err) == (2, True, True)

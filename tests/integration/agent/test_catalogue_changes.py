@@ -28,19 +28,21 @@ def auto(identifier: str, port: int, *arguments: str, type_: str = "asr", more: 
 
 
 def service(api: FakeApi, identifier: str = "s") -> dict[str, Any]:
-    """What the stored report says of a service."""
+    """Return a service of the stored report."""
     services: list[dict[str, Any]] = (api.report("n1") or {}).get("services", [])
     return next((item for item in services if item["id"] == identifier), {})
 
 
-def intend(api: FakeApi, **spec: Any) -> None:
+def patch_spec(api: FakeApi, **spec: Any) -> None:
     """Write the spec of the node's object, as kubectl patch does."""
     changed = copy.deepcopy(api.objects["nodecapabilities", "n1"])
     changed["spec"] = spec
     api.put("nodecapabilities", "n1", changed)
 
 
-async def test_services_are_added_and_removed_while_others_go_on(api: FakeApi, tmp_path: Path, port: int) -> None:
+async def test_services_are_added_and_removed_while_others_keep_running(
+    api: FakeApi, tmp_path: Path, port: int
+) -> None:
     other = free_port()
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), auto("s", port)) as it:
         await api.until(lambda: capability(api) == (True, None))
@@ -61,7 +63,7 @@ async def test_services_are_added_and_removed_while_others_go_on(api: FakeApi, t
         await it.shut_down()
 
 
-async def test_what_the_process_need_not_know_changes_in_place(api: FakeApi, tmp_path: Path, port: int) -> None:
+async def test_attributes_change_without_a_new_process(api: FakeApi, tmp_path: Path, port: int) -> None:
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), auto("s", port)) as it:
         await api.until(lambda: capability(api) == (True, None))
         pid = it.service("s").machine.pid
@@ -73,7 +75,7 @@ async def test_what_the_process_need_not_know_changes_in_place(api: FakeApi, tmp
         await it.shut_down()
 
 
-async def test_a_service_that_is_run_otherwise_is_stopped_and_run_anew_and_keeps_its_wish(
+async def test_a_service_with_another_command_is_replaced_and_keeps_its_desired_state(
     api: FakeApi, tmp_path: Path, port: int
 ) -> None:
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), auto("s", port)) as it:
@@ -99,7 +101,9 @@ async def test_a_port_may_move_from_a_service_to_another(api: FakeApi, tmp_path:
         await it.shut_down()
 
 
-async def test_a_bad_catalogue_is_refused_whole_and_the_old_one_holds(api: FakeApi, tmp_path: Path, port: int) -> None:
+async def test_an_invalid_catalogue_is_rejected_whole_and_the_old_one_stays_in_force(
+    api: FakeApi, tmp_path: Path, port: int
+) -> None:
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), auto("s", port)) as it:
         await it.until("s", "Running")
         pid = it.service("s").machine.pid
@@ -115,10 +119,10 @@ async def test_a_bad_catalogue_is_refused_whole_and_the_old_one_holds(api: FakeA
         await it.shut_down()
 
 
-async def test_of_two_reloads_the_catalogue_that_was_written_last_holds(
+async def test_after_two_reloads_the_catalogue_that_was_written_last_is_in_force(
     api: FakeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first of them reads slowly, as from a network drive."""
+    """The first reload reads slowly, as from a network drive."""
     slow, begun = threading.Event(), threading.Event()
 
     def read_slowly(path: Path) -> Catalogue:
@@ -143,7 +147,7 @@ async def test_of_two_reloads_the_catalogue_that_was_written_last_holds(
         await it.shut_down()
 
 
-async def test_a_reload_during_the_first_look_waits_for_it(api: FakeApi, tmp_path: Path, port: int) -> None:
+async def test_a_reload_during_the_first_probes_waits_for_them(api: FakeApi, tmp_path: Path, port: int) -> None:
     hung = "- {{id: {}, type: asr, observe: {{http: {{path: /}}, timeoutSeconds: 0.6}}, port: {}}}\n"
     with socket.create_server(("127.0.0.1", port)):
         entries = "".join(hung.format(name, port) for name in ("a", "b", "c"))
@@ -156,7 +160,7 @@ async def test_a_reload_during_the_first_look_waits_for_it(api: FakeApi, tmp_pat
             await it.shut_down()
 
 
-async def test_probes_that_changed_are_in_force_at_once(api: FakeApi, tmp_path: Path, port: int) -> None:
+async def test_changed_probes_are_in_force_at_once(api: FakeApi, tmp_path: Path, port: int) -> None:
     ready = "  ready: {{http: {{path: /health}}, periodSeconds: 0.05}}\n  live: {{http: {{path: /health}}, {}}}\n"
     entry = supervised("s", port, more=ready.format("periodSeconds: 3600"))
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), entry) as it:
@@ -170,7 +174,7 @@ async def test_probes_that_changed_are_in_force_at_once(api: FakeApi, tmp_path: 
         await it.shut_down()
 
 
-async def test_a_start_under_way_is_probed_as_the_catalogue_says_now(api: FakeApi, tmp_path: Path, port: int) -> None:
+async def test_a_starting_service_is_probed_by_the_new_catalogue(api: FakeApi, tmp_path: Path, port: int) -> None:
     def entry(path: str) -> str:
         more = f"  ready: {{http: {{path: {path}, expectBody: asr}}, periodSeconds: 0.05, startSeconds: 60}}\n"
         return supervised("s", port, "--type", "asr", more=more)
@@ -178,14 +182,14 @@ async def test_a_start_under_way_is_probed_as_the_catalogue_says_now(api: FakeAp
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), entry("/health")) as it:
         await it.until("s", "Stopped")
         await it.agent.services.command("start", "s", wait=False)
-        await eventually(lambda: ports.listening(port))
+        await eventually(lambda: ports.is_listening(port))
         write_catalogue(tmp_path, entry("/"))
         await it.agent.reload()
         await it.until("s", "Running")
         await it.shut_down()
 
 
-async def test_a_service_that_is_heavy_no_more_does_not_wait_for_its_turn(api: FakeApi, tmp_path: Path) -> None:
+async def test_a_service_that_is_no_longer_heavy_leaves_the_start_queue(api: FakeApi, tmp_path: Path) -> None:
     heavy = "  heavy: true\n  run:"
     first = supervised("h1", free_port(), "--start-delay", "30").replace("  run:", heavy)
     second = supervised("h2", free_port())
@@ -213,29 +217,31 @@ async def test_a_restart_gives_a_new_process_and_withdraws_meanwhile(api: FakeAp
         await it.shut_down()
 
 
-async def test_the_cluster_stops_and_starts_a_service_and_the_report_says_who(
+async def test_the_cluster_stops_and_starts_a_service_and_the_report_names_it(
     api: FakeApi, tmp_path: Path, port: int
 ) -> None:
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), auto("s", port)) as it:
         await api.until(lambda: capability(api) == (True, None))
-        intend(api, services=[{"id": "s", "desired": "Stopped", "requestID": "1"}, {"id": "x", "desired": "Running"}])
+        patch_spec(
+            api, services=[{"id": "s", "desired": "Stopped", "requestID": "1"}, {"id": "x", "desired": "Running"}]
+        )
         await it.until("s", "Stopped")
         await api.until(lambda: service(api)["state"] == "Stopped")
         stored = service(api)
         assert (stored["desired"], stored["desiredBy"], stored["requestID"]) == ("Stopped", "cluster", "1")
-        intend(api, services=[{"id": "s", "desired": "Running", "requestID": "2"}])
+        patch_spec(api, services=[{"id": "s", "desired": "Running", "requestID": "2"}])
         await it.until("s", "Running")
         await it.shut_down()
 
 
-async def test_the_last_command_wins_and_is_remembered_across_restarts(api: FakeApi, tmp_path: Path, port: int) -> None:
+async def test_the_last_command_wins_and_survives_restarts(api: FakeApi, tmp_path: Path, port: int) -> None:
     kubeconfig = api.kubeconfig(tmp_path)
     async with agent_running(tmp_path, kubeconfig, auto("s", port)) as it:
         await api.until(lambda: capability(api) == (True, None))
-        intend(api, services=[{"id": "s", "desired": "Stopped", "requestID": "1"}])
+        patch_spec(api, services=[{"id": "s", "desired": "Stopped", "requestID": "1"}])
         await it.until("s", "Stopped")
         await it.agent.services.command("start", "s", wait=True)
-        intend(api, drain=True, services=[{"id": "s", "desired": "Stopped", "requestID": "1"}])
+        patch_spec(api, drain=True, services=[{"id": "s", "desired": "Stopped", "requestID": "1"}])
         await api.until(lambda: service(api)["desiredBy"] == "local")
         assert it.state("s") == "Running"
         await it.shut_down()
@@ -243,7 +249,7 @@ async def test_the_last_command_wins_and_is_remembered_across_restarts(api: Fake
         await it.until("s", "Running")
         await api.until(lambda: capability(api) == (True, None))
         assert it.state("s") == "Running"
-        intend(api, services=[{"id": "s", "desired": "Stopped", "requestID": "2"}])
+        patch_spec(api, services=[{"id": "s", "desired": "Stopped", "requestID": "2"}])
         await it.until("s", "Stopped")
         await it.shut_down()
     async with agent_running(tmp_path, kubeconfig, auto("s", port)) as it:
@@ -252,20 +258,22 @@ async def test_the_last_command_wins_and_is_remembered_across_restarts(api: Fake
         await it.shut_down()
 
 
-async def test_drain_touches_no_service(api: FakeApi, tmp_path: Path, port: int) -> None:
+async def test_drain_changes_no_service(api: FakeApi, tmp_path: Path, port: int) -> None:
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), auto("s", port)) as it:
         await api.until(lambda: capability(api) == (True, None))
         pid, count = it.service("s").machine.pid, len(api.writes)
-        intend(api, drain=True, services=[])
+        patch_spec(api, drain=True, services=[])
         await it.agent.reporter.flush()
         assert (it.state("s"), it.service("s").machine.pid, len(api.writes)) == ("Running", pid, count)
         await it.shut_down()
 
 
-async def test_a_command_for_a_service_that_comes_later_waits_for_it(api: FakeApi, tmp_path: Path, port: int) -> None:
+async def test_a_command_for_a_service_that_is_added_later_waits_for_it(
+    api: FakeApi, tmp_path: Path, port: int
+) -> None:
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), "") as it:
         await api.until(lambda: api.writes)
-        intend(api, services=[{"id": "s", "desired": "Running", "requestID": "1"}])
+        patch_spec(api, services=[{"id": "s", "desired": "Running", "requestID": "1"}])
         with pytest.raises(CommandError, match="no such service"):
             await it.agent.services.command("start", "s", wait=True)
         write_catalogue(tmp_path, supervised("s", port))

@@ -37,14 +37,14 @@ def watch_requests(api: FakeApi) -> int:
     return sum("watch=true" in path for _, path in api.requests)
 
 
-async def beaten(api: FakeApi, times: int) -> None:
-    """Wait until there were so many heartbeats."""
-    await api.until(lambda: len(api.beats) >= times)
+async def until_heartbeats(api: FakeApi, count: int) -> None:
+    """Wait until the server has received `count` heartbeats."""
+    await api.until(lambda: len(api.beats) >= count)
 
 
-async def asked(api: FakeApi, times: int) -> None:
-    """Wait until there were so many requests."""
-    await api.until(lambda: len(api.requests) >= times)
+async def until_requests(api: FakeApi, count: int) -> None:
+    """Wait until the server has received `count` requests."""
+    await api.until(lambda: len(api.requests) >= count)
 
 
 @jumping
@@ -52,11 +52,11 @@ async def test_after_a_suspend_there_is_one_heartbeat_and_at_most_one_report(tmp
     async with fake_api() as api, agent_running(tmp_path, api.kubeconfig(tmp_path), NMT, interval=H) as it:
         await api.until(lambda: api.beats and api.watches)
         for _ in range(2):
-            # By its answer, that of the heartbeat is there, too.
+            # When this request is answered, the heartbeat's response has arrived, too.
             await it.agent.resources.read_capability()
             beats, reports, resumed = len(api.beats), len(api.writes), time.monotonic()
             jump(HOUR)
-            await beaten(api, beats + 2)
+            await until_heartbeats(api, beats + 2)
             assert api.beats[beats].at - resumed < H
             assert api.beats[beats + 1].at - api.beats[beats].at >= 0.9 * H
             # The slow refresh was due.
@@ -67,7 +67,7 @@ async def test_after_a_suspend_there_is_one_heartbeat_and_at_most_one_report(tmp
 
 
 @jumping
-async def test_a_change_that_waits_over_a_suspend_goes_in_the_one_report_that_is_due(tmp_path: Path) -> None:
+async def test_a_change_that_is_debounced_during_a_suspend_is_in_the_report_that_is_due(tmp_path: Path) -> None:
     async with (
         fake_api() as api,
         agent_running(tmp_path, api.kubeconfig(tmp_path), NMT, interval=H, debounce=60.0) as it,
@@ -83,7 +83,7 @@ async def test_a_change_that_waits_over_a_suspend_goes_in_the_one_report_that_is
 
 
 @jumping
-async def test_a_report_under_way_in_a_suspend_is_read_and_not_sent_twice(tmp_path: Path) -> None:
+async def test_a_report_in_flight_during_a_suspend_is_read_and_not_sent_twice(tmp_path: Path) -> None:
     async with (
         fake_api() as api,
         agent_running(tmp_path, api.kubeconfig(tmp_path), NMT, interval=H, refresh_seconds=1e6) as it,
@@ -103,20 +103,20 @@ async def test_a_report_under_way_in_a_suspend_is_read_and_not_sent_twice(tmp_pa
 
 
 @jumping
-async def test_a_server_that_is_away_meets_no_burst_after_suspends(tmp_path: Path) -> None:
+async def test_an_unavailable_server_gets_no_burst_of_requests_after_suspends(tmp_path: Path) -> None:
     async with fake_api() as api, agent_running(tmp_path, api.kubeconfig(tmp_path), NMT, interval=H) as it:
         await api.until(lambda: api.beats and api.watches)
-        away = Fault(lambda _: True, code=503, times=10**6)
-        api.faults.append(away)
+        unavailable = Fault(lambda _: True, code=503, times=10**6)
+        api.faults.append(unavailable)
         for _ in range(5):
             jump(HOUR)
-            await asked(api, len(api.requests) + 1)
+            await until_requests(api, len(api.requests) + 1)
         before = len(api.requests)
         jump(HOUR)
         await eventually(lambda: it.agent.reporter.problem and it.agent.heartbeat.problem and it.agent.watch.problem)
-        # Report, heartbeat and watch have tried once; each may be one pause further by now.
+        # Report, heartbeat and watch have tried once; each may have tried a second time by now.
         assert len(api.requests) - before <= 6
-        api.faults.remove(away)
+        api.faults.remove(unavailable)
         beats = len(api.beats)
         await api.until(lambda: len(api.beats) > beats)
         assert stamps(api) == sorted(set(stamps(api)))
@@ -124,7 +124,7 @@ async def test_a_server_that_is_away_meets_no_burst_after_suspends(tmp_path: Pat
 
 
 @jumping
-async def test_a_watch_in_which_nothing_is_heard_is_given_up_after_330_s(tmp_path: Path) -> None:
+async def test_a_silent_watch_is_closed_after_330_s(tmp_path: Path) -> None:
     async with (
         fake_api() as api,
         agent_running(tmp_path, api.kubeconfig(tmp_path), NMT, interval=H, refresh_seconds=1e6) as it,
@@ -137,14 +137,14 @@ async def test_a_watch_in_which_nothing_is_heard_is_given_up_after_330_s(tmp_pat
         assert watch_requests(api) == 1
         jump(35)
         await api.until(lambda: watch_requests(api) == 2 and api.watches == 1)
-        # The new one is heard.
+        # The new watch delivers events.
         api.delete("nodecapabilities", "n1")
         await api.until(lambda: stamps(api)[-1] == (2, 1))
         await it.shut_down()
 
 
 @pytest.mark.parametrize("encrypted", [False, True])
-async def test_the_kernel_asks_after_the_peer_of_a_silent_watch_within_30_s(
+async def test_the_kernel_detects_a_dead_peer_of_a_silent_watch_within_30_s(
     tmp_path: Path,
     encrypted: bool,  # noqa: FBT001
 ) -> None:
@@ -154,8 +154,7 @@ async def test_the_kernel_asks_after_the_peer_of_a_silent_watch_within_30_s(
         path = api.kubeconfig(tmp_path, None, {"certificate-authority": str(authority.path)})
         async with agent_running(tmp_path, path, NMT) as it:
             await api.until(lambda: api.watches and api.beats)
-            bounds = list(_bounds(int(api.url.rpartition(":")[2])))
-            assert bounds == [30]
+            assert list(_keepalive_seconds(int(api.url.rpartition(":")[2]))) == [30]
             await it.shut_down()
 
 
@@ -170,7 +169,7 @@ async def test_a_wall_clock_that_jumps_changes_neither_the_order_nor_the_pace(
                 beats, reports = len(api.beats), len(api.writes)
                 await it.agent.services.command("stop" if number % 2 else "start", "idle", wait=True)
                 await it.agent.reporter.flush()
-                await beaten(api, beats + 2)
+                await until_heartbeats(api, beats + 2)
                 assert reports < len(api.writes) <= reports + 2
         times = [beat.report["renewTime"] for beat in api.beats]
         assert len(set(times)) == len(times)
@@ -180,12 +179,12 @@ async def test_a_wall_clock_that_jumps_changes_neither_the_order_nor_the_pace(
         await it.shut_down()
 
 
-def _bounds(port: int) -> Iterator[int]:
-    """For each of our connections to the port that the kernel probes: seconds until a dead peer is noticed."""
-    for link in psutil.Process().net_connections("tcp"):
-        if not link.raddr or link.raddr.port != port or link.fd < 0:
+def _keepalive_seconds(port: int) -> Iterator[int]:
+    """Return the seconds until the kernel detects a dead peer, for each connection to the port with keepalive."""
+    for connection in psutil.Process().net_connections("tcp"):
+        if not connection.raddr or connection.raddr.port != port or connection.fd < 0:
             continue
-        with socket.socket(fileno=os.dup(link.fd)) as copy:
+        with socket.socket(fileno=os.dup(connection.fd)) as copy:
             if copy.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE):
                 idle, pause, count = (
                     copy.getsockopt(socket.IPPROTO_TCP, option)
@@ -196,7 +195,7 @@ def _bounds(port: int) -> Iterator[int]:
 
 @contextmanager
 def _wall_clock(monkeypatch: pytest.MonkeyPatch, hours: float) -> Iterator[None]:
-    """The wall clock is wrong by that much."""
+    """Shift the wall clock."""
 
     class Wrong(datetime):
         @classmethod

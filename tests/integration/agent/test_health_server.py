@@ -199,7 +199,7 @@ def test_restarts_are_counted_by_service_and_a_removed_service_has_no_series() -
     catalogue = parse_catalogue(f"version: 1\nservices:\n{NMT}", "test")
     snapshots = [ServiceStatus(catalogue.services[0], "Failed", restarts=3)]
     metrics = Metrics()
-    metrics.show(lambda: snapshots, connected=lambda: False)
+    metrics.expose(lambda: snapshots, connected=lambda: False)
     before = parse(generate_latest(metrics.registry).decode())
     assert before["service_restarts_total", "idle"] == 3
     assert before["services", "Failed"] == 1

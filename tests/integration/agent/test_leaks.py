@@ -29,7 +29,7 @@ MEBIBYTES = 16
 MARGIN = 5
 """Connections to the API server come and go by themselves, each with a descriptor and a task at either end."""
 PROGRAM = ["sleep", str(30_000_000 + os.getpid())]
-"""A length that nobody else sleeps."""
+"""Command line that no other process on the machine has."""
 Round = Callable[[Running], Awaitable[None]]
 
 
@@ -43,7 +43,7 @@ def entries(*program: str) -> str:
 
 @pytest.fixture(autouse=True)
 def no_sleeper_left() -> Iterator[None]:
-    """A test that fails leaves nothing to the next."""
+    """Kill the sleepers that a failed test leaves."""
     yield
     for process in sleepers():
         process.kill()
@@ -51,7 +51,7 @@ def no_sleeper_left() -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What this process, in which the agent runs, holds."""
+    """Resources of this process, in which the agent runs."""
 
     descriptors: int
     threads: int
@@ -65,7 +65,7 @@ def cost() -> Cost:
 
 
 def sleepers() -> list[psutil.Process]:
-    """Every process of the services on this machine, whoever its parent is; zombies have no command line."""
+    """Return every process of the services on this machine, with any parent; zombies have no command line."""
     return [process for process in psutil.process_iter(["cmdline"]) if process.info["cmdline"] == PROGRAM]
 
 
@@ -75,19 +75,19 @@ def zombies() -> list[psutil.Process]:
 
 
 async def all_of(it: Running, verb: str) -> list[str | BaseException]:
-    """One command to each service, side by side."""
+    """Give one command to each service concurrently."""
     commands = (it.agent.services.command(verb, name, wait=True) for name in it.agent.services.services)  # type: ignore[arg-type]
     return await asyncio.gather(*commands, return_exceptions=True)
 
 
 async def leaves_nothing(it: Running, api: FakeApi, one_round: Round, rounds: int) -> None:
-    """Do it so often, after a warm-up, and compare."""
+    """Compare the resources before and after so many rounds, which follow a warm-up."""
     before, tasks = Cost(0, 0, 0.0), 0
     for number in range(WARM_UP_ROUNDS + rounds):
         if number == WARM_UP_ROUNDS:
             before, tasks = cost(), len(asyncio.all_tasks())
         await one_round(it)
-        # The server remembers every report; that is not the agent's memory.
+        # The fake server keeps every report; that memory is not the agent's.
         api.writes.clear()
         api.beats.clear()
         api.requests.clear()
@@ -103,10 +103,10 @@ async def leaves_nothing(it: Running, api: FakeApi, one_round: Round, rounds: in
 
 async def test_a_thousand_hot_plugs_leave_nothing_behind(api: FakeApi, tmp_path: Path) -> None:
     async def hot_plug(it: Running) -> None:
-        assert {str(answer).split(": ")[1] for answer in await all_of(it, "start")} == {"Running"}
+        assert {str(result).split(": ")[1] for result in await all_of(it, "start")} == {"Running"}
         # A program that has just begun has no command line for a moment.
         await eventually(lambda: len(sleepers()) == SERVICES, 30)
-        assert {str(answer).split(": ")[1] for answer in await all_of(it, "stop")} == {"Stopped"}
+        assert {str(result).split(": ")[1] for result in await all_of(it, "stop")} == {"Stopped"}
 
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), entries(*PROGRAM), debounce=0.0) as it:
         await api.until(lambda: api.beats and api.watches, 30)
@@ -134,8 +134,8 @@ async def test_crashes_leave_nothing_behind(api: FakeApi, tmp_path: Path) -> Non
 
 async def test_starts_that_fail_leave_nothing_behind(api: FakeApi, tmp_path: Path) -> None:
     async def fail(it: Running) -> None:
-        answers = await all_of(it, "start")
-        assert all(isinstance(answer, CommandError) for answer in answers)
+        results = await all_of(it, "start")
+        assert all(isinstance(result, CommandError) for result in results)
         await all_of(it, "stop")
 
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), entries("/no/such/program"), debounce=0.0) as it:

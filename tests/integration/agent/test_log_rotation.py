@@ -27,11 +27,11 @@ import os, itertools
 for number in itertools.count():
     os.write(1, b"%09d\\n" % number)
 """
-BY_ORDER: Final = """
+ON_REQUEST: Final = """
 import os, sys
 number = 0
-for order in sys.stdin:
-    for _ in range(int(order)):
+for count in sys.stdin:
+    for _ in range(int(count)):
         os.write(1, b"%09d\\n" % number)
         number += 1
     os.write(2, b"done\\n")
@@ -40,7 +40,7 @@ for order in sys.stdin:
 
 @contextmanager
 def writer(path: Path, program: str, flags: int = os.O_APPEND) -> Iterator["subprocess.Popen[bytes]"]:
-    """A process whose standard output is the file, as that of a service."""
+    """Run a process whose standard output is the file, as that of a service."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | flags)
     pipe = subprocess.PIPE
@@ -53,7 +53,7 @@ def writer(path: Path, program: str, flags: int = os.O_APPEND) -> Iterator["subp
 
 
 async def write(process: "subprocess.Popen[bytes]", lines: int) -> None:
-    """Have a BY_ORDER process write; returns when it has."""
+    """Request lines from an ON_REQUEST process; return when it has written them."""
     assert process.stdin
     assert process.stderr
     process.stdin.write(b"%d\n" % lines)
@@ -62,7 +62,7 @@ async def write(process: "subprocess.Popen[bytes]", lines: int) -> None:
 
 
 def numbers(path: Path) -> list[int]:
-    """The numbers in the file's lines; a line that was cut is none."""
+    """Return the numbers in the file's complete lines."""
     return [int(line) for line in path.read_bytes().split(b"\n") if len(line) == 9]
 
 
@@ -75,7 +75,7 @@ def names(folder: Path) -> list[str]:
 
 
 def disk(folder: Path) -> int:
-    """How much disk the folder's files take."""
+    """Return the bytes on disk of the folder's files."""
     return sum(file.stat().st_blocks * 512 for file in folder.iterdir())
 
 
@@ -98,7 +98,7 @@ async def test_a_rotation_under_a_writing_process_loses_at_most_what_came_betwee
     assert b"\0" not in path.read_bytes()
 
 
-async def test_a_file_that_nobody_writes_to_loses_nothing(tmp_path: Path) -> None:
+async def test_a_file_without_a_writer_loses_nothing(tmp_path: Path) -> None:
     path = tmp_path / "s.log"
     path.write_bytes(b"a\nb")
     assert rotate(path) is None
@@ -110,7 +110,7 @@ async def test_a_file_that_nobody_writes_to_loses_nothing(tmp_path: Path) -> Non
 async def test_files_stay_bounded_while_a_service_writes_on_and_on(tmp_path: Path, flags: int) -> None:
     path = tmp_path / "s.log"
     task = asyncio.create_task(rotate_forever(tmp_path, RotationLimits(size=LIMIT, period=0.01)))
-    with writer(path, BY_ORDER, flags) as process:
+    with writer(path, ON_REQUEST, flags) as process:
         for _ in range(20):
             before = _inode(previous_log(path))
             await write(process, LIMIT // 10 + 1)
@@ -119,7 +119,7 @@ async def test_files_stay_bounded_while_a_service_writes_on_and_on(tmp_path: Pat
     task.cancel()
     assert disk(tmp_path) < 3 * LIMIT
     assert contiguous(numbers(previous_log(path)))
-    # A rotation may begin while the last lines are on their way.
+    # A rotation may begin while the last lines are being written.
     written = previous_log(path).read_bytes() + path.read_bytes().lstrip(b"\0")
     assert int(written.split()[-1]) == 20 * (LIMIT // 10 + 1) - 1
 
@@ -143,7 +143,7 @@ async def test_on_a_full_disk_the_file_is_emptied_and_the_agent_goes_on(tmp_path
     await eventually(lambda: path.stat().st_size == 0)
     assert names(tmp_path) == ["s.log", "s.log.1"]
     assert previous_log(path).read_bytes() == b"older\n"
-    # Room again: rotated as ever.
+    # With free space the rotation keeps a copy again.
     path.write_bytes(b"y" * LIMIT)
     await eventually(lambda: previous_log(path).read_bytes() == b"y" * LIMIT)
     await eventually(lambda: path.stat().st_size == 0)
@@ -151,7 +151,7 @@ async def test_on_a_full_disk_the_file_is_emptied_and_the_agent_goes_on(tmp_path
     task.cancel()
 
 
-async def test_trouble_with_one_file_or_the_folder_keeps_nobody_from_the_others(tmp_path: Path) -> None:
+async def test_an_error_with_one_file_or_the_folder_does_not_affect_other_files(tmp_path: Path) -> None:
     folder = tmp_path / "logs"
     task = asyncio.create_task(rotate_forever(folder, RotationLimits(size=LIMIT, period=0.01)))
     (tmp_path / "new").mkdir()
@@ -163,7 +163,7 @@ async def test_trouble_with_one_file_or_the_folder_keeps_nobody_from_the_others(
     (tmp_path / "new").rename(folder)
     await eventually(lambda: (folder / "d.log").stat().st_size == 0)
     assert previous_log(folder / "d.log").stat().st_size == LIMIT
-    # What cannot be kept is dropped: the file stays bounded.
+    # Without a possible copy the content is dropped, so the file stays bounded.
     await eventually(lambda: (folder / "c.log").stat().st_size == 0)
     assert not task.done()
     task.cancel()
@@ -177,7 +177,7 @@ async def test_logs_prints_the_last_lines_or_the_previous_file_without_any_agent
     lines = [f"line {number} {'x' * 97}\n" for number in range(3000)]
     path.write_text("".join(lines) + "no end", encoding="utf-8")
     previous_log(path).write_text("older\n", encoding="utf-8")
-    for words, expected in (
+    for options, expected in (
         ((), "".join(lines) + "no end"),
         (("-n", "2000"), "".join(lines[-1999:]) + "no end"),
         (("-n", "1"), "no end"),
@@ -186,11 +186,11 @@ async def test_logs_prints_the_last_lines_or_the_previous_file_without_any_agent
         (("--previous",), "older\n"),
         (("-p", "-n", "1"), "older\n"),
     ):
-        result = await hotpool_agent("logs", "s", "--node", "n1", *words)
-        assert (result.code, result.out == expected, result.err) == (0, True, ""), words
+        result = await hotpool_agent("logs", "s", "--node", "n1", *options)
+        assert (result.code, result.out == expected, result.err) == (0, True, ""), options
 
 
-async def test_logs_of_nothing_says_what_there_is(tmp_path: Path, hotpool_agent: Command) -> None:
+async def test_logs_of_a_missing_service_lists_the_existing_logs(tmp_path: Path, hotpool_agent: Command) -> None:
     nothing = await hotpool_agent("logs", "s", "--node", "n1")
     assert (nothing.code, nothing.out) == (1, "")
     assert "--node" in nothing.err
@@ -209,7 +209,7 @@ async def test_logs_follows_a_file_across_its_rotation_and_misses_nothing(
     tmp_path: Path, environment: dict[str, str]
 ) -> None:
     path = log_file(tmp_path / "state" / "n1", "s")
-    with writer(path, BY_ORDER) as service:
+    with writer(path, ON_REQUEST) as service:
         await write(service, 5)
         process = await spawn(environment, "logs", "s", "-f", "-n", "2", "--node", "n1")
         assert process.stdout
@@ -226,12 +226,12 @@ async def test_logs_follows_a_file_across_its_rotation_and_misses_nothing(
     assert (result.code, result.out, result.err) == (130, "", "")
 
 
-async def test_logs_that_follow_wait_for_a_rotation_that_takes_long_and_for_none_that_never_ends(
+async def test_logs_follow_waits_for_a_slow_rotation_but_not_for_one_that_never_ends(
     tmp_path: Path, environment: dict[str, str]
 ) -> None:
-    """Between the copy and the truncation the rotating agent is held up for a second; then one dies there."""
+    """Between copy and truncation, the rotating agent first pauses for a second, and later dies."""
     path = log_file(tmp_path / "state" / "n1", "s")
-    with writer(path, BY_ORDER) as service:
+    with writer(path, ON_REQUEST) as service:
         await write(service, 5)
         process = await spawn(environment, "logs", "s", "-f", "--node", "n1")
         assert process.stdout
@@ -250,14 +250,14 @@ async def test_logs_that_follow_wait_for_a_rotation_that_takes_long_and_for_none
 
 
 async def _read_up_to(stdout: asyncio.StreamReader, seen: list[int], last: int) -> None:
-    """Add the numbers that are printed until the last one is there."""
+    """Add the printed numbers up to `last`."""
     async with asyncio.timeout(60):
         while seen[-1] < last:
             seen.append(int(await stdout.readline()))
 
 
 def _copied(path: Path) -> None:
-    """The first half of a rotation."""
+    """Do the first half of a rotation."""
     fresh = path.with_name("fresh")
     shutil.copyfile(path, fresh)
     fresh.replace(previous_log(path))

@@ -1,4 +1,4 @@
-"""Observed services in a running agent (requirements A3, A6): from what is seen to the report at a fake API server.
+"""Observed services in a running agent (requirements A3, A6): from the probe to the report at a fake API server.
 
 Requirement B5.
 """
@@ -24,22 +24,22 @@ HUNG = ProbeResult(ok=False, detail="no answer in 2 s")
 ABSENT = ProbeResult(ok=False, absent=True, detail="nothing there")
 
 
-def observed(identifier: str, way: str, more: str = "") -> str:
-    """A catalogue entry of an observed service whose type is its id."""
-    return f"- {{id: {identifier}, type: {identifier}, observe: {{{way}, periodSeconds: 0.05{more}}}}}\n"
+def observed(identifier: str, probe: str, more: str = "") -> str:
+    """Return the catalogue entry of an observed service whose type is its id."""
+    return f"- {{id: {identifier}, type: {identifier}, observe: {{{probe}, periodSeconds: 0.05{more}}}}}\n"
 
 
 async def until_shown(
     api: FakeApi, identifier: str, state: str, pid: int | None = None, error: str | None = None
 ) -> None:
-    """Wait until the stored report says so of a service."""
+    """Wait until the stored report has the service in this state."""
 
-    def said() -> bool:
+    def is_shown() -> bool:
         services: list[dict[str, Any]] = (api.report("n1") or {"services": []})["services"]
-        found = [(s["state"], s["pid"], s["lastError"]) for s in services if s["id"] == identifier]
-        return found == [(state, pid, error)]
+        shown = [(s["state"], s["pid"], s["lastError"]) for s in services if s["id"] == identifier]
+        return shown == [(state, pid, error)]
 
-    await api.until(said)
+    await api.until(is_shown)
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ async def bus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
 
 @pytest.fixture
 async def process() -> AsyncIterator[asyncio.subprocess.Process]:
-    """A process that does nothing."""
+    """Run a process that does nothing."""
     process = await asyncio.create_subprocess_exec("sleep", "600")
     yield process
     if process.returncode is None:
@@ -59,7 +59,7 @@ async def process() -> AsyncIterator[asyncio.subprocess.Process]:
     await process.wait()
 
 
-async def test_every_way_reports_alike(
+async def test_every_kind_of_probe_is_reported_alike(
     api: FakeApi, tmp_path: Path, bus: FakeBus, process: asyncio.subprocess.Process
 ) -> None:
     port, beat = free_port(), tmp_path / "beat"
@@ -70,8 +70,8 @@ async def test_every_way_reports_alike(
         + observed("process", "process: {pidFile: run.pid}")
     )
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), entries) as it:
-        for way in ("tcp", "file", "systemd", "process"):
-            await until_shown(api, way, "Stopped")
+        for kind in ("tcp", "file", "systemd", "process"):
+            await until_shown(api, kind, "Stopped")
         with socket.create_server(("127.0.0.1", port)):
             beat.touch()
             bus.units[UNIT] = Unit(pid=4711)
@@ -83,13 +83,13 @@ async def test_every_way_reports_alike(
         beat.unlink()
         bus.units[UNIT] = Unit("failed")
         process.kill()
-        for way in ("tcp", "file", "process"):
-            await until_shown(api, way, "Stopped")
+        for kind in ("tcp", "file", "process"):
+            await until_shown(api, kind, "Stopped")
         await until_shown(api, "systemd", "Failed", None, f"{UNIT}: failed")
         await it.shut_down()
 
 
-async def test_another_main_process_is_reported(api: FakeApi, tmp_path: Path, bus: FakeBus) -> None:
+async def test_a_new_main_process_is_reported(api: FakeApi, tmp_path: Path, bus: FakeBus) -> None:
     bus.units[UNIT] = Unit(pid=1001)
     entry = observed("asr", f"systemd: {{unit: {UNIT}}}")
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), entry) as it:
@@ -100,7 +100,7 @@ async def test_another_main_process_is_reported(api: FakeApi, tmp_path: Path, bu
 
 
 @pytest.mark.parametrize(
-    ("answers", "states"),
+    ("results", "states"),
     [
         ([HUNG, OK], ["Failed", "Running"]),
         ([OK, HUNG, HUNG, OK, HUNG, HUNG], ["Running"] * 6),
@@ -109,21 +109,21 @@ async def test_another_main_process_is_reported(api: FakeApi, tmp_path: Path, bu
         ([OK, HUNG, ABSENT], ["Running", "Running", "Stopped"]),
     ],
 )
-async def test_failures_in_a_row_and_absence_at_once(
-    api: FakeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answers: list[ProbeResult], states: list[str]
+async def test_failures_count_in_a_row_and_absence_at_once(
+    api: FakeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, results: list[ProbeResult], states: list[str]
 ) -> None:
-    given: Iterator[ProbeResult] = iter(answers)
+    remaining: Iterator[ProbeResult] = iter(results)
     seen: list[str] = []
     done = asyncio.Event()
 
-    async def ask(*_: object) -> ProbeResult:
+    async def probe(*_: object) -> ProbeResult:
         seen.append(it.state("asr"))
-        if answer := next(given, None):
-            return answer
+        if result := next(remaining, None):
+            return result
         done.set()
         return await asyncio.Event().wait() and OK
 
-    monkeypatch.setattr(Prober, "probe", ask)
+    monkeypatch.setattr(Prober, "probe", probe)
     entry = observed("asr", "tcp: {port: 1}", ", failures: 3")
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), entry) as it, asyncio.timeout(20):
         await done.wait()

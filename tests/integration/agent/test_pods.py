@@ -28,63 +28,55 @@ FORBIDDEN = json.dumps({"kind": "Status", "message": 'pods is forbidden: User "x
 def agent(
     api: FakeApi, folder: Path, services: str | None = None, *, namespaces: str = "speech", **settings: Any
 ) -> AbstractAsyncContextManager[Running]:
-    """An agent that observes pods, with a catalogue or without."""
-    chosen = {"pod_namespaces": namespaces} | settings
-    return agent_running(folder, api.kubeconfig(folder), services, **chosen)
+    """Run an agent that watches pods, with or without a catalogue."""
+    return agent_running(folder, api.kubeconfig(folder), services, **({"pod_namespaces": namespaces} | settings))
 
 
-def of_pods(request: web.Request) -> bool:
-    """A list or a watch of pods."""
+def is_pods_request(request: web.Request) -> bool:
+    """Return True for a list or a watch of pods."""
     return request.path.endswith("/pods")
 
 
 def is_list(request: web.Request) -> bool:
-    """A list of pods."""
-    return of_pods(request) and "watch" not in request.query
+    """Return True for a list of pods."""
+    return is_pods_request(request) and "watch" not in request.query
 
 
-def is_watch(request: web.Request) -> bool:
-    """A watch of pods is opened."""
-    return of_pods(request) and "watch" in request.query
-
-
-def refused(matches: Any = of_pods, code: int = 403, body: str = FORBIDDEN) -> Fault:
-    """An answer for as long as it stays among the faults."""
+def refused(matches: Any = is_pods_request, code: int = 403, body: str = FORBIDDEN) -> Fault:
+    """Return a fault that lasts until the test removes it."""
     return Fault(matches, code=code, body=body, times=10**6)
 
 
 def service(api: FakeApi, identifier: str = "whisper") -> dict[str, Any]:
-    """A service as the stored report has it."""
+    """Return a service of the stored report."""
     services: list[dict[str, Any]] = (api.report("n1") or {"services": []})["services"]
     return next((item for item in services if item["id"] == identifier), {"state": None, "lastError": None})
 
 
 async def until_state(api: FakeApi, state: str | None, identifier: str = "whisper") -> None:
-    """Wait until the stored report says so; None: the service is not in it."""
+    """Wait until the stored report has the service in this state; None: not at all."""
     await api.until(lambda: api.report("n1") and service(api, identifier)["state"] == state)
 
 
 async def unchanged(api: FakeApi, seconds: float = 0.5) -> None:
-    """Nothing is written for a while, which is longer than D and many times the pauses of this agent."""
+    """Check that nothing is written for a while, longer than D and many times the pauses of this agent."""
     writes = len(api.writes)
     await asyncio.sleep(seconds)
     assert len(api.writes) == writes
 
 
 def watched(it: Running) -> float | None:
-    """What the metric says."""
+    """Return the value of the metric."""
     return it.agent.metrics.registry.get_sample_value("hotpool_agent_pods_watched", {"pod_namespace": "speech"})
 
 
-def healthy(api: FakeApi) -> bool:
-    """Whether in no report that was ever written the type was withdrawn."""
-    found = [item["ready"] for write in api.writes for item in write.report["capabilities"] if item["type"] == "asr"]
-    return found != [] and all(found) and not any(write.report["leaving"] for write in api.writes)
+def never_withdrawn(api: FakeApi) -> bool:
+    """Return True if every report offered the type and none was `leaving`."""
+    ready = [item["ready"] for write in api.writes for item in write.report["capabilities"] if item["type"] == "asr"]
+    return ready != [] and all(ready) and not any(write.report["leaving"] for write in api.writes)
 
 
-async def test_a_pod_is_a_service_from_the_moment_at_which_kubernetes_calls_it_ready(
-    api: FakeApi, tmp_path: Path
-) -> None:
+async def test_a_pod_is_a_running_service_once_it_is_ready_in_kubernetes(api: FakeApi, tmp_path: Path) -> None:
     async with agent(api, tmp_path) as it:
         await api.until(lambda: api.report("n1"))
         api.pods.put(pod("whisper", ready=False) | {"status": {"phase": "Pending"}})
@@ -103,7 +95,7 @@ async def test_a_pod_is_a_service_from_the_moment_at_which_kubernetes_calls_it_r
 @pytest.mark.parametrize(
     ("change", "reason"), [("unready", "Failed"), ("deleting", "Stopped"), ("gone", ""), ("no label", "")]
 )
-async def test_a_withdrawal_does_not_wait(api: FakeApi, tmp_path: Path, change: str, reason: str) -> None:
+async def test_a_withdrawal_is_not_debounced(api: FakeApi, tmp_path: Path, change: str, reason: str) -> None:
     api.pods.put(pod("whisper"))
     async with agent(api, tmp_path, debounce=60.0) as it:
         await until_state(api, "Running")
@@ -122,7 +114,7 @@ async def test_a_withdrawal_does_not_wait(api: FakeApi, tmp_path: Path, change: 
 
 
 async def test_nothing_is_reported_before_the_pods_of_every_namespace_were_listed(api: FakeApi, tmp_path: Path) -> None:
-    """Not even by an agent that may never list them: what its predecessor saw is no lie for that."""
+    """An agent that may not list them reports nothing at all, because its predecessor's report may still be true."""
     api.pods.put(pod("whisper"))
     async with agent(api, tmp_path, namespaces="speech,llm"):
         await until_state(api, "Running")
@@ -136,7 +128,7 @@ async def test_nothing_is_reported_before_the_pods_of_every_namespace_were_liste
         assert not it.agent.health().ready
         api.faults.clear()
         await api.until(lambda: len(api.writes) == 2)
-        assert healthy(api)
+        assert never_withdrawn(api)
         await eventually(lambda: it.agent.health().problems == {})
         await it.shut_down()
 
@@ -151,11 +143,11 @@ async def test_a_replaced_agent_withdraws_nothing_and_claims_the_next_epoch(
             await api.until(lambda epoch=epoch: (api.report("n1") or {}).get("epoch") == epoch)  # type: ignore[misc]
             if end == "shut down":
                 await it.shut_down()
-    assert healthy(api)
+    assert never_withdrawn(api)
     assert [write.report["epoch"] for write in api.writes] == [1, 2, 3]
 
 
-async def test_a_watch_that_breaks_goes_on_where_it_was(api: FakeApi, tmp_path: Path) -> None:
+async def test_a_broken_watch_resumes_from_its_last_version(api: FakeApi, tmp_path: Path) -> None:
     api.pods.put(pod("whisper"))
     async with agent(api, tmp_path) as it:
         await until_state(api, "Running")
@@ -178,16 +170,16 @@ async def test_a_watch_that_breaks_goes_on_where_it_was(api: FakeApi, tmp_path: 
         await it.shut_down()
 
 
-async def test_a_bookmark_keeps_a_quiet_watch_from_a_version_that_is_too_old(api: FakeApi, tmp_path: Path) -> None:
+async def test_a_bookmark_keeps_the_version_of_an_idle_watch_valid(api: FakeApi, tmp_path: Path) -> None:
     api.pods.put(pod("whisper"))
     async with agent(api, tmp_path) as it:
         await until_state(api, "Running")
         await api.until(lambda: api.pods.watches == 1)
         api.pods.put(pod("busy"), "elsewhere")
         api.pods.compact()
-        began = it.agent.pods.watches[0].listed_at
+        began = it.agent.pods.watches[0].synced_at
         api.pods.bookmark()
-        await eventually(lambda: it.agent.pods.watches[0].listed_at != began)
+        await eventually(lambda: it.agent.pods.watches[0].synced_at != began)
         api.pods.end_watches()
         api.pods.put(pod("piper", "tts"))
         await until_state(api, "Running", "piper")
@@ -196,9 +188,7 @@ async def test_a_bookmark_keeps_a_quiet_watch_from_a_version_that_is_too_old(api
         await it.shut_down()
 
 
-async def test_a_version_that_is_too_old_is_listed_again_and_what_was_missed_is_found(
-    api: FakeApi, tmp_path: Path
-) -> None:
+async def test_after_an_expired_version_a_list_finds_the_missed_changes(api: FakeApi, tmp_path: Path) -> None:
     api.pods.put(pod("whisper"))
     api.pods.put(pod("piper", "tts"))
     async with agent(api, tmp_path) as it:
@@ -214,10 +204,10 @@ async def test_a_version_that_is_too_old_is_listed_again_and_what_was_missed_is_
         await it.shut_down()
 
 
-async def test_what_a_watch_never_told_is_found_by_a_list(
+async def test_a_change_that_a_watch_never_delivered_is_found_by_a_list(
     api: FakeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As after a restore of etcd: a watch from a version that is not reached yet hears nothing, and ends in time."""
+    """After a restore of etcd, a watch from a version that is not reached yet delivers nothing until its time-out."""
     monkeypatch.setattr("hotpool_agent.pods.pod_watch.WATCH_SECONDS", 1)
     api.pods.put(pod("whisper"))
     async with agent(api, tmp_path) as it:
@@ -228,7 +218,7 @@ async def test_what_a_watch_never_told_is_found_by_a_list(
         await it.shut_down()
 
 
-async def test_a_right_that_was_taken_away_is_no_evidence(api: FakeApi, tmp_path: Path) -> None:
+async def test_a_revoked_permission_is_no_evidence(api: FakeApi, tmp_path: Path) -> None:
     api.pods.put(pod("whisper"))
     async with agent(api, tmp_path) as it:
         await until_state(api, "Running")
@@ -237,12 +227,12 @@ async def test_a_right_that_was_taken_away_is_no_evidence(api: FakeApi, tmp_path
         api.pods.end_watches()
         await eventually(lambda: "403" in it.agent.health().problems.get("pods", ""))
         await unchanged(api)
-        # The node itself is heard: it is alive, and says what it saw last.
+        # Heartbeats continue: the node is live, and its last report stays valid.
         beats = len(api.beats)
         await api.until(lambda: len(api.beats) > beats)
         api.faults.clear()
         await eventually(lambda: it.agent.health().problems == {})
-        assert healthy(api)
+        assert never_withdrawn(api)
         await it.shut_down()
 
 
@@ -259,22 +249,22 @@ async def test_a_pod_of_any_size_passes_through_the_watch(api: FakeApi, tmp_path
         await it.shut_down()
 
 
-async def test_a_pod_that_is_no_service_is_said_where_people_look(api: FakeApi, tmp_path: Path) -> None:
+async def test_a_rejected_pod_is_shown_in_the_health_of_the_agent(api: FakeApi, tmp_path: Path) -> None:
     api.pods.put(pod("whisper"))
     api.pods.put(pod("other", "Not A Type"))
     async with agent(api, tmp_path) as it:
         await until_state(api, "Running")
         assert (api.report("n1") or {})["dropped"] == 1
         problem = it.agent.health().problems["pods"]
-        assert "pod speech/other: label hotpool.dev/type: 'Not A Type' is no type" in problem
-        async with aiohttp.ClientSession() as session, session.get(f"http://{it.agent.listening}/healthz") as answer:
-            assert (await answer.json())["problems"]["pods"] == problem
+        assert "pod speech/other: label hotpool.dev/type: 'Not A Type' is not a type" in problem
+        async with aiohttp.ClientSession() as session, session.get(f"http://{it.agent.listening}/healthz") as response:
+            assert (await response.json())["problems"]["pods"] == problem
         api.pods.delete("other")
         await eventually(lambda: it.agent.health().problems == {})
         await it.shut_down()
 
 
-async def test_pods_take_no_commands_and_it_is_said_why(api: FakeApi, tmp_path: Path) -> None:
+async def test_commands_to_pods_are_rejected_with_a_reason(api: FakeApi, tmp_path: Path) -> None:
     api.pods.put(pod("whisper"))
     async with agent(api, tmp_path) as it:
         await until_state(api, "Running")
@@ -285,8 +275,8 @@ async def test_pods_take_no_commands_and_it_is_said_why(api: FakeApi, tmp_path: 
             await it.agent.services.command("stop", "other", wait=True)
         await api.until(lambda: api.watches == 1)
         stored = api.objects["nodecapabilities", "n1"]
-        wish = {"id": "whisper", "desired": "Stopped", "requestID": "1"}
-        api.put("nodecapabilities", "n1", stored | {"spec": {"services": [wish, wish | {"id": "unknown"}]}})
+        command = {"id": "whisper", "desired": "Stopped", "requestID": "1"}
+        api.put("nodecapabilities", "n1", stored | {"spec": {"services": [command, command | {"id": "unknown"}]}})
         await api.until(lambda: "spec.services is ignored" in (service(api)["lastError"] or ""))
         found = service(api)
         assert (found["state"], found["desired"], found["requestID"]) == ("Running", None, None)
@@ -294,7 +284,7 @@ async def test_pods_take_no_commands_and_it_is_said_why(api: FakeApi, tmp_path: 
 
 
 async def test_pods_and_a_catalogue_share_a_node(api: FakeApi, tmp_path: Path) -> None:
-    """A pod with an id of the catalogue gets another one; the catalogue's rule of devices holds for pods, too."""
+    """A pod whose name is an id of the catalogue gets another id. The catalogue's devices apply to pods, too."""
     head = "onAgentExit: keep\ntypes:\n  asr: {devices: [gpu]}\n"
     entry = "- {id: whisper, type: nmt, observe: {tcp: {port: 1}}}\n"
     api.pods.put(pod("whisper"))

@@ -1,4 +1,7 @@
-"""A service may answer a probe with anything (requirement A5): only the declared success is one, in bounded time."""
+"""A service may answer a probe with any bytes (requirement A5): only the declared response is a success.
+
+The time of a probe is bounded.
+"""
 
 import asyncio
 import re
@@ -14,7 +17,7 @@ from hypothesis import strategies as st
 from hotpool_agent.catalogue.model import HttpCheck
 from hotpool_agent.probes import http_tcp
 
-Answering = Callable[[asyncio.StreamWriter], Awaitable[None]]
+Responder = Callable[[asyncio.StreamWriter], Awaitable[None]]
 
 HEAD = b"HTTP/1.1 200 OK\r\n"
 PLAIN = HttpCheck.model_validate({})
@@ -25,13 +28,13 @@ repeatable = settings(derandomize=True, deadline=None, max_examples=120)
 
 
 @asynccontextmanager
-async def server(answer: Answering) -> AsyncIterator[int]:
-    """A raw TCP server that reads one request and answers it so; its port."""
+async def server(respond: Responder) -> AsyncIterator[int]:
+    """Run a raw TCP server that reads one request and calls `respond`; provide its port."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             await reader.readuntil(b"\r\n\r\n")
-            await answer(writer)
+            await respond(writer)
         except (ConnectionError, asyncio.IncompleteReadError):
             pass
         finally:
@@ -44,47 +47,47 @@ async def server(answer: Answering) -> AsyncIterator[int]:
         listening.close()
 
 
-async def probed(answer: Answering, check: HttpCheck, seconds: float = SECONDS) -> http_tcp.ProbeResult:
-    """What the probe makes of it, which is short and on one line."""
-    async with server(answer) as port, http_tcp.new_session() as session:
-        found = await http_tcp.http(session, check, port, seconds)
-    assert len(found.detail) < 300
-    assert "\n" not in found.detail
-    return found
+async def probed(respond: Responder, check: HttpCheck, seconds: float = SECONDS) -> http_tcp.ProbeResult:
+    """Return the result of a probe, whose detail must be one short line."""
+    async with server(respond) as port, http_tcp.new_session() as session:
+        result = await http_tcp.http(session, check, port, seconds)
+    assert len(result.detail) < 300
+    assert "\n" not in result.detail
+    return result
 
 
-def said(data: bytes) -> Answering:
-    async def answer(writer: asyncio.StreamWriter) -> None:
+def sends(data: bytes) -> Responder:
+    async def respond(writer: asyncio.StreamWriter) -> None:
         writer.write(data)
         await writer.drain()
 
-    return answer
+    return respond
 
 
-def endless(head: bytes, chunk: bytes) -> Answering:
-    async def answer(writer: asyncio.StreamWriter) -> None:
+def endless(head: bytes, chunk: bytes) -> Responder:
+    async def respond(writer: asyncio.StreamWriter) -> None:
         writer.write(head)
         while True:
             writer.write(chunk)
             await writer.drain()
 
-    return answer
+    return respond
 
 
-def dripping(data: bytes) -> Answering:
-    """One byte at a time, each well within the time-out, never at its end in time."""
+def dripping(data: bytes) -> Responder:
+    """Send one byte at a time, each well within the time-out, but not all of them."""
 
-    async def answer(writer: asyncio.StreamWriter) -> None:
+    async def respond(writer: asyncio.StreamWriter) -> None:
         for byte in data:
             writer.write(bytes([byte]))
             await writer.drain()
             await asyncio.sleep(0.02)
 
-    return answer
+    return respond
 
 
 def parts(good: bytes) -> st.SearchStrategy[bytes]:
-    """A good answer with a piece replaced, or cut off."""
+    """Generate a valid response with a piece replaced, or truncated."""
     at = st.integers(0, len(good))
     replaced = st.builds(lambda a, n, new: good[:a] + new + good[a + n :], at, st.integers(0, 9), st.binary(max_size=9))
     return replaced | at.map(lambda end: good[:end])
@@ -96,38 +99,38 @@ CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"
 
 @repeatable
 @given(st.binary(max_size=400), st.sampled_from([PLAIN, EXACT]))
-def test_bytes_that_are_no_http_are_no_success(data: bytes, check: HttpCheck) -> None:
+def test_bytes_that_are_not_http_are_a_failure(data: bytes, check: HttpCheck) -> None:
     assume(b"HTTP/" not in data)
-    assert not asyncio.run(probed(said(data), check)).ok
+    assert not asyncio.run(probed(sends(data), check)).ok
 
 
 @repeatable
 @given(parts(GOOD) | parts(CHUNKED), st.sampled_from([PLAIN, EXACT]))
-def test_a_damaged_answer_is_a_success_only_with_the_declared_status_and_body(data: bytes, check: HttpCheck) -> None:
-    found = asyncio.run(probed(said(data), check))
-    if found.ok:
+def test_a_damaged_response_is_a_success_only_with_the_declared_status_and_body(data: bytes, check: HttpCheck) -> None:
+    result = asyncio.run(probed(sends(data), check))
+    if result.ok:
         assert re.match(rb"[\r\n]*HTTP/1\.\d +200\b", data)
         assert check is PLAIN or b"ok" in data
 
 
 @pytest.mark.parametrize("check", [PLAIN, EXACT])
 @pytest.mark.parametrize("good", [GOOD, CHUNKED])
-async def test_an_answer_that_breaks_off_anywhere_is_no_success(good: bytes, check: HttpCheck) -> None:
-    assert (await probed(said(good), check)).ok
-    cuts = [await probed(said(good[:end]), check) for end in range(len(good))]
-    assert [end for end, found in enumerate(cuts) if found.ok] == []
+async def test_a_truncated_response_is_a_failure(good: bytes, check: HttpCheck) -> None:
+    assert (await probed(sends(good), check)).ok
+    cuts = [await probed(sends(good[:end]), check) for end in range(len(good))]
+    assert [end for end, result in enumerate(cuts) if result.ok] == []
 
 
 @pytest.mark.parametrize("code", [100, 101, 199, 201, 204, 301, 302, 304, 400, 404, 429, 500, 503, 599])
-async def test_no_other_status_is_the_declared_one(code: int) -> None:
+async def test_any_other_status_is_a_failure(code: int) -> None:
     data = b"HTTP/1.1 %d X\r\nLocation: /\r\nContent-Length: 0\r\n\r\n" % code
-    assert not (await probed(said(data), PLAIN)).ok
+    assert not (await probed(sends(data), PLAIN)).ok
     if code >= 200:
-        assert (await probed(said(data), HttpCheck.model_validate({"expectStatus": code}))).ok
+        assert (await probed(sends(data), HttpCheck.model_validate({"expectStatus": code}))).ok
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "respond",
     [
         endless(HEAD + b"\r\n", b"x" * 65536),
         endless(HEAD + b"Content-Length: 2000000000\r\n\r\n", b"x" * 65536),
@@ -147,8 +150,8 @@ async def test_no_other_status_is_the_declared_one(code: int) -> None:
         *("continues", "dripping body", "dripping headers"),
     ],
 )
-async def test_an_answer_without_end_is_no_success_and_costs_bounded_time_and_memory(answer: Answering) -> None:
+async def test_a_response_without_end_is_a_failure_with_bounded_time_and_memory(respond: Responder) -> None:
     before, began = psutil.Process().memory_info().rss, monotonic()
-    assert not (await probed(answer, PLAIN)).ok
+    assert not (await probed(respond, PLAIN)).ok
     assert monotonic() - began < SECONDS + 5
     assert psutil.Process().memory_info().rss - before < MEBIBYTES * 2**20

@@ -1,4 +1,4 @@
-"""Four ways to see an observed service (requirements A3, A5): real sockets, processes and files."""
+"""Four kinds of probe of an observed service (requirements A3, A5): real sockets, processes and files."""
 
 import asyncio
 import os
@@ -27,20 +27,20 @@ IDLE: Final = "import time; time.sleep(600)"
 
 
 @pytest.fixture
-async def observer(tmp_path: Path) -> AsyncIterator[Prober]:
-    async with observing(tmp_path) as observer:
-        yield observer
+async def prober(tmp_path: Path) -> AsyncIterator[Prober]:
+    async with observing(tmp_path) as prober:
+        yield prober
 
 
 @pytest.fixture
 def name() -> str:
-    """A program name that no other process has, short enough for the kernel."""
+    """Return a program name that no other process has, short enough for the kernel."""
     return f"hp{uuid4().hex[:12]}"
 
 
 @asynccontextmanager
 async def sleeping(*arguments: str, argv0: str | None = None, program: Path | None = None) -> AsyncIterator[int]:
-    """The pid of a process that does nothing, under the given name."""
+    """Provide the pid of a process that does nothing, under the given name."""
     command = [argv0 or sys.executable, "-c", IDLE, *arguments]
     process = await asyncio.create_subprocess_exec(*command, executable=program or sys.executable, env=_environment())
     try:
@@ -55,7 +55,7 @@ async def sleeping(*arguments: str, argv0: str | None = None, program: Path | No
 
 @contextmanager
 def unreaped(program: Path) -> Iterator[int]:
-    """As `sleeping`, but asyncio does not know the child, so it stays a zombie when it ends."""
+    """Provide a pid as `sleeping`, but asyncio does not reap the child, so it stays a zombie when it ends."""
     child = subprocess.Popen([program, "-c", IDLE], env=_environment())
     try:
         yield child.pid
@@ -64,145 +64,145 @@ def unreaped(program: Path) -> Iterator[int]:
         child.wait()
 
 
-async def test_http_is_asked_as_for_readiness(observer: Prober) -> None:
+async def test_http_probes_work_as_for_readiness(prober: Prober) -> None:
     port = free_port()
     check = how({"http": {"path": "/health", "expectBody": '"ok"'}})
-    assert (await observer.probe(check, port)).absent
+    assert (await prober.probe(check, port)).absent
     process = await asyncio.create_subprocess_exec(sys.executable, FAKE, "--port", str(port))
     try:
-        await until_seen(observer, check, lambda answer: answer.ok, port)
+        await until_seen(prober, check, lambda result: result.ok, port)
         wrong = how({"http": {"path": "/health", "expectStatus": 204}})
-        assert await observer.probe(wrong, port) == ProbeResult(ok=False, detail="GET /health: status 200, not 204")
+        assert await prober.probe(wrong, port) == ProbeResult(ok=False, detail="GET /health: status 200, not 204")
     finally:
         process.kill()
         await process.wait()
 
 
-async def test_tcp_the_probe_s_port_or_the_service_s(observer: Prober) -> None:
+async def test_tcp_uses_the_port_of_the_probe_or_of_the_service(prober: Prober) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        assert await observer.probe(how({"tcp": {}}), port) == ProbeResult(ok=True)
-        assert await observer.probe(how({"tcp": {"port": port}}), free_port()) == ProbeResult(ok=True)
-    answer = await observer.probe(how({"tcp": {}}), port)
-    assert (answer.ok, answer.absent) == (False, True)
+        assert await prober.probe(how({"tcp": {}}), port) == ProbeResult(ok=True)
+        assert await prober.probe(how({"tcp": {"port": port}}), free_port()) == ProbeResult(ok=True)
+    result = await prober.probe(how({"tcp": {}}), port)
+    assert (result.ok, result.absent) == (False, True)
 
 
-async def test_a_process_by_its_program(observer: Prober, tmp_path: Path, name: str) -> None:
+async def test_a_process_is_found_by_its_program(prober: Prober, tmp_path: Path, name: str) -> None:
     program = tmp_path / name
     program.symlink_to(sys.executable)
     check = how({"process": {"name": name}})
-    assert await observer.probe(check, None) == ProbeResult(ok=False, absent=True, detail=f"no process {name}")
+    assert await prober.probe(check, None) == ProbeResult(ok=False, absent=True, detail=f"no process {name}")
     async with sleeping(argv0="disguised", program=program) as pid:
-        assert await observer.probe(check, None) == ProbeResult(ok=True, pid=pid)
+        assert await prober.probe(check, None) == ProbeResult(ok=True, pid=pid)
         part = how({"process": {"name": name[:-1]}})
-        assert (await observer.probe(part, None)).absent
-    assert (await observer.probe(check, None)).absent
+        assert (await prober.probe(part, None)).absent
+    assert (await prober.probe(check, None)).absent
 
 
-async def test_a_process_by_its_first_argument_and_another(observer: Prober, name: str) -> None:
+async def test_a_process_is_found_by_its_first_argument_and_another(prober: Prober, name: str) -> None:
     long = f"{name}-longer-than-the-kernel-keeps"
     async with sleeping("--port", "6007", argv0=f"/opt/bin/{long}") as pid:
-        assert await observer.probe(how({"process": {"name": long}}), None) == ProbeResult(ok=True, pid=pid)
+        assert await prober.probe(how({"process": {"name": long}}), None) == ProbeResult(ok=True, pid=pid)
         found = how({"process": {"name": long, "argument": "6007"}})
-        assert await observer.probe(found, None) == ProbeResult(ok=True, pid=pid)
+        assert await prober.probe(found, None) == ProbeResult(ok=True, pid=pid)
         for argument in ("600", "port", f"/opt/bin/{long}"):
             missing = how({"process": {"name": long, "argument": argument}})
             expected = ProbeResult(ok=False, absent=True, detail=f"no process {long} with argument {argument}")
-            assert await observer.probe(missing, None) == expected
+            assert await prober.probe(missing, None) == expected
 
 
-async def test_of_several_processes_the_same_one_is_named_while_it_lives(observer: Prober, name: str) -> None:
+async def test_of_several_processes_the_same_one_is_reported_while_it_lives(prober: Prober, name: str) -> None:
     check = how({"process": {"name": name}})
     async with sleeping(argv0=name) as first, sleeping(argv0=name) as second:
         lower, higher = sorted((first, second))
         assert processes.by_name(name, None, None).pid == lower
         assert processes.by_name(name, None, higher).pid == higher
-        assert (await observer.probe(check, None)).pid == lower
+        assert (await prober.probe(check, None)).pid == lower
         psutil.Process(lower).kill()
-        await until_seen(observer, check, lambda answer: answer == ProbeResult(ok=True, pid=higher))
+        await until_seen(prober, check, lambda result: result == ProbeResult(ok=True, pid=higher))
 
 
-async def test_a_process_is_looked_for_where_it_was(
-    observer: Prober, name: str, monkeypatch: pytest.MonkeyPatch
+async def test_a_process_is_searched_at_its_last_pid_first(
+    prober: Prober, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     check = how({"process": {"name": name}})
     async with sleeping(argv0=name) as pid:
-        assert (await observer.probe(check, None)).pid == pid
+        assert (await prober.probe(check, None)).pid == pid
         monkeypatch.setattr(processes, "_candidates", lambda first: [first])
-        assert (await observer.probe(check, None)).pid == pid
+        assert (await prober.probe(check, None)).pid == pid
 
 
-async def test_neither_a_zombie_nor_the_agent_itself_counts(observer: Prober, tmp_path: Path, name: str) -> None:
+async def test_neither_a_zombie_nor_the_agent_itself_counts(prober: Prober, tmp_path: Path, name: str) -> None:
     (tmp_path / name).symlink_to(sys.executable)
     by_name, by_file = how({"process": {"name": name}}), how({"process": {"pidFile": "run.pid"}})
     with unreaped(tmp_path / name) as child:
         (tmp_path / "run.pid").write_text(str(child))
-        await until_seen(observer, by_name, lambda answer: answer.pid == child)
-        assert (await observer.probe(by_file, None)).pid == child
+        await until_seen(prober, by_name, lambda result: result.pid == child)
+        assert (await prober.probe(by_file, None)).pid == child
         psutil.Process(child).kill()
         await eventually(lambda: psutil.Process(child).status() == psutil.STATUS_ZOMBIE)
-        assert (await observer.probe(by_name, None)).absent
-        assert (await observer.probe(by_file, None)).absent
+        assert (await prober.probe(by_name, None)).absent
+        assert (await prober.probe(by_file, None)).absent
     own = psutil.Process().cmdline()
     agent = how({"process": {"name": Path(own[0]).name, "argument": own[-1]}})
-    assert (await observer.probe(agent, None)).pid != os.getpid()
+    assert (await prober.probe(agent, None)).pid != os.getpid()
 
 
-async def test_a_pid_file_relative_to_the_catalogue(observer: Prober, tmp_path: Path, name: str) -> None:
+async def test_a_pid_file_is_relative_to_the_catalogue(prober: Prober, tmp_path: Path, name: str) -> None:
     file = tmp_path / "run.pid"
     check = how({"process": {"pidFile": "run.pid", "argument": "--serve"}})
-    assert (await observer.probe(check, None)).absent
+    assert (await prober.probe(check, None)).absent
     file.write_text("soon\n")
-    assert await observer.probe(check, None) == ProbeResult(ok=False, detail=f"{file}: holds no process id")
+    assert await prober.probe(check, None) == ProbeResult(ok=False, detail=f"{file}: holds no process id")
     async with sleeping("--serve", argv0=name) as pid:
         file.write_text(f"{pid}\n")
-        assert await observer.probe(check, None) == ProbeResult(ok=True, pid=pid)
-    gone = await observer.probe(check, None)
+        assert await prober.probe(check, None) == ProbeResult(ok=True, pid=pid)
+    gone = await prober.probe(check, None)
     assert (gone.ok, gone.absent) == (False, True)
 
 
-async def test_a_pid_that_a_stranger_inherited_is_not_the_service(observer: Prober, tmp_path: Path) -> None:
+async def test_a_foreign_process_that_reuses_the_pid_is_not_the_service(prober: Prober, tmp_path: Path) -> None:
     async with sleeping() as pid:
         (tmp_path / "run.pid").write_text(str(pid))
-        assert (await observer.probe(how({"process": {"pidFile": "run.pid"}}), None)).pid == pid
+        assert (await prober.probe(how({"process": {"pidFile": "run.pid"}}), None)).pid == pid
         checked = how({"process": {"pidFile": "run.pid", "argument": "--serve"}})
-        assert (await observer.probe(checked, None)).absent
+        assert (await prober.probe(checked, None)).absent
 
 
-async def test_a_file_that_is_there_and_fresh(observer: Prober, tmp_path: Path) -> None:
+async def test_a_file_must_exist_and_be_recent(prober: Prober, tmp_path: Path) -> None:
     file = tmp_path / "beat"
     exists = how({"file": {"path": "beat"}})
     fresh = how({"file": {"path": str(file), "maxAgeSeconds": 60}})
     for check in (exists, fresh):
-        answer = await observer.probe(check, None)
-        assert (answer.ok, answer.absent) == (False, True)
+        result = await prober.probe(check, None)
+        assert (result.ok, result.absent) == (False, True)
     file.touch()
-    assert await observer.probe(exists, None) == await observer.probe(fresh, None) == ProbeResult(ok=True)
+    assert await prober.probe(exists, None) == await prober.probe(fresh, None) == ProbeResult(ok=True)
     for seconds in (-120, 120):
         os.utime(file, (time.time() + seconds,) * 2)
-        assert await observer.probe(exists, None) == ProbeResult(ok=True)
-        # Its age is not told: it would make each report differ from the one before.
-        assert await observer.probe(fresh, None) == ProbeResult(ok=False, detail=f"{file}: not modified within 60 s")
+        assert await prober.probe(exists, None) == ProbeResult(ok=True)
+        # The detail must not contain the age, which would make each report differ from the one before.
+        assert await prober.probe(fresh, None) == ProbeResult(ok=False, detail=f"{file}: not modified within 60 s")
 
 
-async def test_a_look_that_hangs_is_a_failure_and_holds_nothing_up(observer: Prober, tmp_path: Path) -> None:
+async def test_a_probe_that_hangs_is_a_failure_and_delays_no_other(prober: Prober, tmp_path: Path) -> None:
     pipe = tmp_path / "run.pid"
-    os.mkfifo(pipe)  # As a file on a network drive whose server is away: opening it does not return.
+    os.mkfifo(pipe)  # Like a file on a network drive whose server is down: opening it does not return.
     check = how({"process": {"pidFile": "run.pid"}}, 0.05)
     threads = threading.active_count()
     for _ in range(5):
-        assert await observer.probe(check, None) == ProbeResult(ok=False, detail="no answer in 0.05 s")
+        assert await prober.probe(check, None) == ProbeResult(ok=False, detail="no answer in 0.05 s")
     assert threading.active_count() == threads + 1
     (tmp_path / "beat").touch()
-    assert (await observer.probe(how({"file": {"path": "beat"}}), None)).ok
+    assert (await prober.probe(how({"file": {"path": "beat"}}), None)).ok
     with pipe.open("w") as writer:
         writer.write(str(os.getpid()))
     await eventually(lambda: threading.active_count() == threads)
     pipe.unlink()
     pipe.write_text(str(os.getpid()))
-    assert await observer.probe(how({"process": {"pidFile": "run.pid"}}), None) == ProbeResult(ok=True, pid=os.getpid())
+    assert await prober.probe(how({"process": {"pidFile": "run.pid"}}), None) == ProbeResult(ok=True, pid=os.getpid())
 
 
 def _environment() -> dict[str, str]:
-    """With it Python finds its library whatever its name."""
+    """Return an environment in which Python finds its library under any program name."""
     return os.environ | {"PYTHONHOME": sys.base_prefix}

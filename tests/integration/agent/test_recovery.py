@@ -15,7 +15,7 @@ from localfleet.ports import free_port
 
 HALF_LIFE = 60.0
 OVER = 4 * HALF_LIFE
-"""Seconds in which the penalty of four crashes is over."""
+"""Seconds after which the penalty of four crashes has decayed."""
 LIVELY = (
     "  ready: {http: {path: /health}, periodSeconds: 0.1, timeoutSeconds: 2, startSeconds: 20}\n"
     "  live: {periodSeconds: 0.1, timeoutSeconds: 0.3, failures: 3}\n"
@@ -32,7 +32,7 @@ async def crash(it: Running, identifier: str = "s") -> None:
 
 
 async def flap(it: Running, api: FakeApi) -> None:
-    """Start the service and let it crash three times: it runs, and is not offered."""
+    """Start the service and crash it three times, so that it runs and is not offered."""
     await it.until("s", "Stopped")
     await it.agent.services.command("start", "s", wait=True)
     for _ in range(3):
@@ -42,7 +42,9 @@ async def flap(it: Running, api: FakeApi) -> None:
 
 
 @pytest.mark.parametrize("how", ["stopped by a signal", "answers 503"])
-async def test_a_hung_service_leaves_running_and_is_run_anew(api: FakeApi, tmp_path: Path, port: int, how: str) -> None:
+async def test_a_hung_service_leaves_running_and_is_restarted(
+    api: FakeApi, tmp_path: Path, port: int, how: str
+) -> None:
     entry = supervised("s", port, more=LIVELY)
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), entry, restart_seconds=1.0) as it:
         await it.until("s", "Stopped")
@@ -64,7 +66,7 @@ async def test_a_hung_service_leaves_running_and_is_run_anew(api: FakeApi, tmp_p
         await it.shut_down()
 
 
-async def test_a_crashed_service_runs_again_by_itself_and_the_wish_is_unchanged(
+async def test_a_crashed_service_is_restarted_and_its_desired_state_is_unchanged(
     api: FakeApi, tmp_path: Path, port: int
 ) -> None:
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), supervised("s", port)) as it:
@@ -81,7 +83,7 @@ async def test_a_crashed_service_runs_again_by_itself_and_the_wish_is_unchanged(
         await it.shut_down()
 
 
-async def test_a_service_that_cannot_start_is_tried_for_ever_until_it_is_stopped(
+async def test_a_service_that_cannot_start_is_retried_until_it_is_stopped(
     api: FakeApi, tmp_path: Path, port: int
 ) -> None:
     entry = supervised("s", port, "--exit-code", "3")
@@ -96,7 +98,9 @@ async def test_a_service_that_cannot_start_is_tried_for_ever_until_it_is_stopped
 
 
 @jumping
-async def test_a_flapping_service_runs_but_is_not_offered_until_the_penalty_is_over(tmp_path: Path, port: int) -> None:
+async def test_a_flapping_service_runs_but_is_not_offered_until_the_penalty_has_decayed(
+    tmp_path: Path, port: int
+) -> None:
     async with (
         fake_api() as api,
         agent_running(
@@ -133,8 +137,8 @@ async def test_the_penalty_survives_a_restart_of_the_agent(tmp_path: Path, port:
 
 
 async def test_heavy_services_load_one_at_a_time_and_light_ones_do_not_wait(api: FakeApi, tmp_path: Path) -> None:
-    def entry(identifier: str, delay: str, words: str) -> str:
-        return supervised(identifier, free_port(), "--start-delay", delay).replace("  run:", f"  {words}\n  run:")
+    def entry(identifier: str, delay: str, fields: str) -> str:
+        return supervised(identifier, free_port(), "--start-delay", delay).replace("  run:", f"  {fields}\n  run:")
 
     heavy = "autoStart: true\n  heavy: true"
     entries = entry("h1", "0.5", heavy) + entry("h2", "0.5", heavy) + entry("h3", "0", heavy)
@@ -142,14 +146,14 @@ async def test_heavy_services_load_one_at_a_time_and_light_ones_do_not_wait(api:
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), entries) as it:
         for identifier in ("h1", "h2", "h3", "light"):
             await it.until(identifier, "Running", seconds=30)
-        begun = {
+        started = {
             name: psutil.Process(service.machine.pid).create_time()
             for name, service in it.agent.services.services.items()
         }
-        tick = 0.02  # The kernel tells start times in hundredths of a second.
-        assert begun["h2"] - begun["h1"] >= 0.5 - tick
-        assert begun["h3"] - begun["h2"] >= 0.5 - tick
-        assert begun["light"] < begun["h2"]
+        tick = 0.02  # The kernel's start times have a resolution of a hundredth of a second.
+        assert started["h2"] - started["h1"] >= 0.5 - tick
+        assert started["h3"] - started["h2"] >= 0.5 - tick
+        assert started["light"] < started["h2"]
         await it.shut_down()
 
 

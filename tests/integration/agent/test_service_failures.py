@@ -1,4 +1,4 @@
-"""What the agent does after each kind of failure (requirements B7, B9, B11), against a server that fails on demand.
+"""Reactions of the agent to each kind of failure (requirements B7, B9, B11), with a server that fails on demand.
 
 Requirement B8.
 """
@@ -30,7 +30,7 @@ def summary(api: FakeApi) -> str | None:
     return (api.report("n1") or {}).get("summary")
 
 
-def refusal(message: str) -> str:
+def status_body(message: str) -> str:
     return json.dumps({"kind": "Status", "message": message})
 
 
@@ -38,7 +38,7 @@ def refusal(message: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "words"),
+    ("wrong", "message"),
     [
         ("authority", "check certificate-authority"),
         ("expired", "has expired"),
@@ -46,7 +46,7 @@ def refusal(message: str) -> str:
     ],
 )
 async def test_a_certificate_that_cannot_be_trusted_is_explained_and_nothing_is_sent(
-    tmp_path: Path, wrong: str, words: str
+    tmp_path: Path, wrong: str, message: str
 ) -> None:
     authority = Authority(tmp_path / "pki")
     address = "127.0.0.9" if wrong == "name" else "127.0.0.1"
@@ -55,11 +55,11 @@ async def test_a_certificate_that_cannot_be_trusted_is_explained_and_nothing_is_
     async with fake_api(tls=authority.context(pair)) as api:
         path = api.kubeconfig(tmp_path, {"token": "t"}, {"certificate-authority": str(trusted.path)})
         async with agent_running(tmp_path, path, NMT) as it:
-            await eventually(lambda: words in (it.agent.reporter.problem or ""))
-            await eventually(lambda: words in (it.agent.watch.problem or ""))
+            await eventually(lambda: message in (it.agent.reporter.problem or ""))
+            await eventually(lambda: message in (it.agent.watch.problem or ""))
             assert "TLS" in (it.agent.reporter.problem or "")
             assert api.requests == []
-            # What was wrong is put right in the file, and noticed.
+            # The agent notices a corrected file.
             if wrong == "authority":
                 api.kubeconfig(tmp_path, {"token": "t"}, {"certificate-authority": str(authority.path)})
                 await api.until(lambda: api.writes)
@@ -73,7 +73,7 @@ async def test_a_server_without_tls_is_explained(tmp_path: Path, api: FakeApi) -
         await it.shut_down()
 
 
-# Answers.
+# Responses.
 
 
 async def test_after_a_conflict_the_agent_reads_and_then_decides(
@@ -81,7 +81,7 @@ async def test_after_a_conflict_the_agent_reads_and_then_decides(
 ) -> None:
     async with agent_running(tmp_path, kubeconfig, NMT) as it:
         await api.until(lambda: summary(api) == "0/1")
-        api.faults.append(Fault(is_report, code=409, body=refusal("the object has been modified")))
+        api.faults.append(Fault(is_report, code=409, body=status_body("the object has been modified")))
         before = claims(api)
         await it.agent.services.command("start", "idle", wait=True)
         await api.until(lambda: summary(api) == "1/1")
@@ -91,18 +91,18 @@ async def test_after_a_conflict_the_agent_reads_and_then_decides(
 
 
 @pytest.mark.parametrize("code", [400, 413, 422])
-async def test_a_report_that_is_refused_or_too_large_gives_way_to_nothing_ready_and_it_shows(
+async def test_a_rejected_report_is_replaced_by_a_minimal_one_without_ready_types(
     api: FakeApi, tmp_path: Path, kubeconfig: Path, code: int
 ) -> None:
     async with agent_running(tmp_path, kubeconfig, NMT) as it:
         await api.until(lambda: summary(api) == "0/1")
-        api.faults.append(Fault(is_report, code=code, body=refusal("no")))
+        api.faults.append(Fault(is_report, code=code, body=status_body("no")))
         await it.agent.services.command("start", "idle", wait=True)
         await api.until(lambda: len(api.writes) == 2)
         report = api.writes[1].report
         assert [(item["ready"], item["reason"]) for item in report["capabilities"]] == [(False, "ReportRejected")]
         await eventually(lambda: "no type as ready" in (it.agent.reporter.rejected or ""))
-        # Live all the same, and no storm: one refused report, one minimal one.
+        # The node stays live, and there is no storm: one rejected report, one minimal one.
         beats = len(api.beats)
         await api.until(lambda: len(api.beats) >= beats + 2)
         assert attempts(api) == 3
@@ -112,33 +112,33 @@ async def test_a_report_that_is_refused_or_too_large_gives_way_to_nothing_ready_
         await it.shut_down()
 
 
-async def test_no_heartbeat_confirms_an_older_report_while_even_the_minimal_one_is_refused(
+async def test_no_heartbeat_confirms_an_older_report_while_even_the_minimal_one_is_rejected(
     api: FakeApi, tmp_path: Path, kubeconfig: Path
 ) -> None:
     async with agent_running(tmp_path, kubeconfig, NMT) as it:
         await it.until("idle", "Stopped")
         await it.agent.services.command("start", "idle", wait=True)
         await api.until(lambda: summary(api) == "1/1" and api.beats)
-        refused = Fault(is_report, code=413, body="too large", times=10**6)
-        api.faults.append(refused)
+        rejected = Fault(is_report, code=413, body="too large", times=10**6)
+        api.faults.append(rejected)
         await it.agent.services.command("stop", "idle", wait=True)
         await eventually(lambda: "413" in (it.agent.reporter.problem or ""))
         beats, tries = len(api.beats), attempts(api)
         # Several more attempts, longer than two heartbeats.
         await api.until(lambda: attempts(api) >= tries + 8, seconds=30)
         assert len(api.beats) == beats
-        api.faults.remove(refused)
+        api.faults.remove(rejected)
         await api.until(lambda: summary(api) == "0/1" and len(api.beats) > beats)
         await it.shut_down()
 
 
-async def test_a_stale_report_is_not_sent_again_but_read_and_decided(
+async def test_after_a_stale_report_the_agent_reads_the_stored_one_before_it_writes(
     api: FakeApi, tmp_path: Path, kubeconfig: Path
 ) -> None:
     async with agent_running(tmp_path, kubeconfig, NMT) as it:
         await api.until(lambda: summary(api) == "0/1")
         before = claims(api)
-        api.faults.append(Fault(is_report, code=422, body=refusal("stale report: a later one is stored")))
+        api.faults.append(Fault(is_report, code=422, body=status_body("stale report: a later one is stored")))
         await it.agent.services.command("start", "idle", wait=True)
         await api.until(lambda: summary(api) == "1/1")
         assert claims(api) == before + 1
@@ -146,7 +146,7 @@ async def test_a_stale_report_is_not_sent_again_but_read_and_decided(
         await it.shut_down()
 
 
-async def test_an_object_that_is_missing_each_time_makes_no_storm(
+async def test_an_object_that_is_missing_at_each_attempt_causes_no_storm(
     api: FakeApi, tmp_path: Path, kubeconfig: Path
 ) -> None:
     body = json.dumps({"message": "not found", "details": {"kind": "nodecapabilities", "name": "n1"}})
@@ -175,15 +175,15 @@ async def test_the_agent_waits_as_long_as_the_server_asks_and_no_longer_than_h(
     api.faults.append(Fault(is_claim, code=code, headers=headers))
     async with agent_running(tmp_path, kubeconfig, NMT, interval=1) as it:
         await api.until(lambda: claims(api) == 1)
-        asked = time.monotonic()
+        first = time.monotonic()
         await api.until(lambda: claims(api) == 2)
-        assert time.monotonic() - asked >= 0.9
+        assert time.monotonic() - first >= 0.9
         await api.until(lambda: summary(api) == "0/1")
         await it.shut_down()
 
 
 @pytest.mark.parametrize("body", ["", "<html>sign in</html>", "{", "[]", "null", '"yes"', "7"])
-async def test_an_answer_that_is_no_object_says_nothing_and_is_asked_for_again(
+async def test_a_response_that_is_not_an_object_is_ignored_and_the_request_repeated(
     api: FakeApi, tmp_path: Path, kubeconfig: Path, body: str
 ) -> None:
     api.faults.append(Fault(lambda _: True, code=200, body=body, times=12))
@@ -197,7 +197,7 @@ async def test_an_answer_that_is_no_object_says_nothing_and_is_asked_for_again(
 @pytest.mark.parametrize(
     "line", ["nonsense\n", "[]\n", "{}\n", '{"type": "MODIFIED"}\n', '{"type": "MODIFIED", "object": 7}\n']
 )
-async def test_a_watch_that_sends_nonsense_is_opened_again(
+async def test_a_watch_that_sends_invalid_lines_is_opened_again(
     api: FakeApi, tmp_path: Path, kubeconfig: Path, line: str
 ) -> None:
     api.faults.append(Fault(is_watch, code=200, body=line))
@@ -219,7 +219,7 @@ async def test_a_watch_that_ends_with_an_error_is_opened_again(
         await it.shut_down()
 
 
-async def test_a_watch_that_ends_at_once_each_time_makes_no_storm(
+async def test_a_watch_that_ends_at_once_each_time_causes_no_storm(
     api: FakeApi, tmp_path: Path, kubeconfig: Path
 ) -> None:
     api.faults.append(Fault(is_watch, code=200, body="", times=10**6))
@@ -236,7 +236,7 @@ async def test_a_watch_that_ends_at_once_each_time_makes_no_storm(
         await it.shut_down()
 
 
-async def test_what_the_server_never_answers_is_given_up_and_read(
+async def test_a_request_without_a_response_times_out_and_the_object_is_read(
     api: FakeApi, tmp_path: Path, kubeconfig: Path
 ) -> None:
     async with agent_running(tmp_path, kubeconfig, NMT, request_seconds=0.4) as it:

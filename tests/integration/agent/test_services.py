@@ -22,12 +22,12 @@ from hotpool_agent.services import ports, process
 from hotpool_agent.services.process import Command, LaunchError, Process, StuckError
 from localfleet.ports import free_port
 
-HURRIED = (
+SHORT_TIMEOUTS = (
     "  ready: {http: {path: /health, expectBody: '\"ok\"'}, periodSeconds: 0.1, timeoutSeconds: 0.2, startSeconds: 1}\n"
 )
 
 
-async def test_start_and_stop_and_their_repetition_succeed(api: FakeApi, tmp_path: Path, port: int) -> None:
+async def test_start_and_stop_succeed_and_so_does_their_repetition(api: FakeApi, tmp_path: Path, port: int) -> None:
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), supervised("s", port)) as it:
         await api.until(lambda: capability(api) == (False, "Stopped"))
         assert await it.agent.services.command("start", "s", wait=True) == "s: Running"
@@ -37,12 +37,12 @@ async def test_start_and_stop_and_their_repetition_succeed(api: FakeApi, tmp_pat
         assert await it.agent.services.command("stop", "s", wait=True) == "s: Stopped"
         assert pid is not None
         assert not psutil.pid_exists(pid)
-        assert not ports.listening(port)
+        assert not ports.is_listening(port)
         assert await it.agent.services.command("stop", "s", wait=True) == "s: Stopped already"
         await it.shut_down()
 
 
-async def test_an_observed_service_is_what_its_probe_says(api: FakeApi, tmp_path: Path, port: int) -> None:
+async def test_an_observed_service_has_the_state_of_its_probe(api: FakeApi, tmp_path: Path, port: int) -> None:
     entry = f"- {{id: o, type: asr, port: {port}, observe: {{http: {{path: /health}}, periodSeconds: 0.05}}}}\n"
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), entry) as it:
         await api.until(lambda: capability(api) == (False, "Stopped"))
@@ -59,7 +59,9 @@ async def test_an_observed_service_is_what_its_probe_says(api: FakeApi, tmp_path
         await it.shut_down()
 
 
-async def test_a_port_that_a_stranger_has_is_a_clear_failure(api: FakeApi, tmp_path: Path, port: int) -> None:
+async def test_a_port_in_use_by_a_foreign_process_is_a_failure_that_names_it(
+    api: FakeApi, tmp_path: Path, port: int
+) -> None:
     with socket.create_server(("127.0.0.1", port)):
         async with agent_running(tmp_path, api.kubeconfig(tmp_path), supervised("s", port)) as it:
             await it.until("s", "Stopped")
@@ -72,7 +74,7 @@ async def test_without_a_probe_a_service_runs_when_its_port_answers(api: FakeApi
     entry = supervised("s", port, "--start-delay", "0.3", more="  autoStart: true\n")
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), entry) as it:
         await it.until("s", "Running")
-        assert ports.listening(port)
+        assert ports.is_listening(port)
         await it.shut_down()
 
 
@@ -103,7 +105,7 @@ async def test_start_during_stop_ends_running(api: FakeApi, tmp_path: Path, port
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "message"),
     [
         (["--health-status", "503"], "status 503"),
         (["--health-body", "no"], "body 'no'"),
@@ -113,9 +115,9 @@ async def test_start_during_stop_ends_running(api: FakeApi, tmp_path: Path, port
     ],
 )
 async def test_readiness_fails_closed_and_leaves_no_process(
-    api: FakeApi, tmp_path: Path, port: int, arguments: list[str], words: str
+    api: FakeApi, tmp_path: Path, port: int, arguments: list[str], message: str
 ) -> None:
-    entry = supervised("s", port, *arguments, more=HURRIED)
+    entry = supervised("s", port, *arguments, more=SHORT_TIMEOUTS)
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), entry) as it:
         await it.until("s", "Stopped")
         await it.agent.services.command("start", "s", wait=False)
@@ -126,9 +128,9 @@ async def test_readiness_fails_closed_and_leaves_no_process(
         assert it.state("s") == "Failed"
         error = it.service("s").machine.last_error or ""
         assert error.startswith("not ready after 1 s: GET /health: ")
-        assert words in error
+        assert message in error
         assert not psutil.pid_exists(pid)
-        assert not ports.listening(port)
+        assert not ports.is_listening(port)
         await api.until(lambda: capability(api) == (False, "Failed"))
         assert all(not item["ready"] for write in api.writes for item in write.report["capabilities"])
         await it.shut_down()
@@ -142,7 +144,7 @@ async def test_an_exit_during_the_start_is_a_failure_with_its_code(api: FakeApi,
         await it.shut_down()
 
 
-async def test_a_program_that_is_not_there_is_a_failure(api: FakeApi, tmp_path: Path) -> None:
+async def test_a_missing_program_is_a_failure(api: FakeApi, tmp_path: Path) -> None:
     entry = "- {id: s, type: asr, run: {command: [/no/such/program]}}\n"
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), entry) as it:
         await it.until("s", "Stopped")
@@ -151,7 +153,7 @@ async def test_a_program_that_is_not_there_is_a_failure(api: FakeApi, tmp_path: 
         await it.shut_down()
 
 
-async def test_a_crash_withdraws_at_once_and_ends_what_is_left_of_the_group(
+async def test_a_crash_withdraws_at_once_and_ends_the_rest_of_the_group(
     api: FakeApi, tmp_path: Path, port: int
 ) -> None:
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), supervised("s", port, "--child"), debounce=30.0) as it:
@@ -171,7 +173,7 @@ async def test_a_crash_withdraws_at_once_and_ends_what_is_left_of_the_group(
         await it.shut_down()
 
 
-async def test_wishes_survive_and_only_a_user_changes_them(api: FakeApi, tmp_path: Path) -> None:
+async def test_desired_states_survive_and_only_a_user_changes_them(api: FakeApi, tmp_path: Path) -> None:
     first, second = free_port(), free_port()
     entries = supervised("a", first) + supervised("b", second).replace("  run:", "  autoStart: true\n  run:")
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), entries) as it:
@@ -235,43 +237,43 @@ async def test_kill_follows_term_and_takes_the_whole_group(api: FakeApi, tmp_pat
 
 
 async def sleeper(folder: Path, port: int | None) -> Process:
-    """A process that does nothing, as the agent runs one."""
+    """Launch a process that does nothing, as the agent does."""
     return await Process.launch(Command(("sleep", "600"), {}, folder, folder / "log", port, "mark"))
 
 
-async def test_who_has_the_port_is_looked_up_once_and_not_while_waiting(
+async def test_the_owner_of_the_port_is_searched_once_and_not_while_waiting(
     tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It means to read about every process of the machine, in the event loop."""
-    asked: list[int] = []
+    """The search reads about every process of the machine, in the event loop."""
+    searched: list[int] = []
 
     def owner(number: int) -> str:
-        asked.append(number)
-        return "somebody"
+        searched.append(number)
+        return "process 1 (init)"
 
     monkeypatch.setattr(process, "KILL_SECONDS", 0.5)
     monkeypatch.setattr(ports, "owner", owner)
     ours = await sleeper(tmp_path, port)
-    with socket.create_server(("127.0.0.1", port)), pytest.raises(StuckError, match="in use by somebody"):
+    with socket.create_server(("127.0.0.1", port)), pytest.raises(StuckError, match=r"in use by process 1 \(init\)"):
         await ours.end(0.5)
-    assert asked == [port]
+    assert searched == [port]
 
 
 async def test_a_group_that_has_ended_is_never_signalled_again(
     tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its number may be a stranger's by the time that somebody tries again to free the port."""
+    """By the time of a second attempt to free the port, the group's id may belong to foreign processes."""
     monkeypatch.setattr(process, "KILL_SECONDS", 0.2)
-    ours, stranger = await sleeper(tmp_path, port), await sleeper(tmp_path, None)
+    ours, foreign = await sleeper(tmp_path, port), await sleeper(tmp_path, None)
     with socket.create_server(("127.0.0.1", port)):
         with pytest.raises(StuckError, match=f"port {port}"):
             await ours.end(0)
-        ours.pid = stranger.pid
+        ours.pid = foreign.pid
         with pytest.raises(StuckError, match=f"port {port}"):
             await ours.end(0.2)
     await ours.free()
-    assert psutil.Process(stranger.pid).status() != psutil.STATUS_ZOMBIE
-    await stranger.end(0)
+    assert psutil.Process(foreign.pid).status() != psutil.STATUS_ZOMBIE
+    await foreign.end(0)
 
 
 async def test_a_process_that_cannot_be_watched_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -286,21 +288,23 @@ async def test_a_process_that_cannot_be_watched_is_ended(tmp_path: Path, monkeyp
     assert set(psutil.Process().children()) == before
 
 
-async def test_a_name_that_is_no_text_ends_nothing(api: FakeApi, tmp_path: Path, port: int) -> None:
+async def test_a_process_name_that_is_not_utf_8_is_reported_without_an_error(
+    api: FakeApi, tmp_path: Path, port: int
+) -> None:
     script = (
         "import socket, time; open('/proc/self/comm', 'wb').write(b'\\xff\\xfe');"
         f"server = socket.create_server(('127.0.0.1', {port})); time.sleep(600)"
     )
-    stranger = await asyncio.create_subprocess_exec(sys.executable, "-c", script)
-    await eventually(lambda: ports.listening(port))
+    foreign = await asyncio.create_subprocess_exec(sys.executable, "-c", script)
+    await eventually(lambda: ports.is_listening(port))
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), supervised("s", port)) as it:
         await it.until("s", "Stopped")
         with pytest.raises(CommandError, match="already in use by process"):
             await it.agent.services.command("start", "s", wait=True)
         await api.until(lambda: capability(api) == (False, "Failed"))
         await it.shut_down()
-    stranger.kill()
-    await stranger.wait()
+    foreign.kill()
+    await foreign.wait()
 
 
 async def test_an_unknown_service_is_named(api: FakeApi, tmp_path: Path, port: int) -> None:

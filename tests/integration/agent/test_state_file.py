@@ -1,4 +1,4 @@
-"""The state file (requirement A8) when it, or the disk below it, is broken: said, survived, recovered from."""
+"""A damaged state file, or a failing disk (requirement A8): reported, survived, recovered from."""
 
 import asyncio
 import json
@@ -24,7 +24,7 @@ from hotpool_agent.state_store import State, StoreError, open_store
 from localfleet.ports import free_port
 
 GOOD = {"schemaVersion": 1, "instance": "i", "services": {"a": {"desired": "Running", "desiredBy": "local"}}}
-NOBODY = 65534
+UNPRIVILEGED_UID = 65534
 
 
 def written(folder: Path, data: bytes) -> Path:
@@ -33,7 +33,7 @@ def written(folder: Path, data: bytes) -> Path:
     return path
 
 
-def no_constant(name: str) -> None:
+def reject_constant(name: str) -> None:
     raise ValueError(name)
 
 
@@ -59,18 +59,18 @@ def no_constant(name: str) -> None:
         *("service", "surrogate", "infinite", "huge"),
     ],
 )
-def test_a_file_that_cannot_be_read_is_put_aside_whole_and_said(tmp_path: Path, data: bytes) -> None:
+def test_an_unreadable_file_is_moved_unchanged_and_reported(tmp_path: Path, data: bytes) -> None:
     path = written(tmp_path, data)
     store = open_store(tmp_path)
-    assert store.moved
-    assert store.moved.read_bytes() == data
+    assert store.unreadable_copy
+    assert store.unreadable_copy.read_bytes() == data
     assert not path.exists()
     assert (store.state.services, len(store.state.instance)) == ({}, 32)
 
 
 @settings(derandomize=True, deadline=None, max_examples=150)
 @given(st.data())
-def test_any_bytes_are_a_state_or_put_aside(data: st.DataObject) -> None:
+def test_any_bytes_are_read_as_a_state_or_moved(data: st.DataObject) -> None:
     good = json.dumps(GOOD).encode()
     at, gone = data.draw(st.integers(0, len(good))), data.draw(st.integers(0, 20))
     damaged = good[:at] + data.draw(st.binary(max_size=12)) + good[at + gone :]
@@ -80,10 +80,10 @@ def test_any_bytes_are_a_state_or_put_aside(data: st.DataObject) -> None:
         try:
             store = open_store(Path(name))
         except StoreError:
-            assert json.loads(content, parse_constant=no_constant)["schemaVersion"] > 1
+            assert json.loads(content, parse_constant=reject_constant)["schemaVersion"] > 1
             return
-        assert (store.moved is None) == (Path(name) / "state.json").exists()
-        # What was taken can be written again.
+        assert (store.unreadable_copy is None) == (Path(name) / "state.json").exists()
+        # An accepted state can be written again.
         assert State.model_validate_json(store.state.model_dump_json(by_alias=True)) == store.state
 
 
@@ -96,8 +96,8 @@ def test_a_file_of_a_newer_agent_is_left_alone(tmp_path: Path) -> None:
 
 
 @contextmanager
-def somebody_else() -> Iterator[Path]:
-    """A folder that this user may not write and whose files it may not read, whoever it is."""
+def folder_without_access() -> Iterator[Path]:
+    """Provide a folder that the effective user, which is never root, may not write and whose files it may not read."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         path = written(folder, json.dumps(GOOD).encode())
@@ -105,7 +105,7 @@ def somebody_else() -> Iterator[Path]:
         folder.chmod(0o755)
         root = os.geteuid() == 0
         if root:
-            os.seteuid(NOBODY)
+            os.seteuid(UNPRIVILEGED_UID)
         try:
             yield folder
         finally:
@@ -113,103 +113,103 @@ def somebody_else() -> Iterator[Path]:
                 os.seteuid(0)
 
 
-def test_a_file_that_may_not_be_read_is_an_error_that_names_it_and_nothing_is_lost() -> None:
-    with somebody_else() as folder:
+def test_a_file_without_read_permission_is_an_error_that_names_it_and_is_kept() -> None:
+    with folder_without_access() as folder:
         with pytest.raises(PermissionError) as caught:
             open_store(folder)
         assert str(caught.value.filename) == str(folder / "state.json")
         assert (folder / "state.json").exists()
 
 
-async def test_a_state_that_cannot_be_opened_ends_the_start_in_plain_words(
+async def test_a_state_file_that_cannot_be_opened_ends_the_start_with_a_message(
     tmp_path: Path, api: FakeApi, hotpool_agent: Command
 ) -> None:
     catalogue = tmp_path / "c.yaml"
     catalogue.write_text("version: 1\n", encoding="utf-8")
     (tmp_path / "state" / "n1" / "state.json").mkdir(parents=True)
-    words = ["--catalogue", str(catalogue), "--node", "n1", "--kubeconfig", str(api.kubeconfig(tmp_path))]
-    result = await hotpool_agent("run", *words)
+    options = ["--catalogue", str(catalogue), "--node", "n1", "--kubeconfig", str(api.kubeconfig(tmp_path))]
+    result = await hotpool_agent("run", *options)
     assert result.code == 1
     assert result.err.strip().endswith(f"Is a directory: {tmp_path}/state/n1/state.json")
 
 
-class Asking:
-    """An agent that runs as a process of its own, and what it keeps."""
+class AgentClient:
+    """Client of an agent that runs as a process of its own, and of its state file."""
 
     def __init__(self, process: asyncio.subprocess.Process, folder: Path) -> None:
         self.pid = process.pid
         self.folder = folder
 
     async def ask(self, op: Any, identifier: str | None = None) -> Any:
-        """The agent's answer; raises protocol.RequestError."""
+        """Return the agent's response. Raises protocol.RequestError."""
         request = protocol.Request(op=op, id=identifier)
         return await asyncio.wait_for(asyncio.to_thread(protocol.send, self.folder / "agent.sock", request), 60)
 
     async def service(self, identifier: str) -> dict[str, Any]:
-        """What status says of it."""
-        found: dict[str, Any] = (await self.ask("status", identifier))["services"][0]
-        return found
+        """Return the service's status."""
+        status: dict[str, Any] = (await self.ask("status", identifier))["services"][0]
+        return status
 
     async def problem(self) -> str | None:
-        """What status says of the state file."""
-        found: str | None = (await self.ask("status"))["problems"].get("state")
-        return found
+        """Return the agent's problem with the state file."""
+        problem: str | None = (await self.ask("status"))["problems"].get("state")
+        return problem
 
     async def until_problem(self, *, there: bool) -> None:
         async with asyncio.timeout(30):
-            while (await self.problem() is not None) is not there:  # noqa: ASYNC110 - it tells only when asked
+            while (await self.problem() is not None) is not there:  # noqa: ASYNC110 - the agent sends no notification
                 await asyncio.sleep(0.05)
 
-    def wish(self, identifier: str) -> str | None:
-        """What the file holds."""
-        kept = State.model_validate_json((self.folder / "state.json").read_bytes()).services.get(identifier)
-        return kept.desired if kept else None
+    def stored_desired(self, identifier: str) -> str | None:
+        """Return the desired state in the file."""
+        stored = State.model_validate_json((self.folder / "state.json").read_bytes()).services.get(identifier)
+        return stored.desired if stored else None
 
 
 @pytest.mark.parametrize("kind", list(DISKS))
-async def test_a_disk_that_fails_costs_no_service_and_no_wish_silently(
+async def test_a_failing_disk_ends_no_service_and_loses_no_desired_state_silently(
     api: FakeApi, tmp_path: Path, environment: dict[str, str], kind: str
 ) -> None:
     disk = DISKS[kind]()
     environment["HOTPOOL_AGENT_RESTART_SECONDS"] = "0.05"
     entries = supervised("a", free_port()) + supervised("b", free_port(), type_="tts")
     async with daemon(api, tmp_path, environment, entries, inside=disk.inside) as process:
-        it = Asking(process, tmp_path / "state" / "n1")
+        it = AgentClient(process, tmp_path / "state" / "n1")
         await it.ask("start", "a")
         before = await it.service("a")
         disk.spoil(it.pid, it.folder)
-        # The command is done, and answered with an error, because its wish would not survive.
-        with pytest.raises(protocol.RequestError, match="the wish cannot be written to disk"):
+        # The command is carried out but returns an error, because its desired state would not survive.
+        with pytest.raises(protocol.RequestError, match="the desired state cannot be written to disk"):
             await it.ask("start", "b")
         assert disk.reason in (await it.problem() or "")
-        assert it.wish("b") is None
+        assert it.stored_desired("b") is None
         await api.until(lambda: capability(api, "tts") == (True, None), 30)
         assert await it.service("a") == before
-        # What crashes meanwhile comes back.
+        # A service that crashes meanwhile is restarted.
         os.kill(before["pid"], signal.SIGKILL)
         await api.until(lambda: _pid(api, "a") not in {None, before["pid"]}, 30)
         disk.mend(it.pid, it.folder)
         await it.until_problem(there=False)
-        assert (it.wish("a"), it.wish("b")) == ("Running", "Running")
+        assert (it.stored_desired("a"), it.stored_desired("b")) == ("Running", "Running")
         assert await it.ask("stop", "b") == "b: Stopped"
-        assert it.wish("b") == "Stopped"
+        assert it.stored_desired("b") == "Stopped"
 
 
-async def test_an_agent_that_starts_on_a_full_disk_serves_reports_and_recovers(
+async def test_an_agent_that_starts_on_a_full_disk_runs_services_reports_and_recovers(
     api: FakeApi, tmp_path: Path, environment: dict[str, str]
 ) -> None:
     disk = Full()
     entry = supervised("a", free_port()).replace("  run:", "  autoStart: true\n  run:")
     async with daemon(api, tmp_path, environment, entry, inside=("prlimit", "--fsize=0:", "--")) as process:
-        it = Asking(process, tmp_path / "state" / "n1")
+        it = AgentClient(process, tmp_path / "state" / "n1")
         await api.until(lambda: capability(api) == (True, None), 30)
         assert disk.reason in (await it.problem() or "")
         disk.mend(it.pid, it.folder)
         await it.until_problem(there=False)
         instance = (await it.ask("status"))["instance"]
-        kept = State.model_validate_json((it.folder / "state.json").read_bytes())
-        assert (kept.instance, kept.services["a"].pid) == (instance, _pid(api, "a"))
-        assert psutil.pid_exists(kept.services["a"].pid or 0)
+        state = State.model_validate_json((it.folder / "state.json").read_bytes())
+        assert (state.instance, state.services["a"].pid) == (instance, _pid(api, "a"))
+        assert psutil.pid_exists(state.services["a"].pid or 0)
 
 
 def _pid(api: FakeApi, identifier: str) -> int | None:

@@ -14,13 +14,13 @@ from hotpool_agent.probes.http_tcp import ProbeResult
 from hotpool_agent.probes.prober import Prober
 
 UNIT: Final = "whisper.service"
-ASKED: Final = {"systemd": {"unit": UNIT}}
+CHECK: Final = {"systemd": {"unit": UNIT}}
 
 
 @pytest.fixture
-async def observer(tmp_path: Path) -> AsyncIterator[Prober]:
-    async with observing(tmp_path) as observer:
-        yield observer
+async def prober(tmp_path: Path) -> AsyncIterator[Prober]:
+    async with observing(tmp_path) as prober:
+        yield prober
 
 
 @pytest.fixture
@@ -36,39 +36,41 @@ async def bus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
         ("active", ProbeResult(ok=True, pid=4711)),
         ("reloading", ProbeResult(ok=True, pid=4711)),
         ("inactive", ProbeResult(ok=False, absent=True, detail=f"{UNIT}: inactive")),
-        ("failed", ProbeResult(ok=False, certain=True, detail=f"{UNIT}: failed")),
+        ("failed", ProbeResult(ok=False, conclusive=True, detail=f"{UNIT}: failed")),
         ("activating", ProbeResult(ok=False, detail=f"{UNIT}: activating")),
         ("deactivating", ProbeResult(ok=False, detail=f"{UNIT}: deactivating")),
         ("what-comes-later", ProbeResult(ok=False, detail=f"{UNIT}: what-comes-later")),
     ],
 )
-async def test_a_unit_is_what_systemd_says(observer: Prober, bus: FakeBus, state: str, expected: ProbeResult) -> None:
+async def test_the_state_of_a_unit_is_that_of_systemd(
+    prober: Prober, bus: FakeBus, state: str, expected: ProbeResult
+) -> None:
     bus.units[UNIT] = Unit(state, 4711)
-    assert await observer.probe(how(ASKED), None) == expected
+    assert await prober.probe(how(CHECK), None) == expected
 
 
-async def test_a_unit_that_is_not_loaded_is_absent(observer: Prober, bus: FakeBus) -> None:
+async def test_a_unit_that_is_not_loaded_is_absent(prober: Prober, bus: FakeBus) -> None:
     detail = f"{UNIT}: Unit {UNIT} not loaded."
-    assert await observer.probe(how(ASKED), None) == ProbeResult(ok=False, absent=True, detail=detail)
+    assert await prober.probe(how(CHECK), None) == ProbeResult(ok=False, absent=True, detail=detail)
     assert bus.connections == 1
 
 
-async def test_a_unit_without_a_main_process(observer: Prober, bus: FakeBus) -> None:
+async def test_a_unit_without_a_main_process_has_no_pid(prober: Prober, bus: FakeBus) -> None:
     bus.units |= {UNIT: Unit(), "speech.target": Unit()}
-    assert await observer.probe(how(ASKED), None) == ProbeResult(ok=True)
-    assert await observer.probe(how({"systemd": {"unit": "speech.target"}}), None) == ProbeResult(ok=True)
+    assert await prober.probe(how(CHECK), None) == ProbeResult(ok=True)
+    assert await prober.probe(how({"systemd": {"unit": "speech.target"}}), None) == ProbeResult(ok=True)
 
 
-async def test_one_connection_serves_all_questions(observer: Prober, bus: FakeBus) -> None:
+async def test_one_connection_serves_all_probes(prober: Prober, bus: FakeBus) -> None:
     bus.units |= {f"s{number}.service": Unit(pid=number) for number in range(1, 9)}
     checks = [how({"systemd": {"unit": unit}}) for unit in bus.units]
-    answers = await asyncio.gather(*(observer.probe(check, None) for check in checks * 3))
-    assert [answer.pid for answer in answers] == [*range(1, 9)] * 3
+    results = await asyncio.gather(*(prober.probe(check, None) for check in checks * 3))
+    assert [result.pid for result in results] == [*range(1, 9)] * 3
     assert bus.connections == 1
 
 
 async def test_the_user_s_systemd_is_on_another_bus(
-    observer: Prober, bus: FakeBus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    prober: Prober, bus: FakeBus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bus.units[UNIT] = Unit(pid=1)
     check = how({"systemd": {"unit": UNIT, "user": True}})
@@ -76,89 +78,89 @@ async def test_the_user_s_systemd_is_on_another_bus(
     async with fake_bus(tmp_path / "user") as users:
         users.units[UNIT] = Unit(pid=2)
         monkeypatch.setenv("DBUS_SESSION_BUS_ADDRESS", users.address)
-        assert (await observer.probe(how(ASKED), None)).pid == 1
-        assert (await observer.probe(check, None)).pid == 2
-        # Without an address: where systemd itself puts the user's bus.
+        assert (await prober.probe(how(CHECK), None)).pid == 1
+        assert (await prober.probe(check, None)).pid == 2
+        # Without an address: the default path of the user's bus.
         monkeypatch.delenv("DBUS_SESSION_BUS_ADDRESS")
         monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "user"))
         async with observing(tmp_path) as another:
             assert (await another.probe(check, None)).pid == 2
 
 
-async def test_no_bus_is_a_failure_and_no_absence(
-    observer: Prober, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+async def test_a_missing_bus_is_a_failure_and_no_absence(
+    prober: Prober, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for address, words in (
+    for address, reason in (
         (f"unix:path={tmp_path}/none", "No such file or directory"),
         ("nonsense", "address did not contain a transport"),
         ("carrier:pigeon=1", "got unknown address transport: carrier"),
     ):
         monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", address)
-        assert await observer.probe(how(ASKED), None) == ProbeResult(ok=False, detail=f"system bus: {words}")
+        assert await prober.probe(how(CHECK), None) == ProbeResult(ok=False, detail=f"system bus: {reason}")
 
 
-async def test_a_bus_without_systemd_or_that_lets_nobody_in(observer: Prober, bus: FakeBus) -> None:
+async def test_a_bus_without_systemd_or_without_access_is_a_failure(prober: Prober, bus: FakeBus) -> None:
     bus.systemd = False
-    assert await observer.probe(how(ASKED), None) == ProbeResult(ok=False, detail="systemd is not on the bus")
+    assert await prober.probe(how(CHECK), None) == ProbeResult(ok=False, detail="systemd is not on the bus")
     await bus.die()
     await bus.start()
     bus.refused = True
-    refused = await observer.probe(how(ASKED), None)
+    refused = await prober.probe(how(CHECK), None)
     assert (refused.ok, refused.absent) == (False, False)
     assert refused.detail.startswith("system bus: authentication failed")
 
 
-async def test_an_error_is_a_failure_and_no_absence(observer: Prober, bus: FakeBus) -> None:
+async def test_an_error_is_a_failure_and_no_absence(prober: Prober, bus: FakeBus) -> None:
     bus.errors["GetUnit"] = "org.freedesktop.DBus.Error.AccessDenied"
-    assert await observer.probe(how(ASKED), None) == ProbeResult(ok=False, detail=f"{UNIT}: No.")
+    assert await prober.probe(how(CHECK), None) == ProbeResult(ok=False, detail=f"{UNIT}: No.")
     bus.errors.clear()
     bus.units[UNIT] = Unit()
-    assert await observer.probe(how(ASKED), None) == ProbeResult(ok=True)
+    assert await prober.probe(how(CHECK), None) == ProbeResult(ok=True)
     assert bus.connections == 1
 
 
-async def test_a_bus_that_dies_and_comes_back(observer: Prober, bus: FakeBus) -> None:
+async def test_a_restarted_bus_is_connected_again(prober: Prober, bus: FakeBus) -> None:
     bus.units[UNIT] = Unit(pid=7)
-    assert (await observer.probe(how(ASKED), None)).ok
+    assert (await prober.probe(how(CHECK), None)).ok
     await bus.die()
-    gone = await observer.probe(how(ASKED), None)
+    gone = await prober.probe(how(CHECK), None)
     assert (gone.ok, gone.absent) == (False, False)
     await bus.start()
-    await until_seen(observer, how(ASKED), lambda answer: answer == ProbeResult(ok=True, pid=7))
+    await until_seen(prober, how(CHECK), lambda result: result == ProbeResult(ok=True, pid=7))
     assert bus.open == 1
 
 
-async def test_a_bus_that_dies_during_a_question(observer: Prober, bus: FakeBus) -> None:
+async def test_a_bus_that_dies_during_a_probe_is_a_failure(prober: Prober, bus: FakeBus) -> None:
     bus.silent = {"GetUnit"}
-    asked = asyncio.create_task(observer.probe(how(ASKED), None))
+    probing = asyncio.create_task(prober.probe(how(CHECK), None))
     await eventually(lambda: "GetUnit" in bus.calls)
     await bus.die()
-    assert await asked == ProbeResult(ok=False, detail="system bus: the connection was closed")
+    assert await probing == ProbeResult(ok=False, detail="system bus: the connection was closed")
 
 
 @pytest.mark.parametrize("step", ["AUTH", "Hello", "GetUnit", "Get"])
-async def test_a_bus_that_never_answers(observer: Prober, bus: FakeBus, step: str) -> None:
+async def test_a_bus_that_never_answers_is_a_failure(prober: Prober, bus: FakeBus, step: str) -> None:
     bus.units[UNIT] = Unit()
     bus.silent = {step}
     for _ in range(3):
-        assert await observer.probe(how(ASKED, 0.05), None) == ProbeResult(ok=False, detail="no answer in 0.05 s")
+        assert await prober.probe(how(CHECK, 0.05), None) == ProbeResult(ok=False, detail="no answer in 0.05 s")
     bus.silent = set()
-    assert await observer.probe(how(ASKED), None) == ProbeResult(ok=True)
-    # Nothing is left of the connections that were given up.
+    assert await prober.probe(how(CHECK), None) == ProbeResult(ok=True)
+    # The connections of cancelled probes are closed.
     await eventually(lambda: bus.open == 1)
     assert bus.connections > 1
 
 
-async def test_a_question_given_up_does_not_end_another(observer: Prober, bus: FakeBus) -> None:
+async def test_a_cancelled_probe_does_not_end_another(prober: Prober, bus: FakeBus) -> None:
     bus.units |= {UNIT: Unit(pid=7), "slow.service": Unit(pid=8)}
     bus.silent = {UNIT, "slow.service"}
-    slow = asyncio.create_task(observer.probe(how({"systemd": {"unit": "slow.service"}}), None))
+    slow = asyncio.create_task(prober.probe(how({"systemd": {"unit": "slow.service"}}), None))
     await eventually(lambda: "GetUnit" in bus.calls)
-    assert not (await observer.probe(how(ASKED, 0.05), None)).ok
+    assert not (await prober.probe(how(CHECK, 0.05), None)).ok
     assert not slow.done()
     assert bus.open == 1
     bus.silent = set()
-    assert (await observer.probe(how(ASKED), None)).pid == 7
+    assert (await prober.probe(how(CHECK), None)).pid == 7
     assert bus.open == 2
     slow.cancel()
     await eventually(lambda: bus.open == 1)

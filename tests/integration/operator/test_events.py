@@ -257,11 +257,11 @@ async def test_what_was_away_before_we_led_is_not_said_to_be_back() -> None:
     await fleet.reconciler.open_gate()
     standby = asyncio.create_task(fleet.reconciler.stand_by())
     await asyncio.sleep(60)
-    assert fleet.reconciler.watch_is_stale
+    assert fleet.reconciler.ingest.watch_is_stale
     standby.cancel()
     await fleet.lead()
     await fleet.beating(30)
-    assert not fleet.reconciler.watch_is_stale
+    assert not fleet.reconciler.ingest.watch_is_stale
     assert reasons(api, "hotpool-operator") == ["Leading"]
     await fleet.stop()
 
@@ -280,7 +280,7 @@ async def test_a_slice_edited_or_deleted_by_hand_is_told_and_our_own_changes_are
         told = len(api.told("llm"))
         api.edit(Kind.SLICE, "llm-0", {"members": []})
         await fleet.beating(15)
-        assert api.told("llm")[told:] == [("SliceRepaired", "1 slice [llm-0] changed by others: put right")]
+        assert api.told("llm")[told:] == [("SliceRepaired", "1 slice [llm-0] changed by another client: repaired")]
         api.delete(Kind.SLICE, "llm-0")
         await fleet.beating(15)
         assert reasons(api, "llm")[told:] == ["SliceRepaired", "SliceRepaired"]
@@ -323,7 +323,7 @@ async def test_an_edit_that_only_the_conflict_of_our_own_write_reveals_is_told()
         api.edit(Kind.SLICE, "llm-0", {"members": []})
         body = {**api.objects[Kind.NODE]["n0"], "status": {"report": no_llm(2), "conditions": []}}
         body["metadata"] = {**body["metadata"], "resourceVersion": "100000"}
-        fleet.reconciler.on_object(Kind.NODE, "MODIFIED", body)
+        fleet.reconciler.ingest.on_object(Kind.NODE, "MODIFIED", body)
         await fleet.beating(3)
         assert set(api.members("llm")) == {"n1", "n2", "n3"}
         assert "SliceRepaired" in reasons(api, "llm")
@@ -352,7 +352,7 @@ async def test_dry_run_and_pause_are_named() -> None:
         told = len(api.told("llm"))
         api.edit(Kind.POOL, "llm", {"spec": {"mode": "DryRun"}})
         await fleet.beating(15)
-        assert ("DryRunEmptied", "mode DryRun: all 2 members were taken out") in api.told("llm")[told:]
+        assert ("DryRunEmptied", "mode DryRun: all 2 members were removed") in api.told("llm")[told:]
         assert "MembersChanged" not in reasons(api, "llm")[told:]
         api.edit(Kind.POOL, "llm", {"spec": {"mode": "Active"}})
         await fleet.beating(15)
@@ -396,8 +396,8 @@ async def test_a_generated_pool_that_comes_back_is_told_and_a_change_of_the_temp
         api.delete(Kind.POOL, name)
         await fleet.beating(15)
         assert api.told("g")[told:] == [
-            ("PoolRepaired", f"1 generated pool [{name}] edited by others: put right"),
-            ("PoolRecreated", f"1 generated pool [{name}] deleted by others: put right"),
+            ("PoolRepaired", f"1 generated pool [{name}] edited by another client: repaired"),
+            ("PoolRecreated", f"1 generated pool [{name}] deleted by another client: repaired"),
         ]
         assert api.objects[Kind.POOL][name]["spec"]["minMembers"] == 2
 
@@ -437,7 +437,7 @@ async def test_redis_that_goes_and_comes_is_told_once_each_time() -> None:
         await fleet.beating(15)
         down, up = api.told("hotpool-operator")[1:]
         assert down[0] == "RedisDown"
-        assert down[1].endswith("goes on: connection refused")
+        assert down[1].endswith("is unaffected: connection refused")
         assert up[0] == "RedisUp"
         assert "after 6" in up[1]
 
@@ -462,8 +462,8 @@ async def test_our_own_deafness_is_told_and_how_long_it_was() -> None:
         await fleet.beating(15)
         (_, deaf), (_, hearing) = api.told("hotpool-operator")[1:]
         assert reasons(api, "hotpool-operator")[1:] == ["LeaseWatchLost", "LeaseWatchRestored"]
-        assert "nobody's silence counts" in deaf
-        assert hearing.startswith("heartbeats are heard again, after ")
+        assert "silence is not counted" in deaf
+        assert hearing.startswith("heartbeats are received again, after ")
 
 
 # The wire.

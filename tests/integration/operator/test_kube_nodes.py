@@ -145,14 +145,14 @@ async def test_the_audit_finds_what_the_stream_missed_and_asks_before_it_believe
         await fleet.beating(15)  # the first audit is over
         feed, api.feed = api.feed, None
         api.edit(Kind.KUBE_NODE, "n0", {"spec": {"unschedulable": None}})
-        await fleet.reconciler.resync()
+        await fleet.reconciler.resync.run()
         assert fleet.state.pools["here"].members == {"n0": "Ready"}
         gone = api.objects[Kind.KUBE_NODE].pop("n0")
         api.fault = refusing(503, kind=Kind.KUBE_NODE, verb="get")
-        await fleet.reconciler.resync()
+        await fleet.reconciler.resync.run()
         assert fleet.state.pools["here"].members == {"n0": "Ready"}
         api.fault = None
-        await fleet.reconciler.resync()
+        await fleet.reconciler.resync.run()
         assert fleet.state.pools["here"].members == {}
         api.objects[Kind.KUBE_NODE]["n0"] = gone
         api.feed = feed

@@ -266,7 +266,7 @@ def test_the_lease_says_what_its_holder_follows_and_keeps_what_others_said(
     leases.stored = lease(holder_identity="")
     leases.stored.metadata.annotations = {KUBE_NODES_ANNOTATION: "true", "example.org/x": "y"}
     made = LeaderElector(
-        ClusterTarget("fleet", None, None), won=won.set, lost=lost.set, says={KUBE_NODES_ANNOTATION: "false"}
+        ClusterTarget("fleet", None, None), won=won.set, lost=lost.set, annotations={KUBE_NODES_ANNOTATION: "false"}
     )
     made.start_campaign(int)
     assert won.wait(SECONDS)

@@ -16,7 +16,7 @@ from tests.support.simulated_fleet import FakeRedis, now, simulated, until
 from hotpool.errors import FencedError, NotLeaderError, RejectedError, RetryableError
 from hotpool.observability.metrics import REGISTRY
 from hotpool.projection.documents import NodeDocument, PoolDocument
-from hotpool.projection.keys import entry
+from hotpool.projection.keys import index_field
 from hotpool.projection.publisher import RETRY_SECONDS, ROUND_SECONDS, Publisher
 from hotpool.projection.redis_errors import OtherClusterError, TermNotClaimedError, VersionConflictError
 
@@ -182,13 +182,13 @@ async def test_what_somebody_changed_is_put_right_and_nothing_else_is_written() 
         ours.redis.pools["p"] = pool("p", "stranger")
         ours.redis.pools["stray"] = pool("stray", "a", key="zh-en")
         ours.redis.nodes["ghost"] = NodeDocument("ghost", ())
-        ours.redis.index[entry("pairs", "zh-en")] = "stray"
+        ours.redis.index[index_field("pairs", "zh-en")] = "stray"
         sent = len(ours.redis.log)
         await asyncio.sleep(ROUND_SECONDS + 0.2)
         assert ours.redis.pools == {"p": pool("p", "a", "b"), "q": pool("q", "a")}
         assert (ours.redis.nodes, ours.redis.index) == ({"a": NODE}, {})
         touched = {name for _, verb, name in ours.redis.log[sent:] if verb != "stamp"}
-        assert touched == {"p", "stray", "ghost", entry("pairs", "zh-en")}
+        assert touched == {"p", "stray", "ghost", index_field("pairs", "zh-en")}
 
 
 @simulated
@@ -197,13 +197,13 @@ async def test_a_pool_wanted_since_the_audit_began_is_not_dropped_as_a_stray() -
         ours.redis.delay = 0.2
         await until(lambda: len(ours.redis.verbs("")) == 2)
         ours.redis.pools["late"] = pool("late", "x", key="zh-en")
-        ours.redis.index[entry("pairs", "zh-en")] = "late"
+        ours.redis.index[index_field("pairs", "zh-en")] = "late"
         await asyncio.sleep(ROUND_SECONDS + 1.5 * ours.redis.delay)  # the claim is made, the audit under way
         wanted = pool("late", "a", key="zh-en")
         await ours.mirror.publish_pool(wanted)
         await asyncio.sleep(ROUND_SECONDS / 2)
         assert ours.redis.pools["late"] == wanted
-        assert ours.redis.index == {entry("pairs", "zh-en"): "late"}
+        assert ours.redis.index == {index_field("pairs", "zh-en"): "late"}
         assert "drop_pool" not in ours.redis.verbs("late")
 
 
@@ -326,7 +326,7 @@ async def test_what_the_audit_finds_is_counted_by_what_it_is() -> None:
         ours.redis.pools["stray"] = pool("stray", "a")
         ours.redis.nodes["ghost"] = NodeDocument("ghost", ())
         ours.redis.nodes["a"] = NodeDocument("a", ())
-        ours.redis.index[entry("pairs", "zh-en")] = "stray"
+        ours.redis.index[index_field("pairs", "zh-en")] = "stray"
         await asyncio.sleep(3 * ROUND_SECONDS)
         found = drift()
         assert {what: found[what] - before[what] for what in found} == {"pool": 1, "node": 1, "index": 1, "stray": 2}

@@ -117,7 +117,7 @@ async def test_a_list_that_is_late_takes_nothing_back() -> None:
         api.page = late  # type: ignore[method-assign]
         publish(api, "n0", no_llm(2))
         await asyncio.sleep(1)
-        await fleet.reconciler.resync()
+        await fleet.reconciler.resync.run()
         assert api.members("llm") == {"n1": "Ready"}
 
 
@@ -134,10 +134,10 @@ async def test_absence_from_a_list_is_no_evidence_until_a_get_confirms_it() -> N
             return page
 
         api.page = lossy  # type: ignore[method-assign]
-        await fleet.reconciler.resync()
+        await fleet.reconciler.resync.run()
         assert hidden["metadata"]["name"] in fleet.state.nodes
         api.fault = refusing(503, verb="get")
-        await fleet.reconciler.resync()
+        await fleet.reconciler.resync.run()
         assert "n0" in fleet.state.nodes
 
 
@@ -159,7 +159,7 @@ async def test_a_list_that_breaks_between_two_pages_proves_nothing_and_the_pages
         api.page = broken  # type: ignore[method-assign]
         before = api.requests["get"]
         with pytest.raises(ApiUnavailable):
-            await fleet.reconciler.resync()
+            await fleet.reconciler.resync.run()
         await fleet.beating(5)
         assert api.requests["get"] == before
         assert set(fleet.state.nodes) == {"n0", "n1", "n2", "n3"}
@@ -315,11 +315,11 @@ async def test_our_own_deafness_is_nobodys_silence() -> None:
     async with operator(api) as fleet:
         fleet.beat()
         await asyncio.sleep(2 * H)
-        fleet.reconciler.on_watch_lost()
-        assert fleet.reconciler.watch_is_stale
+        fleet.reconciler.ingest.on_watch_lost()
+        assert fleet.reconciler.ingest.watch_is_stale
         await asyncio.sleep(100 * H)
         assert set(api.members("llm").values()) == {"Ready"}
-        fleet.reconciler.on_watch_restored()
+        fleet.reconciler.ingest.on_watch_restored()
         await asyncio.sleep(3 * H - 1)
         assert set(api.members("llm").values()) == {"Ready"}
         await asyncio.sleep(1.1)
@@ -456,7 +456,7 @@ async def test_a_report_that_only_the_answer_of_our_own_write_brings_is_heeded()
         await fleet.beating(5)
         api.feed = None
         publish(api, "n0", no_llm(2))
-        fleet.reconciler.on_object(Kind.NODE, "MODIFIED", node_with_drain(api))
+        fleet.reconciler.ingest.on_object(Kind.NODE, "MODIFIED", node_with_drain(api))
         await fleet.beating(2)
         assert api.members("llm") == {}
 
@@ -484,7 +484,7 @@ async def test_a_conflict_is_read_anew_and_tried_again_at_once() -> None:
         api.feed = None
         api.edit(Kind.SLICE, "llm-0", {"metadata": {"annotations": {"somebody": "was here"}}})
         api.edit(Kind.POOL, "llm", {"metadata": {"annotations": {"somebody": "was here"}}})
-        fleet.reconciler.on_object(Kind.NODE, "MODIFIED", changed(api, "n0", no_llm(2)))
+        fleet.reconciler.ingest.on_object(Kind.NODE, "MODIFIED", changed(api, "n0", no_llm(2)))
         assert await until(lambda: set(api.members("llm")) == {"n1"}) < 0.5
         await fleet.beating(2)
         assert api.objects[Kind.POOL]["llm"]["status"]["members"] == 1
@@ -505,7 +505,7 @@ async def test_a_slice_that_nobody_told_us_of_is_found_by_the_conflict() -> None
         api.put(pool_object("asr", requires=requires("asr")))
         api.put(slice_object("asr", 0, "stranger"))
         fleet.watch()
-        fleet.reconciler.on_object(Kind.POOL, "ADDED", api.objects[Kind.POOL]["asr"])
+        fleet.reconciler.ingest.on_object(Kind.POOL, "ADDED", api.objects[Kind.POOL]["asr"])
         api.put(node_object("a", ASR))
         assert await until(lambda: api.members("asr") == {"a": "Ready"}) < 3
 
@@ -695,7 +695,7 @@ async def test_an_object_that_cannot_be_read_stops_nothing() -> None:
         bodies: list[Any] = [None, [], {"metadata": {}}, {"metadata": {"name": "n1"}, "status": []}]
         for body in bodies:
             for kind in CUSTOM_KINDS:
-                fleet.reconciler.on_object(kind, "MODIFIED", body)
+                fleet.reconciler.ingest.on_object(kind, "MODIFIED", body)
         publish(api, "n0", no_llm(2))
         await fleet.beating(2)
         assert set(api.members("llm")) == {"n1"}

@@ -217,7 +217,7 @@ async def test_promise_2_a_warm_standby_goes_on_where_the_leader_stopped() -> No
     warm = asyncio.create_task(standby.reconciler.stand_by())
     canary = asyncio.create_task(standby.canary())
     async with operator(api, redis) as leader:
-        feeds = (leader.reconciler.on_object, standby.reconciler.on_object)
+        feeds = (leader.reconciler.ingest.on_object, standby.reconciler.ingest.on_object)
 
         def both(*event: Any) -> None:
             for feed in feeds:
@@ -253,11 +253,11 @@ async def test_a_standby_that_began_to_listen_late_does_not_undo_what_the_leader
         standby.leases_listed()
         await standby.reconciler.open_gate()
         warm = [asyncio.create_task(standby.reconciler.stand_by()), asyncio.create_task(standby.canary())]
-        lead = leader.reconciler.on_object
+        lead = leader.reconciler.ingest.on_object
 
         def both(*event: Any) -> None:
             lead(*event)
-            standby.reconciler.on_object(*event)
+            standby.reconciler.ingest.on_object(*event)
 
         api.feed = both
         for _ in range(int((after - 2) * H)):
@@ -289,12 +289,12 @@ async def test_a_stream_that_is_open_and_brings_nothing_is_deafness() -> None:
         await fleet.beating(2 * H)
         fleet.held = True
         await asyncio.sleep(16)
-        assert fleet.reconciler.watch_is_stale
+        assert fleet.reconciler.ingest.watch_is_stale
         await asyncio.sleep(900)
         assert api.members("llm") == dict.fromkeys(names(4), "Ready")
         fleet.held = False
         await asyncio.sleep(6)
-        assert not fleet.reconciler.watch_is_stale
+        assert not fleet.reconciler.ingest.watch_is_stale
         await asyncio.sleep(3 * H - 8)
         assert api.members("llm") == dict.fromkeys(names(4), "Ready")
         await fleet.beating(5 * H, "n1", "n2", "n3")
@@ -308,10 +308,10 @@ async def test_silence_counts_at_most_one_interval_beyond_what_is_proven_however
     api.put(pool_object("llm", requires=requires("llm")))
     api.put(node_object("n0", report(service("q", "llm"), intervalSeconds=quick), conditions=LIVE))
     async with operator(api) as fleet:
-        fleet.reconciler.on_heartbeats([])
+        fleet.reconciler.ingest.on_heartbeats([])
         fleet.held = True
         await asyncio.sleep(9)
-        assert not fleet.reconciler.watch_is_stale
+        assert not fleet.reconciler.ingest.watch_is_stale
         assert api.members("llm") == {"n0": "Ready"}
         fleet.held = False
         await until(lambda: api.members("llm") == {})
@@ -416,7 +416,7 @@ async def test_a_lease_that_we_deleted_and_that_is_told_of_once_more_is_no_heart
         assert last
         await asyncio.sleep(3 * H + 610)
         assert "hotpool-node-n0" not in api.leases
-        fleet.reconciler.on_heartbeats([last])
+        fleet.reconciler.ingest.on_heartbeats([last])
         await asyncio.sleep(5)
         assert api.conditions(Kind.NODE, "n0")["Ready"] == ("Unknown", "Offline")
         assert api.members("llm") == {}

@@ -4,9 +4,9 @@ Requirements E1, E2.
 """
 
 import pytest
-from tests.cluster.redis.test_many_pools import come_and_go
-from tests.cluster.redis.test_random_course import follow
-from tests.support.torture.course import course_of
+from tests.cluster.redis.test_many_pools import check_many_pools
+from tests.cluster.redis.test_random_course import run_random_courses
+from tests.support.torture.course import run_torture
 
 from hotpool.lookup import Lookup
 from hotpool.projection.connection.async_connection import Client
@@ -20,19 +20,19 @@ STEPS = 120
 async def test_readers_are_never_told_what_is_not_true_for_a_long_time(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = await course_of(seed, monkeypatch, persist=seed % 2 == 0, steps=STEPS)
-    assert sum(made.done.values()) == STEPS
+    made = await run_torture(seed, monkeypatch, persist=seed % 2 == 0, steps=STEPS)
+    assert sum(made.fault_counts.values()) == STEPS
 
 
 @pytest.mark.timeout(3600)
 def test_redis_holds_the_last_images_in_hundreds_of_courses(
     server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    follow(server, monkeypatch, 300)
+    run_random_courses(server, monkeypatch, 300)
 
 
 @pytest.mark.timeout(3600)
 async def test_ten_thousand_pools_are_projected_found_rebuilt_and_dropped(
     server: RedisServer, client: Client, lookup: Lookup
 ) -> None:
-    await come_and_go(server, client, lookup, 10_000)
+    await check_many_pools(server, client, lookup, 10_000)

@@ -1,4 +1,4 @@
-"""A course of torture: leaders one after the other, a server that is hurt, and readers at full speed (torture.py)."""
+"""A run of the torture test: successive leaders, injected faults of the server, and readers at full speed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections import Counter
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from tests.support.torture.leaders import MEMBERS_PER_CALL, SIZES, History, Leader, Readers, violations
+from tests.support.torture.leaders import MEMBERS_PER_CALL, POOL_SIZES, History, Leader, Readers, violations
 
 from hotpool.lookup import Lookup
 from hotpool.observability.metrics import REGISTRY
@@ -23,65 +23,65 @@ if TYPE_CHECKING:
     import pytest
 
 STEPS = 12
-AT_ONCE = 3
+CONCURRENT_CHANGES = 3
 HANG_SECONDS = 40.0
-HURTS = ("flush", "flush functions too", "restart", "pause", "cut", "depose")
+FAULTS = ("flush", "flush functions too", "restart", "pause", "cut", "depose")
 
 
-def written(how: str) -> float:
+def pool_write_count(how: str) -> float:
     return REGISTRY.get_sample_value("hotpool_redis_pool_writes_total", {"how": how}) or 0.0
 
 
 class Torture:
-    """Leaders that change everything all the time, one after the other; the deposed ones go on."""
+    """Successive leaders that change everything continuously. Deposed leaders continue to write."""
 
     def __init__(self, seed: int, open_client: Callable[[], Any], patch: pytest.MonkeyPatch) -> None:
-        self.course = random.Random(seed)  # noqa: S311 - a fixed course, no secret
+        self.rng = random.Random(seed)  # noqa: S311 - fixed seed, no secret
         self.history = History()
         self.leaders: list[Leader] = []
-        self.done: Counter[str] = Counter()
+        self.fault_counts: Counter[str] = Counter()
         self._open = open_client
         self._patch = patch
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
     def leader(self) -> Leader:
-        """Who leads now."""
+        """The current leader."""
         return self.leaders[-1]
 
-    async def depose(self, *, goes_on: bool = True) -> None:
-        """Another one leads from now on; of the former ones at most two go on, or the last one stops."""
+    async def depose(self, *, keep_writing: bool = True) -> None:
+        """Start a new leader. At most two former leaders keep writing. Without `keep_writing` the last stops."""
         former = self.leaders[-1:]
         self.leaders.append(Leader(self._open(), self.history, len(self.leaders) + 1, self._patch))
         await self.leader.writer.claim(self.leader.term, "cluster-1")
         for leader in former:
             leader.deposed = True
-            if goes_on:
-                self._tasks.append(asyncio.create_task(leader.go_on(random.Random(leader.number))))  # noqa: S311
+            if keep_writing:
+                self._tasks.append(asyncio.create_task(leader.keep_writing(random.Random(leader.number))))  # noqa: S311
             else:
-                await leader.end()
+                await leader.stop_rounds()
         for leader in self.leaders[:-3]:
             leader.stopped = True
-        await self.leader.begin(self.course)
+        await self.leader.start(self.rng)
 
     async def work(self, seconds: float) -> None:
-        """Change something all the time, with writes that overtake each other."""
-        ends = time.monotonic() + seconds
-        while time.monotonic() < ends:
-            await asyncio.gather(*(self.leader.change(self.course) for _ in range(AT_ONCE)))
+        """Change pools and nodes continuously, with writes that overtake each other."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            await asyncio.gather(*(self.leader.change(self.rng) for _ in range(CONCURRENT_CHANGES)))
             await asyncio.sleep(0.002)
 
-    async def recovered(self) -> None:
-        """Change on until Redis holds all again, and a little longer."""
-        ends = time.monotonic() + HANG_SECONDS
-        while not self.leader.mirror.healthy:
-            assert time.monotonic() < ends, f"Redis never caught up: {self.leader.mirror.last_error}"
+    async def work_until_healthy(self) -> None:
+        """Continue changes until the publisher is healthy, and 0.3 s longer."""
+        deadline = time.monotonic() + HANG_SECONDS
+        while not self.leader.publisher.healthy:
+            assert time.monotonic() < deadline, f"Redis never became healthy: {self.leader.publisher.last_error}"
             await self.work(0.05)
         await self.work(0.3)
 
-    async def hurt(self, server: RedisServer, kind: str) -> None:
-        """Do this to the server, or to the leader."""
-        self.done[kind] += 1
+    async def inject(self, server: RedisServer, kind: str) -> None:
+        """Inject a fault into the server, or replace the leader."""
+        self.fault_counts[kind] += 1
         if kind == "depose":
             await self.depose()
         elif kind == "pause":
@@ -101,7 +101,7 @@ class Torture:
                     await asyncio.to_thread(server.ask, "FUNCTION", "FLUSH")
                 await asyncio.to_thread(server.ask, "FLUSHALL")
         await self.work(0.1)
-        await self.recovered()
+        await self.work_until_healthy()
 
     async def close(self) -> None:
         """Stop all leaders."""
@@ -109,65 +109,65 @@ class Torture:
             leader.stopped = True
         await asyncio.gather(*self._tasks)
         for leader in self.leaders:
-            await leader.end()
+            await leader.stop_rounds()
             await leader.client.aclose()
 
 
 @asynccontextmanager
 async def torture(seed: int, url: str, patch: pytest.MonkeyPatch, *, cluster: bool = False) -> AsyncIterator[Torture]:
-    """A first leader and readers; at the end every answer is held against what was written."""
+    """Start a first leader and readers. At the end compare every result of a reader with the written history."""
     patch.setattr(writing, "MEMBERS_PER_CALL", MEMBERS_PER_CALL)
-    before = {how: written(how) for how in ("change", "whole")}
-    made = Torture(seed, lambda: connect(url, cluster=cluster, timeout=0.5), patch)
-    await made.depose()
+    before = {how: pool_write_count(how) for how in ("change", "whole")}
+    run = Torture(seed, lambda: connect(url, cluster=cluster, timeout=0.5), patch)
+    await run.depose()
     readers = Readers(url, cluster=cluster)
     try:
-        seen_enough = asyncio.create_task(asyncio.to_thread(readers.watch))
-        yield made
+        seen_enough = asyncio.create_task(asyncio.to_thread(readers.wait_until_enough))
+        yield run
         while not seen_enough.done():
-            await made.work(0.05)
+            await run.work(0.05)
         await seen_enough
-        await made.leader.settled()
-        await now_holds(made.leader, url, cluster=cluster)
-        told = await asyncio.to_thread(readers.stop)
+        await run.leader.wait_healthy()
+        await check_final_members(run.leader, url, cluster=cluster)
+        reader_results = await asyncio.to_thread(readers.stop)
     finally:
         readers.kill()
-        await made.close()
-    assert [wrong for seen in told for wrong in violations(made.history, seen)] == []
-    assert [leader.accepted for leader in made.leaders[:-1] if leader.accepted] == []
-    assert all(written(how) > before[how] for how in before)
+        await run.close()
+    assert [violation for result in reader_results for violation in violations(run.history, result)] == []
+    assert [leader.accepted for leader in run.leaders[:-1] if leader.accepted] == []
+    assert all(pool_write_count(how) > before[how] for how in before)
 
 
-async def now_holds(leader: Leader, url: str, *, cluster: bool) -> None:
-    """What the last leader gave last is what a reader gets, at once or after the round that what failed has woken."""
-    ends = time.monotonic() + HANG_SECONDS
+async def check_final_members(leader: Leader, url: str, *, cluster: bool) -> None:
+    """Check that a reader gets the last documents of the last leader, at once or after the next round."""
+    deadline = time.monotonic() + HANG_SECONDS
     async with Lookup.from_url(url, namespace="speech", cluster=cluster) as lookup:
-        for name in SIZES:
-            wanted = leader.mirror.published(name)
+        for name in POOL_SIZES:
+            wanted = leader.publisher.published(name)
             assert wanted is not None
             while True:
                 found = await lookup.members(name)
                 if tuple(map(frozenset, (found.ready, found.suspect, found.draining))) == wanted.members:
                     break
-                assert time.monotonic() < ends, f"{name} is not as it was given last: {found}"
+                assert time.monotonic() < deadline, f"{name} has not its last members: {found}"
                 await asyncio.sleep(0.05)
 
 
-async def course_of(seed: int, patch: pytest.MonkeyPatch, *, persist: bool, steps: int = STEPS) -> Torture:
-    """A course on one server: each hurt in turn, in an order drawn anew each time."""
+async def run_torture(seed: int, patch: pytest.MonkeyPatch, *, persist: bool, steps: int = STEPS) -> Torture:
+    """Run on one server. Inject each fault in turn, in an order that is random in each cycle."""
     with RedisServer(persist=persist) as server:
-        async with torture(seed, server.url, patch) as made:
-            await made.work(0.5)
-            hurts: list[str] = []
+        async with torture(seed, server.url, patch) as run:
+            await run.work(0.5)
+            faults: list[str] = []
             for _ in range(steps):
-                hurts = hurts or made.course.sample(HURTS, len(HURTS))
-                await made.hurt(server, hurts.pop())
-    return made
+                faults = faults or run.rng.sample(FAULTS, len(FAULTS))
+                await run.inject(server, faults.pop())
+    return run
 
 
-async def becomes(made: Torture, server: RedisServer, said: bytes) -> None:
-    """Change on until the server says so."""
-    ends = time.monotonic() + HANG_SECONDS
-    while said not in await asyncio.to_thread(server.ask, "INFO", "replication"):
-        assert time.monotonic() < ends, said
-        await made.work(0.05)
+async def wait_for_info(run: Torture, server: RedisServer, text: bytes) -> None:
+    """Continue changes until INFO replication of the server contains `text`."""
+    deadline = time.monotonic() + HANG_SECONDS
+    while text not in await asyncio.to_thread(server.ask, "INFO", "replication"):
+        assert time.monotonic() < deadline, text
+        await run.work(0.05)

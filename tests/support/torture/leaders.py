@@ -1,7 +1,7 @@
-"""What the torture tests share: leaders that write and remember what they wrote, readers in processes, the oracle.
+"""Leaders that record their writes, readers in processes of their own, and the oracle.
 
-The oracle: each write is noted, with its version, before it is sent. What any reader was told must then be exactly what
-was noted for the version that it was told with. Nothing is known of how Redis holds it.
+The oracle: each write is recorded with its version before it is sent. Each result of a reader must equal the record of
+its version. The oracle does not depend on the storage format in Redis.
 """
 
 from __future__ import annotations
@@ -33,40 +33,40 @@ if TYPE_CHECKING:
     from hotpool.projection.connection.async_connection import Client
 
 KEYS: Final = FleetKeys("hotpool", "speech")
-SIZES: Final = {"de-en": 6, "en-de": 12, "zh-en": 300}
-"""Most members of each pool; it has always at least one that can be picked."""
+POOL_SIZES: Final = {"de-en": 6, "en-de": 12, "zh-en": 300}
+"""Maximum number of members of each pool. At least one of them can always be picked."""
 NODES: Final = ("edge-0", "edge-1", "edge-2")
 MEMBERS_PER_CALL: Final = 60
 _PICKED: Final = {"Ready": 0, "Suspect": 1}
-Sets = tuple[frozenset[str], ...]
+MemberSets = tuple[frozenset[str], ...]
 
 
 class History:
-    """What was written, by pool, leader and version; and when something was lost that had been written."""
+    """Written documents by pool, leader and version, and the periods in which writes were lost."""
 
     def __init__(self) -> None:
-        self.images: dict[str, PoolDocument] = {}
-        self.pools: dict[tuple[str, int, int], Sets] = {}
+        self.documents: dict[str, PoolDocument] = {}
+        self.pools: dict[tuple[str, int, int], MemberSets] = {}
         self.nodes: dict[str, set[str]] = {name: set() for name in NODES}
         self.losses: list[tuple[float, float]] = []
 
-    def note(self, leader: int, words: tuple[Any, ...]) -> None:
-        """Note the pool that a call to Redis writes, if it writes one."""
-        if words[0] != "FCALL" or words[1].rpartition("_")[2] not in {"replace", "swap", "change", "exchange"}:
+    def record(self, leader: int, command: tuple[Any, ...]) -> None:
+        """Record the pool that a Redis command writes, if it writes one."""
+        if command[0] != "FCALL" or command[1].rpartition("_")[2] not in {"replace", "swap", "change", "exchange"}:
             return
-        _term, version, name, _uid, digest, *_ = words[3 + int(words[2]) :]
-        self.pools[name, leader, version] = self.images[digest].members
+        _term, version, name, _uid, digest, *_ = command[3 + int(command[2]) :]
+        self.pools[name, leader, version] = self.documents[digest].members
 
     @contextmanager
     def losing(self) -> Iterator[None]:
-        """Meanwhile a version may go back."""
-        begun = time.monotonic()
+        """Record a period in which a version may decrease."""
+        start = time.monotonic()
         yield
-        self.losses.append((begun, time.monotonic()))
+        self.losses.append((start, time.monotonic()))
 
 
 class Leader:
-    """One leader with a mirror. Deposed, it goes on writing, and counts who let it."""
+    """One leader with a publisher. After it is deposed it keeps writing, and records refused and accepted writes."""
 
     def __init__(self, client: Client, history: History, term: int, patch: pytest.MonkeyPatch) -> None:
         self.client = client
@@ -79,14 +79,16 @@ class Leader:
         self._history = history
         send = client.execute_command
 
-        async def noting(*words: Any, **more: Any) -> Any:
+        async def record_and_send(*command: Any, **more: Any) -> Any:
             if not self.deposed:
-                history.note(self.number, words)
-            return await send(*words, **more)
+                history.record(self.number, command)
+            return await send(*command, **more)
 
-        patch.setattr(client, "execute_command", noting)
+        patch.setattr(client, "execute_command", record_and_send)
         self.writer = RedisWriter(client, namespace="speech", leader=lambda: True)
-        self.mirror = Publisher(self.writer, term=lambda: self.term, raise_term=self._raise_term, cluster=self._cluster)
+        self.publisher = Publisher(
+            self.writer, term=lambda: self.term, raise_term=self._raise_term, cluster=self._cluster
+        )
         self._rounds: asyncio.Task[None] | None = None
 
     async def _raise_term(self, term: int) -> None:
@@ -95,91 +97,91 @@ class Leader:
     async def _cluster(self) -> str:
         return "cluster-1"
 
-    def image(self, name: str, course: random.Random, former: PoolDocument | None) -> PoolDocument:
-        """A pool of which a few members changed, or all of them."""
-        known = [f"g{self.number}-{name}-{place:03}" for place in range(SIZES[name])]
-        if former and course.random() < 0.8:
+    def random_document(self, name: str, rng: random.Random, former: PoolDocument | None) -> PoolDocument:
+        """Return a pool with a few changed members, or with all members changed."""
+        names = [f"g{self.number}-{name}-{place:03}" for place in range(POOL_SIZES[name])]
+        if former and rng.random() < 0.8:
             states = {node: place for place, members in enumerate(former.members) for node in members}
-            changed = course.sample(known, min(3, len(known)))
+            changed = rng.sample(names, min(3, len(names)))
         else:
-            states, changed = {}, known
+            states, changed = {}, names
         for node in changed:
             states.pop(node, None)
-            if (state := course.choice((0, 0, 0, 0, 1, 2, None))) is not None:
+            if (state := rng.choice((0, 0, 0, 0, 1, 2, None))) is not None:
                 states[node] = state
         if not any(state < 2 for state in states.values()):
-            states[known[0]] = course.choice((0, 1))
+            states[names[0]] = rng.choice((0, 1))
         sets = [frozenset(node for node, state in states.items() if state == place) for place in range(3)]
-        made = PoolDocument(name, f"uid-{name}", "pairs", name, sets[0], sets[1], sets[2], former)
-        self._history.images[made.digest] = made
-        return made
+        document = PoolDocument(name, f"uid-{name}", "pairs", name, sets[0], sets[1], sets[2], former)
+        self._history.documents[document.digest] = document
+        return document
 
-    async def begin(self, course: random.Random) -> None:
-        """Lead, and return when Redis holds the first image of everything."""
-        for name in SIZES:
-            await self.mirror.publish_pool(self.image(name, course, None))
+    async def start(self, rng: random.Random) -> None:
+        """Start to lead. Return when Redis holds the first document of every pool and node."""
+        for name in POOL_SIZES:
+            await self.publisher.publish_pool(self.random_document(name, rng, None))
         for name in NODES:
-            await self.change_node(name, course)
-        self._rounds = asyncio.create_task(self.mirror.run())
-        await self.settled()
+            await self.change_node(name, rng)
+        self._rounds = asyncio.create_task(self.publisher.run())
+        await self.wait_healthy()
 
-    async def change(self, course: random.Random) -> None:
+    async def change(self, rng: random.Random) -> None:
         """Change a pool, and sometimes a node."""
-        name = course.choice(list(SIZES))
-        await self.mirror.publish_pool(self.image(name, course, self.mirror.published(name)))
-        if course.random() < 0.2:
-            await self.change_node(course.choice(NODES), course)
+        name = rng.choice(list(POOL_SIZES))
+        await self.publisher.publish_pool(self.random_document(name, rng, self.publisher.published(name)))
+        if rng.random() < 0.2:
+            await self.change_node(rng.choice(NODES), rng)
 
-    async def change_node(self, name: str, course: random.Random) -> None:
-        """Give a node other capabilities."""
-        kinds = course.sample(("asr", "nmt", "tts", "llm"), 2)
-        image = NodeDocument(
-            name, tuple((kind, True, None, (f"g{self.number}", str(course.random()))) for kind in kinds)
+    async def change_node(self, name: str, rng: random.Random) -> None:
+        """Change the capability of a node."""
+        kinds = rng.sample(("asr", "nmt", "tts", "llm"), 2)
+        document = NodeDocument(
+            name, tuple((kind, True, None, (f"g{self.number}", str(rng.random()))) for kind in kinds)
         )
-        self._history.nodes[name].add(told_of(image))
-        await self.mirror.publish_node(image)
+        self._history.nodes[name].add(capability_json(document))
+        await self.publisher.publish_node(document)
 
-    async def settled(self) -> None:
-        """Wait until Redis holds all; a leader that ended fails here."""
-        ends = time.monotonic() + 30
-        while not self.mirror.healthy:
+    async def wait_healthy(self) -> None:
+        """Wait until the publisher is healthy. Raise the error of a publisher that ended."""
+        deadline = time.monotonic() + 30
+        while not self.publisher.healthy:
             if self._rounds and self._rounds.done():
                 self._rounds.result()
-            assert time.monotonic() < ends, f"Redis never caught up: {self.mirror.last_error}"
+            assert time.monotonic() < deadline, f"Redis never became healthy: {self.publisher.last_error}"
             await asyncio.sleep(0.01)
 
-    async def end(self) -> None:
-        """Stop the rounds."""
+    async def stop_rounds(self) -> None:
+        """Stop the publisher."""
         if self._rounds:
             self._rounds.cancel()
             await asyncio.gather(self._rounds, return_exceptions=True)
 
-    async def go_on(self, course: random.Random) -> None:
-        """Write everything again and again, as one that was asleep: each time Redis must refuse."""
+    async def keep_writing(self, rng: random.Random) -> None:
+        """Repeat all writes, as a former leader that was suspended. Redis must refuse each."""
         self.deposed = True
-        await self.end()
+        await self.stop_rounds()
         while not self.stopped:
-            for name in SIZES:
-                image = self.image(name, course, None)
-                await self._try("replace_pool", self.writer.replace_pool(image))
+            for name in POOL_SIZES:
+                document = self.random_document(name, rng, None)
+                await self._try("replace_pool", self.writer.replace_pool(document))
                 await self._try("drop_pool", self.writer.drop_pool(name))
             await self._try("drop_node", self.writer.drop_node(NODES[0]))
-            await self._try("drop_index", self.writer.drop_index([f"pairs/{name}" for name in SIZES]))
+            await self._try("drop_index", self.writer.drop_index([f"pairs/{name}" for name in POOL_SIZES]))
             await self._try("stamp", self.writer.stamp(complete=True))
 
-    async def _try(self, what: str, write: Any) -> None:
+    async def _try(self, verb: str, write: Any) -> None:
         try:
             await write
         except WriteError:
             self.refused += 1
         else:
-            self.accepted.append(what)
+            self.accepted.append(verb)
         await asyncio.sleep(0.004)
 
 
-def told_of(image: NodeDocument) -> str:
-    """A node as a reader tells it."""
-    types = {kind: [ready, reason, list(services)] for kind, ready, reason, services in image.capabilities}
+def capability_json(document: NodeDocument) -> str:
+    """Return the capability of a node in the form of a reader's result."""
+    types = {kind: [ready, reason, list(services)] for kind, ready, reason, services in document.capabilities}
     return json.dumps(types, sort_keys=True)
 
 
@@ -187,8 +189,8 @@ class Readers:
     """Dispatchers in processes of their own."""
 
     def __init__(self, url: str, *, cluster: bool, count: int = 2) -> None:
-        words = [url, "yes" if cluster else "no", ",".join(SIZES), ",".join(NODES)]
-        command = [sys.executable, "-m", "tests.support.torture.reader", *words]
+        arguments = [url, "yes" if cluster else "no", ",".join(POOL_SIZES), ",".join(NODES)]
+        command = [sys.executable, "-m", "tests.support.torture.reader", *arguments]
         environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(REPOSITORY), *filter(None, sys.path)])}
         self._processes = [
             subprocess.Popen(
@@ -197,18 +199,18 @@ class Readers:
             for _ in range(count)
         ]
 
-    def watch(self) -> None:
-        """Return when each has seen enough versions of each pool. Raise AssertionError where one ends before."""
+    def wait_until_enough(self) -> None:
+        """Return when each has seen enough versions of each pool. Raise AssertionError if one ends early."""
         for process in self._processes:
             assert process.stdout
             assert process.stdout.readline().strip() == ENOUGH
 
     def stop(self) -> list[dict[str, Any]]:
-        """End them; what each saw."""
+        """Stop the processes and return the results of each."""
         return [json.loads(process.communicate(timeout=60)[0]) for process in self._processes]
 
     def kill(self) -> None:
-        """End those that still run."""
+        """Kill the processes that still run."""
         for process in self._processes:
             if process.poll() is None:
                 process.kill()
@@ -216,21 +218,21 @@ class Readers:
 
 
 def violations(history: History, seen: dict[str, Any]) -> list[str]:
-    """What a reader was told that was never true, or not any more."""
+    """Return the results of a reader that contradict the history."""
     wrong = list(seen["lies"])
     for pool, version, node, state in seen["picks"]:
         sets = history.pools.get((pool, leader_of(node), version), (frozenset(),) * 3)
         if node not in sets[_PICKED[state]] or (state == "Suspect" and sets[0]):
-            wrong.append(f"{node} ({state}) is not to be picked in version {version} of {pool}")
+            wrong.append(f"{node} ({state}) must not be picked in version {version} of {pool}")
     for pool, leader, version, *sets in seen["wholes"]:
         if tuple(map(frozenset, sets)) != history.pools.get((pool, leader, version)):
-            wrong.append(f"other members than those of version {version} of {pool} by leader {leader}")
+            wrong.append(f"wrong members in version {version} of {pool} by leader {leader}")
     for pool, reason, complete, count in seen["nones"]:
         if complete or reason != "PoolUnknown":
-            wrong.append(f"{pool} was never empty: {reason}, complete: {complete}, {count} times")
-    for pool, last, now, begun, ended in seen["backs"]:
-        if not any(begin <= ended and end >= begun for begin, end in history.losses):
-            wrong.append(f"{pool} went back from {last} to {now} though nothing was lost")
+            wrong.append(f"{pool} was never empty, but: {reason}, complete: {complete}, {count} times")
+    for pool, last, now, start, ended in seen["backs"]:
+        if not any(begin <= ended and end >= start for begin, end in history.losses):
+            wrong.append(f"{pool} went back from {last} to {now} although nothing was lost")
     for node, found in seen["capabilities"].items():
-        wrong += [f"{node} never was {types}" for types in found if types not in history.nodes[node]]
+        wrong += [f"{node} never had {types}" for types in found if types not in history.nodes[node]]
     return wrong

@@ -1,9 +1,8 @@
-"""A dispatcher that asks at full speed until its input ends, and then prints what it saw, as JSON.
+"""A dispatcher that sends look-ups at full speed until its input ends, and then prints its results as JSON.
 
-It prints ENOUGH as soon as it has seen enough versions of each pool.
-
-What it cannot judge alone (which members a version has) it only collects. Names of nodes begin with the number of the
-leader that gave them, as `g2-`, so leader and version tell any two answers apart.
+Prints ENOUGH as soon as it has seen enough versions of each pool. Checks that need the written history are left to the
+parent process. Names of nodes begin with the number of the leader that wrote them, as `g2-`, so leader and version
+identify a document.
 """
 
 from __future__ import annotations
@@ -19,28 +18,28 @@ from hotpool.lookup import LookupUnavailableError, NoMember, Picked, SyncLookup
 
 BOUND_SECONDS = 3.0
 ENOUGH_VERSIONS = 20
-"""Versions of each pool that a reader sees before it prints `ENOUGH`."""
+"""Versions of each pool that a reader must see before it prints `ENOUGH`."""
 ENOUGH = "enough"
 PAUSE_SECONDS = 0.01
 
 
 def leader_of(node: str) -> int:
-    """The number of the leader that gave a node."""
+    """Return the number of the leader that wrote a node."""
     return int(node.partition("-")[0].removeprefix("g"))
 
 
 class Reader:
-    """Everything that one connection was told."""
+    """Results of the look-ups of one connection."""
 
     def __init__(self, lookup: SyncLookup, pools: list[str], nodes: list[str]) -> None:
         self._lookup = lookup
         self._pools = pools
         self._nodes = nodes
         self._last: dict[str, tuple[tuple[int, int], float]] = {}
-        self._begun = 0.0
+        self._asked_at = 0.0
         self.counts: Counter[str] = Counter()
         self.picks: set[tuple[str, int, str, str]] = set()
-        self._short = {pool: set[tuple[int, int]]() for pool in pools}
+        self._seen_versions = {pool: set[tuple[int, int]]() for pool in pools}
         self.wholes: dict[tuple[str, int, int], set[tuple[tuple[str, ...], ...]]] = {}
         self.nones: Counter[tuple[str, str, bool]] = Counter()
         self.backs: list[tuple[str, tuple[int, int], tuple[int, int], float, float]] = []
@@ -48,18 +47,18 @@ class Reader:
         self.capabilities: dict[str, set[str]] = {}
 
     def run(self, stopped: threading.Event) -> None:
-        """Ask until told to stop."""
+        """Send look-ups until `stopped` is set."""
         turn = 0
         while not stopped.is_set():
             turn += 1
-            self._begun = time.monotonic()
+            self._asked_at = time.monotonic()
             try:
                 self._ask(turn, self._pools[turn % len(self._pools)])
                 self.counts["answered"] += 1
             except LookupUnavailableError:
                 self.counts["failed"] += 1
                 time.sleep(PAUSE_SECONDS)
-            except Exception as error:  # noqa: BLE001 - told as a lie, or nobody would look any more.
+            except Exception as error:  # noqa: BLE001 - reported as a violation, because the reader ends here.
                 self.lies.append(f"the reader died: {error!r}")
                 return
 
@@ -67,48 +66,48 @@ class Reader:
         lookup = self._lookup
         kind = (turn // len(self._pools)) % 6
         if kind == 0:
-            self._whole(pool)
+            self._ask_members(pool)
         elif kind == 1:
-            self._picked(pool, lookup.pick_key("pairs", pool))
+            self._record_pick(pool, lookup.pick_key("pairs", pool))
         elif kind == 2:
-            self._picked(pool, lookup.pick(pool, key=f"user-{turn}"))
+            self._record_pick(pool, lookup.pick(pool, key=f"user-{turn}"))
         elif kind == 3:
-            self._bounded(pool, lookup.pick(pool, max_age=BOUND_SECONDS))
+            self._check_bounded(pool, lookup.pick(pool, max_age=BOUND_SECONDS))
         elif kind == 4:
-            self._picked(pool, lookup.pick(pool, strategy="least-loaded"))
-            self._capability(self._nodes[turn % len(self._nodes)])
+            self._record_pick(pool, lookup.pick(pool, strategy="least-loaded"))
+            self._ask_capability(self._nodes[turn % len(self._nodes)])
         else:
-            self._picked(pool, lookup.pick(pool))
+            self._record_pick(pool, lookup.pick(pool))
 
-    def _picked(self, pool: str, answer: Picked | NoMember) -> None:
+    def _record_pick(self, pool: str, answer: Picked | NoMember) -> None:
         if isinstance(answer, NoMember):
             self.nones[pool, str(answer.reason), answer.complete] += 1
             return
         self.picks.add((pool, answer.version, answer.node, answer.state))
         now = leader_of(answer.node), answer.version
-        self._went(pool, now)
-        self._count(pool, now)
+        self._check_order(pool, now)
+        self._count_version(pool, now)
 
-    def _count(self, pool: str, version: tuple[int, int]) -> None:
-        if pool not in self._short:
+    def _count_version(self, pool: str, version: tuple[int, int]) -> None:
+        if pool not in self._seen_versions:
             return
-        self._short[pool].add(version)
-        if len(self._short[pool]) > ENOUGH_VERSIONS:
-            del self._short[pool]
-            if not self._short:
+        self._seen_versions[pool].add(version)
+        if len(self._seen_versions[pool]) > ENOUGH_VERSIONS:
+            del self._seen_versions[pool]
+            if not self._seen_versions:
                 sys.stdout.write(f"{ENOUGH}\n")
                 sys.stdout.flush()
 
-    def _bounded(self, pool: str, answer: Picked | NoMember) -> None:
+    def _check_bounded(self, pool: str, answer: Picked | NoMember) -> None:
         fresh = answer.complete and answer.age_seconds is not None and answer.age_seconds <= BOUND_SECONDS
         if isinstance(answer, Picked):
-            self._picked(pool, answer)
+            self._record_pick(pool, answer)
         elif fresh or answer.reason != "Stale":
             self.nones[pool, str(answer.reason), answer.complete] += 1
         if isinstance(answer, Picked) and not fresh:
             self.lies.append(f"too old, or incomplete: {answer}")
 
-    def _whole(self, pool: str) -> None:
+    def _ask_members(self, pool: str) -> None:
         found = self._lookup.members(pool)
         if found.version is None:
             self.nones[pool, "PoolUnknown", found.complete] += 1
@@ -122,23 +121,23 @@ class Reader:
             return
         leader = leaders.pop()
         self.wholes.setdefault((pool, leader, found.version), set()).add((found.ready, found.suspect, found.draining))
-        self._went(pool, (leader, found.version))
+        self._check_order(pool, (leader, found.version))
 
-    def _went(self, pool: str, now: tuple[int, int]) -> None:
-        last, asked = self._last.get(pool, (now, self._begun))
+    def _check_order(self, pool: str, now: tuple[int, int]) -> None:
+        last, last_asked_at = self._last.get(pool, (now, self._asked_at))
         if now < last:
-            self.backs.append((pool, last, now, asked, time.monotonic()))
-        self._last[pool] = now, self._begun
+            self.backs.append((pool, last, now, last_asked_at, time.monotonic()))
+        self._last[pool] = now, self._asked_at
 
-    def _capability(self, node: str) -> None:
+    def _ask_capability(self, node: str) -> None:
         found = self._lookup.capability(node)
         if found is None:
             return
         types = {kind: [state.ready, state.reason, list(state.services)] for kind, state in found.types.items()}
         self.capabilities.setdefault(node, set()).add(json.dumps(types, sort_keys=True))
 
-    def told(self) -> dict[str, Any]:
-        """All of it, for json."""
+    def results(self) -> dict[str, Any]:
+        """Return all results as values for JSON."""
         return {
             "counts": self.counts,
             "picks": sorted(self.picks),
@@ -151,7 +150,7 @@ class Reader:
 
 
 def main() -> None:
-    """Words: URL, whether it is a cluster, pools, nodes; each list with commas."""
+    """Run a reader. Arguments: URL, `yes` for a cluster, pools and nodes separated by commas."""
     url, cluster, pools, nodes = sys.argv[1:]
     stopped = threading.Event()
     while True:
@@ -161,13 +160,13 @@ def main() -> None:
         except LookupUnavailableError:
             time.sleep(PAUSE_SECONDS)
     reader = Reader(lookup, pools.split(","), nodes.split(","))
-    asking = threading.Thread(target=reader.run, args=(stopped,))
-    asking.start()
+    thread = threading.Thread(target=reader.run, args=(stopped,))
+    thread.start()
     sys.stdin.read()
     stopped.set()
-    asking.join()
+    thread.join()
     lookup.close()
-    sys.stdout.write(json.dumps(reader.told()) + "\n")
+    sys.stdout.write(json.dumps(reader.results()) + "\n")
 
 
 if __name__ == "__main__":

@@ -13,14 +13,14 @@ from hotpool_agent.state_store import StoredServiceState, StoreError, open_store
 @pytest.mark.parametrize(
     "content", [b"", b"{", b"\xff\xfe", b"\0" * 4096, b"[]", b"7", b"{}", b'{"instance": 3}', b'{"schemaVersion": "x"}']
 )
-def test_a_file_that_cannot_be_read_is_put_aside_and_a_new_one_begun(tmp_path: Path, content: bytes) -> None:
+def test_an_unreadable_file_is_moved_and_a_new_state_begun(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "state.json"
     path.write_bytes(content)
-    found = open_store(tmp_path)
-    assert found.state.services == {}
-    assert len(found.state.instance) == 32
-    assert found.moved is not None
-    assert found.moved.read_bytes() == content
+    store = open_store(tmp_path)
+    assert store.state.services == {}
+    assert len(store.state.instance) == 32
+    assert store.unreadable_copy is not None
+    assert store.unreadable_copy.read_bytes() == content
     assert not path.exists()
 
 
@@ -32,7 +32,13 @@ def test_a_file_of_a_newer_agent_is_left_alone(tmp_path: Path) -> None:
     assert path.exists()
 
 
-async def test_what_was_flushed_is_read_again(tmp_path: Path) -> None:
+def test_temporary_files_of_an_interrupted_write_are_deleted(tmp_path: Path) -> None:
+    (tmp_path / ".state.json.x1y2z3").write_text("{")
+    open_store(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_flushed_state_is_read_again(tmp_path: Path) -> None:
     first = open_store(tmp_path)
     writer = asyncio.create_task(first.write_forever())
     first.state.services["s"] = StoredServiceState(desired="Running", desired_by="local", acted=("Stopped", ""))
@@ -42,16 +48,16 @@ async def test_what_was_flushed_is_read_again(tmp_path: Path) -> None:
     writer.cancel()
 
 
-async def test_nothing_is_safe_until_the_disk_takes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_flush_fails_until_the_disk_accepts_the_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(state_store, "_RETRY_SECONDS", 0.01)
-    kept = open_store(tmp_path)
-    writer = asyncio.create_task(kept.write_forever())
+    store = open_store(tmp_path)
+    writer = asyncio.create_task(store.write_forever())
     with monkeypatch.context() as disk:
         disk.setattr(state_store, "write_atomically", full)
-        kept.save()
-        assert not await kept.flush_within(0.1)
-    assert await kept.flush_within(5)
+        store.save()
+        assert not await store.flush_within(0.1)
+    assert await store.flush_within(5)
     writer.cancel()

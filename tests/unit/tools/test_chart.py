@@ -46,7 +46,7 @@ def cells(at: dict[str, int]) -> set[tuple[int, int]]:
 def exported() -> set[str]:
     """Names of all metrics of operator and agent, without the suffixes of their samples."""
     agent = Metrics()
-    agent.show(list, lambda: False)
+    agent.expose(list, lambda: False)
 
     return {metric.name for registry in (REGISTRY, agent.registry) for metric in registry.collect()}
 

@@ -1,7 +1,6 @@
-"""Kubeconfig file with a credential: written atomically, readable by its owner only, replacing only its own kind."""
+"""Checks before a kubeconfig with a credential is written: it must replace no file of another kind."""
 
 import os
-import tempfile
 from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -18,20 +17,6 @@ def write_error(path: Path, node: str) -> str | None:
     except OSError as error:
         return str(error)
     return f"the file exists and is not a kubeconfig of {node}; choose another file" if foreign else None
-
-
-def write(path: Path, text: str) -> None:
-    """Replace the file atomically, with mode 0600, so that an agent never reads a part of it."""
-    descriptor, name = tempfile.mkstemp(dir=path.absolute().parent, prefix=f".{path.name[:100]}.")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(descriptor)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def is_loopback(server: str) -> bool:

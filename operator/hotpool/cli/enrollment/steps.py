@@ -12,7 +12,7 @@ from hotpool.cli.enrollment.manifests import Credential, ForeignError
 from hotpool.cli.options import CommandError
 from hotpool.common import exit_codes
 from hotpool.kube.client import ApiUnavailable
-from hotpool.kube.service_accounts import ServiceAccounts, TokenCheck
+from hotpool.kube.service_accounts import PolicyCheck, ServiceAccounts
 
 POLL_SECONDS: Final = 0.5
 _TOKEN_SECONDS: Final = 20.0
@@ -41,12 +41,12 @@ async def apply_account(accounts: ServiceAccounts, node: str, namespace: str) ->
 
 async def require_policy(accounts: ServiceAccounts, node: str, namespace: str, *, fresh: bool) -> None:
     """Raise CommandError without the policy. A `fresh` account, without credentials, is then deleted."""
-    outcome = await accounts.trial(manifests.account_name(node), node)
-    if outcome is TokenCheck.REFUSED:
+    outcome = await accounts.check_policy(manifests.account_name(node), node)
+    if outcome is PolicyCheck.REFUSED:
         return
     if fresh:
         await remove(accounts, node)
-    if outcome is TokenCheck.UNKNOWN:
+    if outcome is PolicyCheck.UNKNOWN:
         raise CommandError("the API server does not apply the new Role yet; try again", exit_codes.UNAVAILABLE)
     raise CommandError(
         f"nothing limits an agent of namespace {namespace} to its own node: the ValidatingAdmissionPolicy "

@@ -1,6 +1,6 @@
-"""Connections to Redis as the projection needs them, and its error texts without secrets.
+"""Asynchronous connections to Redis, and error texts without secrets.
 
-It must not import anything that a dispatcher does not have.
+Must not import anything that a dispatcher does not have.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool, SentinelMan
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from hotpool.projection.connection.config import TIMEOUT_SECONDS, RedisConnectionConfig, keys_of, redacted
-from hotpool.projection.connection.credentials import Credentials, FreshConnection, FreshSentinelConnection
+from hotpool.projection.connection.config import TIMEOUT_SECONDS, RedisConnectionConfig, command_keys, describe_redacted
+from hotpool.projection.connection.credentials import Credentials, ReloadingConnection, ReloadingSentinelConnection
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,28 +36,28 @@ def connect(
 ) -> Client:
     """Return a client for a URL `redis://`, `rediss://` (TLS) or `unix://`, with ACL user and password in it.
 
-    The rest as in Reach. Nothing is connected yet. Nothing is ever sent twice, unless `read_retries` is given, which is
-    for clients that only read: a lost connection is then tried again. Raises ValueError, without the URL, for one that
-    cannot be read.
+    The other parameters are those of RedisConnectionConfig. Does not connect yet. No command is sent twice, unless
+    `read_retries` is given for a client that only reads: it retries after a lost connection. Raises ValueError, without
+    the URL, for an invalid one.
     """
-    reach = RedisConnectionConfig(url, sentinels, credentials or Credentials(), timeout)
+    config = RedisConnectionConfig(url, sentinels, credentials or Credentials(), timeout)
     retry = Retry(NoBackoff(), read_retries, supported_errors=(RedisConnectionError,))
     try:
-        settings = reach.settings(parse_url) | {"retry": retry}
-        if reach.secure:
-            settings["connection_class"] = FreshConnection
+        settings = config.settings(parse_url) | {"retry": retry}
+        if config.secure:
+            settings["connection_class"] = ReloadingConnection
         if sentinels:
-            return _by_sentinels(reach, settings)
-        return _to_cluster(settings) if cluster else Redis.from_pool(ConnectionPool(**settings))
+            return _sentinel_client(config, settings)
+        return _cluster_client(settings) if cluster else Redis.from_pool(ConnectionPool(**settings))
     except (ValueError, TypeError, LookupError):
-        reach.unreadable()
+        config.raise_unreadable()
 
 
-def _to_cluster(settings: dict[str, Any]) -> RedisCluster:
-    """A shard of others that is away is no matter of ours: our keys are all in one slot (E4)."""
+def _cluster_client(settings: dict[str, Any]) -> RedisCluster:
+    """Return a cluster client that tolerates unreachable other shards, because all our keys are in one slot (E4)."""
     kind = settings.pop("connection_class", None)
-    client = RedisCluster(**settings, ssl=kind is FreshConnection, require_full_coverage=False)
-    client.commands_parser = _KnownPlaces()
+    client = RedisCluster(**settings, ssl=kind is ReloadingConnection, require_full_coverage=False)
+    client.commands_parser = _KeyParser()
     if kind:
         client.connection_kwargs["connection_class"] = kind
         for node in client.startup_nodes:
@@ -65,44 +65,44 @@ def _to_cluster(settings: dict[str, Any]) -> RedisCluster:
     return client
 
 
-class _KnownPlaces(AsyncCommandsParser):
-    """The keys of a command by `keys_of`."""
+class _KeyParser(AsyncCommandsParser):
+    """Key parser that needs no query to a server."""
 
     async def initialize(self, node: object = None) -> None:
-        """Nothing is to be asked."""
+        """Do nothing: no query is needed."""
 
     async def get_keys(self, *args: Any) -> tuple[str, ...] | None:
         """Return the keys of a command, None for none."""
-        return keys_of(args)
+        return command_keys(args)
 
 
-class _Watched(Redis):
-    """A client of whatever the sentinels call the master, which closes its connections to them, too."""
+class _SentinelClient(Redis):
+    """A client of the master that the sentinels name. It also closes the connections to the sentinels."""
 
     sentinels: Sequence[Redis] = ()
 
-    async def aclose(self, close_connection_pool: bool | None = None) -> None:  # noqa: FBT001 - redis' own.
+    async def aclose(self, close_connection_pool: bool | None = None) -> None:  # noqa: FBT001 - signature of redis.
         await super().aclose(close_connection_pool)
         for sentinel in self.sentinels:
             await sentinel.aclose()
 
 
-def _by_sentinels(reach: RedisConnectionConfig, settings: dict[str, Any]) -> Redis:
+def _sentinel_client(config: RedisConnectionConfig, settings: dict[str, Any]) -> Redis:
     for name in ("connection_class", "host", "port"):
         settings.pop(name, None)
-    sentinel: Any = Sentinel(reach.addresses, sentinel_kwargs=reach.for_sentinels(settings))  # type: ignore[no-untyped-call]
-    for one in sentinel.sentinels if reach.secure else ():
-        one.connection_pool.connection_class = FreshConnection
-    kind = FreshSentinelConnection if reach.secure else SentinelManagedConnection
-    pool: Any = SentinelConnectionPool(reach.service, sentinel, connection_class=kind, **settings)  # type: ignore[no-untyped-call]
-    client = cast("_Watched", _Watched.from_pool(pool))
+    sentinel: Any = Sentinel(config.addresses, sentinel_kwargs=config.for_sentinels(settings))  # type: ignore[no-untyped-call]
+    for one in sentinel.sentinels if config.secure else ():
+        one.connection_pool.connection_class = ReloadingConnection
+    kind = ReloadingSentinelConnection if config.secure else SentinelManagedConnection
+    pool: Any = SentinelConnectionPool(config.service, sentinel, connection_class=kind, **settings)  # type: ignore[no-untyped-call]
+    client = cast("_SentinelClient", _SentinelClient.from_pool(pool))
     client.sentinels = sentinel.sentinels
     return client
 
 
 def describe(error: BaseException, client: Client) -> str:
-    """Return kind and text of an error, with the client's password taken out of it."""
-    return redacted(
+    """Return class and text of an error, with the client's password replaced."""
+    return describe_redacted(
         error,
         client.connection_kwargs if isinstance(client, RedisCluster) else client.connection_pool.connection_kwargs,
     )

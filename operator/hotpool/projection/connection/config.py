@@ -1,6 +1,6 @@
-"""How a Redis is reached, without reaching it: what a URL and files say, as settings of redis' clients.
+"""Connection settings of redis clients, from a URL and files, without connecting.
 
-Called by client.py and blocking_client.py. It must not import anything that a dispatcher does not have.
+Must not import anything that a dispatcher does not have.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ _FORM = "redis[s]://[user[:password]@]host[:port][/db]"
 
 @dataclass(frozen=True, slots=True)
 class RedisConnectionConfig:
-    """A URL, and what it cannot say.
+    """A URL, and settings that a URL cannot contain.
 
-    `sentinels`: `host:port` of each; the host of the URL is then the name of the service that they watch. `credentials`
-    come before those of the URL. `timeout` (seconds) bounds the connection and each answer. Raises ValueError for a
-    file of certificates without TLS.
+    `sentinels`: `host:port` of each; the host of the URL is then the name of the monitored service. `credentials`
+    override those of the URL. `timeout` (seconds) limits connecting and each reply. Raises ValueError for a file of
+    certificates without TLS.
     """
 
     url: str
@@ -37,16 +37,16 @@ class RedisConnectionConfig:
 
     def __post_init__(self) -> None:
         if self.credentials.ca and not self.secure:
-            raise ValueError("a file of certificates is for TLS: the URL of Redis must begin with rediss://")
+            raise ValueError("a CA file needs TLS: the URL of Redis must begin with rediss://")
 
     @property
     def secure(self) -> bool:
-        """Tell whether TLS is spoken."""
+        """Return True for TLS."""
         return self.url.startswith("rediss:")
 
     @property
     def service(self) -> str:
-        """What the sentinels call the servers: as written, not in lower case."""
+        """Name of the monitored service, in the case of the URL."""
         return urlsplit(self.url).netloc.rpartition("@")[2].partition(":")[0]
 
     @property
@@ -55,7 +55,7 @@ class RedisConnectionConfig:
         return [_address(text) for text in self.sentinels]
 
     def settings(self, parse: Callable[[str], Mapping[str, Any]]) -> dict[str, Any]:
-        """Return the settings of a connection; `parse` is the parse_url of the kind of client."""
+        """Return the settings of a connection. `parse`: parse_url of the kind of client."""
         settings: dict[str, Any] = {**parse(self.url)}
         if self.credentials.ca:
             settings["ssl_ca_certs"] = self.credentials.ca
@@ -64,21 +64,21 @@ class RedisConnectionConfig:
         if self.credentials.password:
             settings.pop("password", None)
             settings["credential_provider"] = PasswordFile(settings.pop("username", None), self.credentials.password)
-        # A name that the audit found is sent as it was.
+        # A name read by the drift check is sent back unchanged, even if it is invalid UTF-8.
         settings |= {"encoding_errors": "surrogateescape", "health_check_interval": 0}
         return settings | {"socket_timeout": self.timeout, "socket_connect_timeout": self.timeout}
 
     def for_sentinels(self, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the settings of a connection to a sentinel, out of those to the servers."""
-        theirs = {name: value for name, value in settings.items() if name.startswith(("socket_", "ssl_"))}
-        theirs |= {"retry": settings["retry"], "ssl": self.secure}
+        """Return the settings of a connection to a sentinel, derived from those to the servers."""
+        selected = {name: value for name, value in settings.items() if name.startswith(("socket_", "ssl_"))}
+        selected |= {"retry": settings["retry"], "ssl": self.secure}
         if self.credentials.sentinel_password:
-            theirs["credential_provider"] = PasswordFile(None, self.credentials.sentinel_password)
-        return theirs
+            selected["credential_provider"] = PasswordFile(None, self.credentials.sentinel_password)
+        return selected
 
-    def unreadable(self) -> NoReturn:
-        """Raise ValueError, without the URL, for one that cannot be read."""
-        raise ValueError(f"the URL of Redis cannot be read: {_FORM}") from None
+    def raise_unreadable(self) -> NoReturn:
+        """Raise ValueError for an invalid URL, without its text."""
+        raise ValueError(f"the URL of Redis is invalid; expected {_FORM}") from None
 
 
 def _address(text: str) -> tuple[str, int]:
@@ -86,19 +86,19 @@ def _address(text: str) -> tuple[str, int]:
     return host.strip("[]") or text.strip(), int(port) if host else _SENTINEL_PORT
 
 
-def keys_of(words: Sequence[Any]) -> tuple[Any, ...] | None:
-    """Where the keys are in what we send: numbered in a call of a function, else the first word; None for none.
+def command_keys(words: Sequence[Any]) -> tuple[Any, ...] | None:
+    """Return the keys of a command, or None for none: those of a function call, else the first argument.
 
-    For clients of a cluster. redis-py would ask a node for each call of a function, with all of its arguments: a round
-    trip more, and a node that is away would stop what is not its own.
+    For cluster clients. redis-py would send each function call with all its arguments to a node to find the keys: one
+    more round trip, and an unreachable node would block calls to other shards.
     """
     if words[0] in {"FCALL", "FCALL_RO"}:
         return tuple(words[3 : 3 + int(words[2])])
     return tuple(words[1:2]) or None
 
 
-def redacted(error: BaseException, settings: Mapping[str, Any]) -> str:
-    """Return kind and text of an error, with the password of these settings taken out of it."""
+def describe_redacted(error: BaseException, settings: Mapping[str, Any]) -> str:
+    """Return class and text of an error, with the password of these settings replaced."""
     text = f"{type(error).__name__}: {error}"
     provider = settings.get("credential_provider")
     secret = provider.secret if isinstance(provider, PasswordFile) else settings.get("password")
@@ -106,5 +106,5 @@ def redacted(error: BaseException, settings: Mapping[str, Any]) -> str:
 
 
 def to_text(value: object) -> str:
-    """Return what Redis answered as text, whether the client decodes or not; what is not UTF-8 becomes a mark."""
+    """Decode a Redis reply to str. Invalid UTF-8 is replaced."""
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value)

@@ -1,7 +1,7 @@
-"""User, password and certificates for Redis from files, read again at each new connection (requirement E4).
+"""User, password and certificates for Redis from files, read again for each new connection (E4).
 
-A connection that stands is not touched by a rotation; the next one uses what the files hold. It must not let a password
-into a text, nor import anything that a dispatcher does not have.
+A rotation does not affect an open connection. Must not let a password into a text, nor import anything that a
+dispatcher does not have.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """Paths of files, None where what the URL says is enough.
+    """User and paths of files; None to use the URL.
 
-    `user`: of the ACL, None for `default`; `password`: file with the password and at most one line end after it; `ca`:
-    file with the certificates (PEM) that may have signed the server's, in the place of the machine's;
-    `sentinel_password`: like `password`, for the sentinels.
+    `user`: of the ACL, None for `default`. `password`: file with the password, optionally followed by a line end. `ca`:
+    PEM file with the trusted certificate authorities, instead of those of the system. `sentinel_password`: as
+    `password`, for the sentinels.
     """
 
     user: str | None = None
@@ -36,32 +36,32 @@ class Credentials:
 
 
 class PasswordFile(CredentialProvider):
-    """Tells redis the user and the password that the file holds now."""
+    """Credential provider that reads the password from a file for each connection."""
 
     def __init__(self, user: str | None, path: str) -> None:
         self._user = user
         self._path = path
         self.secret = ""
-        """The password told last, to be taken out of texts."""
+        """Last password read, which is replaced in error texts."""
 
     def get_credentials(self) -> tuple[str] | tuple[str, str]:
-        """Return user and password; raises AuthenticationError where the file cannot be read."""
+        """Return user and password. Raises AuthenticationError if the file cannot be read."""
         try:
             self.secret = Path(self._path).read_text(encoding="utf-8").rstrip("\r\n")
         except (OSError, UnicodeDecodeError) as error:
-            # Of redis' own kind: after any other, redis would go on to use the connection without a password.
+            # After an error of another class, redis-py would use the connection without a password.
             raise AuthenticationError(f"cannot read the password file: {error}") from None
         return (self._user, self.secret) if self._user else (self.secret,)
 
     async def get_credentials_async(self) -> tuple[str] | tuple[str, str]:
-        """Return the same; the file is small and local."""
+        """Return user and password. Blocking is acceptable: the file is small and local."""
         return self.get_credentials()
 
 
-def trusting(ca: str, connection: Any, password: str | None) -> ssl.SSLContext:
-    """Return the settings of TLS that trust the certificates that the file `ca` holds now, and no others.
+def tls_context(ca: str, connection: Any, password: str | None) -> ssl.SSLContext:
+    """Return a TLS context that trusts only the certificates now in the file `ca`.
 
-    `connection`: what redis keeps of its other settings; `password`: that of its own key.
+    `connection`: redis object with the other TLS settings. `password`: of the client's private key.
     """
     context = ssl.create_default_context(cafile=ca)
     context.check_hostname = connection.check_hostname
@@ -71,19 +71,19 @@ def trusting(ca: str, connection: Any, password: str | None) -> ssl.SSLContext:
     return context
 
 
-class FreshConnection(SSLConnection):
-    """A connection over TLS that reads the certificates anew each time that it is made.
+class ReloadingConnection(SSLConnection):
+    """A TLS connection that reads the CA file each time it connects.
 
-    With a file of certificates of one's own no others are trusted.
+    With a CA file no other certificates are trusted.
     """
 
     def _connection_arguments(self) -> Mapping[str, Any]:
         settings = self.ssl_context
         if settings.ca_certs:
-            settings.context = trusting(settings.ca_certs, settings, settings.password)
+            settings.context = tls_context(settings.ca_certs, settings, settings.password)
         arguments: Mapping[str, Any] = super()._connection_arguments()
         return arguments
 
 
-class FreshSentinelConnection(SentinelManagedConnection, FreshConnection):
-    """The same, to whatever the sentinels call the master."""
+class ReloadingSentinelConnection(SentinelManagedConnection, ReloadingConnection):
+    """A ReloadingConnection to the master that the sentinels name."""

@@ -1,6 +1,6 @@
-"""Connections to Redis for programs without asyncio: as client.py makes them for the others.
+"""Synchronous connections to Redis, equivalent to async_connection.py.
 
-It must not import anything that a dispatcher does not have.
+Must not import anything that a dispatcher does not have.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelConnectionPool, SentinelManagedConnection
 
-from hotpool.projection.connection.config import TIMEOUT_SECONDS, RedisConnectionConfig, keys_of, redacted
-from hotpool.projection.connection.credentials import Credentials, trusting
+from hotpool.projection.connection.config import TIMEOUT_SECONDS, RedisConnectionConfig, command_keys, describe_redacted
+from hotpool.projection.connection.credentials import Credentials, tls_context
 
 if TYPE_CHECKING:
     import socket
@@ -34,76 +34,76 @@ def connect(
     credentials: Credentials | None = None,
     timeout: float = TIMEOUT_SECONDS,
 ) -> SyncClient:
-    """As client.connect for a client that only reads; only a cluster is connected at once, with its errors."""
-    reach = RedisConnectionConfig(url, sentinels, credentials or Credentials(), timeout)
+    """Return a client that only reads, as async_connection.connect. A cluster is connected here and may raise."""
+    config = RedisConnectionConfig(url, sentinels, credentials or Credentials(), timeout)
     retry = Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,))
     try:
-        settings = reach.settings(parse_url) | {"retry": retry}
+        settings = config.settings(parse_url) | {"retry": retry}
         if sentinels:
-            return _by_sentinels(reach, settings)
+            return _sentinel_client(config, settings)
     except (ValueError, TypeError, LookupError):
-        reach.unreadable()
-    return _to_cluster(reach, settings) if cluster else Redis.from_pool(_FreshPool(**settings))
+        config.raise_unreadable()
+    return _cluster_client(config, settings) if cluster else Redis.from_pool(_ReloadingPool(**settings))
 
 
-class FreshConnection(SSLConnection):
-    """As credentials.FreshConnection."""
+class ReloadingConnection(SSLConnection):
+    """Synchronous equivalent of credentials.ReloadingConnection."""
 
     def _wrap_socket_with_ssl(self, sock: socket.socket) -> Any:
         if not self.ca_certs:
             return super()._wrap_socket_with_ssl(sock)  # type: ignore[no-untyped-call]
-        context = trusting(self.ca_certs, self, self.certificate_password)
+        context = tls_context(self.ca_certs, self, self.certificate_password)
         return context.wrap_socket(sock, server_hostname=self.host)
 
 
-class FreshSentinelConnection(SentinelManagedConnection, FreshConnection):
-    """The same, to whatever the sentinels call the master."""
+class ReloadingSentinelConnection(SentinelManagedConnection, ReloadingConnection):
+    """A ReloadingConnection to the master that the sentinels name."""
 
 
-class _FreshPool(ConnectionPool):
-    """Connections of our kind where TLS is spoken."""
+class _ReloadingPool(ConnectionPool):
+    """A pool that uses ReloadingConnection for TLS."""
 
     def __init__(self, connection_class: type = Connection, **settings: Any) -> None:
-        kind = FreshConnection if issubclass(connection_class, SSLConnection) else connection_class
+        kind = ReloadingConnection if issubclass(connection_class, SSLConnection) else connection_class
         super().__init__(connection_class=kind, **settings)
 
 
-def _to_cluster(reach: RedisConnectionConfig, settings: dict[str, Any]) -> RedisCluster:
-    """Not by redis' own reading of the URL, which would come before the credentials."""
+def _cluster_client(config: RedisConnectionConfig, settings: dict[str, Any]) -> RedisCluster:
+    """Return a cluster client. Its URL has only the address, because redis-py prefers the URL to the credentials."""
     if "path" in settings:
-        reach.unreadable()
+        config.raise_unreadable()
     host, port = settings.pop("host", "localhost"), settings.pop("port", 6379)
     for name in ("connection_class", "db"):
         settings.pop(name, None)
-    made: Any = RedisCluster
+    constructor: Any = RedisCluster
     address = f"[{host}]" if ":" in host else host
     client = cast(
         "RedisCluster",
-        made(
-            url=f"redis{'s' if reach.secure else ''}://{address}:{port}",
-            connection_pool_class=_FreshPool,
+        constructor(
+            url=f"redis{'s' if config.secure else ''}://{address}:{port}",
+            connection_pool_class=_ReloadingPool,
             require_full_coverage=False,
             **settings,
         ),
     )
-    client.commands_parser = _KnownPlaces(client)  # type: ignore[no-untyped-call]
+    client.commands_parser = _KeyParser(client)  # type: ignore[no-untyped-call]
     return client
 
 
-class _KnownPlaces(CommandsParser):
-    """The keys of a command by `keys_of`."""
+class _KeyParser(CommandsParser):
+    """Key parser that needs no query to a server."""
 
     def initialize(self, r: object) -> None:
-        """Nothing is to be asked."""
+        """Do nothing: no query is needed."""
 
-    def get_keys(self, redis_conn: object, *args: Any) -> list[Any] | None:  # noqa: ARG002 - redis' own.
+    def get_keys(self, redis_conn: object, *args: Any) -> list[Any] | None:  # noqa: ARG002 - signature of redis.
         """Return the keys of a command, None for none."""
-        found = keys_of(args)
+        found = command_keys(args)
         return list(found) if found else None
 
 
-class _Watched(Redis):
-    """A client of whatever the sentinels call the master, which closes its connections to them, too."""
+class _SentinelClient(Redis):
+    """A client of the master that the sentinels name. It also closes the connections to the sentinels."""
 
     sentinels: Sequence[Redis] = ()
 
@@ -113,19 +113,19 @@ class _Watched(Redis):
             sentinel.close()
 
 
-def _by_sentinels(reach: RedisConnectionConfig, settings: dict[str, Any]) -> Redis:
+def _sentinel_client(config: RedisConnectionConfig, settings: dict[str, Any]) -> Redis:
     for name in ("connection_class", "host", "port"):
         settings.pop(name, None)
-    sentinel: Any = Sentinel(reach.addresses, sentinel_kwargs=reach.for_sentinels(settings))  # type: ignore[no-untyped-call]
-    for one in sentinel.sentinels if reach.secure else ():
-        one.connection_pool.connection_class = FreshConnection
-    kind = FreshSentinelConnection if reach.secure else SentinelManagedConnection
-    pool: Any = SentinelConnectionPool(reach.service, sentinel, connection_class=kind, **settings)  # type: ignore[no-untyped-call]
-    client = cast("_Watched", _Watched.from_pool(pool))
+    sentinel: Any = Sentinel(config.addresses, sentinel_kwargs=config.for_sentinels(settings))  # type: ignore[no-untyped-call]
+    for one in sentinel.sentinels if config.secure else ():
+        one.connection_pool.connection_class = ReloadingConnection
+    kind = ReloadingSentinelConnection if config.secure else SentinelManagedConnection
+    pool: Any = SentinelConnectionPool(config.service, sentinel, connection_class=kind, **settings)  # type: ignore[no-untyped-call]
+    client = cast("_SentinelClient", _SentinelClient.from_pool(pool))
     client.sentinels = sentinel.sentinels
     return client
 
 
 def describe(error: BaseException, client: SyncClient) -> str:
-    """Return kind and text of an error, with the client's password taken out of it."""
-    return redacted(error, client.get_connection_kwargs())
+    """Return class and text of an error, with the client's password replaced."""
+    return describe_redacted(error, client.get_connection_kwargs())

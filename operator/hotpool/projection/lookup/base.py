@@ -1,6 +1,6 @@
-"""What the look-up clients are made of, asyncio and blocking: a client of redis and the questions to one fleet.
+"""Common base of the asynchronous and the synchronous look-up client.
 
-Called by lookup.py and blocking.py. It must not import what the operator needs.
+Must not import anything that a dispatcher does not have.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ ClientT = TypeVar("ClientT")
 class BaseLookup(Generic[ClientT]):
     """Look-ups in the projection of one fleet, over a client of redis: one server, Sentinel or cluster.
 
-    `chance`: the random number in [0, 1) of each pick; that of Python's module random is drawn anew in a forked child.
+    `chance`: returns the random number in [0, 1) of each pick. Python's module random reseeds in a forked child.
     """
 
     def __init__(
@@ -49,11 +49,11 @@ class BaseLookup(Generic[ClientT]):
         credentials: Credentials | None = None,
         timeout: float = TIMEOUT_SECONDS,
     ) -> Self:
-        """Make one for a URL `redis[s]://[user[:password]@]host[:port]`; `timeout` in seconds.
+        """Create a client for a URL `redis[s]://[user[:password]@]host[:port]`; `timeout` in seconds.
 
         `cluster`: the server is a Redis Cluster of more than one shard. `sentinels`: `host:port` of each; the host of
-        the URL is then the name of the service that they watch. `credentials`: files of password and certificates, read
-        again at each new connection. Raises ValueError for an unreadable URL.
+        the URL is then the name of the monitored service. `credentials`: files of password and certificates, read
+        again for each new connection. Raises ValueError for an invalid URL.
         """
         client = cls._connect(url, cluster=cluster, sentinels=sentinels, credentials=credentials, timeout=timeout)
         return cls(client, namespace=namespace, prefix=prefix)

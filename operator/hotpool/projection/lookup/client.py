@@ -1,7 +1,6 @@
-"""The asyncio look-up client: which node for this pool, in one round trip, from any replica (E6).
+"""The asynchronous look-up client: pick a node of a pool in one round trip, from any replica (E6).
 
-Called by dispatchers, through hotpool.lookup. It must not import what the operator needs: redis and the standard
-library are enough. blocking.py is the same for programs without asyncio.
+Must need only redis and the standard library. sync_client.py is its equivalent for programs without asyncio.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Self
 
 from hotpool.projection.connection.async_connection import Client, connect, describe
 from hotpool.projection.lookup.base import BaseLookup
-from hotpool.projection.lookup.protocol import FAILURES, LookupUnavailableError, advice
+from hotpool.projection.lookup.protocol import FAILURES, LookupUnavailableError, hint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,9 +24,9 @@ if TYPE_CHECKING:
 
 
 class Lookup(BaseLookup[Client]):
-    """Look-ups in the projection of one fleet. Every method raises LookupUnavailableError when Redis does not answer.
+    """Look-ups in the projection of one fleet. Every method raises LookupUnavailableError if Redis does not answer.
 
-    `client`: any of redis.asyncio. The rest, and from_url, as in Asking.
+    `client`: any client of redis.asyncio. The other parameters, and from_url, are those of BaseLookup.
     """
 
     @classmethod
@@ -38,49 +37,50 @@ class Lookup(BaseLookup[Client]):
             url, cluster=cluster, sentinels=sentinels, credentials=credentials, timeout=timeout, read_retries=1
         )
 
-    async def pick(self, pool: str, **how: Unpack[PickOptions]) -> Picked | NoMember:
-        """Pick a node of a pool, in one round trip. The keywords are those of How; ValueError for wrong ones.
+    async def pick(self, pool: str, **options: Unpack[PickOptions]) -> Picked | NoMember:
+        """Pick a node of a pool, in one round trip. Raises ValueError or TypeError for invalid options.
 
-        Of the Ready members by the strategy, of the Suspect ones when no Ready one is left, never a Draining one.
+        The strategy chooses among the Ready members, or the Suspect ones if no Ready one is left. Draining members are
+        never picked.
         """
-        return await self._answer(self._protocol.pick(pool, how))
+        return await self._run(self._protocol.pick(pool, options))
 
-    async def pick_key(self, generator: str, pair: str, /, **how: Unpack[PickOptions]) -> Picked | NoMember:
-        """Pick a node of the pool that a generator made for a pair (or other key), such as `zh-en`; else as pick.
+    async def pick_key(self, generator: str, pair: str, /, **options: Unpack[PickOptions]) -> Picked | NoMember:
+        """Pick a node of the pool that a generator made for a pair (or other key), such as `zh-en`. Otherwise as pick.
 
-        One round trip, two for a pair not met before: the pool's name is remembered, and Redis checks it in the pick.
+        One round trip, or two for a new pair: the pool's name is cached, and Redis checks it in the pick.
         """
-        return await self._answer(self._protocol.pick_key(generator, pair, how))
+        return await self._run(self._protocol.pick_key(generator, pair, options))
 
     async def release(self, reservation: Reservation | str) -> bool:
-        """Give a reservation back, by itself or its id; False for one not known (any more), which is harmless."""
-        return await self._answer(self._protocol.release(reservation))
+        """Release a reservation, given as object or id. Return False if it is unknown or expired, which is harmless."""
+        return await self._run(self._protocol.release(reservation))
 
     async def renew(self, reservation: Reservation | str, seconds: float) -> Reservation | None:
-        """Hold a reservation for so many seconds from now; None for one that is not known (any more)."""
-        return await self._answer(self._protocol.renew(reservation, seconds))
+        """Extend a reservation to `seconds` from now. Return None if it is unknown or expired."""
+        return await self._run(self._protocol.renew(reservation, seconds))
 
     async def report_load(self, loads: Mapping[str, float], *, source: str, seconds: float) -> None:
-        """Say how loaded nodes are, for so many seconds: in the place of what this source said of them before.
+        """Report loads of nodes for `seconds`, replacing the previous reports of this source about these nodes.
 
-        It adds to what others reserve and report; 0 takes a report back. `source`: who says so, such as a host.
+        Reports add to reservations and to the reports of other sources; 0 removes a report. `source`: such as a host.
         """
-        await self._answer(self._protocol.report_load(loads, source, seconds))
+        await self._run(self._protocol.report_load(loads, source, seconds))
 
     async def capability(self, node: str) -> Capability | None:
-        """Return what a node can do, None for one that the projection does not know."""
-        return await self._answer(self._protocol.capability(node))
+        """Return the capability of a node, or None if it is not in the projection."""
+        return await self._run(self._protocol.capability(node))
 
     async def transitions(self, node: str) -> tuple[Transition, ...]:
-        """Return what changed about a node lately, newest first, at most ten; nothing for one that is not known.
+        """Return the last transitions of a node, newest first, at most ten; empty for an unknown node.
 
-        For people: Redis alone holds it, so a flush loses it.
+        For people: only Redis stores them, so a flush deletes them.
         """
-        return await self._answer(self._protocol.transitions(node))
+        return await self._run(self._protocol.transitions(node))
 
     async def members(self, pool: str) -> Members:
-        """Return all members of a pool: for people and tests, a pick does not need it."""
-        return await self._answer(self._protocol.members(pool))
+        """Return all members of a pool, for people and tests. A pick does not need it."""
+        return await self._run(self._protocol.members(pool))
 
     async def close(self) -> None:
         """Close the connections."""
@@ -94,13 +94,13 @@ class Lookup(BaseLookup[Client]):
     ) -> None:
         await self.close()
 
-    async def _answer(self, steps: Steps[T]) -> T:
+    async def _run(self, steps: Steps[T]) -> T:
         try:
             words = next(steps)
             while True:
                 words = steps.send(await self._client.execute_command(*words))
         except StopIteration as end:
-            found: T = end.value
-            return found
+            result: T = end.value
+            return result
         except FAILURES as error:
-            raise LookupUnavailableError(describe(error, self._client) + advice(error)) from None
+            raise LookupUnavailableError(describe(error, self._client) + hint(error)) from None

@@ -1,6 +1,6 @@
-"""How a pick chooses, as dispatchers say it and as the server-side functions take it.
+"""Options of a pick, and their encoding as arguments of the Redis functions.
 
-Pure: it must not do I/O.
+Pure: must not do I/O.
 """
 
 from __future__ import annotations
@@ -15,96 +15,100 @@ from hotpool.projection.lookup.results import Counts, NoMember, Reason
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
-    from hotpool.projection.functions import Words
+    from hotpool.projection.functions import CommandArgs
 
 MAX_SECONDS = 86_400
-"""The longest that a reservation or a load report holds."""
+"""Longest duration of a reservation or a load report."""
 MIN_WEIGHT = 0.001
 MAX_WEIGHT = 1e9
 _ID_BYTES = 16
-_REPORTED_AT_ONCE = 100
+_NODES_PER_REPORT = 100
 
 
 class Strategy(StrEnum):
-    """How one of a pool's members is chosen: the Ready ones, or the Suspect ones when no Ready one is left."""
+    """Strategy to choose one of the Ready members, or of the Suspect ones if no Ready one is left."""
 
     UNIFORM = "uniform"
-    """Each with the same chance."""
+    """Equal probability for each member."""
     LEAST_LOADED = "least-loaded"
-    """The smallest sum of reservations and load reports, of all members or of 64 neighbours drawn; ties are drawn."""
+    """Smallest sum of reservations and load reports, of all members or of 64 random neighbours. Ties are random."""
     AFFINITY = "affinity"
-    """By `key`: always the same one; when members come and go, only the keys of these move."""
+    """Same node for the same `key`. If members come and go, only their keys move."""
 
 
 class PickOptions(TypedDict, total=False):
-    """What a pick may be told beside the pool. ValueError for what is out of bounds."""
+    """Options of a pick. Values out of bounds raise ValueError."""
 
     strategy: Strategy | str
-    """A Strategy or its word. Default: affinity with a `key`, else uniform."""
+    """A Strategy or its value. Default: affinity with a `key`, else uniform."""
     key: str
-    """What stays on one node: a session, a user, a document. For affinity only."""
+    """Key of a session, user or document that stays on one node. For affinity only."""
     exclude: Collection[str]
-    """Nodes not to pick: as if they were not members."""
+    """Nodes that must not be picked."""
     reserve: float
-    """Count the node as loaded for so many seconds, in the same step: up to a day; see release and renew."""
+    """Seconds, at most a day, for which the node counts as loaded, atomically with the pick; see release and renew."""
     weight: float
-    """How much the reservation counts, 1 where it is not given; from 0.001 to 1e9."""
+    """Load of the reservation, from 0.001 to 1e9. Default: 1."""
     max_age: float
-    """Seconds: answer NoMember, reason Stale, when the operator vouched for the projection longer ago, or never, or
-    the projection is incomplete."""
+    """Maximum age in seconds. If the projection is older, has no stamp or is incomplete, the result is NoMember,
+    reason Stale."""
 
 
 _OPTIONS = frozenset(PickOptions.__annotations__)
 
 
 class PickRequest(NamedTuple):
-    """One pick's wishes, checked; `reservation` is the id of the one that it shall make."""
+    """Validated options of one pick. `reservation`: id, weight and milliseconds of a new reservation."""
 
     strategy: str
-    draw: str
-    limit: int | str
+    chance_or_key: str
+    max_age_ms: int | str
     reservation: tuple[str, float, int] | None
     exclude: tuple[str, ...]
 
     @classmethod
-    def of(cls, how: PickOptions, chance: Callable[[], float]) -> PickRequest:
-        """Check what is asked for. Raises ValueError or TypeError."""
-        if not how:
+    def from_options(cls, options: PickOptions, chance: Callable[[], float]) -> PickRequest:
+        """Validate options. Raises ValueError or TypeError."""
+        if not options:
             return cls("uniform", repr(chance()), "", None, ())
-        strategy = Strategy(how.get("strategy") or (Strategy.AFFINITY if "key" in how else Strategy.UNIFORM))
-        if (strategy is Strategy.AFFINITY) != bool(how.get("key")):
-            raise ValueError("a key is for the strategy affinity, which needs one")
-        unknown = how.keys() - _OPTIONS
+        strategy = Strategy(options.get("strategy") or (Strategy.AFFINITY if "key" in options else Strategy.UNIFORM))
+        if (strategy is Strategy.AFFINITY) != bool(options.get("key")):
+            raise ValueError("strategy affinity needs a key, and the other strategies take none")
+        unknown = options.keys() - _OPTIONS
         if unknown:
-            raise TypeError(f"a pick knows no {', '.join(sorted(unknown))}")
-        draw = how["key"] if strategy is Strategy.AFFINITY else repr(chance())
+            raise TypeError(f"unknown options of a pick: {', '.join(sorted(unknown))}")
+        draw = options["key"] if strategy is Strategy.AFFINITY else repr(chance())
         reservation = None
-        if "reserve" in how:
-            made = secrets.token_hex(_ID_BYTES)
-            reservation = (made, checked_weight(how.get("weight", 1)), milliseconds(how["reserve"]))
-        elif "weight" in how:
-            raise ValueError("a weight is for a reservation")
-        limit = whole_milliseconds(how["max_age"]) if "max_age" in how else ""
-        exclude = how.get("exclude", ())
+        if "reserve" in options:
+            identity = secrets.token_hex(_ID_BYTES)
+            reservation = (identity, check_weight(options.get("weight", 1)), ttl_milliseconds(options["reserve"]))
+        elif "weight" in options:
+            raise ValueError("weight needs the option reserve")
+        limit = to_milliseconds(options["max_age"]) if "max_age" in options else ""
+        exclude = options.get("exclude", ())
         if isinstance(exclude, str):
-            raise TypeError("exclude takes names of nodes, not one name")
+            raise TypeError("exclude must be a collection of node names, not one string")
         return cls(strategy.value, draw, limit, reservation, tuple(exclude))
 
     @property
     def needs_load(self) -> bool:
-        """Tell whether the choice is by load."""
+        """Return True if the strategy reads loads."""
         return self.strategy == Strategy.LEAST_LOADED
 
-    def arguments(self, field: str) -> Words:
-        """Return what the function takes; `field`: the entry of the index that the pool must have, '' for any."""
-        words = (*self.reservation, self.strategy, self.draw) if self.reservation else (self.strategy, self.draw)
-        if field or self.limit != "" or self.exclude:
-            return (*words, field, self.limit, *self.exclude)
+    def arguments(self, field: str) -> CommandArgs:
+        """Return the arguments of the function. `field`: index field that the pool must have, '' for any."""
+        words = (
+            (*self.reservation, self.strategy, self.chance_or_key)
+            if self.reservation
+            else (self.strategy, self.chance_or_key)
+        )
+        if field or self.max_age_ms != "" or self.exclude:
+            return (*words, field, self.max_age_ms, *self.exclude)
         return words
 
-    def unknown(self, field: str, age: float | None, complete: bool) -> NoMember:  # noqa: FBT001 - as freshness tells it.
-        """Return the answer where the index has no such entry, as the function `pick` answers for an unknown pool."""
-        limit = self.limit
+    def pool_unknown(self, field: str, age: float | None, complete: bool) -> NoMember:  # noqa: FBT001 - as parse_freshness returns it.
+        """Return the result for a missing index field, equal to that of the function `pick` for an unknown pool."""
+        limit = self.max_age_ms
         stale = limit != "" and (age is None or not complete or age * 1000 > float(limit))
         return NoMember(field, Reason.STALE if stale else Reason.POOL_UNKNOWN, _NO_NODES, age, complete)
 
@@ -112,32 +116,34 @@ class PickRequest(NamedTuple):
 _NO_NODES = Counts(members=0, ready=0, suspect=0, draining=0, excluded=0)
 
 
-def checked_weight(value: float) -> float:
-    """Return a weight that the functions accept. Raises ValueError."""
+def check_weight(value: float) -> float:
+    """Return a valid weight unchanged. Raises ValueError."""
     if not MIN_WEIGHT <= value <= MAX_WEIGHT:
-        raise ValueError(f"a weight is from {MIN_WEIGHT} to {MAX_WEIGHT:g}: {value!r}")
+        raise ValueError(f"weight must be from {MIN_WEIGHT} to {MAX_WEIGHT:g}: {value!r}")
     return value
 
 
-def whole_milliseconds(seconds: float) -> int:
-    """Return seconds, 0 or more, in milliseconds. Raises ValueError."""
+def to_milliseconds(seconds: float) -> int:
+    """Convert seconds, 0 or more, to milliseconds. Raises ValueError."""
     if not (seconds >= 0 and math.isfinite(seconds)):
-        raise ValueError(f"seconds are 0 or more: {seconds!r}")
+        raise ValueError(f"seconds must be 0 or more: {seconds!r}")
     return round(seconds * 1000)
 
 
-def milliseconds(seconds: float) -> int:
-    """Return how long something holds, in milliseconds. Raises ValueError."""
+def ttl_milliseconds(seconds: float) -> int:
+    """Convert the duration of a reservation or report to milliseconds. Raises ValueError."""
     if not 0.001 <= seconds <= MAX_SECONDS:  # noqa: PLR2004 - one millisecond.
-        raise ValueError(f"a reservation or report holds from 0.001 to {MAX_SECONDS} seconds: {seconds!r}")
+        raise ValueError(
+            f"duration of a reservation or report must be from 0.001 to {MAX_SECONDS} seconds: {seconds!r}"
+        )
     return round(seconds * 1000)
 
 
-def report_arguments(loads: Mapping[str, float], source: str, seconds: float) -> list[Words]:
-    """Return what the function `report` takes, call by call: each holds Redis up for a moment. Raises ValueError."""
+def report_arguments(loads: Mapping[str, float], source: str, seconds: float) -> list[CommandArgs]:
+    """Return the arguments of `report` for each call. Several calls, because each blocks Redis. Raises ValueError."""
     if not source:
         raise ValueError("a load report needs a source")
-    span = milliseconds(seconds)
-    pairs: Sequence[tuple[str, float]] = [(node, checked_weight(load) if load else 0) for node, load in loads.items()]
-    parts = [pairs[first : first + _REPORTED_AT_ONCE] for first in range(0, len(pairs), _REPORTED_AT_ONCE)] or [[]]
-    return [(source, span, *(word for pair in part for word in pair)) for part in parts]
+    ttl = ttl_milliseconds(seconds)
+    pairs: Sequence[tuple[str, float]] = [(node, check_weight(load) if load else 0) for node, load in loads.items()]
+    parts = [pairs[first : first + _NODES_PER_REPORT] for first in range(0, len(pairs), _NODES_PER_REPORT)] or [[]]
+    return [(source, ttl, *(word for pair in part for word in pair)) for part in parts]

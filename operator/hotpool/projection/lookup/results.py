@@ -1,6 +1,6 @@
-"""What a look-up answers, and how it is read from the replies of the server-side functions.
+"""Result types of a look-up, and parsers for the replies of the Redis functions.
 
-Pure: it must not do I/O.
+Pure: must not do I/O.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from typing import Any
 
 from hotpool.projection.connection.config import to_text
 
-NONE = "-"
-"""Where a node would be, in an answer without one."""
+NO_NODE = "-"
+"""Replaces the node in a reply without a node."""
 
 
 class Reason(StrEnum):
-    """Why there is no node."""
+    """Reason for a pick without a node."""
 
     POOL_UNKNOWN = "PoolUnknown"
     EMPTY = "Empty"
@@ -28,7 +28,7 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """A node's load that is counted until `expires`: Unix time in seconds, by the clock of Redis."""
+    """A load of a node that is counted until `expires`: Unix time in seconds, by the clock of Redis."""
 
     id: str
     node: str
@@ -37,10 +37,10 @@ class Reservation:
 
 @dataclass(frozen=True, slots=True)
 class Picked:
-    """A node to use. `state` is Ready or Suspect; `version` is the pool's.
+    """The picked node. `state`: Ready or Suspect. `version`: version of the pool.
 
-    `age_seconds`: since the operator last vouched for the projection, None when it never did; it does so each 5 s.
-    `complete`: False while the projection is being rebuilt. `reservation`: None unless asked for.
+    `age_seconds`: time since the operator's last stamp, normally every 5 s; None if there was none. `complete`: False
+    while the projection is being rebuilt. `reservation`: None unless the option `reserve` was given.
     """
 
     node: str
@@ -54,7 +54,7 @@ class Picked:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Members of a pool by state; `excluded`: how many Ready and Suspect ones the caller ruled out."""
+    """Members of a pool by state. `excluded`: number of Ready and Suspect members in the option `exclude`."""
 
     members: int
     ready: int
@@ -65,7 +65,7 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class NoMember:
-    """No node to use, with the reason. `pool` is `generator/key` when no pool is known for these."""
+    """A pick without a node, with the reason. `pool` is `generator/key` if the index has no pool for them."""
 
     pool: str
     reason: Reason
@@ -76,7 +76,7 @@ class NoMember:
 
 @dataclass(frozen=True, slots=True)
 class Members:
-    """All members of a pool, by state, each sorted by name; `version` is None for an unknown pool."""
+    """All members of a pool by state, sorted by name. `version` is None for an unknown pool."""
 
     version: int | None
     ready: tuple[str, ...]
@@ -88,7 +88,7 @@ class Members:
 
 @dataclass(frozen=True, slots=True)
 class TypeState:
-    """One type on one node: ready, or the reason why not, and the ids of its ready services."""
+    """State of one type on one node: ready, or the reason if not, and the ids of its ready services."""
 
     ready: bool
     reason: str | None
@@ -97,7 +97,7 @@ class TypeState:
 
 @dataclass(frozen=True, slots=True)
 class Capability:
-    """What a node can do, by type: an absent type is not ready."""
+    """Capability of a node by type. An absent type is not ready."""
 
     node: str
     types: dict[str, TypeState]
@@ -106,21 +106,21 @@ class Capability:
 
 
 def parse_freshness(age: int, complete: object) -> tuple[float | None, bool]:
-    """Return age in seconds (None when never vouched for) and completeness from how a reply begins."""
+    """Parse the beginning of a reply. Return the age in seconds (None without a stamp) and the completeness."""
     return (age / 1000 if age >= 0 else None), to_text(complete) == "1"
 
 
 def parse_type_state(value: str) -> TypeState:
-    """Return one type from the JSON in a node's hash. Raises ValueError, KeyError or TypeError for anything else."""
+    """Parse the JSON of one type in a node's hash. Raises ValueError, KeyError or TypeError for invalid input."""
     parsed = json.loads(value)
     return TypeState(bool(parsed["ready"]), parsed["reason"], tuple(parsed["services"]))
 
 
 def parse_pick(pool: str, reply: Any, reservation: str | None = None) -> Picked | NoMember:
-    """Return the answer to a pick in this pool from the function's reply; `reservation`: the id that was asked for."""
+    """Parse the reply to a pick in this pool. `reservation`: id of the requested reservation. Raises ValueError."""
     node, word, version, age, complete, *rest = to_text(reply).split(" ")
     seconds = int(age) / 1000 if age != "-1" else None
-    if node == NONE:
+    if node == NO_NODE:
         ready, suspect, draining, excluded = map(int, rest)
         counts = Counts(ready + suspect + draining, ready, suspect, draining, excluded)
         return NoMember(pool, Reason(word), counts, seconds, complete == "1")
@@ -128,5 +128,5 @@ def parse_pick(pool: str, reply: Any, reservation: str | None = None) -> Picked 
     if reservation:
         reserved = Reservation(reservation, node, int(rest.pop()) / 1000)
     if rest:
-        raise ValueError(f"no answer to a pick: {reply!r}")
+        raise ValueError(f"invalid reply to a pick: {reply!r}")
     return Picked(node, word, pool, int(version), seconds, complete == "1", reserved)

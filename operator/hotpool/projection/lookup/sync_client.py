@@ -1,7 +1,6 @@
-"""The look-up client for programs without asyncio: the same questions and answers as lookup.py (E6).
+"""The synchronous look-up client, with the same methods and results as client.py (E6).
 
-Called by dispatchers, through hotpool.lookup. It must not import what the operator needs: redis and the standard
-library are enough.
+Must need only redis and the standard library.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from redis.exceptions import RedisClusterException, RedisError
 
 from hotpool.projection.connection.sync_connection import SyncClient, connect, describe
 from hotpool.projection.lookup.base import BaseLookup
-from hotpool.projection.lookup.protocol import FAILURES, LookupUnavailableError, advice
+from hotpool.projection.lookup.protocol import FAILURES, LookupUnavailableError, hint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class SyncLookup(BaseLookup[SyncClient]):
-    """As Lookup, blocking, and as safe between threads as `client`, which is any client of redis."""
+    """Synchronous equivalent of Lookup. As thread-safe as `client`, which is any synchronous client of redis."""
 
     @classmethod
     def _connect(
@@ -36,39 +35,39 @@ class SyncLookup(BaseLookup[SyncClient]):
         try:
             return connect(url, cluster=cluster, sentinels=sentinels, credentials=credentials, timeout=timeout)
         except (RedisError, RedisClusterException, OSError) as error:
-            raise LookupUnavailableError(f"{type(error).__name__}: no cluster answers") from None
+            raise LookupUnavailableError(f"{type(error).__name__}: cannot connect to the Redis Cluster") from None
 
-    def pick(self, pool: str, **how: Unpack[PickOptions]) -> Picked | NoMember:
+    def pick(self, pool: str, **options: Unpack[PickOptions]) -> Picked | NoMember:
         """As Lookup.pick."""
-        return self._answer(self._protocol.pick(pool, how))
+        return self._run(self._protocol.pick(pool, options))
 
-    def pick_key(self, generator: str, pair: str, /, **how: Unpack[PickOptions]) -> Picked | NoMember:
+    def pick_key(self, generator: str, pair: str, /, **options: Unpack[PickOptions]) -> Picked | NoMember:
         """As Lookup.pick_key."""
-        return self._answer(self._protocol.pick_key(generator, pair, how))
+        return self._run(self._protocol.pick_key(generator, pair, options))
 
     def release(self, reservation: Reservation | str) -> bool:
         """As Lookup.release."""
-        return self._answer(self._protocol.release(reservation))
+        return self._run(self._protocol.release(reservation))
 
     def renew(self, reservation: Reservation | str, seconds: float) -> Reservation | None:
         """As Lookup.renew."""
-        return self._answer(self._protocol.renew(reservation, seconds))
+        return self._run(self._protocol.renew(reservation, seconds))
 
     def report_load(self, loads: Mapping[str, float], *, source: str, seconds: float) -> None:
         """As Lookup.report_load."""
-        self._answer(self._protocol.report_load(loads, source, seconds))
+        self._run(self._protocol.report_load(loads, source, seconds))
 
     def capability(self, node: str) -> Capability | None:
         """As Lookup.capability."""
-        return self._answer(self._protocol.capability(node))
+        return self._run(self._protocol.capability(node))
 
     def transitions(self, node: str) -> tuple[Transition, ...]:
         """As Lookup.transitions."""
-        return self._answer(self._protocol.transitions(node))
+        return self._run(self._protocol.transitions(node))
 
     def members(self, pool: str) -> Members:
         """As Lookup.members."""
-        return self._answer(self._protocol.members(pool))
+        return self._run(self._protocol.members(pool))
 
     def close(self) -> None:
         """Close the connections."""
@@ -82,13 +81,13 @@ class SyncLookup(BaseLookup[SyncClient]):
     ) -> None:
         self.close()
 
-    def _answer(self, steps: Steps[T]) -> T:
+    def _run(self, steps: Steps[T]) -> T:
         try:
             words = next(steps)
             while True:
                 words = steps.send(self._client.execute_command(*words))  # type: ignore[no-untyped-call]
         except StopIteration as end:
-            found: T = end.value
-            return found
+            result: T = end.value
+            return result
         except FAILURES as error:
-            raise LookupUnavailableError(describe(error, self._client) + advice(error)) from None
+            raise LookupUnavailableError(describe(error, self._client) + hint(error)) from None

@@ -1,26 +1,27 @@
--- Job: the writes of pools.
+-- Writes of pools.
 
-local function unindex(index, entry, name)
+local function delete_index_entry(index, entry, name)
   if entry and redis.call('HGET', index, entry) == name then redis.call('HDEL', index, entry) end
 end
 
--- Pool writes. KEYS: meta, pools, index, facts, ready, suspect, draining [, the three staged].
-local function admit(keys, term, version, uid)
-  local refused = fence(keys[1], term)
+-- KEYS of all pool writes: meta, pools, index, facts, ready, suspect, draining [, three staged sets].
+-- Returns an error reply or nil, and the stored facts. A pool with another uid may be replaced at any version.
+local function check_pool_write(keys, term, version, uid)
+  local refused = check_term(keys[1], term)
   if refused then return refused end
-  local old = read('HMGET', keys[4], 'uid', 'term', 'version', 'generator', 'key', 'digest') or {}
+  local old = read_or_nil('HMGET', keys[4], 'uid', 'term', 'version', 'generator', 'key', 'digest') or {}
   if uid and old[1] ~= uid then return nil, old end
-  return order(term, version, old[2], old[3]), old
+  return check_version(term, version, old[2], old[3]), old
 end
 
 -- ARGV: term, version, name, uid, digest, generator, key, ready, suspect, draining (counts).
-local function record(keys, args, old)
-  own(keys[2], 'set')
+local function write_facts(keys, args, old)
+  delete_wrong_type(keys[2], 'set')
   redis.call('SADD', keys[2], args[3])
-  own(keys[3], 'hash')
-  local entry = field(args[6], args[7])
-  local former = field(old[4], old[5] or '')
-  if former ~= entry then unindex(keys[3], former, args[3]) end
+  delete_wrong_type(keys[3], 'hash')
+  local entry = index_field(args[6], args[7])
+  local old_entry = index_field(old[4], old[5] or '')
+  if old_entry ~= entry then delete_index_entry(keys[3], old_entry, args[3]) end
   if entry then redis.call('HSET', keys[3], entry, args[3]) end
   redis.call('UNLINK', keys[4])
   redis.call('HSET', keys[4], 'term', args[1], 'version', args[2], 'uid', args[4], 'digest', args[5],
@@ -28,8 +29,8 @@ local function record(keys, args, old)
     'changedMs', string.format('%.0f', now_ms()))
 end
 
--- Members come as one argument, `score member score member ...`: hundreds of arguments cost the client more than all else.
-local function words(text)
+-- Members are one argument, `score member score member ...`: encoding hundreds of arguments is the client's main cost.
+local function split(text)
   local parts, size = {}, 0
   for part in string.gmatch(text, '[^ ]+') do
     size = size + 1
@@ -39,15 +40,15 @@ local function words(text)
 end
 
 local function add_members(key, text)
-  local parts = words(text)
+  local parts = split(text)
   if #parts > 0 then redis.call('ZADD', key, unpack(parts)) end
 end
 
--- ARGV as in record, then the members: ready, suspect, draining.
+-- ARGV as in write_facts, then the members: ready, suspect, draining.
 local function replace(keys, args)
-  local refused, old = admit(keys, args[1], args[2], args[4])
+  local refused, old = check_pool_write(keys, args[1], args[2], args[4])
   if refused then return refused end
-  record(keys, args, old)
+  write_facts(keys, args, old)
   for state = 1, STATES do
     redis.call('UNLINK', keys[4 + state])
     add_members(keys[4 + state], args[10 + state])
@@ -55,33 +56,33 @@ local function replace(keys, args)
   return 1
 end
 
--- Whether none of these is a member (`found` false), or all are.
-local function all_members(key, names, found)
+-- Returns true if all names are members (`expected` true), or none is (`expected` false).
+local function membership_is(key, names, expected)
   if #names == 0 then return true end
-  for _, score in ipairs(read('ZMSCORE', key, unpack(names)) or { not found }) do
-    if (score and true or false) ~= found then return false end
+  for _, score in ipairs(read_or_nil('ZMSCORE', key, unpack(names)) or { not expected }) do
+    if (score and true or false) ~= expected then return false end
   end
   return true
 end
 
--- ARGV as in record, then term, version and digest of what it builds on, then of each state the members to add (with
--- scores), then of each those to remove. Everything is checked before anything is written.
+-- ARGV as in write_facts, then term, version and digest of the base, then per state the members to add (with scores),
+-- then per state the members to remove. All checks precede the first write.
 local function change(keys, args)
-  local refused, old = admit(keys, args[1], args[2], nil)
+  local refused, old = check_pool_write(keys, args[1], args[2], nil)
   if not old then return refused end
-  local stale = redis.error_reply('STALEBASE ' .. (whole(old[3]) and old[3] or '0'))
+  local stale = redis.error_reply('STALEBASE ' .. (parse_number(old[3]) and old[3] or '0'))
   if old[1] ~= args[4] or old[2] ~= args[11] or old[3] ~= args[12] or old[6] ~= args[13] then return stale end
   if refused then return refused end
   local added, removed = {}, {}
   for state = 1, STATES do
     local key, names = keys[4 + state], {}
-    added[state], removed[state] = words(args[13 + state]), words(args[16 + state])
-    for place = 2, #added[state], 2 do table.insert(names, added[state][place]) end
+    added[state], removed[state] = split(args[13 + state]), split(args[16 + state])
+    for i = 2, #added[state], 2 do table.insert(names, added[state][i]) end
     local before = tonumber(args[7 + state]) - #names + #removed[state]
-    local expected = read('ZCARD', key) == before and all_members(key, names, false)
-    if not expected or not all_members(key, removed[state], true) then return stale end
+    local expected = read_or_nil('ZCARD', key) == before and membership_is(key, names, false)
+    if not expected or not membership_is(key, removed[state], true) then return stale end
   end
-  record(keys, args, old)
+  write_facts(keys, args, old)
   for state = 1, STATES do
     local key = keys[4 + state]
     if #added[state] > 0 then redis.call('ZADD', key, unpack(added[state])) end
@@ -90,26 +91,26 @@ local function change(keys, args)
   return 1
 end
 
--- KEYS: meta, staged key. ARGV: term, milliseconds it may lie unused, members.
+-- KEYS: meta, staged set. ARGV: term, milliseconds until the set expires, members. Returns the size of the set.
 local function stage(keys, args)
-  local refused = fence(keys[1], args[1])
+  local refused = check_term(keys[1], args[1])
   if refused then return refused end
-  own(keys[2], 'zset')
+  delete_wrong_type(keys[2], 'zset')
   add_members(keys[2], args[3])
   redis.call('PEXPIRE', keys[2], args[2])
   return redis.call('ZCARD', keys[2])
 end
 
--- ARGV as in record. The staged keys hold the members, all of them or it is refused.
+-- ARGV as in write_facts. The staged sets must hold exactly the stated number of members.
 local function swap(keys, args)
-  local refused, old = admit(keys, args[1], args[2], args[4])
+  local refused, old = check_pool_write(keys, args[1], args[2], args[4])
   if refused then return refused end
   for state = 1, STATES do
-    if read('ZCARD', keys[7 + state]) ~= tonumber(args[7 + state]) then
+    if read_or_nil('ZCARD', keys[7 + state]) ~= tonumber(args[7 + state]) then
       return redis.error_reply('NOSTAGE a staged set expired or was changed')
     end
   end
-  record(keys, args, old)
+  write_facts(keys, args, old)
   for state = 1, STATES do
     redis.call('UNLINK', keys[4 + state])
     if redis.call('EXISTS', keys[7 + state]) == 1 then
@@ -120,24 +121,23 @@ local function swap(keys, args)
   return 1
 end
 
--- ARGV: term, version, name, uid ('' = any). Returns 1, or 0 when the pool there bears another uid.
+-- ARGV: term, version, name.
 local function drop_pool(keys, args)
-  local refused, old = admit(keys, args[1], args[2], nil)
+  local refused, old = check_pool_write(keys, args[1], args[2], nil)
   if refused then return refused end
-  if args[4] ~= '' and old[1] and old[1] ~= args[4] then return 0 end
-  own(keys[2], 'set')
+  delete_wrong_type(keys[2], 'set')
   redis.call('SREM', keys[2], args[3])
-  own(keys[3], 'hash')
-  unindex(keys[3], field(old[4], old[5] or ''), args[3])
+  delete_wrong_type(keys[3], 'hash')
+  delete_index_entry(keys[3], index_field(old[4], old[5] or ''), args[3])
   redis.call('UNLINK', unpack(keys, 4, 7))
   return 1
 end
 
--- KEYS: meta, index. ARGV: term, entries.
+-- KEYS: meta, index. ARGV: term, fields. Returns the number of deleted fields.
 local function drop_index(keys, args)
-  local refused = fence(keys[1], args[1])
+  local refused = check_term(keys[1], args[1])
   if refused then return refused end
-  own(keys[2], 'hash')
+  delete_wrong_type(keys[2], 'hash')
   return redis.call('HDEL', keys[2], unpack(args, 2))
 end
 
@@ -145,6 +145,6 @@ register('stage', stage, {})
 register('swap', swap, {})
 register('replace', replace, {})
 register('change', change, {})
-register('exchange', change, { 'allow-oom' }) -- a change after which there are no more members than before
+register('exchange', change, { 'allow-oom' }) -- a change that does not increase the number of members
 register('drop_pool', drop_pool, { 'allow-oom' })
 register('drop_index', drop_index, { 'allow-oom' })

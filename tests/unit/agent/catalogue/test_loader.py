@@ -44,14 +44,14 @@ def errors(text: str) -> list[str]:
 
 
 def service(lines: str) -> str:
-    """A catalogue whose only service has these lines, the first of them in line 5."""
+    """Return a catalogue whose only service has these lines, the first of them in line 5."""
     body = "".join(f"  {line}\n" for line in dedent(lines).strip().splitlines())
     return f"version: 1\nservices:\n- id: a\n  type: asr\n{body}"
 
 
-def seen_by(item: ServiceSpec) -> list[str]:
-    """The ways in which it is observed."""
-    return [way for way in PROBE_KINDS if getattr(item.observe, way) is not None]
+def probe_kinds(item: ServiceSpec) -> list[str]:
+    """Return the kinds of probe that observe it."""
+    return [kind for kind in PROBE_KINDS if getattr(item.observe, kind) is not None]
 
 
 def test_a_whole_catalogue_is_read() -> None:
@@ -67,7 +67,7 @@ def test_a_whole_catalogue_is_read() -> None:
     assert second.attributes.rules[0].blocked == ("ja-zh",)
 
 
-def test_every_error_comes_at_once_with_line_and_field() -> None:
+def test_every_error_is_reported_at_once_with_line_and_field() -> None:
     text = """\
         version: 1
         services:
@@ -122,13 +122,13 @@ def test_every_error_comes_at_once_with_line_and_field() -> None:
         ("port: 1\nautoStart: true\nobserve: {http: {}}", "c.yaml:6: services[0].autoStart: an observed service"),
     ],
 )
-def test_what_is_wrong_with_a_service_is_said(lines: str, expected: str) -> None:
+def test_an_invalid_service_is_reported(lines: str, expected: str) -> None:
     (found,) = errors(service(lines))
     assert expected in found
 
 
 @pytest.mark.parametrize(
-    "way",
+    "probe",
     [
         "tcp: {port: 5}",
         "process: {name: whisper-server, argument: --serve}",
@@ -138,21 +138,21 @@ def test_what_is_wrong_with_a_service_is_said(lines: str, expected: str) -> None
         "file: {path: beat, maxAgeSeconds: 5}",
     ],
 )
-def test_a_service_is_observed_in_one_of_five_ways(way: str) -> None:
-    (read,) = parse_catalogue(service(f"observe: {{{way}}}"), "c.yaml").services
+def test_a_service_is_observed_by_one_of_five_probes(probe: str) -> None:
+    (read,) = parse_catalogue(service(f"observe: {{{probe}}}"), "c.yaml").services
     assert read.observe is not None
     assert read.observe.failures == 3
 
 
 def test_the_documented_examples_are_valid() -> None:
-    ways = [way for item in documented("agent.md").services for way in seen_by(item)]
-    assert ways == ["http", "tcp", "process", "systemd", "file"]
+    kinds = [kind for item in documented("agent.md").services for kind in probe_kinds(item)]
+    assert kinds == ["http", "tcp", "process", "systemd", "file"]
     supervised, observed, _ = documented("catalogue.md").services
     assert (supervised.run is not None, observed.observe is not None) == (True, True)
 
 
 def documented(page: str) -> Catalogue:
-    """The first YAML of a page."""
+    """Return the first YAML of a page."""
     text = (REPOSITORY / "docs/reference" / page).read_text(encoding="utf-8")
     return parse_catalogue(text.split("```yaml\n")[1].split("```")[0], page)
 
@@ -171,7 +171,7 @@ def documented(page: str) -> Catalogue:
         ("version: 1\nsevices: []\n", "c.yaml:2: sevices: unknown field; did you mean 'services'?"),
     ],
 )
-def test_what_is_wrong_with_the_file_is_said(text: str, expected: str) -> None:
+def test_an_invalid_file_is_reported(text: str, expected: str) -> None:
     assert any(expected in error for error in errors(text))
 
 
@@ -188,7 +188,7 @@ def test_a_type_that_counts_devices_needs_services_that_name_theirs() -> None:
     assert errors(text) == ["c.yaml:4: services[0]: device is required: type asr counts only on gpu"]
 
 
-def test_a_file_that_cannot_be_read_is_said(tmp_path: Path) -> None:
+def test_an_unreadable_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(CatalogueError, match=r"missing.yaml: cannot be read: No such file"):
         read_catalogue(tmp_path / "missing.yaml")
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe")

@@ -1,4 +1,4 @@
-"""A catalogue may be any text (requirement A1): it is read, or refused in words that lead to the place."""
+"""A catalogue may be any text (requirement A1): it is read, or rejected with the lines of its errors."""
 
 import re
 from typing import Any
@@ -37,7 +37,7 @@ ERROR = re.compile(r"c\.yaml:(\d+): \S.*")
 
 
 def outcome(text: str) -> Catalogue | list[str]:
-    """The catalogue, or the errors, each of which is one printable line that names file and line."""
+    """Return the catalogue or the errors, each of which is one printable line that names file and line."""
     try:
         return parse_catalogue(text, "c.yaml")
     except CatalogueError as error:
@@ -80,7 +80,7 @@ def test_any_services_and_types_are_a_catalogue_or_errors_with_their_lines(tree:
 
 
 @given(st.data())
-def test_a_good_catalogue_with_a_few_changes_is_still_one_or_is_refused(data: st.DataObject) -> None:
+def test_a_valid_catalogue_with_a_few_changes_is_read_or_rejected(data: st.DataObject) -> None:
     text = GOOD
     for _ in range(data.draw(st.integers(1, 4))):
         at = data.draw(st.integers(0, len(text)))
@@ -90,8 +90,8 @@ def test_a_good_catalogue_with_a_few_changes_is_still_one_or_is_refused(data: st
 
 
 @given(st.data())
-def test_a_value_of_another_kind_is_refused_at_its_line(data: st.DataObject) -> None:
-    """Every leaf of a good catalogue in turn is replaced by a mapping, which no leaf may be."""
+def test_a_value_of_another_kind_is_rejected_at_its_line(data: st.DataObject) -> None:
+    """Replace a leaf of a valid catalogue by a mapping, which no leaf may be."""
     lines = GOOD.splitlines()
     leaves = [number for number, line in enumerate(lines) if re.fullmatch(r"(- |  )?\w+: [^{]+", line)]
     number = data.draw(st.sampled_from(leaves))
@@ -127,14 +127,14 @@ def test_a_value_of_another_kind_is_refused_at_its_line(data: st.DataObject) -> 
         ("version: 1\n? " + "k" * 5000 + "\n: x", "unknown field"),
     ],
 )
-def test_bombs_and_oddities_are_refused(text: str, expected: str) -> None:
+def test_bombs_and_malformed_texts_are_rejected(text: str, expected: str) -> None:
     found = outcome(text)
     assert isinstance(found, list)
     assert any(expected in line for line in found)
     assert all(len(line) < 300 for line in found)
 
 
-def test_aliases_are_what_they_stand_for() -> None:
+def test_aliases_are_expanded() -> None:
     text = """\
 version: 1
 services:

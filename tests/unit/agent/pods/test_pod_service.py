@@ -1,4 +1,4 @@
-"""A pod as a service (requirements A1, A3, A5, B3, B11): what is read of it, and that nothing in it can raise."""
+"""Translation of a pod to a service (requirements A1, A3, A5, B3, B11); no content of the pod can raise."""
 
 import copy
 import json
@@ -60,7 +60,7 @@ RUNS = {"name": "main", "restartCount": 0, "state": {"running": {"startedAt": SE
         (unready(waiting("PodInitializing"), init=(waiting("CrashLoopBackOff", last=KILLED),)), "Failed", "137"),
         (unready(waiting("PodInitializing"), init=({"name": "i", "state": {"terminated": KILLED}},)), "Failed", "137"),
         (unready(RUNS, init=({"name": "i", "state": {"terminated": {"exitCode": 0}}},)), "Starting", None),
-        (pod("a") | {"status": status(ready=False, at=9)}, "Failed", "not ready any more"),
+        (pod("a") | {"status": status(ready=False, at=9)}, "Failed", "no longer ready"),
         (
             unready(phase="Failed", reason="Evicted", message="low on memory"),
             "Failed",
@@ -71,7 +71,7 @@ RUNS = {"name": "main", "restartCount": 0, "state": {"running": {"startedAt": SE
         (pod("a") | {"status": status(ready=True) | {"phase": "Pending"}}, "Starting", None),
     ],
 )
-def test_only_what_kubernetes_calls_ready_is_running(value: Json, state: str, error: str | None) -> None:
+def test_only_a_pod_that_is_ready_in_kubernetes_is_running(value: Json, state: str, error: str | None) -> None:
     found = shown(value)
     assert found.state == state
     assert (error in (found.last_error or "")) if error else found.last_error is None
@@ -84,13 +84,13 @@ def test_a_pod_that_is_being_deleted_is_stopping_since_it_was_deleted() -> None:
     assert (found.state, found.since) == ("Stopping", "2026-01-01T00:00:10.000000Z")
 
 
-def test_restarts_are_those_of_all_containers_and_since_is_the_turn_of_the_condition() -> None:
+def test_restarts_are_those_of_all_containers_and_since_is_the_transition_of_the_condition() -> None:
     value = pod("a")
     value["status"]["containerStatuses"] = [RUNS | {"restartCount": 2}, RUNS | {"restartCount": 3}]
     assert (shown(value).restarts, shown(value).since) == (5, "2026-01-01T00:00:09.000000Z")
 
 
-def test_what_is_not_said_has_a_default_and_what_is_said_wins() -> None:
+def test_missing_annotations_have_defaults_and_present_ones_win() -> None:
     value = pod("a")
     value["metadata"]["labels"]["app.kubernetes.io/version"] = "2.1"
     resources = {"requests": {"cpu": "1"}, "limits": {"nvidia.com/gpu": "1"}}
@@ -115,14 +115,14 @@ PLAIN = {"languages": ["zh", "en"], "rules": [{"kind": "any_to_en"}], "tier": ["
     "text", [json.dumps(PLAIN), "languages: [zh, en]\nrules:\n- kind: any_to_en\ntier: [a]\n"], ids=["json", "yaml"]
 )
 def test_attributes_are_those_of_a_catalogue_entry_as_yaml_or_json(text: str) -> None:
-    said = shown(pod("a", attributes=text)).spec.attributes
+    attributes = shown(pod("a", attributes=text)).spec.attributes
     entry = ServiceSpec.model_validate({"id": "a", "type": "asr", "attributes": PLAIN})
-    assert said == entry.attributes
+    assert attributes == entry.attributes
 
 
-def test_the_example_of_the_docs_is_read_as_it_says() -> None:
-    words = (REPOSITORY / "docs" / "how-to" / "pods.md").read_text(encoding="utf-8")
-    deployment = yaml.safe_load(words.split("```yaml\n")[1].split("```")[0])
+def test_the_example_of_the_docs_is_read_as_described() -> None:
+    page = (REPOSITORY / "docs" / "how-to" / "pods.md").read_text(encoding="utf-8")
+    deployment = yaml.safe_load(page.split("```yaml\n")[1].split("```")[0])
     template = deployment["spec"]["template"]
     template["metadata"]["name"] = "whisper-1"
     found = shown(template | {"status": status(ready=True)})
@@ -133,7 +133,7 @@ def test_the_example_of_the_docs_is_read_as_it_says() -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "text", "words"),
+    ("key", "text", "message"),
     [
         ("attributes", "{", "line 1"),
         ("attributes", "[en]", "must be a mapping"),
@@ -150,12 +150,12 @@ def test_the_example_of_the_docs_is_read_as_it_says() -> None:
         ("model", "m" * 254, "longer than 253"),
     ],
 )
-def test_an_annotation_that_cannot_be_read_counts_for_nothing_and_is_told_of(key: str, text: str, words: str) -> None:
+def test_an_invalid_annotation_is_ignored_and_reported(key: str, text: str, message: str) -> None:
     value = pod("a")
     value["metadata"]["annotations"][f"hotpool.dev/{key}"] = text
     found = shown(value)
     assert found.state == "Running"
-    assert words in (found.last_error or "")
+    assert message in (found.last_error or "")
     assert f"annotation hotpool.dev/{key}: " in (found.last_error or "")
     assert found.spec == shown(pod("a")).spec
     report = build(NONE, [found], FACTS, leaving=False).report
@@ -163,10 +163,10 @@ def test_an_annotation_that_cannot_be_read_counts_for_nothing_and_is_told_of(key
 
 
 @pytest.mark.parametrize("type_", ["", "ASR", "a.b", "a_b", "a" * 64, "asr\n"])
-def test_a_pod_whose_type_cannot_be_read_is_no_service(type_: str) -> None:
+def test_a_pod_with_an_invalid_type_is_rejected(type_: str) -> None:
     found = pod_service("speech", pod("a", type_))
-    assert found.snapshot is None
-    assert "hotpool.dev/type" in (found.refusal or "")
+    assert found.status is None
+    assert "hotpool.dev/type" in (found.rejection or "")
 
 
 TEXTS = st.one_of(
@@ -205,22 +205,22 @@ def with_value(path: tuple[str | int, ...], value: Any) -> Any:
 
 
 @given(st.sampled_from(sorted(PATHS, key=str)), JSON, st.sampled_from(["Stopping", "as its status says"]))
-def test_whatever_stands_in_a_pod_gives_a_service_or_a_refusal_and_a_report_that_the_schema_takes(
+def test_any_value_in_a_pod_gives_a_service_or_a_rejection_and_a_report_that_the_schema_accepts(
     path: tuple[str | int, ...], junk: Any, state: str
 ) -> None:
     value = with_value(path, junk)
     if state != "Stopping" and path not in {(), ("metadata",)}:
         value["metadata"].pop("deletionTimestamp")
     found = pod_service("speech", value if isinstance(value, dict) else {})
-    assert (found.snapshot is None) != (found.refusal is None)
-    if found.snapshot:
-        report = build(NONE, [found.snapshot], FACTS, leaving=False).report
+    assert (found.status is None) != (found.rejection is None)
+    if found.status:
+        report = build(NONE, [found.status], FACTS, leaving=False).report
         assert Report.model_validate(to_json(report)) == report
 
 
 @given(st.dictionaries(st.text(max_size=5), JSON, max_size=5))
 def test_any_object_is_translated(value: Json) -> None:
-    PodRegistry().listed("speech", [value])
+    PodRegistry().replace("speech", [value])
 
 
 @given(JSON)

@@ -1,4 +1,4 @@
-"""Pods in the node's report: their ids, what fits, and whose node it is (requirements B5, B6, B11, B12)."""
+"""Pods in the node's report: their ids, the limit of size, and the node's identity (requirements B5, B6, B11, B12)."""
 
 import base64
 import json
@@ -18,67 +18,67 @@ from hotpool_agent.services.status import ServiceStatus
 Json = dict[str, Any]
 
 
-def ids(roster: PodRegistry, *taken: str) -> list[str]:
-    return [service.spec.id for service in roster.services(taken)[0]]
+def ids(registry: PodRegistry, *taken: str) -> list[str]:
+    return [service.spec.id for service in registry.services(taken)[0]]
 
 
 def test_the_id_is_the_name_and_of_two_equal_names_the_first_keeps_it() -> None:
-    roster = PodRegistry()
-    roster.listed("b", [pod("asr-0")])
-    assert ids(roster) == ["asr-0"]
-    roster.listed("a", [pod("asr-0")])
-    services, refused = roster.services(())
+    registry = PodRegistry()
+    registry.replace("b", [pod("asr-0")])
+    assert ids(registry) == ["asr-0"]
+    registry.replace("a", [pod("asr-0")])
+    services, rejected = registry.services(())
     assert {service.pod: service.spec.id for service in services}["b/asr-0"] == "asr-0"
     assert len({service.spec.id for service in services}) == 2
-    assert refused == []
+    assert rejected == []
     other = {service.pod: service.spec.id for service in services}["a/asr-0"]
-    roster.update("b", "DELETED", pod("asr-0"))
-    assert ids(roster) == [other]
+    registry.apply_event("b", "DELETED", pod("asr-0"))
+    assert ids(registry) == [other]
 
 
-def test_an_id_of_the_catalogue_is_never_a_pods() -> None:
-    roster = PodRegistry()
-    roster.listed("a", [pod("whisper")])
-    assert ids(roster) == ["whisper"]
-    (other,) = ids(roster, "whisper")
+def test_an_id_of_the_catalogue_is_never_given_to_a_pod() -> None:
+    registry = PodRegistry()
+    registry.replace("a", [pod("whisper")])
+    assert ids(registry) == ["whisper"]
+    (other,) = ids(registry, "whisper")
     assert other.startswith("whisper-")
-    assert ids(roster, "whisper") == [other]
+    assert ids(registry, "whisper") == [other]
 
 
 @pytest.mark.parametrize("name", ["a.b", "a" * 200, "x" * 60 + ".b"])
-def test_a_name_that_is_no_id_gets_one_that_only_this_pod_has(name: str) -> None:
-    roster = PodRegistry()
-    roster.listed("a", [pod(name)])
-    roster.listed("b", [pod(name)])
-    found = ids(roster)
+def test_a_pod_whose_name_cannot_be_an_id_gets_a_unique_one(name: str) -> None:
+    registry = PodRegistry()
+    registry.replace("a", [pod(name)])
+    registry.replace("b", [pod(name)])
+    found = ids(registry)
     assert len(set(found)) == 2
     assert all(len(identifier) <= 63 and "." not in identifier for identifier in found)
     again = PodRegistry()
-    again.listed("b", [pod(name)])
-    again.listed("a", [pod(name)])
+    again.replace("b", [pod(name)])
+    again.replace("a", [pod(name)])
     assert ids(again) == found
 
 
 def test_a_list_replaces_and_events_add_to_it() -> None:
-    roster = PodRegistry()
-    roster.listed("a", [pod("one"), pod("two")])
-    roster.update("a", "ADDED", pod("three"))
-    roster.update("a", "MODIFIED", pod("one", "tts"))
-    assert [(s.spec.id, s.spec.type) for s in roster.services(())[0]] == [
+    registry = PodRegistry()
+    registry.replace("a", [pod("one"), pod("two")])
+    registry.apply_event("a", "ADDED", pod("three"))
+    registry.apply_event("a", "MODIFIED", pod("one", "tts"))
+    assert [(s.spec.id, s.spec.type) for s in registry.services(())[0]] == [
         ("one", "tts"),
         ("three", "asr"),
         ("two", "asr"),
     ]
-    roster.listed("a", [pod("two")])
-    assert ids(roster) == ["two"]
+    registry.replace("a", [pod("two")])
+    assert ids(registry) == ["two"]
 
 
 def test_pods_without_a_type_are_counted_in_the_report() -> None:
-    roster = PodRegistry()
-    roster.listed("a", [pod("one"), pod("two", "No")])
-    services, refused = roster.services(())
-    assert [words.split(":")[0] for words in refused] == ["pod a/two"]
-    assert build(NONE, services, FACTS, leaving=False, refused=len(refused)).report.dropped == 1
+    registry = PodRegistry()
+    registry.replace("a", [pod("one"), pod("two", "No")])
+    services, rejected = registry.services(())
+    assert [reason.split(":")[0] for reason in rejected] == ["pod a/two"]
+    assert build(NONE, services, FACTS, leaving=False, refused=len(rejected)).report.dropped == 1
 
 
 def many(count: int, characters: int) -> ReportContent:
@@ -87,9 +87,9 @@ def many(count: int, characters: int) -> ReportContent:
         pod(f"pod-{index:03}", attributes=json.dumps({"languages": ["en", "zh"], "tier": values}))
         for index in range(count)
     ]
-    roster = PodRegistry()
-    roster.listed("speech", pods)
-    return build(NONE, roster.services(())[0], FACTS, leaving=False)
+    registry = PodRegistry()
+    registry.replace("speech", pods)
+    return build(NONE, registry.services(())[0], FACTS, leaving=False)
 
 
 def test_sixty_pods_of_a_node_fit_into_a_report() -> None:
@@ -112,10 +112,12 @@ def test_of_pods_that_do_not_fit_the_oldest_stay_and_the_others_are_counted() ->
 def test_pods_take_no_room_from_the_catalogue() -> None:
     spec = {"id": "own", "type": "nmt", "run": {"command": ["x"]}, "attributes": {"tier": ["v" * 250] * 200}}
     catalogue = Catalogue.model_validate({"version": 1, "services": [spec]})
-    roster = PodRegistry()
-    roster.listed("speech", [pod(f"pod-{index}", attributes=json.dumps({"t": ["v" * 250] * 8})) for index in range(20)])
+    registry = PodRegistry()
+    registry.replace(
+        "speech", [pod(f"pod-{index}", attributes=json.dumps({"t": ["v" * 250] * 8})) for index in range(20)]
+    )
     own = ServiceStatus(catalogue.services[0], "Running")
-    found = build(catalogue, [own, *roster.services(())[0]], FACTS, leaving=False)
+    found = build(catalogue, [own, *registry.services(())[0]], FACTS, leaving=False)
     assert found.report.services[0].id == "own"
     assert found.dropped
     assert len(json.dumps(to_json(found.report))) < REPORT_BYTES
@@ -141,7 +143,7 @@ def token(claims: Any) -> str:
     return f"head.{payload}.signature"
 
 
-def test_the_node_is_that_of_the_claims() -> None:
+def test_the_node_is_read_from_the_claims() -> None:
     claims = {"kubernetes.io": {"node": {"name": "edge-1", "uid": "u-1"}, "pod": {"name": "p", "uid": "u-2"}}}
     assert parse_node(token(claims)) == KubeNode("u-1", "edge-1")
 
@@ -156,5 +158,5 @@ NODES = [5, {}, {"uid": "", "name": "n"}, {"uid": "u" * 64, "name": "n"}, {"uid"
         *(token({"kubernetes.io": {"node": node}}) for node in NODES),
     ],
 )
-def test_a_token_that_names_no_node_is_none(text: str) -> None:
+def test_a_token_without_a_valid_node_gives_none(text: str) -> None:
     assert parse_node(text) is None

@@ -1,4 +1,4 @@
-"""How many failures in a row take a service out (requirement A6)."""
+"""Failure threshold of probes: a fixed number of failures in a row takes a service out (requirement A6)."""
 
 from collections.abc import Sequence
 
@@ -7,17 +7,17 @@ import pytest
 from hotpool_agent.probes.failure_threshold import FailureThreshold
 
 
-def outs(streak: FailureThreshold, answers: Sequence[str]) -> list[bool]:
-    """Whether the service is out after each answer: `+` success, `-` failure, `!` failure that is a proof."""
-    found = []
-    for answer in answers:
-        streak = streak.add(ok=answer == "+", proof=answer == "!")
-        found.append(streak.is_reached)
-    return found
+def reached(threshold: FailureThreshold, results: Sequence[str]) -> list[bool]:
+    """Return `is_reached` after each result: `+` success, `-` failure, `!` conclusive failure."""
+    states = []
+    for result in results:
+        threshold = threshold.add(ok=result == "+", conclusive=result == "!")
+        states.append(threshold.is_reached)
+    return states
 
 
 @pytest.mark.parametrize(
-    ("answers", "out"),
+    ("results", "expected"),
     [
         ("---", [False, False, True]),
         ("--+--", [False] * 5),
@@ -27,13 +27,13 @@ def outs(streak: FailureThreshold, answers: Sequence[str]) -> list[bool]:
         ("-!", [False, True]),
     ],
 )
-def test_a_fixed_number_of_failures_in_a_row_or_one_proof(answers: str, out: list[bool]) -> None:
-    assert outs(FailureThreshold(3), answers) == out
+def test_a_fixed_number_of_failures_in_a_row_or_a_conclusive_one_is_enough(results: str, expected: list[bool]) -> None:
+    assert reached(FailureThreshold(3), results) == expected
 
 
 def test_until_the_first_success_each_failure_is_enough() -> None:
-    assert outs(FailureThreshold.is_fresh(3), "-+--") == [True, False, False, False]
+    assert reached(FailureThreshold.initially_failed(3), "-+--") == [True, False, False, False]
 
 
-def test_a_limit_of_one_forgives_nothing() -> None:
-    assert outs(FailureThreshold(1), "+-+") == [False, True, False]
+def test_with_a_limit_of_one_each_failure_counts() -> None:
+    assert reached(FailureThreshold(1), "+-+") == [False, True, False]

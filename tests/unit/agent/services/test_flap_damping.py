@@ -1,4 +1,4 @@
-"""Back-off and flap penalty of one service (requirement A7)."""
+"""Back-off, flap penalty and flap history of one service (requirement A7)."""
 
 import pytest
 from hypothesis import given
@@ -36,7 +36,7 @@ def test_rare_failures_never_suppress() -> None:
 def test_each_further_flap_lengthens_the_suppression_up_to_three_half_lives() -> None:
     ends, damping = [], flapped(0, 0, 0)
     for _ in range(10):
-        ends.append(damping.over_at())
+        ends.append(damping.suppressed_until())
         damping = damping.flapped(0)
     assert ends == sorted(ends)
     assert ends[0] == pytest.approx(HALF_LIFE * 1.585, rel=0.01)

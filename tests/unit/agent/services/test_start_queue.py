@@ -8,49 +8,49 @@ from hotpool_agent.services.start_queue import StartQueue
 SERVICES = ("a", "b", "c", "d")
 
 
-def test_turns_come_in_the_order_of_asking() -> None:
-    turns, went = StartQueue(), list[str]()
+def test_services_load_in_the_order_of_their_requests() -> None:
+    queue, granted = StartQueue(), list[str]()
     for name in SERVICES:
-        turns.acquire(name, lambda name=name: went.append(name))  # type: ignore[misc]
-    turns.release("c")
-    assert went == ["a"]
-    turns.release("a")
-    assert went == ["a", "b"]
-    turns.release("b")
-    assert went == ["a", "b", "d"]
+        queue.acquire(name, lambda name=name: granted.append(name))  # type: ignore[misc]
+    queue.release("c")
+    assert granted == ["a"]
+    queue.release("a")
+    assert granted == ["a", "b"]
+    queue.release("b")
+    assert granted == ["a", "b", "d"]
 
 
-def test_others_wait_for_one_that_was_adopted_while_it_loads() -> None:
-    turns, went = StartQueue(), list[str]()
-    turns.hold("a")
-    turns.acquire("b", lambda: went.append("b"))
-    assert went == []
-    turns.release("a")
-    assert went == ["b"]
+def test_others_wait_for_a_service_that_was_adopted_while_it_loads() -> None:
+    queue, granted = StartQueue(), list[str]()
+    queue.hold("a")
+    queue.acquire("b", lambda: granted.append("b"))
+    assert granted == []
+    queue.release("a")
+    assert granted == ["b"]
 
 
-def test_who_asks_again_keeps_its_turn() -> None:
-    turns, went = StartQueue(), list[str]()
-    turns.acquire("a", lambda: went.append("a"))
-    turns.acquire("b", lambda: went.append("b"))
-    turns.acquire("a", lambda: went.append("a"))
-    assert went == ["a", "a"]
+def test_a_service_that_requests_again_keeps_its_place() -> None:
+    queue, granted = StartQueue(), list[str]()
+    queue.acquire("a", lambda: granted.append("a"))
+    queue.acquire("b", lambda: granted.append("b"))
+    queue.acquire("a", lambda: granted.append("a"))
+    assert granted == ["a", "a"]
 
 
 @given(st.lists(st.tuples(st.booleans(), st.sampled_from(SERVICES)), max_size=40))
-def test_never_two_and_never_none_while_somebody_waits(moves: list[tuple[bool, str]]) -> None:
-    turns, loading, waiting = StartQueue(), set[str](), set[str]()
+def test_exactly_one_service_loads_while_any_waits(moves: list[tuple[bool, str]]) -> None:
+    queue, loading, waiting = StartQueue(), set[str](), set[str]()
 
-    def go(name: str) -> None:
+    def load(name: str) -> None:
         waiting.discard(name)
         loading.add(name)
 
-    for asks, name in moves:
-        if asks:
+    for acquires, name in moves:
+        if acquires:
             waiting.add(name)
-            turns.acquire(name, lambda name=name: go(name))  # type: ignore[misc]
+            queue.acquire(name, lambda name=name: load(name))  # type: ignore[misc]
         else:
             waiting.discard(name)
             loading.discard(name)
-            turns.release(name)
+            queue.release(name)
         assert len(loading) == (1 if loading or waiting else 0)

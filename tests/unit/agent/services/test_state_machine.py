@@ -1,4 +1,4 @@
-"""The states of one service (requirement A3 to A9 and A11) (requirements A2, A4, A5, A6, A7, A8, A10, B10)."""
+"""The state machine of one service (requirements A2 to A11, B10)."""
 
 from dataclasses import dataclass, field
 
@@ -13,7 +13,7 @@ from hotpool_agent.services.state_machine import Action, Machine, ProcessPhase, 
 
 
 def after(*events: Event, start: Machine | None = None) -> tuple[Machine, list[Action]]:
-    """The machine after the events, and all actions."""
+    """Return the machine after the events, and all actions."""
     machine = start or Machine()
     actions: list[Action] = []
     for event in events:
@@ -29,7 +29,7 @@ def test_a_start_goes_through_starting_to_running() -> None:
     machine, actions = after(e.Start())
     assert (machine.state, actions) == ("Starting", [Action.LAUNCH])
     machine, actions = after(*RUNNING)
-    assert (machine.state, machine.pid, actions) == ("Running", 7, [Action.LAUNCH, Action.PROBE, Action.WATCH])
+    assert (machine.state, machine.pid, actions) == ("Running", 7, [Action.LAUNCH, Action.PROBE, Action.PROBE_LIVENESS])
 
 
 @pytest.mark.parametrize("events", [(), RUNNING])
@@ -52,18 +52,18 @@ def test_stop_while_probing_ends_stopped_without_an_error() -> None:
 
 
 def test_start_during_stop_ends_running() -> None:
-    machine, actions = after(*RUNNING, e.Stop(), e.Announced(), e.Start(), e.Gone(), e.Launched(8), e.Ready())
+    machine, actions = after(*RUNNING, e.Stop(), e.Withdrawn(), e.Start(), e.Gone(), e.Launched(8), e.Ready())
     assert (machine.state, machine.pid) == ("Running", 8)
     assert actions[3:] == [
         *(Action.STOP_PROBE, Action.WITHDRAW, Action.TERMINATE),
-        *(Action.LAUNCH, Action.PROBE, Action.WATCH),
+        *(Action.LAUNCH, Action.PROBE, Action.PROBE_LIVENESS),
     ]
 
 
 def test_start_before_term_was_sent_keeps_the_process() -> None:
     machine, actions = after(*RUNNING, e.Stop(), e.Start())
     assert (machine.state, machine.pid) == ("Running", 7)
-    assert actions[3:] == [Action.STOP_PROBE, Action.WITHDRAW, Action.CANCEL_WITHDRAWAL, Action.WATCH]
+    assert actions[3:] == [Action.STOP_PROBE, Action.WITHDRAW, Action.CANCEL_WITHDRAWAL, Action.PROBE_LIVENESS]
 
 
 def test_a_start_that_takes_too_long_fails_and_is_killed() -> None:
@@ -72,9 +72,9 @@ def test_a_start_that_takes_too_long_fails_and_is_killed() -> None:
     assert actions[-1] is Action.KILL
 
 
-def test_a_crash_is_failed_with_its_reason_and_keeps_the_wish() -> None:
+def test_a_crash_is_failed_with_its_reason_and_keeps_the_desired_state() -> None:
     machine, actions = after(*RUNNING, e.Exited("exited with code 3"), e.Gone())
-    assert (machine.state, machine.last_error, machine.wanted) == ("Failed", "exited with code 3", True)
+    assert (machine.state, machine.last_error, machine.should_run) == ("Failed", "exited with code 3", True)
     assert Action.KILL in actions
 
 
@@ -104,66 +104,62 @@ def test_a_start_that_fails_is_tried_again_too() -> None:
     assert after(e.Start(), e.Launched(7), e.StartTimedOut("late"), e.Gone())[1][-1] is Action.RETRY
 
 
-def test_a_heavy_service_launches_in_its_turn_and_leaves_the_queue_when_stopped() -> None:
+def test_a_heavy_service_waits_in_the_start_queue_and_leaves_it_when_stopped() -> None:
     heavy = Machine(heavy=True)
     machine, actions = after(e.Start(), start=heavy)
     assert (machine.state, actions) == ("Starting", [Action.QUEUE])
     assert after(e.StartAllowed(), start=machine)[1] == [Action.LAUNCH]
-    assert after(e.Stop(), start=machine) == (heavy, [Action.UNQUEUE])
+    assert after(e.Stop(), start=machine) == (heavy, [])
 
 
-def test_a_turn_lasts_until_the_service_runs_or_is_gone() -> None:
+def test_a_heavy_service_is_loading_until_it_runs_or_has_ended() -> None:
     events = (e.Start(), e.StartAllowed(), e.Launched(7), e.StartTimedOut("late"), e.Gone())
-    loading = [m.loads(after(*events[:count], start=Machine(heavy=True))[0]) for count in range(len(events) + 1)]
+    loading = [m.is_loading(after(*events[:count], start=Machine(heavy=True))[0]) for count in range(len(events) + 1)]
     assert loading == [False, True, True, True, True, False]
-    assert not m.loads(after(e.Start(), e.StartAllowed(), e.Launched(7), e.Ready(), start=Machine(heavy=True))[0])
+    assert not m.is_loading(after(e.Start(), e.StartAllowed(), e.Launched(7), e.Ready(), start=Machine(heavy=True))[0])
 
 
-def test_a_queued_service_that_is_heavy_no_more_launches_and_probes_begin_anew() -> None:
+def test_a_queued_service_that_is_no_longer_heavy_launches_and_probes_begin_again() -> None:
     queued, _ = after(e.Start(), start=Machine(heavy=True))
     assert after(e.Revised(heavy=True), start=queued) == (queued, [])
     machine, actions = after(e.Revised(heavy=False), start=queued)
-    assert (machine.phase, m.loads(machine), actions) == (
-        ProcessPhase.LAUNCHING,
-        False,
-        [Action.UNQUEUE, Action.LAUNCH],
-    )
+    assert (machine.phase, m.is_loading(machine), actions) == (ProcessPhase.LAUNCHING, False, [Action.LAUNCH])
     assert after(e.Start(), e.Launched(7), e.Revised(heavy=False))[1][-1] is Action.PROBE
-    assert after(*RUNNING, e.Revised(heavy=False))[1][-1] is Action.WATCH
+    assert after(*RUNNING, e.Revised(heavy=False))[1][-1] is Action.PROBE_LIVENESS
     assert after(*RUNNING, e.Stop(), e.Revised(heavy=False))[1][-1] is Action.WITHDRAW
 
 
 def test_a_restart_stops_and_runs_again() -> None:
-    machine, actions = after(*RUNNING, e.Restart(), e.Announced(), e.Gone(), e.Launched(8), e.Ready())
-    assert (machine.state, machine.pid, machine.wanted, machine.restarts) == ("Running", 8, True, 0)
+    machine, actions = after(*RUNNING, e.Restart(), e.Withdrawn(), e.Gone(), e.Launched(8), e.Ready())
+    assert (machine.state, machine.pid, machine.should_run, machine.restarts) == ("Running", 8, True, 0)
     assert actions[3:6] == [Action.STOP_PROBE, Action.WITHDRAW, Action.TERMINATE]
     assert after(e.Restart())[1] == [Action.LAUNCH]
 
 
 @pytest.mark.parametrize(
-    ("fitness", "wanted", "state", "action"),
+    ("adoption_state", "should_run", "state", "action"),
     [
-        (e.AdoptionState.WAS_READY, True, "Starting", Action.RECOGNISE),
+        (e.AdoptionState.WAS_READY, True, "Starting", Action.PROBE_ADOPTED),
         (e.AdoptionState.WAS_LOADING, True, "Starting", Action.PROBE),
         (e.AdoptionState.UNFIT, True, "Starting", Action.TERMINATE),
         (e.AdoptionState.WAS_READY, False, "Stopping", Action.TERMINATE),
     ],
 )
-def test_what_still_runs_is_adopted_or_ended(
-    fitness: e.AdoptionState, *, wanted: bool, state: str, action: Action
+def test_a_process_that_still_runs_is_adopted_or_ended(
+    adoption_state: e.AdoptionState, *, should_run: bool, state: str, action: Action
 ) -> None:
-    machine, actions = after(e.Adopted(7, fitness), start=Machine(wanted=wanted))
+    machine, actions = after(e.Adopted(7, adoption_state), start=Machine(should_run=should_run))
     assert (machine.state, machine.pid, actions) == (state, 7, [action])
 
 
-def test_what_is_not_recognised_is_ended_and_run_anew() -> None:
+def test_a_process_whose_adoption_failed_is_ended_and_the_service_run_again() -> None:
     machine, actions = after(
         e.Adopted(7, e.AdoptionState.WAS_READY),
-        e.Unrecognised("503"),
+        e.AdoptionFailed("503"),
         e.Gone(),
-        start=Machine(wanted=True),
+        start=Machine(should_run=True),
     )
-    assert (machine.state, actions) == ("Starting", [Action.RECOGNISE, Action.TERMINATE, Action.LAUNCH])
+    assert (machine.state, actions) == ("Starting", [Action.PROBE_ADOPTED, Action.TERMINATE, Action.LAUNCH])
 
 
 def test_a_failed_service_can_be_started_and_loses_its_error() -> None:
@@ -171,22 +167,22 @@ def test_a_failed_service_can_be_started_and_loses_its_error() -> None:
     assert (machine.state, machine.last_error) == ("Running", None)
 
 
-def test_term_follows_the_announcement_only() -> None:
+def test_term_is_sent_only_after_the_withdrawal() -> None:
     machine, actions = after(*RUNNING, e.Stop())
     assert (machine.state, actions[-1]) == ("Stopping", Action.WITHDRAW)
-    machine, more = step(machine, e.Announced())
+    machine, more = step(machine, e.Withdrawn())
     assert more == (Action.TERMINATE,)
 
 
-def test_what_does_not_go_away_is_failed_until_it_does() -> None:
-    machine, _ = after(*RUNNING, e.Stop(), e.Announced(), e.Stuck("port 1 is in use"))
-    assert (machine.state, m.settled(machine)) == ("Failed", True)
+def test_a_process_that_cannot_be_ended_is_failed_until_it_ends() -> None:
+    machine, _ = after(*RUNNING, e.Stop(), e.Withdrawn(), e.Stuck("port 1 is in use"))
+    assert (machine.state, m.is_settled(machine)) == ("Failed", True)
     assert step(machine, e.Gone())[0].state == "Stopped"
 
 
-def test_a_halt_stops_and_keeps_the_wish() -> None:
-    machine, _ = after(*RUNNING, e.Halt(), e.Announced(), e.Gone())
-    assert (machine.state, machine.wanted) == ("Stopped", True)
+def test_a_halt_stops_and_keeps_the_desired_state() -> None:
+    machine, _ = after(*RUNNING, e.Halt(), e.Withdrawn(), e.Gone())
+    assert (machine.state, machine.should_run) == ("Stopped", True)
     assert step(machine, e.Start())[1] == ()
 
 
@@ -210,106 +206,119 @@ def test_an_observed_service_takes_no_command() -> None:
     )
 
 
+CANCELLED = {
+    Action.STOP_PROBE: "probe",
+    Action.CANCEL_RETRY: "retry",
+    Action.CANCEL_WITHDRAWAL: "withdraw",
+}
+
+
 @dataclass
-class World:
-    """A stand-in for `service`: performs actions, with answers that come when the test lets them."""
+class FakeController:
+    """Performs the machine's actions; each ends when the test chooses one of its outcomes."""
 
     machine: Machine = field(default_factory=Machine)
-    answers: dict[str, list[Event]] = field(default_factory=dict)
-    """By slot (a slot has one task at a time): possible answers of the action under way."""
+    outcomes: dict[str, list[Event]] = field(default_factory=dict)
+    """Possible outcomes of the running action, by slot; a slot has one task at a time."""
     alive: bool = False
 
-    def give(self, event: Event) -> None:
-        """Give the machine an event."""
+    def handle(self, event: Event) -> None:
+        """Pass an event to the machine and perform its actions."""
         self.machine, actions = step(self.machine, event)
         for action in actions:
             self.perform(action)
+        if not m.is_loading(self.machine):
+            self.outcomes.pop("queue", None)
 
     def perform(self, action: Action) -> None:
-        """Begin what the machine asks for."""
+        """Begin an action, or cancel one."""
         if action is Action.LAUNCH:
             assert not self.alive, "two processes"
-            self.answers["process"] = [e.Launched(1), e.LaunchFailed("no such program")]
+            self.outcomes["process"] = [e.Launched(1), e.LaunchFailed("no such program")]
         elif action is Action.PROBE:
-            self.answers["probe"] = [e.Ready(), e.StartTimedOut("late")]
-        elif action is Action.RECOGNISE:
-            self.answers["probe"] = [e.Ready(), e.Unrecognised("not it")]
-        elif action is Action.WATCH:
-            self.answers["probe"] = [e.Hung("hung")]
+            self.outcomes["probe"] = [e.Ready(), e.StartTimedOut("late")]
+        elif action is Action.PROBE_ADOPTED:
+            self.outcomes["probe"] = [e.Ready(), e.AdoptionFailed("not it")]
+        elif action is Action.PROBE_LIVENESS:
+            self.outcomes["probe"] = [e.Hung("hung")]
         elif action is Action.QUEUE:
-            self.answers["queue"] = [e.StartAllowed()]
+            self.outcomes["queue"] = [e.StartAllowed()]
         elif action is Action.RETRY:
-            self.answers["retry"] = [e.Retry()]
+            self.outcomes["retry"] = [e.Retry()]
         elif action is Action.WITHDRAW:
-            self.answers["announce"] = [e.Announced()]
+            self.outcomes["withdraw"] = [e.Withdrawn()]
         elif action in {Action.TERMINATE, Action.KILL}:
-            self.answers["end"] = [e.Gone()]
+            self.outcomes["end"] = [e.Gone()]
         else:
-            self.answers.pop(action.name.removeprefix("UN").lower(), None)
+            self.outcomes.pop(CANCELLED[action], None)
 
-    def answer(self, slot: str, which: int) -> None:
-        """Let the action in the slot end."""
-        options = self.answers.pop(slot)
-        event = options[which % len(options)]
+    def finish(self, slot: str, choice: int) -> None:
+        """End the action in the slot with one of its outcomes."""
+        options = self.outcomes.pop(slot)
+        event = options[choice % len(options)]
         if isinstance(event, e.Launched):
             self.alive = True
-            self.answers["process"] = [e.Exited("exited with code 1")]
+            self.outcomes["process"] = [e.Exited("exited with code 1")]
         if isinstance(event, e.Gone):
             self.alive = False
-            self.answers.pop("process", None)
-        self.give(event)
+            self.outcomes.pop("process", None)
+        self.handle(event)
 
     def drain(self) -> None:
-        """Everything goes well from now on: no failure, no crash."""
-        while slots := [slot for slot in self.answers if not isinstance(self.answers[slot][0], e.Exited | e.Hung)]:
-            self.answer(slots[0], 0)
+        """End all actions successfully, without a failure or a crash."""
+        while slots := [slot for slot in self.outcomes if not isinstance(self.outcomes[slot][0], e.Exited | e.Hung)]:
+            self.finish(slots[0], 0)
 
     def play(self, moves: list[Event | tuple[int, int]]) -> None:
-        """Commands, and answers by number."""
+        """Handle commands, and finish actions by (slot, outcome) numbers."""
         for move in moves:
             if not isinstance(move, tuple):
-                self.give(move)
-            elif self.answers:
-                self.answer(sorted(self.answers)[move[0] % len(self.answers)], move[1])
+                self.handle(move)
+            elif self.outcomes:
+                self.finish(sorted(self.outcomes)[move[0] % len(self.outcomes)], move[1])
 
 
-def world_of(*, heavy: bool, left: e.AdoptionState | None) -> World:
-    """A world with nothing in it, or with a process that an earlier agent left."""
-    world = World(Machine(heavy=heavy, wanted=left is not None))
-    if left:
-        world.alive = True
-        world.answers["process"] = [e.Exited("ended")]
-        world.give(e.Adopted(1, left))
-    return world
+def controller_of(*, heavy: bool, orphan: e.AdoptionState | None) -> FakeController:
+    """Return a controller without a process, or with one that an earlier agent left."""
+    controller = FakeController(Machine(heavy=heavy, should_run=orphan is not None))
+    if orphan:
+        controller.alive = True
+        controller.outcomes["process"] = [e.Exited("ended")]
+        controller.handle(e.Adopted(1, orphan))
+    return controller
 
 
 commands = st.sampled_from([e.Start(), e.Stop(), e.Restart()])
 revisions = st.builds(e.Revised, heavy=st.booleans())
 moves = st.lists(st.one_of(commands, revisions, st.tuples(st.integers(0, 4), st.integers(0, 1))), max_size=30)
-worlds = st.builds(world_of, heavy=st.booleans(), left=st.none() | st.sampled_from(e.AdoptionState))
+controllers = st.builds(controller_of, heavy=st.booleans(), orphan=st.none() | st.sampled_from(e.AdoptionState))
 
 
-@given(worlds, moves, commands)
+@given(controllers, moves, commands)
 def test_whatever_happens_the_last_command_wins(
-    world: World, sequence: list[Event | tuple[int, int]], last: Event
+    controller: FakeController, sequence: list[Event | tuple[int, int]], last: Event
 ) -> None:
-    world.play(sequence)
-    # What has run again by itself keeps its error: there is nothing to do for a start.
-    seen = world.machine.last_error if world.machine.state == "Running" and isinstance(last, e.Start) else None
-    world.give(last)
-    world.drain()
+    controller.play(sequence)
+    # A service that was restarted after a crash keeps its error: a start does nothing then.
+    seen = (
+        controller.machine.last_error if controller.machine.state == "Running" and isinstance(last, e.Start) else None
+    )
+    controller.handle(last)
+    controller.drain()
     if isinstance(last, e.Stop):
-        assert world.machine == Machine(heavy=world.machine.heavy, restarts=world.machine.restarts)
-        assert not world.alive
+        assert controller.machine == Machine(heavy=controller.machine.heavy, restarts=controller.machine.restarts)
+        assert not controller.alive
     else:
-        assert (world.machine.state, world.alive, world.machine.last_error) == ("Running", True, seen)
+        assert (controller.machine.state, controller.alive, controller.machine.last_error) == ("Running", True, seen)
 
 
-@given(worlds, moves)
-def test_only_a_running_service_has_a_process_in_the_end(world: World, sequence: list[Event | tuple[int, int]]) -> None:
-    world.play(sequence)
-    world.drain()
-    assert m.settled(world.machine)
-    assert not m.loads(world.machine)
-    assert world.alive == (world.machine.state == "Running")
-    assert (world.machine.state == "Running") == world.machine.wanted
+@given(controllers, moves)
+def test_only_a_running_service_has_a_process_in_the_end(
+    controller: FakeController, sequence: list[Event | tuple[int, int]]
+) -> None:
+    controller.play(sequence)
+    controller.drain()
+    assert m.is_settled(controller.machine)
+    assert not m.is_loading(controller.machine)
+    assert controller.alive == (controller.machine.state == "Running")
+    assert (controller.machine.state == "Running") == controller.machine.should_run

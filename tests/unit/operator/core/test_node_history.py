@@ -4,7 +4,7 @@ import pytest
 
 from hotpool.core.model import TypeState
 from hotpool.core.node_history import NodeHistory, Transition
-from hotpool.projection.history import decoded, encoded
+from hotpool.projection.history import decode, encode
 
 UP, STOPPED = TypeState(ready=True, services=("a",)), TypeState(ready=False, reason="Stopped")
 
@@ -55,10 +55,10 @@ def test_an_entry_is_small_however_many_types_there_are() -> None:
     ],
 )
 def test_entries_from_redis_decode_to_the_written_transition(transition: Transition) -> None:
-    assert decoded(encoded(transition)) == transition
+    assert decode(encode(transition)) == transition
 
 
 @pytest.mark.parametrize("value", ["", "[]", "{}", "7", '{"at":"t","from":null,"to":null,"gained":[],"lost":[]}'])
 def test_any_other_value_is_an_error(value: str) -> None:
     with pytest.raises((ValueError, KeyError, TypeError, AttributeError)):
-        decoded(value)
+        decode(value)

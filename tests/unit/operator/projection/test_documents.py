@@ -1,4 +1,4 @@
-"""Images and their digests (requirements E1, E2, E3)."""
+"""Documents and their digests (E1, E2, E3)."""
 
 from __future__ import annotations
 
@@ -54,36 +54,36 @@ def test_a_type_is_json_with_ready_reason_and_services() -> None:
     }
 
 
-def test_a_type_cannot_take_the_place_of_the_facts() -> None:
+def test_a_type_cannot_replace_the_facts() -> None:
     assert NodeDocument("edge-1", ((".facts", True, None, ()),)).fields() == {}
 
 
 SETS = st.dictionaries(st.sampled_from("abcdefgh"), st.sampled_from(STATES))
 
 
-def made(states: dict[str, str], former: PoolDocument | None = None) -> PoolDocument:
+def make_pool(states: dict[str, str], former: PoolDocument | None = None) -> PoolDocument:
     ready, suspect, draining = (frozenset(n for n, state in states.items() if state == wanted) for wanted in STATES)
     return PoolDocument("p", "u", None, None, ready, suspect, draining, former)
 
 
 @given(before=SETS, after=SETS)
-def test_an_image_made_from_a_former_one_is_the_same_as_one_made_alone(
+def test_a_document_derived_from_a_former_one_equals_one_built_directly(
     before: dict[str, str], after: dict[str, str]
 ) -> None:
-    former, alone = made(before), made(after)
-    derived = made(after, former)
-    assert derived == alone
-    assert (derived.members, derived.sums) == (alone.members, alone.sums)
+    former, direct = make_pool(before), make_pool(after)
+    derived = make_pool(after, former)
+    assert derived == direct
+    assert (derived.members, derived.sums) == (direct.members, direct.sums)
     for ours, theirs in zip(derived.members, former.members, strict=True):
-        assert ours != theirs or ours is theirs, "what is the same is shared"
+        assert ours != theirs or ours is theirs, "unchanged sets are shared"
 
 
 @given(before=SETS, after=SETS)
-def test_a_change_turns_one_image_into_the_other(before: dict[str, str], after: dict[str, str]) -> None:
-    former, image = made(before), made(after)
-    change = image.change_from(former)
+def test_a_change_turns_one_document_into_the_other(before: dict[str, str], after: dict[str, str]) -> None:
+    former, document = make_pool(before), make_pool(after)
+    change = document.change_from(former)
     parts = zip(former.members, change.added, change.removed, strict=True)
-    assert tuple((members - gone) | new for members, new, gone in parts) == image.members
+    assert tuple((members - gone) | new for members, new, gone in parts) == document.members
     assert all(
         not members & new and gone <= members
         for members, new, gone in zip(former.members, change.added, change.removed, strict=True)

@@ -1,11 +1,11 @@
-"""Key names and ring places of the Redis projection (requirements E2, E4, E6)."""
+"""Key names and ring positions of the Redis projection (E2, E4, E6)."""
 
 from __future__ import annotations
 
 import pytest
 from redis.crc import key_slot
 
-from hotpool.projection.keys import FleetKeys, fnv1a64, score, scored
+from hotpool.projection.keys import FleetKeys, score, scored_members
 
 
 def test_every_key_of_a_fleet_has_the_same_slot() -> None:
@@ -23,7 +23,7 @@ def test_two_fleets_and_two_prefixes_share_no_key() -> None:
     assert len({fleet.meta for fleet in fleets}) == 3
 
 
-def test_staged_keys_of_two_writes_never_mix() -> None:
+def test_staged_keys_of_two_writes_differ() -> None:
     keys = FleetKeys("hotpool", "speech")
     writes = [("zh-en", 3, 7), ("zh-en", 3, 8), ("zh-en", 4, 7), ("en-zh", 3, 7)]
     assert len({key for write in writes for key in keys.staged(*write)}) == 12
@@ -37,20 +37,13 @@ def test_a_prefix_that_would_break_the_hash_tag_is_refused(part: str) -> None:
         FleetKeys("hotpool", part)
 
 
-@pytest.mark.parametrize(
-    ("data", "expected"), [(b"", 0xCBF29CE484222325), (b"a", 0xAF63DC4C8601EC8C), (b"foobar", 0x85944171F73967E8)]
-)
-def test_fnv1a64_gives_the_published_values(data: bytes, expected: int) -> None:
-    assert fnv1a64(data) == expected
-
-
-def test_places_on_the_ring_are_exact_doubles_and_never_change() -> None:
-    places = {name: score(name) for name in ("edge-001", "edge-002", "a")}
-    assert places == {"edge-001": 3776263116993261, "edge-002": 870318732993163, "a": 749148223489649}
+def test_ring_positions_are_exact_doubles_and_never_change() -> None:
+    positions = {name: score(name) for name in ("edge-001", "edge-002", "a")}
+    assert positions == {"edge-001": 3776263116993261, "edge-002": 870318732993163, "a": 749148223489649}
     assert all(int(float(score(f"n{number}"))) == score(f"n{number}") < 2**52 for number in range(1000))
 
 
-def test_names_that_differ_in_a_digit_lie_spread_over_the_ring() -> None:
+def test_names_that_differ_in_one_digit_are_spread_over_the_ring() -> None:
     tenths = [0] * 10
     for number in range(1000):
         tenths[score(f"edge-{number:04d}") * 10 >> 52] += 1
@@ -59,8 +52,8 @@ def test_names_that_differ_in_a_digit_lie_spread_over_the_ring() -> None:
     assert abs(score("edge-001") - score("edge-002")) > 2**44
 
 
-def test_members_are_handed_over_highest_place_first() -> None:
-    parts = scored({"edge-001", "edge-002", "a"}).split(" ")
+def test_members_are_encoded_highest_score_first() -> None:
+    parts = scored_members({"edge-001", "edge-002", "a"}).split(" ")
     assert sorted(parts[1::2]) == ["a", "edge-001", "edge-002"]
-    assert [int(place) for place in parts[::2]] == sorted((score(name) for name in parts[1::2]), reverse=True)
-    assert scored(()) == ""
+    assert [int(position) for position in parts[::2]] == sorted((score(name) for name in parts[1::2]), reverse=True)
+    assert scored_members(()) == ""

@@ -1,4 +1,4 @@
-"""Writer, ledger, audit and error texts without a server (requirements E1, E2, E5, E6)."""
+"""Writer, accepted writes, drift check and error texts without a server (E1, E2, E5, E6)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from hotpool.projection.accepted_writes import AcceptedWrites, WriteStamp
 from hotpool.projection.connection.async_connection import connect, describe
 from hotpool.projection.documents import NodeDocument, PoolDocument
 from hotpool.projection.drift_check import DriftCheck, Rotation
-from hotpool.projection.functions import Functions, source
+from hotpool.projection.functions import Functions, library_source
 from hotpool.projection.keys import FleetKeys
 from hotpool.projection.redis_errors import (
     BaseMismatchError,
@@ -45,31 +45,31 @@ POOL = PoolDocument("zh-en", "u1", None, None, frozenset("a"), frozenset(), froz
 
 
 class FakeClient:
-    """Answers each command by a function of its words, and remembers them."""
+    """A client that replies to each command by a function, and records the commands."""
 
-    def __init__(self, answer: Callable[[tuple[Any, ...]], Any]) -> None:
-        self.answer = answer
+    def __init__(self, reply: Callable[[tuple[Any, ...]], Any]) -> None:
+        self.reply = reply
         self.sent: list[tuple[Any, ...]] = []
         self.connection_pool = type("Pool", (), {"connection_kwargs": {"password": "s3cret"}})()
 
     async def execute_command(self, *words: Any) -> Any:
-        """Answer as redis would."""
+        """Return the reply of the function."""
         self.sent.append(words)
-        return self.answer(words)
+        return self.reply(words)
 
     @property
     def client(self) -> Client:
-        """Itself, in the place of a client."""
+        """This object with the type of a client."""
         return cast("Client", self)
 
 
-async def test_promise_2_nothing_is_sent_when_our_time_as_leader_is_over() -> None:
+async def test_nothing_is_sent_after_leadership_has_ended() -> None:
     fake = FakeClient(lambda _: [b"3", 1])
-    leading = True
-    writer = RedisWriter(fake.client, namespace="speech", leader=lambda: leading)
+    is_leader = True
+    writer = RedisWriter(fake.client, namespace="speech", leader=lambda: is_leader)
     await writer.claim(3)
     sent = len(fake.sent)
-    leading = False
+    is_leader = False
     calls = (
         writer.claim(4),
         writer.replace_pool(POOL),
@@ -116,13 +116,13 @@ async def test_nothing_is_sent_before_the_first_claim() -> None:
         (NoPermissionError("no fcall"), RejectedError),
     ],
 )
-def test_errors_of_redis_become_those_of_a_sink(error: Exception, expected: type[WriteError]) -> None:
+def test_redis_errors_are_translated_to_write_errors(error: Exception, expected: type[WriteError]) -> None:
     failure = translate(error, "text", 8, "ours")
     assert type(failure) is expected
     assert str(failure) == "text"
 
 
-async def test_no_error_text_holds_the_password() -> None:
+async def test_no_error_text_contains_the_password() -> None:
     def refuse(_: object) -> None:
         raise ResponseError("unknown command `HELLO`, with args beginning with: `AUTH` `op` `s3cret`")
 
@@ -138,14 +138,14 @@ async def test_no_error_text_holds_the_password() -> None:
 @pytest.mark.parametrize(
     "url", ["redis://:s3cret#1@host", "s3cret", "http://op:s3cret@host", "redis://host/0?socket_timeout=s3cret"]
 )
-def test_an_unreadable_url_is_refused_without_its_text(url: str) -> None:
+def test_an_invalid_url_is_rejected_without_its_text(url: str) -> None:
     with pytest.raises(ValueError, match="URL of Redis") as caught:
         connect(url)
     assert "s3cret" not in str(caught.value)
     assert caught.value.__suppress_context__
 
 
-def test_a_client_never_sends_twice_and_knows_its_password() -> None:
+def test_a_client_never_resends_and_redacts_its_password() -> None:
     client = connect("rediss://op:s3cret@example.test:6380/0")
     settings = cast("Any", client).connection_pool.connection_kwargs
     assert settings["retry"].get_retries() == 0
@@ -154,10 +154,10 @@ def test_a_client_never_sends_twice_and_knows_its_password() -> None:
     assert describe(ValueError("a s3cret b"), client) == "ValueError: a *** b"
 
 
-async def test_a_missing_library_is_loaded_and_the_call_made_once_more() -> None:
+async def test_a_missing_library_is_loaded_and_the_call_repeated() -> None:
     loaded = False
 
-    def answer(words: tuple[Any, ...]) -> Any:
+    def reply(words: tuple[Any, ...]) -> Any:
         nonlocal loaded
         if words[0] == "FUNCTION LOAD":
             loaded = True
@@ -165,7 +165,7 @@ async def test_a_missing_library_is_loaded_and_the_call_made_once_more() -> None
             raise ResponseError("Function not found")
         return 1
 
-    fake = FakeClient(answer)
+    fake = FakeClient(reply)
     assert await Functions(fake.client, may_load=True).call("stamp", ["{a:b}:meta"], [3, 1]) == 1
     assert [words[0] for words in fake.sent] == ["FCALL", "FUNCTION LOAD", "FCALL"]
     loaded = False
@@ -173,7 +173,7 @@ async def test_a_missing_library_is_loaded_and_the_call_made_once_more() -> None
         await Functions(fake.client, may_load=False).read("pick", ["{a:b}:meta"])
 
 
-async def test_a_lost_connection_is_never_answered_by_sending_again() -> None:
+async def test_a_call_is_not_resent_after_a_lost_connection() -> None:
     def lose(_: object) -> None:
         raise RedisConnectionError("lost")
 
@@ -183,62 +183,62 @@ async def test_a_lost_connection_is_never_answered_by_sending_again() -> None:
     assert len(fake.sent) == 1
 
 
-def test_what_this_process_wrote_is_compared_exactly() -> None:
-    ledger = AcceptedWrites()
-    with ledger.writing("a") as version:
-        ledger.wrote("a", WriteStamp(3, version, "d1"))
-    assert ledger.accepts("a", WriteStamp(3, version, "d1"), "d1")
-    assert not ledger.accepts("a", WriteStamp(3, version + 1, "d1"), "d1")
-    assert not ledger.accepts("a", WriteStamp(2, version, "d1"), "d1")
-    assert not ledger.accepts("a", WriteStamp(3, version, "d1"), "d2")
+def test_writes_of_this_process_are_compared_exactly() -> None:
+    writes = AcceptedWrites()
+    with writes.writing("a") as version:
+        writes.record_accepted("a", WriteStamp(3, version, "d1"))
+    assert writes.matches("a", WriteStamp(3, version, "d1"), "d1")
+    assert not writes.matches("a", WriteStamp(3, version + 1, "d1"), "d1")
+    assert not writes.matches("a", WriteStamp(2, version, "d1"), "d1")
+    assert not writes.matches("a", WriteStamp(3, version, "d1"), "d2")
 
 
-def test_what_another_leader_wrote_needs_the_same_digest_only() -> None:
-    assert AcceptedWrites().accepts("a", WriteStamp(2, 77, "d1"), "d1")
-    assert not AcceptedWrites().accepts("a", WriteStamp(2, 77, "d2"), "d1")
+def test_writes_of_another_leader_need_only_the_same_digest() -> None:
+    assert AcceptedWrites().matches("a", WriteStamp(2, 77, "d1"), "d1")
+    assert not AcceptedWrites().matches("a", WriteStamp(2, 77, "d2"), "d1")
 
 
-def test_after_an_unknown_outcome_nothing_is_accepted_and_the_next_version_is_new() -> None:
-    ledger = AcceptedWrites()
-    with pytest.raises(RetryableError), ledger.writing("a") as lost:
+def test_after_an_unknown_outcome_nothing_matches_and_the_next_version_is_higher() -> None:
+    writes = AcceptedWrites()
+    with pytest.raises(RetryableError), writes.writing("a") as lost:
         raise RetryableError("lost")
-    assert not ledger.accepts("a", WriteStamp(3, lost, "d1"), "d1")
-    ledger.learn(40)
-    with ledger.writing("a") as version:
-        ledger.wrote("a", WriteStamp(3, version, "d1"))
+    assert not writes.matches("a", WriteStamp(3, lost, "d1"), "d1")
+    writes.observe_version(40)
+    with writes.writing("a") as version:
+        writes.record_accepted("a", WriteStamp(3, version, "d1"))
     assert version == 41
-    assert ledger.accepts("a", WriteStamp(3, 41, "d1"), "d1")
+    assert writes.matches("a", WriteStamp(3, 41, "d1"), "d1")
 
 
-def test_of_two_overlapping_writes_the_later_version_stands() -> None:
-    ledger = AcceptedWrites()
-    with ledger.writing("a") as first, ledger.writing("a") as second:
-        ledger.wrote("a", WriteStamp(3, second, "new"))
-        ledger.wrote("a", WriteStamp(3, first, "old"))
-    assert ledger.accepts("a", WriteStamp(3, second, "new"), "new")
+def test_of_two_overlapping_writes_the_later_version_wins() -> None:
+    writes = AcceptedWrites()
+    with writes.writing("a") as first, writes.writing("a") as second:
+        writes.record_accepted("a", WriteStamp(3, second, "new"))
+        writes.record_accepted("a", WriteStamp(3, first, "old"))
+    assert writes.matches("a", WriteStamp(3, second, "new"), "new")
 
 
-def test_names_written_during_an_audit_are_recorded_also_those_begun_before() -> None:
-    ledger = AcceptedWrites()
-    with ledger.writing("before"), ledger.recording() as names:
-        with ledger.writing("during"):
+def test_names_written_during_a_drift_check_are_tracked_including_writes_begun_before() -> None:
+    writes = AcceptedWrites()
+    with writes.writing("before"), writes.track_names() as names:
+        with writes.writing("during"):
             pass
         assert names == {"before", "during"}
-    with ledger.recording() as later:
+    with writes.track_names() as later:
         assert later == set()
-    with ledger.writing("after"):
+    with writes.writing("after"):
         pass
     assert later == set()
 
 
-async def test_a_pool_created_during_an_audit_is_no_stray_and_one_dropped_is_not_missed() -> None:
+async def test_pools_created_or_deleted_during_a_drift_check_are_not_reported() -> None:
     keys, pools, nodes = FleetKeys("hotpool", "speech"), AcceptedWrites(), AcceptedWrites()
 
-    def answer(words: tuple[Any, ...]) -> Any:
+    def reply(words: tuple[Any, ...]) -> Any:
         if words[1].endswith("overview"):
             with pools.writing("new"), pools.writing("zh-en"):
-                pools.dropped("zh-en")
-            return [source()[1].encode(), b"3"]
+                pools.record_dropped("zh-en")
+            return [library_source()[1].encode(), b"3"]
         if words[1].endswith("part"):
             some = {keys.pools: [b"new", b"old"], keys.index: [b"g/new", b"new", b"g/old", b"old"]}
             return [b"0", some.get(words[3], [])]
@@ -246,16 +246,15 @@ async def test_a_pool_created_during_an_audit_is_no_stray_and_one_dropped_is_not
             return [[b"", b"", b"", [], [], []]]
         return [[b"", b"", b"", b"", b"", b"", b"", 0, 0, 0]]
 
-    functions = Functions(FakeClient(answer).client, may_load=True)
+    functions = Functions(FakeClient(reply).client, may_load=True)
     result = await DriftCheck(functions, keys, pools, nodes, Rotation()).run(3, {"zh-en": POOL}, {})
     assert result.pools == frozenset()
     assert result.stray_pools == {"old"}
     assert result.stray_index == {"g/old"}
     assert result.claimed
-    assert not result.clean
 
 
-def test_the_look_up_needs_redis_and_nothing_of_the_operator() -> None:
+def test_the_look_up_imports_redis_and_nothing_of_the_operator() -> None:
     program = "import sys, hotpool.lookup; print(*sorted({name.split('.')[0] for name in sys.modules}))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
@@ -263,7 +262,7 @@ def test_the_look_up_needs_redis_and_nothing_of_the_operator() -> None:
     assert not loaded & {"kopf", "kubernetes", "pydantic", "msgspec", "structlog", "typer", "aiohttp"}
 
 
-async def test_a_cluster_that_cannot_be_entered_is_a_failure_like_others_with_its_cause() -> None:
+async def test_an_unreachable_cluster_is_reported_with_its_cause() -> None:
     def refuse(_: object) -> None:
         raise RedisClusterException("cannot be connected") from AuthenticationError("invalid")  # type: ignore[no-untyped-call]
 

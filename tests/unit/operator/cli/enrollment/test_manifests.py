@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hotpool.api.names import NODE_NAME_MAX
 from hotpool.cli.enrollment import kubeconfig_file
 from hotpool.cli.enrollment.manifests import Credential, ForeignError, credential, kubeconfig, next_step, secret_names
+from hotpool.common.atomic_file import write_atomically
 
 NAMES = secret_names("edge-1")
 A, B = NAMES
@@ -84,7 +85,7 @@ def test_the_file_is_private_and_replaced_atomically(tmp_path: Path) -> None:
     path.touch(mode=0o644)
     path.write_text(kubeconfig("edge-1", "speech", "old", {"server": "https://a"}))
     assert kubeconfig_file.write_error(path, "edge-1") is None
-    kubeconfig_file.write(path, "new")
+    write_atomically(path, "new")
     assert (path.read_text(), stat.S_IMODE(path.stat().st_mode)) == ("new", 0o600)
     assert list(tmp_path.iterdir()) == [path]
 

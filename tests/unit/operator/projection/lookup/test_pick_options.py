@@ -1,4 +1,4 @@
-"""What a pick may be told, and what a dispatcher needs to have installed (E6)."""
+"""Options of a pick, and the packages that a dispatcher needs (E6)."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from hotpool.projection.lookup.pick_options import PickRequest, report_arguments
 ONLY_REDIS = """
 import sys
 
-class Nothing:
+class Blocker:
     def find_spec(self, name, path=None, target=None):
         top = name.partition(".")[0]
         if top not in sys.stdlib_module_names | {"redis", "hotpool"}:
             raise ModuleNotFoundError(name)
 
-sys.meta_path.insert(0, Nothing())
+sys.meta_path.insert(0, Blocker())
 from hotpool.lookup import Lookup, SyncLookup
 Lookup.from_url("redis://127.0.0.1", namespace="speech")
 SyncLookup.from_url("redis://127.0.0.1", namespace="speech")
@@ -36,13 +36,13 @@ def half() -> float:
     return 0.5
 
 
-def test_the_look_up_runs_where_nothing_but_redis_can_be_imported() -> None:
-    done = subprocess.run([sys.executable, "-c", ONLY_REDIS], capture_output=True, text=True, check=False)
-    assert (done.stdout, done.stderr) == ("alone\n", "")
+def test_the_look_up_needs_only_redis() -> None:
+    result = subprocess.run([sys.executable, "-c", ONLY_REDIS], capture_output=True, text=True, check=False)
+    assert (result.stdout, result.stderr) == ("alone\n", "")
 
 
 @pytest.mark.parametrize(
-    ("how", "words"),
+    ("options", "words"),
     [
         ({}, ("uniform", "0.5")),
         ({"strategy": Strategy.LEAST_LOADED}, ("least-loaded", "0.5")),
@@ -51,22 +51,22 @@ def test_the_look_up_runs_where_nothing_but_redis_can_be_imported() -> None:
         ({"max_age": 0}, ("uniform", "0.5", "", 0)),
     ],
 )
-def test_wishes_become_the_arguments_of_the_function(how: Any, words: tuple[object, ...]) -> None:
-    assert PickRequest.of(how, half).arguments("") == words
+def test_options_become_the_arguments_of_the_function(options: Any, words: tuple[object, ...]) -> None:
+    assert PickRequest.from_options(options, half).arguments("") == words
 
 
-def test_a_reservation_goes_first_with_an_id_of_its_own() -> None:
-    made = [PickRequest.of({"reserve": 2.5, "weight": 3}, half) for _ in range(2)]
-    assert [choice.arguments("speech/zh-en")[1:] for choice in made] == [
+def test_a_reservation_is_the_first_argument_and_has_its_own_id() -> None:
+    requests = [PickRequest.from_options({"reserve": 2.5, "weight": 3}, half) for _ in range(2)]
+    assert [request.arguments("speech/zh-en")[1:] for request in requests] == [
         (3, 2500, "uniform", "0.5", "speech/zh-en", "")
     ] * 2
-    identities = [choice.reservation[0] for choice in made if choice.reservation]
+    identities = [request.reservation[0] for request in requests if request.reservation]
     assert len(set(identities)) == 2
     assert all(len(identity) == 32 for identity in identities)
 
 
 @pytest.mark.parametrize(
-    "how",
+    "options",
     [
         {"strategy": "best"},
         {"strategy": "affinity"},
@@ -87,18 +87,18 @@ def test_a_reservation_goes_first_with_an_id_of_its_own() -> None:
         {"max_age": math.inf},
     ],
 )
-def test_a_wish_out_of_bounds_is_refused_before_anything_is_sent(how: Any) -> None:
+def test_an_option_out_of_bounds_is_rejected(options: Any) -> None:
     with pytest.raises(ValueError, match=r"\w+"):
-        PickRequest.of(how, half)
+        PickRequest.from_options(options, half)
 
 
-@pytest.mark.parametrize("how", [{"exclude": "edge-1"}, {"stratgy": "uniform"}])
-def test_a_misspelt_wish_and_a_name_for_a_list_are_refused(how: Any) -> None:
+@pytest.mark.parametrize("options", [{"exclude": "edge-1"}, {"stratgy": "uniform"}])
+def test_an_unknown_option_and_a_string_for_a_collection_are_rejected(options: Any) -> None:
     with pytest.raises(TypeError):
-        PickRequest.of(how, half)
+        PickRequest.from_options(options, half)
 
 
-def test_a_load_report_is_checked() -> None:
+def test_a_load_report_is_validated() -> None:
     assert report_arguments({"a": 2, "b": 0}, "one", 1.5) == [("one", 1500, "a", 2, "b", 0)]
     assert report_arguments({}, "one", 1.5) == [("one", 1500)]
     assert [len(words) for words in report_arguments({f"n{number}": 1 for number in range(250)}, "one", 1)] == [
