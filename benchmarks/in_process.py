@@ -16,8 +16,8 @@ from kubernetes.aio import client
 from hotpool.controllers.manager import Manager
 from hotpool.core.cluster_cache import ClusterCache
 from hotpool.core.model import Heartbeat, Kind
-from hotpool.kube.client import Reader
 from hotpool.kube.lease_watch import LeaseWatch
+from hotpool.kube.reader import Reader
 from hotpool.kube.writer import KubeWriter
 from hotpool.observability import logging_setup
 
@@ -34,15 +34,15 @@ class _CountingObserver:
     """Observer between the Lease watch and the manager that counts heartbeats."""
 
     def __init__(self, manager: Manager) -> None:
-        self.on_watch_restored = manager.on_watch_restored
-        self.on_watch_lost = manager.on_watch_lost
-        self.on_probe_received = manager.on_probe_received
+        self.on_watch_restored = manager.ingest.on_watch_restored
+        self.on_watch_lost = manager.ingest.on_watch_lost
+        self.on_probe_received = manager.ingest.on_probe_received
         self.count = 0
         self._manager = manager
 
     def on_heartbeats(self, beats: Sequence[Heartbeat]) -> None:
         """Pass them to the manager."""
-        self._manager.on_heartbeats(beats)
+        self._manager.ingest.on_heartbeats(beats)
         self.count += len(beats)
 
 
@@ -63,7 +63,7 @@ class InProcess:
 
     def watch(self, kind: Kind, event: str | None, line: bytes) -> None:
         """Process one line of a watch."""
-        self.manager.on_object(kind, event, json.loads(line))
+        self.manager.ingest.on_object(kind, event, json.loads(line))
 
     async def watch_all(self, kind: Kind) -> None:
         """Process the first listing of a watch; the time to read it from the file counts for the server."""

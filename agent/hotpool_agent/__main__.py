@@ -1,4 +1,4 @@
-"""Entry point of `hotpool-agent` and `python -m hotpool_agent`; everything else is in `cli` and `agent`."""
+"""Entry point of `hotpool-agent` and `python -m hotpool_agent`."""
 
 from hotpool.common.bare_kubernetes import import_bare_kubernetes
 from hotpool_agent.cli.program import app
@@ -6,7 +6,7 @@ from hotpool_agent.cli.program import app
 
 def main() -> None:
     """Run the command line."""
-    # Before a command imports the agent, and with it kubernetes.
+    # Must come before a command imports the agent, and with it kubernetes.
     import_bare_kubernetes()
     app()
 

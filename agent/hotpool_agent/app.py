@@ -7,7 +7,7 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 from uuid import uuid4
@@ -15,11 +15,11 @@ from uuid import uuid4
 import structlog
 
 from hotpool.api.meta import timestamp
+from hotpool.common.health_server import serving
 from hotpool_agent import __version__, host_info
 from hotpool_agent.catalogue.loader import CatalogueError, read_catalogue
 from hotpool_agent.catalogue.model import Catalogue
 from hotpool_agent.control import protocol, socket_server
-from hotpool_agent.control.health_server import Health, serving
 from hotpool_agent.kube.capability_watch import CapabilityWatch
 from hotpool_agent.kube.credentials import Target
 from hotpool_agent.kube.node_resources import NodeResources
@@ -35,6 +35,7 @@ from hotpool_agent.reporting.report_builder import AgentInfo, stamped
 from hotpool_agent.reporting.report_limits import DropCounter, bounded_services
 from hotpool_agent.reporting.reporter import Reporter
 from hotpool_agent.service_manager import CommandError, ReportingPort, ServiceManager, Verb
+from hotpool_agent.services import ports
 from hotpool_agent.services.log_rotation import rotate_forever
 from hotpool_agent.settings import Settings
 from hotpool_agent.state_store import StateStore, lock, open_store
@@ -52,6 +53,14 @@ class Options:
     node: str
     target: Target
     settings: Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """State of the agent: whether the API server holds the present report, and problems by part."""
+
+    ready: bool
+    problems: dict[str, str]
 
 
 class Agent:
@@ -94,7 +103,14 @@ class Agent:
         """Run until `stop`, then shut down in order. Raises the error that ended a part."""
         maintenance = (self.store.write_forever(), rotate_forever(log_folder(self.store.folder)))
         async with (
-            serving(self.settings.listen, self.metrics.registry, self.health) as self.listening,
+            serving(
+                self.settings.listen,
+                self.metrics.registry,
+                # Problems with the cluster are no reason to restart the agent: that the event loop runs is enough.
+                healthz=lambda: (True, {"problems": self.health().problems}),
+                readyz=lambda: ((health := self.health()).ready, asdict(health)),
+                port_owner=ports.owner,
+            ) as self.listening,
             http_tcp.new_session() as session,
             _background(maintenance) as background,
         ):

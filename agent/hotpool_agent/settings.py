@@ -4,37 +4,16 @@ A leaf that must not import other modules of the agent or do I/O.
 """
 
 import re
-from ipaddress import ip_address
 from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from hotpool.api.names import LABEL_PATTERN, MAX_INTERVAL_SECONDS
+from hotpool.common.listen_address import ListenAddress
 
 _NAMESPACE: Final = re.compile(LABEL_PATTERN)
 _NAMESPACE_MAX: Final = 63
-_PORT_MAX: Final = 65535
-
-
-def host_and_port(listen: str) -> tuple[str | None, int]:
-    """Split `127.0.0.1:9810` or `[::1]:9810`. The host is None for every address, as in `*:9810`. Raises ValueError."""
-    host, _, port = listen.rpartition(":")
-    if not port.isdecimal() or int(port) > _PORT_MAX:
-        raise ValueError("must be ADDRESS:PORT, for example 127.0.0.1:9810; port 0 means any free port")
-    if host == "*":
-        return None, int(port)
-    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-    try:
-        ip_address(bare)
-    except ValueError as error:
-        raise ValueError(f"{host!r} is not an IP address; for example 127.0.0.1:9810, [::1]:9810 or *:9810") from error
-    return bare, int(port)
-
-
-def _check_address(listen: str) -> str:
-    host_and_port(listen)
-    return listen
 
 
 def _split(given: Any) -> Any:
@@ -76,7 +55,7 @@ class Settings(BaseSettings):
     """Time in which the penalty of a flapping service halves (requirement A7)."""
     backoff_seconds: Annotated[float, Field(gt=0)] = 1.0
     """First pause before a reconnection; doubled up to H (requirement B9)."""
-    listen: Annotated[str, AfterValidator(_check_address)] = "127.0.0.1:9810"
+    listen: ListenAddress = "127.0.0.1:9810"
     """Address of /healthz, /readyz and /metrics; port 0: any free port; `*`: every address of both families."""
     pod_namespaces: Annotated[
         tuple[str, ...], NoDecode, BeforeValidator(_split), AfterValidator(_check_namespaces)

@@ -1,4 +1,4 @@
-"""The program `hotpool`. A command's module is imported when the command runs: all of them together take 2 s."""
+"""Command group `hotpool`. The module of a command is imported when the command runs: all together take 2 s."""
 
 import gc
 import sys
@@ -14,27 +14,27 @@ from hotpool.common.lazy_commands import LazyGroup
 
 COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "operator": ("run", "Run the operator of one namespace until SIGTERM."),
-    "why": ("why", "Say why a node is in a pool or not, and what would change that."),
-    "top": ("top", "Show nodes and pools at a glance."),
-    "diff": ("diff", "Show who would join and leave pools if documents were applied."),
+    "why": ("why", "Explain why a node is in a pool or not, and what would change it."),
+    "top": ("top", "Show an overview of nodes and pools."),
+    "diff": ("diff", "Show the nodes that would join and leave pools if manifests were applied."),
     "pick": ("pick", "Pick a node of a pool, as a dispatcher does."),
-    "enroll": ("enroll", "Make an account for the agent of a node outside the cluster, and a kubeconfig for it."),
+    "enroll": ("enroll", "Create an account and a kubeconfig for the agent of a node outside the cluster."),
 }
 """Command → module in `hotpool.cli`, and the first paragraph of the command's help."""
 _GC_THRESHOLD: Final = 50_000
-"""New objects until the collector looks. An import makes many and leaves no garbage: this saves a tenth of a start."""
+"""New objects between collections. Imports create many objects and no garbage: this saves a tenth of the start."""
 
 
 class _Program(LazyGroup):
-    """The group of all commands."""
+    """Group of all commands."""
 
     helps: ClassVar = {name: line for name, (_, line) in COMMANDS.items()}
 
     @staticmethod
     def load(name: str) -> Any:
-        part = typer.Typer(add_completion=False, rich_markup_mode=None)
-        import_module(f"hotpool.cli.{COMMANDS[name][0]}").register(part)
-        return typer.main.get_command(part)
+        single = typer.Typer(add_completion=False, rich_markup_mode=None)
+        import_module(f"hotpool.cli.{COMMANDS[name][0]}").register(single)
+        return typer.main.get_command(single)
 
 
 app = typer.Typer(
@@ -43,7 +43,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    help="hotpool keeps every node in exactly the pools it qualifies for right now.",
+    help="Keep every node in exactly the pools whose requirements it meets now.",
 )
 
 

@@ -1,7 +1,4 @@
-"""The composition root: settings → clients → state → reconciler → watch; the only wiring.
-
-`hotpool operator` runs it (`hotpool.cli.run`).
-"""
+"""Composition root of the operator: settings → clients → cache → manager → watches. No other module wires parts."""
 
 import asyncio
 import gc
@@ -15,7 +12,7 @@ from kubernetes.aio import client
 
 from hotpool.api.meta import ELECTION_LEASE, KUBE_NODES_ANNOTATION, SCHEMA_REVISION
 from hotpool.clock import Clock
-from hotpool.common.health_server import serve
+from hotpool.common.health_server import ListenError, check_lines, serving
 from hotpool.controllers.manager import Manager
 from hotpool.core.cluster_cache import ClusterCache
 from hotpool.core.model import CUSTOM_KINDS, Kind
@@ -23,12 +20,13 @@ from hotpool.errors import RetryableError
 from hotpool.events.aggregator import EventObject
 from hotpool.events.recorder import EventRecorder
 from hotpool.kube import custom_resource_watch
-from hotpool.kube.client import KUBECONFIG_ERRORS, ApiUnavailable, ClusterTarget, Reader, connect, kubeconfig_error
+from hotpool.kube.client import KUBECONFIG_ERRORS, ApiUnavailable, ClusterTarget, connect, kubeconfig_error
 from hotpool.kube.event_writer import EventWriter
 from hotpool.kube.leader_election import LeaderElector
 from hotpool.kube.lease_watch import LeaseWatch
 from hotpool.kube.lease_watch_probe import LeaseWatchProbe
 from hotpool.kube.node_watch import NodeWatch
+from hotpool.kube.reader import Reader
 from hotpool.kube.writer import KubeWriter
 from hotpool.observability.metrics import REGISTRY
 from hotpool.projection.connection.async_connection import Client
@@ -46,70 +44,69 @@ APPLY_DEFINITIONS: Final = (
 )
 _WAIT_SECONDS = 1.0
 _END_SECONDS = 8.0
-"""What a part has to end; kopf waits 5 s for its own."""
+"""Time in which a part must end. kopf waits 5 s for its own tasks."""
 _GC_THRESHOLD = 50_000
-"""New objects until the collector looks: a fleet is millions of objects that no cycle holds."""
+"""New objects until a garbage collection: a fleet is millions of objects without cycles."""
 
 
 class StartupError(Exception):
-    """The cluster, or how it was named, is not as the operator needs it; the text says what to do."""
+    """Error of the cluster or the settings that prevents the start. The text says what to do."""
 
 
 async def run(settings: Settings) -> int:
-    """Run until SIGTERM (0), or until leadership or a part is lost (1). Raises Unusable."""
+    """Run until SIGTERM (0), or until leadership or a part is lost (1). Raises StartupError."""
     gc.set_threshold(_GC_THRESHOLD)
-    access = ClusterTarget(settings.namespace, settings.kubeconfig, settings.context)
+    target = ClusterTarget(settings.namespace, settings.kubeconfig, settings.context)
     try:
-        api = await connect(access)
+        api = await connect(target)
     except KUBECONFIG_ERRORS as error:
-        raise StartupError(str(kubeconfig_error(access, error))) from None
+        raise StartupError(str(kubeconfig_error(target, error))) from None
     try:
-        return await Operator(settings, access, api).run()
+        return await Operator(settings, target, api).run()
     finally:
         await api.close()
 
 
 class Operator:
-    """All parts of one operator, wired."""
+    """Parts of one operator, wired."""
 
-    def __init__(self, settings: Settings, access: ClusterTarget, api: client.ApiClient) -> None:
+    def __init__(self, settings: Settings, target: ClusterTarget, api: client.ApiClient) -> None:
         self._settings = settings
         self._api = api
         self._stop, self._won, self._lost = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._listed, self._stop_watch = asyncio.Event(), asyncio.Event()
         self._elector = LeaderElector(
-            access,
+            target,
             won=_from_thread(self._won),
             lost=_from_thread(self._lost),
-            says={KUBE_NODES_ANNOTATION: str(settings.kube_nodes).lower()},
+            annotations={KUBE_NODES_ANNOTATION: str(settings.kube_nodes).lower()},
         )
         self._reader = Reader(api, settings.namespace)
-        kube = KubeWriter(api, settings.namespace, leader=self._elector.leading, term=lambda: self._elector.term)
-        clock = Clock()
         leading, identity = self._elector.leading, self._elector.identity
+        kube = KubeWriter(api, settings.namespace, leader=leading, term=lambda: self._elector.term)
+        clock = Clock()
         self._events = EventWriter(api, settings.namespace, leader=leading, instance=identity)
-        self._state = ClusterCache(wall_offset=clock.offset)
+        self._cache = ClusterCache(wall_offset=clock.offset)
         self._cluster = ""
         self._redis = _redis(settings)
-        self._recorder = EventRecorder(self._state, clock)
+        self._recorder = EventRecorder(self._cache, clock)
         self._publisher = self._make_publisher()
         kinds = (Kind.KUBE_NODE, *CUSTOM_KINDS) if settings.kube_nodes else CUSTOM_KINDS
         self._manager = Manager(
-            self._state, self._reader, kube, self._publisher, clock, narrator=self._recorder, kinds=kinds
+            self._cache, self._reader, kube, self._publisher, clock, recorder=self._recorder, kinds=kinds
         )
+        self._ingest = self._manager.ingest
         self._node_watch = (
-            NodeWatch(api, self._manager.on_object, self._recorder.node_watch) if settings.kube_nodes else None
+            NodeWatch(api, self._ingest.on_object, self._recorder.node_watch_health) if settings.kube_nodes else None
         )
-        self._lease_watch = LeaseWatch(api, settings.namespace, self._manager)
-        self._lease_watch_probe = LeaseWatchProbe(
-            api, settings.namespace, self._manager, leader=self._elector.leading, clock=clock
-        )
+        self._lease_watch = LeaseWatch(api, settings.namespace, self._ingest)
+        self._lease_watch_probe = LeaseWatchProbe(api, settings.namespace, self._ingest, leader=leading, clock=clock)
 
     def _make_publisher(self) -> Publisher | None:
         if self._redis is None:
             return None
-        where = {"namespace": self._settings.namespace, "prefix": self._settings.redis_prefix}
-        writer = RedisWriter(self._redis, leader=self._elector.leading, **where)
+        key_options = {"namespace": self._settings.namespace, "prefix": self._settings.redis_prefix}
+        writer = RedisWriter(self._redis, leader=self._elector.leading, **key_options)
 
         async def raise_term(term: int) -> None:
             await asyncio.to_thread(self._elector.raise_term, term)
@@ -119,28 +116,34 @@ class Operator:
             term=lambda: self._elector.term,
             raise_term=raise_term,
             cluster=self._cluster_id,
-            on_state_change=self._recorder.redis,
+            on_state_change=self._recorder.redis_health,
         )
 
     async def _cluster_id(self) -> str:
-        """What tells this cluster from others that may share the Redis; read once. Raises Retryable."""
+        """Return the id that distinguishes clusters that share a Redis. Read it once. Raises RetryableError."""
         if not self._cluster:
             try:
                 self._cluster = await self._reader.cluster_id()
             except ApiUnavailable as error:
-                raise RetryableError(
-                    f"nothing is written to Redis before this cluster's id is known: {error}"
-                ) from None
+                raise RetryableError(f"no write to Redis before the cluster's id is known: {error}") from None
         return self._cluster
 
     async def run(self) -> int:
-        """Run all parts until the first of them ends."""
+        """Run all parts until the first one ends. Return the exit code."""
         self._handle_signals()
         try:
-            probes = await serve(self._settings.listen, REGISTRY, self._checks)
-        except OSError as error:
-            raise StartupError(f"cannot listen on {self._settings.listen}: {error.strerror}; see --listen") from None
-        await self._usable()
+            async with serving(
+                self._settings.listen,
+                REGISTRY,
+                healthz=lambda: (True, "ok\n"),
+                readyz=lambda: check_lines(self._checks()),
+            ):
+                return await self._run_parts()
+        except ListenError as error:
+            raise StartupError(f"{error} or HOTPOOL_LISTEN") from None
+
+    async def _run_parts(self) -> int:
+        await self._check_definitions()
         parts = {
             "signal": self._stop.wait(),
             "leadership": self._lost.wait(),
@@ -148,25 +151,23 @@ class Operator:
             "work": self._work(),
         } | ({"nodes": self._node_watch.run()} if self._node_watch else {})
         tasks = [asyncio.create_task(part, name=name) for name, part in parts.items()]
-        handlers = custom_resource_watch.registry(self._manager.on_object, self._api.configuration)
+        handlers = custom_resource_watch.registry(self._ingest.on_object, self._api.configuration)
         watching = custom_resource_watch.watch(
             handlers, self._settings.namespace, ready=self._listed, stop=self._stop_watch
         )
-        watcher = asyncio.create_task(watching, name="watch")  # last: kopf ends what was made after it
+        watcher = asyncio.create_task(watching, name="watch")  # last: kopf cancels tasks created after its start
         done, _ = await asyncio.wait([*tasks, watcher], return_when=asyncio.FIRST_COMPLETED)
-        hung = await self._end(tasks, watcher)
-        await probes.cleanup()
-        if hung:
-            log.error("parts did not end in time", parts=hung)
-            os._exit(1)  # leadership is released; waiting for what does not end would only keep the next one waiting
+        if unfinished := await self._end(tasks, watcher):
+            log.error("parts did not end in time", parts=unfinished)
+            os._exit(1)  # leadership is released; waiting longer would only delay the restart
         return _outcome(done)
 
     def _handle_signals(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, self._stop.set)
 
-    async def _usable(self) -> None:
-        """Wait for the API server, then refuse to work on definitions older than ours."""
+    async def _check_definitions(self) -> None:
+        """Wait for the API server. Raises StartupError if a CRD is missing or older than this operator."""
         for kind in CUSTOM_KINDS:
             while True:
                 try:
@@ -176,33 +177,33 @@ class Operator:
                     log.warning("waiting for the API server", error=str(error))
                     await asyncio.sleep(_WAIT_SECONDS)
             if revision is None or revision < SCHEMA_REVISION:
-                found = (
+                problem = (
                     "is not installed" if revision is None else f"has revision {revision}, {SCHEMA_REVISION} is needed"
                 )
-                raise StartupError(f"the definition of {kind.value} {found}: {APPLY_DEFINITIONS}")
+                raise StartupError(f"the definition of {kind.value} {problem}: {APPLY_DEFINITIONS}")
 
     async def _work(self) -> None:
-        """The straight path: list, lead, reconcile; compare Redis once every key was worked on."""
+        """List, lead, reconcile. Compare Redis once every key was reconciled."""
         listed = (self._listed, self._lease_watch.listed, *([self._node_watch.listed] if self._node_watch else []))
         await asyncio.gather(*(event.wait() for event in listed))
-        self._handle_signals()  # kopf has put its own handlers in their place
+        self._handle_signals()  # kopf has replaced them with its own
         await self._manager.open_gate()
-        gc.freeze()  # what was listed stays: the collector need not look at it again and again
-        self._elector.start_campaign(lambda: self._state.largest_term)
+        gc.freeze()  # listed objects stay: exclude them from garbage collections
+        self._elector.start_campaign(lambda: self._cache.largest_term)
         await self._stand_by()
         log.info("leading", term=self._elector.term, identity=self._elector.identity)
         lease = EventObject("Lease", ELECTION_LEASE, self._elector.lease_uid, "coordination.k8s.io/v1")
-        self._recorder.leadership(self._elector.term, lease)
+        self._recorder.leader_elected(self._elector.term, lease)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._recorder.run(self._events.post))
             group.create_task(self._lease_watch_probe.run())
             group.create_task(self._manager.run())
             if self._publisher:
-                await self._manager.resynced.wait()
+                await self._manager.all_reconciled.wait()
                 group.create_task(self._publisher.run())
 
     async def _stand_by(self) -> None:
-        """Until we lead: keep warm."""
+        """Keep the cache current until we lead."""
         warm = asyncio.create_task(self._manager.stand_by())
         won = asyncio.create_task(self._won.wait())
         try:
@@ -213,29 +214,29 @@ class Operator:
         await asyncio.gather(*(task for task in done if task is warm))
 
     async def _end(self, tasks: Sequence[asyncio.Task[Any]], watcher: asyncio.Task[None]) -> list[str]:
-        """End all parts and release leadership; the names of those that did not end in time."""
+        """End all parts and release leadership. Return the names of parts that did not end in time."""
         for task in tasks:
             task.cancel()
-        _, hung = await asyncio.wait(tasks, timeout=_END_SECONDS)
+        _, unfinished = await asyncio.wait(tasks, timeout=_END_SECONDS)
         await self._manager.finish()
         await asyncio.to_thread(self._elector.stop)
         self._stop_watch.set()
         _, watching = await asyncio.wait([watcher], timeout=_END_SECONDS)
         if self._redis:
             await self._redis.aclose()
-        return sorted(task.get_name() for task in {*hung, *watching})
+        return sorted(task.get_name() for task in {*unfinished, *watching})
 
     def _checks(self) -> Mapping[str, str]:
-        """What /readyz asks: why a part is not well, empty where it is. Redis is the leader's to write."""
+        """Return the checks of /readyz: name → problem, empty if it passes. Only the leader has the check of Redis."""
         checks = {
-            "listed": "" if self._state.gate_open else "not everything was listed yet",
-            "leases": "heartbeats cannot be heard" if self._manager.watch_is_stale else "",
+            "listed": "" if self._cache.gate_open else "first listing not complete",
+            "leases": "no heartbeats can be received" if self._ingest.watch_is_stale else "",
         }
         if self._node_watch:
             checks["nodes"] = self._node_watch.error
         if self._elector.sees_leader():
             return checks | {"following": ""}
-        checks["leading"] = "" if self._elector.leading() else "nobody leads, as far as is known here"
+        checks["leading"] = "" if self._elector.leading() else "no leader known"
         return checks | ({"redis": self._publisher.last_error} if self._publisher else {})
 
 
@@ -262,10 +263,10 @@ def _redis(settings: Settings) -> Client | None:
 def _from_thread(event: asyncio.Event) -> Callable[[], None]:
     loop = asyncio.get_running_loop()
 
-    def tell() -> None:
+    def notify() -> None:
         loop.call_soon_threadsafe(event.set)
 
-    return tell
+    return notify
 
 
 def _outcome(done: set[asyncio.Task[Any]]) -> int:
@@ -276,5 +277,5 @@ def _outcome(done: set[asyncio.Task[Any]]) -> int:
     if "signal" in ended:
         log.info("stopped")
         return 0
-    log.error("a part ended; a restart puts it right", parts=ended)
+    log.error("a part ended unexpectedly; exiting for a restart", parts=ended)
     return 1

@@ -1,6 +1,6 @@
-"""The two clocks of the operator, given to whom needs them so that tests can simulate time.
+"""Clocks of the operator, passed as arguments so that tests can simulate time.
 
-A leaf. Monotonic seconds measure silence and pace; the wall clock is only written down.
+Monotonic seconds measure silence and rates. The wall clock is only written into objects.
 """
 
 import time
@@ -13,20 +13,20 @@ from hotpool.api.meta import timestamp
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """Where time comes from."""
+    """Monotonic clock and wall clock."""
 
     monotonic: Callable[[], float] = time.monotonic
     unix: Callable[[], float] = time.time
 
     def __call__(self) -> float:
-        """Monotonic seconds."""
+        """Return monotonic seconds."""
         return self.monotonic()
 
     def timestamp(self) -> str:
-        """Now as RFC 3339 in UTC."""
+        """Return the current time as RFC 3339 in UTC."""
         return timestamp(datetime.fromtimestamp(self.unix(), UTC))
 
     @property
     def offset(self) -> float:
-        """Unix time minus monotonic seconds, as far as the wall clock stays."""
+        """Unix time minus monotonic seconds; constant unless the wall clock is set."""
         return self.unix() - self.monotonic()

@@ -1,6 +1,11 @@
-"""The ways in which a write to a sink fails, the same for Kubernetes and Redis.
+"""Errors of a write, the same for Kubernetes and Redis. Must not import a writer or a client library.
 
-Raised by the sinks, handled by the reconciler. It must not import a sink or a client library.
+WriteError
+  x RetryableError
+    - StaleError
+  x RejectedError
+    - NotLeaderError
+    - FencedError
 """
 
 from __future__ import annotations
@@ -12,15 +17,15 @@ if TYPE_CHECKING:
 
 
 class WriteError(Exception):
-    """A write to a sink did not succeed; the text holds no secret."""
+    """Failure of a write. Its text contains no secret."""
 
 
 class RetryableError(WriteError):
-    """The outcome is unknown or the sink is away: try again, with a whole replacement."""
+    """Failure with an unknown outcome, or an unreachable target: retry with a complete replacement."""
 
 
 class StaleError(RetryableError):
-    """What the write built on is not what is stored: read the object `kind`/`name`, then plan again."""
+    """Failure because the write was based on an outdated object: read `kind`/`name`, then plan again."""
 
     def __init__(self, message: str, kind: Kind, name: str) -> None:
         super().__init__(message)
@@ -29,12 +34,12 @@ class StaleError(RetryableError):
 
 
 class RejectedError(WriteError):
-    """The sink said no: trying the same again is pointless."""
+    """Refusal by the target: the same write would fail again."""
 
 
 class NotLeaderError(RejectedError):
-    """Our time as leader is over: nothing was sent."""
+    """End of our leadership: nothing was sent."""
 
 
 class FencedError(RejectedError):
-    """Another writer has a higher term: stop writing."""
+    """Higher term of another writer: stop writing."""

@@ -1,53 +1,46 @@
 """Settings of the operator: environment variables HOTPOOL_…, overridden by the command line.
 
-Read by `operator` and its command only; everybody else is given what it needs.
+Only `app` and the command may read them; all other modules get values as arguments.
 """
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+from pydantic import BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-_PORT_MAX: Final = 65535
-
-
-def _address(listen: str) -> str:
-    host, _, port = listen.rpartition(":")
-    if not host or not port.isdecimal() or int(port) > _PORT_MAX:
-        raise ValueError("must be ADDRESS:PORT, for example 127.0.0.1:8080 or [::]:8080; *:8080 is every address")
-    return listen
+from hotpool.common.listen_address import ListenAddress
 
 
 class Settings(BaseSettings):
-    """What an operator needs to know. Durations in seconds."""
+    """Settings of one operator. Durations are in seconds."""
 
     model_config = SettingsConfigDict(env_prefix="HOTPOOL_")
 
     namespace: str = "default"
-    """The fleet."""
+    """Namespace of the fleet."""
     kubeconfig: str | None = None
-    """Path; default: in the cluster its service account, else $KUBECONFIG or the home folder's."""
+    """Path. Default: the service account in the cluster, else $KUBECONFIG or the home folder's kubeconfig."""
     context: str | None = None
     """Context within the kubeconfig."""
     redis_url: SecretStr | None = None
-    """redis://, rediss:// or unix://; None: no projection. With sentinels its host is the name of their service."""
+    """redis://, rediss:// or unix://. None: no projection. With sentinels, the host is the name of their service."""
     redis_sentinels: str | None = None
-    """host:port of each sentinel, with commas between."""
+    """host:port of each sentinel, separated by commas."""
     redis_cluster: bool = False
-    """Whether the URL is that of a node of a Redis Cluster."""
+    """True if the URL is that of a node of a Redis Cluster."""
     redis_username: str | None = None
-    """ACL user; comes before the URL's."""
+    """ACL user; overrides the URL's."""
     redis_password_file: str | None = None
-    """File with the password; comes before the URL's. It and `redis_ca_file` are read again at each new connection."""
+    """File with the password; overrides the URL's. Read again, as `redis_ca_file`, for each new connection."""
     redis_sentinel_password_file: str | None = None
     """File with the password of the sentinels."""
     redis_ca_file: str | None = None
-    """File with the certificates (PEM) that may have signed the server's; default: the machine's."""
+    """File with trusted CA certificates (PEM). Default: the machine's."""
     redis_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,63}$")] = "hotpool"
     """First part of every key's hash tag."""
     kube_nodes: bool = False
-    """Whether v1 Nodes are followed: cordon is drain, their labels count, and they take their NodeCapability along."""
-    listen: Annotated[str, AfterValidator(_address)] = "127.0.0.1:8080"
-    """Address of /healthz, /readyz and /metrics; `*`: every one of both families."""
+    """True to follow v1 Nodes: a cordon is a drain, labels count, and a Node owns its NodeCapability."""
+    listen: ListenAddress = "127.0.0.1:8080"
+    """Address of /healthz, /readyz and /metrics. `*`: all IPv4 and IPv6 addresses."""
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(str.lower)] = "info"
-    """From which level on the operator logs."""
+    """Log level."""

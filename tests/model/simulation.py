@@ -58,7 +58,7 @@ class Operator(Fleet):
         """Renew the probe Lease until cancelled; the simulation delivers it to all operators."""
         while True:
             renewed = f"{now()}"
-            self.manager.on_probe_sent(renewed)
+            self.manager.ingest.on_probe_sent(renewed)
             self.simulation.deliver_probe(renewed)
             await asyncio.sleep(_PROBE_PERIOD)
 
@@ -185,7 +185,7 @@ class Simulation:
         content, epoch = self.leases[name]
         self.expected.advance(now())
         for operator in self._operators():
-            operator.manager.on_heartbeats([self._heartbeat(name)])
+            operator.manager.ingest.on_heartbeats([self._heartbeat(name)])
         if self._operators():
             self.expected.on_lease(name, content, epoch, now())
             self.checks.generators.observe()
@@ -203,7 +203,7 @@ class Simulation:
         if self.lease_watch == "open":
             self.probe_received_at = now()
             for operator in self._operators():
-                operator.manager.on_probe_received(renewed)
+                operator.manager.ingest.on_probe_received(renewed)
 
     def _relist(self) -> None:
         """Deliver all Leases."""
@@ -223,7 +223,7 @@ class Simulation:
             self.expected.stale, self.stopped_at = True, now()
             self.lease_watch = "disconnected"
             for operator in self._operators():
-                operator.manager.on_watch_lost()
+                operator.manager.ingest.on_watch_lost()
 
     async def do_open(self) -> None:
         """Reopen the Lease watch: it continues, or starts with a new list."""
@@ -246,10 +246,10 @@ class Simulation:
         self._relist()
         if before == "disconnected":
             for operator in self._operators():
-                operator.manager.on_watch_restored()
+                operator.manager.ingest.on_watch_restored()
         if self.leader:
             renewed = f"{now()}"
-            self.leader.manager.on_probe_sent(renewed)
+            self.leader.manager.ingest.on_probe_sent(renewed)
             self.deliver_probe(renewed)
         self.expected.counted_from = now() if fresh else self.expected.counted_from
         self.expected.watch_restored()

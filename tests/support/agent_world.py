@@ -262,10 +262,10 @@ class AgentWorld:
         self._fleet.write_catalogue(NODE, self._catalogue(), onAgentExit=self._exit)
 
     def _request(self, op: Any, name: str | None = None) -> Any:
-        return protocol.ask(self._socket, protocol.Request(op=op, id=name, wait=False))
+        return protocol.send(self._socket, protocol.Request(op=op, id=name, wait=False))
 
     def _request_if_up(self, op: Any) -> Any:
-        with suppress(protocol.AgentDownError):
+        with suppress(protocol.AgentUnreachableError):
             return self._request(op)
 
     @property

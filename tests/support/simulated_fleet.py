@@ -27,8 +27,8 @@ from hotpool.core.model import CUSTOM_KINDS, Key, Kind
 from hotpool.core.node_history import Transition
 from hotpool.events.aggregator import EventObject
 from hotpool.events.recorder import EventRecorder
-from hotpool.kube.client import Reader
 from hotpool.kube.event_writer import EventWriter
+from hotpool.kube.reader import Reader
 from hotpool.kube.writer import KubeWriter
 from hotpool.projection.documents import NodeDocument, PoolDocument
 from hotpool.projection.drift_check import DriftReport
@@ -553,7 +553,7 @@ class Fleet:
         writer = KubeWriter(client, "fleet", leader=lambda: self.leading, term=lambda: self.term)
         kinds = (Kind.KUBE_NODE, *CUSTOM_KINDS) if kube_nodes else CUSTOM_KINDS
         self.manager = Manager(
-            self.cache, Reader(client, "fleet"), writer, self.publisher, clock, narrator=self.recorder, kinds=kinds
+            self.cache, Reader(client, "fleet"), writer, self.publisher, clock, recorder=self.recorder, kinds=kinds
         )
         self.tasks: list[asyncio.Task[Any]] = []
         self.watch_frozen = False
@@ -569,21 +569,21 @@ class Fleet:
             term=lambda: self.term,
             raise_term=raise_term,
             cluster=cluster_id,
-            on_state_change=self.recorder.redis,
+            on_state_change=self.recorder.redis_health,
         )
 
     async def renew_probe_lease(self) -> None:
         """Renew the probe Lease until cancelled, and deliver it unless the watch is frozen."""
         while True:
             renewed = f"{now()}"
-            self.manager.on_probe_sent(renewed)
+            self.manager.ingest.on_probe_sent(renewed)
             if not self.watch_frozen:
-                self.manager.on_probe_received(renewed)
+                self.manager.ingest.on_probe_received(renewed)
             await asyncio.sleep(PROBE_SECONDS)
 
     def watch(self) -> None:
         """Deliver events to the operator from now on."""
-        self.api.feed = self.manager.on_object
+        self.api.feed = self.manager.ingest.on_object
 
     def beat(self, *names: str) -> None:
         """Renew the Leases of these nodes (without names: of all)."""
@@ -592,7 +592,7 @@ class Fleet:
         self.api.leases |= {f"{meta.LEASE_PREFIX}{name}": str(self._beats) for name in nodes}
         if not self.watch_frozen:
             beats = [lease(name, f"{now()}/{self._beats}", version=str(self._beats)) for name in nodes]
-            self.manager.on_heartbeats(beats)
+            self.manager.ingest.on_heartbeats(beats)
 
     async def beating(self, seconds: float, *names: str) -> None:
         """Let so many simulated seconds pass, with a heartbeat of these nodes (without names: of all) each H."""
@@ -603,12 +603,12 @@ class Fleet:
 
     def list_leases(self) -> None:
         """Deliver the first listing of Leases: one for each node."""
-        self.manager.on_heartbeats([lease(name, "listed") for name in self.api.objects[Kind.NODE]])
-        self.manager.on_watch_restored()
+        self.manager.ingest.on_heartbeats([lease(name, "listed") for name in self.api.objects[Kind.NODE]])
+        self.manager.ingest.on_watch_restored()
 
     async def lead(self) -> None:
         """Start to work as the leader."""
-        self.recorder.leadership(
+        self.recorder.leader_elected(
             self.term, EventObject("Lease", "hotpool-operator", "uid-lease", "coordination.k8s.io/v1")
         )
         client = cast("Any", self.api)
@@ -616,7 +616,7 @@ class Fleet:
         parts = (self.manager.run(), self.renew_probe_lease(), self.recorder.run(events.post))
         self.tasks += [asyncio.create_task(part) for part in parts]
         if self.publisher:
-            await self.manager.resynced.wait()
+            await self.manager.all_reconciled.wait()
             self.tasks.append(asyncio.create_task(self.publisher.run()))
 
     async def stop(self) -> None:

@@ -1,1 +1,1 @@
-"""Commands of the program `hotpool-agent`; each module is imported when its command runs."""
+"""Commands of `hotpool-agent`. A module is imported when its command runs."""

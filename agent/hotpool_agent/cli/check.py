@@ -1,55 +1,57 @@
-"""`hotpool-agent check`: whether a catalogue can be used, and what the agent makes of it (requirement A1)."""
+"""`hotpool-agent check`: errors of a catalogue, or its services with all defaults (requirement A1)."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from hotpool_agent.cli import help_sections as m
+from hotpool.common import exit_codes
+from hotpool.common.cli_help import command
 from hotpool_agent.cli.common import OutputFormat, OutputOption, exit_with_error
+from hotpool_agent.cli.help import AgentHelp
 
 if TYPE_CHECKING:
     from hotpool_agent.catalogue.model import Catalogue, ServiceSpec
 
-_WAYS: Final = ("http", "tcp", "process", "systemd", "file")
-_CHECK: Final = m.HelpSections(
+_PROBES: Final = ("http", "tcp", "process", "systemd", "file")
+_HELP: Final = AgentHelp(
     codes={
-        m.OK: "the agent can use the catalogue",
-        m.USAGE: "it cannot: standard error has a line FILE:LINE: FIELD: REASON for each error; or wrong usage",
+        exit_codes.OK: "the agent can use the catalogue",
+        exit_codes.USAGE: "wrong usage, or errors in the catalogue: FILE:LINE: FIELD: REASON on standard error",
     },
     environment=(),
     files=(),
-    examples=(
-        ("hotpool-agent check node.yaml", "Before the agent is started or told to reload"),
-        ("hotpool-agent check node.yaml -o json | jq -r '.services[].id'", "With all defaults filled in, for a script"),
-    ),
+    examples={
+        "Before a start or reload of the agent": "hotpool-agent check node.yaml",
+        "With all defaults filled in, for a script": "hotpool-agent check node.yaml -o json | jq -r '.services[].id'",
+    },
 )
 
 
 app: Final = typer.Typer(rich_markup_mode=None)
 
 
-@app.command(cls=m.command(_CHECK))
+@app.command(cls=command(_HELP))
 def check(
     catalogue: Annotated[Path, typer.Argument(metavar="CATALOGUE", help="The node's services, YAML.")],
     *,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
-    """Check a catalogue and explain every error at once.
+    """Check a catalogue and print every error.
 
-    Each error comes with its line and field. No agent needs to run, and nothing is started. On success the
+    Each error has its line and field. Works without a running agent, and starts nothing. If there is no error, the
     services are listed.
     """
     from hotpool_agent.catalogue.loader import CatalogueError, read_catalogue
 
     try:
-        found = read_catalogue(catalogue)
+        checked = read_catalogue(catalogue)
     except CatalogueError as error:
-        exit_with_error(str(error), m.USAGE)
+        exit_with_error(str(error), exit_codes.USAGE)
     if output is OutputFormat.JSON:
-        typer.echo(found.model_dump_json(by_alias=True, indent=2))
+        typer.echo(checked.model_dump_json(by_alias=True, indent=2))
     else:
-        _show(found)
+        _show(checked)
 
 
 def _show(catalogue: "Catalogue") -> None:
@@ -63,6 +65,6 @@ def _row(service: "ServiceSpec") -> tuple[Any, ...]:
     if service.observe is None:
         how = "run"
     else:
-        how = "observe " + ", ".join(way for way in _WAYS if getattr(service.observe, way) is not None)
+        how = "observe " + ", ".join(probe for probe in _PROBES if getattr(service.observe, probe) is not None)
     auto = "yes" if service.auto_start else "no"
     return service.id, service.type, service.device, service.port, service.model, how, auto if how == "run" else None

@@ -1,6 +1,6 @@
-"""Parts that commands share: options, the question to the running agent, and how a command fails.
+"""Options of several commands, requests to the running agent, and exits with an error.
 
-Must stay quick to import, and hold no rule of its own.
+Must stay quick to import.
 """
 
 from enum import StrEnum
@@ -9,7 +9,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from hotpool_agent.cli.help_sections import FAILED, NOT_RUNNING, USAGE
+from hotpool.common import exit_codes
 from hotpool_agent.control import protocol
 from hotpool_agent.node_name import NodeNameError, node_name
 from hotpool_agent.paths import PathError, socket_path, state_folder
@@ -24,12 +24,12 @@ NodeOption = Annotated[
         help="Name of the node. Default: the host name, in lower case.",
     ),
 ]
-NoWait = Annotated[bool, typer.Option("--no-wait", help="Return at once, not when the state is reached.")]
+NoWait = Annotated[bool, typer.Option("--no-wait", help="Return at once, before the state is reached.")]
 ServiceId = Annotated[str, typer.Argument(metavar="ID", help="Service id in the catalogue.")]
 
 
 class OutputFormat(StrEnum):
-    """How `status` and `check` print."""
+    """Output format of `status` and `check`."""
 
     TABLE = "table"
     JSON = "json"
@@ -39,26 +39,26 @@ OutputOption = Annotated[OutputFormat, typer.Option("--output", "-o", help="For 
 
 
 def send_request(node: str | None, request: protocol.Request) -> Any:
-    """The running agent's answer; ends the command if there is none."""
+    """Return the response of the running agent; end the command if the request fails."""
     try:
-        return protocol.ask(socket_path(folder_of(node)), request)
-    except protocol.AgentDownError as error:
-        exit_with_error(str(error), NOT_RUNNING)
+        return protocol.send(socket_path(node_folder(node)), request)
+    except protocol.AgentUnreachableError as error:
+        exit_with_error(str(error), exit_codes.NOT_RUNNING)
     except protocol.RequestError as error:
-        exit_with_error(str(error), FAILED)
+        exit_with_error(str(error), exit_codes.FAILED)
     except PathError as error:
-        exit_with_error(str(error), USAGE)
+        exit_with_error(str(error), exit_codes.USAGE)
 
 
-def folder_of(node: str | None) -> Path:
-    """The node's state folder; ends the command if the node's name is none."""
+def node_folder(node: str | None) -> Path:
+    """Return the state folder of the node; end the command if the node name is invalid."""
     try:
         return state_folder(node_name(node))
     except NodeNameError as error:
-        exit_with_error(str(error), USAGE)
+        exit_with_error(str(error), exit_codes.USAGE)
 
 
 def exit_with_error(message: str, code: int) -> NoReturn:
-    """End the command with words on standard error."""
+    """End the command with a message on standard error."""
     typer.echo(message, err=True)
     raise typer.Exit(code)

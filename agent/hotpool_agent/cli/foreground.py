@@ -1,7 +1,7 @@
-"""The agent as a program: its settings, catalogue and logs, and its failures as exit codes.
+"""Run of the agent in the foreground: settings, catalogue and logs, and failures as exit codes.
 
-The imports load all that a running agent needs before anything starts. Later the disk may be full, or the files of
-this version replaced by those of the next.
+The module imports everything that a running agent needs. A later import could fail: the disk may be full, or an upgrade
+may have replaced the files of this version.
 """
 
 import asyncio
@@ -12,11 +12,11 @@ from typing import Any
 import structlog
 from pydantic import ValidationError
 
+from hotpool.common import exit_codes
+from hotpool.common.health_server import ListenError
 from hotpool_agent.app import Options, run_agent
 from hotpool_agent.catalogue.loader import CatalogueError, empty_catalogue, read_catalogue
-from hotpool_agent.cli import help_sections as m
 from hotpool_agent.cli.common import exit_with_error
-from hotpool_agent.control.health_server import ListenError
 from hotpool_agent.kube.credentials import Target, TargetError
 from hotpool_agent.node_name import NodeNameError, node_name
 from hotpool_agent.paths import PathError
@@ -31,44 +31,49 @@ def run(
     kubeconfig: str | None,
     context: str | None,
     namespace: str | None,
-    **given: Any,
+    **settings: Any,
 ) -> None:
-    """Run the agent until SIGTERM or SIGINT. `given`: options that are settings; None where one is missing."""
+    """Run the agent until SIGTERM or SIGINT. `settings`: options; None where one was not given."""
     _configure_logs()
-    settings = _settings(given)
-    if catalogue is None and not settings.pod_namespaces:
-        exit_with_error("nothing to report: give --catalogue, or --pod-namespaces, or both", m.USAGE)
+    validated = _settings(settings)
+    if catalogue is None and not validated.pod_namespaces:
+        exit_with_error("nothing to report: give --catalogue, or --pod-namespaces, or both", exit_codes.USAGE)
     try:
         options = Options(
             catalogue=read_catalogue(catalogue) if catalogue else empty_catalogue(),
             source=catalogue,
             node=node_name(node),
             target=Target(kubeconfig, context, namespace),
-            settings=settings,
+            settings=validated,
         )
         asyncio.run(run_agent(options))
     except (CatalogueError, NodeNameError, TargetError, PathError) as error:
-        exit_with_error(str(error), m.USAGE)
-    except (StoreError, ListenError) as error:
-        exit_with_error(str(error), m.FAILED)
+        exit_with_error(str(error), exit_codes.USAGE)
+    except StoreError as error:
+        exit_with_error(str(error), exit_codes.FAILED)
+    except ListenError as error:
+        hint = "127.0.0.1:0 takes any free port, which `hotpool-agent status` shows"
+        exit_with_error(f"{error} or HOTPOOL_AGENT_LISTEN; {hint}", exit_codes.FAILED)
     except OSError as error:
-        exit_with_error(f"{error.strerror}: {error.filename}" if error.filename else str(error), m.FAILED)
+        exit_with_error(f"{error.strerror}: {error.filename}" if error.filename else str(error), exit_codes.FAILED)
 
 
-def _settings(given: dict[str, Any]) -> Settings:
-    """Return the settings of the environment and of options; end the command if one is wrong."""
-    options = {name: value for name, value in given.items() if value is not None}
+def _settings(settings: dict[str, Any]) -> Settings:
+    """Return the settings of options and environment; end the command if one is invalid."""
+    options = {name: value for name, value in settings.items() if value is not None}
     try:
         return Settings(**options)
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0])
         where = f"--{name.replace('_', '-')}" if name in options else f"HOTPOOL_AGENT_{name.upper()}"
-        exit_with_error(f"{where}: {first['msg'].removeprefix('Value error, ')} (got {first['input']!r})", m.USAGE)
+        exit_with_error(
+            f"{where}: {first['msg'].removeprefix('Value error, ')} (got {first['input']!r})", exit_codes.USAGE
+        )
 
 
 def _configure_logs() -> None:
-    """Write structured lines to standard error: for people on a terminal, else JSON."""
+    """Write structured logs to standard error: text on a terminal, else JSON."""
     terminal = sys.stderr.isatty()
     renderer: Any = structlog.dev.ConsoleRenderer(colors=True) if terminal else structlog.processors.JSONRenderer()
     last = [] if terminal else [structlog.processors.format_exc_info]

@@ -1,4 +1,4 @@
-"""`hotpool-agent logs`: what a service has printed, read from the node's state folder; no agent needs to run."""
+"""`hotpool-agent logs`: output of a service, read from the node's state folder without the agent."""
 
 import re
 import sys
@@ -9,112 +9,114 @@ from typing import Annotated, BinaryIO, Final
 import typer
 
 from hotpool.api.names import LABEL_PATTERN
-from hotpool_agent.cli import help_sections as m
-from hotpool_agent.cli.common import NodeOption, ServiceId, exit_with_error, folder_of
+from hotpool.common import exit_codes
+from hotpool.common.cli_help import command
+from hotpool_agent.cli.common import NodeOption, ServiceId, exit_with_error, node_folder
+from hotpool_agent.cli.help import LOGS, AgentHelp
 from hotpool_agent.paths import LOG_SUFFIX, log_file, previous_log
 
-_LOOK_SECONDS: Final = 0.2
-_EMPTIED_SECONDS: Final = 10.0
-"""More than a rotation takes from the copy until the file is emptied, on a machine that is busy."""
+_POLL_SECONDS: Final = 0.2
+_TRUNCATION_SECONDS: Final = 10.0
+"""More than a rotation needs between copy and truncation, even on a busy machine."""
 _BLOCK: Final = 64 * 1024
 
-_LOGS: Final = m.HelpSections(
+_HELP: Final = AgentHelp(
     codes={
-        m.OK: "the log was printed",
-        m.FAILED: "there is no such log, or it cannot be read",
-        m.USAGE: "wrong usage",
-        m.INTERRUPTED: "Ctrl-C ended --follow",
+        exit_codes.OK: "the log was printed",
+        exit_codes.FAILED: "there is no such log, or it cannot be read",
+        exit_codes.USAGE: "wrong usage",
+        exit_codes.INTERRUPTED: "Ctrl-C ended --follow",
     },
-    files=(m.LOGS,),
-    examples=(
-        ("hotpool-agent logs faster-whisper --node edge-017 -n 50", "The last 50 lines"),
-        ("hotpool-agent logs faster-whisper -f -n 0", "Only what is printed from now on"),
-        ("hotpool-agent logs faster-whisper --previous", "What was before the last rotation"),
-    ),
+    files=(LOGS,),
+    examples={
+        "The last 50 lines": "hotpool-agent logs faster-whisper --node edge-017 -n 50",
+        "Only new output": "hotpool-agent logs faster-whisper -f -n 0",
+        "Output before the last rotation": "hotpool-agent logs faster-whisper --previous",
+    },
 )
 
 
 app: Final = typer.Typer(rich_markup_mode=None)
 
 
-@app.command(cls=m.command(_LOGS))
+@app.command(cls=command(_HELP))
 def logs(
     identifier: ServiceId,
     *,
     node: NodeOption = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what is printed, until Ctrl-C.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Print new output until Ctrl-C.")] = False,
     tail: Annotated[
         int | None, typer.Option("--tail", "-n", min=0, metavar="N", help="Only the last N lines; default: all.")
     ] = None,
     previous: Annotated[
-        bool, typer.Option("--previous", "-p", help="What was printed before the last rotation.")
+        bool, typer.Option("--previous", "-p", help="Print the output before the last rotation.")
     ] = False,
 ) -> None:
-    """Print what a service has written to its output.
+    """Print the output of a service.
 
-    That is its standard output and standard error. Works whether or not an agent or the service runs. A log is
-    rotated at 10 MiB, with one previous file kept.
+    That is its standard output and standard error. Neither agent nor service needs to run. A log is rotated at
+    10 MiB; one previous file is kept.
     """
     if follow and previous:
-        exit_with_error("--previous is finished: it cannot be followed", m.USAGE)
-    path = _path(folder_of(node), identifier)
+        exit_with_error("--follow and --previous exclude each other: a previous log does not grow", exit_codes.USAGE)
+    path = _path(node_folder(node), identifier)
     try:
         _print(previous_log(path) if previous else path, tail, follow=follow)
     except FileNotFoundError:
-        exit_with_error(_missing(path, previous=previous), m.FAILED)
+        exit_with_error(_missing(path, previous=previous), exit_codes.FAILED)
     except PermissionError as error:
-        exit_with_error(f"{error.filename}: {error.strerror}", m.FAILED)
+        exit_with_error(f"{error.filename}: {error.strerror}", exit_codes.FAILED)
     except KeyboardInterrupt:
-        raise typer.Exit(m.INTERRUPTED) from None
+        raise typer.Exit(exit_codes.INTERRUPTED) from None
 
 
 class Follower:
-    """Prints what a log file gains, also across its rotation."""
+    """Printer of new bytes of a log file, also across its rotation."""
 
-    def __init__(self, path: Path, at: int, out: BinaryIO) -> None:
+    def __init__(self, path: Path, offset: int, out: BinaryIO) -> None:
         self._path = path
-        self._at = at
+        self._offset = offset
         self._out = out
-        self._kept = _identity(previous_log(path))
+        self._rotated = _identity(previous_log(path))
 
     def step(self) -> None:
-        """Print what is new."""
+        """Print the new bytes."""
         with self._path.open("rb") as file:
-            # Shorter than before: it was emptied, and no copy was kept.
-            start = self._at if self._at <= file.seek(0, 2) else 0
+            # A shorter file was truncated without a copy.
+            start = self._offset if self._offset <= file.seek(0, 2) else 0
             file.seek(start)
-            news = file.read()
-        # Looked at afterwards: what was read of an emptied file is at another place, and is read again.
-        if _identity(previous_log(self._path)) != self._kept:
-            if self._is_emptied():
-                copy(previous_log(self._path), self._at, self._out)
-                self._at = 0
-            self._kept = _identity(previous_log(self._path))
+            new = file.read()
+        # Check for a rotation after reading: bytes read from a truncated file have another offset and are read again.
+        if _identity(previous_log(self._path)) != self._rotated:
+            if self._wait_truncated():
+                copy(previous_log(self._path), self._offset, self._out)
+                self._offset = 0
+            self._rotated = _identity(previous_log(self._path))
             self.step()
             return
-        self._out.write(news)
+        self._out.write(new)
         self._out.flush()
-        self._at = start + len(news)
+        self._offset = start + len(new)
 
-    def _is_emptied(self) -> bool:
-        """Wait for what follows the copy: False where it does not, because the agent died in between."""
-        until = time.monotonic() + _EMPTIED_SECONDS
-        while _begins_alike(self._path, previous_log(self._path)):
-            if time.monotonic() > until:
+    def _wait_truncated(self) -> bool:
+        """Wait until the copied file is truncated. Return False if it is not: the agent died after the copy."""
+        deadline = time.monotonic() + _TRUNCATION_SECONDS
+        while _holds_copy(self._path, previous_log(self._path)):
+            if time.monotonic() > deadline:
                 return False
-            time.sleep(_LOOK_SECONDS / 10)
+            time.sleep(_POLL_SECONDS / 10)
         return True
 
 
-def _begins_alike(path: Path, kept: Path) -> bool:
-    """Whether a file still holds what was copied of it."""
-    with path.open("rb") as file, kept.open("rb") as copied:
-        head = copied.read(_BLOCK)
-        return bool(head) and file.read(len(head)) == head and file.seek(0, 2) >= copied.seek(0, 2)
+def _holds_copy(path: Path, copied: Path) -> bool:
+    """Return True while a file still holds the bytes that were copied from it."""
+    with path.open("rb") as file, copied.open("rb") as previous:
+        head = previous.read(_BLOCK)
+        return bool(head) and file.read(len(head)) == head and file.seek(0, 2) >= previous.seek(0, 2)
 
 
 def copy(path: Path, start: int, out: BinaryIO) -> None:
-    """Print the file from `start` on."""
+    """Write the bytes of a file from offset `start` to `out`."""
     with path.open("rb") as file:
         file.seek(start)
         while chunk := file.read(_BLOCK):
@@ -123,23 +125,23 @@ def copy(path: Path, start: int, out: BinaryIO) -> None:
 
 
 def last_lines(path: Path, count: int) -> int:
-    """Where the file's last `count` lines begin; a last line without an end counts as one."""
+    """Return the offset of the last `count` lines. A last line without a newline counts."""
     with path.open("rb") as file:
-        at = file.seek(0, 2)
-        wanted = count + 1
-        while at and count:
-            size = min(_BLOCK, at)
-            at -= size
-            file.seek(at)
+        offset = file.seek(0, 2)
+        remaining = count + 1
+        while offset and count:
+            size = min(_BLOCK, offset)
+            offset -= size
+            file.seek(offset)
             block = file.read(size)
             end = len(block)
-            if at + size == path.stat().st_size and block.endswith(b"\n"):
+            if offset + size == path.stat().st_size and block.endswith(b"\n"):
                 end -= 1
             while (end := block.rfind(b"\n", 0, end)) >= 0:
-                wanted -= 1
-                if wanted == 1:
-                    return at + end + 1
-        return at
+                remaining -= 1
+                if remaining == 1:
+                    return offset + end + 1
+        return offset
 
 
 def _print(path: Path, tail: int | None, *, follow: bool) -> None:
@@ -147,28 +149,28 @@ def _print(path: Path, tail: int | None, *, follow: bool) -> None:
     follower = Follower(path, start, sys.stdout.buffer)
     follower.step()
     while follow:
-        time.sleep(_LOOK_SECONDS)
+        time.sleep(_POLL_SECONDS)
         follower.step()
 
 
 def _path(folder: Path, identifier: str) -> Path:
-    """The service's log file; an id that is none must not lead out of the folder."""
+    """Return the log file of a service; end the command if the id is invalid, for it could lead out of the folder."""
     if not re.fullmatch(LABEL_PATTERN, identifier):
-        exit_with_error(f"{identifier!r} is no service id: lower case letters, digits and '-'", m.USAGE)
+        exit_with_error(f"{identifier!r} is not a service id: use lower-case letters, digits and '-'", exit_codes.USAGE)
     return log_file(folder, identifier)
 
 
 def _missing(path: Path, *, previous: bool) -> str:
     if previous and path.exists():
-        return f"{path} was not rotated yet: there is no previous one"
+        return f"{path} was not rotated yet: there is no previous log"
     known = sorted(file.name.removesuffix(LOG_SUFFIX) for file in path.parent.glob(f"*{LOG_SUFFIX}"))
     if known:
         return f"no log {path}; there are logs of: {', '.join(known)}"
-    return f"no log {path}; is --node or HOTPOOL_AGENT_STATE_DIR another one? A pod's log: kubectl logs"
+    return f"no log {path}; check --node and HOTPOOL_AGENT_STATE_DIR. For the log of a pod: kubectl logs"
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    """What no other file has had or will have at this place."""
+    """Return inode and ctime, which differ from those of any other file at this path."""
     try:
         stat = path.stat()
     except FileNotFoundError:

@@ -1,6 +1,6 @@
-"""The program `hotpool-agent`: its commands by name, each of which is imported when it runs.
+"""Command group `hotpool-agent`. The module of a command is imported when the command runs.
 
-Must stay quick to import: `--version` and `--help` need no more than this module.
+Must stay quick to import: `--version` and `--help` need no other module of the agent than this one and `help`.
 """
 
 from importlib import import_module
@@ -9,43 +9,44 @@ from typing import Annotated, Any, ClassVar, Final
 import typer
 from typer.main import get_group
 
+from hotpool.common import exit_codes
 from hotpool.common.lazy_commands import LazyGroup
 from hotpool_agent import __version__
-from hotpool_agent.cli import help_sections as m
+from hotpool_agent.cli.help import LOGS, SOCKET, AgentHelp
 
 COMMANDS: Final = {
     "run": ("run", "Run the agent in the foreground, until SIGTERM or Ctrl-C."),
     "start": ("services", "Start a service and wait until it is Running."),
     "stop": ("services", "Stop a service and wait until processes and port are gone."),
     "restart": ("services", "Stop a service, start it, and wait until it is Running."),
-    "reload": ("services", "Have the agent read its catalogue again."),
-    "status": ("status", "Show the services, and whether the cluster hears the agent."),
+    "reload": ("services", "Reload the catalogue of the running agent."),
+    "status": ("status", "Show the services and the connection to the cluster."),
     "report": ("status", "Print the report that the agent would send now."),
-    "logs": ("logs", "Print what a service has written to its output."),
-    "check": ("check", "Check a catalogue and explain every error at once."),
+    "logs": ("logs", "Print the output of a service."),
+    "check": ("check", "Check a catalogue and print every error."),
 }
-"""Name → module in `cli`, and the first sentence of the command's own help."""
+"""Command → module in `cli`, and the first sentence of the command's help."""
 
-_PROGRAM: Final = m.HelpSections(
+_HELP: Final = AgentHelp(
     codes={
-        m.OK: "success",
-        m.FAILED: "the command failed; standard error says why",
-        m.USAGE: "wrong usage, or a catalogue with errors",
-        m.NOT_RUNNING: "no agent of this node runs",
-        m.NOT_CONNECTED: "status only: the cluster does not hear the agent",
-        m.SERVICE_FAILED: "status only: a service has failed",
+        exit_codes.OK: "success",
+        exit_codes.FAILED: "the command failed; the cause is on standard error",
+        exit_codes.USAGE: "wrong usage, or a catalogue with errors",
+        exit_codes.NOT_RUNNING: "no agent of this node is running",
+        exit_codes.NOT_CONNECTED: "status only: not connected to the cluster, or only in part",
+        exit_codes.SERVICE_FAILED: "status only: a service has failed",
     },
-    files=(m.SOCKET, m.LOGS),
-    examples=(
-        ("hotpool-agent run --catalogue node.yaml --node edge-017 -n speech", "Start the agent of a node"),
-        ("hotpool-agent status --node edge-017", "Ask it how its services are"),
-        ("hotpool-agent start --help", "What a command does, in detail"),
-    ),
+    files=(SOCKET, LOGS),
+    examples={
+        "Start the agent of a node": "hotpool-agent run --catalogue node.yaml --node edge-017 -n speech",
+        "Show the states of its services": "hotpool-agent status --node edge-017",
+        "Explain one command": "hotpool-agent start --help",
+    },
 )
 
 
 class _Program(LazyGroup):
-    """The group of all commands, with the sections below them."""
+    """Group of all commands, with help sections below them."""
 
     helps: ClassVar = {name: line for name, (_, line) in COMMANDS.items()}
 
@@ -56,7 +57,7 @@ class _Program(LazyGroup):
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
         del ctx
-        _PROGRAM.write(formatter)
+        _HELP.write(formatter)
 
 
 app = typer.Typer(
@@ -66,7 +67,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    help="Runs or watches the services of one node and reports what the node can do right now.",
+    help="Run or observe the services of one node, and report the types of service that are ready.",
 )
 
 

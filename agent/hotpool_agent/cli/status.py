@@ -1,4 +1,4 @@
-"""`hotpool-agent status|report`: what the running agent knows and says (requirements A3, B1, B2, F5)."""
+"""`hotpool-agent status|report`: state of the running agent, and its next report (requirements A3, B1, B2, F5)."""
 
 import json
 from enum import StrEnum
@@ -6,39 +6,41 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from hotpool_agent.cli import help_sections as m
+from hotpool.common import exit_codes
+from hotpool.common.cli_help import command
 from hotpool_agent.cli.common import NodeOption, OutputFormat, OutputOption, send_request
+from hotpool_agent.cli.help import AgentHelp
 from hotpool_agent.control import protocol
 
-_STATUS: Final = m.HelpSections(
+_STATUS: Final = AgentHelp(
     codes={
-        m.OK: "the cluster hears the agent, and no service that is shown has failed",
-        m.FAILED: "there is no such service",
-        m.USAGE: "wrong usage",
-        m.NOT_RUNNING: "no agent of this node runs, or it ended before it answered",
-        m.NOT_CONNECTED: "the cluster does not hear the agent, or not all of it: the last lines say which part and why",
-        m.SERVICE_FAILED: "the cluster hears the agent; a service that is shown is Failed",
+        exit_codes.OK: "connected to the cluster, and no shown service is Failed",
+        exit_codes.FAILED: "there is no such service",
+        exit_codes.USAGE: "wrong usage",
+        exit_codes.NOT_RUNNING: "no agent of this node is running, or it ended during the request",
+        exit_codes.NOT_CONNECTED: "not connected to the cluster, or only in part; the last lines name the cause",
+        exit_codes.SERVICE_FAILED: "connected to the cluster; a shown service is Failed",
     },
-    examples=(
-        ("hotpool-agent status --node edge-017", "All services of a node"),
-        ("hotpool-agent status faster-whisper -o json | jq -r '.services[0].state'", "One state, for a script"),
-    ),
+    examples={
+        "All services of a node": "hotpool-agent status --node edge-017",
+        "One state, for a script": "hotpool-agent status faster-whisper -o json | jq -r '.services[0].state'",
+    },
 )
-_REPORT: Final = m.HelpSections(
+_REPORT: Final = AgentHelp(
     codes={
-        m.OK: "the report was printed",
-        m.USAGE: "wrong usage",
-        m.NOT_RUNNING: "no agent of this node runs, or it ended before it answered",
+        exit_codes.OK: "the report was printed",
+        exit_codes.USAGE: "wrong usage",
+        exit_codes.NOT_RUNNING: "no agent of this node is running, or it ended during the request",
     },
-    examples=(
-        ("hotpool-agent report --node edge-017", "What the cluster would be told now"),
-        ("hotpool-agent report -o json | jq .capabilities", "Which types are ready, and why others are not"),
-    ),
+    examples={
+        "The report that would be sent now": "hotpool-agent report --node edge-017",
+        "Which types are ready, and why others are not": "hotpool-agent report -o json | jq .capabilities",
+    },
 )
 
 
 class ReportFormat(StrEnum):
-    """How `report` prints."""
+    """Output format of `report`."""
 
     YAML = "yaml"
     JSON = "json"
@@ -47,29 +49,29 @@ class ReportFormat(StrEnum):
 app: Final = typer.Typer(rich_markup_mode=None)
 
 
-@app.command(cls=m.command(_STATUS))
+@app.command(cls=command(_STATUS))
 def status(
     identifier: Annotated[str | None, typer.Argument(metavar="ID", help="Service id in the catalogue.")] = None,
     *,
     node: NodeOption = None,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
-    """Show the services, and whether the cluster hears the agent.
+    """Show the services and the connection to the cluster.
 
-    Of all services, or of one. Below the table: when the API server accepted a report last, where metrics are
-    served, and what is wrong.
+    Shows all services, or one. Lines below the table: age of the last report that the API server accepted, address of
+    the metrics, and problems.
     """
-    answer = send_request(node, protocol.Request(op="status", id=identifier))
+    response = send_request(node, protocol.Request(op="status", id=identifier))
     if output is OutputFormat.JSON:
-        typer.echo(json.dumps(answer, indent=2))
+        typer.echo(json.dumps(response, indent=2))
     else:
         from hotpool_agent.cli import tables
 
-        tables.show(answer)
-    raise typer.Exit(_code(answer))
+        tables.show(response)
+    raise typer.Exit(_exit_code(response))
 
 
-@app.command(cls=m.command(_REPORT))
+@app.command(cls=command(_REPORT))
 def report(
     *,
     node: NodeOption = None,
@@ -77,22 +79,23 @@ def report(
 ) -> None:
     """Print the report that the agent would send now.
 
-    It is printed exactly as the API server gets it. It goes to status.report of the node's NodeCapability.
-    Nothing is sent by this command.
+    The agent writes it in this form to status.report of the node's NodeCapability. This command sends nothing.
     """
-    answer = send_request(node, protocol.Request(op="report"))
-    typer.echo(
-        json.dumps(answer, indent=2) if output is ReportFormat.JSON else _yaml(answer), nl=output is ReportFormat.JSON
-    )
+    response = send_request(node, protocol.Request(op="report"))
+    if output is ReportFormat.JSON:
+        typer.echo(json.dumps(response, indent=2))
+    else:
+        typer.echo(_yaml(response), nl=False)
 
 
-def _code(status: dict[str, Any]) -> int:
+def _exit_code(status: dict[str, Any]) -> int:
     if status["problems"]:
-        return m.NOT_CONNECTED
-    return m.SERVICE_FAILED if any(service["state"] == "Failed" for service in status["services"]) else m.OK
+        return exit_codes.NOT_CONNECTED
+    failed = any(service["state"] == "Failed" for service in status["services"])
+    return exit_codes.SERVICE_FAILED if failed else exit_codes.OK
 
 
-def _yaml(answer: Any) -> str:
+def _yaml(document: Any) -> str:
     from io import StringIO
 
     from ruamel.yaml import YAML
@@ -100,8 +103,8 @@ def _yaml(answer: Any) -> str:
     text = StringIO()
     yaml = YAML(typ="safe", pure=True)
     yaml.default_flow_style = False
-    # kubectl reads YAML 1.1, in which a bare `no`, a language, is false: quote what is no string there.
+    # kubectl reads YAML 1.1, where an unquoted `no`, a language, is false.
     yaml.version = (1, 1)
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]  # ruamel's own hint is `None`
-    yaml.dump(answer, text)
+    yaml.dump(document, text)
     return text.getvalue().removeprefix("%YAML 1.1\n---\n")

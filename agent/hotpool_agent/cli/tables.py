@@ -1,6 +1,6 @@
-"""Prints tables for people, first of all an agent's status. colours only on a terminal.
+"""Tables for people, such as the status of an agent. Colours only on a terminal.
 
-Knows the shape of the status answer and nothing else of the agent.
+Depends on the shape of the status response and on nothing else of the agent.
 """
 
 from collections.abc import Iterable, Sequence
@@ -11,13 +11,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from hotpool.common.durations import ago
+
 WIDTH: Final = 100
 _STYLES: Final = {"Running": "green", "Failed": "red", "Starting": "yellow", "Stopping": "yellow", "Stopped": "dim"}
-_UNITS: Final = ((86400, "d"), (3600, "h"), (60, "m"))
 
 
 def show(status: dict[str, Any], console: Console | None = None) -> None:
-    """Print the table, and below it how the agent and the cluster hear each other."""
+    """Print the services, and below them the last accepted report, the metrics address and all problems."""
     console = console or _console()
     table = _table(("ID", "TYPE", "STATE", "SINCE", "PORT", "PID", "RESTARTS", "DESIRED"))
     table.add_column("LAST ERROR", overflow="fold")
@@ -31,22 +32,11 @@ def show(status: dict[str, Any], console: Console | None = None) -> None:
 
 
 def show_rows(titles: Sequence[str], rows: Iterable[Sequence[Any]], console: Console | None = None) -> None:
-    """Print any rows under titles."""
+    """Print rows below column titles."""
     table = _table(titles)
     for row in rows:
         table.add_row(*map(_cell, row))
     (console or _console()).print(table)
-
-
-def age(since: str | None, now: datetime | None = None) -> str:
-    """How long ago an API timestamp was, as kubectl says it: 5s, 12m, 3h, 2d."""
-    if since is None:
-        return "-"
-    seconds = int(((now or datetime.now(UTC)) - datetime.fromisoformat(since)).total_seconds())
-    for size, unit in _UNITS:
-        if seconds >= 2 * size:
-            return f"{seconds // size}{unit}"
-    return f"{max(0, seconds)}s"
 
 
 def _console() -> Console:
@@ -63,11 +53,11 @@ def _table(titles: Sequence[str]) -> Table:
 
 
 def _summary(status: dict[str, Any]) -> Text:
-    """Two short lines: what the cluster has heard, and where the metrics are."""
+    """Return two lines: the age of the last accepted report, and the address of the metrics."""
     accepted = status["acceptedAt"]
-    heard = f"last report accepted {age(accepted)} ago" if accepted else "no report accepted yet"
-    where = f"node {status['node']}, namespace {status['namespace']}: {heard}"
-    return Text(f"{where}\nmetrics: http://{status['listening']}/metrics", style="dim")
+    last = f"last report accepted {ago(accepted, datetime.now(UTC))} ago" if accepted else "no report accepted yet"
+    head = f"node {status['node']}, namespace {status['namespace']}: {last}"
+    return Text(f"{head}\nmetrics: http://{status['listening']}/metrics", style="dim")
 
 
 def _row(service: dict[str, Any]) -> tuple[Any, ...]:
@@ -75,7 +65,7 @@ def _row(service: dict[str, Any]) -> tuple[Any, ...]:
         service["id"],
         service["type"],
         Text(service["state"], style=_STYLES.get(service["state"], "")),
-        age(service["since"]),
+        ago(service["since"], datetime.now(UTC)),
         service["port"],
         service["pid"],
         service["restarts"],

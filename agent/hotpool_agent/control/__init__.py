@@ -1,1 +1,1 @@
-"""Control socket of the agent, and its HTTP endpoints for health and metrics."""
+"""Local socket of the agent: protocol, client and server."""

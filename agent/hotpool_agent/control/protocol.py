@@ -1,9 +1,9 @@
-"""Requests to a running agent over its local socket, and the asking side (requirement A2). I/O.
+"""Requests to a running agent over its local socket, and their client (requirement A2). I/O.
 
-One JSON object a line, each way; `control_server` answers. Must stay quick to import.
+Requests and responses are one JSON object a line. Must stay quick to import.
 
-There is no version field: a request that the agent does not know whole (an operation, a field) is refused with the
-agent's version in the words, never half done; an answer may gain fields, and askers ignore those that they do not know.
+There is no version field. A request with an unknown operation or field is refused as a whole, and the error has the
+version of the agent. A response may gain fields; clients ignore those that they do not know.
 """
 
 import json
@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any, ClassVar, Final, Literal
 
 LINE_BYTES: Final = 64 * 1024
-"""A request's limit."""
+"""Maximum size of a request."""
 
 Op = Literal["status", "report", "start", "stop", "restart", "reload"]
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request. `id` names a service; `wait`: answer when the state is reached."""
+    """A request. `id` is that of a service. With `wait` the response is sent when the state is reached."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
 
@@ -31,28 +31,28 @@ class Request:
 
 
 class RequestError(Exception):
-    """The request failed; the message is for the person who asked."""
+    """The request failed; the message is for the user."""
 
 
-class AgentDownError(Exception):
-    """No agent answers; the message names the socket."""
+class AgentUnreachableError(Exception):
+    """The agent does not respond; the message has the path of the socket."""
 
 
-def ask(path: Path, request: Request) -> Any:
-    """The agent's answer. Raises AgentDownError, or RequestError with the agent's words. Blocks without limit."""
+def send(path: Path, request: Request) -> Any:
+    """Send a request and return the result; wait without limit. Raises AgentUnreachableError or RequestError."""
     with socket.socket(socket.AF_UNIX) as connection:
         try:
             connection.connect(str(path))
-            # An agent that has too many askers answers before it is asked, and hangs up.
+            # An agent with too many connections sends an error and closes the connection before it reads a request.
             with suppress(BrokenPipeError):
                 connection.sendall(json.dumps(asdict(request)).encode() + b"\n")
             with connection.makefile("rb") as lines:
                 line = lines.readline()
         except OSError as error:
-            raise AgentDownError(f"no agent answers at {path}: {error.strerror}") from error
+            raise AgentUnreachableError(f"no agent responds at {path}: {error.strerror}") from error
     if not line.endswith(b"\n"):
-        raise AgentDownError(f"the agent at {path} ended before it answered")
-    answer = json.loads(line)
-    if not answer["ok"]:
-        raise RequestError(answer["error"])
-    return answer["result"]
+        raise AgentUnreachableError(f"the agent at {path} ended before it responded")
+    response = json.loads(line)
+    if not response["ok"]:
+        raise RequestError(response["error"])
+    return response["result"]

@@ -1,1 +1,1 @@
-"""What people type: the commands of `hotpool` beside the operator itself."""
+"""Commands of `hotpool`, and their output."""

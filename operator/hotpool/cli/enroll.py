@@ -1,7 +1,7 @@
-"""`hotpool enroll`: the account and credential of an agent outside the cluster, its rotation and its end.
+"""`hotpool enroll`: account and credentials of an agent outside the cluster, their rotation and revocation.
 
-Each run makes at most one step of a rotation, and begins with what it finds: one that was cut off anywhere is put right
-by the next.
+Each run takes at most one step of a rotation and starts from the stored objects, so that the next run completes an
+interrupted one.
 """
 
 import asyncio
@@ -18,14 +18,13 @@ import typer
 
 from hotpool.api.meta import LEASE_PREFIX
 from hotpool.api.names import NODE_NAME_MAX, SUBDOMAIN_PATTERN
-from hotpool.cli.enrollment import kubeconfig_file
-from hotpool.cli.enrollment import manifests as objects
-from hotpool.cli.enrollment import steps as work
+from hotpool.cli.enrollment import kubeconfig_file, manifests, steps
 from hotpool.cli.enrollment.manifests import Credential, ForeignError
 from hotpool.cli.options import CommandError, ContextOption, FleetOptions, KubeconfigOption, NamespaceOption, fail
-from hotpool.cli.query import error_message
-from hotpool.common import cli_help
+from hotpool.cli.query import ERROR_CODES, error_message
+from hotpool.common import exit_codes
 from hotpool.common.atomic_file import write_atomically
+from hotpool.common.cli_help import HelpSections, command
 from hotpool.kube.client import ApiUnavailable, ClusterTarget
 from hotpool.kube.service_accounts import ServiceAccounts, service_accounts
 
@@ -34,53 +33,54 @@ T = TypeVar("T")
 _ROLE: Final = "hotpool-enroller"
 _TO_STDOUT: Final = "-"
 
-_HELP = cli_help.command(
-    {
+_HELP: Final = HelpSections(
+    examples={
         "An account for edge-017, and its kubeconfig": "hotpool enroll edge-017 -n speech -o edge-017.kubeconfig",
-        "Agents reach the API server by another address": (
+        "Agents use another address of the API server": (
             "hotpool enroll edge-017 --server https://api.example.com:6443"
         ),
-        "Straight to the machine": "hotpool enroll edge-017 -o - | ssh edge-017 'umask 077; cat > kubeconfig'",
-        "Rotate; the former credential goes as soon as the new one has worked": (
+        "Directly to the machine": "hotpool enroll edge-017 -o - | ssh edge-017 'umask 077; cat > kubeconfig'",
+        "Rotate; delete the former credential after the first use of the new one": (
             "hotpool enroll edge-017 -o edge-017.kubeconfig --wait 600"
         ),
-        "The machine was stolen": "hotpool enroll edge-017 --revoke",
+        "Revoke, for example after a theft": "hotpool enroll edge-017 --revoke",
     },
-    {
-        cli_help.OK: "done",
-        cli_help.NOT_YET: "--wait: the credential was not used in time",
-        cli_help.NOT_FOUND: "no such namespace; --revoke: there was nothing of this node",
-        cli_help.NOT_INSTALLED: "hotpool's definitions or its policy for agents are not installed",
+    codes={
+        **ERROR_CODES,
+        exit_codes.OK: "done",
+        exit_codes.NOT_YET: "--wait: the credential was not used in time",
+        exit_codes.NOT_FOUND: "no such namespace; --revoke: the node is not enrolled",
+        exit_codes.NOT_INSTALLED: "hotpool's definitions or its admission policy for agents are not installed",
     },
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Enrollment:
-    """What the user asked for."""
+class EnrollOptions:
+    """Options of the command."""
 
     node: str
-    place: FleetOptions
+    fleet: FleetOptions
     output: str
     server: str | None
     wait: float | None
 
     @property
     def file(self) -> Path | None:
-        """Where the kubeconfig goes; None: standard output."""
+        """File for the kubeconfig; None: standard output."""
         return None if self.output == _TO_STDOUT else Path(self.output)
 
     def progress(self, *lines: str) -> None:
-        """Tell the user, beside a kubeconfig on standard output where that is wanted."""
+        """Print lines for the user; on standard error if the kubeconfig goes to standard output."""
         typer.echo("\n".join(lines), err=self.file is None)
 
 
 def register(app: typer.Typer) -> None:
     """Add the command to the program."""
 
-    @app.command(cls=_HELP)
+    @app.command(cls=command(_HELP))
     def enroll(
-        node: Annotated[str, typer.Argument(metavar="NODE", help="The node's name, as the agent's --node says it.")],
+        node: Annotated[str, typer.Argument(metavar="NODE", help="Name of the node, as in --node of the agent.")],
         *,
         output: Annotated[
             str | None,
@@ -88,137 +88,137 @@ def register(app: typer.Typer) -> None:
                 "--output",
                 "-o",
                 metavar="FILE",
-                help="The kubeconfig; - is standard output. Default: hotpool-agent-NODE.kubeconfig.",
+                help="File for the kubeconfig, or -. Default: hotpool-agent-NODE.kubeconfig.",
             ),
         ] = None,
         server: Annotated[
-            str | None, typer.Option(metavar="URL", help="How the agent reaches the API server. Default: as you do.")
+            str | None, typer.Option(metavar="URL", help="API server for the agent. Default: that of your kubeconfig.")
         ] = None,
         wait: Annotated[
             float | None,
-            typer.Option(metavar="SECONDS", min=0, help="Wait until it was used, then remove the former one."),
+            typer.Option(metavar="SECONDS", min=0, help="Wait for the first use, then delete the former credential."),
         ] = None,
-        revoke: Annotated[bool, typer.Option("--revoke", help="Remove account and credentials instead.")] = False,
+        revoke: Annotated[bool, typer.Option("--revoke", help="Delete account and credentials instead.")] = False,
         namespace: NamespaceOption = None,
         context: ContextOption = None,
         kubeconfig: KubeconfigOption = None,
     ) -> None:
-        """Make an account for the agent of a node outside the cluster, and a kubeconfig for it.
+        """Create an account and a kubeconfig for the agent of a node outside the cluster.
 
-        The account can write the record of this node and nothing else; before a credential is made, the command tries
-        whether the API server sees to that, and refuses where it does not.
+        The account can write only the record of this node. Before it creates a credential, the command checks that the
+        API server enforces this, and fails if it does not.
 
-        Run again, it rotates: it makes a second credential, and the former one works until the API server has seen
-        the new one. The run after that, or --wait, removes the former; there are never three. The file always holds
-        the newest one. A credential has no end of its own: --revoke ends it at once.
+        Another run rotates: it creates a second credential. After the first use of the second, the next run, or --wait,
+        deletes the former. There are never three. The file always has the newest one. Credentials do not expire:
+        --revoke ends them at once.
         """
         if len(node) > NODE_NAME_MAX or not re.fullmatch(SUBDOMAIN_PATTERN, node):
-            raise typer.BadParameter(f"{node!r} is no node name: a DNS name of at most {NODE_NAME_MAX} characters")
+            raise typer.BadParameter(f"{node!r} is not a node name: a DNS name of at most {NODE_NAME_MAX} characters")
         if revoke and (output or server or wait is not None):
-            raise typer.BadParameter("--revoke goes with none of -o, --server and --wait")
+            raise typer.BadParameter("--revoke excludes -o, --server and --wait")
         if server and not urlsplit(server).scheme == "https":
-            raise typer.BadParameter("--server must be https://…: a token is sent there")
-        place = FleetOptions.of(namespace, kubeconfig, context)
-        order = Enrollment(node, place, output or f"{objects.account_of(node)}.kubeconfig", server, wait)
+            raise typer.BadParameter("--server must be https://…, because a token is sent there")
+        fleet = FleetOptions.of(namespace, kubeconfig, context)
+        options = EnrollOptions(node, fleet, output or f"{manifests.account_name(node)}.kubeconfig", server, wait)
         if revoke:
-            _answer(place, lambda door: _revoke(door, order))
+            _run(fleet, lambda accounts: _revoke(accounts, options))
             return
-        if order.file and (reason := kubeconfig_file.write_error(order.file, node)):
-            raise typer.BadParameter(f"-o {order.file}: {reason}")
-        _answer(place, lambda door: _enroll(door, order))
+        if options.file and (reason := kubeconfig_file.write_error(options.file, node)):
+            raise typer.BadParameter(f"-o {options.file}: {reason}")
+        _run(fleet, lambda accounts: _enroll(accounts, options))
 
 
-def _answer(place: FleetOptions, task: Callable[[ServiceAccounts], Awaitable[T]]) -> T:
-    """Work on the cluster; where it refuses, the command ends with one line and its exit code."""
+def _run(fleet: FleetOptions, task: Callable[[ServiceAccounts], Awaitable[T]]) -> T:
+    """Run a task and return its result; end the command with one line and an exit code if it fails."""
 
-    async def ask() -> T:
-        async with service_accounts(ClusterTarget(place.namespace, place.kubeconfig, place.context)) as door:
-            return await task(door)
+    async def connect() -> T:
+        async with service_accounts(ClusterTarget(fleet.namespace, fleet.kubeconfig, fleet.context)) as accounts:
+            return await task(accounts)
 
     try:
-        return asyncio.run(ask())
+        return asyncio.run(connect())
     except ApiUnavailable as error:
-        fail("enroll", *error_message(error, place.namespace, role=_ROLE))
+        fail("enroll", *error_message(error, fleet.namespace, role=_ROLE))
     except (CommandError, ForeignError) as error:
-        fail("enroll", str(error), error.code if isinstance(error, CommandError) else cli_help.USAGE)
+        fail("enroll", str(error), error.code if isinstance(error, CommandError) else exit_codes.USAGE)
 
 
-async def _enroll(door: ServiceAccounts, order: Enrollment) -> None:
-    node, namespace = order.node, order.place.namespace
-    await work.make_account(door, node, namespace)
-    due = objects.step(objects.secrets_of(node), await work.credentials(door, node))
-    await work.require_policy(door, node, namespace, fresh=due.newest is None and due.former is None)
-    if due.over:
-        await door.delete("Secret", due.over.name, due.over.uid)
-    if due.newest is None:
-        await door.create_secret(objects.secret(due.make, node, due.serial))
-    newest = await work.wait_for_token(door, node, due.newest.name if due.newest else due.make)
-    _hand_out(door, order, newest)
-    _print_next_steps(order, due)
-    if order.wait is not None:
-        await _wait(door, order, newest, due.former)
+async def _enroll(accounts: ServiceAccounts, options: EnrollOptions) -> None:
+    node, namespace = options.node, options.fleet.namespace
+    await steps.apply_account(accounts, node, namespace)
+    step = manifests.next_step(manifests.secret_names(node), await steps.credentials(accounts, node))
+    await steps.require_policy(accounts, node, namespace, fresh=step.newest is None and step.former is None)
+    if step.retired:
+        await accounts.delete("Secret", step.retired.name, step.retired.uid)
+    if step.newest is None:
+        await accounts.create_secret(manifests.secret(step.new_name, node, step.serial))
+    newest = await steps.wait_for_token(accounts, node, step.newest.name if step.newest else step.new_name)
+    _write_kubeconfig(accounts, options, newest)
+    _print_next_steps(options, step)
+    if options.wait is not None:
+        await _wait(accounts, options, newest, step.former)
 
 
-def _hand_out(door: ServiceAccounts, order: Enrollment, newest: Credential) -> None:
-    server, trusted, name = door.server
-    cluster: dict[str, Any] = {"server": order.server or server}
-    # Whoever does not check the server must not teach an agent to do so: the cluster's own authority is known.
-    authority = trusted if door.verified else newest.authority
+def _write_kubeconfig(accounts: ServiceAccounts, options: EnrollOptions, newest: Credential) -> None:
+    server, trusted, name = accounts.server
+    cluster: dict[str, Any] = {"server": options.server or server}
+    # Without TLS verification in our kubeconfig, the agent still verifies: it gets the CA of the cluster itself.
+    authority = trusted if accounts.verifies_server else newest.authority
     if authority:
-        cluster["certificate-authority-data"] = objects.encoded(authority)
-    if name and not order.server:
+        cluster["certificate-authority-data"] = manifests.encode_authority(authority)
+    if name and not options.server:
         cluster["tls-server-name"] = name
-    text = objects.kubeconfig(order.node, order.place.namespace, newest.token, cluster)
-    if order.file is None:
+    text = manifests.kubeconfig(options.node, options.fleet.namespace, newest.token, cluster)
+    if options.file is None:
         sys.stdout.write(text)
     else:
         try:
-            write_atomically(order.file, text)
+            write_atomically(options.file, text)
         except OSError as error:
-            words = f"{order.file} cannot be written: {error.strerror}; run it again, it hands out the same credential"
-            raise CommandError(words, cli_help.USAGE) from None
+            message = f"{options.file} cannot be written: {error.strerror}; run again for the same credential"
+            raise CommandError(message, exit_codes.USAGE) from None
     if kubeconfig_file.is_loopback(cluster["server"]):
         typer.echo(f"warning: {cluster['server']} is this machine only; other machines need --server", err=True)
 
 
-def _print_next_steps(order: Enrollment, due: objects.Step) -> None:
-    where = str(order.file) if order.file else "what was printed"
-    again = f"hotpool enroll {order.node} -n {order.place.namespace}"
-    if due.over:
-        order.progress(f"The former credential is gone; {where} holds the one that is in use. To rotate again: {again}")
-    elif due.former:
-        order.progress(
-            f"A second credential is in {where}; the former one works until this one was used.",
-            "Put it in the former one's place (a running agent takes it up by itself), then remove the former:",
-            f"  {again} -o {order.output}",
+def _print_next_steps(options: EnrollOptions, step: manifests.RotationStep) -> None:
+    place = str(options.file) if options.file else "standard output"
+    command_line = f"hotpool enroll {options.node} -n {options.fleet.namespace}"
+    if step.retired:
+        options.progress(f"The former credential is deleted; {place} has the one in use. To rotate: {command_line}")
+    elif step.former:
+        options.progress(
+            f"A second credential is in {place}; the former is valid until this one has been used.",
+            "Replace the former file on the node (a running agent reloads it), then delete the former credential:",
+            f"  {command_line} -o {options.output}",
         )
     else:
-        order.progress(
-            f"The credential is in {where}. Whoever has it can speak for {order.node}: keep it secret.",
-            "Put it on the node, and start the agent there:",
-            f"  hotpool-agent run --node {order.node} --kubeconfig {order.output} --catalogue node.yaml",
+        options.progress(
+            f"The credential is in {place}. It can write the reports of {options.node}: keep it secret.",
+            "Copy it to the node, and start the agent:",
+            f"  hotpool-agent run --node {options.node} --kubeconfig {options.output} --catalogue node.yaml",
         )
 
 
-async def _wait(door: ServiceAccounts, order: Enrollment, newest: Credential, former: Credential | None) -> None:
-    deadline = monotonic() + (order.wait or 0)
-    while not (await work.credential(door, order.node, newest.name)).used:
+async def _wait(accounts: ServiceAccounts, options: EnrollOptions, new: Credential, former: Credential | None) -> None:
+    deadline = monotonic() + (options.wait or 0)
+    while not (await steps.credential(accounts, options.node, new.name)).used:
         if monotonic() > deadline:
-            words = "the former one works, too" if former else "it works"
-            raise CommandError(f"the credential was not used in time; {words}", cli_help.NOT_YET)
-        await asyncio.sleep(work.POLL_SECONDS)
+            valid = "both credentials are valid" if former else "it is valid"
+            raise CommandError(f"the credential was not used in time; {valid}", exit_codes.NOT_YET)
+        await asyncio.sleep(steps.POLL_SECONDS)
     if former:
-        await door.delete("Secret", former.name, former.uid)
-    order.progress("It was used." + (" The former credential is gone." if former else ""))
+        await accounts.delete("Secret", former.name, former.uid)
+    options.progress("The credential was used." + (" The former credential is deleted." if former else ""))
 
 
-async def _revoke(door: ServiceAccounts, order: Enrollment) -> None:
-    node, namespace = order.node, order.place.namespace
-    await work.check_account(door, node)
-    if not await work.remove(door, node):
-        raise CommandError(f"nothing of node {node} is enrolled in namespace {namespace}", cli_help.NOT_FOUND)
-    order.progress(
-        f"The agent of {node} is refused from now on; what it said last stays.",
-        "The node falls silent, and goes after 10 minutes unless people wrote into its record. To remove it now:",
+async def _revoke(accounts: ServiceAccounts, options: EnrollOptions) -> None:
+    node, namespace = options.node, options.fleet.namespace
+    await steps.check_account(accounts, node)
+    if not await steps.remove(accounts, node):
+        raise CommandError(f"node {node} is not enrolled in namespace {namespace}", exit_codes.NOT_FOUND)
+    options.progress(
+        f"The agent of {node} is refused from now on; its last report stays.",
+        "The node is deleted after 10 minutes of silence, unless a person edited its record. To delete it now:",
         f"  kubectl -n {namespace} delete nodecapability/{node} lease/{LEASE_PREFIX}{node}",
     )

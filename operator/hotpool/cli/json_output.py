@@ -1,4 +1,4 @@
-"""The JSON of `why` and `diff` (docs/reference/commands.md): fields may be added, none is renamed or removed."""
+"""JSON of `why` and `diff`, see docs/reference/commands.md. Fields may be added, but not renamed or removed."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,59 +12,59 @@ from hotpool.core.model import Pool
 Json = dict[str, Any]
 
 
-def explanation(answer: Explanation) -> Json:
-    """`why NODE POOL`."""
+def explanation(item: Explanation) -> Json:
+    """Return the JSON of `why NODE POOL`."""
     return {
-        "node": answer.node,
-        "pool": answer.pool,
-        "membership": answer.membership,
-        "state": answer.current.state if answer.current else None,
-        "since": answer.current.since if answer.current else None,
-        "verdict": {"state": answer.verdict.state, "criterion": answer.verdict.criterion},
-        "requirements": [_of_requirement(answer, item) for item in answer.requirements],
-        "remarks": [{"text": r.text, "since": r.since, "remedies": list(r.remedies)} for r in answer.remarks],
+        "node": item.node,
+        "pool": item.pool,
+        "membership": item.membership,
+        "state": item.current.state if item.current else None,
+        "since": item.current.since if item.current else None,
+        "verdict": {"state": item.verdict.state, "criterion": item.verdict.criterion},
+        "requirements": [_requirement(item, requirement) for requirement in item.requirements],
+        "remarks": [{"text": r.text, "since": r.since, "remedies": list(r.remedies)} for r in item.remarks],
     }
 
 
-def _of_requirement(answer: Explanation, item: Requirement) -> Json:
+def _requirement(explained: Explanation, item: Requirement) -> Json:
     return {
         "criterion": item.criterion,
         "required": item.required,
         "met": item.met,
-        "decides": item is answer.first_unmet,
+        "decides": item is explained.first_unmet,
         "observed": item.observed,
         "since": item.since,
         "remedies": list(item.remedies),
     }
 
 
-def pool_explanation(pool: Pool, survey: PoolExplanation, nearest: Sequence[Explanation]) -> Json:
-    """`why --pool P`."""
+def pool_explanation(pool: Pool, summary: PoolExplanation, nearest: Sequence[Explanation]) -> Json:
+    """Return the JSON of `why --pool P`."""
     return {
         "pool": pool.meta.name,
         "mode": pool.spec.mode,
         "paused": pool.paused,
-        "members": {state: survey.members[state] for state in ("Ready", "Suspect", "Draining")},
-        "pending": survey.pending,
-        "out": sum(survey.reasons.values()),
-        "reasons": [{"reason": gate, "count": count} for gate, count in survey.reasons.most_common()],
-        "nearestMisses": [_of_miss(answer) for answer in nearest],
+        "members": {state: summary.members[state] for state in ("Ready", "Suspect", "Draining")},
+        "pending": summary.pending,
+        "out": sum(summary.reasons.values()),
+        "reasons": [{"reason": criterion, "count": count} for criterion, count in summary.reasons.most_common()],
+        "nearestMisses": [_miss(item) for item in nearest],
     }
 
 
-def _of_miss(answer: Explanation) -> Json:
-    failed = [_of_requirement(answer, item) for item in answer.requirements if not item.met]
-    return {"node": answer.node, "fails": len(failed), "failed": failed}
+def _miss(item: Explanation) -> Json:
+    failed = [_requirement(item, requirement) for requirement in item.requirements if not requirement.met]
+    return {"node": item.node, "fails": len(failed), "failed": failed}
 
 
-def node_explanation(facts: NodeFacts, answers: Sequence[Explanation], last: Sequence[HistoryEntry]) -> Json:
-    """`why --node N`."""
+def node_explanation(facts: NodeFacts, explanations: Sequence[Explanation], history: Sequence[HistoryEntry]) -> Json:
+    """Return the JSON of `why --node N`."""
     ready = facts.view.node.conditions.get("Ready")
     return {
         "node": facts.name,
         "ready": {"status": ready.status, "reason": ready.reason, "since": ready.since} if ready else None,
         "services": [{"id": s.id, "type": s.type, "state": s.state, "since": s.since} for s in facts.services],
-        "pools": [explanation(answer) for answer in answers],
+        "pools": [explanation(item) for item in explanations],
         "transitions": [
             {
                 "time": item.time,
@@ -73,13 +73,13 @@ def node_explanation(facts: NodeFacts, answers: Sequence[Explanation], last: Seq
                 "count": item.count,
                 "source": item.source,
             }
-            for item in last
+            for item in history
         ],
     }
 
 
 def pool_change(change: PoolChange) -> Json:
-    """One entry of `pools` of `diff`."""
+    """Return one item of `pools` of `diff`."""
     return {
         "name": change.name,
         "change": change.kind,
@@ -94,7 +94,7 @@ def pool_change(change: PoolChange) -> Json:
 
 
 def generator_change(change: GeneratorChange) -> Json:
-    """One entry of `generators` of `diff`."""
+    """Return one item of `generators` of `diff`."""
     return {
         "name": change.name,
         "change": change.kind,

@@ -1,4 +1,4 @@
-"""The JSON of `top` (docs/reference/commands.md): fields may be added, none is renamed or removed."""
+"""JSON of `top`, see docs/reference/commands.md. Fields may be added, but not renamed or removed."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,16 +9,16 @@ Json = dict[str, Any]
 
 
 def to_json(nodes: Sequence[NodeRow] | None, pools: Sequence[PoolRow] | None) -> Json:
-    """Return what was asked for."""
-    made: Json = {}
+    """Return the JSON of `top`; None leaves a list out."""
+    document: Json = {}
     if nodes is not None:
-        made["nodes"] = [_node_shape(row) for row in nodes]
+        document["nodes"] = [_node(row) for row in nodes]
     if pools is not None:
-        made["pools"] = [_pool_shape(row) for row in pools]
-    return made
+        document["pools"] = [_pool(row) for row in pools]
+    return document
 
 
-def _node_shape(row: NodeRow) -> Json:
+def _node(row: NodeRow) -> Json:
     return {
         "name": row.name,
         "lastSeen": row.last_seen,
@@ -32,7 +32,7 @@ def _node_shape(row: NodeRow) -> Json:
     }
 
 
-def _pool_shape(row: PoolRow) -> Json:
+def _pool(row: PoolRow) -> Json:
     return {
         "name": row.name,
         "members": {state: row.members[state] for state in ("Ready", "Suspect", "Draining")},

@@ -1,7 +1,4 @@
-"""The documents that `diff -f` is given, checked by the API's own models.
-
-Reads files and standard input; asks no cluster.
-"""
+"""Manifests for `diff -f`, from files or standard input, validated by the models of the API. No network."""
 
 import sys
 from collections.abc import Iterable, Iterator
@@ -25,12 +22,12 @@ _STDIN: Final = "-"
 
 
 class ManifestError(Exception):
-    """A document that cannot be applied; one line for each thing that is wrong."""
+    """A manifest is invalid; the message has one line for each error."""
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """One NodePool or NodePoolGenerator."""
+    """Manifest of a NodePool or NodePoolGenerator."""
 
     kind: Kind
     name: str
@@ -40,21 +37,21 @@ class Manifest:
 
 @dataclass(frozen=True, slots=True)
 class Other:
-    """A document of another kind, which makes no difference to pools."""
+    """Manifest of another kind, which does not affect pools."""
 
-    what: str
+    description: str
 
 
 def load(paths: Iterable[str]) -> list[Manifest | Other]:
-    """All documents of some files; raises DocumentError."""
-    found = [_document(source, body) for source in paths for body in _bodies(source)]
-    if not found:
-        raise ManifestError("no document in what was given with -f")
-    return found
+    """Return the manifests of all files. Raises ManifestError."""
+    manifests = [_manifest(source, body) for source in paths for body in _bodies(source)]
+    if not manifests:
+        raise ManifestError("no manifest in the files of -f")
+    return manifests
 
 
 def _bodies(source: str) -> Iterator[Any]:
-    """The documents of one file, the items of lists each by itself."""
+    """Return the objects of one file; those in a List one by one."""
     try:
         text = sys.stdin.read() if source == _STDIN else Path(source).read_text(encoding="utf-8")
         documents = list(yaml.safe_load_all(text))
@@ -67,25 +64,25 @@ def _bodies(source: str) -> Iterator[Any]:
             yield document
 
 
-def _document(source: str, body: Any) -> Manifest | Other:
+def _manifest(source: str, body: Any) -> Manifest | Other:
     if not isinstance(body, dict) or not isinstance(body.get("metadata") or {}, dict):
-        raise ManifestError(f"{source}: a document is no Kubernetes object")
+        raise ManifestError(f"{source}: not a Kubernetes object")
     metadata = body.get("metadata") or {}
-    name, where = metadata.get("name"), f"{source}: {body.get('kind')} {metadata.get('name')}"
+    name, prefix = metadata.get("name"), f"{source}: {body.get('kind')} {metadata.get('name')}"
     kind = _KINDS.get(str(body.get("kind"))) if body.get("apiVersion") == API_VERSION else None
     if kind is None:
         return Other(f"{body.get('apiVersion')} {body.get('kind')} {name}")
     if not isinstance(name, str) or not name:
-        raise ManifestError(f"{where}: metadata.name is missing")
+        raise ManifestError(f"{prefix}: metadata.name is missing")
     try:
         _SPECS[kind].model_validate(body.get("spec") or {}, extra="forbid", by_alias=True, by_name=False)
     except ValidationError as error:
-        raise ManifestError("\n".join(f"{where}: {line}" for line in _lines(error))) from None
+        raise ManifestError("\n".join(f"{prefix}: {line}" for line in _lines(error))) from None
     return Manifest(kind, name, metadata.get("namespace"), body)
 
 
 def _lines(error: ValidationError) -> Iterator[str]:
     for item in error.errors(include_url=False):
         path = ".".join(["spec", *(str(part) for part in item["loc"])])
-        words = "unknown field" if item["type"] == "extra_forbidden" else item["msg"]
-        yield f"{path}: {words}"
+        message = "unknown field" if item["type"] == "extra_forbidden" else item["msg"]
+        yield f"{path}: {message}"

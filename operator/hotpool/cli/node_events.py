@@ -1,7 +1,6 @@
-"""A node's last transitions (requirement F2), newest first: the Events that regard it, and what Redis remembers of it.
+"""Last transitions of a node (requirement F2), newest first, from its Events and from Redis.
 
-This is the one place that knows where transitions come from. Redis is asked only where its URL is given; it knows the
-types that came and went, Events know what agents and the operator had to say.
+Redis is read only if its URL is given. It holds gained and lost types; Events hold messages of agents and operator.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,18 +12,18 @@ import typer
 
 from hotpool.common.durations import parse
 from hotpool.core.node_history import Transition
-from hotpool.kube.client import Reader
+from hotpool.kube.reader import Reader
 
-_KEPT: Final = 10
-_LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
+_PER_SOURCE: Final = 10
+_EARLIEST: Final = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
 class HistoryEntry:
-    """Something that happened to a node."""
+    """One transition of a node."""
 
     time: str | None
-    """RFC 3339; of a series the last."""
+    """RFC 3339; the last one of an Event series."""
     reason: str
     message: str
     source: Literal["Event", "Redis"]
@@ -33,7 +32,7 @@ class HistoryEntry:
 
 @dataclass(frozen=True, slots=True)
 class RedisSource:
-    """Where to ask for what Redis remembers."""
+    """Address of the node history in Redis."""
 
     url: str
     prefix: str
@@ -41,17 +40,17 @@ class RedisSource:
 
 
 async def of_node(reader: Reader, node: str, redis: RedisSource | None) -> list[HistoryEntry]:
-    """The last ten of each source."""
-    told = _newest(of_event(event) for event in await reader.events(node))
-    return _newest([*told, *(await _remembered(node, redis) if redis else [])], 2 * _KEPT)
+    """Return the last ten transitions of each source."""
+    events = _newest(of_event(event) for event in await reader.events(node))
+    return _newest([*events, *(await _read_redis(node, redis) if redis else [])], 2 * _PER_SOURCE)
 
 
-def _newest(found: Iterable[HistoryEntry], limit: int = _KEPT) -> list[HistoryEntry]:
-    return sorted(found, key=lambda item: parse(item.time) or _LONG_AGO, reverse=True)[:limit]
+def _newest(entries: Iterable[HistoryEntry], limit: int = _PER_SOURCE) -> list[HistoryEntry]:
+    return sorted(entries, key=lambda item: parse(item.time) or _EARLIEST, reverse=True)[:limit]
 
 
-async def _remembered(node: str, redis: RedisSource) -> list[HistoryEntry]:
-    """What Redis has of it; where it does not answer, the rest of the answer stands and a warning says so."""
+async def _read_redis(node: str, redis: RedisSource) -> list[HistoryEntry]:
+    """Return the history of a node in Redis. If Redis fails, print a warning and return nothing."""
     from hotpool.lookup import Lookup, LookupUnavailableError
 
     try:
@@ -63,7 +62,7 @@ async def _remembered(node: str, redis: RedisSource) -> list[HistoryEntry]:
 
 
 def of_event(event: Mapping[str, Any]) -> HistoryEntry:
-    """An Event of events.k8s.io; one made through the old API has its times in the deprecated fields."""
+    """Convert an Event of events.k8s.io. One created through core/v1 has its times in the deprecated fields."""
     series = event.get("series") or {}
     times = (
         series.get("lastObservedTime"),
@@ -77,11 +76,11 @@ def of_event(event: Mapping[str, Any]) -> HistoryEntry:
 
 
 def of_redis(item: Transition) -> HistoryEntry:
-    """A change of the Ready reason, of the types that the node can serve, or of both."""
-    lost = [f"{type_} ({why})" for type_, why in item.lost.items()]
-    words = [
+    """Convert a change of the Ready reason, of the ready types, or of both."""
+    lost = [f"{type_} ({reason})" for type_, reason in item.lost.items()]
+    parts = [
         f"{item.before or 'new'} -> {item.after}" if item.after else "",
         f"can serve {', '.join(item.gained)}" if item.gained else "",
         f"can no longer serve {', '.join(lost)}" if lost else "",
     ]
-    return HistoryEntry(item.at, item.after or "TypesChanged", "; ".join(filter(None, words)), "Redis")
+    return HistoryEntry(item.at, item.after or "TypesChanged", "; ".join(filter(None, parts)), "Redis")

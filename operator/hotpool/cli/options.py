@@ -1,7 +1,4 @@
-"""The options that every command has, as kubectl has them (requirement F5), and how a command ends without an answer.
-
-It knows no command.
-"""
+"""Options of every command, as kubectl has them (requirement F5), and exits with an error."""
 
 import json
 from dataclasses import dataclass
@@ -18,7 +15,7 @@ KubeconfigOption = Annotated[str | None, typer.Option("--kubeconfig", help="Path
 
 
 class OutputFormat(StrEnum):
-    """How a command prints."""
+    """Output format of a command."""
 
     TEXT = "text"
     JSON = "json"
@@ -29,7 +26,7 @@ OutputOption = Annotated[OutputFormat, typer.Option("--output", "-o", help="For 
 
 @dataclass(frozen=True, slots=True)
 class FleetOptions:
-    """Which fleet is asked."""
+    """Connection options of a command, with the namespace of the fleet."""
 
     namespace: str
     kubeconfig: str | None
@@ -37,7 +34,7 @@ class FleetOptions:
 
     @classmethod
     def of(cls, namespace: str | None, kubeconfig: str | None, context: str | None) -> "FleetOptions":
-        """As the options say, else as the kubeconfig says."""
+        """Return the options; a missing namespace is that of the kubeconfig's context, else `default`."""
         if not namespace:
             from hotpool.kube.client import namespace_of
 
@@ -46,19 +43,19 @@ class FleetOptions:
 
 
 class CommandError(Exception):
-    """The command ends with this code and these words."""
+    """Error that ends the command with a message and an exit code."""
 
-    def __init__(self, words: str, code: int) -> None:
-        super().__init__(words)
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
         self.code = code
 
 
-def fail(command: str, words: str, code: int) -> NoReturn:
-    """End a command with words on standard error."""
-    typer.echo(f"hotpool {command}: {words}", err=True)
+def fail(command: str, message: str, code: int) -> NoReturn:
+    """End a command with a message on standard error."""
+    typer.echo(f"hotpool {command}: {message}", err=True)
     raise typer.Exit(code)
 
 
 def print_json(value: Any) -> None:
-    """Print for programs."""
+    """Print a value as indented JSON."""
     typer.echo(json.dumps(value, indent=2))

@@ -1,65 +1,70 @@
-"""Commands that ask the cluster: how they connect, and how they end where there is no answer.
-
-It knows no command.
-"""
+"""Queries of the API server: connection, error messages and exit codes."""
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from difflib import get_close_matches
 from typing import Any, Final, TypeVar
 
 from hotpool.cli.options import CommandError, FleetOptions, fail
-from hotpool.common import cli_help
+from hotpool.common import exit_codes
 from hotpool.core.model import Kind
-from hotpool.kube.client import READ_TIMEOUT, ApiUnavailable, ClusterTarget, Reader, reading
+from hotpool.kube.client import ApiUnavailable, ClusterTarget
+from hotpool.kube.reader import READ_TIMEOUT, Reader, open_reader
 
 T = TypeVar("T")
 
-logging.getLogger("kubernetes").addHandler(logging.NullHandler())  # what it warns of is said by us, in one line
+logging.getLogger("kubernetes").addHandler(logging.NullHandler())  # a command prints one line per error itself
 
 SINGULAR: Final = {Kind.NODE: "nodecapability", Kind.POOL: "nodepool", Kind.GENERATOR: "nodepoolgenerator"}
-_NEAR: Final = 3
+_MAX_SUGGESTIONS: Final = 3
+ERROR_CODES: Final[Mapping[int, str]] = {
+    exit_codes.USAGE: "wrong usage",
+    exit_codes.UNAVAILABLE: "the API server cannot be reached or answers with an error",
+    exit_codes.FORBIDDEN: "not allowed: the message names verb and resource",
+    exit_codes.NOT_INSTALLED: "hotpool's definitions are not installed in the cluster",
+}
+"""Exit codes of every command that reads from the API server."""
 
 
-def run_query(command: str, place: FleetOptions, question: Callable[[Reader], Awaitable[T]]) -> T:
-    """Ask the cluster; where there is no answer, the command ends with one line and its exit code."""
+def run_query(command: str, fleet: FleetOptions, query: Callable[[Reader], Awaitable[T]]) -> T:
+    """Run a query and return its result; end the command with one line and an exit code if it fails."""
 
-    async def ask() -> T:
-        async with reading(ClusterTarget(place.namespace, place.kubeconfig, place.context)) as reader:
-            return await question(reader)
+    async def connect() -> T:
+        async with open_reader(ClusterTarget(fleet.namespace, fleet.kubeconfig, fleet.context)) as reader:
+            return await query(reader)
 
     try:
-        return asyncio.run(ask())
+        return asyncio.run(connect())
     except ApiUnavailable as error:
-        fail(command, *error_message(error, place.namespace))
+        fail(command, *error_message(error, fleet.namespace))
     except CommandError as error:
         fail(command, str(error), error.code)
 
 
 def error_message(error: ApiUnavailable, namespace: str, *, role: str = "hotpool-viewer") -> tuple[str, int]:
-    """One line and the exit code for an answer that did not come. `role`: what the command needs."""
+    """Return one line and the exit code for a failed request. `role`: the Role that the command needs."""
     match error.status:
         case 403:
             if " nodes" in error.request:
-                words = "the operator follows v1 Nodes (cordons, labels), and without them the answer could be wrong"
-                who = f"ClusterRole hotpool-{namespace}-viewer"
-                return f"not allowed to {error.request}: {words}; ask for {who}", cli_help.FORBIDDEN
-            words = f"not allowed to {error.request} in namespace {namespace}: ask for Role {role}"
-            return words, cli_help.FORBIDDEN
+                reason = "the operator uses v1 Nodes (cordons, labels), and without them the result could be wrong"
+                text = f"not allowed to {error.request}: {reason}; ask for ClusterRole hotpool-{namespace}-viewer"
+                return text, exit_codes.FORBIDDEN
+            text = f"not allowed to {error.request} in namespace {namespace}: ask for Role {role}"
+            return text, exit_codes.FORBIDDEN
         case 401:
-            return f"the API server does not accept the credentials: {_line(error)}", cli_help.FORBIDDEN
+            return f"the API server does not accept the credentials: {_line(error)}", exit_codes.FORBIDDEN
         case 404:
-            words = "hotpool's definitions are not installed: kubectl apply --server-side -f crds/"
-            return f"{words} (asked to {error.request})", cli_help.NOT_INSTALLED
+            text = "hotpool's definitions are not installed: kubectl apply --server-side -f crds/"
+            return f"{text} (request: {error.request})", exit_codes.NOT_INSTALLED
         case None if not error.request:
-            return _line(error), cli_help.UNAVAILABLE
+            return _line(error), exit_codes.UNAVAILABLE
         case None:
-            late = f"it did not answer in {READ_TIMEOUT:.0f} s"
-            why = str(error).partition(": ")[2].partition(": ")[2] or late
-            return f"the API server cannot be reached: {why}", cli_help.UNAVAILABLE
+            timeout = f"no response in {READ_TIMEOUT:.0f} s"
+            reason = str(error).partition(": ")[2].partition(": ")[2] or timeout
+            return f"the API server cannot be reached: {reason}", exit_codes.UNAVAILABLE
         case _:
-            return _line(error), cli_help.UNAVAILABLE
+            return _line(error), exit_codes.UNAVAILABLE
 
 
 def _line(error: Exception) -> str:
@@ -67,10 +72,10 @@ def _line(error: Exception) -> str:
 
 
 async def find(reader: Reader, kind: Kind, name: str, namespace: str) -> dict[str, Any]:
-    """One object; where there is none, the command ends with names that are near to it."""
-    if found := await reader.get(kind, name):
-        return found
+    """Return one object. Raises CommandError with similar names if it does not exist."""
+    if body := await reader.get(kind, name):
+        return body
     known = [item["metadata"]["name"] async for item in reader.each(kind)]
-    near = get_close_matches(name, known, _NEAR, 0.5)
-    hint = f"; near to it: {', '.join(near)}" if near else f"; there are {len(known)} others" if known else ""
-    raise CommandError(f"no {SINGULAR[kind]} {name} in namespace {namespace}{hint}", cli_help.NOT_FOUND)
+    similar = get_close_matches(name, known, _MAX_SUGGESTIONS, 0.5)
+    hint = f"; similar: {', '.join(similar)}" if similar else f"; there are {len(known)} others" if known else ""
+    raise CommandError(f"no {SINGULAR[kind]} {name} in namespace {namespace}{hint}", exit_codes.NOT_FOUND)

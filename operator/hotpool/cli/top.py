@@ -1,7 +1,4 @@
-"""`hotpool top`: nodes and pools at a glance, once or live.
-
-Reads only.
-"""
+"""`hotpool top`: overview of nodes and pools, once or live. Reads only."""
 
 import sys
 from contextlib import suppress
@@ -24,7 +21,7 @@ from hotpool.cli.options import (
     OutputOption,
     print_json,
 )
-from hotpool.cli.query import run_query
+from hotpool.cli.query import ERROR_CODES, run_query
 from hotpool.cli.render.top_rows import (
     NODE_ORDERS,
     POOL_ORDERS,
@@ -35,80 +32,81 @@ from hotpool.cli.render.top_rows import (
     node_rows,
     pool_rows,
 )
-from hotpool.common import cli_help
+from hotpool.common import exit_codes
+from hotpool.common.cli_help import HelpSections, command
 from hotpool.core.model import Kind
-from hotpool.kube.client import Reader
+from hotpool.kube.reader import Reader
 
-_SHORT: Final = 10
-"""Rows of each table where both are shown."""
+_SUMMARY_ROWS: Final = 10
+"""Maximum of rows in each table if both are shown."""
 
 
 class Resource(StrEnum):
-    """What is shown."""
+    """Resource to show."""
 
     NODES = "nodes"
     POOLS = "pools"
 
 
-_HELP = cli_help.command(
-    {
+_HELP: Final = HelpSections(
+    examples={
         "Nodes and pools, ten of each": "hotpool top -n speech",
-        "All nodes, the longest silent first": "hotpool top nodes --sort-by last-seen",
-        "Pools, live, those that change most first": "hotpool top pools --watch --sort-by changes",
-        "Nodes with a service that flaps, for a script": (
+        "All nodes, the longest silence first": "hotpool top nodes --sort-by last-seen",
+        "Pools, live, most changes first": "hotpool top pools --watch --sort-by changes",
+        "Nodes with a flapping service, for a script": (
             "hotpool top nodes -o json | jq -r '.nodes[] | select(.flapping != []).name'"
         ),
     },
-    {cli_help.OK: "shown"},
+    codes={**ERROR_CODES, exit_codes.OK: "shown"},
 )
 
 
 @dataclass(frozen=True, slots=True)
 class TopView:
-    """What the user wants to see."""
+    """Resource and sort order to show."""
 
     resource: Resource | None
     order: str | None
 
     @property
     def limit(self) -> int | None:
-        """Rows of each table."""
-        return _SHORT if self.resource is None else None
+        """Maximum of rows in each table; None: all."""
+        return _SUMMARY_ROWS if self.resource is None else None
 
 
 def register(app: typer.Typer) -> None:
     """Add the command to the program."""
 
-    @app.command(cls=_HELP)
+    @app.command(cls=command(_HELP))
     def top(
-        what: Annotated[
+        resource: Annotated[
             Resource | None, typer.Argument(metavar="[nodes|pools]", help="Default: both, ten rows.")
         ] = None,
         *,
-        sort_by: Annotated[str | None, typer.Option(help="A column; see above.")] = None,
-        watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on, every 2 s, until Ctrl-C.")] = False,
+        sort_by: Annotated[str | None, typer.Option(help="Sort order; see above.")] = None,
+        watch: Annotated[bool, typer.Option("--watch", "-w", help="Refresh every 2 s until Ctrl-C.")] = False,
         namespace: NamespaceOption = None,
         context: ContextOption = None,
         kubeconfig: KubeconfigOption = None,
         output: OutputOption = OutputFormat.TEXT,
     ) -> None:
-        """Show nodes and pools at a glance.
+        """Show an overview of nodes and pools.
 
-        Of a node: how long ago its Lease was renewed by the node's own clock, the reason of its condition Ready, its
-        pools, its running services of all, restarts after crashes, and types that flap. Of a pool: its members by
-        state, and changes in the last minute: while watching all that were seen, else only who came in.
+        Columns of a node: time since the last renewal of its Lease by the node's own clock, reason of its condition
+        Ready, number of pools, running and all services, restarts after crashes, and flapping types. Columns of a pool:
+        members by state, and changes in the last minute: with --watch all observed ones, else only new members.
 
-        Nodes are sorted by name, last-seen, pools, services or flaps; pools by name, members, ready or changes. Where
-        both are shown the longest silent nodes and the pools that change most come first.
+        Nodes are sorted by name, last-seen, pools, services or flaps; pools by name, members, ready or changes. If
+        both are shown, the nodes with the longest silence and the pools with the most changes come first.
         """
-        view = TopView(what, _order(what, sort_by))
-        place = FleetOptions.of(namespace, kubeconfig, context)
+        view = TopView(resource, _order(resource, sort_by))
+        fleet = FleetOptions.of(namespace, kubeconfig, context)
         if watch and (output is OutputFormat.JSON or not sys.stdout.isatty()):
-            raise typer.BadParameter("--watch needs a terminal, and prints text")
+            raise typer.BadParameter("--watch needs a terminal, and has no JSON output")
         if watch:
-            _watch(place, view)
+            _watch(fleet, view)
             return
-        nodes, pools = run_query("top", place, lambda reader: _look(reader, view, None))
+        nodes, pools = run_query("top", fleet, lambda reader: _read_rows(reader, view, None))
         if output is OutputFormat.JSON:
             print_json(to_json(nodes, pools))
         else:
@@ -118,44 +116,46 @@ def register(app: typer.Typer) -> None:
             print_line(tables(nodes, pools, limit=view.limit, live=False))
 
 
-def _order(what: Resource | None, said: str | None) -> str | None:
-    if said is None:
+def _order(resource: Resource | None, option: str | None) -> str | None:
+    if option is None:
         return None
-    if what is None:
+    if resource is None:
         raise typer.BadParameter("--sort-by needs nodes or pools")
-    known = NODE_ORDERS if what is Resource.NODES else POOL_ORDERS
-    if said not in known:
-        raise typer.BadParameter(f"--sort-by {said}: {what} are sorted by {', '.join(known)}")
-    return said
+    orders = NODE_ORDERS if resource is Resource.NODES else POOL_ORDERS
+    if option not in orders:
+        raise typer.BadParameter(f"--sort-by {option}: {resource} are sorted by {', '.join(orders)}")
+    return option
 
 
 Rows = tuple[list[NodeRow] | None, list[PoolRow] | None]
 
 
-async def _look(reader: Reader, view: TopView, rates: Rates | None) -> Rows:
-    """One look at the fleet."""
+async def _read_rows(reader: Reader, view: TopView, rates: Rates | None) -> Rows:
+    """Read the fleet and return the sorted rows of nodes and pools. `rates`: changes between reads, with --watch."""
     kinds = {Resource.NODES: (Kind.NODE, Kind.SLICE), Resource.POOLS: (Kind.POOL, Kind.SLICE)}
-    found = await read(reader, *(kinds[view.resource] if view.resource else (Kind.NODE, Kind.POOL, Kind.SLICE)))
+    snapshot = await read(reader, *(kinds[view.resource] if view.resource else (Kind.NODE, Kind.POOL, Kind.SLICE)))
     if rates is None:
-        found.warn_unreadable()
+        snapshot.warn_unreadable()
     now = datetime.now(UTC)
     nodes: list[NodeRow] | None = None
     if view.resource is not Resource.POOLS:
-        nodes = node_rows(found, await reader.leases(), now)
+        nodes = node_rows(snapshot, await reader.leases(), now)
         nodes.sort(key=NODE_ORDERS[view.order or ("name" if view.resource else "last-seen")])
-    return nodes, _pools(found, view, rates, now)
+    return nodes, _pools(snapshot, view, rates, now)
 
 
-def _pools(found: FleetSnapshot, view: TopView, rates: Rates | None, now: datetime) -> list[PoolRow] | None:
+def _pools(snapshot: FleetSnapshot, view: TopView, rates: Rates | None, now: datetime) -> list[PoolRow] | None:
     if view.resource is Resource.NODES:
         return None
-    rows = pool_rows(found, rates.update(found, monotonic()) if rates else arrivals(found, now))
+    rows = pool_rows(snapshot, rates.update(snapshot, monotonic()) if rates else arrivals(snapshot, now))
     return sorted(rows, key=POOL_ORDERS[view.order or ("name" if view.resource else "changes")])
 
 
-def _watch(place: FleetOptions, view: TopView) -> None:
+def _watch(fleet: FleetOptions, view: TopView) -> None:
     from hotpool.cli.render.top_live import watch
 
     rates = Rates()
     with suppress(KeyboardInterrupt):
-        run_query("top", place, lambda reader: watch(lambda: _look(reader, view, rates), view.limit, place.namespace))
+        run_query(
+            "top", fleet, lambda reader: watch(lambda: _read_rows(reader, view, rates), view.limit, fleet.namespace)
+        )

@@ -1,1 +1,1 @@
-"""Code that operator and agent share and that is not part of the API contract. Must not import the rest of hotpool."""
+"""Helpers that operator and agent share, outside the API contract. Must not import the rest of hotpool."""

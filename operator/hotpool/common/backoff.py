@@ -12,11 +12,11 @@ class Backoff:
         self._next = self._first
 
     def pause(self, at_least: float = 0.0) -> float:
-        """The next pause; `at_least` is what the server asked for, itself bounded by the limit."""
+        """Return the next pause in seconds. `at_least`: the server's Retry-After, also bounded by the limit."""
         base, self._next = self._next, min(self._next * 2, self._limit)
-        jittered = base * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, guards no secret
+        jittered = base * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, no secret.
         return max(jittered, min(at_least, self._limit))
 
     def reset(self) -> None:
-        """The attempt succeeded."""
+        """Start again from `first` after a successful attempt."""
         self._next = self._first

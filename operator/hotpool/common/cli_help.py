@@ -1,47 +1,46 @@
-"""The sections of `--help` below the options: exit codes and examples, in one form for every command.
+"""Sections of `--help` below the options, as in a manual page: exit codes, environment, files, examples.
 
 Must stay quick to import.
 """
 
 from collections.abc import Mapping
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Any
 
 from typer.core import TyperCommand
 
-OK: Final = 0
-FAILED: Final = 1
-DIFFERENT: Final = 1
-NO_MEMBER: Final = 1
-NOT_YET: Final = 1
-USAGE: Final = 2
-UNAVAILABLE: Final = 3
-FORBIDDEN: Final = 4
-NOT_FOUND: Final = 5
-NOT_INSTALLED: Final = 6
-
-_CODES: Final[Mapping[int, str]] = {
-    USAGE: "wrong usage",
-    UNAVAILABLE: "the API server cannot be reached or answers with an error",
-    FORBIDDEN: "not allowed: the message names verb and resource",
-    NOT_INSTALLED: "hotpool's definitions are not installed in the cluster",
-}
+Rows = tuple[tuple[str, str], ...]
+"""(term, definition)."""
 
 
-def command(examples: Mapping[str, str], codes: Mapping[int, str]) -> type[TyperCommand]:
-    """The class of a command that reads the cluster. `examples`: purpose → command; `codes`: beside those of all."""
-    return plain(examples, {**_CODES, **codes})
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HelpSections:
+    """Sections of one command; an empty one is left out."""
+
+    codes: Mapping[int, str]
+    environment: Rows = ()
+    files: Rows = ()
+    examples: Mapping[str, str]
+    """Purpose → command line."""
+
+    def write(self, formatter: Any) -> None:
+        """Append the sections to the help text of a click formatter."""
+        codes = tuple((str(code), text) for code, text in sorted(self.codes.items()))
+        for title, rows in (("Exit codes", codes), ("Environment", self.environment), ("Files", self.files)):
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
+        with formatter.section("Examples"):
+            for purpose, line in self.examples.items():
+                formatter.write(f"  # {purpose}\n  {line}\n")
 
 
-def plain(examples: Mapping[str, str], codes: Mapping[int, str]) -> type[TyperCommand]:
-    """The class of a command with exactly these exit codes."""
+def command(sections: HelpSections) -> type[TyperCommand]:
+    """Return a command class whose `--help` ends with the sections."""
 
     class Command(TyperCommand):
         def format_epilog(self, ctx: Any, formatter: Any) -> None:
             del ctx
-            with formatter.section("Exit codes"):
-                formatter.write_dl([(str(code), words) for code, words in sorted(codes.items())])
-            with formatter.section("Examples"):
-                for purpose, line in examples.items():
-                    formatter.write(f"  # {purpose}\n  {line}\n")
+            sections.write(formatter)
 
     return Command

@@ -1,4 +1,4 @@
-"""A program's commands, of which only the one that runs is imported."""
+"""Command group that imports only the command that runs."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -7,10 +7,10 @@ from typer.core import TyperCommand, TyperGroup
 
 
 class LazyGroup(TyperGroup):
-    """A group that lists its commands without importing them. A subclass gives `helps` and `load`."""
+    """Group that lists its commands without importing them. A subclass defines `helps` and `load`."""
 
     helps: ClassVar[Mapping[str, str]]
-    """Name → the first paragraph of the command's own help."""
+    """Name → first paragraph of the command's help."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
@@ -23,5 +23,5 @@ class LazyGroup(TyperGroup):
 
     @staticmethod
     def load(name: str) -> Any:
-        """Import a command; return a TyperCommand."""
+        """Import a command and return its TyperCommand."""
         raise NotImplementedError

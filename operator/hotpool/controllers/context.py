@@ -1,9 +1,6 @@
-"""What the phases of all kinds need: the state, the sinks, whom they tell, and how what was stored is taken in.
+"""Dependencies that the controllers share."""
 
-Made by the reconciler. Decides nothing.
-"""
-
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -17,33 +14,27 @@ from hotpool.observability.hotplug_latency import HotplugLatency
 from hotpool.projection.publisher import Publisher
 
 ROUND_SECONDS: Final = 1.0
-"""Slices and urgent status of one pool, and status of a generator, are written at most once in this time (D3)."""
+"""Shortest time between two writes of slices and urgent status of one pool, or of the status of a generator (D3)."""
 
 MarkDirty = Callable[[Iterable[Key], float | None], None]
-"""Makes keys due: at a moment (monotonic seconds), or now."""
-Confirm = Callable[[Kind, str, str], Awaitable[bool]]
-"""Asks whether the object of this name still has this uid; raises Retryable where there is no answer."""
-Refresh = Callable[[Kind, str], Awaitable[bool]]
-"""Reads one object anew; True where the API server says that there is none."""
+"""Schedules keys for a time in monotonic seconds; None: now."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ControllerContext:
-    """One fleet's state and the ways out of it."""
+    """Cache, writers and recorders of one fleet."""
 
     cache: ClusterCache
     kube: KubeWriter
     publisher: Publisher | None
     clock: Clock
     mark: MarkDirty
-    refresh: Refresh
-    confirm: Confirm
     recorder: EventRecorder
     latency: HotplugLatency
 
-    def record(self, kind: Kind, written: Any) -> set[Key]:
-        """Take in what was stored, so that its own echo marks nothing."""
-        seen = decode(kind, written) if written else None
-        if seen is None or isinstance(seen, DecodeError):
+    def apply_response(self, kind: Kind, response: Any) -> set[Key]:
+        """Store the object of a write's response, so that its watch event marks nothing. Return the affected keys."""
+        stored = decode(kind, response) if response else None
+        if stored is None or isinstance(stored, DecodeError):
             return set()
-        return self.cache.upsert(seen, self.clock())
+        return self.cache.upsert(stored, self.clock())

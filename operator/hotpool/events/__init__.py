@@ -1,1 +1,1 @@
-"""Events about pools, nodes and generators: built, aggregated, published."""
+"""Events about pools, nodes and generators: built, aggregated, recorded."""

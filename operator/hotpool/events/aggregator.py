@@ -1,8 +1,7 @@
-"""What is to be told as Events, when, and how much of it: storms are folded, the rate and the memory are bounded.
+"""Aggregation of Events: repeated Events are folded into one; rate and memory are bounded.
 
-Held by the narrator, which says what happened and posts what `take` gives. Pure: `now` is monotonic seconds, `at` is
-RFC 3339. What happened is found by `events.builders`. A folded storm is a new Event with a series, because
-events.k8s.io/v1 keeps the note of an Event that was once written, and an old note with a higher count would be wrong.
+Pure: `now` is monotonic seconds, `at` is RFC 3339. A folded Event is a new object with a series: events.k8s.io/v1 does
+not let the note of a stored Event change, and an old note with a higher count would be wrong.
 """
 
 from collections import Counter
@@ -13,19 +12,19 @@ from hotpool.api.meta import API_VERSION
 from hotpool.events.messages import Content
 
 QUIET_SECONDS: Final = 10.0
-"""At most one Event for an object and a reason in this time."""
+"""Shortest time between two Events with the same object and reason."""
 RATE: Final = 5.0
-"""Events in a second, of all objects together, when BURST is used up."""
+"""Events per second, of all objects together, after BURST is used up."""
 BURST: Final = 25
 MAX_TRACKED: Final = 500
-"""Events that wait, for each rank; what finds no room is not told."""
+"""Pending Events per rank; more are dropped."""
 _RANKS: Final = {"Lease": 0, "NodePool": 1, "NodePoolGenerator": 1, "NodeCapability": 2}
-"""The fleet's Events go first, those of single nodes last."""
+"""Order of posting: Events of the fleet first, those of single nodes last."""
 
 
 @dataclass(frozen=True, slots=True)
 class EventObject:
-    """The object that an Event regards."""
+    """Object that an Event regards."""
 
     kind: str
     name: str
@@ -35,7 +34,7 @@ class EventObject:
 
 @dataclass(frozen=True, slots=True)
 class EventDraft:
-    """One thing that happened to an object. `reason` and `action` are CamelCase words for programs."""
+    """Event before aggregation. `reason` and `action` are CamelCase words for programs."""
 
     reason: str
     action: str
@@ -45,9 +44,9 @@ class EventDraft:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One Event to post: `count` things that happened from `first` to `last`."""
+    """Event to post: `count` occurrences from `first` to `last`."""
 
-    about: EventObject
+    regarding: EventObject
     reason: str
     action: str
     note: str
@@ -58,8 +57,8 @@ class Event:
 
 
 @dataclass(slots=True)
-class _Waiting:
-    happening: EventDraft
+class _Pending:
+    draft: EventDraft
     due: float
     first: str
     last: str
@@ -71,64 +70,64 @@ _Key = tuple[EventObject, str]
 
 @dataclass(slots=True)
 class EventAggregator:
-    """What waits to be told, and what was told lately."""
+    """Pending Events, and the times of those posted lately."""
 
-    _waiting: dict[_Key, _Waiting] = field(default_factory=dict)
+    _pending: dict[_Key, _Pending] = field(default_factory=dict)
     _ranks: Counter[int] = field(default_factory=Counter)
     _posted: dict[_Key, float] = field(default_factory=dict)
-    """When each was told; only of the last QUIET_SECONDS, so that the rate bounds it."""
+    """Times of the Events posted in the last QUIET_SECONDS; the rate bounds their number."""
     _tokens: float = BURST
     _counted: float | None = None
-    """When `_tokens` was counted."""
+    """Time at which `_tokens` was computed."""
 
     @property
     def waiting(self) -> int:
-        """How many Events wait."""
-        return len(self._waiting)
+        """Number of pending Events."""
+        return len(self._pending)
 
-    def add(self, about: EventObject, happening: EventDraft, at: str, now: float) -> bool:
-        """Take in what happened; False where there is no room for it."""
-        key, rank = (about, happening.reason), _RANKS.get(about.kind, 1)
-        known = self._waiting.get(key)
-        if known:
-            _merge(known, happening, at)
+    def add(self, regarding: EventObject, draft: EventDraft, at: str, now: float) -> bool:
+        """Add an Event or fold it into a pending one. Return False if it is dropped."""
+        key, rank = (regarding, draft.reason), _RANKS.get(regarding.kind, 1)
+        pending = self._pending.get(key)
+        if pending:
+            _merge(pending, draft, at)
             return True
         if self._ranks[rank] >= MAX_TRACKED:
             return False
-        told = self._posted.get(key)
-        due = now if told is None else max(now, told + QUIET_SECONDS)
-        self._waiting[key] = _Waiting(happening, due, first=at, last=at)
+        posted_at = self._posted.get(key)
+        due = now if posted_at is None else max(now, posted_at + QUIET_SECONDS)
+        self._pending[key] = _Pending(draft, due, first=at, last=at)
         self._ranks[rank] += 1
         return True
 
     def take(self, now: float) -> list[Event]:
-        """The Events that may be posted now, the most important first."""
-        self._posted = {key: told for key, told in self._posted.items() if now < told + QUIET_SECONDS}
-        due = [key for key, item in self._waiting.items() if item.due <= now]
-        due.sort(key=lambda key: (_RANKS.get(key[0].kind, 1), self._waiting[key].due))
-        return [self._pop(key, now) for key in due[: self._spend(len(due), now)]]
+        """Return the Events to post now, the most important first."""
+        self._posted = {key: posted_at for key, posted_at in self._posted.items() if now < posted_at + QUIET_SECONDS}
+        due = [key for key, item in self._pending.items() if item.due <= now]
+        due.sort(key=lambda key: (_RANKS.get(key[0].kind, 1), self._pending[key].due))
+        return [self._pop(key, now) for key in due[: self._spend_tokens(len(due), now)]]
 
-    def _spend(self, wanted: int, now: float) -> int:
-        """How many of the wanted Events the rate allows; they are counted as posted."""
-        passed = 0.0 if self._counted is None else now - self._counted
+    def _spend_tokens(self, count: int, now: float) -> int:
+        """Return how many of `count` Events the rate allows, and count them as posted."""
+        elapsed = 0.0 if self._counted is None else now - self._counted
         self._counted = now
-        self._tokens = min(float(BURST), self._tokens + passed * RATE)
-        allowed = min(wanted, int(self._tokens))
+        self._tokens = min(float(BURST), self._tokens + elapsed * RATE)
+        allowed = min(count, int(self._tokens))
         self._tokens -= allowed
         return allowed
 
     def _pop(self, key: _Key, now: float) -> Event:
-        item = self._waiting.pop(key)
+        item = self._pending.pop(key)
         self._ranks[_RANKS.get(key[0].kind, 1)] -= 1
         self._posted[key] = now
-        what = item.happening
+        draft = item.draft
         return Event(
-            key[0], what.reason, what.action, what.content.note, what.warning, item.first, item.last, item.count
+            key[0], draft.reason, draft.action, draft.content.note, draft.warning, item.first, item.last, item.count
         )
 
 
-def _merge(known: _Waiting, newer: EventDraft, at: str) -> None:
-    content = known.happening.content.fold(newer.content)
-    known.happening = EventDraft(newer.reason, newer.action, content, newer.warning)
-    known.last = at
-    known.count += 1
+def _merge(pending: _Pending, newer: EventDraft, at: str) -> None:
+    content = pending.draft.content.fold(newer.content)
+    pending.draft = EventDraft(newer.reason, newer.action, content, newer.warning)
+    pending.last = at
+    pending.count += 1

@@ -1,6 +1,6 @@
-"""What happened, found as the difference between what was stored and what is stored now (requirements C6, D5, D11).
+"""Event drafts, built from the difference between former and current stored state (requirements C6, D5, D11).
 
-Pure. Conditions are told by a general rule, so that a new one needs nothing here.
+Pure. A general rule covers all conditions, so that a new condition needs no code here.
 """
 
 from collections import Counter
@@ -13,14 +13,14 @@ from hotpool.events.aggregator import EventDraft
 from hotpool.events.messages import MembershipMessage, NameList, TextMessage
 
 KINDS: Final = {Kind.NODE: "NodeCapability", Kind.POOL: "NodePool", Kind.GENERATOR: "NodePoolGenerator"}
-"""The kinds that Events regard."""
-_WANTED: Final = frozenset(
+"""Kinds that Events regard, in the API's spelling."""
+_EXPECTED_REASONS: Final = frozenset(
     {"Paused", "DryRun", "Draining", "Cordoned", "Leaving", "Requested", "AwaitingReport", "AwaitingHeartbeat"}
 )
-"""Reasons that people or a start bring about: no warning."""
-_OVER: Final = {"Paused": "Resumed"}
-"""How the end of a condition is called, where it is not called …Resolved."""
-_TOLD_BY_READY: Final = {Kind.NODE: frozenset({"Draining"})}
+"""Reasons that people or a start cause: not a warning."""
+_RESOLVED_REASONS: Final = {"Paused": "Resumed"}
+"""Condition type → reason of the Event for its end, if not …Resolved."""
+_COVERED_BY_READY: Final = {Kind.NODE: frozenset({"Draining"})}
 
 StoredConditions = Mapping[str, tuple[str, str]]
 """Condition type → status and reason, as stored before."""
@@ -29,69 +29,73 @@ Members = Mapping[str, tuple[Member, ...]]
 
 
 def changed_conditions(kind: Kind, before: StoredConditions, after: Iterable[Condition]) -> list[EventDraft]:
-    """Every condition that appeared, changed its status or reason, or went.
+    """Return an Event for every condition that appeared, changed its status or reason, or ended.
 
-    Ready is told under its own reason on a node, else as Ready and NotReady; others as their type and its end.
+    The Event of Ready has the condition's reason on a node, else Ready or NotReady. Others have the condition's type.
     """
     now = {condition.type: condition for condition in after}
-    quiet = _TOLD_BY_READY.get(kind, frozenset())
-    found = [
-        _condition_event(kind, before.get(type_), condition) for type_, condition in now.items() if type_ not in quiet
+    covered = _COVERED_BY_READY.get(kind, frozenset())
+    changed = [
+        _condition_event(kind, before.get(type_), condition) for type_, condition in now.items() if type_ not in covered
     ]
-    gone = [
+    ended = [
         _resolved(type_)
-        for type_, stood in before.items()
-        if type_ not in now and type_ not in quiet and _is_set(stood)
+        for type_, stored in before.items()
+        if type_ not in now and type_ not in covered and _is_set(stored)
     ]
-    return [happening for happening in (*found, *gone) if happening]
+    return [draft for draft in (*changed, *ended) if draft]
 
 
 def _condition_event(kind: Kind, before: tuple[str, str] | None, now: Condition) -> EventDraft | None:
-    stands = (now.status, now.reason)
-    if before == stands:
+    current = (now.status, now.reason)
+    if before == current:
         return None
     text = TextMessage(f"{now.reason}: {now.message}" if now.message else now.reason)
     if now.type == "Ready":
         name = now.reason if kind is Kind.NODE else "Ready" if now.status == "True" else "NotReady"
-        return EventDraft(name, "SetCondition", text, warning=now.status != "True" and now.reason not in _WANTED)
-    if _is_set(stands):
-        return EventDraft(now.type, "SetCondition", text, warning=now.reason not in _WANTED)
+        return EventDraft(
+            name, "SetCondition", text, warning=now.status != "True" and now.reason not in _EXPECTED_REASONS
+        )
+    if _is_set(current):
+        return EventDraft(now.type, "SetCondition", text, warning=now.reason not in _EXPECTED_REASONS)
     return _resolved(now.type) if before and _is_set(before) else None
 
 
-def _is_set(stands: tuple[str, str]) -> bool:
-    return stands[0] != "False"
+def _is_set(current: tuple[str, str]) -> bool:
+    return current[0] != "False"
 
 
 def _resolved(type_: str) -> EventDraft:
-    reason = _OVER.get(type_, f"{type_}Resolved")
+    reason = _RESOLVED_REASONS.get(type_, f"{type_}Resolved")
     return EventDraft(reason, "SetCondition", TextMessage(f"{type_} is no longer true"))
 
 
-def membership_changed(before: Members, after: Members, why: Mapping[str, str], *, dry_run: bool) -> EventDraft | None:
-    """Who joined, left and changed in a pool's slices; a node that only changed its slice did not move.
+def membership_changed(
+    before: Members, after: Members, criteria: Mapping[str, str], *, dry_run: bool
+) -> EventDraft | None:
+    """Return an Event about nodes that joined, left or changed their state. A move between slices is no change.
 
-    `why`: node → the gate that keeps it out; a node that is not known any more was deleted.
+    `criteria`: node → the first criterion that is not met. A node without an entry was deleted.
     """
     old, new = _different(before, after), _different(after, before)
     joined, left = sorted(new.keys() - old.keys()), sorted(old.keys() - new.keys())
-    turned = sorted(node for node in old.keys() & new.keys() if old[node] != new[node])
+    changed = sorted(node for node in old.keys() & new.keys() if old[node] != new[node])
     if dry_run and left and not any(after.values()):
         return EventDraft(
-            "DryRunEmptied", "UpdateMembers", TextMessage(f"mode DryRun: all {len(left)} members were taken out")
+            "DryRunEmptied", "UpdateMembers", TextMessage(f"mode DryRun: all {len(left)} members were removed")
         )
-    moves = MembershipMessage(
+    message = MembershipMessage(
         NameList.of(joined),
         NameList.of(left),
-        NameList.of(turned),
-        Counter(str(why.get(node, "Deleted")) for node in left),
-        Counter(new[node] for node in turned),
+        NameList.of(changed),
+        Counter(str(criteria.get(node, "Deleted")) for node in left),
+        Counter(new[node] for node in changed),
     )
-    return EventDraft("MembersChanged", "UpdateMembers", moves) if moves else None
+    return EventDraft("MembersChanged", "UpdateMembers", message) if message else None
 
 
 def _different(these: Members, others: Members) -> dict[str, str]:
-    """Node → state in those of these slices that differ from the others: the cost is that of the change."""
+    """Return node → state of the slices that differ from the others, so that the cost depends on the change."""
     return {
         member.node: member.state
         for name, members in these.items()

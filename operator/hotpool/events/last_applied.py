@@ -1,7 +1,6 @@
-"""What we left behind, so that what others changed can be told from what we changed ourselves (requirements D5, D10).
+"""The last state this operator wrote, used to detect edits by other clients (requirements D5, D10).
 
-Held by the narrator: one for the slices of pools, one for the pools of generators. Pure. What is not known for certain
-(a process just started, an answer was lost) is never said to be another's doing.
+Pure. An uncertain state (after a start, or a write without a response) never counts as an edit by another client.
 """
 
 from collections.abc import Mapping
@@ -14,75 +13,75 @@ T = TypeVar("T")
 
 
 @dataclass(slots=True)
-class _Left(Generic[T]):
+class _Owner(Generic[T]):
     uid: str
     children: dict[str, T]
-    unsure: set[str] = field(default_factory=set)
+    uncertain: set[str] = field(default_factory=set)
     before: dict[str, T] | None = None
-    """The children when the round began that has not ended yet."""
+    """The children at the start of the round in progress."""
 
 
 @dataclass(slots=True)
 class LastApplied(Generic[T]):
-    """Owner → child → how we left it."""
+    """Owner → child → last state written."""
 
-    _owners: dict[str, _Left[T]] = field(default_factory=dict)
+    _owners: dict[str, _Owner[T]] = field(default_factory=dict)
 
-    def know(self, owner: Meta, found: Mapping[str, T]) -> None:
-        """Before all else. `found`: the children as they are, which count where nothing is known of this owner."""
-        left = self._owners.get(owner.name)
-        if left is None or left.uid != owner.uid:
-            self._owners[owner.name] = _Left(owner.uid, dict(found))
+    def track(self, owner: Meta, found: Mapping[str, T]) -> None:
+        """Start tracking an owner with its current children `found`, unless it is tracked. Call this first."""
+        entry = self._owners.get(owner.name)
+        if entry is None or entry.uid != owner.uid:
+            self._owners[owner.name] = _Owner(owner.uid, dict(found))
 
-    def begin(self, owner: Meta) -> None:
-        """A round of writes begins, or one that failed is tried again."""
-        left = self._owners[owner.name]
-        if left.before is None:
-            left.before = dict(left.children)
+    def begin_round(self, owner: Meta) -> None:
+        """Begin a round of writes, or continue one that failed."""
+        entry = self._owners[owner.name]
+        if entry.before is None:
+            entry.before = dict(entry.children)
 
-    def end(self, owner: Meta, found: Mapping[str, T]) -> tuple[Mapping[str, T], Mapping[str, T]]:
-        """The round ended well: the children before and after it, and after those before it that failed."""
-        left = self._owners[owner.name]
-        for child in left.unsure:
-            _put(left.children, child, found.get(child))
-        left.unsure.clear()
-        before, left.before = left.before or {}, None
-        return before, left.children
+    def end_round(self, owner: Meta, found: Mapping[str, T]) -> tuple[Mapping[str, T], Mapping[str, T]]:
+        """End a successful round. Return the children before and after it and the failed rounds before it."""
+        entry = self._owners[owner.name]
+        for child in entry.uncertain:
+            _set_or_remove(entry.children, child, found.get(child))
+        entry.uncertain.clear()
+        before, entry.before = entry.before or {}, None
+        return before, entry.children
 
-    def foreign(self, owner: Meta, child: str, found: T | None) -> bool:
-        """Whether somebody else made the child what it is (None: deleted it, or never made it)."""
-        left = self._owners[owner.name]
-        return child not in left.unsure and left.children.get(child) != found
+    def changed_by_others(self, owner: Meta, child: str, found: T | None) -> bool:
+        """Return True if another client caused the state `found` of the child (None: it does not exist)."""
+        entry = self._owners[owner.name]
+        return child not in entry.uncertain and entry.children.get(child) != found
 
-    def write(self, owner: Meta, child: str) -> bool:
-        """A write of the child is sent: what it is now is not known. Whether it was known until now."""
-        left = self._owners[owner.name]
-        known = child not in left.unsure
-        left.unsure.add(child)
-        return known
+    def begin_write(self, owner: Meta, child: str) -> bool:
+        """Make the state of the child uncertain before a write. Return True if it was certain."""
+        entry = self._owners[owner.name]
+        certain = child not in entry.uncertain
+        entry.uncertain.add(child)
+        return certain
 
-    def refused(self, owner: Meta, child: str) -> None:
-        """That write changed nothing, so what was known before is known still."""
-        self._owners[owner.name].unsure.discard(child)
+    def write_rejected(self, owner: Meta, child: str) -> None:
+        """Make the former state certain again after a write that changed nothing."""
+        self._owners[owner.name].uncertain.discard(child)
 
-    def stored(self, owner: Meta, child: str, what: T | None) -> None:
-        """That write was stored (None: the child was deleted)."""
-        left = self._owners[owner.name]
-        left.unsure.discard(child)
-        _put(left.children, child, what)
+    def write_stored(self, owner: Meta, child: str, value: T | None) -> None:
+        """Record the written state of the child (None: deleted)."""
+        entry = self._owners[owner.name]
+        entry.uncertain.discard(child)
+        _set_or_remove(entry.children, child, value)
 
-    def keep(self, owner: Meta, children: set[str]) -> None:
-        """Other children than these are of no interest any more."""
-        left = self._owners[owner.name]
-        left.children = {child: what for child, what in left.children.items() if child in children}
+    def retain(self, owner: Meta, children: set[str]) -> None:
+        """Drop all children but these."""
+        entry = self._owners[owner.name]
+        entry.children = {child: value for child, value in entry.children.items() if child in children}
 
     def forget(self, owner: str) -> None:
-        """The owner is gone."""
+        """Drop a deleted owner."""
         self._owners.pop(owner, None)
 
 
-def _put(children: dict[str, T], child: str, what: T | None) -> None:
-    if what is None:
+def _set_or_remove(children: dict[str, T], child: str, value: T | None) -> None:
+    if value is None:
         children.pop(child, None)
     else:
-        children[child] = what
+        children[child] = value

@@ -1,6 +1,6 @@
-"""What an Event says, and how two things that happened become one sentence.
+"""Notes of Events, which fold into one note when an Event repeats.
 
-Pure. Each keeps a few names at most, however long a storm is.
+Pure. Each keeps a few names at most, however often it is folded.
 """
 
 from collections import Counter
@@ -9,66 +9,66 @@ from dataclasses import dataclass, field
 from typing import Final
 
 NOTE_BYTES: Final = 1024
-"""The longest note that the API server takes."""
-_NAMED: Final = 3
-"""Of more than this only the number is told."""
+"""Longest note that the API server accepts."""
+_MAX_NAMES: Final = 3
+"""Names listed in a note; a longer list is replaced by its count."""
 
 
 @dataclass(frozen=True, slots=True)
 class TextMessage:
-    """A sentence; of several the last one counts."""
+    """A sentence. Folding keeps the last one."""
 
     text: str
 
     @property
     def note(self) -> str:
-        """What the Event says."""
-        return clipped(self.text)
+        """Text of the Event."""
+        return truncate(self.text)
 
     def fold(self, newer: "Content") -> "Content":
-        """Both, as one."""
+        """Return one message for both."""
         return newer
 
 
 @dataclass(frozen=True, slots=True)
 class NameList:
-    """A number of things, named while they are few."""
+    """Count of names, and the names while they are few."""
 
     count: int = 0
     names: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, names: list[str]) -> "NameList":
-        """These."""
-        return cls(len(names), tuple(sorted(names)[: _NAMED + 1]))
+        """Return the list of these names."""
+        return cls(len(names), tuple(sorted(names)[: _MAX_NAMES + 1]))
 
     def __add__(self, other: "NameList") -> "NameList":
-        return NameList(self.count + other.count, (*self.names, *other.names)[: _NAMED + 1])
+        return NameList(self.count + other.count, (*self.names, *other.names)[: _MAX_NAMES + 1])
 
     @property
     def listed(self) -> str:
-        """` [a, b]` while they are few, else nothing."""
-        return f" [{', '.join(self.names)}]" if self.names and self.count <= _NAMED else ""
+        """` [a, b]` while the names are few, else an empty string."""
+        return f" [{', '.join(self.names)}]" if self.names and self.count <= _MAX_NAMES else ""
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectsMessage:
-    """Things to which the same happened: `1 slice [llm-0] changed by others: put right`."""
+    """Objects with the same change: `1 slice [llm-0] changed by another client: repaired`."""
 
     noun: str
-    things: NameList
-    what: str
+    objects: NameList
+    change: str
 
     @property
     def note(self) -> str:
-        """What the Event says."""
-        plural = "" if self.things.count == 1 else "s"
-        return clipped(f"{self.things.count} {self.noun}{plural}{self.things.listed} {self.what}")
+        """Text of the Event."""
+        plural = "" if self.objects.count == 1 else "s"
+        return truncate(f"{self.objects.count} {self.noun}{plural}{self.objects.listed} {self.change}")
 
     def fold(self, newer: "Content") -> "Content":
-        """Both, as one."""
+        """Return one message for both."""
         return (
-            ObjectsMessage(newer.noun, self.things + newer.things, newer.what)
+            ObjectsMessage(newer.noun, self.objects + newer.objects, newer.change)
             if isinstance(newer, ObjectsMessage)
             else newer
         )
@@ -76,35 +76,35 @@ class ObjectsMessage:
 
 @dataclass(frozen=True, slots=True)
 class MembershipMessage:
-    """Members that joined, left (by reason) and changed their state (by the new one); each as often as it happened."""
+    """Members that joined, left (by reason) or changed their state (by the new one), counted by occurrence."""
 
     joined: NameList = NameList()
     left: NameList = NameList()
-    turned: NameList = NameList()
+    changed: NameList = NameList()
     reasons: Mapping[str, int] = field(default_factory=dict)
     states: Mapping[str, int] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
-        return bool(self.joined.count or self.left.count or self.turned.count)
+        return bool(self.joined.count or self.left.count or self.changed.count)
 
     @property
     def note(self) -> str:
-        """Such as `12 joined, 3 left (TypeNotReady 2, Offline 1)`."""
+        """Text of the Event, such as `12 joined, 3 left (TypeNotReady 2, Offline 1)`."""
         parts = [f"{self.joined.count} joined{self.joined.listed}"] if self.joined.count else []
         if self.left.count:
             parts.append(f"{self.left.count} left ({_counts(self.reasons)}){self.left.listed}")
-        if self.turned.count:
-            parts.append(f"{self.turned.count} changed ({_counts(self.states)}){self.turned.listed}")
-        return clipped(", ".join(parts))
+        if self.changed.count:
+            parts.append(f"{self.changed.count} changed ({_counts(self.states)}){self.changed.listed}")
+        return truncate(", ".join(parts))
 
     def fold(self, newer: "Content") -> "Content":
-        """Both, as one."""
+        """Return one message for both."""
         if not isinstance(newer, MembershipMessage):
             return newer
         return MembershipMessage(
             self.joined + newer.joined,
             self.left + newer.left,
-            self.turned + newer.turned,
+            self.changed + newer.changed,
             Counter(self.reasons) + Counter(newer.reasons),
             Counter(self.states) + Counter(newer.states),
         )
@@ -113,12 +113,12 @@ class MembershipMessage:
 Content = TextMessage | ObjectsMessage | MembershipMessage
 
 
-def clipped(text: str) -> str:
-    """The text, cut where it would be too long for a note."""
+def truncate(text: str) -> str:
+    """Return the text, cut to NOTE_BYTES."""
     raw = text.encode()
     return text if len(raw) <= NOTE_BYTES else raw[: NOTE_BYTES - 3].decode(errors="ignore") + "…"
 
 
 def _counts(counts: Mapping[str, int]) -> str:
     ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    return ", ".join(f"{what} {count}" for what, count in ranked)
+    return ", ".join(f"{key} {count}" for key, count in ranked)

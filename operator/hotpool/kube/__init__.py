@@ -1,1 +1,1 @@
-"""Everything that calls the Kubernetes API: clients, watches, decoding, writers, leader election."""
+"""Access to the Kubernetes API: clients, watches, decoding, writers, leader election."""

@@ -1,6 +1,6 @@
-"""The watch of our own kinds, by kopf: the edge only feeds the state.
+"""Watch of the custom resources, by kopf.
 
-The only importer of kopf. Handlers hand the object on and decide nothing.
+The only importer of kopf. Handlers pass the object on and must not decide.
 """
 
 import asyncio
@@ -13,18 +13,18 @@ from kubernetes.aio import client
 from hotpool.api import meta
 from hotpool.core.model import CUSTOM_KINDS, Kind
 
-Feed = Callable[[Kind, str | None, Any], None]
-"""Called with kind, event type (None: part of a first listing; ADDED, MODIFIED, DELETED) and the object."""
+OnObject = Callable[[Kind, str | None, Any], None]
+"""Callback with kind, event type (None: part of the first listing; ADDED, MODIFIED, DELETED) and the object."""
 
-_MAX_RETRIES = tuple(1.0 for _ in range(100_000))
+_ERROR_BACKOFFS = tuple(1.0 for _ in range(100_000))
 _INACTIVITY_SECONDS = 300.0
 
 
-def registry(feed: Feed, settings: client.Configuration) -> kopf.OperatorRegistry:
-    """Kopf's handlers: one for each kind, and the login with the credentials that our own client uses."""
+def registry(on_object: OnObject, settings: client.Configuration) -> kopf.OperatorRegistry:
+    """Return kopf's handlers: one for each kind, and the login with the credentials of our own client."""
     handlers = kopf.OperatorRegistry()
     for kind in CUSTOM_KINDS:
-        kopf.on.event(meta.GROUP, meta.VERSION, kind.value, registry=handlers, id=kind.value)(_handler(kind, feed))
+        kopf.on.event(meta.GROUP, meta.VERSION, kind.value, registry=handlers, id=kind.value)(_handler(kind, on_object))
 
     @kopf.on.login(registry=handlers)
     async def login(**_: Any) -> kopf.ConnectionInfo:
@@ -35,14 +35,14 @@ def registry(feed: Feed, settings: client.Configuration) -> kopf.OperatorRegistr
         settings.scanning.disabled = True
         settings.posting.enabled = False
         settings.watching.inactivity_timeout = _INACTIVITY_SECONDS
-        settings.networking.error_backoffs = _MAX_RETRIES
+        settings.networking.error_backoffs = _ERROR_BACKOFFS
 
     return handlers
 
 
-def _handler(kind: Kind, feed: Feed) -> Callable[..., Any]:
+def _handler(kind: Kind, on_object: OnObject) -> Callable[..., Any]:
     async def handle(event: Any, **_: Any) -> None:
-        feed(kind, event["type"], event["object"])
+        on_object(kind, event["type"], event["object"])
 
     return handle
 
@@ -63,5 +63,5 @@ def _connection(settings: client.Configuration) -> kopf.ConnectionInfo:
 
 
 async def watch(handlers: kopf.OperatorRegistry, namespace: str, *, ready: asyncio.Event, stop: asyncio.Event) -> None:
-    """Run kopf until `stop`; tasks that shall outlive it were made before (it cancels those made after its start)."""
+    """Run kopf until `stop`. It cancels tasks created after its start, so create those that outlive it before."""
     await kopf.operator(registry=handlers, namespace=namespace, standalone=True, ready_flag=ready, stop_flag=stop)

@@ -1,7 +1,7 @@
-"""Wire objects → core values; the only place that knows the wire shape.
+"""Decoding of wire objects to core values. No other module knows the wire shape.
 
-Pure. An object that cannot be read is a `Rejection`, never an exception; a report or spec that cannot be used is a
-`problem` of the value, so that nothing already known is lost.
+Pure. An invalid object becomes a `DecodeError`, never an exception. An invalid report or spec becomes the `problem` of
+the value, so that the rest of the object is kept.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -37,13 +37,13 @@ _INTERVALS_PER_LEASE: Final = 3
 _LONGEST_NAME: Final = 253
 _LONGEST_TIME: Final = 40
 _UNREADABLE: Final = (LookupError, TypeError, ValueError, ArithmeticError, AttributeError)
-"""What reading a value of another shape than expected raises."""
+"""Errors of reading a value of an unexpected shape."""
 _STATES: Final[Mapping[str, slices.MemberState]] = {state: state for state in get_args(slices.MemberState)}
 
 
 @dataclass(frozen=True, slots=True)
 class DecodeError:
-    """An object that cannot be read, and why."""
+    """Reason for which an object is invalid."""
 
     kind: str
     name: str
@@ -51,7 +51,7 @@ class DecodeError:
 
 
 def decode(kind: Kind, body: Json) -> Observed | DecodeError:
-    """One object of a watched kind."""
+    """Decode one object of a watched kind."""
     try:
         match kind:
             case Kind.NODE:
@@ -69,7 +69,7 @@ def decode(kind: Kind, body: Json) -> Observed | DecodeError:
 
 
 def identify(body: Json) -> tuple[str, Identity] | None:
-    """Name, uid and version of an object, without reading the rest; None where it has none."""
+    """Return name, uid and version of an object without reading the rest, or None if one is missing."""
     try:
         known = body["metadata"]
         return _text(known["name"]), Identity(_text(known["uid"]), int(known["resourceVersion"]))
@@ -80,7 +80,7 @@ def identify(body: Json) -> tuple[str, Identity] | None:
 def decode_lease(
     name: str, holder: str | None, renewed: str | None, duration: int | None, *, uid: str = "", version: str = ""
 ) -> Heartbeat | None:
-    """What a Lease says; None where it is not a node's or was not renewed yet. `duration`: leaseDurationSeconds."""
+    """Return a node Lease's heartbeat, or None, also before its first renewal. `duration`: leaseDurationSeconds."""
     if not name.startswith(meta.LEASE_PREFIX) or not renewed:
         return None
     interval = min(max(1.0, duration / _INTERVALS_PER_LEASE), names.MAX_INTERVAL_SECONDS) if duration else None
@@ -101,9 +101,9 @@ def _meta(body: Json) -> Meta:
 
 
 def _text(value: Any) -> str:
-    """A text that can be written again: a lone surrogate, which JSON can hold, cannot."""
+    """Return text that is safe to write back. Raises for other types and for lone surrogates, which JSON can hold."""
     if not isinstance(value, str):
-        raise TypeError(f"a text is wanted, not {type(value).__name__}")
+        raise TypeError(f"expected a string, not {type(value).__name__}")
     if not value.isascii():
         value.encode()
     return value
@@ -114,7 +114,7 @@ def _mapping(value: Any) -> Json:
 
 
 def _version_number(value: Any) -> int:
-    """A number that is written again; what is none counts as 0."""
+    """Return a non-negative integer that is safe to write back, or 0."""
     return value if isinstance(value, int) and 0 <= value <= meta.MAX_SAFE_INTEGER else 0
 
 
@@ -123,10 +123,10 @@ def _paused(body: Json) -> bool:
 
 
 def _owner(body: Json, kind: str, version: str = meta.API_VERSION) -> Mapping[str, str]:
-    """Name and uid of the first owner of a kind; what is no text is left out."""
+    """Return the string fields (name, uid) of the first owner of a kind."""
     owners = body["metadata"].get("ownerReferences") or []
-    found: Json = next((o for o in owners if (o.get("apiVersion"), o.get("kind")) == (version, kind)), {})
-    return {key: value for key, value in found.items() if isinstance(value, str)}
+    owner: Json = next((o for o in owners if (o.get("apiVersion"), o.get("kind")) == (version, kind)), {})
+    return {key: value for key, value in owner.items() if isinstance(value, str)}
 
 
 def _node(body: Json) -> Node:
@@ -139,7 +139,7 @@ def _node(body: Json) -> Node:
         report=report,
         problem=problem,
         conditions=dict(_stored_conditions(status.get("conditions"))),
-        user_fields_empty=not any(spec.values()) and not _is_deleted(body["metadata"]),  # drain: false is the default
+        user_fields_empty=not (any(spec.values()) or _has_user_metadata(body["metadata"])),  # drain: false is default
         owner=_owner(body, "Node", "v1").get("uid"),
     )
 
@@ -149,29 +149,29 @@ def _labels(body: Json) -> dict[str, str]:
 
 
 def _kube_node(body: Json) -> KubeNode:
-    """A v1 Node; its labels share their strings, because all Nodes bear nearly the same."""
+    """Decode a v1 Node. Its label strings are interned, because all Nodes have nearly the same ones."""
     labels = {intern(key): intern(value) for key, value in _labels(body).items()}
     return KubeNode(_meta(body), labels, _mapping(body.get("spec")).get("unschedulable") is True)
 
 
-def _is_deleted(metadata: Json) -> bool:
-    """Whether people set a label or an annotation (requirement C4); the agent's own have its prefix."""
-    words = (*(metadata.get("labels") or {}), *(metadata.get("annotations") or {}))
-    return any(not word.startswith(meta.AGENT_PREFIX) for word in words)
+def _has_user_metadata(metadata: Json) -> bool:
+    """Return True if people set a label or annotation (requirement C4). The agent's own have its prefix."""
+    keys = (*(metadata.get("labels") or {}), *(metadata.get("annotations") or {}))
+    return any(not key.startswith(meta.AGENT_PREFIX) for key in keys)
 
 
 def _stored_conditions(conditions: Any) -> Iterator[tuple[str, StoredCondition]]:
-    """Type and content of the conditions that can be read; others may have written there too."""
+    """Yield type and content of the valid conditions. Other clients may have written invalid ones."""
     for condition in _items(conditions):
         with suppress(*_UNREADABLE):
-            said = StoredCondition(
+            stored = StoredCondition(
                 status=_text(condition["status"]),
                 reason=_text(condition.get("reason") or ""),
                 since=_text(condition["lastTransitionTime"]),
                 generation=_version_number(condition.get("observedGeneration")),
             )
-            if 0 < len(said.since) <= _LONGEST_TIME:
-                yield _text(condition["type"]), said
+            if 0 < len(stored.since) <= _LONGEST_TIME:
+                yield _text(condition["type"]), stored
 
 
 def _pool(body: Json) -> Pool:
@@ -191,7 +191,7 @@ def _pool(body: Json) -> Pool:
 
 
 def _status(model: type[Status], body: Json) -> Status:
-    """The status as stored; what cannot be read is as if it were not there, because we write it whole."""
+    """Return the stored status. An invalid one counts as empty, because the operator writes it whole."""
     try:
         return model.model_validate(body.get("status") or {})
     except ValidationError:
@@ -199,12 +199,12 @@ def _status(model: type[Status], body: Json) -> Status:
 
 
 def _slice(body: Json) -> Slice:
-    """A slice of which nothing but the identity can be read is still known, so that it can be put right (D10)."""
+    """Decode a slice. One with nothing valid but its identity is kept, so that it can be repaired (D10)."""
     owner = _owner(body, "NodePool")
     label = (body["metadata"].get("labels") or {}).get(meta.POOL_LABEL)
     name = _text(owner.get("name") or label or _meta(body).name.rpartition("-")[0])
     if not name:
-        raise ValueError(f"neither an owner of kind NodePool nor a label {meta.POOL_LABEL} nor the name of a slice")
+        raise ValueError(f"no owner of kind NodePool, no label {meta.POOL_LABEL} and no name of a slice")
     members = tuple(member for item in _items(body.get("members")) if (member := _member(item)))
     return Slice(
         _meta(body), name, _version_number(body.get("term")), members, owner.get("uid"), labelled=label == name
@@ -216,7 +216,7 @@ def _items(value: Any) -> Iterable[Any]:
 
 
 def _member(item: Any) -> Member | None:
-    """One member, or None; by hand and with shared strings, because a fleet may have a million."""
+    """Return one member, or None. Without pydantic and with interned strings, because a fleet may have a million."""
     try:
         return Member(intern(_text(item["node"])), _STATES[item["state"]], intern(_text(item["since"])))
     except _UNREADABLE:

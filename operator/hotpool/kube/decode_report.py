@@ -1,6 +1,6 @@
-"""An agent's report → what the core decides on (requirements B3, B11); the only place that knows its wire shape.
+"""Decoding of an agent's report to core values (requirements B3, B11). No other module knows its wire shape.
 
-Pure. The time that it takes is bounded by the size of the report, whatever is in it.
+Pure. The time is bounded by the size of the report, whatever its content.
 """
 
 from collections.abc import Iterable, Mapping
@@ -12,18 +12,18 @@ from hotpool.api import capability
 from hotpool.api.languages import normalise_language, normalise_languages
 from hotpool.core.model import Report, Rule, ServiceOffer, TypeState
 
-MAX_SERVICES: Final = 4
-"""Two codes of two parts each (zh-cn-en-us): no code in use has more."""
+MAX_PAIR_PARTS: Final = 4
+"""Parts of a language pair: two codes of two parts each (zh-cn-en-us). No code in use has more."""
 MAX_VALUES: Final = capability.REPORT_BYTES // len('"",')
-"""Languages, pairs, attributes, values and ids of services: a report of the size that the agent keeps to has fewer.
+"""Limit of languages, pairs, attributes, values and service ids; a report of the agent's maximum size has fewer.
 
-The schema bounds each list but not their product, which is what everything that asks about a node takes time for.
+The schema bounds each list but not their product, which determines the time of every decision about a node.
 """
 MAX_ERROR_LENGTH: Final = 1024
 
 
 def error_text(error: Exception) -> str:
-    """The first thing that is wrong, for people."""
+    """Return the first problem as text for people, at most MAX_ERROR_LENGTH characters."""
     text = f"{type(error).__name__}: {error}"
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
@@ -32,16 +32,16 @@ def error_text(error: Exception) -> str:
 
 
 def usable_report(raw: Mapping[str, Any] | None) -> tuple[Report | None, str | None]:
-    """The report, or why it cannot be used; neither where there is none."""
+    """Return the report or its problem; both None without a report."""
     if raw is None:
         return None, None
     try:
         report = capability.Report.model_validate(raw)
     except ValidationError as error:
         return None, f"status.report.{error_text(error)}"
-    words = sum(map(_count_values, report.services)) + sum(len(capable.services) for capable in report.capabilities)
-    if words > MAX_VALUES:
-        return None, f"status.report: {words} languages, pairs, attributes, values and ids, {MAX_VALUES} at most"
+    count = sum(map(_count_values, report.services)) + sum(len(capable.services) for capable in report.capabilities)
+    if count > MAX_VALUES:
+        return None, f"status.report: {count} languages, pairs, attributes, values and ids, {MAX_VALUES} at most"
     return _report(report), None
 
 
@@ -90,10 +90,10 @@ def _rule(rule: capability.TranslationRule) -> Rule:
 
 
 def _pairs(raw: Iterable[str]) -> Iterable[str]:
-    """`src-tgt` with both codes in normal form. A code may itself hold a `-` (zh-cn-en): all splits are tried."""
+    """Yield `src-tgt` with normalised codes. A code may itself contain a `-` (zh-cn-en), so all splits are tried."""
     for pair in raw:
         parts = pair.lower().split("-")
-        if len(parts) > MAX_SERVICES:
+        if len(parts) > MAX_PAIR_PARTS:
             continue
         splits = [("-".join(parts[:cut]), "-".join(parts[cut:])) for cut in range(1, len(parts))]
         known = [(normalise_language(source), normalise_language(target)) for source, target in splits]

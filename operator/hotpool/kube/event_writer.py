@@ -1,7 +1,7 @@
-"""The sink of Events (events.k8s.io/v1): the only writer of them in the operator.
+"""Writer of Events (events.k8s.io/v1), the only one in the operator.
 
-It asks `leader` before each and never retries. Errors: Retryable (no answer), Rejected, NotLeader; the caller drops the
-Event then. It must not decide what is told.
+Checks `leader` before each write and never retries. Raises RetryableError (no response), RejectedError or
+NotLeaderError; the Event is then lost. Must not decide which Events are posted.
 """
 
 import secrets
@@ -18,15 +18,15 @@ from hotpool.kube.rest import CONNECTION_ERRORS, error_text, path, request
 
 REPORTING_CONTROLLER: Final = "hotpool.dev/operator"
 POST_TIMEOUT: Final = 2.0
-"""Seconds; shorter than what `leader` keeps in reserve."""
+"""Time-out in seconds, shorter than the reserve of `leader`."""
 _EVENTS: Final = "events.k8s.io/v1"
 _INSTANCE_MAX: Final = 128
 _NAME_MAX: Final = 230
-"""Of the object in the Event's own name, which is at most 253 long."""
+"""Longest part of the object's name in the Event's name, which has at most 253 characters."""
 
 
 class EventWriter:
-    """Posts the Events of one namespace. `leader` says whether our time as leader still runs."""
+    """Writer of the Events of one namespace. `leader` returns True while this process may write."""
 
     def __init__(self, api: ApiClient, namespace: str, *, leader: Callable[[], bool], instance: str) -> None:
         self._api = api
@@ -35,9 +35,9 @@ class EventWriter:
         self._instance = instance
 
     async def post(self, event: Event) -> None:
-        """One request, bounded in time."""
+        """Create the Event with one request of at most POST_TIMEOUT."""
         if not self._leader():
-            raise NotLeaderError("our time as leader is over, nothing was sent")
+            raise NotLeaderError("no longer leader; nothing was sent")
         body = to_wire(event, self._namespace, self._instance)
         try:
             where = path(_EVENTS, "namespaces", self._namespace, "events")
@@ -50,12 +50,15 @@ class EventWriter:
 
 
 def to_wire(event: Event, namespace: str, instance: str) -> Any:
-    """The Event as the API server takes it; what was folded is a series."""
-    about = event.about
+    """Return the wire form of the Event. A folded Event has a series."""
+    regarding = event.regarding
     body: dict[str, Any] = {
         "apiVersion": _EVENTS,
         "kind": "Event",
-        "metadata": {"name": f"{about.name[:_NAME_MAX].rstrip('-.')}.{secrets.token_hex(8)}", "namespace": namespace},
+        "metadata": {
+            "name": f"{regarding.name[:_NAME_MAX].rstrip('-.')}.{secrets.token_hex(8)}",
+            "namespace": namespace,
+        },
         "eventTime": event.first,
         "reportingController": REPORTING_CONTROLLER,
         "reportingInstance": instance[:_INSTANCE_MAX],
@@ -64,11 +67,11 @@ def to_wire(event: Event, namespace: str, instance: str) -> Any:
         "type": "Warning" if event.warning else "Normal",
         "note": event.note,
         "regarding": {
-            "apiVersion": about.api_version,
-            "kind": about.kind,
-            "name": about.name,
+            "apiVersion": regarding.api_version,
+            "kind": regarding.kind,
+            "name": regarding.name,
             "namespace": namespace,
-            "uid": about.uid,
+            "uid": regarding.uid,
         },
     }
     if event.count > 1:

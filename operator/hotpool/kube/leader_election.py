@@ -1,7 +1,7 @@
-"""The elector: who may write, and the term that fences late writes.
+"""Leader election by a Lease, and the term that fences late writes.
 
-Runs in its own thread with its own connection, so that a busy event loop cannot lose the Lease; all times are
-monotonic. Others ask `leading()` and `term`. It must not know what is written.
+Runs in its own thread with its own connection, so that a busy event loop cannot lose the Lease. All times are
+monotonic seconds. Must not know what is written.
 """
 
 import copy
@@ -28,81 +28,83 @@ from hotpool.observability.metrics import LEADER, TERM
 LEASE_SECONDS: Final = 6
 RENEW_SECONDS: Final = 1.0
 RETRY_SECONDS: Final = 0.25
-"""A leader whose renewal failed tries again after this pause: its time runs out. A standby looks as often."""
+"""Pause of a leader after a failed renewal, before its time expires; also the pause of a standby between reads."""
 WRITE_RESERVE: Final = 2.5
-"""We stop to lead this long before the Lease ends: more than a write's time-out in any sink."""
+"""Time between the end of leadership and the expiry of the Lease: more than the time-out of any write."""
 _REQUEST_SECONDS: Final = 1.5
 _SHORTEST_PAUSE: Final = 0.1
 _CONFLICT: Final = 409
 _NOT_FOUND: Final = 404
-_AWAY: Final = (urllib3.exceptions.HTTPError, OSError)
+_CONNECTION_ERRORS: Final = (urllib3.exceptions.HTTPError, OSError)
 
 log = structlog.get_logger(__name__)
 
 
 class LeaderElector(threading.Thread):
-    """Acquires the Lease, renews it, releases it on `stop()`.
+    """Holder of the Lease: acquires it, renews it, releases it on `stop()`.
 
-    `won` and `lost` are called from the thread, once each. `says`: annotations of the Lease while we hold it.
+    `won` and `lost` are called from the thread, once each. `annotations` are set on the Lease while we hold it.
     """
 
     def __init__(
         self,
-        access: ClusterTarget,
+        target: ClusterTarget,
         *,
         won: Callable[[], None],
         lost: Callable[[], None],
-        says: Mapping[str, str] = MappingProxyType({}),
+        annotations: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         super().__init__(name="elector", daemon=True)
         self.identity = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self.term = 0
         self.lease_uid = ""
-        self._access = access
-        self._minimum: Callable[[], int] = int
+        self._target = target
+        self._largest_term: Callable[[], int] = int
         self._won = won
         self._lost = lost
-        self._annotations = dict(says)
-        self._until = 0.0
+        self._annotations = dict(annotations)
+        self._leading_until = 0.0
         self._other_until = 0.0
-        """Until when another's Lease holds, as far as was seen (monotonic)."""
-        self._held: Any = None
-        """The Lease as the API server answered our last write; None: we hold none, or it is not as we left it."""
+        """Expiry of another holder's Lease, as observed (monotonic)."""
+        self._last_written: Any = None
+        """The Lease in the response to our last write. None: not held, or changed by another client."""
         self._stop_event = threading.Event()
         self._lock = threading.Lock()
-        self._seen: tuple[str, float] = ("", 0.0)
-        """The Lease's version last seen of another holder, and when it was first seen (monotonic)."""
+        self._observed: tuple[str, float] = ("", 0.0)
+        """Last version of another holder's Lease, and the time at which it was first read (monotonic)."""
 
     def start_campaign(self, largest_term: Callable[[], int]) -> None:
-        """Start to elect; the term will be larger than what `largest_term` says at that time."""
-        self._minimum = largest_term
+        """Start the thread. The term will be larger than the result of `largest_term` at the time of acquisition."""
+        self._largest_term = largest_term
         self.start()
 
     def leading(self) -> bool:
-        """Whether a write may begin now."""
-        return monotonic() < self._until
+        """Return True if a write may begin now."""
+        return monotonic() < self._leading_until
 
     def sees_leader(self) -> bool:
-        """Whether another replica leads, as far as its Lease was seen to be renewed."""
+        """Return True if another replica was seen to renew the Lease in time."""
         return not self.leading() and monotonic() < self._other_until
 
     def run(self) -> None:
-        """Elect until stopped, or until leadership was lost; trouble with the API server is waited out."""
+        """Run for election until stopped, or until leadership is lost. Errors of the API server are retried."""
         try:
-            self._elect(client.CoordinationV1Api(_connect(self._access)))
-        except Exception:  # a thread that ends unseen would leave a leader that never leads, or never yields.
-            log.exception("the election ended")
-            self._until = 0.0
+            self._elect(client.CoordinationV1Api(_connect(self._target)))
+        except Exception:  # an unnoticed end of the thread would leave a process that never leads, or never yields.
+            log.exception("leader election failed")
+            self._leading_until = 0.0
             self._lost()
 
     def _elect(self, api: Any) -> None:
         while not self._stop_event.is_set():
-            began = monotonic()
+            started = monotonic()
             try:
                 with self._lock:
-                    self._round(api)
-            except (ApiException, *_AWAY) as error:
-                log.warning("election round failed", error=type(error).__name__, status=getattr(error, "status", None))
+                    self._renew_or_acquire(api)
+            except (ApiException, *_CONNECTION_ERRORS) as error:
+                log.warning(
+                    "Lease not renewed or acquired", error=type(error).__name__, status=getattr(error, "status", None)
+                )
                 pause = RETRY_SECONDS if self.leading() else RENEW_SECONDS
             else:
                 pause = RENEW_SECONDS if self.leading() else RETRY_SECONDS
@@ -110,127 +112,127 @@ class LeaderElector(threading.Thread):
             if self.term and not self.leading():
                 self._lost()
                 break
-            self._stop_event.wait(max(_SHORTEST_PAUSE, began + pause - monotonic()))
+            self._stop_event.wait(max(_SHORTEST_PAUSE, started + pause - monotonic()))
         self._release(api)
 
     def stop(self) -> None:
-        """Stop to lead and release the Lease; returns when that was tried."""
+        """Stop leading and try to release the Lease (blocking)."""
         self._stop_event.set()
         if self.is_alive():
             self.join(timeout=3 * _REQUEST_SECONDS)
 
     def raise_term(self, term: int) -> None:
-        """Make the term at least `term`, stored before the next write (blocking; call it in a thread).
+        """Raise the term to at least `term` and store it before the next write (blocking; call it in a thread).
 
-        Raises Retryable when the API server does not answer, or not as it should.
+        Raises RetryableError if the API server returns an error or no response.
         """
         try:
             with self._lock:
-                self._raise(client.CoordinationV1Api(_connect(self._access)), term)
-        except (ApiException, *_AWAY) as error:
-            raise RetryableError(f"the term {term} was not stored: {type(error).__name__}") from None
+                self._store_term(client.CoordinationV1Api(_connect(self._target)), term)
+        except (ApiException, *_CONNECTION_ERRORS) as error:
+            raise RetryableError(f"term {term} not stored: {type(error).__name__}") from None
 
-    def _raise(self, api: Any, term: int) -> None:
-        lease: Any = copy.deepcopy(self._held) or self._read(api)
+    def _store_term(self, api: Any, term: int) -> None:
+        lease: Any = copy.deepcopy(self._last_written) or self._read(api)
         if lease and lease.spec.holder_identity == self.identity and lease.spec.lease_transitions < term:
             lease.spec.lease_transitions = term
-            self._put(api, lease, monotonic())
+            self._write(api, lease, monotonic())
 
-    def _round(self, api: Any) -> None:
-        """Renew by one write, of which the version says whether the Lease is still as we left it; else look first."""
+    def _renew_or_acquire(self, api: Any) -> None:
+        """Renew by one write, which fails if another client changed the Lease. Else read the Lease first."""
         started = monotonic()
-        if self._held and self._renewed(api, started):
+        if self._last_written and self._renew(api, started):
             return
         lease = self._read(api)
         if lease is not None and lease.spec is None:
             lease.spec = client.V1LeaseSpec()
         if lease is not None and lease.spec.holder_identity == self.identity:
-            self._put(api, lease, started)  # also a first write of which the answer was lost
-        elif not self.term and (lease is None or self._free(lease, started)):
+            self._write(api, lease, started)  # also if the response to our first write was lost
+        elif not self.term and (lease is None or self._is_available(lease, started)):
             self._acquire(api, lease, started)
 
-    def _renewed(self, api: Any, started: float) -> bool:
-        """Whether the Lease that we hold was renewed; False: it is not as we left it."""
+    def _renew(self, api: Any, started: float) -> bool:
+        """Renew our Lease. Return False if another client changed it."""
         try:
-            self._put(api, self._held, started)
+            self._write(api, self._last_written, started)
         except ApiException as error:
             if error.status not in {_CONFLICT, _NOT_FOUND}:
                 raise
-            self._held = None
-        return self._held is not None
+            self._last_written = None
+        return self._last_written is not None
 
     def _read(self, api: Any) -> Any:
-        """The Lease, or None where there is none."""
+        """Return the Lease, or None if it does not exist."""
         try:
-            return api.read_namespaced_lease(ELECTION_LEASE, self._access.namespace, _request_timeout=_REQUEST_SECONDS)
+            return api.read_namespaced_lease(ELECTION_LEASE, self._target.namespace, _request_timeout=_REQUEST_SECONDS)
         except ApiException as error:
             if error.status != _NOT_FOUND:
                 raise
             return None
 
-    def _free(self, lease: Any, now: float) -> bool:
-        """Whether another's Lease was released, or did not change for its whole duration by our own clock."""
+    def _is_available(self, lease: Any, now: float) -> bool:
+        """Return True if the Lease is released, or did not change for its whole duration by our own clock."""
         if not lease.spec.holder_identity:
             return True
         version = lease.metadata.resource_version
-        if self._seen[0] != version:
-            self._seen = (version, now)
-        self._other_until = self._seen[1] + (lease.spec.lease_duration_seconds or LEASE_SECONDS)
+        if self._observed[0] != version:
+            self._observed = (version, now)
+        self._other_until = self._observed[1] + (lease.spec.lease_duration_seconds or LEASE_SECONDS)
         return now > self._other_until
 
-    def _acquire(self, api: Any, found: Any, started: float) -> None:
+    def _acquire(self, api: Any, existing: Any, started: float) -> None:
         new = client.V1Lease(metadata=client.V1ObjectMeta(name=ELECTION_LEASE), spec=client.V1LeaseSpec())
-        lease: Any = found or new
-        lease.spec.lease_transitions = max(lease.spec.lease_transitions or 0, self._minimum()) + 1
+        lease: Any = existing or new
+        lease.spec.lease_transitions = max(lease.spec.lease_transitions or 0, self._largest_term()) + 1
         lease.spec.holder_identity = self.identity
         lease.spec.lease_duration_seconds = LEASE_SECONDS
         lease.spec.acquire_time = datetime.now(UTC)
         lease.metadata.annotations = {**(lease.metadata.annotations or {}), **self._annotations}
         try:
-            self._put(api, lease, started)
+            self._write(api, lease, started)
         except ApiException as error:
             if error.status != _CONFLICT:
                 raise
 
-    def _put(self, api: Any, lease: Any, started: float) -> None:
-        """Write the Lease; the API server refuses a version that somebody else changed meanwhile."""
+    def _write(self, api: Any, lease: Any, started: float) -> None:
+        """Write the Lease. The API server returns a conflict if another client changed it meanwhile."""
         lease.spec.renew_time = datetime.now(UTC)
-        where = (self._access.namespace, lease)
+        args = (self._target.namespace, lease)
         if lease.metadata.resource_version is None:
-            stored = api.create_namespaced_lease(*where, _request_timeout=_REQUEST_SECONDS)
+            stored = api.create_namespaced_lease(*args, _request_timeout=_REQUEST_SECONDS)
         else:
-            stored = api.replace_namespaced_lease(ELECTION_LEASE, *where, _request_timeout=_REQUEST_SECONDS)
+            stored = api.replace_namespaced_lease(ELECTION_LEASE, *args, _request_timeout=_REQUEST_SECONDS)
         first = not self.term
-        self._held = stored
+        self._last_written = stored
         self.lease_uid = stored.metadata.uid
         self.term = stored.spec.lease_transitions
         TERM.set(self.term)
-        self._until = started + LEASE_SECONDS - WRITE_RESERVE
+        self._leading_until = started + LEASE_SECONDS - WRITE_RESERVE
         if first:
             self._won()
 
     def _release(self, api: Any) -> None:
-        self._until = 0.0
+        self._leading_until = 0.0
         LEADER.set(0)
         try:
             lease: Any = api.read_namespaced_lease(
-                ELECTION_LEASE, self._access.namespace, _request_timeout=_REQUEST_SECONDS
+                ELECTION_LEASE, self._target.namespace, _request_timeout=_REQUEST_SECONDS
             )
             if lease.spec.holder_identity == self.identity:
                 lease.spec.holder_identity = None
-                where = (ELECTION_LEASE, self._access.namespace, lease)
-                api.replace_namespaced_lease(*where, _request_timeout=_REQUEST_SECONDS)
-        except (ApiException, *_AWAY) as error:
-            log.warning("the election Lease was not released; it runs out by itself", error=type(error).__name__)
+                args = (ELECTION_LEASE, self._target.namespace, lease)
+                api.replace_namespaced_lease(*args, _request_timeout=_REQUEST_SECONDS)
+        except (ApiException, *_CONNECTION_ERRORS) as error:
+            log.warning("election Lease not released; it will expire", error=type(error).__name__)
 
 
-def _connect(access: ClusterTarget) -> Any:
+def _connect(target: ClusterTarget) -> Any:
     settings: Any = client.Configuration()
-    if access.in_cluster:
+    if target.in_cluster:
         config.load_incluster_config(client_configuration=settings)
     else:
         config.load_kube_config(
-            config_file=access.kubeconfig, context=access.context, client_configuration=settings, persist_config=False
+            config_file=target.kubeconfig, context=target.context, client_configuration=settings, persist_config=False
         )
     settings.retries = False
     return client.ApiClient(settings)

@@ -1,7 +1,7 @@
-"""The raw Lease stream: who beats (requirements C2, C3).
+"""Watch of the nodes' Leases (requirements C2, C3).
 
-Feeds the reconciler. Read in bursts, because liveness needs no millisecond and one wake-up for each line would cost ten
-times as much (measured: docs/reference/benchmarks.md). Decides nothing; a Lease deleted tells nothing.
+Read in bursts, because liveness does not need milliseconds and one wake-up per line would cost ten times as much
+(measured: docs/reference/benchmarks.md). Decides nothing; the deletion of a Lease is ignored.
 """
 
 import asyncio
@@ -15,14 +15,14 @@ from kubernetes.aio.client import ApiClient
 from hotpool.api.meta import LEASE_LABEL, PROBE_LEASE
 from hotpool.core.model import Heartbeat
 from hotpool.kube import list_watch
-from hotpool.kube.client import READ_TIMEOUT, content
 from hotpool.kube.decode import decode_lease
+from hotpool.kube.reader import READ_TIMEOUT, read_body
 from hotpool.kube.rest import error_text, path, send
 
 log = structlog.get_logger(__name__)
 
-_QUIET_SECONDS = 30.0
-"""A stream without a line for so long is opened anew: the canary alone brings one each 5 s."""
+_IDLE_SECONDS = 30.0
+"""Idle time after which the watch is reopened. The probe Lease alone changes every 5 s."""
 _BATCH_PAUSE_SECONDS = 1.0  # seconds; a fifteenth of the usual H
 BACKLOG_BYTES = 1 << 17
 _PAGE = 500
@@ -51,75 +51,77 @@ class _Line(msgspec.Struct):
 
 
 class LeaseWatchObserver(Protocol):
-    """Whom the stream tells."""
+    """Receiver of heartbeats and of the state of the watch."""
 
-    def on_heartbeats(self, beats: Sequence[Heartbeat]) -> None:
-        """Leases as listed or changed."""
+    def on_heartbeats(self, heartbeats: Sequence[Heartbeat]) -> None:
+        """Receive the heartbeats of listed or changed Leases."""
 
     def on_probe_received(self, renewed: str) -> None:
-        """The renewTime of the canary Lease, as listed or changed."""
+        """Receive the renewTime of the probe Lease, listed or changed."""
 
     def on_watch_lost(self) -> None:
-        """The stream broke: nobody's silence counts from here."""
+        """Stop counting silence: the watch disconnected."""
 
     def on_watch_restored(self) -> None:
-        """The stream is open again."""
+        """Note that the watch is open again."""
 
 
 class LeaseWatch:
-    """Lists, then watches the nodes' Leases for ever."""
+    """Endless list-and-watch of the nodes' Leases."""
 
-    def __init__(self, api: ApiClient, namespace: str, listener: LeaseWatchObserver) -> None:
+    def __init__(self, api: ApiClient, namespace: str, observer: LeaseWatchObserver) -> None:
         self._api = api
         self._path = path("coordination.k8s.io/v1", "namespaces", namespace, "leases")
-        self._listener = listener
+        self._observer = observer
         self._decode: Callable[[bytes], _Line] = msgspec.json.Decoder(_Line).decode
         self.listed = asyncio.Event()
 
     async def run(self) -> None:
-        """Never returns; trouble is told as deafness and tried again with growing, jittered delay."""
+        """List and watch until cancelled. Report each error as a lost watch and retry with growing, jittered delay."""
         await list_watch.run_forever(self._list, self._watch, self._disconnected)
 
     def _disconnected(self, error: BaseException, delay: float) -> None:
-        self._listener.on_watch_lost()
-        log.warning("lease stream broke", error=error_text(error), retry_seconds=round(delay, 1))
+        self._observer.on_watch_lost()
+        log.warning("watch of Leases lost", error=error_text(error), retry_seconds=round(delay, 1))
 
     async def _list(self) -> str:
         version = more = ""
         while True:
             query = {"labelSelector": LEASE_LABEL, "limit": str(_PAGE)} | ({"continue": more} if more else {})
             page = await send(self._api, "GET", self._path, query=query, seconds=READ_TIMEOUT)
-            body = msgspec.json.decode(await content(page, "list leases"))
+            body = msgspec.json.decode(await read_body(page, "list leases"))
             self._deliver([msgspec.convert(item, _Lease) for item in body.get("items") or []])
             version, more = body["metadata"]["resourceVersion"], body["metadata"].get("continue") or ""
             if not more:
-                self._listener.on_watch_restored()
+                self._observer.on_watch_restored()
                 self.listed.set()
                 return str(version)
 
     async def _watch(self, version: str) -> str:
-        """Read one watch to its end; the version to go on from, or nothing when it must be listed anew."""
+        """Read one watch to its end. Return the version to continue from, or an empty string to list again."""
         query = list_watch.watch_from(version) | {"labelSelector": LEASE_LABEL}
-        answer = await send(self._api, "GET", self._path, query=query, seconds=list_watch.WATCH_SECONDS + READ_TIMEOUT)
+        response = await send(
+            self._api, "GET", self._path, query=query, seconds=list_watch.WATCH_SECONDS + READ_TIMEOUT
+        )
         rest = b""
-        async for chunk in _chunks(answer):
+        async for chunk in _chunks(response):
             *lines, rest = (rest + chunk).split(b"\n")
             events = [self._decode(line) for line in lines if line]
             if any(event.type == "ERROR" for event in events):
                 return ""
             self._deliver([event.object for event in events if event.type in {"ADDED", "MODIFIED"}])
             version = events[-1].object.metadata.resourceVersion if events else version
-            if len(chunk) < BACKLOG_BYTES:  # of more there is a backlog: no time to pause
-                await _pause(answer)
-        return version if answer.status < 400 else ""  # noqa: PLR2004 - HTTP's own number.
+            if len(chunk) < BACKLOG_BYTES:  # a full chunk means a backlog: do not pause
+                await _pause(response)
+        return version if response.status < 400 else ""  # noqa: PLR2004 - HTTP's own number.
 
     def _deliver(self, leases: Sequence[_Lease]) -> None:
-        """The heartbeats first: the canary says that everything before it was brought."""
-        beats = [_heartbeat(lease, lease.spec) for lease in leases if lease.spec]
-        self._listener.on_heartbeats([beat for beat in beats if beat])
+        """Pass on heartbeats before the probe Lease, because it proves that everything before it was delivered."""
+        heartbeats = [_heartbeat(lease, lease.spec) for lease in leases if lease.spec]
+        self._observer.on_heartbeats([heartbeat for heartbeat in heartbeats if heartbeat])
         for lease in leases:
             if lease.metadata.name == PROBE_LEASE and lease.spec and lease.spec.renewTime:
-                self._listener.on_probe_received(lease.spec.renewTime)
+                self._observer.on_probe_received(lease.spec.renewTime)
 
 
 def _heartbeat(lease: _Lease, spec: _Spec) -> Heartbeat | None:
@@ -134,11 +136,11 @@ def _heartbeat(lease: _Lease, spec: _Spec) -> Heartbeat | None:
     )
 
 
-async def _pause(answer: Any) -> None:
-    """Let lines gather before the socket is read again: one look at many lines."""
-    transport = answer.connection.transport if answer.connection else None
+async def _pause(response: Any) -> None:
+    """Pause reading of the socket, so that one wake-up reads many lines."""
+    transport = response.connection.transport if response.connection else None
     if transport:
-        if hasattr(transport, "set_read_buffer_limits"):  # TLS: else each record still wakes the loop
+        if hasattr(transport, "set_read_buffer_limits"):  # TLS: else each record wakes the loop
             transport.set_read_buffer_limits(high=1)
         transport.pause_reading()
     await asyncio.sleep(_BATCH_PAUSE_SECONDS)
@@ -146,13 +148,13 @@ async def _pause(answer: Any) -> None:
         transport.resume_reading()
 
 
-async def _chunks(answer: Any) -> AsyncIterator[bytes]:
-    """What the stream brings, until it ends or is quiet for too long; nothing of an answer that is an error."""
-    if answer.status >= 400:  # noqa: PLR2004 - HTTP's own number.
-        answer.close()
+async def _chunks(response: Any) -> AsyncIterator[bytes]:
+    """Yield the chunks of the watch until it ends or is idle. Yield nothing of an error response."""
+    if response.status >= 400:  # noqa: PLR2004 - HTTP's own number.
+        response.close()
         return
     try:
-        async for chunk in list_watch.chunks(answer, _QUIET_SECONDS):
+        async for chunk in list_watch.chunks(response, _IDLE_SECONDS):
             yield chunk
     except TimeoutError:
-        log.info("the lease stream was quiet; it is opened anew", seconds=_QUIET_SECONDS)
+        log.info("watch of Leases idle; reopening it", seconds=_IDLE_SECONDS)

@@ -1,6 +1,6 @@
-"""The canary (requirement C3): a Lease of ours that must come back through the stream of the nodes' Leases.
+"""Renewal of the probe Lease (requirement C3), which must return through the watch of the nodes' Leases.
 
-It writes nothing else; what the echo means is decided by `core.liveness`.
+Writes nothing else. `core.liveness` decides on its return.
 """
 
 import asyncio
@@ -24,26 +24,26 @@ _DURATION = 15
 
 
 class ProbeObserver(Protocol):
-    """Who waits for the echo."""
+    """Receiver of the time of each renewal."""
 
     def on_probe_sent(self, renewed: str) -> None:
-        """The canary is about to be written with this renewTime."""
+        """Note the renewTime with which the probe Lease is about to be written."""
 
 
 class LeaseWatchProbe:
-    """Renews the canary Lease for ever while `leader` says so."""
+    """Endless renewal of the probe Lease while `leader` returns True."""
 
     def __init__(
-        self, api: ApiClient, namespace: str, ear: ProbeObserver, *, leader: Callable[[], bool], clock: Clock
+        self, api: ApiClient, namespace: str, observer: ProbeObserver, *, leader: Callable[[], bool], clock: Clock
     ) -> None:
         self._api = api
         self._path = path(_LEASES, "namespaces", namespace, "leases", PROBE_LEASE)
-        self._observer = ear
+        self._observer = observer
         self._leader = leader
         self._clock = clock
 
     async def run(self) -> None:
-        """Never returns; a renewal that fails is left out, so that silence stops counting."""
+        """Renew until cancelled. A failed renewal is not retried, so that silence stops counting."""
         while True:
             if self._leader():
                 await self._renew()
@@ -57,7 +57,7 @@ class LeaseWatchProbe:
             body = _lease(renewed)
             await request(self._api, "PATCH", self._path, query=query, body=body, content_type=APPLY, seconds=_TIMEOUT)
         except (ApiException, *CONNECTION_ERRORS) as error:
-            log.warning("the canary Lease was not renewed", error=error_text(error))
+            log.warning("probe Lease not renewed", error=error_text(error))
 
 
 def _lease(renewed: str) -> dict[str, Any]:

@@ -1,7 +1,4 @@
-"""What the raw streams share: list, watch for ever, and read a watch in chunks.
-
-Must not know what the lines mean.
-"""
+"""Endless list-and-watch, as client-go's ListWatch. Must not know the content of the lines."""
 
 import asyncio
 import random
@@ -23,11 +20,11 @@ _LONGEST_DELAY = 5.0
 async def run_forever(
     list_all: Callable[[], Awaitable[str]],
     watch: Callable[[str], Awaitable[str]],
-    broke: Callable[[BaseException, float], None],
+    on_error: Callable[[BaseException, float], None],
 ) -> NoReturn:
-    """List, then watch from the version that is returned; again and again from what each watch returns, empty: list.
+    """List, then watch from the returned version. Each watch returns the version to continue from; empty: list again.
 
-    `broke` is told of trouble and of the delay before the next attempt, which grows and is jittered.
+    `on_error` receives the error and the delay in seconds before the next attempt. The delay grows and is jittered.
     """
     delay = _FIRST_DELAY
     while True:
@@ -37,7 +34,7 @@ async def run_forever(
             while version:
                 version = await watch(version)
         except (ApiUnavailable, ApiException, *CONNECTION_ERRORS, msgspec.DecodeError) as error:
-            broke(error, delay)
+            on_error(error, delay)
         await asyncio.sleep(delay * random.uniform(0.5, 1))  # noqa: S311 - jitter, no secret.
         delay = min(2 * delay, _LONGEST_DELAY)
 
@@ -52,15 +49,15 @@ def watch_from(version: str) -> dict[str, str]:
     }
 
 
-async def chunks(answer: Any, quiet_seconds: float) -> AsyncIterator[bytes]:
-    """What an open watch brings, until it ends (then closed). Raises TimeoutError when it is quiet for so long."""
-    arriving = answer.content.iter_chunked(_CHUNK)
+async def chunks(response: Any, idle_seconds: float) -> AsyncIterator[bytes]:
+    """Yield the chunks of an open watch, then close it. Raises TimeoutError after `idle_seconds` without data."""
+    incoming = response.content.iter_chunked(_CHUNK)
     try:
         while True:
-            async with asyncio.timeout(quiet_seconds):
-                chunk = await anext(arriving, None)
+            async with asyncio.timeout(idle_seconds):
+                chunk = await anext(incoming, None)
             if chunk is None:
                 return
             yield chunk
     finally:
-        answer.close()
+        response.close()

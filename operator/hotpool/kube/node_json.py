@@ -1,7 +1,7 @@
-"""v1 Nodes as bytes → only what is wanted of them: a whole one is tens of kilobytes, most of it status.
+"""JSON of v1 Nodes, reduced to the fields in use: a whole Node is tens of kilobytes, most of it status.
 
-Pure. What comes out has the wire's own shape, so that `kube.decode` reads it like any other object. Raises
-msgspec.DecodeError for what is no Node.
+Pure. The results keep the wire shape, so that `kube.decode` reads them like any other object. Raises
+msgspec.DecodeError for JSON that is not a Node.
 """
 
 from typing import Any, Final
@@ -48,21 +48,21 @@ _LINE: Final = msgspec.json.Decoder(_Line)
 
 
 def node(body: bytes) -> Json:
-    """One Node."""
+    """Return one Node."""
     return _json(_NODE.decode(body))
 
 
 def page(body: bytes) -> tuple[list[Json], str, str]:
-    """The Nodes of one page of a list, the version of the list, and how to ask for the next page (empty: the last)."""
-    found = _LIST.decode(body)
-    return [_json(item) for item in found.items], found.metadata.resourceVersion, found.metadata.continue_
+    """Return the Nodes of one page of a list, the version of the list, and the continue token (empty: last page)."""
+    decoded = _LIST.decode(body)
+    return [_json(item) for item in decoded.items], decoded.metadata.resourceVersion, decoded.metadata.continue_
 
 
 def line(body: bytes) -> tuple[str, Json]:
-    """Event type and object of one line of a watch; of a BOOKMARK only the version is there, of an ERROR nothing."""
-    found = _LINE.decode(body)
-    return found.type, _json(found.object)
+    """Return event type and object of one line of a watch. A BOOKMARK has only a version, an ERROR nothing."""
+    decoded = _LINE.decode(body)
+    return decoded.type, _json(decoded.object)
 
 
-def _json(found: _Node) -> Json:
-    return dict(msgspec.to_builtins(found))
+def _json(decoded: _Node) -> Json:
+    return dict(msgspec.to_builtins(decoded))

@@ -1,6 +1,6 @@
-"""Raw requests to the API server, over the session and with the credentials of the Kubernetes client.
+"""Requests to the API server, with the session and credentials of the Kubernetes client. Must not retry.
 
-They replace the generated API classes, of which CoreV1Api alone takes 0.6 s and 25 MB to import. Retries nothing.
+They replace the generated API classes, of which CoreV1Api alone takes 0.6 s and 25 MB to import.
 """
 
 import json
@@ -20,8 +20,8 @@ JSON_PATCH: Final = "application/json-patch+json"
 MERGE: Final = "application/merge-patch+json"
 _NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 CONNECTION_ERRORS: Final = (aiohttp.ClientError, TimeoutError, OSError)
-"""Errors of a request to an API server that cannot be reached or does not answer in time."""
-_FAILED: Final = 400
+"""Errors of a request to an API server that cannot be reached or does not respond in time."""
+_FIRST_ERROR_STATUS: Final = 400
 
 
 def path(group_version: str, *parts: str) -> str:
@@ -33,7 +33,7 @@ def path(group_version: str, *parts: str) -> str:
 async def request(
     api: ApiClient,
     method: str,
-    where: str,
+    url_path: str,
     *,
     query: Mapping[str, str] = _NOTHING,
     body: Any = None,
@@ -41,49 +41,49 @@ async def request(
     seconds: float,
 ) -> Any:
     """Return the decoded JSON of a successful request. Raise ApiException for an unsuccessful one, else as `send`."""
-    answer = await read(
-        await send(api, method, where, query=query, body=body, content_type=content_type, seconds=seconds)
+    response = await read(
+        await send(api, method, url_path, query=query, body=body, content_type=content_type, seconds=seconds)
     )
     try:
-        return msgspec.json.decode(answer)
+        return msgspec.json.decode(response)
     except msgspec.DecodeError:
-        raise aiohttp.ClientPayloadError("the answer is no JSON") from None
+        raise aiohttp.ClientPayloadError("the response is not JSON") from None
 
 
 async def send(
     api: ApiClient,
     method: str,
-    where: str,
+    url_path: str,
     *,
     query: Mapping[str, str] = _NOTHING,
     body: Any = None,
     content_type: str = "application/json",
     seconds: float,
 ) -> aiohttp.ClientResponse:
-    """Return the response, whatever its status, before its body is read. Raise one of AWAY where there is none.
+    """Return the response of any status before its body is read. Raise one of CONNECTION_ERRORS without a response.
 
     `seconds`: the time-out, which includes the reading of the body.
     """
     headers = {"Accept": "application/json", "Content-Type": content_type}
     # The body bypasses param_serialize, which would copy it deeply.
     _, url, headers, _, _ = await api.param_serialize(
-        method, where, query_params=list(query.items()), header_params=headers, auth_settings=["BearerToken"]
+        method, url_path, query_params=list(query.items()), header_params=headers, auth_settings=["BearerToken"]
     )
-    answer = await api.call_api(method, url, headers, body, _request_timeout=seconds)
-    response: aiohttp.ClientResponse = answer.response
+    wrapped = await api.call_api(method, url, headers, body, _request_timeout=seconds)
+    response: aiohttp.ClientResponse = wrapped.response
     return response
 
 
 async def read(response: aiohttp.ClientResponse) -> bytes:
     """Return the body of a successful response. Raise ApiException for an unsuccessful one."""
     body = await response.read()
-    if response.status >= _FAILED:
+    if response.status >= _FIRST_ERROR_STATUS:
         raise ApiException(status=response.status, reason=response.reason, body=body.decode(errors="replace"))
     return body
 
 
 def error_text(error: BaseException) -> str:
-    """Return one line for people: status and message of the API server, or the kind of connection trouble."""
+    """Return one line for people: status and message of the API server, or the connection error."""
     if isinstance(error, ApiException):
         return f"{error.status} {error.reason}: {_message(error.body)[:500]}"
     return f"{type(error).__name__}: {error}"

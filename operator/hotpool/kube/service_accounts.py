@@ -1,6 +1,6 @@
-"""The accounts of agents outside the cluster: the requests that make, look at and end them.
+"""Requests about the ServiceAccounts of agents outside the cluster. Every failure is an ApiUnavailable.
 
-Decides nothing; every failure is `Unavailable`.
+Decides nothing.
 """
 
 import asyncio
@@ -16,14 +16,8 @@ from kubernetes.aio.client.exceptions import ApiException
 
 from hotpool.api import meta
 from hotpool.core.model import Kind
-from hotpool.kube.client import (
-    KUBECONFIG_ERRORS,
-    READ_TIMEOUT,
-    ApiUnavailable,
-    ClusterTarget,
-    connect,
-    kubeconfig_error,
-)
+from hotpool.kube.client import KUBECONFIG_ERRORS, ApiUnavailable, ClusterTarget, connect, kubeconfig_error
+from hotpool.kube.reader import READ_TIMEOUT
 from hotpool.kube.rest import APPLY, CONNECTION_ERRORS, error_text, path, request
 
 Json = dict[str, Any]
@@ -34,27 +28,27 @@ _GROUPS: Final = {"ServiceAccount": "v1", "Secret": "v1", "Role": _RBAC, "RoleBi
 """API group version of each kind."""
 _POLL_SECONDS: Final = 0.2
 _SETTLE_SECONDS: Final = 10.0
-"""How long the API server may take to heed a new Role, or a policy that was just installed."""
-_TRIAL_SECONDS: Final = 600
-"""The shortest life of a token that the API server grants."""
+"""Longest time until the API server applies a new Role or admission policy."""
+_TOKEN_SECONDS: Final = 600
+"""Shortest lifetime of a token that the API server grants."""
 _FORBIDDEN: Final = 403
 _MISSING: Final = 404
 _CONFLICT: Final = 409
 
 
-class TokenCheck(Enum):
-    """What became of a write that no agent may make."""
+class PolicyCheck(Enum):
+    """Result of a write that no agent may make."""
 
     REFUSED = auto()
-    """The policy is in force."""
+    """The admission policy is in force."""
     ACCEPTED = auto()
-    """It is not."""
+    """The admission policy is not in force."""
     UNKNOWN = auto()
-    """RBAC refused it before."""
+    """RBAC refused the write before the policy."""
 
 
 class ServiceAccounts:
-    """Requests about accounts in one namespace."""
+    """Client for the accounts in one namespace."""
 
     def __init__(self, api: client.ApiClient, namespace: str) -> None:
         self._namespace = namespace
@@ -63,87 +57,89 @@ class ServiceAccounts:
 
     @property
     def server(self) -> tuple[str, str | None, str | None]:
-        """Address of the API server, authority to trust (PEM; None: the machine's) and TLS name, as we know it."""
+        """Address of the API server, trusted authority (PEM; None: the machine's) and TLS name, from our kubeconfig."""
         known = self._configuration
         trusted = Path(known.ssl_ca_cert).read_text(encoding="utf-8") if known.ssl_ca_cert else None
         return str(known.host), trusted, known.tls_server_name
 
     @property
-    def verified(self) -> bool:
-        """Whether our own kubeconfig asks who the API server is."""
+    def verifies_server(self) -> bool:
+        """True if our own kubeconfig verifies the API server's certificate."""
         return bool(self._configuration.verify_ssl)
 
     async def labels_of(self, account: str) -> dict[str, str] | None:
-        """The labels of a ServiceAccount, None where there is none."""
-        found = await _found("get", f"serviceaccounts/{account}", self._read("ServiceAccount", account))
+        """Return the labels of a ServiceAccount, or None if it does not exist."""
+        found = await _send_unless_missing("get", f"serviceaccounts/{account}", self._read("ServiceAccount", account))
         return None if found is None else dict(found["metadata"].get("labels") or {})
 
     async def apply(self, body: Json) -> None:
-        """Make a ServiceAccount, Role or RoleBinding so."""
+        """Apply a ServiceAccount, Role or RoleBinding."""
         name = body["metadata"]["name"]
-        where = self._path(body["kind"], name)
+        url_path = self._path(body["kind"], name)
         query = {"fieldManager": MANAGER, "force": "true"}
-        asked = request(self._api, "PATCH", where, query=query, body=body, content_type=APPLY, seconds=READ_TIMEOUT)
-        await _asked("apply", f"{body['kind'].lower()}s/{name}", asked)
+        pending = request(
+            self._api, "PATCH", url_path, query=query, body=body, content_type=APPLY, seconds=READ_TIMEOUT
+        )
+        await _send("apply", f"{body['kind'].lower()}s/{name}", pending)
 
     async def secret(self, name: str) -> Json | None:
-        """`uid`, `type`, `labels`, `annotations` and `data` of a Secret, None where there is none."""
-        found = await _found("get", f"secrets/{name}", self._read("Secret", name))
+        """Return `uid`, `type`, `labels`, `annotations` and `data` of a Secret, or None if it does not exist."""
+        found = await _send_unless_missing("get", f"secrets/{name}", self._read("Secret", name))
         if found is None:
             return None
-        of = found["metadata"]
+        metadata = found["metadata"]
         return {
-            "uid": of["uid"],
+            "uid": metadata["uid"],
             "type": found.get("type"),
-            "labels": of.get("labels") or {},
-            "annotations": of.get("annotations") or {},
+            "labels": metadata.get("labels") or {},
+            "annotations": metadata.get("annotations") or {},
             "data": found.get("data") or {},
         }
 
     async def create_secret(self, body: Json) -> None:
-        """Create a Secret; one that is there already stays as it is."""
+        """Create a Secret. An existing one is not changed."""
         name = body["metadata"]["name"]
         query = {"fieldManager": MANAGER}
-        asked = request(self._api, "POST", self._path("Secret"), query=query, body=body, seconds=READ_TIMEOUT)
+        pending = request(self._api, "POST", self._path("Secret"), query=query, body=body, seconds=READ_TIMEOUT)
         try:
-            await _asked("create", f"secrets/{name}", asked)
+            await _send("create", f"secrets/{name}", pending)
         except ApiUnavailable as error:
             if error.status != _CONFLICT:
                 raise
 
     async def delete(self, kind: str, name: str, uid: str | None = None) -> bool:
-        """Delete an object (this very one); False where it is not there."""
+        """Delete an object (with this uid). Return False if it does not exist."""
         body = {"preconditions": {"uid": uid}} if uid else {}
-        asked = request(self._api, "DELETE", self._path(kind, name), body=body, seconds=READ_TIMEOUT)
-        return await _found("delete", f"{kind.lower()}s/{name}", asked) is not None
+        pending = request(self._api, "DELETE", self._path(kind, name), body=body, seconds=READ_TIMEOUT)
+        return await _send_unless_missing("delete", f"{kind.lower()}s/{name}", pending) is not None
 
-    async def trial(self, account: str, node: str) -> TokenCheck:
-        """Try, as the account and without effect, what no agent may do; ends when the policy refuses, or after 10 s."""
-        where = self._path("ServiceAccount", account, "token")
-        body = {"spec": {"expirationSeconds": _TRIAL_SECONDS}}
-        asked = request(self._api, "POST", where, body=body, seconds=READ_TIMEOUT)
-        token = (await _asked("create", f"serviceaccounts/token of {account}", asked))["status"]["token"]
+    async def check_policy(self, account: str, node: str) -> PolicyCheck:
+        """Dry-run a forbidden write as the account, until the policy refuses it or 10 s have passed."""
+        url_path = self._path("ServiceAccount", account, "token")
+        body = {"spec": {"expirationSeconds": _TOKEN_SECONDS}}
+        pending = request(self._api, "POST", url_path, body=body, seconds=READ_TIMEOUT)
+        token = (await _send("create", f"serviceaccounts/token of {account}", pending))["status"]["token"]
         deadline = monotonic() + _SETTLE_SECONDS
         async with _as_account(self._configuration, token) as api:
             while True:
-                outcome = await self._try(api, node)
-                if outcome is TokenCheck.REFUSED or monotonic() > deadline:
+                outcome = await self._attempt_forbidden_write(api, node)
+                if outcome is PolicyCheck.REFUSED or monotonic() > deadline:
                     return outcome
                 await asyncio.sleep(_POLL_SECONDS)
 
-    async def _try(self, api: client.ApiClient, node: str) -> TokenCheck:
-        where = path(meta.API_VERSION, "namespaces", self._namespace, Kind.NODE.value, node)
+    async def _attempt_forbidden_write(self, api: client.ApiClient, node: str) -> PolicyCheck:
+        url_path = path(meta.API_VERSION, "namespaces", self._namespace, Kind.NODE.value, node)
         query = {"dryRun": "All", "fieldManager": MANAGER}
         metadata = {"name": node, "labels": {f"{meta.GROUP}/enroll": "trial"}}
         body = {"apiVersion": meta.API_VERSION, "kind": "NodeCapability", "metadata": metadata}
-        asked = request(api, "PATCH", where, query=query, body=body, content_type=APPLY, seconds=READ_TIMEOUT)
+        pending = request(api, "PATCH", url_path, query=query, body=body, content_type=APPLY, seconds=READ_TIMEOUT)
         try:
-            await _asked("patch", f"{Kind.NODE.value}/{node}", asked)
+            await _send("patch", f"{Kind.NODE.value}/{node}", pending)
         except ApiUnavailable as error:
             if error.status != _FORBIDDEN:
                 raise
-            return TokenCheck.REFUSED if "ValidatingAdmissionPolicy" in str(error) else TokenCheck.UNKNOWN
-        return TokenCheck.ACCEPTED
+            return PolicyCheck.REFUSED if "ValidatingAdmissionPolicy" in str(error) else PolicyCheck.UNKNOWN
+        return PolicyCheck.ACCEPTED
 
     def _path(self, kind: str, *parts: str) -> str:
         return path(_GROUPS[kind], "namespaces", self._namespace, f"{kind.lower()}s", *parts)
@@ -153,45 +149,45 @@ class ServiceAccounts:
 
 
 @asynccontextmanager
-async def service_accounts(access: ClusterTarget) -> AsyncIterator[ServiceAccounts]:
-    """Accounts with a connection of its own, for one command; raises Unavailable where none can be made."""
+async def service_accounts(target: ClusterTarget) -> AsyncIterator[ServiceAccounts]:
+    """Open ServiceAccounts with its own connection. Raises ApiUnavailable if the kubeconfig is unusable."""
     try:
-        api = await connect(access)
+        api = await connect(target)
     except KUBECONFIG_ERRORS as error:
-        raise kubeconfig_error(access, error) from None
+        raise kubeconfig_error(target, error) from None
     try:
-        yield ServiceAccounts(api, access.namespace)
+        yield ServiceAccounts(api, target.namespace)
     finally:
         await api.close()
 
 
 @asynccontextmanager
-async def _as_account(known: client.Configuration, token: str) -> AsyncIterator[client.ApiClient]:
-    """A client of the same server with this token and nothing of our own credentials."""
-    made = client.Configuration()
+async def _as_account(source: client.Configuration, token: str) -> AsyncIterator[client.ApiClient]:
+    """Open a client of the same server with this token and none of our own credentials."""
+    configuration = client.Configuration()
     for name in ("host", "ssl_ca_cert", "verify_ssl", "tls_server_name", "proxy"):
-        setattr(made, name, getattr(known, name))
-    made.api_key["BearerToken"] = f"Bearer {token}"
-    api = client.ApiClient(made)
+        setattr(configuration, name, getattr(source, name))
+    configuration.api_key["BearerToken"] = f"Bearer {token}"
+    api = client.ApiClient(configuration)
     try:
         yield api
     finally:
         await api.close()
 
 
-async def _asked(verb: str, what: str, request: Awaitable[Any]) -> Any:
-    """The answer; raises Unavailable."""
+async def _send(verb: str, resource: str, request: Awaitable[Any]) -> Any:
+    """Return the response. Raises ApiUnavailable."""
     try:
         return await request
     except (ApiException, *CONNECTION_ERRORS) as error:
         status = error.status if isinstance(error, ApiException) else None
-        raise ApiUnavailable(f"cannot {verb} {what}: {error_text(error)}", status, f"{verb} {what}") from None
+        raise ApiUnavailable(f"cannot {verb} {resource}: {error_text(error)}", status, f"{verb} {resource}") from None
 
 
-async def _found(verb: str, what: str, request: Awaitable[Any]) -> Any:
-    """The answer, None where the API server says 404; raises Unavailable."""
+async def _send_unless_missing(verb: str, resource: str, request: Awaitable[Any]) -> Any:
+    """Return the response, or None if the API server returns 404. Raises ApiUnavailable."""
     try:
-        return await _asked(verb, what, request)
+        return await _send(verb, resource, request)
     except ApiUnavailable as error:
         if error.status != _MISSING:
             raise

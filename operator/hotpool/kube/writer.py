@@ -1,7 +1,7 @@
-"""The sink that writes to Kubernetes: slices, pools, statuses, conditions.
+"""Writer of slices, pools, statuses and conditions to Kubernetes.
 
-Returns the stored object. It asks `leader` before each write and never retries. Errors: Retryable, Stale (what we built
-on is not what is stored), Rejected, NotLeader.
+Returns the stored object. Checks `leader` before each write and never retries. Raises RetryableError, StaleError (the
+stored object is not the one that the write is based on), RejectedError or NotLeaderError.
 """
 
 from collections.abc import Callable
@@ -23,14 +23,14 @@ from hotpool.observability.metrics import WRITES
 Json = dict[str, Any]
 
 WRITE_TIMEOUT = 2.0
-"""Seconds; shorter than what `leader` keeps in reserve."""
+"""Time-out in seconds, shorter than the reserve of `leader`."""
 
 _GONE_OR_CHANGED = {404, 409}
-_LATER = {408, 429, 500, 502, 503, 504}
+_RETRYABLE = {408, 429, 500, 502, 503, 504}
 
 
 class KubeWriter:
-    """Writes of one namespace. `leader` says whether our time as leader still runs; `term` is written into slices."""
+    """Writer of one namespace. `leader` returns True while this process may write; slices carry `term`."""
 
     def __init__(self, api: ApiClient, namespace: str, *, leader: Callable[[], bool], term: Callable[[], int]) -> None:
         self._api = api
@@ -39,7 +39,7 @@ class KubeWriter:
         self._term = term
 
     async def write_slice(self, pool: Pool, write: SliceWrite) -> Json | None:
-        """One write of a slice; the stored object, or None after a deletion."""
+        """Create, update or delete a slice. Return the stored object, or None after a deletion."""
         match write:
             case CreateSlice(name, members):
                 return await self._create(Kind.SLICE, self._slice(pool, name, members))
@@ -53,7 +53,7 @@ class KubeWriter:
                 return None
 
     async def delete_slice(self, known: Meta) -> None:
-        """Delete this very slice, unless it changed."""
+        """Delete the slice with this uid and version."""
         await self._delete(Kind.SLICE, known)
 
     def _slice(self, pool: Pool, name: str, members: tuple[Member, ...]) -> Json:
@@ -68,15 +68,15 @@ class KubeWriter:
         }
 
     async def write_pool_status(self, pool: Pool, status: PoolStatus) -> Json:
-        """The whole status of a pool, built on the version that it was computed from."""
+        """Replace the status of a pool, if the pool still has the version that the status is based on."""
         return await self._patch_status(Kind.POOL, pool.meta, status)
 
     async def write_generator_status(self, generator: Generator, status: GeneratorStatus) -> Json:
-        """The whole status of a generator, built on the version that it was computed from."""
+        """Replace the status of a generator, if it still has the version that the status is based on."""
         return await self._patch_status(Kind.GENERATOR, generator.meta, status)
 
     async def write_node_conditions(self, node: Meta, conditions: tuple[Condition, ...]) -> Json:
-        """Our conditions on a NodeCapability, applied beside the agent's report."""
+        """Apply the operator's conditions of a NodeCapability. The agent's report is not changed."""
         ready = next(c.status for c in conditions if c.type == "Ready")
         body = {
             "metadata": {"name": node.name, "uid": node.uid},
@@ -84,21 +84,21 @@ class KubeWriter:
         }
         return await self._apply(node.name, body, status=True)
 
-    async def give_owner(self, node: Meta, kube: Meta) -> Json:
-        """Let the garbage collector delete this very NodeCapability with a v1 Node; what else owns it stays."""
-        owner = {"apiVersion": "v1", "kind": "Node", "name": kube.name, "uid": kube.uid}
+    async def set_owner(self, node: Meta, kube_node: Meta) -> Json:
+        """Make a v1 Node an owner of the NodeCapability with this uid. Other owners stay."""
+        owner = {"apiVersion": "v1", "kind": "Node", "name": kube_node.name, "uid": kube_node.uid}
         body = {"metadata": {"name": node.name, "uid": node.uid, "ownerReferences": [owner]}}
         return await self._apply(node.name, body)
 
     async def create_pool(self, generator: Generator, name: str, spec: PoolSpec) -> Json:
-        """A generated pool, owned by its generator and deleted with it."""
+        """Create a generated pool. Its generator owns it, so that both are deleted together."""
         owners = [_owner("NodePoolGenerator", generator.meta)]
         return await self._create(
             Kind.POOL, {"metadata": {"name": name, "ownerReferences": owners}, "spec": _dump(spec)}
         )
 
     async def correct_pool(self, pool: Pool, spec: PoolSpec) -> Json:
-        """The spec of a generated pool as its generator wants it, whole."""
+        """Replace the spec of a generated pool."""
         body: list[Json] = [
             {"op": "replace", "path": "/metadata/resourceVersion", "value": str(pool.meta.version)},
             {"op": "replace", "path": "/spec", "value": _dump(spec)},
@@ -106,22 +106,22 @@ class KubeWriter:
         return await self._send("patch", "PATCH", Kind.POOL, pool.meta.name, body=body, content_type=JSON_PATCH)
 
     async def delete_pool(self, pool: Pool) -> None:
-        """Delete this very pool."""
+        """Delete the pool with this uid and version."""
         await self._delete(Kind.POOL, pool.meta)
 
     async def delete_node(self, node: Meta) -> None:
-        """Delete this very NodeCapability, unless it changed."""
+        """Delete the NodeCapability with this uid and version."""
         await self._delete(Kind.NODE, node)
 
     async def delete_lease(self, lease: Heartbeat) -> None:
-        """Delete this very Lease of a node; one that was renewed meanwhile stays, and one that is gone is no error."""
+        """Delete the Lease of a node, unless it was renewed meanwhile. A missing Lease is not an error."""
         if not self._leader():
-            raise NotLeaderError("our time as leader is over, nothing was sent")
+            raise NotLeaderError("no longer leader; nothing was sent")
         name = f"{meta.LEASE_PREFIX}{lease.node}"
-        where = path("coordination.k8s.io/v1", "namespaces", self._namespace, "leases", name)
+        url_path = path("coordination.k8s.io/v1", "namespaces", self._namespace, "leases", name)
         body = _preconditions(lease.uid, lease.version)
         try:
-            await request(self._api, "DELETE", where, body=body, seconds=WRITE_TIMEOUT)
+            await request(self._api, "DELETE", url_path, body=body, seconds=WRITE_TIMEOUT)
         except (ApiException, *CONNECTION_ERRORS) as error:
             if not isinstance(error, ApiException) or error.status not in _GONE_OR_CHANGED:
                 WRITES.labels("kubernetes", "delete", "error").inc()
@@ -135,7 +135,7 @@ class KubeWriter:
         return await self._send("patch", "PATCH", kind, name, body=body, content_type=MERGE)
 
     async def _patch_status(self, kind: Kind, known: Meta, status: ApiModel) -> Json:
-        body = {"metadata": {"resourceVersion": str(known.version)}, "status": _whole(status)}
+        body = {"metadata": {"resourceVersion": str(known.version)}, "status": _dump_all(status)}
         return await self._send("patch_status", "PATCH", kind, known.name, body=body, content_type=MERGE, status=True)
 
     async def _apply(self, name: str, body: Json, *, status: bool = False) -> Json:
@@ -156,23 +156,23 @@ class KubeWriter:
         content_type: str = "application/json",
         status: bool = False,
     ) -> Json:
-        """One request, bounded in time. `status`: for the subresource."""
+        """Send one request of at most WRITE_TIMEOUT. `status`: to the subresource."""
         if not self._leader():
-            raise NotLeaderError("our time as leader is over, nothing was sent")
+            raise NotLeaderError("no longer leader; nothing was sent")
         parts = [kind.value] if method == "POST" else [kind.value, name, *(["status"] if status else [])]
-        where = path(meta.API_VERSION, "namespaces", self._namespace, *parts)
+        url_path = path(meta.API_VERSION, "namespaces", self._namespace, *parts)
         query = {} if method == "DELETE" else {"fieldManager": meta.OPERATOR_MANAGER}
         if content_type == APPLY:
             query["force"] = "true"
         try:
-            answer = await request(
-                self._api, method, where, query=query, body=body, content_type=content_type, seconds=WRITE_TIMEOUT
+            response = await request(
+                self._api, method, url_path, query=query, body=body, content_type=content_type, seconds=WRITE_TIMEOUT
             )
         except (ApiException, *CONNECTION_ERRORS) as error:
             WRITES.labels("kubernetes", verb, "error").inc()
             raise _to_write_error(error, kind, name) from None
         WRITES.labels("kubernetes", verb, "ok").inc()
-        return dict(answer)
+        return dict(response)
 
 
 def _preconditions(uid: str, version: str) -> Json:
@@ -182,7 +182,7 @@ def _preconditions(uid: str, version: str) -> Json:
 
 def _to_write_error(error: BaseException, kind: Kind, name: str) -> RetryableError | RejectedError:
     text = f"{kind.value}/{name}: {error_text(error)}"
-    if not isinstance(error, ApiException) or error.status in _LATER:
+    if not isinstance(error, ApiException) or error.status in _RETRYABLE:
         return RetryableError(text)
     return StaleError(text, kind, name) if error.status in _GONE_OR_CHANGED else RejectedError(text)
 
@@ -207,6 +207,6 @@ def _dump(model: ApiModel) -> Json:
     return model.model_dump(by_alias=True, exclude_none=True, mode="json")
 
 
-def _whole(model: ApiModel) -> Json:
-    """All keys, null where absent, so that a merge patch removes what is no longer said."""
+def _dump_all(model: ApiModel) -> Json:
+    """Return all keys, null for absent values, so that a merge patch removes them."""
     return model.model_dump(by_alias=True, mode="json")

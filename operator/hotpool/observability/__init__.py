@@ -1,1 +1,1 @@
-"""Logs, metrics and the latency from a stopped service to its removal."""
+"""Logs, metrics and the hot-plug latency."""

@@ -1,9 +1,8 @@
-"""Hot-plug latency by stage (requirement F4): from an agent's report to Redis and to the slice. A leaf.
+"""Hot-plug latency by stage (requirement F4): from an agent's report to Redis and to the slice.
 
-The reconciler says what a watch brought, the phases what became of it. Bookkeeping only: times are given, memory is
-bounded, and nothing here may change what is done. One change is one node in one pool; what a first listing, an audit or
-a restart brings is not measured, nor is what no report caused (silence, a drain).
-Stages across machines (report, total_…) need two clocks that agree: they count only when not negative.
+Bookkeeping only: times are arguments, memory is bounded, and nothing here may change what is done. One change is one
+node in one pool. Changes from a first listing, a resync or a restart are not measured, nor those without a report
+(silence, a drain). Stages across machines (report, total_…) need two clocks that agree: only non-negative times count.
 """
 
 from collections import defaultdict
@@ -17,7 +16,7 @@ from hotpool.core.model import Member, Slice
 from hotpool.observability.metrics import HOTPLUG, HOTPLUG_UNKNOWN
 
 MAX_TRACKED: Final = 20_000
-"""Changes under way; more are not measured."""
+"""Changes in progress; more are not measured."""
 
 GAIN: Final = "gain"
 WITHDRAWAL: Final = "withdrawal"
@@ -27,7 +26,7 @@ WITHDRAWAL: Final = "withdrawal"
 class _Seen:
     at: float
     age: float | None
-    """Seconds from the agent's stamp until it was seen; None: not known."""
+    """Seconds from the time in the report until it was received; None: unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +35,12 @@ class _Planned:
     at: float
     direction: str
     state: str | None
-    """The member's state that was planned; None: it is out."""
+    """Planned state of the member; None: removed."""
 
 
 @dataclass(slots=True)
 class _Pool:
-    """The changes of one pool that are under way, by node."""
+    """Changes in progress of one pool, by node."""
 
     seen: dict[str, _Seen] = field(default_factory=dict)
     redis: dict[str, _Planned] = field(default_factory=dict)
@@ -52,30 +51,30 @@ class _Pool:
 
 
 class HotplugLatency:
-    """The changes under way."""
+    """Recorder of the changes in progress."""
 
     def __init__(self) -> None:
         self._pools: defaultdict[str, _Pool] = defaultdict(_Pool)
 
     @property
-    def under_way(self) -> int:
-        """How many times are kept."""
+    def in_progress(self) -> int:
+        """Number of times in memory."""
         return sum(map(len, self._pools.values()))
 
     def clear(self) -> None:
-        """We lead from now on: what was seen as a standby was another's to do."""
+        """Drop all changes at the start of leadership: the former leader was to apply those received as a standby."""
         self._pools.clear()
 
     def forget(self, pool: str) -> None:
-        """The pool is gone."""
+        """Drop a deleted pool."""
         self._pools.pop(pool, None)
 
     def reported(self, node: str, pools: Iterable[str], stamp: str, now: float, unix: float) -> None:
-        """A watch brought a new report that changed the node's verdict in these pools. `stamp`: the agent's time."""
+        """Record a new report from a watch that affects these pools. `stamp`: RFC 3339 time of the report."""
         pools = list(pools)
         if not pools:
             return
-        if self.under_way + len(pools) > MAX_TRACKED:
+        if self.in_progress + len(pools) > MAX_TRACKED:
             HOTPLUG_UNKNOWN.labels("plan").inc(len(pools))
             return
         seen = _Seen(now, _age(stamp, unix))
@@ -85,58 +84,58 @@ class HotplugLatency:
     def planned(
         self, pool: str, applied: Mapping[str, Slice], planned: Mapping[str, tuple[Member, ...]], now: float
     ) -> None:
-        """A plan was made: the slices as they are, and their members as they shall be."""
-        known = self._pools.get(pool)
-        if not known:
+        """Record a plan: the stored slices, and the planned members by slice."""
+        tracked = self._pools.get(pool)
+        if not tracked:
             return
-        changes = _changes(applied, planned, known.seen.keys() | known.slices.keys())
-        for node, late in list(known.slices.items()):
-            if node in known.seen:
-                del known.slices[node]  # another report came before this change was stored
-            elif node not in changes or changes[node][1] != late.state:
-                del known.slices[node]  # stored by a write that had no answer, or taken back by something else
+        changes = _changes(applied, planned, tracked.seen.keys() | tracked.slices.keys())
+        for node, planned_change in list(tracked.slices.items()):
+            if node in tracked.seen:
+                del tracked.slices[node]  # another report arrived before this change was stored
+            elif node not in changes or changes[node][1] != planned_change.state:
+                del tracked.slices[node]  # stored by a write without a response, or reverted
                 HOTPLUG_UNKNOWN.labels("slice").inc()
-        for node, seen in known.seen.items():
+        for node, seen in tracked.seen.items():
             if node in changes:
                 before, after = changes[node]
                 change = _Planned(seen, now, _direction(before, after), after)
-                known.redis[node] = known.slices[node] = change
+                tracked.redis[node] = tracked.slices[node] = change
                 _observe("report", change.direction, seen.age)
                 _observe("plan", change.direction, now - seen.at)
-        known.seen.clear()
+        tracked.seen.clear()
 
-    def projected(self, pool: str, now: float, *, accepted: bool | None) -> None:
-        """What was planned was sent to Redis. `accepted`: None where there is no Redis, False where it was away."""
-        known = self._pools.get(pool)
-        if not known:
+    def published(self, pool: str, now: float, *, accepted: bool | None) -> None:
+        """Record the write of the plan to Redis. `accepted`: None without Redis, False if the write failed."""
+        tracked = self._pools.get(pool)
+        if not tracked:
             return
-        for change in known.redis.values():
+        for change in tracked.redis.values():
             if accepted:
-                _arrived("redis", change, now)
+                _observe_arrival("redis", change, now)
             elif accepted is False:
                 HOTPLUG_UNKNOWN.labels("redis").inc()
-        known.redis.clear()
-        self._tidy(pool, known)
+        tracked.redis.clear()
+        self._drop_if_empty(pool, tracked)
 
     def stored(self, pool: str, now: float) -> None:
-        """All slices of the pool are as planned."""
-        known = self._pools.get(pool)
-        if not known:
+        """Record that all slices of the pool are stored as planned."""
+        tracked = self._pools.get(pool)
+        if not tracked:
             return
-        for change in known.slices.values():
-            _arrived("slice", change, now)
-        known.slices.clear()
-        self._tidy(pool, known)
+        for change in tracked.slices.values():
+            _observe_arrival("slice", change, now)
+        tracked.slices.clear()
+        self._drop_if_empty(pool, tracked)
 
-    def _tidy(self, pool: str, known: _Pool) -> None:
-        if not len(known):
+    def _drop_if_empty(self, pool: str, tracked: _Pool) -> None:
+        if not len(tracked):
             del self._pools[pool]
 
 
 def _age(stamp: str, unix: float) -> float | None:
     try:
-        said = datetime.fromisoformat(stamp)
-        return unix - said.timestamp() if said.tzinfo else None
+        reported = datetime.fromisoformat(stamp)
+        return unix - reported.timestamp() if reported.tzinfo else None
     except (ValueError, OverflowError):
         return None
 
@@ -144,13 +143,13 @@ def _age(stamp: str, unix: float) -> float | None:
 def _changes(
     applied: Mapping[str, Slice], planned: Mapping[str, tuple[Member, ...]], nodes: AbstractSet[str]
 ) -> dict[str, tuple[str | None, str | None]]:
-    """Of these nodes, those whose state changes: before and after (None: out). Slices that stay cost nothing."""
+    """Return node → state before and after (None: not a member) if they differ. Unchanged slices cost nothing."""
     old, new = dict[str, str](), dict[str, str]()
     for name in applied.keys() | planned.keys():
-        is_, shall_be = applied[name].members if name in applied else (), planned.get(name, ())
-        if is_ is not shall_be and is_ != shall_be:
-            old |= {member.node: member.state for member in is_ if member.node in nodes}
-            new |= {member.node: member.state for member in shall_be if member.node in nodes}
+        current, desired = applied[name].members if name in applied else (), planned.get(name, ())
+        if current is not desired and current != desired:
+            old |= {member.node: member.state for member in current if member.node in nodes}
+            new |= {member.node: member.state for member in desired if member.node in nodes}
     return {node: (old.get(node), new.get(node)) for node in old.keys() | new.keys() if old.get(node) != new.get(node)}
 
 
@@ -159,7 +158,7 @@ def _direction(before: str | None, after: str | None) -> str:
     return WITHDRAWAL if worse else GAIN
 
 
-def _arrived(stage: str, change: _Planned, now: float) -> None:
+def _observe_arrival(stage: str, change: _Planned, now: float) -> None:
     age = change.seen.age
     _observe(stage, change.direction, now - change.at)
     _observe(f"total_{stage}", change.direction, None if age is None or age < 0 else age + now - change.seen.at)

@@ -1,6 +1,6 @@
-"""How the operator logs: one JSON line for each write or trouble on standard error, coloured text on a terminal.
+"""Log set-up: JSON lines on standard error, coloured text on a terminal.
 
-Called once by `operator`. No line for a heartbeat; no secret in any line.
+One line per error or important change, none per heartbeat, and no secret in any line.
 """
 
 import logging
@@ -10,7 +10,7 @@ import structlog
 
 
 def configure(level: str) -> None:
-    """Set up structlog, and let kopf's and aiohttp's own loggers speak from warnings on."""
+    """Set up structlog with this level, and the loggers of kopf and aiohttp with at least WARNING."""
     number = logging.getLevelNamesMapping()[level.upper()]
     terminal = sys.stderr.isatty()
     renderer = structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer()
@@ -26,4 +26,6 @@ def configure(level: str) -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
     logging.basicConfig(level=max(number, logging.WARNING), stream=sys.stderr)
-    logging.getLogger("kubernetes.aio.config").setLevel(logging.ERROR)  # what it warns of ends us, in words of ours
+    logging.getLogger("kubernetes.aio.config").setLevel(
+        logging.ERROR
+    )  # its warnings precede errors that we report ourselves

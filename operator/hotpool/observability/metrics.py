@@ -1,7 +1,4 @@
-"""What the operator counts, in Prometheus' terms; no label grows with the number of nodes.
-
-Written by the reconciler and the sources, served by `probes`.
-"""
+"""Prometheus metrics of the operator. No label may grow with the number of nodes."""
 
 from typing import Final
 
@@ -15,58 +12,63 @@ ProcessCollector(registry=REGISTRY)
 _STAGES: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 
 WRITES: Final = Counter(
-    "hotpool_writes", "Writes by sink, verb and result", ["sink", "verb", "result"], registry=REGISTRY
+    "hotpool_writes", "Writes by target (sink), verb and result", ["sink", "verb", "result"], registry=REGISTRY
 )
 APPLY: Final = Histogram(
     "hotpool_apply_seconds",
-    "Time from a key being due to its writes done",
+    "Time from the due time of a key to the end of its writes",
     ["kind"],
     buckets=_STAGES,
     registry=REGISTRY,
 )
-HEARTBEATS: Final = Counter("hotpool_heartbeats", "Lease renewals seen", registry=REGISTRY)
-REJECTED: Final = Counter("hotpool_rejected_objects", "Objects that could not be read", ["kind"], registry=REGISTRY)
-TRANSITIONS: Final = Counter("hotpool_node_transitions", "Changes of a node's condition", ["reason"], registry=REGISTRY)
+HEARTBEATS: Final = Counter("hotpool_heartbeats", "Lease renewals received", registry=REGISTRY)
+REJECTED: Final = Counter("hotpool_rejected_objects", "Invalid objects, by kind", ["kind"], registry=REGISTRY)
+TRANSITIONS: Final = Counter(
+    "hotpool_node_transitions", "Changes of the condition Ready of nodes", ["reason"], registry=REGISTRY
+)
 FAILURES: Final = Counter("hotpool_failures", "Reconciliations that failed, by error", ["error"], registry=REGISTRY)
 NODES: Final = Gauge("hotpool_nodes", "Nodes known", registry=REGISTRY)
 POOLS: Final = Gauge("hotpool_pools", "Pools known", registry=REGISTRY)
 LEADER: Final = Gauge("hotpool_leader", "1 while this process may write", registry=REGISTRY)
 TERM: Final = Gauge("hotpool_term", "Term of leadership", registry=REGISTRY)
-REDIS_UP: Final = Gauge("hotpool_redis_up", "1 while Redis takes our writes", registry=REGISTRY)
+REDIS_UP: Final = Gauge("hotpool_redis_up", "1 while Redis accepts writes", registry=REGISTRY)
 REDIS_FAILURES: Final = Counter(
     "hotpool_redis_failures",
-    "Calls of Redis that failed: away, slow, full, replica, loading, password, denied, shared, unclaimed, …",
+    "Failed calls of Redis: away, slow, full, replica, loading, password, denied, shared, unclaimed, …",
     ["reason"],
     registry=REGISTRY,
 )
 POOL_WRITES: Final = Counter(
     "hotpool_redis_pool_writes",
-    "Pools written to Redis: change (what differs from the former image), whole",
+    "Pools written to Redis: change (the difference from the former document), whole",
     ["how"],
     registry=REGISTRY,
 )
 DRIFT: Final = Counter(
     "hotpool_redis_drift",
-    "What the audit found in Redis to be other than it should, by what",
+    "Differences that the drift check found in Redis, by object",
     ["what"],
     registry=REGISTRY,
 )
 WATCH_UP: Final = Gauge("hotpool_watch_up", "1 while a watch is open: leases or nodes", ["kind"], registry=REGISTRY)
 EVENTS: Final = Counter(
-    "hotpool_events", "Events to post: ok, error (not posted), dropped (no room)", ["result"], registry=REGISTRY
+    "hotpool_events",
+    "Events: ok (posted), error (not posted), dropped (too many pending)",
+    ["result"],
+    registry=REGISTRY,
 )
 HOTPLUG: Final = Histogram(
     "hotpool_hotplug_seconds",
-    "From an agent's report to where a membership changed, by stage; one observation for each node and pool",
+    "Time from an agent's report to the change of membership, by stage; one observation per node and pool",
     ["stage", "direction"],
     buckets=(*_STAGES, 30, 60),
     registry=REGISTRY,
 )
 HOTPLUG_UNKNOWN: Final = Counter(
-    "hotpool_hotplug_unknown", "Changes of which the time of a stage is not known", ["stage"], registry=REGISTRY
+    "hotpool_hotplug_unknown", "Changes with an unknown time of a stage", ["stage"], registry=REGISTRY
 )
 
-# What alerts count is there from the start: Prometheus sees no increase in a series that begins with its first event.
+# Series used by alerts exist from the start: Prometheus sees no increase in a series that begins with its first event.
 for _kind in Kind:
     REJECTED.labels(_kind.value)
 for _what in ("pool", "node", "index", "stray"):

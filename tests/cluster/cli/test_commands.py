@@ -1,4 +1,4 @@
-"""`hotpool why`, `diff`, `top` and `pick` on the real API server, with the viewer's account (requirements F2, F5)."""
+"""`hotpool why`, `diff`, `top` and `pick` on a real API server, with the viewer's account (requirements F2, F5)."""
 
 import json
 import os
@@ -24,7 +24,7 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture
 def running(fleet: Fleet) -> Fleet:
-    """Two nodes that translate, in two pools."""
+    """Start two translating nodes in two pools."""
     fleet.apply(pool("zh-en", types=[{"type": "asr"}, {"type": "tts"}], languagePairs={"allOf": ["zh-en"]}))
     fleet.apply(pool("gold", types=[{"type": "asr", "attributes": [{"key": "tier", "anyOf": ["gold"]}]}]))
     fleet.start_operator()
@@ -38,26 +38,26 @@ def running(fleet: Fleet) -> Fleet:
 
 @pytest.fixture
 def hotpool(running: Fleet) -> Run:
-    """Runs `hotpool` as a viewer does: with the account's kubeconfig, and the fleet's namespace."""
+    """Return a function that runs `hotpool` with the kubeconfig of the viewer and the namespace of the fleet."""
     viewer = running.viewer()
 
     def run(*words: str, text: str | None = None, kubeconfig: Path = viewer) -> "subprocess.CompletedProcess[str]":
         environment = {**os.environ, "KUBECONFIG": str(kubeconfig), "COLUMNS": str(WIDTH)}
         command = [PROGRAM, *words, "-n", running.namespace]
-        done = subprocess.run(command, input=text, capture_output=True, text=True, env=environment, check=False)
-        assert "json" in words or max(map(len, done.stdout.splitlines()), default=0) <= WIDTH, done.stdout
-        return done
+        result = subprocess.run(command, input=text, capture_output=True, text=True, env=environment, check=False)
+        assert "json" in words or max(map(len, result.stdout.splitlines()), default=0) <= WIDTH, result.stdout
+        return result
 
     return run
 
 
-def told(done: "subprocess.CompletedProcess[str]") -> Any:
-    assert done.returncode in {0, 1}, done.stderr
-    return json.loads(done.stdout)
+def parsed(result: "subprocess.CompletedProcess[str]") -> Any:
+    assert result.returncode in {0, 1}, result.stderr
+    return json.loads(result.stdout)
 
 
 def event(running: Fleet, reason: str, when: str) -> dict[str, Any]:
-    """What an operator says of a node."""
+    """Return an Event about a node."""
     return {
         "apiVersion": "events.k8s.io/v1",
         "kind": "Event",
@@ -78,15 +78,15 @@ def event(running: Fleet, reason: str, when: str) -> dict[str, Any]:
     }
 
 
-def test_why_follows_a_stop_and_the_way_back_that_it_names_works(running: Fleet, hotpool: Run) -> None:
+def test_why_shows_a_stop_and_its_remedy_works(running: Fleet, hotpool: Run) -> None:
     first = hotpool("why", "edge-1", "zh-en")
     assert (first.returncode, first.stderr) == (0, "")
     assert first.stdout.startswith("edge-1 in zh-en: member Ready, since ")
     running.agent("edge-1", "stop", "piper")
     wait_for("it is out", lambda: running.members("zh-en") == {"edge-2": "Ready"})
-    found = told(hotpool("why", "edge-1", "zh-en", "-o", "json"))
-    assert found["verdict"]["criterion"] == "TypeNotReady"
-    decided = next(item for item in found["requirements"] if item["decides"])
+    document = parsed(hotpool("why", "edge-1", "zh-en", "-o", "json"))
+    assert document["verdict"]["criterion"] == "TypeNotReady"
+    decided = next(item for item in document["requirements"] if item["decides"])
     assert (decided["observed"], decided["remedies"]) == (
         "Stopped: piper is Stopped",
         ["start service piper (tts) on edge-1: hotpool-agent start piper"],
@@ -96,31 +96,31 @@ def test_why_follows_a_stop_and_the_way_back_that_it_names_works(running: Fleet,
     assert any(line.startswith("edge-1 ") for line in nearest)
     running.agent("edge-1", *decided["remedies"][0].partition(": hotpool-agent ")[2].split())
     wait_for("it is in again", lambda: published(running, "zh-en", BOTH))
-    assert told(hotpool("why", "edge-1", "zh-en", "-o", "json"))["membership"] == "Member"
+    assert parsed(hotpool("why", "edge-1", "zh-en", "-o", "json"))["membership"] == "Member"
 
 
-def test_why_of_a_node_shows_what_happened_to_it(running: Fleet, hotpool: Run) -> None:
+def test_why_of_a_node_shows_its_transitions(running: Fleet, hotpool: Run) -> None:
     running.agent("edge-1", "stop", "piper")
     wait_for("it is out", lambda: running.members("zh-en") == {"edge-2": "Ready"})
     running.apply(event(running, "First", "2026-01-01T00:00:01.000000Z"))
     running.apply(event(running, "Second", "2026-01-01T00:00:02.000000Z"))
 
-    def answer() -> Any:
-        return told(hotpool("why", "--node", "edge-1", "--redis", running.redis_url, "-o", "json"))
+    def explanation() -> Any:
+        return parsed(hotpool("why", "--node", "edge-1", "--redis", running.redis_url, "-o", "json"))
 
-    def known() -> list[str]:
-        return [item["message"] for item in answer()["transitions"] if item["source"] == "Redis"]
+    def redis_messages() -> list[str]:
+        return [item["message"] for item in explanation()["transitions"] if item["source"] == "Redis"]
 
-    wait_for("Redis remembers the stop", lambda: "can no longer serve tts (Stopped)" in known(), 60)
-    found = answer()
-    reasons = [item["reason"] for item in found["transitions"] if item["message"].startswith("it became")]
+    wait_for("Redis has the stop", lambda: "can no longer serve tts (Stopped)" in redis_messages(), 60)
+    document = explanation()
+    reasons = [item["reason"] for item in document["transitions"] if item["message"].startswith("it became")]
     assert reasons == ["Second", "First"]
-    assert {item["pool"]: item["state"] for item in found["pools"]} == {"zh-en": None, "gold": "Ready"}
-    other = told(hotpool("why", "--node", "edge-2", "-o", "json"))
+    assert {item["pool"]: item["state"] for item in document["pools"]} == {"zh-en": None, "gold": "Ready"}
+    other = parsed(hotpool("why", "--node", "edge-2", "-o", "json"))
     assert not {"First", "Second"} & {item["reason"] for item in other["transitions"]}
 
 
-def test_what_diff_foretells_is_what_comes(running: Fleet, hotpool: Run) -> None:
+def test_diff_predicts_the_effect_of_apply(running: Fleet, hotpool: Run) -> None:
     running.agent("edge-1", "stop", "repair")
     wait_for("reported", lambda: "semantic" not in running.types_in_redis("edge-1"))
     narrower = pool("gold", types=[{"type": "asr"}, {"type": "semantic"}])
@@ -130,57 +130,57 @@ def test_what_diff_foretells_is_what_comes(running: Fleet, hotpool: Run) -> None
         "metadata": {"name": "speech"},
         "spec": {"rule": {"languagePairs": {"manyToOne": True}}, "maxPools": 3},
     }
-    documents = yaml.safe_dump_all([narrower, generator])
-    done = hotpool("diff", "-f", "-", "-o", "json", text=documents)
-    assert done.returncode == 1
-    found = json.loads(done.stdout)
-    (changed,) = found["pools"]
+    manifests = yaml.safe_dump_all([narrower, generator])
+    result = hotpool("diff", "-f", "-", "-o", "json", text=manifests)
+    assert result.returncode == 1
+    document = json.loads(result.stdout)
+    (changed,) = document["pools"]
     assert (changed["joins"], [item["node"] for item in changed["leaves"]]) == ([], ["edge-1"])
-    running.kubectl("apply", "-f", "-", text=documents)
-    wait_for("the pool is as foretold", lambda: published(running, "gold", {"edge-2": "Ready"}), 60)
-    made = {item["name"]: item["membersAfter"] for item in found["generators"][0]["pools"]}
-    assert len(made) == 3
-    wait_for("its pools are made", lambda: {name: len(running.members(name)) for name in made} == made, 60)
-    known = {item["metadata"]["name"] for item in running.list("nodepools")}
-    assert known == {"zh-en", "gold", *made}
-    wait_for("it is applied", lambda: hotpool("diff", "-f", "-", text=documents).returncode == 0)
+    running.kubectl("apply", "-f", "-", text=manifests)
+    wait_for("the pool is as predicted", lambda: published(running, "gold", {"edge-2": "Ready"}), 60)
+    predicted = {item["name"]: item["membersAfter"] for item in document["generators"][0]["pools"]}
+    assert len(predicted) == 3
+    wait_for("its pools are created", lambda: {name: len(running.members(name)) for name in predicted} == predicted, 60)
+    names = {item["metadata"]["name"] for item in running.list("nodepools")}
+    assert names == {"zh-en", "gold", *predicted}
+    wait_for("it is applied", lambda: hotpool("diff", "-f", "-", text=manifests).returncode == 0)
 
 
-def test_a_viewer_gets_every_answer_and_may_do_nothing_else(running: Fleet, hotpool: Run) -> None:
+def test_a_viewer_can_run_every_query_and_nothing_else(running: Fleet, hotpool: Run) -> None:
     def nodes() -> dict[str, Any]:
-        return {item["name"]: item for item in told(hotpool("top", "nodes", "-o", "json"))["nodes"]}
+        return {item["name"]: item for item in parsed(hotpool("top", "nodes", "-o", "json"))["nodes"]}
 
     wait_for("both have renewed their Leases", lambda: all(item["lastSeen"] for item in nodes().values()), 60)
-    found = nodes()
-    assert found.keys() == BOTH.keys()
-    assert all((item["state"], item["pools"], item["servicesRunning"]) == ("Live", 2, 4) for item in found.values())
-    pools = told(hotpool("top", "pools", "-o", "json"))["pools"]
+    rows = nodes()
+    assert rows.keys() == BOTH.keys()
+    assert all((item["state"], item["pools"], item["servicesRunning"]) == ("Live", 2, 4) for item in rows.values())
+    pools = parsed(hotpool("top", "pools", "-o", "json"))["pools"]
     assert {item["name"]: item["members"]["Ready"] for item in pools} == {"zh-en": 2, "gold": 2}
-    done = hotpool("top")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert told(hotpool("pick", "zh-en", "--redis", running.redis_url, "-o", "json"))["node"] in BOTH
-    who = f"system:serviceaccount:{running.namespace}:hotpool-viewer"
-    assert running.kubectl("auth", "can-i", "list", "nodepools", "--as", who).strip() == "yes"
-    for verb, what in (
+    result = hotpool("top")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert parsed(hotpool("pick", "zh-en", "--redis", running.redis_url, "-o", "json"))["node"] in BOTH
+    account = f"system:serviceaccount:{running.namespace}:hotpool-viewer"
+    assert running.kubectl("auth", "can-i", "list", "nodepools", "--as", account).strip() == "yes"
+    for verb, resource in (
         ("delete", "nodepools"),
         ("patch", "nodecapabilities"),
         ("list", "secrets"),
         ("watch", "leases"),
     ):
         with pytest.raises(RuntimeError):
-            running.kubectl("auth", "can-i", verb, what, "--as", who)
+            running.kubectl("auth", "can-i", verb, resource, "--as", account)
 
 
-def test_who_may_not_and_what_is_not_there_is_told_in_one_line(running: Fleet, hotpool: Run) -> None:
+def test_a_forbidden_request_and_a_missing_object_are_one_line(running: Fleet, hotpool: Run) -> None:
     agent = running.folder / "hotpool-agent-edge-1.kubeconfig"
-    for words, asked in (
+    for words, request in (
         (("top",), "list nodecapabilities"),
         (("why", "edge-2", "zh-en"), "get nodecapabilities/edge-2"),
     ):
-        done = hotpool(*words, kubeconfig=agent)
-        assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (4, "", 1)
-        assert asked in done.stderr
-    done = hotpool("why", "edge-11", "zh-en")
-    assert (done.returncode, done.stdout) == (5, "")
-    assert "near to it: edge-1" in done.stderr
+        result = hotpool(*words, kubeconfig=agent)
+        assert (result.returncode, result.stdout, len(result.stderr.splitlines())) == (4, "", 1)
+        assert request in result.stderr
+    result = hotpool("why", "edge-11", "zh-en")
+    assert (result.returncode, result.stdout) == (5, "")
+    assert "similar: edge-1" in result.stderr
     assert hotpool("why", "--pool", "zh-en", "--context", "nowhere").returncode == 3

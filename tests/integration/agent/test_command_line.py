@@ -1,4 +1,4 @@
-"""The command line as people use it (requirements A2, F5): real agent, real socket, exit codes.
+"""Command line with a real agent and a real socket, and exit codes (requirements A2, F5).
 
 Requirements A1, B9, B12.
 """
@@ -44,10 +44,10 @@ async def test_start_status_stop_and_a_clean_end(
     assert (api.report("n1") or {})["leaving"]
     gone = await hotpool_agent("status", "--node", "n1")
     assert gone.code == 3
-    assert "no agent answers" in gone.err
+    assert "no agent responds" in gone.err
 
 
-async def test_failures_have_their_own_exit_code_and_words(
+async def test_failures_have_their_own_exit_code_and_message(
     api: FakeApi, tmp_path: Path, environment: dict[str, str], hotpool_agent: Command
 ) -> None:
     async with daemon(api, tmp_path, environment, supervised("s", free_port(), "--exit-code", "4")):
@@ -72,12 +72,12 @@ async def test_a_second_agent_of_the_node_is_refused_and_one_of_another_node_is_
         assert (await hotpool_agent("status", "--node", "n2")).code == 0
 
 
-async def test_status_says_that_the_name_is_taken(
+async def test_status_shows_that_the_node_name_is_taken(
     api: FakeApi, tmp_path: Path, environment: dict[str, str], hotpool_agent: Command
 ) -> None:
     report = {"instance": "other", "session": "other", "epoch": 7, "sequence": 3, "intervalSeconds": 1}
     api.put("nodecapabilities", "n1", {"metadata": {"name": "n1"}, "status": {"report": report}})
-    heart = asyncio.create_task(_beat(api))
+    heartbeats = asyncio.create_task(_renew_lease(api))
     async with daemon(api, tmp_path, environment, NMT):
         await api.until(lambda: ("events", "n1.node-name-taken") in api.objects, seconds=60)
         shown = await hotpool_agent("status", "--node", "n1")
@@ -85,16 +85,16 @@ async def test_status_says_that_the_name_is_taken(
         assert "report: node name 'n1' belongs to another live agent (instance other)" in shown.out + shown.err
         problems = json.loads((await hotpool_agent("status", "--node", "n1", "-o", "json")).out)["problems"]
         assert "another live agent" in problems["report"]
-    heart.cancel()
+    heartbeats.cancel()
 
 
-async def _beat(api: FakeApi) -> None:
+async def _renew_lease(api: FakeApi) -> None:
     for count in range(10**6):
         api.put("leases", "hotpool-node-n1", {"metadata": {}, "spec": {"renewTime": str(count)}})
         await asyncio.sleep(0.1)
 
 
-async def test_a_bad_catalogue_is_a_usage_error_with_all_lines(tmp_path: Path, hotpool_agent: Command) -> None:
+async def test_an_invalid_catalogue_is_a_usage_error_with_all_lines(tmp_path: Path, hotpool_agent: Command) -> None:
     path = tmp_path / "c.yaml"
     path.write_text("version: 1\nservices:\n- {id: a, type: asr}\n- {id: b, prot: 1}\n", encoding="utf-8")
     result = await hotpool_agent("run", "--catalogue", str(path), "--node", "n1")
@@ -111,7 +111,7 @@ async def test_a_missing_kubeconfig_is_a_usage_error(tmp_path: Path, hotpool_age
     assert "no usable cluster configuration" in result.err
 
 
-async def test_bad_input_on_the_socket_gets_an_answer_and_ends_nothing(
+async def test_invalid_input_on_the_socket_gets_a_response_and_the_server_continues(
     api: FakeApi, tmp_path: Path, environment: dict[str, str]
 ) -> None:
     async with daemon(api, tmp_path, environment, NMT):
@@ -125,11 +125,13 @@ async def test_bad_input_on_the_socket_gets_an_answer_and_ends_nothing(
         writer.write(b"x" * (2 * protocol.LINE_BYTES) + b"\n")
         assert "at most" in json.loads(await reader.readline())["error"]
         writer.close()
-        answer = await asyncio.to_thread(protocol.ask, path, protocol.Request(op="status"))
-        assert answer["services"][0]["id"] == "idle"
+        status = await asyncio.to_thread(protocol.send, path, protocol.Request(op="status"))
+        assert status["services"][0]["id"] == "idle"
 
 
-def test_the_socket_of_a_deep_folder_moves_to_a_short_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_socket_of_a_folder_with_a_long_path_is_in_the_temporary_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("tempfile.tempdir", "/tmp")  # noqa: S108 - only the name is used
     deep = tmp_path / ("d" * 120)
     assert socket_path(tmp_path / "n1") == tmp_path / "n1" / "agent.sock"

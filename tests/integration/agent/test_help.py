@@ -1,4 +1,4 @@
-"""`--help` as a manual page (requirement F5): every command, by the real program."""
+"""`--help` of every command of the real program (requirement F5)."""
 
 import re
 from typing import Final
@@ -14,7 +14,7 @@ WIDTH: Final = 80
 
 
 def sections(text: str) -> dict[str, list[str]]:
-    """Title → lines of the indented sections."""
+    """Return title → lines of the indented sections."""
     found: dict[str, list[str]] = {}
     title = ""
     for line in text.splitlines():
@@ -30,7 +30,7 @@ async def test_the_program_lists_its_commands_and_exit_codes(hotpool_agent: Comm
     assert result.code == 0
     page = sections(result.out)
     assert {line.split()[0] for line in page["Commands"]} == set(COMMANDS)
-    # No command's first sentence is cut off.
+    # The first sentence of no command is cut off.
     assert [line for line in page["Commands"] if not line.endswith(".") or line.endswith("...")] == []
     assert [line.split()[0] for line in page["Exit codes"]] == ["0", "1", "2", "3", "4", "5"]
     assert {"Environment", "Files", "Examples"} <= set(page)
@@ -55,13 +55,13 @@ async def test_help_of_run_names_every_setting_of_the_environment(hotpool_agent:
     assert {f"HOTPOOL_AGENT_{name.upper()}" for name in Settings.model_fields} <= named
 
 
-async def test_status_says_which_code_means_that_the_cluster_does_not_hear_the_agent(hotpool_agent: Command) -> None:
+async def test_status_lists_the_codes_for_no_connection_and_for_no_agent(hotpool_agent: Command) -> None:
     page = sections((await hotpool_agent("status", "--help")).out)
-    words = {line.split()[0]: line for line in page["Exit codes"]}
-    assert "does not hear" in words["4"]
-    assert "no agent" in words["3"]
+    codes = {line.split()[0]: line for line in page["Exit codes"]}
+    assert "not connected" in codes["4"]
+    assert "no agent" in codes["3"]
 
 
-async def test_the_program_tells_its_version(hotpool_agent: Command) -> None:
+async def test_the_program_prints_its_version(hotpool_agent: Command) -> None:
     result = await hotpool_agent("--version")
     assert (result.code, result.out, result.err) == (0, f"hotpool-agent {__version__}\n", "")

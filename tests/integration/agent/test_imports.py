@@ -12,7 +12,7 @@ from tests.support.agent_process import Command, finish, spawn
 from tests.support.agent_run import write_catalogue
 from tests.support.fake_api import FakeApi, Fault, is_report
 
-from hotpool_agent.control.protocol import Request, RequestError, ask
+from hotpool_agent.control.protocol import Request, RequestError, send
 from hotpool_agent.paths import socket_path
 
 SLEEP = "- {id: a, type: asr, autoStart: true, run: {command: [sleep, '600']}}\n"
@@ -78,8 +78,8 @@ async def test_an_agent_imports_nothing_after_its_first_report(
 async def _cause_many_changes(api: FakeApi, folder: Path) -> None:
     """Crash a service, fail requests, change the catalogue, with errors, too, and send local commands."""
 
-    async def send(request: Request) -> dict[str, object]:
-        response = await asyncio.to_thread(ask, socket_path(folder / "state" / "n1"), request)
+    async def command(request: Request) -> dict[str, object]:
+        response = await asyncio.to_thread(send, socket_path(folder / "state" / "n1"), request)
         return response if isinstance(response, dict) else {}
 
     def service(report: dict[str, object] | None, name: str) -> dict[str, object]:
@@ -93,15 +93,15 @@ async def _cause_many_changes(api: FakeApi, folder: Path) -> None:
     os.kill(int(str(service(api.report("n1"), "a")["pid"])), signal.SIGKILL)
     await api.until(lambda: service(api.report("n1"), "a").get("restarts") == 1, seconds=30)
     write_catalogue(folder, MORE)
-    await send(Request(op="reload"))
+    await command(Request(op="reload"))
     write_catalogue(folder, "- [{\n")
     with pytest.raises(RequestError, match="not valid YAML"):
-        await send(Request(op="reload"))
+        await command(Request(op="reload"))
     write_catalogue(folder, "", head="servises: []\n")
     with pytest.raises(RequestError, match="did you mean 'services'"):
-        await send(Request(op="reload"))
-    await send(Request(op="restart", id="a"))
-    assert (await send(Request(op="status")))["node"] == "n1"
+        await command(Request(op="reload"))
+    await command(Request(op="restart", id="a"))
+    assert (await command(Request(op="status")))["node"] == "n1"
     await api.until(lambda: service(api.report("n1"), "d").get("state") == "Stopped", seconds=30)
 
 

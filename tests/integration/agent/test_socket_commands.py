@@ -1,4 +1,4 @@
-"""Commands whose work another part does (requirements A2, A10): the real program against a stand-in behind the socket.
+"""Commands of the real program against a fake dispatcher behind the socket (requirements A2, A10).
 
 Requirements A1, A3, B1, B9.
 """
@@ -17,7 +17,7 @@ from tests.support.agent_run import supervised
 from tests.support.fake_api import FakeApi, Fault
 
 from hotpool_agent.control import socket_server
-from hotpool_agent.control.protocol import AgentDownError, Request, RequestError, ask
+from hotpool_agent.control.protocol import AgentUnreachableError, Request, RequestError, send
 from hotpool_agent.paths import socket_path
 from localfleet.ports import free_port
 
@@ -28,60 +28,62 @@ NMT = (
 )
 
 
-class StandIn:
-    """Remembers what it was asked, and answers what it was told to."""
+class FakeDispatcher:
+    """Recorder of requests that returns or raises `result`."""
 
     def __init__(self) -> None:
-        self.asked: list[Request] = []
-        self.answer: Any = "done"
+        self.requests: list[Request] = []
+        self.result: Any = "done"
 
     async def dispatch(self, request: Request) -> Any:
-        self.asked.append(request)
-        if isinstance(self.answer, Exception):
-            raise self.answer
-        return self.answer
+        self.requests.append(request)
+        if isinstance(self.result, Exception):
+            raise self.result
+        return self.result
 
 
 @pytest.fixture
-async def agent(tmp_path: Path) -> AsyncIterator[StandIn]:
-    stand_in = StandIn()
-    server = await socket_server.serve(socket_path(tmp_path / "state" / "n1"), stand_in.dispatch)
-    yield stand_in
+async def agent(tmp_path: Path) -> AsyncIterator[FakeDispatcher]:
+    dispatcher = FakeDispatcher()
+    server = await socket_server.serve(socket_path(tmp_path / "state" / "n1"), dispatcher.dispatch)
+    yield dispatcher
     server.close()
 
 
 @pytest.mark.parametrize("command", ["start", "stop", "restart"])
-async def test_a_command_names_the_service_and_waits_unless_told_not_to(
-    agent: StandIn, hotpool_agent: Command, command: str
+async def test_a_command_names_the_service_and_waits_unless_no_wait_is_given(
+    agent: FakeDispatcher, hotpool_agent: Command, command: str
 ) -> None:
-    agent.answer = "s: Running"
+    agent.result = "s: Running"
     result = await hotpool_agent(command, "s", "--node", "n1")
     assert (result.code, result.out, result.err) == (0, "s: Running\n", "")
     await hotpool_agent(command, "s", "--node", "n1", "--no-wait")
-    assert [asdict(request) for request in agent.asked] == [
+    assert [asdict(request) for request in agent.requests] == [
         {"op": command, "id": "s", "wait": True},
         {"op": command, "id": "s", "wait": False},
     ]
 
 
-async def test_reload_says_what_changed_or_every_error_of_the_catalogue(agent: StandIn, hotpool_agent: Command) -> None:
-    agent.answer = "added: a; removed: b"
+async def test_reload_prints_the_changes_or_every_error_of_the_catalogue(
+    agent: FakeDispatcher, hotpool_agent: Command
+) -> None:
+    agent.result = "added: a; removed: b"
     result = await hotpool_agent("reload", "--node", "n1")
     assert (result.code, result.out) == (0, "added: a; removed: b\n")
-    agent.answer = RequestError("c.yaml:3: x\nc.yaml:9: y")
+    agent.result = RequestError("c.yaml:3: x\nc.yaml:9: y")
     refused = await hotpool_agent("reload", "--node", "n1")
     assert (refused.code, refused.out, refused.err) == (1, "", "c.yaml:3: x\nc.yaml:9: y\n")
-    assert [request.op for request in agent.asked] == ["reload", "reload"]
+    assert [request.op for request in agent.requests] == ["reload", "reload"]
 
 
 @pytest.mark.parametrize("words", [["status"], ["report"], ["reload"], ["restart", "s"], ["start", "s"], ["stop", "s"]])
-async def test_without_an_agent_every_question_ends_with_3(hotpool_agent: Command, words: list[str]) -> None:
+async def test_without_an_agent_every_request_ends_with_3(hotpool_agent: Command, words: list[str]) -> None:
     result = await hotpool_agent(*words, "--node", "n1")
     assert (result.code, result.out) == (3, "")
-    assert "no agent answers at " in result.err
+    assert "no agent responds at " in result.err
 
 
-async def test_an_agent_that_ends_before_its_answer_is_not_taken_for_one(tmp_path: Path) -> None:
+async def test_an_incomplete_response_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "agent.sock"
 
     async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -90,8 +92,8 @@ async def test_an_agent_that_ends_before_its_answer_is_not_taken_for_one(tmp_pat
         writer.close()
 
     server = await asyncio.start_unix_server(hang_up, path)
-    with pytest.raises(AgentDownError, match="ended before it answered"):
-        await asyncio.to_thread(ask, path, Request(op="status"))
+    with pytest.raises(AgentUnreachableError, match="ended before it responded"):
+        await asyncio.to_thread(send, path, Request(op="status"))
     server.close()
 
 
@@ -105,21 +107,23 @@ async def test_report_prints_the_wire_form_that_the_api_server_gets_next(
         assert plain["sequence"] > stored["sequence"]
         text = (await hotpool_agent("report", "--node", "n1")).out
         again = yaml.safe_load(text)
-        # In YAML 1.1, as kubectl reads it, a bare `no` would be false.
+        # In YAML 1.1, which kubectl reads, an unquoted `no` would be false.
         assert again == {**plain, "time": again["time"], "sequence": again["sequence"]}
         assert list(again) == list(plain)
         assert again["services"][0]["languages"] == ["no", "en"]
 
 
 def _nulls(plain: dict[str, Any]) -> dict[str, Any]:
-    """What a merge patch leaves out of what is stored: nulls, at the top level here."""
+    """Return the null values at the top level, which a merge patch does not store."""
     return {key: value for key, value in plain.items() if value is None}
 
 
 async def test_status_ends_with_5_when_a_service_that_is_shown_has_failed(
     api: FakeApi, tmp_path: Path, environment: dict[str, str], hotpool_agent: Command
 ) -> None:
-    patient = environment | {"HOTPOOL_AGENT_RESTART_SECONDS": "60"}  # Failed until the end of the test
+    patient = environment | {
+        "HOTPOOL_AGENT_RESTART_SECONDS": "60"
+    }  # keeps the service Failed until the end of the test
     async with daemon(api, tmp_path, patient, BROKEN + NMT):
         await api.until(lambda: "exited with code 1" in str(api.report("n1")), seconds=30)
         whole = await hotpool_agent("status", "--node", "n1")
@@ -128,7 +132,7 @@ async def test_status_ends_with_5_when_a_service_that_is_shown_has_failed(
         assert (await hotpool_agent("status", "idle", "--node", "n1")).code == 0
 
 
-async def test_status_ends_with_4_while_the_cluster_does_not_hear_the_agent(
+async def test_status_ends_with_4_while_the_agent_is_not_connected(
     api: FakeApi, tmp_path: Path, environment: dict[str, str], hotpool_agent: Command
 ) -> None:
     async with daemon(api, tmp_path, environment, supervised("s", free_port())):
@@ -138,18 +142,18 @@ async def test_status_ends_with_4_while_the_cluster_does_not_hear_the_agent(
         await hotpool_agent("start", "s", "--node", "n1")
         path = socket_path(tmp_path / "state" / "n1")
         async with asyncio.timeout(30):
-            while "report" not in (await asyncio.to_thread(ask, path, Request(op="status")))["problems"]:  # noqa: ASYNC110
+            while "report" not in (await asyncio.to_thread(send, path, Request(op="status")))["problems"]:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
-        deaf = await hotpool_agent("status", "--node", "n1")
-        assert deaf.code == 4
-        assert [line for line in deaf.out.splitlines() if line.startswith("report: ")]
+        disconnected = await hotpool_agent("status", "--node", "n1")
+        assert disconnected.code == 4
+        assert [line for line in disconnected.out.splitlines() if line.startswith("report: ")]
         shown = json.loads((await hotpool_agent("status", "--node", "n1", "-o", "json")).out)
         assert shown["problems"]["report"]
         assert shown["listening"].startswith("127.0.0.1:")
         fault.times = 0
 
 
-async def test_check_explains_every_error_at_once_or_lists_the_services(tmp_path: Path, hotpool_agent: Command) -> None:
+async def test_check_prints_every_error_or_lists_the_services(tmp_path: Path, hotpool_agent: Command) -> None:
     path = tmp_path / "c.yaml"
     path.write_text(
         "version: 2\ntypes: {asr: {devices: [gpu]}}\nservices:\n- {id: a, type: asr, run: {command: [x]}}\n"

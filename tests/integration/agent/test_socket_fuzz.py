@@ -1,4 +1,4 @@
-"""Whatever comes over the local socket (requirement A2), the server lives and answers the next good request."""
+"""Arbitrary input on the local socket never ends the server, which serves the next valid request (requirement A2)."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ repeatable = settings(derandomize=True, deadline=None, max_examples=60)
 
 
 async def dispatch(request: protocol.Request) -> Any:
-    """Answers with the request; refuses one service, and breaks on another."""
+    """Return the request; refuse one service, and raise an unexpected error for another."""
     if request.id == "refused":
         raise protocol.RequestError("refused")
     if request.id == "broken":
@@ -33,20 +33,20 @@ async def dispatch(request: protocol.Request) -> Any:
 
 @asynccontextmanager
 async def serving() -> AsyncIterator[Path]:
-    """A server on a socket of its own, which answers a good request at the end."""
+    """Run a server on its own socket, and check at the end that it serves a valid request."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "agent.sock"
         server = await socket_server.serve(path, dispatch)
         try:
             yield path
-            answer = await asyncio.wait_for(asyncio.to_thread(protocol.ask, path, STATUS), 20)
-            assert answer == asdict(STATUS)
+            result = await asyncio.wait_for(asyncio.to_thread(protocol.send, path, STATUS), 20)
+            assert result == asdict(STATUS)
         finally:
             server.close()
 
 
-async def said(path: Path, data: bytes, *, wait: bool = True) -> list[dict[str, Any]]:
-    """The answers to these bytes; without `wait` the connection is dropped at once."""
+async def send(path: Path, data: bytes, *, wait: bool = True) -> list[dict[str, Any]]:
+    """Send bytes and return the responses. Without `wait` the connection is closed at once."""
     reader, writer = await asyncio.open_unix_connection(path)
     with suppress(ConnectionError):
         writer.write(data)
@@ -55,13 +55,13 @@ async def said(path: Path, data: bytes, *, wait: bool = True) -> list[dict[str, 
             return []
         await writer.drain()
         writer.write_eof()
-    answers = [json.loads(line) async for line in reader]
+    responses = [json.loads(line) async for line in reader]
     writer.close()
-    return answers
+    return responses
 
 
-def run(work: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(work, 30))
+def run(coroutine: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(asyncio.wait_for(coroutine, 30))
 
 
 jsons = st.recursive(
@@ -76,31 +76,31 @@ requests = st.fixed_dictionaries(
 
 @repeatable
 @given(st.lists(st.binary(max_size=200), min_size=1, max_size=8), st.booleans())
-def test_arbitrary_lines_each_get_an_answer_and_end_nothing(lines: list[bytes], wait: bool) -> None:  # noqa: FBT001
-    async def work() -> None:
+def test_each_arbitrary_line_gets_a_response(lines: list[bytes], wait: bool) -> None:  # noqa: FBT001
+    async def check() -> None:
         data = b"\n".join(lines)
         async with serving() as path:
-            answers = await said(path, data, wait=wait)
+            responses = await send(path, data, wait=wait)
         if wait:
-            # What follows the last line feed is half a line.
-            assert len(answers) == data.count(b"\n")
+            # The bytes after the last newline are an incomplete line.
+            assert len(responses) == data.count(b"\n")
 
-    run(work())
+    run(check())
 
 
 @repeatable
 @given(st.lists(jsons | requests, max_size=8))
-def test_arbitrary_json_is_done_or_refused_line_by_line(values: list[Any]) -> None:
-    async def work() -> None:
+def test_arbitrary_json_is_executed_or_refused_line_by_line(values: list[Any]) -> None:
+    async def check() -> None:
         async with serving() as path:
-            answers = await said(path, b"".join(json.dumps(value).encode() + b"\n" for value in values))
-        assert len(answers) == len(values)
-        for value, answer in zip(values, answers, strict=True):
-            good = isinstance(value, dict) and value.get("op") in OPERATIONS
-            assert good or not answer["ok"]
-            assert answer["ok"] or answer["error"]
+            responses = await send(path, b"".join(json.dumps(value).encode() + b"\n" for value in values))
+        assert len(responses) == len(values)
+        for value, response in zip(values, responses, strict=True):
+            valid = isinstance(value, dict) and value.get("op") in OPERATIONS
+            assert valid or not response["ok"]
+            assert response["ok"] or response["error"]
 
-    run(work())
+    run(check())
 
 
 @pytest.mark.parametrize(
@@ -116,28 +116,28 @@ def test_arbitrary_json_is_done_or_refused_line_by_line(values: list[Any]) -> No
         b"",
     ],
 )
-async def test_bombs_are_answered(line: bytes) -> None:
+async def test_large_or_deep_json_gets_a_response(line: bytes) -> None:
     async with serving() as path:
-        (answer,) = await said(path, line + b"\n")
-        assert "ok" in answer
+        (response,) = await send(path, line + b"\n")
+        assert "ok" in response
 
 
-async def test_a_refusal_and_a_fault_of_one_request_leave_the_connection_usable() -> None:
+async def test_after_a_refused_and_a_failed_request_the_connection_is_usable() -> None:
     lines = [{"op": "stop", "id": word} for word in ("refused", "broken", "fine")]
     async with serving() as path:
-        answers = await said(path, "".join(json.dumps(line) + "\n" for line in lines).encode())
-    assert [answer["ok"] for answer in answers] == [False, False, True]
+        responses = await send(path, "".join(json.dumps(line) + "\n" for line in lines).encode())
+    assert [response["ok"] for response in responses] == [False, False, True]
 
 
-async def test_many_connections_half_lines_and_silent_readers_leave_nothing_behind() -> None:
+async def test_many_connections_incomplete_lines_and_silent_readers_leak_nothing() -> None:
     async with serving() as path:
         descriptors, tasks = psutil.Process().num_fds(), len(asyncio.all_tasks())
-        open_ones = [await asyncio.open_unix_connection(path) for _ in range(socket_server.Limits().connections - 1)]
-        for number, (_, writer) in enumerate(open_ones):
-            # Half a line; much asked and no answer read; nothing.
+        connections = [await asyncio.open_unix_connection(path) for _ in range(socket_server.Limits().connections - 1)]
+        for number, (_, writer) in enumerate(connections):
+            # An incomplete line; many requests whose responses are not read; nothing.
             writer.write((b'{"op": "sta', json.dumps(asdict(STATUS)).encode() + b"\n", b"")[number % 3] * 500)
-        assert await asyncio.to_thread(protocol.ask, path, STATUS)
-        for _, writer in open_ones:
+        assert await asyncio.to_thread(protocol.send, path, STATUS)
+        for _, writer in connections:
             writer.transport.abort()
         await eventually(lambda: psutil.Process().num_fds() <= descriptors)
         await eventually(lambda: len(asyncio.all_tasks()) <= tasks)

@@ -143,7 +143,7 @@ class AgentClient:
     async def ask(self, op: Any, identifier: str | None = None) -> Any:
         """Return the agent's response. Raises protocol.RequestError."""
         request = protocol.Request(op=op, id=identifier)
-        return await asyncio.wait_for(asyncio.to_thread(protocol.ask, self.folder / "agent.sock", request), 60)
+        return await asyncio.wait_for(asyncio.to_thread(protocol.send, self.folder / "agent.sock", request), 60)
 
     async def service(self, identifier: str) -> dict[str, Any]:
         """Return the service's status."""

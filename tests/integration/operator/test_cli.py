@@ -1,7 +1,4 @@
-"""`hotpool why`, `diff`, `top` and `pick` as people type them, against an API server over real HTTP (requirements F).
-
-Requirements D8, F2, F3, F5.
-"""
+"""`hotpool why`, `diff`, `top` and `pick` against an API server over real HTTP (requirements D8, F2, F3, F5)."""
 
 import asyncio
 import json
@@ -49,20 +46,20 @@ def ago(seconds: float) -> str:
 
 
 def translator(**states: str) -> dict[str, Any]:
-    """The report of a node with three services; `states`: those that do not run."""
+    """Return the report of a node with three services. `states`: states of those that do not run."""
     rules = [{"kind": "any_to_any", "languages": ["zh", "en"]}]
     services = [
         service("whisper", "asr", languages=["zh", "en"], since=ago(200), restarts=2),
         service("m2m", "nmt", rules=rules, since=ago(200)),
         service("piper", "tts", languages=["en"], since=ago(41)),
     ]
-    made = report(*({**item, "state": states.get(item["id"], "Running")} for item in services))
-    return {**made, "time": ago(30)}
+    content = report(*({**item, "state": states.get(item["id"], "Running")} for item in services))
+    return {**content, "time": ago(30)}
 
 
 def fleet(api: ReadApi) -> None:
-    """Two pools, a generator, and nodes of every sort."""
-    live, off = (
+    """Add two pools, a generator, and nodes in every state."""
+    live, offline = (
         [condition(lastTransitionTime=ago(7200))],
         [condition(status="Unknown", reason="Offline", lastTransitionTime=ago(300))],
     )
@@ -72,7 +69,7 @@ def fleet(api: ReadApi) -> None:
         node_object("edge-1", translator(), conditions=live),
         node_object("edge-2", translator(piper="Stopped"), conditions=live),
         node_object("edge-3", {**flapping, "time": ago(5)}, conditions=live),
-        node_object("edge-4", translator(), conditions=off),
+        node_object("edge-4", translator(), conditions=offline),
         node_object(LONG_NODE, None),
         pool_object("zh-en", requires=SPEECH),
         pool_object("asr", requires=requires("asr"), minMembers=2),
@@ -102,8 +99,8 @@ def event(node: str, reason: str, note: str, seconds: float) -> dict[str, Any]:
     }
 
 
-class Done:
-    """How a command ended."""
+class Result:
+    """Exit code and output of a command."""
 
     def __init__(self, code: int, out: str, err: str) -> None:
         self.code, self.out, self.err = code, out, err
@@ -111,23 +108,23 @@ class Done:
 
     @property
     def lines(self) -> list[str]:
-        """What was printed, checked to fit 80 columns."""
-        found = self.out.splitlines()
-        assert max(map(len, found), default=0) <= WIDTH, self.out
-        return found
+        """Lines of standard output, checked to fit 80 columns."""
+        lines = self.out.splitlines()
+        assert max(map(len, lines), default=0) <= WIDTH, self.out
+        return lines
 
     @property
     def json(self) -> Any:
-        """What was printed, for programs."""
+        """Parsed JSON of standard output."""
         return json.loads(self.out)
 
 
-Run = Callable[..., Awaitable[Done]]
+Run = Callable[..., Awaitable[Result]]
 
 
 @pytest.fixture
 async def reads() -> AsyncIterator[ReadApi]:
-    """An API server that can be read."""
+    """Run an API server that can be read."""
     async with read_api() as api:
         fleet(api)
         yield api
@@ -135,109 +132,109 @@ async def reads() -> AsyncIterator[ReadApi]:
 
 @pytest.fixture
 def environment(reads: ReadApi, tmp_path: Path) -> dict[str, str]:
-    """Leads to that API server."""
+    """Return the environment variables for that API server."""
     return {"KUBECONFIG": str(reads.kubeconfig(tmp_path)), "COLUMNS": str(WIDTH)}
 
 
 @pytest.fixture
 def hotpool(environment: dict[str, str]) -> Run:
-    """Runs `hotpool` in this process, beside the server."""
+    """Return a function that runs `hotpool` in this process, beside the server."""
 
-    async def run(*words: str, text: str | None = None) -> Done:
-        said = () if {"--kubeconfig", "--help"} & {*words} else ("--kubeconfig", environment["KUBECONFIG"])
+    async def run(*words: str, text: str | None = None) -> Result:
+        kubeconfig = () if {"--kubeconfig", "--help"} & {*words} else ("--kubeconfig", environment["KUBECONFIG"])
         runner = CliRunner(env=environment)
-        result = await asyncio.to_thread(runner.invoke, app, [*words, *said], input=text)
+        result = await asyncio.to_thread(runner.invoke, app, [*words, *kubeconfig], input=text)
         assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-        return Done(result.exit_code, result.stdout, result.stderr)
+        return Result(result.exit_code, result.stdout, result.stderr)
 
     return run
 
 
-async def test_why_says_the_verdict_first_then_each_requirement_then_the_way_in(hotpool: Run) -> None:
-    done = await hotpool("why", "edge-2", "zh-en")
-    assert done.code == 0
-    assert done.lines[0] == "edge-2 in zh-en: out: TypeNotReady (type tts ready: Stopped: piper is Stopped)"
-    assert any(re.fullmatch(r"yes +type asr ready +ready: whisper +3m\d+s", line) for line in done.lines)
-    assert any(re.fullmatch(r"NO +type tts ready +Stopped: piper is Stopped +4\ds", line) for line in done.lines)
-    assert "Decided by TypeNotReady: type tts ready." in done.lines
-    assert "- start service piper (tts) on edge-2: hotpool-agent start piper" in done.lines
+async def test_why_prints_the_verdict_then_each_requirement_then_the_remedies(hotpool: Run) -> None:
+    result = await hotpool("why", "edge-2", "zh-en")
+    assert result.code == 0
+    assert result.lines[0] == "edge-2 in zh-en: out: TypeNotReady (type tts ready: Stopped: piper is Stopped)"
+    assert any(re.fullmatch(r"yes +type asr ready +ready: whisper +3m\d+s", line) for line in result.lines)
+    assert any(re.fullmatch(r"NO +type tts ready +Stopped: piper is Stopped +4\ds", line) for line in result.lines)
+    assert "Decided by TypeNotReady: type tts ready." in result.lines
+    assert "- start service piper (tts) on edge-2: hotpool-agent start piper" in result.lines
 
 
-async def test_why_of_a_member_says_since_when(hotpool: Run) -> None:
-    done = await hotpool("why", "edge-1", "zh-en")
-    assert re.fullmatch(r"edge-1 in zh-en: member Ready, since 2\ds", done.lines[0])
-    assert not any(line.startswith("NO") for line in done.lines)
+async def test_why_of_a_member_shows_since_when(hotpool: Run) -> None:
+    result = await hotpool("why", "edge-1", "zh-en")
+    assert re.fullmatch(r"edge-1 in zh-en: member Ready, since 2\ds", result.lines[0])
+    assert not any(line.startswith("NO") for line in result.lines)
 
 
 async def test_why_in_json_has_the_documented_fields(hotpool: Run) -> None:
-    found = (await hotpool("why", "edge-2", "zh-en", "-o", "json")).json
-    assert (found["node"], found["pool"], found["membership"]) == ("edge-2", "zh-en", "Out")
-    assert (found["state"], found["since"]) == (None, None)
-    assert found["verdict"] == {"state": None, "criterion": "TypeNotReady"}
-    assert [item["required"] for item in found["requirements"] if item["decides"]] == ["type tts ready"]
+    document = (await hotpool("why", "edge-2", "zh-en", "-o", "json")).json
+    assert (document["node"], document["pool"], document["membership"]) == ("edge-2", "zh-en", "Out")
+    assert (document["state"], document["since"]) == (None, None)
+    assert document["verdict"] == {"state": None, "criterion": "TypeNotReady"}
+    assert [item["required"] for item in document["requirements"] if item["decides"]] == ["type tts ready"]
     keys = {"criterion", "required", "met", "decides", "observed", "since", "remedies"}
-    assert all(item.keys() == keys for item in found["requirements"])
-    assert found["remarks"] == []
+    assert all(item.keys() == keys for item in document["requirements"])
+    assert document["remarks"] == []
 
 
 async def test_why_of_a_pool_counts_reasons_and_shows_the_nearest_misses(hotpool: Run) -> None:
-    done = await hotpool("why", "--pool", "zh-en", "--limit", "3")
-    assert done.lines[0] == "zh-en: 1 member (1 Ready), 4 out"
-    counts = dict(line.split() for line in done.lines[3:6])
+    result = await hotpool("why", "--pool", "zh-en", "--limit", "3")
+    assert result.lines[0] == "zh-en: 1 member (1 Ready), 4 out"
+    counts = dict(line.split() for line in result.lines[3:6])
     assert counts == {"TypeNotReady": "2", "NotReported": "1", "Offline": "1"}
-    misses = [line.split()[:2] for line in done.lines if line.startswith("edge-")]
+    misses = [line.split()[:2] for line in result.lines if line.startswith("edge-")]
     assert misses == [["edge-4", "1"], ["edge-2", "2"], ["edge-3", "4"]]
-    assert "… and 1 more: --limit" in done.lines
-    found = (await hotpool("why", "--pool", "zh-en", "-o", "json")).json
-    assert found["members"] == {"Ready": 1, "Suspect": 0, "Draining": 0}
-    assert (found["out"], len(found["nearestMisses"])) == (4, 4)
-    assert [item["required"] for item in found["nearestMisses"][0]["failed"]] == ["a heartbeat"]
+    assert "… and 1 more: --limit" in result.lines
+    document = (await hotpool("why", "--pool", "zh-en", "-o", "json")).json
+    assert document["members"] == {"Ready": 1, "Suspect": 0, "Draining": 0}
+    assert (document["out"], len(document["nearestMisses"])) == (4, 4)
+    assert [item["required"] for item in document["nearestMisses"][0]["failed"]] == ["a heartbeat"]
 
 
 async def test_why_of_a_node_shows_every_pool_and_its_own_events_newest_first(hotpool: Run) -> None:
-    done = await hotpool("why", "--node", "edge-1")
-    assert done.lines[0] == "edge-1: Live, since 120m; 3/3 services run, in 2 of 2 pools"
-    assert [line.split()[0] for line in done.lines[3:5]] == ["asr", "zh-en"]
-    assert [line.split()[1] for line in done.lines[7:]] == ["Live", "Offline"]
-    found = (await hotpool("why", "--node", "edge-1", "-o", "json")).json
-    assert [item["reason"] for item in found["transitions"]] == ["Live", "Offline"]
-    assert {item["pool"]: item["state"] for item in found["pools"]} == {"asr": "Ready", "zh-en": "Ready"}
+    result = await hotpool("why", "--node", "edge-1")
+    assert result.lines[0] == "edge-1: Live, since 120m; 3/3 services run, in 2 of 2 pools"
+    assert [line.split()[0] for line in result.lines[3:5]] == ["asr", "zh-en"]
+    assert [line.split()[1] for line in result.lines[7:]] == ["Live", "Offline"]
+    document = (await hotpool("why", "--node", "edge-1", "-o", "json")).json
+    assert [item["reason"] for item in document["transitions"]] == ["Live", "Offline"]
+    assert {item["pool"]: item["state"] for item in document["pools"]} == {"asr": "Ready", "zh-en": "Ready"}
 
 
-async def test_why_of_a_node_goes_on_when_redis_does_not_answer(hotpool: Run) -> None:
-    done = await hotpool("why", "--node", "edge-1", "--redis", f"redis://127.0.0.1:{free_port()}")
-    assert (done.code, len(done.err.splitlines())) == (0, 1)
-    assert done.err.startswith("warning: no transitions from Redis")
-    assert done.lines[0].startswith("edge-1: Live")
+async def test_why_of_a_node_continues_if_redis_fails(hotpool: Run) -> None:
+    result = await hotpool("why", "--node", "edge-1", "--redis", f"redis://127.0.0.1:{free_port()}")
+    assert (result.code, len(result.err.splitlines())) == (0, 1)
+    assert result.err.startswith("warning: no transitions from Redis")
+    assert result.lines[0].startswith("edge-1: Live")
 
 
-def test_what_redis_remembers_is_one_sentence_each() -> None:
+def test_an_entry_of_redis_is_one_sentence() -> None:
     changed = Transition("t1", "Live", "Suspect", gained=("asr",), lost={"tts": "Stopped"})
     assert of_redis(changed).message == "Live -> Suspect; can serve asr; can no longer serve tts (Stopped)"
     assert (of_redis(Transition("t1", lost={"tts": "Failed"})).reason) == "TypesChanged"
     assert of_redis(Transition("t1", None, "Live")).message == "new -> Live"
 
 
-def test_of_a_series_of_events_the_last_counts() -> None:
+def test_an_event_series_has_time_and_count_of_its_last_event() -> None:
     series = {**event("n", "Live", "x", 60), "series": {"count": 7, "lastObservedTime": "2026-11-24T10:00:00Z"}}
     assert (of_event(series).time, of_event(series).count) == ("2026-11-24T10:00:00Z", 7)
     old = {**event("n", "Live", "x", 60), "eventTime": None, "deprecatedLastTimestamp": "t", "deprecatedCount": 3}
     assert (of_event(old).time, of_event(old).count) == ("t", 3)
 
 
-async def test_why_of_a_dry_run_says_who_would_be_in(hotpool: Run, reads: ReadApi) -> None:
+async def test_why_of_a_dry_run_shows_the_nodes_that_would_join(hotpool: Run, reads: ReadApi) -> None:
     reads.put(pool_object("dry", requires=SPEECH, mode="DryRun"))
     assert (await hotpool("why", "edge-1", "dry")).lines[0] == "edge-1 in dry: would be member Ready (DryRun)"
     assert "Mode DryRun: 1 node would be members." in (await hotpool("why", "--pool", "dry")).lines
 
 
 @pytest.mark.parametrize(
-    ("said", "reason", "expected"),
+    ("stored", "reason", "expected"),
     [
         (
             {"type": "MassSilence", "reason": "BrakeHolds"},
             "Offline",
-            "held by the brake as Suspect, in the pool since 20s",
+            "retained by the brake as Suspect, in the pool since 20s",
         ),
         (
             {"type": "Other", "reason": "Other"},
@@ -247,36 +244,36 @@ async def test_why_of_a_dry_run_says_who_would_be_in(hotpool: Run, reads: ReadAp
         ({"type": "Other", "reason": "Other"}, "Suspect", "member Suspect, since 20s"),
     ],
 )
-async def test_why_tells_the_brake_from_a_late_operator(
-    hotpool: Run, reads: ReadApi, said: dict[str, Any], reason: str, expected: str
+async def test_why_distinguishes_the_brake_from_a_late_operator(
+    hotpool: Run, reads: ReadApi, stored: dict[str, Any], reason: str, expected: str
 ) -> None:
-    conditions = [{**condition(said["type"], "True", said["reason"]), "message": "5 of 6 are silent"}]
+    conditions = [{**condition(stored["type"], "True", stored["reason"]), "message": "5 of 6 are silent"}]
     reads.put(
         {**pool_object("asr", requires=requires("asr")), "status": {"conditions": conditions}},
         node_object("edge-4", translator(), conditions=[condition(status="Unknown", reason=reason)]),
         slice_object("asr", 0, members=[{"node": "edge-4", "state": "Suspect", "since": ago(20)}]),
     )
-    done = await hotpool("why", "edge-4", "asr")
-    assert re.sub(r"2\ds", "20s", done.lines[0]).startswith(f"edge-4 in asr: {expected}")
-    assert ("5 of 6 are silent" in done.out) == ("brake" in expected)
+    result = await hotpool("why", "edge-4", "asr")
+    assert re.sub(r"2\ds", "20s", result.lines[0]).startswith(f"edge-4 in asr: {expected}")
+    assert ("5 of 6 are silent" in result.out) == ("brake" in expected)
 
 
-async def test_top_shows_both_nodes_and_pools_at_a_glance(hotpool: Run) -> None:
-    done = await hotpool("top")
-    assert done.code == 0
-    nodes = {line.split()[0]: line.split()[1:] for line in done.lines if line.startswith("edge-")}
+async def test_top_shows_nodes_and_pools(hotpool: Run) -> None:
+    result = await hotpool("top")
+    assert result.code == 0
+    nodes = {line.split()[0]: line.split()[1:] for line in result.lines if line.startswith("edge-")}
     assert re.fullmatch(r"[78]s", nodes["edge-1"][0])
     assert nodes["edge-1"][1:] == ["Live", "2", "3/3", "2"]
     assert nodes["edge-3"][-1] == "llm"
     assert nodes["edge-4"][1:] == ["Offline", "0", "3/3", "2"]
-    pools = {line.split()[0]: line.split()[1:] for line in done.lines if line.startswith(("asr", "zh-en"))}
+    pools = {line.split()[0]: line.split()[1:] for line in result.lines if line.startswith(("asr", "zh-en"))}
     assert pools == {"asr": ["2", "0", "0", "2", "0"], "zh-en": ["1", "0", "0", "1", "1"]}
 
 
 async def test_top_sorts_and_prints_json(hotpool: Run) -> None:
-    done = await hotpool("top", "nodes", "--sort-by", "flaps", "-o", "json")
-    assert [item["name"] for item in done.json["nodes"]][:2] == ["edge-3", "edge-1"]
-    assert "pools" not in done.json
+    result = await hotpool("top", "nodes", "--sort-by", "flaps", "-o", "json")
+    assert [item["name"] for item in result.json["nodes"]][:2] == ["edge-3", "edge-1"]
+    assert "pools" not in result.json
     keys = {
         "name",
         "lastSeen",
@@ -288,9 +285,9 @@ async def test_top_sorts_and_prints_json(hotpool: Run) -> None:
         "restarts",
         "flapping",
     }
-    assert all(item.keys() == keys for item in done.json["nodes"])
-    done = await hotpool("top", "pools", "--sort-by", "members", "-o", "json")
-    assert [(item["name"], item["joinedLastMinute"]) for item in done.json["pools"]] == [("asr", 0), ("zh-en", 1)]
+    assert all(item.keys() == keys for item in result.json["nodes"])
+    result = await hotpool("top", "pools", "--sort-by", "members", "-o", "json")
+    assert [(item["name"], item["joinedLastMinute"]) for item in result.json["pools"]] == [("asr", 0), ("zh-en", 1)]
 
 
 @pytest.mark.parametrize(
@@ -305,10 +302,10 @@ async def test_top_sorts_and_prints_json(hotpool: Run) -> None:
         ("diff",),
     ],
 )
-async def test_wrong_usage_is_said_and_ends_with_2(hotpool: Run, words: tuple[str, ...]) -> None:
-    done = await hotpool(*words)
-    assert (done.code, done.out) == (2, "")
-    assert done.err
+async def test_wrong_usage_prints_an_error_and_ends_with_2(hotpool: Run, words: tuple[str, ...]) -> None:
+    result = await hotpool(*words)
+    assert (result.code, result.out) == (2, "")
+    assert result.err
 
 
 DIFF: Final = """
@@ -325,22 +322,22 @@ items:
 """
 
 
-async def test_diff_says_who_would_join_and_leave(hotpool: Run, tmp_path: Path) -> None:
+async def test_diff_shows_the_nodes_that_would_join_and_leave(hotpool: Run, tmp_path: Path) -> None:
     path = tmp_path / "pool.yaml"
     path.write_text(DIFF)
-    done = await hotpool("diff", "-f", str(path))
-    assert done.code == 1
-    assert done.lines[0] == "nodepool/asr (changed): 0 would join, 1 leave, 2 -> 1 member"
-    assert done.lines[1:3] == ["  Ready: True -> False", "  -  edge-2  TypeNotReady: type tts ready"]
-    assert done.lines[3] == "nodepoolgenerator/more (new): 1 pool made, 0 changed, 0 removed"
-    assert re.fullmatch(r"  \+  more-zh-en-[0-9a-f]{8}  1 member", done.lines[4])
-    assert done.err.startswith("left out: v1 ConfigMap else")
+    result = await hotpool("diff", "-f", str(path))
+    assert result.code == 1
+    assert result.lines[0] == "nodepool/asr (changed): 0 would join, 1 leave, 2 -> 1 member"
+    assert result.lines[1:3] == ["  Ready: True -> False", "  -  edge-2  TypeNotReady: type tts ready"]
+    assert result.lines[3] == "nodepoolgenerator/more (new): 1 pool created, 0 changed, 0 removed"
+    assert re.fullmatch(r"  \+  more-zh-en-[0-9a-f]{8}  1 member", result.lines[4])
+    assert result.err.startswith("ignored: v1 ConfigMap else")
 
 
 async def test_diff_of_what_is_applied_ends_with_0(hotpool: Run, reads: ReadApi) -> None:
     stored = yaml.safe_dump_all([reads.objects["nodepools"]["asr"], reads.objects["nodepools"]["zh-en"]])
-    done = await hotpool("diff", "-f", "-", "-o", "json", text=stored)
-    assert (done.code, done.json["differs"], len(done.json["pools"])) == (0, False, 2)
+    result = await hotpool("diff", "-f", "-", "-o", "json", text=stored)
+    assert (result.code, result.json["differs"], len(result.json["pools"])) == (0, False, 2)
 
 
 _HEAD: Final = "apiVersion: hotpool.dev/v1alpha1\nkind: NodePool\nmetadata: {name: p}\n"
@@ -354,28 +351,28 @@ _HEAD: Final = "apiVersion: hotpool.dev/v1alpha1\nkind: NodePool\nmetadata: {nam
         (_HEAD + "spec: {minMembers: many}", "-: NodePool p: spec.minMembers: Input should be a valid integer"),
         (_HEAD.replace("{name: p}", "{}"), "metadata.name is missing"),
         ("a: [", "-: while parsing"),
-        ("just words", "-: a document is no Kubernetes object"),
-        ("", "no document"),
+        ("just words", "-: not a Kubernetes object"),
+        ("", "no manifest"),
     ],
 )
-async def test_diff_says_what_is_wrong_with_a_document(hotpool: Run, text: str, expected: str) -> None:
-    done = await hotpool("diff", "-f", "-", text=text)
-    assert (done.code, done.out) == (2, "")
-    assert expected in done.err
+async def test_diff_prints_the_errors_of_a_manifest(hotpool: Run, text: str, expected: str) -> None:
+    result = await hotpool("diff", "-f", "-", text=text)
+    assert (result.code, result.out) == (2, "")
+    assert expected in result.err
 
 
 async def test_diff_of_a_missing_file_and_of_two_namespaces_is_wrong_usage(hotpool: Run) -> None:
     assert "No such file" in (await hotpool("diff", "-f", "/nowhere.yaml")).err
-    done = await hotpool("diff", "-f", "-", "-n", "here", text=_HEAD.replace("name: p", "name: p, namespace: there"))
-    assert (done.code, "here, there" in done.err) == (2, True)
+    result = await hotpool("diff", "-f", "-", "-n", "here", text=_HEAD.replace("name: p", "name: p, namespace: there"))
+    assert (result.code, "here, there" in result.err) == (2, True)
 
 
-async def test_a_document_says_which_namespace_is_asked(hotpool: Run, reads: ReadApi) -> None:
+async def test_the_namespace_of_a_manifest_is_read(hotpool: Run, reads: ReadApi) -> None:
     await hotpool("diff", "-f", "-", text=_HEAD.replace("name: p", "name: p, namespace: there"))
     assert reads.namespaces == {"there"}
 
 
-ASKED: Final = [
+QUERIES: Final = [
     ("why", "edge-2", "zh-en"),
     ("why", "--pool", "zh-en"),
     ("why", "--node", "edge-1"),
@@ -384,8 +381,8 @@ ASKED: Final = [
 ]
 
 
-async def test_all_commands_together_ask_for_exactly_what_the_viewer_may(hotpool: Run, reads: ReadApi) -> None:
-    for words in [*ASKED, ("why", "edge-x", "zh-en"), ("why", "edge-1", "zh-ex")]:
+async def test_all_commands_together_need_exactly_the_rights_of_the_viewer(hotpool: Run, reads: ReadApi) -> None:
+    for words in [*QUERIES, ("why", "edge-x", "zh-en"), ("why", "edge-1", "zh-ex")]:
         await hotpool(*words, text=DIFF)
     allowed = {
         (verb, group, resource)
@@ -397,7 +394,7 @@ async def test_all_commands_together_ask_for_exactly_what_the_viewer_may(hotpool
     assert reads.requests == allowed
 
 
-@pytest.mark.parametrize("words", ASKED)
+@pytest.mark.parametrize("words", QUERIES)
 async def test_the_namespace_is_that_of_the_context_or_of_n(
     hotpool: Run, reads: ReadApi, words: tuple[str, ...]
 ) -> None:
@@ -408,7 +405,7 @@ async def test_the_namespace_is_that_of_the_context_or_of_n(
     assert reads.namespaces == {"other"}
 
 
-@pytest.mark.parametrize("words", ASKED)
+@pytest.mark.parametrize("words", QUERIES)
 @pytest.mark.parametrize(
     "refusal",
     [
@@ -418,110 +415,112 @@ async def test_the_namespace_is_that_of_the_context_or_of_n(
         (500, 3, "refused by the test"),
     ],
 )
-async def test_a_refusal_is_one_line_that_names_verb_and_resource(
+async def test_a_refused_request_is_one_line_with_verb_and_resource(
     hotpool: Run, reads: ReadApi, words: tuple[str, ...], refusal: tuple[int, int, str]
 ) -> None:
     status, code, expected = refusal
     reads.refused = dict.fromkeys(reads.objects, status)
-    done = await hotpool(*words, text=DIFF)
-    named = expected.replace("list", "get") if words[0] == "why" else expected
-    assert (done.code, done.out) == (code, "")
-    assert len([line for line in done.err.splitlines() if not line.startswith("left out")]) == 1
-    assert named in done.err
-    assert ("nodecapabilities" in done.err or "nodepools" in done.err) or status == 401
+    result = await hotpool(*words, text=DIFF)
+    message = expected.replace("list", "get") if words[0] == "why" else expected
+    assert (result.code, result.out) == (code, "")
+    assert len([line for line in result.err.splitlines() if not line.startswith("ignored")]) == 1
+    assert message in result.err
+    assert ("nodecapabilities" in result.err or "nodepools" in result.err) or status == 401
 
 
-async def test_a_server_that_is_not_there_is_one_line(hotpool: Run, reads: ReadApi, tmp_path: Path) -> None:
+async def test_an_unreachable_server_is_one_line(hotpool: Run, reads: ReadApi, tmp_path: Path) -> None:
     reads.url = f"http://127.0.0.1:{free_port()}"
     path = reads.kubeconfig(tmp_path)
-    done = await hotpool("top", "--kubeconfig", str(path))
-    assert (done.code, done.out, len(done.err.splitlines())) == (3, "", 1)
-    assert "cannot be reached" in done.err
-    done = await hotpool("top", "--kubeconfig", str(tmp_path / "none"))
-    assert (done.code, len(done.err.splitlines())) == (3, 1)
-    assert "none does not exist; see --kubeconfig" in done.err
-    done = await hotpool("top", "--context", "nowhere")
-    assert (done.code, len(done.err.splitlines())) == (3, 1)
+    result = await hotpool("top", "--kubeconfig", str(path))
+    assert (result.code, result.out, len(result.err.splitlines())) == (3, "", 1)
+    assert "cannot be reached" in result.err
+    result = await hotpool("top", "--kubeconfig", str(tmp_path / "none"))
+    assert (result.code, len(result.err.splitlines())) == (3, 1)
+    assert "none does not exist; see --kubeconfig" in result.err
+    result = await hotpool("top", "--context", "nowhere")
+    assert (result.code, len(result.err.splitlines())) == (3, 1)
 
 
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (("why", "edge-11", "zh-en"), "no nodecapability edge-11 in namespace fleet; near to it: edge-1"),
-        (("why", "edge-1", "zh-em"), "no nodepool zh-em in namespace fleet; near to it: zh-en"),
+        (("why", "edge-11", "zh-en"), "no nodecapability edge-11 in namespace fleet; similar: edge-1"),
+        (("why", "edge-1", "zh-em"), "no nodepool zh-em in namespace fleet; similar: zh-en"),
         (("why", "--pool", "llama"), "no nodepool llama in namespace fleet; there are 2 others"),
-        (("why", "--node", "edgy-2"), "no nodecapability edgy-2 in namespace fleet; near to it: edge-2"),
+        (("why", "--node", "edgy-2"), "no nodecapability edgy-2 in namespace fleet; similar: edge-2"),
     ],
 )
-async def test_what_is_not_there_is_said_with_near_names(hotpool: Run, words: tuple[str, ...], expected: str) -> None:
-    done = await hotpool(*words)
-    assert (done.code, done.out) == (5, "")
-    assert expected in done.err
+async def test_the_error_for_a_missing_object_has_similar_names(
+    hotpool: Run, words: tuple[str, ...], expected: str
+) -> None:
+    result = await hotpool(*words)
+    assert (result.code, result.out) == (5, "")
+    assert expected in result.err
 
 
-async def test_an_object_that_cannot_be_read_is_a_warning_or_an_error(hotpool: Run, reads: ReadApi) -> None:
+async def test_an_undecodable_object_is_a_warning_or_an_error(hotpool: Run, reads: ReadApi) -> None:
     broken = node_object("edge-9", translator())
     broken["metadata"]["labels"] = {"site": 7}
     reads.put(broken)
-    done = await hotpool("top", "nodes")
-    assert (done.code, "nodecapabilities/edge-9 cannot be read" in done.err) == (0, True)
-    done = await hotpool("why", "edge-9", "zh-en")
-    assert (done.code, "cannot be read" in done.err) == (3, True)
+    result = await hotpool("top", "nodes")
+    assert (result.code, "nodecapabilities/edge-9 cannot be read" in result.err) == (0, True)
+    result = await hotpool("why", "edge-9", "zh-en")
+    assert (result.code, "cannot be read" in result.err) == (3, True)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 async def test_help_is_a_manual_page_with_exit_codes_and_an_example(hotpool: Run, command: str) -> None:
-    done = await hotpool(command, "--help")
-    assert done.code == 0
-    assert any(line.startswith("  ") and f"hotpool {command} " in line for line in done.lines)
-    codes = re.findall(r"^  (\d) +\S", done.out.partition("Exit codes:")[2], re.MULTILINE)
+    result = await hotpool(command, "--help")
+    assert result.code == 0
+    assert any(line.startswith("  ") and f"hotpool {command} " in line for line in result.lines)
+    codes = re.findall(r"^  (\d) +\S", result.out.partition("Exit codes:")[2], re.MULTILINE)
     assert codes[0] == "0"
     assert "2" in codes
     for option in ("--namespace", "--context", "--kubeconfig", "--output"):
-        assert option in done.out
+        assert option in result.out
 
 
 def test_help_of_the_operator_has_exit_codes_and_an_example() -> None:
-    done = CliRunner().invoke(app, ["operator", "--help"], env={"COLUMNS": str(WIDTH)})
-    assert done.exit_code == 0
-    assert max(map(len, done.output.splitlines())) <= WIDTH
-    assert re.findall(r"^  (\d) +\S", done.output.partition("Exit codes:")[2], re.MULTILINE) == ["0", "1", "2"]
-    assert "\n  hotpool operator -n speech\n" in done.output
+    result = CliRunner().invoke(app, ["operator", "--help"], env={"COLUMNS": str(WIDTH)})
+    assert result.exit_code == 0
+    assert max(map(len, result.output.splitlines())) <= WIDTH
+    assert re.findall(r"^  (\d) +\S", result.output.partition("Exit codes:")[2], re.MULTILINE) == ["0", "1", "2"]
+    assert "\n  hotpool operator -n speech\n" in result.output
 
 
-def test_the_program_tells_its_version() -> None:
-    done = CliRunner().invoke(app, ["--version"])
-    assert (done.exit_code, done.output) == (0, f"hotpool {__version__}\n")
+def test_the_program_prints_its_version() -> None:
+    result = CliRunner().invoke(app, ["--version"])
+    assert (result.exit_code, result.output) == (0, f"hotpool {__version__}\n")
 
 
-async def test_pick_takes_the_same_options_and_says_that_redis_is_away(hotpool: Run) -> None:
-    done = await hotpool("pick", "zh-en", "--redis", f"redis://127.0.0.1:{free_port()}", "-n", "x", "-o", "json")
-    assert (done.code, done.out, len(done.err.splitlines())) == (3, "", 1)
+async def test_pick_has_the_same_options_and_reports_that_redis_is_unreachable(hotpool: Run) -> None:
+    result = await hotpool("pick", "zh-en", "--redis", f"redis://127.0.0.1:{free_port()}", "-n", "x", "-o", "json")
+    assert (result.code, result.out, len(result.err.splitlines())) == (3, "", 1)
 
 
 async def test_top_watches_on_a_terminal_until_ctrl_c(reads: ReadApi, environment: dict[str, str]) -> None:
-    outer, inner = pty.openpty()
+    master, terminal = pty.openpty()
     program = str(Path(sys.executable).with_name("hotpool"))
     size = {**os.environ, **environment, "LINES": "24", "TERM": "xterm"}
     process = await asyncio.create_subprocess_exec(
-        program, "top", "pools", "-w", stdin=inner, stdout=inner, stderr=inner, env=size
+        program, "top", "pools", "-w", stdin=terminal, stdout=terminal, stderr=terminal, env=size
     )
-    os.close(inner)
-    seen = bytearray()
+    os.close(terminal)
+    output = bytearray()
     loop = asyncio.get_running_loop()
-    loop.add_reader(outer, lambda: seen.extend(_read(outer)))
+    loop.add_reader(master, lambda: output.extend(_read(master)))
     try:
-        await _until(lambda: re.search(r"zh-en +1 +0 +0 +1 +0", _plain(seen)))
-        assert b"\x1b[32m" in seen, "colours on a terminal"
+        await _until(lambda: re.search(r"zh-en +1 +0 +0 +1 +0", _plain(output)))
+        assert b"\x1b[32m" in output, "colours on a terminal"
         reads.put(slice_object("zh-en", 0, "edge-1", "edge-2"), slice_object("asr", 0))
-        await _until(lambda: re.search(r"asr +0 +0 +0 +2 +2\b.*zh-en +2 +0 +0 +1 +1", _plain(seen), re.DOTALL))
+        await _until(lambda: re.search(r"asr +0 +0 +0 +2 +2\b.*zh-en +2 +0 +0 +1 +1", _plain(output), re.DOTALL))
         reads.refused = {"nodepools": 500}
-        await _until(lambda: re.search(r"trying again.*zh-en +2 ", _plain(seen), re.DOTALL))
+        await _until(lambda: re.search(r"retrying.*zh-en +2 ", _plain(output), re.DOTALL))
         process.send_signal(signal.SIGINT)
         assert await asyncio.wait_for(process.wait(), 60) == 0
     finally:
-        loop.remove_reader(outer)
-        os.close(outer)
+        loop.remove_reader(master)
+        os.close(master)
         with suppress(ProcessLookupError):
             process.kill()
         await process.wait()
@@ -534,14 +533,14 @@ def _read(descriptor: int) -> bytes:
         return b""
 
 
-def _plain(seen: bytearray) -> str:
-    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode(errors="replace"))
+def _plain(output: bytearray) -> str:
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", output.decode(errors="replace"))
 
 
-async def _until(holds: Callable[[], object]) -> None:
-    """What comes from a terminal can only be looked at."""
+async def _until(condition: Callable[[], object]) -> None:
+    """Poll until the condition is true: output of a terminal has no events."""
     for _ in range(1200):
-        if holds():
+        if condition():
             return
         await asyncio.sleep(0.05)
-    raise TimeoutError("it was never shown")
+    raise TimeoutError("the expected output did not appear")

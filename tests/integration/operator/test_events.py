@@ -259,11 +259,11 @@ async def test_an_outage_before_leadership_has_no_event_of_recovery() -> None:
     await fleet.manager.open_gate()
     standby = asyncio.create_task(fleet.manager.stand_by())
     await asyncio.sleep(60)
-    assert fleet.manager.watch_is_stale
+    assert fleet.manager.ingest.watch_is_stale
     standby.cancel()
     await fleet.lead()
     await fleet.beating(30)
-    assert not fleet.manager.watch_is_stale
+    assert not fleet.manager.ingest.watch_is_stale
     assert reasons(api, "hotpool-operator") == ["Leading"]
     await fleet.stop()
 
@@ -282,7 +282,9 @@ async def test_a_slice_edited_or_deleted_by_hand_has_an_event_and_own_changes_ha
         before = len(api.event_notes("llm"))
         api.edit(Kind.SLICE, "llm-0", {"members": []})
         await fleet.beating(15)
-        assert api.event_notes("llm")[before:] == [("SliceRepaired", "1 slice [llm-0] changed by others: put right")]
+        assert api.event_notes("llm")[before:] == [
+            ("SliceRepaired", "1 slice [llm-0] changed by another client: repaired")
+        ]
         api.delete(Kind.SLICE, "llm-0")
         await fleet.beating(15)
         assert reasons(api, "llm")[before:] == ["SliceRepaired", "SliceRepaired"]
@@ -325,7 +327,7 @@ async def test_a_foreign_edit_found_by_a_conflict_of_an_own_write_has_an_event()
         api.edit(Kind.SLICE, "llm-0", {"members": []})
         body = {**api.objects[Kind.NODE]["n0"], "status": {"report": no_llm(2), "conditions": []}}
         body["metadata"] = {**body["metadata"], "resourceVersion": "100000"}
-        fleet.manager.on_object(Kind.NODE, "MODIFIED", body)
+        fleet.manager.ingest.on_object(Kind.NODE, "MODIFIED", body)
         await fleet.beating(3)
         assert set(api.members("llm")) == {"n1", "n2", "n3"}
         assert "SliceRepaired" in reasons(api, "llm")
@@ -354,7 +356,7 @@ async def test_dry_run_and_pause_have_events() -> None:
         before = len(api.event_notes("llm"))
         api.edit(Kind.POOL, "llm", {"spec": {"mode": "DryRun"}})
         await fleet.beating(15)
-        assert ("DryRunEmptied", "mode DryRun: all 2 members were taken out") in api.event_notes("llm")[before:]
+        assert ("DryRunEmptied", "mode DryRun: all 2 members were removed") in api.event_notes("llm")[before:]
         assert "MembersChanged" not in reasons(api, "llm")[before:]
         api.edit(Kind.POOL, "llm", {"spec": {"mode": "Active"}})
         await fleet.beating(15)
@@ -398,8 +400,8 @@ async def test_the_repair_of_a_generated_pool_has_an_event_and_a_change_of_the_t
         api.delete(Kind.POOL, name)
         await fleet.beating(15)
         assert api.event_notes("g")[before:] == [
-            ("PoolRepaired", f"1 generated pool [{name}] edited by others: put right"),
-            ("PoolRecreated", f"1 generated pool [{name}] deleted by others: put right"),
+            ("PoolRepaired", f"1 generated pool [{name}] edited by another client: repaired"),
+            ("PoolRecreated", f"1 generated pool [{name}] deleted by another client: repaired"),
         ]
         assert api.objects[Kind.POOL][name]["spec"]["minMembers"] == 2
 
@@ -439,7 +441,7 @@ async def test_each_outage_of_redis_has_one_event_at_its_start_and_one_at_its_en
         await fleet.beating(15)
         down, up = api.event_notes("hotpool-operator")[1:]
         assert down[0] == "RedisDown"
-        assert down[1].endswith("goes on: connection refused")
+        assert down[1].endswith("is unaffected: connection refused")
         assert up[0] == "RedisUp"
         assert "after 6" in up[1]
 
@@ -464,8 +466,8 @@ async def test_a_stale_lease_watch_has_events_with_its_duration() -> None:
         await fleet.beating(15)
         (_, lost), (_, restored) = api.event_notes("hotpool-operator")[1:]
         assert reasons(api, "hotpool-operator")[1:] == ["LeaseWatchLost", "LeaseWatchRestored"]
-        assert "nobody's silence counts" in lost
-        assert restored.startswith("heartbeats are heard again, after ")
+        assert "silence is not counted" in lost
+        assert restored.startswith("heartbeats are received again, after ")
 
 
 # The object.

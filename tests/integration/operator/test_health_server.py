@@ -10,7 +10,7 @@ import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from hotpool.common.health_server import serve
+from hotpool.common.health_server import check_lines, serving
 from hotpool.observability.metrics import REGISTRY
 from localfleet.ports import free_port
 
@@ -26,10 +26,13 @@ class Served:
         self.port = free_port()
         self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self._thread.start()
-        starting = asyncio.run_coroutine_threadsafe(
-            serve(f"{host}:{self.port}", REGISTRY, lambda: self.checks), self.loop
+        self._serving = serving(
+            f"{host}:{self.port}",
+            REGISTRY,
+            healthz=lambda: (True, "ok\n"),
+            readyz=lambda: check_lines(self.checks),
         )
-        self._runner = starting.result(SECONDS)
+        asyncio.run_coroutine_threadsafe(self._serving.__aenter__(), self.loop).result(SECONDS)
 
     def get(self, path: str, timeout: float = SECONDS) -> tuple[int, str]:
         try:
@@ -39,7 +42,7 @@ class Served:
             return error.code, error.read().decode()
 
     def close(self) -> None:
-        asyncio.run_coroutine_threadsafe(self._runner.cleanup(), self.loop).result(SECONDS)
+        asyncio.run_coroutine_threadsafe(self._serving.__aexit__(None, None, None), self.loop).result(SECONDS)
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join(SECONDS)
         self.loop.close()

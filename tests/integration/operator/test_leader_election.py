@@ -264,7 +264,7 @@ def test_the_holder_sets_its_annotations_on_the_lease_and_keeps_those_of_others(
     leases.stored = lease(holder_identity="")
     leases.stored.metadata.annotations = {KUBE_NODES_ANNOTATION: "true", "example.org/x": "y"}
     elector = LeaderElector(
-        ClusterTarget("fleet", None, None), won=won.set, lost=lost.set, says={KUBE_NODES_ANNOTATION: "false"}
+        ClusterTarget("fleet", None, None), won=won.set, lost=lost.set, annotations={KUBE_NODES_ANNOTATION: "false"}
     )
     elector.start_campaign(int)
     assert won.wait(SECONDS)

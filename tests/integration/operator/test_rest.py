@@ -74,7 +74,7 @@ async def test_a_refusal_has_its_status_and_the_message_of_the_server(server: Se
 
 async def test_a_response_that_is_not_json_counts_as_a_connection_error(server: Server, api: ApiClient) -> None:
     server.answer = web.Response(text="<html>a proxy</html>", content_type="text/html")
-    with pytest.raises(CONNECTION_ERRORS, match="no JSON"):
+    with pytest.raises(CONNECTION_ERRORS, match="not JSON"):
         await request(api, "GET", "/x", seconds=5)
 
 

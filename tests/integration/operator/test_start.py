@@ -101,7 +101,7 @@ async def test_a_port_in_use_is_an_error_of_one_line(definitions: Definitions, t
     taken = definitions.url.removeprefix("http://")
     code, output = await run_operator("--kubeconfig", str(api.kubeconfig(tmp_path)), "--listen", taken)
     assert code == 1
-    assert output.startswith(f"hotpool operator: cannot listen on {taken}: ")
+    assert output.startswith(f"hotpool operator: cannot serve /metrics and /healthz on {taken}: the port is taken by ")
     assert len(output.splitlines()) == 1
 
 

@@ -1,26 +1,26 @@
-"""The file in which a credential is handed out: written whole and private, and never over somebody else's."""
+"""Checks before a kubeconfig with a credential is written: it must replace no file of another kind."""
 
 import os
 from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from hotpool.cli.enrollment.manifests import is_of
+from hotpool.cli.enrollment.manifests import belongs_to
 
 
 def write_error(path: Path, node: str) -> str | None:
-    """Why the node's kubeconfig must not or cannot be written there; None: it may."""
+    """Return the reason why the kubeconfig of the node must not or cannot be written there, or None."""
     if path.is_dir() or not os.access(path.absolute().parent, os.W_OK):
-        return "no file can be written there"
+        return "the file cannot be written"
     try:
-        foreign = path.exists() and not is_of(path.read_text(encoding="utf-8", errors="replace"), node)
+        foreign = path.exists() and not belongs_to(path.read_text(encoding="utf-8", errors="replace"), node)
     except OSError as error:
         return str(error)
-    return f"it is there and is no credential of {node}; choose another file" if foreign else None
+    return f"the file exists and is not a kubeconfig of {node}; choose another file" if foreign else None
 
 
 def is_loopback(server: str) -> bool:
-    """Whether an address is of use on this machine only."""
+    """Return True if the address is valid on this machine only."""
     host = urlsplit(server).hostname or ""
     try:
         return ip_address(host).is_loopback

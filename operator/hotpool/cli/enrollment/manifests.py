@@ -1,7 +1,7 @@
-"""What an agent's account consists of, and which step of a rotation is due: pure.
+"""Manifests of the account of an agent, and steps of a rotation. Pure.
 
-A node has at most two credentials, because there are two names for them: with the later serial the one that is handed
-out, with the earlier one the former, which goes once the API server has seen the other.
+A node has at most two credentials, because there are two names for them. The newest, with the higher serial, is handed
+out. The former is deleted after the API server has accepted the newest.
 """
 
 import base64
@@ -18,74 +18,74 @@ Json = dict[str, Any]
 
 ACCOUNT_PREFIX: Final = "hotpool-agent-"
 ENROLLED_LABEL: Final = f"{meta.GROUP}/enrolled"
-"""On everything that `enroll` makes, so that all of it can be listed and removed."""
+"""Label of all objects that `enroll` creates, so that they can be listed and deleted."""
 SLOTS: Final = (".a", ".b")
 NODE_ANNOTATION: Final = f"{meta.GROUP}/node"
 SERIAL_ANNOTATION: Final = f"{meta.GROUP}/serial"
 LAST_USED_LABEL: Final = "kubernetes.io/legacy-token-last-used"
-"""Written by the API server when it first accepts the token, and then once a day."""
+"""Label that the API server sets when it first accepts the token, and then once a day."""
 _ACCOUNT_ANNOTATION: Final = "kubernetes.io/service-account.name"
 _TOKEN_TYPE: Final = "kubernetes.io/service-account-token"  # noqa: S105 - the type of a Secret.
 _RBAC: Final = "rbac.authorization.k8s.io"
 
 
 class ForeignError(Exception):
-    """A name of ours is somebody else's; the message says which."""
+    """An object with the name was not created by `enroll`; the message has its name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """One Secret with a token."""
+    """Secret with a token."""
 
     name: str
     uid: str
     serial: int
     used: bool
     token: str
-    """Empty until the controller-manager has filled it."""
+    """Empty until the controller-manager has written it."""
     authority: str
-    """The cluster's own certificates (PEM)."""
+    """CA certificates of the cluster (PEM)."""
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """What a run does: it hands out `newest`, made first where it is None, and ends `over`."""
+class RotationStep:
+    """One step of a rotation: create `newest` if it is None, hand it out, and delete `retired`."""
 
     newest: Credential | None
-    make: str
+    new_name: str
     serial: int
     former: Credential | None
-    """Works until `newest` has been used."""
-    over: Credential | None
+    """Valid until `newest` has been used."""
+    retired: Credential | None
 
 
-def account_of(node: str) -> str:
-    """The name of a node's ServiceAccount, Role and RoleBinding."""
+def account_name(node: str) -> str:
+    """Return the name of the ServiceAccount, Role and RoleBinding of a node."""
     return f"{ACCOUNT_PREFIX}{node}"
 
 
-def secrets_of(node: str) -> tuple[str, ...]:
-    """The names of a node's credentials."""
-    return tuple(f"{account_of(node)}{slot}" for slot in SLOTS)
+def secret_names(node: str) -> tuple[str, ...]:
+    """Return the names of the credentials of a node."""
+    return tuple(f"{account_name(node)}{slot}" for slot in SLOTS)
 
 
-def step(names: tuple[str, ...], found: Iterable[Credential]) -> Step:
-    """What is due, given the credentials that exist."""
-    ordered = sorted(found, key=lambda item: item.serial)
+def next_step(names: tuple[str, ...], existing: Iterable[Credential]) -> RotationStep:
+    """Return the next step of a rotation."""
+    ordered = sorted(existing, key=lambda item: item.serial)
     if not ordered:
-        return Step(None, names[0], 1, None, None)
+        return RotationStep(None, names[0], 1, None, None)
     *earlier, newest = ordered
     former = earlier[-1] if earlier else None
     if not newest.used:
-        return Step(newest, "", 0, former, None)
+        return RotationStep(newest, "", 0, former, None)
     if former:
-        return Step(newest, "", 0, None, former)
-    return Step(None, next(name for name in names if name != newest.name), newest.serial + 1, newest, None)
+        return RotationStep(newest, "", 0, None, former)
+    return RotationStep(None, next(name for name in names if name != newest.name), newest.serial + 1, newest, None)
 
 
 def account(node: str, namespace: str) -> list[Json]:
-    """The ServiceAccount, Role and RoleBinding, to be applied in this order."""
-    name = account_of(node)
+    """Return ServiceAccount, Role and RoleBinding, to be applied in this order."""
+    name = account_name(node)
     binding = {
         "roleRef": {"apiGroup": _RBAC, "kind": "Role", "name": name},
         "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": namespace}],
@@ -98,26 +98,26 @@ def account(node: str, namespace: str) -> list[Json]:
 
 
 def secret(name: str, node: str, serial: int) -> Json:
-    """A credential that the controller-manager fills with a token without end."""
-    made = _object("v1", "Secret", name, node, type=_TOKEN_TYPE)
-    made["metadata"]["annotations"] |= {_ACCOUNT_ANNOTATION: account_of(node), SERIAL_ANNOTATION: str(serial)}
-    return made
+    """Return a Secret for which the controller-manager creates a token that does not expire."""
+    body = _object("v1", "Secret", name, node, type=_TOKEN_TYPE)
+    body["metadata"]["annotations"] |= {_ACCOUNT_ANNOTATION: account_name(node), SERIAL_ANNOTATION: str(serial)}
+    return body
 
 
-def credential(name: str, node: str, read: Json) -> Credential:
-    """A Secret as it was read. Raises ForeignError."""
-    annotations, serial = read["annotations"], str(read["annotations"].get(SERIAL_ANNOTATION))
-    ours = read["type"] == _TOKEN_TYPE and annotations.get(_ACCOUNT_ANNOTATION) == account_of(node)
+def credential(name: str, node: str, stored: Json) -> Credential:
+    """Return the credential in a Secret. Raises ForeignError if `enroll` did not create it."""
+    annotations, serial = stored["annotations"], str(stored["annotations"].get(SERIAL_ANNOTATION))
+    ours = stored["type"] == _TOKEN_TYPE and annotations.get(_ACCOUNT_ANNOTATION) == account_name(node)
     if not ours or not serial.isdecimal():
-        raise ForeignError(f"Secret {name} was not made by hotpool enroll; delete or rename it first")
-    used = LAST_USED_LABEL in read["labels"]
-    data = read["data"]
-    return Credential(name, read["uid"], int(serial), used, _text(data, "token"), _text(data, "ca.crt"))
+        raise ForeignError(f"Secret {name} was not created by hotpool enroll; delete it first")
+    used = LAST_USED_LABEL in stored["labels"]
+    data = stored["data"]
+    return Credential(name, stored["uid"], int(serial), used, _text(data, "token"), _text(data, "ca.crt"))
 
 
 def kubeconfig(node: str, namespace: str, token: str, cluster: Json) -> str:
-    """The file with which the agent logs in. `cluster`: where, as a kubeconfig says it."""
-    name = account_of(node)
+    """Return the kubeconfig of the agent. `cluster`: address and CA in the form of a kubeconfig."""
+    name = account_name(node)
     content = {
         "apiVersion": "v1",
         "kind": "Config",
@@ -129,22 +129,22 @@ def kubeconfig(node: str, namespace: str, token: str, cluster: Json) -> str:
     return yaml.safe_dump(content, sort_keys=False)
 
 
-def encoded(authority: str) -> str:
-    """Certificates as a kubeconfig holds them."""
+def encode_authority(authority: str) -> str:
+    """Return certificates in the base64 form of a kubeconfig."""
     return base64.b64encode(authority.encode()).decode()
 
 
-def is_of(text: str, node: str) -> bool:
-    """Whether that is such a file of this node."""
+def belongs_to(text: str, node: str) -> bool:
+    """Return True if the text is a kubeconfig of this node."""
     try:
         users = [user["name"] for user in yaml.safe_load(text)["users"]]
     except (yaml.YAMLError, LookupError, TypeError):
         return False
-    return users == [account_of(node)]
+    return users == [account_name(node)]
 
 
 def _rules(node: str) -> list[Json]:
-    """As in the chart's Role of agents, with names: why each verb is needed is said there."""
+    """Return the rules of the chart's Role for agents, with resource names. The chart explains each verb."""
     names: list[tuple[str, str, str, list[str]]] = [
         (meta.GROUP, "nodecapabilities", node, ["get", "list", "watch", "create", "patch"]),
         (meta.GROUP, "nodecapabilities/status", node, ["patch"]),

@@ -1,92 +1,92 @@
-"""The parts of `hotpool enroll`: an account, its trial, its credentials, its end.
+"""Steps of `hotpool enroll`: create, check and delete accounts and their credentials.
 
-Each may be cut off anywhere, and begins with what it finds.
+Each step may be interrupted anywhere, and continues from the stored objects.
 """
 
 import asyncio
 from time import monotonic
 from typing import Final
 
-from hotpool.cli.enrollment import manifests as objects
+from hotpool.cli.enrollment import manifests
 from hotpool.cli.enrollment.manifests import Credential, ForeignError
 from hotpool.cli.options import CommandError
-from hotpool.common import cli_help
+from hotpool.common import exit_codes
 from hotpool.kube.client import ApiUnavailable
-from hotpool.kube.service_accounts import ServiceAccounts, TokenCheck
+from hotpool.kube.service_accounts import PolicyCheck, ServiceAccounts
 
 POLL_SECONDS: Final = 0.5
-_FILL_SECONDS: Final = 20.0
-"""How long the controller-manager may take to put a token into a Secret."""
+_TOKEN_SECONDS: Final = 20.0
+"""Time limit for the controller-manager to write a token into a Secret."""
 
 
-async def check_account(door: ServiceAccounts, node: str) -> None:
-    """Raises ForeignError where somebody else has made an account of that name."""
-    account = objects.account_of(node)
-    labels = await door.labels_of(account)
-    if labels is not None and objects.ENROLLED_LABEL not in labels:
-        raise ForeignError(f"ServiceAccount {account} was not made by hotpool enroll, which leaves it alone")
+async def check_account(accounts: ServiceAccounts, node: str) -> None:
+    """Raise ForeignError if the account of the node was not created by `hotpool enroll`."""
+    account = manifests.account_name(node)
+    labels = await accounts.labels_of(account)
+    if labels is not None and manifests.ENROLLED_LABEL not in labels:
+        raise ForeignError(f"ServiceAccount {account} was not created by hotpool enroll, and is not changed")
 
 
-async def make_account(door: ServiceAccounts, node: str, namespace: str) -> None:
-    """The account with its rights, made or put right."""
-    await check_account(door, node)
-    for body in objects.account(node, namespace):
+async def apply_account(accounts: ServiceAccounts, node: str, namespace: str) -> None:
+    """Create or repair the account and its rights. Raises ForeignError, or CommandError without the namespace."""
+    await check_account(accounts, node)
+    for body in manifests.account(node, namespace):
         try:
-            await door.apply(body)
+            await accounts.apply(body)
         except ApiUnavailable as error:
-            if error.status == 404:  # noqa: PLR2004 - HTTP's own number.
-                raise CommandError(f"no namespace {namespace}", cli_help.NOT_FOUND) from None
+            if error.status == 404:  # noqa: PLR2004 - HTTP status.
+                raise CommandError(f"no namespace {namespace}", exit_codes.NOT_FOUND) from None
             raise
 
 
-async def require_policy(door: ServiceAccounts, node: str, namespace: str, *, fresh: bool) -> None:
-    """Fail closed: no credential without the policy; an account that has none yet goes again."""
-    outcome = await door.trial(objects.account_of(node), node)
-    if outcome is TokenCheck.REFUSED:
+async def require_policy(accounts: ServiceAccounts, node: str, namespace: str, *, fresh: bool) -> None:
+    """Raise CommandError without the policy. A `fresh` account, without credentials, is then deleted."""
+    outcome = await accounts.check_policy(manifests.account_name(node), node)
+    if outcome is PolicyCheck.REFUSED:
         return
     if fresh:
-        await remove(door, node)
-    if outcome is TokenCheck.UNKNOWN:
-        raise CommandError("the API server does not heed the new Role yet; try again", cli_help.UNAVAILABLE)
+        await remove(accounts, node)
+    if outcome is PolicyCheck.UNKNOWN:
+        raise CommandError("the API server does not apply the new Role yet; try again", exit_codes.UNAVAILABLE)
     raise CommandError(
-        f"nothing keeps an agent of namespace {namespace} to its own node: the ValidatingAdmissionPolicy "
-        f"hotpool-{namespace}-agent or its binding is missing. Install the chart there. No credential was made",
-        cli_help.NOT_INSTALLED,
+        f"nothing limits an agent of namespace {namespace} to its own node: the ValidatingAdmissionPolicy "
+        f"hotpool-{namespace}-agent or its binding is missing. Install the chart there. No credential was created",
+        exit_codes.NOT_INSTALLED,
     )
 
 
-async def credentials(door: ServiceAccounts, node: str) -> list[Credential]:
-    """Those that there are: two at most."""
-    read = [(name, await door.secret(name)) for name in objects.secrets_of(node)]
-    return [objects.credential(name, node, found) for name, found in read if found]
+async def credentials(accounts: ServiceAccounts, node: str) -> list[Credential]:
+    """Return the existing credentials of a node, at most two. Raises ForeignError."""
+    secrets = [(name, await accounts.secret(name)) for name in manifests.secret_names(node)]
+    return [manifests.credential(name, node, secret) for name, secret in secrets if secret]
 
 
-async def credential(door: ServiceAccounts, node: str, name: str) -> Credential:
-    """One that must be there."""
-    found = await door.secret(name)
-    if found is None:
-        raise CommandError(f"Secret {name} was deleted meanwhile; try again", cli_help.UNAVAILABLE)
-    return objects.credential(name, node, found)
+async def credential(accounts: ServiceAccounts, node: str, name: str) -> Credential:
+    """Return one credential. Raises CommandError if it was deleted."""
+    secret = await accounts.secret(name)
+    if secret is None:
+        raise CommandError(f"Secret {name} was deleted meanwhile; try again", exit_codes.UNAVAILABLE)
+    return manifests.credential(name, node, secret)
 
 
-async def wait_for_token(door: ServiceAccounts, node: str, name: str) -> Credential:
-    """The credential with its token."""
-    deadline = monotonic() + _FILL_SECONDS
+async def wait_for_token(accounts: ServiceAccounts, node: str, name: str) -> Credential:
+    """Wait until the Secret has a token, and return the credential. Raises CommandError after 20 s."""
+    deadline = monotonic() + _TOKEN_SECONDS
     while True:
-        found = await credential(door, node, name)
-        if found.token:
-            return found
+        current = await credential(accounts, node, name)
+        if current.token:
+            return current
         if monotonic() > deadline:
-            words = f"the cluster's controller-manager put no token into Secret {name}; the next run waits again"
-            raise CommandError(words, cli_help.UNAVAILABLE)
+            message = f"the controller-manager wrote no token into Secret {name}; run the command again to wait"
+            raise CommandError(message, exit_codes.UNAVAILABLE)
         await asyncio.sleep(POLL_SECONDS)
 
 
-async def remove(door: ServiceAccounts, node: str) -> bool:
-    """Remove rights first, for they end at once; whether there was anything."""
-    account = objects.account_of(node)
+async def remove(accounts: ServiceAccounts, node: str) -> bool:
+    """Delete account, rights and credentials. Return True if anything existed. Rights go first: they end at once."""
+    account = manifests.account_name(node)
     parts = [("RoleBinding", account), ("Role", account)]
-    parts += [("Secret", name) for name in objects.secrets_of(node)]
-    # The account last: as long as it is there the next run sees that something is left.
+    parts += [("Secret", name) for name in manifests.secret_names(node)]
+    # The account goes last: while it exists, the next run finds that objects are left.
     parts += [("ServiceAccount", account)]
-    return any([await door.delete(kind, name) for kind, name in parts])
+    return any([await accounts.delete(kind, name) for kind, name in parts])

@@ -1,1 +1,1 @@
-"""Results of the commands as text for a terminal."""
+"""Output of the commands as text for a terminal."""

@@ -1,22 +1,19 @@
-"""What `diff` prints for people.
-
-Decides nothing.
-"""
+"""Text output of `diff`."""
 
 from collections.abc import Iterable, Sequence
 
 from rich.table import Table
 from rich.text import Text
 
-from hotpool.cli.render.tables import BAD, DOUBTFUL, GOOD, HEAD, plural, print_line
+from hotpool.cli.render.tables import BAD, BOLD, GOOD, WARNING, plural, print_line
 from hotpool.core.explain.dry_run import GeneratorChange, PoolChange
 
 _Row = tuple[str, str, str, str]
-"""Sign, what, words, colour."""
+"""Sign, name, text, colour."""
 
 
 def show(pools: Sequence[PoolChange], generators: Sequence[GeneratorChange]) -> None:
-    """Each document in the order given."""
+    """Print the changes of each manifest, in the order given."""
     for change in pools:
         _show_pool(change)
     for generator in generators:
@@ -24,37 +21,37 @@ def show(pools: Sequence[PoolChange], generators: Sequence[GeneratorChange]) -> 
 
 
 def _show_pool(change: PoolChange) -> None:
-    print_line(Text.assemble((f"nodepool/{change.name} ", HEAD), f"({change.kind}): {_moves(change)}"))
+    print_line(Text.assemble((f"nodepool/{change.name} ", BOLD), f"({change.kind}): {_counts(change)}"))
     if change.ready_before != change.ready_after:
-        print_line(f"  Ready: {_word(change.ready_before)} -> {_word(change.ready_after)}")
+        print_line(f"  Ready: {_ready(change.ready_before)} -> {_ready(change.ready_after)}")
     rows: list[_Row] = [("+", node, state, GOOD) for node, state in change.joins.items()]
-    rows += [("-", node, why, BAD) for node, why in change.leaves.items()]
+    rows += [("-", node, reason, BAD) for node, reason in change.leaves.items()]
     if rows:
         print_line(_rows(rows))
 
 
-def _word(ready: bool | None) -> str:  # noqa: FBT001 - it is the value, not a switch.
+def _ready(ready: bool | None) -> str:  # noqa: FBT001 - a value, not a switch.
     return "no pool" if ready is None else str(ready)
 
 
-def _moves(change: PoolChange) -> str:
+def _counts(change: PoolChange) -> str:
     counts = f"{change.members_before} -> {plural(change.members_after, 'member')}"
     return f"{len(change.joins)} would join, {len(change.leaves)} leave, {counts}"
 
 
 def _rows(rows: Iterable[_Row]) -> Table:
-    made = Table.grid(padding=(0, 2, 0, 0))
+    grid = Table.grid(padding=(0, 2, 0, 0))
     for _ in range(3):
-        made.add_column(overflow="fold")
-    for sign, what, words, colour in rows:
-        made.add_row(Text(f"  {sign}", colour), Text(what, colour), words)
-    return made
+        grid.add_column(overflow="fold")
+    for sign, name, text, colour in rows:
+        grid.add_row(Text(f"  {sign}", colour), Text(name, colour), text)
+    return grid
 
 
 def _show_generator(change: GeneratorChange) -> None:
     counts = {kind: sum(pool.kind == kind for pool in change.pools) for kind in ("new", "changed", "removed")}
-    words = f"{plural(counts['new'], 'pool')} made, {counts['changed']} changed, {counts['removed']} removed"
-    print_line(Text.assemble((f"nodepoolgenerator/{change.name} ", HEAD), f"({change.kind}): {words}"))
+    text = f"{plural(counts['new'], 'pool')} created, {counts['changed']} changed, {counts['removed']} removed"
+    print_line(Text.assemble((f"nodepoolgenerator/{change.name} ", BOLD), f"({change.kind}): {text}"))
     if change.note:
         print_line(f"  {change.note}")
     if change.pools:
@@ -73,4 +70,4 @@ def _pool_row(change: PoolChange) -> _Row:
             later = f" when empty for {change.after_seconds} s" if change.after_seconds else ""
             return "-", change.name, f"removed{later}; has {plural(change.members_before, 'member')}", BAD
         case _:
-            return "~", change.name, _moves(change), DOUBTFUL
+            return "~", change.name, _counts(change), WARNING

@@ -1,7 +1,4 @@
-"""How the command line prints for people: tables that fit the terminal.
-
-Colours and width are the terminal's: without one there are no colours and 80 columns.
-"""
+"""Text output: tables with the width and colours of the terminal; without a terminal, 80 columns and no colours."""
 
 from collections.abc import Iterable, Sequence
 from typing import Final
@@ -13,17 +10,17 @@ from rich.text import Text
 
 GOOD: Final = "green"
 BAD: Final = "red"
-DOUBTFUL: Final = "yellow"
-HEAD: Final = "bold"
+WARNING: Final = "yellow"
+BOLD: Final = "bold"
 
 
 def console() -> Console:
-    """Where a command prints."""
+    """Return a console for standard output, without markup."""
     return Console(highlight=False, markup=False, emoji=False)
 
 
 def print_line(*parts: RenderableType) -> None:
-    """Print, without the blanks that fill a table's lines."""
+    """Print lines without the trailing blanks of tables."""
     out = console()
     with out.capture() as captured:
         out.print(*parts, sep="\n")
@@ -31,26 +28,26 @@ def print_line(*parts: RenderableType) -> None:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]], *, right: Iterable[str] = ()) -> Table:
-    """Plain columns; long words are folded, never cut off. `right`: the columns of numbers."""
-    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style=HEAD, show_edge=False)
+    """Return a table without borders, whose long words are folded and never cut off. `right`: columns of numbers."""
+    result = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style=BOLD, show_edge=False)
     for column in columns:
         numeric = column in right
-        made.add_column(column, overflow="fold", justify="right" if numeric else "left", no_wrap=numeric)
+        result.add_column(column, overflow="fold", justify="right" if numeric else "left", no_wrap=numeric)
     for row in rows:
-        made.add_row(*row)
-    return made
+        result.add_row(*row)
+    return result
 
 
 def listing(items: Iterable[str]) -> Table:
-    """One item each line, with a dash; what is longer is wrapped behind it."""
-    made = Table.grid(padding=(0, 1, 0, 0))
-    made.add_column(width=1)
-    made.add_column(overflow="fold")
+    """Return a list with a dash before each item; long items are wrapped."""
+    grid = Table.grid(padding=(0, 1, 0, 0))
+    grid.add_column(width=1)
+    grid.add_column(overflow="fold")
     for item in items:
-        made.add_row("-", item)
-    return made
+        grid.add_row("-", item)
+    return grid
 
 
 def plural(count: int, noun: str) -> str:
-    """`1 node`, `2 nodes`."""
+    """Return `1 node` or `2 nodes`."""
     return f"{count} {noun}{'' if count == 1 else 's'}"

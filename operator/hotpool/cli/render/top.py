@@ -1,7 +1,4 @@
-"""What `top` prints for people.
-
-Decides nothing.
-"""
+"""Text output of `top`."""
 
 from collections.abc import Iterator, Sequence
 from typing import Final
@@ -9,15 +6,15 @@ from typing import Final
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from hotpool.cli.render.tables import BAD, DOUBTFUL, GOOD, table
+from hotpool.cli.render.tables import BAD, GOOD, WARNING, table
 from hotpool.cli.render.top_rows import NodeRow, PoolRow
 from hotpool.common.durations import age
 
-_COLOURS: Final = {"Live": GOOD, "Suspect": DOUBTFUL, "Draining": DOUBTFUL, "Cordoned": DOUBTFUL}
+_COLOURS: Final = {"Live": GOOD, "Suspect": WARNING, "Draining": WARNING, "Cordoned": WARNING}
 
 
 def tables(nodes: Sequence[NodeRow] | None, pools: Sequence[PoolRow] | None, *, limit: int | None, live: bool) -> Group:
-    """The tables that were asked for; of each at most `limit` rows."""
+    """Return the tables of nodes and pools, of at most `limit` rows each; None leaves a table out."""
     return Group(*_parts(nodes, pools, limit, live=live))
 
 
@@ -29,20 +26,20 @@ def _parts(
         columns = ("NODE", "LAST SEEN*", "STATE", "POOLS", "SERVICES", "RESTARTS", "FLAPPING")
         yield table(columns, rows, right=("LAST SEEN*", "POOLS", "SERVICES", "RESTARTS"))
         yield from _more(len(nodes), limit, "nodes")
-        yield Text("* by the node's own clock", "dim")
+        yield Text("* by the clock of the node", "dim")
     if nodes is not None and pools is not None:
         yield Text()
     if pools is not None:
         columns = ("POOL", "READY", "SUSPECT", "DRAINING", "MIN", "CHANGES*", "NOTE")
         yield table(columns, [_pool(row) for row in pools[:limit]], right=columns[1:-1])
         yield from _more(len(pools), limit, "pools")
-        words = "members that came, went or changed, as watched," if live else "members that came"
-        yield Text(f"* {words} in the last minute", "dim")
+        counted = "observed changes of members" if live else "new members"
+        yield Text(f"* {counted} in the last minute", "dim")
 
 
-def _more(count: int, limit: int | None, what: str) -> Iterator[Text]:
+def _more(count: int, limit: int | None, resource: str) -> Iterator[Text]:
     if limit is not None and count > limit:
-        yield Text(f"… and {count - limit} more: hotpool top {what}", "dim")
+        yield Text(f"… and {count - limit} more: hotpool top {resource}", "dim")
 
 
 def _node(row: NodeRow) -> tuple[str | Text, ...]:

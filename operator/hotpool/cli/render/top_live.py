@@ -1,4 +1,4 @@
-"""`hotpool top --watch`: the tables again and again, on the whole terminal."""
+"""Output of `hotpool top --watch`: tables on the whole terminal, refreshed periodically."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -18,24 +18,24 @@ from hotpool.kube.client import ApiUnavailable
 
 REFRESH_SECONDS: Final = 2.0
 REFRESH_DUTY_FACTOR: Final = 4
-"""A look that took long is followed by a pause of so many times as long: a glance must not burden a large fleet."""
+"""Pause after a read, as a multiple of its duration, so that reads of a large fleet do not burden the API server."""
 
-Look = Callable[[], Awaitable[tuple[list[NodeRow] | None, list[PoolRow] | None]]]
+ReadRows = Callable[[], Awaitable[tuple[list[NodeRow] | None, list[PoolRow] | None]]]
 
 
-async def watch(look: Look, limit: int | None, namespace: str) -> None:
-    """Look until cancelled. While the API server is away, the last look stays, under a line with the trouble."""
+async def watch(read_rows: ReadRows, limit: int | None, namespace: str) -> None:
+    """Refresh until cancelled. While the API server fails, keep the last tables below a line with the error."""
     shown: list[Group] = []
     with Live(console=console(), screen=True, auto_refresh=False) as live:
         while True:
-            began = monotonic()
+            started = monotonic()
             try:
-                nodes, pools = await look()
+                nodes, pools = await read_rows()
                 shown = [tables(nodes, pools, limit=limit, live=True)]
-                words = Text(f"{datetime.now().astimezone():%H:%M:%S}  namespace {namespace}  Ctrl-C ends", "dim")
+                header = Text(f"{datetime.now().astimezone():%H:%M:%S}  namespace {namespace}  Ctrl-C to end", "dim")
             except ApiUnavailable as error:
                 if not shown:
                     raise
-                words = Text(f"{error_message(error, namespace)[0]}; trying again", BAD)
-            live.update(Group(words, *shown), refresh=True)
-            await asyncio.sleep(max(REFRESH_SECONDS, REFRESH_DUTY_FACTOR * (monotonic() - began)))
+                header = Text(f"{error_message(error, namespace)[0]}; retrying", BAD)
+            live.update(Group(header, *shown), refresh=True)
+            await asyncio.sleep(max(REFRESH_SECONDS, REFRESH_DUTY_FACTOR * (monotonic() - started)))

@@ -1,7 +1,4 @@
-"""What `top` shows of each node and pool, made from what was read.
-
-Decides nothing; `Rates` remembers what was seen before, to count changes while watching.
-"""
+"""Rows of `top` for nodes and pools, computed from a snapshot of the fleet."""
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
@@ -22,52 +19,52 @@ Json = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class NodeRow:
-    """One node."""
+    """Row of one node."""
 
     name: str
     last_seen: str | None
-    """The Lease's renewTime, by the node's own clock."""
+    """renewTime of the Lease, by the clock of the node."""
     silent: float | None
-    """Seconds since then, by ours."""
+    """Seconds since then, by the local clock."""
     state: str
-    """The reason of condition Ready: Live, Suspect, Offline, Draining, ..."""
+    """Reason of condition Ready: Live, Suspect, Offline, Draining, ..."""
     pools: int
     running: int
     services: int
     restarts: int
-    """After crashes, since the agent started."""
+    """Restarts after crashes since the agent started."""
     flapping: tuple[str, ...]
     """Types that are not ready because their services flap."""
 
 
 @dataclass(frozen=True, slots=True)
 class PoolRow:
-    """One pool."""
+    """Row of one pool."""
 
     name: str
     members: Counter[MemberState]
     minimum: int
     note: str
-    """Why its members do not follow its spec, where that is so."""
+    """Reason why the members do not follow the spec; empty if they do."""
     changes: int
-    """Members that changed in the last minute: while watching all that was seen, else those that came in."""
+    """Changes of members in the last minute: with --watch the observed ones, else new members."""
 
 
-def node_rows(found: FleetSnapshot, leases: Iterable[Json], now: datetime) -> list[NodeRow]:
-    """All nodes, by name."""
-    seen = dict(_renewed(lease) for lease in leases)
-    pools = Counter(node for pool in found.pools_with_slices for node in found.members(pool))
-    return [_node_row(found, name, seen.get(name), pools[name], now) for name in sorted(found.nodes)]
+def node_rows(snapshot: FleetSnapshot, leases: Iterable[Json], now: datetime) -> list[NodeRow]:
+    """Return the rows of all nodes, sorted by name."""
+    renewals = dict(_renewed(lease) for lease in leases)
+    pools = Counter(node for pool in snapshot.pools_with_slices for node in snapshot.members(pool))
+    return [_node_row(snapshot, name, renewals.get(name), pools[name], now) for name in sorted(snapshot.nodes)]
 
 
 def _renewed(lease: Json) -> tuple[str, str | None]:
     spec = lease.get("spec") or {}
-    beat = decode_lease(lease["metadata"]["name"], spec.get("holderIdentity"), spec.get("renewTime"), None)
-    return (beat.node, beat.renewed) if beat else ("", None)
+    renewal = decode_lease(lease["metadata"]["name"], spec.get("holderIdentity"), spec.get("renewTime"), None)
+    return (renewal.node, renewal.renewed) if renewal else ("", None)
 
 
-def _node_row(found: FleetSnapshot, name: str, renewed: str | None, pools: int, now: datetime) -> NodeRow:
-    node, services = found.nodes[name], found.services(name)
+def _node_row(snapshot: FleetSnapshot, name: str, renewed: str | None, pools: int, now: datetime) -> NodeRow:
+    node, services = snapshot.nodes[name], snapshot.services(name)
     ready = node.conditions.get("Ready")
     types = node.report.types if node.report else {}
     return NodeRow(
@@ -83,12 +80,12 @@ def _node_row(found: FleetSnapshot, name: str, renewed: str | None, pools: int, 
     )
 
 
-def pool_rows(found: FleetSnapshot, changes: Mapping[str, int]) -> list[PoolRow]:
-    """All pools, by name."""
+def pool_rows(snapshot: FleetSnapshot, changes: Mapping[str, int]) -> list[PoolRow]:
+    """Return the rows of all pools, sorted by name."""
     return [
         PoolRow(
             name=name,
-            members=Counter(member.state for member in found.members(name).values()),
+            members=Counter(member.state for member in snapshot.members(name).values()),
             minimum=pool.spec.min_members,
             note="InvalidSpec"
             if pool.problem
@@ -97,39 +94,42 @@ def pool_rows(found: FleetSnapshot, changes: Mapping[str, int]) -> list[PoolRow]
             else "DryRun" * (pool.spec.mode == "DryRun"),
             changes=changes.get(name, 0),
         )
-        for name, pool in sorted(found.pools.items())
+        for name, pool in sorted(snapshot.pools.items())
     ]
 
 
-def arrivals(found: FleetSnapshot, now: datetime) -> dict[str, int]:
-    """Members that came in during the last minute, by pool: what one look can tell."""
-    ages = {pool: [seconds_since(member.since, now) for member in found.members(pool).values()] for pool in found.pools}
+def arrivals(snapshot: FleetSnapshot, now: datetime) -> dict[str, int]:
+    """Return the number of members that joined in the last minute, by pool."""
+    ages = {
+        pool: [seconds_since(member.since, now) for member in snapshot.members(pool).values()]
+        for pool in snapshot.pools
+    }
     return {pool: sum(age is not None and age < MINUTE for age in each) for pool, each in ages.items()}
 
 
 @dataclass(slots=True)
 class Rates:
-    """Counts changes of membership between looks: who came, went, or changed state."""
+    """Counter of changes of membership between snapshots: members that joined, left or changed their state."""
 
     _before: dict[str, dict[str, MemberState]] | None = None
-    _seen: deque[tuple[float, Counter[str]]] = field(default_factory=deque)
+    _counts: deque[tuple[float, Counter[str]]] = field(default_factory=deque)
 
-    def update(self, found: FleetSnapshot, moment: float) -> Counter[str]:
-        """Changes by pool in the last minute, or since the first look. `moment`: monotonic seconds."""
+    def update(self, snapshot: FleetSnapshot, now: float) -> Counter[str]:
+        """Return changes by pool in the last minute, or since the first snapshot. `now`: monotonic seconds."""
         after = {
-            pool: {node: member.state for node, member in found.members(pool).items()}
-            for pool in (*found.pools, *found.pools_with_slices)
+            pool: {node: member.state for node, member in snapshot.members(pool).items()}
+            for pool in (*snapshot.pools, *snapshot.pools_with_slices)
         }
         before, self._before = self._before, after
         if before is not None:
             pools = before.keys() | after.keys()
-            self._seen.append((moment, Counter({p: _moved(before.get(p, {}), after.get(p, {})) for p in pools})))
-        while self._seen and self._seen[0][0] <= moment - MINUTE:
-            self._seen.popleft()
-        return sum((count for _, count in self._seen), Counter[str]())
+            self._counts.append((now, Counter({p: _changes(before.get(p, {}), after.get(p, {})) for p in pools})))
+        while self._counts and self._counts[0][0] <= now - MINUTE:
+            self._counts.popleft()
+        return sum((count for _, count in self._counts), Counter[str]())
 
 
-def _moved(before: Mapping[str, MemberState], after: Mapping[str, MemberState]) -> int:
+def _changes(before: Mapping[str, MemberState], after: Mapping[str, MemberState]) -> int:
     return len({node for node, _ in before.items() ^ after.items()})
 
 
@@ -140,11 +140,11 @@ NODE_ORDERS: Final[Mapping[str, Callable[[NodeRow], Any]]] = {
     "services": lambda row: (-row.running, row.name),
     "flaps": lambda row: (-len(row.flapping), -row.restarts, row.name),
 }
-"""What nodes can be sorted by: the name, else the most first."""
+"""Sort orders of nodes: by name, else highest first."""
 POOL_ORDERS: Final[Mapping[str, Callable[[PoolRow], Any]]] = {
     "name": lambda row: row.name,
     "members": lambda row: (-row.members.total(), row.name),
     "ready": lambda row: (-row.members["Ready"], row.name),
     "changes": lambda row: (-row.changes, row.name),
 }
-"""What pools can be sorted by."""
+"""Sort orders of pools: by name, else highest first."""

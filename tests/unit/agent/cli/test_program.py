@@ -1,4 +1,4 @@
-"""The table of commands that `hotpool-agent --help` prints, against the commands themselves (requirement F5)."""
+"""Table of commands in `hotpool-agent --help`, compared with the commands (requirement F5)."""
 
 from importlib import import_module
 from typing import Any
@@ -10,13 +10,12 @@ from hotpool_agent.cli.program import COMMANDS, app
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_the_program_lists_a_command_by_the_first_sentence_of_its_own_help(name: str) -> None:
-    # Long enough that nothing is cut off.
+def test_the_program_lists_the_first_sentence_of_the_help_of_a_command(name: str) -> None:
     program: Any = get_command(app)
     assert program.load(name).get_short_help_str(limit=1000) == COMMANDS[name][1]
 
 
 @pytest.mark.parametrize("module", sorted({module for module, _ in COMMANDS.values()}))
 def test_every_command_of_a_module_is_in_the_table(module: str) -> None:
-    found = get_group(import_module(f"hotpool_agent.cli.{module}").app).commands
-    assert set(found) == {name for name, (where, _) in COMMANDS.items() if where == module}
+    commands = get_group(import_module(f"hotpool_agent.cli.{module}").app).commands
+    assert set(commands) == {name for name, (origin, _) in COMMANDS.items() if origin == module}

@@ -1,4 +1,4 @@
-"""Pauses between attempts (requirement B9): growing, capped, jittered."""
+"""Pauses between attempts (requirement B9): growing, limited, jittered."""
 
 import random
 
@@ -12,9 +12,9 @@ H = 15.0
 
 
 @given(st.floats(0.01, 5), st.integers(1, 120), st.lists(st.floats(0, 1000), min_size=1, max_size=20))
-def test_a_pause_grows_to_the_limit_and_never_beyond(first: float, limit: int, asked: list[float]) -> None:
+def test_a_pause_grows_to_the_limit_and_never_beyond(first: float, limit: int, minimums: list[float]) -> None:
     backoff, base = Backoff(first, limit), min(first, limit)
-    for at_least in asked:
+    for at_least in minimums:
         pause = backoff.pause(at_least)
         assert max(base / 2, min(at_least, limit)) <= pause <= max(base, min(at_least, limit))
         base = min(base * 2, limit)
@@ -22,13 +22,13 @@ def test_a_pause_grows_to_the_limit_and_never_beyond(first: float, limit: int, a
     assert backoff.pause() <= min(first, limit)
 
 
-def test_agents_that_fail_together_do_not_come_back_together() -> None:
+def test_agents_that_fail_together_do_not_retry_together() -> None:
     random.seed(7)
     fleet = [Backoff(1.0, H) for _ in range(AGENTS)]
     now = [0.0] * AGENTS
     for _ in range(6):
         now = [moment + backoff.pause() for moment, backoff in zip(now, fleet, strict=True)]
-    # They left in one moment; by the sixth attempt no second of the ten over which they spread has more than a quarter.
+    # All start together. At the sixth attempt they spread over ten seconds, none of which has more than a quarter.
     seconds = [sum(int(moment) == second for moment in now) for second in range(int(max(now)) + 1)]
     assert max(seconds) <= AGENTS / 4
     assert sum(count > 0 for count in seconds) >= 10

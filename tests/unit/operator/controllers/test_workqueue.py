@@ -1,4 +1,4 @@
-"""Which keys are due, and one at a time for each key."""
+"""Work queue: due times, capacity, and at most one worker per key."""
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -8,7 +8,7 @@ from hotpool.core.model import Key, Kind
 
 A, B, C = (Key(Kind.POOL, name) for name in "abc")
 MANY = 100
-ROOM = 2
+CAPACITY = 2
 
 
 def test_keys_are_taken_when_due_earliest_first() -> None:
@@ -43,7 +43,7 @@ def test_a_key_in_flight_is_due_again_when_it_is_done() -> None:
     assert queue.take(3) == [(A, 2)]
 
 
-def test_no_more_than_there_is_room_for() -> None:
+def test_no_more_keys_than_the_capacity_are_in_flight() -> None:
     queue = WorkQueue(2)
     for key in (A, B, C):
         queue.add(key, 1)
@@ -54,25 +54,25 @@ def test_no_more_than_there_is_room_for() -> None:
     assert len(queue.take(1)) == 1
 
 
-def test_times_that_earlier_ones_replaced_do_not_pile_up() -> None:
+def test_outdated_entries_do_not_accumulate() -> None:
     queue = WorkQueue(MANY)
     for number in range(10_000):
         queue.add(A, 10_000 - number)
-    assert len(queue._heap) < 200  # noqa: SLF001 - what must not grow is inside.
+    assert len(queue._heap) < 200  # noqa: SLF001 - the private heap must not grow.
     assert queue.take(1) == [(A, 1)]
 
 
 class Queue(RuleBasedStateMachine):
-    """Against a model: no key is lost, none is worked on twice at a time, none before its time."""
+    """Model of the queue: no key is lost, none is in flight twice, none before its due time."""
 
     keys = st.sampled_from([A, B, C])
 
     def __init__(self) -> None:
         super().__init__()
-        self.queue = WorkQueue(ROOM)
+        self.queue = WorkQueue(CAPACITY)
         self.now = 0.0
         self.due: dict[Key, float] = {}
-        self.busy: set[Key] = set()
+        self.in_flight: set[Key] = set()
 
     @rule(keys=st.lists(keys, max_size=3), ahead=st.sampled_from([0.0, 1.0, 5.0]))
     def add(self, keys: list[Key], ahead: float) -> None:
@@ -84,23 +84,23 @@ class Queue(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([0.0, 1.0, 5.0]))
     def take(self, seconds: float) -> None:
         self.now += seconds
-        ready = {key: at for key, at in self.due.items() if at <= self.now and key not in self.busy}
+        ready = {key: at for key, at in self.due.items() if at <= self.now and key not in self.in_flight}
         taken = dict(self.queue.take(self.now))
-        assert len(taken) == min(ROOM - len(self.busy), len(ready))
+        assert len(taken) == min(CAPACITY - len(self.in_flight), len(ready))
         assert taken.items() <= ready.items()
-        self.busy |= taken.keys()
+        self.in_flight |= taken.keys()
         self.due = {key: at for key, at in self.due.items() if key not in taken}
 
     @rule(key=keys)
     def done(self, key: Key) -> None:
         self.queue.done(key)
-        self.busy.discard(key)
+        self.in_flight.discard(key)
 
     @invariant()
-    def knows_when_to_look_next(self) -> None:
-        waiting = [at for key, at in self.due.items() if key not in self.busy]
-        room = len(self.busy) < ROOM
-        assert self.queue.next_due() == (min(waiting, default=None) if room else None)
+    def next_due_is_the_earliest_waiting_key(self) -> None:
+        waiting = [at for key, at in self.due.items() if key not in self.in_flight]
+        has_capacity = len(self.in_flight) < CAPACITY
+        assert self.queue.next_due() == (min(waiting, default=None) if has_capacity else None)
 
 
 TestQueue = Queue.TestCase

@@ -1,4 +1,4 @@
-"""What is told as Events, and how much of it (requirement C6)."""
+"""Aggregation of Events: folding, rate and order (requirement C6)."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,7 +20,7 @@ from hotpool.events.messages import (
     NameList,
     ObjectsMessage,
     TextMessage,
-    clipped,
+    truncate,
 )
 
 POOL = EventObject("NodePool", "zh-en", "u1")
@@ -31,35 +31,37 @@ def node(number: int) -> EventObject:
     return EventObject("NodeCapability", f"edge-{number}", f"u-{number}")
 
 
-def happening(reason: str = "NotReady", content: Content | None = None) -> EventDraft:
+def draft(reason: str = "NotReady", content: Content | None = None) -> EventDraft:
     return EventDraft(reason, "SetCondition", content or TextMessage(reason))
 
 
-def told(story: EventAggregator, until: float, step: float = 0.5, since: float = 0.0) -> list[tuple[float, Event]]:
-    """What is posted by somebody who looks each half second."""
+def posted_until(
+    aggregator: EventAggregator, end: float, step: float = 0.5, since: float = 0.0
+) -> list[tuple[float, Event]]:
+    """Return time and Event of everything posted by a caller of `take` each half second."""
     found, now = [], since
-    while now <= until:
-        found += [(now, event) for event in story.take(now)]
+    while now <= end:
+        found += [(now, event) for event in aggregator.take(now)]
         now += step
     return found
 
 
-def test_the_first_of_a_quiet_object_goes_at_once() -> None:
-    story = EventAggregator()
-    assert story.add(POOL, happening(), "t0", 0.0)
-    (event,) = story.take(0.0)
-    assert (event.about, event.reason, event.note, event.count) == (POOL, "NotReady", "NotReady", 1)
+def test_the_first_event_of_an_object_is_posted_at_once() -> None:
+    aggregator = EventAggregator()
+    assert aggregator.add(POOL, draft(), "t0", 0.0)
+    (event,) = aggregator.take(0.0)
+    assert (event.regarding, event.reason, event.note, event.count) == (POOL, "NotReady", "NotReady", 1)
     assert (event.first, event.last) == ("t0", "t0")
-    assert story.waiting == 0
+    assert aggregator.waiting == 0
 
 
 def test_a_storm_is_one_event_for_an_object_and_a_reason_in_ten_seconds() -> None:
-    story, posted = EventAggregator(), []
-    for turn in range(600):
-        now = turn / 20
-        story.add(POOL, happening("MembersChanged", MembershipMessage(NameList.of([f"n{turn}"]))), f"t{turn}", now)
-        posted += [(now, event) for event in story.take(now)]
-    posted += told(story, 60.0, since=30.0)
+    aggregator, posted = EventAggregator(), []
+    for step in range(600):
+        now = step / 20
+        aggregator.add(POOL, draft("MembersChanged", MembershipMessage(NameList.of([f"n{step}"]))), f"t{step}", now)
+        posted += [(now, event) for event in aggregator.take(now)]
+    posted += posted_until(aggregator, 60.0, since=30.0)
     assert [round(at) for at, _ in posted] == [0, 10, 20, 30]
     assert [event.note for _, event in posted] == ["1 joined [n0]", "200 joined", "200 joined", "199 joined"]
     assert sum(event.count for _, event in posted) == 600
@@ -67,41 +69,41 @@ def test_a_storm_is_one_event_for_an_object_and_a_reason_in_ten_seconds() -> Non
 
 
 def test_other_reasons_and_objects_do_not_wait_for_each_other() -> None:
-    story = EventAggregator()
-    story.add(POOL, happening("NotReady"), "t", 0.0)
-    assert len(story.take(0.0)) == 1
-    story.add(POOL, happening("Ready"), "t", 1.0)
-    story.add(POOL, happening("NotReady"), "t", 1.0)
-    story.add(node(1), happening("NotReady"), "t", 1.0)
-    assert [(event.about.name, event.reason) for event in story.take(1.0)] == [
+    aggregator = EventAggregator()
+    aggregator.add(POOL, draft("NotReady"), "t", 0.0)
+    assert len(aggregator.take(0.0)) == 1
+    aggregator.add(POOL, draft("Ready"), "t", 1.0)
+    aggregator.add(POOL, draft("NotReady"), "t", 1.0)
+    aggregator.add(node(1), draft("NotReady"), "t", 1.0)
+    assert [(event.regarding.name, event.reason) for event in aggregator.take(1.0)] == [
         ("zh-en", "Ready"),
         ("edge-1", "NotReady"),
     ]
-    assert [event.reason for event in story.take(QUIET_SECONDS)] == ["NotReady"]
+    assert [event.reason for event in aggregator.take(QUIET_SECONDS)] == ["NotReady"]
 
 
-def test_the_rate_is_bounded_and_the_important_goes_first() -> None:
-    story = EventAggregator()
+def test_the_rate_is_bounded_and_important_events_are_posted_first() -> None:
+    aggregator = EventAggregator()
     for number in range(300):
-        story.add(node(number), happening("Suspect"), "t", 0.0)
-    story.add(POOL, happening("MassSilence"), "t", 0.0)
-    story.add(FLEET, happening("RedisDown"), "t", 0.0)
-    posted = told(story, 120.0)
+        aggregator.add(node(number), draft("Suspect"), "t", 0.0)
+    aggregator.add(POOL, draft("MassSilence"), "t", 0.0)
+    aggregator.add(FLEET, draft("RedisDown"), "t", 0.0)
+    posted = posted_until(aggregator, 120.0)
     assert [event.reason for _, event in posted[:3]] == ["RedisDown", "MassSilence", "Suspect"]
     assert len(posted) == 302
     for at in range(60):
         assert sum(1 for when, _ in posted if when <= at) <= BURST + RATE * at
 
 
-def test_what_finds_no_room_is_not_told_and_takes_no_room_of_the_important() -> None:
-    story = EventAggregator()
-    told_of = [story.add(node(number), happening("Offline"), "t", 0.0) for number in range(MAX_TRACKED + 100)]
-    assert told_of.count(False) == 100
-    assert story.add(node(0), happening("Offline"), "t", 0.0)
-    assert story.add(POOL, happening("MassSilence"), "t", 0.0)
-    assert story.waiting == MAX_TRACKED + 1
-    story.take(0.0)
-    assert story.add(node(MAX_TRACKED), happening("Offline"), "t", 0.0)
+def test_events_above_the_limit_are_dropped_and_do_not_displace_important_ones() -> None:
+    aggregator = EventAggregator()
+    accepted = [aggregator.add(node(number), draft("Offline"), "t", 0.0) for number in range(MAX_TRACKED + 100)]
+    assert accepted.count(False) == 100
+    assert aggregator.add(node(0), draft("Offline"), "t", 0.0)
+    assert aggregator.add(POOL, draft("MassSilence"), "t", 0.0)
+    assert aggregator.waiting == MAX_TRACKED + 1
+    aggregator.take(0.0)
+    assert aggregator.add(node(MAX_TRACKED), draft("Offline"), "t", 0.0)
 
 
 @given(
@@ -110,22 +112,22 @@ def test_what_finds_no_room_is_not_told_and_takes_no_room_of_the_important() -> 
     )
 )
 def test_whatever_happens_the_bounds_hold_and_nothing_is_lost(steps: list[tuple[int, int, str]]) -> None:
-    story, now, posted = EventAggregator(), 0.0, list[tuple[float, Event]]()
+    aggregator, now, posted = EventAggregator(), 0.0, list[tuple[float, Event]]()
     for pause, number, reason in steps:
         now += pause / 4
-        assert story.add(node(number), happening(reason), "t", now)
-        posted += [(now, event) for event in story.take(now)]
-    posted += told(story, now + 60, since=now)
+        assert aggregator.add(node(number), draft(reason), "t", now)
+        posted += [(now, event) for event in aggregator.take(now)]
+    posted += posted_until(aggregator, now + 60, since=now)
     assert sum(event.count for _, event in posted) == len(steps)
-    assert story.waiting == 0
+    assert aggregator.waiting == 0
     last: dict[tuple[EventObject, str], float] = {}
     for at, event in posted:
-        key = (event.about, event.reason)
+        key = (event.regarding, event.reason)
         assert at - last.get(key, -QUIET_SECONDS) >= QUIET_SECONDS
         last[key] = at
 
 
-def test_a_note_says_who_moved_and_why() -> None:
+def test_a_note_names_the_changed_nodes_and_the_reasons() -> None:
     one = MembershipMessage(NameList.of(["a"]), NameList.of(["b"]), NameList.of(["c"]), {"Offline": 1}, {"Suspect": 1})
     assert one.note == "1 joined [a], 1 left (Offline 1) [b], 1 changed (Suspect 1) [c]"
     many = MembershipMessage(
@@ -139,13 +141,13 @@ def test_a_note_says_who_moved_and_why() -> None:
 
 
 def test_names_are_few_however_long_the_storm_is() -> None:
-    group = NameList()
+    names = NameList()
     for number in range(1000):
-        group += NameList.of([f"edge-{number}"])
-    assert (group.count, len(group.names), group.listed) == (1000, 4, "")
-    things = ObjectsMessage("slice", NameList.of(["p-0"]), "changed by others: put right")
-    assert things.note == "1 slice [p-0] changed by others: put right"
-    assert things.fold(ObjectsMessage("slice", NameList.of(["p-1"]), things.what)).note.startswith(
+        names += NameList.of([f"edge-{number}"])
+    assert (names.count, len(names.names), names.listed) == (1000, 4, "")
+    message = ObjectsMessage("slice", NameList.of(["p-0"]), "changed by another client: repaired")
+    assert message.note == "1 slice [p-0] changed by another client: repaired"
+    assert message.fold(ObjectsMessage("slice", NameList.of(["p-1"]), message.change)).note.startswith(
         "2 slices [p-0, p-1] changed"
     )
     assert TextMessage("old").fold(TextMessage("new")).note == "new"
@@ -153,5 +155,5 @@ def test_names_are_few_however_long_the_storm_is() -> None:
 
 @given(st.text(max_size=2000))
 def test_a_note_is_never_too_long(text: str) -> None:
-    assert len(clipped(text).encode()) <= NOTE_BYTES
-    assert clipped("short") == "short"
+    assert len(truncate(text).encode()) <= NOTE_BYTES
+    assert truncate("short") == "short"

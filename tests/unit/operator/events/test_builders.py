@@ -1,4 +1,4 @@
-"""What happened, as the difference of what was stored and what is (requirements C6, D5, D11)."""
+"""Event drafts from the difference of stored states (requirements C6, D5, D11)."""
 
 import pytest
 
@@ -14,8 +14,8 @@ def condition(type_: str, status: str = "True", reason: str = "Because", message
     )
 
 
-def brief(found: list[EventDraft]) -> list[tuple[str, bool]]:
-    return [(happening.reason, happening.warning) for happening in found]
+def brief(drafts: list[EventDraft]) -> list[tuple[str, bool]]:
+    return [(draft.reason, draft.warning) for draft in drafts]
 
 
 def members(*nodes: str, state: str = "Ready") -> tuple[Member, ...]:
@@ -43,7 +43,7 @@ def members(*nodes: str, state: str = "Ready") -> tuple[Member, ...]:
         ({"Paused": ("True", "Paused")}, [], [("Resumed", False)]),
     ],
 )
-def test_every_condition_that_appears_changes_or_goes_is_told(
+def test_every_condition_that_appears_changes_or_ends_has_an_event(
     before: dict[str, tuple[str, str]], after: list[tuple[str, str, str]], expected: list[tuple[str, bool]]
 ) -> None:
     assert brief(changed_conditions(Kind.POOL, before, [condition(*words) for words in after])) == expected
@@ -62,7 +62,7 @@ def test_every_condition_that_appears_changes_or_goes_is_told(
         ("Unknown", "AwaitingReport", False),
     ],
 )
-def test_a_node_is_told_by_the_reason_of_ready_alone(status: str, reason: str, warning: bool) -> None:  # noqa: FBT001
+def test_a_node_has_one_event_with_the_reason_of_ready(status: str, reason: str, warning: bool) -> None:  # noqa: FBT001
     before = {"Ready": ("Unknown", "Other"), "Draining": ("False", "NotRequested")}
     after = [condition("Ready", status, reason), condition("Draining", "True", "Requested")]
     assert brief(changed_conditions(Kind.NODE, before, after)) == [(reason, warning)]
@@ -70,18 +70,18 @@ def test_a_node_is_told_by_the_reason_of_ready_alone(status: str, reason: str, w
 
 
 def test_the_note_holds_reason_and_message() -> None:
-    (told,) = changed_conditions(Kind.POOL, {}, [condition("Ready", "False", "TooFewMembers", "0 of 1")])
-    assert told.content.note == "TooFewMembers: 0 of 1"
+    (draft,) = changed_conditions(Kind.POOL, {}, [condition("Ready", "False", "TooFewMembers", "0 of 1")])
+    assert draft.content.note == "TooFewMembers: 0 of 1"
 
 
-def test_who_joined_left_and_changed_is_told_with_the_gate() -> None:
+def test_the_note_names_joined_left_and_changed_nodes_with_the_criterion() -> None:
     before = {"p-0": members("a", "b", "c", "d")}
     after = {"p-0": (*members("a", "e"), *members("b", state="Suspect"))}
-    told = membership_changed(before, after, {"c": "TypeNotReady"}, dry_run=False)
-    assert told
-    assert told.reason == "MembersChanged"
+    draft = membership_changed(before, after, {"c": "TypeNotReady"}, dry_run=False)
+    assert draft
+    assert draft.reason == "MembersChanged"
     expected = "1 joined [e], 2 left (Deleted 1, TypeNotReady 1) [c, d], 1 changed (Suspect 1) [b]"
-    assert told.content.note == expected
+    assert draft.content.note == expected
 
 
 def test_a_member_that_only_moves_to_another_slice_is_no_change() -> None:
@@ -92,8 +92,8 @@ def test_a_member_that_only_moves_to_another_slice_is_no_change() -> None:
 
 
 def test_dry_run_that_empties_a_pool_has_an_event_of_its_own() -> None:
-    told = membership_changed({"p-0": members("a", "b")}, {}, {}, dry_run=True)
-    assert told
-    assert (told.reason, told.warning) == ("DryRunEmptied", False)
-    assert told.content.note == "mode DryRun: all 2 members were taken out"
+    draft = membership_changed({"p-0": members("a", "b")}, {}, {}, dry_run=True)
+    assert draft
+    assert (draft.reason, draft.warning) == ("DryRunEmptied", False)
+    assert draft.content.note == "mode DryRun: all 2 members were removed"
     assert membership_changed({}, {}, {}, dry_run=True) is None

@@ -1,4 +1,4 @@
-"""Wire objects to core values: a bad object is a value, never an exception (requirements B3, B11, C2, D10, D11)."""
+"""Decoding of wire objects: an invalid one is a value, never an exception (requirements B3, B11, C2, D10, D11)."""
 
 from typing import Any
 
@@ -30,7 +30,7 @@ GOOD: dict[Kind, dict[str, Any]] = {
     Kind.SLICE: slice_object("p", 0, "a", "b"),
     Kind.GENERATOR: generator_object("g", template={"spec": {"requires": {"types": [{"type": "asr"}]}}}),
 }
-MADE = {Kind.NODE: Node, Kind.KUBE_NODE: KubeNode, Kind.POOL: Pool, Kind.SLICE: Slice, Kind.GENERATOR: Generator}
+CLASSES = {Kind.NODE: Node, Kind.KUBE_NODE: KubeNode, Kind.POOL: Pool, Kind.SLICE: Slice, Kind.GENERATOR: Generator}
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
@@ -39,51 +39,51 @@ JSON = st.recursive(
 )
 
 
-def works(kind: Kind, body: Any) -> None:
-    """Decoding gives a value of the kind that the state can take in, or a rejection; nothing else."""
+def assert_decodes(kind: Kind, body: Any) -> None:
+    """Assert that decoding returns a DecodeError, or a value of the kind that the cache accepts."""
     found = decode(kind, body)
     if isinstance(found, DecodeError):
         assert (found.kind, isinstance(found.name, str), bool(found.reason)) == (kind, True, True)
         return
-    assert isinstance(found, MADE[kind])
-    state = ClusterCache(gate_open=True)
+    assert isinstance(found, CLASSES[kind])
+    cache = ClusterCache(gate_open=True)
     for other, good in GOOD.items():
         seen = decode(other, good)
         assert not isinstance(seen, DecodeError)
-        state.upsert(seen, 0.0)
-    state.upsert(found, 0.0)
+        cache.upsert(seen, 0.0)
+    cache.upsert(found, 0.0)
 
 
 @pytest.mark.parametrize("kind", list(Kind))
 @given(body=JSON)
 def test_any_json_is_a_value(kind: Kind, body: Any) -> None:
-    works(kind, body)
+    assert_decodes(kind, body)
 
 
 @pytest.mark.parametrize("kind", list(Kind))
 @given(data=st.data())
 @settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
-def test_a_good_object_with_anything_in_any_place_is_a_value(kind: Kind, data: st.DataObject) -> None:
+def test_a_valid_object_with_any_json_in_any_place_is_a_value(kind: Kind, data: st.DataObject) -> None:
     place = data.draw(st.sampled_from(paths(GOOD[kind])))
     body = changed(GOOD[kind], place, data.draw(JSON))
     if isinstance(body, dict) and isinstance(body.get("metadata"), dict) and "resourceVersion" in body["metadata"]:
         version = {"resourceVersion": "9"} if place[:2] != ("metadata", "resourceVersion") else {}
         body = {**body, "metadata": {**body["metadata"], **version}}
-    works(kind, body)
+    assert_decodes(kind, body)
 
 
 @pytest.mark.parametrize("kind", list(Kind))
 @pytest.mark.parametrize(
     "body", [None, [], "x", 7, {}, {"metadata": None}, {"metadata": []}, {"metadata": {"name": 5}}]
 )
-def test_what_is_no_object_is_a_rejection(kind: Kind, body: Any) -> None:
+def test_json_that_is_not_an_object_is_a_decode_error(kind: Kind, body: Any) -> None:
     assert isinstance(decode(kind, body), DecodeError)
 
 
 @pytest.mark.parametrize("kind", list(Kind))
-def test_good_objects_are_read(kind: Kind) -> None:
+def test_valid_objects_are_decoded(kind: Kind) -> None:
     found = decode(kind, GOOD[kind])
-    assert isinstance(found, MADE[kind])
+    assert isinstance(found, CLASSES[kind])
 
 
 def node_of(**more: Any) -> Node:
@@ -95,7 +95,7 @@ def node_of(**more: Any) -> Node:
 @pytest.mark.parametrize(
     "bad", [{"epoch": -1}, {"intervalSeconds": 0}, {"services": [{"id": "x"}]}, {"capabilities": 5}]
 )
-def test_a_report_that_cannot_be_used_is_a_problem_and_the_rest_of_the_node_survives(bad: dict[str, Any]) -> None:
+def test_an_invalid_report_is_a_problem_and_the_rest_of_the_node_is_kept(bad: dict[str, Any]) -> None:
     found = node_of(content=report(**bad), labels={"a": "b"}, drain=True, conditions=[condition()])
     assert found.report is None
     assert found.problem
@@ -103,14 +103,14 @@ def test_a_report_that_cannot_be_used_is_a_problem_and_the_rest_of_the_node_surv
     assert (found.labels, found.drain, set(found.conditions)) == ({"a": "b"}, True, {"Ready"})
 
 
-def test_unknown_fields_and_words_are_ignored() -> None:
+def test_unknown_fields_and_states_are_ignored() -> None:
     content = report(service("a", "asr", newField=1, state="Hibernating"), fromTheFuture={"x": 1}, schemaVersion=99)
     found = node_of(content=content).report
     assert found
     assert found.offers == {}
 
 
-def test_only_running_services_through_which_the_type_is_ready_count() -> None:
+def test_only_running_services_of_a_ready_type_count() -> None:
     content = report(
         service("one", "asr", languages=["zh-CN"]),
         stopped("two", "asr", languages=["ja"]),
@@ -148,7 +148,7 @@ def test_pairs_of_a_rule_are_normalised(pair: str, expected: set[str]) -> None:
     assert rules == (Rule("specific_pairs", frozenset({"zh"}), frozenset(expected), frozenset(expected)),)
 
 
-def test_a_pool_whose_spec_cannot_be_used_is_known_by_its_problem() -> None:
+def test_an_invalid_spec_of_a_pool_is_a_problem() -> None:
     found = decode(Kind.POOL, pool_object("p", sliceSize=0))
     assert isinstance(found, Pool)
     assert found.problem
@@ -156,7 +156,7 @@ def test_a_pool_whose_spec_cannot_be_used_is_known_by_its_problem() -> None:
 
 
 @pytest.mark.parametrize("kind", [Kind.POOL, Kind.GENERATOR])
-def test_the_pause_is_an_annotation_that_says_true(kind: Kind) -> None:
+def test_an_object_is_paused_by_an_annotation_with_the_value_true(kind: Kind) -> None:
     make = {Kind.POOL: pool_object, Kind.GENERATOR: generator_object}[kind]
     found = [decode(kind, make("x", paused=paused)) for paused in (True, False)]
     assert [item.paused for item in found if isinstance(item, Pool | Generator)] == [True, False]
@@ -167,7 +167,7 @@ def test_the_pause_is_an_annotation_that_says_true(kind: Kind) -> None:
     assert not last.paused
 
 
-# Slices that people edited: each is still known as its pool's, so that it can be put right (D10).
+# Edited slices still belong to their pool, so that they can be repaired (D10).
 
 
 @pytest.mark.parametrize(
@@ -190,13 +190,10 @@ def test_a_slice_belongs_to_owner_or_label_or_name(edit: dict[str, Any], pool: s
     assert found.owner == ("uid-p" if "ownerReferences" not in edit else None)
 
 
-def test_a_slice_of_nobody_is_a_rejection() -> None:
+def test_a_slice_without_owner_label_and_usable_name_is_a_decode_error() -> None:
     body = slice_object("p", 0)
-    body["metadata"] |= {"name": "nobody", "labels": {}, "ownerReferences": []}
+    body["metadata"] |= {"name": "orphan", "labels": {}, "ownerReferences": []}
     assert isinstance(decode(Kind.SLICE, body), DecodeError)
-
-
-# Leases.
 
 
 @pytest.mark.parametrize(
@@ -211,5 +208,7 @@ def test_a_slice_of_nobody_is_a_rejection() -> None:
         ("kube-node-a", "t1", 45, None),
     ],
 )
-def test_what_a_lease_says(name: str, renewed: str | None, duration: int | None, expected: Heartbeat | None) -> None:
+def test_a_lease_is_decoded_to_a_heartbeat(
+    name: str, renewed: str | None, duration: int | None, expected: Heartbeat | None
+) -> None:
     assert decode_lease(name, "i/1", renewed, duration) == expected

@@ -1,9 +1,7 @@
-"""Anything in any place of an object: a value or a rejection, what follows from it is fit to be stored, and in time.
+"""Any JSON in any place of an object: a value or a DecodeError, in bounded time, and every plan from it is valid.
 
-Items of behaviour.md: B11 (an invalid item drops that item) and, for pools, slices and generators, the same; the whole
-way without I/O is walked: identify, decode, observe, plan.
-
-Requirements D2, D11.
+Covers the whole path without I/O: identify, decode, upsert, plan. Requirements B11 (an invalid item drops only that
+item; likewise for pools, slices and generators), D2, D11.
 """
 
 import copy
@@ -51,8 +49,8 @@ from hotpool.kube.decode import DecodeError, decode, identify
 from hotpool.kube.decode_report import MAX_VALUES
 
 NOW = "2026-11-23T20:00:00.000000Z"
-MADE = {Kind.NODE: Node, Kind.POOL: Pool, Kind.SLICE: Slice, Kind.GENERATOR: Generator}
-BESIDE = tuple(
+CLASSES = {Kind.NODE: Node, Kind.POOL: Pool, Kind.SLICE: Slice, Kind.GENERATOR: Generator}
+NEIGHBOURS = tuple(
     decode(kind, body)
     for kind, body in (
         (Kind.NODE, node_object("beside", speech("zh", "en"), labels={"site": "x"})),
@@ -74,57 +72,57 @@ JSON = st.recursive(
 )
 
 
-def storable(model: ApiModel) -> None:
-    """What would be written is within the bounds of the schema, and can be written at all."""
+def assert_storable(model: ApiModel) -> None:
+    """Assert that the model is within the bounds of the schema and can be encoded."""
     body = json.dumps(model.model_dump(by_alias=True, mode="json"))
     assert type(model).model_validate(json.loads(body.encode()))
 
 
-def planned(state: ClusterCache) -> None:
-    """Everything that follows for every object can be computed and stored."""
-    for record in state.nodes.values():
-        storable(CapabilityStatus(conditions=plan_node(record.view, NOW).conditions))
-    for name, pool in state.pools.items():
-        storable(plan_pool(pool, state.slices.get(name, {}), state.known_types, 0.0, NOW).status)
-    for generator in state.generators.values():
-        own = state.owners.pools_of(generator.generator.meta.uid)
-        plan = plan_generator(generator, own, state.pools, 0.0, NOW)
-        storable(plan.status)
+def assert_all_planned(cache: ClusterCache) -> None:
+    """Assert that the plans of all objects can be computed and stored."""
+    for record in cache.nodes.values():
+        assert_storable(CapabilityStatus(conditions=plan_node(record.view, NOW).conditions))
+    for name, pool in cache.pools.items():
+        assert_storable(plan_pool(pool, cache.slices.get(name, {}), cache.known_types, 0.0, NOW).status)
+    for generator in cache.generators.values():
+        own = cache.owners.pools_of(generator.generator.meta.uid)
+        plan = plan_generator(generator, own, cache.pools, 0.0, NOW)
+        assert_storable(plan.status)
         for spec in (*plan.create.values(), *plan.correct.values()):
-            storable(spec)
+            assert_storable(spec)
 
 
-def walked(kind: Kind, body: Any) -> Observed | DecodeError:
-    """The whole way of an object beside well-behaved ones."""
+def decode_and_plan(kind: Kind, body: Any) -> Observed | DecodeError:
+    """Decode an object, add it to a cache with valid ones and plan all. Return the decoded value."""
     identify(body)
     found = decode(kind, body)
     if isinstance(found, DecodeError):
         assert (found.kind, isinstance(found.name, str), bool(found.reason)) == (kind, True, True)
         assert len(found.name) + len(found.reason) < 5000
         return found
-    assert isinstance(found, MADE[kind])
-    state = ClusterCache(gate_open=True)
-    for seen in BESIDE:
+    assert isinstance(found, CLASSES[kind])
+    cache = ClusterCache(gate_open=True)
+    for seen in NEIGHBOURS:
         assert not isinstance(seen, DecodeError)
-        state.upsert(seen, 0.0)
-    state.upsert(found, 0.0)
-    planned(state)
+        cache.upsert(seen, 0.0)
+    cache.upsert(found, 0.0)
+    assert_all_planned(cache)
     return found
 
 
 @pytest.mark.parametrize("kind", CUSTOM_KINDS)
 @pytest.mark.timeout(240)
-def test_junk_in_each_place_is_a_value_of_which_the_rest_can_be_planned(kind: Kind) -> None:
+def test_junk_in_each_place_is_a_value_and_the_rest_can_be_planned(kind: Kind) -> None:
     for place in paths(COMPLETE_OBJECTS[kind]):
         for junk in JUNK:
-            walked(kind, changed(COMPLETE_OBJECTS[kind], place, junk))
+            decode_and_plan(kind, changed(COMPLETE_OBJECTS[kind], place, junk))
 
 
 @pytest.mark.parametrize("kind", CUSTOM_KINDS)
 @pytest.mark.timeout(120)
 def test_each_field_can_be_missing(kind: Kind) -> None:
     for place in paths(COMPLETE_OBJECTS[kind])[1:]:
-        walked(kind, without(COMPLETE_OBJECTS[kind], place))
+        decode_and_plan(kind, without(COMPLETE_OBJECTS[kind], place))
 
 
 @pytest.mark.parametrize("kind", CUSTOM_KINDS)
@@ -134,32 +132,32 @@ def test_any_json_in_several_places_is_a_value(kind: Kind, data: st.DataObject) 
     body: Any = COMPLETE_OBJECTS[kind]
     for _ in range(data.draw(st.integers(1, 4))):
         body = changed(body, data.draw(st.sampled_from(paths(COMPLETE_OBJECTS[kind]))), data.draw(JSON))
-    walked(kind, body)
+    decode_and_plan(kind, body)
 
 
 @given(seed=st.integers(0, 2**32))
 @settings(max_examples=60)
-def test_what_the_schema_lets_in_is_never_rejected(seed: int) -> None:
+def test_an_object_that_the_schema_accepts_is_never_a_decode_error(seed: int) -> None:
     rng = Random(seed)  # noqa: S311 - examples, no secret.
     for kind, body in (
         (Kind.NODE, valid_node(rng, "n")),
         (Kind.POOL, valid_pool(rng, "p")),
         (Kind.SLICE, valid_slice(rng, "p-0", "q")),
     ):
-        assert not isinstance(walked(kind, body), DecodeError)
+        assert not isinstance(decode_and_plan(kind, body), DecodeError)
 
 
 @given(seed=st.integers(0, 2**32), kind=st.sampled_from(CUSTOM_KINDS))
 @settings(max_examples=200)
-def test_what_no_schema_checked_is_a_value(seed: int, kind: Kind) -> None:
-    walked(kind, broken(Random(seed), kind, "x"))  # noqa: S311 - examples, no secret.
+def test_an_object_that_no_schema_checked_is_a_value(seed: int, kind: Kind) -> None:
+    decode_and_plan(kind, broken(Random(seed), kind, "x"))  # noqa: S311 - examples, no secret.
 
 
-# What must survive: one item that is bad takes nothing else along.
+# An invalid item must not affect the other items.
 
 
 @pytest.mark.parametrize("bad", [None, 7, {}, {"type": "Ready"}, {"type": [], "status": "True"}, {"status": "True"}])
-def test_a_condition_that_cannot_be_read_is_dropped_alone(bad: Any) -> None:
+def test_an_invalid_condition_is_dropped_alone(bad: Any) -> None:
     body = copy.deepcopy(COMPLETE_OBJECTS[Kind.NODE])
     body["status"]["conditions"].insert(0, bad)
     found = decode(Kind.NODE, body)
@@ -169,7 +167,7 @@ def test_a_condition_that_cannot_be_read_is_dropped_alone(bad: Any) -> None:
 
 @pytest.mark.parametrize("kind", [Kind.POOL, Kind.GENERATOR])
 @pytest.mark.parametrize("bad", [7, {"conditions": [{"type": 1}]}, {"members": -1, "pools": -1}])
-def test_a_status_that_cannot_be_read_is_written_anew_and_the_spec_counts(kind: Kind, bad: Any) -> None:
+def test_an_invalid_status_counts_as_empty_and_the_spec_is_kept(kind: Kind, bad: Any) -> None:
     found = decode(kind, {**COMPLETE_OBJECTS[kind], "status": bad})
     assert isinstance(found, Pool | Generator)
     assert found.status == {Kind.POOL: PoolStatus(), Kind.GENERATOR: GeneratorStatus()}[kind]
@@ -178,45 +176,49 @@ def test_a_status_that_cannot_be_read_is_written_anew_and_the_spec_counts(kind: 
     assert found.spec == good.spec
 
 
-def test_the_problem_of_a_spec_is_told_however_long_its_words_are() -> None:
-    found = walked(Kind.POOL, pool_object("p", requires={"nodeSelector": {"matchLabels": {"k" * 100_000: "v"}}}))
+def test_the_problem_of_a_spec_is_in_the_status_however_long_its_keys_are() -> None:
+    found = decode_and_plan(
+        Kind.POOL, pool_object("p", requires={"nodeSelector": {"matchLabels": {"k" * 100_000: "v"}}})
+    )
     assert isinstance(found, Pool)
-    state = ClusterCache(gate_open=True)
-    state.upsert(found, 0.0)
-    status = plan_pool(state.pools["p"], {}, {}, 0.0, NOW).status
+    cache = ClusterCache(gate_open=True)
+    cache.upsert(found, 0.0)
+    status = plan_pool(cache.pools["p"], {}, {}, 0.0, NOW).status
     assert [(c.type, c.reason) for c in status.conditions] == [("Ready", "InvalidSpec")]
     assert "matchLabels" in status.conditions[0].message
 
 
-def test_a_paused_pool_with_as_many_foreign_conditions_as_there_is_room_for_says_that_it_is_paused() -> None:
-    said = [{**COMPLETE_OBJECTS[Kind.POOL]["status"]["conditions"][0], "type": f"example.org/T{n}"} for n in range(16)]
-    body = {**pool_object("p", paused=True), "status": {"conditions": said}}
-    found = walked(Kind.POOL, body)
+def test_a_paused_pool_has_the_condition_paused_beside_the_most_foreign_conditions() -> None:
+    foreign = [
+        {**COMPLETE_OBJECTS[Kind.POOL]["status"]["conditions"][0], "type": f"example.org/T{n}"} for n in range(16)
+    ]
+    body = {**pool_object("p", paused=True), "status": {"conditions": foreign}}
+    found = decode_and_plan(Kind.POOL, body)
     assert isinstance(found, Pool)
-    state = ClusterCache(gate_open=True)
-    state.upsert(found, 0.0)
-    status = plan_pool(state.pools["p"], {}, {}, 0.0, NOW).status
+    cache = ClusterCache(gate_open=True)
+    cache.upsert(found, 0.0)
+    status = plan_pool(cache.pools["p"], {}, {}, 0.0, NOW).status
     assert "Paused" in {c.type for c in status.conditions}
     assert len(status.conditions) <= 16
 
 
 @pytest.mark.parametrize("more", [0, 1])
-def test_a_report_of_more_words_than_an_agent_writes_is_told_and_not_worked_on(more: int) -> None:
-    """Each of its lists is within the schema; what asks about the node would take time for their product."""
+def test_a_report_with_more_values_than_an_agent_writes_is_invalid(more: int) -> None:
+    """Each list is within the schema, but decisions about the node would take time for their product."""
     full, rest = divmod(MAX_VALUES + more, 513)
-    sizes = [*[512] * full, rest - 1]  # and the id of each among those that are ready
+    sizes = [*[512] * full, rest - 1]  # each id counts once more among the ready services
     content = report(*(service(f"s{number}", "llm", languages=["zh"] * size) for number, size in enumerate(sizes)))
-    found = walked(Kind.NODE, node_object("n", content))
+    found = decode_and_plan(Kind.NODE, node_object("n", content))
     assert isinstance(found, Node)
     conditions = {c.type: c for c in plan_node(NodeView(found, Liveness.LIVE), NOW).conditions}
     assert (found.report is None, conditions["Ready"].reason == "InvalidReport") == (bool(more), bool(more))
 
 
-# Time in proportion to size.
+# Time is proportional to size.
 
 
 def seconds(work: Callable[[], object], rounds: int = 3) -> float:
-    """The shortest of several runs, without collections of garbage."""
+    """Return the shortest of several runs, without garbage collections."""
     gc.disable()
     try:
         spent = []
@@ -229,14 +231,16 @@ def seconds(work: Callable[[], object], rounds: int = 3) -> float:
     return min(spent)
 
 
-FLOORS = 150.0
-"""How many times as long as the parser of JSON decoding may take: 2 to 40 are usual, what is not linear takes more."""
+MAX_TIMES_PARSER = 150.0
+"""Longest time to decode, in times of the JSON parser: 2 to 40 are usual; non-linear code takes more."""
 
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize(("kind", "body"), [pytest.param(k, b, id=what) for what, k, b in largest_objects()])
 def test_the_time_to_decode_is_bounded_by_the_size_of_the_object(kind: Kind, body: Json) -> None:
     text = json.dumps(body)
-    floor = seconds(partial(json.loads, text)) + 0.000_5
+    parser = seconds(partial(json.loads, text)) + 0.000_5
     ours = seconds(partial(decode, kind, body))
-    assert ours < FLOORS * floor, f"{len(text)} characters: parsed in {floor:.4f} s, decoded in {ours:.4f} s"
+    assert ours < MAX_TIMES_PARSER * parser, (
+        f"{len(text)} characters: parsed in {parser:.4f} s, decoded in {ours:.4f} s"
+    )

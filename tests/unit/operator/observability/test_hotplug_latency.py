@@ -1,4 +1,4 @@
-"""Hot-plug latency by stage and direction (requirement F4), with clocks that are given."""
+"""Hot-plug latency by stage and direction (requirement F4), with times as arguments."""
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -23,8 +23,8 @@ def sample(name: str, **labels: str) -> float:
     return REGISTRY.get_sample_value(name, labels) or 0.0
 
 
-def figures() -> dict[tuple[str, str], tuple[float, float]]:
-    """Stage and direction → count and sum; the unknown under the direction `unknown`."""
+def metric_values() -> dict[tuple[str, str], tuple[float, float]]:
+    """Return stage and direction → count and sum. Unknown times have the direction `unknown`."""
     found = {}
     for stage in STAGES:
         for direction in ("gain", "withdrawal"):
@@ -35,23 +35,23 @@ def figures() -> dict[tuple[str, str], tuple[float, float]]:
     return found
 
 
-Seen = Callable[[], dict[tuple[str, str], tuple[int, float]]]
+Observed = Callable[[], dict[tuple[str, str], tuple[int, float]]]
 
 
 @pytest.fixture
-def seen() -> Seen:
-    """What was observed since the test began."""
-    before = figures()
+def observed() -> Observed:
+    """Return a function that returns the observations since the start of the test."""
+    before = metric_values()
 
     def since() -> dict[tuple[str, str], tuple[int, float]]:
-        after = figures()
+        after = metric_values()
         found = {key: (int(after[key][0] - old[0]), round(after[key][1] - old[1], 3)) for key, old in before.items()}
         return {key: value for key, value in found.items() if value[0]}
 
     return since
 
 
-def wanted(states: Mapping[str, str]) -> dict[str, tuple[Member, ...]]:
+def planned(states: Mapping[str, str]) -> dict[str, tuple[Member, ...]]:
     return {"p-0": tuple(member(node, state) for node, state in states.items())}  # type: ignore[arg-type]
 
 
@@ -60,13 +60,13 @@ def slices(**states: str) -> Mapping[str, Slice]:
     return {"p-0": slice_("p", 0, members=members)}
 
 
-def test_a_withdrawal_is_measured_stage_by_stage(seen: Seen) -> None:
+def test_a_withdrawal_is_measured_stage_by_stage(observed: Observed) -> None:
     latency = HotplugLatency()
     latency.reported("a", ["p"], stamp(0.02), 100.0, UNIX)
-    latency.planned("p", slices(a="Ready", b="Ready"), wanted({"b": "Ready"}), 100.001)
-    latency.projected("p", 100.003, accepted=True)
+    latency.planned("p", slices(a="Ready", b="Ready"), planned({"b": "Ready"}), 100.001)
+    latency.published("p", 100.003, accepted=True)
     latency.stored("p", 100.008)
-    assert seen() == {
+    assert observed() == {
         ("report", "withdrawal"): (1, 0.02),
         ("plan", "withdrawal"): (1, 0.001),
         ("redis", "withdrawal"): (1, 0.002),
@@ -74,7 +74,7 @@ def test_a_withdrawal_is_measured_stage_by_stage(seen: Seen) -> None:
         ("total_redis", "withdrawal"): (1, 0.023),
         ("total_slice", "withdrawal"): (1, 0.028),
     }
-    assert latency.under_way == 0
+    assert latency.in_progress == 0
 
 
 @pytest.mark.parametrize(
@@ -88,34 +88,36 @@ def test_a_withdrawal_is_measured_stage_by_stage(seen: Seen) -> None:
         ({"a": "Suspect"}, {}, "withdrawal"),
     ],
 )
-def test_direction_is_what_became_of_the_member(
-    seen: Seen, before: dict[str, str], after: dict[str, str], direction: str
+def test_direction_depends_on_the_states_before_and_after(
+    observed: Observed, before: dict[str, str], after: dict[str, str], direction: str
 ) -> None:
     latency = HotplugLatency()
     latency.reported("a", ["p"], stamp(0), 100.0, UNIX)
-    latency.planned("p", slices(**before), wanted(after), 100.0)
-    assert {key[1] for key in seen()} == {direction}
+    latency.planned("p", slices(**before), planned(after), 100.0)
+    assert {key[1] for key in observed()} == {direction}
 
 
-def test_a_report_that_moves_nobody_is_not_measured(seen: Seen) -> None:
+def test_a_report_that_changes_no_membership_is_not_measured(observed: Observed) -> None:
     latency = HotplugLatency()
     latency.reported("a", [], stamp(0), 100.0, UNIX)
     latency.reported("a", ["p"], stamp(0), 100.0, UNIX)
-    latency.planned("p", slices(a="Ready"), wanted({"a": "Ready"}), 100.0)
-    latency.projected("p", 100.0, accepted=True)
+    latency.planned("p", slices(a="Ready"), planned({"a": "Ready"}), 100.0)
+    latency.published("p", 100.0, accepted=True)
     latency.stored("p", 100.0)
-    assert seen() == {}
-    assert latency.under_way == 0
+    assert observed() == {}
+    assert latency.in_progress == 0
 
 
-@pytest.mark.parametrize("said", [stamp(-5), "t", "", "2026-01-01T00:00:00", "99999-01-01"])
-def test_stages_across_machines_are_unknown_where_clocks_disagree_or_nothing_was_said(seen: Seen, said: str) -> None:
+@pytest.mark.parametrize("time", [stamp(-5), "t", "", "2026-01-01T00:00:00", "99999-01-01"])
+def test_stages_across_machines_are_unknown_if_clocks_disagree_or_the_time_is_invalid(
+    observed: Observed, time: str
+) -> None:
     latency = HotplugLatency()
-    latency.reported("a", ["p"], said, 100.0, UNIX)
-    latency.planned("p", {}, wanted({"a": "Ready"}), 101.0)
-    latency.projected("p", 102.0, accepted=True)
+    latency.reported("a", ["p"], time, 100.0, UNIX)
+    latency.planned("p", {}, planned({"a": "Ready"}), 101.0)
+    latency.published("p", 102.0, accepted=True)
     latency.stored("p", 110.0)
-    assert seen() == {
+    assert observed() == {
         ("report", "unknown"): (1, 0),
         ("plan", "gain"): (1, 1),
         ("redis", "gain"): (1, 1),
@@ -125,61 +127,61 @@ def test_stages_across_machines_are_unknown_where_clocks_disagree_or_nothing_was
     }
 
 
-def test_a_slice_that_waits_for_its_round_is_measured_to_its_end(seen: Seen) -> None:
+def test_a_slice_that_waits_for_its_round_is_measured_until_it_is_stored(observed: Observed) -> None:
     latency = HotplugLatency()
     latency.reported("a", ["p"], stamp(0), 100.0, UNIX)
-    for moment in (100.0, 100.5, 101.0):
-        latency.planned("p", slices(a="Ready"), wanted({}), moment)
-        latency.projected("p", moment, accepted=True)
+    for now in (100.0, 100.5, 101.0):
+        latency.planned("p", slices(a="Ready"), planned({}), now)
+        latency.published("p", now, accepted=True)
     latency.stored("p", 101.0)
-    assert seen()["slice", "withdrawal"] == (1, 1)
-    assert seen()["redis", "withdrawal"] == (1, 0)
+    assert observed()["slice", "withdrawal"] == (1, 1)
+    assert observed()["redis", "withdrawal"] == (1, 0)
 
 
-def test_a_change_that_was_taken_back_before_it_was_stored_is_not_measured_there(seen: Seen) -> None:
+def test_a_change_that_is_reverted_before_it_is_stored_has_no_slice_stage(observed: Observed) -> None:
     latency = HotplugLatency()
     latency.reported("a", ["p"], stamp(0), 100.0, UNIX)
-    latency.planned("p", slices(a="Ready"), wanted({}), 100.0)
-    latency.projected("p", 100.0, accepted=True)
+    latency.planned("p", slices(a="Ready"), planned({}), 100.0)
+    latency.published("p", 100.0, accepted=True)
     latency.reported("a", ["p"], stamp(0), 100.3, UNIX)
-    latency.planned("p", slices(a="Ready"), wanted({"a": "Ready"}), 100.3)
-    latency.projected("p", 100.3, accepted=True)
+    latency.planned("p", slices(a="Ready"), planned({"a": "Ready"}), 100.3)
+    latency.published("p", 100.3, accepted=True)
     latency.stored("p", 101.0)
-    assert not any(stage.endswith("slice") for stage, _ in seen())
-    assert latency.under_way == 0
+    assert not any(stage.endswith("slice") for stage, _ in observed())
+    assert latency.in_progress == 0
 
 
-def test_without_redis_nothing_is_said_of_it_and_a_redis_that_was_away_is_unknown(seen: Seen) -> None:
+def test_the_redis_stage_is_absent_without_redis_and_unknown_if_redis_is_unreachable(observed: Observed) -> None:
     latency = HotplugLatency()
     for accepted in (None, False):
         latency.reported("a", ["p"], stamp(0), 100.0, UNIX)
-        latency.planned("p", {}, wanted({"a": "Ready"}), 100.0)
-        latency.projected("p", 100.0, accepted=accepted)
+        latency.planned("p", {}, planned({"a": "Ready"}), 100.0)
+        latency.published("p", 100.0, accepted=accepted)
         latency.stored("p", 100.0)
-    assert seen()["redis", "unknown"] == (1, 0)
-    assert ("redis", "gain") not in seen()
+    assert observed()["redis", "unknown"] == (1, 0)
+    assert ("redis", "gain") not in observed()
 
 
-def test_a_slice_that_was_stored_without_an_answer_is_unknown(seen: Seen) -> None:
+def test_a_slice_that_was_stored_without_a_response_is_unknown(observed: Observed) -> None:
     latency = HotplugLatency()
     latency.reported("a", ["p"], stamp(0), 100.0, UNIX)
-    latency.planned("p", {}, wanted({"a": "Ready"}), 100.0)
-    latency.planned("p", slices(a="Ready"), wanted({"a": "Ready"}), 103.0)
-    latency.projected("p", 103.0, accepted=True)
-    assert seen()["slice", "unknown"] == (1, 0)
-    assert latency.under_way == 0
+    latency.planned("p", {}, planned({"a": "Ready"}), 100.0)
+    latency.planned("p", slices(a="Ready"), planned({"a": "Ready"}), 103.0)
+    latency.published("p", 103.0, accepted=True)
+    assert observed()["slice", "unknown"] == (1, 0)
+    assert latency.in_progress == 0
 
 
-def test_memory_is_bounded_and_what_another_leader_had_to_do_is_forgotten(seen: Seen) -> None:
+def test_memory_is_bounded_and_the_changes_of_another_leader_are_dropped(observed: Observed) -> None:
     latency = HotplugLatency()
     for number in range(300):
         latency.reported(f"n{number}", [f"p{pool}" for pool in range(100)], stamp(0), 100.0, UNIX)
-    assert latency.under_way == MAX_TRACKED
-    assert seen()["plan", "unknown"] == (300 * 100 - MAX_TRACKED, 0)
+    assert latency.in_progress == MAX_TRACKED
+    assert observed()["plan", "unknown"] == (300 * 100 - MAX_TRACKED, 0)
     latency.forget("p0")
-    assert latency.under_way == MAX_TRACKED - MAX_TRACKED // 100
+    assert latency.in_progress == MAX_TRACKED - MAX_TRACKED // 100
     latency.clear()
-    assert latency.under_way == 0
+    assert latency.in_progress == 0
 
 
 def test_no_label_grows_with_nodes_or_pools() -> None:

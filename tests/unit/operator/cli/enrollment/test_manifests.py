@@ -1,4 +1,4 @@
-"""The steps of a credential's rotation, and the file in which it is handed out: pure, and a folder."""
+"""Steps of a credential rotation, and the kubeconfig file."""
 
 import stat
 from pathlib import Path
@@ -9,78 +9,78 @@ from hypothesis import strategies as st
 
 from hotpool.api.names import NODE_NAME_MAX
 from hotpool.cli.enrollment import kubeconfig_file
-from hotpool.cli.enrollment.manifests import Credential, ForeignError, credential, kubeconfig, secrets_of, step
+from hotpool.cli.enrollment.manifests import Credential, ForeignError, credential, kubeconfig, next_step, secret_names
 from hotpool.common.atomic_file import write_atomically
 
-NAMES = secrets_of("edge-1")
+NAMES = secret_names("edge-1")
 A, B = NAMES
 
 
-def held(name: str, serial: int, *, used: bool) -> Credential:
+def stored_credential(name: str, serial: int, *, used: bool) -> Credential:
     return Credential(name, f"{name}-{serial}", serial, used, "token", "")
 
 
-def test_the_first_run_makes_one() -> None:
-    due = step(NAMES, [])
-    assert (due.newest, due.make, due.serial, due.former, due.over) == (None, A, 1, None, None)
+def test_the_first_run_creates_a_credential() -> None:
+    step = next_step(NAMES, [])
+    assert (step.newest, step.new_name, step.serial, step.former, step.retired) == (None, A, 1, None, None)
 
 
-@pytest.mark.parametrize("former", [[], [held(B, 1, used=True)]])
-def test_one_that_was_never_used_is_handed_out_again(former: list[Credential]) -> None:
-    newest = held(A, 2, used=False)
-    due = step(NAMES, [newest, *former])
-    assert (due.newest, due.make, due.over) == (newest, "", None)
-    assert due.former == (former[0] if former else None)
+@pytest.mark.parametrize("former", [[], [stored_credential(B, 1, used=True)]])
+def test_an_unused_credential_is_handed_out_again(former: list[Credential]) -> None:
+    newest = stored_credential(A, 2, used=False)
+    step = next_step(NAMES, [newest, *former])
+    assert (step.newest, step.new_name, step.retired) == (newest, "", None)
+    assert step.former == (former[0] if former else None)
 
 
-def test_one_that_is_in_use_is_followed_by_a_second_under_the_other_name() -> None:
-    only = held(B, 7, used=True)
-    due = step(NAMES, [only])
-    assert (due.newest, due.make, due.serial, due.former, due.over) == (None, A, 8, only, None)
+def test_a_used_credential_is_followed_by_a_second_with_the_other_name() -> None:
+    only = stored_credential(B, 7, used=True)
+    step = next_step(NAMES, [only])
+    assert (step.newest, step.new_name, step.serial, step.former, step.retired) == (None, A, 8, only, None)
 
 
-def test_the_former_ends_when_the_newest_was_used_and_nothing_new_is_made() -> None:
-    former, newest = held(B, 7, used=True), held(A, 8, used=True)
-    due = step(NAMES, [newest, former])
-    assert (due.newest, due.make, due.former, due.over) == (newest, "", None, former)
+def test_the_former_is_deleted_after_the_newest_was_used_and_none_is_created() -> None:
+    former, newest = stored_credential(B, 7, used=True), stored_credential(A, 8, used=True)
+    step = next_step(NAMES, [newest, former])
+    assert (step.newest, step.new_name, step.former, step.retired) == (newest, "", None, former)
 
 
 @given(st.lists(st.sampled_from(["run", "use"]), max_size=30))
-def test_whatever_happens_there_are_never_three_and_the_one_in_use_works(course: list[str]) -> None:
-    """`use`: the agent logs in with what the last run handed out."""
+def test_there_are_never_three_and_the_one_in_use_is_valid(actions: list[str]) -> None:
+    """`use`: the agent sends a request with the credential of the last run."""
     stored: dict[str, Credential] = {}
-    handed: Credential | None = None
+    latest: Credential | None = None
     in_use: Credential | None = None
-    for happening in course:
-        if happening == "run":
-            due = step(NAMES, stored.values())
-            if due.over:
-                del stored[due.over.name]
-            if due.make:
-                assert due.make not in stored
-                stored[due.make] = held(due.make, due.serial, used=False)
-            handed = stored[due.newest.name if due.newest else due.make]
-        elif handed:
-            in_use = stored[handed.name] = held(handed.name, handed.serial, used=True)
+    for action in actions:
+        if action == "run":
+            step = next_step(NAMES, stored.values())
+            if step.retired:
+                del stored[step.retired.name]
+            if step.new_name:
+                assert step.new_name not in stored
+                stored[step.new_name] = stored_credential(step.new_name, step.serial, used=False)
+            latest = stored[step.newest.name if step.newest else step.new_name]
+        elif latest:
+            in_use = stored[latest.name] = stored_credential(latest.name, latest.serial, used=True)
         assert len(stored) <= 2
         assert in_use is None or in_use.name in stored
 
 
-def test_a_secret_of_somebody_else_is_not_taken_for_a_credential() -> None:
-    read = {"uid": "u", "type": "Opaque", "labels": {}, "annotations": {}, "data": {}}
+def test_a_foreign_secret_is_not_a_credential() -> None:
+    foreign = {"uid": "u", "type": "Opaque", "labels": {}, "annotations": {}, "data": {}}
     with pytest.raises(ForeignError, match=r"hotpool-agent-edge-1\.a"):
-        credential(A, "edge-1", read)
+        credential(A, "edge-1", foreign)
 
 
 def test_no_two_nodes_share_a_name() -> None:
-    """Also those whose names look like parts of names."""
+    """Not even those whose names look like parts of other names."""
     nodes = ["a", "a.a", "a.b", "a-1", "a.node-name-taken", "agent", "n" * NODE_NAME_MAX]
-    names = [name for node in nodes for name in secrets_of(node)]
+    names = [name for node in nodes for name in secret_names(node)]
     assert len(set(names)) == len(names)
     assert max(map(len, names)) <= 253
 
 
-def test_the_file_is_private_and_replaced_whole(tmp_path: Path) -> None:
+def test_the_file_is_private_and_replaced_atomically(tmp_path: Path) -> None:
     path = tmp_path / "k"
     path.touch(mode=0o644)
     path.write_text(kubeconfig("edge-1", "speech", "old", {"server": "https://a"}))
@@ -91,12 +91,12 @@ def test_the_file_is_private_and_replaced_whole(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "x", "users: []", kubeconfig("edge-2", "speech", "t", {}), "users: 3", ": :"])
-def test_nobody_elses_file_is_overwritten(tmp_path: Path, text: str) -> None:
+def test_a_foreign_file_is_not_overwritten(tmp_path: Path, text: str) -> None:
     (tmp_path / "k").write_text(text)
     assert "choose another" in (kubeconfig_file.write_error(tmp_path / "k", "edge-1") or "")
 
 
-def test_a_file_that_cannot_be_written_is_said_before(tmp_path: Path) -> None:
+def test_an_unwritable_file_is_an_error(tmp_path: Path) -> None:
     assert kubeconfig_file.write_error(tmp_path, "edge-1")
     assert kubeconfig_file.write_error(tmp_path / "none" / "k", "edge-1")
 
@@ -111,5 +111,5 @@ def test_a_file_that_cannot_be_written_is_said_before(tmp_path: Path) -> None:
         ("https://api.example.com", False),
     ],
 )
-def test_an_address_of_this_machine_only_is_known(server: str, *, local: bool) -> None:
+def test_a_loopback_address_is_recognized(server: str, *, local: bool) -> None:
     assert kubeconfig_file.is_loopback(server) is local
