@@ -73,7 +73,7 @@ def test_without_the_right_to_read_the_clusters_id_nothing_is_written_to_redis_a
         running.start_operator()
         wait_for("slices without Redis", lambda: running.members("llm") == BOTH)
         wait_for(
-            "readyz names the right", lambda: not_ready(running, "nothing is written to Redis before this cluster's id")
+            "readyz names the right", lambda: not_ready(running, "no write to Redis before the cluster's id is known")
         )
         assert "namespaces/kube-system: 403 Forbidden" in running.ask_operator("readyz")[1]
         assert running.members_in_redis("llm") == {}

@@ -367,7 +367,7 @@ async def test_a_user_without_the_right_to_read_nodes_gets_an_error_instead_of_a
     reads.refused = {"nodes": 403}
     done = await hotpool(*words)
     assert (done.code, done.out, len(done.err.splitlines())) == (4, "", 1)
-    assert "the operator follows v1 Nodes" in done.err
+    assert "the operator uses v1 Nodes" in done.err
     assert "ClusterRole hotpool-fleet-viewer" in done.err
     reads.objects["leases"].clear()
     assert (await hotpool(*words)).code in {0, 1}
