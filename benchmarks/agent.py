@@ -28,7 +28,7 @@ from typing import Any, Final
 
 import psutil
 from tests.support.fake_api import FakeApi, fake_api
-from tests.support.http_services import plant
+from tests.support.http_services import http_services
 
 from localfleet.catalogue import render, service
 from localfleet.metrics_reader import percentiles
@@ -172,7 +172,7 @@ async def patches() -> Figures:
 
 async def many_observed() -> Figures:
     """Measure with 500 services observed every second."""
-    async with plant(*(f"s{n}" for n in range(MANY))) as works:
+    async with http_services(*(f"s{n}" for n in range(MANY))) as works:
         services = [
             {"id": name, "type": f"t{n % 10}", "port": works.port, "observe": {"http": {"path": f"/{name}"}}}
             for n, name in enumerate(works.up)

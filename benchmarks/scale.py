@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.synthetic_fleet import content, name
-from tests.support.builders import node, open_state, pool, requires, slice_
+from tests.support.builders import node, open_cache, pool, requires, slice_
 
 from hotpool.core.planning.pool_plan import plan_pool
 from localfleet.kind import REPOSITORY
@@ -41,7 +41,7 @@ _SLICE: Final = 100
 
 def plans() -> list[float]:
     """Return the milliseconds of each plan."""
-    cache = open_state()
+    cache = open_cache()
     names = [name(number) for number in range(MEMBERS)]
     cache.upsert(pool("big", requires=requires("asr", "nmt", "tts", languagePairs={"allOf": ["en-de"]})), 0.0)
     for number in range(MEMBERS):

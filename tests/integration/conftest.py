@@ -12,8 +12,8 @@ from tests.support.agent_process import Command, Result, finish, spawn
 from tests.support.agent_run import FAKE
 from tests.support.certificates import Authority
 from tests.support.fake_api import FakeApi, fake_api
-from tests.support.faulty_link import NAMES, Line, line
-from tests.support.http_services import Plant, plant
+from tests.support.faulty_link import SERVICE_NAMES, FaultyLink, faulty_link
+from tests.support.http_services import HttpServices, http_services
 
 from localfleet.ports import free_port
 
@@ -80,14 +80,14 @@ def hotpool_agent(environment: dict[str, str]) -> Command:
 
 
 @pytest.fixture
-async def way(tmp_path: Path) -> AsyncIterator[Line]:
+async def link(tmp_path: Path) -> AsyncIterator[FaultyLink]:
     """A connection that can be broken, to an API server of the test's own."""
-    async with line(tmp_path) as made:
-        yield made
+    async with faulty_link(tmp_path) as running:
+        yield running
 
 
 @pytest.fixture
-async def works() -> AsyncIterator[Plant]:
+async def observed() -> AsyncIterator[HttpServices]:
     """Services that the agent observes, all of them up."""
-    async with plant(*NAMES) as made:
-        yield made
+    async with http_services(*SERVICE_NAMES) as running:
+        yield running

@@ -223,7 +223,7 @@ def requires(*types: str, **more: Any) -> Json:
     return {"types": [{"type": type_} for type_ in types], **more}
 
 
-def open_state() -> ClusterCache:
+def open_cache() -> ClusterCache:
     """Return a cache whose gate is open, so that each new object counts as created."""
     state = ClusterCache()
     state.gate_open = True

@@ -12,11 +12,11 @@ from tests.support.fake_api import FakeApi, fake_api
 
 from localfleet.relay import Relay
 
-NAMES: Final = ("asr", "nmt", "tts", "semantic")
-HURRIED: Final[dict[str, Any]] = {"debounce": 0.05, "request_seconds": 0.5, "backoff_seconds": 0.05}
+SERVICE_NAMES: Final = ("asr", "nmt", "tts", "semantic")
+SHORT_TIMES: Final[dict[str, Any]] = {"debounce": 0.05, "request_seconds": 0.5, "backoff_seconds": 0.05}
 
 
-class Line:
+class FaultyLink:
     """A fake API server behind a relay, and the agent's kubeconfig for it. `most`: the most connections so far."""
 
     def __init__(self, api: FakeApi, relay: Relay, folder: Path) -> None:
@@ -39,14 +39,14 @@ class Line:
 
 
 @asynccontextmanager
-async def line(folder: Path) -> AsyncIterator[Line]:
+async def faulty_link(folder: Path) -> AsyncIterator[FaultyLink]:
     """Run a server, and a relay to it without faults."""
     async with fake_api() as api:
         port = int(api.url.rpartition(":")[2])
         # The relay's thread forwards to the loop of this test, which start and stop must not block.
         relay = Relay(port)
         await asyncio.to_thread(relay.__enter__)
-        link = Line(api, relay, folder)
+        link = FaultyLink(api, relay, folder)
         counting = asyncio.create_task(link.count())
         try:
             yield link
@@ -55,13 +55,13 @@ async def line(folder: Path) -> AsyncIterator[Line]:
             await asyncio.to_thread(relay.__exit__)
 
 
-def stored(api: FakeApi) -> dict[str, bool]:
+def ready_types(api: FakeApi) -> dict[str, bool]:
     """Return type → ready of the stored report."""
     report = api.report("n1") or {"capabilities": []}
     return {item["type"]: item["ready"] for item in report["capabilities"]}
 
 
-def stamps(api: FakeApi) -> list[tuple[int, int]]:
+def report_versions(api: FakeApi) -> list[tuple[int, int]]:
     """Return epoch and sequence of each accepted report."""
     return [(write.report["epoch"], write.report["sequence"]) for write in api.writes]
 

@@ -13,7 +13,7 @@ from hotpool.core.planning.generator_plan import GeneratorPlan, plan_generator
 NOW = "2026-01-01T00:00:00.000000Z"
 
 
-def offered(by: Generator, *views: NodeView) -> GeneratorEntry:
+def generator_entry(by: Generator, *views: NodeView) -> GeneratorEntry:
     """Return the entry of a generator with nodes n0, n1, ..."""
     entry = GeneratorEntry(by)
     for number, view in enumerate(views):
@@ -21,14 +21,14 @@ def offered(by: Generator, *views: NodeView) -> GeneratorEntry:
     return entry
 
 
-def made(by: Generator, key: str, **more: Any) -> Pool:
+def generated_pool(by: Generator, key: str, **more: Any) -> Pool:
     """Return the stored pool of a generator's key."""
     name = pool_name(by.meta.name, key)
     spec = pool_spec(by.meta.name, key, key_rule(by.spec))
     return replace(pool(name, **more), spec=spec, owner=by.meta.uid)
 
 
-def planned(subject: GeneratorEntry, *pools: Pool, moment: float = 0.0) -> GeneratorPlan:
+def plan_for(subject: GeneratorEntry, *pools: Pool, moment: float = 0.0) -> GeneratorPlan:
     """Return the plan for a fleet with exactly these pools."""
     uid = subject.generator.meta.uid
     own = {item.meta.name: item for item in pools if item.owner == uid}

@@ -8,7 +8,7 @@ from aiohttp import web
 
 
 @dataclass
-class Plant:
+class HttpServices:
     """Services by id; `up`: the state of each, which the agent's next probe finds."""
 
     up: dict[str, bool]
@@ -30,9 +30,9 @@ class Plant:
 
 
 @asynccontextmanager
-async def plant(*names: str) -> AsyncIterator[Plant]:
+async def http_services(*names: str) -> AsyncIterator[HttpServices]:
     """Run the server with these services, all up."""
-    services = Plant(dict.fromkeys(names, True))
+    services = HttpServices(dict.fromkeys(names, True))
     app = web.Application()
     app.router.add_get("/{name}", services.answer)
     runner = web.AppRunner(app, shutdown_timeout=0.1, access_log=None)

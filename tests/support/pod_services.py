@@ -8,11 +8,11 @@ from hotpool_agent.pods.pod_service import pod_service
 from hotpool_agent.reporting.report_builder import AgentInfo
 from hotpool_agent.services.status import ServiceStatus
 
-FACTS: Final = AgentInfo("0.1.0", "instance", "session", 15, Platform(os="linux"), Hardware(cpus=2))
-NONE: Final = Catalogue(version=1, onAgentExit="keep")
+AGENT_INFO: Final = AgentInfo("0.1.0", "instance", "session", 15, Platform(os="linux"), Hardware(cpus=2))
+EMPTY_CATALOGUE: Final = Catalogue(version=1, onAgentExit="keep")
 
 
-def shown(pod: dict[str, Any]) -> ServiceStatus:
+def service_of(pod: dict[str, Any]) -> ServiceStatus:
     """Return the service of a pod."""
     found = pod_service("speech", pod).status
     assert found

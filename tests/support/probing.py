@@ -11,12 +11,12 @@ from hotpool_agent.probes import http_tcp
 from hotpool_agent.probes.http_tcp import ProbeResult
 from hotpool_agent.probes.prober import Prober
 
-PATIENT: Final = 20.0
+PATIENCE_SECONDS: Final = 20.0
 """Seconds of a time-out that must not expire."""
 
 
 @asynccontextmanager
-async def observing(base: Path) -> AsyncIterator[Prober]:
+async def running_prober(base: Path) -> AsyncIterator[Prober]:
     """Run a prober whose catalogue is in the folder `base`."""
     async with http_tcp.new_session() as session:
         prober = Prober(session, base)
@@ -24,15 +24,15 @@ async def observing(base: Path) -> AsyncIterator[Prober]:
         await prober.close()
 
 
-def how(fields: dict[str, Any], seconds: float = PATIENT) -> Observe:
+def observe_spec(fields: dict[str, Any], seconds: float = PATIENCE_SECONDS) -> Observe:
     """Return an `observe` of the catalogue with these fields."""
     return Observe.model_validate(fields | {"timeoutSeconds": seconds})
 
 
-async def until_seen(
+async def until_result(
     prober: Prober, check: Observe, condition: Callable[[ProbeResult], bool], port: int | None = None
 ) -> None:
     """Probe until the result meets the condition."""
-    async with asyncio.timeout(PATIENT):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while not condition(await prober.probe(check, port)):  # noqa: ASYNC110 - services send no notification
             await asyncio.sleep(0.01)

@@ -11,8 +11,8 @@ import pytest
 from aiohttp import web
 from tests.support.agent_run import agent_running, eventually
 from tests.support.fake_api import Fault, fake_api, is_watch
-from tests.support.faulty_link import HURRIED, Line, is_write, stamps, stored
-from tests.support.http_services import Plant
+from tests.support.faulty_link import SHORT_TIMES, FaultyLink, is_write, ready_types, report_versions
+from tests.support.http_services import HttpServices
 
 from localfleet.relay import Relay
 
@@ -50,22 +50,24 @@ MALFORMED = [
 ]
 
 
-async def test_malformed_responses_do_not_end_the_agent(way: Line, works: Plant, tmp_path: Path) -> None:
+async def test_malformed_responses_do_not_end_the_agent(
+    link: FaultyLink, observed: HttpServices, tmp_path: Path
+) -> None:
     """Such responses may come from a proxy before the API server. None may count as an accepted report."""
-    async with agent_running(tmp_path, way.kubeconfig, works.catalogue(), **HURRIED) as it:
-        await way.api.until(lambda: stored(way.api) == works.up, 30)
+    async with agent_running(tmp_path, link.kubeconfig, observed.catalogue(), **SHORT_TIMES) as it:
+        await link.api.until(lambda: ready_types(link.api) == observed.up, 30)
         for text in MALFORMED:
             fault = response(200, text)
-            way.api.faults.append(fault)
-            works.up["asr"] = not works.up["asr"]
-            way.api.end_watches()
+            link.api.faults.append(fault)
+            observed.up["asr"] = not observed.up["asr"]
+            link.api.end_watches()
             await eventually(lambda: not it.alive() or it.agent.reporter.problem, 30)
-            await eventually(lambda: not it.alive() or it.agent.watch.problem or way.api.watches, 30)
+            await eventually(lambda: not it.alive() or it.agent.watch.problem or link.api.watches, 30)
             fault.times = 0
-            await way.api.until(lambda: stored(way.api) == works.up, 30)
-        await way.api.until(lambda: way.api.watches == 1, 30)
+            await link.api.until(lambda: ready_types(link.api) == observed.up, 30)
+        await link.api.until(lambda: link.api.watches == 1, 30)
         assert it.alive()
-        assert stamps(way.api) == sorted(set(stamps(way.api)))
+        assert report_versions(link.api) == sorted(set(report_versions(link.api)))
         await it.shut_down()
 
 
@@ -84,34 +86,36 @@ async def test_malformed_responses_do_not_end_the_agent(way: Line, works: Plant,
     ],
     ids=["gone", "stale", "busy", "denied", "redirect", "malformed", "short watch", "expired watch", "no watch"],
 )
-async def test_no_response_causes_a_request_storm(way: Line, works: Plant, tmp_path: Path, fault: Fault) -> None:
-    settings = HURRIED | {"backoff_seconds": 0.3}
-    async with agent_running(tmp_path, way.kubeconfig, works.catalogue(), **settings) as it:
-        await way.api.until(lambda: stored(way.api) == works.up and way.api.watches == 1, 30)
-        way.api.faults.append(fault)
-        works.up["asr"] = False
-        way.api.end_watches()
-        before = len(way.api.requests)
+async def test_no_response_causes_a_request_storm(
+    link: FaultyLink, observed: HttpServices, tmp_path: Path, fault: Fault
+) -> None:
+    settings = SHORT_TIMES | {"backoff_seconds": 0.3}
+    async with agent_running(tmp_path, link.kubeconfig, observed.catalogue(), **settings) as it:
+        await link.api.until(lambda: ready_types(link.api) == observed.up and link.api.watches == 1, 30)
+        link.api.faults.append(fault)
+        observed.up["asr"] = False
+        link.api.end_watches()
+        before = len(link.api.requests)
         await asyncio.wait([it.task], timeout=STORM_SECONDS)
         assert it.alive()
-        requests = Counter(map(sender, way.api.requests[before:]))
+        requests = Counter(map(sender, link.api.requests[before:]))
         assert all(count <= MOST_REQUESTS for count in requests.values()), requests
-        way.api.faults.clear()
-        await way.api.until(lambda: stored(way.api) == works.up and way.api.watches == 1, 30)
+        link.api.faults.clear()
+        await link.api.until(lambda: ready_types(link.api) == observed.up and link.api.watches == 1, 30)
         await it.shut_down()
 
 
-async def test_an_unreachable_server_causes_few_attempts(works: Plant, tmp_path: Path) -> None:
+async def test_an_unreachable_server_causes_few_attempts(observed: HttpServices, tmp_path: Path) -> None:
     async with fake_api() as api:
         port = int(api.url.rpartition(":")[2])
-    settings = HURRIED | {"backoff_seconds": 0.3}
+    settings = SHORT_TIMES | {"backoff_seconds": 0.3}
     with Relay(port) as relay:
         api.url = f"http://127.0.0.1:{relay.port}"
-        async with agent_running(tmp_path, api.kubeconfig(tmp_path), works.catalogue(), **settings) as it:
+        async with agent_running(tmp_path, api.kubeconfig(tmp_path), observed.catalogue(), **settings) as it:
             await asyncio.wait([it.task], timeout=STORM_SECONDS)
             assert it.alive()
             # Two parts send requests: there is no heartbeat before the first report.
             assert 2 <= relay.accepted <= 2 * MOST_ATTEMPTS
             async with fake_api(port) as back:
-                await back.until(lambda: stored(back) == works.up, 30)
+                await back.until(lambda: ready_types(back) == observed.up, 30)
                 await it.shut_down()

@@ -16,7 +16,7 @@ from uuid import uuid4
 import psutil
 import pytest
 from tests.support.agent_run import FAKE, eventually
-from tests.support.probing import how, observing, until_seen
+from tests.support.probing import observe_spec, running_prober, until_result
 
 from hotpool_agent.probes import processes
 from hotpool_agent.probes.http_tcp import ProbeResult
@@ -28,7 +28,7 @@ IDLE: Final = "import time; time.sleep(600)"
 
 @pytest.fixture
 async def prober(tmp_path: Path) -> AsyncIterator[Prober]:
-    async with observing(tmp_path) as prober:
+    async with running_prober(tmp_path) as prober:
         yield prober
 
 
@@ -66,12 +66,12 @@ def unreaped(program: Path) -> Iterator[int]:
 
 async def test_http_probes_work_as_for_readiness(prober: Prober) -> None:
     port = free_port()
-    check = how({"http": {"path": "/health", "expectBody": '"ok"'}})
+    check = observe_spec({"http": {"path": "/health", "expectBody": '"ok"'}})
     assert (await prober.probe(check, port)).absent
     process = await asyncio.create_subprocess_exec(sys.executable, FAKE, "--port", str(port))
     try:
-        await until_seen(prober, check, lambda result: result.ok, port)
-        wrong = how({"http": {"path": "/health", "expectStatus": 204}})
+        await until_result(prober, check, lambda result: result.ok, port)
+        wrong = observe_spec({"http": {"path": "/health", "expectStatus": 204}})
         assert await prober.probe(wrong, port) == ProbeResult(ok=False, detail="GET /health: status 200, not 204")
     finally:
         process.kill()
@@ -81,20 +81,20 @@ async def test_http_probes_work_as_for_readiness(prober: Prober) -> None:
 async def test_tcp_uses_the_port_of_the_probe_or_of_the_service(prober: Prober) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        assert await prober.probe(how({"tcp": {}}), port) == ProbeResult(ok=True)
-        assert await prober.probe(how({"tcp": {"port": port}}), free_port()) == ProbeResult(ok=True)
-    result = await prober.probe(how({"tcp": {}}), port)
+        assert await prober.probe(observe_spec({"tcp": {}}), port) == ProbeResult(ok=True)
+        assert await prober.probe(observe_spec({"tcp": {"port": port}}), free_port()) == ProbeResult(ok=True)
+    result = await prober.probe(observe_spec({"tcp": {}}), port)
     assert (result.ok, result.absent) == (False, True)
 
 
 async def test_a_process_is_found_by_its_program(prober: Prober, tmp_path: Path, name: str) -> None:
     program = tmp_path / name
     program.symlink_to(sys.executable)
-    check = how({"process": {"name": name}})
+    check = observe_spec({"process": {"name": name}})
     assert await prober.probe(check, None) == ProbeResult(ok=False, absent=True, detail=f"no process {name}")
     async with sleeping(argv0="disguised", program=program) as pid:
         assert await prober.probe(check, None) == ProbeResult(ok=True, pid=pid)
-        part = how({"process": {"name": name[:-1]}})
+        part = observe_spec({"process": {"name": name[:-1]}})
         assert (await prober.probe(part, None)).absent
     assert (await prober.probe(check, None)).absent
 
@@ -102,30 +102,30 @@ async def test_a_process_is_found_by_its_program(prober: Prober, tmp_path: Path,
 async def test_a_process_is_found_by_its_first_argument_and_another(prober: Prober, name: str) -> None:
     long = f"{name}-longer-than-the-kernel-keeps"
     async with sleeping("--port", "6007", argv0=f"/opt/bin/{long}") as pid:
-        assert await prober.probe(how({"process": {"name": long}}), None) == ProbeResult(ok=True, pid=pid)
-        found = how({"process": {"name": long, "argument": "6007"}})
+        assert await prober.probe(observe_spec({"process": {"name": long}}), None) == ProbeResult(ok=True, pid=pid)
+        found = observe_spec({"process": {"name": long, "argument": "6007"}})
         assert await prober.probe(found, None) == ProbeResult(ok=True, pid=pid)
         for argument in ("600", "port", f"/opt/bin/{long}"):
-            missing = how({"process": {"name": long, "argument": argument}})
+            missing = observe_spec({"process": {"name": long, "argument": argument}})
             expected = ProbeResult(ok=False, absent=True, detail=f"no process {long} with argument {argument}")
             assert await prober.probe(missing, None) == expected
 
 
 async def test_of_several_processes_the_same_one_is_reported_while_it_lives(prober: Prober, name: str) -> None:
-    check = how({"process": {"name": name}})
+    check = observe_spec({"process": {"name": name}})
     async with sleeping(argv0=name) as first, sleeping(argv0=name) as second:
         lower, higher = sorted((first, second))
         assert processes.by_name(name, None, None).pid == lower
         assert processes.by_name(name, None, higher).pid == higher
         assert (await prober.probe(check, None)).pid == lower
         psutil.Process(lower).kill()
-        await until_seen(prober, check, lambda result: result == ProbeResult(ok=True, pid=higher))
+        await until_result(prober, check, lambda result: result == ProbeResult(ok=True, pid=higher))
 
 
 async def test_a_process_is_searched_at_its_last_pid_first(
     prober: Prober, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    check = how({"process": {"name": name}})
+    check = observe_spec({"process": {"name": name}})
     async with sleeping(argv0=name) as pid:
         assert (await prober.probe(check, None)).pid == pid
         monkeypatch.setattr(processes, "_candidates", lambda first: [first])
@@ -134,23 +134,23 @@ async def test_a_process_is_searched_at_its_last_pid_first(
 
 async def test_neither_a_zombie_nor_the_agent_itself_counts(prober: Prober, tmp_path: Path, name: str) -> None:
     (tmp_path / name).symlink_to(sys.executable)
-    by_name, by_file = how({"process": {"name": name}}), how({"process": {"pidFile": "run.pid"}})
+    by_name, by_file = observe_spec({"process": {"name": name}}), observe_spec({"process": {"pidFile": "run.pid"}})
     with unreaped(tmp_path / name) as child:
         (tmp_path / "run.pid").write_text(str(child))
-        await until_seen(prober, by_name, lambda result: result.pid == child)
+        await until_result(prober, by_name, lambda result: result.pid == child)
         assert (await prober.probe(by_file, None)).pid == child
         psutil.Process(child).kill()
         await eventually(lambda: psutil.Process(child).status() == psutil.STATUS_ZOMBIE)
         assert (await prober.probe(by_name, None)).absent
         assert (await prober.probe(by_file, None)).absent
     own = psutil.Process().cmdline()
-    agent = how({"process": {"name": Path(own[0]).name, "argument": own[-1]}})
+    agent = observe_spec({"process": {"name": Path(own[0]).name, "argument": own[-1]}})
     assert (await prober.probe(agent, None)).pid != os.getpid()
 
 
 async def test_a_pid_file_is_relative_to_the_catalogue(prober: Prober, tmp_path: Path, name: str) -> None:
     file = tmp_path / "run.pid"
-    check = how({"process": {"pidFile": "run.pid", "argument": "--serve"}})
+    check = observe_spec({"process": {"pidFile": "run.pid", "argument": "--serve"}})
     assert (await prober.probe(check, None)).absent
     file.write_text("soon\n")
     assert await prober.probe(check, None) == ProbeResult(ok=False, detail=f"{file}: holds no process id")
@@ -164,15 +164,15 @@ async def test_a_pid_file_is_relative_to_the_catalogue(prober: Prober, tmp_path:
 async def test_a_foreign_process_that_reuses_the_pid_is_not_the_service(prober: Prober, tmp_path: Path) -> None:
     async with sleeping() as pid:
         (tmp_path / "run.pid").write_text(str(pid))
-        assert (await prober.probe(how({"process": {"pidFile": "run.pid"}}), None)).pid == pid
-        checked = how({"process": {"pidFile": "run.pid", "argument": "--serve"}})
+        assert (await prober.probe(observe_spec({"process": {"pidFile": "run.pid"}}), None)).pid == pid
+        checked = observe_spec({"process": {"pidFile": "run.pid", "argument": "--serve"}})
         assert (await prober.probe(checked, None)).absent
 
 
 async def test_a_file_must_exist_and_be_recent(prober: Prober, tmp_path: Path) -> None:
     file = tmp_path / "beat"
-    exists = how({"file": {"path": "beat"}})
-    fresh = how({"file": {"path": str(file), "maxAgeSeconds": 60}})
+    exists = observe_spec({"file": {"path": "beat"}})
+    fresh = observe_spec({"file": {"path": str(file), "maxAgeSeconds": 60}})
     for check in (exists, fresh):
         result = await prober.probe(check, None)
         assert (result.ok, result.absent) == (False, True)
@@ -188,19 +188,21 @@ async def test_a_file_must_exist_and_be_recent(prober: Prober, tmp_path: Path) -
 async def test_a_probe_that_hangs_is_a_failure_and_delays_no_other(prober: Prober, tmp_path: Path) -> None:
     pipe = tmp_path / "run.pid"
     os.mkfifo(pipe)  # Like a file on a network drive whose server is down: opening it does not return.
-    check = how({"process": {"pidFile": "run.pid"}}, 0.05)
+    check = observe_spec({"process": {"pidFile": "run.pid"}}, 0.05)
     threads = threading.active_count()
     for _ in range(5):
         assert await prober.probe(check, None) == ProbeResult(ok=False, detail="no answer in 0.05 s")
     assert threading.active_count() == threads + 1
     (tmp_path / "beat").touch()
-    assert (await prober.probe(how({"file": {"path": "beat"}}), None)).ok
+    assert (await prober.probe(observe_spec({"file": {"path": "beat"}}), None)).ok
     with pipe.open("w") as writer:
         writer.write(str(os.getpid()))
     await eventually(lambda: threading.active_count() == threads)
     pipe.unlink()
     pipe.write_text(str(os.getpid()))
-    assert await prober.probe(how({"process": {"pidFile": "run.pid"}}), None) == ProbeResult(ok=True, pid=os.getpid())
+    assert await prober.probe(observe_spec({"process": {"pidFile": "run.pid"}}), None) == ProbeResult(
+        ok=True, pid=os.getpid()
+    )
 
 
 def _environment() -> dict[str, str]:

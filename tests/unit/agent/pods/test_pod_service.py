@@ -9,7 +9,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.support.fake_pods import SECONDS, pod, status
-from tests.support.pod_services import FACTS, NONE, shown
+from tests.support.pod_services import AGENT_INFO, EMPTY_CATALOGUE, service_of
 
 from hotpool.api.capability import Report
 from hotpool_agent.catalogue.model import ServiceSpec
@@ -72,7 +72,7 @@ RUNS = {"name": "main", "restartCount": 0, "state": {"running": {"startedAt": SE
     ],
 )
 def test_only_a_pod_that_is_ready_in_kubernetes_is_running(value: Json, state: str, error: str | None) -> None:
-    found = shown(value)
+    found = service_of(value)
     assert found.state == state
     assert (error in (found.last_error or "")) if error else found.last_error is None
 
@@ -80,14 +80,14 @@ def test_only_a_pod_that_is_ready_in_kubernetes_is_running(value: Json, state: s
 def test_a_pod_that_is_being_deleted_is_stopping_since_it_was_deleted() -> None:
     value = pod("a")
     value["metadata"] |= {"deletionTimestamp": SECONDS.format(40), "deletionGracePeriodSeconds": 30}
-    found = shown(value)
+    found = service_of(value)
     assert (found.state, found.since) == ("Stopping", "2026-01-01T00:00:10.000000Z")
 
 
 def test_restarts_are_those_of_all_containers_and_since_is_the_transition_of_the_condition() -> None:
     value = pod("a")
     value["status"]["containerStatuses"] = [RUNS | {"restartCount": 2}, RUNS | {"restartCount": 3}]
-    assert (shown(value).restarts, shown(value).since) == (5, "2026-01-01T00:00:09.000000Z")
+    assert (service_of(value).restarts, service_of(value).since) == (5, "2026-01-01T00:00:09.000000Z")
 
 
 def test_missing_annotations_have_defaults_and_present_ones_win() -> None:
@@ -98,14 +98,14 @@ def test_missing_annotations_have_defaults_and_present_ones_win() -> None:
         {},
         {"ports": [{"containerPort": 8000}, {"containerPort": 1}], "resources": resources},
     ]
-    spec = shown(value).spec
+    spec = service_of(value).spec
     assert (spec.device, spec.port, spec.version, spec.model) == ("gpu", 8000, "2.1", None)
     value["metadata"]["annotations"] = {"hotpool.dev/device": "cpu", "hotpool.dev/port": "9", "hotpool.dev/model": "m"}
-    spec = shown(value).spec
+    spec = service_of(value).spec
     assert (spec.device, spec.port, spec.model) == ("cpu", 9, "m")
     value["spec"]["containers"] = [{"resources": {"limits": {"nvidia.com/gpu": "0"}}}]
     value["metadata"]["annotations"] = {}
-    assert (shown(value).spec.device, shown(value).spec.port) == (None, None)
+    assert (service_of(value).spec.device, service_of(value).spec.port) == (None, None)
 
 
 PLAIN = {"languages": ["zh", "en"], "rules": [{"kind": "any_to_en"}], "tier": ["a"]}
@@ -115,7 +115,7 @@ PLAIN = {"languages": ["zh", "en"], "rules": [{"kind": "any_to_en"}], "tier": ["
     "text", [json.dumps(PLAIN), "languages: [zh, en]\nrules:\n- kind: any_to_en\ntier: [a]\n"], ids=["json", "yaml"]
 )
 def test_attributes_are_those_of_a_catalogue_entry_as_yaml_or_json(text: str) -> None:
-    attributes = shown(pod("a", attributes=text)).spec.attributes
+    attributes = service_of(pod("a", attributes=text)).spec.attributes
     entry = ServiceSpec.model_validate({"id": "a", "type": "asr", "attributes": PLAIN})
     assert attributes == entry.attributes
 
@@ -125,7 +125,7 @@ def test_the_example_of_the_docs_is_read_as_described() -> None:
     deployment = yaml.safe_load(page.split("```yaml\n")[1].split("```")[0])
     template = deployment["spec"]["template"]
     template["metadata"]["name"] = "whisper-1"
-    found = shown(template | {"status": status(ready=True)})
+    found = service_of(template | {"status": status(ready=True)})
     spec = found.spec
     assert (found.state, found.last_error, found.dropped) == ("Running", None, 0)
     assert (spec.type, spec.version, spec.model, spec.port, spec.device) == ("asr", "2.1", "large-v3", 8000, "gpu")
@@ -153,12 +153,12 @@ def test_the_example_of_the_docs_is_read_as_described() -> None:
 def test_an_invalid_annotation_is_ignored_and_reported(key: str, text: str, message: str) -> None:
     value = pod("a")
     value["metadata"]["annotations"][f"hotpool.dev/{key}"] = text
-    found = shown(value)
+    found = service_of(value)
     assert found.state == "Running"
     assert message in (found.last_error or "")
     assert f"annotation hotpool.dev/{key}: " in (found.last_error or "")
-    assert found.spec == shown(pod("a")).spec
-    report = build(NONE, [found], FACTS, leaving=False).report
+    assert found.spec == service_of(pod("a")).spec
+    report = build(EMPTY_CATALOGUE, [found], AGENT_INFO, leaving=False).report
     assert (report.dropped, report.capabilities[0].ready) == (1, True)
 
 
@@ -214,7 +214,7 @@ def test_any_value_in_a_pod_gives_a_service_or_a_rejection_and_a_report_that_the
     found = pod_service("speech", value if isinstance(value, dict) else {})
     assert (found.status is None) != (found.rejection is None)
     if found.status:
-        report = build(NONE, [found.status], FACTS, leaving=False).report
+        report = build(EMPTY_CATALOGUE, [found.status], AGENT_INFO, leaving=False).report
         assert Report.model_validate(to_json(report)) == report
 
 
@@ -228,4 +228,4 @@ def test_unknown_fields_change_nothing(more: Any) -> None:
     value = pod("a")
     for place in (value, value["metadata"], value["spec"], value["status"], value["status"]["conditions"][0]):
         place["unknown"] = more
-    assert shown(value) == shown(pod("a"))
+    assert service_of(value) == service_of(pod("a"))

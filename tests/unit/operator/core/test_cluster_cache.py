@@ -16,7 +16,7 @@ from tests.support.builders import (
     generator,
     lease,
     node,
-    open_state,
+    open_cache,
     pool,
     report,
     service,
@@ -36,7 +36,7 @@ def lease_of_n(renewed: str, holder: str = "i/1") -> Heartbeat:
 
 
 def cache_with_node(**more: Any) -> ClusterCache:
-    cache = open_state()
+    cache = open_cache()
     cache.upsert(pool("llm", requires={"types": [{"type": "llm"}]}), 0)
     cache.upsert(pool("asr", requires={"types": [{"type": "asr"}]}), 0)
     cache.upsert(node("n", report(service("q", "llm")), **more), 0)
@@ -116,7 +116,7 @@ def test_after_a_restart_offline_stays_and_live_has_a_full_period() -> None:
 def test_a_check_at_the_exact_deadline_takes_effect() -> None:
     """Rounding of float sums must not move the checked time before the deadline."""
     start = next(at for at in (8185.435038924 + step / 1e9 for step in range(10**6)) if (at + 3 * H) - at < 3 * H)
-    cache = open_state()
+    cache = open_cache()
     cache.upsert(node("n", report(service("q", "llm"))), start)
     due = cache.next_deadline()
     assert due is not None
@@ -126,7 +126,7 @@ def test_a_check_at_the_exact_deadline_takes_effect() -> None:
 
 
 def test_a_mass_silence_is_processed_in_bounded_parts() -> None:
-    cache = open_state()
+    cache = open_cache()
     for number in range(1000):
         cache.upsert(node(f"n{number}", report(service("q", "llm"))), 0)
     seen = [len(cache.advance(3 * H))]
@@ -168,7 +168,7 @@ class Incremental(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.cache = open_state()
+        self.cache = open_cache()
         self.version = 0
         self.now = 0.0
         self.before: dict[str, tuple[Any, Any]] = {}
@@ -285,7 +285,7 @@ def test_a_first_listing_is_no_heartbeat_and_neither_is_a_new_one() -> None:
 
 
 def test_a_lease_that_appears_after_the_gate_is_a_heartbeat() -> None:
-    cache = open_state()
+    cache = open_cache()
     cache.upsert(node("n", report()), 0)
     cache.record_heartbeat(lease_of_n("0"), 2 * H)
     cache.advance(3 * H)
@@ -293,7 +293,7 @@ def test_a_lease_that_appears_after_the_gate_is_a_heartbeat() -> None:
 
 
 def test_leases_without_a_node_or_of_another_epoch_mark_nothing() -> None:
-    cache = open_state()
+    cache = open_cache()
     assert cache.record_heartbeat(lease("unknown", "0"), 0) == set()
     cache.upsert(node("n", None), 0)
     assert cache.record_heartbeat(lease_of_n("0"), 0) == set()
@@ -338,7 +338,7 @@ def test_a_node_recreated_under_its_name_is_another_node() -> None:
 
 
 def test_the_interval_comes_from_the_lease_also_after_a_report() -> None:
-    cache = open_state()
+    cache = open_cache()
     cache.record_heartbeat(lease("n", "0", interval=2), 0)
     cache.upsert(node("n", report(intervalSeconds=60)), 0)
     cache.upsert(node("n", report(intervalSeconds=60, sequence=2), version=2), 100)
@@ -349,7 +349,7 @@ def test_the_interval_comes_from_the_lease_also_after_a_report() -> None:
 
 
 def test_each_node_has_its_own_interval() -> None:
-    cache = open_state()
+    cache = open_cache()
     for name, interval in (("fast", 1.0), ("slow", 100.0)):
         cache.upsert(node(name, report(intervalSeconds=int(interval))), 0)
         cache.record_heartbeat(lease(name, "0", interval=interval), 0)
@@ -436,7 +436,7 @@ def test_offline_stays_offline_with_time_and_edits() -> None:
 
 
 def test_semantic_and_custom_types_change_membership_at_once() -> None:
-    cache = open_state()
+    cache = open_cache()
     for type_ in ("semantic", "phonetic", "my-own"):
         cache.upsert(pool(type_, requires={"types": [{"type": type_}]}), 0)
     types = ["semantic", "phonetic", "my-own"]
@@ -456,7 +456,7 @@ def test_a_label_or_a_drain_affects_every_pool_of_the_node() -> None:
 
 
 def test_a_language_that_no_pool_requires_marks_no_pool() -> None:
-    cache = open_state()
+    cache = open_cache()
     cache.upsert(pool("zh-en", requires={"languagePairs": {"allOf": ["zh-en"]}}), 0)
     cache.upsert(node("n", speech("zh", "en")), 0)
     dirty = cache.upsert(node("n", speech("zh", "en", "ja", sequence=2), version=2), 1)
@@ -502,7 +502,7 @@ def test_a_pool_recreated_under_its_name_is_matched_again() -> None:
 
 
 def test_slices_are_stored_by_pool_and_deleted_by_uid() -> None:
-    cache = open_state()
+    cache = open_cache()
     assert cache.upsert(slice_("p", 0, "a", version=2), 0) == {Key(Kind.POOL, "p")}
     assert cache.upsert(slice_("p", 0, "b", version=2), 0) == set()
     assert cache.delete(Kind.SLICE, "p-0", "another") == set()
@@ -512,7 +512,7 @@ def test_slices_are_stored_by_pool_and_deleted_by_uid() -> None:
 
 
 def test_a_slice_moved_to_another_pool_by_hand_marks_both_pools() -> None:
-    cache = open_state()
+    cache = open_cache()
     both = {Key(Kind.POOL, "p"), Key(Kind.POOL, "q")}
     cache.upsert(slice_("p", 0, "a", version=1), 0)
     moved = slice_("q", 0, "a", version=2, name="p-0")
@@ -525,14 +525,14 @@ def test_a_slice_moved_to_another_pool_by_hand_marks_both_pools() -> None:
 
 @pytest.mark.parametrize("term", [2**31 - 1, 2**53 - 1])
 def test_a_slice_with_an_incredible_term_does_not_end_all_elections(term: int) -> None:
-    cache = open_state()
+    cache = open_cache()
     cache.upsert(slice_("p", 0, term=7), 0)
     cache.upsert(slice_("q", 0, term=term), 0)
     assert cache.largest_term == 7
 
 
 def test_a_generated_pool_edited_or_deleted_by_hand_marks_its_generator() -> None:
-    cache = open_state()
+    cache = open_cache()
     generated = {"by": "g", "kind": "LanguagePair", "key": "zh-en"}
     cache.upsert(generator("g"), 0)
     assert Key(Kind.GENERATOR, "g") in cache.upsert(pool("p", generated=generated), 0)

@@ -14,7 +14,7 @@ from tests.support.builders import (
     condition,
     kube_node,
     node,
-    open_state,
+    open_cache,
     pool,
     report,
     requires,
@@ -34,7 +34,7 @@ SITE = {"nodeSelector": {"matchLabels": {"site": "a"}}}
 
 def fleet(**more: Any) -> ClusterCache:
     """Return a cache with a node that serves llm, a pool of llm and a pool of site a."""
-    cache = open_state()
+    cache = open_cache()
     cache.upsert(pool("llm", requires=requires("llm")), 0)
     cache.upsert(pool("here", requires=SITE), 0)
     cache.upsert(node("n", report(service("q", "llm")), **more), 0)
@@ -69,7 +69,7 @@ def test_spec_drain_stays_independent_of_a_cordon() -> None:
 
 
 def test_a_cordon_known_before_the_agent_reports_counts() -> None:
-    cache = open_state()
+    cache = open_cache()
     cache.upsert(pool("llm", requires=requires("llm")), 0)
     assert cache.upsert(kube_node("n", cordoned=True), 0) == set()
     cache.upsert(node("n", report(service("q", "llm"))), 1)
@@ -89,7 +89,7 @@ def test_labels_of_the_node_reach_selectors_and_the_capability_overrides_them() 
 
 
 def test_labels_with_the_agents_prefix_are_ignored_on_a_node() -> None:
-    cache = open_state()
+    cache = open_cache()
     tier = "agent.hotpool.dev/tier"
     cache.upsert(pool("here", requires={"nodeSelector": {"matchLabels": {tier: "gold"}}}), 0)
     cache.upsert(node("n", report()), 0)
@@ -197,7 +197,7 @@ STEP = st.tuples(st.booleans(), st.sampled_from(NAMES), st.none() | st.tuples(LA
 def test_membership_is_a_function_of_both_objects_in_any_order_of_events(
     steps: list[tuple[bool, str, tuple[dict[str, str], bool] | None]],
 ) -> None:
-    cache, expected = open_state(), Expected()
+    cache, expected = open_cache(), Expected()
     for index, selector in enumerate(SELECTORS):
         cache.upsert(pool(f"p{index}", requires={"nodeSelector": {"matchLabels": selector}}), 0)
     before = [dict(cache.pools[f"p{index}"].members) for index in range(len(SELECTORS))]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from tests.support.builders import generator, node, pool, requires, speech, view
-from tests.support.generators import made, offered, planned
+from tests.support.generators import generated_pool, generator_entry, plan_for
 
 from hotpool.api.meta import GENERATOR_NAME_MAX, PAIR_OR_ANY_PATTERN, POOL_NAME_MAX
 from hotpool.api.names import LABEL_PATTERN
@@ -142,19 +142,19 @@ def test_a_key_added_and_removed_many_times_does_not_grow_the_heap(steps: list[b
 
 def test_pools_are_made_for_what_nodes_offer_and_then_nothing_differs() -> None:
     by = generator("g")
-    entry = offered(by, view(speech("zh", "en")))
-    plan = planned(entry)
+    entry = generator_entry(by, view(speech("zh", "en")))
+    plan = plan_for(entry)
     assert keys_of(plan) == {"zh-en", "en-zh"}
-    again = planned(entry, made(by, "zh-en"), made(by, "en-zh"))
+    again = plan_for(entry, generated_pool(by, "zh-en"), generated_pool(by, "en-zh"))
     assert (again.create, again.correct, again.remove, again.recheck_at) == ({}, {}, (), None)
     assert (again.status.pools, again.status.not_admitted_count, again.status.ready) == (2, 0, "True")
     entry.generator = replace(by, status=again.status)
-    assert planned(entry, made(by, "zh-en"), made(by, "en-zh")).status == again.status
+    assert plan_for(entry, generated_pool(by, "zh-en"), generated_pool(by, "en-zh")).status == again.status
 
 
 def test_those_not_admitted_are_reported() -> None:
     by = generator("g", maxPools=1)
-    status = planned(offered(by, view(speech("zh", "en", "ja")))).status
+    status = plan_for(generator_entry(by, view(speech("zh", "en", "ja")))).status
     assert (status.pools, status.not_admitted_count) == (1, 5)
     assert [item.key for item in status.not_admitted] == ["en-zh", "ja-en", "ja-zh", "zh-en", "zh-ja"]
     assert {(item.nodes, item.reason) for item in status.not_admitted} == {(1, "MaxPools")}
@@ -162,13 +162,13 @@ def test_those_not_admitted_are_reported() -> None:
 
 def test_an_empty_pool_stays_for_the_grace_time() -> None:
     by = generator("g", graceSeconds=600)
-    entry = offered(by, view(speech("zh", "en")))
-    pools = made(by, "zh-en"), made(by, "en-zh")
+    entry = generator_entry(by, view(speech("zh", "en")))
+    pools = generated_pool(by, "zh-en"), generated_pool(by, "en-zh")
     entry.update("n0", None)
-    assert planned(entry, *pools, moment=100.0).recheck_at == 700.0
-    waiting = planned(entry, *pools, moment=699.9)
+    assert plan_for(entry, *pools, moment=100.0).recheck_at == 700.0
+    waiting = plan_for(entry, *pools, moment=699.9)
     assert (waiting.remove, waiting.create, waiting.recheck_at) == ((), {}, 700.0)
-    ended = planned(entry, *pools, moment=700.0)
+    ended = plan_for(entry, *pools, moment=700.0)
     assert {item.meta.name for item in ended.remove} == {item.meta.name for item in pools}
     assert ended.status.pools == 0
 
@@ -176,60 +176,62 @@ def test_an_empty_pool_stays_for_the_grace_time() -> None:
 def test_the_grace_restarts_after_a_node_returned() -> None:
     by = generator("g", graceSeconds=600)
     seen = view(speech("zh", "en"))
-    entry = offered(by, seen)
-    pools = made(by, "zh-en"), made(by, "en-zh")
+    entry = generator_entry(by, seen)
+    pools = generated_pool(by, "zh-en"), generated_pool(by, "en-zh")
     entry.update("n0", None)
-    planned(entry, *pools, moment=0.0)
+    plan_for(entry, *pools, moment=0.0)
     entry.update("n0", seen)
-    assert planned(entry, *pools, moment=500.0).recheck_at is None
+    assert plan_for(entry, *pools, moment=500.0).recheck_at is None
     entry.update("n0", None)
-    assert planned(entry, *pools, moment=599.0).recheck_at == 1199.0
+    assert plan_for(entry, *pools, moment=599.0).recheck_at == 1199.0
 
 
 def test_an_admitted_pool_is_not_replaced_by_a_key_with_more_nodes() -> None:
     by = generator("g", maxPools=1, minNodes=2)
     ja = view(speech("en", "ja"))
-    entry = offered(by, *[view(speech("zh", "en"))] * 5, ja)
-    plan = planned(entry, made(by, "en-ja"))
+    entry = generator_entry(by, *[view(speech("zh", "en"))] * 5, ja)
+    plan = plan_for(entry, generated_pool(by, "en-ja"))
     assert (plan.create, plan.remove) == ({}, ())
     assert {item.key for item in plan.status.not_admitted} == {"en-zh", "zh-en", "ja-en"}
 
 
 def test_a_hand_made_pool_of_the_same_name_is_never_touched() -> None:
     by = generator("g", graceSeconds=0)
-    entry = offered(by, view(speech("zh", "en")))
-    by_hand = replace(made(by, "zh-en"), spec=pool("x").spec, owner=None)
-    plan = planned(entry, by_hand)
+    entry = generator_entry(by, view(speech("zh", "en")))
+    by_hand = replace(generated_pool(by, "zh-en"), spec=pool("x").spec, owner=None)
+    plan = plan_for(entry, by_hand)
     assert keys_of(plan) == {"en-zh"}
     assert plan.correct == {}
     entry.update("n0", None)
-    assert planned(entry, by_hand, moment=1e6).remove == ()
+    assert plan_for(entry, by_hand, moment=1e6).remove == ()
 
 
 def test_pools_of_another_generator_are_never_touched() -> None:
     by, other = generator("g"), generator("h")
-    plan = planned(offered(by), made(other, "zh-en"), pool("mine"))
+    plan = plan_for(generator_entry(by), generated_pool(other, "zh-en"), pool("mine"))
     assert (plan.create, plan.correct, plan.remove) == ({}, {}, ())
 
 
 @pytest.mark.parametrize("edit", [{"min_members": 7}, {"generated": None}, {"exclude_nodes": ("n0",)}])
 def test_a_generated_pool_edited_by_hand_is_corrected(edit: dict[str, Any]) -> None:
     by = generator("g")
-    good = made(by, "zh-en")
+    good = generated_pool(by, "zh-en")
     edited = replace(good, spec=good.spec.model_copy(update=edit))
-    plan = planned(offered(by, view(speech("zh", "en"))), edited, made(by, "en-zh"))
+    plan = plan_for(generator_entry(by, view(speech("zh", "en"))), edited, generated_pool(by, "en-zh"))
     assert plan.correct == {good.meta.name: good.spec}
     assert (plan.create, plan.remove) == ({}, ())
 
 
 def test_a_changed_template_reaches_every_pool() -> None:
     old, new = generator("g"), generator("g", template={"spec": {"minMembers": 4}})
-    plan = planned(offered(new, view(speech("zh", "en"))), made(old, "zh-en"), made(old, "en-zh"))
+    plan = plan_for(
+        generator_entry(new, view(speech("zh", "en"))), generated_pool(old, "zh-en"), generated_pool(old, "en-zh")
+    )
     assert [spec.min_members for spec in plan.correct.values()] == [4, 4]
 
 
 def test_nodes_are_counted_once_for_each_key_and_no_longer_after_deletion() -> None:
-    entry = offered(generator("g"))
+    entry = generator_entry(generator("g"))
     first, second = view(speech("zh", "en")), view(speech("zh", "en", "ja"))
     assert entry.update("a", first)
     assert entry.update("b", second)

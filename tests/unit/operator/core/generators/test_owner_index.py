@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from tests.support.builders import generator, open_state, pool
+from tests.support.builders import generator, open_cache, pool
 
 from hotpool.api.pool import PoolStatus
 from hotpool.core.cluster_cache import ClusterCache
@@ -13,7 +13,7 @@ G = Key(Kind.GENERATOR, "g")
 
 
 def fleet() -> tuple[ClusterCache, Pool]:
-    cache = open_state()
+    cache = open_cache()
     cache.upsert(generator("g"), 0)
     own = replace(pool("odd", requires={"matchAll": True}), owner="uid-g", status=PoolStatus(members=2))
     cache.upsert(own, 0)
