@@ -21,7 +21,7 @@ from hotpool.projection.images import NodeImage, PoolImage
 from hotpool.projection.keys import FleetKeys
 from hotpool.projection.mirror import Mirror
 from hotpool.projection.writer import Writer
-from hotpool.sinks.errors import SinkError
+from hotpool.sinks.errors import NotLeader, SinkError
 from localfleet.kind import REPOSITORY
 
 if TYPE_CHECKING:
@@ -72,6 +72,7 @@ class Leader:
         self.client = client
         self.number = term
         self.term = term
+        self.elected = True
         self.deposed = False
         self.stopped = False
         self.refused = 0
@@ -90,6 +91,8 @@ class Leader:
         self._rounds: asyncio.Task[None] | None = None
 
     async def _raise_term(self, term: int) -> None:
+        if not self.elected:
+            raise NotLeader("another leader holds the Lease")
         self.term = term
 
     async def _cluster(self) -> str:
@@ -199,7 +202,8 @@ class Readers:
         """Return when each has seen enough versions of each pool. Raise AssertionError where one ends before."""
         for process in self._processes:
             assert process.stdout
-            assert process.stdout.readline().strip() == ENOUGH
+            line = process.stdout.readline().strip()
+            assert line == ENOUGH, f"a reader: {line}"
 
     def stop(self) -> list[dict[str, Any]]:
         """End them; what each saw."""

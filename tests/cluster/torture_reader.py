@@ -61,6 +61,7 @@ class Reader:
                 time.sleep(PAUSE_SECONDS)
             except Exception as error:  # noqa: BLE001 - told as a lie, or nobody would look any more.
                 self.lies.append(f"the reader died: {error!r}")
+                _print(self.lies[-1])
                 return
 
     def _ask(self, turn: int, pool: str) -> None:
@@ -96,8 +97,7 @@ class Reader:
         if len(self._short[pool]) > ENOUGH_VERSIONS:
             del self._short[pool]
             if not self._short:
-                sys.stdout.write(f"{ENOUGH}\n")
-                sys.stdout.flush()
+                _print(ENOUGH)
 
     def _bounded(self, pool: str, answer: Picked | NoMember) -> None:
         fresh = answer.complete and answer.age_seconds is not None and answer.age_seconds <= BOUND_SECONDS
@@ -148,6 +148,11 @@ class Reader:
             "lies": self.lies,
             "capabilities": {node: sorted(found) for node, found in self.capabilities.items()},
         }
+
+
+def _print(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 def main() -> None:
