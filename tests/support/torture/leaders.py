@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tests.support.torture.reader import ENOUGH, leader_of
 
-from hotpool.errors import WriteError
+from hotpool.errors import NotLeaderError, WriteError
 from hotpool.projection.documents import NodeDocument, PoolDocument
 from hotpool.projection.keys import FleetKeys
 from hotpool.projection.publisher import Publisher
@@ -72,6 +72,7 @@ class Leader:
         self.client = client
         self.number = term
         self.term = term
+        self.elected = True
         self.deposed = False
         self.stopped = False
         self.refused = 0
@@ -92,6 +93,8 @@ class Leader:
         self._rounds: asyncio.Task[None] | None = None
 
     async def _raise_term(self, term: int) -> None:
+        if not self.elected:
+            raise NotLeaderError("another leader holds the Lease")
         self.term = term
 
     async def _cluster(self) -> str:
@@ -203,7 +206,8 @@ class Readers:
         """Return when each has seen enough versions of each pool. Raise AssertionError if one ends early."""
         for process in self._processes:
             assert process.stdout
-            assert process.stdout.readline().strip() == ENOUGH
+            line = process.stdout.readline().strip()
+            assert line == ENOUGH, f"a reader: {line}"
 
     def stop(self) -> list[dict[str, Any]]:
         """Stop the processes and return the results of each."""

@@ -60,6 +60,7 @@ class Reader:
                 time.sleep(PAUSE_SECONDS)
             except Exception as error:  # noqa: BLE001 - reported as a violation, because the reader ends here.
                 self.lies.append(f"the reader died: {error!r}")
+                _print(self.lies[-1])
                 return
 
     def _ask(self, turn: int, pool: str) -> None:
@@ -95,8 +96,7 @@ class Reader:
         if len(self._seen_versions[pool]) > ENOUGH_VERSIONS:
             del self._seen_versions[pool]
             if not self._seen_versions:
-                sys.stdout.write(f"{ENOUGH}\n")
-                sys.stdout.flush()
+                _print(ENOUGH)
 
     def _check_bounded(self, pool: str, answer: Picked | NoMember) -> None:
         fresh = answer.complete and answer.age_seconds is not None and answer.age_seconds <= BOUND_SECONDS
@@ -147,6 +147,11 @@ class Reader:
             "lies": self.lies,
             "capabilities": {node: sorted(found) for node, found in self.capabilities.items()},
         }
+
+
+def _print(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 def main() -> None:
