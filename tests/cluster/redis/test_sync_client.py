@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from redis import Redis
@@ -68,11 +68,11 @@ def test_both_clients_have_the_same_methods() -> None:
     ],
 )
 async def test_both_clients_return_the_same_picks(
-    writer: RedisWriter, async_lookup: Lookup, sync_lookup: SyncLookup, options: dict[str, str]
+    writer: RedisWriter, async_lookup: Lookup, sync_lookup: SyncLookup, options: dict[str, Any]
 ) -> None:
-    assert sync_lookup.pick("zh-en", **options) == await async_lookup.pick("zh-en", **options)  # type: ignore[arg-type]
-    expected = await async_lookup.pick_key("speech", "zh-en", **options)  # type: ignore[arg-type]
-    assert sync_lookup.pick_key("speech", "zh-en", **options) == expected  # type: ignore[arg-type]
+    assert sync_lookup.pick("zh-en", **options) == await async_lookup.pick("zh-en", **options)
+    expected = await async_lookup.pick_key("speech", "zh-en", **options)
+    assert sync_lookup.pick_key("speech", "zh-en", **options) == expected
     assert writer
 
 
