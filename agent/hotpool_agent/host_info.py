@@ -22,7 +22,7 @@ _ARCH: Final = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": 
 def this_platform(node: str | None) -> Platform:
     """Return operating system and processor in Go's terms (GOOS, GOARCH), and the host name.
 
-    `node`: name of the v1 Node if known, used as host name because that of a pod differs from pod to pod.
+    `node`: name of the Kubernetes Node, if known. It replaces the host name, which in a pod is the pod's own.
     """
     machine, hostname = platform.machine().lower(), node or socket.gethostname()
     return Platform(os=platform.system().lower(), arch=_ARCH.get(machine, machine), hostname=hostname[:253])

@@ -180,7 +180,7 @@ class Operator:
                 problem = (
                     "is not installed" if revision is None else f"has revision {revision}, {SCHEMA_REVISION} is needed"
                 )
-                raise StartupError(f"the definition of {kind.value} {problem}: {APPLY_DEFINITIONS}")
+                raise StartupError(f"the CustomResourceDefinition of {kind.value} {problem}: {APPLY_DEFINITIONS}")
 
     async def _work(self) -> None:
         """List, lead, reconcile. Compare Redis once every key was reconciled."""

@@ -15,8 +15,8 @@ from tests.support.builders import lease, report
 from tests.support.simulated_fleet import FakeRedis, Fleet, now
 
 from hotpool.api.meta import LEASE_PREFIX
-from hotpool.core.liveness import PROBE_SECONDS, PROBE_TIMEOUT_SECONDS
 from hotpool.core.model import Heartbeat
+from hotpool.core.watch_health import PROBE_SECONDS, PROBE_TIMEOUT_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -22,9 +22,9 @@ from hotpool.api import meta
 from hotpool.clock import Clock
 from hotpool.controllers.manager import Manager
 from hotpool.core.cluster_cache import ClusterCache
-from hotpool.core.liveness import PROBE_SECONDS
 from hotpool.core.model import CUSTOM_KINDS, Key, Kind
 from hotpool.core.node_history import Transition
+from hotpool.core.watch_health import PROBE_SECONDS
 from hotpool.events.aggregator import EventObject
 from hotpool.events.recorder import EventRecorder
 from hotpool.kube.event_writer import EventWriter

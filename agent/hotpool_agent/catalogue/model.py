@@ -12,7 +12,7 @@ from pydantic.alias_generators import to_camel
 
 from hotpool.api.capability import RuleKind
 from hotpool.api.meta import Label63
-from hotpool_agent.catalogue.language_pairs import normalise_pair
+from hotpool_agent.catalogue.pair_syntax import normalise_pair
 
 SPECIAL_ATTRIBUTES: Final = ("languages", "rules")
 PROBE_KINDS: Final = ("http", "tcp", "process", "systemd", "file")

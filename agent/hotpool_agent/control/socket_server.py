@@ -60,7 +60,8 @@ def _clear(path: Path) -> None:
         path.unlink(missing_ok=True)
     except PermissionError as error:
         raise PathError(
-            f"{path.parent} belongs to another user; set HOTPOOL_AGENT_STATE_DIR to a shorter path"
+            f"{path.parent}, the folder of the socket for long paths, belongs to another user; "
+            "set HOTPOOL_AGENT_STATE_DIR to a path that is short enough for a socket"
         ) from error
 
 

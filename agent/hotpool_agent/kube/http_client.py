@@ -155,7 +155,7 @@ def _parse_object(text: bytes) -> Json:
     except ValueError:
         value = None
     if not isinstance(value, dict):
-        raise UnavailableError("the response is not a JSON object; check for a proxy before the API server")
+        raise UnavailableError("the response is not a JSON object; check for a proxy in front of the API server")
     return value
 
 
@@ -168,7 +168,7 @@ def object_at(parent: Json, key: str) -> Json:
 def _parse_list(listing: Json) -> Listing:
     items, version = listing.get("items"), object_at(listing, "metadata").get("resourceVersion")
     if not isinstance(items, list) or not isinstance(version, str) or not all(isinstance(item, dict) for item in items):
-        raise UnavailableError("the response is not a list; check for a proxy before the API server")
+        raise UnavailableError("the response is not a list; check for a proxy in front of the API server")
     return Listing(items, version)
 
 
@@ -182,7 +182,7 @@ async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
             rest.clear()
         rest += last
         if len(rest) > _MAX_LINE_BYTES:
-            raise ValueError(f"a line of more than {_MAX_LINE_BYTES} bytes")
+            raise ValueError(f"the watch sent a line of more than {_MAX_LINE_BYTES} bytes")
     if rest:
         yield bytes(rest)
 

@@ -60,7 +60,9 @@ class NodeResources:
         response = await self._client.request(KubeRequest("PATCH", f"{self._capability()}/status", patch, _MERGE))
         stored = object_at(object_at(response, "status"), "report")
         if any(stored.get(stamp) != report[stamp] for stamp in _STAMPS):
-            raise UnavailableError("the response does not show the report that was sent")
+            raise UnavailableError(
+                "the response does not contain the report that was sent; the CRD may be too old, or a proxy answered"
+            )
 
     async def ensure_lease(self) -> None:
         """Create the node's Lease if needed, by an apply of metadata alone."""

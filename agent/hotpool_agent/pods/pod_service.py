@@ -107,7 +107,7 @@ class _Annotations:
         return None
 
     def port(self, containers: list[Json]) -> int | None:
-        """Return the declared port. Without the annotation: the first port of a container."""
+        """Return the port of the annotation or, without it, the first port of the first container with one."""
         value = self._text(PORT)
         if value is None:
             return None if PORT in self._annotations else _first_port(containers)

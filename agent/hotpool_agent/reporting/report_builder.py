@@ -81,9 +81,9 @@ class ReportContent:
 def build(
     catalogue: Catalogue, statuses: Sequence[ServiceStatus], info: AgentInfo, *, leaving: bool, refused: int = 0
 ) -> ReportContent:
-    """Return the report of these states. `dropped` counts invalid items, `truncated` details left out for size.
+    """Return the report of these states. It counts invalid items as dropped, and cut texts and lists as truncated.
 
-    `refused`: the number of invalid pods, which are not among the statuses.
+    `refused`: the number of invalid pods. They have no status, and count as dropped, too.
     """
     dropped = DropCounter()
     statuses, left_out = fitting(statuses)

@@ -22,7 +22,7 @@ from hotpool.api.capability import (
     TranslationRule,
 )
 from hotpool.api.languages import normalise_language
-from hotpool_agent.catalogue.language_pairs import normalise_pair
+from hotpool_agent.catalogue.pair_syntax import normalise_pair
 
 if TYPE_CHECKING:
     from hotpool_agent.catalogue.model import Rule, ServiceSpec

@@ -1,6 +1,6 @@
-"""Restart back-off and flap damping of one service (requirement A7): pure.
+"""Flap damping of one service, and the count of its failures (requirement A7). Pure.
 
-The back-off is the pause before a crashed service is run again. Flap damping keeps a service that comes and goes from
+Flap damping keeps a service that comes and goes from
 being offered, by the penalty of RFC 2439 (route flap damping): each flap adds to it, it halves in a fixed time, and a
 service that exceeds one limit stays suppressed until the penalty is below a second one. It never delays a withdrawal.
 Times in seconds on any one clock.
@@ -10,6 +10,8 @@ import math
 from dataclasses import dataclass, replace
 from typing import Final
 
+from hotpool_agent.services.restart_backoff import restart_pause
+
 FLAP: Final = 1.0
 SUPPRESS: Final = 2.5
 """Penalty above which a service is suppressed, reached by the third flap in a row."""
@@ -17,11 +19,6 @@ REUSE: Final = 1.0
 """Penalty below which the service is offered again."""
 LIMIT: Final = 8.0
 """Maximum of the penalty, so that a service is never suppressed for more than three half-lives."""
-
-
-def retry_pause(failures: int, first: float, limit: float) -> float:
-    """Return the seconds until the next attempt after `failures` (1 or more) in a row."""
-    return float(min(first * 2 ** min(failures - 1, 32), limit))
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +85,7 @@ class FlapHistory:
     def retry_pause(self) -> float:
         """Count one more failure; return the seconds until the next attempt."""
         self._failures += 1
-        return retry_pause(self._failures, self._first_pause, self._pause_limit)
+        return restart_pause(self._failures, self._first_pause, self._pause_limit)
 
     def flapping_until(self, now: float) -> float | None:
         """Return the time at which the service may be offered again; None if it may be now."""

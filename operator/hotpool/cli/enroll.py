@@ -205,7 +205,7 @@ async def _wait(accounts: ServiceAccounts, options: EnrollOptions, new: Credenti
     while not (await steps.credential(accounts, options.node, new.name)).used:
         if monotonic() > deadline:
             valid = "both credentials are valid" if former else "it is valid"
-            raise CommandError(f"the credential was not used in time; {valid}", exit_codes.NOT_YET)
+            raise CommandError(f"no agent used the credential in time; {valid}", exit_codes.NOT_YET)
         await asyncio.sleep(steps.POLL_SECONDS)
     if former:
         await accounts.delete("Secret", former.name, former.uid)

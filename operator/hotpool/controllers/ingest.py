@@ -7,8 +7,8 @@ from typing import Any
 import structlog
 
 from hotpool.controllers.context import ControllerContext
-from hotpool.core.liveness import WatchHealth
 from hotpool.core.model import Heartbeat, Kind, Node
+from hotpool.core.watch_health import WatchHealth
 from hotpool.kube.decode import DecodeError, decode, identify
 from hotpool.observability.metrics import HEARTBEATS, REJECTED, WATCH_UP
 

@@ -77,7 +77,9 @@ class PoolController:
             return
         if not await self._resync.refresh(Kind.POOL, name):
             if name not in self._context.cache.pools:
-                raise RetryableError(f"slices of {name} have no owner; the pool cannot be read to confirm its deletion")
+                raise RetryableError(
+                    f"slices of {name} have no owner, and the pool cannot be read; kept until it can be"
+                )
             return
         for item in orphans:
             if not any(pool in self._context.cache.pools for pool in item.pools):
@@ -129,7 +131,7 @@ class PoolController:
             self._context.recorder.pool_status(pool, status)
 
     def _record_slice(self, membership: PoolMembership, write: SliceWrite, written: Any) -> None:
-        """Store the response in the cache. Our own write must not mark the slices or the status of the pool."""
+        """Store the response in the cache, and keep the dirty flags: our own write is no reason to reconcile."""
         slices_dirty, status_dirty = membership.slices_dirty, membership.status_dirty
         self._context.apply_response(Kind.SLICE, written)
         if isinstance(write, DeleteSlice):

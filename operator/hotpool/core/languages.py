@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
+from hotpool.core.language_pairs import Grid, Pair, Pairs, pairs_of
 from hotpool.core.model import Report, Rule
-from hotpool.core.pairs import Grid, Pair, Pairs, pairs_of
 
 ASR: Final = "asr"
 NMT: Final = "nmt"

@@ -6,8 +6,8 @@ Pure: all times are monotonic seconds.
 from collections.abc import Container
 from dataclasses import dataclass, field, replace
 
-from hotpool.core.liveness import EXPIRED_AFTER
 from hotpool.core.model import Heartbeat
+from hotpool.core.node_liveness import EXPIRED_AFTER
 
 
 @dataclass(slots=True)

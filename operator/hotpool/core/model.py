@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from hotpool.api.generator import GeneratorSpec, GeneratorStatus
 from hotpool.api.pool import PoolSpec, PoolStatus
 from hotpool.api.slice import MemberState
-from hotpool.core.pairs import NO_PAIRS, Pairs
+from hotpool.core.language_pairs import NO_PAIRS, Pairs
 
 _MAX_INDEX_DIGITS: Final = 9
 

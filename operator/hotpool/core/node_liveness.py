@@ -7,12 +7,31 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
-from hotpool.core.liveness import EXPIRED_AFTER, OFFLINE_AFTER, liveness_at, next_change
 from hotpool.core.model import Liveness, Node, NodeView, StoredCondition
 
+SUSPECT_AFTER: Final = 3
+"""Heartbeat intervals of silence until a node is Suspect."""
+OFFLINE_AFTER: Final = 4
+"""Heartbeat intervals of silence until a node is Offline."""
+EXPIRED_AFTER: Final = 600.0
+"""Seconds from Suspect until everything about the node is deleted (requirements C4, D8)."""
 DEFAULT_INTERVAL: Final = 15.0
 """H of a node without a report or a Lease, in seconds."""
 _SILENT_REASONS: Final = frozenset({"Offline", "AwaitingHeartbeat"})
+
+
+def liveness_at(last_heartbeat: float, now: float, interval: float) -> Liveness:
+    """Return the liveness at `now` with a heartbeat interval of `interval` seconds."""
+    if now >= last_heartbeat + interval * OFFLINE_AFTER:
+        return Liveness.OFFLINE
+    return Liveness.SUSPECT if now >= last_heartbeat + interval * SUSPECT_AFTER else Liveness.LIVE
+
+
+def next_change(last_heartbeat: float, interval: float, liveness: Liveness) -> float | None:
+    """Return the time at which silence changes the liveness next, or None if it is Offline."""
+    if liveness is Liveness.OFFLINE:
+        return None
+    return last_heartbeat + interval * (SUSPECT_AFTER if liveness is Liveness.LIVE else OFFLINE_AFTER)
 
 
 @dataclass(slots=True)

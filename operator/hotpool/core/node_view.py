@@ -8,8 +8,8 @@ from dataclasses import replace
 
 from hotpool.api.meta import AGENT_PREFIX
 from hotpool.core import languages
+from hotpool.core.language_pairs import NO_PAIRS
 from hotpool.core.model import KubeNode, Node, NodeView
-from hotpool.core.pairs import NO_PAIRS
 
 
 def with_report(before: NodeView, node: Node) -> NodeView:

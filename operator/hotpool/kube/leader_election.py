@@ -130,7 +130,9 @@ class LeaderElector(threading.Thread):
             with self._lock:
                 self._store_term(client.CoordinationV1Api(_connect(self._target)), term)
         except (ApiException, *_CONNECTION_ERRORS) as error:
-            raise RetryableError(f"term {term} not stored: {type(error).__name__}") from None
+            raise RetryableError(
+                f"leader term {term} not stored in the election Lease: {type(error).__name__}"
+            ) from None
 
     def _store_term(self, api: Any, term: int) -> None:
         lease: Any = copy.deepcopy(self._last_written) or self._read(api)

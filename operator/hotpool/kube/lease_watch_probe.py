@@ -1,6 +1,6 @@
 """Renewal of the probe Lease (requirement C3), which must return through the watch of the nodes' Leases.
 
-Writes nothing else. `core.liveness` decides on its return.
+Writes nothing else. `core.watch_health` decides on its return.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from kubernetes.aio.client.exceptions import ApiException
 
 from hotpool.api.meta import LEASE_LABEL, OPERATOR_MANAGER, PROBE_LEASE
 from hotpool.clock import Clock
-from hotpool.core.liveness import PROBE_SECONDS
+from hotpool.core.watch_health import PROBE_SECONDS
 from hotpool.kube.rest import APPLY, CONNECTION_ERRORS, error_text, path, request
 
 log = structlog.get_logger(__name__)

@@ -84,7 +84,7 @@ class HotplugLatency:
     def planned(
         self, pool: str, applied: Mapping[str, Slice], planned: Mapping[str, tuple[Member, ...]], now: float
     ) -> None:
-        """Record a plan: the stored slices, and the planned members by slice."""
+        """Record the time at which changes were planned. `applied`: slices as stored; `planned`: members by slice."""
         tracked = self._pools.get(pool)
         if not tracked:
             return

@@ -56,7 +56,7 @@ class MembershipChange:
 
     @property
     def size(self) -> int:
-        """Number of members added and removed. A change of state counts twice."""
+        """Number of members added and removed. A member with a new state counts as removed and as added."""
         return sum(map(len, self.added)) + sum(map(len, self.removed))
 
     @property

@@ -27,10 +27,10 @@ MAX_CONCURRENT_WRITES: Final = 16
 
 
 class Publisher:
-    """The desired documents, and the health of Redis.
+    """Publication of pools and nodes to Redis, with retries while Redis is down.
 
-    `term` returns our term. `raise_term` stores a larger one after Redis returned a larger term than ours. `cluster`
-    returns an id that identifies our cluster, or raises WriteError. `on_state_change` receives health and error.
+    `term` returns the number of this leader. `raise_term` stores a larger one after Redis returned a larger one.
+    `cluster` returns the id of this cluster, or raises WriteError. `on_state_change` receives (healthy, error or "").
     """
 
     def __init__(
@@ -136,7 +136,7 @@ class Publisher:
             self._mark_healthy()
 
     async def _claim(self) -> None:
-        """Claim our term. If Redis has a larger one, raise ours first."""
+        """Claim the term of this leader in Redis. If Redis has a larger term, raise ours above it first."""
         cluster = await self._cluster()
         while (stored := await self._writer.claim(self._term(), cluster)) != self._term():
             await self._raise_term(stored + 1)

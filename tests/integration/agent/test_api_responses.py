@@ -53,7 +53,7 @@ MALFORMED = [
 async def test_malformed_responses_do_not_end_the_agent(
     link: FaultyLink, observed: HttpServices, tmp_path: Path
 ) -> None:
-    """Such responses may come from a proxy before the API server. None may count as an accepted report."""
+    """Such responses may come from a proxy in front of the API server. None may count as an accepted report."""
     async with agent_running(tmp_path, link.kubeconfig, observed.catalogue(), **SHORT_TIMES) as it:
         await link.api.until(lambda: ready_types(link.api) == observed.up, 30)
         for text in MALFORMED:

@@ -65,7 +65,7 @@ async def credential(accounts: ServiceAccounts, node: str, name: str) -> Credent
     """Return one credential. Raises CommandError if it was deleted."""
     secret = await accounts.secret(name)
     if secret is None:
-        raise CommandError(f"Secret {name} was deleted meanwhile; try again", exit_codes.UNAVAILABLE)
+        raise CommandError(f"Secret {name} was deleted while this command ran; try again", exit_codes.UNAVAILABLE)
     return manifests.credential(name, node, secret)
 
 

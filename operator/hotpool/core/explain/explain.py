@@ -156,7 +156,7 @@ def _diagnose(facts: NodeFacts, pool: Pool, finding: Finding, index: int) -> Dia
 
 
 def _node_requirements(facts: NodeFacts, pool: Pool, finding: Finding) -> Diagnosis:
-    """Diagnose a requirement of the node as a whole, or of the pool's spec."""
+    """Diagnose an unmet criterion that no single service decides: of the node, or of the spec of the pool itself."""
     view, report, name = facts.view, facts.view.node.report, facts.name
     observed, since, remedy = finding.observed, None, ""
     match finding.criterion:
@@ -229,7 +229,7 @@ def _node_remarks(facts: NodeFacts, pool: Pool, membership: MembershipState, ver
 
 
 def explain_pool(views: Mapping[str, NodeView], pool: Pool, members: Mapping[str, Membership]) -> PoolExplanation:
-    """Explain all nodes for one pool. Nodes without a report come last, because nothing else is known of them."""
+    """Explain one pool: its members, and other nodes, nearest to membership first. Those without a report are last."""
     outside = {name: view for name, view in views.items() if name not in members}
     failed = {name: [f.criterion for f in evaluate(view, pool.spec) if not f.met] for name, view in outside.items()}
     misses = [name for name, criteria in failed.items() if criteria]

@@ -11,9 +11,9 @@ from itertools import islice
 from typing import ClassVar, Final, Generic, TypeVar
 
 from hotpool.api.pool import GeneratedKind, PoolTemplateSpec, Requirements
+from hotpool.core.language_pairs import Pairs
 from hotpool.core.matching import Criterion, first_failure, predicates
 from hotpool.core.model import NodeView
-from hotpool.core.pairs import Pairs
 
 MAX_KEYS: Final = 10_000
 """Bound of the keys that one node offers to one generator; the first by name count."""

@@ -16,8 +16,8 @@ from hotpool.api.meta import PAIR_PATTERN
 from hotpool.api.pool import GeneratedKind, LanguageRequirement, PoolTemplateSpec, Requirements
 from hotpool.core.generators.key_rule import KeyRule, KeySet, first_keys
 from hotpool.core.generators.maximal_cliques import LanguageGraph, language_graph, language_sets
+from hotpool.core.language_pairs import Pairs
 from hotpool.core.model import NodeView
-from hotpool.core.pairs import Pairs
 
 ANY: Final = "*"
 _PAIR: Final = re.compile(PAIR_PATTERN)

@@ -10,7 +10,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Final
 
-from hotpool.core.pairs import Grid, Pairs
+from hotpool.core.language_pairs import Grid, Pairs
 
 MAX_LANGUAGES: Final = 512
 """Bound of the languages of one node; the first by name count."""

@@ -51,7 +51,10 @@ def _is_valid_value(value: str) -> bool:
 
 
 class ValueRule(KeyRule[frozenset[str]]):
-    """Keys are the values of one attribute, of ready services that meet the template's requirements of their type."""
+    """Rule with a key for each value of one attribute.
+
+    A value counts if a ready service declares it and meets what the pool template requires of services of its type.
+    """
 
     def __init__(self, rule: AttributeValuesRule, template: PoolTemplateSpec) -> None:
         known = {item.type: item for item in template.requires.types}

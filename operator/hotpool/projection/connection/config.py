@@ -46,7 +46,7 @@ class RedisConnectionConfig:
 
     @property
     def service(self) -> str:
-        """Name of the monitored service, in the case of the URL."""
+        """Name of the group that the sentinels monitor, in upper and lower case as in the URL."""
         return urlsplit(self.url).netloc.rpartition("@")[2].partition(":")[0]
 
     @property
@@ -55,7 +55,7 @@ class RedisConnectionConfig:
         return [_address(text) for text in self.sentinels]
 
     def settings(self, parse: Callable[[str], Mapping[str, Any]]) -> dict[str, Any]:
-        """Return the settings of a connection. `parse`: parse_url of the kind of client."""
+        """Return the settings of a connection. `parse`: redis-py's parse_url, of its async or its sync module."""
         settings: dict[str, Any] = {**parse(self.url)}
         if self.credentials.ca:
             settings["ssl_ca_certs"] = self.credentials.ca

@@ -68,7 +68,7 @@ class Lookup(BaseLookup[Client]):
         await self._run(self._protocol.report_load(loads, source, seconds))
 
     async def capability(self, node: str) -> Capability | None:
-        """Return the capability of a node, or None if it is not in the projection."""
+        """Return the capability of a node, or None if Redis has none of this node."""
         return await self._run(self._protocol.capability(node))
 
     async def transitions(self, node: str) -> tuple[Transition, ...]:

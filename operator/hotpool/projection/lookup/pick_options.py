@@ -131,10 +131,10 @@ def to_milliseconds(seconds: float) -> int:
 
 
 def ttl_milliseconds(seconds: float) -> int:
-    """Convert the duration of a reservation or report to milliseconds. Raises ValueError."""
+    """Convert the duration of a reservation or of a load report to milliseconds. Raises ValueError."""
     if not 0.001 <= seconds <= MAX_SECONDS:  # noqa: PLR2004 - one millisecond.
         raise ValueError(
-            f"duration of a reservation or report must be from 0.001 to {MAX_SECONDS} seconds: {seconds!r}"
+            f"duration of a reservation or of a load report must be from 0.001 to {MAX_SECONDS} seconds: {seconds!r}"
         )
     return round(seconds * 1000)
 

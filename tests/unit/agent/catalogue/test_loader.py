@@ -5,9 +5,9 @@ from textwrap import dedent
 
 import pytest
 
-from hotpool_agent.catalogue.language_pairs import normalise_pair
 from hotpool_agent.catalogue.loader import CatalogueError, parse_catalogue, read_catalogue
 from hotpool_agent.catalogue.model import PROBE_KINDS, Catalogue, ServiceSpec
+from hotpool_agent.catalogue.pair_syntax import normalise_pair
 from hotpool_agent.node_name import NodeNameError, node_name
 from localfleet.kind import REPOSITORY
 

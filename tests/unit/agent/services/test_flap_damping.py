@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hotpool_agent.services.flap_damping import LIMIT, FlapDamping, retry_pause
+from hotpool_agent.services.flap_damping import LIMIT, FlapDamping
+from hotpool_agent.services.restart_backoff import restart_pause
 
 HALF_LIFE = 60.0
 
@@ -17,8 +18,8 @@ def flapped(*times: float) -> FlapDamping:
 
 
 def test_pauses_between_attempts_grow_and_are_capped() -> None:
-    assert [retry_pause(count, 1.0, 60.0) for count in range(1, 9)] == [1, 2, 4, 8, 16, 32, 60, 60]
-    assert retry_pause(10_000, 1.0, 60.0) == 60
+    assert [restart_pause(count, 1.0, 60.0) for count in range(1, 9)] == [1, 2, 4, 8, 16, 32, 60, 60]
+    assert restart_pause(10_000, 1.0, 60.0) == 60
 
 
 @pytest.mark.parametrize(("times", "suppressed"), [([0], False), ([0, 1], False), ([0, 1, 2], True)])

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from tests.support.builders import core_report, node, offer, report, service
 
 from hotpool.core.generators.maximal_cliques import language_graph
+from hotpool.core.language_pairs import Pairs
 from hotpool.core.languages import pairs
 from hotpool.core.model import Report, Rule
-from hotpool.core.pairs import Pairs
 
 CODES = ("zh", "en", "ja", "de")
 

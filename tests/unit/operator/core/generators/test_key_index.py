@@ -14,9 +14,9 @@ from hotpool.core.generators import key_index
 from hotpool.core.generators.admission import key_rule
 from hotpool.core.generators.key_index import KeyIndex
 from hotpool.core.generators.maximal_cliques import MAX_LANGUAGES, language_graph, language_sets
+from hotpool.core.language_pairs import Grid, Pairs, pairs_of
 from hotpool.core.languages import pairs
 from hotpool.core.model import Liveness, NodeView, Rule
-from hotpool.core.pairs import Grid, Pairs, pairs_of
 
 # Sets of languages.
 

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hotpool.core.brake import too_many_silent
-from hotpool.core.liveness import WatchHealth
+from hotpool.core.watch_health import WatchHealth
 
 
 def test_a_received_renewal_confirms_the_watch_until_the_renewal() -> None:

@@ -1,38 +1,16 @@
-"""Liveness of a silent node, and health of the Lease watch, without which silence does not count (requirement C3).
+"""Health of the Lease watch, without which silence of nodes does not count (requirement C3).
 
-Pure arithmetic on monotonic seconds. `core.cluster_cache` decides which events are heartbeats.
+Pure arithmetic on monotonic seconds.
 """
 
 from dataclasses import dataclass, field
 from typing import Final
 
-from hotpool.core.model import Liveness
-
-SUSPECT_AFTER: Final = 3
-"""Heartbeat intervals of silence until a node is Suspect."""
-OFFLINE_AFTER: Final = 4
-"""Heartbeat intervals of silence until a node is Offline."""
-EXPIRED_AFTER: Final = 600.0
-"""Seconds from Suspect until everything about the node is deleted (requirements C4, D8)."""
 PROBE_SECONDS: Final = 5.0
 """Seconds between renewals of the probe Lease."""
 PROBE_TIMEOUT_SECONDS: Final = 10.0
 """Seconds in which a renewal must arrive through the Lease watch."""
 _MAX_PENDING_PROBES: Final = 8
-
-
-def liveness_at(last_heartbeat: float, now: float, interval: float) -> Liveness:
-    """Return the liveness at `now` with a heartbeat interval of `interval` seconds."""
-    if now >= last_heartbeat + interval * OFFLINE_AFTER:
-        return Liveness.OFFLINE
-    return Liveness.SUSPECT if now >= last_heartbeat + interval * SUSPECT_AFTER else Liveness.LIVE
-
-
-def next_change(last_heartbeat: float, interval: float, liveness: Liveness) -> float | None:
-    """Return the time at which silence changes the liveness next, or None if it is Offline."""
-    if liveness is Liveness.OFFLINE:
-        return None
-    return last_heartbeat + interval * (SUSPECT_AFTER if liveness is Liveness.LIVE else OFFLINE_AFTER)
 
 
 @dataclass(slots=True)
