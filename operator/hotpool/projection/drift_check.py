@@ -173,7 +173,7 @@ class DriftCheck:
         )
 
     async def _scan(self, kind: str, key: str) -> list[str]:
-        """Return the elements of a set or hash. Those written during the scan may be missing; run() skips their names."""
+        """Return the elements of a set or hash. Those written meanwhile may be missing; run() skips their names."""
         found: list[str] = []
         cursor = "0"
         while True:
