@@ -277,5 +277,5 @@ def _outcome(done: set[asyncio.Task[Any]]) -> int:
     if "signal" in ended:
         log.info("stopped")
         return 0
-    log.error("a part ended unexpectedly; exiting for a restart", parts=ended)
+    log.error("a component ended unexpectedly; exiting for a restart", components=ended)
     return 1

@@ -32,7 +32,7 @@ class Prober:
         """Last known pid, tested first because reading about all processes is slow."""
 
     async def probe(self, observe: Observe, port: int | None) -> ProbeResult:
-        """Probe a service once, within its time-out. `port`: the service's own. Never raises."""
+        """Probe a service once, within its time-out. `port`: used where the probe names none. Never raises."""
         try:
             return await self._probe(observe, port or 0)
         except TimeoutError:

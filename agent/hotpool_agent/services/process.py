@@ -99,7 +99,7 @@ class Process:
             raise StuckError(self._port_owner())
 
     async def free(self) -> None:
-        """Wait without a limit until group and port are free."""
+        """Wait, without a time-out, until the process group has ended and nothing listens on the port."""
         # The kernel sends no notification when the last member of a group ends or a port is closed.
         while not self._is_free():  # noqa: ASYNC110
             await asyncio.sleep(KILL_SECONDS / 10)

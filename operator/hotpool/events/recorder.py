@@ -182,7 +182,7 @@ class EventRecorder:
         )
 
     def node_conditions(self, node: Node, conditions: Iterable[Condition]) -> None:
-        """Record changed conditions of a node whose conditions were stored."""
+        """Add an Event for each condition of a node that differs from the stored one."""
         before = {type_: (known.status, known.reason) for type_, known in node.conditions.items()}
         self._conditions(Kind.NODE, node.meta, before, conditions)
 

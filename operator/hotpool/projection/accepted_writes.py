@@ -90,7 +90,7 @@ class AcceptedWrites:
 
     @contextmanager
     def track_names(self) -> Iterator[set[str]]:
-        """Yield a set that collects the names written in the block. Reads of these names in the block prove nothing."""
+        """Yield a set of the names that are written during the block: a read of such a name may return either state."""
         names = set(self._in_progress)
         self._trackers.append(names)
         try:

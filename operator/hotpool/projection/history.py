@@ -38,7 +38,7 @@ def decode(value: str) -> Transition:
 
 
 def decode_valid(values: Iterable[str]) -> Iterator[Transition]:
-    """Decode the stored transitions, and skip invalid ones."""
+    """Decode the transitions that Redis holds of one node. Skip invalid ones."""
     for value in values:
         with suppress(ValueError, LookupError, TypeError, AttributeError):
             yield decode(value)

@@ -140,7 +140,7 @@ def _describe_attribute(attribute: AttributeRequirement) -> str:
 
 
 def for_labels(facts: NodeFacts, selector: LabelSelector, finding: Finding) -> Diagnosis:
-    """Diagnose required labels. A label of the v1 Node can be removed only there."""
+    """Diagnose the label selector of a pool. A forbidden label of the v1 Node must be removed from the v1 Node."""
     labels, name = facts.view.labels, facts.name
     if finding.met:
         return Diagnosis(finding.observed)
