@@ -31,7 +31,7 @@ Members = Mapping[str, tuple[Member, ...]]
 def changed_conditions(kind: Kind, before: StoredConditions, after: Iterable[Condition]) -> list[EventDraft]:
     """Return an Event for every condition that appeared, changed its status or reason, or ended.
 
-    Reason of the Event: for Ready on a node the condition's reason, for Ready elsewhere Ready or NotReady, else the type.
+    Reason of the Event: Ready on a node has the condition's reason, Ready elsewhere Ready or NotReady, others the type.
     """
     now = {condition.type: condition for condition in after}
     covered = _COVERED_BY_READY.get(kind, frozenset())
