@@ -107,5 +107,5 @@ def test_the_clusters_of_a_run_are_found_by_its_name_in_any_home(
 
 
 def test_an_empty_name_of_a_run_is_refused() -> None:
-    with pytest.raises(ValueError, match="every cluster"):
+    with pytest.raises(ValueError, match="must not be empty"):
         delete_clusters("")
