@@ -4,13 +4,13 @@ import gc
 import sys
 from collections.abc import Mapping
 from importlib import import_module
-from typing import Annotated, Any, ClassVar, Final
+from typing import Any, Final
 
 import typer
 
 from hotpool import __version__
 from hotpool.common.bare_kubernetes import import_bare_kubernetes
-from hotpool.common.lazy_commands import LazyGroup
+from hotpool.common.lazy_commands import LazyGroup, add_version_option
 
 COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "operator": ("run", "Run the operator of one namespace until SIGTERM."),
@@ -28,7 +28,7 @@ _GC_THRESHOLD: Final = 50_000
 class _Program(LazyGroup):
     """Group of all commands."""
 
-    helps: ClassVar = {name: line for name, (_, line) in COMMANDS.items()}
+    table = COMMANDS
 
     @staticmethod
     def load(name: str) -> Any:
@@ -45,22 +45,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Keep every node in exactly the pools whose requirements it meets now.",
 )
-
-
-def _version(wanted: bool) -> None:  # noqa: FBT001 - as typer calls it.
-    if wanted:
-        typer.echo(f"hotpool {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _program(
-    *,
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
-    ] = False,
-) -> None:
-    del version
+add_version_option(app, f"hotpool {__version__}")
 
 
 def main() -> None:

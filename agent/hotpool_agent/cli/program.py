@@ -4,13 +4,13 @@ Must stay quick to import: `--version` and `--help` need no other module of the 
 """
 
 from importlib import import_module
-from typing import Annotated, Any, ClassVar, Final
+from typing import Any, Final
 
 import typer
 from typer.main import get_group
 
 from hotpool.common import exit_codes
-from hotpool.common.lazy_commands import LazyGroup
+from hotpool.common.lazy_commands import LazyGroup, add_version_option
 from hotpool_agent import __version__
 from hotpool_agent.cli.help import LOGS, SOCKET, AgentHelp
 
@@ -48,7 +48,7 @@ _HELP: Final = AgentHelp(
 class _Program(LazyGroup):
     """Group of all commands, with help sections below them."""
 
-    helps: ClassVar = {name: line for name, (_, line) in COMMANDS.items()}
+    table = COMMANDS
 
     @staticmethod
     def load(name: str) -> Any:
@@ -69,19 +69,4 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Run or observe the services of one node, and report the types of service that are ready.",
 )
-
-
-def _version(wanted: bool) -> None:  # noqa: FBT001 - as typer calls it.
-    if wanted:
-        typer.echo(f"hotpool-agent {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _program(
-    *,
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
-    ] = False,
-) -> None:
-    del version
+add_version_option(app, f"hotpool-agent {__version__}")
