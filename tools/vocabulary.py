@@ -24,7 +24,6 @@ _CODE_IN_NAME: Final = re.compile(r"\bdef test_(?:[a-g]\d+_)+")
 _TEXT: Final = {".py", ".md", ".yaml", ".yml", ".json", ".lua", ".tpl", ".txt", ".toml"}
 _EXEMPT: Final = (
     "tools/vocabulary.py",
-    "tools/localkube/",
     "docs/requirements.md",
     "requirements.lock",
     "packaging/build.lock",

@@ -1,8 +1,7 @@
-"""Building the programs of the cluster, once per version.
+"""Build the programs of the cluster, once per version.
 
-Its job: compile what ``programs/go.mod`` names and keep it in the cache folder; say how far it is.
-Called by: lifecycle before a start, commands for ``build node-image``.
-It must not: call Go when the programs are there.
+Compiles what ``programs/go.mod`` names, keeps it in the cache folder and prints progress. Must not call Go when the
+programs are there.
 """
 
 import hashlib
@@ -109,7 +108,7 @@ def _build(target: Path, wanted: Group, lock: int, console: Console) -> None:
 
 
 class _Build:
-    """One run of the Go compiler, with its progress told."""
+    """Run of the Go compiler with printed progress."""
 
     def __init__(self, title: str, command: list[str], part: Path, lock: int) -> None:
         self._title, self._command, self._part, self._lock = title, command, part, lock

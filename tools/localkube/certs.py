@@ -1,7 +1,7 @@
-"""The certificates and keys of one cluster.
+"""Write the certificates and keys of one cluster.
 
-Its job: two authorities (the cluster's, and etcd's own so that no cluster user can read etcd), what they sign, and the
-key pair of service accounts. Called by: lifecycle, once per cluster. It must not: leave a file that others can read.
+There are two authorities (the cluster's, and etcd's own so that no cluster user can read etcd), the certificates that
+they sign, and the key pair of service accounts. Must not leave a file that others can read.
 """
 
 import datetime as dt

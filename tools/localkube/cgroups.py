@@ -1,7 +1,6 @@
-"""The control group that holds the pods of one worker, in every hierarchy of cgroup v1, or in v2.
+"""Manage the control group that holds the pods of one worker, in every hierarchy of cgroup v1, or in v2.
 
-Its job: make it, and remove it with all that kubelet and runc made below. Called by: node.
-It must not: touch another group.
+Removal includes the groups that kubelet and runc created below it. Must not touch another group.
 """
 
 from pathlib import Path
@@ -16,7 +15,7 @@ _MOUNTS = Path("/proc/self/mountinfo")
 
 
 def hierarchies(mountinfo: str) -> dict[Path, str]:
-    """Where control groups are mounted, and the kind: ``cgroup`` (v1) or ``cgroup2``."""
+    """Return the mount points of control groups with their kind: ``cgroup`` (v1) or ``cgroup2``."""
     found = {}
     for line in mountinfo.splitlines():
         left, _, right = line.partition(" - ")

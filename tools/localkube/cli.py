@@ -1,7 +1,6 @@
-"""kind's command line, as far as this cluster can follow it.
+"""Parse kind's command line, as far as this cluster can follow it.
 
-Its job: parse, call one function of ``commands``, turn errors into a message and an exit code.
-Called by: ``__main__``. It must not: do the work.
+Each command calls one function of ``commands``; errors become a message and an exit code. Must not do the work.
 """
 
 import argparse

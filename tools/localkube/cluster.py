@@ -1,8 +1,6 @@
-"""One cluster, as its folder tells of it.
+"""Describe one cluster from its folder: whether it exists and is alive, and its processes.
 
-Its job: what a cluster is, whether it lives, and its processes.
-Called by: lifecycle and commands; by tests, ``Cluster(name).process("kube-apiserver").stop()``.
-It must not: print.
+Tests stop a program with ``Cluster(name).process("kube-apiserver").stop()``. Must not print.
 """
 
 import json
@@ -26,7 +24,7 @@ _BIND_FAILURE = "address already in use"
 
 @dataclass(frozen=True)
 class Facts:
-    """What is remembered of a cluster beside its processes."""
+    """Persistent facts of a cluster beside its processes."""
 
     ports: Ports
     ready: bool = False
@@ -42,17 +40,17 @@ class Cluster:
 
     @property
     def exists(self) -> bool:
-        """Whether there is anything of it, dead or alive."""
+        """Return True if any part of it exists, dead or alive."""
         return self.folder.is_dir()
 
     @property
     def alive(self) -> bool:
-        """Whether it was ready once, and no process has gone since other than by stop()."""
+        """Return True if it was ready once and no process has ended since other than by stop()."""
         facts = self.facts()
         return facts is not None and facts.ready and not self.dead_programs()
 
     def facts(self) -> Facts | None:
-        """What is remembered, if it came so far."""
+        """Return the stored facts; None before they are stored."""
         try:
             stored = json.loads((self.folder / "cluster.json").read_bytes())
             worker = Worker(**stored["worker"]) if stored["worker"] else None
@@ -95,11 +93,11 @@ class Cluster:
         self.wait_for(CONTROLLERS, self._api().has_default_account, seconds)
 
     def wait_apiserver(self, seconds: float = READY_WITHIN) -> None:
-        """Wait until the API server calls itself ready."""
+        """Wait until the API server reports that it is ready."""
         self.wait_for(APISERVER, self._api().ready, seconds)
 
     def node_is_ready(self, name: str) -> bool:
-        """Whether pods can run on a node."""
+        """Return True if pods can run on a node."""
         return self._api().node_ready(name)
 
     def wait_for(self, program: str, condition: Callable[[], bool], seconds: float) -> None:

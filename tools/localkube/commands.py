@@ -1,7 +1,6 @@
-"""What each verb of the command line does.
+"""Implement the verbs of the command line, from parsed arguments to output.
 
-Its job: one function per verb, from parsed arguments to output. Called by: cli. It must not: parse, or hold logic that
-belongs to a cluster.
+Must not parse, or hold logic that belongs to a cluster.
 """
 
 import argparse

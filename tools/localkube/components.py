@@ -1,6 +1,6 @@
-"""The command lines of the programs.
+"""Build the command lines of the control plane's programs.
 
-Its job: one pure function per program. Called by: lifecycle. It must not: do anything.
+Each program has one pure function. Must not do anything else.
 """
 
 from collections.abc import Mapping
@@ -31,7 +31,7 @@ class Ports:
 
 @dataclass(frozen=True)
 class Layout:
-    """What the command lines of one cluster depend on."""
+    """Inputs of the command lines of one cluster."""
 
     folder: Path
     binaries: Path
@@ -119,7 +119,7 @@ def _apiserver(layout: Layout) -> dict[str, object]:
 
 
 def _endpoint(layout: Layout) -> dict[str, object]:
-    """How pods reach the API server, and how it reaches their kubelet."""
+    """Return the flags by which pods reach the API server, and it reaches their kubelet."""
     if not layout.worker:
         # A loopback address may not be an endpoint of the service `kubernetes`.
         return {"advertise-address": LOOPBACK, "endpoint-reconciler-type": "none"}

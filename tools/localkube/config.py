@@ -1,7 +1,6 @@
-"""What a person asks for: kind's ``--config`` file and ``--image``.
+"""Read kind's ``--config`` file and ``--image``.
 
-Its job: read the fields that mean something here, and name the first one that does not.
-Called by: commands. It must not: ignore a field silently.
+Reads the fields that have a meaning here, and names the first one that does not. Must not ignore a field silently.
 """
 
 import re

@@ -1,7 +1,6 @@
-"""Messages for a person, in kind's style.
+"""Write progress messages in kind's style to stderr.
 
-Its job: write progress to stderr. Called by: every module that has something to tell.
-It must not: write to stdout, which belongs to data.
+Must not write to stdout, which belongs to data.
 """
 
 import sys
@@ -12,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Console:
-    """Where messages go; silent with ``--quiet``."""
+    """Writer of messages; silent with ``--quiet``."""
 
     quiet: bool = False
 

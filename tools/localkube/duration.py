@@ -1,6 +1,6 @@
-"""Durations as Go writes them.
+"""Parse durations as Go writes them: ``90s`` or ``1m30s``.
 
-Its job: read ``90s`` or ``1m30s``. Called by: cli. It must not: accept a number without its unit, as kind does not.
+Must not accept a number without its unit, as kind does not.
 """
 
 import re

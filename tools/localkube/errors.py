@@ -1,7 +1,6 @@
-"""The errors that a person can act on.
+"""Define the errors that a person can act on; the message is printed after ``ERROR:``.
 
-Its job: one base class whose message is printed after ``ERROR:``. Raised by every module, caught by ``cli`` alone.
-It must not: carry anything but a message.
+Must not carry anything but a message.
 """
 
 
@@ -10,4 +9,4 @@ class KindError(Exception):
 
 
 class PortTakenError(KindError):
-    """A program could not listen because somebody took its port first."""
+    """A program could not listen because another program took its port first."""

@@ -1,7 +1,6 @@
-"""``kind export logs``: what happened, for whoever looks for a cause.
+"""Copy logs of programs and pods for ``kind export logs``, of a dead cluster too.
 
-Its job: copy the logs of programs and pods; of a dead cluster too. Called by: commands.
-It must not: copy keys, or fail because a pod has just gone.
+Must not copy keys, or fail because a pod has just gone.
 """
 
 import shutil

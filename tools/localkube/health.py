@@ -1,7 +1,7 @@
-"""Asking the programs of a cluster whether they are ready.
+"""Ask the programs of a cluster whether they are ready.
 
-Its job: one question each, to the API server with the administrator's certificate. Called by: cluster, joining.
-It must not: wait, or decide what an answer means.
+Each function asks one question, to the API server with the administrator's certificate. Must not wait, or decide the
+meaning of an answer.
 """
 
 import http.client
@@ -24,15 +24,15 @@ class Api:
         self._tls.load_cert_chain(pki / "admin.crt", pki / "admin.key")
 
     def ready(self) -> bool:
-        """Whether the API server calls itself ready."""
+        """Return True if the API server reports that it is ready."""
         return self._found("/readyz")
 
     def has_default_account(self) -> bool:
-        """Whether the controllers work: they make the account without which no pod can be created."""
+        """Return True if the controllers work: they create the account without which no pod can be created."""
         return self._found("/api/v1/namespaces/default/serviceaccounts/default")
 
     def node_ready(self, name: str) -> bool:
-        """Whether the kubelet of a node says that pods can run there."""
+        """Return True if the kubelet of a node reports that pods can run there."""
         answer = self._got(f"/api/v1/nodes/{name}")
         conditions = json.loads(answer)["status"].get("conditions", []) if answer else []
         return any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)
@@ -45,7 +45,7 @@ class Api:
 
 
 def answers(host: str, port: int, path: str) -> bool:
-    """Whether a program that speaks plain HTTP calls itself ready."""
+    """Return True if a program that speaks plain HTTP reports that it is ready."""
     return _get(http.client.HTTPConnection(host, port, timeout=_TIMEOUT), path) is not None
 
 

@@ -1,7 +1,6 @@
-"""Image archives without a registry and without an engine: OCI layouts in a tar file.
+"""Read and write image archives without a registry and without an engine: OCI layouts in a tar file.
 
-Its job: write them, and read the names in them. Called by: joining for the pause image, commands for ``load``; tests
-and builders of images too. It must not: run anything.
+Must not run anything.
 """
 
 import hashlib
@@ -20,7 +19,7 @@ _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 @dataclass(frozen=True)
 class Image:
-    """What an image is beside its layers; ``name`` is whole, such as ``localhost/pause:1``."""
+    """Description of an image beside its layers; ``name`` is complete, such as ``localhost/pause:1``."""
 
     name: str
     entrypoint: Sequence[str]

@@ -1,7 +1,6 @@
-"""Starting a worker node, once the control plane is ready.
+"""Start a worker node, once the control plane is ready.
 
-Its job: the steps in their order, each waited for. Called by: lifecycle and commands (images).
-It must not: clean up (lifecycle does, whatever failed).
+Runs the steps in order and waits for each. Must not clean up after a failure: lifecycle does.
 """
 
 import json

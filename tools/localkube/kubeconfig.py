@@ -1,7 +1,6 @@
-"""kubeconfig files: one cluster's entries, put into and taken out of files that hold others'.
+"""Add a cluster's entries to kubeconfig files that hold other clusters, and remove them.
 
-Its job: what kind does to $KUBECONFIG, with client-go's lock. Called by: lifecycle and commands.
-It must not: touch an entry that is not the cluster's.
+Does what kind does to $KUBECONFIG, with client-go's lock. Must not touch an entry that is not the cluster's.
 """
 
 import base64

@@ -1,7 +1,6 @@
-"""Making and unmaking a cluster.
+"""Create and delete a cluster, one command at a time per cluster.
 
-Its job: the steps of create and delete, one command at a time per cluster. Called by: commands.
-It must not: leave a process or a file behind when a step fails.
+Must not leave a process or a file behind when a step fails.
 """
 
 import shutil
@@ -30,7 +29,7 @@ _USERS = {CONTROLLERS: "controller-manager", SCHEDULER: "scheduler"}
 
 @dataclass(frozen=True)
 class Request:
-    """What a person asked to create."""
+    """Options of a cluster to create."""
 
     config: ClusterConfig
     kubeconfig: str | None = None

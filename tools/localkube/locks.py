@@ -1,7 +1,7 @@
-"""Locks between commands that run at the same time.
+"""Lock between commands that run at the same time.
 
-Its job: flock on a file or a folder; a lock ends with its process, so nothing is ever left locked.
-Called by: build, lifecycle. It must not: leave lock files beside a cluster (the cluster's own folder is the lock).
+Uses flock on a file or a folder; a lock ends with its process, so nothing stays locked. Must not leave lock files
+beside a cluster (the cluster's own folder is the lock).
 """
 
 import fcntl

@@ -1,7 +1,6 @@
-"""The namespaces of a worker node: mounts, network, processes; and its link to the host.
+"""Create the namespaces of a worker node (mounts, network, processes) and its link to the host, and remove them.
 
-Its job: make them, tell how to run a program inside, remove what would outlive them.
-Called by: joining and lifecycle. It must not: change a setting of the host, or mount anything that the host sees.
+Must not change a setting of the host, or mount anything that the host sees.
 """
 
 import shutil
@@ -68,7 +67,7 @@ class Node:
         self.run(["sh", "-euc", _SET_UP, "sh", *words])
 
     def launch(self, argv: Sequence[str]) -> Launch:
-        """How a program of the node is started; what it makes must be readable by users in pods."""
+        """Return the launch of a program in the node; files that it creates must be readable by users in pods."""
         return Launch(self._enter(argv), forks=True, umask=0o022)
 
     def run(self, argv: Sequence[str], stdin: Path | None = None) -> str:

@@ -1,7 +1,6 @@
-"""Where things live, and with which permissions.
+"""Locate the cache and state folders (XDG) and write private files.
 
-Its job: the cache and state folders (XDG), cluster names that are safe as folder names, private files.
-Called by: build, golang, cluster, certs, kubeconfig. It must not: know what the files mean.
+Checks that the names of clusters are safe as names of folders. Must not know the meaning of the files.
 """
 
 import os
@@ -25,12 +24,12 @@ def check_name(name: str) -> str:
 
 
 def is_name(name: str) -> bool:
-    """Tell whether a cluster may be called so."""
+    """Return True if the name is valid for a cluster."""
     return bool(_NAME.fullmatch(name)) and name[0].isalnum()
 
 
 def cache_folder() -> Path:
-    """What can be built again: programs and the Go toolchain."""
+    """Return the folder of what can be rebuilt: programs and the Go toolchain."""
     return _xdg("XDG_CACHE_HOME", ".cache") / "hotpool"
 
 

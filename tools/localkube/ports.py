@@ -20,7 +20,7 @@ _EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
 def free_ports(count: int, taken: Collection[int]) -> list[int]:
-    """Choose ports that nobody listens on and that no other cluster has been given."""
+    """Choose ports that no program listens on and that no other cluster has been given."""
     candidates = list(_candidates())
     random.SystemRandom().shuffle(candidates)
     chosen: list[int] = []
@@ -33,7 +33,7 @@ def free_ports(count: int, taken: Collection[int]) -> list[int]:
 
 
 def is_free(port: int) -> bool:
-    """Tell whether a program could listen on the port now."""
+    """Return True if a program could listen on the port now."""
     with socket.socket() as probe:
         try:
             probe.bind((LOOPBACK, port))
@@ -43,7 +43,7 @@ def is_free(port: int) -> bool:
 
 
 def accepts(port: int) -> bool:
-    """Tell whether a program listens on the port."""
+    """Return True if a program listens on the port."""
     with socket.socket() as probe:
         probe.settimeout(1)
         return probe.connect_ex((LOOPBACK, port)) == 0

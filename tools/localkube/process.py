@@ -1,7 +1,7 @@
-"""One background program of a cluster.
+"""Run one background program of a cluster.
 
-Its job: start it in its own session, recognise it later from another command, stop it; one small file is its record.
-Called by: cluster and lifecycle. It must not: signal a process of which it is not certain that we started it.
+Starts it in a session of its own, recognises it later from another command, and stops it; one small file is its
+record. Must not signal a process of which it is not certain that we started it.
 """
 
 import json
@@ -29,7 +29,7 @@ _children: dict[int, subprocess.Popen[bytes]] = {}
 
 
 class State(Enum):
-    """What became of a program."""
+    """State of a program."""
 
     RUNNING = "running"
     STOPPED = "stopped"  # On purpose, by stop(), or not started yet.
@@ -38,7 +38,7 @@ class State(Enum):
 
 @dataclass(frozen=True)
 class Launch:
-    """How a program is started.
+    """Command line and environment of a program.
 
     ``forks``: the command line is that of a launcher whose only child is the program (unshare, nsenter).
     """
@@ -101,7 +101,7 @@ class Process:
 
     @property
     def state(self) -> State:
-        """Whether the very process that we started still runs."""
+        """Return the state of exactly the process that we started."""
         if self.pid:
             return State.RUNNING
         return State.STOPPED if self._read().pid is None else State.DEAD
@@ -134,7 +134,7 @@ class Process:
 
 
 def identity(pid: int) -> str | None:
-    """What no later process with this id shares (boot and start time); None if it is gone or a zombie."""
+    """Return what no later process with this id shares (boot and start time); None if it is gone or a zombie."""
     if (child := _children.get(pid)) and child.poll() is not None:
         del _children[pid]
     try:
@@ -150,7 +150,7 @@ def kill_orphans(folder: Path) -> None:
 
 
 def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
-    """Wait for a condition with a deadline; tell whether it came true."""
+    """Wait for a condition with a deadline; return whether it became true."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -190,12 +190,12 @@ def _marked(folder: Path) -> Iterator[int]:
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """Nothing of the caller's (proxies, credentials) may follow a program that outlives the command."""
+    """Return an environment without the user's proxies and credentials: the program outlives the command."""
     return {"PATH": SYSTEM_PATH, "HOME": str(folder), MARKER: str(folder)}
 
 
 def _only_child(launcher: int) -> int:
-    """What the launcher has started; the launcher itself if it ended before."""
+    """Return the process that the launcher started; the launcher itself if it ended before."""
     children = Path(f"/proc/{launcher}/task/{launcher}/children")
     found: list[str] = []
 

@@ -1,8 +1,7 @@
-"""The way from a worker's network namespace to the API server, which listens on the host's loopback only.
+"""Relay connections from a worker's network namespace to the API server, which listens on the host's loopback only.
 
-Its job: listen on the node's address inside the namespace, connect outside, copy bytes both ways.
-Called by: joining, as a program of its own. It must not: import anything of localkube (it runs as a bare file), or
-listen on an address of the host.
+Listens on the node's address inside the namespace, connects outside, and copies bytes both ways. Must not import
+anything of localkube (it runs as a bare file), or listen on an address of the host.
 """
 
 import asyncio

@@ -1,7 +1,6 @@
-"""What a worker needs of the machine: root, and programs that are not Go modules.
+"""Check that the machine has what a worker needs: root, and programs that are not Go modules.
 
-Its job: find them, or name all that is missing at once. Called by: commands, before anything is built or started.
-It must not: install or change anything.
+Names everything that is missing in one message. Must not install or change anything.
 """
 
 import os

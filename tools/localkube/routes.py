@@ -1,6 +1,6 @@
-"""Choosing a worker's addresses so that nothing else on the machine is reached by them.
+"""Choose a worker's addresses so that nothing else on the machine is reached by them.
 
-Its job: read the host's routes. Called by: lifecycle, under its lock. It must not: change a route.
+Reads the host's routes. Must not change a route.
 """
 
 import ipaddress

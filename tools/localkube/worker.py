@@ -1,7 +1,6 @@
-"""A worker node: its name, its addresses, and the names of what it leaves on the host while it runs.
+"""Describe a worker node: its name, its addresses, and the names of its objects on the host.
 
-Its job: the numbers that certificates, command lines and routes agree on. Called by: nearly all others.
-It must not: do anything.
+Certificates, command lines and routes agree on these numbers. Must not do anything.
 """
 
 import hashlib
@@ -10,7 +9,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
-# A cluster without a worker: nobody ever sends anything to these addresses.
+# A cluster without a worker: nothing is ever sent to these addresses.
 DEFAULT_SERVICES = IPv4Network("10.96.0.0/16")
 SUBNETS = range(200, 250)
 

@@ -1,6 +1,6 @@
-"""The programs of a worker: their command lines, and the files that configure them.
+"""Build the command lines of a worker's programs, and the files that configure them.
 
-Its job: pure functions of a cluster's layout. Called by: joining. It must not: do anything.
+All functions are pure and depend on the cluster's layout only. Must not do anything else.
 """
 
 import json
@@ -44,7 +44,7 @@ def inner_command_lines(layout: Layout) -> dict[str, list[str]]:
 
 
 def node_folder(folder: Path) -> Path:
-    """Where a cluster keeps the worker's files: ``etc`` is read by its programs, ``var`` is the node's /var."""
+    """Return the folder of the worker's files: ``etc`` is read by its programs, ``var`` is the node's /var."""
     return folder / "node"
 
 
@@ -61,7 +61,7 @@ def config_files(layout: Layout, runc: str) -> dict[str, str]:
 
 
 def permissions(dns_user: str, kubelet_client: str) -> list[dict[str, Any]]:
-    """What the DNS server and the API server (towards the kubelet) may do, beyond the roles that exist anyway."""
+    """Return the permissions of the DNS server and the API server (towards the kubelet) beyond the built-in roles."""
     role = {
         "apiVersion": "rbac.authorization.k8s.io/v1",
         "kind": "ClusterRole",
@@ -95,7 +95,7 @@ def _containerd(layout: Layout, runc: str) -> str:
     """Its own places are /run/containerd and /var/lib/containerd, which are the node's own."""
     runtime, cni = "io.containerd.cri.v1.runtime", node_folder(layout.folder) / "etc" / "cni"
     return f"""version = 3
-# opt would make folders in /opt, and nri has nobody to speak to.
+# opt would make folders in /opt, and nri has no peer.
 disabled_plugins = ['io.containerd.internal.v1.opt', 'io.containerd.nri.v1.nri']
 [plugins.'io.containerd.cri.v1.images'.pinned_images]
 sandbox = '{PAUSE_IMAGE}'
@@ -194,7 +194,7 @@ def _corefile(layout: Layout, worker: Worker) -> str:
 
 
 def sysctls() -> Mapping[str, str]:
-    """What the kubelet insists on (setupKernelTunables of its container manager); the host keeps its own values."""
+    """Return what the kubelet requires (setupKernelTunables of its container manager); the host keeps its own."""
     return {
         "vm/overcommit_memory": "1",
         "vm/panic_on_oom": "0",

@@ -94,7 +94,7 @@ def test_who_presents_no_certificate_gets_nothing(kind: Kind) -> None:
         "--insecure-skip-tls-verify",
     ]
     anonymous = subprocess.run(
-        [kind.kubectl, "--kubeconfig=/dev/null", "--username=nobody", "--password=none", *api],
+        [kind.kubectl, "--kubeconfig=/dev/null", "--username=intruder", "--password=none", *api],
         capture_output=True,
         text=True,
         check=False,

@@ -14,7 +14,7 @@ from pathlib import Path
 from localkube.process import MARKER
 from localkube.worker import cgroup_name, link_name
 
-# Where kubelet, containerd and CNI plugins put things unless they are told otherwise; and how deep they are looked at.
+# Where kubelet, containerd and CNI plugins put files by default, with the depth to compare.
 _FOLDERS = {"/etc": 2, "/opt": 2, "/usr/libexec": 2, "/var/lib": 1, "/var/log": 1, "/run": 1, "/": 1}
 _SETTINGS = ("net/ipv4/ip_forward", "vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops")
 _NODE = re.compile(r"\b(?:hotpool-|hp)[0-9a-f]{12}\b")
