@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import yaml
+from click.testing import CliRunner
 from tests.support.attacks import LABEL, OWN, READY, Attempt, lease, ncap
 from tests.support.fleet_objects import pool
-from typer.testing import CliRunner
 
 from hotpool.__main__ import app
 from localfleet.chart import render

@@ -1,13 +1,13 @@
 """`hotpool-agent check`: errors of a catalogue, or its services with all defaults (requirement A1)."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import typer
+import click
 
 from hotpool.common import exit_codes
 from hotpool.common.cli_help import command
-from hotpool_agent.cli.common import OutputFormat, OutputOption, exit_with_error
+from hotpool_agent.cli.common import OutputFormat, exit_with_error, output_option
 from hotpool_agent.cli.help import AgentHelp
 
 if TYPE_CHECKING:
@@ -28,15 +28,10 @@ _HELP: Final = AgentHelp(
 )
 
 
-app: Final = typer.Typer(rich_markup_mode=None)
-
-
-@app.command(cls=command(_HELP))
-def check(
-    catalogue: Annotated[Path, typer.Argument(metavar="CATALOGUE", help="The node's services, YAML.")],
-    *,
-    output: OutputOption = OutputFormat.TABLE,
-) -> None:
+@command(_HELP)
+@click.argument("catalogue", type=click.Path(path_type=Path))
+@output_option
+def check(*, catalogue: Path, output: OutputFormat) -> None:
     """Check a catalogue and print every error.
 
     Each error has its line and field. Works without a running agent, and starts nothing. If there is no error, the
@@ -49,7 +44,7 @@ def check(
     except CatalogueError as error:
         exit_with_error(str(error), exit_codes.USAGE)
     if output is OutputFormat.JSON:
-        typer.echo(checked.model_dump_json(by_alias=True, indent=2))
+        click.echo(checked.model_dump_json(by_alias=True, indent=2))
     else:
         _show(checked)
 

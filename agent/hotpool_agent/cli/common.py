@@ -3,29 +3,27 @@
 Must stay quick to import.
 """
 
+import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Any, Final, NoReturn
 
-import typer
+import click
 
 from hotpool.common import exit_codes
+from hotpool.common.cli_help import EnumChoice
 from hotpool_agent.control import protocol
 from hotpool_agent.node_name import NodeNameError, node_name
 from hotpool_agent.paths import PathError, socket_path, state_folder
 
-NodeOption = Annotated[
-    str | None,
-    typer.Option(
-        "--node",
-        metavar="NAME",
-        envvar="HOTPOOL_AGENT_NODE",
-        show_envvar=False,
-        help="Name of the node. Default: the host name, in lower case.",
-    ),
-]
-NoWait = Annotated[bool, typer.Option("--no-wait", help="Return at once, before the state is reached.")]
-ServiceId = Annotated[str, typer.Argument(metavar="ID", help="Service id in the catalogue.")]
+node_option: Final = click.option(
+    "--node",
+    metavar="NAME",
+    envvar="HOTPOOL_AGENT_NODE",
+    help="Name of the node. Default: the host name, in lower case.",
+)
+no_wait_option: Final = click.option("--no-wait", is_flag=True, help="Return at once, before the state is reached.")
+service_argument: Final = click.argument("identifier", metavar="ID")
 
 
 class OutputFormat(StrEnum):
@@ -35,7 +33,13 @@ class OutputFormat(StrEnum):
     JSON = "json"
 
 
-OutputOption = Annotated[OutputFormat, typer.Option("--output", "-o", help="For people (table) or programs (json).")]
+output_option: Final = click.option(
+    "--output",
+    "-o",
+    type=EnumChoice(OutputFormat),
+    default=OutputFormat.TABLE,
+    help="For people (table, the default) or programs (json).",
+)
 
 
 def send_request(node: str | None, request: protocol.Request) -> Any:
@@ -60,5 +64,5 @@ def node_folder(node: str | None) -> Path:
 
 def exit_with_error(message: str, code: int) -> NoReturn:
     """End the command with a message on standard error."""
-    typer.echo(message, err=True)
-    raise typer.Exit(code)
+    click.echo(message, err=True)
+    sys.exit(code)

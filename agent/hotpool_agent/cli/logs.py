@@ -4,14 +4,14 @@ import re
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, BinaryIO, Final
+from typing import BinaryIO, Final
 
-import typer
+import click
 
 from hotpool.api.names import LABEL_PATTERN
 from hotpool.common import exit_codes
 from hotpool.common.cli_help import command
-from hotpool_agent.cli.common import NodeOption, ServiceId, exit_with_error, node_folder
+from hotpool_agent.cli.common import exit_with_error, node_folder, node_option, service_argument
 from hotpool_agent.cli.help import LOGS, AgentHelp
 from hotpool_agent.paths import LOG_SUFFIX, log_file, previous_log
 
@@ -36,22 +36,13 @@ _HELP: Final = AgentHelp(
 )
 
 
-app: Final = typer.Typer(rich_markup_mode=None)
-
-
-@app.command(cls=command(_HELP))
-def logs(
-    identifier: ServiceId,
-    *,
-    node: NodeOption = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Print new output until Ctrl-C.")] = False,
-    tail: Annotated[
-        int | None, typer.Option("--tail", "-n", min=0, metavar="N", help="Only the last N lines; default: all.")
-    ] = None,
-    previous: Annotated[
-        bool, typer.Option("--previous", "-p", help="Print the output before the last rotation.")
-    ] = False,
-) -> None:
+@command(_HELP)
+@service_argument
+@node_option
+@click.option("--follow", "-f", is_flag=True, help="Print new output until Ctrl-C.")
+@click.option("--tail", "-n", type=click.IntRange(0), metavar="N", help="Only the last N lines; default: all.")
+@click.option("--previous", "-p", is_flag=True, help="Print the output before the last rotation.")
+def logs(*, identifier: str, node: str | None, follow: bool, tail: int | None, previous: bool) -> None:
     """Print the output of a service.
 
     That is its standard output and standard error. Neither agent nor service needs to run. A log is rotated at
@@ -67,7 +58,7 @@ def logs(
     except PermissionError as error:
         exit_with_error(f"{error.filename}: {error.strerror}", exit_codes.FAILED)
     except KeyboardInterrupt:
-        raise typer.Exit(exit_codes.INTERRUPTED) from None
+        sys.exit(exit_codes.INTERRUPTED)
 
 
 class Follower:

@@ -3,29 +3,12 @@
 Must stay quick to import: `--version` and `--help` need no other module of the agent than this one and `help`.
 """
 
-from importlib import import_module
-from typing import Any, Final
-
-import typer
-from typer.main import get_group
+from typing import Final
 
 from hotpool.common import exit_codes
-from hotpool.common.lazy_commands import LazyGroup, add_version_option
+from hotpool.common.lazy_commands import LazyGroup
 from hotpool_agent import __version__
 from hotpool_agent.cli.help import LOGS, SOCKET, AgentHelp
-
-COMMANDS: Final = {
-    "run": ("run", "Run the agent in the foreground, until SIGTERM or Ctrl-C."),
-    "start": ("services", "Start a service and wait until it is Running."),
-    "stop": ("services", "Stop a service and wait until processes and port are gone."),
-    "restart": ("services", "Stop a service, start it, and wait until it is Running."),
-    "reload": ("services", "Reload the catalogue of the running agent."),
-    "status": ("status", "Show the services and the connection to the cluster."),
-    "report": ("status", "Print the report that the agent would send now."),
-    "logs": ("logs", "Print the output of a service."),
-    "check": ("check", "Check a catalogue and print every error."),
-}
-"""Command → module in `cli`, and the first sentence of the command's help."""
 
 _HELP: Final = AgentHelp(
     codes={
@@ -45,28 +28,20 @@ _HELP: Final = AgentHelp(
 )
 
 
-class _Program(LazyGroup):
-    """Group of all commands, with help sections below them."""
-
-    table = COMMANDS
-
-    @staticmethod
-    def load(name: str) -> Any:
-        module = import_module(f"hotpool_agent.cli.{COMMANDS[name][0]}")
-        return get_group(module.app).commands[name]
-
-    def format_epilog(self, ctx: Any, formatter: Any) -> None:
-        del ctx
-        _HELP.write(formatter)
-
-
-app = typer.Typer(
-    name="hotpool-agent",
-    cls=_Program,
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    help="Run or observe the services of one node, and report the types of service that are ready.",
+app: Final = LazyGroup(
+    "hotpool-agent",
+    {
+        "run": ("hotpool_agent.cli.run", "Run the agent in the foreground, until SIGTERM or Ctrl-C."),
+        "start": ("hotpool_agent.cli.services", "Start a service and wait until it is Running."),
+        "stop": ("hotpool_agent.cli.services", "Stop a service and wait until processes and port are gone."),
+        "restart": ("hotpool_agent.cli.services", "Stop a service, start it, and wait until it is Running."),
+        "reload": ("hotpool_agent.cli.services", "Reload the catalogue of the running agent."),
+        "status": ("hotpool_agent.cli.status", "Show the services and the connection to the cluster."),
+        "report": ("hotpool_agent.cli.status", "Print the report that the agent would send now."),
+        "logs": ("hotpool_agent.cli.logs", "Print the output of a service."),
+        "check": ("hotpool_agent.cli.check", "Check a catalogue and print every error."),
+    },
+    version=__version__,
+    sections=_HELP,
+    summary="Run or observe the services of one node, and report the types of service that are ready.",
 )
-add_version_option(app, f"hotpool-agent {__version__}")

@@ -1,14 +1,14 @@
 """Options of `hotpool-agent run`. Must stay quick to import for `--help`: the agent is in `foreground`."""
 
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Any, Final
 
-import typer
+import click
 
 from hotpool.api.names import MAX_INTERVAL_SECONDS
 from hotpool.common import exit_codes
 from hotpool.common.cli_help import command
-from hotpool_agent.cli.common import NodeOption
+from hotpool_agent.cli.common import node_option
 from hotpool_agent.cli.help import ENVIRONMENT, LOGS, SOCKET, AgentHelp
 
 _HELP: Final = AgentHelp(
@@ -47,38 +47,33 @@ _HELP: Final = AgentHelp(
     },
 )
 
-app: Final = typer.Typer(rich_markup_mode=None)
 
-
-@app.command(cls=command(_HELP))
-def run(
-    *,
-    catalogue: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="The node's services, YAML. Optional with --pod-namespaces."),
-    ] = None,
-    node: NodeOption = None,
-    namespace: Annotated[str | None, typer.Option("--namespace", "-n", help="Namespace of the fleet.")] = None,
-    kubeconfig: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Default: $KUBECONFIG, else as kubectl.")
-    ] = None,
-    context: Annotated[str | None, typer.Option(help="Context of the kubeconfig.")] = None,
-    interval: Annotated[
-        int | None, typer.Option(min=1, max=MAX_INTERVAL_SECONDS, help="Seconds between heartbeats; default 15.")
-    ] = None,
-    debounce: Annotated[float | None, typer.Option(min=0, help="Seconds to hold back a gain; default 2.")] = None,
-    listen: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ADDRESS:PORT",
-            help="Serves /healthz, /readyz and /metrics. Port 0: any free one. Default: 127.0.0.1:9810.",
-        ),
-    ] = None,
-    pod_namespaces: Annotated[
-        str | None,
-        typer.Option(metavar="A,B", help="Report pods with a label hotpool.dev/type in these namespaces, too."),
-    ] = None,
-) -> None:
+@command(_HELP)
+@click.option(
+    "--catalogue",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="The node's services, YAML. Optional with --pod-namespaces.",
+)
+@node_option
+@click.option("--namespace", "-n", help="Namespace of the fleet.")
+@click.option("--kubeconfig", metavar="FILE", help="Default: $KUBECONFIG, else as kubectl.")
+@click.option("--context", help="Context of the kubeconfig.")
+@click.option(
+    "--interval", type=click.IntRange(1, MAX_INTERVAL_SECONDS), help="Seconds between heartbeats; default 15."
+)
+@click.option("--debounce", type=click.FloatRange(0), help="Seconds to hold back a gain; default 2.")
+@click.option(
+    "--listen",
+    metavar="ADDRESS:PORT",
+    help="Serves /healthz, /readyz and /metrics. Port 0: any free one. Default: 127.0.0.1:9810.",
+)
+@click.option(
+    "--pod-namespaces",
+    metavar="A,B",
+    help="Report pods with a label hotpool.dev/type in these namespaces, too.",
+)
+def run(**options: Any) -> None:
     """Run the agent in the foreground, until SIGTERM or Ctrl-C.
 
     The agent starts and probes the services of the catalogue, writes its report to the node's NodeCapability, and
@@ -87,14 +82,4 @@ def run(
     """
     from hotpool_agent.cli import foreground
 
-    foreground.run(
-        catalogue=catalogue,
-        node=node,
-        kubeconfig=kubeconfig,
-        context=context,
-        namespace=namespace,
-        interval=interval,
-        debounce=debounce,
-        listen=listen,
-        pod_namespaces=pod_namespaces,
-    )
+    foreground.run(**options)

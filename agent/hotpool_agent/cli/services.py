@@ -2,11 +2,11 @@
 
 from typing import Final
 
-import typer
+import click
 
 from hotpool.common import exit_codes
 from hotpool.common.cli_help import command
-from hotpool_agent.cli.common import NodeOption, NoWait, ServiceId, send_request
+from hotpool_agent.cli.common import no_wait_option, node_option, send_request, service_argument
 from hotpool_agent.cli.help import AgentHelp
 from hotpool_agent.control import protocol
 
@@ -46,11 +46,11 @@ _RELOAD: Final = AgentHelp(
 )
 
 
-app: Final = typer.Typer(rich_markup_mode=None)
-
-
-@app.command(cls=command(_START))
-def start(identifier: ServiceId, *, node: NodeOption = None, no_wait: NoWait = False) -> None:
+@command(_START)
+@service_argument
+@node_option
+@no_wait_option
+def start(*, identifier: str, node: str | None, no_wait: bool) -> None:
     """Start a service and wait until it is Running.
 
     The desired state is stored: the service is started again after a restart of the agent or the machine. No effect
@@ -59,8 +59,11 @@ def start(identifier: ServiceId, *, node: NodeOption = None, no_wait: NoWait = F
     _print_result(node, protocol.Request(op="start", id=identifier, wait=not no_wait))
 
 
-@app.command(cls=command(_STOP))
-def stop(identifier: ServiceId, *, node: NodeOption = None, no_wait: NoWait = False) -> None:
+@command(_STOP)
+@service_argument
+@node_option
+@no_wait_option
+def stop(*, identifier: str, node: str | None, no_wait: bool) -> None:
     """Stop a service and wait until processes and port are gone.
 
     The withdrawal is reported first, so that no new work is sent to the service. The desired state is stored: the
@@ -69,8 +72,11 @@ def stop(identifier: ServiceId, *, node: NodeOption = None, no_wait: NoWait = Fa
     _print_result(node, protocol.Request(op="stop", id=identifier, wait=not no_wait))
 
 
-@app.command(cls=command(_RESTART))
-def restart(identifier: ServiceId, *, node: NodeOption = None, no_wait: NoWait = False) -> None:
+@command(_RESTART)
+@service_argument
+@node_option
+@no_wait_option
+def restart(*, identifier: str, node: str | None, no_wait: bool) -> None:
     """Stop a service, start it, and wait until it is Running.
 
     The withdrawal is reported first, so that no new work is sent to the service. A stopped service is started.
@@ -78,8 +84,9 @@ def restart(identifier: ServiceId, *, node: NodeOption = None, no_wait: NoWait =
     _print_result(node, protocol.Request(op="restart", id=identifier, wait=not no_wait))
 
 
-@app.command(cls=command(_RELOAD))
-def reload(*, node: NodeOption = None) -> None:
+@command(_RELOAD)
+@node_option
+def reload(*, node: str | None) -> None:
     """Reload the catalogue of the running agent.
 
     Removed services are stopped first, new ones are added, and changed ones are restarted. Other services are not
@@ -89,4 +96,4 @@ def reload(*, node: NodeOption = None) -> None:
 
 
 def _print_result(node: str | None, request: protocol.Request) -> None:
-    typer.echo(send_request(node, request))
+    click.echo(send_request(node, request))

@@ -1,14 +1,15 @@
 """`hotpool-agent status|report`: state of the running agent, and its next report (requirements A3, B1, B2, F5)."""
 
 import json
+import sys
 from enum import StrEnum
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
-import typer
+import click
 
 from hotpool.common import exit_codes
-from hotpool.common.cli_help import command
-from hotpool_agent.cli.common import NodeOption, OutputFormat, OutputOption, send_request
+from hotpool.common.cli_help import EnumChoice, command
+from hotpool_agent.cli.common import OutputFormat, node_option, output_option, send_request
 from hotpool_agent.cli.help import AgentHelp
 from hotpool_agent.control import protocol
 
@@ -46,16 +47,11 @@ class ReportFormat(StrEnum):
     JSON = "json"
 
 
-app: Final = typer.Typer(rich_markup_mode=None)
-
-
-@app.command(cls=command(_STATUS))
-def status(
-    identifier: Annotated[str | None, typer.Argument(metavar="ID", help="Service id in the catalogue.")] = None,
-    *,
-    node: NodeOption = None,
-    output: OutputOption = OutputFormat.TABLE,
-) -> None:
+@command(_STATUS)
+@click.argument("identifier", metavar="[ID]", required=False)
+@node_option
+@output_option
+def status(*, identifier: str | None, node: str | None, output: OutputFormat) -> None:
     """Show the services and the connection to the cluster.
 
     Shows all services, or one. Lines below the table: age of the last report that the API server accepted, address of
@@ -63,29 +59,33 @@ def status(
     """
     response = send_request(node, protocol.Request(op="status", id=identifier))
     if output is OutputFormat.JSON:
-        typer.echo(json.dumps(response, indent=2))
+        click.echo(json.dumps(response, indent=2))
     else:
         from hotpool_agent.cli import tables
 
         tables.show(response)
-    raise typer.Exit(_exit_code(response))
+    sys.exit(_exit_code(response))
 
 
-@app.command(cls=command(_REPORT))
-def report(
-    *,
-    node: NodeOption = None,
-    output: Annotated[ReportFormat, typer.Option("--output", "-o", help="yaml or json.")] = ReportFormat.YAML,
-) -> None:
+@command(_REPORT)
+@node_option
+@click.option(
+    "--output",
+    "-o",
+    type=EnumChoice(ReportFormat),
+    default=ReportFormat.YAML,
+    help="yaml (the default) or json.",
+)
+def report(*, node: str | None, output: ReportFormat) -> None:
     """Print the report that the agent would send now.
 
     The agent writes it in this form to status.report of the node's NodeCapability. This command sends nothing.
     """
     response = send_request(node, protocol.Request(op="report"))
     if output is ReportFormat.JSON:
-        typer.echo(json.dumps(response, indent=2))
+        click.echo(json.dumps(response, indent=2))
     else:
-        typer.echo(_yaml(response), nl=False)
+        click.echo(_yaml(response), nl=False)
 
 
 def _exit_code(status: dict[str, Any]) -> int:

@@ -3,24 +3,23 @@
 Reads only. `core.explain.dry_run` computes the difference.
 """
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
-import typer
+import click
 
 from hotpool.api.meta import timestamp
 from hotpool.cli import json_output
 from hotpool.cli.fleet_reader import FleetSnapshot, read_with_kube_nodes
 from hotpool.cli.manifests import Manifest, ManifestError, Other, load
 from hotpool.cli.options import (
-    ContextOption,
     FleetOptions,
-    KubeconfigOption,
-    NamespaceOption,
     OutputFormat,
-    OutputOption,
     fail,
+    fleet_options,
+    output_option,
     print_json,
 )
 from hotpool.cli.query import ERROR_CODES, run_query
@@ -61,40 +60,45 @@ class Difference:
         return any(change.differs for change in self.pools) or any(change.differs for change in self.generators)
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to the program."""
+@command(_HELP)
+@click.option(
+    "--filename",
+    "-f",
+    "files",
+    multiple=True,
+    required=True,
+    help="A file, or - for standard input; may be repeated.",
+)
+@fleet_options
+@output_option
+def diff(
+    *,
+    files: tuple[str, ...],
+    namespace: str | None,
+    context: str | None,
+    kubeconfig: str | None,
+    output: OutputFormat,
+) -> None:
+    """Show the nodes that would join and leave pools if manifests were applied.
 
-    @app.command(cls=command(_HELP))
-    def diff(
-        files: Annotated[
-            list[str], typer.Option("--filename", "-f", help="A file, or - for standard input; may be repeated.")
-        ],
-        *,
-        namespace: NamespaceOption = None,
-        context: ContextOption = None,
-        kubeconfig: KubeconfigOption = None,
-        output: OutputOption = OutputFormat.TEXT,
-    ) -> None:
-        """Show the nodes that would join and leave pools if manifests were applied.
+    Compares each NodePool and NodePoolGenerator separately with the stored objects. The spec of a manifest replaces
+    the whole stored spec. For a generator: the pools that would be created, changed, and removed after its grace,
+    if the nodes do not change. Nothing is written, and the API server does not validate.
+    """
+    manifests = _load(files)
+    fleet = FleetOptions.of(_namespace(manifests, namespace), kubeconfig, context)
 
-        Compares each NodePool and NodePoolGenerator separately with the stored objects. The spec of a manifest replaces
-        the whole stored spec. For a generator: the pools that would be created, changed, and removed after its grace,
-        if the nodes do not change. Nothing is written, and the API server does not validate.
-        """
-        manifests = _load(files)
-        fleet = FleetOptions.of(_namespace(manifests, namespace), kubeconfig, context)
+    async def query(reader: Reader) -> Difference:
+        return _compare(await read_with_kube_nodes(reader, *CUSTOM_KINDS), manifests)
 
-        async def query(reader: Reader) -> Difference:
-            return _compare(await read_with_kube_nodes(reader, *CUSTOM_KINDS), manifests)
+    difference = run_query("diff", fleet, query)
+    if output is OutputFormat.JSON:
+        print_json(_to_json(difference))
+    else:
+        from hotpool.cli.render import diff
 
-        difference = run_query("diff", fleet, query)
-        if output is OutputFormat.JSON:
-            print_json(_to_json(difference))
-        else:
-            from hotpool.cli.render import diff
-
-            diff.show(difference.pools, difference.generators)
-        raise typer.Exit(exit_codes.DIFFERENT if difference.differs else exit_codes.OK)
+        diff.show(difference.pools, difference.generators)
+    sys.exit(exit_codes.DIFFERENT if difference.differs else exit_codes.OK)
 
 
 def _load(files: Sequence[str]) -> list[Manifest]:
@@ -104,7 +108,7 @@ def _load(files: Sequence[str]) -> list[Manifest]:
         fail("diff", str(error), exit_codes.USAGE)
     for item in loaded:
         if isinstance(item, Other):
-            typer.echo(f"ignored: {item.description} (only NodePools and NodePoolGenerators are compared)", err=True)
+            click.echo(f"ignored: {item.description} (only NodePools and NodePoolGenerators are compared)", err=True)
     return [item for item in loaded if isinstance(item, Manifest)]
 
 

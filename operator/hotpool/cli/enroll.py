@@ -11,16 +11,16 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
-from typing import Annotated, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
-import typer
+import click
 
 from hotpool.api.meta import LEASE_PREFIX
 from hotpool.api.names import NODE_NAME_MAX, SUBDOMAIN_PATTERN
 from hotpool.cli.enrollment import kubeconfig_file, manifests, steps
 from hotpool.cli.enrollment.manifests import Credential, ForeignError
-from hotpool.cli.options import CommandError, ContextOption, FleetOptions, KubeconfigOption, NamespaceOption, fail
+from hotpool.cli.options import CommandError, FleetOptions, fail, fleet_options
 from hotpool.cli.query import ERROR_CODES, error_message
 from hotpool.common import exit_codes
 from hotpool.common.atomic_file import write_atomically
@@ -72,60 +72,57 @@ class EnrollOptions:
 
     def progress(self, *lines: str) -> None:
         """Print lines for the user; on standard error if the kubeconfig goes to standard output."""
-        typer.echo("\n".join(lines), err=self.file is None)
+        click.echo("\n".join(lines), err=self.file is None)
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to the program."""
+@command(_HELP)
+@click.argument("node")
+@click.option(
+    "--output", "-o", metavar="FILE", help="File for the kubeconfig, or -. Default: hotpool-agent-NODE.kubeconfig."
+)
+@click.option("--server", metavar="URL", help="API server for the agent. Default: that of your kubeconfig.")
+@click.option(
+    "--wait",
+    metavar="SECONDS",
+    type=click.FloatRange(0),
+    help="Wait for the first use, then delete the former credential.",
+)
+@click.option("--revoke", is_flag=True, help="Delete account and credentials instead.")
+@fleet_options
+def enroll(
+    *,
+    node: str,
+    output: str | None,
+    server: str | None,
+    wait: float | None,
+    revoke: bool,
+    namespace: str | None,
+    context: str | None,
+    kubeconfig: str | None,
+) -> None:
+    """Create an account and a kubeconfig for the agent of a node outside the cluster.
 
-    @app.command(cls=command(_HELP))
-    def enroll(
-        node: Annotated[str, typer.Argument(metavar="NODE", help="Name of the node, as in --node of the agent.")],
-        *,
-        output: Annotated[
-            str | None,
-            typer.Option(
-                "--output",
-                "-o",
-                metavar="FILE",
-                help="File for the kubeconfig, or -. Default: hotpool-agent-NODE.kubeconfig.",
-            ),
-        ] = None,
-        server: Annotated[
-            str | None, typer.Option(metavar="URL", help="API server for the agent. Default: that of your kubeconfig.")
-        ] = None,
-        wait: Annotated[
-            float | None,
-            typer.Option(metavar="SECONDS", min=0, help="Wait for the first use, then delete the former credential."),
-        ] = None,
-        revoke: Annotated[bool, typer.Option("--revoke", help="Delete account and credentials instead.")] = False,
-        namespace: NamespaceOption = None,
-        context: ContextOption = None,
-        kubeconfig: KubeconfigOption = None,
-    ) -> None:
-        """Create an account and a kubeconfig for the agent of a node outside the cluster.
+    The account can write only the record of this node. Before it creates a credential, the command checks that the
+    API server enforces this, and fails if it does not.
 
-        The account can write only the record of this node. Before it creates a credential, the command checks that the
-        API server enforces this, and fails if it does not.
-
-        Another run rotates: it creates a second credential. After the first use of the second, the next run, or --wait,
-        deletes the former. There are never three. The file always has the newest one. Credentials do not expire:
-        --revoke ends them at once.
-        """
-        if len(node) > NODE_NAME_MAX or not re.fullmatch(SUBDOMAIN_PATTERN, node):
-            raise typer.BadParameter(f"{node!r} is not a node name: a DNS name of at most {NODE_NAME_MAX} characters")
-        if revoke and (output or server or wait is not None):
-            raise typer.BadParameter("--revoke excludes -o, --server and --wait")
-        if server and not urlsplit(server).scheme == "https":
-            raise typer.BadParameter("--server must be https://…, because a token is sent there")
-        fleet = FleetOptions.of(namespace, kubeconfig, context)
-        options = EnrollOptions(node, fleet, output or f"{manifests.account_name(node)}.kubeconfig", server, wait)
-        if revoke:
-            _run(fleet, lambda accounts: _revoke(accounts, options))
-            return
-        if options.file and (reason := kubeconfig_file.write_error(options.file, node)):
-            raise typer.BadParameter(f"-o {options.file}: {reason}")
-        _run(fleet, lambda accounts: _enroll(accounts, options))
+    Another run rotates: it creates a second credential. After the first use of the second, the next run, or --wait,
+    deletes the former. There are never three. The file always has the newest one. Credentials do not expire:
+    --revoke ends them at once.
+    """
+    if len(node) > NODE_NAME_MAX or not re.fullmatch(SUBDOMAIN_PATTERN, node):
+        raise click.BadParameter(f"{node!r} is not a node name: a DNS name of at most {NODE_NAME_MAX} characters")
+    if revoke and (output or server or wait is not None):
+        raise click.BadParameter("--revoke excludes -o, --server and --wait")
+    if server and not urlsplit(server).scheme == "https":
+        raise click.BadParameter("--server must be https://…, because a token is sent there")
+    fleet = FleetOptions.of(namespace, kubeconfig, context)
+    options = EnrollOptions(node, fleet, output or f"{manifests.account_name(node)}.kubeconfig", server, wait)
+    if revoke:
+        _run(fleet, lambda accounts: _revoke(accounts, options))
+        return
+    if options.file and (reason := kubeconfig_file.write_error(options.file, node)):
+        raise click.BadParameter(f"-o {options.file}: {reason}")
+    _run(fleet, lambda accounts: _enroll(accounts, options))
 
 
 def _run(fleet: FleetOptions, task: Callable[[ServiceAccounts], Awaitable[T]]) -> T:
@@ -178,7 +175,7 @@ def _write_kubeconfig(accounts: ServiceAccounts, options: EnrollOptions, newest:
             message = f"{options.file} cannot be written: {error.strerror}; run again for the same credential"
             raise CommandError(message, exit_codes.USAGE) from None
     if kubeconfig_file.is_loopback(cluster["server"]):
-        typer.echo(f"warning: {cluster['server']} is this machine only; other machines need --server", err=True)
+        click.echo(f"warning: {cluster['server']} is this machine only; other machines need --server", err=True)
 
 
 def _print_next_steps(options: EnrollOptions, step: manifests.RotationStep) -> None:

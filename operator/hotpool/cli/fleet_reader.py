@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import typer
+import click
 from pydantic import ValidationError
 
 from hotpool.api import meta
@@ -100,7 +100,7 @@ class FleetSnapshot:
     def warn_unreadable(self) -> None:
         """Print a warning for each object that cannot be decoded."""
         for error in self.unreadable:
-            typer.echo(f"warning: {error.kind}/{error.name} cannot be read: {error.reason}", err=True)
+            click.echo(f"warning: {error.kind}/{error.name} cannot be read: {error.reason}", err=True)
 
 
 async def read(reader: Reader, *kinds: Kind) -> FleetSnapshot:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
-import typer
+import click
 
 from hotpool.common.durations import parse
 from hotpool.core.node_history import Transition
@@ -57,7 +57,7 @@ async def _read_redis(node: str, redis: RedisSource) -> list[HistoryEntry]:
         async with Lookup.from_url(redis.url, namespace=redis.namespace, prefix=redis.prefix) as lookup:
             return [of_redis(item) for item in await lookup.transitions(node)]
     except (LookupUnavailableError, ValueError) as error:
-        typer.echo(f"warning: no transitions from Redis: {error}", err=True)
+        click.echo(f"warning: no transitions from Redis: {error}", err=True)
         return []
 
 

@@ -1,17 +1,17 @@
 """Options of every command, as kubectl has them (requirement F5), and exits with an error."""
 
 import json
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated, Any, NoReturn
+from typing import Any, Final, NoReturn, TypeVar
 
-import typer
+import click
 
-NamespaceOption = Annotated[
-    str | None, typer.Option("--namespace", "-n", help="The fleet. Default: the namespace of the kubeconfig's context.")
-]
-ContextOption = Annotated[str | None, typer.Option("--context", help="Context within the kubeconfig.")]
-KubeconfigOption = Annotated[str | None, typer.Option("--kubeconfig", help="Path. Default: $KUBECONFIG, as kubectl.")]
+from hotpool.common.cli_help import EnumChoice
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class OutputFormat(StrEnum):
@@ -21,7 +21,25 @@ class OutputFormat(StrEnum):
     JSON = "json"
 
 
-OutputOption = Annotated[OutputFormat, typer.Option("--output", "-o", help="For people (text) or programs (json).")]
+_FLEET_OPTIONS: Final = (
+    click.option("--namespace", "-n", help="The fleet. Default: the namespace of the kubeconfig's context."),
+    click.option("--context", help="Context within the kubeconfig."),
+    click.option("--kubeconfig", help="Path. Default: $KUBECONFIG, as kubectl."),
+)
+output_option: Final = click.option(
+    "--output",
+    "-o",
+    type=EnumChoice(OutputFormat),
+    default=OutputFormat.TEXT,
+    help="For people (text, the default) or programs (json).",
+)
+
+
+def fleet_options(function: F) -> F:
+    """Add `namespace`, `context` and `kubeconfig` to a command."""
+    for option in reversed(_FLEET_OPTIONS):
+        function = option(function)
+    return function
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +70,10 @@ class CommandError(Exception):
 
 def fail(command: str, message: str, code: int) -> NoReturn:
     """End a command with a message on standard error."""
-    typer.echo(f"hotpool {command}: {message}", err=True)
-    raise typer.Exit(code)
+    click.echo(f"hotpool {command}: {message}", err=True)
+    sys.exit(code)
 
 
 def print_json(value: Any) -> None:
     """Print a value as indented JSON."""
-    typer.echo(json.dumps(value, indent=2))
+    click.echo(json.dumps(value, indent=2))

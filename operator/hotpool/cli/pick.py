@@ -2,22 +2,22 @@
 
 import asyncio
 import json
+import sys
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Annotated, Final
+from typing import Final
 
-import typer
+import click
 
 from hotpool.cli.options import (
-    ContextOption,
     FleetOptions,
-    KubeconfigOption,
-    NamespaceOption,
     OutputFormat,
-    OutputOption,
     fail,
+    fleet_options,
+    output_option,
 )
 from hotpool.common import exit_codes
-from hotpool.common.cli_help import HelpSections, command
+from hotpool.common.cli_help import EnumChoice, HelpSections, command
 from hotpool.lookup import Lookup, LookupUnavailableError, NoMember, Picked, PickOptions, Reason, Strategy
 
 _HELP: Final = HelpSections(
@@ -36,57 +36,70 @@ _HELP: Final = HelpSections(
 )
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to the program."""
+@command(_HELP)
+@click.argument("pool")
+@click.option(
+    "--redis",
+    envvar="HOTPOOL_REDIS_URL",
+    show_envvar=True,
+    required=True,
+    help="redis://, rediss:// or unix://",
+)
+@click.option(
+    "--prefix",
+    envvar="HOTPOOL_REDIS_PREFIX",
+    show_envvar=True,
+    default="hotpool",
+    show_default=True,
+    help="Prefix of the keys in Redis.",
+)
+@click.option("--strategy", type=EnumChoice(Strategy), help="Default: affinity with a key, else uniform.")
+@click.option("--key", help="Affinity key, such as a session id.")
+@click.option("--exclude", multiple=True, help="Node to exclude; may be repeated.")
+@click.option("--max-age", type=float, help="Pick no node if Redis is older than these seconds, or incomplete.")
+@fleet_options
+@output_option
+def pick(
+    *,
+    pool: str,
+    redis: str,
+    prefix: str,
+    strategy: Strategy | None,
+    key: str | None,
+    exclude: tuple[str, ...],
+    max_age: float | None,
+    namespace: str | None,
+    context: str | None,
+    kubeconfig: str | None,
+    output: OutputFormat,
+) -> None:
+    """Pick a node of a pool, as a dispatcher does.
 
-    @app.command(cls=command(_HELP))
-    def pick(
-        pool: Annotated[str, typer.Argument(help="Name of the NodePool.")],
-        *,
-        redis: Annotated[str, typer.Option(envvar="HOTPOOL_REDIS_URL", help="redis://, rediss:// or unix://")],
-        prefix: Annotated[
-            str, typer.Option(envvar="HOTPOOL_REDIS_PREFIX", help="Prefix of the keys in Redis.")
-        ] = "hotpool",
-        strategy: Annotated[
-            Strategy | None, typer.Option(help="Default: affinity with a key, else uniform.", show_default=False)
-        ] = None,
-        key: Annotated[str | None, typer.Option(help="Affinity key, such as a session id.")] = None,
-        exclude: Annotated[list[str] | None, typer.Option(help="Node to exclude; may be repeated.")] = None,
-        max_age: Annotated[
-            float | None, typer.Option(help="Pick no node if Redis is older than these seconds, or incomplete.")
-        ] = None,
-        namespace: NamespaceOption = None,
-        context: ContextOption = None,
-        kubeconfig: KubeconfigOption = None,
-        output: OutputOption = OutputFormat.TEXT,
-    ) -> None:
-        """Pick a node of a pool, as a dispatcher does.
-
-        The strategy picks a Ready member, a Suspect one only if none is Ready, and never a Draining one. Nothing is
-        reserved. The kubeconfig is only read for its namespace: the API server is not used.
-        """
-        fleet = FleetOptions.of(namespace, kubeconfig, context)
-        try:
-            lookup = Lookup.from_url(redis, namespace=fleet.namespace, prefix=prefix)
-        except ValueError as error:
-            fail("pick", str(error), exit_codes.UNAVAILABLE)
-        try:
-            result = asyncio.run(_pick(lookup, pool, _options(strategy, key, exclude or [], max_age)))
-        except LookupUnavailableError as error:
-            fail("pick", str(error), exit_codes.UNAVAILABLE)
-        except ValueError as error:
-            fail("pick", str(error), exit_codes.USAGE)
-        if output is OutputFormat.JSON:
-            typer.echo(json.dumps(asdict(result)))
-        elif isinstance(result, Picked):
-            typer.echo(result.node)
-        else:
-            typer.echo(f"no member of pool {pool}: {_no_member_reason(result)}", err=True)
-        if isinstance(result, NoMember):
-            raise typer.Exit(exit_codes.NO_MEMBER)
+    The strategy picks a Ready member, a Suspect one only if none is Ready, and never a Draining one. Nothing is
+    reserved. The kubeconfig is only read for its namespace: the API server is not used.
+    """
+    fleet = FleetOptions.of(namespace, kubeconfig, context)
+    try:
+        lookup = Lookup.from_url(redis, namespace=fleet.namespace, prefix=prefix)
+    except ValueError as error:
+        fail("pick", str(error), exit_codes.UNAVAILABLE)
+    try:
+        result = asyncio.run(_pick(lookup, pool, _options(strategy, key, exclude, max_age)))
+    except LookupUnavailableError as error:
+        fail("pick", str(error), exit_codes.UNAVAILABLE)
+    except ValueError as error:
+        fail("pick", str(error), exit_codes.USAGE)
+    if output is OutputFormat.JSON:
+        click.echo(json.dumps(asdict(result)))
+    elif isinstance(result, Picked):
+        click.echo(result.node)
+    else:
+        click.echo(f"no member of pool {pool}: {_no_member_reason(result)}", err=True)
+    if isinstance(result, NoMember):
+        sys.exit(exit_codes.NO_MEMBER)
 
 
-def _options(strategy: Strategy | None, key: str | None, exclude: list[str], max_age: float | None) -> PickOptions:
+def _options(strategy: Strategy | None, key: str | None, exclude: Sequence[str], max_age: float | None) -> PickOptions:
     options: PickOptions = {"exclude": exclude}
     if strategy:
         options["strategy"] = strategy

@@ -1,9 +1,10 @@
 """`hotpool operator`: options and exit codes. The parts are wired in `hotpool.app`."""
 
 import asyncio
-from typing import Annotated, Any, Final
+import sys
+from typing import Any, Final
 
-import typer
+import click
 from pydantic import ValidationError
 
 from hotpool.cli.options import fail
@@ -25,65 +26,41 @@ _HELP: Final = HelpSections(
 )
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to the program."""
+@command(_HELP)
+@click.option("-n", "--namespace", help="The fleet.")
+@click.option("--kubeconfig", help="Path of a kubeconfig.")
+@click.option("--context", help="Context within it.")
+@click.option("--redis", "redis_url", help="redis://, rediss:// or unix://; default: no projection.")
+@click.option("--redis-prefix", help="Prefix of all keys.")
+@click.option("--redis-cluster", is_flag=True, default=None, help="The server is a node of a Redis Cluster.")
+@click.option(
+    "--redis-sentinels",
+    help="host:port,host:port of sentinels; the URL's host is then the name of their service.",
+)
+@click.option("--redis-username", help="ACL user.")
+@click.option("--redis-password-file", help="File with the password.")
+@click.option("--redis-sentinel-password-file", help="File with the sentinels' password.")
+@click.option("--redis-ca-file", help="File with the certificates to trust (PEM).")
+@click.option(
+    "--kube-nodes",
+    is_flag=True,
+    default=None,
+    help="Watch v1 Nodes: apply cordon as drain, match labels, follow deletion.",
+)
+@click.option("--listen", help="Address of /healthz, /readyz and /metrics.")
+def operator(**options: Any) -> None:
+    """Run the operator of one namespace until SIGTERM.
 
-    @app.command(cls=command(_HELP))
-    def operator(
-        *,
-        namespace: Annotated[str | None, typer.Option("-n", "--namespace", help="The fleet.")] = None,
-        kubeconfig: Annotated[str | None, typer.Option(help="Path of a kubeconfig.")] = None,
-        context: Annotated[str | None, typer.Option(help="Context within it.")] = None,
-        redis: Annotated[
-            str | None, typer.Option(help="redis://, rediss:// or unix://; default: no projection.")
-        ] = None,
-        redis_prefix: Annotated[str | None, typer.Option(help="Prefix of all keys.")] = None,
-        redis_cluster: Annotated[
-            bool | None, typer.Option("--redis-cluster", help="The server is a node of a Redis Cluster.")
-        ] = None,
-        redis_sentinels: Annotated[
-            str | None,
-            typer.Option(help="host:port,host:port of sentinels; the URL's host is then the name of their service."),
-        ] = None,
-        redis_username: Annotated[str | None, typer.Option(help="ACL user.")] = None,
-        redis_password_file: Annotated[str | None, typer.Option(help="File with the password.")] = None,
-        redis_sentinel_password_file: Annotated[
-            str | None, typer.Option(help="File with the sentinels' password.")
-        ] = None,
-        redis_ca_file: Annotated[str | None, typer.Option(help="File with the certificates to trust (PEM).")] = None,
-        kube_nodes: Annotated[
-            bool | None,
-            typer.Option("--kube-nodes", help="Watch v1 Nodes: apply cordon as drain, match labels, follow deletion."),
-        ] = None,
-        listen: Annotated[str | None, typer.Option(help="Address of /healthz, /readyz and /metrics.")] = None,
-    ) -> None:
-        """Run the operator of one namespace until SIGTERM.
+    Every option has an environment variable: HOTPOOL_NAMESPACE, HOTPOOL_REDIS_URL, HOTPOOL_LISTEN, …
+    """
+    from hotpool.app import StartupError, run
 
-        Every option has an environment variable: HOTPOOL_NAMESPACE, HOTPOOL_REDIS_URL, HOTPOOL_LISTEN, …
-        """
-        from hotpool.app import StartupError, run
-
-        options: dict[str, Any] = {
-            "namespace": namespace,
-            "kubeconfig": kubeconfig,
-            "context": context,
-            "redis_url": redis,
-            "redis_prefix": redis_prefix,
-            "redis_cluster": redis_cluster,
-            "redis_sentinels": redis_sentinels,
-            "redis_username": redis_username,
-            "redis_password_file": redis_password_file,
-            "redis_sentinel_password_file": redis_sentinel_password_file,
-            "redis_ca_file": redis_ca_file,
-            "kube_nodes": kube_nodes,
-            "listen": listen,
-        }
-        settings = _settings({name: value for name, value in options.items() if value is not None})
-        logging_setup.configure(settings.log_level)
-        try:
-            raise typer.Exit(asyncio.run(run(settings)))
-        except StartupError as error:
-            fail("operator", str(error), exit_codes.FAILED)
+    settings = _settings({name: value for name, value in options.items() if value is not None})
+    logging_setup.configure(settings.log_level)
+    try:
+        sys.exit(asyncio.run(run(settings)))
+    except StartupError as error:
+        fail("operator", str(error), exit_codes.FAILED)
 
 
 def _settings(options: dict[str, Any]) -> Settings:

@@ -6,19 +6,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from time import monotonic
-from typing import Annotated, Final
+from typing import Final
 
-import typer
+import click
 
 from hotpool.cli.fleet_reader import FleetSnapshot, read
 from hotpool.cli.json_top import to_json
 from hotpool.cli.options import (
-    ContextOption,
     FleetOptions,
-    KubeconfigOption,
-    NamespaceOption,
     OutputFormat,
-    OutputOption,
+    fleet_options,
+    output_option,
     print_json,
 )
 from hotpool.cli.query import ERROR_CODES, run_query
@@ -33,7 +31,7 @@ from hotpool.cli.render.top_rows import (
     pool_rows,
 )
 from hotpool.common import exit_codes
-from hotpool.common.cli_help import HelpSections, command
+from hotpool.common.cli_help import EnumChoice, HelpSections, command
 from hotpool.core.model import Kind
 from hotpool.kube.reader import Reader
 
@@ -74,56 +72,57 @@ class TopView:
         return _SUMMARY_ROWS if self.resource is None else None
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to the program."""
+@command(_HELP)
+@click.argument("resource", metavar="[nodes|pools]", type=EnumChoice(Resource), required=False)
+@click.option("--sort-by", help="Sort order; see above.")
+@click.option("--watch", "-w", is_flag=True, help="Refresh every 2 s until Ctrl-C.")
+@fleet_options
+@output_option
+def top(
+    *,
+    resource: Resource | None,
+    sort_by: str | None,
+    watch: bool,
+    namespace: str | None,
+    context: str | None,
+    kubeconfig: str | None,
+    output: OutputFormat,
+) -> None:
+    """Show an overview of nodes and pools.
 
-    @app.command(cls=command(_HELP))
-    def top(
-        resource: Annotated[
-            Resource | None, typer.Argument(metavar="[nodes|pools]", help="Default: both, ten rows.")
-        ] = None,
-        *,
-        sort_by: Annotated[str | None, typer.Option(help="Sort order; see above.")] = None,
-        watch: Annotated[bool, typer.Option("--watch", "-w", help="Refresh every 2 s until Ctrl-C.")] = False,
-        namespace: NamespaceOption = None,
-        context: ContextOption = None,
-        kubeconfig: KubeconfigOption = None,
-        output: OutputOption = OutputFormat.TEXT,
-    ) -> None:
-        """Show an overview of nodes and pools.
+    Columns of a node: time since the last renewal of its Lease by the node's own clock, reason of its condition
+    Ready, number of pools, running and all services, restarts after crashes, and flapping types. Columns of a pool:
+    members by state, and changes in the last minute: with --watch all observed ones, else only new members.
 
-        Columns of a node: time since the last renewal of its Lease by the node's own clock, reason of its condition
-        Ready, number of pools, running and all services, restarts after crashes, and flapping types. Columns of a pool:
-        members by state, and changes in the last minute: with --watch all observed ones, else only new members.
+    Without an argument: ten rows of nodes and of pools, the nodes with the longest silence and the pools with the most
+    changes first. Nodes are sorted by name, last-seen, pools, services or flaps; pools by name, members, ready or
+    changes.
+    """
+    view = TopView(resource, _order(resource, sort_by))
+    fleet = FleetOptions.of(namespace, kubeconfig, context)
+    if watch and (output is OutputFormat.JSON or not sys.stdout.isatty()):
+        raise click.BadParameter("--watch needs a terminal, and has no JSON output")
+    if watch:
+        _watch(fleet, view)
+        return
+    nodes, pools = run_query("top", fleet, lambda reader: _read_rows(reader, view, None))
+    if output is OutputFormat.JSON:
+        print_json(to_json(nodes, pools))
+    else:
+        from hotpool.cli.render.tables import print_line
+        from hotpool.cli.render.top import tables
 
-        Nodes are sorted by name, last-seen, pools, services or flaps; pools by name, members, ready or changes. If
-        both are shown, the nodes with the longest silence and the pools with the most changes come first.
-        """
-        view = TopView(resource, _order(resource, sort_by))
-        fleet = FleetOptions.of(namespace, kubeconfig, context)
-        if watch and (output is OutputFormat.JSON or not sys.stdout.isatty()):
-            raise typer.BadParameter("--watch needs a terminal, and has no JSON output")
-        if watch:
-            _watch(fleet, view)
-            return
-        nodes, pools = run_query("top", fleet, lambda reader: _read_rows(reader, view, None))
-        if output is OutputFormat.JSON:
-            print_json(to_json(nodes, pools))
-        else:
-            from hotpool.cli.render.tables import print_line
-            from hotpool.cli.render.top import tables
-
-            print_line(tables(nodes, pools, limit=view.limit, live=False))
+        print_line(tables(nodes, pools, limit=view.limit, live=False))
 
 
 def _order(resource: Resource | None, option: str | None) -> str | None:
     if option is None:
         return None
     if resource is None:
-        raise typer.BadParameter("--sort-by needs nodes or pools")
+        raise click.BadParameter("--sort-by needs nodes or pools")
     orders = NODE_ORDERS if resource is Resource.NODES else POOL_ORDERS
     if option not in orders:
-        raise typer.BadParameter(f"--sort-by {option}: {resource} are sorted by {', '.join(orders)}")
+        raise click.BadParameter(f"--sort-by {option}: {resource} are sorted by {', '.join(orders)}")
     return option
 
 

@@ -4,20 +4,18 @@ Reads only. `core.explain.explain` computes the explanation.
 """
 
 from datetime import UTC, datetime
-from typing import Annotated, Final
+from typing import Final
 
-import typer
+import click
 
 from hotpool.cli import json_output, node_events
 from hotpool.cli.fleet_reader import FleetSnapshot, read, read_node, read_slices, read_with_kube_nodes
 from hotpool.cli.node_events import HistoryEntry, RedisSource
 from hotpool.cli.options import (
-    ContextOption,
     FleetOptions,
-    KubeconfigOption,
-    NamespaceOption,
     OutputFormat,
-    OutputOption,
+    fleet_options,
+    output_option,
     print_json,
 )
 from hotpool.cli.query import ERROR_CODES, find, run_query
@@ -44,47 +42,59 @@ _HELP: Final = HelpSections(
 )
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to the program."""
+@command(_HELP)
+@click.argument("node", metavar="[NODE]", required=False)
+@click.argument("pool", metavar="[POOL]", required=False)
+@click.option("--node", "of_node", help="Explain this node in every pool.")
+@click.option("--pool", "of_pool", help="Explain this pool and its nearest misses.")
+@click.option(
+    "--redis",
+    envvar="HOTPOOL_REDIS_URL",
+    show_envvar=True,
+    help="With --node: read transitions from redis://, rediss:// or unix://, too.",
+)
+@click.option(
+    "--prefix",
+    envvar="HOTPOOL_REDIS_PREFIX",
+    show_envvar=True,
+    default="hotpool",
+    show_default=True,
+    help="Prefix of the keys in Redis.",
+)
+@click.option(
+    "--limit", type=click.IntRange(1), default=10, show_default=True, help="With --pool: number of misses to show."
+)
+@fleet_options
+@output_option
+def why(
+    *,
+    node: str | None,
+    pool: str | None,
+    of_node: str | None,
+    of_pool: str | None,
+    redis: str | None,
+    prefix: str,
+    limit: int,
+    namespace: str | None,
+    context: str | None,
+    kubeconfig: str | None,
+    output: OutputFormat,
+) -> None:
+    """Explain why a node is in a pool or not, and what would change it.
 
-    @app.command(cls=command(_HELP))
-    def why(
-        node: Annotated[str | None, typer.Argument(metavar="NODE", help="Name of the NodeCapability.")] = None,
-        pool: Annotated[str | None, typer.Argument(metavar="POOL", help="Name of the NodePool.")] = None,
-        *,
-        of_node: Annotated[str | None, typer.Option("--node", help="Explain this node in every pool.")] = None,
-        of_pool: Annotated[str | None, typer.Option("--pool", help="Explain this pool and its nearest misses.")] = None,
-        redis: Annotated[
-            str | None,
-            typer.Option(
-                envvar="HOTPOOL_REDIS_URL",
-                help="With --node: read transitions from redis://, rediss:// or unix://, too.",
-            ),
-        ] = None,
-        prefix: Annotated[
-            str, typer.Option(envvar="HOTPOOL_REDIS_PREFIX", help="Prefix of the keys in Redis.")
-        ] = "hotpool",
-        limit: Annotated[int, typer.Option(min=1, help="With --pool: number of misses to show.")] = 10,
-        namespace: NamespaceOption = None,
-        context: ContextOption = None,
-        kubeconfig: KubeconfigOption = None,
-        output: OutputOption = OutputFormat.TEXT,
-    ) -> None:
-        """Explain why a node is in a pool or not, and what would change it.
-
-        Give NODE and POOL, or --pool, or --node. The verdict is computed from the stored objects by the function that
-        the operator uses. Only the operator measures silence and applies the brake: both are read from conditions and
-        slices.
-        """
-        fleet = FleetOptions.of(namespace, kubeconfig, context)
-        if node and pool and not (of_node or of_pool):
-            _pair(fleet, node, pool, output)
-        elif of_pool and not (node or pool or of_node):
-            _pool(fleet, of_pool, limit, output)
-        elif of_node and not (node or pool or of_pool):
-            _node(fleet, of_node, RedisSource(redis, prefix, fleet.namespace) if redis else None, output)
-        else:
-            raise typer.BadParameter("give NODE and POOL, or --pool POOL, or --node NODE")
+    Give NODE and POOL, or --pool, or --node. The verdict is computed from the stored objects by the function that
+    the operator uses. Only the operator measures silence and applies the brake: both are read from conditions and
+    slices.
+    """
+    fleet = FleetOptions.of(namespace, kubeconfig, context)
+    if node and pool and not (of_node or of_pool):
+        _pair(fleet, node, pool, output)
+    elif of_pool and not (node or pool or of_node):
+        _pool(fleet, of_pool, limit, output)
+    elif of_node and not (node or pool or of_pool):
+        _node(fleet, of_node, RedisSource(redis, prefix, fleet.namespace) if redis else None, output)
+    else:
+        raise click.BadParameter("give NODE and POOL, or --pool POOL, or --node NODE")
 
 
 def _pair(fleet: FleetOptions, node: str, pool: str, output: OutputFormat) -> None:

@@ -3,11 +3,14 @@
 Must stay quick to import.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from enum import Enum
+from typing import TypeVar
 
-from typer.core import TyperCommand
+import click
+
+E = TypeVar("E", bound=Enum)
 
 Rows = tuple[tuple[str, str], ...]
 """(term, definition)."""
@@ -23,8 +26,8 @@ class HelpSections:
     examples: Mapping[str, str]
     """Purpose → command line."""
 
-    def write(self, formatter: Any) -> None:
-        """Append the sections to the help text of a click formatter."""
+    def write(self, formatter: click.HelpFormatter) -> None:
+        """Append the sections to the help text of a command."""
         codes = tuple((str(code), text) for code, text in sorted(self.codes.items()))
         for title, rows in (("Exit codes", codes), ("Environment", self.environment), ("Files", self.files)):
             if rows:
@@ -35,12 +38,21 @@ class HelpSections:
                 formatter.write(f"  # {purpose}\n  {line}\n")
 
 
-def command(sections: HelpSections) -> type[TyperCommand]:
-    """Return a command class whose `--help` ends with the sections."""
+def command(sections: HelpSections) -> Callable[[Callable[..., None]], click.Command]:
+    """Return a decorator that makes a command whose `--help` ends with the sections."""
 
-    class Command(TyperCommand):
-        def format_epilog(self, ctx: Any, formatter: Any) -> None:
+    class Command(click.Command):
+        def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
             del ctx
             sections.write(formatter)
 
-    return Command
+    return click.command(cls=Command)
+
+
+class EnumChoice(click.Choice[E]):
+    """Choice of a value of an enumeration; click itself offers the names of its members."""
+
+    def normalize_choice(self, choice: object, ctx: click.Context | None) -> str:
+        """Return the value of a member; an argument as it is."""
+        del ctx
+        return str(choice.value) if isinstance(choice, Enum) else str(choice)

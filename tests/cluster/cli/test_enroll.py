@@ -12,11 +12,11 @@ from typing import Any, Final, NamedTuple
 
 import pytest
 import yaml
+from click.testing import CliRunner
 from kubernetes import client
 from pytest_kind.cluster import KindCluster
 from tests.support.attacks import CAPABILITIES, LEASES, OTHER, OWN, Attempt
 from tests.support.identities import NODE, Credential, IdentityNamespace
-from typer.testing import CliRunner
 
 from hotpool.__main__ import app
 from hotpool.cli import enroll

@@ -7,15 +7,15 @@ import json
 from typing import TYPE_CHECKING
 
 import pytest
+from click.testing import CliRunner
 from tests.support.redis_fixture_lookup import KEYS, Ring, claimed_writer, names, pool
-from typer.testing import CliRunner
 
 from hotpool.__main__ import app
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from typer.testing import Result
+    from click.testing import Result
 
     from hotpool.projection.connection.async_connection import Client
     from localfleet.redis_server import RedisServer

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import pytest
 import yaml
+from click.testing import CliRunner
 from tests.support.builders import (
     condition,
     generator_object,
@@ -26,7 +27,6 @@ from tests.support.builders import (
     slice_object,
 )
 from tests.support.read_api import ReadApi, read_api, viewer_rules
-from typer.testing import CliRunner
 
 from hotpool import __version__
 from hotpool.__main__ import app

@@ -5,15 +5,14 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pytest
 from tests.support.builders import node_object, pool_object, report, requires, service
 from tests.support.read_api import read_api
-from typer.main import get_command
 
 import hotpool
-from hotpool.__main__ import COMMANDS, app
+from hotpool.__main__ import app
 
 MODULES: Final = """
 import sys
@@ -61,14 +60,13 @@ async def test_version_and_help_import_no_command_and_no_slow_module(word: str) 
     assert found(modules, (*SLOW, "hotpool.cli", "hotpool.api", "hotpool.core")) == []
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", app.table)
 def test_the_list_of_commands_has_the_first_paragraph_of_each_commands_help(name: str) -> None:
-    program: Any = get_command(app)
-    command = program.load(name)
-    assert (command.name, " ".join(command.help.partition("\n\n")[0].split())) == (name, COMMANDS[name][1])
+    command = app.load(name)
+    assert (command.name, " ".join((command.help or "").partition("\n\n")[0].split())) == (name, app.table[name][1])
 
 
-@pytest.mark.parametrize("name", sorted(COMMANDS.keys() - {"operator"}))
+@pytest.mark.parametrize("name", sorted(app.table.keys() - {"operator"}))
 async def test_a_command_starts_without_the_generated_and_the_synchronous_client(name: str) -> None:
     modules = await imported(name, "--help")
     assert f"hotpool.cli.{name}" in modules

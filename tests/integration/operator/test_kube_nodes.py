@@ -11,11 +11,11 @@ import pytest
 import yaml
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from click.testing import CliRunner
 from kubernetes.aio import client
 from tests.support.builders import condition, kube_node_object, node_object, pool_object, report, requires, service
 from tests.support.read_api import ReadApi, read_api, viewer_rules
 from tests.support.simulated_fleet import FakeApi, Fleet, operator, refusing, simulated, until
-from typer.testing import CliRunner
 
 from hotpool.__main__ import app
 from hotpool.api.meta import ELECTION_LEASE, KUBE_NODES_ANNOTATION

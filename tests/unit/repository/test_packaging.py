@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.main import get_command
 
 from hotpool_agent.cli.program import app
 from hotpool_agent.settings import Settings
@@ -38,8 +37,7 @@ def unit() -> dict[str, str]:
 
 
 def options_of_run() -> set[str]:
-    program: Any = get_command(app)
-    return {option for parameter in program.load("run").params for option in parameter.opts}
+    return {option for parameter in app.load("run").params for option in parameter.opts}
 
 
 def test_the_unit_starts_the_program_and_does_not_end_its_services() -> None:

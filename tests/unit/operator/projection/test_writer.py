@@ -259,7 +259,7 @@ def test_the_look_up_imports_redis_and_nothing_of_the_operator() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
     assert "redis" in loaded
-    assert not loaded & {"kopf", "kubernetes", "pydantic", "msgspec", "structlog", "typer", "aiohttp"}
+    assert not loaded & {"kopf", "kubernetes", "pydantic", "msgspec", "structlog", "click", "aiohttp"}
 
 
 async def test_an_unreachable_cluster_is_reported_with_its_cause() -> None:
