@@ -13,6 +13,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from hotpool.api.capability import ServiceState
+from hotpool.common.function_counter import FunctionCounter
+from hotpool.common.lossy_stream import lost_lines
 from hotpool_agent import __version__
 
 if TYPE_CHECKING:
@@ -42,6 +44,9 @@ class Metrics:
         )
         self._connected = Gauge(
             "hotpool_agent_connected", "1 while the API server takes reports and heartbeats", registry=self.registry
+        )
+        FunctionCounter(
+            "hotpool_agent_log_lines_lost", "Log lines that could not be written", lost_lines, self.registry
         )
         Info("hotpool_agent_build", "Version of the agent", registry=self.registry).info({"version": __version__})
         for counter in (self._reports, self._heartbeats):
