@@ -53,14 +53,20 @@ class Metrics:
             counter.labels(ACCEPTED)
 
     def expose(
-        self, statuses: Statuses, connected: Callable[[], bool], pods: Callable[[], Mapping[str, bool]] = dict
+        self,
+        statuses: Statuses,
+        connected: Callable[[], bool],
+        pods: Callable[[], Mapping[str, bool]] = dict,
+        gpus: Callable[[], bool] = lambda: True,
     ) -> None:
         """Register the functions that return current values. Call it once.
 
-        `pods`: namespace → True while its pods are watched.
+        `pods`: namespace → True while its pods are watched. `gpus`: True if they could be read.
         """
         self._connected.set_function(lambda: float(connected()))
         self.registry.register(_ServiceCollector(statuses))
+        readable = Gauge("hotpool_agent_gpus_readable", "0 while GPUs cannot be read", registry=self.registry)
+        readable.set_function(lambda: float(gpus()))
         watched = Gauge(
             "hotpool_agent_pods_watched",
             "1 while pods of the namespace are watched; while 0, their services keep the last known state",
