@@ -56,6 +56,9 @@ class LossyStream(io.TextIOBase):
 
     def write(self, text: str) -> int:
         """Queue the text. If the queue is full, the text is lost."""
+        if not isinstance(text, str):
+            # As other text streams do. click recognises them by this error.
+            raise TypeError(f"text is required, not {type(text).__name__}")
         if self._texts.qsize() < QUEUED_TEXTS:
             self._texts.put(text if len(text) <= _TEXT_CHARACTERS else text[:_TEXT_CHARACTERS] + "…\n")
         else:

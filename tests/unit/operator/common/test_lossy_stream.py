@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import typer
 from tests.support.agent_run import eventually
 
 from hotpool.common import lossy_stream
@@ -32,6 +33,16 @@ def test_text_is_written_in_order_whatever_its_characters(pipe: tuple[int, int, 
     stream.drain(10)
     assert os.read(reader, 100).decode() == "one\ntwo 🏆 \\ud83c\n"
     assert stream.lost == 0
+
+
+def test_error_messages_of_commands_are_written(
+    pipe: tuple[int, int, LossyStream], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader, _, stream = pipe
+    monkeypatch.setattr(sys, "stderr", stream)
+    typer.echo("one", err=True)
+    stream.drain(10)
+    assert os.read(reader, 100) == b"one\n"
 
 
 def test_lines_for_a_full_disk_are_lost_and_counted() -> None:
