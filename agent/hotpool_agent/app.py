@@ -29,6 +29,7 @@ from hotpool_agent.metrics import Metrics
 from hotpool_agent.paths import log_folder, socket_path, state_folder
 from hotpool_agent.pods.pod_watch import PodServices
 from hotpool_agent.probes import http_tcp
+from hotpool_agent.probes.blocking_runner import SingleFlightRunner
 from hotpool_agent.reporting.commands import parse_intents
 from hotpool_agent.reporting.heartbeat import Heartbeat
 from hotpool_agent.reporting.ownership import parse_stored
@@ -42,6 +43,8 @@ from hotpool_agent.settings import Settings
 from hotpool_agent.state_store import StateStore, lock, open_store
 
 _LOG: Final = structlog.get_logger(__name__)
+_READ_SECONDS: Final = 10.0
+"""Time limit of reading the catalogue, which may be on a hung file system."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +86,7 @@ class Agent:
         )
         self.catalogue_problem: str | None = None
         self._source = options.source
+        self._files = SingleFlightRunner()
         self._catalogue_lock = asyncio.Lock()
         """Held from the reading of a catalogue until its services are in place."""
         base = (options.source or store.folder).absolute().parent
@@ -152,12 +156,19 @@ class Agent:
             raise CatalogueError(["this agent has no catalogue; give it one with --catalogue"])
         async with self._catalogue_lock:
             try:
-                catalogue = await asyncio.to_thread(read_catalogue, self._source)
+                catalogue = await self._read(self._source)
             except CatalogueError as error:
                 self.catalogue_problem = str(error)
                 raise
             self.catalogue_problem = None
             return await self.services.reload(catalogue)
+
+    async def _read(self, source: Path) -> Catalogue:
+        try:
+            async with asyncio.timeout(_READ_SECONDS):
+                return await self._files.run("catalogue", lambda: read_catalogue(source))
+        except TimeoutError as error:
+            raise CatalogueError([f"{source}: cannot be read: no answer in {_READ_SECONDS:g} s"]) from error
 
     async def reload_on_sighup(self, reload_requests: asyncio.Queue[None]) -> None:
         """Reload the catalogue once for each SIGHUP, and read the GPUs again."""
