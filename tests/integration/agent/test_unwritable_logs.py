@@ -81,17 +81,19 @@ async def test_an_agent_whose_log_cannot_be_written_restarts_and_stops_services(
     write_catalogue(tmp_path, one)
     with target() as (errors, fail):
         process = await start(api, tmp_path, environment, errors)
-        await api.until(lambda: shown(api, "one")["state"] == "Running", seconds=30)
+        await api.until(lambda: shown(api, "one")["state"] == "Running", seconds=60)
         write_catalogue(tmp_path, one + two)
         fail()
         crashed = shown(api, "one")["pid"]
         os.kill(crashed, signal.SIGKILL)
-        await api.until(lambda: shown(api, "one")["state"] == "Running" and shown(api, "one")["pid"] != crashed)
+        await api.until(
+            lambda: shown(api, "one")["state"] == "Running" and shown(api, "one")["pid"] != crashed, seconds=60
+        )
         if target is lost_terminal:
-            await api.until(lambda: shown(api, "two")["state"] == "Running")
+            await api.until(lambda: shown(api, "two")["state"] == "Running", seconds=60)
         pids = [pid for name in ("one", "two") if (pid := shown(api, name)["pid"])]
         process.send_signal(signal.SIGINT)
-        assert await asyncio.wait_for(process.wait(), 20) == 0
+        assert await asyncio.wait_for(process.wait(), 60) == 0
     report = api.report("n1") or {}
     assert (report["leaving"], shown(api, "one")["state"]) == (True, "Stopped")
     assert [pid for pid in pids if psutil.pid_exists(pid)] == []
