@@ -30,7 +30,7 @@ _TEXT_MAX: Final = 253
 
 @dataclass(frozen=True, slots=True)
 class ReadPlan:
-    """When and where GPUs are read. `seconds`: time limit of one reading, `period`: seconds between two."""
+    """Times and place of readings. `seconds`: time limit of one reading, `period`: seconds between two."""
 
     seconds: float = 30.0
     period: float = 3600.0
