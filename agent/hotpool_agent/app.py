@@ -20,6 +20,7 @@ from hotpool_agent import __version__, host_info
 from hotpool_agent.catalogue.loader import CatalogueError, read_catalogue
 from hotpool_agent.catalogue.model import Catalogue
 from hotpool_agent.control import protocol, socket_server
+from hotpool_agent.gpu_reader import GpuReader
 from hotpool_agent.kube.capability_watch import CapabilityWatch
 from hotpool_agent.kube.credentials import Target
 from hotpool_agent.kube.node_resources import NodeResources
@@ -28,6 +29,7 @@ from hotpool_agent.metrics import Metrics
 from hotpool_agent.paths import log_folder, socket_path, state_folder
 from hotpool_agent.pods.pod_watch import PodServices
 from hotpool_agent.probes import http_tcp
+from hotpool_agent.probes.blocking_runner import SingleFlightRunner
 from hotpool_agent.reporting.commands import parse_intents
 from hotpool_agent.reporting.heartbeat import Heartbeat
 from hotpool_agent.reporting.ownership import parse_stored
@@ -41,6 +43,8 @@ from hotpool_agent.settings import Settings
 from hotpool_agent.state_store import StateStore, lock, open_store
 
 _LOG: Final = structlog.get_logger(__name__)
+_READ_SECONDS: Final = 10.0
+"""Time limit of reading the catalogue, which may be on a hung file system."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +86,13 @@ class Agent:
         )
         self.catalogue_problem: str | None = None
         self._source = options.source
+        self._files = SingleFlightRunner()
         self._catalogue_lock = asyncio.Lock()
         """Held from the reading of a catalogue until its services are in place."""
         base = (options.source or store.folder).absolute().parent
         self.pods = PodServices(resources, settings, self._pods_changed)
         self.services = ServiceManager(options.catalogue, base, self.info, store, settings, pods=self.pods)
+        self.gpus = GpuReader(self._gpus_changed)
         self.metrics = Metrics()
         self.reporter = Reporter(resources, self.info, settings, self.services.content, self.metrics)
         self.heartbeat = Heartbeat(resources, settings, self.reporter.holder, self.reporter.notifier, self.metrics)
@@ -95,13 +101,14 @@ class Agent:
             self.services.statuses,
             connected=self._is_connected,
             pods=lambda: {watch.namespace: watch.problem_text is None for watch in self.pods.watches},
+            gpus=lambda: self.gpus.problem is None,
         )
         self.listening: str | None = None
         """Address that serves /healthz, /readyz and /metrics."""
 
     async def run(self, stop: asyncio.Event, reload_requests: asyncio.Queue[None] | None = None) -> None:
         """Run until `stop`, then shut down in order. Raises the error that ended a part."""
-        maintenance = (self.store.write_forever(), rotate_forever(log_folder(self.store.folder)))
+        maintenance = (self.store.write_forever(), rotate_forever(log_folder(self.store.folder)), self.gpus.run())
         async with (
             serving(
                 self.settings.listen,
@@ -149,23 +156,35 @@ class Agent:
             raise CatalogueError(["this agent has no catalogue; give it one with --catalogue"])
         async with self._catalogue_lock:
             try:
-                catalogue = await asyncio.to_thread(read_catalogue, self._source)
+                catalogue = await self._read(self._source)
             except CatalogueError as error:
                 self.catalogue_problem = str(error)
                 raise
             self.catalogue_problem = None
             return await self.services.reload(catalogue)
 
+    async def _read(self, source: Path) -> Catalogue:
+        try:
+            async with asyncio.timeout(_READ_SECONDS):
+                return await self._files.run("catalogue", lambda: read_catalogue(source))
+        except TimeoutError as error:
+            raise CatalogueError([f"{source}: cannot be read: no answer in {_READ_SECONDS:g} s"]) from error
+
     async def reload_on_sighup(self, reload_requests: asyncio.Queue[None]) -> None:
-        """Reload the catalogue once for each SIGHUP."""
+        """Reload the catalogue once for each SIGHUP, and read the GPUs again."""
         while True:
             await reload_requests.get()
+            self.gpus.request()
             try:
                 _LOG.info("catalogue reloaded", outcome=await self.reload())
             except CatalogueError as error:
                 _LOG.error("catalogue invalid; keeping the current one", errors=error.errors)
 
     def _pods_changed(self) -> None:
+        self.reporter.changed()
+
+    def _gpus_changed(self) -> None:
+        self.services.hardware = self.services.hardware.model_copy(update={"gpus": self.gpus.gpus})
         self.reporter.changed()
 
     def _on_capability(self, capability: dict[str, Any] | None) -> None:
@@ -193,6 +212,7 @@ class Agent:
             "catalogue": self.catalogue_problem,
             "state": self.store.problem,
             "pods": self.services.pods_problem(),
+            "gpus": self.gpus.problem,
         }
         return Health(self.reporter.is_current(), {part: problem for part, problem in parts.items() if problem})
 

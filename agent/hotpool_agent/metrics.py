@@ -13,6 +13,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from hotpool.api.capability import ServiceState
+from hotpool.common.function_counter import FunctionCounter
+from hotpool.common.lossy_stream import lost_lines
 from hotpool_agent import __version__
 
 if TYPE_CHECKING:
@@ -43,19 +45,28 @@ class Metrics:
         self._connected = Gauge(
             "hotpool_agent_connected", "1 while the API server takes reports and heartbeats", registry=self.registry
         )
+        FunctionCounter(
+            "hotpool_agent_log_lines_lost", "Log lines that could not be written", lost_lines, self.registry
+        )
         Info("hotpool_agent_build", "Version of the agent", registry=self.registry).info({"version": __version__})
         for counter in (self._reports, self._heartbeats):
             counter.labels(ACCEPTED)
 
     def expose(
-        self, statuses: Statuses, connected: Callable[[], bool], pods: Callable[[], Mapping[str, bool]] = dict
+        self,
+        statuses: Statuses,
+        connected: Callable[[], bool],
+        pods: Callable[[], Mapping[str, bool]] = dict,
+        gpus: Callable[[], bool] = lambda: True,
     ) -> None:
         """Register the functions that return current values. Call it once.
 
-        `pods`: namespace → True while its pods are watched.
+        `pods`: namespace → True while its pods are watched. `gpus`: True if they could be read.
         """
         self._connected.set_function(lambda: float(connected()))
         self.registry.register(_ServiceCollector(statuses))
+        readable = Gauge("hotpool_agent_gpus_readable", "0 while GPUs cannot be read", registry=self.registry)
+        readable.set_function(lambda: float(gpus()))
         watched = Gauge(
             "hotpool_agent_pods_watched",
             "1 while pods of the namespace are watched; while 0, their services keep the last known state",

@@ -66,6 +66,8 @@ class ServiceManager:
         self.services: dict[str, ServiceController] = {}
         self.leaving = False
         self.catalogue = catalogue
+        self.hardware = info.hardware
+        """The machine's hardware as the report has it; GPUs become known later."""
         self._base = base
         self._info = info
         self._store = store
@@ -78,7 +80,8 @@ class ServiceManager:
     def content(self) -> ReportContent:
         """Build the current report."""
         _, rejected = self._pods.services(self.services.keys())
-        return build(self.catalogue, self.statuses(), self._info, leaving=self.leaving, refused=len(rejected))
+        info = replace(self._info, hardware=self.hardware)
+        return build(self.catalogue, self.statuses(), info, leaving=self.leaving, refused=len(rejected))
 
     def statuses(self) -> list[ServiceStatus]:
         """Return the status of all services: those of the catalogue, then pods."""

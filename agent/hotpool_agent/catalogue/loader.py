@@ -3,6 +3,7 @@
 Must not know what the agent does with a catalogue.
 """
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 from uuid import uuid4
@@ -14,6 +15,8 @@ from hotpool_agent.catalogue.error_messages import dotted, message_of
 from hotpool_agent.catalogue.model import Catalogue, Run, ServiceSpec, inconsistencies
 
 _PARTS: Final = {field.alias for field in Catalogue.model_fields.values()}
+
+_GRPC_PACKAGES: Final = ("grpc", "grpc_health")
 
 
 class CatalogueError(Exception):
@@ -55,11 +58,24 @@ def parse_catalogue(text: str, name: str) -> Catalogue:
         paths = [(tuple(item["loc"]), message_of(item)) for item in error.errors()]
         paths += inconsistencies(_valid_parts(tree.value, {path[:2] for path, _ in paths}))
     else:
-        paths = inconsistencies(catalogue)
+        paths = inconsistencies(catalogue) + _missing_extras(catalogue)
         if not paths and not errors:
             return catalogue
     errors += [(_line(path, tree.lines), path, message) for path, message in paths]
     raise CatalogueError(_rendered(errors, name))
+
+
+def _missing_extras(catalogue: Catalogue) -> list[tuple[yaml_source.Path, str]]:
+    """Return (path, message) of each probe that needs a package which is not installed."""
+    paths: list[yaml_source.Path] = [
+        ("services", index, name, "grpc")
+        for index, service in enumerate(catalogue.services)
+        for name, probe in (("ready", service.ready), ("live", service.live), ("observe", service.observe))
+        if probe and probe.grpc
+    ]
+    if not paths or all(find_spec(package) for package in _GRPC_PACKAGES):
+        return []
+    return [(path, "gRPC is not installed: pip install 'hotpool[agent,grpc]'") for path in paths]
 
 
 def _valid_parts(plain: dict[Any, Any], broken: set[yaml_source.Path]) -> Catalogue:

@@ -4,7 +4,8 @@ Models and their own consistency only: no file is read here. An unknown field is
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from ipaddress import ip_address
 from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
@@ -15,11 +16,16 @@ from hotpool.api.meta import Label63
 from hotpool_agent.catalogue.pair_syntax import normalise_pair
 
 SPECIAL_ATTRIBUTES: Final = ("languages", "rules")
-PROBE_KINDS: Final = ("http", "tcp", "process", "systemd", "file")
+COMMON_PROBE_KINDS: Final = ("http", "tcp", "exec", "grpc")
+"""Kinds of probe of every service; fields of `Probe`."""
+PROBE_KINDS: Final = (*COMMON_PROBE_KINDS, "process", "systemd", "file")
 """Kinds of probe of an observed service; fields of `Observe`."""
 _UNIT: Final = re.compile(
     r"[-\w:.\\@]{1,240}\.(service|socket|device|mount|automount|swap|target|path|timer|slice|scope)", re.ASCII
 )
+
+_HOST: Final = re.compile(r"[A-Za-z0-9_]([-\w]*\w)?(\.[A-Za-z0-9_]([-\w]*\w)?)*\.?", re.ASCII)
+_HOST_MAX: Final = 253
 
 
 def _within(low: float, high: float) -> Callable[[float], float]:
@@ -39,6 +45,8 @@ Failures = Annotated[int, AfterValidator(_within(1, 100))]
 UrlPath = Annotated[str, StringConstraints(pattern=r"^/")]
 FilePath = Annotated[str, StringConstraints(min_length=1)]
 ProgramName = Annotated[str, StringConstraints(pattern=r"^[^/]+$")]
+HeaderName = Annotated[str, StringConstraints(pattern=r"^[-!#$%&'*+.^_`|~0-9A-Za-z]+$")]
+HeaderValue = Annotated[str, StringConstraints(pattern=r"^[\t\x20-\x7e]*$")]
 
 
 def _pair(text: str) -> str:
@@ -53,6 +61,17 @@ def _unit(text: str) -> str:
     return text
 
 
+def _host(text: str) -> str:
+    try:
+        # A zone, as in fe80::1%eth0, has no place in a URL.
+        return str(ip_address(text.replace("%", "/")))
+    except ValueError:
+        if len(text) > _HOST_MAX or not _HOST.fullmatch(text):
+            raise ValueError("must be a host name or an IP address, without a port") from None
+        return text
+
+
+Host = Annotated[str, AfterValidator(_host)]
 Pair = Annotated[str, AfterValidator(_pair)]
 UnitName = Annotated[str, AfterValidator(_unit)]
 # Strict mode only for scalars: YAML has lists, the models have tuples.
@@ -74,37 +93,73 @@ class Model(BaseModel):
     )
 
 
-class HttpCheck(Model):
-    """GET to 127.0.0.1, a success only with this status and, if given, exactly this body (stripped)."""
+class HttpHeader(Model):
+    """Header of a request; `Host` replaces the default one."""
 
+    name: HeaderName
+    value: HeaderValue = ""
+
+
+class HttpCheck(Model):
+    """GET, a success only with this status and, if given, exactly this body (stripped).
+
+    Without `host`: to 127.0.0.1 and ::1, of which one must succeed. With HTTPS the certificate must be valid for the
+    `Host` header, else for `host`, else for the address or for localhost.
+    """
+
+    host: Host | None = None
     path: UrlPath = "/"
     port: Port | None = None
+    scheme: Literal["HTTP", "HTTPS"] = "HTTP"
+    http_headers: Annotated[tuple[HttpHeader, ...], Field(strict=False)] = ()
+    ca_file: FilePath | None = None
+    insecure_skip_verify: bool = False
     expect_status: Status = 200
     expect_body: str | None = None
 
 
-class Ready(Model):
-    """Readiness probe of a supervised service (requirement A5). Without `http`: its port accepts TCP."""
+class TcpCheck(Model):
+    """Connection to a port, by default to the service's; without `host` on 127.0.0.1 or ::1."""
+
+    host: Host | None = None
+    port: Port | None = None
+
+
+class ExecCheck(Model):
+    """Command that exits with code 0; no shell. It runs in the folder of the service, or of the catalogue."""
+
+    command: Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
+
+
+class GrpcCheck(Model):
+    """Request of the gRPC health checking protocol on 127.0.0.1 or ::1; `service` is the name that it asks for."""
+
+    port: Port | None = None
+    service: str = ""
+
+
+class Probe(Model):
+    """Probe by at most one of the kinds that every service has, and its time-out."""
 
     http: HttpCheck | None = None
+    tcp: TcpCheck | None = None
+    exec: ExecCheck | None = None
+    grpc: GrpcCheck | None = None
     timeout_seconds: Seconds = 2.0
+
+
+class Ready(Probe):
+    """Readiness probe of a supervised service (requirement A5). Without a kind: its port accepts TCP."""
+
     period_seconds: Seconds = 1.0
     start_seconds: Seconds = 300.0
 
 
-class Live(Model):
-    """Liveness probe of a supervised service, to detect a hang (requirement A6). Without `http`: that of `ready`."""
+class Live(Probe):
+    """Liveness probe of a supervised service, to detect a hang (requirement A6). Without a kind: that of `ready`."""
 
-    http: HttpCheck | None = None
-    timeout_seconds: Seconds = 2.0
     period_seconds: Seconds = 5.0
     failures: Failures = 3
-
-
-class TcpCheck(Model):
-    """Connection to a port of 127.0.0.1; without one, to the service's."""
-
-    port: Port | None = None
 
 
 class ProcessCheck(Model):
@@ -132,19 +187,16 @@ class FileCheck(Model):
     max_age_seconds: Seconds | None = None
 
 
-class Observe(Model):
-    """Probe of an observed service: exactly one of the five kinds, and its period.
+class Observe(Probe):
+    """Probe of an observed service: exactly one of the seven kinds, and its period.
 
     A probe that finds nothing at all takes the service out at once. Other failures count after `failures` in a row
     (requirement A6).
     """
 
-    http: HttpCheck | None = None
-    tcp: TcpCheck | None = None
     process: ProcessCheck | None = None
     systemd: SystemdCheck | None = None
     file: FileCheck | None = None
-    timeout_seconds: Seconds = 2.0
     period_seconds: Seconds = 1.0
     failures: Failures = 3
 
@@ -241,20 +293,33 @@ def _service_problems(service: ServiceSpec) -> list[tuple[tuple[str, ...], str]]
         return [((), "exactly one of 'run' (supervised) and 'observe' (observed) is required")]
     if service.observe is not None:
         return _observe_problems(service, service.observe)
-    if service.ready.http and not (service.ready.http.port or service.port):
-        return [(("ready", "http"), "needs a port: give the service or the probe one")]
-    return []
+    return [
+        ((name, *path), message)
+        for name, probe in (("ready", service.ready), ("live", service.live))
+        for path, message in _probe_problems(service, probe)
+    ]
 
 
 def _observe_problems(service: ServiceSpec, observe: Observe) -> list[tuple[tuple[str, ...], str]]:
     errors: list[tuple[tuple[str, ...], str]] = []
     if sum(getattr(observe, kind) is not None for kind in PROBE_KINDS) != 1:
         errors.append((("observe",), f"exactly one of {', '.join(PROBE_KINDS)} is required"))
-    for kind, check in (("http", observe.http), ("tcp", observe.tcp)):
-        if check and not (check.port or service.port):
-            errors.append((("observe", kind), "needs a port: give the service or the probe one"))
+    else:
+        errors += ((("observe", *path), message) for path, message in _probe_problems(service, observe))
     if observe.process and (observe.process.name is None) == (observe.process.pid_file is None):
         errors.append((("observe", "process"), "exactly one of name and pidFile is required"))
     if service.auto_start:
         errors.append((("autoStart",), "an observed service is started by another program; remove autoStart"))
     return errors
+
+
+def _probe_problems(service: ServiceSpec, probe: Probe) -> Iterable[tuple[tuple[str, ...], str]]:
+    if sum(getattr(probe, kind) is not None for kind in COMMON_PROBE_KINDS) > 1:
+        yield (), f"at most one of {', '.join(COMMON_PROBE_KINDS)} is allowed"
+    for kind, check in (("http", probe.http), ("tcp", probe.tcp), ("grpc", probe.grpc)):
+        if check and not (check.port or service.port):
+            yield (kind,), "needs a port: give the service or the probe one"
+    if probe.http and probe.http.scheme == "HTTP" and (probe.http.ca_file or probe.http.insecure_skip_verify):
+        yield ("http",), "caFile and insecureSkipVerify need scheme: HTTPS"
+    elif probe.http and probe.http.ca_file and probe.http.insecure_skip_verify:
+        yield ("http",), "at most one of caFile and insecureSkipVerify is allowed"

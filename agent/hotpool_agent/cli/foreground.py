@@ -5,15 +5,14 @@ may have replaced the files of this version.
 """
 
 import asyncio
-import sys
 from pathlib import Path
 from typing import Any
 
-import structlog
 from pydantic import ValidationError
 
 from hotpool.common import exit_codes
 from hotpool.common.health_server import ListenError
+from hotpool_agent import logging_setup
 from hotpool_agent.app import Options, run_agent
 from hotpool_agent.catalogue.loader import CatalogueError, empty_catalogue, read_catalogue
 from hotpool_agent.cli.common import exit_with_error
@@ -34,7 +33,7 @@ def run(
     **settings: Any,
 ) -> None:
     """Run the agent until SIGTERM or SIGINT. `settings`: options; None where one was not given."""
-    _configure_logs()
+    logging_setup.configure()
     validated = _settings(settings)
     if catalogue is None and not validated.pod_namespaces:
         exit_with_error("nothing to report: give --catalogue, or --pod-namespaces, or both", exit_codes.USAGE)
@@ -70,20 +69,3 @@ def _settings(settings: dict[str, Any]) -> Settings:
         exit_with_error(
             f"{where}: {first['msg'].removeprefix('Value error, ')} (got {first['input']!r})", exit_codes.USAGE
         )
-
-
-def _configure_logs() -> None:
-    """Write structured logs to standard error: text on a terminal, else JSON."""
-    terminal = sys.stderr.isatty()
-    renderer: Any = structlog.dev.ConsoleRenderer(colors=True) if terminal else structlog.processors.JSONRenderer()
-    last = [] if terminal else [structlog.processors.format_exc_info]
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            *last,
-            renderer,
-        ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
-    )

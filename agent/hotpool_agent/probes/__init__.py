@@ -1,1 +1,1 @@
-"""Probes of services: HTTP, TCP, processes, files and systemd units."""
+"""Probes of services: HTTP, TCP, commands, gRPC, processes, systemd units and files."""

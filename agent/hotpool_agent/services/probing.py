@@ -2,13 +2,15 @@
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 import aiohttp
 
-from hotpool_agent.catalogue.model import HttpCheck, ServiceSpec
-from hotpool_agent.probes import http_tcp
+from hotpool_agent.catalogue.model import COMMON_PROBE_KINDS, Probe, ServiceSpec, TcpCheck
 from hotpool_agent.probes.failure_threshold import FailureThreshold
+from hotpool_agent.probes.http_tcp import ProbeResult
+from hotpool_agent.probes.prober import Prober, Workplace
 from hotpool_agent.services import events
 
 _FIRST_PAUSE: Final = 0.05
@@ -16,14 +18,14 @@ _FIRST_PAUSE: Final = 0.05
 
 
 async def until_ready(
-    session: aiohttp.ClientSession, spec: ServiceSpec, on_failure: Callable[[], None]
+    prober: Prober | aiohttp.ClientSession, spec: ServiceSpec, on_failure: Callable[[], None]
 ) -> events.Ready | events.StartTimedOut:
     """Probe until a success or the start time-out. `on_failure` is called after each failed probe."""
-    ready, pause, last = spec.ready, _FIRST_PAUSE, "no probe finished"
+    prober, ready, pause, last = _prober(prober), spec.ready, _FIRST_PAUSE, "no probe finished"
     try:
         async with asyncio.timeout(ready.start_seconds):
-            while not (result := await _probe(session, spec, ready.http, ready.timeout_seconds)).ok:
-                last = result.detail
+            while not (result := await _probe(prober, spec, ready)).ok:
+                last = result.text
                 on_failure()
                 await asyncio.sleep(min(pause, ready.period_seconds))
                 pause *= 2
@@ -32,29 +34,41 @@ async def until_ready(
     return events.Ready()
 
 
-async def probe_adopted(session: aiohttp.ClientSession, spec: ServiceSpec) -> events.Ready | events.AdoptionFailed:
+async def probe_adopted(
+    prober: Prober | aiohttp.ClientSession, spec: ServiceSpec
+) -> events.Ready | events.AdoptionFailed:
     """Probe an adopted process once."""
-    result = await _probe(session, spec, spec.ready.http, spec.ready.timeout_seconds)
-    return events.Ready() if result.ok else events.AdoptionFailed(f"not adopted: {result.detail}")
+    result = await _probe(_prober(prober), spec, spec.ready)
+    return events.Ready() if result.ok else events.AdoptionFailed(f"not adopted: {result.text}")
 
 
-async def until_hung(session: aiohttp.ClientSession, spec: ServiceSpec) -> events.Hung:
+async def until_hung(prober: Prober | aiohttp.ClientSession, spec: ServiceSpec) -> events.Hung:
     """Probe until `live.failures` probes in a row have failed."""
-    live = spec.live
+    prober, live = _prober(prober), spec.live
+    probe: Probe = live
+    if _declares_none(live):
+        probe = spec.ready.model_copy(update={"timeout_seconds": live.timeout_seconds})
     threshold, last = FailureThreshold(live.failures), ""
     while not threshold.is_reached:
         await asyncio.sleep(live.period_seconds)
-        result = await _probe(session, spec, live.http or spec.ready.http, live.timeout_seconds)
-        threshold, last = threshold.add(ok=result.ok), result.detail
+        result = await _probe(prober, spec, probe)
+        threshold, last = threshold.add(ok=result.ok), result.text
     return events.Hung(f"{live.failures} probes in a row failed: {last}")
 
 
-async def _probe(
-    session: aiohttp.ClientSession, spec: ServiceSpec, http: HttpCheck | None, seconds: float
-) -> http_tcp.ProbeResult:
-    """Probe by HTTP if the catalogue declares it, else by TCP. Without a port, a living process is ready."""
-    if http:
-        return await http_tcp.http(session, http, spec.port or 0, seconds)
-    if spec.port:
-        return await http_tcp.tcp(spec.port, seconds)
-    return http_tcp.ProbeResult(ok=True)
+async def _probe(prober: Prober, spec: ServiceSpec, probe: Probe) -> ProbeResult:
+    """Probe as the catalogue declares, else the service's port. Without a port, a living process is ready."""
+    if _declares_none(probe):
+        if spec.port is None:
+            return ProbeResult(ok=True)
+        probe = probe.model_copy(update={"tcp": TcpCheck()})
+    run = spec.run
+    return await prober.probe(probe, spec.port, Workplace(run.working_dir, run.env) if run else None)
+
+
+def _declares_none(probe: Probe) -> bool:
+    return all(getattr(probe, kind) is None for kind in COMMON_PROBE_KINDS)
+
+
+def _prober(prober: Prober | aiohttp.ClientSession) -> Prober:
+    return prober if isinstance(prober, Prober) else Prober(prober, Path())

@@ -1,4 +1,4 @@
-"""Log set-up: JSON lines on standard error, coloured text on a terminal.
+"""Log set-up: JSON lines on standard error, coloured text on a terminal. A line that cannot be written is lost.
 
 One line per error or important change, none per heartbeat, and no secret in any line.
 """
@@ -8,12 +8,14 @@ import sys
 
 import structlog
 
+from hotpool.common.lossy_stream import protect_stderr
+
 
 def configure(level: str) -> None:
     """Set up structlog with this level, and the loggers of kopf and aiohttp with at least WARNING."""
     number = logging.getLevelNamesMapping()[level.upper()]
-    terminal = sys.stderr.isatty()
-    renderer = structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer()
+    protect_stderr()
+    renderer = structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer()
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -23,7 +25,7 @@ def configure(level: str) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
     )
     logging.basicConfig(level=max(number, logging.WARNING), stream=sys.stderr)
     logging.getLogger("kubernetes.aio.config").setLevel(

@@ -4,6 +4,8 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
+from hotpool.common.function_counter import FunctionCounter
+from hotpool.common.lossy_stream import lost_lines
 from hotpool.core.model import Kind
 
 REGISTRY: Final = CollectorRegistry()
@@ -67,6 +69,7 @@ HOTPLUG: Final = Histogram(
 HOTPLUG_UNKNOWN: Final = Counter(
     "hotpool_hotplug_unknown", "Changes with an unknown time of a stage", ["stage"], registry=REGISTRY
 )
+FunctionCounter("hotpool_log_lines_lost", "Log lines that could not be written", lost_lines, REGISTRY)
 
 # Series used by alerts exist from the start: Prometheus sees no increase in a series that begins with its first event.
 for _kind in Kind:

@@ -5,6 +5,7 @@ Requirement A8.
 
 import asyncio
 import copy
+import os
 import socket
 import threading
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 from tests.support.agent_run import agent_running, capability, eventually, supervised, write_catalogue
 from tests.support.fake_api import FakeApi
 
+from hotpool_agent import app
 from hotpool_agent.catalogue.loader import CatalogueError, read_catalogue
 from hotpool_agent.catalogue.model import Catalogue
 from hotpool_agent.service_manager import CommandError
@@ -279,4 +281,27 @@ async def test_a_command_for_a_service_that_is_added_later_waits_for_it(
         write_catalogue(tmp_path, supervised("s", port))
         await it.agent.reload()
         await it.until("s", "Running")
+        await it.shut_down()
+
+
+async def test_a_catalogue_that_cannot_be_read_in_time_ends_neither_reloads_nor_the_agent(
+    api: FakeApi, tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "_READ_SECONDS", 0.2)
+    entry = auto("s", port)
+    async with agent_running(tmp_path, api.kubeconfig(tmp_path), entry) as it:
+        await it.until("s", "Running")
+        source = tmp_path / "n1.yaml"
+        source.unlink()
+        os.mkfifo(source)  # Like a file on a network drive whose server is down: opening it does not return.
+        for _ in range(2):
+            with pytest.raises(CatalogueError, match=r"n1.yaml: cannot be read: no answer in 0.2 s"):
+                await it.agent.reload()
+        await asyncio.get_running_loop().getaddrinfo("localhost", port)  # The loop's own threads are free.
+        with source.open("w") as file:
+            file.write("version: 1\n")
+        source.unlink()
+        write_catalogue(tmp_path, entry)
+        await eventually(it.agent._files._running["catalogue"].done)  # noqa: SLF001
+        assert await it.agent.reload() == "added 0, removed 0, replaced 0, revised 0"
         await it.shut_down()

@@ -23,7 +23,7 @@ MORE = (
     + "- {id: d, type: asr, observe: {process: {name: f}}}\n"
 )
 HEAVY = {"aiohttp", "asyncio", "hotpool.api.meta", "kubernetes", "psutil", "pydantic_settings", "rich", "structlog"}
-UNUSED = {"dbus_fast", "kubernetes.aio.dynamic", "kubernetes.client", "requests", "urllib3", "websocket"}
+UNUSED = {"dbus_fast", "grpc", "kubernetes.aio.dynamic", "kubernetes.client", "requests", "urllib3", "websocket"}
 
 
 @pytest.fixture

@@ -7,15 +7,17 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from time import monotonic
 
 import psutil
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from tests.support.probing import running_prober
 
-from hotpool_agent.catalogue.model import HttpCheck
-from hotpool_agent.probes import http_tcp
+from hotpool_agent.catalogue.model import HttpCheck, Probe
+from hotpool_agent.probes.http_tcp import ProbeResult
 
 Responder = Callable[[asyncio.StreamWriter], Awaitable[None]]
 
@@ -47,12 +49,13 @@ async def server(respond: Responder) -> AsyncIterator[int]:
         listening.close()
 
 
-async def probed(respond: Responder, check: HttpCheck, seconds: float = SECONDS) -> http_tcp.ProbeResult:
+async def probed(respond: Responder, check: HttpCheck, seconds: float = SECONDS) -> ProbeResult:
     """Return the result of a probe, whose detail must be one short line."""
-    async with server(respond) as port, http_tcp.new_session() as session:
-        result = await http_tcp.http(session, check, port, seconds)
-    assert len(result.detail) < 300
-    assert "\n" not in result.detail
+    async with server(respond) as port, running_prober(Path()) as prober:
+        result = await prober.probe(Probe(http=check, timeoutSeconds=seconds), port)
+    for text in (result.detail, result.volatile):
+        assert len(text) < 600
+        assert text.isprintable()
     return result
 
 

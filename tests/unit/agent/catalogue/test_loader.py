@@ -5,6 +5,7 @@ from textwrap import dedent
 
 import pytest
 
+from hotpool_agent.catalogue import loader
 from hotpool_agent.catalogue.loader import CatalogueError, parse_catalogue, read_catalogue
 from hotpool_agent.catalogue.model import PROBE_KINDS, Catalogue, ServiceSpec
 from hotpool_agent.catalogue.pair_syntax import normalise_pair
@@ -102,9 +103,12 @@ def test_every_error_is_reported_at_once_with_line_and_field() -> None:
         ),
         ("port: 80", "services[0]: exactly one of 'run' (supervised) and 'observe' (observed) is required"),
         ("run: {command: [x]}\nready: {http: {path: /}}", "services[0].ready.http: needs a port"),
-        ("observe: {}", "c.yaml:5: services[0].observe: exactly one of http, tcp, process, systemd, file is required"),
-        ("observe: {tcp: {port: 5}, file: {path: x}}", "services[0].observe: exactly one of http, tcp, process,"),
-        ("observe: {tcp: }", "services[0].observe: exactly one of http, tcp, process, systemd, file is required"),
+        (
+            "observe: {}",
+            "c.yaml:5: services[0].observe: exactly one of http, tcp, exec, grpc, process, systemd, file is",
+        ),
+        ("observe: {tcp: {port: 5}, file: {path: x}}", "services[0].observe: exactly one of http, tcp, exec, grpc,"),
+        ("observe: {tcp: }", "services[0].observe: exactly one of http, tcp, exec, grpc, process, systemd, file is"),
         ("observe: {tcp: {}}", "c.yaml:5: services[0].observe.tcp: needs a port: give the service or the probe one"),
         ("observe: {tcp: {port: 0}}", "services[0].observe.tcp.port: must be 1..65535 (got 0)"),
         ("observe: {process: {}}", "services[0].observe.process: exactly one of name and pidFile is required"),
@@ -118,6 +122,23 @@ def test_every_error_is_reported_at_once_with_line_and_field() -> None:
         ("observe: {systemd: {unit: a.service, user: 1}}", "observe.systemd.user: must be true or false (got 1)"),
         ("observe: {file: {path: ''}}", "services[0].observe.file.path: must not be empty (got '')"),
         ("observe: {file: {path: x, maxAgeSeconds: 0}}", "observe.file.maxAgeSeconds: must be 0.01..86400 (got 0)"),
+        ("observe: {exec: {command: []}}", "services[0].observe.exec.command: must not be empty"),
+        ("observe: {grpc: {}}", "services[0].observe.grpc: needs a port: give the service or the probe one"),
+        ("observe: {tcp: {port: 5, host: 'a:5'}}", "observe.tcp.host: must be a host name or an IP address, without a"),
+        ("observe: {tcp: {port: 5, host: 'fe80::1%eth0'}}", "observe.tcp.host: must be a host name or an IP address"),
+        ("observe: {http: {port: 5, scheme: https}}", "observe.http.scheme: must be 'HTTP' or 'HTTPS' (got 'https')"),
+        ("observe: {http: {port: 5, caFile: a}}", "observe.http: caFile and insecureSkipVerify need scheme: HTTPS"),
+        (
+            "port: 5\nobserve: {http: {scheme: HTTPS, caFile: a, insecureSkipVerify: true}}",
+            "observe.http: at most one of caFile and insecureSkipVerify is allowed",
+        ),
+        ("observe: {http: {port: 5, httpHeaders: [{name: 'a b'}]}}", "observe.http.httpHeaders[0].name: must match"),
+        ('observe: {http: {port: 5, httpHeaders: [{name: a, value: "b\\n"}]}}', "httpHeaders[0].value: must match"),
+        (
+            "run: {command: [x]}\nready: {exec: {command: [a]}, tcp: {port: 5}}",
+            "ready: at most one of http, tcp, exec,",
+        ),
+        ("run: {command: [x]}\nlive: {grpc: {}}", "services[0].live.grpc: needs a port"),
         ("observe: {file: {path: x}, failures: 0}", "services[0].observe.failures: must be 1..100 (got 0)"),
         ("port: 1\nautoStart: true\nobserve: {http: {}}", "c.yaml:6: services[0].autoStart: an observed service"),
     ],
@@ -136,17 +157,29 @@ def test_an_invalid_service_is_reported(lines: str, expected: str) -> None:
         "systemd: {unit: whisper@gpu-0.service}",
         "systemd: {unit: dev-disk-by\\x2dlabel-models.device, user: true}",
         "file: {path: beat, maxAgeSeconds: 5}",
+        "exec: {command: [./check.sh, '1']}",
+        "grpc: {port: 5, service: asr}",
+        "tcp: {port: 5, host: '2001:DB8::1'}",
+        "http: {port: 5, host: asr.example., scheme: HTTPS, caFile: ca.pem, httpHeaders: [{name: Host, value: 'a:1'}]}",
+        "http: {port: 5, scheme: HTTPS, insecureSkipVerify: true}",
     ],
 )
-def test_a_service_is_observed_by_one_of_five_probes(probe: str) -> None:
+def test_a_service_is_observed_by_one_of_seven_probes(probe: str) -> None:
     (read,) = parse_catalogue(service(f"observe: {{{probe}}}"), "c.yaml").services
     assert read.observe is not None
     assert read.observe.failures == 3
 
 
+def test_a_grpc_probe_without_grpc_is_an_error_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loader, "find_spec", lambda package: None if package == "grpc" else object())
+    expected = "c.yaml:5: services[0].observe.grpc: gRPC is not installed: pip install 'hotpool[agent,grpc]'"
+    assert errors(service("observe: {grpc: {port: 5}}")) == [expected]
+    parse_catalogue(service("observe: {tcp: {port: 5}}"), "c.yaml")
+
+
 def test_the_documented_examples_are_valid() -> None:
     kinds = [kind for item in documented("agent.md").services for kind in probe_kinds(item)]
-    assert kinds == ["http", "tcp", "process", "systemd", "file"]
+    assert kinds == ["http", "tcp", "exec", "grpc", "process", "systemd", "file"]
     supervised, observed, _ = documented("catalogue.md").services
     assert (supervised.run is not None, observed.observe is not None) == (True, True)
 
