@@ -78,7 +78,14 @@ class ServiceManager:
     def content(self) -> ReportContent:
         """Build the current report."""
         _, rejected = self._pods.services(self.services.keys())
-        return build(self.catalogue, self.statuses(), self._info, leaving=self.leaving, refused=len(rejected))
+        return build(
+            self.catalogue,
+            self.statuses(),
+            self._info,
+            leaving=self.leaving,
+            draining=self._store.state.draining,
+            refused=len(rejected),
+        )
 
     def statuses(self) -> list[ServiceStatus]:
         """Return the status of all services: those of the catalogue, then pods."""

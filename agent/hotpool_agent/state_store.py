@@ -62,6 +62,8 @@ class State(_Version):
     """Content of the state file."""
 
     instance: str
+    draining: bool = False
+    """True while the owner drains the node. Only a command ends it, never a restart (requirement C5)."""
     boot: str = ""
     """Id of the boot in which the processes below were started; pids and start times may repeat after the next one."""
     services: dict[str, StoredServiceState] = {}
