@@ -144,10 +144,18 @@ def open_store(folder: Path) -> StateStore:
 
 
 def lock(folder: Path, node: str) -> IO[str]:
-    """Lock the node until the returned file is closed. Raises StoreError if another agent holds the lock."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    folder.chmod(0o700)
-    file = (folder / "lock").open("a+", encoding="utf-8")
+    """Lock the node until the returned file is closed.
+
+    Raises StoreError if the folder cannot be used, or another agent holds the lock.
+    """
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.chmod(0o700)
+        file = (folder / "lock").open("a+", encoding="utf-8")
+    except OSError as error:
+        raise StoreError(
+            f"{folder} cannot hold the agent's state: {error.strerror}; set HOTPOOL_AGENT_STATE_DIR to another folder"
+        ) from error
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

@@ -10,7 +10,9 @@ import typer
 
 from hotpool import __version__
 from hotpool.common.bare_kubernetes import import_bare_kubernetes
+from hotpool.common.home import provide_home
 from hotpool.common.lazy_commands import LazyGroup, add_version_option
+from hotpool.common.standard_output import tolerant_output
 
 COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "operator": ("run", "Run the operator of one namespace until SIGTERM."),
@@ -52,7 +54,9 @@ def main() -> None:
     """Run the console script `hotpool`."""
     gc.set_threshold(_GC_THRESHOLD)
     import_bare_kubernetes()
-    sys.exit(app())
+    provide_home()
+    with tolerant_output():
+        sys.exit(app())
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """`hotpool-agent check`: errors of a catalogue, or its services with all defaults (requirement A1)."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -49,7 +50,8 @@ def check(
     except CatalogueError as error:
         exit_with_error(str(error), exit_codes.USAGE)
     if output is OutputFormat.JSON:
-        typer.echo(checked.model_dump_json(by_alias=True, indent=2))
+        # In ASCII, which every terminal has.
+        typer.echo(json.dumps(checked.model_dump(mode="json", by_alias=True), indent=2))
     else:
         _show(checked)
 

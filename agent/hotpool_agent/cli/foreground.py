@@ -5,6 +5,7 @@ may have replaced the files of this version.
 """
 
 import asyncio
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ def run(
     **settings: Any,
 ) -> None:
     """Run the agent until SIGTERM or SIGINT. `settings`: options; None where one was not given."""
-    _configure_logs()
+    configure_logs()
     validated = _settings(settings)
     if catalogue is None and not validated.pod_namespaces:
         exit_with_error("nothing to report: give --catalogue, or --pod-namespaces, or both", exit_codes.USAGE)
@@ -72,10 +73,11 @@ def _settings(settings: dict[str, Any]) -> Settings:
         )
 
 
-def _configure_logs() -> None:
+def configure_logs() -> None:
     """Write structured logs to standard error: text on a terminal, else JSON."""
     terminal = sys.stderr.isatty()
-    renderer: Any = structlog.dev.ConsoleRenderer(colors=True) if terminal else structlog.processors.JSONRenderer()
+    colours = not os.environ.get("NO_COLOR")
+    renderer: Any = structlog.dev.ConsoleRenderer(colors=colours) if terminal else structlog.processors.JSONRenderer()
     last = [] if terminal else [structlog.processors.format_exc_info]
     structlog.configure(
         processors=[
