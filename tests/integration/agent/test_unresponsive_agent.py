@@ -22,7 +22,7 @@ from localfleet.ports import free_port
 NMT = "- {id: idle, type: nmt, run: {command: [sleep, '600']}}\n"
 LIMIT = 0.3
 OPS: tuple[protocol.Op, ...] = ("status", "report", "stop", "drain")
-NOBODY = 65534
+OTHER_USER = 65534
 
 
 @contextmanager
@@ -95,7 +95,7 @@ def without_access(folder: Path) -> Iterator[None]:
     """Take this process's right to enter the folder for the length of the block."""
     if os.geteuid() == 0:
         folder.chmod(0o700)
-        os.seteuid(NOBODY)
+        os.seteuid(OTHER_USER)
         try:
             yield
         finally:
