@@ -1,6 +1,6 @@
 """A drain on the machine, by the whole path: command, agent, NodeCapability, operator, slices and Redis (C5)."""
 
-import json
+from typing import Any
 
 import pytest
 from tests.support.fleet_objects import BOTH, pool, published
@@ -9,11 +9,19 @@ from localfleet.catalogue import service
 from localfleet.fleet import Fleet
 from localfleet.process import wait_for
 
+Catalogues = dict[str, list[dict[str, Any]]]
+
 DRAINING = {"edge-1": "Draining", "edge-2": "Ready"}
 
 
 @pytest.fixture
-def running(fleet: Fleet) -> Fleet:
+def catalogues() -> Catalogues:
+    """One service on each node."""
+    return {node: [service("qwen", "llm", attributes={"models": ["m1"]})] for node in BOTH}
+
+
+@pytest.fixture
+def running(fleet: Fleet, catalogues: Catalogues) -> Fleet:
     """Two nodes in a pool made by hand, and in one of a generator."""
     generator = {"rule": {"attributeValues": {"type": "llm", "key": "models"}}, "template": {"spec": {}}}
     fleet.apply(
@@ -26,15 +34,11 @@ def running(fleet: Fleet) -> Fleet:
         },
     )
     fleet.start_operator()
-    for node in ("edge-1", "edge-2"):
-        _start_agent(fleet, node)
+    for node in BOTH:
+        fleet.start_agent(node, catalogues[node], debounce=0.5, onAgentExit="keep")
     fleet.wait_leading()
     wait_for("both nodes are in", lambda: published(fleet, "llm", BOTH), 60)
     return fleet
-
-
-def _start_agent(fleet: Fleet, node: str) -> None:
-    fleet.start_agent(node, [service("qwen", "llm", attributes={"models": ["m1"]})], debounce=0.5, onAgentExit="keep")
 
 
 def _generated(fleet: Fleet) -> str:
@@ -42,7 +46,9 @@ def _generated(fleet: Fleet) -> str:
     return next((str(item["metadata"]["name"]) for item in pools if item["spec"].get("generated")), "")
 
 
-def test_a_drained_machine_is_listed_as_draining_also_after_a_restart_until_it_is_undrained(running: Fleet) -> None:
+def test_a_drained_machine_is_listed_as_draining_also_after_a_restart_until_it_is_undrained(
+    running: Fleet, catalogues: Catalogues
+) -> None:
     fleet = running
     wait_for("the generated pool", lambda: published(fleet, _generated(fleet), BOTH))
     pools = ("llm", _generated(fleet))
@@ -53,10 +59,10 @@ def test_a_drained_machine_is_listed_as_draining_also_after_a_restart_until_it_i
     assert fleet.types_in_redis("edge-1") == {"llm"}, "its service continues to run"
 
     fleet.agents["edge-1"].kill()
-    _start_agent(fleet, "edge-1")
-    wait_for("it reports again", lambda: _epoch(fleet) == 2)
+    fleet.start_agent("edge-1", catalogues["edge-1"], debounce=0.5, onAgentExit="keep")
+    wait_for("it reports again", lambda: _report(fleet).get("epoch") == 2)
+    assert _report(fleet)["draining"] is True
     wait_for("still draining", lambda: published(fleet, "llm", DRAINING))
-    assert json.loads(fleet.agent("edge-1", "status", "-o", "json"))["draining"] is True
 
     assert fleet.agent("edge-1", "undrain") == "edge-1: not draining\n"
     for name in pools:
@@ -67,9 +73,9 @@ def _columns(fleet: Fleet) -> list[str]:
     return fleet.kubectl("get", "ncap", "edge-1", "--no-headers").split()[1:5]
 
 
-def _epoch(fleet: Fleet) -> int:
+def _report(fleet: Fleet) -> dict[str, Any]:
     found = fleet.get("nodecapabilities", "edge-1") or {}
-    return int(found.get("status", {}).get("report", {}).get("epoch", 0))
+    return dict(found.get("status", {}).get("report", {}))
 
 
 def test_the_drains_of_people_and_of_the_machine_are_independent(running: Fleet) -> None:

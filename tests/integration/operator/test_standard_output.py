@@ -5,6 +5,7 @@ import os
 import pty
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -32,10 +33,11 @@ def catalogue(tmp_path: Path) -> Path:
     return path
 
 
-def run(*words: str, stdout: int | None = None, **environment: str) -> "subprocess.CompletedProcess[bytes]":
-    output = subprocess.PIPE if stdout is None else stdout
-    variables = os.environ | environment
-    return subprocess.run(words, stdout=output, stderr=subprocess.PIPE, env=variables, check=False, timeout=60)
+def run(
+    *words: str, stdout: int = subprocess.PIPE, environment: Mapping[str, str] | None = None
+) -> "subprocess.CompletedProcess[bytes]":
+    variables = os.environ | dict(environment or {})
+    return subprocess.run(words, stdout=stdout, stderr=subprocess.PIPE, env=variables, check=False, timeout=60)
 
 
 def words_of(catalogue: Path, form: str) -> tuple[str, ...]:
@@ -95,10 +97,10 @@ def test_a_program_without_standard_output_ends_as_usual(catalogue: Path) -> Non
     ids=lambda values: " ".join(f"{name}={value}" for name, value in values.items()),
 )
 def test_names_in_other_scripts_are_printed_in_any_encoding(catalogue: Path, environment: dict[str, str]) -> None:
-    table = run(*words_of(catalogue, "table"), **environment)
+    table = run(*words_of(catalogue, "table"), environment=environment)
     assert (table.returncode, table.stderr) == (0, b"")
     assert len(table.stdout.splitlines()) == 10
-    plain = run(*words_of(catalogue, "json"), **environment)
+    plain = run(*words_of(catalogue, "json"), environment=environment)
     assert (plain.returncode, plain.stderr) == (0, b"")
     assert {service["model"] for service in json.loads(plain.stdout)["services"]} == {NAME}
 
@@ -159,7 +161,7 @@ def test_a_user_without_a_home_directory_gets_one_line(
 @pytest.mark.parametrize("variable", ["HOTPOOL_AGENT_STATE_DIR", "XDG_STATE_HOME"])
 def test_a_state_folder_of_an_unknown_user_is_a_usage_error(variable: str) -> None:
     variables = {"HOTPOOL_AGENT_STATE_DIR": ""} | {variable: "~no-such-user/x"}
-    result = run(*AGENT, "status", "--node", "n1", **variables)
+    result = run(*AGENT, "status", "--node", "n1", environment=variables)
     assert result.returncode == 2
     assert result.stderr.startswith(b"~no-such-user/x")
     assert len(result.stderr.splitlines()) == 1
@@ -168,6 +170,6 @@ def test_a_state_folder_of_an_unknown_user_is_a_usage_error(variable: str) -> No
 def test_a_state_folder_that_cannot_be_made_is_one_line(catalogue: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     words = ["run", "--catalogue", str(catalogue), "--node", "n1"]
-    result = run(*AGENT, *words, HOTPOOL_AGENT_STATE_DIR=str(tmp_path / "file" / "x"))
+    result = run(*AGENT, *words, environment={"HOTPOOL_AGENT_STATE_DIR": str(tmp_path / "file" / "x")})
     assert (result.returncode, len(result.stderr.splitlines())) == (1, 1)
     assert result.stderr.endswith(b"Not a directory; set HOTPOOL_AGENT_STATE_DIR to another folder\n")

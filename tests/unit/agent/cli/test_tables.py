@@ -25,7 +25,7 @@ LONG: dict[str, Any] = {
 
 def shown(*services: dict[str, Any], width: int = 100, encoding: str = "utf-8", **more: Any) -> list[str]:
     """Return the lines that a terminal of this width and encoding gets."""
-    status = {"node": "n", "namespace": "f", "acceptedAt": None, "listening": "l", "draining": False, "problems": {}}
+    status: dict[str, Any] = {"node": "n", "namespace": "f", "acceptedAt": None, "listening": "l", "problems": {}}
     raw = io.BytesIO()
     file = io.TextIOWrapper(raw, encoding=encoding)
     tables.show({**status, "services": services, **more}, Console(file=file, width=width, highlight=False))
