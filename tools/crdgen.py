@@ -45,6 +45,7 @@ def _name_rule(limit: int, *, label: bool) -> tuple[str, str]:
 
 _READY: Final = ("Ready", "string", ".status.ready", 0)
 _REASON: Final = '.status.conditions[?(@.type=="Ready")].reason'
+_DRAINING: Final = '.status.conditions[?(@.type=="Draining")].status'
 _POOL_OF_SLICE: Final = ".metadata.labels." + meta.POOL_LABEL.replace(".", "\\.")
 _AGE: Final = ("Age", "date", ".metadata.creationTimestamp", 0)
 
@@ -58,7 +59,7 @@ KINDS: Final = (
             _READY,
             ("Reason", "string", _REASON, 0),
             ("Services", "string", ".status.report.summary", 0),
-            ("Drain", "boolean", ".spec.drain", 0),
+            ("Draining", "string", _DRAINING, 0),
             _AGE,
             ("Agent", "string", ".status.report.agentVersion", 1),
             ("Epoch", "integer", ".status.report.epoch", 1),

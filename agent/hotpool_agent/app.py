@@ -20,6 +20,7 @@ from hotpool_agent import __version__, host_info
 from hotpool_agent.catalogue.loader import CatalogueError, read_catalogue
 from hotpool_agent.catalogue.model import Catalogue
 from hotpool_agent.control import protocol, socket_server
+from hotpool_agent.control.service_documents import service_documents
 from hotpool_agent.gpu_reader import GpuReader
 from hotpool_agent.kube.capability_watch import CapabilityWatch
 from hotpool_agent.kube.credentials import Target
@@ -34,7 +35,6 @@ from hotpool_agent.reporting.commands import parse_intents
 from hotpool_agent.reporting.heartbeat import Heartbeat
 from hotpool_agent.reporting.ownership import parse_stored
 from hotpool_agent.reporting.report_builder import AgentInfo, stamped
-from hotpool_agent.reporting.report_limits import DropCounter, bounded_services
 from hotpool_agent.reporting.reporter import Reporter
 from hotpool_agent.service_manager import CommandError, ReportingPort, ServiceManager, Verb
 from hotpool_agent.services import ports
@@ -200,6 +200,10 @@ class Agent:
                 return stamped(self.services.content(), self.reporter.epoch, self.reporter.sequence + 1, timestamp())
             case "reload":
                 return await self._reload()
+            case "drain" | "undrain" as verb:
+                return await self._set_draining(draining=verb == "drain")
+            case "stop-all":
+                return await self._stop_all(wait=request.wait)
             case "start" | "stop" | "restart" as verb:
                 return await self._command(verb, request)
 
@@ -224,6 +228,40 @@ class Agent:
         except CommandError as error:
             raise protocol.RequestError(str(error)) from error
 
+    async def _stop_all(self, *, wait: bool) -> str:
+        """Stop the services that the agent runs, all at once. Return a line for each, or raise RequestError."""
+        errors: list[str] = []
+
+        async def stop(name: str) -> str:
+            try:
+                return await self.services.command("stop", name, wait=wait)
+            except CommandError as error:
+                errors.append(str(error))
+                return ""
+
+        supervised = [name for name, service in self.services.services.items() if not service.machine.observed]
+        outcomes = await asyncio.gather(*map(stop, supervised))
+        if errors:
+            raise protocol.RequestError("\n".join(errors))
+        return "\n".join(outcomes) or "the agent runs no service"
+
+    async def _set_draining(self, *, draining: bool) -> str:
+        """Begin or end the owner's drain, and report it (requirement C5). Raises RequestError."""
+        _LOG.info("drain", draining=draining)
+        self.store.state.draining = draining
+        self.store.save()
+        self.reporter.changed()
+        # As for a desired state: it must be on disk before it is confirmed.
+        if not await self.store.flush_within(self.settings.request_seconds):
+            raise protocol.RequestError("done, but it cannot be written to disk; see the agent's log")
+        outcome = f"{self.resources.node}: {'draining' if draining else 'not draining'}"
+        try:
+            async with asyncio.timeout(self.settings.announce_seconds):
+                await self.reporter.flush()
+        except TimeoutError:
+            return f"{outcome}, but not reported yet: {self.reporter.problem or 'the API server has not responded'}"
+        return outcome
+
     async def _reload(self) -> str:
         try:
             return await self.reload()
@@ -231,10 +269,10 @@ class Agent:
             raise protocol.RequestError(str(error)) from error
 
     def _status(self, identifier: str | None) -> dict[str, Any]:
-        statuses = {status.spec.id: status for status in self.services.statuses()}
-        if identifier is not None and identifier not in statuses:
-            raise protocol.RequestError(f"{identifier}: no such service; there are: {', '.join(statuses) or 'none'}")
-        selected = [status for name, status in statuses.items() if identifier in {None, name}]
+        statuses = self.services.statuses()
+        known = [status.spec.id for status in statuses]
+        if identifier is not None and identifier not in known:
+            raise protocol.RequestError(f"{identifier}: no such service; there are: {', '.join(known) or 'none'}")
         return {
             "node": self.resources.node,
             "namespace": self.resources.namespace,
@@ -244,11 +282,22 @@ class Agent:
             "sequence": self.reporter.sequence,
             "acceptedAt": self.reporter.accepted_at,
             "leaving": self.services.leaving,
+            "draining": self.store.state.draining,
             "agentVersion": self.info.agent_version,
             "listening": self.listening,
             "problems": self.health().problems,
-            "services": [s.model_dump(mode="json", by_alias=True) for s in bounded_services(selected, DropCounter())],
+            "services": service_documents(statuses, self.services.catalogue, self._not_offered(), identifier),
         }
+
+    def _not_offered(self) -> str | None:
+        """Return the reason why no service of the node is offered, even if it runs."""
+        reasons = {
+            "Leaving": self.services.leaving,
+            "ReportRejected": self.reporter.rejected,
+            "NotReported": self.reporter.holder() is None,
+            "Draining": self.store.state.draining,
+        }
+        return next((reason for reason, holds in reasons.items() if holds), None)
 
     async def _shut_down(self, *, requested: bool) -> None:
         """Report `leaving`, stop all services in parallel, then report the last state (B10).

@@ -1,5 +1,6 @@
 """Log set-up: JSON lines on standard error, coloured text on a terminal. A line that cannot be written is lost."""
 
+import os
 import sys
 from typing import Any
 
@@ -11,8 +12,8 @@ from hotpool.common.lossy_stream import protect_stderr
 def configure() -> None:
     """Set up structlog."""
     protect_stderr()
-    terminal = sys.stderr.isatty()
-    renderer: Any = structlog.dev.ConsoleRenderer(colors=True) if terminal else structlog.processors.JSONRenderer()
+    terminal, colours = sys.stderr.isatty(), not os.environ.get("NO_COLOR")
+    renderer: Any = structlog.dev.ConsoleRenderer(colors=colours) if terminal else structlog.processors.JSONRenderer()
     last = [] if terminal else [structlog.processors.format_exc_info]
     structlog.configure(
         processors=[

@@ -19,9 +19,18 @@ class PathError(Exception):
 
 
 def state_folder(node: str) -> Path:
-    """Return the node's state folder, in $HOTPOOL_AGENT_STATE_DIR or else in $XDG_STATE_HOME/hotpool-agent."""
+    """Return the node's state folder, in $HOTPOOL_AGENT_STATE_DIR or else in $XDG_STATE_HOME/hotpool-agent.
+
+    Raises PathError if that is in the home directory of an unknown user.
+    """
     home = Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state")
-    return (Path(os.environ.get("HOTPOOL_AGENT_STATE_DIR") or home / "hotpool-agent") / node).expanduser().absolute()
+    folder = Path(os.environ.get("HOTPOOL_AGENT_STATE_DIR") or home / "hotpool-agent") / node
+    try:
+        return folder.expanduser().absolute()
+    except RuntimeError as error:
+        raise PathError(
+            f"{folder}: there is no such home directory; set HOTPOOL_AGENT_STATE_DIR to another folder"
+        ) from error
 
 
 def log_folder(folder: Path) -> Path:

@@ -80,8 +80,14 @@ class ServiceManager:
     def content(self) -> ReportContent:
         """Build the current report."""
         _, rejected = self._pods.services(self.services.keys())
-        info = replace(self._info, hardware=self.hardware)
-        return build(self.catalogue, self.statuses(), info, leaving=self.leaving, refused=len(rejected))
+        return build(
+            self.catalogue,
+            self.statuses(),
+            replace(self._info, hardware=self.hardware),
+            leaving=self.leaving,
+            draining=self._store.state.draining,
+            refused=len(rejected),
+        )
 
     def statuses(self) -> list[ServiceStatus]:
         """Return the status of all services: those of the catalogue, then pods."""

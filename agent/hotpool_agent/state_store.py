@@ -62,6 +62,8 @@ class State(_Version):
     """Content of the state file."""
 
     instance: str
+    draining: bool = False
+    """True while the owner drains the node. Only a command ends it, never a restart (requirement C5)."""
     boot: str = ""
     """Id of the boot in which the processes below were started; pids and start times may repeat after the next one."""
     services: dict[str, StoredServiceState] = {}
@@ -142,10 +144,18 @@ def open_store(folder: Path) -> StateStore:
 
 
 def lock(folder: Path, node: str) -> IO[str]:
-    """Lock the node until the returned file is closed. Raises StoreError if another agent holds the lock."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    folder.chmod(0o700)
-    file = (folder / "lock").open("a+", encoding="utf-8")
+    """Lock the node until the returned file is closed.
+
+    Raises StoreError if the folder cannot be used, or another agent holds the lock.
+    """
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.chmod(0o700)
+        file = (folder / "lock").open("a+", encoding="utf-8")
+    except OSError as error:
+        raise StoreError(
+            f"{folder} cannot hold the agent's state: {error.strerror}; set HOTPOOL_AGENT_STATE_DIR to another folder"
+        ) from error
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

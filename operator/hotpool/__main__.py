@@ -5,7 +5,9 @@ from typing import Final
 
 from hotpool import __version__
 from hotpool.common.bare_kubernetes import import_bare_kubernetes
+from hotpool.common.home import provide_home
 from hotpool.common.lazy_commands import LazyGroup
+from hotpool.common.standard_output import tolerant_output
 
 app: Final = LazyGroup(
     "hotpool",
@@ -32,7 +34,9 @@ def main() -> None:
     """Run the console script `hotpool`."""
     gc.set_threshold(_GC_THRESHOLD)
     import_bare_kubernetes()
-    app()
+    provide_home()
+    with tolerant_output():
+        app()
 
 
 if __name__ == "__main__":

@@ -61,6 +61,13 @@ class Actions(Simulation):
             self._publish(name)
             agent.alive = False
 
+    async def do_drain(self, name: str, draining: bool) -> None:  # noqa: FBT001 - a step of a script has no keywords.
+        """Drain the node at its agent, or end that drain. It survives a restart of the agent."""
+        agent = self.agents.get(name)
+        if agent and agent.alive and (name in self.api.objects[Kind.NODE] or not self.events_lost):
+            agent.draining = draining
+            self._publish(name)
+
     async def do_silence(self, *names: str) -> None:
         """Stop the heartbeats of nodes, as a crash of the machine does."""
         for name in names:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tests.model.expected_state import condition, is_paused, transition_time
 from tests.model.generators import GeneratorChecks
-from tests.model.membership import WINDOW
+from tests.model.membership import WINDOW, is_drained
 from tests.support.simulated_fleet import now
 
 from hotpool.api.meta import LEASE_PREFIX
@@ -222,8 +222,7 @@ class Checks:
             if entry is None or ready is None:
                 raise MismatchError("C1", f"{name} has no condition Ready")
             report = (body.get("status") or {}).get("report") or {}
-            drained = (body.get("spec") or {}).get("drain") is True
-            if not drained and not report.get("leaving"):
+            if not is_drained(body) and not report.get("leaving"):
                 wanted = ("True", "Live") if entry.state == "Live" else ("Unknown", entry.state)
                 if (ready["status"], ready["reason"].removesuffix("Heartbeat")) != wanted:
                     raise MismatchError("C1", f"{name} is {entry.state}, its condition {ready}")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from tests.model.membership import WINDOW, brake_holds, matches
+from tests.model.membership import WINDOW, brake_holds, is_drained, matches
 from tests.support.simulated_fleet import FakeApi
 
 from hotpool.core.model import Kind
@@ -207,7 +207,7 @@ class ExpectedState:
         must: dict[str, str] = {}
         may: dict[str, str] = {}
         for node, entry in self.matching_nodes(pool):
-            drained = (self.api.objects[Kind.NODE][node].get("spec") or {}).get("drain") is True
+            drained = is_drained(self.api.objects[Kind.NODE][node])
             late = "Draining" if drained else "Suspect"
             if entry.state in {"Live", "Suspect"}:
                 must[node] = "Draining" if drained else {"Live": "Ready"}.get(entry.state, late)

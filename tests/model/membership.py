@@ -68,6 +68,15 @@ def values(service: Json, key: str) -> set[str]:
     return {service[key]} if key in {"model", "version", "device"} and service.get(key) else set()
 
 
+# Drain (C5).
+
+
+def is_drained(node: Json) -> bool:
+    """Return True if people or the node's agent drain the node."""
+    report = (node.get("status") or {}).get("report") or {}
+    return (node.get("spec") or {}).get("drain") is True or report.get("draining") is True
+
+
 # Requirements of pools (D2).
 
 

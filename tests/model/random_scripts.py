@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tests.support.builders import generator_object, pool_object
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 Json = dict[str, Any]
 Step = tuple[Any, ...]
@@ -21,6 +21,8 @@ GENERATORS = ("g0", "g1")
 SLICE_EDITS = ("empty", "stranger", "twice", "owner", "label", "delete")
 GENERATED = ("pairs", "to-one", "semantic", "sets", "values", "models", "hash")
 """Rules of generators in scripts."""
+_DRAIN_SHARE = 0.08
+"""Drains and undrains by agents, per other step."""
 THEMES: dict[str, dict[str, int]] = {
     "all": {"agents": 6, "silence": 4, "people": 5, "generators": 3, "faults": 2, "operators": 2},
     "silence": {"agents": 2, "silence": 9, "people": 2, "generators": 0, "faults": 1, "operators": 2},
@@ -57,7 +59,14 @@ class ScriptBuilder:
             for _ in range(self.rng.choice([1, 1, 1, 2, 4])):
                 self.rng.choices(list(verbs.values()), weights)[0]()
             self.steps.append(("pass", self.rng.choice([1, 1, 1, 2, 3, 6, 13])))
-        return self.steps
+        return list(self._with_drains())
+
+    def _with_drains(self) -> "Iterator[Step]":
+        """Yield the steps, with drains by agents between them. The other steps of a seed do not depend on them."""
+        for step in self.steps:
+            if self.rng.random() < _DRAIN_SHARE:
+                yield ("drain", self.rng.choice(self.nodes), self.rng.random() < 0.6)
+            yield step
 
     def _add(self, *step: Any) -> None:
         self.steps.append(step)

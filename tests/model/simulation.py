@@ -72,6 +72,7 @@ class Agent:
         self.services: list[Json] = []
         self.refused: list[str] = []
         self.leaving = False
+        self.draining = False
         self.alive = True
 
     def report(self) -> Json:
@@ -82,6 +83,7 @@ class Agent:
             epoch=self.epoch,
             sequence=self.sequence,
             leaving=self.leaving,
+            draining=self.draining,
             intervalSeconds=self.interval,
         )
         for item in content["capabilities"]:

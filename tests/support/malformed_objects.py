@@ -134,6 +134,7 @@ def complete_object(kind: Kind) -> Json:
                 service("a", "asr", languages=["zh"]),
                 service("t", "tts", languages=["en"]),
                 leaving=False,
+                draining=False,
                 intervalSeconds=15,
                 summary="3/3",
                 platform={"os": "linux", "arch": "amd64", "hostname": "h"},
@@ -284,6 +285,7 @@ def _odd_numbers(rng: Random) -> Json:
         instance=rng.choice(TEXTS)[:63],
         session=rng.choice(TEXTS)[:63],
         leaving=rng.random() < 0.5,
+        draining=rng.random() < 0.5,
         schemaVersion=2**31 - 1,
     )
 

@@ -1,5 +1,6 @@
 """`hotpool-agent check`: errors of a catalogue, or its services with all defaults (requirement A1)."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -44,7 +45,8 @@ def check(*, catalogue: Path, output: OutputFormat) -> None:
     except CatalogueError as error:
         exit_with_error(str(error), exit_codes.USAGE)
     if output is OutputFormat.JSON:
-        click.echo(checked.model_dump_json(by_alias=True, indent=2))
+        # In ASCII, which every terminal has.
+        click.echo(json.dumps(checked.model_dump(mode="json", by_alias=True), indent=2))
     else:
         _show(checked)
 

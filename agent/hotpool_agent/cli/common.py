@@ -44,8 +44,9 @@ output_option: Final = click.option(
 
 def send_request(node: str | None, request: protocol.Request) -> Any:
     """Return the response of the running agent; end the command if the request fails."""
+    folder = node_folder(node)
     try:
-        return protocol.send(socket_path(node_folder(node)), request)
+        return protocol.send(socket_path(folder), request)
     except protocol.AgentUnreachableError as error:
         exit_with_error(str(error), exit_codes.NOT_RUNNING)
     except protocol.RequestError as error:
@@ -55,10 +56,10 @@ def send_request(node: str | None, request: protocol.Request) -> Any:
 
 
 def node_folder(node: str | None) -> Path:
-    """Return the state folder of the node; end the command if the node name is invalid."""
+    """Return the state folder of the node; end the command if there is none, or the node name is invalid."""
     try:
         return state_folder(node_name(node))
-    except NodeNameError as error:
+    except (NodeNameError, PathError) as error:
         exit_with_error(str(error), exit_codes.USAGE)
 
 

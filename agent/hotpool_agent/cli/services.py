@@ -1,4 +1,4 @@
-"""`hotpool-agent start|stop|restart|reload`: commands to the running agent (requirements A2, A10)."""
+"""`hotpool-agent start|stop|restart|reload|drain|undrain`: commands to the running agent (requirements A2, A10, C5)."""
 
 from typing import Final
 
@@ -6,11 +6,11 @@ import click
 
 from hotpool.common import exit_codes
 from hotpool.common.cli_help import command
-from hotpool_agent.cli.common import no_wait_option, node_option, send_request, service_argument
+from hotpool_agent.cli.common import exit_with_error, no_wait_option, node_option, send_request, service_argument
 from hotpool_agent.cli.help import AgentHelp
 from hotpool_agent.control import protocol
 
-_NOT_RUNNING: Final = "no agent of this node is running, or it ended during the request"
+_NOT_RUNNING: Final = "no agent of this node is running, or it does not respond"
 _CODES: Final = {
     exit_codes.OK: "success, also if the service is already in that state",
     exit_codes.FAILED: "the command failed, or there is no such service; the cause is on standard error",
@@ -26,7 +26,10 @@ _START: Final = AgentHelp(
 )
 _STOP: Final = AgentHelp(
     codes=_CODES,
-    examples={"Withdraw a service from its pools, then stop it": "hotpool-agent stop faster-whisper --node edge-017"},
+    examples={
+        "Withdraw a service from its pools, then stop it": "hotpool-agent stop faster-whisper --node edge-017",
+        "Stop every service that the agent runs": "hotpool-agent stop --all --node edge-017",
+    },
 )
 _RESTART: Final = AgentHelp(
     codes=_CODES,
@@ -44,6 +47,22 @@ _RELOAD: Final = AgentHelp(
         "The same by SIGHUP; the changes are in the agent's log": "systemctl reload hotpool-agent",
     },
 )
+_DRAIN_CODES: Final = {
+    exit_codes.OK: "success, also if nothing changes; the output says so if it could not be reported yet",
+    exit_codes.FAILED: "it could not be stored; the cause is on standard error",
+    exit_codes.USAGE: "wrong usage",
+    exit_codes.NOT_RUNNING: _NOT_RUNNING,
+}
+_DRAIN: Final = AgentHelp(
+    codes=_DRAIN_CODES,
+    examples={
+        "Keep new work away from this machine": "hotpool-agent drain",
+        "The same, and free its memory": "hotpool-agent drain && hotpool-agent stop --all",
+    },
+)
+_UNDRAIN: Final = AgentHelp(
+    codes=_DRAIN_CODES, examples={"Offer this machine again": "hotpool-agent undrain --node edge-017"}
+)
 
 
 @command(_START)
@@ -60,16 +79,19 @@ def start(*, identifier: str, node: str | None, no_wait: bool) -> None:
 
 
 @command(_STOP)
-@service_argument
+@click.argument("identifier", metavar="[ID]", required=False)
+@click.option("--all", "every", is_flag=True, help="Stop all services that the agent runs, at once.")
 @node_option
 @no_wait_option
-def stop(*, identifier: str, node: str | None, no_wait: bool) -> None:
+def stop(*, identifier: str | None, every: bool, node: str | None, no_wait: bool) -> None:
     """Stop a service and wait until processes and port are gone.
 
     The withdrawal is reported first, so that no new work is sent to the service. The desired state is stored: the
     service stays stopped after a restart of the agent or the machine. No effect on a stopped service.
     """
-    _print_result(node, protocol.Request(op="stop", id=identifier, wait=not no_wait))
+    if every == (identifier is not None):
+        exit_with_error("give the ID of one service, or --all", exit_codes.USAGE)
+    _print_result(node, protocol.Request(op="stop-all" if every else "stop", id=identifier, wait=not no_wait))
 
 
 @command(_RESTART)
@@ -93,6 +115,27 @@ def reload(*, node: str | None) -> None:
     affected. If the catalogue has errors, all of them are printed and nothing changes.
     """
     _print_result(node, protocol.Request(op="reload"))
+
+
+@command(_DRAIN)
+@node_option
+def drain(*, node: str | None) -> None:
+    """Keep new work away from this machine.
+
+    The node stays in its pools as Draining and is offered no new work. Its services continue to run. The drain lasts
+    until `undrain`, also after a restart of the agent or the machine.
+    """
+    _print_result(node, protocol.Request(op="drain"))
+
+
+@command(_UNDRAIN)
+@node_option
+def undrain(*, node: str | None) -> None:
+    """End the drain of this machine.
+
+    The node is offered again. No effect on a drain by other means, such as spec.drain of its NodeCapability.
+    """
+    _print_result(node, protocol.Request(op="undrain"))
 
 
 def _print_result(node: str | None, request: protocol.Request) -> None:

@@ -15,12 +15,12 @@ from hotpool_agent.control import protocol
 
 _STATUS: Final = AgentHelp(
     codes={
-        exit_codes.OK: "connected to the cluster, and no shown service is Failed",
+        exit_codes.OK: "connected to the cluster; every shown service that should run is offered, or the node drains",
         exit_codes.FAILED: "there is no such service",
         exit_codes.USAGE: "wrong usage",
-        exit_codes.NOT_RUNNING: "no agent of this node is running, or it ended during the request",
+        exit_codes.NOT_RUNNING: "no agent of this node is running, or it does not respond",
         exit_codes.NOT_CONNECTED: "not connected to the cluster, or only in part; the last lines name the cause",
-        exit_codes.SERVICE_FAILED: "connected to the cluster; a shown service is Failed",
+        exit_codes.NOT_OFFERED: "connected; a shown service is Failed, or should run and is not or only partly offered",
     },
     examples={
         "All services of a node": "hotpool-agent status --node edge-017",
@@ -31,7 +31,7 @@ _REPORT: Final = AgentHelp(
     codes={
         exit_codes.OK: "the report was printed",
         exit_codes.USAGE: "wrong usage",
-        exit_codes.NOT_RUNNING: "no agent of this node is running, or it ended during the request",
+        exit_codes.NOT_RUNNING: "no agent of this node is running, or it does not respond",
     },
     examples={
         "The report that would be sent now": "hotpool-agent report --node edge-017",
@@ -54,8 +54,8 @@ class ReportFormat(StrEnum):
 def status(*, identifier: str | None, node: str | None, output: OutputFormat) -> None:
     """Show the services and the connection to the cluster.
 
-    Shows all services, or one. Lines below the table: age of the last report that the API server accepted, address of
-    the metrics, and problems.
+    Shows all services, or one, and why a service is not offered. Lines below the table: errors and last output of
+    services, age of the last report that the API server accepted, address of the metrics, and problems.
     """
     response = send_request(node, protocol.Request(op="status", id=identifier))
     if output is OutputFormat.JSON:
@@ -64,7 +64,7 @@ def status(*, identifier: str | None, node: str | None, output: OutputFormat) ->
         from hotpool_agent.cli import tables
 
         tables.show(response)
-    sys.exit(_exit_code(response))
+    sys.exit(exit_code(response))
 
 
 @command(_REPORT)
@@ -88,11 +88,19 @@ def report(*, node: str | None, output: ReportFormat) -> None:
         click.echo(_yaml(response), nl=False)
 
 
-def _exit_code(status: dict[str, Any]) -> int:
+def exit_code(status: dict[str, Any]) -> int:
+    """Return the exit code for a response to `status`."""
     if status["problems"]:
         return exit_codes.NOT_CONNECTED
-    failed = any(service["state"] == "Failed" for service in status["services"])
-    return exit_codes.SERVICE_FAILED if failed else exit_codes.OK
+    return exit_codes.NOT_OFFERED if any(map(_is_missing, status["services"])) else exit_codes.OK
+
+
+def _is_missing(service: dict[str, Any]) -> bool:
+    """Return True if the service is not offered, or only in part, against the wish of the machine's owner."""
+    should_run = service["desired"] == "Running" or (service["desired"] is None and service["state"] != "Stopped")
+    # A running agent of an older version does not name reasons.
+    kept_back = service.get("notOffered") not in {None, "Draining", "Leaving"}
+    return service["state"] == "Failed" or (should_run and kept_back) or bool(service.get("dropped"))
 
 
 def _yaml(document: Any) -> str:

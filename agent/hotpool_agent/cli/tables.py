@@ -7,49 +7,74 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from rich.console import Console
+from rich.console import Console, OverflowMethod
 from rich.table import Table
 from rich.text import Text
 
 from hotpool.common.durations import ago
 
 WIDTH: Final = 100
+_SHRINKING: Final = {"ID", "TYPE"}
+"""Columns that give way on a narrow terminal."""
+_EXPLANATIONS: Final = {
+    "DeviceNotAccepted": "its device is not one that counts for its type",
+    "Flapping": "it has ended too often; it is offered again when it has run for one to three minutes",
+    "NoRoom": "the report has no room for this pod",
+}
+"""Reason why a running service is not offered → explanation. A reason that concerns all services has one line below."""
 _STYLES: Final = {"Running": "green", "Failed": "red", "Starting": "yellow", "Stopping": "yellow", "Stopped": "dim"}
 
 
 def show(status: dict[str, Any], console: Console | None = None) -> None:
-    """Print the services, and below them the last accepted report, the metrics address and all problems."""
+    """Print the services and their errors, the last accepted report, the metrics address and problems."""
     console = console or _console()
-    table = _table(("ID", "TYPE", "STATE", "SINCE", "PORT", "PID", "RESTARTS", "DESIRED"))
-    table.add_column("LAST ERROR", overflow="fold")
+    titles = ("ID", "TYPE", "STATE", "OFFERED", "SINCE", "PORT", "PID", "RESTARTS", "DESIRED")
+    show_rows(titles, map(_row, status["services"]), console)
     for service in status["services"]:
-        table.add_row(*(_cell(cell) for cell in _row(service)))
-    console.print(table)
+        _show_details(service, console)
     console.print()
     console.print(_summary(status), soft_wrap=True)
+    if status.get("draining"):
+        line = "draining: no service is offered new work until `hotpool-agent undrain`"
+        console.print(Text(line, style="yellow"), soft_wrap=True)
     for part, problem in status["problems"].items():
-        console.print(Text(f"{part}: {problem}", style="red"), soft_wrap=True)
+        console.print(Text(_printable(f"{part}: {problem}"), style="red"), soft_wrap=True)
+
+
+def _show_details(service: dict[str, Any], console: Console) -> None:
+    """Print why a service is not offered, or only in part, its last error, and the last output of a failed start."""
+    reason = service.get("notOffered")
+    if reason in _EXPLANATIONS:
+        _show_line(service, f"not offered, {reason}: {_EXPLANATIONS[reason]}", console)
+    if dropped := service.get("dropped"):
+        _show_line(service, f"{dropped} invalid or too long items are left out of the report", console)
+    if service["lastError"]:
+        _show_line(service, service["lastError"], console)
+    for line in service.get("lastOutput") or ():
+        console.print(Text(_printable(f"    {line}"), style="dim"), soft_wrap=True)
+
+
+def _show_line(service: dict[str, Any], text: str, console: Console) -> None:
+    console.print(Text(_printable(f"{service['id']}: {text}")), soft_wrap=True)
 
 
 def show_rows(titles: Sequence[str], rows: Iterable[Sequence[Any]], console: Console | None = None) -> None:
     """Print rows below column titles."""
-    table = _table(titles)
+    console = console or _console()
+    table = Table(box=None, pad_edge=False, header_style="", expand=False)
+    for title in titles:
+        # The ellipsis is no character of ASCII.
+        overflow: OverflowMethod = "ellipsis" if console.encoding.startswith("utf") else "crop"
+        table.add_column(title, no_wrap=title not in _SHRINKING, overflow=overflow, max_width=24)
     for row in rows:
         table.add_row(*map(_cell, row))
-    (console or _console()).print(table)
+    console.print(table)
 
 
 def _console() -> Console:
     console = Console(highlight=False)
     console.width = min(console.width, WIDTH) if console.is_terminal else WIDTH
     return console
-
-
-def _table(titles: Sequence[str]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="", expand=False)
-    for title in titles:
-        table.add_column(title, no_wrap=True, overflow="ellipsis", max_width=24)
-    return table
 
 
 def _summary(status: dict[str, Any]) -> Text:
@@ -65,14 +90,26 @@ def _row(service: dict[str, Any]) -> tuple[Any, ...]:
         service["id"],
         service["type"],
         Text(service["state"], style=_STYLES.get(service["state"], "")),
+        _offered(service),
         ago(service["since"], datetime.now(UTC)),
         service["port"],
         service["pid"],
         service["restarts"],
         service["desired"],
-        service["lastError"],
     )
 
 
+def _offered(service: dict[str, Any]) -> Text | None:
+    """Return yes or no. None: an agent of an older version, which does not know, runs."""
+    if "notOffered" not in service:
+        return None
+    return Text("yes") if service["notOffered"] is None else Text("no", style="yellow")
+
+
 def _cell(value: Any) -> Text:
-    return value if isinstance(value, Text) else Text("-" if value is None else str(value))
+    return value if isinstance(value, Text) else Text("-" if value is None else _printable(str(value)))
+
+
+def _printable(text: str) -> str:
+    """Return the text without control sequences and surrogates, which services may write and terminals obey."""
+    return "".join(character if character.isprintable() else "?" for character in text.expandtabs())

@@ -79,7 +79,13 @@ class ReportContent:
 
 
 def build(
-    catalogue: Catalogue, statuses: Sequence[ServiceStatus], info: AgentInfo, *, leaving: bool, refused: int = 0
+    catalogue: Catalogue,
+    statuses: Sequence[ServiceStatus],
+    info: AgentInfo,
+    *,
+    leaving: bool,
+    draining: bool = False,
+    refused: int = 0,
 ) -> ReportContent:
     """Return the report of these states. It counts invalid items as dropped, and cut texts and lists as truncated.
 
@@ -99,6 +105,7 @@ def build(
         sequence=0,
         time="",
         leaving=leaving,
+        draining=draining,
         interval_seconds=info.interval,
         summary=f"{running}/{len(statuses)}",
         platform=info.platform,
@@ -178,6 +185,8 @@ def _capability_tuples(report: Report) -> Iterable[tuple[str, ...]]:
     if report.leaving:
         return
     yield ("node",)
+    if not report.draining:
+        yield ("offered",)
     ready = {service for capability in report.capabilities for service in capability.services}
     yield from (("type", capability.type) for capability in report.capabilities if capability.ready)
     for service in report.services:

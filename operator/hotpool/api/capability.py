@@ -204,6 +204,8 @@ class Report(ApiModel):
     """Time at which the agent saw the reported change, by the node's clock."""
     leaving: bool = False
     """True: the agent shuts down, and the node leaves all pools at once (requirement B10)."""
+    draining: bool = False
+    """True: the machine's owner drains the node, so that it is listed as Draining (requirement C5)."""
     interval_seconds: Annotated[int, Field(ge=1, le=MAX_INTERVAL_SECONDS)] = 15
     """H, the heartbeat interval in seconds."""
     summary: Short = ""

@@ -6,6 +6,8 @@ OK: Final = 0
 FAILED: Final = 1
 USAGE: Final = 2
 INTERRUPTED: Final = 130
+BROKEN_PIPE: Final = 141
+"""The reader of standard output ended before the program, as for kubectl."""
 
 # hotpool
 DIFFERENT: Final = 1
@@ -19,4 +21,4 @@ NOT_INSTALLED: Final = 6
 # hotpool-agent
 NOT_RUNNING: Final = 3
 NOT_CONNECTED: Final = 4
-SERVICE_FAILED: Final = 5
+NOT_OFFERED: Final = 5

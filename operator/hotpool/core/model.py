@@ -114,6 +114,7 @@ class Report:
     interval: float
     """H in seconds."""
     leaving: bool = False
+    draining: bool = False
     types: Mapping[str, TypeState] = field(default_factory=dict)
     offers: Mapping[str, tuple[ServiceOffer, ...]] = field(default_factory=dict)
     """Type → its ready services; only ready types."""
@@ -276,8 +277,13 @@ class NodeView:
 
     @property
     def draining(self) -> bool:
-        """True while the node is drained, or the v1 Node of the same name is cordoned."""
-        return self.node.drain or self.cordoned
+        """True while people or the node's agent drain the node, or the v1 Node of the same name is cordoned."""
+        return self.node.drain or self.drained_by_agent or self.cordoned
+
+    @property
+    def drained_by_agent(self) -> bool:
+        """True while the agent reports that it drains the node."""
+        return self.node.report is not None and self.node.report.draining
 
     @property
     def labels(self) -> Mapping[str, str]:

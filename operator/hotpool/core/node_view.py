@@ -53,7 +53,8 @@ def pool_inputs(view: NodeView) -> tuple[object, ...]:
     """Return the inputs that every pool depends on."""
     report, node = view.node.report, view.node
     leaving = report is not None and report.leaving
-    return (view.liveness, view.expired, node.drain, view.cordoned, view.labels, report is None, leaving)
+    drain = (node.drain, view.drained_by_agent, view.cordoned)
+    return (view.liveness, view.expired, drain, view.labels, report is None, leaving)
 
 
 def status_inputs(view: NodeView) -> tuple[object, ...]:

@@ -62,7 +62,8 @@ def kubeconfig_error(target: ClusterTarget, error: BaseException) -> ApiUnavaila
     if target.in_cluster:
         return ApiUnavailable(f"no usable service account in this pod: {error}")
     location = target.kubeconfig or KUBE_CONFIG_DEFAULT_LOCATION
-    if not any(Path(path).expanduser().exists() for path in location.split(os.pathsep)):
+    # Path.expanduser raises an error for the home directory of an unknown user.
+    if not any(Path(os.path.expanduser(path)).exists() for path in location.split(os.pathsep)):  # noqa: PTH111
         return ApiUnavailable(f"no kubeconfig: {location} does not exist; see --kubeconfig")
     return ApiUnavailable(f"no usable kubeconfig ({location}): {error}")
 

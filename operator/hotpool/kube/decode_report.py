@@ -65,6 +65,7 @@ def _report(raw: capability.Report) -> Report:
         time=raw.time,
         interval=float(raw.interval_seconds),
         leaving=raw.leaving,
+        draining=raw.draining,
         types=types,
         offers={type_: tuple(found) for type_, found in offers.items()},
     )

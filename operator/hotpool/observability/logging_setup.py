@@ -4,6 +4,7 @@ One line per error or important change, none per heartbeat, and no secret in any
 """
 
 import logging
+import os
 import sys
 
 import structlog
@@ -15,7 +16,8 @@ def configure(level: str) -> None:
     """Set up structlog with this level, and the loggers of kopf and aiohttp with at least WARNING."""
     number = logging.getLevelNamesMapping()[level.upper()]
     protect_stderr()
-    renderer = structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer()
+    terminal, colours = sys.stderr.isatty(), not os.environ.get("NO_COLOR")
+    renderer = structlog.dev.ConsoleRenderer(colors=colours) if terminal else structlog.processors.JSONRenderer()
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,

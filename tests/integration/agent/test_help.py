@@ -9,7 +9,7 @@ from tests.support.agent_process import Command
 from hotpool_agent import __version__
 from hotpool_agent.settings import Settings
 
-COMMANDS: Final = ("run", "start", "stop", "restart", "reload", "status", "report", "logs", "check")
+COMMANDS: Final = ("run", "start", "stop", "restart", "reload", "drain", "undrain", "status", "report", "logs", "check")
 WIDTH: Final = 80
 
 

@@ -11,6 +11,7 @@ from tests.support.agent_run import Running, agent_running, capability, eventual
 from tests.support.fake_api import FakeApi, fake_api
 from tests.support.jumping_clock import jump, jumping
 
+from hotpool_agent.control.protocol import Request
 from localfleet.ports import free_port
 
 HALF_LIFE = 60.0
@@ -39,6 +40,8 @@ async def flap(it: Running, api: FakeApi) -> None:
         await crash(it)
         await it.until("s", "Running")
     await api.until(lambda: capability(api) == (False, "Flapping"))
+    (shown,) = (await it.agent.dispatch(Request(op="status")))["services"]
+    assert (shown["state"], shown["notOffered"]) == ("Running", "Flapping")
 
 
 @pytest.mark.parametrize("how", ["stopped by a signal", "answers 503"])

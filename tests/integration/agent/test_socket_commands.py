@@ -76,7 +76,9 @@ async def test_reload_prints_the_changes_or_every_error_of_the_catalogue(
     assert [request.op for request in agent.requests] == ["reload", "reload"]
 
 
-@pytest.mark.parametrize("words", [["status"], ["report"], ["reload"], ["restart", "s"], ["start", "s"], ["stop", "s"]])
+@pytest.mark.parametrize(
+    "words", [["status"], ["report"], ["reload"], ["restart", "s"], ["start", "s"], ["stop", "s"], ["drain"]]
+)
 async def test_without_an_agent_every_request_ends_with_3(hotpool_agent: Command, words: list[str]) -> None:
     result = await hotpool_agent(*words, "--node", "n1")
     assert (result.code, result.out) == (3, "")
@@ -130,6 +132,19 @@ async def test_status_ends_with_5_when_a_service_that_is_shown_has_failed(
         assert (whole.code, whole.err) == (5, "")
         assert (await hotpool_agent("status", "broken", "--node", "n1")).code == 5
         assert (await hotpool_agent("status", "idle", "--node", "n1")).code == 0
+
+
+async def test_status_says_why_a_running_service_is_not_offered_and_ends_with_5(
+    api: FakeApi, tmp_path: Path, environment: dict[str, str], hotpool_agent: Command
+) -> None:
+    slow = "- {id: slow, type: nmt, device: cpu, autoStart: true, run: {command: [sleep, '600']}}\n"
+    async with daemon(api, tmp_path, environment, slow + "types: {nmt: {devices: [gpu]}}\n"):
+        await api.until(lambda: "DeviceNotAccepted" in str(api.report("n1")), seconds=30)
+        shown = await hotpool_agent("status", "--node", "n1")
+        assert (shown.code, shown.err) == (5, "")
+        assert "slow: not offered, DeviceNotAccepted: its device is not one that counts for its type" in shown.out
+        (service,) = json.loads((await hotpool_agent("status", "--node", "n1", "-o", "json")).out)["services"]
+        assert (service["state"], service["notOffered"], service["dropped"]) == ("Running", "DeviceNotAccepted", 0)
 
 
 async def test_status_ends_with_4_while_the_agent_is_not_connected(

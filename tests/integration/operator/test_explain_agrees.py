@@ -31,7 +31,7 @@ def content(random: Random, sequence: int) -> dict[str, Any]:
     """Return a random report."""
     codes = random.sample(["zh", "en", "ja"], random.randint(1, 3))
     chosen = random.choice([speech(*codes), report(service("a", "asr")), report(), speech("zh", "en", "ja")])
-    return {**chosen, "sequence": sequence, "leaving": random.random() < 0.1}
+    return {**chosen, "sequence": sequence, "leaving": random.random() < 0.1, "draining": random.random() < 0.2}
 
 
 def change(random: Random, api: FakeApi, sequence: int) -> None:

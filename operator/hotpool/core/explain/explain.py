@@ -201,6 +201,9 @@ def _node_remarks(facts: NodeFacts, pool: Pool, membership: MembershipState, ver
     if view.node.drain:
         undo = f"undo the drain: set spec.drain to false in nodecapability {facts.name}"
         yield Remark("the node is drained (spec.drain): it is offered no new work", _since(view, "Draining"), (undo,))
+    if view.drained_by_agent:
+        text = "the agent drains the node (report.draining): it is offered no new work"
+        yield Remark(text, _since(view, "Draining"), (f"undo the drain: hotpool-agent undrain on {facts.name}",))
     if view.cordoned:
         text = "the Node is cordoned (spec.unschedulable): it is offered no new work"
         yield Remark(text, _since(view, "Draining"), (f"kubectl uncordon {facts.name}",))

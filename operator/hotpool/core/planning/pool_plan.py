@@ -209,6 +209,8 @@ def _node_ready(view: NodeView) -> ConditionUpdate:
         return ConditionUpdate("Ready", "Unknown", "Suspect", "no heartbeat for 3 intervals: offered last")
     if node.drain:
         return ConditionUpdate("Ready", "False", "Draining", "spec.drain: offered no new work")
+    if view.drained_by_agent:
+        return ConditionUpdate("Ready", "False", "Draining", "the agent drains the node: offered no new work")
     if view.cordoned:
         return ConditionUpdate("Ready", "False", "Cordoned", "the Node is cordoned: offered no new work")
     return ConditionUpdate("Ready", "True", "Live", "the agent reports and beats")
@@ -216,9 +218,13 @@ def _node_ready(view: NodeView) -> ConditionUpdate:
 
 def _draining(view: NodeView) -> ConditionUpdate:
     leaving = view.node.report is not None and view.node.report.leaving
-    if view.node.drain:
-        also = ", and the Node is cordoned" if view.cordoned else ""
-        return ConditionUpdate("Draining", "True", "Requested", f"spec.drain is true{also}")
+    requests = [
+        *(["spec.drain is true"] if view.node.drain else []),
+        *(["the agent reports draining (hotpool-agent drain)"] if view.drained_by_agent else []),
+    ]
+    if requests:
+        cordoned = ["the Node is cordoned"] if view.cordoned else []
+        return ConditionUpdate("Draining", "True", "Requested", ", and ".join([*requests, *cordoned]))
     if view.cordoned:
         return ConditionUpdate("Draining", "True", "Cordoned", "the Node is cordoned (its spec.unschedulable is true)")
     return (

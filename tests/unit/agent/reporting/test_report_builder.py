@@ -134,6 +134,16 @@ def test_leaving_is_a_withdrawal() -> None:
     )
 
 
+def test_a_drain_is_a_withdrawal_and_its_end_a_gain() -> None:
+    running = snapshot("a")
+    catalogue = Catalogue(version=1, services=(running.spec,))
+    offered, drained = (build(catalogue, [running], INFO, leaving=False, draining=on) for on in (False, True))
+    assert drained.report.draining
+    assert minimal(drained.report).report.draining
+    assert (classify(offered, drained), classify(drained, offered)) == (Change.WITHDRAWAL, Change.GAIN)
+    assert drained.report.capabilities == offered.report.capabilities, "the services continue to run"
+
+
 def test_an_invalid_item_is_dropped_and_counted() -> None:
     attributes = {"languages": ["en", "x" * 64], "k" * 64: ["v"], "ok": ["v", "w" * 254]}
     content = report(snapshot("s", attributes=attributes, model="m" * 254))

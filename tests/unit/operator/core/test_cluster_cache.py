@@ -151,6 +151,14 @@ def test_drain_and_leaving() -> None:
     assert cache.pools["llm"].members == {}
 
 
+def test_a_drain_by_the_agent_changes_the_members_state_in_both_directions() -> None:
+    cache = cache_with_node()
+    for sequence, draining, state in ((2, True, "Draining"), (3, False, "Ready")):
+        drained = report(service("q", "llm"), draining=draining, sequence=sequence)
+        assert cache.upsert(node("n", drained, version=sequence), 1), "the pool is planned again"
+        assert cache.pools["llm"].members == {"n": state}
+
+
 def test_events_of_older_versions_and_of_deleted_objects_are_ignored() -> None:
     cache = cache_with_node(version=5)
     assert cache.upsert(node("n", report(), version=4), 1) == set()
@@ -178,7 +186,11 @@ class Incremental(RuleBasedStateMachine):
         self.dirty = dirty
 
     @rule(
-        name=names, types=types, codes=codes, drain=st.booleans(), more=st.sampled_from([{}, {"leaving": True}, None])
+        name=names,
+        types=types,
+        codes=codes,
+        drain=st.booleans(),
+        more=st.sampled_from([{}, {"leaving": True}, {"draining": True}, None]),
     )
     def node_changes(
         self, *, name: str, types: list[str], codes: list[str], drain: bool, more: dict[str, Any] | None

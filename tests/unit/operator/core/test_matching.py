@@ -71,6 +71,7 @@ def test_each_criterion_decides(seen: NodeView, wire: dict[str, Any], expected: 
 )
 def test_a_members_state(*, drain: bool, liveness: Liveness, state: str) -> None:
     assert result(view(ASR, liveness, drain=drain), **NEEDS_ASR) == state
+    assert result(view({**ASR, "draining": drain}, liveness), **NEEDS_ASR) == state
 
 
 @pytest.mark.parametrize("type_", ["asr", "nmt", "tts", "semantic", "phonetic", "llm"])

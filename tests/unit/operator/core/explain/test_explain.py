@@ -305,6 +305,10 @@ def test_draining_and_suspect_members_have_a_remedy() -> None:
     assert [(r.since, r.remedies) for r in answer.remarks] == [
         ("t7", ("undo the drain: set spec.drain to false in nodecapability n",))
     ]
+    local = report(ASR, draining=True)
+    answer = explained(local, pool("p", **NEEDS_ASR), Membership("Draining", "t"), conditions=drain)
+    assert answer.membership is MembershipState.MEMBER
+    assert [(r.since, r.remedies) for r in answer.remarks] == [("t7", ("undo the drain: hotpool-agent undrain on n",))]
     suspect = [condition(status="Unknown", reason="Suspect", lastTransitionTime="t8")]
     answer = explained(report(ASR), pool("p", **NEEDS_ASR), AS_SUSPECT, conditions=suspect)
     assert [(r.since, r.remedies) for r in answer.remarks] == [("t8", ("wait for a heartbeat of n",))]

@@ -241,6 +241,8 @@ def test_a_slice_with_an_irregular_name_is_deleted_and_its_members_do_not_count(
         (view(ASR, Liveness.SUSPECT), "Unknown", "Suspect", "False"),
         (view({**ASR, "leaving": True}), "False", "Leaving", "True"),
         (view(ASR, drain=True), "False", "Draining", "True"),
+        (view({**ASR, "draining": True}), "False", "Draining", "True"),
+        (view({**ASR, "draining": True, "leaving": True}), "False", "Leaving", "True"),
         (view(ASR), "True", "Live", "False"),
     ],
 )
@@ -248,6 +250,19 @@ def test_ready_summarises_liveness_and_draining(seen: NodeView, ready: str, reas
     first, second = plan_node(seen, NOW).conditions
     assert (first.type, first.status, first.reason) == ("Ready", ready, reason)
     assert (second.type, second.status) == ("Draining", draining)
+
+
+@pytest.mark.parametrize(
+    ("people", "agent", "message"),
+    [
+        (True, False, "spec.drain is true"),
+        (False, True, "the agent reports draining (hotpool-agent drain)"),
+        (True, True, "spec.drain is true, and the agent reports draining (hotpool-agent drain)"),
+    ],
+)
+def test_condition_draining_names_who_drains(*, people: bool, agent: bool, message: str) -> None:
+    _, found = plan_node(view({**ASR, "draining": agent}, drain=people), NOW).conditions
+    assert (found.reason, found.message) == ("Requested", message)
 
 
 @pytest.mark.parametrize("seen", [view(None), view(ASR, Liveness.OFFLINE), view({**ASR, "leaving": True})])

@@ -1,0 +1,41 @@
+"""Services in the response to `status`: the fields of the report, and why one is not offered. Pure."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from hotpool_agent.catalogue.model import Catalogue, device_accepted
+from hotpool_agent.reporting.report_limits import DropCounter, bounded_services, fitting
+from hotpool_agent.services.status import ServiceStatus
+
+
+def service_documents(
+    statuses: Sequence[ServiceStatus], catalogue: Catalogue, node_reason: str | None, identifier: str | None
+) -> list[dict[str, Any]]:
+    """Return the documents of all services, or of one.
+
+    `node_reason`: the reason why the node's services are not offered, even if they run.
+    """
+    _, without_room = fitting(statuses)
+    return [
+        document
+        for status in statuses
+        if identifier in {None, status.spec.id}
+        for document in _documents(status, _not_offered(status, catalogue, without_room) or node_reason)
+    ]
+
+
+def _documents(status: ServiceStatus, reason: str | None) -> Iterable[dict[str, Any]]:
+    dropped = DropCounter()
+    for service in bounded_services([status], dropped):
+        yield service.model_dump(mode="json", by_alias=True) | {"notOffered": reason, "dropped": dropped.count}
+
+
+def _not_offered(status: ServiceStatus, catalogue: Catalogue, without_room: Sequence[str]) -> str | None:
+    """Return the reason why the service is not offered, in the words of the report where it has one."""
+    if status.state != "Running":
+        return status.state
+    if not device_accepted(catalogue, status.spec):
+        return "DeviceNotAccepted"
+    if status.flapping:
+        return "Flapping"
+    return "NoRoom" if status.pod in without_room else None
