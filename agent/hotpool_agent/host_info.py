@@ -13,9 +13,11 @@ from typing import Final
 import psutil
 
 from hotpool.api.capability import Gpu, Hardware, Platform
+from hotpool_agent.untrusted_text import representable
 
 _MIB: Final = 1024 * 1024
 _GPU_SECONDS: Final = 5
+_MEMORY_DIGITS: Final = 10
 _ARCH: Final = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
 
 
@@ -24,8 +26,8 @@ def this_platform(node: str | None) -> Platform:
 
     `node`: name of the Kubernetes Node, if known. It replaces the host name, which in a pod is the pod's own.
     """
-    machine, hostname = platform.machine().lower(), node or socket.gethostname()
-    return Platform(os=platform.system().lower(), arch=_ARCH.get(machine, machine), hostname=hostname[:253])
+    machine, hostname = platform.machine().lower(), representable(node or socket.gethostname()) or ""
+    return Platform(os=platform.system().lower(), arch=_ARCH.get(machine, machine), hostname=hostname[:253] or None)
 
 
 def this_hardware() -> Hardware:
@@ -48,4 +50,5 @@ def _gpus() -> tuple[Gpu, ...]:
 def _gpu(line: str) -> Gpu:
     model, _, memory = line.rpartition(",")
     text = memory.strip()
-    return Gpu(model=model.strip()[:253] or None, memory_mib=int(text) if text.isdigit() else None)
+    known = text.isascii() and text.isdecimal() and len(text) < _MEMORY_DIGITS
+    return Gpu(model=(representable(model.strip()) or "")[:253] or None, memory_mib=int(text) if known else None)

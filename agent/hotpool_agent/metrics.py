@@ -43,6 +43,9 @@ class Metrics:
         self._connected = Gauge(
             "hotpool_agent_connected", "1 while the API server takes reports and heartbeats", registry=self.registry
         )
+        self._dropped = Gauge(
+            "hotpool_agent_dropped_items", "Invalid items that the present report leaves out", registry=self.registry
+        )
         Info("hotpool_agent_build", "Version of the agent", registry=self.registry).info({"version": __version__})
         for counter in (self._reports, self._heartbeats):
             counter.labels(ACCEPTED)
@@ -73,6 +76,10 @@ class Metrics:
         with _counted(self._reports):
             yield
         self._last_accepted.set_to_current_time()
+
+    def set_dropped(self, count: int) -> None:
+        """Set the number of items that the present report leaves out."""
+        self._dropped.set(count)
 
     @contextmanager
     def heartbeat(self) -> Iterator[None]:

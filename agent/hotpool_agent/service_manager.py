@@ -78,7 +78,7 @@ class ServiceManager:
     def content(self) -> ReportContent:
         """Build the current report."""
         _, rejected = self._pods.services(self.services.keys())
-        return build(self.catalogue, self.statuses(), self._info, leaving=self.leaving, refused=len(rejected))
+        return build(self.catalogue, self.statuses(), self._info, leaving=self.leaving, refused=rejected)
 
     def statuses(self) -> list[ServiceStatus]:
         """Return the status of all services: those of the catalogue, then pods."""
@@ -89,12 +89,15 @@ class ServiceManager:
             *(_with_ignored_command(pod) if pod.spec.id in commanded else pod for pod in pods),
         ]
 
-    def pods_problem(self) -> str | None:
-        """Return failed pod watches, and pods that are not reported, as text. None without a problem."""
+    def pods_problem(self, left_out: Iterable[str]) -> str | None:
+        """Return failed pod watches, and pods that are not reported, as text. None without a problem.
+
+        `left_out`: pods, as NAMESPACE/NAME, that do not fit into the report.
+        """
         if not self._pods.watches:
             return None
         _, rejected = self._pods.services(self.services.keys())
-        dropped = [f"pod {pod}: the report has no room for it" for pod in self.content().dropped]
+        dropped = [f"pod {pod}: the report has no room for it" for pod in left_out]
         return self._pods.problem([*rejected, *dropped])
 
     async def start(self, session: aiohttp.ClientSession, reporting: ReportingPort) -> None:
