@@ -213,6 +213,7 @@ class Agent:
             "report": "; ".join(filter(None, reports)),
             "heartbeat": silent or self.heartbeat.problem,
             "watch": self.watch.problem,
+            "credentials": self.resources.credentials_problem,
             "catalogue": self.catalogue_problem,
             "state": self.store.problem,
             "pods": self.services.pods_problem(left_out),

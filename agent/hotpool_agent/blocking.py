@@ -47,6 +47,11 @@ class UnpooledExecutor(ThreadPoolExecutor):
         """Do nothing: threads end with their function, or with the process."""
 
 
+def call_within(work: Callable[[], T], seconds: float) -> T:
+    """Return or raise the outcome of `work`, before an event loop runs. Raises TimeoutError."""
+    return _run_in_thread(work).result(seconds)
+
+
 def _run_in_thread(work: Callable[[], T]) -> "Future[T]":
     future: Future[T] = Future()
     future.set_running_or_notify_cancel()  # From here on, a cancelled caller does not cancel it for the others.

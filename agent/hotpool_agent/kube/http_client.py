@@ -59,13 +59,18 @@ class KubeHttpClient:
     """Client with one target's credentials. Must be opened with `open`. `seconds`: time-out of one request."""
 
     def __init__(self, target: Target, seconds: float) -> None:
-        self._session = Session(target)
+        self._session = Session(target, seconds)
         self._seconds = seconds
 
     @property
     def namespace(self) -> str:
         """The namespace of the fleet."""
         return self._session.namespace
+
+    @property
+    def credentials_problem(self) -> str | None:
+        """Reason why the former credentials are in use, or None."""
+        return self._session.problem
 
     async def open(self) -> None:
         """Read the configuration. Raises TargetError."""

@@ -9,10 +9,12 @@ import binascii
 from dataclasses import dataclass
 from typing import Any, Final
 
+from hotpool_agent.blocking import call_within
 from hotpool_agent.kube import credentials
 from hotpool_agent.kube.credentials import Target, uses_service_account
 from hotpool_agent.untrusted_text import parse_json, representable
 
+_READ_SECONDS: Final = 5.0
 _UID_MAX: Final = 63
 _NAME_MAX: Final = 253
 
@@ -30,9 +32,13 @@ def kube_node(target: Target) -> KubeNode | None:
     if not uses_service_account(target):
         return None
     try:
-        return parse_node((credentials.SERVICE_ACCOUNT / "token").read_text(encoding="utf-8").strip())
+        return parse_node(call_within(_read_token, _READ_SECONDS).strip())
     except (OSError, UnicodeDecodeError):
         return None
+
+
+def _read_token() -> str:
+    return (credentials.SERVICE_ACCOUNT / "token").read_text(encoding="utf-8")
 
 
 def parse_node(token: str) -> KubeNode | None:

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,21 +75,19 @@ async def test_malformed_responses_do_not_end_the_agent(
 
 
 @pytest.mark.parametrize(
-    ("code", "body", "headers"),
+    "fault",
     [
-        (404, {"message": "no", "details": "none"}, {}),
-        (422, "[" * 100_000, {}),
-        (500, "x" * 500_000, {"Content-Type": "text/html; charset=hex"}),
+        response(404, {"message": "no", "details": "none"}),
+        response(422, "[" * 100_000),
+        replace(response(500, "x" * 500_000), headers={"Content-Type": "text/html; charset=hex"}),
     ],
     ids=["details", "deep", "charset"],
 )
 async def test_a_malformed_error_does_not_end_the_agent(
-    link: FaultyLink, observed: HttpServices, tmp_path: Path, code: int, body: Any, headers: dict[str, str]
+    link: FaultyLink, observed: HttpServices, tmp_path: Path, fault: Fault
 ) -> None:
     async with agent_running(tmp_path, link.kubeconfig, observed.catalogue(), **SHORT_TIMES) as it:
         await link.api.until(lambda: ready_types(link.api) == observed.up, 30)
-        fault = response(code, body)
-        fault.headers = headers
         link.api.faults.append(fault)
         observed.up["asr"] = False
         link.api.end_watches()
