@@ -50,6 +50,8 @@ class StoredServiceState(BaseModel):
     """Flap penalty at `penalty_at`, in seconds of the wall clock because it must survive a reboot."""
     penalty_at: float = 0.0
     suppressed: bool = False
+    removed: bool = False
+    """True if the catalogue no longer has the service, and the node's object still has its last command."""
 
 
 class _Version(BaseModel):

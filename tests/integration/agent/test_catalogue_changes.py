@@ -258,6 +258,49 @@ async def test_the_last_command_wins_and_survives_restarts(api: FakeApi, tmp_pat
         await it.shut_down()
 
 
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_a_service_that_is_removed_and_added_again_follows_the_last_command(
+    api: FakeApi, tmp_path: Path, port: int, *, restarted: bool
+) -> None:
+    kubeconfig, entry = api.kubeconfig(tmp_path), supervised("s", port)
+    async with agent_running(tmp_path, kubeconfig, entry) as it:
+        await api.until(lambda: service(api) and api.watches)
+        patch_spec(api, services=[{"id": "s", "desired": "Stopped", "requestID": "1"}])
+        await api.until(lambda: service(api)["requestID"] == "1")
+        await it.agent.services.command("start", "s", wait=True)
+        write_catalogue(tmp_path, "")
+        await it.agent.reload()
+        if not restarted:
+            write_catalogue(tmp_path, entry)
+            await it.agent.reload()
+            await it.until("s", "Running")
+            await api.until(lambda: service(api).get("desiredBy") == "local")
+        await it.shut_down()
+    if restarted:
+        async with agent_running(tmp_path, kubeconfig, "") as it:
+            await api.until(lambda: api.watches)
+            write_catalogue(tmp_path, entry)
+            await it.agent.reload()
+            await it.until("s", "Running")
+            await it.shut_down()
+
+
+async def test_a_removed_service_is_forgotten_with_its_command(api: FakeApi, tmp_path: Path, port: int) -> None:
+    async with agent_running(tmp_path, api.kubeconfig(tmp_path), supervised("s", port)) as it:
+        await api.until(lambda: service(api) and api.watches)
+        patch_spec(api, services=[{"id": "s", "desired": "Running", "requestID": "1"}])
+        await it.until("s", "Running")
+        write_catalogue(tmp_path, "")
+        await it.agent.reload()
+        assert it.agent.store.state.services["s"].acted == ("Running", "1")
+        patch_spec(api, services=[])
+        await eventually(lambda: "s" not in it.agent.store.state.services)
+        write_catalogue(tmp_path, supervised("s", port))
+        await it.agent.reload()
+        assert it.state("s") == "Stopped"
+        await it.shut_down()
+
+
 async def test_drain_changes_no_service(api: FakeApi, tmp_path: Path, port: int) -> None:
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), auto("s", port)) as it:
         await api.until(lambda: capability(api) == (True, None))
