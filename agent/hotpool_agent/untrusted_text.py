@@ -5,6 +5,7 @@ functions, and nothing else decides which text is valid. A report is JSON in UTF
 be in it. NUL could not be passed on to processes and files.
 """
 
+import encodings.utf_16_le  # noqa: F401 - a codec that is imported later may be gone with its files
 import json
 import math
 import re

@@ -1,4 +1,4 @@
-"""Real hangs: a file that nobody writes to."""
+"""Real hangs: a file without a writer."""
 
 import os
 from collections.abc import Iterator
