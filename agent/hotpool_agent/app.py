@@ -17,6 +17,7 @@ import structlog
 from hotpool.api.meta import timestamp
 from hotpool.common.health_server import serving
 from hotpool_agent import __version__, host_info
+from hotpool_agent.blocking import SingleFlightRunner, UnpooledExecutor
 from hotpool_agent.catalogue.loader import CatalogueError, read_catalogue
 from hotpool_agent.catalogue.model import Catalogue
 from hotpool_agent.control import protocol, socket_server
@@ -30,11 +31,11 @@ from hotpool_agent.metrics import Metrics
 from hotpool_agent.paths import log_folder, socket_path, state_folder
 from hotpool_agent.pods.pod_watch import PodServices
 from hotpool_agent.probes import http_tcp
-from hotpool_agent.probes.blocking_runner import SingleFlightRunner
 from hotpool_agent.reporting.commands import parse_intents
 from hotpool_agent.reporting.heartbeat import Heartbeat
 from hotpool_agent.reporting.ownership import parse_stored
 from hotpool_agent.reporting.report_builder import AgentInfo, stamped
+from hotpool_agent.reporting.report_source import ReportSource
 from hotpool_agent.reporting.reporter import Reporter
 from hotpool_agent.service_manager import CommandError, ReportingPort, ServiceManager, Verb
 from hotpool_agent.services import ports
@@ -43,8 +44,8 @@ from hotpool_agent.settings import Settings
 from hotpool_agent.state_store import StateStore, lock, open_store
 
 _LOG: Final = structlog.get_logger(__name__)
-_READ_SECONDS: Final = 10.0
-"""Time limit of reading the catalogue, which may be on a hung file system."""
+_CATALOGUE_SECONDS: Final = 30.0
+"""Time to read and check a catalogue of the maximum size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,7 @@ class Agent:
         )
         self.catalogue_problem: str | None = None
         self._source = options.source
-        self._files = SingleFlightRunner()
+        self._runner = SingleFlightRunner()
         self._catalogue_lock = asyncio.Lock()
         """Held from the reading of a catalogue until its services are in place."""
         base = (options.source or store.folder).absolute().parent
@@ -94,7 +95,10 @@ class Agent:
         self.services = ServiceManager(options.catalogue, base, self.info, store, settings, pods=self.pods)
         self.gpus = GpuReader(self._gpus_changed)
         self.metrics = Metrics()
-        self.reporter = Reporter(resources, self.info, settings, self.services.content, self.metrics)
+        self.source = ReportSource(
+            self.services.content, self.info, leaving=lambda: self.services.leaving, metrics=self.metrics
+        )
+        self.reporter = Reporter(resources, self.info, settings, self.source, self.metrics)
         self.heartbeat = Heartbeat(resources, settings, self.reporter.holder, self.reporter.notifier, self.metrics)
         self.watch = CapabilityWatch(resources, settings, self._on_capability)
         self.metrics.expose(
@@ -108,6 +112,8 @@ class Agent:
 
     async def run(self, stop: asyncio.Event, reload_requests: asyncio.Queue[None] | None = None) -> None:
         """Run until `stop`, then shut down in order. Raises the error that ended a part."""
+        # Name resolution and file access use the loop's default executor.
+        asyncio.get_running_loop().set_default_executor(UnpooledExecutor())
         maintenance = (self.store.write_forever(), rotate_forever(log_folder(self.store.folder)), self.gpus.run())
         async with (
             serving(
@@ -140,7 +146,8 @@ class Agent:
 
     def _is_connected(self) -> bool:
         """Return True if the API server accepts heartbeats, and reports unabridged."""
-        return self.reporter.problem is None and self.reporter.rejected is None and self.heartbeat.problem is None
+        report = self.reporter.problem or self.reporter.rejected or self.source.problem
+        return report is None and self.heartbeat.problem is None
 
     async def _report(self) -> None:
         """Report after the first listing of pods: an earlier report would withdraw those not listed (A11)."""
@@ -156,19 +163,21 @@ class Agent:
             raise CatalogueError(["this agent has no catalogue; give it one with --catalogue"])
         async with self._catalogue_lock:
             try:
-                catalogue = await self._read(self._source)
+                catalogue = await self._read_catalogue(self._source)
             except CatalogueError as error:
                 self.catalogue_problem = str(error)
                 raise
             self.catalogue_problem = None
             return await self.services.reload(catalogue)
 
-    async def _read(self, source: Path) -> Catalogue:
+    async def _read_catalogue(self, path: Path) -> Catalogue:
+        if self._runner.is_running(path):
+            raise CatalogueError([f"{path}: cannot be read: an earlier reading still waits for the file system"])
         try:
-            async with asyncio.timeout(_READ_SECONDS):
-                return await self._files.run("catalogue", lambda: read_catalogue(source))
+            async with asyncio.timeout(_CATALOGUE_SECONDS):
+                return await self._runner.run(path, lambda: read_catalogue(path))
         except TimeoutError as error:
-            raise CatalogueError([f"{source}: cannot be read: no answer in {_READ_SECONDS:g} s"]) from error
+            raise CatalogueError([f"{path}: cannot be read: not done in {_CATALOGUE_SECONDS:g} s"]) from error
 
     async def reload_on_sighup(self, reload_requests: asyncio.Queue[None]) -> None:
         """Reload the catalogue once for each SIGHUP, and read the GPUs again."""
@@ -197,7 +206,7 @@ class Agent:
             case "status":
                 return self._status(request.id)
             case "report":
-                return stamped(self.services.content(), self.reporter.epoch, self.reporter.sequence + 1, timestamp())
+                return stamped(self.source.read(), self.reporter.epoch, self.reporter.sequence + 1, timestamp())
             case "reload":
                 return await self._reload()
             case "drain" | "undrain" as verb:
@@ -209,13 +218,17 @@ class Agent:
 
     def health(self) -> Health:
         """Return readiness and the current problem of each part."""
+        left_out = self.source.read().dropped
+        silent = "stopped: this agent could not report its present state" if self.reporter.is_failing() else None
+        reports = (self.source.problem, self.reporter.problem or self.reporter.rejected)
         parts = {
-            "report": self.reporter.problem or self.reporter.rejected,
-            "heartbeat": self.heartbeat.problem,
+            "report": "; ".join(filter(None, reports)),
+            "heartbeat": silent or self.heartbeat.problem,
             "watch": self.watch.problem,
+            "credentials": self.resources.credentials_problem,
             "catalogue": self.catalogue_problem,
             "state": self.store.problem,
-            "pods": self.services.pods_problem(),
+            "pods": self.services.pods_problem(left_out),
             "gpus": self.gpus.problem,
         }
         return Health(self.reporter.is_current(), {part: problem for part, problem in parts.items() if problem})
@@ -286,6 +299,7 @@ class Agent:
             "agentVersion": self.info.agent_version,
             "listening": self.listening,
             "problems": self.health().problems,
+            "droppedItems": list(self.source.dropped_items),
             "services": service_documents(statuses, self.services.catalogue, self._not_offered(), identifier),
         }
 
@@ -293,6 +307,7 @@ class Agent:
         """Return the reason why no service of the node is offered, even if it runs."""
         reasons = {
             "Leaving": self.services.leaving,
+            "ReportFailed": self.source.problem,
             "ReportRejected": self.reporter.rejected,
             "NotReported": self.reporter.holder() is None,
             "Draining": self.store.state.draining,

@@ -4,7 +4,6 @@ Nothing waits for them: a report before the first answer has no GPUs, and a driv
 """
 
 import asyncio
-import json
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,6 +16,7 @@ import structlog
 from hotpool.api.capability import Gpu
 from hotpool_agent.probes.command import Command, CommandRunner
 from hotpool_agent.probes.http_tcp import one_line
+from hotpool_agent.untrusted_text import parse_json, readable
 
 _LOG: Final = structlog.get_logger(__name__)
 _QUERY: Final = (sys.executable, "-P", "-m", "hotpool_agent.gpu_query")
@@ -88,8 +88,8 @@ class GpuReader:
         if outcome.failure is not None:
             return (), ": ".join(filter(None, (outcome.failure, one_line(text))))
         try:
-            answer = json.loads(text)
-        except (ValueError, RecursionError):
+            answer = parse_json(text)
+        except ValueError:
             answer = None
         if not isinstance(answer, dict):
             return (), "no valid answer"
@@ -103,7 +103,7 @@ def _gpu(item: Any) -> Gpu:
     """Return a GPU within the bounds of a report. A value that is not valid is left out."""
     values = item if isinstance(item, dict) else {}
     model, memory = values.get("model"), values.get("memoryMiB")
-    printable = "".join(filter(str.isprintable, model))[:_TEXT_MAX] if isinstance(model, str) else None
+    printable = "".join(filter(str.isprintable, readable(model, _TEXT_MAX))) if isinstance(model, str) else None
     return Gpu(
         model=printable or None,
         memory_mib=memory

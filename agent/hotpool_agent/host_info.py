@@ -11,6 +11,7 @@ from typing import Final
 import psutil
 
 from hotpool.api.capability import Hardware, Platform
+from hotpool_agent.untrusted_text import representable
 
 _MIB: Final = 1024 * 1024
 _ARCH: Final = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
@@ -21,8 +22,8 @@ def this_platform(node: str | None) -> Platform:
 
     `node`: name of the Kubernetes Node, if known. It replaces the host name, which in a pod is the pod's own.
     """
-    machine, hostname = platform.machine().lower(), node or socket.gethostname()
-    return Platform(os=platform.system().lower(), arch=_ARCH.get(machine, machine), hostname=hostname[:253])
+    machine, hostname = platform.machine().lower(), representable(node or socket.gethostname()) or ""
+    return Platform(os=platform.system().lower(), arch=_ARCH.get(machine, machine), hostname=hostname[:253] or None)
 
 
 def this_hardware() -> Hardware:

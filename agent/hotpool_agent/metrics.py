@@ -48,6 +48,9 @@ class Metrics:
         FunctionCounter(
             "hotpool_agent_log_lines_lost", "Log lines that could not be written", lost_lines, self.registry
         )
+        self._dropped = Gauge(
+            "hotpool_agent_dropped_items", "Invalid items that the present report leaves out", registry=self.registry
+        )
         Info("hotpool_agent_build", "Version of the agent", registry=self.registry).info({"version": __version__})
         for counter in (self._reports, self._heartbeats):
             counter.labels(ACCEPTED)
@@ -84,6 +87,10 @@ class Metrics:
         with _counted(self._reports):
             yield
         self._last_accepted.set_to_current_time()
+
+    def set_dropped(self, count: int) -> None:
+        """Set the number of items that the present report leaves out."""
+        self._dropped.set(count)
 
     @contextmanager
     def heartbeat(self) -> Iterator[None]:

@@ -17,7 +17,7 @@ from hotpool_agent.catalogue.model import Catalogue, ServiceSpec
 from hotpool_agent.paths import log_folder
 from hotpool_agent.pods.pod_watch import PodServices
 from hotpool_agent.probes.prober import Prober
-from hotpool_agent.reporting.commands import new_commands
+from hotpool_agent.reporting.commands import is_carried_out, new_commands
 from hotpool_agent.reporting.report_builder import AgentInfo, ReportContent, build
 from hotpool_agent.services import events, orphans
 from hotpool_agent.services.controller import ServiceContext, ServiceController, launch_digest
@@ -74,7 +74,8 @@ class ServiceManager:
         self._settings = settings
         self._pods = pods
         self._context: ServiceContext | None = None
-        self._intents: tuple[ServiceIntent, ...] = ()
+        self._intents: tuple[ServiceIntent, ...] | None = None
+        """Commands in the node's object; None until it was read."""
         self._orphan_tasks: set[asyncio.Task[None]] = set()
 
     def content(self) -> ReportContent:
@@ -86,24 +87,27 @@ class ServiceManager:
             replace(self._info, hardware=self.hardware),
             leaving=self.leaving,
             draining=self._store.state.draining,
-            refused=len(rejected),
+            refused=rejected,
         )
 
     def statuses(self) -> list[ServiceStatus]:
         """Return the status of all services: those of the catalogue, then pods."""
         pods, _ = self._pods.services(self.services.keys())
-        commanded = {entry.id for entry in self._intents}
+        commanded = {entry.id for entry in self._intents or ()}
         return [
             *(service.status() for service in self.services.values()),
             *(_with_ignored_command(pod) if pod.spec.id in commanded else pod for pod in pods),
         ]
 
-    def pods_problem(self) -> str | None:
-        """Return failed pod watches, and pods that are not reported, as text. None without a problem."""
+    def pods_problem(self, left_out: Iterable[str]) -> str | None:
+        """Return failed pod watches, and pods that are not reported, as text. None without a problem.
+
+        `left_out`: pods, as NAMESPACE/NAME, that do not fit into the report.
+        """
         if not self._pods.watches:
             return None
         _, rejected = self._pods.services(self.services.keys())
-        dropped = [f"pod {pod}: the report has no room for it" for pod in self.content().dropped]
+        dropped = [f"pod {pod}: the report has no room for it" for pod in left_out]
         return self._pods.problem([*rejected, *dropped])
 
     async def start(self, session: aiohttp.ClientSession, reporting: ReportingPort) -> None:
@@ -127,7 +131,7 @@ class ServiceManager:
         specs = {spec.id: spec for spec in self.catalogue.services}
         orphaned = orphans.find(folder, self._store.state, {name: spec.port for name, spec in specs.items()})
         for name in self._store.state.services.keys() - specs.keys():
-            del self._store.state.services[name]
+            self._forget(name)
         for spec in specs.values():
             self._add(spec, self._context)
         # Orphaned processes first: one that still loads must be in the start queue before others request it.
@@ -156,7 +160,7 @@ class ServiceManager:
         self._changed()
         await asyncio.gather(*(self._remove(name) for name in (*removed, *replaced)))
         for name in removed:
-            del self._store.state.services[name]
+            self._forget(name)
         self._add_missing(new)
         counts = (len(new.keys() - old.keys()), len(removed), len(replaced), len(revised))
         return "added {}, removed {}, replaced {}, revised {}".format(*counts)
@@ -184,6 +188,7 @@ class ServiceManager:
         """Carry out new commands from the cluster. None: the object is missing."""
         if intents is not None:
             self._intents = tuple(intents)
+            self._forget_withdrawn_commands()
             self._apply_commands()
             # The report says that commands to pods are ignored.
             self._changed()
@@ -195,7 +200,7 @@ class ServiceManager:
             if not service.machine.observed and not service.machine.halted
         }
         acted = {name: service.stored.acted for name, service in controllable.items()}
-        for entry in new_commands(self._intents, acted):
+        for entry in new_commands(self._intents or (), acted):
             service = controllable[entry.id]
             service.stored.acted = (entry.desired, entry.request_id)
             self._set_desired(service, entry.desired, "cluster")
@@ -229,7 +234,29 @@ class ServiceManager:
 
     def _add(self, spec: ServiceSpec, context: ServiceContext) -> None:
         stored = self._store.state.services.setdefault(spec.id, StoredServiceState())
+        stored.removed = False
         self.services[spec.id] = ServiceController(spec, stored, context)
+
+    def _forget(self, identifier: str) -> None:
+        """Delete the stored state of a service that the catalogue no longer has.
+
+        Its commands stay while the node's object has the last one from the cluster. Otherwise the service, added again,
+        would carry out that one again, even after a later local command.
+        """
+        stored = self._store.state.services.pop(identifier)
+        if stored.acted is not None:
+            commands = {"desired": stored.desired, "desired_by": stored.desired_by, "acted": stored.acted}
+            self._store.state.services[identifier] = StoredServiceState(removed=True, **commands)
+            self._forget_withdrawn_commands()
+
+    def _forget_withdrawn_commands(self) -> None:
+        """Delete the stored state of removed services whose last command the node's object no longer has."""
+        if self._intents is None:
+            return
+        for name, stored in list(self._store.state.services.items()):
+            if stored.removed and not is_carried_out(self._intents, name, stored.acted):
+                del self._store.state.services[name]
+                self._store.save()
 
     async def _remove(self, identifier: str) -> None:
         service = self.services[identifier]

@@ -21,6 +21,8 @@ from hotpool.common.atomic_file import write_atomically
 
 SCHEMA: Final = 1
 _RETRY_SECONDS: Final = 1.0
+_SLOW_SECONDS: Final = 10.0
+"""Time after which a write that has not ended is a problem."""
 _LOG: Final = structlog.get_logger(__name__)
 
 
@@ -48,6 +50,8 @@ class StoredServiceState(BaseModel):
     """Flap penalty at `penalty_at`, in seconds of the wall clock because it must survive a reboot."""
     penalty_at: float = 0.0
     suppressed: bool = False
+    removed: bool = False
+    """True if the catalogue no longer has the service, and the node's object still has its last command."""
 
 
 class _Version(BaseModel):
@@ -106,7 +110,7 @@ class StateStore:
             self._dirty.clear()
             version, text = self._changed, self.state.model_dump_json(by_alias=True, indent=1)
             try:
-                await asyncio.to_thread(write_atomically, self.folder / "state.json", text)
+                await self._write(text)
             except OSError as error:
                 if self.problem is None:
                     _LOG.error("state file not written, trying again", error=str(error))
@@ -118,6 +122,13 @@ class StateStore:
             async with self._clean:
                 self._saved = version
                 self._clean.notify_all()
+
+    async def _write(self, text: str) -> None:
+        """Write the file. Wait without a limit: a second write could be overtaken by one that hangs."""
+        writing = asyncio.create_task(asyncio.to_thread(write_atomically, self.folder / "state.json", text))
+        while not (await asyncio.wait({writing}, timeout=_SLOW_SECONDS))[0]:
+            self.problem = f"state file not written: the file system does not respond: {self.folder}"
+        await writing
 
 
 def open_store(folder: Path) -> StateStore:

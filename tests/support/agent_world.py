@@ -76,7 +76,8 @@ class AgentWorld:
         self._exit = "keep"
         self._requests = 0
         self._cluster_command: tuple[str, bool] | None = None
-        """The command in the object's spec. A service that is added later follows it."""
+        """Service of the command in the object's spec, and whether the service runs when it is added: that command or
+        the later local one."""
         self._foreign_sockets: dict[int, socket.socket] = {}
         self._agent: ManagedProcess | None = None
 
@@ -221,7 +222,9 @@ class AgentWorld:
             if self._cluster_command and self._cluster_command[0] == name:
                 self._entries[name].wanted = self._cluster_command[1]
         elif chance.random() < 0.3:
-            del self._entries[name]
+            removed = self._entries.pop(name)
+            if self._cluster_command and self._cluster_command[0] == name:
+                self._cluster_command = name, removed.wanted
             change = "remove"
         elif chance.random() < 0.5:
             self._entries[name].variant += 1

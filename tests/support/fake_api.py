@@ -39,10 +39,15 @@ class Fault:
     code: int = 500
     body: str = "fault"
     headers: Mapping[str, str] = field(default_factory=dict)
+    body_matches: Callable[[bytes], bool] = lambda _: True
     times: int = 1
     release: asyncio.Event = field(default_factory=asyncio.Event)
     arrived: bool = False
     """True when a held request was applied or refused."""
+
+    def applies(self, request: web.Request, body: bytes) -> bool:
+        """Return True if the request has this fault."""
+        return self.matches(request) and self.body_matches(body)
 
 
 @dataclass
@@ -153,7 +158,8 @@ class FakeApi:
             self._notify()
 
     async def _with_faults(self, request: web.Request) -> web.StreamResponse:
-        fault = next((item for item in self.faults if item.times > 0 and item.matches(request)), None)
+        body = await request.read()
+        fault = next((item for item in self.faults if item.times > 0 and item.applies(request, body)), None)
         if fault is None:
             return await self._serve(request)
         fault.times -= 1
@@ -260,6 +266,11 @@ class FakeApi:
 def is_report(request: web.Request) -> bool:
     """Return True for the write of a report."""
     return request.path.endswith("/status")
+
+
+def rejection(code: int = 422, body: str = "too odd") -> Fault:
+    """Return a fault that rejects all whole reports, and lets minimal ones pass."""
+    return Fault(is_report, code=code, body=body, body_matches=lambda text: b"Report" not in text, times=10**6)
 
 
 def is_beat(request: web.Request) -> bool:

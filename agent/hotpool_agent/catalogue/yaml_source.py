@@ -14,10 +14,11 @@ from ruamel.yaml.composer import Composer
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode
 
+from hotpool_agent.untrusted_text import MAX_DIGITS, readable, representable
+
 MAX_CHARACTERS: Final = 1024 * 1024
 _MAX_DEPTH: Final = 40
 _MAX_VALUES: Final = 100_000
-_MAX_NUMBER: Final = 64
 _STANDARD: Final = "tag:yaml.org,2002:"
 _WORDS: Final = {"int": "a whole number", "float": "a number", "bool": "true or false"}
 
@@ -79,6 +80,10 @@ def _compose(text: str) -> Node | None:
         raise YamlError(mark.line + 1 if mark else 1, f"not valid YAML: {_first_line(problem)}") from error
     except YAMLError as error:
         raise YamlError(1, f"not valid YAML: {_first_line(str(error))}") from error
+    except YamlError:
+        raise
+    except Exception as error:  # ruamel.yaml raises anything for some texts, such as an escape above U+10FFFF
+        raise YamlError(1, f"not valid YAML: {type(error).__name__}: {_first_line(str(error))}") from error
     return node
 
 
@@ -114,15 +119,24 @@ class _Reader:
         for key, value in node.value:
             if not isinstance(key, ScalarNode) or key.tag not in {_STANDARD + "str", _STANDARD + "merge"}:
                 self._add_problem(key, path, "a field's name must be a string; put it in quotes")
-            elif key.value in seen:
-                self._add_problem(key, (*path, key.value), "is there twice")
+                continue
+            name = self._text(key, path)
+            if name in seen:
+                self._add_problem(key, (*path, name), "is there twice")
             else:
-                seen.add(key.value)
-                self.lines[(*path, key.value)] = _line(key)
-                yield key.value, value
+                seen.add(name)
+                self.lines[(*path, name)] = _line(key)
+                yield name, value
+
+    def _text(self, node: ScalarNode, path: Path) -> str:
+        text = representable(node.value)
+        if text is not None:
+            return text
+        self._add_problem(node, path, "has a character that no report can hold: NUL, or half of a surrogate pair")
+        return readable(node.value, len(node.value))
 
     def _scalar(self, node: ScalarNode, path: Path) -> Any:
-        text: str = node.value
+        text = self._text(node, path)
         kind = (node.tag or "").removeprefix(_STANDARD)
         if kind in {"str", "timestamp", "merge", "value"}:
             return text
@@ -147,7 +161,7 @@ def _line(node: Node) -> int:
 
 def _number(kind: str, text: str) -> bool | int | float:
     """Parse a boolean or a number of YAML 1.2. Raises ValueError or KeyError."""
-    if len(text) > _MAX_NUMBER:
+    if len(text) > MAX_DIGITS:
         raise ValueError(text)
     word = text.lower()
     if kind == "bool":

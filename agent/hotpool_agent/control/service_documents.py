@@ -26,7 +26,7 @@ def service_documents(
 
 def _documents(status: ServiceStatus, reason: str | None) -> Iterable[dict[str, Any]]:
     dropped = DropCounter()
-    for service in bounded_services([status], dropped):
+    for service in bounded_services([status], dropped)[0]:
         yield service.model_dump(mode="json", by_alias=True) | {"notOffered": reason, "dropped": dropped.count}
 
 

@@ -2,9 +2,10 @@
 
 A `Login` keeps digests of its files: a rotated token, certificate or kubeconfig is detected by content, not by time.
 The client's own loaders read a `tokenFile` once, judge a token's age by the wall clock, and do not strip the newline at
-its end. Must not send requests.
+its end. Everything here may block, so it runs in a thread. Must not send requests.
 """
 
+import asyncio
 import hashlib
 import os
 from collections.abc import Iterable
@@ -15,15 +16,30 @@ from typing import Any, Final
 from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.config import ConfigException
 from kubernetes.aio.config.incluster_config import InClusterConfigLoader
-from kubernetes.aio.config.kube_config import KubeConfigLoader, KubeConfigMerger, _cleanup_temp_files
+from kubernetes.aio.config.kube_config import (
+    KubeConfigLoader,
+    KubeConfigMerger,
+    _cleanup_temp_files,
+    _create_temp_file_with_content,
+)
 from yaml import YAMLError
 
+from hotpool_agent.kube.exec_plugin import PluginError, run_plugin
 from hotpool_agent.kube.proxy import proxy_for
 
 SERVICE_ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _HOME_CONFIG: Final = "~/.kube/config"
 _TOKEN: Final = "BearerToken"  # noqa: S105 - the client's name of the header
-_UNUSABLE: Final = (ConfigException, YAMLError, OSError, LookupError, TypeError, ValueError, AttributeError)
+_UNUSABLE: Final = (
+    ConfigException,
+    YAMLError,
+    OSError,
+    LookupError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    RecursionError,
+)
 """Errors of the loaders for files that are missing, half written or of another shape."""
 
 FileDigests = tuple[tuple[Path, bytes | None], ...]
@@ -50,6 +66,8 @@ class Login:
     target: Target
     """The target with its context and namespace resolved."""
     files: FileDigests
+    problem: str | None = None
+    """Reason why the exec plugin returned no credential, so that the client has none."""
 
     def files_changed(self) -> bool:
         """Return True if the content of one of its files has changed."""
@@ -62,7 +80,31 @@ def uses_service_account(target: Target) -> bool:
     return "KUBERNETES_SERVICE_HOST" in os.environ and not kubeconfig
 
 
-async def load_login(target: Target) -> Login:
+class _Loader(KubeConfigLoader):
+    """Loader that keeps the error of an exec plugin."""
+
+    plugin_problem: str | None = None
+
+    async def load_from_exec_plugin(self) -> bool | None:
+        """Run the plugin and use its credential. Return None without one."""
+        user: Any = self._user
+        try:
+            status = run_plugin(user["exec"])
+        except PluginError as error:
+            self.plugin_problem = str(error)
+            return None
+        if "token" in status:
+            self.token = f"Bearer {status['token']}"
+        elif {"clientCertificateData", "clientKeyData"} <= status.keys():
+            self.cert_file = _create_temp_file_with_content(status["clientCertificateData"])
+            self.key_file = _create_temp_file_with_content(status["clientKeyData"])
+        else:
+            self.plugin_problem = "exec plugin: its output has neither a token nor a certificate with its key"
+            return None
+        return True
+
+
+def load_login(target: Target) -> Login:
     """Load a login from the present contents of the files. Raises TargetError."""
     path = target.kubeconfig or os.environ.get("KUBECONFIG")
     in_pod = uses_service_account(target)
@@ -70,7 +112,7 @@ async def load_login(target: Target) -> Login:
         if in_pod:
             return _from_service_account(target)
         # $KUBECONFIG may be a list of files, so it cannot be a Path.
-        return await _from_kubeconfig(target, path or _HOME_CONFIG)
+        return asyncio.run(_from_kubeconfig(target, path or _HOME_CONFIG))
     except _UNUSABLE as error:
         source = path or (f"in the pod, {SERVICE_ACCOUNT}" if in_pod else _HOME_CONFIG)
         raise TargetError(f"no usable cluster configuration ({source}): {_error_text(error)}") from error
@@ -104,9 +146,11 @@ async def _from_kubeconfig(target: Target, paths: str) -> Login:
     files += _files(user, "user", "client-certificate", "client-key")
     digests += _digests(files + token_files)
     configuration = Configuration()
-    await KubeConfigLoader(content, active_context=name, config_base_path=None).load_and_set(configuration)
+    loader_class: Any = _Loader  # the client's own has no types
+    loader = loader_class(content, active_context=name, config_base_path=None)
+    await loader.load_and_set(configuration)
     resolved = Target(target.kubeconfig, name, target.namespace or str(context.safe_get("namespace") or "default"))
-    return Login(_client(configuration, *token_files), resolved, digests)
+    return Login(_client(configuration, *token_files), resolved, digests, loader.plugin_problem)
 
 
 def _client(configuration: Configuration, *token_files: Path) -> ApiClient:

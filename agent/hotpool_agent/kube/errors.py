@@ -3,7 +3,6 @@
 Every failure of a request or a watch becomes one of these classes. Must not retry or wait.
 """
 
-import json
 import ssl
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -12,7 +11,12 @@ from typing import Any, Final
 
 import aiohttp
 
+from hotpool_agent.untrusted_text import parse_json, readable
+
 Json = dict[str, Any]
+
+_MESSAGE_MAX: Final = 1000
+_BODY_MAX: Final = 200
 
 _TRUST_HINT: Final = (
     "is not signed by an authority that this agent trusts; check certificate-authority(-data) in the kubeconfig, "
@@ -116,6 +120,11 @@ def _rejected(status: int, message: str) -> KubeError:
     return RejectedError(f"{status}: {message}")
 
 
+def internal_error(error: Exception) -> str:
+    """Return the text for an error that nothing expects, and that must not end the agent."""
+    return f"internal error: {type(error).__name__}: {readable(str(error), _BODY_MAX)}"
+
+
 def unreachable(error: Exception, seconds: float) -> UnavailableError:
     """Return the error for a request without a usable response within `seconds`."""
     if isinstance(error, TimeoutError):
@@ -138,10 +147,10 @@ def unreachable(error: Exception, seconds: float) -> UnavailableError:
 
 def _parse_status(status: int, body: str) -> tuple[Json, str]:
     try:
-        details = json.loads(body)
-        return details, str(details["message"])
+        details = parse_json(body)
+        return details, readable(str(details["message"]), _MESSAGE_MAX)
     except (ValueError, KeyError, TypeError):
-        return {}, body.strip()[:200] or f"HTTP {status}"
+        return {}, readable(body.strip(), _BODY_MAX) or f"HTTP {status}"
 
 
 def _retry_after(headers: Mapping[str, str]) -> float:
@@ -166,7 +175,8 @@ def _forbidden_message(message: str) -> str:
 
 
 def _not_found(details: Json, message: str) -> KubeError:
-    resource = details.get("details") or {}
+    resource = details.get("details")
+    resource = resource if isinstance(resource, dict) else {}
     if resource.get("kind") == "namespaces":
         return NotServedError(f"404: {message}; create the namespace")
     if resource.get("name"):

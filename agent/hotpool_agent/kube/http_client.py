@@ -18,6 +18,7 @@ from kubernetes.aio.client import ApiClient
 from hotpool_agent.kube.credentials import Target
 from hotpool_agent.kube.errors import UnauthorizedError, UnavailableError, kube_error, unreachable
 from hotpool_agent.kube.session import Session
+from hotpool_agent.untrusted_text import parse_json
 
 FIELD_MANAGER: Final = "hotpool-agent"
 WATCH_SECONDS: Final = 300
@@ -58,13 +59,18 @@ class KubeHttpClient:
     """Client with one target's credentials. Must be opened with `open`. `seconds`: time-out of one request."""
 
     def __init__(self, target: Target, seconds: float) -> None:
-        self._session = Session(target)
+        self._session = Session(target, seconds)
         self._seconds = seconds
 
     @property
     def namespace(self) -> str:
         """The namespace of the fleet."""
         return self._session.namespace
+
+    @property
+    def credentials_problem(self) -> str | None:
+        """Reason why the former credentials are in use, or None."""
+        return self._session.problem
 
     async def open(self) -> None:
         """Read the configuration. Raises TargetError."""
@@ -105,7 +111,7 @@ class KubeHttpClient:
             async for line in _lines(response.content):
                 kind, item = _parse_event(line)
                 if kind == "ERROR":
-                    raise kube_error(int(item.get("code") or 500), json.dumps(item), {})
+                    raise kube_error(_code(item), json.dumps(item), {})
                 yield kind, item
         except (aiohttp.ClientError, TimeoutError, ValueError, OSError) as error:
             # A replaced session ends its watches; this is not a failure.
@@ -142,7 +148,9 @@ class KubeHttpClient:
         response: aiohttp.ClientResponse = wrapped.response
         if response.ok:
             return response
-        failure = kube_error(response.status, await response.text(errors="replace"), response.headers)
+        # The charset that a proxy names may be none.
+        body = (await response.read()).decode(errors="replace")
+        failure = kube_error(response.status, body, response.headers)
         if isinstance(failure, UnauthorizedError):
             failure = UnauthorizedError("; ".join(filter(None, (str(failure), self._session.problem))))
             self._session.reload_credentials()
@@ -151,7 +159,7 @@ class KubeHttpClient:
 
 def _parse_object(text: bytes) -> Json:
     try:
-        value = json.loads(text)
+        value = parse_json(text)
     except ValueError:
         value = None
     if not isinstance(value, dict):
@@ -194,6 +202,11 @@ def _parse_event(line: bytes) -> WatchEvent:
     if not isinstance(kind, str) or not isinstance(item, dict):
         raise UnavailableError("the watch returned a line that is not an event")
     return kind, item
+
+
+def _code(status: Json) -> int:
+    code = status.get("code")
+    return code if isinstance(code, int) else 500
 
 
 def _enable_keepalive(response: aiohttp.ClientResponse) -> None:

@@ -31,6 +31,11 @@ class NodeResources:
         """The namespace of the fleet."""
         return self._client.namespace
 
+    @property
+    def credentials_problem(self) -> str | None:
+        """Reason why the former credentials are in use, or None."""
+        return self._client.credentials_problem
+
     async def connect(self) -> None:
         """Read the configuration. Raises TargetError."""
         await self._client.open()

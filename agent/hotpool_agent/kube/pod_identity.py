@@ -6,13 +6,15 @@ token here. The API server verifies it with each request: with a forged token th
 
 import base64
 import binascii
-import json
 from dataclasses import dataclass
 from typing import Any, Final
 
+from hotpool_agent.blocking import call_within
 from hotpool_agent.kube import credentials
 from hotpool_agent.kube.credentials import Target, uses_service_account
+from hotpool_agent.untrusted_text import parse_json, representable
 
+_READ_SECONDS: Final = 5.0
 _UID_MAX: Final = 63
 _NAME_MAX: Final = 253
 
@@ -30,20 +32,24 @@ def kube_node(target: Target) -> KubeNode | None:
     if not uses_service_account(target):
         return None
     try:
-        return parse_node((credentials.SERVICE_ACCOUNT / "token").read_text(encoding="utf-8").strip())
+        return parse_node(call_within(_read_token, _READ_SECONDS).strip())
     except (OSError, UnicodeDecodeError):
         return None
+
+
+def _read_token() -> str:
+    return (credentials.SERVICE_ACCOUNT / "token").read_text(encoding="utf-8")
 
 
 def parse_node(token: str) -> KubeNode | None:
     """Return the v1 Node in the claims of a node-bound service account token (Kubernetes >= 1.32), or None."""
     try:
         payload = token.split(".")[1]
-        claims: Any = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+        claims: Any = parse_json(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
         node = claims["kubernetes.io"]["node"]
         uid, name = node["uid"], node["name"]
     except (IndexError, KeyError, TypeError, ValueError, binascii.Error, RecursionError):
         return None
-    if not isinstance(uid, str) or not isinstance(name, str):
+    if not isinstance(uid, str) or not isinstance(name, str) or not representable(uid) or not representable(name):
         return None
     return KubeNode(uid, name) if 0 < len(uid) <= _UID_MAX and len(name) <= _NAME_MAX else None

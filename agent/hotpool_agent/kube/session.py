@@ -1,7 +1,8 @@
 """The client session with the API server, replaced when credentials were rotated or rejected (requirement B9). I/O.
 
 Before each request the login's files are checked. If they changed, the session waits for requests in flight, closes the
-watches and itself, and a new one is opened: never two at a time.
+watches and itself, and a new one is opened: never two at a time. Files and plugins that hang delay a request by a part
+of its time-out: it is sent with the former credentials.
 """
 
 import asyncio
@@ -13,19 +14,27 @@ import aiohttp
 import structlog
 from kubernetes.aio.client import ApiClient
 
+from hotpool_agent.blocking import SingleFlightRunner
 from hotpool_agent.kube.credentials import Login, Target, TargetError, load_login
 from hotpool_agent.kube.errors import UnavailableError
 from hotpool_agent.notifier import Notifier
 
 _LOG: Final = structlog.get_logger(__name__)
+_LOAD_SECONDS: Final = 30.0
+"""Time to read the files and run the exec plugin, whose own limit is shorter."""
+_WAIT_PART: Final = 0.25
+"""Part of a request's time-out for which it waits for the files or the plugin."""
 
 
 class Session:
-    """A session that must be opened with `open`. Each request then uses `client`."""
+    """A session that must be opened with `open`. Each request then uses `client`. `seconds`: time-out of a request."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, seconds: float) -> None:
         self.problem: str | None = None
         """Error of the last reload of credentials, after which the former ones stay in use."""
+        self._wait_seconds = _WAIT_PART * seconds
+        self._runner = SingleFlightRunner()
+        self._loading: asyncio.Task[Login] | None = None
         self._target = target
         self._login: Login | None = None
         self._reload_requested = False
@@ -43,11 +52,13 @@ class Session:
     async def open(self) -> None:
         """Read the configuration and create the client. Raises TargetError."""
         async with self._reload_lock:
-            await self._replace()
+            await self._replace(await self._load())
 
     async def close(self) -> None:
         """Close the session, its requests and its watches."""
         former, self._login = self._login, None
+        if self._loading:
+            self._loading.cancel()
         await self._close_login(former)
 
     def reload_credentials(self) -> None:
@@ -80,18 +91,60 @@ class Session:
 
     async def _refresh(self) -> None:
         async with self._reload_lock:
-            if self._login is None or not (self._reload_requested or self._login.files_changed()):
+            if self._login is None:
+                return
+            if self._loading is None:
+                if not (self._reload_requested or await self._files_changed(self._login)):
+                    return
+                self._loading = asyncio.create_task(self._load())
+            await asyncio.wait({self._loading}, timeout=self._wait_seconds)
+            if not self._loading.done():
+                self._set_problem("credentials not read yet")
                 return
             await self._request_ended.wait_for(lambda: not self._requests)
+            loading, self._loading = self._loading, None
             try:
-                await self._replace()
+                await self._replace(loading.result())
             except TargetError as error:
-                if self.problem != str(error):
-                    _LOG.error("credentials not reloaded; using the former ones", error=str(error))
-                self.problem = str(error)
+                self._set_problem(str(error))
 
-    async def _replace(self) -> None:
-        login = await load_login(self._target)
+    async def _files_changed(self, login: Login) -> bool:
+        """Return True if the login's files have changed, False also if the file system does not respond."""
+        if self._runner.is_running("files"):
+            return False
+        try:
+            async with asyncio.timeout(self._wait_seconds):
+                changed = await self._runner.run("files", login.files_changed)
+        except TimeoutError:
+            self._set_problem("the file system of the credentials does not respond")
+            return False
+        if not changed and not self._reload_requested:
+            self.problem = None
+        return changed
+
+    async def _load(self) -> Login:
+        """Load the login in a thread, of which there is one at a time. Raises TargetError."""
+        try:
+            async with asyncio.timeout(_LOAD_SECONDS):
+                return await self._runner.run("load", lambda: load_login(self._target))
+        except TimeoutError as error:
+            raise TargetError(f"the credentials cannot be read within {_LOAD_SECONDS:g} s") from error
+
+    def _set_problem(self, problem: str) -> None:
+        if self.problem != problem:
+            _LOG.error("credentials not reloaded; using the former ones", error=problem)
+        self.problem = problem
+
+    async def _replace(self, login: Login) -> None:
+        if login.problem:
+            # The next request tries again. At the start the agent goes on without a credential.
+            self._reload_requested = True
+            self._set_problem(login.problem)
+            if self._login:
+                await login.client.close()
+                return
+            self._login, self._target = login, login.target
+            return
         former, self._login = self._login, login
         self._target, self._reload_requested, self.problem = login.target, False, None
         if former:

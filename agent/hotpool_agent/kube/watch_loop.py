@@ -10,7 +10,7 @@ from typing import Final
 import structlog
 
 from hotpool.common.backoff import Backoff
-from hotpool_agent.kube.errors import KubeError
+from hotpool_agent.kube.errors import KubeError, internal_error
 from hotpool_agent.settings import Settings
 
 _LOG: Final = structlog.get_logger(__name__)
@@ -40,6 +40,11 @@ class WatchLoop(ABC):
                 if self.problem != str(error):
                     _LOG.warning("not watching", what=self._name, error=str(error))
                 self.problem, pause = str(error), error.retry_after
+            except Exception as error:  # noqa: BLE001 - an object that cannot be processed must not end the agent
+                problem = internal_error(error)
+                if self.problem != problem:
+                    _LOG.error("not watching because of an internal error", what=self._name, exc_info=error)
+                self.problem = problem
             # A watch that ends as soon as it is opened, as behind a broken proxy, must not be reopened without a pause.
             if self.clock() - opened >= self._interval:
                 self._backoff.reset()

@@ -23,14 +23,14 @@ class PodRegistry:
 
     def replace(self, namespace: str, pods: Iterable[Json]) -> None:
         """Replace all pods of the namespace."""
-        translated = [pod_service(namespace, pod) for pod in pods]
+        translated = [_translated(namespace, pod) for pod in pods]
         self._pods[namespace] = {pod.name: pod for pod in translated}
 
     def apply_event(self, namespace: str, kind: str, pod: Json) -> None:
         """Apply an event of the namespace's watch; a bookmark changes nothing."""
         known = self._pods.setdefault(namespace, {})
         if kind in {"ADDED", "MODIFIED"}:
-            translated = pod_service(namespace, pod)
+            translated = _translated(namespace, pod)
             known[translated.name] = translated
         elif kind == "DELETED":
             known.pop(text(mapping(pod.get("metadata")).get("name")) or "", None)
@@ -57,6 +57,16 @@ class PodRegistry:
 
     def _kept_id(self, pod: Pod) -> str | None:
         return self._ids.get(_key(pod))
+
+
+def _translated(namespace: str, pod: Json) -> Pod:
+    """Translate a pod. One that raises anything is rejected, so that it does not affect the others."""
+    try:
+        return pod_service(namespace, pod)
+    except Exception as error:  # noqa: BLE001 - a pod is untrusted
+        metadata = mapping(pod.get("metadata"))
+        name, created = text(metadata.get("name")) or "", text(metadata.get("creationTimestamp")) or ""
+        return Pod(namespace, name, created, rejection=f"cannot be read: {type(error).__name__}: {error}")
 
 
 def _requested_id(pod: Pod) -> str | None:

@@ -15,6 +15,7 @@ from hotpool_agent.catalogue.pod_attributes import read_attributes
 from hotpool_agent.pods.json_access import Json, items, mapping, text
 from hotpool_agent.pods.pod_state import readiness
 from hotpool_agent.services.status import ServiceStatus
+from hotpool_agent.untrusted_text import representable
 
 TYPE_LABEL: Final = "hotpool.dev/type"
 VERSION_LABEL: Final = "app.kubernetes.io/version"
@@ -126,10 +127,15 @@ class _Annotations:
 
     def _text(self, key: str) -> str | None:
         value = self._annotations.get(key)
-        if value is None or isinstance(value, str):
-            return value
-        self._add_problem(key, "must be a string")
-        return None
+        if value is None:
+            return None
+        if not isinstance(value, str):
+            self._add_problem(key, "must be a string")
+            return None
+        valid = representable(value)
+        if valid is None:
+            self._add_problem(key, "has a character that no report can hold: NUL, or half of a surrogate pair")
+        return valid
 
     def _add_problem(self, key: str, problem: str) -> None:
         self.problems.append(f"annotation {key}: {problem}")
@@ -137,7 +143,7 @@ class _Annotations:
 
 def _spec(identifier: str, pod: Json, labels: Json, annotations: _Annotations) -> ServiceSpec:
     containers = items(mapping(pod.get("spec")).get("containers"))
-    version = text(labels.get(VERSION_LABEL))
+    version = representable(text(labels.get(VERSION_LABEL)) or "")
     return ServiceSpec(
         id=identifier,
         type=labels[TYPE_LABEL],

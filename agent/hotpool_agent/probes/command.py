@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Final, cast
 
-from hotpool_agent.probes.blocking_runner import SingleFlightRunner
+from hotpool_agent.blocking import SingleFlightRunner
 
 _CHUNK: Final = 65536
 _FIRST_PAUSE: Final = 0.001

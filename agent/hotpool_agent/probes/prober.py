@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import aiohttp
 
+from hotpool_agent.blocking import SingleFlightRunner
 from hotpool_agent.catalogue.model import (
     ExecCheck,
     FileCheck,
@@ -25,7 +26,6 @@ from hotpool_agent.catalogue.model import (
 )
 from hotpool_agent.probes import addresses, http_tcp, processes
 from hotpool_agent.probes.addresses import LOOPBACKS, TimeLimit, first_success
-from hotpool_agent.probes.blocking_runner import SingleFlightRunner
 from hotpool_agent.probes.command import Command, CommandRunner
 from hotpool_agent.probes.http_tcp import ProbeResult
 from hotpool_agent.probes.tls import TlsContexts

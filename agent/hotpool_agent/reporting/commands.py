@@ -29,6 +29,11 @@ def new_commands(intents: Iterable[ServiceIntent], acted: Mapping[str, CommandKe
     return [entry for entry in intents if entry.id in acted and (entry.desired, entry.request_id) != acted[entry.id]]
 
 
+def is_carried_out(intents: Iterable[ServiceIntent], identifier: str, acted: CommandKey | None) -> bool:
+    """Return True if `acted`, the last command of the service, is still among the entries."""
+    return any(entry.id == identifier and (entry.desired, entry.request_id) == acted for entry in intents)
+
+
 def _parse_intent(entry: Any) -> ServiceIntent | None:
     try:
         return ServiceIntent.model_validate(entry)

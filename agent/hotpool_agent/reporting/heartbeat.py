@@ -12,7 +12,7 @@ from typing import Final
 import structlog
 
 from hotpool.common.backoff import Backoff
-from hotpool_agent.kube.errors import KubeError, MissingError
+from hotpool_agent.kube.errors import KubeError, MissingError, internal_error
 from hotpool_agent.kube.node_resources import NodeResources
 from hotpool_agent.metrics import Metrics
 from hotpool_agent.notifier import Notifier
@@ -54,6 +54,12 @@ class Heartbeat:
                     _LOG.warning("Lease not renewed", error=str(error))
                 self.problem = str(error)
                 await asyncio.sleep(self._backoff.pause(error.retry_after))
+                continue
+            except Exception as error:  # noqa: BLE001 - must not end the agent
+                if self.problem != internal_error(error):
+                    _LOG.error("Lease not renewed because of an internal error", exc_info=error)
+                self.problem = internal_error(error)
+                await asyncio.sleep(self._backoff.pause())
                 continue
             self.problem = None
             self._backoff.reset()

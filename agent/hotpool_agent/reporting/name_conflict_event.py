@@ -12,7 +12,7 @@ import structlog
 
 from hotpool.api.meta import API_VERSION, NAME_TAKEN_SUFFIX, timestamp
 from hotpool_agent.kube.errors import KubeError
-from hotpool_agent.kube.http_client import FIELD_MANAGER
+from hotpool_agent.kube.http_client import FIELD_MANAGER, object_at
 from hotpool_agent.kube.node_resources import NodeResources
 from hotpool_agent.reporting.report_builder import AgentInfo
 
@@ -41,12 +41,12 @@ class NameConflictEvent:
         self._first = self._first or _event_time()
         try:
             capability = await self._resources.read_capability()
-            uid = ((capability or {}).get("metadata") or {}).get("uid")
+            uid = object_at(capability or {}, "metadata").get("uid")
             await self._resources.write_event(f"{self._resources.node}.{NAME_TAKEN_SUFFIX}", self._event(message, uid))
         except KubeError as error:
             _LOG.warning("Event about the node name conflict not written", error=str(error))
 
-    def _event(self, message: str, uid: str | None) -> dict[str, object]:
+    def _event(self, message: str, uid: object) -> dict[str, object]:
         node, namespace = self._resources.node, self._resources.namespace
         regarding = {"apiVersion": API_VERSION, "kind": "NodeCapability", "name": node, "namespace": namespace}
         platform = self._info.platform

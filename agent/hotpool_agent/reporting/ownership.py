@@ -7,7 +7,12 @@ An agent that changes one of these is alive, and this agent must not write.
 
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Any
+from typing import Any, Final
+
+from hotpool.api.names import MAX_INTERVAL_SECONDS
+from hotpool_agent.untrusted_text import readable
+
+_ID_MAX: Final = 63
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +54,12 @@ def parse_stored(capability: dict[str, Any] | None) -> StoredReport | None:
     if not isinstance(report, dict):
         return None
     return StoredReport(
-        instance=str(report.get("instance")),
-        session=str(report.get("session")),
+        instance=readable(str(report.get("instance")), _ID_MAX),
+        session=readable(str(report.get("session")), _ID_MAX),
         epoch=_non_negative(report.get("epoch"), 0),
         sequence=_non_negative(report.get("sequence"), 0),
         leaving=bool(report.get("leaving")),
-        interval=_non_negative(report.get("intervalSeconds"), 15),
+        interval=min(_non_negative(report.get("intervalSeconds"), 15), MAX_INTERVAL_SECONDS),
     )
 
 

@@ -5,10 +5,11 @@ Builds and compares contents. Must not know when or how they are sent.
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from hotpool.api.capability import (
     MAX_TYPES,
@@ -39,7 +40,10 @@ _REASONS: Final[dict[ServiceState, NotReadyReason]] = {
     "Stopping": "Stopped",
     "Stopped": "Stopped",
 }
-_STAMPS: Final = {"time", "epoch", "sequence", "session"}
+_DIGITS: Final = re.compile(r"[0-9]+")
+_NOT_IN_DIGEST: Final = {"time", "epoch", "sequence", "session", "truncated"}
+MinimalReason = Literal["ReportRejected", "ReportFailed"]
+"""Reasons of all types in a minimal report: the API server rejected the whole one, or it could not be built."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,9 @@ class ReportContent:
     capabilities: frozenset[tuple[str, ...]]
     dropped: tuple[str, ...] = ()
     """Pods, as NAMESPACE/NAME, that do not fit into the report. `report.dropped` includes their number."""
+    dropped_items: tuple[str, ...] = ()
+    """A line for people about each place with items that were left out."""
+    minimal: bool = False
 
     def offers(self, service: str) -> bool:
         """Return True if the service counts for a type in this report."""
@@ -85,18 +92,36 @@ def build(
     *,
     leaving: bool,
     draining: bool = False,
-    refused: int = 0,
+    refused: Sequence[str] = (),
 ) -> ReportContent:
     """Return the report of these states. It counts invalid items as dropped, and cut texts and lists as truncated.
 
-    `refused`: the number of invalid pods. They have no status, and count as dropped, too.
+    `refused`: invalid pods and the reasons, as text. They have no status, and count as dropped, too.
     """
     dropped = DropCounter()
     statuses, left_out = fitting(statuses)
-    services = bounded_services(statuses, dropped)
-    capabilities = _capabilities(catalogue, statuses)
+    services, invalid = bounded_services(statuses, dropped)
+    statuses = [status for status in statuses if status.spec.id not in invalid]
+    capabilities = dropped.limit_items(_capabilities(catalogue, statuses), MAX_TYPES, "types")
     running = sum(status.state == "Running" for status in statuses)
-    report = Report(
+    report = empty_report(info).model_copy(
+        update={
+            "leaving": leaving,
+            "draining": draining,
+            "summary": f"{running}/{len(statuses)}",
+            "services": services,
+            "capabilities": capabilities,
+            "dropped": dropped.count + len(left_out) + len(refused),
+        }
+    )
+    items = (*dropped.items, *(f"pod {pod}: the report has no room for it" for pod in left_out), *refused)
+    stable = {status.spec.id: _stable_error(status) for status in statuses}
+    return replace(with_digest(report, stable), dropped=tuple(left_out), dropped_items=items)
+
+
+def empty_report(info: AgentInfo) -> Report:
+    """Return the report of a node without services, and without stamps."""
+    return Report(
         schema_version=REPORT_SCHEMA_VERSION,
         agent_version=info.agent_version,
         instance=info.instance,
@@ -104,33 +129,32 @@ def build(
         epoch=0,
         sequence=0,
         time="",
-        leaving=leaving,
-        draining=draining,
         interval_seconds=info.interval,
-        summary=f"{running}/{len(statuses)}",
         platform=info.platform,
         hardware=info.hardware,
-        services=services,
-        capabilities=capabilities[:MAX_TYPES],
-        dropped=dropped.count + len(left_out) + refused + max(0, len(capabilities) - MAX_TYPES),
     )
-    return replace(with_digest(truncate(report)), dropped=tuple(left_out))
 
 
-def minimal(whole: Report) -> ReportContent:
-    """Return the report in which no type is ready, sent after the API server rejected a report (requirement B11)."""
+def minimal(whole: Report, reason: MinimalReason) -> ReportContent:
+    """Return the report in which no type is ready, sent in place of a whole one (requirements A12, B11)."""
     unready = tuple(
-        TypeCapability(type=capability.type, ready=False, reason="ReportRejected") for capability in whole.capabilities
+        TypeCapability(type=capability.type, ready=False, reason=reason) for capability in whole.capabilities
     )
-    return with_digest(
-        whole.model_copy(update={"services": (), "capabilities": unready, "platform": None, "hardware": None})
-    )
+    bare = whole.model_copy(update={"services": (), "capabilities": unready, "platform": None, "hardware": None})
+    return replace(with_digest(bare), minimal=True)
 
 
-def with_digest(report: Report) -> ReportContent:
-    """Return the report with its digest and capability tuples."""
-    unstamped = {key: value for key, value in to_json(report).items() if key not in _STAMPS}
-    digest = hashlib.sha256(json.dumps(unstamped, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+def with_digest(whole: Report, stable_errors: Mapping[str, str | None] | None = None) -> ReportContent:
+    """Return the report within its limit, with its digest and capability tuples.
+
+    `stable_errors`: by service id, the text that the digest has in place of the last error. The digest is that of the
+    report before details are left out, because their choice depends on the length of the errors.
+    """
+    document = {key: value for key, value in to_json(whole).items() if key not in _NOT_IN_DIGEST}
+    for service in document["services"]:
+        service["lastError"] = (stable_errors or {}).get(service["id"])
+    digest = hashlib.sha256(json.dumps(document, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    report = truncate(whole)
     return ReportContent(report, digest, frozenset(_capability_tuples(report)))
 
 
@@ -153,6 +177,17 @@ def stamped(content: ReportContent, epoch: int, sequence: int, time: str) -> dic
 def to_json(report: Report) -> dict[str, Any]:
     """Return the JSON form of a report, with every key."""
     return report.model_dump(mode="json", by_alias=True)
+
+
+def _stable_error(status: ServiceStatus) -> str | None:
+    """Return the part of the last error that does not change by itself (requirement B5).
+
+    The error of an observed service is text of its probe, such as a body with a time: only its presence is stable. That
+    of a pod may contain ports and pauses of Kubernetes.
+    """
+    if status.last_error is None or status.spec.run:
+        return status.last_error
+    return "" if status.spec.observe else _DIGITS.sub("", status.last_error)
 
 
 def _capabilities(catalogue: Catalogue, statuses: Sequence[ServiceStatus]) -> tuple[TypeCapability, ...]:

@@ -8,6 +8,8 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from pydantic import ValidationError
+
 from hotpool.api.capability import (
     MAX_ATTRIBUTES,
     MAX_BLOCKED,
@@ -23,6 +25,7 @@ from hotpool.api.capability import (
 )
 from hotpool.api.languages import normalise_language
 from hotpool_agent.catalogue.pair_syntax import normalise_pair
+from hotpool_agent.untrusted_text import readable
 
 if TYPE_CHECKING:
     from hotpool_agent.catalogue.model import Rule, ServiceSpec
@@ -42,29 +45,41 @@ _CAPABILITY_BYTES: Final = 160
 
 
 class DropCounter:
-    """Counter of items that were left out."""
+    """Counter of items that were left out. `items`: one line for people about each place."""
 
     def __init__(self) -> None:
         self.count = 0
+        self.items: list[str] = []
 
-    def limit_text(self, text: str | None, limit: int = _TEXT_MAX) -> str | None:
+    def add(self, place: str, number: int = 1) -> None:
+        """Count items of the place."""
+        if number > 0:
+            self.count += number
+            self.items.append(f"{place}: {number} invalid or too many" if number > 1 else f"{place}: invalid")
+
+    def limit_text(self, text: str | None, place: str) -> str | None:
         """Return the text, or None if it is too long, which counts as one item left out."""
-        if text is None or len(text) <= limit:
+        if text is None or len(text) <= _TEXT_MAX:
             return text
-        self.count += 1
+        self.add(place)
         return None
 
-    def limit_items(self, items: Iterable[T | None], limit: int) -> tuple[T, ...]:
+    def limit_items(self, items: Iterable[T | None], limit: int, place: str) -> tuple[T, ...]:
         """Return at most `limit` valid items and count the others. None stands for an invalid item."""
         candidates = list(items)
         valid = [item for item in candidates if item is not None]
-        self.count += len(candidates) - min(len(valid), limit)
+        self.add(place, len(candidates) - min(len(valid), limit))
         return tuple(valid[:limit])
 
 
-def bounded_services(statuses: Sequence["ServiceStatus"], dropped: DropCounter) -> tuple[Service, ...]:
-    """Return the services as the report holds them, normalised and within bounds."""
-    return dropped.limit_items((_service(status, dropped) for status in statuses), MAX_SERVICES)
+def bounded_services(
+    statuses: Sequence["ServiceStatus"], dropped: DropCounter
+) -> tuple[tuple[Service, ...], frozenset[str]]:
+    """Return the services as the report holds them, normalised and within bounds, and the ids of invalid ones."""
+    services = [(status.spec.id, _service(status, dropped)) for status in statuses]
+    valid = [service for _, service in services if service]
+    invalid = frozenset(identifier for identifier, service in services if service is None)
+    return dropped.limit_items(valid, MAX_SERVICES, "services"), invalid
 
 
 def fitting(statuses: Sequence["ServiceStatus"], limit: int = REPORT_BYTES) -> tuple[list["ServiceStatus"], list[str]]:
@@ -115,9 +130,19 @@ def truncate(report: Report, limit: int = REPORT_BYTES) -> Report:
     return report.model_copy(update={"services": kept, "truncated": count})
 
 
-def _service(status: "ServiceStatus", dropped: DropCounter) -> Service:
-    spec = status.spec
-    dropped.count += status.dropped
+def _service(status: "ServiceStatus", dropped: DropCounter) -> Service | None:
+    """Return the service within bounds, or None if it is invalid."""
+    if status.dropped:
+        dropped.add(f"{status.spec.id}: annotations", status.dropped)
+    try:
+        return _bounded(status, dropped)
+    except ValidationError as error:
+        dropped.add(f"{readable(status.spec.id, _SHORT_MAX)}: {'.'.join(map(str, error.errors()[0]['loc']))}")
+        return None
+
+
+def _bounded(status: "ServiceStatus", dropped: DropCounter) -> Service:
+    spec, place = status.spec, status.spec.id
     return Service(
         id=spec.id,
         type=spec.type,
@@ -126,49 +151,56 @@ def _service(status: "ServiceStatus", dropped: DropCounter) -> Service:
         since=status.since,
         port=spec.port,
         pid=status.pid,
-        version=dropped.limit_text(spec.version),
-        model=dropped.limit_text(spec.model),
+        version=dropped.limit_text(spec.version, f"{place}: version"),
+        model=dropped.limit_text(spec.model, f"{place}: model"),
         restarts=status.restarts,
-        last_error=status.last_error[:_LONG_TEXT_MAX] if status.last_error else None,
+        last_error=readable(status.last_error, _LONG_TEXT_MAX) if status.last_error else None,
         desired=status.desired,
         desired_by=status.desired_by,
         request_id=status.request_id,
-        languages=_languages(spec.attributes.languages, dropped),
-        rules=dropped.limit_items((_rule(rule, dropped) for rule in spec.attributes.rules), MAX_RULES),
+        languages=_languages(spec.attributes.languages, dropped, place),
+        rules=dropped.limit_items(
+            (_rule(rule, dropped, place) for rule in spec.attributes.rules), MAX_RULES, f"{place}: rules"
+        ),
         attributes=_attributes(spec, dropped),
     )
 
 
-def _languages(codes: Iterable[str], dropped: DropCounter) -> tuple[str, ...]:
+def _languages(codes: Iterable[str], dropped: DropCounter, place: str) -> tuple[str, ...]:
     # `auto` is not a language, so leaving it out is not counted.
     normalised = [code for raw in codes if (code := normalise_language(raw))]
-    return dropped.limit_items((_limited(code, _SHORT_MAX) for code in dict.fromkeys(normalised)), MAX_LANGUAGES)
+    limited = (_limited(code, _SHORT_MAX) for code in dict.fromkeys(normalised))
+    return dropped.limit_items(limited, MAX_LANGUAGES, f"{place}: languages")
 
 
-def _rule(rule: "Rule", dropped: DropCounter) -> TranslationRule | None:
+def _rule(rule: "Rule", dropped: DropCounter, place: str) -> TranslationRule | None:
     # Leaving out one blocked pair would allow it, so the whole rule is left out.
     if len(rule.blocked) > MAX_BLOCKED:
         return None
     return TranslationRule(
         kind=rule.kind,
-        languages=_languages(rule.languages, dropped),
-        pairs=_pairs(rule.pairs, dropped),
-        blocked=_pairs(rule.blocked, dropped),
+        languages=_languages(rule.languages, dropped, f"{place}: rules"),
+        pairs=_pairs(rule.pairs, dropped, place),
+        blocked=_pairs(rule.blocked, dropped, place),
     )
 
 
-def _pairs(pairs: Iterable[str], dropped: DropCounter) -> tuple[str, ...]:
-    return dropped.limit_items(dict.fromkeys(normalise_pair(pair) for pair in pairs), MAX_BLOCKED)
+def _pairs(pairs: Iterable[str], dropped: DropCounter, place: str) -> tuple[str, ...]:
+    normalised = dict.fromkeys(normalise_pair(pair) for pair in pairs)
+    return dropped.limit_items(normalised, MAX_BLOCKED, f"{place}: pairs of a rule")
 
 
 def _attributes(spec: "ServiceSpec", dropped: DropCounter) -> tuple[Attribute, ...]:
     def bounded(key: str, values: Iterable[str]) -> Attribute | None:
         if _limited(key, _SHORT_MAX) is None:
             return None
-        return Attribute(key=key, values=dropped.limit_items((_limited(v, _TEXT_MAX) for v in values), MAX_VALUES))
+        limited = (_limited(value, _TEXT_MAX) for value in values)
+        return Attribute(key=key, values=dropped.limit_items(limited, MAX_VALUES, f"{spec.id}: attribute {key}"))
 
     others = spec.attributes.others().items()
-    return dropped.limit_items((bounded(key, values) for key, values in others), MAX_ATTRIBUTES)
+    return dropped.limit_items(
+        (bounded(key, values) for key, values in others), MAX_ATTRIBUTES, f"{spec.id}: attributes"
+    )
 
 
 def _limited(text: str, limit: int) -> str | None:

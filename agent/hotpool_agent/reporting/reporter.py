@@ -1,4 +1,4 @@
-"""Sending of the node's reports: claims an epoch, then sends one report at a time, in order (B5-B9, B11, B12).
+"""Sending of the node's reports: claims an epoch, then sends one report at a time, in order (A12, B5-B9, B11, B12).
 
 Decides by `ownership`, `debounce` and `report_builder`; I/O through `node_resources`. After an unknown outcome it reads
 the stored report before it decides. Must not know services.
@@ -6,30 +6,28 @@ the stored report before it decides. Must not know services.
 
 import asyncio
 import json
-from collections.abc import Callable
 from typing import Final
 
 import structlog
 
 from hotpool.api.meta import timestamp
 from hotpool.common.backoff import Backoff
-from hotpool_agent.kube.errors import KubeError, MissingError, RejectedError, StaleError
+from hotpool_agent.kube.errors import KubeError, MissingError, RejectedError, StaleError, internal_error
 from hotpool_agent.kube.node_resources import NodeResources
 from hotpool_agent.metrics import Metrics
 from hotpool_agent.notifier import Notifier
 from hotpool_agent.reporting.debounce import Debouncer
+from hotpool_agent.reporting.failures import ReportFailures
 from hotpool_agent.reporting.name_conflict_event import NameConflictEvent
-from hotpool_agent.reporting.ownership import ActivityStamp, OwnershipDecision, StoredReport, decide, parse_stored
+from hotpool_agent.reporting.other_agent import NodeNameConflictError, wait_silent
+from hotpool_agent.reporting.ownership import OwnershipDecision, StoredReport, decide, parse_stored
 from hotpool_agent.reporting.report_builder import AgentInfo, Change, ReportContent, classify, minimal, stamped
+from hotpool_agent.reporting.report_source import ReportSource
 from hotpool_agent.settings import Settings
 
 _LOG: Final = structlog.get_logger(__name__)
-_ACTIVITY_READS: Final = 12
-"""Number of times that the other agent's activity is read in one Lease duration."""
-
-
-class NodeNameConflictError(KubeError):
-    """Another live agent owns this node's name (requirement B12)."""
+_RETRY_INTERVALS: Final = 4
+"""Longest pause between two attempts to send a rejected report, in intervals H."""
 
 
 class ReclaimRequiredError(Exception):
@@ -44,7 +42,7 @@ class Reporter:
         resources: NodeResources,
         info: AgentInfo,
         settings: Settings,
-        content: Callable[[], ReportContent],
+        source: ReportSource,
         metrics: Metrics,
     ) -> None:
         self.epoch = 0
@@ -57,16 +55,19 @@ class Reporter:
         self._resources = resources
         self._info = info
         self._settings = settings
-        self._content = content
+        self._source = source
         self._metrics = metrics
         self._debouncer = Debouncer(settings.debounce)
         self._backoff = Backoff(settings.backoff_seconds, settings.interval)
+        self._failures = ReportFailures(settings.backoff_seconds, _RETRY_INTERVALS * settings.interval)
         self._conflict_event = NameConflictEvent(resources, info)
         self._wake = asyncio.Event()
         self._owns_name = False
         self._reclaim_reason: str | None = None
         self._accepted: tuple[ReportContent, int] | None = None
         """Content of our report that the API server holds, and its sequence."""
+        self._rejected: ReportContent | None = None
+        """Whole report for which the API server holds a minimal one."""
         self._accepted_epoch = 0
         """Last epoch in which a report was accepted; 0: none yet."""
         self._sent: ReportContent | None = None
@@ -80,14 +81,24 @@ class Reporter:
         """Numbers of the last reading of the content, and of the readings that were sent and accepted last."""
 
     def holder(self) -> str | None:
-        """Return the holder identity for the Lease, or None unless a report of the current epoch is accepted (B8)."""
-        return f"{self._info.instance}/{self.epoch}" if self._owns_name and self._accepted else None
+        """Return the holder identity for the Lease, or None unless a report of the current epoch is accepted (B8).
+
+        Also None if this agent could not report the present state for 10 s because of an error of its own (A12).
+        """
+        if self._owns_name and self._accepted and not self.is_failing():
+            return f"{self._info.instance}/{self.epoch}"
+        return None
+
+    def is_failing(self) -> bool:
+        """Return True if heartbeats are stopped because of an error of this agent."""
+        return self._failures.stop_heartbeats(self._clock())
 
     def is_current(self) -> bool:
         """Return True if, as far as is known, the API server holds the report of the present state."""
         if not self._owns_name or self._accepted is None or self.problem or self.rejected:
             return False
-        return classify(self._accepted[0], self._content()) is Change.NONE
+        content = self._source.read()
+        return self._source.problem is None and classify(self._accepted[0], content) is Change.NONE
 
     def changed(self) -> None:
         """Note that the content may have changed. Cheap: many calls cause one comparison."""
@@ -135,6 +146,9 @@ class Reporter:
                 # After a 401 `session` reloads the credentials before the next request.
                 self._set_problem(error)
                 await asyncio.sleep(self._backoff.pause(error.retry_after))
+            except Exception as error:  # noqa: BLE001 - the agent stays alive, and stops confirming its last report
+                self._set_internal_problem(error)
+                await asyncio.sleep(self._backoff.pause())
             finally:
                 self._owns_name = False
 
@@ -143,13 +157,19 @@ class Reporter:
             _LOG.warning("not reporting", error=str(error))
         self.problem = str(error)
 
+    def _set_internal_problem(self, error: Exception) -> None:
+        if self.problem != internal_error(error):
+            _LOG.error("not reporting because of an internal error", exc_info=error)
+        self.problem = internal_error(error)
+        self._failures.on_internal_error(self._clock())
+
     async def _claim(self) -> None:
         """Read the stored report; determine epoch, sequence and which report of ours was accepted."""
         self._reclaim_reason = None
         stored = parse_stored(await self._resources.ensure_capability())
         decision = decide(stored, self._info.instance, self._info.session, self._accepted_epoch)
         if stored and decision is OwnershipDecision.WATCH:
-            await self._observe_other_agent(stored)
+            await wait_silent(self._resources, stored)
         if stored and decision is OwnershipDecision.CONTINUE:
             self._resume_epoch(stored)
         else:
@@ -177,23 +197,6 @@ class Reporter:
         self.epoch = self._accepted_epoch = stored.epoch
         self.sequence = max(self.sequence, stored.sequence)
 
-    async def _observe_other_agent(self, stored: StoredReport) -> None:
-        """Watch the other agent for one of its Lease durations. Raises NodeNameConflictError if it is alive."""
-        duration = 3 * stored.interval
-        before = await self._activity()
-        for _ in range(_ACTIVITY_READS):
-            await asyncio.sleep(duration / _ACTIVITY_READS)
-            if await self._activity() != before:
-                raise NodeNameConflictError(
-                    f"node name {self._resources.node!r} belongs to another live agent (instance {stored.instance}); "
-                    "this agent does not report. Start one of the two with another --node"
-                )
-
-    async def _activity(self) -> ActivityStamp:
-        stored = parse_stored(await self._resources.read_capability())
-        renew_time = await self._resources.lease_renew_time()
-        return ActivityStamp(stored.epoch if stored else 0, stored.sequence if stored else 0, renew_time)
-
     async def _send_forever(self) -> None:
         if self._accepted and not self._debouncer.pending and self._refresh_at > self._clock():
             self._succeeded()
@@ -205,11 +208,9 @@ class Reporter:
         while True:
             if self._reclaim_reason:
                 raise ReclaimRequiredError(self._reclaim_reason)
-            if self._changed_at:
+            if self._changed_at or self._failures.is_retry_due(self._clock()):
                 self._read_content()
-            due = self._debouncer.due()
-            at = self._refresh_at if due is None else min(due, self._refresh_at)
-            pause = at - self._clock()
+            pause = self._next_send() - self._clock()
             if pause <= 0 or not self._accepted:
                 return
             self._wake.clear()
@@ -219,47 +220,73 @@ class Reporter:
             except TimeoutError:
                 continue
 
+    def _next_send(self) -> float:
+        """Return the time of the next report, or of the next attempt to build one."""
+        times = (self._debouncer.due(), self._refresh_at, self._failures.retry_at)
+        return min(time for time in times if time is not None)
+
     async def _send(self) -> None:
-        content = self._latest or self._content()
+        content = self._latest or self._source.read()
         pending = self._debouncer.take()
         stamp = self._sent_stamp or (pending.stamp if pending else timestamp())
         self._sent, self._sent_stamp, self._sent_read = content, stamp, self._reads
         try:
             await self._write(content, stamp)
-            self.rejected = None
         except RejectedError as error:
-            self.rejected = f"{error}; reporting no type as ready"
+            if content.minimal:
+                raise
+            await self._replace_rejected(content, error, stamp)
+        else:
+            self.rejected = self._rejected = None
+            self._accepted = (content, self.sequence)
+            self._on_accepted()
+        self._read_content()
+
+    async def _replace_rejected(self, content: ReportContent, error: RejectedError, stamp: str) -> None:
+        """Write the minimal report in place of one that the API server rejects, unless it holds that one already."""
+        if self.rejected != (text := f"{error}; reporting no type as ready"):
             _LOG.error("API server rejects the report; reporting no type as ready", error=str(error))
+        self.rejected, self._rejected = text, content
+        self._failures.on_rejection(self._clock(), error.retry_after)
+        small = minimal(content.report, "ReportRejected")
+        if not self._accepted or self._accepted[0].digest != small.digest:
             # The older report claims too much. Until the minimal one is stored, no heartbeat may confirm it.
-            self._accepted = None
-            await self._write(minimal(content.report), stamp)
-        self._accepted, self._accepted_read = (content, self.sequence), self._sent_read
-        self._accepted_epoch = self.epoch
+            self._accepted, self._sent = None, small
+            await self._write(small, stamp)
+            self._accepted = (small, self.sequence)
+        self._on_accepted()
+
+    def _on_accepted(self) -> None:
+        self._accepted_read, self._accepted_epoch = self._sent_read, self.epoch
         self._sent = self._sent_stamp = None
-        self.accepted_at = timestamp()
         self._refresh_at = self._clock() + self._settings.refresh_seconds
         self._succeeded()
-        self._read_content()
 
     async def _write(self, content: ReportContent, stamp: str) -> None:
         self.sequence += 1
         report = stamped(content, self.epoch, self.sequence, stamp)
         with self._metrics.report(len(json.dumps(report))):
             await self._resources.write_report(report)
+        self.accepted_at = timestamp()
         _LOG.info("report stored", epoch=self.epoch, sequence=self.sequence, summary=content.report.summary)
 
     def _succeeded(self) -> None:
         self.problem = None
+        self._failures.on_success()
         self._backoff.reset()
         self.notifier.notify()
 
     def _read_content(self) -> None:
         """Read the present content, and compare it with the content sent last."""
         changed_at, self._changed_at = self._changed_at, None
-        self._latest = self._content()
+        self._latest = self._source.read()
         self._reads += 1
-        before = self._sent or (self._accepted[0] if self._accepted else None)
+        before = self._sent or self._rejected or (self._accepted[0] if self._accepted else None)
         change = classify(before, self._latest)
+        failed, rejected = self._source.problem is not None, self._rejected is not None
+        reported = self._accepted is not None and self._accepted[0].digest == self._latest.digest
+        if self._failures.on_build(self._clock(), failed=failed, reported=reported, rejected=rejected):
+            self.notifier.notify()
         if change is Change.NONE and self._sent:
             self._sent_read = self._reads
         elif change is Change.NONE:

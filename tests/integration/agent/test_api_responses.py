@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,8 @@ MALFORMED = [
     '{"items": [{"spec": {"services": [5, {}, {"id": []}]}}], "metadata": {"resourceVersion": "5"}}',
     '{"status": {"report": {"epoch": "x", "sequence": [], "intervalSeconds": {}}}}',
     '{"items": [{"status": {"report": {"epoch": {}}}}], "metadata": {"resourceVersion": "1"}}',
+    *("[" * 100_000, '{"items": [' + "[" * 100_000, '{"metadata": {"resourceVersion": ' + "9" * 5000 + "}}"),
+    *('{"type": "ERROR", "object": {"code": {}}}\n', '{"type": "ERROR", "object": {"code": "x", "details": 5}}\n'),
     *('{"type": "ADDED"}\n', '{"type": "MODIFIED", "object": 5}\n', "5\n{}\n[]\n", "x" * 500000),
 ]
 
@@ -68,6 +71,30 @@ async def test_malformed_responses_do_not_end_the_agent(
         await link.api.until(lambda: link.api.watches == 1, 30)
         assert it.alive()
         assert report_versions(link.api) == sorted(set(report_versions(link.api)))
+        await it.shut_down()
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        response(404, {"message": "no", "details": "none"}),
+        response(422, "[" * 100_000),
+        replace(response(500, "x" * 500_000), headers={"Content-Type": "text/html; charset=hex"}),
+    ],
+    ids=["details", "deep", "charset"],
+)
+async def test_a_malformed_error_does_not_end_the_agent(
+    link: FaultyLink, observed: HttpServices, tmp_path: Path, fault: Fault
+) -> None:
+    async with agent_running(tmp_path, link.kubeconfig, observed.catalogue(), **SHORT_TIMES) as it:
+        await link.api.until(lambda: ready_types(link.api) == observed.up, 30)
+        link.api.faults.append(fault)
+        observed.up["asr"] = False
+        link.api.end_watches()
+        await eventually(lambda: not it.alive() or (it.agent.reporter.problem and it.agent.watch.problem), 30)
+        assert "internal" not in f"{it.agent.reporter.problem} {it.agent.watch.problem}"
+        fault.times = 0
+        await link.api.until(lambda: ready_types(link.api) == observed.up, 30)
         await it.shut_down()
 
 

@@ -5,7 +5,6 @@ Requirement A8.
 
 import asyncio
 import copy
-import os
 import socket
 import threading
 from pathlib import Path
@@ -17,7 +16,6 @@ import pytest
 from tests.support.agent_run import agent_running, capability, eventually, supervised, write_catalogue
 from tests.support.fake_api import FakeApi
 
-from hotpool_agent import app
 from hotpool_agent.catalogue.loader import CatalogueError, read_catalogue
 from hotpool_agent.catalogue.model import Catalogue
 from hotpool_agent.service_manager import CommandError
@@ -260,6 +258,49 @@ async def test_the_last_command_wins_and_survives_restarts(api: FakeApi, tmp_pat
         await it.shut_down()
 
 
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_a_service_that_is_removed_and_added_again_follows_the_last_command(
+    api: FakeApi, tmp_path: Path, port: int, *, restarted: bool
+) -> None:
+    kubeconfig, entry = api.kubeconfig(tmp_path), supervised("s", port)
+    async with agent_running(tmp_path, kubeconfig, entry) as it:
+        await api.until(lambda: service(api) and api.watches)
+        patch_spec(api, services=[{"id": "s", "desired": "Stopped", "requestID": "1"}])
+        await api.until(lambda: service(api)["requestID"] == "1")
+        await it.agent.services.command("start", "s", wait=True)
+        write_catalogue(tmp_path, "")
+        await it.agent.reload()
+        if not restarted:
+            write_catalogue(tmp_path, entry)
+            await it.agent.reload()
+            await it.until("s", "Running")
+            await api.until(lambda: service(api).get("desiredBy") == "local")
+        await it.shut_down()
+    if restarted:
+        async with agent_running(tmp_path, kubeconfig, "") as it:
+            await api.until(lambda: api.watches)
+            write_catalogue(tmp_path, entry)
+            await it.agent.reload()
+            await it.until("s", "Running")
+            await it.shut_down()
+
+
+async def test_a_removed_service_is_forgotten_with_its_command(api: FakeApi, tmp_path: Path, port: int) -> None:
+    async with agent_running(tmp_path, api.kubeconfig(tmp_path), supervised("s", port)) as it:
+        await api.until(lambda: service(api) and api.watches)
+        patch_spec(api, services=[{"id": "s", "desired": "Running", "requestID": "1"}])
+        await it.until("s", "Running")
+        write_catalogue(tmp_path, "")
+        await it.agent.reload()
+        assert it.agent.store.state.services["s"].acted == ("Running", "1")
+        patch_spec(api, services=[])
+        await eventually(lambda: "s" not in it.agent.store.state.services)
+        write_catalogue(tmp_path, supervised("s", port))
+        await it.agent.reload()
+        assert it.state("s") == "Stopped"
+        await it.shut_down()
+
+
 async def test_drain_changes_no_service(api: FakeApi, tmp_path: Path, port: int) -> None:
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), auto("s", port)) as it:
         await api.until(lambda: capability(api) == (True, None))
@@ -281,27 +322,4 @@ async def test_a_command_for_a_service_that_is_added_later_waits_for_it(
         write_catalogue(tmp_path, supervised("s", port))
         await it.agent.reload()
         await it.until("s", "Running")
-        await it.shut_down()
-
-
-async def test_a_catalogue_that_cannot_be_read_in_time_ends_neither_reloads_nor_the_agent(
-    api: FakeApi, tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(app, "_READ_SECONDS", 0.2)
-    entry = auto("s", port)
-    async with agent_running(tmp_path, api.kubeconfig(tmp_path), entry) as it:
-        await it.until("s", "Running")
-        source = tmp_path / "n1.yaml"
-        source.unlink()
-        os.mkfifo(source)  # Like a file on a network drive whose server is down: opening it does not return.
-        for _ in range(2):
-            with pytest.raises(CatalogueError, match=r"n1.yaml: cannot be read: no answer in 0.2 s"):
-                await it.agent.reload()
-        await asyncio.get_running_loop().getaddrinfo("localhost", port)  # The loop's own threads are free.
-        with source.open("w") as file:
-            file.write("version: 1\n")
-        source.unlink()
-        write_catalogue(tmp_path, entry)
-        await eventually(it.agent._files._running["catalogue"].done)  # noqa: SLF001
-        assert await it.agent.reload() == "added 0, removed 0, replaced 0, revised 0"
         await it.shut_down()

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 from tests.support.agent_run import agent_running, eventually, supervised, write_catalogue
-from tests.support.fake_api import FakeApi, Fault, fake_api, is_beat, is_report
+from tests.support.fake_api import FakeApi, Fault, fake_api, is_beat, is_report, rejection
 
 from hotpool_agent.control.protocol import Request
 from hotpool_agent.kube.credentials import Target
@@ -73,6 +74,32 @@ async def test_no_change_no_extra_report(api: FakeApi, tmp_path: Path, kubeconfi
         await api.until(lambda: len(api.beats) >= 3)
         assert stamps(api) == [(1, 1)]
         await it.shut_down()
+
+
+async def test_a_body_that_changes_with_each_probe_causes_no_extra_report(
+    api: FakeApi, tmp_path: Path, kubeconfig: Path, port: int
+) -> None:
+    probes: list[float] = []
+
+    async def unhealthy(_: web.Request) -> web.Response:
+        probes.append(time.monotonic())
+        return web.json_response({"status": "loading", "uptime": probes[-1]})
+
+    app = web.Application()
+    app.router.add_get("/", unhealthy)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    probe = "{http: {path: /, expectBody: ok}, periodSeconds: 0.02, failures: 1}"
+    entry = f"- {{id: s, type: asr, port: {port}, observe: {probe}}}\n"
+    async with agent_running(tmp_path, kubeconfig, entry, debounce=0.0) as it:
+        await it.until("s", "Failed")
+        await api.until(lambda: "uptime" in json.dumps(api.report("n1")))
+        writes, seen = len(api.writes), len(probes)
+        await eventually(lambda: len(probes) > seen + 50)
+        assert len(api.writes) == writes
+        await it.shut_down()
+    await runner.cleanup()
 
 
 async def test_a_gain_waits_for_d_and_a_withdrawal_does_not(api: FakeApi, tmp_path: Path, kubeconfig: Path) -> None:
@@ -395,12 +422,13 @@ async def test_a_report_that_the_schema_rejects_is_replaced_by_one_without_ready
 ) -> None:
     async with agent_running(tmp_path, kubeconfig, NMT) as it:
         await api.until(lambda: summary(api) == "0/1")
-        refusal = json.dumps({"message": "status.report.services[0].state: Unsupported value"})
-        api.faults.append(Fault(is_report, code=422, body=refusal))
+        refusal = rejection(422, json.dumps({"message": "status.report.services[0].state: Unsupported value"}))
+        api.faults.append(refusal)
         await it.agent.services.command("start", "idle", wait=True)
         await api.until(lambda: (api.report("n1") or {})["services"] == [])
         (capability,) = (api.report("n1") or {})["capabilities"]
         assert (capability["ready"], capability["reason"]) == (False, "ReportRejected")
+        refusal.times = 0
         await it.agent.services.command("stop", "idle", wait=True)
         await api.until(lambda: (api.report("n1") or {})["services"])
         await it.shut_down()

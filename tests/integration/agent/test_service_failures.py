@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.agent_run import agent_running, eventually
+from tests.support.agent_run import agent_running, capability, eventually
 from tests.support.certificates import Authority
-from tests.support.fake_api import FakeApi, Fault, fake_api, is_claim, is_report, is_watch
+from tests.support.fake_api import FakeApi, Fault, fake_api, is_claim, is_report, is_watch, rejection
 
 NMT = "- {id: idle, type: nmt, run: {command: [sleep, '600']}}\n"
 
@@ -96,19 +96,44 @@ async def test_a_rejected_report_is_replaced_by_a_minimal_one_without_ready_type
 ) -> None:
     async with agent_running(tmp_path, kubeconfig, NMT) as it:
         await api.until(lambda: summary(api) == "0/1")
-        api.faults.append(Fault(is_report, code=code, body=status_body("no")))
+        api.faults.append(rejection(code, status_body("no")))
         await it.agent.services.command("start", "idle", wait=True)
         await api.until(lambda: len(api.writes) == 2)
         report = api.writes[1].report
         assert [(item["ready"], item["reason"]) for item in report["capabilities"]] == [(False, "ReportRejected")]
         await eventually(lambda: "no type as ready" in (it.agent.reporter.rejected or ""))
-        # The node stays live, and there is no storm: one rejected report, one minimal one.
+        # The node stays live, and the whole report is tried again without a storm.
         beats = len(api.beats)
         await api.until(lambda: len(api.beats) >= beats + 2)
-        assert attempts(api) == 3
-        await it.agent.services.command("stop", "idle", wait=True)
-        await api.until(lambda: len(api.writes) == 3)
-        await eventually(lambda: it.agent.reporter.rejected is None)
+        assert len(api.writes) == 2
+        assert 4 <= attempts(api) <= 10
+        await it.shut_down()
+
+
+async def test_a_rejected_report_is_sent_again_without_a_change(api: FakeApi, tmp_path: Path, kubeconfig: Path) -> None:
+    async with agent_running(tmp_path, kubeconfig, NMT) as it:
+        await api.until(lambda: summary(api) == "0/1")
+        refused = rejection()
+        api.faults.append(refused)
+        await it.agent.services.command("start", "idle", wait=True)
+        await api.until(lambda: attempts(api) >= 5)
+        refused.times = 0
+        await api.until(lambda: capability(api, "nmt") == (True, None))
+        await eventually(lambda: it.agent.reporter.rejected is None and it.agent.reporter.is_current())
+        await it.shut_down()
+
+
+async def test_a_lost_response_to_a_minimal_report_does_not_count_as_the_whole_one(
+    api: FakeApi, tmp_path: Path, kubeconfig: Path
+) -> None:
+    async with agent_running(tmp_path, kubeconfig, NMT) as it:
+        await api.until(lambda: summary(api) == "0/1")
+        refused = Fault(is_report, code=422, body=status_body("no"))
+        api.faults += [refused, Fault(is_report, kind="lost")]
+        await it.agent.services.command("start", "idle", wait=True)
+        await api.until(lambda: capability(api, "nmt") == (True, None))
+        assert [write.report["capabilities"][0]["reason"] for write in api.writes[1:]] == ["ReportRejected", None]
+        await eventually(it.agent.reporter.is_current)
         await it.shut_down()
 
 

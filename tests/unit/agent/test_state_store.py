@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
+from tests.support.hangs import hanging_file
 
 from hotpool_agent import state_store
 from hotpool_agent.state_store import StoredServiceState, StoreError, open_store
@@ -22,6 +23,23 @@ def test_an_unreadable_file_is_moved_and_a_new_state_begun(tmp_path: Path, conte
     assert store.unreadable_copy is not None
     assert store.unreadable_copy.read_bytes() == content
     assert not path.exists()
+
+
+async def test_a_write_that_hangs_is_a_problem_until_it_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(state_store, "_SLOW_SECONDS", 0.05)
+    store, fifo = open_store(tmp_path), tmp_path / "fifo"
+    writing = asyncio.create_task(store.write_forever())
+    with hanging_file(fifo), monkeypatch.context() as patch:
+        patch.setattr(state_store, "write_atomically", lambda *_: fifo.read_bytes())
+        store.save()
+        assert not await store.flush_within(1)
+        assert "does not respond" in (store.problem or "")
+    store.save()
+    assert await store.flush_within(10)
+    assert store.problem is None
+    writing.cancel()
 
 
 def test_a_file_of_a_newer_agent_is_left_alone(tmp_path: Path) -> None:

@@ -47,6 +47,11 @@ def status(message: str, **details: str) -> str:
         (500, status("etcdserver: request timed out"), UnavailableError, "etcdserver"),
         (503, "[]", UnavailableError, "[]"),
         (504, '{"message": null}', UnavailableError, "504"),
+        (404, '{"message": "no", "details": "none"}', NotServedError, "apply the CRDs"),
+        (404, '{"message": ["no"], "details": [5]}', NotServedError, "apply the CRDs"),
+        (500, "[" * 100_000, UnavailableError, "500: [[["),
+        (500, '{"message": "half an emoji: \\ud83c"}', UnavailableError, "half an emoji: \ufffd"),
+        (500, '{"message": %s}' % ("9" * 5000), UnavailableError, "500: None"),
     ],
 )
 def test_each_response_has_its_error_with_a_hint(code: int, body: str, kind: type[KubeError], hint: str) -> None:

@@ -78,7 +78,7 @@ def test_pods_without_a_type_are_counted_in_the_report() -> None:
     registry.replace("a", [pod("one"), pod("two", "No")])
     services, rejected = registry.services(())
     assert [reason.split(":")[0] for reason in rejected] == ["pod a/two"]
-    assert build(EMPTY_CATALOGUE, services, AGENT_INFO, leaving=False, refused=len(rejected)).report.dropped == 1
+    assert build(EMPTY_CATALOGUE, services, AGENT_INFO, leaving=False, refused=rejected).report.dropped == 1
 
 
 def many(count: int, characters: int) -> ReportContent:

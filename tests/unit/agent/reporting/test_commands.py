@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from hotpool.api.capability import ServiceIntent
-from hotpool_agent.reporting.commands import new_commands, parse_intents
+from hotpool_agent.reporting.commands import is_carried_out, new_commands, parse_intents
 
 
 def entry(identifier: str, desired: str = "Stopped", request: str = "1") -> dict[str, Any]:
@@ -22,6 +22,14 @@ def test_an_entry_is_a_command_until_it_was_carried_out() -> None:
 def test_another_request_id_repeats_a_command() -> None:
     (intent,) = parse_intents({"spec": {"services": [entry("a", request="2")]}}) or ()
     assert new_commands([intent], {"a": ("Stopped", "1")}) == [intent]
+
+
+def test_a_command_is_carried_out_while_the_object_has_it_unchanged() -> None:
+    intents = parse_intents({"spec": {"services": [entry("a")]}}) or ()
+    assert is_carried_out(intents, "a", ("Stopped", "1"))
+    assert not is_carried_out(intents, "a", ("Stopped", "2"))
+    assert not is_carried_out(intents, "b", ("Stopped", "1"))
+    assert not is_carried_out(intents, "a", None)
 
 
 def test_without_an_object_there_are_no_intents() -> None:

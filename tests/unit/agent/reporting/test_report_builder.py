@@ -91,6 +91,51 @@ def test_the_digest_changes_with_the_content_only() -> None:
     assert report(snapshot("s"), leaving=True).digest != base.digest
 
 
+OBSERVED: dict[str, Any] = {"port": 1, "observe": {"http": {}}, "run": None}
+
+
+def observed(error: str | None) -> ServiceStatus:
+    return snapshot("s", "Failed", lastError=error, **OBSERVED)
+
+
+def of_pod(error: str) -> ServiceStatus:
+    return ServiceStatus(ServiceSpec(id="p", type="asr"), "Failed", last_error=error, pod="speech/p")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        (observed("body '{\"uptime\": 5}'"), observed('body \'{"uptime": 6, "words": "more"}\''), Change.NONE),
+        (observed(None), observed("status 503, not 200"), Change.NEUTRAL),
+        (of_pod("read udp 10.1.0.7:43567: i/o timeout"), of_pod("read udp 10.1.0.7:39: i/o timeout"), Change.NONE),
+        (of_pod("ErrImagePull"), of_pod("OOMKilled"), Change.NEUTRAL),
+        (snapshot("s", lastError="exit code 1"), snapshot("s", lastError="exit code 2"), Change.NEUTRAL),
+    ],
+)
+def test_an_error_that_changes_by_itself_is_no_change(
+    before: ServiceStatus, after: ServiceStatus, expected: Change
+) -> None:
+    assert classify(report(before), report(after)) is expected
+    assert report(after).report.services[0].last_error == after.last_error
+
+
+def test_the_length_of_errors_that_change_by_themselves_is_no_change_above_64_kib() -> None:
+    def many(error: str) -> ReportContent:
+        return report(*(snapshot(f"s{index}", "Failed", lastError=error, **OBSERVED) for index in range(150)))
+
+    short, long = many("e" * 500), many("e" * 1000)
+    assert short.report.truncated != long.report.truncated
+    assert classify(short, long) is Change.NONE
+
+
+def test_a_service_that_no_report_can_hold_is_not_offered_and_counted() -> None:
+    invalid = ServiceStatus(snapshot("bad").spec, "Running", since="x" * 100)
+    content = report(snapshot("good"), invalid)
+    assert [service.id for service in content.report.services] == ["good"]
+    assert capability(content).services == ("good",)
+    assert (content.report.dropped, content.dropped_items) == (1, ("bad: since: invalid",))
+
+
 @pytest.mark.parametrize(
     ("before", "after", "expected"),
     [
@@ -139,7 +184,7 @@ def test_a_drain_is_a_withdrawal_and_its_end_a_gain() -> None:
     catalogue = Catalogue(version=1, services=(running.spec,))
     offered, drained = (build(catalogue, [running], INFO, leaving=False, draining=on) for on in (False, True))
     assert drained.report.draining
-    assert minimal(drained.report).report.draining
+    assert minimal(drained.report, "ReportRejected").report.draining
     assert (classify(offered, drained), classify(drained, offered)) == (Change.WITHDRAWAL, Change.GAIN)
     assert drained.report.capabilities == offered.report.capabilities, "the services continue to run"
 
@@ -151,6 +196,12 @@ def test_an_invalid_item_is_dropped_and_counted() -> None:
     assert content.report.dropped == 4
     assert (service.languages, service.model) == (("en",), None)
     assert [(item.key, item.values) for item in service.attributes] == [("ok", ("v",))]
+    assert content.dropped_items == (
+        "s: model: invalid",
+        "s: languages: invalid",
+        "s: attribute ok: invalid",
+        "s: attributes: invalid",
+    )
 
 
 def test_too_many_blocked_pairs_drop_the_rule_and_allow_nothing() -> None:
@@ -195,7 +246,7 @@ def test_a_report_within_the_limit_is_not_changed() -> None:
 
 
 def test_the_minimal_report_has_no_ready_type() -> None:
-    small = minimal(report(snapshot("a"), snapshot("b", type_="nmt")).report)
+    small = minimal(report(snapshot("a"), snapshot("b", type_="nmt")).report, "ReportRejected")
     assert small.report.services == ()
     assert {(item.ready, item.reason) for item in small.report.capabilities} == {(False, "ReportRejected")}
 

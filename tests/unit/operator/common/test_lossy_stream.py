@@ -5,8 +5,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
-import typer
 from tests.support.agent_run import eventually
 
 from hotpool.common import lossy_stream
@@ -40,7 +40,7 @@ def test_error_messages_of_commands_are_written(
 ) -> None:
     reader, _, stream = pipe
     monkeypatch.setattr(sys, "stderr", stream)
-    typer.echo("one", err=True)
+    click.echo("one", err=True)
     stream.drain(10)
     assert os.read(reader, 100) == b"one\n"
 

@@ -1,0 +1,20 @@
+"""Real hangs: a file without a writer."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+
+@contextmanager
+def hanging_file(path: Path) -> Iterator[None]:
+    """Replace the file by a FIFO, whose readers hang until the end of the block. The file is missing afterwards."""
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+    try:
+        yield
+    finally:
+        # Without a reader, as when none hung, the FIFO cannot be opened for writing.
+        with suppress(OSError):
+            os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK))
+        path.unlink()
