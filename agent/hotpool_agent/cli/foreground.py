@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import structlog
+import typer
 from pydantic import ValidationError
 
 from hotpool.common import exit_codes
@@ -46,7 +47,7 @@ def run(
             target=Target(kubeconfig, context, namespace),
             settings=validated,
         )
-        asyncio.run(run_agent(options))
+        code = asyncio.run(run_agent(options))
     except (CatalogueError, NodeNameError, TargetError, PathError) as error:
         exit_with_error(str(error), exit_codes.USAGE)
     except StoreError as error:
@@ -56,6 +57,8 @@ def run(
         exit_with_error(f"{error} or HOTPOOL_AGENT_LISTEN; {hint}", exit_codes.FAILED)
     except OSError as error:
         exit_with_error(f"{error.strerror}: {error.filename}" if error.filename else str(error), exit_codes.FAILED)
+    if code:
+        raise typer.Exit(code)
 
 
 def _settings(settings: dict[str, Any]) -> Settings:

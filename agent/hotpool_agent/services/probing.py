@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 import aiohttp
@@ -11,6 +12,8 @@ from hotpool_agent.probes import http_tcp
 from hotpool_agent.probes.failure_threshold import FailureThreshold
 from hotpool_agent.services import events
 
+ADOPTION_SECONDS: Final = 30.0
+"""Longest time in which an adopted process must answer a probe."""
 _FIRST_PAUSE: Final = 0.05
 """Seconds between the first two probes of a start, doubled up to the probe's period."""
 
@@ -32,10 +35,27 @@ async def until_ready(
     return events.Ready()
 
 
-async def probe_adopted(session: aiohttp.ClientSession, spec: ServiceSpec) -> events.Ready | events.AdoptionFailed:
-    """Probe an adopted process once."""
-    result = await _probe(session, spec, spec.ready.http, spec.ready.timeout_seconds)
-    return events.Ready() if result.ok else events.AdoptionFailed(f"not adopted: {result.detail}")
+async def probe_adopted(
+    session: aiohttp.ClientSession, spec: ServiceSpec, on_failure: Callable[[], None]
+) -> events.Ready | events.AdoptionFailed:
+    """Probe an adopted process until a success, or until `live.failures` probes in a row have failed, at most 30 s.
+
+    A busy service may need longer for an answer than one probe waits. `on_failure` is called after each failed probe.
+    """
+    live = spec.live
+    threshold, last = FailureThreshold(live.failures), "no probe finished"
+    with suppress(TimeoutError):
+        async with asyncio.timeout(ADOPTION_SECONDS):
+            while True:
+                result = await _probe(session, spec, live.http or spec.ready.http, live.timeout_seconds)
+                if result.ok:
+                    return events.Ready()
+                threshold, last = threshold.add(ok=False), result.detail
+                on_failure()
+                if threshold.is_reached:
+                    break
+                await asyncio.sleep(live.period_seconds)
+    return events.AdoptionFailed(f"not adopted: {last}")
 
 
 async def until_hung(session: aiohttp.ClientSession, spec: ServiceSpec) -> events.Hung:
