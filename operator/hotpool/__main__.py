@@ -1,56 +1,27 @@
-"""Command group `hotpool`. The module of a command is imported when the command runs: all together take 2 s."""
+"""Entry point of `hotpool` and `python -m hotpool`.
+
+Must stay quick to import: signals to the operator count from the first instruction.
+"""
 
 import gc
+import signal
 import sys
-from collections.abc import Mapping
-from importlib import import_module
-from typing import Any, Final
+from typing import Final
 
-import typer
+from hotpool.common import early_signals
 
-from hotpool import __version__
-from hotpool.common.bare_kubernetes import import_bare_kubernetes
-from hotpool.common.lazy_commands import LazyGroup, add_version_option
-
-COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
-    "operator": ("run", "Run the operator of one namespace until SIGTERM."),
-    "why": ("why", "Explain why a node is in a pool or not, and what would change it."),
-    "top": ("top", "Show an overview of nodes and pools."),
-    "diff": ("diff", "Show the nodes that would join and leave pools if manifests were applied."),
-    "pick": ("pick", "Pick a node of a pool, as a dispatcher does."),
-    "enroll": ("enroll", "Create an account and a kubeconfig for the agent of a node outside the cluster."),
-}
-"""Command → module in `hotpool.cli`, and the first paragraph of the command's help."""
 _GC_THRESHOLD: Final = 50_000
 """New objects between collections. Imports create many objects and no garbage: this saves a tenth of the start."""
 
 
-class _Program(LazyGroup):
-    """Group of all commands."""
-
-    table = COMMANDS
-
-    @staticmethod
-    def load(name: str) -> Any:
-        single = typer.Typer(add_completion=False, rich_markup_mode=None)
-        import_module(f"hotpool.cli.{COMMANDS[name][0]}").register(single)
-        return typer.main.get_command(single)
-
-
-app = typer.Typer(
-    cls=_Program,
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    help="Keep every node in exactly the pools whose requirements it meets now.",
-)
-add_version_option(app, f"hotpool {__version__}")
-
-
 def main() -> None:
     """Run the console script `hotpool`."""
+    if "operator" in sys.argv[1:2]:
+        early_signals.hold(signal.SIGTERM, signal.SIGINT)
     gc.set_threshold(_GC_THRESHOLD)
+    from hotpool.cli.program import app  # noqa: PLC0415
+    from hotpool.common.bare_kubernetes import import_bare_kubernetes  # noqa: PLC0415
+
     import_bare_kubernetes()
     sys.exit(app())
 
