@@ -13,12 +13,10 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-async def run_blocking(
-    work: Callable[[], T], seconds: float | None = None, *, discard: Callable[[T], object] | None = None
-) -> T:
+async def run_blocking(work: Callable[[], T], seconds: float | None = None) -> T:
     """Return or raise the outcome of `work`, which runs in a thread of its own. Raises TimeoutError after `seconds`.
 
-    The thread of an abandoned call goes on. `discard`: called there with a result that comes too late.
+    The thread of an abandoned call goes on.
     """
     future: Future[T] = Future()
     future.set_running_or_notify_cancel()  # From here on, a cancelled caller does not cancel it.
@@ -30,10 +28,5 @@ async def run_blocking(
             future.set_exception(error)
 
     threading.Thread(target=run, name="blocking call", daemon=True).start()
-    try:
-        async with asyncio.timeout(seconds):
-            return await asyncio.wrap_future(future)
-    except BaseException:
-        if discard:
-            future.add_done_callback(lambda late: late.exception() or discard(late.result()))
-        raise
+    async with asyncio.timeout(seconds):
+        return await asyncio.wrap_future(future)

@@ -3,6 +3,7 @@
 Each start runs in a thread of its own with a time limit, so that other services and the agent go on.
 """
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from typing import Any, BinaryIO, Final
 import structlog
 
 from hotpool_agent.blocking import run_blocking
+from hotpool_agent.probes.blocking_runner import SingleFlightRunner
 from hotpool_agent.services.process_table import OWNERSHIP_VARIABLE
 
 _LOG: Final = structlog.get_logger(__name__)
@@ -23,6 +25,8 @@ LAUNCH_SECONDS: Final = 10.0
 """Longest time until the program runs. It contains access to the working directory and the program file."""
 LOG_SECONDS: Final = 2.0
 """Longest time to open the log file."""
+_RUNNER: Final = SingleFlightRunner()
+"""Runner of accesses to one path: while one hangs, retries wait for it and add no thread."""
 
 # With vfork the interpreter stands still until the child has executed its program: one file system that hangs would
 # freeze the whole agent.
@@ -76,6 +80,7 @@ class Launch:
 
     async def run(self) -> "subprocess.Popen[bytes]":
         """Start the program. Raises LaunchError, and leaves no process, or LaunchHungError after LAUNCH_SECONDS."""
+        await _check_working_dir(self.command.working_dir)
         log, self.output_start = await _open_log(self.command.log)
         try:
             return await run_blocking(partial(self._start, log), LAUNCH_SECONDS)
@@ -129,10 +134,25 @@ def _popen(attempt: Launch, log: BinaryIO) -> _Child:
         raise LaunchError(f"cannot run {command.argv[0]!r}: {reason}") from error
 
 
+async def _check_working_dir(path: Path) -> None:
+    """Raise LaunchError if the directory does not respond, before a child exists that would hang in it.
+
+    Until it is in its directory, the child of one start has the pipes of others open, so they would wait for it.
+    """
+    try:
+        async with asyncio.timeout(LAUNCH_SECONDS):
+            await _RUNNER.run(path, partial(os.stat, path))
+    except TimeoutError as error:
+        raise LaunchError(f"working directory {path}: no response in {LAUNCH_SECONDS:g} s") from error
+    except OSError:
+        return  # The start fails as well, and says why.
+
+
 async def _open_log(path: Path) -> tuple[BinaryIO, int]:
     """Open the log file; return it, and its size. A service must run even if that fails or hangs."""
     try:
-        return await run_blocking(partial(_open, path), LOG_SECONDS, discard=lambda late: late[0].close())
+        async with asyncio.timeout(LOG_SECONDS):
+            return await _RUNNER.run(path, partial(_open, path))
     except TimeoutError:
         reason = f"not opened in {LOG_SECONDS:g} s"
     except OSError as error:
