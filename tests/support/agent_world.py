@@ -75,8 +75,6 @@ class AgentWorld:
         self._entries: dict[str, CatalogueEntry] = {}
         self._exit = "keep"
         self._requests = 0
-        self._cluster_command: tuple[str, bool] | None = None
-        """The command in the object's spec. A service that is added later follows it."""
         self._foreign_sockets: dict[int, socket.socket] = {}
         self._agent: ManagedProcess | None = None
 
@@ -171,7 +169,6 @@ class AgentWorld:
         )
         wait_for("the command is applied", lambda: self._status(name)["requestID"] == request, SETTLE_SECONDS)
         self._entries[name].wanted = wanted
-        self._cluster_command = (name, wanted)
         return f"cluster: {desired} {name}"
 
     def _crash(self) -> str | None:
@@ -217,9 +214,8 @@ class AgentWorld:
     def _edit(self) -> str:
         name, chance = self._random.choice(IDS), self._random
         if name not in self._entries:
+            # A service that is added again does not obey a command that was carried out before.
             self._entries[name], change = self._new_entry(), "add"
-            if self._cluster_command and self._cluster_command[0] == name:
-                self._entries[name].wanted = self._cluster_command[1]
         elif chance.random() < 0.3:
             del self._entries[name]
             change = "remove"

@@ -23,17 +23,12 @@ class Cgroup:
 
     path: Path
 
-    def create(self) -> bool:
-        """Create the cgroup, and return False if that is impossible."""
+    def open(self) -> int | None:
+        """Create the cgroup, and return a descriptor for `enter`. None: that is impossible."""
         with suppress(OSError):
             self.path.mkdir(exist_ok=True)
-            return True
-        return False
-
-    def add(self, pid: int) -> None:
-        """Move a process into the cgroup; the processes that it creates from now on follow."""
-        with suppress(OSError):
-            (self.path / "cgroup.procs").write_text(str(pid), encoding="ascii")
+            return os.open(self.path / "cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
+        return None
 
     def pids(self) -> set[int]:
         """Return the living processes in it and in the cgroups below."""
@@ -60,12 +55,18 @@ class Cgroup:
             yield Path(folder)
 
 
+def enter(descriptor: int) -> None:
+    """Move the calling process into an open cgroup."""
+    with suppress(OSError):
+        os.write(descriptor, b"0")
+
+
 def of_service(owner: str) -> Cgroup | None:
     """Return the cgroup of a service, which may not exist yet. None: the agent may not create cgroups.
 
-    `owner`: the part of the ownership tag that names state folder and service.
+    `owner`: the part of the ownership tag that names state folder and service; without one there is none.
     """
-    if (parent := _delegated_folder()) is None:
+    if not owner or (parent := _delegated_folder()) is None:
         return None
     digest = hashlib.sha256(owner.encode(errors="replace")).hexdigest()[:8]
     return Cgroup(parent / f"hotpool-{digest}-{owner.rpartition(':')[2]}")

@@ -280,7 +280,7 @@ class ServiceController:
 
     async def _read_output(self) -> None:
         self._output = await last_lines(log_file(self._context.folder, self.spec.id), self._output_start)
-        self._context.changed()
+        self._guard(self._context.changed)
 
     async def _probe_start(self) -> Event:
         outcome = await probing.until_ready(self._context.session, self.spec, self._mark_probed)

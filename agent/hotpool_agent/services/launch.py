@@ -7,7 +7,8 @@ import asyncio
 import os
 import signal
 import subprocess
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,8 @@ import structlog
 
 from hotpool_agent.blocking import run_blocking
 from hotpool_agent.probes.blocking_runner import SingleFlightRunner
-from hotpool_agent.services.process_table import OWNERSHIP_VARIABLE
+from hotpool_agent.services import cgroups
+from hotpool_agent.services.process_table import OWNERSHIP_VARIABLE, owner_of
 
 _LOG: Final = structlog.get_logger(__name__)
 LAUNCH_SECONDS: Final = 10.0
@@ -106,8 +108,8 @@ class Launch:
 
     def _start(self, log: BinaryIO) -> "subprocess.Popen[bytes]":
         try:
-            with log:
-                child = _popen(self, log)
+            with log, _cgroup(self.command) as cgroup:
+                child = _popen(self, log, cgroup)
             if self.abandoned:
                 child.kill()
                 child.wait()
@@ -116,7 +118,19 @@ class Launch:
             self.ended = True
 
 
-def _popen(attempt: Launch, log: BinaryIO) -> _Child:
+@contextmanager
+def _cgroup(command: Command) -> Iterator[int | None]:
+    """Provide an open descriptor of the service's cgroup, or None if it cannot have one."""
+    cgroup = cgroups.of_service(owner_of(command.ownership_tag))
+    descriptor = cgroup.open() if cgroup else None
+    try:
+        yield descriptor
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _popen(attempt: Launch, log: BinaryIO, cgroup: int | None) -> _Child:
     command = attempt.command
     try:
         return _Child(
@@ -128,6 +142,9 @@ def _popen(attempt: Launch, log: BinaryIO) -> _Child:
             cwd=command.working_dir,
             env={**os.environ, **command.env, OWNERSHIP_VARIABLE: command.ownership_tag},
             start_new_session=True,
+            # The child must be in its cgroup before it creates others. Python code between fork and exec may deadlock
+            # with other threads' locks, so it is one system call, and LAUNCH_SECONDS ends it.
+            preexec_fn=None if cgroup is None else partial(cgroups.enter, cgroup),
         )
     except (OSError, ValueError) as error:
         reason = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) else str(error)

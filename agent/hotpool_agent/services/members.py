@@ -30,7 +30,7 @@ class Members:
         self._known: frozenset[Key] = frozenset({first})
         self._ids: frozenset[int] = frozenset({first[0]})
         """Pids of present and former members. A pid is not reused while it names a group or session."""
-        self._cgroup = cgroups.of_service(owner) if owner else None
+        self._cgroup = cgroups.of_service(owner)
 
     def any_alive(self) -> bool:
         """Return True if a process of the last search is alive. Quick, and no proof that none is left."""
@@ -56,16 +56,6 @@ class Members:
         self._known = frozenset(entry.key for entry in found)
         self._ids = frozenset(ids | {entry.pid for entry in found})
         return [entry for entry in found if entry.alive]
-
-    async def gather(self) -> None:
-        """Move all members into the service's cgroup, if it can have one: those that were created before it, too."""
-        if self._cgroup is None or not self._cgroup.create():
-            return
-        while missing := {entry.pid for entry in await self.search()} - self._cgroup.pids():
-            for pid in missing:
-                self._cgroup.add(pid)
-            if missing.isdisjoint(self._cgroup.pids()):
-                return
 
     def send(self, number: signal.Signals, members: Iterable[ProcessEntry]) -> None:
         """Send a signal to the members, and KILL to the whole cgroup as well."""

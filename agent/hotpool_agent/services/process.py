@@ -94,8 +94,6 @@ class Process:
             child_reaper.take(child.pid)
             raise LaunchError(f"cannot watch {command.argv[0]!r}: {error.strerror}") from error
         process.output_start = launch.output_start
-        with suppress(TimeoutError):
-            await process.members.gather()
         return process
 
     @classmethod
