@@ -91,7 +91,7 @@ async def test_a_start_whose_process_cannot_be_killed_is_named_and_not_tried_aga
     if frozen is None:
         return
     kill = os.kill
-    monkeypatch.setattr(launch.os, "kill", lambda *_: None)
+    monkeypatch.setattr(os, "kill", lambda *_: None)
     monkeypatch.setattr(process, "KILL_SECONDS", 0.3)
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), hanging_entry("program", frozen)) as it:
         await it.until("s", "Stopped")
