@@ -25,7 +25,7 @@ from hotpool_agent.services.process_table import OWNERSHIP_VARIABLE, owner_of
 _LOG: Final = structlog.get_logger(__name__)
 LAUNCH_SECONDS: Final = 10.0
 """Longest time until the program runs. It contains access to the working directory and the program file."""
-LOG_SECONDS: Final = 2.0
+LOG_SECONDS: Final = 5.0
 """Longest time to open the log file."""
 _RUNNER: Final = SingleFlightRunner()
 """Runner of accesses to one path: while one hangs, retries wait for it and add no thread."""

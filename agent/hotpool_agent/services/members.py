@@ -4,11 +4,13 @@ A process belongs to a service by its group or session, by the ownership tag in 
 agent remembers, or by the service's cgroup.
 """
 
+import asyncio
 import os
 import signal
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import Final
+from weakref import WeakKeyDictionary
 
 from hotpool_agent.blocking import run_blocking
 from hotpool_agent.services import cgroups, process_table
@@ -94,15 +96,38 @@ async def find_marked(folder: str) -> dict[str, list[tuple[ProcessEntry, str]]]:
 
 async def read_all() -> Everything:
     """Read all processes. An environment that cannot be read in 2 s is left out. Raises TimeoutError."""
+    return await _READERS.setdefault(asyncio.get_running_loop(), _Reader()).read()
 
-    def read() -> Everything:
-        table = process_table.read()
-        return table, _MARKS.read(table)
 
-    for _ in range(_ATTEMPTS - 1):
-        with suppress(TimeoutError):
-            return await run_blocking(read, _READ_SECONDS)
-    return await run_blocking(read, _READ_SECONDS)
+class _Reader:
+    """Reads that begin after their request, each shared by all that wait: many services may end at the same time."""
+
+    def __init__(self) -> None:
+        self._running: asyncio.Task[Everything] | None = None
+        self._next: asyncio.Task[Everything] | None = None
+
+    async def read(self) -> Everything:
+        """Return the next reading."""
+        if self._next is None:
+            self._next = asyncio.create_task(self._read_after(self._running))
+        return await asyncio.shield(self._next)
+
+    async def _read_after(self, before: asyncio.Task[Everything] | None) -> Everything:
+        if before:
+            await asyncio.wait({before})
+        self._running, self._next = self._next, None
+        for _ in range(_ATTEMPTS - 1):
+            with suppress(TimeoutError):
+                return await run_blocking(_read, _READ_SECONDS)
+        return await run_blocking(_read, _READ_SECONDS)
+
+
+_READERS: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, _Reader]] = WeakKeyDictionary()
+
+
+def _read() -> Everything:
+    table = process_table.read()
+    return table, _MARKS.read(table)
 
 
 def _send(key: Key, number: signal.Signals) -> None:

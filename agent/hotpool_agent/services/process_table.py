@@ -15,6 +15,7 @@ Key = tuple[int, int]
 OWNERSHIP_VARIABLE: Final = "HOTPOOL_AGENT_SERVICE"
 """Environment variable of every service that holds its ownership tag, by which a later agent finds its processes."""
 _PREFIX: Final = f"{OWNERSHIP_VARIABLE}=".encode()
+_STAT_BYTES: Final = 2048
 _DEAD: Final = ("Z", "X")
 
 
@@ -61,7 +62,8 @@ def read() -> list[ProcessEntry]:
 def read_entry(pid: int) -> ProcessEntry | None:
     """Return one process, or None if there is none with this pid."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes().decode(errors="replace")
+        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:  # noqa: PTH123 - half the time of a Path
+            stat = file.read(_STAT_BYTES).decode(errors="replace")
     except OSError:
         return None
     head, _, rest = stat.rpartition(")")
