@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -24,7 +24,12 @@ AS_INIT = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
 
 
 def zombies(parent: int) -> int:
-    return sum(child.status() == psutil.STATUS_ZOMBIE for child in psutil.Process(parent).children())
+    """Count the ended children that their parent has not reaped."""
+    count = 0
+    for child in psutil.Process(parent).children():
+        with suppress(psutil.NoSuchProcess):
+            count += child.status() == psutil.STATUS_ZOMBIE
+    return count
 
 
 @asynccontextmanager
