@@ -4,7 +4,10 @@ import os
 
 import pytest
 import structlog
+from tests.support.not_run import pytest_terminal_summary
 from tests.support.run import Run, end_on_signals
+
+__all__ = ["pytest_terminal_summary"]
 
 
 @pytest.hookimpl(tryfirst=True)

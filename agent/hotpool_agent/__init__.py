@@ -1,6 +1,5 @@
 """The agent of one node: runs or watches its services and reports what the node can do right now."""
 
-from importlib.metadata import version
-from typing import Final
+from hotpool import __version__
 
-__version__: Final = version("hotpool")
+__all__ = ["__version__"]

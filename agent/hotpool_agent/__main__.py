@@ -1,13 +1,31 @@
-"""Entry point of `hotpool-agent` and `python -m hotpool_agent`."""
+"""Entry point of `hotpool-agent` and `python -m hotpool_agent`.
 
-from hotpool.common.bare_kubernetes import import_bare_kubernetes
-from hotpool.common.home import provide_home
-from hotpool.common.standard_output import tolerant_output
-from hotpool_agent.cli.program import app
+Must stay quick to import: signals count from the first instruction (requirement A13), and other systems than Linux get
+one clear line instead of an import error.
+"""
+
+import signal
+import sys
+from typing import Final
+
+from hotpool.common import early_signals, exit_codes
+
+_ANYWHERE: Final = {"check", "--help", "--version"}
+"""Commands and options that need no Linux."""
 
 
 def main() -> None:
     """Run the command line."""
+    if sys.platform != "linux" and _ANYWHERE.isdisjoint(sys.argv):
+        sys.stderr.write(f"hotpool-agent needs Linux; this is {sys.platform}. Only `check` and --help work here.\n")
+        sys.exit(exit_codes.USAGE)
+    if "run" in sys.argv[1:2]:
+        early_signals.hold(signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    from hotpool.common.bare_kubernetes import import_bare_kubernetes  # noqa: PLC0415
+    from hotpool.common.home import provide_home  # noqa: PLC0415
+    from hotpool.common.standard_output import tolerant_output  # noqa: PLC0415
+    from hotpool_agent.cli.program import app  # noqa: PLC0415
+
     # Must come before a command imports the agent, and with it kubernetes.
     import_bare_kubernetes()
     provide_home()

@@ -4,8 +4,7 @@ The only module that knows all parts. Its only rules are the order of start and 
 """
 
 import asyncio
-import signal
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Coroutine, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -38,10 +37,12 @@ from hotpool_agent.reporting.report_builder import AgentInfo, stamped
 from hotpool_agent.reporting.report_source import ReportSource
 from hotpool_agent.reporting.reporter import Reporter
 from hotpool_agent.service_manager import CommandError, ReportingPort, ServiceManager, Verb
-from hotpool_agent.services import ports
+from hotpool_agent.services import child_reaper, ports
 from hotpool_agent.services.log_rotation import rotate_forever
+from hotpool_agent.services.process import KILL_SECONDS
 from hotpool_agent.settings import Settings
 from hotpool_agent.state_store import StateStore, lock, open_store
+from hotpool_agent.stop_signals import StopSignals
 
 _LOG: Final = structlog.get_logger(__name__)
 _CATALOGUE_SECONDS: Final = 30.0
@@ -110,8 +111,13 @@ class Agent:
         self.listening: str | None = None
         """Address that serves /healthz, /readyz and /metrics."""
 
-    async def run(self, stop: asyncio.Event, reload_requests: asyncio.Queue[None] | None = None) -> None:
-        """Run until `stop`, then shut down in order. Raises the error that ended a part."""
+    async def run(
+        self,
+        stop: asyncio.Event,
+        reload_requests: asyncio.Queue[None] | None = None,
+        hurry: asyncio.Event | None = None,
+    ) -> None:
+        """Run until `stop`, then shut down in order, or at once after `hurry`. Raises the error that ended a part."""
         # Name resolution and file access use the loop's default executor.
         asyncio.get_running_loop().set_default_executor(UnpooledExecutor())
         maintenance = (self.store.write_forever(), rotate_forever(log_folder(self.store.folder)), self.gpus.run())
@@ -142,7 +148,7 @@ class Agent:
             stopped = asyncio.create_task(stop.wait())
             await asyncio.wait([stopped, *background], return_when=asyncio.FIRST_COMPLETED)
             stopped.cancel()
-            await self._shut_down(requested=stop.is_set())
+            await self._shut_down(hurry or asyncio.Event(), requested=stop.is_set())
 
     def _is_connected(self) -> bool:
         """Return True if the API server accepts heartbeats, and reports unabridged."""
@@ -314,17 +320,32 @@ class Agent:
         }
         return next((reason for reason, holds in reasons.items() if holds), None)
 
-    async def _shut_down(self, *, requested: bool) -> None:
-        """Report `leaving`, stop all services in parallel, then report the last state (B10).
+    async def _shut_down(self, hurry: asyncio.Event, *, requested: bool) -> None:
+        """Shut down in order; once `hurry` is set, kill the services that still run.
 
         With `onAgentExit: keep`, or when a part of the agent failed, nothing is reported and no service is stopped: the
         next agent adopts the running processes (A11).
         """
         _LOG.info("shutting down", requested=requested, on_agent_exit=self.services.catalogue.on_agent_exit)
-        if not requested or self.services.catalogue.on_agent_exit == "keep":
-            await self.store.flush_within(self.settings.request_seconds)
-            await self.services.close()
-            return
+        keep = not requested or self.services.catalogue.on_agent_exit == "keep"
+        orderly = asyncio.create_task(self._keep_services() if keep else self._stop_services())
+        hurried = asyncio.create_task(hurry.wait())
+        await asyncio.wait({orderly, hurried}, return_when=asyncio.FIRST_COMPLETED)
+        hurried.cancel()
+        if not orderly.done():
+            orderly.cancel()
+            if not keep:
+                await self._kill_services()
+        await asyncio.gather(orderly, return_exceptions=True)
+        await self.services.close()
+        if not orderly.cancelled():
+            orderly.result()
+
+    async def _keep_services(self) -> None:
+        await self.store.flush_within(self.settings.request_seconds)
+
+    async def _stop_services(self) -> None:
+        """Report `leaving`, stop all services in parallel, then report the last state (B10)."""
         self.services.shut_down()
         with suppress(TimeoutError):
             async with asyncio.timeout(self.settings.announce_seconds):
@@ -334,11 +355,24 @@ class Agent:
             async with asyncio.timeout(self.settings.request_seconds if self.reporter.problem is None else 0):
                 await self.reporter.flush()
         await self.store.flush_within(self.settings.request_seconds)
-        await self.services.close()
+
+    async def _kill_services(self) -> None:
+        _LOG.warning("second signal: killing the services")
+        self.services.hasten()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(KILL_SECONDS):
+                await self.services.wait_settled()
+                await self.store.flush_within(KILL_SECONDS)
 
 
-async def run_agent(options: Options) -> None:
-    """Run the agent of one node until SIGTERM or SIGINT. Raises TargetError, StoreError, PathError or ListenError."""
+async def run_agent(options: Options) -> int:
+    """Run the agent of one node until SIGTERM or SIGINT. Return the exit code.
+
+    Raises TargetError, StoreError, PathError or ListenError.
+    """
+    signals = StopSignals()
+    signals.install()
+    child_reaper.become_subreaper()
     folder = state_folder(options.node)
     path = socket_path(folder)
     with lock(folder, options.node):
@@ -346,25 +380,31 @@ async def run_agent(options: Options) -> None:
         if store.unreadable_copy:
             _LOG.error("state file unreadable; starting with an empty state", moved_to=str(store.unreadable_copy))
         resources = NodeResources(options.target, options.node, options.settings.request_seconds)
-        await resources.connect()
+        if not await _unless_stopped(resources.connect(), signals.stop):
+            return signals.exit_code
         agent = Agent(options, resources, store)
         server = await socket_server.serve(path, agent.dispatch)
         try:
-            await agent.run(*_signals())
+            async with _background([child_reaper.reap_forever()]):
+                await agent.run(signals.stop, signals.reload_requests, signals.hurry)
         finally:
             server.close()
             path.unlink(missing_ok=True)
             await resources.close()
+    return signals.exit_code
 
 
-def _signals() -> tuple[asyncio.Event, asyncio.Queue[None]]:
-    """Return an event that SIGTERM and SIGINT set, and a queue that gets an item at each SIGHUP."""
-    stop, reload_requests = asyncio.Event(), asyncio.Queue[None]()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    loop.add_signal_handler(signal.SIGHUP, reload_requests.put_nowait, None)
-    return stop, reload_requests
+async def _unless_stopped(work: Coroutine[Any, Any, None], stop: asyncio.Event) -> bool:
+    """Do the work. Return False if `stop` is set before its end."""
+    task, stopped = asyncio.ensure_future(work), asyncio.create_task(stop.wait())
+    await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    for each in (task, stopped):
+        each.cancel()
+    await asyncio.gather(task, stopped, return_exceptions=True)
+    if task.cancelled() or stop.is_set():
+        return False
+    task.result()
+    return True
 
 
 @asynccontextmanager

@@ -13,6 +13,15 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
+async def run_blocking(work: Callable[[], T], seconds: float | None = None) -> T:
+    """Return or raise the outcome of `work`, which runs in a thread of its own. Raises TimeoutError after `seconds`.
+
+    The thread of an abandoned call goes on.
+    """
+    async with asyncio.timeout(seconds):
+        return await asyncio.wrap_future(_run_in_thread(work))
+
+
 class SingleFlightRunner:
     """One thread per call, and at most one for the same key: a second caller waits for the first call's result."""
 

@@ -5,6 +5,7 @@ Must not know how reports are sent.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal
@@ -20,7 +21,9 @@ from hotpool_agent.probes.prober import Prober
 from hotpool_agent.reporting.commands import is_carried_out, new_commands
 from hotpool_agent.reporting.report_builder import AgentInfo, ReportContent, build
 from hotpool_agent.services import events, orphans
-from hotpool_agent.services.controller import ServiceContext, ServiceController, launch_digest
+from hotpool_agent.services.context import ServiceContext
+from hotpool_agent.services.controller import ServiceController, launch_digest
+from hotpool_agent.services.members import read_all
 from hotpool_agent.services.process import Process, StuckError
 from hotpool_agent.services.start_queue import StartQueue
 from hotpool_agent.services.status import ServiceStatus
@@ -34,6 +37,7 @@ _LOG: Final = structlog.get_logger(__name__)
 _OBSERVED: Final = "observed only; Kubernetes starts and stops it, by kubectl scale or kubectl delete pod"
 FIRST_PROBE_SECONDS: Final = 5.0
 _FLUSH_SECONDS: Final = 5.0
+_TRACK_SECONDS: Final = 10.0
 
 
 class CommandError(Exception):
@@ -76,7 +80,9 @@ class ServiceManager:
         self._context: ServiceContext | None = None
         self._intents: tuple[ServiceIntent, ...] | None = None
         """Commands in the node's object; None until it was read."""
-        self._orphan_tasks: set[asyncio.Task[None]] = set()
+        self._tracking: asyncio.Task[None] | None = None
+        self._orphan_tasks: dict[str, asyncio.Task[None]] = {}
+        """Ends of processes whose service is not in the catalogue, or is only observed now; by service id."""
 
     def content(self) -> ReportContent:
         """Build the current report."""
@@ -121,7 +127,6 @@ class ServiceManager:
             settings=self._settings,
             folder=folder,
             base=self._base,
-            session=session,
             prober=Prober(session, self._base),
             changed=reporting.changed,
             save_state=self._store.save,
@@ -129,16 +134,19 @@ class ServiceManager:
             start_queue=StartQueue(),
         )
         specs = {spec.id: spec for spec in self.catalogue.services}
-        orphaned = orphans.find(folder, self._store.state, {name: spec.port for name, spec in specs.items()})
+        orphaned = await orphans.find(folder, self._store.state, {name: spec.port for name, spec in specs.items()})
         for name in self._store.state.services.keys() - specs.keys():
             self._forget(name)
         for spec in specs.values():
             self._add(spec, self._context)
         # Orphaned processes first: one that still loads must be in the start queue before others request it.
         for name, service in sorted(self.services.items(), key=lambda item: item[0] not in orphaned.adoptable):
-            service.adopt_or_start(orphaned.adoptable.pop(name, None) if service.spec.run else None)
-        for name, process in (*orphaned.unclaimed, *orphaned.adoptable.items()):
+            fit = name in orphaned.adoptable
+            processes = orphaned.adoptable if fit else orphaned.leftovers
+            service.adopt_or_start(processes.pop(name, None) if service.spec.run else None, fit=fit)
+        for name, process in (orphaned.leftovers | orphaned.adoptable).items():
             self._end_in_background(name, process)
+        self._tracking = asyncio.create_task(self._track_members())
         self._store.save()
         # The instance must be on disk before the first report contains it.
         await self._store.flush_within(_FLUSH_SECONDS)
@@ -161,6 +169,9 @@ class ServiceManager:
         await asyncio.gather(*(self._remove(name) for name in (*removed, *replaced)))
         for name in removed:
             self._forget(name)
+        await asyncio.gather(*(self._orphan_tasks[name] for name in new if name in self._orphan_tasks))
+        for name in revised:
+            self._follow_auto_start(self.services[name])
         self._add_missing(new)
         counts = (len(new.keys() - old.keys()), len(removed), len(replaced), len(revised))
         return "added {}, removed {}, replaced {}, revised {}".format(*counts)
@@ -208,6 +219,12 @@ class ServiceManager:
             service.handle(events.Start() if entry.desired == "Running" else events.Stop())
             self._changed()
 
+    def _follow_auto_start(self, service: ServiceController) -> None:
+        """Start a service whose `autoStart` a user has set since the agent last saw it: an edit is a command, too."""
+        if service.follow_auto_start():
+            self._store.save()
+            service.handle(events.Start())
+
     def shut_down(self) -> None:
         """Begin the shut-down: the next report has `leaving`, all services stop, desired states are kept."""
         self.leaving = True
@@ -217,14 +234,21 @@ class ServiceManager:
 
     async def wait_settled(self) -> None:
         """Return when no operation of any service runs."""
-        await asyncio.gather(*(service.wait_settled() for service in self.services.values()), *self._orphan_tasks)
+        services = (service.wait_settled() for service in self.services.values())
+        await asyncio.gather(*services, *self._orphan_tasks.values())
+
+    def hasten(self) -> None:
+        """Kill all services that have not ended yet."""
+        for service in self.services.values():
+            service.handle(events.Hasten())
 
     async def close(self) -> None:
         """Cancel all tasks; processes keep running."""
-        for task in self._orphan_tasks:
+        tasks = [*self._orphan_tasks.values(), *filter(None, [self._tracking])]
+        for task in tasks:
             task.cancel()
         await asyncio.gather(*(service.close() for service in self.services.values()))
-        await asyncio.gather(*self._orphan_tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         if self._context:
             await self._context.prober.close()
 
@@ -304,7 +328,7 @@ class ServiceManager:
             self._changed()
 
     def _outcome(self, service: ServiceController, verb: Verb, *, repeated: bool) -> str:
-        state, error, identifier = service.machine.state, service.machine.last_error, service.spec.id
+        state, error, identifier = service.machine.state, service.status().last_error, service.spec.id
         if state == _TARGET_STATE[verb]:
             return f"{identifier}: {state}{' already' if repeated else ''}"
         if state == "Failed":
@@ -319,9 +343,18 @@ class ServiceManager:
             except StuckError as error:
                 _LOG.error("orphaned process did not end", id=identifier, error=str(error))
 
-        task = asyncio.create_task(end())
-        self._orphan_tasks.add(task)
-        task.add_done_callback(self._orphan_tasks.discard)
+        task = self._orphan_tasks[identifier] = asyncio.create_task(end())
+        task.add_done_callback(lambda _: self._orphan_tasks.pop(identifier, None))
+
+    async def _track_members(self) -> None:
+        """Remember which processes descend from a service: once their parent has ended, nothing shows it."""
+        while True:
+            await asyncio.sleep(_TRACK_SECONDS)
+            if any(service.machine.pid for service in self.services.values()):
+                with suppress(TimeoutError):
+                    everything = await read_all()
+                    for service in self.services.values():
+                        service.remember(everything)
 
     async def _wait_first_probes(self) -> None:
         try:

@@ -18,11 +18,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 
 from hotpool.common.atomic_file import write_atomically
+from hotpool_agent.blocking import run_blocking
 
 SCHEMA: Final = 1
 _RETRY_SECONDS: Final = 1.0
-_SLOW_SECONDS: Final = 10.0
-"""Time after which a write that has not ended is a problem."""
+_SLOW_SECONDS: Final = 5.0
+"""Time after which a write counts as failed. It goes on, because a second one would hang as well."""
 _LOG: Final = structlog.get_logger(__name__)
 
 
@@ -38,6 +39,8 @@ class StoredServiceState(BaseModel):
     desired: str | None = None
     """Running or Stopped, as a user last commanded; None without a command."""
     desired_by: str | None = None
+    auto_start: bool | None = None
+    """`autoStart` in the last catalogue; None for a service without one yet."""
     acted: tuple[str, str] | None = None
     """(desired, requestID) of the last command from the cluster that was carried out (requirement A2)."""
     pid: int | None = None
@@ -108,13 +111,11 @@ class StateStore:
         while True:
             await self._dirty.wait()
             self._dirty.clear()
-            version, text = self._changed, self.state.model_dump_json(by_alias=True, indent=1)
+            version = self._changed
             try:
-                await self._write(text)
-            except OSError as error:
-                if self.problem is None:
-                    _LOG.error("state file not written, trying again", error=str(error))
-                self.problem = f"state file not written: {error.strerror}: {self.folder}"
+                await self._write(self.state.model_dump_json(by_alias=True, indent=1))
+            except (OSError, ValueError) as error:
+                self._set_problem(getattr(error, "strerror", None) or str(error))
                 self._dirty.set()
                 await asyncio.sleep(_RETRY_SECONDS)
                 continue
@@ -124,11 +125,20 @@ class StateStore:
                 self._clean.notify_all()
 
     async def _write(self, text: str) -> None:
-        """Write the file. Wait without a limit: a second write could be overtaken by one that hangs."""
-        writing = asyncio.create_task(asyncio.to_thread(write_atomically, self.folder / "state.json", text))
-        while not (await asyncio.wait({writing}, timeout=_SLOW_SECONDS))[0]:
-            self.problem = f"state file not written: the file system does not respond: {self.folder}"
-        await writing
+        """Write the file, however long that takes."""
+        write = asyncio.ensure_future(run_blocking(lambda: write_atomically(self.folder / "state.json", text)))
+        try:
+            done, _ = await asyncio.wait({write}, timeout=_SLOW_SECONDS)
+            if not done:
+                self._set_problem("the file system does not respond")
+            await write
+        finally:
+            write.cancel()
+
+    def _set_problem(self, reason: str) -> None:
+        if self.problem is None:
+            _LOG.error("state file not written, trying again", error=reason)
+        self.problem = f"state file not written: {reason}: {self.folder}"
 
 
 def open_store(folder: Path) -> StateStore:

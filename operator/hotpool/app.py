@@ -12,6 +12,7 @@ from kubernetes.aio import client
 
 from hotpool.api.meta import ELECTION_LEASE, KUBE_NODES_ANNOTATION, SCHEMA_REVISION
 from hotpool.clock import Clock
+from hotpool.common import early_signals
 from hotpool.common.health_server import ListenError, check_lines, serving
 from hotpool.controllers.manager import Manager
 from hotpool.core.cluster_cache import ClusterCache
@@ -165,6 +166,8 @@ class Operator:
     def _handle_signals(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, self._stop.set)
+            if number in early_signals.received:
+                self._stop.set()
 
     async def _check_definitions(self) -> None:
         """Wait for the API server. Raises StartupError if a CRD is missing or older than this operator."""

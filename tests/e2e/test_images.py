@@ -34,7 +34,7 @@ import json, importlib.metadata as m
 print(json.dumps({d.name: d.version for d in m.distributions()}))
 """
 IMPORTED = """
-import sys, pathlib, hotpool.__main__, hotpool.app, hotpool_agent.cli.program
+import sys, pathlib, hotpool.cli.program, hotpool.app, hotpool_agent.cli.program
 for name, module in sys.modules.items():
     if name.partition(".")[0] in ("hotpool", "hotpool_agent", "kubernetes"):
         print(name, pathlib.Path(module.__cached__).read_bytes()[4])

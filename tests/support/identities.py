@@ -20,7 +20,7 @@ from click.testing import CliRunner
 from tests.support.attacks import LABEL, OWN, READY, Attempt, lease, ncap
 from tests.support.fleet_objects import pool
 
-from hotpool.__main__ import app
+from hotpool.cli.program import app
 from localfleet.chart import render
 from localfleet.fleet import Fleet
 from localfleet.kind import REPOSITORY

@@ -14,7 +14,7 @@ from hotpool_agent.cli.help import AgentHelp
 if TYPE_CHECKING:
     from hotpool_agent.catalogue.model import Catalogue, ServiceSpec
 
-_PROBES: Final = ("http", "tcp", "process", "systemd", "file")
+_PROBES: Final = ("http", "tcp", "exec", "grpc", "process", "systemd", "file")
 _HELP: Final = AgentHelp(
     codes={
         exit_codes.OK: "the agent can use the catalogue",

@@ -5,6 +5,7 @@ may have replaced the files of this version.
 """
 
 import asyncio
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def run(
             target=Target(kubeconfig, context, namespace),
             settings=validated,
         )
-        asyncio.run(run_agent(options))
+        code = asyncio.run(run_agent(options))
     except (CatalogueError, NodeNameError, TargetError, PathError) as error:
         exit_with_error(str(error), exit_codes.USAGE)
     except StoreError as error:
@@ -55,6 +56,8 @@ def run(
         exit_with_error(f"{error} or HOTPOOL_AGENT_LISTEN; {hint}", exit_codes.FAILED)
     except OSError as error:
         exit_with_error(f"{error.strerror}: {error.filename}" if error.filename else str(error), exit_codes.FAILED)
+    if code:
+        sys.exit(code)
 
 
 def _settings(settings: dict[str, Any]) -> Settings:

@@ -15,7 +15,8 @@ _HELP: Final = AgentHelp(
     codes={
         exit_codes.OK: "orderly shutdown after SIGTERM, SIGINT or Ctrl-C",
         exit_codes.FAILED: "another agent of this node, the --listen port is taken, or an unusable state folder",
-        exit_codes.USAGE: "wrong usage, a catalogue with errors, or no usable kubeconfig",
+        exit_codes.USAGE: "wrong usage, a catalogue with errors, no usable kubeconfig, or not on Linux",
+        exit_codes.INTERRUPTED: "a second Ctrl-C killed the services; a second SIGTERM: 143",
     },
     environment=(
         *ENVIRONMENT,

@@ -1,11 +1,14 @@
 """Services in the response to `status`: the fields of the report, and why one is not offered. Pure."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Final
 
 from hotpool_agent.catalogue.model import Catalogue, device_accepted
 from hotpool_agent.reporting.report_limits import DropCounter, bounded_services, fitting
 from hotpool_agent.services.status import ServiceStatus
+from hotpool_agent.untrusted_text import readable
+
+_OUTPUT_MAX: Final = 1024
 
 
 def service_documents(
@@ -27,7 +30,11 @@ def service_documents(
 def _documents(status: ServiceStatus, reason: str | None) -> Iterable[dict[str, Any]]:
     dropped = DropCounter()
     for service in bounded_services([status], dropped)[0]:
-        yield service.model_dump(mode="json", by_alias=True) | {"notOffered": reason, "dropped": dropped.count}
+        yield service.model_dump(mode="json", by_alias=True) | {
+            "notOffered": reason,
+            "dropped": dropped.count,
+            "lastOutput": [readable(line, _OUTPUT_MAX) for line in status.last_output],
+        }
 
 
 def _not_offered(status: ServiceStatus, catalogue: Catalogue, without_room: Sequence[str]) -> str | None:

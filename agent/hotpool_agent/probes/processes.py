@@ -11,6 +11,8 @@ from typing import Final
 from hotpool_agent.probes.http_tcp import ProbeResult
 
 _PROC: Final = Path("/proc")
+_LINE_LIMIT: Final = 64
+"""Longest first line of a pid file that is read, in characters."""
 
 
 def by_name(name: str, argument: str | None, first: int | None) -> ProbeResult:
@@ -23,9 +25,10 @@ def by_name(name: str, argument: str | None, first: int | None) -> ProbeResult:
 
 
 def by_pid_file(path: Path, argument: str | None) -> ProbeResult:
-    """Find the process whose pid is in the file. A process without the argument has reused the pid."""
+    """Find the process whose pid is the first line of the file. A process without the argument has reused the pid."""
     try:
-        text = path.read_text(encoding="ascii", errors="replace").strip()
+        with path.open(encoding="ascii", errors="replace") as file:
+            text = file.readline(_LINE_LIMIT).strip()
     except (FileNotFoundError, NotADirectoryError):
         return ProbeResult(ok=False, absent=True, detail=f"{path}: no such file")
     except OSError as error:

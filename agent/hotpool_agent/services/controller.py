@@ -5,14 +5,11 @@ All I/O of one service starts here, and the outcome of each action is an event. 
 
 import asyncio
 import hashlib
-import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any, Final
 
-import aiohttp
 import structlog
 
 from hotpool.api.meta import timestamp
@@ -20,40 +17,30 @@ from hotpool_agent.catalogue.model import Observe, Run, ServiceSpec
 from hotpool_agent.notifier import Notifier
 from hotpool_agent.paths import log_file
 from hotpool_agent.probes.failure_threshold import FailureThreshold
-from hotpool_agent.probes.prober import Prober
-from hotpool_agent.services import events, probing
+from hotpool_agent.services import events, probing, task_failures
 from hotpool_agent.services import state_machine as m
+from hotpool_agent.services.context import ServiceContext
 from hotpool_agent.services.events import Event
-from hotpool_agent.services.flap_damping import FlapDamping, FlapHistory
-from hotpool_agent.services.process import Command, LaunchError, Process, StuckError, ownership_tag
-from hotpool_agent.services.start_queue import StartQueue
+from hotpool_agent.services.members import Everything, read_all
+from hotpool_agent.services.output_tail import last_lines, with_output
+from hotpool_agent.services.process import (
+    Command,
+    Endable,
+    HungLaunch,
+    LaunchError,
+    LaunchHungError,
+    Process,
+    StuckError,
+)
+from hotpool_agent.services.process_table import owner, ownership_tag
 from hotpool_agent.services.state_machine import Action, Machine
 from hotpool_agent.services.status import ServiceStatus
-from hotpool_agent.settings import Settings
+from hotpool_agent.services.stored_flaps import StoredFlaps
 from hotpool_agent.state_store import StoredServiceState
 
 _LOG: Final = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServiceContext:
-    """Objects that all services of a node share."""
-
-    settings: Settings
-    folder: Path
-    """The agent's state folder."""
-    base: Path
-    """Folder to which `workingDir` is relative."""
-    session: aiohttp.ClientSession
-    prober: Prober
-    changed: Callable[[], None]
-    """Notify the reporter that the report may differ."""
-    save_state: Callable[[], None]
-    """Schedule a write of the state file."""
-    wait_withdrawn: Callable[[str], Awaitable[None]]
-    """Return when the last accepted report does not offer the service."""
-    start_queue: StartQueue
-    """Queue of heavy services."""
+_REPEAT_SECONDS: Final = 1.0
+"""Pause before a task that raised an unexpected exception is repeated."""
 
 
 class ServiceController:
@@ -62,6 +49,7 @@ class ServiceController:
     def __init__(self, spec: ServiceSpec, stored: StoredServiceState, context: ServiceContext) -> None:
         self.spec = spec
         self.stored = stored
+        self.follow_auto_start()
         desired = stored.desired
         should_run = spec.run is not None and (desired == "Running" or (desired is None and spec.auto_start))
         self.machine = Machine(observed=spec.observe is not None, heavy=spec.heavy, should_run=should_run)
@@ -70,28 +58,29 @@ class ServiceController:
         """True once an observed or adopted service was probed, or if no first probe is needed."""
         self.notifier = Notifier()
         self._context = context
-        self._process: Process | None = None
+        self._process: Endable | None = None
+        self._output: tuple[str, ...] = ()
+        """Last output lines before the last failure."""
+        self._output_start = 0
+        """Size of the log file when the process was started."""
         self._events: deque[Event] = deque()
         self._tasks: dict[str, asyncio.Task[Event | None]] = {}
-        penalty_at = _now() - max(0.0, time.time() - stored.penalty_at)
-        half_life = context.settings.flap_half_life_seconds
-        self._flaps = FlapHistory(
-            FlapDamping(half_life, stored.penalty, penalty_at, stored.suppressed),
-            context.settings.restart_seconds,
-            context.settings.restart_limit_seconds,
-        )
+        self._flaps = StoredFlaps(stored, context.settings)
         self._schedule_reuse()
         if spec.observe is not None:
             self._spawn("probe", self._observe(spec.observe))
 
-    def adopt_or_start(self, orphan: Process | None) -> None:
-        """Adopt the process that an earlier agent left, else start one if the desired state is Running."""
+    def adopt_or_start(self, orphan: Process | None, *, fit: bool = True) -> None:
+        """Adopt the process that an earlier agent left, else start one if the desired state is Running.
+
+        `fit`: False for a process that must be ended first.
+        """
         if orphan is None:
             if self.machine.should_run:
                 self.handle(events.Start())
             return
         self._process = orphan
-        adoption_state = self._adoption_state()
+        adoption_state = self._adoption_state() if fit else events.AdoptionState.UNFIT
         # A process that was found by its ownership tag is not in the state file yet.
         self._store(pid=orphan.pid, started=orphan.started)
         self.probed = adoption_state is events.AdoptionState.UNFIT or not self.machine.should_run
@@ -99,6 +88,14 @@ class ServiceController:
         if self.spec.heavy and adoption_state is events.AdoptionState.WAS_LOADING:
             self._context.start_queue.hold(self.spec.id)
         self.handle(events.Adopted(orphan.pid, adoption_state))
+
+    def follow_auto_start(self) -> bool:
+        """Let a changed `autoStart` of the catalogue replace an older command. Return True if it says start now."""
+        before, self.stored.auto_start = self.stored.auto_start, self.spec.auto_start
+        if before is not False or not self.spec.auto_start or self.spec.run is None:
+            return False
+        self.stored.desired = self.stored.desired_by = None
+        return True
 
     def revise(self, spec: ServiceSpec) -> None:
         """Apply a changed catalogue entry that needs no new process (`launch_digest` is the same)."""
@@ -112,10 +109,8 @@ class ServiceController:
         if len(self._events) > 1:
             return
         while self._events:
-            try:
-                self._step(self._events[0])
-            finally:
-                self._events.popleft()
+            self._step(self._events[0])
+            self._events.popleft()
 
     def status(self) -> ServiceStatus:
         """Return the current status."""
@@ -125,13 +120,19 @@ class ServiceController:
             state=now.state,
             since=self.since,
             pid=now.pid,
-            last_error=now.last_error,
+            last_error=with_output(now.last_error, self._output),
+            last_output=self._output if now.last_error else (),
             desired=("Running" if now.should_run else "Stopped") if supervised else None,
             desired_by=(self.stored.desired_by or "catalogue") if supervised else None,
             restarts=now.restarts,
             request_id=self.stored.acted[1] if self.stored.acted else None,
-            flapping=self._flaps.flapping_until(_now()) is not None,
+            flapping=self._flaps.seconds_left() is not None,
         )
+
+    def remember(self, everything: Everything) -> None:
+        """Look for new members among all processes, while their descent can be seen."""
+        if isinstance(self._process, Process):
+            self._process.members.update(everything)
 
     async def wait_settled(self) -> None:
         """Return when no operation runs."""
@@ -149,9 +150,9 @@ class ServiceController:
         self.machine, actions = m.step(before, event)
         if self.machine != before:
             if self.machine.state != before.state:
-                self._on_state_change(before)
+                self._guard(lambda: self._on_state_change(before))
             # Notify the reporter before the actions: a withdrawal must not wait for them.
-            self._context.changed()
+            self._guard(self._context.changed)
             self.notifier.notify()
         for action in actions:
             self._perform(action)
@@ -162,19 +163,33 @@ class ServiceController:
         state = self.machine.state
         adopted = state == "Running" and not self.probed and not self.machine.observed
         self.since = (self.stored.since if adopted else None) or timestamp()
-        _LOG.info("service state changed", id=self.spec.id, state=state, error=self.machine.last_error)
-        self.probed = self.probed or (not self.machine.observed and state != "Starting")
+        unconfirmed = adopted and before.state == "Stopped"
+        self.probed = self.probed or not (self.machine.observed or unconfirmed or state == "Starting")
         if state == "Running":
-            self._flaps.started(_now())
+            self._flaps.started()
             self._store(since=self.since)
+            self._spawn("members", self._search_members())
         elif state != "Stopping":
-            if self._flaps.stopped(_now(), requested=before.state != "Running"):
-                self.stored.penalty, self.stored.penalty_at = self._flaps.damping.penalty, time.time()
-                self.stored.suppressed = self._flaps.damping.suppressed
-            self._store()
-            self._schedule_reuse()
+            self._on_outage(before)
         if state == "Stopped":
             self._flaps.reset_failures()
+        _LOG.info("service state changed", id=self.spec.id, state=state, error=self.machine.last_error)
+
+    def _on_outage(self, before: Machine) -> None:
+        self._flaps.ended(before, self.machine)
+        # A service that failed is not Running for the next agent, even if its process still lives.
+        self._store(since=None)
+        self._schedule_reuse()
+        if self.machine.state == "Failed" and before.state != "Starting" and not self.machine.observed:
+            self._spawn("output", self._read_output())
+
+    def _guard(self, work: Callable[[], None]) -> None:
+        """Do work of which a failure must not keep the service from going on."""
+        try:
+            work()
+        except Exception as error:  # noqa: BLE001 - as said
+            with suppress(Exception):
+                _LOG.error("internal error", id=self.spec.id, exc_info=error)
 
     def _perform(self, action: Action) -> None:
         match action:
@@ -183,11 +198,11 @@ class ServiceController:
             case Action.LAUNCH:
                 self._spawn("process", self._launch())
             case Action.PROBE:
-                self._spawn("probe", probing.until_ready(self._context.session, self.spec, self._mark_probed))
+                self._spawn("probe", self._probe_start())
             case Action.PROBE_ADOPTED:
                 self._spawn("probe", self._probe_adopted())
             case Action.PROBE_LIVENESS:
-                self._spawn("probe", probing.until_hung(self._context.session, self.spec))
+                self._spawn("probe", probing.until_hung(self._context.prober, self.spec))
             case Action.RETRY:
                 self._spawn("retry", self._retry())
             case Action.WITHDRAW:
@@ -219,31 +234,68 @@ class ServiceController:
         if task.cancelled() or self._tasks.get(name) is not task:
             return
         if error := task.exception():
-            _LOG.error("internal error", task=task.get_name(), exc_info=error)
+            self._on_task_failure(name, error)
+            with suppress(Exception):
+                _LOG.error("internal error", task=task.get_name(), exc_info=error)
         elif event := task.result():
             self.handle(event)
+
+    def _on_task_failure(self, name: str, error: BaseException) -> None:
+        """Pass the failure of a task to the state machine, and repeat tasks that must not end."""
+        if name == "process" and self._process and self.machine.phase is m.ProcessPhase.LAUNCHING:
+            self.handle(events.Launched(self._process.pid))
+        if event := task_failures.event_of(name, error, self.machine):
+            self.handle(event)
+        if name == "end":
+            self._spawn("end", self._terminate_later())
+        elif name == "probe" and (observe := self.spec.observe):
+            self._mark_probed()
+            self._spawn("probe", self._observe(observe, _REPEAT_SECONDS))
 
     def _cancel(self, name: str) -> None:
         if task := self._tasks.pop(name, None):
             task.cancel()
 
     async def _launch(self) -> Event:
+        command, digest = self._command(), launch_digest(self.spec)
         try:
-            process = await Process.launch(self._command())
+            process = await Process.launch(command)
         except LaunchError as error:
+            self._output = ()
             return events.LaunchFailed(str(error))
-        self._process = process
-        self._store(pid=process.pid, started=process.started, recipe=launch_digest(self.spec), since=None)
+        except LaunchHungError as error:
+            self._output, self._process = (), HungLaunch(error.launch)
+            return events.LaunchHung(str(error))
+        self._process, self._output_start = process, process.output_start
+        self._store(pid=process.pid, started=process.started, recipe=digest, since=None)
         self.handle(events.Launched(process.pid))
         return await self._wait_exit(process)
 
     async def _wait_exit(self, process: Process) -> Event:
-        return events.Exited(await process.exited())
+        reason = await process.exited()
+        # A service that is offered is withdrawn first.
+        if self.machine.state == "Starting":
+            await self._read_output()
+        return events.Exited(reason)
+
+    async def _read_output(self) -> None:
+        self._output = await last_lines(log_file(self._context.folder, self.spec.id), self._output_start)
+        self._guard(self._context.changed)
+
+    async def _probe_start(self) -> Event:
+        outcome = await probing.until_ready(self._context.prober, self.spec, self._mark_probed)
+        if isinstance(outcome, events.StartTimedOut):
+            await self._read_output()
+        return outcome
 
     async def _probe_adopted(self) -> Event:
-        outcome = await probing.probe_adopted(self._context.session, self.spec)
-        self.probed = isinstance(outcome, events.AdoptionFailed)  # after a success, the change to Running sets it
+        outcome = await probing.probe_adopted(self._context.prober, self.spec, self._mark_probed)
+        self._mark_probed()
         return outcome
+
+    async def _search_members(self) -> None:
+        with suppress(TimeoutError):
+            self.remember(await read_all())
 
     async def _retry(self) -> Event:
         await asyncio.sleep(self._flaps.retry_pause())
@@ -251,14 +303,15 @@ class ServiceController:
 
     def _schedule_reuse(self) -> None:
         """Schedule a new report for the moment at which a flapping service may be offered again."""
-        if (until := self._flaps.flapping_until(_now())) is not None:
-            self._spawn("damping", self._wait_reuse(until))
+        if (seconds := self._flaps.seconds_left()) is not None:
+            self._spawn("damping", self._wait_reuse(seconds))
 
-    async def _wait_reuse(self, until: float) -> None:
-        await asyncio.sleep(until - _now())
+    async def _wait_reuse(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
         self._context.changed()
 
-    async def _observe(self, observe: Observe) -> None:
+    async def _observe(self, observe: Observe, pause: float = 0.0) -> None:
+        await asyncio.sleep(pause)
         threshold = FailureThreshold.initially_failed(observe.failures)
         while True:
             result = await self._context.prober.probe(observe, self.spec.port)
@@ -296,6 +349,10 @@ class ServiceController:
         self._store(pid=None, started=None, recipe=None, since=None)
         return events.Gone()
 
+    async def _terminate_later(self) -> Event:
+        await asyncio.sleep(_REPEAT_SECONDS)
+        return await self._terminate(0)
+
     def _store(self, **changes: Any) -> None:
         for name, value in changes.items():
             setattr(self.stored, name, value)
@@ -314,14 +371,10 @@ class ServiceController:
             working_dir=self._context.base / run.working_dir,
             log=log_file(self._context.folder, self.spec.id),
             port=self.spec.port,
-            ownership_tag=ownership_tag(self._context.folder, self.spec.id, launch_digest(self.spec)),
+            ownership_tag=ownership_tag(owner(self._context.folder, self.spec.id), launch_digest(self.spec)),
         )
 
 
 def launch_digest(spec: ServiceSpec) -> str:
     """Return the digest of the fields whose change needs a new process: `run`, `observe` and `port`."""
     return hashlib.sha256(spec.model_dump_json(include={"run", "observe", "port"}).encode()).hexdigest()[:16]
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

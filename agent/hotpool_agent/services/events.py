@@ -25,6 +25,11 @@ class Halt:
 
 
 @dataclass(frozen=True, slots=True)
+class Hasten:
+    """End the service at once, as a second signal to an agent that shuts down demands."""
+
+
+@dataclass(frozen=True, slots=True)
 class Revised:
     """Change of the probes or of `heavy` in the catalogue; the process stays."""
 
@@ -37,7 +42,7 @@ class AdoptionState(Enum):
     WAS_READY = auto()
     WAS_LOADING = auto()
     UNFIT = auto()
-    """Its catalogue entry has changed, so it must not be adopted."""
+    """It must not be adopted: its catalogue entry has changed, or only its children live."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +73,13 @@ class LaunchFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class LaunchHung:
+    """The program did not begin in time, and what exists of it must be ended."""
+
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
 class Ready:
     """A probe succeeded. `pid`: of an observed service, where the probe found it."""
 
@@ -91,7 +103,7 @@ class StartTimedOut:
 
 @dataclass(frozen=True, slots=True)
 class AdoptionFailed:
-    """The first probe of an adopted process failed."""
+    """As many probes in a row of an adopted process failed as the catalogue allows."""
 
     error: str
 
@@ -122,12 +134,12 @@ class Withdrawn:
 
 @dataclass(frozen=True, slots=True)
 class Gone:
-    """The process group has ended and the port is free."""
+    """All processes of the service have ended and the port is free."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stuck:
-    """The process group still lives, or the port is still in use, after KILL."""
+    """Processes still live, or the port is still in use, after KILL."""
 
     error: str
 
@@ -137,11 +149,13 @@ Event = (
     | Stop
     | Restart
     | Halt
+    | Hasten
     | Revised
     | Adopted
     | StartAllowed
     | Launched
     | LaunchFailed
+    | LaunchHung
     | Ready
     | Unready
     | StartTimedOut

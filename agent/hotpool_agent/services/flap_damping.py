@@ -58,6 +58,8 @@ class FlapHistory:
         self._failures = 0
         """Failures in a row, without a run longer than the pause limit between them."""
         self._running_since: float | None = None
+        self._before_stop = damping
+        """Penalty before the last stop."""
 
     def started(self, now: float) -> None:
         """Record that the service is Running."""
@@ -72,11 +74,17 @@ class FlapHistory:
         if self._running_since is None:
             return False
         duration, self._running_since = now - self._running_since, None
+        self._before_stop = self.damping
         if duration > self._pause_limit:
             self._failures = 0
         if not requested:
             self.damping = self.damping.flapped(now)
         return not requested
+
+    def excuse(self) -> None:
+        """Take back the flap of the last stop, which turned out to be requested."""
+        if self._running_since is None:
+            self.damping = self._before_stop
 
     def reset_failures(self) -> None:
         """Make the next attempt the first one, as after a user's command."""

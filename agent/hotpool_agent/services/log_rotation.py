@@ -9,11 +9,13 @@ import asyncio
 import os
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import structlog
 
+from hotpool_agent.blocking import run_blocking
 from hotpool_agent.paths import LOG_SUFFIX, previous_log
 
 _LOG: Final = structlog.get_logger(__name__)
@@ -40,7 +42,8 @@ async def rotate_forever(folder: Path, limits: RotationLimits | None = None) -> 
     """Check the folder's log files periodically, one rotation at a time. Errors are logged and do not end the loop."""
     limits = limits or RotationLimits()
     while True:
-        for path, problem in await asyncio.to_thread(_rotate_all, folder, limits.size):
+        # A file system that hangs stops rotation, and nothing else.
+        for path, problem in await run_blocking(partial(_rotate_all, folder, limits.size)):
             _LOG.warning("log rotation incomplete", path=str(path), problem=problem)
         await asyncio.sleep(limits.period)
 

@@ -10,38 +10,43 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from hotpool_agent.services.process import Process, ProcessGroup, remaining_groups
-from hotpool_agent.state_store import State
+import structlog
+
+from hotpool_agent.services import members
+from hotpool_agent.services.process import Process
+from hotpool_agent.services.process_table import ProcessEntry, owner
+from hotpool_agent.state_store import State, StoredServiceState
 
 _BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
+_LOG: Final = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
 class OrphanedProcesses:
-    """`adoptable`: at most one process for each service, to adopt or end. `unclaimed`: processes to end."""
+    """Processes by service id. `adoptable`: its own process lives. `leftovers`: only others do, which must be ended."""
 
     adoptable: dict[str, Process] = field(default_factory=dict)
-    unclaimed: list[tuple[str, Process]] = field(default_factory=list)
+    leftovers: dict[str, Process] = field(default_factory=dict)
 
 
-def find(folder: Path, state: State, ports: Mapping[str, int | None]) -> OrphanedProcesses:
+async def find(folder: Path, state: State, ports: Mapping[str, int | None]) -> OrphanedProcesses:
     """Return the processes that still run. Remove ended ones, and those of an earlier boot, from `state`."""
-    orphaned = OrphanedProcesses()
+    orphaned, unrecorded = OrphanedProcesses(), set[str]()
     last_boot, state.boot = state.boot, _boot()
     for name, stored in state.services.items():
         process = None
         if last_boot == state.boot and stored.pid is not None and stored.started is not None:
-            process = Process.find(stored.pid, stored.started, ports.get(name))
+            process = Process.find(stored.pid, stored.started, ports.get(name), owner(folder, name))
+        elif last_boot == state.boot:
+            unrecorded.add(name)
         if process:
             orphaned.adoptable[name] = process
         else:
             stored.pid = stored.started = stored.recipe = stored.since = None
-    recorded = set(orphaned.adoptable)
-    for name, groups in remaining_groups(folder).items():
-        if name not in recorded:
-            _classify(name, groups, ports.get(name), orphaned)
-            if name in orphaned.adoptable and name in state.services:
-                state.services[name].recipe = next(group.digest for group in groups if group.started >= 0)
+    for name, marked in (await _find_marked(folder)).items():
+        if name not in orphaned.adoptable:
+            entry = state.services.get(name) if name in unrecorded else None
+            _classify(name, marked, entry, Process(*marked[0][0].key, ports.get(name), owner(folder, name)), orphaned)
     return orphaned
 
 
@@ -51,10 +56,28 @@ def _boot() -> str:
     return ""
 
 
-def _classify(name: str, groups: list[ProcessGroup], port: int | None, orphaned: OrphanedProcesses) -> None:
-    """Add groups that are not in the state file: the oldest one with a leader is adoptable, the others are not."""
-    for group in groups:
-        if group.started >= 0 and name not in orphaned.adoptable:
-            orphaned.adoptable[name] = Process(group.leader, group.started, port)
-        else:
-            orphaned.unclaimed.append((name, Process(group.leader, group.started, None)))
+async def _find_marked(folder: Path) -> dict[str, list[tuple[ProcessEntry, str]]]:
+    try:
+        return await members.find_marked(str(folder))
+    except TimeoutError:
+        _LOG.error("processes of earlier agents not searched: their environments cannot be read")
+        return {}
+
+
+def _classify(
+    name: str,
+    marked: list[tuple[ProcessEntry, str]],
+    stored: StoredServiceState | None,
+    oldest: Process,
+    orphaned: OrphanedProcesses,
+) -> None:
+    """Add processes that are not in the state file. `stored`: entry of a service whose last process may be missing.
+
+    If a process was recorded and has ended, those that live are its children, which must not be adopted in its place.
+    """
+    entry, digest = marked[0]
+    if stored is not None and entry.session == entry.pid:
+        stored.recipe = digest
+        orphaned.adoptable[name] = oldest
+    else:
+        orphaned.leftovers[name] = oldest

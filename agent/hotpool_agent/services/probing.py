@@ -2,10 +2,8 @@
 
 import asyncio
 from collections.abc import Callable
-from pathlib import Path
+from contextlib import suppress
 from typing import Final
-
-import aiohttp
 
 from hotpool_agent.catalogue.model import COMMON_PROBE_KINDS, Probe, ServiceSpec, TcpCheck
 from hotpool_agent.probes.failure_threshold import FailureThreshold
@@ -13,15 +11,17 @@ from hotpool_agent.probes.http_tcp import ProbeResult
 from hotpool_agent.probes.prober import Prober, Workplace
 from hotpool_agent.services import events
 
+ADOPTION_SECONDS: Final = 30.0
+"""Longest time in which an adopted process must answer a probe."""
 _FIRST_PAUSE: Final = 0.05
 """Seconds between the first two probes of a start, doubled up to the probe's period."""
 
 
 async def until_ready(
-    prober: Prober | aiohttp.ClientSession, spec: ServiceSpec, on_failure: Callable[[], None]
+    prober: Prober, spec: ServiceSpec, on_failure: Callable[[], None]
 ) -> events.Ready | events.StartTimedOut:
     """Probe until a success or the start time-out. `on_failure` is called after each failed probe."""
-    prober, ready, pause, last = _prober(prober), spec.ready, _FIRST_PAUSE, "no probe finished"
+    ready, pause, last = spec.ready, _FIRST_PAUSE, "no probe finished"
     try:
         async with asyncio.timeout(ready.start_seconds):
             while not (result := await _probe(prober, spec, ready)).ok:
@@ -35,25 +35,43 @@ async def until_ready(
 
 
 async def probe_adopted(
-    prober: Prober | aiohttp.ClientSession, spec: ServiceSpec
+    prober: Prober, spec: ServiceSpec, on_failure: Callable[[], None]
 ) -> events.Ready | events.AdoptionFailed:
-    """Probe an adopted process once."""
-    result = await _probe(_prober(prober), spec, spec.ready)
-    return events.Ready() if result.ok else events.AdoptionFailed(f"not adopted: {result.text}")
+    """Probe an adopted process until a success, or until `live.failures` probes in a row have failed, at most 30 s.
+
+    A busy service may need longer for an answer than one probe waits. `on_failure` is called after each failed probe.
+    """
+    probe, failures, last = _live_probe(spec), spec.live.failures, "no probe finished"
+    threshold = FailureThreshold(failures)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(ADOPTION_SECONDS):
+            while True:
+                result = await _probe(prober, spec, probe)
+                if result.ok:
+                    return events.Ready()
+                threshold, last = threshold.add(ok=False), result.text
+                on_failure()
+                if threshold.is_reached:
+                    break
+                await asyncio.sleep(spec.live.period_seconds)
+    return events.AdoptionFailed(f"not adopted: {last}")
 
 
-async def until_hung(prober: Prober | aiohttp.ClientSession, spec: ServiceSpec) -> events.Hung:
+async def until_hung(prober: Prober, spec: ServiceSpec) -> events.Hung:
     """Probe until `live.failures` probes in a row have failed."""
-    prober, live = _prober(prober), spec.live
-    probe: Probe = live
-    if _declares_none(live):
-        probe = spec.ready.model_copy(update={"timeout_seconds": live.timeout_seconds})
+    live, probe = spec.live, _live_probe(spec)
     threshold, last = FailureThreshold(live.failures), ""
     while not threshold.is_reached:
         await asyncio.sleep(live.period_seconds)
         result = await _probe(prober, spec, probe)
         threshold, last = threshold.add(ok=result.ok), result.text
     return events.Hung(f"{live.failures} probes in a row failed: {last}")
+
+
+def _live_probe(spec: ServiceSpec) -> Probe:
+    """Return the `live` probe; by default the `ready` probe with the time-out of `live`."""
+    live = spec.live
+    return spec.ready.model_copy(update={"timeout_seconds": live.timeout_seconds}) if _declares_none(live) else live
 
 
 async def _probe(prober: Prober, spec: ServiceSpec, probe: Probe) -> ProbeResult:
@@ -68,7 +86,3 @@ async def _probe(prober: Prober, spec: ServiceSpec, probe: Probe) -> ProbeResult
 
 def _declares_none(probe: Probe) -> bool:
     return all(getattr(probe, kind) is None for kind in COMMON_PROBE_KINDS)
-
-
-def _prober(prober: Prober | aiohttp.ClientSession) -> Prober:
-    return prober if isinstance(prober, Prober) else Prober(prober, Path())

@@ -1,243 +1,247 @@
-"""Processes of supervised services: launch, immediate detection of exit, termination of the group (A3, A5, A9, A11).
+"""Processes of supervised services: launch, immediate detection of exit, end of all that belongs (A3, A5, A9, A11).
 
 I/O only: it decides nothing about states. Processes have a session of their own and are independent of the agent,
 because services outlive it.
 """
 
 import asyncio
+import errno
 import os
 import signal
 import subprocess
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final, Protocol
 
-import psutil
-import structlog
+from hotpool_agent.services import child_reaper, members, ports, process_table
+from hotpool_agent.services.launch import Command, Launch, LaunchError, LaunchHungError
+from hotpool_agent.services.members import Members
+from hotpool_agent.services.process_table import ProcessEntry, owner_of
 
-from hotpool_agent.services import ports
+__all__ = ["Command", "Endable", "HungLaunch", "LaunchError", "LaunchHungError", "Process", "StuckError"]
 
-_LOG: Final = structlog.get_logger(__name__)
-
-OWNERSHIP_VARIABLE: Final = "HOTPOOL_AGENT_SERVICE"
-"""Environment variable of every service that holds its ownership tag, by which a later agent finds its processes."""
 KILL_SECONDS: Final = 5.0
-"""Seconds after KILL in which group and port must become free."""
+"""Seconds after KILL in which all processes must end and the port must become free."""
 _POLL: Final = 0.02
-
-
-class LaunchError(Exception):
-    """The process could not be started; the message says why."""
+_SLOW_POLL: Final = 0.25
+_NO_PIDFD: Final = {errno.ENOSYS, errno.EPERM}
+"""Errors of kernels before 5.3, and of sandboxes that do not know the call."""
 
 
 class StuckError(Exception):
-    """The process group still lives, or the port is still in use, after KILL; the message names it."""
+    """Processes still live, or the port is still in use, after KILL; the message names them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
-    """Program to run. Standard output and error are appended to `log`. `ownership_tag`: see OWNERSHIP_VARIABLE."""
+class Endable(Protocol):
+    """A started program, or an attempt to start one."""
 
-    argv: tuple[str, ...]
-    env: dict[str, str]
-    working_dir: Path
-    log: Path
-    port: int | None
-    ownership_tag: str
+    pid: int
+
+    async def end(self, grace: float) -> None:
+        """End it. Raises StuckError."""
+
+    async def free(self) -> None:
+        """Wait, without a time-out, until nothing of it is left."""
 
 
 class Process:
-    """Process group that this agent, or an earlier one, started; the leader's pid is the group's id."""
+    """A service's process that this agent, or an earlier one, started, and all that belongs to it.
+
+    `owner`: state folder and id of the service, as in its ownership tag. The process is the leader of its session, or
+    the oldest of those that a leader left.
+    """
 
     def __init__(
-        self, pid: int, started: int, port: int | None, child: "subprocess.Popen[bytes] | None" = None
+        self,
+        pid: int,
+        started: int,
+        port: int | None,
+        owner: str = "",
+        child: subprocess.Popen[bytes] | None = None,
     ) -> None:
         self.pid = pid
         self.started = started
         """Start time in clock ticks since boot; together with the pid it identifies the process."""
+        self.members = Members(owner, (pid, started))
+        self.output_start = 0
+        """Size of the log file when it was started."""
         self._port = port
         self._child = child
         self._ended = False
-        """True once the group has no member."""
+        """True once no member is left. The ids of an ended group may be reused, so the end is final."""
         self._exit: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._watch()
 
     @classmethod
     async def launch(cls, command: Command) -> "Process":
-        """Start the command. Raises LaunchError, and leaves no process, if the port is in use or the start fails."""
+        """Start the command. Raises LaunchError, and leaves no process, if the port is in use or the start fails.
+
+        Raises LaunchHungError if the start takes too long.
+        """
         if command.port is not None and ports.is_listening(command.port):
             raise LaunchError(f"port {command.port} is already in use by {ports.owner(command.port)}")
-        child = await asyncio.to_thread(_popen, command)
+        launch = Launch(command)
+        child = await launch.run()
+        child_reaper.leave(child.pid)
         try:
-            return cls(child.pid, _start_ticks(child.pid), command.port, child)
+            entry = process_table.read_entry(child.pid)
+            process = cls(
+                child.pid, entry.started if entry else -1, command.port, owner_of(command.ownership_tag), child
+            )
         except OSError as error:
             os.killpg(child.pid, signal.SIGKILL)
             child.wait()
+            child_reaper.take(child.pid)
             raise LaunchError(f"cannot watch {command.argv[0]!r}: {error.strerror}") from error
+        process.output_start = launch.output_start
+        return process
 
     @classmethod
-    def find(cls, pid: int, started: int, port: int | None) -> "Process | None":
+    def find(cls, pid: int, started: int, port: int | None, owner: str = "") -> "Process | None":
         """Return the process that an earlier agent recorded. None if it has ended or the pid was reused."""
-        return cls(pid, started, port) if _start_ticks(pid) == started and started >= 0 else None
+        return cls(pid, started, port, owner) if process_table.is_alive((pid, started)) else None
 
     async def exited(self) -> str:
-        """Wait until the leader has ended; return its exit code or signal as text. A pidfd detects the end at once."""
+        """Wait until the process has ended; return its exit code or signal as text. A pidfd detects the end at once."""
         return await asyncio.shield(self._exit)
 
     async def end(self, grace: float) -> None:
-        """Send TERM to the group, and KILL after `grace` seconds (at once if 0). Return when group and port are free.
+        """Send TERM to all members, and KILL after `grace` seconds (at once if 0). Return when none is left.
 
-        Raises StuckError if they are not free 5 s after KILL.
+        Raises StuckError if a member lives, or the port is in use, 5 s after KILL.
         """
         if grace > 0:
-            self._signal(signal.SIGTERM)
-            if await self._free_within(grace):
+            await self._signal(signal.SIGTERM)
+            if await self._free_within(grace, None):
                 return
-        self._signal(signal.SIGKILL)
-        if not await self._free_within(KILL_SECONDS):
-            raise StuckError(self._port_owner())
+        await self._signal(signal.SIGKILL)
+        if not await self._free_within(KILL_SECONDS, signal.SIGKILL):
+            raise StuckError(await self._remains())
 
     async def free(self) -> None:
-        """Wait, without a time-out, until the process group has ended and nothing listens on the port."""
+        """Wait, without a time-out, until all members have ended and nothing listens on the port."""
         # The kernel sends no notification when the last member of a group ends or a port is closed.
-        while not self._is_free():  # noqa: ASYNC110
+        while not await self._is_free(signal.SIGKILL):  # noqa: ASYNC110 - as said
             await asyncio.sleep(KILL_SECONDS / 10)
 
     def _watch(self) -> None:
+        loop = asyncio.get_running_loop()
         try:
             handle = os.pidfd_open(self.pid)
         except ProcessLookupError:
             self._exit.set_result("ended")
             return
-        loop = asyncio.get_running_loop()
+        except OSError as error:
+            if error.errno not in _NO_PIDFD:
+                raise
+            _poll(lambda: process_table.is_alive((self.pid, self.started)), self._on_exit)
+            return
 
         def ended() -> None:
             loop.remove_reader(handle)
             os.close(handle)
-            self._exit.set_result(self._reap())
+            self._on_exit()
 
         loop.add_reader(handle, ended)
 
-    def _reap(self) -> str:
-        if self._child is None:
-            return "ended"
-        code = self._child.wait()
-        if code >= 0:
-            return f"exited with code {code}"
-        with suppress(ValueError):
-            return f"killed by {signal.Signals(-code).name}"
-        return f"killed by signal {-code}"
+    def _on_exit(self) -> None:
+        # The zombie stays until its group was searched: meanwhile no other process can get its pid.
+        self._exit.set_result(_exit_text(self.pid) if self._child else "ended")
 
-    def _signal(self, number: signal.Signals) -> None:
-        if self._is_alive():
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.pid, number)
+    def _reap(self) -> None:
+        if self._child and self._exit.done() and self._child.returncode is None:
+            self._child.wait()
+            child_reaper.take(self.pid)
 
-    async def _free_within(self, seconds: float) -> bool:
+    async def _signal(self, number: signal.Signals) -> None:
+        if not self._ended:
+            with suppress(TimeoutError):
+                self.members.send(number, await self.members.search())
+
+    async def _free_within(self, seconds: float, again: signal.Signals | None) -> bool:
         try:
             async with asyncio.timeout(seconds):
                 await self.exited()
-                while not self._is_free():  # noqa: ASYNC110 - as in `free`
-                    await asyncio.sleep(_POLL)
+                pause = _POLL
+                while not await self._is_free(again):
+                    await asyncio.sleep(pause)
+                    pause = min(pause * 1.5, _SLOW_POLL)
         except TimeoutError:
-            return self._is_free()
+            return await self._is_free(again)
         return True
 
-    def _is_free(self) -> bool:
-        return not self._is_alive() and not (self._port is not None and ports.is_listening(self._port))
-
-    def _is_alive(self) -> bool:
-        """Return True if the group has a member. The id of an ended group may be reused, so the end is final."""
+    async def _is_free(self, again: signal.Signals | None) -> bool:
+        """Return True if no member lives and nothing listens on the port. `again`: signal to members found now."""
         if not self._ended:
-            self._ended = self._exit.done() and not _group_members(self.pid)
-        return not self._ended
+            if not self._exit.done() or self.members.any_alive():
+                return False
+            try:
+                left = await self.members.search()
+            except TimeoutError:
+                return False
+            if left:
+                if again:
+                    self.members.send(again, left)
+                return False
+            self._ended = True
+            self._reap()
+            self.members.close()
+        return self._port is None or not ports.is_listening(self._port)
 
-    def _port_owner(self) -> str:
+    async def _remains(self) -> str:
         """Return as text what still lives or listens. Expensive, because it reads about all processes."""
-        if self._is_alive():
-            return f"process group {self.pid} did not end after KILL"
+        left: list[ProcessEntry] = []
+        if not self._ended:
+            try:
+                left = await self.members.search()
+            except TimeoutError:
+                return "the processes of this machine cannot be read"
+        if left:
+            return f"still alive after KILL: {members.describe(left)}"
         return f"port {self._port} is still in use by {ports.owner(self._port or 0)}"
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class ProcessGroup:
-    """Process group that an earlier agent started. `started`: -1 if its leader has ended and only others live."""
+class HungLaunch:
+    """An attempt to start a service that has not begun its program, and is to be ended."""
 
-    started: int
-    leader: int
-    digest: str
-    """Launch digest of the service when the group was started."""
+    def __init__(self, launch: Launch) -> None:
+        self._launch = launch
+        self.pid = launch.pid or 0
 
+    async def end(self, grace: float) -> None:
+        """Kill the process. Raises StuckError if its start still hangs 5 s later."""
+        del grace
+        try:
+            async with asyncio.timeout(KILL_SECONDS):
+                await self.free()
+        except TimeoutError as error:
+            process = f"process {self._launch.pid}" if self._launch.pid else "the start"
+            raise StuckError(f"{process} hangs: a file system does not respond") from error
 
-def ownership_tag(folder: Path, service: str, digest: str) -> str:
-    """Return the tag of a service's processes: the agent's state folder, the service's id and its launch digest."""
-    return f"{folder}:{service}:{digest}"
-
-
-def remaining_groups(folder: Path) -> dict[str, list[ProcessGroup]]:
-    """Return the living groups that earlier agents of this state folder started, by service id, oldest first."""
-    found: dict[str, dict[int, ProcessGroup]] = {}
-    prefix = f"{OWNERSHIP_VARIABLE}={folder}:".encode()
-    for pid in psutil.pids():
-        with suppress(OSError):
-            group, words = os.getpgid(pid), Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-            tags = [word.removeprefix(prefix).decode(errors="replace") for word in words if word.startswith(prefix)]
-            if tags and group != os.getpgid(0):
-                service, _, digest = tags[0].partition(":")
-                found.setdefault(service, {})[group] = ProcessGroup(_start_ticks(group), group, digest)
-    return {service: sorted(groups.values()) for service, groups in found.items()}
+    async def free(self) -> None:
+        """Wait, without a time-out, until the process has ended."""
+        while not self._launch.ended:
+            self._launch.kill()
+            await asyncio.sleep(_SLOW_POLL)
 
 
-def _open_log(command: Command) -> BinaryIO:
-    try:
-        return command.log.open("ab")
-    except OSError as error:
-        # A service must run even if its log file cannot be opened.
-        _LOG.warning("running without a log", log=str(command.log), error=error.strerror)
-        return Path(os.devnull).open("wb")
+def _exit_text(pid: int) -> str:
+    """Return the exit code or signal of a child as text, without reaping it."""
+    result = None
+    with suppress(ChildProcessError):
+        result = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+    if result is None:
+        return "ended"
+    if result.si_code == os.CLD_EXITED:
+        return f"exited with code {result.si_status}"
+    with suppress(ValueError):
+        return f"killed by {signal.Signals(result.si_status).name}"
+    return f"killed by signal {result.si_status}"
 
 
-def _popen(command: Command) -> "subprocess.Popen[bytes]":
-    try:
-        with _open_log(command) as log:
-            return subprocess.Popen(  # noqa: S603 - running what the catalogue says is the job
-                command.argv,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                cwd=command.working_dir,
-                env={**os.environ, **command.env, OWNERSHIP_VARIABLE: command.ownership_tag},
-                start_new_session=True,
-            )
-    except (OSError, ValueError) as error:
-        reason = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) else str(error)
-        raise LaunchError(f"cannot run {command.argv[0]!r}: {reason}") from error
-
-
-def _start_ticks(pid: int) -> int:
-    """Return the process's start time in clock ticks since boot, which no clock change alters.
-
-    -1 if it has ended, even if it is still a zombie.
-    """
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return -1
-    fields = stat.rpartition(")")[2].split()
-    return -1 if fields[0] in "ZX" else int(fields[19])
-
-
-def _group_members(group: int) -> bool:
-    """Return True if the process group has a living member. Zombies, which may stay in a container, do not count."""
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    for pid in psutil.pids():
-        with suppress(ProcessLookupError, psutil.Error):
-            if os.getpgid(pid) == group and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
-                return True
-    return False
+def _poll(condition: Callable[[], bool], on_end: Callable[[], None]) -> None:
+    """Call `on_end` once the condition does not hold."""
+    if condition():
+        asyncio.get_running_loop().call_later(_SLOW_POLL, _poll, condition, on_end)
+    else:
+        on_end()

@@ -16,9 +16,11 @@ from hotpool_agent.services.events import (
     Exited,
     Gone,
     Halt,
+    Hasten,
     Hung,
     Launched,
     LaunchFailed,
+    LaunchHung,
     Ready,
     Restart,
     Retry,
@@ -42,7 +44,7 @@ class ProcessPhase(Enum):
     LAUNCHING = auto()
     ALIVE = auto()
     ENDING = auto()
-    """The process, or the rest of its group, is being ended; `Gone` follows."""
+    """The process, and all others of the service, are being ended; `Gone` follows."""
 
 
 class Action(Enum):
@@ -54,11 +56,11 @@ class Action(Enum):
     QUEUE = auto()
     """Wait in the start queue: StartAllowed."""
     LAUNCH = auto()
-    """Start the process: Launched or LaunchFailed."""
+    """Start the process: Launched, LaunchFailed or LaunchHung."""
     PROBE = auto()
     """Probe until the service is ready: Ready or StartTimedOut."""
     PROBE_ADOPTED = auto()
-    """Probe an adopted process once: Ready or AdoptionFailed."""
+    """Probe an adopted process until a success or its failure threshold: Ready or AdoptionFailed."""
     PROBE_LIVENESS = auto()
     """Probe for as long as the service runs: Hung."""
     STOP_PROBE = auto()
@@ -70,7 +72,7 @@ class Action(Enum):
     """Wait until the report that withdraws the service is accepted: Withdrawn."""
     CANCEL_WITHDRAWAL = auto()
     TERMINATE = auto()
-    """Send TERM, later KILL, to the process group: Gone when group and port are free, Stuck if they are not."""
+    """Send TERM, later KILL, to all processes of the service: Gone when none and no listener is left, else Stuck."""
     KILL = auto()
     """As TERMINATE, but with KILL at once."""
 
@@ -91,7 +93,7 @@ class Machine:
     restarts: int = 0
     """Retries since the agent started."""
     stuck: bool = False
-    """Group or port did not become free; True until `Gone`."""
+    """Processes or port did not become free; True until `Gone`."""
 
 
 Step = tuple[Machine, tuple[Action, ...]]
@@ -110,6 +112,8 @@ def step(machine: Machine, event: Event) -> Step:
             return _restart(replace(machine, should_run=True, last_error=None))
         case Halt():
             return _stop(replace(machine, halted=True))
+        case Hasten():
+            return _hasten(machine)
         case Revised():
             return _revised(replace(machine, heavy=event.heavy))
     return _on_outcome(machine, event)
@@ -133,7 +137,7 @@ def _on_outcome(machine: Machine, event: Event) -> Step:
             return _adopted(machine, event)
         case StartAllowed() if machine.phase is ProcessPhase.QUEUED:
             return replace(machine, phase=ProcessPhase.LAUNCHING), (Action.LAUNCH,)
-        case Launched() | LaunchFailed():
+        case Launched() | LaunchFailed() | LaunchHung():
             return _launch_ended(machine, event)
         case Ready() | StartTimedOut() | AdoptionFailed():
             return _probe_ended(machine, event)
@@ -164,7 +168,7 @@ def _observe(machine: Machine, event: Event) -> Machine:
         case Ready():
             return replace(machine, state="Running", pid=event.pid, last_error=None)
         case Unready(absent=True):
-            return replace(machine, state="Stopped", pid=None, last_error=None)
+            return replace(machine, state="Stopped", pid=None, last_error=event.error)
         case Unready():
             return replace(machine, state="Failed", pid=None, last_error=event.error)
     return machine
@@ -239,6 +243,16 @@ def _stop(machine: Machine) -> Step:
     return machine, ()
 
 
+def _hasten(machine: Machine) -> Step:
+    match machine.state, machine.phase:
+        case ("Running" | "Starting" | "Stopping", ProcessPhase.ALIVE):
+            ending = replace(machine, state="Stopping", phase=ProcessPhase.ENDING)
+            return ending, (Action.STOP_PROBE, Action.CANCEL_WITHDRAWAL, Action.KILL)
+        case (_, ProcessPhase.ENDING) if not machine.stuck:
+            return machine, (Action.KILL,)
+    return machine, ()
+
+
 def _stopped(machine: Machine) -> Machine:
     return replace(machine, state="Stopped", last_error=None)
 
@@ -250,16 +264,19 @@ def _adopted(machine: Machine, event: Adopted) -> Step:
     starting = replace(alive, state="Starting")
     match event.state:
         case AdoptionState.WAS_READY:
-            return starting, (Action.PROBE_ADOPTED,)
+            return replace(alive, state="Running"), (Action.PROBE_ADOPTED,)
         case AdoptionState.WAS_LOADING:
             return starting, (Action.PROBE,)
         case AdoptionState.UNFIT:
             return replace(starting, phase=ProcessPhase.ENDING), (Action.TERMINATE,)
 
 
-def _launch_ended(machine: Machine, event: Launched | LaunchFailed) -> Step:
+def _launch_ended(machine: Machine, event: Launched | LaunchFailed | LaunchHung) -> Step:
     if machine.phase is not ProcessPhase.LAUNCHING:
         return machine, ()
+    if isinstance(event, LaunchHung):
+        state: ServiceState = "Failed" if machine.state == "Starting" else machine.state
+        return replace(machine, state=state, phase=ProcessPhase.ENDING, last_error=event.error), (Action.KILL,)
     if isinstance(event, Launched):
         alive = replace(machine, phase=ProcessPhase.ALIVE, pid=event.pid)
         if machine.state == "Starting":
@@ -272,15 +289,17 @@ def _launch_ended(machine: Machine, event: Launched | LaunchFailed) -> Step:
 
 
 def _probe_ended(machine: Machine, event: Ready | StartTimedOut | AdoptionFailed) -> Step:
-    if machine.state != "Starting" or machine.phase is not ProcessPhase.ALIVE:
+    if machine.phase is not ProcessPhase.ALIVE:
         return machine, ()
-    match event:
-        case Ready():
+    match machine.state, event:
+        case ("Starting" | "Running", Ready()):
             return replace(machine, state="Running"), (Action.PROBE_LIVENESS,)
-        case StartTimedOut():
-            return replace(machine, state="Failed", phase=ProcessPhase.ENDING, last_error=event.error), (Action.KILL,)
-        case AdoptionFailed():
-            return replace(machine, phase=ProcessPhase.ENDING, last_error=event.error), (Action.TERMINATE,)
+        case ("Starting", StartTimedOut(error)):
+            return replace(machine, state="Failed", phase=ProcessPhase.ENDING, last_error=error), (Action.KILL,)
+        case ("Running", AdoptionFailed(error)):
+            ending = replace(machine, state="Starting", phase=ProcessPhase.ENDING, last_error=error)
+            return ending, (Action.TERMINATE,)
+    return machine, ()
 
 
 def _exited(machine: Machine, event: Exited) -> Step:

@@ -16,6 +16,9 @@ class ServiceStatus:
     pid: int | None = None
     restarts: int = 0
     last_error: str | None = None
+    """The last failure, with the last output lines before it."""
+    last_output: tuple[str, ...] = ()
+    """The last output lines before the last failure."""
     desired: str | None = None
     desired_by: str | None = None
     request_id: str | None = None

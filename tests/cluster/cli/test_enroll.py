@@ -18,10 +18,10 @@ from pytest_kind.cluster import KindCluster
 from tests.support.attacks import CAPABILITIES, LEASES, OTHER, OWN, Attempt
 from tests.support.identities import NODE, Credential, IdentityNamespace
 
-from hotpool.__main__ import app
 from hotpool.cli import enroll
 from hotpool.cli.enrollment.manifests import LAST_USED_LABEL, secret_names
 from hotpool.cli.options import FleetOptions
+from hotpool.cli.program import app
 from hotpool.kube import service_accounts
 from hotpool.kube.client import ClusterTarget
 from localfleet.catalogue import translator

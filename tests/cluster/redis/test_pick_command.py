@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 from tests.support.redis_fixture_lookup import KEYS, Ring, claimed_writer, names, pool
 
-from hotpool.__main__ import app
+from hotpool.cli.program import app
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -120,17 +120,62 @@ async def test_a_foreign_process_that_reuses_the_pid_is_left_alone(api: FakeApi,
         await foreign.wait()
 
 
-async def test_a_process_that_does_not_answer_is_ended_and_the_service_run_again(
+def patient(port: int, failures: int) -> str:
+    """Return a service that is ended after that many failed probes in a row."""
+    probes = (
+        "  ready: {http: {path: /health}, periodSeconds: 0.1}\n"
+        f"  live: {{timeoutSeconds: 0.2, periodSeconds: 0.2, failures: {failures}}}\n"
+    )
+    return supervised("s", port, more=probes).replace("  run:", "  autoStart: true\n  run:")
+
+
+async def test_a_process_that_does_not_answer_is_offered_until_its_own_threshold_and_then_run_again(
     api: FakeApi, tmp_path: Path, port: int
 ) -> None:
-    async with crashed(api, tmp_path, auto(port)) as (pid, count):
+    async with crashed(api, tmp_path, patient(port, 4)) as (pid, count):
+        before = api.writes[count - 1].report["services"]
         os.kill(pid, signal.SIGSTOP)
-        async with agent_running(tmp_path, api.kubeconfig(tmp_path), auto(port)) as it:
+        async with agent_running(tmp_path, api.kubeconfig(tmp_path), patient(port, 4)) as it:
             first = await until_reported(it, api, count)
-            assert [(item["ready"], item["reason"]) for item in first["capabilities"]] == [(False, "Starting")]
+            assert [(item["ready"], item["reason"]) for item in first["capabilities"]] == [(True, None)]
+            assert first["services"] == before
+            assert not gone(pid)
+            await it.until("s", "Starting")
+            assert "not adopted: GET /health: no answer in 0.2 s" in (it.service("s").machine.last_error or "")
             await it.until("s", "Running", seconds=20)
             assert gone(pid)
             await it.shut_down()
+
+
+async def test_a_busy_process_that_answers_before_its_threshold_is_adopted_without_a_gap(
+    api: FakeApi, tmp_path: Path, port: int
+) -> None:
+    async with crashed(api, tmp_path, patient(port, 60)) as (pid, count):
+        os.kill(pid, signal.SIGSTOP)
+        async with agent_running(tmp_path, api.kubeconfig(tmp_path), patient(port, 60)) as it:
+            await until_reported(it, api, count)
+            os.kill(pid, signal.SIGCONT)
+            probes = it.service("s")
+            await eventually(lambda: probes._tasks["probe"].get_coro().__name__ == "until_hung")  # type: ignore[union-attr]  # noqa: SLF001
+            assert (it.state("s"), it.service("s").machine.pid) == ("Running", pid)
+            assert all(write.report["capabilities"][0]["ready"] for write in api.writes[count:])
+            await it.shut_down()
+
+
+async def test_a_service_that_failed_before_its_agent_died_is_not_offered_by_the_next_one(
+    api: FakeApi, tmp_path: Path, port: int
+) -> None:
+    entry = patient(port, 3).replace("--port", '--ignore-term", "--port', 1)
+    async with agent_running(tmp_path, api.kubeconfig(tmp_path), entry, stop_seconds=60) as it:
+        await it.until("s", "Running")
+        pid = it.service("s").machine.pid or 0
+        os.kill(pid, signal.SIGSTOP)
+        await it.until("s", "Failed")
+        await eventually(lambda: stored_service(tmp_path)["since"] is None)
+    count = len(api.writes)
+    async with agent_running(tmp_path, api.kubeconfig(tmp_path), entry) as it:
+        first = await until_reported(it, api, count)
+        assert [(item["ready"], item["reason"]) for item in first["capabilities"]] == [(False, "Starting")]
 
 
 async def test_a_service_that_still_loads_goes_on_loading(api: FakeApi, tmp_path: Path, port: int) -> None:
@@ -182,7 +227,8 @@ async def test_a_zombie_is_not_taken_for_the_service(api: FakeApi, tmp_path: Pat
             edit_state(tmp_path, pid=dead, started=start_ticks(dead))
             async with agent_running(tmp_path, api.kubeconfig(tmp_path), auto(port)) as it:
                 await it.until("s", "Running")
-                assert it.service("s").machine.pid == pid
+                assert it.service("s").machine.pid not in {dead, pid}
+                assert gone(pid)
                 await it.shut_down()
 
 

@@ -323,3 +323,72 @@ async def test_a_command_for_a_service_that_is_added_later_waits_for_it(
         await it.agent.reload()
         await it.until("s", "Running")
         await it.shut_down()
+
+
+async def test_setting_auto_start_starts_the_service_at_the_next_reload(
+    api: FakeApi, tmp_path: Path, port: int
+) -> None:
+    async with agent_running(tmp_path, api.kubeconfig(tmp_path), supervised("s", port)) as it:
+        await it.until("s", "Stopped")
+        write_catalogue(tmp_path, auto("s", port))
+        await it.agent.reload()
+        await it.until("s", "Running")
+        await api.until(lambda: service(api).get("desiredBy") == "catalogue" and capability(api) == (True, None))
+        # Unsetting it is no command to stop.
+        write_catalogue(tmp_path, supervised("s", port))
+        await it.agent.reload()
+        assert it.state("s") == "Running"
+        await it.shut_down()
+
+
+@pytest.mark.parametrize("agent", ["runs", "is restarted"])
+async def test_setting_auto_start_replaces_an_earlier_stop_and_a_later_stop_replaces_it(
+    api: FakeApi, tmp_path: Path, port: int, agent: str
+) -> None:
+    async with agent_running(tmp_path, api.kubeconfig(tmp_path), supervised("s", port)) as it:
+        await it.until("s", "Stopped")
+        await it.agent.services.command("start", "s", wait=True)
+        await it.agent.services.command("stop", "s", wait=True)
+        if agent == "runs":
+            write_catalogue(tmp_path, auto("s", port))
+            await it.agent.reload()
+            await it.until("s", "Running")
+        await it.shut_down()
+    async with agent_running(tmp_path, api.kubeconfig(tmp_path), auto("s", port)) as it:
+        await it.until("s", "Running")
+        await it.agent.services.command("stop", "s", wait=True)
+        write_catalogue(tmp_path, auto("s", port, more="  attributes: {languages: [en]}\n"))
+        assert await it.agent.reload() == "added 0, removed 0, replaced 0, revised 1"
+        await api.until(lambda: service(api).get("languages") == ["en"])
+        assert it.state("s") == "Stopped"
+        await it.shut_down()
+
+
+@pytest.mark.parametrize("agent", ["runs", "is restarted"])
+async def test_a_service_that_is_removed_and_added_again_does_not_obey_an_old_command_of_the_cluster(
+    api: FakeApi, tmp_path: Path, port: int, agent: str
+) -> None:
+    kubeconfig = api.kubeconfig(tmp_path)
+    async with agent_running(tmp_path, kubeconfig, auto("s", port)) as it:
+        await it.until("s", "Running")
+        patch_spec(api, services=[{"id": "s", "desired": "Stopped", "requestID": "1"}])
+        await it.until("s", "Stopped")
+        await it.agent.services.command("start", "s", wait=True)
+        write_catalogue(tmp_path, "")
+        await it.agent.reload()
+        if agent == "runs":
+            write_catalogue(tmp_path, auto("s", port))
+            await it.agent.reload()
+            await it.until("s", "Running")
+        await it.shut_down()
+    async with agent_running(tmp_path, kubeconfig, auto("s", port)) as it:
+        await it.until("s", "Running")
+        await api.until(lambda: (api.report("n1") or {}).get("session") == it.agent.info.session)
+        assert it.state("s") == "Running"
+        patch_spec(api, services=[{"id": "s", "desired": "Stopped", "requestID": "2"}])
+        await it.until("s", "Stopped")
+        patch_spec(api, services=[])
+        write_catalogue(tmp_path, "")
+        await it.agent.reload()
+        await eventually(lambda: it.agent.store.state.services == {})
+        await it.shut_down()

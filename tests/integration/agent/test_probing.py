@@ -39,17 +39,17 @@ async def test_a_command_makes_a_service_ready(prober: Prober, tmp_path: Path) -
 
     ready = check('test "$CODE" = 7 -a -e model')
     assert await probing.until_ready(prober, spec(ready=ready), on_failure) == events.Ready()
-    assert await probing.probe_adopted(prober, spec(ready=ready)) == events.Ready()
+    assert await probing.probe_adopted(prober, spec(ready=ready), lambda: None) == events.Ready()
     assert len(failures) == 1
 
 
 async def test_a_start_that_fails_ends_with_the_last_reason_and_output(prober: Prober, tmp_path: Path) -> None:
     (tmp_path / "own").mkdir()
-    failing = spec(ready=check("echo no model; exit $CODE", startSeconds=0.3))
+    failing = spec(ready=check("echo no model; exit $CODE", startSeconds=0.3), live={"failures": 1})
     timed_out = events.StartTimedOut("not ready after 0.3 s: sh: exit code 7: no model")
     assert await probing.until_ready(prober, failing, lambda: None) == timed_out
     failed = events.AdoptionFailed("not adopted: sh: exit code 7: no model")
-    assert await probing.probe_adopted(prober, failing) == failed
+    assert await probing.probe_adopted(prober, failing, lambda: None) == failed
 
 
 @pytest.mark.parametrize("own", [True, False])

@@ -6,6 +6,7 @@ Requirements A2, A3, A4, A5, A7, A8, A9, B11.
 import asyncio
 import errno
 import os
+import resource
 import signal
 import socket
 import sys
@@ -17,6 +18,7 @@ import pytest
 from tests.support.agent_run import FAKE, agent_running, capability, eventually, supervised
 from tests.support.fake_api import FakeApi, Fault
 
+from hotpool_agent.control.protocol import Request
 from hotpool_agent.service_manager import CommandError
 from hotpool_agent.services import ports, process
 from hotpool_agent.services.process import Command, LaunchError, Process, StuckError
@@ -287,6 +289,63 @@ async def test_a_process_that_cannot_be_watched_is_ended(tmp_path: Path, monkeyp
         with pytest.raises(LaunchError, match="Too many open files"):
             await sleeper(tmp_path, None)
     assert set(psutil.Process().children()) == before
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EPERM])
+async def test_without_pidfds_starts_crashes_and_stops_work(
+    api: FakeApi, tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """Kernels before 5.3 and some sandboxes refuse the call."""
+
+    def refuse(*_: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "pidfd_open", refuse)
+    entry = supervised("s", port, "--child").replace("  run:", "  autoStart: true\n  run:")
+    async with agent_running(tmp_path, api.kubeconfig(tmp_path), entry) as it:
+        await it.until("s", "Running")
+        pid = it.service("s").machine.pid
+        assert pid
+        os.kill(pid, signal.SIGSEGV)
+        await it.until("s", "Failed")
+        assert "killed by SIGSEGV" in (it.service("s").machine.last_error or "")
+        await eventually(lambda: it.state("s") == "Running" and it.service("s").machine.pid != pid)
+        assert await it.agent.services.command("stop", "s", wait=True) == "s: Stopped"
+        assert not ports.is_listening(port)
+        await it.shut_down()
+
+
+@pytest.mark.parametrize("cause", ["exit", "time-out"])
+async def test_the_last_output_of_a_failed_start_is_in_the_error_and_of_this_start_only(
+    api: FakeApi, tmp_path: Path, cause: str
+) -> None:
+    end = "exit 3" if cause == "exit" else "sleep 600"
+    script = f"echo 'loading model'; echo 'CUDA: out of memory' >&2; {end}"
+    limit = "" if cause == "exit" else "ready: {startSeconds: 0.5}, "
+    entry = f'- {{id: s, type: asr, port: {free_port()}, {limit}run: {{command: [sh, -c, "{script}"]}}}}\n'
+    async with agent_running(tmp_path, api.kubeconfig(tmp_path), entry, restart_seconds=60) as it:
+        await it.until("s", "Stopped")
+        reason = "exited with code 3" if cause == "exit" else "not ready after 0.5 s"
+        for _ in range(2):
+            with pytest.raises(CommandError, match=reason) as caught:
+                await it.agent.services.command("start", "s", wait=True)
+            assert str(caught.value).endswith("; last output: loading model | CUDA: out of memory")
+            assert it.service("s").status().last_output == ("loading model", "CUDA: out of memory")
+        (shown,) = (await it.agent.dispatch(Request(op="status")))["services"]
+        assert list(shown["lastOutput"]) == ["loading model", "CUDA: out of memory"]
+        await api.until(lambda: "CUDA: out of memory" in str((api.report("n1") or {})["services"][0]["lastError"]))
+        await it.agent.services.command("stop", "s", wait=True)
+        assert it.service("s").status().last_error is None
+        await it.shut_down()
+
+
+async def test_a_service_has_the_soft_limit_of_open_files_that_the_agent_has(api: FakeApi, tmp_path: Path) -> None:
+    entry = "- {id: s, type: asr, autoStart: true, run: {command: [sleep, '600']}}\n"
+    async with agent_running(tmp_path, api.kubeconfig(tmp_path), entry) as it:
+        await it.until("s", "Running")
+        limits = psutil.Process(it.service("s").machine.pid or 0).rlimit(psutil.RLIMIT_NOFILE)
+        assert limits == resource.getrlimit(resource.RLIMIT_NOFILE)
+        await it.shut_down()
 
 
 async def test_a_process_name_that_is_not_utf_8_is_reported_without_an_error(

@@ -29,9 +29,9 @@ from tests.support.builders import (
 from tests.support.read_api import ReadApi, read_api, viewer_rules
 
 from hotpool import __version__
-from hotpool.__main__ import app
 from hotpool.api.meta import LEASE_LABEL, LEASE_PREFIX, timestamp
 from hotpool.cli.node_events import of_event, of_redis
+from hotpool.cli.program import app
 from hotpool.lookup import Transition
 from localfleet.ports import free_port
 

@@ -17,8 +17,8 @@ from tests.support.builders import condition, kube_node_object, node_object, poo
 from tests.support.read_api import ReadApi, read_api, viewer_rules
 from tests.support.simulated_fleet import FakeApi, Fleet, operator, refusing, simulated, until
 
-from hotpool.__main__ import app
 from hotpool.api.meta import ELECTION_LEASE, KUBE_NODES_ANNOTATION
+from hotpool.cli.program import app
 from hotpool.core.model import Kind
 from hotpool.kube import list_watch
 from hotpool.kube.node_watch import NodeWatch

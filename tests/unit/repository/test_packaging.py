@@ -51,6 +51,13 @@ def test_the_unit_starts_the_program_and_does_not_end_its_services() -> None:
     assert not {"PrivateTmp", "RuntimeDirectory", "DynamicUser"} & set(values)
 
 
+def test_the_unit_leaves_the_soft_limit_of_open_files_as_usual_and_delegates_control_groups() -> None:
+    values = unit()
+    assert values["LimitNOFILE"] == "1024:1048576"
+    assert values["Delegate"] == "yes"
+    assert "ProtectControlGroups" not in values
+
+
 def test_the_unit_waits_longer_than_a_graceful_stop_takes() -> None:
     defaults = {name: field.default for name, field in Settings.model_fields.items()}
     longest = defaults["announce_seconds"] + 1 + defaults["stop_seconds"] + 5 + 2 * defaults["request_seconds"]

@@ -97,3 +97,12 @@ def test_the_commands_of_the_charts_readme_are_those_of_the_tested_page() -> Non
     shown, run = (re.findall(r"^\$ (.*)$", (ROOT / page).read_text(), re.MULTILINE) for page in (README, INSTALL))
     assert shown
     assert set(shown) <= set(run)
+
+
+def test_the_agents_containers_share_a_process_namespace_only_on_request() -> None:
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    template = (CHART / "templates/agent/daemonset.yaml").read_text()
+    assert values["agent"]["shareProcessNamespace"] is False
+    condition = "{{- if .Values.agent.shareProcessNamespace }}\n      shareProcessNamespace: true\n      {{- end }}"
+    assert template.count("shareProcessNamespace") == condition.count("shareProcessNamespace")
+    assert condition in template

@@ -139,7 +139,7 @@ def test_a_restart_stops_and_runs_again() -> None:
 @pytest.mark.parametrize(
     ("adoption_state", "should_run", "state", "action"),
     [
-        (e.AdoptionState.WAS_READY, True, "Starting", Action.PROBE_ADOPTED),
+        (e.AdoptionState.WAS_READY, True, "Running", Action.PROBE_ADOPTED),
         (e.AdoptionState.WAS_LOADING, True, "Starting", Action.PROBE),
         (e.AdoptionState.UNFIT, True, "Starting", Action.TERMINATE),
         (e.AdoptionState.WAS_READY, False, "Stopping", Action.TERMINATE),
@@ -160,6 +160,30 @@ def test_a_process_whose_adoption_failed_is_ended_and_the_service_run_again() ->
         start=Machine(should_run=True),
     )
     assert (machine.state, actions) == ("Starting", [Action.PROBE_ADOPTED, Action.TERMINATE, Action.LAUNCH])
+
+
+def test_an_adopted_process_stays_running_until_its_probes_have_failed() -> None:
+    machine, actions = after(e.Adopted(7, e.AdoptionState.WAS_READY), e.Ready(), start=Machine(should_run=True))
+    assert (machine.state, actions) == ("Running", [Action.PROBE_ADOPTED, Action.PROBE_LIVENESS])
+
+
+def test_a_start_that_hangs_is_failed_and_not_tried_again_before_it_has_ended() -> None:
+    machine, actions = after(e.Start(), e.LaunchHung("no response"))
+    assert (machine.state, machine.last_error, actions[-1]) == ("Failed", "no response", Action.KILL)
+    machine, actions = after(e.Stuck("process 7 hangs"), start=machine)
+    assert (machine.state, m.is_settled(machine), actions) == ("Failed", True, [])
+    assert after(e.Gone(), start=machine)[1] == [Action.RETRY]
+
+
+def test_a_stop_of_a_start_that_hangs_ends_stopped_once_nothing_is_left() -> None:
+    machine, actions = after(e.Start(), e.Stop(), e.LaunchHung("no response"), e.Gone())
+    assert (machine, actions) == (Machine(), [Action.LAUNCH, Action.KILL])
+
+
+@pytest.mark.parametrize("events", [RUNNING, (*RUNNING, e.Halt()), (*RUNNING, e.Halt(), e.Withdrawn())])
+def test_a_hastened_service_is_killed_at_once(events: tuple[Event, ...]) -> None:
+    machine, actions = after(*events, e.Hasten())
+    assert (machine.state, machine.phase, actions[-1]) == ("Stopping", ProcessPhase.ENDING, Action.KILL)
 
 
 def test_a_failed_service_can_be_started_and_loses_its_error() -> None:
@@ -234,7 +258,8 @@ class FakeController:
         """Begin an action, or cancel one."""
         if action is Action.LAUNCH:
             assert not self.alive, "two processes"
-            self.outcomes["process"] = [e.Launched(1), e.LaunchFailed("no such program")]
+            outcomes: list[Event] = [e.Launched(1), e.LaunchFailed("no such program"), e.LaunchHung("no response")]
+            self.outcomes["process"] = outcomes
         elif action is Action.PROBE:
             self.outcomes["probe"] = [e.Ready(), e.StartTimedOut("late")]
         elif action is Action.PROBE_ADOPTED:
@@ -290,7 +315,7 @@ def controller_of(*, heavy: bool, orphan: e.AdoptionState | None) -> FakeControl
 
 commands = st.sampled_from([e.Start(), e.Stop(), e.Restart()])
 revisions = st.builds(e.Revised, heavy=st.booleans())
-moves = st.lists(st.one_of(commands, revisions, st.tuples(st.integers(0, 4), st.integers(0, 1))), max_size=30)
+moves = st.lists(st.one_of(commands, revisions, st.tuples(st.integers(0, 4), st.integers(0, 2))), max_size=30)
 controllers = st.builds(controller_of, heavy=st.booleans(), orphan=st.none() | st.sampled_from(e.AdoptionState))
 
 

@@ -1,0 +1,24 @@
+"""Command group `hotpool`. The module of a command is imported when the command runs: all together take 2 s."""
+
+from typing import Final
+
+from hotpool import __version__
+from hotpool.common.lazy_commands import LazyGroup
+
+app: Final = LazyGroup(
+    "hotpool",
+    {
+        "operator": ("hotpool.cli.run", "Run the operator of one namespace until SIGTERM."),
+        "why": ("hotpool.cli.why", "Explain why a node is in a pool or not, and what would change it."),
+        "top": ("hotpool.cli.top", "Show an overview of nodes and pools."),
+        "diff": ("hotpool.cli.diff", "Show the nodes that would join and leave pools if manifests were applied."),
+        "pick": ("hotpool.cli.pick", "Pick a node of a pool, as a dispatcher does."),
+        "enroll": (
+            "hotpool.cli.enroll",
+            "Create an account and a kubeconfig for the agent of a node outside the cluster.",
+        ),
+    },
+    version=__version__,
+    sections=None,
+    summary="Keep every node in exactly the pools whose requirements it meets now.",
+)

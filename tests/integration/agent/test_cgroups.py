@@ -1,0 +1,105 @@
+"""A cgroup v2 for each service (requirement A9), in a real agent with a cgroup2 mount of its own."""
+
+import os
+import secrets
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+from tests.support.agent_process import Command, daemon
+from tests.support.agent_run import eventually
+from tests.support.fake_api import FakeApi
+from tests.support.not_run import not_run
+
+from hotpool_agent.services import cgroups
+from localfleet.kind import REPOSITORY
+
+SAMPLES = REPOSITORY / "tests" / "support" / "samples"
+
+
+@dataclass
+class OwnCgroup:
+    """`inside`: words that execute a program in a cgroup with this name."""
+
+    name: str
+    inside: tuple[str, ...]
+
+    def entered(self, program: list[str]) -> bool:
+        """Return True if the program succeeds inside."""
+        return subprocess.run([*self.inside, *program], check=False, capture_output=True).returncode == 0
+
+
+@pytest.fixture
+def own_cgroup(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[OwnCgroup | None]:
+    """A cgroup of the test's own; None where the machine does not allow it."""
+    mount, name = tmp_path / "cgroup", f"hp-{secrets.token_hex(4)}"
+    mount.mkdir()
+    enter = ("unshare", "--mount", sys.executable, str(SAMPLES / "own_cgroup.py"), str(mount), name)
+    own = OwnCgroup(name, enter)
+    if os.geteuid() != 0 or not own.entered(["true"]):
+        not_run(request, "a cgroup2 mount needs root and a kernel that allows it")
+        yield None
+        return
+    yield own
+    leave = "import os, pathlib, sys; p = pathlib.Path(sys.argv[1]);"
+    leave += "(p.parent / 'cgroup.procs').write_text(str(os.getpid())); p.rmdir()"
+    assert own.entered([sys.executable, "-c", leave, str(mount / name)])
+
+
+def cgroup_of(pid: int) -> str:
+    lines = Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8").splitlines()
+    return next(line.removeprefix("0::") for line in lines if line.startswith("0::"))
+
+
+async def test_a_daemon_without_session_parent_or_environment_of_its_service_is_ended_by_its_cgroup(
+    api: FakeApi,
+    tmp_path: Path,
+    environment: dict[str, str],
+    hotpool_agent: Command,
+    own_cgroup: OwnCgroup | None,
+) -> None:
+    if own_cgroup is None:
+        return
+    file = tmp_path / "worker"
+    command = f"[{sys.executable}, {SAMPLES / 'workers.py'}, bare-daemon, {file}]"
+    entry = f"- {{id: s, type: asr, preStopSeconds: 0, run: {{command: {command}}}}}\n"
+    quick = environment | {"HOTPOOL_AGENT_STOP_SECONDS": "0.3"}
+    async with daemon(api, tmp_path, quick, entry, inside=own_cgroup.inside) as agent:
+        assert (await hotpool_agent("start", "s", "--node", "n1")).code == 0
+        await eventually(file.exists)
+        worker = psutil.Process(int(file.read_text(encoding="ascii")))
+        cgroup = cgroup_of(worker.pid)
+        assert cgroup.startswith(f"/{own_cgroup.name}/hotpool-")
+        assert cgroup.endswith("-s")
+        assert cgroup_of(agent.pid) == f"/{own_cgroup.name}"
+        assert worker.is_running()
+        assert (await hotpool_agent("stop", "s", "--node", "n1")).out == "s: Stopped\n"
+        assert not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE
+        folder = Path(f"/proc/{agent.pid}/root") / str(tmp_path / "cgroup" / own_cgroup.name).lstrip("/")
+        assert [path.name for path in folder.iterdir() if path.is_dir()] == []
+
+
+def test_an_agent_without_a_delegated_cgroup_creates_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Root may write everywhere, also below the cgroups of systemd, which owns them."""
+    (tmp_path / "cgroup.procs").touch()
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert not cgroups._is_delegated(tmp_path, is_root=False)  # noqa: SLF001
+    assert not cgroups._is_delegated(tmp_path, is_root=True)  # noqa: SLF001
+    (tmp_path / "cgroup.events").touch()
+    assert cgroups._is_delegated(tmp_path, is_root=True)  # noqa: SLF001
+    assert not cgroups._is_delegated(tmp_path / "none", is_root=True)  # noqa: SLF001
+
+
+def test_without_cgroup_kill_nothing_is_created_and_nothing_raises(tmp_path: Path) -> None:
+    group = cgroups.Cgroup(tmp_path / "s")
+    assert group.open() is None
+    group.kill()
+    assert group.pids() == set()
+    assert list(group.path.iterdir()) == []
+    group.remove()
+    assert not group.path.exists()
+    assert cgroups.Cgroup(tmp_path / "no" / "s").open() is None

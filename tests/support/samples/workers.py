@@ -1,0 +1,38 @@
+"""A service that creates one more process, of which nothing is left after a stop only if the agent searches for it.
+
+    python workers.py KIND FILE
+
+FILE gets the pid of the process that the service creates:
+
+- `session`: a child in a session of its own
+- `daemon`: a daemon by double fork, in a session of its own
+- `bare`: a child in a session of its own, without the service's environment
+- `bare-daemon`: a daemon without the service's environment
+"""
+
+import os
+import sys
+import time
+from pathlib import Path
+
+
+def main() -> None:
+    """Create the process, then sleep."""
+    kind, file = sys.argv[1:]
+    bare = kind.startswith("bare")
+    if os.fork() == 0:
+        os.setsid()
+        if kind.endswith("daemon") and os.fork() > 0:
+            os._exit(0)
+        path = Path(file)
+        path.with_suffix(".new").write_text(str(os.getpid()), encoding="ascii")
+        path.with_suffix(".new").rename(path)
+        program = ["python3", "-S", "-c", "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(600)"]
+        os.execvpe(program[0], program, {"PATH": os.environ["PATH"]} if bare else dict(os.environ))  # noqa: S606
+    if kind.endswith("daemon"):
+        os.wait()
+    time.sleep(600)
+
+
+if __name__ == "__main__":
+    main()
