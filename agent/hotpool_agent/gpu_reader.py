@@ -16,7 +16,7 @@ import structlog
 from hotpool.api.capability import Gpu
 from hotpool_agent.probes.command import Command, CommandRunner
 from hotpool_agent.probes.http_tcp import one_line
-from hotpool_agent.untrusted_text import parse_json, readable
+from hotpool_agent.untrusted_text import parse_json
 
 _LOG: Final = structlog.get_logger(__name__)
 _QUERY: Final = (sys.executable, "-P", "-m", "hotpool_agent.gpu_query")
@@ -103,7 +103,7 @@ def _gpu(item: Any) -> Gpu:
     """Return a GPU within the bounds of a report. A value that is not valid is left out."""
     values = item if isinstance(item, dict) else {}
     model, memory = values.get("model"), values.get("memoryMiB")
-    printable = "".join(filter(str.isprintable, readable(model, _TEXT_MAX))) if isinstance(model, str) else None
+    printable = "".join(filter(str.isprintable, model))[:_TEXT_MAX] if isinstance(model, str) else None
     return Gpu(
         model=printable or None,
         memory_mib=memory

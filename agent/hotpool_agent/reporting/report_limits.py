@@ -148,16 +148,16 @@ def _bounded(status: "ServiceStatus", dropped: DropCounter) -> Service:
         type=spec.type,
         device=spec.device,
         state=status.state,
-        since=status.since,
+        since=_readable(status.since),
         port=spec.port,
         pid=status.pid,
         version=dropped.limit_text(spec.version, f"{place}: version"),
         model=dropped.limit_text(spec.model, f"{place}: model"),
         restarts=status.restarts,
         last_error=readable(status.last_error, _LONG_TEXT_MAX) if status.last_error else None,
-        desired=status.desired,
-        desired_by=status.desired_by,
-        request_id=status.request_id,
+        desired=_readable(status.desired),
+        desired_by=_readable(status.desired_by),
+        request_id=_readable(status.request_id),
         languages=_languages(spec.attributes.languages, dropped, place),
         rules=dropped.limit_items(
             (_rule(rule, dropped, place) for rule in spec.attributes.rules), MAX_RULES, f"{place}: rules"
@@ -201,6 +201,11 @@ def _attributes(spec: "ServiceSpec", dropped: DropCounter) -> tuple[Attribute, .
     return dropped.limit_items(
         (bounded(key, values) for key, values in others), MAX_ATTRIBUTES, f"{spec.id}: attributes"
     )
+
+
+def _readable(text: str | None) -> str | None:
+    """Return a text of the state file or of the node's object as the report can hold it."""
+    return readable(text, _TEXT_MAX) if text else text
 
 
 def _limited(text: str, limit: int) -> str | None:

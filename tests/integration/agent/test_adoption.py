@@ -141,7 +141,8 @@ async def test_a_process_that_does_not_answer_is_offered_until_its_own_threshold
             assert first["services"] == before
             assert not gone(pid)
             await it.until("s", "Starting")
-            assert "not adopted: GET /health: no answer in 0.2 s" in (it.service("s").machine.last_error or "")
+            error = it.service("s").machine.last_error or ""
+            assert f"not adopted: http://127.0.0.1:{port}/health: no answer in 0.2 s" in error
             await it.until("s", "Running", seconds=20)
             assert gone(pid)
             await it.shut_down()
@@ -338,7 +339,8 @@ async def test_a_defect_that_ends_the_agent_ends_no_service(
         async def die(*_: Any) -> None:
             raise RuntimeError("a defect")
 
-        monkeypatch.setattr(it.agent.resources, "renew_lease", die)
+        monkeypatch.setattr(it.agent.store, "_write", die)
+        it.agent.store.save()
         with pytest.raises(RuntimeError, match="a defect"):
             await asyncio.wait_for(it.task, 20)
     assert pid

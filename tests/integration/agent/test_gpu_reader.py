@@ -1,6 +1,7 @@
 """Reading of GPUs in a child process (requirements A12, B1): with a fake NVML that answers, fails or really hangs."""
 
 import asyncio
+import errno
 import json
 import os
 import signal
@@ -184,6 +185,16 @@ async def test_without_a_driver_no_child_is_started(nvml: FakeNvml) -> None:
     assert (reader.gpus, reader.problem, nvml.started()) == ((), None, [])
 
 
+def answers(fifo: Path) -> bool:
+    """Let the driver answer. Return False if no child waits for it yet."""
+    try:
+        os.close(os.open(fifo, os.O_WRONLY | os.O_NONBLOCK))
+    except OSError as error:
+        assert error.errno == errno.ENXIO
+        return False
+    return True
+
+
 async def test_an_agent_does_not_wait_for_gpus_and_reports_them_later(
     api: FakeApi, tmp_path: Path, nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -196,8 +207,7 @@ async def test_an_agent_does_not_wait_for_gpus_and_reports_them_later(
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), "") as it:
         await api.until(lambda: gpus() == [])
         nvml.act("")
-        with (nvml.folder / "fifo").open("w"):  # The driver answers.
-            pass
+        await eventually(lambda: answers(nvml.folder / "fifo"), 20)
         await api.until(lambda: gpus() == [{"model": "NVIDIA L4", "memoryMiB": 24576}])
         nvml.act("os._exit(1)")
         requests: asyncio.Queue[None] = asyncio.Queue()
