@@ -4,8 +4,6 @@ The only module that knows all parts. Its only rules are the order of start and 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Iterable
-from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -39,10 +37,11 @@ from hotpool_agent.reporting.reporter import Reporter
 from hotpool_agent.service_manager import CommandError, ReportingPort, ServiceManager, Verb
 from hotpool_agent.services import child_reaper, ports
 from hotpool_agent.services.log_rotation import rotate_forever
-from hotpool_agent.services.process import KILL_SECONDS
 from hotpool_agent.settings import Settings
+from hotpool_agent.shutdown import ShutDown
 from hotpool_agent.state_store import StateStore, lock, open_store
 from hotpool_agent.stop_signals import StopSignals
+from hotpool_agent.task_scopes import background, unless_stopped
 
 _LOG: Final = structlog.get_logger(__name__)
 _CATALOGUE_SECONDS: Final = 30.0
@@ -131,11 +130,11 @@ class Agent:
                 port_owner=ports.owner,
             ) as self.listening,
             http_tcp.new_session() as session,
-            _background(maintenance) as background,
+            background(maintenance) as tasks,
         ):
             async with self._catalogue_lock:
                 await self.services.start(session, ReportingPort(self.reporter.changed, self.reporter.wait_withdrawn))
-            background.extend(
+            tasks.extend(
                 asyncio.create_task(coroutine)
                 for coroutine in (
                     *(watch.run() for watch in self.pods.watches),
@@ -146,9 +145,11 @@ class Agent:
                 )
             )
             stopped = asyncio.create_task(stop.wait())
-            await asyncio.wait([stopped, *background], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([stopped, *tasks], return_when=asyncio.FIRST_COMPLETED)
             stopped.cancel()
-            await self._shut_down(hurry or asyncio.Event(), requested=stop.is_set())
+            await ShutDown(self.services, self.reporter, self.store, self.settings).run(
+                hurry or asyncio.Event(), requested=stop.is_set()
+            )
 
     def _is_connected(self) -> bool:
         """Return True if the API server accepts heartbeats, and reports unabridged."""
@@ -320,50 +321,6 @@ class Agent:
         }
         return next((reason for reason, holds in reasons.items() if holds), None)
 
-    async def _shut_down(self, hurry: asyncio.Event, *, requested: bool) -> None:
-        """Shut down in order; once `hurry` is set, kill the services that still run.
-
-        With `onAgentExit: keep`, or when a part of the agent failed, nothing is reported and no service is stopped: the
-        next agent adopts the running processes (A11).
-        """
-        _LOG.info("shutting down", requested=requested, on_agent_exit=self.services.catalogue.on_agent_exit)
-        keep = not requested or self.services.catalogue.on_agent_exit == "keep"
-        orderly = asyncio.create_task(self._keep_services() if keep else self._stop_services())
-        hurried = asyncio.create_task(hurry.wait())
-        await asyncio.wait({orderly, hurried}, return_when=asyncio.FIRST_COMPLETED)
-        hurried.cancel()
-        if not orderly.done():
-            orderly.cancel()
-            if not keep:
-                await self._kill_services()
-        await asyncio.gather(orderly, return_exceptions=True)
-        await self.services.close()
-        if not orderly.cancelled():
-            orderly.result()
-
-    async def _keep_services(self) -> None:
-        await self.store.flush_within(self.settings.request_seconds)
-
-    async def _stop_services(self) -> None:
-        """Report `leaving`, stop all services in parallel, then report the last state (B10)."""
-        self.services.shut_down()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self.settings.announce_seconds):
-                await self.reporter.flush()
-        await self.services.wait_settled()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self.settings.request_seconds if self.reporter.problem is None else 0):
-                await self.reporter.flush()
-        await self.store.flush_within(self.settings.request_seconds)
-
-    async def _kill_services(self) -> None:
-        _LOG.warning("second signal: killing the services")
-        self.services.hasten()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(KILL_SECONDS):
-                await self.services.wait_settled()
-                await self.store.flush_within(KILL_SECONDS)
-
 
 async def run_agent(options: Options) -> int:
     """Run the agent of one node until SIGTERM or SIGINT. Return the exit code.
@@ -380,43 +337,15 @@ async def run_agent(options: Options) -> int:
         if store.unreadable_copy:
             _LOG.error("state file unreadable; starting with an empty state", moved_to=str(store.unreadable_copy))
         resources = NodeResources(options.target, options.node, options.settings.request_seconds)
-        if not await _unless_stopped(resources.connect(), signals.stop):
+        if not await unless_stopped(resources.connect(), signals.stop):
             return signals.exit_code
         agent = Agent(options, resources, store)
         server = await socket_server.serve(path, agent.dispatch)
         try:
-            async with _background([child_reaper.reap_forever()]):
+            async with background([child_reaper.reap_forever()]):
                 await agent.run(signals.stop, signals.reload_requests, signals.hurry)
         finally:
             server.close()
             path.unlink(missing_ok=True)
             await resources.close()
     return signals.exit_code
-
-
-async def _unless_stopped(work: Coroutine[Any, Any, None], stop: asyncio.Event) -> bool:
-    """Do the work. Return False if `stop` is set before its end."""
-    task, stopped = asyncio.ensure_future(work), asyncio.create_task(stop.wait())
-    await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
-    for each in (task, stopped):
-        each.cancel()
-    await asyncio.gather(task, stopped, return_exceptions=True)
-    if task.cancelled() or stop.is_set():
-        return False
-    task.result()
-    return True
-
-
-@asynccontextmanager
-async def _background(coroutines: Iterable[Any]) -> AsyncIterator[list[asyncio.Task[None]]]:
-    """Run tasks for the length of the block, then cancel them. Raises the error of a task that failed in the block."""
-    tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
-    try:
-        yield tasks
-    finally:
-        ended = [task for task in tasks if task.done()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-    for task in ended:
-        task.result()
