@@ -62,6 +62,21 @@ def _connection(settings: client.Configuration) -> kopf.ConnectionInfo:
     )
 
 
-async def watch(handlers: kopf.OperatorRegistry, namespace: str, *, ready: asyncio.Event, stop: asyncio.Event) -> None:
-    """Run kopf until `stop`. It cancels tasks created after its start, so create those that outlive it before."""
-    await kopf.operator(registry=handlers, namespace=namespace, standalone=True, ready_flag=ready, stop_flag=stop)
+async def watch(
+    handlers: kopf.OperatorRegistry,
+    namespace: str,
+    *,
+    handle_signals: Callable[[], None],
+    ready: asyncio.Event,
+    stop: asyncio.Event,
+) -> None:
+    """Run kopf until `stop`. It cancels tasks created after its start, so create those that outlive it before.
+
+    `handle_signals` is called again, because kopf installs signal handlers of its own.
+    """
+    existing = asyncio.all_tasks()
+    tasks = await kopf.spawn_tasks(
+        registry=handlers, namespaces=[namespace], standalone=True, ready_flag=ready, stop_flag=stop
+    )
+    handle_signals()
+    await kopf.run_tasks(tasks, ignored=existing)
