@@ -217,8 +217,7 @@ class Operator:
             group.create_task(self._lease_watch_probe.run())
             group.create_task(self._manager.run())
             if self._publisher:
-                await self._manager.all_reconciled.wait()
-                group.create_task(self._publisher.run())
+                group.create_task(_publish(self._publisher, self._manager.all_reconciled))
 
     async def _stand_by(self) -> None:
         """Keep the cache current until we lead."""
@@ -278,6 +277,11 @@ def _redis(settings: Settings) -> Client | None:
         )
     except ValueError as error:
         raise StartupError(str(error)) from None
+
+
+async def _publish(publisher: Publisher, published: asyncio.Event) -> None:
+    await publisher.follow(published)
+    await publisher.run()
 
 
 def _from_thread(event: asyncio.Event) -> Callable[[], None]:
