@@ -18,6 +18,8 @@ OnObject = Callable[[Kind, str | None, Any], None]
 
 _ERROR_BACKOFFS = tuple(1.0 for _ in range(100_000))
 _INACTIVITY_SECONDS = 300.0
+_RECONNECT_SECONDS = 1.0
+"""Pause after each watch. kopf lists all objects again before the next one."""
 
 
 def registry(on_object: OnObject, settings: client.Configuration) -> kopf.OperatorRegistry:
@@ -35,6 +37,7 @@ def registry(on_object: OnObject, settings: client.Configuration) -> kopf.Operat
         settings.scanning.disabled = True
         settings.posting.enabled = False
         settings.watching.inactivity_timeout = _INACTIVITY_SECONDS
+        settings.watching.reconnect_backoff = _RECONNECT_SECONDS
         settings.networking.error_backoffs = _ERROR_BACKOFFS
 
     return handlers

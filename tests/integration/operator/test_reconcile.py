@@ -500,6 +500,29 @@ async def test_a_write_with_a_conflict_is_retried_at_once_after_a_read() -> None
         assert api.objects[Kind.POOL]["llm"]["status"]["members"] == 1
 
 
+@simulated
+async def test_a_write_with_a_conflict_is_retried_even_if_the_read_fails_in_an_unexpected_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    api = small_fleet(2)
+    async with operator(api) as fleet:
+        await fleet.beating(5)
+        failures = [RuntimeError("a defect")]
+        refresh = fleet.manager.resync.refresh
+
+        async def fail_once(*arguments: Any) -> bool:
+            if failures:
+                raise failures.pop()
+            return await refresh(*arguments)
+
+        monkeypatch.setattr(fleet.manager.resync, "refresh", fail_once)
+        api.feed = None
+        api.edit(Kind.SLICE, "llm-0", {"metadata": {"annotations": {"example.org/edited": "true"}}})
+        fleet.manager.ingest.on_object(Kind.NODE, "MODIFIED", changed(api, "n0", no_llm(2)))
+        assert await until(lambda: set(api.members("llm")) == {"n1"}) < 3
+        assert not failures
+
+
 def changed(api: FakeApi, name: str, content: dict[str, Any]) -> dict[str, Any]:
     """Publish a report; return the event that a watch would deliver."""
     publish(api, name, content)
