@@ -4,7 +4,7 @@ import asyncio
 import gc
 import os
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final
 
 import structlog
@@ -45,7 +45,9 @@ APPLY_DEFINITIONS: Final = (
 )
 _WAIT_SECONDS = 1.0
 _END_SECONDS = 8.0
-"""Time in which a part must end. kopf waits 5 s for its own tasks."""
+"""Time in which a part must end."""
+_GRACE_SECONDS = 1.0
+"""Time for the watch to end by itself; kopf would wait 5 s for requests without a response."""
 _GC_THRESHOLD = 50_000
 """New objects until a garbage collection: a fleet is millions of objects without cycles."""
 
@@ -144,7 +146,8 @@ class Operator:
             raise StartupError(f"{error} or HOTPOOL_LISTEN") from None
 
     async def _run_parts(self) -> int:
-        await self._check_definitions()
+        if not await self._completes(self._check_definitions()):
+            return 0
         parts = {
             "signal": self._stop.wait(),
             "leadership": self._lost.wait(),
@@ -154,7 +157,11 @@ class Operator:
         tasks = [asyncio.create_task(part, name=name) for name, part in parts.items()]
         handlers = custom_resource_watch.registry(self._ingest.on_object, self._api.configuration)
         watching = custom_resource_watch.watch(
-            handlers, self._settings.namespace, ready=self._listed, stop=self._stop_watch
+            handlers,
+            self._settings.namespace,
+            handle_signals=self._handle_signals,
+            ready=self._listed,
+            stop=self._stop_watch,
         )
         watcher = asyncio.create_task(watching, name="watch")  # last: kopf cancels tasks created after its start
         done, _ = await asyncio.wait([*tasks, watcher], return_when=asyncio.FIRST_COMPLETED)
@@ -162,6 +169,18 @@ class Operator:
             log.error("parts did not end in time", parts=unfinished)
             os._exit(1)  # leadership is released; waiting longer would only delay the restart
         return _outcome(done)
+
+    async def _completes(self, wait: Coroutine[Any, Any, None]) -> bool:
+        """Await a step of the start. Return False if a signal ends it."""
+        step, stop = asyncio.create_task(wait), asyncio.create_task(self._stop.wait())
+        try:
+            await asyncio.wait([step, stop], return_when=asyncio.FIRST_COMPLETED)
+            if not self._stop.is_set():
+                await step
+            return not self._stop.is_set()
+        finally:
+            step.cancel()
+            stop.cancel()
 
     def _handle_signals(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -189,7 +208,6 @@ class Operator:
         """List, lead, reconcile. Compare Redis once every key was reconciled."""
         listed = (self._listed, self._lease_watch.listed, *([self._node_watch.listed] if self._node_watch else []))
         await asyncio.gather(*(event.wait() for event in listed))
-        self._handle_signals()  # kopf has replaced them with its own
         await self._manager.open_gate()
         gc.freeze()  # listed objects stay: exclude them from garbage collections
         self._elector.start_campaign(lambda: self._cache.largest_term)
@@ -202,8 +220,7 @@ class Operator:
             group.create_task(self._lease_watch_probe.run())
             group.create_task(self._manager.run())
             if self._publisher:
-                await self._manager.all_reconciled.wait()
-                group.create_task(self._publisher.run())
+                group.create_task(_publish(self._publisher, self._manager.all_reconciled))
 
     async def _stand_by(self) -> None:
         """Keep the cache current until we lead."""
@@ -224,6 +241,8 @@ class Operator:
         await self._manager.finish()
         await asyncio.to_thread(self._elector.stop)
         self._stop_watch.set()
+        if (await asyncio.wait([watcher], timeout=_GRACE_SECONDS))[1]:
+            watcher.cancel()
         _, watching = await asyncio.wait([watcher], timeout=_END_SECONDS)
         if self._redis:
             await self._redis.aclose()
@@ -261,6 +280,11 @@ def _redis(settings: Settings) -> Client | None:
         )
     except ValueError as error:
         raise StartupError(str(error)) from None
+
+
+async def _publish(publisher: Publisher, published: asyncio.Event) -> None:
+    await publisher.follow(published)
+    await publisher.run()
 
 
 def _from_thread(event: asyncio.Event) -> Callable[[], None]:

@@ -501,6 +501,14 @@ class FakeRedis:
         await self._write("stamp", "")
         self.complete = complete
 
+    async def stored_digests(self) -> tuple[dict[str, str], dict[str, str]]:
+        """Return the digests of pools and nodes."""
+        await self._raise_fault("stored_digests", "")
+        return (
+            {name: document.digest for name, document in self.pools.items()},
+            {name: document.digest for name, document in self.nodes.items()},
+        )
+
     async def check_drift(self, pools: Mapping[str, PoolDocument], nodes: Mapping[str, NodeDocument]) -> DriftReport:
         """Compare the state at the time of the call; the response is delayed."""
         wanted = {

@@ -13,8 +13,8 @@ import yaml
 
 CHART: Final = Path(__file__).parents[2] / "charts/hotpool"
 _BEGIN, _END = "<!-- values: begin -->\n", "<!-- values: end -->\n"
-_HELMS: Final = "global"
-"""Value that Helm adds for subcharts."""
+_HELMS: Final = {"global", "enabled"}
+"""Values that a parent chart passes."""
 Row = tuple[str, str, str]
 """Name with dots, default as JSON, description."""
 
@@ -22,7 +22,7 @@ Row = tuple[str, str, str]
 def rows(schema: Mapping[str, Any], values: Mapping[str, Any], prefix: str = "") -> Iterator[Row]:
     """Return one row for each value. Raises KeyError, with its name, for one without default or description."""
     for name, described in schema["properties"].items():
-        if name == _HELMS:
+        if not prefix and name in _HELMS:
             continue
         path = f"{prefix}{name}"
         if name not in values or "description" not in described:

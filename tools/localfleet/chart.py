@@ -6,7 +6,7 @@ The helm program: $HOTPOOL_HELM, else the one built beside the local cluster's p
 import json
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,10 +27,20 @@ def helm_program() -> Path:
 
 
 def render(
-    namespace: str, values: Mapping[str, Any] | None = None, *, only: str = "*", release: str = "hotpool"
+    namespace: str,
+    values: Mapping[str, Any] | None = None,
+    *,
+    only: str = "*",
+    release: str = "hotpool",
+    chart: Path = CHART,
+    apis: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
-    """Render the chart with these values. `only`: a pattern below templates/. Raises RuntimeError."""
-    command = [str(helm_program()), "template", release, str(CHART), "--namespace", namespace, "--values", "-"]
+    """Render the chart with these values. `only`: a pattern below templates/. Raises RuntimeError.
+
+    `chart`: another chart, such as one that depends on this one. `apis`: what the cluster serves beside Kubernetes.
+    """
+    command = [str(helm_program()), "template", release, str(chart), "--namespace", namespace, "--values", "-"]
+    command += [word for api in apis for word in ("--api-versions", api)]
     if only != "*":
         command += ["--show-only", f"templates/{only}"]
     done = subprocess.run(command, input=json.dumps(values or {}), capture_output=True, text=True, check=False)

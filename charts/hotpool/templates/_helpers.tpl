@@ -24,12 +24,14 @@ app.kubernetes.io/component: {{ .component }}
 {{- end -}}
 {{- end }}
 
-{{/* Settings of a pod that PodSecurity `restricted` requires. */}}
+{{/* Settings of a pod that PodSecurity `restricted` requires. OpenShift assigns user and group itself, and refuses others. */}}
 {{- define "hotpool.podSecurity" -}}
 runAsNonRoot: true
+{{- if not (.Capabilities.APIVersions.Has "security.openshift.io/v1") }}
 runAsUser: 65532
 runAsGroup: 65532
 fsGroup: 65532
+{{- end }}
 seccompProfile: {type: RuntimeDefault}
 {{- end }}
 
@@ -42,9 +44,7 @@ capabilities: {drop: [ALL]}
 
 {{/* Scheduling of operator, agent and Redis. Argument: the values of the component. */}}
 {{- define "hotpool.placement" -}}
-{{- with .nodeSelector }}
-nodeSelector: {{- toYaml . | nindent 2 }}
-{{- end }}
+nodeSelector: {{- merge (dict) .nodeSelector (dict "kubernetes.io/os" "linux") | toYaml | nindent 2 }}
 {{- with .tolerations }}
 tolerations: {{- toYaml . | nindent 2 }}
 {{- end }}

@@ -10,6 +10,7 @@ from typing import Any, Final, Literal
 
 import click
 
+from hotpool.cli.options import RedisOptions
 from hotpool.common.durations import parse
 from hotpool.core.node_history import Transition
 from hotpool.kube.reader import Reader
@@ -32,10 +33,9 @@ class HistoryEntry:
 
 @dataclass(frozen=True, slots=True)
 class RedisSource:
-    """Address of the node history in Redis."""
+    """Redis with the history of the nodes of one fleet."""
 
-    url: str
-    prefix: str
+    options: RedisOptions
     namespace: str
 
 
@@ -51,10 +51,10 @@ def _newest(entries: Iterable[HistoryEntry], limit: int = _PER_SOURCE) -> list[H
 
 async def _read_redis(node: str, redis: RedisSource) -> list[HistoryEntry]:
     """Return the history of a node in Redis. If Redis fails, print a warning and return nothing."""
-    from hotpool.lookup import Lookup, LookupUnavailableError
+    from hotpool.lookup import LookupUnavailableError
 
     try:
-        async with Lookup.from_url(redis.url, namespace=redis.namespace, prefix=redis.prefix) as lookup:
+        async with redis.options.lookup(redis.namespace) as lookup:
             return [of_redis(item) for item in await lookup.transitions(node)]
     except (LookupUnavailableError, ValueError) as error:
         click.echo(f"warning: no transitions from Redis: {error}", err=True)

@@ -5,11 +5,15 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final, NoReturn, TypeVar
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar, cast
 
 import click
 
 from hotpool.common.cli_help import EnumChoice
+
+if TYPE_CHECKING:
+    from hotpool.lookup import Lookup
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -58,6 +62,77 @@ class FleetOptions:
 
             namespace = namespace_of(kubeconfig, context)
         return cls(namespace or "default", kubeconfig, context)
+
+
+@dataclass(frozen=True, slots=True)
+class RedisOptions:
+    """Redis of a command, with the options of the operator."""
+
+    url: str
+    prefix: str
+    cluster: bool
+    sentinels: str | None
+    username: str | None
+    password_file: str | None
+    sentinel_password_file: str | None
+    ca_file: str | None
+
+    def lookup(self, namespace: str) -> "Lookup":
+        """Return a look-up client. Raises ValueError for options that are invalid."""
+        from hotpool.lookup import Credentials, Lookup
+
+        return Lookup.from_url(
+            self.url,
+            namespace=namespace,
+            prefix=self.prefix,
+            cluster=self.cluster,
+            sentinels=self.sentinels.split(",") if self.sentinels else (),
+            credentials=Credentials(self.username, self.password_file, self.ca_file, self.sentinel_password_file),
+        )
+
+
+def redis_options(help_text: str, *, required: bool) -> Callable[[F], F]:
+    """Return a decorator that adds the options of Redis. The command gets `redis`: RedisOptions, None without a URL."""
+
+    def option(name: str, text: str, **more: Any) -> Callable[[F], F]:
+        variable = f"HOTPOOL_{name.strip('-').replace('-', '_').upper()}"
+        return click.option(name, envvar=variable, show_envvar=True, help=text, **more)
+
+    url = click.option(
+        "--redis", "redis_url", envvar="HOTPOOL_REDIS_URL", show_envvar=True, required=required, help=help_text
+    )
+    prefix = click.option(
+        "--prefix",
+        "redis_prefix",
+        envvar="HOTPOOL_REDIS_PREFIX",
+        show_envvar=True,
+        default="hotpool",
+        show_default=True,
+        help="Prefix of the keys in Redis.",
+    )
+    more = (
+        option("--redis-cluster", "The server is a node of a Redis Cluster.", is_flag=True),
+        option("--redis-sentinels", "host:port,host:port of sentinels; the URL's host is the name of their service."),
+        option("--redis-username", "ACL user."),
+        option("--redis-password-file", "File with the password."),
+        option("--redis-sentinel-password-file", "File with the sentinels' password."),
+        option("--redis-ca-file", "File with the certificates to trust (PEM)."),
+    )
+
+    def decorate(function: F) -> F:
+        @wraps(function)
+        def command(**values: Any) -> Any:
+            given = {
+                name.removeprefix("redis_"): values.pop(name) for name in list(values) if name.startswith("redis_")
+            }
+            return function(redis=RedisOptions(**given) if given["url"] else None, **values)
+
+        wrapped: Any = command
+        for each in reversed((url, prefix, *more)):
+            wrapped = each(wrapped)
+        return cast("F", wrapped)
+
+    return decorate
 
 
 class CommandError(Exception):

@@ -12,9 +12,11 @@ import click
 from hotpool.cli.options import (
     FleetOptions,
     OutputFormat,
+    RedisOptions,
     fail,
     fleet_options,
     output_option,
+    redis_options,
 )
 from hotpool.common import exit_codes
 from hotpool.common.cli_help import EnumChoice, HelpSections, command
@@ -38,21 +40,7 @@ _HELP: Final = HelpSections(
 
 @command(_HELP)
 @click.argument("pool")
-@click.option(
-    "--redis",
-    envvar="HOTPOOL_REDIS_URL",
-    show_envvar=True,
-    required=True,
-    help="redis://, rediss:// or unix://",
-)
-@click.option(
-    "--prefix",
-    envvar="HOTPOOL_REDIS_PREFIX",
-    show_envvar=True,
-    default="hotpool",
-    show_default=True,
-    help="Prefix of the keys in Redis.",
-)
+@redis_options("redis://, rediss:// or unix://", required=True)
 @click.option("--strategy", type=EnumChoice(Strategy), help="Default: affinity with a key, else uniform.")
 @click.option("--key", help="Affinity key, such as a session id.")
 @click.option("--exclude", multiple=True, help="Node to exclude; may be repeated.")
@@ -62,8 +50,7 @@ _HELP: Final = HelpSections(
 def pick(
     *,
     pool: str,
-    redis: str,
-    prefix: str,
+    redis: RedisOptions,
     strategy: Strategy | None,
     key: str | None,
     exclude: tuple[str, ...],
@@ -80,7 +67,7 @@ def pick(
     """
     fleet = FleetOptions.of(namespace, kubeconfig, context)
     try:
-        lookup = Lookup.from_url(redis, namespace=fleet.namespace, prefix=prefix)
+        lookup = redis.lookup(fleet.namespace)
     except ValueError as error:
         fail("pick", str(error), exit_codes.UNAVAILABLE)
     try:

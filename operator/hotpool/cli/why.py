@@ -14,9 +14,11 @@ from hotpool.cli.node_events import HistoryEntry, RedisSource
 from hotpool.cli.options import (
     FleetOptions,
     OutputFormat,
+    RedisOptions,
     fleet_options,
     output_option,
     print_json,
+    redis_options,
 )
 from hotpool.cli.query import ERROR_CODES, find, run_query
 from hotpool.common import exit_codes
@@ -47,20 +49,7 @@ _HELP: Final = HelpSections(
 @click.argument("pool", metavar="[POOL]", required=False)
 @click.option("--node", "of_node", help="Explain this node in every pool.")
 @click.option("--pool", "of_pool", help="Explain this pool and its nearest misses.")
-@click.option(
-    "--redis",
-    envvar="HOTPOOL_REDIS_URL",
-    show_envvar=True,
-    help="With --node: read transitions from redis://, rediss:// or unix://, too.",
-)
-@click.option(
-    "--prefix",
-    envvar="HOTPOOL_REDIS_PREFIX",
-    show_envvar=True,
-    default="hotpool",
-    show_default=True,
-    help="Prefix of the keys in Redis.",
-)
+@redis_options("With --node: read transitions from redis://, rediss:// or unix://, too.", required=False)
 @click.option(
     "--limit", type=click.IntRange(1), default=10, show_default=True, help="With --pool: number of misses to show."
 )
@@ -72,8 +61,7 @@ def why(
     pool: str | None,
     of_node: str | None,
     of_pool: str | None,
-    redis: str | None,
-    prefix: str,
+    redis: RedisOptions | None,
     limit: int,
     namespace: str | None,
     context: str | None,
@@ -92,7 +80,7 @@ def why(
     elif of_pool and not (node or pool or of_node):
         _pool(fleet, of_pool, limit, output)
     elif of_node and not (node or pool or of_pool):
-        _node(fleet, of_node, RedisSource(redis, prefix, fleet.namespace) if redis else None, output)
+        _node(fleet, of_node, RedisSource(redis, fleet.namespace) if redis else None, output)
     else:
         raise click.BadParameter("give NODE and POOL, or --pool POOL, or --node NODE")
 

@@ -177,6 +177,7 @@ class Manager:
         except ApiUnavailable as error:
             log.warning("resync failed", error=str(error))
         else:
+            self._cache.versions.forget_deletions()
             self._mark(self._cache.find_orphaned_leases(self._clock()))
 
     async def _reconcile(self, key: Key, due: float) -> None:
@@ -188,7 +189,7 @@ class Manager:
         except (NotLeaderError, FencedError) as error:
             self._failed = error
         except StaleError as error:
-            await self.resync.refresh(error.kind, error.name)
+            await self._refresh(error)
             self._retry(key, error)
         except RejectedError as error:
             self._recorder.write_rejected(key, str(error))
@@ -204,6 +205,12 @@ class Manager:
             if not self._unreconciled:
                 self.all_reconciled.set()
             self._wake.set()
+
+    async def _refresh(self, stale: StaleError) -> None:
+        try:
+            await self.resync.refresh(stale.kind, stale.name)
+        except Exception:  # the key must be retried whatever the API server returned.
+            log.exception("object not refreshed", kind=stale.kind.value, name=stale.name)
 
     def _retry(self, key: Key, error: Exception) -> None:
         FAILURES.labels(type(error).__name__).inc()

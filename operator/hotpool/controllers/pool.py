@@ -55,7 +55,7 @@ class PoolController:
         now = self._context.clock()
         stored = self._context.cache.slices.get(key.name, {})
         plan = plan_pool(membership, stored, self._context.cache.known_types, now, self._context.clock.timestamp())
-        membership.record_plan(plan.retained, plan.merge_at)
+        membership.record_plan(plan.retained)
         self._context.latency.planned(key.name, stored, plan.slices, now)
         if plan.recheck_at is not None:
             self._context.mark([key], plan.recheck_at)
@@ -65,6 +65,8 @@ class PoolController:
         )
         if results[1] is not True or plan.retained is None:
             membership.restore_dirty(dirty, status_current=results[1] in {True, None})
+        if isinstance(results[1], BaseException):
+            membership.slices_dirty = True  # a merge may be half written, with nodes that are not dirty
         for result in results:
             if isinstance(result, BaseException):
                 raise result
@@ -100,6 +102,7 @@ class PoolController:
         pool = membership.pool
         writes = diff_slices(pool, self._context.cache.slices.get(key.name, {}), plan.slices)
         if not writes and not status_differs(pool.status, plan.status):
+            membership.merge_at = plan.merge_at
             return True
         now = self._context.clock()
         urgent = bool(writes) or status_is_urgent(pool.status, plan.status)
@@ -107,6 +110,7 @@ class PoolController:
         if now < allowed:
             self._context.mark([key], allowed)
             return False if urgent else None
+        membership.merge_at = plan.merge_at
         self._next_round[key] = now + ROUND_SECONDS
         self._next_counts_only[key] = now + COUNTS_ONLY_SECONDS
         surplus = [write for write in writes if isinstance(write, DeleteSlice)][_MAX_DELETIONS:]

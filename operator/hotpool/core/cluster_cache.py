@@ -346,6 +346,8 @@ class ClusterCache:
     def _delete_entry(self, key: Key, entry: PoolOrGenerator) -> set[Key]:
         for type_ in entry.types:
             self._by_type[type_].discard(key)
+            if not self._by_type[type_]:
+                del self._by_type[type_]
         self._by_pairs.discard(key)
         return {key}
 
@@ -370,7 +372,7 @@ class ClusterCache:
             self.largest_term = max(self.largest_term, slice_.term)
         before = self._pools_of_slice.get(name, ())
         for pool in before:
-            del self.slices[pool][name]
+            self._remove_slice(pool, name)
         for pool in slice_.pools:
             self.slices[pool][name] = slice_
         self._pools_of_slice[name] = slice_.pools
@@ -385,8 +387,13 @@ class ClusterCache:
     def _delete_slice(self, name: str) -> set[Key]:
         pools = self._pools_of_slice.pop(name)
         for pool in pools:
-            del self.slices[pool][name]
+            self._remove_slice(pool, name)
         return self._mark_slices_dirty(*pools)
+
+    def _remove_slice(self, pool: str, name: str) -> None:
+        del self.slices[pool][name]
+        if not self.slices[pool]:
+            del self.slices[pool]
 
     def _affected_generators(self, pool: Pool) -> set[Key]:
         """Return the generators that must check the pool after an edit or a deletion by hand (requirement D5)."""

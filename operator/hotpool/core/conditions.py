@@ -3,7 +3,7 @@
 Pure.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -37,6 +37,24 @@ def set_conditions(
         )
         for update in updates
     )
+
+
+def update_conditions(
+    updates: Iterable[ConditionUpdate],
+    stored: Sequence[Condition],
+    owned: Collection[str],
+    generation: int,
+    timestamp: str,
+) -> tuple[Condition, ...]:
+    """Return the conditions to write: the updates, and the stored ones of other writers unchanged.
+
+    `owned`: types that the operator writes. Stored types keep their order, so that nothing is written for it alone.
+    """
+    before = {condition.type: (condition.status, condition.last_transition_time) for condition in stored}
+    own = set_conditions(updates, before, generation, timestamp)
+    foreign = [condition for condition in stored if condition.type not in owned]
+    order = {condition.type: index for index, condition in enumerate(stored)}
+    return tuple(sorted((*own, *foreign), key=lambda condition: order.get(condition.type, len(order))))
 
 
 def _truncate(message: str) -> str:

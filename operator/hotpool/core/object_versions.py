@@ -16,6 +16,8 @@ class ObjectVersions:
     _known: dict[Kind, dict[str, Identity]] = field(default_factory=lambda: {kind: {} for kind in Kind})
     _deleted: dict[Key, str] = field(default_factory=dict)
     """Key → uid of the object deleted last; late events of it are ignored."""
+    _deleted_before: dict[Key, str] = field(default_factory=dict)
+    """The same, of deletions before the last call of `forget_deletions`."""
 
     def of_kind(self, kind: Kind) -> Mapping[str, Identity]:
         """Return name → uid and version of all objects of a kind: a live view, not a copy."""
@@ -25,10 +27,11 @@ class ObjectVersions:
         """Record this version. Return False if it is old or its object deleted. `restored`: accept it anyway (C7)."""
         known = self._known[kind].get(name)
         not_newer = known is not None and known.version >= identity.version
-        if not restored and (not_newer or self._deleted.get(Key(kind, name)) == identity.uid):
+        if not restored and (not_newer or self._was_deleted(kind, name, identity.uid)):
             return False
         self._known[kind][name] = identity
         self._deleted.pop(Key(kind, name), None)
+        self._deleted_before.pop(Key(kind, name), None)
         return True
 
     def remove(self, kind: Kind, name: str, uid: str) -> bool:
@@ -43,5 +46,13 @@ class ObjectVersions:
         """Return True if the cache is newer than a listed object: the list is stale, or etcd was restored."""
         known = self._known[kind].get(name)
         if known is None:
-            return self._deleted.get(Key(kind, name)) == listed.uid
+            return self._was_deleted(kind, name, listed.uid)
         return known.version > listed.version
+
+    def forget_deletions(self) -> None:
+        """Forget the deletions before the previous call. Call it after each complete listing: it repairs the rest."""
+        self._deleted_before, self._deleted = self._deleted, {}
+
+    def _was_deleted(self, kind: Kind, name: str, uid: str) -> bool:
+        key = Key(kind, name)
+        return uid in {self._deleted.get(key), self._deleted_before.get(key)}

@@ -104,10 +104,9 @@ class PoolMembership:
         if former.retained is not None:
             self.retained = former.retained & self.unreachable.keys()
 
-    def record_plan(self, retained: Iterable[str] | None, merge_at: float | None) -> None:
+    def record_plan(self, retained: Iterable[str] | None) -> None:
         """Record the result of a plan. `retained`: silent nodes that stay; None: the plan did not decide on them."""
         self.retained = None if retained is None else set(retained)
-        self.merge_at = merge_at
 
     @property
     def nodes_to_compare(self) -> set[str] | None:

@@ -18,6 +18,8 @@ OnObject = Callable[[Kind, str | None, Any], None]
 
 _ERROR_BACKOFFS = tuple(1.0 for _ in range(100_000))
 _INACTIVITY_SECONDS = 300.0
+_RECONNECT_SECONDS = 1.0
+"""Pause after each watch. kopf lists all objects again before the next one."""
 
 
 def registry(on_object: OnObject, settings: client.Configuration) -> kopf.OperatorRegistry:
@@ -35,6 +37,7 @@ def registry(on_object: OnObject, settings: client.Configuration) -> kopf.Operat
         settings.scanning.disabled = True
         settings.posting.enabled = False
         settings.watching.inactivity_timeout = _INACTIVITY_SECONDS
+        settings.watching.reconnect_backoff = _RECONNECT_SECONDS
         settings.networking.error_backoffs = _ERROR_BACKOFFS
 
     return handlers
@@ -62,6 +65,21 @@ def _connection(settings: client.Configuration) -> kopf.ConnectionInfo:
     )
 
 
-async def watch(handlers: kopf.OperatorRegistry, namespace: str, *, ready: asyncio.Event, stop: asyncio.Event) -> None:
-    """Run kopf until `stop`. It cancels tasks created after its start, so create those that outlive it before."""
-    await kopf.operator(registry=handlers, namespace=namespace, standalone=True, ready_flag=ready, stop_flag=stop)
+async def watch(
+    handlers: kopf.OperatorRegistry,
+    namespace: str,
+    *,
+    handle_signals: Callable[[], None],
+    ready: asyncio.Event,
+    stop: asyncio.Event,
+) -> None:
+    """Run kopf until `stop`. It cancels tasks created after its start, so create those that outlive it before.
+
+    `handle_signals` is called again, because kopf installs signal handlers of its own.
+    """
+    existing = asyncio.all_tasks()
+    tasks = await kopf.spawn_tasks(
+        registry=handlers, namespaces=[namespace], standalone=True, ready_flag=ready, stop_flag=stop
+    )
+    handle_signals()
+    await kopf.run_tasks(tasks, ignored=existing)

@@ -141,7 +141,11 @@ class LeaderElector(threading.Thread):
             self._write(api, lease, monotonic())
 
     def _renew_or_acquire(self, api: Any) -> None:
-        """Renew by one write, which fails if another client changed the Lease. Else read the Lease first."""
+        """Renew by one write, which fails if another client changed the Lease. Else read the Lease first.
+
+        Stop leading at once if it has another holder. If it was deleted, create it again: standbys wait until it
+        would have expired.
+        """
         started = monotonic()
         if self._last_written and self._renew(api, started):
             return
@@ -150,8 +154,13 @@ class LeaderElector(threading.Thread):
             lease.spec = client.V1LeaseSpec()
         if lease is not None and lease.spec.holder_identity == self.identity:
             self._write(api, lease, started)  # also if the response to our first write was lost
-        elif not self.term and (lease is None or self._is_available(lease, started)):
-            self._acquire(api, lease, started)
+        elif self.term and lease is not None:
+            self._leading_until = 0.0
+        elif self.leading():
+            self._claim(api, None, self.term, started)
+        elif not self.term and self._is_available(lease, started):
+            transitions = (lease.spec.lease_transitions or 0) if lease else 0
+            self._claim(api, lease, max(transitions, self._largest_term()) + 1, started)
 
     def _renew(self, api: Any, started: float) -> bool:
         """Renew our Lease. Return False if another client changed it."""
@@ -173,7 +182,12 @@ class LeaderElector(threading.Thread):
             return None
 
     def _is_available(self, lease: Any, now: float) -> bool:
-        """Return True if the Lease is released, or did not change for its whole duration by our own clock."""
+        """Return True if the Lease is released, or did not change for its whole duration by our own clock.
+
+        A missing Lease (None) is available when the one that was there before would have expired.
+        """
+        if lease is None:
+            return now > self._other_until
         if not lease.spec.holder_identity:
             return True
         version = lease.metadata.resource_version
@@ -182,10 +196,10 @@ class LeaderElector(threading.Thread):
         self._other_until = self._observed[1] + (lease.spec.lease_duration_seconds or LEASE_SECONDS)
         return now > self._other_until
 
-    def _acquire(self, api: Any, existing: Any, started: float) -> None:
+    def _claim(self, api: Any, existing: Any, term: int, started: float) -> None:
         new = client.V1Lease(metadata=client.V1ObjectMeta(name=ELECTION_LEASE), spec=client.V1LeaseSpec())
         lease: Any = existing or new
-        lease.spec.lease_transitions = max(lease.spec.lease_transitions or 0, self._largest_term()) + 1
+        lease.spec.lease_transitions = term
         lease.spec.holder_identity = self.identity
         lease.spec.lease_duration_seconds = LEASE_SECONDS
         lease.spec.acquire_time = datetime.now(UTC)

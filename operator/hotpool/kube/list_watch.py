@@ -15,6 +15,8 @@ WATCH_SECONDS = 300
 _CHUNK = 1 << 20
 _FIRST_DELAY = 0.5
 _LONGEST_DELAY = 5.0
+_STEADY_SECONDS = 10.0
+"""Duration of a watch after which the next one begins without a delay."""
 
 
 async def run_forever(
@@ -24,19 +26,40 @@ async def run_forever(
 ) -> NoReturn:
     """List, then watch from the returned version. Each watch returns the version to continue from; empty: list again.
 
-    `on_error` receives the error and the delay in seconds before the next attempt. The delay grows and is jittered.
+    `on_error` receives the error and the delay in seconds before the next attempt. The delay grows and is jittered. It
+    is short again only after a steady watch: a server that ends or refuses every watch must not be flooded with lists.
     """
-    delay = _FIRST_DELAY
+    pace = _Pace()
     while True:
         try:
             version = await list_all()
-            delay = _FIRST_DELAY
             while version:
+                opened = pace.now()
                 version = await watch(version)
+                await pace.wait_after_watch(opened)
         except (ApiUnavailable, ApiException, *CONNECTION_ERRORS, msgspec.DecodeError) as error:
-            on_error(error, delay)
+            on_error(error, pace.delay)
+            await pace.wait()
+
+
+class _Pace:
+    """Growing, jittered delay between requests."""
+
+    def __init__(self) -> None:
+        self.delay = _FIRST_DELAY
+        self.now = asyncio.get_running_loop().time
+
+    async def wait(self) -> None:
+        """Wait, and double the next delay."""
+        delay, self.delay = self.delay, min(2 * self.delay, _LONGEST_DELAY)
         await asyncio.sleep(delay * random.uniform(0.5, 1))  # noqa: S311 - jitter, no secret.
-        delay = min(2 * delay, _LONGEST_DELAY)
+
+    async def wait_after_watch(self, opened: float) -> None:
+        """Wait after a watch, opened at that loop time, unless it was steady."""
+        if self.now() - opened < _STEADY_SECONDS:
+            await self.wait()
+        else:
+            self.delay = _FIRST_DELAY
 
 
 def watch_from(version: str) -> dict[str, str]:

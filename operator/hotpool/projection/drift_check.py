@@ -7,30 +7,33 @@ when to write. Keys of a wrong type or content count as different, never as an e
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from hotpool.projection.accepted_writes import WriteStamp
 from hotpool.projection.connection.config import to_text
 from hotpool.projection.functions import library_source
 from hotpool.projection.keys import STATES, index_field
+from hotpool.projection.stored_state import (
+    NODES_PER_CALL,
+    POOLS_PER_CALL,
+    RANKS_PER_CALL,
+    chunks,
+    parse_node_stamp,
+    parse_number,
+    parse_stamp,
+    scan,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from hotpool.projection.accepted_writes import AcceptedWrites
     from hotpool.projection.documents import NodeDocument, PoolDocument
     from hotpool.projection.functions import Functions
     from hotpool.projection.keys import FleetKeys
 
-POOLS_PER_CALL = 50
-NODES_PER_CALL = 50
 NODES_PER_ROUND = 200
 MEMBERS_PER_ROUND = 5_000
 """Members compared by name in each check. At 5 s per check, 1.3 million members take 22 minutes."""
-RANKS_PER_CALL = 500
-"""Limit for all member sets of a call together, or for each set of a larger pool. Each call blocks the server."""
-_SAFE_DIGITS = 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +60,6 @@ class _Overview:
     index: dict[str, str]
 
 
-def _chunks(names: Iterable[str], size: int) -> Iterator[list[str]]:
-    remaining = iter(names)
-    while chunk := list(islice(remaining, size)):
-        yield chunk
-
-
 def _batches(pools: Mapping[str, PoolDocument]) -> Iterator[list[str]]:
     """Yield lists of pools that have together at most RANKS_PER_CALL members. A larger pool is a list of its own."""
     names: list[str] = []
@@ -75,17 +72,6 @@ def _batches(pools: Mapping[str, PoolDocument]) -> Iterator[list[str]]:
         names.append(name)
     if names:
         yield names
-
-
-def parse_number(value: object) -> int | None:
-    """Return a non-negative integer of at most 15 digits that Redis stores as text, or None."""
-    plain = to_text(value)
-    return int(plain) if plain.isascii() and plain.isdigit() and len(plain) <= _SAFE_DIGITS else None
-
-
-def _parse_stamp(term: object, version: object, digest: object) -> WriteStamp | None:
-    numbers = parse_number(term), parse_number(version)
-    return None if numbers[0] is None or numbers[1] is None else WriteStamp(numbers[0], numbers[1], to_text(digest))
 
 
 class Rotation:
@@ -164,28 +150,17 @@ class DriftCheck:
         if to_text(digest) != library_source()[1]:
             await self._functions.load(self._keys.meta)
             digest, term = await self._functions.read("overview", (self._keys.meta,))
-        index = await self._scan("hash", self._keys.index)
+        index = await scan(self._functions, "hash", self._keys.index)
         return _Overview(
             term=parse_number(term),
-            pools=frozenset(await self._scan("set", self._keys.pools)),
-            nodes=frozenset(await self._scan("set", self._keys.nodes)),
+            pools=frozenset(await scan(self._functions, "set", self._keys.pools)),
+            nodes=frozenset(await scan(self._functions, "set", self._keys.nodes)),
             index=dict(zip(index[::2], index[1::2], strict=True)),
         )
 
-    async def _scan(self, kind: str, key: str) -> list[str]:
-        """Return the elements of a set or hash. Those written meanwhile may be missing; run() skips their names."""
-        found: list[str] = []
-        cursor = "0"
-        while True:
-            next_cursor, items = await self._functions.read("part", (key,), (kind, cursor))
-            found += map(_decode_name, items)
-            cursor = to_text(next_cursor)
-            if cursor == "0":
-                return found
-
     async def _differing_pools(self, pools: Mapping[str, PoolDocument], overview: _Overview) -> set[str]:
         differing = {name for name, document in pools.items() if not _is_listed(document, overview)}
-        for names in _chunks(pools, POOLS_PER_CALL):
+        for names in chunks(pools, POOLS_PER_CALL):
             keys = [key for name in names for key in self._keys.pool(name)]
             replies = await self._functions.read("pool_facts", keys)
             differing.update(
@@ -194,7 +169,7 @@ class DriftCheck:
         return differing
 
     def _pool_matches(self, document: PoolDocument, facts: list[Any]) -> bool:
-        stamp = _parse_stamp(facts[1], facts[2], facts[3])
+        stamp = parse_stamp(facts[1], facts[2], facts[3])
         counts, sizes = [parse_number(fact) for fact in facts[4:7]], [parse_number(fact) for fact in facts[7:10]]
         if stamp:
             self._pool_writes.observe_version(stamp.version)
@@ -214,7 +189,7 @@ class DriftCheck:
 
     async def _differing_nodes(self, nodes: Mapping[str, NodeDocument], overview: _Overview) -> set[str]:
         differing = {name for name in nodes if name not in overview.nodes}
-        for names in _chunks(nodes, NODES_PER_CALL):
+        for names in chunks(nodes, NODES_PER_CALL):
             reply = await self._functions.read("node_facts", [self._keys.node(name) for name in names])
             facts = zip(names, reply[::2], reply[1::2], strict=True)
             differing.update(
@@ -223,8 +198,7 @@ class DriftCheck:
         return differing
 
     def _node_matches(self, document: NodeDocument, stored_stamp: object, size: object) -> bool:
-        parts = to_text(stored_stamp).split(" ")
-        stamp = _parse_stamp(*parts) if len(parts) == len(WriteStamp.__slots__) else None
+        stamp = parse_node_stamp(stored_stamp)
         if stamp is None:
             return False
         self._node_writes.observe_version(stamp.version)
@@ -249,7 +223,7 @@ class DriftCheck:
             replies = await self._functions.read("pool_contents", keys, (first, first + RANKS_PER_CALL - 1))
             for (name, document), (term, version, digest, *sets) in zip(pools.items(), replies, strict=True):
                 accepted = self._pool_writes.last_accepted(name)
-                if _parse_stamp(term, version, digest) != accepted or to_text(digest) != document.digest:
+                if parse_stamp(term, version, digest) != accepted or to_text(digest) != document.digest:
                     rewritten.add(name)
                 for members, items in zip(held[name], sets, strict=True):
                     members.update(map(to_text, items))
@@ -257,7 +231,7 @@ class DriftCheck:
 
     async def _nodes_with_wrong_contents(self, nodes: Mapping[str, NodeDocument]) -> set[str]:
         replies: list[Any] = []
-        for names in _chunks(nodes, NODES_PER_CALL):
+        for names in chunks(nodes, NODES_PER_CALL):
             replies += await self._functions.read("node_contents", [self._keys.node(name) for name in names])
         differing = set()
         for (name, document), reply in zip(nodes.items(), replies, strict=True):
@@ -267,11 +241,6 @@ class DriftCheck:
             if fields != document.fields():
                 differing.add(name)
         return differing
-
-
-def _decode_name(value: object) -> str:
-    """Decode a name. Invalid UTF-8 is kept as surrogates, because the key must be deleted under its exact name."""
-    return value.decode(errors="surrogateescape") if isinstance(value, bytes) else str(value)
 
 
 def _is_listed(document: PoolDocument, overview: _Overview) -> bool:

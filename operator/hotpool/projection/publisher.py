@@ -5,7 +5,8 @@ stored. Must not decide the content of a document.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Final
 
@@ -17,6 +18,7 @@ from hotpool.projection.documents import NodeDocument, PoolDocument
 from hotpool.projection.drift_check import DriftReport
 from hotpool.projection.history import MAX_TRANSITIONS
 from hotpool.projection.keys import index_field
+from hotpool.projection.redis_errors import OF_ONE_NAME
 from hotpool.projection.writer import RedisWriter
 
 log = structlog.get_logger(__name__)
@@ -59,6 +61,10 @@ class Publisher:
         """Separate from `_write_slots`, because a change must not wait behind the repair of a whole fleet."""
         self._round_incomplete = False
         """A document was not sent, or not accepted, since the last round began. That round may have missed it."""
+        self._reachable = False
+        """Changes are sent at once. False after a failure that is not of one name; the next round tries again."""
+        self._stored: tuple[Mapping[str, str], Mapping[str, str]] = ({}, {})
+        """Digests of pools and nodes that a former leader wrote, until the first comparison."""
         self.healthy = False
         self.last_error = "not compared yet"
         """Reason why Redis is not healthy; empty if it is."""
@@ -72,6 +78,8 @@ class Publisher:
         if self._pools.get(document.name) == document:
             return self.healthy
         self._pools[document.name] = document
+        if self._stored[0].get(document.name) == document.digest:
+            return False  # confirmed by the first comparison
         return await self._send("replace_pool", partial(self._put_pool, document.name))
 
     async def publish_node(self, document: NodeDocument, transition: str | None = None) -> None:
@@ -79,11 +87,12 @@ class Publisher:
         self._hidden.discard(document.name)
         if self._queue_history(document.name, transition) or self._nodes.get(document.name) != document:
             self._nodes[document.name] = document
-            await self._send("replace_node", partial(self._put_node, document.name))
+            if self._stored[1].get(document.name) != document.digest:
+                await self._send("replace_node", partial(self._put_node, document.name))
 
     async def withdraw_node(self, name: str, transition: str | None = None) -> None:
         """Delete the node's capability from Redis, and keep its history."""
-        known = self._nodes.pop(name, None)
+        known = self._nodes.pop(name, None) or name in self._stored[1]
         self._hidden.add(name)
         if self._queue_history(name, transition) or known:
             await self._send("drop_node", partial(self._put_node, name))
@@ -106,6 +115,27 @@ class Publisher:
             self._pending_history[name] = (*self._pending_history.get(name, ()), transition)[-MAX_TRANSITIONS:]
         return transition is not None
 
+    async def follow(self, published: asyncio.Event) -> None:
+        """Send changes since the former leader, until every pool and node was published.
+
+        What is equal, and what nothing desires any more, is left to the first round. Raises FencedError and
+        NotLeaderError.
+        """
+        while not published.is_set():
+            if not self._reachable:
+                try:
+                    await self._claim()
+                    self._stored = await self._writer.stored_digests()
+                    self._reachable = True
+                    await self._write_all(self._changed())
+                except (FencedError, NotLeaderError):
+                    raise
+                except WriteError as error:
+                    self._mark_unhealthy(error)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(RETRY_SECONDS):
+                    await published.wait()
+
     async def run(self) -> None:
         """Run rounds until cancelled.
 
@@ -117,7 +147,8 @@ class Publisher:
             try:
                 async with asyncio.timeout(ROUND_SECONDS if self.healthy else RETRY_SECONDS):
                     await self._wake.wait()
-                await asyncio.sleep(RETRY_SECONDS / 10)
+                refused = self._reachable and not self.healthy
+                await asyncio.sleep(RETRY_SECONDS if refused else RETRY_SECONDS / 10)
             except TimeoutError:
                 pass
 
@@ -125,6 +156,7 @@ class Publisher:
         self._round_incomplete = False
         try:
             await self._claim()
+            self._reachable, self._stored = True, ({}, {})
             clean = await self._compare()
             await self._writer.stamp(complete=clean and not self._round_incomplete)
         except (FencedError, NotLeaderError):
@@ -142,19 +174,34 @@ class Publisher:
             await self._raise_term(stored + 1)
 
     async def _compare(self) -> bool:
-        """Compare everything and write the differences. Return True if all writes succeeded."""
+        """Compare everything and write the differences, deletions first. Return True if all writes succeeded."""
         drift = await self._writer.check_drift(dict(self._pools), dict(self._nodes))
         _count_drift(drift)
-        repairs = [partial(self._put_pool, name) for name in drift.pools | drift.stray_pools]
-        repairs += [
-            partial(self._put_node, name) for name in drift.nodes | drift.stray_nodes | self._pending_history.keys()
-        ]
+        repairs = [partial(self._put_pool, name) for name in (*drift.stray_pools, *drift.pools)]
+        nodes = drift.nodes | self._pending_history.keys() - drift.stray_nodes
+        repairs += [partial(self._put_node, name) for name in (*drift.stray_nodes, *nodes)]
         if drift.stray_index:
             repairs.append(partial(self._drop_index, drift.stray_index))
         if repairs:
             log.info("redis drift found, rewriting", writes=len(repairs))
+        return await self._write_all(repairs)
+
+    def _changed(self) -> Iterator[Callable[[], Awaitable[None]]]:
+        """Yield a write for each document that differs from that of a former leader."""
+        pools, nodes = self._stored
+        for name, document in self._pools.items():
+            if pools.get(name) != document.digest:
+                yield partial(self._put_pool, name)
+        for name, node in self._nodes.items():
+            if nodes.get(name) != node.digest:
+                yield partial(self._put_node, name)
+        for name in self._hidden & nodes.keys():
+            yield partial(self._put_node, name)
+
+    async def _write_all(self, writes: Iterable[Callable[[], Awaitable[None]]]) -> bool:
+        """Write concurrently. Return True if all writes succeeded."""
         failures: list[WriteError] = []
-        await asyncio.gather(*(self._repair(write, failures) for write in repairs))
+        await asyncio.gather(*(self._repair(write, failures) for write in writes))
         return not failures
 
     async def _put_pool(self, name: str) -> None:
@@ -177,9 +224,9 @@ class Publisher:
         await self._writer.drop_index(field for field in fields if field not in wanted)
 
     async def _repair(self, write: Callable[[], Awaitable[None]], failures: list[WriteError]) -> None:
-        """Run one write of a round and append its error. Skip it after many failures: Redis is then unavailable."""
+        """Run one write of a round. Skip it after many failures that are not of one name: Redis is then unavailable."""
         async with self._repair_slots:
-            if len(failures) >= MAX_CONCURRENT_WRITES:
+            if sum(not isinstance(error, OF_ONE_NAME) for error in failures) >= MAX_CONCURRENT_WRITES:
                 return
             try:
                 await write()
@@ -192,13 +239,13 @@ class Publisher:
                 WRITES.labels("redis", "repair", "ok").inc()
 
     async def _send(self, verb: str, write: Callable[[], Awaitable[None]]) -> bool:
-        """Send now if Redis is healthy. Return True if accepted. After a failure, start the next round at once."""
-        if not self.healthy:
+        """Send now if Redis is reachable. Return True if accepted. After a failure, start the next round soon."""
+        if not self._reachable:
             self._round_incomplete = True
             return False
         try:
             async with self._write_slots:
-                if not self.healthy:  # became unhealthy while this write waited for a slot
+                if not self._reachable:  # became unreachable while this write waited for a slot
                     self._round_incomplete = True
                     return False
                 await write()
@@ -226,6 +273,7 @@ class Publisher:
         if self.last_error != str(error):
             log.warning("redis writes failing; Kubernetes membership is unaffected", error=str(error))
         self.healthy, self.last_error = False, str(error)
+        self._reachable = self._reachable and isinstance(error, OF_ONE_NAME)
         REDIS_UP.set(0)
         self._on_state_change(False, str(error))
 

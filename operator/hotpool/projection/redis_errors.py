@@ -93,6 +93,10 @@ class BaseMismatchError(VersionConflictError):
     """Redis does not hold the base of a change. The write had no effect. Send the whole document."""
 
 
+OF_ONE_NAME = (RedisFullError, VersionConflictError)
+"""Errors of the write of one pool or node: other writes may succeed."""
+
+
 def failure_reason(error: BaseException) -> tuple[str, str]:
     """Return the value of the metric label `reason`, and the reason in plain words."""
     if isinstance(error, RedisClusterException) and error.__cause__:

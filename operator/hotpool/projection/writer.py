@@ -11,7 +11,7 @@ import asyncio
 import secrets
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from itertools import chain, islice
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import RedisClusterException, RedisError
@@ -31,6 +31,7 @@ from hotpool.projection.redis_errors import (
     failure_reason,
     translate,
 )
+from hotpool.projection.stored_state import read_digests, read_pool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -93,7 +94,8 @@ class RedisWriter:
         """Replace a pool atomically for every reader (E2).
 
         If Redis holds our former document and little changed, only the change is sent. Redis refuses a change if it
-        holds anything else. If Redis is full, at least departed members are removed, and RedisFullError is raised.
+        holds anything else. If Redis is full, at least departed members are removed, also those that a former leader
+        wrote, and RedisFullError is raised.
         """
         base, former = self._pool_writes.last_accepted(document.name), self._documents.pop(document.name, None)
         known = former if base and former and base.digest == former.digest and _same_pool(document, former) else None
@@ -101,10 +103,11 @@ class RedisWriter:
             if not (base and known and await self._try_change(document, base, known)):
                 await self._replace_whole(document)
         except RedisFullError:
-            if base and known:
-                self._pool_writes.record_refused(document.name, base)
-                self._documents[document.name] = known
-                await self._remove_departed(document, base, known)
+            held = (base, known) if base and known else await self._read_pool(document)
+            if held:
+                self._pool_writes.record_refused(document.name, held[0])
+                self._documents[document.name] = held[1]
+                await self._remove_departed(document, *held)
             raise
 
     async def _try_change(self, document: PoolDocument, base: WriteStamp, former: PoolDocument) -> bool:
@@ -118,13 +121,31 @@ class RedisWriter:
         return False
 
     async def _remove_departed(self, document: PoolDocument, base: WriteStamp, former: PoolDocument) -> None:
-        """Remove members that left or changed their state, at most MEMBERS_PER_CALL. Additions must wait (E5)."""
-        departed = frozenset(islice(chain.from_iterable(document.change_from(former).removed), MEMBERS_PER_CALL))
-        ready, suspect, draining = (members - departed for members in former.members)
-        reduced = replace(former, ready=ready, suspect=suspect, draining=draining, former=former)
-        if departed:
+        """Remove members that left or changed their state. Additions must wait (E5)."""
+        departed = list(chain.from_iterable(document.change_from(former).removed))
+        for first in range(0, len(departed), MEMBERS_PER_CALL):
+            chunk = frozenset(departed[first : first + MEMBERS_PER_CALL])
+            ready, suspect, draining = (members - chunk for members in former.members)
+            reduced = replace(former, ready=ready, suspect=suspect, draining=draining, former=former)
             with suppress(BaseMismatchError):
                 await self._send_change(reduced, base, reduced.change_from(former))
+            accepted = self._pool_writes.last_accepted(document.name)
+            if accepted is None or accepted.digest != reduced.digest:
+                return  # another write came first
+            base, former = accepted, reduced
+
+    async def _read_pool(self, document: PoolDocument) -> tuple[WriteStamp, PoolDocument] | None:
+        """Return the stored pool and its stamp. Return None if it changes meanwhile, or is not that of the document.
+
+        A stored pool of the same name with another uid has no right member: it is deleted.
+        """
+        with self._errors():
+            async with asyncio.timeout(REQUEST_SECONDS):
+                stored = await read_pool(self._functions, self._keys, document)
+        if stored is None or stored[1].uid == document.uid:
+            return stored
+        await self.drop_pool(document.name)
+        return None
 
     async def _send_change(self, document: PoolDocument, base: WriteStamp, change: MembershipChange) -> None:
         with self._pool_writes.writing(document.name) as version:
@@ -181,7 +202,10 @@ class RedisWriter:
             await self._send("drop_index", (self._keys.meta, self._keys.index), [self._term, *chunk])
 
     async def replace_node(self, document: NodeDocument, transitions: Sequence[str] = ()) -> None:
-        """Replace a node's capability (E3), and append transitions, oldest first, to its history."""
+        """Replace a node's capability (E3), and append transitions, oldest first, to its history.
+
+        If Redis is full, a node that it holds is replaced all the same unless the new content is much larger.
+        """
         with self._node_writes.writing(document.name) as version:
             stamp = WriteStamp(self._term, version, document.digest)
             fields = [part for field in document.fields().items() for part in field]
@@ -194,7 +218,11 @@ class RedisWriter:
                 *transitions,
                 *fields,
             ]
-            await self._send("replace_node", self._node_keys(document.name), arguments)
+            try:
+                await self._send("replace_node", self._node_keys(document.name), arguments)
+            except RedisFullError:
+                if not await self._send("exchange_node", self._node_keys(document.name), arguments):
+                    raise
             self._node_writes.record_accepted(document.name, stamp)
 
     async def drop_node(self, name: str, transitions: Sequence[str] = (), *, delete_history: bool = True) -> None:
@@ -210,6 +238,12 @@ class RedisWriter:
     async def stamp(self, *, complete: bool) -> None:
         """Store the time, by the clock of Redis, and whether the projection is complete (E2)."""
         await self._send("stamp", (self._keys.meta, *self._keys.load), [self._term, int(complete)])
+
+    async def stored_digests(self) -> tuple[dict[str, str], dict[str, str]]:
+        """Return name → digest of the stored pools and nodes."""
+        with self._errors():
+            async with asyncio.timeout(CHECK_SECONDS):
+                return await read_digests(self._functions, self._keys)
 
     async def check_drift(self, pools: Mapping[str, PoolDocument], nodes: Mapping[str, NodeDocument]) -> DriftReport:
         """Compare Redis with all documents of the fleet (E1). Writes nothing, but loads a missing library.

@@ -214,3 +214,43 @@ def scalars(value: Any) -> Iterator[Any]:
             yield from scalars(item)
     else:
         yield value
+
+
+def pods(documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the specs of all pods."""
+    return [
+        item["spec"] if item["kind"] == "Pod" else item["spec"]["template"]["spec"]
+        for item in documents
+        if item["kind"] in {"Pod", "Deployment", "DaemonSet"}
+    ]
+
+
+TRYING: Final = MATRIX["trying"]
+
+
+def test_no_pod_is_scheduled_on_windows_unless_a_value_says_so() -> None:
+    selectors = [pod["nodeSelector"] for pod in pods(render("speech", TRYING))]
+    assert selectors == [{"kubernetes.io/os": "linux"}] * 4
+    own = {"agent": {"nodeSelector": {"disk": "fast", "kubernetes.io/os": "other"}}}
+    (agent,) = pods(render("speech", own, only="agent/daemonset.yaml"))
+    assert agent["nodeSelector"] == {"disk": "fast", "kubernetes.io/os": "other"}
+
+
+def test_openshift_assigns_users_and_groups_itself() -> None:
+    fixed = {"runAsUser", "runAsGroup", "fsGroup"}
+    for pod in pods(render("speech", TRYING, apis=["security.openshift.io/v1"])):
+        assert not fixed & pod["securityContext"].keys()
+        assert not any(fixed & container["securityContext"].keys() for container in pod["containers"])
+        assert pod["securityContext"]["runAsNonRoot"] is True
+    assert all(fixed <= pod["securityContext"].keys() for pod in pods(render("speech", TRYING)))
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_a_parent_chart_switches_this_one_on_and_off(tmp_path: Path, *, enabled: bool) -> None:
+    dependency = {"name": "hotpool", "version": "*", "repository": "", "condition": "hotpool.enabled"}
+    chart = {"apiVersion": "v2", "name": "parent", "version": "1.0.0", "dependencies": [dependency]}
+    (tmp_path / "charts").mkdir()
+    (tmp_path / "charts" / "hotpool").symlink_to(CHART)
+    (tmp_path / "Chart.yaml").write_text(json.dumps(chart))
+    documents = render("speech", {"hotpool": {"enabled": enabled}}, chart=tmp_path)
+    assert bool(documents) is enabled

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -14,12 +15,15 @@ from tests.support.tls import plain_or_tls, terminator
 
 from hotpool.lookup import Credentials, Lookup, LookupUnavailableError, NoMember, Picked, SyncLookup
 from hotpool.projection.connection.async_connection import connect
+from hotpool.projection.lookup.base import MAX_CONNECTIONS
 from localfleet.redis_groups import SERVICE, SentinelGroup
 from localfleet.redis_server import RedisServer
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
+
+    from hotpool.projection.connection.async_connection import Client
 
     Pick: TypeAlias = Callable[[], Awaitable[Picked | NoMember]]
     Open: TypeAlias = Callable[..., Awaitable[Pick]]
@@ -139,3 +143,27 @@ def test_a_ca_file_without_tls_is_rejected_by_both_clients() -> None:
     for kind in (Lookup, SyncLookup):
         with pytest.raises(ValueError, match="rediss://"):
             kind.from_url("redis://127.0.0.1:1", namespace="speech", credentials=Credentials(ca="ca.crt"))
+
+
+async def test_two_thousand_picks_at_a_time_share_a_few_connections(server: RedisServer, client: Client) -> None:
+    await project(server)
+    async with Lookup.from_url(server.url, namespace="speech") as lookup:
+        before = int((await client.info("stats"))["total_connections_received"])
+        picks = await asyncio.gather(*(lookup.pick("zh-en") for _ in range(2_000)))
+        opened = int((await client.info("stats"))["total_connections_received"]) - before
+    assert {node_of(answer) for answer in picks} == {*NODES}
+    assert opened <= MAX_CONNECTIONS
+    with SyncLookup.from_url(server.url, namespace="speech") as sync_lookup, ThreadPoolExecutor(300) as threads:
+        before = int((await client.info("stats"))["total_connections_received"])
+        futures = [threads.submit(sync_lookup.pick, "zh-en") for _ in range(2_000)]
+        answers = await asyncio.to_thread(lambda: [future.result() for future in futures])
+        opened = int((await client.info("stats"))["total_connections_received"]) - before
+    assert {node_of(answer) for answer in answers} == {*NODES}
+    assert opened <= MAX_CONNECTIONS
+
+
+def test_a_client_used_in_a_second_event_loop_says_what_to_do(server: RedisServer) -> None:
+    lookup = Lookup.from_url(server.url, namespace="speech")
+    asyncio.run(lookup.pick("zh-en"))
+    with pytest.raises(RuntimeError, match="create one for each loop"):
+        asyncio.run(lookup.pick("zh-en"))

@@ -48,6 +48,8 @@ class Leases:
 
     def replace_namespaced_lease(self, _name: str, _namespace: str, lease: Any, **_: Any) -> Any:
         self.before_write()
+        if self.stored is None:
+            raise ApiException(status=404)
         if self.stored.metadata.resource_version != lease.metadata.resource_version:
             raise ApiException(status=409)
         return self._store(lease)
@@ -270,3 +272,39 @@ def test_the_holder_sets_its_annotations_on_the_lease_and_keeps_those_of_others(
     assert won.wait(SECONDS)
     elector.stop()
     assert leases.stored.metadata.annotations == {KUBE_NODES_ANNOTATION: "false", "example.org/x": "y"}
+
+
+def test_a_leader_that_reads_another_holder_stops_leading_at_once(
+    leases: Leases,
+    elector: LeaderElector,
+    won: threading.Event,
+    lost: threading.Event,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(leader_election, "LEASE_SECONDS", 1000)
+    elector.start_campaign(int)
+    assert won.wait(SECONDS)
+    before = leases.stored.metadata.resource_version
+    other = lease(holder_identity="other", lease_duration_seconds=6, lease_transitions=2)
+    other.metadata.resource_version = "other"
+    leases.stored = other
+    assert lost.wait(SECONDS)
+    assert not elector.leading()
+    assert before != leases.stored.metadata.resource_version == "other"
+
+
+def test_a_leader_creates_its_deleted_lease_again_and_a_standby_waits_for_that(
+    leases: Leases, elector: LeaderElector, won: threading.Event, lost: threading.Event
+) -> None:
+    elector.start_campaign(int)
+    assert won.wait(SECONDS)
+    standby = LeaderElector(ClusterTarget("fleet", None, None), won=lost.set, lost=lost.set)
+    standby.start_campaign(int)
+    wait_for("the standby sees the leader", standby.sees_leader, SECONDS)
+    written = leases.writes
+    leases.stored = None
+    wait_for("the Lease is renewed again", lambda: leases.stored is not None and leases.writes > written + 2, SECONDS)
+    standby.stop()
+    assert (leases.stored.spec.holder_identity, leases.stored.spec.lease_transitions) == (elector.identity, 1)
+    assert elector.leading()
+    assert not lost.is_set()

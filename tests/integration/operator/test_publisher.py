@@ -18,7 +18,12 @@ from hotpool.observability.metrics import REGISTRY
 from hotpool.projection.documents import NodeDocument, PoolDocument
 from hotpool.projection.keys import index_field
 from hotpool.projection.publisher import RETRY_SECONDS, ROUND_SECONDS, Publisher
-from hotpool.projection.redis_errors import OtherClusterError, TermNotClaimedError, VersionConflictError
+from hotpool.projection.redis_errors import (
+    OtherClusterError,
+    RedisFullError,
+    TermNotClaimedError,
+    VersionConflictError,
+)
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -330,3 +335,44 @@ async def test_drift_is_counted_by_kind() -> None:
         await asyncio.sleep(3 * ROUND_SECONDS)
         after = drift()
         assert {name: after[name] - before[name] for name in after} == {"pool": 1, "node": 1, "index": 1, "stray": 2}
+
+
+@simulated
+async def test_a_new_leader_sends_changes_before_everything_is_published_and_deletes_nothing() -> None:
+    redis = FakeRedis()
+    async with running(redis):
+        pass
+    redis.pools["stray"] = pool("stray", "a")
+    redis.log.clear()
+    leader, published = RunningPublisher(redis), asyncio.Event()
+    leader.term = 8
+    await leader.publisher.publish_pool(pool("p", "b"))
+    await leader.publisher.publish_node(NODE)
+    following = asyncio.create_task(leader.publisher.follow(published))
+    await asyncio.sleep(RETRY_SECONDS)
+    assert [(verb, name) for _, verb, name in redis.log] == [("replace_pool", "p")]
+    await leader.publisher.publish_pool(pool("later", "b"))
+    assert redis.pools["later"] == pool("later", "b")
+    redis.fault = RetryableError("away")
+    await leader.publisher.publish_pool(pool("p", "c"))
+    await asyncio.sleep(10)
+    redis.fault = None
+    assert await until(lambda: redis.pools["p"] == pool("p", "c")) <= RETRY_SECONDS + 0.2
+    assert "stray" in redis.pools
+    assert (leader.publisher.healthy, redis.complete) == (False, True)
+    published.set()
+    await following
+
+
+@simulated
+async def test_the_failure_of_one_name_does_not_keep_others_waiting() -> None:
+    growing = {f"replace_pool {number:03}": RedisFullError("full") for number in range(132)}
+    redis = FakeRedis(refusals=cast("dict[str, BaseException]", growing))
+    async with running(redis) as it:
+        for number in range(132):
+            await it.publisher.publish_pool(pool(f"{number:03}", "a"))
+        await it.publisher.publish_pool(pool("p", "b"))
+        assert redis.pools["p"] == pool("p", "b")
+        redis.pools["p"] = pool("p", "a")
+        assert await until(lambda: redis.pools["p"] == pool("p", "b")) <= RETRY_SECONDS + 0.2
+        assert not it.publisher.healthy

@@ -500,6 +500,51 @@ async def test_a_write_with_a_conflict_is_retried_at_once_after_a_read() -> None
         assert api.objects[Kind.POOL]["llm"]["status"]["members"] == 1
 
 
+@simulated
+async def test_a_write_with_a_conflict_is_retried_even_if_the_read_fails_in_an_unexpected_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    api = small_fleet(2)
+    async with operator(api) as fleet:
+        await fleet.beating(5)
+        failures = [RuntimeError("a defect")]
+        refresh = fleet.manager.resync.refresh
+
+        async def fail_once(*arguments: Any) -> bool:
+            if failures:
+                raise failures.pop()
+            return await refresh(*arguments)
+
+        monkeypatch.setattr(fleet.manager.resync, "refresh", fail_once)
+        api.feed = None
+        api.edit(Kind.SLICE, "llm-0", {"metadata": {"annotations": {"example.org/edited": "true"}}})
+        fleet.manager.ingest.on_object(Kind.NODE, "MODIFIED", changed(api, "n0", no_llm(2)))
+        assert await until(lambda: set(api.members("llm")) == {"n1"}) < 3
+        assert not failures
+
+
+FOREIGN = condition("example.org/Audited", "True", "Passed", message="", lastTransitionTime="2026-01-01T00:00:00Z")
+
+
+@pytest.mark.parametrize("kind", [Kind.POOL, Kind.GENERATOR])
+@simulated
+async def test_conditions_of_other_writers_on_pools_and_generators_stay_and_cause_no_write(kind: Kind) -> None:
+    api = small_fleet(1)
+    api.put(generator_object("pairs"))
+    async with operator(api) as fleet:
+        await fleet.beating(5)
+        name = "llm" if kind is Kind.POOL else "pairs"
+        status = api.objects[kind][name]["status"]
+        api.edit(kind, name, {"status": {"conditions": [FOREIGN, *status["conditions"]]}})
+        writes = len(api.writes)
+        await fleet.beating(60)
+        assert api.objects[kind][name]["status"]["conditions"][0] == FOREIGN
+        assert not [write for write in api.writes[writes:] if write.kind is kind]
+        api.edit(kind, name, {"metadata": {"annotations": {"hotpool.dev/paused": "true"}}})
+        await fleet.beating(5)
+        assert FOREIGN in api.objects[kind][name]["status"]["conditions"]
+
+
 def changed(api: FakeApi, name: str, content: dict[str, Any]) -> dict[str, Any]:
     """Publish a report; return the event that a watch would deliver."""
     publish(api, name, content)

@@ -4,13 +4,16 @@ Requirements C2, D7.
 """
 
 import asyncio
+from collections import Counter
 from typing import Any
 
 import pytest
 from tests.support.builders import H, condition, node_object, pool_object, report, requires, service, stopped
+from tests.support.llm_fleet import no_llm, publish
 from tests.support.simulated_fleet import FakeApi, FakeRedis, Fleet, now, operator, simulated, until
 
 from hotpool.core.model import Kind
+from hotpool.errors import RetryableError
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -473,3 +476,47 @@ async def test_a_slice_less_than_a_quarter_full_is_merged_once_a_minute_and_adds
         await fleet.beating(120)
         assert set(api.members("llm")) == rest
         assert all(rest <= members for members in seen)
+
+
+def times_listed(api: FakeApi) -> Counter[str]:
+    """Return node → number of entries in the slices of the pool."""
+    return Counter(node for nodes in api.slices("llm").values() for node in nodes)
+
+
+@simulated
+async def test_a_merge_whose_deletion_fails_is_repaired_and_lists_no_node_twice() -> None:
+    api = fleet_of(11, sliceSize=5)
+    async with operator(api) as fleet:
+        await fleet.beating(3)
+        assert [len(nodes) for nodes in api.slices("llm").values()] == [5, 5, 1]
+        refusals: list[str] = []
+
+        def refuse_once(verb: str, kind: Kind, name: str) -> BaseException | None:
+            if (verb, kind) != ("delete", Kind.SLICE) or refusals:
+                return None
+            refusals.append(name)
+            return RetryableError("no response")
+
+        api.fault = refuse_once
+        api.delete(Kind.NODE, "n0")
+        await fleet.beating(70)
+        assert refusals == ["llm-2"]
+        assert set(times_listed(api).values()) == {1}
+        assert len(api.slices("llm")) == 2
+
+
+@simulated
+async def test_slices_are_merged_also_while_the_pool_changes_all_the_time() -> None:
+    api = fleet_of(11, sliceSize=5)
+    async with operator(api) as fleet:
+        await fleet.beating(3)
+        api.delete(Kind.NODE, "n0")
+        for second in range(180):
+            # More often than slices are written.
+            for part in range(10):
+                sequence = second * 10 + part + 2
+                content = report(service("q", "llm"), sequence=sequence) if part % 2 else no_llm(sequence)
+                publish(api, "n1", content)
+                await asyncio.sleep(0.1)
+            fleet.beat()
+        assert len(api.slices("llm")) == 2

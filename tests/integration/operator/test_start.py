@@ -1,4 +1,4 @@
-"""Error messages of `hotpool operator` at its start: old definitions, bad input, a port in use."""
+"""Start of `hotpool operator`: errors of old definitions, bad input or a port in use, and SIGTERM before it leads."""
 
 import asyncio
 import os

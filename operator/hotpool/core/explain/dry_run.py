@@ -154,7 +154,9 @@ def compare_generator(generator: Generator, stored: StoredFleet, *, timestamp: s
         ),
         not_admitted=status.not_admitted,
         not_admitted_count=status.not_admitted_count or 0,
-        note="" if status.ready == "True" else " ".join(item.message for item in status.conditions[:1]),
+        note=""
+        if status.ready == "True"
+        else " ".join(item.message for item in status.conditions if item.type == "Ready"),
     )
 
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from hotpool.api.generator import GeneratorStatus, NotAdmitted
+from hotpool.api.meta import Condition
 from hotpool.api.pool import PoolSpec
-from hotpool.core.conditions import ConditionUpdate, set_conditions
+from hotpool.core.conditions import ConditionUpdate, update_conditions
 from hotpool.core.generators.admission import Admission, NameAllocator, admit, with_refused_keys
 from hotpool.core.generators.key_index import GeneratorEntry
 from hotpool.core.generators.key_rule import MAX_KEYS
@@ -19,6 +20,8 @@ MAX_COMPARED_POOLS: Final = 500
 """Bound of the pools whose spec one plan compares."""
 MAX_WRITES: Final = 100
 """Bound of the writes of one plan, so that generators take turns. Each write leads to the next plan."""
+CONDITION_TYPES: Final = frozenset({"Ready", "NotAdmitted", "NameTaken", "TooManyKeys", "LanguageSetsTruncated"})
+"""Conditions of a generator that the operator writes."""
 _MAX_NAMED: Final = 5
 """Objects named in a message; of the others it has the number."""
 _MAX_KEY_LENGTH: Final = 253
@@ -133,7 +136,7 @@ def _status(entry: GeneratorEntry, admission: Admission, timestamp: str) -> Gene
         pools=pools,
         not_admitted=tuple(NotAdmitted(key=_truncate(k), nodes=n, reason=r) for k, n, r in admission.not_admitted),
         not_admitted_count=not_admitted,
-        conditions=set_conditions(updates, _stored_conditions(generator), generator.meta.generation, timestamp),
+        conditions=_conditions(updates, generator, timestamp),
         ready="True",
     )
 
@@ -167,15 +170,15 @@ def _idle_status(entry: GeneratorEntry, timestamp: str) -> GeneratorStatus:
     ready = ConditionUpdate("Ready", "False", "InvalidSpec", (entry.problem or "")[:1024])
     if generator.paused:
         ready = ConditionUpdate("Ready", "False", "Paused", "annotation hotpool.dev/paused: its pools stay as they are")
-    generation = generator.meta.generation
-    conditions = set_conditions([ready], _stored_conditions(generator), generation, timestamp)
+    conditions = _conditions([ready], generator, timestamp)
     return generator.status.model_copy(
-        update={"observed_generation": generation, "conditions": conditions, "ready": "False"}
+        update={"observed_generation": generator.meta.generation, "conditions": conditions, "ready": "False"}
     )
 
 
-def _stored_conditions(generator: Generator) -> dict[str, tuple[str, str]]:
-    return {c.type: (c.status, c.last_transition_time) for c in generator.status.conditions}
+def _conditions(updates: list[ConditionUpdate], generator: Generator, timestamp: str) -> tuple[Condition, ...]:
+    stored = generator.status.conditions
+    return update_conditions(updates, stored, CONDITION_TYPES, generator.meta.generation, timestamp)
 
 
 def _listed(names: tuple[str, ...] | list[str]) -> str:

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from hotpool.api.meta import MAX_CONDITIONS, Condition
+from hotpool.api.meta import Condition
 from hotpool.api.pool import ExcludedCount, PoolStatus
 from hotpool.api.slice import MemberState
-from hotpool.core.conditions import ConditionUpdate, set_conditions
+from hotpool.core.conditions import ConditionUpdate, set_conditions, update_conditions
 from hotpool.core.matching import Criterion, has_no_requirements
 from hotpool.core.model import Liveness, Member, NodeView, Pool, Slice, TypeState, stem_and_index
 from hotpool.core.planning.slice_packing import Packing, merge, pack, slice_to_merge
@@ -19,6 +19,8 @@ from hotpool.core.pool_membership import PoolMembership
 
 MERGE_SECONDS: Final = 60.0
 """Least time between two merges of slices of one pool (requirement D7)."""
+CONDITION_TYPES: Final = frozenset({"Ready", "MassSilence", "UnknownRequirement", "Paused"})
+"""Conditions of a pool that the operator writes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,9 +137,13 @@ def _unchanged(pool: Pool, slices: Mapping[str, Slice], timestamp: str) -> PoolP
     )
     invalid = ConditionUpdate("Ready", "False", "InvalidSpec", pool.problem or "")
     before = pool.status.conditions
-    kept = [ConditionUpdate(c.type, c.status, c.reason, c.message) for c in before if c.type not in {"Paused", "Ready"}]
+    kept = [
+        ConditionUpdate(c.type, c.status, c.reason, c.message)
+        for c in before
+        if c.type in CONDITION_TYPES - {"Paused", "Ready"}
+    ]
     ready = [ConditionUpdate(c.type, c.status, c.reason, c.message) for c in before if c.type == "Ready"]
-    updates = [*([invalid] if pool.problem else ready), *([paused] if pool.paused else []), *kept][:MAX_CONDITIONS]
+    updates = [*([invalid] if pool.problem else ready), *([paused] if pool.paused else []), *kept]
     status = pool.status.model_copy(update={"observed_generation": pool.meta.generation})
     members = {member.node: member.state for listed in _packing(pool, slices).values() for member in listed}
     conditions = _with_conditions(status, pool, updates, timestamp)
@@ -145,8 +151,8 @@ def _unchanged(pool: Pool, slices: Mapping[str, Slice], timestamp: str) -> PoolP
 
 
 def _with_conditions(status: PoolStatus, pool: Pool, updates: list[ConditionUpdate], timestamp: str) -> PoolStatus:
-    before = {c.type: (c.status, c.last_transition_time) for c in pool.status.conditions}
-    conditions = set_conditions(updates, before, pool.meta.generation, timestamp)
+    stored = pool.status.conditions
+    conditions = update_conditions(updates, stored, CONDITION_TYPES, pool.meta.generation, timestamp)
     ready = next((c.status for c in conditions if c.type == "Ready"), None)
     return status.model_copy(update={"conditions": conditions, "ready": ready})
 

@@ -6,7 +6,7 @@ Must not import anything that a dispatcher does not have.
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from hotpool.projection.connection.config import TIMEOUT_SECONDS
 from hotpool.projection.keys import DEFAULT_PREFIX
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from hotpool.projection.connection.credentials import Credentials
 
 ClientT = TypeVar("ClientT")
+MAX_CONNECTIONS = 64
+"""Limit of the requests of one client at a time, and so of its connections. Others wait for their turn."""
 
 
 class BaseLookup(Generic[ClientT]):
@@ -25,6 +27,9 @@ class BaseLookup(Generic[ClientT]):
 
     `chance`: returns the random number in [0, 1) of each pick. Python's module random reseeds in a forked child.
     """
+
+    _semaphore: Callable[[int], Any]
+    """Type of the semaphore that limits requests."""
 
     def __init__(
         self,
@@ -35,6 +40,7 @@ class BaseLookup(Generic[ClientT]):
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._client = client
+        self._slots = self._semaphore(MAX_CONNECTIONS)
         self._protocol = LookupProtocol(namespace=namespace, prefix=prefix, chance=chance)
 
     @classmethod

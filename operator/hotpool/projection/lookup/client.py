@@ -5,6 +5,7 @@ Must need only redis and the standard library. sync_client.py is its equivalent 
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Self
 
 from hotpool.projection.connection.async_connection import Client, connect, describe
@@ -26,8 +27,12 @@ if TYPE_CHECKING:
 class Lookup(BaseLookup[Client]):
     """Look-ups in the projection of one fleet. Every method raises LookupUnavailableError if Redis does not answer.
 
-    `client`: any client of redis.asyncio. The other parameters, and from_url, are those of BaseLookup.
+    `client`: any client of redis.asyncio. The other parameters, and from_url, are those of BaseLookup. The first call
+    binds a client to its event loop; a call in another one raises RuntimeError.
     """
+
+    _semaphore = asyncio.Semaphore
+    _loop: asyncio.AbstractEventLoop | None = None
 
     @classmethod
     def _connect(
@@ -95,10 +100,16 @@ class Lookup(BaseLookup[Client]):
         await self.close()
 
     async def _run(self, steps: Steps[T]) -> T:
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        elif self._loop is not asyncio.get_running_loop():
+            raise RuntimeError("this Lookup is bound to the event loop that used it first: create one for each loop")
         try:
             words = next(steps)
             while True:
-                words = steps.send(await self._client.execute_command(*words))
+                async with self._slots:
+                    reply = await self._client.execute_command(*words)
+                words = steps.send(reply)
         except StopIteration as end:
             result: T = end.value
             return result

@@ -5,6 +5,7 @@ Must need only redis and the standard library.
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Self
 
 from redis.exceptions import RedisClusterException, RedisError
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 class SyncLookup(BaseLookup[SyncClient]):
     """Synchronous equivalent of Lookup. As thread-safe as `client`, which is any synchronous client of redis."""
+
+    _semaphore = threading.BoundedSemaphore
 
     @classmethod
     def _connect(
@@ -85,7 +88,9 @@ class SyncLookup(BaseLookup[SyncClient]):
         try:
             words = next(steps)
             while True:
-                words = steps.send(self._client.execute_command(*words))  # type: ignore[no-untyped-call]
+                with self._slots:
+                    reply = self._client.execute_command(*words)  # type: ignore[no-untyped-call]
+                words = steps.send(reply)
         except StopIteration as end:
             result: T = end.value
             return result

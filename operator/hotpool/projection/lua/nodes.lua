@@ -3,6 +3,8 @@
 -- Transitions kept per node, and their expiry after the node lost its capability: one week.
 local MAX_TRANSITIONS = 10
 local HISTORY_TTL_MS = 604800000
+-- Bytes: the transition of a withdrawal and the reasons of its types.
+local MAX_EXCHANGE_GROWTH = 1024
 
 -- KEYS of all node writes: meta, nodes, node, history.
 local function check_node_write(keys, term, version)
@@ -35,6 +37,15 @@ local function replace_node(keys, args)
   return 1
 end
 
+-- As replace_node, for a Redis that is full: 0 and no effect unless it holds the node and the new content is hardly larger.
+local function exchange_node(keys, args)
+  local held, wanted = 0, 0
+  for _, part in ipairs(read_or_nil('HGETALL', keys[3]) or {}) do held = held + #part end
+  for _, part in ipairs(args) do wanted = wanted + #part end
+  if held == 0 or wanted > held + MAX_EXCHANGE_GROWTH then return 0 end
+  return replace_node(keys, args)
+end
+
 -- ARGV: term, version, name, '1' to delete the history too, transitions.
 local function drop_node(keys, args)
   local refused = check_node_write(keys, args[1], args[2])
@@ -52,4 +63,5 @@ local function drop_node(keys, args)
 end
 
 register('replace_node', replace_node, {})
+register('exchange_node', exchange_node, { 'allow-oom' })
 register('drop_node', drop_node, { 'allow-oom' })

@@ -4,7 +4,7 @@ Requirements C2, C3, C5, C7, D2, D5, D10, F1.
 """
 
 from collections import Counter
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 import pytest
@@ -557,3 +557,40 @@ def test_a_nodes_spec_change_marks_the_node_and_no_pool() -> None:
     cache = cache_with_node()
     dirty = cache.upsert(node("n", report(service("q", "llm")), version=2, generation=2), 1)
     assert dirty == {Key(Kind.NODE, "n")}
+
+
+def entries(value: object) -> int:
+    """Return the number of elements of all containers within a dataclass."""
+    if is_dataclass(value):
+        return sum(entries(getattr(value, item.name)) for item in fields(value))
+    if isinstance(value, dict):
+        return len(value) + sum(map(entries, value.values()))
+    return len(value) if isinstance(value, set | list) else 0
+
+
+def test_nothing_is_remembered_for_ever_of_deleted_objects() -> None:
+    cache = cache_with_node()
+    for number in range(50):
+        name = f"gone-{number}"
+        own = pool(name, requires={"types": [{"type": name}]})
+        gone = node(name, report(service("q", name)))
+        rule_ = generator(name)
+        listed = slice_(name, 0, name)
+        for item in (own, rule_, gone, listed):
+            cache.upsert(item, 0)
+        beat = Heartbeat(name, "i/1", "0", H, "uid")
+        cache.record_heartbeat(beat, 0)
+        for kind, item in ((Kind.SLICE, listed), (Kind.NODE, gone), (Kind.GENERATOR, rule_), (Kind.POOL, own)):
+            cache.delete(kind, item.meta.name, item.meta.uid)
+        cache.leases.delete(beat)
+    cache.find_orphaned_leases(1)
+    assert not cache.upsert(node("gone-1", report(service("q", "llm"))), 1), "a late event of a deleted object"
+    for _ in range(2):
+        cache.versions.forget_deletions()
+    for membership in cache.pools.values():
+        membership.take_dirty()  # as a plan does
+    cache.advance(10 * H)
+    cache.advance(10 * H)
+    unchanged = cache_with_node()
+    unchanged.advance(10 * H)
+    assert entries(cache) <= entries(unchanged)
