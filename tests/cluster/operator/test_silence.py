@@ -96,6 +96,8 @@ def test_a_restart_during_mass_silence_retains_the_members(running: Fleet, agent
     agents.silence(lost)
     wait_for("the brake holds", lambda: conditions(running, "llm").get("MassSilence") == "BrakeHolds")
     wait_for("Offline", lambda: all(reason(running, node) == "Offline" for node in lost))
+    # Conditions are written at once, slices of one pool at most once a second.
+    wait_for("settled", lambda: members_in(running, "llm", "Ready") == set(NODES) - lost)
     retained = members_in(running, "llm", "Suspect")
     assert retained
     with SliceWatcher(running.admin, running.namespace) as watcher:
