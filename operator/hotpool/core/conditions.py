@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from hotpool.api.meta import Condition, Tristate
+from hotpool.api.meta import MAX_CONDITIONS, Condition, Tristate
 
 _MAX_MESSAGE_LENGTH: Final = 4096
 
@@ -46,13 +46,13 @@ def update_conditions(
     generation: int,
     timestamp: str,
 ) -> tuple[Condition, ...]:
-    """Return the conditions to write: the updates, and the stored ones of other writers unchanged.
+    """Return the conditions to write: the updates, and as many stored ones of other writers as fit, unchanged.
 
     `owned`: types that the operator writes. Stored types keep their order, so that nothing is written for it alone.
     """
     before = {condition.type: (condition.status, condition.last_transition_time) for condition in stored}
     own = set_conditions(updates, before, generation, timestamp)
-    foreign = [condition for condition in stored if condition.type not in owned]
+    foreign = [condition for condition in stored if condition.type not in owned][: MAX_CONDITIONS - len(own)]
     order = {condition.type: index for index, condition in enumerate(stored)}
     return tuple(sorted((*own, *foreign), key=lambda condition: order.get(condition.type, len(order))))
 
