@@ -182,12 +182,10 @@ def to_json(report: Report) -> dict[str, Any]:
 def _stable_error(status: ServiceStatus) -> str | None:
     """Return the part of the last error that does not change by itself (requirement B5).
 
-    The error of an observed service is text of its probe, such as a body with a time: only its presence is stable. That
-    of a pod may contain ports and pauses of Kubernetes.
+    The error of a pod may contain ports and pauses of Kubernetes.
     """
-    if status.last_error is None or status.spec.run:
-        return status.last_error
-    return "" if status.spec.observe else _DIGITS.sub("", status.last_error)
+    error = status.last_error if status.stable_error is None else status.stable_error
+    return _DIGITS.sub("", error) if error and status.pod else error
 
 
 def _capabilities(catalogue: Catalogue, statuses: Sequence[ServiceStatus]) -> tuple[TypeCapability, ...]:

@@ -61,6 +61,8 @@ class ServiceController:
         self._process: Endable | None = None
         self._output: tuple[str, ...] = ()
         """Last output lines before the last failure."""
+        self._answer = ""
+        """What the service answered to the probe of the last failure, as it chose: a body or output."""
         self._output_start = 0
         """Size of the log file when the process was started."""
         self._events: deque[Event] = deque()
@@ -120,7 +122,10 @@ class ServiceController:
             state=now.state,
             since=self.since,
             pid=now.pid,
-            last_error=with_output(now.last_error, self._output),
+            last_error=with_output(
+                f"{now.last_error}: {self._answer}" if self._answer else now.last_error, self._output
+            ),
+            stable_error=now.last_error,
             last_output=self._output if now.last_error else (),
             desired=("Running" if now.should_run else "Stopped") if supervised else None,
             desired_by=(self.stored.desired_by or "catalogue") if supervised else None,
@@ -317,8 +322,10 @@ class ServiceController:
             result = await self._context.prober.probe(observe, self.spec.port)
             threshold = threshold.add(ok=result.ok, conclusive=result.absent or result.conclusive)
             if result.ok:
+                self._answer = ""
                 self.handle(events.Ready(result.pid))
             elif threshold.is_reached:
+                self._answer = result.volatile
                 self.handle(events.Unready(result.detail, result.absent))
             self._mark_probed()
             await asyncio.sleep(observe.period_seconds)

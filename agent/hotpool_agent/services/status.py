@@ -16,7 +16,9 @@ class ServiceStatus:
     pid: int | None = None
     restarts: int = 0
     last_error: str | None = None
-    """The last failure, with the last output lines before it."""
+    """The last failure, with the last output lines before it, or with what the service answered to a probe."""
+    stable_error: str | None = None
+    """`last_error` without the text that the service chose; None: there is no such text."""
     last_output: tuple[str, ...] = ()
     """The last output lines before the last failure."""
     desired: str | None = None

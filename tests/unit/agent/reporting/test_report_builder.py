@@ -1,6 +1,7 @@
 """Content of a report (requirements B1, B2, B3, B4, B5, B6, B10, B11)."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -94,8 +95,9 @@ def test_the_digest_changes_with_the_content_only() -> None:
 OBSERVED: dict[str, Any] = {"port": 1, "observe": {"http": {}}, "run": None}
 
 
-def observed(error: str | None) -> ServiceStatus:
-    return snapshot("s", "Failed", lastError=error, **OBSERVED)
+def observed(error: str | None, body: str = "") -> ServiceStatus:
+    status = snapshot("s", "Failed", lastError=f"{error}: {body}" if body else error, **OBSERVED)
+    return replace(status, stable_error=error)
 
 
 def of_pod(error: str) -> ServiceStatus:
@@ -105,8 +107,9 @@ def of_pod(error: str) -> ServiceStatus:
 @pytest.mark.parametrize(
     ("before", "after", "expected"),
     [
-        (observed("body '{\"uptime\": 5}'"), observed('body \'{"uptime": 6, "words": "more"}\''), Change.NONE),
-        (observed(None), observed("status 503, not 200"), Change.NEUTRAL),
+        (observed("HTTP 503", '{"uptime": 5}'), observed("HTTP 503", '{"uptime": 6, "words": "more"}'), Change.NONE),
+        (observed(None), observed("HTTP 503"), Change.NEUTRAL),
+        (observed("HTTP 503"), observed("HTTP 500"), Change.NEUTRAL),
         (of_pod("read udp 10.1.0.7:43567: i/o timeout"), of_pod("read udp 10.1.0.7:39: i/o timeout"), Change.NONE),
         (of_pod("ErrImagePull"), of_pod("OOMKilled"), Change.NEUTRAL),
         (snapshot("s", lastError="exit code 1"), snapshot("s", lastError="exit code 2"), Change.NEUTRAL),
@@ -121,7 +124,7 @@ def test_an_error_that_changes_by_itself_is_no_change(
 
 def test_the_length_of_errors_that_change_by_themselves_is_no_change_above_64_kib() -> None:
     def many(error: str) -> ReportContent:
-        return report(*(snapshot(f"s{index}", "Failed", lastError=error, **OBSERVED) for index in range(150)))
+        return report(*(replace(observed("HTTP 503", error), spec=snapshot(f"s{n}").spec) for n in range(150)))
 
     short, long = many("e" * 500), many("e" * 1000)
     assert short.report.truncated != long.report.truncated
