@@ -46,6 +46,8 @@ from hotpool_agent.task_scopes import background, unless_stopped
 _LOG: Final = structlog.get_logger(__name__)
 _CATALOGUE_SECONDS: Final = 30.0
 """Time to read and check a catalogue of the maximum size."""
+_START_SECONDS: Final = 5.0
+"""Time in which the services are known, because reading the processes has a limit; less than a command waits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +211,11 @@ class Agent:
 
     async def dispatch(self, request: protocol.Request) -> Any:
         """Carry out a request of the local command line (requirement A2). Raises RequestError."""
+        try:
+            async with asyncio.timeout(_START_SECONDS):
+                await self.services.known.wait()
+        except TimeoutError:
+            raise protocol.RequestError("the agent is starting, and still reads the list of processes") from None
         match request.op:
             case "status":
                 return self._status(request.id)

@@ -131,6 +131,7 @@ class StoredCondition:
 
     status: str
     reason: str
+    message: str
     since: str
     """lastTransitionTime."""
     generation: int = 0

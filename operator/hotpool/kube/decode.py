@@ -167,6 +167,7 @@ def _stored_conditions(conditions: Any) -> Iterator[tuple[str, StoredCondition]]
             stored = StoredCondition(
                 status=_text(condition["status"]),
                 reason=_text(condition.get("reason") or ""),
+                message=intern(_text(condition.get("message") or "")),
                 since=_text(condition["lastTransitionTime"]),
                 generation=_version_number(condition.get("observedGeneration")),
             )

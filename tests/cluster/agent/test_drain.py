@@ -84,6 +84,7 @@ def test_the_drains_of_people_and_of_the_machine_are_independent(running: Fleet)
     fleet.kubectl("patch", "nodecapability", "edge-1", "--type=merge", "-p", '{"spec":{"drain":true}}')
     message = "spec.drain is true, and the agent reports draining (hotpool-agent drain)"
     wait_for("both are named", lambda: _message(fleet) == message)
+    wait_for("draining", lambda: published(fleet, "llm", DRAINING))
     fleet.agent("edge-1", "undrain")
     wait_for("one is left", lambda: _message(fleet) == "spec.drain is true")
     assert fleet.members("llm") == DRAINING

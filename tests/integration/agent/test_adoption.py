@@ -19,6 +19,8 @@ import pytest
 from tests.support.agent_run import Running, agent_running, capability, eventually, supervised
 from tests.support.fake_api import FakeApi
 
+from hotpool_agent.control.protocol import Request
+from hotpool_agent.services import orphans
 from localfleet.ports import free_port
 
 
@@ -366,4 +368,26 @@ async def test_keep_leaves_services_running_and_announces_nothing(api: FakeApi, 
         first = await until_reported(it, api, count)
         assert (first["leaving"], first["capabilities"][0]["ready"]) == (False, True)
         assert it.service("s").machine.pid == pid
+        await it.shut_down()
+
+
+async def test_requests_wait_until_the_processes_of_the_last_agent_are_found(
+    api: FakeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = asyncio.Event()
+
+    async def find_slowly(*_: object) -> orphans.OrphanedProcesses:
+        await found.wait()
+        return orphans.OrphanedProcesses()
+
+    monkeypatch.setattr(orphans, "find", find_slowly)
+    entry = supervised("s", free_port())
+    async with agent_running(tmp_path, api.kubeconfig(tmp_path), entry) as it:
+        requests = [asyncio.create_task(it.agent.dispatch(Request(op=op, id="s"))) for op in ("status", "start")]
+        await asyncio.sleep(0)
+        assert it.agent.services.services == {}
+        found.set()
+        status, started = await asyncio.gather(*requests)
+        assert [service["id"] for service in status["services"]] == ["s"]
+        assert started
         await it.shut_down()

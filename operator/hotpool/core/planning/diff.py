@@ -71,13 +71,14 @@ def status_is_urgent(stored: PoolStatus, planned: PoolStatus) -> bool:
 
 
 def conditions_differ(stored: Mapping[str, StoredCondition], planned: tuple[Condition, ...]) -> bool:
-    """Return True if conditions must be written: after a transition (C6) or a change of the spec."""
+    """Return True if conditions must be written: after a transition (C6), another cause, or a change of the spec."""
     return any(not _is_stored(stored.get(condition.type), condition) for condition in planned)
 
 
 def _is_stored(stored: StoredCondition | None, planned: Condition) -> bool:
-    return stored is not None and (stored.status, stored.reason, stored.generation) == (
+    return stored is not None and (stored.status, stored.reason, stored.message, stored.generation) == (
         planned.status,
         planned.reason,
+        planned.message,
         planned.observed_generation,
     )

@@ -290,6 +290,15 @@ def test_conditions_are_written_on_transitions_only() -> None:
     assert [c.last_transition_time for c in suspect] == [LATER, NOW]
 
 
+def test_another_cause_with_the_same_reason_is_written() -> None:
+    both = NodeView(node("n", {**ASR, "draining": True}, drain=True), Liveness.LIVE)
+    known = replace(both.node, conditions=node("n", conditions=wire(plan_node(both, NOW).conditions)).conditions)
+    again = plan_node(NodeView(known, Liveness.LIVE), LATER).conditions
+    assert not conditions_differ(known.conditions, again)
+    undrained = replace(known, report=node("n", ASR).report)
+    assert conditions_differ(known.conditions, plan_node(NodeView(undrained, Liveness.LIVE), LATER).conditions)
+
+
 def test_a_change_of_the_spec_renews_the_observed_generation() -> None:
     planned = plan_node(view(ASR), NOW).conditions
     known = node("n", ASR, conditions=wire(planned))
