@@ -28,6 +28,8 @@ def pytest_configure(config: pytest.Config) -> None:
     share_cluster(config, "cluster")
     if shared := config.stash.get(CLUSTERS, {}).get("cluster"):
         option.cluster_name, option.kubeconfig, option.keep_cluster = shared["name"], shared["kubeconfig"], True
+    elif option.cluster_name == "pytest-kind" and not option.keep_cluster:
+        option.cluster_name = f"pytest-kind-{uuid.uuid4().hex[:6]}"  # two runs without workers can go on side by side
 
 
 @pytest.fixture(scope="session")
