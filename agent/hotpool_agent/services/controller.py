@@ -62,7 +62,7 @@ class ServiceController:
         self._output: tuple[str, ...] = ()
         """Last output lines before the last failure."""
         self._answer = ""
-        """What the service answered to the probe of the last failure, as it chose: a body or output."""
+        """Response of the service to the probe of the last failure, as text: a body or output."""
         self._output_start = 0
         """Size of the log file when the process was started."""
         self._events: deque[Event] = deque()

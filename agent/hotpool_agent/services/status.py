@@ -16,7 +16,7 @@ class ServiceStatus:
     pid: int | None = None
     restarts: int = 0
     last_error: str | None = None
-    """The last failure, with the last output lines before it, or with what the service answered to a probe."""
+    """The last failure, with the last output lines before it, or with the response of the service to a probe."""
     stable_error: str | None = None
     """`last_error` without the text that the service chose; None: there is no such text."""
     last_output: tuple[str, ...] = ()
