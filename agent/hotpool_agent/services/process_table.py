@@ -5,6 +5,7 @@ process hangs in the kernel.
 """
 
 import os
+import time
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +18,8 @@ OWNERSHIP_VARIABLE: Final = "HOTPOOL_AGENT_SERVICE"
 _PREFIX: Final = f"{OWNERSHIP_VARIABLE}=".encode()
 _STAT_BYTES: Final = 2048
 _DEAD: Final = ("Z", "X")
+_EXEC_TRIES: Final = 20
+_EXEC_PAUSE: Final = 0.001
 
 
 def owner(folder: Path, service: str) -> str:
@@ -120,14 +123,24 @@ class Marks:
         if entry.key in self._reading:
             return ""
         self._reading.add(entry.key)
-        tag = _read_tag(entry.pid)
+        # Without a group: a thread of the kernel, which has no environment, or a process from outside the container.
+        tag = _read_tag(entry.pid) if entry.group else ""
         self._reading.discard(entry.key)
         return tag
 
 
 def _read_tag(pid: int) -> str:
     with suppress(OSError):
-        for word in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+        for word in _environment(pid).split(b"\0"):
             if word.startswith(_PREFIX):
                 return word.removeprefix(_PREFIX).decode(errors="replace")
     return ""
+
+
+def _environment(pid: int) -> bytes:
+    """Read the environment. It is empty for the moment in which a process replaces its program (execve)."""
+    for _ in range(_EXEC_TRIES):
+        if environment := Path(f"/proc/{pid}/environ").read_bytes():
+            return environment
+        time.sleep(_EXEC_PAUSE)
+    return b""

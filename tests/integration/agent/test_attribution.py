@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from functools import partial
@@ -57,6 +58,22 @@ def file(tmp_path: Path) -> Iterator[Path]:
     yield file
     if (pid := worker(file)) and alive(pid):
         os.kill(pid, signal.SIGKILL)
+
+
+def test_a_process_that_replaces_its_program_keeps_its_mark(tmp_path: Path) -> None:
+    """Without a second look, about every 17th reading finds no environment."""
+    program = tmp_path / "again"
+    program.write_text('#!/bin/sh\nexec "$0"\n', encoding="ascii")
+    program.chmod(0o755)
+    tag = "folder:s:digest"
+    with subprocess.Popen([program], env=os.environ | {process_table.OWNERSHIP_VARIABLE: tag}) as process:
+        try:
+            entry = process_table.read_entry(process.pid)
+            assert entry
+            found = {process_table.Marks().read([entry]).get(process.pid) for _ in range(2000)}
+        finally:
+            process.kill()
+    assert found == {tag}
 
 
 @pytest.mark.parametrize("kind", ["session", "daemon", "bare"])
