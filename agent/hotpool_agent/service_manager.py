@@ -355,9 +355,9 @@ class ServiceManager:
             await asyncio.sleep(_TRACK_SECONDS)
             if any(service.machine.pid for service in self.services.values()):
                 with suppress(TimeoutError):
-                    everything = await read_all()
+                    table = await read_all()
                     for service in self.services.values():
-                        service.remember(everything)
+                        service.remember(table)
 
     async def _wait_first_probes(self) -> None:
         try:

@@ -61,7 +61,7 @@ def _zombies() -> set[Key]:
     with suppress(ChildProcessError):
         if os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT | os.WNOHANG):
             own = os.getpid()
-            return {entry.key for entry in process_table.read() if entry.parent == own and not entry.alive}
+            return {entry.key for entry in process_table.read_entries() if entry.parent == own and not entry.alive}
     return set()
 
 

@@ -21,7 +21,7 @@ from hotpool_agent.services import events, probing, task_failures
 from hotpool_agent.services import state_machine as m
 from hotpool_agent.services.context import ServiceContext
 from hotpool_agent.services.events import Event
-from hotpool_agent.services.members import Everything, read_all
+from hotpool_agent.services.members import read_all
 from hotpool_agent.services.output_tail import last_lines, with_output
 from hotpool_agent.services.process import (
     Command,
@@ -32,7 +32,7 @@ from hotpool_agent.services.process import (
     Process,
     StuckError,
 )
-from hotpool_agent.services.process_table import owner, ownership_tag
+from hotpool_agent.services.process_table import ProcessTable, owner, ownership_tag
 from hotpool_agent.services.state_machine import Action, Machine
 from hotpool_agent.services.status import ServiceStatus
 from hotpool_agent.services.stored_flaps import StoredFlaps
@@ -134,10 +134,10 @@ class ServiceController:
             flapping=self._flaps.seconds_left() is not None,
         )
 
-    def remember(self, everything: Everything) -> None:
+    def remember(self, table: ProcessTable) -> None:
         """Look for new members among all processes, while their descent can be seen."""
         if isinstance(self._process, Process):
-            self._process.members.update(everything)
+            self._process.members.update(table)
 
     async def wait_settled(self) -> None:
         """Return when no operation runs."""

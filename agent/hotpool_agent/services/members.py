@@ -14,14 +14,12 @@ from weakref import WeakKeyDictionary
 
 from hotpool_agent.blocking import run_blocking
 from hotpool_agent.services import cgroups, process_table
-from hotpool_agent.services.process_table import Key, Marks, ProcessEntry, owner_of
+from hotpool_agent.services.process_table import Key, Marks, ProcessEntry, ProcessTable
 
 _READ_SECONDS: Final = 2.0
 _ATTEMPTS: Final = 3
 _NAMED: Final = 5
 _MARKS: Final = Marks()
-Everything = tuple[list[ProcessEntry], dict[int, str]]
-"""All processes of the machine, and pid → ownership tag of those that have one."""
 
 
 class Members:
@@ -42,19 +40,13 @@ class Members:
         """Search all processes of the machine for living members. Raises TimeoutError if they cannot be read."""
         return self.update(await read_all())
 
-    def update(self, everything: Everything) -> list[ProcessEntry]:
+    def update(self, table: ProcessTable) -> list[ProcessEntry]:
         """Return the living members among these processes, and remember all that belong."""
-        table, tags = everything
         in_cgroup = self._cgroup.pids() if self._cgroup else set()
-        present = [entry for entry in table if entry.key in self._known]
+        present = [entry for pid, _ in self._known if (entry := table.by_pid.get(pid)) and entry.key in self._known]
         ids = {entry.pid for entry in present}
         ids |= {number for entry in present for number in (entry.group, entry.session) if number in self._ids}
-
-        def belongs(entry: ProcessEntry) -> bool:
-            marked = bool(self._owner) and owner_of(tags.get(entry.pid, "")) == self._owner
-            return marked or entry.key in self._known or entry.pid in in_cgroup
-
-        found = process_table.related(table, ids, belongs)
+        found = table.related({*ids, *in_cgroup, *table.of_owner(self._owner)}, ids)
         self._known = frozenset(entry.key for entry in found)
         self._ids = frozenset(ids | {entry.pid for entry in found})
         return [entry for entry in found if entry.alive]
@@ -84,17 +76,18 @@ async def find_marked(folder: str) -> dict[str, list[tuple[ProcessEntry, str]]]:
 
     Oldest first. Raises TimeoutError if they cannot be read.
     """
-    table, tags = await read_all()
+    table = await read_all()
     found: dict[str, list[tuple[ProcessEntry, str]]] = {}
-    for entry in sorted(table, key=lambda entry: (entry.started, entry.pid)):
-        owner, _, digest = tags.get(entry.pid, "").rpartition(":")
+    marked = (table.by_pid[pid] for pid in table.tags)
+    for entry in sorted(marked, key=lambda entry: (entry.started, entry.pid)):
+        owner, _, digest = table.tags[entry.pid].rpartition(":")
         prefix, _, service = owner.rpartition(":")
         if prefix == folder and entry.group != os.getpgid(0):
             found.setdefault(service, []).append((entry, digest))
     return found
 
 
-async def read_all() -> Everything:
+async def read_all() -> ProcessTable:
     """Read all processes. An environment that cannot be read in 2 s is left out. Raises TimeoutError."""
     return await _READERS.setdefault(asyncio.get_running_loop(), _Reader()).read()
 
@@ -103,16 +96,16 @@ class _Reader:
     """Reads that begin after their request, each shared by all that wait: many services may end at the same time."""
 
     def __init__(self) -> None:
-        self._running: asyncio.Task[Everything] | None = None
-        self._next: asyncio.Task[Everything] | None = None
+        self._running: asyncio.Task[ProcessTable] | None = None
+        self._next: asyncio.Task[ProcessTable] | None = None
 
-    async def read(self) -> Everything:
+    async def read(self) -> ProcessTable:
         """Return the next reading."""
         if self._next is None:
             self._next = asyncio.create_task(self._read_after(self._running))
         return await asyncio.shield(self._next)
 
-    async def _read_after(self, before: asyncio.Task[Everything] | None) -> Everything:
+    async def _read_after(self, before: asyncio.Task[ProcessTable] | None) -> ProcessTable:
         if before:
             await asyncio.wait({before})
         self._running, self._next = self._next, None
@@ -125,9 +118,9 @@ class _Reader:
 _READERS: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, _Reader]] = WeakKeyDictionary()
 
 
-def _read() -> Everything:
-    table = process_table.read()
-    return table, _MARKS.read(table)
+def _read() -> ProcessTable:
+    entries = process_table.read_entries()
+    return ProcessTable(entries, _MARKS.read(entries))
 
 
 def _send(key: Key, number: signal.Signals) -> None:

@@ -1,12 +1,13 @@
 """Table of all processes of this machine, and search for those that belong together (requirement A9). Linux.
 
-`read` and `Marks` do I/O in /proc. A process's `stat` can always be read; its `environ` may block as long as the
-process hangs in the kernel.
+`read_entries` and `Marks` do I/O in /proc. A process's `stat` can always be read; its `environ` may block as long as
+the process hangs in the kernel.
 """
 
 import os
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -55,7 +56,7 @@ class ProcessEntry(NamedTuple):
         return self.pid, self.started
 
 
-def read() -> list[ProcessEntry]:
+def read_entries() -> list[ProcessEntry]:
     """Return all processes, the agent itself excepted."""
     own = os.getpid()
     pids = (int(name) for name in os.listdir("/proc") if name.isdecimal())  # noqa: PTH208 - a third of the time
@@ -84,20 +85,40 @@ def is_alive(key: Key) -> bool:
     return entry is not None and entry.alive and entry.key == key
 
 
-def related(
-    table: Collection[ProcessEntry], ids: Iterable[int], belongs: Callable[[ProcessEntry], bool]
-) -> list[ProcessEntry]:
-    """Return the processes that belong, their descendants, and all processes of their groups and sessions. Pure.
+class ProcessTable:
+    """All processes of the machine at one moment. The search for those of one service costs only their number."""
 
-    `ids`: further numbers of groups, sessions and parents. A group or session counts if the process that created it
-    belongs, so a shell from which a member was started by hand does not.
-    """
-    found = {entry.pid: entry for entry in table if belongs(entry)}
-    roots = {*found, *ids}
-    while more := [e for e in table if e.pid not in found and not roots.isdisjoint((e.parent, e.group, e.session))]:
-        found.update((entry.pid, entry) for entry in more)
-        roots.update(entry.pid for entry in more)
-    return list(found.values())
+    def __init__(self, entries: Iterable[ProcessEntry], tags: Mapping[int, str]) -> None:
+        """`tags`: pid → ownership tag of the processes that have one."""
+        self.by_pid = {entry.pid: entry for entry in entries}
+        self.tags = tags
+        self._of_owner: defaultdict[str, list[int]] = defaultdict(list)
+        for pid, tag in tags.items():
+            self._of_owner[owner_of(tag)].append(pid)
+        self._under: defaultdict[int, list[ProcessEntry]] = defaultdict(list)
+        """Number → processes that have it as their parent, group or session."""
+        for entry in self.by_pid.values():
+            for number in {entry.parent, entry.group, entry.session}:
+                self._under[number].append(entry)
+
+    def of_owner(self, owner: str) -> list[int]:
+        """Return the pids of the processes whose tag has this owner; none for an empty one."""
+        return self._of_owner.get(owner, []) if owner else []
+
+    def related(self, pids: Iterable[int], ids: Iterable[int] = ()) -> list[ProcessEntry]:
+        """Return these processes, their descendants, and all processes of their groups and sessions.
+
+        `ids`: further numbers of groups, sessions and parents. A group or session counts if the process that created it
+        belongs, so a shell from which a member was started by hand does not.
+        """
+        found = {pid: self.by_pid[pid] for pid in pids if pid in self.by_pid}
+        roots = [*found, *ids]
+        while roots:
+            for entry in self._under.get(roots.pop(), ()):
+                if entry.pid not in found:
+                    found[entry.pid] = entry
+                    roots.append(entry.pid)
+        return list(found.values())
 
 
 class Marks:

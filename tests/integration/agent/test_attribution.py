@@ -18,7 +18,7 @@ from hotpool_agent.service_manager import CommandError
 from hotpool_agent.services import members, process, process_table
 from hotpool_agent.services.controller import ServiceController
 from hotpool_agent.services.process import Process
-from hotpool_agent.services.process_table import ProcessEntry, related
+from hotpool_agent.services.process_table import ProcessEntry, ProcessTable
 from localfleet.kind import REPOSITORY
 
 WORKERS = REPOSITORY / "tests" / "support" / "samples" / "workers.py"
@@ -173,8 +173,8 @@ def test_a_shell_from_which_a_marked_process_was_started_by_hand_does_not_belong
         return ProcessEntry(pid, parent, session, session, pid, "x", alive=True)
 
     shell, by_hand, child, other = one(10, 1, 10), one(11, 10, 10), one(12, 11, 10), one(13, 10, 10)
-    found = related([shell, by_hand, child, other], (), lambda entry: entry is by_hand)
-    assert found == [by_hand, child]
+    table = ProcessTable([shell, by_hand, child, other], {11: "folder:s:digest"})
+    assert table.related(table.of_owner("folder:s")) == [by_hand, child]
 
 
 def test_a_process_whose_environment_cannot_be_read_is_skipped_the_next_time(monkeypatch: pytest.MonkeyPatch) -> None:
