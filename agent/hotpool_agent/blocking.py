@@ -1,20 +1,27 @@
 """Threads for functions that may block without a limit, such as file access on a network drive. I/O (requirement A12).
 
-No thread pool: functions that hang would exhaust it, and the agent would wait for them when it exits.
+No pool of limited size: functions that hang would exhaust it, and the agent would wait for them when it exits. A few
+idle threads are kept, because the start of a thread blocks its caller until the new thread has the interpreter.
 """
 
 import asyncio
 import threading
+from collections import deque
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import Any, TypeVar
+from queue import SimpleQueue
+from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
 
+_MAX_IDLE: Final = 4
+_IDLE: Final[deque[SimpleQueue[Callable[[], None]]]] = deque()
+"""Queues of the threads that wait for work."""
+
 
 async def run_blocking(work: Callable[[], T], seconds: float | None = None) -> T:
-    """Return or raise the outcome of `work`, which runs in a thread of its own. Raises TimeoutError after `seconds`.
+    """Return or raise the outcome of `work`, for which a thread is free at once. Raises TimeoutError after `seconds`.
 
     The thread of an abandoned call goes on.
     """
@@ -43,13 +50,13 @@ class SingleFlightRunner:
 
 
 class UnpooledExecutor(ThreadPoolExecutor):
-    """Default executor of an event loop, with a thread per call. Thus no call waits for another one that hangs.
+    """Default executor of an event loop, with a free thread for each call. Thus no call waits for another one that hangs.
 
     A subclass, because asyncio accepts nothing else. The base class never gets to start a thread.
     """
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> "Future[T]":
-        """Run the function in a new thread."""
+        """Run the function in a free thread."""
         return _run_in_thread(partial(fn, *args, **kwargs))
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002 - as the base
@@ -71,5 +78,18 @@ def _run_in_thread(work: Callable[[], T]) -> "Future[T]":
         except BaseException as error:  # noqa: BLE001 - raised again in the waiting callers
             future.set_exception(error)
 
-    threading.Thread(target=run, name="blocking call", daemon=True).start()
+    try:
+        queue = _IDLE.pop()
+    except IndexError:
+        queue = SimpleQueue()
+        threading.Thread(target=_serve, args=(queue,), name="blocking call", daemon=True).start()
+    queue.put(run)
     return future
+
+
+def _serve(queue: SimpleQueue[Callable[[], None]]) -> None:
+    while True:
+        queue.get()()
+        if len(_IDLE) >= _MAX_IDLE:
+            return
+        _IDLE.append(queue)

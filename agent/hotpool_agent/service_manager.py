@@ -37,7 +37,7 @@ _LOG: Final = structlog.get_logger(__name__)
 _OBSERVED: Final = "observed only; Kubernetes starts and stops it, by kubectl scale or kubectl delete pod"
 FIRST_PROBE_SECONDS: Final = 5.0
 _FLUSH_SECONDS: Final = 5.0
-_TRACK_SECONDS: Final = 10.0
+_TRACK_SECONDS: Final = 30.0
 
 
 class CommandError(Exception):
