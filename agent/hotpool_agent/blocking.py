@@ -50,7 +50,7 @@ class SingleFlightRunner:
 
 
 class UnpooledExecutor(ThreadPoolExecutor):
-    """Default executor of an event loop, with a free thread for each call. Thus no call waits for another one that hangs.
+    """Default executor of an event loop, with a free thread for each call: none waits for one that hangs.
 
     A subclass, because asyncio accepts nothing else. The base class never gets to start a thread.
     """
