@@ -172,6 +172,14 @@ def test_unknown_and_a_missed_heartbeat_make_a_node_suspect_until_its_next_heart
     assert course.state == "Ready"
 
 
+def test_a_new_report_is_a_heartbeat_of_an_unreachable_node() -> None:
+    course = Course()
+    course.kube("Unknown")
+    course.at(OVERDUE)
+    assert course.cache.upsert(node("n", CONTENT | {"sequence": 2}, version=2), OVERDUE) >= {NODE, LLM}
+    assert course.state == "Ready"
+
+
 def test_unknown_counts_at_once_for_an_agent_that_was_silent_before() -> None:
     course = Course()
     course.at(40)
@@ -339,6 +347,7 @@ def test_after_a_restart_the_state_follows_from_the_node_and_the_stored_reason(
         cache.upsert(item, 0)
     course = Course(cache)
     course.beat()
+    assert course.state == state
     cache.gate_open = True
     cache.on_leader_acquired(0)
     assert course.state == state
