@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tests.model.expected_state import condition, is_paused, transition_time
 from tests.model.generators import GeneratorChecks
+from tests.model.kube_nodes import OFF_REASONS
 from tests.model.membership import WINDOW, is_drained
 from tests.support.simulated_fleet import now
 
@@ -228,7 +229,7 @@ class Checks:
             if not is_drained(expected.joined(name) or {}) and not report.get("leaving"):
                 self._ready(name, entry.state, reason, ready)
             if entry.state in {"Suspect", "Offline"} and ready["status"] == "Unknown":
-                leaving = bool(report.get("leaving")) or reason == "NodeShutdown"
+                leaving = bool(report.get("leaving")) or reason in OFF_REASONS
                 self._since(name, transition_time(ready), leaving=leaving)
             if entry.expired and self._may_be_deleted(body):
                 raise MismatchError("C4", f"{name} was silent since {entry.since:.1f} and is still there")
@@ -245,7 +246,7 @@ class Checks:
     def _ready(self, name: str, state: str, reason: str | None, ready: Json) -> None:
         """Check C1 and C8. `reason`: what the v1 Node says; of a silent node only a shutdown is shown."""
         wanted = ("True", "Live") if state == "Live" else ("Unknown", state)
-        if reason and (state == "Live" or (state == "Suspect" and reason == "NodeShutdown")):
+        if reason and (state == "Live" or (state == "Suspect" and reason in OFF_REASONS)):
             wanted = ("False", reason)
         if (ready["status"], ready["reason"].removesuffix("Heartbeat")) != wanted:
             raise MismatchError("C1", f"{name} is {state}, {reason}, its condition {ready}")

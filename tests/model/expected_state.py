@@ -9,7 +9,15 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from tests.model.kube_nodes import announces_shutdown, is_off, is_unknown, joined, ready_condition, stays_off
+from tests.model.kube_nodes import (
+    announces_shutdown,
+    has_off_taint,
+    is_off,
+    is_unknown,
+    joined,
+    ready_condition,
+    stays_off,
+)
 from tests.model.membership import WINDOW, brake_holds, is_drained, matches
 from tests.support.simulated_fleet import FakeApi
 
@@ -68,6 +76,8 @@ class ExpectedState:
     """Node → the renewTime that the operator received last."""
     removable_by_silence: set[tuple[str, str]] = field(default_factory=set)
     """(pool, node) pairs that silence could remove at some moment since the last comparison."""
+    joined_pools: set[tuple[str, str]] = field(default_factory=set)
+    """(pool, node) pairs of members that were added since the last comparison."""
     removable_otherwise: set[tuple[str, str]] = field(default_factory=set)
     """(pool, node) pairs that another cause could remove at some moment since the last comparison."""
     last_change: float = 0.0
@@ -230,7 +240,8 @@ class ExpectedState:
         """Return the reason that the v1 Node gives to the condition Ready of a node that beats, if any (C8)."""
         kube, entry = self.kube.get(node), self.nodes[node]
         if is_off(kube, off=entry.off):
-            return "NodeShutdown"
+            announced = announces_shutdown(kube) or (entry.off and not has_off_taint(kube or {}))
+            return "NodeShutdown" if announced else "NodeOutOfService"
         if ready_condition(kube).get("status") == "False":
             return "NodeNotReady"
         return "NodeUnreachable" if is_unknown(kube) and entry.overdue else None
@@ -269,6 +280,8 @@ class ExpectedState:
                 must[node] = "Ready" if ready else late
             elif entry.state == "Awaiting":
                 may[node] = late  # A member loses its condition when its object is deleted and created again.
+            elif possible and not entry.expired and (name, node) in self.joined_pools:
+                may[node] = late  # It joined and became Offline between two comparisons.
             elif possible and not entry.expired and (current is None or node in current):
                 sure = certain and current is not None and (name, node) not in self.removable_by_silence
                 (must if sure else may)[node] = late
@@ -278,6 +291,7 @@ class ExpectedState:
         """Forget past permissions: after a comparison, a removal needs a new cause."""
         self.removable_by_silence.clear()
         self.removable_otherwise.clear()
+        self.joined_pools.clear()
         self.observe()
 
 

@@ -8,6 +8,7 @@ from typing import Any
 Json = dict[str, Any]
 
 OFF_TAINTS = ("node.kubernetes.io/out-of-service", "node.cloudprovider.kubernetes.io/shutdown")
+OFF_REASONS = ("NodeShutdown", "NodeOutOfService")
 SHUTDOWN = "node is shutting down"
 
 

@@ -30,7 +30,9 @@ class KubeNodeProblem(StrEnum):
 
 
 NODE_SHUTDOWN: Final = "NodeShutdown"
-"""Reason of the condition Ready of a node that the shutdown of its v1 Node takes out of all pools."""
+"""Reason of the condition Ready of a node that leaves all pools because its kubelet announced a shutdown."""
+NODE_OUT_OF_SERVICE: Final = "NodeOutOfService"
+"""The same for a taint. A restart must distinguish them, because a taint ends with its removal."""
 
 
 @dataclass(frozen=True, slots=True)

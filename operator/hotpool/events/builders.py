@@ -22,6 +22,7 @@ _EXPECTED_REASONS: Final = frozenset(
         "Cordoned",
         "Leaving",
         "NodeShutdown",
+        "NodeOutOfService",
         "Requested",
         "AwaitingReport",
         "AwaitingHeartbeat",

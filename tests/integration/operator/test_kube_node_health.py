@@ -94,8 +94,9 @@ def test_a_shutdown_takes_a_node_out_of_slices_and_redis_at_once(sign: str) -> N
             assert await until(lambda: shown(api, redis, {"n1": "Ready"}) and "n0" not in redis.nodes) < 0.1
             await fleet.beating(60)
             assert shown(api, redis, {"n1": "Ready"})
-            assert api.conditions(Kind.NODE, "n0")["Ready"] == ("False", "NodeShutdown")
-            (event,) = [body for _, body in api.events if body["reason"] == "NodeShutdown"]
+            reason = "NodeShutdown" if sign == OFF else "NodeOutOfService"
+            assert api.conditions(Kind.NODE, "n0")["Ready"] == ("False", reason)
+            (event,) = [body for _, body in api.events if body["reason"] == reason]
             assert event["type"] == "Normal"
             set_ready(api, "n0", "True")
             api.edit(Kind.KUBE_NODE, "n0", {"spec": {"taints": None}})
@@ -185,7 +186,7 @@ async def test_why_names_the_state_of_the_node_also_as_json(tmp_path: Path) -> N
         api.put(lease, pool_object("llm", requires=requires("llm")))
         api.put(kube_node_object("n0", ready="False", message="disk is gone"), kube_node_object("n1", ready="Unknown"))
         api.put(kube_node_object("n2", taints=[SHUTDOWN_TAINTS[0]]))
-        for name, reason in (("n0", "NodeNotReady"), ("n1", "NodeUnreachable"), ("n2", "NodeShutdown")):
+        for name, reason in (("n0", "NodeNotReady"), ("n1", "NodeUnreachable"), ("n2", "NodeOutOfService")):
             conditions = [condition("Ready", "False", reason)]
             api.put(node_object(name, report(service("q", "llm")), conditions=conditions))
         options = ("--kubeconfig", str(api.kubeconfig(tmp_path)))

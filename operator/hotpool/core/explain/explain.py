@@ -14,7 +14,7 @@ from hotpool.core.explain import remedies
 from hotpool.core.explain.language_remedies import for_pair
 from hotpool.core.explain.remarks import Remark, end_of_shutdown, node_remarks, since_of
 from hotpool.core.explain.remedies import Diagnosis, NodeFacts
-from hotpool.core.kube_node_health import NODE_SHUTDOWN
+from hotpool.core.kube_node_health import NODE_OUT_OF_SERVICE, NODE_SHUTDOWN
 from hotpool.core.matching import Criterion, Finding, MatchResult, evaluate, match
 from hotpool.core.model import NodeView, Pool
 
@@ -165,7 +165,7 @@ def _node_requirements(facts: NodeFacts, pool: Pool, finding: Finding) -> Diagno
             since = report.time if report and report.leaving else None
             remedy = f"start the agent again: hotpool-agent run on {name}"
         case Criterion.NODE_SHUTDOWN:
-            since = since_of(view, "Ready", frozenset({NODE_SHUTDOWN}))
+            since = since_of(view, "Ready", frozenset({NODE_SHUTDOWN, NODE_OUT_OF_SERVICE}))
             remedy = end_of_shutdown(view)
         case Criterion.EXCLUDED:
             remedy = f"remove {name} from spec.excludeNodes of nodepool {pool.meta.name}"

@@ -12,7 +12,7 @@ from hotpool.api.meta import Condition
 from hotpool.api.pool import ExcludedCount, PoolStatus
 from hotpool.api.slice import MemberState
 from hotpool.core.conditions import ConditionUpdate, set_conditions, update_conditions
-from hotpool.core.kube_node_health import NODE_SHUTDOWN, describe_shutdown
+from hotpool.core.kube_node_health import NODE_OUT_OF_SERVICE, NODE_SHUTDOWN, SHUTDOWN_MESSAGE, describe_shutdown
 from hotpool.core.matching import Criterion, has_no_requirements
 from hotpool.core.model import Liveness, Member, NodeView, Pool, Slice, TypeState, stem_and_index
 from hotpool.core.planning.slice_packing import Packing, merge, pack, slice_to_merge
@@ -231,7 +231,8 @@ def _out_of_all_pools(view: NodeView, *, leaving: bool) -> ConditionUpdate | Non
         return ConditionUpdate("Ready", "False", "Leaving", "the agent announced that it leaves")
     if view.shutdown:
         text = f"the Node is shut down ({describe_shutdown(view.shutdown)}): out of all pools"
-        return ConditionUpdate("Ready", "False", NODE_SHUTDOWN, text)
+        reason = NODE_SHUTDOWN if view.shutdown == SHUTDOWN_MESSAGE else NODE_OUT_OF_SERVICE
+        return ConditionUpdate("Ready", "False", reason, text)
     return None
 
 

@@ -236,10 +236,11 @@ def test_a_cordon_has_precedence_over_not_ready() -> None:
 
 
 SHUT_DOWN = [{"ready": "False", "message": OFF}, *({"taints": [key]} for key in SHUTDOWN_TAINTS)]
+REASONS = ["NodeShutdown", "NodeOutOfService", "NodeOutOfService"]
 
 
-@pytest.mark.parametrize("more", SHUT_DOWN)
-def test_a_node_that_shuts_down_leaves_at_once_although_it_beats(more: dict[str, Any]) -> None:
+@pytest.mark.parametrize(("more", "reason"), list(zip(SHUT_DOWN, REASONS, strict=True)))
+def test_a_node_that_shuts_down_leaves_at_once_although_it_beats(more: dict[str, Any], reason: str) -> None:
     course = Course(others=2)
     for name in ("n", "o0", "o1"):
         course.kube(name=name, **more)
@@ -247,7 +248,7 @@ def test_a_node_that_shuts_down_leaves_at_once_although_it_beats(more: dict[str,
     assert (membership.members, membership.criteria["n"]) == ({}, Criterion.NODE_SHUTDOWN)
     assert not membership.brake_active
     plan = plan_node(course.cache.nodes["n"].view, "t")
-    assert (plan.types, course.ready) == (None, ("False", "NodeShutdown"))
+    assert (plan.types, course.ready) == (None, ("False", reason))
     assert course.beat() == set()
     assert course.kube("True") >= {NODE, LLM}
     assert (course.state, course.ready) == ("Ready", ("True", "Live"))
@@ -334,6 +335,7 @@ def before_the_gate() -> ClusterCache:
         ("NodeUnreachable", "True", "Ready", "Ready"),
         ("NodeShutdown", "Unknown", None, "Ready"),
         ("NodeShutdown", "True", "Ready", "Ready"),
+        ("NodeOutOfService", "Unknown", "Ready", "Ready"),
         ("Suspect", "False", "Suspect", "Suspect"),
         ("Offline", "False", None, "Suspect"),
     ],
