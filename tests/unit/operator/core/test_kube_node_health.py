@@ -29,7 +29,7 @@ from hotpool.core.kube_node_health import (
     kube_node_health,
 )
 from hotpool.core.matching import Criterion
-from hotpool.core.model import Key, Kind, KubeNode
+from hotpool.core.model import Key, Kind, KubeNode, Observed
 from hotpool.core.node_liveness import OVERDUE_AFTER
 from hotpool.core.planning.pool_plan import plan_node
 from hotpool.kube.decode import decode
@@ -344,7 +344,7 @@ def test_after_a_restart_the_state_follows_from_the_node_and_the_stored_reason(
     *, kube_first: bool, stored: str, ready: str, state: str | None, after_heartbeat: str
 ) -> None:
     cache = before_the_gate()
-    items = [node("n", CONTENT, conditions=[stored_ready(stored)]), kube_node("n", ready=ready)]
+    items: list[Observed] = [node("n", CONTENT, conditions=[stored_ready(stored)]), kube_node("n", ready=ready)]
     for item in reversed(items) if kube_first else items:
         cache.upsert(item, 0)
     course = Course(cache)
