@@ -4,10 +4,12 @@ import base64
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -134,6 +136,33 @@ class Release:
             except OSError:
                 continue
         return found
+
+
+@contextmanager
+def frozen(processes: Iterable[int]) -> Iterator[None]:
+    """Stop processes (SIGSTOP) for the duration of the block."""
+    stopped = list(processes)
+    assert stopped
+    for process in stopped:
+        os.kill(process, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for process in stopped:
+            os.kill(process, signal.SIGCONT)
+
+
+def kubelet(node: str) -> list[int]:
+    """Return the id on this machine of the kubelet of a node: one, if the local cluster has started it."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (folder / "cmdline").read_text().split("\0")
+        except (OSError, UnicodeDecodeError):
+            continue
+        if words[0].endswith("/kubelet") and f"--hostname-override={node}" in words:
+            found.append(int(folder.name))
+    return found
 
 
 def until(read: Callable[[], T], expected: T) -> None:

@@ -1,18 +1,20 @@
 """The chart on a cluster with pods: hot-plug without a catalogue, cordon, upgrade, rollback and failover."""
 
 import asyncio
+import json
 import os
 import re
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import pytest
 from benchmarks.nodes import Nodes
 from kubernetes.aio import config
-from tests.e2e.release import Release, until
+from tests.e2e.release import Release, frozen, kubelet, until
 from tests.support.fleet_objects import pool
 from tests.support.slice_watcher import SliceWatcher
 
@@ -122,6 +124,65 @@ def test_a_cordon_is_a_drain(release: Release, node: str) -> None:
     finally:
         release.kubectl("uncordon", node)
     release.wait_for_members("speech", {node: READY})
+
+
+@pytest.fixture
+def everything(release: Release, node: str) -> Iterator[str]:
+    """The name of a pool of all nodes: Kubernetes itself marks the pods of a Node that is not ready as not ready."""
+    release.apply(pool("everything", matchAll=True))
+    release.wait_for_members("everything", {node: READY})
+    yield "everything"
+    release.kubectl("delete", "nodepool", "everything")
+    until(lambda: ready_status(release, node), "True")
+    release.wait_for_members("speech", {node: READY})
+
+
+def ready_status(release: Release, node: str) -> str:
+    """Return the status of a v1 Node's condition Ready."""
+    return release.kubectl("get", "node", node, "-o", "jsonpath={.status.conditions[?(@.type=='Ready')].status}")
+
+
+def reason(release: Release, node: str) -> str:
+    """Return the reason of the condition Ready of a NodeCapability."""
+    return release.kubectl("get", "ncap", node, "-o", "jsonpath={.status.conditions[?(@.type=='Ready')].reason}")
+
+
+def test_a_silent_kubelet_matters_only_while_the_agent_is_silent_too(
+    release: Release, node: str, everything: str
+) -> None:
+    """The node controller sets Ready=Unknown 50 s after the last report of the kubelet; the agent's H is 15 s.
+
+    Only slices are read meanwhile, because `kubectl exec` needs the kubelet.
+    """
+    (agent,) = release.pods("agent")
+    processes = release.processes(agent["metadata"]["name"])
+    with frozen(kubelet(node)):
+        with SliceWatcher(release.kubeconfig, release.namespace) as watcher:
+            until(lambda: ready_status(release, node), "Unknown")
+        assert all(seen == {node: READY} for seen in watcher.memberships[everything])
+        with frozen(processes):
+            until(lambda: release.members(everything), {node: "Suspect"})
+            assert reason(release, node) in {"NodeUnreachable", "Suspect"}
+        until(lambda: release.members(everything), {node: READY})
+
+
+def test_a_node_that_is_not_ready_is_suspect_and_one_that_shuts_down_is_out(
+    release: Release, node: str, everything: str
+) -> None:
+    """A graceful shutdown needs logind, so the test writes what the kubelet would, while the kubelet is stopped."""
+    with frozen(kubelet(node)):
+        for message, expected, shown in (
+            ("container runtime is down", {node: "Suspect"}, "NodeNotReady"),
+            ("node is shutting down", {}, "NodeShutdown"),
+        ):
+            now = datetime.now(UTC).isoformat(timespec="seconds")
+            ready = {"type": "Ready", "status": "False", "reason": "KubeletNotReady", "message": message}
+            ready |= {"lastHeartbeatTime": now, "lastTransitionTime": now}
+            body = json.dumps({"status": {"conditions": [ready]}})
+            release.kubectl("patch", "node", node, "--subresource=status", "-p", body)
+            until(lambda: release.members(everything), expected)
+            until(lambda: reason(release, node), shown)
+    release.wait_for_members(everything, {node: READY})
 
 
 @pytest.mark.parametrize(("component", "port"), [("operator", 8080), ("agent", 9810)])

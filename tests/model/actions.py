@@ -8,7 +8,7 @@ from typing import Any
 
 from tests.model.expected_state import is_paused
 from tests.model.simulation import Agent, Simulation
-from tests.support.builders import node_object
+from tests.support.builders import kube_node_object, node_object
 
 from hotpool.api.meta import LEASE_PREFIX
 from hotpool.core.model import Kind
@@ -97,6 +97,12 @@ class Actions(Simulation):
         """Deliver an unchanged Lease once more (C2)."""
         if f"{LEASE_PREFIX}{name}" in self.api.leases and self.lease_watch == "open":
             self._deliver_lease(name)
+
+    # v1 Nodes: kubelets, the node controller, clouds and people.
+
+    async def do_kube(self, name: str, state: Json) -> None:
+        """Create a v1 Node, or write all of it; `state`: arguments of the builder, such as ready, message, taints."""
+        self.api.put(kube_node_object(name, **state))
 
     # People.
 

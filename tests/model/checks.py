@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tests.model.expected_state import condition, is_paused, transition_time
 from tests.model.generators import GeneratorChecks
+from tests.model.kube_nodes import OFF_REASONS
 from tests.model.membership import WINDOW, is_drained
 from tests.support.simulated_fleet import now
 
@@ -104,6 +105,8 @@ class Checks:
         pools, nodes = (self.simulation.api.objects[kind] for kind in (Kind.POOL, Kind.NODE))
         for name in self.simulation.expected.nodes.keys() - nodes:  # deleted while events were lost
             del self.simulation.expected.nodes[name]
+        for name in self.simulation.expected.kube.keys() - self.simulation.api.objects[Kind.KUBE_NODE]:
+            del self.simulation.expected.kube[name]
         for name in list(self.paused_slices):
             if name not in pools or not is_paused(pools[name]):
                 del self.paused_slices[name]
@@ -222,12 +225,12 @@ class Checks:
             if entry is None or ready is None:
                 raise MismatchError("C1", f"{name} has no condition Ready")
             report = (body.get("status") or {}).get("report") or {}
-            if not is_drained(body) and not report.get("leaving"):
-                wanted = ("True", "Live") if entry.state == "Live" else ("Unknown", entry.state)
-                if (ready["status"], ready["reason"].removesuffix("Heartbeat")) != wanted:
-                    raise MismatchError("C1", f"{name} is {entry.state}, its condition {ready}")
+            reason = expected.shown_reason(name) if report else None
+            if not is_drained(expected.joined(name) or {}) and not report.get("leaving"):
+                self._ready(name, entry.state, reason, ready)
             if entry.state in {"Suspect", "Offline"} and ready["status"] == "Unknown":
-                self._since(name, transition_time(ready), leaving=bool(report.get("leaving")))
+                leaving = bool(report.get("leaving")) or reason in OFF_REASONS
+                self._since(name, transition_time(ready), leaving=leaving)
             if entry.expired and self._may_be_deleted(body):
                 raise MismatchError("C4", f"{name} was silent since {entry.since:.1f} and is still there")
         for name, entry in expected.nodes.items():
@@ -239,6 +242,14 @@ class Checks:
                 and expected.leases[name] == self.simulation.leases[name][0]
             ):
                 raise MismatchError("C4", f"{name} was silent since {entry.since:.1f} and its Lease is still there")
+
+    def _ready(self, name: str, state: str, reason: str | None, ready: Json) -> None:
+        """Check C1 and C8. `reason`: what the v1 Node says; of a silent node only a shutdown is shown."""
+        wanted = ("True", "Live") if state == "Live" else ("Unknown", state)
+        if reason and (state == "Live" or (state == "Suspect" and reason in OFF_REASONS)):
+            wanted = ("False", reason)
+        if (ready["status"], ready["reason"].removesuffix("Heartbeat")) != wanted:
+            raise MismatchError("C1", f"{name} is {state}, {reason}, its condition {ready}")
 
     def _since(self, name: str, written: float, *, leaving: bool) -> None:
         """Check C4: a transition is stored when it happens. A node that leaves may stay Leaving until it is Offline."""
@@ -281,7 +292,7 @@ class Checks:
         simulation = self.simulation
         wanted: dict[str, Any] = {}
         for name, entry in simulation.expected.nodes.items():
-            report = (simulation.api.objects[Kind.NODE][name].get("status") or {}).get("report")
+            report = ((simulation.expected.joined(name) or {}).get("status") or {}).get("report")
             if report and not report.get("leaving") and entry.state in {"Live", "Suspect"}:
                 wanted[name] = {c["type"]: (c["ready"], list(c["services"])) for c in report["capabilities"]}
         found = {

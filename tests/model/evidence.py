@@ -54,7 +54,9 @@ class EvidenceCheckingApi(FakeApi):
     def _after_write(self, pool: str | None, before: set[str]) -> None:
         if pool is None:
             return
-        for node in sorted(before - set(self.members(pool))):
+        after = set(self.members(pool))
+        self.expected.joined_pools |= {(pool, node) for node in after - before}
+        for node in sorted(before - after):
             if why := self._violation(pool, node):
                 self.violations.append(f"{now():.2f}: {node} removed from {pool}, but {why}")
 

@@ -9,6 +9,15 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from tests.model.kube_nodes import (
+    announces_shutdown,
+    has_off_taint,
+    is_off,
+    is_unknown,
+    joined,
+    ready_condition,
+    stays_off,
+)
 from tests.model.membership import WINDOW, brake_holds, is_drained, matches
 from tests.support.simulated_fleet import FakeApi
 
@@ -17,6 +26,8 @@ from hotpool.core.model import Kind
 Json = dict[str, Any]
 
 _NEVER = float("inf")
+_OVERDUE = 1.2
+"""Intervals of silence that make a node Suspect whose v1 Node is Unknown."""
 _INSTANT = 1e-4
 """Stored times are rounded."""
 
@@ -33,11 +44,16 @@ class ExpectedNode:
     since: float = 0.0
     """The time at which it became Suspect, as stored by the operator."""
     expired: bool = False
+    overdue: bool = False
+    """It missed a heartbeat while its v1 Node is Unknown (C8)."""
+    off: bool = False
+    """The last that its kubelet said is a shutdown (C8)."""
 
-    def on_heartbeat(self, now: float) -> bool:
-        """Record a heartbeat. Return True if the node was not Live."""
-        changed = self.state != "Live"
+    def on_heartbeat(self, now: float, *, unknown: bool) -> bool:
+        """Record a heartbeat. Return True if its state changed. `unknown`: its kubelet is silent."""
+        changed = self.state != "Live" or self.overdue or (self.off and unknown)
         self.last_heartbeat, self.state, self.expired = now, "Live", False
+        self.overdue, self.off = False, self.off and not unknown
         return changed
 
 
@@ -54,10 +70,14 @@ class ExpectedState:
     stale: bool = False
     """The Lease watch is disconnected, or no operator runs: no silence counts."""
     nodes: dict[str, ExpectedNode] = field(default_factory=dict)
+    kube: dict[str, Json] = field(default_factory=dict)
+    """The v1 Nodes that the operator received last."""
     leases: dict[str, str] = field(default_factory=dict)
     """Node → the renewTime that the operator received last."""
     removable_by_silence: set[tuple[str, str]] = field(default_factory=set)
     """(pool, node) pairs that silence could remove at some moment since the last comparison."""
+    joined_pools: set[tuple[str, str]] = field(default_factory=set)
+    """(pool, node) pairs of members that were added since the last comparison."""
     removable_otherwise: set[tuple[str, str]] = field(default_factory=set)
     """(pool, node) pairs that another cause could remove at some moment since the last comparison."""
     last_change: float = 0.0
@@ -67,6 +87,7 @@ class ExpectedState:
 
     def start(self, now: float) -> None:
         """Restore all nodes from conditions, as a new operator does after its first listing (C4)."""
+        self.kube = dict(self.api.objects[Kind.KUBE_NODE])
         self.nodes = {name: self._listed(body, now) for name, body in self.api.objects[Kind.NODE].items()}
         self.now = self.counted_from = self.last_change = now
         self.watch_restored()
@@ -87,7 +108,10 @@ class ExpectedState:
 
     def _restore(self, entry: ExpectedNode, body: Json) -> None:
         """Restore a node from its condition. Without one, an operator waits for its first heartbeat."""
-        ready = condition(body, "Ready")
+        ready, kube = condition(body, "Ready"), self.kube.get(body["metadata"]["name"])
+        entry.overdue = bool(ready and ready["reason"] == "NodeUnreachable")
+        entry.off = bool(ready and ready["reason"] == "NodeShutdown")
+        entry.off = stays_off(None, kube, off=entry.off) if kube else entry.off
         if ready is None or ready["reason"] == "AwaitingHeartbeat":
             entry.state = "Awaiting"
         elif ready["status"] == "Unknown" and ready["reason"] in {"Suspect", "Offline"}:
@@ -101,7 +125,9 @@ class ExpectedState:
         for name, entry in self.nodes.items():
             if entry.state in {"Suspect", "Offline"} and name in self.api.objects[Kind.NODE]:
                 entry.expired = False
+                overdue, off = entry.overdue, entry.off
                 self._restore(entry, self.api.objects[Kind.NODE][name])
+                entry.overdue, entry.off = overdue, off
 
     def on_node(self, event: str | None, body: Json, now: float) -> None:
         """Record an event of a NodeCapability that the operator received."""
@@ -112,46 +138,72 @@ class ExpectedState:
                 del self.nodes[name]
             return
         if entry is None or entry.uid != uid:
-            self.nodes[name] = ExpectedNode(uid, interval_of(body), now, report_version(body))
+            off = announces_shutdown(self.kube.get(name))
+            self.nodes[name] = ExpectedNode(uid, interval_of(body), now, report_version(body), off=off)
         elif report_version(body) not in {None, entry.report}:
             entry.report, entry.interval = report_version(body), interval_of(body)
-            self.last_change = now if entry.on_heartbeat(now) else self.last_change
+            changed = entry.on_heartbeat(now, unknown=is_unknown(self.kube.get(name)))
+            self.last_change = now if changed else self.last_change
+
+    def on_kube_node(self, event: str | None, body: Json, now: float) -> None:
+        """Record an event of a v1 Node that the operator received."""
+        name, self.last_change = body["metadata"]["name"], now
+        before, entry = self.kube.get(name), self.nodes.get(name)
+        if event == "DELETED":
+            if before and before["metadata"]["uid"] == body["metadata"]["uid"]:
+                del self.kube[name]
+            return
+        self.kube[name] = body
+        if entry:
+            entry.off = stays_off(before, body, off=entry.off)
+        self.advance(now)
 
     def on_lease(self, name: str, content: str, epoch: int, now: float) -> None:
         """Record an event of a Lease that the operator received."""
         entry = self.nodes.get(name)
         renewed = content != self.leases.get(name)
         self.leases[name] = content
-        if renewed and entry and entry.report and entry.report[0] == epoch and entry.on_heartbeat(now):
+        unknown = is_unknown(self.kube.get(name))
+        if renewed and entry and entry.report and entry.report[0] == epoch and entry.on_heartbeat(now, unknown=unknown):
             self.last_change = now
         self.observe()
 
     def advance(self, now: float) -> None:
         """Apply silence until now, one transition after the other."""
         while True:
-            due = min(((self._due(entry), name) for name, entry in self.nodes.items()), default=(_NEVER, ""))
+            due = min(((self._due(name), name) for name in self.nodes), default=(_NEVER, ""))
             if due[0] > now + _INSTANT or self.stale:
                 break
             self.now = self.last_change = max(self.now, due[0])
-            self._transition(self.nodes[due[1]])
+            self._transition(due[1])
             self.observe()
         self.now = now
 
-    def _due(self, entry: ExpectedNode) -> float:
-        when = self._next_transition(entry)
-        return when if when <= self.confirmed_until + min(entry.interval, 15.0) else _NEVER
+    def _due(self, name: str) -> float:
+        when, interval = self._next_transition(name), self.nodes[name].interval
+        return when if when <= self.confirmed_until + min(interval, 15.0) else _NEVER
 
-    def _next_transition(self, entry: ExpectedNode) -> float:
+    def _next_transition(self, name: str) -> float:
         """Return the time at which silence changes the node's state."""
+        entry = self.nodes[name]
         base = max(entry.last_heartbeat, self.counted_from)
         if entry.report is None or entry.expired or entry.state == "Awaiting":
             return _NEVER
         if entry.state == "Offline":
             return max(entry.since + WINDOW, self.counted_from + 4 * entry.interval)
+        if self._may_become_overdue(name):
+            return base + _OVERDUE * entry.interval
         return base + (3 if entry.state == "Live" else 4) * entry.interval
 
-    def _transition(self, entry: ExpectedNode) -> None:
-        if entry.state == "Live":
+    def _may_become_overdue(self, name: str) -> bool:
+        entry = self.nodes[name]
+        return entry.state == "Live" and not entry.overdue and is_unknown(self.kube.get(name))
+
+    def _transition(self, name: str) -> None:
+        entry = self.nodes[name]
+        if self._may_become_overdue(name):
+            entry.overdue = True
+        elif entry.state == "Live":
             entry.state, entry.since = "Suspect", self.now
         elif entry.state == "Suspect":
             entry.state = "Offline"
@@ -175,14 +227,29 @@ class ExpectedState:
 
     def may_be_member(self, pool: Json, node: str) -> bool:
         """Return True if nothing but silence can keep the node out of the pool."""
-        body = self.api.objects[Kind.NODE].get(node)
+        body = self.joined(node)
         active = (pool.get("spec") or {}).get("mode", "Active") == "Active"
-        return body is not None and node in self.nodes and active and matches(pool, body)
+        return body is not None and active and matches(pool, body)
+
+    def joined(self, node: str) -> Json | None:
+        """Return a NodeCapability that the operator knows, with what its v1 Node adds."""
+        body, entry = self.api.objects[Kind.NODE].get(node), self.nodes.get(node)
+        return joined(body, self.kube.get(node), off=entry.off) if body and entry else None
+
+    def shown_reason(self, node: str) -> str | None:
+        """Return the reason that the v1 Node gives to the condition Ready of a node that beats, if any (C8)."""
+        kube, entry = self.kube.get(node), self.nodes[node]
+        if is_off(kube, off=entry.off):
+            announced = announces_shutdown(kube) or (entry.off and not has_off_taint(kube or {}))
+            return "NodeShutdown" if announced else "NodeOutOfService"
+        if ready_condition(kube).get("status") == "False":
+            return "NodeNotReady"
+        return "NodeUnreachable" if is_unknown(kube) and entry.overdue else None
 
     def matching_nodes(self, pool: Json) -> list[tuple[str, ExpectedNode]]:
         """Return all nodes that meet the requirements, for a pool in mode DryRun too."""
-        bodies = self.api.objects[Kind.NODE]
-        return [(name, entry) for name, entry in self.nodes.items() if name in bodies and matches(pool, bodies[name])]
+        bodies = ((name, entry, self.joined(name)) for name, entry in self.nodes.items())
+        return [(name, entry) for name, entry, body in bodies if body and matches(pool, body)]
 
     def brake_holds(self, pool: Json) -> tuple[bool, bool]:
         """Return whether the brake certainly holds in a pool, and whether it may (D8).
@@ -207,12 +274,14 @@ class ExpectedState:
         must: dict[str, str] = {}
         may: dict[str, str] = {}
         for node, entry in self.matching_nodes(pool):
-            drained = is_drained(self.api.objects[Kind.NODE][node])
-            late = "Draining" if drained else "Suspect"
+            late = "Draining" if is_drained(self.joined(node) or {}) else "Suspect"
             if entry.state in {"Live", "Suspect"}:
-                must[node] = "Draining" if drained else {"Live": "Ready"}.get(entry.state, late)
+                ready = late == "Suspect" and entry.state == "Live" and self.shown_reason(node) is None
+                must[node] = "Ready" if ready else late
             elif entry.state == "Awaiting":
                 may[node] = late  # A member loses its condition when its object is deleted and created again.
+            elif possible and not entry.expired and (name, node) in self.joined_pools:
+                may[node] = late  # It joined and became Offline between two comparisons.
             elif possible and not entry.expired and (current is None or node in current):
                 sure = certain and current is not None and (name, node) not in self.removable_by_silence
                 (must if sure else may)[node] = late
@@ -222,6 +291,7 @@ class ExpectedState:
         """Forget past permissions: after a comparison, a removal needs a new cause."""
         self.removable_by_silence.clear()
         self.removable_otherwise.clear()
+        self.joined_pools.clear()
         self.observe()
 
 

@@ -123,7 +123,7 @@ class GeneratorChecks:
         candidates: set[Key] = set()
         joined: list[set[Key]] = []
         for name, entry in self.simulation.expected.nodes.items():
-            node = self.simulation.api.objects[Kind.NODE].get(name)
+            node = self.simulation.expected.joined(name)
             if node and entry.state in {"Live", "Suspect"} and matches(pool, node):
                 candidates |= candidate_keys(spec["rule"], node["status"]["report"], name)
                 joined.append(pool_keys(spec["rule"], node["status"]["report"], name))

@@ -7,6 +7,7 @@ weights of the actions.
 import random
 from typing import TYPE_CHECKING, Any
 
+from tests.model.kube_nodes import OFF_TAINTS
 from tests.support.builders import generator_object, pool_object
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ GENERATED = ("pairs", "to-one", "semantic", "sets", "values", "models", "hash")
 """Rules of generators in scripts."""
 _DRAIN_SHARE = 0.08
 """Drains and undrains by agents, per other step."""
+_KUBE_SHARE = 0.2
+"""Changes of v1 Nodes, per other step of a script with v1 Nodes."""
 THEMES: dict[str, dict[str, int]] = {
     "all": {"agents": 6, "silence": 4, "people": 5, "generators": 3, "faults": 2, "operators": 2},
     "silence": {"agents": 2, "silence": 9, "people": 2, "generators": 0, "faults": 1, "operators": 2},
@@ -36,6 +39,7 @@ class ScriptBuilder:
     """Builds the script of a seed."""
 
     def __init__(self, seed: int) -> None:
+        self.seed = seed
         self.rng = random.Random(seed)  # noqa: S311 - a fixed script, no secret
         self.theme = self.rng.choice(list(THEMES))
         many = {"slices": (8, 25), "silence": (3, 14)}.get(self.theme, (3, 9))
@@ -59,7 +63,7 @@ class ScriptBuilder:
             for _ in range(self.rng.choice([1, 1, 1, 2, 4])):
                 self.rng.choices(list(verbs.values()), weights)[0]()
             self.steps.append(("pass", self.rng.choice([1, 1, 1, 2, 3, 6, 13])))
-        return list(self._with_drains())
+        return list(self._with_kube_nodes(list(self._with_drains())))
 
     def _with_drains(self) -> "Iterator[Step]":
         """Yield the steps, with drains by agents between them. The other steps of a seed do not depend on them."""
@@ -67,6 +71,37 @@ class ScriptBuilder:
             if self.rng.random() < _DRAIN_SHARE:
                 yield ("drain", self.rng.choice(self.nodes), self.rng.random() < 0.6)
             yield step
+
+    def _with_kube_nodes(self, steps: list[Step]) -> "Iterator[Step]":
+        """Yield the steps, in two of three scripts with changes of v1 Nodes between them, from a seed of their own."""
+        rng = random.Random(f"{self.seed} kube")  # noqa: S311 - a fixed script, no secret
+        share = _KUBE_SHARE if rng.random() < 0.67 else 0.0
+        for step in steps:
+            while rng.random() < share:
+                yield from self._kube_change(rng)
+            yield step
+
+    def _kube_change(self, rng: random.Random) -> list[Step]:
+        """Return changes of v1 Nodes: of one, or of a zone at once; kubelets, controllers and people change all."""
+        some = rng.sample(self.nodes, max(1, int(len(self.nodes) * rng.choice([0, 0, 0, 0, 0.6]))))
+        match rng.choice(["healthy", "healthy", "ready", "ready", "ready", "off", "taints", "cordon", "gone"]):
+            case "healthy":
+                state: Json = {"ready": rng.choice(["True", "True", None])}
+            case "ready":
+                state = {"ready": rng.choice(["False", "Unknown", "Unknown"]), "message": "not ready"}
+            case "off":
+                off = [("kube", name, {"ready": "False", "message": "[a, node is shutting down]"}) for name in some]
+                then = [("kube", name, {"ready": rng.choice(["Unknown", "Unknown", "False"])}) for name in some]
+                return [*off, ("pass", rng.choice([1, 2, 6])), *(then if rng.random() < 0.7 else ())]
+            case "taints":
+                keys = rng.sample([*OFF_TAINTS, "node.kubernetes.io/unreachable"], 1)
+                state = {"ready": rng.choice(["True", "Unknown"]), "taints": keys}
+            case "cordon":
+                state = {"ready": rng.choice(["True", "False"]), "cordoned": True}
+            case _:
+                return [("delete", "nodes", name) for name in some]
+        labels = {"labels": {"site": rng.choice("ab")}} if rng.random() < 0.3 else {}
+        return [("kube", name, {**state, **labels}) for name in some]
 
     def _add(self, *step: Any) -> None:
         self.steps.append(step)

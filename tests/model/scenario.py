@@ -95,6 +95,8 @@ class Scenario(Actions):
             operator.manager.ingest.on_object(kind, event, body)
         if kind is Kind.NODE and self._operators():
             self.expected.on_node(event, body, now())
+        if kind is Kind.KUBE_NODE and self._operators():
+            self.expected.on_kube_node(event, body, now())
         self.observe()
 
     # Operators.

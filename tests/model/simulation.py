@@ -39,7 +39,7 @@ class Operator(Fleet):
     """One operator of a simulation, whose Lease watch delivers probes."""
 
     def __init__(self, simulation: "Simulation", term: int) -> None:
-        super().__init__(simulation.api, simulation.redis)
+        super().__init__(simulation.api, simulation.redis, kube_nodes=True)
         self.term = term
         self.simulation = simulation
         self.started_at = now()

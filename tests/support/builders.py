@@ -88,10 +88,17 @@ def node_object(name: str, content: Json | None = None, *, version: int = 1, gen
 
 
 def kube_node_object(name: str, *, version: int = 1, cordoned: bool = False, **more: Any) -> Json:
-    """Return a v1 Node, with some fields that the operator ignores; `more`: uid, labels."""
+    """Return a v1 Node, with some fields that the operator ignores; `more`: uid, labels, ready, message, taints.
+
+    `ready`: status of the condition Ready; None: no condition. `taints`: keys.
+    """
     metadata = {"name": name, "uid": more.get("uid", f"uid-kube-{name}"), "resourceVersion": str(version)}
-    spec = {"podCIDR": "10.0.0.0/24"} | ({"unschedulable": True} if cordoned else {})
-    status = {"conditions": [{"type": "Ready", "status": "True", "lastHeartbeatTime": "t"}]}
+    taints = [{"key": key, "effect": "NoExecute"} for key in more.get("taints", ())]
+    spec: Json = {"podCIDR": "10.0.0.0/24"} | ({"unschedulable": True} if cordoned else {})
+    spec |= {"taints": taints} if taints else {}
+    ready, message = more.get("ready", "True"), more.get("message", "")
+    condition_ = {"type": "Ready", "status": ready, "lastHeartbeatTime": "t", "reason": "Kubelet", "message": message}
+    status = {"conditions": [condition_] if ready else []}
     labels = {"labels": more.get("labels", {})}
     return {"apiVersion": "v1", "kind": "Node", "metadata": metadata | labels, "spec": spec, "status": status}
 

@@ -206,7 +206,7 @@ class PoolStatus(ApiModel):
     ready_members: Count | None = None
     """Number of Ready members, which are offered work."""
     suspect_members: Count | None = None
-    """Number of Suspect members, whose heartbeat is late. They are offered last."""
+    """Number of Suspect members: their heartbeat is late or their v1 Node is not ready. They are offered last."""
     draining_members: Count | None = None
     """Number of Draining members. They are never offered."""
     slices: Count | None = None

@@ -22,7 +22,9 @@ def explanation(item: Explanation) -> Json:
         "since": item.current.since if item.current else None,
         "verdict": {"state": item.verdict.state, "criterion": item.verdict.criterion},
         "requirements": [_requirement(item, requirement) for requirement in item.requirements],
-        "remarks": [{"text": r.text, "since": r.since, "remedies": list(r.remedies)} for r in item.remarks],
+        "remarks": [
+            {"reason": r.reason, "text": r.text, "since": r.since, "remedies": list(r.remedies)} for r in item.remarks
+        ],
     }
 
 

@@ -47,7 +47,7 @@ def error_message(error: ApiUnavailable, namespace: str, *, role: str = "hotpool
     match error.status:
         case 403:
             if " nodes" in error.request:
-                reason = "the operator uses v1 Nodes (cordons, labels), and without them the result could be wrong"
+                reason = "the operator uses v1 Nodes (cordons, labels, health), without which the result could be wrong"
                 text = f"not allowed to {error.request}: {reason}; ask for ClusterRole hotpool-{namespace}-viewer"
                 return text, exit_codes.FORBIDDEN
             text = f"not allowed to {error.request} in namespace {namespace}: ask for Role {role}"

@@ -45,7 +45,7 @@ _HELP: Final = HelpSections(
     "--kube-nodes",
     is_flag=True,
     default=None,
-    help="Watch v1 Nodes: apply cordon as drain, match labels, follow deletion.",
+    help="Watch v1 Nodes: apply cordon as drain, match labels, follow health and deletion.",
 )
 @click.option("--listen", help="Address of /healthz, /readyz and /metrics.")
 def operator(**options: Any) -> None:

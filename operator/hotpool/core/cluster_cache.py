@@ -201,7 +201,7 @@ class ClusterCache:
         if node.report and fresh:
             tracker.interval = self._interval(name, node.report)
             live = tracker.on_heartbeat(now)
-            view = replace(view, liveness=live.liveness, seen=live.seen, expired=live.expired)
+            view = node_view.with_silence_of(view, live)
         dirty = self._set_view(name, tracker, view)
         if fresh:
             self._schedule(name, tracker)
@@ -232,11 +232,11 @@ class ClusterCache:
 
     def _merge_kube_node(self, name: str) -> set[Key]:
         tracker = self.nodes.get(name)
-        return (
-            self._set_view(name, tracker, node_view.merge_kube_node(tracker.view, self.kube_nodes.get(name)))
-            if tracker
-            else set()
-        )
+        if tracker is None:
+            return set()
+        dirty = self._set_view(name, tracker, node_view.merge_kube_node(tracker.view, self.kube_nodes.get(name)))
+        self._schedule(name, tracker)
+        return dirty
 
     def _set_view(self, name: str, tracker: NodeLivenessTracker, view: NodeView) -> set[Key]:
         before, tracker.view = tracker.view, view

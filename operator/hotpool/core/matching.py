@@ -21,6 +21,7 @@ from hotpool.api.pool import (
 from hotpool.api.pool import PoolTemplateSpec as Spec
 from hotpool.api.slice import MemberState
 from hotpool.common.hashing import slot
+from hotpool.core.kube_node_health import describe_shutdown
 from hotpool.core.model import Liveness, NodeView, Report, ServiceOffer
 
 
@@ -32,6 +33,7 @@ class Criterion(StrEnum):
 
     NOT_REPORTED = "NotReported"
     LEAVING = "Leaving"
+    NODE_SHUTDOWN = "NodeShutdown"
     EXCLUDED = "ExcludedByName"
     EMPTY_REQUIREMENTS = "EmptyRequirements"
     NODE_SELECTOR = "NodeSelector"
@@ -92,15 +94,20 @@ def first_failure(view: NodeView, compiled: tuple[Predicate, ...]) -> MatchResul
 
 
 def member_state(view: NodeView) -> MemberState:
-    """Return the state of a member: Draining has precedence over Suspect (requirement C1)."""
+    """Return the state of a member: Draining has precedence over Suspect (requirements C1, C8)."""
     if view.draining:
         return "Draining"
-    return "Ready" if view.liveness is Liveness.LIVE else "Suspect"
+    return "Ready" if view.liveness is Liveness.LIVE and view.kube_problem is None else "Suspect"
 
 
 def evaluate(view: NodeView, spec: Spec) -> Iterator[Finding]:
-    """Yield the result of every requirement in order; the first unmet one decides. Stop after an unmet NotReported."""
+    """Yield the result of every requirement in order; the first unmet one decides. Stop after an unmet NotReported.
+
+    Leave out NodeShutdown of a node without a v1 Node.
+    """
     for predicate in predicates(spec):
+        if predicate.criterion is Criterion.NODE_SHUTDOWN and view.kube is None:
+            continue
         met = predicate.met(view)
         yield Finding(predicate.criterion, met, predicate.required, predicate.observed(view))
         if predicate.criterion is Criterion.NOT_REPORTED and not met:
@@ -116,6 +123,7 @@ def _predicates(spec: Spec) -> Iterator[Predicate]:
     requires = spec.requires
     yield _NOT_REPORTED
     yield _LEAVING
+    yield _NODE_SHUTDOWN
     if spec.exclude_nodes:
         yield _exclusion_predicate(frozenset(spec.exclude_nodes))
     if has_no_requirements(spec):
@@ -158,6 +166,12 @@ _LEAVING = Predicate(
     "not leaving",
     lambda view: not _report_of(view).leaving,
     lambda view: "leaving" if _report_of(view).leaving else "staying",
+)
+_NODE_SHUTDOWN = Predicate(
+    Criterion.NODE_SHUTDOWN,
+    "a Node that is not shut down",
+    lambda view: view.shutdown is None,
+    lambda view: describe_shutdown(view.shutdown),
 )
 _EMPTY_REQUIREMENTS = Predicate(
     Criterion.EMPTY_REQUIREMENTS, "requirements, or matchAll", lambda _: False, lambda _: "spec.requires is empty"

@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 from hotpool.api.generator import GeneratorSpec, GeneratorStatus
 from hotpool.api.pool import PoolSpec, PoolStatus
 from hotpool.api.slice import MemberState
+from hotpool.core.kube_node_health import HEALTHY, SHUTDOWN_MESSAGE, KubeNodeHealth, KubeNodeProblem, describe_problem
 from hotpool.core.language_pairs import NO_PAIRS, Pairs
 
 _MAX_INDEX_DIGITS: Final = 9
@@ -164,6 +165,7 @@ class KubeNode:
     labels: Mapping[str, str] = field(default_factory=dict)
     unschedulable: bool = False
     """True while it is cordoned."""
+    health: KubeNodeHealth = HEALTHY
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,11 +272,42 @@ class NodeView:
     """The v1 Node of the same name; None: there is none, or v1 Nodes are not watched."""
     joined_labels: Mapping[str, str] | None = None
     """Labels of the NodeCapability and of the v1 Node; None: those of the NodeCapability alone."""
+    overdue: bool = False
+    """True: silent for more than one interval, computed while the v1 Node's Ready is Unknown (requirement C8)."""
+    shut_down: bool = False
+    """True: the last that the kubelet reported is a shutdown, and the agent was silent since the kubelet is."""
 
     @property
     def cordoned(self) -> bool:
         """True while the v1 Node of the same name is cordoned."""
         return self.kube is not None and self.kube.unschedulable
+
+    @property
+    def kube_unknown(self) -> bool:
+        """True while the node controller has no news from the kubelet: the v1 Node's Ready is Unknown."""
+        return self.kube is not None and self.kube.health.ready == "Unknown"
+
+    @property
+    def kube_problem(self) -> KubeNodeProblem | None:
+        """Problem of the v1 Node that makes the node Suspect whatever its heartbeats (requirement C8)."""
+        if self.kube is None or self.kube.health.ready in {"True", None}:
+            return None
+        if self.kube.health.ready == "False":
+            return KubeNodeProblem.NOT_READY
+        return KubeNodeProblem.UNREACHABLE if self.overdue else None
+
+    @property
+    def kube_problem_text(self) -> str:
+        """Text for `kube_problem`; empty without one."""
+        problem = self.kube_problem
+        return describe_problem(problem, self.kube.health.detail) if self.kube and problem else ""
+
+    @property
+    def shutdown(self) -> str | None:
+        """Sign that the v1 Node shuts down or is off, which takes the node out of all pools (requirement C8)."""
+        if self.kube is None:
+            return None
+        return self.kube.health.shutdown or (SHUTDOWN_MESSAGE if self.kube_unknown and self.shut_down else None)
 
     @property
     def draining(self) -> bool:

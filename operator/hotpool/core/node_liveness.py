@@ -7,12 +7,18 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
+from hotpool.core.kube_node_health import NODE_SHUTDOWN, KubeNodeProblem
 from hotpool.core.model import Liveness, Node, NodeView, StoredCondition
 
 SUSPECT_AFTER: Final = 3
 """Heartbeat intervals of silence until a node is Suspect."""
 OFFLINE_AFTER: Final = 4
 """Heartbeat intervals of silence until a node is Offline."""
+OVERDUE_AFTER: Final = 1.2
+"""Heartbeat intervals of silence that confirm a v1 Node whose Ready is Unknown (requirement C8).
+
+More than one, because a renewal is sent one interval after the response to the former one.
+"""
 EXPIRED_AFTER: Final = 600.0
 """Seconds from Suspect until everything about the node is deleted (requirements C4, D8)."""
 DEFAULT_INTERVAL: Final = 15.0
@@ -55,9 +61,11 @@ class NodeLivenessTracker:
     def on_heartbeat(self, now: float) -> NodeView:
         """Record a heartbeat. Return the node's new view."""
         self.last_heartbeat, self.seen_at, self.silent_since = now, now, None
-        if self.view.liveness is Liveness.LIVE and self.view.seen:
-            return self.view
-        return replace(self.view, liveness=Liveness.LIVE, seen=True, expired=False)
+        before = self.view
+        shut_down = before.shut_down and not before.kube_unknown
+        if before.liveness is Liveness.LIVE and before.seen and not before.overdue and shut_down is before.shut_down:
+            return before
+        return replace(before, liveness=Liveness.LIVE, seen=True, expired=False, overdue=False, shut_down=shut_down)
 
     def restart_grace(self, now: float) -> None:
         """Start a fresh period, because silence until now is not confirmed (requirement C3)."""
@@ -76,7 +84,8 @@ class NodeLivenessTracker:
             else self.view.liveness
         )
         if liveness is Liveness.LIVE or liveness is self.view.liveness:
-            return self.view
+            overdue_at = self._overdue_at
+            return self.view if overdue_at is None or now < overdue_at else replace(self.view, overdue=True)
         if self.silent_since is None:
             self.silent_since = now
         return replace(self.view, liveness=liveness)
@@ -84,8 +93,10 @@ class NodeLivenessTracker:
     def restore(self, now: float, wall_offset: float) -> NodeView:
         """Return the view of a new leader: silence stored by the former leader holds until a heartbeat (C4)."""
         stored = self.view.node.conditions.get("Ready")
-        if stored is None or stored.status != "Unknown" or self.view.node.report is None:
+        if stored is None or self.view.node.report is None:
             return self.view
+        if stored.status != "Unknown":
+            return self._restore_kube_problem(stored.reason)
         since = _stored_since(stored, now, wall_offset)
         if self.seen_at is not None and self.seen_at > since:
             return self.view
@@ -99,14 +110,36 @@ class NodeLivenessTracker:
             return replace(self.view, liveness=Liveness.SUSPECT)
         return self.view
 
+    def _restore_kube_problem(self, reason: str) -> NodeView:
+        """Return the view with the silence of a node that never beat in the time of this process (requirement C8)."""
+        if self.seen_at is not None or not self.view.kube_unknown:
+            return self.view
+        overdue, shut_down = reason == KubeNodeProblem.UNREACHABLE, reason == NODE_SHUTDOWN
+        return (
+            replace(self.view, overdue=True)
+            if overdue
+            else replace(self.view, shut_down=True)
+            if shut_down
+            else self.view
+        )
+
     @property
     def next_change(self) -> float | None:
         """Time at which silence changes the view next; None: never."""
         if self.view.liveness is Liveness.OFFLINE:
             return self._expiry
-        return (
-            None if self.last_heartbeat is None else next_change(self.last_heartbeat, self.interval, self.view.liveness)
-        )
+        if self.last_heartbeat is None:
+            return None
+        overdue_at = self._overdue_at
+        by_silence = next_change(self.last_heartbeat, self.interval, self.view.liveness)
+        return by_silence if overdue_at is None or by_silence is None else min(by_silence, overdue_at)
+
+    @property
+    def _overdue_at(self) -> float | None:
+        """Time at which silence makes the node overdue; None: it is, or its v1 Node's Ready is not Unknown."""
+        if self.last_heartbeat is None or self.view.overdue or not self.view.kube_unknown:
+            return None
+        return self.last_heartbeat + self.interval * OVERDUE_AFTER
 
     @property
     def _expiry(self) -> float | None:
@@ -127,9 +160,11 @@ def initial_liveness(node: Node, now: float, *, known_before: bool, wall_offset:
     suspect = known_before and stored is not None and stored.reason == "Suspect"
     liveness = Liveness.OFFLINE if silent else Liveness.SUSPECT if suspect else Liveness.LIVE
     seen = not silent or (stored is not None and stored.reason == "Offline")
-    tracker = NodeLivenessTracker(
-        NodeView(node, liveness, seen), last_heartbeat=None if silent else now, grace_since=now
+    reason = stored.reason if known_before and stored else ""
+    view = NodeView(
+        node, liveness, seen, overdue=reason == KubeNodeProblem.UNREACHABLE, shut_down=reason == NODE_SHUTDOWN
     )
+    tracker = NodeLivenessTracker(view, last_heartbeat=None if silent else now, grace_since=now)
     if node.report is not None and liveness is not Liveness.LIVE:
         tracker.silent_since = _stored_since(stored, now, wall_offset)
     return tracker

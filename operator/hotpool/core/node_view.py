@@ -23,19 +23,47 @@ def with_report(before: NodeView, node: Node) -> NodeView:
     return replace(before, node=node, pairs=pairs, semantic_pairs=languages.pairs(node.report, semantic=True))
 
 
+def with_silence_of(view: NodeView, other: NodeView) -> NodeView:
+    """Return the view with all fields that depend on silence taken from another one."""
+    return replace(
+        view,
+        liveness=other.liveness,
+        seen=other.seen,
+        expired=other.expired,
+        overdue=other.overdue,
+        shut_down=other.shut_down,
+    )
+
+
 def merge_kube_node(view: NodeView, kube: KubeNode | None) -> NodeView:
-    """Return the view with cordon and labels of the v1 Node of the same name.
+    """Return the view with cordon, labels and health of the v1 Node of the same name.
 
     A label of the NodeCapability overrides one of the v1 Node. Labels with the agents' prefix are ignored on a v1 Node,
     because only the agent may set them.
     """
     inherited = {key: value for key, value in kube.labels.items() if not key.startswith(AGENT_PREFIX)} if kube else {}
-    return replace(view, kube=kube, joined_labels=inherited | dict(view.node.labels) if inherited else None)
+    return replace(
+        view,
+        kube=kube,
+        joined_labels=inherited | dict(view.node.labels) if inherited else None,
+        shut_down=_shut_down(view, kube),
+    )
+
+
+def _shut_down(view: NodeView, kube: KubeNode | None) -> bool:
+    """Return True if a shutdown is the last that the kubelet reported.
+
+    A machine that is off cannot report. Then the node controller sets Ready=Unknown, whose message is its own.
+    """
+    if kube is None:
+        return view.shut_down
+    silent = kube.health.ready == "Unknown" and (view.kube is None or view.kube.meta.uid == kube.meta.uid)
+    return kube.health.shutting_down or (silent and view.shut_down)
 
 
 def kube_node_inputs(kube: KubeNode) -> tuple[object, ...]:
     """Return the fields of a v1 Node that membership or ownership depends on."""
-    return (kube.meta.uid, kube.unschedulable, kube.labels)
+    return (kube.meta.uid, kube.unschedulable, kube.labels, kube.health)
 
 
 def report_version(node: Node) -> tuple[str, int, int] | None:
@@ -54,14 +82,18 @@ def pool_inputs(view: NodeView) -> tuple[object, ...]:
     report, node = view.node.report, view.node
     leaving = report is not None and report.leaving
     drain = (node.drain, view.drained_by_agent, view.cordoned)
-    return (view.liveness, view.expired, drain, view.labels, report is None, leaving)
+    kube = (view.kube_problem, view.shutdown)
+    return (view.liveness, view.expired, drain, view.labels, report is None, leaving, kube)
 
 
 def status_inputs(view: NodeView) -> tuple[object, ...]:
-    """Return the inputs of the node's conditions, of its owner reference and of its capability in Redis."""
+    """Return the inputs of the node's conditions, of its owner reference and of its capability in Redis.
+
+    `kube_unknown` is one because an agent may have been silent for long when the v1 Node's Ready becomes Unknown.
+    """
     report, node = view.node.report, view.node
-    types_ = report.types if report else None
-    return (*pool_inputs(view), view.seen, node.problem, types_, node.conditions, node.meta.generation, node.owner)
+    own = (view.seen, node.problem, report.types if report else None, node.conditions, node.meta.generation, node.owner)
+    return (*pool_inputs(view), *own, view.kube_unknown)
 
 
 def changed_types(before: NodeView, after: NodeView) -> set[str]:

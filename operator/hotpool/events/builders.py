@@ -15,7 +15,18 @@ from hotpool.events.messages import MembershipMessage, NameList, TextMessage
 KINDS: Final = {Kind.NODE: "NodeCapability", Kind.POOL: "NodePool", Kind.GENERATOR: "NodePoolGenerator"}
 """Kinds that Events regard, in the API's spelling."""
 _EXPECTED_REASONS: Final = frozenset(
-    {"Paused", "DryRun", "Draining", "Cordoned", "Leaving", "Requested", "AwaitingReport", "AwaitingHeartbeat"}
+    {
+        "Paused",
+        "DryRun",
+        "Draining",
+        "Cordoned",
+        "Leaving",
+        "NodeShutdown",
+        "NodeOutOfService",
+        "Requested",
+        "AwaitingReport",
+        "AwaitingHeartbeat",
+    }
 )
 """Reasons that people or a start cause: not a warning."""
 _RESOLVED_REASONS: Final = {"Paused": "Resumed"}

@@ -99,7 +99,7 @@ class EventRecorder:
 
     def node_watch_health(self, healthy: bool, error: str) -> None:  # noqa: FBT001 - the watch's callback.
         """Record a change in the health of the watch of v1 Nodes."""
-        up, lost = "cordons and labels of Nodes are received again", f"changes of Nodes have no effect: {error}"
+        up, lost = "changes of Nodes are received again", f"changes of Nodes have no effect: {error}"
         self._component("NodeWatch", ("Restored", up), ("Lost", lost), healthy=healthy)
 
     def _component(self, name: str, up: tuple[str, str], down: tuple[str, str], *, healthy: bool) -> None:

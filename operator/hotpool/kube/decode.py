@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from hotpool.api import generator, meta, names, pool
 from hotpool.api import slice as slices
+from hotpool.core.kube_node_health import kube_node_health
 from hotpool.core.model import (
     Generator,
     Heartbeat,
@@ -38,6 +39,7 @@ _LONGEST_NAME: Final = 253
 _LONGEST_TIME: Final = 40
 _UNREADABLE: Final = (LookupError, TypeError, ValueError, ArithmeticError, AttributeError)
 """Errors of reading a value of an unexpected shape."""
+_TRISTATES: Final[Mapping[str, meta.Tristate]] = {status: status for status in get_args(meta.Tristate)}
 _STATES: Final[Mapping[str, slices.MemberState]] = {state: state for state in get_args(slices.MemberState)}
 
 
@@ -151,7 +153,22 @@ def _labels(body: Json) -> dict[str, str]:
 def _kube_node(body: Json) -> KubeNode:
     """Decode a v1 Node. Its label strings are interned, because all Nodes have nearly the same ones."""
     labels = {intern(key): intern(value) for key, value in _labels(body).items()}
-    return KubeNode(_meta(body), labels, _mapping(body.get("spec")).get("unschedulable") is True)
+    spec, status = _mapping(body.get("spec")), _mapping(body.get("status"))
+    conditions = map(_mapping, _items(status.get("conditions")))
+    ready: Json = next((item for item in conditions if item.get("type") == "Ready"), {})
+    taints = (_string(_mapping(item).get("key")) for item in _items(spec.get("taints")))
+    health = kube_node_health(
+        _TRISTATES.get(_string(ready.get("status"))),
+        _string(ready.get("reason")),
+        _string(ready.get("message")),
+        taints,
+    )
+    return KubeNode(_meta(body), labels, spec.get("unschedulable") is True, health)
+
+
+def _string(value: Any) -> str:
+    """Return text that is safe to write back, or an empty string for another type; lone surrogates become marks."""
+    return value.encode(errors="replace").decode() if isinstance(value, str) else ""
 
 
 def _has_user_metadata(metadata: Json) -> bool:

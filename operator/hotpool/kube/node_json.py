@@ -1,7 +1,7 @@
 """JSON of v1 Nodes, reduced to the fields in use: a whole Node is tens of kilobytes, most of it status.
 
-Pure. The results keep the wire shape, so that `kube.decode` reads them like any other object. Raises
-msgspec.DecodeError for JSON that is not a Node.
+Pure. The results keep the wire shape, so that `kube.decode` reads them like any other object. Taints and conditions
+are left as they are, also malformed ones. Raises msgspec.DecodeError for JSON that is not a Node.
 """
 
 from typing import Any, Final
@@ -20,11 +20,17 @@ class _Metadata(msgspec.Struct):
 
 class _Spec(msgspec.Struct):
     unschedulable: bool = False
+    taints: Any = None
+
+
+class _Status(msgspec.Struct):
+    conditions: Any = None
 
 
 class _Node(msgspec.Struct):
     metadata: _Metadata
     spec: _Spec | None = None
+    status: _Status | None = None
 
 
 class _ListMetadata(msgspec.Struct):

@@ -1,4 +1,4 @@
-"""Watch of v1 Nodes: cordons, labels and deletions (requirements C5, D2).
+"""Watch of v1 Nodes: cordons, labels, health and deletions (requirements C5, C8, D2).
 
 Without kopf, because kopf would hold every whole Node at each LIST (10,000 are half a gigabyte), and would end when
 the permission to watch is revoked. Decides nothing; a lost watch changes no Node.

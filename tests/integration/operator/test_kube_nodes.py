@@ -265,13 +265,17 @@ async def test_nodes_are_listed_in_pages_and_reduced_to_the_needed_fields() -> N
         assert (server.lists, server.watches, watch.error) == (["", "1", "2"], ["103"], "")
         assert received.events == [(None, "n0"), (None, "n1"), (None, "n2")]
         metadata = {"name": "n0", "uid": "uid-kube-n0", "resourceVersion": "1", "labels": {"site": "a"}}
-        assert received.bodies[0] == {"metadata": metadata, "spec": {"unschedulable": False}}
+        spec, status = (
+            {"unschedulable": False, "taints": None},
+            {"conditions": server.nodes["n0"]["status"]["conditions"]},
+        )
+        assert received.bodies[0] == {"metadata": metadata, "spec": spec, "status": status}
         server.send("MODIFIED", kube_node_object("n1", version=110, cordoned=True))
         server.send("BOOKMARK", {"kind": "Node", "metadata": {"resourceVersion": "115"}})
         server.send("DELETED", kube_node_object("n2", version=120))
         await received.until(lambda: len(received.events) == 5)
         assert received.events[3:] == [("MODIFIED", "n1"), ("DELETED", "n2")]
-        assert received.bodies[3]["spec"] == {"unschedulable": True}
+        assert received.bodies[3]["spec"]["unschedulable"] is True
 
 
 @pytest.mark.timeout(30)

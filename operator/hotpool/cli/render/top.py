@@ -10,7 +10,9 @@ from hotpool.cli.render.tables import BAD, GOOD, WARNING, table
 from hotpool.cli.render.top_rows import NodeRow, PoolRow
 from hotpool.common.durations import age
 
-_COLOURS: Final = {"Live": GOOD, "Suspect": WARNING, "Draining": WARNING, "Cordoned": WARNING}
+_COLOURS: Final = {"Live": GOOD} | dict.fromkeys(
+    ("Suspect", "NodeNotReady", "NodeUnreachable", "Draining", "Cordoned"), WARNING
+)
 
 
 def tables(nodes: Sequence[NodeRow] | None, pools: Sequence[PoolRow] | None, *, limit: int | None, live: bool) -> Group:

@@ -12,7 +12,9 @@ from enum import StrEnum
 from hotpool.api.slice import MemberState
 from hotpool.core.explain import remedies
 from hotpool.core.explain.language_remedies import for_pair
+from hotpool.core.explain.remarks import Remark, end_of_shutdown, node_remarks, since_of
 from hotpool.core.explain.remedies import Diagnosis, NodeFacts
+from hotpool.core.kube_node_health import NODE_OUT_OF_SERVICE, NODE_SHUTDOWN
 from hotpool.core.matching import Criterion, Finding, MatchResult, evaluate, match
 from hotpool.core.model import NodeView, Pool
 
@@ -58,15 +60,6 @@ class Requirement:
 
 
 @dataclass(frozen=True, slots=True)
-class Remark:
-    """Remark beside the requirements: draining, silence, pause, ..."""
-
-    text: str
-    since: str | None = None
-    remedies: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class Explanation:
     """Explanation for one node and one pool."""
 
@@ -108,7 +101,7 @@ def explain(facts: NodeFacts, pool: Pool, member: Membership | None) -> Explanat
         member,
         verdict,
         tuple(_requirements(facts, pool)),
-        tuple(_node_remarks(facts, pool, membership, verdict)),
+        (*node_remarks(facts, verdict.state), *_membership_remarks(pool, membership)),
     )
 
 
@@ -163,14 +156,17 @@ def _node_requirements(facts: NodeFacts, pool: Pool, finding: Finding) -> Diagno
         case Criterion.NOT_REPORTED if report:
             observed, since = f"epoch {report.epoch}, sequence {report.sequence}", report.time
         case Criterion.NOT_REPORTED:
-            since = _since(view, "Ready")
+            since = since_of(view, "Ready")
             remedy = f"{'fix' if view.node.problem else 'start'} the agent: hotpool-agent run on {name}"
         case Criterion.OFFLINE:
-            observed, since = _liveness_remark(view), _since(view, "Ready", _LIVENESS)
+            observed, since = _liveness_remark(view), since_of(view, "Ready", _LIVENESS)
             remedy = f"wait for a heartbeat; look at the agent: hotpool-agent status on {name}"
         case Criterion.LEAVING:
             since = report.time if report and report.leaving else None
             remedy = f"start the agent again: hotpool-agent run on {name}"
+        case Criterion.NODE_SHUTDOWN:
+            since = since_of(view, "Ready", frozenset({NODE_SHUTDOWN, NODE_OUT_OF_SERVICE}))
+            remedy = end_of_shutdown(view)
         case Criterion.EXCLUDED:
             remedy = f"remove {name} from spec.excludeNodes of nodepool {pool.meta.name}"
         case Criterion.EMPTY_REQUIREMENTS:
@@ -187,46 +183,26 @@ def _liveness_remark(view: NodeView) -> str:
     return f"{view.liveness} (condition Ready)" if stored else "the operator has not seen the node yet"
 
 
-def _since(view: NodeView, condition: str, reasons: frozenset[str] | None = None) -> str | None:
-    """Return the last transition time of a node's condition, or None if its reason is not one of `reasons`."""
-    stored = view.node.conditions.get(condition)
-    if stored is None or (reasons is not None and stored.reason not in reasons):
-        return None
-    return stored.since or None
-
-
-def _node_remarks(facts: NodeFacts, pool: Pool, membership: MembershipState, verdict: MatchResult) -> Iterable[Remark]:
-    """Yield remarks on drain, silence, pause and pending writes."""
-    view, name = facts.view, pool.meta.name
-    if view.node.drain:
-        undo = f"undo the drain: set spec.drain to false in nodecapability {facts.name}"
-        yield Remark("the node is drained (spec.drain): it is offered no new work", _since(view, "Draining"), (undo,))
-    if view.drained_by_agent:
-        text = "the agent drains the node (report.draining): it is offered no new work"
-        yield Remark(text, _since(view, "Draining"), (f"undo the drain: hotpool-agent undrain on {facts.name}",))
-    if view.cordoned:
-        text = "the Node is cordoned (spec.unschedulable): it is offered no new work"
-        yield Remark(text, _since(view, "Draining"), (f"kubectl uncordon {facts.name}",))
-    if verdict.state == "Suspect":
-        text = "no heartbeat for 3 intervals: the node is offered last"
-        yield Remark(text, _since(view, "Ready"), (f"wait for a heartbeat of {facts.name}",))
+def _membership_remarks(pool: Pool, membership: MembershipState) -> Iterable[Remark]:
+    """Yield remarks on the brake, pause, mode, spec and pending writes."""
+    name = pool.meta.name
     match membership:
         case MembershipState.RETAINED:
             mass_silence = next(item for item in pool.status.conditions if item.type == MASS_SILENCE)
             text = f"the brake holds the node in the pool, condition {MASS_SILENCE}: {mass_silence.message}"
-            yield Remark(text, mass_silence.last_transition_time)
+            yield Remark(membership, text, mass_silence.last_transition_time)
         case MembershipState.PAUSED:
             undo = f"kubectl annotate nodepool {name} hotpool.dev/paused-"
-            yield Remark("the pool is paused: its members stay as they are", None, (undo,))
+            yield Remark(membership, "the pool is paused: its members stay as they are", None, (undo,))
         case MembershipState.DRY_RUN:
             undo = f"set spec.mode to Active in nodepool {name}"
-            yield Remark("the pool is in mode DryRun: no membership is written", None, (undo,))
+            yield Remark(membership, "the pool is in mode DryRun: no membership is written", None, (undo,))
         case MembershipState.INVALID_SPEC:
             text = f"the pool's spec cannot be used, its members stay as they are: {pool.problem}"
-            yield Remark(text, None, ("correct the spec",))
+            yield Remark(membership, text, None, ("correct the spec",))
         case MembershipState.PENDING:
             text = "the slices do not show it yet: the operator is about to write them, or is not running"
-            yield Remark(text)
+            yield Remark(membership, text)
         case _:
             pass
 

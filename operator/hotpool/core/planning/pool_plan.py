@@ -12,6 +12,7 @@ from hotpool.api.meta import Condition
 from hotpool.api.pool import ExcludedCount, PoolStatus
 from hotpool.api.slice import MemberState
 from hotpool.core.conditions import ConditionUpdate, set_conditions, update_conditions
+from hotpool.core.kube_node_health import NODE_OUT_OF_SERVICE, NODE_SHUTDOWN, SHUTDOWN_MESSAGE, describe_shutdown
 from hotpool.core.matching import Criterion, has_no_requirements
 from hotpool.core.model import Liveness, Member, NodeView, Pool, Slice, TypeState, stem_and_index
 from hotpool.core.planning.slice_packing import Packing, merge, pack, slice_to_merge
@@ -194,7 +195,7 @@ def plan_node(view: NodeView, timestamp: str) -> NodePlan:
     node, report = view.node, view.node.report
     before = {kind: (recorded.status, recorded.since) for kind, recorded in node.conditions.items()}
     updates = [_node_ready(view), _draining(view)]
-    hidden = report is None or report.leaving or view.liveness is Liveness.OFFLINE
+    hidden = report is None or report.leaving or view.shutdown is not None or view.liveness is Liveness.OFFLINE
     types = None if hidden or report is None else report.types
     return NodePlan(set_conditions(updates, before, node.meta.generation, timestamp), types)
 
@@ -205,14 +206,13 @@ def _node_ready(view: NodeView) -> ConditionUpdate:
         return ConditionUpdate("Ready", "False", "InvalidReport", node.problem)
     if report is None:
         return ConditionUpdate("Ready", "Unknown", "AwaitingReport", "no agent has reported yet")
-    if view.liveness is Liveness.OFFLINE and not view.seen:
-        return ConditionUpdate("Ready", "Unknown", "AwaitingHeartbeat", "no heartbeat since the operator started")
-    if view.liveness is Liveness.OFFLINE:
-        return ConditionUpdate("Ready", "Unknown", "Offline", "no heartbeat for 4 intervals: out of all pools")
-    if report.leaving:
-        return ConditionUpdate("Ready", "False", "Leaving", "the agent announced that it leaves")
+    out = _out_of_all_pools(view, leaving=report.leaving)
+    if out:
+        return out
     if view.liveness is Liveness.SUSPECT:
         return ConditionUpdate("Ready", "Unknown", "Suspect", "no heartbeat for 3 intervals: offered last")
+    if view.kube_problem:  # False, because Unknown would start the 600 s of silence (C4)
+        return ConditionUpdate("Ready", "False", view.kube_problem, f"{view.kube_problem_text}: offered last")
     if node.drain:
         return ConditionUpdate("Ready", "False", "Draining", "spec.drain: offered no new work")
     if view.drained_by_agent:
@@ -220,6 +220,20 @@ def _node_ready(view: NodeView) -> ConditionUpdate:
     if view.cordoned:
         return ConditionUpdate("Ready", "False", "Cordoned", "the Node is cordoned: offered no new work")
     return ConditionUpdate("Ready", "True", "Live", "the agent reports and beats")
+
+
+def _out_of_all_pools(view: NodeView, *, leaving: bool) -> ConditionUpdate | None:
+    if view.liveness is Liveness.OFFLINE and not view.seen:
+        return ConditionUpdate("Ready", "Unknown", "AwaitingHeartbeat", "no heartbeat since the operator started")
+    if view.liveness is Liveness.OFFLINE:
+        return ConditionUpdate("Ready", "Unknown", "Offline", "no heartbeat for 4 intervals: out of all pools")
+    if leaving:
+        return ConditionUpdate("Ready", "False", "Leaving", "the agent announced that it leaves")
+    if view.shutdown:
+        text = f"the Node is shut down ({describe_shutdown(view.shutdown)}): out of all pools"
+        reason = NODE_SHUTDOWN if view.shutdown == SHUTDOWN_MESSAGE else NODE_OUT_OF_SERVICE
+        return ConditionUpdate("Ready", "False", reason, text)
+    return None
 
 
 def _draining(view: NodeView) -> ConditionUpdate:
