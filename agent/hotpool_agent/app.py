@@ -209,6 +209,8 @@ class Agent:
 
     async def dispatch(self, request: protocol.Request) -> Any:
         """Carry out a request of the local command line (requirement A2). Raises RequestError."""
+        # The socket exists before the services: the answer to an early request would be that there are none.
+        await self.services.in_place.wait()
         match request.op:
             case "status":
                 return self._status(request.id)

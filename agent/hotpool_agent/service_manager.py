@@ -68,6 +68,8 @@ class ServiceManager:
         pods: PodServices,
     ) -> None:
         self.services: dict[str, ServiceController] = {}
+        self.in_place = asyncio.Event()
+        """Set once the services of the first catalogue can be commanded."""
         self.leaving = False
         self.catalogue = catalogue
         self.hardware = info.hardware
@@ -146,6 +148,7 @@ class ServiceManager:
             service.adopt_or_start(processes.pop(name, None) if service.spec.run else None, fit=fit)
         for name, process in (orphaned.leftovers | orphaned.adoptable).items():
             self._end_in_background(name, process)
+        self.in_place.set()
         self._tracking = asyncio.create_task(self._track_members())
         self._store.save()
         # The instance must be on disk before the first report contains it.
