@@ -10,16 +10,17 @@ from typing import Final
 
 from hotpool.common import early_signals, exit_codes
 
-_ANYWHERE: Final = {"check", "--help", "--version"}
-"""Commands and options that need no Linux."""
+_ANYWHERE: Final = {"--help", "--version"}
+"""Options that need no Linux."""
 
 
 def main() -> None:
     """Run the command line."""
-    if sys.platform != "linux" and _ANYWHERE.isdisjoint(sys.argv):
+    is_linux, command = sys.platform == "linux", sys.argv[1:2]
+    if not is_linux and command != ["check"] and _ANYWHERE.isdisjoint(sys.argv):
         sys.stderr.write(f"hotpool-agent needs Linux; this is {sys.platform}. Only `check` and --help work here.\n")
         sys.exit(exit_codes.USAGE)
-    if "run" in sys.argv[1:2]:
+    if is_linux and command == ["run"]:
         early_signals.hold(signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     from hotpool.common.bare_kubernetes import import_bare_kubernetes  # noqa: PLC0415
     from hotpool.common.home import provide_home  # noqa: PLC0415

@@ -8,7 +8,7 @@ import signal
 import sys
 from typing import Final
 
-from hotpool.common import early_signals
+from hotpool.common import early_signals, exit_codes
 
 _GC_THRESHOLD: Final = 50_000
 """New objects between collections. Imports create many objects and no garbage: this saves a tenth of the start."""
@@ -17,6 +17,10 @@ _GC_THRESHOLD: Final = 50_000
 def main() -> None:
     """Run the console script `hotpool`."""
     if "operator" in sys.argv[1:2]:
+        # Its event loop has no signal handlers there.
+        if sys.platform == "win32" and "--help" not in sys.argv:
+            sys.stderr.write("hotpool operator does not run on Windows; the other commands work here.\n")
+            sys.exit(exit_codes.USAGE)
         early_signals.hold(signal.SIGTERM, signal.SIGINT)
     gc.set_threshold(_GC_THRESHOLD)
     from hotpool.cli.program import app  # noqa: PLC0415

@@ -85,9 +85,12 @@ class Launch:
         log, self.output_start = await _open_log(self.command.log)
         try:
             return await run_blocking(partial(self._start, log), LAUNCH_SECONDS)
+        except asyncio.CancelledError:
+            # The agent ends. The next one could not find a process that has not begun its program.
+            self._abandon()
+            raise
         except TimeoutError as error:
-            self.abandoned = True
-            self.kill()
+            self._abandon()
             raise LaunchHungError(
                 self,
                 f"cannot run {self.command.argv[0]!r}: not begun after {LAUNCH_SECONDS:g} s; "
@@ -104,6 +107,10 @@ class Launch:
         if (pid := self.pid) and not self.ended:
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
+
+    def _abandon(self) -> None:
+        self.abandoned = True
+        self.kill()
 
     def _start(self, log: BinaryIO) -> "subprocess.Popen[bytes]":
         try:

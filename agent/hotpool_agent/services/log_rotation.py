@@ -1,5 +1,7 @@
 """Rotation of the log files of services: at 10 MiB a file is copied to `.log.1`, the only previous one. I/O in threads.
 
+Of a much larger file only the last 64 MiB are copied.
+
 Services hold the file open because they outlive the agent. Therefore it is copied and truncated, never renamed; they
 append (O_APPEND) and continue at its beginning. Output between the end of the copy and the truncation, a moment of
 microseconds, is lost. Must not know services: it only scans a folder.
@@ -20,6 +22,8 @@ from hotpool_agent.paths import LOG_SUFFIX, previous_log
 
 _LOG: Final = structlog.get_logger(__name__)
 _CHUNK: Final = 1024 * 1024
+_KEPT_BYTES: Final = 64 * 1024 * 1024
+"""Most that is copied. A flood of output between two checks must not take its space twice, and minutes to copy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +86,8 @@ def _copy(source: int, target: Path) -> None:
     fresh = target.with_name(f"{target.name}.new")
     try:
         with fresh.open("wb", buffering=0) as copy:
-            at = _append(source, _first_byte(source), copy.fileno())
+            start = max(_first_byte(source), os.fstat(source).st_size - _KEPT_BYTES)
+            at = _append(source, start, copy.fileno())
             fresh.replace(target)
             # Copy the output of the meantime. Only this short copy precedes the truncation, so little can be lost.
             _append(source, at, copy.fileno())

@@ -1,11 +1,9 @@
 """A cgroup v2 for each service (requirement A9), in a real agent with a cgroup2 mount of its own."""
 
 import os
-import secrets
-import subprocess
+import signal
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -14,40 +12,22 @@ from tests.support.agent_process import Command, daemon
 from tests.support.agent_run import eventually
 from tests.support.fake_api import FakeApi
 from tests.support.not_run import not_run
+from tests.support.own_cgroup import OwnCgroup, own_cgroup
 
 from hotpool_agent.services import cgroups
+from hotpool_agent.services.members import Members
 from localfleet.kind import REPOSITORY
 
 SAMPLES = REPOSITORY / "tests" / "support" / "samples"
 
 
-@dataclass
-class OwnCgroup:
-    """`inside`: words that execute a program in a cgroup with this name."""
-
-    name: str
-    inside: tuple[str, ...]
-
-    def entered(self, program: list[str]) -> bool:
-        """Return True if the program succeeds inside."""
-        return subprocess.run([*self.inside, *program], check=False, capture_output=True).returncode == 0
-
-
 @pytest.fixture
-def own_cgroup(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[OwnCgroup | None]:
+def cgroup(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[OwnCgroup | None]:
     """A cgroup of the test's own; None where the machine does not allow it."""
-    mount, name = tmp_path / "cgroup", f"hp-{secrets.token_hex(4)}"
-    mount.mkdir()
-    enter = ("unshare", "--mount", sys.executable, str(SAMPLES / "own_cgroup.py"), str(mount), name)
-    own = OwnCgroup(name, enter)
-    if os.geteuid() != 0 or not own.entered(["true"]):
-        not_run(request, "a cgroup2 mount needs root and a kernel that allows it")
-        yield None
-        return
-    yield own
-    leave = "import os, pathlib, sys; p = pathlib.Path(sys.argv[1]);"
-    leave += "(p.parent / 'cgroup.procs').write_text(str(os.getpid())); p.rmdir()"
-    assert own.entered([sys.executable, "-c", leave, str(mount / name)])
+    with own_cgroup(tmp_path / "cgroup") as own:
+        if own is None:
+            not_run(request, "a cgroup2 mount needs root and a kernel that allows it")
+        yield own
 
 
 def cgroup_of(pid: int) -> str:
@@ -60,26 +40,26 @@ async def test_a_daemon_without_session_parent_or_environment_of_its_service_is_
     tmp_path: Path,
     environment: dict[str, str],
     hotpool_agent: Command,
-    own_cgroup: OwnCgroup | None,
+    cgroup: OwnCgroup | None,
 ) -> None:
-    if own_cgroup is None:
+    if cgroup is None:
         return
     file = tmp_path / "worker"
     command = f"[{sys.executable}, {SAMPLES / 'workers.py'}, bare-daemon, {file}]"
     entry = f"- {{id: s, type: asr, preStopSeconds: 0, run: {{command: {command}}}}}\n"
     quick = environment | {"HOTPOOL_AGENT_STOP_SECONDS": "0.3"}
-    async with daemon(api, tmp_path, quick, entry, inside=own_cgroup.inside) as agent:
+    async with daemon(api, tmp_path, quick, entry, inside=cgroup.inside) as agent:
         assert (await hotpool_agent("start", "s", "--node", "n1")).code == 0
         await eventually(file.exists)
         worker = psutil.Process(int(file.read_text(encoding="ascii")))
-        cgroup = cgroup_of(worker.pid)
-        assert cgroup.startswith(f"/{own_cgroup.name}/hotpool-")
-        assert cgroup.endswith("-s")
-        assert cgroup_of(agent.pid) == f"/{own_cgroup.name}"
+        path = cgroup_of(worker.pid)
+        assert path.startswith(f"/{cgroup.name}/hotpool-")
+        assert path.endswith("-s")
+        assert cgroup_of(agent.pid) == f"/{cgroup.name}"
         assert worker.is_running()
         assert (await hotpool_agent("stop", "s", "--node", "n1")).out == "s: Stopped\n"
         assert not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE
-        folder = Path(f"/proc/{agent.pid}/root") / str(tmp_path / "cgroup" / own_cgroup.name).lstrip("/")
+        folder = Path(f"/proc/{agent.pid}/root") / str(cgroup.mount / cgroup.name).lstrip("/")
         assert [path.name for path in folder.iterdir() if path.is_dir()] == []
 
 
@@ -91,7 +71,17 @@ def test_an_agent_without_a_delegated_cgroup_creates_none(monkeypatch: pytest.Mo
     assert not cgroups._is_delegated(tmp_path, is_root=True)  # noqa: SLF001
     (tmp_path / "cgroup.events").touch()
     assert cgroups._is_delegated(tmp_path, is_root=True)  # noqa: SLF001
-    assert not cgroups._is_delegated(tmp_path / "none", is_root=True)  # noqa: SLF001
+    assert not cgroups._is_delegated(tmp_path, is_root=False)  # noqa: SLF001
+
+
+def test_an_agent_of_another_user_needs_a_cgroup_that_it_may_write(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert not cgroups._is_delegated(tmp_path, is_root=True)  # noqa: SLF001
+    (tmp_path / "cgroup.procs").touch()
+    assert cgroups._is_delegated(tmp_path, is_root=False)  # noqa: SLF001
+    assert not cgroups._is_delegated(tmp_path / "none", is_root=False)  # noqa: SLF001
 
 
 def test_without_cgroup_kill_nothing_is_created_and_nothing_raises(tmp_path: Path) -> None:
@@ -100,6 +90,21 @@ def test_without_cgroup_kill_nothing_is_created_and_nothing_raises(tmp_path: Pat
     group.kill()
     assert group.pids() == set()
     assert list(group.path.iterdir()) == []
+    (group.path / "below").mkdir()
     group.remove()
     assert not group.path.exists()
     assert cgroups.Cgroup(tmp_path / "no" / "s").open() is None
+
+
+def test_kill_ends_the_whole_cgroup_and_other_signals_only_the_processes_that_were_found(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Members that are created meanwhile are in the cgroup as well."""
+    monkeypatch.setattr(cgroups, "of_service", lambda _: cgroups.Cgroup(tmp_path))
+    order = tmp_path / "cgroup.kill"
+    order.touch()
+    service = Members("folder:s", (0, 0))
+    service.send(signal.SIGTERM, [])
+    assert order.read_text(encoding="ascii") == ""
+    service.send(signal.SIGKILL, [])
+    assert order.read_text(encoding="ascii") == "1"

@@ -16,6 +16,7 @@ from tests.support.agent_run import eventually, write_catalogue
 from tests.support.fake_api import FakeApi
 from tests.support.not_run import not_run
 
+from hotpool_agent.services import child_reaper
 from localfleet.kind import REPOSITORY
 
 ORPHANS = REPOSITORY / "tests" / "support" / "samples" / "orphans.py"
@@ -81,3 +82,17 @@ async def test_the_exit_code_of_a_service_is_its_own_although_the_agent_reaps_or
             return str((api.report("n1") or {})["services"][0]["lastError"])
 
         await api.until(lambda: "exited with code 7" in errors())
+
+
+async def test_an_ended_child_that_has_an_owner_is_left_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(child_reaper, "_PATIENCE", 0.05)
+    owned, orphan = (subprocess.Popen(["sh", "-c", "exit 7"]) for _ in range(2))  # noqa: ASYNC220, S607
+    child_reaper.leave(owned.pid)
+    reaping = asyncio.create_task(child_reaper.reap_forever())
+    await eventually(lambda: not psutil.pid_exists(orphan.pid))
+    assert psutil.Process(owned.pid).status() == psutil.STATUS_ZOMBIE
+    child_reaper.take(owned.pid)
+    await eventually(lambda: not psutil.pid_exists(owned.pid))
+    reaping.cancel()
+    await asyncio.gather(reaping, return_exceptions=True)
+    assert {owned.poll(), orphan.poll()} == {0}  # Both were reaped by another.

@@ -84,6 +84,21 @@ async def test_a_stop_during_a_start_that_hangs_ends_stopped(api: FakeApi, tmp_p
         await it.shut_down()
 
 
+async def test_an_agent_that_keeps_its_services_ends_a_start_that_hangs(
+    api: FakeApi, tmp_path: Path, frozen: Path | None
+) -> None:
+    """Its program would begin once the file system responds, and no agent would know of it."""
+    if frozen is None:
+        return
+    before, entry = set(psutil.Process().children()), hanging_entry("program", frozen)
+    async with agent_running(tmp_path, api.kubeconfig(tmp_path), entry, head="onAgentExit: keep\n") as it:
+        await it.until("s", "Stopped")
+        await it.agent.services.command("start", "s", wait=False)
+        await eventually(lambda: set(psutil.Process().children()) - before)
+        await it.shut_down()
+        await eventually(lambda: set(psutil.Process().children()) <= before)
+
+
 async def test_a_start_whose_process_cannot_be_killed_is_named_and_not_tried_again(
     api: FakeApi, tmp_path: Path, frozen: Path | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,6 +19,7 @@ from tests.support.agent_process import Command, finish, spawn
 from tests.support.agent_run import eventually
 
 from hotpool_agent.paths import log_file, log_folder, previous_log
+from hotpool_agent.services import log_rotation
 from hotpool_agent.services.log_rotation import RotationLimits, rotate, rotate_forever
 
 LIMIT: Final = 64 * 1024
@@ -96,6 +97,15 @@ async def test_a_rotation_under_a_writing_process_loses_at_most_what_came_betwee
     assert contiguous(now)
     assert now[0] > kept[-1]
     assert b"\0" not in path.read_bytes()
+
+
+async def test_of_a_flood_only_the_end_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_rotation, "_KEPT_BYTES", 200)
+    path = tmp_path / "s.log"
+    path.write_bytes(b"".join(b"%09d\n" % number for number in range(100)))
+    assert rotate(path) is None
+    assert numbers(previous_log(path)) == list(range(80, 100))
+    assert path.stat().st_size == 0
 
 
 async def test_a_file_without_a_writer_loses_nothing(tmp_path: Path) -> None:

@@ -44,6 +44,19 @@ async def test_start_and_stop_succeed_and_so_does_their_repetition(api: FakeApi,
         await it.shut_down()
 
 
+async def test_requests_to_an_agent_that_has_just_begun_wait_for_its_services(
+    api: FakeApi, tmp_path: Path, port: int
+) -> None:
+    """The socket exists before them."""
+    async with agent_running(tmp_path, api.kubeconfig(tmp_path), supervised("s", port)) as it:
+        shown, started = await asyncio.gather(
+            it.agent.dispatch(Request(op="status")), it.agent.dispatch(Request(op="start", id="s"))
+        )
+        assert [service["id"] for service in shown["services"]] == ["s"]
+        assert started == "s: Running"
+        await it.shut_down()
+
+
 async def test_an_observed_service_has_the_state_of_its_probe(api: FakeApi, tmp_path: Path, port: int) -> None:
     entry = f"- {{id: o, type: asr, port: {port}, observe: {{http: {{path: /health}}, periodSeconds: 0.05}}}}\n"
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), entry) as it:

@@ -116,8 +116,9 @@ def state(api: FakeApi) -> str:
 
 
 @pytest.mark.parametrize("platform", ["darwin", "win32"])
-def test_another_system_than_linux_gets_one_clear_line(platform: str) -> None:
-    script = f"import sys; sys.platform = {platform!r}; sys.argv = ['hotpool-agent', 'run']\n"
+@pytest.mark.parametrize("words", [["run"], ["start", "check"]])
+def test_another_system_than_linux_gets_one_clear_line(platform: str, words: list[str]) -> None:
+    script = f"import sys; sys.platform = {platform!r}; sys.argv = ['hotpool-agent', *{words}]\n"
     # Modules that these systems do not have.
     script += "for name in ('fcntl', 'resource', 'termios', 'pwd', 'grp'): sys.modules[name] = None\n"
     script += "from hotpool_agent.__main__ import main; main()\n"
@@ -126,3 +127,19 @@ def test_another_system_than_linux_gets_one_clear_line(platform: str) -> None:
     assert result.stderr.splitlines() == [
         f"hotpool-agent needs Linux; this is {platform}. Only `check` and --help work here."
     ]
+
+
+@pytest.mark.parametrize("words", [["run", "--help"], ["check", "missing.yaml"]])
+def test_help_and_check_work_on_windows(words: list[str]) -> None:
+    # The libraries were imported on the machine's own system: there they would import modules of Windows.
+    script = "import os, signal, sys, subprocess\n"
+    script += "from hotpool_agent.catalogue import loader; from hotpool_agent.cli import program, run, services\n"
+    script += "del os.getuid, os.geteuid, os.killpg, signal.SIGHUP, signal.SIGKILL, signal.SIGCHLD\n"
+    script += "for name in ('fcntl', 'resource', 'termios', 'pwd', 'grp'): sys.modules[name] = None\n"
+    script += f"sys.platform = 'win32'; sys.argv = ['hotpool-agent', *{words}]\n"
+    script += "from hotpool_agent.__main__ import main; main()\n"
+    result = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True)
+    if words[0] == "run":
+        assert (result.returncode, result.stderr) == (0, "")
+    else:
+        assert (result.returncode, result.stderr.count("\n")) == (2, 1)

@@ -95,6 +95,15 @@ async def test_bad_input_is_an_error_of_one_line(
     assert len(output.splitlines()) == 1
 
 
+async def test_windows_is_an_error_of_one_line() -> None:
+    script = "import sys; sys.platform = 'win32'; sys.argv = ['hotpool', 'operator', '-n', 'fleet']\n"
+    script += "from hotpool.__main__ import main; main()\n"
+    child = await asyncio.create_subprocess_exec(sys.executable, "-c", script, stderr=asyncio.subprocess.PIPE)
+    _, errors = await child.communicate()
+    assert child.returncode == 2
+    assert errors.decode() == "hotpool operator does not run on Windows; the other commands work here.\n"
+
+
 async def test_a_port_in_use_is_an_error_of_one_line(definitions: Definitions, tmp_path: Path) -> None:
     api = ReadApi()
     api.url = definitions.url

@@ -1,6 +1,7 @@
 """Last output lines of a service, bounded and readable."""
 
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -40,13 +41,19 @@ async def test_a_long_line_is_cut_to_its_end_and_to_1_kib(tmp_path: Path) -> Non
     assert len(line.encode()) <= 1024
 
 
-async def test_a_rotated_file_is_read_from_its_beginning_and_a_pipe_or_no_file_not_at_all(tmp_path: Path) -> None:
+async def test_a_rotated_file_is_read_from_its_beginning(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_text("new\n", encoding="ascii")
     assert await last_lines(log, 1000) == ("new",)
+    assert await last_lines(log, len("new\n")) == ()
+
+
+async def test_nothing_but_a_file_is_read(tmp_path: Path) -> None:
+    assert await last_lines(tmp_path / "none", 0) == ()
+    assert await last_lines(Path("/dev/urandom"), 0) == ()
     os.mkfifo(tmp_path / "pipe")
     assert await last_lines(tmp_path / "pipe", 0) == ()
-    assert await last_lines(tmp_path / "none", 0) == ()
+    assert "blocking call" not in {thread.name for thread in threading.enumerate()}
 
 
 def test_an_error_with_output_fits_into_a_report_and_keeps_the_last_lines() -> None:
