@@ -15,6 +15,8 @@ import yaml
 from localfleet.kind import REPOSITORY, kind_program, kubectl_program
 
 CHART: Final = REPOSITORY / "charts" / "hotpool"
+ANY_CLUSTER: Final = "apiregistration.k8s.io/v1"
+"""An API of every cluster that `helm template` does not list by itself."""
 
 
 def helm_program() -> Path:

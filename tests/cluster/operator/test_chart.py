@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from tests.support.dry_run import dry_run
 
-from localfleet.chart import CHART, helm_program, render
+from localfleet.chart import ANY_CLUSTER, CHART, helm_program, render
 
 PLACED: Final = {
     "nodeSelector": {"disk": "fast"},
@@ -24,6 +25,7 @@ PLACED: Final = {
 MATRIX: Final[dict[str, dict[str, Any]]] = {
     "defaults": {},
     "trying": {"redis": {"builtin": {"enabled": True}}},
+    "trying with a Secret": {"redis": {"builtin": {"enabled": True, "existingSecret": "login"}}},
     "three replicas": {"operator": {"replicas": 3}},
     "own redis": {
         "redis": {
@@ -84,17 +86,9 @@ def namespace(kind_cluster: Any) -> Iterator[str]:
     kind_cluster.kubectl("delete", "namespace", name, "--wait=false")
 
 
-def dry_run(kind_cluster: Any, documents: list[dict[str, Any]]) -> subprocess.CompletedProcess[str]:
-    """Apply objects as a dry run; return the result of kubectl."""
-    command = [kind_cluster.kubectl_path, "--kubeconfig", kind_cluster.kubeconfig_path]
-    command += ["apply", "--server-side", "--dry-run=server", "--validate=strict", "-f", "-"]
-    text = json.dumps({"apiVersion": "v1", "kind": "List", "items": documents})
-    return subprocess.run([str(word) for word in command], input=text, capture_output=True, text=True, check=False)
-
-
 @pytest.mark.parametrize("values", MATRIX.values(), ids=MATRIX)
 def test_the_api_server_accepts_the_rendered_chart(kind_cluster: Any, namespace: str, values: dict[str, Any]) -> None:
-    documents = render(namespace, values)
+    documents = render(namespace, values, apis=[ANY_CLUSTER])
     done = dry_run(kind_cluster, documents)
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == len(documents)
@@ -183,24 +177,6 @@ def alerts(values: dict[str, Any]) -> list[dict[str, Any]]:
     return found
 
 
-def test_the_builtin_redis_restarts_when_the_users_of_its_secret_change() -> None:
-    """Redis reads them once. A chart rendered without a cluster has new passwords each time."""
-
-    def rendered() -> tuple[str, str]:
-        found = {
-            (d["kind"], d["metadata"]["name"]): d for d in render("speech", {"redis": {"builtin": {"enabled": True}}})
-        }
-        secret = found["Secret", "hotpool-redis"]["stringData"]
-        assert f"on >{secret['operator-password']} " in secret["users.acl"]
-        assert f"on >{secret['dispatcher-password']} " in secret["users.acl"]
-        template = found["Deployment", "hotpool-redis"]["spec"]["template"]
-        return secret["users.acl"], template["metadata"]["annotations"]["hotpool.dev/users"]
-
-    (users, digest), (others, another) = rendered(), rendered()
-    assert users != others
-    assert digest != another
-
-
 def test_a_namespace_of_digits_is_rendered_as_a_string() -> None:
     """Unquoted, YAML reads it as a number, which the API server refuses."""
     numbers = [found["metadata"]["name"] for found in render("123", MATRIX["trying"]) if 123 in scalars(found)]
@@ -216,41 +192,62 @@ def scalars(value: Any) -> Iterator[Any]:
         yield value
 
 
-def pods(documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the specs of all pods."""
-    return [
-        item["spec"] if item["kind"] == "Pod" else item["spec"]["template"]["spec"]
-        for item in documents
-        if item["kind"] in {"Pod", "Deployment", "DaemonSet"}
-    ]
+@pytest.fixture
+def number(kind_cluster: Any) -> Iterator[str]:
+    """An empty namespace whose name is a number, on an API server with the CRDs."""
+    name = str(uuid.uuid4().int)[:12]
+    kind_cluster.kubectl("apply", "--server-side", "-f", str(CHART / "crds"))
+    kind_cluster.kubectl("create", "namespace", name)
+    kind_cluster.kubectl("create", "namespace", f"1{name}")
+    yield name
+    kind_cluster.kubectl("delete", "namespace", name, f"1{name}", "--wait=false")
 
 
-TRYING: Final = MATRIX["trying"]
+NUMBER: Final = 20261130
+NUMBERS: Final = {"number": NUMBER, "truth": True}
+NUMBERED: Final = {
+    "podAnnotations": NUMBERS,
+    "nodeSelector": NUMBERS,
+    "tolerations": [{"key": "gpu", "value": True, "effect": "NoExecute", "tolerationSeconds": NUMBER}],
+    "affinity": {
+        "podAntiAffinity": {
+            "preferredDuringSchedulingIgnoredDuringExecution": [
+                {"weight": 7, "podAffinityTerm": {"topologyKey": "zone", "labelSelector": {"matchLabels": NUMBERS}}}
+            ]
+        }
+    },
+    "priorityClassName": NUMBER,
+}
 
 
-def test_no_pod_is_scheduled_on_windows_unless_a_value_says_so() -> None:
-    selectors = [pod["nodeSelector"] for pod in pods(render("speech", TRYING))]
-    assert selectors == [{"kubernetes.io/os": "linux"}] * 4
-    own = {"agent": {"nodeSelector": {"disk": "fast", "kubernetes.io/os": "other"}}}
-    (agent,) = pods(render("speech", own, only="agent/daemonset.yaml"))
-    assert agent["nodeSelector"] == {"disk": "fast", "kubernetes.io/os": "other"}
-
-
-def test_openshift_assigns_users_and_groups_itself() -> None:
-    fixed = {"runAsUser", "runAsGroup", "fsGroup"}
-    for pod in pods(render("speech", TRYING, apis=["security.openshift.io/v1"])):
-        assert not fixed & pod["securityContext"].keys()
-        assert not any(fixed & container["securityContext"].keys() for container in pod["containers"])
-        assert pod["securityContext"]["runAsNonRoot"] is True
-    assert all(fixed <= pod["securityContext"].keys() for pod in pods(render("speech", TRYING)))
-
-
-@pytest.mark.parametrize("enabled", [True, False])
-def test_a_parent_chart_switches_this_one_on_and_off(tmp_path: Path, *, enabled: bool) -> None:
-    dependency = {"name": "hotpool", "version": "*", "repository": "", "condition": "hotpool.enabled"}
-    chart = {"apiVersion": "v2", "name": "parent", "version": "1.0.0", "dependencies": [dependency]}
-    (tmp_path / "charts").mkdir()
-    (tmp_path / "charts" / "hotpool").symlink_to(CHART)
-    (tmp_path / "Chart.yaml").write_text(json.dumps(chart))
-    documents = render("speech", {"hotpool": {"enabled": enabled}}, chart=tmp_path)
-    assert bool(documents) is enabled
+@pytest.mark.parametrize("builtin", [True, False])
+def test_numbers_and_booleans_become_strings_where_these_belong(
+    kind_cluster: Any, number: str, *, builtin: bool
+) -> None:
+    redis: dict[str, Any] = {
+        "url": "redis://redis.example",
+        "username": NUMBER,
+        "existingSecret": NUMBER,
+        "passwordKey": NUMBER,
+        "sentinels": ["a:1"],
+        "sentinelPasswordKey": NUMBER,
+    }
+    if builtin:
+        redis = {"builtin": {"enabled": True, "existingSecret": NUMBER, "nodeSelector": NUMBERS}}
+    values = {
+        "image": {"tag": NUMBER, "pullSecrets": [NUMBER]},
+        "operator": NUMBERED,
+        "agent": NUMBERED | {"podNamespaces": [int(f"1{number}")], "intervalSeconds": 15.0},
+        "redis": redis | {"prefix": NUMBER},
+        "viewer": {"subjects": [{"kind": "User", "name": NUMBER}]},
+        "networkPolicy": {"metricsFrom": [{"podSelector": {"matchLabels": NUMBERS}}]},
+        "monitoring": {"dashboard": {"enabled": True, "labels": NUMBERS}},
+    }
+    documents = render(number, values)
+    done = dry_run(kind_cluster, documents)
+    assert done.returncode == 0, done.stderr
+    text = json.dumps(documents)
+    assert all(
+        one in text for one in ('"tolerationSeconds": 20261130', '"weight": 7', f':{NUMBER}"', '"truth": "true"')
+    )
+    assert "e+07" not in text
