@@ -1,6 +1,7 @@
 """Options of every command, as kubectl has them (requirement F5), and exits with an error."""
 
 import json
+import logging
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from hotpool.lookup import Lookup
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+logging.getLogger("kubernetes").addHandler(logging.NullHandler())  # a command prints one line per error itself
 
 
 class OutputFormat(StrEnum):

@@ -1,7 +1,6 @@
 """Queries of the API server: connection, error messages and exit codes."""
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Mapping
 from difflib import get_close_matches
 from typing import Any, Final, TypeVar
@@ -13,8 +12,6 @@ from hotpool.kube.client import ApiUnavailable, ClusterTarget
 from hotpool.kube.reader import READ_TIMEOUT, Reader, open_reader
 
 T = TypeVar("T")
-
-logging.getLogger("kubernetes").addHandler(logging.NullHandler())  # a command prints one line per error itself
 
 SINGULAR: Final = {Kind.NODE: "nodecapability", Kind.POOL: "nodepool", Kind.GENERATOR: "nodepoolgenerator"}
 _MAX_SUGGESTIONS: Final = 3
