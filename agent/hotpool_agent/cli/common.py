@@ -11,7 +11,6 @@ from typing import Any, Final, NoReturn
 import click
 
 from hotpool.common import exit_codes
-from hotpool.common.cli_help import EnumChoice
 from hotpool_agent.control import protocol
 from hotpool_agent.node_name import NodeNameError, node_name
 from hotpool_agent.paths import PathError, socket_path, state_folder
@@ -31,15 +30,6 @@ class OutputFormat(StrEnum):
 
     TABLE = "table"
     JSON = "json"
-
-
-output_option: Final = click.option(
-    "--output",
-    "-o",
-    type=EnumChoice(OutputFormat),
-    default=OutputFormat.TABLE,
-    help="For people (table, the default) or programs (json).",
-)
 
 
 def send_request(node: str | None, request: protocol.Request) -> Any:

@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar, cast
 
 import click
 
-from hotpool.common.cli_help import EnumChoice
-
 if TYPE_CHECKING:
     from hotpool.lookup import Lookup
 
@@ -32,13 +30,6 @@ _FLEET_OPTIONS: Final = (
     click.option("--namespace", "-n", help="The fleet. Default: the namespace of the kubeconfig's context."),
     click.option("--context", help="Context within the kubeconfig."),
     click.option("--kubeconfig", help="Path. Default: $KUBECONFIG, as kubectl."),
-)
-output_option: Final = click.option(
-    "--output",
-    "-o",
-    type=EnumChoice(OutputFormat),
-    default=OutputFormat.TEXT,
-    help="For people (text, the default) or programs (json).",
 )
 
 

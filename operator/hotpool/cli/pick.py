@@ -15,11 +15,10 @@ from hotpool.cli.options import (
     RedisOptions,
     fail,
     fleet_options,
-    output_option,
     redis_options,
 )
 from hotpool.common import exit_codes
-from hotpool.common.cli_help import EnumChoice, HelpSections, command
+from hotpool.common.cli_help import EnumChoice, HelpSections, command, output_option
 from hotpool.lookup import Lookup, LookupUnavailableError, NoMember, Picked, PickOptions, Reason, Strategy
 
 _HELP: Final = HelpSections(
@@ -46,7 +45,7 @@ _HELP: Final = HelpSections(
 @click.option("--exclude", multiple=True, help="Node to exclude; may be repeated.")
 @click.option("--max-age", type=float, help="Pick no node if Redis is older than these seconds, or incomplete.")
 @fleet_options
-@output_option
+@output_option(OutputFormat)
 def pick(
     *,
     pool: str,

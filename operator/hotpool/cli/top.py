@@ -16,7 +16,6 @@ from hotpool.cli.options import (
     FleetOptions,
     OutputFormat,
     fleet_options,
-    output_option,
     print_json,
 )
 from hotpool.cli.query import ERROR_CODES, run_query
@@ -31,7 +30,7 @@ from hotpool.cli.render.top_rows import (
     pool_rows,
 )
 from hotpool.common import exit_codes
-from hotpool.common.cli_help import EnumChoice, HelpSections, command
+from hotpool.common.cli_help import EnumChoice, HelpSections, command, output_option
 from hotpool.core.model import Kind
 from hotpool.kube.reader import Reader
 
@@ -77,7 +76,7 @@ class TopView:
 @click.option("--sort-by", help="Sort order; see above.")
 @click.option("--watch", "-w", is_flag=True, help="Refresh every 2 s until Ctrl-C.")
 @fleet_options
-@output_option
+@output_option(OutputFormat)
 def top(
     *,
     resource: Resource | None,
