@@ -26,6 +26,7 @@ from tests.support.builders import (
     service,
     slice_object,
 )
+from tests.support.old_redis import VERSION, old_redis
 from tests.support.read_api import ReadApi, read_api, viewer_rules
 
 from hotpool import __version__
@@ -496,6 +497,15 @@ def test_the_program_prints_its_version() -> None:
 async def test_pick_has_the_same_options_and_reports_that_redis_is_unreachable(hotpool: Run) -> None:
     result = await hotpool("pick", "zh-en", "--redis", f"redis://127.0.0.1:{free_port()}", "-n", "x", "-o", "json")
     assert (result.code, result.out, len(result.err.splitlines())) == (3, "", 1)
+
+
+async def test_a_redis_that_is_too_old_is_named_with_the_version_that_is_needed(hotpool: Run) -> None:
+    text = f"version {VERSION}) has no functions: Redis 7.0 or later, or Valkey 7.2 or later, is needed\n"
+    async with old_redis() as url:
+        picked = await hotpool("pick", "zh-en", "--redis", url)
+        explained = await hotpool("why", "--node", "edge-1", "--redis", url)
+    assert (picked.code, picked.out, picked.err) == (3, "", f"hotpool pick: this Redis ({text}")
+    assert (explained.code, explained.err) == (0, f"warning: no transitions from Redis: this Redis ({text}")
 
 
 async def test_top_watches_on_a_terminal_until_ctrl_c(reads: ReadApi, environment: dict[str, str]) -> None:
