@@ -66,7 +66,7 @@ async def run(settings: Settings) -> int:
     try:
         api = await connect(target)
     except KUBECONFIG_ERRORS as error:
-        raise StartupError(str(kubeconfig_error(target, error))) from None
+        raise StartupError(" ".join(str(kubeconfig_error(target, error)).split())) from None
     try:
         return await Operator(settings, target, api).run()
     finally:
