@@ -46,6 +46,8 @@ APPLY_DEFINITIONS: Final = (
     "kubectl apply --server-side -f crds/ (with the chart, as docs/how-to/install.md says: "
     "helm show crds CHART | kubectl apply --server-side --field-manager=helm --force-conflicts -f -)"
 )
+_GRANT: Final = "give this account Role hotpool-operator and ClusterRole hotpool-NAMESPACE-operator of the chart"
+_FORBIDDEN: Final = 403
 _WAIT_SECONDS = 1.0
 _END_SECONDS = 8.0
 """Time in which a part must end."""
@@ -293,7 +295,8 @@ async def _when_available(read: Callable[[], Awaitable[T]]) -> T:
         except ApiUnavailable as error:
             if problem != str(error):
                 problem = str(error)
-                log.warning("waiting for the API server", error=problem)
+                advice = {"advice": _GRANT} if error.status == _FORBIDDEN else {}
+                log.warning("waiting for the API server", error=problem, **advice)
             await asyncio.sleep(_WAIT_SECONDS)
 
 

@@ -38,11 +38,21 @@ def send_request(node: str | None, request: protocol.Request) -> Any:
     try:
         return protocol.send(socket_path(folder), request)
     except protocol.AgentUnreachableError as error:
-        exit_with_error(str(error), exit_codes.NOT_RUNNING)
+        exit_with_error(f"{error}{_advice(error, folder)}", exit_codes.NOT_RUNNING)
     except protocol.RequestError as error:
         exit_with_error(str(error), exit_codes.FAILED)
     except PathError as error:
         exit_with_error(str(error), exit_codes.USAGE)
+
+
+def _advice(error: protocol.AgentUnreachableError, folder: Path) -> str:
+    """Return what to do if no agent of the node runs, with the nodes of this machine that have a socket; else none."""
+    if not isinstance(error.__cause__, FileNotFoundError | ConnectionRefusedError):
+        return ""
+    others = sorted(path.parent.name for path in folder.parent.glob("*/agent.sock") if path.parent != folder)
+    return (
+        f"; other nodes of this machine: {', '.join(others)}; see --node" if others else "; start it: hotpool-agent run"
+    )
 
 
 def node_folder(node: str | None) -> Path:

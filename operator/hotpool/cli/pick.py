@@ -68,7 +68,7 @@ def pick(
     try:
         lookup = redis.lookup(fleet.namespace)
     except ValueError as error:
-        fail("pick", str(error), exit_codes.UNAVAILABLE)
+        fail("pick", str(error), exit_codes.USAGE)
     try:
         result = asyncio.run(_pick(lookup, pool, _options(strategy, key, exclude, max_age)))
     except LookupUnavailableError as error:
@@ -80,7 +80,8 @@ def pick(
     elif isinstance(result, Picked):
         click.echo(result.node)
     else:
-        click.echo(f"no member of pool {pool}: {_no_member_reason(result)}", err=True)
+        where = f"; see -n (namespace {fleet.namespace}) and --prefix" if result.reason is Reason.POOL_UNKNOWN else ""
+        click.echo(f"no member of pool {pool}: {_no_member_reason(result)}{where}", err=True)
     if isinstance(result, NoMember):
         sys.exit(exit_codes.NO_MEMBER)
 

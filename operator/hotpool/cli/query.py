@@ -74,5 +74,6 @@ async def find(reader: Reader, kind: Kind, name: str, namespace: str) -> dict[st
         return body
     known = [item["metadata"]["name"] async for item in reader.each(kind)]
     similar = get_close_matches(name, known, _MAX_SUGGESTIONS, 0.5)
-    hint = f"; similar: {', '.join(similar)}" if similar else f"; there are {len(known)} others" if known else ""
+    others = f"there are {len(known)} others" if known else "there is none at all: see -n and --context"
+    hint = f"; similar: {', '.join(similar)}" if similar else f"; {others}"
     raise CommandError(f"no {SINGULAR[kind]} {name} in namespace {namespace}{hint}", exit_codes.NOT_FOUND)

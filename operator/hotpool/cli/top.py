@@ -100,7 +100,7 @@ def top(
     view = TopView(resource, _order(resource, sort_by))
     fleet = FleetOptions.of(namespace, kubeconfig, context)
     if watch and (output is OutputFormat.JSON or not sys.stdout.isatty()):
-        raise click.BadParameter("--watch needs a terminal, and has no JSON output")
+        raise click.UsageError("--watch needs a terminal, and has no JSON output")
     if watch:
         _watch(fleet, view)
         return
@@ -112,16 +112,18 @@ def top(
         from hotpool.cli.render.top import tables
 
         print_line(tables(nodes, pools, limit=view.limit, live=False))
+        if not (nodes or pools):
+            click.echo(f"nothing in namespace {fleet.namespace}; see -n and --context", err=True)
 
 
 def _order(resource: Resource | None, option: str | None) -> str | None:
     if option is None:
         return None
     if resource is None:
-        raise click.BadParameter("--sort-by needs nodes or pools")
+        raise click.UsageError("--sort-by needs nodes or pools")
     orders = NODE_ORDERS if resource is Resource.NODES else POOL_ORDERS
     if option not in orders:
-        raise click.BadParameter(f"--sort-by {option}: {resource} are sorted by {', '.join(orders)}")
+        raise click.UsageError(f"--sort-by {option}: {resource} are sorted by {', '.join(orders)}")
     return option
 
 

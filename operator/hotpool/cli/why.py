@@ -81,7 +81,7 @@ def why(
     elif of_node and not (node or pool or of_pool):
         _node(fleet, of_node, RedisSource(redis, fleet.namespace) if redis else None, output)
     else:
-        raise click.BadParameter("give NODE and POOL, or --pool POOL, or --node NODE")
+        raise click.UsageError("give NODE and POOL, or --pool POOL, or --node NODE")
 
 
 def _pair(fleet: FleetOptions, node: str, pool: str, output: OutputFormat) -> None:

@@ -164,7 +164,7 @@ class Commands:
                 if "stderr" in setting:
                     yield self.case(program, name, [name, "--no-such-option"], setting, **options)
                 if name:
-                    # Operator and agent would run for ever: they do not find their kubeconfig.
+                    # Operator and agent would not end by themselves: they do not find their kubeconfig.
                     path = str(self.folder / "none") if is_daemon(name) else self.kubeconfig
                     words = [*self.words(name, command), *(("--kubeconfig", path) if reads_cluster(command) else ())]
                     yield self.case(program, name, words, setting, **options)

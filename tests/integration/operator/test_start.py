@@ -26,8 +26,13 @@ class Definitions:
         self.url = ""
         self.namespaces: list[str] = []
         """Namespaces that were read."""
+        self.refused = 0
+        """Number of next requests that get 403."""
 
     async def answer(self, request: web.Request) -> web.Response:
+        if self.refused:
+            self.refused -= 1
+            return web.json_response({"kind": "Status", "message": "not you"}, status=403)
         if request.path.startswith("/api/v1/namespaces/"):
             self.namespaces.append(request.path.rpartition("/")[2])
             return web.json_response({"kind": "Status", "message": "no such namespace"}, status=404)
@@ -74,6 +79,20 @@ async def test_older_definitions_are_refused_with_the_commands_that_update_them(
     assert f"{NAME.partition('.')[0]} {found}: kubectl apply --server-side -f crds/" in output
     helm = "helm show crds CHART | kubectl apply --server-side --field-manager=helm --force-conflicts -f -"
     assert helm in output
+
+
+async def test_an_operator_without_rights_says_once_which_it_needs(definitions: Definitions, tmp_path: Path) -> None:
+    definitions.refused = 2
+    definitions.revision = SCHEMA_REVISION
+    api = ReadApi()
+    api.url = definitions.url
+    _, output = await run_operator(
+        "--kubeconfig", str(api.kubeconfig(tmp_path)), "--listen", f"127.0.0.1:{free_port()}"
+    )
+    assert definitions.refused == 0
+    _, waiting, _ = output.splitlines()
+    assert json.loads(waiting)["error"] == f"cannot get customresourcedefinitions/{NAME}: 403 Forbidden: not you"
+    assert "ClusterRole hotpool-NAMESPACE-operator" in json.loads(waiting)["advice"]
 
 
 @pytest.mark.parametrize(

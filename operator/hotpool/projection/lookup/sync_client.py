@@ -105,5 +105,5 @@ class SyncLookup(BaseLookup[SyncClient]):
             return failure_text(error, describe(error, self._client))
         info = None
         with suppress(*FAILURES):
-            info = self._client.execute_command(*VERSION_COMMAND)
+            info = self._client.execute_command(*VERSION_COMMAND)  # type: ignore[no-untyped-call]
         return too_old_text(info)
