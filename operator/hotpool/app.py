@@ -4,8 +4,9 @@ import asyncio
 import gc
 import os
 import signal
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from functools import partial
+from typing import Any, Final, TypeVar
 
 import structlog
 from kubernetes.aio import client
@@ -37,12 +38,16 @@ from hotpool.projection.publisher import Publisher
 from hotpool.projection.writer import RedisWriter
 from hotpool.settings import Settings
 
+T = TypeVar("T")
+
 log = structlog.get_logger(__name__)
 
 APPLY_DEFINITIONS: Final = (
     "kubectl apply --server-side -f crds/ (with the chart, as docs/how-to/install.md says: "
     "helm show crds CHART | kubectl apply --server-side --field-manager=helm --force-conflicts -f -)"
 )
+_GRANT: Final = "give this account Role hotpool-operator and ClusterRole hotpool-NAMESPACE-operator of the chart"
+_FORBIDDEN: Final = 403
 _WAIT_SECONDS = 1.0
 _END_SECONDS = 8.0
 """Time in which a part must end."""
@@ -63,7 +68,7 @@ async def run(settings: Settings) -> int:
     try:
         api = await connect(target)
     except KUBECONFIG_ERRORS as error:
-        raise StartupError(str(kubeconfig_error(target, error))) from None
+        raise StartupError(" ".join(str(kubeconfig_error(target, error)).split())) from None
     try:
         return await Operator(settings, target, api).run()
     finally:
@@ -146,7 +151,8 @@ class Operator:
             raise StartupError(f"{error} or HOTPOOL_LISTEN") from None
 
     async def _run_parts(self) -> int:
-        if not await self._completes(self._check_definitions()):
+        log.info("starting", namespace=self._settings.namespace, server=self._api.configuration.host)
+        if not await self._completes(self._check_cluster()):
             return 0
         parts = {
             "signal": self._stop.wait(),
@@ -188,21 +194,19 @@ class Operator:
             if number in early_signals.received:
                 self._stop.set()
 
-    async def _check_definitions(self) -> None:
-        """Wait for the API server. Raises StartupError if a CRD is missing or older than this operator."""
+    async def _check_cluster(self) -> None:
+        """Wait for the API server. Raises StartupError without the namespace, or if a CRD is missing or too old."""
         for kind in CUSTOM_KINDS:
-            while True:
-                try:
-                    revision = await self._reader.schema_revision(kind)
-                    break
-                except ApiUnavailable as error:
-                    log.warning("waiting for the API server", error=str(error))
-                    await asyncio.sleep(_WAIT_SECONDS)
+            revision = await _when_available(partial(self._reader.schema_revision, kind))
             if revision is None or revision < SCHEMA_REVISION:
                 problem = (
                     "is not installed" if revision is None else f"has revision {revision}, {SCHEMA_REVISION} is needed"
                 )
                 raise StartupError(f"the CustomResourceDefinition of {kind.value} {problem}: {APPLY_DEFINITIONS}")
+        if not await _when_available(self._reader.namespace_exists):
+            name = self._settings.namespace
+            create = f"create it (kubectl create namespace {name})"
+            raise StartupError(f"there is no namespace {name}: {create}, or give another one with -n")
 
     async def _work(self) -> None:
         """List, lead, reconcile. Compare Redis once every key was reconciled."""
@@ -280,6 +284,20 @@ def _redis(settings: Settings) -> Client | None:
         )
     except ValueError as error:
         raise StartupError(str(error)) from None
+
+
+async def _when_available(read: Callable[[], Awaitable[T]]) -> T:
+    """Return the result of a read, which is repeated without limit while the API server is unavailable."""
+    problem = ""
+    while True:
+        try:
+            return await read()
+        except ApiUnavailable as error:
+            if problem != str(error):
+                problem = str(error)
+                advice = {"advice": _GRANT} if error.status == _FORBIDDEN else {}
+                log.warning("waiting for the API server", error=problem, **advice)
+            await asyncio.sleep(_WAIT_SECONDS)
 
 
 async def _publish(publisher: Publisher, published: asyncio.Event) -> None:

@@ -16,8 +16,8 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="HOTPOOL_")
 
-    namespace: str = "default"
-    """Namespace of the fleet."""
+    namespace: str = ""
+    """Namespace of the fleet. Empty: that of the kubeconfig's context or of the pod, else `default`."""
     kubeconfig: str | None = None
     """Path. Default: the service account in the cluster, else $KUBECONFIG or the home folder's kubeconfig."""
     context: str | None = None

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from hotpool.common import exit_codes
-from hotpool.common.cli_help import command
-from hotpool_agent.cli.common import OutputFormat, exit_with_error, output_option
+from hotpool.common.cli_help import command, output_option
+from hotpool_agent.cli.common import OutputFormat, exit_with_error
 from hotpool_agent.cli.help import AgentHelp
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ _HELP: Final = AgentHelp(
 
 @command(_HELP)
 @click.argument("catalogue", type=click.Path(path_type=Path))
-@output_option
+@output_option(OutputFormat)
 def check(*, catalogue: Path, output: OutputFormat) -> None:
     """Check a catalogue and print every error.
 

@@ -11,7 +11,6 @@ from typing import Any, Final, NoReturn
 import click
 
 from hotpool.common import exit_codes
-from hotpool.common.cli_help import EnumChoice
 from hotpool_agent.control import protocol
 from hotpool_agent.node_name import NodeNameError, node_name
 from hotpool_agent.paths import PathError, socket_path, state_folder
@@ -33,26 +32,27 @@ class OutputFormat(StrEnum):
     JSON = "json"
 
 
-output_option: Final = click.option(
-    "--output",
-    "-o",
-    type=EnumChoice(OutputFormat),
-    default=OutputFormat.TABLE,
-    help="For people (table, the default) or programs (json).",
-)
-
-
 def send_request(node: str | None, request: protocol.Request) -> Any:
     """Return the response of the running agent; end the command if the request fails."""
     folder = node_folder(node)
     try:
         return protocol.send(socket_path(folder), request)
     except protocol.AgentUnreachableError as error:
-        exit_with_error(str(error), exit_codes.NOT_RUNNING)
+        exit_with_error(f"{error}{_advice(error, folder)}", exit_codes.NOT_RUNNING)
     except protocol.RequestError as error:
         exit_with_error(str(error), exit_codes.FAILED)
     except PathError as error:
         exit_with_error(str(error), exit_codes.USAGE)
+
+
+def _advice(error: protocol.AgentUnreachableError, folder: Path) -> str:
+    """Return what to do if no agent of the node runs, with the nodes of this machine that have a socket; else none."""
+    if not isinstance(error.__cause__, FileNotFoundError | ConnectionRefusedError):
+        return ""
+    others = sorted(path.parent.name for path in folder.parent.glob("*/agent.sock") if path.parent != folder)
+    return (
+        f"; other nodes of this machine: {', '.join(others)}; see --node" if others else "; start it: hotpool-agent run"
+    )
 
 
 def node_folder(node: str | None) -> Path:

@@ -47,7 +47,9 @@ def run(
             settings=validated,
         )
         code = asyncio.run(run_agent(options))
-    except (CatalogueError, NodeNameError, TargetError, PathError) as error:
+    except TargetError as error:
+        exit_with_error(" ".join(str(error).split()), exit_codes.USAGE)
+    except (CatalogueError, NodeNameError, PathError) as error:
         exit_with_error(str(error), exit_codes.USAGE)
     except StoreError as error:
         exit_with_error(str(error), exit_codes.FAILED)

@@ -8,8 +8,8 @@ from typing import Any, Final
 import click
 
 from hotpool.common import exit_codes
-from hotpool.common.cli_help import EnumChoice, command
-from hotpool_agent.cli.common import OutputFormat, node_option, output_option, send_request
+from hotpool.common.cli_help import command, output_option
+from hotpool_agent.cli.common import OutputFormat, node_option, send_request
 from hotpool_agent.cli.help import AgentHelp
 from hotpool_agent.control import protocol
 
@@ -50,7 +50,7 @@ class ReportFormat(StrEnum):
 @command(_STATUS)
 @click.argument("identifier", metavar="[ID]", required=False)
 @node_option
-@output_option
+@output_option(OutputFormat)
 def status(*, identifier: str | None, node: str | None, output: OutputFormat) -> None:
     """Show the services and the connection to the cluster.
 
@@ -69,13 +69,7 @@ def status(*, identifier: str | None, node: str | None, output: OutputFormat) ->
 
 @command(_REPORT)
 @node_option
-@click.option(
-    "--output",
-    "-o",
-    type=EnumChoice(ReportFormat),
-    default=ReportFormat.YAML,
-    help="yaml (the default) or json.",
-)
+@output_option(ReportFormat)
 def report(*, node: str | None, output: ReportFormat) -> None:
     """Print the report that the agent would send now.
 

@@ -3,7 +3,7 @@
 Depends on the shape of the status response and on nothing else of the agent.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -14,6 +14,8 @@ from rich.text import Text
 from hotpool.common.durations import ago
 
 WIDTH: Final = 100
+_MAX_DROPPED: Final = 5
+"""Maximum of items to name that are left out of the report."""
 _SHRINKING: Final = {"ID", "TYPE"}
 """Columns that give way on a narrow terminal."""
 _EXPLANATIONS: Final = {
@@ -37,8 +39,20 @@ def show(status: dict[str, Any], console: Console | None = None) -> None:
     if status.get("draining"):
         line = "draining: no service is offered new work until `hotpool-agent undrain`"
         console.print(Text(line, style="yellow"), soft_wrap=True)
+    # Absent from an agent of an older version.
+    for line in _dropped(status.get("droppedItems") or ()):
+        console.print(Text(_printable(line), style="yellow"), soft_wrap=True)
     for part, problem in status["problems"].items():
         console.print(Text(_printable(f"{part}: {problem}"), style="red"), soft_wrap=True)
+
+
+def _dropped(items: Sequence[str]) -> Iterator[str]:
+    """Yield lines with the number of items that the report leaves out, and the first of them."""
+    if items:
+        yield f"left out of the report ({len(items)}):"
+        yield from (f"    {item}" for item in items[:_MAX_DROPPED])
+    if len(items) > _MAX_DROPPED:
+        yield f"    and {len(items) - _MAX_DROPPED} more: -o json"
 
 
 def _show_details(service: dict[str, Any], console: Console) -> None:

@@ -19,12 +19,11 @@ from hotpool.cli.options import (
     OutputFormat,
     fail,
     fleet_options,
-    output_option,
     print_json,
 )
 from hotpool.cli.query import ERROR_CODES, run_query
 from hotpool.common import exit_codes
-from hotpool.common.cli_help import HelpSections, command
+from hotpool.common.cli_help import HelpSections, command, output_option
 from hotpool.core.explain.dry_run import GeneratorChange, PoolChange, StoredFleet, compare_generator, compare_pool
 from hotpool.core.model import CUSTOM_KINDS, Generator, Pool
 from hotpool.kube.decode import DecodeError, decode
@@ -70,7 +69,7 @@ class Difference:
     help="A file, or - for standard input; may be repeated.",
 )
 @fleet_options
-@output_option
+@output_option(OutputFormat)
 def diff(
     *,
     files: tuple[str, ...],

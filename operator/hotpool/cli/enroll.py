@@ -110,18 +110,18 @@ def enroll(
     --revoke ends them at once.
     """
     if len(node) > NODE_NAME_MAX or not re.fullmatch(SUBDOMAIN_PATTERN, node):
-        raise click.BadParameter(f"{node!r} is not a node name: a DNS name of at most {NODE_NAME_MAX} characters")
+        raise click.UsageError(f"{node!r} is not a node name: a DNS name of at most {NODE_NAME_MAX} characters")
     if revoke and (output or server or wait is not None):
-        raise click.BadParameter("--revoke excludes -o, --server and --wait")
+        raise click.UsageError("--revoke excludes -o, --server and --wait")
     if server and not urlsplit(server).scheme == "https":
-        raise click.BadParameter("--server must be https://…, because a token is sent there")
+        raise click.UsageError("--server must be https://…, because a token is sent there")
     fleet = FleetOptions.of(namespace, kubeconfig, context)
     options = EnrollOptions(node, fleet, output or f"{manifests.account_name(node)}.kubeconfig", server, wait)
     if revoke:
         _run(fleet, lambda accounts: _revoke(accounts, options))
         return
     if options.file and (reason := kubeconfig_file.write_error(options.file, node)):
-        raise click.BadParameter(f"-o {options.file}: {reason}")
+        raise click.UsageError(f"-o {options.file}: {reason}")
     _run(fleet, lambda accounts: _enroll(accounts, options))
 
 

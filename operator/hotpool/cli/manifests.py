@@ -55,7 +55,9 @@ def _bodies(source: str) -> Iterator[Any]:
     try:
         text = sys.stdin.read() if source == _STDIN else Path(source).read_text(encoding="utf-8")
         documents = list(yaml.safe_load_all(text))
-    except (OSError, UnicodeError, yaml.YAMLError) as error:
+    except OSError as error:
+        raise ManifestError(f"{source} cannot be read: {error.strerror}; see -f") from None
+    except (UnicodeError, yaml.YAMLError) as error:
         raise ManifestError(f"{source}: {' '.join(str(error).split())}") from None
     for document in documents:
         if isinstance(document, dict) and str(document.get("kind", "")).endswith("List"):

@@ -1,6 +1,7 @@
 """Options of every command, as kubectl has them (requirement F5), and exits with an error."""
 
 import json
+import logging
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,12 +11,12 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar, cast
 
 import click
 
-from hotpool.common.cli_help import EnumChoice
-
 if TYPE_CHECKING:
     from hotpool.lookup import Lookup
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+logging.getLogger("kubernetes").addHandler(logging.NullHandler())  # a command prints one line per error itself
 
 
 class OutputFormat(StrEnum):
@@ -29,13 +30,6 @@ _FLEET_OPTIONS: Final = (
     click.option("--namespace", "-n", help="The fleet. Default: the namespace of the kubeconfig's context."),
     click.option("--context", help="Context within the kubeconfig."),
     click.option("--kubeconfig", help="Path. Default: $KUBECONFIG, as kubectl."),
-)
-output_option: Final = click.option(
-    "--output",
-    "-o",
-    type=EnumChoice(OutputFormat),
-    default=OutputFormat.TEXT,
-    help="For people (text, the default) or programs (json).",
 )
 
 

@@ -15,11 +15,10 @@ from hotpool.cli.options import (
     RedisOptions,
     fail,
     fleet_options,
-    output_option,
     redis_options,
 )
 from hotpool.common import exit_codes
-from hotpool.common.cli_help import EnumChoice, HelpSections, command
+from hotpool.common.cli_help import EnumChoice, HelpSections, command, output_option
 from hotpool.lookup import Lookup, LookupUnavailableError, NoMember, Picked, PickOptions, Reason, Strategy
 
 _HELP: Final = HelpSections(
@@ -46,7 +45,7 @@ _HELP: Final = HelpSections(
 @click.option("--exclude", multiple=True, help="Node to exclude; may be repeated.")
 @click.option("--max-age", type=float, help="Pick no node if Redis is older than these seconds, or incomplete.")
 @fleet_options
-@output_option
+@output_option(OutputFormat)
 def pick(
     *,
     pool: str,
@@ -69,7 +68,7 @@ def pick(
     try:
         lookup = redis.lookup(fleet.namespace)
     except ValueError as error:
-        fail("pick", str(error), exit_codes.UNAVAILABLE)
+        fail("pick", str(error), exit_codes.USAGE)
     try:
         result = asyncio.run(_pick(lookup, pool, _options(strategy, key, exclude, max_age)))
     except LookupUnavailableError as error:
@@ -81,7 +80,8 @@ def pick(
     elif isinstance(result, Picked):
         click.echo(result.node)
     else:
-        click.echo(f"no member of pool {pool}: {_no_member_reason(result)}", err=True)
+        where = f"; see -n (namespace {fleet.namespace}) and --prefix" if result.reason is Reason.POOL_UNKNOWN else ""
+        click.echo(f"no member of pool {pool}: {_no_member_reason(result)}{where}", err=True)
     if isinstance(result, NoMember):
         sys.exit(exit_codes.NO_MEMBER)
 

@@ -1,7 +1,6 @@
 """Queries of the API server: connection, error messages and exit codes."""
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Mapping
 from difflib import get_close_matches
 from typing import Any, Final, TypeVar
@@ -13,8 +12,6 @@ from hotpool.kube.client import ApiUnavailable, ClusterTarget
 from hotpool.kube.reader import READ_TIMEOUT, Reader, open_reader
 
 T = TypeVar("T")
-
-logging.getLogger("kubernetes").addHandler(logging.NullHandler())  # a command prints one line per error itself
 
 SINGULAR: Final = {Kind.NODE: "nodecapability", Kind.POOL: "nodepool", Kind.GENERATOR: "nodepoolgenerator"}
 _MAX_SUGGESTIONS: Final = 3
@@ -77,5 +74,6 @@ async def find(reader: Reader, kind: Kind, name: str, namespace: str) -> dict[st
         return body
     known = [item["metadata"]["name"] async for item in reader.each(kind)]
     similar = get_close_matches(name, known, _MAX_SUGGESTIONS, 0.5)
-    hint = f"; similar: {', '.join(similar)}" if similar else f"; there are {len(known)} others" if known else ""
+    others = f"there are {len(known)} others" if known else "there is none at all: see -n and --context"
+    hint = f"; similar: {', '.join(similar)}" if similar else f"; {others}"
     raise CommandError(f"no {SINGULAR[kind]} {name} in namespace {namespace}{hint}", exit_codes.NOT_FOUND)

@@ -7,7 +7,7 @@ from typing import Any, Final
 import click
 from pydantic import ValidationError
 
-from hotpool.cli.options import fail
+from hotpool.cli.options import FleetOptions, fail, fleet_options
 from hotpool.common import exit_codes
 from hotpool.common.cli_help import HelpSections, command
 from hotpool.observability import logging_setup
@@ -27,9 +27,7 @@ _HELP: Final = HelpSections(
 
 
 @command(_HELP)
-@click.option("-n", "--namespace", help="The fleet.")
-@click.option("--kubeconfig", help="Path of a kubeconfig.")
-@click.option("--context", help="Context within it.")
+@fleet_options
 @click.option("--redis", "redis_url", help="redis://, rediss:// or unix://; default: no projection.")
 @click.option("--redis-prefix", help="Prefix of all keys.")
 @click.option("--redis-cluster", is_flag=True, default=None, help="The server is a node of a Redis Cluster.")
@@ -51,11 +49,12 @@ _HELP: Final = HelpSections(
 def operator(**options: Any) -> None:
     """Run the operator of one namespace until SIGTERM.
 
-    Every option has an environment variable: HOTPOOL_NAMESPACE, HOTPOOL_REDIS_URL, HOTPOOL_LISTEN, …
+    Without -n the namespace is that of the kubeconfig's context, in a pod that of its service account. Every option
+    has an environment variable: HOTPOOL_NAMESPACE, HOTPOOL_REDIS_URL, HOTPOOL_LISTEN, …
     """
     from hotpool.app import StartupError, run
 
-    settings = _settings({name: value for name, value in options.items() if value is not None})
+    settings = _with_namespace(_settings({name: value for name, value in options.items() if value is not None}))
     logging_setup.configure(settings.log_level)
     try:
         sys.exit(asyncio.run(run(settings)))
@@ -73,3 +72,9 @@ def _settings(options: dict[str, Any]) -> Settings:
         option = f"--{name.removesuffix('_url').replace('_', '-')}"
         where = option if name in options else f"HOTPOOL_{name.upper()}"
         fail("operator", f"{where}: {first['msg'].removeprefix('Value error, ')}", exit_codes.USAGE)
+
+
+def _with_namespace(settings: Settings) -> Settings:
+    """Return the settings with a namespace, which is that of the other commands if none is set."""
+    fleet = FleetOptions.of(settings.namespace, settings.kubeconfig, settings.context)
+    return settings.model_copy(update={"namespace": fleet.namespace})

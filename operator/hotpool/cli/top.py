@@ -16,7 +16,6 @@ from hotpool.cli.options import (
     FleetOptions,
     OutputFormat,
     fleet_options,
-    output_option,
     print_json,
 )
 from hotpool.cli.query import ERROR_CODES, run_query
@@ -31,7 +30,7 @@ from hotpool.cli.render.top_rows import (
     pool_rows,
 )
 from hotpool.common import exit_codes
-from hotpool.common.cli_help import EnumChoice, HelpSections, command
+from hotpool.common.cli_help import EnumChoice, HelpSections, command, output_option
 from hotpool.core.model import Kind
 from hotpool.kube.reader import Reader
 
@@ -77,7 +76,7 @@ class TopView:
 @click.option("--sort-by", help="Sort order; see above.")
 @click.option("--watch", "-w", is_flag=True, help="Refresh every 2 s until Ctrl-C.")
 @fleet_options
-@output_option
+@output_option(OutputFormat)
 def top(
     *,
     resource: Resource | None,
@@ -101,7 +100,7 @@ def top(
     view = TopView(resource, _order(resource, sort_by))
     fleet = FleetOptions.of(namespace, kubeconfig, context)
     if watch and (output is OutputFormat.JSON or not sys.stdout.isatty()):
-        raise click.BadParameter("--watch needs a terminal, and has no JSON output")
+        raise click.UsageError("--watch needs a terminal, and has no JSON output")
     if watch:
         _watch(fleet, view)
         return
@@ -113,16 +112,18 @@ def top(
         from hotpool.cli.render.top import tables
 
         print_line(tables(nodes, pools, limit=view.limit, live=False))
+        if not (nodes or pools):
+            click.echo(f"nothing in namespace {fleet.namespace}; see -n and --context", err=True)
 
 
 def _order(resource: Resource | None, option: str | None) -> str | None:
     if option is None:
         return None
     if resource is None:
-        raise click.BadParameter("--sort-by needs nodes or pools")
+        raise click.UsageError("--sort-by needs nodes or pools")
     orders = NODE_ORDERS if resource is Resource.NODES else POOL_ORDERS
     if option not in orders:
-        raise click.BadParameter(f"--sort-by {option}: {resource} are sorted by {', '.join(orders)}")
+        raise click.UsageError(f"--sort-by {option}: {resource} are sorted by {', '.join(orders)}")
     return option
 
 

@@ -16,13 +16,12 @@ from hotpool.cli.options import (
     OutputFormat,
     RedisOptions,
     fleet_options,
-    output_option,
     print_json,
     redis_options,
 )
 from hotpool.cli.query import ERROR_CODES, find, run_query
 from hotpool.common import exit_codes
-from hotpool.common.cli_help import HelpSections, command
+from hotpool.common.cli_help import HelpSections, command, output_option
 from hotpool.core.explain.explain import Explanation, PoolExplanation, explain, explain_pool
 from hotpool.core.explain.remedies import NodeFacts
 from hotpool.core.model import Kind, Pool
@@ -54,7 +53,7 @@ _HELP: Final = HelpSections(
     "--limit", type=click.IntRange(1), default=10, show_default=True, help="With --pool: number of misses to show."
 )
 @fleet_options
-@output_option
+@output_option(OutputFormat)
 def why(
     *,
     node: str | None,
@@ -82,7 +81,7 @@ def why(
     elif of_node and not (node or pool or of_pool):
         _node(fleet, of_node, RedisSource(redis, fleet.namespace) if redis else None, output)
     else:
-        raise click.BadParameter("give NODE and POOL, or --pool POOL, or --node NODE")
+        raise click.UsageError("give NODE and POOL, or --pool POOL, or --node NODE")
 
 
 def _pair(fleet: FleetOptions, node: str, pool: str, output: OutputFormat) -> None:

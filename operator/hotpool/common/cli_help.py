@@ -1,4 +1,4 @@
-"""Sections of `--help` below the options, as in a manual page: exit codes, environment, files, examples.
+"""Sections of `--help` below the options, as in a manual page, and options of both command lines.
 
 Must stay quick to import.
 """
@@ -6,11 +6,12 @@ Must stay quick to import.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import click
 
 E = TypeVar("E", bound=Enum)
+F = TypeVar("F", bound=Callable[..., Any])
 
 Rows = tuple[tuple[str, str], ...]
 """(term, definition)."""
@@ -56,3 +57,10 @@ class EnumChoice(click.Choice[E]):
         """Return the value of a member; an argument as it is."""
         del ctx
         return str(choice.value) if isinstance(choice, Enum) else str(choice)
+
+
+def output_option(formats: type[Enum]) -> Callable[[F], F]:
+    """Return a decorator that adds `--output`, `-o`. The first of the formats is the default."""
+    first = next(iter(formats))
+    text = f"Format of the output; default: {first.value}."
+    return click.option("--output", "-o", type=EnumChoice(formats), default=first, help=text)

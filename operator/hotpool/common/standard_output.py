@@ -1,4 +1,4 @@
-"""Standard output of a program: any encoding, and a reader that stops reading.
+"""Standard output and standard error of a program: any encoding, and a reader that stops reading.
 
 Must stay quick to import.
 """
@@ -12,7 +12,8 @@ from typing import Any, Final
 
 from hotpool.common import exit_codes
 
-_DESCRIPTOR: Final = 1
+_OUTPUT: Final = 1
+_ERROR: Final = 2
 
 
 @contextmanager
@@ -20,9 +21,11 @@ def tolerant_output() -> Iterator[None]:
     """Let no character and no failed write end the block with a traceback.
 
     A character that the encoding lacks is replaced by its number. When the reader has closed the pipe, the program ends
-    with BROKEN_PIPE; after another error with FAILED, and the cause is on standard error.
+    with BROKEN_PIPE; after another error with FAILED, and the cause is on standard error. Text is lost that standard
+    error does not take.
     """
-    sys.stdout = _stream()
+    sys.stderr = _stream(sys.stderr, _ErrorFile, _ERROR)
+    sys.stdout = _stream(sys.stdout, _OutputFile, _OUTPUT)
     try:
         yield
     finally:
@@ -30,18 +33,27 @@ def tolerant_output() -> Iterator[None]:
         sys.stdout.flush()
 
 
-def _stream() -> io.TextIOWrapper:
-    stream: Any = sys.stdout
+def _stream(stream: Any, kind: type[io.FileIO], descriptor: int) -> io.TextIOWrapper:
+    """Return a stream over a file of `kind`, with the encoding of `stream`. None: the program was started without."""
     if stream is None:
-        # The program was started without standard output.
         return io.TextIOWrapper(open(os.devnull, "wb"))  # noqa: PTH123 - it stays open
-    raw = io.BufferedWriter(_File(_DESCRIPTOR, "wb", closefd=False))
+    buffered = io.BufferedWriter(kind(descriptor, "wb", closefd=False))
     return io.TextIOWrapper(
-        raw, encoding=stream.encoding, errors="backslashreplace", line_buffering=stream.line_buffering
+        buffered, encoding=stream.encoding, errors="backslashreplace", line_buffering=stream.line_buffering
     )
 
 
-class _File(io.FileIO):
+class _ErrorFile(io.FileIO):
+    """Standard error, where a failed write has no effect."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except OSError:
+            return len(data)
+
+
+class _OutputFile(io.FileIO):
     """Standard output, where a failed write ends the program."""
 
     def write(self, data: Any) -> int:
@@ -53,5 +65,5 @@ class _File(io.FileIO):
             print(f"cannot write to standard output: {error.strerror}", file=sys.stderr)  # noqa: T201
             code = exit_codes.FAILED
         # What is still buffered must not fail once more.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), _DESCRIPTOR)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), _OUTPUT)
         raise SystemExit(code)

@@ -22,6 +22,7 @@ _PAGE: Final = 500
 _LEASES: Final = "coordination.k8s.io/v1"
 _ELECTION: Final = f"metadata.name={meta.ELECTION_LEASE}"
 _EVENTS: Final = "events.k8s.io/v1"
+_FORBIDDEN: Final = 403
 _NOT_FOUND: Final = 404
 
 
@@ -99,6 +100,16 @@ class Reader:
         annotations = definition["metadata"].get("annotations") or {}
         revision: str = annotations.get(meta.SCHEMA_REVISION_ANNOTATION, "0")
         return int(revision) if revision.isdecimal() else 0
+
+    async def namespace_exists(self) -> bool:
+        """Return False if the cluster lacks the namespace. True without the right to know. Raises ApiUnavailable."""
+        try:
+            url_path = path("v1", "namespaces", self._namespace)
+            return await self._get(url_path, "", f"namespaces/{self._namespace}") is not None
+        except ApiUnavailable as error:
+            if error.status == _FORBIDDEN:
+                return True  # the chart grants no such right: there, the operator's namespace is that of its pod
+            raise
 
     async def cluster_id(self) -> str:
         """Return the uid of the namespace kube-system, which identifies the cluster. Raises ApiUnavailable."""

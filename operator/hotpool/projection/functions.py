@@ -6,12 +6,14 @@ Must not depend on the meaning of the functions, nor import anything that a disp
 from __future__ import annotations
 
 import hashlib
+import re
+from contextlib import suppress
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from redis.asyncio.cluster import RedisCluster
-from redis.exceptions import ResponseError
+from redis.exceptions import RedisError, ResponseError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,6 +33,11 @@ _LUA_FILES = (
     "pick",
     "read",
 )  # Each file sees the locals of the previous ones.
+
+
+VERSION_COMMAND = ("INFO", "server")
+SUPPORTED = "Redis 7.0 or later, or Valkey 7.2 or later,"
+_UNKNOWN_COMMAND = re.compile(r"(ERR )?unknown command\W+(FCALL|FUNCTION)", re.IGNORECASE)
 
 
 @cache
@@ -53,6 +60,23 @@ def build_call(
 def is_library_missing(error: Exception) -> bool:
     """Return True if Redis does not have the function. The call then had no effect."""
     return "function not found" in str(error).lower()
+
+
+def lacks_functions(error: BaseException) -> bool:
+    """Return True if the server does not know FCALL, as Redis before 7.0."""
+    return isinstance(error, ResponseError) and bool(_UNKNOWN_COMMAND.match(str(error)))
+
+
+def too_old_text(info: Any) -> str:
+    """Return the error text for a server without functions. `info`: its reply to VERSION_COMMAND, None without one."""
+    if isinstance(info, dict) and "redis_version" not in info:
+        info = next(iter(info.values()), None)  # of a cluster: by node
+    version = info.get("redis_version", "") if isinstance(info, dict) else ""
+    return f"this Redis (version {version or 'unknown'}) has no functions: {SUPPORTED} is needed"
+
+
+class TooOldError(ResponseError):
+    """The server has no functions. The text names its version and the one that is needed."""
 
 
 class Functions:
@@ -83,7 +107,14 @@ class Functions:
         try:
             return await self._client.execute_command(*words)
         except ResponseError as error:
+            if lacks_functions(error):
+                raise TooOldError(too_old_text(await self._version())) from None
             if not (self._may_load and is_library_missing(error)):
                 raise
         await self.load(str(words[3]))
         return await self._client.execute_command(*words)
+
+    async def _version(self) -> Any:
+        with suppress(RedisError, OSError):
+            return await self._client.execute_command(*VERSION_COMMAND)
+        return None

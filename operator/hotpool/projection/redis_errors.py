@@ -23,6 +23,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from hotpool.errors import FencedError, RejectedError, RetryableError, WriteError
+from hotpool.projection.functions import TooOldError
 
 _REJECTED = (AuthenticationError, AuthorizationError, NoPermissionError)
 _RETRYABLE = (
@@ -101,6 +102,8 @@ def failure_reason(error: BaseException) -> tuple[str, str]:
     """Return the value of the metric label `reason`, and the reason in plain words."""
     if isinstance(error, RedisClusterException) and error.__cause__:
         error = error.__cause__  # the error of the last node tried
+    if isinstance(error, TooOldError):
+        return "version", str(error)
     code = str(error).partition(" ")[0]
     if code in _BY_CODE:
         return _BY_CODE[code]

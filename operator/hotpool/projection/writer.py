@@ -282,7 +282,7 @@ class RedisWriter:
         except (RedisError, RedisClusterException, OSError) as error:  # RedisClusterException is no RedisError
             label, reason = failure_reason(error)
             REDIS_FAILURES.labels(label).inc()
-            message = f"{reason} ({describe(error, self._client)})"
+            message = reason if reason == str(error) else f"{reason} ({describe(error, self._client)})"
             translated = translate(error, message, self._term, self._cluster)
             if isinstance(translated, VersionConflictError):
                 self._pool_writes.observe_version(translated.version)

@@ -46,6 +46,14 @@ async def test_the_command_picks_by_every_strategy(client: Client, pick: Callabl
     assert found["node"] == Ring(names(9) - {"edge-4"}).node("user-1")
 
 
+async def test_an_unknown_pool_is_refused_with_the_options_that_choose_another_fleet(
+    pick: Callable[..., Awaitable[Result]],
+) -> None:
+    result = await pick("-n", "other")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == "no member of pool zh-en: PoolUnknown; see -n (namespace other) and --prefix\n"
+
+
 async def test_the_command_reports_the_age_of_a_projection_that_is_too_old(
     client: Client, pick: Callable[..., Awaitable[Result]]
 ) -> None:

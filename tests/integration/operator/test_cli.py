@@ -26,6 +26,7 @@ from tests.support.builders import (
     service,
     slice_object,
 )
+from tests.support.old_redis import VERSION, old_redis
 from tests.support.read_api import ReadApi, read_api, viewer_rules
 
 from hotpool import __version__
@@ -305,7 +306,8 @@ async def test_top_sorts_and_prints_json(hotpool: Run) -> None:
 async def test_wrong_usage_prints_an_error_and_ends_with_2(hotpool: Run, words: tuple[str, ...]) -> None:
     result = await hotpool(*words)
     assert (result.code, result.out) == (2, "")
-    assert result.err
+    assert result.err.splitlines()[-1].startswith("Error: ")
+    assert "Invalid value" not in result.err
 
 
 DIFF: Final = """
@@ -362,7 +364,8 @@ async def test_diff_prints_the_errors_of_a_manifest(hotpool: Run, text: str, exp
 
 
 async def test_diff_of_a_missing_file_and_of_two_namespaces_is_wrong_usage(hotpool: Run) -> None:
-    assert "No such file" in (await hotpool("diff", "-f", "/nowhere.yaml")).err
+    missing = await hotpool("diff", "-f", "/nowhere.yaml")
+    assert missing.err == "hotpool diff: /nowhere.yaml cannot be read: No such file or directory; see -f\n"
     result = await hotpool("diff", "-f", "-", "-n", "here", text=_HEAD.replace("name: p", "name: p, namespace: there"))
     assert (result.code, "here, there" in result.err) == (2, True)
 
@@ -496,6 +499,48 @@ def test_the_program_prints_its_version() -> None:
 async def test_pick_has_the_same_options_and_reports_that_redis_is_unreachable(hotpool: Run) -> None:
     result = await hotpool("pick", "zh-en", "--redis", f"redis://127.0.0.1:{free_port()}", "-n", "x", "-o", "json")
     assert (result.code, result.out, len(result.err.splitlines())) == (3, "", 1)
+
+
+async def test_an_empty_namespace_is_named_with_the_options_that_choose_another(hotpool: Run, reads: ReadApi) -> None:
+    for stored in reads.objects.values():
+        stored.clear()
+    result = await hotpool("top")
+    assert (result.code, result.err) == (0, "nothing in namespace fleet; see -n and --context\n")
+    for words in (("why", "--node", "edge-1"), ("why", "--pool", "zh-en")):
+        result = await hotpool(*words)
+        assert result.code == 5
+        assert result.err.endswith("in namespace fleet; there is none at all: see -n and --context\n")
+
+
+@pytest.mark.parametrize(
+    ("file", "reason"),
+    [
+        ("none/file", "there is no folder {folder}/none"),
+        ("", "it is a folder; give a file"),
+    ],
+)
+async def test_a_kubeconfig_that_cannot_be_written_is_refused_with_the_reason(
+    hotpool: Run, tmp_path: Path, file: str, reason: str
+) -> None:
+    path = tmp_path / file
+    result = await hotpool("enroll", "edge-1", "-o", str(path))
+    assert result.code == 2
+    assert result.err.splitlines()[-1] == f"Error: -o {path}: {reason.format(folder=tmp_path)}"
+
+
+async def test_an_address_of_redis_that_is_none_is_a_usage_error(hotpool: Run) -> None:
+    result = await hotpool("pick", "zh-en", "--redis", "127.0.0.1")
+    assert (result.code, len(result.err.splitlines())) == (2, 1)
+    assert "the URL of Redis is invalid; expected redis[s]://" in result.err
+
+
+async def test_a_redis_that_is_too_old_is_named_with_the_version_that_is_needed(hotpool: Run) -> None:
+    text = f"version {VERSION}) has no functions: Redis 7.0 or later, or Valkey 7.2 or later, is needed\n"
+    async with old_redis() as url:
+        picked = await hotpool("pick", "zh-en", "--redis", url)
+        explained = await hotpool("why", "--node", "edge-1", "--redis", url)
+    assert (picked.code, picked.out, picked.err) == (3, "", f"hotpool pick: this Redis ({text}")
+    assert (explained.code, explained.err) == (0, f"warning: no transitions from Redis: this Redis ({text}")
 
 
 async def test_top_watches_on_a_terminal_until_ctrl_c(reads: ReadApi, environment: dict[str, str]) -> None:

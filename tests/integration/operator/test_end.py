@@ -17,11 +17,11 @@ from localfleet.ports import free_port
 
 PROGRAM = str(Path(sys.executable).with_name("hotpool"))
 DEADLINE_SECONDS = 120.0
-DEFINITIONS = "/apis/apiextensions.k8s.io/"
+ANSWERED = ("/apis/apiextensions.k8s.io/", "/api/v1/namespaces/fleet")
 
 
 class StallingApi:
-    """API server that returns definitions, and nothing for any other request. `stalled`: paths without a response."""
+    """API server that returns definitions, its namespace, and nothing else. `stalled`: paths without a response."""
 
     def __init__(self) -> None:
         self.stalled: set[str] = set()
@@ -29,7 +29,7 @@ class StallingApi:
         self.url = ""
 
     async def answer(self, request: web.Request) -> web.Response:
-        if not request.path.startswith(DEFINITIONS):
+        if not request.path.startswith(ANSWERED):
             self.stalled.add(request.path)
             self.changed.set()
             await asyncio.Event().wait()

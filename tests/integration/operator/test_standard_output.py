@@ -74,6 +74,16 @@ def test_a_reader_that_has_ended_ends_the_output_of_a_log(tmp_path: Path, monkey
     assert (result.returncode, result.stderr) == (141, b"")
 
 
+@pytest.mark.parametrize("words", [(*AGENT, "--nothing"), (*OPERATOR, "--nothing")], ids=lambda words: words[2])
+def test_errors_that_nobody_reads_change_no_exit_code(words: tuple[str, ...]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        assert subprocess.run(words, stderr=writer, check=False, timeout=60).returncode == 2
+    finally:
+        os.close(writer)
+
+
 @pytest.mark.parametrize("words", HELP, ids=lambda words: words[2])
 def test_a_full_disk_is_one_line(words: tuple[str, ...]) -> None:
     with Path("/dev/full").open("wb") as full:

@@ -1,6 +1,7 @@
-"""Start of `hotpool operator`: errors of old definitions, bad input or a port in use, and SIGTERM before it leads."""
+"""Start of `hotpool operator`: its namespace, and errors of old definitions, bad input or a port in use."""
 
 import asyncio
+import json
 import os
 import sys
 from collections.abc import AsyncIterator
@@ -18,13 +19,23 @@ NAME = "nodecapabilities.hotpool.dev"
 
 
 class Definitions:
-    """An API server that serves CustomResourceDefinitions of one revision, or none."""
+    """An API server that serves CustomResourceDefinitions of one revision, or none, and no namespace."""
 
     def __init__(self) -> None:
         self.revision: int | None = None
         self.url = ""
+        self.namespaces: list[str] = []
+        """Namespaces that were read."""
+        self.refused = 0
+        """Number of next requests that get 403."""
 
     async def answer(self, request: web.Request) -> web.Response:
+        if self.refused:
+            self.refused -= 1
+            return web.json_response({"kind": "Status", "message": "not you"}, status=403)
+        if request.path.startswith("/api/v1/namespaces/"):
+            self.namespaces.append(request.path.rpartition("/")[2])
+            return web.json_response({"kind": "Status", "message": "no such namespace"}, status=404)
         if self.revision is None:
             return web.json_response({"kind": "Status", "message": "no such definition"}, status=404)
         metadata = {
@@ -68,6 +79,43 @@ async def test_older_definitions_are_refused_with_the_commands_that_update_them(
     assert f"{NAME.partition('.')[0]} {found}: kubectl apply --server-side -f crds/" in output
     helm = "helm show crds CHART | kubectl apply --server-side --field-manager=helm --force-conflicts -f -"
     assert helm in output
+
+
+async def test_an_operator_without_rights_says_once_which_it_needs(definitions: Definitions, tmp_path: Path) -> None:
+    definitions.refused = 2
+    definitions.revision = SCHEMA_REVISION
+    api = ReadApi()
+    api.url = definitions.url
+    _, output = await run_operator(
+        "--kubeconfig", str(api.kubeconfig(tmp_path)), "--listen", f"127.0.0.1:{free_port()}"
+    )
+    assert definitions.refused == 0
+    _, waiting, _ = output.splitlines()
+    assert json.loads(waiting)["error"] == f"cannot get customresourcedefinitions/{NAME}: 403 Forbidden: not you"
+    assert "ClusterRole hotpool-NAMESPACE-operator" in json.loads(waiting)["advice"]
+
+
+@pytest.mark.parametrize(
+    ("words", "environment", "namespace"),
+    [
+        ((), {}, "fleet"),
+        ((), {"HOTPOOL_NAMESPACE": "other"}, "other"),
+        (("-n", "speech"), {"HOTPOOL_NAMESPACE": "other"}, "speech"),
+    ],
+)
+async def test_a_namespace_that_does_not_exist_is_refused_by_its_name(
+    definitions: Definitions, tmp_path: Path, words: tuple[str, ...], environment: dict[str, str], namespace: str
+) -> None:
+    definitions.revision = SCHEMA_REVISION
+    api = ReadApi()
+    api.url = definitions.url
+    options = ("--kubeconfig", str(api.kubeconfig(tmp_path)), "--listen", f"127.0.0.1:{free_port()}")
+    code, output = await run_operator(*words, *options, namespace=None, **environment)
+    started, error = output.splitlines()
+    assert (code, definitions.namespaces) == (1, [namespace])
+    assert json.loads(started).items() >= {"event": "starting", "namespace": namespace, "server": api.url}.items()
+    create = f"create it (kubectl create namespace {namespace}), or give another one with -n"
+    assert error == f"hotpool operator: there is no namespace {namespace}: {create}"
 
 
 @pytest.mark.parametrize(
@@ -114,10 +162,11 @@ async def test_a_port_in_use_is_an_error_of_one_line(definitions: Definitions, t
     assert len(output.splitlines()) == 1
 
 
-async def run_operator(*words: str, **environment: str) -> tuple[int | None, str]:
-    """Run the real program; return its exit code and output."""
+async def run_operator(*words: str, namespace: str | None = "fleet", **environment: str) -> tuple[int | None, str]:
+    """Run the real program; return its exit code and output. `namespace` None: without -n."""
+    fleet = ("-n", namespace) if namespace else ()
     child = await asyncio.create_subprocess_exec(
-        *(PROGRAM, "operator", "-n", "fleet", *words),
+        *(PROGRAM, "operator", *fleet, *words),
         env={**os.environ, **environment},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,

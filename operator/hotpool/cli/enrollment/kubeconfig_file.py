@@ -10,8 +10,13 @@ from hotpool.cli.enrollment.manifests import belongs_to
 
 def write_error(path: Path, node: str) -> str | None:
     """Return the reason why the kubeconfig of the node must not or cannot be written there, or None."""
-    if path.is_dir() or not os.access(path.absolute().parent, os.W_OK):
-        return "the file cannot be written"
+    folder = path.absolute().parent
+    if path.is_dir():
+        return "it is a folder; give a file"
+    if not folder.is_dir():
+        return f"there is no folder {folder}"
+    if not os.access(folder, os.W_OK):
+        return f"the folder {folder} is not writable"
     try:
         foreign = path.exists() and not belongs_to(path.read_text(encoding="utf-8", errors="replace"), node)
     except OSError as error:

@@ -6,11 +6,13 @@ Must need only redis and the standard library. sync_client.py is its equivalent 
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Self
 
 from hotpool.projection.connection.async_connection import Client, connect, describe
+from hotpool.projection.functions import VERSION_COMMAND, lacks_functions, too_old_text
 from hotpool.projection.lookup.base import BaseLookup
-from hotpool.projection.lookup.protocol import FAILURES, LookupUnavailableError, hint
+from hotpool.projection.lookup.protocol import FAILURES, LookupUnavailableError, failure_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -114,4 +116,13 @@ class Lookup(BaseLookup[Client]):
             result: T = end.value
             return result
         except FAILURES as error:
-            raise LookupUnavailableError(describe(error, self._client) + hint(error)) from None
+            raise LookupUnavailableError(await self._explain(error)) from None
+
+    async def _explain(self, error: BaseException) -> str:
+        """Return the text of a failure. If the server has no functions, ask it for its version."""
+        if not lacks_functions(error):
+            return failure_text(error, describe(error, self._client))
+        info = None
+        with suppress(*FAILURES):
+            info = await self._client.execute_command(*VERSION_COMMAND)
+        return too_old_text(info)

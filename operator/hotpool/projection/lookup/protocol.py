@@ -27,6 +27,7 @@ from hotpool.projection.lookup.results import (
     parse_pick,
     parse_type_state,
 )
+from hotpool.projection.redis_errors import failure_reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -47,10 +48,12 @@ class LookupUnavailableError(Exception):
     """Redis returned no valid reply. The state of the pool is unknown."""
 
 
-def hint(error: BaseException) -> str:
-    """Return a hint to append to the text of an error, or an empty string."""
-    missing = isinstance(error, Exception) and is_library_missing(error)
-    return f" (no library {LIBRARY}: has an operator reached this Redis?)" if missing else ""
+def failure_text(error: BaseException, description: str) -> str:
+    """Return the text for a failure: its reason in plain words, if there is one, and the description of the error."""
+    if isinstance(error, Exception) and is_library_missing(error):
+        return f"{description} (no library {LIBRARY}: has an operator reached this Redis?)"
+    label, reason = failure_reason(error)
+    return description if label == "other" else f"{reason} ({description})"
 
 
 class LookupProtocol:
@@ -156,8 +159,10 @@ class LookupProtocol:
         return Capability(node, types, *parse_freshness(age, complete))
 
     def transitions(self, node: str) -> Steps[tuple[Transition, ...]]:
-        """Read the last transitions of a node."""
+        """Read the last transitions of a node. Without any, check that an operator writes to this Redis at all."""
         result = yield ("LRANGE", self._keys.history(node), 0, MAX_TRANSITIONS - 1)
+        if not result:
+            yield from self.capability(node)
         return tuple(decode_valid(map(to_text, result)))
 
 

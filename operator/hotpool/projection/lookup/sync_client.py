@@ -6,13 +6,15 @@ Must need only redis and the standard library.
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Self
 
 from redis.exceptions import RedisClusterException, RedisError
 
 from hotpool.projection.connection.sync_connection import SyncClient, connect, describe
+from hotpool.projection.functions import VERSION_COMMAND, lacks_functions, too_old_text
 from hotpool.projection.lookup.base import BaseLookup
-from hotpool.projection.lookup.protocol import FAILURES, LookupUnavailableError, hint
+from hotpool.projection.lookup.protocol import FAILURES, LookupUnavailableError, failure_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -95,4 +97,13 @@ class SyncLookup(BaseLookup[SyncClient]):
             result: T = end.value
             return result
         except FAILURES as error:
-            raise LookupUnavailableError(describe(error, self._client) + hint(error)) from None
+            raise LookupUnavailableError(self._explain(error)) from None
+
+    def _explain(self, error: BaseException) -> str:
+        """Return the text of a failure. If the server has no functions, ask it for its version."""
+        if not lacks_functions(error):
+            return failure_text(error, describe(error, self._client))
+        info = None
+        with suppress(*FAILURES):
+            info = self._client.execute_command(*VERSION_COMMAND)  # type: ignore[no-untyped-call]
+        return too_old_text(info)

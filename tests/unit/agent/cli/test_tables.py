@@ -54,6 +54,19 @@ def test_dropped_items_are_counted() -> None:
     assert lines[2] == "s: 2 invalid or too long items are left out of the report"
 
 
+@pytest.mark.parametrize("count", [1, 6])
+def test_items_that_the_report_leaves_out_are_counted_and_the_first_are_named(count: int) -> None:
+    items = [f"pod-{number}: annotations: \x1binvalid" for number in range(count)]
+    lines = shown(LONG, droppedItems=items)
+    first = lines.index(f"left out of the report ({count}):")
+    named = [f"    pod-{number}: annotations: ?invalid" for number in range(min(count, 5))]
+    assert lines[first + 1 :] == named + (["    and 1 more: -o json"] if count > 5 else [])
+
+
+def test_a_report_that_leaves_nothing_out_has_no_such_line() -> None:
+    assert not [line for line in shown(LONG, droppedItems=[]) if "left out" in line]
+
+
 def test_the_last_error_and_output_of_a_service_are_shown_without_control_sequences() -> None:
     failed = {"state": "Failed", "lastError": "exited\x1b[2J with \ud800", "lastOutput": ["a\tb\x07", "\x1b]0;x\x07é"]}
     lines = shown(LONG | {"id": "s"} | failed)
