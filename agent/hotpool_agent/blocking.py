@@ -4,11 +4,12 @@ No thread pool: functions that hang would exhaust it, and the agent would wait f
 """
 
 import asyncio
-import threading
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
+
+from hotpool.common.threads import run_in_thread
 
 T = TypeVar("T")
 
@@ -19,7 +20,7 @@ async def run_blocking(work: Callable[[], T], seconds: float | None = None) -> T
     The thread of an abandoned call goes on.
     """
     async with asyncio.timeout(seconds):
-        return await asyncio.wrap_future(_run_in_thread(work))
+        return await asyncio.wrap_future(run_in_thread(work))
 
 
 class SingleFlightRunner:
@@ -32,7 +33,7 @@ class SingleFlightRunner:
         """Return or raise the outcome of `work`. Cancellation of the caller leaves the thread running."""
         future = self._running.get(key)
         if future is None or future.done():
-            future = self._running[key] = _run_in_thread(work)
+            future = self._running[key] = run_in_thread(work)
         result: T = await asyncio.wrap_future(future)
         return result
 
@@ -50,7 +51,7 @@ class UnpooledExecutor(ThreadPoolExecutor):
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> "Future[T]":
         """Run the function in a new thread."""
-        return _run_in_thread(partial(fn, *args, **kwargs))
+        return run_in_thread(partial(fn, *args, **kwargs))
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002 - as the base
         """Do nothing: threads end with their function, or with the process."""
@@ -58,18 +59,4 @@ class UnpooledExecutor(ThreadPoolExecutor):
 
 def call_within(work: Callable[[], T], seconds: float) -> T:
     """Return or raise the outcome of `work`, before an event loop runs. Raises TimeoutError."""
-    return _run_in_thread(work).result(seconds)
-
-
-def _run_in_thread(work: Callable[[], T]) -> "Future[T]":
-    future: Future[T] = Future()
-    future.set_running_or_notify_cancel()  # From here on, a cancelled caller does not cancel it for the others.
-
-    def run() -> None:
-        try:
-            future.set_result(work())
-        except BaseException as error:  # noqa: BLE001 - raised again in the waiting callers
-            future.set_exception(error)
-
-    threading.Thread(target=run, name="blocking call", daemon=True).start()
-    return future
+    return run_in_thread(work).result(seconds)

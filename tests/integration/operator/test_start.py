@@ -80,9 +80,9 @@ async def test_older_definitions_are_refused_with_the_commands_that_update_them(
         (("--kubeconfig", "/no/such/file"), {}, 1, "no kubeconfig: /no/such/file does not exist; see --kubeconfig"),
         (
             (),
-            {"KUBERNETES_SERVICE_HOST": "127.0.0.1"},
+            {"KUBERNETES_SERVICE_HOST": "127.0.0.1", "KUBECONFIG": "/no/such:/neither"},
             1,
-            "no usable service account in this pod: Service host/port is not set",
+            "no kubeconfig: /no/such:/neither does not exist; see --kubeconfig; in this pod, ",
         ),
     ],
 )
