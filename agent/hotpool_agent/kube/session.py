@@ -89,10 +89,15 @@ class Session:
 
     @asynccontextmanager
     async def client(self) -> AsyncIterator[ApiClient]:
-        """Yield the client for one request; its session stays open in the block. Raises UnavailableError if closed."""
+        """Yield the client for one request; its session stays open in the block.
+
+        Raises UnavailableError if the session is closed or has no credential, as kubectl then sends nothing.
+        """
         await self._refresh()
         if self._connection is None:
             raise UnavailableError("not connected")
+        if self._connection.login.problem:
+            raise UnavailableError(self._connection.login.problem)
         self._requests += 1
         try:
             yield self._connection.client
@@ -149,7 +154,7 @@ class Session:
     async def _replace(self, connection: _Connection) -> None:
         login = connection.login
         if login.problem:
-            # The next request tries again. At the start the agent goes on without a credential.
+            # The next request tries again.
             self._reload_requested = True
             self._set_problem(login.problem)
             if self._connection:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote
 
 from hotpool.common.exec_plugin import ExecCredential, PluginError, run_plugin
 from hotpool.common.kubeconfig import Entry, FileDigests, digest_of
@@ -146,5 +147,6 @@ def impersonation(user: Entry | None) -> Headers:
         found.append(("Impersonate-Uid", uid))
     found += [("Impersonate-Group", str(group)) for group in user.fields.get("as-groups") or []]
     for key, values in user.mapping("as-user-extra").items():
-        found += [(f"Impersonate-Extra-{key}", str(value)) for value in values or []]
+        name = quote(str(key), safe="!#$&'*+^`|")  # what a header's name may have
+        found += [(f"Impersonate-Extra-{name}", str(value)) for value in values or []]
     return tuple(found)

@@ -19,6 +19,7 @@ SERVICE_ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _HOME_CONFIG: Final = "~/.kube/config"
 _FIELDS: Final = {"clusters": "cluster", "users": "user", "contexts": "context"}
 _NAMES_SHOWN: Final = 5
+_LOADER: Final[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 Json = Mapping[str, Any]
 FileDigests = tuple[tuple[Path, bytes | None], ...]
@@ -46,11 +47,11 @@ class Entry:
     folder: Path
 
     def text(self, key: str) -> str:
-        """Return a scalar as text, empty if it is absent or null."""
+        """Return text, empty if it is absent or null. Raises TypeError for a number: kubectl refuses it, too."""
         value = self.fields.get(key)
-        if isinstance(value, (dict, list)):
-            raise TypeError(f"{key} of {self.name} is not text")
-        return str(value).lower() if isinstance(value, bool) else str(value or "")
+        if value is None or isinstance(value, str):
+            return value or ""
+        raise TypeError(f"{key} of {self.name} is not text; quote it")
 
     def flag(self, key: str) -> bool:
         """Return a boolean, False if it is absent."""
@@ -225,6 +226,8 @@ def _merge(merged: Kubeconfig, path: Path, content: Any) -> None:
 
 def _entries(items: Any, kind: str, key: str, folder: Path) -> dict[str, Entry]:
     found: dict[str, Entry] = {}
+    if not isinstance(items or [], list):
+        raise TypeError(f"{kind} is not a list")
     for item in items or []:
         if not isinstance(item, dict) or not isinstance(item.get(key) or {}, dict):
             raise TypeError(f"each item of {kind} needs name and {key}")
@@ -235,21 +238,7 @@ def _entries(items: Any, kind: str, key: str, folder: Path) -> dict[str, Entry]:
     return found
 
 
-_FASTEST: Final[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
-
-class _Loader(_FASTEST):  # type: ignore[misc] # one of two classes
-    """Loader that leaves numbers and dates as text: they are names and tokens here."""
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: kept
-    for first, resolvers in _FASTEST.yaml_implicit_resolvers.items()
-    if (kept := [item for item in resolvers if item[0].rpartition(":")[2] in {"bool", "merge", "null"}])
-}
-
-
 @lru_cache(maxsize=16)
 def _parse(content: bytes) -> Any:
     """Parse a file once. Its values must not be changed."""
-    return yaml.load(content, _Loader)  # noqa: S506 - a safe loader
+    return yaml.load(content, _LOADER)  # noqa: S506 - a safe loader

@@ -30,8 +30,7 @@ def registry(on_object: OnObject, connection: Connection) -> kopf.OperatorRegist
     for kind in CUSTOM_KINDS:
         kopf.on.event(meta.GROUP, meta.VERSION, kind.value, registry=handlers, id=kind.value)(_handler(kind, on_object))
 
-    login = _Login(connection)
-    kopf.on.login(registry=handlers)(login)
+    kopf.on.login(registry=handlers)(_Login(connection).new_session)
 
     @kopf.on.startup(registry=handlers)
     async def configure(settings: kopf.OperatorSettings, **_: Any) -> None:
@@ -52,7 +51,7 @@ def _handler(kind: Kind, on_object: OnObject) -> Callable[..., Any]:
 
 
 class _Login:
-    """Login handler of kopf. kopf closes a session after a 401 and asks for another one at once, without an end.
+    """Sessions for kopf, which closes a session after a 401, and asks for another one at once.
 
     The session sends the present credential and reads it again after a 401, so here only the pace is kept.
     """
@@ -60,9 +59,9 @@ class _Login:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._next = 0.0
-        self.__name__ = "login"
 
-    async def __call__(self, **_: Any) -> kopf.AiohttpSession:
+    async def new_session(self, **_: Any) -> kopf.AiohttpSession:
+        """Handle a login: return a new session, after a pause if the former one is recent."""
         clock = asyncio.get_running_loop().time
         delay, self._next = self._next - clock(), max(clock(), self._next) + _LOGIN_SECONDS
         if delay > 0:

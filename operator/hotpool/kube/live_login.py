@@ -29,6 +29,7 @@ class LiveLogin:
         self.current = login
         self._loop = asyncio.get_running_loop()
         self._checked = self._loop.time()
+        self._refused = -CHECK_SECONDS
         self._reading: asyncio.Task[None] | None = None
         self._problem: str | None = None
 
@@ -42,12 +43,13 @@ class LiveLogin:
 
     async def authorize(self, request: aiohttp.ClientRequest, handler: ClientHandlerType) -> aiohttp.ClientResponse:
         """Send a request with the credential, as an aiohttp middleware, and once more after a 401 with a new one."""
-        self._start_reading(unless_fresh=True)
+        self._start_reading(refused=False)
         used = self.current
         response = await handler(_authorized(request, used))
         if response.status != _UNAUTHORIZED:
             return response
-        await self._renew_after(used)
+        while self.current is used and (reading := self._start_reading(refused=True)):
+            await asyncio.wait([reading])
         if self.current is used:
             return response
         response.close()  # its connection may have the former client certificate
@@ -59,40 +61,37 @@ class LiveLogin:
 
     def _on_rejection(self, login: Login) -> None:
         if self.current is login:
-            self._start_reading(unless_fresh=False)
+            self._start_reading(refused=True)
 
-    async def _renew_after(self, rejected: Login) -> None:
-        self._on_rejection(rejected)
-        if self._reading and self.current is rejected:
-            await asyncio.wait([self._reading])
+    def _start_reading(self, *, refused: bool) -> asyncio.Task[None] | None:
+        """Start reading unless it was done a moment ago, and return the task if there is one.
 
-    def _start_reading(self, *, unless_fresh: bool) -> None:
-        """Read in the background, unless that is going on or was done a moment ago."""
-        now = self._loop.time()
-        if self._reading is None and now >= self._checked + CHECK_SECONDS:
-            self._checked = now
-            self._reading = self._loop.create_task(self._read(unless_fresh=unless_fresh), name="read credentials")
+        `refused`: read the credential even if its files are unchanged.
+        """
+        if self._reading is None:
+            now = self._loop.time()
+            if now < (self._refused if refused else self._checked) + CHECK_SECONDS:
+                return None
+            self._checked, self._refused = now, now if refused else self._refused
+            self._reading = self._loop.create_task(self._read(refused=refused), name="read credentials")
+        return self._reading
 
-    async def _read(self, *, unless_fresh: bool) -> None:
+    async def _read(self, *, refused: bool) -> None:
         try:
             async with asyncio.timeout(_LOAD_SECONDS):
-                await asyncio.wrap_future(run_in_thread(lambda: self._refresh(unless_fresh=unless_fresh)))
+                login = await asyncio.wrap_future(run_in_thread(lambda: _read(self.current, refused=refused)))
+            if login:
+                self._replace(login)
             self._set_problem(None)
-        except TargetError as error:
-            self._set_problem(str(error))
-        except TimeoutError:
-            self._set_problem(f"they cannot be read within {_LOAD_SECONDS:g} s")
+        except (TargetError, OSError) as error:
+            hangs = isinstance(error, TimeoutError)
+            self._set_problem(f"they cannot be read within {_LOAD_SECONDS:g} s" if hangs else str(error))
         finally:
             self._reading = None
 
-    def _refresh(self, *, unless_fresh: bool) -> None:
-        """Replace the login (blocking). Raises TargetError."""
+    def _replace(self, login: Login) -> None:
+        """Use the credential of another login. Not in a thread: OpenSSL must not change a context that is in use."""
         former = self.current
-        if unless_fresh and not former.is_stale():
-            return
-        login = load_login(former.target)
-        if login.problem:
-            raise TargetError(login.problem)
         if former.tls:
             login.load_certificate(former.tls)
             if login.authority:
@@ -107,6 +106,16 @@ class LiveLogin:
 
             structlog.get_logger(__name__).warning("credentials not reloaded; using the former ones", error=problem)
         self._problem = problem
+
+
+def _read(former: Login, *, refused: bool) -> Login | None:
+    """Return the present login (blocking), or None if the former one is fresh and not refused. Raises TargetError."""
+    if not (refused or former.is_stale()):
+        return None
+    login = load_login(former.target)
+    if login.problem:
+        raise TargetError(login.problem)
+    return login
 
 
 def _authorized(request: aiohttp.ClientRequest, login: Login) -> aiohttp.ClientRequest:
