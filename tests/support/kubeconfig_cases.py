@@ -58,18 +58,18 @@ class Setup:
         fields = {"server": self.url(), "certificate-authority": str(self.authority)} | more
         return {name: value for name, value in fields.items() if value is not None}
 
-    def config(self, name: str = "config", *, current: str | None = "main", **parts: Any) -> str:
-        """Write a kubeconfig with a context `main`: `cluster`, `user`, `namespace`. Return its path."""
-        context = {"cluster": "main", "user": "main"}
+    def config(self, name: str = "config", *, entry: str = "main", **parts: Any) -> str:
+        """Write a kubeconfig with a context of the entry's name: `cluster`, `user`, `namespace`. Return its path."""
+        context = {"cluster": entry, "user": entry}
         if namespace := parts.get("namespace"):
             context["namespace"] = namespace
         return self.write(
             name,
             {
-                "current-context": current,
-                "clusters": [{"name": "main", "cluster": parts.get("cluster") or self.cluster()}],
-                "users": [{"name": "main", "user": parts.get("user") or {"token": f"token-{name}"}}],
-                "contexts": [{"name": "main", "context": context}],
+                "current-context": parts.get("current", entry),
+                "clusters": [{"name": entry, "cluster": parts.get("cluster") or self.cluster()}],
+                "users": [{"name": entry, "user": parts.get("user") or {"token": f"token-{name}"}}],
+                "contexts": [{"name": entry, "context": context}],
             },
         )
 
@@ -108,9 +108,14 @@ def several(*paths: str) -> Run:
 
 
 def _two_files(setup: Setup) -> Run:
-    other = {"server": NOWHERE.replace("http:", "https:")}
+    other = {"entry": "other", "namespace": "beta", "user": {"token": "second"}}
+    return several(setup.config("first", namespace="alpha"), setup.config("second", **other))
+
+
+def _same_names(setup: Setup) -> Run:
+    nowhere = {"server": NOWHERE.replace("http:", "https:")}
     first = setup.config("first", namespace="alpha")
-    return several(first, setup.config("second", namespace="beta", cluster=other, user={"token": "second"}))
+    return several(first, setup.config("second", namespace="beta", cluster=nowhere, user={"token": "second"}))
 
 
 def _parts_in_several_files(setup: Setup) -> Run:
@@ -249,6 +254,7 @@ CASES: Final[Mapping[str, Callable[[Setup], Run]]] = {
     "token": lambda setup: one(setup.config(namespace="alpha")),
     "no namespace": lambda setup: one(setup.config()),
     "the first of two files": _two_files,
+    "the same names in two files": _same_names,
     "parts in several files": _parts_in_several_files,
     "relative paths": _relative_paths,
     "inline data": _inline,

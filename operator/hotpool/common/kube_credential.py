@@ -45,7 +45,7 @@ class Files:
             return None
         if data := entry.text(f"{key}-data"):
             try:
-                return base64.b64decode(data).decode("ascii")
+                return base64.b64decode("".join(data.split()), validate=True).decode("ascii")
             except ValueError as error:
                 raise ValueError(f"{key}-data of {entry.name} is not base64 of PEM") from error
         path = entry.path(key)

@@ -19,6 +19,8 @@ CHECK_SECONDS: Final = 10.0
 """Shortest time between two looks at the files, and between two readings after a 401."""
 _LOAD_SECONDS: Final = 30.0
 """Time to read the files and run the exec plugin, whose own limit is shorter."""
+_STALE_CONNECTIONS: Final = 4
+"""Attempts with a new client certificate."""
 _UNAUTHORIZED: Final = 401
 
 
@@ -50,10 +52,19 @@ class LiveLogin:
             return response
         while self.current is used and (reading := self._start_reading(refused=True)):
             await asyncio.wait([reading])
-        if self.current is used:
-            return response
-        response.close()  # its connection may have the former client certificate
-        return await handler(_authorized(request, self.current))
+        return response if self.current is used else await self._repeat(request, handler)
+
+    async def _repeat(self, request: aiohttp.ClientRequest, handler: ClientHandlerType) -> aiohttp.ClientResponse:
+        """Send a request again. Idle connections have the former client certificate, and each attempt closes one."""
+        login = self.current
+        if not login.certificate:
+            return await handler(_authorized(request, login))
+        request.headers["Connection"] = "close"
+        for _ in range(_STALE_CONNECTIONS):
+            response = await handler(_authorized(request, login))
+            if response.status != _UNAUTHORIZED:
+                break
+        return response
 
     def reject(self, login: Login) -> None:
         """Read the credential again, because the API server refused it. May be called in any thread."""

@@ -6,7 +6,7 @@ The real kubectl and each of our ways to the API server meet one server, which r
 import asyncio
 import os
 import subprocess
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -31,7 +31,7 @@ from localfleet.kind import kind_program, kubectl_program
 from localfleet.process import wait_for
 
 SECONDS: Final = 20.0
-Program = Callable[[Run, RecordingApi, int], Awaitable[None]]
+Program = Callable[[Run, RecordingApi, int], Coroutine[None, None, None]]
 
 
 def target_of(run: Run) -> ClusterTarget:
@@ -98,7 +98,7 @@ EXTENDED: Final = {"the first of two files", "proxy-url and tls-server-name"}
 def environment(run: Run, folder: Path) -> Iterator[dict[str, str]]:
     """Set the environment of a run, without proxies and kubeconfigs of this machine."""
     kept = {name: value for name, value in os.environ.items() if name not in {*PROXY_VARIABLES, "KUBECONFIG"}}
-    variables = kept | {"HOME": str(folder / "home")} | run.environment
+    variables = kept | {"HOME": str(folder / "home"), **run.environment}
     with mock.patch.dict(os.environ, variables, clear=True):
         yield variables
 
