@@ -13,6 +13,7 @@ import structlog
 
 from hotpool.api.meta import timestamp
 from hotpool.common.health_server import serving
+from hotpool.common.kubeconfig import Target
 from hotpool_agent import __version__, host_info
 from hotpool_agent.blocking import SingleFlightRunner, UnpooledExecutor
 from hotpool_agent.catalogue.loader import CatalogueError, read_catalogue
@@ -21,7 +22,6 @@ from hotpool_agent.control import protocol, socket_server
 from hotpool_agent.control.service_documents import service_documents
 from hotpool_agent.gpu_reader import GpuReader
 from hotpool_agent.kube.capability_watch import CapabilityWatch
-from hotpool_agent.kube.credentials import Target
 from hotpool_agent.kube.node_resources import NodeResources
 from hotpool_agent.kube.pod_identity import kube_node
 from hotpool_agent.metrics import Metrics

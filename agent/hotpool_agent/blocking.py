@@ -1,23 +1,17 @@
 """Threads for functions that may block without a limit, such as file access on a network drive. I/O (requirement A12).
 
-No pool of limited size: functions that hang would exhaust it, and the agent would wait for them when it exits. A few
-idle threads are kept, because the start of a thread blocks its caller until the new thread has the interpreter.
+Each call has a thread at once (`hotpool.common.threads`), so none waits for one that hangs.
 """
 
 import asyncio
-import threading
-from collections import deque
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from queue import SimpleQueue
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
+
+from hotpool.common.threads import run_in_thread
 
 T = TypeVar("T")
-
-_MAX_IDLE: Final = 4
-_IDLE: Final[deque[SimpleQueue[Callable[[], None]]]] = deque()
-"""Queues of the threads that wait for work."""
 
 
 async def run_blocking(work: Callable[[], T], seconds: float | None = None) -> T:
@@ -26,7 +20,7 @@ async def run_blocking(work: Callable[[], T], seconds: float | None = None) -> T
     The thread of an abandoned call goes on.
     """
     async with asyncio.timeout(seconds):
-        return await asyncio.wrap_future(_run_in_thread(work))
+        return await asyncio.wrap_future(run_in_thread(work))
 
 
 class SingleFlightRunner:
@@ -39,7 +33,7 @@ class SingleFlightRunner:
         """Return or raise the outcome of `work`. Cancellation of the caller leaves the thread running."""
         future = self._running.get(key)
         if future is None or future.done():
-            future = self._running[key] = _run_in_thread(work)
+            future = self._running[key] = run_in_thread(work)
         result: T = await asyncio.wrap_future(future)
         return result
 
@@ -57,7 +51,7 @@ class UnpooledExecutor(ThreadPoolExecutor):
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> "Future[T]":
         """Run the function in a free thread."""
-        return _run_in_thread(partial(fn, *args, **kwargs))
+        return run_in_thread(partial(fn, *args, **kwargs))
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002 - as the base
         """Do nothing: threads end with their function, or with the process."""
@@ -65,31 +59,4 @@ class UnpooledExecutor(ThreadPoolExecutor):
 
 def call_within(work: Callable[[], T], seconds: float) -> T:
     """Return or raise the outcome of `work`, before an event loop runs. Raises TimeoutError."""
-    return _run_in_thread(work).result(seconds)
-
-
-def _run_in_thread(work: Callable[[], T]) -> "Future[T]":
-    future: Future[T] = Future()
-    future.set_running_or_notify_cancel()  # From here on, a cancelled caller does not cancel it for the others.
-
-    def run() -> None:
-        try:
-            future.set_result(work())
-        except BaseException as error:  # noqa: BLE001 - raised again in the waiting callers
-            future.set_exception(error)
-
-    try:
-        queue = _IDLE.pop()
-    except IndexError:
-        queue = SimpleQueue()
-        threading.Thread(target=_serve, args=(queue,), name="blocking call", daemon=True).start()
-    queue.put(run)
-    return future
-
-
-def _serve(queue: SimpleQueue[Callable[[], None]]) -> None:
-    while True:
-        queue.get()()
-        if len(_IDLE) >= _MAX_IDLE:
-            return
-        _IDLE.append(queue)
+    return run_in_thread(work).result(seconds)

@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any, Final, TypeVar
 
 import structlog
-from kubernetes.aio import client
 
 from hotpool.api.meta import ELECTION_LEASE, KUBE_NODES_ANNOTATION, SCHEMA_REVISION
 from hotpool.clock import Clock
@@ -22,7 +21,7 @@ from hotpool.errors import RetryableError
 from hotpool.events.aggregator import EventObject
 from hotpool.events.recorder import EventRecorder
 from hotpool.kube import custom_resource_watch
-from hotpool.kube.client import KUBECONFIG_ERRORS, ApiUnavailable, ClusterTarget, connect, kubeconfig_error
+from hotpool.kube.client import ApiUnavailable, ClusterTarget, Connection, connect
 from hotpool.kube.event_writer import EventWriter
 from hotpool.kube.leader_election import LeaderElector
 from hotpool.kube.lease_watch import LeaseWatch
@@ -66,25 +65,26 @@ async def run(settings: Settings) -> int:
     gc.set_threshold(_GC_THRESHOLD)
     target = ClusterTarget(settings.namespace, settings.kubeconfig, settings.context)
     try:
-        api = await connect(target)
-    except KUBECONFIG_ERRORS as error:
-        raise StartupError(" ".join(str(kubeconfig_error(target, error)).split())) from None
+        connection = await connect(target)
+    except ApiUnavailable as error:
+        raise StartupError(str(error)) from None
     try:
-        return await Operator(settings, target, api).run()
+        return await Operator(settings, connection).run()
     finally:
-        await api.close()
+        await connection.api.close()
 
 
 class Operator:
     """Parts of one operator, wired."""
 
-    def __init__(self, settings: Settings, target: ClusterTarget, api: client.ApiClient) -> None:
+    def __init__(self, settings: Settings, connection: Connection) -> None:
         self._settings = settings
-        self._api = api
+        self._connection, api = connection, connection.api
         self._stop, self._won, self._lost = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._listed, self._stop_watch = asyncio.Event(), asyncio.Event()
         self._elector = LeaderElector(
-            target,
+            settings.namespace,
+            connection.login,
             won=_from_thread(self._won),
             lost=_from_thread(self._lost),
             annotations={KUBE_NODES_ANNOTATION: str(settings.kube_nodes).lower()},
@@ -151,7 +151,7 @@ class Operator:
             raise StartupError(f"{error} or HOTPOOL_LISTEN") from None
 
     async def _run_parts(self) -> int:
-        log.info("starting", namespace=self._settings.namespace, server=self._api.configuration.host)
+        log.info("starting", namespace=self._settings.namespace, server=self._connection.login.current.server)
         if not await self._completes(self._check_cluster()):
             return 0
         parts = {
@@ -161,7 +161,7 @@ class Operator:
             "work": self._work(),
         } | ({"nodes": self._node_watch.run()} if self._node_watch else {})
         tasks = [asyncio.create_task(part, name=name) for name, part in parts.items()]
-        handlers = custom_resource_watch.registry(self._ingest.on_object, self._api.configuration)
+        handlers = custom_resource_watch.registry(self._ingest.on_object, self._connection)
         watching = custom_resource_watch.watch(
             handlers,
             self._settings.namespace,

@@ -19,7 +19,7 @@ class Settings(BaseSettings):
     namespace: str = ""
     """Namespace of the fleet. Empty: that of the kubeconfig's context or of the pod, else `default`."""
     kubeconfig: str | None = None
-    """Path. Default: the service account in the cluster, else $KUBECONFIG or the home folder's kubeconfig."""
+    """Path. Default: $KUBECONFIG, else the home folder's kubeconfig, else in the cluster the service account."""
     context: str | None = None
     """Context within the kubeconfig."""
     redis_url: SecretStr | None = None

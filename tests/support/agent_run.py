@@ -10,9 +10,9 @@ from typing import Any, Final
 
 from tests.support.fake_api import FakeApi
 
+from hotpool.common.kubeconfig import Target
 from hotpool_agent.app import Agent, Options
 from hotpool_agent.catalogue.loader import empty_catalogue, read_catalogue
-from hotpool_agent.kube.credentials import Target
 from hotpool_agent.kube.node_resources import NodeResources
 from hotpool_agent.services.controller import ServiceController
 from hotpool_agent.settings import Settings

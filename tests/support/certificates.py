@@ -1,6 +1,7 @@
 """Certificates for tests over TLS: an authority of the test's own and the certificates it signs, as PEM files."""
 
 import ssl
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -38,11 +39,11 @@ class Authority:
         self.path = folder / f"{name}.crt"
         self.path.write_bytes(builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
 
-    def issue(self, name: str, address: str = "127.0.0.1", days: int = 1) -> Pair:
-        """Issue a certificate for a common name and an address; with negative `days` it has expired."""
+    def issue(self, name: str, address: str = "127.0.0.1", days: int = 1, names: Sequence[str] = ()) -> Pair:
+        """Issue a certificate for a common name, an address and DNS names; with negative `days` it has expired."""
         key = ec.generate_private_key(ec.SECP256R1())
         builder = _builder(_name(name), self._name, key.public_key(), days)
-        addresses = x509.SubjectAlternativeName([x509.IPAddress(ip_address(address))])
+        addresses = x509.SubjectAlternativeName([x509.IPAddress(ip_address(address)), *map(x509.DNSName, names)])
         builder = builder.add_extension(addresses, critical=False)
         identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
         builder = builder.add_extension(identifier, critical=False)

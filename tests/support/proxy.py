@@ -8,17 +8,21 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Proxy:
-    """A proxy. `requests`: the first line of each; `refuse`: the status line of every response, if set."""
+    """A proxy. `requests`: the first line of each; `refuse`: the status line of every response, if set.
+
+    `sources`: the ports of this machine from which it connected.
+    """
 
     url: str = ""
+    sources: set[int] = field(default_factory=set)
     requests: list[str] = field(default_factory=list)
     credentials: set[str] = field(default_factory=set)
     refuse: str | None = None
 
 
 @asynccontextmanager
-async def proxy_to(port: int) -> AsyncIterator[Proxy]:
-    """Run a proxy to a port of this machine."""
+async def proxy_to(port: int | None) -> AsyncIterator[Proxy]:
+    """Run a proxy to a port of this machine. None: the port that the client asks for, on this machine."""
     proxy = Proxy()
     tasks: set[asyncio.Task[None]] = set()
 
@@ -41,7 +45,7 @@ async def proxy_to(port: int) -> AsyncIterator[Proxy]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _forward(proxy: Proxy, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _forward(proxy: Proxy, port: int | None, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     head = await reader.readuntil(b"\r\n\r\n")
     line, *headers = head.decode().split("\r\n")
     proxy.requests.append(line)
@@ -50,7 +54,9 @@ async def _forward(proxy: Proxy, port: int, reader: asyncio.StreamReader, writer
         writer.write(f"HTTP/1.1 {proxy.refuse}\r\nContent-Length: 0\r\n\r\n".encode())
         await writer.drain()
         return
-    server_reader, server_writer = await asyncio.open_connection("127.0.0.1", port)
+    asked = int(line.split()[1].rpartition(":")[2]) if port is None else port
+    server_reader, server_writer = await asyncio.open_connection("127.0.0.1", asked)
+    proxy.sources.add(server_writer.get_extra_info("sockname")[1])
     try:
         if line.startswith("CONNECT "):
             writer.write(b"HTTP/1.1 200 OK\r\n\r\n")

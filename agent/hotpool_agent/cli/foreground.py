@@ -13,11 +13,11 @@ from pydantic import ValidationError
 
 from hotpool.common import exit_codes
 from hotpool.common.health_server import ListenError
+from hotpool.common.kubeconfig import Target, TargetError
 from hotpool_agent import logging_setup
 from hotpool_agent.app import Options, run_agent
 from hotpool_agent.catalogue.loader import CatalogueError, empty_catalogue, read_catalogue
 from hotpool_agent.cli.common import exit_with_error
-from hotpool_agent.kube.credentials import Target, TargetError
 from hotpool_agent.node_name import NodeNameError, node_name
 from hotpool_agent.paths import PathError
 from hotpool_agent.settings import Settings

@@ -38,7 +38,7 @@ _HELP: Final = AgentHelp(
         ("STATE/NODE/state.json", "Identity, desired states and running processes; survives restarts."),
         SOCKET,
         LOGS,
-        ("~/.kube/config", "The kubeconfig, unless another one is given or the agent runs in a pod."),
+        ("~/.kube/config", "The kubeconfig, unless another one is given. Without one, a pod uses its service account."),
     ),
     examples={
         "The agent of node edge-017": "hotpool-agent run --catalogue node.yaml --node edge-017 -n speech",

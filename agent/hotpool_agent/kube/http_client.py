@@ -15,7 +15,7 @@ from typing import Any, Final
 import aiohttp
 from kubernetes.aio.client import ApiClient
 
-from hotpool_agent.kube.credentials import Target
+from hotpool.common.kubeconfig import Target
 from hotpool_agent.kube.errors import UnauthorizedError, UnavailableError, kube_error, unreachable
 from hotpool_agent.kube.session import Session
 from hotpool_agent.untrusted_text import parse_json
@@ -138,7 +138,7 @@ class KubeHttpClient:
         headers, query = {"Accept": "application/json"} | content_type, list(request.query.items())
         try:
             _, url, headers, _, _ = await client.param_serialize(
-                request.method, request.path, query_params=query, header_params=headers, auth_settings=["BearerToken"]
+                request.method, request.path, query_params=query, header_params=headers
             )
             # The body goes past param_serialize, which would copy it deeply.
             wrapped = await client.call_api(request.method, url, headers, request.body, _request_timeout=limits)

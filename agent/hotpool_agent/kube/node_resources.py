@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, Final
 
 from hotpool.api.meta import API_VERSION, LEASE_LABEL, LEASE_PREFIX, timestamp
-from hotpool_agent.kube.credentials import Target
+from hotpool.common.kubeconfig import Target
 from hotpool_agent.kube.errors import ExpiredError, MissingError, UnavailableError
 from hotpool_agent.kube.http_client import WATCH_SECONDS, KubeHttpClient, KubeRequest, Listing, WatchEvent, object_at
 

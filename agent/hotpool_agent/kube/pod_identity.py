@@ -9,9 +9,9 @@ import binascii
 from dataclasses import dataclass
 from typing import Any, Final
 
+from hotpool.common import kubeconfig
+from hotpool.common.kubeconfig import Target, TargetError
 from hotpool_agent.blocking import call_within
-from hotpool_agent.kube import credentials
-from hotpool_agent.kube.credentials import Target, uses_service_account
 from hotpool_agent.untrusted_text import parse_json, representable
 
 _READ_SECONDS: Final = 5.0
@@ -29,16 +29,17 @@ class KubeNode:
 
 def kube_node(target: Target) -> KubeNode | None:
     """Return the v1 Node of this pod, or None outside a pod or if the token does not name a Node."""
-    if not uses_service_account(target):
-        return None
     try:
-        return parse_node(call_within(_read_token, _READ_SECONDS).strip())
-    except (OSError, UnicodeDecodeError):
+        return parse_node(call_within(lambda: _read_token(target), _READ_SECONDS).strip())
+    except (OSError, UnicodeDecodeError, TargetError):
         return None
 
 
-def _read_token() -> str:
-    return (credentials.SERVICE_ACCOUNT / "token").read_text(encoding="utf-8")
+def _read_token(target: Target) -> str:
+    """Return the token that the agent uses, empty if it is not that of its pod."""
+    if not kubeconfig.service_account_used(target, kubeconfig.load(target)):
+        return ""
+    return (kubeconfig.SERVICE_ACCOUNT / "token").read_text(encoding="utf-8")
 
 
 def parse_node(token: str) -> KubeNode | None:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar, cast
 
 import click
 
+from hotpool.common import exit_codes
+
 if TYPE_CHECKING:
     from hotpool.lookup import Lookup
 
@@ -50,12 +52,18 @@ class FleetOptions:
 
     @classmethod
     def of(cls, namespace: str | None, kubeconfig: str | None, context: str | None) -> "FleetOptions":
-        """Return the options; a missing namespace is that of the kubeconfig's context, else `default`."""
-        if not namespace:
-            from hotpool.kube.client import namespace_of
+        """Return the options; a missing namespace is that of the kubeconfig's context, else `default`.
 
-            namespace = namespace_of(kubeconfig, context)
-        return cls(namespace or "default", kubeconfig, context)
+        Ends the command with one line if the kubeconfig is needed and not usable.
+        """
+        if not namespace:
+            from hotpool.common.kubeconfig import Target, TargetError, namespace_of
+
+            try:
+                namespace = namespace_of(Target(kubeconfig, context))
+            except TargetError as error:
+                fail(click.get_current_context().info_name or "", str(error), exit_codes.UNAVAILABLE)
+        return cls(namespace, kubeconfig, context)
 
 
 @dataclass(frozen=True, slots=True)

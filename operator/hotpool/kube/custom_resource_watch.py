@@ -8,29 +8,29 @@ from collections.abc import Callable
 from typing import Any
 
 import kopf
-from kubernetes.aio import client
 
 from hotpool.api import meta
 from hotpool.core.model import CUSTOM_KINDS, Kind
+from hotpool.kube.client import Connection
 
 OnObject = Callable[[Kind, str | None, Any], None]
 """Callback with kind, event type (None: part of the first listing; ADDED, MODIFIED, DELETED) and the object."""
 
 _ERROR_BACKOFFS = tuple(1.0 for _ in range(100_000))
 _INACTIVITY_SECONDS = 300.0
+_LOGIN_SECONDS = 5.0
+"""Shortest time between two sessions."""
 _RECONNECT_SECONDS = 1.0
 """Pause after each watch. kopf lists all objects again before the next one."""
 
 
-def registry(on_object: OnObject, settings: client.Configuration) -> kopf.OperatorRegistry:
-    """Return kopf's handlers: one for each kind, and the login with the credentials of our own client."""
+def registry(on_object: OnObject, connection: Connection) -> kopf.OperatorRegistry:
+    """Return kopf's handlers: one for each kind, and the login with a session of our own connection."""
     handlers = kopf.OperatorRegistry()
     for kind in CUSTOM_KINDS:
         kopf.on.event(meta.GROUP, meta.VERSION, kind.value, registry=handlers, id=kind.value)(_handler(kind, on_object))
 
-    @kopf.on.login(registry=handlers)
-    async def login(**_: Any) -> kopf.ConnectionInfo:
-        return _connection(settings)
+    kopf.on.login(registry=handlers)(_Login(connection).new_session)
 
     @kopf.on.startup(registry=handlers)
     async def configure(settings: kopf.OperatorSettings, **_: Any) -> None:
@@ -50,19 +50,24 @@ def _handler(kind: Kind, on_object: OnObject) -> Callable[..., Any]:
     return handle
 
 
-def _connection(settings: client.Configuration) -> kopf.ConnectionInfo:
-    scheme, _, token = (settings.api_key.get("BearerToken") or settings.api_key.get("authorization") or "").partition(
-        " "
-    )
-    return kopf.ConnectionInfo(
-        server=settings.host,
-        ca_path=settings.ssl_ca_cert,
-        insecure=not settings.verify_ssl,
-        scheme=scheme if token else None,
-        token=token or scheme or None,
-        certificate_path=settings.cert_file,
-        private_key_path=settings.key_file,
-    )
+class _Login:
+    """Sessions for kopf, which closes a session after a 401, and asks for another one at once.
+
+    The session sends the present credential and reads it again after a 401, so here only the pace is kept.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._next = 0.0
+
+    async def new_session(self, **_: Any) -> kopf.AiohttpSession:
+        """Handle a login: return a new session, after a pause if the former one is recent."""
+        clock = asyncio.get_running_loop().time
+        delay, self._next = self._next - clock(), max(clock(), self._next) + _LOGIN_SECONDS
+        if delay > 0:
+            await asyncio.sleep(delay)
+        login = self._connection.login.current
+        return kopf.AiohttpSession(server=login.server, aiohttp_session=self._connection.new_session())
 
 
 async def watch(

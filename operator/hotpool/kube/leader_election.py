@@ -13,16 +13,17 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from time import monotonic
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import structlog
 import urllib3
-from kubernetes import client, config
+from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 
 from hotpool.api.meta import ELECTION_LEASE
+from hotpool.common.kube_login import Login
 from hotpool.errors import RetryableError
-from hotpool.kube.client import ClusterTarget
+from hotpool.kube.blocking_client import blocking_client
 from hotpool.observability.metrics import LEADER, TERM
 
 LEASE_SECONDS: Final = 6
@@ -33,11 +34,21 @@ WRITE_RESERVE: Final = 2.5
 """Time between the end of leadership and the expiry of the Lease: more than the time-out of any write."""
 _REQUEST_SECONDS: Final = 1.5
 _SHORTEST_PAUSE: Final = 0.1
+_UNAUTHORIZED: Final = 401
 _CONFLICT: Final = 409
 _NOT_FOUND: Final = 404
 _CONNECTION_ERRORS: Final = (urllib3.exceptions.HTTPError, OSError)
 
 log = structlog.get_logger(__name__)
+
+
+class PresentLogin(Protocol):
+    """A login that another thread keeps up to date."""
+
+    current: Login
+
+    def reject(self, login: Login) -> None:
+        """Read the credential again, because the API server refused it."""
 
 
 class LeaderElector(threading.Thread):
@@ -48,7 +59,8 @@ class LeaderElector(threading.Thread):
 
     def __init__(
         self,
-        target: ClusterTarget,
+        namespace: str,
+        login: PresentLogin,
         *,
         won: Callable[[], None],
         lost: Callable[[], None],
@@ -58,7 +70,8 @@ class LeaderElector(threading.Thread):
         self.identity = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self.term = 0
         self.lease_uid = ""
-        self._target = target
+        self._namespace = namespace
+        self._login = login
         self._largest_term: Callable[[], int] = int
         self._won = won
         self._lost = lost
@@ -89,22 +102,28 @@ class LeaderElector(threading.Thread):
     def run(self) -> None:
         """Run for election until stopped, or until leadership is lost. Errors of the API server are retried."""
         try:
-            self._elect(client.CoordinationV1Api(_connect(self._target)))
+            self._elect()
         except Exception:  # an unnoticed end of the thread would leave a process that never leads, or never yields.
             log.exception("leader election failed")
             self._leading_until = 0.0
             self._lost()
 
-    def _elect(self, api: Any) -> None:
+    def _elect(self) -> None:
+        login = self._login.current
+        api = client.CoordinationV1Api(blocking_client(login))
         while not self._stop_event.is_set():
             started = monotonic()
+            if self._login.current is not login:
+                login = self._login.current
+                api = client.CoordinationV1Api(blocking_client(login))
             try:
                 with self._lock:
                     self._renew_or_acquire(api)
             except (ApiException, *_CONNECTION_ERRORS) as error:
-                log.warning(
-                    "Lease not renewed or acquired", error=type(error).__name__, status=getattr(error, "status", None)
-                )
+                status = getattr(error, "status", None)
+                log.warning("Lease not renewed or acquired", error=type(error).__name__, status=status)
+                if status == _UNAUTHORIZED:
+                    self._login.reject(login)
                 pause = RETRY_SECONDS if self.leading() else RENEW_SECONDS
             else:
                 pause = RENEW_SECONDS if self.leading() else RETRY_SECONDS
@@ -128,7 +147,7 @@ class LeaderElector(threading.Thread):
         """
         try:
             with self._lock:
-                self._store_term(client.CoordinationV1Api(_connect(self._target)), term)
+                self._store_term(client.CoordinationV1Api(blocking_client(self._login.current)), term)
         except (ApiException, *_CONNECTION_ERRORS) as error:
             raise RetryableError(
                 f"leader term {term} not stored in the election Lease: {type(error).__name__}"
@@ -175,7 +194,7 @@ class LeaderElector(threading.Thread):
     def _read(self, api: Any) -> Any:
         """Return the Lease, or None if it does not exist."""
         try:
-            return api.read_namespaced_lease(ELECTION_LEASE, self._target.namespace, _request_timeout=_REQUEST_SECONDS)
+            return api.read_namespaced_lease(ELECTION_LEASE, self._namespace, _request_timeout=_REQUEST_SECONDS)
         except ApiException as error:
             if error.status != _NOT_FOUND:
                 raise
@@ -213,7 +232,7 @@ class LeaderElector(threading.Thread):
     def _write(self, api: Any, lease: Any, started: float) -> None:
         """Write the Lease. The API server returns a conflict if another client changed it meanwhile."""
         lease.spec.renew_time = datetime.now(UTC)
-        args = (self._target.namespace, lease)
+        args = (self._namespace, lease)
         if lease.metadata.resource_version is None:
             stored = api.create_namespaced_lease(*args, _request_timeout=_REQUEST_SECONDS)
         else:
@@ -231,24 +250,10 @@ class LeaderElector(threading.Thread):
         self._leading_until = 0.0
         LEADER.set(0)
         try:
-            lease: Any = api.read_namespaced_lease(
-                ELECTION_LEASE, self._target.namespace, _request_timeout=_REQUEST_SECONDS
-            )
+            lease: Any = api.read_namespaced_lease(ELECTION_LEASE, self._namespace, _request_timeout=_REQUEST_SECONDS)
             if lease.spec.holder_identity == self.identity:
                 lease.spec.holder_identity = None
-                args = (ELECTION_LEASE, self._target.namespace, lease)
+                args = (ELECTION_LEASE, self._namespace, lease)
                 api.replace_namespaced_lease(*args, _request_timeout=_REQUEST_SECONDS)
         except (ApiException, *_CONNECTION_ERRORS) as error:
             log.warning("election Lease not released; it will expire", error=type(error).__name__)
-
-
-def _connect(target: ClusterTarget) -> Any:
-    settings: Any = client.Configuration()
-    if target.in_cluster:
-        config.load_incluster_config(client_configuration=settings)
-    else:
-        config.load_kube_config(
-            config_file=target.kubeconfig, context=target.context, client_configuration=settings, persist_config=False
-        )
-    settings.retries = False
-    return client.ApiClient(settings)

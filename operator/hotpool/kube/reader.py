@@ -11,7 +11,7 @@ from kubernetes.aio.client.exceptions import ApiException
 from hotpool.api import meta
 from hotpool.core.model import Kind
 from hotpool.kube import node_json
-from hotpool.kube.client import KUBECONFIG_ERRORS, ApiUnavailable, ClusterTarget, connect, kubeconfig_error
+from hotpool.kube.client import ApiUnavailable, ClusterTarget, connected
 from hotpool.kube.rest import CONNECTION_ERRORS, error_text, path, read, request, send
 
 Json = dict[str, Any]
@@ -140,14 +140,8 @@ class Reader:
 @asynccontextmanager
 async def open_reader(target: ClusterTarget) -> AsyncIterator[Reader]:
     """Open a Reader with its own connection. Raises ApiUnavailable if the kubeconfig is unusable."""
-    try:
-        api = await connect(target)
-    except KUBECONFIG_ERRORS as error:
-        raise kubeconfig_error(target, error) from None
-    try:
-        yield Reader(api, target.namespace)
-    finally:
-        await api.close()
+    async with connected(target) as connection:
+        yield Reader(connection.api, target.namespace)
 
 
 async def kube_nodes(api: ApiClient) -> AsyncIterator[tuple[list[Json], str]]:

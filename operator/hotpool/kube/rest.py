@@ -67,7 +67,7 @@ async def send(
     headers = {"Accept": "application/json", "Content-Type": content_type}
     # The body bypasses param_serialize, which would copy it deeply.
     _, url, headers, _, _ = await api.param_serialize(
-        method, url_path, query_params=list(query.items()), header_params=headers, auth_settings=["BearerToken"]
+        method, url_path, query_params=list(query.items()), header_params=headers
     )
     wrapped = await api.call_api(method, url, headers, body, _request_timeout=seconds)
     response: aiohttp.ClientResponse = wrapped.response

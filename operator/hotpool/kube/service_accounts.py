@@ -6,17 +6,20 @@ Decides nothing.
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from enum import Enum, auto
-from pathlib import Path
 from time import monotonic
 from typing import Any, Final
 
-from kubernetes.aio import client
+from kubernetes.aio.client import ApiClient
 from kubernetes.aio.client.exceptions import ApiException
 
 from hotpool.api import meta
+from hotpool.common.kube_client import new_client
+from hotpool.common.kube_credential import bearer
+from hotpool.common.kube_login import Login
 from hotpool.core.model import Kind
-from hotpool.kube.client import KUBECONFIG_ERRORS, ApiUnavailable, ClusterTarget, connect, kubeconfig_error
+from hotpool.kube.client import ApiUnavailable, ClusterTarget, Connection, connected
 from hotpool.kube.reader import READ_TIMEOUT
 from hotpool.kube.rest import APPLY, CONNECTION_ERRORS, error_text, path, request
 
@@ -50,22 +53,20 @@ class PolicyCheck(Enum):
 class ServiceAccounts:
     """Client for the accounts in one namespace."""
 
-    def __init__(self, api: client.ApiClient, namespace: str) -> None:
+    def __init__(self, connection: Connection, namespace: str) -> None:
         self._namespace = namespace
-        self._configuration = api.configuration
-        self._api = api
+        self._login = connection.login.current
+        self._api = connection.api
 
     @property
     def server(self) -> tuple[str, str | None, str | None]:
         """Address of the API server, trusted authority (PEM; None: the machine's) and TLS name, from our kubeconfig."""
-        known = self._configuration
-        trusted = Path(known.ssl_ca_cert).read_text(encoding="utf-8") if known.ssl_ca_cert else None
-        return str(known.host), trusted, known.tls_server_name
+        return self._login.server, self._login.authority, self._login.server_name
 
     @property
     def verifies_server(self) -> bool:
         """True if our own kubeconfig verifies the API server's certificate."""
-        return bool(self._configuration.verify_ssl)
+        return self._login.verifies
 
     async def labels_of(self, account: str) -> dict[str, str] | None:
         """Return the labels of a ServiceAccount, or None if it does not exist."""
@@ -120,14 +121,14 @@ class ServiceAccounts:
         pending = request(self._api, "POST", url_path, body=body, seconds=READ_TIMEOUT)
         token = (await _send("create", f"serviceaccounts/token of {account}", pending))["status"]["token"]
         deadline = monotonic() + _SETTLE_SECONDS
-        async with _as_account(self._configuration, token) as api:
+        async with _as_account(self._login, token) as api:
             while True:
                 outcome = await self._attempt_forbidden_write(api, node)
                 if outcome is PolicyCheck.REFUSED or monotonic() > deadline:
                     return outcome
                 await asyncio.sleep(_POLL_SECONDS)
 
-    async def _attempt_forbidden_write(self, api: client.ApiClient, node: str) -> PolicyCheck:
+    async def _attempt_forbidden_write(self, api: ApiClient, node: str) -> PolicyCheck:
         url_path = path(meta.API_VERSION, "namespaces", self._namespace, Kind.NODE.value, node)
         query = {"dryRun": "All", "fieldManager": MANAGER}
         metadata = {"name": node, "labels": {f"{meta.GROUP}/enroll": "trial"}}
@@ -151,24 +152,15 @@ class ServiceAccounts:
 @asynccontextmanager
 async def service_accounts(target: ClusterTarget) -> AsyncIterator[ServiceAccounts]:
     """Open ServiceAccounts with its own connection. Raises ApiUnavailable if the kubeconfig is unusable."""
-    try:
-        api = await connect(target)
-    except KUBECONFIG_ERRORS as error:
-        raise kubeconfig_error(target, error) from None
-    try:
-        yield ServiceAccounts(api, target.namespace)
-    finally:
-        await api.close()
+    async with connected(target) as connection:
+        yield ServiceAccounts(connection, target.namespace)
 
 
 @asynccontextmanager
-async def _as_account(source: client.Configuration, token: str) -> AsyncIterator[client.ApiClient]:
+async def _as_account(login: Login, token: str) -> AsyncIterator[ApiClient]:
     """Open a client of the same server with this token and none of our own credentials."""
-    configuration = client.Configuration()
-    for name in ("host", "ssl_ca_cert", "verify_ssl", "tls_server_name", "proxy"):
-        setattr(configuration, name, getattr(source, name))
-    configuration.api_key["BearerToken"] = f"Bearer {token}"
-    api = client.ApiClient(configuration)
+    anonymous = replace(login, certificate=None)
+    api = new_client(replace(anonymous, tls=login.tls and anonymous.new_context()), headers=bearer(token))
     try:
         yield api
     finally:

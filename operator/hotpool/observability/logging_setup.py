@@ -30,6 +30,3 @@ def configure(level: str) -> None:
         logger_factory=structlog.WriteLoggerFactory(sys.stderr),
     )
     logging.basicConfig(level=max(number, logging.WARNING), stream=sys.stderr)
-    logging.getLogger("kubernetes.aio.config").setLevel(
-        logging.ERROR
-    )  # its warnings precede errors that we report ourselves

@@ -22,7 +22,7 @@ import yaml
 from tests.support.agent_run import Running, agent_running, eventually
 from tests.support.fake_pods import status
 
-from hotpool_agent.kube import credentials
+from hotpool.common import kubeconfig
 from localfleet.clusters import cluster as own_cluster
 from localfleet.clusters import own_name
 from localfleet.kind import REPOSITORY, kubectl_program
@@ -233,10 +233,11 @@ def in_pod(node: PodNode, relay: Relay, monkeypatch: pytest.MonkeyPatch) -> Agen
         (folder / "account" / "token").write_text(node.token(), encoding="utf-8")
         (folder / "account" / "ca.crt").write_bytes(base64.b64decode(authority["certificate-authority-data"]))
         (folder / "account" / "namespace").write_text(node.fleet, encoding="utf-8")
-        monkeypatch.setattr(credentials, "SERVICE_ACCOUNT", folder / "account")
+        monkeypatch.setattr(kubeconfig, "SERVICE_ACCOUNT", folder / "account")
         monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
         monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(relay.port))
         monkeypatch.delenv("KUBECONFIG", raising=False)
+        monkeypatch.setenv("HOME", str(folder))
         chosen: Json = {"pod_namespaces": f"{node.speech},{node.llm}", "request_seconds": 5.0} | settings
         return agent_running(folder, None, None, node=node.name, **chosen)
 

@@ -18,7 +18,7 @@ from tests.support.certificates import Authority
 from tests.support.fake_api import FakeApi, fake_api
 from tests.support.fake_pods import pod
 
-from hotpool_agent.kube import credentials
+from hotpool.common import kubeconfig
 
 
 def token(uid: str, number: int = 0) -> str:
@@ -40,10 +40,11 @@ def put_token(api: FakeApi, authority: Authority, tmp_path: Path, monkeypatch: p
     """Return a function that replaces the token where kubelet puts it, which makes this process a pod."""
     folder = tmp_path / "account"
     host, _, port = api.url.removeprefix("https://").partition(":")
-    monkeypatch.setattr(credentials, "SERVICE_ACCOUNT", folder)
+    monkeypatch.setattr(kubeconfig, "SERVICE_ACCOUNT", folder)
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", host)
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", port)
     monkeypatch.delenv("KUBECONFIG", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
 
     def put(text: str) -> None:
         fresh = folder / f"..{len(list(folder.iterdir())) if folder.exists() else 0}"

@@ -18,8 +18,8 @@ from tests.support.agent_run import Running, agent_running, eventually
 from tests.support.certificates import Authority, Pair
 from tests.support.fake_api import FakeApi, Fault
 
-from hotpool_agent.kube import credentials
-from hotpool_agent.kube.credentials import Target, TargetError
+from hotpool.common import kubeconfig
+from hotpool.common.kubeconfig import Target, TargetError
 from hotpool_agent.kube.node_resources import NodeResources
 
 NMT = "- {id: idle, type: nmt, run: {command: [sleep, '600']}}\n"
@@ -130,10 +130,11 @@ async def running(source: CredentialSource, monkeypatch: pytest.MonkeyPatch, **s
     """Run an agent with the credential."""
     host, _, port = source.api.url.removeprefix("https://").partition(":")
     if source.path is None:
-        monkeypatch.setattr(credentials, "SERVICE_ACCOUNT", source.folder)
+        monkeypatch.setattr(kubeconfig, "SERVICE_ACCOUNT", source.folder)
         monkeypatch.setenv("KUBERNETES_SERVICE_HOST", host)
         monkeypatch.setenv("KUBERNETES_SERVICE_PORT", port)
         monkeypatch.delenv("KUBECONFIG", raising=False)
+        monkeypatch.setenv("HOME", str(source.folder))
     async with agent_running(source.folder / "state", source.path, NMT, **settings) as it:
         yield it
 
@@ -277,7 +278,7 @@ async def test_another_current_context_does_not_move_a_running_agent(
         ({"tokenFile": "none"}, "none"),
         ({"tokenFile": "empty"}, "is empty"),
         ({"client-certificate": "none", "client-key": "none"}, "none"),
-        ({"client-certificate": "empty", "client-key": "empty"}, "no usable cluster configuration"),
+        ({"client-certificate": "empty", "client-key": "empty"}, "is empty"),
     ],
 )
 async def test_errors_in_a_kubeconfig_are_reported_at_the_start(

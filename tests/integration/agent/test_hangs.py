@@ -16,9 +16,9 @@ from tests.support.agent_run import agent_running, eventually, write_catalogue
 from tests.support.fake_api import FakeApi
 from tests.support.hangs import hanging_file
 
+from hotpool.common.kubeconfig import Target, TargetError
 from hotpool_agent.catalogue.loader import CatalogueError
 from hotpool_agent.control.protocol import Request, send
-from hotpool_agent.kube.credentials import Target, TargetError
 from hotpool_agent.kube.node_resources import NodeResources
 from hotpool_agent.paths import socket_path
 
@@ -82,7 +82,7 @@ async def test_credentials_on_a_file_system_that_hangs_stop_neither_heartbeats_n
 async def test_a_plugin_that_hangs_is_killed_and_the_former_credential_stays_in_use(
     api: FakeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hotpool_agent.kube.exec_plugin.PLUGIN_SECONDS", 3.0)
+    monkeypatch.setattr("hotpool.common.exec_plugin.PLUGIN_SECONDS", 3.0)
     mode, script = tmp_path / "mode", tmp_path / "plugin.py"
     mode.write_text("first", encoding="utf-8")
     script.write_text(PLUGIN, encoding="utf-8")

@@ -17,8 +17,8 @@ from aiohttp import web
 from tests.support.agent_run import agent_running, eventually, supervised, write_catalogue
 from tests.support.fake_api import FakeApi, Fault, fake_api, is_beat, is_report, rejection
 
+from hotpool.common.kubeconfig import Target
 from hotpool_agent.control.protocol import Request
-from hotpool_agent.kube.credentials import Target
 from hotpool_agent.kube.errors import UnavailableError
 from hotpool_agent.kube.node_resources import NodeResources
 from localfleet.ports import free_port

@@ -9,6 +9,7 @@ import copy
 import threading
 import time
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,11 +20,11 @@ from kubernetes.client.exceptions import ApiException
 from hotpool.api.meta import ELECTION_LEASE, KUBE_NODES_ANNOTATION
 from hotpool.errors import RetryableError
 from hotpool.kube import leader_election
-from hotpool.kube.client import ClusterTarget
 from hotpool.kube.leader_election import LeaderElector
 from localfleet.process import wait_for
 
 SECONDS = 5.0
+LOGIN: Any = SimpleNamespace(current=None)
 
 
 class Leases:
@@ -70,7 +71,7 @@ def lease(**spec: Any) -> Any:
 @pytest.fixture
 def leases(monkeypatch: pytest.MonkeyPatch) -> Leases:
     api = Leases()
-    monkeypatch.setattr(leader_election, "_connect", lambda _: None)
+    monkeypatch.setattr(leader_election, "blocking_client", lambda _: None)
     monkeypatch.setattr(client, "CoordinationV1Api", lambda _: api)
     monkeypatch.setattr(leader_election, "RENEW_SECONDS", 0.02)
     return api
@@ -89,7 +90,7 @@ def lost() -> threading.Event:
 @pytest.fixture
 def elector(leases: Leases, won: threading.Event, lost: threading.Event) -> Iterator[LeaderElector]:
     assert leases.writes == 0
-    elector = LeaderElector(ClusterTarget("fleet", None, None), won=won.set, lost=lost.set)
+    elector = LeaderElector("fleet", LOGIN, won=won.set, lost=lost.set)
     yield elector
     elector.stop()
 
@@ -265,9 +266,7 @@ def test_the_holder_sets_its_annotations_on_the_lease_and_keeps_those_of_others(
 ) -> None:
     leases.stored = lease(holder_identity="")
     leases.stored.metadata.annotations = {KUBE_NODES_ANNOTATION: "true", "example.org/x": "y"}
-    elector = LeaderElector(
-        ClusterTarget("fleet", None, None), won=won.set, lost=lost.set, annotations={KUBE_NODES_ANNOTATION: "false"}
-    )
+    elector = LeaderElector("fleet", LOGIN, won=won.set, lost=lost.set, annotations={KUBE_NODES_ANNOTATION: "false"})
     elector.start_campaign(int)
     assert won.wait(SECONDS)
     elector.stop()
@@ -298,7 +297,7 @@ def test_a_leader_creates_its_deleted_lease_again_and_a_standby_waits_for_that(
 ) -> None:
     elector.start_campaign(int)
     assert won.wait(SECONDS)
-    standby = LeaderElector(ClusterTarget("fleet", None, None), won=lost.set, lost=lost.set)
+    standby = LeaderElector("fleet", LOGIN, won=lost.set, lost=lost.set)
     standby.start_campaign(int)
     wait_for("the standby sees the leader", standby.sees_leader, SECONDS)
     written = leases.writes

@@ -128,9 +128,9 @@ async def test_a_namespace_that_does_not_exist_is_refused_by_its_name(
         (("--kubeconfig", "/no/such/file"), {}, 1, "no kubeconfig: /no/such/file does not exist; see --kubeconfig"),
         (
             (),
-            {"KUBERNETES_SERVICE_HOST": "127.0.0.1"},
+            {"KUBERNETES_SERVICE_HOST": "127.0.0.1", "KUBECONFIG": "/no/such:/neither"},
             1,
-            "no usable service account in this pod: Service host/port is not set",
+            "no kubeconfig: /no/such:/neither does not exist; see --kubeconfig; in this pod, ",
         ),
     ],
 )

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hotpool_agent.kube.proxy import ProxyError, proxy_for
+from hotpool.common.proxy import ProxyError, proxy_for
 
 SERVER = "https://10.1.2.3:6443"
 P = "http://proxy.test:3128"
@@ -29,7 +29,7 @@ def test_a_plain_http_server_uses_http_proxy(name: str) -> None:
         (SERVER, "10.1.2.3:6443", True),
         (SERVER, "10.1.2.3:443", False),
         (SERVER, "11.0.0.0/8", False),
-        (SERVER, "3", False),
+        (SERVER, "3", True),
         (SERVER, "*", True),
         (SERVER, "", False),
         ("https://api.example.com", "example.com", True),

@@ -1,0 +1,29 @@
+"""Client of the API server with the address and trust of a login.
+
+The only module of its room that may import kubernetes, so commands that need no API server must not import it.
+"""
+
+from typing import Any
+
+from kubernetes.aio.client import ApiClient, Configuration
+
+from hotpool.common.kube_login import Login
+
+
+def new_client(login: Login, *, connections: int = 100, **session: Any) -> ApiClient:
+    """Return a client without an open connection. `session`: options of its aiohttp session.
+
+    They must add the login's headers. The session does not read proxies and ~/.netrc from the environment, which would
+    take two threads for each request.
+    """
+    configuration = Configuration(host=login.server)
+    configuration.verify_ssl = login.verifies
+    configuration.ca_cert_data = login.authority
+    configuration.tls_server_name = login.server_name
+    configuration.proxy = login.proxy
+    configuration.connection_pool_maxsize = connections
+    configuration.client_session_kwargs = {"trust_env": False} | session
+    client = ApiClient(configuration)
+    if login.tls:
+        client.rest_client.ssl_context = login.tls
+    return client
