@@ -24,6 +24,10 @@ class RetryableError(WriteError):
     """Failure with an unknown outcome, or an unreachable target: retry with a complete replacement."""
 
 
+class UnavailableError(RetryableError):
+    """Failure that is not of one object: no write to the target can succeed now."""
+
+
 class StaleError(RetryableError):
     """Failure because the write was based on an outdated object: read `kind`/`name`, then plan again."""
 

@@ -1,40 +1,39 @@
-"""Dependencies that the controllers share."""
+"""Dependencies that the controllers of Kubernetes share."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from hotpool.clock import Clock
+from hotpool.controllers.resync import Resync
 from hotpool.core.cluster_cache import ClusterCache
 from hotpool.core.model import Key, Kind
 from hotpool.events.recorder import EventRecorder
 from hotpool.kube.decode import DecodeError, decode
 from hotpool.kube.writer import KubeWriter
-from hotpool.observability.hotplug_latency import HotplugLatency
-from hotpool.projection.publisher import Publisher
 
 ROUND_SECONDS: Final = 1.0
 """Shortest time between two writes of slices and urgent status of one pool, or of the status of a generator (D3)."""
 
-MarkDirty = Callable[[Iterable[Key], float | None], None]
-"""Schedules keys for a time in monotonic seconds; None: now."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ControllerContext:
-    """Cache, writers and recorders of one fleet."""
+    """Cache, writer and recorder of one fleet."""
 
     cache: ClusterCache
     kube: KubeWriter
-    publisher: Publisher | None
+    resync: Resync
     clock: Clock
-    mark: MarkDirty
     recorder: EventRecorder
-    latency: HotplugLatency
+    dirty: set[Key] = field(default_factory=set)
+    """Keys that the stored responses affect; the next result takes them along, also that of a failure."""
 
-    def apply_response(self, kind: Kind, response: Any) -> set[Key]:
-        """Store the object of a write's response, so that its watch event marks nothing. Return the affected keys."""
+    def apply_response(self, kind: Kind, response: Any) -> None:
+        """Store the object of a write's response, so that its watch event is no news."""
         stored = decode(kind, response) if response else None
-        if stored is None or isinstance(stored, DecodeError):
-            return set()
-        return self.cache.upsert(stored, self.clock())
+        if stored is not None and not isinstance(stored, DecodeError):
+            self.dirty.update(self.cache.apply_response(stored, self.clock()))
+
+    async def refresh(self, kind: Kind, name: str) -> bool:
+        """Read one object into the cache. Return True if the API server returned 404."""
+        absent, dirty = await self.resync.refresh(kind, name)
+        self.dirty.update(dirty)
+        return absent

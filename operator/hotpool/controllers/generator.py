@@ -6,9 +6,9 @@ from typing import Final
 from hotpool.api.generator import GeneratorStatus
 from hotpool.api.pool import PoolSpec
 from hotpool.controllers.context import ROUND_SECONDS, ControllerContext
-from hotpool.controllers.resync import Resync
+from hotpool.controllers.result import Result
 from hotpool.core.generators.key_index import GeneratorEntry
-from hotpool.core.model import Generator, Key, Kind, Pool
+from hotpool.core.model import Generator, Kind, Pool
 from hotpool.core.planning.generator_plan import GeneratorPlan, plan_generator
 from hotpool.errors import FencedError, NotLeaderError, StaleError, WriteError
 
@@ -19,52 +19,46 @@ PLAN_IDLE_FACTOR: Final = 9.0
 class GeneratorController:
     """Reconciler of generators."""
 
-    def __init__(self, context: ControllerContext, resync: Resync) -> None:
+    def __init__(self, context: ControllerContext) -> None:
         self._context = context
-        self._resync = resync
-        self._next_plan: dict[Key, float] = {}
-        self._next_status: dict[Key, float] = {}
+        self._next_plan: dict[str, float] = {}
+        self._next_status: dict[str, float] = {}
 
-    def reset_pacing(self, key: Key) -> None:
+    def reset_pacing(self, name: str) -> None:
         """Allow the next status write at once, after a write was based on a stale object."""
-        self._next_status.pop(key, None)
+        self._next_status.pop(name, None)
 
-    async def reconcile(self, key: Key) -> bool:
-        """Plan (rarely if that is slow), write pools, write status. Return False if the rate limit postponed it."""
-        entry = self._context.cache.generators.get(key.name)
+    async def reconcile(self, name: str) -> Result:
+        """Plan (rarely if that is slow), write pools, write status."""
+        entry = self._context.cache.generators.get(name)
         if entry is None:
-            self._next_status.pop(key, None)
-            self._next_plan.pop(key, None)
-            self._context.recorder.forget(Kind.GENERATOR, key.name)
-            return True
-        started, allowed = self._context.clock(), self._next_plan.get(key, 0.0)
+            self._next_status.pop(name, None)
+            self._next_plan.pop(name, None)
+            self._context.recorder.forget(Kind.GENERATOR, name)
+            return Result()
+        started, allowed = self._context.clock(), self._next_plan.get(name, 0.0)
         if started < allowed:
-            self._context.mark([key], allowed)
-            return False
+            return Result(requeue_at=allowed)
         pools = dict(self._context.cache.owners.pools_of(entry.generator.meta.uid))
         plan = plan_generator(entry, pools, self._context.cache.pools, started, self._context.clock.timestamp())
-        self._next_plan[key] = self._context.clock() + PLAN_IDLE_FACTOR * (self._context.clock() - started)
-        if plan.recheck_at is not None:
-            self._context.mark([key], plan.recheck_at)
+        self._next_plan[name] = self._context.clock() + PLAN_IDLE_FACTOR * (self._context.clock() - started)
         self._context.recorder.begin_pool_writes(entry.generator, plan.create, pools)
-        rejections = await self._write_pools(entry, plan, pools)
-        complete = await self._write_status(key, entry.generator, plan.status)
-        if rejections:
-            raise rejections[0]
-        return complete
+        errors = await self._write_pools(entry, plan, pools)
+        status_at = await self._write_status(name, entry.generator, plan.status)
+        requeue_at = min((at for at in (plan.recheck_at, status_at) if at is not None), default=None)
+        return Result(requeue_at=requeue_at, error=errors[0] if errors else None)
 
-    async def _write_status(self, key: Key, generator: Generator, status: GeneratorStatus) -> bool:
-        """Write a changed status. Return False if the rate limit postponed it."""
+    async def _write_status(self, name: str, generator: Generator, status: GeneratorStatus) -> float | None:
+        """Write a changed status. Return when to write it if the rate limit postpones it, else None."""
         if generator.status == status:
-            return True
-        now, allowed = self._context.clock(), self._next_status.get(key, 0.0)
+            return None
+        now, allowed = self._context.clock(), self._next_status.get(name, 0.0)
         if now < allowed:
-            self._context.mark([key], allowed)
-            return False
-        self._next_status[key] = now + ROUND_SECONDS
+            return allowed
+        self._next_status[name] = now + ROUND_SECONDS
         self._context.apply_response(Kind.GENERATOR, await self._context.kube.write_generator_status(generator, status))
         self._context.recorder.generator_status(generator, status)
-        return True
+        return None
 
     async def _write_pools(
         self, entry: GeneratorEntry, plan: GeneratorPlan, pools: dict[str, Pool]
@@ -82,21 +76,21 @@ class GeneratorController:
                 raise
             except WriteError as error:
                 if isinstance(error, StaleError):
-                    await self._resync.refresh(error.kind, error.name)
+                    await self._context.refresh(error.kind, error.name)
                 rejections.append(error)
         return rejections
 
     async def _remove_pool(self, generator: Generator, pool: Pool) -> None:
         with self._context.recorder.pool_write(generator, pool.meta.name, pool.spec, None):
             await self._context.kube.delete_pool(pool)
-        self._context.mark(self._context.cache.delete(Kind.POOL, pool.meta.name, pool.meta.uid), None)
+        self._context.dirty.update(self._context.cache.delete(Kind.POOL, pool.meta.name, pool.meta.uid))
 
     async def _create_pool(self, generator: Generator, name: str, spec: PoolSpec) -> None:
         with self._context.recorder.pool_write(generator, name, None, spec):
             created = await self._context.kube.create_pool(generator, name, spec)
-        self._context.mark(self._context.apply_response(Kind.POOL, created), None)
+        self._context.apply_response(Kind.POOL, created)
 
     async def _correct_pool(self, generator: Generator, pool: Pool, spec: PoolSpec) -> None:
         with self._context.recorder.pool_write(generator, pool.meta.name, pool.spec, spec):
             corrected = await self._context.kube.correct_pool(pool, spec)
-        self._context.mark(self._context.apply_response(Kind.POOL, corrected), None)
+        self._context.apply_response(Kind.POOL, corrected)

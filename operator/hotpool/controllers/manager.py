@@ -1,224 +1,199 @@
-"""Work loop of one fleet: gate, due keys, retries, periodic resync. Must not decide or know a wire shape."""
+"""Work of one fleet: gate, watched changes, silence, resync, and the workers of a leader. Must not decide."""
 
 import asyncio
-from collections import Counter
 from collections.abc import Iterable, Sequence
-from itertools import chain
+from contextlib import aclosing
 from typing import Any, Final
 
 import structlog
 
 from hotpool.clock import Clock
-from hotpool.controllers.context import ControllerContext
-from hotpool.controllers.generator import GeneratorController
 from hotpool.controllers.ingest import Ingest
-from hotpool.controllers.node import NodeController
-from hotpool.controllers.pool import PoolController
+from hotpool.controllers.result import Target
 from hotpool.controllers.resync import Resync
-from hotpool.controllers.workqueue import WorkQueue
+from hotpool.controllers.worker import Worker
 from hotpool.core.cluster_cache import ClusterCache
-from hotpool.core.model import CUSTOM_KINDS, Key, Kind
-from hotpool.errors import FencedError, NotLeaderError, RejectedError, RetryableError, StaleError
+from hotpool.core.model import CUSTOM_KINDS, Heartbeat, Key, Kind, Node
 from hotpool.events.recorder import EventRecorder
 from hotpool.kube.client import ApiUnavailable
 from hotpool.kube.reader import Reader
-from hotpool.kube.writer import KubeWriter
-from hotpool.observability.hotplug_latency import HotplugLatency
-from hotpool.observability.metrics import APPLY, FAILURES, NODES, POOLS
-from hotpool.projection.publisher import Publisher
+from hotpool.observability import hotplug_latency
+from hotpool.observability.hotplug_latency import Seen
+from hotpool.observability.metrics import NODES, POOLS, REDIS_UP
 
 log = structlog.get_logger(__name__)
 
-MAX_CONCURRENT: Final = {Kind.POOL: 16, Kind.GENERATOR: 4, Kind.NODE: 8}
-"""Keys in flight per kind. Pools must not wait for conditions of nodes, nor for generators, which make many pools."""
 RESYNC_SECONDS: Final = 300.0
 FIRST_RESYNC_SECONDS: Final = 10.0
 """Delay of a leader's first resync. It is short because changes between our LIST and the start of the watches count."""
 _WAIT_SECONDS: Final = 1.0
 _LONGEST_SLEEP: Final = 5.0
 """Longest time between two checks of the Lease watch."""
-_FINISH_SECONDS: Final = 3.0
-"""More than the time-out of one write (kube.writer)."""
-_FIRST_BACKOFF: Final = 0.2
-_LONGEST_BACKOFF: Final = 30.0
 
 
 class Manager:
-    """Cache, queues and controllers of one fleet, in one event loop."""
+    """Cache and workers of one fleet, in one event loop."""
 
     def __init__(
         self,
         cache: ClusterCache,
         reader: Reader,
-        kube: KubeWriter,
-        publisher: Publisher | None,
-        clock: Clock | None = None,
-        *,
-        recorder: EventRecorder | None = None,
+        clock: Clock,
+        recorder: EventRecorder,
         kinds: Sequence[Kind] = CUSTOM_KINDS,
     ) -> None:
         self._cache = cache
-        self._clock = clock or Clock()
-        self._recorder = recorder or EventRecorder(cache, self._clock)
-        self._latency = HotplugLatency()
+        self._clock = clock
+        self._recorder = recorder
         self._wake = asyncio.Event()
-        context = ControllerContext(
-            cache=cache,
-            kube=kube,
-            publisher=publisher,
-            clock=self._clock,
-            mark=self._mark,
-            recorder=self._recorder,
-            latency=self._latency,
-        )
-        self.ingest = Ingest(context, self._wake)
-        self.resync = Resync(context, reader, self.ingest, kinds)
-        self._pools = PoolController(context, self.resync)
-        self._controllers: dict[Kind, PoolController | GeneratorController | NodeController] = {
-            Kind.POOL: self._pools,
-            Kind.GENERATOR: GeneratorController(context, self.resync),
-            Kind.NODE: NodeController(context, self.resync),
-        }
-        self._queues = {kind: WorkQueue(capacity) for kind, capacity in MAX_CONCURRENT.items()}
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._failed: BaseException | None = None
-        self._unreconciled: set[Key] = set()
-        """Keys not reconciled since we became leader; Redis is compared when it is empty."""
-        self.all_reconciled = asyncio.Event()
-        self._attempts: Counter[Key] = Counter()
+        self._ingest = Ingest(cache, clock, recorder)
+        self.resync = Resync(cache, reader, self._ingest, clock, kinds)
+        self._workers: Sequence[Worker] = ()
+        """Workers of the present leadership; none of a standby."""
 
     async def open_gate(self) -> None:
         """List every kind, then allow writes (D9). Wait for the API server without limit."""
         while not self._cache.gate_open:
-            try:
-                await self.resync.run()
-            except ApiUnavailable as error:
-                log.warning("waiting for the API server", error=str(error))
-                await asyncio.sleep(_WAIT_SECONDS)
-            else:
+            if await self._compare():
                 self._cache.gate_open = True
-                self._mark(self._cache.restore_from_slices(self._clock()))
+                self._cache.restore_from_slices(self._clock())
+            else:
+                await asyncio.sleep(_WAIT_SECONDS)
         log.info("all objects listed", **{kind.value: len(self._cache.identities(kind)) for kind in self.resync.kinds})
 
     async def stand_by(self) -> None:
-        """Keep the cache current without a write: advance silence and resync until cancelled."""
-        next_resync = self._clock() + RESYNC_SECONDS
-        while True:
-            next_resync = self._tick(next_resync)
-            await self._sleep(next_resync)
+        """Keep the cache current without a write until cancelled: advance silence, and resync."""
+        await self._maintain(RESYNC_SECONDS)
 
-    async def run(self) -> None:
-        """Reconcile due keys until leadership ends. Needs an open gate. Raises NotLeaderError and FencedError."""
-        self._mark_all()
-        next_resync = self._clock() + FIRST_RESYNC_SECONDS
-        while self._failed is None:
-            next_resync = self._tick(next_resync)
-            now = self._clock()
-            queues = self._queues.values()
-            for key, due in chain.from_iterable([queue.take(now) for queue in queues]):
-                self._start(self._reconcile(key, due))
-            await self._sleep(next_resync, *(queue.next_due() for queue in queues))
-        raise self._failed
+    async def lead(self, targets: Sequence[Target]) -> None:
+        """Write to the targets until leadership ends. Needs an open gate. Raises NotLeaderError and FencedError.
 
-    def _mark_all(self) -> None:
-        """Mark every key, because another leader may have written the stored objects."""
-        self._latency.clear()
-        self._mark(self._cache.on_leader_acquired(self._clock()))
-        self._unreconciled = {Key(kind, name) for kind in self._queues for name in self._cache.identities(kind)}
-        self._unreconciled |= {Key(Kind.POOL, pool) for pool in self._cache.slices}
-        if not self._unreconciled:
-            self.all_reconciled.set()
-        self._mark(self._unreconciled)
+        Every key is reconciled once, because another leader may have written the stored objects.
+        """
+        self._workers = [Worker(target, self._clock) for target in targets]
+        self._cache.on_leader_acquired(self._clock())
+        keys = {Key(kind, name) for kind in CUSTOM_KINDS for name in self._cache.identities(kind)}
+        keys |= {Key(Kind.POOL, pool) for pool in self._cache.slices}
+        for worker in self._workers:
+            worker.restore(keys)
+        work = [self._maintain(FIRST_RESYNC_SECONDS), *map(self._serve, self._workers)]
+        tasks = [asyncio.create_task(part) for part in work]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        finally:
+            for task in tasks:
+                task.cancel()
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+            self._workers = ()
+        for result in results:
+            if isinstance(result, Exception):
+                raise result
 
-    def _tick(self, next_resync: float) -> float:
-        """Advance silence and start a resync if it is due. Return the time of the next resync."""
+    async def _serve(self, worker: Worker) -> None:
+        async with aclosing(worker.run()) as results:
+            async for result in results:
+                self._mark(result.dirty)
+                if worker.target.name == "redis":
+                    REDIS_UP.set(not worker.error)
+                    self._recorder.redis_health(not worker.error, worker.error)
+
+    def target_errors(self) -> dict[str, str]:
+        """Return target → reason why it does not hold the desired state; empty if it does. Nothing of a standby."""
+        return {worker.target.name: worker.error for worker in self._workers}
+
+    def on_object(self, kind: Kind, event: str | None, body: Any) -> None:
+        """Store a watched object and mark the keys that it affects. `event` None: it was listed."""
+        name = str(((body or {}).get("metadata") or {}).get("name"))
+        before = self._report_time(name) if kind is Kind.NODE and event else None
+        dirty = self._ingest.on_object(kind, event, body)
+        time = self._report_time(name) if kind is Kind.NODE and event else None
+        seen = None
+        if time and time != before and self._cache.gate_open:
+            seen = hotplug_latency.seen(time, self._clock(), self._clock.unix())
+        self._mark(dirty, seen)
+
+    def _report_time(self, name: str) -> str | None:
+        tracker = self._cache.nodes.get(name)
+        return tracker.view.node.report.time if tracker and tracker.view.node.report else None
+
+    def on_heartbeats(self, heartbeats: Sequence[Heartbeat]) -> None:
+        """Record the heartbeats of listed or changed Leases."""
+        self._mark(self._ingest.on_heartbeats(heartbeats))
+
+    def on_probe_sent(self, renewed: str) -> None:
+        """Record the renewTime with which the probe Lease is about to be written."""
+        self._ingest.on_probe_sent(renewed)
+
+    def on_probe_received(self, renewed: str) -> None:
+        """Record the renewTime of the probe Lease that the watch delivered."""
+        self._ingest.on_probe_received(renewed)
+        self._wake.set()
+
+    def on_watch_lost(self) -> None:
+        """Stop counting silence until the Lease watch is open again."""
+        self._ingest.on_watch_lost()
+
+    def on_watch_restored(self) -> None:
+        """Record that the Lease watch is open."""
+        self._ingest.on_watch_restored()
+        self._wake.set()
+
+    @property
+    def watch_is_stale(self) -> bool:
+        """True while the Lease watch is not proven alive."""
+        return self._ingest.watch_is_stale
+
+    def _mark(self, keys: Iterable[Key], seen: Seen | None = None) -> None:
+        """Make keys due now at every target. `seen`: the report that changed them."""
+        if not self._workers or not keys:
+            return
         now = self._clock()
-        self._wake.clear()
-        self.ingest.advance(now)
-        NODES.set(len(self._cache.nodes))
-        POOLS.set(len(self._cache.pools))
-        if now < next_resync:
-            return next_resync
-        self._start(self._resync())
-        return now + RESYNC_SECONDS
+        urgent = [key for key in keys if seen and key.kind is Kind.POOL and self._is_urgent(key.name)]
+        for worker in self._workers:
+            worker.add(urgent, now, seen)
+            worker.add(keys, now)
 
-    async def finish(self) -> None:
-        """Wait for the writes in progress, then cancel the rest: a generator may have thousands of pools to write."""
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=_FINISH_SECONDS)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+    def _is_urgent(self, pool: str) -> bool:
+        membership = self._cache.pools.get(pool)
+        return membership is not None and membership.urgent
 
-    async def _sleep(self, *due: float | None) -> None:
-        times = (self._clock() + _LONGEST_SLEEP, self.ingest.next_deadline(), *due)
-        until = min(at for at in times if at is not None)
+    async def _maintain(self, resync_seconds: float) -> None:
+        """Advance silence and compare the cache with the API server, until cancelled."""
+        next_resync = self._clock() + resync_seconds
+        resync: asyncio.Task[bool] | None = None
+        try:
+            while True:
+                now = self._clock()
+                self._wake.clear()
+                self._mark(self._ingest.advance(now))
+                NODES.set(len(self._cache.nodes))
+                POOLS.set(len(self._cache.pools))
+                if now >= next_resync:
+                    resync, next_resync = asyncio.create_task(self._compare()), now + RESYNC_SECONDS
+                times = (now + _LONGEST_SLEEP, next_resync, self._ingest.next_deadline())
+                await self._sleep(min(at for at in times if at is not None))
+        finally:
+            if resync:
+                resync.cancel()
+                await asyncio.gather(resync, return_exceptions=True)
+
+    async def _sleep(self, until: float) -> None:
         try:
             async with asyncio.timeout(max(0.0, until - self._clock())):
                 await self._wake.wait()
         except TimeoutError:
             pass
 
-    def _mark(self, keys: Iterable[Key], at: float | None = None) -> None:
-        now = self._clock() if at is None else at
-        for key in keys:
-            due = self._pools.earliest(key, now) if at is None and key.kind is Kind.POOL else now
-            if self._queues[key.kind].add(key, due):
-                self._wake.set()
-
-    def _start(self, work: Any) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _resync(self) -> None:
+    async def _compare(self) -> bool:
+        """Compare the cache with complete LISTs (requirement C7). Return False if the API server is unavailable."""
         try:
-            await self.resync.run()
+            async with aclosing(self.resync.run()) as found:
+                async for dirty in found:
+                    self._mark(dirty)
         except ApiUnavailable as error:
-            log.warning("resync failed", error=str(error))
-        else:
+            log.warning("objects not listed; trying again", error=str(error))
+            return False
+        if self._cache.gate_open:
             self._cache.versions.forget_deletions()
             self._mark(self._cache.find_orphaned_leases(self._clock()))
-
-    async def _reconcile(self, key: Key, due: float) -> None:
-        """Reconcile one key. Every error except the loss of leadership is reported and retried."""
-        try:
-            if await self._controllers[key.kind].reconcile(key):
-                self._attempts.pop(key, None)
-            APPLY.labels(key.kind.value).observe(self._clock() - due)
-        except (NotLeaderError, FencedError) as error:
-            self._failed = error
-        except StaleError as error:
-            await self._refresh(error)
-            self._retry(key, error)
-        except RejectedError as error:
-            self._recorder.write_rejected(key, str(error))
-            self._retry(key, error)
-        except RetryableError as error:
-            self._retry(key, error)
-        except Exception as error:  # one key's failure must not end the others' work.
-            log.exception("reconciliation failed", kind=key.kind.value, name=key.name)
-            self._retry(key, error)
-        finally:
-            self._queues[key.kind].done(key)
-            self._unreconciled.discard(key)
-            if not self._unreconciled:
-                self.all_reconciled.set()
-            self._wake.set()
-
-    async def _refresh(self, stale: StaleError) -> None:
-        try:
-            await self.resync.refresh(stale.kind, stale.name)
-        except Exception:  # the key must be retried whatever the API server returned.
-            log.exception("object not refreshed", kind=stale.kind.value, name=stale.name)
-
-    def _retry(self, key: Key, error: Exception) -> None:
-        FAILURES.labels(type(error).__name__).inc()
-        at_once = isinstance(error, StaleError) and not self._attempts[key]
-        if at_once:
-            self._controllers[key.kind].reset_pacing(key)
-        delay = 0.0 if at_once else _FIRST_BACKOFF * 2 ** self._attempts[key]
-        self._attempts[key] = min(self._attempts[key] + 1, 10)
-        if delay:
-            log.warning("write failed", kind=key.kind.value, name=key.name, error=str(error), retry_seconds=delay)
-        self._mark([key], self._clock() + min(delay, _LONGEST_BACKOFF))
+        return True

@@ -14,7 +14,7 @@ _SLACK = 64
 
 @dataclass(slots=True)
 class WorkQueue:
-    """Keys with due times, and at most `capacity` keys in flight."""
+    """Keys with due times, keys for idle times, and at most `capacity` keys in flight."""
 
     capacity: int
     _due: dict[Key, float] = field(default_factory=dict)
@@ -22,6 +22,8 @@ class WorkQueue:
     _in_flight: set[Key] = field(default_factory=set)
     _requeued: dict[Key, float] = field(default_factory=dict)
     """Keys in flight that were added again, with their due times."""
+    _idle: dict[Key, None] = field(default_factory=dict)
+    """Keys to take when none is due, in their order."""
 
     def add(self, key: Key, at: float) -> bool:
         """Make a key due at a time. Return False if it is already due then or earlier."""
@@ -33,14 +35,24 @@ class WorkQueue:
             self._push(key, at)
         return True
 
+    def add_idle(self, key: Key) -> None:
+        """Take the key when no other one is due. One in flight is added again."""
+        self._idle[key] = None
+
     def take(self, now: float) -> list[tuple[Key, float]]:
         """Move due keys to the keys in flight, as far as the capacity allows. Return them with their due times."""
         taken: list[tuple[Key, float]] = []
-        while (due := self.next_due()) is not None and due <= now:
+        while (due := self._next()) is not None and due <= now:
             at, key = heapq.heappop(self._heap)
             del self._due[key]
+            self._idle.pop(key, None)
             self._in_flight.add(key)
             taken.append((key, at))
+        while len(self._in_flight) < self.capacity and (key := self._next_idle()):
+            del self._idle[key]
+            self._due.pop(key, None)
+            self._in_flight.add(key)
+            taken.append((key, now))
         return taken
 
     def done(self, key: Key) -> None:
@@ -50,12 +62,20 @@ class WorkQueue:
             self.add(key, self._requeued.pop(key))
 
     def next_due(self) -> float | None:
-        """Return when the next key is due that is not in flight. None: no such key, or no capacity."""
+        """Return when the next key can be taken. None: no such key, or no capacity."""
+        if len(self._in_flight) < self.capacity and self._next_idle():
+            return 0.0
+        return self._next()
+
+    def _next(self) -> float | None:
         if len(self._in_flight) >= self.capacity:
             return None
         while self._heap and self._due.get(self._heap[0][1]) != self._heap[0][0]:
             heapq.heappop(self._heap)
         return self._heap[0][0] if self._heap else None
+
+    def _next_idle(self) -> Key | None:
+        return next((key for key in self._idle if key not in self._in_flight), None)
 
     def _push(self, key: Key, at: float) -> None:
         """Push an entry. Outdated entries stay in the heap until they are half of it."""

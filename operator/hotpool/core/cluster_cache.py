@@ -6,7 +6,7 @@ no I/O, no tasks, no clock (`now` is monotonic seconds). Only one event loop may
 
 import heapq
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Final
@@ -88,6 +88,29 @@ class ClusterCache:
                 return self._upsert_slice(observed)
             case Generator():
                 return self._upsert_generator(observed)
+
+    def apply_response(self, stored: Observed, now: float) -> set[Key]:
+        """Store the object of a response to our own write, which is no reason to reconcile its pool again.
+
+        Return the other keys that it affects: the response may hold changes that no watch has delivered yet.
+        """
+        names = stored.pools if isinstance(stored, Slice) else (stored.meta.name,) if isinstance(stored, Pool) else ()
+        return self._without_marks(names, lambda: self.upsert(stored, now))
+
+    def apply_deletion(self, deleted: Slice) -> set[Key]:
+        """Remove a slice that we deleted, as `apply_response`."""
+        return self._without_marks(
+            deleted.pools, lambda: self.delete(Kind.SLICE, deleted.meta.name, deleted.meta.uid)
+        )
+
+    def _without_marks(self, names: Iterable[str], change: Callable[[], set[Key]]) -> set[Key]:
+        known = [(name, pool, pool.dirty.slices, pool.dirty.status) for name in names if (pool := self.pools.get(name))]
+        affected = change()
+        for name, pool, slices, status in known:
+            if self.pools.get(name) is pool:  # of the same spec
+                pool.dirty.slices, pool.dirty.status = slices, status
+                affected.discard(Key(Kind.POOL, name))
+        return affected
 
     def delete(self, kind: Kind, name: str, uid: str) -> set[Key]:
         """Remove an object. Do nothing if the cached object of that name has another uid."""
@@ -275,7 +298,7 @@ class ClusterCache:
                 dirty |= self._by_type.get(type_, set())
         for key in dirty:
             if key.kind is Kind.POOL:
-                self.pools[key.name].status_dirty = True
+                self.pools[key.name].dirty.status = True
         return dirty
 
     def _apply_heartbeat(self, name: str, tracker: NodeLivenessTracker, now: float) -> set[Key]:
@@ -303,7 +326,7 @@ class ClusterCache:
         name = pool.meta.name
         known = self.pools.get(name)
         if known and known.pool.meta.uid == pool.meta.uid and known.pool.spec == pool.spec:
-            before, known.pool, known.status_dirty = known.pool, pool, True
+            before, known.pool, known.dirty.status = known.pool, pool, True
             self.owners.drop(before)
             self.owners.put(pool)
             affected = (
@@ -381,7 +404,7 @@ class ClusterCache:
     def _mark_slices_dirty(self, *pools: str) -> set[Key]:
         for pool in pools:
             if entry := self.pools.get(pool):
-                entry.slices_dirty = entry.status_dirty = True
+                entry.dirty.slices = entry.dirty.status = True
         return {Key(Kind.POOL, pool) for pool in pools}
 
     def _delete_slice(self, name: str) -> set[Key]:

@@ -7,6 +7,7 @@ Holds the last result for each node, so that a change of one node costs one matc
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import count
 
 from hotpool.api.pool import PoolTemplateSpec
 from hotpool.api.slice import MemberState
@@ -16,6 +17,35 @@ from hotpool.core.matching import Criterion, MatchResult, Predicate, first_failu
 from hotpool.core.model import Liveness, NodeView, Pool
 
 _DELETED = MatchResult(None)
+_VERSIONS = count(1)
+
+
+@dataclass(slots=True)
+class DirtySet:
+    """Parts of a pool whose stored state in Kubernetes may differ from the desired one."""
+
+    nodes: set[str] = field(default_factory=set)
+    """Nodes whose match result changed since the last successful write of the slices."""
+    slices: bool = True
+    """True if any slice may differ from the last write: after an edit by others, or a restart."""
+    status: bool = True
+    """True if the next plan may change more of the status than the counts in `status.excluded`."""
+
+    def snapshot(self) -> "DirtySet":
+        """Return the parts and clear them, before a write. Later changes set them again for the next write."""
+        taken = DirtySet(self.nodes, self.slices, self.status)
+        self.nodes, self.slices, self.status = set(), False, False
+        return taken
+
+    def restore(self, taken: "DirtySet", *, status_current: bool = False) -> None:
+        """Set the parts again after a write that failed, was postponed, or decided nothing (a paused pool).
+
+        `status_current`: of the status, at most the counts in `status.excluded` are unwritten, so that the next write
+        may wait.
+        """
+        self.nodes |= taken.nodes
+        self.slices = self.slices or taken.slices
+        self.status = self.status or (taken.status and not status_current)
 
 
 @dataclass(slots=True)
@@ -37,12 +67,9 @@ class PoolMembership:
     """Unreachable nodes that the brake may retain because they were members before; None before the first plan."""
     counts: Counter[MemberState] = field(default_factory=Counter)
     """Number of members by state."""
-    dirty_nodes: set[str] = field(default_factory=set)
-    """Nodes whose match result changed since the last successful write of the slices."""
-    slices_dirty: bool = True
-    """True if any slice may differ from the last write: after an edit by others, or a restart."""
-    status_dirty: bool = True
-    """True if the next plan may change more of the status than the counts in `status.excluded`."""
+    dirty: DirtySet = field(default_factory=DirtySet)
+    version: int = field(default_factory=lambda: next(_VERSIONS))
+    """Number that is another one after each change of the members, and in each new instance."""
     merge_at: float | None = None
     """Earliest time of the next merge of slices (monotonic seconds)."""
     _predicates: tuple[Predicate, ...] = ()
@@ -81,9 +108,10 @@ class PoolMembership:
         before, after = (former, node in self.suspect, self.unreachable.get(node)), (state, suspect, unreachable)
         if before == after and self.criteria.get(node) == criterion:
             return False
-        self.status_dirty = self.status_dirty or before != after
+        if before != after:
+            self.dirty.status, self.version = True, next(_VERSIONS)
         self._remove(node, former)
-        self.dirty_nodes.add(node)
+        self.dirty.nodes.add(node)
         if state is not None:
             self.members[node] = state
             self.counts[state] += 1
@@ -106,34 +134,19 @@ class PoolMembership:
 
     def record_plan(self, retained: Iterable[str] | None) -> None:
         """Record the result of a plan. `retained`: silent nodes that stay; None: the plan did not decide on them."""
-        self.retained = None if retained is None else set(retained)
+        now = None if retained is None else set(retained)
+        if now != self.retained:
+            self.retained, self.version = now, next(_VERSIONS)
 
     @property
     def nodes_to_compare(self) -> set[str] | None:
         """Nodes whose entry in the slices may differ from the desired one; None: any node."""
-        return None if self.slices_dirty else self.dirty_nodes | self.unreachable.keys() | (self.retained or set())
+        return None if self.dirty.slices else self.dirty.nodes | self.unreachable.keys() | (self.retained or set())
 
     @property
     def urgent(self) -> bool:
         """True if the next plan must not wait: more than the counts in `status.excluded` may change."""
-        return self.status_dirty
-
-    def take_dirty(self) -> tuple[set[str], bool, bool]:
-        """Return the dirty flags and clear them, before a write. Later changes set them again for the next write."""
-        taken = self.dirty_nodes, self.slices_dirty, self.status_dirty
-        self.dirty_nodes, self.slices_dirty, self.status_dirty = set(), False, False
-        return taken
-
-    def restore_dirty(self, taken: tuple[set[str], bool, bool], *, status_current: bool) -> None:
-        """Set the dirty flags again after a write that failed, was postponed, or decided nothing (a paused pool).
-
-        `status_current`: of the status, at most the counts in `status.excluded` are unwritten, so that the next write
-        may wait.
-        """
-        nodes, slices, status = taken
-        self.dirty_nodes |= nodes
-        self.slices_dirty = self.slices_dirty or slices
-        self.status_dirty = self.status_dirty or (status and not status_current)
+        return self.dirty.status
 
     def _remove(self, node: str, state: MemberState | None) -> None:
         if state is not None:

@@ -17,6 +17,7 @@ from hotpool.kube.rest import CONNECTION_ERRORS, error_text, path, read, request
 Json = dict[str, Any]
 
 READ_TIMEOUT: Final = 10.0
+_PING_TIMEOUT: Final = 2.0
 SYSTEM_NAMESPACE: Final = "kube-system"
 _PAGE: Final = 500
 _LEASES: Final = "coordination.k8s.io/v1"
@@ -32,6 +33,13 @@ class Reader:
     def __init__(self, api: ApiClient, namespace: str) -> None:
         self._api = api
         self._namespace = namespace
+
+    async def ping(self) -> None:
+        """Return if the API server responds. Raises ApiUnavailable."""
+        try:
+            await request(self._api, "GET", "/version", seconds=_PING_TIMEOUT)
+        except (ApiException, *CONNECTION_ERRORS) as error:
+            raise _unavailable("get", "", "version", error) from None
 
     async def leases(self) -> list[Json]:
         """Return the Leases of nodes. Raises ApiUnavailable."""

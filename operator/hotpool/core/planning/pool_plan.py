@@ -31,8 +31,6 @@ class PoolPlan:
     slices: Mapping[str, tuple[Member, ...]]
     """Slice name → members, in order."""
     status: PoolStatus
-    members: Mapping[str, MemberState]
-    """Node → state, for Redis."""
     retained: frozenset[str] | None = None
     """Members that only the brake retains; None: the pool is paused or its spec invalid, so nothing was decided."""
     merge_at: float | None = None
@@ -56,9 +54,8 @@ def plan_pool(
     pool = membership.pool
     if pool.paused or pool.problem:
         return _unchanged(pool, slices, timestamp)
-    retained = _retained(membership, slices)
-    members = {**membership.members, **retained} if retained else membership.members
-    published = {} if pool.spec.mode == "DryRun" else members
+    listed = plan_members(membership, slices)
+    retained, members, published = listed.braked, listed.all, listed.published
     current = _packing(pool, slices)
     packed = pack(current, published, pool.spec.slice_size, timestamp, membership.nodes_to_compare)
     packing, merge_at, recheck_at = _merge_if_due(membership, packed.slices, now)
@@ -82,11 +79,37 @@ def plan_pool(
     return PoolPlan(
         slices={f"{pool.meta.name}-{index}": members for index, members in packing.items()},
         status=_with_conditions(status, pool, updates, timestamp),
-        members=published,
-        retained=frozenset(retained if published else ()),
+        retained=listed.retained,
         merge_at=merge_at,
         recheck_at=recheck_at,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class PoolMembers:
+    """Members of one pool, as every target has them."""
+
+    all: Mapping[str, MemberState]
+    """Node → state of the members, also of those of a pool in mode DryRun."""
+    published: Mapping[str, MemberState]
+    """Members that are written."""
+    braked: Mapping[str, MemberState]
+    """Members that only the brake retains."""
+    retained: frozenset[str] | None
+    """The published ones of these; None: the pool is paused or its spec invalid, so nothing was decided."""
+
+
+def plan_members(membership: PoolMembership, slices: Mapping[str, Slice]) -> PoolMembers:
+    """Return the members of a pool. `slices`: observed ones by name."""
+    pool = membership.pool
+    if pool.paused or pool.problem:
+        # Redis gets the members of the regular slices, so that a restart or a flush of Redis does not change them.
+        listed = {member.node: member.state for items in _packing(pool, slices).values() for member in items}
+        return PoolMembers(listed, listed, {}, None)
+    braked = _retained(membership, slices)
+    members = {**membership.members, **braked} if braked else membership.members
+    published = {} if pool.spec.mode == "DryRun" else members
+    return PoolMembers(members, published, braked, frozenset(braked if published else ()))
 
 
 def _retained(membership: PoolMembership, slices: Mapping[str, Slice]) -> dict[str, MemberState]:
@@ -129,10 +152,7 @@ def _mass_silence_conditions(membership: PoolMembership, retained: Mapping[str, 
 
 
 def _unchanged(pool: Pool, slices: Mapping[str, Slice], timestamp: str) -> PoolPlan:
-    """Return the plan of a pool that is paused or whose spec is invalid: its members stay unchanged.
-
-    Redis gets the members of the pool's regular slices, so that a restart or a flush of Redis does not change them.
-    """
+    """Return the plan of a pool that is paused or whose spec is invalid: its members stay unchanged."""
     paused = ConditionUpdate(
         "Paused", "True", "Paused", "annotation hotpool.dev/paused: nothing about the pool is changed"
     )
@@ -146,9 +166,8 @@ def _unchanged(pool: Pool, slices: Mapping[str, Slice], timestamp: str) -> PoolP
     ready = [ConditionUpdate(c.type, c.status, c.reason, c.message) for c in before if c.type == "Ready"]
     updates = [*([invalid] if pool.problem else ready), *([paused] if pool.paused else []), *kept]
     status = pool.status.model_copy(update={"observed_generation": pool.meta.generation})
-    members = {member.node: member.state for listed in _packing(pool, slices).values() for member in listed}
     conditions = _with_conditions(status, pool, updates, timestamp)
-    return PoolPlan({name: item.members for name, item in slices.items()}, conditions, members)
+    return PoolPlan({name: item.members for name, item in slices.items()}, conditions)
 
 
 def _with_conditions(status: PoolStatus, pool: Pool, updates: list[ConditionUpdate], timestamp: str) -> PoolStatus:

@@ -1,0 +1,213 @@
+"""Redis as a target (requirements E1 to E5): a document for each pool and each node, and the age of the whole.
+
+The cache holds the desired state; the documents here are what was planned of it last. Removals need no room, so a full
+Redis refuses single names only.
+"""
+
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Final
+
+from hotpool.clock import Clock
+from hotpool.controllers.result import Direction, Result
+from hotpool.core.cluster_cache import ClusterCache
+from hotpool.core.model import Key, Kind, Node, Pool
+from hotpool.core.node_history import NodeHistory
+from hotpool.core.planning.pool_plan import PoolMembers, plan_members, plan_node
+from hotpool.core.pool_membership import PoolMembership
+from hotpool.errors import FencedError, NotLeaderError, UnavailableError, WriteError
+from hotpool.observability.metrics import DRIFT, WRITES
+from hotpool.projection.documents import NodeDocument, PoolDocument
+from hotpool.projection.drift_check import DriftReport
+from hotpool.projection.history import MAX_TRANSITIONS, encode
+from hotpool.projection.keys import index_field
+from hotpool.projection.redis_errors import OF_ONE_NAME
+from hotpool.projection.writer import RedisWriter
+
+
+class RedisTarget:
+    """The projection of one fleet."""
+
+    name: Final = "redis"
+    concurrency: Mapping[Kind, int] = {Kind.POOL: 16, Kind.NODE: 16}
+    drift_seconds: float | None = 5.0
+
+    def __init__(
+        self,
+        writer: RedisWriter,
+        cache: ClusterCache,
+        clock: Clock,
+        *,
+        term: Callable[[], int],
+        raise_term: Callable[[int], Awaitable[None]],
+        cluster: Callable[[], Awaitable[str]],
+    ) -> None:
+        """`term`, `raise_term`: number of this leader, and how to raise it. `cluster`: id of this cluster."""
+        self._writer = writer
+        self._cache = cache
+        self._clock = clock
+        self._term = term
+        self._raise_term = raise_term
+        self._cluster = cluster
+        self._pools: dict[str, PoolDocument] = {}
+        self._nodes: dict[str, NodeDocument] = {}
+        self._held: dict[Key, str | None] = {}
+        """Digest of what Redis holds of a name; empty: a node's history alone; None: unknown."""
+        self._versions: dict[str, int] = {}
+        """Pool → version of its membership that Redis holds."""
+        self._connected_before = False
+        self._history = NodeHistory()
+        self._transitions: dict[str, tuple[str, ...]] = {}
+        """Node → transitions that Redis has not accepted yet, oldest first."""
+
+    async def connect(self) -> Collection[Key]:
+        """Claim the term of this leader; raise it first if Redis has a larger one. Return what a former leader wrote."""
+        with _unavailable_unless_of_one_name():
+            cluster = await self._cluster()
+            while (stored := await self._writer.claim(self._term(), cluster)) != self._term():
+                await self._raise_term(stored + 1)
+            if self._connected_before:
+                return ()
+            pools, nodes = await self._writer.stored_digests()
+        self._connected_before = True
+        self._held |= {Key(Kind.POOL, name): digest for name, digest in pools.items()}
+        self._held |= {Key(Kind.NODE, name): digest for name, digest in nodes.items()}
+        return list(self._held)
+
+    async def reconcile(self, key: Key) -> Result:
+        """Write the document of a pool or node if Redis does not hold it."""
+        with _unavailable_unless_of_one_name():
+            if key.kind is Kind.POOL:
+                return await self._reconcile_pool(key)
+            await self._reconcile_node(key)
+            return Result()
+
+    async def _reconcile_pool(self, key: Key) -> Result:
+        membership = self._cache.pools.get(key.name)
+        if membership is None:
+            self._pools.pop(key.name, None)
+            self._versions.pop(key.name, None)
+            if key in self._held:
+                await self._send(key, None, "drop_pool", self._writer.drop_pool(key.name))
+            return Result()
+        former = self._pools.get(key.name)
+        if self._is_current(key, membership):
+            return Result()
+        members = plan_members(membership, self._cache.slices.get(key.name, {}))
+        membership.record_plan(members.retained)
+        version, document = membership.version, _pool_document(membership.pool, members, former)
+        self._pools[key.name] = document
+        if self._held.get(key) != document.digest:
+            await self._send(key, document.digest, "replace_pool", self._writer.replace_pool(document))
+        self._versions[key.name] = version
+        return Result(change=_direction(former, document))
+
+    def _is_current(self, key: Key, membership: PoolMembership) -> bool:
+        """Return True if nothing has changed since the last write. The members of a paused pool are in its slices."""
+        decided = not membership.pool.paused and not membership.pool.problem
+        return decided and self._held.get(key) is not None and self._versions.get(key.name) == membership.version
+
+    async def _reconcile_node(self, key: Key) -> None:
+        """Write the node's document and its last transitions (requirements E3, F2)."""
+        name, tracker = key.name, self._cache.nodes.get(key.name)
+        if tracker is None or tracker.view.expired:
+            self._nodes.pop(name, None)
+            self._history.forget(name)
+            self._transitions.pop(name, None)
+            if key in self._held:
+                await self._send(key, None, "drop_node", self._writer.drop_node(name))
+            return
+        plan = plan_node(tracker.view, self._clock.timestamp())
+        self._note_transition(name, tracker.view.node, plan.conditions[0].reason)
+        sent = self._transitions.get(name, ())
+        if plan.types is None:
+            self._nodes.pop(name, None)
+            if sent or self._held.get(key, ""):
+                await self._send(key, "", "drop_node", self._writer.drop_node(name, sent, delete_history=False))
+        else:
+            types = tuple((type_, t.ready, t.reason, t.services) for type_, t in sorted(plan.types.items()))
+            document = self._nodes[name] = NodeDocument(name, types)
+            if sent or self._held.get(key) != document.digest:
+                await self._send(key, document.digest, "replace_node", self._writer.replace_node(document, sent))
+        unsent = tuple(entry for entry in self._transitions.pop(name, ()) if entry not in sent)
+        if unsent:
+            self._transitions[name] = unsent
+
+    def _note_transition(self, name: str, node: Node, reason: str) -> None:
+        stored = node.conditions.get("Ready")
+        reported = node.report.types if node.report else {}
+        transition = self._history.record(
+            name, reason, reported, stored.reason if stored else None, self._clock.timestamp()
+        )
+        if transition:
+            entries = (*self._transitions.get(name, ()), encode(transition))
+            self._transitions[name] = entries[-MAX_TRANSITIONS:]
+
+    async def _send(self, key: Key, digest: str | None, verb: str, write: Awaitable[None]) -> None:
+        """Await a write. `digest`: what Redis holds of the name after it; None: nothing."""
+        self._held[key] = None
+        try:
+            await write
+        except WriteError:
+            WRITES.labels("redis", verb, "error").inc()
+            raise
+        WRITES.labels("redis", verb, "ok").inc()
+        if digest is None:
+            del self._held[key]
+        else:
+            self._held[key] = digest
+
+    async def check_drift(self, *, settled: bool) -> Collection[Key]:
+        """Compare Redis with all documents (E1), stamp its age and completeness, and return the keys that differ."""
+        with _unavailable_unless_of_one_name():
+            drift = await self._writer.check_drift(dict(self._pools), dict(self._nodes))
+            _count_drift(drift)
+            if not drift.claimed:
+                raise UnavailableError("Redis has lost the projection")
+            if drift.stray_index:
+                wanted = {index_field(pool.generator, pool.key or "") for pool in self._pools.values() if pool.generator}
+                await self._writer.drop_index(field for field in drift.stray_index if field not in wanted)
+            found = [Key(Kind.POOL, name) for name in (*drift.stray_pools, *drift.pools)]
+            found += [Key(Kind.NODE, name) for name in (*drift.stray_nodes, *drift.nodes)]
+            await self._writer.stamp(complete=settled and not found)
+        self._held |= dict.fromkeys(found)
+        return found
+
+
+@contextmanager
+def _unavailable_unless_of_one_name() -> Iterator[None]:
+    """Raise UnavailableError for a failure that is not of one pool or node."""
+    try:
+        yield
+    except (FencedError, NotLeaderError, UnavailableError, *OF_ONE_NAME):
+        raise
+    except WriteError as error:
+        raise UnavailableError(str(error)) from error
+
+
+def _pool_document(pool: Pool, members: PoolMembers, former: PoolDocument | None) -> PoolDocument:
+    generated, published = pool.spec.generated, members.published
+    others = {node: state for node, state in published.items() if state != "Ready"}
+    return PoolDocument(
+        name=pool.meta.name,
+        uid=pool.meta.uid,
+        generator=generated.by if generated else None,
+        key=generated.key if generated else None,
+        ready=frozenset(published.keys() - others if others else published),
+        suspect=frozenset(node for node, state in others.items() if state == "Suspect"),
+        draining=frozenset(node for node, state in others.items() if state == "Draining"),
+        former=former,
+    )
+
+
+def _direction(former: PoolDocument | None, document: PoolDocument) -> Direction | None:
+    if former is None or former.digest == document.digest:
+        return None
+    return "gain" if former.ready <= document.ready else "withdrawal"
+
+
+def _count_drift(drift: DriftReport) -> None:
+    strays = drift.stray_pools | drift.stray_nodes
+    counts = {"pool": drift.pools, "node": drift.nodes, "index": drift.stray_index, "stray": strays}
+    for what, names in counts.items():
+        DRIFT.labels(what).inc(len(names))

@@ -1,0 +1,223 @@
+"""Worker of one target: its queue, tasks and retries, and the probe while the target is unavailable.
+
+Workers share nothing, so that a slow target delays no other. Must not know what is written.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, Coroutine, Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import structlog
+
+from hotpool.clock import Clock
+from hotpool.controllers.result import Result, Target
+from hotpool.controllers.workqueue import WorkQueue
+from hotpool.core.model import Key
+from hotpool.errors import FencedError, NotLeaderError, StaleError, UnavailableError, WriteError
+from hotpool.observability import hotplug_latency
+from hotpool.observability.hotplug_latency import Seen
+from hotpool.observability.metrics import APPLY, FAILURES
+
+log = structlog.get_logger(__name__)
+
+RETRY_SECONDS: Final = 1.0
+"""Pause between two attempts to connect."""
+_FIRST_BACKOFF: Final = 0.2
+_LONGEST_BACKOFF: Final = 30.0
+_MOST_DOUBLINGS: Final = 10
+_FINISH_SECONDS: Final = 3.0
+"""More than the time-out of one write."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    attempts: int
+    error: str
+
+
+class Worker:
+    """Work of one leader on one target."""
+
+    def __init__(self, target: Target, clock: Clock) -> None:
+        self.target = target
+        self.error = "not connected yet"
+        """Reason why the target does not hold the desired state; empty if it does, as far as is known."""
+        self._clock = clock
+        self._queues = {kind: WorkQueue(capacity) for kind, capacity in target.concurrency.items()}
+        self._restoring: set[Key] = set()
+        """Keys to reconcile whenever there is time; fresh changes come first."""
+        self._failed: dict[Key, _Failure] = {}
+        self._seen: dict[Key, Seen] = {}
+        """Key → first report that no write has followed yet."""
+        self._connected = False
+        self._connect_at = 0.0
+        self._drift_at = float("inf")
+        self._results: deque[Result] = deque()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._ended: BaseException | None = None
+        self._wake = asyncio.Event()
+
+    def add(self, keys: Iterable[Key], at: float, seen: Seen | None = None) -> None:
+        """Make keys due at a time (monotonic seconds). Keys of other kinds are ignored. `seen`: the report behind it."""
+        for key in keys:
+            queue = self._queues.get(key.kind)
+            if queue and queue.add(key, at):
+                self._wake.set()
+            if queue and seen:
+                self._seen.setdefault(key, seen)
+
+    def restore(self, keys: Iterable[Key]) -> None:
+        """Reconcile keys that nothing has changed, behind those that changed."""
+        for key in keys:
+            if queue := self._queues.get(key.kind):
+                self._restoring.add(key)
+                queue.add_idle(key)
+        self._wake.set()
+
+    async def run(self) -> AsyncGenerator[Result, None]:
+        """Yield the results until leadership ends. Raises NotLeaderError and FencedError."""
+        try:
+            while self._ended is None:
+                self._wake.clear()
+                if not self._connected and self._clock() >= self._connect_at:
+                    await self._connect()
+                if self._connected:
+                    self._start_due()
+                while self._results:
+                    yield self._results.popleft()
+                await self._sleep()
+            raise self._ended
+        finally:
+            await self._finish()
+
+    @property
+    def settled(self) -> bool:
+        """True if every key was reconciled, and none is to be tried again."""
+        return not self._restoring and not self._failed
+
+    async def _connect(self) -> None:
+        try:
+            stored = await self.target.connect()
+        except (NotLeaderError, FencedError) as error:
+            self._ended = error
+        except WriteError as error:
+            self._set_error(str(error))
+            self._connect_at = self._clock() + RETRY_SECONDS
+        else:
+            self._connected = True
+            self.restore(stored)
+            self.add(self._failed, self._clock())
+            self._drift_at = self._clock() if self.target.drift_seconds else float("inf")
+            if self.target.drift_seconds is None:
+                self._set_error("")
+
+    def _start_due(self) -> None:
+        now = self._clock()
+        for queue in self._queues.values():
+            for key, due in queue.take(now):
+                self._start(self._reconcile(key, due))
+        if now >= self._drift_at:
+            self._drift_at = float("inf")
+            self._start(self._check_drift())
+
+    async def _sleep(self) -> None:
+        times = [self._connect_at] if not self._connected else [self._drift_at]
+        times += [due for queue in self._queues.values() if self._connected and (due := queue.next_due()) is not None]
+        if self._results or self._ended:
+            return
+        try:
+            async with asyncio.timeout(None if min(times) == float("inf") else max(0.0, min(times) - self._clock())):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _reconcile(self, key: Key, due: float) -> None:
+        """Reconcile one key. Every error except the loss of leadership is noted and retried."""
+        began, seen = self._clock(), self._seen.pop(key, None)
+        try:
+            result = await self.target.reconcile(key)
+        except (NotLeaderError, FencedError) as error:
+            self._ended = error
+        except WriteError as error:
+            self._fail(key, error, seen)
+        except Exception as error:  # one key's failure must not end the others' work.
+            log.exception("reconciliation failed", target=self.target.name, kind=key.kind.value, name=key.name)
+            self._fail(key, error, seen)
+        else:
+            APPLY.labels(key.kind.value).observe(self._clock() - due)
+            self._succeed(key, result, seen, began)
+        finally:
+            self._queues[key.kind].done(key)
+            self._wake.set()
+
+    def _succeed(self, key: Key, result: Result, seen: Seen | None, began: float) -> None:
+        self._failed.pop(key, None)
+        self._restoring.discard(key)
+        if result.requeue_at is not None:
+            self.add([key], result.requeue_at)
+        if seen and result.change:
+            hotplug_latency.observe(self.target.name, result.change, seen, began, self._clock())
+        elif seen and result.requeue_at is not None:
+            self._seen.setdefault(key, seen)
+        if self.settled and self.error and self.target.drift_seconds:
+            self._drift_at = min(self._drift_at, self._clock() + RETRY_SECONDS / 10)
+        self._results.append(result)
+
+    def _fail(self, key: Key, error: Exception, seen: Seen | None) -> None:
+        FAILURES.labels(type(error).__name__).inc()
+        before = self._failed.get(key)
+        attempts = before.attempts + 1 if before else 1
+        self._failed[key] = _Failure(attempts, str(error))
+        if seen:
+            self._seen.setdefault(key, seen)
+        self._set_error(str(error))
+        if isinstance(error, UnavailableError):
+            self._connected = False
+            self._connect_at = max(self._connect_at, self._clock() + RETRY_SECONDS)
+            return
+        at_once = isinstance(error, StaleError) and attempts == 1
+        delay = 0.0 if at_once else _FIRST_BACKOFF * 2 ** min(attempts - 1, _MOST_DOUBLINGS)
+        if delay:
+            words = {"target": self.target.name, "kind": key.kind.value, "name": key.name}
+            log.warning("write failed", **words, error=str(error), retry_seconds=delay)
+        self.add([key], self._clock() + min(delay, _LONGEST_BACKOFF))
+
+    async def _check_drift(self) -> None:
+        settled = self.settled
+        try:
+            found = await self.target.check_drift(settled=settled)
+        except (NotLeaderError, FencedError) as error:
+            self._ended = error
+        except WriteError as error:
+            self._set_error(str(error))
+            self._connected, self._connect_at = False, self._clock() + RETRY_SECONDS
+        else:
+            if found:
+                log.info("drift found, rewriting", target=self.target.name, keys=len(found))
+                self.restore(found)
+            elif settled:
+                self._set_error("")
+            self._drift_at = self._clock() + (self.target.drift_seconds or 0.0)
+        finally:
+            self._wake.set()
+
+    def _set_error(self, error: str) -> None:
+        """Note the state of the target; the empty result lets the reader of the results look at it."""
+        if error != self.error:
+            self.error = error
+            self._results.append(Result())
+
+    async def _finish(self) -> None:
+        """Wait for the writes in progress, then cancel the rest: a generator may have thousands of pools to write."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=_FINISH_SECONDS)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
