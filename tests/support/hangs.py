@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -14,7 +14,7 @@ def hanging_file(path: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        # Without a reader, as when none hung, the FIFO cannot be opened for writing.
-        with suppress(OSError):
-            os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK))
+        # Open for both: that never fails. The file must be gone before the end: a later reader would hang for good.
+        writer = os.open(path, os.O_RDWR | os.O_NONBLOCK)
         path.unlink()
+        os.close(writer)

@@ -13,6 +13,7 @@ from typing import Final, TypeVar
 
 T = TypeVar("T")
 
+_BUSY: Final = "blocking call"
 _MAX_IDLE: Final = 4
 _IDLE: Final[deque[SimpleQueue[Callable[[], None]]]] = deque()
 """Queues of the threads that wait for work."""
@@ -33,14 +34,17 @@ def run_in_thread(work: Callable[[], T]) -> "Future[T]":
         queue = _IDLE.pop()
     except IndexError:
         queue = SimpleQueue()
-        threading.Thread(target=_serve, args=(queue,), name="blocking call", daemon=True).start()
+        threading.Thread(target=_serve, args=(queue,), name=_BUSY, daemon=True).start()
     queue.put(run)
     return future
 
 
 def _serve(queue: SimpleQueue[Callable[[], None]]) -> None:
+    thread = threading.current_thread()
     while True:
-        queue.get()()
+        work, thread.name = queue.get(), _BUSY
+        work()
+        thread.name = "idle thread"
         if len(_IDLE) >= _MAX_IDLE:
             return
         _IDLE.append(queue)
