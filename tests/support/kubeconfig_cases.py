@@ -155,7 +155,8 @@ def _token_and_file(setup: Setup) -> Run:
 
 
 def _proxy_and_name(setup: Setup) -> Run:
-    cluster = {"server": setup.url("hidden.test"), "tls-server-name": "other.test", "proxy-url": setup.proxy}
+    proxy = setup.proxy.replace("//", "//user:p%40ss@")
+    cluster = {"server": setup.url("hidden.test"), "tls-server-name": "other.test", "proxy-url": proxy}
     return one(setup.config(cluster=setup.cluster(**cluster)), HTTPS_PROXY=NOWHERE, NO_PROXY="*")
 
 
