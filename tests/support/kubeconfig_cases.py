@@ -108,8 +108,8 @@ def several(*paths: str) -> Run:
 
 
 def _two_files(setup: Setup) -> Run:
-    other = {"entry": "other", "namespace": "beta", "user": {"token": "second"}}
-    return several(setup.config("first", namespace="alpha"), setup.config("second", **other))
+    first = setup.config("first", namespace="alpha")
+    return several(first, setup.config("second", entry="other", namespace="beta", user={"token": "second"}))
 
 
 def _same_names(setup: Setup) -> Run:

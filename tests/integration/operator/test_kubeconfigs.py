@@ -41,7 +41,7 @@ async def setup(api: RecordingApi, tmp_path: Path) -> Setup:
     """Return the setup of the program under test."""
     (tmp_path / "case").mkdir()
     authority = api.authority
-    return Setup(tmp_path / "case", await api.new_port(), api.proxy.url, authority.path, authority.issue("somebody"))
+    return Setup(tmp_path / "case", await api.new_port(), api.proxy.url, authority.path, authority.issue("alice"))
 
 
 def environment(run: Run, folder: Path) -> dict[str, str]:
@@ -153,6 +153,6 @@ async def test_a_kubeconfig_that_is_not_usable_is_an_error_of_one_line(
 async def test_a_user_without_a_home_folder_in_the_list_of_kubeconfigs_is_skipped(
     api: RecordingApi, setup: Setup
 ) -> None:
-    run = Run({"KUBECONFIG": f"~nobody-of-this-name/config:{setup.config()}"})
+    run = Run({"KUBECONFIG": f"~no-such-user/config:{setup.config()}"})
     code, output = await hotpool(run, setup.folder, "top")
     assert (code, api.accesses[setup.port]) == (0, bearer("", "token-config")), output
