@@ -137,8 +137,8 @@ def test_logs_on_a_terminal_have_colours_unless_no_color_is_set(configure: str) 
     ("words", "code", "message"),
     [
         (["hotpool_agent", "status", "--node", "n1"], 3, "no agent responds at /.local/state/hotpool-agent/n1/agent"),
-        (["hotpool_agent", "run", "--pod-namespaces", "x", "--node", "n1"], 2, "no usable cluster configuration"),
-        (["hotpool", "top"], 3, "hotpool top: no kubeconfig: /.kube/config does not exist"),
+        (["hotpool_agent", "run", "--pod-namespaces", "x", "--node", "n1"], 2, "no kubeconfig: ~"),
+        (["hotpool", "top"], 3, "hotpool top: no kubeconfig: ~/.kube/config does not exist"),
     ],
     ids=lambda value: " ".join(value[:2]) if isinstance(value, list) else "",
 )
