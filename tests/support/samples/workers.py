@@ -13,7 +13,15 @@ FILE gets the pid of the process that the service creates:
 import os
 import sys
 import time
-from pathlib import Path
+
+WORKER = """
+import os, signal, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+with open(sys.argv[1] + ".new", "w") as file:
+    file.write(str(os.getpid()))
+os.rename(sys.argv[1] + ".new", sys.argv[1])
+time.sleep(600)
+"""
 
 
 def main() -> None:
@@ -24,11 +32,7 @@ def main() -> None:
         os.setsid()
         if kind.endswith("daemon") and os.fork() > 0:
             os._exit(0)
-        path = Path(file)
-        path.with_suffix(".new").write_text(str(os.getpid()), encoding="ascii")
-        path.with_suffix(".new").rename(path)
-        program = ["python3", "-S", "-c", "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(600)"]
-        os.execvpe(program[0], program, {"PATH": os.environ["PATH"]} if bare else dict(os.environ))  # noqa: S606
+        os.execve(sys.executable, [sys.executable, "-S", "-c", WORKER, file], {} if bare else dict(os.environ))  # noqa: S606
     if kind.endswith("daemon"):
         os.wait()
     time.sleep(600)
