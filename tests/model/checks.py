@@ -27,6 +27,8 @@ _INDEX_SWEEP = 12.0
 _QUIET_AFTER = 40.0
 """Seconds after a change in which the operator may still write."""
 _MERGE_WITHIN = 75.0
+_ROUND = 1.1
+"""Seconds within which slices show a change; nodes become overdue at any moment of a cell."""
 _EXPECTED_FAILURES = {"RetryableError", "StaleError", "RejectedError", "ApiUnavailable", "NotLeaderError"}
 
 
@@ -72,7 +74,7 @@ class Checks:
         if simulation.api.fault or simulation.events_lost or frozen or not simulation.leader:
             self.last_fault = now()
             return
-        if now() < simulation.unsettled_until:
+        if now() < max(simulation.unsettled_until, simulation.expected.last_overdue + _ROUND):
             self.last_fault, self.generators.deletions_unknown = now(), True
             return
         self._drop_deleted()

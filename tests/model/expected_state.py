@@ -84,6 +84,8 @@ class ExpectedState:
     """(pool, node) pairs of members that were added since the last comparison."""
     removable_otherwise: set[tuple[str, str]] = field(default_factory=set)
     """(pool, node) pairs that another cause could remove at some moment since the last comparison."""
+    last_overdue: float = 0.0
+    """The time at which a node became overdue last."""
     last_change: float = 0.0
     """The time of the last event that may cause a write."""
 
@@ -210,7 +212,7 @@ class ExpectedState:
     def _transition(self, name: str) -> None:
         entry = self.nodes[name]
         if self._may_become_overdue(name):
-            entry.overdue = True
+            entry.overdue, self.last_overdue = True, self.now
         elif entry.state == "Live":
             entry.state, entry.since = "Suspect", self.now
         elif entry.state == "Suspect":
