@@ -4,6 +4,7 @@ No thread pool: functions that hang would exhaust it, and the agent would wait f
 """
 
 import asyncio
+import errno
 import threading
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,7 +17,7 @@ T = TypeVar("T")
 async def run_blocking(work: Callable[[], T], seconds: float | None = None) -> T:
     """Return or raise the outcome of `work`, which runs in a thread of its own. Raises TimeoutError after `seconds`.
 
-    The thread of an abandoned call goes on.
+    The thread of an abandoned call goes on. Raises OSError if no thread can be started.
     """
     async with asyncio.timeout(seconds):
         return await asyncio.wrap_future(_run_in_thread(work))
@@ -71,5 +72,9 @@ def _run_in_thread(work: Callable[[], T]) -> "Future[T]":
         except BaseException as error:  # noqa: BLE001 - raised again in the waiting callers
             future.set_exception(error)
 
-    threading.Thread(target=run, name="blocking call", daemon=True).start()
+    try:
+        threading.Thread(target=run, name="blocking call", daemon=True).start()
+    except RuntimeError as error:
+        # The machine has no more threads or memory; callers expect errors of the system.
+        future.set_exception(OSError(errno.EAGAIN, str(error)))
     return future

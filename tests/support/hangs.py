@@ -18,3 +18,13 @@ def hanging_file(path: Path) -> Iterator[None]:
         with suppress(OSError):
             os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK))
         path.unlink()
+
+
+@contextmanager
+def held_open(path: Path) -> Iterator[None]:
+    """Hold the FIFO open for writing, and write nothing: readers that do not wait for a writer hang, too."""
+    handle = os.open(path, os.O_RDWR)
+    try:
+        yield
+    finally:
+        os.close(handle)
