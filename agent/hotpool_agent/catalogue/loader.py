@@ -36,7 +36,7 @@ def empty_catalogue() -> Catalogue:
 def read_catalogue(path: Path) -> Catalogue:
     """Return the catalogue in the file. Raises CatalogueError with all errors."""
     try:
-        with open(path, encoding="utf-8", opener=_opener) as file:  # noqa: PTH123 - a Path has no opener
+        with open(path, encoding="utf-8", opener=_opener) as file:  # A Path has no opener.
             text = file.read(yaml_source.MAX_CHARACTERS + 1)
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
