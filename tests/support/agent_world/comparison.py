@@ -44,8 +44,8 @@ def differences(
 def _expected_states(entry: CatalogueEntry, *, blocked: bool) -> set[str]:
     if entry.wanted:
         return {"Failed", "Starting"} if blocked or entry.hangs else {"Running"}
-    # A stop does not succeed while another process has the port (requirement A9).
-    return {"Stopped", "Failed"} if blocked else {"Stopped"}
+    # A stop does not succeed while another process has the port, or its own cannot be killed (requirement A9).
+    return {"Stopped", "Failed"} if blocked or entry.left_hanging else {"Stopped"}
 
 
 def _of_entry(

@@ -53,6 +53,8 @@ class CatalogueEntry:
     """`program` or `workingDir`: that is on a file system that hangs."""
     frozen: Path = Path()
     """The file system that hangs."""
+    left_hanging: bool = False
+    """An agent was killed while the program hung: that process keeps the next one from being killed."""
 
     def to_catalogue(self, identifier: str, workers: Path) -> dict[str, Any]:
         """Return the entry as in the catalogue file. Each service has a type of its own.

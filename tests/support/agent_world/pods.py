@@ -24,7 +24,7 @@ class WorldPods:
         self._node = node
         self._random = chance
         api: Any = fleet.objects.api_client
-        self._core = client.CoreV1Api(api)
+        self._core: Any = client.CoreV1Api(api)
 
     def install(self) -> None:
         """Allow the node's agent to read the pods."""

@@ -242,7 +242,7 @@ class AgentWorld:
             return None
         entry = self._entries[name]
         if entry.hangs:
-            entry.hangs = ""
+            entry.hangs, entry.left_hanging = "", False
         elif frozen := self._machine.freeze():
             entry.hangs, entry.frozen = self._random.choice(["program", "workingDir"]), frozen
         self._reload()
@@ -305,6 +305,8 @@ class AgentWorld:
     def _kill_agent(self) -> str:
         self._repair_disk()
         self._agent.kill()
+        for entry in self._entries.values():
+            entry.left_hanging |= entry.hangs == "program"
         self._start_agent()
         return "agent: SIGKILL, started again"
 
