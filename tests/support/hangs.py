@@ -18,3 +18,13 @@ def hanging_file(path: Path) -> Iterator[None]:
         writer = os.open(path, os.O_RDWR | os.O_NONBLOCK)
         path.unlink()
         os.close(writer)
+
+
+@contextmanager
+def held_open(path: Path) -> Iterator[None]:
+    """Hold the FIFO open for writing, and write nothing: readers that do not wait for a writer hang, too."""
+    handle = os.open(path, os.O_RDWR)
+    try:
+        yield
+    finally:
+        os.close(handle)
