@@ -11,7 +11,7 @@ from tests.support.agent_world.machine import ServiceProcesses
 
 @dataclass(frozen=True)
 class ClusterView:
-    """What the API server holds: the node's report, pod → whether it is ready, and the age of the last heartbeat."""
+    """State in the API server: the node's report, pod → whether it is ready, and the age of the last heartbeat."""
 
     report: dict[str, Any]
     pods: Mapping[str, bool]

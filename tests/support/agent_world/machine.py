@@ -42,7 +42,7 @@ def processes(folder: Path, workers: Path) -> dict[str, ServiceProcesses]:
 
 
 def growth(agent: int) -> list[str]:
-    """Return what the agent's process has too much of: threads, open files, or children that nobody reaped."""
+    """Return what the agent's process has too much of: threads, open files, or zombies."""
     process = psutil.Process(agent)
     zombies = 0
     for child in process.children():
