@@ -12,7 +12,7 @@ import structlog
 
 from hotpool.api.meta import ELECTION_LEASE, KUBE_NODES_ANNOTATION, SCHEMA_REVISION
 from hotpool.clock import Clock
-from hotpool.common import early_signals
+from hotpool.common import early_signals, exit_codes
 from hotpool.common.health_server import ListenError, check_lines, serving
 from hotpool.controllers.manager import Manager
 from hotpool.core.cluster_cache import ClusterCache
@@ -59,6 +59,10 @@ _GC_THRESHOLD = 50_000
 class StartupError(Exception):
     """Error of the cluster or the settings that prevents the start. The text says what to do."""
 
+    def __init__(self, text: str, exit_code: int = exit_codes.FAILED) -> None:
+        super().__init__(text)
+        self.exit_code = exit_code
+
 
 async def run(settings: Settings) -> int:
     """Run until SIGTERM (0), or until leadership or a part is lost (1). Raises StartupError."""
@@ -67,7 +71,7 @@ async def run(settings: Settings) -> int:
     try:
         connection = await connect(target)
     except ApiUnavailable as error:
-        raise StartupError(str(error)) from None
+        raise StartupError(str(error), exit_codes.UNAVAILABLE) from None
     try:
         return await Operator(settings, connection).run()
     finally:

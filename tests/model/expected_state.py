@@ -43,6 +43,10 @@ class ExpectedNode:
     state: str = "Live"
     since: float = 0.0
     """The time at which it became Suspect, as stored by the operator."""
+    masked_since: float = 0.0
+    """The stored time of a silence that began while the agent left or the v1 Node was shut down."""
+    masked_until: float = 0.0
+    """The time at which the shutdown of the v1 Node ended last, and the condition showed the silence."""
     expired: bool = False
     overdue: bool = False
     """It missed a heartbeat while its v1 Node is Unknown (C8)."""
@@ -80,6 +84,8 @@ class ExpectedState:
     """(pool, node) pairs of members that were added since the last comparison."""
     removable_otherwise: set[tuple[str, str]] = field(default_factory=set)
     """(pool, node) pairs that another cause could remove at some moment since the last comparison."""
+    last_overdue: float = 0.0
+    """The time at which a node became overdue last."""
     last_change: float = 0.0
     """The time of the last event that may cause a write."""
 
@@ -152,10 +158,14 @@ class ExpectedState:
         if event == "DELETED":
             if before and before["metadata"]["uid"] == body["metadata"]["uid"]:
                 del self.kube[name]
+                if entry and is_off(before, off=entry.off):
+                    entry.masked_until = now
             return
         self.kube[name] = body
         if entry:
+            was_off = is_off(before, off=entry.off)
             entry.off = stays_off(before, body, off=entry.off)
+            entry.masked_until = now if was_off and not is_off(body, off=entry.off) else entry.masked_until
         self.advance(now)
 
     def on_lease(self, name: str, content: str, epoch: int, now: float) -> None:
@@ -202,7 +212,7 @@ class ExpectedState:
     def _transition(self, name: str) -> None:
         entry = self.nodes[name]
         if self._may_become_overdue(name):
-            entry.overdue = True
+            entry.overdue, self.last_overdue = True, self.now
         elif entry.state == "Live":
             entry.state, entry.since = "Suspect", self.now
         elif entry.state == "Suspect":

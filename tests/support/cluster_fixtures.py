@@ -2,13 +2,15 @@
 
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 import yaml
-from tests.support.agent_world import QUICK, AgentWorld
+from tests.support.agent_world.world import QUICK, AgentWorld
+from tests.support.not_run import not_run
 from tests.support.run import CLUSTERS, share_cluster
 
 from hotpool.lookup import Lookup
@@ -51,24 +53,27 @@ def fleet(kind_cluster: Any, redis_address: str) -> Iterator[Fleet]:
 
 @pytest.fixture
 def agent_world(
-    kind_cluster: Any, redis_address: str, monkeypatch: pytest.MonkeyPatch
+    kind_cluster: Any, redis_address: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> Iterator[Callable[[int], AgentWorld]]:
     """A function that creates the world of a seed: one agent that reaches the API server through a relay."""
     kubeconfig, kubectl = Path(kind_cluster.kubeconfig_path), Path(kind_cluster.kubectl_path)
     address = urlsplit(yaml.safe_load(kubeconfig.read_text())["clusters"][0]["cluster"]["server"])
-    for name, value in QUICK.items():
+    namespace = f"fleet-{uuid.uuid4().hex[:6]}"
+    for name, value in {**QUICK, "HOTPOOL_AGENT_POD_NAMESPACES": namespace}.items():
         monkeypatch.setenv(name, value)
-    with Relay(address.port or 443) as relay:
-        fleet = Fleet(
-            kubeconfig,
-            kubectl,
-            f"fleet-{uuid.uuid4().hex[:6]}",
-            redis_address,
-            server=f"https://127.0.0.1:{relay.port}",
-        )
+    with Relay(address.port or 443) as relay, ExitStack() as stack:
+        fleet = Fleet(kubeconfig, kubectl, namespace, redis_address, server=f"https://127.0.0.1:{relay.port}")
+        stack.callback(fleet.close)
         fleet.install()
-        yield lambda seed: AgentWorld(fleet, relay, seed)
-        fleet.close()
+
+        def world(seed: int) -> AgentWorld:
+            created = AgentWorld(fleet, relay, seed)
+            stack.callback(created.close)
+            for reason in created.missing:
+                not_run(request, reason)
+            return created
+
+        yield world
 
 
 @pytest.fixture(scope="module")

@@ -57,7 +57,7 @@ class ReadOnly:
     def repair(self, pid: int, folder: Path) -> None:
         """Unmount it; or add the permission to write."""
         if self._root:
-            self._run(pid, "umount", str(folder))
+            self._run(pid, "umount", "--lazy", str(folder))  # The agent may just read a file there.
         else:
             folder.chmod(0o700)
 

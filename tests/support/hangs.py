@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -14,7 +14,17 @@ def hanging_file(path: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        # Without a reader, as when none hung, the FIFO cannot be opened for writing.
-        with suppress(OSError):
-            os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK))
+        # Open for both: that never fails. The file must be gone before the end: a later reader would hang for good.
+        writer = os.open(path, os.O_RDWR | os.O_NONBLOCK)
         path.unlink()
+        os.close(writer)
+
+
+@contextmanager
+def held_open(path: Path) -> Iterator[None]:
+    """Hold the FIFO open for writing, and write nothing: readers that do not wait for a writer hang, too."""
+    handle = os.open(path, os.O_RDWR)
+    try:
+        yield
+    finally:
+        os.close(handle)

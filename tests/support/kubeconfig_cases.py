@@ -108,8 +108,8 @@ def several(*paths: str) -> Run:
 
 
 def _two_files(setup: Setup) -> Run:
-    other = {"entry": "other", "namespace": "beta", "user": {"token": "second"}}
-    return several(setup.config("first", namespace="alpha"), setup.config("second", **other))
+    first = setup.config("first", namespace="alpha")
+    return several(first, setup.config("second", entry="other", namespace="beta", user={"token": "second"}))
 
 
 def _same_names(setup: Setup) -> Run:
@@ -155,7 +155,8 @@ def _token_and_file(setup: Setup) -> Run:
 
 
 def _proxy_and_name(setup: Setup) -> Run:
-    cluster = {"server": setup.url("hidden.test"), "tls-server-name": "other.test", "proxy-url": setup.proxy}
+    proxy = setup.proxy.replace("//", "//user:p%40ss@")
+    cluster = {"server": setup.url("hidden.test"), "tls-server-name": "other.test", "proxy-url": proxy}
     return one(setup.config(cluster=setup.cluster(**cluster)), HTTPS_PROXY=NOWHERE, NO_PROXY="*")
 
 

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 class Proxy:
     """A proxy. `requests`: the first line of each; `refuse`: the status line of every response, if set.
 
-    `sources`: the ports of this machine from which it connected.
+    `sources`: the ports of this machine from which it is connected, with the credential of the client.
     """
 
     url: str = ""
-    sources: set[int] = field(default_factory=set)
+    sources: dict[int, str] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
     credentials: set[str] = field(default_factory=set)
     refuse: str | None = None
@@ -49,14 +49,16 @@ async def _forward(proxy: Proxy, port: int | None, reader: asyncio.StreamReader,
     head = await reader.readuntil(b"\r\n\r\n")
     line, *headers = head.decode().split("\r\n")
     proxy.requests.append(line)
-    proxy.credentials |= {text.partition(": ")[2] for text in headers if text.lower().startswith("proxy-authorization")}
+    credentials = [text.partition(": ")[2] for text in headers if text.lower().startswith("proxy-authorization")]
+    proxy.credentials |= set(credentials)
     if proxy.refuse:
         writer.write(f"HTTP/1.1 {proxy.refuse}\r\nContent-Length: 0\r\n\r\n".encode())
         await writer.drain()
         return
     asked = int(line.split()[1].rpartition(":")[2]) if port is None else port
     server_reader, server_writer = await asyncio.open_connection("127.0.0.1", asked)
-    proxy.sources.add(server_writer.get_extra_info("sockname")[1])
+    source = server_writer.get_extra_info("sockname")[1]
+    proxy.sources[source] = "".join(credentials)
     try:
         if line.startswith("CONNECT "):
             writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
@@ -66,6 +68,7 @@ async def _forward(proxy: Proxy, port: int | None, reader: asyncio.StreamReader,
             both.create_task(_pump(reader, server_writer))
             both.create_task(_pump(server_reader, writer))
     finally:
+        del proxy.sources[source]
         server_writer.close()
 
 

@@ -35,7 +35,10 @@ _SERVED: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """How a request reached the server. `name`: TLS server name, empty without one."""
+    """How a request reached the server. `name`: TLS server name, empty without one.
+
+    `way`: direct, or proxy and the credential for it.
+    """
 
     name: str
     identity: tuple[str, ...]
@@ -81,7 +84,8 @@ class RecordingApi:
         transport = request.transport
         assert transport
         port = transport.get_extra_info("sockname")[1]
-        way = "proxy" if transport.get_extra_info("peername")[1] in self.proxy.sources else "direct"
+        credential = self.proxy.sources.get(transport.get_extra_info("peername")[1])
+        way = "direct" if credential is None else f"proxy {credential}".strip()
         name = getattr(transport.get_extra_info("ssl_object"), "asked_name", "")
         self.accesses[port].add(Access(name, _identity(request), namespace, way))
         plural = rest.partition("/")[0]

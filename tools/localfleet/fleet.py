@@ -149,9 +149,19 @@ class Fleet:
             return 0, ""
 
     def start_agent(
-        self, node: str, services: Sequence[dict[str, Any]], *, interval: int = 15, debounce: float = 2.0, **head: Any
+        self,
+        node: str,
+        services: Sequence[dict[str, Any]],
+        *,
+        interval: int = 15,
+        debounce: float = 2.0,
+        inside: Sequence[str] = (),
+        **head: Any,
     ) -> ManagedProcess:
-        """Start (or restart) the agent of a node with a catalogue; `head`: its other fields."""
+        """Start (or restart) the agent of a node with a catalogue; `head`: its other fields.
+
+        `inside`: the words of a program that executes the agent.
+        """
         kubeconfig = self.folder / f"hotpool-agent-{node}.kubeconfig"
         if not kubeconfig.exists():
             self.apply(*manifests.account(node, self.namespace))
@@ -162,7 +172,9 @@ class Fleet:
         # Several agents share this machine.
         words += ["--listen", "127.0.0.1:0"]
         log = self.folder / f"agent-{node}.log"
-        agent = ManagedProcess(f"agent {node}", [str(_BIN / "hotpool-agent"), *words], log, self.agent_environment)
+        agent = ManagedProcess(
+            f"agent {node}", [*inside, str(_BIN / "hotpool-agent"), *words], log, self.agent_environment
+        )
         self.agents[node] = agent
         self._started.append(agent)
         return agent

@@ -3,6 +3,7 @@
 Must not know what the agent does with a catalogue.
 """
 
+import os
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
@@ -35,12 +36,19 @@ def empty_catalogue() -> Catalogue:
 def read_catalogue(path: Path) -> Catalogue:
     """Return the catalogue in the file. Raises CatalogueError with all errors."""
     try:
-        with path.open(encoding="utf-8") as file:
+        with open(path, encoding="utf-8", opener=_opener) as file:  # A Path has no opener.
             text = file.read(yaml_source.MAX_CHARACTERS + 1)
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
         raise CatalogueError([f"{path}: cannot be read: {reason}"]) from error
     return parse_catalogue(text, str(path))
+
+
+def _opener(path: str, flags: int) -> int:
+    """Open a file. A named pipe without a writer is empty, and does not block: no other file could be read later."""
+    handle = os.open(path, flags | os.O_NONBLOCK)
+    os.set_blocking(handle, True)
+    return handle
 
 
 def parse_catalogue(text: str, name: str) -> Catalogue:

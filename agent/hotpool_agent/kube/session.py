@@ -178,4 +178,4 @@ class Session:
 def _connect(target: Target) -> _Connection:
     """Load a login and create its client. Raises TargetError."""
     login = load_login(target)
-    return _Connection(login, new_client(login, headers=login.headers))
+    return _Connection(login, new_client(login))

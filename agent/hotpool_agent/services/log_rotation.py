@@ -47,7 +47,11 @@ async def rotate_forever(folder: Path, limits: RotationLimits | None = None) -> 
     limits = limits or RotationLimits()
     while True:
         # A file system that hangs stops rotation, and nothing else.
-        for path, problem in await run_blocking(partial(_rotate_all, folder, limits.size)):
+        try:
+            problems = await run_blocking(partial(_rotate_all, folder, limits.size))
+        except OSError as error:  # No file or thread is free, or the folder cannot be read.
+            problems = [(folder, f"not rotated: {error.strerror}")]
+        for path, problem in problems:
             _LOG.warning("log rotation incomplete", path=str(path), problem=problem)
         await asyncio.sleep(limits.period)
 

@@ -110,9 +110,12 @@ class _Reader:
             await asyncio.wait({before})
         self._running, self._next = self._next, None
         for _ in range(_ATTEMPTS - 1):
-            with suppress(TimeoutError):
+            with suppress(OSError):  # Also TimeoutError.
                 return await run_blocking(_read, _READ_SECONDS)
-        return await run_blocking(_read, _READ_SECONDS)
+        try:
+            return await run_blocking(_read, _READ_SECONDS)
+        except OSError as error:  # No file or thread is free.
+            raise TimeoutError(str(error)) from error
 
 
 _READERS: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, _Reader]] = WeakKeyDictionary()

@@ -7,7 +7,7 @@ the process hangs in the kernel.
 import os
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -19,8 +19,9 @@ OWNERSHIP_VARIABLE: Final = "HOTPOOL_AGENT_SERVICE"
 _PREFIX: Final = f"{OWNERSHIP_VARIABLE}=".encode()
 _STAT_BYTES: Final = 2048
 _DEAD: Final = ("Z", "X")
-_EXEC_TRIES: Final = 20
+_EXEC_SECONDS: Final = 0.5
 _EXEC_PAUSE: Final = 0.001
+"""First pause, in seconds; each is twice as long as the one before."""
 
 
 def owner(folder: Path, service: str) -> str:
@@ -129,16 +130,23 @@ class Marks:
         self._reading: set[Key] = set()
         """Processes whose environment is being read; it stays here if the read hangs, and is not tried again."""
 
-    def read(self, table: Iterable[ProcessEntry]) -> dict[int, str]:
+    def read(self, table: Collection[ProcessEntry]) -> dict[int, str]:
         """Return pid → tag of the marked processes. May block once for each process that hangs."""
-        tags = {entry.key: self._tag(entry) for entry in table if entry.alive}
+        found = {entry.key: self._tag(entry) for entry in table if entry.alive}
+        pause = _EXEC_PAUSE
+        while pause < _EXEC_SECONDS and (empty := [e for e in table if e.key in found and found[e.key] is None]):
+            time.sleep(pause)
+            found.update((entry.key, self._tag(entry)) for entry in empty)
+            pause *= 2
+        tags = {key: tag or "" for key, tag in found.items()}
         # A child of the agent gets its own environment only when its program begins.
         own = os.getpid()
         unsettled = {entry.key for entry in table if entry.parent == own}
         self._known = {key: tag for key, tag in tags.items() if tag or key not in unsettled}
         return {pid: tag for (pid, _), tag in tags.items() if tag}
 
-    def _tag(self, entry: ProcessEntry) -> str:
+    def _tag(self, entry: ProcessEntry) -> str | None:
+        """Return the tag; empty: it has none; None: its environment is empty."""
         if entry.key in self._known:
             return self._known[entry.key]
         if entry.key in self._reading:
@@ -150,18 +158,12 @@ class Marks:
         return tag
 
 
-def _read_tag(pid: int) -> str:
+def _read_tag(pid: int) -> str | None:
+    """Return the tag. None: the environment is empty, as in the moment in which a process replaces its program."""
     with suppress(OSError):
-        for word in _environment(pid).split(b"\0"):
+        environment = Path(f"/proc/{pid}/environ").read_bytes()
+        for word in environment.split(b"\0"):
             if word.startswith(_PREFIX):
                 return word.removeprefix(_PREFIX).decode(errors="replace")
+        return "" if environment else None
     return ""
-
-
-def _environment(pid: int) -> bytes:
-    """Read the environment. It is empty for the moment in which a process replaces its program (execve)."""
-    for _ in range(_EXEC_TRIES):
-        if environment := Path(f"/proc/{pid}/environ").read_bytes():
-            return environment
-        time.sleep(_EXEC_PAUSE)
-    return b""

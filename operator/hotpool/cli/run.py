@@ -22,6 +22,7 @@ _HELP: Final = HelpSections(
         exit_codes.OK: "orderly shutdown after SIGTERM, SIGINT or Ctrl-C",
         exit_codes.FAILED: "leadership lost or a part failed: restart; or an error with its remedy",
         exit_codes.USAGE: "wrong usage",
+        exit_codes.UNAVAILABLE: "no usable kubeconfig",
     },
 )
 
@@ -59,7 +60,7 @@ def operator(**options: Any) -> None:
     try:
         sys.exit(asyncio.run(run(settings)))
     except StartupError as error:
-        fail("operator", str(error), exit_codes.FAILED)
+        fail("operator", str(error), error.exit_code)
 
 
 def _settings(options: dict[str, Any]) -> Settings:

@@ -6,7 +6,7 @@ import os
 def provide_home() -> None:
     """Set HOME to /, as container runtimes do, if there is no home directory.
 
-    The Kubernetes client cannot be imported without one.
+    Default paths are in it.
     """
     # Path.home would raise an error. HOME is tested first: the user database may be remote.
     if not os.environ.get("HOME") and os.path.expanduser("~") == "~":  # noqa: PTH111

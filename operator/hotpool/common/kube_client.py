@@ -1,20 +1,19 @@
-"""Client of the API server with the address and trust of a login.
+"""Client of the API server with the address, trust and credential of a login.
 
 The only module of its room that may import kubernetes, so commands that need no API server must not import it.
 """
 
-from typing import Any
-
+import aiohttp
+from aiohttp.client_middlewares import ClientHandlerType, ClientMiddlewareType
 from kubernetes.aio.client import ApiClient, Configuration
 
 from hotpool.common.kube_login import Login
 
 
-def new_client(login: Login, *, connections: int = 100, **session: Any) -> ApiClient:
-    """Return a client without an open connection. `session`: options of its aiohttp session.
+def new_client(login: Login, *, connections: int = 100, authorize: ClientMiddlewareType | None = None) -> ApiClient:
+    """Return a client without an open connection. `authorize`: adds the credential; by default that of the login.
 
-    They must add the login's headers. The session does not read proxies and ~/.netrc from the environment, which would
-    take two threads for each request.
+    Its session does not read proxies and ~/.netrc from the environment, which would take two threads for each request.
     """
     configuration = Configuration(host=login.server)
     configuration.verify_ssl = login.verifies
@@ -22,8 +21,28 @@ def new_client(login: Login, *, connections: int = 100, **session: Any) -> ApiCl
     configuration.tls_server_name = login.server_name
     configuration.proxy = login.proxy
     configuration.connection_pool_maxsize = connections
-    configuration.client_session_kwargs = {"trust_env": False} | session
+    configuration.client_session_kwargs = {"trust_env": False, "middlewares": (authorize or _authorize_with(login),)}
     client = ApiClient(configuration)
     if login.tls:
         client.rest_client.ssl_context = login.tls
     return client
+
+
+def authorized(request: aiohttp.ClientRequest, login: Login) -> aiohttp.ClientRequest:
+    """Set the credential's headers, and the name in the server's certificate.
+
+    Headers of a session would not do: aiohttp sends those to the proxy, too.
+    """
+    for name in {name for name, _ in login.headers}:
+        request.headers.popall(name, None)
+    for name, value in login.headers:
+        request.headers.add(name, value)
+    request.server_hostname = login.server_name
+    return request
+
+
+def _authorize_with(login: Login) -> ClientMiddlewareType:
+    async def authorize(request: aiohttp.ClientRequest, handler: ClientHandlerType) -> aiohttp.ClientResponse:
+        return await handler(authorized(request, login))
+
+    return authorize

@@ -65,7 +65,7 @@ class Files:
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """What identifies a user. `problem`: reason why the exec plugin returned nothing."""
+    """Identity of a user. `problem`: reason why the exec plugin returned nothing."""
 
     headers: Headers = ()
     certificate: Pair | None = None

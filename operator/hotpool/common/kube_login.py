@@ -157,7 +157,7 @@ def _url(server: str, *, secure: bool) -> str:
 
 
 def _cluster_info(cluster: Entry, server: str, authority: str | None) -> dict[str, Any]:
-    """Return what a plugin is told of the cluster."""
+    """Return the description of the cluster for an exec plugin."""
     info: dict[str, Any] = {"server": server}
     for name in ("tls-server-name", "proxy-url"):
         if value := cluster.text(name):

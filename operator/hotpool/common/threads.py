@@ -4,6 +4,7 @@ No pool of limited size: functions that hang would exhaust it, and the program w
 idle threads are kept, because the start of a thread blocks its caller until the new thread has the interpreter.
 """
 
+import errno
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from typing import Final, TypeVar
 
 T = TypeVar("T")
 
+_BUSY: Final = "blocking call"
 _MAX_IDLE: Final = 4
 _IDLE: Final[deque[SimpleQueue[Callable[[], None]]]] = deque()
 """Queues of the threads that wait for work."""
@@ -33,14 +35,22 @@ def run_in_thread(work: Callable[[], T]) -> "Future[T]":
         queue = _IDLE.pop()
     except IndexError:
         queue = SimpleQueue()
-        threading.Thread(target=_serve, args=(queue,), name="blocking call", daemon=True).start()
+        try:
+            threading.Thread(target=_serve, args=(queue,), name=_BUSY, daemon=True).start()
+        except RuntimeError as error:
+            # The machine has no more threads or memory; callers expect errors of the system.
+            future.set_exception(OSError(errno.EAGAIN, str(error)))
+            return future
     queue.put(run)
     return future
 
 
 def _serve(queue: SimpleQueue[Callable[[], None]]) -> None:
+    thread = threading.current_thread()
     while True:
-        queue.get()()
+        work, thread.name = queue.get(), _BUSY
+        work()
+        thread.name = "idle thread"
         if len(_IDLE) >= _MAX_IDLE:
             return
         _IDLE.append(queue)

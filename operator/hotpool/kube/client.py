@@ -59,7 +59,7 @@ async def connect(target: ClusterTarget) -> Connection:
         login = await LiveLogin.open(Target(target.kubeconfig, target.context, target.namespace))
     except TargetError as error:
         raise ApiUnavailable(str(error)) from None
-    return Connection(new_client(login.current, connections=_CONNECTIONS, middlewares=(login.authorize,)), login)
+    return Connection(new_client(login.current, connections=_CONNECTIONS, authorize=login.authorize), login)
 
 
 @asynccontextmanager

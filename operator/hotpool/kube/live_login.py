@@ -1,7 +1,7 @@
 """The login of a program that runs on (requirements B9, F5), read again when it changed, expired or was refused.
 
 Requests get the present credential, and never wait for files or exec plugins unless the API server refused theirs.
-Address and proxy stay as first read.
+Address, TLS name and proxy stay as first read.
 """
 
 import asyncio
@@ -11,6 +11,7 @@ from typing import Final
 import aiohttp
 from aiohttp.client_middlewares import ClientHandlerType
 
+from hotpool.common.kube_client import authorized
 from hotpool.common.kube_login import Login, load_login
 from hotpool.common.kubeconfig import Target, TargetError
 from hotpool.common.threads import run_in_thread
@@ -47,7 +48,7 @@ class LiveLogin:
         """Send a request with the credential, as an aiohttp middleware, and once more after a 401 with a new one."""
         self._start_reading(refused=False)
         used = self.current
-        response = await handler(_authorized(request, used))
+        response = await handler(authorized(request, used))
         if response.status != _UNAUTHORIZED:
             return response
         while self.current is used and (reading := self._start_reading(refused=True)):
@@ -58,10 +59,10 @@ class LiveLogin:
         """Send a request again. Idle connections have the former client certificate, and each attempt closes one."""
         login = self.current
         if not login.certificate:
-            return await handler(_authorized(request, login))
+            return await handler(authorized(request, login))
         request.headers["Connection"] = "close"
         for _ in range(_STALE_CONNECTIONS):
-            response = await handler(_authorized(request, login))
+            response = await handler(authorized(request, login))
             if response.status != _UNAUTHORIZED:
                 break
         return response
@@ -107,9 +108,7 @@ class LiveLogin:
             login.load_certificate(former.tls)
             if login.authority:
                 former.tls.load_verify_locations(cadata=login.authority)
-        self.current = replace(
-            login, server=former.server, server_name=former.server_name, proxy=former.proxy, tls=former.tls
-        )
+        self.current = replace(login, server_name=former.server_name, proxy=former.proxy, tls=former.tls)
 
     def _set_problem(self, problem: str | None) -> None:
         if problem and problem != self._problem:
@@ -126,14 +125,6 @@ def _read(former: Login, *, refused: bool) -> Login | None:
     login = load_login(former.target)
     if login.problem:
         raise TargetError(login.problem)
+    if login.server != former.server:
+        raise TargetError(f"the kubeconfig names another server, {login.server}; restart to use it")
     return login
-
-
-def _authorized(request: aiohttp.ClientRequest, login: Login) -> aiohttp.ClientRequest:
-    """Set the credential's headers, and the name in the server's certificate."""
-    for name in {name for name, _ in login.headers}:
-        request.headers.popall(name, None)
-    for name, value in login.headers:
-        request.headers.add(name, value)
-    request.server_hostname = login.server_name
-    return request

@@ -159,8 +159,8 @@ async def service_accounts(target: ClusterTarget) -> AsyncIterator[ServiceAccoun
 @asynccontextmanager
 async def _as_account(login: Login, token: str) -> AsyncIterator[ApiClient]:
     """Open a client of the same server with this token and none of our own credentials."""
-    anonymous = replace(login, certificate=None)
-    api = new_client(replace(anonymous, tls=login.tls and anonymous.new_context()), headers=bearer(token))
+    other = replace(login, certificate=None, headers=bearer(token))
+    api = new_client(replace(other, tls=login.tls and other.new_context()))
     try:
         yield api
     finally:

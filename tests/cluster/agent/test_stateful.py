@@ -9,7 +9,7 @@ import random
 from collections.abc import Callable
 
 import pytest
-from tests.support.agent_world import AgentWorld
+from tests.support.agent_world.world import AgentWorld
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])

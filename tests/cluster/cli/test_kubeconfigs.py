@@ -108,7 +108,7 @@ async def new_setup(api: RecordingApi, folder: Path, case: str, program: str) ->
     own = folder / program / case
     own.mkdir(parents=True)
     authority = api.authority
-    return Setup(own, await api.new_port(), api.proxy.url, authority.path, authority.issue("somebody"))
+    return Setup(own, await api.new_port(), api.proxy.url, authority.path, authority.issue("alice"))
 
 
 async def kubectl(api: RecordingApi, folder: Path, case: str, limit: asyncio.Semaphore) -> set[Access]:

@@ -92,6 +92,7 @@ async def test_an_ended_child_that_has_an_owner_is_left_to_it(monkeypatch: pytes
     await eventually(lambda: not psutil.pid_exists(orphan.pid))
     assert psutil.Process(owned.pid).status() == psutil.STATUS_ZOMBIE
     child_reaper.take(owned.pid)
+    os.kill(os.getpid(), signal.SIGCHLD)  # Another child ends.
     await eventually(lambda: not psutil.pid_exists(owned.pid))
     reaping.cancel()
     await asyncio.gather(reaping, return_exceptions=True)

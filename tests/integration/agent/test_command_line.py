@@ -45,7 +45,6 @@ async def test_start_status_stop_and_a_clean_end(
     gone = await hotpool_agent("status", "--node", "n1")
     assert gone.code == 3
     assert "no agent responds" in gone.err
-    assert gone.err.endswith("; start it: hotpool-agent run\n")
 
 
 async def test_failures_have_their_own_exit_code_and_message(
@@ -71,9 +70,6 @@ async def test_a_second_agent_of_the_node_is_refused_and_one_of_another_node_is_
         assert second.code == 1
         assert f"runs on this machine already (pid {process.pid})" in second.err
         assert (await hotpool_agent("status", "--node", "n2")).code == 0
-        other = await hotpool_agent("status", "--node", "n3")
-        assert (other.code, len(other.err.splitlines())) == (3, 1)
-        assert other.err.endswith("No such file or directory; other nodes of this machine: n1, n2; see --node\n")
 
 
 async def test_status_shows_that_the_node_name_is_taken(
@@ -112,7 +108,7 @@ async def test_a_missing_kubeconfig_is_a_usage_error(tmp_path: Path, hotpool_age
     missing = str(tmp_path / "none")
     result = await hotpool_agent("run", "--catalogue", str(path), "--node", "n1", "--kubeconfig", missing)
     assert result.code == 2
-    assert "no usable cluster configuration" in result.err
+    assert "no kubeconfig: " in result.err
 
 
 async def test_invalid_input_on_the_socket_gets_a_response_and_the_server_continues(

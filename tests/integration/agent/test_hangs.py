@@ -14,7 +14,7 @@ import pytest
 from tests.support.agent_process import finish, spawn
 from tests.support.agent_run import agent_running, eventually, write_catalogue
 from tests.support.fake_api import FakeApi
-from tests.support.hangs import hanging_file
+from tests.support.hangs import hanging_file, held_open
 
 from hotpool.common.kubeconfig import Target, TargetError
 from hotpool_agent.catalogue.loader import CatalogueError
@@ -125,7 +125,7 @@ async def test_a_catalogue_on_a_file_system_that_hangs_is_an_error_of_the_reload
         await it.until("idle", "Stopped")
         await api.until(lambda: api.beats)
         threads = threading.active_count()
-        with hanging_file(tmp_path / "n1.yaml"):
+        with hanging_file(tmp_path / "n1.yaml"), held_open(tmp_path / "n1.yaml"):
             for message in ("not done in 0.3 s", "an earlier reading still waits"):
                 with pytest.raises(CatalogueError, match=message):
                     await it.agent.reload()
@@ -134,6 +134,19 @@ async def test_a_catalogue_on_a_file_system_that_hangs_is_an_error_of_the_reload
         await eventually(lambda: threading.active_count() <= threads)
         await it.agent.reload()
         assert it.agent.health().problems.get("catalogue") is None
+        await it.shut_down()
+
+
+async def test_a_catalogue_that_is_a_pipe_without_a_writer_is_refused_and_the_next_one_is_read(
+    api: FakeApi, tmp_path: Path
+) -> None:
+    async with agent_running(tmp_path, api.kubeconfig(tmp_path), NMT) as it:
+        await it.until("idle", "Stopped")
+        with hanging_file(tmp_path / "n1.yaml"), pytest.raises(CatalogueError, match="must be a mapping"):
+            async with asyncio.timeout(10):
+                await it.agent.reload()
+        write_catalogue(tmp_path, NMT)
+        assert await it.agent.reload() == "added 0, removed 0, replaced 0, revised 0"
         await it.shut_down()
 
 

@@ -3,7 +3,9 @@
 import asyncio
 import os
 import signal
+import threading
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -15,6 +17,7 @@ from tests.support.fake_api import FakeApi
 from hotpool_agent.probes.prober import Prober
 from hotpool_agent.service_manager import CommandError
 from hotpool_agent.services import controller, probing
+from hotpool_agent.services.log_rotation import RotationLimits, rotate_forever
 from hotpool_agent.services.process import Process
 
 IDLE = "- {id: s, type: asr, preStopSeconds: 0, run: {command: [sleep, '600']}}\n"
@@ -134,3 +137,40 @@ async def test_a_crash_is_handled_although_log_or_report_fail(
         await it.until("s", "Running")
         assert await it.agent.services.command("stop", "s", wait=True) == "s: Stopped"
         await it.shut_down()
+
+
+async def test_a_machine_without_free_threads_ends_neither_the_agent_nor_its_tasks(
+    api: FakeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused: set[str] = set()
+
+    def refuse(thread: threading.Thread) -> None:
+        refused.add(called_by(thread))
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("hotpool_agent.service_manager._TRACK_SECONDS", 0.05)
+    monkeypatch.setattr("hotpool_agent.state_store._RETRY_SECONDS", 0.05)
+    monkeypatch.setattr("hotpool_agent.app.rotate_forever", partial(rotate_forever, limits=RotationLimits(period=0.05)))
+    async with agent_running(tmp_path, api.kubeconfig(tmp_path), IDLE) as it:
+        await it.until("s", "Stopped")
+        await it.agent.services.command("start", "s", wait=True)
+        with monkeypatch.context() as scarce:
+            scarce.setattr(threading.Thread, "start", refuse)
+            it.agent.store.save()
+            await eventually(lambda: refused >= {"_read", "_rotate_all", "<lambda>"})
+            await eventually(lambda: it.agent.store.problem)
+            await asyncio.sleep(0)
+        assert await it.agent.store.flush_within(10)
+        tracking = it.agent.services._tracking  # noqa: SLF001
+        assert tracking
+        assert not tracking.done()
+        assert it.alive()
+        assert await it.agent.services.command("stop", "s", wait=True) == "s: Stopped"
+        await it.shut_down()
+
+
+def called_by(thread: threading.Thread) -> str:
+    """Return the name of the function that this thread of `run_blocking` would call."""
+    target: Any = thread._target  # type: ignore[attr-defined]  # noqa: SLF001
+    work: Any = next(cell.cell_contents for cell in target.__closure__ if callable(cell.cell_contents))
+    return str(getattr(work, "func", work).__name__)

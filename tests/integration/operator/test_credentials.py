@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 from tests.support.certificates import Authority
@@ -116,6 +117,20 @@ async def test_a_credential_is_replaced_when_it_expires(api: FakeApi, authority:
     status = {"token": "t", "expirationTimestamp": (datetime.now(UTC) - timedelta(seconds=1)).isoformat()}
     async with reading(api, authority, tmp_path, plugin(tmp_path, status)) as connection:
         await until(connection, lambda: runs(tmp_path) > 1)
+
+
+async def test_the_credential_of_another_server_is_not_sent_to_the_present_one(
+    api: FakeApi, authority: Authority, tmp_path: Path
+) -> None:
+    async with reading(api, authority, tmp_path, {"token": "first"}) as connection:
+        await read(connection)
+        path = tmp_path / "kubeconfig.json"
+        content = path.read_text(encoding="utf-8").replace("first", "second")
+        path.write_text(content.replace(api.url, "https://other.test"), encoding="utf-8")
+        with structlog.testing.capture_logs() as logs:
+            await until(connection, lambda: bool(logs))
+        assert "names another server, https://other.test" in logs[0]["error"]
+        assert api.connected() == {"first"}
 
 
 async def test_a_refused_client_certificate_is_replaced_in_new_connections(

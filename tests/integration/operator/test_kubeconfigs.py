@@ -7,6 +7,7 @@ import asyncio
 import os
 import pty
 import sys
+from base64 import b64encode
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final
@@ -40,7 +41,7 @@ async def setup(api: RecordingApi, tmp_path: Path) -> Setup:
     """Return the setup of the program under test."""
     (tmp_path / "case").mkdir()
     authority = api.authority
-    return Setup(tmp_path / "case", await api.new_port(), api.proxy.url, authority.path, authority.issue("others"))
+    return Setup(tmp_path / "case", await api.new_port(), api.proxy.url, authority.path, authority.issue("alice"))
 
 
 def environment(run: Run, folder: Path) -> dict[str, str]:
@@ -94,8 +95,9 @@ async def test_all_watches_of_the_operator_use_the_proxy_and_the_tls_name_of_the
         await asyncio.to_thread(wait_for, "kopf watches and the operator leads", leads, 30)
     finally:
         await asyncio.to_thread(process.stop)
+    credential = b64encode(b"user:p@ss").decode()
     namespaced = {access for access in api.accesses[setup.port] if access.namespace == "fleet"}
-    assert namespaced == bearer("other.test", "token-config", "fleet", "proxy")
+    assert namespaced == bearer("other.test", "token-config", "fleet", f"proxy Basic {credential}")
 
 
 @pytest.mark.parametrize(

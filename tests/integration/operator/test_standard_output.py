@@ -74,16 +74,6 @@ def test_a_reader_that_has_ended_ends_the_output_of_a_log(tmp_path: Path, monkey
     assert (result.returncode, result.stderr) == (141, b"")
 
 
-@pytest.mark.parametrize("words", [(*AGENT, "--nothing"), (*OPERATOR, "--nothing")], ids=lambda words: words[2])
-def test_errors_that_nobody_reads_change_no_exit_code(words: tuple[str, ...]) -> None:
-    reader, writer = os.pipe()
-    os.close(reader)
-    try:
-        assert subprocess.run(words, stderr=writer, check=False, timeout=60).returncode == 2
-    finally:
-        os.close(writer)
-
-
 @pytest.mark.parametrize("words", HELP, ids=lambda words: words[2])
 def test_a_full_disk_is_one_line(words: tuple[str, ...]) -> None:
     with Path("/dev/full").open("wb") as full:
@@ -147,8 +137,8 @@ def test_logs_on_a_terminal_have_colours_unless_no_color_is_set(configure: str) 
     ("words", "code", "message"),
     [
         (["hotpool_agent", "status", "--node", "n1"], 3, "no agent responds at /.local/state/hotpool-agent/n1/agent"),
-        (["hotpool_agent", "run", "--pod-namespaces", "x", "--node", "n1"], 2, "no usable cluster configuration"),
-        (["hotpool", "top"], 3, "hotpool top: no kubeconfig: /.kube/config does not exist"),
+        (["hotpool_agent", "run", "--pod-namespaces", "x", "--node", "n1"], 2, "no kubeconfig: ~"),
+        (["hotpool", "top"], 3, "hotpool top: no kubeconfig: ~/.kube/config does not exist"),
     ],
     ids=lambda value: " ".join(value[:2]) if isinstance(value, list) else "",
 )

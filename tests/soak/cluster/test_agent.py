@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable
 
 import pytest
-from tests.support.agent_world import AgentWorld
+from tests.support.agent_world.world import AgentWorld
 
 STEPS = 250
 

@@ -1,32 +1,34 @@
 """One real agent with real services on the real API server, and a model of their states.
 
-A step changes the agent, its services, its catalogue, its network or a port. `settle` waits until three sources agree:
-the model (the desired states), the operating system (the processes that run and answer, read without the agent) and
-the stored report.
+A step changes the agent, its services, its catalogue, its machine, its network, a pod or a port. `settle` waits until
+three sources agree: the model (the desired states), the operating system (the processes that run and answer, read
+without the agent) and the stored report; and until the heartbeat is recent and the agent's process has not grown.
 """
 
+import json
 import os
 import random
 import signal
 import socket
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Any, Final
 
-import psutil
+from tests.support.agent_world import machine
+from tests.support.agent_world.agent import INTERVAL, NODE, SETTLE_SECONDS, WorldAgent
+from tests.support.agent_world.comparison import ClusterView, differences
+from tests.support.agent_world.entries import ODD_SCALARS, CatalogueEntry
+from tests.support.agent_world.machine import ServiceProcesses
+from tests.support.agent_world.pods import WorldPods
+from tests.support.agent_world.surroundings import Surroundings
 
 from hotpool_agent.control import protocol
-from hotpool_agent.paths import socket_path
-from localfleet.catalogue import SERVICE, service
+from hotpool_agent.paths import log_file
 from localfleet.fleet import Fleet
 from localfleet.ports import free_port
-from localfleet.process import ManagedProcess, wait_for
+from localfleet.process import wait_for
 from localfleet.relay import Relay
 
-NODE: Final = "edge-1"
 QUICK: Final = {
     "HOTPOOL_AGENT_STOP_SECONDS": "1",
     "HOTPOOL_AGENT_ANNOUNCE_SECONDS": "0.5",
@@ -35,33 +37,9 @@ QUICK: Final = {
     "HOTPOOL_AGENT_FLAP_HALF_LIFE_SECONDS": "0.1",
     "HOTPOOL_AGENT_BACKOFF_SECONDS": "0.1",
 }
-"""Environment of the agent: short times."""
+"""Environment of the agent: short times. Its pods are those of the fleet's namespace."""
 IDS: Final = ("a", "b", "c", "d", "e")
 LANGUAGES: Final = ("zh", "en", "ja", "de")
-SETTLE_SECONDS: Final = 90.0
-_PROBE_SECONDS: Final = 1.0
-
-
-@dataclass
-class CatalogueEntry:
-    """A service of the catalogue, and its desired state."""
-
-    port: int
-    wanted: bool
-    delay: float = 0.0
-    heavy: bool = False
-    variant: int = 0
-    languages: list[str] = field(default_factory=list)
-
-    def to_catalogue(self, identifier: str) -> dict[str, Any]:
-        """Return the entry as in the catalogue file. Each service has a type of its own."""
-        entry = service(identifier, f"type-{identifier}", autoStart=True, heavy=self.heavy, port=self.port)
-        words = [*entry["run"]["command"][:2], "--port", str(self.port), "--start-delay", str(self.delay)]
-        entry["run"] = {"command": [*words, "--type", f"v{self.variant}"]}
-        entry["ready"]["startSeconds"] = 8
-        entry["live"] = {"periodSeconds": 0.2, "timeoutSeconds": _PROBE_SECONDS, "failures": 3}
-        entry["attributes"] = {"languages": self.languages}
-        return entry
 
 
 class AgentWorld:
@@ -72,17 +50,21 @@ class AgentWorld:
         self._fleet = fleet
         self._relay = relay
         self._random = random.Random(seed)  # noqa: S311 - fixed steps, no secret
+        self._machine = Surroundings(fleet.folder, self._random)
+        self._pods = WorldPods(fleet, NODE, self._random)
         self._entries: dict[str, CatalogueEntry] = {}
         self._exit = "keep"
+        self._draining = False
         self._requests = 0
         self._cluster_command: tuple[str, bool] | None = None
         """Service of the command in the object's spec, and whether the service runs when it is added: that command or
         the later local one."""
         self._foreign_sockets: dict[int, socket.socket] = {}
-        self._agent: ManagedProcess | None = None
+        self._agent = WorldAgent(fleet)
 
     def begin(self) -> None:
         """Start with three services."""
+        self._pods.install()
         for identifier in IDS[:3]:
             self._entries[identifier] = self._new_entry()
         self._start_agent()
@@ -102,6 +84,12 @@ class AgentWorld:
             (2, self._kill_agent),
             (2, self._restart_agent),
             (3, self._disturb_network),
+            (2, self._drain),
+            (3, self._change_pod),
+            (2, self._break_or_repair_disk),
+            (2, self._spoil_log),
+            (1, self._spoil_catalogue),
+            (2, self._hang_start),
         ]
         (move,) = self._random.choices([move for _, move in moves], [weight for weight, _ in moves])
         if done := move():
@@ -114,24 +102,37 @@ class AgentWorld:
         try:
             wait_for("model, processes and report agree", lambda: not self._differences(), SETTLE_SECONDS)
         except AssertionError as error:
-            agent = self._agent.tail(40) if self._agent else ""
             history = "\n".join(self.steps[-25:])
             raise AssertionError(
-                f"{self._differences()}\nlast steps:\n{history}\nreport: {self._report()}\nagent:\n{agent}"
+                f"{self._differences()}\nlast steps:\n{history}\nreport: {self._agent.report()}\n"
+                f"agent:\n{self._agent.output()}"
             ) from error
 
     def end(self) -> None:
         """Shut the agent down, and check that no process is left."""
+        self._repair_disk()
         self._entries = {identifier: entry for identifier, entry in self._entries.items() if entry.wanted}
         self._exit = "stop"
-        self._write_catalogue()
-        self._request("reload")
-        assert self._agent
-        assert self._agent.stop() == 0
+        self._reload()
+        self._agent.stop()
         left = self._processes()
         assert left == {}, f"left behind: {left}"
+
+    def close(self) -> None:
+        """Kill what is left, and give the machine back."""
+        self._agent.kill()
+        for found in self._processes().values():
+            for pid in (*found.leaders, *found.workers):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
         for stranger in self._foreign_sockets.values():
             stranger.close()
+        self._machine.close()
+
+    @property
+    def missing(self) -> list[str]:
+        """Reasons why some steps are impossible on this machine."""
+        return self._machine.missing
 
     def _new_entry(self) -> CatalogueEntry:
         chance = self._random
@@ -141,7 +142,12 @@ class AgentWorld:
             delay=chance.choice([0, 0, 0.3]),
             heavy=chance.random() < 0.3,
             languages=chance.sample(LANGUAGES, 2),
+            workers=tuple(chance.choice([[], [], ["session"], ["session", "daemon"], self._bare_workers()])),
         )
+
+    def _bare_workers(self) -> list[str]:
+        """Return workers that shed their environment: only a cgroup shows to whom they belong."""
+        return ["bare-daemon", "daemon"] if self._machine.cgroup else ["daemon"]
 
     def _random_name(self, *, wanted: bool | None = None) -> str | None:
         names = [name for name, entry in self._entries.items() if wanted is None or entry.wanted == wanted]
@@ -163,17 +169,10 @@ class AgentWorld:
         self._relay.restore()
         self._relay.resume()
         self._requests += 1
-        request = f"r{self._requests}"
-        desired = "Running" if wanted else "Stopped"
-        entry = {"id": name, "desired": desired, "requestID": request}
-        patch = {"spec": {"services": [entry]}}
-        self._fleet.objects.patch_namespaced_custom_object(
-            "hotpool.dev", "v1alpha1", self._fleet.namespace, "nodecapabilities", NODE, patch
-        )
-        wait_for("the command is applied", lambda: self._status(name)["requestID"] == request, SETTLE_SECONDS)
+        self._agent.command_from_cluster(name, wanted=wanted, request=f"r{self._requests}")
         self._entries[name].wanted = wanted
         self._cluster_command = (name, wanted)
-        return f"cluster: {desired} {name}"
+        return f"cluster: {name} {'Running' if wanted else 'Stopped'}"
 
     def _crash(self) -> str | None:
         return self._signal(signal.SIGKILL)
@@ -183,16 +182,16 @@ class AgentWorld:
 
     def _signal(self, number: signal.Signals) -> str | None:
         name = self._random_name(wanted=True)
-        leaders = self._processes().get(name or "", [])
-        if not leaders:
+        found = self._processes().get(name or "")
+        if not found or not found.leaders:
             return None
         with suppress(ProcessLookupError):
-            os.kill(leaders[0], number)
+            os.kill(found.leaders[0], number)
         return f"{number.name} {name}"
 
     def _fail_probe(self) -> str | None:
         name = self._random_name(wanted=True)
-        if name is None or self._get(self._entries[name].port, "/health?status=503", "POST") is None:
+        if name is None or machine.get(self._entries[name].port, "/health?status=503", "POST") is None:
             return None
         return f"unhealthy {name}"
 
@@ -233,19 +232,87 @@ class AgentWorld:
             self._entries[name].languages = chance.sample(LANGUAGES, 2)
             change = "change the languages of"
         self._exit = chance.choice(["keep", "stop"])
-        self._write_catalogue()
-        self._request("reload")
+        self._reload()
         return f"catalogue: {change} {name}, onAgentExit {self._exit}"
 
+    def _hang_start(self) -> str | None:
+        """Let the start of a service hang, or let it start again."""
+        name = self._random_name()
+        if name is None:
+            return None
+        entry = self._entries[name]
+        if entry.hangs:
+            entry.hangs, entry.left_hanging = "", False
+        elif frozen := self._machine.freeze():
+            entry.hangs, entry.frozen = self._random.choice(["program", "workingDir"]), frozen
+        self._reload()
+        return f"catalogue: start of {name} hangs: {entry.hangs or 'no more'}"
+
+    def _drain(self) -> str:
+        self._draining = not self._draining
+        self._request("drain" if self._draining else "undrain")
+        return "drain" if self._draining else "undrain"
+
+    def _change_pod(self) -> str:
+        return self._pods.change()
+
+    def _break_or_repair_disk(self) -> str:
+        if self._machine.is_disk_broken:
+            self._repair_disk()
+            return "disk repaired"
+        return f"disk: {self._machine.break_disk(self._agent.pid, self._agent.state)}"
+
+    def _repair_disk(self) -> None:
+        """Repair the disk, and wait until the agent has written its state: a crash would undo the commands since."""
+        self._machine.repair_disk()
+        self._agent.wait_state_written()
+
+    def _spoil_log(self) -> str | None:
+        name = self._random_name()
+        if name is None or self._machine.is_disk_broken:
+            return None
+        return f"log of {name}: {self._machine.spoil_log(log_file(self._agent.state, name))}"
+
+    def _spoil_catalogue(self) -> str:
+        """Reload a catalogue that is missing, a folder or a loop, or has an odd value; then the right one."""
+        path = self._agent.catalogue
+        kinds: dict[str, Callable[[], object]] = {
+            "missing": lambda: None,
+            "a folder": path.mkdir,
+            "a loop": lambda: path.symlink_to(path),
+            "odd": lambda: path.write_text(self._odd_catalogue(), encoding="utf-8"),
+        }
+        kind = self._random.choice([*kinds, "odd", "odd"])
+        path.unlink()
+        kinds[kind]()
+        with suppress(protocol.RequestError):
+            self._agent.request("reload")
+        if kind == "a folder":
+            path.rmdir()
+        else:
+            path.unlink(missing_ok=True)
+        self._reload()
+        return f"catalogue: {kind}, and right again"
+
+    def _odd_catalogue(self) -> str:
+        services = self._catalogue()
+        for entry in services:
+            entry["attributes"]["tier"] = ["@"]
+        return json.dumps({"version": 1, "onAgentExit": self._exit, "services": services}).replace(
+            '"@"', self._random.choice(ODD_SCALARS)
+        )
+
     def _kill_agent(self) -> str:
-        assert self._agent
+        self._repair_disk()
         self._agent.kill()
+        for entry in self._entries.values():
+            entry.left_hanging |= entry.hangs == "program"
         self._start_agent()
         return "agent: SIGKILL, started again"
 
     def _restart_agent(self) -> str:
-        assert self._agent
-        assert self._agent.stop() == 0, self._agent.tail()
+        self._repair_disk()
+        self._agent.stop()
         self._start_agent()
         return f"agent: SIGTERM ({self._exit}), started again"
 
@@ -255,100 +322,36 @@ class AgentWorld:
         return f"network: {change}"
 
     def _start_agent(self) -> None:
-        self._agent = self._fleet.start_agent(NODE, self._catalogue(), interval=2, debounce=0.3, onAgentExit=self._exit)
-        wait_for("the agent answers", lambda: self._request_if_up("status"), SETTLE_SECONDS)
+        self._agent.start(self._catalogue(), self._exit, self._machine.agent_inside())
 
     def _catalogue(self) -> list[dict[str, Any]]:
-        return [entry.to_catalogue(name) for name, entry in sorted(self._entries.items())]
+        return [entry.to_catalogue(name, self._machine.workers) for name, entry in sorted(self._entries.items())]
 
-    def _write_catalogue(self) -> None:
-        self._fleet.write_catalogue(NODE, self._catalogue(), onAgentExit=self._exit)
+    def _reload(self) -> None:
+        self._agent.reload(self._catalogue(), self._exit)
 
-    def _request(self, op: Any, name: str | None = None) -> Any:
-        return protocol.send(self._socket, protocol.Request(op=op, id=name, wait=False))
+    def _request(self, op: Any, name: str | None = None) -> None:
+        self._agent.request(op, name, disk_broken=self._machine.is_disk_broken)
 
-    def _request_if_up(self, op: Any) -> Any:
-        with suppress(protocol.AgentUnreachableError):
-            return self._request(op)
-
-    @property
-    def _socket(self) -> Any:
-        return socket_path(self._fleet.folder / "agents" / NODE)
-
-    def _status(self, name: str) -> dict[str, Any]:
-        (found,) = self._request("status", name)["services"]
-        return dict(found)
-
-    def _report(self) -> dict[str, Any]:
-        capability = self._fleet.get("nodecapabilities", NODE) or {}
-        return dict((capability.get("status") or {}).get("report") or {"services": [], "capabilities": []})
+    def _processes(self) -> dict[str, ServiceProcesses]:
+        return machine.processes(self._fleet.folder / "agents", self._machine.workers)
 
     def _differences(self) -> list[str]:
-        """Return the differences between model, processes and report; empty when they agree."""
-        report, processes = self._report(), self._processes()
-        reported = {item["id"]: item for item in report["services"]}
-        ready = {name for item in report["capabilities"] if item["ready"] for name in item["services"]}
-        found = [
-            f"{name}: not in the catalogue, but {processes[name]} live" for name in processes.keys() - self._entries
-        ]
-        if reported.keys() != self._entries.keys():
-            found.append(f"reported {sorted(reported)}, catalogue {sorted(self._entries)}")
-            return found
-        if report.get("session") != self._request("status")["session"]:
+        """Return the differences between model, machine and API server; empty when they agree."""
+        cluster = ClusterView(self._agent.report(), self._pods.expected(), self._agent.heartbeat_seconds())
+        blocked = {name for name, entry in self._entries.items() if entry.port in self._foreign_sockets}
+        found = differences(self._entries, cluster, self._processes(), blocked)
+        if cluster.report.get("session") != self._agent.request("status")["session"]:
             found.append("the report is of another session")
-        for name, entry in self._entries.items():
-            found += self._difference(name, entry, reported[name], processes.get(name, []))
-            runs = reported[name]["state"] == "Running"
-            found += [f"{name}: state {reported[name]['state']}, ready {name in ready}"] * (runs != (name in ready))
-        return found
+        if cluster.report.get("draining") != self._draining:
+            found.append(f"reported draining {cluster.report.get('draining')}, model {self._draining}")
+        if cluster.heartbeat_seconds > 2 * INTERVAL:
+            found.append(f"the last heartbeat is {cluster.heartbeat_seconds:.0f} s old")
+        if cgroup := self._machine.cgroup:
+            found += self._empty_cgroups(machine.cgroups(self._agent.pid, cgroup.mount, cgroup.name))
+        return [*found, *machine.growth(self._agent.pid)]
 
-    def _difference(
-        self, name: str, entry: CatalogueEntry, reported: dict[str, Any], leaders: list[int]
-    ) -> Iterator[str]:
-        state, blocked = reported["state"], entry.port in self._foreign_sockets
-        expected = {"Failed", "Starting"} if blocked else {"Running"}
-        if not entry.wanted:
-            # A stop does not succeed while another process has the port (requirement A9).
-            expected = {"Stopped", "Failed"} if blocked else {"Stopped"}
-        if state not in expected:
-            yield f"{name}: reported {state}, expected {expected}"
-        if (reported["desired"] == "Running") != entry.wanted:
-            yield f"{name}: reported desired {reported['desired']}, model {entry.wanted}"
-        if reported["languages"] != entry.languages:
-            yield f"{name}: languages {reported['languages']}, catalogue {entry.languages}"
-        if "Running" not in expected:
-            if leaders:
-                yield f"{name}: {leaders} live"
-        elif leaders != [reported.get("pid")]:
-            yield f"{name}: reported pid {reported.get('pid')}, alive {leaders}"
-        elif (
-            self._get(entry.port, "/", "GET") != f"v{entry.variant}" or self._get(entry.port, "/health", "GET") is None
-        ):
-            yield f"{name}: wrong response on port {entry.port}"
-
-    def _processes(self) -> dict[str, list[int]]:
-        """Return service id → living processes of this fleet, by the mark in their environment."""
-        found: dict[str, list[int]] = {}
-        for process in psutil.process_iter():
-            with suppress(psutil.Error):
-                words = process.cmdline()
-                if str(SERVICE) in words and process.status() != psutil.STATUS_ZOMBIE and self._is_ours(process):
-                    found.setdefault(self._name_of(process), []).append(process.pid)
-        return found
-
-    def _is_ours(self, process: psutil.Process) -> bool:
-        return process.environ().get("HOTPOOL_AGENT_STATE_DIR") == str(self._fleet.folder / "agents")
-
-    @staticmethod
-    def _name_of(process: psutil.Process) -> str:
-        return process.environ()["HOTPOOL_AGENT_SERVICE"].split(":")[-2]
-
-    @staticmethod
-    def _get(port: int, path: str, method: str) -> str | None:
-        """Return the body of a success response, else None."""
-        request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", method=method)
-        try:
-            with urllib.request.urlopen(request, timeout=_PROBE_SECONDS) as response:  # noqa: S310
-                return str(response.read().decode())
-        except OSError:
-            return None
+    def _empty_cgroups(self, names: Iterable[str]) -> Iterator[str]:
+        for name in names:
+            if name not in self._entries or not self._entries[name].wanted:
+                yield f"the cgroup of {name} is left"

@@ -1,8 +1,8 @@
 """A service that creates one more process, of which nothing is left after a stop only if the agent searches for it.
 
-    python workers.py KIND FILE
+    python workers.py KIND FILE [PROGRAM...]
 
-FILE gets the pid of the process that the service creates:
+Then it executes the program, or sleeps. FILE gets the pid of the process that it creates, whose last word is FILE:
 
 - `session`: a child in a session of its own
 - `daemon`: a daemon by double fork, in a session of its own
@@ -13,24 +13,34 @@ FILE gets the pid of the process that the service creates:
 import os
 import sys
 import time
-from pathlib import Path
+
+WORKER = """
+import os, signal, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+try:
+    with open(sys.argv[1] + ".new", "w") as file:
+        file.write(str(os.getpid()))
+    os.rename(sys.argv[1] + ".new", sys.argv[1])
+except OSError:
+    pass  # The disk may be full.
+time.sleep(600)
+"""
 
 
 def main() -> None:
-    """Create the process, then sleep."""
-    kind, file = sys.argv[1:]
+    """Create the process, then execute the program or sleep."""
+    kind, file, *then = sys.argv[1:]
     bare = kind.startswith("bare")
     if os.fork() == 0:
         os.setsid()
         if kind.endswith("daemon") and os.fork() > 0:
             os._exit(0)
-        path = Path(file)
-        path.with_suffix(".new").write_text(str(os.getpid()), encoding="ascii")
-        path.with_suffix(".new").rename(path)
-        program = ["python3", "-S", "-c", "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(600)"]
-        os.execvpe(program[0], program, {"PATH": os.environ["PATH"]} if bare else dict(os.environ))  # noqa: S606
+        program = [sys.executable, "-S", "-c", WORKER, file]
+        os.execve(program[0], program, {} if bare else dict(os.environ))  # noqa: S606
     if kind.endswith("daemon"):
         os.wait()
+    if then:
+        os.execvp(then[0], then)  # noqa: S606
     time.sleep(600)
 
 

@@ -4,12 +4,13 @@ import asyncio
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 from tests.support.hangs import hanging_file
 
-from hotpool_agent.blocking import SingleFlightRunner, UnpooledExecutor
+from hotpool_agent.blocking import SingleFlightRunner, UnpooledExecutor, run_blocking
 
 SCRIPT = """\
 import asyncio, pathlib, sys
@@ -60,3 +61,14 @@ async def test_one_thread_at_a_time_runs_for_a_key(tmp_path: Path) -> None:
 async def test_an_error_of_a_call_is_raised_in_its_caller() -> None:
     with pytest.raises(ZeroDivisionError):
         await SingleFlightRunner().run("key", lambda: 1 // 0)
+
+
+async def test_a_machine_without_free_threads_is_an_error_of_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(OSError, match="can't start new thread"):
+        await run_blocking(lambda: None)
+    with pytest.raises(OSError, match="can't start new thread"):
+        await SingleFlightRunner().run("key", lambda: None)
