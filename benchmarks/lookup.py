@@ -18,6 +18,7 @@ from functools import partial
 from typing import Any, Final
 
 from redis import Redis
+from tests.support.leadership import FixedLeadership
 
 from hotpool.lookup import Picked, SyncLookup
 from hotpool.projection.connection.async_connection import connect
@@ -54,7 +55,7 @@ def _names(size: int) -> list[str]:
 
 async def _project(url: str, lengths: tuple[int, ...]) -> None:
     client = connect(url, timeout=30)
-    writer = RedisWriter(client, namespace="speech", leader=lambda: True)
+    writer = RedisWriter(client, FixedLeadership(), namespace="speech")
     await writer.claim(1)
     for size in lengths:
         members = frozenset(_names(size))

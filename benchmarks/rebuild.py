@@ -30,12 +30,13 @@ from typing import Any, Final
 
 import structlog
 from benchmarks.synthetic_fleet import NODES, POOLS, name
+from hotpool.projection.publisher import ROUND_SECONDS, Publisher
 from redis import Redis
+from tests.support.leadership import FixedLeadership
 
 from hotpool.projection.connection.async_connection import connect
 from hotpool.projection.documents import NodeDocument, PoolDocument
 from hotpool.projection.keys import FleetKeys
-from hotpool.projection.publisher import ROUND_SECONDS, Publisher
 from hotpool.projection.writer import RedisWriter
 from localfleet.kind import REPOSITORY
 from localfleet.metrics_reader import spread
@@ -111,7 +112,7 @@ class _Run:
     async def fill(self, pools: Iterable[PoolDocument], nodes: Iterable[NodeDocument]) -> dict[str, float]:
         """Publish everything; return the bytes of the pools and of the nodes."""
         self._client = connect(self._server.url)
-        writer = RedisWriter(self._client, namespace="fleet", leader=lambda: True)
+        writer = RedisWriter(self._client, FixedLeadership(), namespace="fleet")
         self.publisher = Publisher(writer, term=lambda: 1, raise_term=self._no_term, cluster=self._cluster)
         await writer.claim(1, await self._cluster())
         await writer.check_drift({}, {})

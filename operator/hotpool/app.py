@@ -14,10 +14,14 @@ from hotpool.api.meta import ELECTION_LEASE, KUBE_NODES_ANNOTATION, SCHEMA_REVIS
 from hotpool.clock import Clock
 from hotpool.common import early_signals, exit_codes
 from hotpool.common.health_server import ListenError, check_lines, serving
+from hotpool.controllers.context import ControllerContext
+from hotpool.controllers.kubernetes_target import KubernetesTarget
 from hotpool.controllers.manager import Manager
+from hotpool.controllers.redis_target import RedisTarget
+from hotpool.controllers.result import Target
 from hotpool.core.cluster_cache import ClusterCache
 from hotpool.core.model import CUSTOM_KINDS, Kind
-from hotpool.errors import RetryableError
+from hotpool.errors import FencedError, NotLeaderError, RetryableError
 from hotpool.events.aggregator import EventObject
 from hotpool.events.recorder import EventRecorder
 from hotpool.kube import custom_resource_watch
@@ -33,7 +37,6 @@ from hotpool.observability.metrics import REGISTRY
 from hotpool.projection.connection.async_connection import Client
 from hotpool.projection.connection.async_connection import connect as connect_redis
 from hotpool.projection.connection.credentials import Credentials
-from hotpool.projection.publisher import Publisher
 from hotpool.projection.writer import RedisWriter
 from hotpool.settings import Settings
 
@@ -65,7 +68,7 @@ class StartupError(Exception):
 
 
 async def run(settings: Settings) -> int:
-    """Run until SIGTERM (0), or until leadership or a part is lost (1). Raises StartupError."""
+    """Run until SIGTERM (0), or until a part fails (1). Raises StartupError."""
     gc.set_threshold(_GC_THRESHOLD)
     target = ClusterTarget(settings.namespace, settings.kubeconfig, settings.context)
     try:
@@ -94,42 +97,32 @@ class Operator:
             annotations={KUBE_NODES_ANNOTATION: str(settings.kube_nodes).lower()},
         )
         self._reader = Reader(api, settings.namespace)
-        leading, identity = self._elector.leading, self._elector.identity
-        kube = KubeWriter(api, settings.namespace, leader=leading, term=lambda: self._elector.term)
-        clock = Clock()
-        self._events = EventWriter(api, settings.namespace, leader=leading, instance=identity)
+        self._clock = clock = Clock()
+        self._events = EventWriter(api, settings.namespace, self._elector, instance=self._elector.identity)
         self._cache = ClusterCache(wall_offset=clock.offset)
         self._cluster = ""
         self._redis = _redis(settings)
         self._recorder = EventRecorder(self._cache, clock)
-        self._publisher = self._make_publisher()
         kinds = (Kind.KUBE_NODE, *CUSTOM_KINDS) if settings.kube_nodes else CUSTOM_KINDS
-        self._manager = Manager(
-            self._cache, self._reader, kube, self._publisher, clock, recorder=self._recorder, kinds=kinds
-        )
-        self._ingest = self._manager.ingest
+        self._manager = Manager(self._cache, self._reader, clock, self._recorder, kinds)
         self._node_watch = (
-            NodeWatch(api, self._ingest.on_object, self._recorder.node_watch_health) if settings.kube_nodes else None
+            NodeWatch(api, self._manager.on_object, self._recorder.node_watch_health) if settings.kube_nodes else None
         )
-        self._lease_watch = LeaseWatch(api, settings.namespace, self._ingest)
-        self._lease_watch_probe = LeaseWatchProbe(api, settings.namespace, self._ingest, leader=leading, clock=clock)
+        self._lease_watch = LeaseWatch(api, settings.namespace, self._manager)
+        self._lease_watch_probe = LeaseWatchProbe(api, settings.namespace, self._manager, self._elector, clock)
 
-    def _make_publisher(self) -> Publisher | None:
+    def _targets(self) -> list[Target]:
+        """Return the targets of a new leadership. Redis first: it takes withdrawals within a millisecond."""
+        kube = KubeWriter(self._connection.api, self._settings.namespace, self._elector)
+        context = ControllerContext(
+            cache=self._cache, kube=kube, resync=self._manager.resync, clock=self._clock, recorder=self._recorder
+        )
+        kubernetes = KubernetesTarget(context, self._reader)
         if self._redis is None:
-            return None
+            return [kubernetes]
         key_options = {"namespace": self._settings.namespace, "prefix": self._settings.redis_prefix}
-        writer = RedisWriter(self._redis, leader=self._elector.leading, **key_options)
-
-        async def raise_term(term: int) -> None:
-            await asyncio.to_thread(self._elector.raise_term, term)
-
-        return Publisher(
-            writer,
-            term=lambda: self._elector.term,
-            raise_term=raise_term,
-            cluster=self._cluster_id,
-            on_state_change=self._recorder.redis_health,
-        )
+        writer = RedisWriter(self._redis, self._elector, **key_options)
+        return [RedisTarget(writer, self._cache, self._clock, self._elector, self._cluster_id), kubernetes]
 
     async def _cluster_id(self) -> str:
         """Return the id that distinguishes clusters that share a Redis. Read it once. Raises RetryableError."""
@@ -160,12 +153,11 @@ class Operator:
             return 0
         parts = {
             "signal": self._stop.wait(),
-            "leadership": self._lost.wait(),
             "leases": self._lease_watch.run(),
             "work": self._work(),
         } | ({"nodes": self._node_watch.run()} if self._node_watch else {})
         tasks = [asyncio.create_task(part, name=name) for name, part in parts.items()]
-        handlers = custom_resource_watch.registry(self._ingest.on_object, self._connection)
+        handlers = custom_resource_watch.registry(self._manager.on_object, self._connection)
         watching = custom_resource_watch.watch(
             handlers,
             self._settings.namespace,
@@ -213,40 +205,41 @@ class Operator:
             raise StartupError(f"there is no namespace {name}: {create}, or give another one with -n")
 
     async def _work(self) -> None:
-        """List, lead, reconcile. Compare Redis once every key was reconciled."""
+        """List, then lead whenever this process holds the Lease, and keep the cache current in between."""
         listed = (self._listed, self._lease_watch.listed, *([self._node_watch.listed] if self._node_watch else []))
         await asyncio.gather(*(event.wait() for event in listed))
         await self._manager.open_gate()
         gc.freeze()  # listed objects stay: exclude them from garbage collections
         self._elector.start_campaign(lambda: self._cache.largest_term)
-        await self._stand_by()
+        while True:
+            await _first_of(self._manager.stand_by(), self._won.wait())
+            self._won.clear()
+            self._lost.clear()
+            await self._lead()
+
+    async def _lead(self) -> None:
+        """Write to the targets until leadership ends."""
         log.info("leading", term=self._elector.term, identity=self._elector.identity)
         lease = EventObject("Lease", ELECTION_LEASE, self._elector.lease_uid, "coordination.k8s.io/v1")
         self._recorder.leader_elected(self._elector.term, lease)
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._recorder.run(self._events.post))
-            group.create_task(self._lease_watch_probe.run())
-            group.create_task(self._manager.run())
-            if self._publisher:
-                group.create_task(_publish(self._publisher, self._manager.all_reconciled))
-
-    async def _stand_by(self) -> None:
-        """Keep the cache current until we lead."""
-        warm = asyncio.create_task(self._manager.stand_by())
-        won = asyncio.create_task(self._won.wait())
         try:
-            done, _ = await asyncio.wait([warm, won], return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in (warm, won):
-                task.cancel()
-        await asyncio.gather(*(task for task in done if task is warm))
+            await _first_of(
+                self._manager.lead(self._targets()),
+                self._recorder.run(self._events.post),
+                self._lease_watch_probe.run(),
+                self._lost.wait(),
+            )
+        except (NotLeaderError, FencedError) as error:
+            log.warning("no longer leading", reason=str(error))
+            self._elector.step_down()
+        self._recorder.leader_lost()
+        log.info("standing by", identity=self._elector.identity)
 
     async def _end(self, tasks: Sequence[asyncio.Task[Any]], watcher: asyncio.Task[None]) -> list[str]:
         """End all parts and release leadership. Return the names of parts that did not end in time."""
         for task in tasks:
             task.cancel()
         _, unfinished = await asyncio.wait(tasks, timeout=_END_SECONDS)
-        await self._manager.finish()
         await asyncio.to_thread(self._elector.stop)
         self._stop_watch.set()
         if (await asyncio.wait([watcher], timeout=_GRACE_SECONDS))[1]:
@@ -260,14 +253,14 @@ class Operator:
         """Return the checks of /readyz: name → problem, empty if it passes. Only the leader has the check of Redis."""
         checks = {
             "listed": "" if self._cache.gate_open else "first listing not complete",
-            "leases": "no heartbeats can be received" if self._ingest.watch_is_stale else "",
+            "leases": "no heartbeats can be received" if self._manager.watch_is_stale else "",
         }
         if self._node_watch:
             checks["nodes"] = self._node_watch.error
         if self._elector.sees_leader():
             return checks | {"following": ""}
-        checks["leading"] = "" if self._elector.leading() else "no leader known"
-        return checks | ({"redis": self._publisher.last_error} if self._publisher else {})
+        checks["leading"] = "" if self._elector.may_write() else "no leader known"
+        return checks | self._manager.target_errors()
 
 
 def _redis(settings: Settings) -> Client | None:
@@ -304,9 +297,17 @@ async def _when_available(read: Callable[[], Awaitable[T]]) -> T:
             await asyncio.sleep(_WAIT_SECONDS)
 
 
-async def _publish(publisher: Publisher, published: asyncio.Event) -> None:
-    await publisher.follow(published)
-    await publisher.run()
+async def _first_of(*work: Coroutine[Any, Any, Any]) -> None:
+    """Run these until the first one ends, and cancel the others. Raises its error."""
+    tasks = [asyncio.create_task(part) for part in work]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in done:
+        task.result()
 
 
 def _from_thread(event: asyncio.Event) -> Callable[[], None]:

@@ -92,7 +92,7 @@ class Scenario(Actions):
             return
         self.expected.advance(now())
         for operator in self._operators():
-            operator.manager.ingest.on_object(kind, event, body)
+            operator.manager.on_object(kind, event, body)
         if kind is Kind.NODE and self._operators():
             self.expected.on_node(event, body, now())
         if kind is Kind.KUBE_NODE and self._operators():
@@ -150,10 +150,10 @@ class Scenario(Actions):
     def _new_operator(self) -> Operator:
         self.term += 1
         operator = Operator(self, self.term)
-        operator.manager.ingest.on_heartbeats(
+        operator.manager.on_heartbeats(
             [self._heartbeat(name) for name in self.leases if f"{LEASE_PREFIX}{name}" in self.api.leases]
         )
-        operator.manager.ingest.on_watch_restored()
+        operator.manager.on_watch_restored()
         self.api.feed = self._feed
         return operator
 

@@ -51,14 +51,13 @@ class Operator(Fleet):
         for task in (*self.tasks, *self.standby_tasks):
             task.cancel()
         await asyncio.gather(*self.tasks, *self.standby_tasks, return_exceptions=True)
-        await self.manager.finish()
         self.api.feed = feed
 
     async def renew_probe_lease(self) -> None:
         """Renew the probe Lease until cancelled; the simulation delivers it to all operators."""
         while True:
             renewed = f"{now()}"
-            self.manager.ingest.on_probe_sent(renewed)
+            self.manager.on_probe_sent(renewed)
             self.simulation.deliver_probe(renewed)
             await asyncio.sleep(_PROBE_PERIOD)
 
@@ -187,7 +186,7 @@ class Simulation:
         content, epoch = self.leases[name]
         self.expected.advance(now())
         for operator in self._operators():
-            operator.manager.ingest.on_heartbeats([self._heartbeat(name)])
+            operator.manager.on_heartbeats([self._heartbeat(name)])
         if self._operators():
             self.expected.on_lease(name, content, epoch, now())
             self.checks.generators.observe()
@@ -205,7 +204,7 @@ class Simulation:
         if self.lease_watch == "open":
             self.probe_received_at = now()
             for operator in self._operators():
-                operator.manager.ingest.on_probe_received(renewed)
+                operator.manager.on_probe_received(renewed)
 
     def _relist(self) -> None:
         """Deliver all Leases."""
@@ -225,7 +224,7 @@ class Simulation:
             self.expected.stale, self.stopped_at = True, now()
             self.lease_watch = "disconnected"
             for operator in self._operators():
-                operator.manager.ingest.on_watch_lost()
+                operator.manager.on_watch_lost()
 
     async def do_open(self) -> None:
         """Reopen the Lease watch: it continues, or starts with a new list."""
@@ -248,10 +247,10 @@ class Simulation:
         self._relist()
         if before == "disconnected":
             for operator in self._operators():
-                operator.manager.ingest.on_watch_restored()
+                operator.manager.on_watch_restored()
         if self.leader:
             renewed = f"{now()}"
-            self.leader.manager.ingest.on_probe_sent(renewed)
+            self.leader.manager.on_probe_sent(renewed)
             self.deliver_probe(renewed)
         self.expected.counted_from = now() if fresh else self.expected.counted_from
         self.expected.watch_restored()

@@ -6,6 +6,8 @@ import hashlib
 from bisect import bisect_left
 from typing import TYPE_CHECKING
 
+from tests.support.leadership import FixedLeadership
+
 from hotpool.lookup import Lookup, NoMember, Picked, Reason, Reservation
 from hotpool.projection.documents import PoolDocument
 from hotpool.projection.drift_check import DriftReport
@@ -37,7 +39,7 @@ def pool(
 
 async def claimed_writer(client: Client, term: int = 3) -> RedisWriter:
     """Return a writer that has claimed `term`."""
-    writer = RedisWriter(client, namespace="speech", leader=lambda: True)
+    writer = RedisWriter(client, FixedLeadership(), namespace="speech")
     assert await writer.claim(term) == term
     return writer
 

@@ -7,8 +7,10 @@ import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from hotpool.projection.documents import NodeDocument, PoolDocument
 from hotpool.projection.publisher import Publisher
+from tests.support.leadership import FixedLeadership
+
+from hotpool.projection.documents import NodeDocument, PoolDocument
 from hotpool.projection.writer import RedisWriter
 
 if TYPE_CHECKING:
@@ -40,7 +42,7 @@ class PublisherHarness:
 
     def __init__(self, client: Client) -> None:
         self.client = client
-        writer = RedisWriter(client, namespace="speech", leader=lambda: True)
+        writer = RedisWriter(client, FixedLeadership(), namespace="speech")
         self.state_changes: list[tuple[bool, str]] = []
         self.term = 3
         self.publisher = Publisher(

@@ -17,10 +17,15 @@ from urllib.parse import SplitResult, parse_qs, unquote, urlencode, urlsplit
 
 from kubernetes.aio.client.exceptions import ApiException
 from tests.support.builders import H, Json, lease
+from tests.support.leadership import FixedLeadership
 
 from hotpool.api import meta
 from hotpool.clock import Clock
+from hotpool.controllers.context import ControllerContext
+from hotpool.controllers.kubernetes_target import KubernetesTarget
 from hotpool.controllers.manager import Manager
+from hotpool.controllers.redis_target import RedisTarget
+from hotpool.controllers.result import Target
 from hotpool.core.cluster_cache import ClusterCache
 from hotpool.core.model import CUSTOM_KINDS, Key, Kind
 from hotpool.core.node_history import Transition
@@ -34,7 +39,6 @@ from hotpool.projection.documents import NodeDocument, PoolDocument
 from hotpool.projection.drift_check import DriftReport
 from hotpool.projection.history import MAX_TRANSITIONS, decode
 from hotpool.projection.keys import index_field
-from hotpool.projection.publisher import Publisher
 from hotpool.projection.redis_errors import TermNotClaimedError
 
 P = ParamSpec("P")
@@ -252,6 +256,9 @@ class FakeApi:
         return FakeResponse(json.dumps(found).encode())
 
     async def _serve(self, method: str, url: SplitResult, body: Any, *, apply: bool) -> Any:
+        if url.path == "/version":
+            self._raise_fault("get", Kind.NODE, "")
+            return {}
         head, _, tail = unquote(url.path).partition("/namespaces/fleet/")
         plural, name, part = [*(tail or head.removeprefix("/api/v1/")).split("/"), "", ""][:3]
         match method, plural:
@@ -551,47 +558,69 @@ class Fleet:
     def __init__(self, api: FakeApi | None = None, redis: FakeRedis | None = None, *, kube_nodes: bool = False) -> None:
         self.api = api or FakeApi()
         self.redis = redis
-        self.leading = True
-        self.term = 7
+        self.leadership = FixedLeadership(term=7)
         self.cache = ClusterCache()
         clock = Clock(asyncio.get_running_loop().time, asyncio.get_running_loop().time)
         self.recorder = EventRecorder(self.cache, clock)
-        self.publisher = self._new_publisher(redis) if redis else None
         client = cast("Any", self.api)
-        writer = KubeWriter(client, "fleet", leader=lambda: self.leading, term=lambda: self.term)
+        self._writer = KubeWriter(client, "fleet", self.leadership)
+        self._clock, self._reader = clock, Reader(client, "fleet")
         kinds = (Kind.KUBE_NODE, *CUSTOM_KINDS) if kube_nodes else CUSTOM_KINDS
-        self.manager = Manager(
-            self.cache, Reader(client, "fleet"), writer, self.publisher, clock, recorder=self.recorder, kinds=kinds
-        )
+        self.manager = Manager(self.cache, self._reader, clock, self.recorder, kinds)
         self.tasks: list[asyncio.Task[Any]] = []
         self.watch_frozen = False
         """True while the Lease watch is open and delivers no events."""
         self._beats = 0
 
-    def _new_publisher(self, redis: FakeRedis) -> Publisher:
-        async def raise_term(term: int) -> None:
-            self.term = max(self.term, term)
+    @property
+    def leading(self) -> bool:
+        """True while the operator may write."""
+        return self.leadership.leading
 
-        return Publisher(
-            cast("Any", redis),
-            term=lambda: self.term,
-            raise_term=raise_term,
-            cluster=cluster_id,
-            on_state_change=self.recorder.redis_health,
+    @leading.setter
+    def leading(self, leading: bool) -> None:
+        self.leadership.leading = leading
+
+    @property
+    def term(self) -> int:
+        """Term of the operator."""
+        return self.leadership.term
+
+    @term.setter
+    def term(self, term: int) -> None:
+        self.leadership.term = term
+
+    def _targets(self) -> list[Target]:
+        context = ControllerContext(
+            cache=self.cache,
+            kube=self._writer,
+            resync=self.manager.resync,
+            clock=self._clock,
+            recorder=self.recorder,
         )
+        kubernetes = KubernetesTarget(context, self._reader)
+        if self.redis is None:
+            return [kubernetes]
+        redis = RedisTarget(cast("Any", self.redis), self.cache, self._clock, self.leadership, cluster_id)
+        return [redis, kubernetes]
+
+    @property
+    def redis_error(self) -> str:
+        """Reason why Redis does not hold the desired state; empty if it does."""
+        return self.manager.target_errors().get("redis", "no leader")
 
     async def renew_probe_lease(self) -> None:
         """Renew the probe Lease until cancelled, and deliver it unless the watch is frozen."""
         while True:
             renewed = f"{now()}"
-            self.manager.ingest.on_probe_sent(renewed)
+            self.manager.on_probe_sent(renewed)
             if not self.watch_frozen:
-                self.manager.ingest.on_probe_received(renewed)
+                self.manager.on_probe_received(renewed)
             await asyncio.sleep(PROBE_SECONDS)
 
     def watch(self) -> None:
         """Deliver events to the operator from now on."""
-        self.api.feed = self.manager.ingest.on_object
+        self.api.feed = self.manager.on_object
 
     def beat(self, *names: str) -> None:
         """Renew the Leases of these nodes (without names: of all)."""
@@ -600,7 +629,7 @@ class Fleet:
         self.api.leases |= {f"{meta.LEASE_PREFIX}{name}": str(self._beats) for name in nodes}
         if not self.watch_frozen:
             beats = [lease(name, f"{now()}/{self._beats}", version=str(self._beats)) for name in nodes]
-            self.manager.ingest.on_heartbeats(beats)
+            self.manager.on_heartbeats(beats)
 
     async def beating(self, seconds: float, *names: str) -> None:
         """Let so many simulated seconds pass, with a heartbeat of these nodes (without names: of all) each H."""
@@ -611,8 +640,8 @@ class Fleet:
 
     def list_leases(self) -> None:
         """Deliver the first listing of Leases: one for each node."""
-        self.manager.ingest.on_heartbeats([lease(name, "listed") for name in self.api.objects[Kind.NODE]])
-        self.manager.ingest.on_watch_restored()
+        self.manager.on_heartbeats([lease(name, "listed") for name in self.api.objects[Kind.NODE]])
+        self.manager.on_watch_restored()
 
     async def lead(self) -> None:
         """Start to work as the leader."""
@@ -620,12 +649,9 @@ class Fleet:
             self.term, EventObject("Lease", "hotpool-operator", "uid-lease", "coordination.k8s.io/v1")
         )
         client = cast("Any", self.api)
-        events = EventWriter(client, "fleet", leader=lambda: self.leading, instance="operator-1")
-        parts = (self.manager.run(), self.renew_probe_lease(), self.recorder.run(events.post))
+        events = EventWriter(client, "fleet", self.leadership, instance="operator-1")
+        parts = (self.manager.lead(self._targets()), self.renew_probe_lease(), self.recorder.run(events.post))
         self.tasks += [asyncio.create_task(part) for part in parts]
-        if self.publisher:
-            await self.manager.all_reconciled.wait()
-            self.tasks.append(asyncio.create_task(self.publisher.run()))
 
     async def stop(self) -> None:
         """End the process. Raise the exception of a task that had failed before."""
@@ -634,7 +660,6 @@ class Fleet:
         for task in self.tasks:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
-        await self.manager.finish()
         for task in done:
             task.result()
 

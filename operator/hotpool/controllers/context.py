@@ -14,6 +14,7 @@ from hotpool.kube.writer import KubeWriter
 ROUND_SECONDS: Final = 1.0
 """Shortest time between two writes of slices and urgent status of one pool, or of the status of a generator (D3)."""
 
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ControllerContext:
     """Cache, writer and recorder of one fleet."""

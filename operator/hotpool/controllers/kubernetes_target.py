@@ -24,25 +24,17 @@ class KubernetesTarget:
     """Slices, statuses and conditions of one fleet."""
 
     name: Final = "kubernetes"
-    concurrency: Mapping[Kind, int] = {Kind.POOL: 16, Kind.GENERATOR: 4, Kind.NODE: 8}
-    drift_seconds: float | None = None
+    concurrency: Final[Mapping[Kind, int]] = {Kind.POOL: 16, Kind.GENERATOR: 4, Kind.NODE: 8}
+    drift_seconds: Final[float | None] = None
     """The resync of the cache finds what others changed."""
 
-    def __init__(
-        self,
-        cache: ClusterCache,
-        reader: Reader,
-        writer: KubeWriter,
-        resync: Resync,
-        clock: Clock,
-        recorder: EventRecorder,
-    ) -> None:
-        self._context = ControllerContext(cache=cache, kube=writer, resync=resync, clock=clock, recorder=recorder)
+    def __init__(self, context: ControllerContext, reader: Reader) -> None:
+        self._context = context
         self._reader = reader
         self._controllers: Mapping[Kind, PoolController | GeneratorController | NodeController] = {
-            Kind.POOL: PoolController(self._context),
-            Kind.GENERATOR: GeneratorController(self._context),
-            Kind.NODE: NodeController(self._context),
+            Kind.POOL: PoolController(context),
+            Kind.GENERATOR: GeneratorController(context),
+            Kind.NODE: NodeController(context),
         }
 
     async def connect(self) -> Collection[Key]:

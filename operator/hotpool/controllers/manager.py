@@ -13,7 +13,7 @@ from hotpool.controllers.result import Target
 from hotpool.controllers.resync import Resync
 from hotpool.controllers.worker import Worker
 from hotpool.core.cluster_cache import ClusterCache
-from hotpool.core.model import CUSTOM_KINDS, Heartbeat, Key, Kind, Node
+from hotpool.core.model import CUSTOM_KINDS, Heartbeat, Key, Kind
 from hotpool.events.recorder import EventRecorder
 from hotpool.kube.client import ApiUnavailable
 from hotpool.kube.reader import Reader
@@ -54,7 +54,7 @@ class Manager:
     async def open_gate(self) -> None:
         """List every kind, then allow writes (D9). Wait for the API server without limit."""
         while not self._cache.gate_open:
-            if await self._compare():
+            if await self.compare():
                 self._cache.gate_open = True
                 self._cache.restore_from_slices(self._clock())
             else:
@@ -169,7 +169,7 @@ class Manager:
                 NODES.set(len(self._cache.nodes))
                 POOLS.set(len(self._cache.pools))
                 if now >= next_resync:
-                    resync, next_resync = asyncio.create_task(self._compare()), now + RESYNC_SECONDS
+                    resync, next_resync = asyncio.create_task(self.compare()), now + RESYNC_SECONDS
                 times = (now + _LONGEST_SLEEP, next_resync, self._ingest.next_deadline())
                 await self._sleep(min(at for at in times if at is not None))
         finally:
@@ -184,7 +184,7 @@ class Manager:
         except TimeoutError:
             pass
 
-    async def _compare(self) -> bool:
+    async def compare(self) -> bool:
         """Compare the cache with complete LISTs (requirement C7). Return False if the API server is unavailable."""
         try:
             async with aclosing(self.resync.run()) as found:

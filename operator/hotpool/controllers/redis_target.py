@@ -16,6 +16,7 @@ from hotpool.core.node_history import NodeHistory
 from hotpool.core.planning.pool_plan import PoolMembers, plan_members, plan_node
 from hotpool.core.pool_membership import PoolMembership
 from hotpool.errors import FencedError, NotLeaderError, UnavailableError, WriteError
+from hotpool.leadership import Leadership
 from hotpool.observability.metrics import DRIFT, WRITES
 from hotpool.projection.documents import NodeDocument, PoolDocument
 from hotpool.projection.drift_check import DriftReport
@@ -29,25 +30,22 @@ class RedisTarget:
     """The projection of one fleet."""
 
     name: Final = "redis"
-    concurrency: Mapping[Kind, int] = {Kind.POOL: 16, Kind.NODE: 16}
-    drift_seconds: float | None = 5.0
+    concurrency: Final[Mapping[Kind, int]] = {Kind.POOL: 16, Kind.NODE: 16}
+    drift_seconds: Final[float | None] = 5.0
 
     def __init__(
         self,
         writer: RedisWriter,
         cache: ClusterCache,
         clock: Clock,
-        *,
-        term: Callable[[], int],
-        raise_term: Callable[[int], Awaitable[None]],
+        leadership: Leadership,
         cluster: Callable[[], Awaitable[str]],
     ) -> None:
-        """`term`, `raise_term`: number of this leader, and how to raise it. `cluster`: id of this cluster."""
+        """`cluster`: id of this cluster, or a WriteError."""
         self._writer = writer
         self._cache = cache
         self._clock = clock
-        self._term = term
-        self._raise_term = raise_term
+        self._leadership = leadership
         self._cluster = cluster
         self._pools: dict[str, PoolDocument] = {}
         self._nodes: dict[str, NodeDocument] = {}
@@ -61,11 +59,11 @@ class RedisTarget:
         """Node → transitions that Redis has not accepted yet, oldest first."""
 
     async def connect(self) -> Collection[Key]:
-        """Claim the term of this leader; raise it first if Redis has a larger one. Return what a former leader wrote."""
+        """Claim our term, raised above a larger one in Redis. Return the keys that a former leader wrote."""
         with _unavailable_unless_of_one_name():
             cluster = await self._cluster()
-            while (stored := await self._writer.claim(self._term(), cluster)) != self._term():
-                await self._raise_term(stored + 1)
+            while (stored := await self._writer.claim(self._leadership.term, cluster)) != self._leadership.term:
+                await self._leadership.raise_term(stored + 1)
             if self._connected_before:
                 return ()
             pools, nodes = await self._writer.stored_digests()
@@ -165,7 +163,9 @@ class RedisTarget:
             if not drift.claimed:
                 raise UnavailableError("Redis has lost the projection")
             if drift.stray_index:
-                wanted = {index_field(pool.generator, pool.key or "") for pool in self._pools.values() if pool.generator}
+                wanted = {
+                    index_field(pool.generator, pool.key or "") for pool in self._pools.values() if pool.generator
+                }
                 await self._writer.drop_index(field for field in drift.stray_index if field not in wanted)
             found = [Key(Kind.POOL, name) for name in (*drift.stray_pools, *drift.pools)]
             found += [Key(Kind.NODE, name) for name in (*drift.stray_nodes, *drift.nodes)]

@@ -25,14 +25,19 @@ class Result:
 
 
 class Target(Protocol):
-    """A place to which desired state is written. Errors are WriteErrors; NotLeaderError and FencedError end the work."""
+    """A place to which desired state is written. NotLeaderError and FencedError end the work."""
 
-    name: str
-    """Label in metrics, and name of the check in /readyz."""
-    concurrency: Mapping[Kind, int]
-    """Kinds that it reconciles, with the number of keys at the same time."""
-    drift_seconds: float | None
-    """Time between two drift checks; None: there is none."""
+    @property
+    def name(self) -> str:
+        """Label in metrics, and name of the check in /readyz."""
+
+    @property
+    def concurrency(self) -> Mapping[Kind, int]:
+        """Kinds that it reconciles, with the number of keys at the same time."""
+
+    @property
+    def drift_seconds(self) -> float | None:
+        """Time between two drift checks; None: there is none."""
 
     async def connect(self) -> Collection[Key]:
         """Prepare for writes, at the start and each second while it is unavailable. Return keys that it may hold."""

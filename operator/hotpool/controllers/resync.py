@@ -1,7 +1,7 @@
 """Comparison of the cache with what the API server returns now: complete LISTs, and GETs of single objects."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Final
 
 import structlog
@@ -33,7 +33,7 @@ class Resync:
         self.kinds = kinds
         self._yield_at = clock()
 
-    async def run(self) -> AsyncIterator[set[Key]]:
+    async def run(self) -> AsyncGenerator[set[Key], None]:
         """Compare a complete LIST of each kind with the cache, by uid and resourceVersion (requirement C7).
 
         Yield the keys whose desired state may differ as they are found: a read may fail later. Absence, and a version

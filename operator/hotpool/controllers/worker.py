@@ -60,7 +60,7 @@ class Worker:
         self._wake = asyncio.Event()
 
     def add(self, keys: Iterable[Key], at: float, seen: Seen | None = None) -> None:
-        """Make keys due at a time (monotonic seconds). Keys of other kinds are ignored. `seen`: the report behind it."""
+        """Make keys due at a time (monotonic seconds), but those of other kinds. `seen`: the report behind it."""
         for key in keys:
             queue = self._queues.get(key.kind)
             if queue and queue.add(key, at):

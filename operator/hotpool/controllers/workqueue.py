@@ -48,11 +48,11 @@ class WorkQueue:
             self._idle.pop(key, None)
             self._in_flight.add(key)
             taken.append((key, at))
-        while len(self._in_flight) < self.capacity and (key := self._next_idle()):
-            del self._idle[key]
-            self._due.pop(key, None)
-            self._in_flight.add(key)
-            taken.append((key, now))
+        while len(self._in_flight) < self.capacity and (idle := self._next_idle()):
+            del self._idle[idle]
+            self._due.pop(idle, None)
+            self._in_flight.add(idle)
+            taken.append((idle, now))
         return taken
 
     def done(self, key: Key) -> None:

@@ -99,9 +99,7 @@ class ClusterCache:
 
     def apply_deletion(self, deleted: Slice) -> set[Key]:
         """Remove a slice that we deleted, as `apply_response`."""
-        return self._without_marks(
-            deleted.pools, lambda: self.delete(Kind.SLICE, deleted.meta.name, deleted.meta.uid)
-        )
+        return self._without_marks(deleted.pools, lambda: self.delete(Kind.SLICE, deleted.meta.name, deleted.meta.uid))
 
     def _without_marks(self, names: Iterable[str], change: Callable[[], set[Key]]) -> set[Key]:
         known = [(name, pool, pool.dirty.slices, pool.dirty.status) for name in names if (pool := self.pools.get(name))]

@@ -87,6 +87,10 @@ class EventRecorder:
         self._fleet_object = fleet_object
         self._add(fleet_object, EventDraft("Leading", "Elect", TextMessage(f"leads with term {term}")))
 
+    def leader_lost(self) -> None:
+        """Stop recording: the next leader does."""
+        self._fleet_object = None
+
     def lease_watch_health(self, *, healthy: bool) -> None:
         """Record a change in the health of the Lease watch."""
         lost = "no heartbeats can be received; silence is not counted"

@@ -1,11 +1,10 @@
 """Writer of Events (events.k8s.io/v1), the only one in the operator.
 
-Checks `leader` before each write and never retries. Raises RetryableError (no response), RejectedError or
+Checks the leadership before each write and never retries. Raises RetryableError (no response), RejectedError or
 NotLeaderError; the Event is then lost. Must not decide which Events are posted.
 """
 
 import secrets
-from collections.abc import Callable
 from typing import Any, Final
 
 from kubernetes.aio.client import ApiClient
@@ -15,10 +14,11 @@ from hotpool.api import meta
 from hotpool.errors import NotLeaderError, RejectedError, RetryableError
 from hotpool.events.aggregator import Event
 from hotpool.kube.rest import CONNECTION_ERRORS, error_text, path, request
+from hotpool.leadership import Leadership
 
 REPORTING_CONTROLLER: Final = "hotpool.dev/operator"
 POST_TIMEOUT: Final = 2.0
-"""Time-out in seconds, shorter than the reserve of `leader`."""
+"""Time-out in seconds, shorter than the reserve of the leadership."""
 _EVENTS: Final = "events.k8s.io/v1"
 _INSTANCE_MAX: Final = 128
 _NAME_MAX: Final = 230
@@ -26,17 +26,17 @@ _NAME_MAX: Final = 230
 
 
 class EventWriter:
-    """Writer of the Events of one namespace. `leader` returns True while this process may write."""
+    """Writer of the Events of one namespace."""
 
-    def __init__(self, api: ApiClient, namespace: str, *, leader: Callable[[], bool], instance: str) -> None:
+    def __init__(self, api: ApiClient, namespace: str, leadership: Leadership, *, instance: str) -> None:
         self._api = api
         self._namespace = namespace
-        self._leader = leader
+        self._leadership = leadership
         self._instance = instance
 
     async def post(self, event: Event) -> None:
         """Create the Event with one request of at most POST_TIMEOUT."""
-        if not self._leader():
+        if not self._leadership.may_write():
             raise NotLeaderError("no longer leader; nothing was sent")
         body = to_wire(event, self._namespace, self._instance)
         try:

@@ -4,6 +4,7 @@ Runs in its own thread with its own connection, so that a busy event loop cannot
 monotonic seconds. Must not know what is written.
 """
 
+import asyncio
 import copy
 import os
 import socket
@@ -52,9 +53,9 @@ class PresentLogin(Protocol):
 
 
 class LeaderElector(threading.Thread):
-    """Holder of the Lease: acquires it, renews it, releases it on `stop()`.
+    """Candidate for the Lease: acquires it, renews it, releases it on `stop()`, and stays a candidate when it is lost.
 
-    `won` and `lost` are called from the thread, once each. `annotations` are set on the Lease while we hold it.
+    `won` and `lost` are called from the thread, in turn. `annotations` are set on the Lease while we hold it.
     """
 
     def __init__(
@@ -81,7 +82,7 @@ class LeaderElector(threading.Thread):
         """Expiry of another holder's Lease, as observed (monotonic)."""
         self._last_written: Any = None
         """The Lease in the response to our last write. None: not held, or changed by another client."""
-        self._stop_event = threading.Event()
+        self._stop_event, self._step_down = threading.Event(), threading.Event()
         self._lock = threading.Lock()
         self._observed: tuple[str, float] = ("", 0.0)
         """Last version of another holder's Lease, and the time at which it was first read (monotonic)."""
@@ -91,22 +92,23 @@ class LeaderElector(threading.Thread):
         self._largest_term = largest_term
         self.start()
 
-    def leading(self) -> bool:
+    def may_write(self) -> bool:
         """Return True if a write may begin now."""
-        return monotonic() < self._leading_until
+        return monotonic() < self._leading_until and not self._step_down.is_set()
 
     def sees_leader(self) -> bool:
         """Return True if another replica was seen to renew the Lease in time."""
-        return not self.leading() and monotonic() < self._other_until
+        return not self.may_write() and monotonic() < self._other_until
 
     def run(self) -> None:
-        """Run for election until stopped, or until leadership is lost. Errors of the API server are retried."""
-        try:
-            self._elect()
-        except Exception:  # an unnoticed end of the thread would leave a process that never leads, or never yields.
-            log.exception("leader election failed")
-            self._leading_until = 0.0
-            self._lost()
+        """Run for election until stopped. Errors of the API server are retried."""
+        while not self._stop_event.is_set():
+            try:
+                self._elect()
+            except Exception:  # an unnoticed end of the thread would leave a process that never leads, or never yields.
+                log.exception("leader election failed")
+                self._end_term()
+                self._stop_event.wait(RENEW_SECONDS)
 
     def _elect(self) -> None:
         login = self._login.current
@@ -118,21 +120,35 @@ class LeaderElector(threading.Thread):
                 api = client.CoordinationV1Api(blocking_client(login))
             try:
                 with self._lock:
-                    self._renew_or_acquire(api)
+                    if self._step_down.is_set():
+                        self._release(api)
+                    else:
+                        self._renew_or_acquire(api)
             except (ApiException, *_CONNECTION_ERRORS) as error:
                 status = getattr(error, "status", None)
                 log.warning("Lease not renewed or acquired", error=type(error).__name__, status=status)
                 if status == _UNAUTHORIZED:
                     self._login.reject(login)
-                pause = RETRY_SECONDS if self.leading() else RENEW_SECONDS
+                pause = RETRY_SECONDS if self.may_write() else RENEW_SECONDS
             else:
-                pause = RENEW_SECONDS if self.leading() else RETRY_SECONDS
-            LEADER.set(self.leading())
-            if self.term and not self.leading():
-                self._lost()
-                break
+                pause = RENEW_SECONDS if self.may_write() else RETRY_SECONDS
+            LEADER.set(self.may_write())
+            if not self.may_write():
+                self._end_term()
             self._stop_event.wait(max(_SHORTEST_PAUSE, started + pause - monotonic()))
         self._release(api)
+
+    def _end_term(self) -> None:
+        """Become a candidate again, if this process led."""
+        self._leading_until, self._last_written = 0.0, None
+        self._step_down.clear()
+        if self.term:
+            self.term = 0
+            self._lost()
+
+    def step_down(self) -> None:
+        """Stop leading at once, and release the Lease soon: another writer has a larger term."""
+        self._step_down.set()
 
     def stop(self) -> None:
         """Stop leading and try to release the Lease (blocking)."""
@@ -140,11 +156,14 @@ class LeaderElector(threading.Thread):
         if self.is_alive():
             self.join(timeout=3 * _REQUEST_SECONDS)
 
-    def raise_term(self, term: int) -> None:
-        """Raise the term to at least `term` and store it before the next write (blocking; call it in a thread).
+    async def raise_term(self, term: int) -> None:
+        """Raise the term to at least `term` and store it before the next write.
 
         Raises RetryableError if the API server returns an error or no response.
         """
+        await asyncio.to_thread(self._raise_term, term)
+
+    def _raise_term(self, term: int) -> None:
         try:
             with self._lock:
                 self._store_term(client.CoordinationV1Api(blocking_client(self._login.current)), term)
@@ -171,11 +190,11 @@ class LeaderElector(threading.Thread):
         lease = self._read(api)
         if lease is not None and lease.spec is None:
             lease.spec = client.V1LeaseSpec()
-        if lease is not None and lease.spec.holder_identity == self.identity:
+        if self.term and lease is not None and lease.spec.holder_identity == self.identity:
             self._write(api, lease, started)  # also if the response to our first write was lost
         elif self.term and lease is not None:
             self._leading_until = 0.0
-        elif self.leading():
+        elif self.may_write():
             self._claim(api, None, self.term, started)
         elif not self.term and self._is_available(lease, started):
             transitions = (lease.spec.lease_transitions or 0) if lease else 0
@@ -207,7 +226,7 @@ class LeaderElector(threading.Thread):
         """
         if lease is None:
             return now > self._other_until
-        if not lease.spec.holder_identity:
+        if lease.spec.holder_identity in {None, "", self.identity}:
             return True
         version = lease.metadata.resource_version
         if self._observed[0] != version:

@@ -4,7 +4,6 @@ Writes nothing else. `core.watch_health` decides on its return.
 """
 
 import asyncio
-from collections.abc import Callable
 from typing import Any, Protocol
 
 import structlog
@@ -15,6 +14,7 @@ from hotpool.api.meta import LEASE_LABEL, OPERATOR_MANAGER, PROBE_LEASE
 from hotpool.clock import Clock
 from hotpool.core.watch_health import PROBE_SECONDS
 from hotpool.kube.rest import APPLY, CONNECTION_ERRORS, error_text, path, request
+from hotpool.leadership import Leadership
 
 log = structlog.get_logger(__name__)
 
@@ -31,21 +31,21 @@ class ProbeObserver(Protocol):
 
 
 class LeaseWatchProbe:
-    """Endless renewal of the probe Lease while `leader` returns True."""
+    """Endless renewal of the probe Lease while this process leads."""
 
     def __init__(
-        self, api: ApiClient, namespace: str, observer: ProbeObserver, *, leader: Callable[[], bool], clock: Clock
+        self, api: ApiClient, namespace: str, observer: ProbeObserver, leadership: Leadership, clock: Clock
     ) -> None:
         self._api = api
         self._path = path(_LEASES, "namespaces", namespace, "leases", PROBE_LEASE)
         self._observer = observer
-        self._leader = leader
+        self._leadership = leadership
         self._clock = clock
 
     async def run(self) -> None:
         """Renew until cancelled. A failed renewal is not retried, so that silence stops counting."""
         while True:
-            if self._leader():
+            if self._leadership.may_write():
                 await self._renew()
             await asyncio.sleep(PROBE_SECONDS)
 

@@ -1,10 +1,10 @@
 """Writer of slices, pools, statuses and conditions to Kubernetes.
 
-Returns the stored object. Checks `leader` before each write and never retries. Raises RetryableError, StaleError (the
-stored object is not the one that the write is based on), RejectedError or NotLeaderError.
+Returns the stored object. Checks the leadership before each write and never retries. Raises RetryableError,
+UnavailableError (no response), StaleError (the stored object is not the one that the write is based on), RejectedError
+or NotLeaderError.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 from kubernetes.aio.client import ApiClient
@@ -16,27 +16,27 @@ from hotpool.api.meta import ApiModel, Condition
 from hotpool.api.pool import PoolSpec, PoolStatus
 from hotpool.core.model import Generator, Heartbeat, Kind, Member, Meta, Pool
 from hotpool.core.planning.diff import CreateSlice, DeleteSlice, SliceWrite, UpdateSlice
-from hotpool.errors import NotLeaderError, RejectedError, RetryableError, StaleError
+from hotpool.errors import NotLeaderError, RejectedError, RetryableError, StaleError, UnavailableError
 from hotpool.kube.rest import APPLY, CONNECTION_ERRORS, JSON_PATCH, MERGE, error_text, path, request
+from hotpool.leadership import Leadership
 from hotpool.observability.metrics import WRITES
 
 Json = dict[str, Any]
 
 WRITE_TIMEOUT = 2.0
-"""Time-out in seconds, shorter than the reserve of `leader`."""
+"""Time-out in seconds, shorter than the reserve of the leadership."""
 
 _GONE_OR_CHANGED = {404, 409}
 _RETRYABLE = {408, 429, 500, 502, 503, 504}
 
 
 class KubeWriter:
-    """Writer of one namespace. `leader` returns True while this process may write; slices carry `term`."""
+    """Writer of one namespace. Slices carry the term of the leadership."""
 
-    def __init__(self, api: ApiClient, namespace: str, *, leader: Callable[[], bool], term: Callable[[], int]) -> None:
+    def __init__(self, api: ApiClient, namespace: str, leadership: Leadership) -> None:
         self._api = api
         self._namespace = namespace
-        self._leader = leader
-        self._term = term
+        self._leadership = leadership
 
     async def write_slice(self, pool: Pool, write: SliceWrite) -> Json | None:
         """Create, update or delete a slice. Return the stored object, or None after a deletion."""
@@ -46,7 +46,7 @@ class KubeWriter:
             case UpdateSlice(known, members):
                 body = self._slice(pool, known.meta.name, members)
                 body["metadata"]["resourceVersion"] = str(known.meta.version)
-                body["term"] = max(self._term(), known.term)
+                body["term"] = max(self._leadership.term, known.term)
                 return await self._patch(Kind.SLICE, known.meta.name, body)
             case DeleteSlice(known):
                 await self.delete_slice(known.meta)
@@ -63,7 +63,7 @@ class KubeWriter:
                 "labels": {meta.POOL_LABEL: pool.meta.name},
                 "ownerReferences": [_owner("NodePool", pool.meta)],
             },
-            "term": self._term(),
+            "term": self._leadership.term,
             "members": [member._asdict() for member in members],
         }
 
@@ -115,7 +115,7 @@ class KubeWriter:
 
     async def delete_lease(self, lease: Heartbeat) -> None:
         """Delete the Lease of a node, unless it was renewed meanwhile. A missing Lease is not an error."""
-        if not self._leader():
+        if not self._leadership.may_write():
             raise NotLeaderError("no longer leader; nothing was sent")
         name = f"{meta.LEASE_PREFIX}{lease.node}"
         url_path = path("coordination.k8s.io/v1", "namespaces", self._namespace, "leases", name)
@@ -157,7 +157,7 @@ class KubeWriter:
         status: bool = False,
     ) -> Json:
         """Send one request of at most WRITE_TIMEOUT. `status`: to the subresource."""
-        if not self._leader():
+        if not self._leadership.may_write():
             raise NotLeaderError("no longer leader; nothing was sent")
         parts = [kind.value] if method == "POST" else [kind.value, name, *(["status"] if status else [])]
         url_path = path(meta.API_VERSION, "namespaces", self._namespace, *parts)
@@ -182,7 +182,9 @@ def _preconditions(uid: str, version: str) -> Json:
 
 def _to_write_error(error: BaseException, kind: Kind, name: str) -> RetryableError | RejectedError:
     text = f"{kind.value}/{name}: {error_text(error)}"
-    if not isinstance(error, ApiException) or error.status in _RETRYABLE:
+    if not isinstance(error, ApiException):
+        return UnavailableError(text)
+    if error.status in _RETRYABLE:
         return RetryableError(text)
     return StaleError(text, kind, name) if error.status in _GONE_OR_CHANGED else RejectedError(text)
 

@@ -1,6 +1,6 @@
 """Writer of the projection: whole documents or changes of them, fenced by term and ordered by version.
 
-Must not decide membership, retry on its own, or write while `leader()` is false. Each method is one write. Overlapping
+Must not decide membership, retry on its own, or write without leadership. Each method is one write. Overlapping
 writes of one name are safe: the later wins. Raises RetryableError (TermNotClaimedError: call claim, then send again),
 RejectedError, NotLeaderError (nothing was sent) and FencedError (stop).
 """
@@ -34,8 +34,9 @@ from hotpool.projection.redis_errors import (
 from hotpool.projection.stored_state import read_digests, read_pool
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from hotpool.leadership import Leadership
     from hotpool.projection.connection.async_connection import Client
     from hotpool.projection.documents import MembershipChange, NodeDocument, PoolDocument
 
@@ -56,15 +57,13 @@ Arguments = list[str | int | float]
 class RedisWriter:
     """One fleet's projection, written by the leader.
 
-    `leader` is called before each write. It returns True if our leadership lasts for at least one more write.
+    `leadership` is asked before each write.
     """
 
-    def __init__(
-        self, client: Client, *, namespace: str, leader: Callable[[], bool], prefix: str = DEFAULT_PREFIX
-    ) -> None:
+    def __init__(self, client: Client, leadership: Leadership, *, namespace: str, prefix: str = DEFAULT_PREFIX) -> None:
         self._client = client
         self._keys = FleetKeys(prefix, namespace)
-        self._leader = leader
+        self._leadership = leadership
         self._functions = Functions(client, may_load=True)
         self._owner = secrets.token_hex(8)  # Distinguishes two processes with the same term.
         self._term = 0
@@ -267,7 +266,7 @@ class RedisWriter:
         return (self._keys.meta, self._keys.nodes, self._keys.node(name), self._keys.history(name))
 
     async def _send(self, name: str, keys: Sequence[str], arguments: Arguments, *, claimed: bool = True) -> Any:
-        if not self._leader():
+        if not self._leadership.may_write():
             raise NotLeaderError("leadership has ended; nothing was sent to Redis")
         if claimed and not self._term:
             raise TermNotClaimedError("no term claimed yet")

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 from tests.cluster.operator.test_events import wait_event
 from tests.support.fleet_objects import BOTH, pool, published
+from tests.support.leadership import FixedLeadership
 
 from hotpool.projection.connection.async_connection import connect
 from hotpool.projection.keys import FleetKeys
@@ -30,7 +31,7 @@ def claim_for_another_cluster(fleet: Fleet, *, alive: bool) -> bool:
     async def claim() -> bool:
         client = connect(fleet.redis_url)
         try:
-            writer, term = RedisWriter(client, namespace=fleet.namespace, leader=lambda: True), 0
+            writer, term = RedisWriter(client, FixedLeadership(), namespace=fleet.namespace), 0
             while (known := await writer.claim(term, "another")) != term:
                 term = known
             if not alive:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from redis.exceptions import NoPermissionError
+from tests.support.leadership import FixedLeadership
 from tests.support.redis_fixture_lookup import NO_DRIFT, TRANSITION
 from tests.support.redis_page import OPERATOR, acl_rules
 
@@ -67,7 +68,7 @@ def operator_client(server: RedisServer) -> Client:
 
 async def test_the_documented_permissions_suffice(client: Client, operator_client: Client) -> None:
     await prepare(client)
-    await use_all_methods(RedisWriter(operator_client, namespace="speech", leader=lambda: True))
+    await use_all_methods(RedisWriter(operator_client, FixedLeadership(), namespace="speech"))
     await operator_client.aclose()
 
 
@@ -75,7 +76,7 @@ async def test_the_documented_permissions_suffice(client: Client, operator_clien
 async def test_each_documented_permission_is_needed(client: Client, operator_client: Client, permission: str) -> None:
     await prepare(client, permission)
     with pytest.raises(WriteError) as caught:
-        await use_all_methods(RedisWriter(operator_client, namespace="speech", leader=lambda: True))
+        await use_all_methods(RedisWriter(operator_client, FixedLeadership(), namespace="speech"))
     assert isinstance(caught.value, RejectedError)
     assert not isinstance(caught.value, TermNotClaimedError)
     assert "denies its user a right" in str(caught.value)
@@ -116,7 +117,7 @@ async def test_other_commands_are_refused(client: Client, operator_client: Clien
 
 async def test_the_keys_of_another_fleet_are_refused(client: Client, operator_client: Client) -> None:
     await prepare(client)
-    await RedisWriter(operator_client, namespace="speech", leader=lambda: True).claim(1)
+    await RedisWriter(operator_client, FixedLeadership(), namespace="speech").claim(1)
     with pytest.raises(RejectedError, match="denies its user a right"):
-        await RedisWriter(operator_client, namespace="other", leader=lambda: True).claim(1)
+        await RedisWriter(operator_client, FixedLeadership(), namespace="other").claim(1)
     await operator_client.aclose()

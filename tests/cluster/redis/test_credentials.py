@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.support.certificates import Authority
+from tests.support.leadership import FixedLeadership
 from tests.support.redis_fixture_publisher import PublisherHarness, pool, running, until
 from tests.support.tls import terminator
 
@@ -62,10 +63,10 @@ async def test_the_password_file_overrides_the_url_and_no_error_contains_the_pas
         execute(server, "ACL", "SETUSER", "op", "reset", "on", ">first", "~*", "+@all")
         client = connect(server.url.replace("//", "//op:first@"), credentials=Credentials(password=str(file)))
         with pytest.raises(RejectedError) as caught:
-            await RedisWriter(client, namespace="speech", leader=lambda: True).claim(1)
+            await RedisWriter(client, FixedLeadership(), namespace="speech").claim(1)
         assert "wr0ng" not in str(caught.value)
         file.write_text("first\n")
-        assert await RedisWriter(client, namespace="speech", leader=lambda: True).claim(1) == 1
+        assert await RedisWriter(client, FixedLeadership(), namespace="speech").claim(1) == 1
         await client.aclose()
 
 
@@ -105,7 +106,7 @@ async def test_certificates_with_a_wrong_name_expired_or_of_another_authority_ar
             url = f"rediss://127.0.0.1:{front.port}/0"
             client = connect(url, credentials=Credentials(ca=str(trusted.path)), timeout=1)
             with pytest.raises(RetryableError, match="CERTIFICATE_VERIFY_FAILED"):
-                await RedisWriter(client, namespace="speech", leader=lambda: True).claim(1)
+                await RedisWriter(client, FixedLeadership(), namespace="speech").claim(1)
             await client.aclose()
 
 

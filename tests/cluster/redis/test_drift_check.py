@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.support.leadership import FixedLeadership
 from tests.support.redis_fixture_lookup import NO_DRIFT, claimed_writer
 
 from hotpool.projection import drift_check
@@ -243,7 +244,7 @@ async def test_a_restarted_operator_accepts_the_stored_projection_and_writes_onl
     assert writer is not None
     await client.execute_command("CONFIG", "RESETSTAT")
     dumps = await keyspace(client)
-    restarted = RedisWriter(client, namespace="speech", leader=lambda: True)
+    restarted = RedisWriter(client, FixedLeadership(), namespace="speech")
     await restarted.claim(4)
     assert await restarted.check_drift(POOLS, NODES) == NO_DRIFT
     await restarted.stamp(complete=True)
@@ -255,7 +256,7 @@ async def test_a_restarted_operator_accepts_the_stored_projection_and_writes_onl
 async def test_a_restarted_operators_first_write_has_a_higher_version(client: Client, writer: RedisWriter) -> None:
     assert writer is not None
     before = int(await client.execute_command("HGET", FACTS, "version"))
-    restarted = RedisWriter(client, namespace="speech", leader=lambda: True)
+    restarted = RedisWriter(client, FixedLeadership(), namespace="speech")
     await restarted.claim(4)
     await restarted.check_drift(POOLS, NODES)
     await restarted.replace_pool(POOLS["zh-en"])

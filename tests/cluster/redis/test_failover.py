@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.support.leadership import FixedLeadership
 from tests.support.redis_fixture_publisher import PublisherHarness, pool, running, until
 
 from hotpool.errors import RetryableError
@@ -134,7 +135,7 @@ async def test_the_projection_recovers_at_a_replica_that_missed_writes_and_a_cla
         await until(lambda: acknowledged(master))
         replica.pause()
         late = connect(seed.url, cluster=True, timeout=1)
-        former = RedisWriter(late, namespace="speech", leader=lambda: True)
+        former = RedisWriter(late, FixedLeadership(), namespace="speech")
         assert await former.claim(3, "cluster-1") > 3
         harness.term = 9  # term of the next leader, which the replica misses
         await until(lambda: b"\r\n9\r\n" in master.ask("HGET", KEYS.meta, "term"))
@@ -201,8 +202,8 @@ async def test_an_unknown_service_and_unreachable_sentinels_are_reported(sentine
     for service, sentinels in (("another", [there]), (SERVICE, [gone])):
         client = connect(f"redis://{service}/0", sentinels=sentinels, timeout=1)
         with pytest.raises(RetryableError, match=f"No master found for '{service}'"):
-            await RedisWriter(client, namespace="speech", leader=lambda: True).claim(1)
+            await RedisWriter(client, FixedLeadership(), namespace="speech").claim(1)
         await client.aclose()
     client = connect(f"redis://{SERVICE}/0", sentinels=[gone, there], timeout=1)
-    assert await RedisWriter(client, namespace="speech", leader=lambda: True).claim(1) == 1
+    assert await RedisWriter(client, FixedLeadership(), namespace="speech").claim(1) == 1
     await client.aclose()

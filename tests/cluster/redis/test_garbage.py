@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.support.leadership import FixedLeadership
 from tests.support.redis_fixture_lookup import KEYS, NO_DRIFT, TRANSITION, claimed_writer, expect_picked, names, node_of
 
 from hotpool.errors import RetryableError
@@ -246,7 +247,7 @@ async def test_the_next_leader_repairs_an_implausible_version(
 ) -> None:
     assert writer
     await client.execute_command("HSET", FACTS, "version", HUGE)
-    successor = RedisWriter(client, namespace="speech", leader=lambda: True)
+    successor = RedisWriter(client, FixedLeadership(), namespace="speech")
     await successor.claim(4)
     await successor.check_drift(POOLS, {"edge-1": NODE})
     await successor.replace_pool(pool("zh-en", 3))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from tests.support.leadership import FixedLeadership
 from tests.support.lossy_redis import KEYS, NODES, LossyClient, make_document, pool_write_count, stored
 from tests.support.redis_fixture_lookup import NO_DRIFT
 
@@ -63,7 +64,7 @@ class ProjectionMachine(RuleBasedStateMachine):
     def elect(self) -> None:
         """Start another leader, which has written nothing yet."""
         self.term += 1
-        self.writer = RedisWriter(cast("Client", self.lossy), namespace="speech", leader=lambda: True)
+        self.writer = RedisWriter(cast("Client", self.lossy), FixedLeadership(), namespace="speech")
         self.runner.run(self.attempt(self.writer.claim(self.term)))
 
     def execute(self, *words: str) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.support.leadership import FixedLeadership
 
 from hotpool.projection.documents import PoolDocument
 from hotpool.projection.keys import FleetKeys
@@ -19,7 +20,7 @@ POOL = PoolDocument("zh-en", "u1", None, None, frozenset("ab"), frozenset(), fro
 
 
 def make_writer(client: Client) -> RedisWriter:
-    return RedisWriter(client, namespace="speech", leader=lambda: True)
+    return RedisWriter(client, FixedLeadership(), namespace="speech")
 
 
 async def dump_all(client: Client) -> dict[bytes, bytes]:

@@ -259,11 +259,11 @@ async def test_an_outage_before_leadership_has_no_event_of_recovery() -> None:
     await fleet.manager.open_gate()
     standby = asyncio.create_task(fleet.manager.stand_by())
     await asyncio.sleep(60)
-    assert fleet.manager.ingest.watch_is_stale
+    assert fleet.manager.watch_is_stale
     standby.cancel()
     await fleet.lead()
     await fleet.beating(30)
-    assert not fleet.manager.ingest.watch_is_stale
+    assert not fleet.manager.watch_is_stale
     assert reasons(api, "hotpool-operator") == ["Leading"]
     await fleet.stop()
 
@@ -327,7 +327,7 @@ async def test_a_foreign_edit_found_by_a_conflict_of_an_own_write_has_an_event()
         api.edit(Kind.SLICE, "llm-0", {"members": []})
         body = {**api.objects[Kind.NODE]["n0"], "status": {"report": no_llm(2), "conditions": []}}
         body["metadata"] = {**body["metadata"], "resourceVersion": "100000"}
-        fleet.manager.ingest.on_object(Kind.NODE, "MODIFIED", body)
+        fleet.manager.on_object(Kind.NODE, "MODIFIED", body)
         await fleet.beating(3)
         assert set(api.members("llm")) == {"n1", "n2", "n3"}
         assert "SliceRepaired" in reasons(api, "llm")

@@ -141,7 +141,7 @@ async def test_a_standby_that_takes_over_writes_nothing() -> None:
     assert api.members("llm") == states
     writes = len(api.writes)
     standby.watch()
-    await standby.manager.resync.run()
+    await standby.manager.compare()
     await standby.lead()
     await standby.beating(12, "n0", "n2", "n3")
     assert (api.members("llm"), api.writes[writes:]) == (states, [])

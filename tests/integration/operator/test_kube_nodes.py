@@ -145,14 +145,14 @@ async def test_a_resync_finds_missed_events_and_confirms_a_deletion_by_a_get() -
         await fleet.beating(15)  # the first resync is over
         feed, api.feed = api.feed, None
         api.edit(Kind.KUBE_NODE, "n0", {"spec": {"unschedulable": None}})
-        await fleet.manager.resync.run()
+        await fleet.manager.compare()
         assert fleet.cache.pools["here"].members == {"n0": "Ready"}
         deleted = api.objects[Kind.KUBE_NODE].pop("n0")
         api.fault = refusing(503, kind=Kind.KUBE_NODE, verb="get")
-        await fleet.manager.resync.run()
+        await fleet.manager.compare()
         assert fleet.cache.pools["here"].members == {"n0": "Ready"}
         api.fault = None
-        await fleet.manager.resync.run()
+        await fleet.manager.compare()
         assert fleet.cache.pools["here"].members == {}
         api.objects[Kind.KUBE_NODE]["n0"] = deleted
         api.feed = feed

@@ -11,13 +11,13 @@ from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import pytest
+from hotpool.projection.publisher import RETRY_SECONDS, ROUND_SECONDS, Publisher
 from tests.support.simulated_fleet import FakeRedis, now, simulated, until
 
 from hotpool.errors import FencedError, NotLeaderError, RejectedError, RetryableError
 from hotpool.observability.metrics import REGISTRY
 from hotpool.projection.documents import NodeDocument, PoolDocument
 from hotpool.projection.keys import index_field
-from hotpool.projection.publisher import RETRY_SECONDS, ROUND_SECONDS, Publisher
 from hotpool.projection.redis_errors import (
     OtherClusterError,
     RedisFullError,

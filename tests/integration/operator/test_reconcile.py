@@ -127,7 +127,7 @@ async def test_a_late_list_reverts_no_newer_event() -> None:
         api.page = late  # type: ignore[method-assign]
         publish(api, "n0", no_llm(2))
         await asyncio.sleep(1)
-        await fleet.manager.resync.run()
+        await fleet.manager.compare()
         assert api.members("llm") == {"n1": "Ready"}
 
 
@@ -144,10 +144,10 @@ async def test_absence_from_a_list_is_no_evidence_until_a_get_confirms_it() -> N
             return page
 
         api.page = lossy  # type: ignore[method-assign]
-        await fleet.manager.resync.run()
+        await fleet.manager.compare()
         assert hidden["metadata"]["name"] in fleet.cache.nodes
         api.fault = refusing(503, verb="get")
-        await fleet.manager.resync.run()
+        await fleet.manager.compare()
         assert "n0" in fleet.cache.nodes
 
 
@@ -169,7 +169,7 @@ async def test_a_list_that_fails_between_two_pages_is_no_evidence_of_absence_and
         api.page = broken  # type: ignore[method-assign]
         before = api.requests["get"]
         with pytest.raises(ApiUnavailable):
-            await fleet.manager.resync.run()
+            await fleet.manager.compare()
         await fleet.beating(5)
         assert api.requests["get"] == before
         assert set(fleet.cache.nodes) == {"n0", "n1", "n2", "n3"}
@@ -325,11 +325,11 @@ async def test_a_stale_lease_watch_does_not_count_as_silence() -> None:
     async with operator(api) as fleet:
         fleet.beat()
         await asyncio.sleep(2 * H)
-        fleet.manager.ingest.on_watch_lost()
-        assert fleet.manager.ingest.watch_is_stale
+        fleet.manager.on_watch_lost()
+        assert fleet.manager.watch_is_stale
         await asyncio.sleep(100 * H)
         assert set(api.members("llm").values()) == {"Ready"}
-        fleet.manager.ingest.on_watch_restored()
+        fleet.manager.on_watch_restored()
         await asyncio.sleep(3 * H - 1)
         assert set(api.members("llm").values()) == {"Ready"}
         await asyncio.sleep(1.1)
@@ -466,7 +466,7 @@ async def test_a_report_in_the_response_to_an_own_write_is_used() -> None:
         await fleet.beating(5)
         api.feed = None
         publish(api, "n0", no_llm(2))
-        fleet.manager.ingest.on_object(Kind.NODE, "MODIFIED", node_with_drain(api))
+        fleet.manager.on_object(Kind.NODE, "MODIFIED", node_with_drain(api))
         await fleet.beating(2)
         assert api.members("llm") == {}
 
@@ -494,7 +494,7 @@ async def test_a_write_with_a_conflict_is_retried_at_once_after_a_read() -> None
         api.feed = None
         api.edit(Kind.SLICE, "llm-0", {"metadata": {"annotations": {"example.org/edited": "true"}}})
         api.edit(Kind.POOL, "llm", {"metadata": {"annotations": {"example.org/edited": "true"}}})
-        fleet.manager.ingest.on_object(Kind.NODE, "MODIFIED", changed(api, "n0", no_llm(2)))
+        fleet.manager.on_object(Kind.NODE, "MODIFIED", changed(api, "n0", no_llm(2)))
         assert await until(lambda: set(api.members("llm")) == {"n1"}) < 0.5
         await fleet.beating(2)
         assert api.objects[Kind.POOL]["llm"]["status"]["members"] == 1
@@ -518,7 +518,7 @@ async def test_a_write_with_a_conflict_is_retried_even_if_the_read_fails_in_an_u
         monkeypatch.setattr(fleet.manager.resync, "refresh", fail_once)
         api.feed = None
         api.edit(Kind.SLICE, "llm-0", {"metadata": {"annotations": {"example.org/edited": "true"}}})
-        fleet.manager.ingest.on_object(Kind.NODE, "MODIFIED", changed(api, "n0", no_llm(2)))
+        fleet.manager.on_object(Kind.NODE, "MODIFIED", changed(api, "n0", no_llm(2)))
         assert await until(lambda: set(api.members("llm")) == {"n1"}) < 3
         assert not failures
 
@@ -560,7 +560,7 @@ async def test_a_slice_without_a_watch_event_is_found_by_the_conflict() -> None:
         api.put(pool_object("asr", requires=requires("asr")))
         api.put(slice_object("asr", 0, "stranger"))
         fleet.watch()
-        fleet.manager.ingest.on_object(Kind.POOL, "ADDED", api.objects[Kind.POOL]["asr"])
+        fleet.manager.on_object(Kind.POOL, "ADDED", api.objects[Kind.POOL]["asr"])
         api.put(node_object("a", ASR))
         assert await until(lambda: api.members("asr") == {"a": "Ready"}) < 3
 
@@ -750,7 +750,7 @@ async def test_an_object_that_cannot_be_decoded_stops_no_other() -> None:
         bodies: list[Any] = [None, [], {"metadata": {}}, {"metadata": {"name": "n1"}, "status": []}]
         for body in bodies:
             for kind in CUSTOM_KINDS:
-                fleet.manager.ingest.on_object(kind, "MODIFIED", body)
+                fleet.manager.on_object(kind, "MODIFIED", body)
         publish(api, "n0", no_llm(2))
         await fleet.beating(2)
         assert set(api.members("llm")) == {"n1"}

@@ -5,6 +5,7 @@ import re
 from collections.abc import AsyncIterator
 
 import pytest
+from tests.support.leadership import FixedLeadership
 from tests.support.old_redis import VERSION, old_redis
 
 from hotpool.errors import RejectedError
@@ -25,7 +26,7 @@ async def url() -> AsyncIterator[str]:
 async def test_the_operator_names_the_version_that_it_found_and_the_one_it_needs(url: str) -> None:
     client = connect(url)
     with pytest.raises(RejectedError) as caught:
-        await RedisWriter(client, namespace="speech", leader=lambda: True).claim(1)
+        await RedisWriter(client, FixedLeadership(), namespace="speech").claim(1)
     await client.aclose()
     assert str(caught.value) == TEXT
     assert REGISTRY.get_sample_value("hotpool_redis_failures_total", {"reason": "version"})

@@ -218,7 +218,7 @@ async def test_a_warm_standby_continues_where_the_leader_stopped() -> None:
     watching = asyncio.create_task(standby.manager.stand_by())
     probing = asyncio.create_task(standby.renew_probe_lease())
     async with operator(api, redis) as leader:
-        feeds = (leader.manager.ingest.on_object, standby.manager.ingest.on_object)
+        feeds = (leader.manager.on_object, standby.manager.on_object)
 
         def both(*event: Any) -> None:
             for feed in feeds:
@@ -254,11 +254,11 @@ async def test_a_standby_that_started_late_does_not_revert_the_state_of_the_lead
         standby.list_leases()
         await standby.manager.open_gate()
         tasks = [asyncio.create_task(standby.manager.stand_by()), asyncio.create_task(standby.renew_probe_lease())]
-        lead = leader.manager.ingest.on_object
+        lead = leader.manager.on_object
 
         def both(*event: Any) -> None:
             lead(*event)
-            standby.manager.ingest.on_object(*event)
+            standby.manager.on_object(*event)
 
         api.feed = both
         for _ in range(int((after - 2) * H)):
@@ -290,12 +290,12 @@ async def test_an_open_watch_without_events_is_stale() -> None:
         await fleet.beating(2 * H)
         fleet.watch_frozen = True
         await asyncio.sleep(16)
-        assert fleet.manager.ingest.watch_is_stale
+        assert fleet.manager.watch_is_stale
         await asyncio.sleep(900)
         assert api.members("llm") == dict.fromkeys(names(4), "Ready")
         fleet.watch_frozen = False
         await asyncio.sleep(6)
-        assert not fleet.manager.ingest.watch_is_stale
+        assert not fleet.manager.watch_is_stale
         await asyncio.sleep(3 * H - 8)
         assert api.members("llm") == dict.fromkeys(names(4), "Ready")
         await fleet.beating(5 * H, "n1", "n2", "n3")
@@ -309,10 +309,10 @@ async def test_silence_counts_for_at_most_one_interval_after_the_last_probe_howe
     api.put(pool_object("llm", requires=requires("llm")))
     api.put(node_object("n0", report(service("q", "llm"), intervalSeconds=interval), conditions=LIVE))
     async with operator(api) as fleet:
-        fleet.manager.ingest.on_heartbeats([])
+        fleet.manager.on_heartbeats([])
         fleet.watch_frozen = True
         await asyncio.sleep(9)
-        assert not fleet.manager.ingest.watch_is_stale
+        assert not fleet.manager.watch_is_stale
         assert api.members("llm") == {"n0": "Ready"}
         fleet.watch_frozen = False
         await until(lambda: api.members("llm") == {})
@@ -417,7 +417,7 @@ async def test_a_late_event_of_a_deleted_lease_is_no_heartbeat() -> None:
         assert last
         await asyncio.sleep(3 * H + 610)
         assert "hotpool-node-n0" not in api.leases
-        fleet.manager.ingest.on_heartbeats([last])
+        fleet.manager.on_heartbeats([last])
         await asyncio.sleep(5)
         assert api.conditions(Kind.NODE, "n0")["Ready"] == ("Unknown", "Offline")
         assert api.members("llm") == {}

@@ -15,12 +15,13 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
+from hotpool.projection.publisher import Publisher
+from tests.support.leadership import FixedLeadership
 from tests.support.torture.reader import ENOUGH, leader_of
 
 from hotpool.errors import NotLeaderError, WriteError
 from hotpool.projection.documents import NodeDocument, PoolDocument
 from hotpool.projection.keys import FleetKeys
-from hotpool.projection.publisher import Publisher
 from hotpool.projection.writer import RedisWriter
 from localfleet.kind import REPOSITORY
 
@@ -86,7 +87,7 @@ class Leader:
             return await send(*command, **more)
 
         patch.setattr(client, "execute_command", record_and_send)
-        self.writer = RedisWriter(client, namespace="speech", leader=lambda: True)
+        self.writer = RedisWriter(client, FixedLeadership(), namespace="speech")
         self.publisher = Publisher(
             self.writer, term=lambda: self.term, raise_term=self._raise_term, cluster=self._cluster
         )

@@ -18,6 +18,7 @@ from redis.exceptions import (
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
+from tests.support.leadership import FixedLeadership
 
 from hotpool.errors import FencedError, NotLeaderError, RejectedError, RetryableError, WriteError
 from hotpool.projection.accepted_writes import AcceptedWrites, WriteStamp
@@ -88,7 +89,7 @@ async def test_nothing_is_sent_after_leadership_has_ended() -> None:
 async def test_nothing_is_sent_before_the_first_claim() -> None:
     fake = FakeClient(lambda _: 1)
     with pytest.raises(TermNotClaimedError):
-        await RedisWriter(fake.client, namespace="speech", leader=lambda: True).stamp(complete=True)
+        await RedisWriter(fake.client, FixedLeadership(), namespace="speech").stamp(complete=True)
     assert fake.sent == []
 
 
@@ -126,7 +127,7 @@ async def test_no_error_text_contains_the_password() -> None:
     def refuse(_: object) -> None:
         raise ResponseError("unknown command `HELLO`, with args beginning with: `AUTH` `op` `s3cret`")
 
-    writer = RedisWriter(FakeClient(refuse).client, namespace="speech", leader=lambda: True)
+    writer = RedisWriter(FakeClient(refuse).client, FixedLeadership(), namespace="speech")
     with pytest.raises(RejectedError) as caught:
         await writer.claim(1)
     assert "s3cret" not in str(caught.value)
@@ -267,4 +268,4 @@ async def test_an_unreachable_cluster_is_reported_with_its_cause() -> None:
         raise RedisClusterException("cannot be connected") from AuthenticationError("invalid")  # type: ignore[no-untyped-call]
 
     with pytest.raises(RetryableError, match="does not accept the user or the password"):
-        await RedisWriter(FakeClient(refuse).client, namespace="speech", leader=lambda: True).claim(1)
+        await RedisWriter(FakeClient(refuse).client, FixedLeadership(), namespace="speech").claim(1)

@@ -1,0 +1,19 @@
+"""Leadership that a test decides."""
+
+from dataclasses import dataclass
+
+
+@dataclass
+class FixedLeadership:
+    """Leadership that lasts until the test ends it."""
+
+    term: int = 1
+    leading: bool = True
+
+    def may_write(self) -> bool:
+        """Return True until the test ends it."""
+        return self.leading
+
+    async def raise_term(self, term: int) -> None:
+        """Raise the term."""
+        self.term = max(self.term, term)
