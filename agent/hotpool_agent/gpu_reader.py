@@ -106,7 +106,5 @@ def _gpu(item: Any) -> Gpu:
     printable = "".join(filter(str.isprintable, model))[:_TEXT_MAX] if isinstance(model, str) else None
     return Gpu(
         model=printable or None,
-        memory_mib=memory
-        if isinstance(memory, int) and not isinstance(memory, bool) and 0 <= memory <= _MAX_MIB
-        else None,
+        memory_mib=memory if isinstance(memory, int) and 0 <= memory <= _MAX_MIB else None,
     )

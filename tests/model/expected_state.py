@@ -48,6 +48,8 @@ class ExpectedNode:
     masked_until: float = 0.0
     """The time at which the shutdown of the v1 Node ended last, and the condition showed the silence."""
     expired: bool = False
+    unknown_since: float = 0.0
+    """The time at which its v1 Node was received as Unknown last; silence until then counts from then on."""
     overdue: bool = False
     """It missed a heartbeat while its v1 Node is Unknown (C8)."""
     off: bool = False
@@ -165,6 +167,7 @@ class ExpectedState:
         if entry:
             was_off = is_off(before, off=entry.off)
             entry.off = stays_off(before, body, off=entry.off)
+            entry.unknown_since = entry.unknown_since if is_unknown(before) else now
             entry.masked_until = now if was_off and not is_off(body, off=entry.off) else entry.masked_until
         self.advance(now)
 
@@ -202,7 +205,7 @@ class ExpectedState:
         if entry.state == "Offline":
             return max(entry.since + WINDOW, self.counted_from + 4 * entry.interval)
         if self._may_become_overdue(name):
-            return base + _OVERDUE * entry.interval
+            return max(base + _OVERDUE * entry.interval, entry.unknown_since)
         return base + (3 if entry.state == "Live" else 4) * entry.interval
 
     def _may_become_overdue(self, name: str) -> bool:
@@ -293,7 +296,8 @@ class ExpectedState:
             elif possible and not entry.expired and (name, node) in self.joined_pools:
                 may[node] = late  # It joined and became Offline between two comparisons.
             elif possible and not entry.expired and (current is None or node in current):
-                sure = certain and current is not None and (name, node) not in self.removable_by_silence
+                removable = self.removable_by_silence | self.removable_otherwise
+                sure = certain and current is not None and (name, node) not in removable
                 (must if sure else may)[node] = late
         return must, may
 

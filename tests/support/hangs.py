@@ -1,6 +1,7 @@
 """Real hangs: a file without a writer."""
 
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,11 @@ def hanging_file(path: Path) -> Iterator[None]:
         writer = os.open(path, os.O_RDWR | os.O_NONBLOCK)
         path.unlink()
         os.close(writer)
+
+
+def busy_threads() -> list[threading.Thread]:
+    """Return the threads of calls that have not ended."""
+    return [thread for thread in threading.enumerate() if thread.name == "blocking call"]
 
 
 @contextmanager

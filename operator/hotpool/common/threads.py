@@ -32,25 +32,22 @@ def run_in_thread(work: Callable[[], T]) -> "Future[T]":
             future.set_exception(error)
 
     try:
-        queue = _IDLE.pop()
+        _IDLE.pop().put(run)
     except IndexError:
-        queue = SimpleQueue()
         try:
-            threading.Thread(target=_serve, args=(queue,), name=_BUSY, daemon=True).start()
+            threading.Thread(target=_serve, args=(run,), name=_BUSY, daemon=True).start()
         except RuntimeError as error:
             # The machine has no more threads or memory; callers expect errors of the system.
             future.set_exception(OSError(errno.EAGAIN, str(error)))
-            return future
-    queue.put(run)
     return future
 
 
-def _serve(queue: SimpleQueue[Callable[[], None]]) -> None:
-    thread = threading.current_thread()
+def _serve(work: Callable[[], None]) -> None:
+    thread, queue = threading.current_thread(), SimpleQueue[Callable[[], None]]()
     while True:
-        work, thread.name = queue.get(), _BUSY
         work()
         thread.name = "idle thread"
         if len(_IDLE) >= _MAX_IDLE:
             return
         _IDLE.append(queue)
+        work, thread.name = queue.get(), _BUSY

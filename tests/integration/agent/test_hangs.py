@@ -3,7 +3,6 @@
 import asyncio
 import signal
 import sys
-import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,7 +13,7 @@ import pytest
 from tests.support.agent_process import finish, spawn
 from tests.support.agent_run import agent_running, eventually, write_catalogue
 from tests.support.fake_api import FakeApi
-from tests.support.hangs import hanging_file, held_open
+from tests.support.hangs import busy_threads, hanging_file, held_open
 
 from hotpool.common.kubeconfig import Target, TargetError
 from hotpool_agent.catalogue.loader import CatalogueError
@@ -124,14 +123,13 @@ async def test_a_catalogue_on_a_file_system_that_hangs_is_an_error_of_the_reload
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), NMT) as it:
         await it.until("idle", "Stopped")
         await api.until(lambda: api.beats)
-        threads = threading.active_count()
         with hanging_file(tmp_path / "n1.yaml"), held_open(tmp_path / "n1.yaml"):
             for message in ("not done in 0.3 s", "an earlier reading still waits"):
                 with pytest.raises(CatalogueError, match=message):
                     await it.agent.reload()
             assert "an earlier reading" in it.agent.health().problems["catalogue"]
         write_catalogue(tmp_path, NMT)
-        await eventually(lambda: threading.active_count() <= threads)
+        await eventually(lambda: not busy_threads())
         await it.agent.reload()
         assert it.agent.health().problems.get("catalogue") is None
         await it.shut_down()

@@ -14,6 +14,7 @@ import pytest
 from tests.support.agent_run import agent_running, capability, eventually, supervised
 from tests.support.fake_api import FakeApi
 
+from hotpool.common import threads
 from hotpool_agent.probes.prober import Prober
 from hotpool_agent.service_manager import CommandError
 from hotpool_agent.services import controller, probing
@@ -155,6 +156,8 @@ async def test_a_machine_without_free_threads_ends_neither_the_agent_nor_its_tas
         await it.until("s", "Stopped")
         await it.agent.services.command("start", "s", wait=True)
         with monkeypatch.context() as scarce:
+            scarce.setattr(threads, "_MAX_IDLE", 0)
+            threads._IDLE.clear()  # noqa: SLF001
             scarce.setattr(threading.Thread, "start", refuse)
             it.agent.store.save()
             await eventually(lambda: refused >= {"_read", "_rotate_all", "<lambda>"})
@@ -171,6 +174,6 @@ async def test_a_machine_without_free_threads_ends_neither_the_agent_nor_its_tas
 
 def called_by(thread: threading.Thread) -> str:
     """Return the name of the function that this thread of `run_blocking` would call."""
-    target: Any = thread._target  # type: ignore[attr-defined]  # noqa: SLF001
-    work: Any = next(cell.cell_contents for cell in target.__closure__ if callable(cell.cell_contents))
+    run: Any = thread._args[0]  # type: ignore[attr-defined]  # noqa: SLF001
+    work: Any = next(cell.cell_contents for cell in run.__closure__ if callable(cell.cell_contents))
     return str(getattr(work, "func", work).__name__)

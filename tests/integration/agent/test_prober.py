@@ -5,7 +5,6 @@ import os
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -16,6 +15,7 @@ from uuid import uuid4
 import psutil
 import pytest
 from tests.support.agent_run import FAKE, eventually
+from tests.support.hangs import busy_threads
 from tests.support.probing import observe_spec, running_prober, until_result
 
 from hotpool_agent.probes import processes
@@ -195,21 +195,17 @@ async def test_a_probe_that_hangs_is_a_failure_and_delays_no_other(prober: Probe
     check = observe_spec({"process": {"pidFile": "run.pid"}}, 0.05)
     for _ in range(5):
         assert await prober.probe(check, None) == ProbeResult(ok=False, detail="no answer in 0.05 s")
-    (hanging,) = _busy_threads()
+    (hanging,) = busy_threads()
     (tmp_path / "beat").touch()
     assert (await prober.probe(observe_spec({"file": {"path": "beat"}}), None)).ok
     with pipe.open("w") as writer:
         writer.write(str(os.getpid()))
-    await eventually(lambda: hanging not in _busy_threads())
+    await eventually(lambda: hanging not in busy_threads())
     pipe.unlink()
     pipe.write_text(str(os.getpid()))
     assert await prober.probe(observe_spec({"process": {"pidFile": "run.pid"}}), None) == ProbeResult(
         ok=True, pid=os.getpid()
     )
-
-
-def _busy_threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "blocking call"]
 
 
 def _environment() -> dict[str, str]:

@@ -12,6 +12,7 @@ import pytest
 from tests.support.agent_process import daemon, spawn
 from tests.support.agent_run import FAKE, eventually, supervised, write_catalogue
 from tests.support.fake_api import FakeApi
+from tests.support.hangs import held_open
 
 from localfleet.ports import free_port
 
@@ -73,23 +74,24 @@ async def test_sighup_in_the_first_second_reloads_and_does_not_kill(
 async def test_a_signal_while_the_catalogue_cannot_be_read_ends_the_agent(
     tmp_path: Path, environment: dict[str, str]
 ) -> None:
-    """A named pipe without a writer hangs as a file of a lost network drive does."""
+    """A named pipe with a silent writer hangs as a file of a lost network drive does."""
     os.mkfifo(tmp_path / "n1.yaml")
-    process = await spawn(environment, "run", "--catalogue", str(tmp_path / "n1.yaml"), "--node", "n1")
-    try:
-        # It sleeps in open() of the pipe, after all imports.
-        await eventually(lambda: "wait_for_partner" in wait_channel(process.pid), seconds=30)
-        process.terminate()
-        _, errors = await asyncio.wait_for(process.communicate(), 20)
-    finally:
-        if process.returncode is None:
-            process.kill()
+    with held_open(tmp_path / "n1.yaml"):
+        process = await spawn(environment, "run", "--catalogue", str(tmp_path / "n1.yaml"), "--node", "n1")
+        try:
+            # It sleeps in read() of the pipe, after all imports.
+            await eventually(lambda: "pipe_read" in wait_channels(process.pid), seconds=30)
+            process.terminate()
+            _, errors = await asyncio.wait_for(process.communicate(), 20)
+        finally:
+            if process.returncode is None:
+                process.kill()
     assert (process.returncode, errors) == (0, b"")
 
 
-def wait_channel(pid: int) -> str:
-    """Return the kernel function in which the process sleeps."""
-    return Path(f"/proc/{pid}/wchan").read_text(encoding="ascii")
+def wait_channels(pid: int) -> str:
+    """Return the kernel functions in which the threads of the process sleep."""
+    return " ".join(path.read_text(encoding="ascii") for path in Path(f"/proc/{pid}/task").glob("*/wchan"))
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

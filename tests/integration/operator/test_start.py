@@ -125,11 +125,11 @@ async def test_a_namespace_that_does_not_exist_is_refused_by_its_name(
         ((), {"HOTPOOL_LISTEN": ":80"}, 2, "HOTPOOL_LISTEN: must be ADDRESS:PORT, for example 127.0.0.1:8080"),
         ((), {"HOTPOOL_LOG_LEVEL": "loud"}, 2, "HOTPOOL_LOG_LEVEL: Input should be 'debug', 'info', 'warning' or"),
         (("--redis-prefix", "a/b"), {}, 2, "--redis-prefix: String should match pattern"),
-        (("--kubeconfig", "/no/such/file"), {}, 1, "no kubeconfig: /no/such/file does not exist; see --kubeconfig"),
+        (("--kubeconfig", "/no/such/file"), {}, 3, "no kubeconfig: /no/such/file does not exist; see --kubeconfig"),
         (
             (),
             {"KUBERNETES_SERVICE_HOST": "127.0.0.1", "KUBECONFIG": "/no/such:/neither"},
-            1,
+            3,
             "no kubeconfig: /no/such:/neither does not exist; see --kubeconfig; in this pod, ",
         ),
     ],

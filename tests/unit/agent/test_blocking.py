@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from tests.support.hangs import hanging_file
 
+from hotpool.common import threads
 from hotpool_agent.blocking import SingleFlightRunner, UnpooledExecutor, run_blocking
 
 SCRIPT = """\
@@ -67,6 +68,7 @@ async def test_a_machine_without_free_threads_is_an_error_of_the_system(monkeypa
     def refuse(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
+    threads._IDLE.clear()  # noqa: SLF001
     monkeypatch.setattr(threading.Thread, "start", refuse)
     with pytest.raises(OSError, match="can't start new thread"):
         await run_blocking(lambda: None)

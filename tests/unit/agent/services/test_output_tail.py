@@ -5,6 +5,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from tests.support.agent_run import eventually
 
 from hotpool_agent.services.output_tail import last_lines, with_output
 
@@ -53,7 +54,7 @@ async def test_nothing_but_a_file_is_read(tmp_path: Path) -> None:
     assert await last_lines(Path("/dev/urandom"), 0) == ()
     os.mkfifo(tmp_path / "pipe")
     assert await last_lines(tmp_path / "pipe", 0) == ()
-    assert "blocking call" not in {thread.name for thread in threading.enumerate()}
+    await eventually(lambda: "blocking call" not in {thread.name for thread in threading.enumerate()}, 5)
 
 
 def test_an_error_with_output_fits_into_a_report_and_keeps_the_last_lines() -> None:
