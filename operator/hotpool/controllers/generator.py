@@ -38,7 +38,7 @@ class GeneratorController:
             return Result()
         started, allowed = self._context.clock(), self._next_plan.get(name, 0.0)
         if started < allowed:
-            return Result(requeue_at=allowed)
+            return Result(requeue_at=allowed, postponed=True)
         pools = dict(self._context.cache.owners.pools_of(entry.generator.meta.uid))
         plan = plan_generator(entry, pools, self._context.cache.pools, started, self._context.clock.timestamp())
         self._next_plan[name] = self._context.clock() + PLAN_IDLE_FACTOR * (self._context.clock() - started)

@@ -42,7 +42,7 @@ class PoolController:
         now = self._context.clock()
         if not membership.urgent and now < (allowed := self._next_counts_only.get(name, 0.0)):
             # Else each new node would cause a plan of every pool of the fleet, and changes of membership would wait.
-            return Result(requeue_at=allowed)
+            return Result(requeue_at=allowed, postponed=True)
         stored = self._context.cache.slices.get(name, {})
         plan = plan_pool(membership, stored, self._context.cache.known_types, now, self._context.clock.timestamp())
         membership.record_plan(plan.retained)
@@ -51,7 +51,7 @@ class PoolController:
         allowed = (self._next_round if urgent else self._next_counts_only).get(name, 0.0)
         if now < allowed and (writes or status_differs(membership.pool.status, plan.status)):
             membership.dirty.status = urgent
-            return Result(requeue_at=allowed)
+            return Result(requeue_at=allowed, postponed=True)
         change = _direction(stored, plan.slices) if writes else None
         dirty = membership.dirty.snapshot()
         try:

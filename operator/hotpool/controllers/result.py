@@ -18,6 +18,8 @@ class Result:
     """Keys whose desired state may differ now."""
     requeue_at: float | None = None
     """Time to reconcile the key again even if nothing changes (monotonic seconds); None: no need."""
+    postponed: bool = False
+    """True if nothing was written because it is too early: `requeue_at` is the time."""
     change: Direction | None = None
     """Change of membership that was written; None: none."""
     error: Exception | None = None

@@ -52,6 +52,8 @@ class Worker:
         self._seen: dict[Key, Seen] = {}
         """Key → first report that no write has followed yet."""
         self._connected = False
+        self._outage = False
+        """True after an attempt to connect that failed: what failed meanwhile need not wait any longer."""
         self._connect_at = 0.0
         self._drift_at = float("inf")
         self._results: deque[Result] = deque()
@@ -104,11 +106,13 @@ class Worker:
             self._ended = error
         except WriteError as error:
             self._set_error(str(error))
-            self._connect_at = self._clock() + RETRY_SECONDS
+            self._connect_at, self._outage = self._clock() + RETRY_SECONDS, True
         else:
             self._connected = True
             self.restore(stored)
-            self.add(self._failed, self._clock())
+            if self._outage:
+                self.add(self._failed, self._clock())
+            self._outage = False
             self._drift_at = self._clock() if self.target.drift_seconds else float("inf")
             if self.target.drift_seconds is None:
                 self._set_error("")
@@ -145,33 +149,37 @@ class Worker:
             result = await self.target.reconcile(key)
         except (NotLeaderError, FencedError) as error:
             self._ended = error
-        except WriteError as error:
-            self._fail(key, error, seen)
-        except Exception as error:  # one key's failure must not end the others' work.
-            log.exception("reconciliation failed", target=self.target.name, kind=key.kind.value, name=key.name)
+        except Exception as error:  # noqa: BLE001 - one key's failure must not end the others' work.
             self._fail(key, error, seen)
         else:
-            APPLY.labels(key.kind.value).observe(self._clock() - due)
-            self._succeed(key, result, seen, began)
+            self._results.append(result)
+            if result.requeue_at is not None:
+                self.add([key], result.requeue_at)
+            if result.error:
+                self._fail(key, result.error, seen)
+            else:
+                self._succeed(key, result, seen, began, due)
         finally:
             self._queues[key.kind].done(key)
             self._wake.set()
 
-    def _succeed(self, key: Key, result: Result, seen: Seen | None, began: float) -> None:
-        self._failed.pop(key, None)
+    def _succeed(self, key: Key, result: Result, seen: Seen | None, began: float, due: float) -> None:
+        if not result.postponed:
+            APPLY.labels(key.kind.value).observe(self._clock() - due)
+            self._failed.pop(key, None)
         self._restoring.discard(key)
-        if result.requeue_at is not None:
-            self.add([key], result.requeue_at)
         if seen and result.change:
             hotplug_latency.observe(self.target.name, result.change, seen, began, self._clock())
-        elif seen and result.requeue_at is not None:
+        elif seen and result.postponed:
             self._seen.setdefault(key, seen)
         if self.settled and self.error and self.target.drift_seconds:
             self._drift_at = min(self._drift_at, self._clock() + RETRY_SECONDS / 10)
-        self._results.append(result)
 
     def _fail(self, key: Key, error: Exception, seen: Seen | None) -> None:
         FAILURES.labels(type(error).__name__).inc()
+        if not isinstance(error, WriteError):
+            words = {"target": self.target.name, "kind": key.kind.value, "name": key.name}
+            log.error("reconciliation failed", **words, exc_info=error)
         before = self._failed.get(key)
         attempts = before.attempts + 1 if before else 1
         self._failed[key] = _Failure(attempts, str(error))
@@ -180,8 +188,6 @@ class Worker:
         self._set_error(str(error))
         if isinstance(error, UnavailableError):
             self._connected = False
-            self._connect_at = max(self._connect_at, self._clock() + RETRY_SECONDS)
-            return
         at_once = isinstance(error, StaleError) and attempts == 1
         delay = 0.0 if at_once else _FIRST_BACKOFF * 2 ** min(attempts - 1, _MOST_DOUBLINGS)
         if delay:
@@ -197,7 +203,7 @@ class Worker:
             self._ended = error
         except WriteError as error:
             self._set_error(str(error))
-            self._connected, self._connect_at = False, self._clock() + RETRY_SECONDS
+            self._connected = False
         else:
             if found:
                 log.info("drift found, rewriting", target=self.target.name, keys=len(found))
