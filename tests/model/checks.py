@@ -29,7 +29,14 @@ _QUIET_AFTER = 40.0
 _MERGE_WITHIN = 75.0
 _ROUND = 1.1
 """Seconds within which slices show a change; nodes become overdue at any moment of a cell."""
-_EXPECTED_FAILURES = {"RetryableError", "StaleError", "RejectedError", "ApiUnavailable", "NotLeaderError"}
+_EXPECTED_FAILURES = {
+    "RetryableError",
+    "UnavailableError",
+    "StaleError",
+    "RejectedError",
+    "ApiUnavailable",
+    "NotLeaderError",
+}
 
 
 class MismatchError(AssertionError):

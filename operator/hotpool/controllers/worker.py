@@ -47,7 +47,9 @@ class Worker:
         self._clock = clock
         self._queues = {kind: WorkQueue(capacity) for kind, capacity in target.concurrency.items()}
         self._restoring: set[Key] = set()
-        """Keys to reconcile whenever there is time; fresh changes come first."""
+        """Keys to reconcile whenever there is time, until each succeeds; fresh changes come first."""
+        self._untried: set[Key] = set()
+        """Those of them that were not tried yet. A drift check waits for them: it would count them as strays."""
         self._failed: dict[Key, _Failure] = {}
         self._seen: dict[Key, Seen] = {}
         """Key → first report that no write has followed yet."""
@@ -75,6 +77,7 @@ class Worker:
         for key in keys:
             if queue := self._queues.get(key.kind):
                 self._restoring.add(key)
+                self._untried.add(key)
                 queue.add_idle(key)
         self._wake.set()
 
@@ -113,8 +116,9 @@ class Worker:
             if self._outage:
                 self.add(self._failed, self._clock())
             self._outage = False
-            self._drift_at = self._clock() if self.target.drift_seconds else float("inf")
-            if self.target.drift_seconds is None:
+            if self.target.drift_seconds:
+                self._drift_at = self._clock()
+            else:
                 self._set_error("")
 
     def _start_due(self) -> None:
@@ -122,12 +126,12 @@ class Worker:
         for queue in self._queues.values():
             for key, due in queue.take(now):
                 self._start(self._reconcile(key, due))
-        if now >= self._drift_at:
+        if now >= self._drift_at and not self._untried:
             self._drift_at = float("inf")
             self._start(self._check_drift())
 
     async def _sleep(self) -> None:
-        times = [self._connect_at] if not self._connected else [self._drift_at]
+        times = [float("inf") if self._untried else self._drift_at] if self._connected else [self._connect_at]
         times += [due for queue in self._queues.values() if self._connected and (due := queue.next_due()) is not None]
         if self._results or self._ended:
             return
@@ -160,6 +164,7 @@ class Worker:
             else:
                 self._succeed(key, result, seen, began, due)
         finally:
+            self._untried.discard(key)
             self._queues[key.kind].done(key)
             self._wake.set()
 
@@ -172,8 +177,6 @@ class Worker:
             hotplug_latency.observe(self.target.name, result.change, seen, began, self._clock())
         elif seen and result.postponed:
             self._seen.setdefault(key, seen)
-        if self.settled and self.error and self.target.drift_seconds:
-            self._drift_at = min(self._drift_at, self._clock() + RETRY_SECONDS / 10)
 
     def _fail(self, key: Key, error: Exception, seen: Seen | None) -> None:
         FAILURES.labels(type(error).__name__).inc()
@@ -210,7 +213,7 @@ class Worker:
                 self.restore(found)
             elif settled:
                 self._set_error("")
-            self._drift_at = self._clock() + (self.target.drift_seconds or 0.0)
+            self._drift_at = self._clock() + (RETRY_SECONDS if self.error else self.target.drift_seconds or 0.0)
         finally:
             self._wake.set()
 
