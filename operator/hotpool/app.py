@@ -67,13 +67,17 @@ class StartupError(Exception):
 async def run(settings: Settings) -> int:
     """Run until SIGTERM (0), or until leadership or a part is lost (1). Raises StartupError."""
     gc.set_threshold(_GC_THRESHOLD)
+    stop = asyncio.Event()
+    _stop_on_signals(stop)
     target = ClusterTarget(settings.namespace, settings.kubeconfig, settings.context)
     try:
-        connection = await connect(target)
+        connection = await _unless_stopped(connect(target), stop)  # an exec plugin may take long
     except ApiUnavailable as error:
         raise StartupError(str(error), exit_codes.UNAVAILABLE) from None
+    if connection is None:
+        return 0
     try:
-        return await Operator(settings, connection).run()
+        return await Operator(settings, connection, stop).run()
     finally:
         await connection.api.close()
 
@@ -81,10 +85,10 @@ async def run(settings: Settings) -> int:
 class Operator:
     """Parts of one operator, wired."""
 
-    def __init__(self, settings: Settings, connection: Connection) -> None:
+    def __init__(self, settings: Settings, connection: Connection, stop: asyncio.Event) -> None:
         self._settings = settings
         self._connection, api = connection, connection.api
-        self._stop, self._won, self._lost = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._stop, self._won, self._lost = stop, asyncio.Event(), asyncio.Event()
         self._listed, self._stop_watch = asyncio.Event(), asyncio.Event()
         self._elector = LeaderElector(
             settings.namespace,
@@ -142,7 +146,6 @@ class Operator:
 
     async def run(self) -> int:
         """Run all parts until the first one ends. Return the exit code."""
-        self._handle_signals()
         try:
             async with serving(
                 self._settings.listen,
@@ -156,7 +159,7 @@ class Operator:
 
     async def _run_parts(self) -> int:
         log.info("starting", namespace=self._settings.namespace, server=self._connection.login.current.server)
-        if not await self._completes(self._check_cluster()):
+        if not await _unless_stopped(self._check_cluster(), self._stop):
             return 0
         parts = {
             "signal": self._stop.wait(),
@@ -169,7 +172,7 @@ class Operator:
         watching = custom_resource_watch.watch(
             handlers,
             self._settings.namespace,
-            handle_signals=self._handle_signals,
+            handle_signals=partial(_stop_on_signals, self._stop),
             ready=self._listed,
             stop=self._stop_watch,
         )
@@ -180,26 +183,8 @@ class Operator:
             os._exit(1)  # leadership is released; waiting longer would only delay the restart
         return _outcome(done)
 
-    async def _completes(self, wait: Coroutine[Any, Any, None]) -> bool:
-        """Await a step of the start. Return False if a signal ends it."""
-        step, stop = asyncio.create_task(wait), asyncio.create_task(self._stop.wait())
-        try:
-            await asyncio.wait([step, stop], return_when=asyncio.FIRST_COMPLETED)
-            if not self._stop.is_set():
-                await step
-            return not self._stop.is_set()
-        finally:
-            step.cancel()
-            stop.cancel()
-
-    def _handle_signals(self) -> None:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, self._stop.set)
-            if number in early_signals.received:
-                self._stop.set()
-
-    async def _check_cluster(self) -> None:
-        """Wait for the API server. Raises StartupError without the namespace, or if a CRD is missing or too old."""
+    async def _check_cluster(self) -> bool:
+        """Wait for the API server. Return True, or raise StartupError without the namespace or a CRD of today."""
         for kind in CUSTOM_KINDS:
             revision = await _when_available(partial(self._reader.schema_revision, kind))
             if revision is None or revision < SCHEMA_REVISION:
@@ -211,6 +196,7 @@ class Operator:
             name = self._settings.namespace
             create = f"create it (kubectl create namespace {name})"
             raise StartupError(f"there is no namespace {name}: {create}, or give another one with -n")
+        return True
 
     async def _work(self) -> None:
         """List, lead, reconcile. Compare Redis once every key was reconciled."""
@@ -288,6 +274,24 @@ def _redis(settings: Settings) -> Client | None:
         )
     except ValueError as error:
         raise StartupError(str(error)) from None
+
+
+def _stop_on_signals(stop: asyncio.Event) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        if number in early_signals.received:
+            stop.set()
+
+
+async def _unless_stopped(step: Coroutine[Any, Any, T], stop: asyncio.Event) -> T | None:
+    """Return the result of a step of the start, or None if a signal ends it."""
+    tasks = asyncio.create_task(step), asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        return None if stop.is_set() else await tasks[0]
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 async def _when_available(read: Callable[[], Awaitable[T]]) -> T:

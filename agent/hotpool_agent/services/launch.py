@@ -116,24 +116,25 @@ class Launch:
         try:
             with log, _cgroup(self.command) as cgroup:
                 child = _popen(self, log, cgroup)
-            if self.abandoned:
-                child.kill()
-                child.wait()
-            return child
+                if self.abandoned:
+                    child.kill()
+                    child.wait()
+                return child
         finally:
             self.ended = True
 
 
 @contextmanager
 def _cgroup(command: Command) -> Iterator[int | None]:
-    """Provide an open descriptor of the service's cgroup, or None if it cannot have one."""
+    """Provide an open descriptor of the service's cgroup, or None if it cannot have one. An empty one does not stay."""
     cgroup = cgroups.of_service(owner_of(command.ownership_tag))
     descriptor = cgroup.open() if cgroup else None
     try:
         yield descriptor
     finally:
-        if descriptor is not None:
+        if cgroup and descriptor is not None:
             os.close(descriptor)
+            cgroup.remove()
 
 
 def _popen(attempt: Launch, log: BinaryIO, cgroup: int | None) -> _Child:

@@ -59,8 +59,29 @@ async def test_a_daemon_without_session_parent_or_environment_of_its_service_is_
         assert worker.is_running()
         assert (await hotpool_agent("stop", "s", "--node", "n1")).out == "s: Stopped\n"
         assert not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE
-        folder = Path(f"/proc/{agent.pid}/root") / str(cgroup.mount / cgroup.name).lstrip("/")
-        assert [path.name for path in folder.iterdir() if path.is_dir()] == []
+        assert cgroups_below(agent.pid, cgroup) == []
+
+
+async def test_a_start_that_fails_leaves_no_cgroup(
+    api: FakeApi,
+    tmp_path: Path,
+    environment: dict[str, str],
+    hotpool_agent: Command,
+    cgroup: OwnCgroup | None,
+) -> None:
+    if cgroup is None:
+        return
+    entry = "- {id: s, type: asr, run: {command: [/no/such/program]}}\n"
+    async with daemon(api, tmp_path, environment, entry, inside=cgroup.inside) as agent:
+        assert "/no/such/program" in (await hotpool_agent("start", "s", "--node", "n1")).err
+        await hotpool_agent("stop", "s", "--node", "n1")
+        assert cgroups_below(agent.pid, cgroup) == []
+
+
+def cgroups_below(agent: int, cgroup: OwnCgroup) -> list[str]:
+    """Return the names of the cgroups of services, as the agent sees them."""
+    folder = Path(f"/proc/{agent}/root") / str(cgroup.mount / cgroup.name).lstrip("/")
+    return [path.name for path in folder.iterdir() if path.is_dir()]
 
 
 def test_an_agent_without_a_delegated_cgroup_creates_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """End of `hotpool operator` by a signal at each stage of its start, while the API server returns nothing."""
 
 import asyncio
+import json
 import os
 import signal
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from aiohttp import ClientError, ClientSession, web
+from tests.support.agent_run import eventually
 from tests.support.read_api import ReadApi
 
 from hotpool.api.meta import SCHEMA_REVISION, SCHEMA_REVISION_ANNOTATION
@@ -112,3 +114,27 @@ async def test_a_signal_ends_an_operator_whose_first_lists_get_no_response(
                 stalling_api.changed.clear()
                 await stalling_api.changed.wait()
         assert await exit_code(child, number) == 0
+
+
+async def test_a_signal_ends_an_operator_whose_exec_plugin_hangs(tmp_path: Path) -> None:
+    api, started = ReadApi(), tmp_path / "started"
+    api.url = "https://127.0.0.1:1"
+    config = api.kubeconfig(tmp_path)
+    plugin = {
+        "apiVersion": "client.authentication.k8s.io/v1",
+        "interactiveMode": "Never",
+        "command": "sh",
+        "args": ["-c", f"touch {started}; exec sleep 600"],
+    }
+    content = json.loads(config.read_text(encoding="utf-8"))
+    content["users"][0]["user"] = {"exec": plugin}
+    config.write_text(json.dumps(content), encoding="utf-8")
+    words = ("operator", "-n", "fleet", "--kubeconfig", str(config), "--listen", "127.0.0.1:0")
+    child = await asyncio.create_subprocess_exec(PROGRAM, *words)
+    try:
+        await eventually(started.exists, DEADLINE_SECONDS)
+        assert await exit_code(child, signal.SIGTERM) == 0
+    finally:
+        if child.returncode is None:
+            child.kill()
+            await child.wait()
