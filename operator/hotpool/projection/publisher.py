@@ -174,7 +174,7 @@ class Publisher:
             await self._raise_term(stored + 1)
 
     async def _compare(self) -> bool:
-        """Compare everything and write the differences, deletions first. Return True if all writes succeeded."""
+        """Compare everything and write the differences, deletions first. Return True if Redis is complete then."""
         drift = await self._writer.check_drift(dict(self._pools), dict(self._nodes))
         _count_drift(drift)
         repairs = [partial(self._put_pool, name) for name in (*drift.stray_pools, *drift.pools)]
@@ -184,7 +184,7 @@ class Publisher:
             repairs.append(partial(self._drop_index, drift.stray_index))
         if repairs:
             log.info("redis drift found, rewriting", writes=len(repairs))
-        return await self._write_all(repairs)
+        return await self._write_all(repairs) and not drift.undecided
 
     def _changed(self) -> Iterator[Callable[[], Awaitable[None]]]:
         """Yield a write for each document that differs from that of a former leader."""
