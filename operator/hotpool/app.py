@@ -14,6 +14,7 @@ from hotpool.api.meta import ELECTION_LEASE, KUBE_NODES_ANNOTATION, SCHEMA_REVIS
 from hotpool.clock import Clock
 from hotpool.common import early_signals, exit_codes
 from hotpool.common.health_server import ListenError, check_lines, serving
+from hotpool.common.lossy_stream import drain_stderr
 from hotpool.controllers.manager import Manager
 from hotpool.core.cluster_cache import ClusterCache
 from hotpool.core.model import CUSTOM_KINDS, Kind
@@ -178,10 +179,16 @@ class Operator:
         )
         watcher = asyncio.create_task(watching, name="watch")  # last: kopf cancels tasks created after its start
         done, _ = await asyncio.wait([*tasks, watcher], return_when=asyncio.FIRST_COMPLETED)
-        if unfinished := await self._end(tasks, watcher):
+        unfinished = await self._end(tasks, watcher)
+        code = _outcome(done)
+        if unfinished:
             log.error("parts did not end in time", parts=unfinished)
-            os._exit(1)  # leadership is released; waiting longer would only delay the restart
-        return _outcome(done)
+        if unfinished or not watcher.done():
+            # Leadership is released, so waiting longer would only delay the restart. Never cancel kopf: its tasks then
+            # wait for each other for ever, and asyncio.run for them.
+            drain_stderr()
+            os._exit(1 if unfinished else code)
+        return code
 
     async def _check_cluster(self) -> bool:
         """Wait for the API server. Return True, or raise StartupError without the namespace or a CRD of today."""
@@ -228,19 +235,17 @@ class Operator:
         await asyncio.gather(*(task for task in done if task is warm))
 
     async def _end(self, tasks: Sequence[asyncio.Task[Any]], watcher: asyncio.Task[None]) -> list[str]:
-        """End all parts and release leadership. Return the names of parts that did not end in time."""
+        """End all parts, release leadership, stop the watch. Return the names of parts that did not end in time."""
         for task in tasks:
             task.cancel()
         _, unfinished = await asyncio.wait(tasks, timeout=_END_SECONDS)
         await self._manager.finish()
         await asyncio.to_thread(self._elector.stop)
         self._stop_watch.set()
-        if (await asyncio.wait([watcher], timeout=_GRACE_SECONDS))[1]:
-            watcher.cancel()
-        _, watching = await asyncio.wait([watcher], timeout=_END_SECONDS)
+        await asyncio.wait([watcher], timeout=_GRACE_SECONDS)
         if self._redis:
             await self._redis.aclose()
-        return sorted(task.get_name() for task in {*unfinished, *watching})
+        return sorted(task.get_name() for task in unfinished)
 
     def _checks(self) -> Mapping[str, str]:
         """Return the checks of /readyz: name → problem, empty if it passes. Only the leader has the check of Redis."""
@@ -325,7 +330,8 @@ def _from_thread(event: asyncio.Event) -> Callable[[], None]:
 def _outcome(done: set[asyncio.Task[Any]]) -> int:
     for task in done:
         if error := task.exception():
-            raise error
+            log.error("a component failed; exiting for a restart", component=task.get_name(), exc_info=error)
+            return 1
     ended = sorted(task.get_name() for task in done)
     if "signal" in ended:
         log.info("stopped")

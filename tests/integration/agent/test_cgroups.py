@@ -69,6 +69,7 @@ async def test_the_next_agent_ends_what_is_in_the_cgroup_of_a_service_without_a_
     environment: dict[str, str],
     hotpool_agent: Command,
     cgroup: OwnCgroup | None,
+    *,
     left: str,
 ) -> None:
     if cgroup is None:
