@@ -83,6 +83,8 @@ class ServiceManager:
         self._intents: tuple[ServiceIntent, ...] | None = None
         """Commands in the node's object; None until it was read."""
         self._tracking: asyncio.Task[None] | None = None
+        self._stuck: dict[str, tuple[Process, asyncio.Task[None]]] = {}
+        """Processes of removed services that did not end, and the waiting for their end; by service id."""
         self._orphan_tasks: dict[str, asyncio.Task[None]] = {}
         """Ends of processes whose service is not in the catalogue, or is only observed now; by service id."""
 
@@ -247,7 +249,8 @@ class ServiceManager:
 
     async def close(self) -> None:
         """Cancel all tasks; processes keep running."""
-        tasks = [*self._orphan_tasks.values(), *filter(None, [self._tracking])]
+        freeing = (task for _, task in self._stuck.values())
+        tasks = [*self._orphan_tasks.values(), *freeing, *filter(None, [self._tracking])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*(service.close() for service in self.services.values()))
@@ -291,7 +294,8 @@ class ServiceManager:
         await service.wait_settled()
         if service.machine.stuck:
             _LOG.error("service removed, but its process did not end", id=identifier, error=service.machine.last_error)
-        await service.close()
+        if process := await service.close():
+            self._stuck[identifier] = process, asyncio.create_task(process.free())
         del self.services[identifier]
 
     def _add_missing(self, specs: dict[str, ServiceSpec]) -> None:
@@ -303,7 +307,10 @@ class ServiceManager:
             self._add(spec, self._context)
         self.services = {name: self.services[name] for name in specs}
         for spec in missing:
-            self.services[spec.id].adopt_or_start(None)
+            process, waiting = self._stuck.pop(spec.id, (None, None))
+            if waiting:
+                waiting.cancel()
+            self.services[spec.id].adopt_or_start(process, fit=False)
         self._store.save()
         self._apply_commands()
         self._changed()

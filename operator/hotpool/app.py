@@ -14,6 +14,7 @@ from hotpool.api.meta import ELECTION_LEASE, KUBE_NODES_ANNOTATION, SCHEMA_REVIS
 from hotpool.clock import Clock
 from hotpool.common import early_signals, exit_codes
 from hotpool.common.health_server import ListenError, check_lines, serving
+from hotpool.common.lossy_stream import drain_stderr
 from hotpool.controllers.context import ControllerContext
 from hotpool.controllers.kubernetes_target import KubernetesTarget
 from hotpool.controllers.manager import Manager
@@ -70,13 +71,17 @@ class StartupError(Exception):
 async def run(settings: Settings) -> int:
     """Run until SIGTERM (0), or until a part fails (1). Raises StartupError."""
     gc.set_threshold(_GC_THRESHOLD)
+    stop = asyncio.Event()
+    _stop_on_signals(stop)
     target = ClusterTarget(settings.namespace, settings.kubeconfig, settings.context)
     try:
-        connection = await connect(target)
+        connection = await _unless_stopped(connect(target), stop)  # an exec plugin may take long
     except ApiUnavailable as error:
         raise StartupError(str(error), exit_codes.UNAVAILABLE) from None
+    if connection is None:
+        return 0
     try:
-        return await Operator(settings, connection).run()
+        return await Operator(settings, connection, stop).run()
     finally:
         await connection.api.close()
 
@@ -84,10 +89,10 @@ async def run(settings: Settings) -> int:
 class Operator:
     """Parts of one operator, wired."""
 
-    def __init__(self, settings: Settings, connection: Connection) -> None:
+    def __init__(self, settings: Settings, connection: Connection, stop: asyncio.Event) -> None:
         self._settings = settings
         self._connection, api = connection, connection.api
-        self._stop, self._won, self._lost = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._stop, self._won, self._lost = stop, asyncio.Event(), asyncio.Event()
         self._listed, self._stop_watch = asyncio.Event(), asyncio.Event()
         self._elector = LeaderElector(
             settings.namespace,
@@ -135,7 +140,6 @@ class Operator:
 
     async def run(self) -> int:
         """Run all parts until the first one ends. Return the exit code."""
-        self._handle_signals()
         try:
             async with serving(
                 self._settings.listen,
@@ -149,7 +153,7 @@ class Operator:
 
     async def _run_parts(self) -> int:
         log.info("starting", namespace=self._settings.namespace, server=self._connection.login.current.server)
-        if not await self._completes(self._check_cluster()):
+        if not await _unless_stopped(self._check_cluster(), self._stop):
             return 0
         parts = {
             "signal": self._stop.wait(),
@@ -161,37 +165,25 @@ class Operator:
         watching = custom_resource_watch.watch(
             handlers,
             self._settings.namespace,
-            handle_signals=self._handle_signals,
+            handle_signals=partial(_stop_on_signals, self._stop),
             ready=self._listed,
             stop=self._stop_watch,
         )
         watcher = asyncio.create_task(watching, name="watch")  # last: kopf cancels tasks created after its start
         done, _ = await asyncio.wait([*tasks, watcher], return_when=asyncio.FIRST_COMPLETED)
-        if unfinished := await self._end(tasks, watcher):
+        unfinished = await self._end(tasks, watcher)
+        code = _outcome(done)
+        if unfinished:
             log.error("parts did not end in time", parts=unfinished)
-            os._exit(1)  # leadership is released; waiting longer would only delay the restart
-        return _outcome(done)
+        if unfinished or not watcher.done():
+            # Leadership is released, so waiting longer would only delay the restart. Never cancel kopf: its tasks then
+            # wait for each other for ever, and asyncio.run for them.
+            drain_stderr()
+            os._exit(1 if unfinished else code)
+        return code
 
-    async def _completes(self, wait: Coroutine[Any, Any, None]) -> bool:
-        """Await a step of the start. Return False if a signal ends it."""
-        step, stop = asyncio.create_task(wait), asyncio.create_task(self._stop.wait())
-        try:
-            await asyncio.wait([step, stop], return_when=asyncio.FIRST_COMPLETED)
-            if not self._stop.is_set():
-                await step
-            return not self._stop.is_set()
-        finally:
-            step.cancel()
-            stop.cancel()
-
-    def _handle_signals(self) -> None:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, self._stop.set)
-            if number in early_signals.received:
-                self._stop.set()
-
-    async def _check_cluster(self) -> None:
-        """Wait for the API server. Raises StartupError without the namespace, or if a CRD is missing or too old."""
+    async def _check_cluster(self) -> bool:
+        """Wait for the API server. Return True, or raise StartupError without the namespace or a CRD of today."""
         for kind in CUSTOM_KINDS:
             revision = await _when_available(partial(self._reader.schema_revision, kind))
             if revision is None or revision < SCHEMA_REVISION:
@@ -203,6 +195,7 @@ class Operator:
             name = self._settings.namespace
             create = f"create it (kubectl create namespace {name})"
             raise StartupError(f"there is no namespace {name}: {create}, or give another one with -n")
+        return True
 
     async def _work(self) -> None:
         """List, then lead whenever this process holds the Lease, and keep the cache current in between."""
@@ -236,18 +229,16 @@ class Operator:
         log.info("standing by", identity=self._elector.identity)
 
     async def _end(self, tasks: Sequence[asyncio.Task[Any]], watcher: asyncio.Task[None]) -> list[str]:
-        """End all parts and release leadership. Return the names of parts that did not end in time."""
+        """End all parts, release leadership, stop the watch. Return the names of parts that did not end in time."""
         for task in tasks:
             task.cancel()
         _, unfinished = await asyncio.wait(tasks, timeout=_END_SECONDS)
         await asyncio.to_thread(self._elector.stop)
         self._stop_watch.set()
-        if (await asyncio.wait([watcher], timeout=_GRACE_SECONDS))[1]:
-            watcher.cancel()
-        _, watching = await asyncio.wait([watcher], timeout=_END_SECONDS)
+        await asyncio.wait([watcher], timeout=_GRACE_SECONDS)
         if self._redis:
             await self._redis.aclose()
-        return sorted(task.get_name() for task in {*unfinished, *watching})
+        return sorted(task.get_name() for task in unfinished)
 
     def _checks(self) -> Mapping[str, str]:
         """Return the checks of /readyz: name → problem, empty if it passes. Only the leader has the check of Redis."""
@@ -281,6 +272,24 @@ def _redis(settings: Settings) -> Client | None:
         )
     except ValueError as error:
         raise StartupError(str(error)) from None
+
+
+def _stop_on_signals(stop: asyncio.Event) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        if number in early_signals.received:
+            stop.set()
+
+
+async def _unless_stopped(step: Coroutine[Any, Any, T], stop: asyncio.Event) -> T | None:
+    """Return the result of a step of the start, or None if a signal ends it."""
+    tasks = asyncio.create_task(step), asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        return None if stop.is_set() else await tasks[0]
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 async def _when_available(read: Callable[[], Awaitable[T]]) -> T:
@@ -322,7 +331,8 @@ def _from_thread(event: asyncio.Event) -> Callable[[], None]:
 def _outcome(done: set[asyncio.Task[Any]]) -> int:
     for task in done:
         if error := task.exception():
-            raise error
+            log.error("a component failed; exiting for a restart", component=task.get_name(), exc_info=error)
+            return 1
     ended = sorted(task.get_name() for task in done)
     if "signal" in ended:
         log.info("stopped")

@@ -5,6 +5,7 @@ import json
 import shlex
 import uuid
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
 
@@ -60,20 +61,22 @@ def ready_windows_node(release: Release) -> None:
 def umbrella(bare: Release, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Release]:
     """A release of another chart that has hotpool as `pools`, in a cluster with OpenShift's API and a Windows node."""
     bare.namespace = "umbrella"
-    bare.run("kubectl create namespace umbrella")
-    bare.apply(scc(), *openshift.policies(bare.namespace))
-    bare.run(f"kubectl wait --for=condition=Established crd/{SCC} --timeout=60s")
-    chart = parent_chart(tmp_path_factory.mktemp("charts") / "parent", "pools")
-    values = {"pools": {"enabled": True, "redis": {"builtin": {"enabled": True}}}}
-    ready_windows_node(bare)
-    install(bare, chart, values)
-    bare.apply(pool("speech", types=[{"type": "asr"}]), service("whisper"))
-    yield bare
-    bare.run("helm uninstall parent -n umbrella --wait")
-    bare.run(f"kubectl delete node {WINDOWS}")
-    for created in (scc(), *openshift.policies("umbrella")):
-        bare.run(f"kubectl delete {created['kind']} {created['metadata']['name']}")
-    bare.run("kubectl delete namespace umbrella")
+    policies = openshift.policies(bare.namespace)
+    # Also a fixture that fails removes all: nodes and policies affect the tests after it.
+    with ExitStack() as stack:
+        bare.run("kubectl create namespace umbrella")
+        stack.callback(bare.run, "kubectl delete namespace umbrella")
+        for created in (scc(), *policies):
+            bare.apply(created)
+            stack.callback(bare.run, f"kubectl delete {created['kind']} {created['metadata']['name']}")
+        bare.run(f"kubectl wait --for=condition=Established crd/{SCC} --timeout=60s")
+        stack.callback(bare.run, f"kubectl delete node {WINDOWS} --ignore-not-found")
+        ready_windows_node(bare)
+        stack.callback(bare.run, "helm uninstall parent -n umbrella --ignore-not-found --wait")
+        chart = parent_chart(tmp_path_factory.mktemp("charts") / "parent", "pools")
+        install(bare, chart, {"pools": {"enabled": True, "redis": {"builtin": {"enabled": True}}}})
+        bare.apply(pool("speech", types=[{"type": "asr"}]), service("whisper"))
+        yield bare
 
 
 def install(release: Release, chart: Path, values: dict[str, Any]) -> None:

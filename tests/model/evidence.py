@@ -26,7 +26,7 @@ class EvidenceCheckingApi(FakeApi):
         self.violations: list[str] = []
 
     def _commit(self, verb: str, kind: Kind, name: str, body: Json) -> Json:
-        pool, before = self._before_write(kind, name)
+        pool, before = self._before_write(kind, name, body)
         stored = super()._commit(verb, kind, name, body)
         self._note_change(verb, kind)
         self._after_write(pool, before)
@@ -45,9 +45,9 @@ class EvidenceCheckingApi(FakeApi):
         if kind in {Kind.POOL, Kind.NODE} and verb in {"create", "delete"}:
             self.expected.last_change = now()
 
-    def _before_write(self, kind: Kind, name: str) -> tuple[str | None, set[str]]:
+    def _before_write(self, kind: Kind, name: str, body: Json | None = None) -> tuple[str | None, set[str]]:
         self.expected.advance(now())
-        stored = self.objects[Kind.SLICE].get(name) if kind is Kind.SLICE else None
+        stored = self.objects[Kind.SLICE].get(name, body) if kind is Kind.SLICE else None
         pool: str | None = (stored["metadata"].get("labels") or {}).get(POOL_LABEL) if stored else None
         return pool, set(self.members(pool)) if pool else set()
 

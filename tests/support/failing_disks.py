@@ -8,6 +8,8 @@ from typing import Final, Protocol
 
 import psutil
 
+from localfleet.process import wait_for
+
 
 class Disk(Protocol):
     """A failure of a disk. `inside`: the words of the program that starts the agent; see `agent_process`."""
@@ -50,7 +52,9 @@ class ReadOnly:
         """Mount the folder on itself, read-only; or remove the permission to write."""
         if self._root:
             self._run(pid, "mount", "--bind", str(folder), str(folder))
-            self._run(pid, "mount", "-o", "remount,bind,ro", str(folder))
+            # While the agent has a file open for writing there, the mount is busy.
+            remount = "mount", "-o", "remount,bind,ro", str(folder)
+            wait_for("the folder is read-only", lambda: self._run(pid, *remount, check=False) == 0, 30)
         else:
             folder.chmod(0o500)
 
@@ -62,8 +66,8 @@ class ReadOnly:
             folder.chmod(0o700)
 
     @staticmethod
-    def _run(pid: int, *command: str) -> None:
-        subprocess.run(["nsenter", f"--mount=/proc/{pid}/ns/mnt", *command], check=True)  # noqa: S607
+    def _run(pid: int, *command: str, check: bool = True) -> int:
+        return subprocess.run(["nsenter", f"--mount=/proc/{pid}/ns/mnt", *command], check=check).returncode  # noqa: S607
 
 
 DISKS: Final[dict[str, type[Disk]]] = {"full": Full, "read-only": ReadOnly}

@@ -35,7 +35,7 @@ _SERVED: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """How a request reached the server. `name`: TLS server name, empty without one.
+    """Path of a request to the server. `name`: TLS server name, empty without one.
 
     `way`: direct, or proxy and the credential for it.
     """

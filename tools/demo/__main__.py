@@ -221,5 +221,16 @@ def main() -> int:
                 screen.print("  removing everything ...")
 
 
+def _exit_code() -> int:
+    try:
+        return main()
+    except SystemExit as error:
+        return error.code if isinstance(error.code, int) else 1
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    code = _exit_code()
+    with suppress(OSError):
+        sys.stdout.flush()
+    # Not by the interpreter's own end: it aborts the program if a thread of a watch prints at that moment.
+    os._exit(code)

@@ -6,13 +6,14 @@ environment. The kernel ends its members all at once (`cgroup.kill`, since Linux
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Final
 
+_PREFIX: Final = "hotpool-"
 _DELEGATED: Final = ("user.delegate", "trusted.delegate")
 """Attributes by which systemd marks a subtree that it leaves to a service."""
 
@@ -69,7 +70,18 @@ def of_service(owner: str) -> Cgroup | None:
     if not owner or (parent := _delegated_folder()) is None:
         return None
     digest = hashlib.sha256(owner.encode(errors="replace")).hexdigest()[:8]
-    return Cgroup(parent / f"hotpool-{digest}-{owner.rpartition(':')[2]}")
+    return Cgroup(parent / f"{_PREFIX}{digest}-{owner.rpartition(':')[2]}")
+
+
+def existing(owner_of: Callable[[str], str]) -> dict[str, Cgroup]:
+    """Return the cgroups that agents of a state folder left: service id → cgroup. `owner_of`: id → owner."""
+    found: dict[str, Cgroup] = {}
+    if (parent := _delegated_folder()) is not None:
+        for folder in parent.glob(f"{_PREFIX}*"):
+            name = folder.name.removeprefix(_PREFIX).partition("-")[2]
+            if (cgroup := of_service(owner_of(name))) and cgroup.path == folder:
+                found[name] = cgroup
+    return found
 
 
 @cache

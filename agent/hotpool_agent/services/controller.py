@@ -143,12 +143,13 @@ class ServiceController:
         """Return when no operation runs."""
         await self.notifier.wait_for(lambda: m.is_settled(self.machine))
 
-    async def close(self) -> None:
-        """Cancel the tasks; processes keep running."""
+    async def close(self) -> Process | None:
+        """Cancel the tasks; processes keep running. Return the process that has not ended."""
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        return self._process if isinstance(self._process, Process) else None
 
     def _step(self, event: Event) -> None:
         before = self.machine

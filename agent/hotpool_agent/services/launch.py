@@ -19,6 +19,7 @@ import structlog
 
 from hotpool_agent.blocking import SingleFlightRunner, run_blocking
 from hotpool_agent.services import cgroups
+from hotpool_agent.services.cgroups import Cgroup
 from hotpool_agent.services.process_table import OWNERSHIP_VARIABLE, owner_of
 
 _LOG: Final = structlog.get_logger(__name__)
@@ -113,21 +114,24 @@ class Launch:
         self.kill()
 
     def _start(self, log: BinaryIO) -> "subprocess.Popen[bytes]":
+        cgroup, child = cgroups.of_service(owner_of(self.command.ownership_tag)), None
         try:
-            with log, _cgroup(self.command) as cgroup:
-                child = _popen(self, log, cgroup)
+            with log, _opened(cgroup) as descriptor:
+                child = _popen(self, log, descriptor)
             if self.abandoned:
                 child.kill()
                 child.wait()
             return child
         finally:
+            # Never that of a program that runs: it may have cgroups of its own below, empty at this moment.
+            if cgroup and (child is None or self.abandoned):
+                cgroup.remove()
             self.ended = True
 
 
 @contextmanager
-def _cgroup(command: Command) -> Iterator[int | None]:
-    """Provide an open descriptor of the service's cgroup, or None if it cannot have one."""
-    cgroup = cgroups.of_service(owner_of(command.ownership_tag))
+def _opened(cgroup: Cgroup | None) -> Iterator[int | None]:
+    """Provide an open descriptor of the cgroup, or None if there cannot be one."""
     descriptor = cgroup.open() if cgroup else None
     try:
         yield descriptor

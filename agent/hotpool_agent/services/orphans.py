@@ -1,18 +1,19 @@
 """Search for processes that earlier agents left running (requirement A11). I/O.
 
 Never adopts a foreign process: boot, pid and start time must equal those in the state file. If the agent died before it
-wrote the file, the process must have the ownership tag of this state folder.
+wrote the file, the process must have the ownership tag of this state folder, or be in the cgroup of a service of it.
 """
 
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import structlog
 
-from hotpool_agent.services import members
+from hotpool_agent.services import cgroups, members, process_table
 from hotpool_agent.services.process import Process
 from hotpool_agent.services.process_table import ProcessEntry, owner
 from hotpool_agent.state_store import State, StoredServiceState
@@ -47,6 +48,13 @@ async def find(folder: Path, state: State, ports: Mapping[str, int | None]) -> O
         if name not in orphaned.adoptable:
             entry = state.services.get(name) if name in unrecorded else None
             _classify(name, marked, entry, Process(*marked[0][0].key, ports.get(name), owner(folder, name)), orphaned)
+    for name, cgroup in cgroups.existing(partial(owner, folder)).items():
+        if name not in orphaned.adoptable and name not in orphaned.leftovers:
+            if entries := list(filter(None, map(process_table.read_entry, cgroup.pids()))):
+                # A start that hangs has no ownership tag before its program begins.
+                orphaned.leftovers[name] = Process(*min(entries).key, ports.get(name), owner(folder, name))
+            else:
+                cgroup.remove()
     return orphaned
 
 

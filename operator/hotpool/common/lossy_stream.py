@@ -102,6 +102,12 @@ def protect_stderr() -> LossyStream:
     return stream
 
 
+def drain_stderr() -> None:
+    """Wait until all text of the protected standard error was written, a limited time."""
+    if isinstance(sys.stderr, LossyStream):
+        sys.stderr.drain()
+
+
 def lost_lines() -> int:
     """Return the number of log lines that this program could not write."""
     return sys.stderr.lost if isinstance(sys.stderr, LossyStream) else 0

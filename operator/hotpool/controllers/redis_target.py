@@ -169,7 +169,7 @@ class RedisTarget:
                 await self._writer.drop_index(field for field in drift.stray_index if field not in wanted)
             found = [Key(Kind.POOL, name) for name in (*drift.stray_pools, *drift.pools)]
             found += [Key(Kind.NODE, name) for name in (*drift.stray_nodes, *drift.nodes)]
-            await self._writer.stamp(complete=settled and not found)
+            await self._writer.stamp(complete=settled and not found and not drift.undecided)
         self._held |= dict.fromkeys(found)
         return found
 

@@ -84,7 +84,13 @@ async def watch(
     """
     existing = asyncio.all_tasks()
     tasks = await kopf.spawn_tasks(
-        registry=handlers, namespaces=[namespace], standalone=True, ready_flag=ready, stop_flag=stop
+        registry=handlers,
+        namespaces=[namespace],
+        standalone=True,
+        # kopf's own value has the user's name, and OpenShift's users have none.
+        identity="hotpool-operator",  # type: ignore[arg-type]
+        ready_flag=ready,
+        stop_flag=stop,
     )
     handle_signals()
     await kopf.run_tasks(tasks, ignored=existing)

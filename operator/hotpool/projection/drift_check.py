@@ -50,11 +50,14 @@ class DriftReport:
     stray_index: frozenset[str]
     nodes: frozenset[str]
     stray_nodes: frozenset[str]
+    undecided: bool = False
+    """Redis is not marked as complete, and lacks a pool or node whose write is in progress: it may still fail."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Overview:
     term: int | None
+    complete: bool
     pools: frozenset[str]
     nodes: frozenset[str]
     index: dict[str, str]
@@ -143,16 +146,22 @@ class DriftCheck:
                 stray_index=_stray_index(pools, overview.index, busy_pools),
                 nodes=frozenset(differing_nodes - busy_nodes),
                 stray_nodes=overview.nodes.difference(nodes, busy_nodes),
+                undecided=not overview.complete
+                and not (
+                    overview.pools.issuperset(busy_pools & pools.keys())
+                    and overview.nodes.issuperset(busy_nodes & nodes.keys())
+                ),
             )
 
     async def _overview(self) -> _Overview:
-        digest, term, *_ = await self._functions.read("overview", (self._keys.meta,))
+        digest, *stored = await self._functions.read("overview", (self._keys.meta,))
         if to_text(digest) != library_source()[1]:
             await self._functions.load(self._keys.meta)
-            digest, term = await self._functions.read("overview", (self._keys.meta,))
+            digest, *stored = await self._functions.read("overview", (self._keys.meta,))
         index = await scan(self._functions, "hash", self._keys.index)
         return _Overview(
-            term=parse_number(term),
+            term=parse_number(stored[0]),
+            complete=to_text(stored[1]) == "1",
             pools=frozenset(await scan(self._functions, "set", self._keys.pools)),
             nodes=frozenset(await scan(self._functions, "set", self._keys.nodes)),
             index=dict(zip(index[::2], index[1::2], strict=True)),

@@ -147,13 +147,16 @@ def test_a_ca_file_without_tls_is_rejected_by_both_clients() -> None:
 
 async def test_two_thousand_picks_at_a_time_share_a_few_connections(server: RedisServer, client: Client) -> None:
     await project(server)
-    async with Lookup.from_url(server.url, namespace="speech") as lookup:
+    async with Lookup.from_url(server.url, namespace="speech", timeout=20) as lookup:
         before = int((await client.info("stats"))["total_connections_received"])
         picks = await asyncio.gather(*(lookup.pick("zh-en") for _ in range(2_000)))
         opened = int((await client.info("stats"))["total_connections_received"]) - before
     assert {node_of(answer) for answer in picks} == {*NODES}
     assert opened <= MAX_CONNECTIONS
-    with SyncLookup.from_url(server.url, namespace="speech") as sync_lookup, ThreadPoolExecutor(300) as threads:
+    with (
+        SyncLookup.from_url(server.url, namespace="speech", timeout=20) as sync_lookup,
+        ThreadPoolExecutor(300) as threads,
+    ):
         before = int((await client.info("stats"))["total_connections_received"])
         futures = [threads.submit(sync_lookup.pick, "zh-en") for _ in range(2_000)]
         answers = await asyncio.to_thread(lambda: [future.result() for future in futures])
@@ -163,6 +166,7 @@ async def test_two_thousand_picks_at_a_time_share_a_few_connections(server: Redi
 
 
 def test_a_client_used_in_a_second_event_loop_says_what_to_do(server: RedisServer) -> None:
+    server.start()
     lookup = Lookup.from_url(server.url, namespace="speech")
     asyncio.run(lookup.pick("zh-en"))
     with pytest.raises(RuntimeError, match="create one for each loop"):

@@ -59,8 +59,67 @@ async def test_a_daemon_without_session_parent_or_environment_of_its_service_is_
         assert worker.is_running()
         assert (await hotpool_agent("stop", "s", "--node", "n1")).out == "s: Stopped\n"
         assert not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE
-        folder = Path(f"/proc/{agent.pid}/root") / str(cgroup.mount / cgroup.name).lstrip("/")
-        assert [path.name for path in folder.iterdir() if path.is_dir()] == []
+        assert cgroups_below(agent.pid, cgroup) == []
+
+
+@pytest.mark.parametrize("left", ["a daemon that only the cgroup shows", "an empty cgroup"])
+async def test_the_next_agent_ends_what_is_in_the_cgroup_of_a_service_without_a_process_and_removes_it(
+    api: FakeApi,
+    tmp_path: Path,
+    environment: dict[str, str],
+    hotpool_agent: Command,
+    cgroup: OwnCgroup | None,
+    *,
+    left: str,
+) -> None:
+    if cgroup is None:
+        return
+    file = tmp_path / "worker"
+    words = f"{SAMPLES / 'workers.py'}, bare-daemon, {file}"
+    entry = "- {{id: {}, type: asr, run: {{command: [{}, {}]}}}}\n"
+    quick = environment | {"HOTPOOL_AGENT_STOP_SECONDS": "0.3"}
+    async with daemon(api, tmp_path, quick, entry.format("s", sys.executable, words), inside=cgroup.inside) as agent:
+        assert (await hotpool_agent("start", "s", "--node", "n1")).code == 0
+        await eventually(file.exists)
+        agent.kill()
+        await agent.wait()
+    worker = psutil.Process(int(file.read_text(encoding="ascii")))
+    programs = [it for it in psutil.process_iter(["cmdline"]) if str(file) in (it.info["cmdline"] or ())]
+    ended = [it for it in programs if it != worker or left == "an empty cgroup"]
+    for process in ended:
+        process.kill()
+    await eventually(lambda: not any(map(lives, ended)))
+    other, reports = entry.format("other", "cat", ""), len(api.writes)
+    async with daemon(api, tmp_path, quick, other, inside=cgroup.inside) as agent:
+        await api.until(lambda: len(api.writes) > reports)
+        await eventually(lambda: cgroups_below(agent.pid, cgroup) == [])
+        assert not lives(worker)
+
+
+def lives(process: psutil.Process) -> bool:
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+
+
+async def test_a_start_that_fails_leaves_no_cgroup(
+    api: FakeApi,
+    tmp_path: Path,
+    environment: dict[str, str],
+    hotpool_agent: Command,
+    cgroup: OwnCgroup | None,
+) -> None:
+    if cgroup is None:
+        return
+    entry = "- {id: s, type: asr, run: {command: [/no/such/program]}}\n"
+    async with daemon(api, tmp_path, environment, entry, inside=cgroup.inside) as agent:
+        assert "/no/such/program" in (await hotpool_agent("start", "s", "--node", "n1")).err
+        await hotpool_agent("stop", "s", "--node", "n1")
+        assert cgroups_below(agent.pid, cgroup) == []
+
+
+def cgroups_below(agent: int, cgroup: OwnCgroup) -> list[str]:
+    """Return the names of the cgroups of services, as the agent sees them."""
+    folder = Path(f"/proc/{agent}/root") / str(cgroup.mount / cgroup.name).lstrip("/")
+    return [path.name for path in folder.iterdir() if path.is_dir()]
 
 
 def test_an_agent_without_a_delegated_cgroup_creates_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

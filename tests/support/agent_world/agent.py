@@ -95,7 +95,8 @@ class WorldAgent:
             if error.status == 404:
                 return float("inf")
             raise
-        return float((datetime.now(UTC) - lease.spec.renew_time).total_seconds())
+        renewed = lease.spec.renew_time
+        return float((datetime.now(UTC) - renewed).total_seconds()) if renewed else float("inf")
 
     def _responds(self) -> bool:
         with suppress(protocol.AgentUnreachableError):

@@ -66,9 +66,10 @@ def get(port: int, path: str, method: str = "GET") -> str | None:
         return None
 
 
-def cgroups(agent: int, mount: Path, name: str) -> list[str]:
-    """Return the names of the services' cgroups in the agent's own cgroup, as mounted for the agent."""
+def cgroups(agent: int, mount: Path, name: str) -> dict[str, bool]:
+    """Return the services' cgroups in the agent's own cgroup, as mounted for the agent: name → a process is in it."""
     folder = Path(f"/proc/{agent}/root") / str(mount / name).lstrip("/")
     with suppress(OSError):
-        return sorted(entry.name.split("-", 2)[2] for entry in os.scandir(folder) if entry.is_dir())
-    return []
+        folders = [Path(entry) for entry in os.scandir(folder) if entry.is_dir()]
+        return {path.name.split("-", 2)[2]: "populated 1" in (path / "cgroup.events").read_text() for path in folders}
+    return {}

@@ -12,8 +12,8 @@ from localfleet.process import wait_for
 
 _NAMES: Final = ("pod-1", "pod-2")
 _ODD_KEYS: Final = ("attributes", "device", "port", "model")
-_ANNOTATION_BYTES: Final = 200_000
-"""An object's annotations have at most 256 KiB."""
+_ANNOTATION_BYTES: Final = 60_000
+"""All annotations of an object have at most 256 KiB."""
 
 
 class WorldPods:

@@ -89,10 +89,18 @@ class Surroundings:
     def spoil_log(self, log: Path) -> str:
         """Replace the log file of a service: its next process cannot write it. Return what it is now."""
         kind = self._random.choice(["gone", "full", "a pipe", "a folder", "frozen"])
-        if not log.is_symlink() and log.is_dir():
-            log.rmdir()
-        else:
-            log.unlink(missing_ok=True)
+        frozen = self.freeze() if kind == "frozen" else None
+        while True:
+            if not log.is_symlink() and log.is_dir():
+                log.rmdir()
+            else:
+                log.unlink(missing_ok=True)
+            with suppress(FileExistsError):  # The agent has just created it again.
+                self._create_log(log, kind, frozen)
+                return kind
+
+    @staticmethod
+    def _create_log(log: Path, kind: str, frozen: Path | None) -> None:
         match kind:
             case "full":
                 log.symlink_to("/dev/full")
@@ -100,9 +108,8 @@ class Surroundings:
                 os.mkfifo(log)
             case "a folder":
                 log.mkdir()
-            case "frozen" if frozen := self.freeze():
+            case "frozen" if frozen:
                 log.symlink_to(frozen / log.name)
-        return kind
 
     def _begin_cgroup(self) -> OwnCgroup | None:
         """Create a cgroup in half of the worlds."""

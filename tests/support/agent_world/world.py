@@ -10,7 +10,7 @@ import os
 import random
 import signal
 import socket
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
@@ -348,10 +348,12 @@ class AgentWorld:
         if cluster.heartbeat_seconds > 2 * INTERVAL:
             found.append(f"the last heartbeat is {cluster.heartbeat_seconds:.0f} s old")
         if cgroup := self._machine.cgroup:
-            found += self._empty_cgroups(machine.cgroups(self._agent.pid, cgroup.mount, cgroup.name))
+            found += self._left_cgroups(machine.cgroups(self._agent.pid, cgroup.mount, cgroup.name))
         return [*found, *machine.growth(self._agent.pid)]
 
-    def _empty_cgroups(self, names: Iterable[str]) -> Iterator[str]:
-        for name in names:
-            if name not in self._entries or not self._entries[name].wanted:
+    def _left_cgroups(self, cgroups: Mapping[str, bool]) -> Iterator[str]:
+        """Name cgroups without a service. The start of one that must not run may still hang there."""
+        for name, populated in cgroups.items():
+            entry = self._entries.get(name)
+            if not (entry.wanted or (populated and entry.left_hanging) if entry else populated):
                 yield f"the cgroup of {name} is left"

@@ -5,9 +5,10 @@ local SCAN_COUNT = 250
 local FACTS = { 'uid', 'term', 'version', 'digest', 'ready', 'suspect', 'draining' }
 local SCANS = { set = 'SSCAN', hash = 'HSCAN' }
 
--- KEYS: meta. Returns the digest of the library and the stored term.
+-- KEYS: meta. Returns the digest of the library, the stored term, and '1' if the projection is marked as complete.
 local function overview(keys)
-  return { DIGEST, read_or_nil('HGET', keys[1], 'term') or '' }
+  local stored = read_or_nil('HMGET', keys[1], 'term', 'complete') or {}
+  return { DIGEST, stored[1] or '', stored[2] or '' }
 end
 
 -- KEYS: a set or a hash. ARGV: 'set' or 'hash', cursor. Returns the next cursor, '0' at the end, and some elements.

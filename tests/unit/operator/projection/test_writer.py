@@ -239,7 +239,7 @@ async def test_pools_created_or_deleted_during_a_drift_check_are_not_reported() 
         if words[1].endswith("overview"):
             with pools.writing("new"), pools.writing("zh-en"):
                 pools.record_dropped("zh-en")
-            return [library_source()[1].encode(), b"3"]
+            return [library_source()[1].encode(), b"3", b"1"]
         if words[1].endswith("part"):
             some = {keys.pools: [b"new", b"old"], keys.index: [b"g/new", b"new", b"g/old", b"old"]}
             return [b"0", some.get(words[3], [])]
