@@ -4,20 +4,15 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Final
 
-from hotpool.clock import Clock
 from hotpool.controllers.context import ControllerContext
 from hotpool.controllers.generator import GeneratorController
 from hotpool.controllers.node import NodeController
 from hotpool.controllers.pool import PoolController
 from hotpool.controllers.result import Result
-from hotpool.controllers.resync import Resync
-from hotpool.core.cluster_cache import ClusterCache
 from hotpool.core.model import Key, Kind
 from hotpool.errors import FencedError, NotLeaderError, RejectedError, StaleError, UnavailableError
-from hotpool.events.recorder import EventRecorder
 from hotpool.kube.client import ApiUnavailable
 from hotpool.kube.reader import Reader
-from hotpool.kube.writer import KubeWriter
 
 
 class KubernetesTarget:
