@@ -177,7 +177,7 @@ class Operator:
             log.error("parts did not end in time", parts=unfinished)
         if unfinished or not watcher.done():
             # Leadership is released, so waiting longer would only delay the restart. Never cancel kopf: its tasks then
-            # wait for each other for ever, and asyncio.run for them.
+            # wait for each other without end, and asyncio.run for them.
             drain_stderr()
             os._exit(1 if unfinished else code)
         return code

@@ -48,6 +48,7 @@ def service(name: str, *, replicas: int = 1) -> dict[str, Any]:
     }
     labels = {"app": name, "hotpool.dev/type": "asr"}
     pod = {
+        "nodeSelector": {"kubernetes.io/os": "linux"},
         "automountServiceAccountToken": False,
         "terminationGracePeriodSeconds": 1,
         "securityContext": {"runAsNonRoot": True, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}},

@@ -51,10 +51,7 @@ class ReadOnly:
     def break_writes(self, pid: int, folder: Path) -> None:
         """Mount the folder on itself, read-only; or remove the permission to write."""
         if self._root:
-            self._run(pid, "mount", "--bind", str(folder), str(folder))
-            # While the agent has a file open for writing there, the mount is busy.
-            remount = "mount", "-o", "remount,bind,ro", str(folder)
-            wait_for("the folder is read-only", lambda: self._run(pid, *remount, check=False) == 0, 30)
+            wait_for("the folder is read-only", lambda: self._mount(pid, str(folder)), 30)
         else:
             folder.chmod(0o500)
 
@@ -64,6 +61,14 @@ class ReadOnly:
             self._run(pid, "umount", "--lazy", str(folder))  # The agent may just read a file there.
         else:
             folder.chmod(0o700)
+
+    def _mount(self, pid: int, folder: str) -> bool:
+        """Mount a folder. Return False if a file was opened for writing in it before it became read-only."""
+        self._run(pid, "mount", "--bind", folder, folder)
+        if self._run(pid, "mount", "-o", "remount,bind,ro", folder, check=False) == 0:
+            return True
+        self._run(pid, "umount", "--lazy", folder)
+        return False
 
     @staticmethod
     def _run(pid: int, *command: str, check: bool = True) -> int:
