@@ -44,7 +44,8 @@ class PoolController:
             # Else each new node would cause a plan of every pool of the fleet, and changes of membership would wait.
             return Result(requeue_at=allowed, postponed=True)
         stored = self._context.cache.slices.get(name, {})
-        plan = plan_pool(membership, stored, self._context.cache.known_types, now, self._context.clock.timestamp())
+        cache, timestamp = self._context.cache, self._context.clock.timestamp()
+        plan = plan_pool(membership, stored, cache.known_types, now, timestamp, ageing=cache.ageing)
         membership.record_plan(plan.retained)
         writes = diff_slices(membership.pool, stored, plan.slices)
         urgent = bool(writes) or status_is_urgent(membership.pool.status, plan.status)

@@ -91,7 +91,7 @@ class RedisTarget:
         former = self._pools.get(key.name)
         if self._is_current(key, membership):
             return Result()
-        members = plan_members(membership, self._cache.slices.get(key.name, {}))
+        members = plan_members(membership, self._cache.slices.get(key.name, {}), ageing=self._cache.ageing)
         membership.record_plan(members.retained)
         version, document = membership.version, _pool_document(membership.pool, members, former)
         self._pools[key.name] = document

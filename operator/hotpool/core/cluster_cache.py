@@ -35,11 +35,9 @@ from hotpool.core.node_liveness import NodeLivenessTracker, initial_liveness
 from hotpool.core.object_versions import ObjectVersions
 from hotpool.core.pool_membership import PoolMembership, PoolOrGenerator
 
-_NODES_PER_TICK = 50
+_NODES_PER_TICK = 20
 MAX_TERM: Final = 2**30
 """Largest credible term: no leader wrote a slice with a larger one, and a Lease could not count beyond it."""
-_UNCONFIRMED_PAUSE_SECONDS = 1.0
-"""Delay before the next check of a node while its silence is not confirmed, in seconds."""
 
 
 @dataclass(slots=True)
@@ -67,7 +65,12 @@ class ClusterCache:
     leases: LeaseCache = field(default_factory=LeaseCache)
     _by_type: dict[str, set[Key]] = field(default_factory=lambda: defaultdict(set))
     _by_pairs: set[Key] = field(default_factory=set)
+    ageing: bool = False
+    """True while silence that counts is not recorded at every node yet. Until then no silent node leaves a pool."""
     _due: list[tuple[float, str]] = field(default_factory=list)
+    _unconfirmed: set[str] = field(default_factory=set)
+    """Nodes whose silence counts only once the Lease watch is known to be complete until a later time."""
+    _confirmed_until: float = 0.0
 
     def upsert(self, observed: Observed, now: float, *, restored: bool = False) -> set[Key]:
         """Store an observed object. Ignore an older version, and a late event of a deleted object.
@@ -151,23 +154,35 @@ class ClusterCache:
 
         `confirmed_until`: the time until which the Lease watch is known to be complete. Silence counts for at most one
         heartbeat interval longer. One call checks a bounded number of nodes; while more are due, `next_deadline` is
-        not later than `now`.
+        not later than `now`, and `ageing` lets the brake decide on all of them together (requirement D8).
         """
         dirty: set[Key] = set()
+        if confirmed_until != self._confirmed_until:
+            self._confirmed_until, waiting, self._unconfirmed = confirmed_until, self._unconfirmed, set()
+            for name in waiting & self.nodes.keys():
+                self._schedule(name, self.nodes[name])
         for _ in range(_NODES_PER_TICK):
-            if not self._due or self._due[0][0] > now:
+            if not self._is_due(now):
                 break
             due, name = heapq.heappop(self._due)
             tracker = self.nodes.get(name)
             if tracker is None or tracker.due != due:
                 continue
             tracker.due = None
-            until = min(now, confirmed_until + tracker.interval)
-            view = tracker.advance(until)
+            view = tracker.advance(min(now, confirmed_until + tracker.interval))
             if view is not tracker.view:
                 dirty |= self._set_view(name, tracker, view)
-            self._schedule(name, tracker, earliest=now + _UNCONFIRMED_PAUSE_SECONDS if until < now else 0.0)
+            if (change := tracker.next_change) is not None and change <= now:
+                self._unconfirmed.add(name)
+            else:
+                self._schedule(name, tracker)
+        before, self.ageing = self.ageing, self._is_due(now)
+        if before and not self.ageing:
+            dirty |= {Key(Kind.POOL, name) for name, pool in self.pools.items() if pool.hold_ended()}
         return dirty
+
+    def _is_due(self, now: float) -> bool:
+        return bool(self._due) and self._due[0][0] <= now
 
     def find_orphaned_leases(self, now: float) -> set[Key]:
         """Return the nodes whose Lease is left and not renewed although their NodeCapability was deleted (C4)."""
@@ -312,10 +327,9 @@ class ClusterCache:
         lease = self.leases.get(name)
         return lease.interval if lease and lease.interval and lease.holder == report.holder else report.interval
 
-    def _schedule(self, name: str, tracker: NodeLivenessTracker, earliest: float = 0.0) -> None:
+    def _schedule(self, name: str, tracker: NodeLivenessTracker) -> None:
         """Schedule the node's next check in `advance`. Later heartbeats add no entry, so the heap stays small."""
         due = tracker.next_change
-        due = None if due is None else max(due, earliest)
         if due is not None and (tracker.due is None or due < tracker.due):
             tracker.due = due
             heapq.heappush(self._due, (due, name))

@@ -138,6 +138,12 @@ class PoolMembership:
         if now != self.retained:
             self.retained, self.version = now, next(_VERSIONS)
 
+    def hold_ended(self) -> bool:
+        """Note that the brake may let silent nodes go now. Return True if there are any."""
+        if self.unreachable:
+            self.dirty.status, self.version = True, next(_VERSIONS)
+        return bool(self.unreachable)
+
     @property
     def nodes_to_compare(self) -> set[str] | None:
         """Nodes whose entry in the slices may differ from the desired one; None: any node."""

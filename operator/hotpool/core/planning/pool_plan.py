@@ -48,13 +48,22 @@ class NodePlan:
 
 
 def plan_pool(
-    membership: PoolMembership, slices: Mapping[str, Slice], known_types: Mapping[str, int], now: float, timestamp: str
+    membership: PoolMembership,
+    slices: Mapping[str, Slice],
+    known_types: Mapping[str, int],
+    now: float,
+    timestamp: str,
+    *,
+    ageing: bool = False,
 ) -> PoolPlan:
-    """Plan one pool. `slices`: observed ones by name; `now`: monotonic seconds; `timestamp`: RFC 3339."""
+    """Plan one pool. `slices`: observed ones by name; `now`: monotonic seconds; `timestamp`: RFC 3339.
+
+    `ageing`: see `plan_members`.
+    """
     pool = membership.pool
     if pool.paused or pool.problem:
         return _unchanged(pool, slices, timestamp)
-    listed = plan_members(membership, slices)
+    listed = plan_members(membership, slices, ageing=ageing)
     retained, members, published = listed.braked, listed.all, listed.published
     current = _packing(pool, slices)
     packed = pack(current, published, pool.spec.slice_size, timestamp, membership.nodes_to_compare)
@@ -99,14 +108,17 @@ class PoolMembers:
     """The published ones of these; None: the pool is paused or its spec invalid, so nothing was decided."""
 
 
-def plan_members(membership: PoolMembership, slices: Mapping[str, Slice]) -> PoolMembers:
-    """Return the members of a pool. `slices`: observed ones by name."""
+def plan_members(membership: PoolMembership, slices: Mapping[str, Slice], *, ageing: bool = False) -> PoolMembers:
+    """Return the members of a pool. `slices`: observed ones by name.
+
+    `ageing`: True while more nodes may be silent than the pool knows of, so that the brake holds.
+    """
     pool = membership.pool
     if pool.paused or pool.problem:
         # Redis gets the members of the regular slices, so that a restart or a flush of Redis does not change them.
         listed = {member.node: member.state for items in _packing(pool, slices).values() for member in items}
         return PoolMembers(listed, listed, {}, None)
-    braked = _retained(membership, slices)
+    braked = _retained(membership, slices) if ageing or membership.brake_active else {}
     members = {**membership.members, **braked} if braked else membership.members
     published = {} if pool.spec.mode == "DryRun" else members
     return PoolMembers(members, published, braked, frozenset(braked if published else ()))
@@ -114,7 +126,7 @@ def plan_members(membership: PoolMembership, slices: Mapping[str, Slice]) -> Poo
 
 def _retained(membership: PoolMembership, slices: Mapping[str, Slice]) -> dict[str, MemberState]:
     """Return the silent nodes that the brake retains as members (requirement D8)."""
-    if not membership.unreachable or not membership.brake_active:
+    if not membership.unreachable:
         return {}
     eligible = membership.retained
     if eligible is None:
@@ -140,7 +152,7 @@ def _excluded(membership: PoolMembership, retained: int) -> tuple[ExcludedCount,
 
 
 def _mass_silence_conditions(membership: PoolMembership, retained: Mapping[str, MemberState]) -> list[ConditionUpdate]:
-    if not retained:
+    if not retained or not membership.brake_active:
         return []
     silent = len(membership.unreachable) + len(membership.suspect)
     text = (
