@@ -51,7 +51,7 @@ def plans() -> list[float]:
     spent: list[float] = []
     subject = cache.pools["big"]
     plan_pool(subject, cache.slices["big"], cache.known_types, 0.0, "t")
-    subject.take_dirty()
+    subject.dirty.snapshot()
     for number in range(PLANS):
         cache.upsert(node(names[number], content(number, 2, asr=False), version=2), 0.0)
         began = time.perf_counter()

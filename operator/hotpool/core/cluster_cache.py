@@ -396,6 +396,7 @@ class ClusterCache:
 
     def _delete_node(self, name: str) -> set[Key]:
         tracker = self.nodes.pop(name)
+        self._unconfirmed.discard(name)
         return self._update_known_types(node_view.types(tracker.view), frozenset()) | self._update_pools(
             name, None, self._entries()
         )

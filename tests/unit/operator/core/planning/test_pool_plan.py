@@ -24,7 +24,7 @@ from hotpool.core.planning.diff import (
     status_differs,
     status_is_urgent,
 )
-from hotpool.core.planning.pool_plan import PoolPlan, plan_node, plan_pool
+from hotpool.core.planning.pool_plan import PoolPlan, plan_members, plan_node, plan_pool
 from hotpool.core.pool_membership import PoolMembership
 
 ASR = report(service("a", "asr"))
@@ -63,8 +63,9 @@ def stored(of: Pool, plan: PoolPlan) -> tuple[Pool, dict[str, Slice]]:
 
 def test_members_states_and_counts() -> None:
     views = [named("a"), named("b", Liveness.SUSPECT), named("c", drain=True), named("d", types=["tts"])]
-    plan = plan_pool(membership_of(asr_pool(), *views), {}, KNOWN, 0.0, NOW)
-    assert plan.members == {"a": "Ready", "b": "Suspect", "c": "Draining"}
+    membership = membership_of(asr_pool(), *views)
+    plan = plan_pool(membership, {}, KNOWN, 0.0, NOW)
+    assert plan_members(membership, {}).published == {"a": "Ready", "b": "Suspect", "c": "Draining"}
     assert plan.slices == {"asr-0": (member("a", since=NOW), member("b", "Suspect", NOW), member("c", "Draining", NOW))}
     status = plan.status
     assert (status.members, status.ready_members, status.suspect_members, status.draining_members) == (3, 1, 1, 1)
@@ -92,16 +93,16 @@ def test_nothing_differs_after_applying_a_plan(states: list[str], size: int, fou
     again = plan_pool(membership, applied, KNOWN, 1.0, LATER)
     assert diff_slices(membership.pool, applied, again.slices) == []
     assert not status_differs(membership.pool.status, again.status)
-    assert again.members == plan.members
 
 
 # Conditions.
 
 
 def test_a_pool_without_requirements_has_a_condition() -> None:
-    plan = plan_pool(membership_of(pool("p"), named("a")), {}, KNOWN, 0.0, NOW)
+    membership = membership_of(pool("p"), named("a"))
+    plan = plan_pool(membership, {}, KNOWN, 0.0, NOW)
     assert conditions_of(plan.status) == {"Ready": ("False", "EmptyRequirements")}
-    assert (plan.members, plan.slices) == ({}, {})
+    assert (plan_members(membership, {}).published, plan.slices) == ({}, {})
     everyone = plan_pool(membership_of(pool("p", requires={"matchAll": True}), named("a")), {}, KNOWN, 0.0, NOW)
     assert conditions_of(everyone.status) == {"Ready": ("True", "EnoughMembers")}
 
@@ -167,9 +168,10 @@ def test_counts_by_reason_alone_are_not_urgent() -> None:
 @pytest.mark.parametrize("of", [asr_pool(paused=True), asr_pool(problem="spec.x: bad")], ids=["paused", "invalid"])
 def test_a_paused_or_invalid_pool_keeps_its_members_everywhere_and_has_a_condition(of: Pool) -> None:
     slices = {"asr-0": slice_("asr", 0, "gone", members=[{"node": "gone", "state": "Suspect", "since": "t"}])}
-    plan = plan_pool(membership_of(of, named("new")), slices, KNOWN, 0.0, NOW)
+    membership = membership_of(of, named("new"))
+    plan = plan_pool(membership, slices, KNOWN, 0.0, NOW)
     assert diff_slices(of, slices, plan.slices) == []
-    assert plan.members == {"gone": "Suspect"}
+    assert plan_members(membership, slices).published == {"gone": "Suspect"}
     expected = {"Paused": ("True", "Paused")} if of.paused else {"Ready": ("False", "InvalidSpec")}
     assert conditions_of(plan.status) == expected
     written, _ = stored(of, plan)
@@ -179,8 +181,9 @@ def test_a_paused_or_invalid_pool_keeps_its_members_everywhere_and_has_a_conditi
 def test_a_foreign_slice_of_a_paused_pool_adds_no_member_and_is_not_written() -> None:
     of = asr_pool(paused=True)
     slices = {"asr-0": slice_("asr", 0, "a"), "asr-x": slice_("asr", 0, "stranger", name="asr-x", uid="other")}
-    plan = plan_pool(membership_of(of, named("a")), slices, KNOWN, 0.0, NOW)
-    assert plan.members == {"a": "Ready"}
+    membership = membership_of(of, named("a"))
+    plan = plan_pool(membership, slices, KNOWN, 0.0, NOW)
+    assert plan_members(membership, slices).published == {"a": "Ready"}
     assert diff_slices(of, slices, plan.slices) == []
 
 
