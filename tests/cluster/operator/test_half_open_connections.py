@@ -1,7 +1,7 @@
 """Connections of which nothing arrives any more, not even their end: half-open ones (requirement C3)."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -65,7 +65,7 @@ def test_changes_of_every_kind_take_effect_after_all_connections_fell_silent_wit
         fleet.kubectl("cordon", node)
         fleet.kubectl("delete", "nodepoolslices", "-l", "hotpool.dev/pool=calm")
         fleet.apply(pool("new", types=LLM), HASHES)
-        waiting = {
+        waiting: dict[str, Callable[[], bool]] = {
             "nodecapabilities and nodes": lambda: published(fleet, "llm", {node: "Draining", "edge-2": "Ready"}),
             "nodepools": lambda: "edge-2" in fleet.members("new"),
             "nodepoolslices": lambda: slice_uid(fleet, "calm") not in (uid, None),

@@ -7,11 +7,14 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from kopf._cogs.aiokits import aiotasks
 from tests.support.builders import kube_node_object
+from tests.support.jumping_clock import jump, jumping
 from tests.support.recording_api import discovery
 
 from hotpool.api.meta import LEASE_PREFIX
@@ -24,6 +27,7 @@ from hotpool.kube.node_watch import NodeWatch
 Json = dict[str, Any]
 ALL = {*(kind.value for kind in CUSTOM_KINDS), "leases", "nodes"}
 LISTED = "5"
+OBJECTS = 200
 TURNS = 1500
 
 
@@ -186,3 +190,30 @@ async def test_silent_watches_of_all_kinds_are_named_and_replaced_without_a_list
         assert named == ALL
         assert server.lists == dict.fromkeys(ALL, 1)
         assert {watches[1][0] for watches in server.watches.values()} == {LISTED}
+
+
+@jumping
+async def test_a_stall_of_the_loop_while_kopf_passes_an_event_on_ends_no_watch(tmp_path: Path) -> None:
+    """After a stall all due timers fire, whatever the task is doing that they cancel."""
+
+    async def burst(kind: str, _number: int, stream: web.StreamResponse) -> None:
+        await until(lambda: set(server.watches) == ALL)
+        for number in range(OBJECTS):
+            await stream.write(event(kind, f"n{number}", 10 + number))
+        await asyncio.Event().wait()
+
+    spawn = aiotasks.Scheduler.spawn
+
+    async def stalled(scheduler: Any, coro: Any, *, name: str | None = None) -> None:
+        if "nodepools" in str(name) and "'n10'" in str(name):
+            jump(400)
+        await asyncio.sleep(0)
+        await spawn(scheduler, coro, name=name)
+
+    server = Server(burst)
+    with mock.patch.object(aiotasks.Scheduler, "spawn", stalled):
+        async with watching(server, tmp_path) as (connection, received, kopf):
+            await until(lambda: kopf.done() or {len(set(received.names[kind])) for kind in ALL} == {OBJECTS})
+            assert not kopf.done()
+            await until(lambda: not connection.watches.problem())
+            assert server.lists == dict.fromkeys(ALL, 1)
