@@ -34,7 +34,7 @@ from hotpool.kube.lease_watch_probe import LeaseWatchProbe
 from hotpool.kube.node_watch import NodeWatch
 from hotpool.kube.reader import Reader
 from hotpool.kube.writer import KubeWriter
-from hotpool.observability.metrics import REGISTRY
+from hotpool.observability.metrics import REGISTRY, WATCH_UP
 from hotpool.projection.connection.async_connection import Client
 from hotpool.projection.connection.async_connection import connect as connect_redis
 from hotpool.projection.connection.credentials import Credentials
@@ -110,6 +110,9 @@ class Operator:
         self._recorder = EventRecorder(self._cache, clock)
         kinds = (Kind.KUBE_NODE, *CUSTOM_KINDS) if settings.kube_nodes else CUSTOM_KINDS
         self._manager = Manager(self._cache, self._reader, clock, self._recorder, kinds)
+        self._watched = ["leases", *(kind.value for kind in kinds)]
+        for kind in self._watched:
+            WATCH_UP.labels(kind).set_function(partial(self._watch_is_up, kind))
         self._node_watch = (
             NodeWatch(api, self._manager.on_object, self._recorder.node_watch_health) if settings.kube_nodes else None
         )
@@ -158,6 +161,7 @@ class Operator:
         parts = {
             "signal": self._stop.wait(),
             "leases": self._lease_watch.run(),
+            "watches": self._connection.watches.run(self._watched),
             "work": self._work(),
         } | ({"nodes": self._node_watch.run()} if self._node_watch else {})
         tasks = [asyncio.create_task(part, name=name) for name, part in parts.items()]
@@ -240,10 +244,15 @@ class Operator:
             await self._redis.aclose()
         return sorted(task.get_name() for task in unfinished)
 
+    def _watch_is_up(self, kind: str) -> bool:
+        """Return True while a watch has a proof of life; of Leases, which have a probe, the probe must return, too."""
+        return self._connection.watches.is_up(kind) and not (kind == "leases" and self._manager.watch_is_stale)
+
     def _checks(self) -> Mapping[str, str]:
         """Return the checks of /readyz: name → problem, empty if it passes. Only the leader has the check of Redis."""
         checks = {
             "listed": "" if self._cache.gate_open else "first listing not complete",
+            "watches": self._connection.watches.problem(),
             "leases": "no heartbeats can be received" if self._manager.watch_is_stale else "",
         }
         if self._node_watch:

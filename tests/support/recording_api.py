@@ -80,7 +80,7 @@ class RecordingApi:
         path = request.path.removeprefix("/prefix")
         namespace, _, rest = path.partition("/namespaces/")[2].partition("/")
         if not rest:
-            return web.json_response(_discovery(path))
+            return web.json_response(discovery(path))
         transport = request.transport
         assert transport
         port = transport.get_extra_info("sockname")[1]
@@ -132,7 +132,8 @@ def _failure(code: int) -> web.Response:
     return web.json_response({"kind": "Status", "status": "Failure", "code": code, "message": "no"}, status=code)
 
 
-def _discovery(path: str) -> dict[str, Any]:
+def discovery(path: str) -> dict[str, Any]:
+    """Return the discovery document of a path, the uid of a namespace, or a CRD of today."""
     parts = path.strip("/").split("/")
     if "customresourcedefinitions" in parts:
         annotations = {SCHEMA_REVISION_ANNOTATION: str(SCHEMA_REVISION)}

@@ -72,6 +72,13 @@ class Relay:
         """Forward again, beginning with the held data."""
         self._call(self._flow(on=True))
 
+    def forget(self) -> None:
+        """Forward nothing more of the open connections, not even their end, as a router that lost its table.
+
+        New connections work. `cut` resets the forgotten ones, too.
+        """
+        self._call(self._forget())
+
     def _call(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(_CALL_SECONDS)
 
@@ -80,6 +87,11 @@ class Relay:
             self._flowing.set()
         else:
             self._flowing.clear()
+
+    async def _forget(self) -> None:
+        self._flowing.clear()
+        self._flowing = asyncio.Event()
+        self._flowing.set()
 
     async def _listen(self) -> None:
         if not self._listening:
@@ -106,26 +118,26 @@ class Relay:
             return
         near.setblocking(False)
         self.accepted += 1
-        task = self._loop.create_task(self._serve(near))
+        task = self._loop.create_task(self._serve(near, self._flowing))
         self._open.add(task)
         task.add_done_callback(self._open.discard)
         # A task that is cancelled before it started closes nothing.
         task.add_done_callback(lambda _: near.close())
 
-    async def _serve(self, near: socket.socket) -> None:
+    async def _serve(self, near: socket.socket, flowing: asyncio.Event) -> None:
         """Forward one connection until one end has closed it, or until it is cut."""
         with near, socket.socket() as far:
             far.setblocking(False)
             try:
                 await self._loop.sock_connect(far, (_LOOPBACK, self._target))
-                await self._forward(near, far)
+                await self._forward(near, far, flowing)
             except (OSError, asyncio.CancelledError):
                 for end in (near, far):
                     end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
 
-    async def _forward(self, near: socket.socket, far: socket.socket) -> None:
+    async def _forward(self, near: socket.socket, far: socket.socket, flowing: asyncio.Event) -> None:
         """Copy both ways until one of them ends. Raises OSError if it was reset."""
-        pumps = [asyncio.create_task(self._pump(*way)) for way in ((near, far), (far, near))]
+        pumps = [asyncio.create_task(self._pump(*way, flowing)) for way in ((near, far), (far, near))]
         try:
             ended, _ = await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -135,11 +147,14 @@ class Relay:
         for pump in ended:
             pump.result()
 
-    async def _pump(self, source: socket.socket, target: socket.socket) -> None:
-        while chunk := await self._loop.sock_recv(source, _CHUNK):
+    async def _pump(self, source: socket.socket, target: socket.socket, flowing: asyncio.Event) -> None:
+        """Copy one way, also the end, while it flows."""
+        chunk = b"?"
+        while chunk:
+            chunk = await self._loop.sock_recv(source, _CHUNK)
             if self.delay:
                 await asyncio.sleep(self.delay)
-            await self._flowing.wait()
+            await flowing.wait()
             await self._loop.sock_sendall(target, chunk)
 
 

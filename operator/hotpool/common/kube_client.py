@@ -3,6 +3,8 @@
 The only module of its room that may import kubernetes, so commands that need no API server must not import it.
 """
 
+from collections.abc import Sequence
+
 import aiohttp
 from aiohttp.client_middlewares import ClientHandlerType, ClientMiddlewareType
 from kubernetes.aio.client import ApiClient, Configuration
@@ -10,8 +12,8 @@ from kubernetes.aio.client import ApiClient, Configuration
 from hotpool.common.kube_login import Login
 
 
-def new_client(login: Login, *, connections: int = 100, authorize: ClientMiddlewareType | None = None) -> ApiClient:
-    """Return a client without an open connection. `authorize`: adds the credential; by default that of the login.
+def new_client(login: Login, *, connections: int = 100, middlewares: Sequence[ClientMiddlewareType] = ()) -> ApiClient:
+    """Return a client without an open connection. `middlewares` add the credential; by default that of the login.
 
     Its session does not read proxies and ~/.netrc from the environment, which would take two threads for each request.
     """
@@ -21,7 +23,7 @@ def new_client(login: Login, *, connections: int = 100, authorize: ClientMiddlew
     configuration.tls_server_name = login.server_name
     configuration.proxy = login.proxy
     configuration.connection_pool_maxsize = connections
-    configuration.client_session_kwargs = {"trust_env": False, "middlewares": (authorize or _authorize_with(login),)}
+    configuration.client_session_kwargs = {"trust_env": False, "middlewares": middlewares or (_authorize_with(login),)}
     client = ApiClient(configuration)
     if login.tls:
         client.rest_client.ssl_context = login.tls

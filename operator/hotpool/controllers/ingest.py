@@ -11,7 +11,7 @@ from hotpool.core.model import Heartbeat, Key, Kind
 from hotpool.core.watch_health import WatchHealth
 from hotpool.events.recorder import EventRecorder
 from hotpool.kube.decode import DecodeError, decode, identify
-from hotpool.observability.metrics import HEARTBEATS, REJECTED, WATCH_UP
+from hotpool.observability.metrics import HEARTBEATS, REJECTED
 
 log = structlog.get_logger(__name__)
 
@@ -60,9 +60,9 @@ class Ingest:
         self._watch_health.on_disconnect()
         self._update_watch_state()
 
-    def on_watch_restored(self) -> None:
-        """Record that the Lease watch is open."""
-        self._watch_health.on_connect(self._clock())
+    def on_watch_restored(self, *, listed: bool = True) -> None:
+        """Record that the Lease watch is open, after a complete listing or where it broke."""
+        self._watch_health.on_connect(self._clock() if listed else None)
         self._update_watch_state()
 
     @property
@@ -76,7 +76,6 @@ class Ingest:
         if self._was_stale and not stale:
             self._cache.reset_liveness(self._clock())
         self._was_stale = stale
-        WATCH_UP.labels("leases").set(not stale)
         self._recorder.lease_watch_health(healthy=not stale)
 
     def advance(self, now: float) -> set[Key]:

@@ -133,9 +133,9 @@ class Manager:
         """Stop counting silence until the Lease watch is open again."""
         self._ingest.on_watch_lost()
 
-    def on_watch_restored(self) -> None:
-        """Record that the Lease watch is open."""
-        self._ingest.on_watch_restored()
+    def on_watch_restored(self, *, listed: bool = True) -> None:
+        """Record that the Lease watch is open, after a complete listing or where it broke."""
+        self._ingest.on_watch_restored(listed=listed)
         self._wake.set()
 
     @property

@@ -25,9 +25,10 @@ class WatchHealth:
     _pending: dict[str, float] = field(default_factory=dict)
     """renewTime → time of our write, of renewals not received yet."""
 
-    def on_connect(self, now: float) -> None:
-        """Record that the watch is open after a complete listing."""
-        self._open, self.confirmed_until = True, now
+    def on_connect(self, listed: float | None) -> None:
+        """Record that the watch is open. `listed`: time of a complete listing; None: it continues where it broke."""
+        self._open = True
+        self.confirmed_until = self.confirmed_until if listed is None else listed
 
     def on_disconnect(self) -> None:
         """Record that the watch ended with an error."""

@@ -10,6 +10,7 @@ from kubernetes.aio.client import ApiClient
 from hotpool.common.kube_client import new_client
 from hotpool.common.kubeconfig import Target, TargetError
 from hotpool.kube.live_login import LiveLogin
+from hotpool.kube.watch_keeper import WatchKeeper
 
 _CONNECTIONS = 32
 
@@ -37,10 +38,11 @@ class ClusterTarget:
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """A client of one API server, and the login that its requests use."""
+    """A client of one API server, the login that its requests use, and the keeper of its watches."""
 
     api: ApiClient
     login: LiveLogin
+    watches: WatchKeeper
 
     def new_session(self) -> aiohttp.ClientSession:
         """Return a session of its own to the same server, with the same credentials. The caller closes it."""
@@ -48,7 +50,7 @@ class Connection:
         return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, ssl=login.tls or True),
             proxy=login.proxy,
-            middlewares=(self.login.authorize,),
+            middlewares=(self.watches.follow, self.login.authorize),
             trust_env=False,
         )
 
@@ -59,7 +61,9 @@ async def connect(target: ClusterTarget) -> Connection:
         login = await LiveLogin.open(Target(target.kubeconfig, target.context, target.namespace))
     except TargetError as error:
         raise ApiUnavailable(str(error)) from None
-    return Connection(new_client(login.current, connections=_CONNECTIONS, authorize=login.authorize), login)
+    watches = WatchKeeper()
+    api = new_client(login.current, connections=_CONNECTIONS, middlewares=(watches.follow, login.authorize))
+    return Connection(api, login, watches)
 
 
 @asynccontextmanager

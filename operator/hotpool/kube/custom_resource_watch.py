@@ -12,16 +12,21 @@ import kopf
 from hotpool.api import meta
 from hotpool.core.model import CUSTOM_KINDS, Kind
 from hotpool.kube.client import Connection
+from hotpool.kube.watch_keeper import WATCH_SECONDS
 
 OnObject = Callable[[Kind, str | None, Any], None]
 """Callback with kind, event type (None: part of the first listing; ADDED, MODIFIED, DELETED) and the object."""
 
 _ERROR_BACKOFFS = tuple(1.0 for _ in range(100_000))
-_INACTIVITY_SECONDS = 300.0
+_INACTIVITY_SECONDS = 86_400.0
+"""Never reached. kopf's limit cancels the task that reads, so in a stall of the loop it would end kopf: `watch_keeper`
+closes silent watches instead, and kopf continues them from the last version without a list."""
+_LIST_SECONDS = 60.0
+"""Limit of a list, which is the API server's own."""
 _LOGIN_SECONDS = 5.0
 """Shortest time between two sessions."""
 _RECONNECT_SECONDS = 1.0
-"""Pause after each watch. kopf lists all objects again before the next one."""
+"""Pause before kopf lists all objects again."""
 
 
 def registry(on_object: OnObject, connection: Connection) -> kopf.OperatorRegistry:
@@ -36,8 +41,10 @@ def registry(on_object: OnObject, connection: Connection) -> kopf.OperatorRegist
     async def configure(settings: kopf.OperatorSettings, **_: Any) -> None:
         settings.scanning.disabled = True
         settings.posting.enabled = False
+        settings.watching.server_timeout = WATCH_SECONDS
         settings.watching.inactivity_timeout = _INACTIVITY_SECONDS
         settings.watching.reconnect_backoff = _RECONNECT_SECONDS
+        settings.networking.request_timeout = _LIST_SECONDS
         settings.networking.error_backoffs = _ERROR_BACKOFFS
 
     return handlers

@@ -5,7 +5,7 @@ Read in bursts, because liveness does not need milliseconds and one wake-up per 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -21,8 +21,6 @@ from hotpool.kube.rest import error_text, path, send
 
 log = structlog.get_logger(__name__)
 
-_IDLE_SECONDS = 30.0
-"""Idle time after which the watch is reopened. The probe Lease alone changes every 5 s."""
 _BATCH_PAUSE_SECONDS = 1.0  # seconds; a fifteenth of the usual H
 BACKLOG_BYTES = 1 << 17
 _PAGE = 500
@@ -62,8 +60,8 @@ class LeaseWatchObserver(Protocol):
     def on_watch_lost(self) -> None:
         """Stop counting silence: the watch disconnected."""
 
-    def on_watch_restored(self) -> None:
-        """Note that the watch is open again."""
+    def on_watch_restored(self, *, listed: bool = True) -> None:
+        """Note that the watch is open again, after a complete listing or where it broke."""
 
 
 class LeaseWatch:
@@ -74,6 +72,7 @@ class LeaseWatch:
         self._path = path("coordination.k8s.io/v1", "namespaces", namespace, "leases")
         self._observer = observer
         self._decode: Callable[[bytes], _Line] = msgspec.json.Decoder(_Line).decode
+        self._lost = False
         self.listed = asyncio.Event()
 
     async def run(self) -> None:
@@ -81,6 +80,7 @@ class LeaseWatch:
         await list_watch.run_forever(self._list, self._watch, self._disconnected)
 
     def _disconnected(self, error: BaseException, delay: float) -> None:
+        self._lost = True
         self._observer.on_watch_lost()
         log.warning("watch of Leases lost", error=error_text(error), retry_seconds=round(delay, 1))
 
@@ -93,6 +93,7 @@ class LeaseWatch:
             self._deliver([msgspec.convert(item, _Lease) for item in body.get("items") or []])
             version, more = body["metadata"]["resourceVersion"], body["metadata"].get("continue") or ""
             if not more:
+                self._lost = False
                 self._observer.on_watch_restored()
                 self.listed.set()
                 return str(version)
@@ -100,11 +101,14 @@ class LeaseWatch:
     async def _watch(self, version: str) -> str:
         """Read one watch to its end. Return the version to continue from, or an empty string to list again."""
         query = list_watch.watch_from(version) | {"labelSelector": LEASE_LABEL}
-        response = await send(
-            self._api, "GET", self._path, query=query, seconds=list_watch.WATCH_SECONDS + READ_TIMEOUT
-        )
+        response = await send(self._api, "GET", self._path, query=query, seconds=list_watch.LONGEST_SECONDS)
         rest = b""
-        async for chunk in _chunks(response):
+        if response.status >= 400:  # noqa: PLR2004 - HTTP's own number.
+            await read_body(response, "watch leases")
+        if self._lost:
+            self._lost = False
+            self._observer.on_watch_restored(listed=False)
+        async for chunk in list_watch.chunks(response):
             *lines, rest = (rest + chunk).split(b"\n")
             events = [self._decode(line) for line in lines if line]
             if any(event.type == "ERROR" for event in events):
@@ -113,7 +117,7 @@ class LeaseWatch:
             version = events[-1].object.metadata.resourceVersion if events else version
             if len(chunk) < BACKLOG_BYTES:  # a full chunk means a backlog: do not pause
                 await _pause(response)
-        return version if response.status < 400 else ""  # noqa: PLR2004 - HTTP's own number.
+        return version
 
     def _deliver(self, leases: Sequence[_Lease]) -> None:
         """Pass on heartbeats before the probe Lease, because it proves that everything before it was delivered."""
@@ -139,22 +143,11 @@ def _heartbeat(lease: _Lease, spec: _Spec) -> Heartbeat | None:
 async def _pause(response: Any) -> None:
     """Pause reading of the socket, so that one wake-up reads many lines."""
     transport = response.connection.transport if response.connection else None
+    set_limits = getattr(transport, "set_read_buffer_limits", lambda **_: None)  # TLS: else each record wakes the loop
     if transport:
-        if hasattr(transport, "set_read_buffer_limits"):  # TLS: else each record wakes the loop
-            transport.set_read_buffer_limits(high=1)
+        set_limits(high=1)
         transport.pause_reading()
     await asyncio.sleep(_BATCH_PAUSE_SECONDS)
     if transport and not transport.is_closing():
+        set_limits()  # other requests use the connection after this watch
         transport.resume_reading()
-
-
-async def _chunks(response: Any) -> AsyncIterator[bytes]:
-    """Yield the chunks of the watch until it ends or is idle. Yield nothing of an error response."""
-    if response.status >= 400:  # noqa: PLR2004 - HTTP's own number.
-        response.close()
-        return
-    try:
-        async for chunk in list_watch.chunks(response, _IDLE_SECONDS):
-            yield chunk
-    except TimeoutError:
-        log.info("watch of Leases idle; reopening it", seconds=_IDLE_SECONDS)

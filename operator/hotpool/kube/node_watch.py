@@ -14,9 +14,8 @@ from kubernetes.aio.client import ApiClient
 from hotpool.core.model import Kind
 from hotpool.kube import list_watch, node_json
 from hotpool.kube.client import ApiUnavailable
-from hotpool.kube.reader import READ_TIMEOUT, kube_nodes, read_body
+from hotpool.kube.reader import kube_nodes, read_body
 from hotpool.kube.rest import error_text, path, send
-from hotpool.observability.metrics import WATCH_UP
 
 log = structlog.get_logger(__name__)
 
@@ -25,9 +24,6 @@ OnObject = Callable[[Kind, str | None, Any], None]
 
 OnStateChange = Callable[[bool, str], None]
 """Callback with the health of the watch, and its error (empty while it is healthy)."""
-
-_IDLE_SECONDS = 180.0
-"""Idle time after which the watch is reopened. Bookmarks arrive about once per minute."""
 
 
 class NodeWatch:
@@ -65,32 +61,27 @@ class NodeWatch:
 
     def _set_error(self, error: str) -> None:
         self.error = error
-        WATCH_UP.labels("nodes").set(not error)
         self._on_state_change(not error, error)
 
     async def _watch(self, version: str) -> str:
         """Read one watch to its end. Return the version to continue from, or an empty string to list again."""
-        query, seconds = list_watch.watch_from(version), list_watch.WATCH_SECONDS + READ_TIMEOUT
+        query, seconds = list_watch.watch_from(version), list_watch.LONGEST_SECONDS
         response = await send(self._api, "GET", path("v1", "nodes"), query=query, seconds=seconds)
-        try:
-            if response.status >= 400:  # noqa: PLR2004 - HTTP's own number.
-                await read_body(response, "watch nodes")
-            return await self._follow(response, version)
-        finally:
-            response.close()
+        if response.status >= 400:  # noqa: PLR2004 - HTTP's own number.
+            await read_body(response, "watch nodes")
+        if self.error:
+            self._set_error("")
+        return await self._follow(response, version)
 
     async def _follow(self, response: Any, version: str) -> str:
-        """Pass on the events of one open watch until it ends or is idle. Return the version to continue from."""
+        """Pass on the events of one open watch until it ends. Return the version to continue from."""
         rest = b""
-        try:
-            async for chunk in list_watch.chunks(response, _IDLE_SECONDS):
-                *lines, rest = (rest + chunk).split(b"\n")
-                for event, body in (node_json.line(line) for line in lines if line):
-                    if event == "ERROR":
-                        return ""
-                    if event != "BOOKMARK":
-                        self._on_object(Kind.KUBE_NODE, event, body)
-                    version = body["metadata"]["resourceVersion"]
-        except TimeoutError:
-            pass
+        async for chunk in list_watch.chunks(response):
+            *lines, rest = (rest + chunk).split(b"\n")
+            for event, body in (node_json.line(line) for line in lines if line):
+                if event == "ERROR":
+                    return ""
+                if event != "BOOKMARK":
+                    self._on_object(Kind.KUBE_NODE, event, body)
+                version = body["metadata"]["resourceVersion"]
         return version

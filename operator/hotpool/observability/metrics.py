@@ -52,7 +52,7 @@ DRIFT: Final = Counter(
     ["what"],
     registry=REGISTRY,
 )
-WATCH_UP: Final = Gauge("hotpool_watch_up", "1 while a watch is open: leases or nodes", ["kind"], registry=REGISTRY)
+WATCH_UP: Final = Gauge("hotpool_watch_up", "1 while a watch has a proof of life", ["kind"], registry=REGISTRY)
 EVENTS: Final = Counter(
     "hotpool_events",
     "Events: ok (posted), error (not posted), dropped (too many pending)",

@@ -38,7 +38,7 @@ class RecordingObserver:
     def on_watch_lost(self) -> None:
         raise AssertionError("the watch is connected")
 
-    def on_watch_restored(self) -> None:
+    def on_watch_restored(self, *, listed: bool = True) -> None:
         pass
 
 

@@ -101,6 +101,33 @@ def test_the_relay_forwards_both_ways_and_counts_connections(relay: Relay) -> No
     assert relay.accepted == 2
 
 
+def test_forgotten_connections_are_silent_without_an_end_and_new_ones_work(relay: Relay, echo: Echo) -> None:
+    with connect(relay) as one:
+        assert echoed(one, b"a") == b"a"
+        relay.forget()
+        one.sendall(b"b")
+        assert is_silent(one)
+        with connect(relay) as other:
+            assert echoed(other, b"c") == b"c"
+        relay.hold()
+        relay.resume()
+        assert is_silent(one)
+        assert echo.received == b"ac"
+
+
+def test_the_end_of_a_forgotten_connection_does_not_arrive() -> None:
+    with ExitStack() as stack:
+        server = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        relay = stack.enter_context(Relay(int(server.getsockname()[1])))
+        one = stack.enter_context(connect(relay))
+        far, _ = server.accept()
+        relay.forget()
+        far.close()
+        one.settimeout(ALREADY)
+        with pytest.raises(TimeoutError):
+            one.recv(1)
+
+
 def test_a_cut_resets_and_refuses_connections_until_it_is_restored(relay: Relay) -> None:
     with connect(relay) as one:
         assert echoed(one, b"a") == b"a"

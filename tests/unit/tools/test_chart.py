@@ -74,6 +74,13 @@ def test_alerts_and_panels_use_existing_metrics(text: str) -> None:
     assert used <= exported()
 
 
+def test_alerts_about_the_leader_leave_out_the_labels_that_its_series_lacks() -> None:
+    """`and` compares all labels, and hotpool_leader has no `kind`."""
+    about_kinds = [alert["expr"] for alert in alerts() if "hotpool_watch_up" in alert["expr"]]
+    assert about_kinds
+    assert all("} and ignoring (kind) hotpool_leader{" in expression for expression in about_kinds)
+
+
 def test_counters_in_alerts_are_exported_before_their_first_event() -> None:
     """Prometheus computes no increase of a series that starts with its first event."""
     text = subprocess.run([sys.executable, "-c", EXPORTED], capture_output=True, text=True, check=True).stdout

@@ -49,6 +49,14 @@ def test_a_disconnected_watch_is_stale_until_it_reconnects() -> None:
     assert not health.is_stale(2)
 
 
+def test_a_watch_that_continues_where_it_broke_confirms_nothing_new() -> None:
+    health = WatchHealth()
+    health.on_connect(0)
+    health.on_disconnect()
+    health.on_connect(None)
+    assert (health.confirmed_until, health.is_stale(15), health.is_stale(15.1)) == (0, False, True)
+
+
 @given(st.integers(0, 200), st.integers(0, 200), st.integers(0, 100))
 def test_one_may_always_leave_and_more_only_within_the_percentage(silent: int, live: int, percent: int) -> None:
     assert too_many_silent(silent, live, percent) == (silent > max(1, percent / 100 * (silent + live)))

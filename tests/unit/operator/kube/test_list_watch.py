@@ -32,13 +32,24 @@ async def counts(watch: Callable[[], str], seconds: float = MINUTE) -> Counter[s
 
 
 @simulated
-async def test_a_server_that_refuses_every_watch_is_not_flooded_with_lists() -> None:
+async def test_a_server_that_forbids_every_watch_is_not_flooded_with_lists() -> None:
     def refuse() -> str:
-        raise ApiUnavailable("too many requests", 429)
+        raise ApiUnavailable("forbidden", 403)
 
     seen = await counts(refuse)
     assert seen["list"] == seen["watch"] == seen["error"]
     assert 10 <= seen["list"] <= 25
+
+
+@simulated
+@pytest.mark.parametrize("error", [ApiUnavailable("too busy", 429), ApiUnavailable("ill", 500), OSError("no route")])
+async def test_a_watch_that_fails_is_continued_without_a_list(error: Exception) -> None:
+    def fail() -> str:
+        raise error
+
+    seen = await counts(fail)
+    assert (seen["list"], seen["watch"]) == (1, seen["error"])
+    assert 10 <= seen["watch"] <= 25
 
 
 @simulated
