@@ -37,25 +37,20 @@ class ReclaimRequiredError(Exception):
 class Reporter:
     """The only writer of the node's report."""
 
-    def __init__(
-        self,
-        resources: NodeResources,
-        info: AgentInfo,
-        settings: Settings,
-        source: ReportSource,
-        metrics: Metrics,
-    ) -> None:
+    source: ReportSource
+    """Contents of reports. Must be set first: it reads the parts that have this reporter."""
+
+    def __init__(self, resources: NodeResources, info: AgentInfo, settings: Settings, metrics: Metrics) -> None:
         self.epoch = 0
         self.sequence = 0
         self.problem: str | None = "not connected yet"
         self.rejected: str | None = None
         """Error for which the API server rejected the last report, so that it holds a minimal one (requirement B11)."""
         self.accepted_at: str | None = None
-        self.notifier = Notifier()
+        self._notifier = Notifier()
         self._resources = resources
         self._info = info
         self._settings = settings
-        self._source = source
         self._metrics = metrics
         self._debouncer = Debouncer(settings.debounce)
         self._backoff = Backoff(settings.backoff_seconds, settings.interval)
@@ -89,6 +84,10 @@ class Reporter:
             return f"{self._info.instance}/{self.epoch}"
         return None
 
+    async def wait_accepted(self) -> None:
+        """Return when `holder` returns an identity."""
+        await self._notifier.wait_for(lambda: self.holder() is not None)
+
     def is_failing(self) -> bool:
         """Return True if heartbeats are stopped because of an error of this agent."""
         return self._failures.stop_heartbeats(self._clock())
@@ -97,8 +96,8 @@ class Reporter:
         """Return True if, as far as is known, the API server holds the report of the present state."""
         if not self._owns_name or self._accepted is None or self.problem or self.rejected:
             return False
-        content = self._source.read()
-        return self._source.problem is None and classify(self._accepted[0], content) is Change.NONE
+        content = self.source.read()
+        return self.source.problem is None and classify(self._accepted[0], content) is Change.NONE
 
     def changed(self) -> None:
         """Note that the content may have changed. Cheap: many calls cause one comparison."""
@@ -117,14 +116,14 @@ class Reporter:
 
     async def wait_withdrawn(self, service: str) -> None:
         """Return when neither the accepted report nor one in flight offers the service (requirement A9)."""
-        await self.notifier.wait_for(lambda: self._is_withdrawn(service))
+        await self._notifier.wait_for(lambda: self._is_withdrawn(service))
 
     async def flush(self) -> None:
         """Send pending changes without waiting for D. Return when the API server holds this state or a later one."""
         self._read_content()
         this_read = self._reads
         self._debouncer.expedite(self._clock())
-        await self.notifier.wait_for(lambda: self._owns_name and self._accepted_read >= this_read)
+        await self._notifier.wait_for(lambda: self._owns_name and self._accepted_read >= this_read)
 
     async def run(self) -> None:
         """Claim and report until cancelled."""
@@ -226,7 +225,7 @@ class Reporter:
         return min(time for time in times if time is not None)
 
     async def _send(self) -> None:
-        content = self._latest or self._source.read()
+        content = self._latest or self.source.read()
         pending = self._debouncer.take()
         stamp = self._sent_stamp or (pending.stamp if pending else timestamp())
         self._sent, self._sent_stamp, self._sent_read = content, stamp, self._reads
@@ -274,19 +273,19 @@ class Reporter:
         self.problem = None
         self._failures.on_success()
         self._backoff.reset()
-        self.notifier.notify()
+        self._notifier.notify()
 
     def _read_content(self) -> None:
         """Read the present content, and compare it with the content sent last."""
         changed_at, self._changed_at = self._changed_at, None
-        self._latest = self._source.read()
+        self._latest = self.source.read()
         self._reads += 1
         before = self._sent or self._rejected or (self._accepted[0] if self._accepted else None)
         change = classify(before, self._latest)
-        failed, rejected = self._source.problem is not None, self._rejected is not None
+        failed, rejected = self.source.problem is not None, self._rejected is not None
         reported = self._accepted is not None and self._accepted[0].digest == self._latest.digest
         if self._failures.on_build(self._clock(), failed=failed, reported=reported, rejected=rejected):
-            self.notifier.notify()
+            self._notifier.notify()
         if change is Change.NONE and self._sent:
             self._sent_read = self._reads
         elif change is Change.NONE:
