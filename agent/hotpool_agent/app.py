@@ -160,7 +160,7 @@ class Agent:
 
     def _is_connected(self) -> bool:
         """Return True if the API server accepts heartbeats, and reports unabridged."""
-        report = self.reporter.problem or self.reporter.rejected or self.source.problem
+        report = self.reporter.problem or self.reporter.state.rejected or self.source.problem
         return report is None and self.heartbeat.problem is None
 
     async def _report(self) -> None:
@@ -214,7 +214,9 @@ class Agent:
             case "status":
                 return self._status(request.id)
             case "report":
-                return stamped(self.source.read(), self.reporter.epoch, self.reporter.sequence + 1, timestamp())
+                return stamped(
+                    self.source.read(), self.reporter.state.epoch, self.reporter.state.sequence + 1, timestamp()
+                )
             case "reload":
                 return await self._reload()
             case "drain" | "undrain" as verb:
@@ -228,7 +230,7 @@ class Agent:
         """Return readiness and the current problem of each part."""
         left_out = self.source.read().dropped
         silent = "stopped: this agent could not report its present state" if self.reporter.is_failing() else None
-        reports = (self.source.problem, self.reporter.problem or self.reporter.rejected)
+        reports = (self.source.problem, self.reporter.problem or self.reporter.state.rejected)
         parts = {
             "report": "; ".join(filter(None, reports)),
             "heartbeat": silent or self.heartbeat.problem,
@@ -299,9 +301,9 @@ class Agent:
             "namespace": self.resources.namespace,
             "instance": self.info.instance,
             "session": self.info.session,
-            "epoch": self.reporter.epoch,
-            "sequence": self.reporter.sequence,
-            "acceptedAt": self.reporter.accepted_at,
+            "epoch": self.reporter.state.epoch,
+            "sequence": self.reporter.state.sequence,
+            "acceptedAt": self.reporter.state.accepted_at,
             "leaving": self.services.leaving,
             "draining": self.store.state.draining,
             "agentVersion": self.info.agent_version,
@@ -316,7 +318,7 @@ class Agent:
         reasons = {
             "Leaving": self.services.leaving,
             "ReportFailed": self.source.problem,
-            "ReportRejected": self.reporter.rejected,
+            "ReportRejected": self.reporter.state.rejected,
             "NotReported": self.reporter.holder() is None,
             "Draining": self.store.state.draining,
         }
