@@ -16,25 +16,23 @@ from hotpool.common.health_server import serving
 from hotpool.common.kubeconfig import Target
 from hotpool_agent import __version__, host_info
 from hotpool_agent.blocking import SingleFlightRunner, UnpooledExecutor
+from hotpool_agent.capability_watch import CapabilityWatch
 from hotpool_agent.catalogue.loader import CatalogueError, read_catalogue
 from hotpool_agent.catalogue.model import Catalogue
 from hotpool_agent.control import protocol, socket_server
 from hotpool_agent.control.service_documents import service_documents
 from hotpool_agent.gpu_reader import GpuReader
-from hotpool_agent.kube.capability_watch import CapabilityWatch
 from hotpool_agent.kube.node_resources import NodeResources
 from hotpool_agent.kube.pod_identity import kube_node
 from hotpool_agent.metrics import Metrics
 from hotpool_agent.paths import log_folder, socket_path, state_folder
 from hotpool_agent.pods.pod_watch import PodServices
 from hotpool_agent.probes import http_tcp
-from hotpool_agent.reporting.commands import parse_intents
 from hotpool_agent.reporting.heartbeat import Heartbeat
-from hotpool_agent.reporting.ownership import parse_stored
 from hotpool_agent.reporting.report_builder import AgentInfo, stamped
 from hotpool_agent.reporting.report_source import ReportSource
 from hotpool_agent.reporting.reporter import Reporter
-from hotpool_agent.service_manager import CommandError, ReportingPort, ServiceManager, Verb
+from hotpool_agent.service_manager import CommandError, ServiceManager, Verb
 from hotpool_agent.services import child_reaper, ports
 from hotpool_agent.services.log_rotation import rotate_forever
 from hotpool_agent.settings import Settings
@@ -93,16 +91,23 @@ class Agent:
         self._catalogue_lock = asyncio.Lock()
         """Held from the reading of a catalogue until its services are in place."""
         base = (options.source or store.folder).absolute().parent
-        self.pods = PodServices(resources, settings, self._pods_changed)
-        self.services = ServiceManager(options.catalogue, base, self.info, store, settings, pods=self.pods)
-        self.gpus = GpuReader(self._gpus_changed)
         self.metrics = Metrics()
-        self.source = ReportSource(
-            self.services.content, self.info, leaving=lambda: self.services.leaving, metrics=self.metrics
+        self.reporter = Reporter(resources, self.info, settings, self.metrics)
+        self.pods = PodServices(resources, settings, self.reporter)
+        self.gpus = GpuReader(self.reporter)
+        self.services = ServiceManager(
+            options.catalogue,
+            base,
+            self.info,
+            store,
+            settings,
+            reporting=self.reporter,
+            pods=self.pods,
+            gpus=self.gpus,
         )
-        self.reporter = Reporter(resources, self.info, settings, self.source, self.metrics)
-        self.heartbeat = Heartbeat(resources, settings, self.reporter.holder, self.reporter.notifier, self.metrics)
-        self.watch = CapabilityWatch(resources, settings, self._on_capability)
+        self.source = self.reporter.source = ReportSource(self.services, self.info, self.metrics)
+        self.heartbeat = Heartbeat(resources, settings, self.reporter, self.metrics)
+        self.watch = CapabilityWatch(resources, settings, self.reporter, self.services)
         self.metrics.expose(
             self.services.statuses,
             connected=self._is_connected,
@@ -135,7 +140,7 @@ class Agent:
             background(maintenance) as tasks,
         ):
             async with self._catalogue_lock:
-                await self.services.start(session, ReportingPort(self.reporter.changed, self.reporter.wait_withdrawn))
+                await self.services.start(session)
             tasks.extend(
                 asyncio.create_task(coroutine)
                 for coroutine in (
@@ -155,7 +160,7 @@ class Agent:
 
     def _is_connected(self) -> bool:
         """Return True if the API server accepts heartbeats, and reports unabridged."""
-        report = self.reporter.problem or self.reporter.rejected or self.source.problem
+        report = self.reporter.problem or self.reporter.state.rejected or self.source.problem
         return report is None and self.heartbeat.problem is None
 
     async def _report(self) -> None:
@@ -198,17 +203,6 @@ class Agent:
             except CatalogueError as error:
                 _LOG.error("catalogue invalid; keeping the current one", errors=error.errors)
 
-    def _pods_changed(self) -> None:
-        self.reporter.changed()
-
-    def _gpus_changed(self) -> None:
-        self.services.hardware = self.services.hardware.model_copy(update={"gpus": self.gpus.gpus})
-        self.reporter.changed()
-
-    def _on_capability(self, capability: dict[str, Any] | None) -> None:
-        self.reporter.on_stored_report(parse_stored(capability))
-        self.services.apply_intents(parse_intents(capability))
-
     async def dispatch(self, request: protocol.Request) -> Any:
         """Carry out a request of the local command line (requirement A2). Raises RequestError."""
         try:
@@ -220,7 +214,9 @@ class Agent:
             case "status":
                 return self._status(request.id)
             case "report":
-                return stamped(self.source.read(), self.reporter.epoch, self.reporter.sequence + 1, timestamp())
+                return stamped(
+                    self.source.read(), self.reporter.state.epoch, self.reporter.state.sequence + 1, timestamp()
+                )
             case "reload":
                 return await self._reload()
             case "drain" | "undrain" as verb:
@@ -234,7 +230,7 @@ class Agent:
         """Return readiness and the current problem of each part."""
         left_out = self.source.read().dropped
         silent = "stopped: this agent could not report its present state" if self.reporter.is_failing() else None
-        reports = (self.source.problem, self.reporter.problem or self.reporter.rejected)
+        reports = (self.source.problem, self.reporter.problem or self.reporter.state.rejected)
         parts = {
             "report": "; ".join(filter(None, reports)),
             "heartbeat": silent or self.heartbeat.problem,
@@ -305,9 +301,9 @@ class Agent:
             "namespace": self.resources.namespace,
             "instance": self.info.instance,
             "session": self.info.session,
-            "epoch": self.reporter.epoch,
-            "sequence": self.reporter.sequence,
-            "acceptedAt": self.reporter.accepted_at,
+            "epoch": self.reporter.state.epoch,
+            "sequence": self.reporter.state.sequence,
+            "acceptedAt": self.reporter.state.accepted_at,
             "leaving": self.services.leaving,
             "draining": self.store.state.draining,
             "agentVersion": self.info.agent_version,
@@ -322,7 +318,7 @@ class Agent:
         reasons = {
             "Leaving": self.services.leaving,
             "ReportFailed": self.source.problem,
-            "ReportRejected": self.reporter.rejected,
+            "ReportRejected": self.reporter.state.rejected,
             "NotReported": self.reporter.holder() is None,
             "Draining": self.store.state.draining,
         }

@@ -5,7 +5,6 @@ Nothing waits for them: a report before the first answer has no GPUs, and a driv
 
 import asyncio
 import sys
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import structlog
 from hotpool.api.capability import Gpu
 from hotpool_agent.probes.command import Command, CommandRunner
 from hotpool_agent.probes.http_tcp import one_line
+from hotpool_agent.reporting_port import Reporting
 from hotpool_agent.untrusted_text import parse_json
 
 _LOG: Final = structlog.get_logger(__name__)
@@ -38,13 +38,13 @@ class ReadPlan:
 
 
 class GpuReader:
-    """The GPUs as last read. `changed` is called after each change of them."""
+    """The GPUs as last read."""
 
-    def __init__(self, changed: Callable[[], None], plan: ReadPlan | None = None) -> None:
+    def __init__(self, reporting: Reporting, plan: ReadPlan | None = None) -> None:
         self.gpus: tuple[Gpu, ...] = ()
         self.problem: str | None = None
         """Reason why the last reading failed."""
-        self._changed = changed
+        self._reporting = reporting
         self._plan = plan or ReadPlan()
         self._commands = CommandRunner()
         self._requested = asyncio.Event()
@@ -72,7 +72,7 @@ class GpuReader:
         self.problem = problem
         if problem is None and gpus != self.gpus:
             self.gpus = gpus
-            self._changed()
+            self._reporting.changed()
 
     def _has_device(self) -> bool:
         # A driver that hangs does not affect its names in /dev, which is no disk.

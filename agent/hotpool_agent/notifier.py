@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 
 
 class Notifier:
@@ -14,6 +15,12 @@ class Notifier:
         """Wake all waiting tasks to test their conditions."""
         self._event.set()
         self._event = asyncio.Event()
+
+    async def wait(self, seconds: float) -> None:
+        """Return after the next `notify`, at most after `seconds`."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._event.wait()
 
     async def wait_for(self, condition: Callable[[], bool]) -> None:
         """Return when the condition holds. It is tested now and after each `notify`."""

@@ -4,9 +4,9 @@ Must not know how reports are sent.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, Literal
 
@@ -15,11 +15,13 @@ import structlog
 
 from hotpool.api.capability import ServiceIntent, ServiceState
 from hotpool_agent.catalogue.model import Catalogue, ServiceSpec
+from hotpool_agent.gpu_reader import GpuReader
 from hotpool_agent.paths import log_folder
 from hotpool_agent.pods.pod_watch import PodServices
 from hotpool_agent.probes.prober import Prober
 from hotpool_agent.reporting.commands import is_carried_out, new_commands
 from hotpool_agent.reporting.report_builder import AgentInfo, ReportContent, build
+from hotpool_agent.reporting_port import Reporting
 from hotpool_agent.services import events, orphans
 from hotpool_agent.services.context import ServiceContext
 from hotpool_agent.services.controller import ServiceController, launch_digest
@@ -44,16 +46,6 @@ class CommandError(Exception):
     """A command could not be carried out; the message says why."""
 
 
-@dataclass(frozen=True, slots=True)
-class ReportingPort:
-    """Functions of the reporter."""
-
-    changed: Callable[[], None]
-    """Notify the reporter that the report may differ."""
-    wait_withdrawn: Callable[[str], Awaitable[None]]
-    """Return when the last accepted report does not offer the service."""
-
-
 class ServiceManager:
     """The services of a catalogue, and those that are pods. `base`: the catalogue's folder."""
 
@@ -65,20 +57,22 @@ class ServiceManager:
         store: StateStore,
         settings: Settings,
         *,
+        reporting: Reporting,
         pods: PodServices,
+        gpus: GpuReader,
     ) -> None:
         self.services: dict[str, ServiceController] = {}
         self.known = asyncio.Event()
         """Set when `services` holds all of the catalogue, with the processes that earlier agents left."""
         self.leaving = False
         self.catalogue = catalogue
-        self.hardware = info.hardware
-        """The machine's hardware as the report has it; GPUs become known later."""
         self._base = base
         self._info = info
         self._store = store
         self._settings = settings
+        self._reporting = reporting
         self._pods = pods
+        self._gpus = gpus
         self._context: ServiceContext | None = None
         self._intents: tuple[ServiceIntent, ...] | None = None
         """Commands in the node's object; None until it was read."""
@@ -91,10 +85,11 @@ class ServiceManager:
     def content(self) -> ReportContent:
         """Build the current report."""
         _, rejected = self._pods.services(self.services.keys())
+        hardware = self._info.hardware.model_copy(update={"gpus": self._gpus.gpus})
         return build(
             self.catalogue,
             self.statuses(),
-            replace(self._info, hardware=self.hardware),
+            replace(self._info, hardware=hardware),
             leaving=self.leaving,
             draining=self._store.state.draining,
             refused=rejected,
@@ -120,7 +115,7 @@ class ServiceManager:
         dropped = [f"pod {pod}: the report has no room for it" for pod in left_out]
         return self._pods.problem([*rejected, *dropped])
 
-    async def start(self, session: aiohttp.ClientSession, reporting: ReportingPort) -> None:
+    async def start(self, session: aiohttp.ClientSession) -> None:
         """Adopt orphaned processes, then start the services whose desired state is Running, in the catalogue's order.
 
         Return when all services that exist already were probed, or after 5 s.
@@ -129,12 +124,10 @@ class ServiceManager:
         log_folder(folder).mkdir(mode=0o700, exist_ok=True)
         self._context = ServiceContext(
             settings=self._settings,
-            folder=folder,
             base=self._base,
             prober=Prober(session, self._base),
-            changed=reporting.changed,
-            save_state=self._store.save,
-            wait_withdrawn=reporting.wait_withdrawn,
+            reporting=self._reporting,
+            store=self._store,
             start_queue=StartQueue(),
         )
         specs = {spec.id: spec for spec in self.catalogue.services}
@@ -170,7 +163,7 @@ class ServiceManager:
         self.catalogue = catalogue
         for name in revised:
             self.services[name].revise(new[name])
-        self._changed()
+        self._reporting.changed()
         await asyncio.gather(*(self._remove(name) for name in (*removed, *replaced)))
         for name in removed:
             self._forget(name)
@@ -207,7 +200,7 @@ class ServiceManager:
             self._forget_withdrawn_commands()
             self._apply_commands()
             # The report says that commands to pods are ignored.
-            self._changed()
+            self._reporting.changed()
 
     def _apply_commands(self) -> None:
         controllable = {
@@ -222,7 +215,7 @@ class ServiceManager:
             self._set_desired(service, entry.desired, "cluster")
             self._store.save()
             service.handle(events.Start() if entry.desired == "Running" else events.Stop())
-            self._changed()
+            self._reporting.changed()
 
     def _follow_auto_start(self, service: ServiceController) -> None:
         """Start a service whose `autoStart` a user has set since the agent last saw it: an edit is a command, too."""
@@ -235,7 +228,7 @@ class ServiceManager:
         self.leaving = True
         for service in self.services.values():
             service.handle(events.Halt())
-        self._changed()
+        self._reporting.changed()
 
     async def wait_settled(self) -> None:
         """Return when no operation of any service runs."""
@@ -257,10 +250,6 @@ class ServiceManager:
         await asyncio.gather(*tasks, return_exceptions=True)
         if self._context:
             await self._context.prober.close()
-
-    def _changed(self) -> None:
-        if self._context:
-            self._context.changed()
 
     def _add(self, spec: ServiceSpec, context: ServiceContext) -> None:
         stored = self._store.state.services.setdefault(spec.id, StoredServiceState())
@@ -313,7 +302,7 @@ class ServiceManager:
             self.services[spec.id].adopt_or_start(process, fit=False)
         self._store.save()
         self._apply_commands()
-        self._changed()
+        self._reporting.changed()
 
     def _find(self, identifier: str) -> ServiceController:
         service = self.services.get(identifier)
@@ -335,7 +324,7 @@ class ServiceManager:
         if (stored.desired, stored.desired_by) != (desired, by):
             stored.desired, stored.desired_by = desired, by
             self._store.save()
-            self._changed()
+            self._reporting.changed()
 
     def _outcome(self, service: ServiceController, verb: Verb, *, repeated: bool) -> str:
         state, error, identifier = service.machine.state, service.status().last_error, service.spec.id

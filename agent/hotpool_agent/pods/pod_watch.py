@@ -5,7 +5,7 @@ A failed list or a broken watch is no evidence: the services keep their last kno
 
 import math
 import random
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 from hotpool.api.meta import timestamp
@@ -16,6 +16,7 @@ from hotpool_agent.kube.watch_loop import WatchLoop
 from hotpool_agent.notifier import Notifier
 from hotpool_agent.pods.pod_registry import PodRegistry
 from hotpool_agent.pods.pod_service import TYPE_LABEL
+from hotpool_agent.reporting_port import Reporting
 from hotpool_agent.services.status import ServiceStatus
 from hotpool_agent.settings import Settings
 
@@ -37,7 +38,7 @@ class PodWatch(WatchLoop):
         settings: Settings,
         *,
         registry: PodRegistry,
-        on_update: Callable[[], None],
+        reporting: Reporting,
     ) -> None:
         super().__init__(f"pods of {namespace}", settings)
         self.namespace = namespace
@@ -45,7 +46,8 @@ class PodWatch(WatchLoop):
         """Last time at which the registry was up to date; None: the pods were never listed."""
         self._cluster = cluster
         self._registry = registry
-        self._on_update = on_update
+        self._reporting = reporting
+        self._notifier = Notifier()
         self._version: str | None = None
         """resourceVersion from which to watch; None: list first."""
         self._list_again_at = 0.0
@@ -63,6 +65,10 @@ class PodWatch(WatchLoop):
         except KubeError:
             self._version = None
             raise
+
+    async def wait_listed(self) -> None:
+        """Return when the pods were listed once."""
+        await self._notifier.wait_for(lambda: self.synced_at is not None)
 
     @property
     def problem_text(self) -> str | None:
@@ -94,24 +100,24 @@ class PodWatch(WatchLoop):
     def _mark_synced(self) -> None:
         self.problem = None
         self.synced_at = timestamp()
-        self._on_update()
+        self._notifier.notify()
+        self._reporting.changed()
 
 
 class PodServices:
-    """All pods of the node that are services. `on_change` is called when they may have changed."""
+    """All pods of the node that are services."""
 
-    def __init__(self, cluster: NodeResources, settings: Settings, on_change: Callable[[], None]) -> None:
+    def __init__(self, cluster: NodeResources, settings: Settings, reporting: Reporting) -> None:
         self._registry = PodRegistry()
-        self._notifier = Notifier()
-        self._on_change = on_change
         self.watches = [
-            PodWatch(namespace, cluster, settings, registry=self._registry, on_update=self._update)
+            PodWatch(namespace, cluster, settings, registry=self._registry, reporting=reporting)
             for namespace in settings.pod_namespaces
         ]
 
     async def wait_listed(self) -> None:
         """Return when the pods of every namespace were listed once; until then the services are unknown."""
-        await self._notifier.wait_for(lambda: all(watch.synced_at for watch in self.watches))
+        for watch in self.watches:
+            await watch.wait_listed()
 
     def services(self, taken: Collection[str]) -> tuple[list[ServiceStatus], list[str]]:
         """Return the services, with ids that are not `taken`, and the reasons of rejected pods."""
@@ -122,7 +128,3 @@ class PodServices:
         more = [f"and {len(rejected) - _MAX_NAMED} more pods"] if len(rejected) > _MAX_NAMED else []
         broken = [text for watch in self.watches if (text := watch.problem_text)]
         return "; ".join((*broken, *rejected[:_MAX_NAMED], *more)) or None
-
-    def _update(self) -> None:
-        self._notifier.notify()
-        self._on_change()

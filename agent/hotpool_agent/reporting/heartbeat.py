@@ -6,7 +6,6 @@ renewals of a fleet that starts together are spread.
 
 import asyncio
 import random
-from collections.abc import Callable
 from typing import Final
 
 import structlog
@@ -15,7 +14,7 @@ from hotpool.common.backoff import Backoff
 from hotpool_agent.kube.errors import KubeError, MissingError, internal_error
 from hotpool_agent.kube.node_resources import NodeResources
 from hotpool_agent.metrics import Metrics
-from hotpool_agent.notifier import Notifier
+from hotpool_agent.reporting.reporter import Reporter
 from hotpool_agent.settings import Settings
 
 _LOG: Final = structlog.get_logger(__name__)
@@ -23,30 +22,28 @@ _LEASE_INTERVALS: Final = 3
 
 
 class Heartbeat:
-    """The only writer of the node's Lease. `holder` returns the holder identity, or None while there must be none."""
+    """The only writer of the node's Lease."""
 
     def __init__(
         self,
         resources: NodeResources,
         settings: Settings,
-        holder: Callable[[], str | None],
-        notifier: Notifier,
+        reporter: Reporter,
         metrics: Metrics,
     ) -> None:
         self.problem: str | None = None
         self._resources = resources
         self._interval = settings.interval
         self._backoff = Backoff(settings.backoff_seconds, settings.interval)
-        self._holder = holder
-        self._notifier = notifier
+        self._reporter = reporter
         self._metrics = metrics
 
     async def run(self) -> None:
         """Renew the Lease until cancelled."""
-        await self._notifier.wait_for(lambda: self._holder() is not None)
+        await self._reporter.wait_accepted()
         await asyncio.sleep(random.uniform(0, self._interval))  # noqa: S311 - spreads load, guards no secret
         while True:
-            await self._notifier.wait_for(lambda: self._holder() is not None)
+            await self._reporter.wait_accepted()
             try:
                 await self._renew()
             except KubeError as error:
@@ -66,7 +63,7 @@ class Heartbeat:
             await asyncio.sleep(self._interval)
 
     async def _renew(self) -> None:
-        holder, duration = self._holder(), _LEASE_INTERVALS * self._interval
+        holder, duration = self._reporter.holder(), _LEASE_INTERVALS * self._interval
         if holder is None:
             return
         with self._metrics.heartbeat():

@@ -1,7 +1,6 @@
 """Source of the present report content: the last resort when it cannot be built (requirement A12)."""
 
-from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 import structlog
 
@@ -12,18 +11,24 @@ from hotpool_agent.reporting.report_builder import AgentInfo, ReportContent, emp
 _LOG: Final = structlog.get_logger(__name__)
 
 
+class ReportedServices(Protocol):
+    """The services of a report."""
+
+    leaving: bool
+
+    def content(self) -> ReportContent:
+        """Build the current report."""
+
+
 class ReportSource:
     """Builds contents. One that cannot be built becomes the minimal report, reason ReportFailed."""
 
-    def __init__(
-        self, build: Callable[[], ReportContent], info: AgentInfo, leaving: Callable[[], bool], metrics: Metrics
-    ) -> None:
+    def __init__(self, services: ReportedServices, info: AgentInfo, metrics: Metrics) -> None:
         self.problem: str | None = None
         """Reason why the last content is the minimal report."""
         self.dropped_items: tuple[str, ...] = ()
         """A line for people about each place with items that the last content leaves out."""
-        self._build = build
-        self._leaving = leaving
+        self._services = services
         self._metrics = metrics
         self._last = empty_report(info)
         """The last whole report. Its types are those of a minimal one."""
@@ -31,7 +36,7 @@ class ReportSource:
     def read(self) -> ReportContent:
         """Return the present content. Never raises."""
         try:
-            content = self._build()
+            content = self._services.content()
         except Exception as error:  # noqa: BLE001 - whatever it is, the node must not stay silent
             return self._minimal(error)
         if self.problem is not None:
@@ -45,7 +50,7 @@ class ReportSource:
         if problem != self.problem:
             _LOG.error("report cannot be built; reporting no type as ready", exc_info=error)
         self.problem = problem
-        return minimal(self._last.model_copy(update={"leaving": self._leaving()}), "ReportFailed")
+        return minimal(self._last.model_copy(update={"leaving": self._services.leaving}), "ReportFailed")
 
     def _note_dropped(self, content: ReportContent) -> None:
         self._metrics.set_dropped(content.report.dropped)

@@ -158,7 +158,7 @@ class ServiceController:
             if self.machine.state != before.state:
                 self._guard(lambda: self._on_state_change(before))
             # Notify the reporter before the actions: a withdrawal must not wait for them.
-            self._guard(self._context.changed)
+            self._guard(self._context.reporting.changed)
             self.notifier.notify()
         for action in actions:
             self._perform(action)
@@ -285,8 +285,8 @@ class ServiceController:
         return events.Exited(reason)
 
     async def _read_output(self) -> None:
-        self._output = await last_lines(log_file(self._context.folder, self.spec.id), self._output_start)
-        self._guard(self._context.changed)
+        self._output = await last_lines(log_file(self._context.store.folder, self.spec.id), self._output_start)
+        self._guard(self._context.reporting.changed)
 
     async def _probe_start(self) -> Event:
         outcome = await probing.until_ready(self._context.prober, self.spec, self._mark_probed)
@@ -314,7 +314,7 @@ class ServiceController:
 
     async def _wait_reuse(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
-        self._context.changed()
+        self._context.reporting.changed()
 
     async def _observe(self, observe: Observe, pause: float = 0.0) -> None:
         await asyncio.sleep(pause)
@@ -339,7 +339,7 @@ class ServiceController:
     async def _withdraw(self) -> Event:
         try:
             async with asyncio.timeout(self._context.settings.announce_seconds):
-                await self._context.wait_withdrawn(self.spec.id)
+                await self._context.reporting.wait_withdrawn(self.spec.id)
         except TimeoutError:
             _LOG.warning("stopping before the withdrawal was accepted (timeout)", id=self.spec.id)
         else:
@@ -364,7 +364,7 @@ class ServiceController:
     def _store(self, **changes: Any) -> None:
         for name, value in changes.items():
             setattr(self.stored, name, value)
-        self._context.save_state()
+        self._context.store.save()
 
     def _adoption_state(self) -> events.AdoptionState:
         if self.stored.recipe != launch_digest(self.spec):
@@ -377,9 +377,9 @@ class ServiceController:
             argv=run.command,
             env=run.env,
             working_dir=self._context.base / run.working_dir,
-            log=log_file(self._context.folder, self.spec.id),
+            log=log_file(self._context.store.folder, self.spec.id),
             port=self.spec.port,
-            ownership_tag=ownership_tag(owner(self._context.folder, self.spec.id), launch_digest(self.spec)),
+            ownership_tag=ownership_tag(owner(self._context.store.folder, self.spec.id), launch_digest(self.spec)),
         )
 
 

@@ -84,7 +84,7 @@ def fleet(kind_cluster: KindCluster, namespace: str, tmp_path: Path) -> Fleet:
 
 async def reported(it: Running) -> None:
     """Wait until the API server has the present report."""
-    await eventually(lambda: it.agent.reporter.accepted_at, seconds=30)
+    await eventually(lambda: it.agent.reporter.state.accepted_at, seconds=30)
     async with asyncio.timeout(30):
         await it.agent.reporter.flush()
 
@@ -132,7 +132,7 @@ async def test_a_deleted_node_capability_is_reported_again(fleet: Fleet) -> None
         await reported(it)
         before = await fleet.get()
         await fleet.kubectl("delete", "ncap", fleet.node)
-        await eventually(lambda: it.agent.reporter.epoch == 2, seconds=30)
+        await eventually(lambda: it.agent.reporter.state.epoch == 2, seconds=30)
         await reported(it)
         after = await fleet.get()
         assert after["metadata"]["uid"] != before["metadata"]["uid"]
@@ -162,12 +162,12 @@ async def test_of_two_agents_of_one_name_the_first_keeps_the_node_until_it_leave
         await reported(first)
         async with fleet.agent(IDLE.replace("idle", "other"), folder="two") as second:
             await eventually(lambda: "another live agent" in (second.agent.reporter.problem or ""), seconds=30)
-            assert second.agent.reporter.accepted_at is None
+            assert second.agent.reporter.state.accepted_at is None
             report = (await fleet.get())["status"]["report"]
             assert report["instance"] == first.agent.info.instance
             assert [service["id"] for service in report["services"]] == ["idle"]
             # The first agent is unaffected: it never claimed its node again.
-            assert (first.agent.reporter.epoch, first.agent.reporter.problem) == (1, None)
+            assert (first.agent.reporter.state.epoch, first.agent.reporter.problem) == (1, None)
             await first.shut_down()
             # `leaving` releases the name to the second agent.
             await reported(second)

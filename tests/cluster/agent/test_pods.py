@@ -340,7 +340,7 @@ async def test_a_new_pod_of_the_agent_is_the_same_instance_and_withdraws_nothing
             await node.until(lambda epoch=epoch: node.report().get("epoch") == epoch)  # type: ignore[misc]
             await eventually(lambda: it.agent.health().ready)
             seen.append(node.report())
-            assert it.agent.reporter.sequence == 1
+            assert it.agent.reporter.state.sequence == 1
             if epoch == 2:
                 await it.shut_down()
     assert {report["instance"] for report in seen} == {node.node_uid()}

@@ -140,7 +140,7 @@ async def test_an_older_agent_reports_to_a_schema_with_more_optional_fields(node
 
 async def _reported(it: Running) -> None:
     """Wait until the API server has the present report."""
-    await eventually(lambda: it.agent.reporter.accepted_at, seconds=30)
+    await eventually(lambda: it.agent.reporter.state.accepted_at, seconds=30)
     async with asyncio.timeout(30):
         await it.agent.reporter.flush()
 

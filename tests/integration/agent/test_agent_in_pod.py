@@ -91,7 +91,7 @@ async def test_of_two_pods_of_one_node_the_later_one_reports_and_nothing_flaps(
             await old.shut_down()
             beats = len(api.beats)
             await api.until(lambda: len(api.beats) > beats)
-            assert (new.agent.reporter.epoch, new.agent.reporter.problem) == (2, None)
+            assert (new.agent.reporter.state.epoch, new.agent.reporter.problem) == (2, None)
     assert [write.report["epoch"] for write in api.writes] == [1, 2]
     assert all(write.report["capabilities"][0]["ready"] for write in api.writes)
 

@@ -5,7 +5,7 @@ import errno
 import json
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -96,9 +96,25 @@ def nvml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeNvml:
     return fake
 
 
+class Changes:
+    """Calls of the reader, each with the GPUs at its time."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[Gpu, ...]] = []
+        self.reader: GpuReader | None = None
+
+    def changed(self) -> None:
+        assert self.reader
+        self.seen.append(self.reader.gpus)
+
+    async def wait_withdrawn(self, service: str) -> None:
+        raise AssertionError(service)
+
+
 @asynccontextmanager
-async def reading(plan: ReadPlan, changed: Callable[[], None] = lambda: None) -> AsyncIterator[GpuReader]:
-    reader = GpuReader(changed, plan)
+async def reading(plan: ReadPlan, changes: Changes | None = None) -> AsyncIterator[GpuReader]:
+    changes = changes or Changes()
+    changes.reader = reader = GpuReader(changes, plan)
     task = asyncio.create_task(reader.run())
     yield reader
     task.cancel()
@@ -106,15 +122,15 @@ async def reading(plan: ReadPlan, changed: Callable[[], None] = lambda: None) ->
 
 
 async def test_gpus_are_read_and_only_a_change_is_told(nvml: FakeNvml) -> None:
-    changes: list[tuple[Gpu, ...]] = []
-    async with reading(nvml.plan, lambda: changes.append(reader.gpus)) as reader:
+    changes = Changes()
+    async with reading(nvml.plan, changes) as reader:
         await eventually(lambda: reader.gpus == (L4,), 20)
         reader.request()
         await eventually(lambda: len(nvml.started()) == 2, 20)
         nvml.has(("NVIDIA L4", 24576), ("NVIDIA L40S", 46068))
         reader.request()
         await eventually(lambda: len(reader.gpus) == 2, 20)
-    assert changes == [(L4,), (L4, Gpu(model="NVIDIA L40S", memory_mib=46068))]
+    assert changes.seen == [(L4,), (L4, Gpu(model="NVIDIA L40S", memory_mib=46068))]
 
 
 async def test_gpus_are_read_again_after_a_period(nvml: FakeNvml) -> None:
@@ -180,7 +196,7 @@ async def test_values_are_bounded_and_can_be_reported(nvml: FakeNvml) -> None:
 
 async def test_without_a_driver_no_child_is_started(nvml: FakeNvml) -> None:
     (nvml.folder / "dev" / "nvidiactl").unlink()
-    reader = GpuReader(lambda: None, nvml.plan)
+    reader = GpuReader(Changes(), nvml.plan)
     await reader._read()  # noqa: SLF001
     assert (reader.gpus, reader.problem, nvml.started()) == ((), None, [])
 

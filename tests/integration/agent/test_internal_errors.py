@@ -7,6 +7,7 @@ import threading
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NoReturn
 
 import psutil
@@ -129,8 +130,9 @@ async def test_a_crash_is_handled_although_log_or_report_fail(
         if broken_part == "log":
             monkeypatch.setattr(controller, "_LOG", FailingLog)
         else:
-            broken = replace(it.service("s")._context, changed=defect)  # noqa: SLF001
-            monkeypatch.setattr(it.service("s"), "_context", broken)
+            broken: Any = SimpleNamespace(changed=defect, wait_withdrawn=it.agent.reporter.wait_withdrawn)
+            context = replace(it.service("s")._context, reporting=broken)  # noqa: SLF001
+            monkeypatch.setattr(it.service("s"), "_context", context)
         changes = asyncio.create_task(it.until("s", "Failed"))
         os.kill(pid, signal.SIGKILL)
         await changes

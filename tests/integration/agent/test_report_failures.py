@@ -125,7 +125,7 @@ async def test_an_internal_error_of_a_watch_or_of_heartbeats_does_not_end_the_ag
         await api.until(lambda: capability(api, "nmt") == READY and api.beats)
         with monkeypatch.context() as patch:
             patch.setattr(NodeResources, "renew_lease", fail)
-            patch.setattr("hotpool_agent.app.parse_stored", fail)
+            patch.setattr("hotpool_agent.capability_watch.parse_stored", fail)
             api.end_watches()
             await eventually(lambda: {"heartbeat", "watch"} <= it.agent.health().problems.keys())
             assert it.alive()

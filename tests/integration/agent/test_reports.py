@@ -145,7 +145,7 @@ async def test_a_change_reaches_the_server_after_any_failure_of_its_first_attemp
         assert len(api.writes) == 2
         assert stamps(api) == sorted(set(stamps(api)))
         assert api.most_in_flight == 1
-        assert it.agent.reporter.epoch == 1
+        assert it.agent.reporter.state.epoch == 1
         await it.shut_down()
 
 

@@ -101,7 +101,7 @@ async def test_a_rejected_report_is_replaced_by_a_minimal_one_without_ready_type
         await api.until(lambda: len(api.writes) == 2)
         report = api.writes[1].report
         assert [(item["ready"], item["reason"]) for item in report["capabilities"]] == [(False, "ReportRejected")]
-        await eventually(lambda: "no type as ready" in (it.agent.reporter.rejected or ""))
+        await eventually(lambda: "no type as ready" in (it.agent.reporter.state.rejected or ""))
         # The node stays live, and the whole report is tried again without a storm.
         beats = len(api.beats)
         await api.until(lambda: len(api.beats) >= beats + 2)
@@ -119,7 +119,7 @@ async def test_a_rejected_report_is_sent_again_without_a_change(api: FakeApi, tm
         await api.until(lambda: attempts(api) >= 5)
         refused.times = 0
         await api.until(lambda: capability(api, "nmt") == (True, None))
-        await eventually(lambda: it.agent.reporter.rejected is None and it.agent.reporter.is_current())
+        await eventually(lambda: it.agent.reporter.state.rejected is None and it.agent.reporter.is_current())
         await it.shut_down()
 
 

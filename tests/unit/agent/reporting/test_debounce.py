@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hotpool_agent.reporting.debounce import Debouncer
+from hotpool_agent.reporting.debounce import PendingChange, expedite, pending_change
 from hotpool_agent.reporting.report_builder import Change
 
 D = 2.0
@@ -27,7 +27,7 @@ def classify(before: int, now: int) -> Change:
 class Simulation:
     """A simulated node and its reporter; a report takes no time."""
 
-    debouncer: Debouncer = field(default_factory=lambda: Debouncer(D))
+    pending: PendingChange | None = None
     sent: int = 0
     state: int = 0
     reports: list[tuple[float, int]] = field(default_factory=list)
@@ -36,16 +36,15 @@ class Simulation:
         """Set the state of the node."""
         self.run_to(now)
         self.state = state
-        self.debouncer.add(classify(self.sent, state), now, str(now))
+        self.pending = pending_change(self.pending, classify(self.sent, state), now, str(now), D)
         self.run_to(now)
 
     def run_to(self, now: float) -> None:
         """Let time pass, and send what is due."""
-        while (due := self.debouncer.due()) is not None and due <= now:
-            assert self.debouncer.take()
+        if self.pending and self.pending.due <= now:
             self.sent = self.state
-            self.reports.append((due, self.sent))
-            self.debouncer.add(Change.NONE, due, "")
+            self.reports.append((self.pending.due, self.sent))
+            self.pending = None
 
 
 def test_one_gain_each_1500_ms_for_12_s_makes_4_to_7_reports_none_later_than_d() -> None:
@@ -95,25 +94,23 @@ def test_a_gain_that_joins_a_neutral_change_shares_its_window() -> None:
     simulation = Simulation()
     simulation.change(1 << WIDTH, 1.0)
     simulation.change(1 << WIDTH | 1, 2.0)
-    assert simulation.debouncer.due() == 3.0
+    assert simulation.pending
+    assert simulation.pending.due == 3.0
 
 
 def test_the_stamp_is_that_of_the_strongest_change() -> None:
-    debouncer = Debouncer(D)
-    debouncer.add(Change.NEUTRAL, 0, "neutral")
-    debouncer.add(Change.GAIN, 1, "gain")
-    debouncer.add(Change.GAIN, 1.5, "more")
-    assert (pending := debouncer.take()) is not None
+    pending = pending_change(None, Change.NEUTRAL, 0, "neutral", D)
+    pending = pending_change(pending, Change.GAIN, 1, "gain", D)
+    pending = pending_change(pending, Change.GAIN, 1.5, "more", D)
+    assert pending
     assert pending.stamp == "gain"
 
 
 def test_expedite_makes_the_pending_change_due_now() -> None:
-    debouncer = Debouncer(D)
-    debouncer.expedite(5)
-    assert debouncer.due() is None
-    debouncer.add(Change.NEUTRAL, 5, "")
-    debouncer.expedite(5.5)
-    assert debouncer.due() == 5.5
+    assert expedite(None, 5) is None
+    pending = expedite(pending_change(None, Change.NEUTRAL, 5, "", D), 5.5)
+    assert pending
+    assert pending.due == 5.5
 
 
 schedules = st.lists(st.tuples(st.floats(0, 3), st.integers(0, (1 << (WIDTH + 1)) - 1)), max_size=40)
@@ -138,4 +135,4 @@ def test_any_schedule_no_withdrawal_waits_no_gain_is_late_and_the_last_state_is_
         assert classify(simulation.sent, state) is not Change.WITHDRAWAL
     simulation.run_to(now + D)
     assert simulation.sent == simulation.state
-    assert simulation.debouncer.due() is None
+    assert simulation.pending is None

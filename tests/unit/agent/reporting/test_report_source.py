@@ -1,7 +1,5 @@
 """The last resort when a report cannot be built (requirement A12)."""
 
-from collections.abc import Callable
-
 import pytest
 from tests.support.fake_pods import pod
 from tests.support.pod_services import AGENT_INFO, EMPTY_CATALOGUE, service_of
@@ -13,10 +11,6 @@ from hotpool_agent.reporting.report_source import ReportSource
 POD = pod("whisper", attributes='{"tier": ["\\ud83c"]}')
 
 
-def content() -> ReportContent:
-    return build(EMPTY_CATALOGUE, [service_of(POD)], AGENT_INFO, leaving=False)
-
-
 class Builder:
     """Builds a report, or raises `error`."""
 
@@ -24,15 +18,14 @@ class Builder:
         self.error: Exception | None = None
         self.leaving = False
 
-    def __call__(self) -> ReportContent:
+    def content(self) -> ReportContent:
         if self.error:
             raise self.error
-        return content()
+        return build(EMPTY_CATALOGUE, [service_of(POD)], AGENT_INFO, leaving=False)
 
 
-def source_of(build_: Callable[[], ReportContent], metrics: Metrics | None = None) -> ReportSource:
-    leaving = (lambda: build_.leaving) if isinstance(build_, Builder) else (lambda: False)
-    return ReportSource(build_, AGENT_INFO, leaving, metrics or Metrics())
+def source_of(builder: Builder, metrics: Metrics | None = None) -> ReportSource:
+    return ReportSource(builder, AGENT_INFO, metrics or Metrics())
 
 
 @pytest.mark.parametrize(
@@ -64,7 +57,7 @@ def test_a_first_report_that_cannot_be_built_has_no_types() -> None:
 
 def test_items_that_are_left_out_are_counted_named_and_logged_once(capsys: pytest.CaptureFixture[str]) -> None:
     metrics = Metrics()
-    source = source_of(content, metrics)
+    source = source_of(Builder(), metrics)
     source.read()
     source.read()
     assert source.dropped_items == ("whisper: annotations: invalid",)

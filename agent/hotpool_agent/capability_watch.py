@@ -1,0 +1,28 @@
+"""Watch of the node's own NodeCapability: commands from the cluster, a report that vanished (requirements A2, B8)."""
+
+from hotpool_agent.kube.node_resources import NodeResources
+from hotpool_agent.kube.watch_loop import WatchLoop
+from hotpool_agent.reporting.commands import parse_intents
+from hotpool_agent.reporting.ownership import parse_stored
+from hotpool_agent.reporting.reporter import Reporter
+from hotpool_agent.service_manager import ServiceManager
+from hotpool_agent.settings import Settings
+
+
+class CapabilityWatch(WatchLoop):
+    """Watch of one object. After each end of the watch it begins with a list again."""
+
+    def __init__(
+        self, resources: NodeResources, settings: Settings, reporter: Reporter, services: ServiceManager
+    ) -> None:
+        super().__init__("NodeCapability", settings)
+        self._resources = resources
+        self._reporter = reporter
+        self._services = services
+
+    async def watch_once(self) -> None:
+        """Pass on the stored report and the commands, now and after each change."""
+        async for capability in self._resources.watch_capability():
+            self.problem = None
+            self._reporter.on_stored_report(parse_stored(capability))
+            self._services.apply_intents(parse_intents(capability))
