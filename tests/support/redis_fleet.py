@@ -10,7 +10,7 @@ import inspect
 import time
 from contextlib import aclosing, asynccontextmanager
 from itertools import count
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from tests.support.builders import core_report, member, open_cache, pool
 from tests.support.leadership import FixedLeadership
@@ -20,19 +20,21 @@ from hotpool.controllers.redis_target import RedisTarget
 from hotpool.controllers.worker import STARTING, Worker
 from hotpool.core.model import Key, Kind, Meta, Node, Slice, StoredCondition, TypeState
 from hotpool.projection.documents import NodeDocument, PoolDocument
-from hotpool.projection.keys import STATES, FleetKeys
+from hotpool.projection.keys import FleetKeys
 from hotpool.projection.writer import RedisWriter
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
+    from hotpool.api.slice import MemberState
     from hotpool.core.model import Observed
     from hotpool.projection.connection.async_connection import Client
     from localfleet.redis_server import RedisServer
 
 HANG_SECONDS = 20.0
 NODE = NodeDocument("edge-1", (("asr", True, None, ("fw",)),))
-_STATES: Final = dict(zip(STATES, ("Ready", "Suspect", "Draining"), strict=True))
+_STATES: Final[tuple[MemberState, ...]] = ("Ready", "Suspect", "Draining")
+"""In the order of `PoolDocument.members`."""
 
 
 def pool_of(*nodes: str) -> PoolDocument:
@@ -91,9 +93,9 @@ class RedisFleet:
     def set_pool(self, document: PoolDocument) -> None:
         """Create or change a pool and its slice."""
         generated = {"by": document.generator, "kind": "Hash", "key": document.key}
-        spec = {"generated": generated} if document.generator else {}
+        spec: dict[str, Any] = {"generated": generated} if document.generator else {}
         self.put(pool(document.name, version=next(self._versions), uid=document.uid, paused=True, **spec))
-        groups = zip(_STATES.values(), document.members, strict=True)
+        groups = zip(_STATES, document.members, strict=True)
         members = tuple(member(node, state) for state, nodes in groups for node in nodes)
         name = f"{document.name}-0"
         self.put(Slice(Meta(name, f"uid-{name}", next(self._versions)), document.name, 1, members))
