@@ -12,7 +12,7 @@ Direction = Literal["gain", "withdrawal"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What follows from the reconciliation of one key."""
+    """Consequences of the reconciliation of one key."""
 
     dirty: Collection[Key] = ()
     """Keys whose desired state may differ now."""
