@@ -1,11 +1,11 @@
 """Time to rebuild a flushed Redis, blocking commands meanwhile, and memory of a membership.
 
-One Valkey on loopback, with the operator's publisher and writer in this process and real documents: 10,000 nodes of
+One Valkey on loopback, with the operator's cache, its worker of Redis and the writer in this process: 10,000 nodes of
 four types, all of them in 132 pools (1.3 million memberships), and separately 10,000 pools of ten. Reading Kubernetes
-and making the documents is not measured.
+is not measured.
 
 - `rebuild_10k_s`: from FLUSHALL ASYNC until the projection is complete; `rebuild_10k_notice_s`: until a leader claims
-  it again, which happens in its round every 5 s if nothing changes.
+  it again, which happens in its drift check every 5 s if nothing changes.
 - `rebuild_longest_block_ms`: the longest command by the clock of Redis (SLOWLOG), of the rebuild and the drift checks
   after it. It is wall-clock time, so it includes time without a core. To keep this benchmark out of it, the thread that
   executes commands has a core to itself if there are two; writer, readers and the threads that free flushed memory use
@@ -23,17 +23,19 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import structlog
 from benchmarks.synthetic_fleet import NODES, POOLS, name
-from hotpool.projection.publisher import ROUND_SECONDS, Publisher
 from redis import Redis
+from tests.support.builders import pool
 from tests.support.leadership import FixedLeadership
+from tests.support.redis_fleet import RedisFleet
 
+from hotpool.controllers.redis_target import RedisTarget
 from hotpool.projection.connection.async_connection import connect
 from hotpool.projection.documents import NodeDocument, PoolDocument
 from hotpool.projection.keys import FleetKeys
@@ -68,14 +70,18 @@ print(json.dumps({"longest": took[-1], "p99": took[len(took) * 99 // 100], "p50"
 """
 
 
-def _pools(count: int, members: int) -> list[PoolDocument]:
+def _add_pools_of_all_nodes(fleet: RedisFleet) -> None:
+    for number in range(POOLS):
+        generated = {"by": "speech", "kind": "LanguagePair", "key": f"{number}"}
+        fleet.put(pool(f"speech-{number:05}", matchAll=True, generated=generated))
+
+
+def _add_small_pools(fleet: RedisFleet) -> None:
     empty: frozenset[str] = frozenset()
-    documents = []
-    for number in range(count):
-        first = number * members % NODES
-        ready = frozenset(name((first + place) % NODES) for place in range(members))
-        documents.append(PoolDocument(f"speech-{number:05}", f"u{number}", "speech", f"{number}", ready, empty, empty))
-    return documents
+    for number in range(MANY_POOLS):
+        first = number * FEW_MEMBERS % NODES
+        ready = frozenset(name((first + place) % NODES) for place in range(FEW_MEMBERS))
+        fleet.set_pool(PoolDocument(f"speech-{number:05}", f"u{number}", "speech", f"{number}", ready, empty, empty))
 
 
 def _nodes() -> list[NodeDocument]:
@@ -99,7 +105,7 @@ class _Pinger:
 
 
 class _Run:
-    """A leading publisher, and measurements of the server."""
+    """A leading worker, and measurements of the server."""
 
     def __init__(self, server: RedisServer, admin: Any) -> None:
         self._server = server
@@ -109,28 +115,23 @@ class _Run:
         self.waited: list[float] = []
         """For each rebuild, milliseconds for which the server was runnable and had no core."""
 
-    async def fill(self, pools: Iterable[PoolDocument], nodes: Iterable[NodeDocument]) -> dict[str, float]:
-        """Publish everything; return the bytes of the pools and of the nodes."""
+    async def fill(
+        self, nodes: Iterable[NodeDocument], add_pools: Callable[[RedisFleet], None], pools: int
+    ) -> dict[str, float]:
+        """Write all nodes, then all pools; return the bytes of both."""
         self._client = connect(self._server.url)
-        writer = RedisWriter(self._client, FixedLeadership(), namespace="fleet")
-        self.publisher = Publisher(writer, term=lambda: 1, raise_term=self._no_term, cluster=self._cluster)
-        await writer.claim(1, await self._cluster())
-        await writer.check_drift({}, {})
-        before = self._memory()
-        for document in pools:
-            await self.publisher.publish_pool(document)
-        self._rounds = asyncio.create_task(self.publisher.run())
-        await self._until(lambda: self.publisher.healthy)
+        leadership = FixedLeadership()
+        fleet = RedisFleet(RedisWriter(self._client, leadership, namespace="fleet"), leadership)
+        self._work = asyncio.create_task(fleet.run())
+        await self._until(lambda: fleet.healthy)
+        before, documents = self._memory(), list(nodes)
+        for node in documents:
+            fleet.set_node(node)
+        await self._until(lambda: self._admin.scard(_KEYS.nodes) == len(documents))
         filled = self._memory()
-        for node in nodes:
-            await self.publisher.publish_node(node)
-        return {"pools": filled - before, "nodes": self._memory() - filled}
-
-    async def _no_term(self, term: int) -> None:
-        raise RuntimeError(f"unexpected larger term: {term}")
-
-    async def _cluster(self) -> str:
-        return "bench"
+        add_pools(fleet)
+        await self._until(lambda: self._admin.scard(_KEYS.pools) == pools)
+        return {"nodes": filled - before, "pools": self._memory() - filled}
 
     def _memory(self) -> int:
         return int(self._admin.info("memory")["used_memory"])
@@ -153,7 +154,7 @@ class _Run:
         self._admin.flushall(asynchronous=True)
         noticed = await self._until(lambda: self._admin.hexists(_KEYS.meta, "term"))
         whole = await self._until(lambda: self._admin.hget(_KEYS.meta, "complete") == b"1")
-        await asyncio.sleep(2 * ROUND_SECONDS)
+        await asyncio.sleep(2 * (RedisTarget.drift_seconds or 0))
         self.waited.append(self._no_core() - waited)
         self._read_slow()
         return noticed - begun, whole - begun
@@ -172,9 +173,9 @@ class _Run:
         self.slow.append(found)
 
     async def close(self) -> None:
-        """End the publisher."""
-        self._rounds.cancel()
-        await asyncio.gather(self._rounds, return_exceptions=True)
+        """End the worker."""
+        self._work.cancel()
+        await asyncio.gather(self._work, return_exceptions=True)
         await self._client.aclose()
 
 
@@ -197,7 +198,7 @@ def _over(run: _Run, milliseconds: float) -> float:
 async def _large(server: RedisServer, admin: Any) -> dict[str, float]:
     """Measure 132 pools of 10,000."""
     run = _Run(server, admin)
-    grown = await run.fill(_pools(POOLS, NODES), _nodes())
+    grown = await run.fill(_nodes(), _add_pools_of_all_nodes, POOLS)
     pinger = _Pinger(server)
     await asyncio.sleep(IDLE_SECONDS)
     pings = {"idle": pinger.stop()}
@@ -225,7 +226,7 @@ async def _large(server: RedisServer, admin: Any) -> dict[str, float]:
 async def _many(server: RedisServer, admin: Any) -> dict[str, float]:
     """Measure 10,000 pools of ten."""
     run = _Run(server, admin)
-    await run.fill(_pools(MANY_POOLS, FEW_MEMBERS), _nodes())
+    await run.fill([], _add_small_pools, MANY_POOLS)
     _, whole = await run.rebuild()
     await run.close()
     return {"rebuild_10k_pools_s": round(whole, 3), **_blocks(run, "rebuild_10k_pools")}

@@ -4,7 +4,7 @@ from typing import Protocol
 
 
 class Leadership(Protocol):
-    """Whether this process may write, and the term that fences its writes."""
+    """Right of this process to write, and the term that fences its writes."""
 
     @property
     def term(self) -> int:

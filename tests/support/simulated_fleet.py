@@ -1,4 +1,4 @@
-"""A fleet in one process and in simulated time: the real manager, cache, decoder, writer and publisher over fakes.
+"""A fleet in one process and in simulated time: the real manager, cache, decoder, writer and targets over fakes.
 
 `FakeApi` implements the part of the API server that the operator uses (versions, conflicts, merge and JSON patch,
 owners); `FakeRedis` has the methods of the writer. Both inject faults. `Fleet` wires them as `hotpool.app` does.
@@ -11,7 +11,7 @@ import selectors
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ParamSpec, TypeVar, cast
 from urllib.parse import SplitResult, parse_qs, unquote, urlencode, urlsplit
 
@@ -439,6 +439,7 @@ class FakeRedis:
     history: dict[str, list[Transition]] = field(default_factory=dict)
     """Newest first."""
     term: int = 0
+    claims: int = 0
     complete: bool | None = None
     fault: BaseException | None = None
     """Raised by every method while it is set."""
@@ -447,6 +448,9 @@ class FakeRedis:
     delay: float = 0.0
     log: list[tuple[float, str, str]] = field(default_factory=list)
     """Simulated seconds, method and name of each write."""
+    _writing: list[str] = field(default_factory=list)
+    _busy: set[str] = field(default_factory=set)
+    """Names that are written during the last drift check."""
 
     def flush(self) -> None:
         """Delete everything."""
@@ -459,6 +463,7 @@ class FakeRedis:
 
     async def claim(self, term: int, _cluster: str) -> int:
         """Return the larger of this term and the stored one."""
+        self.claims += 1
         await self._raise_fault("claim", "")
         self.term = max(self.term, term)
         return self.term
@@ -517,7 +522,8 @@ class FakeRedis:
         )
 
     async def check_drift(self, pools: Mapping[str, PoolDocument], nodes: Mapping[str, NodeDocument]) -> DriftReport:
-        """Compare the state at the time of the call; the response is delayed."""
+        """Compare the state at the time of the call but names that are written meanwhile; the response is delayed."""
+        self._busy = busy = set(self._writing)
         wanted = {
             index_field(document.generator, document.key or "") for document in pools.values() if document.generator
         }
@@ -530,7 +536,13 @@ class FakeRedis:
             stray_nodes=frozenset(self.nodes.keys() - nodes),
         )
         await self._raise_fault("check_drift", "")
-        return result
+        return replace(
+            result,
+            pools=result.pools - busy,
+            stray_pools=result.stray_pools - busy,
+            nodes=result.nodes - busy,
+            stray_nodes=result.stray_nodes - busy,
+        )
 
     async def _raise_fault(self, verb: str, name: str) -> None:
         await asyncio.sleep(self.delay)
@@ -538,7 +550,12 @@ class FakeRedis:
             raise error
 
     async def _write(self, verb: str, name: str) -> None:
-        await self._raise_fault(verb, name)
+        self._writing.append(name)
+        self._busy.add(name)
+        try:
+            await self._raise_fault(verb, name)
+        finally:
+            self._writing.remove(name)
         if not self.term:
             raise TermNotClaimedError("no term")
         self.log.append((now(), verb, name))

@@ -1,6 +1,6 @@
 """Kubernetes as a target: slices and status of pools, conditions of nodes, pools of generators."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -56,7 +56,7 @@ class KubernetesTarget:
             self._context.recorder.write_rejected(key, str(result.error))
         return replace(result, dirty=self._take_dirty())
 
-    async def check_drift(self, *, settled: bool) -> Collection[Key]:
+    async def check_drift(self, settled: Callable[[], bool]) -> Collection[Key]:
         """Return nothing."""
         del settled
         return ()

@@ -11,7 +11,7 @@ from hotpool.clock import Clock
 from hotpool.controllers.ingest import Ingest
 from hotpool.controllers.result import Target
 from hotpool.controllers.resync import Resync
-from hotpool.controllers.worker import Worker
+from hotpool.controllers.worker import STARTING, Worker
 from hotpool.core.cluster_cache import ClusterCache
 from hotpool.core.model import CUSTOM_KINDS, Heartbeat, Key, Kind
 from hotpool.events.recorder import EventRecorder
@@ -93,7 +93,7 @@ class Manager:
         async with aclosing(worker.run()) as results:
             async for result in results:
                 self._mark(result.dirty)
-                if worker.target.name == "redis":
+                if worker.target.name == "redis" and worker.error != STARTING:
                     REDIS_UP.set(not worker.error)
                     self._recorder.redis_health(not worker.error, worker.error)
 

@@ -120,7 +120,7 @@ class RedisTarget:
         sent = self._transitions.get(name, ())
         if plan.types is None:
             self._nodes.pop(name, None)
-            if sent or self._held.get(key, ""):
+            if sent or self._held.get(key, "") != "":
                 await self._send(key, "", "drop_node", self._writer.drop_node(name, sent, delete_history=False))
         else:
             types = tuple((type_, t.ready, t.reason, t.services) for type_, t in sorted(plan.types.items()))
@@ -155,13 +155,13 @@ class RedisTarget:
         else:
             self._held[key] = digest
 
-    async def check_drift(self, *, settled: bool) -> Collection[Key]:
+    async def check_drift(self, settled: Callable[[], bool]) -> Collection[Key]:
         """Compare Redis with all documents (E1), stamp its age and completeness, and return the keys that differ."""
         with _unavailable_unless_of_one_name():
             drift = await self._writer.check_drift(dict(self._pools), dict(self._nodes))
-            _count_drift(drift)
             if not drift.claimed:
                 raise UnavailableError("Redis has lost the projection")
+            _count_drift(drift)
             if drift.stray_index:
                 wanted = {
                     index_field(pool.generator, pool.key or "") for pool in self._pools.values() if pool.generator
@@ -169,7 +169,7 @@ class RedisTarget:
                 await self._writer.drop_index(field for field in drift.stray_index if field not in wanted)
             found = [Key(Kind.POOL, name) for name in (*drift.stray_pools, *drift.pools)]
             found += [Key(Kind.NODE, name) for name in (*drift.stray_nodes, *drift.nodes)]
-            await self._writer.stamp(complete=settled and not found and not drift.undecided)
+            await self._writer.stamp(complete=not found and not drift.undecided and settled())
         self._held |= dict.fromkeys(found)
         return found
 

@@ -1,6 +1,6 @@
 """Outcome of the reconciliation of one key, and the targets that reconcile."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -12,7 +12,7 @@ Direction = Literal["gain", "withdrawal"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What follows from the reconciliation of one key."""
+    """Consequences of the reconciliation of one key."""
 
     dirty: Collection[Key] = ()
     """Keys whose desired state may differ now."""
@@ -47,8 +47,8 @@ class Target(Protocol):
     async def reconcile(self, key: Key) -> Result:
         """Write what the key needs. Raises UnavailableError if no write can succeed now, else errors of the one key."""
 
-    async def check_drift(self, *, settled: bool) -> Collection[Key]:
+    async def check_drift(self, settled: Callable[[], bool]) -> Collection[Key]:
         """Return the keys whose stored state differs from what was written.
 
-        `settled`: all keys were reconciled since `connect`, and none is to be tried again.
+        `settled` returns True while every key was reconciled, and none is to be tried again.
         """

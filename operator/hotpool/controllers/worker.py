@@ -23,7 +23,9 @@ from hotpool.observability.metrics import APPLY, FAILURES
 log = structlog.get_logger(__name__)
 
 RETRY_SECONDS: Final = 1.0
-"""Pause between two attempts to connect."""
+"""Pause between two attempts to connect, and between two drift checks while the target differs."""
+STARTING: Final = "not compared yet"
+"""Error of a target of which nothing is known yet."""
 _FIRST_BACKOFF: Final = 0.2
 _LONGEST_BACKOFF: Final = 30.0
 _MOST_DOUBLINGS: Final = 10
@@ -42,7 +44,7 @@ class Worker:
 
     def __init__(self, target: Target, clock: Clock) -> None:
         self.target = target
-        self.error = "not connected yet"
+        self.error = STARTING
         """Reason why the target does not hold the desired state; empty if it does, as far as is known."""
         self._clock = clock
         self._queues = {kind: WorkQueue(capacity) for kind, capacity in target.concurrency.items()}
@@ -57,7 +59,11 @@ class Worker:
         self._outage = False
         """True after an attempt to connect that failed: what failed meanwhile need not wait any longer."""
         self._connect_at = 0.0
+        """Not before: a second after the last connection unless a key succeeded since."""
         self._drift_at = float("inf")
+        self._checking = False
+        self._confirm_at = 0.0
+        """Earliest time of the next drift check that follows a repair at once."""
         self._results: deque[Result] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._ended: BaseException | None = None
@@ -87,7 +93,8 @@ class Worker:
             while self._ended is None:
                 self._wake.clear()
                 if not self._connected and self._clock() >= self._connect_at:
-                    await self._connect()
+                    self._connect_at = float("inf")
+                    self._start(self._connect())
                 if self._connected:
                     self._start_due()
                 while self._results:
@@ -105,33 +112,34 @@ class Worker:
     async def _connect(self) -> None:
         try:
             stored = await self.target.connect()
-        except (NotLeaderError, FencedError) as error:
-            self._ended = error
-        except WriteError as error:
-            self._set_error(str(error))
-            self._connect_at, self._outage = self._clock() + RETRY_SECONDS, True
+        except Exception as error:  # noqa: BLE001 - raised by `run`, or the state of the target.
+            if isinstance(error, (NotLeaderError, FencedError)) or not isinstance(error, WriteError):
+                self._ended = error
+            else:
+                self._set_error(str(error))
+                self._outage = True
         else:
             self._connected = True
             self.restore(stored)
             if self._outage:
                 self.add(self._failed, self._clock())
             self._outage = False
-            if self.target.drift_seconds:
-                self._drift_at = self._clock()
-            else:
-                self._set_error("")
+            self._check_by(self._clock())
+            self._clear_error()
+        self._connect_at = self._clock() + RETRY_SECONDS
+        self._wake.set()
 
     def _start_due(self) -> None:
         now = self._clock()
         for queue in self._queues.values():
             for key, due in queue.take(now):
                 self._start(self._reconcile(key, due))
-        if now >= self._drift_at and not self._untried:
-            self._drift_at = float("inf")
+        if now >= self._drift_at and self._may_check:
+            self._checking = True
             self._start(self._check_drift())
 
     async def _sleep(self) -> None:
-        times = [float("inf") if self._untried else self._drift_at] if self._connected else [self._connect_at]
+        times = [self._drift_at if self._may_check else float("inf")] if self._connected else [self._connect_at]
         times += [due for queue in self._queues.values() if self._connected and (due := queue.next_due()) is not None]
         if self._results or self._ended:
             return
@@ -169,10 +177,15 @@ class Worker:
             self._wake.set()
 
     def _succeed(self, key: Key, result: Result, seen: Seen | None, began: float, due: float) -> None:
+        before = self.settled
         if not result.postponed:
             APPLY.labels(key.kind.value).observe(self._clock() - due)
             self._failed.pop(key, None)
         self._restoring.discard(key)
+        if self._connected:
+            self._connect_at = 0.0
+        if self.settled and not before:
+            self._confirm()
         if seen and result.change:
             hotplug_latency.observe(self.target.name, result.change, seen, began, self._clock())
         elif seen and result.postponed:
@@ -180,48 +193,83 @@ class Worker:
 
     def _fail(self, key: Key, error: Exception, seen: Seen | None) -> None:
         FAILURES.labels(type(error).__name__).inc()
-        if not isinstance(error, WriteError):
-            words = {"target": self.target.name, "kind": key.kind.value, "name": key.name}
-            log.error("reconciliation failed", **words, exc_info=error)
         before = self._failed.get(key)
         attempts = before.attempts + 1 if before else 1
         self._failed[key] = _Failure(attempts, str(error))
         if seen:
             self._seen.setdefault(key, seen)
+        at_once = isinstance(error, StaleError) and attempts == 1
+        delay = 0.0 if at_once else min(_FIRST_BACKOFF * 2 ** min(attempts - 1, _MOST_DOUBLINGS), _LONGEST_BACKOFF)
+        self.add([key], self._clock() + delay)
+        if at_once:
+            return
+        words = {"target": self.target.name, "kind": key.kind.value, "name": key.name}
+        if not isinstance(error, WriteError):
+            log.error("reconciliation failed", **words, exc_info=error)
+        elif not isinstance(error, UnavailableError) and (before is None or before.error != str(error)):
+            log.warning("write failed", **words, error=str(error))
+        self._note_failure(error)
+
+    def _note_failure(self, error: Exception) -> None:
         self._set_error(str(error))
+        self._check_by(self._clock() + RETRY_SECONDS)
         if isinstance(error, UnavailableError):
             self._connected = False
-        at_once = isinstance(error, StaleError) and attempts == 1
-        delay = 0.0 if at_once else _FIRST_BACKOFF * 2 ** min(attempts - 1, _MOST_DOUBLINGS)
-        if delay:
-            words = {"target": self.target.name, "kind": key.kind.value, "name": key.name}
-            log.warning("write failed", **words, error=str(error), retry_seconds=delay)
-        self.add([key], self._clock() + min(delay, _LONGEST_BACKOFF))
+
+    @property
+    def _may_check(self) -> bool:
+        return not self._untried and not self._checking
+
+    def _check_by(self, at: float) -> None:
+        """Check for drift at `at` at the latest; one that runs sets the time of the next when it ends."""
+        if self.target.drift_seconds:
+            self._drift_at = min(self._drift_at, at)
+
+    def _confirm(self) -> None:
+        """Check at once what was repaired, at most once a second: another program may change it again and again."""
+        self._clear_error()
+        at = max(self._clock(), self._confirm_at)
+        if at < self._drift_at and not self._checking:
+            self._confirm_at = at + RETRY_SECONDS
+            self._check_by(at)
+
+    def _clear_error(self) -> None:
+        """Clear the error of a target without drift checks if no key is to be tried again."""
+        if not self.target.drift_seconds and not self._failed:
+            self._set_error("")
 
     async def _check_drift(self) -> None:
-        settled = self.settled
         try:
-            found = await self.target.check_drift(settled=settled)
+            found = await self.target.check_drift(lambda: self.settled)
         except (NotLeaderError, FencedError) as error:
             self._ended = error
-        except WriteError as error:
-            self._set_error(str(error))
+        except Exception as error:
+            if not isinstance(error, WriteError):
+                log.exception("drift check failed", target=self.target.name)
+            self._note_failure(error)
             self._connected = False
         else:
             if found:
                 log.info("drift found, rewriting", target=self.target.name, keys=len(found))
                 self.restore(found)
-            elif settled:
+            elif self.settled:
                 self._set_error("")
-            self._drift_at = self._clock() + (RETRY_SECONDS if self.error else self.target.drift_seconds or 0.0)
+            pause = RETRY_SECONDS if found or self.error else self.target.drift_seconds
+            self._drift_at = self._clock() + (pause or 0.0)
         finally:
+            self._checking = False
             self._wake.set()
 
     def _set_error(self, error: str) -> None:
         """Note the state of the target; the empty result lets the reader of the results look at it."""
-        if error != self.error:
-            self.error = error
-            self._results.append(Result())
+        if error == self.error:
+            return
+        self.error = error
+        self._results.append(Result())
+        if error:
+            log.warning("target fails", target=self.target.name, error=error)
+        else:
+            log.info("target holds the desired state", target=self.target.name)
 
     async def _finish(self) -> None:
         """Wait for the writes in progress, then cancel the rest: a generator may have thousands of pools to write."""

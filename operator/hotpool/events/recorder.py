@@ -96,7 +96,7 @@ class EventRecorder:
         lost = "no heartbeats can be received; silence is not counted"
         self._component("LeaseWatch", ("Restored", "heartbeats are received again"), ("Lost", lost), healthy=healthy)
 
-    def redis_health(self, healthy: bool, error: str) -> None:  # noqa: FBT001 - the publisher's callback.
+    def redis_health(self, healthy: bool, error: str) -> None:  # noqa: FBT001 - the value is the subject.
         """Record a change in the health of the projection. Healthy: Redis accepts writes and is complete."""
         down = f"writes to Redis fail; membership in Kubernetes is unaffected: {error}"
         self._component("Redis", ("Up", "the projection in Redis is complete again"), ("Down", down), healthy=healthy)

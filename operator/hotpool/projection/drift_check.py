@@ -1,6 +1,6 @@
 """Drift check: compare the stored with the desired projection (E1), and return the names to write and to delete.
 
-Each check compares all facts and counts, and a part of the contents in rotation. Must only read: the publisher decides
+Each check compares all facts and counts, and a part of the contents in rotation. Must only read: the worker decides
 when to write. Keys of a wrong type or content count as different, never as an error.
 """
 

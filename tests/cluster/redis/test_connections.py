@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import pytest
 from tests.support.certificates import Authority
 from tests.support.redis_fixture_lookup import claimed_writer, names, node_of, pool
-from tests.support.redis_fixture_publisher import until
+from tests.support.redis_fleet import until
 from tests.support.tls import plain_or_tls, terminator
 
 from hotpool.lookup import Credentials, Lookup, LookupUnavailableError, NoMember, Picked, SyncLookup

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.support.certificates import Authority
 from tests.support.leadership import FixedLeadership
-from tests.support.redis_fixture_publisher import PublisherHarness, pool, running, until
+from tests.support.redis_fleet import holds, pool_of, running, until
 from tests.support.tls import terminator
 
 from hotpool.errors import RejectedError, RetryableError
-from hotpool.lookup import Lookup
 from hotpool.projection.connection.async_connection import connect
 from hotpool.projection.connection.credentials import Credentials
 from hotpool.projection.writer import RedisWriter
@@ -41,19 +40,20 @@ async def test_a_rotated_password_file_is_read_at_the_next_connection(protected:
     credentials = Credentials(user="op", password=str(file))
     clustered = b"cluster_enabled:1" in protected.ask("INFO", "cluster")
     client = connect(protected.url, cluster=clustered, credentials=credentials, timeout=1)
-    async with running(PublisherHarness(client)) as harness:
+    async with running(client) as fleet:
         execute(protected, "ACL", "SETUSER", "op", "resetpass", ">second")
-        assert await harness.publisher.publish_pool(pool("edge-3"))  # an open connection stays
+        fleet.set_pool(pool_of("edge-3"))
+        await until(lambda: holds(protected, "edge-3"))  # an open connection stays
         execute(protected, "CLIENT", "KILL", "USER", "op")
-        await until(lambda: "does not accept the user or the password" in harness.publisher.last_error)
-        assert "first" not in harness.publisher.last_error
+        await until(lambda: "does not accept the user or the password" in fleet.error)
+        assert "first" not in fleet.error
         file.write_text("second\n")
-        await until(lambda: harness.publisher.healthy)
+        await until(lambda: fleet.healthy)
         file.unlink()
         execute(protected, "CLIENT", "KILL", "USER", "op")
-        await until(lambda: "cannot read the password file" in harness.publisher.last_error)
+        await until(lambda: "cannot read the password file" in fleet.error)
         file.write_text("second")
-        await until(lambda: harness.publisher.healthy)
+        await until(lambda: fleet.healthy)
 
 
 async def test_the_password_file_overrides_the_url_and_no_error_contains_the_password(tmp_path: Path) -> None:
@@ -78,18 +78,16 @@ async def test_a_rotated_ca_file_is_used_at_the_next_connection(tmp_path: Path) 
         async with terminator(server.port, first.context(first.issue("redis"))) as front:
             url = f"rediss://127.0.0.1:{front.port}/0"
             client = connect(url, credentials=Credentials(ca=str(file)), timeout=1)
-            async with running(PublisherHarness(client)) as harness:
+            async with running(client) as fleet:
                 await front.rotate(second.context(second.issue("redis")))
-                await until(lambda: "CERTIFICATE_VERIFY_FAILED" in harness.publisher.last_error)
-                assert not await harness.publisher.publish_pool(pool("edge-3"))
+                await until(lambda: "CERTIFICATE_VERIFY_FAILED" in fleet.error)
+                fleet.set_pool(pool_of("edge-3"))
                 file.write_bytes(second.path.read_bytes())
-                await until(lambda: harness.publisher.healthy)
+                await until(lambda: fleet.healthy)
                 await front.rotate(second.context(second.issue("redis-2")))
-                await until(lambda: harness.publisher.healthy)
-                await harness.publisher.publish_pool(pool("edge-4"))
-                await until(lambda: harness.publisher.healthy)
-        async with Lookup.from_url(server.url, namespace="speech") as lookup:
-            assert (await lookup.members("zh-en")).ready == ("edge-4",)
+                await until(lambda: fleet.healthy)
+                fleet.set_pool(pool_of("edge-4"))
+                await until(lambda: holds(server, "edge-4"))
 
 
 @pytest.mark.parametrize(
@@ -110,7 +108,7 @@ async def test_certificates_with_a_wrong_name_expired_or_of_another_authority_ar
             await client.aclose()
 
 
-async def test_the_publisher_connects_to_a_cluster_over_tls(tmp_path: Path) -> None:
+async def test_the_operator_connects_to_a_cluster_over_tls(tmp_path: Path) -> None:
     """The server announces the terminator's port as its own."""
     authority = Authority(tmp_path / "authority")
     with RedisServer(cluster=True) as server:
@@ -118,8 +116,9 @@ async def test_the_publisher_connects_to_a_cluster_over_tls(tmp_path: Path) -> N
             await asyncio.to_thread(execute, server, "CONFIG", "SET", "cluster-announce-port", str(front.port))
             url = f"rediss://127.0.0.1:{front.port}/0"
             client = connect(url, cluster=True, credentials=Credentials(ca=str(authority.path)), timeout=1)
-            async with running(PublisherHarness(client)) as harness:
-                assert await harness.publisher.publish_pool(pool("edge-3"))
+            async with running(client) as fleet:
+                fleet.set_pool(pool_of("edge-3"))
+                await until(lambda: holds(server, "edge-3"))
 
 
 def test_a_ca_file_without_tls_is_rejected() -> None:

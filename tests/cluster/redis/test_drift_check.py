@@ -94,7 +94,7 @@ async def writer(client: Client) -> RedisWriter:
 
 
 async def repair(writer: RedisWriter, drift: DriftReport) -> None:
-    """Write the differences, as the publisher does."""
+    """Write what differs, as the operator does."""
     if not drift.claimed:
         await writer.claim(3)
     for name in drift.pools:

@@ -1,4 +1,4 @@
-"""Failures of a real Redis: clear errors, no blocked caller, and recovery without intervention (E1, E2, E5)."""
+"""Failures of a real Redis: clear errors, no blocked event loop, and recovery without intervention (E1, E2, E5)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.support.redis_fixture_publisher import HANG_SECONDS, PublisherHarness, pool, running, until
+from tests.support.redis_fleet import NODE, holds, pool_of, running, until
 
 from hotpool.lookup import Lookup
 from hotpool.observability.metrics import REGISTRY
@@ -21,6 +21,8 @@ from localfleet.relay import Relay
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from hotpool.projection.connection.async_connection import Client
 
 KEYS = FleetKeys("hotpool", "speech")
 TIMEOUT_SECONDS = 0.5
@@ -40,9 +42,13 @@ class RedisWithRelay:
         assert not reply.startswith(b"-"), reply
         return reply
 
-    def harness(self, timeout: float = TIMEOUT_SECONDS) -> PublisherHarness:
-        """Return a publisher of the user `op` with this timeout in seconds."""
-        return PublisherHarness(connect(f"redis://op:right@127.0.0.1:{self.relay.port}/0", timeout=timeout))
+    def connect(self, timeout: float = TIMEOUT_SECONDS) -> Client:
+        """Return a client of the user `op` with this timeout in seconds."""
+        return connect(f"redis://op:right@127.0.0.1:{self.relay.port}/0", timeout=timeout)
+
+    def meta(self, field: str) -> int:
+        """Return a number in the projection's facts."""
+        return int(self.ask("HGET", KEYS.meta, field).split(b"\r\n")[1])
 
     def restart(self) -> None:
         """Start the server again, empty."""
@@ -101,6 +107,12 @@ FAULTS: dict[str, tuple[str, str, Callable[[RedisWithRelay], object], Callable[[
         lambda redis: redis.ask("ACL", "SETUSER", "op", "-hset"),
         lambda redis: redis.ask("ACL", "SETUSER", "op", "+hset"),
     ),
+    "no right within a pool": (
+        "denied",
+        "denies its user a right",
+        lambda redis: redis.ask("ACL", "SETUSER", "op", "-zadd"),
+        lambda redis: redis.ask("ACL", "SETUSER", "op", "+zadd"),
+    ),
     "wrong password": (
         "password",
         "does not accept the user or the password",
@@ -137,32 +149,23 @@ def sample(name: str, **labels: str) -> float:
 
 
 @pytest.mark.parametrize("name", FAULTS)
-async def test_each_fault_is_reported_without_blocking_callers_and_redis_recovers(
+async def test_each_fault_is_reported_without_blocking_the_event_loop_and_redis_recovers(
     redis: RedisWithRelay, name: str
 ) -> None:
     reason, plain, inject, repair = FAULTS[name]
-    async with running(redis.harness()) as harness:
-        assert (harness.publisher.last_error, sample("hotpool_redis_up")) == ("", 1)
+    async with running(redis.connect()) as fleet:
         before = sample("hotpool_redis_failures_total", reason=reason)
         await asyncio.to_thread(inject, redis)
-        async with asyncio.timeout(HANG_SECONDS):
-            first = await harness.publisher.publish_pool(pool("edge-1", "edge-2", "edge-3"))
-        await until(lambda: not harness.publisher.healthy and plain in harness.publisher.last_error)
-        assert not first or name == "loading"  # loading may begin slightly later
-        assert "right" not in harness.publisher.last_error.replace("a right", "")
-        assert sample("hotpool_redis_up") == 0
+        fleet.set_pool(pool_of("edge-1", "edge-2", "edge-3"))
+        await until(lambda: plain in fleet.error)
+        assert "right" not in fleet.error.replace("a right", "")
         assert sample("hotpool_redis_failures_total", reason=reason) > before
-        assert harness.state_changes[-1] == (False, harness.publisher.last_error)
-        loop_runs: list[str] = []
-        asyncio.get_running_loop().call_soon(loop_runs.append, "the event loop ran")
-        async with asyncio.timeout(HANG_SECONDS):
-            assert not await harness.publisher.publish_pool(pool("edge-3"))
-            await harness.publisher.withdraw_node("edge-1")
-        # A full Redis still accepts removals, so changes are sent. Otherwise the calls do not yield to the event loop.
-        assert (loop_runs == []) == (name != "full")
+        await until(lambda: fleet.errors[-1] == fleet.error)
+        fleet.set_pool(pool_of("edge-3"))
+        fleet.set_node(NODE, leaving=True)
         await asyncio.to_thread(repair, redis)
-        await until(lambda: harness.publisher.healthy)
-        assert (harness.publisher.last_error, harness.state_changes[-1]) == ("", (True, ""))
+        await until(lambda: fleet.healthy)
+        await until(lambda: fleet.errors[-1] == "")
     await check_projection(redis, "edge-3")
 
 
@@ -171,21 +174,18 @@ async def check_projection(redis: RedisWithRelay, *nodes: str) -> None:
         found = await lookup.members("zh-en")
         assert (found.ready, found.suspect, found.draining) == (nodes, (), ())
         assert await lookup.capability("edge-1") is None
-    assert b"complete\r\n$1\r\n1\r\n" in redis.server.ask("HGETALL", KEYS.meta)
+    assert redis.meta("complete") == 1
 
 
 async def test_readers_of_a_full_redis_see_age_and_incompleteness(redis: RedisWithRelay) -> None:
-    def meta(field: str) -> int:
-        return int(redis.ask("HGET", KEYS.meta, field).split(b"\r\n")[1])
-
-    async with running(redis.harness()) as harness:
+    async with running(redis.connect()) as fleet:
         redis.ask("CONFIG", "SET", "maxmemory", "1mb")
-        assert not await harness.publisher.publish_pool(pool("edge-1", "edge-2", "edge-3"))
-        await until(lambda: meta("complete") == 0)
-        old_stamp = meta("stampMs")
-        await until(lambda: meta("stampMs") > old_stamp)
-        assert not harness.publisher.healthy
-        await harness.publisher.publish_pool(pool("edge-2", "edge-3"))
+        fleet.set_pool(pool_of("edge-1", "edge-2", "edge-3"))
+        await until(lambda: redis.meta("complete") == 0)
+        old_stamp = redis.meta("stampMs")
+        await until(lambda: redis.meta("stampMs") > old_stamp)
+        assert not fleet.healthy
+        fleet.set_pool(pool_of("edge-2", "edge-3"))
         async with Lookup.from_url(redis.server.url, namespace="speech") as lookup:
 
             async def only_withdrawn() -> bool:
@@ -193,17 +193,17 @@ async def test_readers_of_a_full_redis_see_age_and_incompleteness(redis: RedisWi
 
             await until(only_withdrawn)
         redis.ask("CONFIG", "SET", "maxmemory", "0")
-        await until(lambda: harness.publisher.healthy)
+        await until(lambda: fleet.healthy)
 
 
 @pytest.mark.parametrize("lost", [("FUNCTION", "FLUSH"), ("FUNCTION", "DELETE", LIBRARY), ("SCRIPT", "FLUSH")])
 async def test_flushed_functions_are_loaded_again_without_a_failure(
     redis: RedisWithRelay, lost: tuple[str, ...]
 ) -> None:
-    async with running(redis.harness(timeout=5)) as harness:
+    async with running(redis.connect(timeout=5)) as fleet:
         redis.ask(*lost)
-        assert await harness.publisher.publish_pool(pool("edge-3"))
-        await harness.publisher.withdraw_node("edge-1")
-        assert harness.publisher.healthy
-        assert all(well for well, _ in harness.state_changes)
+        fleet.set_pool(pool_of("edge-3"))
+        fleet.set_node(NODE, leaving=True)
+        await until(lambda: holds(redis.server, "edge-3") and redis.ask("EXISTS", KEYS.node("edge-1")) == b":0\r\n")
+        assert fleet.errors == [""]
     await check_projection(redis, "edge-3")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.support.leadership import FixedLeadership
-from tests.support.redis_fixture_publisher import PublisherHarness, pool, running, until
+from tests.support.redis_fleet import RedisFleet, holds, leading, pool_of, redis_fleet, running, until
 
 from hotpool.errors import RetryableError
 from hotpool.lookup import Lookup, LookupUnavailableError
@@ -76,13 +76,13 @@ async def reading(*lookups: Lookup) -> AsyncIterator[list[Reader]]:
         for reader in readers:
             reader.stopped = True
         await asyncio.gather(*tasks)
-    whole = {members_of(number) for number in NUMBERS} | {frozenset({"edge-1", "edge-2"})}
+    whole = {members_of(number) for number in NUMBERS} | {frozenset({"edge-1", "edge-2"}), frozenset({"edge-3"})}
     assert all(reader.seen <= whole for reader in readers)
 
 
-async def change(harness: PublisherHarness, numbers: range) -> None:
+async def change(fleet: RedisFleet, numbers: range) -> None:
     for number in numbers:
-        await harness.publisher.publish_pool(pool(*members_of(number)))
+        fleet.set_pool(pool_of(*members_of(number)))
         await asyncio.sleep(0.01)
 
 
@@ -96,9 +96,9 @@ async def returns_document(lookup: Lookup, number: int) -> bool:
 async def test_a_cluster_accepts_whole_documents_and_changes(cluster: ClusterGroup) -> None:
     client = connect(cluster.url, cluster=True)
     lookup = Lookup.from_url(cluster.url, namespace="speech", cluster=True)
-    async with lookup, reading(lookup) as readers, running(PublisherHarness(client)) as harness:
-        await change(harness, range(30))
-        assert harness.publisher.healthy
+    async with lookup, reading(lookup) as readers, running(client) as fleet:
+        await change(fleet, range(30))
+        assert fleet.healthy
         await until(lambda: returns_document(lookup, 29))
     assert len(readers[0].seen) > 3
     holder, _ = cluster.shard_of(KEYS.meta)
@@ -115,10 +115,11 @@ async def test_an_unreachable_other_shard_does_not_affect_the_projection(cluster
     try:
         for server in others:
             await asyncio.to_thread(server.kill)
-        async with running(PublisherHarness(client)) as harness:
+        async with running(client) as fleet:
             holder.ask("FUNCTION", "FLUSH")
-            await harness.publisher.publish_pool(pool(*members_of(1)))
-            await until(lambda: harness.publisher.healthy)
+            fleet.set_pool(pool_of("edge-3"))
+            await until(lambda: holds(holder, "edge-3"))
+            assert fleet.healthy
     finally:
         for server in others:
             await asyncio.to_thread(server.start)
@@ -130,29 +131,38 @@ async def test_the_projection_recovers_at_a_replica_that_missed_writes_and_a_cla
     seed = next(server for server in cluster.masters if server is not master)
     client = connect(seed.url, cluster=True, timeout=1)
     lookup = Lookup.from_url(seed.url, namespace="speech", cluster=True)
-    async with lookup, reading(lookup), running(PublisherHarness(client)) as harness:
-        await change(harness, range(5))
+    async with lookup, reading(lookup):
+        former = redis_fleet(client)
+        async with leading(former):
+            await change(former, range(5))
+            await until(lambda: returns_document(lookup, 4))
         await until(lambda: acknowledged(master))
         replica.pause()
         late = connect(seed.url, cluster=True, timeout=1)
-        former = RedisWriter(late, FixedLeadership(), namespace="speech")
-        assert await former.claim(3, "cluster-1") > 3
-        harness.term = 9  # term of the next leader, which the replica misses
-        await until(lambda: b"\r\n9\r\n" in master.ask("HGET", KEYS.meta, "term"))
-        await change(harness, range(5, 20))
+        assert await RedisWriter(late, FixedLeadership(), namespace="speech").claim(3, "cluster-1") > 3
+        await late.aclose()
+        await recovers(redis_fleet(client, term=9), lookup, master, replica)
+        await client.aclose()
+
+
+async def recovers(fleet: RedisFleet, lookup: Lookup, master: RedisServer, replica: RedisServer) -> None:
+    """Lead with a term that the replica misses, fail over to it, and later follow the old master as its replica."""
+    fleet.set_pool(pool_of(*members_of(4)))
+    async with leading(fleet):
+        assert b"\r\n9\r\n" in master.ask("HGET", KEYS.meta, "term")
+        await change(fleet, range(5, 20))
         await asyncio.to_thread(master.kill)
         replica.resume()
-        writing = asyncio.create_task(change(harness, range(20, 40)))
+        writing = asyncio.create_task(change(fleet, range(20, 40)))
         await until(lambda: b"role:master" in replica.ask("INFO", "replication"))
         await writing
-        await until(lambda: harness.publisher.healthy)
+        await until(lambda: fleet.healthy)
         await until(lambda: returns_document(lookup, 39))
         assert b"\r\n9\r\n" in replica.ask("HGET", KEYS.meta, "term")
-        await late.aclose()
         await asyncio.to_thread(master.start)
         await until(lambda: b"role:slave" in master.ask("INFO", "replication"))
-        await change(harness, range(40, 50))
-        await until(lambda: harness.publisher.healthy)
+        await change(fleet, range(40, 50))
+        await until(lambda: fleet.healthy)
         await until(lambda: returns_document(lookup, 49))
 
 
@@ -167,26 +177,26 @@ async def test_the_projection_continues_at_the_new_master_of_a_sentinel(sentinel
     client = connect(url, sentinels=sentinels, timeout=1)
     replica = Lookup.from_url(sentinel_group.replica.url, namespace="speech")
     reader = Lookup(connect(url, sentinels=sentinels, timeout=1, read_retries=1), namespace="speech")
-    async with replica, reader, reading(reader, replica) as readers, running(PublisherHarness(client)) as harness:
-        await change(harness, range(20))
-        assert harness.publisher.healthy
+    async with replica, reader, reading(reader, replica) as readers, running(client) as fleet:
+        await change(fleet, range(20))
+        assert fleet.healthy
         await asyncio.to_thread(sentinel_group.master.kill)
-        writing = asyncio.create_task(change(harness, range(20, 40)))
+        writing = asyncio.create_task(change(fleet, range(20, 40)))
         await until(lambda: b"role:master" in sentinel_group.replica.ask("INFO", "replication"))
         await writing
-        await until(lambda: harness.publisher.healthy)
+        await until(lambda: fleet.healthy)
         await until(lambda: returns_document(reader, 39))
         await until(lambda: returns_document(replica, 39))
         assert all(len(one.seen) > 1 for one in readers)
 
 
-async def test_the_publisher_leaves_a_demoted_master_for_the_new_one(sentinel_group: SentinelGroup) -> None:
+async def test_the_operator_leaves_a_demoted_master_for_the_new_one(sentinel_group: SentinelGroup) -> None:
     client = connect(f"redis://{SERVICE}/0", sentinels=[f"127.0.0.1:{sentinel_group.sentinel.port}"], timeout=1)
-    async with running(PublisherHarness(client)) as harness:
+    async with running(client) as fleet:
         await until(lambda: sentinel_group.sentinel.ask("SENTINEL", "FAILOVER", SERVICE)[:1] == b"+")
         await until(lambda: _is_replica(sentinel_group.master))
-        await harness.publisher.publish_pool(pool(*members_of(7)))
-        await until(lambda: harness.publisher.healthy)
+        fleet.set_pool(pool_of(*members_of(7)))
+        await until(lambda: fleet.healthy)
         async with Lookup.from_url(sentinel_group.replica.url, namespace="speech") as lookup:
             await until(lambda: returns_document(lookup, 7))
 

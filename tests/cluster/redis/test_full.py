@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.support.lossy_redis import KEYS, make_document, stored
 from tests.support.redis_fixture_lookup import claimed_writer
-from tests.support.redis_fixture_publisher import PublisherHarness, until
+from tests.support.redis_fleet import RedisFleet, leading, redis_fleet, until
 
 from hotpool.projection.documents import NodeDocument, PoolDocument
 from hotpool.projection.redis_errors import RedisFullError
@@ -78,9 +78,9 @@ def pool(number: int, *nodes: str) -> PoolDocument:
     return PoolDocument(f"p{number}", f"u{number}", None, None, frozenset(nodes), frozenset(), frozenset())
 
 
-async def publish_all(harness: PublisherHarness, *nodes: str) -> None:
+def set_all(fleet: RedisFleet, *nodes: str) -> None:
     for number in range(POOLS):
-        await harness.publisher.publish_pool(pool(number, *nodes))
+        fleet.set_pool(pool(number, *nodes))
 
 
 async def gone(client: Client, node: str) -> bool:
@@ -89,37 +89,26 @@ async def gone(client: Client, node: str) -> bool:
 
 
 async def test_a_dead_node_leaves_every_pool_while_each_pool_also_grows(client: Client) -> None:
-    harness = PublisherHarness(client)
-    await publish_all(harness, "a", "b")
-    rounds = asyncio.create_task(harness.publisher.run())
-    try:
-        await until(lambda: harness.publisher.healthy)
+    fleet = redis_fleet(client)
+    set_all(fleet, "a", "b")
+    async with leading(fleet):
         async with full(client):
-            await publish_all(harness, "b", "new")
+            set_all(fleet, "b", "new")
             await until(lambda: gone(client, "a"))
-            assert not harness.publisher.healthy
-        await until(lambda: harness.publisher.healthy)
+            assert not fleet.healthy
+        await until(lambda: fleet.healthy)
         assert await members(client, "p7") == {"b", "new"}
-    finally:
-        rounds.cancel()
-        await asyncio.gather(rounds, return_exceptions=True)
 
 
-async def test_a_dead_node_leaves_every_pool_before_a_new_leader_has_published_all(client: Client) -> None:
-    former = PublisherHarness(client)
-    await publish_all(former, "a", "b")
-    rounds = asyncio.create_task(former.publisher.run())
-    await until(lambda: former.publisher.healthy)
-    rounds.cancel()
-    await asyncio.gather(rounds, return_exceptions=True)
-    leader, never = PublisherHarness(client), asyncio.Event()
-    leader.term = 4
-    following = asyncio.create_task(leader.publisher.follow(never))
-    try:
-        async with full(client):
-            await publish_all(leader, "b", "new")
-            await until(lambda: gone(client, "a"))
-        assert not following.done()
-    finally:
-        following.cancel()
-        await asyncio.gather(following, return_exceptions=True)
+async def test_a_dead_node_leaves_every_pool_at_a_new_leader_while_each_pool_also_grows(client: Client) -> None:
+    former = redis_fleet(client)
+    set_all(former, "a", "b")
+    async with leading(former):
+        pass
+    leader = redis_fleet(client, term=4)
+    async with full(client):
+        set_all(leader, "b", "new")
+        task = asyncio.create_task(leader.run())
+        await until(lambda: gone(client, "a"))
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)

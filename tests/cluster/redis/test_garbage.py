@@ -120,7 +120,7 @@ def is_plausible(name: str, answer: Any) -> bool:
 
 
 async def repair(writer: RedisWriter) -> None:
-    """Do one round of the publisher."""
+    """Write what differs, as the operator does."""
     await writer.claim(3)
     drift = await writer.check_drift(POOLS, {"edge-1": NODE})
     for name in drift.pools:

@@ -1,4 +1,4 @@
-"""Thousands of pools in one fleet: published, found, rebuilt after a flush, and deleted (E1, E4)."""
+"""Thousands of pools in one fleet: written, found, rebuilt after a flush, and deleted (E1, E4)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from tests.support.redis_fixture_lookup import KEYS, node_of, reason_of
-from tests.support.redis_fixture_publisher import PublisherHarness, until
+from tests.support.redis_fleet import leading, redis_fleet, until
 
 from hotpool.lookup import Lookup, Reason
 from hotpool.projection.documents import PoolDocument
@@ -21,21 +21,19 @@ def make_document(number: int) -> PoolDocument:
     return PoolDocument(f"pairs-{number}", f"u{number}", "pairs", str(number), members, frozenset(), frozenset())
 
 
-async def test_two_thousand_pools_are_published_found_rebuilt_and_deleted(
+async def test_two_thousand_pools_are_written_found_rebuilt_and_deleted(
     server: RedisServer, client: Client, lookup: Lookup
 ) -> None:
     await check_many_pools(server, client, lookup, 2_000)
 
 
 async def check_many_pools(server: RedisServer, client: Client, lookup: Lookup, pools: int) -> None:
-    """Publish `pools` pools, flush the server, wait until they are rebuilt, and delete all but one."""
-    harness = PublisherHarness(client)
+    """Write `pools` pools, flush the server, wait until they are rebuilt, and delete all but one."""
+    fleet = redis_fleet(client)
     documents = [make_document(number) for number in range(pools)]
     for document in documents:
-        await harness.publisher.publish_pool(document)
-    rounds = asyncio.create_task(harness.publisher.run())
-    try:
-        await until(lambda: harness.publisher.healthy, 120)
+        fleet.set_pool(document)
+    async with leading(fleet, 120):
         await check_lookups(lookup, pools)
         await asyncio.to_thread(server.ask, "FLUSHALL")
         assert not (await lookup.pick_key("pairs", "5")).complete
@@ -47,15 +45,9 @@ async def check_many_pools(server: RedisServer, client: Client, lookup: Lookup, 
         await check_lookups(lookup, pools)
         assert await client.execute_command("SCARD", KEYS.pools) == pools
         assert await client.execute_command("HLEN", KEYS.index) == pools
-    finally:
-        rounds.cancel()
-        await asyncio.gather(rounds, return_exceptions=True)
-    successor = PublisherHarness(client)
-    successor.term = 4
-    await successor.publisher.publish_pool(documents[7])
-    rounds = asyncio.create_task(successor.publisher.run())
-    try:
-        await until(lambda: successor.publisher.healthy, 120)
+    successor = redis_fleet(client, term=4)
+    successor.set_pool(documents[7])
+    async with leading(successor, 120):
         assert node_of(await lookup.pick_key("pairs", "7")) in documents[7].ready
         assert {key.decode() for key in await client.execute_command("KEYS", "*")} == {
             KEYS.meta,
@@ -63,9 +55,6 @@ async def check_many_pools(server: RedisServer, client: Client, lookup: Lookup, 
             KEYS.index,
             *KEYS.pool("pairs-7")[:2],
         }
-    finally:
-        rounds.cancel()
-        await asyncio.gather(rounds, return_exceptions=True)
 
 
 async def check_lookups(lookup: Lookup, pools: int) -> None:

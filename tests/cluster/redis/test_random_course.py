@@ -180,7 +180,7 @@ class ProjectionMachine(RuleBasedStateMachine):
         self.runner.run(self.attempt(self.repair()))
 
     async def repair(self) -> None:
-        """Do one round of the publisher."""
+        """Write what differs, as the operator does."""
         assert await self.writer.claim(self.term) == self.term
         drift = await self.writer.check_drift(self.wanted, {})
         for name in drift.pools:

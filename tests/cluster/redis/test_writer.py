@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from redis.exceptions import ResponseError
+from tests.support.leadership import FixedLeadership
 from tests.support.redis_fixture_lookup import NO_DRIFT, claimed_writer
 
 from hotpool.errors import FencedError, NotLeaderError, RejectedError, RetryableError
@@ -53,8 +54,8 @@ def equals(document: PoolDocument, found: Members) -> bool:
     return (found.ready, found.suspect, found.draining) == tuple(tuple(sorted(names)) for names in document.members)
 
 
-def make_writer(client: Client, leader: Callable[[], bool] = lambda: True) -> RedisWriter:
-    return RedisWriter(client, namespace="speech", leader=leader)
+def make_writer(client: Client, leadership: FixedLeadership | None = None) -> RedisWriter:
+    return RedisWriter(client, leadership or FixedLeadership(), namespace="speech")
 
 
 async def dump_all(client: Client) -> dict[str, bytes]:
@@ -141,14 +142,14 @@ async def test_a_damaged_meta_key_counts_as_no_term_and_is_claimed(client: Clien
 
 
 async def test_a_large_replace_stops_when_leadership_ends_between_two_chunks(client: Client, lookup: Lookup) -> None:
-    remaining_calls = 4  # One claim, one replace, two chunks.
+    class Ending(FixedLeadership):
+        remaining_calls = 4  # One claim, one replace, two chunks.
 
-    def leader() -> bool:
-        nonlocal remaining_calls
-        remaining_calls -= 1
-        return remaining_calls >= 0
+        def may_write(self) -> bool:
+            self.remaining_calls -= 1
+            return self.remaining_calls >= 0
 
-    writer = make_writer(client, leader)
+    writer = make_writer(client, Ending())
     await writer.claim(3)
     await writer.replace_pool(pool("old"))
     with pytest.raises(NotLeaderError):

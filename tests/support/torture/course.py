@@ -53,31 +53,32 @@ class Torture:
         """Start a new leader. At most two former leaders keep writing. Without `keep_writing` the last stops."""
         former = self.leaders[-1:]
         for leader in former:
-            leader.elected = False
+            leader.leadership.elected = False
         self.leaders.append(Leader(self._open(), self.history, len(self.leaders) + 1, self._patch))
-        await self.leader.writer.claim(self.leader.term, "cluster-1")
+        await self.leader.writer.claim(self.leader.leadership.term, "cluster-1")
         for leader in former:
             leader.deposed = True
             if keep_writing:
                 self._tasks.append(asyncio.create_task(leader.keep_writing(random.Random(leader.number))))  # noqa: S311
             else:
-                await leader.stop_rounds()
+                await leader.stop_work()
         for leader in self.leaders[:-3]:
             leader.stopped = True
         await self.leader.start(self.rng)
 
     async def work(self, seconds: float) -> None:
-        """Change pools and nodes continuously, with writes that overtake each other."""
+        """Change pools and nodes continuously."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            await asyncio.gather(*(self.leader.change(self.rng) for _ in range(CONCURRENT_CHANGES)))
+            for _ in range(CONCURRENT_CHANGES):
+                self.leader.change(self.rng)
             await asyncio.sleep(0.002)
 
     async def work_until_healthy(self) -> None:
-        """Continue changes until the publisher is healthy, and 0.3 s longer."""
+        """Continue changes until the worker is healthy, and 0.3 s longer."""
         deadline = time.monotonic() + HANG_SECONDS
-        while not self.leader.publisher.healthy:
-            assert time.monotonic() < deadline, f"Redis never became healthy: {self.leader.publisher.last_error}"
+        while not self.leader.fleet.healthy:
+            assert time.monotonic() < deadline, f"Redis never became healthy: {self.leader.fleet.error}"
             await self.work(0.05)
         await self.work(0.3)
 
@@ -111,7 +112,7 @@ class Torture:
             leader.stopped = True
         await asyncio.gather(*self._tasks)
         for leader in self.leaders:
-            await leader.stop_rounds()
+            await leader.stop_work()
             await leader.client.aclose()
 
 
@@ -143,12 +144,11 @@ async def torture(seed: int, url: str, patch: pytest.MonkeyPatch, *, cluster: bo
 
 
 async def check_final_members(leader: Leader, url: str, *, cluster: bool) -> None:
-    """Check that a reader gets the last documents of the last leader, at once or after the next round."""
+    """Check that a reader gets the last documents of the last leader, at once or after the next drift check."""
     deadline = time.monotonic() + HANG_SECONDS
     async with Lookup.from_url(url, namespace="speech", cluster=cluster) as lookup:
         for name in POOL_SIZES:
-            wanted = leader.publisher.published(name)
-            assert wanted is not None
+            wanted = leader.documents[name]
             while True:
                 found = await lookup.members(name)
                 if tuple(map(frozenset, (found.ready, found.suspect, found.draining))) == wanted.members:

@@ -13,10 +13,11 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from hotpool.projection.publisher import Publisher
 from tests.support.leadership import FixedLeadership
+from tests.support.redis_fleet import RedisFleet
 from tests.support.torture.reader import ENOUGH, leader_of
 
 from hotpool.errors import NotLeaderError, WriteError
@@ -66,14 +67,25 @@ class History:
         self.losses.append((start, time.monotonic()))
 
 
+@dataclass
+class _Election(FixedLeadership):
+    """Leadership whose term only an elected leader can raise. Writes go on after it ended, for Redis to refuse."""
+
+    elected: bool = True
+
+    async def raise_term(self, term: int) -> None:
+        if not self.elected:
+            raise NotLeaderError("another leader holds the Lease")
+        await super().raise_term(term)
+
+
 class Leader:
-    """One leader with a publisher. After it is deposed it keeps writing, and records refused and accepted writes."""
+    """One leader and its worker. After it is deposed it keeps writing, and records refused and accepted writes."""
 
     def __init__(self, client: Client, history: History, term: int, patch: pytest.MonkeyPatch) -> None:
         self.client = client
         self.number = term
-        self.term = term
-        self.elected = True
+        self.leadership = _Election(term)
         self.deposed = False
         self.stopped = False
         self.refused = 0
@@ -87,19 +99,11 @@ class Leader:
             return await send(*command, **more)
 
         patch.setattr(client, "execute_command", record_and_send)
-        self.writer = RedisWriter(client, FixedLeadership(), namespace="speech")
-        self.publisher = Publisher(
-            self.writer, term=lambda: self.term, raise_term=self._raise_term, cluster=self._cluster
-        )
-        self._rounds: asyncio.Task[None] | None = None
-
-    async def _raise_term(self, term: int) -> None:
-        if not self.elected:
-            raise NotLeaderError("another leader holds the Lease")
-        self.term = term
-
-    async def _cluster(self) -> str:
-        return "cluster-1"
+        self.writer = RedisWriter(client, self.leadership, namespace="speech")
+        self.fleet = RedisFleet(self.writer, self.leadership)
+        self.documents: dict[str, PoolDocument] = {}
+        """Pool → its last document."""
+        self._work: asyncio.Task[None] | None = None
 
     def random_document(self, name: str, rng: random.Random, former: PoolDocument | None) -> PoolDocument:
         """Return a pool with a few changed members, or with all members changed."""
@@ -123,47 +127,50 @@ class Leader:
     async def start(self, rng: random.Random) -> None:
         """Start to lead. Return when Redis holds the first document of every pool and node."""
         for name in POOL_SIZES:
-            await self.publisher.publish_pool(self.random_document(name, rng, None))
+            self._change_pool(name, rng)
         for name in NODES:
-            await self.change_node(name, rng)
-        self._rounds = asyncio.create_task(self.publisher.run())
+            self.change_node(name, rng)
+        self._work = asyncio.create_task(self.fleet.run())
         await self.wait_healthy()
 
-    async def change(self, rng: random.Random) -> None:
+    def change(self, rng: random.Random) -> None:
         """Change a pool, and sometimes a node."""
-        name = rng.choice(list(POOL_SIZES))
-        await self.publisher.publish_pool(self.random_document(name, rng, self.publisher.published(name)))
+        self._change_pool(rng.choice(list(POOL_SIZES)), rng)
         if rng.random() < 0.2:
-            await self.change_node(rng.choice(NODES), rng)
+            self.change_node(rng.choice(NODES), rng)
 
-    async def change_node(self, name: str, rng: random.Random) -> None:
+    def _change_pool(self, name: str, rng: random.Random) -> None:
+        document = self.documents[name] = self.random_document(name, rng, self.documents.get(name))
+        self.fleet.set_pool(document)
+
+    def change_node(self, name: str, rng: random.Random) -> None:
         """Change the capability of a node."""
         kinds = rng.sample(("asr", "nmt", "tts", "llm"), 2)
         document = NodeDocument(
             name, tuple((kind, True, None, (f"g{self.number}", str(rng.random()))) for kind in kinds)
         )
         self._history.nodes[name].add(capability_json(document))
-        await self.publisher.publish_node(document)
+        self.fleet.set_node(document)
 
     async def wait_healthy(self) -> None:
-        """Wait until the publisher is healthy. Raise the error of a publisher that ended."""
+        """Wait until the worker is healthy. Raise the error of a worker that ended."""
         deadline = time.monotonic() + 30
-        while not self.publisher.healthy:
-            if self._rounds and self._rounds.done():
-                self._rounds.result()
-            assert time.monotonic() < deadline, f"Redis never became healthy: {self.publisher.last_error}"
+        while not self.fleet.healthy:
+            if self._work and self._work.done():
+                self._work.result()
+            assert time.monotonic() < deadline, f"Redis never became healthy: {self.fleet.error}"
             await asyncio.sleep(0.01)
 
-    async def stop_rounds(self) -> None:
-        """Stop the publisher."""
-        if self._rounds:
-            self._rounds.cancel()
-            await asyncio.gather(self._rounds, return_exceptions=True)
+    async def stop_work(self) -> None:
+        """Stop the worker."""
+        if self._work:
+            self._work.cancel()
+            await asyncio.gather(self._work, return_exceptions=True)
 
     async def keep_writing(self, rng: random.Random) -> None:
         """Repeat all writes, as a former leader that was suspended. Redis must refuse each."""
         self.deposed = True
-        await self.stop_rounds()
+        await self.stop_work()
         while not self.stopped:
             for name in POOL_SIZES:
                 document = self.random_document(name, rng, None)

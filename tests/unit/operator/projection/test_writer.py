@@ -66,11 +66,11 @@ class FakeClient:
 
 async def test_nothing_is_sent_after_leadership_has_ended() -> None:
     fake = FakeClient(lambda _: [b"3", 1])
-    is_leader = True
-    writer = RedisWriter(fake.client, namespace="speech", leader=lambda: is_leader)
+    leadership = FixedLeadership()
+    writer = RedisWriter(fake.client, leadership, namespace="speech")
     await writer.claim(3)
     sent = len(fake.sent)
-    is_leader = False
+    leadership.leading = False
     calls = (
         writer.claim(4),
         writer.replace_pool(POOL),
