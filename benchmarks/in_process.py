@@ -12,10 +12,16 @@ from typing import Any, Final
 
 from benchmarks.memory_api import MemoryApi
 from kubernetes.aio import client
+from tests.support.leadership import FixedLeadership
 
+from hotpool.clock import Clock
+from hotpool.controllers.context import ControllerContext
+from hotpool.controllers.kubernetes_target import KubernetesTarget
 from hotpool.controllers.manager import Manager
+from hotpool.controllers.result import Result
 from hotpool.core.cluster_cache import ClusterCache
-from hotpool.core.model import Heartbeat, Kind
+from hotpool.core.model import Heartbeat, Key, Kind
+from hotpool.events.recorder import EventRecorder
 from hotpool.kube.lease_watch import LeaseWatch
 from hotpool.kube.reader import Reader
 from hotpool.kube.writer import KubeWriter
@@ -34,16 +40,30 @@ class _CountingObserver:
     """Observer between the Lease watch and the manager that counts heartbeats."""
 
     def __init__(self, manager: Manager) -> None:
-        self.on_watch_restored = manager.ingest.on_watch_restored
-        self.on_watch_lost = manager.ingest.on_watch_lost
-        self.on_probe_received = manager.ingest.on_probe_received
+        self.on_watch_restored = manager.on_watch_restored
+        self.on_watch_lost = manager.on_watch_lost
+        self.on_probe_received = manager.on_probe_received
         self.count = 0
         self._manager = manager
 
     def on_heartbeats(self, beats: Sequence[Heartbeat]) -> None:
         """Pass them to the manager."""
-        self._manager.ingest.on_heartbeats(beats)
+        self._manager.on_heartbeats(beats)
         self.count += len(beats)
+
+
+class _CountingTarget(KubernetesTarget):
+    """Target that notes each key that was reconciled."""
+
+    def __init__(self, context: ControllerContext, reader: Reader) -> None:
+        super().__init__(context, reader)
+        self.reconciled: set[Key] = set()
+
+    async def reconcile(self, key: Key) -> Result:
+        """Reconcile one key."""
+        result = await super().reconcile(key)
+        self.reconciled.add(key)
+        return result
 
 
 class InProcess:
@@ -56,14 +76,25 @@ class InProcess:
         session: Any = server
         api.rest_client.pool_manager = session
         self.cache = ClusterCache()
-        writer = KubeWriter(api, NAMESPACE, leader=lambda: True, term=lambda: 1)
-        self.manager = Manager(self.cache, Reader(api, NAMESPACE), writer, None)
+        clock, reader = Clock(), Reader(api, NAMESPACE)
+        recorder = EventRecorder(self.cache, clock)
+        self.manager = Manager(self.cache, reader, clock, recorder)
+        self._target = _CountingTarget(
+            ControllerContext(
+                cache=self.cache,
+                kube=KubeWriter(api, NAMESPACE, FixedLeadership()),
+                resync=self.manager.resync,
+                clock=clock,
+                recorder=recorder,
+            ),
+            reader,
+        )
         self.observer = _CountingObserver(self.manager)
         self.leases = LeaseWatch(api, NAMESPACE, self.observer)
 
     def watch(self, kind: Kind, event: str | None, line: bytes) -> None:
         """Process one line of a watch."""
-        self.manager.ingest.on_object(kind, event, json.loads(line))
+        self.manager.on_object(kind, event, json.loads(line))
 
     async def watch_all(self, kind: Kind) -> None:
         """Process the first listing of a watch; the time to read it from the file counts for the server."""
@@ -91,6 +122,11 @@ class InProcess:
         async with asyncio.timeout(_DEADLINE_SECONDS):
             while not holds():  # noqa: ASYNC110 - the condition has no event.
                 await asyncio.sleep(0.005)
+
+    async def all_reconciled(self) -> None:
+        """Wait until as many keys were reconciled as there are objects."""
+        kinds = self._target.concurrency
+        await self.until(lambda: len(self._target.reconciled) >= sum(len(self.cache.identities(k)) for k in kinds))
 
     async def quiet(self, rounds: int = 3) -> None:
         """Wait until `rounds` consecutive checks find no new request to the server."""
@@ -142,7 +178,7 @@ class InProcess:
     async def leading(self) -> AsyncIterator[None]:
         """Run the manager in this block, with a watch event for each write."""
         self.server.watcher = self.watch
-        task = asyncio.create_task(self.manager.run())
+        task = asyncio.create_task(self.manager.lead([self._target]))
         try:
             yield
         finally:
@@ -150,4 +186,4 @@ class InProcess:
             if task.done():
                 task.result()
             task.cancel()
-            await self.manager.finish()
+            await asyncio.gather(task, return_exceptions=True)

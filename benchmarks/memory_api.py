@@ -110,6 +110,8 @@ class MemoryApi:
             words = parts.path.split("/")
             if LEASES in words:
                 return self._leases(query)
+            if parts.path == "/version":
+                return Response(b"{}")
             where = words[words.index("namespaces") + 2 :]
             return self._respond(method, where, query, data, more["headers"]["Content-Type"])
         finally:

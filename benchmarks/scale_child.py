@@ -59,7 +59,7 @@ async def cold(folder: Path, nodes: int) -> Samples:
     fleet = InProcess(server)
     began, before = time.perf_counter(), fleet.cpu()
     async with fleet.listed(), fleet.leading():
-        await fleet.manager.all_reconciled.wait()
+        await fleet.all_reconciled()
         seconds, cpu = time.perf_counter() - began - server.cpu_seconds, fleet.cpu() - before
         before = fleet.cpu()
         step = await fleet.longest_step(fleet.quiet(SETTLED))  # the first resync, and slow status writes
@@ -85,7 +85,7 @@ async def memory(folder: Path, nodes: int) -> Samples:
         await fleet.watch_all(Kind.NODE)
         of_nodes = _rss() - at_first
     async with fleet.listed(), fleet.leading():
-        await fleet.manager.all_reconciled.wait()
+        await fleet.all_reconciled()
         await fleet.quiet(SETTLED)
         whole = _rss() - at_first
     memberships = sum(len(subject.members) for subject in fleet.cache.pools.values())
