@@ -113,9 +113,9 @@ def test_the_term_is_larger_than_that_of_lease_and_slices(
     elector.start_campaign(lambda: 9)
     assert won.wait(SECONDS)
     assert (elector.term, leases.stored.spec.lease_transitions) == (10, 10)
-    assert elector.leading()
+    assert elector.may_write()
     elector.stop()
-    assert not elector.leading()
+    assert not elector.may_write()
     assert leases.stored.spec.holder_identity is None
 
 
@@ -125,7 +125,7 @@ def test_an_acquisition_with_a_lost_response_still_wins(
     leases.after_write = once(urllib3.exceptions.ReadTimeoutError(None, "", "late"))  # type: ignore[arg-type]
     elector.start_campaign(int)
     assert won.wait(SECONDS)
-    assert elector.leading()
+    assert elector.may_write()
     assert elector.term == leases.stored.spec.lease_transitions == 1
 
 
@@ -142,7 +142,7 @@ def test_an_unexpected_error_counts_as_lost_leadership(
     assert won.wait(SECONDS)
     leases.before_write = once(ValueError("no JSON at all"))
     assert lost.wait(SECONDS)
-    assert not elector.leading()
+    assert not elector.may_write()
 
 
 def test_a_failed_renewal_is_retried_before_leadership_expires(
@@ -162,7 +162,7 @@ def test_a_failed_renewal_is_retried_before_leadership_expires(
     leases.before_write = fail
     assert failed.wait(SECONDS)
     assert renewed.wait(SECONDS)
-    assert elector.leading()
+    assert elector.may_write()
     assert not lost.is_set()
 
 
@@ -177,7 +177,7 @@ def test_a_slow_api_server_does_not_end_leadership_while_renewals_succeed(
     written = leases.writes
     deadline = time.monotonic() + 4 * SECONDS
     while leases.writes < written + 4 and time.monotonic() < deadline:
-        assert elector.leading()
+        assert elector.may_write()
         time.sleep(0.01)
     assert leases.writes >= written + 4
     assert not lost.is_set()
@@ -191,7 +191,7 @@ def test_a_lease_changed_by_another_client_is_read_again_and_renewed(
     leases.stored.metadata.resource_version = "changed"
     written = leases.writes
     wait_for("renewed", lambda: leases.writes > written + 2, SECONDS)
-    assert elector.leading()
+    assert elector.may_write()
     leases.stored.spec.holder_identity = "another"
     leases.stored.metadata.resource_version = "changed again"
     assert lost.wait(2 * SECONDS)
@@ -232,7 +232,7 @@ def test_a_standby_sees_a_leader_while_another_holder_renews_the_lease(leases: L
     assert not elector.sees_leader()
     elector.start_campaign(int)
     wait_for("it sees a leader", elector.sees_leader)
-    assert not elector.leading()
+    assert not elector.may_write()
 
 
 def test_a_standby_sees_no_leader_when_renewals_cannot_be_read(
@@ -247,7 +247,7 @@ def test_a_standby_sees_no_leader_when_renewals_cannot_be_read(
 
     monkeypatch.setattr(leases, "read_namespaced_lease", unavailable)
     wait_for("it sees no leader", lambda: not elector.sees_leader())
-    assert not elector.leading()
+    assert not elector.may_write()
 
 
 def test_a_standby_leads_when_the_lease_is_released(
@@ -258,7 +258,7 @@ def test_a_standby_leads_when_the_lease_is_released(
     wait_for("it sees a leader", elector.sees_leader)
     leases.stored = lease(holder_identity="", lease_duration_seconds=60)
     assert won.wait(SECONDS)
-    assert (elector.leading(), elector.sees_leader()) == (True, False)
+    assert (elector.may_write(), elector.sees_leader()) == (True, False)
 
 
 def test_the_holder_sets_its_annotations_on_the_lease_and_keeps_those_of_others(
@@ -288,7 +288,7 @@ def test_a_leader_that_reads_another_holder_stops_leading_at_once(
     other.metadata.resource_version = "other"
     leases.stored = other
     assert lost.wait(SECONDS)
-    assert not elector.leading()
+    assert not elector.may_write()
     assert before != leases.stored.metadata.resource_version == "other"
 
 
@@ -305,5 +305,5 @@ def test_a_leader_creates_its_deleted_lease_again_and_a_standby_waits_for_that(
     wait_for("the Lease is renewed again", lambda: leases.stored is not None and leases.writes > written + 2, SECONDS)
     standby.stop()
     assert (leases.stored.spec.holder_identity, leases.stored.spec.lease_transitions) == (elector.identity, 1)
-    assert elector.leading()
+    assert elector.may_write()
     assert not lost.is_set()
