@@ -53,6 +53,8 @@ class AgentWorld:
         self._machine = Surroundings(fleet.folder, self._random)
         self._pods = WorldPods(fleet, NODE, self._random)
         self._entries: dict[str, CatalogueEntry] = {}
+        self._removed_hanging: set[str] = set()
+        """Services that were removed while a start of theirs might hang."""
         self._exit = "keep"
         self._draining = False
         self._requests = 0
@@ -222,6 +224,8 @@ class AgentWorld:
                 self._entries[name].wanted = self._cluster_command[1]
         elif chance.random() < 0.3:
             removed = self._entries.pop(name)
+            if removed.left_hanging or removed.hangs == "program":
+                self._removed_hanging.add(name)
             if self._cluster_command and self._cluster_command[0] == name:
                 self._cluster_command = name, removed.wanted
             change = "remove"
@@ -355,5 +359,6 @@ class AgentWorld:
         """Name cgroups without a service. The start of one that must not run may still hang there."""
         for name, populated in cgroups.items():
             entry = self._entries.get(name)
-            if not (entry.wanted or (populated and entry.left_hanging) if entry else populated):
+            hanging = entry.left_hanging if entry else name in self._removed_hanging
+            if not (entry and entry.wanted) and not (populated and hanging):
                 yield f"the cgroup of {name} is left"
