@@ -77,18 +77,24 @@ def agent_world(
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[RedisServer]:
-    """A Redis server of one module, which its tests may flush, stop and damage."""
+def module_server() -> Iterator[RedisServer]:
+    """A Redis server of one module."""
     with RedisServer() as running:
         yield running
 
 
 @pytest.fixture
+def server(module_server: RedisServer) -> RedisServer:
+    """A running, empty Redis server, which a test may flush, stop and damage."""
+    module_server.start()
+    module_server.ask("FLUSHALL")
+    module_server.ask("FUNCTION", "FLUSH")
+    return module_server
+
+
+@pytest.fixture
 async def client(server: RedisServer) -> AsyncIterator[Client]:
-    """A client of that server, which is emptied first."""
-    server.start()
-    server.ask("FLUSHALL")
-    server.ask("FUNCTION", "FLUSH")
+    """A client of that server."""
     connected = connect(server.url)
     yield connected
     await connected.aclose()

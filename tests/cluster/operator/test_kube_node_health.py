@@ -40,11 +40,11 @@ def nodes(fleet: Fleet) -> Iterator[list[str]]:
     fleet.kubectl("delete", "node", *names, "--ignore-not-found")
 
 
-def start(fleet: Fleet, nodes: list[str], *, interval: int = 15) -> None:
+def start(fleet: Fleet, nodes: list[str], *, intervals: tuple[int, ...] = (15, 15, 15)) -> None:
     """Start an operator that follows Nodes, and an agent on each node, in pool `all`."""
     fleet.apply(pool("all", types=[{"type": "asr"}]))
     fleet.start_operator("operator", "--kube-nodes")
-    for name in nodes:
+    for name, interval in zip(nodes, intervals, strict=True):
         fleet.start_agent(name, translator(["zh", "en"]), debounce=0.2, interval=interval)
     fleet.wait_leading()
 
@@ -106,7 +106,7 @@ def test_not_ready_makes_a_node_suspect_and_a_shutdown_takes_it_out(fleet: Fleet
 
 def test_unknown_counts_only_for_a_node_whose_agent_is_silent(fleet: Fleet, nodes: list[str]) -> None:
     """The kubelets of two nodes are silent, and the agent of one of them."""
-    start(fleet, nodes, interval=4)
+    start(fleet, nodes, intervals=(15, 4, 15))
     expect(fleet, nodes, "Ready", "Ready", "Ready", seconds=60)
     with SliceWatcher(fleet.admin, fleet.namespace) as watcher:
         for name in nodes[:2]:

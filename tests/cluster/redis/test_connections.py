@@ -166,7 +166,6 @@ async def test_two_thousand_picks_at_a_time_share_a_few_connections(server: Redi
 
 
 def test_a_client_used_in_a_second_event_loop_says_what_to_do(server: RedisServer) -> None:
-    server.start()
     asyncio.run(project(server))
     lookup = Lookup.from_url(server.url, namespace="speech")
     asyncio.run(lookup.pick("zh-en"))

@@ -212,7 +212,6 @@ class ProjectionMachine(RuleBasedStateMachine):
 def run_random_courses(server: RedisServer, monkeypatch: pytest.MonkeyPatch, courses: int) -> None:
     """Run `courses` random courses of thirty steps."""
     monkeypatch.setattr(writing, "MEMBERS_PER_CALL", 12)
-    server.start()
     before = pool_write_count("change")
     run_state_machine_as_test(
         cast("type[RuleBasedStateMachine]", lambda: ProjectionMachine(server.port)),
