@@ -508,7 +508,7 @@ async def test_a_write_with_a_conflict_is_retried_even_if_the_read_fails_in_an_u
         failures = [RuntimeError("a defect")]
         refresh = fleet.manager.resync.refresh
 
-        async def fail_once(*arguments: Any) -> bool:
+        async def fail_once(*arguments: Any) -> Any:
             if failures:
                 raise failures.pop()
             return await refresh(*arguments)
