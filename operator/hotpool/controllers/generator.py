@@ -70,6 +70,8 @@ class GeneratorController:
             *(partial(self._create_pool, entry.generator, name, spec) for name, spec in plan.create.items()),
             *(partial(self._correct_pool, entry.generator, pools[name], spec) for name, spec in plan.correct.items()),
         ]:
+            if not self._context.exists(Kind.GENERATOR, entry.generator.meta):
+                break  # deleted meanwhile: its pools would have no owner
             try:
                 await write()
             except (NotLeaderError, FencedError):
