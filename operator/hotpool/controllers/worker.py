@@ -18,7 +18,7 @@ from hotpool.core.model import Key
 from hotpool.errors import FencedError, NotLeaderError, StaleError, UnavailableError, WriteError
 from hotpool.observability import hotplug_latency
 from hotpool.observability.hotplug_latency import Seen
-from hotpool.observability.metrics import APPLY, FAILURES
+from hotpool.observability.metrics import APPLY, FAILURES, TARGET_UP
 
 log = structlog.get_logger(__name__)
 
@@ -120,6 +120,8 @@ class Worker:
                 self._outage = True
         else:
             self._connected = True
+            # What only a former leader wrote is removed before everything else is compared or written.
+            self.add([key for key in stored if key not in self._restoring], self._clock())
             self.restore(stored)
             if self._outage:
                 self.add(self._failed, self._clock())
@@ -265,6 +267,7 @@ class Worker:
         if error == self.error:
             return
         self.error = error
+        TARGET_UP.labels(self.target.name).set(not error)
         self._results.append(Result())
         if error:
             log.warning("target fails", target=self.target.name, error=error)

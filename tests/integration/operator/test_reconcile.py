@@ -35,10 +35,12 @@ from tests.support.simulated_fleet import (
     until,
 )
 
+from hotpool.controllers.redis_target import RedisTarget
 from hotpool.core.generators.admission import pool_name
 from hotpool.core.model import CUSTOM_KINDS, Key, Kind
 from hotpool.errors import NotLeaderError, RetryableError
 from hotpool.observability.metrics import REGISTRY
+from hotpool.projection.documents import PoolDocument
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -916,6 +918,19 @@ async def test_the_deletion_of_a_pool_and_of_a_node_deletes_them_in_redis() -> N
         await fleet.beating(0.1)
         assert (set(redis.pools), set(redis.nodes)) == (set(), {"n1"})
         assert "drop_pool" in redis.writes_of("llm")
+
+
+@simulated
+async def test_a_new_leader_deletes_pools_that_are_gone_from_a_slow_redis_before_it_has_written_all_others() -> None:
+    api, redis = small_fleet(1), FakeRedis(delay=0.2)
+    for number in range(200):
+        api.put(pool_object(f"p{number}", requires=requires("llm")))
+    gone = PoolDocument("gone", "uid-gone", None, None, frozenset({"n0"}), frozenset(), frozenset())
+    redis.pools["gone"] = gone
+    async with operator(api, redis):
+        await until(lambda: len(redis.pools) == 201)
+        written = [name for _, verb, name in redis.log if verb in {"replace_pool", "drop_pool"}]
+        assert written.index("gone") < 2 * RedisTarget.concurrency[Kind.POOL]
 
 
 @simulated
