@@ -120,17 +120,20 @@ class Operator:
         self._lease_watch_probe = LeaseWatchProbe(api, settings.namespace, self._manager, self._elector, clock)
 
     def _targets(self) -> list[Target]:
-        """Return the targets of a new leadership. Redis first: it takes withdrawals within a millisecond."""
+        """Return the targets of a new leadership (docs/how-to/add-a-target.md), in the order in which they plan.
+
+        Redis first: it takes withdrawals within a millisecond.
+        """
         kube = KubeWriter(self._connection.api, self._settings.namespace, self._elector)
         context = ControllerContext(
             cache=self._cache, kube=kube, resync=self._manager.resync, clock=self._clock, recorder=self._recorder
         )
-        kubernetes = KubernetesTarget(context, self._reader)
-        if self._redis is None:
-            return [kubernetes]
-        key_options = {"namespace": self._settings.namespace, "prefix": self._settings.redis_prefix}
-        writer = RedisWriter(self._redis, self._elector, **key_options)
-        return [RedisTarget(writer, self._cache, self._clock, self._elector, self._cluster_id), kubernetes]
+        targets: list[Target] = []
+        if self._redis:
+            key_options = {"namespace": self._settings.namespace, "prefix": self._settings.redis_prefix}
+            writer = RedisWriter(self._redis, self._elector, **key_options)
+            targets.append(RedisTarget(writer, self._cache, self._clock, self._elector, self._cluster_id))
+        return [*targets, KubernetesTarget(context, self._reader)]
 
     async def _cluster_id(self) -> str:
         """Return the id that distinguishes clusters that share a Redis. Read it once. Raises RetryableError."""
@@ -249,7 +252,7 @@ class Operator:
         return self._connection.watches.is_up(kind) and not (kind == "leases" and self._manager.watch_is_stale)
 
     def _checks(self) -> Mapping[str, str]:
-        """Return the checks of /readyz: name → problem, empty if it passes. Only the leader has the check of Redis."""
+        """Return the checks of /readyz: name → problem, empty if it passes. Only the leader has checks of targets."""
         checks = {
             "listed": "" if self._cache.gate_open else "first listing not complete",
             "watches": self._connection.watches.problem(),

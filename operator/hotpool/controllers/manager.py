@@ -19,7 +19,7 @@ from hotpool.kube.client import ApiUnavailable
 from hotpool.kube.reader import Reader
 from hotpool.observability import hotplug_latency
 from hotpool.observability.hotplug_latency import Seen
-from hotpool.observability.metrics import NODES, POOLS, REDIS_UP
+from hotpool.observability.metrics import NODES, POOLS
 
 log = structlog.get_logger(__name__)
 
@@ -93,9 +93,8 @@ class Manager:
         async with aclosing(worker.run()) as results:
             async for result in results:
                 self._mark(result.dirty)
-                if worker.target.name == "redis" and worker.error != STARTING:
-                    REDIS_UP.set(not worker.error)
-                    self._recorder.redis_health(not worker.error, worker.error)
+                if worker.error != STARTING:
+                    self._recorder.target_health(worker.target.name, worker.error)
 
     def target_errors(self) -> dict[str, str]:
         """Return target → reason why it does not hold the desired state; empty if it does. Nothing of a standby."""
