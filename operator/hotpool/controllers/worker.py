@@ -46,6 +46,7 @@ class Worker:
         self.target = target
         self.error = STARTING
         """Reason why the target does not hold the desired state; empty if it does, as far as is known."""
+        TARGET_UP.labels(target.name).set(0)
         self._clock = clock
         self._queues = {kind: WorkQueue(capacity) for kind, capacity in target.concurrency.items()}
         self._restoring: set[Key] = set()
