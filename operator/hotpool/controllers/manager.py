@@ -46,6 +46,8 @@ class Manager:
         self._clock = clock
         self._recorder = recorder
         self._wake = asyncio.Event()
+        self._sleeps_until = 0.0
+        """Time at which silence is advanced next (monotonic)."""
         self._ingest = Ingest(cache, clock, recorder)
         self.resync = Resync(cache, reader, self._ingest, clock, kinds)
         self._workers: Sequence[Worker] = ()
@@ -145,6 +147,9 @@ class Manager:
 
     def _mark(self, keys: Iterable[Key], seen: Seen | None = None) -> None:
         """Make keys due now at every target. `seen`: the report that changed them."""
+        deadline = self._ingest.next_deadline()
+        if deadline is not None and deadline < self._sleeps_until:
+            self._wake.set()
         if not self._workers or not keys:
             return
         now = self._clock()
@@ -178,6 +183,7 @@ class Manager:
                 await asyncio.gather(resync, return_exceptions=True)
 
     async def _sleep(self, until: float) -> None:
+        self._sleeps_until = until
         try:
             async with asyncio.timeout(max(0.0, until - self._clock())):
                 await self._wake.wait()
