@@ -81,7 +81,6 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         self._clock = _JumpingSelector()
         super().__init__(self._clock)
-        self._clock_resolution = 0.0  # else a timer that is due too early by rounding is called again and again
 
     def time(self) -> float:
         """Return the simulated seconds."""

@@ -27,6 +27,8 @@ RESYNC_SECONDS: Final = 300.0
 FIRST_RESYNC_SECONDS: Final = 10.0
 """Delay of a leader's first resync. It is short because changes between our LIST and the start of the watches count."""
 _WAIT_SECONDS: Final = 1.0
+_SHORTEST_SLEEP: Final = 0.001
+"""A difference of rounding must not become a busy loop."""
 _LONGEST_SLEEP: Final = 5.0
 """Longest time between two checks of the Lease watch."""
 
@@ -185,7 +187,7 @@ class Manager:
     async def _sleep(self, until: float) -> None:
         self._sleeps_until = until
         try:
-            async with asyncio.timeout(max(0.0, until - self._clock())):
+            async with asyncio.timeout(max(_SHORTEST_SLEEP, until - self._clock())):
                 await self._wake.wait()
         except TimeoutError:
             pass
