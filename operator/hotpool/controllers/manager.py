@@ -27,6 +27,8 @@ RESYNC_SECONDS: Final = 300.0
 FIRST_RESYNC_SECONDS: Final = 10.0
 """Delay of a leader's first resync. It is short because changes between our LIST and the start of the watches count."""
 _WAIT_SECONDS: Final = 1.0
+_SHORTEST_SLEEP: Final = 0.001
+"""A difference of rounding must not become a busy loop."""
 _LONGEST_SLEEP: Final = 5.0
 """Longest time between two checks of the Lease watch."""
 
@@ -46,6 +48,8 @@ class Manager:
         self._clock = clock
         self._recorder = recorder
         self._wake = asyncio.Event()
+        self._sleeps_until = 0.0
+        """Time at which silence is advanced next (monotonic)."""
         self._ingest = Ingest(cache, clock, recorder)
         self.resync = Resync(cache, reader, self._ingest, clock, kinds)
         self._workers: Sequence[Worker] = ()
@@ -144,6 +148,9 @@ class Manager:
 
     def _mark(self, keys: Iterable[Key], seen: Seen | None = None) -> None:
         """Make keys due now at every target. `seen`: the report that changed them."""
+        deadline = self._ingest.next_deadline()
+        if deadline is not None and deadline < self._sleeps_until:
+            self._wake.set()
         if not self._workers or not keys:
             return
         now = self._clock()
@@ -177,8 +184,9 @@ class Manager:
                 await asyncio.gather(resync, return_exceptions=True)
 
     async def _sleep(self, until: float) -> None:
+        self._sleeps_until = until
         try:
-            async with asyncio.timeout(max(0.0, until - self._clock())):
+            async with asyncio.timeout(max(_SHORTEST_SLEEP, until - self._clock())):
                 await self._wake.wait()
         except TimeoutError:
             pass

@@ -94,10 +94,9 @@ class RedisTarget:
         members = plan_members(membership, self._cache.slices.get(key.name, {}), ageing=self._cache.ageing)
         membership.record_plan(members.retained)
         version, document = membership.version, _pool_document(membership.pool, members, former)
-        self._pools[key.name] = document
         if self._held.get(key) != document.digest:
             await self._send(key, document.digest, "replace_pool", self._writer.replace_pool(document))
-        self._versions[key.name] = version
+        self._pools[key.name], self._versions[key.name] = document, version
         return Result(change=_direction(former, document))
 
     def _is_current(self, key: Key, membership: PoolMembership) -> bool:
