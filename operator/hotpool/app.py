@@ -117,7 +117,7 @@ class Operator:
             NodeWatch(api, self._manager.on_object, self._recorder.node_watch_health) if settings.kube_nodes else None
         )
         self._lease_watch = LeaseWatch(api, settings.namespace, self._manager)
-        self._lease_watch_probe = LeaseWatchProbe(api, settings.namespace, self._manager, self._elector, clock)
+        self._lease_watch_probe = LeaseWatchProbe(api, settings.namespace, self._manager.ingest, self._elector, clock)
 
     def _targets(self) -> list[Target]:
         """Return the targets of a new leadership (docs/how-to/add-a-target.md), in the order in which they plan.
@@ -249,14 +249,14 @@ class Operator:
 
     def _watch_is_up(self, kind: str) -> bool:
         """Return True while a watch has a proof of life; of Leases, which have a probe, the probe must return, too."""
-        return self._connection.watches.is_up(kind) and not (kind == "leases" and self._manager.watch_is_stale)
+        return self._connection.watches.is_up(kind) and not (kind == "leases" and self._manager.ingest.watch_is_stale)
 
     def _checks(self) -> Mapping[str, str]:
         """Return the checks of /readyz: name → problem, empty if it passes. Only the leader has checks of targets."""
         checks = {
             "listed": "" if self._cache.gate_open else "first listing not complete",
             "watches": self._connection.watches.problem(),
-            "leases": "no heartbeats can be received" if self._manager.watch_is_stale else "",
+            "leases": "no heartbeats can be received" if self._manager.ingest.watch_is_stale else "",
         }
         if self._node_watch:
             checks["nodes"] = self._node_watch.error

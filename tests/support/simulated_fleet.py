@@ -648,7 +648,7 @@ class Fleet:
         """Renew the probe Lease until cancelled, and deliver it unless the watch is frozen."""
         while True:
             renewed = f"{now()}"
-            self.manager.on_probe_sent(renewed)
+            self.manager.ingest.on_probe_sent(renewed)
             if not self.watch_frozen:
                 self.manager.on_probe_received(renewed)
             await asyncio.sleep(PROBE_SECONDS)

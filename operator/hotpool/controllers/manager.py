@@ -50,8 +50,8 @@ class Manager:
         self._wake = asyncio.Event()
         self._sleeps_until = 0.0
         """Time at which silence is advanced next (monotonic)."""
-        self._ingest = Ingest(cache, clock, recorder)
-        self.resync = Resync(cache, reader, self._ingest, clock, kinds)
+        self.ingest = Ingest(cache, clock, recorder)
+        self.resync = Resync(cache, reader, self.ingest, clock, kinds)
         self._workers: Sequence[Worker] = ()
         """Workers of the present leadership; none of a standby."""
 
@@ -108,7 +108,7 @@ class Manager:
         """Store a watched object and mark the keys that it affects. `event` None: it was listed."""
         name = str(((body or {}).get("metadata") or {}).get("name"))
         before = self._report_time(name) if kind is Kind.NODE and event else None
-        dirty = self._ingest.on_object(kind, event, body)
+        dirty = self.ingest.on_object(kind, event, body)
         time = self._report_time(name) if kind is Kind.NODE and event else None
         seen = None
         if time and time != before and self._cache.gate_open:
@@ -121,34 +121,25 @@ class Manager:
 
     def on_heartbeats(self, heartbeats: Sequence[Heartbeat]) -> None:
         """Record the heartbeats of listed or changed Leases."""
-        self._mark(self._ingest.on_heartbeats(heartbeats))
-
-    def on_probe_sent(self, renewed: str) -> None:
-        """Record the renewTime with which the probe Lease is about to be written."""
-        self._ingest.on_probe_sent(renewed)
+        self._mark(self.ingest.on_heartbeats(heartbeats))
 
     def on_probe_received(self, renewed: str) -> None:
         """Record the renewTime of the probe Lease that the watch delivered."""
-        self._ingest.on_probe_received(renewed)
+        self.ingest.on_probe_received(renewed)
         self._wake.set()
 
     def on_watch_lost(self) -> None:
         """Stop counting silence until the Lease watch is open again."""
-        self._ingest.on_watch_lost()
+        self.ingest.on_watch_lost()
 
     def on_watch_restored(self, *, listed: bool = True) -> None:
         """Record that the Lease watch is open, after a complete listing or where it broke."""
-        self._ingest.on_watch_restored(listed=listed)
+        self.ingest.on_watch_restored(listed=listed)
         self._wake.set()
-
-    @property
-    def watch_is_stale(self) -> bool:
-        """True while the Lease watch is not proven alive."""
-        return self._ingest.watch_is_stale
 
     def _mark(self, keys: Iterable[Key], seen: Seen | None = None) -> None:
         """Make keys due now at every target. `seen`: the report that changed them."""
-        deadline = self._ingest.next_deadline()
+        deadline = self.ingest.next_deadline()
         if deadline is not None and deadline < self._sleeps_until:
             self._wake.set()
         if not self._workers or not keys:
@@ -171,12 +162,12 @@ class Manager:
             while True:
                 now = self._clock()
                 self._wake.clear()
-                self._mark(self._ingest.advance(now))
+                self._mark(self.ingest.advance(now))
                 NODES.set(len(self._cache.nodes))
                 POOLS.set(len(self._cache.pools))
                 if now >= next_resync:
                     resync, next_resync = asyncio.create_task(self.compare()), now + RESYNC_SECONDS
-                times = (now + _LONGEST_SLEEP, next_resync, self._ingest.next_deadline())
+                times = (now + _LONGEST_SLEEP, next_resync, self.ingest.next_deadline())
                 await self._sleep(min(at for at in times if at is not None))
         finally:
             if resync:

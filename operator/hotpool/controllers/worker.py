@@ -49,10 +49,8 @@ class Worker:
         TARGET_UP.labels(target.name).set(0)
         self._clock = clock
         self._queues = {kind: WorkQueue(capacity) for kind, capacity in target.concurrency.items()}
-        self._restoring: set[Key] = set()
-        """Keys to reconcile whenever there is time, until each succeeds; fresh changes come first."""
         self._untried: set[Key] = set()
-        """Those of them that were not tried yet. A drift check waits for them: it would count them as strays."""
+        """Keys that nothing has changed and that were not tried yet. A drift check would count them as strays."""
         self._failed: dict[Key, _Failure] = {}
         self._seen: dict[Key, Seen] = {}
         """Key → first report that no write has followed yet."""
@@ -83,7 +81,6 @@ class Worker:
         """Reconcile keys that nothing has changed, behind those that changed."""
         for key in keys:
             if queue := self._queues.get(key.kind):
-                self._restoring.add(key)
                 self._untried.add(key)
                 queue.add_idle(key)
         self._wake.set()
@@ -108,7 +105,7 @@ class Worker:
     @property
     def settled(self) -> bool:
         """True if every key was reconciled, and none is to be tried again."""
-        return not self._restoring and not self._failed
+        return not self._untried and not self._failed
 
     async def _connect(self) -> None:
         try:
@@ -122,7 +119,7 @@ class Worker:
         else:
             self._connected = True
             # What only a former leader wrote is removed before everything else is compared or written.
-            self.add([key for key in stored if key not in self._restoring], self._clock())
+            self.add([key for key in stored if key not in self._untried], self._clock())
             self.restore(stored)
             if self._outage:
                 self.add(self._failed, self._clock())
@@ -184,7 +181,7 @@ class Worker:
         if not result.postponed:
             APPLY.labels(key.kind.value).observe(self._clock() - due)
             self._failed.pop(key, None)
-        self._restoring.discard(key)
+        self._untried.discard(key)
         if self._connected:
             self._connect_at = 0.0
         if self.settled and not before:

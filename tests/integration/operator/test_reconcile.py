@@ -327,7 +327,7 @@ async def test_a_stale_lease_watch_does_not_count_as_silence() -> None:
         fleet.beat()
         await asyncio.sleep(2 * H)
         fleet.manager.on_watch_lost()
-        assert fleet.manager.watch_is_stale
+        assert fleet.manager.ingest.watch_is_stale
         await asyncio.sleep(100 * H)
         assert set(api.members("llm").values()) == {"Ready"}
         fleet.manager.on_watch_restored()
