@@ -84,7 +84,7 @@ class GeneratorController:
 
     async def _remove_pool(self, generator: Generator, pool: Pool) -> None:
         with self._context.recorder.pool_write(generator, pool.meta.name, pool.spec, None):
-            await self._context.kube.delete_pool(pool)
+            await self._context.kube.delete(Kind.POOL, pool.meta)
         self._context.dirty.update(self._context.cache.delete(Kind.POOL, pool.meta.name, pool.meta.uid))
 
     async def _create_pool(self, generator: Generator, name: str, spec: PoolSpec) -> None:

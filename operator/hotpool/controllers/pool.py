@@ -79,7 +79,7 @@ class PoolController:
             return
         for item in orphans:
             if not any(pool in self._context.cache.pools for pool in item.pools):
-                await self._context.kube.delete_slice(item.meta)
+                await self._context.kube.delete(Kind.SLICE, item.meta)
                 self._context.dirty.update(self._context.cache.delete(Kind.SLICE, item.meta.name, item.meta.uid))
 
     async def _write(self, membership: PoolMembership, plan: PoolPlan, writes: list[SliceWrite]) -> bool:

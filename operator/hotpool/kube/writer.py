@@ -50,12 +50,8 @@ class KubeWriter:
                 body["term"] = max(self._leadership.term, known.term)
                 return await self._patch(Kind.SLICE, known.meta.name, body)
             case DeleteSlice(known):
-                await self.delete_slice(known.meta)
+                await self.delete(Kind.SLICE, known.meta)
                 return None
-
-    async def delete_slice(self, known: Meta) -> None:
-        """Delete the slice with this uid and version."""
-        await self._delete(Kind.SLICE, known)
 
     def _slice(self, pool: Pool, name: str, members: tuple[Member, ...]) -> Json:
         return {
@@ -106,13 +102,9 @@ class KubeWriter:
         ]
         return await self._send("patch", "PATCH", Kind.POOL, pool.meta.name, body=body, content_type=JSON_PATCH)
 
-    async def delete_pool(self, pool: Pool) -> None:
-        """Delete the pool with this uid and version."""
-        await self._delete(Kind.POOL, pool.meta)
-
-    async def delete_node(self, node: Meta) -> None:
-        """Delete the NodeCapability with this uid and version."""
-        await self._delete(Kind.NODE, node)
+    async def delete(self, kind: Kind, known: Meta) -> None:
+        """Delete the object with this uid and version."""
+        await self._send("delete", "DELETE", kind, known.name, body=_preconditions(known.uid, str(known.version)))
 
     async def delete_lease(self, lease: Heartbeat) -> None:
         """Delete the Lease of a node, unless it was renewed meanwhile. A missing Lease is not an error."""
@@ -135,9 +127,6 @@ class KubeWriter:
     async def _apply(self, name: str, body: Json, *, status: bool = False) -> Json:
         typed = _typed(Kind.NODE, body)
         return await self._send("apply", "PATCH", Kind.NODE, name, body=typed, content_type=APPLY, status=status)
-
-    async def _delete(self, kind: Kind, known: Meta) -> None:
-        await self._send("delete", "DELETE", kind, known.name, body=_preconditions(known.uid, str(known.version)))
 
     async def _send(
         self,
