@@ -37,6 +37,8 @@ _FINISH_SECONDS: Final = 3.0
 class _Failure:
     attempts: int
     error: str
+    unavailable: bool
+    """True if no other key could be written either."""
 
 
 class Worker:
@@ -180,7 +182,9 @@ class Worker:
         before = self.settled
         if not result.postponed:
             APPLY.labels(key.kind.value).observe(self._clock() - due)
-            self._failed.pop(key, None)
+            failure = self._failed.pop(key, None)
+            if failure and failure.unavailable:
+                self.add(self._failed, self._clock())  # back again: the others need not wait any longer
         self._untried.discard(key)
         if self._connected:
             self._connect_at = 0.0
@@ -195,7 +199,7 @@ class Worker:
         FAILURES.labels(type(error).__name__).inc()
         before = self._failed.get(key)
         attempts = before.attempts + 1 if before else 1
-        self._failed[key] = _Failure(attempts, str(error))
+        self._failed[key] = _Failure(attempts, str(error), isinstance(error, UnavailableError))
         if seen:
             self._seen.setdefault(key, seen)
         at_once = isinstance(error, StaleError) and attempts == 1

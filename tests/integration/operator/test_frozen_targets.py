@@ -6,10 +6,12 @@ On real parts: tests/cluster/operator/test_frozen_targets.py.
 from collections.abc import Callable
 
 import pytest
+from tests.support.builders import pool_object, requires
 from tests.support.llm_fleet import no_llm, publish, small_fleet
 from tests.support.simulated_fleet import FakeApi, FakeRedis, Fleet, operator, refusing, simulated, unreachable, until
 
 from hotpool.controllers.context import ROUND_SECONDS
+from hotpool.core.model import Kind
 from hotpool.errors import RetryableError
 from hotpool.kube.writer import WRITE_TIMEOUT
 from hotpool.projection.redis_errors import RedisFullError
@@ -20,6 +22,8 @@ pytestmark = pytest.mark.timeout(60)
 WRITES = ("create", "patch", "status", "delete")
 AT_ONCE = 0.05
 """More than the steps of simulated time in which a test looks."""
+OUTAGE_SECONDS = 120.0
+"""Long enough for the longest back-off."""
 CATCH_UP_SECONDS = 2.5
 """One hanging attempt to connect or write may be under way, and the next follows at most a second later."""
 
@@ -59,6 +63,23 @@ def cut_api(api: FakeApi) -> None:
     api.fault = unreachable
 
 
+@simulated
+async def test_the_first_write_after_a_freeze_brings_all_others_that_wait_for_their_next_attempt() -> None:
+    api = small_fleet(2)
+    for number in range(20):
+        api.put(pool_object(f"p{number}", requires=requires("llm")))
+    async with operator(api) as fleet:
+        await fleet.beating(10)
+        freeze_writes(api)
+        for number in range(20):
+            api.edit(Kind.POOL, f"p{number}", {"spec": {"excludeNodes": ["n0"]}})
+            await fleet.beating(5)
+        api.delay, api.fault = 0.0, None
+        await until(lambda: any(set(api.members(f"p{number}")) == {"n1"} for number in range(20)))
+        rest = await until(lambda: all(set(api.members(f"p{number}")) == {"n1"} for number in range(20)))
+        assert rest < WRITE_TIMEOUT + AT_ONCE  # of the writes that hang at that moment
+
+
 async def stop_services(fleet: Fleet, first: int, members: Callable[[], set[str]]) -> list[float]:
     """Stop the services of five nodes. Return for each the seconds until the node is no member."""
     times = []
@@ -81,6 +102,7 @@ async def test_stops_reach_the_slices_at_once_whatever_redis_does_and_redis_catc
         assert max(await stop_services(fleet, 0, lambda: set(api.members("llm")))) < AT_ONCE
         fault(redis)
         assert max(await stop_services(fleet, 5, lambda: set(api.members("llm")))) < AT_ONCE
+        await fleet.beating(OUTAGE_SECONDS)
         redis.delay, redis.fault, redis.refusals = 0.0, None, {}
         left = set(api.members("llm"))
         assert await until(lambda: redis.pools["llm"].ready == left) < CATCH_UP_SECONDS
@@ -98,12 +120,13 @@ async def test_stops_reach_redis_at_once_whatever_kubernetes_does_to_writes_and_
         assert max(await stop_services(fleet, 0, lambda: set(redis.pools["llm"].ready))) < AT_ONCE
         fault(api)
         assert max(await stop_services(fleet, 5, lambda: set(redis.pools["llm"].ready))) < AT_ONCE
+        await fleet.beating(OUTAGE_SECONDS)
         api.delay, api.fault = 0.0, None
         left = set(redis.pools["llm"].ready)
-        await until(lambda: set(api.members("llm")) == left, fleet_back_off(fault))
+        await until(lambda: set(api.members("llm")) == left, catch_up_seconds(fault))
         await until(lambda: not any(fleet.manager.target_errors().values()))
 
 
-def fleet_back_off(fault: Callable[[FakeApi], None]) -> float:
-    """Return the seconds within which slices catch up: a refused write is repeated with growing pauses."""
-    return 15.0 if fault is refuse_writes else CATCH_UP_SECONDS + ROUND_SECONDS
+def catch_up_seconds(fault: Callable[[FakeApi], None]) -> float:
+    """Return the seconds within which slices catch up: a write that fails is repeated with growing pauses."""
+    return 31.0 if fault in {refuse_writes, freeze_writes} else CATCH_UP_SECONDS + ROUND_SECONDS
