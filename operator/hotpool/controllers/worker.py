@@ -15,7 +15,7 @@ from hotpool.clock import Clock
 from hotpool.controllers.result import Result, Target
 from hotpool.controllers.workqueue import WorkQueue
 from hotpool.core.model import Key
-from hotpool.errors import FencedError, NotLeaderError, StaleError, UnavailableError, WriteError
+from hotpool.errors import FencedError, NotLeaderError, RejectedError, StaleError, UnavailableError, WriteError
 from hotpool.observability import hotplug_latency
 from hotpool.observability.hotplug_latency import Seen
 from hotpool.observability.metrics import APPLY, FAILURES, TARGET_UP
@@ -36,9 +36,7 @@ _FINISH_SECONDS: Final = 3.0
 @dataclass(frozen=True, slots=True)
 class _Failure:
     attempts: int
-    error: str
-    unavailable: bool
-    """True if no other key could be written either."""
+    error: Exception
 
 
 class Worker:
@@ -183,11 +181,13 @@ class Worker:
         if not result.postponed:
             APPLY.labels(key.kind.value).observe(self._clock() - due)
             failure = self._failed.pop(key, None)
-            if failure and failure.unavailable:
+            if failure and isinstance(failure.error, UnavailableError):
                 self.add(self._failed, self._clock())  # back again: the others need not wait any longer
         self._untried.discard(key)
         if self._connected:
             self._connect_at = 0.0
+        if self.error:
+            self._clear_error()
         if self.settled and not before:
             self._confirm()
         if seen and result.change:
@@ -199,7 +199,7 @@ class Worker:
         FAILURES.labels(type(error).__name__).inc()
         before = self._failed.get(key)
         attempts = before.attempts + 1 if before else 1
-        self._failed[key] = _Failure(attempts, str(error), isinstance(error, UnavailableError))
+        self._failed[key] = _Failure(attempts, error)
         if seen:
             self._seen.setdefault(key, seen)
         at_once = isinstance(error, StaleError) and attempts == 1
@@ -210,9 +210,10 @@ class Worker:
         words = {"target": self.target.name, "kind": key.kind.value, "name": key.name}
         if not isinstance(error, WriteError):
             log.error("reconciliation failed", **words, exc_info=error)
-        elif not isinstance(error, UnavailableError) and (before is None or before.error != str(error)):
+        elif not isinstance(error, UnavailableError) and (before is None or str(before.error) != str(error)):
             log.warning("write failed", **words, error=str(error))
-        self._note_failure(error)
+        if not isinstance(error, RejectedError):  # that of one object says nothing about the target
+            self._note_failure(error)
 
     def _note_failure(self, error: Exception) -> None:
         self._set_error(str(error))
@@ -231,15 +232,14 @@ class Worker:
 
     def _confirm(self) -> None:
         """Check at once what was repaired, at most once a second: another program may change it again and again."""
-        self._clear_error()
         at = max(self._clock(), self._confirm_at)
         if at < self._drift_at and not self._checking:
             self._confirm_at = at + RETRY_SECONDS
             self._check_by(at)
 
     def _clear_error(self) -> None:
-        """Clear the error of a target without drift checks if no key is to be tried again."""
-        if not self.target.drift_seconds and not self._failed:
+        """Clear the error of a target without drift checks if it refuses at most single objects."""
+        if not self.target.drift_seconds and all(isinstance(f.error, RejectedError) for f in self._failed.values()):
             self._set_error("")
 
     async def _check_drift(self) -> None:

@@ -13,7 +13,7 @@ from hotpool.clock import Clock
 from hotpool.controllers.result import Result
 from hotpool.controllers.worker import RETRY_SECONDS, STARTING, Worker
 from hotpool.core.model import Key, Kind
-from hotpool.errors import RetryableError, StaleError, UnavailableError
+from hotpool.errors import RejectedError, RetryableError, StaleError, UnavailableError
 from hotpool.observability.metrics import REGISTRY
 
 pytestmark = pytest.mark.timeout(60)
@@ -208,3 +208,18 @@ async def test_a_write_to_an_outdated_object_is_retried_at_once_and_is_no_error_
             await change(worker, B)
         assert target.reconciled[-2:] == [B, B]
         assert (worker.error, worker.settled, lines) == ("", True, [])
+
+
+@simulated
+async def test_the_refusal_of_an_object_is_no_error_of_the_target_and_does_not_keep_that_of_another() -> None:
+    target = ScriptedTarget(drift_seconds=None)
+    async with working(target) as worker:
+        target.failures[B] = RejectedError("invalid")
+        await change(worker, B)
+        assert worker.error == ""
+        target.failures[A] = RetryableError("lost")
+        await change(worker, A)
+        assert worker.error == "lost"
+        del target.failures[A]
+        await until(lambda: worker.error == "")
+        assert B in target.reconciled
