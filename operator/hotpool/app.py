@@ -17,7 +17,7 @@ from hotpool.common.health_server import ListenError, check_lines, serving
 from hotpool.common.lossy_stream import drain_stderr
 from hotpool.controllers.context import ControllerContext
 from hotpool.controllers.kubernetes_target import KubernetesTarget
-from hotpool.controllers.manager import Manager
+from hotpool.controllers.manager import Manager, first_of
 from hotpool.controllers.redis_target import RedisTarget
 from hotpool.controllers.result import Target
 from hotpool.core.cluster_cache import ClusterCache
@@ -212,7 +212,7 @@ class Operator:
         gc.freeze()  # listed objects stay: exclude them from garbage collections
         self._elector.start_campaign(lambda: self._cache.largest_term)
         while True:
-            await _first_of(self._manager.stand_by(), self._won.wait())
+            await first_of(self._manager.stand_by(), self._won.wait())
             self._won.clear()
             self._lost.clear()
             await self._lead()
@@ -223,7 +223,7 @@ class Operator:
         lease = EventObject("Lease", ELECTION_LEASE, self._elector.lease_uid, "coordination.k8s.io/v1")
         self._recorder.leader_elected(self._elector.term, lease)
         try:
-            await _first_of(
+            await first_of(
                 self._manager.lead(self._targets()),
                 self._recorder.run(self._events.post),
                 self._lease_watch_probe.run(),
@@ -316,19 +316,6 @@ async def _when_available(read: Callable[[], Awaitable[T]]) -> T:
                 advice = {"advice": _GRANT} if error.status == _FORBIDDEN else {}
                 log.warning("waiting for the API server", error=problem, **advice)
             await asyncio.sleep(_WAIT_SECONDS)
-
-
-async def _first_of(*work: Coroutine[Any, Any, Any]) -> None:
-    """Run these until the first one ends, and cancel the others. Raises its error."""
-    tasks = [asyncio.create_task(part) for part in work]
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-    for task in done:
-        task.result()
 
 
 def _from_thread(event: asyncio.Event) -> Callable[[], None]:

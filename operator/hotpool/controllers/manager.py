@@ -1,7 +1,7 @@
 """Work of one fleet: gate, watched changes, silence, resync, and the workers of a leader. Must not decide."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from contextlib import aclosing
 from typing import Any, Final
 
@@ -31,6 +31,19 @@ _SHORTEST_SLEEP: Final = 0.001
 """A difference of rounding must not become a busy loop."""
 _LONGEST_SLEEP: Final = 5.0
 """Longest time between two checks of the Lease watch."""
+
+
+async def first_of(*work: Coroutine[Any, Any, Any]) -> None:
+    """Run these until the first one ends, and cancel the others. Raises its error."""
+    tasks = [asyncio.create_task(part) for part in work]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in done:
+        task.result()
 
 
 class Manager:
@@ -80,18 +93,10 @@ class Manager:
         keys |= {Key(Kind.POOL, pool) for pool in self._cache.slices}
         for worker in self._workers:
             worker.restore(keys)
-        work = [self._maintain(FIRST_RESYNC_SECONDS), *map(self._serve, self._workers)]
-        tasks = [asyncio.create_task(part) for part in work]
         try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+            await first_of(self._maintain(FIRST_RESYNC_SECONDS), *map(self._serve, self._workers))
         finally:
-            for task in tasks:
-                task.cancel()
-            results = await asyncio.gather(*tasks, return_exceptions=True)
             self._workers = ()
-        for result in results:
-            if isinstance(result, Exception):
-                raise result
 
     async def _serve(self, worker: Worker) -> None:
         async with aclosing(worker.run()) as results:
