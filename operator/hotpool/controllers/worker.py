@@ -15,7 +15,7 @@ from hotpool.clock import Clock
 from hotpool.controllers.result import Result, Target
 from hotpool.controllers.workqueue import WorkQueue
 from hotpool.core.model import Key
-from hotpool.errors import FencedError, NotLeaderError, RejectedError, StaleError, UnavailableError, WriteError
+from hotpool.errors import FencedError, NotLeaderError, StaleError, UnavailableError, WriteError
 from hotpool.observability import hotplug_latency
 from hotpool.observability.hotplug_latency import Seen
 from hotpool.observability.metrics import APPLY, FAILURES, TARGET_UP
@@ -45,7 +45,11 @@ class Worker:
     def __init__(self, target: Target, clock: Clock) -> None:
         self.target = target
         self.error = STARTING
-        """Reason why the target does not hold the desired state; empty if it does, as far as is known."""
+        """Reason why the target does not hold the desired state; empty if it does, as far as is known.
+
+        Of a target without drift checks, the reason why nothing can be written: an object that cannot be, which other
+        writers may have made so, is in the metrics and the log.
+        """
         TARGET_UP.labels(target.name).set(0)
         self._clock = clock
         self._queues = {kind: WorkQueue(capacity) for kind, capacity in target.concurrency.items()}
@@ -125,7 +129,8 @@ class Worker:
                 self.add(self._failed, self._clock())
             self._outage = False
             self._check_by(self._clock())
-            self._clear_error()
+            if self.error == STARTING and not self.target.drift_seconds:
+                self._set_error("")
         self._connect_at = self._clock() + RETRY_SECONDS
         self._wake.set()
 
@@ -186,8 +191,8 @@ class Worker:
         self._untried.discard(key)
         if self._connected:
             self._connect_at = 0.0
-        if self.error:
-            self._clear_error()
+        if not self.target.drift_seconds:
+            self._set_error("")
         if self.settled and not before:
             self._confirm()
         if seen and result.change:
@@ -212,7 +217,7 @@ class Worker:
             log.error("reconciliation failed", **words, exc_info=error)
         elif not isinstance(error, UnavailableError) and (before is None or str(before.error) != str(error)):
             log.warning("write failed", **words, error=str(error))
-        if not isinstance(error, RejectedError):  # that of one object says nothing about the target
+        if self.target.drift_seconds or isinstance(error, UnavailableError):
             self._note_failure(error)
 
     def _note_failure(self, error: Exception) -> None:
@@ -236,11 +241,6 @@ class Worker:
         if at < self._drift_at and not self._checking:
             self._confirm_at = at + RETRY_SECONDS
             self._check_by(at)
-
-    def _clear_error(self) -> None:
-        """Clear the error of a target without drift checks if it refuses at most single objects."""
-        if not self.target.drift_seconds and all(isinstance(f.error, RejectedError) for f in self._failed.values()):
-            self._set_error("")
 
     async def _check_drift(self) -> None:
         try:

@@ -13,7 +13,7 @@ from hotpool.clock import Clock
 from hotpool.controllers.result import Result
 from hotpool.controllers.worker import RETRY_SECONDS, STARTING, Worker
 from hotpool.core.model import Key, Kind
-from hotpool.errors import RejectedError, RetryableError, StaleError, UnavailableError
+from hotpool.errors import RejectedError, RetryableError, StaleError, UnavailableError, WriteError
 from hotpool.observability.metrics import REGISTRY
 
 pytestmark = pytest.mark.timeout(60)
@@ -173,11 +173,9 @@ async def test_the_failure_of_a_key_is_logged_once_and_retried_until_it_succeeds
         with capture_logs() as lines:
             await change(worker, B)
             await asyncio.sleep(10)
-        assert [line["event"] for line in lines] == ["write failed", "target fails"]
-        assert worker.error == "refused"
+        assert [line["event"] for line in lines] == ["write failed"]
         del target.failures[B]
-        await until(lambda: not worker.error)
-        assert worker.settled
+        await until(lambda: worker.settled)
 
 
 @simulated
@@ -211,15 +209,16 @@ async def test_a_write_to_an_outdated_object_is_retried_at_once_and_is_no_error_
 
 
 @simulated
-async def test_the_refusal_of_an_object_is_no_error_of_the_target_and_does_not_keep_that_of_another() -> None:
+@pytest.mark.parametrize("error", [RejectedError("invalid"), RetryableError("500 for this object alone")])
+async def test_the_failure_of_an_object_is_no_error_of_a_target_without_drift_checks(error: WriteError) -> None:
     target = ScriptedTarget(drift_seconds=None)
     async with working(target) as worker:
-        target.failures[B] = RejectedError("invalid")
+        target.failures[B] = error
         await change(worker, B)
         assert worker.error == ""
-        target.failures[A] = RetryableError("lost")
+        target.failures[A] = UnavailableError("away")
         await change(worker, A)
-        assert worker.error == "lost"
+        assert worker.error == "away"
         del target.failures[A]
         await until(lambda: worker.error == "")
-        assert B in target.reconciled
+        assert not worker.settled
