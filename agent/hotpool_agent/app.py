@@ -22,6 +22,7 @@ from hotpool_agent.catalogue.model import Catalogue
 from hotpool_agent.control import protocol, socket_server
 from hotpool_agent.control.service_documents import service_documents
 from hotpool_agent.gpu_reader import GpuReader
+from hotpool_agent.kube.http_client import KubeHttpClient
 from hotpool_agent.kube.node_resources import NodeResources
 from hotpool_agent.kube.pod_identity import kube_node
 from hotpool_agent.metrics import Metrics
@@ -111,7 +112,7 @@ class Agent:
         self.metrics.expose(
             self.services.statuses,
             connected=self._is_connected,
-            pods=lambda: {watch.namespace: watch.problem_text is None for watch in self.pods.watches},
+            pods={watch.namespace: watch.is_synced for watch in self.pods.watches},
             gpus=lambda: self.gpus.problem is None,
         )
         self.listening: str | None = None
@@ -210,6 +211,12 @@ class Agent:
                 await self.services.known.wait()
         except TimeoutError:
             raise protocol.RequestError("the agent is starting, and still reads the list of processes") from None
+        try:
+            return await self._perform(request)
+        except (CatalogueError, CommandError) as error:
+            raise protocol.RequestError(str(error)) from error
+
+    async def _perform(self, request: protocol.Request) -> Any:
         match request.op:
             case "status":
                 return self._status(request.id)
@@ -218,7 +225,7 @@ class Agent:
                     self.source.read(), self.reporter.state.epoch, self.reporter.state.sequence + 1, timestamp()
                 )
             case "reload":
-                return await self._reload()
+                return await self.reload()
             case "drain" | "undrain" as verb:
                 return await self._set_draining(draining=verb == "drain")
             case "stop-all":
@@ -235,7 +242,7 @@ class Agent:
             "report": "; ".join(filter(None, reports)),
             "heartbeat": silent or self.heartbeat.problem,
             "watch": self.watch.problem,
-            "credentials": self.resources.credentials_problem,
+            "credentials": self.resources.client.credentials_problem,
             "catalogue": self.catalogue_problem,
             "state": self.store.problem,
             "pods": self.services.pods_problem(left_out),
@@ -246,10 +253,7 @@ class Agent:
     async def _command(self, verb: Verb, request: protocol.Request) -> str:
         if request.id is None:
             raise protocol.RequestError("which service? give its id")
-        try:
-            return await self.services.command(verb, request.id, wait=request.wait)
-        except CommandError as error:
-            raise protocol.RequestError(str(error)) from error
+        return await self.services.command(verb, request.id, wait=request.wait)
 
     async def _stop_all(self, *, wait: bool) -> str:
         """Stop the services that the agent runs, all at once. Return a line for each, or raise RequestError."""
@@ -285,12 +289,6 @@ class Agent:
             return f"{outcome}, but not reported yet: {self.reporter.problem or 'the API server has not responded'}"
         return outcome
 
-    async def _reload(self) -> str:
-        try:
-            return await self.reload()
-        except CatalogueError as error:
-            raise protocol.RequestError(str(error)) from error
-
     def _status(self, identifier: str | None) -> dict[str, Any]:
         statuses = self.services.statuses()
         known = [status.spec.id for status in statuses]
@@ -298,7 +296,7 @@ class Agent:
             raise protocol.RequestError(f"{identifier}: no such service; there are: {', '.join(known) or 'none'}")
         return {
             "node": self.resources.node,
-            "namespace": self.resources.namespace,
+            "namespace": self.resources.client.namespace,
             "instance": self.info.instance,
             "session": self.info.session,
             "epoch": self.reporter.state.epoch,
@@ -339,10 +337,10 @@ async def run_agent(options: Options) -> int:
         store = open_store(folder)
         if store.unreadable_copy:
             _LOG.error("state file unreadable; starting with an empty state", moved_to=str(store.unreadable_copy))
-        resources = NodeResources(options.target, options.node, options.settings.request_seconds)
-        if not await unless_stopped(resources.connect(), signals.stop):
+        client = KubeHttpClient(options.target, options.settings.request_seconds)
+        if not await unless_stopped(client.open(), signals.stop):
             return signals.exit_code
-        agent = Agent(options, resources, store)
+        agent = Agent(options, NodeResources(client, options.node), store)
         server = await socket_server.serve(path, agent.dispatch)
         try:
             async with background([child_reaper.reap_forever()]):
@@ -350,5 +348,5 @@ async def run_agent(options: Options) -> int:
         finally:
             server.close()
             path.unlink(missing_ok=True)
-            await resources.close()
+            await client.close()
     return signals.exit_code

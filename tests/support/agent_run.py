@@ -13,6 +13,7 @@ from tests.support.fake_api import FakeApi
 from hotpool.common.kubeconfig import Target
 from hotpool_agent.app import Agent, Options
 from hotpool_agent.catalogue.loader import empty_catalogue, read_catalogue
+from hotpool_agent.kube.http_client import KubeHttpClient
 from hotpool_agent.kube.node_resources import NodeResources
 from hotpool_agent.services.controller import ServiceController
 from hotpool_agent.settings import Settings
@@ -111,9 +112,9 @@ async def agent_running(
     state = folder / node
     with lock(state, node):
         store = open_store(state)
-        cluster = NodeResources(target, node, chosen.request_seconds)
-        await cluster.connect()
-        agent = Agent(Options(catalogue, source, node, target, chosen), cluster, store)
+        client = KubeHttpClient(target, chosen.request_seconds)
+        await client.open()
+        agent = Agent(Options(catalogue, source, node, target, chosen), NodeResources(client, node), store)
         stop = asyncio.Event()
         running = Running(agent, stop, asyncio.create_task(agent.run(stop)))
         try:
@@ -124,7 +125,7 @@ async def agent_running(
             running.task.cancel()
             await asyncio.gather(running.task, return_exceptions=True)
             await agent.services.close()
-            await cluster.close()
+            await client.close()
 
 
 async def eventually(condition: Callable[[], object], seconds: float = 10, pause: float = 0.01) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Final
 from hotpool.api.names import LABEL_PATTERN
 from hotpool_agent.catalogue.model import Attributes, Device, ServiceSpec
 from hotpool_agent.catalogue.pod_attributes import read_attributes
-from hotpool_agent.pods.json_access import Json, items, mapping, text
+from hotpool_agent.json_access import Json, items, mapping, text
 from hotpool_agent.pods.pod_state import readiness
 from hotpool_agent.services.status import ServiceStatus
 from hotpool_agent.untrusted_text import representable
