@@ -8,7 +8,7 @@ import structlog
 
 from hotpool_agent.reporting.reporter import Reporter
 from hotpool_agent.service_manager import ServiceManager
-from hotpool_agent.services.process import KILL_SECONDS
+from hotpool_agent.services.launch import KILL_SECONDS
 from hotpool_agent.settings import Settings
 from hotpool_agent.state_store import StateStore
 

@@ -1,8 +1,8 @@
 """HTTP client of the API server: requests and watches, over a single session with the present login (B7, B9). I/O.
 
 Before each request the login's files are checked. If they changed, the client waits for requests in flight, closes the
-watches and the session, and opens a new one: never two at a time. Files and plugins that hang delay one request by a
-part of its time-out: it is sent with the former credentials. Every failure becomes one of `errors`.
+watches and the session, and opens a new one: never two at a time. Files and plugins that hang delay a request by a part
+of its time-out: it is sent with the former credentials. Every failure becomes one of `errors`.
 Must not retry, or decide by the content of a response.
 """
 
@@ -21,7 +21,7 @@ from hotpool.common.kube_session import new_session
 from hotpool.common.kubeconfig import Target, TargetError
 from hotpool.common.threads import run_in_thread
 from hotpool_agent.blocking import run_blocking
-from hotpool_agent.json_access import Json
+from hotpool_agent.json_access import Json, count
 from hotpool_agent.kube.errors import UnauthorizedError, UnavailableError, kube_error, unreachable
 from hotpool_agent.kube.responses import (
     Listing,
@@ -31,7 +31,6 @@ from hotpool_agent.kube.responses import (
     parse_event,
     parse_list,
     parse_object,
-    status_code,
 )
 from hotpool_agent.notifier import Notifier
 
@@ -123,7 +122,7 @@ class KubeHttpClient:
             async for line in lines(response.content):
                 kind, item = parse_event(line)
                 if kind == "ERROR":
-                    raise kube_error(status_code(item), json.dumps(item), {})
+                    raise kube_error(count(item.get("code")) or 500, json.dumps(item), {})
                 yield kind, item
         except (aiohttp.ClientError, TimeoutError, ValueError, OSError) as error:
             # A replaced session ends its watches; this is not a failure.
@@ -183,11 +182,11 @@ class KubeHttpClient:
         async with self._refreshing:
             if self._login is None:
                 return
+            login, refused, waits = self._login, self._refused, self._refused or self._reading is None
             if self._reading is None:
-                login, refused = self._login, self._refused
                 read = run_in_thread(lambda: _changed(login, self._target, refused=refused))
                 self._reading = asyncio.wrap_future(read)
-                await asyncio.wait({self._reading}, timeout=_WAIT_PART * self._seconds)
+            await asyncio.wait({self._reading}, timeout=_WAIT_PART * self._seconds if waits else 0.0)
             if not self._reading.done():
                 self._set_problem("the file system or the exec plugin of the credentials does not respond")
                 return
@@ -211,13 +210,14 @@ class KubeHttpClient:
         self._refused = login.problem is not None
         if login.problem:
             self._set_problem(login.problem)
-        if login.problem and self._session:
+            if self._session is None:
+                self._login, self._target = login, login.target
             return
-        self._login, self._target = login, login.target
-        if login.problem is None:
-            former, self._session = self._session, new_session(login)
-            self.credentials_problem = None
-            await self._end(former)
+        former, self._session = self._session, new_session(login)
+        self._login, self._target, self.credentials_problem = login, login.target, None
+        await self._end(former)
+        if former:
+            _LOG.info("credentials reloaded")
 
     async def _end(self, session: aiohttp.ClientSession | None) -> None:
         for watch in list(self._watches):

@@ -57,12 +57,6 @@ def parse_event(line: bytes) -> WatchEvent:
     return kind, item
 
 
-def status_code(status: Json) -> int:
-    """Return the HTTP status of an error that ends a watch."""
-    code = status.get("code")
-    return code if isinstance(code, int) else 500
-
-
 async def lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
     """Yield the lines of a response. aiohttp's own reader fails at 4 MiB, and a pod can be as large."""
     rest = bytearray()

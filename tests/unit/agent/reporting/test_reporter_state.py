@@ -143,10 +143,12 @@ def test_a_claim_of_unknown_outcome_is_repeated_with_a_later_sequence() -> None:
     assert stamps(node.write()) == (1, 2)
 
 
-def test_a_later_epoch_begins_with_the_first_sequence(node: Node) -> None:
+def test_a_later_epoch_begins_at_once_with_the_first_sequence(node: Node) -> None:
     node.handle(e.Observed(OTHER))
     node.claim(replace(OTHER, leaving=True))
+    before = node.now
     assert stamps(node.write()) == (8, 1)
+    assert node.now == before
 
 
 def test_the_name_of_another_agent_is_claimed_every_h_until_that_one_is_silent() -> None:
@@ -231,6 +233,25 @@ def test_after_an_unknown_outcome_the_stored_report_decides(node: Node, *, arriv
     assert node.state.problem is None
 
 
+def test_a_report_that_was_not_stored_is_sent_again_with_the_time_at_which_its_change_was_seen(node: Node) -> None:
+    node.change(CONTENTS[1])
+    lost = node.write()
+    node.handle(e.Failed("no response"))
+    node.claim(ours(1, 1))
+    assert node.accept().stamp == lost.stamp
+    assert node.now > float(lost.stamp.removeprefix("at "))
+
+
+def test_a_stored_report_that_is_not_ours_shortens_no_pause(node: Node) -> None:
+    node.change(CONTENTS[1])
+    node.write()
+    node.handle(e.Failed("429", retry_after=9.0))
+    due = node.state.due()
+    node.now += 1
+    node.handle(e.Observed(None))
+    assert node.state.due() == due
+
+
 def test_a_report_that_may_still_arrive_is_replaced_although_nothing_differs(node: Node) -> None:
     node.change(CONTENTS[1])
     node.write()
@@ -283,6 +304,18 @@ def test_a_rejected_report_is_replaced_by_a_minimal_one_and_sent_again(node: Nod
     node.change(CONTENTS[1])
     node.accept()
     assert node.state.rejected is None
+
+
+def test_a_node_without_a_report_gets_one_at_once_although_the_last_one_was_rejected(node: Node) -> None:
+    node.change(CONTENTS[2])
+    node.write()
+    node.handle(e.Rejected("too odd", retry_after=30.0))
+    node.write()
+    node.handle(e.Failed(None))
+    node.claim(None)
+    before = node.now
+    assert node.write().content is CONTENTS[2]
+    assert node.now == before
 
 
 def test_a_pause_before_a_rejected_report_is_sent_again_is_at_least_the_one_that_the_server_asks_for(
@@ -390,6 +423,12 @@ def test_a_pause_is_jittered_and_never_longer_than_h() -> None:
         pauses.append(node.state.due() - node.now)
     assert pauses[:4] == [0.5, 1, 2, 4]
     assert pauses[-1] == H / 2
+    node.claim()
+    node.accept()
+    node.change(CONTENTS[1])
+    node.write()
+    node.handle(e.Failed("503"))
+    assert node.state.due() - node.now == 0.5
 
 
 def test_heartbeats_stop_ten_seconds_after_an_internal_error_until_a_report_is_accepted(node: Node) -> None:
