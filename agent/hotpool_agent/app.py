@@ -118,13 +118,11 @@ class Agent:
         self.listening: str | None = None
         """Address that serves /healthz, /readyz and /metrics."""
 
-    async def run(
-        self,
-        stop: asyncio.Event,
-        reload_requests: asyncio.Queue[None] | None = None,
-        hurry: asyncio.Event | None = None,
-    ) -> None:
-        """Run until `stop`, then shut down in order, or at once after `hurry`. Raises the error that ended a part."""
+    async def run(self, signals: StopSignals) -> None:
+        """Run until the first signal, then shut down in order, or at once after the second.
+
+        Raises the error that ended a part.
+        """
         # Name resolution and file access use the loop's default executor.
         asyncio.get_running_loop().set_default_executor(UnpooledExecutor())
         maintenance = (self.store.write_forever(), rotate_forever(log_folder(self.store.folder)), self.gpus.run())
@@ -149,15 +147,13 @@ class Agent:
                     self._report(),
                     self.heartbeat.run(),
                     self.watch.run(),
-                    self.reload_on_sighup(reload_requests or asyncio.Queue()),
+                    self.reload_on_sighup(signals.reload_requests),
                 )
             )
-            stopped = asyncio.create_task(stop.wait())
+            stopped = asyncio.create_task(signals.stop.wait())
             await asyncio.wait([stopped, *tasks], return_when=asyncio.FIRST_COMPLETED)
             stopped.cancel()
-            await ShutDown(self.services, self.reporter, self.store, self.settings).run(
-                hurry or asyncio.Event(), requested=stop.is_set()
-            )
+            await ShutDown(self.services, self.reporter, self.store, self.settings).run(signals)
 
     def _is_connected(self) -> bool:
         """Return True if the API server accepts heartbeats, and reports unabridged."""
@@ -344,7 +340,7 @@ async def run_agent(options: Options) -> int:
         server = await socket_server.serve(path, agent.dispatch)
         try:
             async with background([child_reaper.reap_forever()]):
-                await agent.run(signals.stop, signals.reload_requests, signals.hurry)
+                await agent.run(signals)
         finally:
             server.close()
             path.unlink(missing_ok=True)

@@ -18,6 +18,7 @@ from hotpool_agent.kube.node_resources import NodeResources
 from hotpool_agent.services.controller import ServiceController
 from hotpool_agent.settings import Settings
 from hotpool_agent.state_store import lock, open_store
+from hotpool_agent.stop_signals import StopSignals
 from localfleet.kind import REPOSITORY
 
 FAKE: Final = REPOSITORY / "tools" / "localfleet" / "service.py"
@@ -115,8 +116,8 @@ async def agent_running(
         client = KubeHttpClient(target, chosen.request_seconds)
         await client.open()
         agent = Agent(Options(catalogue, source, node, target, chosen), NodeResources(client, node), store)
-        stop = asyncio.Event()
-        running = Running(agent, stop, asyncio.create_task(agent.run(stop)))
+        signals = StopSignals()
+        running = Running(agent, signals.stop, asyncio.create_task(agent.run(signals)))
         try:
             yield running
         finally:
