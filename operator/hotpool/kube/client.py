@@ -8,6 +8,7 @@ import aiohttp
 from kubernetes.aio.client import ApiClient
 
 from hotpool.common.kube_client import new_client
+from hotpool.common.kube_session import new_session
 from hotpool.common.kubeconfig import Target, TargetError
 from hotpool.kube.live_login import LiveLogin
 from hotpool.kube.watch_keeper import WatchKeeper
@@ -46,13 +47,7 @@ class Connection:
 
     def new_session(self) -> aiohttp.ClientSession:
         """Return a session of its own to the same server, with the same credentials. The caller closes it."""
-        login = self.login.current
-        return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, ssl=login.tls or True),
-            proxy=login.proxy,
-            middlewares=(self.watches.follow, self.login.authorize),
-            trust_env=False,
-        )
+        return new_session(self.login.current, (self.watches.follow, self.login.authorize))
 
 
 async def connect(target: ClusterTarget) -> Connection:

@@ -26,7 +26,7 @@ from hotpool.kube import custom_resource_watch
 from hotpool.kube.blocking_client import blocking_client
 from hotpool.kube.client import ApiUnavailable, ClusterTarget, connected
 from hotpool_agent.kube.errors import KubeError
-from hotpool_agent.kube.http_client import KubeHttpClient, KubeRequest
+from hotpool_agent.kube.http_client import KubeHttpClient
 from localfleet.kind import kind_program, kubectl_program
 from localfleet.process import wait_for
 
@@ -45,7 +45,7 @@ async def agent(run: Run, _api: RecordingApi, _port: int) -> None:
     http = KubeHttpClient(Target(run.kubeconfig, run.context), SECONDS)
     await http.open()
     try:
-        await http.list(KubeRequest("GET", f"/apis/hotpool.dev/v1alpha1/namespaces/{http.namespace}/nodecapabilities"))
+        await http.get(f"/apis/hotpool.dev/v1alpha1/namespaces/{http.namespace}/nodecapabilities")
     finally:
         await http.close()
 
