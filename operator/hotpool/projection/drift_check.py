@@ -4,14 +4,15 @@ Each check compares all facts and counts, and a part of the contents in rotation
 when to write. Keys of a wrong type or content count as different, never as an error.
 """
 
-from __future__ import annotations
-
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from hotpool.projection.accepted_writes import AcceptedWrites
 from hotpool.projection.connection.config import to_text
-from hotpool.projection.functions import library_source
-from hotpool.projection.keys import STATES, index_field
+from hotpool.projection.documents import NodeDocument, PoolDocument
+from hotpool.projection.functions import Functions, library_source
+from hotpool.projection.keys import STATES, FleetKeys, index_field
 from hotpool.projection.stored_state import (
     NODES_PER_CALL,
     POOLS_PER_CALL,
@@ -22,14 +23,6 @@ from hotpool.projection.stored_state import (
     parse_stamp,
     scan,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from hotpool.projection.accepted_writes import AcceptedWrites
-    from hotpool.projection.documents import NodeDocument, PoolDocument
-    from hotpool.projection.functions import Functions
-    from hotpool.projection.keys import FleetKeys
 
 NODES_PER_ROUND = 200
 MEMBERS_PER_ROUND = 5_000

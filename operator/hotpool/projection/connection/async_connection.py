@@ -3,9 +3,8 @@
 Must not import anything that a dispatcher does not have.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from collections.abc import Sequence
+from typing import Any, TypeAlias, cast
 
 from redis._parsers import AsyncCommandsParser
 from redis.asyncio import Redis
@@ -18,9 +17,6 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from hotpool.projection.connection.config import TIMEOUT_SECONDS, RedisConnectionConfig, command_keys, describe_redacted
 from hotpool.projection.connection.credentials import Credentials, ReloadingConnection, ReloadingSentinelConnection
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 Client: TypeAlias = Redis | RedisCluster
 

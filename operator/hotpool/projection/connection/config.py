@@ -3,18 +3,12 @@
 Must not import anything that a dispatcher does not have.
 """
 
-from __future__ import annotations
-
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
-from hotpool.projection.connection.credentials import PasswordFile
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    from hotpool.projection.connection.credentials import Credentials
+from hotpool.projection.connection.credentials import Credentials, PasswordFile
 
 TIMEOUT_SECONDS = 2.0
 _SENTINEL_PORT = 26_379

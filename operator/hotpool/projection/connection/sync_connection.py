@@ -3,9 +3,9 @@
 Must not import anything that a dispatcher does not have.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+import socket
+from collections.abc import Sequence
+from typing import Any, TypeAlias, cast
 
 from redis import Redis
 from redis._parsers import CommandsParser
@@ -18,10 +18,6 @@ from redis.sentinel import Sentinel, SentinelConnectionPool, SentinelManagedConn
 
 from hotpool.projection.connection.config import TIMEOUT_SECONDS, RedisConnectionConfig, command_keys, describe_redacted
 from hotpool.projection.connection.credentials import Credentials, tls_context
-
-if TYPE_CHECKING:
-    import socket
-    from collections.abc import Sequence
 
 SyncClient: TypeAlias = Redis | RedisCluster
 
