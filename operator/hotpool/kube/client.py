@@ -1,18 +1,22 @@
 """Connections to Kubernetes: the cluster to use, its credentials, and the errors of both."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any, Final
 
 import aiohttp
 from kubernetes.aio.client import ApiClient
+from kubernetes.aio.client.exceptions import ApiException
 
 from hotpool.common.kube_client import new_client
 from hotpool.common.kubeconfig import Target, TargetError
 from hotpool.kube.live_login import LiveLogin
+from hotpool.kube.rest import CONNECTION_ERRORS, error_text
 from hotpool.kube.watch_keeper import WatchKeeper
 
-_CONNECTIONS = 32
+_CONNECTIONS: Final = 32
+_NOT_FOUND: Final = 404
 
 
 class ApiUnavailable(Exception):  # noqa: N818 - a state of the cluster, not an error of the program.
@@ -25,6 +29,26 @@ class ApiUnavailable(Exception):  # noqa: N818 - a state of the cluster, not an 
         super().__init__(text)
         self.status = status
         self.request = request
+
+
+async def asked(pending: Awaitable[Any], verb: str, resource: str, group: str | None = None) -> Any:
+    """Return the response to a request about a resource. Raises ApiUnavailable."""
+    try:
+        return await pending
+    except (ApiException, *CONNECTION_ERRORS) as error:
+        status = error.status if isinstance(error, ApiException) else None
+        sent = f"{verb} {resource}" + (f" ({group})" if group is not None else "")
+        raise ApiUnavailable(f"cannot {verb} {resource}: {error_text(error)}", status, sent) from None
+
+
+async def asked_if_present(pending: Awaitable[Any], verb: str, resource: str, group: str | None = None) -> Any:
+    """Return the response as `asked`, or None if the API server returns 404."""
+    try:
+        return await asked(pending, verb, resource, group)
+    except ApiUnavailable as error:
+        if error.status != _NOT_FOUND:
+            raise
+        return None
 
 
 @dataclass(frozen=True, slots=True)

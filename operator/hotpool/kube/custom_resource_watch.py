@@ -12,10 +12,8 @@ import kopf
 from hotpool.api import meta
 from hotpool.core.model import CUSTOM_KINDS, Kind
 from hotpool.kube.client import Connection
+from hotpool.kube.node_watch import OnObject
 from hotpool.kube.watch_keeper import WATCH_SECONDS
-
-OnObject = Callable[[Kind, str | None, Any], None]
-"""Callback with kind, event type (None: part of the first listing; ADDED, MODIFIED, DELETED) and the object."""
 
 _ERROR_BACKOFFS = tuple(1.0 for _ in range(100_000))
 _INACTIVITY_SECONDS = 86_400.0
