@@ -12,7 +12,7 @@ import structlog
 
 from hotpool.api.meta import ELECTION_LEASE, KUBE_NODES_ANNOTATION, SCHEMA_REVISION
 from hotpool.clock import Clock
-from hotpool.common import early_signals, exit_codes
+from hotpool.common import early_signals, exit_codes, kubeconfig
 from hotpool.common.health_server import ListenError, check_lines, serving
 from hotpool.common.lossy_stream import drain_stderr
 from hotpool.controllers.context import ControllerContext
@@ -26,7 +26,7 @@ from hotpool.errors import FencedError, NotLeaderError, RetryableError
 from hotpool.events.aggregator import EventObject
 from hotpool.events.recorder import EventRecorder
 from hotpool.kube import custom_resource_watch
-from hotpool.kube.client import ApiUnavailable, ClusterTarget, Connection, connect
+from hotpool.kube.client import ApiUnavailable, Connection, connect
 from hotpool.kube.event_writer import EventWriter
 from hotpool.kube.leader_election import LeaderElector
 from hotpool.kube.lease_watch import LeaseWatch
@@ -73,7 +73,7 @@ async def run(settings: Settings) -> int:
     gc.set_threshold(_GC_THRESHOLD)
     stop = asyncio.Event()
     _stop_on_signals(stop)
-    target = ClusterTarget(settings.namespace, settings.kubeconfig, settings.context)
+    target = kubeconfig.Target(settings.kubeconfig, settings.context)
     try:
         connection = await _unless_stopped(connect(target), stop)  # an exec plugin may take long
     except ApiUnavailable as error:

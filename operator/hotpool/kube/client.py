@@ -52,15 +52,6 @@ async def asked_if_present(pending: Awaitable[Any], verb: str, resource: str, gr
 
 
 @dataclass(frozen=True, slots=True)
-class ClusterTarget:
-    """Cluster and namespace, as the command line or the environment names them."""
-
-    namespace: str
-    kubeconfig: str | None = None
-    context: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Connection:
     """A client of one API server, the login that its requests use, and the keeper of its watches."""
 
@@ -79,10 +70,10 @@ class Connection:
         )
 
 
-async def connect(target: ClusterTarget) -> Connection:
+async def connect(target: Target) -> Connection:
     """Return a connection whose `api` the caller closes. Raises ApiUnavailable without kubeconfig or credential."""
     try:
-        login = await LiveLogin.open(Target(target.kubeconfig, target.context, target.namespace))
+        login = await LiveLogin.open(target)
     except TargetError as error:
         raise ApiUnavailable(str(error)) from None
     watches = WatchKeeper()
@@ -91,7 +82,7 @@ async def connect(target: ClusterTarget) -> Connection:
 
 
 @asynccontextmanager
-async def connected(target: ClusterTarget) -> AsyncIterator[Connection]:
+async def connected(target: Target) -> AsyncIterator[Connection]:
     """Open a connection, and close it at the end. Raises as `connect`."""
     connection = await connect(target)
     try:

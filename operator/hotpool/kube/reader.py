@@ -1,7 +1,6 @@
 """Reads of the Kubernetes API that need no watch. Must not decide or write."""
 
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
 from types import MappingProxyType
 from typing import Any, Final, Generic, TypeVar
 
@@ -10,7 +9,7 @@ from kubernetes.aio.client import ApiClient
 
 from hotpool.api import meta
 from hotpool.core.model import Kind
-from hotpool.kube.client import ApiUnavailable, ClusterTarget, asked, asked_if_present, connected
+from hotpool.kube.client import ApiUnavailable, asked, asked_if_present
 from hotpool.kube.node_json import NodeJson
 from hotpool.kube.rest import path, request
 
@@ -135,13 +134,6 @@ class Reader:
         async for items, _ in pages(self._api, url_path, _JSON_PAGE, selectors, group):
             for item in items:
                 yield item
-
-
-@asynccontextmanager
-async def open_reader(target: ClusterTarget) -> AsyncIterator[Reader]:
-    """Open a Reader with its own connection. Raises ApiUnavailable if the kubeconfig is unusable."""
-    async with connected(target) as connection:
-        yield Reader(connection.api, target.namespace)
 
 
 async def pages(

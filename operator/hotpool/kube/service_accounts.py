@@ -18,7 +18,7 @@ from hotpool.common.kube_client import new_client
 from hotpool.common.kube_credential import bearer
 from hotpool.common.kube_login import Login
 from hotpool.core.model import Kind
-from hotpool.kube.client import ApiUnavailable, ClusterTarget, Connection, asked, asked_if_present, connected
+from hotpool.kube.client import ApiUnavailable, Connection, asked, asked_if_present
 from hotpool.kube.reader import READ_TIMEOUT
 from hotpool.kube.rest import APPLY, path, request
 
@@ -145,13 +145,6 @@ class ServiceAccounts:
 
     def _read(self, kind: str, name: str) -> Awaitable[Any]:
         return request(self._api, "GET", self._path(kind, name), seconds=READ_TIMEOUT)
-
-
-@asynccontextmanager
-async def service_accounts(target: ClusterTarget) -> AsyncIterator[ServiceAccounts]:
-    """Open ServiceAccounts with its own connection. Raises ApiUnavailable if the kubeconfig is unusable."""
-    async with connected(target) as connection:
-        yield ServiceAccounts(connection, target.namespace)
 
 
 @asynccontextmanager

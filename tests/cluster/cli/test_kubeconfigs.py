@@ -24,7 +24,7 @@ from hotpool.cli.program import app
 from hotpool.common.kubeconfig import Target, TargetError, namespace_of
 from hotpool.kube import custom_resource_watch
 from hotpool.kube.blocking_client import blocking_client
-from hotpool.kube.client import ApiUnavailable, ClusterTarget, connected
+from hotpool.kube.client import ApiUnavailable, connected
 from hotpool_agent.kube.errors import KubeError
 from hotpool_agent.kube.http_client import KubeHttpClient, KubeRequest
 from localfleet.kind import kind_program, kubectl_program
@@ -32,12 +32,6 @@ from localfleet.process import wait_for
 
 SECONDS: Final = 20.0
 Program = Callable[[Run, RecordingApi, int], Coroutine[None, None, None]]
-
-
-def target_of(run: Run) -> ClusterTarget:
-    """Return the target of a command without -n."""
-    namespace = namespace_of(Target(run.kubeconfig, run.context))
-    return ClusterTarget(namespace, run.kubeconfig, run.context)
 
 
 async def agent(run: Run, _api: RecordingApi, _port: int) -> None:
@@ -52,21 +46,21 @@ async def agent(run: Run, _api: RecordingApi, _port: int) -> None:
 
 async def election(run: Run, _api: RecordingApi, _port: int) -> None:
     """Read the election Lease with the client of its thread."""
-    target = target_of(run)
+    target = Target(run.kubeconfig, run.context)
     async with connected(target) as connection:
         api = client.CoordinationV1Api(blocking_client(connection.login.current))
-        await asyncio.to_thread(api.list_namespaced_lease, target.namespace, _request_timeout=SECONDS)
+        await asyncio.to_thread(api.list_namespaced_lease, namespace_of(target), _request_timeout=SECONDS)
 
 
 async def kopf_watch(run: Run, api: RecordingApi, port: int) -> None:
     """Watch with kopf until its watch is open. kopf would try again without end where its session cannot connect."""
-    target, stop = target_of(run), asyncio.Event()
+    target, stop = Target(run.kubeconfig, run.context), asyncio.Event()
     async with connected(target) as connection:
         async with connection.new_session() as session, session.get(f"{connection.login.current.server}/api"):
             pass
         handlers = custom_resource_watch.registry(lambda *_: None, connection)
         watching = custom_resource_watch.watch(
-            handlers, target.namespace, handle_signals=lambda: None, ready=asyncio.Event(), stop=stop
+            handlers, namespace_of(target), handle_signals=lambda: None, ready=asyncio.Event(), stop=stop
         )
         task = asyncio.create_task(watching)
         await asyncio.to_thread(wait_for, "kopf watches", lambda: port in api.watched or task.done(), SECONDS)

@@ -16,10 +16,11 @@ from kubernetes.client.exceptions import ApiException
 from tests.support.certificates import Authority
 from tests.support.fake_api import FakeApi
 
+from hotpool.common.kubeconfig import Target
 from hotpool.core.model import Kind
 from hotpool.kube import live_login
 from hotpool.kube.blocking_client import blocking_client
-from hotpool.kube.client import ApiUnavailable, ClusterTarget, Connection, connected
+from hotpool.kube.client import ApiUnavailable, Connection, connected
 from hotpool.kube.reader import Reader
 
 COUNTING = """
@@ -46,7 +47,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 async def reading(api: FakeApi, authority: Authority, folder: Path, user: dict[str, Any]) -> AsyncIterator[Connection]:
     """Connect as this user."""
     path = api.kubeconfig(folder, user, {"certificate-authority": str(authority.path)})
-    async with connected(ClusterTarget("fleet", str(path))) as connection:
+    async with connected(Target(str(path))) as connection:
         yield connection
 
 

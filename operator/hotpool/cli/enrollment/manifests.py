@@ -13,6 +13,8 @@ from typing import Any, Final
 import yaml
 
 from hotpool.api import meta
+from hotpool.cli.options import CommandError
+from hotpool.common import exit_codes
 
 Json = dict[str, Any]
 
@@ -29,8 +31,11 @@ _TOKEN_TYPE: Final = "kubernetes.io/service-account-token"  # noqa: S105 - the t
 _RBAC: Final = "rbac.authorization.k8s.io"
 
 
-class ForeignError(Exception):
+class ForeignError(CommandError):
     """An object with the name was not created by `enroll`; the message has its name."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, exit_codes.USAGE)
 
 
 @dataclass(frozen=True, slots=True)
