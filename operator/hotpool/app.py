@@ -94,11 +94,12 @@ class Operator:
         self._connection, api = connection, connection.api
         self._stop, self._won, self._lost = stop, asyncio.Event(), asyncio.Event()
         self._listed, self._stop_watch = asyncio.Event(), asyncio.Event()
+        notify = asyncio.get_running_loop().call_soon_threadsafe  # the elector is a thread
         self._elector = LeaderElector(
             settings.namespace,
             connection.login,
-            won=_from_thread(self._won),
-            lost=_from_thread(self._lost),
+            won=partial(notify, self._won.set),
+            lost=partial(notify, self._lost.set),
             annotations={KUBE_NODES_ANNOTATION: str(settings.kube_nodes).lower()},
         )
         self._reader = Reader(api, settings.namespace)
@@ -117,7 +118,8 @@ class Operator:
             NodeWatch(api, self._manager.on_object, self._recorder.node_watch_health) if settings.kube_nodes else None
         )
         self._lease_watch = LeaseWatch(api, settings.namespace, self._manager)
-        self._lease_watch_probe = LeaseWatchProbe(api, settings.namespace, self._manager, self._elector, clock)
+        on_sent = self._manager.on_probe_sent
+        self._lease_watch_probe = LeaseWatchProbe(api, settings.namespace, on_sent, self._elector, clock)
 
     def _targets(self) -> list[Target]:
         """Return the targets of a new leadership. Redis first: it takes withdrawals within a millisecond."""
@@ -326,15 +328,6 @@ async def _first_of(*work: Coroutine[Any, Any, Any]) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
     for task in done:
         task.result()
-
-
-def _from_thread(event: asyncio.Event) -> Callable[[], None]:
-    loop = asyncio.get_running_loop()
-
-    def notify() -> None:
-        loop.call_soon_threadsafe(event.set)
-
-    return notify
 
 
 def _outcome(done: set[asyncio.Task[Any]]) -> int:

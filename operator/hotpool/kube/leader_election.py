@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from time import monotonic
 from types import MappingProxyType
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import structlog
 import urllib3
@@ -22,9 +22,9 @@ from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 
 from hotpool.api.meta import ELECTION_LEASE
-from hotpool.common.kube_login import Login
 from hotpool.errors import RetryableError
 from hotpool.kube.blocking_client import blocking_client
+from hotpool.kube.live_login import LiveLogin
 from hotpool.observability.metrics import LEADER, TERM
 
 LEASE_SECONDS: Final = 6
@@ -43,15 +43,6 @@ _CONNECTION_ERRORS: Final = (urllib3.exceptions.HTTPError, OSError)
 log = structlog.get_logger(__name__)
 
 
-class PresentLogin(Protocol):
-    """A login that another thread keeps up to date."""
-
-    current: Login
-
-    def reject(self, login: Login) -> None:
-        """Read the credential again, because the API server refused it."""
-
-
 class LeaderElector(threading.Thread):
     """Candidate for the Lease: acquires it, renews it, releases it on `stop()`, and stays a candidate when it is lost.
 
@@ -61,10 +52,10 @@ class LeaderElector(threading.Thread):
     def __init__(
         self,
         namespace: str,
-        login: PresentLogin,
+        login: LiveLogin,
         *,
-        won: Callable[[], None],
-        lost: Callable[[], None],
+        won: Callable[[], object],
+        lost: Callable[[], object],
         annotations: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         super().__init__(name="elector", daemon=True)
