@@ -1,6 +1,7 @@
 """JSON of `why` and `diff`, see docs/reference/commands.md. Fields may be added, but not renamed or removed."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from hotpool.cli.node_events import HistoryEntry
@@ -22,9 +23,7 @@ def explanation(item: Explanation) -> Json:
         "since": item.current.since if item.current else None,
         "verdict": {"state": item.verdict.state, "criterion": item.verdict.criterion},
         "requirements": [_requirement(item, requirement) for requirement in item.requirements],
-        "remarks": [
-            {"reason": r.reason, "text": r.text, "since": r.since, "remedies": list(r.remedies)} for r in item.remarks
-        ],
+        "remarks": [asdict(remark) for remark in item.remarks],
     }
 
 
@@ -67,16 +66,7 @@ def node_explanation(facts: NodeFacts, explanations: Sequence[Explanation], hist
         "ready": {"status": ready.status, "reason": ready.reason, "since": ready.since} if ready else None,
         "services": [{"id": s.id, "type": s.type, "state": s.state, "since": s.since} for s in facts.services],
         "pools": [explanation(item) for item in explanations],
-        "transitions": [
-            {
-                "time": item.time,
-                "reason": item.reason,
-                "message": item.message,
-                "count": item.count,
-                "source": item.source,
-            }
-            for item in history
-        ],
+        "transitions": [asdict(entry) for entry in history],
     }
 
 
@@ -102,6 +92,6 @@ def generator_change(change: GeneratorChange) -> Json:
         "change": change.kind,
         "note": change.note,
         "pools": [pool_change(pool) for pool in change.pools],
-        "notAdmitted": [{"key": n.key, "nodes": n.nodes, "reason": n.reason} for n in change.not_admitted],
+        "notAdmitted": [item.model_dump() for item in change.not_admitted],
         "notAdmittedCount": change.not_admitted_count,
     }

@@ -82,18 +82,9 @@ class ServiceAccounts:
         await asked(pending, "apply", f"{body['kind'].lower()}s/{name}")
 
     async def secret(self, name: str) -> Json | None:
-        """Return `uid`, `type`, `labels`, `annotations` and `data` of a Secret, or None if it does not exist."""
-        found = await asked_if_present(self._read("Secret", name), "get", f"secrets/{name}")
-        if found is None:
-            return None
-        metadata = found["metadata"]
-        return {
-            "uid": metadata["uid"],
-            "type": found.get("type"),
-            "labels": metadata.get("labels") or {},
-            "annotations": metadata.get("annotations") or {},
-            "data": found.get("data") or {},
-        }
+        """Return a Secret, or None if it does not exist."""
+        found: Json | None = await asked_if_present(self._read("Secret", name), "get", f"secrets/{name}")
+        return found
 
     async def create_secret(self, body: Json) -> None:
         """Create a Secret. An existing one is not changed."""

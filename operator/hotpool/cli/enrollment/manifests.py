@@ -111,13 +111,14 @@ def secret(name: str, node: str, serial: int) -> Json:
 
 def credential(name: str, node: str, stored: Json) -> Credential:
     """Return the credential in a Secret. Raises ForeignError if `enroll` did not create it."""
-    annotations, serial = stored["annotations"], str(stored["annotations"].get(SERIAL_ANNOTATION))
-    ours = stored["type"] == _TOKEN_TYPE and annotations.get(_ACCOUNT_ANNOTATION) == account_name(node)
+    metadata, data = stored["metadata"], stored.get("data") or {}
+    annotations = metadata.get("annotations") or {}
+    serial = str(annotations.get(SERIAL_ANNOTATION))
+    ours = stored.get("type") == _TOKEN_TYPE and annotations.get(_ACCOUNT_ANNOTATION) == account_name(node)
     if not ours or not serial.isdecimal():
         raise ForeignError(f"Secret {name} was not created by hotpool enroll; delete it first")
-    used = LAST_USED_LABEL in stored["labels"]
-    data = stored["data"]
-    return Credential(name, stored["uid"], int(serial), used, _text(data, "token"), _text(data, "ca.crt"))
+    used = LAST_USED_LABEL in (metadata.get("labels") or {})
+    return Credential(name, metadata["uid"], int(serial), used, _text(data, "token"), _text(data, "ca.crt"))
 
 
 def kubeconfig(node: str, namespace: str, token: str, cluster: Json) -> str:
