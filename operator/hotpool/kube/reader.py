@@ -1,6 +1,7 @@
 """Reads of the Kubernetes API that need no watch. Must not decide or write."""
 
 from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final, Generic, TypeVar
 
@@ -44,12 +45,12 @@ _NODE_PAGE: Final = msgspec.json.Decoder(Page[NodeJson]).decode
 _NODE: Final = msgspec.json.Decoder(NodeJson).decode
 
 
+@dataclass(frozen=True, slots=True)
 class Reader:
     """Reads of the custom resources and their definitions, of v1 Nodes, and of the Leases and Events of nodes."""
 
-    def __init__(self, api: ApiClient, namespace: str) -> None:
-        self._api = api
-        self._namespace = namespace
+    _api: ApiClient
+    _namespace: str
 
     async def ping(self) -> None:
         """Return if the API server responds. Raises ApiUnavailable."""

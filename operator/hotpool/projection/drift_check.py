@@ -5,7 +5,7 @@ when to write. Keys of a wrong type or content count as different, never as an e
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from hotpool.projection.accepted_writes import AcceptedWrites
@@ -98,24 +98,17 @@ class Rotation:
         return [name for name in chosen if name in desired]
 
 
+@dataclass(slots=True)
 class DriftCheck:
     """One comparison. Not reusable."""
 
-    def __init__(
-        self,
-        functions: Functions,
-        keys: FleetKeys,
-        pool_writes: AcceptedWrites,
-        node_writes: AcceptedWrites,
-        rotation: Rotation,
-    ) -> None:
-        self._rotation = rotation
-        self._functions = functions
-        self._keys = keys
-        self._pool_writes = pool_writes
-        self._node_writes = node_writes
-        self._unconfirmed: set[str] = set()
-        """Pools whose last write by this process is not in Redis."""
+    _functions: Functions
+    _keys: FleetKeys
+    _pool_writes: AcceptedWrites
+    _node_writes: AcceptedWrites
+    _rotation: Rotation
+    _unconfirmed: set[str] = field(default_factory=set)
+    """Pools whose last write by this process is not in Redis."""
 
     async def run(self, term: int, pools: Mapping[str, PoolDocument], nodes: Mapping[str, NodeDocument]) -> DriftReport:
         """Compare. Names written by this process in the meantime are left out. Errors of redis are raised unchanged."""

@@ -60,7 +60,5 @@ class BaseLookup(Generic[ClientT]):
         return cls(client, namespace=namespace, prefix=prefix)
 
     @classmethod
-    def _connect(
-        cls, url: str, *, cluster: bool, sentinels: Sequence[str], credentials: Credentials | None, timeout: float
-    ) -> ClientT:
+    def _connect(cls, url: str, **options: Any) -> ClientT:
         raise NotImplementedError

@@ -4,14 +4,13 @@ Must need only redis and the standard library. sync_client.py is its equivalent 
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from types import TracebackType
-from typing import Self, Unpack
+from typing import Any, Self, Unpack
 
 from hotpool.core.node_history import Transition
 from hotpool.projection.connection.async_connection import Client, connect, describe
-from hotpool.projection.connection.credentials import Credentials
 from hotpool.projection.functions import VERSION_COMMAND, lacks_functions, too_old_text
 from hotpool.projection.lookup.base import BaseLookup
 from hotpool.projection.lookup.pick_options import PickOptions
@@ -30,12 +29,8 @@ class Lookup(BaseLookup[Client]):
     _loop: asyncio.AbstractEventLoop | None = None
 
     @classmethod
-    def _connect(
-        cls, url: str, *, cluster: bool, sentinels: Sequence[str], credentials: Credentials | None, timeout: float
-    ) -> Client:
-        return connect(
-            url, cluster=cluster, sentinels=sentinels, credentials=credentials, timeout=timeout, read_retries=1
-        )
+    def _connect(cls, url: str, **options: Any) -> Client:
+        return connect(url, read_retries=1, **options)
 
     async def pick(self, pool: str, **options: Unpack[PickOptions]) -> Picked | NoMember:
         """Pick a node of a pool, in one round trip. Raises ValueError or TypeError for invalid options.
