@@ -118,21 +118,24 @@ class Operator:
             NodeWatch(api, self._manager.on_object, self._recorder.node_watch_health) if settings.kube_nodes else None
         )
         self._lease_watch = LeaseWatch(api, settings.namespace, self._manager)
-        on_sent = self._manager.on_probe_sent
+        on_sent = self._manager.ingest.on_probe_sent
         self._lease_watch_probe = LeaseWatchProbe(api, settings.namespace, on_sent, self._elector, clock)
 
     def _targets(self) -> list[Target]:
-        """Return the targets of a new leadership. Redis first: it takes withdrawals within a millisecond."""
+        """Return the targets of a new leadership (docs/how-to/add-a-target.md), in the order in which they plan.
+
+        Redis first: it takes withdrawals within a millisecond.
+        """
         kube = KubeWriter(self._connection.api, self._settings.namespace, self._elector)
         context = ControllerContext(
             cache=self._cache, kube=kube, resync=self._manager.resync, clock=self._clock, recorder=self._recorder
         )
-        kubernetes = KubernetesTarget(context, self._reader)
-        if self._redis is None:
-            return [kubernetes]
-        key_options = {"namespace": self._settings.namespace, "prefix": self._settings.redis_prefix}
-        writer = RedisWriter(self._redis, self._elector, **key_options)
-        return [RedisTarget(writer, self._cache, self._clock, self._elector, self._cluster_id), kubernetes]
+        targets: list[Target] = []
+        if self._redis:
+            key_options = {"namespace": self._settings.namespace, "prefix": self._settings.redis_prefix}
+            writer = RedisWriter(self._redis, self._elector, **key_options)
+            targets.append(RedisTarget(writer, self._cache, self._clock, self._elector, self._cluster_id))
+        return [*targets, KubernetesTarget(context, self._reader)]
 
     async def _cluster_id(self) -> str:
         """Return the id that distinguishes clusters that share a Redis. Read it once. Raises RetryableError."""
@@ -248,14 +251,14 @@ class Operator:
 
     def _watch_is_up(self, kind: str) -> bool:
         """Return True while a watch has a proof of life; of Leases, which have a probe, the probe must return, too."""
-        return self._connection.watches.is_up(kind) and not (kind == "leases" and self._manager.watch_is_stale)
+        return self._connection.watches.is_up(kind) and not (kind == "leases" and self._manager.ingest.watch_is_stale)
 
     def _checks(self) -> Mapping[str, str]:
-        """Return the checks of /readyz: name → problem, empty if it passes. Only the leader has the check of Redis."""
+        """Return the checks of /readyz: name → problem, empty if it passes. Only the leader has checks of targets."""
         checks = {
             "listed": "" if self._cache.gate_open else "first listing not complete",
             "watches": self._connection.watches.problem(),
-            "leases": "no heartbeats can be received" if self._manager.watch_is_stale else "",
+            "leases": "no heartbeats can be received" if self._manager.ingest.watch_is_stale else "",
         }
         if self._node_watch:
             checks["nodes"] = self._node_watch.error

@@ -18,7 +18,7 @@ from hotpool.core.model import Key
 from hotpool.errors import FencedError, NotLeaderError, StaleError, UnavailableError, WriteError
 from hotpool.observability import hotplug_latency
 from hotpool.observability.hotplug_latency import Seen
-from hotpool.observability.metrics import APPLY, FAILURES
+from hotpool.observability.metrics import APPLY, FAILURES, TARGET_UP
 
 log = structlog.get_logger(__name__)
 
@@ -37,6 +37,8 @@ _FINISH_SECONDS: Final = 3.0
 class _Failure:
     attempts: int
     error: str
+    unavailable: bool
+    """True if no other key could be written either."""
 
 
 class Worker:
@@ -46,12 +48,11 @@ class Worker:
         self.target = target
         self.error = STARTING
         """Reason why the target does not hold the desired state; empty if it does, as far as is known."""
+        TARGET_UP.labels(target.name).set(0)
         self._clock = clock
         self._queues = {kind: WorkQueue(capacity) for kind, capacity in target.concurrency.items()}
-        self._restoring: set[Key] = set()
-        """Keys to reconcile whenever there is time, until each succeeds; fresh changes come first."""
         self._untried: set[Key] = set()
-        """Those of them that were not tried yet. A drift check waits for them: it would count them as strays."""
+        """Keys that nothing has changed and that were not tried yet. A drift check would count them as strays."""
         self._failed: dict[Key, _Failure] = {}
         self._seen: dict[Key, Seen] = {}
         """Key → first report that no write has followed yet."""
@@ -82,7 +83,6 @@ class Worker:
         """Reconcile keys that nothing has changed, behind those that changed."""
         for key in keys:
             if queue := self._queues.get(key.kind):
-                self._restoring.add(key)
                 self._untried.add(key)
                 queue.add_idle(key)
         self._wake.set()
@@ -107,7 +107,7 @@ class Worker:
     @property
     def settled(self) -> bool:
         """True if every key was reconciled, and none is to be tried again."""
-        return not self._restoring and not self._failed
+        return not self._untried and not self._failed
 
     async def _connect(self) -> None:
         try:
@@ -120,6 +120,8 @@ class Worker:
                 self._outage = True
         else:
             self._connected = True
+            # What only a former leader wrote is removed before everything else is compared or written.
+            self.add([key for key in stored if key not in self._untried], self._clock())
             self.restore(stored)
             if self._outage:
                 self.add(self._failed, self._clock())
@@ -180,8 +182,10 @@ class Worker:
         before = self.settled
         if not result.postponed:
             APPLY.labels(key.kind.value).observe(self._clock() - due)
-            self._failed.pop(key, None)
-        self._restoring.discard(key)
+            failure = self._failed.pop(key, None)
+            if failure and failure.unavailable:
+                self.add(self._failed, self._clock())  # back again: the others need not wait any longer
+        self._untried.discard(key)
         if self._connected:
             self._connect_at = 0.0
         if self.settled and not before:
@@ -195,7 +199,7 @@ class Worker:
         FAILURES.labels(type(error).__name__).inc()
         before = self._failed.get(key)
         attempts = before.attempts + 1 if before else 1
-        self._failed[key] = _Failure(attempts, str(error))
+        self._failed[key] = _Failure(attempts, str(error), isinstance(error, UnavailableError))
         if seen:
             self._seen.setdefault(key, seen)
         at_once = isinstance(error, StaleError) and attempts == 1
@@ -265,6 +269,7 @@ class Worker:
         if error == self.error:
             return
         self.error = error
+        TARGET_UP.labels(self.target.name).set(not error)
         self._results.append(Result())
         if error:
             log.warning("target fails", target=self.target.name, error=error)

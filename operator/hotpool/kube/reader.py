@@ -58,12 +58,12 @@ class Reader:
 
     async def leases(self) -> list[Json]:
         """Return the Leases of nodes. Raises ApiUnavailable."""
-        return [lease async for lease in self._each(_LEASES, "leases", labelSelector=meta.LEASE_LABEL)]
+        return [lease async for lease in self.each_of(_LEASES, "leases", labelSelector=meta.LEASE_LABEL)]
 
     async def events(self, node: str) -> list[Json]:
         """Return the Events about one NodeCapability. Raises ApiUnavailable."""
         regarding = f"regarding.kind=NodeCapability,regarding.name={node}"
-        return [event async for event in self._each(_EVENTS, "events", fieldSelector=regarding)]
+        return [event async for event in self.each_of(_EVENTS, "events", fieldSelector=regarding)]
 
     def each(self, kind: Kind, *, labels: str | None = None) -> AsyncIterator[Json]:
         """Yield every object of a kind (with these labels) of one snapshot. Raises ApiUnavailable, also half-way.
@@ -72,7 +72,7 @@ class Reader:
         """
         if kind is Kind.KUBE_NODE:
             return self._each_kube_node()
-        return self._each(meta.API_VERSION, kind.value, **({"labelSelector": labels} if labels else {}))
+        return self.each_of(meta.API_VERSION, kind.value, **({"labelSelector": labels} if labels else {}))
 
     async def get(self, kind: Kind, name: str) -> Json | None:
         """Return one object, or None if the API server returns 404. Raises ApiUnavailable."""
@@ -96,7 +96,7 @@ class Reader:
 
     async def follows_nodes(self) -> bool:
         """Return True if the current or last leader follows v1 Nodes, by its election Lease. Raises ApiUnavailable."""
-        leases = [item async for item in self._each(_LEASES, "leases", fieldSelector=_ELECTION)]
+        leases = [item async for item in self.each_of(_LEASES, "leases", fieldSelector=_ELECTION)]
         values = [(item["metadata"].get("annotations") or {}).get(meta.KUBE_NODES_ANNOTATION) for item in leases]
         return values == ["true"]
 
@@ -128,8 +128,8 @@ class Reader:
         body = await asked(pending, "get", f"namespaces/{SYSTEM_NAMESPACE}", "")
         return str(body["metadata"]["uid"])
 
-    async def _each(self, group_version: str, plural: str, **selectors: str) -> AsyncIterator[Json]:
-        """Yield all objects of one resource in the namespace, page by page."""
+    async def each_of(self, group_version: str, plural: str, **selectors: str) -> AsyncIterator[Json]:
+        """Yield all objects of one resource in the namespace, page by page. Raises ApiUnavailable, also half-way."""
         url_path = path(group_version, "namespaces", self._namespace, plural)
         group = group_version.partition("/")[0]
         async for items, _ in pages(self._api, url_path, _JSON_PAGE, selectors, group):

@@ -14,6 +14,7 @@ from hotpool.controllers.result import Result
 from hotpool.controllers.worker import RETRY_SECONDS, STARTING, Worker
 from hotpool.core.model import Key, Kind
 from hotpool.errors import RetryableError, StaleError, UnavailableError
+from hotpool.observability.metrics import REGISTRY
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -177,6 +178,25 @@ async def test_the_failure_of_a_key_is_logged_once_and_retried_until_it_succeeds
         del target.failures[B]
         await until(lambda: not worker.error)
         assert worker.settled
+
+
+@simulated
+async def test_the_metric_of_a_target_shows_whether_it_holds_the_desired_state() -> None:
+    def up() -> float | None:
+        return REGISTRY.get_sample_value("hotpool_target_up", {"target": "scripted"})
+
+    target = ScriptedTarget()
+    time = asyncio.get_running_loop().time
+    Worker(target, Clock(time, time))
+    assert up() == 0
+    async with working(target) as worker:
+        assert up() == 1
+        target.failures[A] = RetryableError("refused")
+        await change(worker, A)
+        assert up() == 0
+        target.failures.clear()
+        await until(lambda: not worker.error)
+        assert up() == 1
 
 
 @simulated
