@@ -12,7 +12,7 @@ import structlog
 
 from hotpool.api.meta import ELECTION_LEASE, KUBE_NODES_ANNOTATION, SCHEMA_REVISION
 from hotpool.clock import Clock
-from hotpool.common import early_signals, exit_codes
+from hotpool.common import early_signals, exit_codes, kubeconfig
 from hotpool.common.health_server import ListenError, check_lines, serving
 from hotpool.common.lossy_stream import drain_stderr
 from hotpool.controllers.context import ControllerContext
@@ -26,7 +26,7 @@ from hotpool.errors import FencedError, NotLeaderError, RetryableError
 from hotpool.events.aggregator import EventObject
 from hotpool.events.recorder import EventRecorder
 from hotpool.kube import custom_resource_watch
-from hotpool.kube.client import ApiUnavailable, ClusterTarget, Connection, connect
+from hotpool.kube.client import ApiUnavailable, Connection, connect
 from hotpool.kube.event_writer import EventWriter
 from hotpool.kube.leader_election import LeaderElector
 from hotpool.kube.lease_watch import LeaseWatch
@@ -73,7 +73,7 @@ async def run(settings: Settings) -> int:
     gc.set_threshold(_GC_THRESHOLD)
     stop = asyncio.Event()
     _stop_on_signals(stop)
-    target = ClusterTarget(settings.namespace, settings.kubeconfig, settings.context)
+    target = kubeconfig.Target(settings.kubeconfig, settings.context)
     try:
         connection = await _unless_stopped(connect(target), stop)  # an exec plugin may take long
     except ApiUnavailable as error:
@@ -94,11 +94,12 @@ class Operator:
         self._connection, api = connection, connection.api
         self._stop, self._won, self._lost = stop, asyncio.Event(), asyncio.Event()
         self._listed, self._stop_watch = asyncio.Event(), asyncio.Event()
+        notify = asyncio.get_running_loop().call_soon_threadsafe  # the elector is a thread
         self._elector = LeaderElector(
             settings.namespace,
             connection.login,
-            won=_from_thread(self._won),
-            lost=_from_thread(self._lost),
+            won=partial(notify, self._won.set),
+            lost=partial(notify, self._lost.set),
             annotations={KUBE_NODES_ANNOTATION: str(settings.kube_nodes).lower()},
         )
         self._reader = Reader(api, settings.namespace)
@@ -117,7 +118,8 @@ class Operator:
             NodeWatch(api, self._manager.on_object, self._recorder.node_watch_health) if settings.kube_nodes else None
         )
         self._lease_watch = LeaseWatch(api, settings.namespace, self._manager)
-        self._lease_watch_probe = LeaseWatchProbe(api, settings.namespace, self._manager.ingest, self._elector, clock)
+        on_sent = self._manager.ingest.on_probe_sent
+        self._lease_watch_probe = LeaseWatchProbe(api, settings.namespace, on_sent, self._elector, clock)
 
     def _targets(self) -> list[Target]:
         """Return the targets of a new leadership (docs/how-to/add-a-target.md), in the order in which they plan.
@@ -316,15 +318,6 @@ async def _when_available(read: Callable[[], Awaitable[T]]) -> T:
                 advice = {"advice": _GRANT} if error.status == _FORBIDDEN else {}
                 log.warning("waiting for the API server", error=problem, **advice)
             await asyncio.sleep(_WAIT_SECONDS)
-
-
-def _from_thread(event: asyncio.Event) -> Callable[[], None]:
-    loop = asyncio.get_running_loop()
-
-    def notify() -> None:
-        loop.call_soon_threadsafe(event.set)
-
-    return notify
 
 
 def _outcome(done: set[asyncio.Task[Any]]) -> int:

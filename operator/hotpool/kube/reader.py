@@ -1,18 +1,18 @@
 """Reads of the Kubernetes API that need no watch. Must not decide or write."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any, Final
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Final, Generic, TypeVar
 
-import aiohttp
+import msgspec
 from kubernetes.aio.client import ApiClient
-from kubernetes.aio.client.exceptions import ApiException
 
 from hotpool.api import meta
 from hotpool.core.model import Kind
-from hotpool.kube import node_json
-from hotpool.kube.client import ApiUnavailable, ClusterTarget, connected
-from hotpool.kube.rest import CONNECTION_ERRORS, error_text, path, read, request, send
+from hotpool.kube.client import ApiUnavailable, asked, asked_if_present
+from hotpool.kube.node_json import NodeJson
+from hotpool.kube.rest import path, request
 
 Json = dict[str, Any]
 
@@ -24,22 +24,37 @@ _LEASES: Final = "coordination.k8s.io/v1"
 _ELECTION: Final = f"metadata.name={meta.ELECTION_LEASE}"
 _EVENTS: Final = "events.k8s.io/v1"
 _FORBIDDEN: Final = 403
-_NOT_FOUND: Final = 404
+
+T = TypeVar("T")
 
 
+class _ListMetadata(msgspec.Struct):
+    resourceVersion: str  # noqa: N815 - the wire's name.
+    continue_: str = msgspec.field(default="", name="continue")
+
+
+class Page(msgspec.Struct, Generic[T]):
+    """Page of a list."""
+
+    metadata: _ListMetadata
+    items: list[T] | None
+
+
+_JSON_PAGE: Final = msgspec.json.Decoder(Page[Json]).decode
+_NODE_PAGE: Final = msgspec.json.Decoder(Page[NodeJson]).decode
+_NODE: Final = msgspec.json.Decoder(NodeJson).decode
+
+
+@dataclass(frozen=True, slots=True)
 class Reader:
     """Reads of the custom resources and their definitions, of v1 Nodes, and of the Leases and Events of nodes."""
 
-    def __init__(self, api: ApiClient, namespace: str) -> None:
-        self._api = api
-        self._namespace = namespace
+    _api: ApiClient
+    _namespace: str
 
     async def ping(self) -> None:
         """Return if the API server responds. Raises ApiUnavailable."""
-        try:
-            await request(self._api, "GET", "/version", seconds=_PING_TIMEOUT)
-        except (ApiException, *CONNECTION_ERRORS) as error:
-            raise _unavailable("get", "", "version", error) from None
+        await asked(request(self._api, "GET", "/version", seconds=_PING_TIMEOUT), "get", "version")
 
     async def leases(self) -> list[Json]:
         """Return the Leases of nodes. Raises ApiUnavailable."""
@@ -62,35 +77,22 @@ class Reader:
     async def get(self, kind: Kind, name: str) -> Json | None:
         """Return one object, or None if the API server returns 404. Raises ApiUnavailable."""
         if kind is Kind.KUBE_NODE:
-            return await self._kube_node(name)
+            node: NodeJson | None = await self._get(path("v1", "nodes", name), None, f"nodes/{name}", decode=_NODE)
+            return node.wire_shape() if node else None
         url_path = path(meta.API_VERSION, "namespaces", self._namespace, kind.value, name)
-        return await self._get(url_path, meta.GROUP, f"{kind.value}/{name}")
+        found: Json | None = await self._get(url_path, meta.GROUP, f"{kind.value}/{name}")
+        return found
 
-    async def _get(self, url_path: str, group: str, resource: str) -> Json | None:
-        try:
-            body = await request(self._api, "GET", url_path, seconds=READ_TIMEOUT)
-        except (ApiException, *CONNECTION_ERRORS) as error:
-            if isinstance(error, ApiException) and error.status == _NOT_FOUND:
-                return None
-            raise _unavailable("get", group, resource, error) from None
-        return dict(body)
-
-    async def _kube_node(self, name: str) -> Json | None:
-        try:
-            response = await send(self._api, "GET", path("v1", "nodes", name), seconds=READ_TIMEOUT)
-            body = await read_body(response, f"get nodes/{name}")
-        except CONNECTION_ERRORS as error:
-            raise _unavailable("get", "", f"nodes/{name}", error) from None
-        except ApiUnavailable as error:
-            if error.status == _NOT_FOUND:
-                return None
-            raise
-        return node_json.node(body)
+    async def _get(
+        self, url_path: str, group: str | None, resource: str, *, decode: Callable[[bytes], Any] = msgspec.json.decode
+    ) -> Any:
+        pending = request(self._api, "GET", url_path, seconds=READ_TIMEOUT, decode=decode)
+        return await asked_if_present(pending, "get", resource, group)
 
     async def _each_kube_node(self) -> AsyncIterator[Json]:
-        async for nodes, _ in kube_nodes(self._api):
+        async for nodes, _ in pages(self._api, path("v1", "nodes"), _NODE_PAGE):
             for node in nodes:
-                yield node
+                yield node.wire_shape()
 
     async def follows_nodes(self) -> bool:
         """Return True if the current or last leader follows v1 Nodes, by its election Lease. Raises ApiUnavailable."""
@@ -121,60 +123,35 @@ class Reader:
 
     async def cluster_id(self) -> str:
         """Return the uid of the namespace kube-system, which identifies the cluster. Raises ApiUnavailable."""
-        try:
-            url_path = path("v1", "namespaces", SYSTEM_NAMESPACE)
-            body = await request(self._api, "GET", url_path, seconds=READ_TIMEOUT)
-        except (ApiException, *CONNECTION_ERRORS) as error:
-            raise _unavailable("get", "", f"namespaces/{SYSTEM_NAMESPACE}", error) from None
+        url_path = path("v1", "namespaces", SYSTEM_NAMESPACE)
+        pending = request(self._api, "GET", url_path, seconds=READ_TIMEOUT)
+        body = await asked(pending, "get", f"namespaces/{SYSTEM_NAMESPACE}", "")
         return str(body["metadata"]["uid"])
 
     async def each_of(self, group_version: str, plural: str, **selectors: str) -> AsyncIterator[Json]:
         """Yield all objects of one resource in the namespace, page by page. Raises ApiUnavailable, also half-way."""
         url_path = path(group_version, "namespaces", self._namespace, plural)
-        more = ""
-        while True:
-            query = selectors | {"limit": str(_PAGE)} | ({"continue": more} if more else {})
-            try:
-                page = await request(self._api, "GET", url_path, query=query, seconds=READ_TIMEOUT)
-            except (ApiException, *CONNECTION_ERRORS) as error:
-                raise _unavailable("list", group_version.partition("/")[0], plural, error) from None
-            more = page["metadata"].get("continue") or ""
-            for item in page["items"]:
+        group = group_version.partition("/")[0]
+        async for items, _ in pages(self._api, url_path, _JSON_PAGE, selectors, group):
+            for item in items:
                 yield item
-            if not more:
-                return
 
 
-@asynccontextmanager
-async def open_reader(target: ClusterTarget) -> AsyncIterator[Reader]:
-    """Open a Reader with its own connection. Raises ApiUnavailable if the kubeconfig is unusable."""
-    async with connected(target) as connection:
-        yield Reader(connection.api, target.namespace)
-
-
-async def kube_nodes(api: ApiClient) -> AsyncIterator[tuple[list[Json], str]]:
-    """Yield pages of v1 Nodes, reduced by `node_json`, with the version of the list. Raises ApiUnavailable."""
-    more = ""
+async def pages(
+    api: ApiClient,
+    url_path: str,
+    decode: Callable[[bytes], Page[T]],
+    selectors: Mapping[str, str] = MappingProxyType({}),
+    group: str | None = None,
+) -> AsyncIterator[tuple[list[T], str]]:
+    """Yield the items of each page, and the version of the list. Raises ApiUnavailable, also half-way."""
+    resource = url_path.rpartition("/")[2]
+    more: Mapping[str, str] = {}
     while True:
-        query = {"limit": str(_PAGE)} | ({"continue": more} if more else {})
-        try:
-            response = await send(api, "GET", path("v1", "nodes"), query=query, seconds=READ_TIMEOUT)
-            nodes, version, more = node_json.page(await read_body(response, "list nodes"))
-        except CONNECTION_ERRORS as error:
-            raise _unavailable("list", "", "nodes", error) from None
-        yield nodes, version
-        if not more:
+        query = {**selectors, "limit": str(_PAGE), **more}
+        pending = request(api, "GET", url_path, query=query, seconds=READ_TIMEOUT, decode=decode)
+        page: Page[T] = await asked(pending, "list", resource, group)
+        yield page.items or [], page.metadata.resourceVersion
+        if not page.metadata.continue_:
             return
-
-
-async def read_body(response: aiohttp.ClientResponse, operation: str) -> bytes:
-    """Return the body of a response. Raises ApiUnavailable for an error status; its text names the `operation`."""
-    try:
-        return await read(response)
-    except ApiException as error:
-        raise ApiUnavailable(f"cannot {operation}: {error_text(error)}", error.status, operation) from None
-
-
-def _unavailable(verb: str, group: str, resource: str, error: BaseException) -> ApiUnavailable:
-    status = error.status if isinstance(error, ApiException) else None
-    return ApiUnavailable(f"cannot {verb} {resource}: {error_text(error)}", status, f"{verb} {resource} ({group})")
+        more = {"continue": page.metadata.continue_}

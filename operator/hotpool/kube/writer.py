@@ -6,6 +6,7 @@ or NotLeaderError.
 """
 
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from kubernetes.aio.client import ApiClient
@@ -31,13 +32,13 @@ _GONE_OR_CHANGED = {404, 409}
 _RETRYABLE = {408, 429, 500, 502, 503, 504}
 
 
+@dataclass(frozen=True, slots=True)
 class KubeWriter:
     """Writer of one namespace. Slices carry the term of the leadership."""
 
-    def __init__(self, api: ApiClient, namespace: str, leadership: Leadership) -> None:
-        self._api = api
-        self._namespace = namespace
-        self._leadership = leadership
+    _api: ApiClient
+    _namespace: str
+    _leadership: Leadership
 
     async def write_slice(self, pool: Pool, write: SliceWrite) -> Json | None:
         """Create, update or delete a slice. Return the stored object, or None after a deletion."""
