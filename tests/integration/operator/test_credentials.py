@@ -25,8 +25,8 @@ from hotpool.kube.reader import Reader
 COUNTING = """
 import json, pathlib, sys
 folder = pathlib.Path(sys.argv[1])
-runs = folder / "runs"
-runs.write_text(f"{int(runs.read_text() if runs.exists() else 0) + 1}")
+with (folder / "runs").open("a") as runs:
+    runs.write("1")
 status = json.loads((folder / "status").read_text())
 print(json.dumps({"kind": "ExecCredential", "apiVersion": "client.authentication.k8s.io/v1", "status": status}))
 """
@@ -71,7 +71,7 @@ def plugin(folder: Path, status: dict[str, Any]) -> dict[str, Any]:
 
 
 def runs(folder: Path) -> int:
-    return int((folder / "runs").read_text(encoding="utf-8"))
+    return len((folder / "runs").read_text(encoding="utf-8"))
 
 
 async def test_a_rotated_token_file_is_used_by_requests_and_by_the_thread_of_the_election(
