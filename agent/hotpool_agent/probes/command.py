@@ -52,22 +52,31 @@ class CommandRunner:
         self._runs: set[_Run] = set()
 
     async def run(self, key: Hashable, command: Command, seconds: float) -> Outcome:
-        """Return the outcome, after at most `seconds`. Cancellation kills the command."""
+        """Return the outcome, after at most `seconds`. Cancellation kills the command.
+
+        A second caller waits for the first one's outcome, unless that was cancelled: its end says nothing.
+        """
         run = _Run(command, seconds)
 
-        def execute() -> Outcome:
+        def execute() -> tuple[_Run, Outcome]:
             self._runs.add(run)
             try:
-                return run.execute()
+                return run, run.execute()
             finally:
                 self._runs.discard(run)
 
         try:
             async with asyncio.timeout(seconds):
-                return await self._runner.run(key, execute)
+                while True:
+                    executed, outcome = await self._runner.run(key, execute)
+                    if executed is run or not executed.cancelled:
+                        return outcome
         except TimeoutError:
             # The thread and this task reach the limit in either order.
             return Outcome(_overdue(seconds))
+        except asyncio.CancelledError:
+            run.cancelled = True
+            raise
         finally:
             run.kill()
 
@@ -84,6 +93,8 @@ class _Run:
         self._command = command
         self._seconds = seconds
         self._deadline = time.monotonic() + seconds
+        self.cancelled = False
+        """True if its caller left before the end."""
         self._overdue = False
         """True if the time limit ended the command."""
         self._lock = threading.Lock()

@@ -1,13 +1,16 @@
 """Probe loops of supervised services (requirements A5, A6): which probe they use, and the text of their events."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.agent_run import eventually
 from tests.support.probing import running_prober
 
 from hotpool_agent.catalogue.model import ServiceSpec
+from hotpool_agent.probes.command import Command, CommandRunner, Outcome
 from hotpool_agent.probes.prober import Prober
 from hotpool_agent.services import events, probing
 from localfleet.ports import free_port
@@ -52,6 +55,16 @@ async def test_a_start_that_fails_ends_with_the_last_reason_and_output(prober: P
     failing = spec(id="t", ready=check("echo no model; exit $CODE"), live={"failures": 1})
     failed = events.AdoptionFailed("not adopted: sh: exit code 7: no model")
     assert await probing.probe_adopted(prober, failing, lambda: None) == failed
+
+
+async def test_a_command_that_two_wait_for_is_run_again_if_the_first_one_leaves(tmp_path: Path) -> None:
+    script = "echo x >> runs; test -e free || sleep 60"
+    command, runner = Command(["sh", "-c", script], tmp_path), CommandRunner()
+    first, second = (asyncio.create_task(runner.run("key", command, 60)) for _ in range(2))
+    await eventually((tmp_path / "runs").exists)
+    (tmp_path / "free").touch()
+    first.cancel()
+    assert await second == Outcome(None)
 
 
 @pytest.mark.parametrize("own", [True, False])
