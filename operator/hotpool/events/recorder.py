@@ -23,7 +23,7 @@ from hotpool.core.planning.diff import CreateSlice, DeleteSlice, SliceWrite, Upd
 from hotpool.events.aggregator import Event, EventAggregator, EventDraft, EventObject
 from hotpool.events.builders import KINDS, changed_conditions, membership_changed
 from hotpool.events.last_applied import LastApplied
-from hotpool.events.messages import NameList, ObjectsMessage, TextMessage
+from hotpool.events.messages import Group
 from hotpool.observability.metrics import EVENTS
 
 log = structlog.get_logger(__name__)
@@ -84,7 +84,7 @@ class EventRecorder:
     def leader_elected(self, term: int, fleet_object: EventObject) -> None:
         """Start recording. Events about the fleet regard `fleet_object`."""
         self._fleet_object = fleet_object
-        self._add(fleet_object, EventDraft("Leading", "Elect", TextMessage(f"leads with term {term}")))
+        self._add(fleet_object, EventDraft("Leading", "Elect", f"leads with term {term}"))
 
     def leader_lost(self) -> None:
         """Stop recording: the next leader does."""
@@ -102,11 +102,8 @@ class EventRecorder:
         """
         if target != "kubernetes":
             name = target.capitalize()
-            up, down = (
-                f"{name} is complete again",
-                f"writes to {name} fail; membership elsewhere is unaffected: {error}",
-            )
-            self._component(name, ("Up", up), ("Down", down), healthy=not error)
+            down = f"writes to {name} fail; membership elsewhere is unaffected: {error}"
+            self._component(name, ("Up", f"{name} is complete again"), ("Down", down), healthy=not error)
 
     def node_watch_health(self, healthy: bool, error: str) -> None:  # noqa: FBT001 - the watch's callback.
         """Record a change in the health of the watch of v1 Nodes."""
@@ -120,10 +117,10 @@ class EventRecorder:
             return
         self._components[name] = _ComponentHealth(healthy=healthy, since=now, reported=self._fleet_object is not None)
         if self._fleet_object and not healthy:
-            self._add(self._fleet_object, EventDraft(name + down[0], "Watch", TextMessage(down[1]), warning=True))
+            self._add(self._fleet_object, EventDraft(name + down[0], "Watch", down[1], warning=True))
         elif self._fleet_object and known and known.reported:
             text = f"{up[1]}, after {now - known.since:.0f} s"
-            self._add(self._fleet_object, EventDraft(name + up[0], "Watch", TextMessage(text)))
+            self._add(self._fleet_object, EventDraft(name + up[0], "Watch", text))
 
     @contextmanager
     def slice_round(self, pool: Pool) -> Iterator[None]:
@@ -157,8 +154,8 @@ class EventRecorder:
         # Keep the cache's own members if they are equal: a second copy of all members would cost memory.
         applied.set(name, stored if stored == wanted else wanted)
         if edited:
-            text = ObjectsMessage("slice", NameList.of([name]), "changed by another client: repaired")
-            self._add_for(Kind.POOL, pool.meta, EventDraft("SliceRepaired", "UpdateMembers", text, warning=True))
+            group = Group.of("slice", [name], rest=" changed by another client: repaired")
+            self._add_for(Kind.POOL, pool.meta, EventDraft("SliceRepaired", "UpdateMembers", (group,), warning=True))
 
     def _current_slices(self, pool: Pool) -> dict[str, _SliceState]:
         return {name: _slice_state(item) for name, item in self._cache.slices.get(pool.meta.name, {}).items()}
@@ -190,8 +187,8 @@ class EventRecorder:
         applied.set(name, wanted)
         if edited and wanted:
             reason, change = ("PoolRepaired", "edited") if found else ("PoolRecreated", "deleted")
-            text = ObjectsMessage("generated pool", NameList.of([name]), f"{change} by another client: repaired")
-            self._add_for(Kind.GENERATOR, generator.meta, EventDraft(reason, "UpdatePools", text, warning=True))
+            group = Group.of("generated pool", [name], rest=f" {change} by another client: repaired")
+            self._add_for(Kind.GENERATOR, generator.meta, EventDraft(reason, "UpdatePools", (group,), warning=True))
 
     def generator_status(self, generator: Generator, status: GeneratorStatus) -> None:
         """Record changed conditions of a generator whose status was stored."""
@@ -206,18 +203,14 @@ class EventRecorder:
 
     def node_deleted(self, node: Meta, objects: str) -> None:
         """Record that `objects` of a node silent for 600 s were deleted."""
-        self._add_for(
-            Kind.NODE, node, EventDraft("CleanedUp", "Delete", TextMessage(f"silent for 600 s: {objects} deleted"))
-        )
+        self._add_for(Kind.NODE, node, EventDraft("CleanedUp", "Delete", f"silent for 600 s: {objects} deleted"))
 
     def write_rejected(self, key: Key, error: str) -> None:
         """Record that the API server refused a write, for example because other clients filled the conditions."""
         known = self._cache.identities(key.kind).get(key.name)
         if known:
             regarding = EventObject(KINDS[key.kind], key.name, known.uid)
-            self._add(
-                regarding, EventDraft("WriteRefused", "Write", TextMessage(f"will be retried: {error}"), warning=True)
-            )
+            self._add(regarding, EventDraft("WriteRefused", "Write", f"will be retried: {error}", warning=True))
 
     def _conditions(
         self, kind: Kind, meta: Meta, before: Mapping[str, tuple[str, str]], after: Iterable[Condition]
