@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import structlog
 
+from hotpool.api.capability import REPORT_SCHEMA_VERSION, Report
 from hotpool.api.meta import timestamp
 from hotpool.common.health_server import serving
 from hotpool.common.kubeconfig import Target
@@ -30,7 +31,7 @@ from hotpool_agent.paths import log_folder, socket_path, state_folder
 from hotpool_agent.pods.pod_watch import PodServices
 from hotpool_agent.probes import http_tcp
 from hotpool_agent.reporting.heartbeat import Heartbeat
-from hotpool_agent.reporting.report_builder import AgentInfo, stamped
+from hotpool_agent.reporting.report_builder import stamped
 from hotpool_agent.reporting.report_source import ReportSource
 from hotpool_agent.reporting.reporter import Reporter
 from hotpool_agent.service_manager import CommandError, ServiceManager, Verb
@@ -77,15 +78,20 @@ class Agent:
         self.settings = settings
         self.store = store
         self.resources = resources
-        self.info = AgentInfo(
+        self.blank = Report(
+            schema_version=REPORT_SCHEMA_VERSION,
             agent_version=__version__,
             # The state folder may be lost with a replaced pod; the Node's uid stays the same (requirement B12).
             instance=node.uid if (node := kube_node(options.target)) else store.state.instance,
             session=uuid4().hex,
-            interval=settings.interval,
+            epoch=0,
+            sequence=0,
+            time="",
+            interval_seconds=settings.interval,
             platform=host_info.this_platform(node.name if node else None),
             hardware=host_info.this_hardware(),
         )
+        """The report without services and stamps: what stays the same while the agent runs."""
         self.catalogue_problem: str | None = None
         self._source = options.source
         self._runner = SingleFlightRunner()
@@ -93,20 +99,20 @@ class Agent:
         """Held from the reading of a catalogue until its services are in place."""
         base = (options.source or store.folder).absolute().parent
         self.metrics = Metrics()
-        self.reporter = Reporter(resources, self.info, settings, self.metrics)
+        self.reporter = Reporter(resources, self.blank, settings, self.metrics)
         self.pods = PodServices(resources, settings, self.reporter)
         self.gpus = GpuReader(self.reporter)
         self.services = ServiceManager(
             options.catalogue,
             base,
-            self.info,
+            self.blank,
             store,
             settings,
             reporting=self.reporter,
             pods=self.pods,
             gpus=self.gpus,
         )
-        self.source = self.reporter.source = ReportSource(self.services, self.info, self.metrics)
+        self.source = self.reporter.source = ReportSource(self.services, self.blank, self.metrics)
         self.heartbeat = Heartbeat(resources, settings, self.reporter, self.metrics)
         self.watch = CapabilityWatch(resources, settings, self.reporter, self.services)
         self.metrics.expose(
@@ -293,14 +299,14 @@ class Agent:
         return {
             "node": self.resources.node,
             "namespace": self.resources.client.namespace,
-            "instance": self.info.instance,
-            "session": self.info.session,
+            "instance": self.blank.instance,
+            "session": self.blank.session,
             "epoch": self.reporter.state.epoch,
             "sequence": self.reporter.state.sequence,
             "acceptedAt": self.reporter.state.accepted_at,
             "leaving": self.services.leaving,
             "draining": self.store.state.draining,
-            "agentVersion": self.info.agent_version,
+            "agentVersion": self.blank.agent_version,
             "listening": self.listening,
             "problems": self.health().problems,
             "droppedItems": list(self.source.dropped_items),

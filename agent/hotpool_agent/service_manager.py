@@ -13,14 +13,14 @@ from typing import Final, Literal
 import aiohttp
 import structlog
 
-from hotpool.api.capability import ServiceIntent, ServiceState
+from hotpool.api.capability import Report, ServiceIntent, ServiceState
 from hotpool_agent.catalogue.model import Catalogue, ServiceSpec
 from hotpool_agent.gpu_reader import GpuReader
 from hotpool_agent.paths import log_folder
 from hotpool_agent.pods.pod_watch import PodServices
 from hotpool_agent.probes.prober import Prober
 from hotpool_agent.reporting.commands import is_carried_out, new_commands
-from hotpool_agent.reporting.report_builder import AgentInfo, ReportContent, build
+from hotpool_agent.reporting.report_builder import ReportContent, build
 from hotpool_agent.reporting_port import Reporting
 from hotpool_agent.services import events, orphans
 from hotpool_agent.services.context import ServiceContext
@@ -54,7 +54,7 @@ class ServiceManager:
         self,
         catalogue: Catalogue,
         base: Path,
-        info: AgentInfo,
+        blank: Report,
         store: StateStore,
         settings: Settings,
         *,
@@ -68,7 +68,7 @@ class ServiceManager:
         self.leaving = False
         self.catalogue = catalogue
         self._base = base
-        self._info = info
+        self._blank = blank
         self._store = store
         self._settings = settings
         self._reporting = reporting
@@ -86,11 +86,11 @@ class ServiceManager:
     def content(self) -> ReportContent:
         """Build the current report."""
         _, rejected = self._pods.services(self.services.keys())
-        hardware = self._info.hardware.model_copy(update={"gpus": self._gpus.gpus})
+        hardware = self._blank.hardware and self._blank.hardware.model_copy(update={"gpus": self._gpus.gpus})
         return build(
             self.catalogue,
             self.statuses(),
-            replace(self._info, hardware=hardware),
+            self._blank.model_copy(update={"hardware": hardware}),
             leaving=self.leaving,
             draining=self._store.state.draining,
             refused=rejected,

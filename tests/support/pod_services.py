@@ -1,14 +1,24 @@
-"""Values for tests of pods in reports: an empty catalogue, an agent, and the service of a pod."""
+"""Values for tests of pods in reports: an empty catalogue, a report without services, and the service of a pod."""
 
 from typing import Any, Final
 
-from hotpool.api.capability import Hardware, Platform
+from hotpool.api.capability import REPORT_SCHEMA_VERSION, Hardware, Platform, Report
 from hotpool_agent.catalogue.model import Catalogue
 from hotpool_agent.pods.pod_service import pod_service
-from hotpool_agent.reporting.report_builder import AgentInfo
 from hotpool_agent.services.status import ServiceStatus
 
-AGENT_INFO: Final = AgentInfo("0.1.0", "instance", "session", 15, Platform(os="linux"), Hardware(cpus=2))
+BLANK_REPORT: Final = Report(
+    schema_version=REPORT_SCHEMA_VERSION,
+    agent_version="0.1.0",
+    instance="instance",
+    session="session",
+    epoch=0,
+    sequence=0,
+    time="",
+    interval_seconds=15,
+    platform=Platform(os="linux"),
+    hardware=Hardware(cpus=2),
+)
 EMPTY_CATALOGUE: Final = Catalogue(version=1, onAgentExit="keep")
 
 

@@ -15,7 +15,6 @@ from hotpool.api.capability import RuleKind
 from hotpool.api.meta import Label63
 from hotpool_agent.catalogue.pair_syntax import normalise_pair
 
-SPECIAL_ATTRIBUTES: Final = ("languages", "rules")
 COMMON_PROBE_KINDS: Final = ("http", "tcp", "exec", "grpc")
 """Kinds of probe of every service; fields of `Probe`."""
 PROBE_KINDS: Final = (*COMMON_PROBE_KINDS, "process", "systemd", "file")

@@ -3,7 +3,6 @@
 The text is untrusted: any user who may annotate a pod writes it. Therefore its length is bounded, and nothing raises.
 """
 
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
@@ -19,18 +18,13 @@ _PLACE: Final = ("services", 0, "attributes")
 _NONE: Final = Attributes()
 
 
-@dataclass(frozen=True, slots=True)
-class PodAttributes:
-    """Attributes of a pod; empty if there is an `error`."""
-
-    attributes: Attributes
-    error: str | None = None
-
-
 # The status of a pod changes often, and its annotations hardly ever.
 @lru_cache(maxsize=256)
-def read_attributes(text: str) -> PodAttributes:
-    """Parse attributes, YAML or JSON. One invalid field discards all: without a field, the rest may offer too much."""
+def read_attributes(text: str) -> tuple[Attributes, str | None]:
+    """Parse attributes, YAML or JSON. Return them, or empty ones and an error.
+
+    One invalid field discards all: without a field, the rest may offer too much.
+    """
     if len(text) > MAX_CHARACTERS:
         return _invalid(f"longer than {MAX_CHARACTERS} characters")
     try:
@@ -38,21 +32,21 @@ def read_attributes(text: str) -> PodAttributes:
     except yaml_source.YamlError as error:
         return _invalid(f"line {error.line}: {error}")
     if tree.value is None and not tree.problems:
-        return PodAttributes(_NONE)
+        return _NONE, None
     if not isinstance(tree.value, dict):
         return _invalid("must be a mapping")
     if tree.problems:
         line, path, message = tree.problems[0]
         return _invalid(f"line {line}: {_field_prefix(path)}{message}")
     try:
-        return PodAttributes(Attributes.model_validate(tree.value))
+        return Attributes.model_validate(tree.value), None
     except ValidationError as error:
         first = error.errors()[0]
         return _invalid(_field_prefix(first["loc"]) + message_of(first, _PLACE))
 
 
-def _invalid(error: str) -> PodAttributes:
-    return PodAttributes(_NONE, error)
+def _invalid(error: str) -> tuple[Attributes, str]:
+    return _NONE, error
 
 
 def _field_prefix(path: yaml_source.Path) -> str:

@@ -14,7 +14,6 @@ from hotpool_agent.cli.help import AgentHelp
 if TYPE_CHECKING:
     from hotpool_agent.catalogue.model import Catalogue, ServiceSpec
 
-_PROBES: Final = ("http", "tcp", "exec", "grpc", "process", "systemd", "file")
 _HELP: Final = AgentHelp(
     codes={
         exit_codes.OK: "the agent can use the catalogue",
@@ -59,9 +58,9 @@ def _show(catalogue: "Catalogue") -> None:
 
 
 def _row(service: "ServiceSpec") -> tuple[Any, ...]:
-    if service.observe is None:
-        how = "run"
-    else:
-        how = "observe " + ", ".join(probe for probe in _PROBES if getattr(service.observe, probe) is not None)
+    from hotpool_agent.catalogue.model import PROBE_KINDS
+
+    observe = ", ".join(kind for kind in PROBE_KINDS if getattr(service.observe, kind, None) is not None)
+    how = f"observe {observe}" if observe else "run"
     auto = "yes" if service.auto_start else "no"
     return service.id, service.type, service.device, service.port, service.model, how, auto if how == "run" else None

@@ -89,10 +89,10 @@ class _Annotations:
 
     def attributes(self) -> Attributes:
         """Return the attributes as in a catalogue entry; empty if any of them is invalid."""
-        parsed = read_attributes(self._text(ATTRIBUTES) or "")
-        if parsed.error:
-            self._add_problem(ATTRIBUTES, parsed.error)
-        return parsed.attributes
+        attributes, error = read_attributes(self._text(ATTRIBUTES) or "")
+        if error:
+            self._add_problem(ATTRIBUTES, error)
+        return attributes
 
     def device(self, containers: list[Json]) -> Device | None:
         """Return the declared device. Without the annotation: gpu for a pod that requests one."""

@@ -28,7 +28,7 @@ from hotpool_agent.probes import addresses, http_tcp, processes
 from hotpool_agent.probes.addresses import LOOPBACKS, TimeLimit, first_success
 from hotpool_agent.probes.command import Command, CommandRunner
 from hotpool_agent.probes.http_tcp import ProbeResult
-from hotpool_agent.probes.tls import TlsContexts
+from hotpool_agent.probes.tls import tls_context
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -54,7 +54,6 @@ class Prober:
         self._base = base
         self._runner = SingleFlightRunner()
         self._commands = CommandRunner()
-        self._tls = TlsContexts()
         self._systemd: dict[bool, Systemd] = {}
         """Connections by `user` of the checks."""
         self._pids: dict[ProcessCheck, int] = {}
@@ -108,7 +107,7 @@ class Prober:
 
     async def _tls_context(self, check: HttpCheck) -> ssl.SSLContext:
         path, insecure = self._base / check.ca_file if check.ca_file else None, check.insecure_skip_verify
-        return await self._runner.run(("tls", path, insecure), lambda: self._tls.get(path, insecure=insecure))
+        return await self._runner.run(("tls", path, insecure), lambda: tls_context(path, insecure=insecure))
 
     async def _tcp(self, check: TcpCheck, port: int, limit: TimeLimit) -> ProbeResult:
         return await self._try_each(

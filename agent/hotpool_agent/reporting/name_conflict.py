@@ -9,13 +9,13 @@ from typing import Final
 
 import structlog
 
+from hotpool.api.capability import Report
 from hotpool.api.meta import API_VERSION, NAME_TAKEN_SUFFIX, timestamp
 from hotpool_agent.json_access import mapping
 from hotpool_agent.kube.errors import KubeError
 from hotpool_agent.kube.http_client import FIELD_MANAGER
 from hotpool_agent.kube.node_resources import NodeResources
 from hotpool_agent.reporting.ownership import StoredReport, parse_stored
-from hotpool_agent.reporting.report_builder import AgentInfo
 
 _LOG: Final = structlog.get_logger(__name__)
 _READS: Final = 12
@@ -31,9 +31,9 @@ class NodeNameConflictError(KubeError):
 class NameConflict:
     """The only writer of the node's Event."""
 
-    def __init__(self, resources: NodeResources, info: AgentInfo) -> None:
+    def __init__(self, resources: NodeResources, blank: Report) -> None:
         self._resources = resources
-        self._info = info
+        self._blank = blank
         self._count = 0
         self._first = ""
         self._not_before: float | None = None
@@ -53,7 +53,7 @@ class NameConflict:
                     "this agent does not report. Start one of the two with another --node"
                 )
                 await self._publish(message)
-                raise NodeNameConflictError(message, self._info.interval)
+                raise NodeNameConflictError(message, self._blank.interval_seconds)
 
     async def _activity(self) -> tuple[object, ...]:
         """Return values that a live agent changes."""
@@ -78,7 +78,7 @@ class NameConflict:
     def _event(self, message: str, uid: object) -> dict[str, object]:
         node, namespace = self._resources.node, self._resources.client.namespace
         regarding = {"apiVersion": API_VERSION, "kind": "NodeCapability", "name": node, "namespace": namespace}
-        platform = self._info.platform
+        hostname = self._blank.platform and self._blank.platform.hostname
         return {
             "apiVersion": "v1",
             "kind": "Event",
@@ -90,9 +90,9 @@ class NameConflict:
             "count": self._count,
             "firstTimestamp": self._first,
             "lastTimestamp": _event_time(),
-            "source": {"component": FIELD_MANAGER} | ({"host": platform.hostname} if platform.hostname else {}),
+            "source": {"component": FIELD_MANAGER} | ({"host": hostname} if hostname else {}),
             "reportingComponent": FIELD_MANAGER,
-            "reportingInstance": self._info.instance,
+            "reportingInstance": self._blank.instance,
         }
 
 

@@ -13,10 +13,7 @@ from typing import Any, Final, Literal
 
 from hotpool.api.capability import (
     MAX_TYPES,
-    REPORT_SCHEMA_VERSION,
-    Hardware,
     NotReadyReason,
-    Platform,
     Report,
     Service,
     ServiceState,
@@ -44,18 +41,6 @@ _DIGITS: Final = re.compile(r"[0-9]+")
 _NOT_IN_DIGEST: Final = {"time", "epoch", "sequence", "session", "truncated"}
 MinimalReason = Literal["ReportRejected", "ReportFailed"]
 """Reasons of all types in a minimal report: the API server rejected the whole one, or it could not be built."""
-
-
-@dataclass(frozen=True, slots=True)
-class AgentInfo:
-    """Facts that do not change while the agent runs. `interval` is H in seconds."""
-
-    agent_version: str
-    instance: str
-    session: str
-    interval: int
-    platform: Platform
-    hardware: Hardware
 
 
 class Change(IntEnum):
@@ -88,7 +73,7 @@ class ReportContent:
 def build(
     catalogue: Catalogue,
     statuses: Sequence[ServiceStatus],
-    info: AgentInfo,
+    blank: Report,
     *,
     leaving: bool,
     draining: bool = False,
@@ -96,7 +81,8 @@ def build(
 ) -> ReportContent:
     """Return the report of these states. It counts invalid items as dropped, and cut texts and lists as truncated.
 
-    `refused`: invalid pods and the reasons, as text. They have no status, and count as dropped, too.
+    `blank`: the report without services and stamps. `refused`: invalid pods and the reasons, as text. They have no
+    status, and count as dropped, too.
     """
     dropped = DropCounter()
     statuses, left_out = fitting(statuses)
@@ -104,7 +90,7 @@ def build(
     statuses = [status for status in statuses if status.spec.id not in invalid]
     capabilities = dropped.limit_items(_capabilities(catalogue, statuses), MAX_TYPES, "types")
     running = sum(status.state == "Running" for status in statuses)
-    report = empty_report(info).model_copy(
+    report = blank.model_copy(
         update={
             "leaving": leaving,
             "draining": draining,
@@ -117,22 +103,6 @@ def build(
     items = (*dropped.items, *(f"pod {pod}: the report has no room for it" for pod in left_out), *refused)
     stable = {status.spec.id: _stable_error(status) for status in statuses}
     return replace(with_digest(report, stable), dropped=tuple(left_out), dropped_items=items)
-
-
-def empty_report(info: AgentInfo) -> Report:
-    """Return the report of a node without services, and without stamps."""
-    return Report(
-        schema_version=REPORT_SCHEMA_VERSION,
-        agent_version=info.agent_version,
-        instance=info.instance,
-        session=info.session,
-        epoch=0,
-        sequence=0,
-        time="",
-        interval_seconds=info.interval,
-        platform=info.platform,
-        hardware=info.hardware,
-    )
 
 
 def minimal(whole: Report, reason: MinimalReason) -> ReportContent:

@@ -4,9 +4,10 @@ from typing import Final, Protocol
 
 import structlog
 
+from hotpool.api.capability import Report
 from hotpool_agent.kube.errors import internal_error
 from hotpool_agent.metrics import Metrics
-from hotpool_agent.reporting.report_builder import AgentInfo, ReportContent, empty_report, minimal
+from hotpool_agent.reporting.report_builder import ReportContent, minimal
 
 _LOG: Final = structlog.get_logger(__name__)
 
@@ -23,14 +24,14 @@ class ReportedServices(Protocol):
 class ReportSource:
     """Builds contents. One that cannot be built becomes the minimal report, reason ReportFailed."""
 
-    def __init__(self, services: ReportedServices, info: AgentInfo, metrics: Metrics) -> None:
+    def __init__(self, services: ReportedServices, blank: Report, metrics: Metrics) -> None:
         self.problem: str | None = None
         """Reason why the last content is the minimal report."""
         self.dropped_items: tuple[str, ...] = ()
         """A line for people about each place with items that the last content leaves out."""
         self._services = services
         self._metrics = metrics
-        self._last = empty_report(info)
+        self._last = blank
         """The last whole report. Its types are those of a minimal one."""
 
     def read(self) -> ReportContent:

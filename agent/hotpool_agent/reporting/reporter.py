@@ -10,6 +10,7 @@ from typing import Final
 
 import structlog
 
+from hotpool.api.capability import Report
 from hotpool.api.meta import timestamp
 from hotpool_agent.kube.errors import KubeError, MissingError, RejectedError, StaleError
 from hotpool_agent.kube.node_resources import NodeResources
@@ -19,7 +20,7 @@ from hotpool_agent.notifier import Notifier
 from hotpool_agent.reporting import reporter_events as events
 from hotpool_agent.reporting.name_conflict import NameConflict
 from hotpool_agent.reporting.ownership import StoredReport, must_observe, parse_stored
-from hotpool_agent.reporting.report_builder import AgentInfo, Change, classify, stamped
+from hotpool_agent.reporting.report_builder import Change, classify, stamped
 from hotpool_agent.reporting.report_source import ReportSource
 from hotpool_agent.reporting.reporter_events import Event, Request
 from hotpool_agent.reporting.reporter_state import ReporterState, step
@@ -34,10 +35,10 @@ class Reporter:
     source: ReportSource
     """Contents of reports. Must be set first: it reads the parts that have this reporter."""
 
-    def __init__(self, resources: NodeResources, info: AgentInfo, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, resources: NodeResources, blank: Report, settings: Settings, metrics: Metrics) -> None:
         self.state = ReporterState(
-            instance=info.instance,
-            session=info.session,
+            instance=blank.instance,
+            session=blank.session,
             interval=settings.interval,
             debounce=settings.debounce,
             refresh=settings.refresh_seconds,
@@ -45,7 +46,7 @@ class Reporter:
         )
         self._resources = resources
         self._metrics = metrics
-        self._name_conflict = NameConflict(resources, info)
+        self._name_conflict = NameConflict(resources, blank)
         self._notifier = Notifier()
         """Notified after each step."""
         self._changed_at: str | None = None

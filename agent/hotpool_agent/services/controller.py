@@ -16,7 +16,6 @@ from hotpool.api.meta import timestamp
 from hotpool_agent.catalogue.model import Observe, Run, ServiceSpec
 from hotpool_agent.notifier import Notifier
 from hotpool_agent.paths import log_file
-from hotpool_agent.probes.failure_threshold import FailureThreshold
 from hotpool_agent.services import events, probing, task_failures
 from hotpool_agent.services import state_machine as m
 from hotpool_agent.services.context import ServiceContext
@@ -34,6 +33,8 @@ from hotpool_agent.state_store import StoredServiceState
 _LOG: Final = structlog.get_logger(__name__)
 _REPEAT_SECONDS: Final = 1.0
 """Pause before a task that raised an unexpected exception is repeated."""
+_CANCELLED: Final = {Action.STOP_PROBE: "probe", Action.CANCEL_RETRY: "retry", Action.CANCEL_WITHDRAWAL: "withdraw"}
+"""Action → name of the task that it cancels."""
 
 
 class ServiceController:
@@ -191,37 +192,26 @@ class ServiceController:
                 _LOG.error("internal error", id=self.spec.id, exc_info=error)
 
     def _perform(self, action: Action) -> None:
-        match action:
-            case Action.QUEUE:
-                self._context.start_queue.acquire(self.spec.id, lambda: self.handle(events.StartAllowed()))
-            case Action.LAUNCH:
-                self._spawn("process", self._launch())
-            case Action.PROBE:
-                self._spawn("probe", self._probe_start())
-            case Action.PROBE_ADOPTED:
-                self._spawn("probe", self._probe_adopted())
-            case Action.PROBE_LIVENESS:
-                self._spawn("probe", probing.until_hung(self._context.prober, self.spec))
-            case Action.RETRY:
-                self._spawn("retry", self._retry())
-            case Action.WITHDRAW:
-                self._spawn("withdraw", self._withdraw())
-            case Action.TERMINATE:
-                self._spawn("end", self._terminate(self._context.settings.stop_seconds))
-            case Action.KILL:
-                self._spawn("end", self._terminate(0))
-            case _:
-                self._cancel_action(action)
-
-    def _cancel_action(self, action: Action) -> None:
-        match action:
-            case Action.STOP_PROBE:
-                self._cancel("probe")
-            case Action.CANCEL_RETRY:
+        stop_seconds = self._context.settings.stop_seconds
+        works: dict[Action, tuple[str, Callable[[], Coroutine[Any, Any, Event]]]] = {
+            Action.LAUNCH: ("process", self._launch),
+            Action.PROBE: ("probe", self._probe_start),
+            Action.PROBE_ADOPTED: ("probe", self._probe_adopted),
+            Action.PROBE_LIVENESS: ("probe", lambda: probing.until_hung(self._context.prober, self.spec)),
+            Action.RETRY: ("retry", self._retry),
+            Action.WITHDRAW: ("withdraw", self._withdraw),
+            Action.TERMINATE: ("end", lambda: self._terminate(stop_seconds)),
+            Action.KILL: ("end", lambda: self._terminate(0)),
+        }
+        if action is Action.QUEUE:
+            self._context.start_queue.acquire(self.spec.id, lambda: self.handle(events.StartAllowed()))
+        elif action in works:
+            name, work = works[action]
+            self._spawn(name, work())
+        else:
+            if action is Action.CANCEL_RETRY:
                 self._flaps.reset_failures()
-                self._cancel("retry")
-            case Action.CANCEL_WITHDRAWAL:
-                self._cancel("withdraw")
+            self._cancel(_CANCELLED[action])
 
     def _spawn(self, name: str, work: Coroutine[Any, Any, Event | None]) -> None:
         """Run a task, replacing one of the same name. Its result is passed to the state machine as an event."""
@@ -311,15 +301,16 @@ class ServiceController:
 
     async def _observe(self, observe: Observe, pause: float = 0.0) -> None:
         await asyncio.sleep(pause)
-        threshold = FailureThreshold.initially_failed(observe.failures)
+        # One failed probe alone does not prove that a service failed; without a success yet, each one is enough.
+        failed = observe.failures
         while True:
             result = await self._context.prober.probe(observe, self.spec.port)
-            threshold = threshold.add(ok=result.ok, conclusive=result.absent or result.conclusive)
+            failed += 1
             if result.ok:
-                self._answer = ""
+                failed, self._answer = 0, ""
                 self.handle(events.Ready(result.pid))
-            elif threshold.is_reached:
-                self._answer = result.volatile
+            elif result.absent or result.conclusive or failed >= observe.failures:
+                failed, self._answer = observe.failures, result.volatile
                 self.handle(events.Unready(result.detail, result.absent))
             self._mark_probed()
             await asyncio.sleep(observe.period_seconds)

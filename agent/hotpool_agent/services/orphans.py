@@ -35,15 +35,13 @@ async def find(folder: Path, state: State, ports: Mapping[str, int | None]) -> O
     orphaned, unrecorded = OrphanedProcesses(), dict[str, StoredServiceState]()
     last_boot, state.boot = state.boot, _boot()
     for name, stored in state.services.items():
-        process = None
-        if last_boot == state.boot and stored.pid is not None and stored.started is not None:
-            process = Process.find(stored.pid, stored.started, ports.get(name), owner(folder, name))
-        elif last_boot == state.boot:
+        key = (stored.pid, stored.started) if stored.pid is not None and stored.started is not None else None
+        if last_boot == state.boot and key and process_table.is_alive(key):
+            orphaned.adoptable[name] = Process(*key, ports.get(name), owner(folder, name))
+            continue
+        if last_boot == state.boot and not key:
             unrecorded[name] = stored
-        if process:
-            orphaned.adoptable[name] = process
-        else:
-            stored.pid = stored.started = stored.recipe = stored.since = None
+        stored.pid = stored.started = stored.recipe = stored.since = None
     for name, marked in (await _find_marked(folder)).items():
         if name not in orphaned.adoptable:
             (oldest, digest), *_ = marked

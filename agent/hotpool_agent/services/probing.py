@@ -6,7 +6,6 @@ from contextlib import suppress
 from typing import Final
 
 from hotpool_agent.catalogue.model import COMMON_PROBE_KINDS, Probe, ServiceSpec, TcpCheck
-from hotpool_agent.probes.failure_threshold import FailureThreshold
 from hotpool_agent.probes.http_tcp import ProbeResult
 from hotpool_agent.probes.prober import Prober, Workplace
 from hotpool_agent.services import events
@@ -41,30 +40,27 @@ async def probe_adopted(
 
     A busy service may need longer for an answer than one probe waits. `on_failure` is called after each failed probe.
     """
-    probe, failures, last = _live_probe(spec), spec.live.failures, "no probe finished"
-    threshold = FailureThreshold(failures)
+    probe, last, pause = _live_probe(spec), "no probe finished", 0.0
     with suppress(TimeoutError):
         async with asyncio.timeout(ADOPTION_SECONDS):
-            while True:
+            for _ in range(spec.live.failures):
+                await asyncio.sleep(pause)
                 result = await _probe(prober, spec, probe)
                 if result.ok:
                     return events.Ready()
-                threshold, last = threshold.add(ok=False), result.text
+                last, pause = result.text, spec.live.period_seconds
                 on_failure()
-                if threshold.is_reached:
-                    break
-                await asyncio.sleep(spec.live.period_seconds)
     return events.AdoptionFailed(f"not adopted: {last}")
 
 
 async def until_hung(prober: Prober, spec: ServiceSpec) -> events.Hung:
     """Probe until `live.failures` probes in a row have failed."""
     live, probe = spec.live, _live_probe(spec)
-    threshold, last = FailureThreshold(live.failures), ""
-    while not threshold.is_reached:
+    failed, last = 0, ""
+    while failed < live.failures:
         await asyncio.sleep(live.period_seconds)
         result = await _probe(prober, spec, probe)
-        threshold, last = threshold.add(ok=result.ok), result.text
+        failed, last = 0 if result.ok else failed + 1, result.text
     return events.Hung(f"{live.failures} probes in a row failed: {last}")
 
 

@@ -77,11 +77,6 @@ class Process:
         process.output_start = launch.output_start
         return process
 
-    @classmethod
-    def find(cls, pid: int, started: int, port: int | None, owner: str = "") -> "Process | None":
-        """Return the process that an earlier agent recorded. None if it has ended or the pid was reused."""
-        return cls(pid, started, port, owner) if process_table.is_alive((pid, started)) else None
-
     async def exited(self) -> str:
         """Wait until the process has ended; return its exit code or signal as text. A pidfd detects the end at once."""
         return await asyncio.shield(self._exit)

@@ -5,7 +5,7 @@ Reads only. `core.explain.dry_run` computes the difference.
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any, Final
 
 import click
@@ -46,17 +46,8 @@ _HELP: Final = HelpSections(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """Changes of pools and generators."""
-
-    pools: tuple[PoolChange, ...]
-    generators: tuple[GeneratorChange, ...]
-
-    @property
-    def differs(self) -> bool:
-        """True if members or pools would change."""
-        return any(change.differs for change in self.pools) or any(change.differs for change in self.generators)
+Difference = tuple[list[PoolChange], list[GeneratorChange]]
+"""Changes of pools and of generators."""
 
 
 @command(_HELP)
@@ -73,9 +64,7 @@ class Difference:
 def diff(
     *,
     files: tuple[str, ...],
-    namespace: str | None,
-    context: str | None,
-    kubeconfig: str | None,
+    fleet: FleetOptions,
     output: OutputFormat,
 ) -> None:
     """Show the nodes that would join and leave pools if manifests were applied.
@@ -85,19 +74,24 @@ def diff(
     if the nodes do not change. Nothing is written, and the API server does not validate.
     """
     manifests = _load(files)
-    fleet = FleetOptions.of(_namespace(manifests, namespace), kubeconfig, context)
+    fleet = replace(fleet, given=_namespace(manifests, fleet.given))
 
     async def query(reader: Reader) -> Difference:
         return _compare(await read_with_kube_nodes(reader, *CUSTOM_KINDS), manifests)
 
-    difference = run_query("diff", fleet, query)
+    pools, generators = run_query("diff", fleet, query)
+    differs = any(change.differs for change in pools) or any(change.differs for change in generators)
     if output is OutputFormat.JSON:
-        print_json(_to_json(difference))
+        changes = {
+            "pools": [json_output.pool_change(change) for change in pools],
+            "generators": [json_output.generator_change(change) for change in generators],
+        }
+        print_json({"differs": differs, **changes})
     else:
         from hotpool.cli.render import diff
 
-        diff.show(difference.pools, difference.generators)
-    sys.exit(exit_codes.DIFFERENT if difference.differs else exit_codes.OK)
+        diff.show(pools, generators)
+    sys.exit(exit_codes.DIFFERENT if differs else exit_codes.OK)
 
 
 def _load(files: Sequence[str]) -> list[Manifest]:
@@ -125,11 +119,10 @@ def _compare(fleet: FleetSnapshot, manifests: Sequence[Manifest]) -> Difference:
     members = {name: fleet.members(name) for name in fleet.pools}
     stored = StoredFleet(fleet.views(), fleet.pools, fleet.generators, members)
     proposed = [_dry_run(fleet, manifest) for manifest in manifests]
-    return Difference(
-        tuple(compare_pool(item, stored) for item in proposed if isinstance(item, Pool)),
-        tuple(
-            compare_generator(item, stored, timestamp=timestamp()) for item in proposed if isinstance(item, Generator)
-        ),
+    generators = [item for item in proposed if isinstance(item, Generator)]
+    return (
+        [compare_pool(item, stored) for item in proposed if isinstance(item, Pool)],
+        [compare_generator(item, stored, timestamp=timestamp()) for item in generators],
     )
 
 
@@ -151,11 +144,3 @@ def _spec(stored: Any, manifest: Manifest) -> Any:
     generated = (stored.get("spec") or {}).get("generated")
     spec = manifest.body.get("spec") or {}
     return {"generated": generated, **spec} if generated else spec
-
-
-def _to_json(difference: Difference) -> dict[str, Any]:
-    return {
-        "differs": difference.differs,
-        "pools": [json_output.pool_change(change) for change in difference.pools],
-        "generators": [json_output.generator_change(change) for change in difference.generators],
-    }

@@ -92,9 +92,7 @@ def enroll(
     server: str | None,
     wait: float | None,
     revoke: bool,
-    namespace: str | None,
-    context: str | None,
-    kubeconfig: str | None,
+    fleet: FleetOptions,
 ) -> None:
     """Create an account and a kubeconfig for the agent of a node outside the cluster.
 
@@ -111,7 +109,6 @@ def enroll(
         raise click.UsageError("--revoke excludes -o, --server and --wait")
     if server and not urlsplit(server).scheme == "https":
         raise click.UsageError("--server must be https://…, because a token is sent there")
-    fleet = FleetOptions.of(namespace, kubeconfig, context)
     options = EnrollOptions(node, fleet, output or f"{manifests.account_name(node)}.kubeconfig", server, wait)
     if not revoke and options.file and (reason := kubeconfig_file.write_error(options.file, node)):
         raise click.UsageError(f"-o {options.file}: {reason}")

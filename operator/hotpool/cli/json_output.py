@@ -1,9 +1,13 @@
 """JSON of `why`, `top` and `diff`, see docs/reference/commands.md. Fields may be added, but not renamed or removed."""
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import Any
+from dataclasses import asdict, fields
+from typing import Any, Final
 
+from pydantic.alias_generators import to_camel
+
+from hotpool.api.slice import MemberState
 from hotpool.cli.node_events import HistoryEntry
 from hotpool.cli.render.top_rows import NodeRow, PoolRow
 from hotpool.core.explain.dry_run import GeneratorChange, PoolChange
@@ -12,6 +16,14 @@ from hotpool.core.explain.remedies import NodeFacts
 from hotpool.core.model import Pool
 
 Json = dict[str, Any]
+_NAMES: Final = {
+    "kind": "change",
+    "silent": "lastSeenSeconds",
+    "running": "servicesRunning",
+    "minimum": "minMembers",
+    "changes": "joinedLastMinute",
+}
+"""Names that are not the field's name in camelCase."""
 
 
 def explanation(item: Explanation) -> Json:
@@ -29,15 +41,7 @@ def explanation(item: Explanation) -> Json:
 
 
 def _requirement(explained: Explanation, item: Requirement) -> Json:
-    return {
-        "criterion": item.criterion,
-        "required": item.required,
-        "met": item.met,
-        "decides": item is explained.first_unmet,
-        "observed": item.observed,
-        "since": item.since,
-        "remedies": list(item.remedies),
-    }
+    return _fields(item) | {"decides": item is explained.first_unmet}
 
 
 def pool_explanation(pool: Pool, summary: PoolExplanation, nearest: Sequence[Explanation]) -> Json:
@@ -46,7 +50,7 @@ def pool_explanation(pool: Pool, summary: PoolExplanation, nearest: Sequence[Exp
         "pool": pool.meta.name,
         "mode": pool.spec.mode,
         "paused": pool.paused,
-        "members": {state: summary.members[state] for state in ("Ready", "Suspect", "Draining")},
+        "members": _by_state(summary.members),
         "pending": summary.pending,
         "out": sum(summary.reasons.values()),
         "reasons": [{"reason": criterion, "count": count} for criterion, count in summary.reasons.most_common()],
@@ -73,28 +77,17 @@ def node_explanation(facts: NodeFacts, explanations: Sequence[Explanation], hist
 
 def pool_change(change: PoolChange) -> Json:
     """Return one item of `pools` of `diff`."""
-    return {
-        "name": change.name,
-        "change": change.kind,
-        "membersBefore": change.members_before,
-        "membersAfter": change.members_after,
-        "readyBefore": change.ready_before,
-        "readyAfter": change.ready_after,
+    return _fields(change) | {
         "joins": [{"node": node, "state": state} for node, state in change.joins.items()],
         "leaves": [{"node": node, "reason": reason} for node, reason in change.leaves.items()],
-        "afterSeconds": change.after_seconds,
     }
 
 
 def generator_change(change: GeneratorChange) -> Json:
     """Return one item of `generators` of `diff`."""
-    return {
-        "name": change.name,
-        "change": change.kind,
-        "note": change.note,
+    return _fields(change) | {
         "pools": [pool_change(pool) for pool in change.pools],
         "notAdmitted": [item.model_dump() for item in change.not_admitted],
-        "notAdmittedCount": change.not_admitted_count,
     }
 
 
@@ -109,24 +102,17 @@ def top(nodes: Sequence[NodeRow] | None, pools: Sequence[PoolRow] | None) -> Jso
 
 
 def _node_row(row: NodeRow) -> Json:
-    return {
-        "name": row.name,
-        "lastSeen": row.last_seen,
-        "lastSeenSeconds": None if row.silent is None else round(row.silent, 1),
-        "state": row.state,
-        "pools": row.pools,
-        "servicesRunning": row.running,
-        "services": row.services,
-        "restarts": row.restarts,
-        "flapping": list(row.flapping),
-    }
+    return _fields(row) | {"lastSeenSeconds": None if row.silent is None else round(row.silent, 1)}
 
 
 def _pool_row(row: PoolRow) -> Json:
-    return {
-        "name": row.name,
-        "members": {state: row.members[state] for state in ("Ready", "Suspect", "Draining")},
-        "minMembers": row.minimum,
-        "note": row.note or None,
-        "joinedLastMinute": row.changes,
-    }
+    return _fields(row) | {"members": _by_state(row.members), "note": row.note or None}
+
+
+def _by_state(members: Counter[MemberState]) -> Json:
+    return {state: members[state] for state in ("Ready", "Suspect", "Draining")}
+
+
+def _fields(item: Any) -> Json:
+    """Return the fields of a dataclass under their names in JSON."""
+    return {_NAMES.get(field.name) or to_camel(field.name): getattr(item, field.name) for field in fields(item)}

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import wraps
+from functools import cached_property, wraps
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar, cast
 
 import click
@@ -35,35 +35,41 @@ _FLEET_OPTIONS: Final = (
 )
 
 
-def fleet_options(function: F) -> F:
-    """Add `namespace`, `context` and `kubeconfig` to a command."""
-    for option in reversed(_FLEET_OPTIONS):
-        function = option(function)
-    return function
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class FleetOptions:
-    """Connection options of a command, with the namespace of the fleet."""
+    """Connection options of a command. `given`: the namespace of -n."""
 
-    namespace: str
+    given: str | None
     kubeconfig: str | None
     context: str | None
 
-    @classmethod
-    def of(cls, namespace: str | None, kubeconfig: str | None, context: str | None) -> "FleetOptions":
-        """Return the options; a missing namespace is that of the kubeconfig's context, else `default`.
+    @cached_property
+    def namespace(self) -> str:
+        """Namespace of the fleet; a missing one is that of the kubeconfig's context, else `default`.
 
         Ends the command with one line if the kubeconfig is needed and not usable.
         """
-        if not namespace:
-            from hotpool.common.kubeconfig import Target, TargetError, namespace_of
+        if self.given:
+            return self.given
+        from hotpool.common.kubeconfig import Target, TargetError, namespace_of
 
-            try:
-                namespace = namespace_of(Target(kubeconfig, context))
-            except TargetError as error:
-                fail(click.get_current_context().info_name or "", str(error), exit_codes.UNAVAILABLE)
-        return cls(namespace, kubeconfig, context)
+        try:
+            return namespace_of(Target(self.kubeconfig, self.context))
+        except TargetError as error:
+            fail(click.get_current_context().info_name or "", str(error), exit_codes.UNAVAILABLE)
+
+
+def fleet_options(function: Callable[..., None]) -> Callable[..., None]:
+    """Add `--namespace`, `--context` and `--kubeconfig` to a command, which gets them as `fleet`."""
+
+    @wraps(function)
+    def command(*, namespace: str | None, kubeconfig: str | None, context: str | None, **values: Any) -> None:
+        function(fleet=FleetOptions(namespace, kubeconfig, context), **values)
+
+    wrapped: Callable[..., None] = command
+    for option in reversed(_FLEET_OPTIONS):
+        wrapped = option(wrapped)
+    return wrapped
 
 
 @dataclass(frozen=True, slots=True)

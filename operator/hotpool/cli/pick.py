@@ -5,7 +5,7 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Final
+from typing import Final, cast
 
 import click
 
@@ -54,9 +54,7 @@ def pick(
     key: str | None,
     exclude: tuple[str, ...],
     max_age: float | None,
-    namespace: str | None,
-    context: str | None,
-    kubeconfig: str | None,
+    fleet: FleetOptions,
     output: OutputFormat,
 ) -> None:
     """Pick a node of a pool, as a dispatcher does.
@@ -64,7 +62,6 @@ def pick(
     The strategy picks a Ready member, a Suspect one only if none is Ready, and never a Draining one. Nothing is
     reserved. The kubeconfig is only read for its namespace: the API server is not used.
     """
-    fleet = FleetOptions.of(namespace, kubeconfig, context)
     try:
         lookup = redis.lookup(fleet.namespace)
     except ValueError as error:
@@ -87,14 +84,8 @@ def pick(
 
 
 def _options(strategy: Strategy | None, key: str | None, exclude: Sequence[str], max_age: float | None) -> PickOptions:
-    options: PickOptions = {"exclude": exclude}
-    if strategy:
-        options["strategy"] = strategy
-    if key is not None:
-        options["key"] = key
-    if max_age is not None:
-        options["max_age"] = max_age
-    return options
+    given = {"exclude": exclude, "strategy": strategy, "key": key, "max_age": max_age}
+    return cast("PickOptions", {name: value for name, value in given.items() if value is not None})
 
 
 async def _pick(lookup: Lookup, pool: str, options: PickOptions) -> Picked | NoMember:

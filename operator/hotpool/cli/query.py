@@ -34,6 +34,7 @@ def run_connected(
     command: str, fleet: FleetOptions, task: Callable[[Connection], Awaitable[T]], *, role: str = "hotpool-viewer"
 ) -> T:
     """Run a task as `run_query` a query. `role`: the Role that the command needs."""
+    namespace = fleet.namespace  # ends the command if it is unknown
 
     async def connect() -> T:
         async with connected(Target(fleet.kubeconfig, fleet.context)) as connection:
@@ -42,7 +43,7 @@ def run_connected(
     try:
         return asyncio.run(connect())
     except ApiUnavailable as error:
-        fail(command, *error_message(error, fleet.namespace, role=role))
+        fail(command, *error_message(error, namespace, role=role))
     except CommandError as error:
         fail(command, str(error), error.code)
 

@@ -39,7 +39,7 @@ _HELP: Final = HelpSections(
     help="Watch v1 Nodes: apply cordon as drain, match labels, follow health and deletion.",
 )
 @click.option("--listen", help="Address of /healthz, /readyz and /metrics.")
-def operator(**options: Any) -> None:
+def operator(*, fleet: FleetOptions, **options: Any) -> None:
     """Run the operator of one namespace until SIGTERM.
 
     Without -n the namespace is that of the kubeconfig's context, in a pod that of its service account. Every option
@@ -47,6 +47,7 @@ def operator(**options: Any) -> None:
     """
     from hotpool.app import StartupError, run
 
+    options |= {"namespace": fleet.given, "kubeconfig": fleet.kubeconfig, "context": fleet.context}
     settings = _with_namespace(_settings({name: value for name, value in options.items() if value is not None}))
     logging_setup.configure(settings.log_level)
     try:
@@ -69,5 +70,5 @@ def _settings(options: dict[str, Any]) -> Settings:
 
 def _with_namespace(settings: Settings) -> Settings:
     """Return the settings with a namespace, which is that of the other commands if none is set."""
-    fleet = FleetOptions.of(settings.namespace, settings.kubeconfig, settings.context)
+    fleet = FleetOptions(settings.namespace, settings.kubeconfig, settings.context)
     return settings.model_copy(update={"namespace": fleet.namespace})

@@ -82,9 +82,7 @@ def top(
     resource: Resource | None,
     sort_by: str | None,
     watch: bool,
-    namespace: str | None,
-    context: str | None,
-    kubeconfig: str | None,
+    fleet: FleetOptions,
     output: OutputFormat,
 ) -> None:
     """Show an overview of nodes and pools.
@@ -98,7 +96,6 @@ def top(
     changes.
     """
     view = TopView(resource, _order(resource, sort_by))
-    fleet = FleetOptions.of(namespace, kubeconfig, context)
     if watch and (output is OutputFormat.JSON or not sys.stdout.isatty()):
         raise click.UsageError("--watch needs a terminal, and has no JSON output")
     if watch:

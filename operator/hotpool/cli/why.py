@@ -63,9 +63,7 @@ def why(
     of_pool: str | None,
     redis: RedisOptions | None,
     limit: int,
-    namespace: str | None,
-    context: str | None,
-    kubeconfig: str | None,
+    fleet: FleetOptions,
     output: OutputFormat,
 ) -> None:
     """Explain why a node is in a pool or not, and what would change it.
@@ -74,7 +72,6 @@ def why(
     the operator uses. Only the operator measures silence and applies the brake: both are read from conditions and
     slices.
     """
-    fleet = FleetOptions.of(namespace, kubeconfig, context)
     if node and pool and not (of_node or of_pool):
         _pair(fleet, node, pool, output)
     elif of_pool and not (node or pool or of_node):

@@ -5,11 +5,11 @@ not let the note of a stored Event change, and an old note with a higher count w
 """
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from hotpool.api.meta import API_VERSION
-from hotpool.events.messages import Content
+from hotpool.events.messages import Content, fold, note
 
 QUIET_SECONDS: Final = 10.0
 """Shortest time between two Events with the same object and reason."""
@@ -121,13 +121,11 @@ class EventAggregator:
         self._ranks[_RANKS.get(key[0].kind, 1)] -= 1
         self._posted[key] = now
         draft = item.draft
-        return Event(
-            key[0], draft.reason, draft.action, draft.content.note, draft.warning, item.first, item.last, item.count
-        )
+        text = note(draft.content)
+        return Event(key[0], draft.reason, draft.action, text, draft.warning, item.first, item.last, item.count)
 
 
 def _merge(pending: _Pending, newer: EventDraft, at: str) -> None:
-    content = pending.draft.content.fold(newer.content)
-    pending.draft = EventDraft(newer.reason, newer.action, content, newer.warning)
+    pending.draft = replace(newer, content=fold(pending.draft.content, newer.content))
     pending.last = at
     pending.count += 1

@@ -3,14 +3,13 @@
 Pure. A general rule covers all conditions, so that a new condition needs no code here.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Final
 
 from hotpool.api.meta import Condition
 from hotpool.core.model import Kind, Member
 from hotpool.events.aggregator import EventDraft
-from hotpool.events.messages import MembershipMessage, NameList, TextMessage
+from hotpool.events.messages import Group
 
 KINDS: Final = {Kind.NODE: "NodeCapability", Kind.POOL: "NodePool", Kind.GENERATOR: "NodePoolGenerator"}
 """Kinds that Events regard, in the API's spelling."""
@@ -61,7 +60,7 @@ def _condition_event(kind: Kind, before: tuple[str, str] | None, now: Condition)
     current = (now.status, now.reason)
     if before == current:
         return None
-    text = TextMessage(f"{now.reason}: {now.message}" if now.message else now.reason)
+    text = f"{now.reason}: {now.message}" if now.message else now.reason
     if now.type == "Ready":
         name = now.reason if kind is Kind.NODE else "Ready" if now.status == "True" else "NotReady"
         return EventDraft(
@@ -78,7 +77,7 @@ def _is_set(current: tuple[str, str]) -> bool:
 
 def _resolved(type_: str) -> EventDraft:
     reason = _RESOLVED_REASONS.get(type_, f"{type_}Resolved")
-    return EventDraft(reason, "SetCondition", TextMessage(f"{type_} is no longer true"))
+    return EventDraft(reason, "SetCondition", f"{type_} is no longer true")
 
 
 def membership_changed(
@@ -89,20 +88,16 @@ def membership_changed(
     `criteria`: node → the first criterion that is not met. A node without an entry was deleted.
     """
     old, new = _different(before, after), _different(after, before)
-    joined, left = sorted(new.keys() - old.keys()), sorted(old.keys() - new.keys())
-    changed = sorted(node for node in old.keys() & new.keys() if old[node] != new[node])
+    joined, left = new.keys() - old.keys(), old.keys() - new.keys()
+    changed = [node for node in old.keys() & new.keys() if old[node] != new[node]]
     if dry_run and left and not any(after.values()):
-        return EventDraft(
-            "DryRunEmptied", "UpdateMembers", TextMessage(f"mode DryRun: all {len(left)} members were removed")
-        )
-    message = MembershipMessage(
-        NameList.of(joined),
-        NameList.of(left),
-        NameList.of(changed),
-        Counter(str(criteria.get(node, "Deleted")) for node in left),
-        Counter(new[node] for node in changed),
+        return EventDraft("DryRunEmptied", "UpdateMembers", f"mode DryRun: all {len(left)} members were removed")
+    groups = (
+        Group.of("joined", joined),
+        Group.of("left", left, (str(criteria.get(node, "Deleted")) for node in left)),
+        Group.of("changed", changed, (new[node] for node in changed)),
     )
-    return EventDraft("MembersChanged", "UpdateMembers", message) if message else None
+    return EventDraft("MembersChanged", "UpdateMembers", groups) if joined or left or changed else None
 
 
 def _different(these: Members, others: Members) -> dict[str, str]:

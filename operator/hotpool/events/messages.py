@@ -4,7 +4,7 @@ Pure. Each keeps a few names at most, however often it is folded.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -15,110 +15,51 @@ _MAX_NAMES: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
-class TextMessage:
-    """A sentence. Folding keeps the last one."""
+class Group:
+    """Objects with the same change, such as `2 left (Offline 2) [a, b]` or `1 slice [llm-0] repaired`."""
 
-    text: str
-
-    @property
-    def note(self) -> str:
-        """Text of the Event."""
-        return truncate(self.text)
-
-    def fold(self, newer: "Content") -> "Content":
-        """Return one message for both."""
-        return newer
-
-
-@dataclass(frozen=True, slots=True)
-class NameList:
-    """Count of names, and the names while they are few."""
-
+    change: str
+    """Change, or the noun for one object if `rest` has the change."""
     count: int = 0
     names: tuple[str, ...] = ()
+    causes: Counter[str] = field(default_factory=Counter)
+    rest: str = ""
 
     @classmethod
-    def of(cls, names: list[str]) -> "NameList":
-        """Return the list of these names."""
-        return cls(len(names), tuple(sorted(names)[: _MAX_NAMES + 1]))
+    def of(cls, change: str, names: Iterable[str], causes: Iterable[str] = (), rest: str = "") -> "Group":
+        """Return the group of these names. `causes`: one for each name."""
+        known = sorted(names)
+        return cls(change, len(known), tuple(known[: _MAX_NAMES + 1]), Counter(causes), rest)
 
-    def __add__(self, other: "NameList") -> "NameList":
-        return NameList(self.count + other.count, (*self.names, *other.names)[: _MAX_NAMES + 1])
+    def __add__(self, newer: "Group") -> "Group":
+        names = (*self.names, *newer.names)[: _MAX_NAMES + 1]
+        return Group(self.change, self.count + newer.count, names, self.causes + newer.causes, newer.rest)
 
-    @property
-    def listed(self) -> str:
-        """` [a, b]` while the names are few, else an empty string."""
-        return f" [{', '.join(self.names)}]" if self.names and self.count <= _MAX_NAMES else ""
-
-
-@dataclass(frozen=True, slots=True)
-class ObjectsMessage:
-    """Objects with the same change: `1 slice [llm-0] changed by another client: repaired`."""
-
-    noun: str
-    objects: NameList
-    change: str
-
-    @property
-    def note(self) -> str:
-        """Text of the Event."""
-        plural = "" if self.objects.count == 1 else "s"
-        return truncate(f"{self.objects.count} {self.noun}{plural}{self.objects.listed} {self.change}")
-
-    def fold(self, newer: "Content") -> "Content":
-        """Return one message for both."""
-        return (
-            ObjectsMessage(newer.noun, self.objects + newer.objects, newer.change)
-            if isinstance(newer, ObjectsMessage)
-            else newer
-        )
+    def __str__(self) -> str:
+        plural = "s" if self.rest and self.count != 1 else ""
+        ranked = sorted(self.causes.items(), key=lambda item: (-item[1], item[0]))
+        causes = f" ({', '.join(f'{key} {count}' for key, count in ranked)})" if ranked else ""
+        names = f" [{', '.join(self.names)}]" if self.names and self.count <= _MAX_NAMES else ""
+        return f"{self.count} {self.change}{plural}{causes}{names}{self.rest}"
 
 
-@dataclass(frozen=True, slots=True)
-class MembershipMessage:
-    """Members that joined, left (by reason) or changed their state (by the new one), counted by occurrence."""
-
-    joined: NameList = NameList()
-    left: NameList = NameList()
-    changed: NameList = NameList()
-    reasons: Mapping[str, int] = field(default_factory=dict)
-    states: Mapping[str, int] = field(default_factory=dict)
-
-    def __bool__(self) -> bool:
-        return bool(self.joined.count or self.left.count or self.changed.count)
-
-    @property
-    def note(self) -> str:
-        """Text of the Event, such as `12 joined, 3 left (TypeNotReady 2, Offline 1)`."""
-        parts = [f"{self.joined.count} joined{self.joined.listed}"] if self.joined.count else []
-        if self.left.count:
-            parts.append(f"{self.left.count} left ({_counts(self.reasons)}){self.left.listed}")
-        if self.changed.count:
-            parts.append(f"{self.changed.count} changed ({_counts(self.states)}){self.changed.listed}")
-        return truncate(", ".join(parts))
-
-    def fold(self, newer: "Content") -> "Content":
-        """Return one message for both."""
-        if not isinstance(newer, MembershipMessage):
-            return newer
-        return MembershipMessage(
-            self.joined + newer.joined,
-            self.left + newer.left,
-            self.changed + newer.changed,
-            Counter(self.reasons) + Counter(newer.reasons),
-            Counter(self.states) + Counter(newer.states),
-        )
+Content = str | tuple[Group, ...]
+"""A sentence, or groups; always the same ones for one reason."""
 
 
-Content = TextMessage | ObjectsMessage | MembershipMessage
+def fold(older: Content, newer: Content) -> Content:
+    """Return one content for both. Of two sentences, the last one stays."""
+    if isinstance(older, str) or isinstance(newer, str):
+        return newer
+    return tuple(before + group for before, group in zip(older, newer, strict=True))
+
+
+def note(content: Content) -> str:
+    """Return the text of the Event, such as `12 joined, 3 left (TypeNotReady 2, Offline 1)`."""
+    return truncate(content if isinstance(content, str) else ", ".join(str(group) for group in content if group.count))
 
 
 def truncate(text: str) -> str:
     """Return the text, cut to NOTE_BYTES."""
     raw = text.encode()
     return text if len(raw) <= NOTE_BYTES else raw[: NOTE_BYTES - 3].decode(errors="ignore") + "…"
-
-
-def _counts(counts: Mapping[str, int]) -> str:
-    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    return ", ".join(f"{key} {count}" for key, count in ranked)

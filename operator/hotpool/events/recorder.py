@@ -20,11 +20,10 @@ from hotpool.clock import Clock
 from hotpool.core.cluster_cache import ClusterCache
 from hotpool.core.model import Generator, Key, Kind, Member, Meta, Node, Pool, Slice
 from hotpool.core.planning.diff import CreateSlice, DeleteSlice, SliceWrite, UpdateSlice
-from hotpool.errors import RejectedError, StaleError
 from hotpool.events.aggregator import Event, EventAggregator, EventDraft, EventObject
 from hotpool.events.builders import KINDS, changed_conditions, membership_changed
 from hotpool.events.last_applied import LastApplied
-from hotpool.events.messages import NameList, ObjectsMessage, TextMessage
+from hotpool.events.messages import Group
 from hotpool.observability.metrics import EVENTS
 
 log = structlog.get_logger(__name__)
@@ -59,8 +58,8 @@ class EventRecorder:
         self._fleet_object: EventObject | None = None
         """Object that Events about the fleet regard. None: not leading, so that no Event is recorded."""
         self._wake = asyncio.Event()
-        self._slices: LastApplied[_SliceState] = LastApplied()
-        self._pools: LastApplied[PoolSpec] = LastApplied()
+        self._slices: dict[str, LastApplied[_SliceState]] = {}
+        self._pools: dict[str, LastApplied[PoolSpec]] = {}
         self._components: dict[str, _ComponentHealth] = {}
 
     async def run(self, post: Post) -> None:
@@ -85,7 +84,7 @@ class EventRecorder:
     def leader_elected(self, term: int, fleet_object: EventObject) -> None:
         """Start recording. Events about the fleet regard `fleet_object`."""
         self._fleet_object = fleet_object
-        self._add(fleet_object, EventDraft("Leading", "Elect", TextMessage(f"leads with term {term}")))
+        self._add(fleet_object, EventDraft("Leading", "Elect", f"leads with term {term}"))
 
     def leader_lost(self) -> None:
         """Stop recording: the next leader does."""
@@ -103,11 +102,8 @@ class EventRecorder:
         """
         if target != "kubernetes":
             name = target.capitalize()
-            up, down = (
-                f"{name} is complete again",
-                f"writes to {name} fail; membership elsewhere is unaffected: {error}",
-            )
-            self._component(name, ("Up", up), ("Down", down), healthy=not error)
+            down = f"writes to {name} fail; membership elsewhere is unaffected: {error}"
+            self._component(name, ("Up", f"{name} is complete again"), ("Down", down), healthy=not error)
 
     def node_watch_health(self, healthy: bool, error: str) -> None:  # noqa: FBT001 - the watch's callback.
         """Record a change in the health of the watch of v1 Nodes."""
@@ -121,22 +117,26 @@ class EventRecorder:
             return
         self._components[name] = _ComponentHealth(healthy=healthy, since=now, reported=self._fleet_object is not None)
         if self._fleet_object and not healthy:
-            self._add(self._fleet_object, EventDraft(name + down[0], "Watch", TextMessage(down[1]), warning=True))
+            self._add(self._fleet_object, EventDraft(name + down[0], "Watch", down[1], warning=True))
         elif self._fleet_object and known and known.reported:
             text = f"{up[1]}, after {now - known.since:.0f} s"
-            self._add(self._fleet_object, EventDraft(name + up[0], "Watch", TextMessage(text)))
+            self._add(self._fleet_object, EventDraft(name + up[0], "Watch", text))
 
     @contextmanager
     def slice_round(self, pool: Pool) -> Iterator[None]:
         """Wrap all writes of a pool's slices in one round. Record changed members when all writes succeeded."""
-        self._slices.track(pool.meta, self._current_slices(pool))
-        self._slices.begin_round(pool.meta)
+        applied = _tracked(self._slices, pool.meta, self._current_slices(pool))
+        if applied.before is None:  # else continue a round that failed
+            applied.before = dict(applied.states)
         yield
-        before, after = self._slices.end_round(pool.meta, self._current_slices(pool))
+        found = self._current_slices(pool)
+        for name in [name for name, state in applied.states.items() if state is None]:
+            applied.set(name, found.get(name))
+        before, applied.before = applied.before, None
         membership = self._cache.pools.get(pool.meta.name)
         draft = membership_changed(
-            {name: state[0] for name, state in before.items()},
-            {name: state[0] for name, state in after.items()},
+            _members(before),
+            _members(applied.states),
             membership.criteria if membership else {},
             dry_run=pool.spec.mode == "DryRun",
         )
@@ -146,15 +146,16 @@ class EventRecorder:
     def slice_write(self, pool: Pool, write: SliceWrite) -> Iterator[None]:
         """Wrap one write of a slice and the update of the cache from its response."""
         name, found, wanted = _before_and_after(pool, write)
-        edited = self._slices.changed_by_others(pool.meta, name, found)
-        with _tracked_write(self._slices, pool.meta, name):
+        applied = self._slices[pool.meta.name]
+        edited = applied.is_edited(name, found)
+        with applied.write(name):
             yield
         stored = self._current_slices(pool).get(name)
         # Keep the cache's own members if they are equal: a second copy of all members would cost memory.
-        self._slices.write_stored(pool.meta, name, stored if stored == wanted else wanted)
+        applied.set(name, stored if stored == wanted else wanted)
         if edited:
-            text = ObjectsMessage("slice", NameList.of([name]), "changed by another client: repaired")
-            self._add_for(Kind.POOL, pool.meta, EventDraft("SliceRepaired", "UpdateMembers", text, warning=True))
+            group = Group.of("slice", [name], rest=" changed by another client: repaired")
+            self._add_for(Kind.POOL, pool.meta, EventDraft("SliceRepaired", "UpdateMembers", (group,), warning=True))
 
     def _current_slices(self, pool: Pool) -> dict[str, _SliceState]:
         return {name: _slice_state(item) for name, item in self._cache.slices.get(pool.meta.name, {}).items()}
@@ -165,27 +166,29 @@ class EventRecorder:
 
     def forget(self, kind: Kind, name: str) -> None:
         """Drop the state of a deleted pool or generator."""
-        (self._slices if kind is Kind.POOL else self._pools).forget(name)
+        (self._slices if kind is Kind.POOL else self._pools).pop(name, None)
 
     def begin_pool_writes(self, generator: Generator, wanted: Iterable[str], pools: Mapping[str, Pool]) -> None:
         """Prepare for the writes of a generator's pools. `wanted`: names of the pools to create."""
         ours = {name: pool.spec for name, pool in pools.items() if pool.owner == generator.meta.uid}
-        self._pools.track(generator.meta, ours)
-        self._pools.retain(generator.meta, {*ours, *wanted})
+        applied = _tracked(self._pools, generator.meta, ours)
+        kept = {*ours, *wanted}
+        applied.states = {name: spec for name, spec in applied.states.items() if name in kept}
 
     @contextmanager
     def pool_write(
         self, generator: Generator, name: str, found: PoolSpec | None, wanted: PoolSpec | None
     ) -> Iterator[None]:
         """Wrap one write of a generated pool. `found` is None if it does not exist, `wanted` None to delete it."""
-        edited = self._pools.changed_by_others(generator.meta, name, found)
-        with _tracked_write(self._pools, generator.meta, name):
+        applied = self._pools[generator.meta.name]
+        edited = applied.is_edited(name, found)
+        with applied.write(name):
             yield
-        self._pools.write_stored(generator.meta, name, wanted)
+        applied.set(name, wanted)
         if edited and wanted:
             reason, change = ("PoolRepaired", "edited") if found else ("PoolRecreated", "deleted")
-            text = ObjectsMessage("generated pool", NameList.of([name]), f"{change} by another client: repaired")
-            self._add_for(Kind.GENERATOR, generator.meta, EventDraft(reason, "UpdatePools", text, warning=True))
+            group = Group.of("generated pool", [name], rest=f" {change} by another client: repaired")
+            self._add_for(Kind.GENERATOR, generator.meta, EventDraft(reason, "UpdatePools", (group,), warning=True))
 
     def generator_status(self, generator: Generator, status: GeneratorStatus) -> None:
         """Record changed conditions of a generator whose status was stored."""
@@ -200,18 +203,14 @@ class EventRecorder:
 
     def node_deleted(self, node: Meta, objects: str) -> None:
         """Record that `objects` of a node silent for 600 s were deleted."""
-        self._add_for(
-            Kind.NODE, node, EventDraft("CleanedUp", "Delete", TextMessage(f"silent for 600 s: {objects} deleted"))
-        )
+        self._add_for(Kind.NODE, node, EventDraft("CleanedUp", "Delete", f"silent for 600 s: {objects} deleted"))
 
     def write_rejected(self, key: Key, error: str) -> None:
         """Record that the API server refused a write, for example because other clients filled the conditions."""
         known = self._cache.identities(key.kind).get(key.name)
         if known:
             regarding = EventObject(KINDS[key.kind], key.name, known.uid)
-            self._add(
-                regarding, EventDraft("WriteRefused", "Write", TextMessage(f"will be retried: {error}"), warning=True)
-            )
+            self._add(regarding, EventDraft("WriteRefused", "Write", f"will be retried: {error}", warning=True))
 
     def _conditions(
         self, kind: Kind, meta: Meta, before: Mapping[str, tuple[str, str]], after: Iterable[Condition]
@@ -231,16 +230,16 @@ class EventRecorder:
         self._wake.set()
 
 
-@contextmanager
-def _tracked_write(last_applied: LastApplied[T], owner: Meta, child: str) -> Iterator[None]:
-    """Wrap one write. The stored state is uncertain until a response arrives."""
-    certain = last_applied.begin_write(owner, child)
-    try:
-        yield
-    except (StaleError, RejectedError):  # nothing was stored
-        if certain:
-            last_applied.write_rejected(owner, child)
-        raise
+def _tracked(owners: dict[str, LastApplied[T]], owner: Meta, found: Mapping[str, T]) -> LastApplied[T]:
+    """Return the children of an owner as last written; at first, or after the owner was created again, as `found`."""
+    known = owners.get(owner.name)
+    if known is None or known.uid != owner.uid:
+        known = owners[owner.name] = LastApplied(owner.uid, {**found})
+    return known
+
+
+def _members(states: Mapping[str, _SliceState | None]) -> dict[str, tuple[Member, ...]]:
+    return {name: state[0] for name, state in states.items() if state}
 
 
 def _before_and_after(pool: Pool, write: SliceWrite) -> tuple[str, _SliceState | None, _SliceState | None]:

@@ -152,7 +152,7 @@ async def test_the_lease_is_renewed_with_instance_and_epoch(fleet: Fleet) -> Non
                 seen |= {item["spec"]["renewTime"] for item in mine if item.get("spec")}
                 await asyncio.sleep(0.2)
         spec = (await fleet.get("lease", name))["spec"]
-        assert spec["holderIdentity"] == f"{it.agent.info.instance}/1"
+        assert spec["holderIdentity"] == f"{it.agent.blank.instance}/1"
         assert spec["leaseDurationSeconds"] == 3
         await it.shut_down()
 
@@ -164,7 +164,7 @@ async def test_of_two_agents_of_one_name_the_first_keeps_the_node_until_it_leave
             await eventually(lambda: "another live agent" in (second.agent.reporter.problem or ""), seconds=30)
             assert second.agent.reporter.state.accepted_at is None
             report = (await fleet.get())["status"]["report"]
-            assert report["instance"] == first.agent.info.instance
+            assert report["instance"] == first.agent.blank.instance
             assert [service["id"] for service in report["services"]] == ["idle"]
             # The first agent is unaffected: it never claimed its node again.
             assert (first.agent.reporter.state.epoch, first.agent.reporter.problem) == (1, None)
@@ -172,7 +172,7 @@ async def test_of_two_agents_of_one_name_the_first_keeps_the_node_until_it_leave
             # `leaving` releases the name to the second agent.
             await reported(second)
             report = (await fleet.get())["status"]["report"]
-            assert (report["instance"], report["epoch"]) == (second.agent.info.instance, 2)
+            assert (report["instance"], report["epoch"]) == (second.agent.blank.instance, 2)
             assert [service["id"] for service in report["services"]] == ["other"]
             await second.shut_down()
 

@@ -77,7 +77,7 @@ def gone(pid: int) -> bool:
 async def until_reported(it: Running, api: FakeApi, count: int) -> dict[str, Any]:
     """Return the first report of the next agent."""
     await api.until(lambda: len(api.writes) > count)
-    assert api.writes[count].report["session"] == it.agent.info.session
+    assert api.writes[count].report["session"] == it.agent.blank.session
     return api.writes[count].report
 
 
@@ -282,7 +282,7 @@ async def test_a_service_that_still_loads_does_not_delay_the_first_report(
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), entry) as it:
         await eventually(lambda: it.agent.services.services and it.service("s").machine.pid)
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), entry) as it:
-        await api.until(lambda: (api.report("n1") or {}).get("session") == it.agent.info.session)
+        await api.until(lambda: (api.report("n1") or {}).get("session") == it.agent.blank.session)
         assert it.service("s").probed
         assert capability(api) == (False, "Starting")
         await it.shut_down()

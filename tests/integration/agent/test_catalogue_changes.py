@@ -253,7 +253,7 @@ async def test_the_last_command_wins_and_survives_restarts(api: FakeApi, tmp_pat
         await it.until("s", "Stopped")
         await it.shut_down()
     async with agent_running(tmp_path, kubeconfig, auto("s", port)) as it:
-        await api.until(lambda: (api.report("n1") or {}).get("session") == it.agent.info.session)
+        await api.until(lambda: (api.report("n1") or {}).get("session") == it.agent.blank.session)
         assert it.state("s") == "Stopped"
         await it.shut_down()
 
@@ -383,7 +383,7 @@ async def test_a_service_that_is_removed_and_added_again_does_not_obey_an_old_co
         await it.shut_down()
     async with agent_running(tmp_path, kubeconfig, auto("s", port)) as it:
         await it.until("s", "Running")
-        await api.until(lambda: (api.report("n1") or {}).get("session") == it.agent.info.session)
+        await api.until(lambda: (api.report("n1") or {}).get("session") == it.agent.blank.session)
         assert it.state("s") == "Running"
         patch_spec(api, services=[{"id": "s", "desired": "Stopped", "requestID": "2"}])
         await it.until("s", "Stopped")

@@ -224,7 +224,7 @@ async def test_heartbeats_begin_after_the_first_report_and_have_instance_and_epo
     async with agent_running(tmp_path, kubeconfig, NMT) as it:
         await api.until(lambda: len(api.beats) >= 3)
         assert api.beats[0].at >= api.writes[0].at
-        instance = it.agent.info.instance
+        instance = it.agent.blank.instance
         lease = api.lease("n1") or {}
         assert api.objects["leases", "hotpool-node-n1"]["metadata"]["labels"] == {"agent.hotpool.dev/lease": "true"}
         assert (lease["holderIdentity"], lease["leaseDurationSeconds"]) == (f"{instance}/1", 3)

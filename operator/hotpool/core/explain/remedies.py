@@ -4,7 +4,7 @@ Language pairs are in `core.explain.language_remedies`. Pure. Makes no decision:
 also with assumed changes.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from hotpool.api.capability import Service
@@ -39,16 +39,6 @@ class NodeFacts:
     def name(self) -> str:
         """Name of the node."""
         return self.view.node.meta.name
-
-    @property
-    def own_labels(self) -> Mapping[str, str]:
-        """Labels of the NodeCapability."""
-        return self.view.node.labels
-
-    @property
-    def kube_labels(self) -> Mapping[str, str]:
-        """Labels of the v1 Node of the same name."""
-        return self.view.kube.labels if self.view.kube else {}
 
     def services_of_type(self, type_: str) -> tuple[Service, ...]:
         """Return the reported services of a type."""
@@ -141,13 +131,14 @@ def _describe_attribute(attribute: AttributeRequirement) -> str:
 
 def for_labels(facts: NodeFacts, selector: LabelSelector, finding: Finding) -> Diagnosis:
     """Diagnose the label selector of a pool. A forbidden label of the v1 Node must be removed from the v1 Node."""
-    labels, name = facts.view.labels, facts.name
+    labels, name, node, kube = facts.view.labels, facts.name, facts.view.node, facts.view.kube
     if finding.met:
         return Diagnosis(finding.observed)
     failing = [e for e in selector.match_expressions if not selects(LabelSelector(match_expressions=(e,)), labels)]
     changes = [f"set label {key}={value}" for key, value in selector.match_labels.items() if labels.get(key) != value]
-    changes += [_relabel(item) for item in failing if item.operator != "DoesNotExist" or item.key in facts.own_labels]
-    of_kube = [_relabel(item) for item in failing if item.operator == "DoesNotExist" and item.key in facts.kube_labels]
+    changes += [_relabel(item) for item in failing if item.operator != "DoesNotExist" or item.key in node.labels]
+    forbidden = [item for item in failing if item.operator == "DoesNotExist"]
+    of_kube = [_relabel(item) for item in forbidden if kube and item.key in kube.labels]
     places = ((changes, f"nodecapability {name}"), (of_kube, f"node {name}"))
     remedies = tuple(f"{' and '.join(words)} on {where}" for words, where in places if words)
     return Diagnosis(finding.observed, None, remedies)

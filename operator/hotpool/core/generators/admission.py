@@ -6,7 +6,7 @@ Pure.
 import hashlib
 import re
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final
 
@@ -39,9 +39,19 @@ class Admission:
     """Names that pools of other owners, or of other keys, have already."""
 
 
-def admit(ranking: KeyRanking, existing: Collection[str], spec: GeneratorSpec, names: "NameAllocator") -> Admission:
-    """Admit the `existing` keys, whose pools stay, then others by rank up to maxPools."""
+def admit(
+    ranking: KeyRanking,
+    existing: Collection[str],
+    spec: GeneratorSpec,
+    name_of: Callable[[str], str],
+    is_free: Callable[[str], bool],
+) -> Admission:
+    """Admit the `existing` keys, whose pools stay, then others by rank up to maxPools.
+
+    `name_of`: key → name of its pool. `is_free`: False if a pool of another owner has the name.
+    """
     kept = dict.fromkeys(existing)
+    used = set(map(name_of, kept))
     present = sum(key in ranking.counts for key in kept)
     new: list[str] = []
     not_admitted: list[NotAdmittedKey] = []
@@ -50,13 +60,14 @@ def admit(ranking: KeyRanking, existing: Collection[str], spec: GeneratorSpec, n
         room = len(kept) + len(new) < spec.max_pools and nodes >= spec.min_nodes
         if not room and len(not_admitted) >= MAX_LISTED:
             break
-        if room and names.claim(key):
+        if room and (name := name_of(key)) not in used and is_free(name):
+            used.add(name)
             new.append(key)
             continue
         reason = "MinNodes" if nodes < spec.min_nodes else "NameTaken" if room else "MaxPools"
         not_admitted.append((key, nodes, reason))
         if reason == "NameTaken":
-            conflicts.append(names.name_of(key))
+            conflicts.append(name_of(key))
     count = len(ranking) - present - len(new)
     return Admission((*kept, *new), tuple(not_admitted[:MAX_LISTED]), count, tuple(conflicts))
 
@@ -67,20 +78,6 @@ def with_refused_keys(admission: Admission, refused: KeyRanking, reason: Callabl
     listed = sorted((*admission.not_admitted, *first), key=lambda item: (-item[1], item[0]))[:MAX_LISTED]
     count = admission.not_admitted_count + len(refused)
     return Admission(admission.admitted, tuple(listed), count, admission.name_conflicts)
-
-
-@dataclass(frozen=True, slots=True)
-class NameAllocator:
-    """Pool names of one generator's keys: no two keys share one, and none belongs to a pool of another owner."""
-
-    name_of: Callable[[str], str]
-    _is_free: Callable[[str], bool]
-    _claimed: dict[str, str] = field(default_factory=dict)
-
-    def claim(self, key: str) -> bool:
-        """Assign the key its name. Return False if a pool of another owner, or an earlier key, has it."""
-        name = self.name_of(key)
-        return self._is_free(name) and self._claimed.setdefault(name, key) == key
 
 
 def pool_name(generator: str, key: str) -> str:

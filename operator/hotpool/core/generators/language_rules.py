@@ -23,18 +23,33 @@ ANY: Final = "*"
 _PAIR: Final = re.compile(PAIR_PATTERN)
 
 
-class PairRule(KeyRule[Pairs]):
-    """Keys `src-tgt`, and `*-tgt` for a source language detected later."""
+class _LanguageRule(KeyRule[Pairs]):
+    """Rule whose keys depend on the pairs of a node; on the semantic ones if the template or the rule says so."""
 
     needs_pairs = True
 
-    def __init__(self, rule: LanguagePairsRule, template: PoolTemplateSpec) -> None:
-        super().__init__(_with_semantic(template) if rule.semantic else template)
-        self._semantic = rule.semantic or _is_semantic(template)
-        self._many_to_one = rule.many_to_one
+    def __init__(self, template: PoolTemplateSpec, *, semantic: bool = False) -> None:
+        pairs = template.requires.language_pairs
+        self._semantic = semantic or (pairs is not None and pairs.semantic)
+        super().__init__(_with_semantic(template) if semantic else template)
 
     def _source(self, view: NodeView) -> Pairs:
         return view.semantic_pairs if self._semantic else view.pairs
+
+    def _with_pairs(self, pairs: Iterable[str]) -> Requirements:
+        """Return the requirements of the template, and of these pairs."""
+        own = self.template.requires.language_pairs
+        every = tuple(dict.fromkeys((*(own.all_of if own else ()), *pairs)))
+        required = LanguageRequirement(all_of=every, semantic=self._semantic)
+        return self.template.requires.model_copy(update={"language_pairs": required})
+
+
+class PairRule(_LanguageRule):
+    """Keys `src-tgt`, and `*-tgt` for a source language detected later."""
+
+    def __init__(self, rule: LanguagePairsRule, template: PoolTemplateSpec) -> None:
+        super().__init__(template, semantic=rule.semantic)
+        self._many_to_one = rule.many_to_one
 
     def offered(self, source: Pairs) -> KeySet:
         """Return the keys. `*` sorts before all letters, so that the bound on keys leaves out directed pairs first."""
@@ -53,24 +68,19 @@ class PairRule(KeyRule[Pairs]):
 
     def requirements(self, key: str) -> Requirements:
         """Return the requirements of the template and of the rule."""
-        return _with_pairs(self.template, [key], semantic=self._semantic)
+        return self._with_pairs([key])
 
 
-class SetRule(KeyRule[Pairs]):
+class SetRule(_LanguageRule):
     """Keys `a+b+c`: languages that a node translates in all directions."""
 
     _kind = "LanguageSet"
-    needs_pairs = True
     shared = True
 
     def __init__(self, rule: LanguageSetsRule, template: PoolTemplateSpec) -> None:
         super().__init__(template)
-        self._semantic = _is_semantic(template)
         self._min_languages, self._max_languages = rule.min_languages, rule.max_languages
         self._graphs: WeakKeyDictionary[Pairs, LanguageGraph] = WeakKeyDictionary()
-
-    def _source(self, view: NodeView) -> Pairs:
-        return view.semantic_pairs if self._semantic else view.pairs
 
     def offered(self, source: Pairs) -> KeySet:
         """Return the keys that nodes with this source offer."""
@@ -86,7 +96,7 @@ class SetRule(KeyRule[Pairs]):
     def requirements(self, key: str) -> Requirements:
         """Return the requirements of the template and of the rule."""
         pairs = (f"{source}-{target}" for source, target in permutations(key.split("+"), 2))
-        return _with_pairs(self.template, pairs, semantic=self._semantic)
+        return self._with_pairs(pairs)
 
     def joins(self, source: Pairs, key: str) -> bool:
         """Return True if nodes with this source count for a key that others offer."""
@@ -104,21 +114,9 @@ class SetRule(KeyRule[Pairs]):
         return "MaxLanguages" if len(_codes(key)) > self._max_languages else None
 
 
-def _with_pairs(template: PoolTemplateSpec, pairs: Iterable[str], *, semantic: bool) -> Requirements:
-    own = template.requires.language_pairs
-    every = tuple(dict.fromkeys((*(own.all_of if own else ()), *pairs)))
-    required = LanguageRequirement(all_of=every, semantic=semantic)
-    return template.requires.model_copy(update={"language_pairs": required})
-
-
 @lru_cache(maxsize=16384)
 def _codes(key: str) -> frozenset[str]:
     return frozenset(key.split("+"))
-
-
-def _is_semantic(template: PoolTemplateSpec) -> bool:
-    pairs = template.requires.language_pairs
-    return pairs is not None and pairs.semantic
 
 
 def _with_semantic(template: PoolTemplateSpec) -> PoolTemplateSpec:

@@ -11,7 +11,7 @@ from hotpool.api.generator import GeneratorStatus, NotAdmitted
 from hotpool.api.meta import Condition
 from hotpool.api.pool import PoolSpec
 from hotpool.core.conditions import ConditionUpdate, update_conditions
-from hotpool.core.generators.admission import Admission, NameAllocator, admit, with_refused_keys
+from hotpool.core.generators.admission import Admission, admit, with_refused_keys
 from hotpool.core.generators.key_index import GeneratorEntry
 from hotpool.core.generators.key_rule import MAX_KEYS
 from hotpool.core.model import Generator, Pool
@@ -63,10 +63,9 @@ def plan_generator(
     if not entry.index.count_step():
         return GeneratorPlan({}, {}, (), generator.status, now)
     in_use = _pools_in_use(entry, own, now)
-    allocator = NameAllocator(entry.name, lambda name: name in own or name not in names)
-    for key in in_use.staying:
-        allocator.claim(key)
-    admission = admit(entry.index.ranking, in_use.staying, generator.spec, allocator)
+    admission = admit(
+        entry.index.ranking, in_use.staying, generator.spec, entry.name, lambda name: name in own or name not in names
+    )
     desired = {entry.name(key): key for key in admission.admitted}
     entry.prune({*admission.admitted, *in_use.keys.values()})
     correct, incomplete = _corrections(entry, own, desired)

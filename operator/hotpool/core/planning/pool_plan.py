@@ -4,7 +4,7 @@
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -169,20 +169,15 @@ def _unchanged(pool: Pool, slices: Mapping[str, Slice], timestamp: str) -> PoolP
         "Paused", "True", "Paused", "annotation hotpool.dev/paused: nothing about the pool is changed"
     )
     invalid = ConditionUpdate("Ready", "False", "InvalidSpec", pool.problem or "")
-    before = pool.status.conditions
-    kept = [
-        ConditionUpdate(c.type, c.status, c.reason, c.message)
-        for c in before
-        if c.type in CONDITION_TYPES - {"Paused", "Ready"}
-    ]
-    ready = [ConditionUpdate(c.type, c.status, c.reason, c.message) for c in before if c.type == "Ready"]
-    updates = [*([invalid] if pool.problem else ready), *([paused] if pool.paused else []), *kept]
+    known = (c for c in pool.status.conditions if c.type in CONDITION_TYPES - {"Paused"})
+    kept = {c.type: ConditionUpdate(c.type, c.status, c.reason, c.message) for c in known}
+    updates = kept | ({"Ready": invalid} if pool.problem else {}) | ({"Paused": paused} if pool.paused else {})
     status = pool.status.model_copy(update={"observed_generation": pool.meta.generation})
-    conditions = _with_conditions(status, pool, updates, timestamp)
+    conditions = _with_conditions(status, pool, updates.values(), timestamp)
     return PoolPlan({name: item.members for name, item in slices.items()}, conditions)
 
 
-def _with_conditions(status: PoolStatus, pool: Pool, updates: list[ConditionUpdate], timestamp: str) -> PoolStatus:
+def _with_conditions(status: PoolStatus, pool: Pool, updates: Iterable[ConditionUpdate], timestamp: str) -> PoolStatus:
     stored = pool.status.conditions
     conditions = update_conditions(updates, stored, CONDITION_TYPES, pool.meta.generation, timestamp)
     ready = next((c.status for c in conditions if c.type == "Ready"), None)

@@ -9,7 +9,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.support.fake_pods import SECONDS, pod, status
-from tests.support.pod_services import AGENT_INFO, EMPTY_CATALOGUE, service_of
+from tests.support.pod_services import BLANK_REPORT, EMPTY_CATALOGUE, service_of
 
 from hotpool.api.capability import Report
 from hotpool_agent.catalogue.model import ServiceSpec
@@ -158,7 +158,7 @@ def test_an_invalid_annotation_is_ignored_and_reported(key: str, text: str, mess
     assert message in (found.last_error or "")
     assert f"annotation hotpool.dev/{key}: " in (found.last_error or "")
     assert found.spec == service_of(pod("a")).spec
-    report = build(EMPTY_CATALOGUE, [found], AGENT_INFO, leaving=False).report
+    report = build(EMPTY_CATALOGUE, [found], BLANK_REPORT, leaving=False).report
     assert (report.dropped, report.capabilities[0].ready) == (1, True)
 
 
@@ -214,7 +214,7 @@ def test_any_value_in_a_pod_gives_a_service_or_a_rejection_and_a_report_that_the
     found = pod_service("speech", value if isinstance(value, dict) else {})
     assert (found.status is None) != (found.rejection is None)
     if found.status:
-        report = build(EMPTY_CATALOGUE, [found.status], AGENT_INFO, leaving=False).report
+        report = build(EMPTY_CATALOGUE, [found.status], BLANK_REPORT, leaving=False).report
         assert Report.model_validate(to_json(report)) == report
 
 

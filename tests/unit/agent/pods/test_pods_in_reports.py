@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from tests.support.fake_pods import pod
-from tests.support.pod_services import AGENT_INFO, EMPTY_CATALOGUE, service_of
+from tests.support.pod_services import BLANK_REPORT, EMPTY_CATALOGUE, service_of
 
 from hotpool.api.capability import REPORT_BYTES
 from hotpool_agent.catalogue.model import Catalogue
@@ -78,7 +78,7 @@ def test_pods_without_a_type_are_counted_in_the_report() -> None:
     registry.replace("a", [pod("one"), pod("two", "No")])
     services, rejected = registry.services(())
     assert [reason.split(":")[0] for reason in rejected] == ["pod a/two"]
-    assert build(EMPTY_CATALOGUE, services, AGENT_INFO, leaving=False, refused=rejected).report.dropped == 1
+    assert build(EMPTY_CATALOGUE, services, BLANK_REPORT, leaving=False, refused=rejected).report.dropped == 1
 
 
 def many(count: int, characters: int) -> ReportContent:
@@ -89,7 +89,7 @@ def many(count: int, characters: int) -> ReportContent:
     ]
     registry = PodRegistry()
     registry.replace("speech", pods)
-    return build(EMPTY_CATALOGUE, registry.services(())[0], AGENT_INFO, leaving=False)
+    return build(EMPTY_CATALOGUE, registry.services(())[0], BLANK_REPORT, leaving=False)
 
 
 def test_sixty_pods_of_a_node_fit_into_a_report() -> None:
@@ -117,7 +117,7 @@ def test_pods_take_no_room_from_the_catalogue() -> None:
         "speech", [pod(f"pod-{index}", attributes=json.dumps({"t": ["v" * 250] * 8})) for index in range(20)]
     )
     own = ServiceStatus(catalogue.services[0], "Running")
-    found = build(catalogue, [own, *registry.services(())[0]], AGENT_INFO, leaving=False)
+    found = build(catalogue, [own, *registry.services(())[0]], BLANK_REPORT, leaving=False)
     assert found.report.services[0].id == "own"
     assert found.dropped
     assert len(json.dumps(to_json(found.report))) < REPORT_BYTES
@@ -134,8 +134,8 @@ def test_pods_take_no_room_from_the_catalogue() -> None:
     ],
 )
 def test_a_pods_change_is_a_gain_a_withdrawal_or_neutral(after: Json, expected: Change) -> None:
-    before = build(EMPTY_CATALOGUE, [service_of(pod("a", attributes="languages: [en]"))], AGENT_INFO, leaving=False)
-    assert classify(before, build(EMPTY_CATALOGUE, [service_of(after)], AGENT_INFO, leaving=False)) is expected
+    before = build(EMPTY_CATALOGUE, [service_of(pod("a", attributes="languages: [en]"))], BLANK_REPORT, leaving=False)
+    assert classify(before, build(EMPTY_CATALOGUE, [service_of(after)], BLANK_REPORT, leaving=False)) is expected
 
 
 def token(claims: Any) -> str:

@@ -12,7 +12,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.support.fake_pods import pod
-from tests.support.pod_services import AGENT_INFO, EMPTY_CATALOGUE
+from tests.support.pod_services import BLANK_REPORT, EMPTY_CATALOGUE
 
 from hotpool.api.capability import Report, Service
 from hotpool_agent import host_info
@@ -64,7 +64,7 @@ def reported(pods: Iterable[Json], *others: ServiceStatus, catalogue: Catalogue 
     registry = PodRegistry()
     registry.replace("speech", pods)
     services, rejected = registry.services([status.spec.id for status in others])
-    content = build(catalogue, [*others, *services], AGENT_INFO, leaving=False, refused=rejected)
+    content = build(catalogue, [*others, *services], BLANK_REPORT, leaving=False, refused=rejected)
     sent = json.dumps(stamped(content, 1, 1, "now"), ensure_ascii=False, allow_nan=False).encode()
     assert "\\u0000" not in sent.decode()
     Report.model_validate_json(sent)

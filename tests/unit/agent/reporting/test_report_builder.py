@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.support.pod_services import BLANK_REPORT
 
-from hotpool.api.capability import MAX_SERVICES, REPORT_BYTES, Hardware, Platform, Report, ServiceState, TypeCapability
+from hotpool.api.capability import MAX_SERVICES, REPORT_BYTES, Report, ServiceState, TypeCapability
 from hotpool_agent.catalogue.model import Catalogue, ServiceSpec, TypeRule
 from hotpool_agent.reporting.report_builder import (
-    AgentInfo,
     Change,
     ReportContent,
     build,
@@ -23,7 +23,6 @@ from hotpool_agent.reporting.report_builder import (
 from hotpool_agent.reporting.report_limits import truncate
 from hotpool_agent.services.status import ServiceStatus
 
-INFO = AgentInfo("0.1.0", "instance", "session", 15, Platform(os="linux"), Hardware(cpus=2))
 STATES: tuple[ServiceState, ...] = ("Stopped", "Starting", "Running", "Stopping", "Failed")
 
 
@@ -35,7 +34,7 @@ def snapshot(identifier: str, state: ServiceState = "Running", type_: str = "asr
 
 def report(*snapshots: ServiceStatus, leaving: bool = False, types: dict[str, TypeRule] | None = None) -> ReportContent:
     catalogue = Catalogue(version=1, types=types or {}, services=tuple(s.spec for s in snapshots))
-    return build(catalogue, snapshots, INFO, leaving=leaving)
+    return build(catalogue, snapshots, BLANK_REPORT, leaving=leaving)
 
 
 def capability(content: ReportContent, type_: str = "asr") -> TypeCapability:
@@ -185,7 +184,7 @@ def test_leaving_is_a_withdrawal() -> None:
 def test_a_drain_is_a_withdrawal_and_its_end_a_gain() -> None:
     running = snapshot("a")
     catalogue = Catalogue(version=1, services=(running.spec,))
-    offered, drained = (build(catalogue, [running], INFO, leaving=False, draining=on) for on in (False, True))
+    offered, drained = (build(catalogue, [running], BLANK_REPORT, leaving=False, draining=on) for on in (False, True))
     assert drained.report.draining
     assert minimal(drained.report, "ReportRejected").report.draining
     assert (classify(offered, drained), classify(drained, offered)) == (Change.WITHDRAWAL, Change.GAIN)

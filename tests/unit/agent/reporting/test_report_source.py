@@ -2,7 +2,7 @@
 
 import pytest
 from tests.support.fake_pods import pod
-from tests.support.pod_services import AGENT_INFO, EMPTY_CATALOGUE, service_of
+from tests.support.pod_services import BLANK_REPORT, EMPTY_CATALOGUE, service_of
 
 from hotpool_agent.metrics import Metrics
 from hotpool_agent.reporting.report_builder import ReportContent, build, to_json
@@ -21,11 +21,11 @@ class Builder:
     def content(self) -> ReportContent:
         if self.error:
             raise self.error
-        return build(EMPTY_CATALOGUE, [service_of(POD)], AGENT_INFO, leaving=False)
+        return build(EMPTY_CATALOGUE, [service_of(POD)], BLANK_REPORT, leaving=False)
 
 
 def source_of(builder: Builder, metrics: Metrics | None = None) -> ReportSource:
-    return ReportSource(builder, AGENT_INFO, metrics or Metrics())
+    return ReportSource(builder, BLANK_REPORT, metrics or Metrics())
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_a_first_report_that_cannot_be_built_has_no_types() -> None:
     builder = Builder()
     builder.error = ValueError("no")
     document = to_json(source_of(builder).read().report)
-    assert (document["capabilities"], document["instance"]) == ([], AGENT_INFO.instance)
+    assert (document["capabilities"], document["instance"]) == ([], BLANK_REPORT.instance)
 
 
 def test_items_that_are_left_out_are_counted_named_and_logged_once(capsys: pytest.CaptureFixture[str]) -> None:

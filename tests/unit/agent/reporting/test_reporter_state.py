@@ -8,12 +8,12 @@ from typing import Final
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.support.pod_services import AGENT_INFO
+from tests.support.pod_services import BLANK_REPORT
 
 from hotpool.api.capability import TypeCapability
 from hotpool_agent.reporting import reporter_events as e
 from hotpool_agent.reporting.ownership import StoredReport
-from hotpool_agent.reporting.report_builder import ReportContent, empty_report, minimal, with_digest
+from hotpool_agent.reporting.report_builder import ReportContent, minimal, with_digest
 from hotpool_agent.reporting.reporter_state import FAILURE_SECONDS, ReporterState, step
 
 H, D, REFRESH = 15.0, 2.0, 300.0
@@ -25,7 +25,7 @@ START: Final = ReporterState(
 def content(ready: int) -> ReportContent:
     """Return the content in which this many types are ready, each by one service."""
     types = tuple(TypeCapability(type=f"t{index}", ready=True, services=(f"s{index}",)) for index in range(ready))
-    return with_digest(empty_report(AGENT_INFO).model_copy(update={"capabilities": types}))
+    return with_digest(BLANK_REPORT.model_copy(update={"capabilities": types}))
 
 
 CONTENTS: Final = [content(ready) for ready in range(3)]

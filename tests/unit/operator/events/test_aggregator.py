@@ -13,15 +13,7 @@ from hotpool.events.aggregator import (
     EventDraft,
     EventObject,
 )
-from hotpool.events.messages import (
-    NOTE_BYTES,
-    Content,
-    MembershipMessage,
-    NameList,
-    ObjectsMessage,
-    TextMessage,
-    truncate,
-)
+from hotpool.events.messages import NOTE_BYTES, Content, Group, fold, note, truncate
 
 POOL = EventObject("NodePool", "zh-en", "u1")
 FLEET = EventObject("Lease", "hotpool-operator", "u2")
@@ -32,7 +24,7 @@ def node(number: int) -> EventObject:
 
 
 def draft(reason: str = "NotReady", content: Content | None = None) -> EventDraft:
-    return EventDraft(reason, "SetCondition", content or TextMessage(reason))
+    return EventDraft(reason, "SetCondition", content or reason)
 
 
 def posted_until(
@@ -59,7 +51,7 @@ def test_a_storm_is_one_event_for_an_object_and_a_reason_in_ten_seconds() -> Non
     aggregator, posted = EventAggregator(), []
     for step in range(600):
         now = step / 20
-        aggregator.add(POOL, draft("MembersChanged", MembershipMessage(NameList.of([f"n{step}"]))), f"t{step}", now)
+        aggregator.add(POOL, draft("MembersChanged", (Group.of("joined", [f"n{step}"]),)), f"t{step}", now)
         posted += [(now, event) for event in aggregator.take(now)]
     posted += posted_until(aggregator, 60.0, since=30.0)
     assert [round(at) for at, _ in posted] == [0, 10, 20, 30]
@@ -127,30 +119,35 @@ def test_whatever_happens_the_bounds_hold_and_nothing_is_lost(steps: list[tuple[
         last[key] = at
 
 
-def test_a_note_names_the_changed_nodes_and_the_reasons() -> None:
-    one = MembershipMessage(NameList.of(["a"]), NameList.of(["b"]), NameList.of(["c"]), {"Offline": 1}, {"Suspect": 1})
-    assert one.note == "1 joined [a], 1 left (Offline 1) [b], 1 changed (Suspect 1) [c]"
-    many = MembershipMessage(
-        NameList.of([f"j{number}" for number in range(12)]),
-        NameList.of(["l1", "l2", "l3"]),
-        reasons={"Offline": 1, "TypeNotReady": 2},
+def membership(joined: list[str], left: dict[str, str], changed: dict[str, str]) -> Content:
+    return (
+        Group.of("joined", joined),
+        Group.of("left", left, left.values()),
+        Group.of("changed", changed, changed.values()),
     )
-    assert many.note == "12 joined, 3 left (TypeNotReady 2, Offline 1) [l1, l2, l3]"
-    assert one.fold(many).note == "13 joined, 4 left (Offline 2, TypeNotReady 2), 1 changed (Suspect 1) [c]"
-    assert not MembershipMessage()
+
+
+def test_a_note_names_the_changed_nodes_and_the_reasons() -> None:
+    one = membership(["a"], {"b": "Offline"}, {"c": "Suspect"})
+    assert note(one) == "1 joined [a], 1 left (Offline 1) [b], 1 changed (Suspect 1) [c]"
+    left = {"l1": "Offline", "l2": "TypeNotReady", "l3": "TypeNotReady"}
+    many = membership([f"j{number}" for number in range(12)], left, {})
+    assert note(many) == "12 joined, 3 left (TypeNotReady 2, Offline 1) [l1, l2, l3]"
+    assert note(fold(one, many)) == "13 joined, 4 left (Offline 2, TypeNotReady 2), 1 changed (Suspect 1) [c]"
 
 
 def test_names_are_few_however_long_the_storm_is() -> None:
-    names = NameList()
+    group = Group("joined")
     for number in range(1000):
-        names += NameList.of([f"edge-{number}"])
-    assert (names.count, len(names.names), names.listed) == (1000, 4, "")
-    message = ObjectsMessage("slice", NameList.of(["p-0"]), "changed by another client: repaired")
-    assert message.note == "1 slice [p-0] changed by another client: repaired"
-    assert message.fold(ObjectsMessage("slice", NameList.of(["p-1"]), message.change)).note.startswith(
-        "2 slices [p-0, p-1] changed"
-    )
-    assert TextMessage("old").fold(TextMessage("new")).note == "new"
+        group += Group.of("joined", [f"edge-{number}"])
+    assert (group.count, len(group.names), str(group)) == (1000, 4, "1000 joined")
+
+
+def test_a_note_of_objects_has_their_number_and_the_last_sentence_stays() -> None:
+    first, second = (Group.of("slice", [name], rest=" changed by another client: repaired") for name in ("p-0", "p-1"))
+    assert note((first,)) == "1 slice [p-0] changed by another client: repaired"
+    assert note(fold((first,), (second,))) == "2 slices [p-0, p-1] changed by another client: repaired"
+    assert fold("old", "new") == "new"
 
 
 @given(st.text(max_size=2000))

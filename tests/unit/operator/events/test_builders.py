@@ -6,6 +6,7 @@ from hotpool.api.meta import Condition
 from hotpool.core.model import Kind, Member
 from hotpool.events.aggregator import EventDraft
 from hotpool.events.builders import changed_conditions, membership_changed
+from hotpool.events.messages import note
 
 
 def condition(type_: str, status: str = "True", reason: str = "Because", message: str = "") -> Condition:
@@ -71,7 +72,7 @@ def test_a_node_has_one_event_with_the_reason_of_ready(status: str, reason: str,
 
 def test_the_note_holds_reason_and_message() -> None:
     (draft,) = changed_conditions(Kind.POOL, {}, [condition("Ready", "False", "TooFewMembers", "0 of 1")])
-    assert draft.content.note == "TooFewMembers: 0 of 1"
+    assert note(draft.content) == "TooFewMembers: 0 of 1"
 
 
 def test_the_note_names_joined_left_and_changed_nodes_with_the_criterion() -> None:
@@ -81,7 +82,7 @@ def test_the_note_names_joined_left_and_changed_nodes_with_the_criterion() -> No
     assert draft
     assert draft.reason == "MembersChanged"
     expected = "1 joined [e], 2 left (Deleted 1, TypeNotReady 1) [c, d], 1 changed (Suspect 1) [b]"
-    assert draft.content.note == expected
+    assert note(draft.content) == expected
 
 
 def test_a_member_that_only_moves_to_another_slice_is_no_change() -> None:
@@ -95,5 +96,5 @@ def test_dry_run_that_empties_a_pool_has_an_event_of_its_own() -> None:
     draft = membership_changed({"p-0": members("a", "b")}, {}, {}, dry_run=True)
     assert draft
     assert (draft.reason, draft.warning) == ("DryRunEmptied", False)
-    assert draft.content.note == "mode DryRun: all 2 members were removed"
+    assert note(draft.content) == "mode DryRun: all 2 members were removed"
     assert membership_changed({}, {}, {}, dry_run=True) is None

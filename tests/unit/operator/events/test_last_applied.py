@@ -1,82 +1,57 @@
-"""Detection of edits by other clients (requirements C6, D5, D10)."""
+"""Detection of edits by other clients from the last written states."""
 
-from hotpool.core.model import Meta
+import pytest
+
+from hotpool.core.model import Kind
+from hotpool.errors import RetryableError, StaleError
 from hotpool.events.last_applied import LastApplied
 
-OWNER = Meta("zh-en", "u1", 1)
+
+def lose_response(applied: LastApplied[str], child: str) -> None:
+    with pytest.raises(RetryableError), applied.write(child):
+        raise RetryableError("no response")
 
 
-def tracked(**children: str) -> LastApplied[str]:
-    last_applied: LastApplied[str] = LastApplied()
-    last_applied.track(OWNER, children)
-    return last_applied
+def test_the_states_found_at_first_and_written_later_are_no_edits() -> None:
+    applied = LastApplied("uid", {"a": "1"})
+    assert not applied.is_edited("a", "1")
+    assert not applied.is_edited("b", None)
+    applied.set("a", "2")
+    assert not applied.is_edited("a", "2")
+    applied.set("a", None)
+    assert not applied.is_edited("a", None)
 
 
-def write(last_applied: LastApplied[str], child: str, value: str | None) -> None:
-    last_applied.begin_write(OWNER, child)
-    last_applied.write_stored(OWNER, child, value)
+def test_every_other_state_is_an_edit() -> None:
+    applied = LastApplied("uid", {"a": "1", "b": "1"})
+    assert applied.is_edited("a", "edited")
+    assert applied.is_edited("b", None)
+    assert applied.is_edited("c", "made")
 
 
-def test_the_last_written_state_is_no_edit() -> None:
-    last_applied = tracked(a="1")
-    assert not last_applied.changed_by_others(OWNER, "a", "1")
-    assert not last_applied.changed_by_others(OWNER, "b", None)
-    write(last_applied, "a", "2")
-    assert not last_applied.changed_by_others(OWNER, "a", "2")
-    write(last_applied, "a", None)
-    assert not last_applied.changed_by_others(OWNER, "a", None)
+def test_a_write_without_a_response_leaves_the_state_uncertain_until_the_next_one() -> None:
+    applied = LastApplied("uid", {"a": "1"})
+    lose_response(applied, "a")
+    assert not applied.is_edited("a", "2")
+    assert not applied.is_edited("a", None)
+    with applied.write("a"):
+        pass
+    applied.set("a", "3")
+    assert applied.is_edited("a", "2")
 
 
-def test_edits_deletions_and_creations_by_other_clients_are_detected() -> None:
-    last_applied = tracked(a="1")
-    write(last_applied, "b", "1")
-    assert last_applied.changed_by_others(OWNER, "a", "edited")
-    assert last_applied.changed_by_others(OWNER, "b", None)
-    assert last_applied.changed_by_others(OWNER, "c", "made")
+@pytest.mark.parametrize("child", ["a", "b"])
+def test_a_write_that_stored_nothing_leaves_the_former_state(child: str) -> None:
+    applied = LastApplied("uid", {"a": "1"})
+    with pytest.raises(StaleError), applied.write(child):
+        raise StaleError("changed", Kind.SLICE, child)
+    assert applied.states == {"a": "1"}
+    assert applied.is_edited(child, "edited")
 
 
-def test_after_a_lost_response_no_edit_is_reported_until_the_state_is_certain() -> None:
-    last_applied = tracked(a="1")
-    assert last_applied.begin_write(OWNER, "a")
-    assert not last_applied.changed_by_others(OWNER, "a", "2")
-    assert not last_applied.begin_write(OWNER, "a")
-    last_applied.write_stored(OWNER, "a", "3")
-    assert last_applied.changed_by_others(OWNER, "a", "2")
-
-
-def test_a_rejected_write_keeps_the_former_state() -> None:
-    last_applied = tracked(a="1")
-    assert last_applied.begin_write(OWNER, "a")
-    last_applied.write_rejected(OWNER, "a")
-    assert last_applied.changed_by_others(OWNER, "a", "edited")
-
-
-def test_another_owner_with_the_same_name_starts_empty() -> None:
-    last_applied = tracked(a="1")
-    again = Meta("zh-en", "u2", 9)
-    last_applied.track(again, {})
-    assert not last_applied.changed_by_others(again, "a", None)
-    last_applied.forget("zh-en")
-    last_applied.track(OWNER, {"a": "7"})
-    assert not last_applied.changed_by_others(OWNER, "a", "7")
-
-
-def test_children_that_are_not_retained_are_dropped() -> None:
-    last_applied = tracked(a="1", b="1")
-    last_applied.retain(OWNER, {"b"})
-    assert not last_applied.changed_by_others(OWNER, "a", None)
-    assert last_applied.changed_by_others(OWNER, "b", None)
-
-
-def test_a_round_returns_the_state_before_it_also_after_several_attempts() -> None:
-    last_applied = tracked(a="1", b="1")
-    last_applied.begin_round(OWNER)
-    write(last_applied, "a", "2")
-    last_applied.begin_write(OWNER, "b")  # no response, although it was stored
-    last_applied.begin_round(OWNER)
-    before, after = last_applied.end_round(OWNER, {"a": "2", "b": "2"})
-    assert (before, after) == ({"a": "1", "b": "1"}, {"a": "2", "b": "2"})
-    last_applied.begin_round(OWNER)
-    write(last_applied, "c", "1")
-    before, after = last_applied.end_round(OWNER, {})
-    assert (set(before), set(after)) == ({"a", "b"}, {"a", "b", "c"})
+def test_an_uncertain_state_stays_so_after_a_write_that_stored_nothing() -> None:
+    applied = LastApplied("uid", {"a": "1"})
+    lose_response(applied, "a")
+    with pytest.raises(StaleError), applied.write("a"):
+        raise StaleError("changed", Kind.SLICE, "a")
+    assert not applied.is_edited("a", "edited")

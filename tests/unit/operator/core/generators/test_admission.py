@@ -14,7 +14,7 @@ from tests.support.generators import generated_pool, generator_entry, plan_for
 from hotpool.api.meta import GENERATOR_NAME_MAX, PAIR_OR_ANY_PATTERN, POOL_NAME_MAX
 from hotpool.api.names import LABEL_PATTERN
 from hotpool.core.generators import key_ranking
-from hotpool.core.generators.admission import Admission, NameAllocator, admit, key_rule, pool_name, pool_spec
+from hotpool.core.generators.admission import Admission, admit, key_rule, pool_name, pool_spec
 from hotpool.core.generators.key_ranking import KeyRanking
 from hotpool.core.model import Generator, Liveness, NodeView
 from hotpool.core.planning.generator_plan import GeneratorPlan
@@ -70,8 +70,7 @@ def admitted(nodes: Mapping[str, int], existing: Iterable[str], by: Generator) -
     ranked = KeyRanking()
     for key, number in nodes.items():
         ranked.add(key, number)
-    names = NameAllocator(lambda key: pool_name("g", key), lambda _: True)
-    return admit(ranked, tuple(existing), by.spec, names)
+    return admit(ranked, tuple(existing), by.spec, lambda key: pool_name("g", key), lambda _: True)
 
 
 def test_rank_is_by_nodes_then_by_name_and_keys_not_admitted_are_reported() -> None:

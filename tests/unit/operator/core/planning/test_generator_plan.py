@@ -8,7 +8,7 @@ from tests.support.builders import generator, pool, report, requires, service, s
 from tests.support.generators import generated_pool, generator_entry, plan_for
 
 from hotpool.api.pool import PoolStatus
-from hotpool.core.generators.admission import NameAllocator, admit, pool_name
+from hotpool.core.generators.admission import admit, pool_name
 from hotpool.core.generators.key_ranking import KeyRanking
 from hotpool.core.model import Generator, Pool
 from hotpool.core.planning import generator_plan as plan_generator
@@ -197,13 +197,11 @@ def test_of_two_keys_with_the_same_name_only_one_is_admitted() -> None:
     ranking = KeyRanking()
     for key, nodes in (("first", 3), ("second", 2), ("third", 1)):
         ranking.add(key, nodes)
-    names = NameAllocator(lambda key: "g-x-00000000" if key != "third" else "g-third-1", lambda _: True)
-    found = admit(ranking, (), generator("g").spec, names)
+    names = {"first": "g-x-00000000", "second": "g-x-00000000", "third": "g-third-1"}
+    found = admit(ranking, (), generator("g").spec, names.__getitem__, lambda _: True)
     assert found.admitted == ("first", "third")
     assert found.not_admitted == (("second", 2, "NameTaken"),)
-    names = NameAllocator(lambda _: "g-x-00000000", lambda _: True)
-    assert names.claim("second")
-    kept = admit(ranking, ("second",), generator("g").spec, names)
+    kept = admit(ranking, ("second",), generator("g").spec, lambda _: "g-x-00000000", lambda _: True)
     assert kept.admitted == ("second",)
 
 
