@@ -18,6 +18,7 @@ from tests.support.redis_fixture_lookup import (
     pool,
     reason_of,
 )
+from tests.support.redis_fixture_publisher import until
 
 from hotpool.lookup import Lookup, LookupUnavailableError, NoMember, Picked, Reason
 from hotpool.projection.connection.async_connection import Client, connect
@@ -224,6 +225,8 @@ async def test_a_replica_answers_look_ups(server: RedisServer, client: Client) -
     await client.execute_command("CONFIG", "SET", "repl-diskless-sync-delay", "0")
     patient = connect(server.url, timeout=10)
     with RedisServer(options=("--replicaof", "127.0.0.1", str(server.port))) as replica:
+        # Before its first load a replica counts for WAIT, and has no functions.
+        await until(lambda: b"master_link_status:up" in replica.ask("INFO", "replication"))
         writer = await claimed_writer(patient)
         await writer.replace_pool(pool(["a"]))
         await writer.stamp(complete=True)
