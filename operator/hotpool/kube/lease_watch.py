@@ -13,6 +13,7 @@ import structlog
 from kubernetes.aio.client import ApiClient
 
 from hotpool.api.meta import LEASE_LABEL, PROBE_LEASE
+from hotpool.clock import Clock
 from hotpool.core.model import Heartbeat
 from hotpool.kube import list_watch
 from hotpool.kube.decode import decode_lease
@@ -67,8 +68,9 @@ class LeaseWatchObserver(Protocol):
 class LeaseWatch:
     """Endless list-and-watch of the nodes' Leases."""
 
-    def __init__(self, api: ApiClient, namespace: str, observer: LeaseWatchObserver) -> None:
+    def __init__(self, api: ApiClient, namespace: str, observer: LeaseWatchObserver, clock: Clock) -> None:
         self._api = api
+        self._clock = clock
         self._path = path("coordination.k8s.io/v1", "namespaces", namespace, "leases")
         self._observer = observer
         self._decode: Callable[[bytes], _Line] = msgspec.json.Decoder(_Line).decode
@@ -90,7 +92,7 @@ class LeaseWatch:
             query = {"labelSelector": LEASE_LABEL, "limit": str(_PAGE)} | ({"continue": more} if more else {})
             page = await send(self._api, "GET", self._path, query=query, seconds=READ_TIMEOUT)
             body = msgspec.json.decode(await read_body(page, "list leases"))
-            self._deliver([msgspec.convert(item, _Lease) for item in body.get("items") or []])
+            await self._deliver([msgspec.convert(item, _Lease) for item in body.get("items") or []])
             version, more = body["metadata"]["resourceVersion"], body["metadata"].get("continue") or ""
             if not more:
                 self._lost = False
@@ -113,16 +115,18 @@ class LeaseWatch:
             events = [self._decode(line) for line in lines if line]
             if any(event.type == "ERROR" for event in events):
                 return ""
-            self._deliver([event.object for event in events if event.type in {"ADDED", "MODIFIED"}])
+            await self._deliver([event.object for event in events if event.type in {"ADDED", "MODIFIED"}])
             version = events[-1].object.metadata.resourceVersion if events else version
             if len(chunk) < BACKLOG_BYTES:  # a full chunk means a backlog: do not pause
                 await _pause(response)
         return version
 
-    def _deliver(self, leases: Sequence[_Lease]) -> None:
+    async def _deliver(self, leases: Sequence[_Lease]) -> None:
         """Pass on heartbeats before the probe Lease, because it proves that everything before it was delivered."""
-        heartbeats = [_heartbeat(lease, lease.spec) for lease in leases if lease.spec]
-        self._observer.on_heartbeats([heartbeat for heartbeat in heartbeats if heartbeat])
+        for lease in leases:
+            if lease.spec and (heartbeat := _heartbeat(lease, lease.spec)):
+                self._observer.on_heartbeats([heartbeat])
+                await self._clock.pace()
         for lease in leases:
             if lease.metadata.name == PROBE_LEASE and lease.spec and lease.spec.renewTime:
                 self._observer.on_probe_received(lease.spec.renewTime)

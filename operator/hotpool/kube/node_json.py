@@ -33,35 +33,18 @@ class _Node(msgspec.Struct):
     status: _Status | None = None
 
 
-class _ListMetadata(msgspec.Struct):
-    resourceVersion: str  # noqa: N815
-    continue_: str = msgspec.field(default="", name="continue")
-
-
-class _List(msgspec.Struct):
-    metadata: _ListMetadata
-    items: list[_Node]
-
-
 class _Line(msgspec.Struct):
     type: str
     object: _Node
 
 
 _NODE: Final = msgspec.json.Decoder(_Node)
-_LIST: Final = msgspec.json.Decoder(_List)
 _LINE: Final = msgspec.json.Decoder(_Line)
 
 
-def node(body: bytes) -> Json:
+def node(body: bytes | msgspec.Raw) -> Json:
     """Return one Node."""
     return _json(_NODE.decode(body))
-
-
-def page(body: bytes) -> tuple[list[Json], str, str]:
-    """Return the Nodes of one page of a list, the version of the list, and the continue token (empty: last page)."""
-    decoded = _LIST.decode(body)
-    return [_json(item) for item in decoded.items], decoded.metadata.resourceVersion, decoded.metadata.continue_
 
 
 def line(body: bytes) -> tuple[str, Json]:

@@ -11,10 +11,11 @@ from typing import Any
 import structlog
 from kubernetes.aio.client import ApiClient
 
+from hotpool.clock import Clock
 from hotpool.core.model import Kind
 from hotpool.kube import list_watch, node_json
 from hotpool.kube.client import ApiUnavailable
-from hotpool.kube.reader import kube_nodes, read_body
+from hotpool.kube.reader import pages, read_body
 from hotpool.kube.rest import error_text, path, send
 
 log = structlog.get_logger(__name__)
@@ -30,9 +31,14 @@ class NodeWatch:
     """Endless list-and-watch of all v1 Nodes."""
 
     def __init__(
-        self, api: ApiClient, on_object: OnObject, on_state_change: OnStateChange = lambda _healthy, _error: None
+        self,
+        api: ApiClient,
+        on_object: OnObject,
+        clock: Clock,
+        on_state_change: OnStateChange = lambda _healthy, _error: None,
     ) -> None:
         self._api = api
+        self._clock = clock
         self._on_object = on_object
         self._on_state_change = on_state_change
         self.listed = asyncio.Event()
@@ -50,11 +56,11 @@ class NodeWatch:
     async def _list(self) -> str:
         """List all Nodes and return the version to watch from. The resync finds Nodes deleted meanwhile (C7)."""
         version = ""
-        async for nodes, listed in kube_nodes(self._api):
+        async for nodes, listed in pages(self._api, "v1", "nodes", None):
             version = listed
             for node in nodes:
-                self._on_object(Kind.KUBE_NODE, None, node)
-            await asyncio.sleep(0)
+                self._on_object(Kind.KUBE_NODE, None, node_json.node(node))
+                await self._clock.pace()
         self._set_error("")
         self.listed.set()
         return version
@@ -83,5 +89,6 @@ class NodeWatch:
                     return ""
                 if event != "BOOKMARK":
                     self._on_object(Kind.KUBE_NODE, event, body)
+                    await self._clock.pace()
                 version = body["metadata"]["resourceVersion"]
         return version

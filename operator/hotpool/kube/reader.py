@@ -1,17 +1,19 @@
 """Reads of the Kubernetes API that need no watch. Must not decide or write."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import aiohttp
+import msgspec
 from kubernetes.aio.client import ApiClient
 from kubernetes.aio.client.exceptions import ApiException
 
 from hotpool.api import meta
-from hotpool.core.model import Kind
+from hotpool.core.model import Identity, Kind
 from hotpool.kube import node_json
 from hotpool.kube.client import ApiUnavailable, ClusterTarget, connected
+from hotpool.kube.decode import identify_json
 from hotpool.kube.rest import CONNECTION_ERRORS, error_text, path, read, request, send
 
 Json = dict[str, Any]
@@ -25,6 +27,19 @@ _ELECTION: Final = f"metadata.name={meta.ELECTION_LEASE}"
 _EVENTS: Final = "events.k8s.io/v1"
 _FORBIDDEN: Final = 403
 _NOT_FOUND: Final = 404
+
+
+class _ListMetadata(msgspec.Struct):
+    resourceVersion: str = ""  # noqa: N815 - the wire's name.
+    continue_: str = msgspec.field(default="", name="continue")
+
+
+class _Page(msgspec.Struct):
+    metadata: _ListMetadata
+    items: list[msgspec.Raw]
+
+
+_PAGE_OF_LIST: Final = msgspec.json.Decoder(_Page)
 
 
 class Reader:
@@ -50,14 +65,25 @@ class Reader:
         regarding = f"regarding.kind=NodeCapability,regarding.name={node}"
         return [event async for event in self._each(_EVENTS, "events", fieldSelector=regarding)]
 
-    def each(self, kind: Kind, *, labels: str | None = None) -> AsyncIterator[Json]:
+    async def each(self, kind: Kind, *, labels: str | None = None) -> AsyncIterator[Json]:
         """Yield every object of a kind (with these labels) of one snapshot. Raises ApiUnavailable, also half-way.
 
         At most one page is in memory: all slices of a large fleet are a gigabyte of dicts.
         """
-        if kind is Kind.KUBE_NODE:
-            return self._each_kube_node()
-        return self._each(meta.API_VERSION, kind.value, **({"labelSelector": labels} if labels else {}))
+        async for item in self._each_raw(kind, **({"labelSelector": labels} if labels else {})):
+            yield _decoded(kind, item)
+
+    async def each_changed(
+        self, kind: Kind, known: Mapping[str, Identity]
+    ) -> AsyncIterator[tuple[tuple[str, Identity] | None, Json | None]]:
+        """Yield name and identity (None: invalid) of every object, and the object unless `known` has this identity.
+
+        `known` may change meanwhile. An object that is known is not decoded. Raises ApiUnavailable, also half-way.
+        """
+        async for item in self._each_raw(kind):
+            found = identify_json(item)
+            is_known = found is not None and known.get(found[0]) == found[1]
+            yield found, None if is_known else _decoded(kind, item)
 
     async def get(self, kind: Kind, name: str) -> Json | None:
         """Return one object, or None if the API server returns 404. Raises ApiUnavailable."""
@@ -86,11 +112,6 @@ class Reader:
                 return None
             raise
         return node_json.node(body)
-
-    async def _each_kube_node(self) -> AsyncIterator[Json]:
-        async for nodes, _ in kube_nodes(self._api):
-            for node in nodes:
-                yield node
 
     async def follows_nodes(self) -> bool:
         """Return True if the current or last leader follows v1 Nodes, by its election Lease. Raises ApiUnavailable."""
@@ -130,19 +151,16 @@ class Reader:
 
     async def _each(self, group_version: str, plural: str, **selectors: str) -> AsyncIterator[Json]:
         """Yield all objects of one resource in the namespace, page by page."""
-        url_path = path(group_version, "namespaces", self._namespace, plural)
-        more = ""
-        while True:
-            query = selectors | {"limit": str(_PAGE)} | ({"continue": more} if more else {})
-            try:
-                page = await request(self._api, "GET", url_path, query=query, seconds=READ_TIMEOUT)
-            except (ApiException, *CONNECTION_ERRORS) as error:
-                raise _unavailable("list", group_version.partition("/")[0], plural, error) from None
-            more = page["metadata"].get("continue") or ""
-            for item in page["items"]:
+        async for items, _ in pages(self._api, group_version, plural, self._namespace, **selectors):
+            for item in items:
+                yield msgspec.json.decode(item)
+
+    async def _each_raw(self, kind: Kind, **selectors: str) -> AsyncIterator[msgspec.Raw]:
+        of_nodes = kind is Kind.KUBE_NODE
+        where = ("v1", "nodes", None) if of_nodes else (meta.API_VERSION, kind.value, self._namespace)
+        async for items, _ in pages(self._api, *where, **selectors):
+            for item in items:
                 yield item
-            if not more:
-                return
 
 
 @asynccontextmanager
@@ -152,18 +170,21 @@ async def open_reader(target: ClusterTarget) -> AsyncIterator[Reader]:
         yield Reader(connection.api, target.namespace)
 
 
-async def kube_nodes(api: ApiClient) -> AsyncIterator[tuple[list[Json], str]]:
-    """Yield pages of v1 Nodes, reduced by `node_json`, with the version of the list. Raises ApiUnavailable."""
+async def pages(
+    api: ApiClient, group_version: str, plural: str, namespace: str | None, **selectors: str
+) -> AsyncIterator[tuple[list[msgspec.Raw], str]]:
+    """Yield the pages of one list: its objects, not decoded, and the version of the list. Raises ApiUnavailable."""
+    scope = ("namespaces", namespace) if namespace else ()
     more = ""
     while True:
-        query = {"limit": str(_PAGE)} | ({"continue": more} if more else {})
+        query = selectors | {"limit": str(_PAGE)} | ({"continue": more} if more else {})
         try:
-            response = await send(api, "GET", path("v1", "nodes"), query=query, seconds=READ_TIMEOUT)
-            nodes, version, more = node_json.page(await read_body(response, "list nodes"))
-        except CONNECTION_ERRORS as error:
-            raise _unavailable("list", "", "nodes", error) from None
-        yield nodes, version
-        if not more:
+            response = await send(api, "GET", path(group_version, *scope, plural), query=query, seconds=READ_TIMEOUT)
+            page = _PAGE_OF_LIST.decode(await read(response))
+        except (ApiException, msgspec.DecodeError, *CONNECTION_ERRORS) as error:
+            raise _unavailable("list", group_version.rpartition("/")[0], plural, error) from None
+        yield page.items, page.metadata.resourceVersion
+        if not (more := page.metadata.continue_):
             return
 
 
@@ -177,4 +198,10 @@ async def read_body(response: aiohttp.ClientResponse, operation: str) -> bytes:
 
 def _unavailable(verb: str, group: str, resource: str, error: BaseException) -> ApiUnavailable:
     status = error.status if isinstance(error, ApiException) else None
-    return ApiUnavailable(f"cannot {verb} {resource}: {error_text(error)}", status, f"{verb} {resource} ({group})")
+    request = f"{verb} {resource} ({group})" if group else f"{verb} {resource}"
+    return ApiUnavailable(f"cannot {verb} {resource}: {error_text(error)}", status, request)
+
+
+def _decoded(kind: Kind, item: msgspec.Raw) -> Json:
+    body: Json = node_json.node(item) if kind is Kind.KUBE_NODE else msgspec.json.decode(item)
+    return body

@@ -58,7 +58,10 @@ class KeyIndex:
             self._groups_to_count.add(before)
             del self._group_of_node[node]
         if source is not None:
-            group = self._group_of_node[node] = self._groups.setdefault(source, _NodeGroup(source))
+            group = self._groups.get(source)
+            if group is None:
+                group = self._groups[source] = _NodeGroup(source)
+            self._group_of_node[node] = group
             group.members.add(node)
             self._groups_to_count.add(group)
         return True
@@ -173,6 +176,11 @@ class GeneratorEntry:
         while not self.index.count_step():
             pass
         return self.index.ranking.counts
+
+    def fill(self, nodes: Iterable[tuple[str, NodeView]]) -> None:
+        """Update all nodes of a new generator."""
+        for node, view in nodes:
+            self.index.update(node, view)
 
     def update(self, node: str, view: NodeView | None) -> bool:
         """Update one node (None: deleted). Return True if its key source changed."""
