@@ -36,7 +36,7 @@ from hotpool.core.object_versions import ObjectVersions
 from hotpool.core.pool_membership import PoolMembership, PoolOrGenerator
 
 _NODES_PER_TICK = 20
-_MATCHES_PER_TICK = 1000
+_MATCHES_PER_TICK = 2000
 MAX_TERM: Final = 2**30
 """Largest credible term: no leader wrote a slice with a larger one, and a Lease could not count beyond it."""
 
