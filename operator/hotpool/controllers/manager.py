@@ -182,8 +182,11 @@ class Manager:
                 await asyncio.gather(resync, return_exceptions=True)
 
     async def _sleep(self, until: float) -> None:
+        if until <= self._clock():  # a time-out would take three turns of the loop
+            await asyncio.sleep(0)
+            return
         try:
-            async with asyncio.timeout(max(0.0, until - self._clock())):
+            async with asyncio.timeout(until - self._clock()):
                 await self._wake.wait()
         except TimeoutError:
             pass
