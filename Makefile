@@ -13,7 +13,7 @@ REDIS ?= redis-server
 # A start without the bytecode of our own modules compiles them anew: 0.2 s each of several hundred programs in tests.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test lint unit cluster-test redis-compat e2e tools-test soak soak-pools bench crds chart clean venv programs lock worker-programs images
+.PHONY: help demo test lint unit cluster-test redis-compat e2e tools-test soak stalls soak-pools bench crds chart clean venv programs lock worker-programs images
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ tools-test: venv ## Tests of tools/localkube, needed after a change of it (worke
 
 soak: soak-pools programs ## Random courses of thousands of steps against the models of operator and agent (two hours)
 	@$(BIN)/pytest tests/soak/cluster $(ARGS)
+
+stalls: venv programs ## Stop the API server of a local cluster for three seconds, ten times
+	@$(BIN)/pytest tests/soak/cluster/test_stalled_api_server.py $(ARGS)
 
 soak-pools: venv ## Thousands of courses against the oracle of membership, without a cluster (HOTPOOL_SOAK_CASES=2000)
 	@$(BIN)/pytest tests/soak/pools $(ARGS)

@@ -172,9 +172,9 @@ class InProcess:
             yield
 
     async def open_gate(self) -> None:
-        """Open the gate, and exclude what is listed from garbage collections, as the operator does."""
-        await self.manager.open_gate()
+        """Exclude what is listed from garbage collections, and open the gate, as the operator does."""
         gc.freeze()
+        await self.manager.open_gate()
 
     async def restore_lease_watch(self) -> None:
         """Report that the Lease watch is listed again: each node gets a fresh period."""
@@ -191,7 +191,7 @@ class InProcess:
         """Advance the operator's clock; the Lease watch is proven complete until then."""
         self.shift += seconds
         renewed = str(self.shift)
-        self.manager.on_probe_sent(renewed)
+        self.manager.ingest.on_probe_sent(renewed)
         self.manager.on_probe_received(renewed)
 
     @asynccontextmanager

@@ -22,13 +22,10 @@ def main() -> None:
         sys.exit(exit_codes.USAGE)
     if is_linux and command == ["run"]:
         early_signals.hold(signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-    from hotpool.common.bare_kubernetes import import_bare_kubernetes  # noqa: PLC0415
     from hotpool.common.home import provide_home  # noqa: PLC0415
     from hotpool.common.standard_output import tolerant_output  # noqa: PLC0415
     from hotpool_agent.cli.program import app  # noqa: PLC0415
 
-    # Must come before a command imports the agent, and with it kubernetes.
-    import_bare_kubernetes()
     provide_home()
     with tolerant_output():
         app()

@@ -22,6 +22,7 @@ from hotpool_agent.catalogue.model import Catalogue
 from hotpool_agent.control import protocol, socket_server
 from hotpool_agent.control.service_documents import service_documents
 from hotpool_agent.gpu_reader import GpuReader
+from hotpool_agent.kube.http_client import KubeHttpClient
 from hotpool_agent.kube.node_resources import NodeResources
 from hotpool_agent.kube.pod_identity import kube_node
 from hotpool_agent.metrics import Metrics
@@ -111,19 +112,17 @@ class Agent:
         self.metrics.expose(
             self.services.statuses,
             connected=self._is_connected,
-            pods=lambda: {watch.namespace: watch.problem_text is None for watch in self.pods.watches},
+            pods={watch.namespace: watch.is_synced for watch in self.pods.watches},
             gpus=lambda: self.gpus.problem is None,
         )
         self.listening: str | None = None
         """Address that serves /healthz, /readyz and /metrics."""
 
-    async def run(
-        self,
-        stop: asyncio.Event,
-        reload_requests: asyncio.Queue[None] | None = None,
-        hurry: asyncio.Event | None = None,
-    ) -> None:
-        """Run until `stop`, then shut down in order, or at once after `hurry`. Raises the error that ended a part."""
+    async def run(self, signals: StopSignals) -> None:
+        """Run until the first signal, then shut down in order, or at once after the second.
+
+        Raises the error that ended a part.
+        """
         # Name resolution and file access use the loop's default executor.
         asyncio.get_running_loop().set_default_executor(UnpooledExecutor())
         maintenance = (self.store.write_forever(), rotate_forever(log_folder(self.store.folder)), self.gpus.run())
@@ -148,15 +147,13 @@ class Agent:
                     self._report(),
                     self.heartbeat.run(),
                     self.watch.run(),
-                    self.reload_on_sighup(reload_requests or asyncio.Queue()),
+                    self.reload_on_sighup(signals.reload_requests),
                 )
             )
-            stopped = asyncio.create_task(stop.wait())
+            stopped = asyncio.create_task(signals.stop.wait())
             await asyncio.wait([stopped, *tasks], return_when=asyncio.FIRST_COMPLETED)
             stopped.cancel()
-            await ShutDown(self.services, self.reporter, self.store, self.settings).run(
-                hurry or asyncio.Event(), requested=stop.is_set()
-            )
+            await ShutDown(self.services, self.reporter, self.store, self.settings).run(signals)
 
     def _is_connected(self) -> bool:
         """Return True if the API server accepts heartbeats, and reports unabridged."""
@@ -210,6 +207,12 @@ class Agent:
                 await self.services.known.wait()
         except TimeoutError:
             raise protocol.RequestError("the agent is starting, and still reads the list of processes") from None
+        try:
+            return await self._perform(request)
+        except (CatalogueError, CommandError) as error:
+            raise protocol.RequestError(str(error)) from error
+
+    async def _perform(self, request: protocol.Request) -> Any:
         match request.op:
             case "status":
                 return self._status(request.id)
@@ -218,7 +221,7 @@ class Agent:
                     self.source.read(), self.reporter.state.epoch, self.reporter.state.sequence + 1, timestamp()
                 )
             case "reload":
-                return await self._reload()
+                return await self.reload()
             case "drain" | "undrain" as verb:
                 return await self._set_draining(draining=verb == "drain")
             case "stop-all":
@@ -235,7 +238,7 @@ class Agent:
             "report": "; ".join(filter(None, reports)),
             "heartbeat": silent or self.heartbeat.problem,
             "watch": self.watch.problem,
-            "credentials": self.resources.credentials_problem,
+            "credentials": self.resources.client.credentials_problem,
             "catalogue": self.catalogue_problem,
             "state": self.store.problem,
             "pods": self.services.pods_problem(left_out),
@@ -246,10 +249,7 @@ class Agent:
     async def _command(self, verb: Verb, request: protocol.Request) -> str:
         if request.id is None:
             raise protocol.RequestError("which service? give its id")
-        try:
-            return await self.services.command(verb, request.id, wait=request.wait)
-        except CommandError as error:
-            raise protocol.RequestError(str(error)) from error
+        return await self.services.command(verb, request.id, wait=request.wait)
 
     async def _stop_all(self, *, wait: bool) -> str:
         """Stop the services that the agent runs, all at once. Return a line for each, or raise RequestError."""
@@ -285,12 +285,6 @@ class Agent:
             return f"{outcome}, but not reported yet: {self.reporter.problem or 'the API server has not responded'}"
         return outcome
 
-    async def _reload(self) -> str:
-        try:
-            return await self.reload()
-        except CatalogueError as error:
-            raise protocol.RequestError(str(error)) from error
-
     def _status(self, identifier: str | None) -> dict[str, Any]:
         statuses = self.services.statuses()
         known = [status.spec.id for status in statuses]
@@ -298,7 +292,7 @@ class Agent:
             raise protocol.RequestError(f"{identifier}: no such service; there are: {', '.join(known) or 'none'}")
         return {
             "node": self.resources.node,
-            "namespace": self.resources.namespace,
+            "namespace": self.resources.client.namespace,
             "instance": self.info.instance,
             "session": self.info.session,
             "epoch": self.reporter.state.epoch,
@@ -339,16 +333,16 @@ async def run_agent(options: Options) -> int:
         store = open_store(folder)
         if store.unreadable_copy:
             _LOG.error("state file unreadable; starting with an empty state", moved_to=str(store.unreadable_copy))
-        resources = NodeResources(options.target, options.node, options.settings.request_seconds)
-        if not await unless_stopped(resources.connect(), signals.stop):
+        client = KubeHttpClient(options.target, options.settings.request_seconds)
+        if not await unless_stopped(client.open(), signals.stop):
             return signals.exit_code
-        agent = Agent(options, resources, store)
+        agent = Agent(options, NodeResources(client, options.node), store)
         server = await socket_server.serve(path, agent.dispatch)
         try:
             async with background([child_reaper.reap_forever()]):
-                await agent.run(signals.stop, signals.reload_requests, signals.hurry)
+                await agent.run(signals)
         finally:
             server.close()
             path.unlink(missing_ok=True)
-            await resources.close()
+            await client.close()
     return signals.exit_code

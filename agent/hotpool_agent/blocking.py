@@ -55,8 +55,3 @@ class UnpooledExecutor(ThreadPoolExecutor):
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002 - as the base
         """Do nothing: threads end with their function, or with the process."""
-
-
-def call_within(work: Callable[[], T], seconds: float) -> T:
-    """Return or raise the outcome of `work`, before an event loop runs. Raises TimeoutError."""
-    return run_in_thread(work).result(seconds)

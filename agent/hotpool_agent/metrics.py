@@ -4,8 +4,8 @@ One instance per agent, no global state. Must not know how reports and heartbeat
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from functools import partial
+from contextlib import AbstractContextManager, contextmanager
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Info, ProcessCollector
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from hotpool_agent.services.status import ServiceStatus
 
 ACCEPTED: Final = "accepted"
+_NO_PODS: Final[Mapping[str, Callable[[], bool]]] = MappingProxyType({})
 Statuses = Callable[[], Iterable["ServiceStatus"]]
 
 
@@ -59,12 +60,12 @@ class Metrics:
         self,
         statuses: Statuses,
         connected: Callable[[], bool],
-        pods: Callable[[], Mapping[str, bool]] = dict,
+        pods: Mapping[str, Callable[[], bool]] = _NO_PODS,
         gpus: Callable[[], bool] = lambda: True,
     ) -> None:
         """Register the functions that return current values. Call it once.
 
-        `pods`: namespace → True while its pods are watched. `gpus`: True if they could be read.
+        `pods`: namespace → function that returns True while its pods are watched. `gpus`: True if they could be read.
         """
         self._connected.set_function(lambda: float(connected()))
         self.registry.register(_ServiceCollector(statuses))
@@ -77,8 +78,8 @@ class Metrics:
             ["pod_namespace"],
             registry=self.registry,
         )
-        for namespace in pods():
-            watched.labels(namespace).set_function(partial(_is_watched, pods, namespace))
+        for namespace, is_watched in pods.items():
+            watched.labels(namespace).set_function(is_watched)
 
     @contextmanager
     def report(self, size: int) -> Iterator[None]:
@@ -92,15 +93,9 @@ class Metrics:
         """Set the number of items that the present report leaves out."""
         self._dropped.set(count)
 
-    @contextmanager
-    def heartbeat(self) -> Iterator[None]:
+    def heartbeat(self) -> AbstractContextManager[None]:
         """Count a heartbeat that the block sends."""
-        with _counted(self._heartbeats):
-            yield
-
-
-def _is_watched(pods: Callable[[], Mapping[str, bool]], namespace: str) -> float:
-    return float(pods()[namespace])
+        return _counted(self._heartbeats)
 
 
 @contextmanager

@@ -25,8 +25,9 @@ from hotpool_agent.reporting_port import Reporting
 from hotpool_agent.services import events, orphans
 from hotpool_agent.services.context import ServiceContext
 from hotpool_agent.services.controller import ServiceController, launch_digest
+from hotpool_agent.services.launch import StuckError
 from hotpool_agent.services.members import read_all
-from hotpool_agent.services.process import Process, StuckError
+from hotpool_agent.services.process import Process
 from hotpool_agent.services.start_queue import StartQueue
 from hotpool_agent.services.status import ServiceStatus
 from hotpool_agent.settings import Settings

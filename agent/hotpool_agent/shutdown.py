@@ -2,38 +2,41 @@
 
 import asyncio
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Final
 
 import structlog
 
 from hotpool_agent.reporting.reporter import Reporter
 from hotpool_agent.service_manager import ServiceManager
-from hotpool_agent.services.process import KILL_SECONDS
+from hotpool_agent.services.launch import KILL_SECONDS
 from hotpool_agent.settings import Settings
 from hotpool_agent.state_store import StateStore
+from hotpool_agent.stop_signals import StopSignals
 
 _LOG: Final = structlog.get_logger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
 class ShutDown:
     """End of the services and of the reports."""
 
-    def __init__(self, services: ServiceManager, reporter: Reporter, store: StateStore, settings: Settings) -> None:
-        self._services = services
-        self._reporter = reporter
-        self._store = store
-        self._settings = settings
+    services: ServiceManager
+    reporter: Reporter
+    store: StateStore
+    settings: Settings
 
-    async def run(self, hurry: asyncio.Event, *, requested: bool) -> None:
-        """Shut down in order; once `hurry` is set, kill the services that still run.
+    async def run(self, signals: StopSignals) -> None:
+        """Shut down in order; after a second signal, kill the services that still run.
 
         With `onAgentExit: keep`, or when a part of the agent failed, nothing is reported and no service is stopped: the
         next agent adopts the running processes (A11).
         """
-        _LOG.info("shutting down", requested=requested, on_agent_exit=self._services.catalogue.on_agent_exit)
-        keep = not requested or self._services.catalogue.on_agent_exit == "keep"
+        requested = signals.stop.is_set()
+        _LOG.info("shutting down", requested=requested, on_agent_exit=self.services.catalogue.on_agent_exit)
+        keep = not requested or self.services.catalogue.on_agent_exit == "keep"
         orderly = asyncio.create_task(self._keep_services() if keep else self._stop_services())
-        hurried = asyncio.create_task(hurry.wait())
+        hurried = asyncio.create_task(signals.hurry.wait())
         await asyncio.wait({orderly, hurried}, return_when=asyncio.FIRST_COMPLETED)
         hurried.cancel()
         if not orderly.done():
@@ -41,29 +44,29 @@ class ShutDown:
             if not keep:
                 await self._kill_services()
         await asyncio.gather(orderly, return_exceptions=True)
-        await self._services.close()
+        await self.services.close()
         if not orderly.cancelled():
             orderly.result()
 
     async def _keep_services(self) -> None:
-        await self._store.flush_within(self._settings.request_seconds)
+        await self.store.flush_within(self.settings.request_seconds)
 
     async def _stop_services(self) -> None:
         """Report `leaving`, stop all services in parallel, then report the last state (B10)."""
-        self._services.shut_down()
+        self.services.shut_down()
         with suppress(TimeoutError):
-            async with asyncio.timeout(self._settings.announce_seconds):
-                await self._reporter.flush()
-        await self._services.wait_settled()
+            async with asyncio.timeout(self.settings.announce_seconds):
+                await self.reporter.flush()
+        await self.services.wait_settled()
         with suppress(TimeoutError):
-            async with asyncio.timeout(self._settings.request_seconds if self._reporter.problem is None else 0):
-                await self._reporter.flush()
-        await self._store.flush_within(self._settings.request_seconds)
+            async with asyncio.timeout(self.settings.request_seconds if self.reporter.problem is None else 0):
+                await self.reporter.flush()
+        await self.store.flush_within(self.settings.request_seconds)
 
     async def _kill_services(self) -> None:
         _LOG.warning("second signal: killing the services")
-        self._services.hasten()
+        self.services.hasten()
         with suppress(TimeoutError):
             async with asyncio.timeout(KILL_SECONDS):
-                await self._services.wait_settled()
-                await self._store.flush_within(KILL_SECONDS)
+                await self.services.wait_settled()
+                await self.store.flush_within(KILL_SECONDS)

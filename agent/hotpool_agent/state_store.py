@@ -19,6 +19,7 @@ from pydantic.alias_generators import to_camel
 
 from hotpool.common.atomic_file import write_atomically
 from hotpool_agent.blocking import run_blocking
+from hotpool_agent.notifier import Notifier
 
 SCHEMA: Final = 1
 _RETRY_SECONDS: Final = 1.0
@@ -87,7 +88,7 @@ class StateStore:
     problem: str | None = None
     """Error of the last write; None after a success."""
     _dirty: asyncio.Event = field(default_factory=asyncio.Event)
-    _clean: asyncio.Condition = field(default_factory=asyncio.Condition)
+    _written: Notifier = field(default_factory=Notifier)
     _saved: int = 0
     _changed: int = 0
 
@@ -100,8 +101,8 @@ class StateStore:
         """Wait until all changes so far are on disk. Return False after a time-out."""
         target = self._changed
         try:
-            async with asyncio.timeout(seconds), self._clean:
-                await self._clean.wait_for(lambda: self._saved >= target)
+            async with asyncio.timeout(seconds):
+                await self._written.wait_for(lambda: self._saved >= target)
         except TimeoutError:
             return False
         return True
@@ -120,9 +121,8 @@ class StateStore:
                 await asyncio.sleep(_RETRY_SECONDS)
                 continue
             self.problem = None
-            async with self._clean:
-                self._saved = version
-                self._clean.notify_all()
+            self._saved = version
+            self._written.notify()
 
     async def _write(self, text: str) -> None:
         """Write the file, however long that takes."""

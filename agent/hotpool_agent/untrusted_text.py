@@ -35,6 +35,12 @@ def readable(text: str, limit: int) -> str:
     return encoded.decode("utf-16-le", "replace").replace("\0", REPLACEMENT)[:limit]
 
 
+def quoted(value: Any, limit: int = 60) -> str:
+    """Return the value as in Python's source, for messages, cut behind `limit` characters."""
+    text = repr(value)
+    return text if len(text) <= limit else text[:limit] + "…"
+
+
 def parse_json(data: bytes | str) -> Any:
     """Parse JSON of which nothing is certain. Raises ValueError.
 

@@ -12,12 +12,12 @@ import structlog
 
 from hotpool.api.meta import ELECTION_LEASE, KUBE_NODES_ANNOTATION, SCHEMA_REVISION
 from hotpool.clock import Clock
-from hotpool.common import early_signals, exit_codes
+from hotpool.common import early_signals, exit_codes, kubeconfig
 from hotpool.common.health_server import ListenError, check_lines, serving
 from hotpool.common.lossy_stream import drain_stderr
 from hotpool.controllers.context import ControllerContext
 from hotpool.controllers.kubernetes_target import KubernetesTarget
-from hotpool.controllers.manager import Manager
+from hotpool.controllers.manager import Manager, first_of
 from hotpool.controllers.redis_target import RedisTarget
 from hotpool.controllers.result import Target
 from hotpool.core.cluster_cache import ClusterCache
@@ -26,7 +26,7 @@ from hotpool.errors import FencedError, NotLeaderError, RetryableError
 from hotpool.events.aggregator import EventObject
 from hotpool.events.recorder import EventRecorder
 from hotpool.kube import custom_resource_watch
-from hotpool.kube.client import ApiUnavailable, ClusterTarget, Connection, connect
+from hotpool.kube.client import ApiUnavailable, Connection, connect
 from hotpool.kube.event_writer import EventWriter
 from hotpool.kube.leader_election import LeaderElector
 from hotpool.kube.lease_watch import LeaseWatch
@@ -70,7 +70,7 @@ async def run(settings: Settings) -> int:
     """Run until SIGTERM (0), or until a part fails (1). Raises StartupError."""
     stop = asyncio.Event()
     _stop_on_signals(stop)
-    target = ClusterTarget(settings.namespace, settings.kubeconfig, settings.context)
+    target = kubeconfig.Target(settings.kubeconfig, settings.context)
     try:
         connection = await _unless_stopped(connect(target), stop)  # an exec plugin may take long
     except ApiUnavailable as error:
@@ -91,11 +91,12 @@ class Operator:
         self._connection, api = connection, connection.api
         self._stop, self._won, self._lost = stop, asyncio.Event(), asyncio.Event()
         self._listed, self._stop_watch = asyncio.Event(), asyncio.Event()
+        notify = asyncio.get_running_loop().call_soon_threadsafe  # the elector is a thread
         self._elector = LeaderElector(
             settings.namespace,
             connection.login,
-            won=_from_thread(self._won),
-            lost=_from_thread(self._lost),
+            won=partial(notify, self._won.set),
+            lost=partial(notify, self._lost.set),
             annotations={KUBE_NODES_ANNOTATION: str(settings.kube_nodes).lower()},
         )
         self._reader = Reader(api, settings.namespace)
@@ -116,20 +117,24 @@ class Operator:
             else None
         )
         self._lease_watch = LeaseWatch(api, settings.namespace, self._manager, clock)
-        self._lease_watch_probe = LeaseWatchProbe(api, settings.namespace, self._manager, self._elector, clock)
+        on_sent = self._manager.ingest.on_probe_sent
+        self._lease_watch_probe = LeaseWatchProbe(api, settings.namespace, on_sent, self._elector, clock)
 
     def _targets(self) -> list[Target]:
-        """Return the targets of a new leadership. Redis first: it takes withdrawals within a millisecond."""
+        """Return the targets of a new leadership (docs/how-to/add-a-target.md), in the order in which they plan.
+
+        Redis first: it takes withdrawals within a millisecond.
+        """
         kube = KubeWriter(self._connection.api, self._settings.namespace, self._elector)
         context = ControllerContext(
             cache=self._cache, kube=kube, resync=self._manager.resync, clock=self._clock, recorder=self._recorder
         )
-        kubernetes = KubernetesTarget(context, self._reader)
-        if self._redis is None:
-            return [kubernetes]
-        key_options = {"namespace": self._settings.namespace, "prefix": self._settings.redis_prefix}
-        writer = RedisWriter(self._redis, self._elector, **key_options)
-        return [RedisTarget(writer, self._cache, self._clock, self._elector, self._cluster_id), kubernetes]
+        targets: list[Target] = []
+        if self._redis:
+            key_options = {"namespace": self._settings.namespace, "prefix": self._settings.redis_prefix}
+            writer = RedisWriter(self._redis, self._elector, **key_options)
+            targets.append(RedisTarget(writer, self._cache, self._clock, self._elector, self._cluster_id))
+        return [*targets, KubernetesTarget(context, self._reader)]
 
     async def _cluster_id(self) -> str:
         """Return the id that distinguishes clusters that share a Redis. Read it once. Raises RetryableError."""
@@ -208,7 +213,7 @@ class Operator:
         await self._manager.open_gate()
         self._elector.start_campaign(lambda: self._cache.largest_term)
         while True:
-            await _first_of(self._manager.stand_by(), self._won.wait())
+            await first_of(self._manager.stand_by(), self._won.wait())
             self._won.clear()
             self._lost.clear()
             await self._lead()
@@ -219,7 +224,7 @@ class Operator:
         lease = EventObject("Lease", ELECTION_LEASE, self._elector.lease_uid, "coordination.k8s.io/v1")
         self._recorder.leader_elected(self._elector.term, lease)
         try:
-            await _first_of(
+            await first_of(
                 self._manager.lead(self._targets()),
                 self._recorder.run(self._events.post),
                 self._lease_watch_probe.run(),
@@ -245,14 +250,14 @@ class Operator:
 
     def _watch_is_up(self, kind: str) -> bool:
         """Return True while a watch has a proof of life; of Leases, which have a probe, the probe must return, too."""
-        return self._connection.watches.is_up(kind) and not (kind == "leases" and self._manager.watch_is_stale)
+        return self._connection.watches.is_up(kind) and not (kind == "leases" and self._manager.ingest.watch_is_stale)
 
     def _checks(self) -> Mapping[str, str]:
-        """Return the checks of /readyz: name → problem, empty if it passes. Only the leader has the check of Redis."""
+        """Return the checks of /readyz: name → problem, empty if it passes. Only the leader has checks of targets."""
         checks = {
             "listed": "" if self._cache.gate_open else "first listing not complete",
             "watches": self._connection.watches.problem(),
-            "leases": "no heartbeats can be received" if self._manager.watch_is_stale else "",
+            "leases": "no heartbeats can be received" if self._manager.ingest.watch_is_stale else "",
         }
         if self._node_watch:
             checks["nodes"] = self._node_watch.error
@@ -312,28 +317,6 @@ async def _when_available(read: Callable[[], Awaitable[T]]) -> T:
                 advice = {"advice": _GRANT} if error.status == _FORBIDDEN else {}
                 log.warning("waiting for the API server", error=problem, **advice)
             await asyncio.sleep(_WAIT_SECONDS)
-
-
-async def _first_of(*work: Coroutine[Any, Any, Any]) -> None:
-    """Run these until the first one ends, and cancel the others. Raises its error."""
-    tasks = [asyncio.create_task(part) for part in work]
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-    for task in done:
-        task.result()
-
-
-def _from_thread(event: asyncio.Event) -> Callable[[], None]:
-    loop = asyncio.get_running_loop()
-
-    def notify() -> None:
-        loop.call_soon_threadsafe(event.set)
-
-    return notify
 
 
 def _outcome(done: set[asyncio.Task[Any]]) -> int:

@@ -57,7 +57,7 @@ class Operator(Fleet):
         """Renew the probe Lease until cancelled; the simulation delivers it to all operators."""
         while True:
             renewed = f"{now()}"
-            self.manager.on_probe_sent(renewed)
+            self.manager.ingest.on_probe_sent(renewed)
             self.simulation.deliver_probe(renewed)
             await asyncio.sleep(_PROBE_PERIOD)
 
@@ -250,7 +250,7 @@ class Simulation:
                 operator.manager.on_watch_restored()
         if self.leader:
             renewed = f"{now()}"
-            self.leader.manager.on_probe_sent(renewed)
+            self.leader.manager.ingest.on_probe_sent(renewed)
             self.deliver_probe(renewed)
         self.expected.counted_from = now() if fresh else self.expected.counted_from
         self.expected.watch_restored()

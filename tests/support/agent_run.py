@@ -13,10 +13,12 @@ from tests.support.fake_api import FakeApi
 from hotpool.common.kubeconfig import Target
 from hotpool_agent.app import Agent, Options
 from hotpool_agent.catalogue.loader import empty_catalogue, read_catalogue
+from hotpool_agent.kube.http_client import KubeHttpClient
 from hotpool_agent.kube.node_resources import NodeResources
 from hotpool_agent.services.controller import ServiceController
 from hotpool_agent.settings import Settings
 from hotpool_agent.state_store import lock, open_store
+from hotpool_agent.stop_signals import StopSignals
 from localfleet.kind import REPOSITORY
 
 FAKE: Final = REPOSITORY / "tools" / "localfleet" / "service.py"
@@ -111,11 +113,11 @@ async def agent_running(
     state = folder / node
     with lock(state, node):
         store = open_store(state)
-        cluster = NodeResources(target, node, chosen.request_seconds)
-        await cluster.connect()
-        agent = Agent(Options(catalogue, source, node, target, chosen), cluster, store)
-        stop = asyncio.Event()
-        running = Running(agent, stop, asyncio.create_task(agent.run(stop)))
+        client = KubeHttpClient(target, chosen.request_seconds)
+        await client.open()
+        agent = Agent(Options(catalogue, source, node, target, chosen), NodeResources(client, node), store)
+        signals = StopSignals()
+        running = Running(agent, signals.stop, asyncio.create_task(agent.run(signals)))
         try:
             yield running
         finally:
@@ -124,7 +126,7 @@ async def agent_running(
             running.task.cancel()
             await asyncio.gather(running.task, return_exceptions=True)
             await agent.services.close()
-            await cluster.close()
+            await client.close()
 
 
 async def eventually(condition: Callable[[], object], seconds: float = 10, pause: float = 0.01) -> None:

@@ -158,6 +158,12 @@ class FakeApi:
         self.event_fault: Callable[[], BaseException | None] = lambda: None
         """The exception it returns is raised instead of storing an Event."""
         self.event_delay = 0.0
+        self.answering = asyncio.Event()
+        """Cleared while the server is stalled: requests wait."""
+        self.answering.set()
+        self.late_requests = True
+        """True: requests that the operator gave up during a stall take effect after it."""
+        self._late: set[asyncio.Task[FakeResponse]] = set()
         self._version = 100
         self._uids: set[str] = set()
 
@@ -247,8 +253,20 @@ class FakeApi:
         """Return method, URL, headers and two unused values, as the client does."""
         return method, f"{path}?{urlencode(query_params)}", header_params, None, None
 
-    async def call_api(self, method: str, url: str, headers: dict[str, str], body: Any, **_: Any) -> "FakeResponse":
-        """Answer one request; a refusal is a response, too."""
+    async def call_api(
+        self, method: str, url: str, headers: dict[str, str], body: Any, *, _request_timeout: float, **_: Any
+    ) -> "FakeResponse":
+        """Answer one request; a refusal is a response, too. Raises TimeoutError while the server is stalled."""
+        if self.answering.is_set():
+            return await self._answer(method, url, headers, body)
+        answer = asyncio.create_task(self._answer(method, url, headers, body))
+        self._late.add(answer)
+        answer.add_done_callback(self._late.discard)
+        async with asyncio.timeout(_request_timeout):
+            return await (asyncio.shield(answer) if self.late_requests else answer)
+
+    async def _answer(self, method: str, url: str, headers: dict[str, str], body: Any) -> "FakeResponse":
+        await self.answering.wait()
         try:
             found = await self._serve(method, urlsplit(url), body, apply="apply" in headers["Content-Type"])
         except ApiException as error:
@@ -628,7 +646,7 @@ class Fleet:
         """Renew the probe Lease until cancelled, and deliver it unless the watch is frozen."""
         while True:
             renewed = f"{now()}"
-            self.manager.on_probe_sent(renewed)
+            self.manager.ingest.on_probe_sent(renewed)
             if not self.watch_frozen:
                 self.manager.on_probe_received(renewed)
             await asyncio.sleep(PROBE_SECONDS)
@@ -667,6 +685,15 @@ class Fleet:
         events = EventWriter(client, "fleet", self.leadership, instance="operator-1")
         parts = (self.manager.lead(self._targets()), self.renew_probe_lease(), self.recorder.run(events.post))
         self.tasks += [asyncio.create_task(part) for part in parts]
+
+    async def lose_leadership(self) -> None:
+        """Lose the Lease, and end the work as `hotpool.app` does."""
+        self.leading = False
+        tasks, self.tasks = self.tasks, []
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self.recorder.leader_lost()
 
     async def stop(self) -> None:
         """End the process. Raise the exception of a task that had failed before."""

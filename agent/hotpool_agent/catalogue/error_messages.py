@@ -11,6 +11,7 @@ from pydantic_core import ErrorDetails
 
 from hotpool_agent.catalogue import yaml_source
 from hotpool_agent.catalogue.model import Catalogue
+from hotpool_agent.untrusted_text import quoted
 
 _SHOWN: Final = 60
 _WORDS: Final = {
@@ -36,7 +37,7 @@ def dotted(path: yaml_source.Path) -> str:
 
 
 def _name(part: str) -> str:
-    return part if part.isprintable() and len(part) <= _SHOWN else _quoted(part)
+    return part if part.isprintable() and len(part) <= _SHOWN else quoted(part)
 
 
 def message_of(item: ErrorDetails, prefix: yaml_source.Path = ()) -> str:
@@ -55,14 +56,7 @@ def message_of(item: ErrorDetails, prefix: yaml_source.Path = ()) -> str:
         words = f"must have at most {context['max_length']} characters"
     else:
         words = _WORDS.get(kind, item["msg"])
-    return words if kind == "missing" else f"{words} (got {_quoted(given)})"
-
-
-def _quoted(given: Any) -> str:
-    if given is None:
-        return "nothing"
-    text = repr(given)
-    return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
+    return words if kind == "missing" else f"{words} (got {'nothing' if given is None else quoted(given)})"
 
 
 def _unknown_field(path: yaml_source.Path) -> str:

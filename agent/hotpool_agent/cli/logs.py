@@ -1,8 +1,10 @@
 """`hotpool-agent logs`: output of a service, read from the node's state folder without the agent."""
 
 import re
+import shutil
 import sys
 import time
+from collections import deque
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -110,29 +112,18 @@ def copy(path: Path, start: int, out: BinaryIO) -> None:
     """Write the bytes of a file from offset `start` to `out`."""
     with path.open("rb") as file:
         file.seek(start)
-        while chunk := file.read(_BLOCK):
-            out.write(chunk)
+        shutil.copyfileobj(file, out)
     out.flush()
 
 
 def last_lines(path: Path, count: int) -> int:
     """Return the offset of the last `count` lines. A last line without a newline counts."""
+    starts, end = deque[int](maxlen=count), 0
     with path.open("rb") as file:
-        offset = file.seek(0, 2)
-        remaining = count + 1
-        while offset and count:
-            size = min(_BLOCK, offset)
-            offset -= size
-            file.seek(offset)
-            block = file.read(size)
-            end = len(block)
-            if offset + size == path.stat().st_size and block.endswith(b"\n"):
-                end -= 1
-            while (end := block.rfind(b"\n", 0, end)) >= 0:
-                remaining -= 1
-                if remaining == 1:
-                    return offset + end + 1
-        return offset
+        for line in file:
+            starts.append(end)
+            end += len(line)
+    return starts[0] if starts else end
 
 
 def _print(path: Path, tail: int | None, *, follow: bool) -> None:

@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from hotpool_agent.catalogue.model import Catalogue, device_accepted
+from hotpool_agent.catalogue.model import Catalogue
+from hotpool_agent.reporting.report_builder import not_ready_reason
 from hotpool_agent.reporting.report_limits import DropCounter, bounded_services, fitting
 from hotpool_agent.services.status import ServiceStatus
 from hotpool_agent.untrusted_text import readable
@@ -41,8 +42,4 @@ def _not_offered(status: ServiceStatus, catalogue: Catalogue, without_room: Sequ
     """Return the reason why the service is not offered, in the words of the report where it has one."""
     if status.state != "Running":
         return status.state
-    if not device_accepted(catalogue, status.spec):
-        return "DeviceNotAccepted"
-    if status.flapping:
-        return "Flapping"
-    return "NoRoom" if status.pod in without_room else None
+    return not_ready_reason(catalogue, status) or ("NoRoom" if status.pod in without_room else None)

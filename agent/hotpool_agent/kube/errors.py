@@ -7,13 +7,12 @@ import ssl
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, Final
+from typing import Final
 
 import aiohttp
 
+from hotpool_agent.json_access import Json, mapping
 from hotpool_agent.untrusted_text import parse_json, readable
-
-Json = dict[str, Any]
 
 _MESSAGE_MAX: Final = 1000
 _BODY_MAX: Final = 200
@@ -175,8 +174,7 @@ def _forbidden_message(message: str) -> str:
 
 
 def _not_found(details: Json, message: str) -> KubeError:
-    resource = details.get("details")
-    resource = resource if isinstance(resource, dict) else {}
+    resource = mapping(details.get("details"))
     if resource.get("kind") == "namespaces":
         return NotServedError(f"404: {message}; create the namespace")
     if resource.get("name"):

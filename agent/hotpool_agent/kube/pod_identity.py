@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from hotpool.common import kubeconfig
 from hotpool.common.kubeconfig import Target, TargetError
-from hotpool_agent.blocking import call_within
+from hotpool.common.threads import run_in_thread
 from hotpool_agent.untrusted_text import parse_json, representable
 
 _READ_SECONDS: Final = 5.0
@@ -30,7 +30,7 @@ class KubeNode:
 def kube_node(target: Target) -> KubeNode | None:
     """Return the v1 Node of this pod, or None outside a pod or if the token does not name a Node."""
     try:
-        return parse_node(call_within(lambda: _read_token(target), _READ_SECONDS).strip())
+        return parse_node(run_in_thread(lambda: _read_token(target)).result(_READ_SECONDS).strip())
     except (OSError, UnicodeDecodeError, TargetError):
         return None
 

@@ -6,7 +6,7 @@ Pure apart from its own state. Must not know how pods are watched.
 from collections.abc import Collection, Iterable
 from dataclasses import replace
 
-from hotpool_agent.pods.json_access import Json, mapping, text
+from hotpool_agent.json_access import Json, mapping, text
 from hotpool_agent.pods.pod_service import Pod, hashed_id, pod_service
 from hotpool_agent.services.status import ServiceStatus
 

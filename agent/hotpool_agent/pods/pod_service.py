@@ -12,10 +12,10 @@ from typing import Any, Final
 from hotpool.api.names import LABEL_PATTERN
 from hotpool_agent.catalogue.model import Attributes, Device, ServiceSpec
 from hotpool_agent.catalogue.pod_attributes import read_attributes
-from hotpool_agent.pods.json_access import Json, items, mapping, text
+from hotpool_agent.json_access import Json, items, mapping, text
 from hotpool_agent.pods.pod_state import readiness
 from hotpool_agent.services.status import ServiceStatus
-from hotpool_agent.untrusted_text import representable
+from hotpool_agent.untrusted_text import quoted, representable
 
 TYPE_LABEL: Final = "hotpool.dev/type"
 VERSION_LABEL: Final = "app.kubernetes.io/version"
@@ -30,7 +30,6 @@ _WORD_MAX: Final = 63
 _TEXT_MAX: Final = 253
 _PORT_MAX: Final = 65535
 _HASH: Final = 8
-_SHOWN: Final = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +58,7 @@ def pod_service(namespace: str, pod: Json) -> Pod:
     if not name:
         return Pod(namespace, name, created, rejection="has no name")
     if not _is_word(type_):
-        reason = f"label {TYPE_LABEL}: {_quoted(type_)} is not a type: use 1 to 63 lower case letters, digits and '-'"
+        reason = f"label {TYPE_LABEL}: {quoted(type_)} is not a type: use 1 to 63 lower case letters, digits and '-'"
         return Pod(namespace, name, created, rejection=reason)
     current, annotations = readiness(pod), _Annotations(mapping(metadata.get("annotations")))
     spec = _spec(name if _is_word(name) else hashed_id(namespace, name), pod, labels, annotations)
@@ -104,7 +103,7 @@ class _Annotations:
             case ("cpu" | "gpu") as value:
                 return value
             case other:
-                self._add_problem(DEVICE, f"must be cpu or gpu, not {_quoted(other)}")
+                self._add_problem(DEVICE, f"must be cpu or gpu, not {quoted(other)}")
         return None
 
     def port(self, containers: list[Json]) -> int | None:
@@ -114,7 +113,7 @@ class _Annotations:
             return None if PORT in self._annotations else _first_port(containers)
         if value.isascii() and value.isdecimal() and len(value) <= len(str(_PORT_MAX)) and 1 <= int(value) <= _PORT_MAX:
             return int(value)
-        self._add_problem(PORT, f"must be 1..{_PORT_MAX}, not {_quoted(value)}")
+        self._add_problem(PORT, f"must be 1..{_PORT_MAX}, not {quoted(value)}")
         return None
 
     def model(self) -> str | None:
@@ -169,8 +168,3 @@ def _first_port(containers: list[Json]) -> int | None:
 
 def _is_word(value: Any) -> bool:
     return isinstance(value, str) and len(value) <= _WORD_MAX and _WORD.fullmatch(value) is not None
-
-
-def _quoted(value: Any) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= _SHOWN else shown[:_SHOWN] + "…"

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from hotpool.api.capability import ServiceState
 from hotpool.api.meta import timestamp
-from hotpool_agent.pods.json_access import Json, count, items, mapping, text
+from hotpool_agent.json_access import Json, count, items, mapping, text
 
 _PENDING_REASONS: Final = {None, "ContainerCreating", "PodInitializing"}
 """Waiting reasons of a container that is starting; any other reason is a failure, such as CrashLoopBackOff."""

@@ -9,10 +9,11 @@ from collections.abc import Collection, Sequence
 from typing import Final
 
 from hotpool.api.meta import timestamp
+from hotpool_agent.json_access import mapping
 from hotpool_agent.kube.errors import BusyError, ExpiredError, KubeError, UnavailableError
-from hotpool_agent.kube.http_client import WATCH_SECONDS, object_at
+from hotpool_agent.kube.http_client import WATCH_SECONDS
 from hotpool_agent.kube.node_resources import NodeResources
-from hotpool_agent.kube.watch_loop import WatchLoop
+from hotpool_agent.kube.retry_loop import RetryLoop
 from hotpool_agent.notifier import Notifier
 from hotpool_agent.pods.pod_registry import PodRegistry
 from hotpool_agent.pods.pod_service import TYPE_LABEL
@@ -24,7 +25,7 @@ _MAX_NAMED: Final = 3
 """Number of rejected pods that a problem names."""
 
 
-class PodWatch(WatchLoop):
+class PodWatch(RetryLoop):
     """Watch of the pods of one namespace.
 
     A broken watch resumes from its last resourceVersion. After 5 min, and when the API server refuses that version, the
@@ -40,7 +41,8 @@ class PodWatch(WatchLoop):
         registry: PodRegistry,
         reporting: Reporting,
     ) -> None:
-        super().__init__(f"pods of {namespace}", settings)
+        super().__init__(settings)
+        self.subject = f"pods of {namespace}"
         self.namespace = namespace
         self.synced_at: str | None = None
         """Last time at which the registry was up to date; None: the pods were never listed."""
@@ -52,7 +54,7 @@ class PodWatch(WatchLoop):
         """resourceVersion from which to watch; None: list first."""
         self._list_again_at = 0.0
 
-    async def watch_once(self) -> None:
+    async def attempt(self) -> None:
         """List if necessary, then apply each event of the watch."""
         try:
             if self._version is None or self.clock() >= self._list_again_at:
@@ -69,6 +71,10 @@ class PodWatch(WatchLoop):
     async def wait_listed(self) -> None:
         """Return when the pods were listed once."""
         await self._notifier.wait_for(lambda: self.synced_at is not None)
+
+    def is_synced(self) -> bool:
+        """Return True while the registry is up to date."""
+        return self.problem_text is None
 
     @property
     def problem_text(self) -> str | None:
@@ -93,7 +99,7 @@ class PodWatch(WatchLoop):
         async with self._cluster.watch_pods(self.namespace, TYPE_LABEL, version, seconds) as events:
             self._mark_synced()
             async for kind, pod in events:
-                self._version = str(object_at(pod, "metadata").get("resourceVersion") or "") or None
+                self._version = str(mapping(pod.get("metadata")).get("resourceVersion") or "") or None
                 self._registry.apply_event(self.namespace, kind, pod)
                 self._mark_synced()
 

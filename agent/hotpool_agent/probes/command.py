@@ -171,10 +171,15 @@ def _failure(code: int | None) -> str | None:
         return "unknown exit code"
     if code >= 0:
         return f"exit code {code}" if code else None
+    return killed_by(-code)
+
+
+def killed_by(number: int) -> str:
+    """Return the end of a process by a signal, as text."""
     try:
-        return f"killed by {signal.Signals(-code).name}"
+        return f"killed by {signal.Signals(number).name}"
     except ValueError:
-        return f"killed by signal {-code}"
+        return f"killed by signal {number}"
 
 
 def _overdue(seconds: float) -> str:

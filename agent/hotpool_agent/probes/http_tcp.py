@@ -15,6 +15,7 @@ import aiohttp
 from yarl import URL
 
 from hotpool_agent.catalogue.model import HttpCheck
+from hotpool_agent.untrusted_text import quoted
 
 _BODY_LIMIT: Final = 1024 * 1024
 _SHOWN: Final = 200
@@ -143,7 +144,9 @@ async def _judge(
     if check.expect_body is None or body.strip() == check.expect_body.strip():
         return ProbeResult(ok=True)
     return ProbeResult(
-        ok=False, detail=f"{name}: the body is not {_quoted(check.expect_body)}", volatile=f"body {_quoted(body)}"
+        ok=False,
+        detail=f"{name}: the body is not {quoted(check.expect_body.strip())}",
+        volatile=f"body {quoted(body.strip())}",
     )
 
 
@@ -196,11 +199,6 @@ def one_line(text: str) -> str:
 
 def _described(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
-
-
-def _quoted(body: str) -> str:
-    text = repr(body.strip())
-    return text if len(text) <= _SHOWN // 3 else text[: _SHOWN // 3] + "…"
 
 
 async def _first_text(response: aiohttp.ClientResponse) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from hotpool.api.capability import ServiceIntent
+from hotpool_agent.json_access import mapping
 
 CommandKey = tuple[str, str]
 """(desired, requestID) of a command that was carried out."""
@@ -19,8 +20,7 @@ def parse_intents(capability: Mapping[str, Any] | None) -> tuple[ServiceIntent, 
     """Return the valid entries of `spec.services`, or None without an object. Invalid entries are left out."""
     if capability is None:
         return None
-    spec = capability.get("spec")
-    entries = spec.get("services") if isinstance(spec, dict) else None
+    entries = mapping(capability.get("spec")).get("services")
     return tuple(intent for entry in entries if (intent := _parse_intent(entry))) if isinstance(entries, list) else ()
 
 

@@ -6,10 +6,10 @@ An agent that changes one of these is alive, and this agent must not write.
 """
 
 from dataclasses import dataclass
-from enum import Enum, auto
 from typing import Any, Final
 
 from hotpool.api.names import MAX_INTERVAL_SECONDS
+from hotpool_agent.json_access import mapping
 from hotpool_agent.untrusted_text import readable
 
 _ID_MAX: Final = 63
@@ -27,30 +27,9 @@ class StoredReport:
     interval: int
 
 
-@dataclass(frozen=True, slots=True)
-class ActivityStamp:
-    """Values that a live agent changes. Compared for equality only."""
-
-    epoch: int
-    sequence: int
-    renew_time: str | None
-
-
-class OwnershipDecision(Enum):
-    """Next step of this agent, given the stored report."""
-
-    CONTINUE = auto()
-    """The report is of this process: continue its epoch."""
-    CLAIM = auto()
-    """Claim the next epoch."""
-    WATCH = auto()
-    """Another agent may be alive: watch its activity before claiming."""
-
-
 def parse_stored(capability: dict[str, Any] | None) -> StoredReport | None:
     """Return the stamps of the report in a NodeCapability, or None without a report or with one of another shape."""
-    status = (capability or {}).get("status")
-    report = status.get("report") if isinstance(status, dict) else None
+    report = mapping((capability or {}).get("status")).get("report")
     if not isinstance(report, dict):
         return None
     return StoredReport(
@@ -67,14 +46,13 @@ def _non_negative(value: Any, default: int) -> int:
     return value if isinstance(value, int) and value >= 0 else default
 
 
-def decide(stored: StoredReport | None, instance: str, session: str, own_epoch: int) -> OwnershipDecision:
-    """Return the next step of this process, whose last accepted epoch is `own_epoch` (0: none)."""
-    if stored is None:
-        return OwnershipDecision.CLAIM
-    if stored.session == session:
-        return OwnershipDecision.CONTINUE
+def must_observe(stored: StoredReport, instance: str, session: str, own_epoch: int) -> bool:
+    """Return True if the report may be of another live agent, which must be observed before a claim.
+
+    `own_epoch`: the last epoch in which this process was accepted; 0: none.
+    """
+    if stored.session == session or stored.leaving:
+        return False
     # A restarted agent of this installation claims at once. If this process was superseded by another one of the same
     # installation (a copied state folder), the later one keeps the node.
-    if stored.instance == instance and own_epoch == 0:
-        return OwnershipDecision.CLAIM
-    return OwnershipDecision.CLAIM if stored.leaving else OwnershipDecision.WATCH
+    return stored.instance != instance or own_epoch > 0

@@ -78,7 +78,7 @@ class ReportContent:
     """Pods, as NAMESPACE/NAME, that do not fit into the report. `report.dropped` includes their number."""
     dropped_items: tuple[str, ...] = ()
     """A line for people about each place with items that were left out."""
-    minimal: bool = False
+    minimal: MinimalReason | None = None
 
     def offers(self, service: str) -> bool:
         """Return True if the service counts for a type in this report."""
@@ -141,7 +141,7 @@ def minimal(whole: Report, reason: MinimalReason) -> ReportContent:
         TypeCapability(type=capability.type, ready=False, reason=reason) for capability in whole.capabilities
     )
     bare = whole.model_copy(update={"services": (), "capabilities": unready, "platform": None, "hardware": None})
-    return replace(with_digest(bare), minimal=True)
+    return replace(with_digest(bare), minimal=reason)
 
 
 def with_digest(whole: Report, stable_errors: Mapping[str, str | None] | None = None) -> ReportContent:
@@ -196,7 +196,7 @@ def _capabilities(catalogue: Catalogue, statuses: Sequence[ServiceStatus]) -> tu
 
 
 def _capability(catalogue: Catalogue, type_: str, statuses: Sequence[ServiceStatus]) -> TypeCapability:
-    reasons_by_id = {status.spec.id: _not_ready_reason(catalogue, status) for status in statuses}
+    reasons_by_id = {status.spec.id: not_ready_reason(catalogue, status) for status in statuses}
     ready = tuple(identifier for identifier, reason in reasons_by_id.items() if reason is None)
     if ready:
         return TypeCapability(type=type_, ready=True, services=ready)
@@ -204,7 +204,7 @@ def _capability(catalogue: Catalogue, type_: str, statuses: Sequence[ServiceStat
     return TypeCapability(type=type_, ready=False, reason=min(reasons, key=PRECEDENCE.index))
 
 
-def _not_ready_reason(catalogue: Catalogue, status: ServiceStatus) -> NotReadyReason | None:
+def not_ready_reason(catalogue: Catalogue, status: ServiceStatus) -> NotReadyReason | None:
     """Return the reason why the service does not count for its type, or None if it counts."""
     if status.state != "Running":
         return _REASONS[status.state]

@@ -1,6 +1,6 @@
-"""Sending of the node's reports: performs the actions of `reporter_state` (A12, B5-B9, B11, B12). I/O.
+"""Sending of the node's reports: performs the requests of `reporter_state` (A12, B5-B9, B11, B12). I/O.
 
-Must not decide, and must not know services.
+Must not decide when or what to send, and must not know services.
 """
 
 import asyncio
@@ -11,24 +11,21 @@ from typing import Final
 import structlog
 
 from hotpool.api.meta import timestamp
-from hotpool_agent.kube.errors import KubeError, MissingError, RejectedError, StaleError, internal_error
+from hotpool_agent.kube.errors import KubeError, MissingError, RejectedError, StaleError
 from hotpool_agent.kube.node_resources import NodeResources
+from hotpool_agent.kube.retry_loop import log_failure
 from hotpool_agent.metrics import Metrics
 from hotpool_agent.notifier import Notifier
 from hotpool_agent.reporting import reporter_events as events
-from hotpool_agent.reporting.failures import Pauses, ReportFailures
-from hotpool_agent.reporting.name_conflict_event import NameConflictEvent
-from hotpool_agent.reporting.other_agent import NodeNameConflictError, wait_silent
-from hotpool_agent.reporting.ownership import StoredReport, parse_stored
+from hotpool_agent.reporting.name_conflict import NameConflict
+from hotpool_agent.reporting.ownership import StoredReport, must_observe, parse_stored
 from hotpool_agent.reporting.report_builder import AgentInfo, Change, classify, stamped
 from hotpool_agent.reporting.report_source import ReportSource
-from hotpool_agent.reporting.reporter_events import Event
-from hotpool_agent.reporting.reporter_state import Phase, ReporterState, Timing, step
+from hotpool_agent.reporting.reporter_events import Event, Request
+from hotpool_agent.reporting.reporter_state import ReporterState, step
 from hotpool_agent.settings import Settings
 
 _LOG: Final = structlog.get_logger(__name__)
-_RETRY_INTERVALS: Final = 4
-"""Longest pause between two attempts to send a rejected report, in intervals H."""
 
 
 class Reporter:
@@ -38,20 +35,19 @@ class Reporter:
     """Contents of reports. Must be set first: it reads the parts that have this reporter."""
 
     def __init__(self, resources: NodeResources, info: AgentInfo, settings: Settings, metrics: Metrics) -> None:
-        first = settings.backoff_seconds
         self.state = ReporterState(
             instance=info.instance,
             session=info.session,
-            timing=Timing(settings.interval, settings.debounce, settings.refresh_seconds),
-            pauses=Pauses(first, settings.interval),
-            failures=ReportFailures(Pauses(first, _RETRY_INTERVALS * settings.interval)),
+            interval=settings.interval,
+            debounce=settings.debounce,
+            refresh=settings.refresh_seconds,
+            first_pause=settings.backoff_seconds,
         )
         self._resources = resources
         self._metrics = metrics
-        self._conflict_event = NameConflictEvent(resources, info)
+        self._name_conflict = NameConflict(resources, info)
         self._notifier = Notifier()
         """Notified after each step."""
-        self._request: events.Request | None = None
         self._changed_at: str | None = None
         """Time of the first change since the content was read."""
 
@@ -70,7 +66,7 @@ class Reporter:
 
     def is_failing(self) -> bool:
         """Return True if heartbeats are stopped because of an error of this agent."""
-        return self.state.failures.stop_heartbeats(_now())
+        return self.state.fails(_now())
 
     def is_current(self) -> bool:
         """Return True if, as far as is known, the API server holds the report of the present state."""
@@ -78,7 +74,7 @@ class Reporter:
         if not state.owns_name or state.accepted is None or state.problem or state.rejected:
             return False
         content = self.source.read()
-        return self.source.problem is None and classify(state.accepted[0], content) is Change.NONE
+        return self.source.problem is None and classify(state.accepted.content, content) is Change.NONE
 
     def changed(self) -> None:
         """Note that the content may have changed. Cheap: many calls cause one comparison."""
@@ -96,65 +92,49 @@ class Reporter:
 
     async def flush(self) -> None:
         """Send pending changes without waiting for D. Return when the API server holds this state or a later one."""
-        self._read_content()
+        self._read_content(urgent=True)
         this_read = self.state.reads
-        self._step(events.Expedited())
         await self._notifier.wait_for(lambda: self.state.is_reported(this_read))
 
     async def run(self) -> None:
         """Claim and report until cancelled."""
+        self._read_content()
+        request: Request | None = None
         while True:
             try:
-                request = await self._next_request()
-                self._step(await self._perform(request))
+                request = self._step(await self._perform(request or await self._next_request()))
             except Exception as error:  # noqa: BLE001 - the agent stays alive, and stops confirming its last report
-                self._step(self._internal_failure(error))
+                request = self._step(self._failure(error))
 
-    async def _next_request(self) -> events.Request:
+    async def _next_request(self) -> Request:
         while True:
-            state = self.state
-            if state.phase is not Phase.PAUSED and (self._changed_at or state.failures.is_retry_due(_now())):
+            if self.state.is_retry_due(_now()):
                 self._read_content()
-            self._step(events.Tick())
-            if request := self._request:
-                self._request = None
+            if request := self._step(events.Tick()):
                 return request
             await self._notifier.wait(self.state.due() - _now())
 
-    def _step(self, event: Event) -> None:
+    def _step(self, event: Event) -> Request | None:
         jitter = random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, guards no secret
-        self.state, actions = step(self.state, event, events.Moment(_now(), timestamp(), jitter))
-        for action in actions:
-            if isinstance(action, events.ReadContent):
-                self._read_content()
-            else:
-                self._request = action
+        self.state, request = step(self.state, event, events.Moment(_now(), timestamp(), jitter))
         self._notifier.notify()
+        return request
 
-    def _read_content(self) -> None:
+    def _read_content(self, *, urgent: bool = False) -> None:
         """Read the present content, and compare it with the content sent last."""
         changed_at, self._changed_at = self._changed_at, None
-        content = self.source.read()
-        self._step(events.ContentRead(content, self.source.problem is not None, changed_at))
+        self._step(events.ContentRead(self.source.read(), changed_at, urgent))
 
-    async def _perform(self, request: events.Request) -> Event:
-        """Return the event that answers the request."""
-        try:
-            match request:
-                case events.ReadStored(reason):
-                    if reason:
-                        _LOG.warning("claiming the node again", reason=reason)
-                    return events.StoredRead(parse_stored(await self._resources.ensure_capability()))
-                case events.ObserveOther(stored):
-                    await wait_silent(self._resources, stored)
-                    return events.OtherSilent(stored)
-                case events.PublishConflict(reason):
-                    await self._conflict_event.publish(reason)
-                    return events.ConflictPublished()
-                case events.WriteReport():
-                    return await self._write(request)
-        except KubeError as error:
-            return self._failure(error)
+    async def _perform(self, request: Request) -> Event:
+        """Return the event that answers the request. Raises KubeError."""
+        if isinstance(request, events.WriteReport):
+            return await self._write(request)
+        if request.reason:
+            _LOG.warning("claiming the node again", reason=request.reason)
+        stored = parse_stored(await self._resources.ensure_capability())
+        if stored and must_observe(stored, self.state.instance, self.state.session, self.state.accepted_epoch):
+            await self._name_conflict.wait_silent(stored)
+        return events.StoredRead(stored)
 
     async def _write(self, request: events.WriteReport) -> Event:
         report = stamped(request.content, request.epoch, request.sequence, request.stamp)
@@ -166,27 +146,21 @@ class Reporter:
                 raise
             if self.state.rejected != (reason := f"{error}; reporting no type as ready"):
                 _LOG.error("API server rejects the report; reporting no type as ready", error=str(error))
-            return events.Rejected(request, reason, error.retry_after)
+            return events.Rejected(reason, error.retry_after)
         summary = request.content.report.summary
         _LOG.info("report stored", epoch=request.epoch, sequence=request.sequence, summary=summary)
-        return events.Accepted(request)
+        return events.Accepted()
 
-    def _failure(self, error: KubeError) -> Event:
+    def _failure(self, error: Exception) -> events.Failed:
         if isinstance(error, MissingError | StaleError):
             # The object was deleted, or holds a newer report: read, then decide (requirements B7, B8).
             _LOG.warning("report not stored", error=str(error))
-            return events.NotStored()
-        if self.problem != str(error):
-            _LOG.warning("not reporting", error=str(error))
-        if isinstance(error, NodeNameConflictError):
-            return events.NameTaken(str(error))
-        # After a 401 `session` reloads the credentials before the next request.
-        return events.Failed(str(error), error.retry_after)
-
-    def _internal_failure(self, error: Exception) -> Event:
-        if self.problem != internal_error(error):
-            _LOG.error("not reporting because of an internal error", exc_info=error)
-        return events.Failed(internal_error(error), internal=True)
+            return events.Failed(None)
+        # After a 401 the client reloads the credentials before the next request.
+        reason = log_failure("not reporting", error, self.problem)
+        if isinstance(error, KubeError):
+            return events.Failed(reason, error.retry_after)
+        return events.Failed(reason, internal=True)
 
 
 def _now() -> float:

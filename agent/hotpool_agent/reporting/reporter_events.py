@@ -1,4 +1,4 @@
-"""Events of the reporter's state, and the actions that follow (requirements B5 to B12): pure data."""
+"""Events of the reporter's state, and the requests that follow (requirements B5 to B12): pure data."""
 
 from dataclasses import dataclass
 
@@ -17,17 +17,12 @@ class Moment:
 
 @dataclass(frozen=True, slots=True)
 class ContentRead:
-    """The present content of a report was read. `failed`: it could not be built, and `content` is minimal."""
+    """The present content of a report was read. `urgent`: a change must not wait for D."""
 
     content: ReportContent
-    failed: bool = False
     changed_at: str | None = None
     """Wall clock time of the first change in it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Expedited:
-    """A pending change must not wait for D."""
+    urgent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,116 +34,60 @@ class Observed:
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """Time passed, or the state changed. Nothing is requested from the API server at this moment."""
+    """Time passed, or the state changed."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredRead:
-    """`ReadStored` returned."""
+    """`Claim` succeeded: no other live agent owns the stored report."""
 
     stored: StoredReport | None
 
 
 @dataclass(frozen=True, slots=True)
-class OtherSilent:
-    """The agent of the stored report was silent for its Lease duration."""
-
-    stored: StoredReport
+class Accepted:
+    """The API server accepted the report in flight."""
 
 
 @dataclass(frozen=True, slots=True)
-class NameTaken:
-    """The agent of the stored report is alive."""
+class Rejected:
+    """The API server rejected the report in flight, which is not minimal. `retry_after`: seconds that it asked for."""
 
     reason: str
+    retry_after: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
-class ConflictPublished:
-    """`PublishConflict` ended."""
+class Failed:
+    """A request failed. `reason`: None if the object was deleted, or holds a newer report."""
+
+    reason: str | None
+    retry_after: float = 0.0
+    internal: bool = False
+    """True for an unexpected error of this agent."""
+
+
+Event = ContentRead | Observed | Tick | StoredRead | Accepted | Rejected | Failed
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Request: read the stored report; if it is of another agent, observe that one for its Lease duration."""
+
+    reason: str | None = None
+    """Reason why an owned name is claimed again."""
 
 
 @dataclass(frozen=True, slots=True)
 class WriteReport:
-    """Action: write a report with its stamps."""
+    """Request: write a report with its stamps."""
 
     content: ReportContent
     epoch: int
     sequence: int
     stamp: str
+    read: int
+    """Number of the last reading of the content that had this result."""
 
 
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    """The API server accepted the report."""
-
-    written: WriteReport
-
-
-@dataclass(frozen=True, slots=True)
-class Rejected:
-    """The API server rejected the report, which is not minimal, and asked for a pause of `retry_after` seconds."""
-
-    written: WriteReport
-    reason: str
-    retry_after: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class NotStored:
-    """The object was deleted, or holds a newer report."""
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """A request failed. `internal`: by an unexpected error of this agent."""
-
-    reason: str
-    retry_after: float = 0.0
-    internal: bool = False
-
-
-Event = (
-    ContentRead
-    | Expedited
-    | Observed
-    | Tick
-    | StoredRead
-    | OtherSilent
-    | NameTaken
-    | ConflictPublished
-    | Accepted
-    | Rejected
-    | NotStored
-    | Failed
-)
-
-
-@dataclass(frozen=True, slots=True)
-class ReadContent:
-    """Action: read the present content, which causes ContentRead at once."""
-
-
-@dataclass(frozen=True, slots=True)
-class ReadStored:
-    """Action: read the stored report. `reason`: why an owned name is claimed again."""
-
-    reason: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ObserveOther:
-    """Action: observe the agent of the stored report for its Lease duration."""
-
-    stored: StoredReport
-
-
-@dataclass(frozen=True, slots=True)
-class PublishConflict:
-    """Action: publish that the name is taken."""
-
-    reason: str
-
-
-Request = ReadStored | ObserveOther | PublishConflict | WriteReport
-Action = ReadContent | Request
+Request = Claim | WriteReport

@@ -4,216 +4,200 @@ After an unknown outcome the stored report is read before anything is decided. T
 """
 
 from dataclasses import dataclass, replace
-from enum import Enum, auto
+from typing import Final
 
+from hotpool.common.backoff import pause_after
+from hotpool_agent.reporting import reporter_events as events
 from hotpool_agent.reporting.debounce import PendingChange, expedite, pending_change
-from hotpool_agent.reporting.failures import Pauses, ReportFailures
-from hotpool_agent.reporting.ownership import OwnershipDecision, StoredReport, decide
+from hotpool_agent.reporting.ownership import StoredReport
 from hotpool_agent.reporting.report_builder import Change, ReportContent, classify, minimal
-from hotpool_agent.reporting.reporter_events import (
-    Accepted,
-    Action,
-    ConflictPublished,
-    ContentRead,
-    Event,
-    Expedited,
-    Failed,
-    Moment,
-    NameTaken,
-    NotStored,
-    Observed,
-    ObserveOther,
-    OtherSilent,
-    PublishConflict,
-    ReadContent,
-    ReadStored,
-    Rejected,
-    StoredRead,
-    Tick,
-    WriteReport,
-)
+from hotpool_agent.reporting.reporter_events import Event, Moment, Request, WriteReport
 
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """Times in seconds: H, D, and the time without a change after which the whole report is written again."""
-
-    interval: float
-    debounce: float
-    refresh: float
-
-
-class Phase(Enum):
-    """Step of the reporter."""
-
-    PAUSED = auto()
-    """Before a claim."""
-    CLAIMED = auto()
-    """The epoch is known, and the next report is to be decided."""
-    WAITING = auto()
-    """The accepted report is the present one, or the next one is not due."""
-    REQUESTING = auto()
-    """A request is in flight."""
+FAILURE_SECONDS: Final = 10.0
+"""Time for which heartbeats confirm an accepted report although an error of this agent prevents a later one."""
+_RETRY_INTERVALS: Final = 4
+"""Longest pause between two attempts to build a report, or to send a rejected one, in intervals H."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReporterState:
-    """All that the reporter knows. Start it with a Tick."""
+    """All that the reporter knows. Its first event must be ContentRead."""
 
     instance: str
     session: str
-    timing: Timing
-    pauses: Pauses
-    failures: ReportFailures
-    phase: Phase = Phase.PAUSED
-    paused_until: float = 0.0
+    interval: float
+    """H in seconds."""
+    debounce: float
+    """D in seconds."""
+    refresh: float
+    """Seconds after which an unchanged report is written again."""
+    first_pause: float
+    requesting: bool = False
+    """True while a request is in flight."""
+    claim_at: float | None = 0.0
+    """Time of the next claim; None: none is needed."""
+    claim_reason: str | None = None
+    """Reason why an owned name is claimed again."""
+    owns_name: bool = False
     epoch: int = 0
     sequence: int = 0
     problem: str | None = "not connected yet"
+    failures: int = 0
+    """Failed requests in a row."""
     rejected: str | None = None
     """Error for which the API server rejected the last report, so that it holds a minimal one (requirement B11)."""
-    accepted_at: str | None = None
-    owns_name: bool = False
-    reclaim_reason: str | None = None
-    accepted: tuple[ReportContent, int] | None = None
-    """Content of our report that the API server holds, and its sequence."""
     rejected_content: ReportContent | None = None
-    """Whole report for which the API server holds a minimal one."""
-    accepted_epoch: int = 0
-    """Last epoch in which a report was accepted; 0: none yet."""
-    sent: ReportContent | None = None
-    """Content of the report in flight or of unknown outcome."""
-    sent_stamp: str | None = None
-    replaces_rejected: bool = False
-    """True if `sent` is the minimal report in place of a rejected one."""
+    """The whole report of that error."""
+    retry_at: float | None = None
+    """Time at which a rejected report is sent again, or one that could not be built is built again."""
+    retries: int = 0
+    unbuilt_since: float | None = None
+    """Time since which the report cannot be built, and the API server holds an older one."""
+    defect_since: float | None = None
+    """Time of the first unexpected error of this agent after the last success."""
     latest: ReportContent | None = None
-    pending: PendingChange | None = None
-    refresh_at: float = 0.0
     reads: int = 0
     """Number of the last reading of the content."""
-    sent_read: int = 0
-    accepted_read: int = 0
-    """Numbers of the readings that were sent and accepted last."""
+    pending: PendingChange | None = None
+    sent: WriteReport | None = None
+    """Report in flight or of unknown outcome."""
+    accepted: WriteReport | None = None
+    """Report of ours that the API server holds."""
+    accepted_at: str | None = None
+    accepted_epoch: int = 0
+    """Last epoch in which a report was accepted; 0: none yet."""
+    refresh_at: float = 0.0
 
     def holder(self, now: float) -> str | None:
         """Return the holder identity for the Lease, or None unless a report of the current epoch is accepted (B8).
 
         Also None if this agent could not report the present state for 10 s because of an error of its own (A12).
         """
-        if self.owns_name and self.accepted and not self.failures.stop_heartbeats(now):
-            return f"{self.instance}/{self.epoch}"
-        return None
+        return f"{self.instance}/{self.epoch}" if self.owns_name and self.accepted and not self.fails(now) else None
+
+    def fails(self, now: float) -> bool:
+        """Return True if an error of this agent has kept the present state unreported for 10 s."""
+        since = [time for time in (self.unbuilt_since, self.defect_since) if time is not None]
+        return bool(since) and now - min(since) >= FAILURE_SECONDS
 
     def is_withdrawn(self, service: str) -> bool:
         """Return True if neither the accepted report nor one in flight offers the service."""
-        if self._is_uncertain or self.accepted is None:
-            return False
-        return not self.accepted[0].offers(service) and not (self.sent and self.sent.offers(service))
+        writes = (self._confirmed, self.sent)
+        return writes[0] is not None and not any(write and write.content.offers(service) for write in writes)
 
     def is_reported(self, read: int) -> bool:
         """Return True if the API server holds the content of this reading or of a later one."""
-        return not self._is_uncertain and self.accepted_read >= read
+        return self._confirmed is not None and self._confirmed.read >= read
 
     @property
-    def _is_uncertain(self) -> bool:
-        """True without a claim, or while an earlier report of unknown outcome may still replace the accepted one."""
-        return not self.owns_name or self.refresh_at == 0
+    def _confirmed(self) -> WriteReport | None:
+        """The accepted report; None without a claim, or while an earlier one of unknown outcome may replace it."""
+        return self.accepted if self.owns_name and self.refresh_at else None
+
+    def is_retry_due(self, now: float) -> bool:
+        """Return True if a report that was rejected or not built is to be read again."""
+        return self.retry_at is not None and self.retry_at <= now
 
     def due(self) -> float:
-        """Return the time of the next Tick."""
-        if self.phase is Phase.PAUSED:
-            return self.paused_until
-        times = (self.pending.due if self.pending else None, self.refresh_at, self.failures.retry_at)
-        return min(time for time in times if time is not None)
+        """Return the time of the next request, if none is in flight."""
+        if self.claim_at is not None:
+            return self.claim_at
+        times = (self.pending.due if self.pending else None, self.refresh_at, self.retry_at)
+        return min(time for time in times if time is not None) if self.accepted else 0.0
 
 
-Step = tuple[ReporterState, tuple[Action, ...]]
+Step = tuple[ReporterState, Request | None]
 
 
 def step(state: ReporterState, event: Event, at: Moment) -> Step:
-    """Return the state after the event, and the actions: at most one request, which another event answers."""
+    """Return the state after the event, and a request if one is due; StoredRead to Failed answer it."""
     match event:
-        case ContentRead():
-            return _on_content(state, event, at), ()
-        case Expedited():
-            return replace(state, pending=expedite(state.pending, at.now)), ()
-        case Observed(stored):
-            return replace(state, reclaim_reason=_reclaim_reason(state, stored) or state.reclaim_reason), ()
-        case Tick():
+        case events.ContentRead():
+            return _on_content(state, event, at), None
+        case events.Observed(stored):
+            return _on_observed(state, stored, at), None
+        case events.Tick():
             return _on_tick(state, at)
-        case StoredRead(stored):
-            return _on_stored(state, stored)
-        case OtherSilent(stored):
-            return _claimed(_next_epoch(state, stored))
-        case Accepted():
-            return _on_accepted(state, event, at)
-        case Rejected():
-            return _on_rejected(state, event, at)
-        case _:
-            return _on_failure(state, event, at)
+        case events.StoredRead(stored):
+            return _on_stored(state, stored, at), None
+        case events.Accepted() if state.sent:
+            return _on_accepted(state, state.sent, at), None
+        case events.Rejected() if state.sent:
+            return _on_rejected(state, state.sent, event, at)
+        case events.Failed():
+            return _on_failure(state, event, at), None
+    return state, None
 
 
-def _on_content(state: ReporterState, event: ContentRead, at: Moment) -> ReporterState:
-    """Compare the content with the one sent last."""
-    reads, accepted = state.reads + 1, state.accepted[0] if state.accepted else None
-    change = classify(state.sent or state.rejected_content or accepted, event.content)
-    equal = change is Change.NONE
+def _on_content(state: ReporterState, event: events.ContentRead, at: Moment) -> ReporterState:
+    state = replace(state, latest=event.content, reads=state.reads + 1)
+    failed = event.content.minimal == "ReportFailed"
+    if failed and (state.retry_at is None or state.is_retry_due(at.now)):
+        state = _retry_later(state, at)
+    elif not failed and not state.rejected:
+        state = replace(state, retry_at=None, retries=0)
+    state = _compared(state, event.content, at.now, event.changed_at or at.stamp)
+    return replace(state, pending=expedite(state.pending, at.now)) if event.urgent else state
+
+
+def _compared(state: ReporterState, content: ReportContent, now: float, stamp: str) -> ReporterState:
+    """Compare the present content with the one sent last. `stamp`: time of a change that was not known before."""
+    accepted, sent = state.accepted, state.sent
+    last = sent.content if sent else state.rejected_content or (accepted.content if accepted else None)
+    change = classify(last, content)
+    if change is Change.NONE and sent:
+        sent = replace(sent, read=state.reads)
+    elif change is Change.NONE and accepted:
+        accepted = replace(accepted, read=state.reads)
+    reported = accepted is not None and accepted.content.digest == content.digest
+    unbuilt = content.minimal == "ReportFailed" and not reported
     return replace(
         state,
-        latest=event.content,
-        reads=reads,
-        sent_read=reads if equal and state.sent else state.sent_read,
-        accepted_read=reads if equal and not state.sent else state.accepted_read,
-        pending=pending_change(state.pending, change, at.now, event.changed_at or at.stamp, state.timing.debounce),
-        failures=state.failures.on_build(
-            at.now,
-            at.jitter,
-            failed=event.failed,
-            reported=accepted is not None and accepted.digest == event.content.digest,
-            rejected=state.rejected_content is not None,
-        ),
+        sent=sent,
+        accepted=accepted,
+        pending=pending_change(state.pending, change, now, stamp, state.debounce),
+        unbuilt_since=(state.unbuilt_since or now) if unbuilt else None,
     )
 
 
-def _reclaim_reason(state: ReporterState, stored: StoredReport | None) -> str | None:
-    """Return the reason to claim again if the stored report is not ours."""
+def _on_observed(state: ReporterState, stored: StoredReport | None, at: Moment) -> ReporterState:
+    """Claim again if the stored report is not ours."""
     if not state.owns_name or not state.accepted:
-        return None
+        return state
     if stored is None:
-        return "the API server no longer holds this agent's report"
-    if stored.session != state.session and stored.epoch >= state.epoch:
-        return "another agent has written the report of this node"
-    return None
+        reason = "the API server no longer holds this agent's report"
+    elif stored.session != state.session and stored.epoch >= state.epoch:
+        reason = "another agent has written the report of this node"
+    else:
+        return state
+    return replace(state, claim_reason=reason, claim_at=at.now if state.claim_at is None else state.claim_at)
 
 
 def _on_tick(state: ReporterState, at: Moment) -> Step:
-    if state.phase is Phase.REQUESTING or (state.phase is Phase.PAUSED and at.now < state.paused_until):
-        return state, ()
-    if state.phase is Phase.PAUSED:
-        return _read_stored(state)
-    if state.phase is Phase.CLAIMED:
-        unchanged = state.accepted and not state.pending and state.refresh_at > at.now
-        state = replace(_succeeded(state) if unchanged else state, phase=Phase.WAITING)
-    if state.reclaim_reason:
-        return _read_stored(state, state.reclaim_reason)
-    if not state.latest or (state.accepted and state.due() > at.now):
-        return state, ()
-    return _send(state, state.latest, at)
+    if state.requesting or state.latest is None or state.due() > at.now:
+        return state, None
+    if state.claim_at is not None:
+        request = events.Claim(state.claim_reason)
+        return replace(state, requesting=True, owns_name=False, claim_at=None, claim_reason=None), request
+    stamp = state.pending.stamp if state.pending else at.stamp
+    return _write(replace(state, pending=None), state.latest, stamp, state.reads)
 
 
-def _read_stored(state: ReporterState, reason: str | None = None) -> Step:
-    state = replace(state, phase=Phase.REQUESTING, owns_name=False, reclaim_reason=None)
-    return state, (ReadStored(reason),)
+def _write(state: ReporterState, content: ReportContent, stamp: str, read: int) -> Step:
+    request = WriteReport(content, state.epoch, state.sequence + 1, stamp, read)
+    return replace(state, requesting=True, sent=request, sequence=request.sequence), request
 
 
-def _on_stored(state: ReporterState, stored: StoredReport | None) -> Step:
+def _on_stored(state: ReporterState, stored: StoredReport | None, at: Moment) -> ReporterState:
     """Determine epoch, sequence and which report of ours was accepted."""
-    decision = decide(stored, state.instance, state.session, state.accepted_epoch)
-    if stored and decision is OwnershipDecision.WATCH:
-        return state, (ObserveOther(stored),)
-    if stored and decision is OwnershipDecision.CONTINUE:
-        return _claimed(_same_epoch(state, stored))
-    return _claimed(_next_epoch(state, stored))
+    stamp = state.sent.stamp if state.sent else at.stamp
+    ours = stored is not None and stored.session == state.session
+    state = _same_epoch(state, stored) if stored and ours else _next_epoch(state, stored)
+    state = replace(state, requesting=False, owns_name=True, sent=None)
+    if state.latest:
+        state = _compared(state, state.latest, at.now, stamp)
+    unchanged = state.accepted and not state.pending and state.refresh_at > at.now
+    return _succeeded(state) if unchanged else state
 
 
 def _next_epoch(state: ReporterState, stored: StoredReport | None) -> ReporterState:
@@ -223,10 +207,9 @@ def _next_epoch(state: ReporterState, stored: StoredReport | None) -> ReporterSt
 
 
 def _same_epoch(state: ReporterState, stored: StoredReport) -> ReporterState:
-    if state.sent and stored.sequence == state.sequence:
-        accepted = (state.sent, state.sequence)
-        state = replace(state, accepted=accepted, accepted_read=state.sent_read, sent_stamp=None)
-    elif state.accepted and state.accepted[1] != stored.sequence:
+    if state.sent and stored.sequence == state.sent.sequence:
+        state = replace(state, accepted=state.sent)
+    elif state.accepted and state.accepted.sequence != stored.sequence:
         state = replace(state, accepted=None)
     elif state.sent:
         # The report in flight may still arrive. Only a later report, sent even without a change, can replace it.
@@ -235,73 +218,51 @@ def _same_epoch(state: ReporterState, stored: StoredReport) -> ReporterState:
     return replace(state, epoch=stored.epoch, accepted_epoch=stored.epoch, sequence=sequence)
 
 
-def _claimed(state: ReporterState) -> Step:
-    return replace(state, phase=Phase.CLAIMED, owns_name=True, sent=None), (ReadContent(),)
-
-
-def _send(state: ReporterState, latest: ReportContent, at: Moment) -> Step:
-    stamp = state.sent_stamp or (state.pending.stamp if state.pending else at.stamp)
-    state = replace(state, pending=None, sent_stamp=stamp, sent_read=state.reads, replaces_rejected=False)
-    return _write(state, latest, stamp)
-
-
-def _write(state: ReporterState, content: ReportContent, stamp: str) -> Step:
-    state = replace(state, phase=Phase.REQUESTING, sent=content, sequence=state.sequence + 1)
-    return state, (WriteReport(content, state.epoch, state.sequence, stamp),)
-
-
-def _on_accepted(state: ReporterState, event: Accepted, at: Moment) -> Step:
-    if not state.replaces_rejected:
+def _on_accepted(state: ReporterState, sent: WriteReport, at: Moment) -> ReporterState:
+    if sent.content.minimal != "ReportRejected":
         state = replace(state, rejected=None, rejected_content=None)
-    accepted = event.written.content, event.written.sequence
-    return _reported(replace(state, accepted=accepted, accepted_at=at.stamp), at)
+    return _reported(replace(state, accepted=sent, accepted_at=at.stamp), at)
 
 
-def _on_rejected(state: ReporterState, event: Rejected, at: Moment) -> Step:
+def _on_rejected(state: ReporterState, sent: WriteReport, event: events.Rejected, at: Moment) -> Step:
     """Write the minimal report in place of one that the API server rejects, unless it holds that one already."""
-    content = event.written.content
-    state = replace(
-        state,
-        rejected=event.reason,
-        rejected_content=content,
-        failures=state.failures.on_rejection(at.now, at.jitter, event.retry_after),
-    )
-    small = minimal(content.report, "ReportRejected")
-    if state.accepted and state.accepted[0].digest == small.digest:
-        return _reported(state, at)
+    state = replace(state, rejected=event.reason, rejected_content=sent.content)
+    state = _retry_later(state, at, event.retry_after)
+    small = minimal(sent.content.report, "ReportRejected")
+    if state.accepted and state.accepted.content.digest == small.digest:
+        return _reported(replace(state, accepted=replace(state.accepted, read=sent.read)), at), None
     # The older report claims too much. Until the minimal one is stored, no heartbeat may confirm it.
-    return _write(replace(state, accepted=None, replaces_rejected=True), small, event.written.stamp)
+    return _write(replace(state, accepted=None), small, sent.stamp, sent.read)
 
 
-def _reported(state: ReporterState, at: Moment) -> Step:
+def _retry_later(state: ReporterState, at: Moment, retry_after: float = 0.0) -> ReporterState:
+    pause = _pause(state, state.retries, _RETRY_INTERVALS * state.interval, at.jitter, retry_after)
+    return replace(state, retry_at=at.now + pause, retries=state.retries + 1)
+
+
+def _reported(state: ReporterState, at: Moment) -> ReporterState:
     """The API server holds the state that was sent, or the minimal report in its place."""
-    state = replace(
-        _succeeded(state),
-        phase=Phase.WAITING,
-        accepted_read=state.sent_read,
-        accepted_epoch=state.epoch,
-        sent=None,
-        sent_stamp=None,
-        refresh_at=at.now + state.timing.refresh,
-    )
-    return state, (ReadContent(),)
+    refresh_at = at.now + state.refresh
+    state = replace(state, requesting=False, accepted_epoch=state.epoch, sent=None, refresh_at=refresh_at)
+    return _succeeded(_compared(state, state.latest, at.now, at.stamp) if state.latest else state)
 
 
 def _succeeded(state: ReporterState) -> ReporterState:
-    return replace(state, problem=None, failures=state.failures.on_success(), pauses=state.pauses.after_success())
+    return replace(state, problem=None, failures=0, defect_since=None)
 
 
-def _on_failure(state: ReporterState, event: NameTaken | ConflictPublished | NotStored | Failed, at: Moment) -> Step:
+def _on_failure(state: ReporterState, event: events.Failed, at: Moment) -> ReporterState:
     """Keep the claim until the pause is over: heartbeats confirm the accepted report meanwhile."""
-    match event:
-        case NameTaken(reason):
-            return replace(state, problem=reason), (PublishConflict(reason),)
-        case ConflictPublished():
-            return replace(state, phase=Phase.PAUSED, paused_until=at.now + state.timing.interval), ()
-        case Failed(reason, internal=internal):
-            failures = state.failures.on_internal_error(at.now) if internal else state.failures
-            state = replace(state, problem=reason, failures=failures)
-    retry_after = event.retry_after if isinstance(event, Failed) else 0.0
-    pause = state.pauses.next(at.jitter, retry_after)
-    state = replace(state, phase=Phase.PAUSED, paused_until=at.now + pause, pauses=state.pauses.after_failure())
-    return state, ()
+    pause = _pause(state, state.failures, state.interval, at.jitter, event.retry_after)
+    return replace(
+        state,
+        requesting=False,
+        claim_at=at.now + pause,
+        failures=state.failures + 1,
+        problem=event.reason or state.problem,
+        defect_since=(state.defect_since or at.now) if event.internal else state.defect_since,
+    )
+
+
+def _pause(state: ReporterState, failures: int, limit: float, jitter: float, at_least: float) -> float:
+    return max(pause_after(failures, state.first_pause, limit) * jitter, min(at_least, limit))

@@ -21,17 +21,10 @@ from hotpool_agent.services import events, probing, task_failures
 from hotpool_agent.services import state_machine as m
 from hotpool_agent.services.context import ServiceContext
 from hotpool_agent.services.events import Event
+from hotpool_agent.services.launch import Command, Launch, LaunchError, LaunchHungError, StuckError
 from hotpool_agent.services.members import read_all
 from hotpool_agent.services.output_tail import last_lines, with_output
-from hotpool_agent.services.process import (
-    Command,
-    Endable,
-    HungLaunch,
-    LaunchError,
-    LaunchHungError,
-    Process,
-    StuckError,
-)
+from hotpool_agent.services.process import Process
 from hotpool_agent.services.process_table import ProcessTable, owner, ownership_tag
 from hotpool_agent.services.state_machine import Action, Machine
 from hotpool_agent.services.status import ServiceStatus
@@ -58,7 +51,7 @@ class ServiceController:
         """True once an observed or adopted service was probed, or if no first probe is needed."""
         self.notifier = Notifier()
         self._context = context
-        self._process: Endable | None = None
+        self._process: Process | Launch | None = None
         self._output: tuple[str, ...] = ()
         """Last output lines before the last failure."""
         self._answer = ""
@@ -270,7 +263,7 @@ class ServiceController:
             self._output = ()
             return events.LaunchFailed(str(error))
         except LaunchHungError as error:
-            self._output, self._process = (), HungLaunch(error.launch)
+            self._output, self._process = (), error.launch
             return events.LaunchHung(str(error))
         self._process, self._output_start = process, process.output_start
         self._store(pid=process.pid, started=process.started, recipe=digest, since=None)

@@ -5,32 +5,39 @@ from enum import Enum, auto
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
+class Event:
+    """Base of all events."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure(Event):
+    """Base of outcomes with the text of an error."""
+
+    error: str
+
+
+class Start(Event):
     """Command of a user, or of auto-start, to run the service."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stop:
+class Stop(Event):
     """Command of a user to stop the service."""
 
 
-@dataclass(frozen=True, slots=True)
-class Restart:
+class Restart(Event):
     """Command of a user to run the service in a new process."""
 
 
-@dataclass(frozen=True, slots=True)
-class Halt:
+class Halt(Event):
     """Stop without a change of the desired state: the agent shuts down, or the service left the catalogue."""
 
 
-@dataclass(frozen=True, slots=True)
-class Hasten:
+class Hasten(Event):
     """End the service at once, as a second signal to an agent that shuts down demands."""
 
 
 @dataclass(frozen=True, slots=True)
-class Revised:
+class Revised(Event):
     """Change of the probes or of `heavy` in the catalogue; the process stays."""
 
     heavy: bool
@@ -46,124 +53,73 @@ class AdoptionState(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Adopted:
+class Adopted(Event):
     """A process of the service exists already; the first event of its state machine."""
 
     pid: int
     state: AdoptionState
 
 
-@dataclass(frozen=True, slots=True)
-class StartAllowed:
+class StartAllowed(Event):
     """No other heavy service is loading."""
 
 
 @dataclass(frozen=True, slots=True)
-class Launched:
+class Launched(Event):
     """The process exists."""
 
     pid: int
 
 
-@dataclass(frozen=True, slots=True)
-class LaunchFailed:
+class LaunchFailed(Failure):
     """The process could not be started, because of `error`."""
 
-    error: str
 
-
-@dataclass(frozen=True, slots=True)
-class LaunchHung:
+class LaunchHung(Failure):
     """The program did not begin in time, and what exists of it must be ended."""
 
-    error: str
-
 
 @dataclass(frozen=True, slots=True)
-class Ready:
+class Ready(Event):
     """A probe succeeded. `pid`: of an observed service, where the probe found it."""
 
     pid: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Unready:
+class Unready(Failure):
     """Probes of an observed service failed. `absent`: nothing was found at all, so it is stopped, not failed."""
 
-    error: str
     absent: bool
 
 
-@dataclass(frozen=True, slots=True)
-class StartTimedOut:
+class StartTimedOut(Failure):
     """No probe succeeded within the start time-out."""
 
-    error: str
 
-
-@dataclass(frozen=True, slots=True)
-class AdoptionFailed:
+class AdoptionFailed(Failure):
     """As many probes in a row of an adopted process failed as the catalogue allows."""
 
-    error: str
 
-
-@dataclass(frozen=True, slots=True)
-class Hung:
+class Hung(Failure):
     """As many liveness probes in a row failed as the catalogue allows."""
 
-    error: str
 
-
-@dataclass(frozen=True, slots=True)
-class Retry:
+class Retry(Event):
     """The back-off has ended."""
 
 
-@dataclass(frozen=True, slots=True)
-class Exited:
-    """The process ended; `reason` names its exit code or signal."""
-
-    reason: str
+class Exited(Failure):
+    """The process ended; `error` names its exit code or signal."""
 
 
-@dataclass(frozen=True, slots=True)
-class Withdrawn:
+class Withdrawn(Event):
     """The API server accepted the withdrawal, or the time to wait for it is over."""
 
 
-@dataclass(frozen=True, slots=True)
-class Gone:
+class Gone(Event):
     """All processes of the service have ended and the port is free."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stuck:
+class Stuck(Failure):
     """Processes still live, or the port is still in use, after KILL."""
-
-    error: str
-
-
-Event = (
-    Start
-    | Stop
-    | Restart
-    | Halt
-    | Hasten
-    | Revised
-    | Adopted
-    | StartAllowed
-    | Launched
-    | LaunchFailed
-    | LaunchHung
-    | Ready
-    | Unready
-    | StartTimedOut
-    | AdoptionFailed
-    | Hung
-    | Retry
-    | Exited
-    | Withdrawn
-    | Gone
-    | Stuck
-)

@@ -25,6 +25,9 @@ from hotpool_agent.services.process_table import OWNERSHIP_VARIABLE, owner_of
 _LOG: Final = structlog.get_logger(__name__)
 LAUNCH_SECONDS: Final = 10.0
 """Longest time until the program runs. It contains access to the working directory and the program file."""
+KILL_SECONDS: Final = 5.0
+"""Seconds after KILL in which all processes must end and the port must become free."""
+_POLL: Final = 0.25
 LOG_SECONDS: Final = 5.0
 """Longest time to open the log file."""
 _RUNNER: Final = SingleFlightRunner()
@@ -37,6 +40,10 @@ subprocess._USE_VFORK = False  # type: ignore[misc]  # noqa: SLF001 - documented
 
 class LaunchError(Exception):
     """The process could not be started; the message says why."""
+
+
+class StuckError(Exception):
+    """Processes still live, or the port is still in use, after KILL; the message names them."""
 
 
 class LaunchHungError(Exception):
@@ -99,19 +106,35 @@ class Launch:
             ) from error
 
     @property
-    def pid(self) -> int | None:
-        """Pid of the process, or None before it exists."""
-        return getattr(self.child, "pid", None)
+    def pid(self) -> int:
+        """Pid of the process, or 0 before it exists."""
+        return getattr(self.child, "pid", 0)
 
-    def kill(self) -> None:
-        """Kill the process that has not begun its program. The thread that waits for it ends then."""
-        if (pid := self.pid) and not self.ended:
+    async def end(self, grace: float) -> None:
+        """Kill the process that has not begun its program. Raises StuckError if its start still hangs 5 s later."""
+        del grace
+        try:
+            async with asyncio.timeout(KILL_SECONDS):
+                await self.free()
+        except TimeoutError as error:
+            process = f"process {self.pid}" if self.pid else "the start"
+            raise StuckError(f"{process} hangs: a file system does not respond") from error
+
+    async def free(self) -> None:
+        """Wait, without a time-out, until the process has ended."""
+        while not self.ended:
+            self._kill()
+            await asyncio.sleep(_POLL)
+
+    def _kill(self) -> None:
+        # The thread that waits for the process ends then.
+        if self.pid and not self.ended:
             with suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGKILL)
+                os.kill(self.pid, signal.SIGKILL)
 
     def _abandon(self) -> None:
         self.abandoned = True
-        self.kill()
+        self._kill()
 
     def _start(self, log: BinaryIO) -> "subprocess.Popen[bytes]":
         cgroup, child = cgroups.of_service(owner_of(self.command.ownership_tag)), None

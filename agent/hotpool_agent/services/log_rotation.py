@@ -10,7 +10,6 @@ microseconds, is lost. Must not know services: it only scans a folder.
 import asyncio
 import os
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -22,16 +21,9 @@ from hotpool_agent.paths import LOG_SUFFIX, previous_log
 
 _LOG: Final = structlog.get_logger(__name__)
 _CHUNK: Final = 1024 * 1024
+_ROTATED_BYTES: Final = 10 * 1024 * 1024
 _KEPT_BYTES: Final = 64 * 1024 * 1024
 """Most that is copied. A flood of output between two checks must not take its space twice, and minutes to copy."""
-
-
-@dataclass(frozen=True, slots=True)
-class RotationLimits:
-    """Size in bytes at which a file is rotated, and seconds between two checks."""
-
-    size: int = 10 * 1024 * 1024
-    period: float = 5.0
 
 
 def is_due(length: int, allocated: int, limit: int) -> bool:
@@ -42,18 +34,20 @@ def is_due(length: int, allocated: int, limit: int) -> bool:
     return min(length, allocated) >= limit
 
 
-async def rotate_forever(folder: Path, limits: RotationLimits | None = None) -> None:
-    """Check the folder's log files periodically, one rotation at a time. Errors are logged and do not end the loop."""
-    limits = limits or RotationLimits()
+async def rotate_forever(folder: Path, size: int = _ROTATED_BYTES, period: float = 5.0) -> None:
+    """Check the folder's log files each `period` seconds, and rotate those of `size` bytes, one at a time.
+
+    Errors are logged and do not end the loop.
+    """
     while True:
         # A file system that hangs stops rotation, and nothing else.
         try:
-            problems = await run_blocking(partial(_rotate_all, folder, limits.size))
+            problems = await run_blocking(partial(_rotate_all, folder, size))
         except OSError as error:  # No file or thread is free, or the folder cannot be read.
             problems = [(folder, f"not rotated: {error.strerror}")]
         for path, problem in problems:
             _LOG.warning("log rotation incomplete", path=str(path), problem=problem)
-        await asyncio.sleep(limits.period)
+        await asyncio.sleep(period)
 
 
 def rotate(path: Path) -> str | None:

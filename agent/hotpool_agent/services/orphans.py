@@ -32,22 +32,33 @@ class OrphanedProcesses:
 
 async def find(folder: Path, state: State, ports: Mapping[str, int | None]) -> OrphanedProcesses:
     """Return the processes that still run. Remove ended ones, and those of an earlier boot, from `state`."""
-    orphaned, unrecorded = OrphanedProcesses(), set[str]()
+    orphaned, unrecorded = OrphanedProcesses(), dict[str, StoredServiceState]()
     last_boot, state.boot = state.boot, _boot()
     for name, stored in state.services.items():
         process = None
         if last_boot == state.boot and stored.pid is not None and stored.started is not None:
             process = Process.find(stored.pid, stored.started, ports.get(name), owner(folder, name))
         elif last_boot == state.boot:
-            unrecorded.add(name)
+            unrecorded[name] = stored
         if process:
             orphaned.adoptable[name] = process
         else:
             stored.pid = stored.started = stored.recipe = stored.since = None
     for name, marked in (await _find_marked(folder)).items():
         if name not in orphaned.adoptable:
-            entry = state.services.get(name) if name in unrecorded else None
-            _classify(name, marked, entry, Process(*marked[0][0].key, ports.get(name), owner(folder, name)), orphaned)
+            (oldest, digest), *_ = marked
+            # If a process was recorded and has ended, these are its children, and must not be adopted in its place.
+            adoptable = name in unrecorded and oldest.session == oldest.pid
+            if adoptable:
+                unrecorded[name].recipe = digest
+            processes = orphaned.adoptable if adoptable else orphaned.leftovers
+            processes[name] = Process(*oldest.key, ports.get(name), owner(folder, name))
+    _add_unmarked(orphaned, folder, ports)
+    return orphaned
+
+
+def _add_unmarked(orphaned: OrphanedProcesses, folder: Path, ports: Mapping[str, int | None]) -> None:
+    """Add processes that are known by their cgroup only, and remove empty cgroups."""
     for name, cgroup in cgroups.existing(partial(owner, folder)).items():
         if name not in orphaned.adoptable and name not in orphaned.leftovers:
             if entries := list(filter(None, map(process_table.read_entry, cgroup.pids()))):
@@ -55,7 +66,6 @@ async def find(folder: Path, state: State, ports: Mapping[str, int | None]) -> O
                 orphaned.leftovers[name] = Process(*min(entries).key, ports.get(name), owner(folder, name))
             else:
                 cgroup.remove()
-    return orphaned
 
 
 def _boot() -> str:
@@ -70,22 +80,3 @@ async def _find_marked(folder: Path) -> dict[str, list[tuple[ProcessEntry, str]]
     except TimeoutError:
         _LOG.error("processes of earlier agents not searched: their environments cannot be read")
         return {}
-
-
-def _classify(
-    name: str,
-    marked: list[tuple[ProcessEntry, str]],
-    stored: StoredServiceState | None,
-    oldest: Process,
-    orphaned: OrphanedProcesses,
-) -> None:
-    """Add processes that are not in the state file. `stored`: entry of a service whose last process may be missing.
-
-    If a process was recorded and has ended, those that live are its children, which must not be adopted in its place.
-    """
-    entry, digest = marked[0]
-    if stored is not None and entry.session == entry.pid:
-        stored.recipe = digest
-        orphaned.adoptable[name] = oldest
-    else:
-        orphaned.leftovers[name] = oldest

@@ -55,7 +55,8 @@ def _read(log: Path, start: int) -> bytes:
 
 def _bounded(data: bytes) -> tuple[str, ...]:
     # A progress bar rewrites its line by carriage returns.
-    lines = (_ESCAPES.sub("", line.rpartition("\r")[2]).strip() for line in _text(data).split("\n"))
+    text = data.decode(errors="replace").replace("\r\n", "\n")
+    lines = (_ESCAPES.sub("", line.rpartition("\r")[2]).strip() for line in text.split("\n"))
     chosen: list[str] = []
     room = _BYTES
     for line in reversed([line for line in lines if line][-_LINES:]):
@@ -65,7 +66,3 @@ def _bounded(data: bytes) -> tuple[str, ...]:
         chosen.append(cut)
         room -= len(cut.encode()) + 1
     return tuple(reversed(chosen))
-
-
-def _text(data: bytes) -> str:
-    return data.decode(errors="replace").replace("\r\n", "\n")

@@ -11,37 +11,18 @@ import signal
 import subprocess
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final, Protocol
+from typing import Final
 
+from hotpool_agent.probes.command import killed_by
 from hotpool_agent.services import child_reaper, members, ports, process_table
-from hotpool_agent.services.launch import Command, Launch, LaunchError, LaunchHungError
+from hotpool_agent.services.launch import KILL_SECONDS, Command, Launch, LaunchError, StuckError
 from hotpool_agent.services.members import Members
 from hotpool_agent.services.process_table import ProcessEntry, owner_of
 
-__all__ = ["Command", "Endable", "HungLaunch", "LaunchError", "LaunchHungError", "Process", "StuckError"]
-
-KILL_SECONDS: Final = 5.0
-"""Seconds after KILL in which all processes must end and the port must become free."""
 _POLL: Final = 0.02
 _SLOW_POLL: Final = 0.25
 _NO_PIDFD: Final = {errno.ENOSYS, errno.EPERM}
 """Errors of kernels before 5.3, and of sandboxes that do not know the call."""
-
-
-class StuckError(Exception):
-    """Processes still live, or the port is still in use, after KILL; the message names them."""
-
-
-class Endable(Protocol):
-    """A started program, or an attempt to start one."""
-
-    pid: int
-
-    async def end(self, grace: float) -> None:
-        """End it. Raises StuckError."""
-
-    async def free(self) -> None:
-        """Wait, without a time-out, until nothing of it is left."""
 
 
 class Process:
@@ -201,30 +182,6 @@ class Process:
         return f"port {self._port} is still in use by {ports.owner(self._port or 0)}"
 
 
-class HungLaunch:
-    """An attempt to start a service that has not begun its program, and is to be ended."""
-
-    def __init__(self, launch: Launch) -> None:
-        self._launch = launch
-        self.pid = launch.pid or 0
-
-    async def end(self, grace: float) -> None:
-        """Kill the process. Raises StuckError if its start still hangs 5 s later."""
-        del grace
-        try:
-            async with asyncio.timeout(KILL_SECONDS):
-                await self.free()
-        except TimeoutError as error:
-            process = f"process {self._launch.pid}" if self._launch.pid else "the start"
-            raise StuckError(f"{process} hangs: a file system does not respond") from error
-
-    async def free(self) -> None:
-        """Wait, without a time-out, until the process has ended."""
-        while not self._launch.ended:
-            self._launch.kill()
-            await asyncio.sleep(_SLOW_POLL)
-
-
 def _exit_text(pid: int) -> str:
     """Return the exit code or signal of a child as text, without reaping it."""
     result = None
@@ -234,9 +191,7 @@ def _exit_text(pid: int) -> str:
         return "ended"
     if result.si_code == os.CLD_EXITED:
         return f"exited with code {result.si_status}"
-    with suppress(ValueError):
-        return f"killed by {signal.Signals(result.si_status).name}"
-    return f"killed by signal {result.si_status}"
+    return killed_by(result.si_status)
 
 
 def _poll(condition: Callable[[], bool], on_end: Callable[[], None]) -> None:

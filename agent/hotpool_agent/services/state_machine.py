@@ -8,31 +8,8 @@ from dataclasses import dataclass, replace
 from enum import Enum, auto
 
 from hotpool.api.capability import ServiceState
-from hotpool_agent.services.events import (
-    Adopted,
-    AdoptionFailed,
-    AdoptionState,
-    Event,
-    Exited,
-    Gone,
-    Halt,
-    Hasten,
-    Hung,
-    Launched,
-    LaunchFailed,
-    LaunchHung,
-    Ready,
-    Restart,
-    Retry,
-    Revised,
-    Start,
-    StartAllowed,
-    StartTimedOut,
-    Stop,
-    Stuck,
-    Unready,
-    Withdrawn,
-)
+from hotpool_agent.services import events
+from hotpool_agent.services.events import AdoptionState, Event
 
 
 class ProcessPhase(Enum):
@@ -104,17 +81,17 @@ def step(machine: Machine, event: Event) -> Step:
     if machine.observed:
         return _observe(machine, event), ()
     match event:
-        case Start():
+        case events.Start():
             return _start(replace(machine, should_run=True))
-        case Stop():
+        case events.Stop():
             return _stop(replace(machine, should_run=False))
-        case Restart():
+        case events.Restart():
             return _restart(replace(machine, should_run=True, last_error=None))
-        case Halt():
+        case events.Halt():
             return _stop(replace(machine, halted=True))
-        case Hasten():
+        case events.Hasten():
             return _hasten(machine)
-        case Revised():
+        case events.Revised():
             return _revised(replace(machine, heavy=event.heavy))
     return _on_outcome(machine, event)
 
@@ -133,43 +110,43 @@ def is_loading(machine: Machine) -> bool:
 
 def _on_outcome(machine: Machine, event: Event) -> Step:
     match event:
-        case Adopted() if machine.state == "Stopped" and machine.phase is ProcessPhase.NONE:
+        case events.Adopted() if machine.state == "Stopped" and machine.phase is ProcessPhase.NONE:
             return _adopted(machine, event)
-        case StartAllowed() if machine.phase is ProcessPhase.QUEUED:
+        case events.StartAllowed() if machine.phase is ProcessPhase.QUEUED:
             return replace(machine, phase=ProcessPhase.LAUNCHING), (Action.LAUNCH,)
-        case Launched() | LaunchFailed() | LaunchHung():
+        case events.Launched() | events.LaunchFailed() | events.LaunchHung():
             return _launch_ended(machine, event)
-        case Ready() | StartTimedOut() | AdoptionFailed():
+        case events.Ready() | events.StartTimedOut() | events.AdoptionFailed():
             return _probe_ended(machine, event)
-        case Retry() if machine.state == "Failed" and machine.phase is ProcessPhase.NONE and _may_run(machine):
+        case events.Retry() if machine.state == "Failed" and machine.phase is ProcessPhase.NONE and _may_run(machine):
             return _launch(replace(machine, restarts=machine.restarts + 1))
-        case Withdrawn() if machine.state == "Stopping" and machine.phase is ProcessPhase.ALIVE:
+        case events.Withdrawn() if machine.state == "Stopping" and machine.phase is ProcessPhase.ALIVE:
             return replace(machine, phase=ProcessPhase.ENDING), (Action.TERMINATE,)
     return _on_process_end(machine, event)
 
 
 def _on_process_end(machine: Machine, event: Event) -> Step:
     match event:
-        case Hung() if machine.state == "Running" and machine.phase is ProcessPhase.ALIVE:
+        case events.Hung() if machine.state == "Running" and machine.phase is ProcessPhase.ALIVE:
             return replace(machine, state="Failed", phase=ProcessPhase.ENDING, last_error=event.error), (
                 Action.TERMINATE,
             )
-        case Exited() if machine.phase is ProcessPhase.ALIVE:
+        case events.Exited() if machine.phase is ProcessPhase.ALIVE:
             return _exited(machine, event)
-        case Gone() if machine.phase is ProcessPhase.ENDING:
+        case events.Gone() if machine.phase is ProcessPhase.ENDING:
             return _gone(replace(machine, phase=ProcessPhase.NONE, pid=None, stuck=False))
-        case Stuck() if machine.phase is ProcessPhase.ENDING:
+        case events.Stuck() if machine.phase is ProcessPhase.ENDING:
             return replace(machine, state="Failed", last_error=event.error, stuck=True), ()
     return machine, ()
 
 
 def _observe(machine: Machine, event: Event) -> Machine:
     match event:
-        case Ready():
+        case events.Ready():
             return replace(machine, state="Running", pid=event.pid, last_error=None)
-        case Unready(absent=True):
+        case events.Unready(absent=True):
             return replace(machine, state="Stopped", pid=None, last_error=event.error)
-        case Unready():
+        case events.Unready():
             return replace(machine, state="Failed", pid=None, last_error=event.error)
     return machine
 
@@ -257,7 +234,7 @@ def _stopped(machine: Machine) -> Machine:
     return replace(machine, state="Stopped", last_error=None)
 
 
-def _adopted(machine: Machine, event: Adopted) -> Step:
+def _adopted(machine: Machine, event: events.Adopted) -> Step:
     alive = replace(machine, phase=ProcessPhase.ALIVE, pid=event.pid)
     if not machine.should_run:
         return replace(alive, state="Stopping", phase=ProcessPhase.ENDING), (Action.TERMINATE,)
@@ -271,13 +248,13 @@ def _adopted(machine: Machine, event: Adopted) -> Step:
             return replace(starting, phase=ProcessPhase.ENDING), (Action.TERMINATE,)
 
 
-def _launch_ended(machine: Machine, event: Launched | LaunchFailed | LaunchHung) -> Step:
+def _launch_ended(machine: Machine, event: events.Launched | events.LaunchFailed | events.LaunchHung) -> Step:
     if machine.phase is not ProcessPhase.LAUNCHING:
         return machine, ()
-    if isinstance(event, LaunchHung):
+    if isinstance(event, events.LaunchHung):
         state: ServiceState = "Failed" if machine.state == "Starting" else machine.state
         return replace(machine, state=state, phase=ProcessPhase.ENDING, last_error=event.error), (Action.KILL,)
-    if isinstance(event, Launched):
+    if isinstance(event, events.Launched):
         alive = replace(machine, phase=ProcessPhase.ALIVE, pid=event.pid)
         if machine.state == "Starting":
             return alive, (Action.PROBE,)
@@ -288,25 +265,25 @@ def _launch_ended(machine: Machine, event: Launched | LaunchFailed | LaunchHung)
     return _gone(gone)
 
 
-def _probe_ended(machine: Machine, event: Ready | StartTimedOut | AdoptionFailed) -> Step:
+def _probe_ended(machine: Machine, event: events.Ready | events.StartTimedOut | events.AdoptionFailed) -> Step:
     if machine.phase is not ProcessPhase.ALIVE:
         return machine, ()
     match machine.state, event:
-        case ("Starting" | "Running", Ready()):
+        case ("Starting" | "Running", events.Ready()):
             return replace(machine, state="Running"), (Action.PROBE_LIVENESS,)
-        case ("Starting", StartTimedOut(error)):
+        case ("Starting", events.StartTimedOut(error)):
             return replace(machine, state="Failed", phase=ProcessPhase.ENDING, last_error=error), (Action.KILL,)
-        case ("Running", AdoptionFailed(error)):
+        case ("Running", events.AdoptionFailed(error)):
             ending = replace(machine, state="Starting", phase=ProcessPhase.ENDING, last_error=error)
             return ending, (Action.TERMINATE,)
     return machine, ()
 
 
-def _exited(machine: Machine, event: Exited) -> Step:
+def _exited(machine: Machine, event: events.Exited) -> Step:
     ending = replace(machine, phase=ProcessPhase.ENDING, pid=None)
     if machine.state == "Stopping":
         return ending, (Action.CANCEL_WITHDRAWAL, Action.KILL)
-    return replace(ending, state="Failed", last_error=event.reason), (Action.STOP_PROBE, Action.KILL)
+    return replace(ending, state="Failed", last_error=event.error), (Action.STOP_PROBE, Action.KILL)
 
 
 def _gone(machine: Machine) -> Step:

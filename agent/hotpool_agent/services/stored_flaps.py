@@ -1,9 +1,10 @@
-"""Flap damping of one service across restarts of the agent: the penalty is in the state file (requirement A7)."""
+"""Failures and flaps of one service; the penalty is in the state file, so it survives the agent (requirement A7)."""
 
 import asyncio
 import time
 
-from hotpool_agent.services.flap_damping import FlapDamping, FlapHistory
+from hotpool.common.backoff import pause_after
+from hotpool_agent.services.flap_damping import FlapDamping
 from hotpool_agent.services.state_machine import Machine
 from hotpool_agent.settings import Settings
 from hotpool_agent.state_store import StoredServiceState
@@ -14,16 +15,18 @@ class StoredFlaps:
 
     def __init__(self, stored: StoredServiceState, settings: Settings) -> None:
         self._stored = stored
+        self._settings = settings
         penalty_at = _now() - max(0.0, time.time() - stored.penalty_at)
-        self._history = FlapHistory(
-            FlapDamping(settings.flap_half_life_seconds, stored.penalty, penalty_at, stored.suppressed),
-            settings.restart_seconds,
-            settings.restart_limit_seconds,
-        )
+        self._damping = FlapDamping(settings.flap_half_life_seconds, stored.penalty, penalty_at, stored.suppressed)
+        self._before_end = self._damping
+        """Penalty before the last end of Running."""
+        self._failures = 0
+        """Failures in a row, without a run longer than the limit of pauses between them."""
+        self._running_since: float | None = None
 
     def started(self) -> None:
         """Record that the service is Running."""
-        self._history.started(_now())
+        self._running_since = self._running_since or _now()
 
     def ended(self, before: Machine, machine: Machine) -> None:
         """Record that the service is Stopped or Failed. An end of Running that was not requested is a flap.
@@ -31,26 +34,31 @@ class StoredFlaps:
         An observed service of which nothing is left was stopped by its owner. Probes that failed while it went are
         then no flap either.
         """
-        by_owner = machine.observed and machine.state == "Stopped"
-        self._history.stopped(_now(), requested=by_owner or before.state != "Running")
+        now, by_owner = _now(), machine.observed and machine.state == "Stopped"
+        if self._running_since is not None:
+            if now - self._running_since > self._settings.restart_limit_seconds:
+                self._failures = 0
+            self._running_since, self._before_end = None, self._damping
+            if before.state == "Running":
+                self._damping = self._damping.flapped(now)
         if by_owner:
-            self._history.excuse()
-        damping = self._history.damping
-        self._stored.penalty, self._stored.penalty_at = damping.level(_now()), time.time()
-        self._stored.suppressed = damping.suppressed
+            self._damping = self._before_end
+        self._stored.penalty, self._stored.penalty_at = self._damping.level(now), time.time()
+        self._stored.suppressed = self._damping.suppressed
 
     def reset_failures(self) -> None:
         """Make the next attempt the first one, as after a user's command."""
-        self._history.reset_failures()
+        self._failures = 0
 
     def retry_pause(self) -> float:
         """Count one more failure; return the seconds until the next attempt."""
-        return self._history.retry_pause()
+        self._failures += 1
+        return pause_after(self._failures - 1, self._settings.restart_seconds, self._settings.restart_limit_seconds)
 
     def seconds_left(self) -> float | None:
         """Return the time until the service may be offered again; None if it may be now."""
-        until = self._history.flapping_until(_now())
-        return None if until is None else until - _now()
+        now = _now()
+        return self._damping.suppressed_until() - now if self._damping.suppresses(now) else None
 
 
 def _now() -> float:

@@ -13,7 +13,7 @@ import click
 from hotpool.api.meta import timestamp
 from hotpool.cli import json_output
 from hotpool.cli.fleet_reader import FleetSnapshot, read_with_kube_nodes
-from hotpool.cli.manifests import Manifest, ManifestError, Other, load
+from hotpool.cli.manifests import Manifest, ManifestError, load
 from hotpool.cli.options import (
     FleetOptions,
     OutputFormat,
@@ -106,8 +106,8 @@ def _load(files: Sequence[str]) -> list[Manifest]:
     except ManifestError as error:
         fail("diff", str(error), exit_codes.USAGE)
     for item in loaded:
-        if isinstance(item, Other):
-            click.echo(f"ignored: {item.description} (only NodePools and NodePoolGenerators are compared)", err=True)
+        if isinstance(item, str):
+            click.echo(f"ignored: {item} (only NodePools and NodePoolGenerators are compared)", err=True)
     return [item for item in loaded if isinstance(item, Manifest)]
 
 

@@ -7,11 +7,10 @@ interrupted one.
 import asyncio
 import re
 import sys
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import click
@@ -19,16 +18,13 @@ import click
 from hotpool.api.meta import LEASE_PREFIX
 from hotpool.api.names import NODE_NAME_MAX, SUBDOMAIN_PATTERN
 from hotpool.cli.enrollment import kubeconfig_file, manifests, steps
-from hotpool.cli.enrollment.manifests import Credential, ForeignError
-from hotpool.cli.options import CommandError, FleetOptions, fail, fleet_options
-from hotpool.cli.query import ERROR_CODES, error_message
+from hotpool.cli.enrollment.manifests import Credential
+from hotpool.cli.options import CommandError, FleetOptions, fleet_options
+from hotpool.cli.query import ERROR_CODES, run_connected
 from hotpool.common import exit_codes
 from hotpool.common.atomic_file import write_atomically
 from hotpool.common.cli_help import HelpSections, command
-from hotpool.kube.client import ApiUnavailable, ClusterTarget
-from hotpool.kube.service_accounts import ServiceAccounts, service_accounts
-
-T = TypeVar("T")
+from hotpool.kube.service_accounts import ServiceAccounts
 
 _ROLE: Final = "hotpool-enroller"
 _TO_STDOUT: Final = "-"
@@ -117,27 +113,12 @@ def enroll(
         raise click.UsageError("--server must be https://…, because a token is sent there")
     fleet = FleetOptions.of(namespace, kubeconfig, context)
     options = EnrollOptions(node, fleet, output or f"{manifests.account_name(node)}.kubeconfig", server, wait)
-    if revoke:
-        _run(fleet, lambda accounts: _revoke(accounts, options))
-        return
-    if options.file and (reason := kubeconfig_file.write_error(options.file, node)):
+    if not revoke and options.file and (reason := kubeconfig_file.write_error(options.file, node)):
         raise click.UsageError(f"-o {options.file}: {reason}")
-    _run(fleet, lambda accounts: _enroll(accounts, options))
-
-
-def _run(fleet: FleetOptions, task: Callable[[ServiceAccounts], Awaitable[T]]) -> T:
-    """Run a task and return its result; end the command with one line and an exit code if it fails."""
-
-    async def connect() -> T:
-        async with service_accounts(ClusterTarget(fleet.namespace, fleet.kubeconfig, fleet.context)) as accounts:
-            return await task(accounts)
-
-    try:
-        return asyncio.run(connect())
-    except ApiUnavailable as error:
-        fail("enroll", *error_message(error, fleet.namespace, role=_ROLE))
-    except (CommandError, ForeignError) as error:
-        fail("enroll", str(error), error.code if isinstance(error, CommandError) else exit_codes.USAGE)
+    task = _revoke if revoke else _enroll
+    run_connected(
+        "enroll", fleet, lambda connection: task(ServiceAccounts(connection, fleet.namespace), options), role=_ROLE
+    )
 
 
 async def _enroll(accounts: ServiceAccounts, options: EnrollOptions) -> None:

@@ -13,9 +13,8 @@ from hotpool.api.capability import Service
 from hotpool.cli.options import CommandError
 from hotpool.common import exit_codes
 from hotpool.core.cluster_cache import ClusterCache
-from hotpool.core.explain.explain import Membership
 from hotpool.core.explain.remedies import NodeFacts
-from hotpool.core.model import Generator, Kind, KubeNode, Node, NodeView, Pool, Report, Slice
+from hotpool.core.model import Generator, Kind, KubeNode, Member, Node, NodeView, Pool, Report, Slice
 from hotpool.kube.decode import DecodeError, decode
 from hotpool.kube.reader import Reader
 
@@ -71,10 +70,10 @@ class FleetSnapshot:
         """Names of the pools that have slices."""
         return self._slices
 
-    def members(self, pool: str) -> dict[str, Membership]:
+    def members(self, pool: str) -> dict[str, Member]:
         """Return the members in the slices of a pool, by node."""
         slices = self._slices.get(pool, ())
-        return {member.node: Membership(member.state, member.since) for item in slices for member in item.members}
+        return {member.node: member for item in slices for member in item.members}
 
     def services(self, node: str) -> tuple[Service, ...]:
         """Return the reported services of a node; none if the report is invalid."""

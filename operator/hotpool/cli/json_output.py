@@ -1,9 +1,11 @@
-"""JSON of `why` and `diff`, see docs/reference/commands.md. Fields may be added, but not renamed or removed."""
+"""JSON of `why`, `top` and `diff`, see docs/reference/commands.md. Fields may be added, but not renamed or removed."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from hotpool.cli.node_events import HistoryEntry
+from hotpool.cli.render.top_rows import NodeRow, PoolRow
 from hotpool.core.explain.dry_run import GeneratorChange, PoolChange
 from hotpool.core.explain.explain import Explanation, PoolExplanation, Requirement
 from hotpool.core.explain.remedies import NodeFacts
@@ -22,9 +24,7 @@ def explanation(item: Explanation) -> Json:
         "since": item.current.since if item.current else None,
         "verdict": {"state": item.verdict.state, "criterion": item.verdict.criterion},
         "requirements": [_requirement(item, requirement) for requirement in item.requirements],
-        "remarks": [
-            {"reason": r.reason, "text": r.text, "since": r.since, "remedies": list(r.remedies)} for r in item.remarks
-        ],
+        "remarks": [asdict(remark) for remark in item.remarks],
     }
 
 
@@ -67,16 +67,7 @@ def node_explanation(facts: NodeFacts, explanations: Sequence[Explanation], hist
         "ready": {"status": ready.status, "reason": ready.reason, "since": ready.since} if ready else None,
         "services": [{"id": s.id, "type": s.type, "state": s.state, "since": s.since} for s in facts.services],
         "pools": [explanation(item) for item in explanations],
-        "transitions": [
-            {
-                "time": item.time,
-                "reason": item.reason,
-                "message": item.message,
-                "count": item.count,
-                "source": item.source,
-            }
-            for item in history
-        ],
+        "transitions": [asdict(entry) for entry in history],
     }
 
 
@@ -102,6 +93,40 @@ def generator_change(change: GeneratorChange) -> Json:
         "change": change.kind,
         "note": change.note,
         "pools": [pool_change(pool) for pool in change.pools],
-        "notAdmitted": [{"key": n.key, "nodes": n.nodes, "reason": n.reason} for n in change.not_admitted],
+        "notAdmitted": [item.model_dump() for item in change.not_admitted],
         "notAdmittedCount": change.not_admitted_count,
+    }
+
+
+def top(nodes: Sequence[NodeRow] | None, pools: Sequence[PoolRow] | None) -> Json:
+    """Return the JSON of `top`; None leaves a list out."""
+    document: Json = {}
+    if nodes is not None:
+        document["nodes"] = [_node_row(row) for row in nodes]
+    if pools is not None:
+        document["pools"] = [_pool_row(row) for row in pools]
+    return document
+
+
+def _node_row(row: NodeRow) -> Json:
+    return {
+        "name": row.name,
+        "lastSeen": row.last_seen,
+        "lastSeenSeconds": None if row.silent is None else round(row.silent, 1),
+        "state": row.state,
+        "pools": row.pools,
+        "servicesRunning": row.running,
+        "services": row.services,
+        "restarts": row.restarts,
+        "flapping": list(row.flapping),
+    }
+
+
+def _pool_row(row: PoolRow) -> Json:
+    return {
+        "name": row.name,
+        "members": {state: row.members[state] for state in ("Ready", "Suspect", "Draining")},
+        "minMembers": row.minimum,
+        "note": row.note or None,
+        "joinedLastMinute": row.changes,
     }

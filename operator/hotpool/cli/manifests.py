@@ -35,15 +35,8 @@ class Manifest:
     body: Json
 
 
-@dataclass(frozen=True, slots=True)
-class Other:
-    """Manifest of another kind, which does not affect pools."""
-
-    description: str
-
-
-def load(paths: Iterable[str]) -> list[Manifest | Other]:
-    """Return the manifests of all files. Raises ManifestError."""
+def load(paths: Iterable[str]) -> list[Manifest | str]:
+    """Return the manifests of all files. Raises ManifestError. One of another kind, which affects no pool, is text."""
     manifests = [_manifest(source, body) for source in paths for body in _bodies(source)]
     if not manifests:
         raise ManifestError("no manifest in the files of -f")
@@ -66,14 +59,14 @@ def _bodies(source: str) -> Iterator[Any]:
             yield document
 
 
-def _manifest(source: str, body: Any) -> Manifest | Other:
+def _manifest(source: str, body: Any) -> Manifest | str:
     if not isinstance(body, dict) or not isinstance(body.get("metadata") or {}, dict):
         raise ManifestError(f"{source}: not a Kubernetes object")
     metadata = body.get("metadata") or {}
     name, prefix = metadata.get("name"), f"{source}: {body.get('kind')} {metadata.get('name')}"
     kind = _KINDS.get(str(body.get("kind"))) if body.get("apiVersion") == API_VERSION else None
     if kind is None:
-        return Other(f"{body.get('apiVersion')} {body.get('kind')} {name}")
+        return f"{body.get('apiVersion')} {body.get('kind')} {name}"
     if not isinstance(name, str) or not name:
         raise ManifestError(f"{prefix}: metadata.name is missing")
     try:

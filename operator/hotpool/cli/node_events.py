@@ -3,17 +3,19 @@
 Redis is read only if its URL is given. It holds gained and lost types; Events hold messages of agents and operator.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import click
 
-from hotpool.cli.options import RedisOptions
 from hotpool.common.durations import parse
 from hotpool.core.node_history import Transition
 from hotpool.kube.reader import Reader
+
+if TYPE_CHECKING:
+    from hotpool.lookup import Lookup
 
 _PER_SOURCE: Final = 10
 _EARLIEST: Final = datetime.min.replace(tzinfo=UTC)
@@ -31,30 +33,22 @@ class HistoryEntry:
     count: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class RedisSource:
-    """Redis with the history of the nodes of one fleet."""
-
-    options: RedisOptions
-    namespace: str
-
-
-async def of_node(reader: Reader, node: str, redis: RedisSource | None) -> list[HistoryEntry]:
-    """Return the last ten transitions of each source."""
+async def of_node(reader: Reader, node: str, open_lookup: "Callable[[], Lookup] | None") -> list[HistoryEntry]:
+    """Return the last ten transitions of each source. `open_lookup`: None to leave Redis out."""
     events = _newest(of_event(event) for event in await reader.events(node))
-    return _newest([*events, *(await _read_redis(node, redis) if redis else [])], 2 * _PER_SOURCE)
+    return _newest([*events, *(await _read_redis(node, open_lookup) if open_lookup else [])], 2 * _PER_SOURCE)
 
 
 def _newest(entries: Iterable[HistoryEntry], limit: int = _PER_SOURCE) -> list[HistoryEntry]:
     return sorted(entries, key=lambda item: parse(item.time) or _EARLIEST, reverse=True)[:limit]
 
 
-async def _read_redis(node: str, redis: RedisSource) -> list[HistoryEntry]:
+async def _read_redis(node: str, open_lookup: "Callable[[], Lookup]") -> list[HistoryEntry]:
     """Return the history of a node in Redis. If Redis fails, print a warning and return nothing."""
     from hotpool.lookup import LookupUnavailableError
 
     try:
-        async with redis.options.lookup(redis.namespace) as lookup:
+        async with open_lookup() as lookup:
             return [of_redis(item) for item in await lookup.transitions(node)]
     except (LookupUnavailableError, ValueError) as error:
         click.echo(f"warning: no transitions from Redis: {error}", err=True)

@@ -93,13 +93,28 @@ class RedisOptions:
         )
 
 
+_REDIS_SERVER: Final = {
+    "--redis-cluster": "The server is a node of a Redis Cluster.",
+    "--redis-sentinels": "host:port,host:port of sentinels; the URL's host is the name of their service.",
+    "--redis-username": "ACL user.",
+    "--redis-password-file": "File with the password.",
+    "--redis-sentinel-password-file": "File with the sentinels' password.",
+    "--redis-ca-file": "File with the certificates to trust (PEM).",
+}
+
+
+def redis_server_options(function: F, *, environment: bool = False) -> F:
+    """Add the options of a server of Redis to a command; with `environment` also their variables as defaults."""
+    for name, text in reversed(_REDIS_SERVER.items()):
+        variable = f"HOTPOOL_{name.strip('-').replace('-', '_').upper()}" if environment else None
+        flag: dict[str, Any] = {"is_flag": True, "default": False if environment else None}
+        more = flag if name == "--redis-cluster" else {}
+        function = click.option(name, envvar=variable, show_envvar=environment, help=text, **more)(function)
+    return function
+
+
 def redis_options(help_text: str, *, required: bool) -> Callable[[F], F]:
     """Return a decorator that adds the options of Redis. The command gets `redis`: RedisOptions, None without a URL."""
-
-    def option(name: str, text: str, **more: Any) -> Callable[[F], F]:
-        variable = f"HOTPOOL_{name.strip('-').replace('-', '_').upper()}"
-        return click.option(name, envvar=variable, show_envvar=True, help=text, **more)
-
     url = click.option(
         "--redis", "redis_url", envvar="HOTPOOL_REDIS_URL", show_envvar=True, required=required, help=help_text
     )
@@ -112,14 +127,6 @@ def redis_options(help_text: str, *, required: bool) -> Callable[[F], F]:
         show_default=True,
         help="Prefix of the keys in Redis.",
     )
-    more = (
-        option("--redis-cluster", "The server is a node of a Redis Cluster.", is_flag=True),
-        option("--redis-sentinels", "host:port,host:port of sentinels; the URL's host is the name of their service."),
-        option("--redis-username", "ACL user."),
-        option("--redis-password-file", "File with the password."),
-        option("--redis-sentinel-password-file", "File with the sentinels' password."),
-        option("--redis-ca-file", "File with the certificates to trust (PEM)."),
-    )
 
     def decorate(function: F) -> F:
         @wraps(function)
@@ -130,9 +137,8 @@ def redis_options(help_text: str, *, required: bool) -> Callable[[F], F]:
             return function(redis=RedisOptions(**given) if given["url"] else None, **values)
 
         wrapped: Any = command
-        for each in reversed((url, prefix, *more)):
-            wrapped = each(wrapped)
-        return cast("F", wrapped)
+        wrapped = redis_server_options(wrapped, environment=True)
+        return cast("F", url(prefix(wrapped)))
 
     return decorate
 

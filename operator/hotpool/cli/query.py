@@ -7,9 +7,10 @@ from typing import Any, Final, TypeVar
 
 from hotpool.cli.options import CommandError, FleetOptions, fail
 from hotpool.common import exit_codes
+from hotpool.common.kubeconfig import Target
 from hotpool.core.model import Kind
-from hotpool.kube.client import ApiUnavailable, ClusterTarget
-from hotpool.kube.reader import READ_TIMEOUT, Reader, open_reader
+from hotpool.kube.client import ApiUnavailable, Connection, connected
+from hotpool.kube.reader import READ_TIMEOUT, Reader
 
 T = TypeVar("T")
 
@@ -26,15 +27,22 @@ ERROR_CODES: Final[Mapping[int, str]] = {
 
 def run_query(command: str, fleet: FleetOptions, query: Callable[[Reader], Awaitable[T]]) -> T:
     """Run a query and return its result; end the command with one line and an exit code if it fails."""
+    return run_connected(command, fleet, lambda connection: query(Reader(connection.api, fleet.namespace)))
+
+
+def run_connected(
+    command: str, fleet: FleetOptions, task: Callable[[Connection], Awaitable[T]], *, role: str = "hotpool-viewer"
+) -> T:
+    """Run a task as `run_query` a query. `role`: the Role that the command needs."""
 
     async def connect() -> T:
-        async with open_reader(ClusterTarget(fleet.namespace, fleet.kubeconfig, fleet.context)) as reader:
-            return await query(reader)
+        async with connected(Target(fleet.kubeconfig, fleet.context)) as connection:
+            return await task(connection)
 
     try:
         return asyncio.run(connect())
     except ApiUnavailable as error:
-        fail(command, *error_message(error, fleet.namespace))
+        fail(command, *error_message(error, fleet.namespace, role=role))
     except CommandError as error:
         fail(command, str(error), error.code)
 

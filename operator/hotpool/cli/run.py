@@ -7,7 +7,7 @@ from typing import Any, Final
 import click
 from pydantic import ValidationError
 
-from hotpool.cli.options import FleetOptions, fail, fleet_options
+from hotpool.cli.options import FleetOptions, fail, fleet_options, redis_server_options
 from hotpool.common import exit_codes
 from hotpool.common.cli_help import HelpSections, command
 from hotpool.observability import logging_setup
@@ -31,15 +31,7 @@ _HELP: Final = HelpSections(
 @fleet_options
 @click.option("--redis", "redis_url", help="redis://, rediss:// or unix://; default: no projection.")
 @click.option("--redis-prefix", help="Prefix of all keys.")
-@click.option("--redis-cluster", is_flag=True, default=None, help="The server is a node of a Redis Cluster.")
-@click.option(
-    "--redis-sentinels",
-    help="host:port,host:port of sentinels; the URL's host is then the name of their service.",
-)
-@click.option("--redis-username", help="ACL user.")
-@click.option("--redis-password-file", help="File with the password.")
-@click.option("--redis-sentinel-password-file", help="File with the sentinels' password.")
-@click.option("--redis-ca-file", help="File with the certificates to trust (PEM).")
+@redis_server_options
 @click.option(
     "--kube-nodes",
     is_flag=True,

@@ -10,8 +10,8 @@ from typing import Final
 
 import click
 
+from hotpool.cli import json_output
 from hotpool.cli.fleet_reader import FleetSnapshot, read
-from hotpool.cli.json_top import to_json
 from hotpool.cli.options import (
     FleetOptions,
     OutputFormat,
@@ -106,7 +106,7 @@ def top(
         return
     nodes, pools = run_query("top", fleet, lambda reader: _read_rows(reader, view, None))
     if output is OutputFormat.JSON:
-        print_json(to_json(nodes, pools))
+        print_json(json_output.top(nodes, pools))
     else:
         from hotpool.cli.render.tables import print_line
         from hotpool.cli.render.top import tables

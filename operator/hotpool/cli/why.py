@@ -4,13 +4,14 @@ Reads only. `core.explain.explain` computes the explanation.
 """
 
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final
 
 import click
 
 from hotpool.cli import json_output, node_events
 from hotpool.cli.fleet_reader import FleetSnapshot, read, read_node, read_slices, read_with_kube_nodes
-from hotpool.cli.node_events import HistoryEntry, RedisSource
+from hotpool.cli.node_events import HistoryEntry
 from hotpool.cli.options import (
     FleetOptions,
     OutputFormat,
@@ -79,7 +80,7 @@ def why(
     elif of_pool and not (node or pool or of_node):
         _pool(fleet, of_pool, limit, output)
     elif of_node and not (node or pool or of_pool):
-        _node(fleet, of_node, RedisSource(redis, fleet.namespace) if redis else None, output)
+        _node(fleet, of_node, redis, output)
     else:
         raise click.UsageError("give NODE and POOL, or --pool POOL, or --node NODE")
 
@@ -122,7 +123,7 @@ def _pool(fleet: FleetOptions, pool: str, limit: int, output: OutputFormat) -> N
         show_pool(explained, summary, nearest)
 
 
-def _node(fleet: FleetOptions, node: str, redis: RedisSource | None, output: OutputFormat) -> None:
+def _node(fleet: FleetOptions, node: str, redis: RedisOptions | None, output: OutputFormat) -> None:
     async def query(reader: Reader) -> tuple[NodeFacts, list[Explanation], list[HistoryEntry]]:
         body = await find(reader, Kind.NODE, node, fleet.namespace)
         snapshot = await read(reader, Kind.POOL, Kind.SLICE)
@@ -130,7 +131,8 @@ def _node(fleet: FleetOptions, node: str, redis: RedisSource | None, output: Out
         facts, pools = snapshot.facts(node), sorted(snapshot.pools.items())
         explanations = [explain(facts, pool, snapshot.members(name).get(node)) for name, pool in pools]
         snapshot.warn_unreadable()
-        return facts, explanations, await node_events.of_node(reader, node, redis)
+        open_lookup = partial(redis.lookup, fleet.namespace) if redis else None
+        return facts, explanations, await node_events.of_node(reader, node, open_lookup)
 
     facts, explanations, history = run_query("why", fleet, query)
     if output is OutputFormat.JSON:

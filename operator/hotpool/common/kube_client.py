@@ -5,11 +5,11 @@ The only module of its room that may import kubernetes, so commands that need no
 
 from collections.abc import Sequence
 
-import aiohttp
-from aiohttp.client_middlewares import ClientHandlerType, ClientMiddlewareType
+from aiohttp.client_middlewares import ClientMiddlewareType
 from kubernetes.aio.client import ApiClient, Configuration
 
 from hotpool.common.kube_login import Login
+from hotpool.common.kube_session import authorize_with
 
 
 def new_client(login: Login, *, connections: int = 100, middlewares: Sequence[ClientMiddlewareType] = ()) -> ApiClient:
@@ -23,28 +23,8 @@ def new_client(login: Login, *, connections: int = 100, middlewares: Sequence[Cl
     configuration.tls_server_name = login.server_name
     configuration.proxy = login.proxy
     configuration.connection_pool_maxsize = connections
-    configuration.client_session_kwargs = {"trust_env": False, "middlewares": middlewares or (_authorize_with(login),)}
+    configuration.client_session_kwargs = {"trust_env": False, "middlewares": middlewares or (authorize_with(login),)}
     client = ApiClient(configuration)
     if login.tls:
         client.rest_client.ssl_context = login.tls
     return client
-
-
-def authorized(request: aiohttp.ClientRequest, login: Login) -> aiohttp.ClientRequest:
-    """Set the credential's headers, and the name in the server's certificate.
-
-    Headers of a session would not do: aiohttp sends those to the proxy, too.
-    """
-    for name in {name for name, _ in login.headers}:
-        request.headers.popall(name, None)
-    for name, value in login.headers:
-        request.headers.add(name, value)
-    request.server_hostname = login.server_name
-    return request
-
-
-def _authorize_with(login: Login) -> ClientMiddlewareType:
-    async def authorize(request: aiohttp.ClientRequest, handler: ClientHandlerType) -> aiohttp.ClientResponse:
-        return await handler(authorized(request, login))
-
-    return authorize

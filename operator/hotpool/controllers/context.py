@@ -6,7 +6,7 @@ from typing import Any, Final
 from hotpool.clock import Clock
 from hotpool.controllers.resync import Resync
 from hotpool.core.cluster_cache import ClusterCache
-from hotpool.core.model import Key, Kind
+from hotpool.core.model import Key, Kind, Meta
 from hotpool.events.recorder import EventRecorder
 from hotpool.kube.decode import DecodeError, decode
 from hotpool.kube.writer import KubeWriter
@@ -32,6 +32,11 @@ class ControllerContext:
         stored = decode(kind, response) if response else None
         if stored is not None and not isinstance(stored, DecodeError):
             self.dirty.update(self.cache.apply_response(stored, self.clock()))
+
+    def exists(self, kind: Kind, known: Meta) -> bool:
+        """Return True unless the object was deleted meanwhile, also if another one of its name was created since."""
+        identity = self.cache.identities(kind).get(known.name)
+        return identity is not None and identity.uid == known.uid
 
     async def refresh(self, kind: Kind, name: str) -> bool:
         """Read one object into the cache. Return True if the API server returned 404."""

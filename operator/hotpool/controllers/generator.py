@@ -70,6 +70,8 @@ class GeneratorController:
             *(partial(self._create_pool, entry.generator, name, spec) for name, spec in plan.create.items()),
             *(partial(self._correct_pool, entry.generator, pools[name], spec) for name, spec in plan.correct.items()),
         ]:
+            if not self._context.exists(Kind.GENERATOR, entry.generator.meta):
+                break  # deleted meanwhile: its pools would have no owner
             try:
                 await write()
             except (NotLeaderError, FencedError):
@@ -82,7 +84,7 @@ class GeneratorController:
 
     async def _remove_pool(self, generator: Generator, pool: Pool) -> None:
         with self._context.recorder.pool_write(generator, pool.meta.name, pool.spec, None):
-            await self._context.kube.delete_pool(pool)
+            await self._context.kube.delete(Kind.POOL, pool.meta)
         self._context.dirty.update(self._context.cache.delete(Kind.POOL, pool.meta.name, pool.meta.uid))
 
     async def _create_pool(self, generator: Generator, name: str, spec: PoolSpec) -> None:

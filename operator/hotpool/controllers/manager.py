@@ -1,7 +1,7 @@
 """Work of one fleet: gate, watched changes, silence, resync, and the workers of a leader. Must not decide."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from contextlib import aclosing
 from typing import Any, Final
 
@@ -19,7 +19,7 @@ from hotpool.kube.client import ApiUnavailable
 from hotpool.kube.reader import Reader
 from hotpool.observability import hotplug_latency
 from hotpool.observability.hotplug_latency import Seen
-from hotpool.observability.metrics import NODES, POOLS, REDIS_UP
+from hotpool.observability.metrics import NODES, POOLS
 
 log = structlog.get_logger(__name__)
 
@@ -27,8 +27,23 @@ RESYNC_SECONDS: Final = 300.0
 FIRST_RESYNC_SECONDS: Final = 10.0
 """Delay of a leader's first resync. It is short because changes between our LIST and the start of the watches count."""
 _WAIT_SECONDS: Final = 1.0
+_SHORTEST_SLEEP: Final = 0.001
+"""A difference of rounding must not become a busy loop."""
 _LONGEST_SLEEP: Final = 5.0
 """Longest time between two checks of the Lease watch."""
+
+
+async def first_of(*work: Coroutine[Any, Any, Any]) -> None:
+    """Run these until the first one ends, and cancel the others. Raises its error."""
+    tasks = [asyncio.create_task(part) for part in work]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in done:
+        task.result()
 
 
 class Manager:
@@ -46,8 +61,10 @@ class Manager:
         self._clock = clock
         self._recorder = recorder
         self._wake = asyncio.Event()
-        self._ingest = Ingest(cache, clock, recorder)
-        self.resync = Resync(cache, reader, self._ingest, clock, kinds)
+        self._sleeps_until = 0.0
+        """Time at which silence is advanced next (monotonic)."""
+        self.ingest = Ingest(cache, clock, recorder)
+        self.resync = Resync(cache, reader, self.ingest, clock, kinds)
         self._workers: Sequence[Worker] = ()
         """Workers of the present leadership; none of a standby."""
 
@@ -77,29 +94,20 @@ class Manager:
         kinds = (Kind.NODE, Kind.POOL, Kind.GENERATOR)
         keys = {Key(kind, name) for kind in kinds for name in self._cache.identities(kind)}
         keys |= {Key(Kind.POOL, pool) for pool in self._cache.slices}
-        for worker in self._workers:
-            worker.restore(keys)
-            await asyncio.sleep(0)
-        work = [self._maintain(FIRST_RESYNC_SECONDS), *map(self._serve, self._workers)]
-        tasks = [asyncio.create_task(part) for part in work]
         try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+            for worker in self._workers:
+                await self._clock.pace()
+                worker.restore(keys)
+            await first_of(self._maintain(FIRST_RESYNC_SECONDS), *map(self._serve, self._workers))
         finally:
-            for task in tasks:
-                task.cancel()
-            results = await asyncio.gather(*tasks, return_exceptions=True)
             self._workers = ()
-        for result in results:
-            if isinstance(result, Exception):
-                raise result
 
     async def _serve(self, worker: Worker) -> None:
         async with aclosing(worker.run()) as results:
             async for result in results:
                 self._mark(result.dirty)
-                if worker.target.name == "redis" and worker.error != STARTING:
-                    REDIS_UP.set(not worker.error)
-                    self._recorder.redis_health(not worker.error, worker.error)
+                if worker.error != STARTING:
+                    self._recorder.target_health(worker.target.name, worker.error)
 
     def target_errors(self) -> dict[str, str]:
         """Return target → reason why it does not hold the desired state; empty if it does. Nothing of a standby."""
@@ -109,7 +117,7 @@ class Manager:
         """Store a watched object and mark the keys that it affects. `event` None: it was listed."""
         name = str(((body or {}).get("metadata") or {}).get("name"))
         before = self._report_time(name) if kind is Kind.NODE and event else None
-        dirty = self._ingest.on_object(kind, event, body)
+        dirty = self.ingest.on_object(kind, event, body)
         time = self._report_time(name) if kind is Kind.NODE and event else None
         seen = None
         if time and time != before and self._cache.gate_open:
@@ -122,33 +130,27 @@ class Manager:
 
     def on_heartbeats(self, heartbeats: Sequence[Heartbeat]) -> None:
         """Record the heartbeats of listed or changed Leases."""
-        self._mark(self._ingest.on_heartbeats(heartbeats))
-
-    def on_probe_sent(self, renewed: str) -> None:
-        """Record the renewTime with which the probe Lease is about to be written."""
-        self._ingest.on_probe_sent(renewed)
+        self._mark(self.ingest.on_heartbeats(heartbeats))
 
     def on_probe_received(self, renewed: str) -> None:
         """Record the renewTime of the probe Lease that the watch delivered."""
-        self._ingest.on_probe_received(renewed)
+        self.ingest.on_probe_received(renewed)
         self._wake.set()
 
     def on_watch_lost(self) -> None:
         """Stop counting silence until the Lease watch is open again."""
-        self._ingest.on_watch_lost()
+        self.ingest.on_watch_lost()
 
     def on_watch_restored(self, *, listed: bool = True) -> None:
         """Record that the Lease watch is open, after a complete listing or where it broke."""
-        self._ingest.on_watch_restored(listed=listed)
+        self.ingest.on_watch_restored(listed=listed)
         self._wake.set()
-
-    @property
-    def watch_is_stale(self) -> bool:
-        """True while the Lease watch is not proven alive."""
-        return self._ingest.watch_is_stale
 
     def _mark(self, keys: Iterable[Key], seen: Seen | None = None) -> None:
         """Make keys due now at every target. `seen`: the report that changed them."""
+        deadline = self.ingest.next_deadline()
+        if deadline is not None and deadline < self._sleeps_until:
+            self._wake.set()
         if not self._workers or not keys:
             return
         now = self._clock()
@@ -169,12 +171,12 @@ class Manager:
             while True:
                 now = self._clock()
                 self._wake.clear()
-                self._mark(self._ingest.advance(now))
+                self._mark(self.ingest.advance(now))
                 NODES.set(len(self._cache.nodes))
                 POOLS.set(len(self._cache.pools))
                 if now >= next_resync:
                     resync, next_resync = asyncio.create_task(self.compare()), now + RESYNC_SECONDS
-                times = (now + _LONGEST_SLEEP, next_resync, self._ingest.next_deadline())
+                times = (now + _LONGEST_SLEEP, next_resync, self.ingest.next_deadline())
                 await self._sleep(min(at for at in times if at is not None))
         finally:
             if resync:
@@ -182,11 +184,12 @@ class Manager:
                 await asyncio.gather(resync, return_exceptions=True)
 
     async def _sleep(self, until: float) -> None:
+        self._sleeps_until = until
         if until <= self._clock():  # a time-out would take three turns of the loop
             await asyncio.sleep(0)
             return
         try:
-            async with asyncio.timeout(until - self._clock()):
+            async with asyncio.timeout(max(_SHORTEST_SLEEP, until - self._clock())):
                 await self._wake.wait()
         except TimeoutError:
             pass

@@ -42,7 +42,7 @@ class NodeController:
         if await self._delete_lease(name):
             self._context.recorder.node_deleted(node.meta, "its Lease was")
         if node.user_fields_empty and tracker.view.expired:  # a heartbeat may have arrived meanwhile
-            await self._context.kube.delete_node(node.meta)
+            await self._context.kube.delete(Kind.NODE, node.meta)
             self._context.recorder.node_deleted(node.meta, "its Lease and its NodeCapability were")
             self._context.dirty.update(self._context.cache.delete(Kind.NODE, name, node.meta.uid))
 

@@ -79,11 +79,11 @@ class PoolController:
             return
         for item in orphans:
             if not any(pool in self._context.cache.pools for pool in item.pools):
-                await self._context.kube.delete_slice(item.meta)
+                await self._context.kube.delete(Kind.SLICE, item.meta)
                 self._context.dirty.update(self._context.cache.delete(Kind.SLICE, item.meta.name, item.meta.uid))
 
     async def _write(self, membership: PoolMembership, plan: PoolPlan, writes: list[SliceWrite]) -> bool:
-        """Write the slices, then the status. Return False if deletions were left for the next round."""
+        """Write the slices, then the status. Return False if not all was written."""
         pool, name, now = membership.pool, membership.pool.meta.name, self._context.clock()
         membership.merge_at = plan.merge_at
         if not writes and not status_differs(pool.status, plan.status):
@@ -93,6 +93,8 @@ class PoolController:
         surplus = [write for write in writes if isinstance(write, DeleteSlice)][_MAX_DELETIONS:]
         with self._context.recorder.slice_round(pool):
             for write in writes[: len(writes) - len(surplus)]:
+                if not self._context.exists(Kind.POOL, pool.meta):
+                    return False  # a pool created again under the name must not get the slices of the former one
                 with self._context.recorder.slice_write(pool, write):
                     self._record_slice(write, await self._context.kube.write_slice(pool, write))
         await self._write_status(pool, plan.status)

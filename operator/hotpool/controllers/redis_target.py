@@ -51,8 +51,8 @@ class RedisTarget:
         self._nodes: dict[str, NodeDocument] = {}
         self._held: dict[Key, str | None] = {}
         """Digest of what Redis holds of a name; empty: a node's history alone; None: unknown."""
-        self._versions: dict[str, int] = {}
-        """Pool → version of its membership that Redis holds."""
+        self._accepted: dict[str, tuple[int, PoolDocument]] = {}
+        """Pool → version of its membership that Redis holds, and its document."""
         self._connected_before = False
         self._history = NodeHistory()
         self._transitions: dict[str, tuple[str, ...]] = {}
@@ -84,26 +84,26 @@ class RedisTarget:
         membership = self._cache.pools.get(key.name)
         if membership is None:
             self._pools.pop(key.name, None)
-            self._versions.pop(key.name, None)
+            self._accepted.pop(key.name, None)
             if key in self._held:
                 await self._send(key, None, "drop_pool", self._writer.drop_pool(key.name))
             return Result()
-        former = self._pools.get(key.name)
         if self._is_current(key, membership):
             return Result()
         members = plan_members(membership, self._cache.slices.get(key.name, {}), ageing=self._cache.ageing)
         membership.record_plan(members.retained)
-        version, document = membership.version, _pool_document(membership.pool, members, former)
+        version, document = membership.version, _pool_document(membership.pool, members, self._pools.get(key.name))
         self._pools[key.name] = document
         if self._held.get(key) != document.digest:
             await self._send(key, document.digest, "replace_pool", self._writer.replace_pool(document))
-        self._versions[key.name] = version
-        return Result(change=_direction(former, document))
+        former, self._accepted[key.name] = self._accepted.get(key.name), (version, document)
+        return Result(change=_direction(former[1] if former else None, document))
 
     def _is_current(self, key: Key, membership: PoolMembership) -> bool:
         """Return True if nothing has changed since the last write. The members of a paused pool are in its slices."""
         decided = not membership.pool.paused and not membership.pool.problem
-        return decided and self._held.get(key) is not None and self._versions.get(key.name) == membership.version
+        held, accepted = self._held.get(key) is not None, self._accepted.get(key.name)
+        return decided and held and accepted is not None and accepted[0] == membership.version
 
     async def _reconcile_node(self, key: Key) -> None:
         """Write the node's document, then its last transitions (requirements E3, F2)."""

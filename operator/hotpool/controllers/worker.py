@@ -18,7 +18,7 @@ from hotpool.core.model import Key
 from hotpool.errors import FencedError, NotLeaderError, StaleError, UnavailableError, WriteError
 from hotpool.observability import hotplug_latency
 from hotpool.observability.hotplug_latency import Seen
-from hotpool.observability.metrics import APPLY, FAILURES
+from hotpool.observability.metrics import APPLY, FAILURES, TARGET_UP
 
 log = structlog.get_logger(__name__)
 
@@ -36,7 +36,7 @@ _FINISH_SECONDS: Final = 3.0
 @dataclass(frozen=True, slots=True)
 class _Failure:
     attempts: int
-    error: str
+    error: Exception
 
 
 class Worker:
@@ -45,13 +45,16 @@ class Worker:
     def __init__(self, target: Target, clock: Clock) -> None:
         self.target = target
         self.error = STARTING
-        """Reason why the target does not hold the desired state; empty if it does, as far as is known."""
+        """Reason why the target does not hold the desired state; empty if it does, as far as is known.
+
+        Of a target without drift checks, the reason why nothing can be written: an object that cannot be, which other
+        writers may have made so, is in the metrics and the log.
+        """
+        TARGET_UP.labels(target.name).set(0)
         self._clock = clock
         self._queues = {kind: WorkQueue(capacity) for kind, capacity in target.concurrency.items()}
-        self._restoring: set[Key] = set()
-        """Keys to reconcile whenever there is time, until each succeeds; fresh changes come first."""
         self._untried: set[Key] = set()
-        """Those of them that were not tried yet. A drift check waits for them: it would count them as strays."""
+        """Keys that nothing has changed and that were not tried yet. A drift check would count them as strays."""
         self._failed: dict[Key, _Failure] = {}
         self._seen: dict[Key, Seen] = {}
         """Key → first report that no write has followed yet."""
@@ -82,7 +85,6 @@ class Worker:
         """Reconcile keys that nothing has changed, behind those that changed."""
         for key in keys:
             if queue := self._queues.get(key.kind):
-                self._restoring.add(key)
                 self._untried.add(key)
                 queue.add_idle(key)
         self._wake.set()
@@ -107,7 +109,7 @@ class Worker:
     @property
     def settled(self) -> bool:
         """True if every key was reconciled, and none is to be tried again."""
-        return not self._restoring and not self._failed
+        return not self._untried and not self._failed
 
     async def _connect(self) -> None:
         try:
@@ -120,12 +122,15 @@ class Worker:
                 self._outage = True
         else:
             self._connected = True
+            # What only a former leader wrote is removed before everything else is compared or written.
+            self.add([key for key in stored if key not in self._untried], self._clock())
             self.restore(stored)
             if self._outage:
                 self.add(self._failed, self._clock())
             self._outage = False
             self._check_by(self._clock())
-            self._clear_error()
+            if self.error == STARTING and not self.target.drift_seconds:
+                self._set_error("")
         self._connect_at = self._clock() + RETRY_SECONDS
         self._wake.set()
 
@@ -181,10 +186,14 @@ class Worker:
         before = self.settled
         if not result.postponed:
             APPLY.labels(key.kind.value).observe(self._clock() - due)
-            self._failed.pop(key, None)
-        self._restoring.discard(key)
+            failure = self._failed.pop(key, None)
+            if failure and isinstance(failure.error, UnavailableError):
+                self.add(self._failed, self._clock())  # back again: the others need not wait any longer
+        self._untried.discard(key)
         if self._connected:
             self._connect_at = 0.0
+        if not self.target.drift_seconds:
+            self._set_error("")
         if self.settled and not before:
             self._confirm()
         if seen and result.change:
@@ -196,7 +205,7 @@ class Worker:
         FAILURES.labels(type(error).__name__).inc()
         before = self._failed.get(key)
         attempts = before.attempts + 1 if before else 1
-        self._failed[key] = _Failure(attempts, str(error))
+        self._failed[key] = _Failure(attempts, error)
         if seen:
             self._seen.setdefault(key, seen)
         at_once = isinstance(error, StaleError) and attempts == 1
@@ -207,9 +216,10 @@ class Worker:
         words = {"target": self.target.name, "kind": key.kind.value, "name": key.name}
         if not isinstance(error, WriteError):
             log.error("reconciliation failed", **words, exc_info=error)
-        elif not isinstance(error, UnavailableError) and (before is None or before.error != str(error)):
+        elif not isinstance(error, UnavailableError) and (before is None or str(before.error) != str(error)):
             log.warning("write failed", **words, error=str(error))
-        self._note_failure(error)
+        if self.target.drift_seconds or isinstance(error, UnavailableError):
+            self._note_failure(error)
 
     def _note_failure(self, error: Exception) -> None:
         self._set_error(str(error))
@@ -228,16 +238,10 @@ class Worker:
 
     def _confirm(self) -> None:
         """Check at once what was repaired, at most once a second: another program may change it again and again."""
-        self._clear_error()
         at = max(self._clock(), self._confirm_at)
         if at < self._drift_at and not self._checking:
             self._confirm_at = at + RETRY_SECONDS
             self._check_by(at)
-
-    def _clear_error(self) -> None:
-        """Clear the error of a target without drift checks if no key is to be tried again."""
-        if not self.target.drift_seconds and not self._failed:
-            self._set_error("")
 
     async def _check_drift(self) -> None:
         try:
@@ -266,6 +270,7 @@ class Worker:
         if error == self.error:
             return
         self.error = error
+        TARGET_UP.labels(self.target.name).set(not error)
         self._results.append(Result())
         if error:
             log.warning("target fails", target=self.target.name, error=error)

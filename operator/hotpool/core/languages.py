@@ -14,7 +14,6 @@ ASR: Final = "asr"
 NMT: Final = "nmt"
 TTS: Final = "tts"
 SEMANTIC: Final = "semantic"
-LANGUAGE_TYPES: Final = frozenset({ASR, NMT, TTS, SEMANTIC})
 
 _ENGLISH: Final = frozenset({"en"})
 _CODE: Final = re.compile(r"[a-z][a-z0-9]{0,14}")

@@ -289,38 +289,29 @@ def _declared(offer: ServiceOffer, required: TypeRequirement) -> str:
 def _language_predicates(required: LanguageRequirement) -> Iterator[Predicate]:
     for pair in required.all_of:
         source, _, target = pair.partition("-")
-        target = normalise_language(target) or target
-        wanted = f"{normalise_language(source)}-{target}"
-        yield _target_predicate(target, required) if source == "*" else _pair_predicate(wanted, required)
+        wanted = source if source == "*" else normalise_language(source)
+        yield _pair_predicate(f"{wanted}-{normalise_language(target) or target}", required)
 
 
 def _pair_predicate(pair: str, required: LanguageRequirement) -> Predicate:
-    def met(view: NodeView) -> bool:
-        return pair in (view.semantic_pairs if required.semantic else view.pairs)
+    source, _, target = pair.partition("-")
+    if source == "*":
 
-    return Predicate(
-        Criterion.LANGUAGE_PAIR, f"language pair {pair}{_semantic_suffix(required)}", met, _offered_text(met)
-    )
+        def met(view: NodeView) -> bool:
+            return target in (view.semantic_pairs if required.semantic else view.pairs).targets
 
+    else:
 
-def _target_predicate(target: str, required: LanguageRequirement) -> Predicate:
-    def met(view: NodeView) -> bool:
-        return target in (view.semantic_pairs if required.semantic else view.pairs).targets
+        def met(view: NodeView) -> bool:
+            return pair in (view.semantic_pairs if required.semantic else view.pairs)
 
+    suffix = " with semantic repair" if required.semantic else ""
     return Predicate(
         Criterion.LANGUAGE_PAIR,
-        f"language pair *-{target}{_semantic_suffix(required)}",
+        f"language pair {pair}{suffix}",
         met,
-        _offered_text(met),
+        lambda view: "offered" if met(view) else "not offered",
     )
-
-
-def _semantic_suffix(required: LanguageRequirement) -> str:
-    return " with semantic repair" if required.semantic else ""
-
-
-def _offered_text(met: Callable[[NodeView], bool]) -> Callable[[NodeView], str]:
-    return lambda view: "offered" if met(view) else "not offered"
 
 
 def selects(selector: LabelSelector, labels: Mapping[str, str]) -> bool:

@@ -96,10 +96,18 @@ class EventRecorder:
         lost = "no heartbeats can be received; silence is not counted"
         self._component("LeaseWatch", ("Restored", "heartbeats are received again"), ("Lost", lost), healthy=healthy)
 
-    def redis_health(self, healthy: bool, error: str) -> None:  # noqa: FBT001 - the value is the subject.
-        """Record a change in the health of the projection. Healthy: Redis accepts writes and is complete."""
-        down = f"writes to Redis fail; membership in Kubernetes is unaffected: {error}"
-        self._component("Redis", ("Up", "the projection in Redis is complete again"), ("Down", down), healthy=healthy)
+    def target_health(self, target: str, error: str) -> None:
+        """Record a change in the health of a target. `error`: empty while it holds the desired state.
+
+        An API server that fails stores no Event about it either.
+        """
+        if target != "kubernetes":
+            name = target.capitalize()
+            up, down = (
+                f"{name} is complete again",
+                f"writes to {name} fail; membership elsewhere is unaffected: {error}",
+            )
+            self._component(name, ("Up", up), ("Down", down), healthy=not error)
 
     def node_watch_health(self, healthy: bool, error: str) -> None:  # noqa: FBT001 - the watch's callback.
         """Record a change in the health of the watch of v1 Nodes."""

@@ -1,18 +1,23 @@
 """Connections to Kubernetes: the cluster to use, its credentials, and the errors of both."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any, Final
 
 import aiohttp
 from kubernetes.aio.client import ApiClient
+from kubernetes.aio.client.exceptions import ApiException
 
 from hotpool.common.kube_client import new_client
+from hotpool.common.kube_session import new_session
 from hotpool.common.kubeconfig import Target, TargetError
 from hotpool.kube.live_login import LiveLogin
+from hotpool.kube.rest import CONNECTION_ERRORS, error_text
 from hotpool.kube.watch_keeper import WatchKeeper
 
-_CONNECTIONS = 32
+_CONNECTIONS: Final = 32
+_NOT_FOUND: Final = 404
 
 
 class ApiUnavailable(Exception):  # noqa: N818 - a state of the cluster, not an error of the program.
@@ -27,13 +32,24 @@ class ApiUnavailable(Exception):  # noqa: N818 - a state of the cluster, not an 
         self.request = request
 
 
-@dataclass(frozen=True, slots=True)
-class ClusterTarget:
-    """Cluster and namespace, as the command line or the environment names them."""
+async def asked(pending: Awaitable[Any], verb: str, resource: str, group: str | None = None) -> Any:
+    """Return the response to a request about a resource. Raises ApiUnavailable."""
+    try:
+        return await pending
+    except (ApiException, *CONNECTION_ERRORS) as error:
+        status = error.status if isinstance(error, ApiException) else None
+        sent = f"{verb} {resource}" + (f" ({group})" if group is not None else "")
+        raise ApiUnavailable(f"cannot {verb} {resource}: {error_text(error)}", status, sent) from None
 
-    namespace: str
-    kubeconfig: str | None = None
-    context: str | None = None
+
+async def asked_if_present(pending: Awaitable[Any], verb: str, resource: str, group: str | None = None) -> Any:
+    """Return the response as `asked`, or None if the API server returns 404."""
+    try:
+        return await asked(pending, verb, resource, group)
+    except ApiUnavailable as error:
+        if error.status != _NOT_FOUND:
+            raise
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,19 +62,13 @@ class Connection:
 
     def new_session(self) -> aiohttp.ClientSession:
         """Return a session of its own to the same server, with the same credentials. The caller closes it."""
-        login = self.login.current
-        return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, ssl=login.tls or True),
-            proxy=login.proxy,
-            middlewares=(self.watches.follow, self.login.authorize),
-            trust_env=False,
-        )
+        return new_session(self.login.current, (self.watches.follow, self.login.authorize))
 
 
-async def connect(target: ClusterTarget) -> Connection:
+async def connect(target: Target) -> Connection:
     """Return a connection whose `api` the caller closes. Raises ApiUnavailable without kubeconfig or credential."""
     try:
-        login = await LiveLogin.open(Target(target.kubeconfig, target.context, target.namespace))
+        login = await LiveLogin.open(target)
     except TargetError as error:
         raise ApiUnavailable(str(error)) from None
     watches = WatchKeeper()
@@ -67,7 +77,7 @@ async def connect(target: ClusterTarget) -> Connection:
 
 
 @asynccontextmanager
-async def connected(target: ClusterTarget) -> AsyncIterator[Connection]:
+async def connected(target: Target) -> AsyncIterator[Connection]:
     """Open a connection, and close it at the end. Raises as `connect`."""
     connection = await connect(target)
     try:

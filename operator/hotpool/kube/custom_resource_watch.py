@@ -4,7 +4,7 @@ The only importer of kopf. Handlers pass the object on and must not decide.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import kopf
@@ -12,10 +12,8 @@ import kopf
 from hotpool.api import meta
 from hotpool.core.model import CUSTOM_KINDS, Kind
 from hotpool.kube.client import Connection
+from hotpool.kube.node_watch import OnObject
 from hotpool.kube.watch_keeper import WATCH_SECONDS
-
-OnObject = Callable[[Kind, str | None, Any], None]
-"""Callback with kind, event type (None: part of the first listing; ADDED, MODIFIED, DELETED) and the object."""
 
 _ERROR_BACKOFFS = tuple(1.0 for _ in range(100_000))
 _INACTIVITY_SECONDS = 86_400.0
@@ -35,7 +33,7 @@ def registry(on_object: OnObject, connection: Connection) -> kopf.OperatorRegist
     for kind in CUSTOM_KINDS:
         kopf.on.event(meta.GROUP, meta.VERSION, kind.value, registry=handlers, id=kind.value)(_handler(kind, on_object))
 
-    kopf.on.login(registry=handlers)(_Login(connection).new_session)
+    kopf.on.login(registry=handlers)(_login(connection))
 
     @kopf.on.startup(registry=handlers)
     async def configure(settings: kopf.OperatorSettings, **_: Any) -> None:
@@ -57,24 +55,22 @@ def _handler(kind: Kind, on_object: OnObject) -> Callable[..., Any]:
     return handle
 
 
-class _Login:
-    """Sessions for kopf, which closes a session after a 401, and asks for another one at once.
+def _login(connection: Connection) -> Callable[..., Awaitable[kopf.AiohttpSession]]:
+    """Return a handler of kopf's logins: a new session, after a pause if the former one is recent.
 
-    The session sends the present credential and reads it again after a 401, so here only the pace is kept.
+    kopf closes a session after a 401, and asks for another one at once. The session sends the present credential and
+    reads it again after a 401, so here only the pace is kept.
     """
+    next_login = 0.0
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self._next = 0.0
-
-    async def new_session(self, **_: Any) -> kopf.AiohttpSession:
-        """Handle a login: return a new session, after a pause if the former one is recent."""
+    async def new_session(**_: Any) -> kopf.AiohttpSession:
+        nonlocal next_login
         clock = asyncio.get_running_loop().time
-        delay, self._next = self._next - clock(), max(clock(), self._next) + _LOGIN_SECONDS
-        if delay > 0:
-            await asyncio.sleep(delay)
-        login = self._connection.login.current
-        return kopf.AiohttpSession(server=login.server, aiohttp_session=self._connection.new_session())
+        delay, next_login = next_login - clock(), max(clock(), next_login) + _LOGIN_SECONDS
+        await asyncio.sleep(delay)
+        return kopf.AiohttpSession(server=connection.login.current.server, aiohttp_session=connection.new_session())
+
+    return new_session
 
 
 async def watch(

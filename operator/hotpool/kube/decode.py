@@ -33,6 +33,7 @@ from hotpool.core.model import (
 from hotpool.kube.decode_report import error_text, usable_report
 
 Json = Mapping[str, Any]
+Spec = TypeVar("Spec", pool.PoolSpec, generator.GeneratorSpec)
 Status = TypeVar("Status", pool.PoolStatus, generator.GeneratorStatus)
 
 _INTERVALS_PER_LEASE: Final = 3
@@ -216,11 +217,7 @@ def _stored_conditions(conditions: Any) -> Iterator[tuple[str, StoredCondition]]
 
 
 def _pool(body: Json) -> Pool:
-    problem = None
-    try:
-        spec = pool.PoolSpec.model_validate(body.get("spec") or {})
-    except ValidationError as error:
-        spec, problem = pool.PoolSpec(), f"spec.{error_text(error)}"
+    spec, problem = _spec(pool.PoolSpec(), body)
     return Pool(
         meta=_meta(body),
         spec=spec,
@@ -229,6 +226,14 @@ def _pool(body: Json) -> Pool:
         owner=_owner(body, "NodePoolGenerator").get("uid"),
         problem=problem,
     )
+
+
+def _spec(empty: Spec, body: Json) -> tuple[Spec, str | None]:
+    """Return the spec, or the empty one and the problem of an invalid one."""
+    try:
+        return type(empty).model_validate(body.get("spec") or {}), None
+    except ValidationError as error:
+        return empty, f"spec.{error_text(error)}"
 
 
 def _status(model: type[Status], body: Json) -> Status:
@@ -265,11 +270,7 @@ def _member(item: Any) -> Member | None:
 
 
 def _generator(body: Json) -> Generator:
-    problem = None
-    try:
-        spec = generator.GeneratorSpec.model_validate(body.get("spec") or {})
-    except ValidationError as error:
-        spec, problem = generator.GeneratorSpec(rule=generator.GeneratorRule()), f"spec.{error_text(error)}"
+    spec, problem = _spec(generator.GeneratorSpec(rule=generator.GeneratorRule()), body)
     return Generator(
         meta=_meta(body),
         spec=spec,

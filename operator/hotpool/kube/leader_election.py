@@ -11,20 +11,19 @@ import socket
 import threading
 import uuid
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from contextlib import closing
 from time import monotonic
 from types import MappingProxyType
-from typing import Any, Final, Protocol
+from typing import Final
 
 import structlog
-import urllib3
-from kubernetes import client
-from kubernetes.client.exceptions import ApiException
+from kubernetes.aio.client.exceptions import ApiException
 
-from hotpool.api.meta import ELECTION_LEASE
-from hotpool.common.kube_login import Login
+from hotpool.api.meta import ELECTION_LEASE, timestamp
 from hotpool.errors import RetryableError
-from hotpool.kube.blocking_client import blocking_client
+from hotpool.kube.election_lease import REQUEST_SECONDS, ElectionLease, Json
+from hotpool.kube.live_login import LiveLogin
+from hotpool.kube.rest import CONNECTION_ERRORS
 from hotpool.observability.metrics import LEADER, TERM
 
 LEASE_SECONDS: Final = 6
@@ -33,23 +32,12 @@ RETRY_SECONDS: Final = 0.25
 """Pause of a leader after a failed renewal, before its time expires; also the pause of a standby between reads."""
 WRITE_RESERVE: Final = 2.5
 """Time between the end of leadership and the expiry of the Lease: more than the time-out of any write."""
-_REQUEST_SECONDS: Final = 1.5
 _SHORTEST_PAUSE: Final = 0.1
 _UNAUTHORIZED: Final = 401
 _CONFLICT: Final = 409
 _NOT_FOUND: Final = 404
-_CONNECTION_ERRORS: Final = (urllib3.exceptions.HTTPError, OSError)
 
 log = structlog.get_logger(__name__)
-
-
-class PresentLogin(Protocol):
-    """A login that another thread keeps up to date."""
-
-    current: Login
-
-    def reject(self, login: Login) -> None:
-        """Read the credential again, because the API server refused it."""
 
 
 class LeaderElector(threading.Thread):
@@ -61,10 +49,10 @@ class LeaderElector(threading.Thread):
     def __init__(
         self,
         namespace: str,
-        login: PresentLogin,
+        login: LiveLogin,
         *,
-        won: Callable[[], None],
-        lost: Callable[[], None],
+        won: Callable[[], object],
+        lost: Callable[[], object],
         annotations: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         super().__init__(name="elector", daemon=True)
@@ -80,7 +68,7 @@ class LeaderElector(threading.Thread):
         self._leading_until = 0.0
         self._other_until = 0.0
         """Expiry of another holder's Lease, as observed (monotonic)."""
-        self._last_written: Any = None
+        self._last_written: Json | None = None
         """The Lease in the response to our last write. None: not held, or changed by another client."""
         self._stop_event, self._step_down = threading.Event(), threading.Event()
         self._lock = threading.Lock()
@@ -104,31 +92,27 @@ class LeaderElector(threading.Thread):
         """Run for election until stopped. Errors of the API server are retried."""
         while not self._stop_event.is_set():
             try:
-                self._elect()
+                with closing(ElectionLease(self._login, self._namespace)) as lease:
+                    self._elect(lease)
             except Exception:  # an unnoticed end of the thread would leave a process that never leads, or never yields.
                 log.exception("leader election failed")
                 self._end_term()
                 self._stop_event.wait(RENEW_SECONDS)
 
-    def _elect(self) -> None:
-        login = self._login.current
-        api = client.CoordinationV1Api(blocking_client(login))
+    def _elect(self, api: ElectionLease) -> None:
         while not self._stop_event.is_set():
             started = monotonic()
-            if self._login.current is not login:
-                login = self._login.current
-                api = client.CoordinationV1Api(blocking_client(login))
             try:
                 with self._lock:
                     if self._step_down.is_set():
                         self._release(api)
                     else:
                         self._renew_or_acquire(api)
-            except (ApiException, *_CONNECTION_ERRORS) as error:
+            except (ApiException, *CONNECTION_ERRORS) as error:
                 status = getattr(error, "status", None)
                 log.warning("Lease not renewed or acquired", error=type(error).__name__, status=status)
                 if status == _UNAUTHORIZED:
-                    self._login.reject(login)
+                    self._login.reject(api.login)
                 pause = RETRY_SECONDS if self.may_write() else RENEW_SECONDS
             else:
                 pause = RENEW_SECONDS if self.may_write() else RETRY_SECONDS
@@ -154,7 +138,7 @@ class LeaderElector(threading.Thread):
         """Stop leading and try to release the Lease (blocking)."""
         self._stop_event.set()
         if self.is_alive():
-            self.join(timeout=3 * _REQUEST_SECONDS)
+            self.join(timeout=3 * REQUEST_SECONDS)
 
     async def raise_term(self, term: int) -> None:
         """Raise the term to at least `term` and store it before the next write.
@@ -165,114 +149,111 @@ class LeaderElector(threading.Thread):
 
     def _raise_term(self, term: int) -> None:
         try:
-            with self._lock:
-                self._store_term(client.CoordinationV1Api(blocking_client(self._login.current)), term)
-        except (ApiException, *_CONNECTION_ERRORS) as error:
+            with self._lock, closing(ElectionLease(self._login, self._namespace)) as api:
+                self._store_term(api, term)
+        except (ApiException, *CONNECTION_ERRORS) as error:
             raise RetryableError(
                 f"leader term {term} not stored in the election Lease: {type(error).__name__}"
             ) from None
 
-    def _store_term(self, api: Any, term: int) -> None:
-        lease: Any = copy.deepcopy(self._last_written) or self._read(api)
-        if lease and lease.spec.holder_identity == self.identity and lease.spec.lease_transitions < term:
-            lease.spec.lease_transitions = term
+    def _store_term(self, api: ElectionLease, term: int) -> None:
+        lease = copy.deepcopy(self._last_written) or api.read()
+        if lease and self._holds(lease) and _spec(lease).get("leaseTransitions", 0) < term:
+            _spec(lease)["leaseTransitions"] = term
             self._write(api, lease, monotonic())
 
-    def _renew_or_acquire(self, api: Any) -> None:
+    def _holds(self, lease: Json) -> bool:
+        return bool(_spec(lease).get("holderIdentity") == self.identity)
+
+    def _renew_or_acquire(self, api: ElectionLease) -> None:
         """Renew by one write, which fails if another client changed the Lease. Else read the Lease first.
 
         Stop leading at once if it has another holder. If it was deleted, create it again: standbys wait until it
         would have expired.
         """
         started = monotonic()
-        if self._last_written and self._renew(api, started):
+        if self._last_written and self._renew(api, self._last_written, started):
             return
-        lease = self._read(api)
-        if lease is not None and lease.spec is None:
-            lease.spec = client.V1LeaseSpec()
-        if self.term and lease is not None and lease.spec.holder_identity == self.identity:
+        lease = api.read()
+        if self.term and lease and self._holds(lease):
             self._write(api, lease, started)  # also if the response to our first write was lost
-        elif self.term and lease is not None:
+        elif self.term and lease:
             self._leading_until = 0.0
         elif self.may_write():
             self._claim(api, None, self.term, started)
         elif not self.term and self._is_available(lease, started):
-            transitions = (lease.spec.lease_transitions or 0) if lease else 0
+            transitions = _spec(lease).get("leaseTransitions", 0) if lease else 0
             self._claim(api, lease, max(transitions, self._largest_term()) + 1, started)
 
-    def _renew(self, api: Any, started: float) -> bool:
+    def _renew(self, api: ElectionLease, lease: Json, started: float) -> bool:
         """Renew our Lease. Return False if another client changed it."""
         try:
-            self._write(api, self._last_written, started)
+            self._write(api, lease, started)
         except ApiException as error:
             if error.status not in {_CONFLICT, _NOT_FOUND}:
                 raise
             self._last_written = None
         return self._last_written is not None
 
-    def _read(self, api: Any) -> Any:
-        """Return the Lease, or None if it does not exist."""
-        try:
-            return api.read_namespaced_lease(ELECTION_LEASE, self._namespace, _request_timeout=_REQUEST_SECONDS)
-        except ApiException as error:
-            if error.status != _NOT_FOUND:
-                raise
-            return None
-
-    def _is_available(self, lease: Any, now: float) -> bool:
+    def _is_available(self, lease: Json | None, now: float) -> bool:
         """Return True if the Lease is released, or did not change for its whole duration by our own clock.
 
         A missing Lease (None) is available when the one that was there before would have expired.
         """
         if lease is None:
             return now > self._other_until
-        if lease.spec.holder_identity in {None, "", self.identity}:
+        if _spec(lease).get("holderIdentity") in {None, "", self.identity}:
             return True
-        version = lease.metadata.resource_version
+        version = lease["metadata"]["resourceVersion"]
         if self._observed[0] != version:
             self._observed = (version, now)
-        self._other_until = self._observed[1] + (lease.spec.lease_duration_seconds or LEASE_SECONDS)
+        self._other_until = self._observed[1] + (_spec(lease).get("leaseDurationSeconds") or LEASE_SECONDS)
         return now > self._other_until
 
-    def _claim(self, api: Any, existing: Any, term: int, started: float) -> None:
-        new = client.V1Lease(metadata=client.V1ObjectMeta(name=ELECTION_LEASE), spec=client.V1LeaseSpec())
-        lease: Any = existing or new
-        lease.spec.lease_transitions = term
-        lease.spec.holder_identity = self.identity
-        lease.spec.lease_duration_seconds = LEASE_SECONDS
-        lease.spec.acquire_time = datetime.now(UTC)
-        lease.metadata.annotations = {**(lease.metadata.annotations or {}), **self._annotations}
+    def _claim(self, api: ElectionLease, existing: Json | None, term: int, started: float) -> None:
+        new = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": ELECTION_LEASE}}
+        lease: Json = existing or new
+        _spec(lease).update(
+            leaseTransitions=term,
+            holderIdentity=self.identity,
+            leaseDurationSeconds=LEASE_SECONDS,
+            acquireTime=timestamp(),
+        )
+        metadata = lease["metadata"]
+        metadata["annotations"] = {**(metadata.get("annotations") or {}), **self._annotations}
         try:
             self._write(api, lease, started)
         except ApiException as error:
             if error.status != _CONFLICT:
                 raise
 
-    def _write(self, api: Any, lease: Any, started: float) -> None:
+    def _write(self, api: ElectionLease, lease: Json, started: float) -> None:
         """Write the Lease. The API server returns a conflict if another client changed it meanwhile."""
-        lease.spec.renew_time = datetime.now(UTC)
-        args = (self._namespace, lease)
-        if lease.metadata.resource_version is None:
-            stored = api.create_namespaced_lease(*args, _request_timeout=_REQUEST_SECONDS)
-        else:
-            stored = api.replace_namespaced_lease(ELECTION_LEASE, *args, _request_timeout=_REQUEST_SECONDS)
+        _spec(lease)["renewTime"] = timestamp()
+        stored = api.write(lease)
         first = not self.term
         self._last_written = stored
-        self.lease_uid = stored.metadata.uid
-        self.term = stored.spec.lease_transitions
+        self.lease_uid = stored["metadata"]["uid"]
+        self.term = _spec(stored)["leaseTransitions"]
         TERM.set(self.term)
         self._leading_until = started + LEASE_SECONDS - WRITE_RESERVE
         if first:
             self._won()
 
-    def _release(self, api: Any) -> None:
+    def _release(self, api: ElectionLease) -> None:
         self._leading_until = 0.0
         LEADER.set(0)
         try:
-            lease: Any = api.read_namespaced_lease(ELECTION_LEASE, self._namespace, _request_timeout=_REQUEST_SECONDS)
-            if lease.spec.holder_identity == self.identity:
-                lease.spec.holder_identity = None
-                args = (ELECTION_LEASE, self._namespace, lease)
-                api.replace_namespaced_lease(*args, _request_timeout=_REQUEST_SECONDS)
-        except (ApiException, *_CONNECTION_ERRORS) as error:
+            lease = api.read()
+            if lease and self._holds(lease):
+                del _spec(lease)["holderIdentity"]
+                api.write(lease)
+        except (ApiException, *CONNECTION_ERRORS) as error:
             log.warning("election Lease not released; it will expire", error=type(error).__name__)
+
+
+def _spec(lease: Json) -> Json:
+    """Return the content of a Lease, which may have none yet."""
+    lease["spec"] = lease.get("spec") or {}
+    spec: Json = lease["spec"]
+    return spec

@@ -4,7 +4,8 @@ Writes nothing else. `core.watch_health` decides on its return.
 """
 
 import asyncio
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 import structlog
 from kubernetes.aio.client import ApiClient
@@ -23,22 +24,16 @@ _TIMEOUT = 3.0
 _DURATION = 15
 
 
-class ProbeObserver(Protocol):
-    """Receiver of the time of each renewal."""
-
-    def on_probe_sent(self, renewed: str) -> None:
-        """Note the renewTime with which the probe Lease is about to be written."""
-
-
 class LeaseWatchProbe:
     """Endless renewal of the probe Lease while this process leads."""
 
     def __init__(
-        self, api: ApiClient, namespace: str, observer: ProbeObserver, leadership: Leadership, clock: Clock
+        self, api: ApiClient, namespace: str, on_sent: Callable[[str], None], leadership: Leadership, clock: Clock
     ) -> None:
+        """`on_sent` gets the renewTime with which the Lease is about to be written."""
         self._api = api
         self._path = path(_LEASES, "namespaces", namespace, "leases", PROBE_LEASE)
-        self._observer = observer
+        self._on_sent = on_sent
         self._leadership = leadership
         self._clock = clock
 
@@ -51,7 +46,7 @@ class LeaseWatchProbe:
 
     async def _renew(self) -> None:
         renewed = self._clock.timestamp()
-        self._observer.on_probe_sent(renewed)
+        self._on_sent(renewed)
         try:
             query = {"fieldManager": OPERATOR_MANAGER, "force": "true"}
             body = _lease(renewed)

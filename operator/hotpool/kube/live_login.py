@@ -11,8 +11,8 @@ from typing import Final
 import aiohttp
 from aiohttp.client_middlewares import ClientHandlerType
 
-from hotpool.common.kube_client import authorized
 from hotpool.common.kube_login import Login, load_login
+from hotpool.common.kube_session import authorized
 from hotpool.common.kubeconfig import Target, TargetError
 from hotpool.common.threads import run_in_thread
 

@@ -1,20 +1,18 @@
 """Reads of the Kubernetes API that need no watch. Must not decide or write."""
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
-import aiohttp
 import msgspec
 from kubernetes.aio.client import ApiClient
-from kubernetes.aio.client.exceptions import ApiException
 
 from hotpool.api import meta
 from hotpool.core.model import Identity, Kind
-from hotpool.kube import node_json
-from hotpool.kube.client import ApiUnavailable, ClusterTarget, connected
+from hotpool.kube.client import ApiUnavailable, asked, asked_if_present
 from hotpool.kube.decode import identify_json
-from hotpool.kube.rest import CONNECTION_ERRORS, error_text, path, read, request, send
+from hotpool.kube.node_json import NodeJson
+from hotpool.kube.rest import path, request
 
 Json = dict[str, Any]
 
@@ -26,44 +24,41 @@ _LEASES: Final = "coordination.k8s.io/v1"
 _ELECTION: Final = f"metadata.name={meta.ELECTION_LEASE}"
 _EVENTS: Final = "events.k8s.io/v1"
 _FORBIDDEN: Final = 403
-_NOT_FOUND: Final = 404
 
 
 class _ListMetadata(msgspec.Struct):
-    resourceVersion: str = ""  # noqa: N815 - the wire's name.
+    resourceVersion: str  # noqa: N815 - the wire's name.
     continue_: str = msgspec.field(default="", name="continue")
 
 
 class _Page(msgspec.Struct):
     metadata: _ListMetadata
-    items: list[msgspec.Raw]
+    items: list[msgspec.Raw] | None
 
 
-_PAGE_OF_LIST: Final = msgspec.json.Decoder(_Page)
+_PAGE_OF_LIST: Final = msgspec.json.Decoder(_Page).decode
+_NODE: Final = msgspec.json.Decoder(NodeJson).decode
 
 
+@dataclass(frozen=True, slots=True)
 class Reader:
     """Reads of the custom resources and their definitions, of v1 Nodes, and of the Leases and Events of nodes."""
 
-    def __init__(self, api: ApiClient, namespace: str) -> None:
-        self._api = api
-        self._namespace = namespace
+    _api: ApiClient
+    _namespace: str
 
     async def ping(self) -> None:
         """Return if the API server responds. Raises ApiUnavailable."""
-        try:
-            await request(self._api, "GET", "/version", seconds=_PING_TIMEOUT)
-        except (ApiException, *CONNECTION_ERRORS) as error:
-            raise _unavailable("get", "", "version", error) from None
+        await asked(request(self._api, "GET", "/version", seconds=_PING_TIMEOUT), "get", "version")
 
     async def leases(self) -> list[Json]:
         """Return the Leases of nodes. Raises ApiUnavailable."""
-        return [lease async for lease in self._each(_LEASES, "leases", labelSelector=meta.LEASE_LABEL)]
+        return [lease async for lease in self.each_of(_LEASES, "leases", labelSelector=meta.LEASE_LABEL)]
 
     async def events(self, node: str) -> list[Json]:
         """Return the Events about one NodeCapability. Raises ApiUnavailable."""
         regarding = f"regarding.kind=NodeCapability,regarding.name={node}"
-        return [event async for event in self._each(_EVENTS, "events", fieldSelector=regarding)]
+        return [event async for event in self.each_of(_EVENTS, "events", fieldSelector=regarding)]
 
     async def each(self, kind: Kind, *, labels: str | None = None) -> AsyncIterator[Json]:
         """Yield every object of a kind (with these labels) of one snapshot. Raises ApiUnavailable, also half-way.
@@ -88,34 +83,21 @@ class Reader:
     async def get(self, kind: Kind, name: str) -> Json | None:
         """Return one object, or None if the API server returns 404. Raises ApiUnavailable."""
         if kind is Kind.KUBE_NODE:
-            return await self._kube_node(name)
+            node: NodeJson | None = await self._get(path("v1", "nodes", name), None, f"nodes/{name}", decode=_NODE)
+            return node.wire_shape() if node else None
         url_path = path(meta.API_VERSION, "namespaces", self._namespace, kind.value, name)
-        return await self._get(url_path, meta.GROUP, f"{kind.value}/{name}")
+        found: Json | None = await self._get(url_path, meta.GROUP, f"{kind.value}/{name}")
+        return found
 
-    async def _get(self, url_path: str, group: str, resource: str) -> Json | None:
-        try:
-            body = await request(self._api, "GET", url_path, seconds=READ_TIMEOUT)
-        except (ApiException, *CONNECTION_ERRORS) as error:
-            if isinstance(error, ApiException) and error.status == _NOT_FOUND:
-                return None
-            raise _unavailable("get", group, resource, error) from None
-        return dict(body)
-
-    async def _kube_node(self, name: str) -> Json | None:
-        try:
-            response = await send(self._api, "GET", path("v1", "nodes", name), seconds=READ_TIMEOUT)
-            body = await read_body(response, f"get nodes/{name}")
-        except CONNECTION_ERRORS as error:
-            raise _unavailable("get", "", f"nodes/{name}", error) from None
-        except ApiUnavailable as error:
-            if error.status == _NOT_FOUND:
-                return None
-            raise
-        return node_json.node(body)
+    async def _get(
+        self, url_path: str, group: str | None, resource: str, *, decode: Callable[[bytes], Any] = msgspec.json.decode
+    ) -> Any:
+        pending = request(self._api, "GET", url_path, seconds=READ_TIMEOUT, decode=decode)
+        return await asked_if_present(pending, "get", resource, group)
 
     async def follows_nodes(self) -> bool:
         """Return True if the current or last leader follows v1 Nodes, by its election Lease. Raises ApiUnavailable."""
-        leases = [item async for item in self._each(_LEASES, "leases", fieldSelector=_ELECTION)]
+        leases = [item async for item in self.each_of(_LEASES, "leases", fieldSelector=_ELECTION)]
         values = [(item["metadata"].get("annotations") or {}).get(meta.KUBE_NODES_ANNOTATION) for item in leases]
         return values == ["true"]
 
@@ -142,66 +124,54 @@ class Reader:
 
     async def cluster_id(self) -> str:
         """Return the uid of the namespace kube-system, which identifies the cluster. Raises ApiUnavailable."""
-        try:
-            url_path = path("v1", "namespaces", SYSTEM_NAMESPACE)
-            body = await request(self._api, "GET", url_path, seconds=READ_TIMEOUT)
-        except (ApiException, *CONNECTION_ERRORS) as error:
-            raise _unavailable("get", "", f"namespaces/{SYSTEM_NAMESPACE}", error) from None
+        url_path = path("v1", "namespaces", SYSTEM_NAMESPACE)
+        pending = request(self._api, "GET", url_path, seconds=READ_TIMEOUT)
+        body = await asked(pending, "get", f"namespaces/{SYSTEM_NAMESPACE}", "")
         return str(body["metadata"]["uid"])
 
-    async def _each(self, group_version: str, plural: str, **selectors: str) -> AsyncIterator[Json]:
-        """Yield all objects of one resource in the namespace, page by page."""
-        async for items, _ in pages(self._api, group_version, plural, self._namespace, **selectors):
-            for item in items:
-                yield msgspec.json.decode(item)
+    async def each_of(self, group_version: str, plural: str, **selectors: str) -> AsyncIterator[Json]:
+        """Yield all objects of one resource in the namespace, page by page. Raises ApiUnavailable, also half-way."""
+        async for item in self._each_raw_of(group_version, plural, **selectors):
+            yield msgspec.json.decode(item)
 
-    async def _each_raw(self, kind: Kind, **selectors: str) -> AsyncIterator[msgspec.Raw]:
-        of_nodes = kind is Kind.KUBE_NODE
-        where = ("v1", "nodes", None) if of_nodes else (meta.API_VERSION, kind.value, self._namespace)
-        async for items, _ in pages(self._api, *where, **selectors):
-            for item in items:
-                yield item
+    def _each_raw(self, kind: Kind, **selectors: str) -> AsyncIterator[msgspec.Raw]:
+        if kind is Kind.KUBE_NODE:
+            return _items(self._api, path("v1", "nodes"), selectors)
+        return self._each_raw_of(meta.API_VERSION, kind.value, **selectors)
 
-
-@asynccontextmanager
-async def open_reader(target: ClusterTarget) -> AsyncIterator[Reader]:
-    """Open a Reader with its own connection. Raises ApiUnavailable if the kubeconfig is unusable."""
-    async with connected(target) as connection:
-        yield Reader(connection.api, target.namespace)
+    def _each_raw_of(self, group_version: str, plural: str, **selectors: str) -> AsyncIterator[msgspec.Raw]:
+        url_path = path(group_version, "namespaces", self._namespace, plural)
+        return _items(self._api, url_path, selectors, group_version.partition("/")[0])
 
 
 async def pages(
-    api: ApiClient, group_version: str, plural: str, namespace: str | None, **selectors: str
+    api: ApiClient, url_path: str, selectors: Mapping[str, str], group: str | None = None
 ) -> AsyncIterator[tuple[list[msgspec.Raw], str]]:
-    """Yield the pages of one list: its objects, not decoded, and the version of the list. Raises ApiUnavailable."""
-    scope = ("namespaces", namespace) if namespace else ()
-    more = ""
+    """Yield the items of each page, not decoded, and the version of the list. Raises ApiUnavailable, also half-way."""
+    resource = url_path.rpartition("/")[2]
+    more: Mapping[str, str] = {}
     while True:
-        query = selectors | {"limit": str(_PAGE)} | ({"continue": more} if more else {})
-        try:
-            response = await send(api, "GET", path(group_version, *scope, plural), query=query, seconds=READ_TIMEOUT)
-            page = _PAGE_OF_LIST.decode(await read(response))
-        except (ApiException, msgspec.DecodeError, *CONNECTION_ERRORS) as error:
-            raise _unavailable("list", group_version.rpartition("/")[0], plural, error) from None
-        yield page.items, page.metadata.resourceVersion
-        if not (more := page.metadata.continue_):
+        query = {**selectors, "limit": str(_PAGE), **more}
+        pending = request(api, "GET", url_path, query=query, seconds=READ_TIMEOUT, decode=_PAGE_OF_LIST)
+        page: _Page = await asked(pending, "list", resource, group)
+        yield page.items or [], page.metadata.resourceVersion
+        if not page.metadata.continue_:
             return
+        more = {"continue": page.metadata.continue_}
 
 
-async def read_body(response: aiohttp.ClientResponse, operation: str) -> bytes:
-    """Return the body of a response. Raises ApiUnavailable for an error status; its text names the `operation`."""
-    try:
-        return await read(response)
-    except ApiException as error:
-        raise ApiUnavailable(f"cannot {operation}: {error_text(error)}", error.status, operation) from None
-
-
-def _unavailable(verb: str, group: str, resource: str, error: BaseException) -> ApiUnavailable:
-    status = error.status if isinstance(error, ApiException) else None
-    request = f"{verb} {resource} ({group})" if group else f"{verb} {resource}"
-    return ApiUnavailable(f"cannot {verb} {resource}: {error_text(error)}", status, request)
+async def _items(
+    api: ApiClient, url_path: str, selectors: Mapping[str, str], group: str | None = None
+) -> AsyncIterator[msgspec.Raw]:
+    async for items, _ in pages(api, url_path, selectors, group):
+        for item in items:
+            yield item
 
 
 def _decoded(kind: Kind, item: msgspec.Raw) -> Json:
-    body: Json = node_json.node(item) if kind is Kind.KUBE_NODE else msgspec.json.decode(item)
+    """Return a listed object. Raises ApiUnavailable for a v1 Node of another shape."""
+    try:
+        body: Json = _NODE(item).wire_shape() if kind is Kind.KUBE_NODE else msgspec.json.decode(item)
+    except msgspec.DecodeError as error:
+        raise ApiUnavailable(f"cannot list {kind.value}: {error}", None, f"list {kind.value}") from None
     return body

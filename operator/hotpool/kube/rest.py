@@ -4,7 +4,7 @@ They replace the generated API classes, of which CoreV1Api alone takes 0.6 s and
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from types import MappingProxyType
 from typing import Any, Final
@@ -24,6 +24,20 @@ CONNECTION_ERRORS: Final = (aiohttp.ClientError, TimeoutError, OSError)
 _FIRST_ERROR_STATUS: Final = 400
 
 
+class WireMetadata(msgspec.Struct):
+    """Identity of an object, as the API server sends it."""
+
+    name: str = ""
+    uid: str = ""
+    resourceVersion: str = ""  # noqa: N815 - the wire's name.
+
+
+class WireObject(msgspec.Struct):
+    """An object of any kind. A subclass adds the fields that are read."""
+
+    metadata: WireMetadata = msgspec.field(default_factory=WireMetadata)
+
+
 def path(group_version: str, *parts: str) -> str:
     """Return the path of a resource, for example of ("apps/v1", "namespaces", "x", "deployments")."""
     root = "/apis" if "/" in group_version else "/api"
@@ -39,13 +53,16 @@ async def request(
     body: Any = None,
     content_type: str = "application/json",
     seconds: float,
+    decode: Callable[[bytes], Any] = msgspec.json.decode,
 ) -> Any:
     """Return the decoded JSON of a successful request. Raise ApiException for an unsuccessful one, else as `send`."""
     response = await read(
         await send(api, method, url_path, query=query, body=body, content_type=content_type, seconds=seconds)
     )
     try:
-        return msgspec.json.decode(response)
+        return decode(response)
+    except msgspec.ValidationError as error:
+        raise aiohttp.ClientPayloadError(f"the response is not an object of this kind: {error}") from None
     except msgspec.DecodeError:
         raise aiohttp.ClientPayloadError("the response is not JSON") from None
 

@@ -12,16 +12,15 @@ from time import monotonic
 from typing import Any, Final
 
 from kubernetes.aio.client import ApiClient
-from kubernetes.aio.client.exceptions import ApiException
 
 from hotpool.api import meta
 from hotpool.common.kube_client import new_client
 from hotpool.common.kube_credential import bearer
 from hotpool.common.kube_login import Login
 from hotpool.core.model import Kind
-from hotpool.kube.client import ApiUnavailable, ClusterTarget, Connection, connected
+from hotpool.kube.client import ApiUnavailable, Connection, asked, asked_if_present
 from hotpool.kube.reader import READ_TIMEOUT
-from hotpool.kube.rest import APPLY, CONNECTION_ERRORS, error_text, path, request
+from hotpool.kube.rest import APPLY, path, request
 
 Json = dict[str, Any]
 
@@ -35,7 +34,6 @@ _SETTLE_SECONDS: Final = 10.0
 _TOKEN_SECONDS: Final = 600
 """Shortest lifetime of a token that the API server grants."""
 _FORBIDDEN: Final = 403
-_MISSING: Final = 404
 _CONFLICT: Final = 409
 
 
@@ -70,7 +68,7 @@ class ServiceAccounts:
 
     async def labels_of(self, account: str) -> dict[str, str] | None:
         """Return the labels of a ServiceAccount, or None if it does not exist."""
-        found = await _send_unless_missing("get", f"serviceaccounts/{account}", self._read("ServiceAccount", account))
+        found = await asked_if_present(self._read("ServiceAccount", account), "get", f"serviceaccounts/{account}")
         return None if found is None else dict(found["metadata"].get("labels") or {})
 
     async def apply(self, body: Json) -> None:
@@ -81,21 +79,12 @@ class ServiceAccounts:
         pending = request(
             self._api, "PATCH", url_path, query=query, body=body, content_type=APPLY, seconds=READ_TIMEOUT
         )
-        await _send("apply", f"{body['kind'].lower()}s/{name}", pending)
+        await asked(pending, "apply", f"{body['kind'].lower()}s/{name}")
 
     async def secret(self, name: str) -> Json | None:
-        """Return `uid`, `type`, `labels`, `annotations` and `data` of a Secret, or None if it does not exist."""
-        found = await _send_unless_missing("get", f"secrets/{name}", self._read("Secret", name))
-        if found is None:
-            return None
-        metadata = found["metadata"]
-        return {
-            "uid": metadata["uid"],
-            "type": found.get("type"),
-            "labels": metadata.get("labels") or {},
-            "annotations": metadata.get("annotations") or {},
-            "data": found.get("data") or {},
-        }
+        """Return a Secret, or None if it does not exist."""
+        found: Json | None = await asked_if_present(self._read("Secret", name), "get", f"secrets/{name}")
+        return found
 
     async def create_secret(self, body: Json) -> None:
         """Create a Secret. An existing one is not changed."""
@@ -103,7 +92,7 @@ class ServiceAccounts:
         query = {"fieldManager": MANAGER}
         pending = request(self._api, "POST", self._path("Secret"), query=query, body=body, seconds=READ_TIMEOUT)
         try:
-            await _send("create", f"secrets/{name}", pending)
+            await asked(pending, "create", f"secrets/{name}")
         except ApiUnavailable as error:
             if error.status != _CONFLICT:
                 raise
@@ -112,14 +101,14 @@ class ServiceAccounts:
         """Delete an object (with this uid). Return False if it does not exist."""
         body = {"preconditions": {"uid": uid}} if uid else {}
         pending = request(self._api, "DELETE", self._path(kind, name), body=body, seconds=READ_TIMEOUT)
-        return await _send_unless_missing("delete", f"{kind.lower()}s/{name}", pending) is not None
+        return await asked_if_present(pending, "delete", f"{kind.lower()}s/{name}") is not None
 
     async def check_policy(self, account: str, node: str) -> PolicyCheck:
         """Dry-run a forbidden write as the account, until the policy refuses it or 10 s have passed."""
         url_path = self._path("ServiceAccount", account, "token")
         body = {"spec": {"expirationSeconds": _TOKEN_SECONDS}}
         pending = request(self._api, "POST", url_path, body=body, seconds=READ_TIMEOUT)
-        token = (await _send("create", f"serviceaccounts/token of {account}", pending))["status"]["token"]
+        token = (await asked(pending, "create", f"serviceaccounts/token of {account}"))["status"]["token"]
         deadline = monotonic() + _SETTLE_SECONDS
         async with _as_account(self._login, token) as api:
             while True:
@@ -135,7 +124,7 @@ class ServiceAccounts:
         body = {"apiVersion": meta.API_VERSION, "kind": "NodeCapability", "metadata": metadata}
         pending = request(api, "PATCH", url_path, query=query, body=body, content_type=APPLY, seconds=READ_TIMEOUT)
         try:
-            await _send("patch", f"{Kind.NODE.value}/{node}", pending)
+            await asked(pending, "patch", f"{Kind.NODE.value}/{node}")
         except ApiUnavailable as error:
             if error.status != _FORBIDDEN:
                 raise
@@ -150,13 +139,6 @@ class ServiceAccounts:
 
 
 @asynccontextmanager
-async def service_accounts(target: ClusterTarget) -> AsyncIterator[ServiceAccounts]:
-    """Open ServiceAccounts with its own connection. Raises ApiUnavailable if the kubeconfig is unusable."""
-    async with connected(target) as connection:
-        yield ServiceAccounts(connection, target.namespace)
-
-
-@asynccontextmanager
 async def _as_account(login: Login, token: str) -> AsyncIterator[ApiClient]:
     """Open a client of the same server with this token and none of our own credentials."""
     other = replace(login, certificate=None, headers=bearer(token))
@@ -165,22 +147,3 @@ async def _as_account(login: Login, token: str) -> AsyncIterator[ApiClient]:
         yield api
     finally:
         await api.close()
-
-
-async def _send(verb: str, resource: str, request: Awaitable[Any]) -> Any:
-    """Return the response. Raises ApiUnavailable."""
-    try:
-        return await request
-    except (ApiException, *CONNECTION_ERRORS) as error:
-        status = error.status if isinstance(error, ApiException) else None
-        raise ApiUnavailable(f"cannot {verb} {resource}: {error_text(error)}", status, f"{verb} {resource}") from None
-
-
-async def _send_unless_missing(verb: str, resource: str, request: Awaitable[Any]) -> Any:
-    """Return the response, or None if the API server returns 404. Raises ApiUnavailable."""
-    try:
-        return await _send(verb, resource, request)
-    except ApiUnavailable as error:
-        if error.status != _MISSING:
-            raise
-        return None

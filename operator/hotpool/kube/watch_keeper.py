@@ -10,10 +10,7 @@ from collections.abc import Iterable
 from typing import Final, NoReturn
 
 import aiohttp
-import structlog
 from aiohttp.client_middlewares import ClientHandlerType
-
-log = structlog.get_logger(__name__)
 
 WATCH_SECONDS: Final = 10
 """Time after which the API server ends a watch."""
@@ -119,4 +116,7 @@ class _Watch:
             self._response.close()  # the reader gets a ClientConnectionError
         else:
             return
+        import structlog  # noqa: PLC0415 - loads rich; commands start without it
+
+        log = structlog.get_logger(__name__)
         log.warning("watch silent; replacing it", kind=self._kind, silent_seconds=round(self.silence, 1))

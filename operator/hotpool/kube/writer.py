@@ -5,6 +5,8 @@ UnavailableError (no response), StaleError (the stored object is not the one tha
 or NotLeaderError.
 """
 
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from kubernetes.aio.client import ApiClient
@@ -14,7 +16,7 @@ from hotpool.api import meta
 from hotpool.api.generator import GeneratorStatus
 from hotpool.api.meta import ApiModel, Condition
 from hotpool.api.pool import PoolSpec, PoolStatus
-from hotpool.core.model import Generator, Heartbeat, Kind, Member, Meta, Pool
+from hotpool.core.model import Generator, Heartbeat, Key, Kind, Member, Meta, Pool
 from hotpool.core.planning.diff import CreateSlice, DeleteSlice, SliceWrite, UpdateSlice
 from hotpool.errors import NotLeaderError, RejectedError, RetryableError, StaleError, UnavailableError
 from hotpool.kube.rest import APPLY, CONNECTION_ERRORS, JSON_PATCH, MERGE, error_text, path, request
@@ -30,13 +32,13 @@ _GONE_OR_CHANGED = {404, 409}
 _RETRYABLE = {408, 429, 500, 502, 503, 504}
 
 
+@dataclass(frozen=True, slots=True)
 class KubeWriter:
     """Writer of one namespace. Slices carry the term of the leadership."""
 
-    def __init__(self, api: ApiClient, namespace: str, leadership: Leadership) -> None:
-        self._api = api
-        self._namespace = namespace
-        self._leadership = leadership
+    _api: ApiClient
+    _namespace: str
+    _leadership: Leadership
 
     async def write_slice(self, pool: Pool, write: SliceWrite) -> Json | None:
         """Create, update or delete a slice. Return the stored object, or None after a deletion."""
@@ -49,12 +51,8 @@ class KubeWriter:
                 body["term"] = max(self._leadership.term, known.term)
                 return await self._patch(Kind.SLICE, known.meta.name, body)
             case DeleteSlice(known):
-                await self.delete_slice(known.meta)
+                await self.delete(Kind.SLICE, known.meta)
                 return None
-
-    async def delete_slice(self, known: Meta) -> None:
-        """Delete the slice with this uid and version."""
-        await self._delete(Kind.SLICE, known)
 
     def _slice(self, pool: Pool, name: str, members: tuple[Member, ...]) -> Json:
         return {
@@ -105,28 +103,17 @@ class KubeWriter:
         ]
         return await self._send("patch", "PATCH", Kind.POOL, pool.meta.name, body=body, content_type=JSON_PATCH)
 
-    async def delete_pool(self, pool: Pool) -> None:
-        """Delete the pool with this uid and version."""
-        await self._delete(Kind.POOL, pool.meta)
-
-    async def delete_node(self, node: Meta) -> None:
-        """Delete the NodeCapability with this uid and version."""
-        await self._delete(Kind.NODE, node)
+    async def delete(self, kind: Kind, known: Meta) -> None:
+        """Delete the object with this uid and version."""
+        await self._send("delete", "DELETE", kind, known.name, body=_preconditions(known.uid, str(known.version)))
 
     async def delete_lease(self, lease: Heartbeat) -> None:
         """Delete the Lease of a node, unless it was renewed meanwhile. A missing Lease is not an error."""
-        if not self._leadership.may_write():
-            raise NotLeaderError("no longer leader; nothing was sent")
         name = f"{meta.LEASE_PREFIX}{lease.node}"
         url_path = path("coordination.k8s.io/v1", "namespaces", self._namespace, "leases", name)
-        body = _preconditions(lease.uid, lease.version)
-        try:
-            await request(self._api, "DELETE", url_path, body=body, seconds=WRITE_TIMEOUT)
-        except (ApiException, *CONNECTION_ERRORS) as error:
-            if not isinstance(error, ApiException) or error.status not in _GONE_OR_CHANGED:
-                WRITES.labels("kubernetes", "delete", "error").inc()
-                raise _to_write_error(error, Kind.NODE, lease.node) from None
-        WRITES.labels("kubernetes", "delete", "ok").inc()
+        with suppress(StaleError):
+            body = _preconditions(lease.uid, lease.version)
+            await self.send("delete", "DELETE", url_path, Key(Kind.NODE, lease.node), body=body)
 
     async def _create(self, kind: Kind, body: Json) -> Json:
         return await self._send("create", "POST", kind, body["metadata"]["name"], body=_typed(kind, body))
@@ -142,9 +129,6 @@ class KubeWriter:
         typed = _typed(Kind.NODE, body)
         return await self._send("apply", "PATCH", Kind.NODE, name, body=typed, content_type=APPLY, status=status)
 
-    async def _delete(self, kind: Kind, known: Meta) -> None:
-        await self._send("delete", "DELETE", kind, known.name, body=_preconditions(known.uid, str(known.version)))
-
     async def _send(
         self,
         verb: str,
@@ -156,11 +140,17 @@ class KubeWriter:
         content_type: str = "application/json",
         status: bool = False,
     ) -> Json:
-        """Send one request of at most WRITE_TIMEOUT. `status`: to the subresource."""
-        if not self._leadership.may_write():
-            raise NotLeaderError("no longer leader; nothing was sent")
+        """Send a request about an object of hotpool's kinds. `status`: to the subresource."""
         parts = [kind.value] if method == "POST" else [kind.value, name, *(["status"] if status else [])]
         url_path = path(meta.API_VERSION, "namespaces", self._namespace, *parts)
+        return await self.send(verb, method, url_path, Key(kind, name), body=body, content_type=content_type)
+
+    async def send(
+        self, verb: str, method: str, url_path: str, key: Key, *, body: Any, content_type: str = "application/json"
+    ) -> Json:
+        """Send one request of at most WRITE_TIMEOUT. Return the response. `verb`: for metrics; `key`: for errors."""
+        if not self._leadership.may_write():
+            raise NotLeaderError("no longer leader; nothing was sent")
         query = {} if method == "DELETE" else {"fieldManager": meta.OPERATOR_MANAGER}
         if content_type == APPLY:
             query["force"] = "true"
@@ -170,7 +160,7 @@ class KubeWriter:
             )
         except (ApiException, *CONNECTION_ERRORS) as error:
             WRITES.labels("kubernetes", verb, "error").inc()
-            raise _to_write_error(error, kind, name) from None
+            raise _to_write_error(error, key) from None
         WRITES.labels("kubernetes", verb, "ok").inc()
         return dict(response)
 
@@ -180,13 +170,13 @@ def _preconditions(uid: str, version: str) -> Json:
     return {"preconditions": {"uid": uid, "resourceVersion": version}}
 
 
-def _to_write_error(error: BaseException, kind: Kind, name: str) -> RetryableError | RejectedError:
-    text = f"{kind.value}/{name}: {error_text(error)}"
+def _to_write_error(error: BaseException, key: Key) -> RetryableError | RejectedError:
+    text = f"{key.kind.value}/{key.name}: {error_text(error)}"
     if not isinstance(error, ApiException):
         return UnavailableError(text)
     if error.status in _RETRYABLE:
         return RetryableError(text)
-    return StaleError(text, kind, name) if error.status in _GONE_OR_CHANGED else RejectedError(text)
+    return StaleError(text, key.kind, key.name) if error.status in _GONE_OR_CHANGED else RejectedError(text)
 
 
 def _typed(kind: Kind, body: Json) -> Json:

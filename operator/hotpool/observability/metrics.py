@@ -33,7 +33,9 @@ NODES: Final = Gauge("hotpool_nodes", "Nodes known", registry=REGISTRY)
 POOLS: Final = Gauge("hotpool_pools", "Pools known", registry=REGISTRY)
 LEADER: Final = Gauge("hotpool_leader", "1 while this process may write", registry=REGISTRY)
 TERM: Final = Gauge("hotpool_term", "Term of leadership", registry=REGISTRY)
-REDIS_UP: Final = Gauge("hotpool_redis_up", "1 while Redis accepts writes", registry=REGISTRY)
+TARGET_UP: Final = Gauge(
+    "hotpool_target_up", "1 while a target holds the desired state, as far as is known", ["target"], registry=REGISTRY
+)
 REDIS_FAILURES: Final = Counter(
     "hotpool_redis_failures",
     "Failed calls of Redis: away, slow, full, replica, loading, password, denied, shared, unclaimed, …",
@@ -61,7 +63,7 @@ EVENTS: Final = Counter(
 )
 HOTPLUG: Final = Histogram(
     "hotpool_hotplug_seconds",
-    "Time from an agent's report to the change of membership, by stage; one observation per node and pool",
+    "Time from an agent's report to the change of membership, by stage; one observation per pool and target",
     ["stage", "direction"],
     buckets=(*_STAGES, 30, 60),
     registry=REGISTRY,

@@ -3,14 +3,9 @@
 Must not do I/O. One instance for pools, one for nodes.
 """
 
-from __future__ import annotations
-
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 MAX_COUNTER_JUMP = 10**12
 """Must equal the constant in lua/common.lua. Two valid versions never differ by more."""

@@ -4,17 +4,12 @@ Pure: must not import redis or do I/O. The digest of a large pool takes millisec
 content changes, from the former one if there is one, and keep it.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import InitVar, dataclass, field
-from typing import TYPE_CHECKING
 
 from hotpool.projection.keys import STATES
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 _LAYOUT = "2"  # Part of each digest: after a change of the layout every document differs and is rewritten.
 
@@ -80,13 +75,13 @@ class PoolDocument:
     ready: frozenset[str] = field(compare=False)
     suspect: frozenset[str] = field(compare=False)
     draining: frozenset[str] = field(compare=False)
-    former: InitVar[PoolDocument | None] = None
+    former: InitVar["PoolDocument | None"] = None
     sums: tuple[int, ...] = field(init=False, repr=False, compare=False)
     """Hash sum of each member set, a part of the digest."""
     digest: str = field(init=False, repr=False)
     """Equal for documents with equal members. Comparisons use it in place of the member sets."""
 
-    def __post_init__(self, former: PoolDocument | None) -> None:
+    def __post_init__(self, former: "PoolDocument | None") -> None:
         if former:
             self._derive(former)
         else:
@@ -96,7 +91,7 @@ class PoolDocument:
             parts += [str(len(members)), f"{total:x}"]
         object.__setattr__(self, "digest", _digest(parts))
 
-    def _derive(self, former: PoolDocument) -> None:
+    def _derive(self, former: "PoolDocument") -> None:
         change = self.change_from(former)
         parts = zip(former.sums, change.added, change.removed, strict=True)
         object.__setattr__(
@@ -111,7 +106,7 @@ class PoolDocument:
         """The three member sets in the order of keys.STATES."""
         return self.ready, self.suspect, self.draining
 
-    def change_from(self, former: PoolDocument) -> MembershipChange:
+    def change_from(self, former: "PoolDocument") -> MembershipChange:
         """Return the difference from the members of `former` to the members of this document."""
         (ready, suspect, draining), (was_ready, was_suspect, was_draining) = self.members, former.members
         return MembershipChange(

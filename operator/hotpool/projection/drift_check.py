@@ -4,14 +4,15 @@ Each check compares all facts and counts, and a part of the contents in rotation
 when to write. Keys of a wrong type or content count as different, never as an error.
 """
 
-from __future__ import annotations
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
+from hotpool.projection.accepted_writes import AcceptedWrites
 from hotpool.projection.connection.config import to_text
-from hotpool.projection.functions import library_source
-from hotpool.projection.keys import STATES, index_field
+from hotpool.projection.documents import NodeDocument, PoolDocument
+from hotpool.projection.functions import Functions, library_source
+from hotpool.projection.keys import STATES, FleetKeys, index_field
 from hotpool.projection.stored_state import (
     NODES_PER_CALL,
     POOLS_PER_CALL,
@@ -22,14 +23,6 @@ from hotpool.projection.stored_state import (
     parse_stamp,
     scan,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from hotpool.projection.accepted_writes import AcceptedWrites
-    from hotpool.projection.documents import NodeDocument, PoolDocument
-    from hotpool.projection.functions import Functions
-    from hotpool.projection.keys import FleetKeys
 
 NODES_PER_ROUND = 200
 MEMBERS_PER_ROUND = 5_000
@@ -105,24 +98,17 @@ class Rotation:
         return [name for name in chosen if name in desired]
 
 
+@dataclass(slots=True)
 class DriftCheck:
     """One comparison. Not reusable."""
 
-    def __init__(
-        self,
-        functions: Functions,
-        keys: FleetKeys,
-        pool_writes: AcceptedWrites,
-        node_writes: AcceptedWrites,
-        rotation: Rotation,
-    ) -> None:
-        self._rotation = rotation
-        self._functions = functions
-        self._keys = keys
-        self._pool_writes = pool_writes
-        self._node_writes = node_writes
-        self._unconfirmed: set[str] = set()
-        """Pools whose last write by this process is not in Redis."""
+    _functions: Functions
+    _keys: FleetKeys
+    _pool_writes: AcceptedWrites
+    _node_writes: AcceptedWrites
+    _rotation: Rotation
+    _unconfirmed: set[str] = field(default_factory=set)
+    """Pools whose last write by this process is not in Redis."""
 
     async def run(self, term: int, pools: Mapping[str, PoolDocument], nodes: Mapping[str, NodeDocument]) -> DriftReport:
         """Compare. Names written by this process in the meantime are left out. Errors of redis are raised unchanged."""

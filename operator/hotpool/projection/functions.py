@@ -3,22 +3,18 @@
 Must not depend on the meaning of the functions, nor import anything that a dispatcher does not have.
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from redis.asyncio.cluster import RedisCluster
 from redis.exceptions import RedisError, ResponseError
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from hotpool.projection.connection.async_connection import Client
+from hotpool.projection.connection.async_connection import Client
 
 CommandArgs: TypeAlias = tuple[str | bytes | int | float, ...]
 

@@ -3,16 +3,12 @@
 Pure. Redis has the only copy: a flush or the loss of Redis deletes the history, which only `hotpool why` shows.
 """
 
-from __future__ import annotations
-
 import json
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from hotpool.core.node_history import Transition
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
 
 MAX_TRANSITIONS: Final = 10
 """Must equal the constant in lua/nodes.lua."""

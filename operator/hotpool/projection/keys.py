@@ -4,16 +4,11 @@ Pure: must not import redis or do I/O. All keys share one hash tag, so a fleet i
 the limit is one shard per fleet).
 """
 
-from __future__ import annotations
-
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 from hotpool.common.hashing import fnv1a64
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 STATES = ("ready", "suspect", "draining")
 DEFAULT_PREFIX = "hotpool"

@@ -1,20 +1,14 @@
 """Reads of the stored projection. Keys of a wrong type or content read as empty, never as an error."""
 
-from __future__ import annotations
-
+from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hotpool.projection.accepted_writes import WriteStamp
 from hotpool.projection.connection.config import to_text
 from hotpool.projection.documents import PoolDocument
-from hotpool.projection.keys import STATES
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    from hotpool.projection.functions import Functions
-    from hotpool.projection.keys import FleetKeys
+from hotpool.projection.functions import Functions
+from hotpool.projection.keys import STATES, FleetKeys
 
 POOLS_PER_CALL = 50
 NODES_PER_CALL = 50

@@ -5,21 +5,22 @@ writes of one name are safe: the later wins. Raises RetryableError (TermNotClaim
 RejectedError, NotLeaderError (nothing was sent) and FencedError (stop).
 """
 
-from __future__ import annotations
-
 import asyncio
 import secrets
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from redis.exceptions import RedisClusterException, RedisError
 
 from hotpool.errors import NotLeaderError
+from hotpool.leadership import Leadership
 from hotpool.observability.metrics import POOL_WRITES, REDIS_FAILURES
 from hotpool.projection.accepted_writes import AcceptedWrites, WriteStamp
-from hotpool.projection.connection.async_connection import describe
+from hotpool.projection.connection.async_connection import Client, describe
+from hotpool.projection.documents import MembershipChange, NodeDocument, PoolDocument
 from hotpool.projection.drift_check import DriftCheck, DriftReport, Rotation
 from hotpool.projection.functions import Functions
 from hotpool.projection.keys import DEFAULT_PREFIX, FleetKeys, scored_members
@@ -32,13 +33,6 @@ from hotpool.projection.redis_errors import (
     translate,
 )
 from hotpool.projection.stored_state import read_digests, read_pool
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
-
-    from hotpool.leadership import Leadership
-    from hotpool.projection.connection.async_connection import Client
-    from hotpool.projection.documents import MembershipChange, NodeDocument, PoolDocument
 
 MEMBERS_PER_CALL = 250
 """Limit per call. Redis inserts so many in half a millisecond, and the call blocks the server."""

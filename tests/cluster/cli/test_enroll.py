@@ -22,8 +22,9 @@ from hotpool.cli import enroll
 from hotpool.cli.enrollment.manifests import LAST_USED_LABEL, secret_names
 from hotpool.cli.options import FleetOptions
 from hotpool.cli.program import app
-from hotpool.kube import service_accounts
-from hotpool.kube.client import ClusterTarget
+from hotpool.common.kubeconfig import Target
+from hotpool.kube import rest, service_accounts
+from hotpool.kube.client import connected
 from localfleet.catalogue import translator
 from localfleet.fleet import Fleet
 from localfleet.process import wait_for
@@ -292,21 +293,20 @@ class Interrupted(BaseException):
 
 def interrupt(monkeypatch: pytest.MonkeyPatch, at: int, *, done: bool) -> None:
     """Interrupt the command at its request number `at`: before it is sent, or with `done` before its response."""
-    real, count = service_accounts._send, 0  # noqa: SLF001 - all requests go through it
+    real, count = rest.request, 0
 
-    async def send(verb: str, what: str, request: Any) -> Any:
+    async def send(*args: Any, **options: Any) -> Any:
         nonlocal count
         count += 1
         if count == at and not done:
-            request.close()
             raise Interrupted
         try:
-            return await real(verb, what, request)
+            return await real(*args, **options)
         finally:
             if count == at:
                 raise Interrupted
 
-    monkeypatch.setattr(service_accounts, "_send", send)
+    monkeypatch.setattr(service_accounts, "request", send)
 
 
 # Interruptions before a request and after the one before it differ only in local work between them: the file.
@@ -322,8 +322,8 @@ def test_the_next_run_completes_a_run_interrupted_at_any_request(
     options = enroll.EnrollOptions(NODE, fleet, str(enroller.file), None, None)
 
     async def run() -> None:
-        async with service_accounts.service_accounts(ClusterTarget(fleet.namespace, fleet.kubeconfig)) as accounts:
-            await task(accounts, options)
+        async with connected(Target(fleet.kubeconfig)) as connection:
+            await task(service_accounts.ServiceAccounts(connection, fleet.namespace), options)
 
     for at in range(1, 40):
         enroller.run("--revoke")

@@ -14,19 +14,17 @@ from unittest import mock
 
 from aiohttp import ClientError
 from click.testing import CliRunner
-from kubernetes import client
-from kubernetes.client.exceptions import ApiException
+from kubernetes.aio.client.exceptions import ApiException
 from tests.support.kubeconfig_cases import CASES, PROXY_VARIABLES, Run, Setup
 from tests.support.recording_api import Access, RecordingApi, recording_api
-from urllib3.exceptions import HTTPError
 
 from hotpool.cli.program import app
 from hotpool.common.kubeconfig import Target, TargetError, namespace_of
 from hotpool.kube import custom_resource_watch
-from hotpool.kube.blocking_client import blocking_client
-from hotpool.kube.client import ApiUnavailable, ClusterTarget, connected
+from hotpool.kube.client import ApiUnavailable, connected
+from hotpool.kube.election_lease import ElectionLease
 from hotpool_agent.kube.errors import KubeError
-from hotpool_agent.kube.http_client import KubeHttpClient, KubeRequest
+from hotpool_agent.kube.http_client import KubeHttpClient
 from localfleet.kind import kind_program, kubectl_program
 from localfleet.process import wait_for
 
@@ -34,39 +32,34 @@ SECONDS: Final = 20.0
 Program = Callable[[Run, RecordingApi, int], Coroutine[None, None, None]]
 
 
-def target_of(run: Run) -> ClusterTarget:
-    """Return the target of a command without -n."""
-    namespace = namespace_of(Target(run.kubeconfig, run.context))
-    return ClusterTarget(namespace, run.kubeconfig, run.context)
-
-
 async def agent(run: Run, _api: RecordingApi, _port: int) -> None:
     """Read with the agent's client."""
     http = KubeHttpClient(Target(run.kubeconfig, run.context), SECONDS)
     await http.open()
     try:
-        await http.list(KubeRequest("GET", f"/apis/hotpool.dev/v1alpha1/namespaces/{http.namespace}/nodecapabilities"))
+        await http.get(f"/apis/hotpool.dev/v1alpha1/namespaces/{http.namespace}/nodecapabilities")
     finally:
         await http.close()
 
 
 async def election(run: Run, _api: RecordingApi, _port: int) -> None:
     """Read the election Lease with the client of its thread."""
-    target = target_of(run)
+    target = Target(run.kubeconfig, run.context)
     async with connected(target) as connection:
-        api = client.CoordinationV1Api(blocking_client(connection.login.current))
-        await asyncio.to_thread(api.list_namespaced_lease, target.namespace, _request_timeout=SECONDS)
+        lease = ElectionLease(connection.login, namespace_of(target))
+        await asyncio.to_thread(lease.read)
+        await asyncio.to_thread(lease.close)
 
 
 async def kopf_watch(run: Run, api: RecordingApi, port: int) -> None:
     """Watch with kopf until its watch is open. kopf would try again without end where its session cannot connect."""
-    target, stop = target_of(run), asyncio.Event()
+    target, stop = Target(run.kubeconfig, run.context), asyncio.Event()
     async with connected(target) as connection:
         async with connection.new_session() as session, session.get(f"{connection.login.current.server}/api"):
             pass
         handlers = custom_resource_watch.registry(lambda *_: None, connection)
         watching = custom_resource_watch.watch(
-            handlers, target.namespace, handle_signals=lambda: None, ready=asyncio.Event(), stop=stop
+            handlers, namespace_of(target), handle_signals=lambda: None, ready=asyncio.Event(), stop=stop
         )
         task = asyncio.create_task(watching)
         await asyncio.to_thread(wait_for, "kopf watches", lambda: port in api.watched or task.done(), SECONDS)
@@ -89,7 +82,7 @@ def command(*words: str) -> Program:
 OURS: Final = {"agent": agent, "election": election, "kopf": kopf_watch, "top": command("top")}
 MORE: Final = {"why": command("why", "--node", "n1"), "enroll": command("enroll", "n1", "-o", "-")}
 REFUSALS: Final = (TargetError, ApiUnavailable, KubeError)
-NO_CONNECTION: Final = (ApiException, HTTPError, ClientError)
+NO_CONNECTION: Final = (ApiException, ClientError)
 EXTENDED: Final = {"the first of two files", "proxy-url and tls-server-name"}
 """Cases that the other commands run, too."""
 

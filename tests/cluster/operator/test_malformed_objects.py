@@ -127,5 +127,6 @@ def run_malformed_objects(fleet: Fleet, times: int) -> None:
     wait_for("a condition on everything", lambda: not without_condition(fleet), 120)
     assert failed(fleet) <= EXPECTED_FAILURES
     assert fleet.operator.running, "the first process still runs"
-    assert fleet.probe("readyz") == 200
+    status, checks = fleet.ask_operator("readyz")
+    assert status == 200, checks
     stop_and_start(fleet)

@@ -55,7 +55,7 @@ def test_the_projection_of_another_cluster_is_not_changed_until_it_is_abandoned(
     operator = running.start_operator()
     wait_for("slices without Redis", lambda: running.members("llm") == BOTH)
     wait_for("readyz has the reason", lambda: not_ready(running, "another cluster writes to this Redis"))
-    assert "hotpool_redis_up 0.0" in running.ask_operator("metrics")[1]
+    assert 'hotpool_target_up{target="redis"} 0.0' in running.ask_operator("metrics")[1]
     wait_event(running, "hotpool-operator", "RedisDown", "give one of them another --redis-prefix")
     assert running.members_in_redis("llm") == {}
     assert claim_for_another_cluster(running, alive=False)

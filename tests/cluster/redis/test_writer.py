@@ -203,15 +203,19 @@ async def test_a_node_write_of_an_older_version_is_refused(client: Client) -> No
     assert await client.execute_command("EXISTS", KEYS.node("edge-1")) == 0
 
 
-async def test_a_pool_recreated_under_its_name_replaces_the_old_one_at_any_version(
+async def test_a_late_write_of_a_deleted_pool_does_not_replace_the_new_pool_of_that_name(
     client: Client, lookup: Lookup
 ) -> None:
     writer = await claimed_writer(client)
-    await writer.replace_pool(pool("a"))
-    await client.execute_command("HSET", KEYS.pool("zh-en")[0], "version", "40")
-    document = pool("b", uid="u2")
-    await writer.replace_pool(document)
-    assert equals(document, await lookup.members("zh-en"))
+    await writer.replace_pool(pool("old"))
+    late = asyncio.create_task(writer.replace_pool(pool("late", size=20_000)))  # many calls before it takes effect
+    await asyncio.sleep(0)
+    recreated = pool("new", uid="u2")
+    await writer.replace_pool(recreated)
+    assert not late.done()
+    with pytest.raises(VersionConflictError):
+        await late
+    assert equals(recreated, await lookup.members("zh-en"))
 
 
 async def test_a_lower_term_replaces_the_stored_pool_after_the_meta_key_was_lost(

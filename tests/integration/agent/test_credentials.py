@@ -20,7 +20,7 @@ from tests.support.fake_api import FakeApi, Fault
 
 from hotpool.common import kubeconfig
 from hotpool.common.kubeconfig import Target, TargetError
-from hotpool_agent.kube.node_resources import NodeResources
+from hotpool_agent.kube.http_client import KubeHttpClient
 
 NMT = "- {id: idle, type: nmt, run: {command: [sleep, '600']}}\n"
 
@@ -267,7 +267,7 @@ async def test_another_current_context_does_not_move_a_running_agent(
         content["users"].append({"name": "b", "user": {"token": "wrong"}})
         path.write_text(json.dumps(content | {"current-context": "b"}), encoding="utf-8")
         await api.until(lambda: api.connected() == {"second"})
-        assert it.agent.resources.namespace == "fleet"
+        assert it.agent.resources.client.namespace == "fleet"
         assert not [path for _, path in api.requests if "/namespaces/fleet/" not in path]
         await it.shut_down()
 
@@ -287,7 +287,7 @@ async def test_errors_in_a_kubeconfig_are_reported_at_the_start(
     (tmp_path / "empty").write_text("", encoding="utf-8")
     path = api.kubeconfig(tmp_path, user, {"certificate-authority": str(authority.path)})
     with pytest.raises(TargetError, match=hint):
-        await NodeResources(Target(str(path)), "n1", 1).connect()
+        await KubeHttpClient(Target(str(path)), 1).open()
 
 
 async def test_a_kubeconfig_without_the_contexts_user_is_reported_at_the_start(tmp_path: Path, api: FakeApi) -> None:
@@ -295,7 +295,7 @@ async def test_a_kubeconfig_without_the_contexts_user_is_reported_at_the_start(t
     content = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps(content | {"users": []}), encoding="utf-8")
     with pytest.raises(TargetError, match="has no user"):
-        await NodeResources(Target(str(path)), "n1", 1).connect()
+        await KubeHttpClient(Target(str(path)), 1).open()
 
 
 async def test_passwords_in_netrc_are_not_used(

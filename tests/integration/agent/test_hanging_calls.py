@@ -17,8 +17,8 @@ from tests.support.not_run import not_run
 
 from hotpool_agent.paths import log_folder
 from hotpool_agent.service_manager import CommandError
-from hotpool_agent.services import launch, log_rotation, process
-from hotpool_agent.services.log_rotation import RotationLimits, rotate_forever
+from hotpool_agent.services import launch, log_rotation
+from hotpool_agent.services.log_rotation import rotate_forever
 
 HANGS = {
     "program": "not begun after 1 s; a file system may not respond",
@@ -106,7 +106,7 @@ async def test_a_start_whose_process_cannot_be_killed_is_named_and_not_tried_aga
         return
     kill = os.kill
     monkeypatch.setattr(os, "kill", lambda *_: None)
-    monkeypatch.setattr(process, "KILL_SECONDS", 0.3)
+    monkeypatch.setattr(launch, "KILL_SECONDS", 0.3)
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), hanging_entry("program", frozen)) as it:
         await it.until("s", "Stopped")
         with pytest.raises(CommandError, match=r"process \d+ hangs: a file system does not respond"):
@@ -179,7 +179,7 @@ async def test_log_rotation_that_hangs_occupies_one_thread_and_ends_with_the_age
         return []
 
     monkeypatch.setattr(log_rotation, "_rotate_all", hang)
-    task = asyncio.create_task(rotate_forever(tmp_path, RotationLimits(period=0.01)))
+    task = asyncio.create_task(rotate_forever(tmp_path, period=0.01))
     await eventually(lambda: calls)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -18,7 +18,7 @@ from tests.support.hangs import busy_threads, hanging_file, held_open
 from hotpool.common.kubeconfig import Target, TargetError
 from hotpool_agent.catalogue.loader import CatalogueError
 from hotpool_agent.control.protocol import Request, send
-from hotpool_agent.kube.node_resources import NodeResources
+from hotpool_agent.kube.http_client import KubeHttpClient
 from hotpool_agent.paths import socket_path
 
 NMT = "- {id: idle, type: nmt, run: {command: [sleep, '600']}}\n"
@@ -152,10 +152,10 @@ async def test_a_kubeconfig_that_hangs_at_the_start_is_an_error(
     api: FakeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = api.kubeconfig(tmp_path)
-    monkeypatch.setattr("hotpool_agent.kube.session._LOAD_SECONDS", 0.3)
-    resources = NodeResources(Target(str(path)), "n1", 1.0)
+    monkeypatch.setattr("hotpool_agent.kube.http_client._LOAD_SECONDS", 0.3)
+    client = KubeHttpClient(Target(str(path)), 1.0)
     with hanging_file(path), pytest.raises(TargetError, match="cannot be read within"):
-        await resources.connect()
+        await client.open()
 
 
 def plugin_kubeconfig(api: FakeApi, script: Path, mode: Path) -> Path:

@@ -19,7 +19,7 @@ from hotpool.common import threads
 from hotpool_agent.probes.prober import Prober
 from hotpool_agent.service_manager import CommandError
 from hotpool_agent.services import controller, probing
-from hotpool_agent.services.log_rotation import RotationLimits, rotate_forever
+from hotpool_agent.services.log_rotation import rotate_forever
 from hotpool_agent.services.process import Process
 
 IDLE = "- {id: s, type: asr, preStopSeconds: 0, run: {command: [sleep, '600']}}\n"
@@ -153,7 +153,7 @@ async def test_a_machine_without_free_threads_ends_neither_the_agent_nor_its_tas
 
     monkeypatch.setattr("hotpool_agent.service_manager._TRACK_SECONDS", 0.05)
     monkeypatch.setattr("hotpool_agent.state_store._RETRY_SECONDS", 0.05)
-    monkeypatch.setattr("hotpool_agent.app.rotate_forever", partial(rotate_forever, limits=RotationLimits(period=0.05)))
+    monkeypatch.setattr("hotpool_agent.app.rotate_forever", partial(rotate_forever, period=0.05))
     async with agent_running(tmp_path, api.kubeconfig(tmp_path), IDLE) as it:
         await it.until("s", "Stopped")
         await it.agent.services.command("start", "s", wait=True)

@@ -20,7 +20,7 @@ from tests.support.agent_run import eventually
 
 from hotpool_agent.paths import log_file, log_folder, previous_log
 from hotpool_agent.services import log_rotation
-from hotpool_agent.services.log_rotation import RotationLimits, rotate, rotate_forever
+from hotpool_agent.services.log_rotation import rotate, rotate_forever
 
 LIMIT: Final = 64 * 1024
 ENDLESS: Final = """
@@ -119,7 +119,7 @@ async def test_a_file_without_a_writer_loses_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("flags", [os.O_APPEND, 0], ids=["appends", "does not append"])
 async def test_files_stay_bounded_while_a_service_writes_on_and_on(tmp_path: Path, flags: int) -> None:
     path = tmp_path / "s.log"
-    task = asyncio.create_task(rotate_forever(tmp_path, RotationLimits(size=LIMIT, period=0.01)))
+    task = asyncio.create_task(rotate_forever(tmp_path, size=LIMIT, period=0.01))
     with writer(path, ON_REQUEST, flags) as process:
         for _ in range(20):
             before = _inode(previous_log(path))
@@ -137,7 +137,7 @@ async def test_files_stay_bounded_while_a_service_writes_on_and_on(tmp_path: Pat
 async def test_a_small_file_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "small.log").write_bytes(b"x" * (LIMIT - 1))
     (tmp_path / "large.log").write_bytes(b"x" * LIMIT)
-    task = asyncio.create_task(rotate_forever(tmp_path, RotationLimits(size=LIMIT, period=0.01)))
+    task = asyncio.create_task(rotate_forever(tmp_path, size=LIMIT, period=0.01))
     await eventually(lambda: (tmp_path / "large.log").stat().st_size == 0)
     task.cancel()
     assert names(tmp_path) == ["large.log", "large.log.1", "small.log"]
@@ -149,7 +149,7 @@ async def test_on_a_full_disk_the_file_is_emptied_and_the_agent_goes_on(tmp_path
     # Every write to this device fails as on a full disk.
     (tmp_path / "s.log.1.new").symlink_to("/dev/full")
     path.write_bytes(b"x" * LIMIT)
-    task = asyncio.create_task(rotate_forever(tmp_path, RotationLimits(size=LIMIT, period=0.01)))
+    task = asyncio.create_task(rotate_forever(tmp_path, size=LIMIT, period=0.01))
     await eventually(lambda: path.stat().st_size == 0)
     assert names(tmp_path) == ["s.log", "s.log.1"]
     assert previous_log(path).read_bytes() == b"older\n"
@@ -163,7 +163,7 @@ async def test_on_a_full_disk_the_file_is_emptied_and_the_agent_goes_on(tmp_path
 
 async def test_an_error_with_one_file_or_the_folder_does_not_affect_other_files(tmp_path: Path) -> None:
     folder = tmp_path / "logs"
-    task = asyncio.create_task(rotate_forever(folder, RotationLimits(size=LIMIT, period=0.01)))
+    task = asyncio.create_task(rotate_forever(folder, size=LIMIT, period=0.01))
     (tmp_path / "new").mkdir()
     (tmp_path / "new" / "a.log").mkdir()
     (tmp_path / "new" / "b.log").symlink_to("nowhere")

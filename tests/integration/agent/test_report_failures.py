@@ -20,7 +20,7 @@ FAILED = (False, "ReportFailed")
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let heartbeats stop half a second after a failure."""
-    monkeypatch.setattr("hotpool_agent.reporting.failures.FAILURE_SECONDS", 0.5)
+    monkeypatch.setattr("hotpool_agent.reporting.reporter_state.FAILURE_SECONDS", 0.5)
 
 
 def fail(*_: object, **__: object) -> Any:

@@ -20,6 +20,7 @@ from tests.support.fake_api import FakeApi, Fault, fake_api, is_beat, is_report,
 from hotpool.common.kubeconfig import Target
 from hotpool_agent.control.protocol import Request
 from hotpool_agent.kube.errors import UnavailableError
+from hotpool_agent.kube.http_client import KubeHttpClient
 from hotpool_agent.kube.node_resources import NodeResources
 from localfleet.ports import free_port
 
@@ -359,18 +360,19 @@ async def test_an_object_that_is_missing_at_each_report_causes_no_request_storm(
 
 
 async def test_a_request_during_a_reload_of_credentials_succeeds_or_raises(api: FakeApi, kubeconfig: Path) -> None:
-    resources = NodeResources(Target(kubeconfig=str(kubeconfig)), "n1", 1.0)
-    await resources.connect()
+    client = KubeHttpClient(Target(kubeconfig=str(kubeconfig)), 1.0)
+    await client.open()
+    resources = NodeResources(client, "n1")
     outcomes: list[object] = []
     for steps in range(60):
         request = asyncio.create_task(resources.ensure_capability())
-        renewal = asyncio.create_task(resources.connect())
+        renewal = asyncio.create_task(client.open())
         for _ in range(steps):
             await asyncio.sleep(0)
         outcomes += await asyncio.gather(
             request, asyncio.create_task(resources.ensure_capability()), renewal, return_exceptions=True
         )
-    await resources.close()
+    await client.close()
     assert {type(outcome) for outcome in outcomes} <= {dict, UnavailableError, type(None)}
     assert api.objects
 

@@ -21,7 +21,8 @@ from tests.support.fake_api import FakeApi, Fault
 from hotpool_agent.control.protocol import Request
 from hotpool_agent.service_manager import CommandError
 from hotpool_agent.services import ports, process
-from hotpool_agent.services.process import Command, LaunchError, Process, StuckError
+from hotpool_agent.services.launch import Command, LaunchError, StuckError
+from hotpool_agent.services.process import Process
 from localfleet.ports import free_port
 
 SHORT_TIMEOUTS = (

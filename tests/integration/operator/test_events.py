@@ -259,11 +259,11 @@ async def test_an_outage_before_leadership_has_no_event_of_recovery() -> None:
     await fleet.manager.open_gate()
     standby = asyncio.create_task(fleet.manager.stand_by())
     await asyncio.sleep(60)
-    assert fleet.manager.watch_is_stale
+    assert fleet.manager.ingest.watch_is_stale
     standby.cancel()
     await fleet.lead()
     await fleet.beating(30)
-    assert not fleet.manager.watch_is_stale
+    assert not fleet.manager.ingest.watch_is_stale
     assert reasons(api, "hotpool-operator") == ["Leading"]
     await fleet.stop()
 

@@ -14,9 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import urllib3
-from kubernetes import client
-from kubernetes.client.exceptions import ApiException
+from kubernetes.aio.client.exceptions import ApiException
 
 from hotpool.api.meta import ELECTION_LEASE, KUBE_NODES_ANNOTATION
 from hotpool.errors import RetryableError
@@ -26,6 +24,7 @@ from localfleet.process import wait_for
 
 SECONDS = 5.0
 LOGIN: Any = SimpleNamespace(current=None)
+Json = dict[str, Any]
 
 
 class Leases:
@@ -39,41 +38,35 @@ class Leases:
         """A hook that runs before a write is stored."""
         self.writes = 0
 
-    def read_namespaced_lease(self, *_: Any, **__: Any) -> Any:
-        if self.stored is None:
-            raise ApiException(status=404)
-        return copy.deepcopy(self.stored)
+    def read(self) -> Json | None:
+        return copy.deepcopy(self.stored) if self.stored else None
 
-    def create_namespaced_lease(self, _namespace: str, lease: Any, **_: Any) -> Any:
+    def write(self, lease: Json) -> Json:
         self.before_write()
-        return self._store(lease)
-
-    def replace_namespaced_lease(self, _name: str, _namespace: str, lease: Any, **_: Any) -> Any:
-        self.before_write()
-        if self.stored is None:
+        version = lease["metadata"].get("resourceVersion")
+        if version and self.stored is None:
             raise ApiException(status=404)
-        if self.stored.metadata.resource_version != lease.metadata.resource_version:
+        if version and self.stored["metadata"]["resourceVersion"] != version:
             raise ApiException(status=409)
-        return self._store(lease)
-
-    def _store(self, lease: Any) -> Any:
         self.writes += 1
         self.stored = copy.deepcopy(lease)
-        self.stored.metadata.resource_version = str(self.writes)
+        self.stored["metadata"] |= {"resourceVersion": str(self.writes), "uid": "uid"}
         self.after_write()
         return copy.deepcopy(self.stored)
 
+    def close(self) -> None:
+        pass
 
-def lease(**spec: Any) -> Any:
-    meta = client.V1ObjectMeta(name=ELECTION_LEASE, resource_version="0")
-    return client.V1Lease(metadata=meta, spec=client.V1LeaseSpec(**spec) if spec else None)
+
+def lease(**spec: Any) -> Json:
+    metadata = {"name": ELECTION_LEASE, "resourceVersion": "0"}
+    return {"metadata": metadata, "spec": spec} if spec else {"metadata": metadata}
 
 
 @pytest.fixture
 def leases(monkeypatch: pytest.MonkeyPatch) -> Leases:
     api = Leases()
-    monkeypatch.setattr(leader_election, "blocking_client", lambda _: None)
-    monkeypatch.setattr(client, "CoordinationV1Api", lambda _: api)
+    monkeypatch.setattr(leader_election, "ElectionLease", lambda *_: api)
     monkeypatch.setattr(leader_election, "RENEW_SECONDS", 0.02)
     return api
 
@@ -110,24 +103,24 @@ def once(error: Exception) -> Callable[[], None]:
 def test_the_term_is_larger_than_that_of_lease_and_slices(
     leases: Leases, elector: LeaderElector, won: threading.Event
 ) -> None:
-    leases.stored = lease(lease_transitions=4, holder_identity="")
+    leases.stored = lease(leaseTransitions=4, holderIdentity="")
     elector.start_campaign(lambda: 9)
     assert won.wait(SECONDS)
-    assert (elector.term, leases.stored.spec.lease_transitions) == (10, 10)
+    assert (elector.term, leases.stored["spec"]["leaseTransitions"]) == (10, 10)
     assert elector.may_write()
     elector.stop()
     assert not elector.may_write()
-    assert leases.stored.spec.holder_identity is None
+    assert "holderIdentity" not in leases.stored["spec"]
 
 
 def test_an_acquisition_with_a_lost_response_still_wins(
     leases: Leases, elector: LeaderElector, won: threading.Event
 ) -> None:
-    leases.after_write = once(urllib3.exceptions.ReadTimeoutError(None, "", "late"))  # type: ignore[arg-type]
+    leases.after_write = once(TimeoutError())
     elector.start_campaign(int)
     assert won.wait(SECONDS)
     assert elector.may_write()
-    assert elector.term == leases.stored.spec.lease_transitions
+    assert elector.term == leases.stored["spec"]["leaseTransitions"]
 
 
 def test_a_lease_without_content_is_free(leases: Leases, elector: LeaderElector, won: threading.Event) -> None:
@@ -158,7 +151,7 @@ def test_a_failed_renewal_is_retried_before_leadership_expires(
         leases.before_write = lambda: None
         leases.after_write = renewed.set
         failed.set()
-        raise urllib3.exceptions.ProtocolError("connection closed")
+        raise ConnectionError("connection closed")
 
     leases.before_write = fail
     assert failed.wait(SECONDS)
@@ -189,24 +182,24 @@ def test_a_lease_changed_by_another_client_is_read_again_and_renewed(
 ) -> None:
     elector.start_campaign(int)
     assert won.wait(SECONDS)
-    leases.stored.metadata.resource_version = "changed"
+    leases.stored["metadata"]["resourceVersion"] = "changed"
     written = leases.writes
     wait_for("renewed", lambda: leases.writes > written + 2, SECONDS)
     assert elector.may_write()
-    leases.stored.spec.holder_identity = "another"
-    leases.stored.metadata.resource_version = "changed again"
+    leases.stored["spec"]["holderIdentity"] = "another"
+    leases.stored["metadata"]["resourceVersion"] = "changed again"
     assert lost.wait(2 * SECONDS)
-    assert leases.stored.spec.holder_identity == "another"
+    assert leases.stored["spec"]["holderIdentity"] == "another"
 
 
 def test_an_elector_waits_for_another_holder_to_release_the_lease(
     leases: Leases, elector: LeaderElector, won: threading.Event
 ) -> None:
-    leases.stored = lease(lease_transitions=4, holder_identity="another", lease_duration_seconds=60)
+    leases.stored = lease(leaseTransitions=4, holderIdentity="another", leaseDurationSeconds=60)
     elector.start_campaign(int)
     assert not won.wait(0.3)
     assert (leases.writes, elector.term) == (0, 0)
-    leases.stored.spec.holder_identity = ""
+    leases.stored["spec"]["holderIdentity"] = ""
     assert won.wait(SECONDS)
     assert elector.term == 5
 
@@ -217,10 +210,10 @@ def test_a_raised_term_is_stored_or_the_error_is_retryable(
     elector.start_campaign(int)
     assert won.wait(SECONDS)
     asyncio.run(elector.raise_term(41))
-    assert elector.term == leases.stored.spec.lease_transitions == 41
+    assert elector.term == leases.stored["spec"]["leaseTransitions"] == 41
 
     def fail() -> None:
-        raise urllib3.exceptions.ProtocolError("connection closed")
+        raise ConnectionError("connection closed")
 
     leases.before_write = fail
     with pytest.raises(RetryableError):
@@ -229,7 +222,7 @@ def test_a_raised_term_is_stored_or_the_error_is_retryable(
 
 
 def test_a_standby_sees_a_leader_while_another_holder_renews_the_lease(leases: Leases, elector: LeaderElector) -> None:
-    leases.stored = lease(holder_identity="other", lease_duration_seconds=1)
+    leases.stored = lease(holderIdentity="other", leaseDurationSeconds=1)
     assert not elector.sees_leader()
     elector.start_campaign(int)
     wait_for("it sees a leader", elector.sees_leader)
@@ -239,14 +232,14 @@ def test_a_standby_sees_a_leader_while_another_holder_renews_the_lease(leases: L
 def test_a_standby_sees_no_leader_when_renewals_cannot_be_read(
     leases: Leases, elector: LeaderElector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    leases.stored = lease(holder_identity="other", lease_duration_seconds=1)
+    leases.stored = lease(holderIdentity="other", leaseDurationSeconds=1)
     elector.start_campaign(int)
     wait_for("it sees a leader", elector.sees_leader)
 
     def unavailable(*_: Any, **__: Any) -> None:
         raise ApiException(status=503)
 
-    monkeypatch.setattr(leases, "read_namespaced_lease", unavailable)
+    monkeypatch.setattr(leases, "read", unavailable)
     wait_for("it sees no leader", lambda: not elector.sees_leader())
     assert not elector.may_write()
 
@@ -254,10 +247,10 @@ def test_a_standby_sees_no_leader_when_renewals_cannot_be_read(
 def test_a_standby_leads_when_the_lease_is_released(
     leases: Leases, elector: LeaderElector, won: threading.Event
 ) -> None:
-    leases.stored = lease(holder_identity="other", lease_duration_seconds=60)
+    leases.stored = lease(holderIdentity="other", leaseDurationSeconds=60)
     elector.start_campaign(int)
     wait_for("it sees a leader", elector.sees_leader)
-    leases.stored = lease(holder_identity="", lease_duration_seconds=60)
+    leases.stored = lease(holderIdentity="", leaseDurationSeconds=60)
     assert won.wait(SECONDS)
     assert (elector.may_write(), elector.sees_leader()) == (True, False)
 
@@ -265,13 +258,13 @@ def test_a_standby_leads_when_the_lease_is_released(
 def test_the_holder_sets_its_annotations_on_the_lease_and_keeps_those_of_others(
     leases: Leases, won: threading.Event, lost: threading.Event
 ) -> None:
-    leases.stored = lease(holder_identity="")
-    leases.stored.metadata.annotations = {KUBE_NODES_ANNOTATION: "true", "example.org/x": "y"}
+    leases.stored = lease(holderIdentity="")
+    leases.stored["metadata"]["annotations"] = {KUBE_NODES_ANNOTATION: "true", "example.org/x": "y"}
     elector = LeaderElector("fleet", LOGIN, won=won.set, lost=lost.set, annotations={KUBE_NODES_ANNOTATION: "false"})
     elector.start_campaign(int)
     assert won.wait(SECONDS)
     elector.stop()
-    assert leases.stored.metadata.annotations == {KUBE_NODES_ANNOTATION: "false", "example.org/x": "y"}
+    assert leases.stored["metadata"]["annotations"] == {KUBE_NODES_ANNOTATION: "false", "example.org/x": "y"}
 
 
 def test_a_leader_that_reads_another_holder_stops_leading_at_once(
@@ -284,13 +277,13 @@ def test_a_leader_that_reads_another_holder_stops_leading_at_once(
     monkeypatch.setattr(leader_election, "LEASE_SECONDS", 1000)
     elector.start_campaign(int)
     assert won.wait(SECONDS)
-    before = leases.stored.metadata.resource_version
-    other = lease(holder_identity="other", lease_duration_seconds=6, lease_transitions=2)
-    other.metadata.resource_version = "other"
+    before = leases.stored["metadata"]["resourceVersion"]
+    other = lease(holderIdentity="other", leaseDurationSeconds=6, leaseTransitions=2)
+    other["metadata"]["resourceVersion"] = "other"
     leases.stored = other
     assert lost.wait(SECONDS)
     assert not elector.may_write()
-    assert before != leases.stored.metadata.resource_version == "other"
+    assert before != leases.stored["metadata"]["resourceVersion"] == "other"
 
 
 def test_a_leader_creates_its_deleted_lease_again_and_a_standby_waits_for_that(
@@ -305,6 +298,6 @@ def test_a_leader_creates_its_deleted_lease_again_and_a_standby_waits_for_that(
     leases.stored = None
     wait_for("the Lease is renewed again", lambda: leases.stored is not None and leases.writes > written + 2, SECONDS)
     standby.stop()
-    assert (leases.stored.spec.holder_identity, leases.stored.spec.lease_transitions) == (elector.identity, 1)
+    assert (leases.stored["spec"]["holderIdentity"], leases.stored["spec"]["leaseTransitions"]) == (elector.identity, 1)
     assert elector.may_write()
     assert not lost.is_set()

@@ -63,7 +63,7 @@ TEAM_SELECTOR = {"matchLabels": {"team": "valid"}}
 ALL_READY = dict.fromkeys(VALID_NODES, "Ready")
 PAIR_POOL = pool_name("speech", "zh-en")
 MIX = (Kind.NODE,) * 5 + (Kind.POOL,) * 3 + (Kind.GENERATOR, Kind.SLICE)
-EXPECTED_FAILURES = {"StaleError", "RetryableError", "RejectedError"}
+EXPECTED_FAILURES = {"StaleError", "RetryableError", "RejectedError", "UnavailableError"}
 
 
 SCHEMAS: dict[Kind, dict[str, type[ApiModel]]] = {

@@ -6,6 +6,7 @@ Requirements C1, C3, C4, C6, C7, D3, D4, D5, D9, D10, D11, E3, E5, F1.
 import asyncio
 import copy
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -34,10 +35,12 @@ from tests.support.simulated_fleet import (
     until,
 )
 
+from hotpool.controllers.redis_target import RedisTarget
 from hotpool.core.generators.admission import pool_name
 from hotpool.core.model import CUSTOM_KINDS, Key, Kind
 from hotpool.errors import NotLeaderError, RetryableError
 from hotpool.observability.metrics import REGISTRY
+from hotpool.projection.documents import PoolDocument
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -324,7 +327,7 @@ async def test_a_stale_lease_watch_does_not_count_as_silence() -> None:
         fleet.beat()
         await asyncio.sleep(2 * H)
         fleet.manager.on_watch_lost()
-        assert fleet.manager.watch_is_stale
+        assert fleet.manager.ingest.watch_is_stale
         await asyncio.sleep(100 * H)
         assert set(api.members("llm").values()) == {"Ready"}
         fleet.manager.on_watch_restored()
@@ -409,6 +412,53 @@ async def test_a_pool_recreated_under_its_name_gets_its_members_again() -> None:
         assert set(api.members("llm")) == {"n0", "n1"}
         owner = api.objects[Kind.SLICE]["llm-0"]["metadata"]["ownerReferences"][0]
         assert owner["uid"] == api.objects[Kind.POOL]["llm"]["metadata"]["uid"]
+
+
+@simulated
+async def test_the_rest_of_the_plan_of_a_deleted_pool_is_not_written_into_the_new_pool_of_that_name() -> None:
+    api = small_fleet(4)
+    async with operator(api) as fleet:
+        await fleet.beating(5)
+        api.delay = 0.1
+        api.put(pool_object("recreated", requires=requires("llm"), sliceSize=1))
+        await asyncio.sleep(0.15)
+        assert len(api.slices("recreated")) == 1
+        api.delete(Kind.POOL, "recreated")
+        api.put(pool_object("recreated", requires=requires("llm"), sliceSize=2))
+        uid, owners = api.objects[Kind.POOL]["recreated"]["metadata"]["uid"], list[str]()
+        api.feed = watching_owners(fleet, owners)
+        await fleet.beating(3)
+        assert set(owners[1:]) == {uid}, "only the write that was under way is of the former pool"
+        assert {name: len(nodes) for name, nodes in api.slices("recreated").items()} == {
+            "recreated-0": 2,
+            "recreated-1": 2,
+        }
+
+
+@simulated
+async def test_the_rest_of_the_plan_of_a_deleted_generator_is_not_written() -> None:
+    api = FakeApi()
+    for number in range(20):
+        api.put(node_object(f"n{number}", llm()))
+    async with operator(api) as fleet:
+        await fleet.beating(5)
+        api.delay = 0.1
+        api.put(generator_object("h", rule={"hash": {"count": 50}}, template={"spec": {"requires": requires("llm")}}))
+        await until(lambda: len(api.objects[Kind.POOL]) == 2)
+        api.delete(Kind.GENERATOR, "h")
+        await fleet.beating(10)
+        assert sum(write.verb == "create" for write in api.written(Kind.POOL)) <= 3
+
+
+def watching_owners(fleet: Fleet, owners: list[str]) -> Callable[[Kind, str | None, dict[str, Any]], None]:
+    """Return a watch that also notes the owner of each slice that is created or changed."""
+
+    def deliver(kind: Kind, event: str | None, body: dict[str, Any]) -> None:
+        if kind is Kind.SLICE and event != "DELETED":
+            owners.append(body["metadata"]["ownerReferences"][0]["uid"])
+        fleet.manager.on_object(kind, event, body)
+
+    return deliver
 
 
 @pytest.mark.parametrize("labels", [{"hotpool.dev/pool": "llm"}, None], ids=["labelled", "bare"])
@@ -868,6 +918,19 @@ async def test_the_deletion_of_a_pool_and_of_a_node_deletes_them_in_redis() -> N
         await fleet.beating(0.1)
         assert (set(redis.pools), set(redis.nodes)) == (set(), {"n1"})
         assert "drop_pool" in redis.writes_of("llm")
+
+
+@simulated
+async def test_a_new_leader_deletes_pools_that_are_gone_from_a_slow_redis_before_it_has_written_all_others() -> None:
+    api, redis = small_fleet(1), FakeRedis(delay=0.2)
+    for number in range(200):
+        api.put(pool_object(f"p{number}", requires=requires("llm")))
+    gone = PoolDocument("gone", "uid-gone", None, None, frozenset({"n0"}), frozenset(), frozenset())
+    redis.pools["gone"] = gone
+    async with operator(api, redis):
+        await until(lambda: len(redis.pools) == 201)
+        written = [name for _, verb, name in redis.log if verb in {"replace_pool", "drop_pool"}]
+        assert written.index("gone") < 2 * RedisTarget.concurrency[Kind.POOL]
 
 
 @simulated

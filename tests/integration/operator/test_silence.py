@@ -290,12 +290,12 @@ async def test_an_open_watch_without_events_is_stale() -> None:
         await fleet.beating(2 * H)
         fleet.watch_frozen = True
         await asyncio.sleep(16)
-        assert fleet.manager.watch_is_stale
+        assert fleet.manager.ingest.watch_is_stale
         await asyncio.sleep(900)
         assert api.members("llm") == dict.fromkeys(names(4), "Ready")
         fleet.watch_frozen = False
         await asyncio.sleep(6)
-        assert not fleet.manager.watch_is_stale
+        assert not fleet.manager.ingest.watch_is_stale
         await asyncio.sleep(3 * H - 8)
         assert api.members("llm") == dict.fromkeys(names(4), "Ready")
         await fleet.beating(5 * H, "n1", "n2", "n3")
@@ -312,7 +312,7 @@ async def test_silence_counts_for_at_most_one_interval_after_the_last_probe_howe
         fleet.manager.on_heartbeats([])
         fleet.watch_frozen = True
         await asyncio.sleep(9)
-        assert not fleet.manager.watch_is_stale
+        assert not fleet.manager.ingest.watch_is_stale
         assert api.members("llm") == {"n0": "Ready"}
         fleet.watch_frozen = False
         await until(lambda: api.members("llm") == {})

@@ -19,9 +19,10 @@ from tests.support.recording_api import discovery
 
 from hotpool.api.meta import LEASE_PREFIX
 from hotpool.clock import Clock
+from hotpool.common.kubeconfig import Target
 from hotpool.core.model import CUSTOM_KINDS
 from hotpool.kube import custom_resource_watch, list_watch, watch_keeper
-from hotpool.kube.client import ClusterTarget, Connection, connected
+from hotpool.kube.client import Connection, connected
 from hotpool.kube.lease_watch import LeaseWatch
 from hotpool.kube.node_watch import NodeWatch
 
@@ -107,7 +108,7 @@ async def watching(server: Server, folder: Path) -> AsyncIterator[tuple[Connecti
     http = TestServer(routes)
     await http.start_server(shutdown_timeout=0.1)
     url = str(http.make_url("/")).rstrip("/")
-    async with connected(ClusterTarget("fleet", kubeconfig(folder, url))) as connection:
+    async with connected(Target(kubeconfig(folder, url))) as connection:
         parts = [
             connection.watches.run(sorted(ALL)),
             LeaseWatch(connection.api, "fleet", received, Clock()).run(),
@@ -185,7 +186,7 @@ async def test_silent_watches_of_all_kinds_are_named_and_replaced_without_a_list
 
         def replaced() -> bool:
             named.update(kind for kind in ALL if kind in connection.watches.problem())
-            return len(received.names) == len(ALL)
+            return all(received.names[kind] for kind in ALL)
 
         await until(replaced)
         assert named == ALL

@@ -13,6 +13,8 @@ from typing import Any, Final
 import yaml
 
 from hotpool.api import meta
+from hotpool.cli.options import CommandError
+from hotpool.common import exit_codes
 
 Json = dict[str, Any]
 
@@ -29,8 +31,11 @@ _TOKEN_TYPE: Final = "kubernetes.io/service-account-token"  # noqa: S105 - the t
 _RBAC: Final = "rbac.authorization.k8s.io"
 
 
-class ForeignError(Exception):
+class ForeignError(CommandError):
     """An object with the name was not created by `enroll`; the message has its name."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, exit_codes.USAGE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,13 +111,14 @@ def secret(name: str, node: str, serial: int) -> Json:
 
 def credential(name: str, node: str, stored: Json) -> Credential:
     """Return the credential in a Secret. Raises ForeignError if `enroll` did not create it."""
-    annotations, serial = stored["annotations"], str(stored["annotations"].get(SERIAL_ANNOTATION))
-    ours = stored["type"] == _TOKEN_TYPE and annotations.get(_ACCOUNT_ANNOTATION) == account_name(node)
+    metadata, data = stored["metadata"], stored.get("data") or {}
+    annotations = metadata.get("annotations") or {}
+    serial = str(annotations.get(SERIAL_ANNOTATION))
+    ours = stored.get("type") == _TOKEN_TYPE and annotations.get(_ACCOUNT_ANNOTATION) == account_name(node)
     if not ours or not serial.isdecimal():
         raise ForeignError(f"Secret {name} was not created by hotpool enroll; delete it first")
-    used = LAST_USED_LABEL in stored["labels"]
-    data = stored["data"]
-    return Credential(name, stored["uid"], int(serial), used, _text(data, "token"), _text(data, "ca.crt"))
+    used = LAST_USED_LABEL in (metadata.get("labels") or {})
+    return Credential(name, metadata["uid"], int(serial), used, _text(data, "token"), _text(data, "ca.crt"))
 
 
 def kubeconfig(node: str, namespace: str, token: str, cluster: Json) -> str:

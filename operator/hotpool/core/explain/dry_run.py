@@ -10,14 +10,14 @@ from typing import Literal
 from hotpool.api.generator import NotAdmitted
 from hotpool.api.pool import PoolSpec
 from hotpool.api.slice import MemberState
-from hotpool.core.explain.explain import Membership, brake_active
+from hotpool.core.explain.explain import brake_active
 from hotpool.core.generators.key_index import GeneratorEntry
 from hotpool.core.matching import Criterion, MatchResult, evaluate, first_failure, predicates
-from hotpool.core.model import Generator, Meta, NodeView, Pool
+from hotpool.core.model import Generator, Member, Meta, NodeView, Pool
 from hotpool.core.planning.generator_plan import plan_generator
 
 ChangeKind = Literal["new", "changed", "unchanged", "removed"]
-Members = Mapping[str, Membership]
+Members = Mapping[str, Member]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ def _membership(pool: Pool | None, views: Mapping[str, NodeView], members: Membe
     return {node: state for node, state in states if state}
 
 
-def _state(pool: Pool, verdict: MatchResult, member: Membership | None) -> MemberState | None:
+def _state(pool: Pool, verdict: MatchResult, member: Member | None) -> MemberState | None:
     retained = member is not None and verdict.criterion is Criterion.OFFLINE and brake_active(pool)
     return member.state if retained and member else verdict.state
 

@@ -16,7 +16,7 @@ from hotpool.core.explain.remarks import Remark, end_of_shutdown, node_remarks, 
 from hotpool.core.explain.remedies import Diagnosis, NodeFacts
 from hotpool.core.kube_node_health import NODE_OUT_OF_SERVICE, NODE_SHUTDOWN
 from hotpool.core.matching import Criterion, Finding, MatchResult, evaluate, match
-from hotpool.core.model import NodeView, Pool
+from hotpool.core.model import Member, NodeView, Pool
 
 MASS_SILENCE = "MassSilence"
 _LIVENESS = frozenset({"Live", "Suspect", "Offline", "AwaitingHeartbeat"})
@@ -35,14 +35,6 @@ class MembershipState(StrEnum):
     DRY_RUN = "DryRun"
     PAUSED = "Paused"
     INVALID_SPEC = "InvalidSpec"
-
-
-@dataclass(frozen=True, slots=True)
-class Membership:
-    """Entry of one node in the slices of a pool."""
-
-    state: MemberState
-    since: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +58,7 @@ class Explanation:
     node: str
     pool: str
     membership: MembershipState
-    current: Membership | None
+    current: Member | None
     verdict: MatchResult
     requirements: tuple[Requirement, ...]
     remarks: tuple[Remark, ...]
@@ -90,7 +82,7 @@ class PoolExplanation:
     """Nodes that are no members, those with the fewest unmet requirements first."""
 
 
-def explain(facts: NodeFacts, pool: Pool, member: Membership | None) -> Explanation:
+def explain(facts: NodeFacts, pool: Pool, member: Member | None) -> Explanation:
     """Explain one node and one pool. `member`: the node's entry in the pool's slices."""
     verdict = match(facts.view, pool.spec)
     membership = _membership_state(pool, verdict, member)
@@ -105,7 +97,7 @@ def explain(facts: NodeFacts, pool: Pool, member: Membership | None) -> Explanat
     )
 
 
-def _membership_state(pool: Pool, verdict: MatchResult, member: Membership | None) -> MembershipState:
+def _membership_state(pool: Pool, verdict: MatchResult, member: Member | None) -> MembershipState:
     if pool.problem:
         return MembershipState.INVALID_SPEC
     if pool.paused:
@@ -207,7 +199,7 @@ def _membership_remarks(pool: Pool, membership: MembershipState) -> Iterable[Rem
             pass
 
 
-def explain_pool(views: Mapping[str, NodeView], pool: Pool, members: Mapping[str, Membership]) -> PoolExplanation:
+def explain_pool(views: Mapping[str, NodeView], pool: Pool, members: Mapping[str, Member]) -> PoolExplanation:
     """Explain one pool: its members, and other nodes, nearest to membership first. Those without a report are last."""
     outside = {name: view for name, view in views.items() if name not in members}
     failed = {name: [f.criterion for f in evaluate(view, pool.spec) if not f.met] for name, view in outside.items()}

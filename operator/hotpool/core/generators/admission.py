@@ -6,7 +6,7 @@ Pure.
 import hashlib
 import re
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Final
 
@@ -69,13 +69,13 @@ def with_refused_keys(admission: Admission, refused: KeyRanking, reason: Callabl
     return Admission(admission.admitted, tuple(listed), count, admission.name_conflicts)
 
 
+@dataclass(frozen=True, slots=True)
 class NameAllocator:
     """Pool names of one generator's keys: no two keys share one, and none belongs to a pool of another owner."""
 
-    def __init__(self, name_of: Callable[[str], str], is_free: Callable[[str], bool]) -> None:
-        self.name_of = name_of
-        self._is_free = is_free
-        self._claimed: dict[str, str] = {}
+    name_of: Callable[[str], str]
+    _is_free: Callable[[str], bool]
+    _claimed: dict[str, str] = field(default_factory=dict)
 
     def claim(self, key: str) -> bool:
         """Assign the key its name. Return False if a pool of another owner, or an earlier key, has it."""

@@ -33,6 +33,7 @@ class KeySet:
 class KeyRule(ABC, Generic[Source]):
     """One rule with its template. A node's keys depend only on its `source`."""
 
+    _kind: ClassVar[GeneratedKind]
     needs_pairs: ClassVar[bool] = False
     shared: ClassVar[bool] = False
     """True if a node also counts for keys of other nodes, for which `joins` is true."""
@@ -61,9 +62,9 @@ class KeyRule(ABC, Generic[Source]):
     def offered(self, source: Source) -> KeySet:
         """Return the keys that nodes with this source offer."""
 
-    @abstractmethod
-    def kind(self, key: str) -> GeneratedKind:
+    def kind(self, key: str) -> GeneratedKind:  # noqa: ARG002 - only one rule makes pools of two kinds.
         """Return the kind of the key's pool."""
+        return self._kind
 
     @abstractmethod
     def is_valid_key(self, key: str) -> bool:

@@ -59,6 +59,7 @@ class PairRule(KeyRule[Pairs]):
 class SetRule(KeyRule[Pairs]):
     """Keys `a+b+c`: languages that a node translates in all directions."""
 
+    _kind = "LanguageSet"
     needs_pairs = True
     shared = True
 
@@ -75,10 +76,6 @@ class SetRule(KeyRule[Pairs]):
         """Return the keys that nodes with this source offer."""
         found = language_sets(self._graph(source), self._min_languages)
         return KeySet(frozenset(sys.intern("+".join(codes)) for codes in found.sets), truncated=found.truncated)
-
-    def kind(self, key: str) -> GeneratedKind:  # noqa: ARG002
-        """Return the kind of the key's pool."""
-        return "LanguageSet"
 
     def is_valid_key(self, key: str) -> bool:
         """Return True if the rule can make a pool for this key."""

@@ -9,7 +9,6 @@ from typing import Final
 from hotpool.api.generator import AttributeValuesRule, HashRule
 from hotpool.api.pool import (
     AttributeRequirement,
-    GeneratedKind,
     HashRequirement,
     PoolTemplateSpec,
     Requirements,
@@ -56,6 +55,8 @@ class ValueRule(KeyRule[frozenset[str]]):
     A value counts if a ready service declares it and meets what the pool template requires of services of its type.
     """
 
+    _kind = "AttributeValue"
+
     def __init__(self, rule: AttributeValuesRule, template: PoolTemplateSpec) -> None:
         known = {item.type: item for item in template.requires.types}
         self._required = known.get(rule.type) or TypeRequirement(type=rule.type)
@@ -72,10 +73,6 @@ class ValueRule(KeyRule[frozenset[str]]):
     def offered(self, source: frozenset[str]) -> KeySet:
         """Return the keys that nodes with this source offer."""
         return first_keys(sorted(source))
-
-    def kind(self, key: str) -> GeneratedKind:  # noqa: ARG002
-        """Return the kind of the key's pool."""
-        return "AttributeValue"
 
     def is_valid_key(self, key: str) -> bool:
         """Return True if the rule can make a pool for this key."""
@@ -95,6 +92,8 @@ class ValueRule(KeyRule[frozenset[str]]):
 class HashSlotRule(KeyRule[str]):
     """Keys `0` to `count - 1`: buckets of nodes by a hash of their names."""
 
+    _kind = "Hash"
+
     def __init__(self, rule: HashRule, template: PoolTemplateSpec) -> None:
         super().__init__(template)
         self._count, self._seed = rule.count, rule.seed
@@ -105,10 +104,6 @@ class HashSlotRule(KeyRule[str]):
     def offered(self, source: str) -> KeySet:
         """Return the keys that nodes with this source offer."""
         return KeySet(frozenset((sys.intern(source),)))
-
-    def kind(self, key: str) -> GeneratedKind:  # noqa: ARG002
-        """Return the kind of the key's pool."""
-        return "Hash"
 
     def is_valid_key(self, key: str) -> bool:
         """Return True if the rule can make a pool for this key."""

@@ -3,9 +3,8 @@
 Must not import anything that a dispatcher does not have.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from collections.abc import Sequence
+from typing import Any, TypeAlias, cast
 
 from redis._parsers import AsyncCommandsParser
 from redis.asyncio import Redis
@@ -18,9 +17,6 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from hotpool.projection.connection.config import TIMEOUT_SECONDS, RedisConnectionConfig, command_keys, describe_redacted
 from hotpool.projection.connection.credentials import Credentials, ReloadingConnection, ReloadingSentinelConnection
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 Client: TypeAlias = Redis | RedisCluster
 
@@ -88,15 +84,11 @@ class _SentinelClient(Redis):
 
 
 def _sentinel_client(config: RedisConnectionConfig, settings: dict[str, Any]) -> Redis:
-    for name in ("connection_class", "host", "port"):
-        settings.pop(name, None)
-    sentinel: Any = Sentinel(config.addresses, sentinel_kwargs=config.for_sentinels(settings))  # type: ignore[no-untyped-call]
-    for one in sentinel.sentinels if config.secure else ():
-        one.connection_pool.connection_class = ReloadingConnection
     kind = ReloadingSentinelConnection if config.secure else SentinelManagedConnection
-    pool: Any = SentinelConnectionPool(config.service, sentinel, connection_class=kind, **settings)  # type: ignore[no-untyped-call]
+    plain = ReloadingConnection if config.secure else None
+    pool, sentinels = config.sentinel_pool(Sentinel, SentinelConnectionPool, kind, plain, settings)
     client = cast("_SentinelClient", _SentinelClient.from_pool(pool))
-    client.sentinels = sentinel.sentinels
+    client.sentinels = sentinels
     return client
 
 

@@ -3,18 +3,12 @@
 Must not import anything that a dispatcher does not have.
 """
 
-from __future__ import annotations
-
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
-from hotpool.projection.connection.credentials import PasswordFile
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    from hotpool.projection.connection.credentials import Credentials
+from hotpool.projection.connection.credentials import Credentials, PasswordFile
 
 TIMEOUT_SECONDS = 2.0
 _SENTINEL_PORT = 26_379
@@ -68,7 +62,21 @@ class RedisConnectionConfig:
         settings |= {"encoding_errors": "surrogateescape", "health_check_interval": 0}
         return settings | {"socket_timeout": self.timeout, "socket_connect_timeout": self.timeout}
 
-    def for_sentinels(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+    def sentinel_pool(
+        self, sentinel_type: Any, pool_type: Any, kind: type, reloading: type | None, settings: dict[str, Any]
+    ) -> tuple[Any, Any]:
+        """Return a pool of connections to the master that the sentinels name, and the clients of the sentinels.
+
+        The types are those of redis-py's async or sync module. `reloading`: type of the connections to sentinels.
+        """
+        for name in ("connection_class", "host", "port"):
+            settings.pop(name, None)
+        sentinel = sentinel_type(self.addresses, sentinel_kwargs=self._for_sentinels(settings))
+        for one in sentinel.sentinels if reloading else ():
+            one.connection_pool.connection_class = reloading
+        return pool_type(self.service, sentinel, connection_class=kind, **settings), sentinel.sentinels
+
+    def _for_sentinels(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """Return the settings of a connection to a sentinel, derived from those to the servers."""
         selected = {name: value for name, value in settings.items() if name.startswith(("socket_", "ssl_"))}
         selected |= {"retry": settings["retry"], "ssl": self.secure}

@@ -4,20 +4,16 @@ A rotation does not affect an open connection. Must not let a password into a te
 dispatcher does not have.
 """
 
-from __future__ import annotations
-
 import ssl
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from redis.asyncio.connection import SSLConnection
 from redis.asyncio.sentinel import SentinelManagedConnection
 from redis.credentials import CredentialProvider
 from redis.exceptions import AuthenticationError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 
 @dataclass(frozen=True, slots=True)

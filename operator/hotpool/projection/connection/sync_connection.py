@@ -3,9 +3,9 @@
 Must not import anything that a dispatcher does not have.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+import socket
+from collections.abc import Sequence
+from typing import Any, TypeAlias, cast
 
 from redis import Redis
 from redis._parsers import CommandsParser
@@ -18,10 +18,6 @@ from redis.sentinel import Sentinel, SentinelConnectionPool, SentinelManagedConn
 
 from hotpool.projection.connection.config import TIMEOUT_SECONDS, RedisConnectionConfig, command_keys, describe_redacted
 from hotpool.projection.connection.credentials import Credentials, tls_context
-
-if TYPE_CHECKING:
-    import socket
-    from collections.abc import Sequence
 
 SyncClient: TypeAlias = Redis | RedisCluster
 
@@ -114,15 +110,11 @@ class _SentinelClient(Redis):
 
 
 def _sentinel_client(config: RedisConnectionConfig, settings: dict[str, Any]) -> Redis:
-    for name in ("connection_class", "host", "port"):
-        settings.pop(name, None)
-    sentinel: Any = Sentinel(config.addresses, sentinel_kwargs=config.for_sentinels(settings))  # type: ignore[no-untyped-call]
-    for one in sentinel.sentinels if config.secure else ():
-        one.connection_pool.connection_class = ReloadingConnection
     kind = ReloadingSentinelConnection if config.secure else SentinelManagedConnection
-    pool: Any = SentinelConnectionPool(config.service, sentinel, connection_class=kind, **settings)  # type: ignore[no-untyped-call]
+    plain = ReloadingConnection if config.secure else None
+    pool, sentinels = config.sentinel_pool(Sentinel, SentinelConnectionPool, kind, plain, settings)
     client = cast("_SentinelClient", _SentinelClient.from_pool(pool))
-    client.sentinels = sentinel.sentinels
+    client.sentinels = sentinels
     return client
 
 

@@ -3,19 +3,14 @@
 Must not import anything that a dispatcher does not have.
 """
 
-from __future__ import annotations
-
 import random
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, Self, TypeVar
 
 from hotpool.projection.connection.config import TIMEOUT_SECONDS
+from hotpool.projection.connection.credentials import Credentials
 from hotpool.projection.keys import DEFAULT_PREFIX
 from hotpool.projection.lookup.protocol import LookupProtocol
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from hotpool.projection.connection.credentials import Credentials
 
 ClientT = TypeVar("ClientT")
 MAX_CONNECTIONS = 64
@@ -65,7 +60,5 @@ class BaseLookup(Generic[ClientT]):
         return cls(client, namespace=namespace, prefix=prefix)
 
     @classmethod
-    def _connect(
-        cls, url: str, *, cluster: bool, sentinels: Sequence[str], credentials: Credentials | None, timeout: float
-    ) -> ClientT:
+    def _connect(cls, url: str, **options: Any) -> ClientT:
         raise NotImplementedError

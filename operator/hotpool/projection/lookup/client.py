@@ -3,27 +3,19 @@
 Must need only redis and the standard library. sync_client.py is its equivalent for programs without asyncio.
 """
 
-from __future__ import annotations
-
 import asyncio
+from collections.abc import Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Self
+from types import TracebackType
+from typing import Any, Self, Unpack
 
+from hotpool.core.node_history import Transition
 from hotpool.projection.connection.async_connection import Client, connect, describe
 from hotpool.projection.functions import VERSION_COMMAND, lacks_functions, too_old_text
 from hotpool.projection.lookup.base import BaseLookup
-from hotpool.projection.lookup.protocol import FAILURES, LookupUnavailableError, failure_text
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from types import TracebackType
-    from typing import Unpack
-
-    from hotpool.core.node_history import Transition
-    from hotpool.projection.connection.credentials import Credentials
-    from hotpool.projection.lookup.pick_options import PickOptions
-    from hotpool.projection.lookup.protocol import Steps, T
-    from hotpool.projection.lookup.results import Capability, Members, NoMember, Picked, Reservation
+from hotpool.projection.lookup.pick_options import PickOptions
+from hotpool.projection.lookup.protocol import FAILURES, LookupUnavailableError, Steps, T, failure_text
+from hotpool.projection.lookup.results import Capability, Members, NoMember, Picked, Reservation
 
 
 class Lookup(BaseLookup[Client]):
@@ -37,12 +29,8 @@ class Lookup(BaseLookup[Client]):
     _loop: asyncio.AbstractEventLoop | None = None
 
     @classmethod
-    def _connect(
-        cls, url: str, *, cluster: bool, sentinels: Sequence[str], credentials: Credentials | None, timeout: float
-    ) -> Client:
-        return connect(
-            url, cluster=cluster, sentinels=sentinels, credentials=credentials, timeout=timeout, read_retries=1
-        )
+    def _connect(cls, url: str, **options: Any) -> Client:
+        return connect(url, read_retries=1, **options)
 
     async def pick(self, pool: str, **options: Unpack[PickOptions]) -> Picked | NoMember:
         """Pick a node of a pool, in one round trip. Raises ValueError or TypeError for invalid options.

@@ -3,19 +3,14 @@
 Pure: must not do I/O.
 """
 
-from __future__ import annotations
-
 import math
 import secrets
+from collections.abc import Callable, Collection, Mapping, Sequence
 from enum import StrEnum
-from typing import TYPE_CHECKING, NamedTuple, TypedDict
+from typing import NamedTuple, TypedDict
 
+from hotpool.projection.functions import CommandArgs
 from hotpool.projection.lookup.results import Counts, NoMember, Reason
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
-
-    from hotpool.projection.functions import CommandArgs
 
 MAX_SECONDS = 86_400
 """Longest duration of a reservation or a load report."""
@@ -67,7 +62,7 @@ class PickRequest(NamedTuple):
     exclude: tuple[str, ...]
 
     @classmethod
-    def from_options(cls, options: PickOptions, chance: Callable[[], float]) -> PickRequest:
+    def from_options(cls, options: PickOptions, chance: Callable[[], float]) -> "PickRequest":
         """Validate options. Raises ValueError or TypeError."""
         if not options:
             return cls("uniform", repr(chance()), "", None, ())

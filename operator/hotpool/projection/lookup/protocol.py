@@ -3,14 +3,13 @@
 Must not do I/O. The only state is a cache of pool names.
 """
 
-from __future__ import annotations
-
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from redis.exceptions import RedisClusterException, RedisError
 
+from hotpool.core.node_history import Transition
 from hotpool.projection.connection.config import to_text
 from hotpool.projection.functions import LIBRARY, CommandArgs, build_call, is_library_missing
 from hotpool.projection.history import MAX_TRANSITIONS, decode_valid
@@ -28,11 +27,6 @@ from hotpool.projection.lookup.results import (
     parse_type_state,
 )
 from hotpool.projection.redis_errors import failure_reason
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    from hotpool.core.node_history import Transition
 
 T = TypeVar("T")
 Steps: TypeAlias = Generator[CommandArgs, Any, T]

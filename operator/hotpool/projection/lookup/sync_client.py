@@ -3,29 +3,21 @@
 Must need only redis and the standard library.
 """
 
-from __future__ import annotations
-
 import threading
+from collections.abc import Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Self
+from types import TracebackType
+from typing import Any, Self, Unpack
 
 from redis.exceptions import RedisClusterException, RedisError
 
+from hotpool.core.node_history import Transition
 from hotpool.projection.connection.sync_connection import SyncClient, connect, describe
 from hotpool.projection.functions import VERSION_COMMAND, lacks_functions, too_old_text
 from hotpool.projection.lookup.base import BaseLookup
-from hotpool.projection.lookup.protocol import FAILURES, LookupUnavailableError, failure_text
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from types import TracebackType
-    from typing import Unpack
-
-    from hotpool.core.node_history import Transition
-    from hotpool.projection.connection.credentials import Credentials
-    from hotpool.projection.lookup.pick_options import PickOptions
-    from hotpool.projection.lookup.protocol import Steps, T
-    from hotpool.projection.lookup.results import Capability, Members, NoMember, Picked, Reservation
+from hotpool.projection.lookup.pick_options import PickOptions
+from hotpool.projection.lookup.protocol import FAILURES, LookupUnavailableError, Steps, T, failure_text
+from hotpool.projection.lookup.results import Capability, Members, NoMember, Picked, Reservation
 
 
 class SyncLookup(BaseLookup[SyncClient]):
@@ -34,11 +26,9 @@ class SyncLookup(BaseLookup[SyncClient]):
     _semaphore = threading.BoundedSemaphore
 
     @classmethod
-    def _connect(
-        cls, url: str, *, cluster: bool, sentinels: Sequence[str], credentials: Credentials | None, timeout: float
-    ) -> SyncClient:
+    def _connect(cls, url: str, **options: Any) -> SyncClient:
         try:
-            return connect(url, cluster=cluster, sentinels=sentinels, credentials=credentials, timeout=timeout)
+            return connect(url, **options)
         except (RedisError, RedisClusterException, OSError) as error:
             raise LookupUnavailableError(f"{type(error).__name__}: cannot connect to the Redis Cluster") from None
 

@@ -5,12 +5,12 @@ local function delete_index_entry(index, entry, name)
 end
 
 -- KEYS of all pool writes: meta, pools, index, facts, ready, suspect, draining [, three staged sets].
--- Returns an error reply or nil, and the stored facts. A pool with another uid may be replaced at any version.
-local function check_pool_write(keys, term, version, uid)
+-- Returns an error reply or nil, and the stored facts. The version alone decides: a pool may be created again under its
+-- name, and a late write of the former one must not replace it.
+local function check_pool_write(keys, term, version)
   local refused = check_term(keys[1], term)
   if refused then return refused end
   local old = read_or_nil('HMGET', keys[4], 'uid', 'term', 'version', 'generator', 'key', 'digest') or {}
-  if uid and old[1] ~= uid then return nil, old end
   return check_version(term, version, old[2], old[3]), old
 end
 
@@ -46,7 +46,7 @@ end
 
 -- ARGV as in write_facts, then the members: ready, suspect, draining.
 local function replace(keys, args)
-  local refused, old = check_pool_write(keys, args[1], args[2], args[4])
+  local refused, old = check_pool_write(keys, args[1], args[2])
   if refused then return refused end
   write_facts(keys, args, old)
   for state = 1, STATES do
@@ -68,7 +68,7 @@ end
 -- ARGV as in write_facts, then term, version and digest of the base, then per state the members to add (with scores),
 -- then per state the members to remove. All checks precede the first write.
 local function change(keys, args)
-  local refused, old = check_pool_write(keys, args[1], args[2], nil)
+  local refused, old = check_pool_write(keys, args[1], args[2])
   if not old then return refused end
   local stale = redis.error_reply('STALEBASE ' .. (parse_number(old[3]) and old[3] or '0'))
   if old[1] ~= args[4] or old[2] ~= args[11] or old[3] ~= args[12] or old[6] ~= args[13] then return stale end
@@ -103,7 +103,7 @@ end
 
 -- ARGV as in write_facts. The staged sets must hold exactly the stated number of members.
 local function swap(keys, args)
-  local refused, old = check_pool_write(keys, args[1], args[2], args[4])
+  local refused, old = check_pool_write(keys, args[1], args[2])
   if refused then return refused end
   for state = 1, STATES do
     if read_or_nil('ZCARD', keys[7 + state]) ~= tonumber(args[7 + state]) then
@@ -123,7 +123,7 @@ end
 
 -- ARGV: term, version, name.
 local function drop_pool(keys, args)
-  local refused, old = check_pool_write(keys, args[1], args[2], nil)
+  local refused, old = check_pool_write(keys, args[1], args[2])
   if refused then return refused end
   delete_wrong_type(keys[2], 'set')
   redis.call('SREM', keys[2], args[3])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hotpool_agent.reporting.ownership import OwnershipDecision, StoredReport, decide, parse_stored
+from hotpool_agent.reporting.ownership import StoredReport, must_observe, parse_stored
 
 
 def stored(**changes: object) -> StoredReport:
@@ -13,18 +13,19 @@ def stored(**changes: object) -> StoredReport:
 @pytest.mark.parametrize(
     ("report", "own_epoch", "expected"),
     [
-        (None, 0, OwnershipDecision.CLAIM),
-        (None, 3, OwnershipDecision.CLAIM),
-        (stored(session="now"), 4, OwnershipDecision.CONTINUE),
-        (stored(), 0, OwnershipDecision.CLAIM),
-        (stored(epoch=5), 4, OwnershipDecision.WATCH),
-        (stored(instance="other"), 0, OwnershipDecision.WATCH),
-        (stored(instance="other"), 4, OwnershipDecision.WATCH),
-        (stored(instance="other", leaving=True), 0, OwnershipDecision.CLAIM),
+        (stored(session="now"), 4, False),
+        (stored(session="now", instance="other"), 4, False),
+        (stored(), 0, False),
+        (stored(epoch=5), 4, True),
+        (stored(instance="other"), 0, True),
+        (stored(instance="other"), 4, True),
+        (stored(instance="other", leaving=True), 0, False),
     ],
 )
-def test_the_stored_report_decides(report: StoredReport | None, own_epoch: int, expected: OwnershipDecision) -> None:
-    assert decide(report, "me", "now", own_epoch) is expected
+def test_the_agent_of_a_stored_report_is_observed_if_it_may_be_another_live_one(
+    report: StoredReport, own_epoch: int, *, expected: bool
+) -> None:
+    assert must_observe(report, "me", "now", own_epoch) is expected
 
 
 @pytest.mark.parametrize("value", [None, {}, {"status": None}, {"status": {}}, {"status": {"report": None}}])

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Final
 
 import pytest
@@ -11,18 +12,13 @@ from tests.support.pod_services import AGENT_INFO
 
 from hotpool.api.capability import TypeCapability
 from hotpool_agent.reporting import reporter_events as e
-from hotpool_agent.reporting.failures import Pauses, ReportFailures
 from hotpool_agent.reporting.ownership import StoredReport
 from hotpool_agent.reporting.report_builder import ReportContent, empty_report, minimal, with_digest
-from hotpool_agent.reporting.reporter_state import Phase, ReporterState, Timing, step
+from hotpool_agent.reporting.reporter_state import FAILURE_SECONDS, ReporterState, step
 
 H, D, REFRESH = 15.0, 2.0, 300.0
 START: Final = ReporterState(
-    instance="instance",
-    session="session",
-    timing=Timing(H, D, REFRESH),
-    pauses=Pauses(1.0, H),
-    failures=ReportFailures(Pauses(1.0, 4 * H)),
+    instance="instance", session="session", interval=H, debounce=D, refresh=REFRESH, first_pause=1.0
 )
 
 
@@ -33,6 +29,7 @@ def content(ready: int) -> ReportContent:
 
 
 CONTENTS: Final = [content(ready) for ready in range(3)]
+UNBUILT: Final = minimal(CONTENTS[2].report, "ReportFailed")
 OTHER: Final = StoredReport("other", "theirs", 7, 3, leaving=False, interval=15)
 
 
@@ -47,31 +44,36 @@ class Node:
     state: ReporterState = START
     now: float = 100.0
     content: ReportContent = CONTENTS[0]
-    failed: bool = False
     requests: list[e.Request] = field(default_factory=list)
     """Requests that were not answered yet."""
+    jitter: float = 1.0
+
+    def __post_init__(self) -> None:
+        self.read()
 
     def handle(self, event: e.Event) -> None:
-        self.state, actions = step(self.state, event, e.Moment(self.now, f"at {self.now:g}"))
-        for action in actions:
-            if isinstance(action, e.ReadContent):
-                self.read()
-            else:
-                self.requests.append(action)
+        self.state, request = step(self.state, event, e.Moment(self.now, f"at {self.now:g}", self.jitter))
+        if request:
+            self.requests.append(request)
 
-    def read(self) -> None:
-        self.handle(e.ContentRead(self.content, self.failed))
+    def read(self, *, urgent: bool = False) -> None:
+        self.handle(e.ContentRead(self.content, urgent=urgent))
 
     def change(self, changed: ReportContent) -> None:
         self.content = changed
         self.read()
 
+    def tick(self) -> None:
+        if self.state.is_retry_due(self.now):
+            self.read()
+        self.handle(e.Tick())
+
     def run_to(self, now: float) -> None:
         """Let time pass; stop at a request."""
-        self.handle(e.Tick())
-        while not self.requests and self.state.phase is not Phase.REQUESTING and self.state.due() <= now:
+        self.tick()
+        while not self.state.requesting and self.state.due() <= now:
             self.now = max(self.now, self.state.due())
-            self.handle(e.Tick())
+            self.tick()
         self.now = max(self.now, now)
 
     def request(self) -> e.Request:
@@ -80,7 +82,7 @@ class Node:
             self.run_to(self.now)
         if not self.requests:
             self.run_to(self.state.due())
-        assert self.state.phase is Phase.REQUESTING
+        assert self.state.requesting
         (request,) = self.requests
         self.requests.clear()
         return request
@@ -91,12 +93,12 @@ class Node:
         return request
 
     def claim(self, stored: StoredReport | None = None) -> None:
-        assert isinstance(self.request(), e.ReadStored)
+        assert isinstance(self.request(), e.Claim)
         self.handle(e.StoredRead(stored))
 
     def accept(self) -> e.WriteReport:
         write = self.write()
-        self.handle(e.Accepted(write))
+        self.handle(e.Accepted())
         return write
 
 
@@ -141,25 +143,22 @@ def test_a_claim_of_unknown_outcome_is_repeated_with_a_later_sequence() -> None:
     assert stamps(node.write()) == (1, 2)
 
 
-def test_a_later_epoch_begins_with_the_first_sequence(node: Node) -> None:
+def test_a_later_epoch_begins_at_once_with_the_first_sequence(node: Node) -> None:
     node.handle(e.Observed(OTHER))
     node.claim(replace(OTHER, leaving=True))
-    assert stamps(node.write()) == (8, 1)
-
-
-def test_another_agent_is_observed_and_its_name_claimed_only_when_it_is_silent() -> None:
-    node = Node()
-    node.claim(OTHER)
-    assert node.request() == e.ObserveOther(OTHER)
-    node.handle(e.NameTaken("taken"))
-    assert node.request() == e.PublishConflict("taken")
-    node.handle(e.ConflictPublished())
-    assert node.state.problem == "taken"
     before = node.now
+    assert stamps(node.write()) == (8, 1)
+    assert node.now == before
+
+
+def test_the_name_of_another_agent_is_claimed_every_h_until_that_one_is_silent() -> None:
+    node = Node()
+    for _ in range(3):
+        assert isinstance(node.request(), e.Claim)
+        node.handle(e.Failed("taken", retry_after=H))
+        assert node.state.problem == "taken"
+        assert node.state.due() == node.now + H
     node.claim(OTHER)
-    assert node.now == before + H
-    assert node.request() == e.ObserveOther(OTHER)
-    node.handle(e.OtherSilent(OTHER))
     assert stamps(node.accept()) == (8, 1)
     assert node.state.problem is None
 
@@ -177,8 +176,8 @@ def test_a_gain_waits_for_d_and_a_withdrawal_does_not(before: int, after: int, d
 
 
 def test_a_flush_does_not_wait_for_d(node: Node) -> None:
-    node.change(CONTENTS[1])
-    node.handle(e.Expedited())
+    node.content = CONTENTS[1]
+    node.read(urgent=True)
     read = node.state.reads
     before = node.now
     assert not node.state.is_reported(read)
@@ -195,23 +194,23 @@ def test_without_a_change_the_whole_report_is_written_again_after_the_refresh_ti
 
 def test_a_change_in_flight_is_sent_next(node: Node) -> None:
     node.change(CONTENTS[2])
-    first = node.write()
+    node.write()
     node.change(CONTENTS[1])
     assert node.requests == []
-    node.handle(e.Accepted(first))
+    node.handle(e.Accepted())
     assert node.accept().content is CONTENTS[1]
 
 
 def test_a_service_is_withdrawn_when_neither_the_accepted_nor_the_sent_report_offers_it(node: Node) -> None:
     assert node.state.is_withdrawn("s0")
     node.change(CONTENTS[1])
-    write = node.write()
+    node.write()
     assert not node.state.is_withdrawn("s0")
-    node.handle(e.Accepted(write))
+    node.handle(e.Accepted())
     node.change(CONTENTS[0])
-    write = node.write()
+    node.write()
     assert not node.state.is_withdrawn("s0")
-    node.handle(e.Accepted(write))
+    node.handle(e.Accepted())
     assert node.state.is_withdrawn("s0")
 
 
@@ -232,6 +231,25 @@ def test_after_an_unknown_outcome_the_stored_report_decides(node: Node, *, arriv
         assert stamps(node.accept()) == (1, sequence)
     assert node.state.is_reported(read)
     assert node.state.problem is None
+
+
+def test_a_report_that_was_not_stored_is_sent_again_with_the_time_at_which_its_change_was_seen(node: Node) -> None:
+    node.change(CONTENTS[1])
+    lost = node.write()
+    node.handle(e.Failed("no response"))
+    node.claim(ours(1, 1))
+    assert node.accept().stamp == lost.stamp
+    assert node.now > float(lost.stamp.removeprefix("at "))
+
+
+def test_a_stored_report_that_is_not_ours_shortens_no_pause(node: Node) -> None:
+    node.change(CONTENTS[1])
+    node.write()
+    node.handle(e.Failed("429", retry_after=9.0))
+    due = node.state.due()
+    node.now += 1
+    node.handle(e.Observed(None))
+    assert node.state.due() == due
 
 
 def test_a_report_that_may_still_arrive_is_replaced_although_nothing_differs(node: Node) -> None:
@@ -262,14 +280,14 @@ def test_a_stored_report_that_is_not_ours_causes_a_claim(
 ) -> None:
     node.handle(e.Observed(stored))
     node.handle(e.Tick())
-    assert isinstance(next(iter(node.requests), None), e.ReadStored) is claims
+    assert isinstance(next(iter(node.requests), None), e.Claim) is claims
     assert (node.state.holder(node.now) is None) is claims
 
 
 def test_a_rejected_report_is_replaced_by_a_minimal_one_and_sent_again(node: Node) -> None:
     node.change(CONTENTS[2])
     write = node.write()
-    node.handle(e.Rejected(write, "too odd"))
+    node.handle(e.Rejected("too odd"))
     assert node.state.holder(node.now) is None
     small = node.accept()
     assert small.content == minimal(CONTENTS[2].report, "ReportRejected")
@@ -279,13 +297,138 @@ def test_a_rejected_report_is_replaced_by_a_minimal_one_and_sent_again(node: Nod
     before = node.now
     node.run_to(node.state.due())
     assert node.now == before + 1
-    again = node.write()
+    node.write()
     # The API server holds the minimal report already.
-    node.handle(e.Rejected(again, "too odd"))
+    node.handle(e.Rejected("too odd"))
     assert node.requests == []
     node.change(CONTENTS[1])
     node.accept()
     assert node.state.rejected is None
+
+
+def test_a_node_without_a_report_gets_one_at_once_although_the_last_one_was_rejected(node: Node) -> None:
+    node.change(CONTENTS[2])
+    node.write()
+    node.handle(e.Rejected("too odd", retry_after=30.0))
+    node.write()
+    node.handle(e.Failed(None))
+    node.claim(None)
+    before = node.now
+    assert node.write().content is CONTENTS[2]
+    assert node.now == before
+
+
+def test_a_pause_before_a_rejected_report_is_sent_again_is_at_least_the_one_that_the_server_asks_for(
+    node: Node,
+) -> None:
+    node.change(CONTENTS[2])
+    node.write()
+    node.handle(e.Rejected("too odd", retry_after=30.0))
+    node.accept()
+    before = node.now
+    node.write()
+    assert node.now == before + 30
+
+
+def test_attempts_after_a_rejection_get_rarer_up_to_the_limit(node: Node) -> None:
+    node.change(CONTENTS[2])
+    node.write()
+    node.handle(e.Rejected("too odd"))
+    node.accept()
+    pauses = []
+    for _ in range(12):
+        before = node.now
+        node.write()
+        pauses.append(node.now - before)
+        node.handle(e.Rejected("too odd"))
+    assert pauses[:7] == [1, 2, 4, 8, 16, 32, 60]
+    assert pauses[-1] == 60
+    node.accept()
+    before = node.now
+    node.change(CONTENTS[1])
+    node.write()
+    node.handle(e.Rejected("too odd again"))
+    node.accept()
+    before = node.now
+    node.write()
+    assert node.now == before + 1
+
+
+def test_a_report_that_cannot_be_built_is_built_again_after_a_pause(node: Node) -> None:
+    node.change(CONTENTS[2])
+    node.accept()
+    node.change(UNBUILT)
+    node.accept()
+    reads, read_at = node.state.reads, []
+    for _ in range(4):
+        due = node.state.due()
+        node.run_to(due - 0.001)
+        node.read()
+        assert node.state.due() == due
+        node.run_to(due)
+        read_at.append(node.now)
+        assert node.requests == []
+    assert node.state.reads == reads + 8
+    assert [after - before for before, after in pairwise(read_at)] == [2, 4, 8]
+    node.change(CONTENTS[2])
+    assert node.state.retry_at is None
+
+
+def test_heartbeats_stop_when_a_failure_was_not_reported_for_ten_seconds(node: Node) -> None:
+    node.change(CONTENTS[2])
+    node.accept()
+    node.change(UNBUILT)
+    since = node.now
+    node.write()
+    node.now = since + FAILURE_SECONDS - 0.1
+    node.read()
+    assert node.state.holder(node.now)
+    node.now = since + FAILURE_SECONDS
+    assert node.state.holder(node.now) is None
+    node.handle(e.Accepted())
+    assert node.state.holder(node.now)
+
+
+def test_heartbeats_continue_when_the_report_can_be_built_again(node: Node) -> None:
+    node.change(CONTENTS[2])
+    node.accept()
+    node.change(UNBUILT)
+    node.write()
+    node.now += 11
+    assert node.state.fails(node.now)
+    node.change(CONTENTS[2])
+    assert not node.state.fails(node.now)
+    assert node.state.retry_at is None
+
+
+def test_an_internal_error_lasts_until_a_report_is_accepted(node: Node) -> None:
+    node.change(CONTENTS[1])
+    node.write()
+    node.handle(e.Failed("a defect", internal=True))
+    since = node.now
+    node.change(CONTENTS[0])
+    node.handle(e.Failed("a defect", internal=True))
+    assert node.state.fails(since + 10)
+    node.claim(ours(1, 1))
+    node.accept()
+    assert not node.state.fails(since + 10)
+
+
+def test_a_pause_is_jittered_and_never_longer_than_h() -> None:
+    node = Node(jitter=0.5)
+    pauses = []
+    for _ in range(40):
+        node.request()
+        node.handle(e.Failed("503"))
+        pauses.append(node.state.due() - node.now)
+    assert pauses[:4] == [0.5, 1, 2, 4]
+    assert pauses[-1] == H / 2
+    node.claim()
+    node.accept()
+    node.change(CONTENTS[1])
+    node.write()
+    node.handle(e.Failed("503"))
+    assert node.state.due() - node.now == 0.5
 
 
 def test_heartbeats_stop_ten_seconds_after_an_internal_error_until_a_report_is_accepted(node: Node) -> None:
@@ -303,7 +446,7 @@ def test_heartbeats_stop_ten_seconds_after_an_internal_error_until_a_report_is_a
 @pytest.mark.parametrize(
     ("failure", "problem", "pause"),
     [
-        (e.NotStored(), None, 1.0),
+        (e.Failed(None), None, 1.0),
         (e.Failed("503"), "503", 1.0),
         (e.Failed("429", retry_after=9.0), "429", 9.0),
         (e.Failed("429", retry_after=3600.0), "429", H),
@@ -317,7 +460,7 @@ def test_after_a_failure_the_stored_report_is_read_again_after_a_pause(
     node.handle(failure)
     assert node.state.problem == problem
     before = node.now
-    assert isinstance(node.request(), e.ReadStored)
+    assert isinstance(node.request(), e.Claim)
     assert node.now == before + pause
 
 
@@ -344,7 +487,7 @@ Outcome = Callable[[Node, Server, e.WriteReport], None]
 
 
 def succeed(node: Node, server: Server, write: e.WriteReport) -> None:
-    node.handle(e.Accepted(write) if server.store(write) else e.NotStored())
+    node.handle(e.Accepted() if server.store(write) else e.Failed(None))
 
 
 def lose_response(node: Node, server: Server, write: e.WriteReport) -> None:
@@ -362,12 +505,12 @@ def delay(node: Node, server: Server, write: e.WriteReport) -> None:
 
 
 def reject(node: Node, _: Server, write: e.WriteReport) -> None:
-    node.handle(e.Failed("422") if write.content.minimal else e.Rejected(write, "422"))
+    node.handle(e.Failed("422") if write.content.minimal else e.Rejected("422"))
 
 
 def delete(node: Node, server: Server, _: e.WriteReport) -> None:
     server.stored = None
-    node.handle(e.NotStored())
+    node.handle(e.Failed(None))
 
 
 def break_down(node: Node, _: Server, __: e.WriteReport) -> None:

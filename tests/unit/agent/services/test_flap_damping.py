@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hotpool.common.backoff import pause_after
 from hotpool_agent.services.flap_damping import LIMIT, FlapDamping
-from hotpool_agent.services.restart_backoff import restart_pause
 
 HALF_LIFE = 60.0
 
@@ -18,8 +18,8 @@ def flapped(*times: float) -> FlapDamping:
 
 
 def test_pauses_between_attempts_grow_and_are_capped() -> None:
-    assert [restart_pause(count, 1.0, 60.0) for count in range(1, 9)] == [1, 2, 4, 8, 16, 32, 60, 60]
-    assert restart_pause(10_000, 1.0, 60.0) == 60
+    assert [pause_after(count, 1.0, 60.0) for count in range(8)] == [1, 2, 4, 8, 16, 32, 60, 60]
+    assert pause_after(10_000, 1.0, 60.0) == 60
 
 
 @pytest.mark.parametrize(("times", "suppressed"), [([0], False), ([0, 1], False), ([0, 1, 2], True)])

@@ -13,7 +13,8 @@ from hotpool.clock import Clock
 from hotpool.controllers.result import Result
 from hotpool.controllers.worker import RETRY_SECONDS, STARTING, Worker
 from hotpool.core.model import Key, Kind
-from hotpool.errors import RetryableError, StaleError, UnavailableError
+from hotpool.errors import RejectedError, RetryableError, StaleError, UnavailableError, WriteError
+from hotpool.observability.metrics import REGISTRY
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -172,11 +173,28 @@ async def test_the_failure_of_a_key_is_logged_once_and_retried_until_it_succeeds
         with capture_logs() as lines:
             await change(worker, B)
             await asyncio.sleep(10)
-        assert [line["event"] for line in lines] == ["write failed", "target fails"]
-        assert worker.error == "refused"
+        assert [line["event"] for line in lines] == ["write failed"]
         del target.failures[B]
+        await until(lambda: worker.settled)
+
+
+@simulated
+async def test_the_metric_of_a_target_shows_whether_it_holds_the_desired_state() -> None:
+    def up() -> float | None:
+        return REGISTRY.get_sample_value("hotpool_target_up", {"target": "scripted"})
+
+    target = ScriptedTarget()
+    time = asyncio.get_running_loop().time
+    Worker(target, Clock(time, time))
+    assert up() == 0
+    async with working(target) as worker:
+        assert up() == 1
+        target.failures[A] = RetryableError("refused")
+        await change(worker, A)
+        assert up() == 0
+        target.failures.clear()
         await until(lambda: not worker.error)
-        assert worker.settled
+        assert up() == 1
 
 
 @simulated
@@ -188,3 +206,19 @@ async def test_a_write_to_an_outdated_object_is_retried_at_once_and_is_no_error_
             await change(worker, B)
         assert target.reconciled[-2:] == [B, B]
         assert (worker.error, worker.settled, lines) == ("", True, [])
+
+
+@simulated
+@pytest.mark.parametrize("error", [RejectedError("invalid"), RetryableError("500 for this object alone")])
+async def test_the_failure_of_an_object_is_no_error_of_a_target_without_drift_checks(error: WriteError) -> None:
+    target = ScriptedTarget(drift_seconds=None)
+    async with working(target) as worker:
+        target.failures[B] = error
+        await change(worker, B)
+        assert worker.error == ""
+        target.failures[A] = UnavailableError("away")
+        await change(worker, A)
+        assert worker.error == "away"
+        del target.failures[A]
+        await until(lambda: worker.error == "")
+        assert not worker.settled

@@ -67,7 +67,7 @@ def test_there_are_never_three_and_the_one_in_use_is_valid(actions: list[str]) -
 
 
 def test_a_foreign_secret_is_not_a_credential() -> None:
-    foreign = {"uid": "u", "type": "Opaque", "labels": {}, "annotations": {}, "data": {}}
+    foreign = {"metadata": {"uid": "u"}, "type": "Opaque"}
     with pytest.raises(ForeignError, match=r"hotpool-agent-edge-1\.a"):
         credential(A, "edge-1", foreign)
 

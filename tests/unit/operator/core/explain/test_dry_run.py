@@ -10,9 +10,8 @@ from hotpool.api.generator import NotAdmitted
 from hotpool.api.meta import Condition
 from hotpool.api.pool import PoolStatus
 from hotpool.core.explain.dry_run import StoredFleet, compare_generator, compare_pool
-from hotpool.core.explain.explain import Membership
 from hotpool.core.generators.admission import key_rule, pool_name, pool_spec
-from hotpool.core.model import Generator, Liveness, Meta, NodeView, Pool
+from hotpool.core.model import Generator, Liveness, Member, Meta, NodeView, Pool
 
 VIEWS = {
     "a": view(report(service("s", "asr"), service("t", "tts"))),
@@ -22,7 +21,7 @@ VIEWS = {
 }
 ASR: dict[str, Any] = {"requires": requires("asr")}
 TTS: dict[str, Any] = {"requires": requires("tts")}
-IN = Membership("Ready", "t")
+IN = Member("n", "Ready", "t")
 
 
 def stored(*pools: Pool, views: dict[str, NodeView] | None = None, **members: list[str]) -> StoredFleet:
@@ -74,7 +73,7 @@ def test_a_paused_pool_keeps_its_members_with_any_spec() -> None:
 def test_a_retained_node_leaves_only_if_the_spec_excludes_it(spec: dict[str, Any], leaves: dict[str, str]) -> None:
     condition = Condition(type="MassSilence", status="True", last_transition_time="t", reason="BrakeHolds")
     before = pool("p", status=PoolStatus(conditions=(condition,)), **TTS)
-    retained = StoredFleet(VIEWS, {"p": before}, {}, {"p": {"silent": Membership("Suspect", "t")}})
+    retained = StoredFleet(VIEWS, {"p": before}, {}, {"p": {"silent": Member("n", "Suspect", "t")}})
     change = compare_pool(replace(before, spec=pool("p", **spec).spec), retained)
     assert {node: why.partition(":")[0] for node, why in change.leaves.items() if node == "silent"} == leaves
 

@@ -22,11 +22,11 @@ from hotpool.api.meta import Condition
 from hotpool.api.pool import PoolStatus
 from hotpool.api.slice import MemberState
 from hotpool.cli.fleet_reader import FleetSnapshot
-from hotpool.core.explain.explain import Explanation, Membership, MembershipState, explain, explain_pool
+from hotpool.core.explain.explain import Explanation, MembershipState, explain, explain_pool
 from hotpool.core.matching import Criterion, match
-from hotpool.core.model import Kind, Liveness, Pool
+from hotpool.core.model import Kind, Liveness, Member, Pool
 
-AS_READY, AS_SUSPECT, AS_DRAINING = (Membership(state, "t0") for state in get_args(MemberState))
+AS_READY, AS_SUSPECT, AS_DRAINING = (Member("n", state, "t0") for state in get_args(MemberState))
 LIVE = [condition(lastTransitionTime="2026-11-24T10:00:00Z")]
 OFFLINE = [condition(status="Unknown", reason="Offline", lastTransitionTime="2026-11-24T11:00:00Z")]
 RULE = {"kind": "any_to_any", "languages": ["zh", "en", "ja"], "blocked": ["ja-zh"]}
@@ -36,7 +36,7 @@ TTS = service("piper", "tts", languages=["en"], since="2026-11-24T10:00:02Z")
 SPEECH_POOL: dict[str, Any] = {"requires": requires("asr", "nmt", "tts", languagePairs={"allOf": ["zh-en"]})}
 
 
-def explained(content: dict[str, Any] | None, spec: Pool, member: Membership | None = None, **more: Any) -> Explanation:
+def explained(content: dict[str, Any] | None, spec: Pool, member: Member | None = None, **more: Any) -> Explanation:
     """Return the explanation for a node named n, read like by the command line."""
     found = FleetSnapshot()
     assert found.add(Kind.NODE, node_object("n", content, **{"conditions": LIVE, **more}))
@@ -56,7 +56,7 @@ def off(body: dict[str, Any], state: str = "Stopped", **more: Any) -> dict[str, 
 
 
 def test_a_member_meets_every_requirement_with_times() -> None:
-    answer = explained(report(ASR, NMT, TTS), pool("p", **SPEECH_POOL), Membership("Ready", "t0"))
+    answer = explained(report(ASR, NMT, TTS), pool("p", **SPEECH_POOL), Member("n", "Ready", "t0"))
     assert (answer.membership, answer.first_unmet, remedies_of(answer)) == (MembershipState.MEMBER, None, [])
     since = {item.required: item.since for item in answer.requirements}
     assert since["type tts ready"] == TTS["since"]
@@ -173,7 +173,9 @@ def test_the_remedy_of_an_attribute_names_a_suitable_service() -> None:
     assert remedies_of(answer) == ["start service big (asr) on n: hotpool-agent start big"]
     bare = explained(report(ASR), pool("p", **GOLD))
     assert remedies_of(bare) == ["declare tier=gold or silver on one running asr service in the catalogue of n"]
-    met = explained(report(service("whisper", "asr", since="t1", **_TIER)), pool("p", **GOLD), Membership("Ready", "t"))
+    met = explained(
+        report(service("whisper", "asr", since="t1", **_TIER)), pool("p", **GOLD), Member("n", "Ready", "t")
+    )
     assert [item.since for item in met.requirements if item.criterion is Criterion.ATTRIBUTE] == ["t1"]
 
 
@@ -290,7 +292,7 @@ _MEMBERSHIP_CASES = [
 
 @pytest.mark.parametrize(("spec", "conditions", "member", "expected"), _MEMBERSHIP_CASES)
 def test_slices_and_match_result_give_one_membership_state(
-    spec: Pool, conditions: list[dict[str, Any]], member: Membership | None, expected: MembershipState
+    spec: Pool, conditions: list[dict[str, Any]], member: Member | None, expected: MembershipState
 ) -> None:
     answer = explained(report(ASR), spec, member, conditions=conditions)
     assert answer.membership is expected
@@ -300,13 +302,13 @@ def test_slices_and_match_result_give_one_membership_state(
 
 def test_draining_and_suspect_members_have_a_remedy() -> None:
     drain = [*LIVE, condition("Draining", "True", "Requested", lastTransitionTime="t7")]
-    answer = explained(report(ASR), pool("p", **NEEDS_ASR), Membership("Draining", "t"), drain=True, conditions=drain)
+    answer = explained(report(ASR), pool("p", **NEEDS_ASR), Member("n", "Draining", "t"), drain=True, conditions=drain)
     assert answer.membership is MembershipState.MEMBER
     assert [(r.since, r.remedies) for r in answer.remarks] == [
         ("t7", ("undo the drain: set spec.drain to false in nodecapability n",))
     ]
     local = report(ASR, draining=True)
-    answer = explained(local, pool("p", **NEEDS_ASR), Membership("Draining", "t"), conditions=drain)
+    answer = explained(local, pool("p", **NEEDS_ASR), Member("n", "Draining", "t"), conditions=drain)
     assert answer.membership is MembershipState.MEMBER
     assert [(r.since, r.remedies) for r in answer.remarks] == [("t7", ("undo the drain: hotpool-agent undrain on n",))]
     suspect = [condition(status="Unknown", reason="Suspect", lastTransitionTime="t8")]
