@@ -146,6 +146,8 @@ async def test_metrics_include_the_memory_of_the_process(api: FakeApi, tmp_path:
 async def test_each_agent_on_a_machine_has_its_own_port_and_metrics(api: FakeApi, tmp_path: Path) -> None:
     config = api.kubeconfig(tmp_path)
     async with agent_running(tmp_path, config, NMT) as one, agent_running(tmp_path, config, "", node="n2") as two:
+        await until_ready(one)
+        await until_ready(two)
         assert (await metrics_of(one))["services", "Stopped"] == 1
         assert (await metrics_of(two))["services", "Stopped"] == 0
         assert one.agent.listening != two.agent.listening

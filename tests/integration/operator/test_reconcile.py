@@ -161,7 +161,7 @@ async def test_a_list_that_fails_between_two_pages_is_no_evidence_of_absence_and
         api.feed = None
         publish(api, "n0", no_llm(2))
         page = await api.page(Kind.NODE, None)
-        first = {"items": page["items"][:2], "metadata": {"continue": "more"}}
+        first = {"items": page["items"][:2], "metadata": page["metadata"] | {"continue": "more"}}
 
         async def broken(_kind: Kind, more: object) -> Any:
             if more:
