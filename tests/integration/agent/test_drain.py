@@ -119,7 +119,7 @@ async def test_stop_all_names_the_services_that_did_not_stop(api: FakeApi, tmp_p
         with pytest.raises(RequestError, match=r"^idle: Running, because of a later command$"):
             await stopping
         await started
-        assert api.report("n1")
+        await api.until(lambda: api.report("n1"), seconds=30)
 
 
 async def test_stop_all_without_services_says_so(api: FakeApi, tmp_path: Path, kubeconfig: Path) -> None:

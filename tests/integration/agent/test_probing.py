@@ -48,6 +48,8 @@ async def test_a_start_that_fails_ends_with_the_last_reason_and_output(prober: P
     failing = spec(ready=check("echo no model; exit $CODE", startSeconds=0.3), live={"failures": 1})
     timed_out = events.StartTimedOut("not ready after 0.3 s: sh: exit code 7: no model")
     assert await probing.until_ready(prober, failing, lambda: None) == timed_out
+    # Another service: the time-out above killed a probe, which may not have ended yet.
+    failing = spec(id="t", ready=check("echo no model; exit $CODE"), live={"failures": 1})
     failed = events.AdoptionFailed("not adopted: sh: exit code 7: no model")
     assert await probing.probe_adopted(prober, failing, lambda: None) == failed
 
