@@ -381,7 +381,8 @@ class ClusterCache:
             self._by_type[type_].add(key)
         if entry.needs_pairs:
             self._by_pairs.add(key)
-        entry.fill((name, tracker.view) for name, tracker in self.nodes.items())
+        for name, tracker in self.nodes.items():
+            entry.update(name, tracker.view)
         return {key}
 
     def _delete_entry(self, key: Key, entry: PoolOrGenerator) -> set[Key]:

@@ -98,26 +98,12 @@ class PoolMembership:
         silent = len(self.suspect) + len(self.unreachable)
         return too_many_silent(silent, len(self.members) - len(self.suspect), self.pool.spec.brake.max_silent_percent)
 
-    def fill(self, nodes: Iterable[tuple[str, NodeView]]) -> None:
-        """Match all nodes with a pool that has none yet: a third of the cost of `update`."""
-        for node, view in nodes:
-            result = first_failure(view, self._predicates)
-            if result.state is not None:
-                self.members[node] = result.state
-                if view.liveness is Liveness.SUSPECT:
-                    self.suspect.add(node)
-            elif result.criterion is not None:
-                self.criteria[node] = result.criterion
-                if state := _state_if_retained(view, result):
-                    self.unreachable[node] = state
-        self.counts, self.excluded = Counter(self.members.values()), Counter(self.criteria.values())
-
     def update(self, node: str, view: NodeView | None) -> bool:
         """Match one node (None: deleted). Return True if the result differs from the previous one."""
         result = first_failure(view, self._predicates) if view else _DELETED
         state, criterion = result.state, result.criterion
         suspect = state is not None and view is not None and view.liveness is Liveness.SUSPECT
-        unreachable = _state_if_retained(view, result) if view else None
+        unreachable = member_state(view) if view and criterion is Criterion.OFFLINE and not view.expired else None
         former = self.members.get(node)
         before, after = (former, node in self.suspect, self.unreachable.get(node)), (state, suspect, unreachable)
         if before == after and self.criteria.get(node) == criterion:
@@ -178,11 +164,6 @@ class PoolMembership:
         criterion = self.criteria.pop(node, None)
         if criterion is not None:
             self.excluded[criterion] -= 1
-
-
-def _state_if_retained(view: NodeView, result: MatchResult) -> MemberState | None:
-    """Return the state of a node that only its silence keeps out; None: it is no such node, or expired."""
-    return member_state(view) if result.criterion is Criterion.OFFLINE and not view.expired else None
 
 
 PoolOrGenerator = PoolMembership | GeneratorEntry

@@ -177,11 +177,6 @@ class GeneratorEntry:
             pass
         return self.index.ranking.counts
 
-    def fill(self, nodes: Iterable[tuple[str, NodeView]]) -> None:
-        """Update all nodes of a new generator."""
-        for node, view in nodes:
-            self.index.update(node, view)
-
     def update(self, node: str, view: NodeView | None) -> bool:
         """Update one node (None: deleted). Return True if its key source changed."""
         return self.index.update(node, view)
